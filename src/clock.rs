@@ -1,0 +1,123 @@
+//! Points in time as values: milliseconds since the Unix epoch.
+//!
+//! Only `app`, the doors and the worker hold a [`Clock`]; everything below them takes `now` as an
+//! argument, so a three-day retry can be tested in milliseconds. The one file that reads the system clock.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// A point in time in milliseconds since the Unix epoch, as the contract writes it (section 1.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The point `millis` milliseconds after the Unix epoch.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since the Unix epoch, rounded down.
+    pub const fn as_secs(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// This point moved forward by `by`, saturating at the end of time.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// This point moved back by `by`, saturating.
+    #[must_use]
+    pub fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// How long after `earlier` this is; zero when the clock stepped back between the two.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// RFC 3339 in UTC with milliseconds: `2026-07-28T00:00:00.000Z`.
+    pub fn iso(self) -> String {
+        self.zoned().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+    }
+
+    /// The date-time of RFC 5322 §3.3 in UTC: `Tue, 28 Jul 2026 00:00:00 +0000`.
+    pub fn rfc5322(self) -> String {
+        self.zoned().strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
+    }
+
+    fn zoned(self) -> jiff::Zoned {
+        jiff::Timestamp::from_millisecond(self.0).unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.iso())
+    }
+}
+
+/// Where "now" comes from.
+#[derive(Clone, Debug, Default)]
+pub enum Clock {
+    /// The clock of the machine.
+    #[default]
+    System,
+    /// A clock that a test sets and moves; clones share it.
+    Manual(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// A clock that stands at `start` until it is moved.
+    pub fn manual(start: Timestamp) -> Self {
+        Self::Manual(Arc::new(AtomicI64::new(start.as_millis())))
+    }
+
+    /// The present time.
+    pub fn now(&self) -> Timestamp {
+        match self {
+            Self::System => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+            }
+            Self::Manual(millis) => Timestamp(millis.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Moves a manual clock forward; the system's clock is left alone.
+    pub fn advance(&self, by: Duration) {
+        if let Self::Manual(millis) = self {
+            millis.store(self.now().plus(by).as_millis(), Ordering::SeqCst);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_print_as_the_contract_and_rfc_5322_say() {
+        let at = Timestamp::from_millis(1_785_196_800_000);
+        assert_eq!(at.iso(), "2026-07-28T00:00:00.000Z");
+        assert_eq!(at.rfc5322(), "Tue, 28 Jul 2026 00:00:00 +0000");
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_yields_no_negative_duration() {
+        let later = Timestamp::from_millis(5);
+        assert_eq!(Timestamp::from_millis(1).since(later), Duration::ZERO);
+    }
+}

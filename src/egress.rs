@@ -1,0 +1,1 @@
+//! The only outgoing HTTP: address guard, no redirects, bounded answers.

@@ -1,0 +1,1 @@
+//! Inbound mail: recipients, verification, acceptance.

@@ -1,0 +1,1 @@
+//! HMAC-signed attachment links (contract 7.1).

@@ -1,0 +1,1 @@
+//! Mailboxes and domains (RFC 5321 §4.1.2).

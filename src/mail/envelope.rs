@@ -1,0 +1,1 @@
+//! The envelope of one SMTP transaction.

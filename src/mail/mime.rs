@@ -1,0 +1,1 @@
+//! Mail data to fields.

@@ -1,0 +1,7 @@
+//! The vocabulary of mail, pure: addresses, envelopes, replies, MIME, trace fields.
+
+pub mod address;
+pub mod envelope;
+pub mod mime;
+pub mod reply;
+pub mod trace;

@@ -1,0 +1,1 @@
+//! Every SMTP reply this server gives.

@@ -1,0 +1,1 @@
+//! Trace header fields.

@@ -1,0 +1,3 @@
+//! The `mailkite` binary.
+
+fn main() {}

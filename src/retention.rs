@@ -1,0 +1,1 @@
+//! The sweep: what is past its time goes, rows first, then files.

@@ -1,0 +1,1 @@
+//! The master key file, sealing secrets at rest, tokens and their hashes.

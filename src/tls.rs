@@ -1,0 +1,1 @@
+//! Server certificates and client roots.

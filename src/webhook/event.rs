@@ -1,0 +1,1 @@
+//! The JSON of an event (contract 9.6).

@@ -1,0 +1,5 @@
+//! Webhooks: events, signatures, deliveries (contract 9).
+
+pub mod event;
+pub mod outcome;
+pub mod signature;

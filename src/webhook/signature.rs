@@ -1,0 +1,1 @@
+//! Both signature schemes (contract 9.3).
