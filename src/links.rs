@@ -106,7 +106,7 @@ fn decimal<T: std::str::FromStr>(text: &str) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
+    #![expect(clippy::unwrap_used, clippy::string_slice, reason = "tests may panic")]
     use super::*;
 
     const MID: &str = "2Hk9QpVn4tLdA1B2";
