@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod dns;
 pub mod egress;
+pub mod hex;
 pub mod http;
 pub mod id;
 pub mod inbound;
