@@ -192,7 +192,7 @@ CREATE INDEX attempt_by_delivery ON attempt (delivery_id, attempt);
 CREATE TABLE job (                               -- what is still to be attempted; a finished job has no row
   id INTEGER PRIMARY KEY,
   lane TEXT NOT NULL,                            -- what must not be hurried: an endpoint's origin, a recipient domain
-  kind TEXT NOT NULL CHECK (kind IN ('webhook', 'forward')),
+  kind TEXT NOT NULL CHECK (kind IN ('webhook')),
   subject_id INTEGER NOT NULL,                   -- the delivery
   run_at INTEGER NOT NULL,                       -- not before
   failures INTEGER NOT NULL DEFAULT 0,           -- settled as deferred: the rung of the ladder

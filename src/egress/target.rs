@@ -84,6 +84,14 @@ impl Target {
         Ok(Self { uri, origin })
     }
 
+    /// The lane of a URL: its origin, whatever the policy says of it at the moment.
+    pub fn lane_of(text: &str) -> String {
+        let origin = Url::parse(text).ok().and_then(|url| {
+            Some(format!("{}://{}:{}", url.scheme(), url.host_str()?, url.port_or_known_default()?))
+        });
+        origin.unwrap_or_else(|| text.to_owned())
+    }
+
     /// `https://host:port`, the port always given: what endpoints have in common that share their fate.
     pub fn origin(&self) -> &str {
         &self.origin

@@ -35,6 +35,11 @@ pub enum Verdict {
         /// A lower bound by the remote's own word.
         not_before: Option<Timestamp>,
     },
+    /// Nothing was attempted, for a reason of our own; again then, on the same rung.
+    PutOff {
+        /// When.
+        until: Timestamp,
+    },
     /// Never; the job ends.
     Failed,
 }
@@ -50,8 +55,11 @@ pub enum Fate {
     Failed,
 }
 
+/// Done once the settlement is committed.
+pub type After = Box<dyn FnOnce() + Send>;
+
 /// Writes down an attempt, inside the transaction that settles its job.
-pub type Record = Box<dyn FnOnce(&Connection, Fate) -> store::Result<()> + Send>;
+pub type Record = Box<dyn FnOnce(&Connection, Fate) -> store::Result<Option<After>> + Send>;
 
 /// A finished attempt: its verdict and what to write down.
 pub struct Attempted {

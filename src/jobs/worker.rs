@@ -234,38 +234,37 @@ impl Worker {
         let now = self.clock.now();
         let (verdict, record) = match attempted {
             Some(attempted) => (attempted.verdict, Some(attempted.record)),
-            None => (Verdict::Deferred { not_before: Some(now.plus(PANIC_WAIT)) }, None),
+            None => (Verdict::PutOff { until: now.plus(PANIC_WAIT) }, None),
         };
-        let fate = match verdict {
-            Verdict::Delivered => Fate::Delivered,
-            Verdict::Failed => Fate::Failed,
+        let (fate, failed) = match verdict {
+            Verdict::Delivered => (Fate::Delivered, false),
+            Verdict::Failed => (Fate::Failed, false),
+            Verdict::PutOff { until } => (Fate::Retry(until), false),
             Verdict::Deferred { not_before } => {
                 let next = self.config.schedule.next(job.failures, now, not_before);
-                let next = if record.is_none() { next.or(not_before) } else { next };
-                next.map_or(Fate::Failed, Fate::Retry)
+                (next.map_or(Fate::Failed, Fate::Retry), true)
             }
         };
         let id = job.id;
         let settled = self.db.write_behind(move |tx| {
             if !store::jobs::is_held(tx, &job)? {
-                return Ok(false);
+                return Ok(None);
             }
             match fate {
                 Fate::Delivered | Fate::Failed => store::jobs::delete(tx, job.id)?,
-                Fate::Retry(at) => store::jobs::defer(tx, job.id, at)?,
+                Fate::Retry(at) => store::jobs::put_back(tx, job.id, at, failed)?,
             }
-            if let Some(record) = record {
-                record(tx, fate)?;
-            }
-            Ok(true)
+            Ok(Some(record.map_or(Ok(None), |record| record(tx, fate))?))
         });
-        match (settled.await, fate) {
-            (Ok(true), Fate::Retry(at)) => self.jobs.wake(lane, at),
-            (Ok(true), Fate::Delivered | Fate::Failed) => {}
-            (Ok(false), _) => tracing::warn!(job = id, "an attempt outlived its lease and was not recorded"),
-            (Err(error), _) => {
-                tracing::warn!(job = id, %error, "an attempt could not be recorded; it will be made again");
+        match settled.await {
+            Ok(Some(after)) => {
+                after.into_iter().for_each(|act| act());
+                if let Fate::Retry(at) = fate {
+                    self.jobs.wake(lane, at);
+                }
             }
+            Ok(None) => tracing::warn!(job = id, "an attempt outlived its lease and was not recorded"),
+            Err(error) => tracing::warn!(job = id, %error, "an attempt could not be recorded; it will be made again"),
         }
     }
 }

@@ -10,21 +10,15 @@ use crate::clock::Timestamp;
 pub enum Kind {
     /// A webhook delivery.
     Webhook,
-    /// A message to send on to one address.
-    Forward,
 }
 
 impl Kind {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Webhook => "webhook",
-            Self::Forward => "forward",
         }
     }
 
-    fn parse(word: &str) -> Self {
-        if word == "forward" { Self::Forward } else { Self::Webhook }
-    }
 }
 
 /// A job that was claimed and may be attempted until its lease runs out.
@@ -65,17 +59,17 @@ pub fn insert(connection: &Connection, lane: &str, kind: Kind, subject: i64, run
 pub fn claim(connection: &Connection, lane: &str, limit: usize, now: Timestamp, lease_until: Timestamp) -> Result<Vec<Claimed>> {
     let claimed: Vec<Claimed> = connection
         .prepare_cached(
-            "SELECT id, kind, subject_id, failures, run_at FROM job
+            "SELECT id, subject_id, failures, run_at FROM job
              WHERE lane = ?1 AND lease_until IS NULL AND run_at <= ?2
              ORDER BY run_at LIMIT ?3",
         )?
         .query_map(params![lane, now.as_millis(), limit], |row| {
             Ok(Claimed {
                 id: row.get(0)?,
-                kind: Kind::parse(row.get_ref(1)?.as_str()?),
-                subject_id: row.get(2)?,
-                failures: row.get(3)?,
-                run_at: Timestamp::from_millis(row.get(4)?),
+                kind: Kind::Webhook,
+                subject_id: row.get(1)?,
+                failures: row.get(2)?,
+                run_at: Timestamp::from_millis(row.get(3)?),
                 lease_until,
             })
         })?
@@ -153,16 +147,16 @@ pub fn is_held(connection: &Connection, job: &Claimed) -> Result<bool> {
     Ok(held)
 }
 
-/// Puts an attempted job back, one rung further.
+/// Puts a claimed job back to run at `run_at`; one rung further if its attempt `failed`.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn defer(connection: &Connection, id: i64, run_at: Timestamp) -> Result<()> {
+pub fn put_back(connection: &Connection, id: i64, run_at: Timestamp, failed: bool) -> Result<()> {
     connection
         .prepare_cached(
-            "UPDATE job SET run_at = ?2, failures = failures + 1, claims = 0, lease_until = NULL WHERE id = ?1",
+            "UPDATE job SET run_at = ?2, failures = failures + ?3, claims = 0, lease_until = NULL WHERE id = ?1",
         )?
-        .execute(params![id, run_at.as_millis()])?;
+        .execute(params![id, run_at.as_millis(), failed])?;
     Ok(())
 }
 

@@ -308,8 +308,8 @@ pub fn list_by_raw(connection: &Connection, raw: i64) -> Result<Vec<i64>> {
 /// # Errors
 /// Storage trouble.
 pub fn list_expired(connection: &Connection, default_days: u32, now: Timestamp, limit: u32) -> Result<Vec<(i64, Option<i64>)>> {
-    // Walks each account's time index from its old end; a domain with a longer retention is looked at again and
-    // again, a bounded number of rows an hour.
+    // Walks each account's time index from its old end to the shortest retention of all; domains with a longer one are
+    // looked at again at each sweep.
     const DAY_MILLIS: i64 = 86_400_000;
     let rows = connection
         .prepare_cached(
@@ -317,7 +317,8 @@ pub fn list_expired(connection: &Connection, default_days: u32, now: Timestamp, 
              FROM account
              JOIN message ON message.account_id = account.id
              LEFT JOIN domain ON domain.id = message.domain_id
-             WHERE message.received_at < ?1 - coalesce(domain.retention_days, ?2) * ?3
+             WHERE message.received_at < ?1 - ?3 * min(?2, (SELECT coalesce(min(retention_days), ?2) FROM domain))
+               AND message.received_at < ?1 - ?3 * coalesce(domain.retention_days, ?2)
              LIMIT ?4",
         )?
         .query_map(params![now.as_millis(), default_days, DAY_MILLIS, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
