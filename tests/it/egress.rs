@@ -144,6 +144,7 @@ async fn whatever_takes_too_long_ends_as_timeout_at_the_deadline() {
 
 #[tokio::test]
 async fn a_thousand_hanging_endpoints_do_not_delay_a_healthy_one() {
+    raise_descriptor_limit();
     let hanging = Receiver::start(|_| Reply::hang()).await;
     let mut healthy = Receiver::start(ok).await;
     let egress = egress();
@@ -165,6 +166,13 @@ async fn a_thousand_hanging_endpoints_do_not_delay_a_healthy_one() {
     for task in stuck {
         task.abort();
     }
+}
+
+/// Both ends of a thousand connections live in this process.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
 }
 
 #[tokio::test]
