@@ -1,0 +1,3 @@
+//! What the tests stand on: peers with scripted behaviour.
+
+pub mod receiver;
