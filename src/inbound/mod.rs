@@ -1,1 +1,3 @@
 //! Inbound mail: recipients, verification, acceptance.
+
+pub mod verify;

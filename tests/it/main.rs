@@ -1,0 +1,6 @@
+//! The one integration binary: everything that is proved from outside.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests may panic")]
+
+mod golden;
+mod support;
+mod verify;
