@@ -123,7 +123,7 @@ CREATE INDEX message_raw ON message (raw_id) WHERE raw_id IS NOT NULL;
 CREATE TABLE attachment (                        -- a slice of the raw object, decoded while it is served
   message_id INTEGER NOT NULL REFERENCES message (id) ON DELETE CASCADE,
   idx INTEGER NOT NULL,
-  filename TEXT, content_type TEXT, content_id TEXT,                 -- NULL: the part gives none
+  filename TEXT, content_type TEXT, charset TEXT, content_id TEXT,   -- NULL: the part gives none
   disposition TEXT CHECK (disposition IN ('attachment', 'inline')),
   size INTEGER NOT NULL,                         -- octets once decoded
   part_offset INTEGER NOT NULL,

@@ -3,8 +3,6 @@
 //! Bytes are stored once: text and html are not columns but are parsed from the raw copy whenever they are asked
 //! for. When the raw copy goes after seven days, [`condense`] keeps what the API still shows.
 
-use std::borrow::Cow;
-
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
@@ -20,19 +18,19 @@ const KEPT_MAX: usize = 128 * 1024 * 1024;
 
 /// The readable parts of a message.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Readable<'x> {
+pub struct Readable {
     /// The plain text body.
-    pub text: Option<Cow<'x, str>>,
+    pub text: Option<String>,
     /// The HTML body.
-    pub html: Option<Cow<'x, str>>,
+    pub html: Option<String>,
 }
 
 /// What is kept once the raw copy is gone.
 #[derive(Debug, Serialize, Deserialize)]
-struct Kept<'x> {
+struct Kept {
     #[serde(flatten)]
-    readable: Readable<'x>,
-    headers: Cow<'x, str>,
+    readable: Readable,
+    headers: String,
 }
 
 /// Where a message's content was found.
@@ -66,7 +64,7 @@ impl Source {
     ///
     /// # Errors
     /// [`Error::Corrupt`] when what was kept cannot be read.
-    pub fn readable(&self) -> store::Result<Readable<'_>> {
+    pub fn readable(&self) -> store::Result<Readable> {
         match self {
             Self::Raw(bytes) => {
                 let mail = mime::parse(bytes);
@@ -83,12 +81,12 @@ impl Source {
     pub fn headers_json(&self) -> store::Result<String> {
         match self {
             Self::Raw(bytes) => Ok(mime::headers_json(bytes)),
-            Self::Kept(json) => Ok(kept(json)?.headers.into_owned()),
+            Self::Kept(json) => Ok(kept(json)?.headers),
         }
     }
 }
 
-fn kept(json: &[u8]) -> store::Result<Kept<'_>> {
+fn kept(json: &[u8]) -> store::Result<Kept> {
     serde_json::from_slice(json).map_err(|_| Error::Corrupt("message body"))
 }
 
@@ -99,7 +97,7 @@ fn kept(json: &[u8]) -> store::Result<Kept<'_>> {
 pub fn condense(raw: &[u8]) -> store::Result<Vec<u8>> {
     let mail = mime::parse(raw);
     let readable = Readable { text: mail.text, html: mail.html };
-    let kept = Kept { readable, headers: mime::headers_json(raw).into() };
+    let kept = Kept { readable, headers: mime::headers_json(raw) };
     let json = serde_json::to_vec(&kept).map_err(|_| Error::Corrupt("message body"))?;
     zstd::bulk::compress(&json, ZSTD_LEVEL).map_err(|error| Error::io("packing a message body", error))
 }

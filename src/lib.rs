@@ -18,6 +18,7 @@ pub mod mail;
 pub mod metrics;
 pub mod retention;
 pub mod secrets;
+pub mod setup;
 pub mod smtp_server;
 pub mod store;
 pub mod tls;

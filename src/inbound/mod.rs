@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! Inbound mail: who a recipient is, what its routes are, whether the sender is who it says, and acceptance.
 //!
 //! The SMTP door asks [`Inbound::resolve`] at RCPT and [`Inbound::receive`] after the data; nothing else enters.
@@ -118,3 +119,8 @@ impl Inbound {
         self.shared.full_until.store(now.plus(FULL_WAIT).as_millis(), Ordering::Relaxed);
     }
 }
+=======
+//! Inbound mail: recipients, verification, acceptance.
+
+pub mod verify;
+>>>>>>> mime

@@ -191,7 +191,7 @@ impl Inbound {
         Plan {
             fingerprint: i64::from_le_bytes(head),
             routes: recipient.routes.matching(&address),
-            to_name: mime::name_for(to_names, &recipient.mailbox.to_string()),
+            to_name: mime::name_for(to_names, &recipient.mailbox.to_string()).map(str::to_owned),
             trace: format!("{}{received}", common.verdicts.authentication_results),
             recipient,
         }
@@ -294,14 +294,14 @@ impl Plan {
 
 /// Reads what the rows need from mail data, and the names that the To field gives.
 fn read_mail(bytes: &[u8], mail_from: &str, hostname: &str) -> Result<(Common, Vec<mime::NamedAddress>), ReceiveError> {
-    let mail: Mail<'_> = mime::parse(bytes);
+    let mail: Mail = mime::parse(bytes);
     if mail.received_count > MAX_RECEIVED || mime::received_by(bytes, hostname) > MAX_OWN_RECEIVED {
         return Err(ReceiveError::MailLoop);
     }
     let from_addr = mail.from_addr(mail_from, hostname);
     let common = Common {
         mail_from: mail_from.to_owned(),
-        from_name: mime::name_for(&mail.header_from, &from_addr),
+        from_name: mime::name_for(&mail.header_from, &from_addr).map(str::to_owned),
         from_addr,
         thread_id: mail.thread_id().map(str::to_owned),
         subject: mail.subject,

@@ -75,6 +75,11 @@ impl Disposition {
             Self::Inline => "inline",
         }
     }
+
+    /// The disposition that a stored word names.
+    pub fn parse(word: &str) -> Self {
+        if word == "inline" { Self::Inline } else { Self::Attachment }
+    }
 }
 
 /// An attachment: what it is called and where it stands in the raw message.

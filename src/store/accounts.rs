@@ -6,6 +6,9 @@ use super::Result;
 use crate::clock::Timestamp;
 use crate::id::AccountId;
 
+/// What `key_sealed` is sealed for.
+pub const KEY_PURPOSE: &str = "api-key";
+
 /// An account as stored.
 #[derive(Clone, Debug)]
 pub struct Account {

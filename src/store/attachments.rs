@@ -9,8 +9,9 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Part> {
     Ok(Part {
         filename: row.get("filename")?,
         content_type: row.get("content_type")?,
+        charset: row.get("charset")?,
         content_id: row.get("content_id")?,
-        disposition: row.get::<_, Option<String>>("disposition")?.and_then(|word| Disposition::parse(&word)),
+        disposition: row.get::<_, Option<String>>("disposition")?.map(|word| Disposition::parse(&word)),
         size: row.get("size")?,
         offset: row.get("part_offset")?,
         length: row.get("part_length")?,
@@ -18,7 +19,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Part> {
     })
 }
 
-const COLUMNS: &str = "filename, content_type, content_id, disposition, size, part_offset, part_length, encoding";
+const COLUMNS: &str = "filename, content_type, charset, content_id, disposition, size, part_offset, part_length, encoding";
 
 /// Stores a message's attachments in their order.
 ///
@@ -26,9 +27,9 @@ const COLUMNS: &str = "filename, content_type, content_id, disposition, size, pa
 /// Storage trouble.
 pub fn insert_all(connection: &Connection, message: i64, parts: &[Part]) -> Result<()> {
     let mut statement = connection.prepare_cached(
-        "INSERT INTO attachment (message_id, idx, filename, content_type, content_id, disposition, size,
+        "INSERT INTO attachment (message_id, idx, filename, content_type, charset, content_id, disposition, size,
                                  part_offset, part_length, encoding)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?;
     for (index, part) in parts.iter().enumerate() {
         statement.execute(params![
@@ -36,6 +37,7 @@ pub fn insert_all(connection: &Connection, message: i64, parts: &[Part]) -> Resu
             index,
             part.filename,
             part.content_type,
+            part.charset,
             part.content_id,
             part.disposition.map(Disposition::as_str),
             part.size,

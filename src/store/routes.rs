@@ -6,6 +6,9 @@ use super::Result;
 use crate::clock::Timestamp;
 use crate::id::RouteId;
 
+/// What `secret_sealed` is sealed for.
+pub const SECRET_PURPOSE: &str = "route-secret";
+
 /// What a route does with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {

@@ -31,8 +31,6 @@ use crate::store::objects::Objects;
 use crate::store::routes::{self, RouteRow};
 use crate::store::{self, Db, attachments};
 
-/// What route secrets are sealed for.
-pub const SECRET_PURPOSE: &str = "route-secret";
 /// Attachment links end seven days after arrival (contract 7.1).
 pub const LINK_SECS: i64 = 604_800;
 /// Payloads above this take part in the budget.
@@ -169,7 +167,7 @@ impl Webhooks {
             return Ok(Found::Ended(Some((id, "message_gone"))));
         };
         let unseal = |sealed: &[u8]| {
-            let plain = self.secrets.open_sealed(SECRET_PURPOSE, sealed).ok();
+            let plain = self.secrets.open_sealed(routes::SECRET_PURPOSE, sealed).ok();
             plain.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or(store::Error::Corrupt("signing secret"))
         };
         let both_sign = route.previous_valid_until.is_some_and(|until| now < until);
