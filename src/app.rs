@@ -15,7 +15,7 @@ use crate::dns::Resolver;
 use crate::egress::{Egress, Guard, Policy, Target};
 use crate::http::{self, Http};
 use crate::inbound::spam::SpamCheck;
-use crate::inbound::verify::Verifier;
+use crate::inbound::verify::{self, Verifier};
 use crate::inbound::{self, Inbound};
 use crate::jobs::{Handler, Jobs, Kind, Schedule, Worker, WorkerConfig};
 use crate::links::Links;
@@ -73,12 +73,16 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
     let objects = Objects::open(&config.data_dir).map_err(StartError::because)?;
     let metrics = Arc::new(Metrics::default());
     let (jobs, feed) = (Jobs::default(), Feed::default());
-    let resolver = Arc::new(Resolver::new(&config.dns).map_err(StartError::because)?);
+    let resolver = Arc::new(Resolver::new(&config.dns.servers).map_err(StartError::because)?);
     let client_tls = tls::client_config(config.tls.ca_file.as_deref()).map_err(StartError::because)?;
     let server_tls = tls::ServerTls::open(&config).map_err(StartError::because)?;
     let links = Arc::new(Links::new(&config.public_url, secrets.link_key(), None));
 
-    let verifier = Verifier::new(&resolver, config.dev);
+    let verifier = if config.dev {
+        Verifier::skip(config.hostname.clone())
+    } else {
+        Verifier::new(Resolver::clone(&resolver), config.hostname.clone(), verify::BUDGET)
+    };
     let spam = spam_check(&config, &client_tls, &resolver)?;
     let inbound = Inbound::new(inbound::Parts {
         config: Arc::clone(&config),

@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! Inbound mail: who a recipient is, what its routes are, whether the sender is who it says, and acceptance.
 //!
 //! The SMTP door asks [`Inbound::resolve`] at RCPT and [`Inbound::receive`] after the data; nothing else enters.
@@ -119,8 +118,3 @@ impl Inbound {
         self.shared.full_until.store(now.plus(FULL_WAIT).as_millis(), Ordering::Relaxed);
     }
 }
-=======
-//! Inbound mail: recipients, verification, acceptance.
-
-pub mod verify;
->>>>>>> mime

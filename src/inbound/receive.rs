@@ -11,7 +11,7 @@ use rusqlite::Connection;
 
 use super::recipients::Recipient;
 use super::route::Route;
-use super::verify::Verdicts;
+use super::verify::{Verdicts, Verification};
 use super::{Inbound, PARSE_BUDGET_KIB};
 use crate::activity::Activity;
 use crate::clock::Timestamp;
@@ -76,6 +76,7 @@ struct Common {
     message_id_header: Option<String>,
     thread_id: Option<String>,
     verdicts: Verdicts,
+    authentication_results: String,
     spam: Option<&'static str>,
     truncated: bool,
     size: u64,
@@ -139,20 +140,20 @@ impl Inbound {
         };
         let hostname = self.shared.config.hostname.as_str();
         let mail_from = envelope.reverse_path.to_string();
-        let read = |bytes: &[u8]| read_mail(bytes, &mail_from, hostname);
-        let (mut common, to_names) =
-            if bytes.len() <= PARSE_HERE_MAX { read(&bytes) } else { tokio::task::block_in_place(|| read(&bytes)) }?;
-        common.verdicts = self.shared.verifier.verify(&bytes, peer, &envelope.reverse_path, hostname).await;
-        common.spam = match &self.shared.spam {
+        let read = || read_mail(&bytes, hostname);
+        let mail = if bytes.len() <= PARSE_HERE_MAX { read() } else { tokio::task::block_in_place(read) }?;
+        let verification = self.shared.verifier.verify(peer, &mail_from, &bytes, &mail).await;
+        let spam = match &self.shared.spam {
             Some(check) => check.check(&bytes, peer, &envelope).await,
             None => None,
         };
+        let (common, to_names) = Common::new(mail, mail_from, hostname, verification, spam, size);
         let fingerprint = hmac::sign(&self.shared.fingerprint_key, &bytes);
         let id = MessageId::new(now);
         let plans: Vec<Plan> = envelope
             .recipients
             .into_iter()
-            .map(|recipient| self.plan(recipient, peer, envelope.smtputf8, &id, fingerprint.as_ref(), &mail_from, &to_names, &common, now))
+            .map(|recipient| self.plan(recipient, peer, envelope.smtputf8, &id, fingerprint.as_ref(), &to_names, &common, now))
             .collect();
         let raw = if plans.iter().all(Plan::is_dropped) {
             NewRaw::inline(&[])
@@ -173,26 +174,26 @@ impl Inbound {
         smtputf8: bool,
         id: &MessageId,
         fingerprint: &[u8],
-        mail_from: &str,
         to_names: &[mime::NamedAddress],
         common: &Common,
         now: Timestamp,
     ) -> Plan {
         let address = recipient.mailbox.canonical();
         let mut context = hmac::Context::with_key(&self.shared.fingerprint_key);
-        for part in [fingerprint, mail_from.as_bytes(), address.as_bytes()] {
+        for part in [fingerprint, common.mail_from.as_bytes(), address.as_bytes()] {
             context.update(&part.len().to_le_bytes());
             context.update(part);
         }
         let tag = context.sign();
         let head = tag.as_ref().first_chunk::<8>().copied().unwrap_or_default();
         let hostname = self.shared.config.hostname.as_str();
-        let received = trace::received(peer, smtputf8, hostname, id.as_str(), &recipient.mailbox.to_string(), now);
+        let to = recipient.mailbox.to_string();
+        let received = trace::received(peer, hostname, id.as_str(), smtputf8, Some(&to), now);
         Plan {
             fingerprint: i64::from_le_bytes(head),
             routes: recipient.routes.matching(&address),
-            to_name: mime::name_for(to_names, &recipient.mailbox.to_string()).map(str::to_owned),
-            trace: format!("{}{received}", common.verdicts.authentication_results),
+            to_name: mime::name_for(to_names, &to).map(str::to_owned),
+            trace: format!("{}{received}", common.authentication_results),
             recipient,
         }
     }
@@ -292,27 +293,40 @@ impl Plan {
     }
 }
 
-/// Reads what the rows need from mail data, and the names that the To field gives.
-fn read_mail(bytes: &[u8], mail_from: &str, hostname: &str) -> Result<(Common, Vec<mime::NamedAddress>), ReceiveError> {
-    let mail: Mail = mime::parse(bytes);
-    if mail.received_count > MAX_RECEIVED || mime::received_by(bytes, hostname) > MAX_OWN_RECEIVED {
-        return Err(ReceiveError::MailLoop);
+/// Reads mail data, unless it goes round in a loop.
+fn read_mail(bytes: &[u8], hostname: &str) -> Result<Mail, ReceiveError> {
+    let mail = mime::parse(bytes);
+    let loops = mail.received_count > MAX_RECEIVED || mime::received_by(bytes, hostname) > MAX_OWN_RECEIVED;
+    if loops { Err(ReceiveError::MailLoop) } else { Ok(mail) }
+}
+
+impl Common {
+    /// What the rows need of a mail, and the names that its To field gives.
+    fn new(
+        mail: Mail,
+        mail_from: String,
+        hostname: &str,
+        verification: Verification,
+        spam: Option<&'static str>,
+        size: u64,
+    ) -> (Self, Vec<mime::NamedAddress>) {
+        let from_addr = mail.from_addr(&mail_from, hostname);
+        let common = Self {
+            from_name: mime::name_for(&mail.header_from, &from_addr).map(str::to_owned),
+            from_addr,
+            mail_from,
+            thread_id: mail.thread_id().map(str::to_owned),
+            subject: mail.subject,
+            message_id_header: mail.message_id,
+            verdicts: verification.verdicts,
+            authentication_results: verification.authentication_results,
+            spam,
+            truncated: mail.truncated,
+            size,
+            parts: mail.attachments,
+        };
+        (common, mail.to_names)
     }
-    let from_addr = mail.from_addr(mail_from, hostname);
-    let common = Common {
-        mail_from: mail_from.to_owned(),
-        from_name: mime::name_for(&mail.header_from, &from_addr).map(str::to_owned),
-        from_addr,
-        thread_id: mail.thread_id().map(str::to_owned),
-        subject: mail.subject,
-        message_id_header: mail.message_id,
-        verdicts: Verdicts::default(),
-        spam: None,
-        truncated: mail.truncated,
-        size: bytes.len() as u64,
-        parts: mail.attachments,
-    };
-    Ok((common, mail.to_names))
 }
 
 /// The transaction: everything that the 250 promises.

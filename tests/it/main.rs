@@ -1,14 +1,7 @@
-<<<<<<< HEAD
-//! The one integration binary: behaviour through real sockets, everything on port 0.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
-
-mod egress;
-mod support;
-=======
-//! The one integration binary: everything that is proved from outside.
+//! The one integration binary: behaviour through real doors, everything on port 0.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests may panic")]
 
+mod egress;
 mod golden;
 mod support;
 mod verify;
->>>>>>> mime

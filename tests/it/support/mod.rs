@@ -1,9 +1,4 @@
-<<<<<<< HEAD
-//! What the tests stand on: peers with scripted behaviour.
-
-pub mod receiver;
-=======
-//! What several tests need.
+//! What several tests need: peers with scripted behaviour.
 
 pub mod dns;
->>>>>>> mime
+pub mod receiver;
