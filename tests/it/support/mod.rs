@@ -1,4 +1,6 @@
-//! What several tests need: peers with scripted behaviour.
+//! What several tests need: the real server, a client, and peers with scripted behaviour.
 
 pub mod dns;
 pub mod receiver;
+pub mod server;
+pub mod smtp;
