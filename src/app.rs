@@ -140,20 +140,7 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
     };
     let retention =
         Retention { db: db.clone(), objects, clock: clock.clone(), default_days: config.storage.retention_days };
-    Ok(Bound {
-        config,
-        clock,
-        db,
-        jobs,
-        feed,
-        secrets,
-        metrics,
-        smtp,
-        http,
-        worker,
-        retention,
-        _data_dir: data_dir,
-    })
+    Ok(Bound { config, clock, db, jobs, feed, secrets, metrics, smtp, http, worker, retention, _data_dir: data_dir })
 }
 
 /// rspamd is the operator's own: its address needs no permission.
@@ -244,7 +231,8 @@ impl Bound {
         drop(tokio::join!(worker, retention));
         if failed {
             return Err(StartError(
-                "storage failed: after an fsync error nothing is believed until a restart reads the disk again".into(),
+                "storage failed: after an fsync error nothing is believed until a restart reads the disk again"
+                    .into(),
             ));
         }
         Ok(())

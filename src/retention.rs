@@ -159,7 +159,8 @@ impl Retention {
     async fn sweep_attempts(&self, now: Timestamp) -> store::Result<usize> {
         let mut gone = 0;
         loop {
-            let step = self.db.write_behind(move |tx| attempts::delete_before(tx, now.minus(ATTEMPT_AGE), STEP)).await?;
+            let step =
+                self.db.write_behind(move |tx| attempts::delete_before(tx, now.minus(ATTEMPT_AGE), STEP)).await?;
             gone += step;
             if step < STEP as usize {
                 return Ok(gone);

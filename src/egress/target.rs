@@ -86,9 +86,9 @@ impl Target {
 
     /// The lane of a URL: its origin, whatever the policy says of it at the moment.
     pub fn lane_of(text: &str) -> String {
-        let origin = Url::parse(text).ok().and_then(|url| {
-            Some(format!("{}://{}:{}", url.scheme(), url.host_str()?, url.port_or_known_default()?))
-        });
+        let origin = Url::parse(text)
+            .ok()
+            .and_then(|url| Some(format!("{}://{}:{}", url.scheme(), url.host_str()?, url.port_or_known_default()?)));
         origin.unwrap_or_else(|| text.to_owned())
     }
 

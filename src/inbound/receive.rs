@@ -153,7 +153,9 @@ impl Inbound {
         let plans: Vec<Plan> = envelope
             .recipients
             .into_iter()
-            .map(|recipient| self.plan(recipient, peer, envelope.smtputf8, &id, fingerprint.as_ref(), &to_names, &common, now))
+            .map(|recipient| {
+                self.plan(recipient, peer, envelope.smtputf8, &id, fingerprint.as_ref(), &to_names, &common, now)
+            })
             .collect();
         let raw = if plans.iter().all(Plan::is_dropped) {
             NewRaw::inline(&[])

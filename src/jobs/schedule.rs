@@ -27,7 +27,13 @@ impl Schedule {
         self.next_with(failures, now, not_before, f64::from(u16::from_le_bytes(chance)) / 65_536.0)
     }
 
-    fn next_with(&self, failures: u32, now: Timestamp, not_before: Option<Timestamp>, chance: f64) -> Option<Timestamp> {
+    fn next_with(
+        &self,
+        failures: u32,
+        now: Timestamp,
+        not_before: Option<Timestamp>,
+        chance: f64,
+    ) -> Option<Timestamp> {
         let wait = self.waits.get(usize::try_from(failures).unwrap_or(usize::MAX))?;
         let planned = now.plus(wait.mul_f64(1.0 + chance / 10.0));
         Some(not_before.map_or(planned, |bound| bound.max(planned)))

@@ -93,7 +93,12 @@ impl Worker {
 }
 
 impl Running {
-    async fn run(mut self, mut finishes: UnboundedReceiver<(String, bool)>, stop: CancellationToken, grace: Duration) {
+    async fn run(
+        mut self,
+        mut finishes: UnboundedReceiver<(String, bool)>,
+        stop: CancellationToken,
+        grace: Duration,
+    ) {
         let jobs = self.worker.jobs.clone();
         while !stop.is_cancelled() {
             // Registered before looking, so that a bell rung meanwhile is heard.
@@ -185,15 +190,19 @@ impl Running {
             self.take_claims(claims);
         }
         let unstarted = self.lanes.drain();
-        let given_back = self.worker.db.write_behind(move |tx| {
-            unstarted.iter().try_for_each(|job| store::jobs::give_back(tx, job.id))
-        });
+        let given_back = self
+            .worker
+            .db
+            .write_behind(move |tx| unstarted.iter().try_for_each(|job| store::jobs::give_back(tx, job.id)));
         if let Err(error) = given_back.await {
             tracing::warn!(%error, "claims were not given back; their leases will run out");
         }
         self.tracker.close();
         if tokio::time::timeout(grace, self.tracker.wait()).await.is_err() {
-            tracing::warn!(attempts = self.tracker.len(), "attempts were cut off by the shutdown; they will be made again");
+            tracing::warn!(
+                attempts = self.tracker.len(),
+                "attempts were cut off by the shutdown; they will be made again"
+            );
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use super::address::ReversePath;
+
 /// What a session knows of its other side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
@@ -22,4 +24,17 @@ pub struct TlsInfo {
     pub version: String,
     /// `TLS_AES_256_GCM_SHA384`.
     pub cipher: String,
+}
+
+/// The envelope of one transaction (RFC 5321 §2.3.1); recipients are what the door resolved them to.
+#[derive(Clone, Debug)]
+pub struct Envelope<R> {
+    /// Who gets a bounce.
+    pub reverse_path: ReversePath,
+    /// Who gets the message; never empty at acceptance.
+    pub recipients: Vec<R>,
+    /// Whether MAIL asked for SMTPUTF8 (RFC 6531).
+    pub smtputf8: bool,
+    /// Whether MAIL declared 8BITMIME (RFC 6152).
+    pub eight_bit: bool,
 }

@@ -19,7 +19,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Part> {
     })
 }
 
-const COLUMNS: &str = "filename, content_type, charset, content_id, disposition, size, part_offset, part_length, encoding";
+const COLUMNS: &str =
+    "filename, content_type, charset, content_id, disposition, size, part_offset, part_length, encoding";
 
 /// Stores a message's attachments in their order.
 ///

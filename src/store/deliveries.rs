@@ -149,7 +149,13 @@ pub fn list_by_message(connection: &Connection, message: i64) -> Result<Vec<Deli
 ///
 /// # Errors
 /// Storage trouble.
-pub fn note_attempt(connection: &Connection, id: i64, attempts: u32, progress: &Progress<'_>, now: Timestamp) -> Result<()> {
+pub fn note_attempt(
+    connection: &Connection,
+    id: i64,
+    attempts: u32,
+    progress: &Progress<'_>,
+    now: Timestamp,
+) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE delivery

@@ -35,7 +35,13 @@ fn read(row: &Row<'_>) -> rusqlite::Result<DomainRow> {
 ///
 /// # Errors
 /// [`super::Error::Conflict`] when the account has it, or `verified` and another account holds it.
-pub fn insert(connection: &Connection, account: i64, name: &str, verified: bool, now: Timestamp) -> Result<DomainRow> {
+pub fn insert(
+    connection: &Connection,
+    account: i64,
+    name: &str,
+    verified: bool,
+    now: Timestamp,
+) -> Result<DomainRow> {
     let public_id = DomainId::new(now);
     connection
         .prepare_cached(

@@ -18,7 +18,6 @@ impl Kind {
             Self::Webhook => "webhook",
         }
     }
-
 }
 
 /// A job that was claimed and may be attempted until its lease runs out.
@@ -56,7 +55,13 @@ pub fn insert(connection: &Connection, lane: &str, kind: Kind, subject: i64, run
 ///
 /// # Errors
 /// Storage trouble.
-pub fn claim(connection: &Connection, lane: &str, limit: usize, now: Timestamp, lease_until: Timestamp) -> Result<Vec<Claimed>> {
+pub fn claim(
+    connection: &Connection,
+    lane: &str,
+    limit: usize,
+    now: Timestamp,
+    lease_until: Timestamp,
+) -> Result<Vec<Claimed>> {
     let claimed: Vec<Claimed> = connection
         .prepare_cached(
             "SELECT id, subject_id, failures, run_at FROM job
@@ -74,7 +79,8 @@ pub fn claim(connection: &Connection, lane: &str, limit: usize, now: Timestamp, 
             })
         })?
         .collect::<rusqlite::Result<_>>()?;
-    let mut lease = connection.prepare_cached("UPDATE job SET lease_until = ?2, claims = claims + 1 WHERE id = ?1")?;
+    let mut lease =
+        connection.prepare_cached("UPDATE job SET lease_until = ?2, claims = claims + 1 WHERE id = ?1")?;
     for job in &claimed {
         lease.execute(params![job.id, lease_until.as_millis()])?;
     }
@@ -120,7 +126,11 @@ pub fn list_lanes(connection: &Connection) -> Result<Vec<(String, Timestamp)>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn release_expired(connection: &Connection, until: Timestamp, now: Timestamp) -> Result<Vec<(String, Timestamp)>> {
+pub fn release_expired(
+    connection: &Connection,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<Vec<(String, Timestamp)>> {
     let rows = connection
         .prepare_cached(
             "UPDATE job
@@ -166,7 +176,9 @@ pub fn put_back(connection: &Connection, id: i64, run_at: Timestamp, failed: boo
 /// Storage trouble.
 pub fn give_back(connection: &Connection, id: i64) -> Result<()> {
     connection
-        .prepare_cached("UPDATE job SET claims = claims - 1, lease_until = NULL WHERE id = ?1 AND lease_until IS NOT NULL")?
+        .prepare_cached(
+            "UPDATE job SET claims = claims - 1, lease_until = NULL WHERE id = ?1 AND lease_until IS NOT NULL",
+        )?
         .execute([id])?;
     Ok(())
 }

@@ -106,7 +106,8 @@ pub struct MessageRow {
     pub received_at: Timestamp,
 }
 
-const COLUMNS: &str = "id, public_id, account_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
+const COLUMNS: &str =
+    "id, public_id, account_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
      subject, message_id_header, thread_id, spf, dkim, dmarc, spam, spam_on_arrival, trace, attachment_count,
      size, raw_id, body, received_at";
 
@@ -307,7 +308,12 @@ pub fn list_by_raw(connection: &Connection, raw: i64) -> Result<Vec<i64>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_expired(connection: &Connection, default_days: u32, now: Timestamp, limit: u32) -> Result<Vec<(i64, Option<i64>)>> {
+pub fn list_expired(
+    connection: &Connection,
+    default_days: u32,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<(i64, Option<i64>)>> {
     // Walks each account's time index from its old end to the shortest retention of all; domains with a longer one are
     // looked at again at each sweep.
     const DAY_MILLIS: i64 = 86_400_000;

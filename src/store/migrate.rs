@@ -79,7 +79,11 @@ fn upgrade(connection: &mut Connection, path: &Path, from: i32) -> Result<()> {
     for (index, step) in STEPS.iter().enumerate().skip(done) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(step)?;
-        transaction.pragma_update(None, "user_version", i32::try_from(index).unwrap_or(i32::MAX).saturating_add(2))?;
+        transaction.pragma_update(
+            None,
+            "user_version",
+            i32::try_from(index).unwrap_or(i32::MAX).saturating_add(2),
+        )?;
         transaction.commit()?;
     }
     Ok(())

@@ -5,8 +5,8 @@
 //! [`objects`]' business.
 
 pub mod accounts;
-pub mod attempts;
 pub mod attachments;
+pub mod attempts;
 pub mod blocked;
 pub mod deliveries;
 pub mod domains;
@@ -84,7 +84,9 @@ impl From<rusqlite::Error> for Error {
             (rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked, _) => Self::Busy,
             // SQLite says FULL for ENOSPC alone; EFBIG and EDQUOT come as a failed write.
             (rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::ReadOnly, _)
-            | (_, ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_TRUNCATE | ffi::SQLITE_IOERR_SHMSIZE) => Self::Full(text),
+            | (_, ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_TRUNCATE | ffi::SQLITE_IOERR_SHMSIZE) => {
+                Self::Full(text)
+            }
             (_, ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY) => {
                 Self::Conflict(text.rsplit(": ").next().unwrap_or_default().to_owned())
             }

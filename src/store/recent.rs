@@ -41,7 +41,9 @@ pub fn insert(connection: &Connection, fingerprint: i64, message: &str, now: Tim
 /// Storage trouble.
 pub fn sweep(connection: &Connection, from: i64, limit: u32, now: Timestamp) -> Result<Option<i64>> {
     let last: Option<i64> = connection
-        .prepare_cached("SELECT fingerprint FROM recent WHERE fingerprint > ?1 ORDER BY fingerprint LIMIT 1 OFFSET ?2")?
+        .prepare_cached(
+            "SELECT fingerprint FROM recent WHERE fingerprint > ?1 ORDER BY fingerprint LIMIT 1 OFFSET ?2",
+        )?
         .query_row(params![from, limit], |row| row.get(0))
         .optional()?;
     connection

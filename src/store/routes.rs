@@ -180,7 +180,13 @@ pub fn set_destination(connection: &Connection, id: &RouteId, destination: &str,
 ///
 /// # Errors
 /// Storage trouble.
-pub fn rotate_secret(connection: &Connection, id: &RouteId, sealed: &[u8], until: Timestamp, now: Timestamp) -> Result<()> {
+pub fn rotate_secret(
+    connection: &Connection,
+    id: &RouteId,
+    sealed: &[u8],
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE route SET previous_secret_sealed = secret_sealed, previous_valid_until = ?3,

@@ -75,13 +75,8 @@ impl Writer {
         let (requests, waiting) = channel();
         let (failed, failure) = watch::channel(false);
         let counts = Arc::new(Counts::default());
-        let thread = Thread {
-            connection,
-            waiting,
-            counts: Arc::clone(&counts),
-            failed,
-            durability: Durability::Power,
-        };
+        let thread =
+            Thread { connection, waiting, counts: Arc::clone(&counts), failed, durability: Durability::Power };
         let started = std::thread::Builder::new().name("writer".to_owned()).spawn(move || thread.run());
         if let Err(error) = started {
             tracing::error!(%error, "the writer thread did not start; every write will be refused");

@@ -151,7 +151,9 @@ impl Webhooks {
             Some(route_id) => routes::find(connection, route_id)?,
             None => None,
         };
-        let Some(route) = route.filter(|route| route.active) else { return Ok(Found::Ended(Some((id, "route_gone")))) };
+        let Some(route) = route.filter(|route| route.active) else {
+            return Ok(Found::Ended(Some((id, "route_gone"))));
+        };
         let (Some(url), Some(sealed)) = (route.destination.clone(), route.secret_sealed.as_deref()) else {
             return Ok(Found::Ended(Some((id, "route_gone"))));
         };
@@ -189,7 +191,9 @@ impl Webhooks {
         let headers = request_headers(&prepared, attempt, now);
         let clock = std::time::Instant::now();
         let answer = match Target::parse(&prepared.url, &self.policy) {
-            Ok(target) => self.egress.post(&target, headers.clone(), prepared.payload.clone(), Limits::default()).await,
+            Ok(target) => {
+                self.egress.post(&target, headers.clone(), prepared.payload.clone(), Limits::default()).await
+            }
             // It was fit when the route was made; the operator's policy changed since.
             Err(_) => Err(EgressError::BlockedAddress),
         };
@@ -342,7 +346,7 @@ fn payload(
             filename: part.filename.as_deref(),
             content_type: part.content_type.as_deref(),
             size: part.size,
-            bytes: AttachmentBytes::Url(url),
+            bytes: AttachmentBytes::Url(url.as_str().into()),
         })
         .collect();
     let event = EmailReceived {
@@ -366,8 +370,7 @@ fn payload(
 }
 
 fn request_headers(prepared: &Prepared, attempt: u32, now: Timestamp) -> HeaderMap {
-    let secrets =
-        SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
+    let secrets = SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
     let signed = sign(&secrets, &prepared.delivery.event_id, attempt, now, &prepared.payload);
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
