@@ -18,7 +18,7 @@ use crate::support::receiver::{Received, Receiver, Reply, TestCertificate, clien
 const BRIEF: Limits = Limits { timeout: Duration::from_millis(400), max_answer_bytes: 64 * 1024 };
 
 fn resolver() -> Arc<Resolver> {
-    Arc::new(Resolver)
+    Arc::new(Resolver::new(&[]).unwrap())
 }
 
 fn localhost() -> Policy {
