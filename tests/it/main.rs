@@ -1,5 +1,5 @@
 //! The one integration binary: everything that is proved from outside.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests may panic")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
 
 mod golden;
 mod support;

@@ -114,7 +114,7 @@ pub fn walk<'x>(raw: &'x [u8], limits: &Limits, mut top: impl FnMut(&Field<'x>))
             break;
         }
         let leaf = walk.begin(at, &mut top);
-        match walk.to_next_part(leaf) {
+        match walk.next_part(leaf) {
             Some(next) => at = next,
             None => break,
         }
@@ -176,7 +176,7 @@ impl<'x> Walk<'x, '_> {
     }
 
     /// Goes to the next delimiter that begins a part, closing what ends before it; `None` at the end of the message.
-    fn to_next_part(&mut self, (body, mut leaf): (usize, Option<Leaf<'x>>)) -> Option<usize> {
+    fn next_part(&mut self, (body, mut leaf): (usize, Option<Leaf<'x>>)) -> Option<usize> {
         let mut at = body;
         loop {
             let found = self.find_delimiter(at);
