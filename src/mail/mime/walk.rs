@@ -82,6 +82,8 @@ pub struct Structure<'x> {
     pub leaves: Vec<Leaf<'x>>,
     /// Where the body of the message begins.
     pub body_offset: usize,
+    /// Whether the header of the message went past a limit.
+    pub header_truncated: bool,
     /// Whether a limit ended the walk early.
     pub truncated: bool,
 }
@@ -148,6 +150,7 @@ impl<'x> Walk<'x, '_> {
         self.out.truncated |= fields.truncated;
         if root {
             self.out.body_offset = body;
+            self.out.header_truncated = fields.truncated;
         }
         let (parent, first) = match self.stack.last_mut() {
             Some(open) => {
