@@ -28,6 +28,10 @@ use crate::mail::trace::{self, Checked, Verdict};
 pub const BUDGET: Duration = Duration::from_secs(10);
 /// Each signature costs a question and a public-key operation, and the sender says how many there are.
 const MAX_SIGNATURES: usize = 5;
+/// Fields that one signature may name; each is looked for among all of the message.
+const MAX_SIGNED_FIELDS: usize = 1000;
+/// From here on hashing the body is announced to the runtime as blocking work.
+const LARGE_BYTES: usize = 1024 * 1024;
 
 /// The verdicts on a message (contract 5.2); `None` where a check was not made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,6 +141,15 @@ struct Check<'c> {
 
 impl Check<'_> {
     async fn run(&self, found: &mut Found) {
+        if self.mail.header_truncated {
+            // A header beyond our limits is not handed to a library that has none.
+            let refused = |method| Checked { method, verdict: Verdict::PermError, properties: Vec::new() };
+            found.dkim = Some(vec![refused("dkim")]);
+            found.dmarc = Some(refused("dmarc"));
+            found.arc = Some(refused("arc"));
+            found.spf = Some(self.spf().await.1);
+            return;
+        }
         let Some(message) = catch_unwind(AssertUnwindSafe(|| self.message())).ok().flatten() else {
             // Without a header there is nothing that anybody could have signed.
             found.dkim = Some(vec![nothing("dkim")]);
@@ -168,12 +181,14 @@ impl Check<'_> {
 
     /// The message as the library wants it, with our own reading of From: a name never yields an author there.
     fn message(&self) -> Option<AuthenticatedMessage<'_>> {
-        let mut message = AuthenticatedMessage::parse(self.raw)?;
+        let mut message = blocking(self.raw.len(), || AuthenticatedMessage::parse(self.raw))?;
         message.from = self.mail.header_from.iter().map(|named| named.address.to_lowercase()).collect();
         // RFC 6376 §6.1.1: a signature that does not cover From says nothing about the author.
-        let (covering, others): (Vec<_>, Vec<_>) = std::mem::take(&mut message.dkim_headers)
-            .into_iter()
-            .partition(|header| header.header.h.iter().any(|name| name.eq_ignore_ascii_case("from")));
+        let (covering, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut message.dkim_headers).into_iter().partition(|header| {
+                let names = &header.header.h;
+                names.len() <= MAX_SIGNED_FIELDS && names.iter().any(|name| name.eq_ignore_ascii_case("from"))
+            });
         let refused =
             others.into_iter().map(|header| Header::new(header.name, header.value, Error::MissingParameters));
         message.dkim_headers = covering;
@@ -289,6 +304,16 @@ const fn dmarc_verdict(result: &DmarcResult) -> Verdict {
         DmarcResult::TempError(_) => Verdict::TempError,
         DmarcResult::PermError(_) => Verdict::PermError,
         DmarcResult::None => Verdict::None,
+    }
+}
+
+/// Runs `work`, which takes long for a large message, so that the runtime's other tasks go on meanwhile.
+fn blocking<T>(size: usize, work: impl FnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Handle::current().runtime_flavor();
+    if size >= LARGE_BYTES && runtime == tokio::runtime::RuntimeFlavor::MultiThread {
+        tokio::task::block_in_place(work)
+    } else {
+        work()
     }
 }
 

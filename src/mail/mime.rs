@@ -138,6 +138,8 @@ pub struct Mail {
     pub bulk: bool,
     /// Where the body begins.
     pub body_offset: usize,
+    /// Whether the header of the message itself went past a limit.
+    pub header_truncated: bool,
     /// Whether something was left out because of a limit.
     pub truncated: bool,
 }
@@ -182,6 +184,7 @@ fn read(raw: &[u8], limits: &Limits) -> Mail {
     let structure = walk::walk(raw, limits, |field| take_field(&mut mail, field, limits));
     mail.truncated |= structure.truncated;
     mail.body_offset = structure.body_offset;
+    mail.header_truncated = structure.header_truncated;
     body::read(raw, &structure.leaves, &mut mail);
     mail
 }

@@ -239,6 +239,26 @@ async fn anything_can_be_verified_also_in_another_task() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hostile_header_or_a_large_body_is_verified_in_bounded_time() {
+    let bench = Bench::new().await;
+    let names = "x:".repeat(100_000);
+    let key = |h: &str| {
+        format!(
+            "DKIM-Signature: v=1; a=ed25519-sha256; d=example.com; s=s1; h={h}from; bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=AAAA\r\n"
+        )
+    };
+    let many = format!("{}{MESSAGE}", key("").repeat(3000));
+    let wide = format!("{}{}{MESSAGE}", key(&names), "X: y\r\n".repeat(900));
+    let large = bench.sign(&format!("{MESSAGE}{}", "a line of text \r\n".repeat(500_000)), "example.com", &["From"]);
+    for (raw, dkim) in [(many, Verdict::PermError), (wide, Verdict::PermError), (large, Verdict::Pass)] {
+        let start = Instant::now();
+        let found = bench.verify("192.0.2.7", "a@example.com", &raw).await;
+        assert_eq!((found.verdicts.spf, found.verdicts.dkim), (Some(Verdict::Pass), Some(dkim)));
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    }
+}
+
 #[tokio::test]
 async fn addresses_come_from_hosts_literals_and_dns() {
     let bench = Bench::new().await;

@@ -56,7 +56,7 @@ impl<'x> List<'x, '_> {
     fn token(&mut self, raw: &'x [u8]) -> &'x [u8] {
         let Some((first, tail)) = raw.split_first() else { return raw };
         match first {
-            b' ' | b'\t' | b'\r' | b'\n' => self.item.blank_before = true,
+            blank if blank.is_ascii_whitespace() => self.item.blank_before = true,
             b',' | b';' => self.end_item(),
             b':' => self.item = Item::default(), // what stood before was the name of a group
             b'<' => {
@@ -97,7 +97,8 @@ impl<'x> List<'x, '_> {
     }
 
     fn push(&mut self, raw: &'x [u8], length: usize) -> &'x [u8] {
-        let (token, rest) = raw.split_at_checked(length).unwrap_or((raw, &[]));
+        // At least one byte is taken, or the loop over the list would not end.
+        let (token, rest) = raw.split_at_checked(length.max(1)).unwrap_or((raw, &[]));
         let attached = !self.item.blank_before && !self.item.tokens.is_empty();
         self.item.tokens.push(Token { raw: token, attached });
         self.item.blank_before = false;
@@ -245,6 +246,8 @@ fn normal_domain(domain: &str) -> Option<String> {
     let label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
     (ascii.len() <= 253 && ascii.split('.').all(label)).then_some(ascii)
@@ -287,6 +290,7 @@ mod tests {
         let members = read("a@x.example, Team: b@x.example, \"C\" <c@x.example>; d@x.example");
         assert_eq!(members.len(), 4);
         assert!(read("undisclosed-recipients:;").is_empty());
+        assert_eq!(read("a@x.example\u{c},\u{b}, b@x.example").len(), 2);
         assert_eq!(read("<a@x.example> <b@x.example>").len(), 2);
     }
 

@@ -82,6 +82,8 @@ pub struct Structure<'x> {
     pub leaves: Vec<Leaf<'x>>,
     /// Where the body of the message begins.
     pub body_offset: usize,
+    /// Whether the header of the message went past a limit.
+    pub header_truncated: bool,
     /// Whether a limit ended the walk early.
     pub truncated: bool,
 }
@@ -114,7 +116,7 @@ pub fn walk<'x>(raw: &'x [u8], limits: &Limits, mut top: impl FnMut(&Field<'x>))
             break;
         }
         let leaf = walk.begin(at, &mut top);
-        match walk.to_next_part(leaf) {
+        match walk.next_part(leaf) {
             Some(next) => at = next,
             None => break,
         }
@@ -148,6 +150,7 @@ impl<'x> Walk<'x, '_> {
         self.out.truncated |= fields.truncated;
         if root {
             self.out.body_offset = body;
+            self.out.header_truncated = fields.truncated;
         }
         let (parent, first) = match self.stack.last_mut() {
             Some(open) => {
@@ -176,7 +179,7 @@ impl<'x> Walk<'x, '_> {
     }
 
     /// Goes to the next delimiter that begins a part, closing what ends before it; `None` at the end of the message.
-    fn to_next_part(&mut self, (body, mut leaf): (usize, Option<Leaf<'x>>)) -> Option<usize> {
+    fn next_part(&mut self, (body, mut leaf): (usize, Option<Leaf<'x>>)) -> Option<usize> {
         let mut at = body;
         loop {
             let found = self.find_delimiter(at);
