@@ -14,6 +14,8 @@ const SAME_LEVEL: &[(&str, &str, &str)] = &[
     ("egress", "config", "its guard is configured"),
     ("egress", "dns", "it resolves names itself, to check what it connects to"),
     ("cli", "app", "commands run the whole"),
+    ("id", "clock", "an id begins with its time"),
+    ("mail", "clock", "trace fields tell the time"),
 ];
 
 /// A word longer than this many lines wants a second look; nothing is longer than the limit.
