@@ -20,3 +20,8 @@ pub fn survive_file_size_limit() -> std::io::Result<()> {
     const SIGXFSZ: i32 = 25;
     tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(SIGXFSZ)).map(drop)
 }
+
+/// How many files the process may have open.
+pub fn file_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}

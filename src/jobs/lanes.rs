@@ -63,11 +63,6 @@ impl Lanes {
         }
     }
 
-    /// Attempts that run now.
-    pub const fn running(&self) -> usize {
-        self.running
-    }
-
     /// A lane has a job due at `at`.
     pub fn wake(&mut self, lane: String, at: Timestamp) {
         let width = FIRST_WIDTH.min(self.width);
@@ -252,7 +247,7 @@ mod tests {
         let mut most = 0;
         for _ in 0..200 {
             while lanes.start().is_some() {}
-            most = most.max(lanes.running());
+            most = most.max(lanes.running);
             lanes.finished("a", true);
             claim_all(&mut lanes, 1_000);
         }
@@ -279,7 +274,7 @@ mod tests {
             claim_all(&mut lanes, 100);
         }
         while lanes.start().is_some() {}
-        assert!(lanes.running() <= 30, "{} attempts of ailing lanes", lanes.running());
+        assert!(lanes.running <= 30, "{} attempts of ailing lanes", lanes.running);
         lanes.wake("healthy".into(), NOW);
         claim_all(&mut lanes, 100);
         let (started, _) = lanes.start().unwrap();

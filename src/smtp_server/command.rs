@@ -248,7 +248,9 @@ mod tests {
         assert_eq!(rcpt("RCPT TO:<@one.example,@two.example:bob@inbox.test>").unwrap(), "bob@inbox.test");
         assert_eq!(rcpt("RCPT TO:<bob%evil.example@inbox.test>").unwrap(), "bob%evil.example@inbox.test");
         assert_eq!(rcpt("RCPT TO:<bob@[192.0.2.1]>"), Err(Reply::RELAY_REFUSED.into()));
-        for bad in ["RCPT TO:bob@inbox.test", "RCPT TO:<bob@inbox.test", "RCPT TO:<a@b@c>", "RCPT TO:<a\u{1}@b>", "RCPT"] {
+        for bad in
+            ["RCPT TO:bob@inbox.test", "RCPT TO:<bob@inbox.test", "RCPT TO:<a@b@c>", "RCPT TO:<a\u{1}@b>", "RCPT"]
+        {
             assert_eq!(rcpt(bad), Err(Reply::BAD_SYNTAX.into()), "{bad}");
         }
     }

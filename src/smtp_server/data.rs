@@ -173,7 +173,7 @@ impl Gathered {
                 None => objects.draft()?,
             };
             draft.append(&piece)?;
-            Ok((draft, piece))
+            Ok::<_, Error>((draft, piece))
         });
         let (draft, mut piece) = written.await.map_err(|_| Error::Stopped)??;
         piece.clear();
