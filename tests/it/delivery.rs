@@ -56,7 +56,7 @@ async fn a_mail_becomes_a_webhook_with_exactly_this_json_and_both_signatures() {
     let request = receiver.next_request().await;
     let text = std::str::from_utf8(&request.body).unwrap();
     let wanted = format!(
-        r#"{{"id":"{id}","type":"email.received","from":{{"address":"ada@example.com","name":"Ada Lovelace"}},"to":[{{"address":"Support@inbox.test","name":"Support"}}],"subject":"Engine question","text":"Does it branch?\n","html":null,"threadId":"<Engine.question@example.com>","receivedAt":1785196800000,"receivedAtIso":"2026-07-28T00:00:00.000Z","auth":{{"spf":null,"dkim":null,"dmarc":null,"spam":null}},"attachments":[]}}"#
+        r#"{{"id":"{id}","type":"email.received","from":{{"address":"ada@example.com","name":"Ada Lovelace"}},"to":[{{"address":"Support@inbox.test","name":"Support"}}],"subject":"Engine question","text":"Does it branch?","html":null,"threadId":"<Engine.question@example.com>","receivedAt":1785196800000,"receivedAtIso":"2026-07-28T00:00:00.000Z","auth":{{"spf":null,"dkim":null,"dmarc":null,"spam":null}},"attachments":[]}}"#
     );
     assert_eq!(text, wanted);
 

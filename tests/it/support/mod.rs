@@ -1,6 +1,7 @@
 //! What several tests need: the real server, a client, and peers with scripted behaviour.
 
 pub mod dns;
+pub mod process;
 pub mod receiver;
 pub mod server;
 pub mod smtp;

@@ -87,7 +87,7 @@ impl Server {
         let stop = CancellationToken::new();
         Self {
             smtp: bound.smtp_addresses()[0],
-            http: bound.http_addresses()[0],
+            http: bound.http_addresses().first().copied().unwrap_or(bound.smtp_addresses()[0]),
             clock,
             db,
             inbox,
