@@ -6,5 +6,6 @@ mod durability;
 mod egress;
 mod golden;
 mod house;
+mod smtp;
 mod support;
 mod verify;

@@ -109,7 +109,8 @@ impl SmtpClient {
         }
     }
 
-    async fn line(&mut self) -> io::Result<String> {
+    /// The next line, without its CRLF.
+    pub async fn line(&mut self) -> io::Result<String> {
         let mut line = Vec::new();
         let read = timeout(DEADLINE, self.wire.read_until(b'\n', &mut line)).await;
         assert!(read.is_ok(), "no reply within {DEADLINE:?}");
