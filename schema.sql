@@ -142,7 +142,7 @@ CREATE TABLE recent (
 -- Substring search, filled behind the accept path in batches; message ids above `search_state` are the tail.
 CREATE VIRTUAL TABLE message_search USING fts5 (
   from_addr, to_addr, subject,
-  content = '', contentless_delete = 1, tokenize = 'trigram', columnsize = 0
+  content = '', contentless_delete = 1, tokenize = 'trigram'
 );
 CREATE TABLE search_state (
   only INTEGER PRIMARY KEY CHECK (only = 1),
