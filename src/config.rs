@@ -411,7 +411,7 @@ mod tests {
 
     use super::*;
 
-    const REQUIRED: &str = "hostname = \"mail.acme.dev\"\npublic_url = \"https://mail.acme.dev/\"\n";
+    const REQUIRED: &str = "hostname = \"mail.example.com\"\npublic_url = \"https://mail.example.com/\"\n";
 
     fn problems(rest: &str) -> Vec<String> {
         let text = format!("{REQUIRED}{rest}");
@@ -466,11 +466,8 @@ mod tests {
 
     #[test]
     fn a_section_that_is_none_and_a_key_in_the_wrong_one_are_found() {
-        assert_eq!(
-            problems("[webhok]\nretry = []\n"),
-            ["line 3: webhok: unknown key; did you mean webhook.retry?".to_owned()]
-                .map(|_| problems("[webhok]\nretry = []\n").concat())
-        );
+        let misspelt = problems("[webhok]\nlane_width = 4\n").concat();
+        assert!(misspelt.starts_with("line 3: webhok: unknown key; did you mean webhook?"), "{misspelt}");
         assert!(problems("retention_days = 3\n").concat().contains("did you mean storage.retention_days?"));
     }
 }

@@ -183,7 +183,8 @@ fn line_of(text: &str, offset: usize) -> usize {
 /// The known key that a mistyped one is closest to, if one is close.
 fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     let far = key.len() / 3 + 2;
-    let scored = known.iter().map(|candidate| (distance(key, candidate), *candidate));
+    let sections = known.iter().filter_map(|candidate| candidate.split_once('.').map(|(section, _)| section));
+    let scored = known.iter().copied().chain(sections).map(|candidate| (distance(key, candidate), candidate));
     // The right key in the wrong section is close too.
     let last = key.rsplit('.').next().unwrap_or(key);
     let moved = known.iter().find(|candidate| candidate.rsplit('.').next() == Some(last));

@@ -1,6 +1,10 @@
 //! Mail data once per SMTP transaction: in the row when small and plain, else in a file of the object store.
 
+use std::cell::RefCell;
+
 use rusqlite::{Connection, OptionalExtension, params};
+
+use zstd::bulk::{Compressor, Decompressor};
 
 use super::{Error, Result};
 use crate::clock::Timestamp;
@@ -10,6 +14,20 @@ pub const INLINE_MAX: usize = 64 * 1024;
 /// Compression pays from here on.
 const COMPRESS_MIN: usize = 256;
 const ZSTD_LEVEL: i32 = 1;
+
+thread_local! {
+    // Making a context costs more than packing a small mail with it.
+    static PACK: RefCell<Option<Compressor<'static>>> = RefCell::new(Compressor::new(ZSTD_LEVEL).ok());
+    static UNPACK: RefCell<Option<Decompressor<'static>>> = RefCell::new(Decompressor::new().ok());
+}
+
+fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
+    PACK.with_borrow_mut(|context| context.as_mut()?.compress(bytes).ok())
+}
+
+fn decompress(packed: &[u8], size: usize) -> Option<Vec<u8>> {
+    UNPACK.with_borrow_mut(|context| context.as_mut()?.decompress(packed, size).ok())
+}
 
 /// Where mail data is to be put, ready for the transaction.
 #[derive(Debug)]
@@ -37,7 +55,7 @@ impl NewRaw {
     pub fn inline(bytes: &[u8]) -> Self {
         let size = bytes.len();
         if size >= COMPRESS_MIN
-            && let Ok(packed) = zstd::bulk::compress(bytes, ZSTD_LEVEL)
+            && let Some(packed) = compress(bytes)
             && packed.len() < size
         {
             return Self::Inline { data: packed, compressed: true, size };
@@ -88,7 +106,7 @@ pub fn find(connection: &Connection, id: i64) -> Result<Option<RawRow>> {
                 return Ok(Some(RawRow::File(name)));
             }
             let data = row.get_ref(1)?.as_blob()?;
-            let octets = if row.get(2)? { zstd::bulk::decompress(data, size).ok() } else { Some(data.to_vec()) };
+            let octets = if row.get(2)? { decompress(data, size) } else { Some(data.to_vec()) };
             Ok(octets.map(RawRow::Inline))
         })
         .optional()?;
