@@ -274,7 +274,7 @@ async fn a_client_that_vanishes_in_data_leaves_nothing() {
     }
     let mut probe = SmtpClient::greeted(server.smtp).await;
     assert_eq!(probe.mail("ada@example.com", &["a@inbox.test"], message("Probe")).await.code, 250);
-    let data_dir = server.data_dir();
+    let data_dir = server.data_dir().to_owned();
     assert_eq!(server.query::<i64>("SELECT count(*) FROM message").await, 1);
     let drafts = || fs::read_dir(data_dir.join("objects/tmp")).unwrap().count();
     let deadline = Instant::now() + Duration::from_secs(10);

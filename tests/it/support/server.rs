@@ -4,7 +4,7 @@
 //! object file for every row that names one.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +42,8 @@ pub struct Server {
     pub db: Db,
     /// The owner's verified domain.
     pub inbox: DomainRow,
-    dir: TempDir,
+    data_dir: PathBuf,
+    _dir: TempDir,
     jobs: Jobs,
     secrets: Arc<Secrets>,
     activity: broadcast::Receiver<Activity>,
@@ -81,6 +82,7 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(&dir.path().join("data"));
         adjust(&mut config);
+        let data_dir = config.data_dir.clone();
         let bound = app::bind(config, clock.clone()).await.unwrap();
         let (db, secrets) = (bound.db().clone(), Arc::clone(bound.secrets()));
         let inbox = seed(&db, &secrets, clock.now()).await;
@@ -91,7 +93,8 @@ impl Server {
             clock,
             db,
             inbox,
-            dir,
+            data_dir,
+            _dir: dir,
             jobs: bound.jobs().clone(),
             secrets,
             activity: bound.feed().listen(),
@@ -101,8 +104,8 @@ impl Server {
     }
 
     /// The data directory.
-    pub fn data_dir(&self) -> std::path::PathBuf {
-        self.dir.path().join("data")
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
     }
 
     /// Runs a write and makes the directory of recipients look again.
@@ -252,9 +255,8 @@ impl Server {
         let ended = timeout(DEADLINE, self.running).await;
         assert!(ended.is_ok(), "it did not stop within {DEADLINE:?}");
         ended.unwrap().unwrap().unwrap();
-        let data_dir = self.dir.path().join("data");
-        assert_sound(&data_dir);
-        let connection = open_database(&data_dir);
+        assert_sound(&self.data_dir);
+        let connection = open_database(&self.data_dir);
         let left: i64 = connection.query_row("SELECT count(*) FROM job", [], |row| row.get(0)).unwrap();
         assert_eq!(left, jobs, "jobs that are left");
     }
@@ -314,4 +316,21 @@ pub fn assert_sound(data_dir: &Path) {
         let found = std::fs::metadata(data_dir.join("objects").join(&name)).ok().map(|object| object.len());
         assert_eq!(found, Some(size), "the object {name}");
     }
+}
+
+/// The objects that no row names, and drafts: what a refused mail must not leave.
+pub fn leftovers(data_dir: &Path) -> Vec<String> {
+    let connection = open_database(data_dir);
+    let mut left = Vec::new();
+    for folder in std::fs::read_dir(data_dir.join("objects")).unwrap().map(Result::unwrap) {
+        let day = folder.file_name().into_string().unwrap();
+        for file in std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
+            let name = format!("{day}/{}", file.file_name().to_str().unwrap());
+            let named = connection.prepare("SELECT 1 FROM raw WHERE file = ?1").unwrap().exists([&name]).unwrap();
+            if !named {
+                left.push(name);
+            }
+        }
+    }
+    left
 }
