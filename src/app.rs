@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::retention::Retention;
 use crate::secrets::Secrets;
 use crate::smtp_server::SmtpServer;
-use crate::store::Db;
+use crate::store::{self, Db};
 use crate::store::objects::Objects;
 use crate::tls;
 use crate::webhook::deliver::Webhooks;
@@ -69,7 +69,11 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
     let config = Arc::new(config);
     let data_dir = DataDir::open(&config.data_dir).map_err(StartError::because)?;
     let secrets = Arc::new(Secrets::open(&config.data_dir).map_err(StartError::because)?);
-    let db = Db::open(&config.data_dir).map_err(|error| StartError(format!("opening the database: {error}")))?;
+    let file = config.data_dir.join(store::FILE_NAME);
+    data_dir.check_database(&file).map_err(StartError::because)?;
+    let db = Db::open(&config.data_dir)
+        .map_err(|error| StartError(format!("opening the database {}: {error}", file.display())))?;
+    data_dir.note_database().map_err(StartError::because)?;
     let objects = Objects::open(&config.data_dir).map_err(StartError::because)?;
     let metrics = Arc::new(Metrics::default());
     let (jobs, feed) = (Jobs::default(), Feed::default());

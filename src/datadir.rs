@@ -1,10 +1,13 @@
 //! The data directory: made 0700, on a local file system, locked by the one process that uses it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 const LOCK_NAME: &str = "mailkite.lock";
+/// What the lock file says once a database was made beside it.
+const IN_USE: &[u8] = b"This data directory has a database. Without it nothing is started anew.\n";
 
 /// File systems whose locks or shared memory SQLite's WAL cannot rely on, by the magic numbers of `statfs(2)`.
 const NETWORK_FILE_SYSTEMS: &[(u32, &str)] = &[
@@ -49,6 +52,12 @@ pub enum DataDirError {
     /// Another process uses it.
     #[error("{0} is in use by another mailkite process")]
     Locked(PathBuf),
+    /// There was a database and now there is none.
+    #[error(
+        "{0} is missing or empty, although this data directory was in use: nothing is started anew over its mail. \
+         Put the database back or restore a backup; to start without it, use an empty data directory"
+    )]
+    DatabaseLost(PathBuf),
     /// The system refused something.
     #[error("{0}: {1}")]
     Io(String, std::io::Error),
@@ -58,7 +67,7 @@ pub enum DataDirError {
 #[derive(Debug)]
 pub struct DataDir {
     /// The lock ends with this value or the process, whichever comes first.
-    _lock: File,
+    lock: File,
 }
 
 impl DataDir {
@@ -76,10 +85,34 @@ impl DataDir {
         let io = |error| DataDirError::Io(lock.display().to_string(), error);
         let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&lock).map_err(io)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _lock: file }),
+            Ok(()) => Ok(Self { lock: file }),
             Err(TryLockError::WouldBlock) => Err(DataDirError::Locked(path.to_owned())),
             Err(TryLockError::Error(error)) => Err(io(error)),
         }
+    }
+
+    /// Refuses a database file that is missing or empty where there was one before.
+    ///
+    /// # Errors
+    /// It is lost.
+    pub fn check_database(&self, file: &Path) -> Result<(), DataDirError> {
+        let length = |metadata: std::io::Result<fs::Metadata>| metadata.map_or(0, |metadata| metadata.len());
+        if length(self.lock.metadata()) > 0 && length(fs::metadata(file)) == 0 {
+            return Err(DataDirError::DatabaseLost(file.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Notes that there is a database from now on.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub fn note_database(&self) -> Result<(), DataDirError> {
+        let io = |error| DataDirError::Io(LOCK_NAME.to_owned(), error);
+        if self.lock.metadata().map_err(io)?.len() == 0 {
+            (&self.lock).write_all(IN_USE).and_then(|()| self.lock.sync_all()).map_err(io)?;
+        }
+        Ok(())
     }
 
     /// Checks an existing directory without locking or changing it.
@@ -130,6 +163,22 @@ mod tests {
         assert!(matches!(DataDir::open(&path), Err(DataDirError::Locked(_))));
         drop(held);
         DataDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_database_that_was_there_is_missed() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        let database = path.join("mailkite.db");
+        let held = DataDir::open(&path).unwrap();
+        held.check_database(&database).unwrap();
+        fs::write(&database, "x").unwrap();
+        held.note_database().unwrap();
+        drop(held);
+        let held = DataDir::open(&path).unwrap();
+        held.check_database(&database).unwrap();
+        fs::write(&database, "").unwrap();
+        assert!(matches!(held.check_database(&database), Err(DataDirError::DatabaseLost(_))));
     }
 
     #[test]
