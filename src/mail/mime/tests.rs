@@ -1,3 +1,4 @@
+//! What the golden mails do not show: hostile structure, limits, and the time they take.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
 
 use std::time::{Duration, Instant};
