@@ -102,31 +102,49 @@ fn every_module_stands_in_the_table_of_levels() {
 #[test]
 fn a_module_uses_only_modules_of_a_lower_level() {
     let levels = levels();
-    let used = Regex::new(r"\bcrate::(?:([a-z_]+)|\{([^}]*)\})").unwrap();
-    let first_word = Regex::new(r"^\s*([a-z_]+)").unwrap();
     let mut broken = Vec::new();
     for source in sources() {
         let module = source.module();
         let Some(&level) = levels.get(module) else { continue };
-        for found in used.captures_iter(&source.code) {
-            let names: Vec<&str> = match (found.get(1), found.get(2)) {
-                (Some(one), _) => vec![one.as_str()],
-                (_, Some(many)) => {
-                    many.as_str().split(',').filter_map(|name| Some(first_word.captures(name)?.get(1)?.as_str())).collect()
-                }
-                _ => Vec::new(),
-            };
-            for name in names {
-                let allowed = name == module
-                    || levels.get(name).is_some_and(|lower| *lower < level)
-                    || SAME_LEVEL.iter().any(|(user, used, _)| *user == module && *used == name);
-                if !allowed {
-                    broken.push(format!("{} ({level}) uses {name} ({:?})", source.path, levels.get(name)));
-                }
+        for name in modules_used(&source.code) {
+            let allowed = name == module
+                || levels.get(&name).is_some_and(|lower| *lower < level)
+                || SAME_LEVEL.iter().any(|(user, used, _)| *user == module && *used == name);
+            if !allowed {
+                broken.push(format!("{} ({level}) uses {name} ({:?})", source.path, levels.get(&name)));
             }
         }
     }
     assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// What stands behind `crate::`, one name or each of a braced group.
+fn modules_used(code: &str) -> BTreeSet<String> {
+    let word = |text: &str| -> String { text.trim_start().chars().take_while(|c| c.is_lowercase() || *c == '_').collect() };
+    let mut used = BTreeSet::new();
+    for (at, found) in code.match_indices("crate::") {
+        let rest = &code[at + found.len()..];
+        if !rest.starts_with('{') {
+            used.insert(word(rest));
+            continue;
+        }
+        let mut depth = 0;
+        for (at, c) in rest.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ => {}
+            }
+            if depth == 1 && matches!(c, '{' | ',') {
+                used.insert(word(&rest[at + 1..]));
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    used.remove("");
+    used
 }
 
 /// Every place where `pattern` stands in code of files that `is_home` does not name.
