@@ -23,8 +23,8 @@ use crate::metrics::Metrics;
 use crate::retention::Retention;
 use crate::secrets::Secrets;
 use crate::smtp_server::SmtpServer;
-use crate::store::{self, Db};
 use crate::store::objects::Objects;
+use crate::store::{self, Db};
 use crate::tls;
 use crate::webhook::deliver::Webhooks;
 

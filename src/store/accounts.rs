@@ -1,6 +1,6 @@
 //! Accounts and their API keys.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Result;
 use crate::clock::Timestamp;
@@ -18,6 +18,20 @@ pub struct Account {
     pub public_id: AccountId,
     /// Lower-cased address.
     pub email: String,
+    /// Whether it owns the installation.
+    pub is_admin: bool,
+    /// Whether its address is verified.
+    pub email_verified: bool,
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Account> {
+    Ok(Account {
+        id: row.get(0)?,
+        public_id: row.get(1)?,
+        email: row.get(2)?,
+        is_admin: row.get(3)?,
+        email_verified: row.get(4)?,
+    })
 }
 
 /// Stores a new account that owns the installation and is verified.
@@ -32,7 +46,13 @@ pub fn insert_owner(connection: &Connection, email: &str, now: Timestamp) -> Res
              VALUES (?1, ?2, 1, 1, ?3)",
         )?
         .execute(params![public_id, email, now.as_millis()])?;
-    Ok(Account { id: connection.last_insert_rowid(), public_id, email: email.to_owned() })
+    Ok(Account {
+        id: connection.last_insert_rowid(),
+        public_id,
+        email: email.to_owned(),
+        is_admin: true,
+        email_verified: true,
+    })
 }
 
 /// The account that owns the installation, if there is one yet.
@@ -41,8 +61,8 @@ pub fn insert_owner(connection: &Connection, email: &str, now: Timestamp) -> Res
 /// Storage trouble.
 pub fn find_owner(connection: &Connection) -> Result<Option<Account>> {
     let found = connection
-        .prepare_cached("SELECT id, public_id, email FROM account WHERE is_admin = 1 ORDER BY id LIMIT 1")?
-        .query_row([], |row| Ok(Account { id: row.get(0)?, public_id: row.get(1)?, email: row.get(2)? }))
+        .prepare_cached("SELECT id, public_id, email, is_admin, email_verified FROM account WHERE is_admin = 1 ORDER BY id LIMIT 1")?
+        .query_row([], read)
         .optional()?;
     Ok(found)
 }
@@ -80,11 +100,11 @@ pub fn find_sealed_key(connection: &Connection, account: i64) -> Result<Option<V
 pub fn find_by_key_hash(connection: &Connection, hash: &[u8]) -> Result<Option<Account>> {
     let found = connection
         .prepare_cached(
-            "SELECT account.id, account.public_id, account.email
+            "SELECT account.id, account.public_id, account.email, account.is_admin, account.email_verified
              FROM api_key JOIN account ON account.id = api_key.account_id
              WHERE api_key.key_hash = ?1",
         )?
-        .query_row([hash], |row| Ok(Account { id: row.get(0)?, public_id: row.get(1)?, email: row.get(2)? }))
+        .query_row([hash], read)
         .optional()?;
     Ok(found)
 }

@@ -204,6 +204,43 @@ pub fn end_by_message(connection: &Connection, message: i64, error: &str, now: T
     Ok(())
 }
 
+/// How the deliveries of a message stand, and the latest of them (contract 5.3).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Delivered.
+    pub delivered: u64,
+    /// Failed for good.
+    pub failed: u64,
+    /// Still tried.
+    pub pending: u64,
+    /// Attempts of the latest; none without a delivery.
+    pub latest_attempts: Option<u32>,
+    /// HTTP status of the latest.
+    pub latest_status_code: Option<u16>,
+}
+
+/// Counts the deliveries of a message.
+///
+/// # Errors
+/// Storage trouble.
+pub fn tally(connection: &Connection, message: i64) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let mut statement = connection.prepare_cached(
+        "SELECT status, attempts, last_status_code FROM delivery WHERE message_id = ?1 ORDER BY id",
+    )?;
+    let mut rows = statement.query([message])?;
+    while let Some(row) = rows.next()? {
+        match row.get_ref(0)?.as_str().unwrap_or_default() {
+            "delivered" => tally.delivered += 1,
+            "failed" => tally.failed += 1,
+            _ => tally.pending += 1,
+        }
+        tally.latest_attempts = row.get(1)?;
+        tally.latest_status_code = row.get(2)?;
+    }
+    Ok(tally)
+}
+
 /// How many deliveries are in each state: pending, delivered, failed.
 ///
 /// # Errors

@@ -89,3 +89,32 @@ pub fn find_of_account(connection: &Connection, account: i64, name: &str) -> Res
         .optional()?;
     Ok(found)
 }
+
+/// An account's own domain by its name (lower case) or public id.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_by_name_or_id(connection: &Connection, account: i64, name: &str, id: &str) -> Result<Option<DomainRow>> {
+    let found = connection
+        .prepare_cached(
+            "SELECT id, public_id, account_id, name, status FROM domain
+             WHERE account_id = ?1 AND (name = ?2 OR public_id = ?3)",
+        )?
+        .query_row(params![account, name, id], read)
+        .optional()?;
+    Ok(found)
+}
+
+/// Names of an account's domains that mail can be sent from (contract 3.2), oldest first.
+///
+/// # Errors
+/// Storage trouble.
+pub fn list_sending(connection: &Connection, account: i64) -> Result<Vec<String>> {
+    let rows = connection
+        .prepare_cached(
+            "SELECT name FROM domain WHERE account_id = ?1 AND spf_verified = 1 AND dkim_verified = 1 ORDER BY id",
+        )?
+        .query_map([account], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}

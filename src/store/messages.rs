@@ -228,21 +228,66 @@ pub fn find(connection: &Connection, id: &MessageId) -> Result<Option<MessageRow
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
-/// An account's messages before a cursor, newest first.
+/// Which of an account's messages a list shows.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// The account.
+    pub account: i64,
+    /// Only older ones than this millisecond.
+    pub before: Option<i64>,
+    /// Only younger ones than this millisecond.
+    pub after: Option<i64>,
+    /// How many.
+    pub limit: u32,
+    /// Substring of sender, recipient or subject.
+    pub search: Option<String>,
+    /// Only those of this domain.
+    pub domain: Option<i64>,
+    /// Only those in this state.
+    pub status: Option<String>,
+}
+
+/// An account's messages, newest first.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list(connection: &Connection, account: i64, before: Option<i64>, limit: u32) -> Result<Vec<MessageRow>> {
+pub fn list(connection: &Connection, filter: &Filter) -> Result<Vec<MessageRow>> {
+    // Trigrams know nothing of shorter needles; those walk the rows in order until the page is full.
+    let indexed = filter.search.as_deref().filter(|needle| needle.chars().count() >= 3);
+    let like = filter.search.as_deref().map(super::search::like_pattern);
+    let source = if indexed.is_some() { "id IN (SELECT id FROM found)" } else { LIKE };
     let statement = format!(
-        "SELECT {COLUMNS} FROM message WHERE account_id = ?1 AND received_at < ?2
-         ORDER BY received_at DESC LIMIT ?3"
+        "WITH found (id) AS (
+           SELECT rowid FROM message_search WHERE ?8 IS NOT NULL AND message_search MATCH ?8
+           UNION ALL
+           SELECT id FROM message
+           WHERE ?8 IS NOT NULL AND id > (SELECT indexed_to FROM search_state) AND {LIKE})
+         SELECT {COLUMNS} FROM message
+         WHERE account_id = ?1 AND received_at < ?2 AND received_at > ?3
+           AND (?4 IS NULL OR {source})
+           AND (?5 IS NULL OR domain_id = ?5) AND (?6 IS NULL OR status = ?6)
+         ORDER BY received_at DESC LIMIT ?7"
     );
     let rows = connection
         .prepare_cached(&statement)?
-        .query_map(params![account, before.unwrap_or(i64::MAX), limit], read)?
+        .query_map(
+            params![
+                filter.account,
+                filter.before.unwrap_or(i64::MAX),
+                filter.after.unwrap_or(i64::MIN),
+                like,
+                filter.domain,
+                filter.status,
+                filter.limit,
+                indexed.map(super::search::phrase),
+            ],
+            read,
+        )?
         .collect::<rusqlite::Result<_>>()?;
     Ok(rows)
 }
+
+const LIKE: &str = "(from_addr LIKE ?4 ESCAPE '\\' OR to_addr LIKE ?4 ESCAPE '\\' OR subject LIKE ?4 ESCAPE '\\')";
 
 /// How many messages are stored.
 ///

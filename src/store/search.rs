@@ -47,27 +47,12 @@ pub fn behind(connection: &Connection, limit: u32) -> Result<u32> {
         .query_row(params![from, limit], |row| row.get(0))?)
 }
 
-/// Row ids of an account's messages that contain `needle` (three characters or more), newest first.
-///
-/// # Errors
-/// Storage trouble.
-pub fn find(connection: &Connection, account: i64, needle: &str, limit: u32) -> Result<Vec<i64>> {
-    // A quoted string is data to FTS5; its own quotes are doubled.
-    let phrase = format!("\"{}\"", needle.replace('"', "\"\""));
-    let like = format!("%{}%", needle.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"));
-    let rows = connection
-        .prepare_cached(
-            "SELECT id FROM (
-               SELECT message.id, message.received_at FROM message_search
-               JOIN message ON message.id = message_search.rowid
-               WHERE message_search MATCH ?2 AND message.account_id = ?1
-               UNION ALL
-               SELECT id, received_at FROM message
-               WHERE id > (SELECT indexed_to FROM search_state) AND account_id = ?1
-                 AND (from_addr LIKE ?3 ESCAPE '\\' OR to_addr LIKE ?3 ESCAPE '\\' OR subject LIKE ?3 ESCAPE '\\'))
-             ORDER BY received_at DESC LIMIT ?4",
-        )?
-        .query_map(params![account, phrase, like, limit], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(rows)
+/// A needle as an FTS5 phrase: in quotes it is data, whatever it holds.
+pub(super) fn phrase(needle: &str) -> String {
+    format!("\"{}\"", needle.replace('"', "\"\""))
+}
+
+/// A needle as a LIKE pattern with `\` as escape.
+pub(super) fn like_pattern(needle: &str) -> String {
+    format!("%{}%", needle.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"))
 }

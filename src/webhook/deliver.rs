@@ -323,8 +323,11 @@ fn headers_json<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     serde_json::Value::Object(object).to_string()
 }
 
-/// The payload of a received message (contract 9.6), or `None` when its content is gone.
-fn payload(
+/// The payload of a received message (contract 9.6), or `None` when its content is gone. Blocks.
+///
+/// # Errors
+/// Storage trouble.
+pub fn payload(
     connection: &Connection,
     objects: &Objects,
     links: &Links,

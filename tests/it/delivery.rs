@@ -34,7 +34,8 @@ fn is_signed_with(request: &Received, secret: &str) -> bool {
 /// Checks the Standard Webhooks signature as its specification says.
 fn is_standard_signed_with(request: &Received, secret: &str) -> bool {
     let key = BASE64.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
-    let mut signed = format!("{}.{}.", request.header("webhook-id"), request.header("webhook-timestamp")).into_bytes();
+    let mut signed =
+        format!("{}.{}.", request.header("webhook-id"), request.header("webhook-timestamp")).into_bytes();
     signed.extend_from_slice(&request.body);
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), &signed);
     let wanted = format!("v1,{}", BASE64.encode(tag));
@@ -78,7 +79,8 @@ async fn a_mail_becomes_a_webhook_with_exactly_this_json_and_both_signatures() {
 async fn a_failed_delivery_is_repeated_with_the_same_id_and_bytes_and_a_new_signature() {
     let answers = AtomicU32::new(0);
     let mut receiver =
-        Receiver::start(move |_| Reply::status(if answers.fetch_add(1, Ordering::SeqCst) == 0 { 500 } else { 200 })).await;
+        Receiver::start(move |_| Reply::status(if answers.fetch_add(1, Ordering::SeqCst) == 0 { 500 } else { 200 }))
+            .await;
     let mut server = Server::start_with(standing(), |_| {}).await;
     let hook = server.webhook(&receiver.url()).await;
     server.accepted("a@inbox.test", "Twice").await;
@@ -118,7 +120,10 @@ async fn a_redirect_is_a_failure_and_is_never_followed() {
     server.webhook(&receiver.url()).await;
     server.accepted("a@inbox.test", "Moved").await;
     let attempted = server.attempted().await;
-    assert_eq!((attempted.status, attempted.status_code, attempted.error), ("pending", Some(307), Some("http_status")));
+    assert_eq!(
+        (attempted.status, attempted.status_code, attempted.error),
+        ("pending", Some(307), Some("http_status"))
+    );
     assert_eq!(elsewhere.connections(), 0);
     server.stop_with_jobs(1).await;
 }
@@ -324,7 +329,8 @@ async fn a_waiting_retry_goes_to_the_new_url_and_both_secrets_sign_it() {
     let old = receiver(500).await;
     let answers = AtomicU32::new(0);
     let mut new =
-        Receiver::start(move |_| Reply::status(if answers.fetch_add(1, Ordering::SeqCst) == 0 { 500 } else { 200 })).await;
+        Receiver::start(move |_| Reply::status(if answers.fetch_add(1, Ordering::SeqCst) == 0 { 500 } else { 200 }))
+            .await;
     let mut server = Server::start_with(standing(), |_| {}).await;
     let hook = server.webhook(&old.url()).await;
     server.accepted("a@inbox.test", "Moving").await;

@@ -82,8 +82,7 @@ async fn twenty_kills_under_load_lose_nothing_that_was_acknowledged() {
     for cycle in 0..CYCLES {
         let process = Process::start(&data_dir, &receiver.url()).await;
         slowest = slowest.max(if cycle == 0 { Duration::ZERO } else { process.start_took });
-        let sessions: Vec<_> =
-            (0..SESSIONS).map(|_| tokio::spawn(load(process.smtp, Arc::clone(&ledger)))).collect();
+        let sessions: Vec<_> = (0..SESSIONS).map(|_| tokio::spawn(load(process.smtp, Arc::clone(&ledger)))).collect();
         // A different moment each time, from a few mails to some hundred.
         let wanted = ledger.acknowledged.lock().unwrap().len() + 5 + (cycle * 37) % 150;
         assert!(timeout(Duration::from_secs(60), ledger.until_acknowledged(wanted)).await.is_ok(), "no progress");
@@ -284,7 +283,8 @@ async fn a_missing_object_is_an_isolated_error() {
     let data_dir = dir.path().join("data");
     used_data_dir(&data_dir).await;
     let connection = open_database(&data_dir);
-    let file: String = connection.query_row("SELECT file FROM raw WHERE file IS NOT NULL", [], |row| row.get(0)).unwrap();
+    let file: String =
+        connection.query_row("SELECT file FROM raw WHERE file IS NOT NULL", [], |row| row.get(0)).unwrap();
     drop(connection);
     fs::remove_file(data_dir.join("objects").join(file)).unwrap();
     let mut receiver = Receiver::start(|_| Reply::status(200)).await;

@@ -120,7 +120,8 @@ fn a_module_uses_only_modules_of_a_lower_level() {
 
 /// What stands behind `crate::`, one name or each of a braced group.
 fn modules_used(code: &str) -> BTreeSet<String> {
-    let word = |text: &str| -> String { text.trim_start().chars().take_while(|c| c.is_lowercase() || *c == '_').collect() };
+    let word =
+        |text: &str| -> String { text.trim_start().chars().take_while(|c| c.is_lowercase() || *c == '_').collect() };
     let mut used = BTreeSet::new();
     for (at, found) in code.match_indices("crate::") {
         let rest = &code[at + found.len()..];
@@ -174,7 +175,8 @@ fn only_the_clock_reads_the_clock() {
 #[test]
 fn sockets_are_opened_only_in_the_files_that_are_named() {
     let homes = ["smtp_server/listener.rs", "http/mod.rs", "egress.rs", "dns.rs"];
-    let opened = r"\b(TcpStream::connect|TcpListener::bind|TcpSocket::new|UdpSocket::bind|Unix(Stream|Listener)::\w+)";
+    let opened =
+        r"\b(TcpStream::connect|TcpListener::bind|TcpSocket::new|UdpSocket::bind|Unix(Stream|Listener)::\w+)";
     let strays = strays(opened, |path| homes.contains(&path) || path.starts_with("cli/"));
     assert!(strays.is_empty(), "{strays:#?}");
 }
@@ -252,7 +254,9 @@ fn every_column_of_the_schema_belongs_to_a_strict_table() {
     drop(mailkite::store::Db::open(dir.path()).unwrap());
     let fresh = Connection::open(dir.path().join(mailkite::store::FILE_NAME)).unwrap();
     let lax: Vec<String> = fresh
-        .prepare("SELECT name FROM pragma_table_list WHERE type = 'table' AND NOT strict AND name NOT LIKE 'sqlite_%'")
+        .prepare(
+            "SELECT name FROM pragma_table_list WHERE type = 'table' AND NOT strict AND name NOT LIKE 'sqlite_%'",
+        )
         .unwrap()
         .query_map([], |row| row.get(0))
         .unwrap()

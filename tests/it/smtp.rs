@@ -248,7 +248,8 @@ async fn the_proxy_header_names_the_peer_and_is_required_of_a_proxy() {
         assert_eq!(client.reply().await.code, code);
         held.push(client);
     }
-    for junk in [&b"EHLO client.test\r\n"[..], b"PROXY TCP4 not an address\r\n", b"\r\n\r\n\0\r\nQUIT\nxxxxxxxxxxxx"] {
+    for junk in [&b"EHLO client.test\r\n"[..], b"PROXY TCP4 not an address\r\n", b"\r\n\r\n\0\r\nQUIT\nxxxxxxxxxxxx"]
+    {
         let mut client = SmtpClient::open(server.smtp).await;
         client.send(junk).await;
         assert!(client.is_closed().await, "{:?}", String::from_utf8_lossy(junk));

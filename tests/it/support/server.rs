@@ -206,7 +206,14 @@ impl Server {
         let next = async {
             loop {
                 if let Activity::Attempted {
-                    attempt, status, status_code, error, next_attempt_at, message_id, url, ..
+                    attempt,
+                    status,
+                    status_code,
+                    error,
+                    next_attempt_at,
+                    message_id,
+                    url,
+                    ..
                 } = self.activity.recv().await.unwrap()
                 {
                     let next_attempt_at = next_attempt_at.map(Timestamp::from_millis);
