@@ -230,23 +230,27 @@ async fn a_control_answer_marks_the_message_as_spam_and_the_payload_does_not_cha
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_control_answer_drops_the_content_and_ends_the_other_deliveries() {
-    let failing = receiver(500).await;
-    let dropping = Receiver::start(|_| Reply::status(200).body(mailkite_sdk::reply_drop())).await;
+    let failing = Receiver::start(|_| Reply::status(429).header("retry-after", "3600")).await;
+    let answers = AtomicU32::new(0);
+    let dropping = Receiver::start(move |_| match answers.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::status(500),
+        _ => Reply::status(200).body(mailkite_sdk::reply_drop()),
+    })
+    .await;
     let mut server = Server::start_with(standing(), |_| {}).await;
-    let other = server.webhook(&failing.url()).await;
-    let client = server.smtp;
-    let big = format!("{}{}", message("Secret"), format!("{}\r\n", "x".repeat(70)).repeat(2_000));
-    // The delivery that fails has to wait for its second attempt when the other one drops the message.
-    let reply = SmtpClient::greeted(client).await.mail("ada@example.com", &["a@inbox.test"], &big).await;
-    assert_eq!(reply.code, 250);
-    assert_eq!(server.attempted().await.status, "pending");
+    server.webhook(&failing.url()).await;
     server.route("b@inbox.test", "control", &dropping.url()).await;
-    let both = server.route("b@inbox.test", "lenient", &failing.url()).await;
-    let reply = SmtpClient::greeted(client).await.mail("ada@example.com", &["b@inbox.test"], &big).await;
-    assert_eq!(reply.code, 250);
-    for _ in 0..3 {
-        server.attempted().await;
+    let big = format!("{}{}", message("Secret"), format!("{}\r\n", "x".repeat(70)).repeat(2_000));
+    let mut client = SmtpClient::greeted(server.smtp).await;
+    for to in ["a@inbox.test", "b@inbox.test"] {
+        assert_eq!(client.mail("ada@example.com", &[to], &big).await.code, 250);
     }
+    for _ in 0..3 {
+        assert_eq!(server.attempted().await.status, "pending");
+    }
+    server.advance(Duration::from_secs(6), &dropping.url());
+    let dropped = server.attempted().await;
+    assert_eq!((dropped.url, dropped.status), (dropping.url(), "delivered"));
     let rows: String = server
         .query(
             "SELECT group_concat(row, ' ') FROM (SELECT to_addr || '=' || status || ':' || (raw_id IS NULL) AS row
@@ -254,14 +258,45 @@ async fn a_control_answer_drops_the_content_and_ends_the_other_deliveries() {
         )
         .await;
     assert_eq!(rows, "a@inbox.test=received:0 b@inbox.test=dropped:1");
-    let ended: i64 = server.query("SELECT count(*) FROM delivery WHERE last_error = 'message_gone'").await;
-    assert_eq!(ended, 2);
-    // Its jobs find nothing to do when their time comes; the other message's goes on.
-    server.advance(Duration::from_secs(6), &both.url);
+    let ended: String = server
+        .query(
+            "SELECT group_concat(row, ' ') FROM
+               (SELECT to_addr || '=' || delivery.status || ':' || coalesce(last_error, '-') AS row
+                FROM delivery JOIN message ON message.id = message_id ORDER BY delivery.id)",
+        )
+        .await;
+    assert_eq!(ended, "a@inbox.test=pending:http_status b@inbox.test=failed:message_gone b@inbox.test=delivered:-");
+    // The job of the ended delivery finds nothing to do when its time comes; the other message's goes on.
+    server.advance(HOUR, &failing.url());
     assert_eq!(server.attempted().await.attempt, 2);
-    server.advance(Duration::ZERO, &other.url);
     server.until("SELECT count(*) FROM job", 1_i64).await;
     server.stop_with_jobs(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_under_way_when_its_message_is_dropped_does_not_bring_the_delivery_back() {
+    let mut slow = Receiver::start(|_| Reply::status(500).after(Duration::from_millis(700))).await;
+    let answers = AtomicU32::new(0);
+    let dropping = Receiver::start(move |_| match answers.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::status(500),
+        _ => Reply::status(200).body(mailkite_sdk::reply_drop()),
+    })
+    .await;
+    let mut server = Server::start_with(standing(), |_| {}).await;
+    let hook = server.webhook(&slow.url()).await;
+    server.route("a@inbox.test", "control", &dropping.url()).await;
+    server.accepted("a@inbox.test", "Dropped").await;
+    slow.next_request().await;
+    assert_eq!(server.attempted().await.url, dropping.url());
+    server.advance(Duration::from_secs(6), &dropping.url());
+    assert_eq!(server.attempted().await.status, "delivered");
+    assert_eq!(server.attempted().await.url, hook.url);
+    let row = "SELECT status || ' ' || last_error || ' ' || attempts FROM delivery ORDER BY id LIMIT 1";
+    assert_eq!(server.query::<String>(row).await, "failed message_gone 1");
+    server.advance(Duration::from_secs(12), &hook.url);
+    server.until("SELECT count(*) FROM job", 0_i64).await;
+    assert_eq!(slow.requests().len(), 1);
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
