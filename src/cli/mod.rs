@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod bench;
 mod check;
 mod dev;
 mod logs;
@@ -27,6 +28,11 @@ enum Command {
         #[arg(long, value_name = "FILE", default_value = "/etc/mailkite.toml")]
         config: PathBuf,
     },
+    /// Measure this machine: mails a second, latency, memory, and that nothing is lost
+    Bench(bench::Options),
+    /// The server that `bench` measures
+    #[command(hide = true)]
+    BenchServer(bench::ServerOptions),
     /// Check a configuration and its data directory; exit 0 when both are fine, 1 when not
     Check {
         /// The configuration file
@@ -44,6 +50,8 @@ impl Cli {
         match self.command {
             Command::Dev(options) => dev::run(&options),
             Command::Serve { config } => serve::run(&config),
+            Command::Bench(options) => bench::run(&options),
+            Command::BenchServer(options) => bench::run_server(&options),
             Command::Check { config } => check::run(&config),
         }
     }
