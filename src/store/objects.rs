@@ -84,9 +84,7 @@ impl Draft {
     pub fn read_all(&mut self) -> Result<Vec<u8>> {
         let read = |draft: &mut Self| {
             draft.file.seek(SeekFrom::Start(0))?;
-            let mut bytes = Vec::with_capacity(usize::try_from(draft.length).unwrap_or(0));
-            draft.file.read_to_end(&mut bytes)?;
-            Ok(bytes)
+            read_whole(&mut draft.file, draft.length)
         };
         read(self).map_err(|error| Error::io("reading mail data back", error))
     }
@@ -174,7 +172,12 @@ impl Objects {
     /// # Errors
     /// It is missing or cannot be read.
     pub fn read_all(&self, name: &str) -> Result<Vec<u8>> {
-        fs::read(self.root.join(name)).map_err(|error| Error::io(format!("reading object {name}"), error))
+        let read = || {
+            let mut file = File::open(self.root.join(name))?;
+            let length = file.metadata()?.len();
+            read_whole(&mut file, length)
+        };
+        read().map_err(|error| Error::io(format!("reading object {name}"), error))
     }
 
     /// Removes an object; a missing one is fine. Blocks.
@@ -231,6 +234,19 @@ impl SystemTimeBefore {
         let modified = entry.metadata().and_then(|metadata| metadata.modified());
         modified.is_ok_and(|at: SystemTime| at.elapsed().is_ok_and(|elapsed| elapsed > self.0))
     }
+}
+
+/// Reads a file of this length into memory that goes back to the system as soon as it is freed.
+///
+/// glibc learns to keep freed blocks of up to 32 MiB for reuse, in each of its arenas; a few mails of the largest size
+/// would hold their memory for ever. Larger reservations are always mapped on their own, and only what is written counts.
+fn read_whole(file: &mut File, length: u64) -> std::io::Result<Vec<u8>> {
+    const SMALL: usize = 1 << 20;
+    const ALWAYS_RETURNED: usize = 33 << 20;
+    let length = usize::try_from(length).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(if length < SMALL { length } else { length.max(ALWAYS_RETURNED) });
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn make_folder(path: &Path) -> Result<()> {
