@@ -1,1 +1,0 @@
-//! TOML to RawConfig to Config; all problems at once, each with its key and line.
