@@ -4,12 +4,21 @@
 //! [`Config::load`] does the same for a file and also looks whether the files it names exist. The keys, their
 //! defaults and meanings stand in `mailkite.toml.example`; a test holds the three together.
 
+mod load;
+mod problem;
+mod read;
+#[cfg(test)]
+mod tests;
+mod value;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use problem::{ConfigError, Problem};
 
 /// Everything the operator decides. `Config::default()` is the documented defaults with `localhost` for the two
 /// required values.
@@ -46,7 +55,7 @@ pub struct Config {
 /// `[log]`: what is logged and how it looks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,mailkite::jobs=debug`.
+    /// `error`, `warn`, `info`, `debug` or `trace`; `RUST_LOG` overrides it with a finer filter.
     pub level: String,
     /// The form of a log line.
     pub format: LogFormat,
