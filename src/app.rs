@@ -1,1 +1,244 @@
 //! Builds every part from the configuration, binds, starts the workers, drains and stops in order.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::activity::Feed;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::datadir::DataDir;
+use crate::dns::Resolver;
+use crate::egress::{Egress, Guard, Policy, Target};
+use crate::http::{self, Http};
+use crate::inbound::spam::SpamCheck;
+use crate::inbound::verify::{self, Verifier};
+use crate::inbound::{self, Inbound};
+use crate::jobs::{Handler, Jobs, Kind, Schedule, Worker, WorkerConfig};
+use crate::links::Links;
+use crate::metrics::Metrics;
+use crate::retention::Retention;
+use crate::secrets::Secrets;
+use crate::smtp_server::SmtpServer;
+use crate::store::objects::Objects;
+use crate::store::{self, Db};
+use crate::tls;
+use crate::webhook::deliver::Webhooks;
+
+/// How long sessions and attempts that run get to finish at a stop.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Why the server did not start, or stopped by itself; a sentence for the operator.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(pub String);
+
+impl StartError {
+    fn because(error: impl std::fmt::Display) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Every part, built and bound; nothing runs yet.
+pub struct Bound {
+    config: Arc<Config>,
+    clock: Clock,
+    db: Db,
+    jobs: Jobs,
+    feed: Feed,
+    secrets: Arc<Secrets>,
+    metrics: Arc<Metrics>,
+    smtp: SmtpServer,
+    http: Http,
+    worker: Worker,
+    retention: Retention,
+    /// Held for its lock on the data directory.
+    _data_dir: DataDir,
+}
+
+/// Opens the data directory, builds every part and binds every address.
+///
+/// # Errors
+/// A sentence that says what is in the way.
+pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
+    crate::host::raise_file_limit();
+    crate::host::survive_file_size_limit().map_err(StartError::because)?;
+    let config = Arc::new(config);
+    let data_dir = DataDir::open(&config.data_dir).map_err(StartError::because)?;
+    let secrets = Arc::new(Secrets::open(&config.data_dir).map_err(StartError::because)?);
+    let file = config.data_dir.join(store::FILE_NAME);
+    data_dir.check_database(&file).map_err(StartError::because)?;
+    let db = Db::open(&config.data_dir)
+        .map_err(|error| StartError(format!("opening the database {}: {error}", file.display())))?;
+    data_dir.note_database().map_err(StartError::because)?;
+    let objects = Objects::open(&config.data_dir).map_err(StartError::because)?;
+    let metrics = Arc::new(Metrics::default());
+    let (jobs, feed) = (Jobs::default(), Feed::default());
+    let resolver = Arc::new(Resolver::new(&config.dns.servers).map_err(StartError::because)?);
+    let client_tls = tls::client_config(config.tls.ca_file.as_deref()).map_err(StartError::because)?;
+    let server_tls = tls::ServerTls::open(&config).map_err(StartError::because)?;
+    let links = Arc::new(Links::new(&config.public_url, secrets.link_key(), None));
+
+    let verifier = if config.dev {
+        Verifier::skip(config.hostname.clone())
+    } else {
+        Verifier::new(Resolver::clone(&resolver), config.hostname.clone(), verify::BUDGET)
+    };
+    let spam = spam_check(&config, &client_tls, &resolver)?;
+    let inbound = Inbound::new(inbound::Parts {
+        config: Arc::clone(&config),
+        clock: clock.clone(),
+        db: db.clone(),
+        objects: objects.clone(),
+        jobs: jobs.clone(),
+        metrics: Arc::clone(&metrics),
+        feed: feed.clone(),
+        verifier,
+        spam,
+        fingerprint_key: secrets.fingerprint_key(),
+    });
+    let smtp = SmtpServer::bind(&config.smtp, inbound, server_tls, Arc::clone(&metrics), config.hostname.clone())
+        .await
+        .map_err(StartError::because)?;
+    let http = Http::bind(http::Parts {
+        config: Arc::clone(&config),
+        clock: clock.clone(),
+        db: db.clone(),
+        objects: objects.clone(),
+        links: Arc::clone(&links),
+        metrics: Arc::clone(&metrics),
+    })
+    .await
+    .map_err(StartError::because)?;
+
+    let policy = Policy {
+        allow_localhost: config.webhook.allow_localhost,
+        allow_networks: config.webhook.allow_networks.clone(),
+    };
+    let own_listeners = smtp.addresses().iter().chain(http.addresses()).copied().collect();
+    let guard = Guard { policy: policy.clone(), own_listeners };
+    let webhooks = Arc::new(Webhooks {
+        db: db.clone(),
+        objects: objects.clone(),
+        secrets: Arc::clone(&secrets),
+        links,
+        egress: Egress::new(guard, &client_tls, resolver),
+        policy,
+        metrics: Arc::clone(&metrics),
+        feed: feed.clone(),
+        budget: Webhooks::budget(),
+    });
+    let worker = Worker {
+        db: db.clone(),
+        clock: clock.clone(),
+        jobs: jobs.clone(),
+        handlers: HashMap::from([(Kind::Webhook, webhooks as Arc<dyn Handler>)]),
+        config: WorkerConfig {
+            lane_width: config.webhook.lane_width,
+            max_in_flight: config.webhook.max_in_flight,
+            schedule: Schedule::new(config.webhook.retry.clone()),
+        },
+    };
+    let retention =
+        Retention { db: db.clone(), objects, clock: clock.clone(), default_days: config.storage.retention_days };
+    Ok(Bound { config, clock, db, jobs, feed, secrets, metrics, smtp, http, worker, retention, _data_dir: data_dir })
+}
+
+/// rspamd is the operator's own: its address needs no permission.
+fn spam_check(
+    config: &Config,
+    tls: &rustls::ClientConfig,
+    resolver: &Arc<Resolver>,
+) -> Result<Option<SpamCheck>, StartError> {
+    let Some(url) = &config.spam.rspamd_url else { return Ok(None) };
+    let everywhere = ["0.0.0.0/0", "::/0"].iter().filter_map(|net| net.parse().ok()).collect();
+    let policy = Policy { allow_localhost: true, allow_networks: everywhere };
+    let check = format!("{}/checkv2", url.trim_end_matches('/'));
+    let target = Target::parse(&check, &policy).map_err(|error| StartError(format!("spam.rspamd_url: {error}")))?;
+    let egress = Egress::new(Guard { policy, own_listeners: Vec::new() }, tls, Arc::clone(resolver));
+    Ok(Some(SpamCheck::new(target, egress)))
+}
+
+impl Bound {
+    /// Where mail is received.
+    pub fn smtp_addresses(&self) -> &[SocketAddr] {
+        self.smtp.addresses()
+    }
+
+    /// Where the API is served.
+    pub fn http_addresses(&self) -> &[SocketAddr] {
+        self.http.addresses()
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The clock in use.
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The database.
+    pub const fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// The bell of the job engine.
+    pub const fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
+    /// What happens, as it happens.
+    pub const fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// Seals and opens secrets.
+    pub const fn secrets(&self) -> &Arc<Secrets> {
+        &self.secrets
+    }
+
+    /// Counters.
+    pub const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The sweep, to be run by hand.
+    pub const fn retention(&self) -> &Retention {
+        &self.retention
+    }
+
+    /// Serves until `stop`, then drains: doors first, so that nothing new is promised, then the attempts.
+    ///
+    /// # Errors
+    /// Storage failed for good; the process should end and be started again.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), StartError> {
+        let doors = stop.child_token();
+        let workers = CancellationToken::new();
+        let smtp = tokio::spawn(self.smtp.run(doors.clone(), GRACE));
+        let http = tokio::spawn(self.http.run(doors.clone(), GRACE));
+        let worker = tokio::spawn(self.worker.run(workers.clone(), GRACE));
+        let retention = tokio::spawn(self.retention.run(workers.clone()));
+        let mut failure = self.db.failure();
+        let failed = tokio::select! {
+            () = stop.cancelled() => false,
+            failed = failure.wait_for(|failed| *failed) => failed.is_ok(),
+        };
+        doors.cancel();
+        drop(tokio::join!(smtp, http));
+        workers.cancel();
+        drop(tokio::join!(worker, retention));
+        if failed {
+            return Err(StartError(
+                "storage failed: after an fsync error nothing is believed until a restart reads the disk again"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,1 +1,124 @@
-//! The one resolver.
+//! The one resolver: configured servers or the system's, with a cache, over UDP and then TCP.
+//!
+//! Mail authentication asks through [`Resolver::authenticator`], everything that connects to a host through
+//! [`Resolver::addresses`]. What may be connected to is not decided here.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hickory_resolver::config::{
+    ConnectionConfig, LookupIpStrategy, NameServerConfig, ProtocolConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
+use hickory_resolver::net::{DnsError as AnswerError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::system_conf::read_system_conf;
+use mail_auth::MessageAuthenticator;
+
+/// One question to one server; the second attempt goes out after it.
+const TIMEOUT: Duration = Duration::from_secs(3);
+const ATTEMPTS: usize = 2;
+const CACHE_ENTRIES: u64 = 8192;
+/// A record is not believed for longer, whatever it says; nor is its absence.
+const MAX_TTL: Duration = Duration::from_secs(3600);
+const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(300);
+
+/// Why a name gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DnsError {
+    /// The servers to ask cannot be found out.
+    #[error("no name servers: {0} (set [dns] servers)")]
+    Setup(String),
+    /// What was asked for is no host name.
+    #[error("{0:?} is not a host name")]
+    BadName(String),
+    /// The name does not exist (NXDOMAIN).
+    #[error("{0} does not exist")]
+    NoSuchName(String),
+    /// The name exists but has no record of this kind.
+    #[error("{0} has no address")]
+    NoAddress(String),
+    /// No server answered, or the answer was an error; asking later may help.
+    #[error("no answer for {name}: {reason}")]
+    NoAnswer {
+        /// What was asked for.
+        name: String,
+        /// What the resolver says.
+        reason: String,
+    },
+}
+
+impl DnsError {
+    /// Whether asking again later may give an answer.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::NoAnswer { .. } | Self::Setup(_))
+    }
+}
+
+/// The resolver; clones share its cache and its sockets.
+#[derive(Clone)]
+pub struct Resolver(MessageAuthenticator);
+
+impl Resolver {
+    /// A resolver that asks `servers`, or those of `/etc/resolv.conf` if there are none.
+    pub fn new(servers: &[SocketAddr]) -> Result<Self, DnsError> {
+        let setup = |error: NetError| DnsError::Setup(error.to_string());
+        let (config, mut options) = if servers.is_empty() {
+            read_system_conf().map_err(setup)?
+        } else {
+            let servers = servers.iter().copied().map(name_server).collect();
+            (ResolverConfig::from_parts(None, Vec::new(), servers), ResolverOpts::default())
+        };
+        options.timeout = TIMEOUT;
+        options.attempts = ATTEMPTS;
+        options.cache_size = CACHE_ENTRIES;
+        options.positive_max_ttl = Some(MAX_TTL);
+        options.negative_max_ttl = Some(MAX_NEGATIVE_TTL);
+        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        options.use_hosts_file = ResolveHosts::Always;
+        options.edns0 = true;
+        Ok(Self(MessageAuthenticator::new(config, options).map_err(setup)?))
+    }
+
+    /// The same resolver as mail authentication wants it.
+    pub const fn authenticator(&self) -> &MessageAuthenticator {
+        &self.0
+    }
+
+    /// All addresses of `host`, from `/etc/hosts` or DNS; never empty. An address literal stands for itself.
+    pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, DnsError> {
+        if let Ok(address) = host.parse() {
+            return Ok(vec![address]);
+        }
+        // The final dot keeps the system's search domains out: a host name means itself.
+        let name = format!("{}.", host.trim_end_matches('.'));
+        if name.len() < 2 || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(DnsError::BadName(host.to_owned()));
+        }
+        let found = self.0.resolver().lookup_ip(name.as_str()).await.map_err(|error| failure(host, &error))?;
+        let addresses: Vec<IpAddr> = found.iter().collect();
+        if addresses.is_empty() { Err(DnsError::NoAddress(host.to_owned())) } else { Ok(addresses) }
+    }
+}
+
+fn name_server(server: SocketAddr) -> NameServerConfig {
+    let connections = [ProtocolConfig::Udp, ProtocolConfig::Tcp].map(|protocol| {
+        let mut connection = ConnectionConfig::new(protocol);
+        connection.port = server.port();
+        connection
+    });
+    NameServerConfig::new(server.ip(), true, connections.to_vec())
+}
+
+fn failure(host: &str, error: &NetError) -> DnsError {
+    let host = host.to_owned();
+    match error {
+        NetError::Dns(AnswerError::NoRecordsFound(none)) if none.response_code == ResponseCode::NXDomain => {
+            DnsError::NoSuchName(host)
+        }
+        NetError::Dns(AnswerError::NoRecordsFound(none)) if none.response_code == ResponseCode::NoError => {
+            DnsError::NoAddress(host)
+        }
+        NetError::Proto(_) => DnsError::BadName(host),
+        other => DnsError::NoAnswer { name: host, reason: other.to_string() },
+    }
+}

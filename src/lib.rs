@@ -1,19 +1,88 @@
-//! mailkite: mail in over SMTP, signed webhooks out. This page is the map.
+//! mailkite: mail in over SMTP, parsed, stored durably, posted as signed JSON to your webhook. One binary, one TOML
+//! file, one data directory. This page is the map; start here.
+//!
+//! # Five ideas
+//!
+//! 1. **Door → accept → job → attempt.** Mail enters by a door ([`smtp_server`]), is *accepted* in one transaction that
+//!    also leaves the jobs it causes ([`inbound`]), and is *attempted* later by a worker ([`jobs`], [`webhook`]). No
+//!    file both accepts and attempts; the job table is the only bridge.
+//! 2. **One transaction per promise.** `250` after DATA is a promise: an object file is written, fsynced, renamed and
+//!    its folder fsynced first, then one commit with `synchronous=FULL`, then the reply.
+//! 3. **Levels.** A module uses only modules of a lower level (the table below); a test reads the `use` lines.
+//! 4. **SQL in one folder, sockets in few files.** Only [`store`] contains SQL. Sockets are opened only in
+//!    `smtp_server/listener.rs`, `http/mod.rs`, `egress.rs`, `dns.rs` and, for the benchmark's own clients, `cli`.
+//! 5. **Values, not side channels.** Replies, verdicts and "now" are values. The pure parts need no runtime.
+//!
+//! # An inbound message, from TCP to your webhook
+//!
+//! 1. `smtp_server/listener.rs` limits sessions per peer address and spawns a session for each.
+//! 2. `smtp_server/session.rs` reads lines; `command.rs` parses one, `phase.rs` judges it without I/O. At RCPT it asks
+//!    [`inbound::Inbound::resolve`]. At DATA, `data.rs` takes the strict dot-terminated stream: small mail in memory,
+//!    large mail in a draft of the object store.
+//! 3. [`inbound::Inbound::receive`]: [`mail::mime::parse`] → [`inbound::verify`] (SPF, DKIM, DMARC, ARC within one
+//!    budget) → trace fields → **one** [`store::Db::write`]: per recipient the message, its attachments and, for each
+//!    matching webhook route, a delivery with its job. The writer thread commits all that wait together: one fsync for
+//!    many sessions. Then `250 2.0.0 Ok: msg_…`, and [`jobs::Jobs::wake`].
+//! 4. [`jobs::Worker`] claims (a lease is committed before the attempt) → [`webhook::deliver`] rebuilds the payload from
+//!    the stored message, signs it twice and posts it through [`egress`] → a [`jobs::Verdict`] → settled in one
+//!    transaction with the attempt's row.
+//!
+//! The other walk, a submitted message to its remote MX, arrives with sending.
+//!
+//! # Modules and levels
+//!
+//! | level | modules | what they are |
+//! | --- | --- | --- |
+//! | 0 | [`clock`] [`id`] [`hex`] [`mail`] | vocabulary, pure |
+//! | 1 | [`activity`] [`config`] [`datadir`] [`dns`] [`egress`] [`host`] [`links`] [`metrics`] [`secrets`] [`store`] [`tls`] | one outside thing each |
+//! | 2 | [`content`] [`jobs`] [`setup`] | a stored message's content; the engine; first things |
+//! | 3 | [`retention`] [`webhook`] | the sweep; events, signatures, attempts |
+//! | 5 | [`inbound`] | recipients, routes, verification, acceptance |
+//! | 6 | [`smtp_server`] [`http`] | the doors |
+//! | 7 | [`app`], then [`cli`] | everything together |
+//!
+//! # What durability means here
+//!
+//! Two kinds of commits share the one writer. [`store::Db::write`] is fsynced before it returns; every promise is made
+//! of it. [`store::Db::write_behind`] survives the end of the process but perhaps not a power cut: claims and settlements
+//! of jobs, which are safely done again. Commits keep their order, so an fsynced one makes all before it durable.
+//!
+//! After a failed fsync nothing is believed any more: the writer refuses everything and the process ends, so that a
+//! restart reads what the disk really holds.
+//!
+//! # Where this differs from what was planned
+//!
+//! * MIME is read by our own walk ([`mail::mime`]), with `mail-parser`'s charset tables: an attachment has to be a slice
+//!   of the raw bytes, limits have to hold before anything is decoded, and a 25 MiB mail may cost three times its size.
+//! * Lanes start with four attempts at a time and earn their full width; ailing lanes share three quarters of all slots.
+//!
+//! # Standards
+//!
+//! | RFC | what it rules here |
+//! | --- | --- |
+//! | RFC 5321 | SMTP |
 
+pub mod activity;
 pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod content;
+pub mod datadir;
 pub mod dns;
 pub mod egress;
+pub mod hex;
+pub mod host;
 pub mod http;
 pub mod id;
 pub mod inbound;
 pub mod jobs;
 pub mod links;
 pub mod mail;
+pub mod metrics;
 pub mod retention;
 pub mod secrets;
+pub mod setup;
 pub mod smtp_server;
 pub mod store;
 pub mod tls;

@@ -1,3 +1,19 @@
-//! The `mailkite` binary.
+//! The `mailkite` binary: parses the command line, runs it, prints the error chain.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use mailkite::cli::Cli;
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            for cause in error.chain().skip(1) {
+                eprintln!("  because: {cause}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

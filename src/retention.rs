@@ -1,1 +1,232 @@
-//! The sweep: what is past its time goes, rows first, then files.
+//! The sweep: what is past its time goes, rows first, then files; and the search index is filled behind.
+//!
+//! Everything happens in small bounded steps, so that mail and webhooks never wait for it.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, Timestamp};
+use crate::content;
+use crate::store::objects::Objects;
+use crate::store::raws::RawRow;
+use crate::store::{self, Db, attempts, deliveries, messages, raws, recent, search};
+
+/// Raw copies and attachments live seven days (contract 1.9).
+const RAW_AGE: Duration = Duration::from_secs(604_800);
+/// Captures of attempts live 45 days (contract 1.9).
+const ATTEMPT_AGE: Duration = Duration::from_secs(45 * 86_400);
+/// A file without a row that is older than this is an orphan of a crash.
+const ORPHAN_AGE: Duration = Duration::from_secs(3600);
+/// Objects go within an hour after their links end, so the sweep runs twice in one.
+const SWEEP_EVERY: Duration = Duration::from_secs(1800);
+/// Rows per transaction of the sweep.
+const STEP: u32 = 100;
+
+const INDEX_EVERY: Duration = Duration::from_millis(500);
+/// Messages indexed per transaction.
+const INDEX_STEP: u32 = 250;
+/// Above this many commits a second the server is busy, and the index can wait …
+const BUSY_COMMITS_PER_SEC: u64 = 300;
+/// … until this many messages wait, which a search would notice.
+const INDEX_BEHIND_MAX: u32 = 50_000;
+
+/// What the sweep works on.
+#[derive(Clone, Debug)]
+pub struct Retention {
+    /// The database.
+    pub db: Db,
+    /// Mail data on disk.
+    pub objects: Objects,
+    /// What time it is.
+    pub clock: Clock,
+    /// How long messages are kept where their domain says nothing else.
+    pub default_days: u32,
+}
+
+/// How much one sweep removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Messages with everything that hangs on them.
+    pub messages: usize,
+    /// Raw copies of messages that stay.
+    pub raws: usize,
+    /// Captures of attempts.
+    pub attempts: usize,
+    /// Files that no row named.
+    pub orphans: usize,
+}
+
+impl Retention {
+    /// Sweeps now and then, and fills the search index, until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let sweeping = async {
+            loop {
+                match self.sweep(self.clock.now()).await {
+                    Ok(swept) if swept != Swept::default() => tracing::info!(?swept, "swept what is past its time"),
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(%error, "the sweep stopped early; the next one goes on"),
+                }
+                tokio::time::sleep(SWEEP_EVERY).await;
+            }
+        };
+        tokio::select! {
+            () = sweeping => {}
+            () = self.fill_index() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    /// One whole sweep as of `now`.
+    ///
+    /// # Errors
+    /// Storage trouble; what was swept before stays swept.
+    pub async fn sweep(&self, now: Timestamp) -> store::Result<Swept> {
+        Ok(Swept {
+            messages: self.sweep_messages(now).await?,
+            raws: self.sweep_raws(now).await?,
+            attempts: self.sweep_attempts(now).await?,
+            orphans: {
+                self.sweep_recent(now).await?;
+                self.sweep_orphans().await?
+            },
+        })
+    }
+
+    async fn sweep_messages(&self, now: Timestamp) -> store::Result<usize> {
+        let mut gone = 0;
+        loop {
+            let days = self.default_days;
+            let expired = self.db.read(move |c| messages::list_expired(c, days, now, STEP)).await?;
+            let count = expired.len();
+            let files = self.db.write(move |tx| {
+                let mut files = Vec::new();
+                for (message, raw) in expired {
+                    deliveries::delete_by_message(tx, message)?;
+                    messages::delete(tx, message)?;
+                    if let Some(raw) = raw {
+                        files.extend(raws::release(tx, raw)?);
+                    }
+                }
+                Ok(files)
+            });
+            self.remove_files(files.await?).await?;
+            gone += count;
+            if count < STEP as usize {
+                return Ok(gone);
+            }
+        }
+    }
+
+    async fn sweep_raws(&self, now: Timestamp) -> store::Result<usize> {
+        let mut gone = 0;
+        loop {
+            let before = now.minus(RAW_AGE);
+            let old = self.db.read(move |c| raws::list_created_before(c, before, STEP)).await?;
+            let count = old.len();
+            for raw in old {
+                self.condense(raw).await?;
+            }
+            gone += count;
+            if count < STEP as usize {
+                return Ok(gone);
+            }
+        }
+    }
+
+    /// Replaces one raw copy by what stays readable of it.
+    async fn condense(&self, raw: i64) -> store::Result<()> {
+        let objects = self.objects.clone();
+        let body = self.db.read(move |connection| {
+            let bytes = match raws::find(connection, raw)? {
+                Some(RawRow::Inline(bytes)) => bytes,
+                // An object that is missing leaves its message without content, but must not stop the sweep.
+                Some(RawRow::File(name)) => objects.read_all(&name).unwrap_or_default(),
+                None => Vec::new(),
+            };
+            content::condense(&bytes)
+        });
+        let body = body.await?;
+        let file = self.db.write(move |tx| {
+            for message in messages::list_by_raw(tx, raw)? {
+                messages::set_body(tx, message, &body)?;
+            }
+            raws::release(tx, raw)
+        });
+        self.remove_files(file.await?.into_iter().collect()).await
+    }
+
+    async fn sweep_attempts(&self, now: Timestamp) -> store::Result<usize> {
+        let mut gone = 0;
+        loop {
+            let step =
+                self.db.write_behind(move |tx| attempts::delete_before(tx, now.minus(ATTEMPT_AGE), STEP)).await?;
+            gone += step;
+            if step < STEP as usize {
+                return Ok(gone);
+            }
+        }
+    }
+
+    async fn sweep_recent(&self, now: Timestamp) -> store::Result<()> {
+        let mut from = Some(i64::MIN);
+        while let Some(after) = from {
+            from = self.db.write_behind(move |tx| recent::sweep(tx, after, STEP * 20, now)).await?;
+        }
+        Ok(())
+    }
+
+    async fn sweep_orphans(&self) -> store::Result<usize> {
+        let objects = self.objects.clone();
+        let orphans = self.db.read(move |connection| {
+            let mut orphans = Vec::new();
+            for name in objects.list_older_than(ORPHAN_AGE)? {
+                if !raws::names_file(connection, &name)? {
+                    orphans.push(name);
+                }
+            }
+            Ok(orphans)
+        });
+        let orphans = orphans.await?;
+        let count = orphans.len();
+        self.remove_files(orphans).await?;
+        Ok(count)
+    }
+
+    async fn remove_files(&self, names: Vec<String>) -> store::Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let objects = self.objects.clone();
+        let removed = tokio::task::spawn_blocking(move || names.iter().try_for_each(|name| objects.remove(name)));
+        removed.await.unwrap_or(Err(store::Error::Stopped))
+    }
+
+    /// Keeps the search index close behind the messages, and out of the way of mail.
+    async fn fill_index(&self) {
+        let mut commits_before = self.db.commits().0;
+        loop {
+            tokio::time::sleep(INDEX_EVERY).await;
+            let commits = self.db.commits().0;
+            let rate = (commits - commits_before) * 1000 / u64::try_from(INDEX_EVERY.as_millis()).unwrap_or(1);
+            let step = self.fill_step(rate > BUSY_COMMITS_PER_SEC).await;
+            if let Err(error) = step {
+                tracing::warn!(%error, "the search index was not filled; trying again");
+            }
+            commits_before = self.db.commits().0;
+        }
+    }
+
+    async fn fill_step(&self, busy: bool) -> store::Result<()> {
+        let behind = self.db.read(|connection| search::behind(connection, INDEX_BEHIND_MAX)).await?;
+        if busy && behind < INDEX_BEHIND_MAX {
+            return Ok(());
+        }
+        let mut left = behind.min(INDEX_STEP * 20);
+        while left > 0 {
+            self.db.write_behind(|tx| search::fill(tx, INDEX_STEP)).await?;
+            left = left.saturating_sub(INDEX_STEP);
+        }
+        Ok(())
+    }
+}

@@ -1,28 +1,25 @@
 //! From the text of the file to [`Config`]: which keys there are, of what kind, within what bounds.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
+use std::string::FromUtf8Error;
 
 use toml::de::{DeTable, DeValue};
 
 use super::read::{Document, Reading, Section};
 use super::value::{
-    choice, dns_server, duration, hostname, network, number, path, public_url, service_url, socket, socket_or_off,
+    choice, dns_server, duration, filter, hostname, network, number, public_url, service_url, socket, socket_or_off,
     text, truth,
 };
 use super::{
-    Config, ConfigError, Dns, Http, Log, LogFormat, Metrics, Problem, Smtp, Spam, Storage, Tls, UnknownRecipients,
-    Webhook,
+    Config, Dns, Http, Log, LogFormat, Metrics, Problem, Smtp, Spam, Storage, Tls, UnknownRecipients, Webhook,
 };
 
-const LEVELS: &[(&str, &str)] =
-    &[("error", "error"), ("warn", "warn"), ("info", "info"), ("debug", "debug"), ("trace", "trace")];
 const FORMATS: &[(&str, LogFormat)] =
     &[("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)];
 const UNKNOWN_RECIPIENTS: &[(&str, UnknownRecipients)] =
     &[("accept", UnknownRecipients::Accept), ("reject", UnknownRecipients::Reject)];
 const MIB: u64 = 1024 * 1024;
-const LONGEST_TIMEOUT_SECS: u64 = 86_400;
 
 impl Config {
     /// Reads the text of a configuration file. Paths stay as written and are not looked at.
@@ -37,17 +34,16 @@ impl Config {
     /// Reads a configuration file. Relative paths start at its folder; files that it names must be readable.
     ///
     /// # Errors
-    /// When the file cannot be read, or with everything that is wrong in it.
-    pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        let bytes = fs::read(file).map_err(|source| ConfigError::Unreadable { path: file.to_owned(), source })?;
-        let reading = match String::from_utf8(bytes) {
-            Ok(text) => read(&text, Some(file.parent().unwrap_or(Path::new("")))),
-            Err(error) => not_utf8(&error),
-        };
-        if reading.problems.is_empty() {
-            return Ok(reading.config);
-        }
-        Err(ConfigError::Invalid { path: file.to_owned(), problems: reading.problems })
+    /// Everything that is wrong, in the order of the lines; a file that cannot be read is one problem without key.
+    pub fn load(file: &Path) -> Result<Self, Vec<Problem>> {
+        let bytes = fs::read(file).map_err(|error| {
+            let message = format!("cannot read {}: {error}", file.display());
+            vec![Problem { key: String::new(), line: None, message }]
+        })?;
+        let text = String::from_utf8(bytes).map_err(|error| vec![not_utf8(&error)])?;
+        let folder = path::absolute(file.parent().unwrap_or(Path::new("")));
+        let reading = read(&text, Some(&folder.unwrap_or_default()));
+        if reading.problems.is_empty() { Ok(reading.config) } else { Err(reading.problems) }
     }
 }
 
@@ -60,12 +56,11 @@ pub(super) struct ReadConfig {
     pub(super) known: Vec<String>,
 }
 
-fn not_utf8(error: &std::string::FromUtf8Error) -> ReadConfig {
+fn not_utf8(error: &FromUtf8Error) -> Problem {
     let good = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
     let line = 1 + good.filter(|byte| **byte == b'\n').count();
     let message = "contains bytes that are not UTF-8; save the file as UTF-8".to_owned();
-    let problem = Problem { key: String::new(), line: Some(line), message };
-    ReadConfig { config: Config::default(), problems: vec![problem], known: Vec::new() }
+    Problem { key: String::new(), line: Some(line), message }
 }
 
 /// Reads `text`; with `folder`, relative paths start there and the files named are opened.
@@ -131,7 +126,7 @@ fn compare(document: &Document<'_>, config: &Config) {
 fn log(section: &Section<'_, '_>) -> Log {
     let default = Log::default();
     Log {
-        level: section.optional("level", choice(LEVELS)).map_or(default.level, str::to_owned),
+        level: section.value("level", default.level, filter),
         format: section.value("format", default.format, choice(FORMATS)),
     }
 }
@@ -147,16 +142,17 @@ fn tls(section: &Section<'_, '_>, folder: Option<&Path>) -> Tls {
 
 fn smtp(section: &Section<'_, '_>) -> Smtp {
     let default = Smtp::default();
-    let seconds = || number(1..=LONGEST_TIMEOUT_SECS, "seconds");
-    let sessions = || number(1..=1_000_000, "sessions");
+    let seconds = || number(1..=7200, "seconds");
+    let sessions = || number(1..=100_000, "sessions");
     Smtp {
         listen: section.list("listen", default.listen, socket),
         max_message_bytes: section.value(
             "max_message_bytes",
             default.max_message_bytes,
-            number(1024..=1024 * MIB, "bytes"),
+            number(65_536..=256 * MIB, "bytes"),
         ),
-        max_recipients: section.value("max_recipients", default.max_recipients, number(1..=10_000, "recipients")),
+        // RFC 5321 §4.5.3.1.8: a server takes at least 100 recipients.
+        max_recipients: section.value("max_recipients", default.max_recipients, number(100..=10_000, "recipients")),
         max_sessions: section.value("max_sessions", default.max_sessions, sessions()),
         max_sessions_per_address: section.value(
             "max_sessions_per_address",
@@ -166,7 +162,7 @@ fn smtp(section: &Section<'_, '_>) -> Smtp {
         command_timeout_secs: section.value("command_timeout_secs", default.command_timeout_secs, seconds()),
         data_timeout_secs: section.value("data_timeout_secs", default.data_timeout_secs, seconds()),
         proxy_protocol_from: section.list("proxy_protocol_from", Vec::new(), network),
-        memory_bytes: section.value("memory_bytes", default.memory_bytes, number(MIB..=1024 * 1024 * MIB, "bytes")),
+        memory_bytes: section.value("memory_bytes", default.memory_bytes, number(MIB..=65_536 * MIB, "bytes")),
         unknown_recipients: section.value(
             "unknown_recipients",
             default.unknown_recipients,
@@ -194,8 +190,8 @@ fn webhook(section: &Section<'_, '_>) -> Webhook {
         allow_localhost: section.value("allow_localhost", default.allow_localhost, truth),
         allow_networks: section.list("allow_networks", default.allow_networks, network),
         retry: section.list("retry", default.retry, duration),
-        lane_width: section.value("lane_width", default.lane_width, number(1..=10_000, "attempts")),
-        max_in_flight: section.value("max_in_flight", default.max_in_flight, number(1..=100_000, "attempts")),
+        lane_width: section.value("lane_width", default.lane_width, number(1..=1000, "attempts")),
+        max_in_flight: section.value("max_in_flight", default.max_in_flight, number(4..=100_000, "attempts")),
     }
 }
 
@@ -212,7 +208,7 @@ fn metrics(section: &Section<'_, '_>) -> Metrics {
 }
 
 fn below(folder: Option<&Path>, value: &DeValue<'_>) -> Reading<PathBuf> {
-    let written = path(value)?;
+    let written = PathBuf::from(text(value)?);
     Ok(folder.map_or_else(|| written.clone(), |folder| folder.join(&written)))
 }
 

@@ -18,11 +18,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use problem::{ConfigError, Problem};
+pub use problem::{Problem, table};
 
-/// Everything the operator decides. `Config::default()` is the documented defaults with `localhost` for the two
-/// required values.
-#[derive(Clone, Debug, PartialEq)]
+/// Everything the operator decides. `Config::default()` is the documented defaults; `hostname` and `public_url` have none
+/// and are empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The host name that the SMTP greeting, Received fields and message ids carry: A-label, lower case.
     pub hostname: String,
@@ -55,7 +55,7 @@ pub struct Config {
 /// `[log]`: what is logged and how it looks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// `error`, `warn`, `info`, `debug` or `trace`; `RUST_LOG` overrides it with a finer filter.
+    /// A level, or filter directives such as `info,mailkite::jobs=debug`.
     pub level: String,
     /// The form of a log line.
     pub format: LogFormat,
@@ -183,8 +183,8 @@ impl fmt::Debug for Metrics {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            hostname: "localhost".to_owned(),
-            public_url: "http://localhost:8080".to_owned(),
+            hostname: String::new(),
+            public_url: String::new(),
             data_dir: PathBuf::from("/var/lib/mailkite"),
             log: Log::default(),
             tls: Tls::default(),
@@ -201,12 +201,14 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The configuration of `mailkite dev`: loopback only, endpoints on this machine allowed, no metrics port.
+    /// The configuration of `mailkite dev`: loopback only, endpoints on this machine allowed, no DNS, no metrics port.
     pub fn dev(data_dir: PathBuf, http: SocketAddr, smtp: SocketAddr) -> Self {
+        let default = Smtp::default();
         Self {
+            hostname: "localhost".to_owned(),
             public_url: format!("http://{http}"),
             data_dir,
-            smtp: Smtp { listen: vec![smtp], ..Smtp::default() },
+            smtp: Smtp { listen: vec![smtp], max_sessions_per_address: default.max_sessions, ..default },
             http: Http { listen: vec![http], ..Http::default() },
             webhook: Webhook { allow_localhost: true, ..Webhook::default() },
             metrics: Metrics { listen: None, token: None },
@@ -228,7 +230,7 @@ impl Default for Smtp {
             listen: vec![SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 25)],
             max_message_bytes: 25 * 1024 * 1024,
             max_recipients: 100,
-            max_sessions: 2000,
+            max_sessions: 12_000,
             max_sessions_per_address: 100,
             command_timeout_secs: 300,
             data_timeout_secs: 600,

@@ -1,8 +1,6 @@
 //! What is wrong with a configuration, in words for the operator.
 
 use std::fmt;
-use std::io;
-use std::path::PathBuf;
 
 /// One thing that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,31 +23,6 @@ impl fmt::Display for Problem {
         }
         f.write_str(&self.message)
     }
-}
-
-/// Why a configuration file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read at all.
-    #[error("cannot read the configuration {}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file was read and is wrong.
-    #[error("{} has {}:\n{}", path.display(), count(problems.len()), table(problems))]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// Everything that is wrong, in the order of the lines; never empty.
-        problems: Vec<Problem>,
-    },
-}
-
-fn count(problems: usize) -> String {
-    if problems == 1 { "1 problem".to_owned() } else { format!("{problems} problems") }
 }
 
 /// The problems below each other: line, key, message in columns.

@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use toml::de::DeValue;
-use url::{Host, Url};
+use tracing_subscriber::EnvFilter;
+use url::Url;
 
 use super::read::Reading;
 
@@ -123,9 +123,17 @@ pub(super) fn duration(value: &DeValue<'_>) -> Reading<Duration> {
     }
 }
 
-/// A path as written.
-pub(super) fn path(value: &DeValue<'_>) -> Reading<PathBuf> {
-    text(value).map(PathBuf::from)
+/// A log level, or filter directives of `tracing-subscriber`.
+pub(super) fn filter(value: &DeValue<'_>) -> Reading<String> {
+    const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+    let text = text(value)?;
+    // A bare word that is no level would pass as the name of a module, and log nothing.
+    let levels = text.split(',').all(|part| part.contains('=') || LEVELS.contains(&part.trim()));
+    if levels && EnvFilter::try_new(&text).is_ok() {
+        return Ok(text);
+    }
+    let words = "must be \"error\", \"warn\", \"info\", \"debug\", \"trace\" or directives like \"info,mailkite::jobs=debug\"";
+    Err(format!("{words}, not {text:?}"))
 }
 
 /// A host name that others can look up, as a lower-case A-label without final dot.
@@ -160,15 +168,6 @@ pub(super) fn public_url(value: &DeValue<'_>) -> Reading<String> {
             "{text:?} has a path; write scheme and host alone: \"{}\"",
             url.origin().ascii_serialization()
         ));
-    }
-    let local = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    if url.scheme() == "http" && !local {
-        return Err(format!("{text:?} would send passwords and keys in the clear; write https://"));
     }
     Ok(url.origin().ascii_serialization())
 }

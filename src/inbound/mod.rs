@@ -1,1 +1,120 @@
-//! Inbound mail: recipients, verification, acceptance.
+//! Inbound mail: who a recipient is, what its routes are, whether the sender is who it says, and acceptance.
+//!
+//! The SMTP door asks [`Inbound::resolve`] at RCPT and [`Inbound::receive`] after the data; nothing else enters.
+
+mod directory;
+pub mod receive;
+pub mod recipients;
+pub mod route;
+pub mod spam;
+pub mod verify;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use ring::hmac;
+use tokio::sync::Semaphore;
+
+use crate::activity::Feed;
+use crate::clock::{Clock, Timestamp};
+use crate::config::Config;
+use crate::jobs::Jobs;
+use crate::metrics::Metrics;
+use crate::store::Db;
+use crate::store::objects::Objects;
+
+use directory::Directory;
+pub use receive::{Receipt, ReceiveError};
+pub use recipients::{Recipient, RecipientRefusal};
+use spam::SpamCheck;
+use verify::Verifier;
+
+/// After a full disk was met, mail is refused before DATA for so long, then one is let through to see.
+const FULL_WAIT: Duration = Duration::from_secs(2);
+/// Octets of large mail that are read at the same time, in units of KiB.
+const PARSE_BUDGET_KIB: u32 = 32 * 1024;
+
+/// What the pipeline is built from.
+pub struct Parts {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// What time it is.
+    pub clock: Clock,
+    /// The database.
+    pub db: Db,
+    /// Mail data on disk.
+    pub objects: Objects,
+    /// The bell of the job engine.
+    pub jobs: Jobs,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Who wants to hear of it.
+    pub feed: Feed,
+    /// SPF, DKIM, DMARC and ARC.
+    pub verifier: Verifier,
+    /// rspamd, if configured.
+    pub spam: Option<SpamCheck>,
+    /// The key that duplicate suppression hashes with.
+    pub fingerprint_key: [u8; 32],
+}
+
+/// The pipeline; clones share it.
+#[derive(Clone)]
+pub struct Inbound {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: Arc<Config>,
+    clock: Clock,
+    db: Db,
+    objects: Objects,
+    jobs: Jobs,
+    metrics: Arc<Metrics>,
+    feed: Feed,
+    verifier: Verifier,
+    spam: Option<SpamCheck>,
+    directory: Directory,
+    fingerprint_key: hmac::Key,
+    parse_budget: Arc<Semaphore>,
+    /// Epoch milliseconds until which there is known to be no room.
+    full_until: AtomicI64,
+}
+
+impl Inbound {
+    /// The pipeline over its parts.
+    pub fn new(parts: Parts) -> Self {
+        let directory = Directory::new(parts.db.clone());
+        let shared = Shared {
+            directory,
+            fingerprint_key: hmac::Key::new(hmac::HMAC_SHA256, &parts.fingerprint_key),
+            parse_budget: Arc::new(Semaphore::new(PARSE_BUDGET_KIB as usize)),
+            full_until: AtomicI64::new(0),
+            config: parts.config,
+            clock: parts.clock,
+            db: parts.db,
+            objects: parts.objects,
+            jobs: parts.jobs,
+            metrics: parts.metrics,
+            feed: parts.feed,
+            verifier: parts.verifier,
+            spam: parts.spam,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Where large mail data is written while it arrives.
+    pub fn objects(&self) -> &Objects {
+        &self.shared.objects
+    }
+
+    /// Whether a store that was full a moment ago should not be asked again yet.
+    fn is_full(&self) -> bool {
+        self.shared.full_until.load(Ordering::Relaxed) > self.shared.clock.now().as_millis()
+    }
+
+    fn note_full(&self, now: Timestamp) {
+        self.shared.full_until.store(now.plus(FULL_WAIT).as_millis(), Ordering::Relaxed);
+    }
+}

@@ -1,1 +1,250 @@
-//! Mailboxes and domains (RFC 5321 §4.1.2).
+//! Domains, mailboxes and SMTP paths (RFC 5321 §4.1.2, RFC 6531 §3.3).
+//!
+//! A domain is kept as A-label in lower case, so that both spellings of an international name are one. A local part is
+//! kept as written: only the receiving domain may interpret it, and quotes are part of its meaning.
+
+use std::fmt;
+
+/// RFC 5321 §4.5.3.1.1.
+const MAX_LOCAL: usize = 64;
+/// RFC 5321 §4.5.3.1.2.
+const MAX_DOMAIN: usize = 255;
+
+/// Why a text is no address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// Not of the form that RFC 5321 §4.1.2 gives.
+    #[error("malformed address")]
+    Syntax,
+    /// A part is longer than RFC 5321 §4.5.3.1 allows.
+    #[error("address too long")]
+    TooLong,
+    /// An address literal: `[192.0.2.1]`.
+    #[error("address literals are not accepted")]
+    Literal,
+}
+
+/// A domain name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Domain(String);
+
+impl Domain {
+    /// Reads a domain in either spelling; a final dot is dropped.
+    ///
+    /// # Errors
+    /// It is none, too long, or an address literal.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        if text.starts_with('[') {
+            return Err(AddressError::Literal);
+        }
+        let text = text.strip_suffix('.').unwrap_or(text);
+        if text.len() > 4 * MAX_DOMAIN {
+            return Err(AddressError::TooLong);
+        }
+        let ascii = if is_plain(text) { text.to_ascii_lowercase() } else { to_a_label(text)? };
+        if ascii.len() > MAX_DOMAIN {
+            return Err(AddressError::TooLong);
+        }
+        if ascii.split('.').all(is_label) { Ok(Self(ascii)) } else { Err(AddressError::Syntax) }
+    }
+
+    /// The A-label form in lower case.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Nothing for IDNA to do, which is nearly always.
+fn is_plain(text: &str) -> bool {
+    text.is_ascii()
+        && !text.split('.').any(|label| label.get(..4).is_some_and(|head| head.eq_ignore_ascii_case("xn--")))
+}
+
+fn to_a_label(text: &str) -> Result<String, AddressError> {
+    idna::domain_to_ascii_strict(text).map_err(|_| AddressError::Syntax)
+}
+
+fn is_label(label: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=63).contains(&label.len()) && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `local-part@domain`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Mailbox {
+    local: String,
+    domain: Domain,
+}
+
+impl Mailbox {
+    /// Reads a mailbox without angle brackets. Control characters are refused everywhere.
+    ///
+    /// # Errors
+    /// It is none, or a part is too long.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        let at =
+            if text.starts_with('"') { end_of_quoted(text)? } else { text.find('@').ok_or(AddressError::Syntax)? };
+        let (local, rest) = text.split_at_checked(at).ok_or(AddressError::Syntax)?;
+        let domain = Domain::parse(rest.strip_prefix('@').ok_or(AddressError::Syntax)?)?;
+        if local.len() > MAX_LOCAL {
+            return Err(AddressError::TooLong);
+        }
+        if !local.starts_with('"') && !is_dot_string(local) {
+            return Err(AddressError::Syntax);
+        }
+        Ok(Self { local: local.to_owned(), domain })
+    }
+
+    /// The local part as written, with its quotes.
+    pub fn local(&self) -> &str {
+        &self.local
+    }
+
+    /// The domain.
+    pub const fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    /// `local@domain` in lower case: what routes and duplicates compare (contract 4.1).
+    ///
+    /// Quotes that nothing in the local part needs are dropped: RFC 5321 §4.1.2 says that they change nothing.
+    pub fn canonical(&self) -> String {
+        let bare =
+            self.local.strip_prefix('"').and_then(|local| local.strip_suffix('"')).filter(|bare| is_dot_string(bare));
+        format!("{}@{}", bare.unwrap_or(&self.local).to_lowercase(), self.domain)
+    }
+
+    /// Whether it needs SMTPUTF8 (RFC 6531).
+    pub fn is_ascii(&self) -> bool {
+        self.local.is_ascii()
+    }
+}
+
+impl fmt::Display for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.local, self.domain)
+    }
+}
+
+/// Where the quoted local part ends that begins the text (RFC 5321 §4.1.2: Quoted-string).
+fn end_of_quoted(text: &str) -> Result<usize, AddressError> {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if c.is_control() => return Err(AddressError::Syntax),
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return Ok(at + 1),
+            _ => {}
+        }
+    }
+    Err(AddressError::Syntax)
+}
+
+/// RFC 5321 §4.1.2 Dot-string, with the non-ASCII atoms of RFC 6531.
+fn is_dot_string(text: &str) -> bool {
+    let atext = |c: char| {
+        c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || (!c.is_ascii() && !c.is_control())
+    };
+    !text.is_empty() && text.split('.').all(|atom| !atom.is_empty() && atom.chars().all(atext))
+}
+
+/// The reverse-path of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReversePath {
+    /// `<>`: a report, to which nobody answers.
+    Null,
+    /// Who gets the bounce.
+    Mailbox(Mailbox),
+}
+
+impl fmt::Display for ReversePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => Ok(()),
+            Self::Mailbox(mailbox) => mailbox.fmt(f),
+        }
+    }
+}
+
+/// The forward-path of a recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForwardPath {
+    /// The bare `<postmaster>` of RFC 5321 §4.5.1, in any case.
+    Postmaster,
+    /// A mailbox.
+    Mailbox(Mailbox),
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn domains_have_one_form() {
+        assert_eq!(Domain::parse("Acme.DEV.").unwrap().as_str(), "acme.dev");
+        assert_eq!(Domain::parse("bücher.example").unwrap().as_str(), "xn--bcher-kva.example");
+        assert_eq!(Domain::parse("XN--BCHER-KVA.example").unwrap().as_str(), "xn--bcher-kva.example");
+        assert_eq!(Domain::parse("[192.0.2.1]"), Err(AddressError::Literal));
+        for bad in ["", ".", "a..b", "-a.b", "a-.b", "a b.c", "a\u{0}.b", &"x".repeat(64), "a@b"] {
+            assert!(Domain::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn quoted_local_parts_keep_their_meaning() {
+        let mailbox = Mailbox::parse("\"a@b\"@acme.dev").unwrap();
+        assert_eq!((mailbox.local(), mailbox.domain().as_str()), ("\"a@b\"", "acme.dev"));
+        assert_eq!(Mailbox::parse("\"bob\"@acme.dev").unwrap().canonical(), "bob@acme.dev");
+        assert_eq!(Mailbox::parse("\"a \\\" b\"@acme.dev").unwrap().local(), "\"a \\\" b\"");
+        for bad in ["\"a@acme.dev", "\"a\"b@acme.dev", "\"a\u{7}\"@acme.dev", "a\"b\"@acme.dev"] {
+            assert!(Mailbox::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_mailbox_is_refused() {
+        for bad in [
+            "",
+            "a",
+            "@a.dev",
+            "a@",
+            "a@b@c",
+            ".a@b.c",
+            "a.@b.c",
+            "a..b@c.d",
+            "a b@c.d",
+            "a@b c",
+            "a\r\n@b.c",
+            "<a@b.c>",
+        ] {
+            assert!(Mailbox::parse(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(Mailbox::parse(&format!("{}@a.dev", "x".repeat(65))), Err(AddressError::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn a_mailbox_reads_back_as_it_was_written(local in "[a-z0-9+_-]{1,20}", domain in "[a-z]{1,9}\\.[a-z]{2,5}") {
+            let text = format!("{local}@{domain}");
+            prop_assert_eq!(Mailbox::parse(&text).unwrap().to_string(), text);
+        }
+
+        #[test]
+        fn no_text_panics_or_yields_a_control_character(text in "\\PC{0,80}|[\\x00-\\x7f]{0,80}") {
+            if let Ok(mailbox) = Mailbox::parse(&text) {
+                prop_assert!(!mailbox.to_string().chars().any(char::is_control));
+            }
+        }
+    }
+}

@@ -1,1 +1,40 @@
 //! The envelope of one SMTP transaction.
+
+use std::net::IpAddr;
+
+use super::address::ReversePath;
+
+/// What a session knows of its other side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The address it connects from.
+    pub address: IpAddr,
+    /// The name it greeted with.
+    pub helo: String,
+    /// Whether it said EHLO.
+    pub esmtp: bool,
+    /// The encryption of the session, if it is encrypted.
+    pub tls: Option<TlsInfo>,
+}
+
+/// How a session is encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsInfo {
+    /// `TLSv1.3`.
+    pub version: String,
+    /// `TLS_AES_256_GCM_SHA384`.
+    pub cipher: String,
+}
+
+/// The envelope of one transaction (RFC 5321 §2.3.1); recipients are what the door resolved them to.
+#[derive(Clone, Debug)]
+pub struct Envelope<R> {
+    /// Who gets a bounce.
+    pub reverse_path: ReversePath,
+    /// Who gets the message; never empty at acceptance.
+    pub recipients: Vec<R>,
+    /// Whether MAIL asked for SMTPUTF8 (RFC 6531).
+    pub smtputf8: bool,
+    /// Whether MAIL declared 8BITMIME (RFC 6152).
+    pub eight_bit: bool,
+}

@@ -1,1 +1,260 @@
-//! Mail data to fields.
+//! Mail data to fields: what the store, the webhook and the routes want to know of a message.
+//!
+//! [`parse`] borrows, never fails and never panics: hostile input yields what could be read and sets
+//! [`Mail::truncated`]. The walk (`walk`) finds header blocks and parts within [`Limits`]; only then are texts decoded,
+//! each once, and attachments measured, not copied: a [`Part`] is a slice of the raw message that a [`Decoder`] turns
+//! into the file when its link is called.
+
+mod address;
+mod body;
+mod charset;
+mod decode;
+mod header;
+mod params;
+mod trace_fields;
+mod walk;
+mod words;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use decode::{Decoder, Encoding, decode_part, decoded_size};
+pub use header::{Field, Fields};
+pub use params::safe_filename;
+pub use trace_fields::received_by;
+
+/// What is read of a message at most; beyond it the message is stored all the same and flagged.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Parts, multiparts included.
+    pub max_parts: usize,
+    /// Multiparts inside one another.
+    pub max_depth: usize,
+    /// Bytes of one header block.
+    pub max_header_bytes: usize,
+    /// Fields of one header block.
+    pub max_header_fields: usize,
+    /// Mailboxes of one address list.
+    pub max_addresses: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_parts: 1000,
+            max_depth: 100,
+            max_header_bytes: 256 * 1024,
+            max_header_fields: 1000,
+            max_addresses: 1000,
+        }
+    }
+}
+
+/// A mailbox with its display name, as an address list gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedAddress {
+    /// `local@domain`: the local part as written, the domain as A-labels in lower case.
+    pub address: String,
+    /// The display name, or the comment that stands for one; never empty.
+    pub name: Option<String>,
+}
+
+/// What the sender wants done with a part (RFC 2183).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// To be offered as a file; also every word that is not known (RFC 2183 §2.8).
+    Attachment,
+    /// To be shown in the message.
+    Inline,
+}
+
+impl Disposition {
+    /// The contract's word (section 5.4).
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Attachment => "attachment",
+            Self::Inline => "inline",
+        }
+    }
+
+    /// The disposition that a stored word names.
+    pub fn parse(word: &str) -> Self {
+        if word == "inline" { Self::Inline } else { Self::Attachment }
+    }
+}
+
+/// An attachment: what it is called and where it stands in the raw message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Safe to offer for download: no path, no control or bidirectional character, at most 255 bytes.
+    pub filename: Option<String>,
+    /// `type/subtype` in lower case, if the part has a valid one.
+    pub content_type: Option<String>,
+    /// The charset parameter of a text, in lower case.
+    pub charset: Option<String>,
+    /// Content-ID without its angle brackets.
+    pub content_id: Option<String>,
+    /// Content-Disposition, if the part has one.
+    pub disposition: Option<Disposition>,
+    /// Bytes after decoding: exactly what [`Decoder`] yields.
+    pub size: u64,
+    /// Offset of the encoded body in the raw message.
+    pub offset: u64,
+    /// Length of the encoded body.
+    pub length: u64,
+    /// How the body is encoded.
+    pub encoding: Encoding,
+}
+
+/// What a message says (contract 5.2, 5.4, 9.6).
+///
+/// Of a field that occurs twice the first counts; only From collects all, since two of them mean that none is
+/// believed. Header texts hold no line break and no control character.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mail {
+    /// All mailboxes that all From fields name.
+    pub header_from: Vec<NamedAddress>,
+    /// How many From fields there are; RFC 5322 §3.6 allows one.
+    pub from_fields: usize,
+    /// The mailboxes of To and Cc.
+    pub to_names: Vec<NamedAddress>,
+    /// Subject, decoded.
+    pub subject: Option<String>,
+    /// Message-ID with its angle brackets.
+    pub message_id: Option<String>,
+    /// First id of In-Reply-To, with its angle brackets.
+    pub in_reply_to: Option<String>,
+    /// All text/plain parts that are shown, in order, each on a line of its own. Line breaks are `\n`, and there is none
+    /// at the end. `None` if there is no such part.
+    pub text: Option<String>,
+    /// The same of text/html parts. Neither is made from the other.
+    pub html: Option<String>,
+    /// Everything else, in order: files, inline images, nested messages, calendars.
+    pub attachments: Vec<Part>,
+    /// Number of Received fields.
+    pub received_count: usize,
+    /// Whether the message says that no person sent it (RFC 3834 §5).
+    pub auto_submitted: bool,
+    /// Whether a mailing list or a bulk sender sent it (RFC 2919, RFC 2369, `Precedence`).
+    pub bulk: bool,
+    /// Where the body begins.
+    pub body_offset: usize,
+    /// Whether the header of the message itself went past a limit.
+    pub header_truncated: bool,
+    /// Whether something was left out because of a limit.
+    pub truncated: bool,
+}
+
+impl Mail {
+    /// The address the message is from (contract 5.2): that of the From field if there is one field that names exactly one,
+    /// else the envelope sender, else `MAILER-DAEMON@hostname`.
+    pub fn from_addr(&self, mail_from: &str, hostname: &str) -> String {
+        match self.header_from.as_slice() {
+            [only] if self.from_fields == 1 => only.address.clone(),
+            _ if mail_from.is_empty() => format!("MAILER-DAEMON@{hostname}"),
+            _ => mail_from.to_owned(),
+        }
+    }
+
+    /// First id of In-Reply-To, else the own Message-ID (contract 5.2).
+    pub fn thread_id(&self) -> Option<&str> {
+        self.in_reply_to.as_deref().or(self.message_id.as_deref())
+    }
+}
+
+/// The display name that a list gives for `address`, compared without regard to case.
+pub fn name_for<'n>(list: &'n [NamedAddress], address: &str) -> Option<&'n str> {
+    let mut same = list.iter().filter(|named| named.address.eq_ignore_ascii_case(address));
+    same.find_map(|named| named.name.as_deref())
+}
+
+/// Reads a message within the default limits.
+pub fn parse(raw: &[u8]) -> Mail {
+    parse_within(raw, &Limits::default())
+}
+
+/// Reads a message within `limits`.
+pub fn parse_within(raw: &[u8], limits: &Limits) -> Mail {
+    // Nothing below is meant to panic; but were it to, a mail must not be lost by it.
+    catch_unwind(AssertUnwindSafe(|| read(raw, limits)))
+        .unwrap_or_else(|_| Mail { truncated: true, ..Mail::default() })
+}
+
+fn read(raw: &[u8], limits: &Limits) -> Mail {
+    let mut mail = Mail::default();
+    let structure = walk::walk(raw, limits, |field| take_field(&mut mail, field, limits));
+    mail.truncated |= structure.truncated;
+    mail.body_offset = structure.body_offset;
+    mail.header_truncated = structure.header_truncated;
+    body::read(raw, &structure.leaves, &mut mail);
+    mail
+}
+
+fn take_field(mail: &mut Mail, field: &Field<'_>, limits: &Limits) {
+    match field.name.to_ascii_lowercase().as_slice() {
+        b"from" => {
+            mail.from_fields += 1;
+            mail.truncated |= !address::parse(field.value, limits.max_addresses, &mut mail.header_from);
+        }
+        b"to" | b"cc" => {
+            mail.truncated |= !address::parse(field.value, limits.max_addresses, &mut mail.to_names);
+        }
+        b"subject" if mail.subject.is_none() => mail.subject = Some(words::decode_text(field.value)),
+        b"message-id" if mail.message_id.is_none() => mail.message_id = first_id(field.value),
+        b"in-reply-to" if mail.in_reply_to.is_none() => mail.in_reply_to = first_id(field.value),
+        b"received" => mail.received_count += 1,
+        b"auto-submitted" => {
+            let word = field.value.trim_ascii();
+            let word = word.split(|byte| matches!(byte, b';' | b' ' | b'(' | b'\t')).next().unwrap_or_default();
+            mail.auto_submitted |= !word.eq_ignore_ascii_case(b"no");
+        }
+        b"list-id" | b"list-post" | b"list-unsubscribe" => mail.bulk = true,
+        b"precedence" => {
+            let word = field.value.trim_ascii();
+            mail.bulk |= [b"bulk".as_slice(), b"junk", b"list"].iter().any(|bulk| word.eq_ignore_ascii_case(bulk));
+        }
+        _ => {}
+    }
+}
+
+/// The first `<id>` of the value; a bare id gets its brackets. An id holds neither blank nor control character.
+fn first_id(value: &[u8]) -> Option<String> {
+    let value = words::decode_text(value);
+    let id = match value.split_once('<').and_then(|(_, rest)| rest.split_once('>')) {
+        Some((id, _)) => id.trim(),
+        None => value.trim_matches(['<', '>']),
+    };
+    let fits = !id.is_empty() && id.len() <= 998 && !id.contains(|c: char| c.is_whitespace() || c == '<');
+    fits.then(|| format!("<{id}>"))
+}
+
+/// The header as contract 5.4 gives it: a JSON object of lower-case names and decoded values, repeated fields joined
+/// with a line feed, in the order of their first appearance.
+pub fn headers_json(raw: &[u8]) -> String {
+    let limits = Limits::default();
+    let mut fields = Fields::new(raw, 0, &limits);
+    let mut places = std::collections::HashMap::new();
+    let mut object: Vec<(String, String)> = Vec::new();
+    while let Some(field) = fields.next(|_| false) {
+        let name = String::from_utf8_lossy(field.name).to_ascii_lowercase();
+        let value = words::decode_text(field.value);
+        let place = *places.entry(name.clone()).or_insert(object.len());
+        match object.get_mut(place) {
+            Some((_, values)) => {
+                values.push('\n');
+                values.push_str(&value);
+            }
+            None => object.push((name, value)),
+        }
+    }
+    let mut json = Vec::with_capacity(fields.body_offset() + 64);
+    let mut serializer = serde_json::Serializer::new(&mut json);
+    let map = object.iter().map(|(name, value)| (name, value));
+    // Writing strings to memory cannot fail; were it to, an empty object is still JSON.
+    match serde::Serializer::collect_map(&mut serializer, map) {
+        Ok(()) => String::from_utf8(json).unwrap_or_default(),
+        Err(_) => "{}".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

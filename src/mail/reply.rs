@@ -1,1 +1,139 @@
-//! Every SMTP reply this server gives.
+//! Every SMTP reply that this server gives: one vocabulary (RFC 5321 §4.2, RFC 3463).
+
+use std::borrow::Cow;
+
+/// A reply of one line: code, enhanced status code and text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// RFC 5321 §4.2.1.
+    pub code: u16,
+    /// RFC 3463; empty where none belongs (greeting, 354).
+    pub enhanced: &'static str,
+    /// For people.
+    pub text: Cow<'static, str>,
+}
+
+macro_rules! replies {
+    ($($(#[$doc:meta])* $name:ident = $code:literal $enhanced:literal $text:literal;)*) => {
+        impl Reply {$(
+            $(#[$doc])*
+            pub const $name: Self = Self { code: $code, enhanced: $enhanced, text: Cow::Borrowed($text) };
+        )*}
+    };
+}
+
+replies! {
+    /// QUIT.
+    BYE = 221 "2.0.0" "Bye";
+    /// NOOP, RSET and their like.
+    OK = 250 "2.0.0" "Ok";
+    /// MAIL.
+    SENDER_OK = 250 "2.1.0" "Sender ok";
+    /// RCPT.
+    RECIPIENT_OK = 250 "2.1.5" "Recipient ok";
+    /// VRFY: RFC 5321 §3.5.3 lets a server not tell.
+    CANNOT_VERIFY = 252 "2.1.5" "Cannot verify, but will take mail for it";
+    /// HELP.
+    HELP = 214 "2.0.0" "See RFC 5321";
+    /// STARTTLS.
+    READY_FOR_TLS = 220 "2.0.0" "Ready to start TLS";
+    /// DATA.
+    START_DATA = 354 "" "End data with <CRLF>.<CRLF>";
+    /// The server stops.
+    SHUTTING_DOWN = 421 "4.3.2" "Shutting down, please come again";
+    /// A cap is reached.
+    TOO_MANY_CONNECTIONS = 421 "4.7.0" "Too many connections, please come again";
+    /// Junk.
+    TOO_MANY_ERRORS = 421 "4.7.0" "Too many errors";
+    /// Silence.
+    TIMEOUT = 421 "4.4.2" "Timeout, closing the connection";
+    /// Data at a trickle.
+    TOO_SLOW = 421 "4.4.2" "Data too slow, closing the connection";
+    /// Another protocol.
+    NOT_SMTP = 421 "4.7.0" "This is an SMTP server";
+    /// A domain of ours that is not verified yet.
+    DOMAIN_PENDING = 450 "4.7.1" "Domain is not verified yet, please come again";
+    /// Storage or internal trouble.
+    STORAGE_TROUBLE = 451 "4.3.0" "Cannot store mail at the moment, please come again";
+    /// Full disk, full memory.
+    STORAGE_FULL = 452 "4.3.1" "Insufficient storage, please come again";
+    /// RFC 5321 §4.5.3.1.10.
+    TOO_MANY_RECIPIENTS = 452 "4.5.3" "Too many recipients";
+    /// A verb we do not know.
+    UNKNOWN_COMMAND = 500 "5.5.1" "Unknown command";
+    /// A command line that is too long.
+    LINE_TOO_LONG = 500 "5.5.2" "Line too long";
+    /// A command line that does not end in CRLF.
+    BARE_NEWLINE_IN_COMMAND = 500 "5.5.2" "Lines must end in CRLF";
+    /// Arguments that RFC 5321 does not allow.
+    BAD_SYNTAX = 501 "5.5.2" "Syntax error in arguments";
+    /// A verb that we know and do not offer.
+    NOT_IMPLEMENTED = 502 "5.5.1" "Command not implemented";
+    /// A command out of order.
+    BAD_SEQUENCE = 503 "5.5.1" "Bad sequence of commands";
+    /// DATA without a recipient that was accepted.
+    NO_RECIPIENTS = 503 "5.5.1" "No valid recipients";
+    /// RFC 6531 §3.5.
+    NEEDS_SMTPUTF8 = 553 "5.6.7" "Non-ASCII address without SMTPUTF8";
+    /// No such mailbox.
+    UNKNOWN_RECIPIENT = 550 "5.1.1" "No such recipient";
+    /// Not one of our domains.
+    RELAY_REFUSED = 550 "5.7.1" "Relaying denied";
+    /// RFC 1870 §6.
+    TOO_LARGE = 552 "5.3.4" "Message too large";
+    /// A bare CR or LF: what comes next cannot be trusted to be a command.
+    BARE_NEWLINE = 554 "5.6.0" "Bare CR or LF in message data";
+    /// A line of data beyond every measure.
+    DATA_LINE_TOO_LONG = 554 "5.6.0" "Line too long in message data";
+    /// RFC 5321 §6.3.
+    MAIL_LOOP = 554 "5.4.6" "Mail loop";
+    /// The TLS handshake cannot be offered at the moment.
+    TLS_UNAVAILABLE = 454 "4.7.0" "TLS not available";
+    /// RFC 5321 §4.1.1.11.
+    UNKNOWN_PARAMETER = 555 "5.5.4" "Unknown MAIL or RCPT parameter";
+}
+
+impl Reply {
+    /// The greeting.
+    pub fn greeting(hostname: &str) -> Self {
+        Self { code: 220, enhanced: "", text: format!("{hostname} ESMTP mailkite").into() }
+    }
+
+    /// The promise.
+    pub fn accepted(id: &str) -> Self {
+        Self { code: 250, enhanced: "2.0.0", text: format!("Ok: {id}").into() }
+    }
+
+    /// HELO.
+    pub fn hello(hostname: &str) -> Self {
+        Self { code: 250, enhanced: "", text: hostname.to_owned().into() }
+    }
+
+    /// Whether it refuses something for good.
+    pub const fn is_permanent_failure(&self) -> bool {
+        self.code >= 500
+    }
+
+    /// Appends it as it goes over the wire.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.code.to_string().as_bytes());
+        out.push(b' ');
+        if !self.enhanced.is_empty() {
+            out.extend_from_slice(self.enhanced.as_bytes());
+            out.push(b' ');
+        }
+        out.extend_from_slice(self.text.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The reply to EHLO: the host's name, then one extension a line (RFC 5321 §4.1.1.1).
+pub fn write_ehlo(out: &mut Vec<u8>, hostname: &str, extensions: &[String]) {
+    let lines = std::iter::once(hostname).chain(extensions.iter().map(String::as_str));
+    let last = extensions.len();
+    for (index, line) in lines.enumerate() {
+        out.extend_from_slice(if index == last { b"250 " } else { b"250-" });
+        out.extend_from_slice(line.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}

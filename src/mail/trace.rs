@@ -1,1 +1,221 @@
-//! Trace header fields.
+//! The trace fields this server writes: Received (RFC 5321 §4.4) and Authentication-Results (RFC 8601).
+//!
+//! Peers choose their HELO name and senders their domains: whatever comes from them is cleaned before it stands in a
+//! header. Reading the trace of others is `mime`'s.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::clock::Timestamp;
+use crate::mail::envelope::Peer;
+
+/// Longer names are cut; RFC 5321 §4.5.3.1.2 allows 255 octets.
+const MAX_NAME: usize = 255;
+
+/// A result of authentication, in the words of contract 5.2 and RFC 8601 §2.7.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The check was made and passed.
+    Pass,
+    /// It was made and failed.
+    Fail,
+    /// It failed, but the domain owner is not sure (SPF).
+    SoftFail,
+    /// Nothing can be said.
+    Neutral,
+    /// There is nothing to check.
+    None,
+    /// DNS gave no answer in time; a later check may tell.
+    TempError,
+    /// What the domain or the message says cannot be read.
+    PermError,
+}
+
+impl Verdict {
+    /// The contract's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::SoftFail => "softfail",
+            Self::Neutral => "neutral",
+            Self::None => "none",
+            Self::TempError => "temperror",
+            Self::PermError => "permerror",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One check of an Authentication-Results field: method, verdict and the identifiers that it was about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// `spf`, `dkim`, `dmarc`, `arc`.
+    pub method: &'static str,
+    /// What came out.
+    pub verdict: Verdict,
+    /// `smtp.mailfrom`, `header.d` and so on (RFC 8601 §2.7), each with its value as the message gives it.
+    pub properties: Vec<(&'static str, String)>,
+}
+
+/// The Received field of a message that `peer` handed over, with its final CRLF.
+///
+/// `for_recipient` names the one recipient, and is `None` where there are several (RFC 5321 §7.6: it would betray
+/// blind copies).
+pub fn received(
+    peer: &Peer,
+    hostname: &str,
+    id: &str,
+    smtputf8: bool,
+    for_recipient: Option<&str>,
+    at: Timestamp,
+) -> String {
+    let mut field = format!("Received: from {} ({})\r\n", name(&peer.helo), literal(peer.address));
+    field.push_str(&format!("\tby {hostname} with {} id {}", protocol(peer, smtputf8), name(id)));
+    if let Some(tls) = &peer.tls {
+        field.push_str(&format!("\r\n\t({} {})", name(&tls.version), name(&tls.cipher)));
+    }
+    if let Some(recipient) = for_recipient {
+        field.push_str(&format!("\r\n\tfor <{}>", path(recipient)));
+    }
+    field.push_str(&format!(";\r\n\t{}\r\n", at.rfc5322()));
+    field
+}
+
+/// The protocol word: RFC 5321 §4.4, RFC 3848, RFC 6531 §4.3.
+const fn protocol(peer: &Peer, smtputf8: bool) -> &'static str {
+    match (smtputf8, peer.esmtp, peer.tls.is_some()) {
+        (true, _, true) => "UTF8SMTPS",
+        (true, _, false) => "UTF8SMTP",
+        (false, true, true) => "ESMTPS",
+        (false, true, false) => "ESMTP",
+        (false, false, _) => "SMTP",
+    }
+}
+
+/// RFC 5321 §4.1.3.
+fn literal(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => format!("[{v4}]"),
+        IpAddr::V6(v6) => format!("[IPv6:{v6}]"),
+    }
+}
+
+/// The Authentication-Results field of `hostname`, with its final CRLF; without checks it says `none` (RFC 8601 §2.2).
+pub fn authentication_results(hostname: &str, checks: &[Checked]) -> String {
+    let mut field = format!("Authentication-Results: {hostname}");
+    if checks.is_empty() {
+        field.push_str("; none");
+    }
+    for check in checks {
+        field.push_str(&format!(";\r\n\t{}={}", check.method, check.verdict));
+        for (property, value) in &check.properties {
+            field.push_str(&format!(" {property}={}", pvalue(value)));
+        }
+    }
+    field.push_str("\r\n");
+    field
+}
+
+/// A name that a peer chose, as one token: everything that ends or begins something else in a header is replaced.
+fn name(text: &str) -> String {
+    let clean = |c: char| if c.is_control() || c.is_whitespace() || "()<>,;\\\"".contains(c) { '_' } else { c };
+    let cleaned: String = text.chars().take(MAX_NAME).map(clean).collect();
+    if cleaned.is_empty() { "unknown".to_owned() } else { cleaned }
+}
+
+fn path(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() && !matches!(c, '<' | '>')).collect()
+}
+
+/// RFC 8601 §2.2: a value that is no token or address is quoted.
+fn pvalue(value: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "@.-_+=/:[]".contains(c);
+    if !value.is_empty() && value.chars().all(plain) {
+        return value.to_owned();
+    }
+    let mut quoted = String::from('"');
+    for c in value.chars().filter(|c| !c.is_control()) {
+        if matches!(c, '"' | '\\') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::envelope::TlsInfo;
+    use crate::mail::mime;
+
+    fn peer() -> Peer {
+        Peer { address: IpAddr::from([192, 0, 2, 7]), helo: "out.example.com".into(), esmtp: true, tls: None }
+    }
+
+    const AT: Timestamp = Timestamp::from_millis(1_785_196_800_000);
+
+    #[test]
+    fn a_received_field_says_who_how_and_when() {
+        let tls = Some(TlsInfo { version: "TLSv1.3".into(), cipher: "TLS_AES_256_GCM_SHA384".into() });
+        let secure = Peer { tls, ..peer() };
+        assert_eq!(
+            received(&secure, "mx.acme.dev", "2Hk9QpVn4tLdA1B2", false, Some("support@acme.dev"), AT),
+            "Received: from out.example.com ([192.0.2.7])\r\n\tby mx.acme.dev with ESMTPS id 2Hk9QpVn4tLdA1B2\r\n\
+             \t(TLSv1.3 TLS_AES_256_GCM_SHA384)\r\n\tfor <support@acme.dev>;\r\n\tTue, 28 Jul 2026 00:00:00 +0000\r\n"
+        );
+    }
+
+    #[test]
+    fn the_protocol_word_follows_the_session() {
+        let word = |esmtp, tls: bool, smtputf8| {
+            let tls = tls.then(|| TlsInfo { version: "TLSv1.3".into(), cipher: "X".into() });
+            protocol(&Peer { esmtp, tls, ..peer() }, smtputf8)
+        };
+        assert_eq!(word(false, false, false), "SMTP");
+        assert_eq!(word(true, false, false), "ESMTP");
+        assert_eq!(word(true, true, false), "ESMTPS");
+        assert_eq!(word(true, false, true), "UTF8SMTP");
+        assert_eq!(word(true, true, true), "UTF8SMTPS");
+    }
+
+    #[test]
+    fn a_helo_name_cannot_forge_a_header_or_a_host() {
+        let hostile = Peer { helo: "x) by mx.acme.dev\r\nSubject: forged (".into(), ..peer() };
+        let field = received(&hostile, "mx.acme.dev", "1", false, None, AT);
+        assert_eq!(field.matches("\r\n").count(), 3);
+        assert!(field.starts_with("Received: from x__by_mx.acme.dev__Subject:_forged__ ([192.0.2.7])\r\n"));
+        assert_eq!(mime::received_by(field.as_bytes(), "mx.acme.dev"), 1);
+        let empty = Peer { address: "::1".parse().unwrap_or(peer().address), helo: String::new(), ..peer() };
+        assert!(received(&empty, "mx", "1", false, None, AT).starts_with("Received: from unknown ([IPv6:::1])"));
+    }
+
+    #[test]
+    fn authentication_results_quote_what_is_no_token() {
+        let checks = [
+            Checked {
+                method: "spf",
+                verdict: Verdict::Pass,
+                properties: vec![("smtp.mailfrom", "\"a b\"@example.com".into())],
+            },
+            Checked {
+                method: "dkim",
+                verdict: Verdict::TempError,
+                properties: vec![("header.d", "example.com".into())],
+            },
+        ];
+        assert_eq!(
+            authentication_results("mx.acme.dev", &checks),
+            "Authentication-Results: mx.acme.dev;\r\n\tspf=pass smtp.mailfrom=\"\\\"a b\\\"@example.com\";\r\n\
+             \tdkim=temperror header.d=example.com\r\n"
+        );
+        assert_eq!(authentication_results("mx.acme.dev", &[]), "Authentication-Results: mx.acme.dev; none\r\n");
+    }
+}

@@ -1,1 +1,258 @@
-//! The database.
+//! The database: one writer thread with group commit, a pool of readers, and one file per table.
+//!
+//! The only folder with SQL. Store functions are free functions over a connection that read as sentences; a
+//! transaction in a pipeline reads as the list of what is promised. Mail data beside the database is
+//! [`objects`]' business.
+
+pub mod accounts;
+pub mod attachments;
+pub mod attempts;
+pub mod blocked;
+pub mod deliveries;
+pub mod domains;
+pub mod jobs;
+pub mod messages;
+pub mod migrate;
+pub mod objects;
+pub mod raws;
+pub mod recent;
+pub mod routes;
+pub mod search;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use r2d2_sqlite::SqliteConnectionManager;
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::watch;
+
+pub use writer::Durability;
+use writer::Writer;
+
+/// The file name of the database inside the data directory.
+pub const FILE_NAME: &str = "mailkite.db";
+
+const READERS: u32 = 6;
+/// A reader older than this is interrupted, so that no query holds the WAL back for long.
+const READ_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process holds the database, or the pool has no reader free in time.
+    #[error("the database is busy")]
+    Busy,
+    /// The disk, a quota or a file size limit is full, or the file system is read-only.
+    #[error("no room on the data directory's file system: {0}")]
+    Full(String),
+    /// A row with this value exists; the constraint's columns are named.
+    #[error("a row with the same {0} exists")]
+    Conflict(String),
+    /// The writer has stopped: after a failed fsync nothing may be believed until a restart.
+    #[error("storage failed earlier and takes nothing more until the restart")]
+    Stopped,
+    /// Reading or writing a file failed.
+    #[error("{context}: {source}")]
+    Io {
+        /// What was being done, with the path.
+        context: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Anything else that SQLite says.
+    #[error("database: {0}")]
+    Sqlite(#[source] rusqlite::Error),
+    /// A stored value does not have the form that this version writes.
+    #[error("stored {0} cannot be read")]
+    Corrupt(&'static str),
+}
+
+/// What store functions return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ffi;
+        let rusqlite::Error::SqliteFailure(failure, message) = &error else {
+            return Self::Sqlite(error);
+        };
+        let text = message.clone().unwrap_or_default();
+        match (failure.code, failure.extended_code) {
+            (rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked, _) => Self::Busy,
+            // SQLite says FULL for ENOSPC alone; EFBIG and EDQUOT come as a failed write.
+            (rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::ReadOnly, _)
+            | (_, ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_TRUNCATE | ffi::SQLITE_IOERR_SHMSIZE) => {
+                Self::Full(text)
+            }
+            (_, ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY) => {
+                Self::Conflict(text.rsplit(": ").next().unwrap_or_default().to_owned())
+            }
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+impl Error {
+    /// An [`Error::Io`] or, when the system ran out of room, an [`Error::Full`].
+    pub fn io(context: impl Into<String>, source: std::io::Error) -> Self {
+        use std::io::ErrorKind as Kind;
+        match source.kind() {
+            Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge | Kind::ReadOnlyFilesystem => {
+                Self::Full(format!("{}: {source}", context.into()))
+            }
+            _ => Self::Io { context: context.into(), source },
+        }
+    }
+}
+
+/// The open database; clones share it.
+#[derive(Clone, Debug)]
+pub struct Db {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    writer: Writer,
+    readers: r2d2::Pool<SqliteConnectionManager>,
+    directory_version: AtomicU64,
+    path: PathBuf,
+}
+
+impl Db {
+    /// Opens or creates the database in `data_dir`, brings its schema up to date and starts the writer.
+    ///
+    /// # Errors
+    /// The file is no database, is damaged, comes from a newer version, or cannot be opened or written.
+    pub fn open(data_dir: &Path) -> Result<Self> {
+        let path = data_dir.join(FILE_NAME);
+        let mut connection = Connection::open(&path)?;
+        migrate::run(&mut connection, &path)?;
+        configure_writer(&connection)?;
+        let manager = SqliteConnectionManager::file(&path)
+            .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .with_init(configure_reader);
+        let readers = r2d2::Pool::builder()
+            .max_size(READERS)
+            .min_idle(Some(1))
+            .connection_timeout(Duration::from_secs(10))
+            .test_on_check_out(false)
+            .error_handler(Box::new(r2d2::NopErrorHandler))
+            .build(manager)
+            .map_err(|_| Error::Busy)?;
+        let writer = Writer::start(connection);
+        let inner = Inner { writer, readers, directory_version: AtomicU64::new(1), path };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Runs `work` in a transaction of its own and returns once its outcome is on disk.
+    ///
+    /// Transactions that wait at the same time share one commit and one fsync; one that fails is undone alone.
+    ///
+    /// # Errors
+    /// What `work` returned, or why the commit failed; in both cases nothing of it was stored.
+    pub async fn write<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        self.inner.writer.run(Durability::Power, work).await
+    }
+
+    /// As [`Db::write`], but a power cut soon after may undo it; a crash of the process alone does not.
+    ///
+    /// For what is safely done again: claims and settlements of jobs (at least once), the search index. The order of
+    /// commits is kept: a later [`Db::write`] makes everything before it durable too.
+    ///
+    /// # Errors
+    /// As [`Db::write`].
+    pub async fn write_behind<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        self.inner.writer.run(Durability::Process, work).await
+    }
+
+    /// Runs `work` on a read-only connection off the async threads.
+    ///
+    /// # Errors
+    /// What `work` returned, or [`Error::Busy`] when no reader was free in time.
+    pub async fn read<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let db = self.clone();
+        tokio::task::spawn_blocking(move || db.read_now(work)).await.unwrap_or(Err(Error::Stopped))
+    }
+
+    /// As [`Db::read`], on the calling thread, which must be one that may block.
+    ///
+    /// # Errors
+    /// As [`Db::read`].
+    pub fn read_now<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let connection = self.inner.readers.get().map_err(|_| Error::Busy)?;
+        let started = std::time::Instant::now();
+        connection.progress_handler(10_000, Some(move || started.elapsed() > READ_DEADLINE))?;
+        work(&connection)
+    }
+
+    /// A number that changes whenever an account, a domain or a route may have changed.
+    pub fn directory_version(&self) -> u64 {
+        self.inner.directory_version.load(Ordering::Acquire)
+    }
+
+    /// Says that accounts, domains, routes or blocked senders changed; call it after the commit.
+    pub fn directory_changed(&self) {
+        self.inner.directory_version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How many commits and how many of them with an fsync the writer has made.
+    pub fn commits(&self) -> (u64, u64) {
+        self.inner.writer.commits()
+    }
+
+    /// Becomes true when an fsync failed: from then on nothing is accepted, and the process should end.
+    pub fn failure(&self) -> watch::Receiver<bool> {
+        self.inner.writer.failure()
+    }
+
+    /// Whether the writer still takes work.
+    pub fn is_healthy(&self) -> bool {
+        !*self.inner.writer.failure().borrow()
+    }
+
+    /// The path of the database file.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+}
+
+/// Settings of the one writing connection. `mmap` stays off: an I/O error under a mapping would be a signal.
+fn configure_writer(connection: &Connection) -> Result<()> {
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -32_768)?;
+    connection.pragma_update(None, "mmap_size", 0)?;
+    // The writer itself bounds the WAL: at 64 MiB of 8 KiB pages its commit also checkpoints.
+    connection.pragma_update(None, "wal_autocheckpoint", writer::WAL_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", i64::from(writer::WAL_PAGES) * 8192)?;
+    connection.set_prepared_statement_cache_capacity(256);
+    Ok(())
+}
+
+fn configure_reader(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.pragma_update(None, "cache_size", -4096)?;
+    connection.pragma_update(None, "mmap_size", 0)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}

@@ -1,5 +1,6 @@
 //! Webhooks: events, signatures, deliveries (contract 9).
 
+pub mod deliver;
 pub mod event;
 pub mod outcome;
 pub mod signature;

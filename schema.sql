@@ -1,0 +1,203 @@
+-- The whole present schema of mailkite's database. A fresh database is made by this file as it stands; an older one
+-- is brought here by the steps in src/store/migrate.rs, and a test proves that both ways end the same.
+--
+-- Style: STRICT; singular names; `id` INTEGER PRIMARY KEY inside, `public_id` outside (contract 1.3); `*_at` are epoch
+-- milliseconds; NULL only where it means something, and then the column says what. `*_sealed` is encrypted with the
+-- master key file, so a copy of this database alone reveals no secret.
+
+-- ------------------------------------------------------------------------------------------------- accounts
+
+CREATE TABLE account (
+  id INTEGER PRIMARY KEY,
+  public_id TEXT NOT NULL UNIQUE,                -- usr_…
+  email TEXT NOT NULL UNIQUE,                    -- trimmed and lower-cased
+  is_admin INTEGER NOT NULL DEFAULT 0 CHECK (is_admin IN (0, 1)),   -- the owner of the installation
+  email_verified INTEGER NOT NULL DEFAULT 0 CHECK (email_verified IN (0, 1)),
+  created_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE api_key (
+  id INTEGER PRIMARY KEY,
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  key_hash BLOB NOT NULL UNIQUE,                 -- SHA-256 of the whole key: how a credential is found
+  key_sealed BLOB NOT NULL,                      -- the key itself, shown again by GET /api/keys
+  created_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX api_key_by_account ON api_key (account_id);
+
+CREATE TABLE blocked_sender (                    -- contract 9.4: later mail from it is stored as spam, no route runs
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  email TEXT NOT NULL,                           -- lower-cased, compared whole
+  created_at INTEGER NOT NULL,
+  PRIMARY KEY (account_id, email)
+) STRICT, WITHOUT ROWID;
+
+-- ------------------------------------------------------------------------------------------ domains and routes
+
+CREATE TABLE domain (
+  id INTEGER PRIMARY KEY,
+  public_id TEXT NOT NULL UNIQUE,                -- dom_…
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  name TEXT NOT NULL,                            -- A-label, lower case, no final dot
+  status TEXT NOT NULL CHECK (status IN ('pending', 'verified')),
+  mx_verified INTEGER NOT NULL DEFAULT 0 CHECK (mx_verified IN (0, 1)),
+  spf_verified INTEGER NOT NULL DEFAULT 0 CHECK (spf_verified IN (0, 1)),
+  dkim_verified INTEGER NOT NULL DEFAULT 0 CHECK (dkim_verified IN (0, 1)),
+  dmarc_verified INTEGER NOT NULL DEFAULT 0 CHECK (dmarc_verified IN (0, 1)),
+  retention_days INTEGER CHECK (retention_days BETWEEN 1 AND 3650),  -- NULL: the installation's default
+  created_at INTEGER NOT NULL,
+  UNIQUE (account_id, name)
+) STRICT;
+-- One account at most holds a name as verified; the door asks for it at every RCPT.
+CREATE UNIQUE INDEX domain_verified_by_name ON domain (name) WHERE status = 'verified';
+CREATE INDEX domain_by_name ON domain (name);
+
+CREATE TABLE route (
+  id INTEGER PRIMARY KEY,
+  public_id TEXT NOT NULL UNIQUE,                -- rte_…
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  domain_id INTEGER REFERENCES domain (id) ON DELETE CASCADE,        -- NULL: a regex, of no domain
+  match_pattern TEXT NOT NULL,
+  action TEXT NOT NULL CHECK (action IN ('webhook', 'forward', 'store', 'drop')),
+  destination TEXT,                              -- URL or address; NULL for store and drop
+  ack_mode TEXT CHECK (ack_mode IN ('lenient', 'ack', 'control')),   -- NULL unless action is webhook
+  active INTEGER NOT NULL DEFAULT 1 CHECK (active IN (0, 1)),
+  is_domain_webhook INTEGER NOT NULL DEFAULT 0 CHECK (is_domain_webhook IN (0, 1)),
+  secret_sealed BLOB,                            -- NULL unless action is webhook
+  previous_secret_sealed BLOB,                   -- NULL: never rotated
+  previous_valid_until INTEGER,                  -- until then both secrets sign (contract 9.3)
+  last_status TEXT,                              -- NULL: nothing came of it yet
+  last_status_code INTEGER,
+  created_at INTEGER NOT NULL,
+  updated_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX route_by_account ON route (account_id, id);
+CREATE UNIQUE INDEX route_domain_webhook ON route (domain_id) WHERE is_domain_webhook = 1;
+
+-- ---------------------------------------------------------------------------------------------------- messages
+
+-- Mail data once per SMTP transaction, whoever it is for: here when small and plain, else a file of the object store.
+CREATE TABLE raw (
+  id INTEGER PRIMARY KEY,
+  size INTEGER NOT NULL,                         -- octets as received
+  data BLOB,                                     -- NULL: in the file
+  compressed INTEGER NOT NULL DEFAULT 0 CHECK (compressed IN (0, 1)),  -- data is zstd
+  file TEXT,                                     -- NULL: in data; else the object's name
+  created_at INTEGER NOT NULL,
+  CHECK ((data IS NULL) <> (file IS NULL))
+) STRICT;
+CREATE INDEX raw_file ON raw (file) WHERE file IS NOT NULL;
+
+CREATE TABLE message (
+  id INTEGER PRIMARY KEY,
+  public_id TEXT NOT NULL UNIQUE,                -- msg_…
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  domain_id INTEGER,                             -- NULL: mail to the host name itself; may outlive its domain
+  route_id TEXT,                                 -- public id of the route that counts (contract 5.2); NULL: none matched
+  direction TEXT NOT NULL CHECK (direction IN ('inbound', 'outbound')),
+  status TEXT NOT NULL CHECK (status IN ('received', 'dropped')),
+  mail_from TEXT NOT NULL,                       -- envelope sender; '' is the null reverse-path
+  from_addr TEXT NOT NULL,
+  from_name TEXT,                                -- NULL: the header gives none
+  to_addr TEXT NOT NULL,                         -- the one envelope recipient
+  to_name TEXT,                                  -- NULL: the header gives none for that address
+  subject TEXT,                                  -- NULL: no such field
+  message_id_header TEXT,                        -- NULL: no such field
+  thread_id TEXT,                                -- NULL: neither In-Reply-To nor Message-ID
+  spf TEXT, dkim TEXT, dmarc TEXT,               -- NULL: not asked (loopback, dev mode)
+  spam TEXT CHECK (spam IN ('ham', 'spam')),     -- NULL: not asked; changed by control answers
+  spam_on_arrival TEXT CHECK (spam_on_arrival IN ('ham', 'spam')),   -- what the payload says, for ever
+  trace TEXT NOT NULL,                           -- Received and Authentication-Results as we would prepend them
+  truncated INTEGER NOT NULL DEFAULT 0 CHECK (truncated IN (0, 1)),  -- MIME limits cut the reading short
+  attachment_count INTEGER NOT NULL DEFAULT 0,
+  size INTEGER NOT NULL,                         -- octets as received
+  raw_id INTEGER,                                -- NULL: the raw copy is gone (7 days, or dropped)
+  body BLOB,                                     -- zstd JSON of text, html, headers once the raw copy is gone; NULL before
+  received_at INTEGER NOT NULL
+) STRICT;
+-- The list and its cursor (contract 1.8), the unique millisecond, and "the last one of this account" at accept.
+CREATE UNIQUE INDEX message_by_time ON message (account_id, received_at);
+-- Is a raw copy still in use? And which copies are past their seven days?
+CREATE INDEX message_raw ON message (raw_id) WHERE raw_id IS NOT NULL;
+
+CREATE TABLE attachment (                        -- a slice of the raw object, decoded while it is served
+  message_id INTEGER NOT NULL REFERENCES message (id) ON DELETE CASCADE,
+  idx INTEGER NOT NULL,
+  filename TEXT, content_type TEXT, charset TEXT, content_id TEXT,   -- NULL: the part gives none
+  disposition TEXT CHECK (disposition IN ('attachment', 'inline')),
+  size INTEGER NOT NULL,                         -- octets once decoded
+  part_offset INTEGER NOT NULL,
+  part_length INTEGER NOT NULL,
+  encoding TEXT NOT NULL CHECK (encoding IN ('identity', 'base64', 'quoted-printable')),
+  PRIMARY KEY (message_id, idx)
+) STRICT, WITHOUT ROWID;
+
+-- Duplicate suppression (contract 5.1). The key is 63 bits of a keyed hash over sender, recipient and bytes.
+CREATE TABLE recent (
+  fingerprint INTEGER PRIMARY KEY,
+  message_id TEXT NOT NULL,                      -- public id that the repeat is answered with
+  seen_at INTEGER NOT NULL
+) STRICT;
+
+-- Substring search, filled behind the accept path in batches; message ids above `search_state` are the tail.
+CREATE VIRTUAL TABLE message_search USING fts5 (
+  from_addr, to_addr, subject,
+  content = '', contentless_delete = 1, tokenize = 'trigram'
+);
+CREATE TABLE search_state (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  indexed_to INTEGER NOT NULL                    -- every message up to this id is in message_search
+) STRICT;
+INSERT INTO search_state (only, indexed_to) VALUES (1, 0);
+
+-- ----------------------------------------------------------------------------------------- deliveries and jobs
+
+CREATE TABLE delivery (                          -- one event to one endpoint; retries update it (contract 6.1)
+  id INTEGER PRIMARY KEY,
+  public_id TEXT NOT NULL UNIQUE,                -- dlv_…
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  message_id INTEGER,                            -- NULL: the event names no message
+  route_id TEXT,                                 -- public id; NULL: a tracking webhook
+  event_id TEXT NOT NULL,                        -- what the receiver de-duplicates on
+  event_type TEXT NOT NULL,
+  url TEXT NOT NULL,                             -- of the latest attempt
+  status TEXT NOT NULL CHECK (status IN ('pending', 'delivered', 'failed')),
+  attempts INTEGER NOT NULL DEFAULT 0,           -- attempts made and recorded
+  last_status_code INTEGER,                      -- NULL: no attempt was answered
+  last_error TEXT,                               -- NULL: the last attempt succeeded, or none yet
+  next_attempt_at INTEGER,                       -- NULL: none is planned
+  created_at INTEGER NOT NULL,
+  updated_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX delivery_by_message ON delivery (message_id);
+
+CREATE TABLE attempt (                           -- kept 45 days
+  id INTEGER PRIMARY KEY,
+  public_id TEXT NOT NULL,                       -- dla_…
+  delivery_id INTEGER NOT NULL REFERENCES delivery (id) ON DELETE CASCADE,
+  attempt INTEGER NOT NULL,                      -- from 1, manual ones included
+  manual INTEGER NOT NULL CHECK (manual IN (0, 1)),
+  request_url TEXT NOT NULL,
+  request_headers TEXT NOT NULL,                 -- JSON object; the body is rebuilt from the message
+  status_code INTEGER,                           -- NULL: no HTTP answer
+  response_headers TEXT,                         -- JSON object; NULL: no HTTP answer
+  response_body BLOB,                            -- at most 64 KiB; NULL: no HTTP answer
+  response_truncated INTEGER NOT NULL CHECK (response_truncated IN (0, 1)),
+  error TEXT,                                    -- the words of last_error; NULL: success
+  duration_ms INTEGER NOT NULL,
+  created_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX attempt_by_delivery ON attempt (delivery_id, attempt);
+
+CREATE TABLE job (                               -- what is still to be attempted; a finished job has no row
+  id INTEGER PRIMARY KEY,
+  lane TEXT NOT NULL,                            -- what must not be hurried: an endpoint's origin, a recipient domain
+  kind TEXT NOT NULL CHECK (kind IN ('webhook')),
+  subject_id INTEGER NOT NULL,                   -- the delivery
+  run_at INTEGER NOT NULL,                       -- not before
+  failures INTEGER NOT NULL DEFAULT 0,           -- settled as deferred: the rung of the ladder
+  claims INTEGER NOT NULL DEFAULT 0,             -- claimed since the last settlement; above 1 a crash came between
+  lease_until INTEGER                            -- NULL: waiting; else claimed until then
+) STRICT;
+CREATE INDEX job_waiting ON job (lane, run_at) WHERE lease_until IS NULL;
+CREATE INDEX job_leased ON job (lease_until) WHERE lease_until IS NOT NULL;

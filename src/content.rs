@@ -1,0 +1,103 @@
+//! What a stored message says: read from its raw copy while that lives, from what was kept of it afterwards.
+//!
+//! Bytes are stored once: text and html are not columns but are parsed from the raw copy whenever they are asked
+//! for. When the raw copy goes after seven days, [`condense`] keeps what the API still shows.
+
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+
+use crate::mail::mime;
+use crate::store::messages::MessageRow;
+use crate::store::objects::Objects;
+use crate::store::raws::{self, RawRow};
+use crate::store::{self, Error};
+
+const ZSTD_LEVEL: i32 = 3;
+/// Text, html and headers of a message of the largest size, twice over.
+const KEPT_MAX: usize = 128 * 1024 * 1024;
+
+/// The readable parts of a message.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Readable {
+    /// The plain text body.
+    pub text: Option<String>,
+    /// The HTML body.
+    pub html: Option<String>,
+}
+
+/// What is kept once the raw copy is gone.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    readable: Readable,
+    headers: String,
+}
+
+/// Where a message's content was found.
+#[derive(Debug)]
+pub enum Source {
+    /// The mail data as received.
+    Raw(Vec<u8>),
+    /// JSON of what was kept of it.
+    Kept(Vec<u8>),
+}
+
+/// The content of a message, or `None` when it was dropped. Blocks.
+///
+/// # Errors
+/// Storage trouble; an object that is missing or damaged is an error of this message alone.
+pub fn load(connection: &Connection, objects: &Objects, message: &MessageRow) -> store::Result<Option<Source>> {
+    if let Some(raw) = message.raw_id {
+        return match raws::find(connection, raw)? {
+            Some(RawRow::Inline(bytes)) => Ok(Some(Source::Raw(bytes))),
+            Some(RawRow::File(name)) => Ok(Some(Source::Raw(objects.read_all(&name)?))),
+            None => Err(Error::Corrupt("mail data")),
+        };
+    }
+    let Some(body) = &message.body else { return Ok(None) };
+    let kept = zstd::bulk::decompress(body, KEPT_MAX).map_err(|_| Error::Corrupt("message body"))?;
+    Ok(Some(Source::Kept(kept)))
+}
+
+impl Source {
+    /// The readable parts.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when what was kept cannot be read.
+    pub fn readable(&self) -> store::Result<Readable> {
+        match self {
+            Self::Raw(bytes) => {
+                let mail = mime::parse(bytes);
+                Ok(Readable { text: mail.text, html: mail.html })
+            }
+            Self::Kept(json) => Ok(kept(json)?.readable),
+        }
+    }
+
+    /// The header fields as contract 5.4 shows them: a JSON object in a string.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when what was kept cannot be read.
+    pub fn headers_json(&self) -> store::Result<String> {
+        match self {
+            Self::Raw(bytes) => Ok(mime::headers_json(bytes)),
+            Self::Kept(json) => Ok(kept(json)?.headers),
+        }
+    }
+}
+
+fn kept(json: &[u8]) -> store::Result<Kept> {
+    serde_json::from_slice(json).map_err(|_| Error::Corrupt("message body"))
+}
+
+/// What stays of a message when its raw copy goes.
+///
+/// # Errors
+/// It cannot be packed.
+pub fn condense(raw: &[u8]) -> store::Result<Vec<u8>> {
+    let mail = mime::parse(raw);
+    let readable = Readable { text: mail.text, html: mail.html };
+    let kept = Kept { readable, headers: mime::headers_json(raw) };
+    let json = serde_json::to_vec(&kept).map_err(|_| Error::Corrupt("message body"))?;
+    zstd::bulk::compress(&json, ZSTD_LEVEL).map_err(|error| Error::io("packing a message body", error))
+}

@@ -1,0 +1,191 @@
+//! The data directory: made 0700, on a local file system, locked by the one process that uses it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+const LOCK_NAME: &str = "mailkite.lock";
+/// What the lock file says once a database was made beside it.
+const IN_USE: &[u8] = b"This data directory has a database. Without it nothing is started anew.\n";
+
+/// File systems whose locks or shared memory SQLite's WAL cannot rely on, by the magic numbers of `statfs(2)`.
+const NETWORK_FILE_SYSTEMS: &[(u32, &str)] = &[
+    (0x6969, "NFS"),
+    (0x517b, "SMB"),
+    (0xfe53_4d42, "SMB2"),
+    (0xff53_4d42, "CIFS"),
+    (0x0102_1997, "9p"),
+    (0x00c3_6400, "Ceph"),
+    (0x6573_5546, "FUSE"),
+    (0x7461_636f, "OCFS2"),
+    (0x0bd0_0bd0, "Lustre"),
+    (0x5346_414f, "AFS"),
+    (0x7375_7245, "Coda"),
+    (0x564c, "NCP"),
+];
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// It is no directory.
+    #[error("{0} is not a directory")]
+    NotADirectory(PathBuf),
+    /// Others may look into it.
+    #[error("{path} is open to others (mode {mode:o}); it holds mail and keys, so run: chmod 700 {path}")]
+    TooOpen {
+        /// The directory.
+        path: String,
+        /// Its mode.
+        mode: u32,
+    },
+    /// It lies on a network file system.
+    #[error(
+        "{path} lies on {kind}: the database needs locks and fsync that network file systems do not keep; use a local disk"
+    )]
+    Network {
+        /// The directory.
+        path: String,
+        /// What it lies on.
+        kind: &'static str,
+    },
+    /// Another process uses it.
+    #[error("{0} is in use by another mailkite process")]
+    Locked(PathBuf),
+    /// There was a database and now there is none.
+    #[error(
+        "{0} is missing or empty, although this data directory was in use: nothing is started anew over its mail. \
+         Put the database back or restore a backup; to start without it, use an empty data directory"
+    )]
+    DatabaseLost(PathBuf),
+    /// The system refused something.
+    #[error("{0}: {1}")]
+    Io(String, std::io::Error),
+}
+
+/// A data directory that this process holds.
+#[derive(Debug)]
+pub struct DataDir {
+    /// The lock ends with this value or the process, whichever comes first.
+    lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory if need be, checks it and takes its lock.
+    ///
+    /// # Errors
+    /// A sentence that says what is in the way.
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        if !path.exists() {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+            made.map_err(|error| DataDirError::Io(format!("making {}", path.display()), error))?;
+        }
+        Self::inspect(path)?;
+        let lock = path.join(LOCK_NAME);
+        let io = |error| DataDirError::Io(lock.display().to_string(), error);
+        let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&lock).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { lock: file }),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::Locked(path.to_owned())),
+            Err(TryLockError::Error(error)) => Err(io(error)),
+        }
+    }
+
+    /// Refuses a database file that is missing or empty where there was one before.
+    ///
+    /// # Errors
+    /// It is lost.
+    pub fn check_database(&self, file: &Path) -> Result<(), DataDirError> {
+        let length = |metadata: std::io::Result<fs::Metadata>| metadata.map_or(0, |metadata| metadata.len());
+        if length(self.lock.metadata()) > 0 && length(fs::metadata(file)) == 0 {
+            return Err(DataDirError::DatabaseLost(file.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Notes that there is a database from now on.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub fn note_database(&self) -> Result<(), DataDirError> {
+        let io = |error| DataDirError::Io(LOCK_NAME.to_owned(), error);
+        if self.lock.metadata().map_err(io)?.len() == 0 {
+            (&self.lock).write_all(IN_USE).and_then(|()| self.lock.sync_all()).map_err(io)?;
+        }
+        Ok(())
+    }
+
+    /// Checks an existing directory without locking or changing it.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub fn inspect(path: &Path) -> Result<(), DataDirError> {
+        let metadata = fs::metadata(path).map_err(|error| DataDirError::Io(path.display().to_string(), error))?;
+        if !metadata.is_dir() {
+            return Err(DataDirError::NotADirectory(path.to_owned()));
+        }
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(DataDirError::TooOpen { path: path.display().to_string(), mode });
+        }
+        let stat =
+            rustix::fs::statfs(path).map_err(|error| DataDirError::Io(path.display().to_string(), error.into()))?;
+        // The field's type differs between architectures; its low 32 bits are the magic number everywhere.
+        let magic = stat.f_type.to_ne_bytes();
+        let magic = magic.first_chunk::<4>().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+        match NETWORK_FILE_SYSTEMS.iter().find(|(number, _)| *number == magic) {
+            Some((_, kind)) => Err(DataDirError::Network { path: path.display().to_string(), kind }),
+            None => Ok(()),
+        }
+    }
+
+    /// Free octets on the directory's file system.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub fn free_bytes(path: &Path) -> std::io::Result<u64> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use super::*;
+
+    #[test]
+    fn one_process_alone_holds_a_data_directory() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        let held = DataDir::open(&path).unwrap();
+        assert!(matches!(DataDir::open(&path), Err(DataDirError::Locked(_))));
+        drop(held);
+        DataDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_database_that_was_there_is_missed() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        let database = path.join("mailkite.db");
+        let held = DataDir::open(&path).unwrap();
+        held.check_database(&database).unwrap();
+        fs::write(&database, "x").unwrap();
+        held.note_database().unwrap();
+        drop(held);
+        let held = DataDir::open(&path).unwrap();
+        held.check_database(&database).unwrap();
+        fs::write(&database, "").unwrap();
+        assert!(matches!(held.check_database(&database), Err(DataDirError::DatabaseLost(_))));
+    }
+
+    #[test]
+    fn a_directory_that_others_read_is_refused_with_the_way_out() {
+        let parent = tempfile::tempdir().unwrap();
+        fs::set_permissions(parent.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let error = DataDir::open(parent.path()).unwrap_err().to_string();
+        assert!(error.contains("chmod 700"), "{error}");
+    }
+}

@@ -1,0 +1,125 @@
+//! Deliveries and their attempts (contract 6).
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::clock::Timestamp;
+use crate::http::App;
+use crate::http::auth::Caller;
+use crate::http::error::ApiError;
+use crate::id::DeliveryId;
+use crate::store::attempts::{self, Attempt};
+use crate::store::deliveries::{self, DeliveryRow};
+use crate::store::messages;
+use crate::webhook::deliver::payload;
+
+/// A delivery as contract 6.1 shows it.
+#[derive(Serialize)]
+pub struct DeliveryView {
+    id: DeliveryId,
+    message_id: Option<String>,
+    event_id: String,
+    event_type: String,
+    route_id: Option<String>,
+    url: String,
+    status: String,
+    attempts: u32,
+    last_status_code: Option<u16>,
+    last_error: Option<String>,
+    next_attempt_at: Option<Timestamp>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+impl DeliveryView {
+    /// The view of a row that belongs to a message.
+    pub fn new(row: DeliveryRow, message_id: Option<String>) -> Self {
+        Self {
+            id: row.public_id,
+            message_id,
+            event_id: row.event_id,
+            event_type: row.event_type,
+            route_id: row.route_id.map(|route| route.to_string()),
+            url: row.url,
+            status: row.status,
+            attempts: row.attempts,
+            last_status_code: row.last_status_code,
+            last_error: row.last_error,
+            next_attempt_at: row.next_attempt_at,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+/// An attempt as contract 6.3 shows it.
+#[derive(Serialize)]
+pub struct AttemptView {
+    id: String,
+    delivery_id: DeliveryId,
+    attempt: u32,
+    manual: bool,
+    request_url: String,
+    request_headers: Value,
+    request_body: Option<String>,
+    status_code: Option<u16>,
+    response_headers: Value,
+    response_body: Option<String>,
+    response_truncated: bool,
+    error: Option<String>,
+    duration_ms: u64,
+    created_at: Timestamp,
+}
+
+impl AttemptView {
+    fn new(row: Attempt, delivery: &DeliveryId, request_body: Option<&str>) -> Self {
+        let object = |json: Option<&str>| {
+            json.and_then(|json| serde_json::from_str(json).ok())
+                .unwrap_or_else(|| Value::Object(serde_json::Map::new()))
+        };
+        Self {
+            id: row.public_id.to_string(),
+            delivery_id: delivery.clone(),
+            attempt: row.attempt,
+            manual: row.manual,
+            request_url: row.request_url,
+            request_headers: object(Some(&row.request_headers)),
+            request_body: request_body.map(str::to_owned),
+            status_code: row.status_code,
+            response_headers: object(row.response_headers.as_deref()),
+            response_body: row.response_body.map(|body| String::from_utf8_lossy(&body).into_owned()),
+            response_truncated: row.response_truncated,
+            error: row.error,
+            duration_ms: row.duration_ms,
+            created_at: row.created_at,
+        }
+    }
+}
+
+/// `GET /api/deliveries/:id/attempts`
+pub async fn attempts(
+    State(app): State<App>,
+    Caller(account): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Vec<AttemptView>>, ApiError> {
+    let id = DeliveryId::parse(&id).ok_or_else(ApiError::not_found)?;
+    let (objects, links) = (app.objects.clone(), app.links.clone());
+    let found = app.db.read(move |connection| {
+        let Some(delivery) = deliveries::find(connection, &id)?.filter(|row| row.account_id == account.id) else {
+            return Ok(None);
+        };
+        // The payload is not stored with the attempt: it is the same bytes whenever it is rebuilt.
+        let message =
+            delivery.message.map(|message| messages::find_by_row(connection, message)).transpose()?.flatten();
+        let body = match &message {
+            Some(message) => payload(connection, &objects, &links, message)?,
+            None => None,
+        };
+        let body = body.and_then(|body| String::from_utf8(body).ok());
+        let rows = attempts::list(connection, delivery.id)?;
+        Ok(Some(rows.into_iter().map(|row| AttemptView::new(row, &id, body.as_deref())).collect()))
+    });
+    found.await?.map(Json).ok_or_else(ApiError::not_found)
+}

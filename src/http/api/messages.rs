@@ -1,0 +1,278 @@
+//! Messages: list, detail, raw (contract 5).
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::deliveries::DeliveryView;
+use crate::clock::Timestamp;
+use crate::content::{self, Source};
+use crate::http::App;
+use crate::http::auth::Caller;
+use crate::http::error::ApiError;
+use crate::id::MessageId;
+use crate::links::Links;
+use crate::mail::mime::{Disposition, Part};
+use crate::store::deliveries::{self, Tally};
+use crate::store::messages::{self, Filter, MessageRow};
+use crate::store::{attachments, domains};
+use crate::webhook::deliver::LINK_SECS;
+
+const DEFAULT_LIMIT: i64 = 100;
+const MAX_LIMIT: i64 = 200;
+
+/// What the list is asked for; numbers come as text so that a bad one gets the contract's error.
+#[derive(Deserialize)]
+pub struct ListQuery {
+    before: Option<String>,
+    after: Option<String>,
+    limit: Option<String>,
+    search: Option<String>,
+    domain: Option<String>,
+    direction: Option<String>,
+    status: Option<String>,
+}
+
+/// An address with its display name, if there is one.
+#[derive(Serialize)]
+struct Party {
+    address: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+}
+
+/// A message in a list (contract 5.3).
+#[derive(Serialize)]
+pub struct MessageView {
+    id: MessageId,
+    user_id: String,
+    route_id: Option<String>,
+    direction: &'static str,
+    from_addr: String,
+    mail_from: String,
+    to_addr: String,
+    from: Party,
+    to: Vec<Party>,
+    subject: Option<String>,
+    spf: Option<String>,
+    dkim: Option<String>,
+    dmarc: Option<String>,
+    spam: Option<String>,
+    thread_id: Option<String>,
+    received_at: Timestamp,
+    size_bytes: u64,
+    track_id: Option<String>,
+    enc_key_fp: Option<String>,
+    send_status: &'static str,
+    status: String,
+    scheduled_id: Option<String>,
+    scheduled_at: Option<i64>,
+    metadata: Option<Value>,
+    delivery_count: u64,
+    attempts: Option<u32>,
+    last_status_code: Option<u16>,
+    delivered_count: u64,
+    failed_count: u64,
+    pending_count: u64,
+}
+
+/// A message on its own (contract 5.4).
+#[derive(Serialize)]
+struct DetailView {
+    #[serde(flatten)]
+    row: MessageView,
+    mailbox_id: Option<String>,
+    text_body: Option<String>,
+    html_body: Option<String>,
+    headers_json: Option<String>,
+    local_validate: Option<bool>,
+    actor_user_id: Option<String>,
+    actor_team_id: Option<String>,
+    message_id_header: Option<String>,
+    raw_available: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AttachmentView {
+    id: String,
+    filename: Option<String>,
+    content_type: Option<String>,
+    size: u64,
+    url: Option<String>,
+    content_id: Option<String>,
+    disposition: Option<&'static str>,
+}
+
+impl MessageView {
+    fn new(row: &MessageRow, tally: Tally, user_id: &str) -> Self {
+        Self {
+            id: row.public_id.clone(),
+            user_id: user_id.to_owned(),
+            route_id: row.route_id.clone(),
+            direction: "inbound",
+            from_addr: row.from_addr.clone(),
+            mail_from: row.mail_from.clone(),
+            to_addr: row.to_addr.clone(),
+            from: Party { address: row.from_addr.clone(), name: row.from_name.clone() },
+            to: vec![Party { address: row.to_addr.clone(), name: row.to_name.clone() }],
+            subject: row.subject.clone(),
+            spf: row.spf.clone(),
+            dkim: row.dkim.clone(),
+            dmarc: row.dmarc.clone(),
+            spam: row.spam.clone(),
+            thread_id: row.thread_id.clone(),
+            received_at: row.received_at,
+            size_bytes: row.size,
+            track_id: None,
+            enc_key_fp: None,
+            send_status: "sent",
+            status: row.status.clone(),
+            scheduled_id: None,
+            scheduled_at: None,
+            metadata: None,
+            delivery_count: tally.delivered + tally.failed + tally.pending,
+            attempts: tally.latest_attempts,
+            last_status_code: tally.latest_status_code,
+            delivered_count: tally.delivered,
+            failed_count: tally.failed,
+            pending_count: tally.pending,
+        }
+    }
+}
+
+fn integer(name: &str, text: Option<&str>) -> Result<Option<i64>, ApiError> {
+    let parse = |text: &str| text.parse().map_err(|_| ApiError::bad_query(format!("{name} must be an integer")));
+    text.map(parse).transpose()
+}
+
+/// `GET /api/messages`
+pub async fn list(
+    State(app): State<App>,
+    Caller(account): Caller,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Vec<MessageView>>, ApiError> {
+    let limit = integer("limit", query.limit.as_deref())?.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
+    let mut filter = Filter {
+        account: account.id,
+        before: integer("before", query.before.as_deref())?,
+        after: integer("after", query.after.as_deref())?,
+        limit: u32::try_from(limit).unwrap_or(1),
+        search: query.search.filter(|needle| !needle.is_empty()),
+        domain: None,
+        status: None,
+    };
+    match query.direction.as_deref() {
+        None | Some("inbound") => {}
+        Some("outbound") => return Ok(Json(Vec::new())),
+        Some(_) => return Err(ApiError::bad_query("direction must be inbound or outbound")),
+    }
+    match query.status.as_deref() {
+        None => {}
+        Some(word @ ("received" | "dropped")) => filter.status = Some(word.to_owned()),
+        // The words of outbound messages; there is none yet.
+        Some("scheduled" | "canceled" | "queued" | "deferred" | "sent" | "bounced" | "failed") => {
+            return Ok(Json(Vec::new()));
+        }
+        Some(_) => return Err(ApiError::bad_query("unknown status")),
+    }
+    let views = app.db.read(move |connection| {
+        if let Some(name) = &query.domain {
+            let Some(domain) = domains::find_by_name_or_id(connection, account.id, &name.to_lowercase(), name)?
+            else {
+                return Ok(Vec::new());
+            };
+            filter.domain = Some(domain.id);
+        }
+        let user = account.public_id.to_string();
+        let rows = messages::list(connection, &filter)?;
+        let view = |row: &MessageRow| Ok(MessageView::new(row, deliveries::tally(connection, row.id)?, &user));
+        rows.iter().map(view).collect()
+    });
+    Ok(Json(views.await?))
+}
+
+/// `GET /api/messages/:id`
+pub async fn detail(
+    State(app): State<App>,
+    Caller(account): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
+    let (objects, links) = (app.objects.clone(), app.links.clone());
+    let found = app.db.read(move |connection| {
+        let Some(row) = messages::find(connection, &id)?.filter(|row| row.account_id == account.id) else {
+            return Ok(None);
+        };
+        let source = content::load(connection, &objects, &row)?;
+        let readable = source.as_ref().map(Source::readable).transpose()?.unwrap_or_default();
+        let deliveries: Vec<DeliveryView> = deliveries::list_by_message(connection, row.id)?
+            .into_iter()
+            .map(|delivery| DeliveryView::new(delivery, Some(id.to_string())))
+            .collect();
+        let parts = attachments::list(connection, row.id)?;
+        let attachments: Vec<AttachmentView> =
+            (0_u32..).zip(parts).map(|(index, part)| attachment_view(&row, index, part, &links)).collect();
+        let tally = deliveries::tally(connection, row.id)?;
+        let message = DetailView {
+            row: MessageView::new(&row, tally, account.public_id.as_str()),
+            mailbox_id: None,
+            text_body: readable.text,
+            html_body: readable.html,
+            headers_json: source.as_ref().map(Source::headers_json).transpose()?,
+            local_validate: None,
+            actor_user_id: None,
+            actor_team_id: None,
+            message_id_header: row.message_id_header.clone(),
+            raw_available: row.raw_id.is_some(),
+        };
+        Ok(Some(json!({
+            "message": message, "deliveries": deliveries, "attachments": attachments, "recipients": [],
+        })))
+    });
+    found.await?.map(Json).ok_or_else(ApiError::not_found)
+}
+
+fn attachment_view(row: &MessageRow, index: u32, part: Part, links: &Links) -> AttachmentView {
+    let expires = row.received_at.as_secs() + LINK_SECS;
+    AttachmentView {
+        id: format!("{}:{index}", row.public_id),
+        filename: part.filename,
+        content_type: part.content_type,
+        size: part.size,
+        url: row.raw_id.map(|_| links.url(row.public_id.suffix(), index, expires)),
+        content_id: part.content_id,
+        disposition: part.disposition.map(Disposition::as_str),
+    }
+}
+
+/// `GET /api/messages/:id/raw`
+pub async fn raw(
+    State(app): State<App>,
+    Caller(account): Caller,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
+    let objects = app.objects.clone();
+    let file_name = format!("attachment; filename=\"{id}.eml\"");
+    let found = app.db.read(move |connection| {
+        match messages::find(connection, &id)?.filter(|row| row.account_id == account.id) {
+            Some(row) => Ok(Some(content::load(connection, &objects, &row)?)),
+            None => Ok(None),
+        }
+    });
+    match found.await? {
+        None => Err(ApiError::not_found()),
+        Some(Some(Source::Raw(bytes))) => {
+            let headers = [(CONTENT_TYPE, "message/rfc822"), (CONTENT_DISPOSITION, file_name.as_str())];
+            Ok((headers, bytes).into_response())
+        }
+        Some(Some(Source::Kept(_)) | None) => {
+            Err(ApiError::new(StatusCode::NOT_FOUND, "raw_expired", "the raw copy of this message is gone"))
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What every answer has: request id, no caching, CORS; and the rule that HTTPS is required (contract 1.1, 1.10).
+
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, HeaderName};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::error::ApiError;
+use super::{App, PeerAddress};
+use crate::id::random_base62;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
+
+/// Wraps a request.
+pub async fn apply(State(app): State<App>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_api = ["/v1/", "/api/", "/att/"].iter().any(|family| path.starts_with(family));
+    let mut response = if is_api && request.method() == Method::OPTIONS {
+        preflight()
+    } else if is_api && !is_secure(&app, &request) {
+        ApiError::new(StatusCode::FORBIDDEN, "https_required", "https is required").into_response()
+    } else {
+        next.run(request).await
+    };
+    let headers = response.headers_mut();
+    headers.extend(HeaderValue::from_str(&random_base62(16)).ok().map(|id| (REQUEST_ID, id)));
+    headers.entry(NOSNIFF).or_insert(HeaderValue::from_static("nosniff"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if is_api {
+        headers.insert("access-control-allow-origin", HeaderValue::from_static("*"));
+        let exposed = HeaderValue::from_static("Retry-After, Idempotent-Replayed, X-Request-Id");
+        headers.insert("access-control-expose-headers", exposed);
+    }
+    response
+}
+
+fn preflight() -> Response {
+    let headers = [
+        ("access-control-allow-methods", "GET, HEAD, POST, PUT, PATCH, DELETE"),
+        ("access-control-allow-headers", "Authorization, Content-Type, Idempotency-Key, Last-Event-ID"),
+        ("access-control-max-age", "600"),
+    ];
+    (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+/// Plain HTTP is for loopback and for trusted proxies that say it was HTTPS.
+fn is_secure(app: &App, request: &Request) -> bool {
+    let Some(PeerAddress(peer)) = request.extensions().get::<PeerAddress>() else { return false };
+    let address = peer.ip().to_canonical();
+    if address.is_loopback() {
+        return true;
+    }
+    let trusted = app.config.http.trusted_proxies.iter().any(|network| network.contains(&address));
+    trusted && request.headers().get("x-forwarded-proto").is_some_and(|proto| proto == "https")
+}

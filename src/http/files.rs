@@ -1,0 +1,252 @@
+//! Attachment downloads by signed link (contract 7.1): a slice of the raw object, decoded while it is sent.
+
+use std::io::{Cursor, Read, Seek, SeekFrom};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, HeaderName, RANGE,
+};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use super::App;
+use super::error::ApiError;
+use crate::links::{LinkError, LinkTarget};
+use crate::mail::mime::{Decoder, Part};
+use crate::store::objects::Objects;
+use crate::store::raws::{self, RawRow};
+use crate::store::{self, attachments, messages};
+
+const PIECE: usize = 64 * 1024;
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// The signed part of a link.
+#[derive(Deserialize)]
+pub struct Signed {
+    #[serde(default)]
+    exp: String,
+    #[serde(default)]
+    sig: String,
+}
+
+/// What is sent: octets `from` up to `to`, exclusive, of the decoded file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    from: u64,
+    to: u64,
+}
+
+/// `GET /att/:mid/:idx`
+pub async fn download(
+    State(app): State<App>,
+    Path((mid, idx)): Path<(String, String)>,
+    Query(signed): Query<Signed>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let target =
+        app.links.verify(&mid, &idx, &signed.exp, &signed.sig, app.clock.now()).map_err(|error| match error {
+            LinkError::BadSignature => ApiError::new(StatusCode::FORBIDDEN, "bad_signature", error.to_string()),
+            LinkError::Expired => ApiError::new(StatusCode::GONE, "link_expired", error.to_string()),
+        })?;
+    let LinkTarget::Attachment(id, index) = target else { return Err(ApiError::not_found()) };
+    let found = app.db.read(move |connection| {
+        let Some(message) = messages::find(connection, &id)? else { return Ok(None) };
+        let (Some(raw), Some(part)) = (message.raw_id, attachments::find(connection, message.id, index)?) else {
+            return Ok(None);
+        };
+        Ok(raws::find(connection, raw)?.map(|raw| (raw, part)))
+    });
+    let (raw, part) = found.await?.ok_or_else(ApiError::not_found)?;
+    let whole = Span { from: 0, to: part.size };
+    let span =
+        match headers.get(RANGE).and_then(|range| range.to_str().ok()).map(|range| parse_range(range, part.size)) {
+            None | Some(Asked::Everything) => None,
+            Some(Asked::Span(span)) => Some(span),
+            Some(Asked::Nothing) => return Ok(unsatisfiable(part.size)),
+        };
+    let mut response = if method == Method::HEAD {
+        Response::new(Body::empty())
+    } else {
+        Response::new(body(app.objects.clone(), raw, part.clone(), span.unwrap_or(whole)))
+    };
+    if span.is_some() {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
+    describe(response.headers_mut(), &part, span.unwrap_or(whole), span.is_some());
+    Ok(response)
+}
+
+fn describe(headers: &mut HeaderMap, part: &Part, span: Span, partial: bool) {
+    let fixed = [
+        (CONTENT_SECURITY_POLICY, "sandbox; default-src 'none'"),
+        (CACHE_CONTROL, "no-store"),
+        (RESOURCE_POLICY, "cross-origin"),
+        (ACCEPT_RANGES, "bytes"),
+    ];
+    headers.extend(fixed.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(span.to - span.from));
+    headers.insert(CONTENT_TYPE, content_type(part));
+    let mut add = |name: HeaderName, text: String| {
+        headers.extend(HeaderValue::from_str(&text).ok().map(|value| (name, value)));
+    };
+    add(CONTENT_DISPOSITION, disposition(part.filename.as_deref().unwrap_or("attachment")));
+    if partial {
+        add(CONTENT_RANGE, format!("bytes {}-{}/{}", span.from, span.to.saturating_sub(1), part.size));
+    }
+}
+
+fn content_type(part: &Part) -> HeaderValue {
+    let stored = part.content_type.as_deref().map(|kind| match &part.charset {
+        Some(charset)
+            if kind.starts_with("text/")
+                && charset.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b)) =>
+        {
+            format!("{kind}; charset={charset}")
+        }
+        _ => kind.to_owned(),
+    });
+    let value = stored.and_then(|kind| HeaderValue::from_str(&kind).ok());
+    value.unwrap_or(HeaderValue::from_static("application/octet-stream"))
+}
+
+/// RFC 6266 §4.1 with the ext-value of RFC 8187: an ASCII stand-in, then the name itself.
+fn disposition(name: &str) -> String {
+    let plain: String = name
+        .chars()
+        .map(|c| if c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '%') || c == ' ' { c } else { '_' })
+        .collect();
+    let mut extended = String::new();
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"!#$&+-.^_`|~".contains(&byte) {
+            extended.push(char::from(byte));
+        } else {
+            extended.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{extended}")
+}
+
+/// What a Range field asks for (RFC 9110 §14.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// One span.
+    Span(Span),
+    /// A field to be ignored: another unit, malformed, or several spans.
+    Everything,
+    /// A span beyond the end.
+    Nothing,
+}
+
+fn parse_range(field: &str, size: u64) -> Asked {
+    let Some(spec) = field.strip_prefix("bytes=") else { return Asked::Everything };
+    let Some((first, last)) = spec.trim().split_once('-') else { return Asked::Everything };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |text: &str| text.parse().unwrap_or(u64::MAX);
+    let (from, to) = match (first, last) {
+        ("", suffix) if digits(suffix) => (size.saturating_sub(number(suffix)), size),
+        (first, "") if digits(first) => (number(first), size),
+        (first, last) if digits(first) && digits(last) && number(first) <= number(last) => {
+            (number(first), number(last).saturating_add(1).min(size))
+        }
+        _ => return Asked::Everything,
+    };
+    if from >= to { Asked::Nothing } else { Asked::Span(Span { from, to }) }
+}
+
+fn unsatisfiable(size: u64) -> Response {
+    let error = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, "bad_request", "the range lies beyond the end");
+    let mut response = error.into_response();
+    response.headers_mut().extend(HeaderValue::from_str(&format!("bytes */{size}")).ok().map(|v| (CONTENT_RANGE, v)));
+    response
+}
+
+/// The decoded octets of a span, a piece at a time; a client that stops reading stops the reading.
+fn body(objects: Objects, raw: RawRow, part: Part, span: Span) -> Body {
+    let (pieces, received) = mpsc::channel::<std::io::Result<Bytes>>(2);
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = send_pieces(&objects, raw, &part, span, &pieces) {
+            tracing::error!(%error, "an attachment broke off");
+            drop(pieces.blocking_send(Err(std::io::Error::other("the attachment cannot be read"))));
+        }
+    });
+    let pieces =
+        stream::unfold(received, |mut received| async move { received.recv().await.map(|piece| (piece, received)) });
+    Body::from_stream(pieces)
+}
+
+fn send_pieces(
+    objects: &Objects,
+    raw: RawRow,
+    part: &Part,
+    span: Span,
+    pieces: &mpsc::Sender<std::io::Result<Bytes>>,
+) -> store::Result<()> {
+    let read_error = |error| store::Error::io("reading an attachment", error);
+    let mut source: Box<dyn ReadSeek> = match raw {
+        RawRow::Inline(bytes) => Box::new(Cursor::new(bytes)),
+        RawRow::File(name) => Box::new(objects.open_object(&name)?),
+    };
+    source.seek(SeekFrom::Start(part.offset)).map_err(read_error)?;
+    let mut slice = source.take(part.length);
+    let mut decoder = Some(Decoder::new(part.encoding));
+    let mut encoded = vec![0; PIECE];
+    let mut passed: u64 = 0;
+    while let Some(active) = &mut decoder {
+        let count = slice.read(&mut encoded).map_err(read_error)?;
+        let mut decoded = Vec::with_capacity(PIECE);
+        if count > 0 {
+            active.feed(encoded.get(..count).unwrap_or_default(), &mut decoded);
+        } else if let Some(last) = decoder.take() {
+            last.finish(&mut decoded);
+        }
+        let start = usize::try_from(span.from.saturating_sub(passed)).unwrap_or(usize::MAX);
+        let end = usize::try_from(span.to.saturating_sub(passed)).unwrap_or(usize::MAX).min(decoded.len());
+        passed += decoded.len() as u64;
+        if let Some(wanted) = decoded.get(start.min(end)..end)
+            && !wanted.is_empty()
+            && pieces.blocking_send(Ok(Bytes::copy_from_slice(wanted))).is_err()
+        {
+            return Ok(());
+        }
+        if passed >= span.to {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+trait ReadSeek: Read + Seek + Send {}
+impl<T: Read + Seek + Send> ReadSeek for T {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_range_is_honoured_and_everything_else_gets_the_whole() {
+        let span = |from, to| Asked::Span(Span { from, to });
+        assert_eq!(parse_range("bytes=0-3", 10), span(0, 4));
+        assert_eq!(parse_range("bytes=8-99", 10), span(8, 10));
+        assert_eq!(parse_range("bytes=4-", 10), span(4, 10));
+        assert_eq!(parse_range("bytes=-3", 10), span(7, 10));
+        assert_eq!(parse_range("bytes=10-", 10), Asked::Nothing);
+        assert_eq!(parse_range("bytes=-0", 10), Asked::Nothing);
+        for whole in ["bytes=0-1,3-4", "items=0-3", "bytes=5-2", "bytes=a-b", "bytes="] {
+            assert_eq!(parse_range(whole, 10), Asked::Everything, "{whole}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_quoted_so_that_it_stays_one_name() {
+        assert_eq!(
+            disposition("a\"b\u{e4}.pdf"),
+            "attachment; filename=\"a_b_.pdf\"; filename*=UTF-8''a%22b%C3%A4.pdf"
+        );
+    }
+}

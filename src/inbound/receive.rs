@@ -1,0 +1,433 @@
+//! Acceptance: mail data and its envelope become rows, objects and jobs in one durable transaction.
+//!
+//! What `Ok` promises is on disk. The steps: read and check the data, verify the sender, write the object if it is
+//! large, then one transaction that lists everything promised; only after its commit do the workers wake.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::hmac;
+use rusqlite::Connection;
+
+use super::recipients::Recipient;
+use super::route::Route;
+use super::verify::{Verdicts, Verification};
+use super::{Inbound, PARSE_BUDGET_KIB};
+use crate::activity::Activity;
+use crate::clock::Timestamp;
+use crate::id::MessageId;
+use crate::mail::envelope::{Envelope, Peer};
+use crate::mail::mime::{self, Mail, Part};
+use crate::mail::trace;
+use crate::metrics::Counter;
+use crate::store::objects::MailData;
+use crate::store::raws::NewRaw;
+use crate::store::routes::Action;
+use crate::store::{self, messages, raws};
+
+/// RFC 5321 §6.3: a message with more Received fields than this goes round in a loop.
+const MAX_RECEIVED: usize = 100;
+/// And one that came through here more often than this surely does.
+const MAX_OWN_RECEIVED: usize = 4;
+/// Mail data up to this size is read where it stands; more goes to a thread that may take its time.
+const PARSE_HERE_MAX: usize = 64 * 1024;
+/// How long a session waits for the commit before the sender is asked to come again.
+const COMMIT_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What the sender is told of an accepted message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The message's public id, of the first recipient.
+    pub id: String,
+}
+
+/// Why a message is not accepted; nothing of it is stored.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// It goes round in a loop.
+    #[error("the message goes round in a loop")]
+    MailLoop,
+    /// The data directory's file system is full.
+    #[error("no room to store the message")]
+    StorageFull,
+    /// Storage failed otherwise.
+    #[error("storage failed")]
+    Storage,
+    /// Storage did not answer in time.
+    #[error("storage is too slow")]
+    Busy,
+}
+
+/// What is stored of one recipient's message.
+struct Plan {
+    recipient: Recipient,
+    fingerprint: i64,
+    routes: Vec<Arc<Route>>,
+    to_name: Option<String>,
+    trace: String,
+}
+
+/// What every recipient's message has in common.
+struct Common {
+    mail_from: String,
+    from_addr: String,
+    from_name: Option<String>,
+    subject: Option<String>,
+    message_id_header: Option<String>,
+    thread_id: Option<String>,
+    verdicts: Verdicts,
+    authentication_results: String,
+    spam: Option<&'static str>,
+    truncated: bool,
+    size: u64,
+    parts: Vec<Part>,
+}
+
+/// What the commit left behind for one recipient.
+struct Stored {
+    id: String,
+    to: String,
+    lanes: Vec<String>,
+    fresh: bool,
+}
+
+impl Inbound {
+    /// Accepts one message for all its recipients. `Ok` means that it is on disk.
+    ///
+    /// # Errors
+    /// Nothing was stored; the sender may try again unless it is a loop.
+    pub async fn receive(
+        &self,
+        peer: &Peer,
+        envelope: Envelope<Recipient>,
+        data: MailData,
+    ) -> Result<Receipt, ReceiveError> {
+        let outcome = self.accept(peer, envelope, data).await;
+        let metrics = &self.shared.metrics;
+        match &outcome {
+            Ok(_) => metrics.add(Counter::MessagesAccepted),
+            Err(ReceiveError::MailLoop) => metrics.add(Counter::RefusedLoop),
+            Err(ReceiveError::StorageFull) => {
+                metrics.add(Counter::RefusedStorageFull);
+                self.note_full(self.shared.clock.now());
+            }
+            Err(ReceiveError::Storage | ReceiveError::Busy) => metrics.add(Counter::RefusedStorage),
+        }
+        outcome
+    }
+
+    async fn accept(
+        &self,
+        peer: &Peer,
+        envelope: Envelope<Recipient>,
+        data: MailData,
+    ) -> Result<Receipt, ReceiveError> {
+        let now = self.shared.clock.now();
+        let size = data.len();
+        // Large mail is held in memory while it is read, so only so much of it at a time.
+        let permits = u32::try_from(size / 1024).unwrap_or(u32::MAX).min(PARSE_BUDGET_KIB);
+        let permit = match permits {
+            0..64 => None,
+            many => self.shared.parse_budget.clone().acquire_many_owned(many).await.ok(),
+        };
+        let (bytes, draft) = match data {
+            MailData::Memory(bytes) => (bytes, None),
+            MailData::Spooled(mut draft) => {
+                let read = tokio::task::spawn_blocking(move || draft.read_all().map(|bytes| (bytes, draft)));
+                let (bytes, draft) = read.await.map_err(|_| ReceiveError::Storage)?.map_err(storage_trouble)?;
+                (bytes, Some(draft))
+            }
+        };
+        let hostname = self.shared.config.hostname.as_str();
+        let mail_from = envelope.reverse_path.to_string();
+        let read = || read_mail(&bytes, hostname);
+        let mail = if bytes.len() <= PARSE_HERE_MAX { read() } else { tokio::task::block_in_place(read) }?;
+        let verification = self.shared.verifier.verify(peer, &mail_from, &bytes, &mail).await;
+        let spam = match &self.shared.spam {
+            Some(check) => check.check(&bytes, peer, &envelope).await,
+            None => None,
+        };
+        let (common, to_names) = Common::new(mail, mail_from, hostname, verification, spam, size);
+        let fingerprint = hmac::sign(&self.shared.fingerprint_key, &bytes);
+        let id = MessageId::new(now);
+        let plans: Vec<Plan> = envelope
+            .recipients
+            .into_iter()
+            .map(|recipient| {
+                self.plan(recipient, peer, envelope.smtputf8, &id, fingerprint.as_ref(), &to_names, &common, now)
+            })
+            .collect();
+        let raw = if plans.iter().all(Plan::is_dropped) {
+            NewRaw::inline(&[])
+        } else if draft.is_none() && bytes.len() <= raws::INLINE_MAX && common.parts.is_empty() {
+            NewRaw::inline(&bytes)
+        } else {
+            self.keep(draft, bytes, id.clone(), size, now).await?
+        };
+        drop(permit);
+        self.commit(id, common, plans, raw, now).await
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
+    fn plan(
+        &self,
+        recipient: Recipient,
+        peer: &Peer,
+        smtputf8: bool,
+        id: &MessageId,
+        fingerprint: &[u8],
+        to_names: &[mime::NamedAddress],
+        common: &Common,
+        now: Timestamp,
+    ) -> Plan {
+        let address = recipient.mailbox.canonical();
+        let mut context = hmac::Context::with_key(&self.shared.fingerprint_key);
+        for part in [fingerprint, common.mail_from.as_bytes(), address.as_bytes()] {
+            context.update(&part.len().to_le_bytes());
+            context.update(part);
+        }
+        let tag = context.sign();
+        let head = tag.as_ref().first_chunk::<8>().copied().unwrap_or_default();
+        let hostname = self.shared.config.hostname.as_str();
+        let to = recipient.mailbox.to_string();
+        let received = trace::received(peer, hostname, id.as_str(), smtputf8, Some(&to), now);
+        Plan {
+            fingerprint: i64::from_le_bytes(head),
+            routes: recipient.routes.matching(&address),
+            to_name: mime::name_for(to_names, &to).map(str::to_owned),
+            trace: format!("{}{received}", common.authentication_results),
+            recipient,
+        }
+    }
+
+    /// Puts mail data into the object store: durable before the transaction that names it.
+    async fn keep(
+        &self,
+        draft: Option<store::objects::Draft>,
+        bytes: Vec<u8>,
+        id: MessageId,
+        size: u64,
+        now: Timestamp,
+    ) -> Result<NewRaw, ReceiveError> {
+        let objects = self.shared.objects.clone();
+        let kept = tokio::task::spawn_blocking(move || {
+            let draft = match draft {
+                Some(draft) => draft,
+                None => {
+                    let mut draft = objects.draft()?;
+                    draft.append(&bytes)?;
+                    draft
+                }
+            };
+            objects.keep(draft, &id, now)
+        });
+        let name = kept.await.map_err(|_| ReceiveError::Storage)?.map_err(storage_trouble)?;
+        Ok(NewRaw::File { name, size })
+    }
+
+    async fn commit(
+        &self,
+        id: MessageId,
+        common: Common,
+        plans: Vec<Plan>,
+        raw: NewRaw,
+        now: Timestamp,
+    ) -> Result<Receipt, ReceiveError> {
+        let file = match &raw {
+            NewRaw::File { name, .. } => Some(name.clone()),
+            NewRaw::Inline { .. } => None,
+        };
+        let first = id.to_string();
+        let (from, subject, size) = (common.from_addr.clone(), common.subject.clone(), common.size);
+        let attachments = common.parts.len();
+        let written = self.shared.db.write(move |tx| store_all(tx, id, &common, plans, &raw, now));
+        let stored = match tokio::time::timeout(COMMIT_DEADLINE, written).await {
+            Ok(Ok(stored)) => stored,
+            // Whether it will be committed is not known; a repeat is recognised by its fingerprint.
+            Err(_) => return Err(ReceiveError::Busy),
+            Ok(Err(error)) => {
+                self.remove(file);
+                return Err(storage_trouble(error));
+            }
+        };
+        if stored.iter().all(|one| !one.fresh) {
+            self.remove(file);
+        }
+        let id = stored.first().map_or(first, |one| one.id.clone());
+        for one in stored.into_iter().filter(|one| one.fresh) {
+            self.shared.feed.tell(|| Activity::Accepted {
+                message_id: one.id,
+                from: from.clone(),
+                to: one.to,
+                subject: subject.clone(),
+                size,
+                attachments,
+                deliveries: one.lanes.len(),
+            });
+            for lane in one.lanes {
+                self.shared.jobs.wake(lane, now);
+            }
+        }
+        Ok(Receipt { id })
+    }
+
+    /// Removes an object that no row came to name; the sweep would find it too.
+    fn remove(&self, file: Option<String>) {
+        let Some(name) = file else { return };
+        let objects = self.shared.objects.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = objects.remove(&name) {
+                tracing::warn!(%error, "an unused object was not removed; the sweep will");
+            }
+        });
+    }
+}
+
+impl Plan {
+    fn is_dropped(&self) -> bool {
+        self.routes.iter().any(|route| route.row.action == Action::Drop)
+    }
+
+    /// The oldest matching webhook, else the oldest matching route (contract 5.2).
+    fn route_id(&self) -> Option<String> {
+        let webhook = self.routes.iter().find(|route| route.row.action == Action::Webhook);
+        webhook.or_else(|| self.routes.first()).map(|route| route.row.public_id.to_string())
+    }
+}
+
+/// Reads mail data, unless it goes round in a loop.
+fn read_mail(bytes: &[u8], hostname: &str) -> Result<Mail, ReceiveError> {
+    let mail = mime::parse(bytes);
+    let loops = mail.received_count > MAX_RECEIVED || mime::received_by(bytes, hostname) > MAX_OWN_RECEIVED;
+    if loops { Err(ReceiveError::MailLoop) } else { Ok(mail) }
+}
+
+impl Common {
+    /// What the rows need of a mail, and the names that its To field gives.
+    fn new(
+        mail: Mail,
+        mail_from: String,
+        hostname: &str,
+        verification: Verification,
+        spam: Option<&'static str>,
+        size: u64,
+    ) -> (Self, Vec<mime::NamedAddress>) {
+        let from_addr = mail.from_addr(&mail_from, hostname);
+        let common = Self {
+            from_name: mime::name_for(&mail.header_from, &from_addr).map(str::to_owned),
+            from_addr,
+            mail_from,
+            thread_id: mail.thread_id().map(str::to_owned),
+            subject: mail.subject,
+            message_id_header: mail.message_id,
+            verdicts: verification.verdicts,
+            authentication_results: verification.authentication_results,
+            spam,
+            truncated: mail.truncated,
+            size,
+            parts: mail.attachments,
+        };
+        (common, mail.to_names)
+    }
+}
+
+/// The transaction: everything that the 250 promises.
+fn store_all(
+    tx: &Connection,
+    first: MessageId,
+    common: &Common,
+    plans: Vec<Plan>,
+    raw: &NewRaw,
+    now: Timestamp,
+) -> store::Result<Vec<Stored>> {
+    let mut raw_id = None;
+    let mut next_id = Some(first);
+    let mut stored = Vec::with_capacity(plans.len());
+    for plan in plans {
+        let to = plan.recipient.mailbox.to_string();
+        if plan.is_dropped() {
+            let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
+            stored.push(Stored { id: id.to_string(), to, lanes: Vec::new(), fresh: false });
+            continue;
+        }
+        if let Some(id) = store::recent::find(tx, plan.fingerprint, now)? {
+            stored.push(Stored { id, to, lanes: Vec::new(), fresh: false });
+            continue;
+        }
+        let raw_id = match raw_id {
+            Some(id) => id,
+            None => *raw_id.insert(raws::insert(tx, raw, now)?),
+        };
+        let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
+        let lanes = store_one(tx, id.clone(), common, plan, raw_id, now)?;
+        stored.push(Stored { id: id.to_string(), to, lanes, fresh: true });
+    }
+    Ok(stored)
+}
+
+fn store_one(
+    tx: &Connection,
+    id: MessageId,
+    common: &Common,
+    plan: Plan,
+    raw_id: i64,
+    now: Timestamp,
+) -> store::Result<Vec<String>> {
+    let account = plan.recipient.account;
+    let blocked = store::blocked::is_blocked(tx, account, &common.from_addr)?;
+    let new = messages::NewMessage {
+        public_id: id.clone(),
+        account_id: account,
+        domain_id: plan.recipient.domain,
+        route_id: plan.route_id(),
+        mail_from: common.mail_from.clone(),
+        from_addr: common.from_addr.clone(),
+        from_name: common.from_name.clone(),
+        to_addr: plan.recipient.mailbox.to_string(),
+        to_name: plan.to_name,
+        subject: common.subject.clone(),
+        message_id_header: common.message_id_header.clone(),
+        thread_id: common.thread_id.clone(),
+        spf: common.verdicts.spf.map(|verdict| verdict.as_str()),
+        dkim: common.verdicts.dkim.map(|verdict| verdict.as_str()),
+        dmarc: common.verdicts.dmarc.map(|verdict| verdict.as_str()),
+        spam: if blocked { Some("spam") } else { common.spam },
+        trace: plan.trace,
+        truncated: common.truncated,
+        attachment_count: common.parts.len(),
+        size: common.size,
+        raw_id,
+    };
+    let (message, _) = messages::insert(tx, &new, now)?;
+    store::recent::insert(tx, plan.fingerprint, id.as_str(), now)?;
+    store::attachments::insert_all(tx, message, &common.parts)?;
+    let mut lanes = Vec::new();
+    for route in plan.routes.iter().filter(|_| !blocked) {
+        let (Some(url), Some(lane)) = (&route.row.destination, &route.lane) else { continue };
+        let delivery = store::deliveries::NewDelivery {
+            account_id: account,
+            message,
+            message_id: &id,
+            route_id: &route.row.public_id,
+            url,
+        };
+        let delivery = store::deliveries::insert_received(tx, &delivery, now)?;
+        store::jobs::insert(tx, lane, store::jobs::Kind::Webhook, delivery, now)?;
+        lanes.push(lane.clone());
+    }
+    Ok(lanes)
+}
+
+/// Logged here, once; the sender learns only whether coming again helps.
+fn storage_trouble(error: store::Error) -> ReceiveError {
+    match error {
+        store::Error::Full(_) => {
+            tracing::warn!(%error, "a message was refused");
+            ReceiveError::StorageFull
+        }
+        _ => {
+            tracing::error!(%error, "a message could not be stored and was refused");
+            ReceiveError::Storage
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Who a recipient is, asked at RCPT (contract 5.1).
+
+use std::sync::Arc;
+
+use super::Inbound;
+use super::directory::Entry;
+use super::route::RouteTable;
+use crate::config::UnknownRecipients;
+use crate::mail::address::{Domain, ForwardPath, Mailbox};
+
+/// A recipient that mail is accepted for.
+#[derive(Clone, Debug)]
+pub struct Recipient {
+    pub(super) mailbox: Mailbox,
+    pub(super) account: i64,
+    pub(super) domain: Option<i64>,
+    pub(super) routes: Arc<RouteTable>,
+}
+
+impl Recipient {
+    /// Its address; the bare `postmaster` is written with the host's name.
+    pub const fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
+    }
+}
+
+impl PartialEq for Recipient {
+    fn eq(&self, other: &Self) -> bool {
+        self.mailbox.canonical() == other.mailbox.canonical()
+    }
+}
+
+/// Why mail for a recipient is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecipientRefusal {
+    /// Not one of our domains.
+    RelayRefused,
+    /// Our domain, but no route matches and the operator wants such mail refused.
+    Unknown,
+    /// Our domain, not verified yet.
+    DomainPending,
+    /// There is no room to store anything at the moment.
+    StorageFull,
+    /// The directory cannot be read at the moment.
+    Unavailable,
+}
+
+impl Inbound {
+    /// Who the recipient is, or why mail for it is refused.
+    ///
+    /// # Errors
+    /// The refusal that RCPT is answered with.
+    pub async fn resolve(&self, to: &ForwardPath) -> Result<Recipient, RecipientRefusal> {
+        if self.is_full() {
+            return Err(RecipientRefusal::StorageFull);
+        }
+        let mailbox = match to {
+            ForwardPath::Mailbox(mailbox) => mailbox.clone(),
+            ForwardPath::Postmaster => {
+                // RFC 5321 §4.5.1: reserved, and to be accepted without a domain.
+                Mailbox::parse(&format!("postmaster@{}", self.shared.config.hostname))
+                    .map_err(|_| RecipientRefusal::Unavailable)?
+            }
+        };
+        let entry = self.entry(&mailbox).await?;
+        if !entry.verified {
+            return Err(RecipientRefusal::DomainPending);
+        }
+        let refuse_unknown = self.shared.config.smtp.unknown_recipients == UnknownRecipients::Reject;
+        if refuse_unknown && entry.domain.is_some() && entry.routes.matching(&mailbox.canonical()).is_empty() {
+            return Err(RecipientRefusal::Unknown);
+        }
+        Ok(Recipient { mailbox, account: entry.account, domain: entry.domain, routes: entry.routes })
+    }
+
+    async fn entry(&self, mailbox: &Mailbox) -> Result<Entry, RecipientRefusal> {
+        let unavailable = |error: crate::store::Error| {
+            tracing::warn!(%error, "the directory could not be read");
+            RecipientRefusal::Unavailable
+        };
+        let name = mailbox.domain().as_str();
+        if let Some(entry) = self.shared.directory.find(name).await.map_err(unavailable)? {
+            return Ok(entry);
+        }
+        let local = mailbox.local().to_ascii_lowercase();
+        let ours = Domain::parse(&self.shared.config.hostname).is_ok_and(|host| host.as_str() == name);
+        if ours && (local == "postmaster" || local == "abuse") {
+            // Until there is an owner to store it for, the sender is asked to come back.
+            return self.shared.directory.owner().await.map_err(unavailable)?.ok_or(RecipientRefusal::Unavailable);
+        }
+        Err(RecipientRefusal::RelayRefused)
+    }
+}

@@ -1,0 +1,328 @@
+//! Who a message is really from: SPF, DKIM, DMARC and ARC, all within one time budget.
+//!
+//! A verdict never refuses and never delays a message beyond the budget: what DNS did not answer by then is
+//! `temperror`. Authentication results that a message brings along are not read here.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use mail_auth::common::headers::Header;
+use mail_auth::dkim::DkimError;
+use mail_auth::dmarc::verify::DmarcParameters;
+use mail_auth::spf::verify::SpfParameters;
+use mail_auth::{
+    AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, Error, MessageAuthenticator, SpfOutput,
+    SpfResult,
+};
+use tokio::time::timeout;
+
+use crate::dns::Resolver;
+use crate::mail::envelope::Peer;
+use crate::mail::mime::Mail;
+use crate::mail::trace::{self, Checked, Verdict};
+
+/// The time that all checks of one message together may take.
+pub const BUDGET: Duration = Duration::from_secs(10);
+/// Each signature costs a question and a public-key operation, and the sender says how many there are.
+const MAX_SIGNATURES: usize = 5;
+/// Fields that one signature may name; each is looked for among all of the message.
+const MAX_SIGNED_FIELDS: usize = 1000;
+/// From here on hashing the body is announced to the runtime as blocking work.
+const LARGE_BYTES: usize = 1024 * 1024;
+
+/// The verdicts on a message (contract 5.2); `None` where a check was not made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdicts {
+    /// RFC 7208, of the envelope sender, or of the HELO name where that is null.
+    pub spf: Option<Verdict>,
+    /// RFC 6376: the best of the signatures that were checked.
+    pub dkim: Option<Verdict>,
+    /// RFC 7489, RFC 9989.
+    pub dmarc: Option<Verdict>,
+    /// RFC 8617: the newest seal of the chain.
+    pub arc: Option<Verdict>,
+}
+
+/// What a verification found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verification {
+    /// One verdict for each method.
+    pub verdicts: Verdicts,
+    /// The Authentication-Results field to put on the message, with its final CRLF (RFC 8601).
+    pub authentication_results: String,
+}
+
+/// Verifies messages on behalf of a host.
+#[derive(Clone)]
+pub struct Verifier {
+    resolver: Option<Resolver>,
+    hostname: String,
+    budget: Duration,
+}
+
+impl Verifier {
+    /// A verifier that asks `resolver` and spends at most `budget` (in production [`BUDGET`]) on a message.
+    pub const fn new(resolver: Resolver, hostname: String, budget: Duration) -> Self {
+        Self { resolver: Some(resolver), hostname, budget }
+    }
+
+    /// A verifier that checks nothing and asks no DNS, for dev mode.
+    pub const fn skip(hostname: String) -> Self {
+        Self { resolver: None, hostname, budget: Duration::ZERO }
+    }
+
+    /// Verifies a message that `peer` hands over with the envelope sender `mail_from` ("" for the null reverse-path).
+    ///
+    /// Loopback peers are this machine: nothing is checked for them.
+    pub async fn verify(&self, peer: &Peer, mail_from: &str, raw: &[u8], mail: &Mail) -> Verification {
+        let Some(resolver) = self.resolver.as_ref().filter(|_| !peer.address.to_canonical().is_loopback()) else {
+            let authentication_results = trace::authentication_results(&self.hostname, &[]);
+            return Verification { verdicts: Verdicts::default(), authentication_results };
+        };
+        let mut found = Found::default();
+        let check = Check { asks: resolver.authenticator(), hostname: &self.hostname, peer, mail_from, raw, mail };
+        // Out of time or a fault in a library: what was found until then counts, the rest is `temperror`.
+        let finished = timeout(self.budget, caught(check.run(&mut found))).await;
+        if !matches!(finished, Ok(Some(()))) {
+            tracing::debug!(peer = %peer.address, "authentication of a message did not finish in time");
+        }
+        found.verification(&self.hostname)
+    }
+}
+
+/// What the checks found until they ended or were ended. Each is a list: DKIM has one entry for each signature.
+#[derive(Default)]
+struct Found {
+    spf: Option<Checked>,
+    dkim: Option<Vec<Checked>>,
+    dmarc: Option<Checked>,
+    arc: Option<Checked>,
+}
+
+impl Found {
+    fn verification(self, hostname: &str) -> Verification {
+        let unanswered = |method| Checked { method, verdict: Verdict::TempError, properties: Vec::new() };
+        let spf = self.spf.unwrap_or_else(|| unanswered("spf"));
+        let dkim = self.dkim.unwrap_or_else(|| vec![unanswered("dkim")]);
+        let dmarc = self.dmarc.unwrap_or_else(|| unanswered("dmarc"));
+        let arc = self.arc.unwrap_or_else(|| unanswered("arc"));
+        let verdicts = Verdicts {
+            spf: Some(spf.verdict),
+            dkim: Some(best(&dkim)),
+            dmarc: Some(dmarc.verdict),
+            arc: Some(arc.verdict),
+        };
+        let mut checks = vec![spf];
+        checks.extend(dkim);
+        checks.push(dmarc);
+        checks.extend(Some(arc).filter(|arc| arc.verdict != Verdict::None));
+        Verification { verdicts, authentication_results: trace::authentication_results(hostname, &checks) }
+    }
+}
+
+/// One signature that holds is enough (RFC 6376 §6.1); short of that, one that may hold yet counts before one that does not.
+fn best(signatures: &[Checked]) -> Verdict {
+    let order = [Verdict::Pass, Verdict::TempError, Verdict::Fail, Verdict::PermError, Verdict::Neutral];
+    let has = |verdict: &Verdict| signatures.iter().any(|checked| checked.verdict == *verdict);
+    order.into_iter().find(has).unwrap_or(Verdict::None)
+}
+
+struct Check<'c> {
+    asks: &'c MessageAuthenticator,
+    hostname: &'c str,
+    peer: &'c Peer,
+    mail_from: &'c str,
+    raw: &'c [u8],
+    mail: &'c Mail,
+}
+
+impl Check<'_> {
+    async fn run(&self, found: &mut Found) {
+        if self.mail.header_truncated {
+            // A header beyond our limits is not handed to a library that has none.
+            let refused = |method| Checked { method, verdict: Verdict::PermError, properties: Vec::new() };
+            found.dkim = Some(vec![refused("dkim")]);
+            found.dmarc = Some(refused("dmarc"));
+            found.arc = Some(refused("arc"));
+            found.spf = Some(self.spf().await.1);
+            return;
+        }
+        let Some(message) = catch_unwind(AssertUnwindSafe(|| self.message())).ok().flatten() else {
+            // Without a header there is nothing that anybody could have signed.
+            found.dkim = Some(vec![nothing("dkim")]);
+            found.dmarc = Some(nothing("dmarc"));
+            found.arc = Some(nothing("arc"));
+            found.spf = Some(self.spf().await.1);
+            return;
+        };
+        let Found { spf, dkim, dmarc, arc } = found;
+        let (spf_output, dkim_output, ()) = tokio::join!(
+            async {
+                let (output, checked) = self.spf().await;
+                *spf = Some(checked);
+                output
+            },
+            async {
+                let output = self.asks.verify_dkim(&message).await;
+                *dkim = Some(dkim_checks(&message, &output));
+                output
+            },
+            async {
+                let output = self.asks.verify_arc(&message).await;
+                *arc =
+                    Some(Checked { method: "arc", verdict: dkim_verdict(output.result()), properties: Vec::new() });
+            },
+        );
+        *dmarc = Some(self.dmarc(&message, &spf_output, &dkim_output).await);
+    }
+
+    /// The message as the library wants it, with our own reading of From: a name never yields an author there.
+    fn message(&self) -> Option<AuthenticatedMessage<'_>> {
+        let mut message = blocking(self.raw.len(), || AuthenticatedMessage::parse(self.raw))?;
+        message.from = self.mail.header_from.iter().map(|named| named.address.to_lowercase()).collect();
+        // RFC 6376 §6.1.1: a signature that does not cover From says nothing about the author.
+        let (covering, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut message.dkim_headers).into_iter().partition(|header| {
+                let names = &header.header.h;
+                names.len() <= MAX_SIGNED_FIELDS && names.iter().any(|name| name.eq_ignore_ascii_case("from"))
+            });
+        let refused =
+            others.into_iter().map(|header| Header::new(header.name, header.value, Error::MissingParameters));
+        message.dkim_headers = covering;
+        message.dkim_headers.truncate(MAX_SIGNATURES);
+        message.errors.extend(refused);
+        message.errors.truncate(MAX_SIGNATURES);
+        Some(message)
+    }
+
+    /// RFC 7208 §2.4: without an envelope sender the HELO name is checked.
+    async fn spf(&self) -> (SpfOutput, Checked) {
+        let (address, helo) = (self.peer.address.to_canonical(), self.peer.helo.as_str());
+        // RFC 7208 §2.3: a HELO name that is no domain, such as an address literal, cannot be checked.
+        if self.mail_from.is_empty()
+            && !helo.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+        {
+            return (SpfOutput::default(), nothing("spf"));
+        }
+        let (parameters, property) = if self.mail_from.is_empty() {
+            (SpfParameters::verify_ehlo(address, helo, self.hostname), ("smtp.helo", helo.to_owned()))
+        } else {
+            let sender = SpfParameters::verify_mail_from(address, helo, self.hostname, self.mail_from);
+            (sender, ("smtp.mailfrom", self.mail_from.to_owned()))
+        };
+        let output = self.asks.verify_spf(parameters).await;
+        let checked = Checked { method: "spf", verdict: spf_verdict(output.result()), properties: vec![property] };
+        (output, checked)
+    }
+
+    /// A message with two From fields is no message (RFC 5322 §3.6): `permerror`. One field whose addresses lie in several
+    /// domains has no author whose policy could apply (RFC 9989 §5.3; RFC 7489 §6.6.1 leaves it to us): `none`.
+    async fn dmarc(&self, message: &AuthenticatedMessage<'_>, spf: &SpfOutput, dkim: &[DkimOutput<'_>]) -> Checked {
+        if self.mail.from_fields > 1 {
+            return Checked { method: "dmarc", verdict: Verdict::PermError, properties: Vec::new() };
+        }
+        let mail_from_domain = match self.mail_from.rsplit_once('@') {
+            Some((_, domain)) => domain,
+            None => self.peer.helo.as_str(),
+        };
+        let output: DmarcOutput = self
+            .asks
+            .verify_dmarc(DmarcParameters {
+                message,
+                dkim_output: dkim,
+                dkim2_output: None,
+                rfc5321_mail_from_domain: mail_from_domain,
+                spf_output: spf,
+            })
+            .await;
+        let domain = Some(output.domain().to_owned()).filter(|domain| !domain.is_empty());
+        Checked {
+            method: "dmarc",
+            verdict: dmarc_verdict(&output.result()),
+            properties: domain.map(|domain| ("header.from", domain)).into_iter().collect(),
+        }
+    }
+}
+
+const fn nothing(method: &'static str) -> Checked {
+    Checked { method, verdict: Verdict::None, properties: Vec::new() }
+}
+
+fn dkim_checks(message: &AuthenticatedMessage<'_>, outputs: &[DkimOutput<'_>]) -> Vec<Checked> {
+    let mut checks: Vec<Checked> = outputs
+        .iter()
+        .map(|output| {
+            let properties = match output.signature() {
+                Some(signature) => vec![("header.d", signature.d.clone()), ("header.s", signature.s.clone())],
+                None => Vec::new(),
+            };
+            Checked { method: "dkim", verdict: dkim_verdict(output.result()), properties }
+        })
+        .collect();
+    let uncovered = message.errors.iter().filter(|header| header.header == Error::MissingParameters);
+    checks.extend(uncovered.map(|_| Checked { method: "dkim", verdict: Verdict::PermError, properties: Vec::new() }));
+    if checks.is_empty() {
+        checks.push(nothing("dkim"));
+    }
+    checks
+}
+
+/// RFC 8601 §2.7.1: a signature that could be read and does not fit the message has failed.
+const fn dkim_verdict(result: &DkimResult) -> Verdict {
+    match result {
+        DkimResult::Pass => Verdict::Pass,
+        DkimResult::Fail(_)
+        | DkimResult::Neutral(Error::Dkim(DkimError::FailedBodyHashMatch | DkimError::SignatureExpired)) => {
+            Verdict::Fail
+        }
+        DkimResult::Neutral(_) => Verdict::Neutral,
+        DkimResult::PermError(_) => Verdict::PermError,
+        DkimResult::TempError(_) => Verdict::TempError,
+        DkimResult::None => Verdict::None,
+    }
+}
+
+const fn spf_verdict(result: SpfResult) -> Verdict {
+    match result {
+        SpfResult::Pass => Verdict::Pass,
+        SpfResult::Fail => Verdict::Fail,
+        SpfResult::SoftFail => Verdict::SoftFail,
+        SpfResult::Neutral => Verdict::Neutral,
+        SpfResult::TempError => Verdict::TempError,
+        SpfResult::PermError => Verdict::PermError,
+        SpfResult::None => Verdict::None,
+    }
+}
+
+const fn dmarc_verdict(result: &DmarcResult) -> Verdict {
+    match result {
+        DmarcResult::Pass => Verdict::Pass,
+        DmarcResult::Fail(_) => Verdict::Fail,
+        DmarcResult::TempError(_) => Verdict::TempError,
+        DmarcResult::PermError(_) => Verdict::PermError,
+        DmarcResult::None => Verdict::None,
+    }
+}
+
+/// Runs `work`, which takes long for a large message, so that the runtime's other tasks go on meanwhile.
+fn blocking<T>(size: usize, work: impl FnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Handle::current().runtime_flavor();
+    if size >= LARGE_BYTES && runtime == tokio::runtime::RuntimeFlavor::MultiThread {
+        tokio::task::block_in_place(work)
+    } else {
+        work()
+    }
+}
+
+/// The output of `future`, or `None` if it panicked: a fault in a check must not cost the message.
+async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(polled) => polled.map(Some),
+        Err(_) => Poll::Ready(None),
+    })
+    .await
+}

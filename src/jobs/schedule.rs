@@ -1,0 +1,62 @@
+//! When a deferred attempt is made again: a list of waits, lengthened by a little chance (contract 9.5).
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::id::fill_random;
+
+/// The waits after the first, second, … failure; after the last of them a failure is final.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    waits: Vec<Duration>,
+}
+
+impl Schedule {
+    /// A schedule of these waits.
+    pub const fn new(waits: Vec<Duration>) -> Self {
+        Self { waits }
+    }
+
+    /// When to try again after `failures` earlier failures and this one; `None` when that was the last.
+    ///
+    /// The wait is lengthened by up to a tenth so that retries of one outage spread out, and never ends before
+    /// `not_before`.
+    pub fn next(&self, failures: u32, now: Timestamp, not_before: Option<Timestamp>) -> Option<Timestamp> {
+        let mut chance = [0_u8; 2];
+        fill_random(&mut chance);
+        self.next_with(failures, now, not_before, f64::from(u16::from_le_bytes(chance)) / 65_536.0)
+    }
+
+    fn next_with(
+        &self,
+        failures: u32,
+        now: Timestamp,
+        not_before: Option<Timestamp>,
+        chance: f64,
+    ) -> Option<Timestamp> {
+        let wait = self.waits.get(usize::try_from(failures).unwrap_or(usize::MAX))?;
+        let planned = now.plus(wait.mul_f64(1.0 + chance / 10.0));
+        Some(not_before.map_or(planned, |bound| bound.max(planned)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_follow_the_list_are_lengthened_by_at_most_a_tenth_and_end() {
+        let schedule = Schedule::new(vec![Duration::from_secs(5), Duration::from_secs(300)]);
+        let now = Timestamp::from_millis(0);
+        assert_eq!(schedule.next_with(0, now, None, 0.0), Some(Timestamp::from_millis(5_000)));
+        assert_eq!(schedule.next_with(1, now, None, 1.0), Some(Timestamp::from_millis(330_000)));
+        assert_eq!(schedule.next_with(2, now, None, 0.5), None);
+    }
+
+    #[test]
+    fn a_remotes_own_word_is_a_lower_bound() {
+        let schedule = Schedule::new(vec![Duration::from_secs(5)]);
+        let later = Timestamp::from_millis(60_000);
+        assert_eq!(schedule.next(0, Timestamp::from_millis(0), Some(later)), Some(later));
+    }
+}

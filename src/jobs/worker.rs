@@ -1,0 +1,279 @@
+//! The engine's loop: one task that claims, a task per attempt, settlements through the group commit.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::lanes::{Lanes, Want};
+use super::{Attempted, Claimed, Fate, Handler, Jobs, Kind, LEASE, Schedule, Verdict};
+use crate::clock::{Clock, Timestamp};
+use crate::store::{self, Db};
+
+/// Lanes claimed in one transaction at most.
+const CLAIM_LANES: usize = 128;
+/// The longest sleep: leases are looked at this often, and a clock that is set is noticed.
+const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+/// After a failed claim or settlement (a full disk) the engine waits this long.
+const TROUBLE_WAIT: Duration = Duration::from_secs(1);
+/// How long a job waits whose attempt panicked.
+const PANIC_WAIT: Duration = Duration::from_secs(300);
+
+/// How much the engine does at once, and when it tries again.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// Attempts of one lane at once.
+    pub lane_width: usize,
+    /// Attempts of all lanes at once.
+    pub max_in_flight: usize,
+    /// Waits between the attempts of a job.
+    pub schedule: Schedule,
+}
+
+/// The engine, ready to run.
+pub struct Worker {
+    /// Where jobs are.
+    pub db: Db,
+    /// What time it is.
+    pub clock: Clock,
+    /// The bell that others ring.
+    pub jobs: Jobs,
+    /// Who attempts which kind.
+    pub handlers: HashMap<Kind, Arc<dyn Handler>>,
+    /// How much at once.
+    pub config: WorkerConfig,
+}
+
+/// A claim's outcome: per lane what was claimed and when the next is due.
+type Claims = Vec<(String, Vec<Claimed>, Option<Timestamp>)>;
+type Claiming = JoinHandle<(Vec<String>, store::Result<Claims>)>;
+
+struct Running {
+    worker: Arc<Worker>,
+    lanes: Lanes,
+    tracker: TaskTracker,
+    finished: UnboundedSender<(String, bool)>,
+    claiming: Option<Claiming>,
+    leases_checked: Timestamp,
+}
+
+impl Worker {
+    /// Attempts jobs until `stop`; then starts nothing new and waits up to `grace` for what runs.
+    ///
+    /// # Errors
+    /// The job table cannot be read at the start.
+    pub async fn run(self, stop: CancellationToken, grace: Duration) -> store::Result<()> {
+        let now = self.clock.now();
+        // One process per data directory: every lease of before is a crash's.
+        let everything = Timestamp::from_millis(i64::MAX);
+        self.db.write(move |tx| store::jobs::release_expired(tx, everything, now)).await?;
+        let waiting = self.db.read(store::jobs::list_lanes).await?;
+        let mut lanes = Lanes::new(self.config.lane_width, self.config.max_in_flight);
+        for (lane, due) in waiting {
+            lanes.wake(lane, due);
+        }
+        let (finished, finishes) = unbounded_channel();
+        let running = Running {
+            worker: Arc::new(self),
+            lanes,
+            tracker: TaskTracker::new(),
+            finished,
+            claiming: None,
+            leases_checked: now,
+        };
+        running.run(finishes, stop, grace).await;
+        Ok(())
+    }
+}
+
+impl Running {
+    async fn run(
+        mut self,
+        mut finishes: UnboundedReceiver<(String, bool)>,
+        stop: CancellationToken,
+        grace: Duration,
+    ) {
+        let jobs = self.worker.jobs.clone();
+        while !stop.is_cancelled() {
+            // Registered before looking, so that a bell rung meanwhile is heard.
+            let bell = jobs.bell.notify.notified();
+            tokio::pin!(bell);
+            bell.as_mut().enable();
+            while let Ok((lane, healthy)) = finishes.try_recv() {
+                self.lanes.finished(&lane, healthy);
+            }
+            let sleep = self.turn();
+            tokio::select! {
+                () = &mut bell => {}
+                Some((lane, healthy)) = finishes.recv() => self.lanes.finished(&lane, healthy),
+                claims = next_claim(&mut self.claiming) => self.take_claims(claims),
+                () = tokio::time::sleep(sleep) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        self.drain(grace).await;
+    }
+
+    /// Starts what can start and claims what is due; returns how long nothing will change by itself.
+    fn turn(&mut self) -> Duration {
+        let now = self.worker.clock.now();
+        for (lane, due) in self.worker.jobs.take() {
+            self.lanes.wake(lane, due);
+        }
+        while let Some((lane, job)) = self.lanes.start() {
+            self.start(lane, job);
+        }
+        if self.claiming.is_none() {
+            let wants = self.lanes.wants(now, CLAIM_LANES);
+            if !wants.is_empty() {
+                self.claiming = Some(tokio::spawn(claim(Arc::clone(&self.worker), wants)));
+            }
+        }
+        if now.since(self.leases_checked) >= LONGEST_SLEEP || now < self.leases_checked {
+            self.leases_checked = now;
+            self.tracker.spawn(release_expired(Arc::clone(&self.worker), now));
+        }
+        let due = self.lanes.next_due().filter(|_| self.claiming.is_none());
+        due.map_or(LONGEST_SLEEP, |at| at.since(now)).clamp(Duration::from_millis(1), LONGEST_SLEEP)
+    }
+
+    fn start(&self, lane: String, job: Claimed) {
+        let worker = Arc::clone(&self.worker);
+        let finished = self.finished.clone();
+        self.tracker.spawn(async move {
+            let now = worker.clock.now();
+            if job.lease_until <= now {
+                // It waited too long behind others of its lane; by now it was given back.
+                drop(finished.send((lane, false)));
+                return;
+            }
+            let attempted = match worker.handlers.get(&job.kind) {
+                Some(handler) => {
+                    let attempt = Arc::clone(handler).attempt(job.clone(), now);
+                    AssertUnwindSafe(attempt).catch_unwind().await.ok()
+                }
+                None => None,
+            };
+            // The slot is free as soon as the network is done with it.
+            drop(finished.send((lane.clone(), attempted.as_ref().is_some_and(|attempted| attempted.healthy))));
+            worker.settle(lane, job, attempted).await;
+        });
+    }
+
+    fn take_claims(&mut self, (lanes, claims): (Vec<String>, store::Result<Claims>)) {
+        match claims {
+            Ok(claims) => {
+                for (lane, jobs, next_due) in claims {
+                    self.lanes.claimed(&lane, jobs, next_due);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "claiming jobs failed; trying again");
+                let later = self.worker.clock.now().plus(TROUBLE_WAIT);
+                for lane in lanes {
+                    self.lanes.claimed(&lane, Vec::new(), Some(later));
+                }
+            }
+        }
+    }
+
+    async fn drain(mut self, grace: Duration) {
+        if let Some(claiming) = self.claiming.take()
+            && let Ok(claims) = claiming.await
+        {
+            self.take_claims(claims);
+        }
+        let unstarted = self.lanes.drain();
+        let given_back = self
+            .worker
+            .db
+            .write_behind(move |tx| unstarted.iter().try_for_each(|job| store::jobs::give_back(tx, job.id)));
+        if let Err(error) = given_back.await {
+            tracing::warn!(%error, "claims were not given back; their leases will run out");
+        }
+        self.tracker.close();
+        if tokio::time::timeout(grace, self.tracker.wait()).await.is_err() {
+            tracing::warn!(
+                attempts = self.tracker.len(),
+                "attempts were cut off by the shutdown; they will be made again"
+            );
+        }
+    }
+}
+
+async fn next_claim(claiming: &mut Option<Claiming>) -> (Vec<String>, store::Result<Claims>) {
+    let Some(handle) = claiming else { return std::future::pending().await };
+    let claims = handle.await.unwrap_or_else(|_| (Vec::new(), Err(store::Error::Stopped)));
+    *claiming = None;
+    claims
+}
+
+async fn claim(worker: Arc<Worker>, wants: Vec<Want>) -> (Vec<String>, store::Result<Claims>) {
+    let lanes = wants.iter().map(|want| want.lane.clone()).collect();
+    let now = worker.clock.now();
+    let claims = worker.db.write_behind(move |tx| {
+        let mut claims = Claims::with_capacity(wants.len());
+        for want in wants {
+            let jobs = store::jobs::claim(tx, &want.lane, want.limit, now, now.plus(LEASE))?;
+            let next_due = store::jobs::next_due(tx, &want.lane)?;
+            claims.push((want.lane, jobs, next_due));
+        }
+        Ok(claims)
+    });
+    (lanes, claims.await)
+}
+
+async fn release_expired(worker: Arc<Worker>, now: Timestamp) {
+    let released = worker.db.write_behind(move |tx| store::jobs::release_expired(tx, now, now)).await;
+    match released {
+        Ok(released) => released.into_iter().for_each(|(lane, due)| worker.jobs.wake(lane, due)),
+        Err(error) => tracing::warn!(%error, "looking for expired leases failed"),
+    }
+}
+
+impl Worker {
+    /// Writes down an attempt and what becomes of its job; `None` is an attempt that panicked.
+    async fn settle(&self, lane: String, job: Claimed, attempted: Option<Attempted>) {
+        let now = self.clock.now();
+        let (verdict, record) = match attempted {
+            Some(attempted) => (attempted.verdict, Some(attempted.record)),
+            None => (Verdict::PutOff { until: now.plus(PANIC_WAIT) }, None),
+        };
+        let (fate, failed) = match verdict {
+            Verdict::Delivered => (Fate::Delivered, false),
+            Verdict::Failed => (Fate::Failed, false),
+            Verdict::PutOff { until } => (Fate::Retry(until), false),
+            Verdict::Deferred { not_before } => {
+                let next = self.config.schedule.next(job.failures, now, not_before);
+                (next.map_or(Fate::Failed, Fate::Retry), true)
+            }
+        };
+        let id = job.id;
+        let settled = self.db.write_behind(move |tx| {
+            if !store::jobs::is_held(tx, &job)? {
+                return Ok(None);
+            }
+            match fate {
+                Fate::Delivered | Fate::Failed => store::jobs::delete(tx, job.id)?,
+                Fate::Retry(at) => store::jobs::put_back(tx, job.id, at, failed)?,
+            }
+            Ok(Some(record.map_or(Ok(None), |record| record(tx, fate))?))
+        });
+        match settled.await {
+            Ok(Some(after)) => {
+                after.into_iter().for_each(|act| act());
+                if let Fate::Retry(at) = fate {
+                    self.jobs.wake(lane, at);
+                }
+            }
+            Ok(None) => tracing::warn!(job = id, "an attempt outlived its lease and was not recorded"),
+            Err(error) => tracing::warn!(job = id, %error, "an attempt could not be recorded; it will be made again"),
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Address lists (RFC 5322 §3.4): which mailboxes a From or To field names, and by what display names.
+//!
+//! Only what stands in the field as an address is one; an encoded word is a name, whatever it decodes to.
+
+use super::NamedAddress;
+use super::words;
+
+/// Appends the mailboxes that `raw` names to `out`, at most until `out` holds `limit`; `false` if there were more.
+pub fn parse(raw: &[u8], limit: usize, out: &mut Vec<NamedAddress>) -> bool {
+    let mut list = List {
+        out,
+        limit,
+        complete: true,
+        item: Item::default(),
+        open_quote: false,
+        open_comment: false,
+        open_angle: false,
+    };
+    let mut rest = raw;
+    while !rest.is_empty() && list.complete {
+        rest = list.token(rest);
+    }
+    list.end_item();
+    list.complete
+}
+
+/// One mailbox as far as it is read.
+#[derive(Default)]
+struct Item<'x> {
+    /// Words of the display name, or of an address without angle brackets.
+    tokens: Vec<Token<'x>>,
+    angle: Option<&'x [u8]>,
+    comment: Option<&'x [u8]>,
+    blank_before: bool,
+}
+
+struct Token<'x> {
+    raw: &'x [u8],
+    /// Whether it follows the token before it without a blank.
+    attached: bool,
+}
+
+struct List<'x, 'o> {
+    out: &'o mut Vec<NamedAddress>,
+    limit: usize,
+    complete: bool,
+    item: Item<'x>,
+    /// A quote or comment that nothing closes was met: its sign is text from there on. This keeps the time linear.
+    open_quote: bool,
+    open_comment: bool,
+    open_angle: bool,
+}
+
+impl<'x> List<'x, '_> {
+    /// Takes one token from the beginning of `raw` and gives back what follows it.
+    fn token(&mut self, raw: &'x [u8]) -> &'x [u8] {
+        let Some((first, tail)) = raw.split_first() else { return raw };
+        match first {
+            blank if blank.is_ascii_whitespace() => self.item.blank_before = true,
+            b',' | b';' => self.end_item(),
+            b':' => self.item = Item::default(), // what stood before was the name of a group
+            b'<' => {
+                if self.item.angle.is_some() {
+                    self.end_item();
+                }
+                let end = self.end_of_angle(tail);
+                self.item.angle = tail.get(..end);
+                return tail.get(end + 1..).unwrap_or_default();
+            }
+            b'"' if !self.open_quote => match end_of_quote(tail) {
+                Some(end) => return self.push(raw, end + 2),
+                None => self.open_quote = true,
+            },
+            b'(' if !self.open_comment => match end_of_comment(tail) {
+                Some(end) => {
+                    self.item.comment = tail.get(..end);
+                    self.item.blank_before = true;
+                    return tail.get(end + 1..).unwrap_or_default();
+                }
+                None => self.open_comment = true,
+            },
+            b'=' if raw.starts_with(b"=?") => match words::word(raw.get(..raw.len().min(1000)).unwrap_or(raw)) {
+                Some(word) => return self.push(raw, word.length),
+                None => return self.push(raw, 2),
+            },
+            b'[' => {
+                let literal = memchr::memchr2(b']', b'\n', tail.get(..tail.len().min(100)).unwrap_or(tail));
+                return self.push(raw, literal.map_or(1, |end| end + 2));
+            }
+            b'>' | b')' | b'"' | b'(' => {}
+            _ => {
+                let special = |byte: &u8| byte.is_ascii_whitespace() || b",;:<>\"()[".contains(byte);
+                return self.push(raw, raw.iter().position(special).unwrap_or(raw.len()));
+            }
+        }
+        tail
+    }
+
+    fn push(&mut self, raw: &'x [u8], length: usize) -> &'x [u8] {
+        // At least one byte is taken, or the loop over the list would not end.
+        let (token, rest) = raw.split_at_checked(length.max(1)).unwrap_or((raw, &[]));
+        let attached = !self.item.blank_before && !self.item.tokens.is_empty();
+        self.item.tokens.push(Token { raw: token, attached });
+        self.item.blank_before = false;
+        rest
+    }
+
+    fn end_of_angle(&mut self, tail: &[u8]) -> usize {
+        let mut quoted = false;
+        let mut escaped = false;
+        let mut closes = |byte: &u8| {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = quoted,
+                b'"' => quoted = !quoted,
+                b'>' => return !quoted,
+                _ => {}
+            }
+            false
+        };
+        let end = if self.open_angle { None } else { tail.iter().position(&mut closes) };
+        // A quote that nothing closes hides no bracket.
+        let end = end.or_else(|| {
+            self.open_angle = true;
+            memchr::memchr(b'>', tail)
+        });
+        end.unwrap_or(tail.len())
+    }
+
+    fn end_item(&mut self) {
+        let item = std::mem::take(&mut self.item);
+        if let Some(angle) = item.angle {
+            if let Some(address) = normalise(angle) {
+                let name = name_of(item.tokens.iter()).or_else(|| item.comment.map(words::decode_text));
+                self.add(address, name);
+            }
+            return;
+        }
+        // Without brackets: a run of attached tokens that reads as an address is one, the rest is its name.
+        let mut addresses = Vec::new();
+        let mut names = Vec::new();
+        for run in item.tokens.chunk_by(|_, next| next.attached) {
+            let joined: Vec<u8> = run.iter().flat_map(|token| token.raw).copied().collect();
+            let encoded = run.iter().any(|token| token.raw.starts_with(b"=?"));
+            match normalise(&joined).filter(|_| !encoded) {
+                Some(address) => addresses.push(address),
+                None => names.extend(run),
+            }
+        }
+        let name = name_of(names.into_iter()).or_else(|| item.comment.map(words::decode_text));
+        // Several addresses without a comma between them share no name.
+        let mut name = name.filter(|_| addresses.len() == 1);
+        for address in addresses {
+            self.add(address, name.take());
+        }
+    }
+
+    fn add(&mut self, address: String, name: Option<String>) {
+        if self.out.len() >= self.limit {
+            self.complete = false;
+            return;
+        }
+        let name = name.filter(|name| !name.is_empty());
+        self.out.push(NamedAddress { address, name });
+    }
+}
+
+fn end_of_quote(tail: &[u8]) -> Option<usize> {
+    let mut escaped = false;
+    tail.iter().position(|byte| {
+        let ends = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        ends
+    })
+}
+
+fn end_of_comment(tail: &[u8]) -> Option<usize> {
+    let mut depth = 1_usize;
+    let mut escaped = false;
+    tail.iter().position(|byte| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'(' => depth += 1,
+            b')' => depth -= 1,
+            _ => {}
+        }
+        depth == 0
+    })
+}
+
+fn name_of<'t, 'x: 't>(tokens: impl Iterator<Item = &'t Token<'x>>) -> Option<String> {
+    let mut phrase = Vec::new();
+    for token in tokens {
+        if !phrase.is_empty() && !token.attached {
+            phrase.push(b' ');
+        }
+        match token.raw {
+            [b'"', quoted @ .., b'"'] => push_unquoted(quoted, &mut phrase),
+            raw => phrase.extend_from_slice(raw),
+        }
+    }
+    let name = words::decode_text(&phrase);
+    (!name.is_empty()).then_some(name)
+}
+
+fn push_unquoted(quoted: &[u8], out: &mut Vec<u8>) {
+    let mut escaped = false;
+    for byte in quoted {
+        if *byte == b'\\' && !escaped {
+            escaped = true;
+        } else {
+            escaped = false;
+            out.push(*byte);
+        }
+    }
+}
+
+/// `local@domain` with the domain as A-labels in lower case, or `None` if this is no address.
+fn normalise(raw: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(raw.trim_ascii()).ok()?;
+    // RFC 5322 §4.4: a source route is ignored.
+    let text = if text.starts_with('@') { text.split_once(':')?.1 } else { text };
+    let (local, domain) = text.rsplit_once('@')?;
+    let quoted = local.len() > 2
+        && local.starts_with('"')
+        && end_of_quote(local.as_bytes().get(1..)?) == Some(local.len() - 2);
+    let plain = |c: char| !c.is_control() && !c.is_whitespace() && !"()<>[]:;@\\,\"".contains(c);
+    if local.is_empty() || local.len() > 255 || local.chars().any(char::is_control) {
+        return None;
+    }
+    if !quoted && (!local.chars().all(plain) || (local.contains("=?") && local.contains("?="))) {
+        return None;
+    }
+    Some(format!("{local}@{}", normal_domain(domain)?))
+}
+
+fn normal_domain(domain: &str) -> Option<String> {
+    if let Some(literal) = domain.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let fits =
+            !literal.is_empty() && literal.bytes().all(|byte| byte.is_ascii_hexdigit() || b".:IPv".contains(&byte));
+        return fits.then(|| domain.to_owned());
+    }
+    let domain = domain.strip_suffix('.').unwrap_or(domain);
+    let ascii = if domain.is_ascii() { domain.to_ascii_lowercase() } else { idna::domain_to_ascii(domain).ok()? };
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    (ascii.len() <= 253 && ascii.split('.').all(label)).then_some(ascii)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(raw: &str) -> Vec<(String, Option<String>)> {
+        let mut out = Vec::new();
+        parse(raw.as_bytes(), 100, &mut out);
+        out.into_iter().map(|named| (named.address, named.name)).collect()
+    }
+
+    fn one(raw: &str, address: &str, name: Option<&str>) {
+        assert_eq!(read(raw), [(address.to_owned(), name.map(str::to_owned))], "{raw}");
+    }
+
+    #[test]
+    fn mailboxes_are_read_in_every_form_senders_write() {
+        one("ada@Example.COM", "ada@example.com", None);
+        one("Ada Lovelace <ada@example.com>", "ada@example.com", Some("Ada Lovelace"));
+        one("\"Lovelace, \\\"Ada\\\"\" <ada@example.com>", "ada@example.com", Some("Lovelace, \"Ada\""));
+        one("ada@example.com (Ada Lovelace)", "ada@example.com", Some("Ada Lovelace"));
+        one("Ada (the (first)) Lovelace<ada@example.com>", "ada@example.com", Some("Ada Lovelace"));
+        one("=?utf-8?Q?Doe,_J=C3=B6rg?= <j@example.com>", "j@example.com", Some("Doe, J\u{f6}rg"));
+        one("\"=?utf-8?B?w6Q=?=\" <j@example.com>", "j@example.com", Some("\u{e4}"));
+        one("ceo@bank.example <thief@example.com>", "thief@example.com", Some("ceo@bank.example"));
+        one("<@relay.example,@other.example:ada@example.com>", "ada@example.com", None);
+        one("\"ada lovelace\"@example.com", "\"ada lovelace\"@example.com", None);
+        one("Ada <ada@b\u{fc}cher.example>", "ada@xn--bcher-kva.example", Some("Ada"));
+        one("ada@[192.0.2.1]", "ada@[192.0.2.1]", None);
+        one("Ada <ada@example.com", "ada@example.com", Some("Ada"));
+        one("\"Ada <ada@example.com>", "ada@example.com", Some("Ada"));
+    }
+
+    #[test]
+    fn lists_and_groups_name_every_member() {
+        let members = read("a@x.example, Team: b@x.example, \"C\" <c@x.example>; d@x.example");
+        assert_eq!(members.len(), 4);
+        assert!(read("undisclosed-recipients:;").is_empty());
+        assert_eq!(read("a@x.example\u{c},\u{b}, b@x.example").len(), 2);
+        assert_eq!(read("<a@x.example> <b@x.example>").len(), 2);
+    }
+
+    #[test]
+    fn an_encoded_word_never_yields_an_address() {
+        assert!(read("=?utf-8?Q?ceo=40bank.example?=").is_empty());
+        assert!(read("=?utf-8?Q?ceo=40bank.example?= (Boss)").is_empty());
+        assert!(read("=?utf-8?Q?ceo?=@bank.example").is_empty());
+        assert!(read("<=?utf-8?Q?ceo=40bank.example?=>").is_empty());
+        assert!(read("<=?utf-8?Q?ceo?=@bank.example>").is_empty());
+        one(
+            "=?utf-8?Q?<ceo=40bank.example>,?= <thief@example.com>",
+            "thief@example.com",
+            Some("<ceo@bank.example>,"),
+        );
+    }
+
+    #[test]
+    fn what_is_no_address_names_nobody() {
+        for raw in [
+            "",
+            "Ada",
+            "@example.com",
+            "ada@",
+            "<ada@exa mple>",
+            "<a@b@c.example>",
+            "<ada@-.>",
+            "<a@b..c>",
+            "<a\0@b.example>",
+        ] {
+            assert!(read(raw).is_empty(), "{raw}");
+        }
+    }
+
+    #[test]
+    fn hostile_lists_take_linear_time() {
+        for unit in ["\"\\", "(", "<", "=?a?q?", "[", ",", "a@b.example,", "\"", "<\"", "<\"\\\"> "] {
+            let raw = unit.repeat(262_144 / unit.len());
+            let start = std::time::Instant::now();
+            let mut out = Vec::new();
+            parse(raw.as_bytes(), 1000, &mut out);
+            assert!(start.elapsed().as_millis() < 2000, "{unit}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Which parts are the text of a message and which are its attachments.
+//!
+//! A text/plain or text/html part is text unless it is disposed as an attachment, stands behind the root of a
+//! multipart/related, or has a file name and is not the first thing to read. All texts of a kind are joined in order, as
+//! mail programs show them one below the other. Everything else is an attachment; nothing is left out.
+
+use super::charset::{Charset, TextDecoder};
+use super::decode::{self, Encoding, decoded_size};
+use super::params::{self, Value};
+use super::walk::{Leaf, Parent, Reading};
+use super::{Disposition, Mail, Part, words};
+
+/// Decoded texts may take this much in any message, and twice its size in a large one; so a message costs at most
+/// three times its size even where each byte becomes a character of three.
+const MIN_TEXT_BYTES: usize = 256 * 1024;
+/// From here on the length of a decoded text is measured before memory is taken for it.
+const MEASURED: usize = 1024 * 1024;
+
+/// Reads the bodies of `leaves` into `mail`.
+pub fn read(raw: &[u8], leaves: &[Leaf<'_>], mail: &mut Mail) {
+    let mut budget = (raw.len() * 2).max(MIN_TEXT_BYTES);
+    for leaf in leaves {
+        let body = raw.get(leaf.body.clone()).unwrap_or_default();
+        if leaf.reading == Reading::Text && body.trim_ascii().is_empty() {
+            continue;
+        }
+        let part = Described::of(leaf);
+        match part.text_kind(leaf, mail.text.is_none() && mail.html.is_none()) {
+            Some(kind) => {
+                let slot = if kind == Kind::Plain { &mut mail.text } else { &mut mail.html };
+                let charset = Charset::for_label(&part.content_type.bytes("charset").unwrap_or_default());
+                let text = slot.get_or_insert_default();
+                mail.truncated |= !append(body, part.encoding, charset, text, &mut budget);
+            }
+            None => mail.attachments.push(part.into_attachment(leaf, body)),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Html,
+}
+
+/// A part with its header read.
+struct Described {
+    content_type: Value,
+    /// `type/subtype`, if the part says one that is valid.
+    mime_type: Option<String>,
+    disposition: Option<Disposition>,
+    filename: Option<String>,
+    encoding: Encoding,
+}
+
+impl Described {
+    fn of(leaf: &Leaf<'_>) -> Self {
+        let content_type = leaf.header.content_type.map(Value::parse).unwrap_or_default();
+        let disposition = leaf.header.disposition.map(Value::parse).unwrap_or_default();
+        let mime_type = match (leaf.header.content_type, leaf.parent) {
+            (None, Parent::Digest) => Some("message/rfc822".to_owned()),
+            // RFC 2045 §5.2: the type without a subtype that is still sent now and then.
+            _ if content_type.main == "text" => Some("text/plain".to_owned()),
+            _ => Some(content_type.main.clone()).filter(|main| is_type(main)),
+        };
+        Self {
+            filename: params::filename(&disposition, &content_type),
+            disposition: match disposition.main.as_str() {
+                "" => None,
+                "inline" => Some(Disposition::Inline),
+                _ => Some(Disposition::Attachment),
+            },
+            encoding: leaf.header.encoding.map_or(Encoding::Identity, transfer_encoding),
+            content_type,
+            mime_type,
+        }
+    }
+
+    /// Which text this part is, if it is one. `first_text`: no text came before it.
+    fn text_kind(&self, leaf: &Leaf<'_>, first_text: bool) -> Option<Kind> {
+        if leaf.reading == Reading::Text {
+            return Some(Kind::Plain);
+        }
+        let kind = match self.mime_type.as_deref() {
+            Some("text/plain") => Kind::Plain,
+            Some("text/html") => Kind::Html,
+            // RFC 2045 §5.2: without a (valid) type a part is plain text; but not one that is a named file.
+            None if leaf.reading == Reading::Declared && self.filename.is_none() => Kind::Plain,
+            _ => return None,
+        };
+        let attached = self.disposition == Some(Disposition::Attachment)
+            || (leaf.parent == Parent::Related && !leaf.first)
+            || (self.filename.is_some() && !(first_text && leaf.first));
+        (!attached).then_some(kind)
+    }
+
+    fn into_attachment(self, leaf: &Leaf<'_>, body: &[u8]) -> Part {
+        let content_id = leaf.header.content_id.map(words::decode_text).and_then(|id| {
+            let id = id.trim_matches(['<', '>', ' ']);
+            (!id.is_empty() && id.len() <= 998).then(|| id.to_owned())
+        });
+        let is_text = self.mime_type.as_deref().is_some_and(|main| main.starts_with("text/"));
+        let charset = self.content_type.get("charset").filter(|charset| is_text && is_token(charset));
+        Part {
+            filename: self.filename.or_else(|| usual_name(self.mime_type.as_deref()?)),
+            charset: charset.map(|charset| charset.to_ascii_lowercase()),
+            content_type: self.mime_type,
+            content_id,
+            disposition: self.disposition,
+            size: decoded_size(self.encoding, body),
+            offset: leaf.body.start as u64,
+            length: body.len() as u64,
+            encoding: self.encoding,
+        }
+    }
+}
+
+/// A name for what mail programs send without one and show under such a name.
+fn usual_name(mime_type: &str) -> Option<String> {
+    let name = match mime_type {
+        "message/rfc822" | "message/global" => "message.eml",
+        "text/calendar" | "application/ics" => "invite.ics",
+        "application/ms-tnef" | "application/vnd.ms-tnef" => "winmail.dat",
+        "image/png" => "image.png",
+        "image/jpeg" | "image/jpg" => "image.jpg",
+        "image/gif" => "image.gif",
+        "image/webp" => "image.webp",
+        "image/svg+xml" => "image.svg",
+        _ => return None,
+    };
+    Some(name.to_owned())
+}
+
+fn transfer_encoding(raw: &[u8]) -> Encoding {
+    let raw = raw.trim_ascii();
+    let word = raw.split(|byte| byte.is_ascii_whitespace() || matches!(byte, b';' | b'(')).next().unwrap_or_default();
+    Encoding::parse(&String::from_utf8_lossy(word.trim_ascii()))
+}
+
+fn is_type(main: &str) -> bool {
+    main.len() <= 255 && main.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
+}
+
+/// RFC 2045 §5.1: `token`.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&byte))
+}
+
+/// Appends a decoded text on a line of its own; `false` if it had to be cut.
+fn append(body: &[u8], encoding: Encoding, charset: Charset, text: &mut String, budget: &mut usize) -> bool {
+    if body.len() > MEASURED {
+        let mut length = 0;
+        each_piece(body, encoding, charset, |piece| {
+            length += piece.len();
+            true
+        });
+        text.reserve_exact(length.min(*budget) + 1);
+    } else {
+        text.reserve(body.len().min(*budget) + 1);
+    }
+    if !text.is_empty() && !body.is_empty() {
+        text.push('\n');
+    }
+    let start = text.len();
+    let mut after_cr = false;
+    let mut fits = true;
+    let whole = each_piece(body, encoding, charset, |piece| {
+        let room = *budget + start - text.len();
+        fits = push_lines(piece, &mut after_cr, room, text);
+        fits
+    });
+    *budget -= text.len() - start;
+    // The line break that ends the last line belongs to the wire, in a multipart as in a simple message.
+    while text.len() > start && text.ends_with('\n') {
+        text.pop();
+    }
+    fits && whole
+}
+
+/// Hands the decoded text on piece by piece; `false` if a piece was refused or the charset's decoder cut the text.
+fn each_piece(body: &[u8], encoding: Encoding, charset: Charset, mut each: impl FnMut(&str) -> bool) -> bool {
+    if encoding == Encoding::Identity
+        && charset.is_utf_8()
+        && let Ok(text) = std::str::from_utf8(body)
+    {
+        return each(text.strip_prefix('\u{feff}').unwrap_or(text));
+    }
+    let mut decoder = TextDecoder::new(charset);
+    let mut piece = String::new();
+    let mut wanted = true;
+    decode::in_pieces(encoding, body, |bytes| {
+        piece.clear();
+        decoder.feed(bytes, &mut piece);
+        wanted = each(&piece);
+        wanted
+    });
+    if wanted {
+        piece.clear();
+        decoder.finish(&mut piece);
+        wanted = each(&piece);
+    }
+    wanted && !decoder.cut
+}
+
+/// Appends `piece` with every line break as `\n`, at most `room` bytes; `false` if it did not fit.
+fn push_lines(piece: &str, after_cr: &mut bool, room: usize, text: &mut String) -> bool {
+    let mut end = piece.len().min(room);
+    while !piece.is_char_boundary(end) {
+        end -= 1;
+    }
+    let fits = end == piece.len();
+    let mut rest = piece.get(..end).unwrap_or_default();
+    if *after_cr && !rest.is_empty() {
+        rest = rest.strip_prefix('\n').unwrap_or(rest);
+        *after_cr = false;
+    }
+    while let Some((line, after)) = rest.split_once('\r') {
+        text.push_str(line);
+        text.push('\n');
+        *after_cr = after.is_empty();
+        rest = after.strip_prefix('\n').unwrap_or(after);
+    }
+    text.push_str(rest);
+    fits
+}

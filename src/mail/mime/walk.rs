@@ -1,0 +1,271 @@
+//! The structure of a message (RFC 2046 §5.1): one pass over the raw bytes, no recursion, no copies.
+//!
+//! A nested message is a leaf like any other, so depth comes from multiparts alone. The limits hold here, before
+//! anything of a part is decoded.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use memchr::memmem;
+
+use super::Limits;
+use super::header::{Field, Fields};
+use super::params::Value;
+
+/// Longer delimiter lines are text (RFC 2046 §5.1.1 allows a boundary of 70 characters).
+const MAX_DELIMITER: usize = 300;
+
+/// What a multipart means for its children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parent {
+    /// The part is the message itself.
+    Root,
+    /// RFC 2046 §5.1.4.
+    Alternative,
+    /// RFC 2387.
+    Related,
+    /// RFC 2046 §5.1.5: children are messages unless they say otherwise.
+    Digest,
+    /// `multipart/mixed` and all others, which are treated as it (RFC 2046 §5.1.7).
+    Mixed,
+}
+
+/// The fields of a part that say what it is, as they stand.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PartHeader<'x> {
+    pub content_type: Option<&'x [u8]>,
+    pub disposition: Option<&'x [u8]>,
+    pub encoding: Option<&'x [u8]>,
+    pub content_id: Option<&'x [u8]>,
+}
+
+impl<'x> PartHeader<'x> {
+    /// Takes the field if it is one of those; of two with one name the first counts.
+    fn take(&mut self, field: &Field<'x>) {
+        let slot = match field.name.len() {
+            12 if field.is("Content-Type") => &mut self.content_type,
+            19 if field.is("Content-Disposition") => &mut self.disposition,
+            25 if field.is("Content-Transfer-Encoding") => &mut self.encoding,
+            10 if field.is("Content-ID") => &mut self.content_id,
+            _ => return,
+        };
+        slot.get_or_insert(field.value);
+    }
+}
+
+/// A part without children.
+#[derive(Debug)]
+pub struct Leaf<'x> {
+    pub header: PartHeader<'x>,
+    /// Where its body stands in the raw message.
+    pub body: Range<usize>,
+    pub parent: Parent,
+    /// Whether it is the first child of its parent.
+    pub first: bool,
+    pub reading: Reading,
+}
+
+/// How a leaf is to be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// As its header says.
+    Declared,
+    /// A multipart in which no delimiter came, or that names none: text for its reader.
+    Text,
+    /// A multipart that was not opened because of a limit.
+    Unopened,
+}
+
+/// The leaves of a message in order.
+#[derive(Debug, Default)]
+pub struct Structure<'x> {
+    pub leaves: Vec<Leaf<'x>>,
+    /// Where the body of the message begins.
+    pub body_offset: usize,
+    /// Whether the header of the message went past a limit.
+    pub header_truncated: bool,
+    /// Whether a limit ended the walk early.
+    pub truncated: bool,
+}
+
+struct Open<'x> {
+    boundary: Vec<u8>,
+    kind: Parent,
+    header: PartHeader<'x>,
+    body: usize,
+    parent: Parent,
+    first: bool,
+    children: usize,
+}
+
+struct Delimiter {
+    line: Range<usize>,
+    level: usize,
+    closing: bool,
+}
+
+/// Walks over the whole message; `top` sees every field of its header.
+pub fn walk<'x>(raw: &'x [u8], limits: &Limits, mut top: impl FnMut(&Field<'x>)) -> Structure<'x> {
+    let mut walk =
+        Walk { raw, limits, stack: Vec::new(), levels: HashMap::new(), out: Structure::default(), parts: 0 };
+    let mut at = 0;
+    loop {
+        walk.parts += 1;
+        if walk.parts > limits.max_parts {
+            walk.out.truncated = true;
+            break;
+        }
+        let leaf = walk.begin(at, &mut top);
+        match walk.next_part(leaf) {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    walk.out
+}
+
+struct Walk<'x, 'l> {
+    raw: &'x [u8],
+    limits: &'l Limits,
+    stack: Vec<Open<'x>>,
+    /// Which open multipart a boundary belongs to.
+    levels: HashMap<Vec<u8>, usize>,
+    out: Structure<'x>,
+    parts: usize,
+}
+
+impl<'x> Walk<'x, '_> {
+    /// Reads the header of the part at `at`. A multipart is opened; anything else is a leaf whose end is not known yet.
+    fn begin(&mut self, at: usize, top: &mut impl FnMut(&Field<'x>)) -> (usize, Option<Leaf<'x>>) {
+        let mut header = PartHeader::default();
+        let mut fields = Fields::new(self.raw, at, self.limits);
+        let root = self.parts == 1;
+        while let Some(field) = fields.next(|line| delimiter(&self.levels, line).is_some()) {
+            header.take(&field);
+            if root {
+                top(&field);
+            }
+        }
+        let body = fields.body_offset();
+        self.out.truncated |= fields.truncated;
+        if root {
+            self.out.body_offset = body;
+            self.out.header_truncated = fields.truncated;
+        }
+        let (parent, first) = match self.stack.last_mut() {
+            Some(open) => {
+                open.children += 1;
+                (open.kind, open.children == 1)
+            }
+            None => (Parent::Root, true),
+        };
+        let mut reading = Reading::Declared;
+        if let Some(content_type) = header.content_type.filter(|raw| is_multipart(raw)) {
+            let content_type = Value::parse(content_type);
+            reading = Reading::Text;
+            // Inside itself a boundary cannot be told apart: its parts become those of the outer multipart.
+            if let Some(boundary) = boundary(&content_type).filter(|boundary| !self.levels.contains_key(boundary)) {
+                if self.stack.len() < self.limits.max_depth {
+                    self.levels.insert(boundary.clone(), self.stack.len());
+                    let kind = kind(&content_type.main);
+                    self.stack.push(Open { boundary, kind, header, body, parent, first, children: 0 });
+                    return (body, None);
+                }
+                self.out.truncated = true;
+                reading = Reading::Unopened;
+            }
+        }
+        (body, Some(Leaf { header, body: body..body, parent, first, reading }))
+    }
+
+    /// Goes to the next delimiter that begins a part, closing what ends before it; `None` at the end of the message.
+    fn next_part(&mut self, (body, mut leaf): (usize, Option<Leaf<'x>>)) -> Option<usize> {
+        let mut at = body;
+        loop {
+            let found = self.find_delimiter(at);
+            let end = found.as_ref().map_or(self.raw.len(), |found| self.before_line_break(found.line.start));
+            if let Some(mut leaf) = leaf.take() {
+                leaf.body.end = end.max(leaf.body.start);
+                self.out.leaves.push(leaf);
+            }
+            let Some(found) = found else {
+                self.close_above(0, end);
+                return None;
+            };
+            self.close_above(found.level + 1, end);
+            if !found.closing {
+                return Some(found.line.end);
+            }
+            if let Some(open) = self.stack.last_mut() {
+                open.children = open.children.max(1); // it was delimited, if only to its end
+            }
+            self.close_above(found.level, end);
+            at = found.line.end;
+        }
+    }
+
+    /// Closes the open multiparts from `level` on. One in which no delimiter came is text for its reader.
+    fn close_above(&mut self, level: usize, end: usize) {
+        while self.stack.len() > level {
+            let Some(open) = self.stack.pop() else { return };
+            self.levels.remove(&open.boundary);
+            if open.children == 0 {
+                let Open { header, body, parent, first, .. } = open;
+                let body = body..end.max(body);
+                self.out.leaves.push(Leaf { header, body, parent, first, reading: Reading::Text });
+            }
+        }
+    }
+
+    /// The next delimiter line at or after `at`, which is the beginning of a line.
+    fn find_delimiter(&self, mut at: usize) -> Option<Delimiter> {
+        if self.levels.is_empty() {
+            return None;
+        }
+        loop {
+            let rest = self.raw.get(at..)?;
+            let start = if rest.starts_with(b"--") { at } else { at + memmem::find(rest, b"\n--")? + 1 };
+            let rest = self.raw.get(start..)?;
+            let length = memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
+            if let Some((level, closing)) = delimiter(&self.levels, rest.get(..length).unwrap_or_default()) {
+                return Some(Delimiter { line: start..start + length, level, closing });
+            }
+            at = start + length;
+        }
+    }
+
+    /// RFC 2046 §5.1.1: the line break before a delimiter belongs to the delimiter.
+    fn before_line_break(&self, at: usize) -> usize {
+        let before = self.raw.get(..at).unwrap_or_default();
+        let before = before.strip_suffix(b"\n").map_or(before, |line| line.strip_suffix(b"\r").unwrap_or(line));
+        before.len()
+    }
+}
+
+/// The level whose delimiter `line` is, and whether it is the last one.
+fn delimiter(levels: &HashMap<Vec<u8>, usize>, line: &[u8]) -> Option<(usize, bool)> {
+    if levels.is_empty() || line.len() > MAX_DELIMITER {
+        return None;
+    }
+    let line = line.strip_prefix(b"--")?.trim_ascii_end();
+    let open = levels.get(line).map(|level| (*level, false));
+    open.or_else(|| levels.get(line.strip_suffix(b"--")?).map(|level| (*level, true)))
+}
+
+fn is_multipart(raw: &[u8]) -> bool {
+    raw.trim_ascii_start().get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"))
+}
+
+fn boundary(content_type: &Value) -> Option<Vec<u8>> {
+    let boundary = content_type.bytes("boundary")?.trim_ascii_end().to_vec();
+    (!boundary.is_empty() && boundary.len() < MAX_DELIMITER - 6).then_some(boundary)
+}
+
+fn kind(main: &str) -> Parent {
+    match main {
+        "multipart/alternative" => Parent::Alternative,
+        "multipart/related" => Parent::Related,
+        "multipart/digest" => Parent::Digest,
+        _ => Parent::Mixed,
+    }
+}

@@ -1,0 +1,176 @@
+//! Header text: unfolding and encoded words (RFC 2047), read as generously as senders write them.
+//!
+//! The text that comes out holds no control character: line breaks, NUL and their like become blanks.
+
+use std::borrow::Cow;
+
+use memchr::memmem;
+
+use super::charset::Charset;
+use super::decode::{self, Encoding, hex};
+
+/// The text of an unstructured field, a phrase or a comment.
+pub fn decode_text(raw: &[u8]) -> String {
+    let raw = raw.trim_ascii();
+    let mut out = String::with_capacity(raw.len());
+    if memmem::find(raw, b"=?").is_none() {
+        push_clean(&String::from_utf8_lossy(raw), &mut out);
+    } else {
+        decode_words(raw, &mut out);
+    }
+    match out.trim() {
+        trimmed if trimmed.len() == out.len() => out,
+        trimmed => trimmed.to_owned(),
+    }
+}
+
+/// One encoded word at the beginning of `raw`.
+pub struct Word<'x> {
+    charset: &'x [u8],
+    bytes: Vec<u8>,
+    /// How many bytes of `raw` it takes.
+    pub length: usize,
+}
+
+/// The encoded word that `raw` begins with.
+///
+/// Blanks inside a word and words longer than 75 characters are let pass, as everybody does.
+pub fn word(raw: &[u8]) -> Option<Word<'_>> {
+    let inner = raw.strip_prefix(b"=?")?;
+    let charset_end = memchr::memchr(b'?', inner.get(..inner.len().min(80))?)?;
+    let (charset, rest) = inner.split_at_checked(charset_end)?;
+    if charset.is_empty() || !charset.iter().all(u8::is_ascii_graphic) {
+        return None;
+    }
+    let [b'?', kind, b'?', text @ ..] = rest else { return None };
+    let quoted = match kind {
+        b'q' | b'Q' => true,
+        b'b' | b'B' => false,
+        _ => return None,
+    };
+    let end = memmem::find(text, b"?=")?;
+    let text_of_word = text.get(..end)?;
+    let bytes = if quoted { decode_q(text_of_word) } else { decode::decode_part(Encoding::Base64, text_of_word) };
+    // RFC 2231 §5: a language may follow the charset.
+    let charset = charset.split(|byte| *byte == b'*').next().unwrap_or_default();
+    Some(Word { charset, bytes, length: raw.len() - text.len() + end + 2 })
+}
+
+fn decode_q(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((byte, tail)) = rest.split_first() {
+        rest = tail;
+        match (byte, tail) {
+            (b'_', _) => out.push(b' '),
+            (b'=', [high, low, after @ ..]) => {
+                if let (Some(high), Some(low)) = (hex(*high), hex(*low)) {
+                    out.push(high << 4 | low);
+                    rest = after;
+                } else {
+                    out.push(b'=');
+                }
+            }
+            (b'\r' | b'\n', _) => {}
+            _ => out.push(*byte),
+        }
+    }
+    out
+}
+
+/// Adjacent words of one charset are joined before their bytes become characters: many senders split a character
+/// between two words, against RFC 2047 §5 (3).
+fn decode_words(raw: &[u8], out: &mut String) {
+    let mut pending: Option<(&[u8], Vec<u8>)> = None;
+    let mut text_from = 0;
+    let mut at = 0;
+    // Behind the last terminator there is no word; so the search for one is never in vain and the loop stays linear.
+    let last = memmem::rfind(raw, b"?=").unwrap_or(0);
+    while let Some(found) = raw.get(at..last).and_then(|rest| memmem::find(rest, b"=?")) {
+        let start = at + found;
+        let Some(word) = raw.get(start..).and_then(word) else {
+            at = start + 2;
+            continue;
+        };
+        let between = raw.get(text_from..start).unwrap_or_default();
+        let joins = pending.is_some() && between.iter().all(u8::is_ascii_whitespace);
+        if !joins {
+            flush(&mut pending, out);
+            push_clean(&String::from_utf8_lossy(between), out);
+        }
+        match &mut pending {
+            Some((charset, bytes)) if charset.eq_ignore_ascii_case(word.charset) => bytes.extend(word.bytes),
+            _ => {
+                flush(&mut pending, out);
+                pending = Some((word.charset, word.bytes));
+            }
+        }
+        at = start + word.length;
+        text_from = at;
+    }
+    flush(&mut pending, out);
+    push_clean(&String::from_utf8_lossy(raw.get(text_from..).unwrap_or_default()), out);
+}
+
+fn flush(pending: &mut Option<(&[u8], Vec<u8>)>, out: &mut String) {
+    if let Some((charset, bytes)) = pending.take() {
+        push_clean(&Charset::for_label(charset).decode(&bytes), out);
+    }
+}
+
+/// Appends `text` unfolded (RFC 5322 §2.2.3) and without control characters.
+fn push_clean(text: &str, out: &mut String) {
+    if !text.chars().any(is_unfit) {
+        out.push_str(text);
+        return;
+    }
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\r' | '\n' if matches!(chars.peek(), Some('\r' | '\n' | ' ' | '\t')) => {}
+            c if is_unfit(c) => out.push(' '),
+            c => out.push(c),
+        }
+    }
+}
+
+fn is_unfit(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// The value without the line breaks of its folding.
+pub fn unfold(raw: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr2(b'\r', b'\n', raw).is_none() {
+        return Cow::Borrowed(raw);
+    }
+    Cow::Owned(raw.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encoded_words_are_read_as_rfc_2047_shows() {
+        for (raw, text) in [
+            ("=?US-ASCII?Q?Keith_Moore?=", "Keith Moore"),
+            ("(=?ISO-8859-1?Q?a?=)", "(a)"),
+            ("(=?ISO-8859-1?Q?a?= b)", "(a b)"),
+            ("(=?ISO-8859-1?Q?a?= =?ISO-8859-1?Q?b?=)", "(ab)"),
+            ("(=?ISO-8859-1?Q?a?=\r\n    =?ISO-8859-1?Q?b?=)", "(ab)"),
+            ("(=?ISO-8859-1?Q?a_b?=)", "(a b)"),
+            ("(=?ISO-8859-1?Q?a?= =?ISO-8859-2?Q?_b?=)", "(a b)"),
+            ("=?US-ASCII*EN?Q?Keith?= Moore", "Keith Moore"),
+            ("=?utf-8?B?w6Q=?= =?utf-8?B?w6Q=?=", "\u{e4}\u{e4}"),
+            ("=?utf-8?B?w?= =?UTF-8?B?w6Q=?=", "\u{e4}"),
+            ("=?utf-8?Q?=C3?= =?UTF-8?Q?=A4?=", "\u{e4}"),
+            ("a=?utf-8?Q?b?=c", "abc"),
+            ("=?utf-8?Q?What??=", "What?"),
+            ("=?utf-8?X?no?= =?utf-8?Q?open", "=?utf-8?X?no?= =?utf-8?Q?open"),
+            ("=?utf-8?Q?a=0D=0ABcc:_x=00y?=", "a Bcc: x y"),
+            ("folded\r\n\ttext\0", "folded text"),
+        ] {
+            assert_eq!(decode_text(raw.as_bytes()), text, "{raw}");
+        }
+    }
+}

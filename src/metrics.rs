@@ -1,0 +1,84 @@
+//! Counters of what the server did, in the text format of Prometheus.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($name:ident = $metric:literal, $help:literal;)*) => {
+        /// What is counted since the start.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Counter {
+            $(#[doc = $help] $name,)*
+        }
+
+        const COUNTERS: &[(Counter, &str, &str)] = &[$((Counter::$name, $metric, $help),)*];
+    };
+}
+
+counters! {
+    SessionsOpened = "mailkite_smtp_sessions_total", "SMTP sessions opened.";
+    SessionsRefused = "mailkite_smtp_sessions_refused_total", "SMTP connections refused by a cap.";
+    MessagesAccepted = "mailkite_messages_accepted_total", "SMTP transactions answered 250 after the data.";
+    RefusedRelay = "mailkite_recipients_refused_relay_total", "Recipients refused: not one of our domains.";
+    RefusedUnknown = "mailkite_recipients_refused_unknown_total", "Recipients refused: no route matches.";
+    RefusedBareLine = "mailkite_messages_refused_bare_newline_total", "Messages refused for a bare CR or LF.";
+    RefusedTooLarge = "mailkite_messages_refused_too_large_total", "Messages refused for their size.";
+    RefusedLoop = "mailkite_messages_refused_loop_total", "Messages refused because they go round in a loop.";
+    RefusedStorageFull = "mailkite_messages_refused_storage_full_total", "Messages refused because the disk is full.";
+    RefusedStorage = "mailkite_messages_refused_storage_total", "Messages refused because storage failed or was slow.";
+    WebhooksDelivered = "mailkite_webhook_attempts_delivered_total", "Webhook attempts that succeeded.";
+    WebhooksRejected = "mailkite_webhook_attempts_failed_total", "Webhook attempts that failed.";
+}
+
+/// The counters; shared by `Arc`.
+#[derive(Debug)]
+pub struct Metrics {
+    counts: Vec<AtomicU64>,
+    sessions: AtomicU64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { counts: COUNTERS.iter().map(|_| AtomicU64::new(0)).collect(), sessions: AtomicU64::new(0) }
+    }
+}
+
+impl Metrics {
+    /// Counts one.
+    pub fn add(&self, counter: Counter) {
+        if let Some(count) = self.counts.get(counter as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many were counted.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.counts.get(counter as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Sets how many SMTP sessions are open.
+    pub fn set_sessions(&self, open: usize) {
+        self.sessions.store(open as u64, Ordering::Relaxed);
+    }
+
+    /// The text format of Prometheus; `commits` are the database's commits and how many of them were fsynced.
+    pub fn render(&self, commits: (u64, u64)) -> String {
+        let mut text = String::with_capacity(4096);
+        let mut line = |kind: &str, name: &str, help: &str, value: u64| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+        };
+        for (counter, name, help) in COUNTERS {
+            line("counter", name, help, self.get(*counter));
+        }
+        line(
+            "gauge",
+            "mailkite_smtp_sessions",
+            "SMTP sessions that are open.",
+            self.sessions.load(Ordering::Relaxed),
+        );
+        line("counter", "mailkite_commits_total", "Commits of the database.", commits.0);
+        line("counter", "mailkite_commits_fsynced_total", "Commits of the database that were fsynced.", commits.1);
+        text
+    }
+}

@@ -1,0 +1,264 @@
+//! One command line to a [`Command`] (RFC 5321 §4.1.1), strictly.
+//!
+//! Ours rather than a library's, because what it refuses is policy: `<postmaster>` is not `<>`, a quoted local part
+//! is never split at another @, an overflowing SIZE is too large and never small.
+
+use crate::mail::address::{AddressError, ForwardPath, Mailbox, ReversePath};
+use crate::mail::reply::Reply;
+
+/// RFC 5321 §4.5.3.1.3.
+const MAX_PATH: usize = 1024;
+
+/// A command with its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// EHLO with the client's name.
+    Ehlo(String),
+    /// HELO with the client's name.
+    Helo(String),
+    /// MAIL.
+    Mail(MailArguments),
+    /// RCPT.
+    Rcpt(ForwardPath),
+    /// DATA.
+    Data,
+    /// RSET.
+    Rset,
+    /// NOOP.
+    Noop,
+    /// VRFY.
+    Vrfy,
+    /// HELP.
+    Help,
+    /// STARTTLS.
+    StartTls,
+    /// QUIT.
+    Quit,
+}
+
+/// What MAIL says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailArguments {
+    /// Who gets a bounce.
+    pub reverse_path: ReversePath,
+    /// RFC 1870; saturated when it overflows.
+    pub size: Option<u64>,
+    /// RFC 6152.
+    pub eight_bit: bool,
+    /// RFC 6531.
+    pub smtputf8: bool,
+}
+
+/// Why a line is no command that is carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is answered, and the session goes on.
+    Reply(Reply),
+    /// It is answered and the connection closed: what follows cannot be SMTP.
+    Close(Reply),
+}
+
+impl From<Reply> for Refusal {
+    fn from(reply: Reply) -> Self {
+        Self::Reply(reply)
+    }
+}
+
+/// Parses a line without its CRLF.
+///
+/// # Errors
+/// The reply it is refused with.
+pub fn parse(line: &[u8]) -> Result<Command, Refusal> {
+    let text = std::str::from_utf8(line).map_err(|_| Reply::BAD_SYNTAX)?;
+    if text.chars().any(|c| c.is_control() && c != '\t') {
+        return Err(Reply::BAD_SYNTAX.into());
+    }
+    let (verb, rest) = text.split_once([' ', '\t']).unwrap_or((text, ""));
+    let rest = rest.trim_matches([' ', '\t']);
+    match verb.to_ascii_uppercase().as_str() {
+        "EHLO" => Ok(Command::Ehlo(client_name(rest)?)),
+        "HELO" => Ok(Command::Helo(client_name(rest)?)),
+        "MAIL" => mail(rest).map(Command::Mail).map_err(Refusal::Reply),
+        "RCPT" => rcpt(rest).map(Command::Rcpt).map_err(Refusal::Reply),
+        "DATA" => bare(rest, Command::Data),
+        "RSET" => bare(rest, Command::Rset),
+        "QUIT" => bare(rest, Command::Quit),
+        "STARTTLS" => bare(rest, Command::StartTls),
+        "NOOP" => Ok(Command::Noop),
+        "HELP" => Ok(Command::Help),
+        "VRFY" if rest.is_empty() => Err(Reply::BAD_SYNTAX.into()),
+        "VRFY" => Ok(Command::Vrfy),
+        "EXPN" | "AUTH" | "ETRN" | "TURN" | "SEND" | "SOML" | "SAML" => Err(Reply::NOT_IMPLEMENTED.into()),
+        // CHUNKING is not offered; the octets that would follow must not be read as commands.
+        "BDAT" => Err(Refusal::Close(Reply::NOT_IMPLEMENTED)),
+        "GET" | "POST" | "PUT" | "HEAD" | "DELETE" | "OPTIONS" | "CONNECT" | "TRACE" | "PATCH" | "PRI" => {
+            Err(Refusal::Close(Reply::NOT_SMTP))
+        }
+        _ => Err(Reply::UNKNOWN_COMMAND.into()),
+    }
+}
+
+fn bare(rest: &str, command: Command) -> Result<Command, Refusal> {
+    if rest.is_empty() { Ok(command) } else { Err(Reply::BAD_SYNTAX.into()) }
+}
+
+/// Who the client says it is: a domain or an address literal, but much else is met and harmless.
+fn client_name(text: &str) -> Result<String, Reply> {
+    let fits = !text.is_empty() && text.len() <= 255 && text.chars().all(|c| c.is_ascii_graphic() || !c.is_ascii());
+    if fits { Ok(text.to_owned()) } else { Err(Reply::BAD_SYNTAX) }
+}
+
+fn mail(rest: &str) -> Result<MailArguments, Reply> {
+    let (path, parameters) = split_path(rest, "FROM:")?;
+    let mut arguments =
+        MailArguments { reverse_path: ReversePath::Null, size: None, eight_bit: false, smtputf8: false };
+    let (mut size_seen, mut body_seen) = (false, false);
+    for parameter in parameters.split_ascii_whitespace() {
+        let (name, value) = parameter.split_once('=').map_or((parameter, None), |(name, value)| (name, Some(value)));
+        match (name.to_ascii_uppercase().as_str(), value) {
+            ("SIZE", Some(digits)) if !size_seen => {
+                size_seen = true;
+                arguments.size = Some(parse_size(digits)?);
+            }
+            ("BODY", Some(body)) if !body_seen => {
+                body_seen = true;
+                arguments.eight_bit = match body.to_ascii_uppercase().as_str() {
+                    "7BIT" => false,
+                    "8BITMIME" => true,
+                    _ => return Err(Reply::BAD_SYNTAX),
+                };
+            }
+            ("SMTPUTF8", None) if !arguments.smtputf8 => arguments.smtputf8 = true,
+            ("SIZE" | "BODY" | "SMTPUTF8", _) => return Err(Reply::BAD_SYNTAX),
+            _ => return Err(Reply::UNKNOWN_PARAMETER),
+        }
+    }
+    if !path.is_empty() {
+        if !path.is_ascii() && !arguments.smtputf8 {
+            return Err(Reply::NEEDS_SMTPUTF8);
+        }
+        arguments.reverse_path = ReversePath::Mailbox(mailbox(path).map_err(|_| Reply::BAD_SYNTAX)?);
+    }
+    Ok(arguments)
+}
+
+/// RFC 1870 §5: up to 20 digits; what overflows is too large, never small.
+fn parse_size(digits: &str) -> Result<u64, Reply> {
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Reply::BAD_SYNTAX);
+    }
+    Ok(digits.parse().unwrap_or(u64::MAX))
+}
+
+fn rcpt(rest: &str) -> Result<ForwardPath, Reply> {
+    let (path, parameters) = split_path(rest, "TO:")?;
+    if !parameters.is_empty() {
+        return Err(Reply::UNKNOWN_PARAMETER);
+    }
+    // RFC 5321 §4.5.1: in any case, and without a domain.
+    if path.eq_ignore_ascii_case("postmaster") {
+        return Ok(ForwardPath::Postmaster);
+    }
+    match mailbox(path) {
+        Ok(mailbox) => Ok(ForwardPath::Mailbox(mailbox)),
+        // Well-formed, but no domain of ours can be meant.
+        Err(AddressError::Literal) => Err(Reply::RELAY_REFUSED),
+        Err(AddressError::Syntax | AddressError::TooLong) => Err(Reply::BAD_SYNTAX),
+    }
+}
+
+/// What stands between the angle brackets, and the parameters behind them.
+fn split_path<'l>(rest: &'l str, keyword: &str) -> Result<(&'l str, &'l str), Reply> {
+    let head = rest.get(..keyword.len()).ok_or(Reply::BAD_SYNTAX)?;
+    let body = rest.get(keyword.len()..).ok_or(Reply::BAD_SYNTAX)?;
+    // A blank behind the colon is not allowed but common.
+    let body = body.trim_start_matches(' ').strip_prefix('<');
+    let body = body.filter(|_| head.eq_ignore_ascii_case(keyword)).ok_or(Reply::BAD_SYNTAX)?;
+    let (mut quoted, mut escaped) = (false, false);
+    let end = body.char_indices().find(|(_, c)| {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '>' => return !quoted,
+            _ => {}
+        }
+        false
+    });
+    let (end, _) = end.ok_or(Reply::BAD_SYNTAX)?;
+    let (path, behind) = body.split_at_checked(end).ok_or(Reply::BAD_SYNTAX)?;
+    let behind = behind.strip_prefix('>').unwrap_or_default();
+    let separated = behind.is_empty() || behind.starts_with(' ');
+    if !separated || path.len() > MAX_PATH {
+        return Err(Reply::BAD_SYNTAX);
+    }
+    Ok((path, behind.trim_matches(' ')))
+}
+
+/// RFC 5321 §4.1.1.3 and appendix C: a source route is ignored.
+fn mailbox(path: &str) -> Result<Mailbox, AddressError> {
+    let path = if path.starts_with('@') { path.split_once(':').ok_or(AddressError::Syntax)?.1 } else { path };
+    Mailbox::parse(path)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
+
+    use super::*;
+
+    fn mail(line: &str) -> Result<MailArguments, Refusal> {
+        match parse(line.as_bytes())? {
+            Command::Mail(arguments) => Ok(arguments),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn rcpt(line: &str) -> Result<String, Refusal> {
+        match parse(line.as_bytes())? {
+            Command::Rcpt(ForwardPath::Mailbox(mailbox)) => Ok(mailbox.to_string()),
+            Command::Rcpt(ForwardPath::Postmaster) => Ok("postmaster".into()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn mail_takes_the_null_path_and_its_parameters() {
+        let null = mail("MAIL FROM:<>").unwrap();
+        assert_eq!(null.reverse_path, ReversePath::Null);
+        let full = mail("mail from:<a@b.dev> size=1000 BODY=8BITMIME SMTPUTF8").unwrap();
+        assert_eq!((full.size, full.eight_bit, full.smtputf8), (Some(1000), true, true));
+        assert_eq!(mail("MAIL FROM:<a@b.dev> SIZE=99999999999999999999999999").unwrap().size, Some(u64::MAX));
+        assert_eq!(mail("MAIL FROM:<a@b.dev> SIZE=-1"), Err(Reply::BAD_SYNTAX.into()));
+        assert_eq!(mail("MAIL FROM:<a@b.dev> RET=HDRS"), Err(Reply::UNKNOWN_PARAMETER.into()));
+        assert_eq!(mail("MAIL FROM:<\u{fc}@b.dev>"), Err(Reply::NEEDS_SMTPUTF8.into()));
+        assert_eq!(mail("MAIL FROM:<a@b.dev>SIZE=1"), Err(Reply::BAD_SYNTAX.into()));
+    }
+
+    #[test]
+    fn postmaster_is_not_the_null_path_and_the_null_path_is_no_recipient() {
+        assert_eq!(rcpt("RCPT TO:<Postmaster>").unwrap(), "postmaster");
+        assert_eq!(rcpt("RCPT TO:<>"), Err(Reply::BAD_SYNTAX.into()));
+    }
+
+    #[test]
+    fn recipients_are_never_split_at_another_at_sign() {
+        assert_eq!(rcpt("RCPT TO:<\"a@evil.example\"@inbox.test>").unwrap(), "\"a@evil.example\"@inbox.test");
+        assert_eq!(rcpt("RCPT TO:<\"a>b\"@inbox.test>").unwrap(), "\"a>b\"@inbox.test");
+        assert_eq!(rcpt("RCPT TO:<@one.example,@two.example:bob@inbox.test>").unwrap(), "bob@inbox.test");
+        assert_eq!(rcpt("RCPT TO:<bob%evil.example@inbox.test>").unwrap(), "bob%evil.example@inbox.test");
+        assert_eq!(rcpt("RCPT TO:<bob@[192.0.2.1]>"), Err(Reply::RELAY_REFUSED.into()));
+        for bad in
+            ["RCPT TO:bob@inbox.test", "RCPT TO:<bob@inbox.test", "RCPT TO:<a@b@c>", "RCPT TO:<a\u{1}@b>", "RCPT"]
+        {
+            assert_eq!(rcpt(bad), Err(Reply::BAD_SYNTAX.into()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn other_protocols_are_told_and_closed() {
+        assert_eq!(parse(b"GET / HTTP/1.1"), Err(Refusal::Close(Reply::NOT_SMTP)));
+        assert_eq!(parse(b"BDAT 10 LAST"), Err(Refusal::Close(Reply::NOT_IMPLEMENTED)));
+        assert_eq!(parse(b"HELLO"), Err(Reply::UNKNOWN_COMMAND.into()));
+    }
+}

@@ -1,0 +1,236 @@
+//! Listens, caps connections by peer and in all, reads the PROXY header, spawns sessions.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::session::{Session, Shared};
+use crate::mail::reply::Reply;
+use crate::metrics::Counter;
+
+/// How long a load balancer may take for its header.
+const PROXY_DEADLINE: Duration = Duration::from_secs(10);
+/// The longest PROXY header that is read: version 2 with its extensions.
+const PROXY_MAX: usize = 2048;
+/// Wait after an accept that failed: out of descriptors, which others must close first.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// Connections that are open, by peer.
+#[derive(Debug, Default)]
+pub struct Open {
+    by_peer: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// One counted connection.
+struct Counted {
+    open: Arc<Open>,
+    peer: IpAddr,
+}
+
+/// What bounds connections.
+#[derive(Clone, Debug)]
+pub struct Caps {
+    /// In all.
+    pub max_sessions: usize,
+    /// Of one peer.
+    pub max_sessions_per_address: usize,
+    /// Peers that send a PROXY header.
+    pub proxies: Vec<ipnet::IpNet>,
+}
+
+impl Caps {
+    fn is_proxy(&self, address: IpAddr) -> bool {
+        self.proxies.iter().any(|network| network.contains(&address))
+    }
+}
+
+impl Open {
+    /// Counts a connection unless a cap is reached; returns how many are open.
+    fn enter(self: &Arc<Self>, address: IpAddr, caps: &Caps, total: usize) -> Option<Counted> {
+        let peer = counted_as(address);
+        let mut by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = by_peer.entry(peer).or_default();
+        let free = *count < caps.max_sessions_per_address && total < caps.max_sessions;
+        *count += usize::from(free);
+        if *count == 0 {
+            by_peer.remove(&peer);
+        }
+        free.then(|| Counted { open: Arc::clone(self), peer })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut by_peer = self.open.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by_peer.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                by_peer.remove(&self.peer);
+            }
+        }
+    }
+}
+
+/// Whoever has one IPv6 address has its whole /64.
+fn counted_as(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 => v4,
+    }
+}
+
+/// Binds an address; `[::]` on a host without IPv6 becomes `0.0.0.0`.
+///
+/// # Errors
+/// The address is taken or may not be bound.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error) if address.is_ipv6() && address.ip().is_unspecified() && no_ipv6(&error) => {
+            TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
+}
+
+fn no_ipv6(error: &std::io::Error) -> bool {
+    rustix::io::Errno::from_io_error(error)
+        .is_some_and(|errno| matches!(errno, rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL))
+}
+
+/// Accepts until the server stops.
+pub async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    open: Arc<Open>,
+    caps: Arc<Caps>,
+    sessions: TaskTracker,
+    stop: CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+                continue;
+            }
+        };
+        let address = address.ip().to_canonical();
+        // A load balancer's connections count for the peers behind it, once they are known.
+        let proxied = caps.is_proxy(address);
+        let counted = if proxied { None } else { open.enter(address, &caps, sessions.len()) };
+        if counted.is_none() && (!proxied || sessions.len() >= caps.max_sessions) {
+            refuse(&stream, &shared);
+            continue;
+        }
+        // Replies are whole; waiting to fill a segment would only delay them.
+        drop(stream.set_nodelay(true));
+        let (shared, open, caps) = (Arc::clone(&shared), Arc::clone(&open), Arc::clone(&caps));
+        let total = sessions.len();
+        sessions.spawn(async move {
+            if proxied {
+                behind_proxy(stream, address, shared, &open, &caps, total).await;
+            } else {
+                begin(stream, address, BytesMut::new(), shared).await;
+            }
+            drop(counted);
+        });
+    }
+}
+
+async fn begin(stream: TcpStream, address: IpAddr, early: BytesMut, shared: Arc<Shared>) {
+    shared.metrics.add(Counter::SessionsOpened);
+    let abort = shared.abort.clone();
+    let session = Session::new(shared, stream, address, early);
+    // A session in DATA says 421 itself; this is for one that waits for storage or a handshake.
+    tokio::select! {
+        () = session.run() => {}
+        () = async { abort.cancelled().await; tokio::time::sleep(Duration::from_secs(5)).await } => {}
+    }
+}
+
+/// Reads the PROXY header that the load balancer must send, then serves the peer behind it.
+async fn behind_proxy(
+    mut stream: TcpStream,
+    proxy: IpAddr,
+    shared: Arc<Shared>,
+    open: &Arc<Open>,
+    caps: &Caps,
+    total: usize,
+) {
+    let mut input = BytesMut::with_capacity(PROXY_MAX);
+    let header = tokio::time::timeout(PROXY_DEADLINE, read_proxy_header(&mut stream, &mut input)).await;
+    let Ok(Some(header)) = header else {
+        tracing::warn!(%proxy, "a connection from a configured proxy had no PROXY header and was closed");
+        return;
+    };
+    let address = header.unwrap_or(proxy).to_canonical();
+    match open.enter(address, caps, total) {
+        Some(counted) => {
+            begin(stream, address, input, shared).await;
+            drop(counted);
+        }
+        None => refuse(&stream, &shared),
+    }
+}
+
+/// The address in the header (`None` inside when it names none), with the header taken off `input`.
+async fn read_proxy_header(stream: &mut TcpStream, input: &mut BytesMut) -> Option<Option<IpAddr>> {
+    use ppp::{HeaderResult, PartialResult};
+    loop {
+        if stream.read_buf(input).await.ok()? == 0 || input.len() > PROXY_MAX {
+            return None;
+        }
+        let header = HeaderResult::parse(input);
+        if header.is_incomplete() {
+            continue;
+        }
+        let (length, address) = match header {
+            HeaderResult::V1(Ok(header)) => (header.header.len(), v1_address(&header.addresses)),
+            HeaderResult::V2(Ok(header)) => (header.len(), v2_address(&header)),
+            _ => return None,
+        };
+        drop(input.split_to(length.min(input.len())));
+        return Some(address);
+    }
+}
+
+fn v1_address(addresses: &ppp::v1::Addresses) -> Option<IpAddr> {
+    match addresses {
+        ppp::v1::Addresses::Tcp4(tcp) => Some(tcp.source_address.into()),
+        ppp::v1::Addresses::Tcp6(tcp) => Some(tcp.source_address.into()),
+        ppp::v1::Addresses::Unknown => None,
+    }
+}
+
+/// LOCAL is the balancer's own health check: the connection's address counts.
+fn v2_address(header: &ppp::v2::Header<'_>) -> Option<IpAddr> {
+    if header.command == ppp::v2::Command::Local {
+        return None;
+    }
+    match &header.addresses {
+        ppp::v2::Addresses::IPv4(tcp) => Some(tcp.source_address.into()),
+        ppp::v2::Addresses::IPv6(tcp) => Some(tcp.source_address.into()),
+        ppp::v2::Addresses::Unix(_) | ppp::v2::Addresses::Unspecified => None,
+    }
+}
+
+/// Says why and closes, without waiting: a storm of connections must not cost a task each.
+fn refuse(stream: &TcpStream, shared: &Shared) {
+    shared.metrics.add(Counter::SessionsRefused);
+    let mut line = Vec::new();
+    Reply::TOO_MANY_CONNECTIONS.write(&mut line);
+    // A fresh socket has room for one line; if not, the peer sees the close alone.
+    drop(stream.try_write(&line));
+}

@@ -1,0 +1,459 @@
+//! One SMTP session over any stream: reads lines, lets [`Phase`] judge, answers in as few writes as it can.
+//!
+//! Owns the stream, the deadlines and the count of errors. Replies gather in a buffer that is written when the
+//! client's pipelined commands are used up, so a whole envelope costs one write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::command::{self, Command, MailArguments, Refusal};
+use super::data::{DataReader, Gathered, Progress};
+use super::phase::{Bounds, Phase};
+use super::stream::Stream;
+use crate::inbound::{Inbound, ReceiveError, Recipient, RecipientRefusal};
+use crate::mail::address::ForwardPath;
+use crate::mail::envelope::{Envelope, Peer, TlsInfo};
+use crate::mail::reply::{self, Reply};
+use crate::metrics::{Counter, Metrics};
+use crate::store::Error as StoreError;
+
+/// The longest command line: 512 octets (RFC 5321 §4.5.3.1.4) and the parameters of extensions.
+const MAX_COMMAND: usize = 2048;
+/// Commands that make no sense before the session is closed.
+const MAX_ERRORS: usize = 10;
+/// Refused recipients before the session is closed: a list of guesses rather than mail.
+const MAX_REFUSED: usize = 50;
+/// Commands without an accepted message before the session is closed.
+const MAX_IDLE_COMMANDS: usize = 500;
+/// Data slower than this for longer than the grace is given up.
+const MIN_DATA_BYTES_PER_SEC: u64 = 500;
+const DATA_RATE_GRACE: Duration = Duration::from_secs(30);
+const TLS_DEADLINE: Duration = Duration::from_secs(30);
+/// A stalled reader of replies holds its session no longer than this.
+const WRITE_DEADLINE: Duration = Duration::from_secs(60);
+const READ_SMALL: usize = 1024;
+const READ_LARGE: usize = 32 * 1024;
+/// Units of the memory budget.
+pub const MEMORY_UNIT: usize = 16 * 1024;
+
+/// What all sessions of a listener share.
+pub struct Shared {
+    /// The pipeline that takes the mail.
+    pub inbound: Inbound,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Our name.
+    pub hostname: String,
+    /// STARTTLS.
+    pub tls: Option<TlsAcceptor>,
+    /// Limits of a transaction.
+    pub bounds: Bounds,
+    /// Wait for a command.
+    pub command_timeout: Duration,
+    /// Wait for the whole of a message.
+    pub data_timeout: Duration,
+    /// Mail data in memory, in [`MEMORY_UNIT`]s.
+    pub memory: Arc<Semaphore>,
+    /// Cancelled when the server stops: idle sessions end, those in DATA go on.
+    pub stop: CancellationToken,
+    /// Cancelled when the grace is over: every session ends.
+    pub abort: CancellationToken,
+}
+
+/// Why a session ends.
+enum End {
+    /// The client said QUIT or was told to go; what is buffered is still written.
+    Told,
+    /// The connection is gone.
+    Gone,
+}
+
+impl From<std::io::Error> for End {
+    fn from(_: std::io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// A session.
+pub struct Session<S> {
+    shared: Arc<Shared>,
+    stream: Stream<S>,
+    peer: Peer,
+    input: BytesMut,
+    output: Vec<u8>,
+    phase: Phase<Recipient>,
+    errors: usize,
+    refused: usize,
+    idle_commands: usize,
+    had_data: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// A session with a peer; `early` is what was read of it already.
+    pub fn new(shared: Arc<Shared>, stream: S, address: std::net::IpAddr, early: BytesMut) -> Self {
+        let peer = Peer { address, helo: String::new(), esmtp: false, tls: None };
+        Self {
+            shared,
+            stream: Stream::Plain(stream),
+            peer,
+            input: early,
+            output: Vec::new(),
+            phase: Phase::Connected,
+            errors: 0,
+            refused: 0,
+            idle_commands: 0,
+            had_data: false,
+        }
+    }
+
+    /// Serves the peer to the end.
+    pub async fn run(mut self) {
+        self.say(&Reply::greeting(&self.shared.hostname));
+        let end = loop {
+            if let Err(end) = self.turn().await {
+                break end;
+            }
+        };
+        if matches!(end, End::Told) && self.flush().await.is_ok() {
+            self.stream.shutdown().await;
+        }
+    }
+
+    /// One command, from its line to its reply.
+    async fn turn(&mut self) -> Result<(), End> {
+        let line = self.read_line().await?;
+        self.idle_commands += 1;
+        if self.idle_commands > MAX_IDLE_COMMANDS {
+            return self.dismiss(&Reply::TOO_MANY_ERRORS);
+        }
+        match command::parse(&line) {
+            Ok(command) => self.obey(command).await,
+            Err(Refusal::Reply(reply)) => self.refuse(&reply),
+            Err(Refusal::Close(reply)) => self.dismiss(&reply),
+        }
+    }
+
+    async fn obey(&mut self, command: Command) -> Result<(), End> {
+        match command {
+            Command::Ehlo(name) => {
+                self.greeted(name, true);
+                let extensions = self.extensions();
+                reply::write_ehlo(&mut self.output, &self.shared.hostname, &extensions);
+            }
+            Command::Helo(name) => {
+                self.greeted(name, false);
+                self.say(&Reply::hello(&self.shared.hostname));
+            }
+            Command::Mail(arguments) => return self.mail(arguments),
+            Command::Rcpt(path) => return self.rcpt(path).await,
+            Command::Data => return self.data().await,
+            Command::Rset => {
+                self.phase.reset();
+                self.say(&Reply::OK);
+            }
+            Command::Noop => self.say(&Reply::OK),
+            Command::Vrfy => self.say(&Reply::CANNOT_VERIFY),
+            Command::Help => self.say(&Reply::HELP),
+            Command::StartTls => return self.start_tls().await,
+            Command::Quit => {
+                self.say(&Reply::BYE);
+                return Err(End::Told);
+            }
+        }
+        Ok(())
+    }
+
+    fn greeted(&mut self, name: String, esmtp: bool) {
+        self.peer.helo = name;
+        self.peer.esmtp = esmtp;
+        self.phase.greet();
+    }
+
+    fn extensions(&self) -> Vec<String> {
+        let size = format!("SIZE {}", self.shared.bounds.max_message_bytes);
+        let mut list = vec!["PIPELINING".to_owned(), size, "8BITMIME".to_owned(), "SMTPUTF8".to_owned()];
+        if self.shared.tls.is_some() && self.peer.tls.is_none() {
+            list.push("STARTTLS".to_owned());
+        }
+        list.push("ENHANCEDSTATUSCODES".to_owned());
+        list
+    }
+
+    fn mail(&mut self, arguments: MailArguments) -> Result<(), End> {
+        match self.phase.mail(arguments, self.shared.bounds) {
+            Ok(reply) => {
+                self.say(&reply);
+                Ok(())
+            }
+            Err(reply) => self.refuse(&reply),
+        }
+    }
+
+    async fn rcpt(&mut self, path: ForwardPath) -> Result<(), End> {
+        let ascii = match &path {
+            ForwardPath::Postmaster => true,
+            ForwardPath::Mailbox(mailbox) => mailbox.is_ascii(),
+        };
+        if let Err(reply) = self.phase.check_rcpt(ascii, self.shared.bounds) {
+            // RFC 5321 §4.5.3.1.10: one recipient too many is no fault of the client's.
+            if reply == Reply::TOO_MANY_RECIPIENTS {
+                self.say(&reply);
+                return Ok(());
+            }
+            return self.refuse(&reply);
+        }
+        match self.shared.inbound.resolve(&path).await {
+            Ok(recipient) => {
+                let reply = self.phase.add_recipient(recipient);
+                self.say(&reply);
+                Ok(())
+            }
+            Err(refusal) => self.refuse_recipient(refusal),
+        }
+    }
+
+    fn refuse_recipient(&mut self, refusal: RecipientRefusal) -> Result<(), End> {
+        let reply = match refusal {
+            RecipientRefusal::RelayRefused => {
+                self.shared.metrics.add(Counter::RefusedRelay);
+                Reply::RELAY_REFUSED
+            }
+            RecipientRefusal::Unknown => {
+                self.shared.metrics.add(Counter::RefusedUnknown);
+                Reply::UNKNOWN_RECIPIENT
+            }
+            RecipientRefusal::DomainPending => Reply::DOMAIN_PENDING,
+            RecipientRefusal::StorageFull => Reply::STORAGE_FULL,
+            RecipientRefusal::Unavailable => Reply::STORAGE_TROUBLE,
+        };
+        self.say(&reply);
+        self.refused += usize::from(reply.is_permanent_failure());
+        if self.refused > MAX_REFUSED { self.dismiss(&Reply::TOO_MANY_ERRORS) } else { Ok(()) }
+    }
+
+    async fn start_tls(&mut self) -> Result<(), End> {
+        let acceptor = match &self.shared.tls {
+            _ if self.peer.tls.is_some() => return self.refuse(&Reply::BAD_SEQUENCE),
+            None => return self.refuse(&Reply::NOT_IMPLEMENTED),
+            Some(acceptor) => acceptor.clone(),
+        };
+        if matches!(self.phase, Phase::Connected) {
+            return self.refuse(&Reply::BAD_SEQUENCE);
+        }
+        self.say(&Reply::READY_FOR_TLS);
+        // RFC 3207 §4.2 and the injections of CVE-2011-0411: nothing said in the clear reaches the encrypted session.
+        self.input.clear();
+        self.flush().await?;
+        let handshake = self.stream.start_tls(&acceptor);
+        let (version, cipher) = match tokio::time::timeout(TLS_DEADLINE, handshake).await {
+            Ok(Ok(agreed)) => agreed,
+            Ok(Err(_)) | Err(_) => return Err(End::Gone),
+        };
+        self.peer = Peer {
+            address: self.peer.address,
+            helo: String::new(),
+            esmtp: false,
+            tls: Some(TlsInfo { version, cipher }),
+        };
+        self.phase = Phase::Connected;
+        Ok(())
+    }
+
+    async fn data(&mut self) -> Result<(), End> {
+        let envelope = match self.phase.data() {
+            Ok(envelope) => envelope,
+            Err(reply) => return self.refuse(&reply),
+        };
+        let Ok(mut memory) = Arc::clone(&self.shared.memory).try_acquire_owned() else {
+            self.say(&Reply::STORAGE_FULL);
+            return Ok(());
+        };
+        self.say(&Reply::START_DATA);
+        self.had_data = true;
+        let mut reader = DataReader::default();
+        let mut gathered = Gathered::new(self.shared.bounds.max_message_bytes);
+        self.read_data(&mut reader, &mut gathered, &mut memory).await?;
+        self.idle_commands = 0;
+        let reply = self.judge(envelope, &reader, gathered).await;
+        if reply == Reply::TOO_LARGE {
+            self.shared.metrics.add(Counter::RefusedTooLarge);
+        }
+        self.say(&reply);
+        Ok(())
+    }
+
+    /// Reads to the end of data, whatever will be said of it.
+    async fn read_data(
+        &mut self,
+        reader: &mut DataReader,
+        gathered: &mut Gathered,
+        memory: &mut OwnedSemaphorePermit,
+    ) -> Result<(), End> {
+        let started = Instant::now();
+        let deadline = started + self.shared.data_timeout;
+        let mut taken: u64 = 0;
+        loop {
+            let progress = reader.feed(&self.input, gathered.buffer());
+            taken += self.input.len() as u64;
+            match progress {
+                Progress::End(used) => {
+                    self.input.advance(used);
+                    return Ok(());
+                }
+                Progress::BareNewline => {
+                    self.shared.metrics.add(Counter::RefusedBareLine);
+                    return self.dismiss(&Reply::BARE_NEWLINE);
+                }
+                Progress::More => self.input.clear(),
+            }
+            let short = !grow(memory, &self.shared.memory, gathered.in_memory());
+            gathered.settle(self.shared.inbound.objects(), short).await;
+            self.flush().await?;
+            let elapsed = started.elapsed();
+            if elapsed > DATA_RATE_GRACE && taken < elapsed.as_secs() * MIN_DATA_BYTES_PER_SEC {
+                return self.dismiss(&Reply::TOO_SLOW);
+            }
+            let patience = deadline.min(Instant::now() + DATA_RATE_GRACE.max(self.shared.command_timeout / 2));
+            let abort = self.shared.abort.clone();
+            self.input.reserve(READ_LARGE);
+            tokio::select! {
+                read = timeout_at(patience, self.stream.read_buf(&mut self.input)) => match read {
+                    Ok(Ok(1..)) => {}
+                    Ok(Ok(0) | Err(_)) => return Err(End::Gone),
+                    Err(_) => return self.dismiss(&Reply::TIMEOUT),
+                },
+                () = abort.cancelled() => return self.dismiss(&Reply::SHUTTING_DOWN),
+            }
+        }
+    }
+
+    /// What is said at the end of data.
+    async fn judge(&mut self, envelope: Envelope<Recipient>, reader: &DataReader, mut gathered: Gathered) -> Reply {
+        let objects = self.shared.inbound.objects();
+        gathered.settle(objects, false).await;
+        if gathered.too_large() {
+            return Reply::TOO_LARGE;
+        }
+        if reader.line_too_long() {
+            return Reply::DATA_LINE_TOO_LONG;
+        }
+        let data = match gathered.finish(objects).await {
+            Ok(data) => data,
+            Err(error) => {
+                tracing::warn!(%error, "mail data could not be written and was refused");
+                return if matches!(error, StoreError::Full(_)) {
+                    Reply::STORAGE_FULL
+                } else {
+                    Reply::STORAGE_TROUBLE
+                };
+            }
+        };
+        match self.shared.inbound.receive(&self.peer, envelope, data).await {
+            Ok(receipt) => Reply::accepted(&receipt.id),
+            Err(ReceiveError::MailLoop) => Reply::MAIL_LOOP,
+            Err(ReceiveError::StorageFull) => Reply::STORAGE_FULL,
+            Err(ReceiveError::Storage | ReceiveError::Busy) => Reply::STORAGE_TROUBLE,
+        }
+    }
+
+    /// The next line without its CRLF, within the deadline of a command.
+    async fn read_line(&mut self) -> Result<BytesMut, End> {
+        let deadline = Instant::now() + self.shared.command_timeout;
+        let mut searched = 0;
+        loop {
+            let fresh = self.input.get(searched..).unwrap_or_default();
+            if let Some(end) = memchr::memchr(b'\n', fresh) {
+                let mut line = self.input.split_to(searched + end + 1);
+                line.truncate(line.len() - 1);
+                if line.last() != Some(&b'\r') {
+                    // What a client sends that ends lines its own way cannot be told apart from data.
+                    self.dismiss(&Reply::BARE_NEWLINE_IN_COMMAND)?;
+                }
+                line.truncate(line.len().saturating_sub(1));
+                if line.len() > MAX_COMMAND {
+                    self.dismiss(&Reply::LINE_TOO_LONG)?;
+                }
+                return Ok(line);
+            }
+            searched = self.input.len();
+            if searched > MAX_COMMAND {
+                self.dismiss(&Reply::LINE_TOO_LONG)?;
+            }
+            // A TLS ClientHello: record type handshake, major version 3.
+            if self.input.starts_with(&[0x16, 0x03]) {
+                self.dismiss(&Reply::NOT_SMTP)?;
+            }
+            self.flush().await?;
+            let stop = self.shared.stop.clone();
+            self.input.reserve(if self.had_data { READ_LARGE } else { READ_SMALL });
+            tokio::select! {
+                biased;
+                read = timeout_at(deadline, self.stream.read_buf(&mut self.input)) => match read {
+                    Ok(Ok(1..)) => {}
+                    Ok(Ok(0) | Err(_)) => return Err(End::Gone),
+                    Err(_) => self.dismiss(&Reply::TIMEOUT)?,
+                },
+                () = stop.cancelled() => self.dismiss(&Reply::SHUTTING_DOWN)?,
+            }
+        }
+    }
+
+    fn say(&mut self, reply: &Reply) {
+        reply.write(&mut self.output);
+    }
+
+    /// Says a refusal and counts it.
+    fn refuse(&mut self, reply: &Reply) -> Result<(), End> {
+        self.say(reply);
+        self.errors += 1;
+        if self.errors >= MAX_ERRORS { self.dismiss(&Reply::TOO_MANY_ERRORS) } else { Ok(()) }
+    }
+
+    /// Says a last word.
+    fn dismiss<T>(&mut self, reply: &Reply) -> Result<T, End> {
+        self.say(reply);
+        Err(End::Told)
+    }
+
+    async fn flush(&mut self) -> Result<(), End> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let written = async {
+            self.stream.write_all(&self.output).await?;
+            self.stream.flush().await
+        };
+        match tokio::time::timeout(WRITE_DEADLINE, written).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return Err(End::Gone),
+        }
+        self.output.clear();
+        if self.output.capacity() > READ_LARGE {
+            self.output = Vec::new();
+        }
+        Ok(())
+    }
+}
+
+/// Makes the permit cover `held` octets; `false` when the budget has no more.
+fn grow(permit: &mut OwnedSemaphorePermit, budget: &Arc<Semaphore>, held: usize) -> bool {
+    let needed = held.div_ceil(MEMORY_UNIT);
+    let missing = needed.saturating_sub(permit.num_permits());
+    if missing == 0 {
+        return true;
+    }
+    match Arc::clone(budget).try_acquire_many_owned(u32::try_from(missing).unwrap_or(u32::MAX)) {
+        Ok(more) => {
+            permit.merge(more);
+            true
+        }
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,265 @@
+//! Webhook deliveries: one event to one endpoint (contract 6.1).
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::Result;
+use crate::clock::Timestamp;
+use crate::id::{DeliveryId, MessageId, RouteId};
+
+/// What a new delivery of a received message is made of.
+#[derive(Clone, Debug)]
+pub struct NewDelivery<'a> {
+    /// The account.
+    pub account_id: i64,
+    /// The message's row.
+    pub message: i64,
+    /// The message's public id, which is the event's id too.
+    pub message_id: &'a MessageId,
+    /// The route that asks for it.
+    pub route_id: &'a RouteId,
+    /// Its URL at this time.
+    pub url: &'a str,
+}
+
+/// A delivery as stored.
+#[derive(Clone, Debug)]
+pub struct DeliveryRow {
+    /// Row id.
+    pub id: i64,
+    /// Public id.
+    pub public_id: DeliveryId,
+    /// The account.
+    pub account_id: i64,
+    /// The message's row; none when the event names no message.
+    pub message: Option<i64>,
+    /// The route; none for a tracking webhook.
+    pub route_id: Option<RouteId>,
+    /// What the receiver de-duplicates on.
+    pub event_id: String,
+    /// `email.received` and so on.
+    pub event_type: String,
+    /// URL of the latest attempt.
+    pub url: String,
+    /// `pending`, `delivered` or `failed`.
+    pub status: String,
+    /// Attempts made and recorded.
+    pub attempts: u32,
+    /// HTTP status of the last attempt that was answered.
+    pub last_status_code: Option<u16>,
+    /// Why the last attempt failed (contract 6.1).
+    pub last_error: Option<String>,
+    /// When the next attempt is planned.
+    pub next_attempt_at: Option<Timestamp>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+/// How an attempt left its delivery.
+#[derive(Clone, Debug)]
+pub struct Progress<'a> {
+    /// `pending`, `delivered` or `failed`.
+    pub status: &'static str,
+    /// URL that was tried.
+    pub url: &'a str,
+    /// HTTP status, if there was an answer.
+    pub status_code: Option<u16>,
+    /// Why it failed.
+    pub error: Option<&'static str>,
+    /// When the next one is planned.
+    pub next_attempt_at: Option<Timestamp>,
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
+    Ok(DeliveryRow {
+        id: row.get("id")?,
+        public_id: row.get("public_id")?,
+        account_id: row.get("account_id")?,
+        message: row.get("message_id")?,
+        route_id: row.get("route_id")?,
+        event_id: row.get("event_id")?,
+        event_type: row.get("event_type")?,
+        url: row.get("url")?,
+        status: row.get("status")?,
+        attempts: row.get("attempts")?,
+        last_status_code: row.get("last_status_code")?,
+        last_error: row.get("last_error")?,
+        next_attempt_at: row.get::<_, Option<i64>>("next_attempt_at")?.map(Timestamp::from_millis),
+        created_at: Timestamp::from_millis(row.get("created_at")?),
+        updated_at: Timestamp::from_millis(row.get("updated_at")?),
+    })
+}
+
+const COLUMNS: &str = "id, public_id, account_id, message_id, route_id, event_id, event_type, url, status, attempts,
+     last_status_code, last_error, next_attempt_at, created_at, updated_at";
+
+/// Stores the delivery of a received message; returns its row id.
+///
+/// # Errors
+/// Storage trouble.
+pub fn insert_received(connection: &Connection, new: &NewDelivery<'_>, now: Timestamp) -> Result<i64> {
+    connection
+        .prepare_cached(
+            "INSERT INTO delivery (public_id, account_id, message_id, route_id, event_id, event_type, url, status,
+                                   next_attempt_at, created_at, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'email.received', ?6, 'pending', ?7, ?7, ?7)",
+        )?
+        .execute(params![
+            DeliveryId::new(now),
+            new.account_id,
+            new.message,
+            new.route_id,
+            new.message_id,
+            new.url,
+            now.as_millis()
+        ])?;
+    Ok(connection.last_insert_rowid())
+}
+
+/// A delivery by row id.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_by_row(connection: &Connection, id: i64) -> Result<Option<DeliveryRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM delivery WHERE id = ?1");
+    Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
+}
+
+/// A delivery by public id.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find(connection: &Connection, id: &DeliveryId) -> Result<Option<DeliveryRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM delivery WHERE public_id = ?1");
+    Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
+}
+
+/// The deliveries of a message, oldest first.
+///
+/// # Errors
+/// Storage trouble.
+pub fn list_by_message(connection: &Connection, message: i64) -> Result<Vec<DeliveryRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM delivery WHERE message_id = ?1 ORDER BY id");
+    let rows = connection.prepare_cached(&statement)?.query_map([message], read)?.collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Writes down how an attempt left the delivery.
+///
+/// # Errors
+/// Storage trouble.
+pub fn note_attempt(
+    connection: &Connection,
+    id: i64,
+    attempts: u32,
+    progress: &Progress<'_>,
+    now: Timestamp,
+) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE delivery
+             SET status = ?2, attempts = ?3, url = ?4, last_status_code = coalesce(?5, last_status_code),
+                 last_error = ?6, next_attempt_at = ?7, updated_at = ?8
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            id,
+            progress.status,
+            attempts,
+            progress.url,
+            progress.status_code,
+            progress.error,
+            progress.next_attempt_at.map(Timestamp::as_millis),
+            now.as_millis()
+        ])?;
+    Ok(())
+}
+
+/// Ends a delivery without an attempt: its route or its message is gone.
+///
+/// # Errors
+/// Storage trouble.
+pub fn end(connection: &Connection, id: i64, error: &str, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE delivery SET status = 'failed', last_error = ?2, next_attempt_at = NULL, updated_at = ?3
+             WHERE id = ?1 AND status = 'pending'",
+        )?
+        .execute(params![id, error, now.as_millis()])?;
+    Ok(())
+}
+
+/// Ends the pending deliveries of a message; their jobs find them ended and go.
+///
+/// # Errors
+/// Storage trouble.
+pub fn end_by_message(connection: &Connection, message: i64, error: &str, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE delivery SET status = 'failed', last_error = ?2, next_attempt_at = NULL, updated_at = ?3
+             WHERE message_id = ?1 AND status = 'pending'",
+        )?
+        .execute(params![message, error, now.as_millis()])?;
+    Ok(())
+}
+
+/// How the deliveries of a message stand, and the latest of them (contract 5.3).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Delivered.
+    pub delivered: u64,
+    /// Failed for good.
+    pub failed: u64,
+    /// Still tried.
+    pub pending: u64,
+    /// Attempts of the latest; none without a delivery.
+    pub latest_attempts: Option<u32>,
+    /// HTTP status of the latest.
+    pub latest_status_code: Option<u16>,
+}
+
+/// Counts the deliveries of a message.
+///
+/// # Errors
+/// Storage trouble.
+pub fn tally(connection: &Connection, message: i64) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let mut statement = connection.prepare_cached(
+        "SELECT status, attempts, last_status_code FROM delivery WHERE message_id = ?1 ORDER BY id",
+    )?;
+    let mut rows = statement.query([message])?;
+    while let Some(row) = rows.next()? {
+        match row.get_ref(0)?.as_str().unwrap_or_default() {
+            "delivered" => tally.delivered += 1,
+            "failed" => tally.failed += 1,
+            _ => tally.pending += 1,
+        }
+        tally.latest_attempts = row.get(1)?;
+        tally.latest_status_code = row.get(2)?;
+    }
+    Ok(tally)
+}
+
+/// How many deliveries are in each state: pending, delivered, failed.
+///
+/// # Errors
+/// Storage trouble.
+pub fn count_by_status(connection: &Connection) -> Result<(u64, u64, u64)> {
+    let counts = connection.query_row(
+        "SELECT count(*) FILTER (WHERE status = 'pending'), count(*) FILTER (WHERE status = 'delivered'),
+                count(*) FILTER (WHERE status = 'failed') FROM delivery",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
+    Ok(counts)
+}
+
+/// Removes the deliveries of a message with their attempts.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete_by_message(connection: &Connection, message: i64) -> Result<()> {
+    connection.prepare_cached("DELETE FROM delivery WHERE message_id = ?1")?.execute([message])?;
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! The job table: what is still to be attempted, in lanes. Only the job engine claims and settles.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::Result;
+use crate::clock::Timestamp;
+
+/// What kind of thing a job attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A webhook delivery.
+    Webhook,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+        }
+    }
+}
+
+/// A job that was claimed and may be attempted until its lease runs out.
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    /// Row id.
+    pub id: i64,
+    /// What kind of thing it attempts.
+    pub kind: Kind,
+    /// The row it attempts: a delivery.
+    pub subject_id: i64,
+    /// Attempts that were settled as deferred: the rung of the ladder.
+    pub failures: u32,
+    /// When it was due.
+    pub run_at: Timestamp,
+    /// Until when the claim holds.
+    pub lease_until: Timestamp,
+}
+
+/// Leaves a job to be attempted from `run_at` on.
+///
+/// # Errors
+/// Storage trouble.
+pub fn insert(connection: &Connection, lane: &str, kind: Kind, subject: i64, run_at: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO job (lane, kind, subject_id, run_at)
+             VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![lane, kind.as_str(), subject, run_at.as_millis()])?;
+    Ok(())
+}
+
+/// Claims up to `limit` due jobs of a lane.
+///
+/// # Errors
+/// Storage trouble.
+pub fn claim(
+    connection: &Connection,
+    lane: &str,
+    limit: usize,
+    now: Timestamp,
+    lease_until: Timestamp,
+) -> Result<Vec<Claimed>> {
+    let claimed: Vec<Claimed> = connection
+        .prepare_cached(
+            "SELECT id, subject_id, failures, run_at FROM job
+             WHERE lane = ?1 AND lease_until IS NULL AND run_at <= ?2
+             ORDER BY run_at LIMIT ?3",
+        )?
+        .query_map(params![lane, now.as_millis(), limit], |row| {
+            Ok(Claimed {
+                id: row.get(0)?,
+                kind: Kind::Webhook,
+                subject_id: row.get(1)?,
+                failures: row.get(2)?,
+                run_at: Timestamp::from_millis(row.get(3)?),
+                lease_until,
+            })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut lease =
+        connection.prepare_cached("UPDATE job SET lease_until = ?2, claims = claims + 1 WHERE id = ?1")?;
+    for job in &claimed {
+        lease.execute(params![job.id, lease_until.as_millis()])?;
+    }
+    Ok(claimed)
+}
+
+/// When the next job of a lane is due.
+///
+/// # Errors
+/// Storage trouble.
+pub fn next_due(connection: &Connection, lane: &str) -> Result<Option<Timestamp>> {
+    let found: Option<i64> = connection
+        .prepare_cached("SELECT run_at FROM job WHERE lane = ?1 AND lease_until IS NULL ORDER BY run_at LIMIT 1")?
+        .query_row([lane], |row| row.get(0))
+        .optional()?;
+    Ok(found.map(Timestamp::from_millis))
+}
+
+/// Every lane with waiting jobs and when its first is due; costs by the number of lanes, not of jobs.
+///
+/// # Errors
+/// Storage trouble.
+pub fn list_lanes(connection: &Connection) -> Result<Vec<(String, Timestamp)>> {
+    let rows = connection
+        .prepare(
+            "WITH RECURSIVE lanes (lane) AS (
+               SELECT (SELECT min(lane) FROM job WHERE lease_until IS NULL)
+               UNION ALL
+               SELECT (SELECT min(job.lane) FROM job WHERE job.lease_until IS NULL AND job.lane > lanes.lane)
+               FROM lanes WHERE lanes.lane IS NOT NULL)
+             SELECT lane, (SELECT min(run_at) FROM job WHERE job.lane = lanes.lane AND lease_until IS NULL)
+             FROM lanes WHERE lane IS NOT NULL",
+        )?
+        .query_map([], |row| Ok((row.get(0)?, Timestamp::from_millis(row.get(1)?))))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Gives back claims whose lease ran out before `until`; returns the lanes and times they wait in.
+///
+/// A job that was claimed several times without a settlement met a crash each time, so it waits a little longer each
+/// time: a crash must not hammer a remote.
+///
+/// # Errors
+/// Storage trouble.
+pub fn release_expired(
+    connection: &Connection,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<Vec<(String, Timestamp)>> {
+    let rows = connection
+        .prepare_cached(
+            "UPDATE job
+             SET lease_until = NULL,
+                 run_at = CASE WHEN claims <= 3 THEN run_at ELSE ?2 + min(claims - 3, 12) * 5000 END
+             WHERE lease_until IS NOT NULL AND lease_until <= ?1
+             RETURNING lane, run_at",
+        )?
+        .query_map(params![until.as_millis(), now.as_millis()], |row| {
+            Ok((row.get(0)?, Timestamp::from_millis(row.get(1)?)))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Whether this claim still holds: the job exists and was not given back meanwhile.
+///
+/// # Errors
+/// Storage trouble.
+pub fn is_held(connection: &Connection, job: &Claimed) -> Result<bool> {
+    let held = connection
+        .prepare_cached("SELECT 1 FROM job WHERE id = ?1 AND lease_until = ?2")?
+        .exists(params![job.id, job.lease_until.as_millis()])?;
+    Ok(held)
+}
+
+/// Puts a claimed job back to run at `run_at`; one rung further if its attempt `failed`.
+///
+/// # Errors
+/// Storage trouble.
+pub fn put_back(connection: &Connection, id: i64, run_at: Timestamp, failed: bool) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE job SET run_at = ?2, failures = failures + ?3, claims = 0, lease_until = NULL WHERE id = ?1",
+        )?
+        .execute(params![id, run_at.as_millis(), failed])?;
+    Ok(())
+}
+
+/// Gives an unattempted claim back as it was.
+///
+/// # Errors
+/// Storage trouble.
+pub fn give_back(connection: &Connection, id: i64) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE job SET claims = claims - 1, lease_until = NULL WHERE id = ?1 AND lease_until IS NOT NULL",
+        )?
+        .execute([id])?;
+    Ok(())
+}
+
+/// Removes a finished job.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete(connection: &Connection, id: i64) -> Result<()> {
+    connection.prepare_cached("DELETE FROM job WHERE id = ?1")?.execute([id])?;
+    Ok(())
+}
+
+/// How many jobs there are, claimed ones included.
+///
+/// # Errors
+/// Storage trouble.
+pub fn count(connection: &Connection) -> Result<u64> {
+    Ok(connection.query_row("SELECT count(*) FROM job", [], |row| row.get(0))?)
+}

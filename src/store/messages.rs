@@ -1,0 +1,388 @@
+//! Messages: one row per message and envelope recipient.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::Result;
+use crate::clock::Timestamp;
+use crate::id::MessageId;
+
+/// What a new inbound message is made of.
+#[derive(Clone, Debug)]
+pub struct NewMessage {
+    /// Public id.
+    pub public_id: MessageId,
+    /// The account of the recipient.
+    pub account_id: i64,
+    /// The domain of the recipient; none for the host name itself.
+    pub domain_id: Option<i64>,
+    /// Public id of the route that counts (contract 5.2).
+    pub route_id: Option<String>,
+    /// Envelope sender; empty is the null reverse-path.
+    pub mail_from: String,
+    /// Who it is from (contract 5.2).
+    pub from_addr: String,
+    /// The display name that the header gives that address.
+    pub from_name: Option<String>,
+    /// The one envelope recipient.
+    pub to_addr: String,
+    /// The display name that the header gives that address.
+    pub to_name: Option<String>,
+    /// Decoded subject.
+    pub subject: Option<String>,
+    /// Own Message-ID, with angle brackets.
+    pub message_id_header: Option<String>,
+    /// What ties it to its conversation (contract 5.2).
+    pub thread_id: Option<String>,
+    /// SPF verdict, null when not asked.
+    pub spf: Option<&'static str>,
+    /// DKIM verdict.
+    pub dkim: Option<&'static str>,
+    /// DMARC verdict.
+    pub dmarc: Option<&'static str>,
+    /// `ham` or `spam`, null when not asked.
+    pub spam: Option<&'static str>,
+    /// The trace fields that we put before it.
+    pub trace: String,
+    /// Whether MIME limits cut the reading short.
+    pub truncated: bool,
+    /// How many attachments it has.
+    pub attachment_count: usize,
+    /// Octets as received.
+    pub size: u64,
+    /// Where its bytes are.
+    pub raw_id: i64,
+}
+
+/// A message as stored.
+#[derive(Clone, Debug)]
+pub struct MessageRow {
+    /// Row id.
+    pub id: i64,
+    /// Public id.
+    pub public_id: MessageId,
+    /// The account.
+    pub account_id: i64,
+    /// Public id of the route that counts.
+    pub route_id: Option<String>,
+    /// `received` or `dropped`.
+    pub status: String,
+    /// Envelope sender.
+    pub mail_from: String,
+    /// Who it is from.
+    pub from_addr: String,
+    /// Display name of that address.
+    pub from_name: Option<String>,
+    /// The one envelope recipient.
+    pub to_addr: String,
+    /// Display name of that address.
+    pub to_name: Option<String>,
+    /// Decoded subject.
+    pub subject: Option<String>,
+    /// Own Message-ID.
+    pub message_id_header: Option<String>,
+    /// Conversation.
+    pub thread_id: Option<String>,
+    /// SPF verdict.
+    pub spf: Option<String>,
+    /// DKIM verdict.
+    pub dkim: Option<String>,
+    /// DMARC verdict.
+    pub dmarc: Option<String>,
+    /// Present spam verdict.
+    pub spam: Option<String>,
+    /// Spam verdict on arrival, as the payload says it.
+    pub spam_on_arrival: Option<String>,
+    /// The trace fields that we put before it.
+    pub trace: String,
+    /// How many attachments it has.
+    pub attachment_count: usize,
+    /// Octets as received.
+    pub size: u64,
+    /// Where its bytes are, while they are.
+    pub raw_id: Option<i64>,
+    /// Text, html and headers once the bytes are gone.
+    pub body: Option<Vec<u8>>,
+    /// When it was accepted; unique within the account.
+    pub received_at: Timestamp,
+}
+
+const COLUMNS: &str =
+    "id, public_id, account_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
+     subject, message_id_header, thread_id, spf, dkim, dmarc, spam, spam_on_arrival, trace, attachment_count,
+     size, raw_id, body, received_at";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
+    Ok(MessageRow {
+        id: row.get("id")?,
+        public_id: row.get("public_id")?,
+        account_id: row.get("account_id")?,
+        route_id: row.get("route_id")?,
+        status: row.get("status")?,
+        mail_from: row.get("mail_from")?,
+        from_addr: row.get("from_addr")?,
+        from_name: row.get("from_name")?,
+        to_addr: row.get("to_addr")?,
+        to_name: row.get("to_name")?,
+        subject: row.get("subject")?,
+        message_id_header: row.get("message_id_header")?,
+        thread_id: row.get("thread_id")?,
+        spf: row.get("spf")?,
+        dkim: row.get("dkim")?,
+        dmarc: row.get("dmarc")?,
+        spam: row.get("spam")?,
+        spam_on_arrival: row.get("spam_on_arrival")?,
+        trace: row.get("trace")?,
+        attachment_count: row.get("attachment_count")?,
+        size: row.get("size")?,
+        raw_id: row.get("raw_id")?,
+        body: row.get("body")?,
+        received_at: Timestamp::from_millis(row.get("received_at")?),
+    })
+}
+
+/// Stores a new inbound message; returns its row id and the millisecond it got.
+///
+/// # Errors
+/// Storage trouble.
+pub fn insert(connection: &Connection, new: &NewMessage, now: Timestamp) -> Result<(i64, Timestamp)> {
+    let received_at = free_millisecond(connection, new.account_id, now)?;
+    connection
+        .prepare_cached(
+            "INSERT INTO message (public_id, account_id, domain_id, route_id, direction, status, mail_from, from_addr,
+                                  from_name, to_addr, to_name, subject, message_id_header, thread_id,
+                                  spf, dkim, dmarc, spam, spam_on_arrival, trace, truncated, attachment_count,
+                                  size, raw_id, received_at)
+             VALUES (?1, ?2, ?3, ?4, 'inbound', 'received', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,
+                     ?13, ?14, ?15, ?16, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
+        )?
+        .execute(params![
+            new.public_id,
+            new.account_id,
+            new.domain_id,
+            new.route_id,
+            new.mail_from,
+            new.from_addr,
+            new.from_name,
+            new.to_addr,
+            new.to_name,
+            new.subject,
+            new.message_id_header,
+            new.thread_id,
+            new.spf,
+            new.dkim,
+            new.dmarc,
+            new.spam,
+            new.trace,
+            new.truncated,
+            new.attachment_count,
+            new.size,
+            new.raw_id,
+            received_at.as_millis()
+        ])?;
+    Ok((connection.last_insert_rowid(), received_at))
+}
+
+/// `now`, or on a tie the next millisecond that no message of the account has (contract 1.8).
+fn free_millisecond(connection: &Connection, account: i64, now: Timestamp) -> Result<Timestamp> {
+    /// Beyond this the latest row is not a burst's but a clock's that was set back.
+    const BURST_MILLIS: i64 = 3_600_000;
+    let last: Option<i64> = connection
+        .prepare_cached("SELECT max(received_at) FROM message WHERE account_id = ?1")?
+        .query_row([account], |row| row.get(0))?;
+    let now = now.as_millis();
+    let free = match last {
+        Some(last) if last >= now && last - now <= BURST_MILLIS => last + 1,
+        Some(last) if last >= now => connection
+            .prepare_cached(
+                "SELECT ?2 WHERE NOT EXISTS (SELECT 1 FROM message WHERE account_id = ?1 AND received_at = ?2)
+                 UNION ALL
+                 SELECT * FROM (
+                   SELECT taken.received_at + 1 FROM message AS taken
+                   WHERE taken.account_id = ?1 AND taken.received_at >= ?2 AND NOT EXISTS (
+                     SELECT 1 FROM message AS next
+                     WHERE next.account_id = ?1 AND next.received_at = taken.received_at + 1)
+                   ORDER BY taken.received_at LIMIT 1)
+                 LIMIT 1",
+            )?
+            .query_row(params![account, now], |row| row.get(0))?,
+        _ => now,
+    };
+    Ok(Timestamp::from_millis(free))
+}
+
+/// A message by row id.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_by_row(connection: &Connection, id: i64) -> Result<Option<MessageRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM message WHERE id = ?1");
+    Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
+}
+
+/// A message by public id.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find(connection: &Connection, id: &MessageId) -> Result<Option<MessageRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM message WHERE public_id = ?1");
+    Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
+}
+
+/// Which of an account's messages a list shows.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// The account.
+    pub account: i64,
+    /// Only older ones than this millisecond.
+    pub before: Option<i64>,
+    /// Only younger ones than this millisecond.
+    pub after: Option<i64>,
+    /// How many.
+    pub limit: u32,
+    /// Substring of sender, recipient or subject.
+    pub search: Option<String>,
+    /// Only those of this domain.
+    pub domain: Option<i64>,
+    /// Only those in this state.
+    pub status: Option<String>,
+}
+
+/// An account's messages, newest first.
+///
+/// # Errors
+/// Storage trouble.
+pub fn list(connection: &Connection, filter: &Filter) -> Result<Vec<MessageRow>> {
+    // Trigrams know nothing of shorter needles; those walk the rows in order until the page is full.
+    let indexed = filter.search.as_deref().filter(|needle| needle.chars().count() >= 3);
+    let like = filter.search.as_deref().map(super::search::like_pattern);
+    let source = if indexed.is_some() { "id IN (SELECT id FROM found)" } else { LIKE };
+    let statement = format!(
+        "WITH found (id) AS (
+           SELECT rowid FROM message_search WHERE ?8 IS NOT NULL AND message_search MATCH ?8
+           UNION ALL
+           SELECT id FROM message
+           WHERE ?8 IS NOT NULL AND id > (SELECT indexed_to FROM search_state) AND {LIKE})
+         SELECT {COLUMNS} FROM message
+         WHERE account_id = ?1 AND received_at < ?2 AND received_at > ?3
+           AND (?4 IS NULL OR {source})
+           AND (?5 IS NULL OR domain_id = ?5) AND (?6 IS NULL OR status = ?6)
+         ORDER BY received_at DESC LIMIT ?7"
+    );
+    let rows = connection
+        .prepare_cached(&statement)?
+        .query_map(
+            params![
+                filter.account,
+                filter.before.unwrap_or(i64::MAX),
+                filter.after.unwrap_or(i64::MIN),
+                like,
+                filter.domain,
+                filter.status,
+                filter.limit,
+                indexed.map(super::search::phrase),
+            ],
+            read,
+        )?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+const LIKE: &str = "(from_addr LIKE ?4 ESCAPE '\\' OR to_addr LIKE ?4 ESCAPE '\\' OR subject LIKE ?4 ESCAPE '\\')";
+
+/// How many messages are stored.
+///
+/// # Errors
+/// Storage trouble.
+pub fn count(connection: &Connection) -> Result<u64> {
+    Ok(connection.query_row("SELECT count(*) FROM message", [], |row| row.get(0))?)
+}
+
+/// Marks a message as spam by a receiver's word (contract 9.4).
+///
+/// # Errors
+/// Storage trouble.
+pub fn mark_spam(connection: &Connection, id: i64) -> Result<()> {
+    connection.prepare_cached("UPDATE message SET spam = 'spam' WHERE id = ?1")?.execute([id])?;
+    Ok(())
+}
+
+/// Empties a message by a receiver's word: the row stays, its bytes do not (contract 9.4).
+///
+/// Returns the raw copy that it used, for [`super::raws::release`].
+///
+/// # Errors
+/// Storage trouble.
+pub fn mark_dropped(connection: &Connection, id: i64) -> Result<Option<i64>> {
+    let raw: Option<i64> = connection
+        .prepare_cached("SELECT raw_id FROM message WHERE id = ?1")?
+        .query_row([id], |row| row.get(0))
+        .optional()?
+        .flatten();
+    connection
+        .prepare_cached(
+            "UPDATE message SET status = 'dropped', raw_id = NULL, body = NULL, attachment_count = 0 WHERE id = ?1",
+        )?
+        .execute([id])?;
+    Ok(raw)
+}
+
+/// Replaces the raw copy by what stays readable after it: text, html and headers.
+///
+/// # Errors
+/// Storage trouble.
+pub fn set_body(connection: &Connection, id: i64, body: &[u8]) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE message SET raw_id = NULL, body = ?2 WHERE id = ?1")?
+        .execute(params![id, body])?;
+    Ok(())
+}
+
+/// Messages that still use this raw copy.
+///
+/// # Errors
+/// Storage trouble.
+pub fn list_by_raw(connection: &Connection, raw: i64) -> Result<Vec<i64>> {
+    let rows = connection
+        .prepare_cached("SELECT id FROM message WHERE raw_id = ?1")?
+        .query_map([raw], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Up to `limit` messages that are past their retention, oldest first: the domain's own days, else the default.
+///
+/// # Errors
+/// Storage trouble.
+pub fn list_expired(
+    connection: &Connection,
+    default_days: u32,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<(i64, Option<i64>)>> {
+    // Walks each account's time index from its old end to the shortest retention of all; domains with a longer one are
+    // looked at again at each sweep.
+    const DAY_MILLIS: i64 = 86_400_000;
+    let rows = connection
+        .prepare_cached(
+            "SELECT message.id, message.raw_id
+             FROM account
+             JOIN message ON message.account_id = account.id
+             LEFT JOIN domain ON domain.id = message.domain_id
+             WHERE message.received_at < ?1 - ?3 * min(?2, (SELECT coalesce(min(retention_days), ?2) FROM domain))
+               AND message.received_at < ?1 - ?3 * coalesce(domain.retention_days, ?2)
+             LIMIT ?4",
+        )?
+        .query_map(params![now.as_millis(), default_days, DAY_MILLIS, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Removes a message row; its attachments go with it.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete(connection: &Connection, id: i64) -> Result<()> {
+    connection.prepare_cached("DELETE FROM message WHERE id = ?1")?.execute([id])?;
+    connection.prepare_cached("DELETE FROM message_search WHERE rowid = ?1")?.execute([id])?;
+    Ok(())
+}

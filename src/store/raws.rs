@@ -1,0 +1,157 @@
+//! Mail data once per SMTP transaction: in the row when small and plain, else in a file of the object store.
+
+use std::cell::RefCell;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use zstd::bulk::{Compressor, Decompressor};
+
+use super::{Error, Result};
+use crate::clock::Timestamp;
+
+/// Mail data up to this many octets, without attachments, lives beside its row.
+pub const INLINE_MAX: usize = 64 * 1024;
+/// Compression pays from here on.
+const COMPRESS_MIN: usize = 256;
+const ZSTD_LEVEL: i32 = 1;
+
+thread_local! {
+    // Making a context costs more than packing a small mail with it.
+    static PACK: RefCell<Option<Compressor<'static>>> = RefCell::new(Compressor::new(ZSTD_LEVEL).ok());
+    static UNPACK: RefCell<Option<Decompressor<'static>>> = RefCell::new(Decompressor::new().ok());
+}
+
+fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
+    PACK.with_borrow_mut(|context| context.as_mut()?.compress(bytes).ok())
+}
+
+fn decompress(packed: &[u8], size: usize) -> Option<Vec<u8>> {
+    UNPACK.with_borrow_mut(|context| context.as_mut()?.decompress(packed, size).ok())
+}
+
+/// Where mail data is to be put, ready for the transaction.
+#[derive(Debug)]
+pub enum NewRaw {
+    /// In the row, as [`NewRaw::inline`] packed it.
+    Inline {
+        /// The octets, perhaps compressed.
+        data: Vec<u8>,
+        /// Whether they are.
+        compressed: bool,
+        /// Octets as received.
+        size: usize,
+    },
+    /// In a file that is durable already.
+    File {
+        /// The object's name.
+        name: String,
+        /// Octets as received.
+        size: u64,
+    },
+}
+
+impl NewRaw {
+    /// Packs small mail data for the row; compressed where that pays.
+    pub fn inline(bytes: &[u8]) -> Self {
+        let size = bytes.len();
+        if size >= COMPRESS_MIN
+            && let Some(packed) = compress(bytes)
+            && packed.len() < size
+        {
+            return Self::Inline { data: packed, compressed: true, size };
+        }
+        Self::Inline { data: bytes.to_vec(), compressed: false, size }
+    }
+}
+
+/// Where stored mail data is.
+#[derive(Debug)]
+pub enum RawRow {
+    /// The octets themselves.
+    Inline(Vec<u8>),
+    /// The name of the object that holds them.
+    File(String),
+}
+
+/// Stores mail data, or the name of its file.
+///
+/// # Errors
+/// Storage trouble.
+pub fn insert(connection: &Connection, new: &NewRaw, now: Timestamp) -> Result<i64> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO raw (size, data, compressed, file, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    match new {
+        NewRaw::Inline { data, compressed, size } => {
+            statement.execute(params![size, data, compressed, None::<String>, now.as_millis()])?
+        }
+        NewRaw::File { name, size } => {
+            statement.execute(params![size, None::<Vec<u8>>, false, name, now.as_millis()])?
+        }
+    };
+    Ok(connection.last_insert_rowid())
+}
+
+/// Mail data by row id.
+///
+/// # Errors
+/// Storage trouble, or [`Error::Corrupt`] when it does not decompress.
+pub fn find(connection: &Connection, id: i64) -> Result<Option<RawRow>> {
+    let found = connection
+        .prepare_cached("SELECT size, data, compressed, file FROM raw WHERE id = ?1")?
+        .query_row([id], |row| {
+            let size: usize = row.get(0)?;
+            if let Some(name) = row.get(3)? {
+                return Ok(Some(RawRow::File(name)));
+            }
+            let data = row.get_ref(1)?.as_blob()?;
+            let octets = if row.get(2)? { decompress(data, size) } else { Some(data.to_vec()) };
+            Ok(octets.map(RawRow::Inline))
+        })
+        .optional()?;
+    match found {
+        Some(None) => Err(Error::Corrupt("mail data")),
+        Some(found) => Ok(found),
+        None => Ok(None),
+    }
+}
+
+/// Removes mail data that no message uses any more; returns the file to remove after the commit.
+///
+/// # Errors
+/// Storage trouble.
+pub fn release(connection: &Connection, id: i64) -> Result<Option<String>> {
+    let used = connection.prepare_cached("SELECT 1 FROM message WHERE raw_id = ?1 LIMIT 1")?.exists([id])?;
+    if used {
+        return Ok(None);
+    }
+    let file = connection
+        .prepare_cached("SELECT file FROM raw WHERE id = ?1")?
+        .query_row([id], |row| row.get(0))
+        .optional()?
+        .flatten();
+    connection.prepare_cached("DELETE FROM raw WHERE id = ?1")?.execute([id])?;
+    Ok(file)
+}
+
+/// Up to `limit` raw copies that are older than their seven days, oldest first.
+///
+/// # Errors
+/// Storage trouble.
+pub fn list_created_before(connection: &Connection, before: Timestamp, limit: u32) -> Result<Vec<i64>> {
+    // Row ids grow with time, so the oldest are at the start and the walk stops at the first young one.
+    let rows: Vec<(i64, i64)> = connection
+        .prepare_cached("SELECT id, created_at FROM raw ORDER BY id LIMIT ?1")?
+        .query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows.into_iter().filter(|(_, created)| *created < before.as_millis()).map(|(id, _)| id).collect())
+}
+
+/// Whether a row names this object file.
+///
+/// # Errors
+/// Storage trouble.
+pub fn names_file(connection: &Connection, name: &str) -> Result<bool> {
+    Ok(connection.prepare_cached("SELECT 1 FROM raw WHERE file = ?1")?.exists([name])?)
+}

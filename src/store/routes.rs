@@ -1,0 +1,223 @@
+//! Routes of accounts (contract 4).
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::Result;
+use crate::clock::Timestamp;
+use crate::id::RouteId;
+
+/// What `secret_sealed` is sealed for.
+pub const SECRET_PURPOSE: &str = "route-secret";
+
+/// What a route does with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Post it to a URL.
+    Webhook,
+    /// Send it on to one address.
+    Forward,
+    /// Keep it.
+    Store,
+    /// Accept and discard it.
+    Drop,
+}
+
+impl Action {
+    /// The contract's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::Forward => "forward",
+            Self::Store => "store",
+            Self::Drop => "drop",
+        }
+    }
+
+    fn parse(word: &str) -> Self {
+        match word {
+            "webhook" => Self::Webhook,
+            "forward" => Self::Forward,
+            "drop" => Self::Drop,
+            _ => Self::Store,
+        }
+    }
+}
+
+/// A route as stored.
+#[derive(Clone, Debug)]
+pub struct RouteRow {
+    /// Row id; smaller is older.
+    pub id: i64,
+    /// Public id.
+    pub public_id: RouteId,
+    /// The account it belongs to.
+    pub account_id: i64,
+    /// The match as written (contract 4.1).
+    pub match_pattern: String,
+    /// What it does.
+    pub action: Action,
+    /// URL or address, by action.
+    pub destination: Option<String>,
+    /// `lenient`, `ack` or `control`; only webhooks have one.
+    pub ack_mode: Option<String>,
+    /// Whether it runs.
+    pub active: bool,
+    /// The signing secret, sealed; only webhooks have one.
+    pub secret_sealed: Option<Vec<u8>>,
+    /// The secret before the last rotation, sealed.
+    pub previous_secret_sealed: Option<Vec<u8>>,
+    /// Until when the previous secret signs too.
+    pub previous_valid_until: Option<Timestamp>,
+}
+
+/// What a new route is made of.
+#[derive(Clone, Debug)]
+pub struct NewRoute {
+    /// The account it belongs to.
+    pub account_id: i64,
+    /// The domain its match lies on; none for a regex.
+    pub domain_id: Option<i64>,
+    /// The match.
+    pub match_pattern: String,
+    /// What it does.
+    pub action: Action,
+    /// URL or address.
+    pub destination: Option<String>,
+    /// Acknowledgement mode of a webhook.
+    pub ack_mode: Option<String>,
+    /// Whether it is the one that `PUT webhook` keeps.
+    pub is_domain_webhook: bool,
+    /// The signing secret of a webhook, sealed.
+    pub secret_sealed: Option<Vec<u8>>,
+}
+
+const COLUMNS: &str = "id, public_id, account_id, match_pattern, action, destination, ack_mode, active,
+     secret_sealed, previous_secret_sealed, previous_valid_until";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<RouteRow> {
+    Ok(RouteRow {
+        id: row.get("id")?,
+        public_id: row.get("public_id")?,
+        account_id: row.get("account_id")?,
+        match_pattern: row.get("match_pattern")?,
+        action: Action::parse(row.get_ref("action")?.as_str()?),
+        destination: row.get("destination")?,
+        ack_mode: row.get("ack_mode")?,
+        active: row.get("active")?,
+        secret_sealed: row.get("secret_sealed")?,
+        previous_secret_sealed: row.get("previous_secret_sealed")?,
+        previous_valid_until: row.get::<_, Option<i64>>("previous_valid_until")?.map(Timestamp::from_millis),
+    })
+}
+
+/// Stores a new, active route.
+///
+/// # Errors
+/// [`super::Error::Conflict`] when the domain has its webhook already.
+pub fn insert(connection: &Connection, new: &NewRoute, now: Timestamp) -> Result<RouteId> {
+    let public_id = RouteId::new(now);
+    connection
+        .prepare_cached(
+            "INSERT INTO route (public_id, account_id, domain_id, match_pattern, action, destination, ack_mode,
+                                is_domain_webhook, secret_sealed, created_at, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10)",
+        )?
+        .execute(params![
+            public_id,
+            new.account_id,
+            new.domain_id,
+            new.match_pattern,
+            new.action.as_str(),
+            new.destination,
+            new.ack_mode,
+            new.is_domain_webhook,
+            new.secret_sealed,
+            now.as_millis()
+        ])?;
+    Ok(public_id)
+}
+
+/// The active routes of an account, oldest first.
+///
+/// # Errors
+/// Storage trouble.
+pub fn list_active(connection: &Connection, account: i64) -> Result<Vec<RouteRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM route WHERE account_id = ?1 AND active = 1 ORDER BY id");
+    let rows = connection.prepare_cached(&statement)?.query_map([account], read)?.collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// A route by its public id.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find(connection: &Connection, id: &RouteId) -> Result<Option<RouteRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM route WHERE public_id = ?1");
+    Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
+}
+
+/// The webhook that a domain keeps for all its addresses.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_domain_webhook(connection: &Connection, domain: i64) -> Result<Option<RouteRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM route WHERE domain_id = ?1 AND is_domain_webhook = 1");
+    Ok(connection.prepare_cached(&statement)?.query_row([domain], read).optional()?)
+}
+
+/// Gives a webhook another URL; its secret and id stay.
+///
+/// # Errors
+/// Storage trouble.
+pub fn set_destination(connection: &Connection, id: &RouteId, destination: &str, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE route SET destination = ?2, updated_at = ?3 WHERE public_id = ?1")?
+        .execute(params![id, destination, now.as_millis()])?;
+    Ok(())
+}
+
+/// Replaces a webhook's secret; the one it had signs beside it until `previous_valid_until` (contract 9.3).
+///
+/// # Errors
+/// Storage trouble.
+pub fn rotate_secret(
+    connection: &Connection,
+    id: &RouteId,
+    sealed: &[u8],
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE route SET previous_secret_sealed = secret_sealed, previous_valid_until = ?3,
+                              secret_sealed = ?2, updated_at = ?4
+             WHERE public_id = ?1",
+        )?
+        .execute(params![id, sealed, until.as_millis(), now.as_millis()])?;
+    Ok(())
+}
+
+/// Starts or stops a route.
+///
+/// # Errors
+/// Storage trouble.
+pub fn set_active(connection: &Connection, id: &RouteId, active: bool, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE route SET active = ?2, updated_at = ?3 WHERE public_id = ?1")?
+        .execute(params![id, active, now.as_millis()])?;
+    Ok(())
+}
+
+/// Notes the latest outcome; an unchanged one writes nothing.
+///
+/// # Errors
+/// Storage trouble.
+pub fn note_outcome(connection: &Connection, id: &RouteId, status: &str, code: Option<u16>) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE route SET last_status = ?2, last_status_code = ?3
+             WHERE public_id = ?1 AND (last_status IS NOT ?2 OR last_status_code IS NOT ?3)",
+        )?
+        .execute(params![id, status, code])?;
+    Ok(())
+}

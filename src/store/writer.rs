@@ -1,0 +1,248 @@
+//! The one thread that writes, with group commit.
+//!
+//! It takes every transaction that waits, runs each inside a savepoint of one `BEGIN IMMEDIATE` transaction,
+//! commits once and only then answers all. So many sessions share one fsync and each still gets its promise.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use rusqlite::Connection;
+use tokio::sync::{oneshot, watch};
+
+use super::{Error, Result};
+
+/// Pages in the WAL at which the writer checkpoints: 64 MiB at 8 KiB a page.
+pub const WAL_PAGES: i32 = 8192;
+/// Transactions that share one commit at most; it bounds how long the first of them waits.
+const BATCH: usize = 512;
+
+/// What a committed transaction survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// The end of the process (the commit is in the page cache).
+    Process,
+    /// A power cut (the commit was fsynced).
+    Power,
+}
+
+/// Answers one caller, once it is known whether the shared commit succeeded.
+type Answer = Box<dyn FnOnce(std::result::Result<(), &CommitError>) + Send>;
+/// Runs inside a savepoint and tells whether to keep it and how to answer; or, given an error, answers with that.
+type Work = Box<dyn FnOnce(std::result::Result<&Connection, &CommitError>) -> Option<(bool, Answer)> + Send>;
+
+struct Request {
+    durability: Durability,
+    work: Work,
+}
+
+/// The handle to the thread.
+#[derive(Debug)]
+pub struct Writer {
+    requests: Sender<Request>,
+    counts: Arc<Counts>,
+    failure: watch::Receiver<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    commits: AtomicU64,
+    synced: AtomicU64,
+}
+
+/// Why a shared commit failed, told to each caller in turn.
+#[derive(Debug)]
+enum CommitError {
+    Full(String),
+    Busy,
+    Stopped,
+}
+
+impl CommitError {
+    fn to_error(&self) -> Error {
+        match self {
+            Self::Full(text) => Error::Full(text.clone()),
+            Self::Busy => Error::Busy,
+            Self::Stopped => Error::Stopped,
+        }
+    }
+}
+
+impl Writer {
+    /// Starts the thread over an open, configured connection.
+    pub fn start(connection: Connection) -> Self {
+        let (requests, waiting) = channel();
+        let (failed, failure) = watch::channel(false);
+        let counts = Arc::new(Counts::default());
+        let thread =
+            Thread { connection, waiting, counts: Arc::clone(&counts), failed, durability: Durability::Power };
+        let started = std::thread::Builder::new().name("writer".to_owned()).spawn(move || thread.run());
+        if let Err(error) = started {
+            tracing::error!(%error, "the writer thread did not start; every write will be refused");
+        }
+        Self { requests, counts, failure }
+    }
+
+    /// Runs `work` on the thread and waits for the commit that carries it.
+    pub async fn run<T, F>(&self, durability: Durability, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let work: Work = Box::new(move |opened| {
+            let connection = match opened {
+                Ok(connection) => connection,
+                Err(error) => {
+                    drop(answer.send(Err(error.to_error())));
+                    return None;
+                }
+            };
+            let outcome = catch_unwind(AssertUnwindSafe(|| work(connection))).unwrap_or_else(|_| {
+                tracing::error!("a transaction panicked and was undone");
+                Err(Error::Corrupt("value met by a transaction"))
+            });
+            let keep = outcome.is_ok();
+            let respond: Answer = Box::new(move |commit| {
+                let outcome = match commit {
+                    Ok(()) => outcome,
+                    Err(error) => outcome.and(Err(error.to_error())),
+                };
+                // A caller that stopped waiting (its connection closed) needs no answer.
+                drop(answer.send(outcome));
+            });
+            Some((keep, respond))
+        });
+        self.requests.send(Request { durability, work }).map_err(|_| Error::Stopped)?;
+        answered.await.unwrap_or(Err(Error::Stopped))
+    }
+
+    /// Commits so far, and how many of them were fsynced.
+    pub fn commits(&self) -> (u64, u64) {
+        (self.counts.commits.load(Ordering::Relaxed), self.counts.synced.load(Ordering::Relaxed))
+    }
+
+    /// Becomes true when the writer stopped for good.
+    pub fn failure(&self) -> watch::Receiver<bool> {
+        self.failure.clone()
+    }
+}
+
+struct Thread {
+    connection: Connection,
+    waiting: Receiver<Request>,
+    counts: Arc<Counts>,
+    failed: watch::Sender<bool>,
+    /// What `PRAGMA synchronous` stands at.
+    durability: Durability,
+}
+
+impl Thread {
+    fn run(mut self) {
+        while let Ok(first) = self.waiting.recv() {
+            let mut batch = Vec::with_capacity(16);
+            batch.push(first);
+            batch.extend(self.waiting.try_iter().take(BATCH - 1));
+            if *self.failed.borrow() {
+                // Dropping the requests answers each caller with `Stopped`.
+                continue;
+            }
+            self.commit_together(batch);
+        }
+    }
+
+    fn commit_together(&mut self, batch: Vec<Request>) {
+        let durability = batch.iter().map(|request| request.durability).max().unwrap_or(Durability::Power);
+        let begun = self.set_durability(durability).and_then(|()| self.execute("BEGIN IMMEDIATE"));
+        if let Err(error) = begun {
+            let error = self.judge(&error);
+            batch.into_iter().for_each(|request| drop((request.work)(Err(&error))));
+            return;
+        }
+        let mut answers = Vec::with_capacity(batch.len());
+        let mut outcome = Ok(());
+        for request in batch {
+            if let Err(error) = &outcome {
+                (request.work)(Err(error));
+                continue;
+            }
+            let (answer, kept) = self.run_in_savepoint(request.work);
+            answers.extend(answer);
+            outcome = kept;
+        }
+        let outcome = outcome.and_then(|()| self.execute("COMMIT").map_err(|error| self.judge(&error)));
+        if let Err(error) = outcome {
+            if !self.connection.is_autocommit() {
+                drop(self.execute("ROLLBACK"));
+            }
+            answers.into_iter().for_each(|answer| answer(Err(&error)));
+            return;
+        }
+        self.counts.commits.fetch_add(1, Ordering::Relaxed);
+        if durability == Durability::Power {
+            self.counts.synced.fetch_add(1, Ordering::Relaxed);
+        }
+        answers.into_iter().for_each(|answer| answer(Ok(())));
+    }
+
+    /// One caller's work; an error is of the whole transaction.
+    fn run_in_savepoint(&self, work: Work) -> (Option<Answer>, std::result::Result<(), CommitError>) {
+        if let Err(error) = self.execute("SAVEPOINT one") {
+            let error = self.judge(&error);
+            work(Err(&error));
+            return (None, Err(error));
+        }
+        let Some((keep, answer)) = work(Ok(&self.connection)) else {
+            return (None, Ok(()));
+        };
+        // On a full disk SQLite undoes the whole transaction, not only the statement.
+        if self.connection.is_autocommit() {
+            return (Some(answer), Err(CommitError::Full("the transaction was undone".to_owned())));
+        }
+        let undone = if keep { Ok(()) } else { self.execute("ROLLBACK TO one") };
+        let closed = undone.and_then(|()| self.execute("RELEASE one")).map_err(|error| self.judge(&error));
+        (Some(answer), closed)
+    }
+
+    /// `PRAGMA synchronous` cannot change inside a transaction, so it is chosen before each.
+    fn set_durability(&mut self, wanted: Durability) -> rusqlite::Result<()> {
+        if self.durability != wanted {
+            self.execute(match wanted {
+                Durability::Process => "PRAGMA synchronous = NORMAL",
+                Durability::Power => "PRAGMA synchronous = FULL",
+            })?;
+            self.durability = wanted;
+        }
+        Ok(())
+    }
+
+    fn execute(&self, statement: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(statement)?.raw_execute().map(drop)
+    }
+
+    /// Decides what a failed commit means: a full disk may be freed, but after a failed fsync the pages that the
+    /// system still shows may never reach the disk, so nothing is retried and believed.
+    fn judge(&self, error: &rusqlite::Error) -> CommitError {
+        use rusqlite::{ErrorCode, ffi};
+        let failure = error.sqlite_error();
+        let code = failure.map_or(0, |failure| failure.extended_code);
+        match failure.map(|failure| failure.code) {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => CommitError::Busy,
+            Some(ErrorCode::DiskFull | ErrorCode::ReadOnly) => self.no_room(error),
+            _ if matches!(code, ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_TRUNCATE | ffi::SQLITE_IOERR_SHMSIZE) => {
+                self.no_room(error)
+            }
+            _ => {
+                tracing::error!(%error, code, "the database could not commit; storage stops until a restart");
+                self.failed.send_replace(true);
+                CommitError::Stopped
+            }
+        }
+    }
+
+    fn no_room(&self, error: &rusqlite::Error) -> CommitError {
+        tracing::warn!(%error, "no room to commit; new mail is refused until there is");
+        CommitError::Full(error.to_string())
+    }
+}

@@ -1,0 +1,433 @@
+//! One attempt of a webhook delivery: prepare (database, pure), post (network), record (database).
+//!
+//! The job engine calls [`Webhooks::attempt`]; what it returns is written down in the transaction that settles the
+//! job. The payload is rebuilt from the stored message, so it is the same bytes on every attempt.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::HeaderMap;
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use rusqlite::Connection;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::event::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
+use super::outcome::{self, AckMode, AnswerView, Control, Outcome, Reason};
+use super::signature::{SigningSecrets, sign};
+use crate::activity::{Activity, Feed};
+use crate::clock::Timestamp;
+use crate::content;
+use crate::egress::{Answer, Egress, EgressError, Limits, Policy, Target};
+use crate::id::AttemptId;
+use crate::jobs::{After, Attempt, Attempted, Claimed, Fate, Handler, Verdict};
+use crate::links::Links;
+use crate::metrics::{Counter, Metrics};
+use crate::secrets::Secrets;
+use crate::store::attempts::Attempt as AttemptRow;
+use crate::store::deliveries::{self, DeliveryRow, Progress};
+use crate::store::messages::{self, MessageRow};
+use crate::store::objects::Objects;
+use crate::store::routes::{self, RouteRow};
+use crate::store::{self, Db, attachments};
+
+/// Attachment links end seven days after arrival (contract 7.1).
+pub const LINK_SECS: i64 = 604_800;
+/// Payloads above this take part in the budget.
+const SMALL: usize = 64 * 1024;
+/// KiB of large mail and payloads held at the same time.
+const BUDGET_KIB: u32 = 48 * 1024;
+/// How long an attempt waits that failed for a reason of our own (a busy database).
+const TROUBLE_WAIT: Duration = Duration::from_secs(5);
+
+const USER_AGENT_VALUE: &str = concat!("mailkite/", env!("CARGO_PKG_VERSION"));
+const X_SIGNATURE: HeaderName = HeaderName::from_static("x-mailkite-signature");
+const X_DELIVERY: HeaderName = HeaderName::from_static("x-mailkite-delivery");
+const X_ATTEMPT: HeaderName = HeaderName::from_static("x-mailkite-attempt");
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+
+/// Delivers webhooks; the handler of its kind of job.
+pub struct Webhooks {
+    /// The database.
+    pub db: Db,
+    /// Mail data on disk.
+    pub objects: Objects,
+    /// Unseals the signing secrets.
+    pub secrets: Arc<Secrets>,
+    /// Signs attachment links.
+    pub links: Arc<Links>,
+    /// Posts.
+    pub egress: Egress,
+    /// Which URLs are fit to be tried.
+    pub policy: Policy,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Who wants to hear of it.
+    pub feed: Feed,
+    /// See [`Webhooks::budget`].
+    pub budget: Arc<Semaphore>,
+}
+
+/// A delivery that can be attempted, and with what.
+struct Prepared {
+    delivery: DeliveryRow,
+    message: i64,
+    from_addr: String,
+    route: RouteRow,
+    url: String,
+    secret: String,
+    previous_secret: Option<String>,
+    payload: Bytes,
+}
+
+/// What the database says of a claimed job.
+enum Found {
+    /// It can be attempted.
+    Ready(Box<Prepared>),
+    /// Its mail is large; take part in the budget and look again.
+    Large(u64),
+    /// It ended meanwhile, or its route or message is gone: the word of contract 6.1.
+    Ended(Option<(i64, &'static str)>),
+}
+
+/// An attempt that reached the network, and what came of it.
+struct Posted {
+    prepared: Prepared,
+    attempt: u32,
+    headers: HeaderMap,
+    answer: Result<Answer, EgressError>,
+    outcome: Option<Outcome>,
+    started: Timestamp,
+    duration: Duration,
+}
+
+impl Handler for Webhooks {
+    fn attempt(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
+        Box::pin(async move {
+            match self.prepare(job.subject_id, now).await {
+                Ok((Found::Ready(prepared), _permit)) => self.post(*prepared, now).await,
+                Ok((Found::Ended(ended), _)) => end(ended, now),
+                Ok((Found::Large(_), _)) => put_off(now),
+                Err(error) => {
+                    tracing::warn!(job = job.id, %error, "a delivery could not be prepared");
+                    put_off(now)
+                }
+            }
+        })
+    }
+}
+
+impl Webhooks {
+    /// How much large mail and how many large payloads may be in memory at once.
+    pub fn budget() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(BUDGET_KIB as usize))
+    }
+
+    async fn prepare(
+        self: &Arc<Self>,
+        id: i64,
+        now: Timestamp,
+    ) -> store::Result<(Found, Option<OwnedSemaphorePermit>)> {
+        let this = Arc::clone(self);
+        let found = self.db.read(move |connection| this.look_up(connection, id, now, SMALL as u64)).await?;
+        let Found::Large(size) = found else { return Ok((found, None)) };
+        // The mail and the payload made of it.
+        let kib = u32::try_from(size / 512).unwrap_or(u32::MAX).min(BUDGET_KIB);
+        let permit = Arc::clone(&self.budget).acquire_many_owned(kib).await.ok();
+        let this = Arc::clone(self);
+        let found = self.db.read(move |connection| this.look_up(connection, id, now, u64::MAX)).await?;
+        let small = matches!(&found, Found::Ready(prepared) if prepared.payload.len() <= SMALL);
+        Ok((found, permit.filter(|_| !small)))
+    }
+
+    fn look_up(&self, connection: &Connection, id: i64, now: Timestamp, largest: u64) -> store::Result<Found> {
+        let Some(delivery) = deliveries::find_by_row(connection, id)? else { return Ok(Found::Ended(None)) };
+        if delivery.status != "pending" {
+            return Ok(Found::Ended(None));
+        }
+        let route = match &delivery.route_id {
+            Some(route_id) => routes::find(connection, route_id)?,
+            None => None,
+        };
+        let Some(route) = route.filter(|route| route.active) else {
+            return Ok(Found::Ended(Some((id, "route_gone"))));
+        };
+        let (Some(url), Some(sealed)) = (route.destination.clone(), route.secret_sealed.as_deref()) else {
+            return Ok(Found::Ended(Some((id, "route_gone"))));
+        };
+        let message = match delivery.message {
+            Some(message) => messages::find_by_row(connection, message)?,
+            None => None,
+        };
+        let Some(message) = message else { return Ok(Found::Ended(Some((id, "message_gone")))) };
+        if message.size > largest {
+            return Ok(Found::Large(message.size));
+        }
+        let Some(payload) = payload(connection, &self.objects, &self.links, &message)? else {
+            return Ok(Found::Ended(Some((id, "message_gone"))));
+        };
+        let unseal = |sealed: &[u8]| {
+            let plain = self.secrets.open_sealed(routes::SECRET_PURPOSE, sealed).ok();
+            plain.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or(store::Error::Corrupt("signing secret"))
+        };
+        let both_sign = route.previous_valid_until.is_some_and(|until| now < until);
+        let previous = route.previous_secret_sealed.as_deref().filter(|_| both_sign);
+        Ok(Found::Ready(Box::new(Prepared {
+            secret: unseal(sealed)?,
+            previous_secret: previous.map(unseal).transpose()?,
+            message: message.id,
+            from_addr: message.from_addr,
+            delivery,
+            route,
+            url,
+            payload: payload.into(),
+        })))
+    }
+
+    async fn post(self: Arc<Self>, prepared: Prepared, now: Timestamp) -> Attempted {
+        let attempt = prepared.delivery.attempts + 1;
+        let headers = request_headers(&prepared, attempt, now);
+        let clock = std::time::Instant::now();
+        let answer = match Target::parse(&prepared.url, &self.policy) {
+            Ok(target) => {
+                self.egress.post(&target, headers.clone(), prepared.payload.clone(), Limits::default()).await
+            }
+            // It was fit when the route was made; the operator's policy changed since.
+            Err(_) => Err(EgressError::BlockedAddress),
+        };
+        let duration = clock.elapsed();
+        let mode = prepared.route.ack_mode.as_deref().and_then(AckMode::parse).unwrap_or(AckMode::Lenient);
+        let outcome = answer.as_ref().ok().map(|answer| {
+            let view = AnswerView {
+                status: answer.status,
+                headers: &answer.headers,
+                body: &answer.body,
+                truncated: answer.truncated,
+            };
+            outcome::judge(mode, view, now.plus(duration))
+        });
+        let posted = Posted { prepared, attempt, headers, answer, outcome, started: now, duration };
+        let verdict = posted.verdict();
+        self.metrics.add(match verdict {
+            Verdict::Delivered => Counter::WebhooksDelivered,
+            Verdict::Deferred { .. } | Verdict::PutOff { .. } | Verdict::Failed => Counter::WebhooksRejected,
+        });
+        let healthy = posted.answer.is_ok();
+        Attempted { verdict, healthy, record: Box::new(move |tx, fate| self.record(tx, posted, fate)) }
+    }
+
+    /// Writes down a posted attempt and carries out what a control answer asks.
+    fn record(self: Arc<Self>, tx: &Connection, posted: Posted, fate: Fate) -> store::Result<Option<After>> {
+        let (status, next_attempt_at) = match fate {
+            Fate::Delivered => ("delivered", None),
+            Fate::Retry(at) => ("pending", Some(at)),
+            Fate::Failed => ("failed", None),
+        };
+        let row = posted.to_row();
+        let finished = posted.started.plus(posted.duration);
+        let delivery = &posted.prepared.delivery;
+        let error = posted.error();
+        let progress =
+            Progress { status, url: &posted.prepared.url, status_code: row.status_code, error, next_attempt_at };
+        store::attempts::insert(tx, delivery.id, &row)?;
+        deliveries::note_attempt(tx, delivery.id, posted.attempt, &progress, finished)?;
+        let outcome_word = if fate == Fate::Delivered { "delivered" } else { "failed" };
+        routes::note_outcome(tx, &posted.prepared.route.public_id, outcome_word, row.status_code)?;
+        let mut dropped_file = None;
+        let mut blocked = false;
+        if let Some(Outcome::Delivered { control }) = posted.outcome {
+            dropped_file = apply_control(tx, &posted.prepared, control, finished)?;
+            blocked = control.block_sender;
+        }
+        let activity = Activity::Attempted {
+            delivery_id: delivery.public_id.to_string(),
+            message_id: delivery.event_id.clone(),
+            url: posted.prepared.url.clone(),
+            attempt: posted.attempt,
+            status_code: row.status_code,
+            error,
+            status,
+            duration_ms: row.duration_ms,
+            next_attempt_at: next_attempt_at.map(Timestamp::as_millis),
+        };
+        Ok(Some(Box::new(move || {
+            if blocked {
+                self.db.directory_changed();
+            }
+            if let Some(name) = dropped_file
+                && let Err(error) = self.objects.remove(&name)
+            {
+                tracing::warn!(%error, "a dropped message's object was not removed; the sweep will");
+            }
+            self.feed.tell(|| activity);
+        })))
+    }
+}
+
+impl Posted {
+    fn verdict(&self) -> Verdict {
+        match &self.outcome {
+            Some(Outcome::Delivered { .. }) => Verdict::Delivered,
+            Some(Outcome::Rejected { reason: Reason::Gone, .. }) => Verdict::Failed,
+            Some(Outcome::Rejected { retry_after, .. }) => {
+                let answered = self.started.plus(self.duration);
+                Verdict::Deferred { not_before: retry_after.map(|wait| answered.plus(wait)) }
+            }
+            None => Verdict::Deferred { not_before: None },
+        }
+    }
+
+    fn error(&self) -> Option<&'static str> {
+        match (&self.answer, &self.outcome) {
+            (Err(error), _) => Some(error.as_str()),
+            (_, Some(Outcome::Rejected { reason, .. })) => Some(reason.as_str()),
+            _ => None,
+        }
+    }
+
+    fn to_row(&self) -> AttemptRow {
+        let answer = self.answer.as_ref().ok();
+        let names = |pairs: &[(String, String)]| headers_json(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())));
+        let sent = self.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default()));
+        AttemptRow {
+            public_id: AttemptId::new(self.started),
+            attempt: self.attempt,
+            manual: false,
+            request_url: self.prepared.url.clone(),
+            request_headers: headers_json(sent),
+            status_code: answer.map(|answer| answer.status),
+            response_headers: answer.map(|answer| names(&answer.headers)),
+            response_body: answer.map(|answer| answer.body.clone()),
+            response_truncated: answer.is_some_and(|answer| answer.truncated),
+            error: self.error().map(str::to_owned),
+            duration_ms: u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
+            created_at: self.started,
+        }
+    }
+}
+
+/// A JSON object of header names and values; a repeated header's values are joined by a comma.
+fn headers_json<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let mut object = serde_json::Map::new();
+    for (name, value) in pairs {
+        match object.get_mut(name) {
+            Some(serde_json::Value::String(text)) => {
+                text.push_str(", ");
+                text.push_str(value);
+            }
+            _ => drop(object.insert(name.to_owned(), value.into())),
+        }
+    }
+    serde_json::Value::Object(object).to_string()
+}
+
+/// The payload of a received message (contract 9.6), or `None` when its content is gone. Blocks.
+///
+/// # Errors
+/// Storage trouble.
+pub fn payload(
+    connection: &Connection,
+    objects: &Objects,
+    links: &Links,
+    message: &MessageRow,
+) -> store::Result<Option<Vec<u8>>> {
+    let Some(source) = content::load(connection, objects, message)? else { return Ok(None) };
+    let readable = source.readable()?;
+    let parts = if message.attachment_count == 0 { Vec::new() } else { attachments::list(connection, message.id)? };
+    let urls: Vec<String> = (0..parts.len())
+        .map(|index| {
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
+            links.url(message.public_id.suffix(), index, message.received_at.as_secs() + LINK_SECS)
+        })
+        .collect();
+    let attachments: Vec<Attachment<'_>> = (0_u32..)
+        .zip(parts.iter().zip(&urls))
+        .map(|(index, (part, url))| Attachment {
+            index,
+            filename: part.filename.as_deref(),
+            content_type: part.content_type.as_deref(),
+            size: part.size,
+            bytes: AttachmentBytes::Url(url.as_str().into()),
+        })
+        .collect();
+    let event = EmailReceived {
+        id: &message.public_id,
+        from: Party { address: &message.from_addr, name: message.from_name.as_deref() },
+        to: Party { address: &message.to_addr, name: message.to_name.as_deref() },
+        subject: message.subject.as_deref(),
+        text: readable.text.as_deref(),
+        html: readable.html.as_deref(),
+        thread_id: message.thread_id.as_deref(),
+        received_at: message.received_at,
+        auth: Auth {
+            spf: message.spf.as_deref(),
+            dkim: message.dkim.as_deref(),
+            dmarc: message.dmarc.as_deref(),
+            spam: message.spam_on_arrival.as_deref(),
+        },
+        attachments: &attachments,
+    };
+    Ok(Some(event.to_json()))
+}
+
+fn request_headers(prepared: &Prepared, attempt: u32, now: Timestamp) -> HeaderMap {
+    let secrets = SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
+    let signed = sign(&secrets, &prepared.delivery.event_id, attempt, now, &prepared.payload);
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_VALUE));
+    headers.insert(X_ATTEMPT, HeaderValue::from(attempt));
+    let texts = [
+        (X_SIGNATURE, signed.signature.as_str()),
+        (X_DELIVERY, prepared.delivery.public_id.as_str()),
+        (WEBHOOK_ID, signed.webhook_id.as_str()),
+        (WEBHOOK_TIMESTAMP, signed.webhook_timestamp.as_str()),
+        (WEBHOOK_SIGNATURE, signed.webhook_signature.as_str()),
+    ];
+    for (name, text) in texts {
+        // Ids, digits, hex and base64 are always header values.
+        headers.extend(HeaderValue::from_str(text).ok().map(|value| (name, value)));
+    }
+    headers
+}
+
+/// Effects of a control answer on the stored message (contract 9.4); returns a file to remove after the commit.
+fn apply_control(
+    tx: &Connection,
+    prepared: &Prepared,
+    control: Control,
+    now: Timestamp,
+) -> store::Result<Option<String>> {
+    if control.spam {
+        messages::mark_spam(tx, prepared.message)?;
+    }
+    if control.block_sender {
+        store::blocked::insert(tx, prepared.delivery.account_id, &prepared.from_addr, now)?;
+    }
+    if !control.drop {
+        return Ok(None);
+    }
+    let raw = messages::mark_dropped(tx, prepared.message)?;
+    attachments::delete_all(tx, prepared.message)?;
+    deliveries::end_by_message(tx, prepared.message, "message_gone", now)?;
+    raw.map_or(Ok(None), |raw| store::raws::release(tx, raw))
+}
+
+/// The job of a delivery that has nothing left to attempt.
+fn end(ended: Option<(i64, &'static str)>, now: Timestamp) -> Attempted {
+    let record = move |tx: &Connection, _: Fate| {
+        if let Some((delivery, word)) = ended {
+            deliveries::end(tx, delivery, word, now)?;
+        }
+        Ok(None)
+    };
+    Attempted { verdict: Verdict::Failed, healthy: true, record: Box::new(record) }
+}
+
+/// The job of an attempt that did not come to be for a reason of our own; no rung of the ladder is used up.
+fn put_off(now: Timestamp) -> Attempted {
+    let verdict = Verdict::PutOff { until: now.plus(TROUBLE_WAIT) };
+    Attempted { verdict, healthy: true, record: Box::new(|_, _| Ok(None)) }
+}

@@ -1,0 +1,189 @@
+//! Full disks: 452, reads go on, nothing is half-stored, and it recovers by itself once there is room.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use mailkite::clock::Clock;
+
+use super::support::process::{Process, http_get};
+use super::support::receiver::{Receiver, Reply};
+use super::support::server::{Server, assert_sound, leftovers, message, open_database};
+use super::support::smtp::{SmtpClient, SmtpReply};
+
+/// Mail has to be taken again this soon after there is room.
+const RECOVERY: Duration = Duration::from_secs(10);
+
+/// A small file system of its own, gone with this value.
+struct SmallDisk {
+    _dir: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl SmallDisk {
+    /// Mounts it; `None`, and a sentence, where that is not allowed.
+    fn mount(options: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        fs::create_dir(&path).unwrap();
+        let options = format!("mode=0700,{options}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(Self { _dir: dir, path });
+        }
+        println!("skipped: only root can mount the small disk that this test fills");
+        None
+    }
+
+    /// Takes all the room there is.
+    fn fill(&self) -> PathBuf {
+        let filler = self.path.join("filler");
+        let mut file = File::create(&filler).unwrap();
+        while file.write_all(&[b'x'; 4096]).is_ok() {}
+        while file.write_all(b"x").is_ok() {}
+        filler
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.path).status());
+    }
+}
+
+/// A mail of about this many octets.
+fn sized(subject: &str, size: usize) -> String {
+    format!("{}{}", message(subject), "A line of text that fills the mail up.\r\n".repeat(size / 40))
+}
+
+/// One mail on a connection of its own; the first reply that is no success, or the last.
+async fn attempt(address: std::net::SocketAddr, text: &str) -> SmtpReply {
+    let mut client = SmtpClient::greeted(address).await;
+    client.try_mail("ada@example.com", "a@inbox.test", text.as_bytes()).await.unwrap()
+}
+
+/// Tries until a mail is taken, as a sender would; fails when that is too late.
+async fn until_taken(address: std::net::SocketAddr, subject: &str) {
+    let deadline = Instant::now() + RECOVERY;
+    let mut tries = 0;
+    loop {
+        let reply = attempt(address, &message(&format!("{subject} {tries}"))).await;
+        if reply.code == 250 {
+            return;
+        }
+        assert_eq!(reply.text(), "452 4.3.1 Insufficient storage, please come again");
+        assert!(Instant::now() < deadline, "still refused {RECOVERY:?} after there is room again");
+        tries += 1;
+    }
+}
+
+fn stored(data_dir: &Path) -> i64 {
+    open_database(data_dir).query_row("SELECT count(*) FROM message", [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_as_452_reads_go_on_and_it_recovers_by_itself() {
+    let Some(disk) = SmallDisk::mount("size=24m") else { return };
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    let data_dir = disk.path.join("data");
+    let server = Server::start_with(Clock::System, |config| config.data_dir.clone_from(&data_dir)).await;
+    server.webhook(&receiver.url()).await;
+    let mut acknowledged = 0;
+    for (subject, size) in [("small", 0), ("large", 200_000)] {
+        assert_eq!(attempt(server.smtp, &sized(subject, size)).await.code, 250);
+        acknowledged += 1;
+    }
+    for round in 0..2 {
+        let filler = disk.fill();
+        for (kind, size) in [("small", 0), ("large", 100_000), ("larger", 1_000_000)] {
+            let mut reply = attempt(server.smtp, &sized(&format!("{kind} {round}"), size)).await;
+            // A little room may be left inside the files that exist.
+            for again in 0..200 {
+                if reply.code != 250 {
+                    break;
+                }
+                acknowledged += 1;
+                reply = attempt(server.smtp, &sized(&format!("{kind} {round} {again}"), size)).await;
+            }
+            assert_eq!(reply.text(), "452 4.3.1 Insufficient storage, please come again", "{kind}");
+        }
+        // Known to be full, it says so before the data.
+        let mut client = SmtpClient::greeted(server.smtp).await;
+        client.expect("MAIL FROM:<ada@example.com>", 250).await;
+        let reply = client.expect("RCPT TO:<a@inbox.test>", 452).await;
+        assert!(reply.lines[0].starts_with("4.3.1 "), "{reply:?}");
+        assert_eq!(server.query::<i64>("SELECT count(*) FROM message").await, acknowledged, "reads go on");
+        fs::remove_file(filler).unwrap();
+        until_taken(server.smtp, &format!("after {round}")).await;
+        acknowledged += 1;
+        assert_eq!(attempt(server.smtp, &sized(&format!("large after {round}"), 200_000)).await.code, 250);
+        acknowledged += 1;
+    }
+    server.until("SELECT count(*) FROM job", 0_i64).await;
+    server.stop().await;
+    assert_eq!(stored(&data_dir), acknowledged);
+    assert_eq!(leftovers(&data_dir), Vec::<String>::new());
+    let mut subjects: Vec<String> =
+        receiver.requests().iter().map(|request| request.json()["subject"].as_str().unwrap().to_owned()).collect();
+    subjects.sort();
+    subjects.dedup();
+    assert_eq!(i64::try_from(subjects.len()).unwrap(), acknowledged, "each acknowledged mail reached the receiver");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_without_inodes_refuses_what_needs_a_file_and_takes_the_rest() {
+    let Some(disk) = SmallDisk::mount("size=64m,nr_inodes=100") else { return };
+    let data_dir = disk.path.join("data");
+    let server = Server::start_with(Clock::System, |config| config.data_dir.clone_from(&data_dir)).await;
+    assert_eq!(attempt(server.smtp, &message("before")).await.code, 250);
+    let fillers = disk.path.join("fillers");
+    fs::create_dir(&fillers).unwrap();
+    let mut count = 0;
+    while File::create(fillers.join(count.to_string())).is_ok() {
+        count += 1;
+    }
+    let reply = attempt(server.smtp, &sized("large", 1_000_000)).await;
+    assert_eq!(reply.text(), "452 4.3.1 Insufficient storage, please come again");
+    fs::remove_dir_all(&fillers).unwrap();
+    until_taken(server.smtp, "after").await;
+    assert_eq!(attempt(server.smtp, &sized("large", 1_000_000)).await.code, 250);
+    server.stop().await;
+    assert_eq!(stored(&data_dir), 3);
+    assert_eq!(leftovers(&data_dir), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_size_limit_is_met_like_a_full_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = dir.path().join("data");
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    // 2 MiB for every file, the log of the database included; only the soft limit.
+    let wrapper = ["prlimit", "--fsize=2097152:unlimited"];
+    let process = Process::start_under(&wrapper, &data_dir, &receiver.url()).await;
+    let mut acknowledged = 0;
+    let reply = attempt(process.smtp, &sized("too large", 4_000_000)).await;
+    assert_eq!(reply.text(), "452 4.3.1 Insufficient storage, please come again");
+    until_taken(process.smtp, "small").await;
+    acknowledged += 1;
+    // Until the log of the database is at the limit.
+    let mut reply = attempt(process.smtp, &message("more")).await;
+    while reply.code == 250 {
+        acknowledged += 1;
+        assert!(acknowledged < 5_000, "the limit has no effect");
+        reply = attempt(process.smtp, &sized(&format!("more {acknowledged}"), 40_000)).await;
+    }
+    assert_eq!(reply.text(), "452 4.3.1 Insufficient storage, please come again");
+    assert!(http_get(&process.http, "/api/health").await.contains("{\"ok\":true}"));
+    let raised = Command::new("prlimit").args(["--fsize=unlimited", "--pid", &process.id().to_string()]).status();
+    assert!(raised.unwrap().success());
+    until_taken(process.smtp, "after").await;
+    acknowledged += 1;
+    assert_eq!(attempt(process.smtp, &sized("large after", 4_000_000)).await.code, 250);
+    acknowledged += 1;
+    process.terminate().await;
+    assert_sound(&data_dir);
+    assert_eq!(stored(&data_dir), acknowledged);
+    assert_eq!(leftovers(&data_dir), Vec::<String>::new());
+}

@@ -1,0 +1,266 @@
+//! The rules of the house, executed: levels, where SQL, sockets and the clock live, what is cited, how files begin.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use regex::Regex;
+use rusqlite::Connection;
+
+/// Modules that one of the same level may use, each with the reason.
+const SAME_LEVEL: &[(&str, &str, &str)] = &[
+    ("dns", "config", "its servers are configured"),
+    ("tls", "config", "its files are configured"),
+    ("egress", "config", "its guard is configured"),
+    ("egress", "dns", "it resolves names itself, to check what it connects to"),
+    ("cli", "app", "commands run the whole"),
+    ("id", "clock", "an id begins with its time"),
+    ("mail", "clock", "trace fields tell the time"),
+];
+
+/// A word longer than this many lines wants a second look; nothing is longer than the limit.
+const LONG_FILE: usize = 450;
+const LONGEST_FILE: usize = 700;
+
+struct Source {
+    /// Below `src/`.
+    path: String,
+    text: String,
+    /// Without comments and without the tests at the end.
+    code: String,
+}
+
+impl Source {
+    /// `store` for `store/mod.rs`, `store/jobs.rs` and `store.rs`.
+    fn module(&self) -> &str {
+        self.path.split('/').next().unwrap().trim_end_matches(".rs")
+    }
+}
+
+fn sources() -> Vec<Source> {
+    fn walk(folder: &Path, below: &str, found: &mut Vec<Source>) {
+        let mut entries: Vec<_> = fs::read_dir(folder).unwrap().map(Result::unwrap).collect();
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let path = format!("{below}{}", entry.file_name().to_str().unwrap());
+            if entry.file_type().unwrap().is_dir() {
+                walk(&entry.path(), &format!("{path}/"), found);
+            } else if path.ends_with(".rs") {
+                let text = fs::read_to_string(entry.path()).unwrap();
+                let production = if path.ends_with("/tests.rs") { "" } else { before_tests(&text) };
+                let code = production.lines().map(|line| without_comment(line).to_owned() + "\n").collect();
+                found.push(Source { path, text, code });
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", &mut found);
+    assert!(found.len() > 50, "src has only {} files?", found.len());
+    found
+}
+
+fn before_tests(text: &str) -> &str {
+    text.split("\n#[cfg(test)]\nmod tests {").next().unwrap()
+}
+
+/// The line up to a `//` that does not stand in a URL.
+fn without_comment(line: &str) -> &str {
+    if line.trim_start().starts_with("//") {
+        return "";
+    }
+    line.split(" // ").next().unwrap()
+}
+
+/// The levels as the map in lib.rs tells them.
+fn levels() -> BTreeMap<String, u32> {
+    let map = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    let row = Regex::new(r"^//! \| (\d)[^|]*\| ([^|]*) \|").unwrap();
+    let name = Regex::new(r"\[`([a-z_]+)`\]").unwrap();
+    let mut levels = BTreeMap::new();
+    for line in map.lines() {
+        let Some(found) = row.captures(line) else { continue };
+        for module in name.captures_iter(&found[2]) {
+            let earlier = levels.insert(module[1].to_owned(), found[1].parse().unwrap());
+            assert_eq!(earlier, None, "{} stands twice in lib.rs's table", &module[1]);
+        }
+    }
+    levels
+}
+
+#[test]
+fn every_module_stands_in_the_table_of_levels() {
+    let levels = levels();
+    let present: BTreeSet<String> = sources()
+        .iter()
+        .map(|source| source.module().to_owned())
+        .filter(|module| module != "lib" && module != "main")
+        .collect();
+    let told: BTreeSet<String> = levels.keys().cloned().collect();
+    assert_eq!(told, present);
+}
+
+#[test]
+fn a_module_uses_only_modules_of_a_lower_level() {
+    let levels = levels();
+    let mut broken = Vec::new();
+    for source in sources() {
+        let module = source.module();
+        let Some(&level) = levels.get(module) else { continue };
+        for name in modules_used(&source.code) {
+            let allowed = name == module
+                || levels.get(&name).is_some_and(|lower| *lower < level)
+                || SAME_LEVEL.iter().any(|(user, used, _)| *user == module && *used == name);
+            if !allowed {
+                broken.push(format!("{} ({level}) uses {name} ({:?})", source.path, levels.get(&name)));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// What stands behind `crate::`, one name or each of a braced group.
+fn modules_used(code: &str) -> BTreeSet<String> {
+    let word =
+        |text: &str| -> String { text.trim_start().chars().take_while(|c| c.is_lowercase() || *c == '_').collect() };
+    let mut used = BTreeSet::new();
+    for (at, found) in code.match_indices("crate::") {
+        let rest = &code[at + found.len()..];
+        if !rest.starts_with('{') {
+            used.insert(word(rest));
+            continue;
+        }
+        let mut depth = 0;
+        for (at, c) in rest.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ => {}
+            }
+            if depth == 1 && matches!(c, '{' | ',') {
+                used.insert(word(&rest[at + 1..]));
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    used.remove("");
+    used
+}
+
+/// Every place where `pattern` stands in code of files that `is_home` does not name.
+fn strays(pattern: &str, is_home: impl Fn(&str) -> bool) -> Vec<String> {
+    let pattern = Regex::new(pattern).unwrap();
+    let mut strays = Vec::new();
+    for source in sources().iter().filter(|source| !is_home(&source.path)) {
+        strays.extend(pattern.find_iter(&source.code).map(|found| format!("{}: {}", source.path, found.as_str())));
+    }
+    strays
+}
+
+#[test]
+fn sql_stands_only_in_the_store() {
+    let sql = r"(?s)\b(SELECT\s+[^;]{1,200}?\bFROM|INSERT INTO|UPDATE\s+\w+\s+SET|DELETE FROM|CREATE (TABLE|INDEX)|PRAGMA )";
+    let strays = strays(sql, |path| path.starts_with("store/"));
+    assert!(strays.is_empty(), "{strays:#?}");
+    assert!(Regex::new(sql).unwrap().is_match("\"SELECT id\n FROM job\""));
+}
+
+#[test]
+fn only_the_clock_reads_the_clock() {
+    let strays = strays(r"(SystemTime|Zoned|Timestamp|Utc|Local)::now\(", |path| path == "clock.rs");
+    assert!(strays.is_empty(), "{strays:#?}");
+}
+
+#[test]
+fn sockets_are_opened_only_in_the_files_that_are_named() {
+    let homes = ["smtp_server/listener.rs", "http/mod.rs", "egress.rs", "dns.rs"];
+    let opened =
+        r"\b(TcpStream::connect|TcpListener::bind|TcpSocket::new|UdpSocket::bind|Unix(Stream|Listener)::\w+)";
+    let strays = strays(opened, |path| homes.contains(&path) || path.starts_with("cli/"));
+    assert!(strays.is_empty(), "{strays:#?}");
+}
+
+#[test]
+fn modules_below_the_command_line_keep_no_globals_and_print_nothing() {
+    let globals = strays(r"\b(static mut|lazy_static!|OnceLock<|LazyLock<|thread_local!)", |path| {
+        path.starts_with("cli/") || path == "main.rs" || path.starts_with("mail/")
+    });
+    assert!(globals.is_empty(), "{globals:#?}");
+    let printed = strays(r"\be?print(ln)?!", |path| path.starts_with("cli/") || path == "main.rs");
+    assert!(printed.is_empty(), "{printed:#?}");
+}
+
+#[test]
+fn every_rfc_that_is_cited_stands_in_the_table_of_standards() {
+    let map = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    let table = map.split("# Standards").nth(1).unwrap();
+    let number = Regex::new(r"RFC (\d{3,5})").unwrap();
+    let told: BTreeSet<&str> = number.captures_iter(table).map(|found| found.get(1).unwrap().as_str()).collect();
+    let mut missing: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in sources() {
+        for found in number.captures_iter(&source.text).filter(|found| !told.contains(&found[1])) {
+            missing.entry(format!("RFC {}", &found[1])).or_default().insert(source.path.clone());
+        }
+    }
+    assert!(missing.is_empty(), "cited, but not in lib.rs: {missing:#?}");
+}
+
+#[test]
+fn every_file_says_in_under_twelve_lines_what_it_is() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let head = source.text.lines().take_while(|line| line.starts_with("//!")).count();
+        let longest = if source.path == "lib.rs" { usize::MAX } else { 12 };
+        if !source.text.starts_with("//! ") || head > longest {
+            wrong.push(format!("{}: {head} lines", source.path));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn no_file_outgrows_its_reader() {
+    for source in sources() {
+        let lines = before_tests(&source.text).lines().count();
+        assert!(lines <= LONGEST_FILE, "{} has {lines} lines", source.path);
+        if lines > LONG_FILE {
+            eprintln!("{} has {lines} lines and wants a second look", source.path);
+        }
+    }
+}
+
+#[test]
+fn schema_sql_is_what_a_fresh_database_has() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(mailkite::store::Db::open(dir.path()).unwrap());
+    let fresh = Connection::open(dir.path().join(mailkite::store::FILE_NAME)).unwrap();
+    let told = Connection::open_in_memory().unwrap();
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("schema.sql")).unwrap();
+    told.execute_batch(&text).unwrap();
+    assert_eq!(schema(&fresh), schema(&told));
+    assert!(schema(&told).len() > 20);
+}
+
+fn schema(connection: &Connection) -> BTreeSet<(String, String, String)> {
+    let mut statement = connection.prepare("SELECT type, name, coalesce(sql, '') FROM sqlite_schema").unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+#[test]
+fn every_column_of_the_schema_belongs_to_a_strict_table() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(mailkite::store::Db::open(dir.path()).unwrap());
+    let fresh = Connection::open(dir.path().join(mailkite::store::FILE_NAME)).unwrap();
+    let lax: Vec<String> = fresh
+        .prepare(
+            "SELECT name FROM pragma_table_list WHERE type = 'table' AND NOT strict AND name NOT LIKE 'sqlite_%'",
+        )
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert!(lax.is_empty(), "{lax:?}");
+}

@@ -1,0 +1,18 @@
+//! The one integration binary: behaviour through real doors, everything on port 0.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests may panic"
+)]
+
+mod delivery;
+mod disk;
+mod durability;
+mod egress;
+mod golden;
+mod house;
+mod smtp;
+mod support;
+mod verify;

@@ -1,0 +1,8 @@
+//! What several tests need: the real server, a client, and peers with scripted behaviour.
+
+pub mod dialog;
+pub mod dns;
+pub mod process;
+pub mod receiver;
+pub mod server;
+pub mod smtp;

@@ -1,0 +1,343 @@
+//! The real server in this process: every part, on port 0, over a temporary data directory.
+//!
+//! [`Server::stop`] drains it and then looks at what it leaves: no job unless the test says so, a sound database, an
+//! object file for every row that names one.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mailkite::activity::Activity;
+use mailkite::app::{self, StartError};
+use mailkite::clock::{Clock, Timestamp};
+use mailkite::config::Config;
+use mailkite::egress::Target;
+use mailkite::id::RouteId;
+use mailkite::jobs::Jobs;
+use mailkite::secrets::Secrets;
+use mailkite::setup;
+use mailkite::store::domains::DomainRow;
+use mailkite::store::routes::{Action, NewRoute, SECRET_PURPOSE};
+use mailkite::store::{self, Db};
+use rusqlite::{Connection, OpenFlags};
+use tempfile::TempDir;
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::smtp::{SmtpClient, SmtpReply};
+
+/// How long a test waits for something to happen before it fails.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+/// The name that the server bears.
+pub const HOSTNAME: &str = "mx.mailkite.test";
+
+/// A running server.
+pub struct Server {
+    pub smtp: SocketAddr,
+    pub http: SocketAddr,
+    pub clock: Clock,
+    pub db: Db,
+    /// The owner's verified domain.
+    pub inbox: DomainRow,
+    data_dir: PathBuf,
+    _dir: TempDir,
+    jobs: Jobs,
+    secrets: Arc<Secrets>,
+    activity: broadcast::Receiver<Activity>,
+    stop: CancellationToken,
+    running: JoinHandle<Result<(), StartError>>,
+}
+
+/// A webhook route and what its receiver knows.
+#[derive(Clone, Debug)]
+pub struct Hook {
+    pub route: RouteId,
+    pub secret: String,
+    pub url: String,
+}
+
+/// What a webhook attempt came to, as it was recorded.
+#[derive(Clone, Debug)]
+pub struct Attempted {
+    pub attempt: u32,
+    pub status: &'static str,
+    pub status_code: Option<u16>,
+    pub error: Option<&'static str>,
+    pub next_attempt_at: Option<Timestamp>,
+    pub message_id: String,
+    pub url: String,
+}
+
+impl Server {
+    /// A server with the test's defaults.
+    pub async fn start() -> Self {
+        Self::start_with(Clock::System, |_| {}).await
+    }
+
+    /// A server on this clock whose configuration `adjust` has changed.
+    pub async fn start_with(clock: Clock, adjust: impl FnOnce(&mut Config)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(&dir.path().join("data"));
+        adjust(&mut config);
+        let data_dir = config.data_dir.clone();
+        let bound = app::bind(config, clock.clone()).await.unwrap();
+        let (db, secrets) = (bound.db().clone(), Arc::clone(bound.secrets()));
+        let inbox = seed(&db, &secrets, clock.now()).await;
+        let stop = CancellationToken::new();
+        Self {
+            smtp: bound.smtp_addresses()[0],
+            http: bound.http_addresses().first().copied().unwrap_or(bound.smtp_addresses()[0]),
+            clock,
+            db,
+            inbox,
+            data_dir,
+            _dir: dir,
+            jobs: bound.jobs().clone(),
+            secrets,
+            activity: bound.feed().listen(),
+            running: tokio::spawn(bound.run(stop.clone())),
+            stop,
+        }
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Runs a write and makes the directory of recipients look again.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection, &Secrets, Timestamp) -> store::Result<T> + Send + 'static,
+    ) -> T {
+        let (secrets, now) = (Arc::clone(&self.secrets), self.clock.now());
+        let done = self.db.write(move |tx| work(tx, &secrets, now)).await.unwrap();
+        self.db.directory_changed();
+        done
+    }
+
+    /// One value that a query over the stored rows gives.
+    pub async fn query<T>(&self, sql: &'static str) -> T
+    where
+        T: rusqlite::types::FromSql + Send + 'static,
+    {
+        self.db.read(move |connection| Ok(connection.query_row(sql, [], |row| row.get(0))?)).await.unwrap()
+    }
+
+    /// The lenient webhook of all of inbox.test.
+    pub async fn webhook(&self, url: &str) -> Hook {
+        self.route("*@inbox.test", "lenient", url).await
+    }
+
+    /// A webhook route of the owner.
+    pub async fn route(&self, matching: &str, ack_mode: &str, url: &str) -> Hook {
+        let new = NewRoute {
+            account_id: self.inbox.account_id,
+            domain_id: (!matching.starts_with('/')).then_some(self.inbox.id),
+            match_pattern: matching.to_owned(),
+            action: Action::Webhook,
+            destination: Some(url.to_owned()),
+            ack_mode: Some(ack_mode.to_owned()),
+            is_domain_webhook: false,
+            secret_sealed: None,
+        };
+        let (route, secret) = self.write(|tx, secrets, now| setup::webhook_route(tx, secrets, new, now)).await;
+        Hook { route, secret, url: url.to_owned() }
+    }
+
+    /// A route of the owner that calls nobody.
+    pub async fn plain_route(&self, matching: &str, action: Action) -> RouteId {
+        let new = NewRoute {
+            account_id: self.inbox.account_id,
+            domain_id: Some(self.inbox.id),
+            match_pattern: matching.to_owned(),
+            action,
+            destination: None,
+            ack_mode: None,
+            is_domain_webhook: false,
+            secret_sealed: None,
+        };
+        self.write(move |tx, _, now| store::routes::insert(tx, &new, now)).await
+    }
+
+    /// Another account with this verified domain, and the webhook of all of it.
+    pub async fn other_account(&self, domain: &'static str, url: &str) -> Hook {
+        let url = url.to_owned();
+        self.write(move |tx, secrets, now| {
+            let account = store::accounts::insert_owner(tx, &format!("owner@{domain}"), now)?;
+            let domain = setup::verified_domain(tx, account.id, domain, now)?;
+            let (route, secret) = setup::domain_webhook(tx, secrets, &domain, &url, now)?;
+            Ok(Hook { route, secret, url })
+        })
+        .await
+    }
+
+    /// Gives a route a new secret, the old one still valid for 24 hours; returns the new one.
+    pub async fn rotate(&self, hook: &Hook) -> String {
+        let route = hook.route.clone();
+        self.write(move |tx, secrets, now| {
+            let fresh = mailkite::secrets::new_webhook_secret();
+            let sealed = secrets.seal(SECRET_PURPOSE, fresh.as_bytes());
+            store::routes::rotate_secret(tx, &route, &sealed, now.plus(Duration::from_secs(86_400)), now)?;
+            Ok(fresh)
+        })
+        .await
+    }
+
+    /// Sends one mail on a connection of its own; the reply to its data.
+    pub async fn mail(&self, to: &str, message: &str) -> SmtpReply {
+        SmtpClient::greeted(self.smtp).await.mail("ada@example.com", &[to], message).await
+    }
+
+    /// Sends one mail with this subject to `to`, which must be accepted; its message id.
+    pub async fn accepted(&self, to: &str, subject: &str) -> String {
+        let reply = self.mail(to, &message(subject)).await;
+        assert_eq!(reply.code, 250, "{reply:?}");
+        let text = reply.text();
+        let id = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').find(|word| word.starts_with("msg_"));
+        id.unwrap_or_else(|| panic!("no message id in {text:?}")).to_owned()
+    }
+
+    /// The next webhook attempt once it is recorded.
+    pub async fn attempted(&mut self) -> Attempted {
+        let next = async {
+            loop {
+                if let Activity::Attempted {
+                    attempt,
+                    status,
+                    status_code,
+                    error,
+                    next_attempt_at,
+                    message_id,
+                    url,
+                    ..
+                } = self.activity.recv().await.unwrap()
+                {
+                    let next_attempt_at = next_attempt_at.map(Timestamp::from_millis);
+                    return Attempted { attempt, status, status_code, error, next_attempt_at, message_id, url };
+                }
+            }
+        };
+        let attempted = timeout(DEADLINE, next).await;
+        assert!(attempted.is_ok(), "no attempt was recorded within {DEADLINE:?}");
+        attempted.unwrap()
+    }
+
+    /// Moves a manual clock and rings the engine for the endpoint `url`.
+    pub fn advance(&self, by: Duration, url: &str) {
+        self.clock.advance(by);
+        self.jobs.wake(Target::lane_of(url), self.clock.now());
+    }
+
+    /// Waits until a query gives `wanted`. For what no event tells; it asks again as soon as it is answered.
+    pub async fn until<T>(&self, sql: &'static str, wanted: T)
+    where
+        T: rusqlite::types::FromSql + PartialEq + std::fmt::Debug + Send + 'static,
+    {
+        let asked = async {
+            while self.query::<T>(sql).await != wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        let reached = timeout(DEADLINE, asked).await;
+        assert!(reached.is_ok(), "{sql} never gave {wanted:?} but {:?}", self.query::<T>(sql).await);
+    }
+
+    /// Asks it to stop, as SIGTERM does, and goes on.
+    pub fn begin_stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Drains it and checks what it leaves; every job must be done.
+    pub async fn stop(self) {
+        self.stop_with_jobs(0).await;
+    }
+
+    /// As [`Self::stop`], with this many jobs waiting.
+    pub async fn stop_with_jobs(self, jobs: i64) {
+        self.stop.cancel();
+        let ended = timeout(DEADLINE, self.running).await;
+        assert!(ended.is_ok(), "it did not stop within {DEADLINE:?}");
+        ended.unwrap().unwrap().unwrap();
+        assert_sound(&self.data_dir);
+        let connection = open_database(&self.data_dir);
+        let left: i64 = connection.query_row("SELECT count(*) FROM job", [], |row| row.get(0)).unwrap();
+        assert_eq!(left, jobs, "jobs that are left");
+    }
+}
+
+/// The configuration of the tests: every port free, webhooks to this machine, as in production otherwise.
+pub fn config(data_dir: &Path) -> Config {
+    let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut config = Config {
+        hostname: HOSTNAME.to_owned(),
+        public_url: "https://mail.mailkite.test".to_owned(),
+        data_dir: data_dir.to_owned(),
+        ..Config::default()
+    };
+    config.smtp.listen = vec![any_port];
+    config.http.listen = vec![any_port];
+    config.metrics.listen = None;
+    config.webhook.allow_localhost = true;
+    config
+}
+
+async fn seed(db: &Db, secrets: &Arc<Secrets>, now: Timestamp) -> DomainRow {
+    let secrets = Arc::clone(secrets);
+    let seeded = db.write(move |tx| {
+        let (owner, _key) = setup::owner(tx, &secrets, "owner@inbox.test", now)?;
+        store::domains::insert(tx, owner.id, "pending.test", false, now)?;
+        setup::verified_domain(tx, owner.id, "inbox.test", now)
+    });
+    let inbox = seeded.await.unwrap();
+    db.directory_changed();
+    inbox
+}
+
+/// A small mail with this subject.
+pub fn message(subject: &str) -> String {
+    format!(
+        "From: Ada Lovelace <ada@example.com>\r\nTo: Support <support@inbox.test>\r\nSubject: {subject}\r\n\
+         Message-ID: <{}@example.com>\r\n\r\nDoes it branch?\r\n",
+        subject.replace(' ', ".")
+    )
+}
+
+/// The database of a data directory that no server uses.
+pub fn open_database(data_dir: &Path) -> Connection {
+    let path = data_dir.join(store::FILE_NAME);
+    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap()
+}
+
+/// Checks that a data directory is in order: integrity, and an object for every row that names one.
+pub fn assert_sound(data_dir: &Path) {
+    let connection = open_database(data_dir);
+    let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(verdict, "ok");
+    let mut statement = connection.prepare("SELECT file, size FROM raw WHERE file IS NOT NULL").unwrap();
+    let files = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?))).unwrap();
+    for (name, size) in files.map(Result::unwrap) {
+        let found = std::fs::metadata(data_dir.join("objects").join(&name)).ok().map(|object| object.len());
+        assert_eq!(found, Some(size), "the object {name}");
+    }
+}
+
+/// The objects that no row names, and drafts: what a refused mail must not leave.
+pub fn leftovers(data_dir: &Path) -> Vec<String> {
+    let connection = open_database(data_dir);
+    let mut left = Vec::new();
+    for folder in std::fs::read_dir(data_dir.join("objects")).unwrap().map(Result::unwrap) {
+        let day = folder.file_name().into_string().unwrap();
+        for file in std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
+            let name = format!("{day}/{}", file.file_name().to_str().unwrap());
+            let named = connection.prepare("SELECT 1 FROM raw WHERE file = ?1").unwrap().exists([&name]).unwrap();
+            if !named {
+                left.push(name);
+            }
+        }
+    }
+    left
+}

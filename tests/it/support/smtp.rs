@@ -1,0 +1,263 @@
+//! An SMTP client that says exactly what a test wants said, and reads what comes back.
+//!
+//! It knows replies and nothing of what is allowed: commands may be wrong, data may be cut anywhere.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+/// How long a test waits for a reply before it fails.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
+
+/// A whole reply, all of its lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SmtpReply {
+    pub code: u16,
+    /// Each line without its code and separator.
+    pub lines: Vec<String>,
+}
+
+impl SmtpReply {
+    /// The code and the last line, as on the wire.
+    pub fn text(&self) -> String {
+        format!("{} {}", self.code, self.lines.last().map_or("", String::as_str))
+    }
+
+    /// Whether an EHLO reply offers this keyword.
+    pub fn offers(&self, keyword: &str) -> bool {
+        self.lines.iter().skip(1).any(|line| line.split(' ').next().is_some_and(|word| word == keyword))
+    }
+}
+
+/// One connection.
+pub struct SmtpClient {
+    wire: BufReader<Box<dyn Wire>>,
+}
+
+impl SmtpClient {
+    /// Connects and reads nothing.
+    pub async fn open(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// Connects from an address of one's own, as 127.0.0.2.
+    pub async fn open_from(local: &str, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(local.parse().unwrap(), 0)).unwrap();
+        Self::over(socket.connect(address).await.unwrap())
+    }
+
+    fn over(tcp: TcpStream) -> Self {
+        tcp.set_nodelay(true).unwrap();
+        Self { wire: BufReader::new(Box::new(tcp)) }
+    }
+
+    /// Connects and reads the greeting.
+    pub async fn connect(address: SocketAddr) -> Self {
+        let mut client = Self::open(address).await;
+        let greeting = client.reply().await;
+        assert_eq!(greeting.code, 220, "{greeting:?}");
+        client
+    }
+
+    /// Connects and says EHLO.
+    pub async fn greeted(address: SocketAddr) -> Self {
+        let mut client = Self::connect(address).await;
+        client.expect("EHLO client.test", 250).await;
+        client
+    }
+
+    /// Sends bytes as they are, at once.
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.try_send(bytes.as_ref()).await.unwrap();
+    }
+
+    /// As [`Self::send`], where the other side may have closed.
+    pub async fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.wire.get_mut().write_all(bytes).await?;
+        self.wire.get_mut().flush().await
+    }
+
+    /// The next reply.
+    pub async fn reply(&mut self) -> SmtpReply {
+        self.try_reply().await.expect("the connection ended where a reply was due")
+    }
+
+    /// The next reply; an error when the connection ends first.
+    pub async fn try_reply(&mut self) -> io::Result<SmtpReply> {
+        let mut lines = Vec::new();
+        loop {
+            let line = self.line().await?;
+            let code = line.get(..3).and_then(|code| code.parse().ok());
+            let Some(code) = code else { return Err(io::Error::other(format!("not a reply: {line:?}"))) };
+            lines.push(line.get(4..).unwrap_or("").to_owned());
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return Ok(SmtpReply { code, lines });
+            }
+        }
+    }
+
+    /// The next line, without its CRLF.
+    pub async fn line(&mut self) -> io::Result<String> {
+        let mut line = Vec::new();
+        let read = timeout(DEADLINE, self.wire.read_until(b'\n', &mut line)).await;
+        assert!(read.is_ok(), "no reply within {DEADLINE:?}");
+        read.unwrap()?;
+        let text = line.strip_suffix(b"\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok(String::from_utf8_lossy(text).into_owned())
+    }
+
+    /// Sends a command line and returns its reply.
+    pub async fn command(&mut self, line: &str) -> SmtpReply {
+        self.send(format!("{line}\r\n")).await;
+        self.reply().await
+    }
+
+    /// Sends a command line and checks the code of its reply.
+    pub async fn expect(&mut self, line: &str, code: u16) -> SmtpReply {
+        let reply = self.command(line).await;
+        assert_eq!(reply.code, code, "{line}: {reply:?}");
+        reply
+    }
+
+    /// MAIL and RCPT, all accepted; what follows is DATA.
+    pub async fn envelope(&mut self, from: &str, to: &[&str]) {
+        self.expect(&format!("MAIL FROM:<{from}>"), 250).await;
+        for to in to {
+            self.expect(&format!("RCPT TO:<{to}>"), 250).await;
+        }
+    }
+
+    /// A transaction; returns the reply to its data. `message` has CRLF line ends; dots are stuffed here.
+    pub async fn mail(&mut self, from: &str, to: &[&str], message: impl AsRef<[u8]>) -> SmtpReply {
+        self.envelope(from, to).await;
+        self.expect("DATA", 354).await;
+        self.send(data(message.as_ref())).await;
+        self.reply().await
+    }
+
+    /// A transaction in two writes, as a client with PIPELINING does it; returns the reply to its data.
+    ///
+    /// An error means that nothing is known of the message.
+    pub async fn try_mail(&mut self, from: &str, to: &str, message: &[u8]) -> io::Result<SmtpReply> {
+        self.try_send(format!("MAIL FROM:<{from}>\r\nRCPT TO:<{to}>\r\nDATA\r\n").as_bytes()).await?;
+        let mut refused = None;
+        for wanted in [250, 250, 354] {
+            let reply = self.try_reply().await?;
+            if reply.code != wanted {
+                refused.get_or_insert(reply);
+            }
+        }
+        if let Some(reply) = refused {
+            return Ok(reply);
+        }
+        self.try_send(&data(message)).await?;
+        self.try_reply().await
+    }
+
+    /// Upgrades to TLS without checking the certificate: MX clients do not.
+    pub async fn starttls(mut self) -> Self {
+        self.expect("STARTTLS", 220).await;
+        self.into_tls().await
+    }
+
+    /// The TLS handshake alone, after the 220.
+    pub async fn into_tls(self) -> Self {
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(any_certificate()));
+        let name = ServerName::try_from("mx.mailkite.test").unwrap();
+        let wire = timeout(DEADLINE, connector.connect(name, self.wire.into_inner())).await.unwrap().unwrap();
+        Self { wire: BufReader::new(Box::new(wire)) }
+    }
+
+    /// Whether the server ends the connection without another word.
+    pub async fn is_closed(&mut self) -> bool {
+        let mut rest = Vec::new();
+        match timeout(DEADLINE, self.wire.read_to_end(&mut rest)).await {
+            Ok(Ok(_)) => rest.is_empty(),
+            // A reset is an end too: something we sent was never read.
+            Ok(Err(_)) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Everything until the end of the connection.
+    pub async fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        let read = timeout(DEADLINE, self.wire.read_to_end(&mut rest)).await;
+        assert!(read.is_ok(), "the connection is still open after {DEADLINE:?}");
+        String::from_utf8_lossy(&rest).into_owned()
+    }
+}
+
+/// Mail data as it goes on the wire: dots stuffed, the end marked (RFC 5321 §4.5.2).
+pub fn data(message: &[u8]) -> Vec<u8> {
+    let mut wire = Vec::with_capacity(message.len() + 64);
+    for line in message.split_inclusive(|byte| *byte == b'\n') {
+        if line.starts_with(b".") {
+            wire.push(b'.');
+        }
+        wire.extend_from_slice(line);
+    }
+    if !wire.ends_with(b"\r\n") && !wire.is_empty() {
+        wire.extend_from_slice(b"\r\n");
+    }
+    wire.extend_from_slice(b".\r\n");
+    wire
+}
+
+fn any_certificate() -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
+}
+
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
