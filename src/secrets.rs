@@ -70,18 +70,35 @@ impl Secrets {
     /// It is too open, malformed, unreadable, or missing beside a database.
     pub fn open(data_dir: &Path) -> Result<Self, SecretsError> {
         let path = data_dir.join(FILE_NAME);
+        if !path.exists() && !Self::are_lost(data_dir)? {
+            create(data_dir, &path).map_err(|error| SecretsError::Io(path.display().to_string(), error))?;
+        }
+        Self::read(data_dir)
+    }
+
+    /// Reads the master key of a data directory, and never makes one.
+    ///
+    /// # Errors
+    /// As [`Secrets::open`].
+    pub fn read(data_dir: &Path) -> Result<Self, SecretsError> {
+        let path = data_dir.join(FILE_NAME);
         let name = path.display().to_string();
-        let io = |error| SecretsError::Io(name.clone(), error);
-        if !path.exists() {
-            if has_database(data_dir).map_err(io)? {
-                return Err(SecretsError::Lost(name));
-            }
-            create(data_dir, &path).map_err(io)?;
+        if !path.exists() && Self::are_lost(data_dir)? {
+            return Err(SecretsError::Lost(name));
         }
         check_mode(&path)?;
-        let bytes = fs::read(&path).map_err(io)?;
+        let bytes = fs::read(&path).map_err(|error| SecretsError::Io(name.clone(), error))?;
         let key: [u8; KEY_LEN] = bytes.try_into().map_err(|_| SecretsError::Malformed(name))?;
         Self::from_key(&key)
+    }
+
+    /// Whether the master key is missing beside a database that was sealed with it.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn are_lost(data_dir: &Path) -> Result<bool, SecretsError> {
+        let io = |error| SecretsError::Io(data_dir.display().to_string(), error);
+        Ok(!data_dir.join(FILE_NAME).exists() && has_database(data_dir).map_err(io)?)
     }
 
     fn from_key(key: &[u8; KEY_LEN]) -> Result<Self, SecretsError> {
