@@ -1,7 +1,10 @@
 //! The command line: one file per command.
 
+mod bench;
 mod check;
+mod dev;
 mod logs;
+mod serve;
 
 use std::path::PathBuf;
 
@@ -17,6 +20,19 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Try it on this machine: everything on loopback, a first mail, a verified webhook
+    Dev(dev::Options),
+    /// Serve mail and the API as a configuration file says
+    Serve {
+        /// The configuration file
+        #[arg(long, value_name = "FILE", default_value = "/etc/mailkite.toml")]
+        config: PathBuf,
+    },
+    /// Measure this machine: mails a second, latency, memory, and that nothing is lost
+    Bench(bench::Options),
+    /// The server that `bench` measures
+    #[command(hide = true)]
+    BenchServer(bench::ServerOptions),
     /// Check a configuration and its data directory; exit 0 when both are fine, 1 when not
     Check {
         /// The configuration file
@@ -32,7 +48,23 @@ impl Cli {
     /// What went wrong, as a chain of sentences.
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
+            Command::Dev(options) => dev::run(&options),
+            Command::Serve { config } => serve::run(&config),
+            Command::Bench(options) => bench::run(&options),
+            Command::BenchServer(options) => bench::run_server(&options),
             Command::Check { config } => check::run(&config),
         }
     }
+}
+
+/// The runtime of every command that serves: a worker for each core, two at least.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.max(2))
+        // Reads and spooling of large mail; each of them is short.
+        .max_blocking_threads(64)
+        .enable_all()
+        .build()?;
+    Ok(runtime)
 }

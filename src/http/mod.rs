@@ -1,6 +1,6 @@
 //! The HTTP door: the API, attachment links, health and metrics. It stores nothing; whatever enqueues is a pipeline's.
 //!
-//! [`router`] is the whole table. `conventions` wraps every answer (contract 1.1, 1.10), `error` is the one error form.
+//! `router` is the whole table. `conventions` wraps every answer (contract 1.1, 1.10), `error` is the one error form.
 
 mod api;
 mod auth;

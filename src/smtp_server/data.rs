@@ -157,7 +157,7 @@ impl Gathered {
             return;
         }
         let threshold = if self.draft.is_some() { PIECE } else { MEMORY_MAX };
-        if self.buffer.len() < threshold && !(short_of_memory && !self.buffer.is_empty()) {
+        if self.buffer.len() < threshold && (self.buffer.is_empty() || !short_of_memory) {
             return;
         }
         if let Err(error) = self.write_out(objects).await {

@@ -145,7 +145,7 @@ pub fn list_by_message(connection: &Connection, message: i64) -> Result<Vec<Deli
     Ok(rows)
 }
 
-/// Writes down how an attempt left the delivery.
+/// Writes down how an attempt left the delivery; one that was ended meanwhile comes back only if the attempt succeeded.
 ///
 /// # Errors
 /// Storage trouble.
@@ -159,8 +159,10 @@ pub fn note_attempt(
     connection
         .prepare_cached(
             "UPDATE delivery
-             SET status = ?2, attempts = ?3, url = ?4, last_status_code = coalesce(?5, last_status_code),
-                 last_error = ?6, next_attempt_at = ?7, updated_at = ?8
+             SET status = iif(status = 'pending' OR ?2 = 'delivered', ?2, status),
+                 last_error = iif(status = 'pending' OR ?2 = 'delivered', ?6, last_error),
+                 next_attempt_at = iif(status = 'pending', ?7, NULL),
+                 attempts = ?3, url = ?4, last_status_code = coalesce(?5, last_status_code), updated_at = ?8
              WHERE id = ?1",
         )?
         .execute(params![

@@ -10,6 +10,7 @@ use mailkite::store;
 use mailkite::store::routes::Action;
 use ring::hmac;
 
+use super::support::process::http_get;
 use super::support::receiver::{Received, Receiver, Reply};
 use super::support::server::{Server, message};
 use super::support::smtp::SmtpClient;
@@ -229,23 +230,27 @@ async fn a_control_answer_marks_the_message_as_spam_and_the_payload_does_not_cha
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_control_answer_drops_the_content_and_ends_the_other_deliveries() {
-    let failing = receiver(500).await;
-    let dropping = Receiver::start(|_| Reply::status(200).body(mailkite_sdk::reply_drop())).await;
+    let failing = Receiver::start(|_| Reply::status(429).header("retry-after", "3600")).await;
+    let answers = AtomicU32::new(0);
+    let dropping = Receiver::start(move |_| match answers.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::status(500),
+        _ => Reply::status(200).body(mailkite_sdk::reply_drop()),
+    })
+    .await;
     let mut server = Server::start_with(standing(), |_| {}).await;
-    let other = server.webhook(&failing.url()).await;
-    let client = server.smtp;
-    let big = format!("{}{}", message("Secret"), format!("{}\r\n", "x".repeat(70)).repeat(2_000));
-    // The delivery that fails has to wait for its second attempt when the other one drops the message.
-    let reply = SmtpClient::greeted(client).await.mail("ada@example.com", &["a@inbox.test"], &big).await;
-    assert_eq!(reply.code, 250);
-    assert_eq!(server.attempted().await.status, "pending");
+    server.webhook(&failing.url()).await;
     server.route("b@inbox.test", "control", &dropping.url()).await;
-    let both = server.route("b@inbox.test", "lenient", &failing.url()).await;
-    let reply = SmtpClient::greeted(client).await.mail("ada@example.com", &["b@inbox.test"], &big).await;
-    assert_eq!(reply.code, 250);
-    for _ in 0..3 {
-        server.attempted().await;
+    let big = format!("{}{}", message("Secret"), format!("{}\r\n", "x".repeat(70)).repeat(2_000));
+    let mut client = SmtpClient::greeted(server.smtp).await;
+    for to in ["a@inbox.test", "b@inbox.test"] {
+        assert_eq!(client.mail("ada@example.com", &[to], &big).await.code, 250);
     }
+    for _ in 0..3 {
+        assert_eq!(server.attempted().await.status, "pending");
+    }
+    server.advance(Duration::from_secs(6), &dropping.url());
+    let dropped = server.attempted().await;
+    assert_eq!((dropped.url, dropped.status), (dropping.url(), "delivered"));
     let rows: String = server
         .query(
             "SELECT group_concat(row, ' ') FROM (SELECT to_addr || '=' || status || ':' || (raw_id IS NULL) AS row
@@ -253,14 +258,45 @@ async fn a_control_answer_drops_the_content_and_ends_the_other_deliveries() {
         )
         .await;
     assert_eq!(rows, "a@inbox.test=received:0 b@inbox.test=dropped:1");
-    let ended: i64 = server.query("SELECT count(*) FROM delivery WHERE last_error = 'message_gone'").await;
-    assert_eq!(ended, 2);
-    // Its jobs find nothing to do when their time comes; the other message's goes on.
-    server.advance(Duration::from_secs(6), &both.url);
+    let ended: String = server
+        .query(
+            "SELECT group_concat(row, ' ') FROM
+               (SELECT to_addr || '=' || delivery.status || ':' || coalesce(last_error, '-') AS row
+                FROM delivery JOIN message ON message.id = message_id ORDER BY delivery.id)",
+        )
+        .await;
+    assert_eq!(ended, "a@inbox.test=pending:http_status b@inbox.test=failed:message_gone b@inbox.test=delivered:-");
+    // The job of the ended delivery finds nothing to do when its time comes; the other message's goes on.
+    server.advance(HOUR, &failing.url());
     assert_eq!(server.attempted().await.attempt, 2);
-    server.advance(Duration::ZERO, &other.url);
     server.until("SELECT count(*) FROM job", 1_i64).await;
     server.stop_with_jobs(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_under_way_when_its_message_is_dropped_does_not_bring_the_delivery_back() {
+    let mut slow = Receiver::start(|_| Reply::status(500).after(Duration::from_millis(700))).await;
+    let answers = AtomicU32::new(0);
+    let dropping = Receiver::start(move |_| match answers.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::status(500),
+        _ => Reply::status(200).body(mailkite_sdk::reply_drop()),
+    })
+    .await;
+    let mut server = Server::start_with(standing(), |_| {}).await;
+    let hook = server.webhook(&slow.url()).await;
+    server.route("a@inbox.test", "control", &dropping.url()).await;
+    server.accepted("a@inbox.test", "Dropped").await;
+    slow.next_request().await;
+    assert_eq!(server.attempted().await.url, dropping.url());
+    server.advance(Duration::from_secs(6), &dropping.url());
+    assert_eq!(server.attempted().await.status, "delivered");
+    assert_eq!(server.attempted().await.url, hook.url);
+    let row = "SELECT status || ' ' || last_error || ' ' || attempts FROM delivery ORDER BY id LIMIT 1";
+    assert_eq!(server.query::<String>(row).await, "failed message_gone 1");
+    server.advance(Duration::from_secs(12), &hook.url);
+    server.until("SELECT count(*) FROM job", 0_i64).await;
+    assert_eq!(slow.requests().len(), 1);
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -517,4 +553,122 @@ async fn only_verified_domains_receive_and_the_operator_may_refuse_unknown_recip
         }
         server.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_link_of_an_attachment_serves_its_bytes_until_it_ends() {
+    let mut receiver = receiver(200).await;
+    let server = Server::start_with(standing(), |_| {}).await;
+    server.webhook(&receiver.url()).await;
+    let bytes: Vec<u8> = (0..100_000_u32).map(|number| (number % 251) as u8).collect();
+    let encoded: String = BASE64
+        .encode(&bytes)
+        .as_bytes()
+        .chunks(76)
+        .map(|line| format!("{}\r\n", String::from_utf8_lossy(line)))
+        .collect();
+    let text = format!(
+        "From: ada@example.com\r\nSubject: files\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nSee below.\r\n--b\r\n\
+         Content-Type: application/pdf; name=\"../../po.pdf\"\r\nContent-Transfer-Encoding: base64\r\n\
+         Content-Disposition: attachment; filename=\"../../po.pdf\"\r\n\r\n{encoded}--b--\r\n"
+    );
+    assert_eq!(server.mail("a@inbox.test", &text).await.code, 250);
+    let event = receiver.next_request().await.json();
+    assert_eq!(event["text"], "See below.");
+    let attachment = &event["attachments"][0];
+    assert_eq!(attachment["id"], format!("{}:0", event["id"].as_str().unwrap()));
+    assert_eq!(attachment["contentType"], "application/pdf");
+    assert_eq!(attachment["size"], 100_000);
+    assert!(!attachment["filename"].as_str().unwrap().contains('/'), "{attachment}");
+    let link = attachment["url"].as_str().unwrap();
+    let path = link.strip_prefix("https://mail.mailkite.test").expect("links are built from public_url").to_owned();
+    assert!(path.contains("?exp=1785801600&sig="), "{path}");
+
+    let http = server.http.to_string();
+    let (status, head, body) = http_get(&http, &path).await;
+    assert_eq!(status, 200, "{head}");
+    assert!(body == bytes, "the served bytes differ from those that were sent");
+    for field in [
+        "content-type: application/pdf",
+        "content-disposition: attachment; filename=",
+        "x-content-type-options: nosniff",
+        "content-security-policy: sandbox; default-src 'none'",
+    ] {
+        assert!(head.contains(field), "{field} is missing in {head}");
+    }
+    let (head, last) = path.split_at(path.len() - 1);
+    for forged in [
+        format!("{head}{}", if last == "0" { '1' } else { '0' }),
+        path.replace("/0?", "/1?"),
+        path.replace("exp=1785801600", "exp=1785801601"),
+        path.replace("exp=1785801600", "exp=01785801600"),
+        path.split("&sig=").next().unwrap().to_owned(),
+    ] {
+        assert_eq!(http_get(&http, &forged).await.0, 403, "{forged}");
+    }
+    server.clock.advance(Duration::from_secs(604_801));
+    assert_eq!(http_get(&http, &path).await.0, 410);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_hanging_endpoints_with_ten_thousand_deliveries_do_not_delay_a_healthy_one() {
+    const ENDPOINTS: usize = 1_000;
+    const MAILS: usize = 10;
+    mailkite::host::raise_file_limit();
+    if mailkite::host::file_limit() < 12_000 {
+        println!("skipped: both ends of thousands of connections need 12,000 descriptors (ulimit -n)");
+        return;
+    }
+    // Takes every connection, reads what comes, never answers.
+    let hole = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let port = hole.local_addr().unwrap().port();
+    let swallowing = tokio::spawn(async move {
+        let mut held = tokio::task::JoinSet::new();
+        while let Ok((mut tcp, _)) = hole.accept().await {
+            held.spawn(async move { tokio::io::copy(&mut tcp, &mut tokio::io::sink()).await });
+        }
+    });
+    let mut healthy = receiver(200).await;
+    let server = Server::start_with(Clock::System, |config| {
+        config.webhook.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    let (account, domain) = (server.inbox.account_id, server.inbox.id);
+    server
+        .write(move |tx, secrets, now| {
+            for endpoint in 0..ENDPOINTS {
+                let new = store::routes::NewRoute {
+                    account_id: account,
+                    domain_id: Some(domain),
+                    match_pattern: "hang@inbox.test".to_owned(),
+                    action: Action::Webhook,
+                    destination: Some(format!("http://127.1.{}.{}:{port}/", endpoint / 250, endpoint % 250 + 1)),
+                    ack_mode: Some("lenient".to_owned()),
+                    is_domain_webhook: false,
+                    secret_sealed: None,
+                };
+                mailkite::setup::webhook_route(tx, secrets, new, now)?;
+            }
+            Ok(())
+        })
+        .await;
+    server.route("a@inbox.test", "lenient", &healthy.url()).await;
+    for mail in 0..MAILS {
+        server.accepted("hang@inbox.test", &format!("hang {mail}")).await;
+    }
+    assert_eq!(server.query::<i64>("SELECT count(*) FROM job").await, 10_000);
+    let mut slowest = Duration::ZERO;
+    for mail in 0..50 {
+        server.accepted("a@inbox.test", &format!("well {mail}")).await;
+        let accepted = std::time::Instant::now();
+        healthy.next_request().await;
+        slowest = slowest.max(accepted.elapsed());
+    }
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    swallowing.abort();
+    // Whoever was connected meets the end of the connection now.
+    drop(swallowing.await);
+    server.stop_with_jobs(10_000).await;
 }

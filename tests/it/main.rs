@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::string_slice,
     clippy::panic,
     reason = "tests may panic"
 )]
@@ -14,6 +15,7 @@ mod durability;
 mod egress;
 mod golden;
 mod house;
+mod inbound;
 mod smtp;
 mod support;
 mod verify;

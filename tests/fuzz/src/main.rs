@@ -38,10 +38,8 @@ fn main() -> ExitCode {
         }
     }
     let files: Vec<PathBuf> = names.iter().map(PathBuf::from).filter(|path| path.is_file()).collect();
-    let chosen: Vec<&'static Target> = TARGETS
-        .iter()
-        .filter(|target| names.is_empty() || names.iter().any(|name| name == target.name))
-        .collect();
+    let chosen: Vec<&'static Target> =
+        TARGETS.iter().filter(|target| names.is_empty() || names.iter().any(|name| name == target.name)).collect();
     assert!(!chosen.is_empty(), "targets are: {:?}", TARGETS.map(|target| target.name));
     // The parsers catch their own panics, so that no mail is lost; here none may pass unseen.
     panic::set_hook(Box::new(|report| keep(&report.to_string())));

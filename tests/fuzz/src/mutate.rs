@@ -2,7 +2,8 @@
 
 /// Inputs are kept below this, so that many are tried.
 const MAX_INPUT: usize = 64 * 1024;
-const ODD: [u8; 16] = [0, b'\r', b'\n', b'.', b'"', b'\\', b'=', b'?', b'<', b'>', b'@', b';', b'(', 0x7f, 0x80, 0xff];
+const ODD: [u8; 16] =
+    [0, b'\r', b'\n', b'.', b'"', b'\\', b'=', b'?', b'<', b'>', b'@', b';', b'(', 0x7f, 0x80, 0xff];
 
 /// Makes inputs from a corpus.
 pub struct Mutator {

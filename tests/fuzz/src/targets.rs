@@ -31,20 +31,83 @@ pub const TARGETS: [Target; 4] = [
 ];
 
 const COMMANDS: &[&[u8]] = &[
-    b"MAIL FROM:<", b"RCPT TO:<", b"> SIZE=", b" BODY=8BITMIME", b" SMTPUTF8", b"postmaster", b"@inbox.test", b"\"", b"\\\"",
-    b"[IPv6:", b"@a,@b:", b"xn--", b"\xc3\xbc", b"EHLO ", b"\t", b"%", b"!",
+    b"MAIL FROM:<",
+    b"RCPT TO:<",
+    b"> SIZE=",
+    b" BODY=8BITMIME",
+    b" SMTPUTF8",
+    b"postmaster",
+    b"@inbox.test",
+    b"\"",
+    b"\\\"",
+    b"[IPv6:",
+    b"@a,@b:",
+    b"xn--",
+    b"\xc3\xbc",
+    b"EHLO ",
+    b"\t",
+    b"%",
+    b"!",
 ];
-const ENDS: &[&[u8]] =
-    &[b"\r\n.\r\n", b"\r\n.\n", b"\n.\r\n", b"\n.\n", b"\r.\r", b"\r\n..", b".", b"\r", b"\n", b"\r\n", b"\0", b"\xc2\x85"];
+const ENDS: &[&[u8]] = &[
+    b"\r\n.\r\n",
+    b"\r\n.\n",
+    b"\n.\r\n",
+    b"\n.\n",
+    b"\r.\r",
+    b"\r\n..",
+    b".",
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b"\0",
+    b"\xc2\x85",
+];
 const FIELDS: &[&[u8]] = &[
-    b"\r\n\r\n", b"\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n", b"\r\n--b--\r\n", b"--", b"boundary=\"",
-    b"\r\nContent-Type: message/rfc822\r\n\r\n", b"\r\nContent-Transfer-Encoding: base64\r\n",
-    b"\r\nContent-Transfer-Encoding: quoted-printable\r\n", b"; charset=utf-7", b"; charset=iso-2022-jp", b"=?utf-8?B?", b"=?utf-8?Q?=0D=0A",
-    b"?=", b"filename*0*=utf-8''", b"filename*99999999999=x", b"\r\nFrom: <", b"\r\nReceived: by ", b"=\r\n", b"=0", b"\x1b$B", b"+AGEA-", b"(((((((", b"\"\\",
+    b"\r\n\r\n",
+    b"\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n",
+    b"\r\n--b--\r\n",
+    b"--",
+    b"boundary=\"",
+    b"\r\nContent-Type: message/rfc822\r\n\r\n",
+    b"\r\nContent-Transfer-Encoding: base64\r\n",
+    b"\r\nContent-Transfer-Encoding: quoted-printable\r\n",
+    b"; charset=utf-7",
+    b"; charset=iso-2022-jp",
+    b"=?utf-8?B?",
+    b"=?utf-8?Q?=0D=0A",
+    b"?=",
+    b"filename*0*=utf-8''",
+    b"filename*99999999999=x",
+    b"\r\nFrom: <",
+    b"\r\nReceived: by ",
+    b"=\r\n",
+    b"=0",
+    b"\x1b$B",
+    b"+AGEA-",
+    b"(((((((",
+    b"\"\\",
 ];
 const URLS: &[&[u8]] = &[
-    b"http://", b"https://", b"0x7f.1", b"127.0.0.1", b"[::ffff:127.0.0.1]", b"%31%32", b"@", b":99999", b"#", b"?", b"/", b"..",
-    b"\xef\xbc\x91", b"exp=", b"&sig=", b"\n", b"*", b"+*@", b"/(a|b)*/i",
+    b"http://",
+    b"https://",
+    b"0x7f.1",
+    b"127.0.0.1",
+    b"[::ffff:127.0.0.1]",
+    b"%31%32",
+    b"@",
+    b":99999",
+    b"#",
+    b"?",
+    b"/",
+    b"..",
+    b"\xef\xbc\x91",
+    b"exp=",
+    b"&sig=",
+    b"\n",
+    b"*",
+    b"+*@",
+    b"/(a|b)*/i",
 ];
 
 /// The mails of tests/fixtures, small enough to try many.
@@ -172,7 +235,8 @@ fn mime(raw: &[u8]) {
     let headers: serde_json::Value = serde_json::from_str(&mime::headers_json(raw)).expect("headers are no JSON");
     assert!(headers.is_object());
     let texts = [&mail.subject, &mail.message_id, &mail.in_reply_to];
-    let names = mail.header_from.iter().chain(&mail.to_names).flat_map(|named| [Some(&named.address), named.name.as_ref()]);
+    let names =
+        mail.header_from.iter().chain(&mail.to_names).flat_map(|named| [Some(&named.address), named.name.as_ref()]);
     for text in texts.into_iter().map(Option::as_ref).chain(names).flatten() {
         assert!(!text.chars().any(|c| matches!(c, '\r' | '\n' | '\0')), "{text:?}");
     }

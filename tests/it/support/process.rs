@@ -143,17 +143,19 @@ async fn keep(mut from: BufReader<impl AsyncRead + Unpin>, output: Arc<Mutex<Str
     }
 }
 
-/// The answer to a GET, its head and body as text.
-pub async fn http_get(base: &str, path: &str) -> String {
+/// The answer to a GET: its status, its head in lower case, its body.
+pub async fn http_get(base: &str, path: &str) -> (u16, String, Vec<u8>) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let host = base.strip_prefix("http://").unwrap();
+    let host = base.trim_start_matches("http://");
     let asked = async {
         let mut tcp = tokio::net::TcpStream::connect(host).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         tcp.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         tcp.read_to_end(&mut answer).await.unwrap();
-        String::from_utf8_lossy(&answer).into_owned()
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+        (head[9..12].parse().unwrap(), head, answer[end + 4..].to_vec())
     };
     timeout(DEADLINE, asked).await.unwrap()
 }

@@ -67,7 +67,6 @@ pub struct Attempted {
     pub status_code: Option<u16>,
     pub error: Option<&'static str>,
     pub next_attempt_at: Option<Timestamp>,
-    pub message_id: String,
     pub url: String,
 }
 
@@ -89,7 +88,7 @@ impl Server {
         let stop = CancellationToken::new();
         Self {
             smtp: bound.smtp_addresses()[0],
-            http: bound.http_addresses().first().copied().unwrap_or(bound.smtp_addresses()[0]),
+            http: bound.http_addresses()[0],
             clock,
             db,
             inbox,
@@ -205,19 +204,11 @@ impl Server {
     pub async fn attempted(&mut self) -> Attempted {
         let next = async {
             loop {
-                if let Activity::Attempted {
-                    attempt,
-                    status,
-                    status_code,
-                    error,
-                    next_attempt_at,
-                    message_id,
-                    url,
-                    ..
-                } = self.activity.recv().await.unwrap()
+                if let Activity::Attempted { attempt, status, status_code, error, next_attempt_at, url, .. } =
+                    self.activity.recv().await.unwrap()
                 {
                     let next_attempt_at = next_attempt_at.map(Timestamp::from_millis);
-                    return Attempted { attempt, status, status_code, error, next_attempt_at, message_id, url };
+                    return Attempted { attempt, status, status_code, error, next_attempt_at, url };
                 }
             }
         };

@@ -34,11 +34,6 @@ impl SmtpReply {
     pub fn text(&self) -> String {
         format!("{} {}", self.code, self.lines.last().map_or("", String::as_str))
     }
-
-    /// Whether an EHLO reply offers this keyword.
-    pub fn offers(&self, keyword: &str) -> bool {
-        self.lines.iter().skip(1).any(|line| line.split(' ').next().is_some_and(|word| word == keyword))
-    }
 }
 
 /// One connection.
@@ -190,14 +185,6 @@ impl SmtpClient {
             Ok(Err(_)) => true,
             Err(_) => false,
         }
-    }
-
-    /// Everything until the end of the connection.
-    pub async fn rest(&mut self) -> String {
-        let mut rest = Vec::new();
-        let read = timeout(DEADLINE, self.wire.read_to_end(&mut rest)).await;
-        assert!(read.is_ok(), "the connection is still open after {DEADLINE:?}");
-        String::from_utf8_lossy(&rest).into_owned()
     }
 }
 

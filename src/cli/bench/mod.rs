@@ -1,0 +1,144 @@
+//! `mailkite bench`: the product's own benchmark, honest and reproducible.
+//!
+//! The server is a process of its own on real disk, durable exactly as in production; this process is the loader and
+//! the webhook receiver, on the same machine. A no-op SMTP sink under the same loader gives the ceiling, so that the
+//! figure is a ratio.
+
+mod load;
+mod peers;
+mod report;
+mod server;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+pub use server::{ServerOptions, run as run_server};
+
+use load::{Load, Loaded};
+use peers::{Arrivals, Sink};
+use report::Report;
+use server::Child;
+
+/// How long after the last 250 webhooks are waited for.
+const TAIL_MAX: Duration = Duration::from_secs(20);
+/// `TMPFS_MAGIC` of statfs(2): memory, on which fsync costs nothing.
+const TMPFS: u32 = 0x0102_1994;
+
+/// Options of `mailkite bench`.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// Mails to send
+    #[arg(long, default_value_t = 20_000)]
+    messages: u64,
+    /// SMTP sessions at the same time
+    #[arg(long, default_value_t = 32)]
+    sessions: usize,
+    /// Octets of a mail
+    #[arg(long, default_value_t = 4_096)]
+    size: usize,
+    /// Mails sent over one connection
+    #[arg(long, default_value_t = 100)]
+    per_connection: u64,
+    /// Mails a second, whatever the server does (open loop); 0 is as fast as it takes them
+    #[arg(long, default_value_t = 0)]
+    rate: u64,
+    /// KiB of an attachment in each mail; 0 for none
+    #[arg(long, default_value_t = 0)]
+    attachments: usize,
+    /// Endpoints, each with a domain of its own
+    #[arg(long, default_value_t = 1)]
+    endpoints: usize,
+    /// Share of the endpoints that never answer, from 0 to 1
+    #[arg(long, default_value_t = 0.0)]
+    hanging: f64,
+    /// Messages stored before the measurement
+    #[arg(long, default_value_t = 0)]
+    preload: u64,
+    /// Wait for the reply to each command instead of pipelining MAIL, RCPT and DATA
+    #[arg(long)]
+    no_pipelining: bool,
+    /// Leave the no-op sink out
+    #[arg(long)]
+    no_baseline: bool,
+    /// Where the data directory is made; real disk
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// A directory that is removed at the end.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("{} was not removed: {error}", self.0.display());
+        }
+    }
+}
+
+/// Runs the benchmark and prints its table; an error if a message was lost.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    if !(0.0..1.0).contains(&options.hanging) || options.endpoints == 0 || options.sessions == 0 {
+        bail!("--hanging is a share below 1, and there is at least one endpoint and one session");
+    }
+    let stat = rustix::fs::statfs(&options.dir).with_context(|| format!("looking at {}", options.dir.display()))?;
+    if stat.f_type.to_ne_bytes().first_chunk::<4>().map(|bytes| u32::from_ne_bytes(*bytes)) == Some(TMPFS) {
+        bail!("{} is memory (tmpfs); give a directory on a real disk with --dir", options.dir.display());
+    }
+    let scratch = Scratch(options.dir.join(format!("mailkite-bench-{}", std::process::id())));
+    let lost = super::runtime()?.block_on(measure(options, &scratch.0))?;
+    if lost > 0 {
+        bail!("{lost} messages were lost");
+    }
+    Ok(())
+}
+
+async fn measure(options: &Options, dir: &std::path::Path) -> anyhow::Result<u64> {
+    std::fs::create_dir_all(dir)?;
+    let fsync = report::fsync_micros(dir)?;
+    let load = Load {
+        messages: options.messages,
+        sessions: options.sessions,
+        per_connection: options.per_connection,
+        rate: options.rate,
+        pipelining: !options.no_pipelining,
+        endpoints: options.endpoints,
+        body: load::body(options.size, options.attachments * 1024),
+    };
+    let baseline = if options.no_baseline {
+        None
+    } else {
+        let sink = Sink::start().await?;
+        let loaded = load::run(&load, sink.address, Arc::new(Arrivals::new(options.messages))).await?;
+        Some(loaded.per_second())
+    };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share below 1 of a small number")]
+    let hanging = (options.hanging * options.endpoints as f64).round() as usize;
+    let arrivals = Arc::new(Arrivals::new(options.messages));
+    let ports = peers::receivers(options.endpoints, hanging, &arrivals).await?;
+    let mut child = Child::start(dir, &ports, options.preload).await?;
+    let before = child.figures().await?;
+    let loaded: Loaded = load::run(&load, child.smtp, Arc::clone(&arrivals)).await?;
+    let last = Instant::now();
+    let expected = loaded.accepted_for(|endpoint| endpoint >= hanging);
+    while arrivals.count() < expected && last.elapsed() < TAIL_MAX {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let tail = last.elapsed();
+    let after = child.figures().await?;
+    child.stop().await?;
+    let report = Report::new(options, &loaded, &arrivals, expected, tail, &before, &after, baseline, fsync);
+    if options.json {
+        println!("{}", report.to_json());
+    } else {
+        print!("{}", report.to_table());
+    }
+    Ok(report.lost)
+}

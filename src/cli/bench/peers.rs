@@ -1,0 +1,174 @@
+//! What the server meets in a benchmark: webhook receivers, endpoints that never answer, and for the loader's own
+//! ceiling an SMTP sink that does nothing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use anyhow::Context;
+use memchr::memmem;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// When each mail was sent and when its first webhook came, in microseconds since the start; 0 is not yet.
+#[derive(Debug)]
+pub struct Arrivals {
+    started: Instant,
+    sent: Vec<AtomicU64>,
+    arrived: Vec<AtomicU64>,
+    count: AtomicU64,
+}
+
+impl Arrivals {
+    /// Nothing sent, nothing arrived.
+    pub fn new(messages: u64) -> Self {
+        let zeros = || (0..messages).map(|_| AtomicU64::new(0)).collect();
+        Self { started: Instant::now(), sent: zeros(), arrived: zeros(), count: AtomicU64::new(0) }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// The last octets of a mail are about to be written.
+    pub fn note_sent(&self, number: u64) {
+        if let Some(slot) = usize::try_from(number).ok().and_then(|index| self.sent.get(index)) {
+            slot.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    fn note_arrived(&self, number: u64) {
+        let slot = usize::try_from(number).ok().and_then(|index| self.arrived.get(index));
+        if let Some(slot) = slot
+            && slot.swap(self.now(), Ordering::Relaxed) == 0
+        {
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many mails' webhooks came.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Microseconds from a mail's last octets to its webhook, sorted.
+    pub fn latencies(&self) -> Vec<u64> {
+        let pair = |(sent, arrived): (&AtomicU64, &AtomicU64)| {
+            let (sent, arrived) = (sent.load(Ordering::Relaxed), arrived.load(Ordering::Relaxed));
+            (arrived > 0).then(|| arrived.saturating_sub(sent))
+        };
+        let mut latencies: Vec<u64> = self.sent.iter().zip(&self.arrived).filter_map(pair).collect();
+        latencies.sort_unstable();
+        latencies
+    }
+}
+
+/// Starts receivers, the first `hanging` of which never answer; returns their ports.
+pub async fn receivers(count: usize, hanging: usize, arrivals: &Arc<Arrivals>) -> anyhow::Result<Vec<u16>> {
+    let mut ports = Vec::with_capacity(count);
+    for index in 0..count {
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("binding a receiver")?;
+        ports.push(listener.local_addr()?.port());
+        let arrivals = Arc::clone(arrivals);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let arrivals = Arc::clone(&arrivals);
+                if index < hanging {
+                    tokio::spawn(hang(stream));
+                } else {
+                    tokio::spawn(async move { drop(receive(stream, &arrivals).await) });
+                }
+            }
+        });
+    }
+    Ok(ports)
+}
+
+/// Reads and says nothing until the peer gives up.
+async fn hang(mut stream: TcpStream) {
+    let mut buffer = [0_u8; 512];
+    while matches!(stream.read(&mut buffer).await, Ok(1..)) {}
+}
+
+/// Answers 200 to each request and notes the number that its payload carries.
+async fn receive(mut stream: TcpStream, arrivals: &Arrivals) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut input: Vec<u8> = Vec::with_capacity(16 * 1024);
+    let number = memmem::Finder::new(b"number=");
+    loop {
+        let mut whole = None;
+        while whole.is_none() {
+            if stream.read_buf(&mut input).await? == 0 {
+                return Ok(());
+            }
+            whole = request_length(&input).filter(|length| *length <= input.len());
+        }
+        let length = whole.unwrap_or(0);
+        let request = input.get(..length).unwrap_or_default();
+        if let Some(at) = number.find(request) {
+            let digits = request.get(at + 7..).unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit());
+            arrivals.note_arrived(digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')));
+        }
+        input.drain(..length);
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
+    }
+}
+
+/// Octets of the request that the buffer begins with, once its header is complete.
+fn request_length(input: &[u8]) -> Option<usize> {
+    let end = memmem::find(input, b"\r\n\r\n")? + 4;
+    let header = std::str::from_utf8(input.get(..end)?).ok()?;
+    let length = header.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+    });
+    Some(end + length.unwrap_or(0))
+}
+
+/// An SMTP server that says yes and forgets.
+pub struct Sink {
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Sink {
+    /// Starts it.
+    pub async fn start() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("binding the sink")?;
+        let address = listener.local_addr()?;
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(async move { drop(swallow(stream).await) });
+            }
+        });
+        Ok(Self { address })
+    }
+}
+
+async fn swallow(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.write_all(b"220 sink ESMTP\r\n").await?;
+    let mut input: Vec<u8> = Vec::with_capacity(16 * 1024);
+    let mut in_data = false;
+    loop {
+        if stream.read_buf(&mut input).await? == 0 {
+            return Ok(());
+        }
+        let mut replies = Vec::new();
+        loop {
+            let mark: &[u8] = if in_data { b"\r\n.\r\n" } else { b"\r\n" };
+            let Some(at) = memmem::find(&input, mark) else { break };
+            let line = input.get(..4).unwrap_or_default().to_ascii_uppercase();
+            input.drain(..at + mark.len());
+            let reply: &[u8] = match (in_data, line.as_slice()) {
+                (false, b"DATA") => b"354 go\r\n",
+                (false, b"QUIT") => return stream.write_all(b"221 bye\r\n").await,
+                _ => b"250 ok\r\n",
+            };
+            in_data = !in_data && line.as_slice() == b"DATA";
+            replies.extend_from_slice(reply);
+        }
+        stream.write_all(&replies).await?;
+    }
+}

@@ -1,0 +1,168 @@
+//! The figures of a benchmark, as a table or as JSON.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::Options;
+use super::load::Loaded;
+use super::peers::Arrivals;
+use super::server::Figures;
+
+/// Percentiles in milliseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Percentiles {
+    p50: f64,
+    p90: f64,
+    p99: f64,
+    max: f64,
+}
+
+/// Everything that was measured.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    messages: u64,
+    sessions: usize,
+    size_bytes: usize,
+    per_connection: u64,
+    rate: u64,
+    endpoints: usize,
+    hanging: f64,
+    preload: u64,
+    accepted_per_second: f64,
+    delivered_per_second: f64,
+    ceiling_per_second: Option<f64>,
+    share_of_ceiling: Option<f64>,
+    accept_ms: Percentiles,
+    mail_to_webhook_ms: Percentiles,
+    tail_ms: f64,
+    commits_per_message: f64,
+    fsyncs_per_message: f64,
+    peak_rss_mib: f64,
+    /// Accepted for an endpoint that answers, and never delivered to it.
+    pub lost: u64,
+    cores: usize,
+    cpu: String,
+    kernel: String,
+    fsync_p50_us: u64,
+}
+
+fn percentiles(sorted_micros: &[u64]) -> Percentiles {
+    let at = |share: usize| {
+        let index = (sorted_micros.len() * share / 100).min(sorted_micros.len().saturating_sub(1));
+        sorted_micros.get(index).copied().unwrap_or(0) as f64 / 1_000.0
+    };
+    Percentiles { p50: at(50), p90: at(90), p99: at(99), max: at(100) }
+}
+
+/// The median of an 8 KiB write with fdatasync in `dir`.
+pub fn fsync_micros(dir: &Path) -> anyhow::Result<u64> {
+    let path = dir.join("fsync-probe");
+    let mut file = std::fs::File::create(&path)?;
+    let mut times = Vec::new();
+    for _ in 0..100 {
+        file.write_all(&[0; 8192])?;
+        let started = Instant::now();
+        file.sync_data()?;
+        times.push(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+    }
+    std::fs::remove_file(path)?;
+    times.sort_unstable();
+    Ok(times.get(50).copied().unwrap_or(0))
+}
+
+fn read_line(path: &str, prefix: &str) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(prefix)).unwrap_or_default();
+    line.trim_start_matches([':', ' ', '\t']).to_owned()
+}
+
+impl Report {
+    /// Puts the figures together.
+    #[expect(clippy::too_many_arguments, reason = "one call site; each is a measurement of its own")]
+    pub fn new(
+        options: &Options,
+        loaded: &Loaded,
+        arrivals: &Arrivals,
+        expected: u64,
+        tail: Duration,
+        before: &Figures,
+        after: &Figures,
+        ceiling: Option<f64>,
+        fsync_p50_us: u64,
+    ) -> Self {
+        let accepted = loaded.accept_micros.len().max(1) as f64;
+        let arrived = arrivals.count();
+        let per_second = loaded.per_second();
+        Self {
+            messages: options.messages,
+            sessions: options.sessions,
+            size_bytes: options.size,
+            per_connection: options.per_connection,
+            rate: options.rate,
+            endpoints: options.endpoints,
+            hanging: options.hanging,
+            preload: options.preload,
+            accepted_per_second: per_second,
+            delivered_per_second: arrived as f64 / (loaded.took + tail).as_secs_f64(),
+            ceiling_per_second: ceiling,
+            share_of_ceiling: ceiling.map(|ceiling| per_second / ceiling),
+            accept_ms: percentiles(&loaded.accept_micros),
+            mail_to_webhook_ms: percentiles(&arrivals.latencies()),
+            tail_ms: tail.as_secs_f64() * 1_000.0,
+            commits_per_message: (after.commits - before.commits) as f64 / accepted,
+            fsyncs_per_message: (after.synced - before.synced) as f64 / accepted,
+            peak_rss_mib: after.peak_rss_kib as f64 / 1_024.0,
+            lost: expected.saturating_sub(arrived),
+            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            cpu: read_line("/proc/cpuinfo", "model name"),
+            kernel: read_line("/proc/sys/kernel/osrelease", ""),
+            fsync_p50_us,
+        }
+    }
+
+    /// One JSON object.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// A table for people.
+    pub fn to_table(&self) -> String {
+        let mut text = String::new();
+        let mut row = |name: &str, value: String| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "  {name:<22} {value}");
+        };
+        let speed = |rate: u64| if rate == 0 { "as fast as taken".to_owned() } else { format!("{rate}/s") };
+        row("", String::new());
+        row("load", format!("{} mails of {} B, {}", self.messages, self.size_bytes, speed(self.rate)));
+        row("", format!("{} sessions, {} per connection", self.sessions, self.per_connection));
+        if self.endpoints > 1 || self.preload > 0 {
+            let hanging = self.hanging * 100.0;
+            row("", format!("{} endpoints, {hanging:.0} % hanging, {} stored before", self.endpoints, self.preload));
+        }
+        row("machine", format!("{} cores, {}", self.cores, self.cpu));
+        row("", format!("Linux {}, fdatasync p50 {} µs", self.kernel, self.fsync_p50_us));
+        row("", String::new());
+        row("accepted", format!("{:.0}/s", self.accepted_per_second));
+        row(
+            "mail to webhook",
+            format!("{:.0}/s, tail after the last 250: {:.0} ms", self.delivered_per_second, self.tail_ms),
+        );
+        if let (Some(ceiling), Some(share)) = (self.ceiling_per_second, self.share_of_ceiling) {
+            row("no-op sink", format!("{ceiling:.0}/s with the same loader; ratio {share:.2}"));
+        }
+        let times = |p: Percentiles| format!("{:>8.2} {:>8.2} {:>8.2} {:>8.2}  ms", p.p50, p.p90, p.p99, p.max);
+        row("", format!("{:>8} {:>8} {:>8} {:>8}", "p50", "p90", "p99", "max"));
+        row("MAIL to 250", times(self.accept_ms));
+        row("final dot to webhook", times(self.mail_to_webhook_ms));
+        row("commits per mail", format!("{:.3}, fsynced {:.3}", self.commits_per_message, self.fsyncs_per_message));
+        row("peak RSS of the server", format!("{:.0} MiB", self.peak_rss_mib));
+        row("lost", self.lost.to_string());
+        text
+    }
+}

@@ -1,0 +1,182 @@
+//! The server under test, as a process of its own, so that its memory and its commits are its alone.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::Context;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{ChildStdin, ChildStdout};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{self, Bound};
+use crate::clock::{Clock, Timestamp};
+use crate::config::{Config, Log, LogFormat};
+use crate::id::MessageId;
+use crate::setup;
+use crate::store::{self, Db, messages, raws};
+
+/// Rows per transaction of the preload.
+const PRELOAD_STEP: u64 = 2_000;
+
+/// Options of the hidden command that is the server.
+#[derive(Clone, Debug, Args)]
+pub struct ServerOptions {
+    /// The data directory
+    #[arg(long)]
+    data_dir: PathBuf,
+    /// Port of each endpoint's webhook
+    #[arg(long, value_delimiter = ',')]
+    ports: Vec<u16>,
+    /// Messages to store first
+    #[arg(long, default_value_t = 0)]
+    preload: u64,
+}
+
+/// What the server tells of itself.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Figures {
+    /// Commits so far.
+    pub commits: u64,
+    /// Those that were fsynced.
+    pub synced: u64,
+    /// The most memory it ever held, in KiB.
+    pub peak_rss_kib: u64,
+}
+
+/// Serves until standard input ends; each line there asks for the figures.
+pub fn run(options: &ServerOptions) -> anyhow::Result<()> {
+    crate::cli::logs::init(&Log { level: "warn".to_owned(), format: LogFormat::Human });
+    crate::cli::runtime()?.block_on(async {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut config = Config::dev(options.data_dir.clone(), any, any);
+        config.smtp.max_sessions_per_address = config.smtp.max_sessions;
+        let bound = app::bind(config, Clock::System).await?;
+        seed(&bound, &options.ports).await?;
+        preload(bound.db(), options.preload, bound.clock().now()).await?;
+        let smtp = bound.smtp_addresses().first().copied().context("no SMTP address")?;
+        let db = bound.db().clone();
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(bound.run(stop.clone()));
+        println!("{smtp}");
+        let mut asked = BufReader::new(tokio::io::stdin()).lines();
+        while let Ok(Some(_)) = asked.next_line().await {
+            let (commits, synced) = db.commits();
+            println!("{}", serde_json::to_string(&Figures { commits, synced, peak_rss_kib: peak_rss_kib() })?);
+        }
+        stop.cancel();
+        serving.await??;
+        Ok(())
+    })
+}
+
+fn peak_rss_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+async fn seed(bound: &Bound, ports: &[u16]) -> anyhow::Result<()> {
+    let (secrets, now, ports) = (bound.secrets().clone(), bound.clock().now(), ports.to_vec());
+    let seeded = bound.db().write(move |tx| {
+        let (account, _) = setup::owner(tx, &secrets, "bench@bench.test", now)?;
+        for (index, port) in ports.into_iter().enumerate() {
+            let domain = setup::verified_domain(tx, account.id, &format!("e{index}.bench.test"), now)?;
+            setup::domain_webhook(tx, &secrets, &domain, &format!("http://127.0.0.1:{port}/hook"), now)?;
+        }
+        Ok(())
+    });
+    seeded.await?;
+    bound.db().directory_changed();
+    Ok(())
+}
+
+/// Stores messages as acceptance would have, an hour apart from now.
+async fn preload(db: &Db, count: u64, now: Timestamp) -> anyhow::Result<()> {
+    let mut stored = 0;
+    while stored < count {
+        let until = (stored + PRELOAD_STEP).min(count);
+        db.write(move |tx| (stored..until).try_for_each(|number| preload_one(tx, number, count, now))).await?;
+        stored = until;
+    }
+    Ok(())
+}
+
+fn preload_one(tx: &rusqlite::Connection, number: u64, count: u64, now: Timestamp) -> store::Result<()> {
+    let at = now.minus(std::time::Duration::from_millis(3_600_000 + count - number));
+    let text = format!("From: bench@bench.test\r\nSubject: stored {number}\r\n\r\n{}", "An older mail. ".repeat(100));
+    let raw_id = raws::insert(tx, &raws::NewRaw::inline(text.as_bytes()), at)?;
+    let new = messages::NewMessage {
+        public_id: MessageId::new(at),
+        account_id: 1,
+        domain_id: Some(1),
+        route_id: None,
+        mail_from: "bench@bench.test".into(),
+        from_addr: "bench@bench.test".into(),
+        from_name: None,
+        to_addr: format!("m{number}@e0.bench.test"),
+        to_name: None,
+        subject: Some(format!("stored {number}")),
+        message_id_header: None,
+        thread_id: None,
+        spf: None,
+        dkim: None,
+        dmarc: None,
+        spam: None,
+        trace: String::new(),
+        truncated: false,
+        attachment_count: 0,
+        size: text.len() as u64,
+        raw_id,
+    };
+    messages::insert(tx, &new, at)?;
+    let fingerprint = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).cast_signed();
+    store::recent::insert(tx, fingerprint, new.public_id.as_str(), now)
+}
+
+/// The server's process.
+pub struct Child {
+    process: tokio::process::Child,
+    ask: ChildStdin,
+    told: Lines<BufReader<ChildStdout>>,
+    /// Where it receives mail.
+    pub smtp: SocketAddr,
+}
+
+impl Child {
+    /// Starts it and waits until it is ready.
+    pub async fn start(dir: &Path, ports: &[u16], preload: u64) -> anyhow::Result<Self> {
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        let mut process = tokio::process::Command::new(std::env::current_exe()?)
+            .arg("bench-server")
+            .arg("--data-dir")
+            .arg(dir.join("data"))
+            .args(["--ports", &ports.join(","), "--preload", &preload.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("starting the server")?;
+        let ask = process.stdin.take().context("no pipe to the server")?;
+        let told = process.stdout.take().context("no pipe from the server")?;
+        let mut told = BufReader::new(told).lines();
+        let smtp = told.next_line().await?.context("the server did not start")?.parse()?;
+        Ok(Self { process, ask, told, smtp })
+    }
+
+    /// Asks for the figures.
+    pub async fn figures(&mut self) -> anyhow::Result<Figures> {
+        self.ask.write_all(b"\n").await?;
+        let line = self.told.next_line().await?.context("the server ended")?;
+        Ok(serde_json::from_str(&line)?)
+    }
+
+    /// Stops it and waits for its end.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        drop(self.ask);
+        self.process.wait().await?;
+        Ok(())
+    }
+}

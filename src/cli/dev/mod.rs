@@ -1,0 +1,156 @@
+//! `mailkite dev`: everything on loopback, from nothing to a verified webhook in one command.
+//!
+//! The same engine as `serve`, with an account, a key, the domain `inbox.test` and a receiver that checks both
+//! signatures. What happens is told line by line, as prose or as JSON.
+
+mod receiver;
+mod sample;
+mod screen;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde::Serialize;
+
+use super::{logs, serve};
+use crate::app::{self, Bound};
+use crate::clock::Clock;
+use crate::config::{Config, Log, LogFormat};
+use crate::egress::{Policy, Target};
+use crate::setup;
+use crate::store;
+use receiver::Receiver;
+use screen::Screen;
+
+const DOMAIN: &str = "inbox.test";
+const OWNER: &str = "owner@inbox.test";
+/// How many ports after a taken one are tried.
+const PORTS_TRIED: u16 = 50;
+
+/// Options of `mailkite dev`.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// Where mail, keys and the database are kept
+    #[arg(long, value_name = "DIR", default_value = "./mailkite-data")]
+    data_dir: PathBuf,
+    /// Address of the API; loopback only, the next free port is taken
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    http: SocketAddr,
+    /// Address to receive mail on; loopback only, the next free port is taken
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:2525")]
+    smtp: SocketAddr,
+    /// Your own app, which gets the webhooks instead of the built-in receiver
+    #[arg(long, value_name = "URL")]
+    forward: Option<String>,
+    /// Send no mail of its own at the start
+    #[arg(long)]
+    no_sample: bool,
+    /// JSON lines instead of prose: one when ready, then one for each event
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a program that starts us needs to know, in this order.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Ready {
+    http: String,
+    smtp: String,
+    api_key: String,
+    domain: &'static str,
+    webhook_secret: String,
+}
+
+/// Runs until a signal.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let level = Log { level: "warn".to_owned(), format: LogFormat::Human };
+    logs::init(&level);
+    for (name, address) in [("--http", options.http), ("--smtp", options.smtp)] {
+        if !address.ip().is_loopback() {
+            bail!(
+                "{name} {address} is not a loopback address; mailkite dev is for this machine alone (see mailkite serve)"
+            );
+        }
+    }
+    if let Some(url) = &options.forward {
+        let policy = Policy { allow_localhost: true, allow_networks: Vec::new() };
+        Target::parse(url, &policy).with_context(|| format!("--forward {url}"))?;
+    }
+    super::runtime()?.block_on(start(options))
+}
+
+async fn start(options: &Options) -> anyhow::Result<()> {
+    let http = free_port(options.http)?;
+    let smtp = free_port(options.smtp)?;
+    let fresh = !options.data_dir.join(store::FILE_NAME).exists();
+    let config = Config::dev(options.data_dir.clone(), http, smtp);
+    let receiver = tokio::net::TcpListener::bind("127.0.0.1:0").await.context("binding the built-in receiver")?;
+    let built_in = format!("http://{}/hook", receiver.local_addr()?);
+    let webhook = options.forward.clone().unwrap_or(built_in);
+    let bound = app::bind(config, Clock::System).await?;
+    let ready = seed(&bound, &webhook).await.context("preparing the first account")?;
+    let mut screen = Screen::new(options.json);
+    screen.ready(&ready, options, fresh);
+    if http != options.http && options.http.port() != 0 {
+        screen.note(&format!("port {} is taken, so the API is on {}", options.http.port(), http.port()));
+    }
+    if smtp != options.smtp && options.smtp.port() != 0 {
+        screen.note(&format!("port {} is taken, so mail is received on {}", options.smtp.port(), smtp.port()));
+    }
+    let stop = serve::stop_on_signal()?;
+    let receiver = Receiver::start(receiver, ready.webhook_secret.clone());
+    let mut activity = bound.feed().listen();
+    let serving = tokio::spawn(bound.run(stop.clone()));
+    let telling = async {
+        if !options.no_sample && !options.json {
+            sample::show(smtp, &mut activity, &receiver, &mut screen).await;
+        } else if !options.no_sample {
+            sample::send(smtp).await.context("sending the first mail")?;
+        }
+        screen.next_steps(&ready);
+        loop {
+            match activity.recv().await {
+                Ok(event) => screen.activity(&event),
+                Err(tokio::sync::broadcast::error::RecvError::Lagged(missed)) => screen.missed(missed),
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return Ok(()),
+            }
+        }
+    };
+    let told: anyhow::Result<()> = tokio::select! {
+        told = telling => told,
+        () = stop.cancelled() => Ok(()),
+    };
+    stop.cancel();
+    serving.await.context("the server task ended")??;
+    screen.stopped();
+    told
+}
+
+async fn seed(bound: &Bound, webhook: &str) -> anyhow::Result<Ready> {
+    let (secrets, now, url) = (bound.secrets().clone(), bound.clock().now(), webhook.to_owned());
+    let seeded = bound.db().write(move |tx| {
+        let (account, api_key) = setup::owner(tx, &secrets, OWNER, now)?;
+        let domain = setup::verified_domain(tx, account.id, DOMAIN, now)?;
+        let (_, secret) = setup::domain_webhook(tx, &secrets, &domain, &url, now)?;
+        Ok((api_key, secret))
+    });
+    let (api_key, webhook_secret) = seeded.await?;
+    bound.db().directory_changed();
+    let smtp = bound.smtp_addresses().first().context("no SMTP address")?.to_string();
+    Ok(Ready { http: bound.config().public_url.clone(), smtp, api_key, domain: DOMAIN, webhook_secret })
+}
+
+/// The address itself, or the same with the next free port.
+fn free_port(wanted: SocketAddr) -> anyhow::Result<SocketAddr> {
+    for step in 0..=PORTS_TRIED {
+        let Some(port) = wanted.port().checked_add(step) else { break };
+        match TcpListener::bind((wanted.ip(), port)) {
+            Ok(listener) => return Ok(listener.local_addr()?),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error).with_context(|| format!("binding {wanted}")),
+        }
+    }
+    bail!("no free port from {} on", wanted.port())
+}

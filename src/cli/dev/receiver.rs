@@ -1,0 +1,122 @@
+//! The built-in webhook receiver: checks both signatures with code of its own and answers 200, or 401.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use ring::hmac;
+use tokio::net::TcpListener;
+
+/// Payloads larger than this are not taken.
+const MAX_BODY: usize = 256 * 1024 * 1024;
+/// Deliveries remembered for the screen.
+const REMEMBERED: usize = 64;
+
+/// What a delivery's headers said, and whether both signatures hold.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// `x-mailkite-signature`.
+    pub signature: String,
+    /// `webhook-signature`.
+    pub standard_signature: String,
+    /// Whether both hold.
+    pub genuine: bool,
+}
+
+/// The receiver; clones share what it remembers.
+#[derive(Clone, Debug, Default)]
+pub struct Receiver {
+    seen: Arc<Mutex<HashMap<String, Received>>>,
+}
+
+impl Receiver {
+    /// Answers on `listener` for as long as the process runs.
+    pub fn start(listener: TcpListener, secret: String) -> Self {
+        let receiver = Self::default();
+        let (this, secret) = (receiver.clone(), Arc::new(secret));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (this, secret) = (this.clone(), Arc::clone(&secret));
+                let service = service_fn(move |request| {
+                    let (this, secret) = (this.clone(), Arc::clone(&secret));
+                    async move { Ok::<_, Infallible>(this.answer(request, &secret).await) }
+                });
+                let connection =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                tokio::spawn(async move { drop(connection.await) });
+            }
+        });
+        receiver
+    }
+
+    /// What was received of an event.
+    pub fn received(&self, event_id: &str) -> Option<Received> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(event_id).cloned()
+    }
+
+    async fn answer(&self, request: Request<Incoming>, secret: &str) -> Response<Full<Bytes>> {
+        let headers = request.headers().clone();
+        let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
+        let Ok(body) = body.map(|collected| collected.to_bytes()) else {
+            return reply(StatusCode::PAYLOAD_TOO_LARGE, "too large");
+        };
+        let text =
+            |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let received = Received {
+            signature: text("x-mailkite-signature"),
+            standard_signature: text("webhook-signature"),
+            genuine: first_scheme(&headers, &body, secret) && second_scheme(&headers, &body, secret),
+        };
+        let genuine = received.genuine;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= REMEMBERED {
+            seen.clear();
+        }
+        seen.insert(text("webhook-id"), received);
+        if genuine {
+            reply(StatusCode::OK, "{\"status\":\"ok\"}")
+        } else {
+            reply(StatusCode::UNAUTHORIZED, "bad signature")
+        }
+    }
+}
+
+fn reply(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = status;
+    response
+}
+
+fn value<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+fn holds(key: &[u8], parts: [&[u8]; 3], tag: &[u8]) -> bool {
+    let message = parts.concat();
+    hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, key), &message, tag).is_ok()
+}
+
+/// `x-mailkite-signature: t=…,v1=…` over `t.body`, keyed with the whole secret.
+fn first_scheme(headers: &HeaderMap, body: &[u8], secret: &str) -> bool {
+    let header = value(headers, "x-mailkite-signature");
+    let Some((time, tag)) = header.strip_prefix("t=").and_then(|rest| rest.split_once(",v1=")) else { return false };
+    let tag = crate::hex::decode(tag).unwrap_or_default();
+    holds(secret.as_bytes(), [time.as_bytes(), b".", body], &tag)
+}
+
+/// `webhook-signature: v1,…` over `id.seconds.body`, keyed with the decoded secret.
+fn second_scheme(headers: &HeaderMap, body: &[u8], secret: &str) -> bool {
+    let key = secret.strip_prefix("whsec_").and_then(|text| BASE64.decode(text).ok()).unwrap_or_default();
+    let head = format!("{}.{}", value(headers, "webhook-id"), value(headers, "webhook-timestamp"));
+    value(headers, "webhook-signature").split(' ').any(|part| {
+        let tag = part.strip_prefix("v1,").and_then(|text| BASE64.decode(text).ok()).unwrap_or_default();
+        holds(&key, [head.as_bytes(), b".", body], &tag)
+    })
+}

@@ -1,0 +1,60 @@
+//! `mailkite serve`: the engine for production, from a configuration file until a signal.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::logs;
+use crate::app;
+use crate::clock::Clock;
+use crate::config::Config;
+
+/// Serves until SIGTERM or SIGINT; a second signal ends the process at once.
+pub fn run(path: &Path) -> anyhow::Result<()> {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(problems) => {
+            for problem in &problems {
+                eprintln!("✗ {problem}");
+            }
+            bail!("{} is not a valid configuration; nothing was started", path.display());
+        }
+    };
+    logs::init(&config.log);
+    super::runtime()?.block_on(async {
+        let bound = app::bind(config, Clock::System).await?;
+        let stop = stop_on_signal()?;
+        for address in bound.smtp_addresses() {
+            tracing::info!(%address, "receiving mail");
+        }
+        for address in bound.http_addresses() {
+            tracing::info!(%address, "serving the API");
+        }
+        bound.run(stop).await.context("the server stopped by itself")?;
+        tracing::info!("stopped");
+        Ok(())
+    })
+}
+
+/// A token that the first SIGTERM or SIGINT cancels; the second ends the process.
+pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate()).context("catching SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("catching SIGINT")?;
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    tokio::spawn(async move {
+        for second in [false, true] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if second {
+                std::process::exit(130);
+            }
+            told.cancel();
+        }
+    });
+    Ok(stop)
+}
