@@ -54,7 +54,7 @@
 //!
 //! * MIME is read by our own walk ([`mail::mime`]), with `mail-parser`'s charset tables: an attachment has to be a slice
 //!   of the raw bytes, limits have to hold before anything is decoded, and a 25 MiB mail may cost three times its size.
-//! * Lanes start with four attempts at a time and earn their full width; ailing lanes share three quarters of all slots.
+//! * Lanes start with two attempts at a time and earn their full width; ailing lanes share three quarters of all slots.
 //!
 //! # Standards
 //!

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use crate::clock::Timestamp;
 use crate::store::jobs::Claimed;
 
-const FIRST_WIDTH: usize = 4;
+const FIRST_WIDTH: usize = 2;
 /// Beyond this many lanes an ailing one without jobs is forgotten.
 const REMEMBERED: usize = 10_000;
 

@@ -1,5 +1,6 @@
 //! Full disks: 452, reads go on, nothing is half-stored, and it recovers by itself once there is room.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -86,7 +87,7 @@ fn stored(data_dir: &Path) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_told_as_452_reads_go_on_and_it_recovers_by_itself() {
     let Some(disk) = SmallDisk::mount("size=24m") else { return };
-    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    let mut receiver = Receiver::start(|_| Reply::status(200)).await;
     let data_dir = disk.path.join("data");
     let server = Server::start_with(Clock::System, |config| config.data_dir.clone_from(&data_dir)).await;
     server.webhook(&receiver.url()).await;
@@ -121,15 +122,14 @@ async fn a_full_disk_is_told_as_452_reads_go_on_and_it_recovers_by_itself() {
         assert_eq!(attempt(server.smtp, &sized(&format!("large after {round}"), 200_000)).await.code, 250);
         acknowledged += 1;
     }
-    server.until("SELECT count(*) FROM job", 0_i64).await;
-    server.stop().await;
+    // A webhook whose settlement met the full disk is repeated after its lease; each has been made once by now.
+    let mut subjects = HashSet::new();
+    while i64::try_from(subjects.len()).unwrap() < acknowledged {
+        subjects.insert(receiver.next_request().await.json()["subject"].as_str().unwrap().to_owned());
+    }
+    server.stop_with_any_jobs().await;
     assert_eq!(stored(&data_dir), acknowledged);
     assert_eq!(leftovers(&data_dir), Vec::<String>::new());
-    let mut subjects: Vec<String> =
-        receiver.requests().iter().map(|request| request.json()["subject"].as_str().unwrap().to_owned()).collect();
-    subjects.sort();
-    subjects.dedup();
-    assert_eq!(i64::try_from(subjects.len()).unwrap(), acknowledged, "each acknowledged mail reached the receiver");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -97,7 +97,8 @@ async fn twenty_kills_under_load_lose_nothing_that_was_acknowledged() {
 
     let acknowledged: HashSet<String> = ledger.acknowledged.lock().unwrap().iter().cloned().collect();
     let last = Process::start(&data_dir, &receiver.url()).await;
-    let mut bodies: HashMap<String, Vec<u8>> = HashMap::new();
+    let mut bodies: HashMap<String, String> = HashMap::new();
+    let port = Regex::new(r"(127\.0\.0\.1|localhost):\d+").unwrap();
     let mut missing = acknowledged.clone();
     let deadline = Instant::now() + Duration::from_secs(120);
     while !missing.is_empty() {
@@ -106,8 +107,10 @@ async fn twenty_kills_under_load_lose_nothing_that_was_acknowledged() {
             panic!("{} of {} acknowledged mails never reached the receiver", missing.len(), acknowledged.len());
         };
         missing.remove(request.json()["subject"].as_str().unwrap());
-        let first = bodies.entry(request.header("webhook-id").to_owned()).or_insert_with(|| request.body.to_vec());
-        assert_eq!(*first, request.body, "a repeated delivery has other bytes");
+        // `public_url`, which names the port, is another one after each restart of this test.
+        let body = port.replace_all(std::str::from_utf8(&request.body).unwrap(), "").into_owned();
+        let first = bodies.entry(request.header("webhook-id").to_owned()).or_insert_with(|| body.clone());
+        assert_eq!(*first, body, "a repeated delivery has other bytes");
     }
     last.terminate().await;
 

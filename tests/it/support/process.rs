@@ -109,7 +109,7 @@ impl Process {
 
 /// Runs it where it has to refuse to start; what it says then.
 pub async fn refusal(data_dir: &Path) -> String {
-    let output = timeout(DEADLINE, command(&[], data_dir, "http://127.0.0.1:9/").output()).await;
+    let output = timeout(DEADLINE, command(&[], data_dir, "http://127.0.0.1:3999/").output()).await;
     assert!(output.is_ok(), "it did not refuse within {DEADLINE:?}");
     let output = output.unwrap().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
