@@ -60,7 +60,42 @@
 //!
 //! | RFC | what it rules here |
 //! | --- | --- |
+//! | RFC 1557 | ISO-2022-KR |
+//! | RFC 1843 | HZ-GB-2312 |
+//! | RFC 1870 | SIZE |
+//! | RFC 2045 | MIME: bodies, transfer encodings |
+//! | RFC 2046 | MIME: media types, multiparts |
+//! | RFC 2047 | MIME: encoded words |
+//! | RFC 2152 | UTF-7 |
+//! | RFC 2183 | Content-Disposition |
+//! | RFC 2231 | MIME: parameter values and continuations |
+//! | RFC 2369 | List-* fields |
+//! | RFC 2387 | multipart/related |
+//! | RFC 2781 | UTF-16 |
+//! | RFC 2919 | List-Id |
+//! | RFC 3207 | STARTTLS |
+//! | RFC 3339 | time stamps |
+//! | RFC 3463 | enhanced status codes |
+//! | RFC 3834 | automatic responses |
+//! | RFC 3848 | the protocol words of Received |
+//! | RFC 4291 | IPv6 addresses |
+//! | RFC 5214 | ISATAP addresses |
 //! | RFC 5321 | SMTP |
+//! | RFC 5322 | the message format |
+//! | RFC 6152 | 8BITMIME |
+//! | RFC 6266 | Content-Disposition in HTTP |
+//! | RFC 6376 | DKIM |
+//! | RFC 6531 | SMTPUTF8 |
+//! | RFC 6761 | special-use names: localhost |
+//! | RFC 6890 | special-purpose addresses |
+//! | RFC 7208 | SPF |
+//! | RFC 7489 | DMARC |
+//! | RFC 8187 | extended parameters in HTTP |
+//! | RFC 8305 | trying addresses in turn |
+//! | RFC 8601 | Authentication-Results |
+//! | RFC 8617 | ARC |
+//! | RFC 9110 | HTTP |
+//! | RFC 9989 | DMARC, the successor |
 
 pub mod activity;
 pub mod app;

@@ -24,12 +24,15 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1800);
 const STEP: u32 = 100;
 
 const INDEX_EVERY: Duration = Duration::from_millis(500);
-/// Messages indexed per transaction.
-const INDEX_STEP: u32 = 250;
+/// Messages indexed per transaction: a few milliseconds of the writer, which mail may have to wait for.
+const INDEX_STEP: u32 = 50;
 /// Above this many commits a second the server is busy, and the index can wait …
 const BUSY_COMMITS_PER_SEC: u64 = 300;
-/// … until this many messages wait, which a search would notice.
+/// … until this many messages wait, which a search would notice; then it gets a few steps in between.
 const INDEX_BEHIND_MAX: u32 = 50_000;
+/// Steps at a time, in quiet and in busy times.
+const QUIET_STEPS: u32 = 200;
+const BUSY_STEPS: u32 = 4;
 
 /// What the sweep works on.
 #[derive(Clone, Debug)]
@@ -222,10 +225,9 @@ impl Retention {
         if busy && behind < INDEX_BEHIND_MAX {
             return Ok(());
         }
-        let mut left = behind.min(INDEX_STEP * 20);
-        while left > 0 {
+        let steps = if busy { BUSY_STEPS } else { QUIET_STEPS };
+        for _ in 0..behind.div_ceil(INDEX_STEP).min(steps) {
             self.db.write_behind(|tx| search::fill(tx, INDEX_STEP)).await?;
-            left = left.saturating_sub(INDEX_STEP);
         }
         Ok(())
     }

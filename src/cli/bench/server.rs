@@ -101,6 +101,8 @@ async fn preload(db: &Db, count: u64, now: Timestamp) -> anyhow::Result<()> {
         db.write(move |tx| (stored..until).try_for_each(|number| preload_one(tx, number, count, now))).await?;
         stored = until;
     }
+    // As in a server that has run for a while, the search index is filled.
+    while db.write(|tx| store::search::fill(tx, 5_000)).await? > 0 {}
     Ok(())
 }
 
