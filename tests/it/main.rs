@@ -8,6 +8,7 @@
     reason = "tests may panic"
 )]
 
+mod config;
 mod delivery;
 mod disk;
 mod durability;
