@@ -7,7 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::{Error, Result};
@@ -21,6 +21,8 @@ const DRAFTS: &str = "tmp";
 #[derive(Clone, Debug)]
 pub struct Objects {
     root: Arc<PathBuf>,
+    /// The latest day whose folder is known to be durable.
+    day: Arc<Mutex<String>>,
 }
 
 /// A file that is being written; it disappears with this value unless it is kept.
@@ -108,7 +110,7 @@ impl Objects {
     pub fn open(data_dir: &Path) -> Result<Self> {
         let root = data_dir.join(FOLDER);
         make_folder(&root.join(DRAFTS))?;
-        let objects = Self { root: Arc::new(root) };
+        let objects = Self { root: Arc::new(root), day: Arc::default() };
         objects.clear_drafts()?;
         sync_folder(&objects.root)?;
         sync_folder(data_dir)?;
@@ -147,16 +149,24 @@ impl Objects {
     pub fn keep(&self, mut draft: Draft, id: &MessageId, now: Timestamp) -> Result<String> {
         let day: String = now.iso().chars().take(10).collect();
         let folder = self.root.join(&day);
-        if !folder.exists() {
-            make_folder(&folder)?;
-            sync_folder(&self.root)?;
-        }
+        self.make_day(&day, &folder)?;
         let name = format!("{day}/{id}.eml");
         draft.file.sync_all().map_err(|error| Error::io("syncing mail data", error))?;
         fs::rename(&draft.path, self.root.join(&name)).map_err(|error| Error::io("placing mail data", error))?;
         draft.kept = true;
         sync_folder(&folder)?;
         Ok(name)
+    }
+
+    /// Whoever comes second at midnight waits here until the folder itself is durable.
+    fn make_day(&self, day: &str, folder: &Path) -> Result<()> {
+        let mut known = self.day.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != day || !folder.exists() {
+            make_folder(folder)?;
+            sync_folder(&self.root)?;
+            day.clone_into(&mut known);
+        }
+        Ok(())
     }
 
     /// Opens an object for reading. Blocks.
