@@ -257,6 +257,10 @@ mod tests {
     #[test]
     fn hanging_lanes_leave_a_quarter_of_the_slots_to_the_healthy() {
         let mut lanes = Lanes::new(16, 40);
+        lanes.wake("healthy".into(), NOW);
+        claim_all(&mut lanes, 1);
+        assert!(lanes.start().is_some());
+        lanes.finished("healthy", true);
         for n in 0..200 {
             let name = format!("hang{n}");
             lanes.wake(name, NOW);
