@@ -10,6 +10,7 @@
 
 mod config;
 mod delivery;
+mod dev;
 mod disk;
 mod durability;
 mod egress;
