@@ -46,7 +46,7 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(60);
 const LINGER_BYTES: usize = 8 * 1024 * 1024;
 /// … and for how long.
 const LINGER: Duration = Duration::from_secs(2);
-const READ_FIRST: usize = 1024;
+const READ_FIRST: usize = 512;
 const READ_SMALL: usize = 4 * 1024;
 const READ_LARGE: usize = 32 * 1024;
 /// Units of the memory budget.
@@ -192,8 +192,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.say(&Reply::hello(&self.shared.hostname));
             }
             Command::Mail(arguments) => return self.mail(arguments),
-            Command::Rcpt(path) => return self.rcpt(path, ascii).await,
-            Command::Data => return self.data().await,
+            // On the heap, because a session that waits for a command should be small: most do, and thousands may.
+            Command::Rcpt(path) => return Box::pin(self.rcpt(path, ascii)).await,
+            Command::Data => return Box::pin(self.data()).await,
             Command::Rset => {
                 self.phase.reset();
                 self.say(&Reply::OK);
@@ -201,7 +202,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Command::Noop => self.say(&Reply::OK),
             Command::Vrfy => self.say(&Reply::CANNOT_VERIFY),
             Command::Help => self.say(&Reply::HELP),
-            Command::StartTls => return self.start_tls().await,
+            Command::StartTls => return Box::pin(self.start_tls()).await,
             Command::Quit => {
                 self.say(&Reply::BYE);
                 return Err(End::Told);

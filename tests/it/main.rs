@@ -10,12 +10,15 @@
 
 mod config;
 mod delivery;
+mod dev;
 mod disk;
 mod durability;
 mod egress;
 mod golden;
 mod house;
+mod http;
 mod inbound;
+mod retention;
 mod smtp;
 mod support;
 mod verify;
