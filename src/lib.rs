@@ -78,6 +78,7 @@
 //! | RFC 2387 | multipart/related |
 //! | RFC 2781 | UTF-16 |
 //! | RFC 2919 | List-Id |
+//! | RFC 2920 | PIPELINING |
 //! | RFC 3207 | STARTTLS |
 //! | RFC 3339 | time stamps |
 //! | RFC 3463 | enhanced status codes |
