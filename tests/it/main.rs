@@ -9,6 +9,7 @@
 )]
 
 mod delivery;
+mod dev;
 mod disk;
 mod durability;
 mod egress;
