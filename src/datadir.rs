@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 const LOCK_NAME: &str = "mailkite.lock";
@@ -17,13 +17,19 @@ const NETWORK_FILE_SYSTEMS: &[(u32, &str)] = &[
     (0xff53_4d42, "CIFS"),
     (0x0102_1997, "9p"),
     (0x00c3_6400, "Ceph"),
-    (0x6573_5546, "FUSE"),
     (0x7461_636f, "OCFS2"),
     (0x0bd0_0bd0, "Lustre"),
     (0x5346_414f, "AFS"),
     (0x7375_7245, "Coda"),
     (0x564c, "NCP"),
+    (0x0116_1970, "GFS2"),
+    (0x4750_4653, "GPFS"),
+    (0x1983_0326, "BeeGFS"),
+    (0x786f_4256, "a VirtualBox shared folder"),
 ];
+const FUSE: u32 = 0x6573_5546;
+/// FUSE file systems that keep their files on this machine; of all others (sshfs, s3fs, glusterfs …) nothing is known.
+const LOCAL_FUSE: &[&str] = &["fuseblk", "virtiofs", "fuse.fuse-overlayfs", "fuse.gocryptfs"];
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +53,19 @@ pub enum DataDirError {
         /// The directory.
         path: String,
         /// What it lies on.
-        kind: &'static str,
+        kind: String,
+    },
+    /// It belongs to another user.
+    #[error(
+        "{path} belongs to user {owner}, and mailkite runs as user {user}; run it as {owner}, or: chown -R {user} {path}"
+    )]
+    Foreign {
+        /// The directory.
+        path: String,
+        /// Whose it is.
+        owner: u32,
+        /// Who runs.
+        user: u32,
     },
     /// Another process uses it.
     #[error("{0} is in use by another mailkite process")]
@@ -81,6 +99,7 @@ impl DataDir {
             made.map_err(|error| DataDirError::Io(format!("making {}", path.display()), error))?;
         }
         Self::inspect(path)?;
+        check_owner(path)?;
         let lock = path.join(LOCK_NAME);
         let io = |error| DataDirError::Io(lock.display().to_string(), error);
         let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&lock).map_err(io)?;
@@ -128,13 +147,8 @@ impl DataDir {
         if mode & 0o077 != 0 {
             return Err(DataDirError::TooOpen { path: path.display().to_string(), mode });
         }
-        let stat =
-            rustix::fs::statfs(path).map_err(|error| DataDirError::Io(path.display().to_string(), error.into()))?;
-        // The field's type differs between architectures; its low 32 bits are the magic number everywhere.
-        let magic = stat.f_type.to_ne_bytes();
-        let magic = magic.first_chunk::<4>().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
-        match NETWORK_FILE_SYSTEMS.iter().find(|(number, _)| *number == magic) {
-            Some((_, kind)) => Err(DataDirError::Network { path: path.display().to_string(), kind }),
+        match network_file_system(path)? {
+            Some(kind) => Err(DataDirError::Network { path: path.display().to_string(), kind }),
             None => Ok(()),
         }
     }
@@ -147,6 +161,39 @@ impl DataDir {
         let stat = rustix::fs::statvfs(path)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
+}
+
+/// Files that root makes in another user's directory would be closed to that user later.
+fn check_owner(path: &Path) -> Result<(), DataDirError> {
+    let metadata = fs::metadata(path).map_err(|error| DataDirError::Io(path.display().to_string(), error))?;
+    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner == user {
+        return Ok(());
+    }
+    Err(DataDirError::Foreign { path: path.display().to_string(), owner, user })
+}
+
+/// What kind of network file system a directory lies on, if on one.
+fn network_file_system(path: &Path) -> Result<Option<String>, DataDirError> {
+    let io = |error| DataDirError::Io(path.display().to_string(), error);
+    let stat = rustix::fs::statfs(path).map_err(|error| io(error.into()))?;
+    // The field's type differs between architectures; its low 32 bits are the magic number everywhere.
+    let magic = u32::try_from(stat.f_type & 0xffff_ffff).unwrap_or_default();
+    if magic == FUSE {
+        let device = fs::metadata(path).map_err(io)?.dev();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let kind = mounted_as(&mounts, device).unwrap_or("fuse").to_owned();
+        return Ok((!LOCAL_FUSE.contains(&kind.as_str())).then(|| format!("FUSE ({kind})")));
+    }
+    let known = NETWORK_FILE_SYSTEMS.iter().find(|(number, _)| *number == magic);
+    Ok(known.map(|(_, kind)| (*kind).to_owned()))
+}
+
+/// The type of the file system on `device`, from the lines of proc_pid_mountinfo(5).
+fn mounted_as(mounts: &str, device: u64) -> Option<&str> {
+    let number = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some(&number))?;
+    line.split_once(" - ")?.1.split(' ').next()
 }
 
 #[cfg(test)]
@@ -187,5 +234,16 @@ mod tests {
         fs::set_permissions(parent.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let error = DataDir::open(parent.path()).unwrap_err().to_string();
         assert!(error.contains("chmod 700"), "{error}");
+    }
+
+    #[test]
+    fn the_type_of_a_mount_is_found_by_its_device() {
+        let mounts = "36 35 98:0 / /mnt1 rw,noatime master:1 - ext3 /dev/root rw\n\
+                      57 35 0:48 / /home/me/far rw,nosuid - fuse.sshfs me@far:/ rw,user_id=1000\n";
+        assert_eq!(mounted_as(mounts, rustix::fs::makedev(0, 48)), Some("fuse.sshfs"));
+        assert_eq!(mounted_as(mounts, rustix::fs::makedev(98, 0)), Some("ext3"));
+        assert_eq!(mounted_as(mounts, rustix::fs::makedev(1, 1)), None);
+        let here = std::env::temp_dir();
+        assert_eq!(network_file_system(&here).unwrap(), None, "{} is no place for tests", here.display());
     }
 }

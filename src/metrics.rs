@@ -82,3 +82,32 @@ impl Metrics {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_figure_is_explained_once_and_counts() {
+        let metrics = Metrics::default();
+        metrics.add(Counter::MessagesAccepted);
+        metrics.add(Counter::MessagesAccepted);
+        metrics.set_sessions(3);
+        let text = metrics.render((5, 2));
+        for line in [
+            "mailkite_messages_accepted_total 2",
+            "mailkite_recipients_refused_unknown_total 0",
+            "# TYPE mailkite_smtp_sessions gauge",
+            "mailkite_smtp_sessions 3",
+            "mailkite_commits_total 5",
+            "mailkite_commits_fsynced_total 2",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line:?} is not in:\n{text}");
+        }
+        let mut helped: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# HELP ")).collect();
+        let all = helped.len();
+        helped.sort_unstable();
+        helped.dedup_by_key(|help| help.split(' ').next());
+        assert_eq!((helped.len(), text.lines().count()), (all, 3 * all));
+    }
+}

@@ -28,6 +28,12 @@ pub enum SecretsError {
     /// It is not 32 octets.
     #[error("{0} is no master key: it should have 32 octets; restore it from a backup, it cannot be made anew")]
     Malformed(String),
+    /// It is gone, although the database sealed with it is there.
+    #[error(
+        "{0} is missing, but there is a database whose secrets only it opens: put it back from a backup; \
+         to start without them, use an empty data directory"
+    )]
+    Lost(String),
     /// Reading or writing it failed.
     #[error("{0}: {1}")]
     Io(String, std::io::Error),
@@ -61,18 +67,38 @@ impl Secrets {
     /// Reads the master key of a data directory; makes it at the first start.
     ///
     /// # Errors
-    /// It is too open, malformed or unreadable.
+    /// It is too open, malformed, unreadable, or missing beside a database.
     pub fn open(data_dir: &Path) -> Result<Self, SecretsError> {
         let path = data_dir.join(FILE_NAME);
+        if !path.exists() && !Self::are_lost(data_dir)? {
+            create(data_dir, &path).map_err(|error| SecretsError::Io(path.display().to_string(), error))?;
+        }
+        Self::read(data_dir)
+    }
+
+    /// Reads the master key of a data directory, and never makes one.
+    ///
+    /// # Errors
+    /// As [`Secrets::open`].
+    pub fn read(data_dir: &Path) -> Result<Self, SecretsError> {
+        let path = data_dir.join(FILE_NAME);
         let name = path.display().to_string();
-        let io = |error| SecretsError::Io(name.clone(), error);
-        if !path.exists() {
-            create(data_dir, &path).map_err(io)?;
+        if !path.exists() && Self::are_lost(data_dir)? {
+            return Err(SecretsError::Lost(name));
         }
         check_mode(&path)?;
-        let bytes = fs::read(&path).map_err(io)?;
+        let bytes = fs::read(&path).map_err(|error| SecretsError::Io(name.clone(), error))?;
         let key: [u8; KEY_LEN] = bytes.try_into().map_err(|_| SecretsError::Malformed(name))?;
         Self::from_key(&key)
+    }
+
+    /// Whether the master key is missing beside a database that was sealed with it.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn are_lost(data_dir: &Path) -> Result<bool, SecretsError> {
+        let io = |error| SecretsError::Io(data_dir.display().to_string(), error);
+        Ok(!data_dir.join(FILE_NAME).exists() && has_database(data_dir).map_err(io)?)
     }
 
     fn from_key(key: &[u8; KEY_LEN]) -> Result<Self, SecretsError> {
@@ -129,6 +155,16 @@ fn derive(root: &hkdf::Prk, purpose: &[u8]) -> [u8; KEY_LEN] {
     let filled = root.expand(&[purpose], KeyLength).and_then(|okm| okm.fill(&mut key));
     debug_assert!(filled.is_ok());
     key
+}
+
+fn has_database(data_dir: &Path) -> std::io::Result<bool> {
+    for entry in fs::read_dir(data_dir)? {
+        let entry = entry?;
+        if entry.path().extension().is_some_and(|extension| extension == "db") && entry.metadata()?.len() > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn create(data_dir: &Path, path: &Path) -> std::io::Result<()> {
@@ -202,6 +238,18 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, b"short").unwrap();
         assert!(matches!(Secrets::open(dir.path()), Err(SecretsError::Malformed(_))));
+    }
+
+    #[test]
+    fn no_new_master_key_is_made_beside_a_database() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("mailkite.db"), "").unwrap();
+        Secrets::open(dir.path()).unwrap();
+        fs::write(dir.path().join("mailkite.db"), "x").unwrap();
+        Secrets::open(dir.path()).unwrap();
+        fs::remove_file(dir.path().join(FILE_NAME)).unwrap();
+        assert!(matches!(Secrets::open(dir.path()), Err(SecretsError::Lost(_))));
+        assert!(!dir.path().join(FILE_NAME).exists());
     }
 
     #[test]

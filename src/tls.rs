@@ -4,7 +4,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -56,7 +56,13 @@ impl ServerTls {
     /// A file is missing, unreadable or no certificate or key.
     pub fn open(config: &Config) -> Result<Self, TlsError> {
         let files = match (&config.tls.cert_file, &config.tls.key_file) {
-            (Some(cert), Some(key)) => (cert.clone(), key.clone()),
+            (Some(cert), Some(key)) => {
+                if let Some(mode) = open_to_others(key)? {
+                    let mode = format!("{mode:o}");
+                    tracing::warn!(key = %key.display(), mode, "everybody on this machine can read the private key");
+                }
+                (cert.clone(), key.clone())
+            }
             _ => self_signed(&config.data_dir, &config.hostname)?,
         };
         let key = RwLock::new(Arc::new(load(&files.0, &files.1)?));
@@ -103,10 +109,21 @@ pub fn load(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
         .map_err(|error| TlsError::Certificate(name(cert), error.to_string()))
 }
 
-/// The paths of the self-signed certificate and its key, made at the first start.
+/// The mode of a private key that others than its owner may read.
+///
+/// # Errors
+/// The file cannot be looked at.
+pub fn open_to_others(key: &Path) -> Result<Option<u32>, TlsError> {
+    let metadata = fs::metadata(key).map_err(|error| TlsError::Io(key.display().to_string(), error))?;
+    let mode = metadata.permissions().mode() & 0o777;
+    Ok((mode & 0o007 != 0).then_some(mode))
+}
+
+/// The paths of the self-signed certificate for `hostname` and its key, made at the first start.
 fn self_signed(data_dir: &Path, hostname: &str) -> Result<(PathBuf, PathBuf), TlsError> {
     let folder = data_dir.join("tls");
-    let (cert, key) = (folder.join("self-signed.crt"), folder.join("self-signed.key"));
+    let file = |ending: &str| folder.join(format!("self-signed-{hostname}.{ending}"));
+    let (cert, key) = (file("crt"), file("key"));
     if cert.exists() && key.exists() {
         return Ok((cert, key));
     }
@@ -117,15 +134,23 @@ fn self_signed(data_dir: &Path, hostname: &str) -> Result<(PathBuf, PathBuf), Tl
         move |error| TlsError::Io(name, error)
     };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io(&folder))?;
-    let write = |path: &Path, text: &str| {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    };
-    write(&key, &made.signing_key.serialize_pem()).map_err(io(&key))?;
-    write(&cert, &made.cert.pem()).map_err(io(&cert))?;
+    // A certificate whose key is gone would not fit the new key, if the process ended between the two files.
+    drop(fs::remove_file(&cert));
+    write_private(&key, &made.signing_key.serialize_pem()).map_err(io(&key))?;
+    write_private(&cert, &made.cert.pem()).map_err(io(&cert))?;
     tracing::info!(certificate = %cert.display(), hostname, "made a self-signed certificate for STARTTLS");
     Ok((cert, key))
+}
+
+/// Written aside and renamed, so that a crash leaves no half file that the next start would trip over.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    let draft = path.with_extension("new");
+    drop(fs::remove_file(&draft));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
 }
 
 /// Outgoing TLS: the public roots, and those of `ca_file` besides.
@@ -137,9 +162,13 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, TlsError> {
     if let Some(path) = ca_file {
         let pem = |error: String| TlsError::Pem(path.display().to_string(), error);
         let more = CertificateDer::pem_file_iter(path).map_err(|error| pem(error.to_string()))?;
+        let public = roots.len();
         for certificate in more {
             let certificate = certificate.map_err(|error| pem(error.to_string()))?;
             roots.add(certificate).map_err(|error| pem(error.to_string()))?;
+        }
+        if roots.len() == public {
+            return Err(pem("there is no certificate in it".into()));
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -148,4 +177,77 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, TlsError> {
         .map_err(|error| TlsError::Certificate("versions".into(), error.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConnection, ServerConnection};
+
+    use super::*;
+
+    fn config(data_dir: &Path, hostname: &str) -> Config {
+        Config { data_dir: data_dir.to_owned(), hostname: hostname.to_owned(), ..Config::default() }
+    }
+
+    fn leaf(server: &ServerTls) -> CertificateDer<'static> {
+        server.current.key.read().unwrap().cert.first().unwrap().clone()
+    }
+
+    /// A handshake in memory; the error of the client, if it refuses the server.
+    fn shake_hands(client: ClientConfig, server: &ServerTls, name: &'static str) -> Result<(), rustls::Error> {
+        let mut client = ClientConnection::new(Arc::new(client), ServerName::try_from(name).unwrap()).unwrap();
+        let mut server = ServerConnection::new(Arc::clone(server.config())).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).unwrap();
+            server.read_tls(&mut wire.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            wire.clear();
+            server.write_tls(&mut wire).unwrap();
+            client.read_tls(&mut wire.as_slice()).unwrap();
+            client.process_new_packets()?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_self_signed_certificate_is_made_once_for_a_host_and_kept_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = leaf(&ServerTls::open(&config(dir.path(), "mx.example.com")).unwrap());
+        assert_eq!(leaf(&ServerTls::open(&config(dir.path(), "mx.example.com")).unwrap()), first);
+        assert_ne!(leaf(&ServerTls::open(&config(dir.path(), "mail.example.com")).unwrap()), first);
+        for entry in fs::read_dir(dir.path().join("tls")).unwrap() {
+            assert_eq!(entry.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn a_client_trusts_the_roots_of_the_ca_file_besides_the_public_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = ServerTls::open(&config(dir.path(), "mx.example.com")).unwrap();
+        let trusting = || client_config(Some(&server.current.files.0)).unwrap();
+        shake_hands(trusting(), &server, "mx.example.com").unwrap();
+        assert!(shake_hands(trusting(), &server, "other.example.com").is_err());
+        assert!(shake_hands(client_config(None).unwrap(), &server, "mx.example.com").is_err());
+        let key = server.current.files.1.clone();
+        assert!(client_config(Some(&key)).unwrap_err().to_string().contains("no certificate"));
+    }
+
+    #[test]
+    fn a_renewed_certificate_is_taken_and_a_faulty_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = ServerTls::open(&config(dir.path(), "mx.example.com")).unwrap();
+        let first = leaf(&server);
+        let (cert, key) = server.current.files.clone();
+        let renewed = rcgen::generate_simple_self_signed(["mx.example.com".to_owned()]).unwrap();
+        fs::write(&cert, renewed.cert.pem()).unwrap();
+        assert!(server.reload().is_err(), "the certificate does not fit the old key");
+        assert_eq!(leaf(&server), first);
+        fs::write(&key, renewed.signing_key.serialize_pem()).unwrap();
+        server.reload().unwrap();
+        assert_eq!(leaf(&server), *renewed.cert.der());
+    }
 }

@@ -1,13 +1,15 @@
-//! `mailkite check`: is this configuration right, and is its data directory fit?
+//! `mailkite check`: is this configuration right, and is what it names fit for use? Changes nothing.
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::bail;
 
-use crate::config::Config;
+use crate::config::{Config, table};
 use crate::datadir::DataDir;
-use crate::{secrets, tls};
+use crate::secrets::{self, Secrets};
+use crate::tls;
 
 /// Less free room than this is worth a word.
 const LOW_SPACE_BYTES: u64 = 1 << 30;
@@ -18,72 +20,117 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(problems) => {
-            for problem in &problems {
-                writeln!(out, "✗ {problem}")?;
-            }
-            bail!("{} {} in {}", problems.len(), plural(problems.len()), path.display());
+            writeln!(out, "{}\n", table(&problems))?;
+            bail!("{} in {}", count(problems.len()), path.display());
         }
     };
-    writeln!(out, "✓ {} is a valid configuration for {}", path.display(), config.hostname)?;
-    let problems = inspect(&config, &mut out)?;
-    if problems > 0 {
-        bail!("{problems} {} with what the configuration names", plural(problems));
+    let mut findings = Findings::default();
+    findings.good("configuration", format!("{} is valid, for {}", path.display(), config.hostname));
+    if config.public_url.starts_with("http://") {
+        let hint =
+            format!("{} is not encrypted: passwords and keys cross the network in the clear", config.public_url);
+        findings.hint("public_url", hint);
+    }
+    data_dir(&config.data_dir, &mut findings);
+    certificates(&config, &mut findings);
+    write!(out, "{}", findings.lines)?;
+    if findings.bad > 0 {
+        writeln!(out)?;
+        bail!("{} with what {} names", count(findings.bad), path.display());
     }
     Ok(())
 }
 
-/// Looks at what the configuration names, without changing anything; returns how many problems there are.
-fn inspect(config: &Config, out: &mut impl Write) -> std::io::Result<usize> {
-    let mut problems = 0;
-    let mut tell = |out: &mut dyn Write, outcome: Result<String, String>| match outcome {
-        Ok(good) => writeln!(out, "✓ {good}"),
-        Err(bad) => {
-            problems += 1;
-            writeln!(out, "✗ {bad}")
-        }
-    };
-    let dir = &config.data_dir;
-    if dir.exists() {
-        let fit = DataDir::inspect(dir).map(|()| format!("{} is fit as data directory", dir.display()));
-        tell(out, fit.map_err(|error| error.to_string()))?;
-        let key = dir.join(secrets::FILE_NAME);
-        if key.exists() {
-            let fit = secrets::check_mode(&key).map(|()| format!("{} is readable by its owner alone", key.display()));
-            tell(out, fit.map_err(|error| error.to_string()))?;
-        }
-        if let Ok(free) = DataDir::free_bytes(dir)
-            && free < LOW_SPACE_BYTES
-        {
-            writeln!(out, "! only {} MiB are free in {}", free / (1 << 20), dir.display())?;
-        }
-    } else {
-        let parent = dir.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new("/"));
-        let writable = rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_ok();
-        let outcome = if writable {
-            Ok(format!("{} does not exist yet and will be made at the first start", dir.display()))
-        } else {
-            Err(format!(
-                "{} does not exist and {} is not writable; make it yourself",
-                dir.display(),
-                parent.display()
-            ))
-        };
-        tell(out, outcome)?;
-    }
-    match (&config.tls.cert_file, &config.tls.key_file) {
-        (Some(cert), Some(key)) => {
-            let fit = tls::load(cert, key).map(|_| format!("{} and its key fit together", cert.display()));
-            tell(out, fit.map_err(|error| error.to_string()))?;
-        }
-        _ => writeln!(out, "! no tls.cert_file: STARTTLS will use a self-signed certificate")?,
-    }
-    if let Some(file) = &config.tls.ca_file {
-        let fit = tls::client_config(Some(file)).map(|_| format!("{} holds root certificates", file.display()));
-        tell(out, fit.map_err(|error| error.to_string()))?;
-    }
-    Ok(problems)
+/// What was found, as lines in columns.
+#[derive(Default)]
+struct Findings {
+    lines: String,
+    bad: usize,
 }
 
-const fn plural(count: usize) -> &'static str {
-    if count == 1 { "problem" } else { "problems" }
+impl Findings {
+    fn line(&mut self, mark: char, what: &str, said: &str) {
+        self.lines.push_str(&format!("{mark} {what:<14}  {said}\n"));
+    }
+
+    fn good(&mut self, what: &str, said: impl AsRef<str>) {
+        self.line('✓', what, said.as_ref());
+    }
+
+    fn hint(&mut self, what: &str, said: impl AsRef<str>) {
+        self.line('!', what, said.as_ref());
+    }
+
+    /// Notes an outcome; tells whether it was good.
+    fn outcome<T, E: ToString>(&mut self, what: &str, outcome: Result<T, E>, said: impl FnOnce(T) -> String) -> bool {
+        match outcome {
+            Ok(value) => self.good(what, said(value)),
+            Err(error) => {
+                self.bad += 1;
+                self.line('✗', what, &error.to_string());
+                return false;
+            }
+        }
+        true
+    }
+}
+
+fn data_dir(dir: &Path, findings: &mut Findings) {
+    const WHAT: &str = "data directory";
+    if !dir.exists() {
+        let parent = dir.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new("/"));
+        let made = rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).map_err(|_| {
+            format!(
+                "{0} does not exist and {1} is not writable; make it: install -d -m 700 -o USER {0}",
+                dir.display(),
+                parent.display()
+            )
+        });
+        findings.outcome(WHAT, made, |()| format!("{} will be made at the first start", dir.display()));
+        return;
+    }
+    if !findings
+        .outcome(WHAT, DataDir::inspect(dir), |()| format!("{} is private and on a local disk", dir.display()))
+    {
+        return;
+    }
+    // Root may check the directory of the user that the server runs as.
+    let user = rustix::process::geteuid().as_raw();
+    if let Ok(owner) = dir.metadata().map(|metadata| metadata.uid())
+        && owner != user
+    {
+        findings.hint(WHAT, format!("it belongs to user {owner}, and you are {user}; run mailkite as {owner}"));
+    }
+    if let Ok(free) = DataDir::free_bytes(dir)
+        && free < LOW_SPACE_BYTES
+    {
+        findings
+            .hint("free space", format!("only {} MiB are left on the disk of {}", free / (1 << 20), dir.display()));
+    }
+    let key = dir.join(secrets::FILE_NAME);
+    // Before the first start there is none.
+    if key.exists() || !matches!(Secrets::are_lost(dir), Ok(false)) {
+        findings.outcome("master key", Secrets::read(dir), |_| format!("{} is there and private", key.display()));
+    }
+}
+
+fn certificates(config: &Config, findings: &mut Findings) {
+    const WHAT: &str = "certificate";
+    match (&config.tls.cert_file, &config.tls.key_file) {
+        (Some(cert), Some(key)) => {
+            findings.outcome(WHAT, tls::load(cert, key), |_| format!("{} fits its key", cert.display()));
+            if let Ok(Some(mode)) = tls::open_to_others(key) {
+                let key = key.display();
+                findings.hint(WHAT, format!("{key} can be read by everybody (mode {mode:o}); run: chmod 600 {key}"));
+            }
+        }
+        _ => findings.hint(WHAT, "none configured: STARTTLS will use a self-signed one, which senders cannot verify"),
+    }
+    if let Some(file) = &config.tls.ca_file {
+        findings.outcome("ca_file", tls::client_config(Some(file)), |_| format!("{} is trusted", file.display()));
+    }
+}
+
+fn count(problems: usize) -> String {
+    if problems == 1 { "1 problem".to_owned() } else { format!("{problems} problems") }
 }

@@ -9,23 +9,21 @@ use tokio_util::sync::CancellationToken;
 use super::logs;
 use crate::app;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 
 /// Serves until SIGTERM or SIGINT; a second signal ends the process at once.
 pub fn run(path: &Path) -> anyhow::Result<()> {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(problems) => {
-            for problem in &problems {
-                eprintln!("✗ {problem}");
-            }
+            eprint!("{}", config::table(&problems));
             bail!("{} is not a valid configuration; nothing was started", path.display());
         }
     };
     logs::init(&config.log);
     super::runtime()?.block_on(async {
-        let bound = app::bind(config, Clock::System).await?;
         let stop = stop_on_signal()?;
+        let bound = app::bind(config, Clock::System).await?;
         for address in bound.smtp_addresses() {
             tracing::info!(%address, "receiving mail");
         }

@@ -7,7 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::{Error, Result};
@@ -21,6 +21,8 @@ const DRAFTS: &str = "tmp";
 #[derive(Clone, Debug)]
 pub struct Objects {
     root: Arc<PathBuf>,
+    /// The latest day whose folder is known to be durable.
+    day: Arc<Mutex<String>>,
 }
 
 /// A file that is being written; it disappears with this value unless it is kept.
@@ -84,9 +86,7 @@ impl Draft {
     pub fn read_all(&mut self) -> Result<Vec<u8>> {
         let read = |draft: &mut Self| {
             draft.file.seek(SeekFrom::Start(0))?;
-            let mut bytes = Vec::with_capacity(usize::try_from(draft.length).unwrap_or(0));
-            draft.file.read_to_end(&mut bytes)?;
-            Ok(bytes)
+            read_whole(&mut draft.file, draft.length)
         };
         read(self).map_err(|error| Error::io("reading mail data back", error))
     }
@@ -110,7 +110,7 @@ impl Objects {
     pub fn open(data_dir: &Path) -> Result<Self> {
         let root = data_dir.join(FOLDER);
         make_folder(&root.join(DRAFTS))?;
-        let objects = Self { root: Arc::new(root) };
+        let objects = Self { root: Arc::new(root), day: Arc::default() };
         objects.clear_drafts()?;
         sync_folder(&objects.root)?;
         sync_folder(data_dir)?;
@@ -149,16 +149,24 @@ impl Objects {
     pub fn keep(&self, mut draft: Draft, id: &MessageId, now: Timestamp) -> Result<String> {
         let day: String = now.iso().chars().take(10).collect();
         let folder = self.root.join(&day);
-        if !folder.exists() {
-            make_folder(&folder)?;
-            sync_folder(&self.root)?;
-        }
+        self.make_day(&day, &folder)?;
         let name = format!("{day}/{id}.eml");
         draft.file.sync_all().map_err(|error| Error::io("syncing mail data", error))?;
         fs::rename(&draft.path, self.root.join(&name)).map_err(|error| Error::io("placing mail data", error))?;
         draft.kept = true;
         sync_folder(&folder)?;
         Ok(name)
+    }
+
+    /// Whoever comes second at midnight waits here until the folder itself is durable.
+    fn make_day(&self, day: &str, folder: &Path) -> Result<()> {
+        let mut known = self.day.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != day || !folder.exists() {
+            make_folder(folder)?;
+            sync_folder(&self.root)?;
+            day.clone_into(&mut known);
+        }
+        Ok(())
     }
 
     /// Opens an object for reading. Blocks.
@@ -174,7 +182,12 @@ impl Objects {
     /// # Errors
     /// It is missing or cannot be read.
     pub fn read_all(&self, name: &str) -> Result<Vec<u8>> {
-        fs::read(self.root.join(name)).map_err(|error| Error::io(format!("reading object {name}"), error))
+        let read = || {
+            let mut file = File::open(self.root.join(name))?;
+            let length = file.metadata()?.len();
+            read_whole(&mut file, length)
+        };
+        read().map_err(|error| Error::io(format!("reading object {name}"), error))
     }
 
     /// Removes an object; a missing one is fine. Blocks.
@@ -231,6 +244,19 @@ impl SystemTimeBefore {
         let modified = entry.metadata().and_then(|metadata| metadata.modified());
         modified.is_ok_and(|at: SystemTime| at.elapsed().is_ok_and(|elapsed| elapsed > self.0))
     }
+}
+
+/// Reads a file of this length into memory that goes back to the system as soon as it is freed.
+///
+/// glibc learns to keep freed blocks of up to 32 MiB for reuse, in each of its arenas; a few mails of the largest size
+/// would hold their memory for ever. Larger reservations are always mapped on their own, and only what is written counts.
+fn read_whole(file: &mut File, length: u64) -> std::io::Result<Vec<u8>> {
+    const SMALL: usize = 1 << 20;
+    const ALWAYS_RETURNED: usize = 33 << 20;
+    let length = usize::try_from(length).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(if length < SMALL { length } else { length.max(ALWAYS_RETURNED) });
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn make_folder(path: &Path) -> Result<()> {

@@ -1,304 +1,268 @@
-//! `mailkite dev` and `mailkite bench` as people and scripts meet them: the real binary, its lines, its exit.
+//! The commands as a newcomer runs them: `dev`, `bench`, `serve`, through the real binary.
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-use crate::support::receiver::{Receiver, Reply};
-use crate::support::smtp::SmtpClient;
+use super::support::receiver::{Receiver, Reply};
+use super::support::server::message;
+use super::support::smtp::SmtpClient;
 
-const DEADLINE: Duration = Duration::from_secs(30);
-const ANY_PORTS: [&str; 4] = ["--http", "127.0.0.1:0", "--smtp", "127.0.0.1:0"];
+const DEADLINE: Duration = Duration::from_secs(60);
 
-fn mailkite() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mailkite"));
-    command
-        .env_remove("RUST_LOG")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command
-}
-
-async fn output(mut command: Command) -> Output {
-    timeout(DEADLINE * 2, command.output()).await.expect("it did not end in time").unwrap()
-}
-
-/// A running `mailkite dev`, read line by line.
-struct Dev {
+struct Running {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
-    seen: String,
 }
 
-impl Dev {
-    /// Its data goes into a directory that it makes itself.
-    fn start(dir: &Path, arguments: &[&str]) -> Self {
-        let mut child =
-            mailkite().arg("dev").arg("--data-dir").arg(dir.join("data")).args(arguments).spawn().unwrap();
+fn mailkite(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mailkite"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+impl Running {
+    fn dev(data_dir: &Path, more: &[&str]) -> Self {
+        let dir = data_dir.to_str().unwrap();
+        let mut arguments = vec!["dev", "--data-dir", dir];
+        if !more.contains(&"--smtp") {
+            arguments.extend(["--smtp", "127.0.0.1:0"]);
+        }
+        arguments.extend(["--http", "127.0.0.1:0"]);
+        arguments.extend(more);
+        let mut child = mailkite(&arguments).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines, seen: String::new() }
+        Self { child, lines }
     }
 
     async fn line(&mut self) -> String {
-        let read = timeout(DEADLINE, self.lines.next_line()).await;
-        let Ok(Ok(Some(line))) = read else {
-            let mut errors = String::new();
-            let stderr = self.child.stderr.take().unwrap();
-            drop(timeout(Duration::from_secs(1), { BufReader::new(stderr) }.read_to_string(&mut errors)).await);
-            panic!("no further line after:\n{}and on stderr:\n{errors}", self.seen)
-        };
-        self.seen.push_str(&line);
-        self.seen.push('\n');
-        line
+        timeout(DEADLINE, self.lines.next_line()).await.unwrap().unwrap().unwrap()
     }
 
     async fn json(&mut self) -> Value {
-        let line = self.line().await;
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+        serde_json::from_str(&self.line().await).unwrap()
     }
 
-    /// The next line that contains `wanted`.
-    async fn until(&mut self, wanted: &str) -> String {
+    /// Reads on until a line contains `part`.
+    async fn until(&mut self, part: &str) -> String {
         loop {
             let line = self.line().await;
-            if line.contains(wanted) {
+            if line.contains(part) {
                 return line;
             }
         }
     }
 
-    /// SIGINT; it has to end well, and what it said at last is returned.
-    async fn interrupt(mut self) -> String {
-        let id = Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()).unwrap();
-        kill_process(id, Signal::INT).unwrap();
-        let mut said = String::new();
-        while let Ok(Some(line)) = timeout(DEADLINE, self.lines.next_line()).await.unwrap() {
-            said.push_str(&line);
-            said.push('\n');
-        }
-        let mut errors = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut errors).await.unwrap();
-        let status = timeout(DEADLINE, self.child.wait()).await.unwrap().unwrap();
-        assert!(status.success(), "{status}: {errors}");
-        assert!(errors.is_empty(), "{errors}");
-        said
+    async fn stop(mut self) {
+        let id = rustix::process::Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        assert!(timeout(DEADLINE, self.child.wait()).await.unwrap().unwrap().success());
     }
 }
 
-fn text<'v>(value: &'v Value, key: &str) -> &'v str {
-    value[key].as_str().unwrap_or_else(|| panic!("no {key} in {value}"))
-}
-
-async fn send(ready: &Value, subject: &str) {
-    send_to(text(ready, "smtp"), subject).await;
-}
-
-async fn send_to(smtp: &str, subject: &str) {
+async fn send(smtp: &str, to: &str, subject: &str) {
     let mut client = SmtpClient::greeted(smtp.parse().unwrap()).await;
-    let mail = format!("From: ada@example.com\r\nSubject: {subject}\r\n\r\nDoes it branch?\r\n");
-    let reply = client.mail("ada@example.com", &["hello@inbox.test"], mail).await;
-    assert_eq!(reply.code, 250, "{reply:?}");
+    assert_eq!(client.mail("ada@example.com", &[to], message(subject)).await.code, 250);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_script_reads_the_ready_line_and_then_a_line_for_each_event() {
+#[tokio::test]
+async fn dev_tells_programs_where_it_is_and_then_every_event() {
     let dir = tempfile::tempdir().unwrap();
-    let mut dev = Dev::start(dir.path(), &[&ANY_PORTS[..], &["--json"]].concat());
-    let ready = dev.json().await;
+    let mut dev = Running::dev(&dir.path().join("data"), &["--json", "--no-sample"]);
+    let line = dev.line().await;
+    let ready: Value = serde_json::from_str(&line).unwrap();
     let keys: Vec<&String> = ready.as_object().unwrap().keys().collect();
     assert_eq!(keys, ["http", "smtp", "apiKey", "domain", "webhookSecret"]);
-    assert_eq!(text(&ready, "domain"), "inbox.test");
-    for subject in ["Your first mail", "Engine question"] {
-        if subject == "Engine question" {
-            send(&ready, subject).await;
-        }
-        let accepted = dev.json().await;
-        assert_eq!((text(&accepted, "event"), text(&accepted, "subject")), ("accepted", subject));
-        assert_eq!(accepted["deliveries"], 1);
-        let attempted = dev.json().await;
-        assert_eq!((text(&attempted, "event"), text(&attempted, "status")), ("attempted", "delivered"));
-        assert_eq!(attempted["statusCode"], 200, "the built-in receiver found both signatures right");
-        assert_eq!(attempted["messageId"], accepted["messageId"]);
+    assert_eq!(ready["domain"], "inbox.test");
+    send(ready["smtp"].as_str().unwrap(), "hello@inbox.test", "Hi").await;
+    let accepted = dev.json().await;
+    assert_eq!((&accepted["event"], &accepted["subject"]), (&Value::from("accepted"), &Value::from("Hi")));
+    let attempted = dev.json().await;
+    assert_eq!(attempted["status"], "delivered", "the built-in receiver takes only what is well signed: {attempted}");
+    dev.stop().await;
+    let mut again = Running::dev(&dir.path().join("data"), &["--json", "--no-sample"]);
+    let second = again.json().await;
+    assert_eq!((&second["apiKey"], &second["webhookSecret"]), (&ready["apiKey"], &ready["webhookSecret"]));
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn dev_shows_its_first_mail_and_what_to_do_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let smtp = taken.local_addr().unwrap().to_string();
+    let mut dev = Running::dev(&dir.path().join("data"), &["--smtp", &smtp]);
+    dev.until("is taken, so mail is received on").await;
+    for step in ["accepted", "stored", "signed", "delivered", "verified"] {
+        let line = dev.until(step).await;
+        assert!(line.contains('✓'), "{line}");
     }
-    assert_eq!(dev.interrupt().await, "");
+    let swaks = dev.until("swaks --server").await;
+    let port = swaks.split("--port ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    dev.until("Waiting for mail").await;
+    send(&format!("127.0.0.1:{port}"), "hello@inbox.test", "A second one").await;
+    let line = dev.until("A second one").await;
+    assert!(line.contains("200 in"), "{line}");
+    dev.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_app_of_ones_own_gets_the_webhooks_and_its_failures_are_seen() {
-    let receiver =
-        Receiver::start(|request| Reply::status(if request.header("x-mailkite-attempt") == "1" { 500 } else { 200 }))
-            .await;
+#[tokio::test]
+async fn dev_forwards_to_an_app_and_shows_its_retries() {
     let dir = tempfile::tempdir().unwrap();
+    let calls = std::sync::atomic::AtomicUsize::new(0);
+    let script = move |_: &_| match calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+        0 => Reply::status(500),
+        _ => Reply::status(200),
+    };
+    let receiver = Receiver::start(script).await;
     let url = receiver.url();
-    let forward = [&ANY_PORTS[..], &["--no-sample", "--forward", url.as_str()]].concat();
-    let mut dev = Dev::start(dir.path(), &[&forward[..], &["--json"]].concat());
-    let other = tempfile::tempdir().unwrap();
-    let mut prose = Dev::start(other.path(), &forward);
-    let smtp = prose.until("  mail").await.split_whitespace().nth(1).unwrap().to_owned();
-    prose.until("Ctrl-C").await;
-    send_to(&smtp, "Told in prose").await;
+    let mut dev = Running::dev(&dir.path().join("data"), &["--json", "--no-sample", "--forward", &url]);
     let ready = dev.json().await;
-    send(&ready, "Told in JSON").await;
-
-    assert_eq!(text(&dev.json().await, "event"), "accepted");
+    send(ready["smtp"].as_str().unwrap(), "hello@inbox.test", "Hi").await;
+    assert_eq!(dev.json().await["event"], "accepted");
     let first = dev.json().await;
-    assert_eq!(
-        (text(&first, "status"), &first["statusCode"], &first["attempt"]),
-        ("pending", &500.into(), &1.into())
-    );
-    assert!(first["nextAttemptAt"].is_i64());
-    assert_eq!(text(&first, "url"), url);
+    assert_eq!((&first["status"], &first["statusCode"]), (&Value::from("pending"), &Value::from(500)));
+    assert!(first["nextAttemptAt"].is_i64(), "{first}");
     let second = dev.json().await;
-    assert_eq!((text(&second, "status"), &second["statusCode"]), ("delivered", &200.into()));
-    assert_eq!(second["attempt"], 2);
-
-    let failed = prose.until("✗").await;
-    assert!(failed.contains("Told in prose") && failed.contains("500") && failed.contains("again in"), "{failed}");
-    let delivered = prose.until("✓").await;
-    assert!(delivered.contains("Told in prose") && delivered.contains("attempt 2"), "{delivered}");
-    dev.interrupt().await;
-    prose.interrupt().await;
+    assert_eq!((&second["status"], &second["attempt"]), (&Value::from("delivered"), &Value::from(2)));
+    dev.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn keys_and_secret_survive_a_restart() {
+#[tokio::test]
+async fn dev_stays_on_this_machine() {
+    let output = mailkite(&["dev", "--http", "0.0.0.0:0"]).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is not a loopback address"));
+    let output = mailkite(&["dev", "--forward", "http://example.com/hook"]).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn the_benchmark_loses_nothing() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let place = dir.path().to_str().unwrap();
+    let arguments = ["bench", "--messages", "300", "--sessions", "4", "--endpoints", "2", "--json", "--dir", place];
+    let output = timeout(DEADLINE, mailkite(&arguments).output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["lost"], 0);
+    assert!(report["fsyncsPerMessage"].as_f64().unwrap() > 0.0);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "it removes what it made");
+}
+
+#[tokio::test]
+async fn serve_refuses_a_faulty_configuration_and_serves_a_good_one() {
     let dir = tempfile::tempdir().unwrap();
-    let arguments = [&ANY_PORTS[..], &["--json", "--no-sample"]].concat();
-    let mut first = Dev::start(dir.path(), &arguments);
-    let before = first.json().await;
-    first.interrupt().await;
-    let mut second = Dev::start(dir.path(), &arguments);
-    let after = second.json().await;
-    assert_eq!(before["apiKey"], after["apiKey"]);
-    assert_eq!(before["webhookSecret"], after["webhookSecret"]);
-    send(&after, "Still here").await;
-    assert_eq!(text(&second.json().await, "event"), "accepted");
-    assert_eq!(text(&second.json().await, "status"), "delivered");
-    second.interrupt().await;
+    let file = dir.path().join("mailkite.toml");
+    std::fs::write(&file, "hostname = \"mail.acme.dev\"\n").unwrap();
+    let output = mailkite(&["serve", "--config", file.to_str().unwrap()]).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("public_url"));
+    let text = format!(
+        "hostname = \"mail.acme.dev\"\npublic_url = \"https://mail.acme.dev\"\ndata_dir = \"{}\"\n\
+         [smtp]\nlisten = [\"127.0.0.1:0\"]\n[http]\nlisten = [\"127.0.0.1:0\"]\n[metrics]\nlisten = \"127.0.0.1:0\"\n\
+         [log]\nformat = \"json\"\n",
+        dir.path().join("data").display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let mut child = mailkite(&["serve", "--config", file.to_str().unwrap()]).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let address = loop {
+        let line = timeout(DEADLINE, log.next_line()).await.unwrap().unwrap().unwrap();
+        let line: Value = serde_json::from_str(&line).unwrap();
+        if line["message"] == "receiving mail" {
+            break line["address"].as_str().unwrap().to_owned();
+        }
+    };
+    let mut client = SmtpClient::greeted(address.parse().unwrap()).await;
+    client.expect("MAIL FROM:<ada@example.com>", 250).await;
+    client.expect("RCPT TO:<a@elsewhere.test>", 550).await;
+    let serving = Running { lines: BufReader::new(child.stdout.take().unwrap()).lines(), child };
+    serving.stop().await;
 }
 
-/// Collects the command under a heading, its continued lines joined as a shell joins them.
+/// The command under a heading, with its continued lines.
 fn command_under(prose: &str, heading: &str) -> String {
     let after = prose.split_once(heading).unwrap_or_else(|| panic!("no {heading:?} in:\n{prose}")).1;
     after.lines().skip(1).take_while(|line| !line.trim().is_empty()).map(|line| format!("{line}\n")).collect()
 }
 
-/// Runs a pasted command if its program is there.
-async fn paste(command: &str) -> Option<Output> {
+/// Runs a command as pasted into a shell; its output, or nothing where its program is not installed.
+async fn paste(command: &str) -> Option<Vec<u8>> {
     let program = if command.contains("swaks") { "swaks" } else { "curl" };
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|dir| dir.join(program).exists());
-    if !found {
-        eprintln!("{program} is not installed; this part is skipped");
+    if !std::env::split_paths(&path).any(|dir| dir.join(program).exists()) {
+        eprintln!("{program} is not installed; its line is not tried");
         return None;
     }
     let mut shell = Command::new("sh");
-    shell.args(["-c", command]).kill_on_drop(true);
-    let output = output(shell).await;
+    shell.args(["-c", command]).stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(DEADLINE, shell.output()).await.unwrap().unwrap();
     assert!(output.status.success(), "{command}: {output:?}");
-    Some(output)
+    Some(output.stdout)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_terminal_shows_a_verified_first_mail_and_commands_that_work() {
+#[tokio::test]
+async fn what_dev_says_to_do_next_works_as_pasted_and_fits_80_columns() {
     let dir = tempfile::tempdir().unwrap();
-    let mut dev = Dev::start(dir.path(), &ANY_PORTS);
-    dev.until("Ctrl-C").await;
-    let prose = dev.seen.clone();
-    for step in ["✓ accepted", "✓ stored", "✓ signed", "✓ delivered", "✓ verified"] {
-        assert!(prose.contains(step), "{step} in:\n{prose}");
+    let mut dev = Running::dev(&dir.path().join("data"), &[]);
+    let mut prose = String::new();
+    while !prose.contains("Ctrl-C") {
+        prose += &dev.line().await;
+        prose.push('\n');
     }
-    assert!(!prose.contains(['✗', '\u{1b}']), "{prose}");
-    for line in prose.lines() {
+    // The paths of this test's data directory and binary are as long as they are.
+    let ours = |line: &&str| !line.contains("  data") && !line.contains(" --forward ");
+    for line in prose.lines().filter(ours) {
         assert!(line.chars().count() <= 80, "wider than 80 columns: {line}");
+        assert!(!line.contains('\u{1b}'), "colour where no terminal is: {line:?}");
     }
-
-    let swaks = command_under(&prose, "Send a mail");
-    let words: Vec<&str> = swaks.split_whitespace().collect();
-    let after = |option: &str| words[words.iter().position(|word| *word == option).unwrap() + 1];
-    let mut client = SmtpClient::greeted(format!("{}:{}", after("--server"), after("--port")).parse().unwrap()).await;
-    let hostile = "Subject: a\u{1b}[31mb\u{202e}c \u{9b}31m\r\n\r\nx\r\n";
-    client.mail(after("--from"), &[after("--to")], hostile).await;
-    let line = dev.until("✓").await;
-    assert!(line.contains("you@example.com") && line.contains("hello"), "{line}");
-    assert!(!line.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{line:?}");
-
     for heading in ["Send a mail", "or with curl"] {
         if paste(&command_under(&prose, heading)).await.is_some() {
-            assert!(dev.until("✓").await.contains("Hi"), "{heading}");
+            let line = dev.until("200 in").await;
+            assert!(line.contains("you@example.com → hello ") && line.contains(" Hi "), "{line}");
         }
     }
     if let Some(listed) = paste(&command_under(&prose, "See what arrived")).await {
-        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        let listed: Value = serde_json::from_slice(&listed).unwrap();
         assert!(listed.as_array().unwrap().iter().any(|row| row["subject"] == "Your first mail"), "{listed}");
     }
-    assert!(dev.interrupt().await.contains("Stopped"));
+    dev.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_taken_port_gives_way_to_the_next_free_one() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
-    let wanted = address.to_string();
+#[tokio::test]
+async fn dev_names_a_mail_at_each_attempt_and_lets_no_mail_command_the_terminal() {
     let dir = tempfile::tempdir().unwrap();
-    let mut dev = Dev::start(dir.path(), &["--http", "127.0.0.1:0", "--smtp", &wanted, "--no-sample"]);
+    let receiver =
+        Receiver::start(|request| Reply::status(if request.header("x-mailkite-attempt") == "1" { 500 } else { 200 }))
+            .await;
+    let mut dev = Running::dev(&dir.path().join("data"), &["--no-sample", "--forward", &receiver.url()]);
     let mail = dev.until("  mail").await;
-    dev.until(&format!("port {} is taken", address.port())).await;
-    let smtp = mail.split_whitespace().nth(1).unwrap();
-    let port: u16 = smtp.rsplit_once(':').unwrap().1.parse().unwrap();
-    assert!(port > address.port(), "{mail}");
-    send_to(smtp, "On the next port").await;
-    dev.until("On the next port").await;
-    dev.interrupt().await;
+    let smtp = mail.split_whitespace().nth(1).unwrap().to_owned();
+    send(&smtp, "hello@inbox.test", "Engi\u{1b}[31mne \u{202e}\u{9b}31m").await;
+    for (mark, outcome) in [("✗", "500, again in"), ("✓", "attempt 2")] {
+        let line = dev.until(mark).await;
+        assert!(line.contains("ada@example.com → hello ") && line.contains(outcome), "{line}");
+        assert!(line.contains("Engi") && line.chars().count() <= 80, "{line}");
+        assert!(!line.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{line:?}");
+    }
+    dev.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn only_loopback_and_one_process_for_a_data_directory() {
+#[tokio::test]
+async fn one_process_at_a_time_has_a_data_directory() {
     let dir = tempfile::tempdir().unwrap();
-    for option in ["--http", "--smtp"] {
-        let mut command = mailkite();
-        command.args(["dev", option, "0.0.0.0:0", "--data-dir"]).arg(dir.path().join("none"));
-        let refused = output(command).await;
-        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert_eq!(refused.status.code(), Some(1));
-        assert!(said.contains("not a loopback address"), "{said}");
-        assert!(!dir.path().join("none").exists());
-    }
-    let arguments = [&ANY_PORTS[..], &["--json", "--no-sample"]].concat();
-    let mut dev = Dev::start(dir.path(), &arguments);
-    dev.json().await;
-    let mut command = mailkite();
-    command.arg("dev").args(&arguments).arg("--data-dir").arg(dir.path().join("data"));
-    let refused = output(command).await;
-    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-    assert!(refused.stdout.is_empty());
-    dev.interrupt().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_small_benchmark_loses_nothing_and_leaves_nothing() {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let mut command = mailkite();
-    command.args(["bench", "--messages", "200", "--sessions", "8", "--json", "--dir"]).arg(dir.path());
-    let measured = output(command).await;
-    let said = String::from_utf8_lossy(&measured.stderr).into_owned();
-    assert!(measured.status.success(), "{said}");
-    let report: Value = serde_json::from_slice(&measured.stdout).unwrap();
-    assert_eq!((&report["messages"], &report["lost"]), (&200.into(), &0.into()));
-    for figure in ["acceptedPerSecond", "deliveredPerSecond", "ceilingPerSecond", "peakRssMib", "fsyncsPerMessage"] {
-        assert!(report[figure].as_f64().unwrap() > 0.0, "{figure}: {report}");
-    }
-    for times in ["acceptMs", "mailToWebhookMs"] {
-        assert!(report[times]["p50"].as_f64().unwrap() <= report[times]["p99"].as_f64().unwrap(), "{report}");
-    }
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "the scratch directory is removed");
+    let data = dir.path().join("data");
+    let mut dev = Running::dev(&data, &["--json", "--no-sample"]);
+    dev.line().await;
+    let mut second = Running::dev(&data, &["--json", "--no-sample"]);
+    assert_eq!(timeout(DEADLINE, second.lines.next_line()).await.unwrap().unwrap(), None);
+    assert_eq!(timeout(DEADLINE, second.child.wait()).await.unwrap().unwrap().code(), Some(1));
+    dev.stop().await;
 }

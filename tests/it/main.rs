@@ -8,6 +8,7 @@
     reason = "tests may panic"
 )]
 
+mod config;
 mod delivery;
 mod dev;
 mod disk;
@@ -15,7 +16,9 @@ mod durability;
 mod egress;
 mod golden;
 mod house;
+mod http;
 mod inbound;
+mod retention;
 mod smtp;
 mod support;
 mod verify;

@@ -88,6 +88,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 async fn start(options: &Options) -> anyhow::Result<()> {
+    // Before anything is said: who reads that it is ready may stop it at once.
+    let stop = serve::stop_on_signal()?;
     let http = free_port(options.http)?;
     let smtp = free_port(options.smtp)?;
     let fresh = !options.data_dir.join(store::FILE_NAME).exists();
@@ -105,7 +107,6 @@ async fn start(options: &Options) -> anyhow::Result<()> {
     if smtp != options.smtp && options.smtp.port() != 0 {
         screen.note(&format!("port {} is taken, so mail is received on {}", options.smtp.port(), smtp.port()));
     }
-    let stop = serve::stop_on_signal()?;
     let receiver = Receiver::start(receiver, ready.webhook_secret.clone());
     let mut activity = bound.feed().listen();
     let mut serving = tokio::spawn(bound.run(stop.clone()));

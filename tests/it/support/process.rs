@@ -145,11 +145,16 @@ async fn keep(mut from: BufReader<impl AsyncRead + Unpin>, output: Arc<Mutex<Str
 
 /// The answer to a GET: its status, its head in lower case, its body.
 pub async fn http_get(base: &str, path: &str) -> (u16, String, Vec<u8>) {
+    http_get_with(base, path, "").await
+}
+
+/// As [`http_get`], with further header lines, each with its CRLF.
+pub async fn http_get_with(base: &str, path: &str, headers: &str) -> (u16, String, Vec<u8>) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let host = base.trim_start_matches("http://");
     let asked = async {
         let mut tcp = tokio::net::TcpStream::connect(host).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n");
         tcp.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         tcp.read_to_end(&mut answer).await.unwrap();

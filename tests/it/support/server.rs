@@ -186,6 +186,19 @@ impl Server {
         .await
     }
 
+    /// The owner's API key.
+    pub async fn api_key(&self) -> String {
+        self.write(|tx, secrets, now| Ok(mailkite::setup::owner(tx, secrets, "owner@mailkite.test", now)?.1)).await
+    }
+
+    /// A GET of the API with the owner's key: status and JSON.
+    pub async fn api(&self, path: &str) -> (u16, serde_json::Value) {
+        let authorization = format!("Authorization: Bearer {}\r\n", self.api_key().await);
+        let base = format!("http://{}", self.http);
+        let (status, _, body) = super::process::http_get_with(&base, path, &authorization).await;
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
     /// Sends one mail on a connection of its own; the reply to its data.
     pub async fn mail(&self, to: &str, message: &str) -> SmtpReply {
         SmtpClient::greeted(self.smtp).await.mail("ada@example.com", &[to], message).await

@@ -1,0 +1,224 @@
+//! From the text of the file to [`Config`]: which keys there are, of what kind, within what bounds.
+
+use std::fs;
+use std::path::{self, Path, PathBuf};
+use std::string::FromUtf8Error;
+
+use toml::de::{DeTable, DeValue};
+
+use super::read::{Document, Reading, Section};
+use super::value::{
+    choice, dns_server, duration, filter, hostname, network, number, public_url, service_url, socket, socket_or_off,
+    text, truth,
+};
+use super::{
+    Config, Dns, Http, Log, LogFormat, Metrics, Problem, Smtp, Spam, Storage, Tls, UnknownRecipients, Webhook,
+};
+
+const FORMATS: &[(&str, LogFormat)] =
+    &[("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)];
+const UNKNOWN_RECIPIENTS: &[(&str, UnknownRecipients)] =
+    &[("accept", UnknownRecipients::Accept), ("reject", UnknownRecipients::Reject)];
+const MIB: u64 = 1024 * 1024;
+
+impl Config {
+    /// Reads the text of a configuration file. Paths stay as written and are not looked at.
+    ///
+    /// # Errors
+    /// Everything that is wrong, in the order of the lines.
+    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+        let reading = read(text, None);
+        if reading.problems.is_empty() { Ok(reading.config) } else { Err(reading.problems) }
+    }
+
+    /// Reads a configuration file. Relative paths start at its folder; files that it names must be readable.
+    ///
+    /// # Errors
+    /// Everything that is wrong, in the order of the lines; a file that cannot be read is one problem without key.
+    pub fn load(file: &Path) -> Result<Self, Vec<Problem>> {
+        let bytes = fs::read(file).map_err(|error| {
+            let message = format!("cannot read {}: {error}", file.display());
+            vec![Problem { key: String::new(), line: None, message }]
+        })?;
+        let text = String::from_utf8(bytes).map_err(|error| vec![not_utf8(&error)])?;
+        let folder = path::absolute(file.parent().unwrap_or(Path::new("")));
+        let reading = read(&text, Some(&folder.unwrap_or_default()));
+        if reading.problems.is_empty() { Ok(reading.config) } else { Err(reading.problems) }
+    }
+}
+
+/// What the text says: the configuration with defaults in place of what is wrong, and what is wrong.
+pub(super) struct ReadConfig {
+    pub(super) config: Config,
+    pub(super) problems: Vec<Problem>,
+    /// Every key there is, for the test that holds the example to them.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the example file is held to it by a test"))]
+    pub(super) known: Vec<String>,
+}
+
+fn not_utf8(error: &FromUtf8Error) -> Problem {
+    let good = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+    let line = 1 + good.filter(|byte| **byte == b'\n').count();
+    let message = "contains bytes that are not UTF-8; save the file as UTF-8".to_owned();
+    Problem { key: String::new(), line: Some(line), message }
+}
+
+/// Reads `text`; with `folder`, relative paths start there and the files named are opened.
+pub(super) fn read(text: &str, folder: Option<&Path>) -> ReadConfig {
+    let document = Document::new(text);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let syntax: Vec<Problem> = errors
+        .iter()
+        .map(|error| Problem {
+            key: String::new(),
+            line: error.span().map(|span| document.line(&span)),
+            message: format!("this is not TOML: {}", error.message()),
+        })
+        .collect();
+    let config = config(&document, table.get_ref(), folder);
+    let (mut problems, known) = document.finish();
+    if !syntax.is_empty() {
+        // What the parser skipped looks missing, and what it patched looks wrong.
+        problems.retain(|problem| problem.line.is_some() && syntax.iter().all(|other| other.line != problem.line));
+        problems.extend(syntax);
+        problems.sort_by_key(|problem| problem.line);
+    }
+    ReadConfig { config, problems, known }
+}
+
+fn config(document: &Document<'_>, table: &DeTable<'_>, folder: Option<&Path>) -> Config {
+    let default = Config::default();
+    let top = Section::top(document, table);
+    let config = Config {
+        hostname: top.required("hostname", "\"mail.example.com\"", hostname).unwrap_or(default.hostname),
+        public_url: top
+            .required("public_url", "\"https://mail.example.com\"", public_url)
+            .unwrap_or(default.public_url),
+        data_dir: top.value("data_dir", default.data_dir, |value| below(folder, value)),
+        log: log(&top.section("log")),
+        tls: tls(&top.section("tls"), folder),
+        smtp: smtp(&top.section("smtp")),
+        http: http(&top.section("http")),
+        dns: Dns { servers: top.section("dns").list("servers", Vec::new(), dns_server) },
+        spam: Spam { rspamd_url: top.section("spam").optional("rspamd_url", service_url) },
+        storage: storage(&top.section("storage")),
+        webhook: webhook(&top.section("webhook")),
+        metrics: metrics(&top.section("metrics")),
+        dev: false,
+    };
+    compare(document, &config);
+    config
+}
+
+/// Rules between keys.
+fn compare(document: &Document<'_>, config: &Config) {
+    for (have, lack) in [("tls.cert_file", "tls.key_file"), ("tls.key_file", "tls.cert_file")] {
+        if document.has(have) && !document.has(lack) {
+            document.problem_at(have, format!("{lack} is missing; a certificate and its private key go together"));
+        }
+    }
+    let ports = config.smtp.listen.iter().filter(|address| address.port() != 0);
+    for address in ports.filter(|address| config.http.listen.contains(address)) {
+        document.problem_at("http.listen", format!("{address} is taken by smtp.listen; choose another port"));
+    }
+}
+
+fn log(section: &Section<'_, '_>) -> Log {
+    let default = Log::default();
+    Log {
+        level: section.value("level", default.level, filter),
+        format: section.value("format", default.format, choice(FORMATS)),
+    }
+}
+
+fn tls(section: &Section<'_, '_>, folder: Option<&Path>) -> Tls {
+    let file = |value: &DeValue<'_>| readable(below(folder, value)?, folder.is_some());
+    Tls {
+        cert_file: section.optional("cert_file", file),
+        key_file: section.optional("key_file", file),
+        ca_file: section.optional("ca_file", file),
+    }
+}
+
+fn smtp(section: &Section<'_, '_>) -> Smtp {
+    let default = Smtp::default();
+    let seconds = || number(1..=7200, "seconds");
+    let sessions = || number(1..=100_000, "sessions");
+    Smtp {
+        listen: section.list("listen", default.listen, socket),
+        max_message_bytes: section.value(
+            "max_message_bytes",
+            default.max_message_bytes,
+            number(65_536..=256 * MIB, "bytes"),
+        ),
+        // RFC 5321 §4.5.3.1.8: a server takes at least 100 recipients.
+        max_recipients: section.value("max_recipients", default.max_recipients, number(100..=10_000, "recipients")),
+        max_sessions: section.value("max_sessions", default.max_sessions, sessions()),
+        max_sessions_per_address: section.value(
+            "max_sessions_per_address",
+            default.max_sessions_per_address,
+            sessions(),
+        ),
+        command_timeout_secs: section.value("command_timeout_secs", default.command_timeout_secs, seconds()),
+        data_timeout_secs: section.value("data_timeout_secs", default.data_timeout_secs, seconds()),
+        proxy_protocol_from: section.list("proxy_protocol_from", Vec::new(), network),
+        memory_bytes: section.value("memory_bytes", default.memory_bytes, number(MIB..=65_536 * MIB, "bytes")),
+        unknown_recipients: section.value(
+            "unknown_recipients",
+            default.unknown_recipients,
+            choice(UNKNOWN_RECIPIENTS),
+        ),
+    }
+}
+
+fn http(section: &Section<'_, '_>) -> Http {
+    Http {
+        listen: section.list("listen", Http::default().listen, socket),
+        trusted_proxies: section.list("trusted_proxies", Vec::new(), network),
+    }
+}
+
+fn storage(section: &Section<'_, '_>) -> Storage {
+    // Contract 3.8 has the same bounds for one domain.
+    let days = section.value("retention_days", Storage::default().retention_days, number(1..=3650, "days"));
+    Storage { retention_days: days }
+}
+
+fn webhook(section: &Section<'_, '_>) -> Webhook {
+    let default = Webhook::default();
+    Webhook {
+        allow_localhost: section.value("allow_localhost", default.allow_localhost, truth),
+        allow_networks: section.list("allow_networks", default.allow_networks, network),
+        retry: section.list("retry", default.retry, duration),
+        lane_width: section.value("lane_width", default.lane_width, number(1..=1000, "attempts")),
+        max_in_flight: section.value("max_in_flight", default.max_in_flight, number(4..=100_000, "attempts")),
+    }
+}
+
+fn metrics(section: &Section<'_, '_>) -> Metrics {
+    Metrics {
+        listen: section.value("listen", Metrics::default().listen, socket_or_off),
+        token: section.optional("token", |value| match text(value)? {
+            short if short.len() < 16 => {
+                Err("is shorter than 16 characters; make one with: openssl rand -hex 20".to_owned())
+            }
+            token => Ok(token),
+        }),
+    }
+}
+
+fn below(folder: Option<&Path>, value: &DeValue<'_>) -> Reading<PathBuf> {
+    let written = PathBuf::from(text(value)?);
+    Ok(folder.map_or_else(|| written.clone(), |folder| folder.join(&written)))
+}
+
+fn readable(file: PathBuf, look: bool) -> Reading<PathBuf> {
+    if !look {
+        return Ok(file);
+    }
+    match fs::metadata(&file).and_then(|found| fs::File::open(&file).map(|_| found)) {
+        Ok(found) if found.is_file() => Ok(file),
+        Ok(_) => Err(format!("{} is no file", file.display())),
+        Err(error) => Err(format!("cannot read {}: {}", file.display(), error)),
+    }
+}

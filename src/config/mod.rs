@@ -1,0 +1,275 @@
+//! The configuration: one TOML file, read once at start, as typed and checked values.
+//!
+//! [`Config::parse`] turns text into a [`Config`] or into *all* its [`Problem`]s, each with key and line;
+//! [`Config::load`] does the same for a file and also looks whether the files it names exist. The keys, their
+//! defaults and meanings stand in `mailkite.toml.example`; a test holds the three together.
+
+mod load;
+mod problem;
+mod read;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+pub use problem::{Problem, table};
+
+/// Everything the operator decides. `Config::default()` is the documented defaults; `hostname` and `public_url` have none
+/// and are empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The host name that the SMTP greeting, Received fields and message ids carry: A-label, lower case.
+    pub hostname: String,
+    /// Where people and programs reach the HTTP service: scheme and authority, no trailing slash.
+    pub public_url: String,
+    /// Where everything is kept: database, objects, keys.
+    pub data_dir: PathBuf,
+    /// `[log]`
+    pub log: Log,
+    /// `[tls]`
+    pub tls: Tls,
+    /// `[smtp]`
+    pub smtp: Smtp,
+    /// `[http]`
+    pub http: Http,
+    /// `[dns]`
+    pub dns: Dns,
+    /// `[spam]`
+    pub spam: Spam,
+    /// `[storage]`
+    pub storage: Storage,
+    /// `[webhook]`
+    pub webhook: Webhook,
+    /// `[metrics]`
+    pub metrics: Metrics,
+    /// Whether this is `mailkite dev`; never read from a file.
+    pub dev: bool,
+}
+
+/// `[log]`: what is logged and how it looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// A level, or filter directives such as `info,mailkite::jobs=debug`.
+    pub level: String,
+    /// The form of a log line.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Human on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For eyes.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `[tls]`: certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// PEM certificate chain of `hostname`, leaf first; unset: a self-signed one is made at the first start.
+    pub cert_file: Option<PathBuf>,
+    /// PEM private key of `cert_file`.
+    pub key_file: Option<PathBuf>,
+    /// PEM certificates that outgoing TLS trusts besides the public ones.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `[smtp]`: the mail port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Smtp {
+    /// Addresses to listen on. `[::]` takes IPv4 as well.
+    pub listen: Vec<SocketAddr>,
+    /// The largest message accepted, in bytes.
+    pub max_message_bytes: u64,
+    /// The most recipients of one transaction.
+    pub max_recipients: usize,
+    /// The most sessions open at a time.
+    pub max_sessions: usize,
+    /// The most sessions open at a time from one address (IPv6: one /64).
+    pub max_sessions_per_address: usize,
+    /// How long a session may stay silent between commands.
+    pub command_timeout_secs: u64,
+    /// How long the mail data of one message may take in all.
+    pub data_timeout_secs: u64,
+    /// Peers whose PROXY protocol header is required and believed.
+    pub proxy_protocol_from: Vec<IpNet>,
+    /// How many bytes of mail being received may stay in memory, all sessions together.
+    pub memory_bytes: u64,
+    /// What happens to a recipient that no route matches, on a domain of ours.
+    pub unknown_recipients: UnknownRecipients,
+}
+
+/// What happens to a recipient that no route matches, on a domain of ours (contract 5.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownRecipients {
+    /// Accepted and stored.
+    #[default]
+    Accept,
+    /// Refused with 550 5.1.1.
+    Reject,
+}
+
+/// `[http]`: API and attachment links.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Addresses to listen on, plain HTTP: a reverse proxy in front speaks HTTPS.
+    pub listen: Vec<SocketAddr>,
+    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// `[dns]`: who answers DNS questions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dns {
+    /// DNS servers; empty: those of the system.
+    pub servers: Vec<SocketAddr>,
+}
+
+/// `[spam]`: the spam filter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spam {
+    /// Base URL of an rspamd normal worker; unset: mail has no spam verdict.
+    pub rspamd_url: Option<String>,
+}
+
+/// `[storage]`: how long things are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// Days that a message stays listed.
+    pub retention_days: u32,
+}
+
+/// `[webhook]`: deliveries to endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// Whether `http://localhost`, `127.0.0.1` and `[::1]` are allowed as endpoints (contract 9.1).
+    pub allow_localhost: bool,
+    /// Networks that are reachable although they are not public (contract 9.1).
+    pub allow_networks: Vec<IpNet>,
+    /// The waits after successive failed attempts (contract 9.5).
+    pub retry: Vec<Duration>,
+    /// The most attempts in flight to one endpoint origin.
+    pub lane_width: usize,
+    /// The most attempts in flight in all.
+    pub max_in_flight: usize,
+}
+
+/// `[metrics]`: figures for Prometheus.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where `/metrics` is served without a credential; `None` (in the file: `"off"`): nowhere.
+    pub listen: Option<SocketAddr>,
+    /// The bearer token with which the HTTP service serves `/metrics` too; unset: it does not.
+    pub token: Option<String>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = self.token.as_ref().map(|_| "(secret)");
+        f.debug_struct("Metrics").field("listen", &self.listen).field("token", &token).finish()
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            hostname: String::new(),
+            public_url: String::new(),
+            data_dir: PathBuf::from("/var/lib/mailkite"),
+            log: Log::default(),
+            tls: Tls::default(),
+            smtp: Smtp::default(),
+            http: Http::default(),
+            dns: Dns::default(),
+            spam: Spam::default(),
+            storage: Storage::default(),
+            webhook: Webhook::default(),
+            metrics: Metrics::default(),
+            dev: false,
+        }
+    }
+}
+
+impl Config {
+    /// The configuration of `mailkite dev`: loopback only, endpoints on this machine allowed, no DNS, no metrics port.
+    pub fn dev(data_dir: PathBuf, http: SocketAddr, smtp: SocketAddr) -> Self {
+        let default = Smtp::default();
+        Self {
+            hostname: "localhost".to_owned(),
+            public_url: format!("http://{http}"),
+            data_dir,
+            smtp: Smtp { listen: vec![smtp], max_sessions_per_address: default.max_sessions, ..default },
+            http: Http { listen: vec![http], ..Http::default() },
+            webhook: Webhook { allow_localhost: true, ..Webhook::default() },
+            metrics: Metrics { listen: None, token: None },
+            dev: true,
+            ..Self::default()
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Auto }
+    }
+}
+
+impl Default for Smtp {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 25)],
+            max_message_bytes: 25 * 1024 * 1024,
+            max_recipients: 100,
+            max_sessions: 12_000,
+            max_sessions_per_address: 100,
+            command_timeout_secs: 300,
+            data_timeout_secs: 600,
+            proxy_protocol_from: Vec::new(),
+            memory_bytes: 64 * 1024 * 1024,
+            unknown_recipients: UnknownRecipients::Accept,
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)], trusted_proxies: Vec::new() }
+    }
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { retention_days: 30 }
+    }
+}
+
+impl Default for Webhook {
+    fn default() -> Self {
+        const MINUTE: u64 = 60;
+        const HOUR: u64 = 60 * MINUTE;
+        let waits = [5, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 10 * HOUR, 24 * HOUR, 24 * HOUR];
+        Self {
+            allow_localhost: false,
+            allow_networks: Vec::new(),
+            retry: waits.map(Duration::from_secs).to_vec(),
+            lane_width: 16,
+            max_in_flight: 4096,
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { listen: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464)), token: None }
+    }
+}

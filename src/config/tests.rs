@@ -1,0 +1,240 @@
+//! What a configuration file may say, and what the operator is told otherwise.
+
+#![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+use std::fs;
+
+use toml::de::DeTable;
+
+use super::load::read;
+use super::{Config, Smtp, UnknownRecipients};
+
+const EXAMPLE: &str = include_str!("../../mailkite.toml.example");
+const REQUIRED: &str = "hostname = \"mx.example.com\"\npublic_url = \"https://mail.example.com\"\n";
+
+fn problems(text: &str) -> Vec<String> {
+    Config::parse(&format!("{REQUIRED}{text}")).unwrap_err().iter().map(ToString::to_string).collect()
+}
+
+fn good(text: &str) -> Config {
+    Config::parse(&format!("{REQUIRED}{text}")).unwrap()
+}
+
+/// The example with its commented settings switched on: `#key = value`, no space behind the sign.
+fn example_switched_on() -> String {
+    let on = |line: &str| match line.strip_prefix('#') {
+        Some(setting) if setting.starts_with(|first: char| first.is_ascii_lowercase()) => setting.to_owned(),
+        _ => line.to_owned(),
+    };
+    EXAMPLE.lines().map(on).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_example_file_is_the_defaults() {
+    let example = Config::parse(EXAMPLE).unwrap();
+    let defaults = Config {
+        hostname: "mail.example.com".to_owned(),
+        public_url: "https://mail.example.com".to_owned(),
+        ..Config::default()
+    };
+    assert_eq!(example, defaults);
+}
+
+#[test]
+fn the_example_file_names_every_setting_and_no_other() {
+    let text = example_switched_on();
+    let reading = read(&text, None);
+    assert_eq!(reading.problems, []);
+    let (table, _) = DeTable::parse_recoverable(&text);
+    for key in reading.known {
+        let found = match key.split_once('.') {
+            Some((section, key)) => table.get_ref().get(section).and_then(|table| table.get_ref().get(key)).is_some(),
+            None => table.get_ref().contains_key(key.as_str()),
+        };
+        assert!(found, "{key} is missing in mailkite.toml.example");
+    }
+}
+
+#[test]
+fn the_two_required_settings_suffice() {
+    let config = good("");
+    assert_eq!(config.hostname, "mx.example.com");
+    assert_eq!(config.smtp, Smtp::default());
+    let missing = Config::parse("").unwrap_err();
+    assert_eq!(missing.iter().map(|problem| problem.key.as_str()).collect::<Vec<_>>(), ["hostname", "public_url"]);
+}
+
+#[test]
+fn all_problems_come_at_once_in_the_order_of_lines() {
+    let found = problems(
+        "[smtp]\nlistn = [\"0.0.0.0:25\"]\nmax_recipients = 0\nmax_sessions = \"many\"\n[webhooks]\nretry = []\n",
+    );
+    assert_eq!(
+        found,
+        [
+            "line 4: smtp.listn: there is no such setting; did you mean `smtp.listen`?",
+            "line 5: smtp.max_recipients: must be a whole number from 100 to 10000 recipients, not 0",
+            "line 6: smtp.max_sessions: must be a whole number from 1 to 100000 sessions, not \"many\"",
+            "line 7: webhooks: there is no such setting; did you mean `webhook`?",
+        ]
+    );
+}
+
+#[test]
+fn a_setting_in_the_wrong_section_is_sent_to_the_right_one() {
+    let found = problems("[http]\nunknown_recipients = \"reject\"\n");
+    let wanted = "there is no such setting; did you mean `smtp.unknown_recipients`, in the section [smtp]?";
+    assert_eq!(found, [format!("line 4: http.unknown_recipients: {wanted}")]);
+}
+
+#[test]
+fn text_that_is_not_toml_is_told_with_its_line_beside_other_problems() {
+    let found = problems("data_dir = \n[smtp]\nmax_recipients = 0\n");
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.iter().any(|problem| problem.starts_with("line 3: this is not TOML: ")), "{found:?}");
+    assert!(found.iter().any(|problem| problem.starts_with("line 5: smtp.max_recipients: ")), "{found:?}");
+}
+
+#[test]
+fn a_section_given_as_a_value_and_a_value_given_as_a_section_are_refused() {
+    assert!(problems("smtp = 5\n").concat().contains("write [smtp] on a line of its own"));
+    assert!(problems("[data_dir]\nx = 1\n").concat().contains("must be text in quotes, not a section"));
+}
+
+#[test]
+fn every_item_of_a_list_is_judged_on_its_own_line() {
+    let found = problems("[smtp]\nlisten = [\n \"0.0.0.0:25\",\n \"0.0.0.0\",\n \"mx:25\",\n]\n");
+    assert_eq!(found.len(), 2);
+    assert!(found.concat().contains("line 6: smtp.listen: \"0.0.0.0\": the port is missing"), "{found:?}");
+    assert!(found.concat().contains("line 7: smtp.listen: \"mx:25\": that is no address"), "{found:?}");
+    let bare = problems("[smtp]\nlisten = \"0.0.0.0:25\"\n");
+    assert!(bare.concat().ends_with("write: listen = [\"0.0.0.0:25\"]"), "{bare:?}");
+}
+
+#[test]
+fn values_are_read_as_meant() {
+    let config = good(
+        "[dns]\nservers = [\"9.9.9.9\", \"[::1]:5353\"]\n[webhook]\nretry = [\"50ms\", \"2h\", \"1d\"]\n\
+         allow_networks = [\"10.0.0.0/8\", \"192.0.2.7\"]\n[metrics]\nlisten = \"off\"\n\
+         [smtp]\nmax_message_bytes = 0x100_000\nunknown_recipients = \"reject\"\n",
+    );
+    assert_eq!(config.dns.servers, ["9.9.9.9:53".parse().unwrap(), "[::1]:5353".parse().unwrap()]);
+    assert_eq!(
+        config.webhook.retry.iter().map(|wait| wait.as_millis()).collect::<Vec<_>>(),
+        [50, 7_200_000, 86_400_000]
+    );
+    assert_eq!(config.webhook.allow_networks, ["10.0.0.0/8".parse().unwrap(), "192.0.2.7/32".parse().unwrap()]);
+    assert_eq!(config.metrics.listen, None);
+    assert_eq!(config.smtp.max_message_bytes, 1_048_576);
+    assert_eq!(config.smtp.unknown_recipients, UnknownRecipients::Reject);
+}
+
+#[test]
+fn values_that_cannot_be_meant_are_refused() {
+    for (text, words) in [
+        ("[webhook]\nretry = [\"5\"]\n", "no span of time"),
+        ("[webhook]\nretry = [5]\n", "no span of time"),
+        ("[webhook]\nretry = [\"0s\"]\n", "no time at all"),
+        ("[webhook]\nretry = [\"99999999999999999999h\"]\n", "no span of time"),
+        ("[webhook]\nretry = [\"31d\"]\n", "too long"),
+        ("[webhook]\nallow_localhost = \"yes\"\n", "true or false"),
+        ("[webhook]\nallow_networks = [\"10.0.0.1/8\"]\n", "write \"10.0.0.0/8\""),
+        ("[smtp]\nmax_message_bytes = 26214400.0\n", "whole number"),
+        ("[smtp]\nmax_message_bytes = -1\n", "whole number"),
+        ("[smtp]\nmax_message_bytes = 99999999999999999999999\n", "whole number"),
+        ("[smtp]\nunknown_recipients = \"bounce\"\n", "\"accept\", \"reject\""),
+        ("[smtp]\nlisten = [\"127.0.0.1:8080\"]\n", "is taken by smtp.listen"),
+        ("[log]\nlevel = \"loud\"\n", "\"error\", \"warn\""),
+        ("[log]\nlevel = \"info,mailkite=loud\"\n", "or directives"),
+        ("[spam]\nrspamd_url = \"localhost:11333\"\n", "no web address"),
+        ("[tls]\ncert_file = \"a.pem\"\n", "tls.key_file is missing"),
+        ("[metrics]\ntoken = \"abc\"\n", "shorter than 16"),
+        ("data_dir = \"\"\n", "is empty"),
+    ] {
+        let found = problems(text);
+        assert_eq!(found.len(), 1, "{text}: {found:?}");
+        assert!(found.concat().contains(words), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn host_names_become_lower_case_a_labels() {
+    let host = |name: &str| Config::parse(&format!("hostname = {name:?}\npublic_url = \"https://a.example\"\n"));
+    for (written, read) in [
+        ("MX.Example.COM.", "mx.example.com"),
+        ("post.bücher.example", "post.xn--bcher-kva.example"),
+        ("localhost", "localhost"),
+    ] {
+        assert_eq!(host(written).unwrap().hostname, read);
+    }
+    for (written, words) in [
+        ("192.0.2.1", "is an IP address"),
+        ("[::1]", "is an IP address"),
+        ("mx", "mx.example.com"),
+        ("mx example.com", "no host name"),
+        ("mx_1.example.com", "no host name"),
+        ("mx..example.com", "no host name"),
+        ("mx.example.com:25", "without scheme, port"),
+        ("https://mx.example.com", "without scheme, port"),
+        ("mx.123", "last part"),
+    ] {
+        let found = host(written).unwrap_err();
+        assert!(found.iter().any(|problem| problem.message.contains(words)), "{written}: {found:?}");
+    }
+}
+
+#[test]
+fn the_public_url_is_an_origin() {
+    let url = |url: &str| Config::parse(&format!("hostname = \"a.example\"\npublic_url = {url:?}\n"));
+    for (written, read) in [
+        ("https://Mail.Example.com/", "https://mail.example.com"),
+        ("https://mail.example.com:8443", "https://mail.example.com:8443"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://localhost:8080/", "http://localhost:8080"),
+        ("http://[::1]:8080/", "http://[::1]:8080"),
+    ] {
+        assert_eq!(url(written).unwrap().public_url, read);
+    }
+    for (written, words) in [
+        ("mail.example.com", "no URL"),
+        ("ftp://mail.example.com", "no web address"),
+        ("https://mail.example.com/kite", "has a path"),
+        ("https://mail.example.com?x", "has a query"),
+        ("https://me:secret@mail.example.com", "user name or password"),
+    ] {
+        let found = url(written).unwrap_err();
+        assert!(found.iter().any(|problem| problem.message.contains(words)), "{written}: {found:?}");
+        assert!(!format!("{found:?}").contains("secret"), "{found:?}");
+    }
+}
+
+#[test]
+fn files_are_looked_for_beside_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mailkite.toml");
+    let tls = "[tls]\ncert_file = \"cert.pem\"\nkey_file = \"key.pem\"\n";
+    fs::write(&file, format!("{REQUIRED}data_dir = \"data\"\n{tls}")).unwrap();
+    fs::write(folder.path().join("cert.pem"), "x").unwrap();
+    let problems = Config::load(&file).unwrap_err();
+    let [problem] = problems.as_slice() else { unreachable!("{problems:?}") };
+    assert_eq!((problem.key.as_str(), problem.line), ("tls.key_file", Some(6)));
+    fs::write(folder.path().join("key.pem"), "x").unwrap();
+    let config = Config::load(&file).unwrap();
+    assert_eq!(config.tls.cert_file, Some(folder.path().join("cert.pem")));
+    assert_eq!(config.data_dir, folder.path().join("data"));
+}
+
+#[test]
+fn a_file_that_is_not_utf8_is_told_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mailkite.toml");
+    fs::write(&file, b"# a\n# caf\xe9\n").unwrap();
+    let shown = format!("{:?}", Config::load(&file).unwrap_err());
+    assert!(shown.contains("line: Some(2)") && shown.contains("UTF-8"), "{shown}");
+}
+
+#[test]
+fn the_metrics_token_is_not_printed() {
+    let config = good("[metrics]\ntoken = \"0123456789abcdef0123\"\n");
+    assert!(!format!("{config:?}").contains("0123456789abcdef"));
+}

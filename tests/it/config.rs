@@ -1,0 +1,128 @@
+//! `mailkite check` as an operator meets it: the real binary, its words and its exit code.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+const REQUIRED: &str = "hostname = \"mx.example.com\"\npublic_url = \"https://mail.example.com\"\n";
+
+struct Checked {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// Writes `text` into `folder` and has it checked.
+fn check(folder: &TempDir, text: &str) -> Checked {
+    let file = folder.path().join("mailkite.toml");
+    fs::write(&file, text).unwrap();
+    check_file(&file)
+}
+
+fn check_file(file: &Path) -> Checked {
+    let binary = env!("CARGO_BIN_EXE_mailkite");
+    let output = Command::new(binary).arg("check").arg("--config").arg(file).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Checked { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+fn make_data_dir(folder: &TempDir, mode: u32) {
+    let data = folder.path().join("data");
+    fs::DirBuilder::new().mode(0o700).create(&data).unwrap();
+    fs::set_permissions(data, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_good_configuration_is_told_so_and_nothing_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let checked = check(&folder, &format!("{REQUIRED}data_dir = \"data\"\n"));
+    assert_eq!(checked.code, Some(0), "{}{}", checked.out, checked.err);
+    assert!(checked.out.contains("is valid, for mx.example.com"), "{}", checked.out);
+    assert!(checked.out.contains("data will be made at the first start"), "{}", checked.out);
+    assert!(checked.out.contains("self-signed"), "{}", checked.out);
+    assert_eq!(checked.err, "");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "only the configuration is there");
+}
+
+#[test]
+fn every_problem_is_printed_with_its_key_and_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "hostname = \"mx\"\n[smtp]\nlistn = [\"0.0.0.0:25\"]\nmax_recipients = \"many\"\n[tls]\ncert_file = \"no.pem\"\n";
+    let checked = check(&folder, text);
+    assert_eq!(checked.code, Some(1));
+    assert!(checked.err.starts_with("error: 6 problems in "), "{}", checked.err);
+    for (line, key, words) in [
+        ("line 1", "hostname", "has no domain"),
+        ("line 3", "smtp.listn", "did you mean `smtp.listen`?"),
+        ("line 4", "smtp.max_recipients", "whole number from 100 to 10000"),
+        ("line 6", "tls.cert_file", "No such file"),
+        ("line 6", "tls.cert_file", "tls.key_file is missing"),
+        ("", "public_url", "is required and missing"),
+    ] {
+        let row = |row: &&str| row.contains(words);
+        let row = checked.out.lines().find(row).unwrap_or_else(|| panic!("no {words:?} in:\n{}", checked.out));
+        assert!(row.trim_start().starts_with(line) && row.contains(key), "{row}");
+    }
+}
+
+#[test]
+fn a_configuration_that_is_not_there_is_told_with_its_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let checked = check_file(&folder.path().join("none.toml"));
+    assert_eq!(checked.code, Some(1));
+    assert!(checked.out.contains("none.toml: No such file"), "{}", checked.out);
+}
+
+#[test]
+fn a_data_directory_open_to_others_is_refused_with_the_command_that_helps() {
+    let folder = tempfile::tempdir().unwrap();
+    make_data_dir(&folder, 0o755);
+    let checked = check(&folder, &format!("{REQUIRED}data_dir = \"data\"\n"));
+    assert_eq!(checked.code, Some(1));
+    let command = format!("chmod 700 {}", folder.path().join("data").display());
+    assert!(checked.out.contains(&command), "{}", checked.out);
+    assert!(checked.err.starts_with("error: 1 problem with what "), "{}", checked.err);
+}
+
+#[test]
+fn a_master_key_that_others_read_or_that_is_lost_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    make_data_dir(&folder, 0o700);
+    let text = format!("{REQUIRED}data_dir = \"data\"\n");
+    let key = folder.path().join("data/master.key");
+    fs::write(&key, [7; 32]).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    let wide = check(&folder, &text);
+    assert_eq!(wide.code, Some(1));
+    assert!(wide.out.contains("chmod 600"), "{}", wide.out);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(check(&folder, &text).code, Some(0));
+    fs::write(&key, [7; 31]).unwrap();
+    assert_eq!(check(&folder, &text).code, Some(1));
+    fs::remove_file(&key).unwrap();
+    fs::write(folder.path().join("data/mailkite.db"), "x").unwrap();
+    let lost = check(&folder, &text);
+    assert_eq!(lost.code, Some(1));
+    assert!(lost.out.contains("put it back from a backup"), "{}", lost.out);
+    assert!(!key.exists(), "a check makes nothing");
+}
+
+#[test]
+fn a_certificate_that_does_not_fit_its_key_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let make = || rcgen::generate_simple_self_signed(["mx.example.com".to_owned()]).unwrap();
+    let (one, other) = (make(), make());
+    fs::write(folder.path().join("cert.pem"), one.cert.pem()).unwrap();
+    fs::write(folder.path().join("key.pem"), other.signing_key.serialize_pem()).unwrap();
+    let text = format!("{REQUIRED}data_dir = \"data\"\n[tls]\ncert_file = \"cert.pem\"\nkey_file = \"key.pem\"\n");
+    let wrong = check(&folder, &text);
+    assert_eq!(wrong.code, Some(1));
+    assert!(wrong.out.contains("✗ certificate"), "{}", wrong.out);
+    fs::write(folder.path().join("key.pem"), one.signing_key.serialize_pem()).unwrap();
+    let right = check(&folder, &text);
+    assert_eq!(right.code, Some(0), "{}", right.out);
+    assert!(right.out.contains("fits its key"), "{}", right.out);
+}
