@@ -38,7 +38,7 @@ const DATA_RATE_GRACE: Duration = Duration::from_secs(30);
 const TLS_DEADLINE: Duration = Duration::from_secs(30);
 /// A stalled reader of replies holds its session no longer than this.
 const WRITE_DEADLINE: Duration = Duration::from_secs(60);
-const READ_SMALL: usize = 1024;
+const READ_SMALL: usize = 512;
 const READ_LARGE: usize = 32 * 1024;
 /// Units of the memory budget.
 pub const MEMORY_UNIT: usize = 16 * 1024;
@@ -152,8 +152,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.say(&Reply::hello(&self.shared.hostname));
             }
             Command::Mail(arguments) => return self.mail(arguments),
-            Command::Rcpt(path) => return self.rcpt(path).await,
-            Command::Data => return self.data().await,
+            // On the heap, because a session that waits for a command should be small: most do, and thousands may.
+            Command::Rcpt(path) => return Box::pin(self.rcpt(path)).await,
+            Command::Data => return Box::pin(self.data()).await,
             Command::Rset => {
                 self.phase.reset();
                 self.say(&Reply::OK);
@@ -161,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Command::Noop => self.say(&Reply::OK),
             Command::Vrfy => self.say(&Reply::CANNOT_VERIFY),
             Command::Help => self.say(&Reply::HELP),
-            Command::StartTls => return self.start_tls().await,
+            Command::StartTls => return Box::pin(self.start_tls()).await,
             Command::Quit => {
                 self.say(&Reply::BYE);
                 return Err(End::Told);
