@@ -28,7 +28,8 @@ pub struct Screen {
 
 /// What a line says of a mail.
 struct Mail {
-    names: String,
+    from: String,
+    to: String,
     subject: String,
     octets: u64,
 }
@@ -173,7 +174,8 @@ impl Screen {
         let to = to.strip_suffix(DOMAIN).and_then(|to| to.strip_suffix('@')).unwrap_or(to);
         let from = if from.is_empty() { "<>" } else { from };
         let mail = Mail {
-            names: format!("{from} → {to}"),
+            from: from.to_owned(),
+            to: to.to_owned(),
             subject: subject.clone().unwrap_or_else(|| "(no subject)".to_owned()),
             octets: *size,
         };
@@ -186,11 +188,13 @@ impl Screen {
         let Some(mail) = mail else { return self.line(&format!("{time}  {mark} {message_id}  {outcome}")) };
         let wide = columns();
         let names = (wide.saturating_sub(LEAD + TAIL) * 4 / 7).clamp(20, 40);
+        let to = cut(&mail.to, names / 3);
+        let from = cut(&mail.from, names.saturating_sub(3 + to.chars().count()));
         let usual = TAIL - 10 >= outcome.chars().count() + 2;
         let tail = if usual { format!("{:>8}  {outcome}", size(mail.octets)) } else { outcome.to_owned() };
         let subject = wide.saturating_sub(LEAD + names + 3 + tail.chars().count()).max(8);
         let subject = self.paint("1", &fit(&mail.subject, subject));
-        self.line(&format!("{time}  {mark} {}  {subject} {tail}", fit(&mail.names, names)));
+        self.line(&format!("{time}  {mark} {}  {subject} {tail}", fit(&format!("{from} → {to}"), names)));
     }
 
     /// More happened than could be shown.
