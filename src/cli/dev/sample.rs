@@ -66,7 +66,7 @@ async fn follow(id: &str, activity: &mut broadcast::Receiver<Activity>, receiver
                 screen.step(*status == "delivered", "delivered", &format!("{answer} from {url} in {duration_ms} ms"));
                 if let Some(seen) = seen {
                     let text = if seen.genuine {
-                        "both signatures and their time, by the receiver's own code"
+                        "both signatures, by the receiver's own code"
                     } else {
                         "a signature is wrong"
                     };

@@ -186,14 +186,14 @@ impl Screen {
     fn mail_line(&self, mark: &str, mail: Option<&Mail>, message_id: &str, outcome: &str) {
         let time = self.time();
         let Some(mail) = mail else { return self.line(&format!("{time}  {mark} {message_id}  {outcome}")) };
+        let usual = outcome.chars().count() <= TAIL - 12;
+        let tail = if usual { format!("{:>8}  {outcome}", size(mail.octets)) } else { outcome.to_owned() };
         let wide = columns();
-        let names = (wide.saturating_sub(LEAD + TAIL) * 4 / 7).clamp(20, 40);
+        let room = wide.saturating_sub(LEAD + 3 + tail.chars().count());
+        let names = (wide.saturating_sub(LEAD + TAIL) * 4 / 7).clamp(20, 40).min(room * 2 / 3);
         let to = cut(&mail.to, names / 3);
         let from = cut(&mail.from, names.saturating_sub(3 + to.chars().count()));
-        let usual = TAIL - 10 >= outcome.chars().count() + 2;
-        let tail = if usual { format!("{:>8}  {outcome}", size(mail.octets)) } else { outcome.to_owned() };
-        let subject = wide.saturating_sub(LEAD + names + 3 + tail.chars().count()).max(8);
-        let subject = self.paint("1", &fit(&mail.subject, subject));
+        let subject = self.paint("1", &fit(&mail.subject, room.saturating_sub(names)));
         self.line(&format!("{time}  {mark} {}  {subject} {tail}", fit(&format!("{from} → {to}"), names)));
     }
 
@@ -224,6 +224,7 @@ fn outcome(event: &Activity) -> String {
     let answer = match (status_code, error) {
         (Some(code), Some("http_status") | None) => code.to_string(),
         (Some(code), Some(word)) => format!("{code} {}", word.replace('_', " ")),
+        (None, Some("connect")) => "no connection".to_owned(),
         (None, word) => word.unwrap_or("no answer").replace('_', " "),
     };
     let number = if *attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
