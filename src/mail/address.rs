@@ -4,11 +4,14 @@
 //! kept as written: only the receiving domain may interpret it, and quotes are part of its meaning.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// RFC 5321 §4.5.3.1.1.
 const MAX_LOCAL: usize = 64;
 /// RFC 5321 §4.5.3.1.2.
 const MAX_DOMAIN: usize = 255;
+/// RFC 5321 §4.5.3.1.3: a path has at most 256 octets, two of which are its angle brackets.
+const MAX_MAILBOX: usize = 254;
 
 /// Why a text is no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,17 +22,17 @@ pub enum AddressError {
     /// A part is longer than RFC 5321 §4.5.3.1 allows.
     #[error("address too long")]
     TooLong,
-    /// An address literal: `[192.0.2.1]`.
-    #[error("address literals are not accepted")]
+    /// An address literal, `[192.0.2.1]`, where a name is due.
+    #[error("an address literal is no domain name")]
     Literal,
 }
 
-/// A domain name.
+/// A domain name; as part of a mailbox perhaps an address literal (RFC 5321 §4.1.3), which no name equals.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Domain(String);
 
 impl Domain {
-    /// Reads a domain in either spelling; a final dot is dropped.
+    /// Reads a domain name in either spelling; a final dot is dropped.
     ///
     /// # Errors
     /// It is none, too long, or an address literal.
@@ -46,6 +49,17 @@ impl Domain {
             return Err(AddressError::TooLong);
         }
         if ascii.split('.').all(is_label) { Ok(Self(ascii)) } else { Err(AddressError::Syntax) }
+    }
+
+    /// RFC 5321 §4.1.3; both forms come out in one spelling. Forms that no registry knows are refused.
+    fn parse_literal(text: &str) -> Result<Self, AddressError> {
+        let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).ok_or(AddressError::Syntax)?;
+        let tag = inner.get(..5).filter(|tag| tag.eq_ignore_ascii_case("IPv6:"));
+        let literal = match tag.and_then(|tag| inner.get(tag.len()..)) {
+            Some(v6) => v6.parse::<Ipv6Addr>().map(|v6| format!("[IPv6:{v6}]")),
+            None => inner.parse::<Ipv4Addr>().map(|v4| format!("[{v4}]")),
+        };
+        literal.map(Self).map_err(|_| AddressError::Syntax)
     }
 
     /// The A-label form in lower case.
@@ -91,8 +105,9 @@ impl Mailbox {
         let at =
             if text.starts_with('"') { end_of_quoted(text)? } else { text.find('@').ok_or(AddressError::Syntax)? };
         let (local, rest) = text.split_at_checked(at).ok_or(AddressError::Syntax)?;
-        let domain = Domain::parse(rest.strip_prefix('@').ok_or(AddressError::Syntax)?)?;
-        if local.len() > MAX_LOCAL {
+        let domain = rest.strip_prefix('@').ok_or(AddressError::Syntax)?;
+        let domain = if domain.starts_with('[') { Domain::parse_literal(domain) } else { Domain::parse(domain) }?;
+        if local.len() > MAX_LOCAL || local.len() + 1 + domain.as_str().len() > MAX_MAILBOX {
             return Err(AddressError::TooLong);
         }
         if !local.starts_with('"') && !is_dot_string(local) {
@@ -113,17 +128,40 @@ impl Mailbox {
 
     /// `local@domain` in lower case: what routes and duplicates compare (contract 4.1).
     ///
-    /// Quotes that nothing in the local part needs are dropped: RFC 5321 §4.1.2 says that they change nothing.
+    /// Quotes and backslashes that nothing in the local part needs are dropped: RFC 5321 §4.1.2 says that they change
+    /// nothing.
     pub fn canonical(&self) -> String {
-        let bare =
-            self.local.strip_prefix('"').and_then(|local| local.strip_suffix('"')).filter(|bare| is_dot_string(bare));
-        format!("{}@{}", bare.unwrap_or(&self.local).to_lowercase(), self.domain)
+        let quoted = self.local.strip_prefix('"').and_then(|local| local.strip_suffix('"'));
+        match quoted.map(unescape) {
+            None => format!("{}@{}", self.local.to_lowercase(), self.domain),
+            Some(text) if is_dot_string(&text) => format!("{}@{}", text.to_lowercase(), self.domain),
+            Some(text) => format!("{}@{}", quote(&text.to_lowercase()), self.domain),
+        }
     }
+}
 
-    /// Whether it needs SMTPUTF8 (RFC 6531).
-    pub fn is_ascii(&self) -> bool {
-        self.local.is_ascii()
+/// The text that the inside of a quoted string stands for.
+fn unescape(quoted: &str) -> String {
+    let mut escaped = false;
+    let keep = |c: &char| {
+        escaped = *c == '\\' && !escaped;
+        !escaped
+    };
+    quoted.chars().filter(keep).collect()
+}
+
+/// The one quoted string that says no more than it must.
+fn quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        if matches!(c, '"' | '\\') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
     }
+    quoted.push('"');
+    quoted
 }
 
 impl fmt::Display for Mailbox {
@@ -206,6 +244,8 @@ mod tests {
         let mailbox = Mailbox::parse("\"a@b\"@acme.dev").unwrap();
         assert_eq!((mailbox.local(), mailbox.domain().as_str()), ("\"a@b\"", "acme.dev"));
         assert_eq!(Mailbox::parse("\"bob\"@acme.dev").unwrap().canonical(), "bob@acme.dev");
+        assert_eq!(Mailbox::parse("\"B\\ob\"@acme.dev").unwrap().canonical(), "bob@acme.dev");
+        assert_eq!(Mailbox::parse("\"a\\ \\\\\\\"\"@acme.dev").unwrap().canonical(), "\"a \\\\\\\"\"@acme.dev");
         assert_eq!(Mailbox::parse("\"a \\\" b\"@acme.dev").unwrap().local(), "\"a \\\" b\"");
         for bad in ["\"a@acme.dev", "\"a\"b@acme.dev", "\"a\u{7}\"@acme.dev", "a\"b\"@acme.dev"] {
             assert!(Mailbox::parse(bad).is_err(), "{bad:?}");
@@ -233,11 +273,50 @@ mod tests {
         assert_eq!(Mailbox::parse(&format!("{}@a.dev", "x".repeat(65))), Err(AddressError::TooLong));
     }
 
+    #[test]
+    fn a_mailbox_is_no_longer_than_a_path_may_be() {
+        let longest = format!("{}de", "abcdefg.".repeat(30));
+        let local = "x".repeat(MAX_MAILBOX - 1 - longest.len());
+        assert!(Mailbox::parse(&format!("{local}@{longest}")).is_ok());
+        assert_eq!(Mailbox::parse(&format!("{local}x@{longest}")), Err(AddressError::TooLong));
+    }
+
+    #[test]
+    fn address_literals_stand_in_mailboxes_and_are_no_names() {
+        for (written, read) in [
+            ("ada@[192.0.2.1]", "ada@[192.0.2.1]"),
+            ("ada@[ipv6:2001:DB8::1]", "ada@[IPv6:2001:db8::1]"),
+            ("ada@[IPv6:::ffff:192.0.2.1]", "ada@[IPv6:::ffff:192.0.2.1]"),
+        ] {
+            assert_eq!(Mailbox::parse(written).unwrap().to_string(), read);
+        }
+        for bad in
+            ["a@[]", "a@[192.0.2]", "a@[192.0.2.1", "a@[192.0.2.256]", "a@[2001:db8::1]", "a@[x:y]", "a@[a.dev]"]
+        {
+            assert_eq!(Mailbox::parse(bad), Err(AddressError::Syntax), "{bad}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_mailbox_reads_back_as_it_was_written(local in "[a-z0-9+_-]{1,20}", domain in "[a-z]{1,9}\\.[a-z]{2,5}") {
             let text = format!("{local}@{domain}");
             prop_assert_eq!(Mailbox::parse(&text).unwrap().to_string(), text);
+        }
+
+        #[test]
+        fn one_mailbox_has_one_canonical_form(local in "[a-zA-Z.@ \"\\\\]{1,12}", escape_all in any::<bool>()) {
+            let escaped: String = local
+                .chars()
+                .map(|c| if escape_all || matches!(c, '"' | '\\') { format!("\\{c}") } else { c.to_string() })
+                .collect();
+            let mailbox = Mailbox::parse(&format!("\"{escaped}\"@a.dev")).unwrap();
+            let canonical = mailbox.canonical();
+            let again = Mailbox::parse(&canonical).unwrap();
+            prop_assert_eq!(&again.canonical(), &canonical);
+            let plainly: String =
+                local.chars().map(|c| if matches!(c, '"' | '\\') { format!("\\{c}") } else { c.to_string() }).collect();
+            prop_assert_eq!(Mailbox::parse(&format!("\"{plainly}\"@a.dev")).unwrap().canonical(), canonical);
         }
 
         #[test]

@@ -15,6 +15,9 @@ pub struct Reply {
 
 macro_rules! replies {
     ($($(#[$doc:meta])* $name:ident = $code:literal $enhanced:literal $text:literal;)*) => {
+        #[cfg(test)]
+        const ALL: &[Reply] = &[$(Reply::$name),*];
+
         impl Reply {$(
             $(#[$doc])*
             pub const $name: Self = Self { code: $code, enhanced: $enhanced, text: Cow::Borrowed($text) };
@@ -116,8 +119,8 @@ impl Reply {
 
     /// Appends it as it goes over the wire.
     pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.code.to_string().as_bytes());
-        out.push(b' ');
+        let digit = |value: u16| b'0' + u8::try_from(value % 10).unwrap_or(0);
+        out.extend_from_slice(&[digit(self.code / 100), digit(self.code / 10), digit(self.code), b' ']);
         if !self.enhanced.is_empty() {
             out.extend_from_slice(self.enhanced.as_bytes());
             out.push(b' ');
@@ -135,5 +138,33 @@ pub fn write_ehlo(out: &mut Vec<u8>, hostname: &str, extensions: &[String]) {
         out.extend_from_slice(if index == last { b"250 " } else { b"250-" });
         out.extend_from_slice(line.as_bytes());
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reply_is_one_line_of_printable_ascii_whose_codes_agree() {
+        for reply in ALL.iter().cloned().chain([Reply::greeting("mx.a.dev"), Reply::accepted("msg_1")]) {
+            let mut wire = Vec::new();
+            reply.write(&mut wire);
+            let line = wire.strip_suffix(b"\r\n").unwrap_or_default();
+            assert!(line.starts_with(format!("{} ", reply.code).as_bytes()), "{reply:?}");
+            assert!(line.iter().all(|byte| (b' '..=b'~').contains(byte)), "{reply:?}");
+            // RFC 5321 §4.5.3.1.5.
+            assert!(wire.len() <= 512, "{reply:?}");
+            // RFC 2034 §4: the class is the first digit of the code.
+            let class = reply.enhanced.bytes().next();
+            assert!(class.is_none() || class == line.first().copied(), "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_line_of_the_ehlo_reply_is_marked() {
+        let mut out = Vec::new();
+        write_ehlo(&mut out, "mx.a.dev", &["PIPELINING".to_owned(), "SIZE 10".to_owned()]);
+        assert_eq!(out, b"250-mx.a.dev\r\n250-PIPELINING\r\n250 SIZE 10\r\n");
     }
 }

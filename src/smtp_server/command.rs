@@ -3,11 +3,13 @@
 //! Ours rather than a library's, because what it refuses is policy: `<postmaster>` is not `<>`, a quoted local part
 //! is never split at another @, an overflowing SIZE is too large and never small.
 
-use crate::mail::address::{AddressError, ForwardPath, Mailbox, ReversePath};
+use crate::mail::address::{AddressError, Domain, ForwardPath, Mailbox, ReversePath};
 use crate::mail::reply::Reply;
 
-/// RFC 5321 §4.5.3.1.3.
+/// With its source route; without it a path has 256 octets (RFC 5321 §4.5.3.1.3).
 const MAX_PATH: usize = 1024;
+/// STARTTLS.
+const LONGEST_VERB: usize = 8;
 
 /// A command with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,23 +77,27 @@ pub fn parse(line: &[u8]) -> Result<Command, Refusal> {
     }
     let (verb, rest) = text.split_once([' ', '\t']).unwrap_or((text, ""));
     let rest = rest.trim_matches([' ', '\t']);
-    match verb.to_ascii_uppercase().as_str() {
-        "EHLO" => Ok(Command::Ehlo(client_name(rest)?)),
-        "HELO" => Ok(Command::Helo(client_name(rest)?)),
-        "MAIL" => mail(rest).map(Command::Mail).map_err(Refusal::Reply),
-        "RCPT" => rcpt(rest).map(Command::Rcpt).map_err(Refusal::Reply),
-        "DATA" => bare(rest, Command::Data),
-        "RSET" => bare(rest, Command::Rset),
-        "QUIT" => bare(rest, Command::Quit),
-        "STARTTLS" => bare(rest, Command::StartTls),
-        "NOOP" => Ok(Command::Noop),
-        "HELP" => Ok(Command::Help),
-        "VRFY" if rest.is_empty() => Err(Reply::BAD_SYNTAX.into()),
-        "VRFY" => Ok(Command::Vrfy),
-        "EXPN" | "AUTH" | "ETRN" | "TURN" | "SEND" | "SOML" | "SAML" => Err(Reply::NOT_IMPLEMENTED.into()),
+    let mut upper = [0_u8; LONGEST_VERB];
+    let upper = upper.get_mut(..verb.len()).ok_or(Reply::UNKNOWN_COMMAND)?;
+    upper.copy_from_slice(verb.as_bytes());
+    upper.make_ascii_uppercase();
+    match &*upper {
+        b"EHLO" => Ok(Command::Ehlo(client_name(rest)?)),
+        b"HELO" => Ok(Command::Helo(client_name(rest)?)),
+        b"MAIL" => mail(rest).map(Command::Mail).map_err(Refusal::Reply),
+        b"RCPT" => rcpt(rest).map(Command::Rcpt).map_err(Refusal::Reply),
+        b"DATA" => bare(rest, Command::Data),
+        b"RSET" => bare(rest, Command::Rset),
+        b"QUIT" => bare(rest, Command::Quit),
+        b"STARTTLS" => bare(rest, Command::StartTls),
+        b"NOOP" => Ok(Command::Noop),
+        b"HELP" => Ok(Command::Help),
+        b"VRFY" if rest.is_empty() => Err(Reply::BAD_SYNTAX.into()),
+        b"VRFY" => Ok(Command::Vrfy),
+        b"EXPN" | b"AUTH" | b"ETRN" | b"TURN" | b"SEND" | b"SOML" | b"SAML" => Err(Reply::NOT_IMPLEMENTED.into()),
         // CHUNKING is not offered; the octets that would follow must not be read as commands.
-        "BDAT" => Err(Refusal::Close(Reply::NOT_IMPLEMENTED)),
-        "GET" | "POST" | "PUT" | "HEAD" | "DELETE" | "OPTIONS" | "CONNECT" | "TRACE" | "PATCH" | "PRI" => {
+        b"BDAT" => Err(Refusal::Close(Reply::NOT_IMPLEMENTED)),
+        b"GET" | b"POST" | b"PUT" | b"HEAD" | b"DELETE" | b"OPTIONS" | b"CONNECT" | b"TRACE" | b"PATCH" | b"PRI" => {
             Err(Refusal::Close(Reply::NOT_SMTP))
         }
         _ => Err(Reply::UNKNOWN_COMMAND.into()),
@@ -159,12 +165,7 @@ fn rcpt(rest: &str) -> Result<ForwardPath, Reply> {
     if path.eq_ignore_ascii_case("postmaster") {
         return Ok(ForwardPath::Postmaster);
     }
-    match mailbox(path) {
-        Ok(mailbox) => Ok(ForwardPath::Mailbox(mailbox)),
-        // Well-formed, but no domain of ours can be meant.
-        Err(AddressError::Literal) => Err(Reply::RELAY_REFUSED),
-        Err(AddressError::Syntax | AddressError::TooLong) => Err(Reply::BAD_SYNTAX),
-    }
+    mailbox(path).map(ForwardPath::Mailbox).map_err(|_| Reply::BAD_SYNTAX)
 }
 
 /// What stands between the angle brackets, and the parameters behind them.
@@ -197,8 +198,24 @@ fn split_path<'l>(rest: &'l str, keyword: &str) -> Result<(&'l str, &'l str), Re
 
 /// RFC 5321 §4.1.1.3 and appendix C: a source route is ignored.
 fn mailbox(path: &str) -> Result<Mailbox, AddressError> {
-    let path = if path.starts_with('@') { path.split_once(':').ok_or(AddressError::Syntax)?.1 } else { path };
-    Mailbox::parse(path)
+    Mailbox::parse(if path.starts_with('@') { behind_route(path)? } else { path })
+}
+
+/// What stands behind the source route that begins the path: `@one.example,@[192.0.2.1]:` (RFC 5321 §4.1.2: A-d-l).
+fn behind_route(path: &str) -> Result<&str, AddressError> {
+    let mut rest = path;
+    loop {
+        rest = rest.strip_prefix('@').ok_or(AddressError::Syntax)?;
+        let end = if rest.starts_with('[') { rest.find(']').map(|end| end + 1) } else { rest.find([',', ':']) };
+        let (host, behind) = end.and_then(|end| rest.split_at_checked(end)).ok_or(AddressError::Syntax)?;
+        if !host.starts_with('[') {
+            Domain::parse(host)?;
+        }
+        if let Some(mailbox) = behind.strip_prefix(':') {
+            return Ok(mailbox);
+        }
+        rest = behind.strip_prefix(',').ok_or(AddressError::Syntax)?;
+    }
 }
 
 #[cfg(test)]
@@ -247,11 +264,32 @@ mod tests {
         assert_eq!(rcpt("RCPT TO:<\"a>b\"@inbox.test>").unwrap(), "\"a>b\"@inbox.test");
         assert_eq!(rcpt("RCPT TO:<@one.example,@two.example:bob@inbox.test>").unwrap(), "bob@inbox.test");
         assert_eq!(rcpt("RCPT TO:<bob%evil.example@inbox.test>").unwrap(), "bob%evil.example@inbox.test");
-        assert_eq!(rcpt("RCPT TO:<bob@[192.0.2.1]>"), Err(Reply::RELAY_REFUSED.into()));
-        for bad in
-            ["RCPT TO:bob@inbox.test", "RCPT TO:<bob@inbox.test", "RCPT TO:<a@b@c>", "RCPT TO:<a\u{1}@b>", "RCPT"]
-        {
+        assert_eq!(rcpt("RCPT TO:<@[IPv6:::1],@a.example:bob@inbox.test>").unwrap(), "bob@inbox.test");
+        assert_eq!(rcpt("RCPT TO:<@a.example:\"x:y\"@inbox.test>").unwrap(), "\"x:y\"@inbox.test");
+        assert_eq!(rcpt("RCPT TO:<bob@[192.0.2.1]>").unwrap(), "bob@[192.0.2.1]");
+        for bad in [
+            "RCPT TO:bob@inbox.test",
+            "RCPT TO:<bob@inbox.test",
+            "RCPT TO:<a@b@c>",
+            "RCPT TO:<a\u{1}@b>",
+            "RCPT",
+            "RCPT TO:<@:bob@inbox.test>",
+            "RCPT TO:<@one.example bob@inbox.test>",
+            "RCPT TO:<@one.example,two.example:bob@inbox.test>",
+            "RCPT TO:<@x y:bob@inbox.test>",
+            "RCPT TO:<@one.example:>",
+        ] {
             assert_eq!(rcpt(bad), Err(Reply::BAD_SYNTAX.into()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn verbs_are_known_in_any_case_and_no_longer_than_the_longest() {
+        assert_eq!(parse(b"starttls"), Ok(Command::StartTls));
+        assert_eq!(parse(b"Quit  "), Ok(Command::Quit));
+        assert_eq!(parse(b"QUIT now"), Err(Reply::BAD_SYNTAX.into()));
+        for unknown in ["STARTTLSX", "DATAA", "", "\u{e9}HLO x", "VERYLONGVERBINDEED x"] {
+            assert_eq!(parse(unknown.as_bytes()), Err(Reply::UNKNOWN_COMMAND.into()), "{unknown:?}");
         }
     }
 

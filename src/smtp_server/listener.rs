@@ -113,6 +113,7 @@ pub async fn serve(
     sessions: TaskTracker,
     stop: CancellationToken,
 ) {
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -121,11 +122,14 @@ pub async fn serve(
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "connections cannot be accepted");
+                }
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
                 continue;
             }
         };
+        failing = false;
         let address = address.ip().to_canonical();
         // A load balancer's connections count for the peers behind it, once they are known.
         let proxied = caps.is_proxy(address);

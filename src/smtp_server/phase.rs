@@ -107,3 +107,93 @@ impl<R: PartialEq> Phase<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { max_message_bytes: 1000, max_recipients: 2 };
+
+    fn arguments(size: Option<u64>, smtputf8: bool) -> MailArguments {
+        MailArguments { reverse_path: ReversePath::Null, size, eight_bit: false, smtputf8 }
+    }
+
+    fn transaction(recipients: &[u8]) -> Phase<u8> {
+        let mut phase = Phase::Greeted;
+        phase.mail(arguments(None, false), BOUNDS).unwrap();
+        for recipient in recipients {
+            phase.add_recipient(*recipient);
+        }
+        phase
+    }
+
+    #[test]
+    fn a_refusal_changes_nothing() {
+        let mut phase: Phase<u8> = Phase::Connected;
+        assert_eq!(phase.mail(arguments(None, false), BOUNDS), Err(Reply::BAD_SEQUENCE));
+        assert!(matches!(phase, Phase::Connected));
+        phase.greet();
+        assert_eq!(phase.mail(arguments(Some(1001), false), BOUNDS), Err(Reply::TOO_LARGE));
+        assert!(matches!(phase, Phase::Greeted));
+        let mut phase = transaction(&[]);
+        assert_eq!(phase.data().unwrap_err(), Reply::NO_RECIPIENTS);
+        assert_eq!(phase.mail(arguments(None, false), BOUNDS), Err(Reply::BAD_SEQUENCE));
+        assert!(matches!(phase, Phase::Transaction(_)));
+    }
+
+    #[test]
+    fn recipients_count_once_and_only_so_many() {
+        let mut phase = transaction(&[1, 1]);
+        assert_eq!(phase.check_rcpt(true, BOUNDS), Ok(()));
+        phase.add_recipient(2);
+        assert_eq!(phase.check_rcpt(true, BOUNDS), Err(Reply::TOO_MANY_RECIPIENTS));
+        assert_eq!(phase.check_rcpt(false, BOUNDS), Err(Reply::NEEDS_SMTPUTF8));
+        assert_eq!(phase.data().unwrap().recipients, [1, 2]);
+        assert!(matches!(phase, Phase::Greeted));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_said_data_is_taken_only_with_a_sender_and_a_recipient(
+            commands in proptest::collection::vec(0_u8..5, 0..40)
+        ) {
+            let mut phase: Phase<u8> = Phase::Connected;
+            let (mut greeted, mut sender, mut recipients) = (false, false, 0);
+            for command in commands {
+                match command {
+                    0 => {
+                        phase.greet();
+                        (greeted, sender, recipients) = (true, false, 0);
+                    }
+                    1 => {
+                        prop_assert_eq!(phase.mail(arguments(None, false), BOUNDS).is_ok(), greeted && !sender);
+                        sender = greeted;
+                    }
+                    2 => {
+                        let fits = phase.check_rcpt(true, BOUNDS).is_ok();
+                        prop_assert_eq!(fits, sender && recipients < 2);
+                        if fits {
+                            phase.add_recipient(recipients);
+                            recipients += 1;
+                        }
+                    }
+                    3 => {
+                        phase.reset();
+                        (sender, recipients) = (false, 0);
+                    }
+                    _ => {
+                        let taken = phase.data();
+                        prop_assert_eq!(taken.is_ok(), sender && recipients > 0);
+                        if taken.is_ok() {
+                            (sender, recipients) = (false, 0);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -30,15 +30,24 @@ const MAX_COMMAND: usize = 2048;
 const MAX_ERRORS: usize = 10;
 /// Refused recipients before the session is closed: a list of guesses rather than mail.
 const MAX_REFUSED: usize = 50;
-/// Commands without an accepted message before the session is closed.
+/// Commands without an accepted message before the session is closed …
 const MAX_IDLE_COMMANDS: usize = 500;
+/// … and as many more for each recipient that a message may have: too many of them is the sender's right.
+const IDLE_COMMANDS_PER_RECIPIENT: usize = 10;
+/// A session without an accepted message ends after this time, whatever it says.
+const MAX_IDLE_SESSION: Duration = Duration::from_secs(30 * 60);
 /// Data slower than this for longer than the grace is given up.
 const MIN_DATA_BYTES_PER_SEC: u64 = 500;
 const DATA_RATE_GRACE: Duration = Duration::from_secs(30);
 const TLS_DEADLINE: Duration = Duration::from_secs(30);
 /// A stalled reader of replies holds its session no longer than this.
 const WRITE_DEADLINE: Duration = Duration::from_secs(60);
-const READ_SMALL: usize = 512;
+/// What a client that was told to go may still send …
+const LINGER_BYTES: usize = 8 * 1024 * 1024;
+/// … and for how long.
+const LINGER: Duration = Duration::from_secs(2);
+const READ_FIRST: usize = 512;
+const READ_SMALL: usize = 4 * 1024;
 const READ_LARGE: usize = 32 * 1024;
 /// Units of the memory budget.
 pub const MEMORY_UNIT: usize = 16 * 1024;
@@ -69,8 +78,10 @@ pub struct Shared {
 
 /// Why a session ends.
 enum End {
-    /// The client said QUIT or was told to go; what is buffered is still written.
+    /// The client said QUIT; what is buffered is still written.
     Told,
+    /// The client was told to go, perhaps in the middle of what it sends; what is buffered is still written.
+    Dismissed,
     /// The connection is gone.
     Gone,
 }
@@ -92,6 +103,8 @@ pub struct Session<S> {
     errors: usize,
     refused: usize,
     idle_commands: usize,
+    /// When it began, or its last message was accepted.
+    useful_at: Instant,
     had_data: bool,
 }
 
@@ -109,6 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             errors: 0,
             refused: 0,
             idle_commands: 0,
+            useful_at: Instant::now(),
             had_data: false,
         }
     }
@@ -121,8 +135,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 break end;
             }
         };
-        if matches!(end, End::Told) && self.flush().await.is_ok() {
+        if matches!(end, End::Told | End::Dismissed) && self.flush().await.is_ok() {
             self.stream.shutdown().await;
+            if matches!(end, End::Dismissed) {
+                self.linger().await;
+            }
+        }
+    }
+
+    /// Reads and forgets what the client still sends: to close on unread input resets the connection, and on many
+    /// systems the reset destroys the last reply before the client has read it.
+    async fn linger(&mut self) {
+        let stop = self.shared.stop.clone();
+        let forget = async {
+            let mut left = LINGER_BYTES;
+            while left > 0 {
+                self.input.clear();
+                self.input.reserve(READ_LARGE);
+                match self.stream.read_buf(&mut self.input).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(read) => left = left.saturating_sub(read),
+                }
+            }
+        };
+        tokio::select! {
+            () = forget => {}
+            () = tokio::time::sleep(LINGER) => {}
+            () = stop.cancelled() => {}
         }
     }
 
@@ -130,17 +169,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn turn(&mut self) -> Result<(), End> {
         let line = self.read_line().await?;
         self.idle_commands += 1;
-        if self.idle_commands > MAX_IDLE_COMMANDS {
+        let recipients = self.shared.bounds.max_recipients;
+        if self.idle_commands > MAX_IDLE_COMMANDS + IDLE_COMMANDS_PER_RECIPIENT * recipients {
             return self.dismiss(&Reply::TOO_MANY_ERRORS);
         }
         match command::parse(&line) {
-            Ok(command) => self.obey(command).await,
+            Ok(command) => self.obey(command, line.is_ascii()).await,
             Err(Refusal::Reply(reply)) => self.refuse(&reply),
             Err(Refusal::Close(reply)) => self.dismiss(&reply),
         }
     }
 
-    async fn obey(&mut self, command: Command) -> Result<(), End> {
+    async fn obey(&mut self, command: Command, ascii: bool) -> Result<(), End> {
         match command {
             Command::Ehlo(name) => {
                 self.greeted(name, true);
@@ -153,7 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             Command::Mail(arguments) => return self.mail(arguments),
             // On the heap, because a session that waits for a command should be small: most do, and thousands may.
-            Command::Rcpt(path) => return Box::pin(self.rcpt(path)).await,
+            Command::Rcpt(path) => return Box::pin(self.rcpt(path, ascii)).await,
             Command::Data => return Box::pin(self.data()).await,
             Command::Rset => {
                 self.phase.reset();
@@ -188,8 +228,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn mail(&mut self, arguments: MailArguments) -> Result<(), End> {
+        // RFC 6531 §3.1: SMTPUTF8 is for those whom it was offered. SIZE and BODY after HELO do no harm.
+        if arguments.smtputf8 && !self.peer.esmtp && !matches!(self.phase, Phase::Connected) {
+            return self.refuse(&Reply::UNKNOWN_PARAMETER);
+        }
         match self.phase.mail(arguments, self.shared.bounds) {
             Ok(reply) => {
+                self.say(&reply);
+                Ok(())
+            }
+            // A large message is a large message and no junk.
+            Err(reply) if reply == Reply::TOO_LARGE => {
+                self.shared.metrics.add(Counter::RefusedTooLarge);
                 self.say(&reply);
                 Ok(())
             }
@@ -197,11 +247,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    async fn rcpt(&mut self, path: ForwardPath) -> Result<(), End> {
-        let ascii = match &path {
-            ForwardPath::Postmaster => true,
-            ForwardPath::Mailbox(mailbox) => mailbox.is_ascii(),
-        };
+    async fn rcpt(&mut self, path: ForwardPath, ascii: bool) -> Result<(), End> {
         if let Err(reply) = self.phase.check_rcpt(ascii, self.shared.bounds) {
             // RFC 5321 §4.5.3.1.10: one recipient too many is no fault of the client's.
             if reply == Reply::TOO_MANY_RECIPIENTS {
@@ -270,23 +316,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn data(&mut self) -> Result<(), End> {
         let envelope = match self.phase.data() {
             Ok(envelope) => envelope,
-            Err(reply) => return self.refuse(&reply),
+            Err(reply) => return self.refuse_data(&reply),
         };
         let Ok(mut memory) = Arc::clone(&self.shared.memory).try_acquire_owned() else {
-            self.say(&Reply::STORAGE_FULL);
-            return Ok(());
+            return self.refuse_data(&Reply::STORAGE_FULL);
         };
         self.say(&Reply::START_DATA);
         self.had_data = true;
         let mut reader = DataReader::default();
         let mut gathered = Gathered::new(self.shared.bounds.max_message_bytes);
         self.read_data(&mut reader, &mut gathered, &mut memory).await?;
-        self.idle_commands = 0;
+        if self.input.is_empty() {
+            // Ten thousand idle sessions must not hold a large buffer each.
+            self.input = BytesMut::new();
+        }
         let reply = self.judge(envelope, &reader, gathered).await;
         if reply == Reply::TOO_LARGE {
             self.shared.metrics.add(Counter::RefusedTooLarge);
         }
+        if reply.code == 250 {
+            (self.errors, self.refused, self.idle_commands) = (0, 0, 0);
+            self.useful_at = Instant::now();
+        }
         self.say(&reply);
+        Ok(())
+    }
+
+    /// RFC 2920 §3.1: DATA ends a group of commands. What stands behind one that is refused is mail data whose sender did
+    /// not wait for the answer, and no line of it may be taken for a command.
+    fn refuse_data(&mut self, reply: &Reply) -> Result<(), End> {
+        if !self.input.is_empty() {
+            return self.dismiss(reply);
+        }
+        if reply.is_permanent_failure() {
+            return self.refuse(reply);
+        }
+        self.say(reply);
         Ok(())
     }
 
@@ -297,9 +362,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         gathered: &mut Gathered,
         memory: &mut OwnedSemaphorePermit,
     ) -> Result<(), End> {
-        let started = Instant::now();
-        let deadline = started + self.shared.data_timeout;
+        let deadline = Instant::now() + self.shared.data_timeout;
         let mut taken: u64 = 0;
+        // Only waits for the client count: our own disk may be slow.
+        let mut waited = Duration::ZERO;
         loop {
             let progress = reader.feed(&self.input, gathered.buffer());
             taken += self.input.len() as u64;
@@ -317,11 +383,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let short = !grow(memory, &self.shared.memory, gathered.in_memory());
             gathered.settle(self.shared.inbound.objects(), short).await;
             self.flush().await?;
-            let elapsed = started.elapsed();
-            if elapsed > DATA_RATE_GRACE && taken < elapsed.as_secs() * MIN_DATA_BYTES_PER_SEC {
+            if waited > DATA_RATE_GRACE && taken < waited.as_secs() * MIN_DATA_BYTES_PER_SEC {
                 return self.dismiss(&Reply::TOO_SLOW);
             }
-            let patience = deadline.min(Instant::now() + DATA_RATE_GRACE.max(self.shared.command_timeout / 2));
+            let asked = Instant::now();
+            let patience = deadline.min(asked + DATA_RATE_GRACE.max(self.shared.command_timeout / 2));
             let abort = self.shared.abort.clone();
             self.input.reserve(READ_LARGE);
             tokio::select! {
@@ -332,6 +398,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 },
                 () = abort.cancelled() => return self.dismiss(&Reply::SHUTTING_DOWN),
             }
+            waited += asked.elapsed();
         }
     }
 
@@ -366,9 +433,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// The next line without its CRLF, within the deadline of a command.
     async fn read_line(&mut self) -> Result<BytesMut, End> {
-        let deadline = Instant::now() + self.shared.command_timeout;
+        if self.shared.stop.is_cancelled() {
+            return self.dismiss(&Reply::SHUTTING_DOWN);
+        }
+        let deadline = (Instant::now() + self.shared.command_timeout).min(self.useful_at + MAX_IDLE_SESSION);
         let mut searched = 0;
         loop {
+            // A TLS ClientHello: record type handshake, major version 3.
+            if self.input.starts_with(&[0x16, 0x03]) {
+                return self.dismiss(&Reply::NOT_SMTP);
+            }
             let fresh = self.input.get(searched..).unwrap_or_default();
             if let Some(end) = memchr::memchr(b'\n', fresh) {
                 let mut line = self.input.split_to(searched + end + 1);
@@ -387,21 +461,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             if searched > MAX_COMMAND {
                 self.dismiss(&Reply::LINE_TOO_LONG)?;
             }
-            // A TLS ClientHello: record type handshake, major version 3.
-            if self.input.starts_with(&[0x16, 0x03]) {
-                self.dismiss(&Reply::NOT_SMTP)?;
-            }
             self.flush().await?;
             let stop = self.shared.stop.clone();
-            self.input.reserve(if self.had_data { READ_LARGE } else { READ_SMALL });
+            self.input.reserve(if self.had_data { READ_SMALL } else { READ_FIRST });
             tokio::select! {
                 biased;
+                () = stop.cancelled() => self.dismiss(&Reply::SHUTTING_DOWN)?,
                 read = timeout_at(deadline, self.stream.read_buf(&mut self.input)) => match read {
                     Ok(Ok(1..)) => {}
                     Ok(Ok(0) | Err(_)) => return Err(End::Gone),
                     Err(_) => self.dismiss(&Reply::TIMEOUT)?,
                 },
-                () = stop.cancelled() => self.dismiss(&Reply::SHUTTING_DOWN)?,
             }
         }
     }
@@ -420,7 +490,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Says a last word.
     fn dismiss<T>(&mut self, reply: &Reply) -> Result<T, End> {
         self.say(reply);
-        Err(End::Told)
+        Err(End::Dismissed)
     }
 
     async fn flush(&mut self) -> Result<(), End> {

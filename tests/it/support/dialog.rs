@@ -2,8 +2,9 @@
 //!
 //! `C: text` is sent with CRLF and `C~ text` as it stands; lines that follow one another go out in one segment.
 //! Both know `\r \n \t \0 \\ \xNN` and `{text*n}`. `S: text` is the next line from the server, where `*` stands for
-//! anything. `TLS` makes the handshake, `CLOSED` is the end of the connection, `STORED n` counts messages, `NEW` opens
-//! another connection. `# text` is a comment, `set key value` before all else changes the configuration.
+//! anything; `S*n: text` is such a line n times. `TLS` makes the handshake, `CLOSED` is the end of the connection,
+//! `STORED n` counts messages, `NEW` opens another connection. `# text` is a comment, `set key value` before all else
+//! changes the configuration.
 
 use mailkite::clock::Clock;
 use mailkite::config::{Config, UnknownRecipients};
@@ -36,10 +37,13 @@ pub async fn run(name: &str, script: &str) {
                 pending.extend_from_slice(b"\r\n");
             }
             "C~" => pending.extend(expand(rest)),
-            "S:" => {
-                let said = client.as_mut().unwrap().line().await;
-                let said = said.unwrap_or_else(|error| panic!("{place}: {rest:?} was due: {error}"));
-                assert!(fits(&said, rest), "{place}:\n expected {rest}\n but got  {said}");
+            _ if word.starts_with('S') && word.ends_with(':') => {
+                let times = word.trim_start_matches("S*").trim_end_matches(':').parse().unwrap_or(1);
+                for _ in 0..times {
+                    let said = client.as_mut().unwrap().line().await;
+                    let said = said.unwrap_or_else(|error| panic!("{place}: {rest:?} was due: {error}"));
+                    assert!(fits(&said, rest), "{place}:\n expected {rest}\n but got  {said}");
+                }
             }
             "TLS" => client = Some(client.take().unwrap().into_tls().await),
             "CLOSED" => assert!(client.as_mut().unwrap().is_closed().await, "{place}: it is not closed"),
