@@ -132,11 +132,11 @@ CREATE TABLE attachment (                        -- a slice of the raw object, d
   PRIMARY KEY (message_id, idx)
 ) STRICT, WITHOUT ROWID;
 
--- Duplicate suppression (contract 5.1). The key is 63 bits of a keyed hash over sender, recipient and bytes.
+-- Duplicate suppression (contract 5.1). The key is 63 bits of a keyed hash over sender, recipient and bytes: the one
+-- random index on the accept path, so its rows are as small as can be and a day of them stays in memory.
 CREATE TABLE recent (
   fingerprint INTEGER PRIMARY KEY,
-  message_id TEXT NOT NULL,                      -- public id that the repeat is answered with
-  seen_at INTEGER NOT NULL
+  message_id INTEGER NOT NULL                    -- the row that the repeat is answered with; tells the time too
 ) STRICT;
 
 -- Substring search, filled behind the accept path in batches; message ids above `search_state` are the tail.

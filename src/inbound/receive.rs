@@ -399,7 +399,7 @@ fn store_one(
         raw_id,
     };
     let (message, _) = messages::insert(tx, &new, now)?;
-    store::recent::insert(tx, plan.fingerprint, id.as_str(), now)?;
+    store::recent::insert(tx, plan.fingerprint, message)?;
     store::attachments::insert_all(tx, message, &common.parts)?;
     let mut lanes = Vec::new();
     for route in plan.routes.iter().filter(|_| !blocked) {

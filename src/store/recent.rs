@@ -14,24 +14,27 @@ pub const WINDOW: std::time::Duration = std::time::Duration::from_secs(24 * 3600
 /// Storage trouble.
 pub fn find(connection: &Connection, fingerprint: i64, now: Timestamp) -> Result<Option<String>> {
     let found = connection
-        .prepare_cached("SELECT message_id FROM recent WHERE fingerprint = ?1 AND seen_at > ?2")?
+        .prepare_cached(
+            "SELECT message.public_id FROM recent JOIN message ON message.id = recent.message_id
+             WHERE recent.fingerprint = ?1 AND message.received_at > ?2",
+        )?
         .query_row(params![fingerprint, now.minus(WINDOW).as_millis()], |row| row.get(0))
         .optional()?;
     Ok(found)
 }
 
-/// Remembers a stored message.
+/// Remembers a stored message by its row.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, fingerprint: i64, message: &str, now: Timestamp) -> Result<()> {
+pub fn insert(connection: &Connection, fingerprint: i64, message: i64) -> Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO recent (fingerprint, message_id, seen_at)
-             VALUES (?1, ?2, ?3)
-             ON CONFLICT (fingerprint) DO UPDATE SET message_id = excluded.message_id, seen_at = excluded.seen_at",
+            "INSERT INTO recent (fingerprint, message_id)
+             VALUES (?1, ?2)
+             ON CONFLICT (fingerprint) DO UPDATE SET message_id = excluded.message_id",
         )?
-        .execute(params![fingerprint, message, now.as_millis()])?;
+        .execute(params![fingerprint, message])?;
     Ok(())
 }
 
@@ -47,7 +50,11 @@ pub fn sweep(connection: &Connection, from: i64, limit: u32, now: Timestamp) -> 
         .query_row(params![from, limit], |row| row.get(0))
         .optional()?;
     connection
-        .prepare_cached("DELETE FROM recent WHERE fingerprint > ?1 AND fingerprint <= ?2 AND seen_at <= ?3")?
+        .prepare_cached(
+            "DELETE FROM recent
+             WHERE fingerprint > ?1 AND fingerprint <= ?2 AND NOT EXISTS (
+               SELECT 1 FROM message WHERE message.id = recent.message_id AND message.received_at > ?3)",
+        )?
         .execute(params![from, last.unwrap_or(i64::MAX), now.minus(WINDOW).as_millis()])?;
     Ok(last)
 }
