@@ -67,6 +67,7 @@
 //! | RFC 1557 | ISO-2022-KR |
 //! | RFC 1843 | HZ-GB-2312 |
 //! | RFC 1870 | SIZE |
+//! | RFC 2034 | ENHANCEDSTATUSCODES |
 //! | RFC 2045 | MIME: bodies, transfer encodings |
 //! | RFC 2046 | MIME: media types, multiparts |
 //! | RFC 2047 | MIME: encoded words |
@@ -77,6 +78,7 @@
 //! | RFC 2387 | multipart/related |
 //! | RFC 2781 | UTF-16 |
 //! | RFC 2919 | List-Id |
+//! | RFC 2920 | PIPELINING |
 //! | RFC 3207 | STARTTLS |
 //! | RFC 3339 | time stamps |
 //! | RFC 3463 | enhanced status codes |
