@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -23,6 +24,8 @@ pub struct Objects {
     root: Arc<PathBuf>,
     /// The latest day whose folder is known to be durable.
     day: Arc<Mutex<String>>,
+    /// Fsyncs of objects and of their folders since the start.
+    fsyncs: Arc<AtomicU64>,
 }
 
 /// A file that is being written; it disappears with this value unless it is kept.
@@ -110,7 +113,7 @@ impl Objects {
     pub fn open(data_dir: &Path) -> Result<Self> {
         let root = data_dir.join(FOLDER);
         make_folder(&root.join(DRAFTS))?;
-        let objects = Self { root: Arc::new(root), day: Arc::default() };
+        let objects = Self { root: Arc::new(root), day: Arc::default(), fsyncs: Arc::default() };
         objects.clear_drafts()?;
         sync_folder(&objects.root)?;
         sync_folder(data_dir)?;
@@ -155,7 +158,13 @@ impl Objects {
         fs::rename(&draft.path, self.root.join(&name)).map_err(|error| Error::io("placing mail data", error))?;
         draft.kept = true;
         sync_folder(&folder)?;
+        self.fsyncs.fetch_add(2, Ordering::Relaxed);
         Ok(name)
+    }
+
+    /// Fsyncs of objects and of their folders since the start.
+    pub fn fsyncs(&self) -> u64 {
+        self.fsyncs.load(Ordering::Relaxed)
     }
 
     /// Whoever comes second at midnight waits here until the folder itself is durable.

@@ -186,3 +186,83 @@ async fn serve_refuses_a_faulty_configuration_and_serves_a_good_one() {
     let serving = Running { lines: BufReader::new(child.stdout.take().unwrap()).lines(), child };
     serving.stop().await;
 }
+
+/// The command under a heading, with its continued lines.
+fn command_under(prose: &str, heading: &str) -> String {
+    let after = prose.split_once(heading).unwrap_or_else(|| panic!("no {heading:?} in:\n{prose}")).1;
+    after.lines().skip(1).take_while(|line| !line.trim().is_empty()).map(|line| format!("{line}\n")).collect()
+}
+
+/// Runs a command as pasted into a shell; its output, or nothing where its program is not installed.
+async fn paste(command: &str) -> Option<Vec<u8>> {
+    let program = if command.contains("swaks") { "swaks" } else { "curl" };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if !std::env::split_paths(&path).any(|dir| dir.join(program).exists()) {
+        eprintln!("{program} is not installed; its line is not tried");
+        return None;
+    }
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(DEADLINE, shell.output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{command}: {output:?}");
+    Some(output.stdout)
+}
+
+#[tokio::test]
+async fn what_dev_says_to_do_next_works_as_pasted_and_fits_80_columns() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut dev = Running::dev(&dir.path().join("data"), &[]);
+    let mut prose = String::new();
+    while !prose.contains("Ctrl-C") {
+        prose += &dev.line().await;
+        prose.push('\n');
+    }
+    // The paths of this test's data directory and binary are as long as they are.
+    let ours = |line: &&str| !line.contains("  data") && !line.contains(" --forward ");
+    for line in prose.lines().filter(ours) {
+        assert!(line.chars().count() <= 80, "wider than 80 columns: {line}");
+        assert!(!line.contains('\u{1b}'), "colour where no terminal is: {line:?}");
+    }
+    for heading in ["Send a mail", "or with curl"] {
+        if paste(&command_under(&prose, heading)).await.is_some() {
+            let line = dev.until("200 in").await;
+            assert!(line.contains("you@example.com → hello ") && line.contains(" Hi "), "{line}");
+        }
+    }
+    if let Some(listed) = paste(&command_under(&prose, "See what arrived")).await {
+        let listed: Value = serde_json::from_slice(&listed).unwrap();
+        assert!(listed.as_array().unwrap().iter().any(|row| row["subject"] == "Your first mail"), "{listed}");
+    }
+    dev.stop().await;
+}
+
+#[tokio::test]
+async fn dev_names_a_mail_at_each_attempt_and_lets_no_mail_command_the_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver =
+        Receiver::start(|request| Reply::status(if request.header("x-mailkite-attempt") == "1" { 500 } else { 200 }))
+            .await;
+    let mut dev = Running::dev(&dir.path().join("data"), &["--no-sample", "--forward", &receiver.url()]);
+    let mail = dev.until("  mail").await;
+    let smtp = mail.split_whitespace().nth(1).unwrap().to_owned();
+    send(&smtp, "hello@inbox.test", "Engi\u{1b}[31mne \u{202e}\u{9b}31m").await;
+    for (mark, outcome) in [("✗", "500, again in"), ("✓", "attempt 2")] {
+        let line = dev.until(mark).await;
+        assert!(line.contains("ada@example.com → hello ") && line.contains(outcome), "{line}");
+        assert!(line.contains("Engi") && line.chars().count() <= 80, "{line}");
+        assert!(!line.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{line:?}");
+    }
+    dev.stop().await;
+}
+
+#[tokio::test]
+async fn one_process_at_a_time_has_a_data_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut dev = Running::dev(&data, &["--json", "--no-sample"]);
+    dev.line().await;
+    let mut second = Running::dev(&data, &["--json", "--no-sample"]);
+    assert_eq!(timeout(DEADLINE, second.lines.next_line()).await.unwrap().unwrap(), None);
+    assert_eq!(timeout(DEADLINE, second.child.wait()).await.unwrap().unwrap().code(), Some(1));
+    dev.stop().await;
+}

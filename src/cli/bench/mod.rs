@@ -64,9 +64,12 @@ pub struct Options {
     /// Leave the no-op sink out
     #[arg(long)]
     no_baseline: bool,
-    /// Where the data directory is made; real disk
+    /// Where the data directory is made and removed again; real disk
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
+    /// Measure even on a file system in memory, where an fsync costs nothing
+    #[arg(long)]
+    allow_tmpfs: bool,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -89,11 +92,22 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         bail!("--hanging is a share below 1, and there is at least one endpoint and one session");
     }
     let stat = rustix::fs::statfs(&options.dir).with_context(|| format!("looking at {}", options.dir.display()))?;
-    if stat.f_type.to_ne_bytes().first_chunk::<4>().map(|bytes| u32::from_ne_bytes(*bytes)) == Some(TMPFS) {
-        bail!("{} is memory (tmpfs); give a directory on a real disk with --dir", options.dir.display());
+    let in_memory =
+        stat.f_type.to_ne_bytes().first_chunk::<4>().map(|bytes| u32::from_ne_bytes(*bytes)) == Some(TMPFS);
+    if in_memory && !options.allow_tmpfs {
+        bail!(
+            "{} is memory (tmpfs), where an fsync costs nothing; give a directory on a real disk with --dir, or say --allow-tmpfs",
+            options.dir.display()
+        );
     }
     let scratch = Scratch(options.dir.join(format!("mailkite-bench-{}", std::process::id())));
-    let lost = super::runtime()?.block_on(measure(options, &scratch.0))?;
+    let lost = super::runtime()?.block_on(async {
+        let stop = super::serve::stop_on_signal()?;
+        tokio::select! {
+            lost = measure(options, &scratch.0) => lost,
+            () = stop.cancelled() => bail!("stopped before the end; nothing was measured"),
+        }
+    })?;
     if lost > 0 {
         bail!("{lost} messages were lost");
     }
@@ -102,7 +116,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 
 async fn measure(options: &Options, dir: &std::path::Path) -> anyhow::Result<u64> {
     std::fs::create_dir_all(dir)?;
-    let fsync = report::fsync_micros(dir)?;
+    let disk = report::Disk::measure(dir)?;
     let load = Load {
         messages: options.messages,
         sessions: options.sessions,
@@ -123,6 +137,9 @@ async fn measure(options: &Options, dir: &std::path::Path) -> anyhow::Result<u64
     let hanging = (options.hanging * options.endpoints as f64).round() as usize;
     let arrivals = Arc::new(Arrivals::new(options.messages));
     let ports = peers::receivers(options.endpoints, hanging, &arrivals).await?;
+    if options.preload > 0 {
+        eprintln!("storing {} messages first", options.preload);
+    }
     let mut child = Child::start(dir, &ports, options.preload).await?;
     let before = child.figures().await?;
     let loaded: Loaded = load::run(&load, child.smtp, Arc::clone(&arrivals)).await?;
@@ -134,7 +151,7 @@ async fn measure(options: &Options, dir: &std::path::Path) -> anyhow::Result<u64
     let tail = last.elapsed();
     let after = child.figures().await?;
     child.stop().await?;
-    let report = Report::new(options, &loaded, &arrivals, expected, tail, &before, &after, baseline, fsync);
+    let report = Report::new(options, &loaded, &arrivals, expected, tail, &before, &after, baseline, disk);
     if options.json {
         println!("{}", report.to_json());
     } else {

@@ -29,6 +29,8 @@ pub struct Report {
     sessions: usize,
     size_bytes: usize,
     per_connection: u64,
+    pipelining: bool,
+    attachment_kib: usize,
     rate: u64,
     endpoints: usize,
     hanging: f64,
@@ -48,7 +50,36 @@ pub struct Report {
     cores: usize,
     cpu: String,
     kernel: String,
+    filesystem: String,
     fsync_p50_us: u64,
+    version: &'static str,
+}
+
+/// What the data lies on.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    filesystem: String,
+    fsync_p50_us: u64,
+}
+
+impl Disk {
+    /// Names the file system of `dir` and times it.
+    pub fn measure(dir: &Path) -> anyhow::Result<Self> {
+        Ok(Self { filesystem: filesystem(dir)?, fsync_p50_us: fsync_micros(dir)? })
+    }
+}
+
+/// The kind of the mount that holds `dir`, as the kernel lists it.
+fn filesystem(dir: &Path) -> anyhow::Result<String> {
+    let dir = dir.canonicalize()?;
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let holding = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let (point, kind) = (words.next()?, words.next()?);
+        dir.starts_with(point).then_some((point.len(), kind))
+    });
+    // Of several mounts on one point the last is the one that is seen.
+    Ok(holding.max_by_key(|(length, _)| *length).map_or_else(|| "unknown".to_owned(), |(_, kind)| kind.to_owned()))
 }
 
 fn percentiles(sorted_micros: &[u64]) -> Percentiles {
@@ -60,7 +91,7 @@ fn percentiles(sorted_micros: &[u64]) -> Percentiles {
 }
 
 /// The median of an 8 KiB write with fdatasync in `dir`.
-pub fn fsync_micros(dir: &Path) -> anyhow::Result<u64> {
+fn fsync_micros(dir: &Path) -> anyhow::Result<u64> {
     let path = dir.join("fsync-probe");
     let mut file = std::fs::File::create(&path)?;
     let mut times = Vec::new();
@@ -93,7 +124,7 @@ impl Report {
         before: &Figures,
         after: &Figures,
         ceiling: Option<f64>,
-        fsync_p50_us: u64,
+        disk: Disk,
     ) -> Self {
         let accepted = loaded.accept_micros.len().max(1) as f64;
         let arrived = arrivals.count();
@@ -103,6 +134,8 @@ impl Report {
             sessions: options.sessions,
             size_bytes: options.size,
             per_connection: options.per_connection,
+            pipelining: !options.no_pipelining,
+            attachment_kib: options.attachments,
             rate: options.rate,
             endpoints: options.endpoints,
             hanging: options.hanging,
@@ -115,13 +148,15 @@ impl Report {
             mail_to_webhook_ms: percentiles(&arrivals.latencies()),
             tail_ms: tail.as_secs_f64() * 1_000.0,
             commits_per_message: (after.commits - before.commits) as f64 / accepted,
-            fsyncs_per_message: (after.synced - before.synced) as f64 / accepted,
+            fsyncs_per_message: (after.fsyncs - before.fsyncs) as f64 / accepted,
             peak_rss_mib: after.peak_rss_kib as f64 / 1_024.0,
             lost: expected.saturating_sub(arrived),
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             cpu: read_line("/proc/cpuinfo", "model name"),
             kernel: read_line("/proc/sys/kernel/osrelease", ""),
-            fsync_p50_us,
+            filesystem: disk.filesystem,
+            fsync_p50_us: disk.fsync_p50_us,
+            version: env!("CARGO_PKG_VERSION"),
         }
     }
 
@@ -134,19 +169,25 @@ impl Report {
     pub fn to_table(&self) -> String {
         let mut text = String::new();
         let mut row = |name: &str, value: String| {
+            let line = format!("  {name:<22} {value}");
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "  {name:<22} {value}");
+            let _ = writeln!(text, "{}", line.trim_end());
         };
         let speed = |rate: u64| if rate == 0 { "as fast as taken".to_owned() } else { format!("{rate}/s") };
         row("", String::new());
-        row("load", format!("{} mails of {} B, {}", self.messages, self.size_bytes, speed(self.rate)));
-        row("", format!("{} sessions, {} per connection", self.sessions, self.per_connection));
+        let attached = match self.attachment_kib {
+            0 => String::new(),
+            kib => format!(" and an attachment of {kib} KiB"),
+        };
+        row("load", format!("{} mails of {} B{attached}, {}", self.messages, self.size_bytes, speed(self.rate)));
+        let pipelining = if self.pipelining { "pipelining" } else { "no pipelining" };
+        row("", format!("{} sessions, {} mails a connection, {pipelining}", self.sessions, self.per_connection));
         if self.endpoints > 1 || self.preload > 0 {
             let hanging = self.hanging * 100.0;
             row("", format!("{} endpoints, {hanging:.0} % hanging, {} stored before", self.endpoints, self.preload));
         }
         row("machine", format!("{} cores, {}", self.cores, self.cpu));
-        row("", format!("Linux {}, fdatasync p50 {} µs", self.kernel, self.fsync_p50_us));
+        row("", format!("Linux {}; {}, fdatasync p50 {} µs", self.kernel, self.filesystem, self.fsync_p50_us));
         row("", String::new());
         row("accepted", format!("{:.0}/s", self.accepted_per_second));
         row(
@@ -160,7 +201,10 @@ impl Report {
         row("", format!("{:>8} {:>8} {:>8} {:>8}", "p50", "p90", "p99", "max"));
         row("MAIL to 250", times(self.accept_ms));
         row("final dot to webhook", times(self.mail_to_webhook_ms));
-        row("commits per mail", format!("{:.3}, fsynced {:.3}", self.commits_per_message, self.fsyncs_per_message));
+        row(
+            "commits per mail",
+            format!("{:.3}, and {:.3} fsyncs", self.commits_per_message, self.fsyncs_per_message),
+        );
         row("peak RSS of the server", format!("{:.0} MiB", self.peak_rss_mib));
         row("lost", self.lost.to_string());
         text

@@ -6,9 +6,11 @@
 mod receiver;
 mod sample;
 mod screen;
+mod text;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -28,6 +30,8 @@ const DOMAIN: &str = "inbox.test";
 const OWNER: &str = "owner@inbox.test";
 /// How many ports after a taken one are tried.
 const PORTS_TRIED: u16 = 50;
+/// A stop that takes longer is explained.
+const SHORT_STOP: Duration = Duration::from_secs(1);
 
 /// Options of `mailkite dev`.
 #[derive(Clone, Debug, Args)]
@@ -76,7 +80,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     }
     if let Some(url) = &options.forward {
         let policy = Policy { allow_localhost: true, allow_networks: Vec::new() };
-        Target::parse(url, &policy).with_context(|| format!("--forward {url}"))?;
+        Target::parse(url, &policy).with_context(|| {
+            format!("webhooks cannot go to {url}; give an https:// URL, or http:// on localhost or 127.0.0.1")
+        })?;
     }
     super::runtime()?.block_on(start(options))
 }
@@ -103,30 +109,39 @@ async fn start(options: &Options) -> anyhow::Result<()> {
     }
     let receiver = Receiver::start(receiver, ready.webhook_secret.clone());
     let mut activity = bound.feed().listen();
-    let serving = tokio::spawn(bound.run(stop.clone()));
+    let mut serving = tokio::spawn(bound.run(stop.clone()));
     let telling = async {
         if !options.no_sample && !options.json {
             sample::show(smtp, &mut activity, &receiver, &mut screen).await;
-        } else if !options.no_sample {
-            sample::send(smtp).await.context("sending the first mail")?;
+        } else if !options.no_sample
+            && let Err(error) = sample::send(smtp).await
+        {
+            tracing::warn!("the first mail was not sent: {error:#}");
         }
         screen.next_steps(&ready);
         loop {
             match activity.recv().await {
                 Ok(event) => screen.activity(&event),
                 Err(tokio::sync::broadcast::error::RecvError::Lagged(missed)) => screen.missed(missed),
-                Err(tokio::sync::broadcast::error::RecvError::Closed) => return Ok(()),
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
             }
         }
     };
-    let told: anyhow::Result<()> = tokio::select! {
-        told = telling => told,
-        () = stop.cancelled() => Ok(()),
-    };
+    tokio::select! {
+        () = telling => {}
+        () = stop.cancelled() => {}
+    }
     stop.cancel();
-    serving.await.context("the server task ended")??;
+    let served = match tokio::time::timeout(SHORT_STOP, &mut serving).await {
+        Ok(served) => served,
+        Err(_) => {
+            screen.note("waiting for what is under way; Ctrl-C again leaves at once, and nothing stored is lost");
+            serving.await
+        }
+    };
+    served.context("the server task ended")??;
     screen.stopped();
-    told
+    Ok(())
 }
 
 async fn seed(bound: &Bound, webhook: &str) -> anyhow::Result<Ready> {

@@ -14,6 +14,8 @@ use hyper_util::rt::TokioIo;
 use ring::hmac;
 use tokio::net::TcpListener;
 
+use crate::clock::Clock;
+
 /// Payloads larger than this are not taken.
 const MAX_BODY: usize = 256 * 1024 * 1024;
 /// Deliveries remembered for the screen.
@@ -94,6 +96,11 @@ fn reply(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
     response
 }
 
+/// Whether a signature's time is near enough to now to be no replay (contract 9.3).
+fn recent(millis: i64) -> bool {
+    Clock::System.now().as_millis().abs_diff(millis) <= 300_000
+}
+
 fn value<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
@@ -108,15 +115,59 @@ fn first_scheme(headers: &HeaderMap, body: &[u8], secret: &str) -> bool {
     let header = value(headers, "x-mailkite-signature");
     let Some((time, tag)) = header.strip_prefix("t=").and_then(|rest| rest.split_once(",v1=")) else { return false };
     let tag = crate::hex::decode(tag).unwrap_or_default();
-    holds(secret.as_bytes(), [time.as_bytes(), b".", body], &tag)
+    time.parse().is_ok_and(recent) && holds(secret.as_bytes(), [time.as_bytes(), b".", body], &tag)
 }
 
 /// `webhook-signature: v1,…` over `id.seconds.body`, keyed with the decoded secret.
 fn second_scheme(headers: &HeaderMap, body: &[u8], secret: &str) -> bool {
     let key = secret.strip_prefix("whsec_").and_then(|text| BASE64.decode(text).ok()).unwrap_or_default();
-    let head = format!("{}.{}", value(headers, "webhook-id"), value(headers, "webhook-timestamp"));
-    value(headers, "webhook-signature").split(' ').any(|part| {
-        let tag = part.strip_prefix("v1,").and_then(|text| BASE64.decode(text).ok()).unwrap_or_default();
-        holds(&key, [head.as_bytes(), b".", body], &tag)
-    })
+    let time = value(headers, "webhook-timestamp");
+    let head = format!("{}.{time}", value(headers, "webhook-id"));
+    let in_time = time.parse::<i64>().is_ok_and(|seconds| recent(seconds.saturating_mul(1_000)));
+    in_time
+        && value(headers, "webhook-signature").split(' ').any(|part| {
+            let tag = part.strip_prefix("v1,").and_then(|text| BASE64.decode(text).ok()).unwrap_or_default();
+            holds(&key, [head.as_bytes(), b".", body], &tag)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use super::*;
+    use crate::hex;
+
+    const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+    fn tag(key: &[u8], message: &str) -> Vec<u8> {
+        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message.as_bytes()).as_ref().to_vec()
+    }
+
+    fn headers(millis: i64, body: &str) -> HeaderMap {
+        let seconds = millis / 1_000;
+        let key: Vec<u8> = (0..32).collect();
+        let first = hex::encode(&tag(SECRET.as_bytes(), &format!("{millis}.{body}")));
+        let second = BASE64.encode(tag(&key, &format!("evt_1.{seconds}.{body}")));
+        let mut headers = HeaderMap::new();
+        headers.insert("x-mailkite-signature", format!("t={millis},v1={first}").parse().unwrap());
+        headers.insert("webhook-id", "evt_1".parse().unwrap());
+        headers.insert("webhook-timestamp", seconds.to_string().parse().unwrap());
+        headers.insert("webhook-signature", format!("v1,b2xk v1,{second}").parse().unwrap());
+        headers
+    }
+
+    #[test]
+    fn both_schemes_hold_for_this_body_this_secret_and_this_time_alone() {
+        let now = Clock::System.now().as_millis();
+        let genuine = headers(now, "{}");
+        let verdicts = |headers: &HeaderMap, body: &[u8], secret: &str| {
+            (first_scheme(headers, body, secret), second_scheme(headers, body, secret))
+        };
+        assert_eq!(verdicts(&genuine, b"{}", SECRET), (true, true));
+        assert_eq!(verdicts(&genuine, b"{ }", SECRET), (false, false));
+        assert_eq!(verdicts(&genuine, b"{}", "whsec_AAEC"), (false, false));
+        assert_eq!(verdicts(&headers(now - 400_000, "{}"), b"{}", SECRET), (false, false));
+        assert_eq!(verdicts(&HeaderMap::new(), b"{}", SECRET), (false, false));
+    }
 }

@@ -37,28 +37,33 @@ pub async fn show(
         Err(error) => return screen.step(false, "accepted", &format!("{error:#}")),
     };
     screen.step(true, "accepted", &format!("{} ({} ms)", sent.reply, sent.took.as_millis()));
-    let followed = tokio::time::timeout(PATIENCE, follow(activity, receiver, screen)).await;
+    // `250 2.0.0 Ok: msg_…`; attempts left from an earlier run are not of this mail.
+    let id = sent.reply.rsplit(' ').next().unwrap_or_default();
+    let followed = tokio::time::timeout(PATIENCE, follow(id, activity, receiver, screen)).await;
     if followed.is_err() {
         screen.step(false, "delivered", "no attempt was made in time; see the lines above");
     }
 }
 
-async fn follow(activity: &mut broadcast::Receiver<Activity>, receiver: &Receiver, screen: &mut Screen) {
+async fn follow(id: &str, activity: &mut broadcast::Receiver<Activity>, receiver: &Receiver, screen: &mut Screen) {
     while let Ok(event) = activity.recv().await {
-        match event {
-            Activity::Accepted { size, attachments, .. } => {
-                let text = format!("{}, {attachments} attachment, on disk before the 250", super::screen::size(size));
+        match &event {
+            Activity::Accepted { message_id, size, attachments, .. } if message_id == id => {
+                screen.remember(&event);
+                let text = format!("{}, {attachments} attachment, on disk before the 250", super::text::size(*size));
                 screen.step(true, "stored", &text);
             }
-            Activity::Attempted { message_id, url, status_code, error, status, duration_ms, .. } => {
-                let seen = receiver.received(&message_id);
+            Activity::Attempted { message_id, url, status_code, error, status, duration_ms, .. }
+                if message_id == id =>
+            {
+                let seen = receiver.received(message_id);
                 if let Some(seen) = &seen {
                     screen.step(true, "signed", &format!("x-mailkite-signature {}", seen.signature));
                     screen.more(&format!("webhook-signature {}", seen.standard_signature));
                 }
                 let answer =
                     status_code.map_or_else(|| error.unwrap_or("no answer").to_owned(), |code| code.to_string());
-                screen.step(status == "delivered", "delivered", &format!("{answer} from {url} in {duration_ms} ms"));
+                screen.step(*status == "delivered", "delivered", &format!("{answer} from {url} in {duration_ms} ms"));
                 if let Some(seen) = seen {
                     let text = if seen.genuine {
                         "both signatures, by the receiver's own code"
@@ -69,6 +74,7 @@ async fn follow(activity: &mut broadcast::Receiver<Activity>, receiver: &Receive
                 }
                 return;
             }
+            _ => screen.activity(&event),
         }
     }
 }

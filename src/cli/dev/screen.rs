@@ -5,20 +5,33 @@ use std::io::{IsTerminal, Write};
 
 use serde_json::{Value, json};
 
-use super::{Options, Ready};
+use super::text::{columns, cut, fit, size, wait};
+use super::{DOMAIN, Options, Ready};
 use crate::activity::Activity;
 use crate::clock::{Clock, Timestamp};
 
-/// Messages remembered until their first attempt.
+/// Messages remembered until their webhook is settled.
 const REMEMBERED: usize = 1_000;
-const NAME_WIDTH: usize = 24;
-const SUBJECT_WIDTH: usize = 26;
+/// Columns for the text of a step.
+const STEP_WIDTH: usize = 66;
+/// Columns before the names of a line: time and mark.
+const LEAD: usize = 12;
+/// Columns of a size and the outcome of a usual delivery, with the gaps before them.
+const TAIL: usize = 26;
 
 /// The terminal, or whoever reads the lines.
 pub struct Screen {
     json: bool,
     colour: bool,
-    accepted: HashMap<String, String>,
+    accepted: HashMap<String, Mail>,
+}
+
+/// What a line says of a mail.
+struct Mail {
+    from: String,
+    to: String,
+    subject: String,
+    octets: u64,
 }
 
 impl Screen {
@@ -82,38 +95,45 @@ impl Screen {
 
     /// One step of the first mail.
     pub fn step(&mut self, good: bool, name: &str, text: &str) {
-        self.prose(&format!("  {} {} {}", self.mark(good), self.paint("2", &format!("{name:<9}")), cut(text, 66)));
+        self.prose(&format!(
+            "  {} {} {}",
+            self.mark(good),
+            self.paint("2", &format!("{name:<9}")),
+            cut(text, STEP_WIDTH)
+        ));
     }
 
     /// A further line of a step.
     pub fn more(&mut self, text: &str) {
-        self.prose(&format!("              {}", cut(text, 66)));
+        self.prose(&format!("              {}", cut(text, STEP_WIDTH)));
     }
 
     /// What to do next; every command works as pasted.
     pub fn next_steps(&self, ready: &Ready) {
         let (host, port) = ready.smtp.rsplit_once(':').unwrap_or((&ready.smtp, "25"));
         self.prose(&format!("\n{}\n", self.paint("1", "Now you")));
+        let (smtp, domain) = (&ready.smtp, ready.domain);
+        let program = std::env::args().next().unwrap_or_else(|| "mailkite".to_owned());
         let steps = [
             (
                 "Send a mail",
                 format!(
-                    "swaks --server {host} --port {port} \\\n    --from you@example.com --to hello@{} \\\n    --header 'Subject: Hi' --body 'Does it branch?'",
-                    ready.domain
+                    "swaks --server {host} --port {port} \\\n    --from you@example.com --to hello@{domain} \\\n    \
+                     --header 'Subject: Hi' --body 'Does it branch?'"
                 ),
             ),
             (
                 "or with curl alone",
                 format!(
-                    "printf 'Subject: Hi\\r\\n\\r\\nDoes it branch?\\r\\n' | curl -s smtp://{} \\\n    --mail-from you@example.com --mail-rcpt hello@{} -T -",
-                    ready.smtp, ready.domain
+                    "printf 'Subject: Hi\\r\\n\\r\\nDoes it branch?\\r\\n' |\n    curl -s smtp://{smtp} -T - \\\n    \
+                     --mail-from you@example.com --mail-rcpt hello@{domain}"
                 ),
             ),
             (
                 "See what arrived",
                 format!("curl -s {}/api/messages \\\n    -H 'Authorization: Bearer {}'", ready.http, ready.api_key),
             ),
-            ("Get the webhooks yourself", "mailkite dev --forward http://localhost:3000/your/hook".to_owned()),
+            ("Get the webhooks yourself", format!("{program} dev --forward http://localhost:3000/hook")),
             ("Open the dashboard", format!("{}/", ready.http)),
         ];
         for (name, command) in steps {
@@ -128,31 +148,53 @@ impl Screen {
             return self.line(&as_json(event).to_string());
         }
         match event {
-            Activity::Accepted { message_id, from, to, subject, size: octets, deliveries, .. } => {
-                let names = format!("{} → {}", cut(from, NAME_WIDTH), cut(to, NAME_WIDTH));
-                let text = format!(
-                    "{names}  {}  {}",
-                    cut(subject.as_deref().unwrap_or("(no subject)"), SUBJECT_WIDTH),
-                    size(*octets)
-                );
-                if *deliveries == 0 {
-                    return self.line(&format!("{}  {text}  stored", self.time()));
-                }
-                if self.accepted.len() >= REMEMBERED {
-                    self.accepted.clear();
-                }
-                self.accepted.insert(message_id.clone(), text);
+            Activity::Accepted { message_id, deliveries: 0, .. } => {
+                self.remember(event);
+                let mail = self.accepted.remove(message_id);
+                let dot = self.paint("2", "·");
+                self.mail_line(&dot, mail.as_ref(), message_id, "stored, no webhook");
             }
+            Activity::Accepted { .. } => self.remember(event),
             Activity::Attempted { message_id, status, .. } => {
-                let text = self.accepted.remove(message_id).unwrap_or_else(|| message_id.clone());
-                self.line(&format!(
-                    "{}  {} {text}  {}",
-                    self.time(),
-                    self.mark(*status == "delivered"),
-                    outcome(event)
-                ));
+                let mark = self.mark(*status == "delivered");
+                self.mail_line(&mark, self.accepted.get(message_id), message_id, &outcome(event));
+                if *status != "pending" {
+                    self.accepted.remove(message_id);
+                }
             }
         }
+    }
+
+    /// Keeps what the lines of a mail's attempts will say of it.
+    pub fn remember(&mut self, event: &Activity) {
+        let Activity::Accepted { message_id, from, to, subject, size, .. } = event else { return };
+        if self.accepted.len() >= REMEMBERED {
+            self.accepted.clear();
+        }
+        let to = to.strip_suffix(DOMAIN).and_then(|to| to.strip_suffix('@')).unwrap_or(to);
+        let from = if from.is_empty() { "<>" } else { from };
+        let mail = Mail {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            subject: subject.clone().unwrap_or_else(|| "(no subject)".to_owned()),
+            octets: *size,
+        };
+        self.accepted.insert(message_id.clone(), mail);
+    }
+
+    /// Time, mark, names, subject, size, outcome; an unusual outcome takes the room of the size and of the subject.
+    fn mail_line(&self, mark: &str, mail: Option<&Mail>, message_id: &str, outcome: &str) {
+        let time = self.time();
+        let Some(mail) = mail else { return self.line(&format!("{time}  {mark} {message_id}  {outcome}")) };
+        let usual = outcome.chars().count() <= TAIL - 12;
+        let tail = if usual { format!("{:>8}  {outcome}", size(mail.octets)) } else { outcome.to_owned() };
+        let wide = columns();
+        let room = wide.saturating_sub(LEAD + 3 + tail.chars().count());
+        let names = (wide.saturating_sub(LEAD + TAIL) * 4 / 7).clamp(20, 40).min(room * 2 / 3);
+        let to = cut(&mail.to, names / 3);
+        let from = cut(&mail.from, names.saturating_sub(3 + to.chars().count()));
+        let subject = self.paint("1", &fit(&mail.subject, room.saturating_sub(names)));
+        self.line(&format!("{time}  {mark} {}  {subject} {tail}", fit(&format!("{from} → {to}"), names)));
     }
 
     /// More happened than could be shown.
@@ -181,19 +223,17 @@ fn outcome(event: &Activity) -> String {
     };
     let answer = match (status_code, error) {
         (Some(code), Some("http_status") | None) => code.to_string(),
-        (Some(code), Some(word)) => format!("{code} {word}"),
-        (None, word) => word.unwrap_or("no answer").to_owned(),
+        (Some(code), Some(word)) => format!("{code} {}", word.replace('_', " ")),
+        (None, Some("connect")) => "no connection".to_owned(),
+        (None, word) => word.unwrap_or("no answer").replace('_', " "),
     };
     let number = if *attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
     let next = match next_attempt_at {
-        Some(at) => {
-            let wait = Timestamp::from_millis(*at).since(Clock::System.now());
-            format!(", again in {} s", wait.as_secs().max(1))
-        }
+        Some(at) => format!(", again in {}", wait(Timestamp::from_millis(*at).since(Clock::System.now()))),
         None if *status == "failed" => ", given up".to_owned(),
-        None => String::new(),
+        None => format!(" in {duration_ms} ms"),
     };
-    format!("{answer} in {duration_ms} ms{number}{next}")
+    if *status == "delivered" { format!("{answer}{next}{number}") } else { format!("{answer}{number}{next}") }
 }
 
 fn as_json(event: &Activity) -> Value {
@@ -217,35 +257,5 @@ fn as_json(event: &Activity) -> Value {
             "statusCode": status_code, "error": error, "status": status, "durationMs": duration_ms,
             "nextAttemptAt": next_attempt_at,
         }),
-    }
-}
-
-/// Octets for people.
-pub fn size(octets: u64) -> String {
-    match octets {
-        0..1_000 => format!("{octets} B"),
-        1_000..1_000_000 => format!("{}.{} kB", octets / 1_000, octets % 1_000 / 100),
-        _ => format!("{}.{} MB", octets / 1_000_000, octets % 1_000_000 / 100_000),
-    }
-}
-
-/// Mail text made safe for a terminal, at most `width` characters: no control and no bidirectional characters.
-fn cut(text: &str, width: usize) -> String {
-    let bidi = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}');
-    let safe: Vec<char> = text.chars().filter(|c| !c.is_control() && !bidi(*c)).collect();
-    if safe.len() <= width {
-        return safe.into_iter().collect();
-    }
-    safe.into_iter().take(width.saturating_sub(1)).chain(['…']).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mail_text_cannot_command_the_terminal() {
-        assert_eq!(cut("a\u{1b}[31mb\u{202e}c\r\nd", 80), "a[31mbcd");
-        assert_eq!(cut("abcdef", 4), "abc…");
     }
 }

@@ -1,0 +1,113 @@
+//! Text for a terminal: mail text made safe, cut and padded by the columns it takes; octets and waits for people.
+
+use std::time::Duration;
+
+/// Columns of the terminal on standard output, within reason; 80 where nobody knows.
+pub fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout());
+    size.map_or(80, |size| usize::from(size.ws_col)).clamp(60, 160)
+}
+
+/// Octets for people.
+pub fn size(octets: u64) -> String {
+    match octets {
+        0..1_000 => format!("{octets} B"),
+        1_000..1_000_000 => format!("{}.{} kB", octets / 1_000, octets % 1_000 / 100),
+        _ => format!("{}.{} MB", octets / 1_000_000, octets % 1_000_000 / 100_000),
+    }
+}
+
+/// A wait for people.
+pub fn wait(wait: Duration) -> String {
+    match wait.as_secs() {
+        seconds @ 0..100 => format!("{} s", seconds.max(1)),
+        seconds @ 100..6_000 => format!("{} min", (seconds + 30) / 60),
+        seconds => format!("{} h", (seconds + 1_800) / 3_600),
+    }
+}
+
+/// Mail text without what could command or disorder a terminal: control, line-breaking, bidirectional characters.
+fn safe(text: &str) -> impl Iterator<Item = char> {
+    let unsafe_mark = |c: char| matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    text.chars().filter(move |c| !c.is_control() && !unsafe_mark(*c))
+}
+
+/// Columns that a character takes: East Asian wide ones and emoji take two, combining marks none.
+const fn columns_of(c: char) -> usize {
+    match c {
+        '\u{300}'..='\u{36f}' | '\u{200c}' | '\u{200d}' | '\u{20d0}'..='\u{20ff}' | '\u{fe00}'..='\u{fe0f}' => 0,
+        '\u{1100}'..='\u{115f}'
+        | '\u{2e80}'..='\u{a4cf}'
+        | '\u{ac00}'..='\u{d7a3}'
+        | '\u{f900}'..='\u{faff}'
+        | '\u{fe30}'..='\u{fe6f}'
+        | '\u{ff00}'..='\u{ff60}'
+        | '\u{ffe0}'..='\u{ffe6}'
+        | '\u{1f300}'..='\u{1faff}'
+        | '\u{20000}'..='\u{3fffd}' => 2,
+        _ => 1,
+    }
+}
+
+fn width(text: &str) -> usize {
+    text.chars().map(columns_of).sum()
+}
+
+/// Mail text made safe, in at most `columns`.
+pub fn cut(text: &str, columns: usize) -> String {
+    let mut out = String::new();
+    let mut taken = 0;
+    for c in safe(text) {
+        // A run of marks that take no column would still be an endless line.
+        if out.len() >= columns * 8 {
+            break;
+        }
+        if taken + columns_of(c) > columns {
+            while taken + 1 > columns {
+                let Some(last) = out.pop() else { break };
+                taken -= columns_of(last);
+            }
+            out.push('…');
+            break;
+        }
+        taken += columns_of(c);
+        out.push(c);
+    }
+    out
+}
+
+/// As [`cut`], and filled with blanks to exactly `columns`.
+pub fn fit(text: &str, columns: usize) -> String {
+    let mut out = cut(text, columns);
+    let missing = columns.saturating_sub(width(&out));
+    out.extend(std::iter::repeat_n(' ', missing));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mail_text_cannot_command_the_terminal() {
+        assert_eq!(cut("a\u{1b}[31mb\u{202e}c\r\nd\u{9b}e\u{2028}f\u{2066}g", 80), "a[31mbcdefg");
+        assert!(cut(&"e\u{301}".repeat(100), 10).len() <= 84);
+        assert!(cut(&"\u{301}".repeat(100_000), 10).len() <= 84);
+    }
+
+    #[test]
+    fn text_is_cut_and_filled_by_columns() {
+        assert_eq!(cut("abcdef", 6), "abcdef");
+        assert_eq!(cut("abcdefg", 6), "abcde…");
+        assert_eq!(cut("日本語メール", 6), "日本…");
+        assert_eq!(fit("日本語メール", 6), "日本… ");
+        assert_eq!(fit("ab", 4), "ab  ");
+    }
+
+    #[test]
+    fn waits_and_octets_are_for_people() {
+        let waits = [0, 5, 302, 7_200, 86_400].map(|seconds| wait(Duration::from_secs(seconds)));
+        assert_eq!(waits, ["1 s", "5 s", "5 min", "2 h", "24 h"]);
+        assert_eq!([size(999), size(1_250), size(26_214_400)], ["999 B", "1.2 kB", "26.2 MB"]);
+    }
+}
