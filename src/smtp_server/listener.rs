@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,6 +19,9 @@ use crate::metrics::Counter;
 const PROXY_DEADLINE: Duration = Duration::from_secs(10);
 /// The longest PROXY header that is read: version 2 with its extensions.
 const PROXY_MAX: usize = 2048;
+/// Connections that wait to be accepted. The usual 128 overflow in a storm, and whoever is dropped then, honest or not,
+/// tries again only after a second.
+const BACKLOG: u32 = 4096;
 /// Wait after an accept that failed: out of descriptors, which others must close first.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
@@ -90,13 +93,21 @@ fn counted_as(address: IpAddr) -> IpAddr {
 ///
 /// # Errors
 /// The address is taken or may not be bound.
-pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    match TcpListener::bind(address).await {
+pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match listen(address) {
         Err(error) if address.is_ipv6() && address.ip().is_unspecified() && no_ipv6(&error) => {
-            TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, address.port())).await
+            listen((std::net::Ipv4Addr::UNSPECIFIED, address.port()).into())
         }
         bound => bound,
     }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart must not wait for the connections of the process before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn no_ipv6(error: &std::io::Error) -> bool {
@@ -237,4 +248,49 @@ fn refuse(stream: &TcpStream, shared: &Shared) {
     Reply::TOO_MANY_CONNECTIONS.write(&mut line);
     // A fresh socket has room for one line; if not, the peer sees the close alone.
     drop(stream.try_write(&line));
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn three_hundred_connections_wait_to_be_accepted_and_none_is_dropped() {
+        let longest = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+        if longest.trim().parse().is_ok_and(|longest: u32| longest < 400) {
+            return;
+        }
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        // The system asks again after a second when there was no room.
+        let connect = |_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(900)).unwrap();
+        let waiting: Vec<_> = (0..300).map(connect).collect();
+        assert_eq!(waiting.len(), 300);
+    }
+
+    #[test]
+    fn a_peer_is_an_ipv4_address_or_an_ipv6_network() {
+        let counted = |address: &str| counted_as(address.parse().unwrap()).to_string();
+        assert_eq!(counted("192.0.2.1"), "192.0.2.1");
+        assert_eq!(counted("::ffff:192.0.2.1"), "192.0.2.1");
+        assert_eq!(counted("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    }
+
+    #[test]
+    fn a_connection_that_ends_makes_room_and_leaves_nothing_behind() {
+        let open = Arc::new(Open::default());
+        let caps = Caps { max_sessions: 3, max_sessions_per_address: 2, proxies: Vec::new() };
+        let enter = |address: &str, total| open.enter(address.parse().unwrap(), &caps, total);
+        let first = enter("2001:db8::1", 0).unwrap();
+        let second = enter("2001:db8::2", 1).unwrap();
+        assert!(enter("2001:db8::3", 2).is_none());
+        assert!(enter("192.0.2.1", 3).is_none());
+        assert_eq!(open.by_peer.lock().unwrap().len(), 1);
+        drop(first);
+        assert!(enter("2001:db8::3", 1).is_some());
+        drop(second);
+        assert!(open.by_peer.lock().unwrap().is_empty());
+    }
 }

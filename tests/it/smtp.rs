@@ -312,3 +312,44 @@ async fn a_storm_of_connections_leaves_an_honest_client_served_within_a_second()
     }
     server.stop().await;
 }
+
+/// Every reply to a session, the ids of mails left out.
+async fn replies(address: SocketAddr, pieces: &[&[u8]]) -> Vec<String> {
+    let mut client = SmtpClient::open(address).await;
+    for piece in pieces {
+        client.send(*piece).await;
+        tokio::task::yield_now().await;
+    }
+    let mut lines = Vec::new();
+    while let Ok(line) = client.line().await {
+        lines.push(line.split(" msg_").next().unwrap().to_owned());
+    }
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_answered_the_same_whatever_segments_it_comes_in() {
+    let server = Server::start_with(Clock::System, |config| config.smtp.max_sessions_per_address = 1_000).await;
+    let wire =
+        b"EHLO client.test\r\nMAIL FROM:<ada@example.com>\r\nRCPT TO:<x@example.com>\r\nRCPT TO:<a@inbox.test>\r\n\
+        DATA\r\nSubject: x\r\n\r\n..\r\nQUIT\r\n.\r\nNOOP\r\nBOGUS\r\nMAIL FROM:<>\r\nRSET\r\nDATA2\r\nQUIT\r\n";
+    let whole = replies(server.smtp, &[wire]).await;
+    let codes: Vec<&str> =
+        whole.iter().map(|line| line.get(..4).unwrap()).filter(|code| !code.ends_with('-')).collect();
+    let expected = "220 250 250 550 250 354 250 250 500 250 250 500 221 ";
+    assert_eq!(codes.concat(), expected);
+    let mut running = JoinSet::new();
+    for cut in 1..wire.len() {
+        let (address, whole) = (server.smtp, whole.clone());
+        running.spawn(async move {
+            let (head, tail) = wire.split_at(cut);
+            assert_eq!(replies(address, &[head, tail]).await, whole, "cut at {cut}");
+        });
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.unwrap();
+    }
+    let octets: Vec<&[u8]> = wire.chunks(1).collect();
+    assert_eq!(replies(server.smtp, &octets).await, whole);
+    server.stop().await;
+}
