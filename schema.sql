@@ -132,8 +132,8 @@ CREATE TABLE attachment (                        -- a slice of the raw object, d
   PRIMARY KEY (message_id, idx)
 ) STRICT, WITHOUT ROWID;
 
--- Duplicate suppression (contract 5.1). The key is 63 bits of a keyed hash over sender, recipient and bytes: the one
--- random index on the accept path, so its rows are as small as can be and a day of them stays in memory.
+-- Duplicate suppression (contract 5.1). The key is a span of four hours, then 48 bits of a keyed hash over sender,
+-- recipient and bytes: the one random index on the accept path, so it is random only within the present span, and small.
 CREATE TABLE recent (
   fingerprint INTEGER PRIMARY KEY,
   message_id INTEGER NOT NULL                    -- the row that the repeat is answered with; tells the time too

@@ -350,7 +350,8 @@ fn store_all(
             stored.push(Stored { id: id.to_string(), to, lanes: Vec::new(), fresh: false });
             continue;
         }
-        if let Some(id) = store::recent::find(tx, plan.fingerprint, now)? {
+        let original = store::recent::Original { mail_from: &common.mail_from, to_addr: &to, size: common.size };
+        if let Some(id) = store::recent::find(tx, plan.fingerprint, original, now)? {
             stored.push(Stored { id, to, lanes: Vec::new(), fresh: false });
             continue;
         }
@@ -399,7 +400,7 @@ fn store_one(
         raw_id,
     };
     let (message, _) = messages::insert(tx, &new, now)?;
-    store::recent::insert(tx, plan.fingerprint, message)?;
+    store::recent::insert(tx, plan.fingerprint, message, now)?;
     store::attachments::insert_all(tx, message, &common.parts)?;
     let mut lanes = Vec::new();
     for route in plan.routes.iter().filter(|_| !blocked) {

@@ -8,17 +8,62 @@ use crate::clock::Timestamp;
 /// How long a repeat is recognised.
 pub const WINDOW: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
+/// Keys of one such span lie together, so that new ones touch few pages of the table.
+const SPAN_SECS: i64 = 4 * 3600;
+/// Bits of the hash that a key holds; above them stands its span.
+const HASH_BITS: u32 = 48;
+
+/// What a repeat must agree with besides its fingerprint: 48 bits alone are too few to drop mail by.
+#[derive(Clone, Copy, Debug)]
+pub struct Original<'a> {
+    /// Envelope sender.
+    pub mail_from: &'a str,
+    /// Envelope recipient.
+    pub to_addr: &'a str,
+    /// Octets as received.
+    pub size: u64,
+}
+
+/// The key of a fingerprint that was seen `spans_ago` spans before `now`.
+fn key(fingerprint: i64, now: Timestamp, spans_ago: i64) -> i64 {
+    let span = (now.as_secs() / SPAN_SECS - spans_ago) & 0x7fff;
+    (span << HASH_BITS) | (fingerprint & ((1 << HASH_BITS) - 1))
+}
+
 /// The message that this fingerprint was stored as, if that was within the window.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find(connection: &Connection, fingerprint: i64, now: Timestamp) -> Result<Option<String>> {
+pub fn find(
+    connection: &Connection,
+    fingerprint: i64,
+    original: Original<'_>,
+    now: Timestamp,
+) -> Result<Option<String>> {
+    let seen = |spans_ago| key(fingerprint, now, spans_ago);
     let found = connection
         .prepare_cached(
             "SELECT message.public_id FROM recent JOIN message ON message.id = recent.message_id
-             WHERE recent.fingerprint = ?1 AND message.received_at > ?2",
+             WHERE recent.fingerprint IN (?1, ?2, ?3, ?4, ?5, ?6, ?7) AND message.received_at > ?8
+               AND message.size = ?9 AND message.mail_from = ?10 AND lower(message.to_addr) = lower(?11)
+             LIMIT 1",
         )?
-        .query_row(params![fingerprint, now.minus(WINDOW).as_millis()], |row| row.get(0))
+        .query_row(
+            params![
+                seen(0),
+                seen(1),
+                seen(2),
+                seen(3),
+                seen(4),
+                seen(5),
+                seen(6),
+                now.minus(WINDOW).as_millis(),
+                original.size,
+                original.mail_from,
+                original.to_addr
+            ],
+            |row| row.get(0),
+        )
         .optional()?;
     Ok(found)
 }
@@ -27,14 +72,14 @@ pub fn find(connection: &Connection, fingerprint: i64, now: Timestamp) -> Result
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, fingerprint: i64, message: i64) -> Result<()> {
+pub fn insert(connection: &Connection, fingerprint: i64, message: i64, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO recent (fingerprint, message_id)
              VALUES (?1, ?2)
              ON CONFLICT (fingerprint) DO UPDATE SET message_id = excluded.message_id",
         )?
-        .execute(params![fingerprint, message])?;
+        .execute(params![key(fingerprint, now, 0), message])?;
     Ok(())
 }
 

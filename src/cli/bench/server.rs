@@ -96,7 +96,7 @@ async fn seed(bound: &Bound, ports: &[u16]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Stores messages as acceptance would have, an hour apart from now.
+/// Stores messages as acceptance would have, spread over the day before now.
 async fn preload(db: &Db, count: u64, now: Timestamp) -> anyhow::Result<()> {
     let mut stored = 0;
     while stored < count {
@@ -112,7 +112,8 @@ async fn preload(db: &Db, count: u64, now: Timestamp) -> anyhow::Result<()> {
 }
 
 fn preload_one(tx: &rusqlite::Connection, number: u64, count: u64, now: Timestamp) -> store::Result<()> {
-    let at = now.minus(std::time::Duration::from_millis(3_600_000 + count - number));
+    let age = 86_400_000_u64.saturating_mul(count - number) / count;
+    let at = now.minus(std::time::Duration::from_millis(age));
     let text = format!("From: bench@bench.test\r\nSubject: stored {number}\r\n\r\n{}", "An older mail. ".repeat(100));
     let raw_id = raws::insert(tx, &raws::NewRaw::inline(text.as_bytes()), at)?;
     let new = messages::NewMessage {
@@ -140,7 +141,7 @@ fn preload_one(tx: &rusqlite::Connection, number: u64, count: u64, now: Timestam
     };
     let (message, _) = messages::insert(tx, &new, at)?;
     let fingerprint = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).cast_signed();
-    store::recent::insert(tx, fingerprint, message)
+    store::recent::insert(tx, fingerprint, message, at)
 }
 
 /// The server's process.
