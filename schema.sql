@@ -13,17 +13,64 @@ CREATE TABLE account (
   email TEXT NOT NULL UNIQUE,                    -- trimmed and lower-cased
   is_admin INTEGER NOT NULL DEFAULT 0 CHECK (is_admin IN (0, 1)),   -- the owner of the installation
   email_verified INTEGER NOT NULL DEFAULT 0 CHECK (email_verified IN (0, 1)),
-  created_at INTEGER NOT NULL
+  created_at INTEGER NOT NULL,
+  password_hash TEXT,                            -- Argon2id, PHC form; NULL: signs in with Google alone, or never did
+  google_subject TEXT,                           -- NULL: no Google sign-in yet
+  avatar_url TEXT,                               -- NULL: none known
+  webhook_secret_sealed BLOB,                    -- signs tracking webhooks (contract 2.10); NULL: not made yet
+  previous_webhook_secret_sealed BLOB,           -- NULL: never rotated
+  previous_webhook_secret_until INTEGER          -- until then both secrets sign (contract 9.3)
+) STRICT;
+CREATE UNIQUE INDEX account_by_google_subject ON account (google_subject) WHERE google_subject IS NOT NULL;
+
+-- While there is no owner: proves that who signs up first runs this machine (contract 2.2).
+CREATE TABLE setup_token (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  token_sealed BLOB NOT NULL
 ) STRICT;
 
-CREATE TABLE api_key (
+CREATE TABLE api_key (                           -- an account's own key, and its keys for one domain (contract 2.8)
   id INTEGER PRIMARY KEY,
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   key_hash BLOB NOT NULL UNIQUE,                 -- SHA-256 of the whole key: how a credential is found
   key_sealed BLOB NOT NULL,                      -- the key itself, shown again by GET /api/keys
-  created_at INTEGER NOT NULL
+  created_at INTEGER NOT NULL,
+  public_id TEXT,                                -- key_…; NULL: the account's own key
+  domain_id INTEGER REFERENCES domain (id) ON DELETE CASCADE,        -- NULL: the account's own key
+  name TEXT,                                     -- NULL: the account's own key
+  last_used_at INTEGER                           -- to the minute; NULL: never used
 ) STRICT;
 CREATE INDEX api_key_by_account ON api_key (account_id);
+CREATE INDEX api_key_by_domain ON api_key (domain_id) WHERE domain_id IS NOT NULL;
+CREATE UNIQUE INDEX api_key_public ON api_key (public_id) WHERE public_id IS NOT NULL;
+
+CREATE TABLE session (                           -- a login; its token is a JWT that names it (contract 1.4)
+  id INTEGER PRIMARY KEY,
+  jti TEXT NOT NULL UNIQUE,                      -- no capability: the token is signed
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  client_address TEXT NOT NULL,                  -- where the login came from
+  user_agent TEXT NOT NULL,                      -- '': the client sent none
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX session_by_account ON session (account_id);
+CREATE INDEX session_by_end ON session (expires_at);
+
+CREATE TABLE email_verification (                -- a link that proves an account's address (contract 2.6)
+  token_hash BLOB PRIMARY KEY,                   -- SHA-256 of the link's token
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  created_at INTEGER NOT NULL                    -- valid for 24 h, also after its first use
+) STRICT, WITHOUT ROWID;
+CREATE INDEX email_verification_by_account ON email_verification (account_id);
+
+CREATE TABLE notice (                            -- mail of the appliance's own that waits to be sent
+  id INTEGER PRIMARY KEY,
+  recipient TEXT NOT NULL,
+  subject TEXT NOT NULL,
+  text_sealed BLOB NOT NULL,                     -- it may hold a link that is a capability
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL                    -- after that it would tell nothing any more
+) STRICT;
 
 CREATE TABLE blocked_sender (                    -- contract 9.4: later mail from it is stored as spam, no route runs
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
@@ -46,11 +93,36 @@ CREATE TABLE domain (
   dmarc_verified INTEGER NOT NULL DEFAULT 0 CHECK (dmarc_verified IN (0, 1)),
   retention_days INTEGER CHECK (retention_days BETWEEN 1 AND 3650),  -- NULL: the installation's default
   created_at INTEGER NOT NULL,
+  zero_retention INTEGER NOT NULL DEFAULT 0 CHECK (zero_retention IN (0, 1)),   -- contract 3.8
+  tracking_webhook_url TEXT,                     -- NULL: none (contract 3.7)
+  webhook_events TEXT,                           -- JSON: "all" or an array; NULL: no sending event is opted in
+  checked_at INTEGER,                            -- the last look at DNS; NULL: none yet
+  verified_at INTEGER,                           -- since when the status is verified; NULL: pending
   UNIQUE (account_id, name)
 ) STRICT;
 -- One account at most holds a name as verified; the door asks for it at every RCPT.
 CREATE UNIQUE INDEX domain_verified_by_name ON domain (name) WHERE status = 'verified';
 CREATE INDEX domain_by_name ON domain (name);
+CREATE INDEX domain_by_check ON domain (checked_at);
+
+CREATE TABLE dkim_key (                          -- two for each domain, made with it
+  domain_id INTEGER NOT NULL REFERENCES domain (id) ON DELETE CASCADE,
+  algorithm TEXT NOT NULL CHECK (algorithm IN ('rsa', 'ed25519')),
+  private_sealed BLOB NOT NULL,                  -- PKCS #8 DER
+  public_key TEXT NOT NULL,                      -- base64, as the record's p= has it
+  created_at INTEGER NOT NULL,
+  PRIMARY KEY (domain_id, algorithm)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE dns_check (                         -- what the last looks at one DNS record of a domain found
+  domain_id INTEGER NOT NULL REFERENCES domain (id) ON DELETE CASCADE,
+  record TEXT NOT NULL CHECK (record IN ('mx', 'spf', 'dkim', 'dmarc', 'dkim_ed25519')),
+  status TEXT NOT NULL CHECK (status IN ('ok', 'missing', 'mismatch', 'unchecked')),
+  found TEXT NOT NULL,                           -- JSON array of the values seen
+  failures INTEGER NOT NULL DEFAULT 0,           -- failed checks in a row; no answer counts neither way
+  first_failed_at INTEGER,                       -- of that row of failures; NULL: none
+  PRIMARY KEY (domain_id, record)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE route (
   id INTEGER PRIMARY KEY,
@@ -117,6 +189,9 @@ CREATE TABLE message (
 ) STRICT;
 -- The list and its cursor (contract 1.8), the unique millisecond, and "the last one of this account" at accept.
 CREATE UNIQUE INDEX message_by_time ON message (account_id, received_at);
+-- The same for one domain, and for the few that a receiver dropped.
+CREATE INDEX message_by_domain ON message (domain_id, received_at) WHERE domain_id IS NOT NULL;
+CREATE INDEX message_dropped ON message (account_id, received_at) WHERE status = 'dropped';
 -- Is a raw copy still in use? And which copies are past their seven days?
 CREATE INDEX message_raw ON message (raw_id) WHERE raw_id IS NOT NULL;
 
@@ -144,11 +219,30 @@ CREATE VIRTUAL TABLE message_search USING fts5 (
   from_addr, to_addr, subject,
   content = '', contentless_delete = 1, tokenize = 'trigram'
 );
+-- Conversations, filled behind with the search index: whole mail of a thread without an index on the accept path.
+CREATE TABLE message_thread (
+  thread_hash INTEGER NOT NULL,                  -- 63 bits of a hash over account and thread id
+  message_id INTEGER NOT NULL,
+  PRIMARY KEY (thread_hash, message_id)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE search_state (
   only INTEGER PRIMARY KEY CHECK (only = 1),
-  indexed_to INTEGER NOT NULL                    -- every message up to this id is in message_search
+  indexed_to INTEGER NOT NULL                    -- every message up to this id is in message_search and message_thread
 ) STRICT;
 INSERT INTO search_state (only, indexed_to) VALUES (1, 0);
+
+CREATE TABLE upload (                            -- a file that a client put here for a while (contract 7.2)
+  id INTEGER PRIMARY KEY,
+  public_id TEXT NOT NULL UNIQUE,                -- upl_…
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  filename TEXT NOT NULL,
+  content_type TEXT NOT NULL,
+  size INTEGER NOT NULL,
+  file TEXT NOT NULL UNIQUE,                     -- the object's name
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX upload_by_end ON upload (expires_at);
 
 -- ----------------------------------------------------------------------------------------- deliveries and jobs
 
@@ -189,11 +283,23 @@ CREATE TABLE attempt (                           -- kept 45 days
 ) STRICT;
 CREATE INDEX attempt_by_delivery ON attempt (delivery_id, attempt);
 
+-- Zero retention (contract 3.8): a mail on its way to one webhook, which no row of message or delivery ever holds. It
+-- goes after its one attempt, and the raw copy with the last of them.
+CREATE TABLE passing (
+  id INTEGER PRIMARY KEY,
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  route_id TEXT NOT NULL,                        -- public id
+  event TEXT NOT NULL,                           -- JSON: what the payload says beside the mail's own content
+  raw_id INTEGER NOT NULL,
+  created_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX passing_raw ON passing (raw_id);
+
 CREATE TABLE job (                               -- what is still to be attempted; a finished job has no row
   id INTEGER PRIMARY KEY,
   lane TEXT NOT NULL,                            -- what must not be hurried: an endpoint's origin, a recipient domain
-  kind TEXT NOT NULL CHECK (kind IN ('webhook')),
-  subject_id INTEGER NOT NULL,                   -- the delivery
+  kind TEXT NOT NULL CHECK (kind IN ('webhook', 'passing')),
+  subject_id INTEGER NOT NULL,                   -- the delivery, or the passing mail
   run_at INTEGER NOT NULL,                       -- not before
   failures INTEGER NOT NULL DEFAULT 0,           -- settled as deferred: the rung of the ladder
   claims INTEGER NOT NULL DEFAULT 0,             -- claimed since the last settlement; above 1 a crash came between
@@ -201,3 +307,16 @@ CREATE TABLE job (                               -- what is still to be attempte
 ) STRICT;
 CREATE INDEX job_waiting ON job (lane, run_at) WHERE lease_until IS NULL;
 CREATE INDEX job_leased ON job (lease_until) WHERE lease_until IS NOT NULL;
+
+-- Answers of POST /v1/send and /v1/send/batch by Idempotency-Key, kept 24 hours (contract 1.11).
+CREATE TABLE idempotency (
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  path TEXT NOT NULL,
+  idempotency_key TEXT NOT NULL,
+  body_hash BLOB NOT NULL,                       -- SHA-256 of the request's body
+  status INTEGER NOT NULL,
+  response BLOB NOT NULL,
+  created_at INTEGER NOT NULL,
+  PRIMARY KEY (account_id, path, idempotency_key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_by_time ON idempotency (created_at);

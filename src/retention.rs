@@ -20,6 +20,8 @@ const ATTEMPT_AGE: Duration = Duration::from_secs(45 * 86_400);
 const ORPHAN_AGE: Duration = Duration::from_secs(3600);
 /// Objects go within an hour after their links end, so the sweep runs twice in one.
 const SWEEP_EVERY: Duration = Duration::from_secs(1800);
+/// A server that starts has more urgent work than the sweep.
+const FIRST_SWEEP_AFTER: Duration = Duration::from_secs(60);
 /// Rows per transaction of the sweep.
 const STEP: u32 = 100;
 
@@ -64,6 +66,7 @@ impl Retention {
     /// Sweeps now and then, and fills the search index, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         let sweeping = async {
+            tokio::time::sleep(FIRST_SWEEP_AFTER).await;
             loop {
                 match self.sweep(self.clock.now()).await {
                     Ok(swept) if swept != Swept::default() => tracing::info!(?swept, "swept what is past its time"),

@@ -15,7 +15,7 @@ pub const SCHEMA: &str = include_str!("../../schema.sql");
 const APPLICATION_ID: i32 = 0x6d6b_6974;
 
 /// Step `n` brings version `n + 1` to `n + 2`; version 1 is the first released schema.
-const STEPS: &[&str] = &[];
+const STEPS: &[&str] = &[include_str!("steps/2.sql")];
 
 /// Why a database cannot be used by this version.
 fn refused(sentence: String) -> Error {
@@ -87,4 +87,86 @@ fn upgrade(connection: &mut Connection, path: &Path, from: i32) -> Result<()> {
         transaction.commit()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
+
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Each schema that was ever written, oldest first; the step after it leads to the next.
+    const EARLIER: &[&str] = &[include_str!("steps/1.sql")];
+
+    /// Every definition of a schema, without comments, spacing and quotes, its columns and constraints in one order:
+    /// a column that was added later stands elsewhere than in a fresh table.
+    fn shape(connection: &Connection) -> BTreeMap<String, Vec<String>> {
+        let mut statement = connection.prepare("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL").unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, definitions(&row.get::<_, String>(1)?)))).unwrap();
+        rows.collect::<rusqlite::Result<_>>().unwrap()
+    }
+
+    fn definitions(sql: &str) -> Vec<String> {
+        let lines = sql.lines().map(|line| line.split("--").next().unwrap_or(line));
+        let text = lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ").replace('"', "");
+        let mut depth = 0;
+        let at_top = |c: char| {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+            (c == ',' && depth == 1) || (c == '(' && depth == 1) || (c == ')' && depth == 0)
+        };
+        let mut parts: Vec<String> = text.split(at_top).map(|part| part.trim().to_owned()).collect();
+        parts.sort();
+        parts
+    }
+
+    fn database(schema: &str, version: i32, path: &Path) -> Connection {
+        let connection = Connection::open(path).unwrap();
+        connection.execute_batch(schema).unwrap();
+        connection.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        connection.pragma_update(None, "user_version", version).unwrap();
+        connection
+    }
+
+    #[test]
+    fn an_upgraded_database_is_what_a_fresh_one_is() {
+        assert_eq!(EARLIER.len(), STEPS.len(), "keep the schema that each step starts from");
+        let dir = tempfile::tempdir().unwrap();
+        let mut fresh = Connection::open(dir.path().join("fresh.db")).unwrap();
+        run(&mut fresh, Path::new("fresh.db")).unwrap();
+        for (version, schema) in (1..).zip(EARLIER) {
+            let path = dir.path().join(format!("{version}.db"));
+            let mut old = database(schema, version, &path);
+            run(&mut old, &path).unwrap();
+            let (upgraded, wanted) = (shape(&old), shape(&fresh));
+            assert!(upgraded.keys().eq(wanted.keys()), "{:?}\n{:?}", upgraded.keys(), wanted.keys());
+            for (name, definition) in wanted {
+                assert_eq!(upgraded[&name], definition, "{name}, from schema {version}");
+            }
+            let backup = path.with_extension(format!("before-schema-{}.db", present_version()));
+            let kept = Connection::open(backup).unwrap();
+            let kept: i32 = kept.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+            assert_eq!(kept, version, "the backup is the database as it was");
+        }
+    }
+
+    #[test]
+    fn rows_survive_the_upgrade() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("old.db");
+        let mut old = database(EARLIER[0], 1, &path);
+        old.execute_batch(
+            "INSERT INTO account (id, public_id, email, created_at) VALUES (1, 'usr_1', 'a@b.c', 5);
+             INSERT INTO domain (public_id, account_id, name, status, created_at)
+               VALUES ('dom_1', 1, 'b.c', 'verified', 6);
+             INSERT INTO job (lane, kind, subject_id, run_at, failures) VALUES ('l', 'webhook', 9, 7, 2);",
+        )
+        .unwrap();
+        run(&mut old, &path).unwrap();
+        let one = |sql: &str| -> i64 { old.query_row(sql, [], |row| row.get(0)).unwrap() };
+        assert_eq!(one("SELECT verified_at FROM domain"), 6);
+        assert_eq!(one("SELECT subject_id FROM job WHERE failures = 2"), 9);
+        assert_eq!(one("SELECT count(*) FROM pragma_integrity_check WHERE integrity_check = 'ok'"), 1);
+    }
 }
