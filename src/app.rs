@@ -100,19 +100,19 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         spam,
         fingerprint_key: secrets.fingerprint_key(),
     });
-    let smtp = SmtpServer::bind(&config.smtp, inbound, server_tls, Arc::clone(&metrics), config.hostname.clone())
-        .await
-        .map_err(StartError::because)?;
-    let http = Http::bind(http::Parts {
+    let smtp =
+        SmtpServer::bind(&config.smtp, inbound, server_tls.clone(), Arc::clone(&metrics), config.hostname.clone())
+            .await
+            .map_err(StartError::because)?;
+    let http_parts = http::Parts {
         config: Arc::clone(&config),
         clock: clock.clone(),
         db: db.clone(),
         objects: objects.clone(),
         links: Arc::clone(&links),
         metrics: Arc::clone(&metrics),
-    })
-    .await
-    .map_err(StartError::because)?;
+    };
+    let http = Http::bind(http_parts, &server_tls).await.map_err(StartError::because)?;
 
     let policy = Policy {
         allow_localhost: config.webhook.allow_localhost,

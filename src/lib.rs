@@ -9,8 +9,8 @@
 //! 2. **One transaction per promise.** `250` after DATA is a promise: an object file is written, fsynced, renamed and
 //!    its folder fsynced first, then one commit with `synchronous=FULL`, then the reply.
 //! 3. **Levels.** A module uses only modules of a lower level (the table below); a test reads the `use` lines.
-//! 4. **SQL in one folder, sockets in few files.** Only [`store`] contains SQL. Sockets are opened only in
-//!    `smtp_server/listener.rs`, `http/mod.rs`, `egress.rs`, `dns.rs` and, for the benchmark's own clients, `cli`.
+//! 4. **SQL in one folder, sockets in few files.** Only [`store`] contains SQL. Sockets are opened only in `host.rs`
+//!    (those that listen), `egress.rs`, `dns.rs` and, for the benchmark's own clients, `cli`.
 //! 5. **Values, not side channels.** Replies, verdicts and "now" are values. The pure parts need no runtime.
 //!
 //! # An inbound message, from TCP to your webhook
@@ -95,9 +95,11 @@
 //! | RFC 6761 | special-use names: localhost |
 //! | RFC 6890 | special-purpose addresses |
 //! | RFC 7208 | SPF |
+//! | RFC 7301 | ALPN |
 //! | RFC 7489 | DMARC |
 //! | RFC 8187 | extended parameters in HTTP |
 //! | RFC 8305 | trying addresses in turn |
+//! | RFC 8446 | TLS 1.3 |
 //! | RFC 8601 | Authentication-Results |
 //! | RFC 8617 | ARC |
 //! | RFC 9110 | HTTP |

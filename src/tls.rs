@@ -81,6 +81,13 @@ impl ServerTls {
         &self.config
     }
 
+    /// The same for HTTPS: offers HTTP/2 and HTTP/1.1 (RFC 7301).
+    pub fn https_config(&self) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Arc::new(config)
+    }
+
     /// Reads the files again; new connections get the new certificate, a faulty one changes nothing.
     ///
     /// # Errors
@@ -138,7 +145,7 @@ fn self_signed(data_dir: &Path, hostname: &str) -> Result<(PathBuf, PathBuf), Tl
     drop(fs::remove_file(&cert));
     write_private(&key, &made.signing_key.serialize_pem()).map_err(io(&key))?;
     write_private(&cert, &made.cert.pem()).map_err(io(&cert))?;
-    tracing::info!(certificate = %cert.display(), hostname, "made a self-signed certificate for STARTTLS");
+    tracing::info!(certificate = %cert.display(), hostname, "made a self-signed certificate for STARTTLS and HTTPS");
     Ok((cert, key))
 }
 

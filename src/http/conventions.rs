@@ -7,6 +7,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
+use super::listener::Secure;
 use super::{App, PeerAddress};
 use crate::id::random_base62;
 
@@ -47,6 +48,9 @@ fn preflight() -> Response {
 
 /// Plain HTTP is for loopback and for trusted proxies that say it was HTTPS.
 fn is_secure(app: &App, request: &Request) -> bool {
+    if request.extensions().get::<Secure>().is_some_and(|Secure(over_tls)| *over_tls) {
+        return true;
+    }
     let Some(PeerAddress(peer)) = request.extensions().get::<PeerAddress>() else { return false };
     let address = peer.ip().to_canonical();
     if address.is_loopback() {

@@ -7,6 +7,7 @@ mod auth;
 mod conventions;
 mod error;
 mod files;
+mod listener;
 mod pages;
 mod service;
 
@@ -15,17 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
 use axum::routing::get;
-use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -33,14 +28,7 @@ use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::store::Db;
 use crate::store::objects::Objects;
-
-/// How long a client may take for a request's header.
-const HEADER_DEADLINE: Duration = Duration::from_secs(15);
-/// The largest request header.
-const MAX_HEADER_BYTES: usize = 64 * 1024;
-/// Connections at once.
-const MAX_CONNECTIONS: usize = 4096;
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+use crate::tls::ServerTls;
 
 /// What the door is built from.
 pub struct Parts {
@@ -78,6 +66,7 @@ pub struct Http {
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
     metrics: Option<TcpListener>,
+    tls: TlsAcceptor,
     app: App,
 }
 
@@ -106,23 +95,24 @@ fn metrics_router(app: App) -> Router {
 }
 
 impl Http {
-    /// Binds every configured address.
+    /// Binds every configured address; each speaks HTTP and, with this certificate, HTTPS.
     ///
     /// # Errors
     /// The first address that cannot be bound.
-    pub async fn bind(parts: Parts) -> Result<Self, BindError> {
+    pub async fn bind(parts: Parts, tls: &ServerTls) -> Result<Self, BindError> {
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         for &address in &parts.config.http.listen {
-            let (listener, bound) = bind(address).await?;
+            let (listener, bound) = bind(address)?;
             listeners.push(listener);
             addresses.push(bound);
         }
         let metrics = match parts.config.metrics.listen {
-            Some(address) => Some(bind(address).await?.0),
+            Some(address) => Some(bind(address)?.0),
             None => None,
         };
-        Ok(Self { listeners, addresses, metrics, app: Arc::new(parts) })
+        let tls = TlsAcceptor::from(tls.https_config());
+        Ok(Self { listeners, addresses, metrics, tls, app: Arc::new(parts) })
     }
 
     /// Where it listens.
@@ -135,59 +125,17 @@ impl Http {
         let tasks = TaskTracker::new();
         let router = router(Arc::clone(&self.app));
         for listener in self.listeners {
-            tasks.spawn(serve(listener, router.clone(), stop.clone(), grace));
+            tasks.spawn(listener::serve(listener, router.clone(), self.tls.clone(), stop.clone(), grace));
         }
         if let Some(listener) = self.metrics {
-            tasks.spawn(serve(listener, metrics_router(self.app), stop, grace));
+            tasks.spawn(listener::serve(listener, metrics_router(self.app), self.tls, stop, grace));
         }
         tasks.close();
         tasks.wait().await;
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
-    let bound = TcpListener::bind(address).await;
-    bound
-        .and_then(|listener| listener.local_addr().map(|address| (listener, address)))
-        .map_err(|source| BindError { address, source })
-}
-
-async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, grace: Duration) {
-    let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE).max_buf_size(MAX_HEADER_BYTES);
-    server.http2().timer(TokioTimer::new()).max_header_list_size(64 * 1024).max_concurrent_streams(100);
-    let graceful = GracefulShutdown::new();
-    let open = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
-        };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "an HTTP connection could not be accepted");
-                tokio::time::sleep(ACCEPT_BACKOFF).await;
-                continue;
-            }
-        };
-        // Over the cap the connection is closed unanswered.
-        let Ok(permit) = Arc::clone(&open).try_acquire_owned() else { continue };
-        drop(stream.set_nodelay(true));
-        let service = router.clone().map_request(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(PeerAddress(address));
-            request.map(axum::body::Body::new)
-        });
-        let connection =
-            server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).into_owned();
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            // A client that breaks off is nothing to speak of.
-            drop(connection.await);
-            drop(permit);
-        });
-    }
-    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
-        tracing::warn!("HTTP requests were cut off by the shutdown");
-    }
+fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
+    let bound = crate::host::listen(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
+    bound.map(|(address, listener)| (listener, address)).map_err(|source| BindError { address, source })
 }
