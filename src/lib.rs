@@ -34,8 +34,8 @@
 //! | level | modules | what they are |
 //! | --- | --- | --- |
 //! | 0 | [`clock`] [`id`] [`hex`] [`mail`] | vocabulary, pure |
-//! | 1 | [`activity`] [`config`] [`datadir`] [`dns`] [`egress`] [`host`] [`links`] [`metrics`] [`secrets`] [`store`] [`tls`] | one outside thing each |
-//! | 2 | [`content`] [`jobs`] [`setup`] | a stored message's content; the engine; first things |
+//! | 1 | [`activity`] [`config`] [`datadir`] [`dns`] [`egress`] [`host`] [`links`] [`metrics`] [`passwords`] [`secrets`] [`session`] [`store`] [`tls`] | one outside thing each |
+//! | 2 | [`accounts`] [`content`] [`jobs`] [`setup`] | accounts and sessions; a stored message's content; the engine; first things |
 //! | 3 | [`retention`] [`webhook`] | the sweep; events, signatures, attempts |
 //! | 5 | [`inbound`] | recipients, routes, verification, acceptance |
 //! | 6 | [`smtp_server`] [`http`] | the doors |
@@ -105,6 +105,7 @@
 //! | RFC 9110 | HTTP |
 //! | RFC 9989 | DMARC, the successor |
 
+pub mod accounts;
 pub mod activity;
 pub mod app;
 pub mod cli;
@@ -123,8 +124,10 @@ pub mod jobs;
 pub mod links;
 pub mod mail;
 pub mod metrics;
+pub mod passwords;
 pub mod retention;
 pub mod secrets;
+pub mod session;
 pub mod setup;
 pub mod smtp_server;
 pub mod store;

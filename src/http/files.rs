@@ -3,7 +3,7 @@
 use std::io::{Cursor, Read, Seek, SeekFrom};
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
     CONTENT_TYPE, HeaderName, RANGE,
@@ -13,9 +13,11 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
 use tokio::sync::mpsc;
+use utoipa::IntoParams;
 
 use super::App;
-use super::error::ApiError;
+use super::error::{ApiError, Code};
+use super::extract::{Path, Query};
 use crate::links::{LinkError, LinkTarget};
 use crate::mail::mime::{Decoder, Part};
 use crate::store::objects::Objects;
@@ -26,11 +28,15 @@ const PIECE: usize = 64 * 1024;
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// The signed part of a link.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 pub struct Signed {
+    /// When the link ends, in Unix seconds.
     #[serde(default)]
+    #[param(required = true)]
     exp: String,
+    /// Lower-case hex HMAC-SHA256.
     #[serde(default)]
+    #[param(required = true)]
     sig: String,
 }
 
@@ -51,8 +57,8 @@ pub async fn download(
 ) -> Result<Response, ApiError> {
     let target =
         app.links.verify(&mid, &idx, &signed.exp, &signed.sig, app.clock.now()).map_err(|error| match error {
-            LinkError::BadSignature => ApiError::new(StatusCode::FORBIDDEN, "bad_signature", error.to_string()),
-            LinkError::Expired => ApiError::new(StatusCode::GONE, "link_expired", error.to_string()),
+            LinkError::BadSignature => ApiError::from(Code::BadSignature),
+            LinkError::Expired => ApiError::from(Code::LinkExpired),
         })?;
     let LinkTarget::Attachment(id, index) = target else { return Err(ApiError::not_found()) };
     let found = app.db.read(move |connection| {
@@ -160,7 +166,7 @@ fn parse_range(field: &str, size: u64) -> Asked {
 }
 
 fn unsatisfiable(size: u64) -> Response {
-    let error = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, "bad_request", "the range lies beyond the end");
+    let error = ApiError::from(Code::BadRange);
     let mut response = error.into_response();
     response.headers_mut().extend(HeaderValue::from_str(&format!("bytes */{size}")).ok().map(|v| (CONTENT_RANGE, v)));
     response

@@ -11,6 +11,7 @@ pub mod blocked;
 pub mod deliveries;
 pub mod domains;
 pub mod jobs;
+pub mod keys;
 pub mod messages;
 pub mod migrate;
 pub mod objects;
@@ -18,6 +19,8 @@ pub mod raws;
 pub mod recent;
 pub mod routes;
 pub mod search;
+pub mod sessions;
+pub mod verifications;
 mod writer;
 
 use std::path::{Path, PathBuf};

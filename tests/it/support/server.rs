@@ -166,7 +166,15 @@ impl Server {
     pub async fn other_account(&self, domain: &'static str, url: &str) -> Hook {
         let url = url.to_owned();
         self.write(move |tx, secrets, now| {
-            let account = store::accounts::insert_owner(tx, &format!("owner@{domain}"), now)?;
+            let account = store::accounts::insert(
+                tx,
+                store::accounts::NewAccount {
+                    email: format!("owner@{domain}"),
+                    email_verified: true,
+                    ..Default::default()
+                },
+                now,
+            )?;
             let domain = setup::verified_domain(tx, account.id, domain, now)?;
             let (route, secret) = setup::domain_webhook(tx, secrets, &domain, &url, now)?;
             Ok(Hook { route, secret, url })
