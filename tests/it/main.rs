@@ -15,6 +15,7 @@ mod disk;
 mod durability;
 mod egress;
 mod golden;
+mod google;
 mod house;
 mod http;
 mod inbound;
