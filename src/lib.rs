@@ -132,5 +132,6 @@ pub mod setup;
 pub mod smtp_server;
 pub mod store;
 pub mod tls;
+pub mod uploads;
 
 pub mod webhook;

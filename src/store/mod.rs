@@ -18,6 +18,7 @@ pub mod raws;
 pub mod recent;
 pub mod routes;
 pub mod search;
+pub mod uploads;
 mod writer;
 
 use std::path::{Path, PathBuf};

@@ -22,4 +22,5 @@ mod inbound;
 mod retention;
 mod smtp;
 mod support;
+mod uploads;
 mod verify;
