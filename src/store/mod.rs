@@ -20,6 +20,7 @@ pub mod recent;
 pub mod routes;
 pub mod search;
 pub mod sessions;
+pub mod uploads;
 pub mod verifications;
 mod writer;
 

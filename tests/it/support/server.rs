@@ -333,7 +333,9 @@ pub fn assert_sound(data_dir: &Path) {
     let connection = open_database(data_dir);
     let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(verdict, "ok");
-    let mut statement = connection.prepare("SELECT file, size FROM raw WHERE file IS NOT NULL").unwrap();
+    let mut statement = connection
+        .prepare("SELECT file, size FROM raw WHERE file IS NOT NULL UNION ALL SELECT file, size FROM upload")
+        .unwrap();
     let files = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?))).unwrap();
     for (name, size) in files.map(Result::unwrap) {
         let found = std::fs::metadata(data_dir.join("objects").join(&name)).ok().map(|object| object.len());
@@ -347,9 +349,10 @@ pub fn leftovers(data_dir: &Path) -> Vec<String> {
     let mut left = Vec::new();
     for folder in std::fs::read_dir(data_dir.join("objects")).unwrap().map(Result::unwrap) {
         let day = folder.file_name().into_string().unwrap();
+        let named = "SELECT 1 FROM raw WHERE file = ?1 UNION ALL SELECT 1 FROM upload WHERE file = ?1";
         for file in std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
             let name = format!("{day}/{}", file.file_name().to_str().unwrap());
-            let named = connection.prepare("SELECT 1 FROM raw WHERE file = ?1").unwrap().exists([&name]).unwrap();
+            let named = connection.prepare(named).unwrap().exists([&name]).unwrap();
             if !named {
                 left.push(name);
             }
