@@ -25,11 +25,13 @@ use crate::secrets::Secrets;
 use crate::smtp_server::SmtpServer;
 use crate::store::objects::Objects;
 use crate::store::{self, Db};
-use crate::tls;
+use crate::tls::{self, ServerTls};
 use crate::webhook::deliver::Webhooks;
 
 /// How long sessions and attempts that run get to finish at a stop.
 const GRACE: Duration = Duration::from_secs(20);
+/// How often the files of the certificate are looked at.
+const CERTIFICATE_EVERY: Duration = Duration::from_secs(60);
 
 /// Why the server did not start, or stopped by itself; a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +53,7 @@ pub struct Bound {
     feed: Feed,
     secrets: Arc<Secrets>,
     metrics: Arc<Metrics>,
+    tls: ServerTls,
     smtp: SmtpServer,
     http: Http,
     worker: Worker,
@@ -79,7 +82,7 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
     let (jobs, feed) = (Jobs::default(), Feed::default());
     let resolver = Arc::new(Resolver::new(&config.dns.servers).map_err(StartError::because)?);
     let client_tls = tls::client_config(config.tls.ca_file.as_deref()).map_err(StartError::because)?;
-    let server_tls = tls::ServerTls::open(&config).map_err(StartError::because)?;
+    let server_tls = ServerTls::open(&config).map_err(StartError::because)?;
     let links = Arc::new(Links::new(&config.public_url, secrets.link_key(), None));
 
     let verifier = if config.dev {
@@ -144,7 +147,22 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
     };
     let retention =
         Retention { db: db.clone(), objects, clock: clock.clone(), default_days: config.storage.retention_days };
-    Ok(Bound { config, clock, db, jobs, feed, secrets, metrics, smtp, http, worker, retention, _data_dir: data_dir })
+    let tls = server_tls;
+    Ok(Bound {
+        config,
+        clock,
+        db,
+        jobs,
+        feed,
+        secrets,
+        metrics,
+        tls,
+        smtp,
+        http,
+        worker,
+        retention,
+        _data_dir: data_dir,
+    })
 }
 
 /// rspamd is the operator's own: its address needs no permission.
@@ -208,6 +226,11 @@ impl Bound {
         &self.metrics
     }
 
+    /// The certificate of both doors.
+    pub const fn tls(&self) -> &ServerTls {
+        &self.tls
+    }
+
     /// The sweep, to be run by hand.
     pub const fn retention(&self) -> &Retention {
         &self.retention
@@ -224,13 +247,14 @@ impl Bound {
         let http = tokio::spawn(self.http.run(doors.clone(), GRACE));
         let worker = tokio::spawn(self.worker.run(workers.clone(), GRACE));
         let retention = tokio::spawn(self.retention.run(workers.clone()));
+        let certificate = tokio::spawn(self.tls.watch(CERTIFICATE_EVERY, doors.clone()));
         let mut failure = self.db.failure();
         let failed = tokio::select! {
             () = stop.cancelled() => false,
             failed = failure.wait_for(|failed| *failed) => failed.is_ok(),
         };
         doors.cancel();
-        drop(tokio::join!(smtp, http));
+        drop(tokio::join!(smtp, http, certificate));
         workers.cancel();
         drop(tokio::join!(worker, retention));
         if failed {

@@ -21,4 +21,5 @@ mod inbound;
 mod retention;
 mod smtp;
 mod support;
+mod tls;
 mod verify;
