@@ -27,6 +27,7 @@ use crate::store::objects::Objects;
 use crate::store::{self, Db};
 use crate::tls::{self, ServerTls};
 use crate::webhook::deliver::Webhooks;
+use crate::webhook::passing::Passing;
 
 /// How long sessions and attempts that run get to finish at a stop.
 const GRACE: Duration = Duration::from_secs(20);
@@ -138,7 +139,10 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         db: db.clone(),
         clock: clock.clone(),
         jobs: jobs.clone(),
-        handlers: HashMap::from([(Kind::Webhook, webhooks as Arc<dyn Handler>)]),
+        handlers: HashMap::from([
+            (Kind::Webhook, Arc::clone(&webhooks) as Arc<dyn Handler>),
+            (Kind::Passing, Arc::new(Passing { webhooks }) as Arc<dyn Handler>),
+        ]),
         config: WorkerConfig {
             lane_width: config.webhook.lane_width,
             max_in_flight: config.webhook.max_in_flight,

@@ -14,6 +14,7 @@ pub mod jobs;
 pub mod messages;
 pub mod migrate;
 pub mod objects;
+pub mod passing;
 pub mod raws;
 pub mod recent;
 pub mod routes;
