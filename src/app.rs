@@ -28,11 +28,14 @@ use crate::session::Tokens;
 use crate::smtp_server::SmtpServer;
 use crate::store::objects::Objects;
 use crate::store::{self, Db};
-use crate::tls;
+use crate::tls::{self, ServerTls};
 use crate::webhook::deliver::Webhooks;
+use crate::webhook::passing::Passing;
 
 /// How long sessions and attempts that run get to finish at a stop.
 const GRACE: Duration = Duration::from_secs(20);
+/// How often the files of the certificate are looked at.
+const CERTIFICATE_EVERY: Duration = Duration::from_secs(60);
 
 /// Why the server did not start, or stopped by itself; a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +58,7 @@ pub struct Bound {
     secrets: Arc<Secrets>,
     accounts: Arc<Accounts>,
     metrics: Arc<Metrics>,
+    tls: ServerTls,
     smtp: SmtpServer,
     http: Http,
     worker: Worker,
@@ -83,7 +87,7 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
     let (jobs, feed) = (Jobs::default(), Feed::default());
     let resolver = Arc::new(Resolver::new(&config.dns.servers).map_err(StartError::because)?);
     let client_tls = tls::client_config(config.tls.ca_file.as_deref()).map_err(StartError::because)?;
-    let server_tls = tls::ServerTls::open(&config).map_err(StartError::because)?;
+    let server_tls = ServerTls::open(&config).map_err(StartError::because)?;
     let links = Arc::new(Links::new(&config.public_url, secrets.link_key(), None));
 
     let verifier = if config.dev {
@@ -150,7 +154,10 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         db: db.clone(),
         clock: clock.clone(),
         jobs: jobs.clone(),
-        handlers: HashMap::from([(Kind::Webhook, webhooks as Arc<dyn Handler>)]),
+        handlers: HashMap::from([
+            (Kind::Webhook, Arc::clone(&webhooks) as Arc<dyn Handler>),
+            (Kind::Passing, Arc::new(Passing { webhooks }) as Arc<dyn Handler>),
+        ]),
         config: WorkerConfig {
             lane_width: config.webhook.lane_width,
             max_in_flight: config.webhook.max_in_flight,
@@ -159,6 +166,7 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
     };
     let retention =
         Retention { db: db.clone(), objects, clock: clock.clone(), default_days: config.storage.retention_days };
+    let tls = server_tls;
     Ok(Bound {
         config,
         clock,
@@ -168,6 +176,7 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         secrets,
         accounts,
         metrics,
+        tls,
         smtp,
         http,
         worker,
@@ -242,6 +251,11 @@ impl Bound {
         &self.metrics
     }
 
+    /// The certificate of both doors.
+    pub const fn tls(&self) -> &ServerTls {
+        &self.tls
+    }
+
     /// The sweep, to be run by hand.
     pub const fn retention(&self) -> &Retention {
         &self.retention
@@ -258,13 +272,14 @@ impl Bound {
         let http = tokio::spawn(self.http.run(doors.clone(), GRACE));
         let worker = tokio::spawn(self.worker.run(workers.clone(), GRACE));
         let retention = tokio::spawn(self.retention.run(workers.clone()));
+        let certificate = tokio::spawn(self.tls.watch(CERTIFICATE_EVERY, doors.clone()));
         let mut failure = self.db.failure();
         let failed = tokio::select! {
             () = stop.cancelled() => false,
             failed = failure.wait_for(|failed| *failed) => failed.is_ok(),
         };
         doors.cancel();
-        drop(tokio::join!(smtp, http));
+        drop(tokio::join!(smtp, http, certificate));
         workers.cancel();
         drop(tokio::join!(worker, retention));
         if failed {

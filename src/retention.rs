@@ -10,7 +10,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::content;
 use crate::store::objects::Objects;
 use crate::store::raws::RawRow;
-use crate::store::{self, Db, attempts, deliveries, messages, raws, recent, search, uploads};
+use crate::store::{self, Db, attempts, deliveries, messages, passing, raws, recent, search, uploads};
 
 /// Raw copies and attachments live seven days (contract 1.9).
 const RAW_AGE: Duration = Duration::from_secs(604_800);
@@ -56,6 +56,8 @@ pub struct Swept {
     pub messages: usize,
     /// Raw copies of messages that stay.
     pub raws: usize,
+    /// Mail on its way to a webhook that was not reached in all that time.
+    pub passing: usize,
     /// Captures of attempts.
     pub attempts: usize,
     /// Files of clients.
@@ -92,6 +94,8 @@ impl Retention {
     pub async fn sweep(&self, now: Timestamp) -> store::Result<Swept> {
         Ok(Swept {
             messages: self.sweep_messages(now).await?,
+            // Before the raw copies, which it holds.
+            passing: self.sweep_passing(now).await?,
             raws: self.sweep_raws(now).await?,
             attempts: self.sweep_attempts(now).await?,
             uploads: self.sweep_uploads(now).await?,
@@ -124,6 +128,23 @@ impl Retention {
             if count < STEP as usize {
                 return Ok(gone);
             }
+        }
+    }
+
+    async fn sweep_passing(&self, now: Timestamp) -> store::Result<usize> {
+        let mut gone = 0;
+        loop {
+            let old = self.db.read(move |c| passing::list_created_before(c, now.minus(RAW_AGE), STEP)).await?;
+            let count = old.len();
+            if count == 0 {
+                return Ok(gone);
+            }
+            let files = self.db.write(move |tx| {
+                let files: store::Result<Vec<_>> = old.iter().map(|row| passing::finish(tx, row)).collect();
+                Ok(files?.into_iter().flatten().collect())
+            });
+            self.remove_files(files.await?).await?;
+            gone += count;
         }
     }
 

@@ -75,7 +75,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[tls]`: certificates.
+/// `[tls]`: certificates, for STARTTLS and HTTPS alike.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
     /// PEM certificate chain of `hostname`, leaf first; unset: a self-signed one is made at the first start.
@@ -124,7 +124,7 @@ pub enum UnknownRecipients {
 /// `[http]`: API and attachment links.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http {
-    /// Addresses to listen on, plain HTTP: a reverse proxy in front speaks HTTPS.
+    /// Addresses to listen on; each speaks HTTP and HTTPS.
     pub listen: Vec<SocketAddr>,
     /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: Vec<IpNet>,

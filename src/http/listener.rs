@@ -24,10 +24,8 @@ use tower::ServiceExt;
 
 use super::PeerAddress;
 
-/// How long a client may take for its first octet and, over TLS, for the handshake.
-const OPENING_DEADLINE: Duration = Duration::from_secs(15);
-/// How long a client may take for a request's header.
-const HEADER_DEADLINE: Duration = Duration::from_secs(15);
+/// How long a client may take to open: its first octet and, over TLS, the handshake; and then for a request's header.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// Idle HTTP/2 clients are asked after this time whether they still live, and given up after as long again.
 const HTTP2_PING: Duration = Duration::from_secs(30);
 /// The largest request header.
@@ -48,6 +46,8 @@ struct Door {
     router: Router,
     tls: TlsAcceptor,
     stop: CancellationToken,
+    /// See [`PATIENCE`].
+    patience: Duration,
 }
 
 /// Accepts until `stop`; requests that run then have `grace` to finish.
@@ -58,7 +58,7 @@ pub(super) async fn serve(
     stop: CancellationToken,
     grace: Duration,
 ) {
-    let door = Arc::new(Door { server: server(), router, tls, stop });
+    let door = Arc::new(Door { server: server(), router, tls, stop, patience: PATIENCE });
     let graceful = GracefulShutdown::new();
     let open = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
     let mut failing = false;
@@ -96,7 +96,7 @@ pub(super) async fn serve(
 
 fn server() -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_DEADLINE).max_buf_size(MAX_HEADER_BYTES);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(MAX_HEADER_BYTES);
     server
         .http2()
         .timer(TokioTimer::new())
@@ -110,7 +110,7 @@ fn server() -> auto::Builder<TokioExecutor> {
 /// Finds out what the client speaks, then speaks it.
 async fn begin(door: &Door, stream: TcpStream, address: SocketAddr, watcher: Watcher) {
     let opened = tokio::select! {
-        opened = timeout(OPENING_DEADLINE, open(door, stream)) => opened,
+        opened = timeout(door.patience, open(door, stream)) => opened,
         () = door.stop.cancelled() => return,
     };
     // A client that breaks off or dawdles is nothing to speak of.
@@ -151,8 +151,62 @@ where
     let connection = door.server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(watcher.watch(connection.into_owned()));
     // The deadlines of hyper begin once it knows the version, which a client may keep from it, or with a request.
-    let first = timeout(HEADER_DEADLINE, &mut connection).await;
+    let first = timeout(door.patience, &mut connection).await;
     if first.is_err() && begun.load(Ordering::Relaxed) {
         drop(connection.await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::tls::ServerTls;
+
+    /// A client whose connection is served with little patience.
+    async fn client() -> TcpStream {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { data_dir: dir.path().into(), hostname: "mx.example.com".into(), ..Config::default() };
+        let door = Door {
+            server: server(),
+            router: Router::new().route("/", get(|| async { "here" })),
+            tls: TlsAcceptor::from(ServerTls::open(&config).unwrap().https_config()),
+            stop: CancellationToken::new(),
+            patience: Duration::from_millis(100),
+        };
+        let listener = crate::host::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, address) = listener.accept().await.unwrap();
+        tokio::spawn(async move { begin(&door, stream, address, GracefulShutdown::new().watcher()).await });
+        client
+    }
+
+    #[tokio::test]
+    async fn whoever_sends_nothing_or_too_little_is_let_go() {
+        for sent in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n", b"\x16", b"\x16\x03\x01\x02\x00\x01", b"GET / HT"] {
+            let mut client = client().await;
+            client.write_all(sent).await.unwrap();
+            let mut answer = Vec::new();
+            let ended = timeout(Duration::from_secs(10), client.read_to_end(&mut answer)).await;
+            assert!(ended.is_ok(), "still open after {sent:?}");
+            assert!(!answer.starts_with(b"HTTP/1.1 200"), "{sent:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_has_asked_is_not_hurried() {
+        let mut client = client().await;
+        let asked = tokio::time::Instant::now();
+        let mut answer = vec![0; 1024];
+        while asked.elapsed() < Duration::from_millis(300) {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: mx.example.com\r\n\r\n").await.unwrap();
+            let length = client.read(&mut answer).await.unwrap();
+            assert!(answer.get(..length).unwrap().starts_with(b"HTTP/1.1 200"));
+        }
     }
 }

@@ -3,6 +3,8 @@
 //! What `Ok` promises is on disk. The steps: read and check the data, verify the sender, write the object if it is
 //! large, then one transaction that lists everything promised; only after its commit do the workers wake.
 
+mod passing;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,7 +90,16 @@ struct Stored {
     id: String,
     to: String,
     lanes: Vec<String>,
-    fresh: bool,
+    left: Left,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// It was dropped, is a repeat, or nobody is to have it of a domain that stores nothing.
+    Nothing,
+    Message,
+    /// Rows that go after their attempts.
+    Passing,
 }
 
 impl Inbound {
@@ -250,20 +261,22 @@ impl Inbound {
                 return Err(storage_trouble(error));
             }
         };
-        if stored.iter().all(|one| !one.fresh) {
+        if stored.iter().all(|one| one.left == Left::Nothing) {
             self.remove(file);
         }
         let id = stored.first().map_or(first, |one| one.id.clone());
-        for one in stored.into_iter().filter(|one| one.fresh) {
-            self.shared.feed.tell(|| Activity::Accepted {
-                message_id: one.id,
-                from: from.clone(),
-                to: one.to,
-                subject: subject.clone(),
-                size,
-                attachments,
-                deliveries: one.lanes.len(),
-            });
+        for one in stored {
+            if one.left == Left::Message {
+                self.shared.feed.tell(|| Activity::Accepted {
+                    message_id: one.id,
+                    from: from.clone(),
+                    to: one.to,
+                    subject: subject.clone(),
+                    size,
+                    attachments,
+                    deliveries: one.lanes.len(),
+                });
+            }
             for lane in one.lanes {
                 self.shared.jobs.wake(lane, now);
             }
@@ -340,28 +353,38 @@ fn store_all(
     raw: &NewRaw,
     now: Timestamp,
 ) -> store::Result<Vec<Stored>> {
-    let mut raw_id = None;
+    let mut raw_row = None;
     let mut next_id = Some(first);
     let mut stored = Vec::with_capacity(plans.len());
     for plan in plans {
         let to = plan.recipient.mailbox.to_string();
         if plan.is_dropped() {
             let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-            stored.push(Stored { id: id.to_string(), to, lanes: Vec::new(), fresh: false });
+            stored.push(Stored { id: id.to_string(), to, lanes: Vec::new(), left: Left::Nothing });
+            continue;
+        }
+        let mut raw_id = || match raw_row {
+            Some(id) => Ok(id),
+            None => raws::insert(tx, raw, now).map(|id| *raw_row.insert(id)),
+        };
+        // Asked here, not at RCPT: once the account was told that nothing is stored, nothing is.
+        if let Some(domain) = plan.recipient.domain
+            && store::domains::is_zero_retention(tx, domain)?
+        {
+            let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
+            let lanes = passing::store(tx, &id, common, &plan, raw_id, now)?;
+            let left = if lanes.is_empty() { Left::Nothing } else { Left::Passing };
+            stored.push(Stored { id: id.to_string(), to, lanes, left });
             continue;
         }
         let original = store::recent::Original { mail_from: &common.mail_from, to_addr: &to, size: common.size };
         if let Some(id) = store::recent::find(tx, plan.fingerprint, original, now)? {
-            stored.push(Stored { id, to, lanes: Vec::new(), fresh: false });
+            stored.push(Stored { id, to, lanes: Vec::new(), left: Left::Nothing });
             continue;
         }
-        let raw_id = match raw_id {
-            Some(id) => id,
-            None => *raw_id.insert(raws::insert(tx, raw, now)?),
-        };
         let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-        let lanes = store_one(tx, id.clone(), common, plan, raw_id, now)?;
-        stored.push(Stored { id: id.to_string(), to, lanes, fresh: true });
+        let lanes = store_one(tx, id.clone(), common, plan, raw_id()?, now)?;
+        stored.push(Stored { id: id.to_string(), to, lanes, left: Left::Message });
     }
     Ok(stored)
 }

@@ -105,6 +105,16 @@ pub fn find_by_name_or_id(connection: &Connection, account: i64, name: &str, id:
     Ok(found)
 }
 
+/// Whether nothing of a domain's mail is to be stored (contract 3.8).
+///
+/// # Errors
+/// Storage trouble.
+pub fn is_zero_retention(connection: &Connection, domain: i64) -> Result<bool> {
+    let found =
+        connection.prepare_cached("SELECT 1 FROM domain WHERE id = ?1 AND zero_retention = 1")?.exists([domain])?;
+    Ok(found)
+}
+
 /// Names of an account's domains that mail can be sent from (contract 3.2), oldest first; with `only`, of that domain.
 ///
 /// # Errors

@@ -10,13 +10,20 @@ use crate::clock::Timestamp;
 pub enum Kind {
     /// A webhook delivery.
     Webhook,
+    /// A mail that nothing is stored of.
+    Passing,
 }
 
 impl Kind {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Webhook => "webhook",
+            Self::Passing => "passing",
         }
+    }
+
+    fn parse(word: &str) -> Self {
+        if word == "passing" { Self::Passing } else { Self::Webhook }
     }
 }
 
@@ -27,7 +34,7 @@ pub struct Claimed {
     pub id: i64,
     /// What kind of thing it attempts.
     pub kind: Kind,
-    /// The row it attempts: a delivery.
+    /// The row it attempts: a delivery, or a passing mail.
     pub subject_id: i64,
     /// Attempts that were settled as deferred: the rung of the ladder.
     pub failures: u32,
@@ -64,14 +71,14 @@ pub fn claim(
 ) -> Result<Vec<Claimed>> {
     let claimed: Vec<Claimed> = connection
         .prepare_cached(
-            "SELECT id, subject_id, failures, run_at FROM job
+            "SELECT id, subject_id, failures, run_at, kind FROM job
              WHERE lane = ?1 AND lease_until IS NULL AND run_at <= ?2
              ORDER BY run_at LIMIT ?3",
         )?
         .query_map(params![lane, now.as_millis(), limit], |row| {
             Ok(Claimed {
                 id: row.get(0)?,
-                kind: Kind::Webhook,
+                kind: Kind::parse(row.get_ref(4)?.as_str()?),
                 subject_id: row.get(1)?,
                 failures: row.get(2)?,
                 run_at: Timestamp::from_millis(row.get(3)?),

@@ -15,6 +15,7 @@ pub mod keys;
 pub mod messages;
 pub mod migrate;
 pub mod objects;
+pub mod passing;
 pub mod raws;
 pub mod recent;
 pub mod routes;

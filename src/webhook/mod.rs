@@ -3,4 +3,6 @@
 pub mod deliver;
 pub mod event;
 pub mod outcome;
+pub mod passing;
+mod request;
 pub mod signature;
