@@ -27,6 +27,7 @@ use crate::store::objects::Objects;
 use crate::store::{self, Db};
 use crate::tls;
 use crate::webhook::deliver::Webhooks;
+use crate::webhook::in_flight::InFlight;
 
 /// How long sessions and attempts that run get to finish at a stop.
 const GRACE: Duration = Duration::from_secs(20);
@@ -51,6 +52,7 @@ pub struct Bound {
     feed: Feed,
     secrets: Arc<Secrets>,
     metrics: Arc<Metrics>,
+    webhooks: Arc<Webhooks>,
     smtp: SmtpServer,
     http: Http,
     worker: Worker,
@@ -103,16 +105,7 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
     let smtp = SmtpServer::bind(&config.smtp, inbound, server_tls, Arc::clone(&metrics), config.hostname.clone())
         .await
         .map_err(StartError::because)?;
-    let http = Http::bind(http::Parts {
-        config: Arc::clone(&config),
-        clock: clock.clone(),
-        db: db.clone(),
-        objects: objects.clone(),
-        links: Arc::clone(&links),
-        metrics: Arc::clone(&metrics),
-    })
-    .await
-    .map_err(StartError::because)?;
+    let http = http::Listeners::bind(&config).await.map_err(StartError::because)?;
 
     let policy = Policy {
         allow_localhost: config.webhook.allow_localhost,
@@ -124,18 +117,31 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         db: db.clone(),
         objects: objects.clone(),
         secrets: Arc::clone(&secrets),
-        links,
+        links: Arc::clone(&links),
         egress: Egress::new(guard, &client_tls, resolver),
         policy,
         metrics: Arc::clone(&metrics),
         feed: feed.clone(),
         budget: Webhooks::budget(),
+        in_flight: InFlight::default(),
     });
+    let http = Http::new(
+        http,
+        http::Parts {
+            config: Arc::clone(&config),
+            clock: clock.clone(),
+            db: db.clone(),
+            objects: objects.clone(),
+            links,
+            metrics: Arc::clone(&metrics),
+            webhooks: Arc::clone(&webhooks),
+        },
+    );
     let worker = Worker {
         db: db.clone(),
         clock: clock.clone(),
         jobs: jobs.clone(),
-        handlers: HashMap::from([(Kind::Webhook, webhooks as Arc<dyn Handler>)]),
+        handlers: HashMap::from([(Kind::Webhook, Arc::clone(&webhooks) as Arc<dyn Handler>)]),
         config: WorkerConfig {
             lane_width: config.webhook.lane_width,
             max_in_flight: config.webhook.max_in_flight,
@@ -144,7 +150,21 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
     };
     let retention =
         Retention { db: db.clone(), objects, clock: clock.clone(), default_days: config.storage.retention_days };
-    Ok(Bound { config, clock, db, jobs, feed, secrets, metrics, smtp, http, worker, retention, _data_dir: data_dir })
+    Ok(Bound {
+        config,
+        clock,
+        db,
+        jobs,
+        feed,
+        secrets,
+        metrics,
+        webhooks,
+        smtp,
+        http,
+        worker,
+        retention,
+        _data_dir: data_dir,
+    })
 }
 
 /// rspamd is the operator's own: its address needs no permission.
@@ -206,6 +226,11 @@ impl Bound {
     /// Counters.
     pub const fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// Attempts deliveries.
+    pub const fn webhooks(&self) -> &Arc<Webhooks> {
+        &self.webhooks
     }
 
     /// The sweep, to be run by hand.

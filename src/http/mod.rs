@@ -33,6 +33,7 @@ use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::store::Db;
 use crate::store::objects::Objects;
+use crate::webhook::deliver::Webhooks;
 
 /// How long a client may take for a request's header.
 const HEADER_DEADLINE: Duration = Duration::from_secs(15);
@@ -56,6 +57,8 @@ pub struct Parts {
     pub links: Arc<Links>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Attempts what a person asks for.
+    pub webhooks: Arc<Webhooks>,
 }
 
 /// What every handler may use.
@@ -73,11 +76,16 @@ pub struct BindError {
     source: std::io::Error,
 }
 
-/// The door, bound.
-pub struct Http {
-    listeners: Vec<TcpListener>,
+/// Every address of the door, bound; nothing is served yet.
+pub struct Listeners {
+    api: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
     metrics: Option<TcpListener>,
+}
+
+/// The door.
+pub struct Http {
+    listeners: Listeners,
     app: App,
 }
 
@@ -105,39 +113,51 @@ fn metrics_router(app: App) -> Router {
     Router::new().route("/metrics", get(service::metrics)).fallback(error::unknown_path).with_state(app)
 }
 
-impl Http {
+impl Listeners {
     /// Binds every configured address.
     ///
     /// # Errors
     /// The first address that cannot be bound.
-    pub async fn bind(parts: Parts) -> Result<Self, BindError> {
-        let mut listeners = Vec::new();
+    pub async fn bind(config: &Config) -> Result<Self, BindError> {
+        let mut api = Vec::new();
         let mut addresses = Vec::new();
-        for &address in &parts.config.http.listen {
+        for &address in &config.http.listen {
             let (listener, bound) = bind(address).await?;
-            listeners.push(listener);
+            api.push(listener);
             addresses.push(bound);
         }
-        let metrics = match parts.config.metrics.listen {
+        let metrics = match config.metrics.listen {
             Some(address) => Some(bind(address).await?.0),
             None => None,
         };
-        Ok(Self { listeners, addresses, metrics, app: Arc::new(parts) })
+        Ok(Self { api, addresses, metrics })
+    }
+
+    /// Where the API is to be served.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+}
+
+impl Http {
+    /// The door at these addresses.
+    pub fn new(listeners: Listeners, parts: Parts) -> Self {
+        Self { listeners, app: Arc::new(parts) }
     }
 
     /// Where it listens.
     pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+        self.listeners.addresses()
     }
 
     /// Serves until `stop`; requests that run then have `grace` to finish.
     pub async fn run(self, stop: CancellationToken, grace: Duration) {
         let tasks = TaskTracker::new();
         let router = router(Arc::clone(&self.app));
-        for listener in self.listeners {
+        for listener in self.listeners.api {
             tasks.spawn(serve(listener, router.clone(), stop.clone(), grace));
         }
-        if let Some(listener) = self.metrics {
+        if let Some(listener) = self.listeners.metrics {
             tasks.spawn(serve(listener, metrics_router(self.app), stop, grace));
         }
         tasks.close();
