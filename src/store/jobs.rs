@@ -146,14 +146,14 @@ pub fn release_expired(
     Ok(rows)
 }
 
-/// Whether this claim still holds: the job exists and was not given back meanwhile.
+/// Whether this claim still holds: the job exists, was not given back meanwhile, and its row is no later job's.
 ///
 /// # Errors
 /// Storage trouble.
 pub fn is_held(connection: &Connection, job: &Claimed) -> Result<bool> {
     let held = connection
-        .prepare_cached("SELECT 1 FROM job WHERE id = ?1 AND lease_until = ?2")?
-        .exists(params![job.id, job.lease_until.as_millis()])?;
+        .prepare_cached("SELECT 1 FROM job WHERE id = ?1 AND lease_until = ?2 AND kind = ?3 AND subject_id = ?4")?
+        .exists(params![job.id, job.lease_until.as_millis(), job.kind.as_str(), job.subject_id])?;
     Ok(held)
 }
 
