@@ -381,8 +381,9 @@ fn guarded(attempted: Attempted, guard: Guard) -> Attempted {
     let record: Record = Box::new(move |tx, fate| {
         let after = record(tx, fate)?;
         let after: After = Box::new(move || {
-            after.into_iter().for_each(|act| act());
+            // Whoever hears of this attempt may ask for the next.
             drop(guard);
+            after.into_iter().for_each(|act| act());
         });
         Ok(Some(after))
     });

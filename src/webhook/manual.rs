@@ -77,7 +77,7 @@ impl Webhooks {
         now: Timestamp,
     ) -> Result<Manual, Refused> {
         // Held until the attempt is recorded.
-        let Some(_guard) = self.in_flight.enter(delivery) else { return Err(Refused::AttemptInProgress) };
+        let Some(guard) = self.in_flight.enter(delivery) else { return Err(Refused::AttemptInProgress) };
         let (found, _permit) = self.prepare(delivery, Asked::ByHand, now).await?;
         let prepared = match found {
             Found::Ready(prepared) => prepared,
@@ -99,7 +99,9 @@ impl Webhooks {
             }
             this.record(tx, posted, status, next_attempt_at)
         });
-        recorded.await?.into_iter().for_each(|act| act());
+        let after = recorded.await?;
+        drop(guard);
+        after.into_iter().for_each(|act| act());
         answered
     }
 }
