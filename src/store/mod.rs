@@ -10,6 +10,8 @@ pub mod attempts;
 pub mod blocked;
 pub mod candidates;
 pub mod deliveries;
+pub mod dkim_keys;
+pub mod dns_checks;
 pub mod domains;
 pub mod jobs;
 pub mod keys;
