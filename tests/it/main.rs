@@ -24,3 +24,4 @@ mod smtp;
 mod support;
 mod tls;
 mod verify;
+mod zero_retention;
