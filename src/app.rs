@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::accounts::Accounts;
 use crate::activity::Feed;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -20,8 +21,10 @@ use crate::inbound::{self, Inbound};
 use crate::jobs::{Handler, Jobs, Kind, Schedule, Worker, WorkerConfig};
 use crate::links::Links;
 use crate::metrics::Metrics;
+use crate::passwords::Passwords;
 use crate::retention::Retention;
 use crate::secrets::Secrets;
+use crate::session::Tokens;
 use crate::smtp_server::SmtpServer;
 use crate::store::objects::Objects;
 use crate::store::{self, Db};
@@ -53,6 +56,7 @@ pub struct Bound {
     jobs: Jobs,
     feed: Feed,
     secrets: Arc<Secrets>,
+    accounts: Arc<Accounts>,
     metrics: Arc<Metrics>,
     tls: ServerTls,
     smtp: SmtpServer,
@@ -108,6 +112,15 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         SmtpServer::bind(&config.smtp, inbound, server_tls.clone(), Arc::clone(&metrics), config.hostname.clone())
             .await
             .map_err(StartError::because)?;
+    let accounts = Arc::new(Accounts {
+        db: db.clone(),
+        secrets: Arc::clone(&secrets),
+        passwords: Passwords::default(),
+        tokens: Tokens::new(&secrets.session_key()),
+        signup: config.auth.signup,
+        dev: config.dev,
+        public_url: config.public_url.clone(),
+    });
     let http_parts = http::Parts {
         config: Arc::clone(&config),
         clock: clock.clone(),
@@ -115,6 +128,8 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         objects: objects.clone(),
         links: Arc::clone(&links),
         metrics: Arc::clone(&metrics),
+        secrets: Arc::clone(&secrets),
+        accounts: Arc::clone(&accounts),
     };
     let http = Http::bind(http_parts, &server_tls).await.map_err(StartError::because)?;
 
@@ -159,6 +174,7 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         jobs,
         feed,
         secrets,
+        accounts,
         metrics,
         tls,
         smtp,
@@ -223,6 +239,11 @@ impl Bound {
     /// Seals and opens secrets.
     pub const fn secrets(&self) -> &Arc<Secrets> {
         &self.secrets
+    }
+
+    /// Signing up and in.
+    pub const fn accounts(&self) -> &Arc<Accounts> {
+        &self.accounts
     }
 
     /// Counters.

@@ -34,8 +34,8 @@
 //! | level | modules | what they are |
 //! | --- | --- | --- |
 //! | 0 | [`clock`] [`id`] [`hex`] [`mail`] | vocabulary, pure |
-//! | 1 | [`activity`] [`config`] [`datadir`] [`dns`] [`egress`] [`host`] [`links`] [`metrics`] [`secrets`] [`store`] [`tls`] | one outside thing each |
-//! | 2 | [`content`] [`jobs`] [`setup`] | a stored message's content; the engine; first things |
+//! | 1 | [`activity`] [`config`] [`datadir`] [`dns`] [`egress`] [`host`] [`links`] [`metrics`] [`passwords`] [`secrets`] [`session`] [`store`] [`tls`] | one outside thing each |
+//! | 2 | [`accounts`] [`content`] [`google`] [`jobs`] [`setup`] [`uploads`] | accounts and sessions; a stored message's content; Google's word; the engine; first things; clients' files |
 //! | 3 | [`retention`] [`webhook`] | the sweep; events, signatures, attempts |
 //! | 5 | [`inbound`] | recipients, routes, verification, acceptance |
 //! | 6 | [`smtp_server`] [`http`] | the doors |
@@ -92,19 +92,24 @@
 //! | RFC 6266 | Content-Disposition in HTTP |
 //! | RFC 6376 | DKIM |
 //! | RFC 6531 | SMTPUTF8 |
+//! | RFC 6749 | OAuth 2.0: codes for tokens |
 //! | RFC 6761 | special-use names: localhost |
 //! | RFC 6890 | special-purpose addresses |
 //! | RFC 7208 | SPF |
 //! | RFC 7301 | ALPN |
 //! | RFC 7489 | DMARC |
+//! | RFC 7517 | JSON Web Key sets |
+//! | RFC 7518 | RSA keys in them |
 //! | RFC 8187 | extended parameters in HTTP |
 //! | RFC 8305 | trying addresses in turn |
 //! | RFC 8446 | TLS 1.3 |
 //! | RFC 8601 | Authentication-Results |
 //! | RFC 8617 | ARC |
 //! | RFC 9110 | HTTP |
+//! | RFC 9111 | how long an answer is fresh |
 //! | RFC 9989 | DMARC, the successor |
 
+pub mod accounts;
 pub mod activity;
 pub mod app;
 pub mod cli;
@@ -114,6 +119,7 @@ pub mod content;
 pub mod datadir;
 pub mod dns;
 pub mod egress;
+pub mod google;
 pub mod hex;
 pub mod host;
 pub mod http;
@@ -123,10 +129,13 @@ pub mod jobs;
 pub mod links;
 pub mod mail;
 pub mod metrics;
+pub mod passwords;
 pub mod retention;
 pub mod secrets;
+pub mod session;
 pub mod setup;
 pub mod smtp_server;
 pub mod store;
 pub mod tls;
+pub mod uploads;
 pub mod webhook;

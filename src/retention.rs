@@ -10,7 +10,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::content;
 use crate::store::objects::Objects;
 use crate::store::raws::RawRow;
-use crate::store::{self, Db, attempts, deliveries, messages, passing, raws, recent, search};
+use crate::store::{self, Db, attempts, deliveries, messages, passing, raws, recent, search, uploads};
 
 /// Raw copies and attachments live seven days (contract 1.9).
 const RAW_AGE: Duration = Duration::from_secs(604_800);
@@ -60,6 +60,8 @@ pub struct Swept {
     pub passing: usize,
     /// Captures of attempts.
     pub attempts: usize,
+    /// Files of clients.
+    pub uploads: usize,
     /// Files that no row named.
     pub orphans: usize,
 }
@@ -96,6 +98,7 @@ impl Retention {
             passing: self.sweep_passing(now).await?,
             raws: self.sweep_raws(now).await?,
             attempts: self.sweep_attempts(now).await?,
+            uploads: self.sweep_uploads(now).await?,
             orphans: {
                 self.sweep_recent(now).await?;
                 self.sweep_orphans().await?
@@ -195,6 +198,23 @@ impl Retention {
         }
     }
 
+    async fn sweep_uploads(&self, now: Timestamp) -> store::Result<usize> {
+        let mut gone = 0;
+        loop {
+            let expired = self.db.read(move |c| uploads::list_expired(c, now, STEP)).await?;
+            let count = expired.len();
+            if count == 0 {
+                return Ok(gone);
+            }
+            let files = self.db.write(move |tx| {
+                let delete = |(id, file)| uploads::delete(tx, id).map(|()| file);
+                expired.into_iter().map(delete).collect()
+            });
+            self.remove_files(files.await?).await?;
+            gone += count;
+        }
+    }
+
     async fn sweep_recent(&self, now: Timestamp) -> store::Result<()> {
         let mut from = Some(i64::MIN);
         while let Some(after) = from {
@@ -208,7 +228,7 @@ impl Retention {
         let orphans = self.db.read(move |connection| {
             let mut orphans = Vec::new();
             for name in objects.list_older_than(ORPHAN_AGE)? {
-                if !raws::names_file(connection, &name)? {
+                if !raws::names_file(connection, &name)? && !uploads::names_file(connection, &name)? {
                     orphans.push(name);
                 }
             }

@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::error::ApiError;
+use super::error::{ApiError, Code};
 use super::listener::Secure;
 use super::{App, PeerAddress};
 use crate::id::random_base62;
@@ -21,7 +21,7 @@ pub async fn apply(State(app): State<App>, request: Request, next: Next) -> Resp
     let mut response = if is_api && request.method() == Method::OPTIONS {
         preflight()
     } else if is_api && !is_secure(&app, &request) {
-        ApiError::new(StatusCode::FORBIDDEN, "https_required", "https is required").into_response()
+        ApiError::from(Code::HttpsRequired).into_response()
     } else {
         next.run(request).await
     };

@@ -1,34 +1,50 @@
 //! The HTTP door: the API, attachment links, health and metrics. It stores nothing; whatever enqueues is a pipeline's.
 //!
-//! `router` is the whole table. `conventions` wraps every answer (contract 1.1, 1.10), `error` is the one error form.
+//! `table` is the router's whole table; the router, the OpenAPI document and the tests are made of it. `conventions`
+//! wraps every answer (contract 1.1, 1.10), `error` is the one error form, `auth` says who asks.
 
 mod api;
 mod auth;
+mod body;
+mod client;
 mod conventions;
-mod error;
+pub mod endpoint;
+pub mod error;
+mod extract;
 mod files;
+mod limits;
 mod listener;
+mod openapi;
 mod pages;
 mod service;
+mod table;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get;
+use axum::body::Bytes;
+use axum::routing::{MethodRouter, get};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::accounts::Accounts;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::links::Links;
 use crate::metrics::Metrics;
+use crate::secrets::Secrets;
 use crate::store::Db;
 use crate::store::objects::Objects;
 use crate::tls::ServerTls;
+
+use limits::Limits;
+pub use table::table;
 
 /// What the door is built from.
 pub struct Parts {
@@ -44,10 +60,29 @@ pub struct Parts {
     pub links: Arc<Links>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Opens what is sealed.
+    pub secrets: Arc<Secrets>,
+    /// Signing up and in.
+    pub accounts: Arc<Accounts>,
 }
 
 /// What every handler may use.
-type App = Arc<Parts>;
+pub struct Door {
+    parts: Parts,
+    limits: Limits,
+    openapi: Bytes,
+}
+
+impl Deref for Door {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+/// The door, as handlers share it.
+pub type App = Arc<Door>;
 
 /// The address a request came from.
 #[derive(Clone, Copy, Debug)]
@@ -70,20 +105,15 @@ pub struct Http {
     app: App,
 }
 
-/// The whole table.
 fn router(app: App) -> Router {
-    Router::new()
-        .route("/", get(pages::landing))
-        .route("/assets/landing.css", get(pages::style))
-        .route("/api/health", get(service::health))
-        .route("/api/ready", get(service::ready))
-        .route("/metrics", get(service::metrics_with_token))
-        .route("/att/{mid}/{idx}", get(files::download))
-        .route("/v1/me", get(api::account::me))
-        .route("/api/messages", get(api::messages::list))
-        .route("/api/messages/{id}", get(api::messages::detail))
-        .route("/api/messages/{id}/raw", get(api::messages::raw))
-        .route("/api/deliveries/{id}/attempts", get(api::deliveries::attempts))
+    // One method router for each path: axum joins methods only within one.
+    let mut paths: BTreeMap<&'static str, MethodRouter<App>> = BTreeMap::new();
+    for endpoint in table() {
+        let path = paths.remove(endpoint.path).unwrap_or_default();
+        paths.insert(endpoint.path, path.merge(endpoint.handler));
+    }
+    let router = paths.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
+    router
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::unknown_path)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), conventions::apply))
@@ -112,7 +142,10 @@ impl Http {
             None => None,
         };
         let tls = TlsAcceptor::from(tls.https_config());
-        Ok(Self { listeners, addresses, metrics, tls, app: Arc::new(parts) })
+        let document = openapi::document(&table(), &parts.config.public_url);
+        let openapi = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
+        let limits = Limits::new(parts.config.http.rate_limit);
+        Ok(Self { listeners, addresses, metrics, tls, app: Arc::new(Door { parts, limits, openapi }) })
     }
 
     /// Where it listens.

@@ -115,16 +115,17 @@ pub fn is_zero_retention(connection: &Connection, domain: i64) -> Result<bool> {
     Ok(found)
 }
 
-/// Names of an account's domains that mail can be sent from (contract 3.2), oldest first.
+/// Names of an account's domains that mail can be sent from (contract 3.2), oldest first; with `only`, of that domain.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_sending(connection: &Connection, account: i64) -> Result<Vec<String>> {
+pub fn list_sending(connection: &Connection, account: i64, only: Option<i64>) -> Result<Vec<String>> {
     let rows = connection
         .prepare_cached(
-            "SELECT name FROM domain WHERE account_id = ?1 AND spf_verified = 1 AND dkim_verified = 1 ORDER BY id",
+            "SELECT name FROM domain
+             WHERE account_id = ?1 AND spf_verified = 1 AND dkim_verified = 1 AND (?2 IS NULL OR id = ?2) ORDER BY id",
         )?
-        .query_map([account], |row| row.get(0))?
+        .query_map(params![account, only], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     Ok(rows)
 }

@@ -62,6 +62,8 @@ pub struct MessageRow {
     pub public_id: MessageId,
     /// The account.
     pub account_id: i64,
+    /// The domain it belongs to, which may be gone; none for the host name itself.
+    pub domain_id: Option<i64>,
     /// Public id of the route that counts.
     pub route_id: Option<String>,
     /// `received` or `dropped`.
@@ -107,7 +109,7 @@ pub struct MessageRow {
 }
 
 const COLUMNS: &str =
-    "id, public_id, account_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
+    "id, public_id, account_id, domain_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
      subject, message_id_header, thread_id, spf, dkim, dmarc, spam, spam_on_arrival, trace, attachment_count,
      size, raw_id, body, received_at";
 
@@ -116,6 +118,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
         id: row.get("id")?,
         public_id: row.get("public_id")?,
         account_id: row.get("account_id")?,
+        domain_id: row.get("domain_id")?,
         route_id: row.get("route_id")?,
         status: row.get("status")?,
         mail_from: row.get("mail_from")?,
@@ -295,6 +298,19 @@ const LIKE: &str = "(from_addr LIKE ?4 ESCAPE '\\' OR to_addr LIKE ?4 ESCAPE '\\
 /// Storage trouble.
 pub fn count(connection: &Connection) -> Result<u64> {
     Ok(connection.query_row("SELECT count(*) FROM message", [], |row| row.get(0))?)
+}
+
+/// How many outbound messages an account made from `start` on and before `end`.
+///
+/// # Errors
+/// Storage trouble.
+pub fn count_outbound(connection: &Connection, account: i64, start: Timestamp, end: Timestamp) -> Result<u64> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT count(*) FROM message
+             WHERE account_id = ?1 AND direction = 'outbound' AND received_at >= ?2 AND received_at < ?3",
+        )?
+        .query_row(params![account, start.as_millis(), end.as_millis()], |row| row.get(0))?)
 }
 
 /// Marks a message as spam by a receiver's word (contract 9.4).

@@ -11,6 +11,7 @@ pub mod blocked;
 pub mod deliveries;
 pub mod domains;
 pub mod jobs;
+pub mod keys;
 pub mod messages;
 pub mod migrate;
 pub mod objects;
@@ -19,6 +20,9 @@ pub mod raws;
 pub mod recent;
 pub mod routes;
 pub mod search;
+pub mod sessions;
+pub mod uploads;
+pub mod verifications;
 mod writer;
 
 use std::path::{Path, PathBuf};

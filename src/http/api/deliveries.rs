@@ -1,14 +1,16 @@
 //! Deliveries and their attempts (contract 6).
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::error::ApiError;
+use crate::http::extract::Path;
 use crate::id::DeliveryId;
 use crate::store::attempts::{self, Attempt};
 use crate::store::deliveries::{self, DeliveryRow};
@@ -16,8 +18,9 @@ use crate::store::messages;
 use crate::webhook::deliver::payload;
 
 /// A delivery as contract 6.1 shows it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct DeliveryView {
+    #[schema(value_type = String, example = "dlv_4WnR8sYc1GhT6uJm")]
     id: DeliveryId,
     message_id: Option<String>,
     event_id: String,
@@ -55,16 +58,19 @@ impl DeliveryView {
 }
 
 /// An attempt as contract 6.3 shows it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct AttemptView {
     id: String,
+    #[schema(value_type = String)]
     delivery_id: DeliveryId,
     attempt: u32,
     manual: bool,
     request_url: String,
+    #[schema(value_type = HashMap<String, String>)]
     request_headers: Value,
     request_body: Option<String>,
     status_code: Option<u16>,
+    #[schema(value_type = HashMap<String, String>)]
     response_headers: Value,
     response_body: Option<String>,
     response_truncated: bool,
@@ -101,25 +107,28 @@ impl AttemptView {
 /// `GET /api/deliveries/:id/attempts`
 pub async fn attempts(
     State(app): State<App>,
-    Caller(account): Caller,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Vec<AttemptView>>, ApiError> {
     let id = DeliveryId::parse(&id).ok_or_else(ApiError::not_found)?;
     let (objects, links) = (app.objects.clone(), app.links.clone());
     let found = app.db.read(move |connection| {
-        let Some(delivery) = deliveries::find(connection, &id)?.filter(|row| row.account_id == account.id) else {
-            return Ok(None);
+        let Some(delivery) = deliveries::find(connection, &id)?.filter(|row| row.account_id == caller.id()) else {
+            return Ok(Err(ApiError::not_found()));
         };
         // The payload is not stored with the attempt: it is the same bytes whenever it is rebuilt.
         let message =
             delivery.message.map(|message| messages::find_by_row(connection, message)).transpose()?.flatten();
+        if let Err(refused) = caller.needs_domain(message.as_ref().and_then(|message| message.domain_id)) {
+            return Ok(Err(refused));
+        }
         let body = match &message {
             Some(message) => payload(connection, &objects, &links, message)?,
             None => None,
         };
         let body = body.and_then(|body| String::from_utf8(body).ok());
         let rows = attempts::list(connection, delivery.id)?;
-        Ok(Some(rows.into_iter().map(|row| AttemptView::new(row, &id, body.as_deref())).collect()))
+        Ok(Ok(rows.into_iter().map(|row| AttemptView::new(row, &id, body.as_deref())).collect()))
     });
-    found.await?.map(Json).ok_or_else(ApiError::not_found)
+    found.await?.map(Json)
 }

@@ -166,7 +166,15 @@ impl Server {
     pub async fn other_account(&self, domain: &'static str, url: &str) -> Hook {
         let url = url.to_owned();
         self.write(move |tx, secrets, now| {
-            let account = store::accounts::insert_owner(tx, &format!("owner@{domain}"), now)?;
+            let account = store::accounts::insert(
+                tx,
+                store::accounts::NewAccount {
+                    email: format!("owner@{domain}"),
+                    email_verified: true,
+                    ..Default::default()
+                },
+                now,
+            )?;
             let domain = setup::verified_domain(tx, account.id, domain, now)?;
             let (route, secret) = setup::domain_webhook(tx, secrets, &domain, &url, now)?;
             Ok(Hook { route, secret, url })
@@ -339,7 +347,9 @@ pub fn assert_sound(data_dir: &Path) {
     let connection = open_database(data_dir);
     let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(verdict, "ok");
-    let mut statement = connection.prepare("SELECT file, size FROM raw WHERE file IS NOT NULL").unwrap();
+    let mut statement = connection
+        .prepare("SELECT file, size FROM raw WHERE file IS NOT NULL UNION ALL SELECT file, size FROM upload")
+        .unwrap();
     let files = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?))).unwrap();
     for (name, size) in files.map(Result::unwrap) {
         let found = std::fs::metadata(data_dir.join("objects").join(&name)).ok().map(|object| object.len());
@@ -353,9 +363,10 @@ pub fn leftovers(data_dir: &Path) -> Vec<String> {
     let mut left = Vec::new();
     for folder in std::fs::read_dir(data_dir.join("objects")).unwrap().map(Result::unwrap) {
         let day = folder.file_name().into_string().unwrap();
+        let named = "SELECT 1 FROM raw WHERE file = ?1 UNION ALL SELECT 1 FROM upload WHERE file = ?1";
         for file in std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
             let name = format!("{day}/{}", file.file_name().to_str().unwrap());
-            let named = connection.prepare("SELECT 1 FROM raw WHERE file = ?1").unwrap().exists([&name]).unwrap();
+            let named = connection.prepare(named).unwrap().exists([&name]).unwrap();
             if !named {
                 left.push(name);
             }
