@@ -30,6 +30,7 @@ use crate::store::objects::Objects;
 use crate::store::{self, Db};
 use crate::tls::{self, ServerTls};
 use crate::webhook::deliver::Webhooks;
+use crate::webhook::in_flight::InFlight;
 use crate::webhook::passing::Passing;
 
 /// How long sessions and attempts that run get to finish at a stop.
@@ -59,6 +60,7 @@ pub struct Bound {
     accounts: Arc<Accounts>,
     metrics: Arc<Metrics>,
     tls: ServerTls,
+    webhooks: Arc<Webhooks>,
     smtp: SmtpServer,
     http: Http,
     worker: Worker,
@@ -112,6 +114,7 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         SmtpServer::bind(&config.smtp, inbound, server_tls.clone(), Arc::clone(&metrics), config.hostname.clone())
             .await
             .map_err(StartError::because)?;
+    let listeners = http::Listeners::bind(&config).map_err(StartError::because)?;
     let accounts = Arc::new(Accounts {
         db: db.clone(),
         secrets: Arc::clone(&secrets),
@@ -121,42 +124,44 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         dev: config.dev,
         public_url: config.public_url.clone(),
     });
-    let http_parts = http::Parts {
-        config: Arc::clone(&config),
-        clock: clock.clone(),
-        db: db.clone(),
-        objects: objects.clone(),
-        links: Arc::clone(&links),
-        metrics: Arc::clone(&metrics),
-        secrets: Arc::clone(&secrets),
-        accounts: Arc::clone(&accounts),
-    };
-    let http = Http::bind(http_parts, &server_tls).await.map_err(StartError::because)?;
 
     let policy = Policy {
         allow_localhost: config.webhook.allow_localhost,
         allow_networks: config.webhook.allow_networks.clone(),
     };
-    let own_listeners = smtp.addresses().iter().chain(http.addresses()).copied().collect();
+    let own_listeners = smtp.addresses().iter().chain(listeners.addresses()).copied().collect();
     let guard = Guard { policy: policy.clone(), own_listeners };
     let webhooks = Arc::new(Webhooks {
         db: db.clone(),
         objects: objects.clone(),
         secrets: Arc::clone(&secrets),
-        links,
+        links: Arc::clone(&links),
         egress: Egress::new(guard, &client_tls, resolver),
         policy,
         metrics: Arc::clone(&metrics),
         feed: feed.clone(),
         budget: Webhooks::budget(),
+        in_flight: InFlight::default(),
     });
+    let http_parts = http::Parts {
+        config: Arc::clone(&config),
+        clock: clock.clone(),
+        db: db.clone(),
+        objects: objects.clone(),
+        links,
+        metrics: Arc::clone(&metrics),
+        secrets: Arc::clone(&secrets),
+        accounts: Arc::clone(&accounts),
+        webhooks: Arc::clone(&webhooks),
+    };
+    let http = Http::new(listeners, http_parts, &server_tls);
     let worker = Worker {
         db: db.clone(),
         clock: clock.clone(),
         jobs: jobs.clone(),
         handlers: HashMap::from([
             (Kind::Webhook, Arc::clone(&webhooks) as Arc<dyn Handler>),
-            (Kind::Passing, Arc::new(Passing { webhooks }) as Arc<dyn Handler>),
+            (Kind::Passing, Arc::new(Passing { webhooks: Arc::clone(&webhooks) }) as Arc<dyn Handler>),
         ]),
         config: WorkerConfig {
             lane_width: config.webhook.lane_width,
@@ -177,6 +182,7 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         accounts,
         metrics,
         tls,
+        webhooks,
         smtp,
         http,
         worker,
@@ -254,6 +260,11 @@ impl Bound {
     /// The certificate of both doors.
     pub const fn tls(&self) -> &ServerTls {
         &self.tls
+    }
+
+    /// Attempts deliveries.
+    pub const fn webhooks(&self) -> &Arc<Webhooks> {
+        &self.webhooks
     }
 
     /// The sweep, to be run by hand.

@@ -140,6 +140,20 @@ ids! {
     UploadId = "upl_";
 }
 
+impl MessageId {
+    /// An id that names nothing stored and never parses as one: `msg_test_…` (contract 3.6).
+    pub fn of_test(now: Timestamp) -> Self {
+        Self(format!("msg_test_{}", fresh_suffix(now)))
+    }
+}
+
+impl DeliveryId {
+    /// An id that names nothing stored and never parses as one: `dlv_test_…` (contract 3.6).
+    pub fn of_test(now: Timestamp) -> Self {
+        Self(format!("dlv_test_{}", fresh_suffix(now)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

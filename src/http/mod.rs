@@ -42,6 +42,7 @@ use crate::secrets::Secrets;
 use crate::store::Db;
 use crate::store::objects::Objects;
 use crate::tls::ServerTls;
+use crate::webhook::deliver::Webhooks;
 
 use limits::Limits;
 pub use table::table;
@@ -64,6 +65,8 @@ pub struct Parts {
     pub secrets: Arc<Secrets>,
     /// Signing up and in.
     pub accounts: Arc<Accounts>,
+    /// Attempts what a person asks for.
+    pub webhooks: Arc<Webhooks>,
 }
 
 /// What every handler may use.
@@ -96,11 +99,16 @@ pub struct BindError {
     source: std::io::Error,
 }
 
-/// The door, bound.
-pub struct Http {
-    listeners: Vec<TcpListener>,
+/// Every address of the door, bound; nothing is served yet.
+pub struct Listeners {
+    api: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
     metrics: Option<TcpListener>,
+}
+
+/// The door.
+pub struct Http {
+    listeners: Listeners,
     tls: TlsAcceptor,
     app: App,
 }
@@ -124,43 +132,55 @@ fn metrics_router(app: App) -> Router {
     Router::new().route("/metrics", get(service::metrics)).fallback(error::unknown_path).with_state(app)
 }
 
-impl Http {
-    /// Binds every configured address; each speaks HTTP and, with this certificate, HTTPS.
+impl Listeners {
+    /// Binds every configured address.
     ///
     /// # Errors
     /// The first address that cannot be bound.
-    pub async fn bind(parts: Parts, tls: &ServerTls) -> Result<Self, BindError> {
-        let mut listeners = Vec::new();
+    pub fn bind(config: &Config) -> Result<Self, BindError> {
+        let mut api = Vec::new();
         let mut addresses = Vec::new();
-        for &address in &parts.config.http.listen {
+        for &address in &config.http.listen {
             let (listener, bound) = bind(address)?;
-            listeners.push(listener);
+            api.push(listener);
             addresses.push(bound);
         }
-        let metrics = match parts.config.metrics.listen {
+        let metrics = match config.metrics.listen {
             Some(address) => Some(bind(address)?.0),
             None => None,
         };
+        Ok(Self { api, addresses, metrics })
+    }
+
+    /// Where the API is to be served.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+}
+
+impl Http {
+    /// The door at these addresses; each speaks HTTP and, with this certificate, HTTPS.
+    pub fn new(listeners: Listeners, parts: Parts, tls: &ServerTls) -> Self {
         let tls = TlsAcceptor::from(tls.https_config());
         let document = openapi::document(&table(), &parts.config.public_url);
         let openapi = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
         let limits = Limits::new(parts.config.http.rate_limit);
-        Ok(Self { listeners, addresses, metrics, tls, app: Arc::new(Door { parts, limits, openapi }) })
+        Self { listeners, tls, app: Arc::new(Door { parts, limits, openapi }) }
     }
 
     /// Where it listens.
     pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+        self.listeners.addresses()
     }
 
     /// Serves until `stop`; requests that run then have `grace` to finish.
     pub async fn run(self, stop: CancellationToken, grace: Duration) {
         let tasks = TaskTracker::new();
         let router = router(Arc::clone(&self.app));
-        for listener in self.listeners {
+        for listener in self.listeners.api {
             tasks.spawn(listener::serve(listener, router.clone(), self.tls.clone(), stop.clone(), grace));
         }
-        if let Some(listener) = self.metrics {
+        if let Some(listener) = self.listeners.metrics {
             tasks.spawn(listener::serve(listener, metrics_router(self.app), self.tls, stop, grace));
         }
         tasks.close();

@@ -153,14 +153,14 @@ pub fn release_expired(
     Ok(rows)
 }
 
-/// Whether this claim still holds: the job exists and was not given back meanwhile.
+/// Whether this claim still holds: the job exists, was not given back meanwhile, and its row is no later job's.
 ///
 /// # Errors
 /// Storage trouble.
 pub fn is_held(connection: &Connection, job: &Claimed) -> Result<bool> {
     let held = connection
-        .prepare_cached("SELECT 1 FROM job WHERE id = ?1 AND lease_until = ?2")?
-        .exists(params![job.id, job.lease_until.as_millis()])?;
+        .prepare_cached("SELECT 1 FROM job WHERE id = ?1 AND lease_until = ?2 AND kind = ?3 AND subject_id = ?4")?
+        .exists(params![job.id, job.lease_until.as_millis(), job.kind.as_str(), job.subject_id])?;
     Ok(held)
 }
 
@@ -196,6 +196,48 @@ pub fn give_back(connection: &Connection, id: i64) -> Result<()> {
 /// Storage trouble.
 pub fn delete(connection: &Connection, id: i64) -> Result<()> {
     connection.prepare_cached("DELETE FROM job WHERE id = ?1")?.execute([id])?;
+    Ok(())
+}
+
+/// The jobs of these subjects, as pairs of subject and job; a job keeps its id as long as it lives.
+///
+/// Walks the whole table, so it is for readers: no index serves it, for every mail would pay for that.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_by_subjects(connection: &Connection, kind: Kind, subjects: &[i64]) -> Result<Vec<(i64, i64)>> {
+    if subjects.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = connection
+        .prepare_cached(
+            "SELECT subject_id, id FROM job
+             WHERE kind = ?1 AND subject_id IN (SELECT value FROM json_each(?2)) ORDER BY id",
+        )?
+        .query_map(params![kind.as_str(), super::id_list(subjects)], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Removes a job that [`find_by_subjects`] found, if it is still this subject's; a claim of it holds no more.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete_of(connection: &Connection, id: i64, kind: Kind, subject: i64) -> Result<()> {
+    connection
+        .prepare_cached("DELETE FROM job WHERE id = ?1 AND kind = ?2 AND subject_id = ?3")?
+        .execute(params![id, kind.as_str(), subject])?;
+    Ok(())
+}
+
+/// Removes a job unless it is claimed.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete_waiting(connection: &Connection, id: i64, kind: Kind, subject: i64) -> Result<()> {
+    connection
+        .prepare_cached("DELETE FROM job WHERE id = ?1 AND kind = ?2 AND subject_id = ?3 AND lease_until IS NULL")?
+        .execute(params![id, kind.as_str(), subject])?;
     Ok(())
 }
 

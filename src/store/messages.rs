@@ -393,12 +393,51 @@ pub fn list_expired(
     Ok(rows)
 }
 
-/// Removes a message row; its attachments go with it.
+/// The row id of an account's message; with a `domain`, only if it belongs to that.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_in_scope(
+    connection: &Connection,
+    id: &MessageId,
+    account: i64,
+    domain: Option<i64>,
+) -> Result<Option<i64>> {
+    let found = connection
+        .prepare_cached(
+            "SELECT id FROM message
+             WHERE public_id = ?1 AND account_id = ?2 AND (?3 IS NULL OR domain_id = ?3)",
+        )?
+        .query_row(params![id, account, domain], |row| row.get(0))
+        .optional()?;
+    Ok(found)
+}
+
+/// Whether the content of an inbound message is still there; `None` for another message or none.
+///
+/// # Errors
+/// Storage trouble.
+pub fn replayable(connection: &Connection, id: i64) -> Result<Option<bool>> {
+    let found = connection
+        .prepare_cached("SELECT status = 'received' FROM message WHERE id = ?1 AND direction = 'inbound'")?
+        .query_row([id], |row| row.get(0))
+        .optional()?;
+    Ok(found)
+}
+
+/// Removes a message row; its attachments go with it, and what finds it by search or thread.
 ///
 /// # Errors
 /// Storage trouble.
 pub fn delete(connection: &Connection, id: i64) -> Result<()> {
+    super::search::forget(connection, id)?;
     connection.prepare_cached("DELETE FROM message WHERE id = ?1")?.execute([id])?;
-    connection.prepare_cached("DELETE FROM message_search WHERE rowid = ?1")?.execute([id])?;
+    // The next message gets the row id after the last one there is, which must not pass for one that is indexed.
+    connection
+        .prepare_cached(
+            "UPDATE search_state SET indexed_to = (SELECT coalesce(max(id), 0) FROM message)
+             WHERE indexed_to > (SELECT coalesce(max(id), 0) FROM message)",
+        )?
+        .execute([])?;
     Ok(())
 }

@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod attachments;
 pub mod attempts;
 pub mod blocked;
+pub mod candidates;
 pub mod deliveries;
 pub mod domains;
 pub mod jobs;
@@ -260,4 +261,10 @@ fn configure_reader(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
+}
+
+/// Row ids as a parameter of `json_each`, which is how a statement takes a list.
+fn id_list(ids: &[i64]) -> String {
+    let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
+    format!("[{}]", ids.join(","))
 }

@@ -1,13 +1,15 @@
-//! Substring search over sender, recipient and subject: an FTS5 trigram index that is filled behind in batches.
+//! What finds messages, filled behind in batches: an FTS5 trigram index over sender, recipient and subject for
+//! substring search, and the messages of each conversation.
 //!
-//! Writing the index at accept would cost half the accept rate, so [`fill`] follows later; a search covers the
+//! Writing the indexes at accept would cost half the accept rate, so [`fill`] follows later; whoever asks covers the
 //! short tail that is not in the index yet by looking at its rows.
 
-use rusqlite::{Connection, params};
+use ring::digest::{SHA256, digest};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Result;
 
-/// Puts up to `limit` of the next messages into the index; returns how many it took.
+/// Puts up to `limit` of the next messages into the indexes; returns how many it took.
 ///
 /// # Errors
 /// Storage trouble.
@@ -19,6 +21,7 @@ pub fn fill(connection: &Connection, limit: u32) -> Result<usize> {
              SELECT id, from_addr, to_addr, coalesce(subject, '') FROM message WHERE id > ?1 ORDER BY id LIMIT ?2",
         )?
         .execute(params![from, limit])?;
+    fill_threads(connection, from, limit)?;
     connection
         .prepare_cached(
             "UPDATE search_state SET indexed_to =
@@ -28,7 +31,74 @@ pub fn fill(connection: &Connection, limit: u32) -> Result<usize> {
     Ok(taken)
 }
 
-/// Every message up to this row id is in the index.
+fn fill_threads(connection: &Connection, from: i64, limit: u32) -> Result<()> {
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO message_thread (thread_hash, message_id)
+         VALUES (?1, ?2)
+         ON CONFLICT DO NOTHING",
+    )?;
+    let mut next = connection
+        .prepare_cached("SELECT id, account_id, thread_id FROM message WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+    let mut rows = next.query(params![from, limit])?;
+    while let Some(row) = rows.next()? {
+        let (id, account): (i64, i64) = (row.get(0)?, row.get(1)?);
+        if let Some(thread) = row.get::<_, Option<String>>(2)? {
+            insert.execute(params![thread_hash(account, &thread), id])?;
+        }
+    }
+    Ok(())
+}
+
+/// Forgets a message that is about to be removed; its row must still be there.
+///
+/// # Errors
+/// Storage trouble.
+pub(super) fn forget(connection: &Connection, id: i64) -> Result<()> {
+    connection.prepare_cached("DELETE FROM message_search WHERE rowid = ?1")?.execute([id])?;
+    let thread: Option<(i64, String)> = connection
+        .prepare_cached("SELECT account_id, thread_id FROM message WHERE id = ?1 AND thread_id IS NOT NULL")?
+        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    if let Some((account, thread)) = thread {
+        connection
+            .prepare_cached("DELETE FROM message_thread WHERE thread_hash = ?1 AND message_id = ?2")?
+            .execute(params![thread_hash(account, &thread), id])?;
+    }
+    Ok(())
+}
+
+/// 63 bits of a hash over account and thread id. Two threads may share one, so the rows themselves are asked too.
+fn thread_hash(account: i64, thread: &str) -> i64 {
+    let mut input = account.to_be_bytes().to_vec();
+    input.extend_from_slice(thread.as_bytes());
+    let hash = digest(&SHA256, &input);
+    let first = hash.as_ref().first_chunk::<8>().copied().unwrap_or_default();
+    i64::from_be_bytes(first) & i64::MAX
+}
+
+/// The row ids of an account's messages of this thread, oldest first; with a `domain`, of that alone.
+///
+/// # Errors
+/// Storage trouble.
+pub fn list_thread(connection: &Connection, account: i64, thread: &str, domain: Option<i64>) -> Result<Vec<i64>> {
+    let rows = connection
+        .prepare_cached(
+            "SELECT id FROM message
+             WHERE id IN (SELECT message_id FROM message_thread WHERE thread_hash = ?1) AND id <= ?2
+               AND account_id = ?3 AND thread_id = ?4 AND (?5 IS NULL OR domain_id = ?5)
+             UNION ALL
+             SELECT id FROM message
+             WHERE id > ?2 AND account_id = ?3 AND thread_id = ?4 AND (?5 IS NULL OR domain_id = ?5)
+             ORDER BY id",
+        )?
+        .query_map(params![thread_hash(account, thread), indexed_to(connection)?, account, thread, domain], |row| {
+            row.get(0)
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Every message up to this row id is in the indexes.
 ///
 /// # Errors
 /// Storage trouble.

@@ -11,6 +11,7 @@ use hyper::body::Bytes;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::in_flight::{Guard, InFlight};
 use super::outcome::{self, AckMode, AnswerView, Control, Outcome, Reason};
 use super::request::{self, Letterhead};
 pub use super::request::{LINK_SECS, payload};
@@ -19,7 +20,7 @@ use crate::activity::{Activity, Feed};
 use crate::clock::Timestamp;
 use crate::egress::{Answer, Egress, EgressError, Limits, Policy, Target};
 use crate::id::AttemptId;
-use crate::jobs::{After, Attempt, Attempted, Claimed, Fate, Handler, Verdict};
+use crate::jobs::{After, Attempt, Attempted, Claimed, Fate, Handler, Record, Verdict};
 use crate::links::Links;
 use crate::metrics::{Counter, Metrics};
 use crate::secrets::Secrets;
@@ -57,11 +58,13 @@ pub struct Webhooks {
     pub feed: Feed,
     /// See [`Webhooks::budget`].
     pub budget: Arc<Semaphore>,
+    /// Deliveries that are being attempted.
+    pub in_flight: InFlight,
 }
 
 /// A delivery that can be attempted, and with what.
-struct Prepared {
-    delivery: DeliveryRow,
+pub(super) struct Prepared {
+    pub(super) delivery: DeliveryRow,
     message: i64,
     from_addr: String,
     route: RouteRow,
@@ -71,8 +74,17 @@ struct Prepared {
     payload: Bytes,
 }
 
-/// What the database says of a claimed job.
-enum Found {
+/// Who asks for an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The job engine, for a pending delivery.
+    ByJob,
+    /// A person, whatever became of the delivery.
+    ByHand,
+}
+
+/// What the database says of a delivery that is to be attempted.
+pub(super) enum Found {
     /// It can be attempted.
     Ready(Box<Prepared>),
     /// Its mail is large; take part in the budget and look again.
@@ -82,11 +94,12 @@ enum Found {
 }
 
 /// An attempt that reached the network, and what came of it.
-struct Posted {
+pub(super) struct Posted {
     prepared: Prepared,
+    asked: Asked,
     attempt: u32,
     headers: HeaderMap,
-    answer: Result<Answer, EgressError>,
+    pub(super) answer: Result<Answer, EgressError>,
     outcome: Option<Outcome>,
     started: Timestamp,
     duration: Duration,
@@ -95,15 +108,21 @@ struct Posted {
 impl Handler for Webhooks {
     fn attempt(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
         Box::pin(async move {
-            match self.prepare(job.subject_id, now).await {
-                Ok((Found::Ready(prepared), _permit)) => self.exchange(*prepared, now).await,
+            // While a person's attempt runs the job waits; it keeps its rung.
+            let Some(guard) = self.in_flight.enter(job.subject_id) else { return put_off(now) };
+            let attempted = match self.prepare(job.subject_id, Asked::ByJob, now).await {
+                Ok((Found::Ready(prepared), _permit)) => {
+                    let posted = self.exchange(*prepared, Asked::ByJob, now).await;
+                    self.attempted(posted)
+                }
                 Ok((Found::Ended(ended), _)) => end(ended, now),
                 Ok((Found::Large(_), _)) => put_off(now),
                 Err(error) => {
                     tracing::warn!(job = job.id, %error, "a delivery could not be prepared");
                     put_off(now)
                 }
-            }
+            };
+            guarded(attempted, guard)
         })
     }
 }
@@ -114,26 +133,34 @@ impl Webhooks {
         Arc::new(Semaphore::new(BUDGET_KIB as usize))
     }
 
-    async fn prepare(
+    pub(super) async fn prepare(
         self: &Arc<Self>,
         id: i64,
+        asked: Asked,
         now: Timestamp,
     ) -> store::Result<(Found, Option<OwnedSemaphorePermit>)> {
         let this = Arc::clone(self);
-        let found = self.db.read(move |connection| this.look_up(connection, id, now, SMALL as u64)).await?;
+        let found = self.db.read(move |connection| this.look_up(connection, id, asked, now, SMALL as u64)).await?;
         let Found::Large(size) = found else { return Ok((found, None)) };
         // The mail and the payload made of it.
         let kib = u32::try_from(size / 512).unwrap_or(u32::MAX).min(BUDGET_KIB);
         let permit = Arc::clone(&self.budget).acquire_many_owned(kib).await.ok();
         let this = Arc::clone(self);
-        let found = self.db.read(move |connection| this.look_up(connection, id, now, u64::MAX)).await?;
+        let found = self.db.read(move |connection| this.look_up(connection, id, asked, now, u64::MAX)).await?;
         let small = matches!(&found, Found::Ready(prepared) if prepared.payload.len() <= SMALL);
         Ok((found, permit.filter(|_| !small)))
     }
 
-    fn look_up(&self, connection: &Connection, id: i64, now: Timestamp, largest: u64) -> store::Result<Found> {
+    fn look_up(
+        &self,
+        connection: &Connection,
+        id: i64,
+        asked: Asked,
+        now: Timestamp,
+        largest: u64,
+    ) -> store::Result<Found> {
         let Some(delivery) = deliveries::find_by_row(connection, id)? else { return Ok(Found::Ended(None)) };
-        if delivery.status != "pending" {
+        if asked == Asked::ByJob && delivery.status != "pending" {
             return Ok(Found::Ended(None));
         }
         let route = match &delivery.route_id {
@@ -176,7 +203,8 @@ impl Webhooks {
         plain.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or(store::Error::Corrupt("signing secret"))
     }
 
-    async fn exchange(self: Arc<Self>, prepared: Prepared, now: Timestamp) -> Attempted {
+    /// Signs and posts one attempt and judges the answer; nothing is stored.
+    pub(super) async fn exchange(&self, prepared: Prepared, asked: Asked, now: Timestamp) -> Posted {
         let attempt = prepared.delivery.attempts + 1;
         let secrets = SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
         let (delivery, event_id) = (&prepared.delivery.public_id, prepared.delivery.event_id.as_str());
@@ -186,14 +214,10 @@ impl Webhooks {
         let answer = self.post(&prepared.url, headers.clone(), prepared.payload.clone()).await;
         let duration = clock.elapsed();
         let outcome = answer.as_ref().ok().map(|answer| judge(&prepared.route, answer, now.plus(duration)));
-        let posted = Posted { prepared, attempt, headers, answer, outcome, started: now, duration };
-        let verdict = posted.verdict();
-        self.metrics.add(match verdict {
-            Verdict::Delivered => Counter::WebhooksDelivered,
-            Verdict::Deferred { .. } | Verdict::PutOff { .. } | Verdict::Failed => Counter::WebhooksRejected,
-        });
-        let healthy = posted.answer.is_ok();
-        Attempted { verdict, healthy, record: Box::new(move |tx, fate| self.record(tx, posted, fate)) }
+        let posted = Posted { prepared, asked, attempt, headers, answer, outcome, started: now, duration };
+        let delivered = posted.is_delivered();
+        self.metrics.add(if delivered { Counter::WebhooksDelivered } else { Counter::WebhooksRejected });
+        posted
     }
 
     pub(super) async fn post(&self, url: &str, headers: HeaderMap, payload: Bytes) -> Result<Answer, EgressError> {
@@ -204,22 +228,48 @@ impl Webhooks {
         }
     }
 
-    /// Writes down a posted attempt and carries out what a control answer asks.
-    fn record(self: Arc<Self>, tx: &Connection, posted: Posted, fate: Fate) -> store::Result<Option<After>> {
-        let (status, next_attempt_at) = match fate {
-            Fate::Delivered => ("delivered", None),
-            Fate::Retry(at) => ("pending", Some(at)),
-            Fate::Failed => ("failed", None),
+    fn attempted(self: Arc<Self>, posted: Posted) -> Attempted {
+        let (verdict, healthy) = (posted.verdict(), posted.answer.is_ok());
+        let record = move |tx: &Connection, fate: Fate| {
+            let (status, next_attempt_at) = match fate {
+                Fate::Delivered => ("delivered", None),
+                Fate::Retry(at) => ("pending", Some(at)),
+                Fate::Failed => ("failed", None),
+            };
+            self.record(tx, posted, status, next_attempt_at)
         };
+        Attempted { verdict, healthy, record: Box::new(record) }
+    }
+
+    /// Writes down a posted attempt that leaves its delivery in `status`, and carries out what a control answer asks.
+    ///
+    /// Of a delivery that was removed, or parted from its message, meanwhile, nothing is written any more. One that was
+    /// ended meanwhile stays so, unless the attempt succeeded.
+    pub(super) fn record(
+        self: Arc<Self>,
+        tx: &Connection,
+        posted: Posted,
+        status: &'static str,
+        next_attempt_at: Option<Timestamp>,
+    ) -> store::Result<Option<After>> {
+        let delivery = &posted.prepared.delivery;
+        let present = deliveries::find_by_row(tx, delivery.id)?;
+        let same = |row: &DeliveryRow| row.public_id == delivery.public_id && row.message == delivery.message;
+        let Some(present) = present.filter(same) else { return Ok(None) };
         let row = posted.to_row();
         let finished = posted.started.plus(posted.duration);
-        let delivery = &posted.prepared.delivery;
         let error = posted.error();
-        let progress =
+        let mut progress =
             Progress { status, url: &posted.prepared.url, status_code: row.status_code, error, next_attempt_at };
+        if present.status != delivery.status && !posted.is_delivered() {
+            progress.status = status_word(&present.status);
+            progress.error = present.last_error.as_deref();
+            progress.next_attempt_at = present.next_attempt_at;
+        }
+        let (status, next_attempt_at) = (progress.status, progress.next_attempt_at);
         store::attempts::insert(tx, delivery.id, &row)?;
         deliveries::note_attempt(tx, delivery.id, posted.attempt, &progress, finished)?;
-        let outcome_word = if fate == Fate::Delivered { "delivered" } else { "failed" };
+        let outcome_word = if posted.is_delivered() { "delivered" } else { "failed" };
         routes::note_outcome(tx, &posted.prepared.route.public_id, outcome_word, row.status_code)?;
         let mut dropped_file = None;
         let mut blocked = false;
@@ -253,6 +303,15 @@ impl Webhooks {
 }
 
 impl Posted {
+    pub(super) const fn is_delivered(&self) -> bool {
+        matches!(self.outcome, Some(Outcome::Delivered { .. }))
+    }
+
+    /// The delivery as it stood before the attempt.
+    pub(super) const fn delivery(&self) -> &DeliveryRow {
+        &self.prepared.delivery
+    }
+
     fn verdict(&self) -> Verdict {
         match &self.outcome {
             Some(Outcome::Delivered { .. }) => Verdict::Delivered,
@@ -281,7 +340,7 @@ impl Posted {
         AttemptRow {
             public_id: AttemptId::new(self.started),
             attempt: self.attempt,
-            manual: false,
+            manual: self.asked == Asked::ByHand,
             request_url: self.prepared.url.clone(),
             request_headers: request::headers_json(sent),
             status_code: answer.map(|answer| answer.status),
@@ -305,6 +364,30 @@ pub(super) fn judge(route: &RouteRow, answer: &Answer, now: Timestamp) -> Outcom
         truncated: answer.truncated,
     };
     outcome::judge(mode, view, now)
+}
+
+/// The status of a stored row as a word that lives for ever.
+pub(super) fn status_word(status: &str) -> &'static str {
+    match status {
+        "pending" => "pending",
+        "delivered" => "delivered",
+        _ => "failed",
+    }
+}
+
+/// Keeps `guard` until the attempt is settled, or is known not to be.
+fn guarded(attempted: Attempted, guard: Guard) -> Attempted {
+    let Attempted { verdict, record, healthy } = attempted;
+    let record: Record = Box::new(move |tx, fate| {
+        let after = record(tx, fate)?;
+        let after: After = Box::new(move || {
+            // Whoever hears of this attempt may ask for the next.
+            drop(guard);
+            after.into_iter().for_each(|act| act());
+        });
+        Ok(Some(after))
+    });
+    Attempted { verdict, record, healthy }
 }
 
 /// Effects of a control answer on the stored message (contract 9.4); returns a file to remove after the commit.

@@ -19,6 +19,7 @@ mod google;
 mod house;
 mod http;
 mod inbound;
+mod manual;
 mod packaging;
 mod retention;
 mod smtp;

@@ -20,6 +20,7 @@ use mailkite::setup;
 use mailkite::store::domains::DomainRow;
 use mailkite::store::routes::{Action, NewRoute, SECRET_PURPOSE};
 use mailkite::store::{self, Db};
+use mailkite::webhook::deliver::Webhooks;
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 use tokio::sync::broadcast;
@@ -40,6 +41,7 @@ pub struct Server {
     pub http: SocketAddr,
     pub clock: Clock,
     pub db: Db,
+    pub webhooks: Arc<Webhooks>,
     /// The owner's verified domain.
     pub inbox: DomainRow,
     data_dir: PathBuf,
@@ -91,6 +93,7 @@ impl Server {
             http: bound.http_addresses()[0],
             clock,
             db,
+            webhooks: Arc::clone(bound.webhooks()),
             inbox,
             data_dir,
             _dir: dir,
