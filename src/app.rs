@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::dns::Resolver;
 use crate::egress::{Egress, Guard, Policy, Target};
+use crate::google::Google;
 use crate::http::{self, Http};
 use crate::inbound::spam::SpamCheck;
 use crate::inbound::verify::{self, Verifier};
@@ -29,6 +30,7 @@ use crate::smtp_server::SmtpServer;
 use crate::store::objects::Objects;
 use crate::store::{self, Db};
 use crate::tls::{self, ServerTls};
+use crate::uploads::Uploads;
 use crate::webhook::deliver::Webhooks;
 use crate::webhook::in_flight::InFlight;
 use crate::webhook::passing::Passing;
@@ -110,10 +112,15 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         spam,
         fingerprint_key: secrets.fingerprint_key(),
     });
-    let smtp =
-        SmtpServer::bind(&config.smtp, inbound, server_tls.clone(), Arc::clone(&metrics), config.hostname.clone())
-            .await
-            .map_err(StartError::because)?;
+    let smtp = SmtpServer::bind(
+        &config.smtp,
+        inbound.clone(),
+        server_tls.clone(),
+        Arc::clone(&metrics),
+        config.hostname.clone(),
+    )
+    .await
+    .map_err(StartError::because)?;
     let listeners = http::Listeners::bind(&config).map_err(StartError::because)?;
     let accounts = Arc::new(Accounts {
         db: db.clone(),
@@ -136,22 +143,27 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         objects: objects.clone(),
         secrets: Arc::clone(&secrets),
         links: Arc::clone(&links),
-        egress: Egress::new(guard, &client_tls, resolver),
+        egress: Egress::new(guard, &client_tls, Arc::clone(&resolver)),
         policy,
         metrics: Arc::clone(&metrics),
         feed: feed.clone(),
         budget: Webhooks::budget(),
         in_flight: InFlight::default(),
     });
+    let google = Google::new(config.auth.google.clone(), &client_tls, Arc::clone(&resolver))
+        .map_err(|error| StartError(format!("auth.google: {error}")))?;
     let http_parts = http::Parts {
         config: Arc::clone(&config),
         clock: clock.clone(),
         db: db.clone(),
         objects: objects.clone(),
-        links,
+        links: Arc::clone(&links),
         metrics: Arc::clone(&metrics),
         secrets: Arc::clone(&secrets),
         accounts: Arc::clone(&accounts),
+        google,
+        inbound,
+        uploads: Uploads { db: db.clone(), objects: objects.clone(), links },
         webhooks: Arc::clone(&webhooks),
     };
     let http = Http::new(listeners, http_parts, &server_tls);
@@ -198,8 +210,7 @@ fn spam_check(
     resolver: &Arc<Resolver>,
 ) -> Result<Option<SpamCheck>, StartError> {
     let Some(url) = &config.spam.rspamd_url else { return Ok(None) };
-    let everywhere = ["0.0.0.0/0", "::/0"].iter().filter_map(|net| net.parse().ok()).collect();
-    let policy = Policy { allow_localhost: true, allow_networks: everywhere };
+    let policy = Policy::everywhere();
     let check = format!("{}/checkv2", url.trim_end_matches('/'));
     let target = Target::parse(&check, &policy).map_err(|error| StartError(format!("spam.rspamd_url: {error}")))?;
     let egress = Egress::new(Guard { policy, own_listeners: Vec::new() }, tls, Arc::clone(resolver));

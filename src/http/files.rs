@@ -15,11 +15,13 @@ use futures_util::stream;
 use rusqlite::Connection;
 use serde::Deserialize;
 use tokio::sync::mpsc;
+use url::form_urlencoded;
 use utoipa::IntoParams;
 
 use super::App;
 use super::error::{ApiError, Code};
 use super::extract::{Path, Query};
+use crate::egress::Fetched;
 use crate::id::{MessageId, UploadId};
 use crate::links::{LinkError, LinkTarget};
 use crate::mail::mime::{Decoder, Encoding, Part};
@@ -58,16 +60,7 @@ pub async fn download(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let target =
-        app.links.verify(&mid, &idx, &signed.exp, &signed.sig, app.clock.now()).map_err(|error| match error {
-            LinkError::BadSignature => ApiError::from(Code::BadSignature),
-            LinkError::Expired => ApiError::from(Code::LinkExpired),
-        })?;
-    let found = app.db.read(move |connection| match target {
-        LinkTarget::Attachment(id, index) => attachment(connection, &id, index),
-        LinkTarget::Upload(id) => upload(connection, &id),
-    });
-    let (raw, part) = found.await?.ok_or_else(ApiError::not_found)?;
+    let (raw, part) = open_link(&app, &mid, &idx, &signed.exp, &signed.sig).await?;
     let whole = Span { from: 0, to: part.size };
     let span =
         match headers.get(RANGE).and_then(|range| range.to_str().ok()).map(|range| parse_range(range, part.size)) {
@@ -85,6 +78,47 @@ pub async fn download(
     }
     describe(response.headers_mut(), &part, span.unwrap_or(whole), span.is_some());
     Ok(response)
+}
+
+/// The file behind a link of this server, read whole; none when `url` is no such link.
+///
+/// # Errors
+/// The link is not valid, its file is gone, or it is longer than `max` bytes.
+pub async fn read_own_link(app: &App, url: &str, max: usize) -> Option<Result<Fetched, ApiError>> {
+    let base = app.config.public_url.trim_end_matches('/');
+    let rest = url.strip_prefix(base)?.strip_prefix("/att/")?;
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (mid, idx) = path.split_once('/').unwrap_or((path, ""));
+    let value = |name: &str| {
+        let found = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name);
+        found.map(|(_, value)| value.into_owned()).unwrap_or_default()
+    };
+    Some(read_link(app, mid, idx, &value("exp"), &value("sig"), max).await)
+}
+
+async fn read_link(app: &App, mid: &str, idx: &str, exp: &str, sig: &str, max: usize) -> Result<Fetched, ApiError> {
+    let (raw, part) = open_link(app, mid, idx, exp, sig).await?;
+    if part.size > max as u64 {
+        return Err(Code::AttachmentTooLarge.into());
+    }
+    let whole = Span { from: 0, to: part.size };
+    let (filename, content_type) = (part.filename.clone(), part.content_type.clone());
+    let bytes = axum::body::to_bytes(body(app.objects.clone(), raw, part, whole), max).await;
+    let bytes = bytes.map_err(|_| ApiError::from(Code::Internal))?;
+    Ok(Fetched { bytes: bytes.to_vec(), content_type, filename })
+}
+
+/// Where the bytes behind a link are.
+async fn open_link(app: &App, mid: &str, idx: &str, exp: &str, sig: &str) -> Result<(RawRow, Part), ApiError> {
+    let target = app.links.verify(mid, idx, exp, sig, app.clock.now()).map_err(|error| match error {
+        LinkError::BadSignature => ApiError::from(Code::BadSignature),
+        LinkError::Expired => ApiError::from(Code::LinkExpired),
+    })?;
+    let found = app.db.read(move |connection| match target {
+        LinkTarget::Attachment(id, index) => attachment(connection, &id, index),
+        LinkTarget::Upload(id) => upload(connection, &id),
+    });
+    found.await?.ok_or_else(ApiError::not_found)
 }
 
 fn attachment(connection: &Connection, id: &MessageId, index: u32) -> store::Result<Option<(RawRow, Part)>> {

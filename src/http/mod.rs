@@ -36,12 +36,15 @@ use tokio_util::task::TaskTracker;
 use crate::accounts::Accounts;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::google::Google;
+use crate::inbound::Inbound;
 use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::secrets::Secrets;
 use crate::store::Db;
 use crate::store::objects::Objects;
 use crate::tls::ServerTls;
+use crate::uploads::Uploads;
 use crate::webhook::deliver::Webhooks;
 
 use limits::Limits;
@@ -65,6 +68,12 @@ pub struct Parts {
     pub secrets: Arc<Secrets>,
     /// Signing up and in.
     pub accounts: Arc<Accounts>,
+    /// Asks Google who somebody is.
+    pub google: Google,
+    /// Takes messages for a route.
+    pub inbound: Inbound,
+    /// Keeps files of clients.
+    pub uploads: Uploads,
     /// Attempts what a person asks for.
     pub webhooks: Arc<Webhooks>,
 }

@@ -1,6 +1,6 @@
 //! The router's whole table: every path, method and credential class of the API, chapter by chapter.
 
-use super::api::{account, auth, deliveries, messages};
+use super::api::{account, auth, deliveries, inject, messages, routes, stubs, uploads};
 use super::endpoint::Class::{Account, Public, Session};
 use super::endpoint::Endpoint;
 use super::error::Code;
@@ -8,7 +8,10 @@ use super::{files, pages, service};
 
 /// Every endpoint.
 pub fn table() -> Vec<Endpoint> {
-    [service(), sign_in(), account(), messages(), deliveries()].into_iter().flatten().collect()
+    [service(), sign_in(), account(), routes(), messages(), deliveries(), uploads(), stubs()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn service() -> Vec<Endpoint> {
@@ -62,6 +65,20 @@ fn sign_in() -> Vec<Endpoint> {
             .takes::<auth::LogIn>()
             .gives::<auth::Session>(200)
             .fails(&[Code::BadLogin, Code::RateLimited]),
+        Endpoint::post("/api/auth/google", auth::google)
+            .who(Public)
+            .about(TAG, "Sign in with Google")
+            .takes::<auth::GoogleSignIn>()
+            .gives::<auth::Session>(200)
+            .fails(&[
+                Code::GoogleNotConfigured,
+                Code::GoogleRejected,
+                Code::GoogleUnreachable,
+                Code::SignupClosed,
+                Code::SetupToken,
+                Code::AccountExists,
+                Code::RateLimited,
+            ]),
         Endpoint::post("/api/auth/logout", auth::log_out)
             .who(Session)
             .about(TAG, "End this session")
@@ -141,14 +158,123 @@ fn messages() -> Vec<Endpoint> {
             .about(TAG, "The bytes as received")
             .gives_media("message/rfc822")
             .fails(&[Code::RawExpired]),
+        Endpoint::delete("/api/messages/{id}", messages::delete)
+            .about(TAG, "Remove a message with everything of it")
+            .gives::<super::body::Done>(200)
+            .fails(&[Code::MessageInQueue]),
+        Endpoint::post("/v1/route", inject::inject)
+            .about(TAG, "Hand a message to a route as if it had arrived by mail")
+            .takes::<inject::InjectFields>()
+            .gives::<inject::InjectedView>(202)
+            .fails(&[Code::NotFound]),
     ]
 }
 
 fn deliveries() -> Vec<Endpoint> {
     const TAG: &str = "Deliveries";
     vec![
+        Endpoint::post("/api/deliveries/{id}/retry", deliveries::retry)
+            .about(TAG, "Attempt a delivery now")
+            .gives::<deliveries::AnswerView>(200)
+            .fails(&[Code::DeliveryFailed, Code::MessageExpired, Code::RouteGone, Code::AttemptInProgress]),
+        Endpoint::post("/api/deliveries/retry", deliveries::retry_many)
+            .about(TAG, "Attempt several deliveries now")
+            .more("1 to 50 ids in all, and at most 50 attempts.")
+            .takes::<deliveries::BulkRetry>()
+            .gives::<deliveries::Results>(200),
         Endpoint::get("/api/deliveries/{id}/attempts", deliveries::attempts)
             .about(TAG, "The attempts of a delivery, newest first")
             .gives_list::<deliveries::AttemptView>(),
+    ]
+}
+
+fn routes() -> Vec<Endpoint> {
+    const TAG: &str = "Routes";
+    vec![
+        Endpoint::get("/api/routes", routes::list)
+            .about(TAG, "List routes, oldest first")
+            .gives_list::<routes::RouteView>(),
+        Endpoint::post("/api/routes", routes::create)
+            .about(TAG, "Make a route")
+            .takes::<routes::NewRouteFields>()
+            .gives::<routes::CreatedRoute>(201)
+            .fails(&[
+                Code::MatchRequired,
+                Code::BadMatch,
+                Code::BadUrl,
+                Code::BadAddress,
+                Code::AgentNotSupported,
+                Code::DomainNotOwned,
+                Code::DomainNotVerified,
+                Code::RouteExists,
+            ]),
+        Endpoint::patch("/api/routes/{id}", routes::change)
+            .about(TAG, "Change, pause or resume a route")
+            .takes::<routes::RouteChange>()
+            .gives::<routes::RouteView>(200)
+            .fails(&[
+                Code::MatchRequired,
+                Code::BadMatch,
+                Code::BadUrl,
+                Code::BadAddress,
+                Code::DomainNotOwned,
+                Code::DomainNotVerified,
+                Code::RouteExists,
+                Code::DomainWebhookRoute,
+            ]),
+        Endpoint::delete("/api/routes/{id}", routes::delete)
+            .about(TAG, "Remove a route")
+            .more("Its pending deliveries end as failed.")
+            .gives::<super::body::Done>(200),
+        Endpoint::post("/api/routes/{id}/secret/rotate", routes::rotate_secret)
+            .about(TAG, "Replace a webhook's secret")
+            .more("For 24 hours both secrets sign.")
+            .gives::<super::api::account::RotatedSecret>(200)
+            .fails(&[Code::RouteAction]),
+        Endpoint::get("/api/routes/{id}/candidates", routes::candidates)
+            .about(TAG, "Stored messages that a webhook route covers")
+            .query::<routes::CandidatesQuery>()
+            .gives::<routes::CandidatesView>(200)
+            .fails(&[Code::RouteAction]),
+        Endpoint::post("/api/routes/{id}/deliver", routes::deliver)
+            .about(TAG, "Post stored messages to a webhook route")
+            .takes::<routes::Replay>()
+            .gives::<deliveries::Results>(200)
+            .fails(&[Code::RouteAction]),
+    ]
+}
+
+fn uploads() -> Vec<Endpoint> {
+    vec![
+        Endpoint::post("/v1/attachments", uploads::create)
+            .about("Attachments", "Upload a file, or have it fetched")
+            .more("As JSON, or with the file as the body and its name in the query.")
+            .query::<uploads::UploadQuery>()
+            .takes::<uploads::UploadFields>()
+            .takes_bytes()
+            .gives::<uploads::UploadView>(201)
+            .fails(&[
+                Code::BadAttachment,
+                Code::AttachmentTooLarge,
+                Code::BadUrl,
+                Code::AttachmentFetchFailed,
+                Code::BadRetention,
+            ]),
+    ]
+}
+
+fn stubs() -> Vec<Endpoint> {
+    const TAG: &str = "For compatibility";
+    vec![
+        Endpoint::get("/api/domains/register/check", stubs::register_check)
+            .about(TAG, "Can a domain be bought here? No.")
+            .query::<stubs::RegisterQuery>()
+            .gives::<stubs::RegisterView>(200)
+            .fails(&[Code::BadRequest]),
+        Endpoint::get("/v1/docs/search", stubs::docs_search)
+            .who(Public)
+            .about(TAG, "Search the documentation; finds nothing")
+            .query::<stubs::DocsQuery>()
+            .gives::<stubs::DocsView>(200),
     ]
 }

@@ -61,6 +61,15 @@ pub enum ReceiveError {
     Busy,
 }
 
+/// What is asked about the sender of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Checks {
+    /// Everything.
+    All,
+    /// Nothing: the account itself wrote it. Verification skips loopback peers by itself.
+    None,
+}
+
 /// What is stored of one recipient's message.
 struct Plan {
     recipient: Recipient,
@@ -97,7 +106,18 @@ impl Inbound {
         envelope: Envelope<Recipient>,
         data: MailData,
     ) -> Result<Receipt, ReceiveError> {
-        let outcome = self.accept(peer, envelope, data).await;
+        self.receive_checked(peer, envelope, data, Checks::All).await
+    }
+
+    /// As [`Inbound::receive`], with these checks of the sender.
+    pub(super) async fn receive_checked(
+        &self,
+        peer: &Peer,
+        envelope: Envelope<Recipient>,
+        data: MailData,
+        checks: Checks,
+    ) -> Result<Receipt, ReceiveError> {
+        let outcome = self.accept(peer, envelope, data, checks).await;
         let metrics = &self.shared.metrics;
         match &outcome {
             Ok(_) => metrics.add(Counter::MessagesAccepted),
@@ -116,6 +136,7 @@ impl Inbound {
         peer: &Peer,
         envelope: Envelope<Recipient>,
         data: MailData,
+        checks: Checks,
     ) -> Result<Receipt, ReceiveError> {
         let now = self.shared.clock.now();
         let size = data.len();
@@ -139,8 +160,8 @@ impl Inbound {
         let mail = if bytes.len() <= PARSE_HERE_MAX { read() } else { tokio::task::block_in_place(read) }?;
         let verification = self.shared.verifier.verify(peer, &mail_from, &bytes, &mail).await;
         let spam = match &self.shared.spam {
-            Some(check) => check.check(&bytes, peer, &envelope).await,
-            None => None,
+            Some(check) if checks == Checks::All => check.check(&bytes, peer, &envelope).await,
+            Some(_) | None => None,
         };
         let (common, to_names) = Common::new(mail, mail_from, hostname, verification, spam, size);
         let fingerprint = hmac::sign(&self.shared.fingerprint_key, &bytes);

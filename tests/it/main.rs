@@ -20,6 +20,7 @@ mod house;
 mod http;
 mod inbound;
 mod manual;
+mod openapi;
 mod packaging;
 mod retention;
 mod smtp;

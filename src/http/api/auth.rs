@@ -8,7 +8,8 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::accounts::{Proof, Refusal, SignedIn, Verification};
+use crate::accounts::{GoogleUser, Proof, Refusal, SignedIn, Verification};
+use crate::google::GoogleError;
 use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::body::{Body, DONE, Done, Loose};
@@ -169,6 +170,45 @@ pub async fn log_in(State(app): State<App>, client: Client, body: Body) -> Resul
             Err(refusal.into())
         }
     }
+}
+
+/// `POST /api/auth/google`
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GoogleSignIn {
+    /// The authorization code that Google gave the browser.
+    #[schema(required = true, nullable = false)]
+    code: Option<String>,
+    /// As the code was asked for with; by default that of the configuration.
+    redirect_uri: Option<String>,
+    /// As in `POST /api/auth/signup`.
+    setup_token: Option<String>,
+}
+
+/// Signs in with Google; makes an account if there is none.
+pub async fn google(State(app): State<App>, client: Client, body: Body) -> Result<Json<Session>, ApiError> {
+    let fields: GoogleSignIn = body.fields()?;
+    let code = fields.code.filter(|code| !code.is_empty());
+    let code = code.ok_or_else(|| ApiError::field(Code::BadRequest, "code", "code is required"))?;
+    let (now, address) = (app.clock.now(), client.key());
+    app.limits.logins_of_address.check(&address, now).map_err(ApiError::rate_limited)?;
+    let identity = app.google.sign_in(&code, fields.redirect_uri.as_deref(), now).await.map_err(|error| {
+        app.limits.logins_of_address.count(&address, now);
+        match error {
+            GoogleError::NotConfigured => ApiError::from(Code::GoogleNotConfigured),
+            GoogleError::Rejected(reason) => {
+                tracing::info!(%reason, "a Google sign-in was rejected");
+                ApiError::from(Code::GoogleRejected)
+            }
+            GoogleError::Unreachable(reason) => {
+                tracing::warn!(%reason, "Google was not reached");
+                ApiError::from(Code::GoogleUnreachable)
+            }
+        }
+    })?;
+    let user = GoogleUser { subject: identity.subject, email: identity.email, picture: identity.picture };
+    let proof = Proof { token: fields.setup_token, over_loopback: client.over_loopback };
+    Ok(Json(app.accounts.sign_in_with_google(user, proof, client.session(), now).await?.into()))
 }
 
 /// Ends this session.

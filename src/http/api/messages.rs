@@ -14,11 +14,13 @@ use crate::clock::Timestamp;
 use crate::content::{self, Source};
 use crate::http::App;
 use crate::http::auth::Caller;
+use crate::http::body::{DONE, Done};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::{Path, Query, integer};
 use crate::id::MessageId;
 use crate::links::Links;
 use crate::mail::mime::{Disposition, Part};
+use crate::retention::delete_message;
 use crate::store::deliveries::{self, Tally};
 use crate::store::messages::{self, Filter, MessageRow};
 use crate::store::{self, attachments, domains};
@@ -147,7 +149,8 @@ struct AttachmentView {
 }
 
 impl MessageView {
-    fn new(row: &MessageRow, tally: Tally, user_id: &str) -> Self {
+    /// The view of a row.
+    pub fn new(row: &MessageRow, tally: Tally, user_id: &str) -> Self {
         Self {
             id: row.public_id.clone(),
             user_id: user_id.to_owned(),
@@ -315,4 +318,12 @@ pub async fn raw(State(app): State<App>, caller: Caller, Path(id): Path<String>)
         }
         Some(Source::Kept(_)) | None => Err(Code::RawExpired.into()),
     }
+}
+
+/// `DELETE /api/messages/:id`
+pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Done>, ApiError> {
+    let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
+    let row = app.db.read(move |connection| find_message(connection, &caller, &id)).await??;
+    delete_message(&app.db, &app.objects, row.id, app.clock.now()).await?;
+    Ok(DONE)
 }

@@ -3,4 +3,8 @@
 pub mod account;
 pub mod auth;
 pub mod deliveries;
+pub mod inject;
 pub mod messages;
+pub mod routes;
+pub mod stubs;
+pub mod uploads;

@@ -1,5 +1,6 @@
 //! What several tests need: the real server, a client, and peers with scripted behaviour.
 
+pub mod api;
 pub mod dialog;
 pub mod dns;
 pub mod process;

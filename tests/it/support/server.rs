@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::api::Api;
 use super::smtp::{SmtpClient, SmtpReply};
 
 /// How long a test waits for something to happen before it fails.
@@ -208,6 +209,16 @@ impl Server {
         let base = format!("http://{}", self.http);
         let (status, _, body) = super::process::http_get_with(&base, path, &authorization).await;
         (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    /// A client of the API without credential.
+    pub fn anonymous(&self) -> Api {
+        Api::anonymous(self.http)
+    }
+
+    /// A client of the API with the owner's key.
+    pub async fn owner(&self) -> Api {
+        self.anonymous().with(self.api_key().await)
     }
 
     /// Sends one mail on a connection of its own; the reply to its data.
