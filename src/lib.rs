@@ -27,6 +27,9 @@
 //!    the stored message, signs it twice and posts it through [`egress`] → a [`jobs::Verdict`] → settled in one
 //!    transaction with the attempt's row.
 //!
+//! On a domain with zero retention `passing` rows stand in for messages and deliveries: [`webhook::passing`] posts each
+//! once and removes it, and the mail data with the last.
+//!
 //! The other walk, a submitted message to its remote MX, arrives with sending.
 //!
 //! # Modules and levels

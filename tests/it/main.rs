@@ -28,3 +28,4 @@ mod support;
 mod tls;
 mod uploads;
 mod verify;
+mod zero_retention;

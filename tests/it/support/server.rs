@@ -252,6 +252,20 @@ impl Server {
         attempted.unwrap()
     }
 
+    /// How the next mail fared that nothing is stored of, once it is forgotten: status, code, error.
+    pub async fn passed(&mut self) -> (&'static str, Option<u16>, Option<&'static str>) {
+        let next = async {
+            loop {
+                if let Activity::Passed { status, status_code, error, .. } = self.activity.recv().await.unwrap() {
+                    return (status, status_code, error);
+                }
+            }
+        };
+        let passed = timeout(DEADLINE, next).await;
+        assert!(passed.is_ok(), "nothing was forgotten within {DEADLINE:?}");
+        passed.unwrap()
+    }
+
     /// Moves a manual clock and rings the engine for the endpoint `url`.
     pub fn advance(&self, by: Duration, url: &str) {
         self.clock.advance(by);
