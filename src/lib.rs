@@ -38,7 +38,7 @@
 //! | --- | --- | --- |
 //! | 0 | [`clock`] [`id`] [`hex`] [`mail`] | vocabulary, pure |
 //! | 1 | [`activity`] [`config`] [`datadir`] [`dns`] [`egress`] [`host`] [`links`] [`metrics`] [`passwords`] [`secrets`] [`session`] [`store`] [`tls`] | one outside thing each |
-//! | 2 | [`accounts`] [`content`] [`google`] [`jobs`] [`setup`] [`uploads`] | accounts and sessions; a stored message's content; Google's word; the engine; first things; clients' files |
+//! | 2 | [`accounts`] [`content`] [`domain`] [`google`] [`jobs`] [`setup`] [`uploads`] | accounts and sessions; a stored message's content; domains and their DNS; Google's word; the engine; first things; clients' files |
 //! | 3 | [`retention`] [`webhook`] | the sweep; events, signatures, attempts |
 //! | 5 | [`inbound`] | recipients, routes, verification, acceptance |
 //! | 6 | [`smtp_server`] [`http`] | the doors |
@@ -121,6 +121,7 @@ pub mod config;
 pub mod content;
 pub mod datadir;
 pub mod dns;
+pub mod domain;
 pub mod egress;
 pub mod google;
 pub mod hex;

@@ -86,7 +86,8 @@ mod tests {
 
     #[test]
     fn what_belongs_to_nobody_or_is_no_name_is_refused() {
-        for text in ["", "com", "localhost", "a..b", "-a.dev", "a b.dev", "a@b.dev", "http://acme.dev", "*.acme.dev"] {
+        for text in ["", "com", "localhost", "a..b", "-a.dev", "a b.dev", "a@b.dev", "http://acme.dev", "*.acme.dev"]
+        {
             assert_eq!(parsed(text), Err(BadName::Form), "{text}");
         }
         for text in ["1.2.3.4", "[1.2.3.4]", "0x7f.1", "2130706433", "[::1]", "1.2.3", "_dmarc.acme.dev", "acme.1"] {

@@ -138,11 +138,7 @@ impl Wanted<'_> {
                 optional: false,
             },
             txt(Kind::Spf, domain.to_owned(), format!("v=spf1 {} ~all", self.spf_mechanism())),
-            txt(
-                Kind::Dkim,
-                format!("{SELECTOR_RSA}._domainkey.{domain}"),
-                format!("v=DKIM1; k=rsa; p={}", self.rsa),
-            ),
+            txt(Kind::Dkim, format!("{SELECTOR_RSA}._domainkey.{domain}"), format!("v=DKIM1; k=rsa; p={}", self.rsa)),
             txt(Kind::Dmarc, format!("_dmarc.{domain}"), "v=DMARC1; p=none;".to_owned()),
             txt(
                 Kind::DkimEd25519,

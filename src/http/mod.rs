@@ -36,6 +36,7 @@ use tokio_util::task::TaskTracker;
 use crate::accounts::Accounts;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::domain::Domains;
 use crate::google::Google;
 use crate::inbound::Inbound;
 use crate::links::Links;
@@ -68,6 +69,8 @@ pub struct Parts {
     pub secrets: Arc<Secrets>,
     /// Signing up and in.
     pub accounts: Arc<Accounts>,
+    /// Adds and verifies domains.
+    pub domains: Arc<Domains>,
     /// Asks Google who somebody is.
     pub google: Google,
     /// Takes messages for a route.

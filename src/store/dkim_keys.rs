@@ -41,17 +41,3 @@ pub fn find_public(connection: &Connection, domain: i64, algorithm: &str) -> Res
     let mut rows = statement.query(params![domain, algorithm])?;
     Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
 }
-
-/// Domains that have no keys: those of before there were any.
-///
-/// # Errors
-/// Storage trouble.
-pub fn list_domains_without(connection: &Connection) -> Result<Vec<i64>> {
-    let rows = connection
-        .prepare_cached(
-            "SELECT id FROM domain WHERE NOT EXISTS (SELECT 1 FROM dkim_key WHERE domain_id = domain.id)",
-        )?
-        .query_map([], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(rows)
-}

@@ -192,9 +192,7 @@ pub fn set_tracking_webhook(connection: &Connection, id: i64, url: Option<&str>)
 /// # Errors
 /// Storage trouble.
 pub fn set_webhook_events(connection: &Connection, id: i64, events: Option<&str>) -> Result<()> {
-    connection
-        .prepare_cached("UPDATE domain SET webhook_events = ?2 WHERE id = ?1")?
-        .execute(params![id, events])?;
+    connection.prepare_cached("UPDATE domain SET webhook_events = ?2 WHERE id = ?1")?.execute(params![id, events])?;
     Ok(())
 }
 
@@ -242,8 +240,7 @@ pub fn find_of_account(connection: &Connection, account: i64, name: &str) -> Res
 /// # Errors
 /// Storage trouble.
 pub fn find_by_name_or_id(connection: &Connection, account: i64, name: &str, id: &str) -> Result<Option<DomainRow>> {
-    let statement =
-        format!("SELECT {COLUMNS} FROM domain WHERE account_id = ?1 AND (name = ?2 OR public_id = ?3)");
+    let statement = format!("SELECT {COLUMNS} FROM domain WHERE account_id = ?1 AND (name = ?2 OR public_id = ?3)");
     Ok(connection.prepare_cached(&statement)?.query_row(params![account, name, id], read).optional()?)
 }
 
