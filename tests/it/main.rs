@@ -25,6 +25,7 @@ mod packaging;
 mod retention;
 mod smtp;
 mod support;
+mod tenancy;
 mod tls;
 mod uploads;
 mod verify;
