@@ -12,6 +12,7 @@ pub mod endpoint;
 pub mod error;
 mod extract;
 mod files;
+pub mod idempotency;
 mod limits;
 mod listener;
 mod openapi;
