@@ -14,6 +14,7 @@ mod dev;
 mod disk;
 mod durability;
 mod egress;
+mod flows;
 mod golden;
 mod google;
 mod house;
