@@ -23,6 +23,7 @@ mod inbound;
 mod manual;
 mod openapi;
 mod packaging;
+mod readme;
 mod retention;
 mod smtp;
 mod support;
