@@ -115,8 +115,10 @@
 //! | RFC 7517 | JSON Web Key sets |
 //! | RFC 7518 | RSA keys in them |
 //! | RFC 8187 | extended parameters in HTTP |
+//! | RFC 8301 | DKIM: key sizes |
 //! | RFC 8305 | trying addresses in turn |
 //! | RFC 8446 | TLS 1.3 |
+//! | RFC 8463 | DKIM: Ed25519 |
 //! | RFC 8601 | Authentication-Results |
 //! | RFC 8617 | ARC |
 //! | RFC 9110 | HTTP |
