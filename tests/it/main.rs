@@ -25,6 +25,7 @@ mod openapi;
 mod packaging;
 mod readme;
 mod retention;
+mod setup_token;
 mod smtp;
 mod support;
 mod tenancy;

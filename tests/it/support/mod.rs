@@ -5,5 +5,6 @@ pub mod dialog;
 pub mod dns;
 pub mod process;
 pub mod receiver;
+pub mod served;
 pub mod server;
 pub mod smtp;
