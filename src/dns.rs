@@ -62,15 +62,15 @@ pub struct Resolver(MessageAuthenticator);
 impl Resolver {
     /// A resolver that asks `servers`, or those of `/etc/resolv.conf` if there are none.
     pub fn new(servers: &[SocketAddr]) -> Result<Self, DnsError> {
-        Self::with_cache(servers, CACHE_ENTRIES)
+        Self::with(servers, CACHE_ENTRIES, ResolveHosts::Always)
     }
 
-    /// As [`Resolver::new`], without a cache: every question is asked.
+    /// As [`Resolver::new`], without a cache and without `/etc/hosts`: what DNS says to the world at this moment.
     pub fn fresh(servers: &[SocketAddr]) -> Result<Self, DnsError> {
-        Self::with_cache(servers, 0)
+        Self::with(servers, 0, ResolveHosts::Never)
     }
 
-    fn with_cache(servers: &[SocketAddr], entries: u64) -> Result<Self, DnsError> {
+    fn with(servers: &[SocketAddr], entries: u64, hosts: ResolveHosts) -> Result<Self, DnsError> {
         let setup = |error: NetError| DnsError::Setup(error.to_string());
         let (config, mut options) = if servers.is_empty() {
             read_system_conf().map_err(setup)?
@@ -84,7 +84,7 @@ impl Resolver {
         options.positive_max_ttl = Some(MAX_TTL);
         options.negative_max_ttl = Some(MAX_NEGATIVE_TTL);
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        options.use_hosts_file = ResolveHosts::Always;
+        options.use_hosts_file = hosts;
         options.edns0 = true;
         Ok(Self(MessageAuthenticator::new(config, options).map_err(setup)?))
     }

@@ -19,7 +19,7 @@ use self::keys::{KeyError, KeyMaker};
 use self::records::{Kind, Record, Status, Wanted};
 use crate::clock::Timestamp;
 use crate::config::{Config, Signup};
-use crate::id::RouteId;
+use crate::id::{DomainId, RouteId};
 use crate::secrets::Secrets;
 use crate::store::dns_checks::{self, DnsCheck};
 use crate::store::domains::{self, DomainRow, Flags};
@@ -133,13 +133,27 @@ impl Domains {
     /// # Errors
     /// Another account has proven it, it is gone, or storage failed; then nothing was changed.
     pub async fn verify(&self, domain: DomainRow, now: Timestamp) -> Result<Verified, DomainError> {
-        self.ensure_keys(domain.id, now).await?;
         let asked = domain.clone();
-        let keys = self.db.read(move |connection| {
-            let free = !is_taken(connection, asked.account_id, &asked.name)?;
-            Ok(if free { Ok(Keys::find(connection, asked.id)?) } else { Err(DomainError::Taken) })
-        });
-        let keys = keys.await??;
+        // Looked at before DNS is asked, and again in the transaction that counts.
+        if self.db.read(move |connection| is_lost(connection, &asked)).await? {
+            return Err(DomainError::Taken);
+        }
+        self.check(domain, IfTaken::Refuse, now).await
+    }
+
+    /// As [`Self::verify`], where a domain that another account has proven meanwhile stays pending: what it proved
+    /// earlier must be able to fall.
+    ///
+    /// # Errors
+    /// It is gone, or storage failed; then nothing was changed.
+    pub async fn recheck(&self, domain: DomainRow, now: Timestamp) -> Result<Verified, DomainError> {
+        self.check(domain, IfTaken::StayPending, now).await
+    }
+
+    async fn check(&self, domain: DomainRow, if_taken: IfTaken, now: Timestamp) -> Result<Verified, DomainError> {
+        self.ensure_keys(domain.id, now).await?;
+        let id = domain.id;
+        let keys = self.db.read(move |connection| Keys::find(connection, id)).await?;
         let wanted = self.wanted(&domain, &keys);
         let findings = if self.config.dev && name::is_for_trying(&domain.name) {
             wanted.records().into_iter().map(|one| Finding { status: Status::Ok, found: vec![one.value] }).collect()
@@ -147,8 +161,8 @@ impl Domains {
             self.checker.check(&wanted).await.to_vec()
         };
         let needs_dkim = self.config.auth.signup == Signup::Open && !self.config.dev;
-        let id = domain.id;
-        let settled = self.db.write(move |tx| settle(tx, id, &findings, needs_dkim, now));
+        let id = domain.public_id;
+        let settled = self.db.write(move |tx| settle(tx, &id, &findings, needs_dkim, if_taken, now));
         let verified = match settled.await {
             Ok(verified) => verified?,
             // Another account was faster.
@@ -164,10 +178,11 @@ impl Domains {
     /// # Errors
     /// Storage trouble.
     pub async fn remove(&self, domain: &DomainRow) -> store::Result<Vec<RouteId>> {
-        let (id, account) = (domain.id, domain.account_id);
+        let id = domain.public_id.clone();
         let gone = self.db.write(move |tx| {
-            let routes = routes::list(tx, account, Some(id))?;
-            domains::delete(tx, id)?;
+            let Some(domain) = domains::find(tx, &id)? else { return Ok(Vec::new()) };
+            let routes = routes::list(tx, domain.account_id, Some(domain.id))?;
+            domains::delete(tx, &id)?;
             Ok(routes.into_iter().map(|route| route.public_id).collect())
         });
         let gone = gone.await?;
@@ -178,15 +193,20 @@ impl Domains {
     /// Makes the keys of a domain that has none: one of before there were keys, or made by `mailkite dev`.
     ///
     /// # Errors
-    /// Storage failed, or a key could not be made.
+    /// It is gone, storage failed, or a key could not be made.
     pub async fn ensure_keys(&self, domain: i64, now: Timestamp) -> Result<(), DomainError> {
         if self.db.read(move |connection| dkim_keys::find_public(connection, domain, "rsa")).await?.is_some() {
             return Ok(());
         }
         let keys = self.keys.make(&self.secrets).await?;
-        match self.db.write(move |tx| dkim_keys::insert(tx, domain, &keys, now)).await {
+        let stored = self.db.write(move |tx| match domains::find_by_row(tx, domain)? {
+            Some(_) => dkim_keys::insert(tx, domain, &keys, now).map(Ok),
+            None => Ok(Err(DomainError::Gone)),
+        });
+        match stored.await {
+            Ok(stored) => stored,
             // Another request was faster.
-            Ok(()) | Err(store::Error::Conflict(_)) => Ok(()),
+            Err(store::Error::Conflict(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -225,17 +245,33 @@ fn is_taken(connection: &Connection, account: i64, name: &str) -> store::Result<
     Ok(false)
 }
 
+/// Whether a domain cannot be verified any more; one that is keeps what it won, whoever proves a domain above it.
+fn is_lost(connection: &Connection, domain: &DomainRow) -> store::Result<bool> {
+    Ok(!domain.verified && is_taken(connection, domain.account_id, &domain.name)?)
+}
+
+/// What a check makes of a domain that another account has verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IfTaken {
+    Refuse,
+    StayPending,
+}
+
+/// By the public id: during the look the domain can be removed and its row id given to another one.
 fn settle(
     tx: &Connection,
-    id: i64,
+    id: &DomainId,
     findings: &[Finding],
     needs_dkim: bool,
+    if_taken: IfTaken,
     now: Timestamp,
 ) -> store::Result<Result<Verified, DomainError>> {
-    let Some(domain) = domains::find_by_row(tx, id)? else { return Ok(Err(DomainError::Gone)) };
-    if is_taken(tx, domain.account_id, &domain.name)? {
+    let Some(domain) = domains::find(tx, id)? else { return Ok(Err(DomainError::Gone)) };
+    let lost = is_lost(tx, &domain)?;
+    if lost && if_taken == IfTaken::Refuse {
         return Ok(Err(DomainError::Taken));
     }
+    let id = domain.id;
     let before = dns_checks::list(tx, id)?;
     let (mut flags, mut checks) = (domain.flags, domain.flags);
     for (kind, finding) in Kind::ALL.into_iter().zip(findings) {
@@ -258,7 +294,7 @@ fn settle(
         };
         dns_checks::put(tx, id, &check)?;
     }
-    let verified = flags.mx && (flags.dkim || !needs_dkim);
+    let verified = flags.mx && (flags.dkim || !needs_dkim) && !lost;
     domains::set_checked(tx, id, flags, verified, now)?;
     let domain = domains::find_by_row(tx, id)?.ok_or(store::Error::Corrupt("domain"))?;
     Ok(Ok(Verified { domain, checks }))

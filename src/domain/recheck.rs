@@ -41,14 +41,14 @@ pub async fn round(domains: &Domains, now: Timestamp) -> store::Result<usize> {
     let mut checked = 0;
     for domain in due {
         let (name, was_verified) = (domain.name.clone(), domain.verified);
-        match domains.verify(domain, now).await {
+        match domains.recheck(domain, now).await {
             Ok(verified) => {
                 checked += 1;
                 if was_verified && !verified.domain.verified {
                     tracing::warn!(domain = %name, "its records failed for three days; mail for it is refused now");
                 }
             }
-            // Removed meanwhile, or proven by another account since.
+            // Removed meanwhile, or proven by another account in this very moment.
             Err(DomainError::Gone | DomainError::Taken | DomainError::Exists) => {}
             Err(error @ (DomainError::Store(_) | DomainError::Keys(_))) => {
                 tracing::warn!(domain = %name, %error, "a domain was not checked; trying again later");

@@ -118,6 +118,15 @@ pub fn find_by_row(connection: &Connection, id: i64) -> Result<Option<DomainRow>
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
+/// A domain by its public id, which is never given twice; a row id may be, once its domain and messages are gone.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find(connection: &Connection, id: &DomainId) -> Result<Option<DomainRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM domain WHERE public_id = ?1");
+    Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
+}
+
 /// The domains of an account, oldest first; with `only`, that one.
 ///
 /// # Errors
@@ -180,9 +189,9 @@ pub fn set_checked(connection: &Connection, id: i64, flags: Flags, verified: boo
 ///
 /// # Errors
 /// Storage trouble.
-pub fn set_tracking_webhook(connection: &Connection, id: i64, url: Option<&str>) -> Result<()> {
+pub fn set_tracking_webhook(connection: &Connection, id: &DomainId, url: Option<&str>) -> Result<()> {
     connection
-        .prepare_cached("UPDATE domain SET tracking_webhook_url = ?2 WHERE id = ?1")?
+        .prepare_cached("UPDATE domain SET tracking_webhook_url = ?2 WHERE public_id = ?1")?
         .execute(params![id, url])?;
     Ok(())
 }
@@ -191,8 +200,10 @@ pub fn set_tracking_webhook(connection: &Connection, id: i64, url: Option<&str>)
 ///
 /// # Errors
 /// Storage trouble.
-pub fn set_webhook_events(connection: &Connection, id: i64, events: Option<&str>) -> Result<()> {
-    connection.prepare_cached("UPDATE domain SET webhook_events = ?2 WHERE id = ?1")?.execute(params![id, events])?;
+pub fn set_webhook_events(connection: &Connection, id: &DomainId, events: Option<&str>) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE domain SET webhook_events = ?2 WHERE public_id = ?1")?
+        .execute(params![id, events])?;
     Ok(())
 }
 
@@ -200,9 +211,9 @@ pub fn set_webhook_events(connection: &Connection, id: i64, events: Option<&str>
 ///
 /// # Errors
 /// Storage trouble.
-pub fn set_retention(connection: &Connection, id: i64, zero: bool, days: Option<u32>) -> Result<()> {
+pub fn set_retention(connection: &Connection, id: &DomainId, zero: bool, days: Option<u32>) -> Result<()> {
     connection
-        .prepare_cached("UPDATE domain SET zero_retention = ?2, retention_days = ?3 WHERE id = ?1")?
+        .prepare_cached("UPDATE domain SET zero_retention = ?2, retention_days = ?3 WHERE public_id = ?1")?
         .execute(params![id, zero, days])?;
     Ok(())
 }
@@ -211,8 +222,8 @@ pub fn set_retention(connection: &Connection, id: i64, zero: bool, days: Option<
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete(connection: &Connection, id: i64) -> Result<()> {
-    connection.prepare_cached("DELETE FROM domain WHERE id = ?1")?.execute([id])?;
+pub fn delete(connection: &Connection, id: &DomainId) -> Result<()> {
+    connection.prepare_cached("DELETE FROM domain WHERE public_id = ?1")?.execute([id])?;
     Ok(())
 }
 

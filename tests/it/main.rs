@@ -12,6 +12,8 @@ mod config;
 mod delivery;
 mod dev;
 mod disk;
+mod domain_webhook;
+mod domains;
 mod durability;
 mod egress;
 mod flows;

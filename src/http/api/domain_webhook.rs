@@ -16,7 +16,7 @@ use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::secrets;
 use crate::store::routes::{self, Action, Change, NewRoute, RouteRow, SECRET_PURPOSE};
-use crate::store::{self, domains::DomainRow};
+use crate::store::{self, domains, domains::DomainRow};
 
 /// `PUT /api/domains/:id/webhook`
 #[derive(Deserialize, ToSchema)]
@@ -64,6 +64,9 @@ pub async fn put(
     let fresh = app.secrets.seal(SECRET_PURPOSE, secrets::new_webhook_secret().as_bytes());
     let (set_url, set_mode) = (url.clone(), mode.clone());
     let route = app.db.write(move |tx| {
+        if domains::find(tx, &domain.public_id)?.is_none() {
+            return Ok(None);
+        }
         let match_pattern = format!("*@{}", domain.name);
         let existing = match routes::find_domain_webhook(tx, domain.id)? {
             Some(route) => Some(route),
@@ -97,9 +100,9 @@ pub async fn put(
                 routes::insert(tx, &new, now)?
             }
         };
-        routes::find(tx, &id)?.ok_or(store::Error::Corrupt("route"))
+        routes::find(tx, &id)
     });
-    let route = route.await?;
+    let route = route.await?.ok_or_else(ApiError::not_found)?;
     app.db.directory_changed();
     Ok(Json(WebhookView {
         domain: view(&app, &caller, row_id).await?,

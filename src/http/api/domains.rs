@@ -17,6 +17,7 @@ use crate::http::auth::Caller;
 use crate::http::body::{Body, DONE, Done, Loose};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
+use crate::mail::address::Domain;
 use crate::store::domains::{self, DomainRow, Flags};
 use crate::store::{self, routes};
 
@@ -169,9 +170,8 @@ impl From<DomainError> for ApiError {
 /// 404 when it is unknown or another account's, 403 beyond a scoped key's domain.
 pub async fn the_domain(app: &App, caller: &Caller, id: &str) -> Result<DomainRow, ApiError> {
     let (account, id) = (caller.id(), id.to_owned());
-    let found = app.db.read(move |connection| {
-        domains::find_by_name_or_id(connection, account, id.trim_end_matches('.').to_lowercase().as_str(), &id)
-    });
+    let name = Domain::parse(&id).map(|domain| domain.as_str().to_owned()).unwrap_or_default();
+    let found = app.db.read(move |connection| domains::find_by_name_or_id(connection, account, &name, &id));
     let domain = found.await?.ok_or_else(ApiError::not_found)?;
     caller.needs_domain(Some(domain.id))?;
     Ok(domain)
@@ -325,13 +325,13 @@ pub async fn put_tracking(
     let row = the_domain(&app, &caller, &id).await?;
     let fields: TrackingFields = body.fields()?;
     let url = webhook_url(&app, fields.url, "url")?;
-    let (id, stored) = (row.id, url.clone());
-    app.db.write(move |tx| domains::set_tracking_webhook(tx, id, Some(&stored))).await?;
+    let (id, stored) = (row.public_id, url.clone());
+    app.db.write(move |tx| domains::set_tracking_webhook(tx, &id, Some(&stored))).await?;
     let signing_secret = match caller.scope() {
         Some(_) => None,
         None => Some(app.accounts.webhook_secret(caller.id()).await?),
     };
-    let domain = view(&app, &caller, id).await?;
+    let domain = view(&app, &caller, row.id).await?;
     Ok(Json(TrackingView { domain, tracking_webhook_url: url, signing_secret }))
 }
 
@@ -342,7 +342,7 @@ pub async fn delete_tracking(
     Path(id): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
     let row = the_domain(&app, &caller, &id).await?;
-    app.db.write(move |tx| domains::set_tracking_webhook(tx, row.id, None)).await?;
+    app.db.write(move |tx| domains::set_tracking_webhook(tx, &row.public_id, None)).await?;
     Ok(DONE)
 }
 
@@ -391,7 +391,7 @@ pub async fn put_events(
     let fields: EventsFields = body.fields()?;
     let events = events(fields.events)?;
     let json = serde_json::to_string(&events).unwrap_or_default();
-    app.db.write(move |tx| domains::set_webhook_events(tx, row.id, Some(&json))).await?;
+    app.db.write(move |tx| domains::set_webhook_events(tx, &row.public_id, Some(&json))).await?;
     let domain = view(&app, &caller, row.id).await?;
     Ok(Json(EventsView { domain, events }))
 }
@@ -403,7 +403,7 @@ pub async fn delete_events(
     Path(id): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
     let row = the_domain(&app, &caller, &id).await?;
-    app.db.write(move |tx| domains::set_webhook_events(tx, row.id, None)).await?;
+    app.db.write(move |tx| domains::set_webhook_events(tx, &row.public_id, None)).await?;
     Ok(DONE)
 }
 
@@ -451,10 +451,19 @@ pub async fn put_retention(
     if zero.is_none() && !gives_days {
         return Err(bad("zeroRetention", "zeroRetention or retentionDays is required"));
     }
-    let zero = zero.unwrap_or(row.zero_retention);
-    let days = if gives_days { days } else { row.retention_days };
-    app.db.write(move |tx| domains::set_retention(tx, row.id, zero, days)).await?;
+    let id = row.public_id;
+    let kept = app.db.write(move |tx| {
+        // As it is now, so that two requests for one field each both count.
+        let Some(row) = domains::find(tx, &id)? else { return Ok(false) };
+        let days = if gives_days { days } else { row.retention_days };
+        domains::set_retention(tx, &id, zero.unwrap_or(row.zero_retention), days)?;
+        Ok(true)
+    });
+    if !kept.await? {
+        return Err(ApiError::not_found());
+    }
     app.db.directory_changed();
     let domain = view(&app, &caller, row.id).await?;
-    Ok(Json(RetentionView { domain, zero_retention: zero, retention_days: days }))
+    let (zero_retention, retention_days) = (domain.zero_retention, domain.retention_days);
+    Ok(Json(RetentionView { domain, zero_retention, retention_days }))
 }

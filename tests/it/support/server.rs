@@ -12,6 +12,7 @@ use mailkite::activity::Activity;
 use mailkite::app::{self, StartError};
 use mailkite::clock::{Clock, Timestamp};
 use mailkite::config::Config;
+use mailkite::domain::Domains;
 use mailkite::egress::Target;
 use mailkite::id::RouteId;
 use mailkite::jobs::Jobs;
@@ -43,6 +44,7 @@ pub struct Server {
     pub clock: Clock,
     pub db: Db,
     pub webhooks: Arc<Webhooks>,
+    pub domains: Arc<Domains>,
     /// The owner's verified domain.
     pub inbox: DomainRow,
     data_dir: PathBuf,
@@ -95,6 +97,7 @@ impl Server {
             clock,
             db,
             webhooks: Arc::clone(bound.webhooks()),
+            domains: Arc::clone(bound.domains()),
             inbox,
             data_dir,
             _dir: dir,
