@@ -8,7 +8,9 @@
     reason = "tests may panic"
 )]
 
+mod accounts;
 mod config;
+mod conventions;
 mod delivery;
 mod dev;
 mod disk;

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod dialog;
 pub mod dns;
+pub mod google;
 pub mod process;
 pub mod receiver;
 pub mod served;
