@@ -347,7 +347,21 @@ pub fn config(data_dir: &Path) -> Config {
 /// What stands for the owner's domain where there is no owner.
 fn nobodys(now: Timestamp) -> DomainRow {
     let name = "nobody.invalid".to_owned();
-    DomainRow { id: 0, public_id: mailkite::id::DomainId::new(now), account_id: 0, name, verified: false }
+    DomainRow {
+        id: 0,
+        public_id: mailkite::id::DomainId::new(now),
+        account_id: 0,
+        name,
+        verified: false,
+        flags: store::domains::Flags::default(),
+        zero_retention: false,
+        retention_days: None,
+        tracking_webhook_url: None,
+        webhook_events: None,
+        created_at: now,
+        checked_at: None,
+        verified_at: None,
+    }
 }
 
 async fn seed(db: &Db, secrets: &Arc<Secrets>, now: Timestamp) -> DomainRow {
