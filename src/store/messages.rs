@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Result;
+pub use super::message_list::{Filter, list};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 
@@ -92,7 +93,7 @@ pub struct MessageRow {
     pub spam: Option<String>,
     /// Spam verdict on arrival, as the payload says it.
     pub spam_on_arrival: Option<String>,
-    /// The trace fields that we put before it.
+    /// The trace fields that we put before it; empty in a list.
     pub trace: String,
     /// How many attachments it has.
     pub attachment_count: usize,
@@ -100,7 +101,7 @@ pub struct MessageRow {
     pub size: u64,
     /// Where its bytes are, while they are.
     pub raw_id: Option<i64>,
-    /// Text, html and headers once the bytes are gone.
+    /// Text, html and headers once the bytes are gone; none in a list.
     pub body: Option<Vec<u8>>,
     /// When it was accepted; unique within the account.
     pub received_at: Timestamp,
@@ -111,32 +112,39 @@ const COLUMNS: &str =
      subject, message_id_header, thread_id, spf, dkim, dmarc, spam, spam_on_arrival, trace, attachment_count,
      size, raw_id, body, received_at";
 
-fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
+/// The same without what no list shows and what may be large.
+pub(super) const LIST_COLUMNS: &str =
+    "id, public_id, account_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
+     subject, message_id_header, thread_id, spf, dkim, dmarc, spam, spam_on_arrival, '', attachment_count,
+     size, raw_id, NULL, received_at";
+
+/// Reads [`COLUMNS`] by their place: finding each by its name would take as long as the query.
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
     Ok(MessageRow {
-        id: row.get("id")?,
-        public_id: row.get("public_id")?,
-        account_id: row.get("account_id")?,
-        route_id: row.get("route_id")?,
-        status: row.get("status")?,
-        mail_from: row.get("mail_from")?,
-        from_addr: row.get("from_addr")?,
-        from_name: row.get("from_name")?,
-        to_addr: row.get("to_addr")?,
-        to_name: row.get("to_name")?,
-        subject: row.get("subject")?,
-        message_id_header: row.get("message_id_header")?,
-        thread_id: row.get("thread_id")?,
-        spf: row.get("spf")?,
-        dkim: row.get("dkim")?,
-        dmarc: row.get("dmarc")?,
-        spam: row.get("spam")?,
-        spam_on_arrival: row.get("spam_on_arrival")?,
-        trace: row.get("trace")?,
-        attachment_count: row.get("attachment_count")?,
-        size: row.get("size")?,
-        raw_id: row.get("raw_id")?,
-        body: row.get("body")?,
-        received_at: Timestamp::from_millis(row.get("received_at")?),
+        id: row.get(0)?,
+        public_id: row.get(1)?,
+        account_id: row.get(2)?,
+        route_id: row.get(3)?,
+        status: row.get(4)?,
+        mail_from: row.get(5)?,
+        from_addr: row.get(6)?,
+        from_name: row.get(7)?,
+        to_addr: row.get(8)?,
+        to_name: row.get(9)?,
+        subject: row.get(10)?,
+        message_id_header: row.get(11)?,
+        thread_id: row.get(12)?,
+        spf: row.get(13)?,
+        dkim: row.get(14)?,
+        dmarc: row.get(15)?,
+        spam: row.get(16)?,
+        spam_on_arrival: row.get(17)?,
+        trace: row.get(18)?,
+        attachment_count: row.get(19)?,
+        size: row.get(20)?,
+        raw_id: row.get(21)?,
+        body: row.get(22)?,
+        received_at: Timestamp::from_millis(row.get(23)?),
     })
 }
 
@@ -228,67 +236,6 @@ pub fn find(connection: &Connection, id: &MessageId) -> Result<Option<MessageRow
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
-/// Which of an account's messages a list shows.
-#[derive(Clone, Debug)]
-pub struct Filter {
-    /// The account.
-    pub account: i64,
-    /// Only older ones than this millisecond.
-    pub before: Option<i64>,
-    /// Only younger ones than this millisecond.
-    pub after: Option<i64>,
-    /// How many.
-    pub limit: u32,
-    /// Substring of sender, recipient or subject.
-    pub search: Option<String>,
-    /// Only those of this domain.
-    pub domain: Option<i64>,
-    /// Only those in this state.
-    pub status: Option<String>,
-}
-
-/// An account's messages, newest first.
-///
-/// # Errors
-/// Storage trouble.
-pub fn list(connection: &Connection, filter: &Filter) -> Result<Vec<MessageRow>> {
-    // Trigrams know nothing of shorter needles; those walk the rows in order until the page is full.
-    let indexed = filter.search.as_deref().filter(|needle| needle.chars().count() >= 3);
-    let like = filter.search.as_deref().map(super::search::like_pattern);
-    let source = if indexed.is_some() { "id IN (SELECT id FROM found)" } else { LIKE };
-    let statement = format!(
-        "WITH found (id) AS (
-           SELECT rowid FROM message_search WHERE ?8 IS NOT NULL AND message_search MATCH ?8
-           UNION ALL
-           SELECT id FROM message
-           WHERE ?8 IS NOT NULL AND id > (SELECT indexed_to FROM search_state) AND {LIKE})
-         SELECT {COLUMNS} FROM message
-         WHERE account_id = ?1 AND received_at < ?2 AND received_at > ?3
-           AND (?4 IS NULL OR {source})
-           AND (?5 IS NULL OR domain_id = ?5) AND (?6 IS NULL OR status = ?6)
-         ORDER BY received_at DESC LIMIT ?7"
-    );
-    let rows = connection
-        .prepare_cached(&statement)?
-        .query_map(
-            params![
-                filter.account,
-                filter.before.unwrap_or(i64::MAX),
-                filter.after.unwrap_or(i64::MIN),
-                like,
-                filter.domain,
-                filter.status,
-                filter.limit,
-                indexed.map(super::search::phrase),
-            ],
-            read,
-        )?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(rows)
-}
-
-const LIKE: &str = "(from_addr LIKE ?4 ESCAPE '\\' OR to_addr LIKE ?4 ESCAPE '\\' OR subject LIKE ?4 ESCAPE '\\')";
-
 /// How many messages are stored.
 ///
 /// # Errors
@@ -377,12 +324,17 @@ pub fn list_expired(
     Ok(rows)
 }
 
-/// Removes a message row; its attachments go with it.
+/// Removes a message row; its attachments and its text in the search index go with it.
 ///
 /// # Errors
 /// Storage trouble.
 pub fn delete(connection: &Connection, id: i64) -> Result<()> {
-    connection.prepare_cached("DELETE FROM message WHERE id = ?1")?.execute([id])?;
-    connection.prepare_cached("DELETE FROM message_search WHERE rowid = ?1")?.execute([id])?;
-    Ok(())
+    let gone = connection
+        .prepare_cached("DELETE FROM message WHERE id = ?1 RETURNING account_id, received_at")?
+        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    match gone {
+        Some((account, received_at)) => super::search::forget(connection, account, received_at),
+        None => Ok(()),
+    }
 }

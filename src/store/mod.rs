@@ -11,6 +11,7 @@ pub mod blocked;
 pub mod deliveries;
 pub mod domains;
 pub mod jobs;
+mod message_list;
 pub mod messages;
 pub mod migrate;
 pub mod objects;

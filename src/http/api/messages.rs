@@ -190,8 +190,9 @@ pub async fn list(
         }
         let user = account.public_id.to_string();
         let rows = messages::list(connection, &filter)?;
-        let view = |row: &MessageRow| Ok(MessageView::new(row, deliveries::tally(connection, row.id)?, &user));
-        rows.iter().map(view).collect()
+        let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+        let tallies = deliveries::tallies(connection, &ids)?;
+        Ok(rows.iter().zip(tallies).map(|(row, tally)| MessageView::new(row, tally, &user)).collect())
     });
     Ok(Json(views.await?))
 }

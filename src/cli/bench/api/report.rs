@@ -116,8 +116,8 @@ impl Report {
         row("", format!("{:>8} {:>8} {:>8} {:>8}  {:>10}", "p50", "p90", "p99", "max", "requests/s"));
         for Measured { name, connections, per_second, ms, bytes_per_answer, .. } in &self.measured {
             let times = ms.columns();
-            let answer = bytes_per_answer / 1_024;
-            row(name, format!("{times}  {per_second:>10.0}  ms, {connections} connections, {answer} KiB each"));
+            let answer = *bytes_per_answer as f64 / 1_024.0;
+            row(name, format!("{times}  {per_second:>10.0}  ms, {connections} connections, {answer:.1} KiB each"));
         }
         if let Some(accepting) = &self.accepting {
             row("", String::new());
