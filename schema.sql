@@ -221,7 +221,7 @@ CREATE TABLE search_block (
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   oldest INTEGER NOT NULL,                       -- received_at of its messages, from this to that
   newest INTEGER NOT NULL,
-  grams BLOB NOT NULL,                           -- the runs of one to three octets in it, as a set of hashes
+  grams BLOB NOT NULL,                           -- the runs of one to four octets in it, as a set of hashes
   entries BLOB NOT NULL,                         -- for each message, by age: received_at, domain_id, where its text ends
   texts BLOB NOT NULL                            -- case folded; each field ends with 0xFF
 ) STRICT;

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 pub use writer::Durability;
 use writer::Writer;
@@ -39,6 +39,11 @@ pub const FILE_NAME: &str = "mailkite.db";
 const READERS: u32 = 6;
 /// A reader older than this is interrupted, so that no query holds the WAL back for long.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Between two gentle reads while the writer is crowded.
+const BREATH: Duration = Duration::from_millis(1);
+/// No gentle read waits longer for its turn.
+const TURN_MAX: Duration = Duration::from_millis(100);
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +124,8 @@ pub struct Db {
 struct Inner {
     writer: Writer,
     readers: r2d2::Pool<SqliteConnectionManager>,
+    /// Whose turn it is in [`Db::read_gently`].
+    turns: Arc<Semaphore>,
     directory_version: AtomicU64,
     path: PathBuf,
 }
@@ -145,7 +152,8 @@ impl Db {
             .build(manager)
             .map_err(|_| Error::Busy)?;
         let writer = Writer::start(connection);
-        let inner = Inner { writer, readers, directory_version: AtomicU64::new(1), path };
+        let turns = Arc::new(Semaphore::new(1));
+        let inner = Inner { writer, readers, turns, directory_version: AtomicU64::new(1), path };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -189,6 +197,28 @@ impl Db {
     {
         let db = self.clone();
         tokio::task::spawn_blocking(move || db.read_now(work)).await.unwrap_or(Err(Error::Stopped))
+    }
+
+    /// As [`Db::read`], for lists and whatever else reads many rows: while mail crowds the writer, one at a time and a
+    /// breath after each, so that those who read much slow the mail down by little.
+    ///
+    /// # Errors
+    /// As [`Db::read`].
+    pub async fn read_gently<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        if !self.inner.writer.is_crowded() {
+            return self.read(work).await;
+        }
+        let turn = tokio::time::timeout(TURN_MAX, Arc::clone(&self.inner.turns).acquire_owned()).await;
+        let outcome = self.read(work).await;
+        tokio::spawn(async move {
+            tokio::time::sleep(BREATH).await;
+            drop(turn);
+        });
+        outcome
     }
 
     /// As [`Db::read`], on the calling thread, which must be one that may block.

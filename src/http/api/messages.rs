@@ -180,7 +180,7 @@ pub async fn list(
         }
         Some(_) => return Err(ApiError::bad_query("unknown status")),
     }
-    let views = app.db.read(move |connection| {
+    let views = app.db.read_gently(move |connection| {
         if let Some(name) = &query.domain {
             let Some(domain) = domains::find_by_name_or_id(connection, account.id, &name.to_lowercase(), name)?
             else {

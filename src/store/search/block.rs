@@ -17,8 +17,10 @@ const ENTRY: usize = 20;
 const NO_DOMAIN: i64 = 0;
 /// The domain of a message that is gone.
 const GONE: i64 = -1;
-/// Octets of `grams`, least and most: half a bit for each octet of a full block's text.
-const GRAMS: (usize, usize) = (64, 4 * 1024);
+/// Octets of the longest gram. Four, because nearly every run of three digits is somewhere in a block.
+const GRAM: usize = 4;
+/// Octets of `grams`, least and most: a bit for each octet of a full block's text.
+const GRAMS: (usize, usize) = (64, 8 * 1024);
 
 /// Folds case, so that texts that differ in case alone become equal.
 ///
@@ -52,7 +54,7 @@ impl Needle {
     /// Whether a block with these `grams` may hold it.
     pub fn may_be_in(&self, grams: &[u8]) -> bool {
         let needle = self.folded.as_bytes();
-        needle.windows(needle.len().clamp(1, 3)).all(|gram| {
+        needle.windows(needle.len().clamp(1, GRAM)).all(|gram| {
             let (octet, bit) = place(gram, grams.len());
             grams.get(octet).is_some_and(|found| found & bit != 0)
         })
@@ -180,7 +182,7 @@ pub struct Block {
     pub oldest: i64,
     /// The millisecond of its newest message.
     pub newest: i64,
-    /// Which runs of one, two and three octets its text holds, as a set that may err on the side of yes.
+    /// Which runs of one to four octets its text holds, as a set that may err on the side of yes.
     pub grams: Vec<u8>,
     /// See [`Stored`].
     pub entries: Vec<u8>,
@@ -206,10 +208,10 @@ impl Block {
 }
 
 fn grams(texts: &[u8]) -> Vec<u8> {
-    let octets = (texts.len() / 16).next_power_of_two().clamp(GRAMS.0, GRAMS.1);
+    let octets = (texts.len() / 8).next_power_of_two().clamp(GRAMS.0, GRAMS.1);
     let mut grams = vec![0; octets];
     for at in 0..texts.len() {
-        for length in 1..=3 {
+        for length in 1..=GRAM {
             let Some(gram) = texts.get(at..at + length) else { break };
             if gram.last() == Some(&END) {
                 break;
@@ -225,8 +227,8 @@ fn grams(texts: &[u8]) -> Vec<u8> {
 
 /// Where a set of so many octets, a power of two, keeps a gram.
 fn place(gram: &[u8], octets: usize) -> (usize, u8) {
-    let value = gram.iter().fold(1_u32, |value, octet| (value << 8) | u32::from(*octet));
-    let hash = usize::try_from(value.wrapping_mul(0x9e37_79b1) >> 12).unwrap_or(0);
+    let value = gram.iter().fold(1_u64, |value, octet| (value << 8) | u64::from(*octet));
+    let hash = usize::try_from(value.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40).unwrap_or(0);
     ((hash >> 3) & octets.saturating_sub(1), 1 << (hash & 7))
 }
 
