@@ -114,7 +114,7 @@ mod tests {
         let mut depth = 0;
         let at_top = |c: char| {
             depth += i32::from(c == '(') - i32::from(c == ')');
-            (c == ',' && depth == 1) || (c == '(' && depth == 1) || (c == ')' && depth == 0)
+            (matches!(c, ',' | '(') && depth == 1) || (c == ')' && depth == 0)
         };
         let mut parts: Vec<String> = text.split(at_top).map(|part| part.trim().to_owned()).collect();
         parts.sort();

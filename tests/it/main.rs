@@ -18,6 +18,7 @@ mod golden;
 mod house;
 mod http;
 mod inbound;
+mod list;
 mod retention;
 mod smtp;
 mod support;
