@@ -186,7 +186,7 @@ impl Db {
         self.inner.writer.run(Durability::Process, work).await
     }
 
-    /// Runs `work` on a read-only connection off the async threads.
+    /// Runs `work` on a read-only connection off the async threads; all its statements see one state of the database.
     ///
     /// # Errors
     /// What `work` returned, or [`Error::Busy`] when no reader was free in time.
@@ -229,7 +229,9 @@ impl Db {
         let connection = self.inner.readers.get().map_err(|_| Error::Busy)?;
         let started = std::time::Instant::now();
         connection.progress_handler(10_000, Some(move || started.elapsed() > READ_DEADLINE))?;
-        work(&connection)
+        // All statements see one state, and the locks of the WAL are taken once instead of for each of them.
+        let snapshot = connection.unchecked_transaction()?;
+        work(&snapshot)
     }
 
     /// A number that changes whenever an account, a domain or a route may have changed.
