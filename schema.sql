@@ -189,9 +189,10 @@ CREATE TABLE message (
 ) STRICT;
 -- The list and its cursor (contract 1.8), the unique millisecond, and "the last one of this account" at accept.
 CREATE UNIQUE INDEX message_by_time ON message (account_id, received_at);
--- The same for one domain, and for the few that a receiver dropped.
+-- The same for one domain, for the few that a receiver dropped, and for what was sent.
 CREATE INDEX message_by_domain ON message (domain_id, received_at) WHERE domain_id IS NOT NULL;
 CREATE INDEX message_dropped ON message (account_id, received_at) WHERE status = 'dropped';
+CREATE INDEX message_outbound ON message (account_id, received_at) WHERE direction = 'outbound';
 -- Is a raw copy still in use? And which copies are past their seven days?
 CREATE INDEX message_raw ON message (raw_id) WHERE raw_id IS NOT NULL;
 

@@ -46,6 +46,21 @@ pub enum Activity {
         /// When it is tried again, in milliseconds since the epoch.
         next_attempt_at: Option<i64>,
     },
+    /// A mail on a domain that stores nothing was posted, once and for all.
+    Passed {
+        /// What would be the message's public id.
+        message_id: String,
+        /// Where it was posted.
+        url: String,
+        /// HTTP status, if there was an answer.
+        status_code: Option<u16>,
+        /// Why it failed, in the words of contract 6.1.
+        error: Option<&'static str>,
+        /// `delivered` or `failed`.
+        status: &'static str,
+        /// How long it took.
+        duration_ms: u64,
+    },
 }
 
 /// Where activity is told and heard; clones share it.

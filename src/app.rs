@@ -7,12 +7,17 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::accounts::Accounts;
 use crate::activity::Feed;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::dns::Resolver;
+use crate::domain::check::{self, Checker};
+use crate::domain::keys::KeyMaker;
+use crate::domain::{Domains, recheck};
 use crate::egress::{Egress, Guard, Policy, Target};
+use crate::google::Google;
 use crate::http::{self, Http};
 use crate::inbound::spam::SpamCheck;
 use crate::inbound::verify::{self, Verifier};
@@ -20,16 +25,23 @@ use crate::inbound::{self, Inbound};
 use crate::jobs::{Handler, Jobs, Kind, Schedule, Worker, WorkerConfig};
 use crate::links::Links;
 use crate::metrics::Metrics;
+use crate::passwords::Passwords;
 use crate::retention::Retention;
 use crate::secrets::Secrets;
+use crate::session::Tokens;
 use crate::smtp_server::SmtpServer;
 use crate::store::objects::Objects;
 use crate::store::{self, Db};
-use crate::tls;
+use crate::tls::{self, ServerTls};
+use crate::uploads::Uploads;
 use crate::webhook::deliver::Webhooks;
+use crate::webhook::in_flight::InFlight;
+use crate::webhook::passing::Passing;
 
 /// How long sessions and attempts that run get to finish at a stop.
 const GRACE: Duration = Duration::from_secs(20);
+/// How often the files of the certificate are looked at.
+const CERTIFICATE_EVERY: Duration = Duration::from_secs(60);
 
 /// Why the server did not start, or stopped by itself; a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +62,11 @@ pub struct Bound {
     jobs: Jobs,
     feed: Feed,
     secrets: Arc<Secrets>,
+    accounts: Arc<Accounts>,
+    domains: Arc<Domains>,
     metrics: Arc<Metrics>,
+    tls: ServerTls,
+    webhooks: Arc<Webhooks>,
     smtp: SmtpServer,
     http: Http,
     worker: Worker,
@@ -79,7 +95,7 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
     let (jobs, feed) = (Jobs::default(), Feed::default());
     let resolver = Arc::new(Resolver::new(&config.dns.servers).map_err(StartError::because)?);
     let client_tls = tls::client_config(config.tls.ca_file.as_deref()).map_err(StartError::because)?;
-    let server_tls = tls::ServerTls::open(&config).map_err(StartError::because)?;
+    let server_tls = ServerTls::open(&config).map_err(StartError::because)?;
     let links = Arc::new(Links::new(&config.public_url, secrets.link_key(), None));
 
     let verifier = if config.dev {
@@ -100,42 +116,77 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         spam,
         fingerprint_key: secrets.fingerprint_key(),
     });
-    let smtp = SmtpServer::bind(&config.smtp, inbound, server_tls, Arc::clone(&metrics), config.hostname.clone())
-        .await
-        .map_err(StartError::because)?;
-    let http = Http::bind(http::Parts {
+    let smtp = SmtpServer::bind(
+        &config.smtp,
+        inbound.clone(),
+        server_tls.clone(),
+        Arc::clone(&metrics),
+        config.hostname.clone(),
+    )
+    .await
+    .map_err(StartError::because)?;
+    let listeners = http::Listeners::bind(&config).map_err(StartError::because)?;
+    let accounts = Arc::new(Accounts {
+        db: db.clone(),
+        secrets: Arc::clone(&secrets),
+        passwords: Passwords::default(),
+        tokens: Tokens::new(&secrets.session_key()),
+        signup: config.auth.signup,
+        dev: config.dev,
+        public_url: config.public_url.clone(),
+    });
+
+    let policy = Policy {
+        allow_localhost: config.webhook.allow_localhost,
+        allow_networks: config.webhook.allow_networks.clone(),
+    };
+    let own_listeners = smtp.addresses().iter().chain(listeners.addresses()).copied().collect();
+    let guard = Guard { policy: policy.clone(), own_listeners };
+    let webhooks = Arc::new(Webhooks {
+        db: db.clone(),
+        objects: objects.clone(),
+        secrets: Arc::clone(&secrets),
+        links: Arc::clone(&links),
+        egress: Egress::new(guard, &client_tls, Arc::clone(&resolver)),
+        policy,
+        metrics: Arc::clone(&metrics),
+        feed: feed.clone(),
+        budget: Webhooks::budget(),
+        in_flight: InFlight::default(),
+    });
+    let domains = Arc::new(Domains {
+        db: db.clone(),
+        secrets: Arc::clone(&secrets),
+        config: Arc::clone(&config),
+        checker: Checker::new(Resolver::fresh(&config.dns.servers).map_err(StartError::because)?, check::BUDGET),
+        keys: KeyMaker::default(),
+    });
+    let google = Google::new(config.auth.google.clone(), &client_tls, Arc::clone(&resolver))
+        .map_err(|error| StartError(format!("auth.google: {error}")))?;
+    let http_parts = http::Parts {
         config: Arc::clone(&config),
         clock: clock.clone(),
         db: db.clone(),
         objects: objects.clone(),
         links: Arc::clone(&links),
         metrics: Arc::clone(&metrics),
-    })
-    .await
-    .map_err(StartError::because)?;
-
-    let policy = Policy {
-        allow_localhost: config.webhook.allow_localhost,
-        allow_networks: config.webhook.allow_networks.clone(),
-    };
-    let own_listeners = smtp.addresses().iter().chain(http.addresses()).copied().collect();
-    let guard = Guard { policy: policy.clone(), own_listeners };
-    let webhooks = Arc::new(Webhooks {
-        db: db.clone(),
-        objects: objects.clone(),
         secrets: Arc::clone(&secrets),
-        links,
-        egress: Egress::new(guard, &client_tls, resolver),
-        policy,
-        metrics: Arc::clone(&metrics),
-        feed: feed.clone(),
-        budget: Webhooks::budget(),
-    });
+        accounts: Arc::clone(&accounts),
+        domains: Arc::clone(&domains),
+        google,
+        inbound,
+        uploads: Uploads { db: db.clone(), objects: objects.clone(), links },
+        webhooks: Arc::clone(&webhooks),
+    };
+    let http = Http::new(listeners, http_parts, &server_tls);
     let worker = Worker {
         db: db.clone(),
         clock: clock.clone(),
         jobs: jobs.clone(),
-        handlers: HashMap::from([(Kind::Webhook, webhooks as Arc<dyn Handler>)]),
+        handlers: HashMap::from([
+            (Kind::Webhook, Arc::clone(&webhooks) as Arc<dyn Handler>),
+            (Kind::Passing, Arc::new(Passing { webhooks: Arc::clone(&webhooks) }) as Arc<dyn Handler>),
+        ]),
         config: WorkerConfig {
             lane_width: config.webhook.lane_width,
             max_in_flight: config.webhook.max_in_flight,
@@ -144,7 +195,25 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
     };
     let retention =
         Retention { db: db.clone(), objects, clock: clock.clone(), default_days: config.storage.retention_days };
-    Ok(Bound { config, clock, db, jobs, feed, secrets, metrics, smtp, http, worker, retention, _data_dir: data_dir })
+    let tls = server_tls;
+    Ok(Bound {
+        config,
+        clock,
+        db,
+        jobs,
+        feed,
+        secrets,
+        accounts,
+        domains,
+        metrics,
+        tls,
+        webhooks,
+        smtp,
+        http,
+        worker,
+        retention,
+        _data_dir: data_dir,
+    })
 }
 
 /// rspamd is the operator's own: its address needs no permission.
@@ -154,8 +223,7 @@ fn spam_check(
     resolver: &Arc<Resolver>,
 ) -> Result<Option<SpamCheck>, StartError> {
     let Some(url) = &config.spam.rspamd_url else { return Ok(None) };
-    let everywhere = ["0.0.0.0/0", "::/0"].iter().filter_map(|net| net.parse().ok()).collect();
-    let policy = Policy { allow_localhost: true, allow_networks: everywhere };
+    let policy = Policy::everywhere();
     let check = format!("{}/checkv2", url.trim_end_matches('/'));
     let target = Target::parse(&check, &policy).map_err(|error| StartError(format!("spam.rspamd_url: {error}")))?;
     let egress = Egress::new(Guard { policy, own_listeners: Vec::new() }, tls, Arc::clone(resolver));
@@ -203,9 +271,29 @@ impl Bound {
         &self.secrets
     }
 
+    /// Signing up and in.
+    pub const fn accounts(&self) -> &Arc<Accounts> {
+        &self.accounts
+    }
+
+    /// Adds and verifies domains.
+    pub const fn domains(&self) -> &Arc<Domains> {
+        &self.domains
+    }
+
     /// Counters.
     pub const fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// The certificate of both doors.
+    pub const fn tls(&self) -> &ServerTls {
+        &self.tls
+    }
+
+    /// Attempts deliveries.
+    pub const fn webhooks(&self) -> &Arc<Webhooks> {
+        &self.webhooks
     }
 
     /// The sweep, to be run by hand.
@@ -224,15 +312,17 @@ impl Bound {
         let http = tokio::spawn(self.http.run(doors.clone(), GRACE));
         let worker = tokio::spawn(self.worker.run(workers.clone(), GRACE));
         let retention = tokio::spawn(self.retention.run(workers.clone()));
+        let rechecks = tokio::spawn(recheck::run(self.domains, self.clock, workers.clone()));
+        let certificate = tokio::spawn(self.tls.watch(CERTIFICATE_EVERY, doors.clone()));
         let mut failure = self.db.failure();
         let failed = tokio::select! {
             () = stop.cancelled() => false,
             failed = failure.wait_for(|failed| *failed) => failed.is_ok(),
         };
         doors.cancel();
-        drop(tokio::join!(smtp, http));
+        drop(tokio::join!(smtp, http, certificate));
         workers.cancel();
-        drop(tokio::join!(worker, retention));
+        drop(tokio::join!(worker, retention, rechecks));
         if failed {
             return Err(StartError(
                 "storage failed: after an fsync error nothing is believed until a restart reads the disk again"

@@ -1,9 +1,10 @@
 //! The only outgoing HTTP: guarded addresses, no redirects, no proxies, no cookies, bounded answers.
 //!
-//! `webhook::deliver` posts through it. A URL becomes a [`Target`] by form; at each connection the names are resolved,
+//! `webhook::deliver` posts through it, [`fetch_file`] gets files that clients name. A URL becomes a [`Target`] by form; at each connection the names are resolved,
 //! every address is judged by the [`Guard`], and the connection goes to a judged address, so that a name cannot change
 //! its mind in between. Connections are kept and shared; an exchange that hangs costs a task.
 
+mod fetch;
 mod guard;
 mod stream;
 mod target;
@@ -29,6 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+pub use self::fetch::{FILE_LIMITS, FetchError, Fetched, fetch_file};
 pub use self::guard::{Blocked, Guard, Policy, not_global};
 use self::stream::Stream;
 pub use self::target::{BadUrl, Target};
@@ -143,6 +145,9 @@ impl Egress {
     }
 
     /// Posts `body` once and reads the answer, whatever its status; redirects are answers too.
+    ///
+    /// # Errors
+    /// There is no whole answer in time.
     pub async fn post(
         &self,
         target: &Target,
@@ -150,30 +155,70 @@ impl Egress {
         body: Bytes,
         limits: Limits,
     ) -> Result<Answer, EgressError> {
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = target.uri().clone();
-        *request.headers_mut() = headers;
+        self.exchange(Method::POST, target, headers, body, limits).await
+    }
+
+    /// Gets `target` once and reads the answer, as [`Egress::post`] does.
+    ///
+    /// # Errors
+    /// There is no whole answer in time.
+    pub async fn get(&self, target: &Target, headers: HeaderMap, limits: Limits) -> Result<Answer, EgressError> {
+        self.exchange(Method::GET, target, headers, Bytes::new(), limits).await
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        target: &Target,
+        headers: HeaderMap,
+        body: Bytes,
+        limits: Limits,
+    ) -> Result<Answer, EgressError> {
         let exchange = async {
-            let response = self.client.request(request).await.map_err(|error| {
-                classify(&error).unwrap_or(if error.is_connect() {
-                    EgressError::Connect
-                } else {
-                    EgressError::BadResponse
-                })
-            })?;
-            read_answer(response, limits.max_answer_bytes).await
+            let (parts, mut incoming) = self.open(method, target, headers, body).await?.into_parts();
+            let mut body = Vec::new();
+            let whole = read_body(&parts.headers, &mut incoming, limits.max_answer_bytes, &mut body).await?;
+            let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+            let headers =
+                parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes())));
+            let headers = headers.collect();
+            Ok(Answer { status: parts.status.as_u16(), headers, body, truncated: !whole })
         };
         timeout(limits.timeout, exchange).await.unwrap_or(Err(EgressError::Timeout))
     }
+
+    /// Sends a request and takes the head of its answer. Sets no deadline of its own.
+    async fn open(
+        &self,
+        method: Method,
+        target: &Target,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, EgressError> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = target.uri().clone();
+        *request.headers_mut() = headers;
+        self.client.request(request).await.map_err(|error| {
+            classify(&error).unwrap_or(if error.is_connect() {
+                EgressError::Connect
+            } else {
+                EgressError::BadResponse
+            })
+        })
+    }
 }
 
-/// Reads up to `max_bytes` of body. Dropping the response with something unread closes its connection or stream.
-async fn read_answer(response: Response<Incoming>, max_bytes: usize) -> Result<Answer, EgressError> {
-    let (parts, mut incoming) = response.into_parts();
-    let until_close = !parts.headers.contains_key(CONTENT_LENGTH) && !parts.headers.contains_key(TRANSFER_ENCODING);
-    let mut body = Vec::new();
-    let mut truncated = false;
+/// Adds up to `max_bytes` of an answer's body to `body`; whether that is all of it.
+///
+/// Dropping `incoming` with something unread closes its connection or stream.
+async fn read_body(
+    headers: &HeaderMap,
+    incoming: &mut Incoming,
+    max_bytes: usize,
+    body: &mut Vec<u8>,
+) -> Result<bool, EgressError> {
+    let until_close = !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING);
     while let Some(frame) = incoming.frame().await {
         let data = match frame.map(hyper::body::Frame::into_data) {
             Ok(Ok(data)) => data,
@@ -185,13 +230,10 @@ async fn read_answer(response: Response<Incoming>, max_bytes: usize) -> Result<A
         let room = max_bytes.saturating_sub(body.len());
         body.extend(data.iter().take(room));
         if data.len() > room {
-            truncated = true;
-            break;
+            return Ok(false);
         }
     }
-    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-    let headers = parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes())));
-    Ok(Answer { status: parts.status.as_u16(), headers: headers.collect(), body, truncated })
+    Ok(true)
 }
 
 /// The first error in the chain that says more than "it failed".

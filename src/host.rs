@@ -1,6 +1,39 @@
-//! The process and its host: limits that a server wants raised, signals it must survive.
+//! The process and its host: listening sockets, limits that a server wants raised, signals it must survive.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::net::{TcpListener, TcpSocket};
+
+/// Connections that wait to be accepted. The usual 128 overflow in a storm, and whoever is dropped then, honest or not,
+/// tries again only after a second.
+const BACKLOG: u32 = 4096;
+
+/// Binds an address and listens; `[::]` on a host without IPv6 becomes `0.0.0.0`. Needs the runtime.
+///
+/// # Errors
+/// The address is taken or may not be bound.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match listen_exactly(address) {
+        Err(error) if address.is_ipv6() && address.ip().is_unspecified() && no_ipv6(&error) => {
+            listen_exactly((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        listening => listening,
+    }
+}
+
+fn listen_exactly(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart must not wait for the connections of the process before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn no_ipv6(error: &std::io::Error) -> bool {
+    Errno::from_io_error(error).is_some_and(|errno| matches!(errno, Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
+}
 
 /// Raises the soft limit of open files to the hard one; thousands of sessions and attempts each hold a descriptor.
 pub fn raise_file_limit() {
@@ -24,4 +57,27 @@ pub fn survive_file_size_limit() -> std::io::Result<()> {
 /// How many files the process may have open.
 pub fn file_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn three_hundred_connections_wait_to_be_accepted_and_none_is_dropped() {
+        let longest = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+        if longest.trim().parse().is_ok_and(|longest: u32| longest < 400) {
+            return;
+        }
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        // The system asks again after a second when there was no room.
+        let connect = |_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(900)).unwrap();
+        let waiting: Vec<_> = (0..300).map(connect).collect();
+        assert_eq!(waiting.len(), 300);
+    }
 }

@@ -27,11 +27,22 @@ pub fn fill_random(bytes: &mut [u8]) {
 
 /// `length` characters of `[0-9A-Za-z]`, each drawn evenly from the random source.
 pub fn random_base62(length: usize) -> String {
+    random_digits(62, length)
+}
+
+/// `length` characters of `[0-9a-z]`, each drawn evenly from the random source.
+pub fn random_base36(length: usize) -> String {
+    random_digits(36, length).to_ascii_lowercase()
+}
+
+fn random_digits(base: u8, length: usize) -> String {
+    // Bytes above the last whole multiple of the base would make the first digits likelier.
+    let even = 255 - 255 % base;
     let mut out = String::with_capacity(length);
     let mut bytes = [0_u8; 64];
     while out.len() < length {
         fill_random(&mut bytes);
-        let fresh = bytes.iter().filter(|byte| **byte < 248).map(|byte| digit(usize::from(byte % 62)));
+        let fresh = bytes.iter().filter(|byte| **byte < even).map(|byte| digit(usize::from(byte % base)));
         out.extend(fresh.take(length - out.len()));
     }
     out
@@ -127,6 +138,20 @@ ids! {
     KeyId = "key_";
     /// An uploaded attachment.
     UploadId = "upl_";
+}
+
+impl MessageId {
+    /// An id that names nothing stored and never parses as one: `msg_test_…` (contract 3.6).
+    pub fn of_test(now: Timestamp) -> Self {
+        Self(format!("msg_test_{}", fresh_suffix(now)))
+    }
+}
+
+impl DeliveryId {
+    /// An id that names nothing stored and never parses as one: `dlv_test_…` (contract 3.6).
+    pub fn of_test(now: Timestamp) -> Self {
+        Self(format!("dlv_test_{}", fresh_suffix(now)))
+    }
 }
 
 #[cfg(test)]

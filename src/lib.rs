@@ -9,8 +9,8 @@
 //! 2. **One transaction per promise.** `250` after DATA is a promise: an object file is written, fsynced, renamed and
 //!    its folder fsynced first, then one commit with `synchronous=FULL`, then the reply.
 //! 3. **Levels.** A module uses only modules of a lower level (the table below); a test reads the `use` lines.
-//! 4. **SQL in one folder, sockets in few files.** Only [`store`] contains SQL. Sockets are opened only in
-//!    `smtp_server/listener.rs`, `http/mod.rs`, `egress.rs`, `dns.rs` and, for the benchmark's own clients, `cli`.
+//! 4. **SQL in one folder, sockets in few files.** Only [`store`] contains SQL. Sockets are opened only in `host.rs`
+//!    (those that listen), `egress.rs`, `dns.rs` and, for the benchmark's own clients, `cli`.
 //! 5. **Values, not side channels.** Replies, verdicts and "now" are values. The pure parts need no runtime.
 //!
 //! # An inbound message, from TCP to your webhook
@@ -27,15 +27,29 @@
 //!    the stored message, signs it twice and posts it through [`egress`] → a [`jobs::Verdict`] → settled in one
 //!    transaction with the attempt's row.
 //!
-//! The other walk, a submitted message to its remote MX, arrives with sending.
+//! On a domain with zero retention `passing` rows stand in for messages and deliveries: [`webhook::passing`] posts each
+//! once and removes it, and the mail data with the last.
+//!
+//! # An API request, from its connection to the answer
+//!
+//! 1. `http/listener.rs` tells TLS from plain HTTP by the first octet. `http/conventions.rs` gives the request its id and
+//!    refuses plain HTTP from afar.
+//! 2. [`http::table()`] is every endpoint: method, path, credential class, schemas, errors. The router, the OpenAPI
+//!    document and the tests that walk over all endpoints are made of it.
+//! 3. `http/auth.rs` finds the caller and counts against its rate; `http/body.rs` reads the JSON object.
+//! 4. The handler in `http/api/`, one file per resource, checks in the contract's order: is the thing the caller's (404),
+//!    may this credential (403), are the fields right (400), does anything stand against it (409). Reading and plain
+//!    changes are `store`'s; what means more is [`accounts`]', [`domain`]'s, [`webhook`]'s, [`inbound`]'s or [`uploads`]'.
+//!
+//! The third walk, a submitted message to its remote MX, arrives with sending.
 //!
 //! # Modules and levels
 //!
 //! | level | modules | what they are |
 //! | --- | --- | --- |
 //! | 0 | [`clock`] [`id`] [`hex`] [`mail`] | vocabulary, pure |
-//! | 1 | [`activity`] [`config`] [`datadir`] [`dns`] [`egress`] [`host`] [`links`] [`metrics`] [`secrets`] [`store`] [`tls`] | one outside thing each |
-//! | 2 | [`content`] [`jobs`] [`setup`] | a stored message's content; the engine; first things |
+//! | 1 | [`activity`] [`config`] [`datadir`] [`dns`] [`egress`] [`host`] [`links`] [`metrics`] [`passwords`] [`secrets`] [`session`] [`store`] [`tls`] | one outside thing each |
+//! | 2 | [`accounts`] [`content`] [`domain`] [`google`] [`jobs`] [`setup`] [`uploads`] | accounts and sessions; a stored message's content; domains and their DNS; Google's word; the engine; first things; clients' files |
 //! | 3 | [`retention`] [`webhook`] | the sweep; events, signatures, attempts |
 //! | 5 | [`inbound`] | recipients, routes, verification, acceptance |
 //! | 6 | [`smtp_server`] [`http`] | the doors |
@@ -92,17 +106,26 @@
 //! | RFC 6266 | Content-Disposition in HTTP |
 //! | RFC 6376 | DKIM |
 //! | RFC 6531 | SMTPUTF8 |
+//! | RFC 6749 | OAuth 2.0: codes for tokens |
 //! | RFC 6761 | special-use names: localhost |
 //! | RFC 6890 | special-purpose addresses |
 //! | RFC 7208 | SPF |
+//! | RFC 7301 | ALPN |
 //! | RFC 7489 | DMARC |
+//! | RFC 7517 | JSON Web Key sets |
+//! | RFC 7518 | RSA keys in them |
 //! | RFC 8187 | extended parameters in HTTP |
+//! | RFC 8301 | DKIM: key sizes |
 //! | RFC 8305 | trying addresses in turn |
+//! | RFC 8446 | TLS 1.3 |
+//! | RFC 8463 | DKIM: Ed25519 |
 //! | RFC 8601 | Authentication-Results |
 //! | RFC 8617 | ARC |
 //! | RFC 9110 | HTTP |
+//! | RFC 9111 | how long an answer is fresh |
 //! | RFC 9989 | DMARC, the successor |
 
+pub mod accounts;
 pub mod activity;
 pub mod app;
 pub mod cli;
@@ -111,7 +134,9 @@ pub mod config;
 pub mod content;
 pub mod datadir;
 pub mod dns;
+pub mod domain;
 pub mod egress;
+pub mod google;
 pub mod hex;
 pub mod host;
 pub mod http;
@@ -121,10 +146,13 @@ pub mod jobs;
 pub mod links;
 pub mod mail;
 pub mod metrics;
+pub mod passwords;
 pub mod retention;
 pub mod secrets;
+pub mod session;
 pub mod setup;
 pub mod smtp_server;
 pub mod store;
 pub mod tls;
+pub mod uploads;
 pub mod webhook;

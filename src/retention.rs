@@ -4,13 +4,18 @@
 
 use std::time::Duration;
 
+use rusqlite::Connection;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Timestamp};
 use crate::content;
+use crate::store::jobs::{self, Kind};
 use crate::store::objects::Objects;
 use crate::store::raws::RawRow;
-use crate::store::{self, Db, attempts, deliveries, messages, raws, recent, search};
+use crate::store::{
+    self, Db, attempts, deliveries, idempotency, messages, passing, raws, recent, search, sessions, uploads,
+    verifications,
+};
 
 /// Raw copies and attachments live seven days (contract 1.9).
 const RAW_AGE: Duration = Duration::from_secs(604_800);
@@ -56,8 +61,14 @@ pub struct Swept {
     pub messages: usize,
     /// Raw copies of messages that stay.
     pub raws: usize,
+    /// Mail on its way to a webhook that was not reached in all that time.
+    pub passing: usize,
     /// Captures of attempts.
     pub attempts: usize,
+    /// Files of clients.
+    pub uploads: usize,
+    /// Sessions, links in mails and remembered answers.
+    pub ended: usize,
     /// Files that no row named.
     pub orphans: usize,
 }
@@ -90,8 +101,12 @@ impl Retention {
     pub async fn sweep(&self, now: Timestamp) -> store::Result<Swept> {
         Ok(Swept {
             messages: self.sweep_messages(now).await?,
+            // Before the raw copies, which it holds.
+            passing: self.sweep_passing(now).await?,
             raws: self.sweep_raws(now).await?,
             attempts: self.sweep_attempts(now).await?,
+            uploads: self.sweep_uploads(now).await?,
+            ended: self.sweep_ended(now).await?,
             orphans: {
                 self.sweep_recent(now).await?;
                 self.sweep_orphans().await?
@@ -103,10 +118,16 @@ impl Retention {
         let mut gone = 0;
         loop {
             let days = self.default_days;
-            let expired = self.db.read(move |c| messages::list_expired(c, days, now, STEP)).await?;
+            let expired = self.db.read(move |connection| {
+                let expired = messages::list_expired(connection, days, now, STEP)?;
+                let rows: Vec<i64> = expired.iter().map(|(message, _)| *message).collect();
+                Ok((find_jobs(connection, &rows)?, expired))
+            });
+            let (jobs, expired) = expired.await?;
             let count = expired.len();
             let files = self.db.write(move |tx| {
                 let mut files = Vec::new();
+                delete_jobs(tx, &jobs)?;
                 for (message, raw) in expired {
                     deliveries::delete_by_message(tx, message)?;
                     messages::delete(tx, message)?;
@@ -121,6 +142,23 @@ impl Retention {
             if count < STEP as usize {
                 return Ok(gone);
             }
+        }
+    }
+
+    async fn sweep_passing(&self, now: Timestamp) -> store::Result<usize> {
+        let mut gone = 0;
+        loop {
+            let old = self.db.read(move |c| passing::list_created_before(c, now.minus(RAW_AGE), STEP)).await?;
+            let count = old.len();
+            if count == 0 {
+                return Ok(gone);
+            }
+            let files = self.db.write(move |tx| {
+                let files: store::Result<Vec<_>> = old.iter().map(|row| passing::finish(tx, row)).collect();
+                Ok(files?.into_iter().flatten().collect())
+            });
+            self.remove_files(files.await?).await?;
+            gone += count;
         }
     }
 
@@ -163,10 +201,42 @@ impl Retention {
     }
 
     async fn sweep_attempts(&self, now: Timestamp) -> store::Result<usize> {
+        let before = now.minus(ATTEMPT_AGE);
+        while self.db.write_behind(move |tx| deliveries::delete_parted(tx, before, STEP)).await? == STEP as usize {}
         let mut gone = 0;
         loop {
-            let step =
-                self.db.write_behind(move |tx| attempts::delete_before(tx, now.minus(ATTEMPT_AGE), STEP)).await?;
+            let step = self.db.write_behind(move |tx| attempts::delete_before(tx, before, STEP)).await?;
+            gone += step;
+            if step < STEP as usize {
+                return Ok(gone);
+            }
+        }
+    }
+
+    async fn sweep_uploads(&self, now: Timestamp) -> store::Result<usize> {
+        let mut gone = 0;
+        loop {
+            let expired = self.db.read(move |c| uploads::list_expired(c, now, STEP)).await?;
+            let count = expired.len();
+            if count == 0 {
+                return Ok(gone);
+            }
+            let files = self.db.write(move |tx| {
+                let delete = |(id, file)| uploads::delete(tx, id).map(|()| file);
+                expired.into_iter().map(delete).collect()
+            });
+            self.remove_files(files.await?).await?;
+            gone += count;
+        }
+    }
+
+    async fn sweep_ended(&self, now: Timestamp) -> store::Result<usize> {
+        let ended = self
+            .db
+            .write_behind(move |tx| Ok(sessions::delete_expired(tx, now)? + verifications::delete_expired(tx, now)?));
+        let mut gone = ended.await?;
+        loop {
+            let step = self.db.write_behind(move |tx| idempotency::delete_expired(tx, now, STEP)).await?;
             gone += step;
             if step < STEP as usize {
                 return Ok(gone);
@@ -187,7 +257,7 @@ impl Retention {
         let orphans = self.db.read(move |connection| {
             let mut orphans = Vec::new();
             for name in objects.list_older_than(ORPHAN_AGE)? {
-                if !raws::names_file(connection, &name)? {
+                if !raws::names_file(connection, &name)? && !uploads::names_file(connection, &name)? {
                     orphans.push(name);
                 }
             }
@@ -200,12 +270,7 @@ impl Retention {
     }
 
     async fn remove_files(&self, names: Vec<String>) -> store::Result<()> {
-        if names.is_empty() {
-            return Ok(());
-        }
-        let objects = self.objects.clone();
-        let removed = tokio::task::spawn_blocking(move || names.iter().try_for_each(|name| objects.remove(name)));
-        removed.await.unwrap_or(Err(store::Error::Stopped))
+        remove_files(&self.objects, names).await
     }
 
     /// Keeps the search index close behind the messages, and out of the way of mail.
@@ -234,4 +299,47 @@ impl Retention {
         }
         Ok(())
     }
+}
+
+/// Removes a message with its content, attachments and captures; its deliveries end and are parted from it
+/// (contract 5.5). Returns whether there was such a row.
+///
+/// An attempt that runs is not recorded any more.
+///
+/// # Errors
+/// Storage trouble. Should only removing its file fail, the message is gone and the sweep removes the file.
+pub async fn delete_message(db: &Db, objects: &Objects, message: i64, now: Timestamp) -> store::Result<bool> {
+    let jobs = db.read(move |connection| find_jobs(connection, &[message])).await?;
+    let removed = db.write(move |tx| {
+        let Some(row) = messages::find_by_row(tx, message)? else { return Ok(None) };
+        delete_jobs(tx, &jobs)?;
+        deliveries::part_from_message(tx, message, now)?;
+        messages::delete(tx, message)?;
+        let file = row.raw_id.map(|raw| raws::release(tx, raw)).transpose()?;
+        Ok(Some(file.flatten()))
+    });
+    let Some(file) = removed.await? else { return Ok(false) };
+    if let Err(error) = remove_files(objects, file.into_iter().collect()).await {
+        tracing::warn!(%error, "a removed message's object was not removed; the sweep will");
+    }
+    Ok(true)
+}
+
+/// Pairs of delivery and job. A job must not outlive its delivery, whose row id a later one may get.
+fn find_jobs(connection: &Connection, messages: &[i64]) -> store::Result<Vec<(i64, i64)>> {
+    let deliveries = deliveries::list_ids_of_messages(connection, messages)?;
+    jobs::find_by_subjects(connection, Kind::Webhook, &deliveries)
+}
+
+fn delete_jobs(tx: &Connection, jobs: &[(i64, i64)]) -> store::Result<()> {
+    jobs.iter().try_for_each(|(delivery, job)| jobs::delete_of(tx, *job, Kind::Webhook, *delivery))
+}
+
+async fn remove_files(objects: &Objects, names: Vec<String>) -> store::Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let objects = objects.clone();
+    let removed = tokio::task::spawn_blocking(move || names.iter().try_for_each(|name| objects.remove(name)));
+    removed.await.unwrap_or(Err(store::Error::Stopped))
 }

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::{digest, hkdf};
 
-use crate::id::{fill_random, random_base62};
+use crate::id::{fill_random, random_base36, random_base62};
 
 /// The file name of the master key inside the data directory.
 pub const FILE_NAME: &str = "master.key";
@@ -138,6 +138,19 @@ impl Secrets {
         Ok(plain.to_vec())
     }
 
+    /// As [`Secrets::open_sealed`], for a secret that is text.
+    ///
+    /// # Errors
+    /// As [`Secrets::open_sealed`].
+    pub fn open_text(&self, purpose: &str, sealed: &[u8]) -> Result<String, SecretsError> {
+        String::from_utf8(self.open_sealed(purpose, sealed)?).map_err(|_| SecretsError::Unsealable)
+    }
+
+    /// The key that signs session tokens.
+    pub fn session_key(&self) -> [u8; KEY_LEN] {
+        derive(&self.root, b"session")
+    }
+
     /// The key that signs attachment links (contract 7.1).
     pub fn link_key(&self) -> [u8; KEY_LEN] {
         derive(&self.root, b"link")
@@ -193,6 +206,11 @@ pub fn check_mode(path: &Path) -> Result<(), SecretsError> {
 /// A new API key (contract 1.4).
 pub fn new_api_key() -> String {
     format!("mk_live_{}", random_base62(40))
+}
+
+/// A new setup token: 32 characters `[0-9a-z]` (contract 1.4).
+pub fn new_setup_token() -> String {
+    random_base36(32)
 }
 
 /// A new webhook signing secret (contract 1.4).

@@ -8,10 +8,10 @@ use rusqlite::Connection;
 use crate::clock::Timestamp;
 use crate::id::RouteId;
 use crate::secrets::{self, Secrets};
-use crate::store::accounts::{self, Account, KEY_PURPOSE};
+use crate::store::accounts::{self, Account, NewAccount};
 use crate::store::domains::{self, DomainRow};
 use crate::store::routes::{self, Action, NewRoute, SECRET_PURPOSE};
-use crate::store::{Error, Result};
+use crate::store::{Error, Result, keys};
 
 /// The account that owns the installation and its API key.
 ///
@@ -20,14 +20,18 @@ use crate::store::{Error, Result};
 pub fn owner(tx: &Connection, secrets: &Secrets, email: &str, now: Timestamp) -> Result<(Account, String)> {
     let account = match accounts::find_owner(tx)? {
         Some(account) => account,
-        None => accounts::insert_owner(tx, email, now)?,
+        None => {
+            let new =
+                NewAccount { email: email.to_owned(), is_admin: true, email_verified: true, ..NewAccount::default() };
+            accounts::insert(tx, new, now)?
+        }
     };
-    if let Some(sealed) = accounts::find_sealed_key(tx, account.id)? {
-        return Ok((account, unseal(secrets, KEY_PURPOSE, &sealed, "API key")?));
+    if let Some(sealed) = keys::find_sealed(tx, account.id)? {
+        return Ok((account, unseal(secrets, keys::PURPOSE, &sealed, "API key")?));
     }
     let key = secrets::new_api_key();
-    let sealed = secrets.seal(KEY_PURPOSE, key.as_bytes());
-    accounts::insert_key(tx, account.id, &secrets::token_hash(&key), &sealed, now)?;
+    let sealed = secrets.seal(keys::PURPOSE, key.as_bytes());
+    keys::insert(tx, account.id, &secrets::token_hash(&key), &sealed, now)?;
     Ok((account, key))
 }
 
@@ -83,6 +87,5 @@ pub fn webhook_route(tx: &Connection, secrets: &Secrets, new: NewRoute, now: Tim
 }
 
 fn unseal(secrets: &Secrets, purpose: &str, sealed: &[u8], what: &'static str) -> Result<String> {
-    let plain = secrets.open_sealed(purpose, sealed).map_err(|_| Error::Corrupt(what))?;
-    String::from_utf8(plain).map_err(|_| Error::Corrupt(what))
+    secrets.open_text(purpose, sealed).map_err(|_| Error::Corrupt(what))
 }

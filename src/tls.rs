@@ -4,15 +4,17 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 
@@ -41,6 +43,27 @@ pub struct ServerTls {
 struct Current {
     files: (PathBuf, PathBuf),
     key: RwLock<Arc<CertifiedKey>>,
+    /// How the files looked when they were last read, well or not.
+    seen: Mutex<Seen>,
+}
+
+/// Modification time, size and inode of certificate and key; none where there is no file.
+type Seen = [Option<(SystemTime, u64, u64)>; 2];
+
+fn look((cert, key): &(PathBuf, PathBuf)) -> Seen {
+    let look = |path: &Path| {
+        let metadata = fs::metadata(path).ok()?;
+        Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+    };
+    [look(cert), look(key)]
+}
+
+impl Current {
+    /// Remembers how the files look now; whether that is news.
+    fn note(&self) -> bool {
+        let now = look(&self.files);
+        std::mem::replace(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner), now) != now
+    }
 }
 
 impl ResolvesServerCert for Current {
@@ -65,8 +88,9 @@ impl ServerTls {
             }
             _ => self_signed(&config.data_dir, &config.hostname)?,
         };
+        let seen = Mutex::new(look(&files));
         let key = RwLock::new(Arc::new(load(&files.0, &files.1)?));
-        let current = Arc::new(Current { files, key });
+        let current = Arc::new(Current { files, key, seen });
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let server = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -81,14 +105,50 @@ impl ServerTls {
         &self.config
     }
 
+    /// The same for HTTPS: offers HTTP/2 and HTTP/1.1 (RFC 7301).
+    pub fn https_config(&self) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Arc::new(config)
+    }
+
     /// Reads the files again; new connections get the new certificate, a faulty one changes nothing.
     ///
     /// # Errors
     /// As [`ServerTls::open`].
     pub fn reload(&self) -> Result<(), TlsError> {
+        // Noted before they are read: a change in between is news the next time.
+        self.current.note();
         let fresh = Arc::new(load(&self.current.files.0, &self.current.files.1)?);
         *self.current.key.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
+    }
+
+    /// As [`Self::reload`], if the files look different from when they were last read; whether they did.
+    ///
+    /// # Errors
+    /// As [`ServerTls::open`], once for each change.
+    pub fn reload_if_changed(&self) -> Result<bool, TlsError> {
+        if !self.current.note() {
+            return Ok(false);
+        }
+        self.reload().map(|()| true)
+    }
+
+    /// Looks at the files at this interval and takes what is new, until `stop`.
+    pub async fn watch(self, every: Duration, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
+            tell(self.reload_if_changed());
+        }
+    }
+}
+
+/// What came of a look at the files, for the log.
+pub fn tell(reloaded: Result<bool, TlsError>) {
+    match reloaded {
+        Ok(false) => {}
+        Ok(true) => tracing::info!("the certificate was read again; new connections get it"),
+        Err(error) => tracing::warn!(%error, "the new certificate cannot be used; the old one stays"),
     }
 }
 
@@ -138,7 +198,7 @@ fn self_signed(data_dir: &Path, hostname: &str) -> Result<(PathBuf, PathBuf), Tl
     drop(fs::remove_file(&cert));
     write_private(&key, &made.signing_key.serialize_pem()).map_err(io(&key))?;
     write_private(&cert, &made.cert.pem()).map_err(io(&cert))?;
-    tracing::info!(certificate = %cert.display(), hostname, "made a self-signed certificate for STARTTLS");
+    tracing::info!(certificate = %cert.display(), hostname, "made a self-signed certificate for STARTTLS and HTTPS");
     Ok((cert, key))
 }
 
@@ -249,5 +309,33 @@ mod tests {
         fs::write(&key, renewed.signing_key.serialize_pem()).unwrap();
         server.reload().unwrap();
         assert_eq!(leaf(&server), *renewed.cert.der());
+    }
+
+    #[tokio::test]
+    async fn changed_files_are_found_without_being_asked_and_faulty_ones_are_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = ServerTls::open(&config(dir.path(), "mx.example.com")).unwrap();
+        let (cert, key) = server.current.files.clone();
+        assert!(!server.reload_if_changed().unwrap());
+        fs::write(&cert, "-----BEGIN").unwrap();
+        assert!(server.reload_if_changed().is_err());
+        assert!(!server.reload_if_changed().unwrap(), "told already");
+        fs::remove_file(&cert).unwrap();
+        assert!(server.reload_if_changed().is_err());
+        assert!(!server.reload_if_changed().unwrap());
+
+        let stop = CancellationToken::new();
+        let watching = tokio::spawn(server.clone().watch(Duration::from_millis(1), stop.clone()));
+        let renewed = rcgen::generate_simple_self_signed(["mx.example.com".to_owned()]).unwrap();
+        fs::write(&cert, renewed.cert.pem()).unwrap();
+        fs::write(&key, renewed.signing_key.serialize_pem()).unwrap();
+        let taken = async {
+            while leaf(&server) != *renewed.cert.der() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), taken).await.unwrap();
+        stop.cancel();
+        watching.await.unwrap();
     }
 }

@@ -10,8 +10,9 @@ use super::logs;
 use crate::app;
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::tls;
 
-/// Serves until SIGTERM or SIGINT; a second signal ends the process at once.
+/// Serves until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reads the certificate again.
 pub fn run(path: &Path) -> anyhow::Result<()> {
     let config = match Config::load(path) {
         Ok(config) => config,
@@ -23,12 +24,23 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
     logs::init(&config.log);
     super::runtime()?.block_on(async {
         let stop = stop_on_signal()?;
+        let mut hangup = signal(SignalKind::hangup()).context("catching SIGHUP")?;
         let bound = app::bind(config, Clock::System).await?;
+        let tls = bound.tls().clone();
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                tls::tell(tls.reload().map(|()| true));
+            }
+        });
         for address in bound.smtp_addresses() {
             tracing::info!(%address, "receiving mail");
         }
         for address in bound.http_addresses() {
             tracing::info!(%address, "serving the API");
+        }
+        // The one secret that belongs into the log: it is spent by the first sign-up (contract 2.2).
+        if let Some(token) = bound.accounts().setup_token().await.context("making the setup token")? {
+            tracing::info!(setup_token = %token, "nobody owns this server yet; sign up with this token");
         }
         bound.run(stop).await.context("the server stopped by itself")?;
         tracing::info!("stopped");

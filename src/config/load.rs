@@ -8,17 +8,19 @@ use toml::de::{DeTable, DeValue};
 
 use super::read::{Document, Reading, Section};
 use super::value::{
-    choice, dns_server, duration, filter, hostname, network, number, public_url, service_url, socket, socket_or_off,
-    text, truth,
+    choice, dns_server, duration, filter, hostname, network, number, public_url, redirect_uri, secret_url,
+    service_url, socket, socket_or_off, text, truth,
 };
 use super::{
-    Config, Dns, Http, Log, LogFormat, Metrics, Problem, Smtp, Spam, Storage, Tls, UnknownRecipients, Webhook,
+    Auth, Config, Dns, Google, Http, Log, LogFormat, Metrics, Problem, Signup, Smtp, Spam, Storage, Tls,
+    UnknownRecipients, Webhook,
 };
 
 const FORMATS: &[(&str, LogFormat)] =
     &[("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)];
 const UNKNOWN_RECIPIENTS: &[(&str, UnknownRecipients)] =
     &[("accept", UnknownRecipients::Accept), ("reject", UnknownRecipients::Reject)];
+const SIGNUPS: &[(&str, Signup)] = &[("first", Signup::First), ("open", Signup::Open), ("closed", Signup::Closed)];
 const MIB: u64 = 1024 * 1024;
 
 impl Config {
@@ -99,7 +101,8 @@ fn config(document: &Document<'_>, table: &DeTable<'_>, folder: Option<&Path>) -
         tls: tls(&top.section("tls"), folder),
         smtp: smtp(&top.section("smtp")),
         http: http(&top.section("http")),
-        dns: Dns { servers: top.section("dns").list("servers", Vec::new(), dns_server) },
+        auth: auth(&top.section("auth")),
+        dns: dns(&top.section("dns")),
         spam: Spam { rspamd_url: top.section("spam").optional("rspamd_url", service_url) },
         storage: storage(&top.section("storage")),
         webhook: webhook(&top.section("webhook")),
@@ -112,9 +115,14 @@ fn config(document: &Document<'_>, table: &DeTable<'_>, folder: Option<&Path>) -
 
 /// Rules between keys.
 fn compare(document: &Document<'_>, config: &Config) {
-    for (have, lack) in [("tls.cert_file", "tls.key_file"), ("tls.key_file", "tls.cert_file")] {
-        if document.has(have) && !document.has(lack) {
-            document.problem_at(have, format!("{lack} is missing; a certificate and its private key go together"));
+    for (one, other, why) in [
+        ("tls.cert_file", "tls.key_file", "a certificate and its private key go together"),
+        ("auth.google.client_id", "auth.google.client_secret", "Google gives both"),
+    ] {
+        for (have, lack) in [(one, other), (other, one)] {
+            if document.has(have) && !document.has(lack) {
+                document.problem_at(have, format!("{lack} is missing; {why}"));
+            }
         }
     }
     let ports = config.smtp.listen.iter().filter(|address| address.port() != 0);
@@ -172,9 +180,33 @@ fn smtp(section: &Section<'_, '_>) -> Smtp {
 }
 
 fn http(section: &Section<'_, '_>) -> Http {
+    let default = Http::default();
     Http {
-        listen: section.list("listen", Http::default().listen, socket),
+        listen: section.list("listen", default.listen, socket),
         trusted_proxies: section.list("trusted_proxies", Vec::new(), network),
+        rate_limit: section.value("rate_limit", default.rate_limit, number(0..=1_000_000, "requests a second")),
+    }
+}
+
+fn auth(section: &Section<'_, '_>) -> Auth {
+    let google = section.section("google");
+    let default = Google::default();
+    Auth {
+        signup: section.value("signup", Signup::default(), choice(SIGNUPS)),
+        google: Google {
+            client_id: google.optional("client_id", text),
+            client_secret: google.optional("client_secret", text),
+            redirect_uri: google.optional("redirect_uri", redirect_uri),
+            token_url: google.value("token_url", default.token_url, secret_url),
+            jwks_url: google.value("jwks_url", default.jwks_url, secret_url),
+        },
+    }
+}
+
+fn dns(section: &Section<'_, '_>) -> Dns {
+    Dns {
+        servers: section.list("servers", Vec::new(), dns_server),
+        spf_include: section.optional("spf_include", hostname),
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Config {
     pub smtp: Smtp,
     /// `[http]`
     pub http: Http,
+    /// `[auth]`
+    pub auth: Auth,
     /// `[dns]`
     pub dns: Dns,
     /// `[spam]`
@@ -73,7 +75,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[tls]`: certificates.
+/// `[tls]`: certificates, for STARTTLS and HTTPS alike.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
     /// PEM certificate chain of `hostname`, leaf first; unset: a self-signed one is made at the first start.
@@ -122,10 +124,61 @@ pub enum UnknownRecipients {
 /// `[http]`: API and attachment links.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http {
-    /// Addresses to listen on, plain HTTP: a reverse proxy in front speaks HTTPS.
+    /// Addresses to listen on; each speaks HTTP and HTTPS.
     pub listen: Vec<SocketAddr>,
     /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Requests a second that one credential may make over time; 0: any number (contract 1.12).
+    pub rate_limit: u32,
+}
+
+/// `[auth]`: who may have an account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Auth {
+    /// Who may sign up.
+    pub signup: Signup,
+    /// `[auth.google]`
+    pub google: Google,
+}
+
+/// Who may sign up (contract 2.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Signup {
+    /// The first account alone.
+    #[default]
+    First,
+    /// Everybody.
+    Open,
+    /// Nobody.
+    Closed,
+}
+
+/// `[auth.google]`: signing in with Google (contract 2.4).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Google {
+    /// The OAuth client; unset: there is no signing in with Google.
+    pub client_id: Option<String>,
+    /// Its secret; set if and only if `client_id` is.
+    pub client_secret: Option<String>,
+    /// What a sign-in names that names none itself.
+    pub redirect_uri: Option<String>,
+    /// Where codes are exchanged for tokens.
+    pub token_url: String,
+    /// Where the keys are that sign tokens.
+    pub jwks_url: String,
+}
+
+impl fmt::Debug for Google {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secret = self.client_secret.as_ref().map(|_| "(secret)");
+        f.debug_struct("Google")
+            .field("client_id", &self.client_id)
+            .field("client_secret", &secret)
+            .field("redirect_uri", &self.redirect_uri)
+            .field("token_url", &self.token_url)
+            .field("jwks_url", &self.jwks_url)
+            .finish()
+    }
 }
 
 /// `[dns]`: who answers DNS questions.
@@ -133,6 +186,8 @@ pub struct Http {
 pub struct Dns {
     /// DNS servers; empty: those of the system.
     pub servers: Vec<SocketAddr>,
+    /// The domain that the SPF records of hosted domains include; unset: they name this host.
+    pub spf_include: Option<String>,
 }
 
 /// `[spam]`: the spam filter.
@@ -190,6 +245,7 @@ impl Default for Config {
             tls: Tls::default(),
             smtp: Smtp::default(),
             http: Http::default(),
+            auth: Auth::default(),
             dns: Dns::default(),
             spam: Spam::default(),
             storage: Storage::default(),
@@ -201,7 +257,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The configuration of `mailkite dev`: loopback only, endpoints on this machine allowed, no DNS, no metrics port.
+    /// The configuration of `mailkite dev`: loopback only, endpoints on this machine allowed, open to sign up, no DNS, no
+    /// metrics port.
     pub fn dev(data_dir: PathBuf, http: SocketAddr, smtp: SocketAddr) -> Self {
         let default = Smtp::default();
         Self {
@@ -210,6 +267,7 @@ impl Config {
             data_dir,
             smtp: Smtp { listen: vec![smtp], max_sessions_per_address: default.max_sessions, ..default },
             http: Http { listen: vec![http], ..Http::default() },
+            auth: Auth { signup: Signup::Open, ..Auth::default() },
             webhook: Webhook { allow_localhost: true, ..Webhook::default() },
             metrics: Metrics { listen: None, token: None },
             dev: true,
@@ -243,7 +301,23 @@ impl Default for Smtp {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)], trusted_proxies: Vec::new() }
+        Self {
+            listen: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)],
+            trusted_proxies: Vec::new(),
+            rate_limit: 100,
+        }
+    }
+}
+
+impl Default for Google {
+    fn default() -> Self {
+        Self {
+            client_id: None,
+            client_secret: None,
+            redirect_uri: None,
+            token_url: "https://oauth2.googleapis.com/token".to_owned(),
+            jwks_url: "https://www.googleapis.com/oauth2/v3/certs".to_owned(),
+        }
     }
 }
 

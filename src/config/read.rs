@@ -82,25 +82,26 @@ fn unknown(key: &str, known: &[String]) -> String {
 /// One table of the document.
 pub(super) struct Section<'d, 't> {
     document: &'d Document<'t>,
-    /// Empty for the top of the file.
-    name: &'static str,
+    /// With the sections around it, `auth.google`; empty for the top of the file.
+    name: String,
     table: Option<&'d DeTable<'t>>,
 }
 
 impl<'d, 't> Section<'d, 't> {
     /// The keys above the first `[section]`.
     pub(super) fn top(document: &'d Document<'t>, table: &'d DeTable<'t>) -> Self {
-        let top = Self { document, name: "", table: Some(table) };
+        let top = Self { document, name: String::new(), table: Some(table) };
         top.note_present();
         top
     }
 
-    /// The table `[name]`; one that is absent reads as empty.
-    pub(super) fn section(&self, name: &'static str) -> Self {
-        let mut section = Self { document: self.document, name, table: None };
+    /// The table `name` of this one; one that is absent reads as empty.
+    pub(super) fn section(&self, name: &str) -> Self {
+        let mut section = Self { document: self.document, name: self.path(name), table: None };
         if let Some(value) = self.look_up(name) {
             section.table = value.get_ref().as_table();
             if section.table.is_none() {
+                let name = &section.name;
                 let message = format!("this is a section; write [{name}] on a line of its own and its keys below");
                 self.document.problem(name, Some(self.document.line(&value.span())), message);
             }

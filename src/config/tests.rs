@@ -7,7 +7,7 @@ use std::fs;
 use toml::de::DeTable;
 
 use super::load::read;
-use super::{Config, Smtp, UnknownRecipients};
+use super::{Config, Signup, Smtp, UnknownRecipients};
 
 const EXAMPLE: &str = include_str!("../../mailkite.toml.example");
 const REQUIRED: &str = "hostname = \"mx.example.com\"\npublic_url = \"https://mail.example.com\"\n";
@@ -47,11 +47,10 @@ fn the_example_file_names_every_setting_and_no_other() {
     assert_eq!(reading.problems, []);
     let (table, _) = DeTable::parse_recoverable(&text);
     for key in reading.known {
-        let found = match key.split_once('.') {
-            Some((section, key)) => table.get_ref().get(section).and_then(|table| table.get_ref().get(key)).is_some(),
-            None => table.get_ref().contains_key(key.as_str()),
-        };
-        assert!(found, "{key} is missing in mailkite.toml.example");
+        let (sections, last) = key.rsplit_once('.').map_or((None, key.as_str()), |(above, last)| (Some(above), last));
+        let mut sections = sections.into_iter().flat_map(|sections| sections.split('.'));
+        let table = sections.try_fold(table.get_ref(), |table, section| table.get(section)?.get_ref().as_table());
+        assert!(table.is_some_and(|table| table.contains_key(last)), "{key} is missing in mailkite.toml.example");
     }
 }
 
@@ -116,8 +115,16 @@ fn values_are_read_as_meant() {
     let config = good(
         "[dns]\nservers = [\"9.9.9.9\", \"[::1]:5353\"]\n[webhook]\nretry = [\"50ms\", \"2h\", \"1d\"]\n\
          allow_networks = [\"10.0.0.0/8\", \"192.0.2.7\"]\n[metrics]\nlisten = \"off\"\n\
-         [smtp]\nmax_message_bytes = 0x100_000\nunknown_recipients = \"reject\"\n",
+         [smtp]\nmax_message_bytes = 0x100_000\nunknown_recipients = \"reject\"\n[http]\nrate_limit = 0\n\
+         [auth]\nsignup = \"closed\"\n[auth.google]\nclient_id = \"id\"\nclient_secret = \"s\"\n\
+         redirect_uri = \"postmessage\"\ntoken_url = \"http://127.0.0.1:9/token\"\n",
     );
+    assert_eq!((config.http.rate_limit, config.auth.signup), (0, Signup::Closed));
+    let google = config.auth.google;
+    assert_eq!((google.client_id.as_deref(), google.client_secret.as_deref()), (Some("id"), Some("s")));
+    assert_eq!(google.redirect_uri.as_deref(), Some("postmessage"));
+    assert_eq!(google.token_url, "http://127.0.0.1:9/token");
+    assert_eq!(google.jwks_url, "https://www.googleapis.com/oauth2/v3/certs");
     assert_eq!(config.dns.servers, ["9.9.9.9:53".parse().unwrap(), "[::1]:5353".parse().unwrap()]);
     assert_eq!(
         config.webhook.retry.iter().map(|wait| wait.as_millis()).collect::<Vec<_>>(),
@@ -150,6 +157,15 @@ fn values_that_cannot_be_meant_are_refused() {
         ("[tls]\ncert_file = \"a.pem\"\n", "tls.key_file is missing"),
         ("[metrics]\ntoken = \"abc\"\n", "shorter than 16"),
         ("data_dir = \"\"\n", "is empty"),
+        ("[auth]\nsignup = \"everybody\"\n", "\"first\", \"open\", \"closed\""),
+        ("[auth]\ngoogle = true\n", "write [auth.google] on a line of its own"),
+        ("[auth.google]\nclient_id = \"a\"\n", "auth.google.client_secret is missing"),
+        ("[auth.google]\nclient_secret = \"a\"\n", "auth.google.client_id is missing"),
+        ("[auth.google]\nclient_ids = \"a\"\n", "did you mean `auth.google.client_id`?"),
+        ("[auth.google]\ntoken_url = \"http://oauth2.googleapis.com/token\"\n", "in the clear"),
+        ("[auth.google]\njwks_url = \"googleapis.com/certs\"\n", "no URL"),
+        ("[auth.google]\nredirect_uri = \"app.example.com\"\n", "no URL"),
+        ("[http]\nrate_limit = -1\n", "whole number"),
     ] {
         let found = problems(text);
         assert_eq!(found.len(), 1, "{text}: {found:?}");
@@ -234,7 +250,10 @@ fn a_file_that_is_not_utf8_is_told_with_its_line() {
 }
 
 #[test]
-fn the_metrics_token_is_not_printed() {
+fn secrets_are_not_printed() {
+    let config = good("[auth.google]\nclient_id = \"kite\"\nclient_secret = \"GOCSPX-0123\"\n");
+    let shown = format!("{config:?}");
+    assert!(shown.contains("kite") && !shown.contains("GOCSPX"), "{shown}");
     let config = good("[metrics]\ntoken = \"0123456789abcdef0123\"\n");
     assert!(!format!("{config:?}").contains("0123456789abcdef"));
 }

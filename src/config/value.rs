@@ -11,6 +11,8 @@ use url::Url;
 
 use super::read::Reading;
 
+const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+
 /// The value as a person wrote it, short enough for a sentence.
 pub(super) fn shown(value: &DeValue<'_>) -> String {
     const LONGEST: usize = 60;
@@ -176,6 +178,25 @@ pub(super) fn public_url(value: &DeValue<'_>) -> Reading<String> {
 pub(super) fn service_url(value: &DeValue<'_>) -> Reading<String> {
     let (_, url) = http_url(value, "http://127.0.0.1:11333")?;
     Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// The URL of an endpoint that secrets are sent to: `https`, or `http` on this machine.
+pub(super) fn secret_url(value: &DeValue<'_>) -> Reading<String> {
+    let (text, url) = http_url(value, "https://oauth2.googleapis.com/token")?;
+    if url.scheme() == "https" || url.host_str().is_some_and(|host| LOOPBACK_HOSTS.contains(&host)) {
+        return Ok(url.into());
+    }
+    Err(format!(
+        "{text:?} would send secrets in the clear; it has to begin with https:// unless it is on this machine"
+    ))
+}
+
+/// Where a sign-in page of Google's returns to: a web address, or the word that its own script uses instead.
+pub(super) fn redirect_uri(value: &DeValue<'_>) -> Reading<String> {
+    if value.as_str() == Some("postmessage") {
+        return text(value);
+    }
+    http_url(value, "https://app.example.com/signed-in").map(|(text, _)| text)
 }
 
 fn http_url(value: &DeValue<'_>, example: &str) -> Reading<(String, Url)> {

@@ -6,7 +6,10 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::error::ApiError;
+use tracing::Instrument as _;
+
+use super::error::{ApiError, Code};
+use super::listener::Secure;
 use super::{App, PeerAddress};
 use crate::id::random_base62;
 
@@ -15,17 +18,20 @@ const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 
 /// Wraps a request.
 pub async fn apply(State(app): State<App>, request: Request, next: Next) -> Response {
+    let id = random_base62(16);
+    // What is logged on the way says which request it was.
+    let span = tracing::info_span!("request", %id, method = %request.method());
     let path = request.uri().path();
     let is_api = ["/v1/", "/api/", "/att/"].iter().any(|family| path.starts_with(family));
     let mut response = if is_api && request.method() == Method::OPTIONS {
         preflight()
     } else if is_api && !is_secure(&app, &request) {
-        ApiError::new(StatusCode::FORBIDDEN, "https_required", "https is required").into_response()
+        ApiError::from(Code::HttpsRequired).into_response()
     } else {
-        next.run(request).await
+        next.run(request).instrument(span).await
     };
     let headers = response.headers_mut();
-    headers.extend(HeaderValue::from_str(&random_base62(16)).ok().map(|id| (REQUEST_ID, id)));
+    headers.extend(HeaderValue::from_str(&id).ok().map(|id| (REQUEST_ID, id)));
     headers.entry(NOSNIFF).or_insert(HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if is_api {
@@ -47,6 +53,9 @@ fn preflight() -> Response {
 
 /// Plain HTTP is for loopback and for trusted proxies that say it was HTTPS.
 fn is_secure(app: &App, request: &Request) -> bool {
+    if request.extensions().get::<Secure>().is_some_and(|Secure(over_tls)| *over_tls) {
+        return true;
+    }
     let Some(PeerAddress(peer)) = request.extensions().get::<PeerAddress>() else { return false };
     let address = peer.ip().to_canonical();
     if address.is_loopback() {

@@ -1,45 +1,214 @@
-//! The one form of errors (contract 1.6).
+//! The one form of errors (contract 1.6): a code, which fixes the status, a sentence, and the field at fault.
 
-use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use std::borrow::Cow;
+
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::store;
 
+/// How soon a client may come again when storage or the process is unavailable.
+const UNAVAILABLE_SECS: u64 = 5;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $status:literal $word:literal $sentence:literal;)*) => {
+        /// Every error code there is; each belongs to one status.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The word in `code`.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $word,)* }
+            }
+
+            /// The HTTP status.
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$name => $status,)* }
+            }
+
+            /// The sentence where the place of the error says nothing more exact.
+            pub const fn sentence(self) -> &'static str {
+                match self { $(Self::$name => $sentence,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The body is no JSON object, or nested too deep.
+    BadJson = 400 "bad_json" "the body must be a JSON object";
+    /// A query parameter.
+    BadQuery = 400 "bad_query" "a query parameter is not valid";
+    /// A field, where no narrower code applies.
+    BadRequest = 400 "bad_request" "a field is missing or not valid";
+    /// A URL (contract 9.1).
+    BadUrl = 400 "bad_url" "a valid https url is required";
+    /// A route without match.
+    MatchRequired = 400 "match_required" "match required";
+    /// A match that is none.
+    BadMatch = 400 "bad_match" "the match is not valid";
+    /// A domain name.
+    BadDomain = 400 "bad_domain" "a domain name such as example.com is required";
+    /// A mailbox.
+    BadAddress = 400 "bad_address" "a valid e-mail address is required";
+    /// A header name or value.
+    BadHeader = 400 "bad_header" "a header name or value is not valid";
+    /// The route action `agent`.
+    AgentNotSupported = 400 "agent_not_supported" "this server has no agents";
+    /// The operation needs a webhook route.
+    RouteAction = 400 "route_action" "this needs a route with the action webhook";
+    /// A file to upload.
+    BadAttachment = 400 "bad_attachment" "the attachment is not valid";
+    /// A file over the limit.
+    AttachmentTooLarge = 400 "attachment_too_large" "an attachment has at most 25 MiB";
+    /// A file that could not be fetched.
+    AttachmentFetchFailed = 400 "attachment_fetch_failed" "the attachment could not be fetched";
+    /// Event names.
+    BadEvents = 400 "bad_events" "events must be \"all\" or a list of sending events";
+    /// A retention.
+    BadRetention = 400 "bad_retention" "the retention is not valid";
+    /// A password that is too short, too long or the e-mail itself.
+    WeakPassword = 400 "weak_password" "the password is too weak";
+    /// No or malformed credential.
+    Unauthorized = 401 "unauthorized" "missing or invalid credential";
+    /// Unknown or revoked key.
+    BadKey = 401 "bad_key" "unknown or revoked key";
+    /// Expired, revoked or forged session token.
+    SessionExpired = 401 "session_expired" "this session has ended; sign in again";
+    /// Login refused.
+    BadLogin = 401 "bad_login" "invalid email or password";
+    /// Google's proof is not accepted.
+    GoogleRejected = 401 "google_rejected" "the Google sign-in was not accepted";
+    /// A scoped key outside its domain.
+    KeyScope = 403 "key_scope" "this key is limited to one domain and does not reach this";
+    /// A key where a session is needed.
+    SessionRequired = 403 "session_required" "this needs a session; sign in";
+    /// Nobody may sign up.
+    SignupClosed = 403 "signup_closed" "sign-up is closed on this server";
+    /// The first account proves itself by the setup token.
+    SetupToken = 403 "setup_token" "the setup token of this server is required; print it with: mailkite setup-token";
+    /// The account's password is another.
+    WrongPassword = 403 "wrong_password" "the current password is wrong";
+    /// An attachment link that was changed.
+    BadSignature = 403 "bad_signature" "the signature of this link is not valid";
+    /// Plain HTTP from afar.
+    HttpsRequired = 403 "https_required" "https is required";
+    /// An unknown or foreign thing, or an unknown path.
+    NotFound = 404 "not_found" "not found";
+    /// What this server will never have (contract 12).
+    NotSupported = 404 "not_supported" "not supported by this server";
+    /// The domain is not the account's.
+    DomainNotOwned = 404 "domain_not_owned" "this account has no such domain";
+    /// There is no webhook whose secret could be shown.
+    NoWebhook = 404 "no_webhook" "this domain has no webhook";
+    /// The raw copy is gone.
+    RawExpired = 404 "raw_expired" "the raw copy of this message is gone";
+    /// The e-mail has an account.
+    AccountExists = 409 "account_exists" "an account with this e-mail exists";
+    /// The account has the domain.
+    DomainExists = 409 "domain_exists" "this account has this domain already";
+    /// Another account has proven the domain.
+    DomainTaken = 409 "domain_taken" "another account has verified this domain";
+    /// The same route exists.
+    RouteExists = 409 "route_exists" "a route with this match, action and destination exists";
+    /// The domain waits for its proof.
+    DomainNotVerified = 409 "domain_not_verified" "the domain is not verified yet; check its DNS records";
+    /// There is no webhook that could be tested.
+    NoWebhookToTest = 409 "no_webhook" "this domain has no webhook to test";
+    /// Google sign-in has no client id.
+    GoogleNotConfigured = 409 "google_not_configured" "Google sign-in is not configured on this server";
+    /// An outbound message that is still on its way.
+    MessageInQueue = 409 "message_in_queue" "the message is still in the queue";
+    /// The message's content is gone.
+    MessageExpired = 409 "message_expired" "the content of this message is gone";
+    /// The route was deleted or is inactive.
+    RouteGone = 409 "route_gone" "the route of this delivery was deleted or is inactive";
+    /// Another attempt runs.
+    AttemptInProgress = 409 "attempt_in_progress" "an attempt of this delivery is being made right now";
+    /// The domain's webhook is managed at the domain.
+    DomainWebhookRoute = 409 "domain_webhook_route" "the match of the domain's webhook is fixed";
+    /// An idempotency key with another body.
+    IdempotencyConflict = 409 "idempotency_conflict" "this Idempotency-Key was used with another body";
+    /// A genuine link whose time has passed.
+    LinkExpired = 410 "link_expired" "this link has expired";
+    /// A body over the limit.
+    BodyTooLarge = 413 "body_too_large" "the request body is too large";
+    /// A range beyond the end.
+    BadRange = 416 "bad_request" "the range lies beyond the end";
+    /// Too many requests.
+    RateLimited = 429 "rate_limited" "too many requests; wait a little";
+    /// A fault of the server's own.
+    Internal = 500 "internal" "internal error";
+    /// No answer from the webhook's endpoint.
+    DeliveryFailed = 502 "delivery_failed" "the webhook endpoint gave no HTTP answer";
+    /// Google cannot be reached.
+    GoogleUnreachable = 502 "google_unreachable" "Google could not be reached";
+    /// No room, or shutting down.
+    Unavailable = 503 "unavailable" "storage is unavailable at the moment";
+    /// Not ready for mail.
+    NotReady = 503 "not_ready" "not ready";
+}
+
 /// An error as the client sees it; what caused it is logged, never sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ApiError {
-    status: StatusCode,
-    code: &'static str,
-    message: String,
+    code: Code,
+    message: Cow<'static, str>,
+    pub(super) field: Option<Cow<'static, str>>,
+    retry_after_secs: Option<u64>,
 }
 
 #[derive(Serialize)]
 struct Body<'a> {
     error: &'a str,
     code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+}
+
+impl From<Code> for ApiError {
+    fn from(code: Code) -> Self {
+        Self { code, message: Cow::Borrowed(code.sentence()), field: None, retry_after_secs: None }
+    }
 }
 
 impl ApiError {
-    /// An error with its status, code and sentence.
-    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+    /// An error with a sentence of its own.
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { message: message.into(), ..Self::from(code) }
+    }
+
+    /// A 400 for one field.
+    pub fn field(code: Code, field: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { field: Some(field.into()), ..Self::new(code, message) }
+    }
+
+    /// A 400 for one field, with the code's own sentence.
+    pub fn at(code: Code, field: &'static str) -> Self {
+        Self { field: Some(Cow::Borrowed(field)), ..Self::from(code) }
     }
 
     /// 404 for an unknown or foreign thing.
     pub fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", "not found")
+        Code::NotFound.into()
     }
 
-    /// 401 with the code of contract 1.6.
-    pub fn unauthorized(code: &'static str, message: &str) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, code, message)
+    /// 429, and when to come again.
+    pub fn rate_limited(retry_after_secs: u64) -> Self {
+        Self { retry_after_secs: Some(retry_after_secs.max(1)), ..Self::from(Code::RateLimited) }
     }
 
-    /// 400 for a query parameter.
-    pub fn bad_query(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad_query", message)
+    /// Which error it is.
+    pub const fn code(&self) -> Code {
+        self.code
     }
 }
 
@@ -48,14 +217,14 @@ impl From<store::Error> for ApiError {
         match &error {
             store::Error::Full(_) | store::Error::Busy | store::Error::Stopped => {
                 tracing::warn!(%error, "a request found storage unavailable");
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "storage is unavailable at the moment")
+                Code::Unavailable.into()
             }
             store::Error::Conflict(_)
             | store::Error::Io { .. }
             | store::Error::Sqlite(_)
             | store::Error::Corrupt(_) => {
                 tracing::error!(%error, "a request failed");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "internal error")
+                Code::Internal.into()
             }
         }
     }
@@ -63,16 +232,19 @@ impl From<store::Error> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = Body { error: &self.message, code: self.code };
-        let mut response = (self.status, serde_json::to_vec(&body).unwrap_or_default()).into_response();
+        let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = Body { error: &self.message, code: self.code.as_str(), field: self.field.as_deref() };
+        let mut response = (status, serde_json::to_vec(&body).unwrap_or_default()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if self.status == StatusCode::UNAUTHORIZED {
+        if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert("retry-after", HeaderValue::from_static("5"));
+        let unavailable = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(UNAVAILABLE_SECS);
+        if let Some(secs) = self.retry_after_secs.or(unavailable) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(secs));
         }
+        response.extensions_mut().insert(self.code);
         response
     }
 }
@@ -120,8 +292,5 @@ fn is_not_supported(path: &str) -> bool {
 
 /// An unknown path, or a method that a known path does not have.
 pub async fn unknown_path(uri: Uri) -> ApiError {
-    if is_not_supported(uri.path()) {
-        return ApiError::new(StatusCode::NOT_FOUND, "not_supported", "not supported by this server");
-    }
-    ApiError::not_found()
+    if is_not_supported(uri.path()) { Code::NotSupported.into() } else { ApiError::not_found() }
 }

@@ -1,9 +1,10 @@
-//! Attachment downloads by signed link (contract 7.1): a slice of the raw object, decoded while it is sent.
+//! Downloads by signed link (contract 7.1): an attachment, which is a slice of the raw object and is decoded while it is
+//! sent, or an uploaded file.
 
 use std::io::{Cursor, Read, Seek, SeekFrom};
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
     CONTENT_TYPE, HeaderName, RANGE,
@@ -11,26 +12,36 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use rusqlite::Connection;
 use serde::Deserialize;
 use tokio::sync::mpsc;
+use url::form_urlencoded;
+use utoipa::IntoParams;
 
 use super::App;
-use super::error::ApiError;
+use super::error::{ApiError, Code};
+use super::extract::{Path, Query};
+use crate::egress::Fetched;
+use crate::id::{MessageId, UploadId};
 use crate::links::{LinkError, LinkTarget};
-use crate::mail::mime::{Decoder, Part};
+use crate::mail::mime::{Decoder, Encoding, Part};
 use crate::store::objects::Objects;
 use crate::store::raws::{self, RawRow};
-use crate::store::{self, attachments, messages};
+use crate::store::{self, attachments, messages, uploads};
 
 const PIECE: usize = 64 * 1024;
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// The signed part of a link.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 pub struct Signed {
+    /// When the link ends, in Unix seconds.
     #[serde(default)]
+    #[param(required = true)]
     exp: String,
+    /// Lower-case hex HMAC-SHA256.
     #[serde(default)]
+    #[param(required = true)]
     sig: String,
 }
 
@@ -49,20 +60,7 @@ pub async fn download(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let target =
-        app.links.verify(&mid, &idx, &signed.exp, &signed.sig, app.clock.now()).map_err(|error| match error {
-            LinkError::BadSignature => ApiError::new(StatusCode::FORBIDDEN, "bad_signature", error.to_string()),
-            LinkError::Expired => ApiError::new(StatusCode::GONE, "link_expired", error.to_string()),
-        })?;
-    let LinkTarget::Attachment(id, index) = target else { return Err(ApiError::not_found()) };
-    let found = app.db.read(move |connection| {
-        let Some(message) = messages::find(connection, &id)? else { return Ok(None) };
-        let (Some(raw), Some(part)) = (message.raw_id, attachments::find(connection, message.id, index)?) else {
-            return Ok(None);
-        };
-        Ok(raws::find(connection, raw)?.map(|raw| (raw, part)))
-    });
-    let (raw, part) = found.await?.ok_or_else(ApiError::not_found)?;
+    let (raw, part) = open_link(&app, &mid, &idx, &signed.exp, &signed.sig).await?;
     let whole = Span { from: 0, to: part.size };
     let span =
         match headers.get(RANGE).and_then(|range| range.to_str().ok()).map(|range| parse_range(range, part.size)) {
@@ -80,6 +78,72 @@ pub async fn download(
     }
     describe(response.headers_mut(), &part, span.unwrap_or(whole), span.is_some());
     Ok(response)
+}
+
+/// The file behind a link of this server, read whole; none when `url` is no such link.
+///
+/// # Errors
+/// The link is not valid, its file is gone, or it is longer than `max` bytes.
+pub async fn read_own_link(app: &App, url: &str, max: usize) -> Option<Result<Fetched, ApiError>> {
+    let base = app.config.public_url.trim_end_matches('/');
+    let rest = url.strip_prefix(base)?.strip_prefix("/att/")?;
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (mid, idx) = path.split_once('/').unwrap_or((path, ""));
+    let value = |name: &str| {
+        let found = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name);
+        found.map(|(_, value)| value.into_owned()).unwrap_or_default()
+    };
+    Some(read_link(app, mid, idx, &value("exp"), &value("sig"), max).await)
+}
+
+async fn read_link(app: &App, mid: &str, idx: &str, exp: &str, sig: &str, max: usize) -> Result<Fetched, ApiError> {
+    let (raw, part) = open_link(app, mid, idx, exp, sig).await?;
+    if part.size > max as u64 {
+        return Err(Code::AttachmentTooLarge.into());
+    }
+    let whole = Span { from: 0, to: part.size };
+    let (filename, content_type) = (part.filename.clone(), part.content_type.clone());
+    let bytes = axum::body::to_bytes(body(app.objects.clone(), raw, part, whole), max).await;
+    let bytes = bytes.map_err(|_| ApiError::from(Code::Internal))?;
+    Ok(Fetched { bytes: bytes.to_vec(), content_type, filename })
+}
+
+/// Where the bytes behind a link are.
+async fn open_link(app: &App, mid: &str, idx: &str, exp: &str, sig: &str) -> Result<(RawRow, Part), ApiError> {
+    let target = app.links.verify(mid, idx, exp, sig, app.clock.now()).map_err(|error| match error {
+        LinkError::BadSignature => ApiError::from(Code::BadSignature),
+        LinkError::Expired => ApiError::from(Code::LinkExpired),
+    })?;
+    let found = app.db.read(move |connection| match target {
+        LinkTarget::Attachment(id, index) => attachment(connection, &id, index),
+        LinkTarget::Upload(id) => upload(connection, &id),
+    });
+    found.await?.ok_or_else(ApiError::not_found)
+}
+
+fn attachment(connection: &Connection, id: &MessageId, index: u32) -> store::Result<Option<(RawRow, Part)>> {
+    let Some(message) = messages::find(connection, id)? else { return Ok(None) };
+    let (Some(raw), Some(part)) = (message.raw_id, attachments::find(connection, message.id, index)?) else {
+        return Ok(None);
+    };
+    Ok(raws::find(connection, raw)?.map(|raw| (raw, part)))
+}
+
+/// An uploaded file is all of its object.
+fn upload(connection: &Connection, id: &UploadId) -> store::Result<Option<(RawRow, Part)>> {
+    let Some(upload) = uploads::find(connection, id)? else { return Ok(None) };
+    let part = Part {
+        filename: Some(upload.filename),
+        content_type: Some(upload.content_type),
+        charset: None,
+        content_id: None,
+        disposition: None,
+        size: upload.size,
+        offset: 0,
+        length: upload.size,
+        encoding: Encoding::Identity,
+    };
+    Ok(Some((RawRow::File(upload.file), part)))
 }
 
 fn describe(headers: &mut HeaderMap, part: &Part, span: Span, partial: bool) {
@@ -160,7 +224,7 @@ fn parse_range(field: &str, size: u64) -> Asked {
 }
 
 fn unsatisfiable(size: u64) -> Response {
-    let error = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, "bad_request", "the range lies beyond the end");
+    let error = ApiError::from(Code::BadRange);
     let mut response = error.into_response();
     response.headers_mut().extend(HeaderValue::from_str(&format!("bytes */{size}")).ok().map(|v| (CONTENT_RANGE, v)));
     response

@@ -5,28 +5,60 @@ use axum::extract::State;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::App;
 use super::error::ApiError;
 use crate::secrets::token_hash;
 
+/// `GET /api/health`
+#[derive(Serialize, ToSchema)]
+pub struct Health {
+    #[schema(example = true)]
+    ok: bool,
+}
+
 /// As soon as the process serves HTTP.
-pub async fn health() -> Response {
-    Json(json!({"ok": true})).into_response()
+pub async fn health() -> Json<Health> {
+    Json(Health { ok: true })
+}
+
+/// What mail and webhooks need.
+#[derive(Serialize, ToSchema)]
+pub struct ReadyChecks {
+    /// The database can be read and written.
+    storage: bool,
+    /// Mail is received.
+    smtp: bool,
+    /// Webhooks are attempted.
+    queue: bool,
+}
+
+/// `GET /api/ready`
+#[derive(Serialize, ToSchema)]
+pub struct Ready {
+    ok: bool,
+    checks: ReadyChecks,
 }
 
 /// Whether mail can be taken and webhooks be made.
 pub async fn ready(State(app): State<App>) -> Response {
     let readable = app.db.read(crate::store::search::indexed_to).await.is_ok();
-    let storage = readable && app.db.is_healthy();
-    if storage {
-        return Json(json!({"ok": true, "checks": {"storage": true, "smtp": true, "queue": true}})).into_response();
+    if readable && app.db.is_healthy() {
+        return Json(Ready { ok: true, checks: ReadyChecks { storage: true, smtp: true, queue: true } })
+            .into_response();
     }
     let body = json!({
         "ok": false, "checks": {"storage": false, "smtp": true, "queue": false}, "error": "not ready", "code": "not_ready",
     });
     (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "5")], Json(body)).into_response()
+}
+
+/// The OpenAPI document.
+pub async fn openapi(State(app): State<App>) -> Response {
+    ([(CONTENT_TYPE, "application/json")], app.openapi.clone()).into_response()
 }
 
 /// The counters, on their own listener.

@@ -1,8 +1,10 @@
 //! Inbound mail: who a recipient is, what its routes are, whether the sender is who it says, and acceptance.
 //!
-//! The SMTP door asks [`Inbound::resolve`] at RCPT and [`Inbound::receive`] after the data; nothing else enters.
+//! The SMTP door asks [`Inbound::resolve`] at RCPT and [`Inbound::receive`] after the data; the API hands in a message
+//! with [`Inbound::inject`]. Nothing else enters.
 
 mod directory;
+pub mod inject;
 pub mod receive;
 pub mod recipients;
 pub mod route;

@@ -3,12 +3,15 @@
 //! What `Ok` promises is on disk. The steps: read and check the data, verify the sender, write the object if it is
 //! large, then one transaction that lists everything promised; only after its commit do the workers wake.
 
+mod passing;
+mod transaction;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use ring::hmac;
-use rusqlite::Connection;
 
+use self::transaction::{Left, store_all};
 use super::recipients::Recipient;
 use super::route::Route;
 use super::verify::{Verdicts, Verification};
@@ -23,7 +26,7 @@ use crate::metrics::Counter;
 use crate::store::objects::MailData;
 use crate::store::raws::NewRaw;
 use crate::store::routes::Action;
-use crate::store::{self, messages, raws};
+use crate::store::{self, raws};
 
 /// RFC 5321 §6.3: a message with more Received fields than this goes round in a loop.
 const MAX_RECEIVED: usize = 100;
@@ -58,6 +61,15 @@ pub enum ReceiveError {
     Busy,
 }
 
+/// What is asked about the sender of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Checks {
+    /// Everything.
+    All,
+    /// Nothing: the account itself wrote it. Verification skips loopback peers by itself.
+    None,
+}
+
 /// What is stored of one recipient's message.
 struct Plan {
     recipient: Recipient,
@@ -83,14 +95,6 @@ struct Common {
     parts: Vec<Part>,
 }
 
-/// What the commit left behind for one recipient.
-struct Stored {
-    id: String,
-    to: String,
-    lanes: Vec<String>,
-    fresh: bool,
-}
-
 impl Inbound {
     /// Accepts one message for all its recipients. `Ok` means that it is on disk.
     ///
@@ -102,7 +106,18 @@ impl Inbound {
         envelope: Envelope<Recipient>,
         data: MailData,
     ) -> Result<Receipt, ReceiveError> {
-        let outcome = self.accept(peer, envelope, data).await;
+        self.receive_checked(peer, envelope, data, Checks::All).await
+    }
+
+    /// As [`Inbound::receive`], with these checks of the sender.
+    pub(super) async fn receive_checked(
+        &self,
+        peer: &Peer,
+        envelope: Envelope<Recipient>,
+        data: MailData,
+        checks: Checks,
+    ) -> Result<Receipt, ReceiveError> {
+        let outcome = self.accept(peer, envelope, data, checks).await;
         let metrics = &self.shared.metrics;
         match &outcome {
             Ok(_) => metrics.add(Counter::MessagesAccepted),
@@ -121,6 +136,7 @@ impl Inbound {
         peer: &Peer,
         envelope: Envelope<Recipient>,
         data: MailData,
+        checks: Checks,
     ) -> Result<Receipt, ReceiveError> {
         let now = self.shared.clock.now();
         let size = data.len();
@@ -144,8 +160,8 @@ impl Inbound {
         let mail = if bytes.len() <= PARSE_HERE_MAX { read() } else { tokio::task::block_in_place(read) }?;
         let verification = self.shared.verifier.verify(peer, &mail_from, &bytes, &mail).await;
         let spam = match &self.shared.spam {
-            Some(check) => check.check(&bytes, peer, &envelope).await,
-            None => None,
+            Some(check) if checks == Checks::All => check.check(&bytes, peer, &envelope).await,
+            Some(_) | None => None,
         };
         let (common, to_names) = Common::new(mail, mail_from, hostname, verification, spam, size);
         let fingerprint = hmac::sign(&self.shared.fingerprint_key, &bytes);
@@ -250,20 +266,22 @@ impl Inbound {
                 return Err(storage_trouble(error));
             }
         };
-        if stored.iter().all(|one| !one.fresh) {
+        if stored.iter().all(|one| one.left == Left::Nothing) {
             self.remove(file);
         }
         let id = stored.first().map_or(first, |one| one.id.clone());
-        for one in stored.into_iter().filter(|one| one.fresh) {
-            self.shared.feed.tell(|| Activity::Accepted {
-                message_id: one.id,
-                from: from.clone(),
-                to: one.to,
-                subject: subject.clone(),
-                size,
-                attachments,
-                deliveries: one.lanes.len(),
-            });
+        for one in stored {
+            if one.left == Left::Message {
+                self.shared.feed.tell(|| Activity::Accepted {
+                    message_id: one.id,
+                    from: from.clone(),
+                    to: one.to,
+                    subject: subject.clone(),
+                    size,
+                    attachments,
+                    deliveries: one.lanes.len(),
+                });
+            }
             for lane in one.lanes {
                 self.shared.jobs.wake(lane, now);
             }
@@ -329,94 +347,6 @@ impl Common {
         };
         (common, mail.to_names)
     }
-}
-
-/// The transaction: everything that the 250 promises.
-fn store_all(
-    tx: &Connection,
-    first: MessageId,
-    common: &Common,
-    plans: Vec<Plan>,
-    raw: &NewRaw,
-    now: Timestamp,
-) -> store::Result<Vec<Stored>> {
-    let mut raw_id = None;
-    let mut next_id = Some(first);
-    let mut stored = Vec::with_capacity(plans.len());
-    for plan in plans {
-        let to = plan.recipient.mailbox.to_string();
-        if plan.is_dropped() {
-            let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-            stored.push(Stored { id: id.to_string(), to, lanes: Vec::new(), fresh: false });
-            continue;
-        }
-        let original = store::recent::Original { mail_from: &common.mail_from, to_addr: &to, size: common.size };
-        if let Some(id) = store::recent::find(tx, plan.fingerprint, original, now)? {
-            stored.push(Stored { id, to, lanes: Vec::new(), fresh: false });
-            continue;
-        }
-        let raw_id = match raw_id {
-            Some(id) => id,
-            None => *raw_id.insert(raws::insert(tx, raw, now)?),
-        };
-        let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-        let lanes = store_one(tx, id.clone(), common, plan, raw_id, now)?;
-        stored.push(Stored { id: id.to_string(), to, lanes, fresh: true });
-    }
-    Ok(stored)
-}
-
-fn store_one(
-    tx: &Connection,
-    id: MessageId,
-    common: &Common,
-    plan: Plan,
-    raw_id: i64,
-    now: Timestamp,
-) -> store::Result<Vec<String>> {
-    let account = plan.recipient.account;
-    let blocked = store::blocked::is_blocked(tx, account, &common.from_addr)?;
-    let new = messages::NewMessage {
-        public_id: id.clone(),
-        account_id: account,
-        domain_id: plan.recipient.domain,
-        route_id: plan.route_id(),
-        mail_from: common.mail_from.clone(),
-        from_addr: common.from_addr.clone(),
-        from_name: common.from_name.clone(),
-        to_addr: plan.recipient.mailbox.to_string(),
-        to_name: plan.to_name,
-        subject: common.subject.clone(),
-        message_id_header: common.message_id_header.clone(),
-        thread_id: common.thread_id.clone(),
-        spf: common.verdicts.spf.map(|verdict| verdict.as_str()),
-        dkim: common.verdicts.dkim.map(|verdict| verdict.as_str()),
-        dmarc: common.verdicts.dmarc.map(|verdict| verdict.as_str()),
-        spam: if blocked { Some("spam") } else { common.spam },
-        trace: plan.trace,
-        truncated: common.truncated,
-        attachment_count: common.parts.len(),
-        size: common.size,
-        raw_id,
-    };
-    let (message, _) = messages::insert(tx, &new, now)?;
-    store::recent::insert(tx, plan.fingerprint, message, now)?;
-    store::attachments::insert_all(tx, message, &common.parts)?;
-    let mut lanes = Vec::new();
-    for route in plan.routes.iter().filter(|_| !blocked) {
-        let (Some(url), Some(lane)) = (&route.row.destination, &route.lane) else { continue };
-        let delivery = store::deliveries::NewDelivery {
-            account_id: account,
-            message,
-            message_id: &id,
-            route_id: &route.row.public_id,
-            url,
-        };
-        let delivery = store::deliveries::insert_received(tx, &delivery, now)?;
-        store::jobs::insert(tx, lane, store::jobs::Kind::Webhook, delivery, now)?;
-        lanes.push(lane.clone());
-    }
-    Ok(lanes)
 }
 
 /// Logged here, once; the sender learns only whether coming again helps.

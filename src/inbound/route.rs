@@ -77,6 +77,21 @@ impl Pattern {
         }
     }
 
+    /// The domain that it lies on; none for a regex.
+    pub fn domain(&self) -> Option<&str> {
+        let (Self::Exact(address) | Self::Wildcard { suffix: address, .. }) = self else { return None };
+        address.rsplit_once('@').map(|(_, domain)| domain)
+    }
+
+    /// An address that it matches: its `*` replaced by `star`; none for a regex.
+    pub fn example(&self, star: &str) -> Option<String> {
+        match self {
+            Self::Exact(address) => Some(address.clone()),
+            Self::Wildcard { prefix, suffix } => Some(format!("{prefix}{star}{suffix}")),
+            Self::Regex(_) => None,
+        }
+    }
+
     /// Whether a recipient, lower-cased as `local@domain`, is matched.
     pub fn matches(&self, address: &str) -> bool {
         match self {

@@ -272,7 +272,7 @@ impl Worker {
                     self.jobs.wake(lane, at);
                 }
             }
-            Ok(None) => tracing::warn!(job = id, "an attempt outlived its lease and was not recorded"),
+            Ok(None) => tracing::info!(job = id, "an attempt outlived its job or its lease and was not recorded"),
             Err(error) => tracing::warn!(job = id, %error, "an attempt could not be recorded; it will be made again"),
         }
     }

@@ -1,13 +1,13 @@
 //! Listens, caps connections by peer and in all, reads the PROXY header, spawns sessions.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,9 +19,6 @@ use crate::metrics::Counter;
 const PROXY_DEADLINE: Duration = Duration::from_secs(10);
 /// The longest PROXY header that is read: version 2 with its extensions.
 const PROXY_MAX: usize = 2048;
-/// Connections that wait to be accepted. The usual 128 overflow in a storm, and whoever is dropped then, honest or not,
-/// tries again only after a second.
-const BACKLOG: u32 = 4096;
 /// Wait after an accept that failed: out of descriptors, which others must close first.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
@@ -87,32 +84,6 @@ fn counted_as(address: IpAddr) -> IpAddr {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
         v4 => v4,
     }
-}
-
-/// Binds an address; `[::]` on a host without IPv6 becomes `0.0.0.0`.
-///
-/// # Errors
-/// The address is taken or may not be bound.
-pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    match listen(address) {
-        Err(error) if address.is_ipv6() && address.ip().is_unspecified() && no_ipv6(&error) => {
-            listen((std::net::Ipv4Addr::UNSPECIFIED, address.port()).into())
-        }
-        bound => bound,
-    }
-}
-
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restart must not wait for the connections of the process before.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-fn no_ipv6(error: &std::io::Error) -> bool {
-    rustix::io::Errno::from_io_error(error)
-        .is_some_and(|errno| matches!(errno, rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL))
 }
 
 /// Accepts until the server stops.
@@ -255,20 +226,6 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
     use super::*;
-
-    #[tokio::test]
-    async fn three_hundred_connections_wait_to_be_accepted_and_none_is_dropped() {
-        let longest = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
-        if longest.trim().parse().is_ok_and(|longest: u32| longest < 400) {
-            return;
-        }
-        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = listener.local_addr().unwrap();
-        // The system asks again after a second when there was no room.
-        let connect = |_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(900)).unwrap();
-        let waiting: Vec<_> = (0..300).map(connect).collect();
-        assert_eq!(waiting.len(), 300);
-    }
 
     #[test]
     fn a_peer_is_an_ipv4_address_or_an_ipv6_network() {

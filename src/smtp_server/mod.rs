@@ -61,7 +61,7 @@ impl SmtpServer {
         let mut listeners = Vec::with_capacity(config.listen.len());
         let mut addresses = Vec::with_capacity(config.listen.len());
         for &address in &config.listen {
-            let bound = listener::bind(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
+            let bound = crate::host::listen(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
             let (address, listener) = bound.map_err(|source| BindError { address, source })?;
             addresses.push(address);
             listeners.push(listener);

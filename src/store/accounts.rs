@@ -1,4 +1,4 @@
-//! Accounts and their API keys.
+//! Accounts: who they are and how they prove it.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -6,8 +6,8 @@ use super::Result;
 use crate::clock::Timestamp;
 use crate::id::AccountId;
 
-/// What `key_sealed` is sealed for.
-pub const KEY_PURPOSE: &str = "api-key";
+/// What `webhook_secret_sealed` is sealed for.
+pub const WEBHOOK_SECRET_PURPOSE: &str = "account-webhook-secret";
 
 /// An account as stored.
 #[derive(Clone, Debug)]
@@ -22,37 +22,87 @@ pub struct Account {
     pub is_admin: bool,
     /// Whether its address is verified.
     pub email_verified: bool,
+    /// A picture, if Google gave one.
+    pub avatar_url: Option<String>,
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<Account> {
+/// What a new account is made of.
+#[derive(Clone, Debug, Default)]
+pub struct NewAccount {
+    /// Lower-cased address.
+    pub email: String,
+    /// Whether it owns the installation.
+    pub is_admin: bool,
+    /// Whether its address is verified.
+    pub email_verified: bool,
+    /// Argon2id hash; none for an account that signs in otherwise.
+    pub password_hash: Option<String>,
+    /// Google's name for it.
+    pub google_subject: Option<String>,
+    /// A picture.
+    pub avatar_url: Option<String>,
+}
+
+/// The secret of an account's tracking webhooks, sealed, with the one before it.
+#[derive(Clone, Debug, Default)]
+pub struct WebhookSecret {
+    /// The present secret.
+    pub sealed: Option<Vec<u8>>,
+    /// The one before the last rotation.
+    pub previous_sealed: Option<Vec<u8>>,
+    /// Until when that signs too.
+    pub previous_until: Option<Timestamp>,
+}
+
+pub(super) const COLUMNS: &str = "account.id, account.public_id, account.email, account.is_admin,
+     account.email_verified, account.avatar_url";
+
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Account> {
     Ok(Account {
         id: row.get(0)?,
         public_id: row.get(1)?,
         email: row.get(2)?,
         is_admin: row.get(3)?,
         email_verified: row.get(4)?,
+        avatar_url: row.get(5)?,
     })
 }
 
-/// Stores a new account that owns the installation and is verified.
+/// Stores a new account.
 ///
 /// # Errors
-/// [`super::Error::Conflict`] when the address is taken.
-pub fn insert_owner(connection: &Connection, email: &str, now: Timestamp) -> Result<Account> {
+/// [`super::Error::Conflict`] when the address or the Google subject is taken.
+pub fn insert(connection: &Connection, new: NewAccount, now: Timestamp) -> Result<Account> {
     let public_id = AccountId::new(now);
     connection
         .prepare_cached(
-            "INSERT INTO account (public_id, email, is_admin, email_verified, created_at)
-             VALUES (?1, ?2, 1, 1, ?3)",
+            "INSERT INTO account (public_id, email, is_admin, email_verified, password_hash, google_subject,
+                                  avatar_url, created_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
-        .execute(params![public_id, email, now.as_millis()])?;
+        .execute(params![
+            public_id,
+            new.email,
+            new.is_admin,
+            new.email_verified,
+            new.password_hash,
+            new.google_subject,
+            new.avatar_url,
+            now.as_millis()
+        ])?;
     Ok(Account {
         id: connection.last_insert_rowid(),
         public_id,
-        email: email.to_owned(),
-        is_admin: true,
-        email_verified: true,
+        email: new.email,
+        is_admin: new.is_admin,
+        email_verified: new.email_verified,
+        avatar_url: new.avatar_url,
     })
+}
+
+fn find(connection: &Connection, condition: &str, value: impl rusqlite::ToSql) -> Result<Option<Account>> {
+    let statement = format!("SELECT {COLUMNS} FROM account WHERE {condition} ORDER BY id LIMIT 1");
+    Ok(connection.prepare_cached(&statement)?.query_row([value], read).optional()?)
 }
 
 /// The account that owns the installation, if there is one yet.
@@ -60,51 +110,115 @@ pub fn insert_owner(connection: &Connection, email: &str, now: Timestamp) -> Res
 /// # Errors
 /// Storage trouble.
 pub fn find_owner(connection: &Connection) -> Result<Option<Account>> {
-    let found = connection
-        .prepare_cached("SELECT id, public_id, email, is_admin, email_verified FROM account WHERE is_admin = 1 ORDER BY id LIMIT 1")?
-        .query_row([], read)
-        .optional()?;
-    Ok(found)
+    find(connection, "is_admin = ?1", 1)
 }
 
-/// Stores an account's API key: its hash, by which it is found, and itself, sealed.
+/// The account with this lower-cased address.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert_key(connection: &Connection, account: i64, hash: &[u8], sealed: &[u8], now: Timestamp) -> Result<()> {
+pub fn find_by_email(connection: &Connection, email: &str) -> Result<Option<Account>> {
+    find(connection, "email = ?1", email)
+}
+
+/// The account that signs in with this Google subject.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_by_google_subject(connection: &Connection, subject: &str) -> Result<Option<Account>> {
+    find(connection, "google_subject = ?1", subject)
+}
+
+/// Whether there is any account.
+///
+/// # Errors
+/// Storage trouble.
+pub fn any(connection: &Connection) -> Result<bool> {
+    Ok(connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM account)")?.query_row([], |row| row.get(0))?)
+}
+
+/// An account's password hash, if it has a password.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_password_hash(connection: &Connection, account: i64) -> Result<Option<String>> {
+    let found = connection
+        .prepare_cached("SELECT password_hash FROM account WHERE id = ?1")?
+        .query_row([account], |row| row.get(0))
+        .optional()?;
+    Ok(found.flatten())
+}
+
+/// Gives an account another password.
+///
+/// # Errors
+/// Storage trouble.
+pub fn set_password_hash(connection: &Connection, account: i64, hash: &str) -> Result<()> {
     connection
-        .prepare_cached(
-            "INSERT INTO api_key (account_id, key_hash, key_sealed, created_at)
-             VALUES (?1, ?2, ?3, ?4)",
-        )?
-        .execute(params![account, hash, sealed, now.as_millis()])?;
+        .prepare_cached("UPDATE account SET password_hash = ?2 WHERE id = ?1")?
+        .execute(params![account, hash])?;
     Ok(())
 }
 
-/// An account's API key, sealed.
+/// Lets an account sign in with Google from now on.
 ///
 /// # Errors
-/// Storage trouble.
-pub fn find_sealed_key(connection: &Connection, account: i64) -> Result<Option<Vec<u8>>> {
-    let found = connection
-        .prepare_cached("SELECT key_sealed FROM api_key WHERE account_id = ?1 ORDER BY id DESC LIMIT 1")?
-        .query_row([account], |row| row.get(0))
-        .optional()?;
-    Ok(found)
+/// [`super::Error::Conflict`] when another account has the subject.
+pub fn set_google(connection: &Connection, account: i64, subject: &str, avatar_url: Option<&str>) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE account SET google_subject = ?2, avatar_url = coalesce(?3, avatar_url) WHERE id = ?1",
+        )?
+        .execute(params![account, subject, avatar_url])?;
+    Ok(())
 }
 
-/// The account that an API key belongs to, by the key's hash.
+/// Notes that an account's address is proven.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_by_key_hash(connection: &Connection, hash: &[u8]) -> Result<Option<Account>> {
+pub fn set_email_verified(connection: &Connection, account: i64) -> Result<()> {
+    connection.prepare_cached("UPDATE account SET email_verified = 1 WHERE id = ?1")?.execute([account])?;
+    Ok(())
+}
+
+/// The secret that signs an account's tracking webhooks.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_webhook_secret(connection: &Connection, account: i64) -> Result<WebhookSecret> {
     let found = connection
         .prepare_cached(
-            "SELECT account.id, account.public_id, account.email, account.is_admin, account.email_verified
-             FROM api_key JOIN account ON account.id = api_key.account_id
-             WHERE api_key.key_hash = ?1",
+            "SELECT webhook_secret_sealed, previous_webhook_secret_sealed, previous_webhook_secret_until
+             FROM account WHERE id = ?1",
         )?
-        .query_row([hash], read)
+        .query_row([account], |row| {
+            Ok(WebhookSecret {
+                sealed: row.get(0)?,
+                previous_sealed: row.get(1)?,
+                previous_until: row.get::<_, Option<i64>>(2)?.map(Timestamp::from_millis),
+            })
+        })
         .optional()?;
-    Ok(found)
+    Ok(found.unwrap_or_default())
+}
+
+/// Replaces that secret; with `until`, the one before it signs beside it so long.
+///
+/// # Errors
+/// Storage trouble.
+pub fn set_webhook_secret(
+    connection: &Connection,
+    account: i64,
+    sealed: &[u8],
+    until: Option<Timestamp>,
+) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE account SET previous_webhook_secret_sealed = CASE WHEN ?3 IS NOT NULL THEN webhook_secret_sealed END,
+                                previous_webhook_secret_until = ?3, webhook_secret_sealed = ?2
+             WHERE id = ?1",
+        )?
+        .execute(params![account, sealed, until.map(Timestamp::as_millis)])?;
+    Ok(())
 }

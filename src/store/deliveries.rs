@@ -66,7 +66,7 @@ pub struct Progress<'a> {
     /// HTTP status, if there was an answer.
     pub status_code: Option<u16>,
     /// Why it failed.
-    pub error: Option<&'static str>,
+    pub error: Option<&'a str>,
     /// When the next one is planned.
     pub next_attempt_at: Option<Timestamp>,
 }
@@ -117,6 +117,20 @@ pub fn insert_received(connection: &Connection, new: &NewDelivery<'_>, now: Time
     Ok(connection.last_insert_rowid())
 }
 
+/// The delivery of a stored message to a route that asks for it later (contract 6.4); returns its row id.
+///
+/// It has no job, so nothing attempts it by itself: until an attempt succeeds it is `failed`.
+///
+/// # Errors
+/// Storage trouble.
+pub fn insert_replayed(connection: &Connection, new: &NewDelivery<'_>, now: Timestamp) -> Result<i64> {
+    let id = insert_received(connection, new, now)?;
+    connection
+        .prepare_cached("UPDATE delivery SET status = 'failed', next_attempt_at = NULL WHERE id = ?1")?
+        .execute([id])?;
+    Ok(id)
+}
+
 /// A delivery by row id.
 ///
 /// # Errors
@@ -135,6 +149,49 @@ pub fn find(connection: &Connection, id: &DeliveryId) -> Result<Option<DeliveryR
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
+/// A delivery of an account by public id; with a `domain`, only if its message belongs to that.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_in_scope(
+    connection: &Connection,
+    id: &DeliveryId,
+    account: i64,
+    domain: Option<i64>,
+) -> Result<Option<DeliveryRow>> {
+    let statement = format!(
+        "SELECT {COLUMNS} FROM delivery
+         WHERE public_id = ?1 AND account_id = ?2 AND (?3 IS NULL OR EXISTS (
+           SELECT 1 FROM message WHERE message.id = delivery.message_id AND message.domain_id = ?3))"
+    );
+    Ok(connection.prepare_cached(&statement)?.query_row(params![id, account, domain], read).optional()?)
+}
+
+/// The latest delivery of a message to each route, oldest first.
+///
+/// # Errors
+/// Storage trouble.
+pub fn list_latest(connection: &Connection, message: i64) -> Result<Vec<DeliveryRow>> {
+    let statement = format!(
+        "SELECT {COLUMNS} FROM delivery
+         WHERE id IN (SELECT max(id) FROM delivery WHERE message_id = ?1 GROUP BY route_id) ORDER BY id"
+    );
+    let rows = connection.prepare_cached(&statement)?.query_map([message], read)?.collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// The delivery of a received message to a route.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_received(connection: &Connection, message: i64, route: &RouteId) -> Result<Option<DeliveryRow>> {
+    let statement = format!(
+        "SELECT {COLUMNS} FROM delivery
+         WHERE message_id = ?1 AND route_id = ?2 AND event_type = 'email.received' ORDER BY id DESC LIMIT 1"
+    );
+    Ok(connection.prepare_cached(&statement)?.query_row(params![message, route], read).optional()?)
+}
+
 /// The deliveries of a message, oldest first.
 ///
 /// # Errors
@@ -145,7 +202,7 @@ pub fn list_by_message(connection: &Connection, message: i64) -> Result<Vec<Deli
     Ok(rows)
 }
 
-/// Writes down how an attempt left the delivery; one that was ended meanwhile comes back only if the attempt succeeded.
+/// Writes down how an attempt left the delivery.
 ///
 /// # Errors
 /// Storage trouble.
@@ -159,10 +216,8 @@ pub fn note_attempt(
     connection
         .prepare_cached(
             "UPDATE delivery
-             SET status = iif(status = 'pending' OR ?2 = 'delivered', ?2, status),
-                 last_error = iif(status = 'pending' OR ?2 = 'delivered', ?6, last_error),
-                 next_attempt_at = iif(status = 'pending', ?7, NULL),
-                 attempts = ?3, url = ?4, last_status_code = coalesce(?5, last_status_code), updated_at = ?8
+             SET status = ?2, attempts = ?3, url = ?4, last_status_code = coalesce(?5, last_status_code),
+                 last_error = ?6, next_attempt_at = ?7, updated_at = ?8
              WHERE id = ?1",
         )?
         .execute(params![
@@ -267,6 +322,71 @@ pub fn count_by_status(connection: &Connection) -> Result<(u64, u64, u64)> {
         |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
     )?;
     Ok(counts)
+}
+
+/// Up to `limit` pending deliveries of these routes with their jobs, by job id after `after`: pairs of job and delivery.
+///
+/// Walks the job table from there, so it is for readers.
+///
+/// # Errors
+/// Storage trouble.
+pub fn list_pending_of_routes(
+    connection: &Connection,
+    routes: &[RouteId],
+    after: i64,
+    limit: u32,
+) -> Result<Vec<(i64, i64)>> {
+    let routes = serde_json::to_string(routes).unwrap_or_default();
+    let rows = connection
+        .prepare_cached(
+            "SELECT job.id, delivery.id FROM job CROSS JOIN delivery ON delivery.id = job.subject_id
+             WHERE job.kind = 'webhook' AND job.id > ?1 AND delivery.status = 'pending'
+               AND delivery.route_id IN (SELECT value FROM json_each(?2))
+             ORDER BY job.id LIMIT ?3",
+        )?
+        .query_map(params![after, routes, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// The row ids of these messages' deliveries.
+///
+/// # Errors
+/// Storage trouble.
+pub fn list_ids_of_messages(connection: &Connection, messages: &[i64]) -> Result<Vec<i64>> {
+    let rows = connection
+        .prepare_cached("SELECT id FROM delivery WHERE message_id IN (SELECT value FROM json_each(?1))")?
+        .query_map([super::id_list(messages)], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Parts the deliveries of a message from it: the pending ones end as `message_gone`, and captures go (contract 5.5).
+///
+/// # Errors
+/// Storage trouble.
+pub fn part_from_message(connection: &Connection, message: i64, now: Timestamp) -> Result<()> {
+    end_by_message(connection, message, "message_gone", now)?;
+    connection
+        .prepare_cached("DELETE FROM attempt WHERE delivery_id IN (SELECT id FROM delivery WHERE message_id = ?1)")?
+        .execute([message])?;
+    connection.prepare_cached("UPDATE delivery SET message_id = NULL WHERE message_id = ?1")?.execute([message])?;
+    Ok(())
+}
+
+/// Removes up to `limit` ended deliveries without a message that last changed before `before`; returns how many went.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete_parted(connection: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
+    let gone = connection
+        .prepare_cached(
+            "DELETE FROM delivery WHERE id IN
+               (SELECT id FROM delivery
+                WHERE message_id IS NULL AND status <> 'pending' AND updated_at < ?1 LIMIT ?2)",
+        )?
+        .execute(params![before.as_millis(), limit])?;
+    Ok(gone)
 }
 
 /// Removes the deliveries of a message with their attempts.

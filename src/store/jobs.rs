@@ -10,13 +10,20 @@ use crate::clock::Timestamp;
 pub enum Kind {
     /// A webhook delivery.
     Webhook,
+    /// A mail that nothing is stored of.
+    Passing,
 }
 
 impl Kind {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Webhook => "webhook",
+            Self::Passing => "passing",
         }
+    }
+
+    fn parse(word: &str) -> Self {
+        if word == "passing" { Self::Passing } else { Self::Webhook }
     }
 }
 
@@ -27,7 +34,7 @@ pub struct Claimed {
     pub id: i64,
     /// What kind of thing it attempts.
     pub kind: Kind,
-    /// The row it attempts: a delivery.
+    /// The row it attempts: a delivery, or a passing mail.
     pub subject_id: i64,
     /// Attempts that were settled as deferred: the rung of the ladder.
     pub failures: u32,
@@ -64,14 +71,14 @@ pub fn claim(
 ) -> Result<Vec<Claimed>> {
     let claimed: Vec<Claimed> = connection
         .prepare_cached(
-            "SELECT id, subject_id, failures, run_at FROM job
+            "SELECT id, subject_id, failures, run_at, kind FROM job
              WHERE lane = ?1 AND lease_until IS NULL AND run_at <= ?2
              ORDER BY run_at LIMIT ?3",
         )?
         .query_map(params![lane, now.as_millis(), limit], |row| {
             Ok(Claimed {
                 id: row.get(0)?,
-                kind: Kind::Webhook,
+                kind: Kind::parse(row.get_ref(4)?.as_str()?),
                 subject_id: row.get(1)?,
                 failures: row.get(2)?,
                 run_at: Timestamp::from_millis(row.get(3)?),
@@ -146,14 +153,14 @@ pub fn release_expired(
     Ok(rows)
 }
 
-/// Whether this claim still holds: the job exists and was not given back meanwhile.
+/// Whether this claim still holds: the job exists, was not given back meanwhile, and its row is no later job's.
 ///
 /// # Errors
 /// Storage trouble.
 pub fn is_held(connection: &Connection, job: &Claimed) -> Result<bool> {
     let held = connection
-        .prepare_cached("SELECT 1 FROM job WHERE id = ?1 AND lease_until = ?2")?
-        .exists(params![job.id, job.lease_until.as_millis()])?;
+        .prepare_cached("SELECT 1 FROM job WHERE id = ?1 AND lease_until = ?2 AND kind = ?3 AND subject_id = ?4")?
+        .exists(params![job.id, job.lease_until.as_millis(), job.kind.as_str(), job.subject_id])?;
     Ok(held)
 }
 
@@ -189,6 +196,48 @@ pub fn give_back(connection: &Connection, id: i64) -> Result<()> {
 /// Storage trouble.
 pub fn delete(connection: &Connection, id: i64) -> Result<()> {
     connection.prepare_cached("DELETE FROM job WHERE id = ?1")?.execute([id])?;
+    Ok(())
+}
+
+/// The jobs of these subjects, as pairs of subject and job; a job keeps its id as long as it lives.
+///
+/// Walks the whole table, so it is for readers: no index serves it, for every mail would pay for that.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_by_subjects(connection: &Connection, kind: Kind, subjects: &[i64]) -> Result<Vec<(i64, i64)>> {
+    if subjects.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = connection
+        .prepare_cached(
+            "SELECT subject_id, id FROM job
+             WHERE kind = ?1 AND subject_id IN (SELECT value FROM json_each(?2)) ORDER BY id",
+        )?
+        .query_map(params![kind.as_str(), super::id_list(subjects)], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Removes a job that [`find_by_subjects`] found, if it is still this subject's; a claim of it holds no more.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete_of(connection: &Connection, id: i64, kind: Kind, subject: i64) -> Result<()> {
+    connection
+        .prepare_cached("DELETE FROM job WHERE id = ?1 AND kind = ?2 AND subject_id = ?3")?
+        .execute(params![id, kind.as_str(), subject])?;
+    Ok(())
+}
+
+/// Removes a job unless it is claimed.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete_waiting(connection: &Connection, id: i64, kind: Kind, subject: i64) -> Result<()> {
+    connection
+        .prepare_cached("DELETE FROM job WHERE id = ?1 AND kind = ?2 AND subject_id = ?3 AND lease_until IS NULL")?
+        .execute(params![id, kind.as_str(), subject])?;
     Ok(())
 }
 

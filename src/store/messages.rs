@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Result;
 pub use super::message_list::{Filter, list};
+use super::search::Gone;
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 
@@ -63,6 +64,8 @@ pub struct MessageRow {
     pub public_id: MessageId,
     /// The account.
     pub account_id: i64,
+    /// The domain it belongs to, which may be gone; none for the host name itself.
+    pub domain_id: Option<i64>,
     /// Public id of the route that counts.
     pub route_id: Option<String>,
     /// `received` or `dropped`.
@@ -108,13 +111,13 @@ pub struct MessageRow {
 }
 
 const COLUMNS: &str =
-    "id, public_id, account_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
+    "id, public_id, account_id, domain_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
      subject, message_id_header, thread_id, spf, dkim, dmarc, spam, spam_on_arrival, trace, attachment_count,
      size, raw_id, body, received_at";
 
 /// The same without what no list shows and what may be large.
 pub(super) const LIST_COLUMNS: &str =
-    "id, public_id, account_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
+    "id, public_id, account_id, domain_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
      subject, message_id_header, thread_id, spf, dkim, dmarc, spam, spam_on_arrival, '', attachment_count,
      size, raw_id, NULL, received_at";
 
@@ -124,27 +127,28 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
         id: row.get(0)?,
         public_id: row.get(1)?,
         account_id: row.get(2)?,
-        route_id: row.get(3)?,
-        status: row.get(4)?,
-        mail_from: row.get(5)?,
-        from_addr: row.get(6)?,
-        from_name: row.get(7)?,
-        to_addr: row.get(8)?,
-        to_name: row.get(9)?,
-        subject: row.get(10)?,
-        message_id_header: row.get(11)?,
-        thread_id: row.get(12)?,
-        spf: row.get(13)?,
-        dkim: row.get(14)?,
-        dmarc: row.get(15)?,
-        spam: row.get(16)?,
-        spam_on_arrival: row.get(17)?,
-        trace: row.get(18)?,
-        attachment_count: row.get(19)?,
-        size: row.get(20)?,
-        raw_id: row.get(21)?,
-        body: row.get(22)?,
-        received_at: Timestamp::from_millis(row.get(23)?),
+        domain_id: row.get(3)?,
+        route_id: row.get(4)?,
+        status: row.get(5)?,
+        mail_from: row.get(6)?,
+        from_addr: row.get(7)?,
+        from_name: row.get(8)?,
+        to_addr: row.get(9)?,
+        to_name: row.get(10)?,
+        subject: row.get(11)?,
+        message_id_header: row.get(12)?,
+        thread_id: row.get(13)?,
+        spf: row.get(14)?,
+        dkim: row.get(15)?,
+        dmarc: row.get(16)?,
+        spam: row.get(17)?,
+        spam_on_arrival: row.get(18)?,
+        trace: row.get(19)?,
+        attachment_count: row.get(20)?,
+        size: row.get(21)?,
+        raw_id: row.get(22)?,
+        body: row.get(23)?,
+        received_at: Timestamp::from_millis(row.get(24)?),
     })
 }
 
@@ -244,6 +248,19 @@ pub fn count(connection: &Connection) -> Result<u64> {
     Ok(connection.query_row("SELECT count(*) FROM message", [], |row| row.get(0))?)
 }
 
+/// How many outbound messages an account made from `start` on and before `end`.
+///
+/// # Errors
+/// Storage trouble.
+pub fn count_outbound(connection: &Connection, account: i64, start: Timestamp, end: Timestamp) -> Result<u64> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT count(*) FROM message
+             WHERE account_id = ?1 AND direction = 'outbound' AND received_at >= ?2 AND received_at < ?3",
+        )?
+        .query_row(params![account, start.as_millis(), end.as_millis()], |row| row.get(0))?)
+}
+
 /// Marks a message as spam by a receiver's word (contract 9.4).
 ///
 /// # Errors
@@ -324,17 +341,46 @@ pub fn list_expired(
     Ok(rows)
 }
 
-/// Removes a message row; its attachments and its text in the search index go with it.
+/// The row id of an account's message; with a `domain`, only if it belongs to that.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_in_scope(
+    connection: &Connection,
+    id: &MessageId,
+    account: i64,
+    domain: Option<i64>,
+) -> Result<Option<i64>> {
+    let found = connection
+        .prepare_cached(
+            "SELECT id FROM message
+             WHERE public_id = ?1 AND account_id = ?2 AND (?3 IS NULL OR domain_id = ?3)",
+        )?
+        .query_row(params![id, account, domain], |row| row.get(0))
+        .optional()?;
+    Ok(found)
+}
+
+/// Whether the content of an inbound message is still there; `None` for another message or none.
+///
+/// # Errors
+/// Storage trouble.
+pub fn replayable(connection: &Connection, id: i64) -> Result<Option<bool>> {
+    let found = connection
+        .prepare_cached("SELECT status = 'received' FROM message WHERE id = ?1 AND direction = 'inbound'")?
+        .query_row([id], |row| row.get(0))
+        .optional()?;
+    Ok(found)
+}
+
+/// Removes a message row; its attachments go with it, and what finds it by search or thread.
 ///
 /// # Errors
 /// Storage trouble.
 pub fn delete(connection: &Connection, id: i64) -> Result<()> {
     let gone = connection
-        .prepare_cached("DELETE FROM message WHERE id = ?1 RETURNING account_id, received_at")?
-        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .prepare_cached("DELETE FROM message WHERE id = ?1 RETURNING account_id, received_at, thread_id")?
+        .query_row([id], |row| Ok(Gone { id, account: row.get(0)?, received_at: row.get(1)?, thread: row.get(2)? }))
         .optional()?;
-    match gone {
-        Some((account, received_at)) => super::search::forget(connection, account, received_at),
-        None => Ok(()),
-    }
+    gone.map_or(Ok(()), |gone| super::search::forget(connection, &gone))
 }

@@ -8,17 +8,26 @@ pub mod accounts;
 pub mod attachments;
 pub mod attempts;
 pub mod blocked;
+pub mod candidates;
 pub mod deliveries;
+pub mod dkim_keys;
+pub mod dns_checks;
 pub mod domains;
+pub mod idempotency;
 pub mod jobs;
+pub mod keys;
 mod message_list;
 pub mod messages;
 pub mod migrate;
 pub mod objects;
+pub mod passing;
 pub mod raws;
 pub mod recent;
 pub mod routes;
 pub mod search;
+pub mod sessions;
+pub mod uploads;
+pub mod verifications;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -265,6 +274,20 @@ impl Db {
     }
 }
 
+/// Runs `work` on the database in `data_dir` as it is, beside a server that may have it open; `None` when there is none.
+///
+/// # Errors
+/// It cannot be opened or read, or what `work` returned.
+pub fn peek<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
+    let path = data_dir.join(FILE_NAME);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let mut connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    configure_reader(&mut connection)?;
+    work(&connection).map(Some)
+}
+
 /// Settings of the one writing connection. `mmap` stays off: an I/O error under a mapping would be a signal.
 fn configure_writer(connection: &Connection) -> Result<()> {
     connection.busy_timeout(Duration::from_secs(5))?;
@@ -288,4 +311,10 @@ fn configure_reader(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
+}
+
+/// Row ids as a parameter of `json_each`, which is how a statement takes a list.
+fn id_list(ids: &[i64]) -> String {
+    let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
+    format!("[{}]", ids.join(","))
 }

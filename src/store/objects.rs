@@ -1,4 +1,4 @@
-//! Mail data on local disk: files that are written, fsynced, renamed into place, and their folder fsynced.
+//! Mail data and uploads on local disk: files that are written, fsynced, renamed into place, and their folder fsynced.
 //!
 //! A file is written as a draft under `tmp/`; [`Objects::keep`] makes it an object under the day's folder. Rows name
 //! objects, never the other way round: an object without a row is a crash's orphan and goes in the sweep.
@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{Error, Result};
 use crate::clock::Timestamp;
-use crate::id::MessageId;
+use crate::id::{MessageId, UploadId};
 
 const FOLDER: &str = "objects";
 const DRAFTS: &str = "tmp";
@@ -149,11 +149,23 @@ impl Objects {
     ///
     /// # Errors
     /// The disk is full or fails; then there is no object.
-    pub fn keep(&self, mut draft: Draft, id: &MessageId, now: Timestamp) -> Result<String> {
+    pub fn keep(&self, draft: Draft, id: &MessageId, now: Timestamp) -> Result<String> {
+        self.place(draft, &format!("{id}.eml"), now)
+    }
+
+    /// Makes a draft the durable object of an upload, as [`Objects::keep`] does for a message.
+    ///
+    /// # Errors
+    /// The disk is full or fails; then there is no object.
+    pub fn keep_upload(&self, draft: Draft, id: &UploadId, now: Timestamp) -> Result<String> {
+        self.place(draft, &format!("{id}.bin"), now)
+    }
+
+    fn place(&self, mut draft: Draft, file_name: &str, now: Timestamp) -> Result<String> {
         let day: String = now.iso().chars().take(10).collect();
         let folder = self.root.join(&day);
         self.make_day(&day, &folder)?;
-        let name = format!("{day}/{id}.eml");
+        let name = format!("{day}/{file_name}");
         draft.file.sync_all().map_err(|error| Error::io("syncing mail data", error))?;
         fs::rename(&draft.path, self.root.join(&name)).map_err(|error| Error::io("placing mail data", error))?;
         draft.kept = true;
@@ -255,15 +267,18 @@ impl SystemTimeBefore {
     }
 }
 
-/// Reads a file of this length into memory that goes back to the system as soon as it is freed.
+/// Empty memory for this many octets that goes back to the system as soon as it is freed.
 ///
 /// glibc learns to keep freed blocks of up to 32 MiB for reuse, in each of its arenas; a few mails of the largest size
 /// would hold their memory for ever. Larger reservations are always mapped on their own, and only what is written counts.
-fn read_whole(file: &mut File, length: u64) -> std::io::Result<Vec<u8>> {
+pub fn returned_memory(length: usize) -> Vec<u8> {
     const SMALL: usize = 1 << 20;
     const ALWAYS_RETURNED: usize = 33 << 20;
-    let length = usize::try_from(length).unwrap_or(0);
-    let mut bytes = Vec::with_capacity(if length < SMALL { length } else { length.max(ALWAYS_RETURNED) });
+    Vec::with_capacity(if length < SMALL { length } else { length.max(ALWAYS_RETURNED) })
+}
+
+fn read_whole(file: &mut File, length: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = returned_memory(usize::try_from(length).unwrap_or(0));
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
 }

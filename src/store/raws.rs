@@ -117,12 +117,28 @@ pub fn find(connection: &Connection, id: i64) -> Result<Option<RawRow>> {
     }
 }
 
-/// Removes mail data that no message uses any more; returns the file to remove after the commit.
+/// Octets as received, by row id.
+///
+/// # Errors
+/// Storage trouble.
+pub fn size(connection: &Connection, id: i64) -> Result<Option<u64>> {
+    let found = connection.prepare_cached("SELECT size FROM raw WHERE id = ?1")?.query_row([id], |row| row.get(0));
+    Ok(found.optional()?)
+}
+
+/// Removes mail data that no message and no passing mail uses any more; returns the file to remove after the commit.
 ///
 /// # Errors
 /// Storage trouble.
 pub fn release(connection: &Connection, id: i64) -> Result<Option<String>> {
-    let used = connection.prepare_cached("SELECT 1 FROM message WHERE raw_id = ?1 LIMIT 1")?.exists([id])?;
+    let used = connection
+        .prepare_cached(
+            "SELECT 1 FROM message WHERE raw_id = ?1
+             UNION ALL
+             SELECT 1 FROM passing WHERE raw_id = ?1
+             LIMIT 1",
+        )?
+        .exists([id])?;
     if used {
         return Ok(None);
     }

@@ -33,6 +33,11 @@ impl Action {
         }
     }
 
+    /// The action that a word of the contract names, if it names one.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Webhook, Self::Forward, Self::Store, Self::Drop].into_iter().find(|action| action.as_str() == word)
+    }
+
     fn parse(word: &str) -> Self {
         match word {
             "webhook" => Self::Webhook,
@@ -52,6 +57,8 @@ pub struct RouteRow {
     pub public_id: RouteId,
     /// The account it belongs to.
     pub account_id: i64,
+    /// The domain its match lies on; none for a regex.
+    pub domain_id: Option<i64>,
     /// The match as written (contract 4.1).
     pub match_pattern: String,
     /// What it does.
@@ -68,6 +75,16 @@ pub struct RouteRow {
     pub previous_secret_sealed: Option<Vec<u8>>,
     /// Until when the previous secret signs too.
     pub previous_valid_until: Option<Timestamp>,
+    /// Whether it is the one that `PUT webhook` keeps (contract 4.2).
+    pub is_domain_webhook: bool,
+    /// The latest outcome.
+    pub last_status: Option<String>,
+    /// The HTTP or SMTP code of that outcome.
+    pub last_status_code: Option<u16>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
 }
 
 /// What a new route is made of.
@@ -91,14 +108,16 @@ pub struct NewRoute {
     pub secret_sealed: Option<Vec<u8>>,
 }
 
-const COLUMNS: &str = "id, public_id, account_id, match_pattern, action, destination, ack_mode, active,
-     secret_sealed, previous_secret_sealed, previous_valid_until";
+const COLUMNS: &str = "id, public_id, account_id, domain_id, match_pattern, action, destination, ack_mode, active,
+     secret_sealed, previous_secret_sealed, previous_valid_until, is_domain_webhook, last_status, last_status_code,
+     created_at, updated_at";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<RouteRow> {
     Ok(RouteRow {
         id: row.get("id")?,
         public_id: row.get("public_id")?,
         account_id: row.get("account_id")?,
+        domain_id: row.get("domain_id")?,
         match_pattern: row.get("match_pattern")?,
         action: Action::parse(row.get_ref("action")?.as_str()?),
         destination: row.get("destination")?,
@@ -107,6 +126,11 @@ fn read(row: &Row<'_>) -> rusqlite::Result<RouteRow> {
         secret_sealed: row.get("secret_sealed")?,
         previous_secret_sealed: row.get("previous_secret_sealed")?,
         previous_valid_until: row.get::<_, Option<i64>>("previous_valid_until")?.map(Timestamp::from_millis),
+        is_domain_webhook: row.get("is_domain_webhook")?,
+        last_status: row.get("last_status")?,
+        last_status_code: row.get("last_status_code")?,
+        created_at: Timestamp::from_millis(row.get("created_at")?),
+        updated_at: Timestamp::from_millis(row.get("updated_at")?),
     })
 }
 
@@ -145,6 +169,91 @@ pub fn list_active(connection: &Connection, account: i64) -> Result<Vec<RouteRow
     let statement = format!("SELECT {COLUMNS} FROM route WHERE account_id = ?1 AND active = 1 ORDER BY id");
     let rows = connection.prepare_cached(&statement)?.query_map([account], read)?.collect::<rusqlite::Result<_>>()?;
     Ok(rows)
+}
+
+/// The routes of an account, oldest first; with `domain`, those whose match lies on it.
+///
+/// # Errors
+/// Storage trouble.
+pub fn list(connection: &Connection, account: i64, domain: Option<i64>) -> Result<Vec<RouteRow>> {
+    let statement =
+        format!("SELECT {COLUMNS} FROM route WHERE account_id = ?1 AND (?2 IS NULL OR domain_id = ?2) ORDER BY id");
+    let rows = connection
+        .prepare_cached(&statement)?
+        .query_map(params![account, domain], read)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// A route of the account with this match (as stored), action and destination.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_same(
+    connection: &Connection,
+    account: i64,
+    match_pattern: &str,
+    action: Action,
+    destination: Option<&str>,
+) -> Result<Option<RouteRow>> {
+    let statement = format!(
+        "SELECT {COLUMNS} FROM route
+         WHERE account_id = ?1 AND match_pattern = ?2 AND action = ?3 AND destination IS ?4 ORDER BY id LIMIT 1"
+    );
+    Ok(connection
+        .prepare_cached(&statement)?
+        .query_row(params![account, match_pattern, action.as_str(), destination], read)
+        .optional()?)
+}
+
+/// What may change in a route.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The domain its match lies on; none for a regex.
+    pub domain_id: Option<i64>,
+    /// The match.
+    pub match_pattern: String,
+    /// URL or address.
+    pub destination: Option<String>,
+    /// Acknowledgement mode of a webhook.
+    pub ack_mode: Option<String>,
+    /// Whether it runs.
+    pub active: bool,
+    /// Whether it is the one that `PUT webhook` keeps.
+    pub is_domain_webhook: bool,
+}
+
+/// Changes a route; its action, id and secret stay.
+///
+/// # Errors
+/// [`super::Error::Conflict`] when the domain has another webhook of its own.
+pub fn update(connection: &Connection, id: &RouteId, change: &Change, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE route SET domain_id = ?2, match_pattern = ?3, destination = ?4, ack_mode = ?5, active = ?6,
+                              is_domain_webhook = ?7, updated_at = ?8
+             WHERE public_id = ?1",
+        )?
+        .execute(params![
+            id,
+            change.domain_id,
+            change.match_pattern,
+            change.destination,
+            change.ack_mode,
+            change.active,
+            change.is_domain_webhook,
+            now.as_millis()
+        ])?;
+    Ok(())
+}
+
+/// Removes a route.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete(connection: &Connection, id: &RouteId) -> Result<()> {
+    connection.prepare_cached("DELETE FROM route WHERE public_id = ?1")?.execute([id])?;
+    Ok(())
 }
 
 /// A route by its public id.

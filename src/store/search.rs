@@ -1,10 +1,12 @@
-//! Substring search over sender, recipient and subject: blocks of folded text, filled behind in batches.
+//! What finds messages, filled behind in batches: for substring search over sender, recipient and subject blocks of
+//! folded text, and the messages of each conversation.
 //!
-//! Writing the index at accept would cost the accept rate, so [`fill`] follows later; a search covers the short tail
-//! that is not in a block yet by looking at its rows. Blocks belong to one account, so nobody's mail slows another's
+//! Writing them at accept would cost the accept rate, so [`fill`] follows later; whoever asks covers the short tail
+//! that is not in them yet by looking at its rows. Blocks belong to one account, so nobody's mail slows another's
 //! search, and they are read newest first, so a page of a frequent needle ends after a few of them.
 
 mod block;
+mod threads;
 
 use std::collections::BTreeMap;
 
@@ -13,8 +15,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::Result;
 use block::{Block, FULL, Message, Stored};
 pub(super) use block::{Entry, Needle};
+pub use threads::list_thread;
 
-/// Puts up to `limit` of the next messages into blocks; returns how many it took.
+/// Puts up to `limit` of the next messages into blocks and threads; returns how many it took.
 ///
 /// # Errors
 /// Storage trouble.
@@ -22,7 +25,7 @@ pub fn fill(connection: &Connection, limit: u32) -> Result<usize> {
     let mut last = indexed_to(connection)?;
     let mut accounts: BTreeMap<i64, Vec<Message>> = BTreeMap::new();
     let mut statement = connection.prepare_cached(
-        "SELECT id, account_id, domain_id, received_at, from_addr, to_addr, coalesce(subject, '')
+        "SELECT id, account_id, domain_id, received_at, from_addr, to_addr, coalesce(subject, ''), thread_id
          FROM message WHERE id > ?1 ORDER BY id LIMIT ?2",
     )?;
     let mut rows = statement.query(params![last, limit])?;
@@ -30,8 +33,12 @@ pub fn fill(connection: &Connection, limit: u32) -> Result<usize> {
     while let Some(row) = rows.next()? {
         let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
         let message = Message::new(row.get(3)?, row.get(2)?, [text(4)?, text(5)?, text(6)?]);
-        accounts.entry(row.get(1)?).or_default().push(message);
+        let account = row.get(1)?;
         last = row.get(0)?;
+        if let Some(thread) = row.get_ref(7)?.as_str_or_null().map_err(rusqlite::Error::from)? {
+            threads::insert(connection, account, thread, last)?;
+        }
+        accounts.entry(account).or_default().push(message);
         taken += 1;
     }
     for (account, messages) in accounts {
@@ -98,11 +105,23 @@ fn stored<'a>(row: &'a rusqlite::Row<'_>) -> rusqlite::Result<Stored<'a>> {
     Ok(Stored { entries: row.get_ref(0)?.as_blob()?, texts: row.get_ref(1)?.as_blob()? })
 }
 
-/// Wipes out what the blocks hold of a message that is deleted; call it after its row is gone.
+/// A message whose row was removed.
+pub(super) struct Gone {
+    /// Row id.
+    pub id: i64,
+    /// The account.
+    pub account: i64,
+    /// Its millisecond.
+    pub received_at: i64,
+    /// Its thread.
+    pub thread: Option<String>,
+}
+
+/// Forgets a message whose row was just removed.
 ///
 /// # Errors
 /// Storage trouble.
-pub(super) fn forget(connection: &Connection, account: i64, received_at: i64) -> Result<()> {
+pub(super) fn forget(connection: &Connection, gone: &Gone) -> Result<()> {
     // Row ids are given again from the highest one down, and a message that gets one must not count as indexed.
     connection
         .prepare_cached(
@@ -110,6 +129,14 @@ pub(super) fn forget(connection: &Connection, account: i64, received_at: i64) ->
              WHERE indexed_to > (SELECT coalesce(max(id), 0) FROM message)",
         )?
         .execute([])?;
+    if let Some(thread) = &gone.thread {
+        threads::delete(connection, gone.account, thread, gone.id)?;
+    }
+    wipe(connection, gone.account, gone.received_at)
+}
+
+/// Takes the text of a message out of its block.
+fn wipe(connection: &Connection, account: i64, received_at: i64) -> Result<()> {
     // Blocks overlap only where the clock was set back, so the first is nearly always the one.
     let mut statement = connection.prepare_cached(
         "SELECT entries, texts, id FROM search_block INDEXED BY search_block_by_time
@@ -132,7 +159,7 @@ pub(super) fn forget(connection: &Connection, account: i64, received_at: i64) ->
     Ok(())
 }
 
-/// Every message up to this row id is in a block.
+/// Every message up to this row id is in a block and in its thread.
 ///
 /// # Errors
 /// Storage trouble.

@@ -8,45 +8,35 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 use hyper::body::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::event::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
+use super::in_flight::{Guard, InFlight};
 use super::outcome::{self, AckMode, AnswerView, Control, Outcome, Reason};
-use super::signature::{SigningSecrets, sign};
+use super::request::{self, Letterhead};
+pub use super::request::{LINK_SECS, payload};
+use super::signature::SigningSecrets;
 use crate::activity::{Activity, Feed};
 use crate::clock::Timestamp;
-use crate::content;
 use crate::egress::{Answer, Egress, EgressError, Limits, Policy, Target};
 use crate::id::AttemptId;
-use crate::jobs::{After, Attempt, Attempted, Claimed, Fate, Handler, Verdict};
+use crate::jobs::{After, Attempt, Attempted, Claimed, Fate, Handler, Record, Verdict};
 use crate::links::Links;
 use crate::metrics::{Counter, Metrics};
 use crate::secrets::Secrets;
 use crate::store::attempts::Attempt as AttemptRow;
 use crate::store::deliveries::{self, DeliveryRow, Progress};
-use crate::store::messages::{self, MessageRow};
+use crate::store::messages;
 use crate::store::objects::Objects;
 use crate::store::routes::{self, RouteRow};
 use crate::store::{self, Db, attachments};
 
-/// Attachment links end seven days after arrival (contract 7.1).
-pub const LINK_SECS: i64 = 604_800;
 /// Payloads above this take part in the budget.
-const SMALL: usize = 64 * 1024;
+pub(super) const SMALL: usize = 64 * 1024;
 /// KiB of large mail and payloads held at the same time.
-const BUDGET_KIB: u32 = 48 * 1024;
+pub(super) const BUDGET_KIB: u32 = 48 * 1024;
 /// How long an attempt waits that failed for a reason of our own (a busy database).
 const TROUBLE_WAIT: Duration = Duration::from_secs(5);
-
-const USER_AGENT_VALUE: &str = concat!("mailkite/", env!("CARGO_PKG_VERSION"));
-const X_SIGNATURE: HeaderName = HeaderName::from_static("x-mailkite-signature");
-const X_DELIVERY: HeaderName = HeaderName::from_static("x-mailkite-delivery");
-const X_ATTEMPT: HeaderName = HeaderName::from_static("x-mailkite-attempt");
-const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
-const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
 /// Delivers webhooks; the handler of its kind of job.
 pub struct Webhooks {
@@ -68,11 +58,13 @@ pub struct Webhooks {
     pub feed: Feed,
     /// See [`Webhooks::budget`].
     pub budget: Arc<Semaphore>,
+    /// Deliveries that are being attempted.
+    pub in_flight: InFlight,
 }
 
 /// A delivery that can be attempted, and with what.
-struct Prepared {
-    delivery: DeliveryRow,
+pub(super) struct Prepared {
+    pub(super) delivery: DeliveryRow,
     message: i64,
     from_addr: String,
     route: RouteRow,
@@ -82,8 +74,17 @@ struct Prepared {
     payload: Bytes,
 }
 
-/// What the database says of a claimed job.
-enum Found {
+/// Who asks for an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The job engine, for a pending delivery.
+    ByJob,
+    /// A person, whatever became of the delivery.
+    ByHand,
+}
+
+/// What the database says of a delivery that is to be attempted.
+pub(super) enum Found {
     /// It can be attempted.
     Ready(Box<Prepared>),
     /// Its mail is large; take part in the budget and look again.
@@ -93,11 +94,12 @@ enum Found {
 }
 
 /// An attempt that reached the network, and what came of it.
-struct Posted {
+pub(super) struct Posted {
     prepared: Prepared,
+    asked: Asked,
     attempt: u32,
     headers: HeaderMap,
-    answer: Result<Answer, EgressError>,
+    pub(super) answer: Result<Answer, EgressError>,
     outcome: Option<Outcome>,
     started: Timestamp,
     duration: Duration,
@@ -106,15 +108,21 @@ struct Posted {
 impl Handler for Webhooks {
     fn attempt(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
         Box::pin(async move {
-            match self.prepare(job.subject_id, now).await {
-                Ok((Found::Ready(prepared), _permit)) => self.post(*prepared, now).await,
+            // While a person's attempt runs the job waits; it keeps its rung.
+            let Some(guard) = self.in_flight.enter(job.subject_id) else { return put_off(now) };
+            let attempted = match self.prepare(job.subject_id, Asked::ByJob, now).await {
+                Ok((Found::Ready(prepared), _permit)) => {
+                    let posted = self.exchange(*prepared, Asked::ByJob, now).await;
+                    self.attempted(posted)
+                }
                 Ok((Found::Ended(ended), _)) => end(ended, now),
                 Ok((Found::Large(_), _)) => put_off(now),
                 Err(error) => {
                     tracing::warn!(job = job.id, %error, "a delivery could not be prepared");
                     put_off(now)
                 }
-            }
+            };
+            guarded(attempted, guard)
         })
     }
 }
@@ -125,26 +133,34 @@ impl Webhooks {
         Arc::new(Semaphore::new(BUDGET_KIB as usize))
     }
 
-    async fn prepare(
+    pub(super) async fn prepare(
         self: &Arc<Self>,
         id: i64,
+        asked: Asked,
         now: Timestamp,
     ) -> store::Result<(Found, Option<OwnedSemaphorePermit>)> {
         let this = Arc::clone(self);
-        let found = self.db.read(move |connection| this.look_up(connection, id, now, SMALL as u64)).await?;
+        let found = self.db.read(move |connection| this.look_up(connection, id, asked, now, SMALL as u64)).await?;
         let Found::Large(size) = found else { return Ok((found, None)) };
         // The mail and the payload made of it.
         let kib = u32::try_from(size / 512).unwrap_or(u32::MAX).min(BUDGET_KIB);
         let permit = Arc::clone(&self.budget).acquire_many_owned(kib).await.ok();
         let this = Arc::clone(self);
-        let found = self.db.read(move |connection| this.look_up(connection, id, now, u64::MAX)).await?;
+        let found = self.db.read(move |connection| this.look_up(connection, id, asked, now, u64::MAX)).await?;
         let small = matches!(&found, Found::Ready(prepared) if prepared.payload.len() <= SMALL);
         Ok((found, permit.filter(|_| !small)))
     }
 
-    fn look_up(&self, connection: &Connection, id: i64, now: Timestamp, largest: u64) -> store::Result<Found> {
+    fn look_up(
+        &self,
+        connection: &Connection,
+        id: i64,
+        asked: Asked,
+        now: Timestamp,
+        largest: u64,
+    ) -> store::Result<Found> {
         let Some(delivery) = deliveries::find_by_row(connection, id)? else { return Ok(Found::Ended(None)) };
-        if delivery.status != "pending" {
+        if asked == Asked::ByJob && delivery.status != "pending" {
             return Ok(Found::Ended(None));
         }
         let route = match &delivery.route_id {
@@ -168,15 +184,11 @@ impl Webhooks {
         let Some(payload) = payload(connection, &self.objects, &self.links, &message)? else {
             return Ok(Found::Ended(Some((id, "message_gone"))));
         };
-        let unseal = |sealed: &[u8]| {
-            let plain = self.secrets.open_sealed(routes::SECRET_PURPOSE, sealed).ok();
-            plain.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or(store::Error::Corrupt("signing secret"))
-        };
         let both_sign = route.previous_valid_until.is_some_and(|until| now < until);
         let previous = route.previous_secret_sealed.as_deref().filter(|_| both_sign);
         Ok(Found::Ready(Box::new(Prepared {
-            secret: unseal(sealed)?,
-            previous_secret: previous.map(unseal).transpose()?,
+            secret: self.unseal(sealed)?,
+            previous_secret: previous.map(|sealed| self.unseal(sealed)).transpose()?,
             message: message.id,
             from_addr: message.from_addr,
             delivery,
@@ -186,54 +198,78 @@ impl Webhooks {
         })))
     }
 
-    async fn post(self: Arc<Self>, prepared: Prepared, now: Timestamp) -> Attempted {
-        let attempt = prepared.delivery.attempts + 1;
-        let headers = request_headers(&prepared, attempt, now);
-        let clock = std::time::Instant::now();
-        let answer = match Target::parse(&prepared.url, &self.policy) {
-            Ok(target) => {
-                self.egress.post(&target, headers.clone(), prepared.payload.clone(), Limits::default()).await
-            }
-            // It was fit when the route was made; the operator's policy changed since.
-            Err(_) => Err(EgressError::BlockedAddress),
-        };
-        let duration = clock.elapsed();
-        let mode = prepared.route.ack_mode.as_deref().and_then(AckMode::parse).unwrap_or(AckMode::Lenient);
-        let outcome = answer.as_ref().ok().map(|answer| {
-            let view = AnswerView {
-                status: answer.status,
-                headers: &answer.headers,
-                body: &answer.body,
-                truncated: answer.truncated,
-            };
-            outcome::judge(mode, view, now.plus(duration))
-        });
-        let posted = Posted { prepared, attempt, headers, answer, outcome, started: now, duration };
-        let verdict = posted.verdict();
-        self.metrics.add(match verdict {
-            Verdict::Delivered => Counter::WebhooksDelivered,
-            Verdict::Deferred { .. } | Verdict::PutOff { .. } | Verdict::Failed => Counter::WebhooksRejected,
-        });
-        let healthy = posted.answer.is_ok();
-        Attempted { verdict, healthy, record: Box::new(move |tx, fate| self.record(tx, posted, fate)) }
+    pub(super) fn unseal(&self, sealed: &[u8]) -> store::Result<String> {
+        let plain = self.secrets.open_sealed(routes::SECRET_PURPOSE, sealed).ok();
+        plain.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or(store::Error::Corrupt("signing secret"))
     }
 
-    /// Writes down a posted attempt and carries out what a control answer asks.
-    fn record(self: Arc<Self>, tx: &Connection, posted: Posted, fate: Fate) -> store::Result<Option<After>> {
-        let (status, next_attempt_at) = match fate {
-            Fate::Delivered => ("delivered", None),
-            Fate::Retry(at) => ("pending", Some(at)),
-            Fate::Failed => ("failed", None),
+    /// Signs and posts one attempt and judges the answer; nothing is stored.
+    pub(super) async fn exchange(&self, prepared: Prepared, asked: Asked, now: Timestamp) -> Posted {
+        let attempt = prepared.delivery.attempts + 1;
+        let secrets = SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
+        let (delivery, event_id) = (&prepared.delivery.public_id, prepared.delivery.event_id.as_str());
+        let head = Letterhead { delivery, event_id, attempt, secrets };
+        let headers = request::headers(head, &prepared.payload, now);
+        let clock = std::time::Instant::now();
+        let answer = self.post(&prepared.url, headers.clone(), prepared.payload.clone()).await;
+        let duration = clock.elapsed();
+        let outcome = answer.as_ref().ok().map(|answer| judge(&prepared.route, answer, now.plus(duration)));
+        let posted = Posted { prepared, asked, attempt, headers, answer, outcome, started: now, duration };
+        let delivered = posted.is_delivered();
+        self.metrics.add(if delivered { Counter::WebhooksDelivered } else { Counter::WebhooksRejected });
+        posted
+    }
+
+    pub(super) async fn post(&self, url: &str, headers: HeaderMap, payload: Bytes) -> Result<Answer, EgressError> {
+        match Target::parse(url, &self.policy) {
+            Ok(target) => self.egress.post(&target, headers, payload, Limits::default()).await,
+            // It was fit when the route was made; the operator's policy changed since.
+            Err(_) => Err(EgressError::BlockedAddress),
+        }
+    }
+
+    fn attempted(self: Arc<Self>, posted: Posted) -> Attempted {
+        let (verdict, healthy) = (posted.verdict(), posted.answer.is_ok());
+        let record = move |tx: &Connection, fate: Fate| {
+            let (status, next_attempt_at) = match fate {
+                Fate::Delivered => ("delivered", None),
+                Fate::Retry(at) => ("pending", Some(at)),
+                Fate::Failed => ("failed", None),
+            };
+            self.record(tx, posted, status, next_attempt_at)
         };
+        Attempted { verdict, healthy, record: Box::new(record) }
+    }
+
+    /// Writes down a posted attempt that leaves its delivery in `status`, and carries out what a control answer asks.
+    ///
+    /// Of a delivery that was removed, or parted from its message, meanwhile, nothing is written any more. One that was
+    /// ended meanwhile stays so, unless the attempt succeeded.
+    pub(super) fn record(
+        self: Arc<Self>,
+        tx: &Connection,
+        posted: Posted,
+        status: &'static str,
+        next_attempt_at: Option<Timestamp>,
+    ) -> store::Result<Option<After>> {
+        let delivery = &posted.prepared.delivery;
+        let present = deliveries::find_by_row(tx, delivery.id)?;
+        let same = |row: &DeliveryRow| row.public_id == delivery.public_id && row.message == delivery.message;
+        let Some(present) = present.filter(same) else { return Ok(None) };
         let row = posted.to_row();
         let finished = posted.started.plus(posted.duration);
-        let delivery = &posted.prepared.delivery;
         let error = posted.error();
-        let progress =
+        let mut progress =
             Progress { status, url: &posted.prepared.url, status_code: row.status_code, error, next_attempt_at };
+        if present.status != delivery.status && !posted.is_delivered() {
+            progress.status = status_word(&present.status);
+            progress.error = present.last_error.as_deref();
+            progress.next_attempt_at = present.next_attempt_at;
+        }
+        let (status, next_attempt_at) = (progress.status, progress.next_attempt_at);
         store::attempts::insert(tx, delivery.id, &row)?;
         deliveries::note_attempt(tx, delivery.id, posted.attempt, &progress, finished)?;
-        let outcome_word = if fate == Fate::Delivered { "delivered" } else { "failed" };
+        let outcome_word = if posted.is_delivered() { "delivered" } else { "failed" };
         routes::note_outcome(tx, &posted.prepared.route.public_id, outcome_word, row.status_code)?;
         let mut dropped_file = None;
         let mut blocked = false;
@@ -267,6 +303,15 @@ impl Webhooks {
 }
 
 impl Posted {
+    pub(super) const fn is_delivered(&self) -> bool {
+        matches!(self.outcome, Some(Outcome::Delivered { .. }))
+    }
+
+    /// The delivery as it stood before the attempt.
+    pub(super) const fn delivery(&self) -> &DeliveryRow {
+        &self.prepared.delivery
+    }
+
     fn verdict(&self) -> Verdict {
         match &self.outcome {
             Some(Outcome::Delivered { .. }) => Verdict::Delivered,
@@ -289,14 +334,15 @@ impl Posted {
 
     fn to_row(&self) -> AttemptRow {
         let answer = self.answer.as_ref().ok();
-        let names = |pairs: &[(String, String)]| headers_json(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())));
+        let names =
+            |pairs: &[(String, String)]| request::headers_json(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())));
         let sent = self.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default()));
         AttemptRow {
             public_id: AttemptId::new(self.started),
             attempt: self.attempt,
-            manual: false,
+            manual: self.asked == Asked::ByHand,
             request_url: self.prepared.url.clone(),
-            request_headers: headers_json(sent),
+            request_headers: request::headers_json(sent),
             status_code: answer.map(|answer| answer.status),
             response_headers: answer.map(|answer| names(&answer.headers)),
             response_body: answer.map(|answer| answer.body.clone()),
@@ -308,89 +354,40 @@ impl Posted {
     }
 }
 
-/// A JSON object of header names and values; a repeated header's values are joined by a comma.
-fn headers_json<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
-    let mut object = serde_json::Map::new();
-    for (name, value) in pairs {
-        match object.get_mut(name) {
-            Some(serde_json::Value::String(text)) => {
-                text.push_str(", ");
-                text.push_str(value);
-            }
-            _ => drop(object.insert(name.to_owned(), value.into())),
-        }
-    }
-    serde_json::Value::Object(object).to_string()
-}
-
-/// The payload of a received message (contract 9.6), or `None` when its content is gone. Blocks.
-///
-/// # Errors
-/// Storage trouble.
-pub fn payload(
-    connection: &Connection,
-    objects: &Objects,
-    links: &Links,
-    message: &MessageRow,
-) -> store::Result<Option<Vec<u8>>> {
-    let Some(source) = content::load(connection, objects, message)? else { return Ok(None) };
-    let readable = source.readable()?;
-    let parts = if message.attachment_count == 0 { Vec::new() } else { attachments::list(connection, message.id)? };
-    let urls: Vec<String> = (0..parts.len())
-        .map(|index| {
-            let index = u32::try_from(index).unwrap_or(u32::MAX);
-            links.url(message.public_id.suffix(), index, message.received_at.as_secs() + LINK_SECS)
-        })
-        .collect();
-    let attachments: Vec<Attachment<'_>> = (0_u32..)
-        .zip(parts.iter().zip(&urls))
-        .map(|(index, (part, url))| Attachment {
-            index,
-            filename: part.filename.as_deref(),
-            content_type: part.content_type.as_deref(),
-            size: part.size,
-            bytes: AttachmentBytes::Url(url.as_str().into()),
-        })
-        .collect();
-    let event = EmailReceived {
-        id: &message.public_id,
-        from: Party { address: &message.from_addr, name: message.from_name.as_deref() },
-        to: Party { address: &message.to_addr, name: message.to_name.as_deref() },
-        subject: message.subject.as_deref(),
-        text: readable.text.as_deref(),
-        html: readable.html.as_deref(),
-        thread_id: message.thread_id.as_deref(),
-        received_at: message.received_at,
-        auth: Auth {
-            spf: message.spf.as_deref(),
-            dkim: message.dkim.as_deref(),
-            dmarc: message.dmarc.as_deref(),
-            spam: message.spam_on_arrival.as_deref(),
-        },
-        attachments: &attachments,
+/// What an answer means by the route's ack mode; `now` is when it was complete.
+pub(super) fn judge(route: &RouteRow, answer: &Answer, now: Timestamp) -> Outcome {
+    let mode = route.ack_mode.as_deref().and_then(AckMode::parse).unwrap_or(AckMode::Lenient);
+    let view = AnswerView {
+        status: answer.status,
+        headers: &answer.headers,
+        body: &answer.body,
+        truncated: answer.truncated,
     };
-    Ok(Some(event.to_json()))
+    outcome::judge(mode, view, now)
 }
 
-fn request_headers(prepared: &Prepared, attempt: u32, now: Timestamp) -> HeaderMap {
-    let secrets = SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
-    let signed = sign(&secrets, &prepared.delivery.event_id, attempt, now, &prepared.payload);
-    let mut headers = HeaderMap::with_capacity(8);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_VALUE));
-    headers.insert(X_ATTEMPT, HeaderValue::from(attempt));
-    let texts = [
-        (X_SIGNATURE, signed.signature.as_str()),
-        (X_DELIVERY, prepared.delivery.public_id.as_str()),
-        (WEBHOOK_ID, signed.webhook_id.as_str()),
-        (WEBHOOK_TIMESTAMP, signed.webhook_timestamp.as_str()),
-        (WEBHOOK_SIGNATURE, signed.webhook_signature.as_str()),
-    ];
-    for (name, text) in texts {
-        // Ids, digits, hex and base64 are always header values.
-        headers.extend(HeaderValue::from_str(text).ok().map(|value| (name, value)));
+/// The status of a stored row as a word that lives for ever.
+pub(super) fn status_word(status: &str) -> &'static str {
+    match status {
+        "pending" => "pending",
+        "delivered" => "delivered",
+        _ => "failed",
     }
-    headers
+}
+
+/// Keeps `guard` until the attempt is settled, or is known not to be.
+fn guarded(attempted: Attempted, guard: Guard) -> Attempted {
+    let Attempted { verdict, record, healthy } = attempted;
+    let record: Record = Box::new(move |tx, fate| {
+        let after = record(tx, fate)?;
+        let after: After = Box::new(move || {
+            // Whoever hears of this attempt may ask for the next.
+            drop(guard);
+            after.into_iter().for_each(|act| act());
+        });
+        Ok(Some(after))
+    });
+    Attempted { verdict, record, healthy }
 }
 
 /// Effects of a control answer on the stored message (contract 9.4); returns a file to remove after the commit.
@@ -427,7 +424,7 @@ fn end(ended: Option<(i64, &'static str)>, now: Timestamp) -> Attempted {
 }
 
 /// The job of an attempt that did not come to be for a reason of our own; no rung of the ladder is used up.
-fn put_off(now: Timestamp) -> Attempted {
+pub(super) fn put_off(now: Timestamp) -> Attempted {
     let verdict = Verdict::PutOff { until: now.plus(TROUBLE_WAIT) };
     Attempted { verdict, healthy: true, record: Box::new(|_, _| Ok(None)) }
 }

@@ -4,6 +4,7 @@
 //! the payload of every attempt and replay identical (contract 9.5).
 
 use std::borrow::Cow;
+use std::fmt;
 
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -11,6 +12,11 @@ use serde::{Serialize, Serializer};
 
 use crate::clock::Timestamp;
 use crate::id::MessageId;
+use crate::mail::mime::{Decoder, Encoding};
+use crate::store::objects::returned_memory;
+
+/// How much of an attachment is decoded at a time.
+const PIECE: usize = 16 * 1024;
 
 /// A received message as its webhook tells it.
 #[derive(Clone, Debug)]
@@ -80,8 +86,19 @@ pub struct Attachment<'a> {
 pub enum AttachmentBytes<'a> {
     /// Behind a signed link.
     Url(Cow<'a, str>),
-    /// In the event itself, on a domain that stores nothing; such an attachment has no id.
-    Content(Cow<'a, [u8]>),
+    /// In the event itself, on a domain that stores nothing; such an attachment has no id. The encoded body as it stands
+    /// in the mail: it is decoded while it is written, so that a large one is in memory once.
+    Content(Encoding, &'a [u8]),
+}
+
+impl Attachment<'_> {
+    /// About how much JSON its bytes make.
+    fn json_size(&self) -> usize {
+        match &self.bytes {
+            AttachmentBytes::Url(url) => 256 + url.len(),
+            AttachmentBytes::Content(..) => 256 + usize::try_from(self.size).unwrap_or(0) / 3 * 4,
+        }
+    }
 }
 
 impl EmailReceived<'_> {
@@ -104,7 +121,8 @@ impl EmailReceived<'_> {
             attachments,
         };
         let bodies = self.text.map_or(0, str::len) + self.html.map_or(0, str::len);
-        let mut json = Vec::with_capacity(1024 + bodies + bodies / 8);
+        let contents: usize = self.attachments.iter().map(Attachment::json_size).sum();
+        let mut json = returned_memory(1024 + bodies + bodies / 8 + contents);
         // Writing strings and numbers into memory has no error to report.
         let written = serde_json::to_writer(&mut json, &wire);
         debug_assert!(written.is_ok());
@@ -143,23 +161,45 @@ struct WireAttachment<'a> {
     size: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_base64")]
-    content: Option<&'a [u8]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<Content<'a>>,
 }
 
 impl<'a> WireAttachment<'a> {
     fn new(message: &MessageId, attachment: &'a Attachment<'a>) -> Self {
         let (id, url, content) = match &attachment.bytes {
             AttachmentBytes::Url(url) => (Some(format!("{message}:{}", attachment.index)), Some(url.as_ref()), None),
-            AttachmentBytes::Content(content) => (None, None, Some(content.as_ref())),
+            AttachmentBytes::Content(encoding, raw) => (None, None, Some(Content(*encoding, raw))),
         };
         let Attachment { filename, content_type, size, .. } = *attachment;
         Self { id, filename, content_type, size, url, content }
     }
 }
 
-fn as_base64<S: Serializer>(content: &Option<&[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&Base64Display::new(content.unwrap_or_default(), &BASE64))
+/// An encoded body that is written as plain base64, a piece at a time.
+struct Content<'a>(Encoding, &'a [u8]);
+
+impl Serialize for Content<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl fmt::Display for Content<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut decoder = Decoder::new(self.0);
+        let mut decoded = Vec::with_capacity(2 * PIECE);
+        for piece in self.1.chunks(PIECE) {
+            decoder.feed(piece, &mut decoded);
+            let whole = decoded.len() - decoded.len() % 3;
+            if let Some(whole) = decoded.get(..whole) {
+                fmt::Display::fmt(&Base64Display::new(whole, &BASE64), f)?;
+            }
+            decoded.drain(..whole);
+        }
+        decoder.finish(&mut decoded);
+        fmt::Display::fmt(&Base64Display::new(&decoded, &BASE64), f)
+    }
 }
 
 #[cfg(test)]
@@ -238,11 +278,25 @@ mod tests {
             filename: None,
             content_type: None,
             size: 4,
-            bytes: AttachmentBytes::Content(b"\x00\xffab".into()),
+            bytes: AttachmentBytes::Content(Encoding::Identity, b"\x00\xffab"),
         }];
         let json = String::from_utf8(bare(&id(), &attachments).to_json()).unwrap();
         let expected = r#""attachments":[{"filename":null,"contentType":null,"size":4,"content":"AP9hYg=="}]}"#;
         assert!(json.ends_with(expected), "{json}");
+    }
+
+    #[test]
+    fn an_attachment_of_any_size_and_encoding_comes_out_as_plain_base64() {
+        use base64::Engine as _;
+        for size in [0, 1, 2, 3, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 2] {
+            let file: Vec<u8> = (0..size).map(|at| u8::try_from(at % 251).unwrap()).collect();
+            let plain = BASE64.encode(&file);
+            let lines: Vec<&[u8]> = plain.as_bytes().chunks(76).collect();
+            let folded = lines.join(&b"\r\n"[..]);
+            assert_eq!(Content(Encoding::Base64, &folded).to_string(), plain, "{size}");
+            assert_eq!(Content(Encoding::Identity, &file).to_string(), plain, "{size}");
+        }
+        assert_eq!(Content(Encoding::QuotedPrintable, b"=00=FFa=\r\nb").to_string(), "AP9hYg==");
     }
 
     #[test]

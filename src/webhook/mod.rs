@@ -2,5 +2,11 @@
 
 pub mod deliver;
 pub mod event;
+pub mod in_flight;
+pub mod manual;
 pub mod outcome;
+pub mod passing;
+pub mod probe;
+pub mod replay;
+mod request;
 pub mod signature;

@@ -162,6 +162,16 @@ impl Screen {
                     self.accepted.remove(message_id);
                 }
             }
+            Activity::Passed { message_id, status, status_code, error, .. } => {
+                let answer =
+                    status_code.map_or_else(|| error.unwrap_or("no answer").to_owned(), |code| code.to_string());
+                self.mail_line(
+                    &self.mark(*status == "delivered"),
+                    None,
+                    message_id,
+                    &format!("{answer}, not stored"),
+                );
+            }
         }
     }
 
@@ -256,6 +266,10 @@ fn as_json(event: &Activity) -> Value {
             "event": "attempted", "deliveryId": delivery_id, "messageId": message_id, "url": url, "attempt": attempt,
             "statusCode": status_code, "error": error, "status": status, "durationMs": duration_ms,
             "nextAttemptAt": next_attempt_at,
+        }),
+        Activity::Passed { message_id, url, status_code, error, status, duration_ms } => json!({
+            "event": "passed", "messageId": message_id, "url": url, "statusCode": status_code, "error": error,
+            "status": status, "durationMs": duration_ms,
         }),
     }
 }

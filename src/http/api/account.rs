@@ -1,20 +1,264 @@
-//! The caller's own account (contract 2.7).
+//! The account that asks: itself, its use, its keys and its webhook secret (contract 2.7–2.10).
 
 use axum::Json;
 use axum::extract::State;
-use serde_json::{Value, json};
+use axum::http::StatusCode;
+use jiff::ToSpan as _;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
+use crate::clock::Timestamp;
 use crate::http::App;
 use crate::http::auth::Caller;
-use crate::http::error::ApiError;
-use crate::store::domains;
+use crate::http::body::{Body, DONE, Done};
+use crate::http::error::{ApiError, Code};
+use crate::http::extract::Path;
+use crate::id::KeyId;
+use crate::secrets::{self, token_hash};
+use crate::store::{domains, keys, messages};
+
+/// What a self-hosted account's plan is called.
+const PLAN: &str = "self-hosted";
+/// The longest name of a key.
+const MAX_NAME_CHARS: usize = 100;
+/// How much of a key is shown in lists.
+const PREFIX_CHARS: usize = 12;
 
 /// `GET /v1/me`
-pub async fn me(State(app): State<App>, Caller(account): Caller) -> Result<Json<Value>, ApiError> {
-    let id = account.id;
-    let sending = app.db.read(move |connection| domains::list_sending(connection, id)).await?;
-    Ok(Json(json!({
-        "id": account.public_id, "email": account.email, "emailVerified": account.email_verified,
-        "plan": "self-hosted", "sendingDomains": sending, "isAdmin": account.is_admin,
-    })))
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Me {
+    #[schema(example = "usr_7fA2kQpVn4tLdA1B")]
+    id: String,
+    #[schema(example = "ada@acme.dev")]
+    email: String,
+    email_verified: bool,
+    #[schema(example = "self-hosted")]
+    plan: &'static str,
+    /// Names of the domains that mail can be sent from.
+    sending_domains: Vec<String>,
+    is_admin: bool,
+}
+
+/// The account behind the credential.
+pub async fn me(State(app): State<App>, caller: Caller) -> Result<Json<Me>, ApiError> {
+    let (id, scope) = (caller.id(), caller.scope());
+    let sending_domains = app.db.read(move |connection| domains::list_sending(connection, id, scope)).await?;
+    Ok(Json(Me {
+        id: caller.account.public_id.to_string(),
+        email: caller.account.email,
+        email_verified: caller.account.email_verified,
+        plan: PLAN,
+        sending_domains,
+        is_admin: caller.account.is_admin,
+    }))
+}
+
+/// `GET /api/billing/usage`
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    #[schema(example = "self-hosted")]
+    plan: &'static str,
+    /// Always null: nothing is metered.
+    included: Option<u64>,
+    /// Outbound messages of the account in the current calendar month, UTC.
+    used: u64,
+    overage: bool,
+    period_start: Timestamp,
+    /// Exclusive.
+    period_end: Timestamp,
+}
+
+/// How much the account sent this month.
+pub async fn usage(State(app): State<App>, caller: Caller) -> Result<Json<Usage>, ApiError> {
+    let (start, end) = month_of(app.clock.now());
+    let id = caller.id();
+    let used = app.db.read(move |connection| messages::count_outbound(connection, id, start, end)).await?;
+    Ok(Json(Usage { plan: PLAN, included: None, used, overage: false, period_start: start, period_end: end }))
+}
+
+/// The calendar month in UTC around a point in time.
+fn month_of(now: Timestamp) -> (Timestamp, Timestamp) {
+    let utc =
+        jiff::Timestamp::from_millisecond(now.as_millis()).unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC);
+    let start = utc.first_of_month().and_then(|day| day.start_of_day()).unwrap_or(utc);
+    let end = start.checked_add(1.month()).unwrap_or_else(|_| start.clone());
+    let millis = |at: &jiff::Zoned| Timestamp::from_millis(at.timestamp().as_millisecond());
+    (millis(&start), millis(&end))
+}
+
+/// An API key.
+#[derive(Serialize, ToSchema)]
+pub struct Key {
+    #[schema(example = "mk_live_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0")]
+    key: String,
+}
+
+/// The account's key, made if there is none.
+pub async fn key(State(app): State<App>, caller: Caller) -> Result<Json<Key>, ApiError> {
+    caller.needs_account()?;
+    Ok(Json(Key { key: app.accounts.api_key(caller.id(), app.clock.now()).await? }))
+}
+
+/// A new key in place of the account's old one.
+pub async fn rotate_key(State(app): State<App>, caller: Caller) -> Result<Json<Key>, ApiError> {
+    caller.needs_account()?;
+    Ok(Json(Key { key: app.accounts.rotate_api_key(caller.id(), app.clock.now()).await? }))
+}
+
+/// A key that is limited to one domain (contract 2.8).
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScopedKey {
+    #[schema(example = "key_1QaZ2wSx3EdC4rFv")]
+    id: String,
+    #[schema(example = "blog")]
+    name: String,
+    #[schema(example = "dom_2VbXqTpN8rKwM3Ys")]
+    domain_id: String,
+    #[schema(example = "acme.dev")]
+    domain: String,
+    /// How the key begins.
+    #[schema(example = "mk_live_a1B2")]
+    prefix: String,
+    created_at: Timestamp,
+    last_used_at: Option<Timestamp>,
+    /// The key itself; shown this once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    key: Option<String>,
+}
+
+/// The account's scoped keys.
+pub async fn scoped_keys(State(app): State<App>, caller: Caller) -> Result<Json<Vec<ScopedKey>>, ApiError> {
+    caller.needs_account()?;
+    let id = caller.id();
+    let rows = app.db.read(move |connection| keys::list_scoped(connection, id)).await?;
+    let view = |row: keys::ScopedKey| {
+        let key = app.secrets.open_text(keys::PURPOSE, &row.key_sealed).unwrap_or_default();
+        ScopedKey {
+            id: row.public_id.to_string(),
+            name: row.name,
+            domain_id: row.domain_id.to_string(),
+            domain: row.domain_name,
+            prefix: key.chars().take(PREFIX_CHARS).collect(),
+            created_at: row.created_at,
+            last_used_at: row.last_used_at,
+            key: None,
+        }
+    };
+    Ok(Json(rows.into_iter().map(view).collect()))
+}
+
+/// `POST /api/keys/scoped`
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NewScopedKey {
+    /// Id or name of a domain of the account.
+    #[schema(required = true, nullable = false, example = "acme.dev")]
+    domain_id: Option<String>,
+    /// At most 100 characters.
+    #[schema(required = true, nullable = false, example = "blog")]
+    name: Option<String>,
+}
+
+/// Makes a key for one domain.
+pub async fn new_scoped_key(
+    State(app): State<App>,
+    caller: Caller,
+    body: Body,
+) -> Result<(StatusCode, Json<ScopedKey>), ApiError> {
+    caller.needs_account()?;
+    let fields: NewScopedKey = body.fields()?;
+    let missing = |field| ApiError::field(Code::BadRequest, field, format!("{field} is required"));
+    let domain = fields.domain_id.ok_or_else(|| missing("domainId"))?;
+    let name = fields.name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    let name = name.ok_or_else(|| missing("name"))?;
+    if name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {
+        return Err(ApiError::field(Code::BadRequest, "name", "a name has at most 100 characters, on one line"));
+    }
+    let (account, now, key) = (caller.id(), app.clock.now(), secrets::new_api_key());
+    let (hash, sealed) = (token_hash(&key), app.secrets.seal(keys::PURPOSE, key.as_bytes()));
+    let kept = name.clone();
+    let made = app.db.write(move |tx| {
+        let Some(domain) = domains::find_by_name_or_id(tx, account, &domain.to_lowercase(), &domain)? else {
+            return Ok(None);
+        };
+        let id = keys::insert_scoped(tx, account, domain.id, &kept, &hash, &sealed, now)?;
+        Ok(Some((id, domain)))
+    });
+    let (id, domain) = made.await?.ok_or_else(|| ApiError::at(Code::DomainNotOwned, "domainId"))?;
+    let view = ScopedKey {
+        id: id.to_string(),
+        name,
+        domain_id: domain.public_id.to_string(),
+        domain: domain.name,
+        prefix: key.chars().take(PREFIX_CHARS).collect(),
+        created_at: now,
+        last_used_at: None,
+        key: Some(key),
+    };
+    Ok((StatusCode::CREATED, Json(view)))
+}
+
+/// Ends a scoped key.
+pub async fn delete_scoped_key(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Done>, ApiError> {
+    let id = KeyId::parse(&id).ok_or_else(ApiError::not_found)?;
+    let (account, asked) = (caller.id(), id.clone());
+    if !app.db.read(move |connection| keys::has_scoped(connection, account, &asked)).await? {
+        return Err(ApiError::not_found());
+    }
+    caller.needs_account()?;
+    app.db.write(move |tx| keys::delete_scoped(tx, account, &id)).await?;
+    Ok(DONE)
+}
+
+/// A webhook signing secret.
+#[derive(Serialize, ToSchema)]
+pub struct Secret {
+    #[schema(example = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")]
+    pub secret: String,
+}
+
+/// A new webhook signing secret.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RotatedSecret {
+    /// The new secret.
+    #[schema(example = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")]
+    pub secret: String,
+    /// Until then the old secret signs too.
+    pub previous_valid_until: Timestamp,
+}
+
+/// The secret of the account's tracking webhooks.
+pub async fn webhook_secret(State(app): State<App>, caller: Caller) -> Result<Json<Secret>, ApiError> {
+    caller.needs_account()?;
+    Ok(Json(Secret { secret: app.accounts.webhook_secret(caller.id()).await? }))
+}
+
+/// A new secret in place of it.
+pub async fn rotate_webhook_secret(State(app): State<App>, caller: Caller) -> Result<Json<RotatedSecret>, ApiError> {
+    caller.needs_account()?;
+    let (secret, previous_valid_until) = app.accounts.rotate_webhook_secret(caller.id(), app.clock.now()).await?;
+    Ok(Json(RotatedSecret { secret, previous_valid_until }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_month_begins_and_ends_in_utc() {
+        let (start, end) = month_of(Timestamp::from_millis(1_798_761_599_999));
+        assert_eq!(
+            (start.iso().as_str(), end.iso().as_str()),
+            ("2026-12-01T00:00:00.000Z", "2027-01-01T00:00:00.000Z")
+        );
+    }
 }

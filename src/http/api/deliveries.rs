@@ -1,23 +1,29 @@
 //! Deliveries and their attempts (contract 6).
 
 use axum::Json;
-use axum::extract::{Path, State};
-use serde::Serialize;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 use crate::http::App;
 use crate::http::auth::Caller;
-use crate::http::error::ApiError;
+use crate::http::body::Body;
+use crate::http::error::{ApiError, Code};
+use crate::http::extract::Path;
 use crate::id::DeliveryId;
 use crate::store::attempts::{self, Attempt};
 use crate::store::deliveries::{self, DeliveryRow};
 use crate::store::messages;
 use crate::webhook::deliver::payload;
+use crate::webhook::manual::{Manual, Refused};
+use crate::webhook::replay::{BulkError, BulkResult, Item, Scope};
 
 /// A delivery as contract 6.1 shows it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct DeliveryView {
+    #[schema(value_type = String, example = "dlv_4WnR8sYc1GhT6uJm")]
     id: DeliveryId,
     message_id: Option<String>,
     event_id: String,
@@ -55,16 +61,19 @@ impl DeliveryView {
 }
 
 /// An attempt as contract 6.3 shows it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct AttemptView {
     id: String,
+    #[schema(value_type = String)]
     delivery_id: DeliveryId,
     attempt: u32,
     manual: bool,
     request_url: String,
+    #[schema(value_type = HashMap<String, String>)]
     request_headers: Value,
     request_body: Option<String>,
     status_code: Option<u16>,
+    #[schema(value_type = HashMap<String, String>)]
     response_headers: Value,
     response_body: Option<String>,
     response_truncated: bool,
@@ -98,28 +107,158 @@ impl AttemptView {
     }
 }
 
+/// What came of one attempt, or why there was none (contract 6.3).
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResultView {
+    /// The id that was asked for.
+    #[schema(example = "msg_2Hk9QpVn4tLdA1B2")]
+    id: String,
+    /// The delivery that was attempted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    delivery_id: Option<String>,
+    ok: bool,
+    /// The endpoint's HTTP status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    status: Option<u16>,
+    /// Why there is no status: `not_found`, `no_delivery`, `message_expired`, `route_gone`, `attempt_in_progress`
+    /// or `delivery_failed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    reason: Option<&'static str>,
+}
+
+/// The results of several attempts, in the order asked for.
+#[derive(Serialize, ToSchema)]
+pub struct Results {
+    results: Vec<ResultView>,
+}
+
+impl Results {
+    /// The view of what came of a bulk call.
+    pub fn new(results: Vec<BulkResult>) -> Self {
+        let view = |one: BulkResult| ResultView {
+            id: one.id,
+            delivery_id: one.delivery.map(|delivery| delivery.to_string()),
+            ok: one.outcome.as_ref().is_ok_and(|answer| answer.ok),
+            status: one.outcome.as_ref().ok().map(|answer| answer.status),
+            reason: one.outcome.err(),
+        };
+        Self { results: results.into_iter().map(view).collect() }
+    }
+}
+
+impl From<BulkError> for ApiError {
+    fn from(error: BulkError) -> Self {
+        match error {
+            BulkError::Count => Self::new(Code::BadRequest, error.to_string()),
+            BulkError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// What an endpoint answered to one attempt.
+#[derive(Serialize, ToSchema)]
+pub struct AnswerView {
+    /// Success by the route's ack mode.
+    ok: bool,
+    /// The endpoint's HTTP status.
+    #[schema(example = 200)]
+    status: u16,
+}
+
+impl From<Manual> for AnswerView {
+    fn from(answer: Manual) -> Self {
+        Self { ok: answer.ok, status: answer.status }
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::MessageExpired => Code::MessageExpired.into(),
+            Refused::RouteGone => Code::RouteGone.into(),
+            Refused::AttemptInProgress => Code::AttemptInProgress.into(),
+            Refused::DeliveryFailed(error) => {
+                Self::new(Code::DeliveryFailed, format!("the webhook endpoint gave no HTTP answer: {error}"))
+            }
+            Refused::Store(error) => error.into(),
+        }
+    }
+}
+
+/// `POST /api/deliveries/:id/retry`
+pub async fn retry(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<AnswerView>, ApiError> {
+    let id = DeliveryId::parse(&id).ok_or_else(ApiError::not_found)?;
+    let found = app.db.read(move |connection| {
+        let Some(delivery) = deliveries::find(connection, &id)?.filter(|row| row.account_id == caller.id()) else {
+            return Ok(Err(ApiError::not_found()));
+        };
+        let message = delivery.message.map(|message| messages::find_by_row(connection, message)).transpose()?;
+        let domain = message.flatten().and_then(|message| message.domain_id);
+        Ok(caller.needs_domain(domain).map(|()| delivery.id))
+    });
+    let delivery = found.await??;
+    Ok(Json(app.webhooks.retry(delivery, app.clock.now()).await?.into()))
+}
+
+/// `POST /api/deliveries/retry`
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BulkRetry {
+    #[schema(nullable = false)]
+    delivery_ids: Option<Vec<String>>,
+    /// A message stands for its latest delivery to each route.
+    #[schema(nullable = false)]
+    message_ids: Option<Vec<String>>,
+    /// A thread stands for all its messages.
+    #[schema(nullable = false)]
+    thread_ids: Option<Vec<String>>,
+}
+
+/// `POST /api/deliveries/retry`
+pub async fn retry_many(State(app): State<App>, caller: Caller, body: Body) -> Result<Json<Results>, ApiError> {
+    let fields: BulkRetry = body.fields()?;
+    let deliveries = fields.delivery_ids.unwrap_or_default().into_iter().map(Item::Delivery);
+    let messages = fields.message_ids.unwrap_or_default().into_iter().map(Item::Message);
+    let threads = fields.thread_ids.unwrap_or_default().into_iter().map(Item::Thread);
+    let scope = Scope { account: caller.id(), domain: caller.scope() };
+    let items = deliveries.chain(messages).chain(threads).collect();
+    let results = app.webhooks.retry_many(scope, items, app.clock.now()).await?;
+    Ok(Json(Results::new(results)))
+}
+
 /// `GET /api/deliveries/:id/attempts`
 pub async fn attempts(
     State(app): State<App>,
-    Caller(account): Caller,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Vec<AttemptView>>, ApiError> {
     let id = DeliveryId::parse(&id).ok_or_else(ApiError::not_found)?;
     let (objects, links) = (app.objects.clone(), app.links.clone());
     let found = app.db.read(move |connection| {
-        let Some(delivery) = deliveries::find(connection, &id)?.filter(|row| row.account_id == account.id) else {
-            return Ok(None);
+        let Some(delivery) = deliveries::find(connection, &id)?.filter(|row| row.account_id == caller.id()) else {
+            return Ok(Err(ApiError::not_found()));
         };
         // The payload is not stored with the attempt: it is the same bytes whenever it is rebuilt.
         let message =
             delivery.message.map(|message| messages::find_by_row(connection, message)).transpose()?.flatten();
+        if let Err(refused) = caller.needs_domain(message.as_ref().and_then(|message| message.domain_id)) {
+            return Ok(Err(refused));
+        }
         let body = match &message {
             Some(message) => payload(connection, &objects, &links, message)?,
             None => None,
         };
         let body = body.and_then(|body| String::from_utf8(body).ok());
         let rows = attempts::list(connection, delivery.id)?;
-        Ok(Some(rows.into_iter().map(|row| AttemptView::new(row, &id, body.as_deref())).collect()))
+        Ok(Ok(rows.into_iter().map(|row| AttemptView::new(row, &id, body.as_deref())).collect()))
     });
-    found.await?.map(Json).ok_or_else(ApiError::not_found)
+    found.await?.map(Json)
 }

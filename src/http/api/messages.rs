@@ -1,53 +1,69 @@
 //! Messages: list, detail, raw (contract 5).
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::extract::State;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
+use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
 
 use super::deliveries::DeliveryView;
 use crate::clock::Timestamp;
 use crate::content::{self, Source};
 use crate::http::App;
 use crate::http::auth::Caller;
-use crate::http::error::ApiError;
+use crate::http::body::{DONE, Done};
+use crate::http::error::{ApiError, Code};
+use crate::http::extract::{Path, Query, integer};
 use crate::id::MessageId;
 use crate::links::Links;
 use crate::mail::mime::{Disposition, Part};
+use crate::retention::delete_message;
 use crate::store::deliveries::{self, Tally};
 use crate::store::messages::{self, Filter, MessageRow};
-use crate::store::{attachments, domains};
+use crate::store::{self, attachments, domains};
 use crate::webhook::deliver::LINK_SECS;
 
 const DEFAULT_LIMIT: i64 = 100;
 const MAX_LIMIT: i64 = 200;
 
 /// What the list is asked for; numbers come as text so that a bad one gets the contract's error.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 pub struct ListQuery {
+    /// Only messages with a smaller `received_at`, in milliseconds.
+    #[param(value_type = Option<i64>)]
     before: Option<String>,
+    /// Only messages with a greater `received_at`, in milliseconds.
+    #[param(value_type = Option<i64>)]
     after: Option<String>,
+    /// 1 to 200, by default 100; clamped.
+    #[param(value_type = Option<i64>)]
     limit: Option<String>,
+    /// Substring of sender, recipient or subject, in any case.
     search: Option<String>,
+    /// Id or name of a domain.
     domain: Option<String>,
+    /// `inbound` or `outbound`.
     direction: Option<String>,
+    /// A message's `status`.
     status: Option<String>,
 }
 
 /// An address with its display name, if there is one.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Party {
     address: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     name: Option<String>,
 }
 
 /// A message in a list (contract 5.3).
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct MessageView {
+    #[schema(value_type = String, example = "msg_2Hk9QpVn4tLdA1B2")]
     id: MessageId,
     user_id: String,
     route_id: Option<String>,
@@ -71,6 +87,8 @@ pub struct MessageView {
     status: String,
     scheduled_id: Option<String>,
     scheduled_at: Option<i64>,
+    /// As given when it was sent.
+    #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
     delivery_count: u64,
     attempts: Option<u32>,
@@ -81,7 +99,7 @@ pub struct MessageView {
 }
 
 /// A message on its own (contract 5.4).
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct DetailView {
     #[serde(flatten)]
     row: MessageView,
@@ -96,7 +114,29 @@ struct DetailView {
     raw_available: bool,
 }
 
-#[derive(Serialize)]
+/// What became of one recipient of an outbound message.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct RecipientView {
+    address: String,
+    status: String,
+    smtp_code: Option<u16>,
+    diagnostic: Option<String>,
+    updated_at: Timestamp,
+}
+
+/// `GET /api/messages/:id`
+#[derive(Serialize, ToSchema)]
+pub struct Detail {
+    message: DetailView,
+    deliveries: Vec<DeliveryView>,
+    attachments: Vec<AttachmentView>,
+    /// Empty for inbound messages.
+    recipients: Vec<RecipientView>,
+}
+
+/// An attachment (contract 5.4).
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct AttachmentView {
     id: String,
@@ -109,7 +149,8 @@ struct AttachmentView {
 }
 
 impl MessageView {
-    fn new(row: &MessageRow, tally: Tally, user_id: &str) -> Self {
+    /// The view of a row.
+    pub fn new(row: &MessageRow, tally: Tally, user_id: &str) -> Self {
         Self {
             id: row.public_id.clone(),
             user_id: user_id.to_owned(),
@@ -145,31 +186,26 @@ impl MessageView {
     }
 }
 
-fn integer(name: &str, text: Option<&str>) -> Result<Option<i64>, ApiError> {
-    let parse = |text: &str| text.parse().map_err(|_| ApiError::bad_query(format!("{name} must be an integer")));
-    text.map(parse).transpose()
-}
-
 /// `GET /api/messages`
 pub async fn list(
     State(app): State<App>,
-    Caller(account): Caller,
+    caller: Caller,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Vec<MessageView>>, ApiError> {
     let limit = integer("limit", query.limit.as_deref())?.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
     let mut filter = Filter {
-        account: account.id,
+        account: caller.id(),
         before: integer("before", query.before.as_deref())?,
         after: integer("after", query.after.as_deref())?,
         limit: u32::try_from(limit).unwrap_or(1),
         search: query.search.filter(|needle| !needle.is_empty()),
-        domain: None,
+        domain: caller.scope(),
         status: None,
     };
     match query.direction.as_deref() {
         None | Some("inbound") => {}
         Some("outbound") => return Ok(Json(Vec::new())),
-        Some(_) => return Err(ApiError::bad_query("direction must be inbound or outbound")),
+        Some(_) => return Err(ApiError::field(Code::BadQuery, "direction", "direction must be inbound or outbound")),
     }
     match query.status.as_deref() {
         None => {}
@@ -178,17 +214,16 @@ pub async fn list(
         Some("scheduled" | "canceled" | "queued" | "deferred" | "sent" | "bounced" | "failed") => {
             return Ok(Json(Vec::new()));
         }
-        Some(_) => return Err(ApiError::bad_query("unknown status")),
+        Some(_) => return Err(ApiError::field(Code::BadQuery, "status", "no message has this status")),
     }
     let views = app.db.read_gently(move |connection| {
         if let Some(name) = &query.domain {
-            let Some(domain) = domains::find_by_name_or_id(connection, account.id, &name.to_lowercase(), name)?
-            else {
-                return Ok(Vec::new());
-            };
+            let found = domains::find_by_name_or_id(connection, caller.id(), &name.to_lowercase(), name)?;
+            let within = found.filter(|domain| caller.needs_domain(Some(domain.id)).is_ok());
+            let Some(domain) = within else { return Ok(Vec::new()) };
             filter.domain = Some(domain.id);
         }
-        let user = account.public_id.to_string();
+        let user = caller.account.public_id.to_string();
         let rows = messages::list(connection, &filter)?;
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let tallies = deliveries::tallies(connection, &ids)?;
@@ -197,30 +232,40 @@ pub async fn list(
     Ok(Json(views.await?))
 }
 
+/// A message that the caller may see.
+///
+/// # Errors
+/// 404 when it is unknown or another account's, 403 beyond a scoped key's domain.
+pub fn find_message(
+    connection: &Connection,
+    caller: &Caller,
+    id: &MessageId,
+) -> store::Result<Result<MessageRow, ApiError>> {
+    let found = messages::find(connection, id)?.filter(|row| row.account_id == caller.id());
+    let found = found.ok_or_else(ApiError::not_found);
+    Ok(found.and_then(|row| caller.needs_domain(row.domain_id).map(|()| row)))
+}
+
 /// `GET /api/messages/:id`
 pub async fn detail(
     State(app): State<App>,
-    Caller(account): Caller,
+    caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Detail>, ApiError> {
     let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
     let (objects, links) = (app.objects.clone(), app.links.clone());
     let found = app.db.read(move |connection| {
-        let Some(row) = messages::find(connection, &id)?.filter(|row| row.account_id == account.id) else {
-            return Ok(None);
+        let row = match find_message(connection, &caller, &id)? {
+            Ok(row) => row,
+            Err(refused) => return Ok(Err(refused)),
         };
         let source = content::load(connection, &objects, &row)?;
         let readable = source.as_ref().map(Source::readable).transpose()?.unwrap_or_default();
-        let deliveries: Vec<DeliveryView> = deliveries::list_by_message(connection, row.id)?
-            .into_iter()
-            .map(|delivery| DeliveryView::new(delivery, Some(id.to_string())))
-            .collect();
+        let deliveries = deliveries::list_by_message(connection, row.id)?;
         let parts = attachments::list(connection, row.id)?;
-        let attachments: Vec<AttachmentView> =
-            (0_u32..).zip(parts).map(|(index, part)| attachment_view(&row, index, part, &links)).collect();
         let tally = deliveries::tally(connection, row.id)?;
         let message = DetailView {
-            row: MessageView::new(&row, tally, account.public_id.as_str()),
+            row: MessageView::new(&row, tally, caller.account.public_id.as_str()),
             mailbox_id: None,
             text_body: readable.text,
             html_body: readable.html,
@@ -231,11 +276,18 @@ pub async fn detail(
             message_id_header: row.message_id_header.clone(),
             raw_available: row.raw_id.is_some(),
         };
-        Ok(Some(json!({
-            "message": message, "deliveries": deliveries, "attachments": attachments, "recipients": [],
-        })))
+        let id = id.to_string();
+        Ok(Ok(Detail {
+            message,
+            deliveries: deliveries.into_iter().map(|one| DeliveryView::new(one, Some(id.clone()))).collect(),
+            attachments: (0_u32..)
+                .zip(parts)
+                .map(|(index, part)| attachment_view(&row, index, part, &links))
+                .collect(),
+            recipients: Vec::new(),
+        }))
     });
-    found.await?.map(Json).ok_or_else(ApiError::not_found)
+    found.await?.map(Json)
 }
 
 fn attachment_view(row: &MessageRow, index: u32, part: Part, links: &Links) -> AttachmentView {
@@ -252,28 +304,27 @@ fn attachment_view(row: &MessageRow, index: u32, part: Part, links: &Links) -> A
 }
 
 /// `GET /api/messages/:id/raw`
-pub async fn raw(
-    State(app): State<App>,
-    Caller(account): Caller,
-    Path(id): Path<String>,
-) -> Result<Response, ApiError> {
+pub async fn raw(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
     let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
     let objects = app.objects.clone();
     let file_name = format!("attachment; filename=\"{id}.eml\"");
-    let found = app.db.read(move |connection| {
-        match messages::find(connection, &id)?.filter(|row| row.account_id == account.id) {
-            Some(row) => Ok(Some(content::load(connection, &objects, &row)?)),
-            None => Ok(None),
-        }
+    let found = app.db.read(move |connection| match find_message(connection, &caller, &id)? {
+        Ok(row) => Ok(Ok(content::load(connection, &objects, &row)?)),
+        Err(refused) => Ok(Err(refused)),
     });
-    match found.await? {
-        None => Err(ApiError::not_found()),
-        Some(Some(Source::Raw(bytes))) => {
+    match found.await?? {
+        Some(Source::Raw(bytes)) => {
             let headers = [(CONTENT_TYPE, "message/rfc822"), (CONTENT_DISPOSITION, file_name.as_str())];
             Ok((headers, bytes).into_response())
         }
-        Some(Some(Source::Kept(_)) | None) => {
-            Err(ApiError::new(StatusCode::NOT_FOUND, "raw_expired", "the raw copy of this message is gone"))
-        }
+        Some(Source::Kept(_)) | None => Err(Code::RawExpired.into()),
     }
+}
+
+/// `DELETE /api/messages/:id`
+pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Done>, ApiError> {
+    let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
+    let row = app.db.read(move |connection| find_message(connection, &caller, &id)).await??;
+    delete_message(&app.db, &app.objects, row.id, app.clock.now()).await?;
+    Ok(DONE)
 }

@@ -1,5 +1,12 @@
 //! The API: one file per resource.
 
 pub mod account;
+pub mod auth;
 pub mod deliveries;
+pub mod domain_webhook;
+pub mod domains;
+pub mod inject;
 pub mod messages;
+pub mod routes;
+pub mod stubs;
+pub mod uploads;

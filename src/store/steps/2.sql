@@ -67,6 +67,7 @@ CREATE TABLE dns_check (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX message_by_domain ON message (domain_id, received_at) WHERE domain_id IS NOT NULL;
 CREATE INDEX message_dropped ON message (account_id, received_at) WHERE status = 'dropped';
+CREATE INDEX message_outbound ON message (account_id, received_at) WHERE direction = 'outbound';
 CREATE TABLE message_thread (
   thread_hash INTEGER NOT NULL,
   message_id INTEGER NOT NULL,

@@ -1,8 +1,10 @@
 //! What several tests need: the real server, a client, and peers with scripted behaviour.
 
+pub mod api;
 pub mod dialog;
 pub mod dns;
 pub mod process;
 pub mod receiver;
+pub mod served;
 pub mod server;
 pub mod smtp;

@@ -20,6 +20,7 @@ use mailkite::setup;
 use mailkite::store::domains::DomainRow;
 use mailkite::store::routes::{Action, NewRoute, SECRET_PURPOSE};
 use mailkite::store::{self, Db};
+use mailkite::webhook::deliver::Webhooks;
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 use tokio::sync::broadcast;
@@ -27,6 +28,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::api::Api;
 use super::smtp::{SmtpClient, SmtpReply};
 
 /// How long a test waits for something to happen before it fails.
@@ -40,6 +42,7 @@ pub struct Server {
     pub http: SocketAddr,
     pub clock: Clock,
     pub db: Db,
+    pub webhooks: Arc<Webhooks>,
     /// The owner's verified domain.
     pub inbox: DomainRow,
     data_dir: PathBuf,
@@ -91,6 +94,7 @@ impl Server {
             http: bound.http_addresses()[0],
             clock,
             db,
+            webhooks: Arc::clone(bound.webhooks()),
             inbox,
             data_dir,
             _dir: dir,
@@ -166,7 +170,15 @@ impl Server {
     pub async fn other_account(&self, domain: &'static str, url: &str) -> Hook {
         let url = url.to_owned();
         self.write(move |tx, secrets, now| {
-            let account = store::accounts::insert_owner(tx, &format!("owner@{domain}"), now)?;
+            let account = store::accounts::insert(
+                tx,
+                store::accounts::NewAccount {
+                    email: format!("owner@{domain}"),
+                    email_verified: true,
+                    ..Default::default()
+                },
+                now,
+            )?;
             let domain = setup::verified_domain(tx, account.id, domain, now)?;
             let (route, secret) = setup::domain_webhook(tx, secrets, &domain, &url, now)?;
             Ok(Hook { route, secret, url })
@@ -199,6 +211,16 @@ impl Server {
         (status, serde_json::from_slice(&body).unwrap_or_default())
     }
 
+    /// A client of the API without credential.
+    pub fn anonymous(&self) -> Api {
+        Api::anonymous(self.http)
+    }
+
+    /// A client of the API with the owner's key.
+    pub async fn owner(&self) -> Api {
+        self.anonymous().with(self.api_key().await)
+    }
+
     /// Sends one mail on a connection of its own; the reply to its data.
     pub async fn mail(&self, to: &str, message: &str) -> SmtpReply {
         SmtpClient::greeted(self.smtp).await.mail("ada@example.com", &[to], message).await
@@ -228,6 +250,20 @@ impl Server {
         let attempted = timeout(DEADLINE, next).await;
         assert!(attempted.is_ok(), "no attempt was recorded within {DEADLINE:?}");
         attempted.unwrap()
+    }
+
+    /// How the next mail fared that nothing is stored of, once it is forgotten: status, code, error.
+    pub async fn passed(&mut self) -> (&'static str, Option<u16>, Option<&'static str>) {
+        let next = async {
+            loop {
+                if let Activity::Passed { status, status_code, error, .. } = self.activity.recv().await.unwrap() {
+                    return (status, status_code, error);
+                }
+            }
+        };
+        let passed = timeout(DEADLINE, next).await;
+        assert!(passed.is_ok(), "nothing was forgotten within {DEADLINE:?}");
+        passed.unwrap()
     }
 
     /// Moves a manual clock and rings the engine for the endpoint `url`.
@@ -325,7 +361,9 @@ pub fn assert_sound(data_dir: &Path) {
     let connection = open_database(data_dir);
     let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(verdict, "ok");
-    let mut statement = connection.prepare("SELECT file, size FROM raw WHERE file IS NOT NULL").unwrap();
+    let mut statement = connection
+        .prepare("SELECT file, size FROM raw WHERE file IS NOT NULL UNION ALL SELECT file, size FROM upload")
+        .unwrap();
     let files = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?))).unwrap();
     for (name, size) in files.map(Result::unwrap) {
         let found = std::fs::metadata(data_dir.join("objects").join(&name)).ok().map(|object| object.len());
@@ -339,9 +377,10 @@ pub fn leftovers(data_dir: &Path) -> Vec<String> {
     let mut left = Vec::new();
     for folder in std::fs::read_dir(data_dir.join("objects")).unwrap().map(Result::unwrap) {
         let day = folder.file_name().into_string().unwrap();
+        let named = "SELECT 1 FROM raw WHERE file = ?1 UNION ALL SELECT 1 FROM upload WHERE file = ?1";
         for file in std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
             let name = format!("{day}/{}", file.file_name().to_str().unwrap());
-            let named = connection.prepare("SELECT 1 FROM raw WHERE file = ?1").unwrap().exists([&name]).unwrap();
+            let named = connection.prepare(named).unwrap().exists([&name]).unwrap();
             if !named {
                 left.push(name);
             }

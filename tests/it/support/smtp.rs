@@ -39,6 +39,8 @@ impl SmtpReply {
 /// One connection.
 pub struct SmtpClient {
     wire: BufReader<Box<dyn Wire>>,
+    /// The server's own certificate, once encrypted.
+    pub certificate: Option<CertificateDer<'static>>,
 }
 
 impl SmtpClient {
@@ -56,7 +58,7 @@ impl SmtpClient {
 
     fn over(tcp: TcpStream) -> Self {
         tcp.set_nodelay(true).unwrap();
-        Self { wire: BufReader::new(Box::new(tcp)) }
+        Self { wire: BufReader::new(Box::new(tcp)), certificate: None }
     }
 
     /// Connects and reads the greeting.
@@ -173,7 +175,8 @@ impl SmtpClient {
         let connector = tokio_rustls::TlsConnector::from(Arc::new(any_certificate()));
         let name = ServerName::try_from("mx.mailkite.test").unwrap();
         let wire = timeout(DEADLINE, connector.connect(name, self.wire.into_inner())).await.unwrap().unwrap();
-        Self { wire: BufReader::new(Box::new(wire)) }
+        let certificate = wire.get_ref().1.peer_certificates().map(|chain| chain[0].clone().into_owned());
+        Self { wire: BufReader::new(Box::new(wire)), certificate }
     }
 
     /// Whether the server ends the connection without another word.
@@ -204,7 +207,8 @@ pub fn data(message: &[u8]) -> Vec<u8> {
     wire
 }
 
-fn any_certificate() -> ClientConfig {
+/// A client that checks no certificate.
+pub fn any_certificate() -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();

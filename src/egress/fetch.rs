@@ -1,0 +1,122 @@
+//! A file that a client names by its URL (contract 7.2): a few redirects, each judged anew; all of it or an error.
+
+use std::time::Duration;
+
+use hyper::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
+use hyper::{Method, StatusCode};
+use percent_encoding::percent_decode_str;
+use tokio::time::timeout;
+use url::Url;
+
+use super::{BadUrl, Bytes, Egress, EgressError, Limits, Policy, Target, read_body};
+
+/// How much a fetched file may cost (contract 7.2): 10 s in all, redirects included, and 25 MiB.
+pub const FILE_LIMITS: Limits = Limits { timeout: Duration::from_secs(10), max_answer_bytes: 26_214_400 };
+
+const MAX_REDIRECTS: usize = 3;
+const USER_AGENT_VALUE: &str = concat!("mailkite/", env!("CARGO_PKG_VERSION"));
+
+/// A file as it was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// All of it, not decoded.
+    pub bytes: Vec<u8>,
+    /// Content-Type as sent; `None` when absent or not text.
+    pub content_type: Option<String>,
+    /// The last component of the path of the URL that it came from, percent-decoded; whatever bytes it contains.
+    pub filename: Option<String>,
+}
+
+/// Why there is no file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// The URL is refused by its form: 400 `bad_url`. Nothing was sent.
+    #[error(transparent)]
+    Url(#[from] BadUrl),
+    /// The way led to a URL that would have been refused as the first one.
+    #[error("a redirect leads to a URL that is not accepted: {0}")]
+    Redirect(BadUrl),
+    /// More than three redirects.
+    #[error("there are more than three redirects")]
+    TooManyRedirects,
+    /// A status other than 200.
+    #[error("the answer has status {0}")]
+    Status(u16),
+    /// The body is longer than the limit: 400 `attachment_too_large`.
+    #[error("the file is too large")]
+    TooLarge,
+    /// There is no answer, or not all of it.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
+}
+
+/// Gets the file at `url` through `egress`, whose guard judges every connection; `policy` judges every URL by its form.
+///
+/// No credentials are sent and no content coding is asked for. At most `limits.max_answer_bytes` are ever in memory.
+///
+/// # Errors
+/// There is no file, it is longer than the limit, or it is not whole when `limits.timeout` is over.
+pub async fn fetch_file(egress: &Egress, policy: &Policy, url: &str, limits: Limits) -> Result<Fetched, FetchError> {
+    let target = Target::parse(url, policy)?;
+    let fetched = timeout(limits.timeout, follow(egress, policy, target, limits.max_answer_bytes));
+    fetched.await.unwrap_or(Err(FetchError::Egress(EgressError::Timeout)))
+}
+
+async fn follow(
+    egress: &Egress,
+    policy: &Policy,
+    mut target: Target,
+    max_bytes: usize,
+) -> Result<Fetched, FetchError> {
+    for _ in 0..=MAX_REDIRECTS {
+        let headers = HeaderMap::from_iter([
+            (USER_AGENT, HeaderValue::from_static(USER_AGENT_VALUE)),
+            (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
+        ]);
+        let (parts, mut incoming) = egress.open(Method::GET, &target, headers, Bytes::new()).await?.into_parts();
+        if is_redirect(parts.status)
+            && let Some(location) = parts.headers.get(LOCATION)
+        {
+            target = redirected(&target, location, policy).map_err(FetchError::Redirect)?;
+            continue;
+        }
+        if parts.status != StatusCode::OK {
+            return Err(FetchError::Status(parts.status.as_u16()));
+        }
+        let announced = announced_length(&parts.headers);
+        if announced.is_some_and(|length| length > max_bytes) {
+            return Err(FetchError::TooLarge);
+        }
+        let mut bytes = Vec::with_capacity(announced.unwrap_or(0));
+        if !read_body(&parts.headers, &mut incoming, max_bytes, &mut bytes).await? {
+            return Err(FetchError::TooLarge);
+        }
+        let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        return Ok(Fetched { bytes, content_type, filename: filename(&target) });
+    }
+    Err(FetchError::TooManyRedirects)
+}
+
+/// RFC 9110 §15.4: the statuses that name one other place to look.
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// RFC 9110 §10.2.2: a location may be relative to the URL that was asked for.
+fn redirected(from: &Target, location: &HeaderValue, policy: &Policy) -> Result<Target, BadUrl> {
+    let location = str::from_utf8(location.as_bytes()).map_err(|_| BadUrl::Malformed)?;
+    let base = Url::parse(&from.uri().to_string()).map_err(|_| BadUrl::Malformed)?;
+    let next = base.join(location).map_err(|_| BadUrl::Malformed)?;
+    Target::parse(next.as_str(), policy)
+}
+
+/// A length that no number here can hold is longer than every limit.
+fn announced_length(headers: &HeaderMap) -> Option<usize> {
+    let digits = headers.get(CONTENT_LENGTH)?.to_str().ok()?;
+    Some(digits.parse().unwrap_or(usize::MAX))
+}
+
+fn filename(target: &Target) -> Option<String> {
+    let last = target.uri().path().rsplit('/').next().filter(|name| !name.is_empty())?;
+    Some(percent_decode_str(last).decode_utf8_lossy().into_owned())
+}

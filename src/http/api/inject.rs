@@ -1,0 +1,156 @@
+//! A message handed to a route as if it had arrived by mail (contract 4.5).
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::http::App;
+use crate::http::auth::Caller;
+use crate::http::body::LargeBody;
+use crate::http::error::{ApiError, Code};
+use crate::inbound::ReceiveError;
+use crate::inbound::inject::Injection;
+use crate::inbound::route::Pattern;
+use crate::mail::address::Mailbox;
+use crate::store::routes::{self, Action, RouteRow};
+
+/// What stands for the `*` of a match when no address is given.
+const STAR: &str = "route";
+/// The longest subject, in characters (contract 1.9).
+const MAX_SUBJECT_CHARS: usize = 998;
+
+/// `POST /v1/route`
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InjectFields {
+    /// Any address, `a@b` or `Name <a@b>`.
+    #[schema(required = true, nullable = false, example = "ada@example.com")]
+    from: Option<String>,
+    /// The route to use; this or `address`.
+    #[schema(example = "rte_9c31aB7KmPq2XwZe")]
+    route_id: Option<String>,
+    /// The recipient; picks the oldest matching active route when no `routeId` is given.
+    #[schema(example = "support@acme.dev")]
+    address: Option<String>,
+    subject: Option<String>,
+    text: Option<String>,
+    html: Option<String>,
+}
+
+/// What became of it.
+#[derive(Serialize, ToSchema)]
+pub struct InjectedView {
+    /// Names nothing stored when the action is `drop`.
+    #[schema(example = "msg_2Hk9QpVn4tLdA1B2")]
+    id: String,
+    /// False for `store` and `drop`.
+    routed: bool,
+    #[schema(example = "webhook")]
+    action: &'static str,
+}
+
+impl From<ReceiveError> for ApiError {
+    fn from(error: ReceiveError) -> Self {
+        match error {
+            ReceiveError::StorageFull | ReceiveError::Busy => Code::Unavailable.into(),
+            ReceiveError::Storage | ReceiveError::MailLoop => {
+                tracing::error!(%error, "a message could not be handed to its route");
+                Code::Internal.into()
+            }
+        }
+    }
+}
+
+fn bad(field: &'static str, message: &'static str) -> ApiError {
+    ApiError::field(Code::BadRequest, field, message)
+}
+
+/// `a@b`, or `Name <a@b>`.
+fn sender(text: &str) -> Option<(Option<String>, Mailbox)> {
+    let text = text.trim();
+    if text.chars().any(char::is_control) {
+        return None;
+    }
+    let Some((name, rest)) = text.split_once('<') else { return Some((None, Mailbox::parse(text).ok()?)) };
+    let mailbox = Mailbox::parse(rest.strip_suffix('>')?.trim()).ok()?;
+    let name = name.trim().trim_matches('"').trim();
+    Some(((!name.is_empty()).then(|| name.to_owned()), mailbox))
+}
+
+/// `POST /v1/route`
+pub async fn inject(
+    State(app): State<App>,
+    caller: Caller,
+    body: LargeBody,
+) -> Result<(StatusCode, Json<InjectedView>), ApiError> {
+    let fields: InjectFields = body.fields()?;
+    let from = fields.from.ok_or_else(|| bad("from", "from is required"))?;
+    let (from_name, from) = sender(&from).ok_or_else(|| bad("from", "from must be one address"))?;
+    if fields.route_id.is_none() && fields.address.is_none() {
+        return Err(bad("routeId", "routeId or address is required"));
+    }
+    let address = fields.address.as_deref().map(|text| Mailbox::parse(text.trim())).transpose();
+    let address = address.map_err(|_| bad("address", "address must be one address"))?;
+    if let Some(subject) = &fields.subject
+        && (subject.chars().count() > MAX_SUBJECT_CHARS || subject.chars().any(char::is_control))
+    {
+        return Err(bad("subject", "a subject has at most 998 characters, on one line"));
+    }
+    let route = find_route(&app, &caller, fields.route_id, address.as_ref()).await?;
+    let to = match address {
+        Some(address) => address,
+        None => {
+            let pattern = Pattern::parse(&route.match_pattern).ok();
+            let example = pattern.and_then(|pattern| pattern.example(STAR));
+            let example = example.ok_or_else(|| bad("address", "a regex route needs an address as well"))?;
+            Mailbox::parse(&example).map_err(|_| bad("address", "the match is no address; give one"))?
+        }
+    };
+    let action = route.action;
+    let injection = Injection { from, from_name, to, subject: fields.subject, text: fields.text, html: fields.html };
+    let receipt = app.inbound.inject(injection, route).await?;
+    let routed = matches!(action, Action::Webhook | Action::Forward);
+    Ok((StatusCode::ACCEPTED, Json(InjectedView { id: receipt.id, routed, action: action.as_str() })))
+}
+
+/// The active route that is meant.
+///
+/// # Errors
+/// 404 when there is none, 403 beyond a scoped key's domain.
+async fn find_route(
+    app: &App,
+    caller: &Caller,
+    id: Option<String>,
+    address: Option<&Mailbox>,
+) -> Result<RouteRow, ApiError> {
+    let (account, asked) = (caller.id(), caller.clone());
+    let rows = app.db.read(move |connection| routes::list(connection, account, None)).await?;
+    let rows = rows.into_iter().filter(|row| row.active);
+    let address = address.map(Mailbox::canonical);
+    let covers = |row: &RouteRow| {
+        let pattern = Pattern::parse(&row.match_pattern).ok();
+        address.as_ref().is_none_or(|address| pattern.is_some_and(|pattern| pattern.matches(address)))
+    };
+    let found = match id {
+        Some(id) => rows.filter(|row| row.public_id.as_str() == id).find(covers),
+        None => rows.filter(|row| asked.needs_domain(row.domain_id).is_ok()).find(covers),
+    };
+    let route = found.ok_or_else(ApiError::not_found)?;
+    caller.needs_domain(route.domain_id)?;
+    if let Some(address) = &address {
+        on_own_domain(app, caller, address).await?;
+    }
+    Ok(route)
+}
+
+/// Only recipients on the account's own verified domains reach any route (contract 4.1).
+async fn on_own_domain(app: &App, caller: &Caller, address: &str) -> Result<(), ApiError> {
+    let name = address.rsplit_once('@').map(|(_, domain)| domain.to_owned()).unwrap_or_default();
+    let account = caller.id();
+    let found =
+        app.db.read(move |connection| crate::store::domains::find_of_account(connection, account, &name)).await?;
+    let domain = found.filter(|domain| domain.verified).ok_or_else(ApiError::not_found)?;
+    caller.needs_domain(Some(domain.id))
+}

@@ -1,0 +1,481 @@
+//! Routes (contract 4.4) and their replay (6.4).
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::account::RotatedSecret;
+use super::deliveries::Results;
+use super::messages::MessageView;
+use crate::accounts::BOTH_SIGN;
+use crate::clock::Timestamp;
+use crate::egress::Target;
+use crate::http::App;
+use crate::http::auth::Caller;
+use crate::http::body::{Body, DONE, Done, Loose};
+use crate::http::error::{ApiError, Code};
+use crate::http::extract::{Path, Query, integer};
+use crate::id::RouteId;
+use crate::inbound::route::Pattern;
+use crate::mail::address::{Domain, Mailbox};
+use crate::secrets;
+use crate::store::candidates;
+use crate::store::deliveries;
+use crate::store::routes::{self, Action, Change, NewRoute, RouteRow, SECRET_PURPOSE};
+use crate::store::{self, domains};
+use crate::webhook::replay::Scope;
+
+const DEFAULT_LIMIT: i64 = 100;
+const MAX_LIMIT: i64 = 200;
+
+/// A route (contract 4.3).
+#[derive(Serialize, ToSchema)]
+pub struct RouteView {
+    #[schema(example = "rte_9c31aB7KmPq2XwZe")]
+    id: String,
+    user_id: String,
+    #[schema(example = "support@acme.dev")]
+    match_pattern: String,
+    /// `webhook`, `forward`, `store` or `drop`.
+    #[schema(example = "webhook")]
+    action: &'static str,
+    /// URL or address; null for `store` and `drop`.
+    #[schema(example = "https://app.acme.dev/hook")]
+    destination: Option<String>,
+    /// `lenient`, `ack` or `control`; null unless the action is `webhook`.
+    #[schema(example = "lenient")]
+    ack_mode: Option<String>,
+    active: bool,
+    /// Whether it is the one that `PUT /api/domains/:id/webhook` keeps.
+    is_domain_webhook: bool,
+    agent_prompt: Option<String>,
+    agent_forward_to: Option<String>,
+    agent_context: Option<String>,
+    /// The latest outcome.
+    last_status: Option<String>,
+    /// Its HTTP or SMTP code.
+    last_status_code: Option<u16>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+impl RouteView {
+    fn new(row: RouteRow, user_id: &str) -> Self {
+        Self {
+            id: row.public_id.to_string(),
+            user_id: user_id.to_owned(),
+            match_pattern: row.match_pattern,
+            action: row.action.as_str(),
+            destination: row.destination,
+            ack_mode: row.ack_mode,
+            active: row.active,
+            is_domain_webhook: row.is_domain_webhook,
+            agent_prompt: None,
+            agent_forward_to: None,
+            agent_context: None,
+            last_status: row.last_status,
+            last_status_code: row.last_status_code,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+/// A new route with its secret.
+#[derive(Serialize, ToSchema)]
+pub struct CreatedRoute {
+    #[serde(flatten)]
+    row: RouteView,
+    /// Null unless the action is `webhook`.
+    #[schema(example = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")]
+    signing_secret: Option<String>,
+}
+
+/// `GET /api/routes`
+pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<RouteView>>, ApiError> {
+    let (account, scope) = (caller.id(), caller.scope());
+    let rows = app.db.read(move |connection| routes::list(connection, account, scope)).await?;
+    let user = caller.account.public_id.as_str();
+    Ok(Json(rows.into_iter().map(|row| RouteView::new(row, user)).collect()))
+}
+
+/// `POST /api/routes`
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NewRouteFields {
+    /// An address, a pattern with one `*` in its local part, or `/regex/`.
+    #[serde(default, rename = "match")]
+    #[schema(value_type = String, example = "support@acme.dev")]
+    match_pattern: Loose<String>,
+    /// `webhook` (default), `forward`, `store` or `drop`.
+    #[schema(example = "webhook")]
+    action: Option<String>,
+    /// A webhook's URL or a forward's address; absent, null or "" for `store` and `drop`.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "https://app.acme.dev/hook")]
+    destination: Loose<String>,
+    /// `lenient` (default), `ack` or `control`; webhooks only.
+    #[schema(example = "lenient")]
+    ack_mode: Option<String>,
+}
+
+/// A match, in the one form that is stored: lower-case, its domain as A-labels; a regex as written.
+struct Match {
+    text: String,
+    pattern: Pattern,
+}
+
+impl Match {
+    fn parse(text: &str) -> Result<Self, ApiError> {
+        let bad = |message: String| ApiError::field(Code::BadMatch, "match", message);
+        let trimmed = text.trim();
+        if trimmed.is_empty() {
+            return Err(ApiError::at(Code::MatchRequired, "match"));
+        }
+        let text = match trimmed.rsplit_once('@') {
+            Some((local, domain)) if !trimmed.starts_with('/') => {
+                let domain = Domain::parse(domain).map_err(|_| bad(format!("{domain:?} is no domain name")))?;
+                // What stands for one address has to be one, with any text for its star.
+                let probe = format!("{}@{domain}", local.replacen('*', "x", 1));
+                Mailbox::parse(&probe).map_err(|error| bad(error.to_string()))?;
+                format!("{}@{domain}", local.to_lowercase())
+            }
+            _ => trimmed.to_owned(),
+        };
+        let pattern = Pattern::parse(&text).map_err(|error| bad(error.to_string()))?;
+        Ok(Self { text, pattern })
+    }
+
+    /// The domain that it lies on, if the caller may have a route there; none for a regex.
+    fn domain(&self, connection: &Connection, caller: &Caller) -> store::Result<Result<Option<i64>, ApiError>> {
+        let Some(name) = self.pattern.domain() else { return Ok(caller.needs_domain(None).map(|()| None)) };
+        let Some(domain) = domains::find_of_account(connection, caller.id(), name)? else {
+            return Ok(Err(ApiError::at(Code::DomainNotOwned, "match")));
+        };
+        Ok(caller
+            .needs_domain(Some(domain.id))
+            .and_then(|()| if domain.verified { Ok(Some(domain.id)) } else { Err(Code::DomainNotVerified.into()) }))
+    }
+}
+
+/// What an action's destination has to be.
+fn destination(app: &App, action: Action, given: Loose<String>) -> Result<Option<String>, ApiError> {
+    match action {
+        Action::Webhook => webhook_url(app, given, "destination").map(Some),
+        Action::Forward => {
+            let bad = || ApiError::at(Code::BadAddress, "destination");
+            let text = given.required(bad)?;
+            Mailbox::parse(text.trim()).map(|mailbox| Some(mailbox.to_string())).map_err(|_| bad())
+        }
+        Action::Store | Action::Drop => {
+            let unwanted = || {
+                let message = format!("a route with the action {} has no destination", action.as_str());
+                ApiError::field(Code::BadRequest, "destination", message)
+            };
+            match given.optional(unwanted)?.as_deref() {
+                None | Some("") => Ok(None),
+                Some(_) => Err(unwanted()),
+            }
+        }
+    }
+}
+
+/// A URL that webhooks may be posted to (contract 9.1).
+pub fn webhook_url(app: &App, given: Loose<String>, field: &'static str) -> Result<String, ApiError> {
+    let url = given.required(|| ApiError::at(Code::BadUrl, field))?;
+    match Target::parse(url.trim(), &app.webhooks.policy) {
+        Ok(_) => Ok(url.trim().to_owned()),
+        Err(_) => Err(ApiError::at(Code::BadUrl, field)),
+    }
+}
+
+/// An acknowledgement mode.
+pub fn ack_mode(given: Option<String>) -> Result<Option<String>, ApiError> {
+    match given.as_deref() {
+        None | Some("lenient" | "ack" | "control") => Ok(given),
+        Some(_) => Err(ApiError::field(Code::BadRequest, "ackMode", "ackMode must be lenient, ack or control")),
+    }
+}
+
+/// `POST /api/routes`
+pub async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    body: Body,
+) -> Result<(StatusCode, Json<CreatedRoute>), ApiError> {
+    let fields: NewRouteFields = body.fields()?;
+    let text = fields.match_pattern.required(|| ApiError::at(Code::MatchRequired, "match"))?;
+    let matched = Match::parse(&text)?;
+    let action = match fields.action.as_deref() {
+        None => Action::Webhook,
+        Some("agent") => return Err(ApiError::at(Code::AgentNotSupported, "action")),
+        Some(word) => Action::from_word(word).ok_or_else(|| {
+            ApiError::field(Code::BadRequest, "action", "action must be webhook, forward, store or drop")
+        })?,
+    };
+    let destination = destination(&app, action, fields.destination)?;
+    let mode = ack_mode(fields.ack_mode)?;
+    let is_webhook = action == Action::Webhook;
+    let secret = is_webhook.then(secrets::new_webhook_secret);
+    let sealed = secret.as_ref().map(|secret| app.secrets.seal(SECRET_PURPOSE, secret.as_bytes()));
+    let (now, user) = (app.clock.now(), caller.account.public_id.to_string());
+    let created = app.db.write(move |tx| {
+        let domain_id = match matched.domain(tx, &caller)? {
+            Ok(domain) => domain,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        if routes::find_same(tx, caller.id(), &matched.text, action, destination.as_deref())?.is_some() {
+            return Ok(Err(Code::RouteExists.into()));
+        }
+        let new = NewRoute {
+            account_id: caller.id(),
+            domain_id,
+            match_pattern: matched.text,
+            action,
+            destination,
+            ack_mode: is_webhook.then(|| mode.unwrap_or_else(|| "lenient".to_owned())),
+            is_domain_webhook: false,
+            secret_sealed: sealed,
+        };
+        let id = routes::insert(tx, &new, now)?;
+        Ok(routes::find(tx, &id)?.ok_or_else(ApiError::not_found))
+    });
+    let row = created.await??;
+    app.db.directory_changed();
+    Ok((StatusCode::CREATED, Json(CreatedRoute { row: RouteView::new(row, &user), signing_secret: secret })))
+}
+
+/// A route that the caller may use.
+///
+/// # Errors
+/// 404 when it is unknown or another account's, 403 beyond a scoped key's domain.
+fn find_route(connection: &Connection, caller: &Caller, id: &RouteId) -> store::Result<Result<RouteRow, ApiError>> {
+    let found = routes::find(connection, id)?.filter(|row| row.account_id == caller.id());
+    let found = found.ok_or_else(ApiError::not_found);
+    Ok(found.and_then(|row| caller.needs_domain(row.domain_id).map(|()| row)))
+}
+
+async fn the_route(app: &App, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
+    let id = RouteId::parse(id).ok_or_else(ApiError::not_found)?;
+    let caller = caller.clone();
+    app.db.read(move |connection| find_route(connection, &caller, &id)).await?
+}
+
+async fn the_webhook(app: &App, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
+    let route = the_route(app, caller, id).await?;
+    if route.action == Action::Webhook { Ok(route) } else { Err(Code::RouteAction.into()) }
+}
+
+/// `PATCH /api/routes/:id`
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteChange {
+    active: Option<bool>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "https://app.acme.dev/hook")]
+    destination: Loose<String>,
+    #[schema(example = "lenient")]
+    ack_mode: Option<String>,
+    #[serde(default, rename = "match")]
+    #[schema(value_type = Option<String>, example = "support@acme.dev")]
+    match_pattern: Loose<String>,
+}
+
+/// `PATCH /api/routes/:id`
+pub async fn change(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: Body,
+) -> Result<Json<RouteView>, ApiError> {
+    let old = the_route(&app, &caller, &id).await?;
+    let fields: RouteChange = body.fields()?;
+    let new_destination = match fields.destination {
+        Loose::Absent => None,
+        given => Some(destination(&app, old.action, given)?),
+    };
+    let mode = ack_mode(fields.ack_mode)?.filter(|_| old.action == Action::Webhook);
+    let text = fields.match_pattern.optional(|| ApiError::at(Code::BadMatch, "match"))?;
+    let matched = text.as_deref().map(Match::parse).transpose()?;
+    let (now, user) = (app.clock.now(), caller.account.public_id.to_string());
+    let changed = app.db.write(move |tx| {
+        // As it is now: somebody else may have changed or removed it meanwhile.
+        let row = match find_route(tx, &caller, &old.public_id)? {
+            Ok(row) => row,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let mut change = Change {
+            domain_id: row.domain_id,
+            match_pattern: row.match_pattern.clone(),
+            destination: new_destination.unwrap_or(row.destination),
+            ack_mode: mode.or(row.ack_mode),
+            active: fields.active.unwrap_or(row.active),
+            is_domain_webhook: row.is_domain_webhook,
+        };
+        if let Some(matched) = matched.filter(|matched| matched.text != row.match_pattern) {
+            if row.is_domain_webhook {
+                return Ok(Err(Code::DomainWebhookRoute.into()));
+            }
+            change.domain_id = match matched.domain(tx, &caller)? {
+                Ok(domain) => domain,
+                Err(refused) => return Ok(Err(refused)),
+            };
+            change.match_pattern = matched.text;
+        }
+        let same =
+            routes::find_same(tx, caller.id(), &change.match_pattern, row.action, change.destination.as_deref())?;
+        if same.is_some_and(|same| same.public_id != row.public_id) {
+            return Ok(Err(Code::RouteExists.into()));
+        }
+        routes::update(tx, &row.public_id, &change, now)?;
+        Ok(routes::find(tx, &row.public_id)?.ok_or_else(ApiError::not_found))
+    });
+    let row = changed.await??;
+    app.db.directory_changed();
+    if !row.active {
+        app.webhooks.end_routes(vec![row.public_id.clone()], now).await?;
+    }
+    Ok(Json(RouteView::new(row, &user)))
+}
+
+/// `DELETE /api/routes/:id`
+pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Done>, ApiError> {
+    let route = the_route(&app, &caller, &id).await?;
+    remove(&app, route.public_id).await?;
+    Ok(DONE)
+}
+
+/// Removes a route; what it still owes ends.
+///
+/// # Errors
+/// Storage trouble.
+pub async fn remove(app: &App, id: RouteId) -> Result<(), ApiError> {
+    let gone = id.clone();
+    app.db.write(move |tx| routes::delete(tx, &gone)).await?;
+    app.db.directory_changed();
+    app.webhooks.end_routes(vec![id], app.clock.now()).await?;
+    Ok(())
+}
+
+/// `POST /api/routes/:id/secret/rotate`
+pub async fn rotate_secret(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<RotatedSecret>, ApiError> {
+    let route = the_webhook(&app, &caller, &id).await?;
+    rotate(&app, route.public_id).await.map(Json)
+}
+
+/// Gives a webhook route a new secret; for a day both sign.
+///
+/// # Errors
+/// Storage trouble.
+pub async fn rotate(app: &App, id: RouteId) -> Result<RotatedSecret, ApiError> {
+    let (secret, now) = (secrets::new_webhook_secret(), app.clock.now());
+    let (sealed, until) = (app.secrets.seal(SECRET_PURPOSE, secret.as_bytes()), now.plus(BOTH_SIGN));
+    app.db.write(move |tx| routes::rotate_secret(tx, &id, &sealed, until, now)).await?;
+    app.db.directory_changed();
+    Ok(RotatedSecret { secret, previous_valid_until: until })
+}
+
+/// Where to look for candidates.
+#[derive(Deserialize, IntoParams)]
+pub struct CandidatesQuery {
+    /// Only messages with a smaller `received_at`, in milliseconds.
+    #[param(value_type = Option<i64>)]
+    before: Option<String>,
+    /// 1 to 200, by default 100; clamped.
+    #[param(value_type = Option<i64>)]
+    limit: Option<String>,
+}
+
+/// A message that the route covers.
+#[derive(Serialize, ToSchema)]
+pub struct CandidateView {
+    #[serde(flatten)]
+    row: MessageView,
+    /// Whether it was delivered to this route.
+    delivered_here: bool,
+}
+
+/// One step through the messages that a route covers.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CandidatesView {
+    messages: Vec<CandidateView>,
+    /// The cursor to go on with; null at the end. A page may be short although it is set.
+    next_before: Option<Timestamp>,
+}
+
+/// `GET /api/routes/:id/candidates`
+pub async fn candidates(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(query): Query<CandidatesQuery>,
+) -> Result<Json<CandidatesView>, ApiError> {
+    let route = the_route(&app, &caller, &id).await?;
+    let before = integer("before", query.before.as_deref())?.map(Timestamp::from_millis);
+    let limit = integer("limit", query.limit.as_deref())?.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
+    if route.action != Action::Webhook {
+        return Err(Code::RouteAction.into());
+    }
+    let asked = candidates::Query {
+        account: caller.id(),
+        domain: route.domain_id,
+        route: route.public_id,
+        before,
+        limit: usize::try_from(limit).unwrap_or(1),
+    };
+    let user = caller.account.public_id.to_string();
+    let view = app.db.read(move |connection| {
+        // A stored match that this version cannot read covers nothing.
+        let pattern = Pattern::parse(&route.match_pattern).ok();
+        let covers = |address: &str| pattern.as_ref().is_some_and(|pattern| pattern.matches(address));
+        let step = candidates::list(connection, &asked, covers)?;
+        let view = |one: candidates::Candidate| {
+            let tally = deliveries::tally(connection, one.message.id)?;
+            Ok(CandidateView {
+                row: MessageView::new(&one.message, tally, &user),
+                delivered_here: one.delivered_here,
+            })
+        };
+        let messages = step.found.into_iter().map(view).collect::<store::Result<_>>()?;
+        Ok(CandidatesView { messages, next_before: step.next_before })
+    });
+    Ok(Json(view.await?))
+}
+
+/// `POST /api/routes/:id/deliver`
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Replay {
+    /// 1 to 50 ids of stored inbound messages.
+    #[schema(required = true, nullable = false)]
+    message_ids: Option<Vec<String>>,
+}
+
+/// `POST /api/routes/:id/deliver`
+pub async fn deliver(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: Body,
+) -> Result<Json<Results>, ApiError> {
+    let route = the_route(&app, &caller, &id).await?;
+    let fields: Replay = body.fields()?;
+    let ids = fields.message_ids.unwrap_or_default();
+    if ids.is_empty() || ids.len() > crate::webhook::replay::BULK_MAX {
+        return Err(ApiError::field(Code::BadRequest, "messageIds", "messageIds must hold 1 to 50 ids"));
+    }
+    if route.action != Action::Webhook {
+        return Err(Code::RouteAction.into());
+    }
+    let scope = Scope { account: caller.id(), domain: caller.scope() };
+    let results = app.webhooks.deliver_route(scope, route.public_id, ids, app.clock.now()).await?;
+    Ok(Json(Results::new(results)))
+}

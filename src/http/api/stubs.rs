@@ -1,0 +1,53 @@
+//! What clients ask that this server answers in one way only (contract 12).
+
+use axum::Json;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::http::auth::Caller;
+use crate::http::error::{ApiError, Code};
+use crate::http::extract::Query;
+
+/// A domain that somebody would buy.
+#[derive(Deserialize, IntoParams)]
+pub struct RegisterQuery {
+    /// Its name.
+    #[param(required = true)]
+    domain: Option<String>,
+}
+
+/// This server sells no domains.
+#[derive(Serialize, ToSchema)]
+pub struct RegisterView {
+    configured: bool,
+    #[schema(example = "acme.dev")]
+    domain: String,
+    available: bool,
+}
+
+/// `GET /api/domains/register/check`
+pub async fn register_check(_: Caller, Query(query): Query<RegisterQuery>) -> Result<Json<RegisterView>, ApiError> {
+    let domain = query.domain.filter(|domain| !domain.is_empty());
+    let domain = domain.ok_or_else(|| ApiError::field(Code::BadRequest, "domain", "domain is required"))?;
+    Ok(Json(RegisterView { configured: false, domain, available: false }))
+}
+
+/// A search of the documentation.
+#[derive(Deserialize, IntoParams)]
+pub struct DocsQuery {
+    /// What to look for.
+    #[serde(default)]
+    query: String,
+}
+
+/// This server carries no searchable documentation.
+#[derive(Serialize, ToSchema)]
+pub struct DocsView {
+    query: String,
+    matches: Vec<String>,
+}
+
+/// `GET /v1/docs/search`
+pub async fn docs_search(Query(query): Query<DocsQuery>) -> Json<DocsView> {
+    Json(DocsView { query: query.query, matches: Vec::new() })
+}

@@ -1,0 +1,188 @@
+//! Uploaded files (contract 7.2): as JSON with a URL or base64, or as the raw body.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{FromRequest as _, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::egress::{FILE_LIMITS, FetchError, Fetched, fetch_file};
+use crate::http::App;
+use crate::http::auth::Caller;
+use crate::http::body::{self, LargeBody, Loose};
+use crate::http::error::{ApiError, Code};
+use crate::http::extract::Query;
+use crate::http::files;
+use crate::uploads::RETENTION_DAYS;
+
+/// The largest file (contract 1.9).
+const MAX_FILE_BYTES: usize = 26_214_400;
+const MAX_NAME_CHARS: usize = 255;
+const DEFAULT_NAME: &str = "file";
+const DEFAULT_TYPE: &str = "application/octet-stream";
+const DEFAULT_DAYS: u32 = 7;
+
+/// The query of the raw form.
+#[derive(Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(rename_all = "camelCase")]
+pub struct UploadQuery {
+    /// Makes the body the file itself, whatever its content type.
+    filename: Option<String>,
+    /// 7 (default), 30, 90 or 365.
+    #[param(value_type = Option<u32>)]
+    retention_days: Option<String>,
+}
+
+/// The JSON form: exactly one of `url` and `content`.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UploadFields {
+    /// Where to fetch the file: https, 25 MiB at most.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    url: Loose<String>,
+    /// The file in base64.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    content: Loose<String>,
+    #[schema(example = "po.pdf")]
+    filename: Option<String>,
+    #[schema(example = "application/pdf")]
+    content_type: Option<String>,
+    /// 7 (default), 30, 90 or 365.
+    #[serde(default)]
+    #[schema(value_type = Option<u32>)]
+    retention_days: Loose<u32>,
+}
+
+/// An uploaded file.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UploadView {
+    #[schema(example = "upl_5TgB6yHn7UjM8iKo")]
+    id: String,
+    /// A signed link; whoever has it can read the file until it ends.
+    url: String,
+    #[schema(example = "po.pdf")]
+    filename: String,
+    #[schema(example = "application/pdf")]
+    content_type: String,
+    /// Bytes.
+    size: u64,
+    /// RFC 3339.
+    #[schema(example = "2026-08-04T00:00:00.000Z")]
+    expires_at: String,
+}
+
+struct File {
+    bytes: Bytes,
+    filename: Option<String>,
+    content_type: Option<String>,
+    days: u32,
+}
+
+/// `POST /v1/attachments`
+pub async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<UploadQuery>,
+    request: Request,
+) -> Result<(StatusCode, Json<UploadView>), ApiError> {
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).map(str::to_owned);
+    let essence = kind.as_deref().and_then(|kind| kind.split(';').next()).map(str::trim);
+    let is_json = essence.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
+    let file = if is_json && query.filename.is_none() {
+        from_json(&app, LargeBody::from_request(request, &app).await?).await?
+    } else {
+        from_body(query, kind, request).await?
+    };
+    if file.bytes.is_empty() {
+        return Err(ApiError::new(Code::BadAttachment, "the file is empty"));
+    }
+    let name = file.filename.as_deref().unwrap_or(DEFAULT_NAME);
+    let content_type = file.content_type.as_deref().unwrap_or(DEFAULT_TYPE);
+    let kept = app.uploads.keep(caller.id(), name, content_type, file.bytes, file.days, app.clock.now()).await?;
+    let view = UploadView {
+        id: kept.public_id.to_string(),
+        url: kept.url,
+        filename: kept.filename,
+        content_type: kept.content_type,
+        size: kept.size,
+        expires_at: kept.expires_at.iso(),
+    };
+    Ok((StatusCode::CREATED, Json(view)))
+}
+
+async fn from_body(query: UploadQuery, kind: Option<String>, request: Request) -> Result<File, ApiError> {
+    let bytes = body::read(request, MAX_FILE_BYTES).await?;
+    let days = match query.retention_days.as_deref() {
+        None | Some("") => DEFAULT_DAYS,
+        Some(text) => text.parse().map_err(|_| bad_days()).and_then(permitted)?,
+    };
+    Ok(File { bytes, filename: query.filename, content_type: kind, days })
+}
+
+async fn from_json(app: &App, body: LargeBody) -> Result<File, ApiError> {
+    let fields: UploadFields = body.fields()?;
+    let bad = |field, message| ApiError::field(Code::BadAttachment, field, message);
+    let url = fields.url.optional(|| ApiError::at(Code::BadUrl, "url"))?;
+    let content = fields.content.optional(|| bad("content", "content must be base64"))?;
+    if fields.filename.as_ref().is_some_and(|name| name.chars().count() > MAX_NAME_CHARS) {
+        return Err(ApiError::field(Code::BadRequest, "filename", "a file name has at most 255 characters"));
+    }
+    let days = fields.retention_days.optional(bad_days)?.map_or(Ok(DEFAULT_DAYS), permitted)?;
+    let fetched = match (url, content) {
+        (Some(_), Some(_)) => return Err(bad("content", "give either url or content, not both")),
+        (None, None) => return Err(bad("content", "url or content is required")),
+        (None, Some(text)) => decode(&text)?,
+        (Some(url), None) => fetch(app, &url).await?,
+    };
+    Ok(File {
+        bytes: fetched.bytes.into(),
+        filename: fields.filename.or(fetched.filename),
+        content_type: fields.content_type.or(fetched.content_type),
+        days,
+    })
+}
+
+fn bad_days() -> ApiError {
+    ApiError::field(Code::BadRetention, "retentionDays", "retentionDays must be 7, 30, 90 or 365")
+}
+
+fn permitted(days: u32) -> Result<u32, ApiError> {
+    if RETENTION_DAYS.contains(&days) { Ok(days) } else { Err(bad_days()) }
+}
+
+fn decode(text: &str) -> Result<Fetched, ApiError> {
+    let bytes = BASE64
+        .decode(text.trim())
+        .map_err(|_| ApiError::field(Code::BadAttachment, "content", "content is no base64"))?;
+    if bytes.len() > MAX_FILE_BYTES {
+        return Err(ApiError::at(Code::AttachmentTooLarge, "content"));
+    }
+    Ok(Fetched { bytes, content_type: None, filename: None })
+}
+
+/// The file behind a URL; links of this server are followed inside.
+async fn fetch(app: &App, url: &str) -> Result<Fetched, ApiError> {
+    let failed = |message: String| ApiError::field(Code::AttachmentFetchFailed, "url", message);
+    if let Some(own) = files::read_own_link(app, url, MAX_FILE_BYTES).await {
+        return own.map_err(|error| failed(error.code().sentence().to_owned()));
+    }
+    match fetch_file(&app.webhooks.egress, &app.webhooks.policy, url, FILE_LIMITS).await {
+        Ok(fetched) => Ok(fetched),
+        Err(FetchError::Url(_)) => Err(ApiError::at(Code::BadUrl, "url")),
+        Err(FetchError::TooLarge) => Err(ApiError::at(Code::AttachmentTooLarge, "url")),
+        Err(
+            error @ (FetchError::Redirect(_)
+            | FetchError::TooManyRedirects
+            | FetchError::Status(_)
+            | FetchError::Egress(_)),
+        ) => Err(failed(error.to_string())),
+    }
+}

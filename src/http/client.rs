@@ -1,0 +1,175 @@
+//! Who is at the other end: the client's address through trusted proxies, and whether it sits at this machine.
+
+use std::net::IpAddr;
+
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::header::{FORWARDED, HOST, ORIGIN, USER_AGENT, VIA};
+use axum::http::request::Parts;
+
+use super::error::{ApiError, Code};
+use super::listener::Secure;
+use super::{App, PeerAddress};
+use crate::accounts;
+use crate::config::Config;
+
+const X_FORWARDED: &str = "x-forwarded-";
+/// A user agent is remembered with its session up to so many characters.
+const MAX_AGENT_CHARS: usize = 200;
+
+/// The other end of a request.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The TCP peer, or whom trusted proxies speak for (contract 1.12).
+    pub address: IpAddr,
+    /// Whether the request came over loopback in the sense of contract 2.2.
+    pub over_loopback: bool,
+    /// What the client calls itself; "" when it does not say.
+    pub user_agent: String,
+}
+
+impl Client {
+    /// What limits count this client under.
+    pub fn key(&self) -> String {
+        super::limits::address_key(self.address)
+    }
+
+    /// How the list of sessions knows it.
+    pub fn session(&self) -> accounts::Client {
+        accounts::Client { address: self.address.to_string(), user_agent: self.user_agent.clone() }
+    }
+}
+
+impl FromRequestParts<App> for Client {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        // Without a peer there is no connection either.
+        let peer = parts.extensions.get::<PeerAddress>().ok_or(Code::Internal)?.0.ip().to_canonical();
+        let over_tls = parts.extensions.get::<Secure>().is_some_and(|secure| secure.0);
+        let agent = parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        Ok(Self {
+            address: client_address(&app.config, peer, &parts.headers),
+            over_loopback: is_over_loopback(&app.config, peer, &parts.headers, over_tls),
+            user_agent: agent.chars().take(MAX_AGENT_CHARS).collect(),
+        })
+    }
+}
+
+/// The peer, or the right-most entry of X-Forwarded-For that no trusted proxy stands behind.
+fn client_address(config: &Config, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    let is_trusted = |address: &IpAddr| config.http.trusted_proxies.iter().any(|network| network.contains(address));
+    let fields = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+    let entries: Vec<&str> = fields.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let mut address = peer;
+    for entry in entries.iter().rev() {
+        if !is_trusted(&address) {
+            break;
+        }
+        let Some(next) = parse_address(entry) else { break };
+        address = next;
+    }
+    address
+}
+
+/// An entry of X-Forwarded-For: an address, perhaps with a port.
+fn parse_address(entry: &str) -> Option<IpAddr> {
+    let bare = entry.strip_prefix('[').and_then(|entry| entry.split(']').next()).unwrap_or(entry);
+    let parsed = bare.parse::<IpAddr>().ok();
+    parsed
+        .or_else(|| entry.parse::<std::net::SocketAddr>().ok().map(|address| address.ip()))
+        .map(|ip| ip.to_canonical())
+}
+
+/// Contract 2.2: the peer is loopback, nothing hints at a proxy or a browser page, the host is this machine's own
+/// name for itself, and nobody outside would reach this listener under it.
+fn is_over_loopback(config: &Config, peer: IpAddr, headers: &HeaderMap, over_tls: bool) -> bool {
+    let is_relayed = headers.contains_key(ORIGIN)
+        || headers.contains_key(FORWARDED)
+        || headers.contains_key(VIA)
+        || headers.contains_key("x-real-ip")
+        || headers.keys().any(|name| name.as_str().starts_with(X_FORWARDED));
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let is_private = over_tls || url::Url::parse(&config.public_url).is_ok_and(|url| is_loopback_url(&url));
+    peer.is_loopback() && !is_relayed && is_local_name(host) && is_private
+}
+
+/// `localhost`, `127.0.0.1` or `[::1]`, perhaps with a port.
+fn is_local_name(host: &str) -> bool {
+    ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| {
+        let rest = host
+            .get(..name.len())
+            .filter(|head| head.eq_ignore_ascii_case(name))
+            .and_then(|_| host.get(name.len()..));
+        rest.is_some_and(|rest| {
+            rest.is_empty()
+                || rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+        })
+    })
+}
+
+fn is_loopback_url(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use axum::http::HeaderValue;
+    use axum::http::header::HeaderName;
+
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    fn config(public_url: &str) -> Config {
+        let mut config = Config { public_url: public_url.to_owned(), ..Config::default() };
+        config.http.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
+        config
+    }
+
+    #[test]
+    fn the_client_is_the_right_most_entry_that_no_trusted_proxy_stands_behind() {
+        let address = |peer: &str, list: &'static str| {
+            let config = config("https://mail.acme.dev");
+            client_address(&config, peer.parse().unwrap(), &headers(&[("x-forwarded-for", list)])).to_string()
+        };
+        assert_eq!(address("192.0.2.9", "203.0.113.1"), "192.0.2.9", "not from a proxy of ours");
+        assert_eq!(address("10.0.0.1", "203.0.113.1"), "203.0.113.1");
+        assert_eq!(
+            address("10.0.0.1", "6.6.6.6, 203.0.113.1, 10.0.0.2"),
+            "203.0.113.1",
+            "what is left of it is a claim"
+        );
+        assert_eq!(address("10.0.0.1", "rubbish"), "10.0.0.1");
+        assert_eq!(address("10.0.0.1", "[2001:db8::1]:443"), "2001:db8::1");
+        assert_eq!(address("10.0.0.1", "203.0.113.1:99"), "203.0.113.1");
+    }
+
+    #[test]
+    fn loopback_is_a_proof_only_without_any_sign_of_somebody_else() {
+        let proof = |url: &str, peer: &str, tls: bool, fields: &[(&'static str, &'static str)]| {
+            is_over_loopback(&config(url), peer.parse().unwrap(), &headers(fields), tls)
+        };
+        let (here, there) = ("http://127.0.0.1:8080", "https://mail.acme.dev");
+        assert!(proof(here, "127.0.0.1", false, &[("host", "127.0.0.1:8080")]));
+        assert!(proof(here, "::1", false, &[("host", "LocalHost")]));
+        assert!(proof(there, "127.0.0.1", true, &[("host", "[::1]:443")]));
+        assert!(!proof(there, "127.0.0.1", false, &[("host", "localhost")]), "behind a proxy on this machine");
+        assert!(!proof(here, "192.0.2.1", false, &[("host", "localhost")]));
+        assert!(!proof(here, "127.0.0.1", false, &[("host", "localhost.evil.example")]));
+        assert!(!proof(here, "127.0.0.1", false, &[("host", "mail.acme.dev")]));
+        assert!(!proof(here, "127.0.0.1", false, &[]));
+        for name in ["origin", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"] {
+            assert!(!proof(here, "127.0.0.1", false, &[("host", "localhost"), (name, "x")]), "{name}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! One row of the router's table: a method and path, who may use it, what it takes, gives and refuses.
+//!
+//! The router, the OpenAPI document and the tests that walk over all endpoints are made of the same rows.
+
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use serde_json::{Value, json};
+use utoipa::openapi::path::ParameterIn;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{IntoParams, ToSchema};
+
+use super::App;
+use super::error::Code;
+
+/// Which credentials an endpoint takes (contract 1.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// None is needed.
+    Public,
+    /// Session, account key, scoped key within its domain.
+    Any,
+    /// Session or account key.
+    Account,
+    /// A session alone.
+    Session,
+}
+
+/// A row of the table.
+pub struct Endpoint {
+    /// The method.
+    pub method: Method,
+    /// The path, with `{name}` for each parameter.
+    pub path: &'static str,
+    /// Who may use it.
+    pub class: Class,
+    /// The chapter it stands in.
+    pub tag: &'static str,
+    /// What it does, in a few words.
+    pub summary: &'static str,
+    /// What else there is to know.
+    pub description: &'static str,
+    /// Codes beside the common ones (contract 1.6).
+    pub errors: &'static [Code],
+    pub(super) query: Vec<Value>,
+    pub(super) body: Option<Value>,
+    pub(super) status: u16,
+    pub(super) response: Value,
+    pub(super) components: Vec<(String, RefOr<Schema>)>,
+    pub(super) response_components: Vec<(String, RefOr<Schema>)>,
+    pub(super) handler: MethodRouter<App>,
+}
+
+impl Endpoint {
+    fn new<H, T>(method: Method, filter: MethodFilter, path: &'static str, handler: H) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        Self {
+            method,
+            path,
+            class: Class::Any,
+            tag: "",
+            summary: "",
+            description: "",
+            errors: &[],
+            query: Vec::new(),
+            body: None,
+            status: 200,
+            response: Value::Null,
+            components: Vec::new(),
+            response_components: Vec::new(),
+            handler: on(filter, handler),
+        }
+    }
+
+    /// `GET`, and with it `HEAD`.
+    pub fn get<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
+        Self::new(Method::GET, MethodFilter::GET, path, handler)
+    }
+
+    /// `POST`
+    pub fn post<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
+        Self::new(Method::POST, MethodFilter::POST, path, handler)
+    }
+
+    /// `PUT`
+    pub fn put<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
+        Self::new(Method::PUT, MethodFilter::PUT, path, handler)
+    }
+
+    /// `PATCH`
+    pub fn patch<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
+        Self::new(Method::PATCH, MethodFilter::PATCH, path, handler)
+    }
+
+    /// `DELETE`
+    pub fn delete<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
+        Self::new(Method::DELETE, MethodFilter::DELETE, path, handler)
+    }
+
+    /// Who may use it; without this any credential may.
+    pub const fn who(mut self, class: Class) -> Self {
+        self.class = class;
+        self
+    }
+
+    /// What it does.
+    pub const fn about(mut self, tag: &'static str, summary: &'static str) -> Self {
+        self.tag = tag;
+        self.summary = summary;
+        self
+    }
+
+    /// What else there is to know.
+    pub const fn more(mut self, description: &'static str) -> Self {
+        self.description = description;
+        self
+    }
+
+    /// Its query parameters.
+    pub fn query<T: IntoParams>(mut self) -> Self {
+        let parameters = T::into_params(|| Some(ParameterIn::Query));
+        self.query.extend(parameters.iter().map(|one| serde_json::to_value(one).unwrap_or_default()));
+        self
+    }
+
+    /// Its JSON body.
+    pub fn takes<T: ToSchema>(mut self) -> Self {
+        self.body = Some(json!({"application/json": {"schema": reference::<T>()}}));
+        add::<T>(&mut self.components);
+        self
+    }
+
+    /// Another kind of body beside it.
+    pub fn takes_bytes(mut self) -> Self {
+        let mut content = self.body.take().unwrap_or_else(|| json!({}));
+        if let Value::Object(kinds) = &mut content {
+            kinds.insert("*/*".to_owned(), json!({"schema": {"type": "string", "format": "binary"}}));
+        }
+        self.body = Some(content);
+        self
+    }
+
+    /// The JSON of its success.
+    pub fn gives<T: ToSchema>(mut self, status: u16) -> Self {
+        self.status = status;
+        self.response = json!({"application/json": {"schema": reference::<T>()}});
+        add::<T>(&mut self.response_components);
+        self
+    }
+
+    /// A JSON array as its success.
+    pub fn gives_list<T: ToSchema>(mut self) -> Self {
+        self.response = json!({"application/json": {"schema": {"type": "array", "items": reference::<T>()}}});
+        add::<T>(&mut self.response_components);
+        self
+    }
+
+    /// Another media type as its success.
+    pub fn gives_media(mut self, media_type: &'static str) -> Self {
+        self.response = json!({media_type: {"schema": {"type": "string"}}});
+        self
+    }
+
+    /// Codes beside the common ones.
+    pub const fn fails(mut self, errors: &'static [Code]) -> Self {
+        self.errors = errors;
+        self
+    }
+}
+
+fn reference<T: ToSchema>() -> Value {
+    json!({"$ref": format!("#/components/schemas/{}", T::name())})
+}
+
+fn add<T: ToSchema>(components: &mut Vec<(String, RefOr<Schema>)>) {
+    components.push((T::name().into_owned(), T::schema()));
+    T::schemas(components);
+}

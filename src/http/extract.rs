@@ -1,0 +1,48 @@
+//! What handlers take from a request's path and query, with errors in the contract's form.
+
+use axum::extract::{FromRequestParts, Path as AxumPath};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use url::form_urlencoded;
+
+use super::App;
+use super::error::{ApiError, Code};
+
+/// Segments of the path, percent-decoded one by one; what cannot be decoded is no id of anything: 404.
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let found = AxumPath::<T>::from_request_parts(parts, app).await;
+        found.map(|AxumPath(value)| Self(value)).map_err(|_| ApiError::not_found())
+    }
+}
+
+/// Query parameters as text, the first of each name; unknown ones are ignored (contract 1.2).
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+        let mut fields = Map::new();
+        for (name, value) in form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
+            fields.entry(name.into_owned()).or_insert_with(|| Value::String(value.into_owned()));
+        }
+        serde_json::from_value(Value::Object(fields)).map(Self).map_err(|_| Code::BadQuery.into())
+    }
+}
+
+/// A query parameter that is an integer; empty counts as absent.
+///
+/// # Errors
+/// 400 `bad_query` that names it.
+pub fn integer(name: &'static str, text: Option<&str>) -> Result<Option<i64>, ApiError> {
+    let parse = |text: &str| {
+        text.parse().map_err(|_| ApiError::field(Code::BadQuery, name, format!("{name} must be an integer")))
+    };
+    text.filter(|text| !text.is_empty()).map(parse).transpose()
+}

@@ -1,0 +1,212 @@
+//! Accepts HTTP and HTTPS on the same port, caps connections, bounds what slow clients cost, drains at a stop.
+//!
+//! The first octet tells the two apart: a TLS record of a handshake begins with 22 (RFC 8446 §5.1), which no HTTP
+//! request and no HTTP/2 preface does. What a request asks for is the router's business.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::PeerAddress;
+
+/// How long a client may take to open: its first octet and, over TLS, the handshake; and then for a request's header.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Idle HTTP/2 clients are asked after this time whether they still live, and given up after as long again.
+const HTTP2_PING: Duration = Duration::from_secs(30);
+/// The largest request header.
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// Connections at once.
+const MAX_CONNECTIONS: usize = 4096;
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// The content type of a TLS record that opens a connection.
+const HANDSHAKE: u8 = 22;
+
+/// Whether a request came over TLS.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Secure(pub bool);
+
+/// What every connection of a listener is served with.
+struct Door {
+    server: auto::Builder<TokioExecutor>,
+    router: Router,
+    tls: TlsAcceptor,
+    stop: CancellationToken,
+    /// See [`PATIENCE`].
+    patience: Duration,
+}
+
+/// Accepts until `stop`; requests that run then have `grace` to finish.
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    tls: TlsAcceptor,
+    stop: CancellationToken,
+    grace: Duration,
+) {
+    let door = Arc::new(Door { server: server(), router, tls, stop, patience: PATIENCE });
+    let graceful = GracefulShutdown::new();
+    let open = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
+    let mut failing = false;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = door.stop.cancelled() => break,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "HTTP connections cannot be accepted");
+                }
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+                continue;
+            }
+        };
+        failing = false;
+        // Over the cap the connection is closed unanswered.
+        let Ok(permit) = Arc::clone(&open).try_acquire_owned() else { continue };
+        drop(stream.set_nodelay(true));
+        let (door, watcher) = (Arc::clone(&door), graceful.watcher());
+        tokio::spawn(async move {
+            begin(&door, stream, address, watcher).await;
+            drop(permit);
+        });
+    }
+    // Who connects now is refused rather than left waiting.
+    drop(listener);
+    if timeout(grace, graceful.shutdown()).await.is_err() {
+        tracing::warn!("HTTP requests were cut off by the shutdown");
+    }
+}
+
+fn server() -> auto::Builder<TokioExecutor> {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(MAX_HEADER_BYTES);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(64 * 1024)
+        .max_concurrent_streams(100)
+        .keep_alive_interval(HTTP2_PING)
+        .keep_alive_timeout(HTTP2_PING);
+    server
+}
+
+/// Finds out what the client speaks, then speaks it.
+async fn begin(door: &Door, stream: TcpStream, address: SocketAddr, watcher: Watcher) {
+    let opened = tokio::select! {
+        opened = timeout(door.patience, open(door, stream)) => opened,
+        () = door.stop.cancelled() => return,
+    };
+    // A client that breaks off or dawdles is nothing to speak of.
+    match opened {
+        Ok(Some(Opened::Plain(stream))) => talk(door, stream, address, Secure(false), watcher).await,
+        Ok(Some(Opened::Tls(stream))) => talk(door, *stream, address, Secure(true), watcher).await,
+        Ok(None) | Err(_) => {}
+    }
+}
+
+enum Opened {
+    Plain(TcpStream),
+    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+}
+
+/// `None` when the client went away or its handshake failed.
+async fn open(door: &Door, stream: TcpStream) -> Option<Opened> {
+    let mut first = [0];
+    match (stream.peek(&mut first).await, first) {
+        (Ok(1), [HANDSHAKE]) => Some(Opened::Tls(Box::new(door.tls.accept(stream).await.ok()?))),
+        (Ok(1), _) => Some(Opened::Plain(stream)),
+        _ => None,
+    }
+}
+
+async fn talk<S>(door: &Door, stream: S, address: SocketAddr, secure: Secure, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let begun = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&begun);
+    let service = door.router.clone().map_request(move |mut request: Request<Incoming>| {
+        asked.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(PeerAddress(address));
+        request.extensions_mut().insert(secure);
+        request.map(axum::body::Body::new)
+    });
+    let connection = door.server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut connection = std::pin::pin!(watcher.watch(connection.into_owned()));
+    // The deadlines of hyper begin once it knows the version, which a client may keep from it, or with a request.
+    let first = timeout(door.patience, &mut connection).await;
+    if first.is_err() && begun.load(Ordering::Relaxed) {
+        drop(connection.await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::tls::ServerTls;
+
+    /// A client whose connection is served with little patience.
+    async fn client() -> TcpStream {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { data_dir: dir.path().into(), hostname: "mx.example.com".into(), ..Config::default() };
+        let door = Door {
+            server: server(),
+            router: Router::new().route("/", get(|| async { "here" })),
+            tls: TlsAcceptor::from(ServerTls::open(&config).unwrap().https_config()),
+            stop: CancellationToken::new(),
+            patience: Duration::from_millis(100),
+        };
+        let listener = crate::host::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, address) = listener.accept().await.unwrap();
+        tokio::spawn(async move { begin(&door, stream, address, GracefulShutdown::new().watcher()).await });
+        client
+    }
+
+    #[tokio::test]
+    async fn whoever_sends_nothing_or_too_little_is_let_go() {
+        for sent in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n", b"\x16", b"\x16\x03\x01\x02\x00\x01", b"GET / HT"] {
+            let mut client = client().await;
+            client.write_all(sent).await.unwrap();
+            let mut answer = Vec::new();
+            let ended = timeout(Duration::from_secs(10), client.read_to_end(&mut answer)).await;
+            assert!(ended.is_ok(), "still open after {sent:?}");
+            assert!(!answer.starts_with(b"HTTP/1.1 200"), "{sent:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_has_asked_is_not_hurried() {
+        let mut client = client().await;
+        let asked = tokio::time::Instant::now();
+        let mut answer = vec![0; 1024];
+        while asked.elapsed() < Duration::from_millis(300) {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: mx.example.com\r\n\r\n").await.unwrap();
+            let length = client.read(&mut answer).await.unwrap();
+            assert!(answer.get(..length).unwrap().starts_with(b"HTTP/1.1 200"));
+        }
+    }
+}

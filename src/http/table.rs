@@ -1,0 +1,369 @@
+//! The router's whole table: every path, method and credential class of the API, chapter by chapter.
+
+use super::api::{account, auth, deliveries, domain_webhook, domains, inject, messages, routes, stubs, uploads};
+use super::endpoint::Class::{Account, Public, Session};
+use super::endpoint::Endpoint;
+use super::error::Code;
+use super::{files, pages, service};
+
+/// Every endpoint.
+pub fn table() -> Vec<Endpoint> {
+    [
+        service(),
+        sign_in(),
+        account(),
+        domains(),
+        domain_settings(),
+        routes(),
+        messages(),
+        deliveries(),
+        uploads(),
+        stubs(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn service() -> Vec<Endpoint> {
+    vec![
+        Endpoint::get("/", pages::landing).who(Public),
+        Endpoint::get("/assets/{*name}", pages::asset).who(Public),
+        Endpoint::get("/metrics", service::metrics_with_token).who(Public),
+        Endpoint::get("/api/health", service::health)
+            .who(Public)
+            .about("Service", "Does the process serve?")
+            .gives::<service::Health>(200),
+        Endpoint::get("/api/ready", service::ready)
+            .who(Public)
+            .about("Service", "Can mail be taken and webhooks be made?")
+            .gives::<service::Ready>(200)
+            .fails(&[Code::NotReady]),
+        Endpoint::get("/api/openapi.json", service::openapi)
+            .who(Public)
+            .about("Service", "This document")
+            .gives_media("application/json"),
+        Endpoint::get("/att/{mid}/{idx}", files::download)
+            .who(Public)
+            .about("Attachments", "Download an attachment by its signed link")
+            .more("`mid` is a message id without `msg_`, or an upload id. A single byte range is honoured.")
+            .query::<files::Signed>()
+            .gives_media("*/*")
+            .fails(&[Code::BadSignature, Code::LinkExpired, Code::BadRange]),
+    ]
+}
+
+fn sign_in() -> Vec<Endpoint> {
+    const TAG: &str = "Signing in";
+    vec![
+        Endpoint::post("/api/auth/signup", auth::sign_up)
+            .who(Public)
+            .about(TAG, "Make an account")
+            .more("With `signup = \"first\"` the first account needs the setup token, except over loopback.")
+            .takes::<auth::SignUp>()
+            .gives::<auth::Session>(201)
+            .fails(&[
+                Code::BadAddress,
+                Code::WeakPassword,
+                Code::SignupClosed,
+                Code::SetupToken,
+                Code::AccountExists,
+                Code::RateLimited,
+            ]),
+        Endpoint::post("/api/auth/login", auth::log_in)
+            .who(Public)
+            .about(TAG, "Sign in")
+            .takes::<auth::LogIn>()
+            .gives::<auth::Session>(200)
+            .fails(&[Code::BadLogin, Code::RateLimited]),
+        Endpoint::post("/api/auth/google", auth::google)
+            .who(Public)
+            .about(TAG, "Sign in with Google")
+            .takes::<auth::GoogleSignIn>()
+            .gives::<auth::Session>(200)
+            .fails(&[
+                Code::GoogleNotConfigured,
+                Code::GoogleRejected,
+                Code::GoogleUnreachable,
+                Code::SignupClosed,
+                Code::SetupToken,
+                Code::AccountExists,
+                Code::RateLimited,
+            ]),
+        Endpoint::post("/api/auth/logout", auth::log_out)
+            .who(Session)
+            .about(TAG, "End this session")
+            .gives::<super::body::Done>(200),
+        Endpoint::post("/api/auth/password", auth::change_password)
+            .who(Session)
+            .about(TAG, "Change the password")
+            .more("Every earlier session ends; keys stay.")
+            .takes::<auth::ChangePassword>()
+            .gives::<auth::PasswordChanged>(200)
+            .fails(&[Code::WeakPassword, Code::WrongPassword]),
+        Endpoint::post("/api/auth/verify/send", auth::send_verification)
+            .who(Account)
+            .about(TAG, "Mail a link that proves the account's e-mail")
+            .gives::<auth::VerificationStatus>(200),
+        Endpoint::get("/api/auth/verify", auth::verify)
+            .who(Public)
+            .about(TAG, "The page behind that link")
+            .query::<auth::VerifyQuery>()
+            .gives_media("text/html"),
+    ]
+}
+
+fn account() -> Vec<Endpoint> {
+    const TAG: &str = "Account";
+    vec![
+        Endpoint::get("/v1/me", account::me).about(TAG, "Who am I?").gives::<account::Me>(200),
+        Endpoint::get("/api/billing/usage", account::usage)
+            .about(TAG, "Messages sent this month")
+            .gives::<account::Usage>(200),
+        Endpoint::get("/api/keys", account::key)
+            .who(Account)
+            .about(TAG, "The account's API key, made if there is none")
+            .gives::<account::Key>(200),
+        Endpoint::post("/api/keys/rotate", account::rotate_key)
+            .who(Account)
+            .about(TAG, "Replace the account's API key")
+            .more("The old key is dead at once.")
+            .gives::<account::Key>(200),
+        Endpoint::get("/api/keys/scoped", account::scoped_keys)
+            .who(Account)
+            .about(TAG, "Keys that are limited to one domain, newest first")
+            .gives_list::<account::ScopedKey>(),
+        Endpoint::post("/api/keys/scoped", account::new_scoped_key)
+            .who(Account)
+            .about(TAG, "Make a key for one domain")
+            .takes::<account::NewScopedKey>()
+            .gives::<account::ScopedKey>(201)
+            .fails(&[Code::DomainNotOwned]),
+        Endpoint::delete("/api/keys/scoped/{id}", account::delete_scoped_key)
+            .who(Account)
+            .about(TAG, "End a scoped key")
+            .gives::<super::body::Done>(200),
+        Endpoint::get("/api/webhooks/secret", account::webhook_secret)
+            .who(Account)
+            .about(TAG, "The secret of tracking webhooks, made if there is none")
+            .gives::<account::Secret>(200),
+        Endpoint::post("/api/webhooks/secret/rotate", account::rotate_webhook_secret)
+            .who(Account)
+            .about(TAG, "Replace the secret of tracking webhooks")
+            .more("For 24 hours both secrets sign.")
+            .gives::<account::RotatedSecret>(200),
+    ]
+}
+
+fn messages() -> Vec<Endpoint> {
+    const TAG: &str = "Messages";
+    vec![
+        Endpoint::get("/api/messages", messages::list)
+            .about(TAG, "List messages, newest first")
+            .query::<messages::ListQuery>()
+            .gives_list::<messages::MessageView>(),
+        Endpoint::get("/api/messages/{id}", messages::detail)
+            .about(TAG, "One message with its deliveries and attachments")
+            .gives::<messages::Detail>(200),
+        Endpoint::get("/api/messages/{id}/raw", messages::raw)
+            .about(TAG, "The bytes as received")
+            .gives_media("message/rfc822")
+            .fails(&[Code::RawExpired]),
+        Endpoint::delete("/api/messages/{id}", messages::delete)
+            .about(TAG, "Remove a message with everything of it")
+            .gives::<super::body::Done>(200)
+            .fails(&[Code::MessageInQueue]),
+        Endpoint::post("/v1/route", inject::inject)
+            .about(TAG, "Hand a message to a route as if it had arrived by mail")
+            .takes::<inject::InjectFields>()
+            .gives::<inject::InjectedView>(202)
+            .fails(&[Code::NotFound]),
+    ]
+}
+
+fn deliveries() -> Vec<Endpoint> {
+    const TAG: &str = "Deliveries";
+    vec![
+        Endpoint::post("/api/deliveries/{id}/retry", deliveries::retry)
+            .about(TAG, "Attempt a delivery now")
+            .gives::<deliveries::AnswerView>(200)
+            .fails(&[Code::DeliveryFailed, Code::MessageExpired, Code::RouteGone, Code::AttemptInProgress]),
+        Endpoint::post("/api/deliveries/retry", deliveries::retry_many)
+            .about(TAG, "Attempt several deliveries now")
+            .more("1 to 50 ids in all, and at most 50 attempts.")
+            .takes::<deliveries::BulkRetry>()
+            .gives::<deliveries::Results>(200),
+        Endpoint::get("/api/deliveries/{id}/attempts", deliveries::attempts)
+            .about(TAG, "The attempts of a delivery, newest first")
+            .gives_list::<deliveries::AttemptView>(),
+    ]
+}
+
+fn routes() -> Vec<Endpoint> {
+    const TAG: &str = "Routes";
+    vec![
+        Endpoint::get("/api/routes", routes::list)
+            .about(TAG, "List routes, oldest first")
+            .gives_list::<routes::RouteView>(),
+        Endpoint::post("/api/routes", routes::create)
+            .about(TAG, "Make a route")
+            .takes::<routes::NewRouteFields>()
+            .gives::<routes::CreatedRoute>(201)
+            .fails(&[
+                Code::MatchRequired,
+                Code::BadMatch,
+                Code::BadUrl,
+                Code::BadAddress,
+                Code::AgentNotSupported,
+                Code::DomainNotOwned,
+                Code::DomainNotVerified,
+                Code::RouteExists,
+            ]),
+        Endpoint::patch("/api/routes/{id}", routes::change)
+            .about(TAG, "Change, pause or resume a route")
+            .takes::<routes::RouteChange>()
+            .gives::<routes::RouteView>(200)
+            .fails(&[
+                Code::MatchRequired,
+                Code::BadMatch,
+                Code::BadUrl,
+                Code::BadAddress,
+                Code::DomainNotOwned,
+                Code::DomainNotVerified,
+                Code::RouteExists,
+                Code::DomainWebhookRoute,
+            ]),
+        Endpoint::delete("/api/routes/{id}", routes::delete)
+            .about(TAG, "Remove a route")
+            .more("Its pending deliveries end as failed.")
+            .gives::<super::body::Done>(200),
+        Endpoint::post("/api/routes/{id}/secret/rotate", routes::rotate_secret)
+            .about(TAG, "Replace a webhook's secret")
+            .more("For 24 hours both secrets sign.")
+            .gives::<super::api::account::RotatedSecret>(200)
+            .fails(&[Code::RouteAction]),
+        Endpoint::get("/api/routes/{id}/candidates", routes::candidates)
+            .about(TAG, "Stored messages that a webhook route covers")
+            .query::<routes::CandidatesQuery>()
+            .gives::<routes::CandidatesView>(200)
+            .fails(&[Code::RouteAction]),
+        Endpoint::post("/api/routes/{id}/deliver", routes::deliver)
+            .about(TAG, "Post stored messages to a webhook route")
+            .takes::<routes::Replay>()
+            .gives::<deliveries::Results>(200)
+            .fails(&[Code::RouteAction]),
+    ]
+}
+
+fn uploads() -> Vec<Endpoint> {
+    vec![
+        Endpoint::post("/v1/attachments", uploads::create)
+            .about("Attachments", "Upload a file, or have it fetched")
+            .more("As JSON, or with the file as the body and its name in the query.")
+            .query::<uploads::UploadQuery>()
+            .takes::<uploads::UploadFields>()
+            .takes_bytes()
+            .gives::<uploads::UploadView>(201)
+            .fails(&[
+                Code::BadAttachment,
+                Code::AttachmentTooLarge,
+                Code::BadUrl,
+                Code::AttachmentFetchFailed,
+                Code::BadRetention,
+            ]),
+    ]
+}
+
+fn stubs() -> Vec<Endpoint> {
+    const TAG: &str = "For compatibility";
+    vec![
+        Endpoint::get("/api/domains/register/check", stubs::register_check)
+            .about(TAG, "Can a domain be bought here? No.")
+            .query::<stubs::RegisterQuery>()
+            .gives::<stubs::RegisterView>(200)
+            .fails(&[Code::BadRequest]),
+        Endpoint::get("/v1/docs/search", stubs::docs_search)
+            .who(Public)
+            .about(TAG, "Search the documentation; finds nothing")
+            .query::<stubs::DocsQuery>()
+            .gives::<stubs::DocsView>(200),
+    ]
+}
+
+fn domains() -> Vec<Endpoint> {
+    const TAG: &str = "Domains";
+    vec![
+        Endpoint::get("/api/domains", domains::list)
+            .about(TAG, "List domains, oldest first")
+            .gives_list::<domains::DomainView>(),
+        Endpoint::post("/api/domains", domains::add)
+            .who(Account)
+            .about(TAG, "Add a domain")
+            .more("It is pending until its DNS records are found; its DKIM keys are made now.")
+            .takes::<domains::NewDomain>()
+            .gives::<domains::DomainWithRecords>(201)
+            .fails(&[Code::BadDomain, Code::DomainExists, Code::DomainTaken]),
+        Endpoint::get("/api/domains/{id}", domains::detail)
+            .about(TAG, "One domain with its DNS records")
+            .more("`id` is the domain's id or its name, here and below.")
+            .gives::<domains::DomainWithRecords>(200),
+        Endpoint::delete("/api/domains/{id}", domains::delete)
+            .who(Account)
+            .about(TAG, "Remove a domain")
+            .more("Its webhook, keys and routes go with it; stored messages stay until their retention ends.")
+            .gives::<super::body::Done>(200),
+        Endpoint::post("/api/domains/{id}/verify", domains::verify)
+            .about(TAG, "Look the domain's DNS records up")
+            .gives::<domains::VerifiedView>(200)
+            .fails(&[Code::DomainTaken]),
+        Endpoint::put("/api/domains/{id}/webhook", domain_webhook::put)
+            .about(TAG, "Set the domain's webhook")
+            .takes::<domain_webhook::WebhookFields>()
+            .gives::<domain_webhook::WebhookView>(200)
+            .fails(&[Code::BadUrl, Code::DomainNotVerified]),
+        Endpoint::delete("/api/domains/{id}/webhook", domain_webhook::delete)
+            .about(TAG, "Remove the domain's webhook")
+            .gives::<super::body::Done>(200),
+        Endpoint::get("/api/domains/{id}/webhook/secret", domain_webhook::secret)
+            .about(TAG, "The signing secret of the domain's webhook")
+            .gives::<account::Secret>(200)
+            .fails(&[Code::NoWebhook]),
+        Endpoint::post("/api/domains/{id}/webhook/secret/rotate", domain_webhook::rotate_secret)
+            .about(TAG, "Replace the signing secret of the domain's webhook")
+            .more("For 24 hours both secrets sign.")
+            .gives::<account::RotatedSecret>(200)
+            .fails(&[Code::NoWebhook]),
+        Endpoint::post("/api/domains/{id}/webhook/test", domain_webhook::test)
+            .about(TAG, "Post one signed test event to the domain's webhook")
+            .gives::<deliveries::AnswerView>(200)
+            .fails(&[Code::NoWebhookToTest, Code::RouteGone, Code::DeliveryFailed]),
+    ]
+}
+
+fn domain_settings() -> Vec<Endpoint> {
+    const TAG: &str = "Domains";
+    vec![
+        Endpoint::put("/api/domains/{id}/tracking-webhook", domains::put_tracking)
+            .about(TAG, "Set where sending events go")
+            .takes::<domains::TrackingFields>()
+            .gives::<domains::TrackingView>(200)
+            .fails(&[Code::BadUrl]),
+        Endpoint::delete("/api/domains/{id}/tracking-webhook", domains::delete_tracking)
+            .about(TAG, "Sending events go nowhere of their own")
+            .gives::<super::body::Done>(200),
+        Endpoint::put("/api/domains/{id}/webhook-events", domains::put_events)
+            .about(TAG, "Choose the sending events that the domain's webhook gets")
+            .takes::<domains::EventsFields>()
+            .gives::<domains::EventsView>(200)
+            .fails(&[Code::BadEvents]),
+        Endpoint::delete("/api/domains/{id}/webhook-events", domains::delete_events)
+            .about(TAG, "The domain's webhook gets no sending events")
+            .gives::<super::body::Done>(200),
+        Endpoint::put("/api/domains/{id}/retention", domains::put_retention)
+            .about(TAG, "Set how long the domain's messages are kept")
+            .more("With `zeroRetention` nothing of its mail is stored: one attempt for each webhook, attachments inside.")
+            .takes::<domains::RetentionFields>()
+            .gives::<domains::RetentionView>(200)
+            .fails(&[Code::BadRetention]),
+    ]
+}

@@ -1,0 +1,93 @@
+//! A message that the API hands to one route as if it had arrived by mail (contract 4.5).
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use mail_builder::MessageBuilder;
+use mail_builder::headers::address::Address;
+
+use super::Inbound;
+use super::receive::{Checks, Receipt, ReceiveError};
+use super::recipients::Recipient;
+use super::route::RouteTable;
+use crate::clock::Timestamp;
+use crate::egress::Target;
+use crate::id::random_base62;
+use crate::mail::address::{Mailbox, ReversePath};
+use crate::mail::envelope::{Envelope, Peer};
+use crate::store::objects::MailData;
+use crate::store::routes::RouteRow;
+
+/// What the message is made of.
+#[derive(Clone, Debug)]
+pub struct Injection {
+    /// Who it is from, in the envelope and in the header.
+    pub from: Mailbox,
+    /// The display name of that address.
+    pub from_name: Option<String>,
+    /// The recipient.
+    pub to: Mailbox,
+    /// Subject.
+    pub subject: Option<String>,
+    /// Plain text.
+    pub text: Option<String>,
+    /// HTML.
+    pub html: Option<String>,
+}
+
+impl Inbound {
+    /// Accepts the message for this one route; its sender is not verified.
+    ///
+    /// # Errors
+    /// Nothing was stored.
+    pub async fn inject(&self, injection: Injection, route: RouteRow) -> Result<Receipt, ReceiveError> {
+        if self.is_full() {
+            return Err(ReceiveError::StorageFull);
+        }
+        let data = injection.compose(&self.shared.config.hostname, self.shared.clock.now())?;
+        let peer = Peer {
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            helo: self.shared.config.hostname.clone(),
+            esmtp: true,
+            tls: None,
+        };
+        let recipient = Recipient {
+            mailbox: injection.to,
+            account: route.account_id,
+            domain: route.domain_id,
+            routes: Arc::new(RouteTable::new(vec![route], Target::lane_of)),
+        };
+        let envelope = Envelope {
+            reverse_path: ReversePath::Mailbox(injection.from),
+            recipients: vec![recipient],
+            smtputf8: true,
+            eight_bit: true,
+        };
+        self.receive_checked(&peer, envelope, MailData::Memory(data), Checks::None).await
+    }
+}
+
+impl Injection {
+    fn compose(&self, hostname: &str, now: Timestamp) -> Result<Vec<u8>, ReceiveError> {
+        let from = Address::new_address(self.from_name.clone(), self.from.to_string());
+        let mut message = MessageBuilder::new()
+            .from(from)
+            .to(self.to.to_string())
+            .message_id(format!("{}@{hostname}", random_base62(22)))
+            .date(now.as_secs());
+        if let Some(subject) = &self.subject {
+            message = message.subject(subject.as_str());
+        }
+        if let Some(text) = &self.text {
+            message = message.text_body(text.as_str());
+        }
+        if let Some(html) = &self.html {
+            message = message.html_body(html.as_str());
+        }
+        if self.text.is_none() && self.html.is_none() {
+            message = message.text_body("");
+        }
+        // Fails only where writing to memory fails.
+        message.write_to_vec().map_err(|_| ReceiveError::Storage)
+    }
+}

@@ -1,0 +1,52 @@
+//! Zero retention (contract 3.8): of a recipient's mail only what its webhooks need is left, until they had it.
+//!
+//! A repeat is no repeat here: there is nothing stored that it could repeat, and for a sender whose first try no
+//! receiver took it is the one way to try again.
+
+use rusqlite::Connection;
+
+use super::{Common, Plan};
+use crate::clock::Timestamp;
+use crate::id::MessageId;
+use crate::store::jobs::Kind;
+use crate::store::passing::NewPassing;
+use crate::store::{self, jobs, passing};
+use crate::webhook::passing::Told;
+
+/// One row and job for each webhook route that the recipient reaches; returns their lanes. `raw_id` stores the raw copy
+/// if nobody did yet.
+pub(super) fn store(
+    tx: &Connection,
+    id: &MessageId,
+    common: &Common,
+    plan: &Plan,
+    mut raw_id: impl FnMut() -> store::Result<i64>,
+    now: Timestamp,
+) -> store::Result<Vec<String>> {
+    let account_id = plan.recipient.account;
+    let mut lanes = Vec::new();
+    if store::blocked::is_blocked(tx, account_id, &common.from_addr)? {
+        return Ok(lanes);
+    }
+    let told = Told {
+        id: id.clone(),
+        from_addr: common.from_addr.clone(),
+        from_name: common.from_name.clone(),
+        to_addr: plan.recipient.mailbox.to_string(),
+        to_name: plan.to_name.clone(),
+        spf: common.verdicts.spf.map(|verdict| verdict.as_str().to_owned()),
+        dkim: common.verdicts.dkim.map(|verdict| verdict.as_str().to_owned()),
+        dmarc: common.verdicts.dmarc.map(|verdict| verdict.as_str().to_owned()),
+        spam: common.spam.map(str::to_owned),
+        received_at: now,
+    };
+    let event = serde_json::to_string(&told).map_err(|_| store::Error::Corrupt("event"))?;
+    for route in &plan.routes {
+        let Some(lane) = &route.lane else { continue };
+        let new = NewPassing { account_id, route_id: &route.row.public_id, event: &event, raw_id: raw_id()? };
+        let row = passing::insert(tx, new, now)?;
+        jobs::insert(tx, lane, Kind::Passing, row, now)?;
+        lanes.push(lane.clone());
+    }
+    Ok(lanes)
+}

@@ -1,0 +1,137 @@
+//! Passwords: Argon2id with 19 MiB, two passes and one lane, a few at a time so that logins cannot exhaust memory.
+
+use std::sync::Arc;
+
+use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
+use tokio::sync::Semaphore;
+
+use crate::id::fill_random;
+
+const MEMORY_KIB: u32 = 19 * 1024;
+const PASSES: u32 = 2;
+/// Hashes computed at the same time; the rest wait.
+const AT_ONCE: usize = 2;
+/// The shortest password, in characters (contract 2.2).
+const MIN_CHARS: usize = 10;
+/// The longest, in bytes: nobody makes us hash a megabyte.
+const MAX_BYTES: usize = 1024;
+/// What is verified against where there is nothing to verify against: a hash of the same cost that no password has.
+const STAND_IN: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGhhcyB0aGlz$\
+    AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+/// Why a new password is refused; the API answers 400 `weak_password`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Weak {
+    /// Fewer than ten characters.
+    #[error("a password has at least {MIN_CHARS} characters")]
+    Short,
+    /// More than 1,024 bytes.
+    #[error("a password has at most {MAX_BYTES} bytes")]
+    Long,
+    /// The e-mail, or what stands before its `@`.
+    #[error("a password is not the e-mail address")]
+    Email,
+}
+
+/// The password could not be hashed; only for want of memory.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("a password could not be hashed")]
+pub struct HashError;
+
+/// Whether a password may be used for an account with this e-mail.
+///
+/// # Errors
+/// It is too short, too long, or says no more than the e-mail.
+pub fn check(password: &str, email: &str) -> Result<(), Weak> {
+    if password.chars().count() < MIN_CHARS {
+        return Err(Weak::Short);
+    }
+    if password.len() > MAX_BYTES {
+        return Err(Weak::Long);
+    }
+    let lower = password.to_lowercase();
+    let local = email.rsplit_once('@').map_or(email, |(local, _)| local);
+    if lower == email.to_lowercase() || lower == local.to_lowercase() { Err(Weak::Email) } else { Ok(()) }
+}
+
+/// Hashes and verifies off the async threads; clones share the limit.
+#[derive(Clone, Debug)]
+pub struct Passwords {
+    slots: Arc<Semaphore>,
+}
+
+impl Default for Passwords {
+    fn default() -> Self {
+        Self { slots: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+}
+
+impl Passwords {
+    /// The hash of a password in PHC form, with a salt of its own.
+    ///
+    /// # Errors
+    /// Not enough memory.
+    pub async fn hash(&self, password: String) -> Result<String, HashError> {
+        self.run(move || hash(&password)).await.unwrap_or(Err(HashError))
+    }
+
+    /// Whether the password is the stored one. Without a stored one the same work is done, and the answer is no.
+    pub async fn verify(&self, password: String, stored: Option<String>) -> bool {
+        if password.len() > MAX_BYTES {
+            return false;
+        }
+        let verified = self.run(move || {
+            let genuine = verify(&password, stored.as_deref().unwrap_or(STAND_IN));
+            genuine && stored.is_some()
+        });
+        verified.await.unwrap_or(false)
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let _slot = self.slots.acquire().await.ok()?;
+        tokio::task::spawn_blocking(work).await.ok()
+    }
+}
+
+fn argon() -> Result<Argon2<'static>, HashError> {
+    let params = Params::new(MEMORY_KIB, PASSES, 1, None).map_err(|_| HashError)?;
+    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+}
+
+fn hash(password: &str) -> Result<String, HashError> {
+    let mut salt = [0_u8; 16];
+    fill_random(&mut salt);
+    let hash = argon()?.hash_password_with_salt(password.as_bytes(), &salt).map_err(|_| HashError)?;
+    Ok(hash.to_string())
+}
+
+fn verify(password: &str, stored: &str) -> bool {
+    argon().is_ok_and(|argon| argon.verify_password(password.as_bytes(), stored).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_password_verifies_against_its_own_hash_alone() {
+        let passwords = Passwords::default();
+        let stored = passwords.hash("correct horse".to_owned()).await.unwrap();
+        assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
+        assert!(passwords.verify("correct horse".to_owned(), Some(stored.clone())).await);
+        assert!(!passwords.verify("correct Horse".to_owned(), Some(stored)).await);
+        assert!(!passwords.verify("correct horse".to_owned(), None).await);
+        assert!(argon2::PasswordHash::new(STAND_IN).is_ok(), "the stand-in costs what a stored hash costs");
+    }
+
+    #[test]
+    fn weak_passwords_are_refused() {
+        assert_eq!(check("short", "ada@acme.dev"), Err(Weak::Short));
+        assert_eq!(check(&"x".repeat(1025), "ada@acme.dev"), Err(Weak::Long));
+        assert_eq!(check("ADA@acme.dev", "ada@acme.dev"), Err(Weak::Email));
+        assert_eq!(check("Lovelace.Ada", "lovelace.ada@acme.dev"), Err(Weak::Email));
+        assert_eq!(check("\u{fc}".repeat(10).as_str(), "ada@acme.dev"), Ok(()));
+    }
+}

@@ -1,0 +1,82 @@
+//! Sessions: logins that live until they end, are logged out, or the password changes.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::Result;
+use super::accounts::{self, Account};
+use crate::clock::Timestamp;
+
+/// What a new session is made of.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    /// What its token names it by.
+    pub jti: String,
+    /// Whose it is.
+    pub account: i64,
+    /// Where the login came from.
+    pub client_address: String,
+    /// What the client calls itself.
+    pub user_agent: String,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// Stores a new session.
+///
+/// # Errors
+/// Storage trouble.
+pub fn insert(connection: &Connection, new: &NewSession, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO session (jti, account_id, client_address, user_agent, created_at, expires_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![
+            new.jti,
+            new.account,
+            new.client_address,
+            new.user_agent,
+            now.as_millis(),
+            new.expires_at.as_millis()
+        ])?;
+    Ok(())
+}
+
+/// Whose live session this is.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_account(connection: &Connection, jti: &str, now: Timestamp) -> Result<Option<Account>> {
+    let statement = format!(
+        "SELECT {} FROM session JOIN account ON account.id = session.account_id
+         WHERE session.jti = ?1 AND session.expires_at > ?2",
+        accounts::COLUMNS
+    );
+    Ok(connection.prepare_cached(&statement)?.query_row(params![jti, now.as_millis()], accounts::read).optional()?)
+}
+
+/// Ends one session.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete(connection: &Connection, jti: &str) -> Result<()> {
+    connection.prepare_cached("DELETE FROM session WHERE jti = ?1")?.execute([jti])?;
+    Ok(())
+}
+
+/// Ends all sessions of an account.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete_of_account(connection: &Connection, account: i64) -> Result<()> {
+    connection.prepare_cached("DELETE FROM session WHERE account_id = ?1")?.execute([account])?;
+    Ok(())
+}
+
+/// Removes sessions that ended before `now`; how many.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
+    Ok(connection.prepare_cached("DELETE FROM session WHERE expires_at <= ?1")?.execute([now.as_millis()])?)
+}

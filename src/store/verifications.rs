@@ -1,0 +1,101 @@
+//! Links that prove an account's address, the setup token, and mail of the appliance's own that waits to be sent.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::Result;
+use crate::clock::Timestamp;
+
+/// What `token_sealed` of the setup token is sealed for.
+pub const SETUP_PURPOSE: &str = "setup-token";
+/// What `text_sealed` of a notice is sealed for.
+pub const NOTICE_PURPOSE: &str = "notice";
+/// How long a link proves an address (contract 2.6).
+pub const LINK_LIFETIME: Duration = Duration::from_secs(86_400);
+
+/// Stores a link that proves the account's address.
+///
+/// # Errors
+/// Storage trouble.
+pub fn insert(connection: &Connection, hash: &[u8], account: i64, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached("INSERT INTO email_verification (token_hash, account_id, created_at) VALUES (?1, ?2, ?3)")?
+        .execute(params![hash, account, now.as_millis()])?;
+    Ok(())
+}
+
+/// Whose address the link with this hash proves.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_account(connection: &Connection, hash: &[u8], now: Timestamp) -> Result<Option<i64>> {
+    let found = connection
+        .prepare_cached("SELECT account_id FROM email_verification WHERE token_hash = ?1 AND created_at > ?2")?
+        .query_row(params![hash, now.minus(LINK_LIFETIME).as_millis()], |row| row.get(0))
+        .optional()?;
+    Ok(found)
+}
+
+/// Removes links and notices whose time is over; how many.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
+    let links = connection
+        .prepare_cached("DELETE FROM email_verification WHERE created_at <= ?1")?
+        .execute([now.minus(LINK_LIFETIME).as_millis()])?;
+    let notices =
+        connection.prepare_cached("DELETE FROM notice WHERE expires_at <= ?1")?.execute([now.as_millis()])?;
+    Ok(links + notices)
+}
+
+/// Puts a mail of the appliance's own into the line.
+///
+/// # Errors
+/// Storage trouble.
+pub fn insert_notice(
+    connection: &Connection,
+    recipient: &str,
+    subject: &str,
+    text_sealed: &[u8],
+    now: Timestamp,
+    expires_at: Timestamp,
+) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO notice (recipient, subject, text_sealed, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![recipient, subject, text_sealed, now.as_millis(), expires_at.as_millis()])?;
+    Ok(())
+}
+
+/// The setup token, sealed, while there is one.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_setup_token(connection: &Connection) -> Result<Option<Vec<u8>>> {
+    let found = connection
+        .prepare_cached("SELECT token_sealed FROM setup_token")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    Ok(found)
+}
+
+/// Stores the setup token.
+///
+/// # Errors
+/// [`super::Error::Conflict`] when there is one.
+pub fn insert_setup_token(connection: &Connection, sealed: &[u8]) -> Result<()> {
+    connection.prepare_cached("INSERT INTO setup_token (only, token_sealed) VALUES (1, ?1)")?.execute([sealed])?;
+    Ok(())
+}
+
+/// Spends the setup token.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete_setup_token(connection: &Connection) -> Result<()> {
+    connection.prepare_cached("DELETE FROM setup_token")?.execute([])?;
+    Ok(())
+}

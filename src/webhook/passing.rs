@@ -1,0 +1,288 @@
+//! The one attempt of a mail that nothing is stored of (contract 3.8): prepare, post, forget.
+//!
+//! The job engine calls [`Passing::attempt`]. Whatever the answer, the row goes in the transaction that settles the job,
+//! and the raw copy with the last row that names it; a crash before that repeats the attempt. Nothing else is written
+//! down but how the route fared.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::body::Bytes;
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::deliver::{BUDGET_KIB, SMALL, Webhooks, judge, put_off};
+use super::event::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
+use super::outcome::Outcome;
+use super::request::{self, Letterhead};
+use super::signature::SigningSecrets;
+use crate::activity::Activity;
+use crate::clock::Timestamp;
+use crate::egress::{Answer, EgressError};
+use crate::id::{DeliveryId, MessageId};
+use crate::jobs::{After, Attempt, Attempted, Claimed, Handler, Verdict};
+use crate::mail::mime;
+use crate::metrics::Counter;
+use crate::store::passing::PassingRow;
+use crate::store::raws::{self, RawRow};
+use crate::store::routes::{self, RouteRow};
+use crate::store::{self, passing};
+
+/// An attempt takes at most 15 s; one whose lease ends earlier is not begun, lest it be made twice.
+const ATTEMPT_TIME: Duration = Duration::from_secs(20);
+
+/// What the payload says beside the mail's own content: fixed when the mail is accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The event's id.
+    pub id: MessageId,
+    /// `from_addr` of contract 5.2.
+    pub from_addr: String,
+    /// The display name of it.
+    pub from_name: Option<String>,
+    /// The envelope recipient.
+    pub to_addr: String,
+    /// The display name of it.
+    pub to_name: Option<String>,
+    /// SPF verdict (RFC 7208).
+    pub spf: Option<String>,
+    /// DKIM verdict (RFC 6376).
+    pub dkim: Option<String>,
+    /// DMARC verdict (RFC 7489).
+    pub dmarc: Option<String>,
+    /// `ham` or `spam`.
+    pub spam: Option<String>,
+    /// When it was accepted.
+    pub received_at: Timestamp,
+}
+
+/// Posts mail that nothing is stored of; the handler of its kind of job.
+pub struct Passing {
+    /// How webhooks are posted.
+    pub webhooks: Arc<Webhooks>,
+}
+
+/// A mail that can be posted, and with what.
+struct Prepared {
+    row: PassingRow,
+    told: Told,
+    route: RouteRow,
+    url: String,
+    secret: String,
+    previous_secret: Option<String>,
+    payload: Bytes,
+}
+
+/// What the database says of a claimed job.
+enum Found {
+    /// It can be posted.
+    Ready(Box<Prepared>),
+    /// It is large; take part in the budget and look again.
+    Large(u64),
+    /// Its route or its content is gone, or the row itself.
+    Gone(Option<PassingRow>),
+}
+
+impl Handler for Passing {
+    fn attempt(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
+        Box::pin(async move {
+            let waiting = Instant::now();
+            match self.prepare(job.subject_id, now).await {
+                Ok((Found::Ready(prepared), _permit)) => {
+                    let begins = now.plus(waiting.elapsed());
+                    if begins.plus(ATTEMPT_TIME) > job.lease_until {
+                        return put_off(begins);
+                    }
+                    self.post(*prepared, begins).await
+                }
+                Ok((Found::Gone(row), _)) => self.forget(row),
+                Ok((Found::Large(_), _)) => put_off(now),
+                Err(error) => {
+                    tracing::warn!(job = job.id, %error, "a mail that is not stored could not be prepared");
+                    put_off(now)
+                }
+            }
+        })
+    }
+}
+
+impl Passing {
+    async fn prepare(
+        self: &Arc<Self>,
+        id: i64,
+        now: Timestamp,
+    ) -> store::Result<(Found, Option<OwnedSemaphorePermit>)> {
+        let db = &self.webhooks.db;
+        let this = Arc::clone(self);
+        let found = db.read(move |connection| this.look_up(connection, id, now, SMALL as u64)).await?;
+        let Found::Large(size) = found else { return Ok((found, None)) };
+        // The mail, and the payload made of it: base64 in both, for the most part.
+        let kib = u32::try_from(size / 512).unwrap_or(u32::MAX).min(BUDGET_KIB);
+        let mut permit = Arc::clone(&self.webhooks.budget).acquire_many_owned(kib).await.ok();
+        let this = Arc::clone(self);
+        let found = db.read(move |connection| this.look_up(connection, id, now, u64::MAX)).await?;
+        // The mail is not needed any more, and the receiver may take its time over the payload.
+        if let (Found::Ready(prepared), Some(permit)) = (&found, &mut permit) {
+            let unused = permit.num_permits().saturating_sub(prepared.payload.len() / 1024 + 1);
+            drop(permit.split(unused));
+        }
+        Ok((found, permit))
+    }
+
+    fn look_up(&self, connection: &Connection, id: i64, now: Timestamp, largest: u64) -> store::Result<Found> {
+        let Some(row) = passing::find(connection, id)? else { return Ok(Found::Gone(None)) };
+        let route = routes::find(connection, &row.route_id)?.filter(|route| route.active);
+        let Some(route) = route else { return Ok(Found::Gone(Some(row))) };
+        let (Some(url), Some(sealed)) = (route.destination.clone(), route.secret_sealed.as_deref()) else {
+            return Ok(Found::Gone(Some(row)));
+        };
+        let size = raws::size(connection, row.raw_id)?.unwrap_or(0);
+        if size > largest {
+            return Ok(Found::Large(size));
+        }
+        let Some(raw) = self.content(connection, &row)? else { return Ok(Found::Gone(Some(row))) };
+        let told: Told = serde_json::from_str(&row.event).map_err(|_| store::Error::Corrupt("event"))?;
+        let both_sign = route.previous_valid_until.is_some_and(|until| now < until);
+        let previous = route.previous_secret_sealed.as_deref().filter(|_| both_sign);
+        Ok(Found::Ready(Box::new(Prepared {
+            secret: self.webhooks.unseal(sealed)?,
+            previous_secret: previous.map(|sealed| self.webhooks.unseal(sealed)).transpose()?,
+            payload: payload(&told, &raw).into(),
+            row,
+            told,
+            route,
+            url,
+        })))
+    }
+
+    /// `None` when a power cut brought the row back after its file was removed: it had its attempt.
+    fn content(&self, connection: &Connection, row: &PassingRow) -> store::Result<Option<Vec<u8>>> {
+        match raws::find(connection, row.raw_id)? {
+            Some(RawRow::Inline(bytes)) => Ok(Some(bytes)),
+            Some(RawRow::File(name)) => match self.webhooks.objects.read_all(&name) {
+                Err(store::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+                read => read.map(Some),
+            },
+            None => Ok(None),
+        }
+    }
+
+    async fn post(self: Arc<Self>, mut prepared: Prepared, now: Timestamp) -> Attempted {
+        let secrets = SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
+        let delivery = DeliveryId::new(now);
+        let event_id = prepared.told.id.as_str();
+        let head = Letterhead { delivery: &delivery, event_id, attempt: 1, secrets };
+        let headers = request::headers(head, &prepared.payload, now);
+        let clock = Instant::now();
+        let answer = self.webhooks.post(&prepared.url, headers, std::mem::take(&mut prepared.payload)).await;
+        let duration = clock.elapsed();
+        let outcome = answer.as_ref().ok().map(|answer| judge(&prepared.route, answer, now.plus(duration)));
+        let delivered = matches!(outcome, Some(Outcome::Delivered { .. }));
+        let metrics = &self.webhooks.metrics;
+        metrics.add(if delivered { Counter::WebhooksDelivered } else { Counter::WebhooksRejected });
+        let healthy = answer.is_ok();
+        let verdict = if delivered { Verdict::Delivered } else { Verdict::Failed };
+        let record = move |tx: &Connection, _| self.record(tx, &prepared, &answer, outcome.as_ref(), now, duration);
+        Attempted { verdict, healthy, record: Box::new(record) }
+    }
+
+    /// Forgets the mail; of a control answer (contract 9.4) only what it asks for the sender has something to act on.
+    fn record(
+        self: Arc<Self>,
+        tx: &Connection,
+        prepared: &Prepared,
+        answer: &Result<Answer, EgressError>,
+        outcome: Option<&Outcome>,
+        started: Timestamp,
+        duration: Duration,
+    ) -> store::Result<Option<After>> {
+        let status_code = answer.as_ref().ok().map(|answer| answer.status);
+        let (status, error, blocked) = match (answer, outcome) {
+            (Err(error), _) => ("failed", Some(error.as_str()), false),
+            (_, Some(Outcome::Rejected { reason, .. })) => ("failed", Some(reason.as_str()), false),
+            (_, Some(Outcome::Delivered { control })) => ("delivered", None, control.block_sender),
+            (_, None) => ("failed", None, false),
+        };
+        routes::note_outcome(tx, &prepared.route.public_id, status, status_code)?;
+        if blocked {
+            let now = started.plus(duration);
+            store::blocked::insert(tx, prepared.row.account_id, &prepared.told.from_addr, now)?;
+        }
+        let file = passing::finish(tx, &prepared.row)?;
+        let activity = Activity::Passed {
+            message_id: prepared.told.id.to_string(),
+            url: prepared.url.clone(),
+            status_code,
+            error,
+            status,
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+        };
+        Ok(Some(Box::new(move || {
+            if blocked {
+                self.webhooks.db.directory_changed();
+            }
+            self.remove(file);
+            self.webhooks.feed.tell(|| activity);
+        })))
+    }
+
+    /// The job of a mail that cannot be posted any more.
+    fn forget(self: Arc<Self>, row: Option<PassingRow>) -> Attempted {
+        let record = move |tx: &Connection, _| {
+            let file = row.map_or(Ok(None), |row| passing::finish(tx, &row))?;
+            let after: After = Box::new(move || self.remove(file));
+            Ok(Some(after))
+        };
+        Attempted { verdict: Verdict::Failed, healthy: true, record: Box::new(record) }
+    }
+
+    fn remove(&self, file: Option<String>) {
+        if let Some(name) = file
+            && let Err(error) = self.webhooks.objects.remove(&name)
+        {
+            tracing::warn!(%error, "the object of a mail that is not stored was not removed; the sweep will");
+        }
+    }
+}
+
+/// The event of contract 9.6, its attachments inside.
+fn payload(told: &Told, raw: &[u8]) -> Vec<u8> {
+    let mail = mime::parse(raw);
+    let attachments: Vec<Attachment<'_>> = (0_u32..)
+        .zip(&mail.attachments)
+        .map(|(index, part)| Attachment {
+            index,
+            filename: part.filename.as_deref(),
+            content_type: part.content_type.as_deref(),
+            size: part.size,
+            bytes: AttachmentBytes::Content(part.encoding, body(raw, part)),
+        })
+        .collect();
+    let event = EmailReceived {
+        id: &told.id,
+        from: Party { address: &told.from_addr, name: told.from_name.as_deref() },
+        to: Party { address: &told.to_addr, name: told.to_name.as_deref() },
+        subject: mail.subject.as_deref(),
+        text: mail.text.as_deref(),
+        html: mail.html.as_deref(),
+        thread_id: mail.thread_id(),
+        received_at: told.received_at,
+        auth: Auth {
+            spf: told.spf.as_deref(),
+            dkim: told.dkim.as_deref(),
+            dmarc: told.dmarc.as_deref(),
+            spam: told.spam.as_deref(),
+        },
+        attachments: &attachments,
+    };
+    event.to_json()
+}
+
+/// The encoded body of a part.
+fn body<'r>(raw: &'r [u8], part: &mime::Part) -> &'r [u8] {
+    let from = usize::try_from(part.offset).unwrap_or(usize::MAX);
+    let length = usize::try_from(part.length).unwrap_or(usize::MAX);
+    raw.get(from..from.saturating_add(length)).unwrap_or_default()
+}

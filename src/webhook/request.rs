@@ -1,0 +1,121 @@
+//! What a request carries: the payload, rebuilt from the stored message, and its headers (contract 9.2 and 9.6).
+
+use hyper::HeaderMap;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use rusqlite::Connection;
+
+use super::event::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
+use super::signature::{SigningSecrets, sign};
+use crate::clock::Timestamp;
+use crate::content;
+use crate::id::DeliveryId;
+use crate::links::Links;
+use crate::store::messages::MessageRow;
+use crate::store::objects::Objects;
+use crate::store::{self, attachments};
+
+/// Attachment links end seven days after arrival (contract 7.1).
+pub const LINK_SECS: i64 = 604_800;
+
+const USER_AGENT_VALUE: &str = concat!("mailkite/", env!("CARGO_PKG_VERSION"));
+const X_SIGNATURE: HeaderName = HeaderName::from_static("x-mailkite-signature");
+const X_DELIVERY: HeaderName = HeaderName::from_static("x-mailkite-delivery");
+const X_ATTEMPT: HeaderName = HeaderName::from_static("x-mailkite-attempt");
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+
+/// What the headers of a request say.
+#[derive(Clone, Copy)]
+pub(super) struct Letterhead<'a> {
+    pub delivery: &'a DeliveryId,
+    pub event_id: &'a str,
+    /// Number from 1.
+    pub attempt: u32,
+    pub secrets: SigningSecrets<'a>,
+}
+
+/// The headers of a request, `payload` signed as of `now`.
+pub(super) fn headers(head: Letterhead<'_>, payload: &[u8], now: Timestamp) -> HeaderMap {
+    let signed = sign(&head.secrets, head.event_id, head.attempt, now, payload);
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_VALUE));
+    headers.insert(X_ATTEMPT, HeaderValue::from(head.attempt));
+    let texts = [
+        (X_SIGNATURE, signed.signature.as_str()),
+        (X_DELIVERY, head.delivery.as_str()),
+        (WEBHOOK_ID, signed.webhook_id.as_str()),
+        (WEBHOOK_TIMESTAMP, signed.webhook_timestamp.as_str()),
+        (WEBHOOK_SIGNATURE, signed.webhook_signature.as_str()),
+    ];
+    for (name, text) in texts {
+        // Ids, digits, hex and base64 are always header values.
+        headers.extend(HeaderValue::from_str(text).ok().map(|value| (name, value)));
+    }
+    headers
+}
+
+/// A JSON object of header names and values; a repeated header's values are joined by a comma.
+pub(super) fn headers_json<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let mut object = serde_json::Map::new();
+    for (name, value) in pairs {
+        match object.get_mut(name) {
+            Some(serde_json::Value::String(text)) => {
+                text.push_str(", ");
+                text.push_str(value);
+            }
+            _ => drop(object.insert(name.to_owned(), value.into())),
+        }
+    }
+    serde_json::Value::Object(object).to_string()
+}
+
+/// The payload of a received message (contract 9.6), or `None` when its content is gone. Blocks.
+///
+/// # Errors
+/// Storage trouble.
+pub fn payload(
+    connection: &Connection,
+    objects: &Objects,
+    links: &Links,
+    message: &MessageRow,
+) -> store::Result<Option<Vec<u8>>> {
+    let Some(source) = content::load(connection, objects, message)? else { return Ok(None) };
+    let readable = source.readable()?;
+    let parts = if message.attachment_count == 0 { Vec::new() } else { attachments::list(connection, message.id)? };
+    let urls: Vec<String> = (0..parts.len())
+        .map(|index| {
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
+            links.url(message.public_id.suffix(), index, message.received_at.as_secs() + LINK_SECS)
+        })
+        .collect();
+    let attachments: Vec<Attachment<'_>> = (0_u32..)
+        .zip(parts.iter().zip(&urls))
+        .map(|(index, (part, url))| Attachment {
+            index,
+            filename: part.filename.as_deref(),
+            content_type: part.content_type.as_deref(),
+            size: part.size,
+            bytes: AttachmentBytes::Url(url.as_str().into()),
+        })
+        .collect();
+    let event = EmailReceived {
+        id: &message.public_id,
+        from: Party { address: &message.from_addr, name: message.from_name.as_deref() },
+        to: Party { address: &message.to_addr, name: message.to_name.as_deref() },
+        subject: message.subject.as_deref(),
+        text: readable.text.as_deref(),
+        html: readable.html.as_deref(),
+        thread_id: message.thread_id.as_deref(),
+        received_at: message.received_at,
+        auth: Auth {
+            spf: message.spf.as_deref(),
+            dkim: message.dkim.as_deref(),
+            dmarc: message.dmarc.as_deref(),
+            spam: message.spam_on_arrival.as_deref(),
+        },
+        attachments: &attachments,
+    };
+    Ok(Some(event.to_json()))
+}
