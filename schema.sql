@@ -184,8 +184,8 @@ CREATE TABLE message (
   attachment_count INTEGER NOT NULL DEFAULT 0,
   size INTEGER NOT NULL,                         -- octets as received
   raw_id INTEGER,                                -- NULL: the raw copy is gone (7 days, or dropped)
-  body BLOB,                                     -- zstd JSON of text, html, headers once the raw copy is gone; NULL before
-  received_at INTEGER NOT NULL
+  received_at INTEGER NOT NULL,
+  body BLOB                                      -- zstd JSON of text, html, headers once the raw copy is gone; NULL before
 ) STRICT;
 -- The list and its cursor (contract 1.8), the unique millisecond, and "the last one of this account" at accept.
 CREATE UNIQUE INDEX message_by_time ON message (account_id, received_at);
@@ -215,11 +215,18 @@ CREATE TABLE recent (
   message_id INTEGER NOT NULL                    -- the row that the repeat is answered with; tells the time too
 ) STRICT;
 
--- Substring search, filled behind the accept path in batches; message ids above `search_state` are the tail.
-CREATE VIRTUAL TABLE message_search USING fts5 (
-  from_addr, to_addr, subject,
-  content = '', contentless_delete = 1, tokenize = 'trigram'
-);
+-- Substring search, filled behind the accept path in batches; message ids above `search_state` are the tail. A block
+-- holds what is searched of some hundred messages of one account, 64 KiB of text when it is full.
+CREATE TABLE search_block (
+  id INTEGER PRIMARY KEY,
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  oldest INTEGER NOT NULL,                       -- received_at of its messages, from this to that
+  newest INTEGER NOT NULL,
+  grams BLOB NOT NULL,                           -- the runs of one to four octets in it, as a set of hashes
+  entries BLOB NOT NULL,                         -- for each message, by age: received_at, domain_id, where its text ends
+  texts BLOB NOT NULL                            -- case folded; each field ends with 0xFF
+) STRICT;
+CREATE INDEX search_block_by_time ON search_block (account_id, newest, oldest);
 -- Conversations, filled behind with the search index: whole mail of a thread without an index on the accept path.
 CREATE TABLE message_thread (
   thread_hash INTEGER NOT NULL,                  -- 63 bits of a hash over account and thread id
@@ -228,7 +235,7 @@ CREATE TABLE message_thread (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE search_state (
   only INTEGER PRIMARY KEY CHECK (only = 1),
-  indexed_to INTEGER NOT NULL                    -- every message up to this id is in message_search and message_thread
+  indexed_to INTEGER NOT NULL                    -- every message up to this id is in search_block and message_thread
 ) STRICT;
 INSERT INTO search_state (only, indexed_to) VALUES (1, 0);
 

@@ -32,11 +32,11 @@ const STEP: u32 = 100;
 
 const INDEX_EVERY: Duration = Duration::from_millis(500);
 /// Messages indexed per transaction: a few milliseconds of the writer, which mail may have to wait for.
-const INDEX_STEP: u32 = 50;
+const INDEX_STEP: u32 = 500;
 /// Above this many commits a second the server is busy, and the index can wait …
 const BUSY_COMMITS_PER_SEC: u64 = 300;
 /// … until this many messages wait, which a search would notice; then it gets a few steps in between.
-const INDEX_BEHIND_MAX: u32 = 50_000;
+const INDEX_BEHIND_MAX: u32 = 5_000;
 /// Steps at a time, in quiet and in busy times.
 const QUIET_STEPS: u32 = 200;
 const BUSY_STEPS: u32 = 4;

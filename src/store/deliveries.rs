@@ -281,21 +281,33 @@ pub struct Tally {
 /// # Errors
 /// Storage trouble.
 pub fn tally(connection: &Connection, message: i64) -> Result<Tally> {
-    let mut tally = Tally::default();
+    Ok(tallies(connection, &[message])?.pop().unwrap_or_default())
+}
+
+/// Counts the deliveries of each of these messages, in their order.
+///
+/// # Errors
+/// Storage trouble.
+pub fn tallies(connection: &Connection, messages: &[i64]) -> Result<Vec<Tally>> {
     let mut statement = connection.prepare_cached(
         "SELECT status, attempts, last_status_code FROM delivery WHERE message_id = ?1 ORDER BY id",
     )?;
-    let mut rows = statement.query([message])?;
-    while let Some(row) = rows.next()? {
-        match row.get_ref(0)?.as_str().unwrap_or_default() {
-            "delivered" => tally.delivered += 1,
-            "failed" => tally.failed += 1,
-            _ => tally.pending += 1,
+    let mut tallies = Vec::with_capacity(messages.len());
+    for message in messages {
+        let mut tally = Tally::default();
+        let mut rows = statement.query([message])?;
+        while let Some(row) = rows.next()? {
+            match row.get_ref(0)?.as_str().unwrap_or_default() {
+                "delivered" => tally.delivered += 1,
+                "failed" => tally.failed += 1,
+                _ => tally.pending += 1,
+            }
+            tally.latest_attempts = row.get(1)?;
+            tally.latest_status_code = row.get(2)?;
         }
-        tally.latest_attempts = row.get(1)?;
-        tally.latest_status_code = row.get(2)?;
+        tallies.push(tally);
     }
-    Ok(tally)
+    Ok(tallies)
 }
 
 /// How many deliveries are in each state: pending, delivered, failed.

@@ -3,6 +3,8 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Result;
+pub use super::message_list::{Filter, list};
+use super::search::Gone;
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 
@@ -94,7 +96,7 @@ pub struct MessageRow {
     pub spam: Option<String>,
     /// Spam verdict on arrival, as the payload says it.
     pub spam_on_arrival: Option<String>,
-    /// The trace fields that we put before it.
+    /// The trace fields that we put before it; empty in a list.
     pub trace: String,
     /// How many attachments it has.
     pub attachment_count: usize,
@@ -102,7 +104,7 @@ pub struct MessageRow {
     pub size: u64,
     /// Where its bytes are, while they are.
     pub raw_id: Option<i64>,
-    /// Text, html and headers once the bytes are gone.
+    /// Text, html and headers once the bytes are gone; none in a list.
     pub body: Option<Vec<u8>>,
     /// When it was accepted; unique within the account.
     pub received_at: Timestamp,
@@ -113,33 +115,40 @@ const COLUMNS: &str =
      subject, message_id_header, thread_id, spf, dkim, dmarc, spam, spam_on_arrival, trace, attachment_count,
      size, raw_id, body, received_at";
 
-fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
+/// The same without what no list shows and what may be large.
+pub(super) const LIST_COLUMNS: &str =
+    "id, public_id, account_id, domain_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
+     subject, message_id_header, thread_id, spf, dkim, dmarc, spam, spam_on_arrival, '', attachment_count,
+     size, raw_id, NULL, received_at";
+
+/// Reads [`COLUMNS`] by their place: finding each by its name would take as long as the query.
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
     Ok(MessageRow {
-        id: row.get("id")?,
-        public_id: row.get("public_id")?,
-        account_id: row.get("account_id")?,
-        domain_id: row.get("domain_id")?,
-        route_id: row.get("route_id")?,
-        status: row.get("status")?,
-        mail_from: row.get("mail_from")?,
-        from_addr: row.get("from_addr")?,
-        from_name: row.get("from_name")?,
-        to_addr: row.get("to_addr")?,
-        to_name: row.get("to_name")?,
-        subject: row.get("subject")?,
-        message_id_header: row.get("message_id_header")?,
-        thread_id: row.get("thread_id")?,
-        spf: row.get("spf")?,
-        dkim: row.get("dkim")?,
-        dmarc: row.get("dmarc")?,
-        spam: row.get("spam")?,
-        spam_on_arrival: row.get("spam_on_arrival")?,
-        trace: row.get("trace")?,
-        attachment_count: row.get("attachment_count")?,
-        size: row.get("size")?,
-        raw_id: row.get("raw_id")?,
-        body: row.get("body")?,
-        received_at: Timestamp::from_millis(row.get("received_at")?),
+        id: row.get(0)?,
+        public_id: row.get(1)?,
+        account_id: row.get(2)?,
+        domain_id: row.get(3)?,
+        route_id: row.get(4)?,
+        status: row.get(5)?,
+        mail_from: row.get(6)?,
+        from_addr: row.get(7)?,
+        from_name: row.get(8)?,
+        to_addr: row.get(9)?,
+        to_name: row.get(10)?,
+        subject: row.get(11)?,
+        message_id_header: row.get(12)?,
+        thread_id: row.get(13)?,
+        spf: row.get(14)?,
+        dkim: row.get(15)?,
+        dmarc: row.get(16)?,
+        spam: row.get(17)?,
+        spam_on_arrival: row.get(18)?,
+        trace: row.get(19)?,
+        attachment_count: row.get(20)?,
+        size: row.get(21)?,
+        raw_id: row.get(22)?,
+        body: row.get(23)?,
+        received_at: Timestamp::from_millis(row.get(24)?),
     })
 }
 
@@ -230,67 +239,6 @@ pub fn find(connection: &Connection, id: &MessageId) -> Result<Option<MessageRow
     let statement = format!("SELECT {COLUMNS} FROM message WHERE public_id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
-
-/// Which of an account's messages a list shows.
-#[derive(Clone, Debug)]
-pub struct Filter {
-    /// The account.
-    pub account: i64,
-    /// Only older ones than this millisecond.
-    pub before: Option<i64>,
-    /// Only younger ones than this millisecond.
-    pub after: Option<i64>,
-    /// How many.
-    pub limit: u32,
-    /// Substring of sender, recipient or subject.
-    pub search: Option<String>,
-    /// Only those of this domain.
-    pub domain: Option<i64>,
-    /// Only those in this state.
-    pub status: Option<String>,
-}
-
-/// An account's messages, newest first.
-///
-/// # Errors
-/// Storage trouble.
-pub fn list(connection: &Connection, filter: &Filter) -> Result<Vec<MessageRow>> {
-    // Trigrams know nothing of shorter needles; those walk the rows in order until the page is full.
-    let indexed = filter.search.as_deref().filter(|needle| needle.chars().count() >= 3);
-    let like = filter.search.as_deref().map(super::search::like_pattern);
-    let source = if indexed.is_some() { "id IN (SELECT id FROM found)" } else { LIKE };
-    let statement = format!(
-        "WITH found (id) AS (
-           SELECT rowid FROM message_search WHERE ?8 IS NOT NULL AND message_search MATCH ?8
-           UNION ALL
-           SELECT id FROM message
-           WHERE ?8 IS NOT NULL AND id > (SELECT indexed_to FROM search_state) AND {LIKE})
-         SELECT {COLUMNS} FROM message
-         WHERE account_id = ?1 AND received_at < ?2 AND received_at > ?3
-           AND (?4 IS NULL OR {source})
-           AND (?5 IS NULL OR domain_id = ?5) AND (?6 IS NULL OR status = ?6)
-         ORDER BY received_at DESC LIMIT ?7"
-    );
-    let rows = connection
-        .prepare_cached(&statement)?
-        .query_map(
-            params![
-                filter.account,
-                filter.before.unwrap_or(i64::MAX),
-                filter.after.unwrap_or(i64::MIN),
-                like,
-                filter.domain,
-                filter.status,
-                filter.limit,
-                indexed.map(super::search::phrase),
-            ],
-            read,
-        )?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(rows)
-}
-
-const LIKE: &str = "(from_addr LIKE ?4 ESCAPE '\\' OR to_addr LIKE ?4 ESCAPE '\\' OR subject LIKE ?4 ESCAPE '\\')";
 
 /// How many messages are stored.
 ///
@@ -430,14 +378,9 @@ pub fn replayable(connection: &Connection, id: i64) -> Result<Option<bool>> {
 /// # Errors
 /// Storage trouble.
 pub fn delete(connection: &Connection, id: i64) -> Result<()> {
-    super::search::forget(connection, id)?;
-    connection.prepare_cached("DELETE FROM message WHERE id = ?1")?.execute([id])?;
-    // The next message gets the row id after the last one there is, which must not pass for one that is indexed.
-    connection
-        .prepare_cached(
-            "UPDATE search_state SET indexed_to = (SELECT coalesce(max(id), 0) FROM message)
-             WHERE indexed_to > (SELECT coalesce(max(id), 0) FROM message)",
-        )?
-        .execute([])?;
-    Ok(())
+    let gone = connection
+        .prepare_cached("DELETE FROM message WHERE id = ?1 RETURNING account_id, received_at, thread_id")?
+        .query_row([id], |row| Ok(Gone { id, account: row.get(0)?, received_at: row.get(1)?, thread: row.get(2)? }))
+        .optional()?;
+    gone.map_or(Ok(()), |gone| super::search::forget(connection, &gone))
 }

@@ -16,6 +16,7 @@ pub mod domains;
 pub mod idempotency;
 pub mod jobs;
 pub mod keys;
+mod message_list;
 pub mod messages;
 pub mod migrate;
 pub mod objects;
@@ -36,7 +37,7 @@ use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 pub use writer::Durability;
 use writer::Writer;
@@ -47,6 +48,11 @@ pub const FILE_NAME: &str = "mailkite.db";
 const READERS: u32 = 6;
 /// A reader older than this is interrupted, so that no query holds the WAL back for long.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Between two gentle reads while the writer is crowded.
+const BREATH: Duration = Duration::from_millis(1);
+/// No gentle read waits longer for its turn.
+const TURN_MAX: Duration = Duration::from_millis(100);
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +133,8 @@ pub struct Db {
 struct Inner {
     writer: Writer,
     readers: r2d2::Pool<SqliteConnectionManager>,
+    /// Whose turn it is in [`Db::read_gently`].
+    turns: Arc<Semaphore>,
     directory_version: AtomicU64,
     path: PathBuf,
 }
@@ -153,7 +161,8 @@ impl Db {
             .build(manager)
             .map_err(|_| Error::Busy)?;
         let writer = Writer::start(connection);
-        let inner = Inner { writer, readers, directory_version: AtomicU64::new(1), path };
+        let turns = Arc::new(Semaphore::new(1));
+        let inner = Inner { writer, readers, turns, directory_version: AtomicU64::new(1), path };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -186,7 +195,7 @@ impl Db {
         self.inner.writer.run(Durability::Process, work).await
     }
 
-    /// Runs `work` on a read-only connection off the async threads.
+    /// Runs `work` on a read-only connection off the async threads; all its statements see one state of the database.
     ///
     /// # Errors
     /// What `work` returned, or [`Error::Busy`] when no reader was free in time.
@@ -199,6 +208,28 @@ impl Db {
         tokio::task::spawn_blocking(move || db.read_now(work)).await.unwrap_or(Err(Error::Stopped))
     }
 
+    /// As [`Db::read`], for lists and whatever else reads many rows: while mail crowds the writer, one at a time and a
+    /// breath after each, so that those who read much slow the mail down by little.
+    ///
+    /// # Errors
+    /// As [`Db::read`].
+    pub async fn read_gently<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        if !self.inner.writer.is_crowded() {
+            return self.read(work).await;
+        }
+        let turn = tokio::time::timeout(TURN_MAX, Arc::clone(&self.inner.turns).acquire_owned()).await;
+        let outcome = self.read(work).await;
+        tokio::spawn(async move {
+            tokio::time::sleep(BREATH).await;
+            drop(turn);
+        });
+        outcome
+    }
+
     /// As [`Db::read`], on the calling thread, which must be one that may block.
     ///
     /// # Errors
@@ -207,7 +238,9 @@ impl Db {
         let connection = self.inner.readers.get().map_err(|_| Error::Busy)?;
         let started = std::time::Instant::now();
         connection.progress_handler(10_000, Some(move || started.elapsed() > READ_DEADLINE))?;
-        work(&connection)
+        // All statements see one state, and the locks of the WAL are taken once instead of for each of them.
+        let snapshot = connection.unchecked_transaction()?;
+        work(&snapshot)
     }
 
     /// A number that changes whenever an account, a domain or a route may have changed.

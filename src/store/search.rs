@@ -1,104 +1,165 @@
-//! What finds messages, filled behind in batches: an FTS5 trigram index over sender, recipient and subject for
-//! substring search, and the messages of each conversation.
+//! What finds messages, filled behind in batches: for substring search over sender, recipient and subject blocks of
+//! folded text, and the messages of each conversation.
 //!
-//! Writing the indexes at accept would cost half the accept rate, so [`fill`] follows later; whoever asks covers the
-//! short tail that is not in the index yet by looking at its rows.
+//! Writing them at accept would cost the accept rate, so [`fill`] follows later; whoever asks covers the short tail
+//! that is not in them yet by looking at its rows. Blocks belong to one account, so nobody's mail slows another's
+//! search, and they are read newest first, so a page of a frequent needle ends after a few of them.
 
-use ring::digest::{SHA256, digest};
+mod block;
+mod threads;
+
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Result;
+use block::{Block, FULL, Message, Stored};
+pub(super) use block::{Entry, Needle};
+pub use threads::list_thread;
 
-/// Puts up to `limit` of the next messages into the indexes; returns how many it took.
+/// Puts up to `limit` of the next messages into blocks and threads; returns how many it took.
 ///
 /// # Errors
 /// Storage trouble.
 pub fn fill(connection: &Connection, limit: u32) -> Result<usize> {
-    let from: i64 = indexed_to(connection)?;
-    let taken = connection
-        .prepare_cached(
-            "INSERT INTO message_search (rowid, from_addr, to_addr, subject)
-             SELECT id, from_addr, to_addr, coalesce(subject, '') FROM message WHERE id > ?1 ORDER BY id LIMIT ?2",
-        )?
-        .execute(params![from, limit])?;
-    fill_threads(connection, from, limit)?;
-    connection
-        .prepare_cached(
-            "UPDATE search_state SET indexed_to =
-               coalesce((SELECT max(id) FROM (SELECT id FROM message WHERE id > ?1 ORDER BY id LIMIT ?2)), indexed_to)",
-        )?
-        .execute(params![from, limit])?;
+    let mut last = indexed_to(connection)?;
+    let mut accounts: BTreeMap<i64, Vec<Message>> = BTreeMap::new();
+    let mut statement = connection.prepare_cached(
+        "SELECT id, account_id, domain_id, received_at, from_addr, to_addr, coalesce(subject, ''), thread_id
+         FROM message WHERE id > ?1 ORDER BY id LIMIT ?2",
+    )?;
+    let mut rows = statement.query(params![last, limit])?;
+    let mut taken = 0;
+    while let Some(row) = rows.next()? {
+        let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
+        let message = Message::new(row.get(3)?, row.get(2)?, [text(4)?, text(5)?, text(6)?]);
+        let account = row.get(1)?;
+        last = row.get(0)?;
+        if let Some(thread) = row.get_ref(7)?.as_str_or_null().map_err(rusqlite::Error::from)? {
+            threads::insert(connection, account, thread, last)?;
+        }
+        accounts.entry(account).or_default().push(message);
+        taken += 1;
+    }
+    for (account, messages) in accounts {
+        append(connection, account, messages)?;
+    }
+    connection.prepare_cached("UPDATE search_state SET indexed_to = ?1")?.execute([last])?;
     Ok(taken)
 }
 
-fn fill_threads(connection: &Connection, from: i64, limit: u32) -> Result<()> {
-    let mut insert = connection.prepare_cached(
-        "INSERT INTO message_thread (thread_hash, message_id)
-         VALUES (?1, ?2)
-         ON CONFLICT DO NOTHING",
-    )?;
-    let mut next = connection
-        .prepare_cached("SELECT id, account_id, thread_id FROM message WHERE id > ?1 ORDER BY id LIMIT ?2")?;
-    let mut rows = next.query(params![from, limit])?;
-    while let Some(row) = rows.next()? {
-        let (id, account): (i64, i64) = (row.get(0)?, row.get(1)?);
-        if let Some(thread) = row.get::<_, Option<String>>(2)? {
-            insert.execute(params![thread_hash(account, &thread), id])?;
+/// Puts messages into new blocks, together with the newest ones that are small beside them.
+///
+/// A block is taken again only when it is at most twice as large as what comes, so each message is written a few times
+/// until its block is full, however few come at a time.
+fn append(connection: &Connection, account: i64, mut messages: Vec<Message>) -> Result<()> {
+    let size = |messages: &[Message]| messages.iter().map(Message::size).sum::<usize>();
+    while let Some((id, length)) = newest_block(connection, account)? {
+        let coming = size(&messages);
+        if length > 2 * coming || length + coming > FULL {
+            break;
         }
+        let mut before = connection
+            .prepare_cached("SELECT entries, texts FROM search_block WHERE id = ?1")?
+            .query_row([id], |row| Ok(stored(row)?.messages()))?;
+        connection.prepare_cached("DELETE FROM search_block WHERE id = ?1")?.execute([id])?;
+        before.append(&mut messages);
+        messages = before;
     }
-    Ok(())
-}
-
-/// Forgets a message that is about to be removed; its row must still be there.
-///
-/// # Errors
-/// Storage trouble.
-pub(super) fn forget(connection: &Connection, id: i64) -> Result<()> {
-    connection.prepare_cached("DELETE FROM message_search WHERE rowid = ?1")?.execute([id])?;
-    let thread: Option<(i64, String)> = connection
-        .prepare_cached("SELECT account_id, thread_id FROM message WHERE id = ?1 AND thread_id IS NOT NULL")?
-        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    if let Some((account, thread)) = thread {
-        connection
-            .prepare_cached("DELETE FROM message_thread WHERE thread_hash = ?1 AND message_id = ?2")?
-            .execute(params![thread_hash(account, &thread), id])?;
+    let mut next = Vec::new();
+    let mut octets = 0;
+    for message in messages {
+        if octets > 0 && octets + message.size() > FULL {
+            insert(connection, account, std::mem::take(&mut next))?;
+            octets = 0;
+        }
+        octets += message.size();
+        next.push(message);
     }
-    Ok(())
+    insert(connection, account, next)
 }
 
-/// 63 bits of a hash over account and thread id. Two threads may share one, so the rows themselves are asked too.
-fn thread_hash(account: i64, thread: &str) -> i64 {
-    let mut input = account.to_be_bytes().to_vec();
-    input.extend_from_slice(thread.as_bytes());
-    let hash = digest(&SHA256, &input);
-    let first = hash.as_ref().first_chunk::<8>().copied().unwrap_or_default();
-    i64::from_be_bytes(first) & i64::MAX
-}
-
-/// The row ids of an account's messages of this thread, oldest first; with a `domain`, of that alone.
-///
-/// # Errors
-/// Storage trouble.
-pub fn list_thread(connection: &Connection, account: i64, thread: &str, domain: Option<i64>) -> Result<Vec<i64>> {
-    let rows = connection
+/// Row id and octets of text of the newest block.
+fn newest_block(connection: &Connection, account: i64) -> Result<Option<(i64, usize)>> {
+    Ok(connection
         .prepare_cached(
-            "SELECT id FROM message
-             WHERE id IN (SELECT message_id FROM message_thread WHERE thread_hash = ?1) AND id <= ?2
-               AND account_id = ?3 AND thread_id = ?4 AND (?5 IS NULL OR domain_id = ?5)
-             UNION ALL
-             SELECT id FROM message
-             WHERE id > ?2 AND account_id = ?3 AND thread_id = ?4 AND (?5 IS NULL OR domain_id = ?5)
-             ORDER BY id",
+            "SELECT id, length(texts) FROM search_block WHERE account_id = ?1 ORDER BY newest DESC LIMIT 1",
         )?
-        .query_map(params![thread_hash(account, thread), indexed_to(connection)?, account, thread, domain], |row| {
-            row.get(0)
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(rows)
+        .query_row([account], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?)
 }
 
-/// Every message up to this row id is in the indexes.
+fn insert(connection: &Connection, account: i64, messages: Vec<Message>) -> Result<()> {
+    let Some(block) = Block::of(messages) else { return Ok(()) };
+    connection
+        .prepare_cached(
+            "INSERT INTO search_block (account_id, oldest, newest, grams, entries, texts)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![account, block.oldest, block.newest, block.grams, block.entries, block.texts])?;
+    Ok(())
+}
+
+/// The columns `entries` and `texts`, which come first in the row.
+fn stored<'a>(row: &'a rusqlite::Row<'_>) -> rusqlite::Result<Stored<'a>> {
+    Ok(Stored { entries: row.get_ref(0)?.as_blob()?, texts: row.get_ref(1)?.as_blob()? })
+}
+
+/// A message whose row was removed.
+pub(super) struct Gone {
+    /// Row id.
+    pub id: i64,
+    /// The account.
+    pub account: i64,
+    /// Its millisecond.
+    pub received_at: i64,
+    /// Its thread.
+    pub thread: Option<String>,
+}
+
+/// Forgets a message whose row was just removed.
+///
+/// # Errors
+/// Storage trouble.
+pub(super) fn forget(connection: &Connection, gone: &Gone) -> Result<()> {
+    // Row ids are given again from the highest one down, and a message that gets one must not count as indexed.
+    connection
+        .prepare_cached(
+            "UPDATE search_state SET indexed_to = (SELECT coalesce(max(id), 0) FROM message)
+             WHERE indexed_to > (SELECT coalesce(max(id), 0) FROM message)",
+        )?
+        .execute([])?;
+    if let Some(thread) = &gone.thread {
+        threads::delete(connection, gone.account, thread, gone.id)?;
+    }
+    wipe(connection, gone.account, gone.received_at)
+}
+
+/// Takes the text of a message out of its block.
+fn wipe(connection: &Connection, account: i64, received_at: i64) -> Result<()> {
+    // Blocks overlap only where the clock was set back, so the first is nearly always the one.
+    let mut statement = connection.prepare_cached(
+        "SELECT entries, texts, id FROM search_block INDEXED BY search_block_by_time
+         WHERE account_id = ?1 AND newest >= ?2 AND oldest <= ?2 ORDER BY newest",
+    )?;
+    let mut rows = statement.query(params![account, received_at])?;
+    while let Some(row) = rows.next()? {
+        let Some(wiped) = stored(row)?.without(received_at) else { continue };
+        let id: i64 = row.get(2)?;
+        if wiped.is_empty {
+            connection.prepare_cached("DELETE FROM search_block WHERE id = ?1")?.execute([id])?;
+        } else {
+            // Of the same length as before, so that only the changed pages are written.
+            connection
+                .prepare_cached("UPDATE search_block SET entries = ?2, texts = ?3 WHERE id = ?1")?
+                .execute(params![id, wiped.entries, wiped.texts])?;
+        }
+        break;
+    }
+    Ok(())
+}
+
+/// Every message up to this row id is in a block and in its thread.
 ///
 /// # Errors
 /// Storage trouble.
@@ -117,12 +178,50 @@ pub fn behind(connection: &Connection, limit: u32) -> Result<u32> {
         .query_row(params![from, limit], |row| row.get(0))?)
 }
 
-/// A needle as an FTS5 phrase: in quotes it is data, whatever it holds.
-pub(super) fn phrase(needle: &str) -> String {
-    format!("\"{}\"", needle.replace('"', "\"\""))
+/// Takes what a walk over the blocks finds.
+pub(super) trait Collect {
+    /// Whether a message of this millisecond or an older one could still be of use.
+    fn wants(&self, received_at: i64) -> bool;
+    /// Takes a message that holds the needle; its row may be gone.
+    fn take(&mut self, entry: Entry) -> Result<()>;
 }
 
-/// A needle as a LIKE pattern with `\` as escape.
-pub(super) fn like_pattern(needle: &str) -> String {
-    format!("%{}%", needle.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"))
+/// The statement of [`walk`]'s outer loop.
+pub(super) const WALK: &str = "SELECT id, newest, grams FROM search_block INDEXED BY search_block_by_time
+     WHERE account_id = ?1 AND newest > ?2 AND oldest < ?3 ORDER BY newest DESC";
+
+/// Finds an account's messages between two milliseconds, both excluded, that hold the needle, newest block first.
+///
+/// It reads with several statements, so the caller keeps a transaction open.
+///
+/// # Errors
+/// Storage trouble, or what `collect` returned.
+pub(super) fn walk(
+    connection: &Connection,
+    needle: &Needle,
+    account: i64,
+    (after, before): (i64, i64),
+    collect: &mut impl Collect,
+) -> Result<()> {
+    let mut blocks = connection.prepare_cached(WALK)?;
+    let mut texts = connection.prepare_cached("SELECT entries, texts FROM search_block WHERE id = ?1")?;
+    let mut rows = blocks.query(params![account, after, before])?;
+    while let Some(row) = rows.next()? {
+        let (id, newest): (i64, i64) = (row.get(0)?, row.get(1)?);
+        if !collect.wants(newest) {
+            break;
+        }
+        if !needle.may_be_in(row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?) {
+            continue;
+        }
+        let found = texts.query_row([id], |row| Ok(needle.entries(&stored(row)?)))?;
+        let in_range = |entry: &Entry| entry.received_at > after && entry.received_at < before;
+        for entry in found.into_iter().rev().filter(in_range) {
+            if !collect.wants(entry.received_at) {
+                break;
+            }
+            collect.take(entry)?;
+        }
+    }
+    Ok(())
 }

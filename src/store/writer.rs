@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
@@ -17,6 +18,11 @@ use super::{Error, Result};
 pub const WAL_PAGES: i32 = 8192;
 /// Transactions that share one commit at most; it bounds how long the first of them waits.
 const BATCH: usize = 512;
+
+/// So many transactions that wait for one commit make a crowd …
+const CROWD: usize = 4;
+/// … and so long after it the writer still counts as busy.
+const CROWDED: Duration = Duration::from_millis(100);
 
 /// What a committed transaction survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,10 +51,19 @@ pub struct Writer {
     failure: watch::Receiver<bool>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
     commits: AtomicU64,
     synced: AtomicU64,
+    started: Instant,
+    /// Milliseconds from `started` to the last commit that many waited for, plus one; 0 is never.
+    crowded_at: AtomicU64,
+}
+
+impl Counts {
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// Why a shared commit failed, told to each caller in turn.
@@ -74,7 +89,12 @@ impl Writer {
     pub fn start(connection: Connection) -> Self {
         let (requests, waiting) = channel();
         let (failed, failure) = watch::channel(false);
-        let counts = Arc::new(Counts::default());
+        let counts = Arc::new(Counts {
+            commits: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
+            started: Instant::now(),
+            crowded_at: AtomicU64::new(0),
+        });
         let thread =
             Thread { connection, waiting, counts: Arc::clone(&counts), failed, durability: Durability::Power };
         let started = std::thread::Builder::new().name("writer".to_owned()).spawn(move || thread.run());
@@ -123,6 +143,12 @@ impl Writer {
         (self.counts.commits.load(Ordering::Relaxed), self.counts.synced.load(Ordering::Relaxed))
     }
 
+    /// Whether many transactions waited for one commit a moment ago: the machine has more to write than it can.
+    pub fn is_crowded(&self) -> bool {
+        let crowded_at = self.counts.crowded_at.load(Ordering::Relaxed);
+        crowded_at > 0 && u128::from(self.counts.now().saturating_sub(crowded_at - 1)) < CROWDED.as_millis()
+    }
+
     /// Becomes true when the writer stopped for good.
     pub fn failure(&self) -> watch::Receiver<bool> {
         self.failure.clone()
@@ -144,6 +170,9 @@ impl Thread {
             let mut batch = Vec::with_capacity(16);
             batch.push(first);
             batch.extend(self.waiting.try_iter().take(BATCH - 1));
+            if batch.len() >= CROWD {
+                self.counts.crowded_at.store(self.counts.now().saturating_add(1), Ordering::Relaxed);
+            }
             if *self.failed.borrow() {
                 // Dropping the requests answers each caller with `Stopped`.
                 continue;

@@ -24,6 +24,7 @@ mod google;
 mod house;
 mod http;
 mod inbound;
+mod list;
 mod manual;
 mod openapi;
 mod packaging;

@@ -16,6 +16,8 @@ use super::peers::Arrivals;
 /// What is sent.
 #[derive(Clone, Debug)]
 pub struct Load {
+    /// Number of the first mail.
+    pub first: u64,
     /// Mails in all.
     pub messages: u64,
     /// Sessions at the same time.
@@ -98,7 +100,7 @@ pub fn body(size: usize, attachment: usize) -> Arc<str> {
 
 /// Sends everything; `sent` notes when the last octet of each mail was written.
 pub async fn run(load: &Load, to: SocketAddr, sent: Arc<Arrivals>) -> anyhow::Result<Loaded> {
-    let next = Arc::new(AtomicU64::new(0));
+    let next = Arc::new(AtomicU64::new(load.first));
     let started = Instant::now();
     let clients: Vec<_> = (0..load.sessions)
         .map(|_| {
@@ -167,7 +169,7 @@ impl Client {
             let mut connection: Option<Connection> = None;
             for _ in 0..self.load.per_connection {
                 let number = self.next.fetch_add(1, Ordering::Relaxed);
-                if number >= self.load.messages {
+                if number >= self.load.first + self.load.messages {
                     return Ok(accepted);
                 }
                 let due = self.wait_until_due(number).await;
@@ -189,7 +191,7 @@ impl Client {
         if self.load.rate == 0 {
             return Instant::now();
         }
-        let due = self.started + Duration::from_secs_f64(number as f64 / self.load.rate as f64);
+        let due = self.started + Duration::from_secs_f64((number - self.load.first) as f64 / self.load.rate as f64);
         tokio::time::sleep_until(due.into()).await;
         due
     }

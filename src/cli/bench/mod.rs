@@ -4,17 +4,19 @@
 //! the webhook receiver, on the same machine. A no-op SMTP sink under the same loader gives the ceiling, so that the
 //! figure is a ratio.
 
+mod api;
+mod library;
 mod load;
 mod peers;
 mod report;
 mod server;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, Subcommand};
 
 pub use server::{ServerOptions, run as run_server};
 
@@ -28,9 +30,19 @@ const TAIL_MAX: Duration = Duration::from_secs(20);
 /// `TMPFS_MAGIC` of statfs(2): memory, on which fsync costs nothing.
 const TMPFS: u32 = 0x0102_1994;
 
+/// What is measured instead of mail to webhook.
+#[derive(Clone, Debug, Subcommand)]
+enum Other {
+    /// Measure lists, searches and details over a large mailbox, and what listing costs the mail that arrives
+    Api(api::Options),
+}
+
 /// Options of `mailkite bench`.
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Options {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// Mails to send
     #[arg(long, default_value_t = 20_000)]
     messages: u64,
@@ -88,36 +100,50 @@ impl Drop for Scratch {
 
 /// Runs the benchmark and prints its table; an error if a message was lost.
 pub fn run(options: &Options) -> anyhow::Result<()> {
+    if let Some(Other::Api(options)) = &options.other {
+        return api::run(options);
+    }
     if !(0.0..1.0).contains(&options.hanging) || options.endpoints == 0 || options.sessions == 0 {
         bail!("--hanging is a share below 1, and there is at least one endpoint and one session");
     }
-    let stat = rustix::fs::statfs(&options.dir).with_context(|| format!("looking at {}", options.dir.display()))?;
-    let in_memory =
-        stat.f_type.to_ne_bytes().first_chunk::<4>().map(|bytes| u32::from_ne_bytes(*bytes)) == Some(TMPFS);
-    if in_memory && !options.allow_tmpfs {
-        bail!(
-            "{} is memory (tmpfs), where an fsync costs nothing; give a directory on a real disk with --dir, or say --allow-tmpfs",
-            options.dir.display()
-        );
-    }
-    let scratch = Scratch(options.dir.join(format!("mailkite-bench-{}", std::process::id())));
-    let lost = super::runtime()?.block_on(async {
-        let stop = super::serve::stop_on_signal()?;
-        tokio::select! {
-            lost = measure(options, &scratch.0) => lost,
-            () = stop.cancelled() => bail!("stopped before the end; nothing was measured"),
-        }
-    })?;
+    let scratch = scratch(&options.dir, options.allow_tmpfs)?;
+    let lost = until_stopped(measure(options, &scratch.0))?;
     if lost > 0 {
         bail!("{lost} messages were lost");
     }
     Ok(())
 }
 
-async fn measure(options: &Options, dir: &std::path::Path) -> anyhow::Result<u64> {
+/// A new folder in `dir`, which must be a real disk.
+fn scratch(dir: &Path, allow_tmpfs: bool) -> anyhow::Result<Scratch> {
+    let stat = rustix::fs::statfs(dir).with_context(|| format!("looking at {}", dir.display()))?;
+    let in_memory =
+        stat.f_type.to_ne_bytes().first_chunk::<4>().map(|bytes| u32::from_ne_bytes(*bytes)) == Some(TMPFS);
+    if in_memory && !allow_tmpfs {
+        bail!(
+            "{} is memory (tmpfs), where an fsync costs nothing; give a directory on a real disk with --dir, or say --allow-tmpfs",
+            dir.display()
+        );
+    }
+    Ok(Scratch(dir.join(format!("mailkite-bench-{}", std::process::id()))))
+}
+
+/// Runs a measurement; a signal ends it with an error, after which the folder is removed.
+fn until_stopped<T>(measurement: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    super::runtime()?.block_on(async {
+        let stop = super::serve::stop_on_signal()?;
+        tokio::select! {
+            measured = measurement => measured,
+            () = stop.cancelled() => bail!("stopped before the end; nothing was measured"),
+        }
+    })
+}
+
+async fn measure(options: &Options, dir: &Path) -> anyhow::Result<u64> {
     std::fs::create_dir_all(dir)?;
     let disk = report::Disk::measure(dir)?;
     let load = Load {
+        first: 0,
         messages: options.messages,
         sessions: options.sessions,
         per_connection: options.per_connection,
@@ -140,7 +166,7 @@ async fn measure(options: &Options, dir: &std::path::Path) -> anyhow::Result<u64
     if options.preload > 0 {
         eprintln!("storing {} messages first", options.preload);
     }
-    let mut child = Child::start(dir, &ports, options.preload).await?;
+    let mut child = Child::start(dir, &ports, ["--preload", &options.preload.to_string()]).await?;
     let before = child.figures().await?;
     let loaded: Loaded = load::run(&load, child.smtp, Arc::clone(&arrivals)).await?;
     let last = Instant::now();

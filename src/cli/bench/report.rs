@@ -14,11 +14,18 @@ use super::server::Figures;
 
 /// Percentiles in milliseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Percentiles {
+pub struct Percentiles {
     p50: f64,
     p90: f64,
     p99: f64,
     max: f64,
+}
+
+impl Percentiles {
+    /// Four columns of eight.
+    pub fn columns(self) -> String {
+        format!("{:>8.2} {:>8.2} {:>8.2} {:>8.2}", self.p50, self.p90, self.p99, self.max)
+    }
 }
 
 /// Everything that was measured.
@@ -47,12 +54,42 @@ pub struct Report {
     peak_rss_mib: f64,
     /// Accepted for an endpoint that answers, and never delivered to it.
     pub lost: u64,
+    #[serde(flatten)]
+    machine: Machine,
+}
+
+/// What it was measured on.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Machine {
     cores: usize,
     cpu: String,
     kernel: String,
     filesystem: String,
     fsync_p50_us: u64,
     version: &'static str,
+}
+
+impl Machine {
+    /// This one, with its disk.
+    pub fn new(disk: Disk) -> Self {
+        Self {
+            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            cpu: read_line("/proc/cpuinfo", "model name"),
+            kernel: read_line("/proc/sys/kernel/osrelease", ""),
+            filesystem: disk.filesystem,
+            fsync_p50_us: disk.fsync_p50_us,
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+
+    /// Two lines for people.
+    pub fn lines(&self) -> [String; 2] {
+        [
+            format!("{} cores, {}", self.cores, self.cpu),
+            format!("Linux {}; {}, fdatasync p50 {} µs", self.kernel, self.filesystem, self.fsync_p50_us),
+        ]
+    }
 }
 
 /// What the data lies on.
@@ -82,7 +119,8 @@ fn filesystem(dir: &Path) -> anyhow::Result<String> {
     Ok(holding.max_by_key(|(length, _)| *length).map_or_else(|| "unknown".to_owned(), |(_, kind)| kind.to_owned()))
 }
 
-fn percentiles(sorted_micros: &[u64]) -> Percentiles {
+/// Of sorted microseconds.
+pub fn percentiles(sorted_micros: &[u64]) -> Percentiles {
     let at = |share: usize| {
         let index = (sorted_micros.len() * share / 100).min(sorted_micros.len().saturating_sub(1));
         sorted_micros.get(index).copied().unwrap_or(0) as f64 / 1_000.0
@@ -151,12 +189,7 @@ impl Report {
             fsyncs_per_message: (after.fsyncs - before.fsyncs) as f64 / accepted,
             peak_rss_mib: after.peak_rss_kib as f64 / 1_024.0,
             lost: expected.saturating_sub(arrived),
-            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            cpu: read_line("/proc/cpuinfo", "model name"),
-            kernel: read_line("/proc/sys/kernel/osrelease", ""),
-            filesystem: disk.filesystem,
-            fsync_p50_us: disk.fsync_p50_us,
-            version: env!("CARGO_PKG_VERSION"),
+            machine: Machine::new(disk),
         }
     }
 
@@ -186,8 +219,9 @@ impl Report {
             let hanging = self.hanging * 100.0;
             row("", format!("{} endpoints, {hanging:.0} % hanging, {} stored before", self.endpoints, self.preload));
         }
-        row("machine", format!("{} cores, {}", self.cores, self.cpu));
-        row("", format!("Linux {}; {}, fdatasync p50 {} µs", self.kernel, self.filesystem, self.fsync_p50_us));
+        let [cores, kernel] = self.machine.lines();
+        row("machine", cores);
+        row("", kernel);
         row("", String::new());
         row("accepted", format!("{:.0}/s", self.accepted_per_second));
         row(
@@ -197,7 +231,7 @@ impl Report {
         if let (Some(ceiling), Some(share)) = (self.ceiling_per_second, self.share_of_ceiling) {
             row("no-op sink", format!("{ceiling:.0}/s with the same loader; ratio {share:.2}"));
         }
-        let times = |p: Percentiles| format!("{:>8.2} {:>8.2} {:>8.2} {:>8.2}  ms", p.p50, p.p90, p.p99, p.max);
+        let times = |percentiles: Percentiles| format!("{}  ms", percentiles.columns());
         row("", format!("{:>8} {:>8} {:>8} {:>8}", "p50", "p90", "p99", "max"));
         row("MAIL to 250", times(self.accept_ms));
         row("final dot to webhook", times(self.mail_to_webhook_ms));

@@ -11,6 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{ChildStdin, ChildStdout};
 use tokio_util::sync::CancellationToken;
 
+use super::library;
 use crate::app::{self, Bound};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Log, LogFormat};
@@ -30,9 +31,20 @@ pub struct ServerOptions {
     /// Port of each endpoint's webhook
     #[arg(long, value_delimiter = ',')]
     ports: Vec<u16>,
-    /// Messages to store first
+    /// Messages to store first, all alike
     #[arg(long, default_value_t = 0)]
     preload: u64,
+    /// Messages to store first, as a mailbox has them
+    #[arg(long, default_value_t = 0)]
+    library: u64,
+}
+
+/// What the server tells once it is ready.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Ready {
+    smtp: SocketAddr,
+    http: SocketAddr,
+    api_key: String,
 }
 
 /// What the server tells of itself.
@@ -56,13 +68,16 @@ pub fn run(options: &ServerOptions) -> anyhow::Result<()> {
         config.dev = false;
         config.smtp.max_sessions_per_address = config.smtp.max_sessions;
         let bound = app::bind(config, Clock::System).await?;
-        seed(&bound, &options.ports).await?;
+        let api_key = seed(&bound, &options.ports).await?;
         preload(bound.db(), options.preload, bound.clock().now()).await?;
+        library::store(bound.db(), options.library, bound.clock().now()).await?;
+        settle(bound.db()).await?;
         let smtp = bound.smtp_addresses().first().copied().context("no SMTP address")?;
+        let http = bound.http_addresses().first().copied().context("no HTTP address")?;
         let (db, objects) = (bound.db().clone(), bound.retention().objects.clone());
         let stop = CancellationToken::new();
         let serving = tokio::spawn(bound.run(stop.clone()));
-        println!("{smtp}");
+        println!("{}", serde_json::to_string(&Ready { smtp, http, api_key })?);
         let mut asked = BufReader::new(tokio::io::stdin()).lines();
         while let Ok(Some(_)) = asked.next_line().await {
             let (commits, synced) = db.commits();
@@ -81,19 +96,20 @@ fn peak_rss_kib() -> u64 {
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-async fn seed(bound: &Bound, ports: &[u16]) -> anyhow::Result<()> {
+/// The owner with its domains; the owner's API key.
+async fn seed(bound: &Bound, ports: &[u16]) -> anyhow::Result<String> {
     let (secrets, now, ports) = (bound.secrets().clone(), bound.clock().now(), ports.to_vec());
     let seeded = bound.db().write(move |tx| {
-        let (account, _) = setup::owner(tx, &secrets, "bench@bench.test", now)?;
+        let (account, key) = setup::owner(tx, &secrets, "bench@bench.test", now)?;
         for (index, port) in ports.into_iter().enumerate() {
             let domain = setup::verified_domain(tx, account.id, &format!("e{index}.bench.test"), now)?;
             setup::domain_webhook(tx, &secrets, &domain, &format!("http://127.0.0.1:{port}/hook"), now)?;
         }
-        Ok(())
+        Ok(key)
     });
-    seeded.await?;
+    let key = seeded.await?;
     bound.db().directory_changed();
-    Ok(())
+    Ok(key)
 }
 
 /// Stores messages as acceptance would have, spread over the day before now.
@@ -104,9 +120,12 @@ async fn preload(db: &Db, count: u64, now: Timestamp) -> anyhow::Result<()> {
         db.write(move |tx| (stored..until).try_for_each(|number| preload_one(tx, number, count, now))).await?;
         stored = until;
     }
-    // As in a server that has run for a while, the search index is filled.
+    Ok(())
+}
+
+/// As in a server that has run for a while: the search index is filled, and nothing of the preload waits to be written.
+async fn settle(db: &Db) -> anyhow::Result<()> {
     while db.write(|tx| store::search::fill(tx, 5_000)).await? > 0 {}
-    // What the preload left in the page cache must not be written back under the measurement.
     rustix::fs::sync();
     Ok(())
 }
@@ -151,17 +170,22 @@ pub struct Child {
     told: Lines<BufReader<ChildStdout>>,
     /// Where it receives mail.
     pub smtp: SocketAddr,
+    /// Where its API is.
+    pub http: SocketAddr,
+    /// The key of the account with all mail.
+    pub api_key: String,
 }
 
 impl Child {
-    /// Starts it and waits until it is ready.
-    pub async fn start(dir: &Path, ports: &[u16], preload: u64) -> anyhow::Result<Self> {
+    /// Starts it and waits until it is ready; `stored` are options that fill it first.
+    pub async fn start(dir: &Path, ports: &[u16], stored: [&str; 2]) -> anyhow::Result<Self> {
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         let mut process = tokio::process::Command::new(std::env::current_exe()?)
             .arg("bench-server")
             .arg("--data-dir")
             .arg(dir.join("data"))
-            .args(["--ports", &ports.join(","), "--preload", &preload.to_string()])
+            .args(["--ports", &ports.join(",")])
+            .args(stored)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -170,8 +194,9 @@ impl Child {
         let ask = process.stdin.take().context("no pipe to the server")?;
         let told = process.stdout.take().context("no pipe from the server")?;
         let mut told = BufReader::new(told).lines();
-        let smtp = told.next_line().await?.context("the server did not start")?.parse()?;
-        Ok(Self { process, ask, told, smtp })
+        let ready = told.next_line().await?.context("the server did not start")?;
+        let Ready { smtp, http, api_key } = serde_json::from_str(&ready)?;
+        Ok(Self { process, ask, told, smtp, http, api_key })
     }
 
     /// Asks for the figures.

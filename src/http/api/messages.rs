@@ -216,7 +216,7 @@ pub async fn list(
         }
         Some(_) => return Err(ApiError::field(Code::BadQuery, "status", "no message has this status")),
     }
-    let views = app.db.read(move |connection| {
+    let views = app.db.read_gently(move |connection| {
         if let Some(name) = &query.domain {
             let found = domains::find_by_name_or_id(connection, caller.id(), &name.to_lowercase(), name)?;
             let within = found.filter(|domain| caller.needs_domain(Some(domain.id)).is_ok());
@@ -225,8 +225,9 @@ pub async fn list(
         }
         let user = caller.account.public_id.to_string();
         let rows = messages::list(connection, &filter)?;
-        let view = |row: &MessageRow| Ok(MessageView::new(row, deliveries::tally(connection, row.id)?, &user));
-        rows.iter().map(view).collect()
+        let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+        let tallies = deliveries::tallies(connection, &ids)?;
+        Ok(rows.iter().zip(tallies).map(|(row, tally)| MessageView::new(row, tally, &user)).collect())
     });
     Ok(Json(views.await?))
 }

@@ -94,8 +94,18 @@ CREATE TABLE passing (
   created_at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX passing_raw ON passing (raw_id);
+DROP TABLE message_search;
+CREATE TABLE search_block (
+  id INTEGER PRIMARY KEY,
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  oldest INTEGER NOT NULL,
+  newest INTEGER NOT NULL,
+  grams BLOB NOT NULL,
+  entries BLOB NOT NULL,
+  texts BLOB NOT NULL
+) STRICT;
+CREATE INDEX search_block_by_time ON search_block (account_id, newest, oldest);
 UPDATE search_state SET indexed_to = 0;
-INSERT INTO message_search (message_search) VALUES ('delete-all');
 ALTER TABLE job RENAME TO job_before;
 DROP INDEX job_waiting;
 DROP INDEX job_leased;
