@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::read::{Document, Reading, Section};
 use super::value::{
-    choice, dns_server, duration, filter, hostname, network, number, public_url, redirect_uri, secret_url,
+    choice, dns_name, dns_server, duration, filter, hostname, network, number, public_url, redirect_uri, secret_url,
     service_url, socket, socket_or_off, text, truth,
 };
 use super::{
@@ -206,7 +206,7 @@ fn auth(section: &Section<'_, '_>) -> Auth {
 fn dns(section: &Section<'_, '_>) -> Dns {
     Dns {
         servers: section.list("servers", Vec::new(), dns_server),
-        spf_include: section.optional("spf_include", hostname),
+        spf_include: section.optional("spf_include", dns_name),
     }
 }
 

@@ -257,3 +257,13 @@ fn secrets_are_not_printed() {
     let config = good("[metrics]\ntoken = \"0123456789abcdef0123\"\n");
     assert!(!format!("{config:?}").contains("0123456789abcdef"));
 }
+
+#[test]
+fn the_spf_include_may_begin_with_an_underscore_as_they_do() {
+    let config = good("[dns]\nspf_include = \"_SPF.Example.com.\"\n");
+    assert_eq!(config.dns.spf_include.as_deref(), Some("_spf.example.com"));
+    for bad in ["spf", "a b.example", "http://spf.example.com", "192.0.2.1/24"] {
+        let found = problems(&format!("[dns]\nspf_include = {bad:?}\n"));
+        assert!(found.iter().any(|problem| problem.contains("is no DNS name")), "{bad}: {found:?}");
+    }
+}

@@ -10,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::read::Reading;
+use crate::mail::address::Domain;
 
 const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
@@ -160,6 +161,15 @@ pub(super) fn hostname(value: &DeValue<'_>) -> Reading<String> {
         return Err(format!("{text:?} has no domain; write the full name, such as \"{name}.example.com\""));
     }
     Ok(name)
+}
+
+/// A name of two labels or more, underscores allowed, as a lower-case A-label without final dot.
+pub(super) fn dns_name(value: &DeValue<'_>) -> Reading<String> {
+    let text = text(value)?;
+    match Domain::parse(&text) {
+        Ok(name) if name.as_str().contains('.') => Ok(name.as_str().to_owned()),
+        _ => Err(format!("{text:?} is no DNS name; write one such as \"_spf.example.com\"")),
+    }
 }
 
 /// The origin of our own HTTP service, without trailing slash.

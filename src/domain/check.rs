@@ -57,13 +57,14 @@ impl Checker {
     }
 
     async fn mx(&self, wanted: &Wanted<'_>) -> Finding {
-        let hosts = match self.resolver.mail_hosts(wanted.name).await {
+        let mut hosts = match self.resolver.mail_hosts(wanted.name).await {
             Ok(hosts) => hosts,
             Err(error) => return unanswered(&error),
         };
         let bare = |host: &str| host.trim_end_matches('.').to_lowercase();
         let ours = bare(wanted.hostname);
-        let named = hosts.iter().any(|(_, host)| bare(host) == ours);
+        hosts.sort_by_key(|(preference, host)| (bare(host) != ours, *preference));
+        let named = hosts.first().is_some_and(|(_, host)| bare(host) == ours);
         finding(named, hosts.iter().map(|(preference, host)| format!("{preference} {}", bare(host))).collect())
     }
 
@@ -77,12 +78,7 @@ impl Checker {
             // RFC 7208 §4.5: more than one is a permanent error.
             return finding(false, policies);
         };
-        let mechanism = wanted.spf_mechanism();
-        let terms = policy.split_ascii_whitespace().skip(1);
-        let named = terms
-            .map(|term| term.strip_prefix('+').unwrap_or(term))
-            .any(|term| term.eq_ignore_ascii_case(&mechanism));
-        if named {
+        if has_mechanism(policy, &wanted.spf_mechanism()) {
             return finding(true, policies);
         }
         match self.spf_passes(wanted).await {
@@ -123,7 +119,7 @@ impl Checker {
             Ok(texts) => texts,
             Err(error) => return unanswered(&error),
         };
-        let fits = |text: &String| tag(text, "p").is_some_and(|key| without_space(key) == without_space(wanted));
+        let fits = |text: &String| is_key(text) && tag(text, "p").is_some_and(|key| without_space(key) == wanted);
         finding(texts.iter().any(fits), texts)
     }
 
@@ -178,6 +174,18 @@ fn is_spf(text: &str) -> bool {
     head.is_some() && text.get(6..).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
 }
 
+/// Whether the policy lets pass what `mechanism` matches; terms behind `all` are never reached (RFC 7208 §5.1).
+fn has_mechanism(policy: &str, mechanism: &str) -> bool {
+    let terms = policy.split_ascii_whitespace().skip(1).map(|term| term.trim_end_matches('.').to_ascii_lowercase());
+    let mut reached = terms.take_while(|term| term.trim_start_matches(['+', '-', '~', '?']) != "all");
+    reached.any(|term| term.strip_prefix('+').unwrap_or(&term) == mechanism)
+}
+
+/// RFC 6376 §3.6.1: a record with another version is discarded. `v=DKIM1\;`, escaped once too often, is one.
+fn is_key(text: &str) -> bool {
+    tag(text, "v").is_none_or(|version| version.trim() == "DKIM1")
+}
+
 /// RFC 7489 §6.3: the version comes first and is written so.
 fn is_dmarc(text: &str) -> bool {
     text.split(';').next().is_some_and(|version| without_space(version) == "v=DMARC1")
@@ -203,6 +211,20 @@ mod tests {
         assert!(is_dmarc("v=DMARC1; p=none") && is_dmarc("v = DMARC1;p=none"));
         assert!(!is_dmarc("v=DMARC12; p=none") && !is_dmarc("p=none; v=DMARC1"));
         assert_eq!(tag("v=DKIM1; k=rsa; p = MII BIj", "p").map(without_space).as_deref(), Some("MIIBIj"));
+    }
+
+    #[test]
+    fn a_mechanism_counts_where_it_is_reached_and_lets_pass() {
+        let has = |policy| has_mechanism(policy, "a:mx.acme.dev");
+        assert!(has("v=spf1 a:mx.acme.dev ~all") && has("v=spf1 include:x.y +A:MX.Acme.Dev. -all"));
+        assert!(!has("v=spf1 ~all a:mx.acme.dev") && !has("v=spf1 -a:mx.acme.dev ~all"));
+        assert!(!has("v=spf1 a:mx.acme.dev/24 ~all") && !has("v=spf1 a:mx.acme.dev.evil.example"));
+    }
+
+    #[test]
+    fn a_key_record_has_the_right_version_or_none() {
+        assert!(is_key("v=DKIM1; k=rsa; p=x") && is_key("p=x"));
+        assert!(!is_key("v=DKIM1\\; k=rsa\\; p=x") && !is_key("v=DKIM2; p=x"));
     }
 
     #[test]

@@ -29,7 +29,8 @@ impl Flag {
             Status::Unchecked => self,
             Status::Ok => Self { set: true, failures: 0, first_failed_at: None },
             Status::Missing | Status::Mismatch => {
-                let first = self.first_failed_at.unwrap_or(now);
+                // A clock that was ahead at the first failure would keep the flag until that time comes again.
+                let first = self.first_failed_at.map_or(now, |first| first.min(now));
                 let failures = self.failures.saturating_add(1);
                 let falls = failures >= FAILURES && now.since(first) >= SPAN;
                 Self { set: self.set && !falls, failures, first_failed_at: Some(first) }
@@ -69,5 +70,6 @@ mod tests {
         assert!(run(&[(0, Missing), (24, Unchecked), (72, Missing)]), "no answer is no failure");
         assert!(!run(&[(0, Missing), (1, Missing), (2, Missing), (73, Missing)]));
         assert!(run(&[(100, Missing), (101, Missing), (2, Missing)]), "the clock went back");
+        assert!(!run(&[(500, Missing), (24, Missing), (96, Missing)]), "and counts from there");
     }
 }

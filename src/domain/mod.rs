@@ -294,7 +294,9 @@ fn settle(
         };
         dns_checks::put(tx, id, &check)?;
     }
-    let verified = flags.mx && (flags.dkim || !needs_dkim) && !lost;
+    let holds = |flags: Flags| flags.mx && (flags.dkim || !needs_dkim);
+    // A flag that outlives its record keeps what a domain has, but wins nothing: the name may be somebody else's by now.
+    let verified = holds(flags) && (domain.verified || holds(checks)) && !lost;
     domains::set_checked(tx, id, flags, verified, now)?;
     let domain = domains::find_by_row(tx, id)?.ok_or(store::Error::Corrupt("domain"))?;
     Ok(Ok(Verified { domain, checks }))

@@ -2,12 +2,18 @@
 
 use crate::mail::address::Domain;
 
+/// A DNS name has at most 253 characters, and the longest that goes before a domain is `mailkite-ed._domainkey.`.
+const MAX_LENGTH: usize = 253 - 23;
+
 /// Why a name is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadName {
     /// No host name, an address, or without a dot.
     #[error("a domain name such as example.com is required")]
     Form,
+    /// Its DKIM records would have no room.
+    #[error("this name is longer than {MAX_LENGTH} characters")]
+    TooLong,
     /// What everybody registers below.
     #[error("this is a public suffix, which belongs to nobody; give a domain below it")]
     PublicSuffix,
@@ -32,6 +38,9 @@ pub fn parse(text: &str, hostname: &str) -> Result<String, BadName> {
     }
     if name.split('.').any(|label| label.contains('_')) {
         return Err(BadName::Form);
+    }
+    if name.len() > MAX_LENGTH {
+        return Err(BadName::TooLong);
     }
     if Domain::parse(hostname).is_ok_and(|host| host.as_str() == name) {
         return Err(BadName::OwnHost);
@@ -97,6 +106,7 @@ mod tests {
             assert_eq!(parsed(text), Err(BadName::PublicSuffix), "{text}");
         }
         assert_eq!(parsed("Mail.Acme.Dev"), Err(BadName::OwnHost));
+        assert_eq!(parsed(&format!("{}.dev", vec!["a".repeat(45); 5].join("."))), Err(BadName::TooLong));
     }
 
     #[test]

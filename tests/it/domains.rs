@@ -669,6 +669,22 @@ async fn where_anybody_may_sign_up_a_domain_also_needs_the_accounts_own_key() {
 }
 
 #[tokio::test]
+async fn a_proof_whose_record_is_gone_wins_no_domain() {
+    let bench = Bench::with(|config| config.auth.signup = Signup::Open).await;
+    let added = add(&bench.owner, "acme.dev").await;
+    let key = &added["dns"][2];
+    bench.dns.txt(key["name"].as_str().unwrap(), key["value"].as_str().unwrap());
+    assert_eq!(flags(&row(&bench.owner, "acme.dev").await), [false; 4]);
+    assert_eq!(verify(&bench.owner, "acme.dev").await["status"], "pending", "its mail goes elsewhere");
+    // The name changes hands, and who has it now points its mail here.
+    bench.dns.remove(key["name"].as_str().unwrap()).mx("acme.dev", 10, HOSTNAME);
+    let verified = verify(&bench.owner, "acme.dev").await;
+    assert_eq!((&verified["status"], &verified["checks"]["dkim"]), (&json!("pending"), &json!(false)));
+    assert_eq!(flags(&row(&bench.owner, "acme.dev").await), [true, false, true, false]);
+    bench.server.stop().await;
+}
+
+#[tokio::test]
 async fn the_first_who_proves_a_domain_has_it() {
     let bench = Bench::new().await;
     let other = bench.account("other@example.com").await;
