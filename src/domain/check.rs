@@ -10,8 +10,9 @@ use tokio::time::timeout;
 use super::records::{Kind, Status, Wanted};
 use crate::dns::{DnsError, Resolver};
 
-/// The time that all questions of one check together may take.
-pub const BUDGET: Duration = Duration::from_secs(10);
+/// The time that all questions of one check together may take: with the rest of the request it is within the ten
+/// seconds of contract 3.5.
+pub const BUDGET: Duration = Duration::from_secs(9);
 /// Values shown of one record, and how much of each.
 const MAX_FOUND: usize = 10;
 const MAX_FOUND_CHARS: usize = 1000;

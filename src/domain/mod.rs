@@ -161,6 +161,7 @@ impl Domains {
             self.checker.check(&wanted).await.to_vec()
         };
         let needs_dkim = self.config.auth.signup == Signup::Open && !self.config.dev;
+        let was_verified = domain.verified;
         let id = domain.public_id;
         let settled = self.db.write(move |tx| settle(tx, &id, &findings, needs_dkim, if_taken, now));
         let verified = match settled.await {
@@ -169,7 +170,9 @@ impl Domains {
             Err(store::Error::Conflict(_)) => return Err(DomainError::Taken),
             Err(error) => return Err(error.into()),
         };
-        self.db.directory_changed();
+        if verified.domain.verified != was_verified {
+            self.db.directory_changed();
+        }
         Ok(verified)
     }
 
