@@ -21,6 +21,7 @@ mod google;
 mod house;
 mod http;
 mod inbound;
+mod keys;
 mod manual;
 mod openapi;
 mod packaging;
