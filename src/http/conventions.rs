@@ -1,7 +1,7 @@
 //! What every answer has: request id, no caching, CORS; and the rule that HTTPS is required (contract 1.1, 1.10).
 
 use axum::extract::{Request, State};
-use axum::http::header::{ALLOW, CACHE_CONTROL, HeaderName};
+use axum::http::header::{CACHE_CONTROL, HeaderName};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -29,8 +29,6 @@ pub async fn apply(State(app): State<App>, request: Request, next: Next) -> Resp
         next.run(request).await
     };
     let headers = response.headers_mut();
-    // The router adds it where only the method is wrong; to the contract that is an unknown path.
-    headers.remove(ALLOW);
     headers.extend(HeaderValue::from_str(&random_base62(16)).ok().map(|id| (REQUEST_ID, id)));
     headers.entry(NOSNIFF).or_insert(HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));

@@ -164,6 +164,20 @@ async fn loopback_is_a_proof_without_any_sign_of_somebody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_address_has_one_account_however_many_ask() {
+    let server = open().await;
+    let api = server.anonymous();
+    let spellings = ["ada@acme.dev", "ADA@acme.dev", " ada@ACME.dev", "Ada@Acme.Dev"];
+    let answers = futures_util::future::join_all(spellings.map(|email| sign_up(&api, email))).await;
+    let mut codes: Vec<(u16, &str)> = answers.iter().map(|answer| (answer.status, answer.code())).collect();
+    codes.sort_unstable();
+    assert_eq!(codes, [(201, ""), (409, "account_exists"), (409, "account_exists"), (409, "account_exists")]);
+    assert_eq!(server.query::<i64>("SELECT count(*) FROM account").await, 2);
+    assert_eq!(server.query::<i64>("SELECT count(*) FROM api_key").await, 2);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_open_server_has_members_and_its_owner_is_who_proves_it() {
     let server = unowned(Signup::Open).await;
     let api = server.anonymous();

@@ -111,7 +111,6 @@ async fn unknown_paths_and_methods_are_404_before_the_credential() {
         let answer = api.exchange(method, path, &[], None).await;
         answer.expect_error(404, "not_found");
         assert_eq!(answer.json["error"], "not found");
-        assert!(!answer.headers.contains_key("allow"));
     }
     server.stop().await;
 }

@@ -268,7 +268,7 @@ async fn a_copy_of_the_database_tells_no_key_token_secret_or_password() {
         }
     }
     assert_eq!(found, Vec::<String>::new());
-    assert_eq!(told.len(), 13);
+    assert_eq!(told.len(), 12);
     assert!(holds(b"ada@acme.dev"), "this is where it would be");
     server.stop().await;
 }

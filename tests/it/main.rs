@@ -26,6 +26,7 @@ mod manual;
 mod openapi;
 mod packaging;
 mod retention;
+mod sign_in;
 mod smtp;
 mod support;
 mod tls;
