@@ -13,6 +13,9 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::dns::Resolver;
+use crate::domain::check::{self, Checker};
+use crate::domain::keys::KeyMaker;
+use crate::domain::{Domains, recheck};
 use crate::egress::{Egress, Guard, Policy, Target};
 use crate::google::Google;
 use crate::http::{self, Http};
@@ -60,6 +63,7 @@ pub struct Bound {
     feed: Feed,
     secrets: Arc<Secrets>,
     accounts: Arc<Accounts>,
+    domains: Arc<Domains>,
     metrics: Arc<Metrics>,
     tls: ServerTls,
     webhooks: Arc<Webhooks>,
@@ -150,6 +154,13 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         budget: Webhooks::budget(),
         in_flight: InFlight::default(),
     });
+    let domains = Arc::new(Domains {
+        db: db.clone(),
+        secrets: Arc::clone(&secrets),
+        config: Arc::clone(&config),
+        checker: Checker::new(Resolver::fresh(&config.dns.servers).map_err(StartError::because)?, check::BUDGET),
+        keys: KeyMaker::default(),
+    });
     let google = Google::new(config.auth.google.clone(), &client_tls, Arc::clone(&resolver))
         .map_err(|error| StartError(format!("auth.google: {error}")))?;
     let http_parts = http::Parts {
@@ -161,6 +172,7 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         metrics: Arc::clone(&metrics),
         secrets: Arc::clone(&secrets),
         accounts: Arc::clone(&accounts),
+        domains: Arc::clone(&domains),
         google,
         inbound,
         uploads: Uploads { db: db.clone(), objects: objects.clone(), links },
@@ -192,6 +204,7 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         feed,
         secrets,
         accounts,
+        domains,
         metrics,
         tls,
         webhooks,
@@ -263,6 +276,11 @@ impl Bound {
         &self.accounts
     }
 
+    /// Adds and verifies domains.
+    pub const fn domains(&self) -> &Arc<Domains> {
+        &self.domains
+    }
+
     /// Counters.
     pub const fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
@@ -294,6 +312,7 @@ impl Bound {
         let http = tokio::spawn(self.http.run(doors.clone(), GRACE));
         let worker = tokio::spawn(self.worker.run(workers.clone(), GRACE));
         let retention = tokio::spawn(self.retention.run(workers.clone()));
+        let rechecks = tokio::spawn(recheck::run(self.domains, self.clock, workers.clone()));
         let certificate = tokio::spawn(self.tls.watch(CERTIFICATE_EVERY, doors.clone()));
         let mut failure = self.db.failure();
         let failed = tokio::select! {
@@ -303,7 +322,7 @@ impl Bound {
         doors.cancel();
         drop(tokio::join!(smtp, http, certificate));
         workers.cancel();
-        drop(tokio::join!(worker, retention));
+        drop(tokio::join!(worker, retention, rechecks));
         if failed {
             return Err(StartError(
                 "storage failed: after an fsync error nothing is believed until a restart reads the disk again"

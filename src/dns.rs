@@ -1,7 +1,7 @@
 //! The one resolver: configured servers or the system's, with a cache, over UDP and then TCP.
 //!
 //! Mail authentication asks through [`Resolver::authenticator`], everything that connects to a host through
-//! [`Resolver::addresses`]. What may be connected to is not decided here.
+//! [`Resolver::addresses`]; the records of a domain are read with [`Resolver::mail_hosts`] and [`Resolver::texts`]. What may be connected to is not decided here.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use hickory_resolver::config::{
 };
 use hickory_resolver::net::{DnsError as AnswerError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{RData, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
 use mail_auth::MessageAuthenticator;
 
@@ -35,7 +36,7 @@ pub enum DnsError {
     #[error("{0} does not exist")]
     NoSuchName(String),
     /// The name exists but has no record of this kind.
-    #[error("{0} has no address")]
+    #[error("{0} has no such record")]
     NoAddress(String),
     /// No server answered, or the answer was an error; asking later may help.
     #[error("no answer for {name}: {reason}")]
@@ -61,6 +62,15 @@ pub struct Resolver(MessageAuthenticator);
 impl Resolver {
     /// A resolver that asks `servers`, or those of `/etc/resolv.conf` if there are none.
     pub fn new(servers: &[SocketAddr]) -> Result<Self, DnsError> {
+        Self::with(servers, CACHE_ENTRIES, ResolveHosts::Always)
+    }
+
+    /// As [`Resolver::new`], without a cache and without `/etc/hosts`: what DNS says to the world at this moment.
+    pub fn fresh(servers: &[SocketAddr]) -> Result<Self, DnsError> {
+        Self::with(servers, 0, ResolveHosts::Never)
+    }
+
+    fn with(servers: &[SocketAddr], entries: u64, hosts: ResolveHosts) -> Result<Self, DnsError> {
         let setup = |error: NetError| DnsError::Setup(error.to_string());
         let (config, mut options) = if servers.is_empty() {
             read_system_conf().map_err(setup)?
@@ -70,11 +80,11 @@ impl Resolver {
         };
         options.timeout = TIMEOUT;
         options.attempts = ATTEMPTS;
-        options.cache_size = CACHE_ENTRIES;
+        options.cache_size = entries;
         options.positive_max_ttl = Some(MAX_TTL);
         options.negative_max_ttl = Some(MAX_NEGATIVE_TTL);
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        options.use_hosts_file = ResolveHosts::Always;
+        options.use_hosts_file = hosts;
         options.edns0 = true;
         Ok(Self(MessageAuthenticator::new(config, options).map_err(setup)?))
     }
@@ -97,6 +107,36 @@ impl Resolver {
         let found = self.0.resolver().lookup_ip(name.as_str()).await.map_err(|error| failure(host, &error))?;
         let addresses: Vec<IpAddr> = found.iter().collect();
         if addresses.is_empty() { Err(DnsError::NoAddress(host.to_owned())) } else { Ok(addresses) }
+    }
+
+    /// The MX records of a domain, as preference and host; never empty.
+    pub async fn mail_hosts(&self, domain: &str) -> Result<Vec<(u16, String)>, DnsError> {
+        let read = |data: &RData| match data {
+            RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
+            _ => None,
+        };
+        self.records(domain, RecordType::MX, read).await
+    }
+
+    /// The TXT records of a name, each joined of its strings (RFC 7208 §3.3); U+FFFD for what is no UTF-8; never empty.
+    pub async fn texts(&self, name: &str) -> Result<Vec<String>, DnsError> {
+        let read = |data: &RData| match data {
+            RData::TXT(txt) => Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned()),
+            _ => None,
+        };
+        self.records(name, RecordType::TXT, read).await
+    }
+
+    async fn records<T>(
+        &self,
+        name: &str,
+        kind: RecordType,
+        read: impl Fn(&RData) -> Option<T>,
+    ) -> Result<Vec<T>, DnsError> {
+        let asked = format!("{}.", name.trim_end_matches('.'));
+        let found = self.0.resolver().lookup(asked.as_str(), kind).await.map_err(|error| failure(name, &error))?;
+        let records: Vec<T> = found.answers().iter().filter_map(|record| read(&record.data)).collect();
+        if records.is_empty() { Err(DnsError::NoAddress(name.to_owned())) } else { Ok(records) }
     }
 }
 

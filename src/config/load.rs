@@ -102,7 +102,7 @@ fn config(document: &Document<'_>, table: &DeTable<'_>, folder: Option<&Path>) -
         smtp: smtp(&top.section("smtp")),
         http: http(&top.section("http")),
         auth: auth(&top.section("auth")),
-        dns: Dns { servers: top.section("dns").list("servers", Vec::new(), dns_server) },
+        dns: dns(&top.section("dns")),
         spam: Spam { rspamd_url: top.section("spam").optional("rspamd_url", service_url) },
         storage: storage(&top.section("storage")),
         webhook: webhook(&top.section("webhook")),
@@ -200,6 +200,13 @@ fn auth(section: &Section<'_, '_>) -> Auth {
             token_url: google.value("token_url", default.token_url, secret_url),
             jwks_url: google.value("jwks_url", default.jwks_url, secret_url),
         },
+    }
+}
+
+fn dns(section: &Section<'_, '_>) -> Dns {
+    Dns {
+        servers: section.list("servers", Vec::new(), dns_server),
+        spf_include: section.optional("spf_include", hostname),
     }
 }
 

@@ -186,6 +186,8 @@ impl fmt::Debug for Google {
 pub struct Dns {
     /// DNS servers; empty: those of the system.
     pub servers: Vec<SocketAddr>,
+    /// The domain that the SPF records of hosted domains include; unset: they name this host.
+    pub spf_include: Option<String>,
 }
 
 /// `[spam]`: the spam filter.

@@ -1,6 +1,6 @@
 //! The router's whole table: every path, method and credential class of the API, chapter by chapter.
 
-use super::api::{account, auth, deliveries, inject, messages, routes, stubs, uploads};
+use super::api::{account, auth, deliveries, domain_webhook, domains, inject, messages, routes, stubs, uploads};
 use super::endpoint::Class::{Account, Public, Session};
 use super::endpoint::Endpoint;
 use super::error::Code;
@@ -8,16 +8,27 @@ use super::{files, pages, service};
 
 /// Every endpoint.
 pub fn table() -> Vec<Endpoint> {
-    [service(), sign_in(), account(), routes(), messages(), deliveries(), uploads(), stubs()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        service(),
+        sign_in(),
+        account(),
+        domains(),
+        domain_settings(),
+        routes(),
+        messages(),
+        deliveries(),
+        uploads(),
+        stubs(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn service() -> Vec<Endpoint> {
     vec![
         Endpoint::get("/", pages::landing).who(Public),
-        Endpoint::get("/assets/landing.css", pages::style).who(Public),
+        Endpoint::get("/assets/{*name}", pages::asset).who(Public),
         Endpoint::get("/metrics", service::metrics_with_token).who(Public),
         Endpoint::get("/api/health", service::health)
             .who(Public)
@@ -276,5 +287,83 @@ fn stubs() -> Vec<Endpoint> {
             .about(TAG, "Search the documentation; finds nothing")
             .query::<stubs::DocsQuery>()
             .gives::<stubs::DocsView>(200),
+    ]
+}
+
+fn domains() -> Vec<Endpoint> {
+    const TAG: &str = "Domains";
+    vec![
+        Endpoint::get("/api/domains", domains::list)
+            .about(TAG, "List domains, oldest first")
+            .gives_list::<domains::DomainView>(),
+        Endpoint::post("/api/domains", domains::add)
+            .who(Account)
+            .about(TAG, "Add a domain")
+            .more("It is pending until its DNS records are found; its DKIM keys are made now.")
+            .takes::<domains::NewDomain>()
+            .gives::<domains::DomainWithRecords>(201)
+            .fails(&[Code::BadDomain, Code::DomainExists, Code::DomainTaken]),
+        Endpoint::get("/api/domains/{id}", domains::detail)
+            .about(TAG, "One domain with its DNS records")
+            .more("`id` is the domain's id or its name, here and below.")
+            .gives::<domains::DomainWithRecords>(200),
+        Endpoint::delete("/api/domains/{id}", domains::delete)
+            .who(Account)
+            .about(TAG, "Remove a domain")
+            .more("Its webhook, keys and routes go with it; stored messages stay until their retention ends.")
+            .gives::<super::body::Done>(200),
+        Endpoint::post("/api/domains/{id}/verify", domains::verify)
+            .about(TAG, "Look the domain's DNS records up")
+            .gives::<domains::VerifiedView>(200)
+            .fails(&[Code::DomainTaken]),
+        Endpoint::put("/api/domains/{id}/webhook", domain_webhook::put)
+            .about(TAG, "Set the domain's webhook")
+            .takes::<domain_webhook::WebhookFields>()
+            .gives::<domain_webhook::WebhookView>(200)
+            .fails(&[Code::BadUrl, Code::DomainNotVerified]),
+        Endpoint::delete("/api/domains/{id}/webhook", domain_webhook::delete)
+            .about(TAG, "Remove the domain's webhook")
+            .gives::<super::body::Done>(200),
+        Endpoint::get("/api/domains/{id}/webhook/secret", domain_webhook::secret)
+            .about(TAG, "The signing secret of the domain's webhook")
+            .gives::<account::Secret>(200)
+            .fails(&[Code::NoWebhook]),
+        Endpoint::post("/api/domains/{id}/webhook/secret/rotate", domain_webhook::rotate_secret)
+            .about(TAG, "Replace the signing secret of the domain's webhook")
+            .more("For 24 hours both secrets sign.")
+            .gives::<account::RotatedSecret>(200)
+            .fails(&[Code::NoWebhook]),
+        Endpoint::post("/api/domains/{id}/webhook/test", domain_webhook::test)
+            .about(TAG, "Post one signed test event to the domain's webhook")
+            .gives::<deliveries::AnswerView>(200)
+            .fails(&[Code::NoWebhookToTest, Code::RouteGone, Code::DeliveryFailed]),
+    ]
+}
+
+fn domain_settings() -> Vec<Endpoint> {
+    const TAG: &str = "Domains";
+    vec![
+        Endpoint::put("/api/domains/{id}/tracking-webhook", domains::put_tracking)
+            .about(TAG, "Set where sending events go")
+            .takes::<domains::TrackingFields>()
+            .gives::<domains::TrackingView>(200)
+            .fails(&[Code::BadUrl]),
+        Endpoint::delete("/api/domains/{id}/tracking-webhook", domains::delete_tracking)
+            .about(TAG, "Sending events go nowhere of their own")
+            .gives::<super::body::Done>(200),
+        Endpoint::put("/api/domains/{id}/webhook-events", domains::put_events)
+            .about(TAG, "Choose the sending events that the domain's webhook gets")
+            .takes::<domains::EventsFields>()
+            .gives::<domains::EventsView>(200)
+            .fails(&[Code::BadEvents]),
+        Endpoint::delete("/api/domains/{id}/webhook-events", domains::delete_events)
+            .about(TAG, "The domain's webhook gets no sending events")
+            .gives::<super::body::Done>(200),
+        Endpoint::put("/api/domains/{id}/retention", domains::put_retention)
+            .about(TAG, "Set how long the domain's messages are kept")
+            .more("With `zeroRetention` nothing of its mail is stored: one attempt for each webhook, attachments inside.")
+            .takes::<domains::RetentionFields>()
+            .gives::<domains::RetentionView>(200)
+            .fails(&[Code::BadRetention]),
     ]
 }

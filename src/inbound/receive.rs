@@ -4,13 +4,14 @@
 //! large, then one transaction that lists everything promised; only after its commit do the workers wake.
 
 mod passing;
+mod transaction;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ring::hmac;
-use rusqlite::Connection;
 
+use self::transaction::{Left, store_all};
 use super::recipients::Recipient;
 use super::route::Route;
 use super::verify::{Verdicts, Verification};
@@ -25,7 +26,7 @@ use crate::metrics::Counter;
 use crate::store::objects::MailData;
 use crate::store::raws::NewRaw;
 use crate::store::routes::Action;
-use crate::store::{self, messages, raws};
+use crate::store::{self, raws};
 
 /// RFC 5321 §6.3: a message with more Received fields than this goes round in a loop.
 const MAX_RECEIVED: usize = 100;
@@ -92,23 +93,6 @@ struct Common {
     truncated: bool,
     size: u64,
     parts: Vec<Part>,
-}
-
-/// What the commit left behind for one recipient.
-struct Stored {
-    id: String,
-    to: String,
-    lanes: Vec<String>,
-    left: Left,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Left {
-    /// It was dropped, is a repeat, or nobody is to have it of a domain that stores nothing.
-    Nothing,
-    Message,
-    /// Rows that go after their attempts.
-    Passing,
 }
 
 impl Inbound {
@@ -363,104 +347,6 @@ impl Common {
         };
         (common, mail.to_names)
     }
-}
-
-/// The transaction: everything that the 250 promises.
-fn store_all(
-    tx: &Connection,
-    first: MessageId,
-    common: &Common,
-    plans: Vec<Plan>,
-    raw: &NewRaw,
-    now: Timestamp,
-) -> store::Result<Vec<Stored>> {
-    let mut raw_row = None;
-    let mut next_id = Some(first);
-    let mut stored = Vec::with_capacity(plans.len());
-    for plan in plans {
-        let to = plan.recipient.mailbox.to_string();
-        if plan.is_dropped() {
-            let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-            stored.push(Stored { id: id.to_string(), to, lanes: Vec::new(), left: Left::Nothing });
-            continue;
-        }
-        let mut raw_id = || match raw_row {
-            Some(id) => Ok(id),
-            None => raws::insert(tx, raw, now).map(|id| *raw_row.insert(id)),
-        };
-        // Asked here, not at RCPT: once the account was told that nothing is stored, nothing is.
-        if let Some(domain) = plan.recipient.domain
-            && store::domains::is_zero_retention(tx, domain)?
-        {
-            let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-            let lanes = passing::store(tx, &id, common, &plan, raw_id, now)?;
-            let left = if lanes.is_empty() { Left::Nothing } else { Left::Passing };
-            stored.push(Stored { id: id.to_string(), to, lanes, left });
-            continue;
-        }
-        let original = store::recent::Original { mail_from: &common.mail_from, to_addr: &to, size: common.size };
-        if let Some(id) = store::recent::find(tx, plan.fingerprint, original, now)? {
-            stored.push(Stored { id, to, lanes: Vec::new(), left: Left::Nothing });
-            continue;
-        }
-        let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-        let lanes = store_one(tx, id.clone(), common, plan, raw_id()?, now)?;
-        stored.push(Stored { id: id.to_string(), to, lanes, left: Left::Message });
-    }
-    Ok(stored)
-}
-
-fn store_one(
-    tx: &Connection,
-    id: MessageId,
-    common: &Common,
-    plan: Plan,
-    raw_id: i64,
-    now: Timestamp,
-) -> store::Result<Vec<String>> {
-    let account = plan.recipient.account;
-    let blocked = store::blocked::is_blocked(tx, account, &common.from_addr)?;
-    let new = messages::NewMessage {
-        public_id: id.clone(),
-        account_id: account,
-        domain_id: plan.recipient.domain,
-        route_id: plan.route_id(),
-        mail_from: common.mail_from.clone(),
-        from_addr: common.from_addr.clone(),
-        from_name: common.from_name.clone(),
-        to_addr: plan.recipient.mailbox.to_string(),
-        to_name: plan.to_name,
-        subject: common.subject.clone(),
-        message_id_header: common.message_id_header.clone(),
-        thread_id: common.thread_id.clone(),
-        spf: common.verdicts.spf.map(|verdict| verdict.as_str()),
-        dkim: common.verdicts.dkim.map(|verdict| verdict.as_str()),
-        dmarc: common.verdicts.dmarc.map(|verdict| verdict.as_str()),
-        spam: if blocked { Some("spam") } else { common.spam },
-        trace: plan.trace,
-        truncated: common.truncated,
-        attachment_count: common.parts.len(),
-        size: common.size,
-        raw_id,
-    };
-    let (message, _) = messages::insert(tx, &new, now)?;
-    store::recent::insert(tx, plan.fingerprint, message, now)?;
-    store::attachments::insert_all(tx, message, &common.parts)?;
-    let mut lanes = Vec::new();
-    for route in plan.routes.iter().filter(|_| !blocked) {
-        let (Some(url), Some(lane)) = (&route.row.destination, &route.lane) else { continue };
-        let delivery = store::deliveries::NewDelivery {
-            account_id: account,
-            message,
-            message_id: &id,
-            route_id: &route.row.public_id,
-            url,
-        };
-        let delivery = store::deliveries::insert_received(tx, &delivery, now)?;
-        store::jobs::insert(tx, lane, store::jobs::Kind::Webhook, delivery, now)?;
-        lanes.push(lane.clone());
-    }
-    Ok(lanes)
 }
 
 /// Logged here, once; the sender learns only whether coming again helps.

@@ -347,7 +347,10 @@ async fn a_body_has_a_mebibyte_declared_or_not() {
     };
     assert_eq!(answers(&talk(owner.address, &chunked(1_048_576)).await), [201]);
     assert_eq!(answers(&talk(owner.address, &chunked(1_048_577)).await), [413]);
-    // A credential is looked at before the size.
+    // A credential is looked at before the size, the size before the id.
+    let anything = json!({"name": "x".repeat(1_048_576)});
+    owner.patch("/api/routes/rte_0000000000000000", anything).await.expect_error(413, "body_too_large");
+    owner.patch("/api/routes/rte_0000000000000000", json!({"name": 5})).await.expect_error(404, "not_found");
     let answer = owner.with("mk_live_x").send("POST", "/api/keys/scoped", &[], Some(&padded(1_048_577))).await;
     answer.expect_error(401, "bad_key");
     owner.get("/v1/me").await.expect(200);

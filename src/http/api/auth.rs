@@ -3,8 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -18,6 +17,7 @@ use crate::http::body::{Body, DONE, Done, Loose};
 use crate::http::client::Client;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
+use crate::http::pages::page;
 use crate::mail::address::Mailbox;
 use crate::passwords;
 use crate::secrets::token_hash;
@@ -121,10 +121,9 @@ fn new_password(field: Loose<String>, name: &'static str, email: &str) -> Result
 pub async fn sign_up(
     State(app): State<App>,
     client: Client,
-    limit: SignUpLimit,
+    _: SignUpLimit,
     body: Body,
 ) -> Result<(StatusCode, Json<Session>), ApiError> {
-    drop(limit);
     let fields: SignUp = body.fields()?;
     let email = email(fields.email)?;
     let password = new_password(fields.password, "password", &email)?;
@@ -318,16 +317,7 @@ pub struct VerifyQuery {
 /// The page behind a verification link.
 pub async fn verify(State(app): State<App>, Query(query): Query<VerifyQuery>) -> Result<Response, ApiError> {
     let verified = app.accounts.verify_email(&query.token, app.clock.now()).await?;
-    let (status, page) = if verified {
-        (StatusCode::OK, include_str!("../../../assets/verified.html"))
-    } else {
-        (StatusCode::BAD_REQUEST, include_str!("../../../assets/not-verified.html"))
-    };
-    let policy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-    let headers = [
-        (CONTENT_TYPE, "text/html; charset=utf-8"),
-        (CONTENT_SECURITY_POLICY, policy),
-        (REFERRER_POLICY, "no-referrer"),
-    ];
-    Ok((status, headers, page).into_response())
+    let (status, name) =
+        if verified { (StatusCode::OK, "verified.html") } else { (StatusCode::BAD_REQUEST, "not-verified.html") };
+    Ok(page(status, name, &[]))
 }

@@ -3,6 +3,8 @@
 pub mod account;
 pub mod auth;
 pub mod deliveries;
+pub mod domain_webhook;
+pub mod domains;
 pub mod inject;
 pub mod messages;
 pub mod routes;

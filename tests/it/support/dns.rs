@@ -5,12 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, MX, SOA, TXT};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, SOA, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinHandle;
 
 const TTL: u32 = 60;
+/// A longer answer goes over TCP.
+const MAX_UDP: usize = 1232;
 
 /// How a name is answered.
 enum Answer {
@@ -25,30 +28,78 @@ enum Answer {
 struct Zone {
     names: HashMap<String, Answer>,
     asked: Vec<String>,
+    over_tcp: Vec<String>,
     silent: bool,
 }
 
-/// The server; it stops when it is dropped. A name that was not added does not exist.
+impl Zone {
+    /// The answer for a name, or for the wildcard that covers it.
+    fn find(&self, name: &str) -> Option<&Answer> {
+        let mut rest = name;
+        let mut found = self.names.get(name);
+        while let (None, Some((_, parent))) = (found, rest.split_once('.')) {
+            found = self.names.get(&format!("*.{parent}"));
+            rest = parent;
+        }
+        found
+    }
+}
+
+/// The server; it stops when it is dropped. A name that was not added does not exist; `*.name` stands for all below it.
 pub struct DnsServer {
-    /// Where it listens, over UDP.
+    /// Where it listens, over UDP and TCP.
     pub address: SocketAddr,
     zone: Arc<Mutex<Zone>>,
-    task: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl DnsServer {
     pub async fn start() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (socket, listener) = loop {
+            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            // The same port may be somebody's over TCP.
+            if let Ok(listener) = TcpListener::bind(socket.local_addr().unwrap()).await {
+                break (socket, listener);
+            }
+        };
         let address = socket.local_addr().unwrap();
         let zone = Arc::new(Mutex::new(Zone::default()));
-        let task = tokio::spawn(serve(socket, Arc::clone(&zone)));
-        Self { address, zone, task }
+        let udp = tokio::spawn(serve(socket, Arc::clone(&zone)));
+        let tcp = tokio::spawn(serve_tcp(listener, Arc::clone(&zone)));
+        Self { address, zone, tasks: [udp, tcp] }
     }
 
     /// Adds a TXT record, cut into strings of 255 bytes as it must be.
     pub fn txt(&self, name: &str, text: &str) -> &Self {
         let strings = text.as_bytes().chunks(255).collect();
         self.record(name, RData::TXT(TXT::from_bytes(strings)))
+    }
+
+    /// Adds a TXT record of these strings.
+    pub fn strings(&self, name: &str, strings: &[&str]) -> &Self {
+        self.record(name, RData::TXT(TXT::from_bytes(strings.iter().map(|text| text.as_bytes()).collect())))
+    }
+
+    /// Makes a name another one's.
+    pub fn cname(&self, name: &str, target: &str) -> &Self {
+        self.record(name, RData::CNAME(CNAME(Name::from_ascii(target).unwrap())))
+    }
+
+    /// Takes away everything of a name.
+    pub fn remove(&self, name: &str) -> &Self {
+        self.zone.lock().unwrap().names.remove(&key(name));
+        self
+    }
+
+    /// Takes away a name's records of one type, also a failure or silence.
+    pub fn without(&self, name: &str, kind: RecordType) -> &Self {
+        let mut zone = self.zone.lock().unwrap();
+        match zone.names.get_mut(&key(name)) {
+            Some(Answer::Records(records)) => records.retain(|data| data.record_type() != kind),
+            _ => drop(zone.names.remove(&key(name))),
+        }
+        drop(zone);
+        self
     }
 
     /// Adds an A or AAAA record.
@@ -88,6 +139,11 @@ impl DnsServer {
         self.zone.lock().unwrap().asked.clone()
     }
 
+    /// The questions so far that came over TCP, as `name TYPE`.
+    pub fn asked_over_tcp(&self) -> Vec<String> {
+        self.zone.lock().unwrap().over_tcp.clone()
+    }
+
     fn set(&self, name: &str, answer: Answer) -> &Self {
         self.zone.lock().unwrap().names.insert(key(name), answer);
         self
@@ -107,7 +163,7 @@ impl DnsServer {
 
 impl Drop for DnsServer {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -120,8 +176,39 @@ async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
     while let Ok((length, peer)) = socket.recv_from(&mut buffer).await {
         let Ok(question) = Message::from_vec(&buffer[..length]) else { continue };
         if let Some(answer) = answer(&question, &zone) {
+            let mut bytes = answer.to_vec().unwrap();
+            if bytes.len() > MAX_UDP {
+                let mut cut = Message::new(question.metadata.id, MessageType::Response, OpCode::Query);
+                cut.metadata.truncation = true;
+                cut.add_query(answer.queries[0].clone());
+                bytes = cut.to_vec().unwrap();
+            }
             // The other side may have given up already.
-            let _ = socket.send_to(&answer.to_vec().unwrap(), peer).await;
+            let _ = socket.send_to(&bytes, peer).await;
+        }
+    }
+}
+
+async fn serve_tcp(listener: TcpListener, zone: Arc<Mutex<Zone>>) {
+    while let Ok((tcp, _)) = listener.accept().await {
+        let zone = Arc::clone(&zone);
+        tokio::spawn(async move { converse(tcp, &zone).await });
+    }
+}
+
+async fn converse(mut tcp: TcpStream, zone: &Mutex<Zone>) -> std::io::Result<()> {
+    loop {
+        let mut bytes = vec![0; tcp.read_u16().await?.into()];
+        tcp.read_exact(&mut bytes).await?;
+        let Ok(question) = Message::from_vec(&bytes) else { continue };
+        if let Some(query) = question.queries.first() {
+            let asked = format!("{} {}", key(&query.name.to_ascii()), query.query_type);
+            zone.lock().unwrap().over_tcp.push(asked);
+        }
+        if let Some(answer) = answer(&question, zone) {
+            let bytes = answer.to_vec().unwrap();
+            tcp.write_u16(bytes.len().try_into().unwrap()).await?;
+            tcp.write_all(&bytes).await?;
         }
     }
 }
@@ -138,12 +225,24 @@ fn answer(question: &Message, zone: &Mutex<Zone>) -> Option<Message> {
     message.metadata.recursion_desired = question.metadata.recursion_desired;
     message.metadata.recursion_available = true;
     message.add_query(query.clone());
-    match zone.names.get(&name) {
+    match zone.find(&name) {
         Some(Answer::Silence) => return None,
         Some(Answer::Failure) => message.metadata.response_code = ResponseCode::ServFail,
         Some(Answer::Records(records)) => {
             let fitting = records.iter().filter(|data| data.record_type() == query.query_type);
             message.add_answers(fitting.map(|data| Record::from_rdata(query.name.clone(), TTL, data.clone())));
+            let alias = records.iter().find_map(|data| match data {
+                RData::CNAME(CNAME(target)) if query.query_type != RecordType::CNAME => Some(target),
+                _ => None,
+            });
+            if let Some(target) = alias {
+                let alias = RData::CNAME(CNAME(target.clone()));
+                message.add_answer(Record::from_rdata(query.name.clone(), TTL, alias));
+                if let Some(Answer::Records(records)) = zone.find(&key(&target.to_ascii())) {
+                    let fitting = records.iter().filter(|data| data.record_type() == query.query_type);
+                    message.add_answers(fitting.map(|data| Record::from_rdata(target.clone(), TTL, data.clone())));
+                }
+            }
         }
         None => message.metadata.response_code = ResponseCode::NXDomain,
     }

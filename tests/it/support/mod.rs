@@ -6,5 +6,6 @@ pub mod dns;
 pub mod google;
 pub mod process;
 pub mod receiver;
+pub mod served;
 pub mod server;
 pub mod smtp;

@@ -13,6 +13,7 @@ use mailkite::activity::Activity;
 use mailkite::app::{self, StartError};
 use mailkite::clock::{Clock, Timestamp};
 use mailkite::config::Config;
+use mailkite::domain::Domains;
 use mailkite::egress::Target;
 use mailkite::id::RouteId;
 use mailkite::jobs::Jobs;
@@ -44,6 +45,7 @@ pub struct Server {
     pub clock: Clock,
     pub db: Db,
     pub webhooks: Arc<Webhooks>,
+    pub domains: Arc<Domains>,
     /// The owner's verified domain.
     pub inbox: DomainRow,
     data_dir: PathBuf,
@@ -106,6 +108,7 @@ impl Server {
             clock,
             db,
             webhooks: Arc::clone(bound.webhooks()),
+            domains: Arc::clone(bound.domains()),
             inbox,
             data_dir,
             _dir: dir,
@@ -264,6 +267,20 @@ impl Server {
         attempted.unwrap()
     }
 
+    /// How the next mail fared that nothing is stored of, once it is forgotten: status, code, error.
+    pub async fn passed(&mut self) -> (&'static str, Option<u16>, Option<&'static str>) {
+        let next = async {
+            loop {
+                if let Activity::Passed { status, status_code, error, .. } = self.activity.recv().await.unwrap() {
+                    return (status, status_code, error);
+                }
+            }
+        };
+        let passed = timeout(DEADLINE, next).await;
+        assert!(passed.is_ok(), "nothing was forgotten within {DEADLINE:?}");
+        passed.unwrap()
+    }
+
     /// Moves a manual clock and rings the engine for the endpoint `url`.
     pub fn advance(&self, by: Duration, url: &str) {
         self.clock.advance(by);
@@ -330,7 +347,21 @@ pub fn config(data_dir: &Path) -> Config {
 /// What stands for the owner's domain where there is no owner.
 fn nobodys(now: Timestamp) -> DomainRow {
     let name = "nobody.invalid".to_owned();
-    DomainRow { id: 0, public_id: mailkite::id::DomainId::new(now), account_id: 0, name, verified: false }
+    DomainRow {
+        id: 0,
+        public_id: mailkite::id::DomainId::new(now),
+        account_id: 0,
+        name,
+        verified: false,
+        flags: store::domains::Flags::default(),
+        zero_retention: false,
+        retention_days: None,
+        tracking_webhook_url: None,
+        webhook_events: None,
+        created_at: now,
+        checked_at: None,
+        verified_at: None,
+    }
 }
 
 async fn seed(db: &Db, secrets: &Arc<Secrets>, now: Timestamp) -> DomainRow {

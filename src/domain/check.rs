@@ -1,0 +1,213 @@
+//! A live look at a domain's DNS records (contract 3.2): without cache, within one budget, no answer counting neither way.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use mail_auth::SpfResult;
+use mail_auth::spf::verify::SpfParameters;
+use tokio::time::timeout;
+
+use super::records::{Kind, Status, Wanted};
+use crate::dns::{DnsError, Resolver};
+
+/// The time that all questions of one check together may take.
+pub const BUDGET: Duration = Duration::from_secs(10);
+/// Values shown of one record, and how much of each.
+const MAX_FOUND: usize = 10;
+const MAX_FOUND_CHARS: usize = 1000;
+
+/// What was found for one record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Finding {
+    /// How it compares with what is wanted.
+    pub status: Status,
+    /// The values seen, the first few of them.
+    pub found: Vec<String>,
+}
+
+/// Looks.
+#[derive(Clone)]
+pub struct Checker {
+    resolver: Resolver,
+    budget: Duration,
+}
+
+impl Checker {
+    /// A checker that asks `resolver`, which has no cache, and spends at most `budget` on one domain.
+    pub const fn new(resolver: Resolver, budget: Duration) -> Self {
+        Self { resolver, budget }
+    }
+
+    /// What the five records look like now, in the order of [`Kind::ALL`].
+    pub async fn check(&self, wanted: &Wanted<'_>) -> [Finding; 5] {
+        let records = wanted.records();
+        let name = |kind: Kind| records.iter().find(|record| record.kind == kind).map_or("", |record| &record.name);
+        let (mx, spf, dkim, dmarc, ed25519) = tokio::join!(
+            self.within(self.mx(wanted)),
+            self.within(self.spf(wanted)),
+            self.within(self.key(name(Kind::Dkim), wanted.rsa)),
+            self.within(self.dmarc(name(Kind::Dmarc))),
+            self.within(self.key(name(Kind::DkimEd25519), wanted.ed25519)),
+        );
+        [mx, spf, dkim, dmarc, ed25519]
+    }
+
+    async fn within(&self, look: impl Future<Output = Finding>) -> Finding {
+        timeout(self.budget, look).await.unwrap_or_default()
+    }
+
+    async fn mx(&self, wanted: &Wanted<'_>) -> Finding {
+        let hosts = match self.resolver.mail_hosts(wanted.name).await {
+            Ok(hosts) => hosts,
+            Err(error) => return unanswered(&error),
+        };
+        let bare = |host: &str| host.trim_end_matches('.').to_lowercase();
+        let ours = bare(wanted.hostname);
+        let named = hosts.iter().any(|(_, host)| bare(host) == ours);
+        finding(named, hosts.iter().map(|(preference, host)| format!("{preference} {}", bare(host))).collect())
+    }
+
+    async fn spf(&self, wanted: &Wanted<'_>) -> Finding {
+        let texts = match self.resolver.texts(wanted.name).await {
+            Ok(texts) => texts,
+            Err(error) => return unanswered(&error),
+        };
+        let policies: Vec<String> = texts.into_iter().filter(|text| is_spf(text)).collect();
+        let [policy] = policies.as_slice() else {
+            // RFC 7208 §4.5: more than one is a permanent error.
+            return finding(false, policies);
+        };
+        let mechanism = wanted.spf_mechanism();
+        let terms = policy.split_ascii_whitespace().skip(1);
+        let named = terms
+            .map(|term| term.strip_prefix('+').unwrap_or(term))
+            .any(|term| term.eq_ignore_ascii_case(&mechanism));
+        if named {
+            return finding(true, policies);
+        }
+        match self.spf_passes(wanted).await {
+            Some(passes) => finding(passes, policies),
+            None => Finding { status: Status::Unchecked, found: shown(policies) },
+        }
+    }
+
+    /// Whether the policy passes for every address that the appliance sends from; none when DNS does not say.
+    async fn spf_passes(&self, wanted: &Wanted<'_>) -> Option<bool> {
+        let addresses = match self.resolver.addresses(wanted.hostname).await {
+            Ok(addresses) => addresses,
+            Err(error) if error.is_transient() => return None,
+            Err(_) => return Some(false),
+        };
+        for address in addresses {
+            if !self.spf_passes_for(address, wanted).await? {
+                return Some(false);
+            }
+        }
+        Some(true)
+    }
+
+    async fn spf_passes_for(&self, address: IpAddr, wanted: &Wanted<'_>) -> Option<bool> {
+        let sender = format!("postmaster@{}", wanted.name);
+        let parameters = SpfParameters::verify_mail_from(address, wanted.hostname, wanted.hostname, &sender);
+        match self.resolver.authenticator().verify_spf(parameters).await.result() {
+            SpfResult::Pass => Some(true),
+            SpfResult::TempError => None,
+            SpfResult::Fail | SpfResult::SoftFail | SpfResult::Neutral | SpfResult::PermError | SpfResult::None => {
+                Some(false)
+            }
+        }
+    }
+
+    async fn key(&self, name: &str, wanted: &str) -> Finding {
+        let texts = match self.resolver.texts(name).await {
+            Ok(texts) => texts,
+            Err(error) => return unanswered(&error),
+        };
+        let fits = |text: &String| tag(text, "p").is_some_and(|key| without_space(key) == without_space(wanted));
+        finding(texts.iter().any(fits), texts)
+    }
+
+    async fn dmarc(&self, name: &str) -> Finding {
+        let texts = match self.resolver.texts(name).await {
+            Ok(texts) => texts,
+            Err(error) => return unanswered(&error),
+        };
+        let policies: Vec<&String> = texts.iter().filter(|text| is_dmarc(text)).collect();
+        let holds = match policies.as_slice() {
+            [policy] => tag(policy, "p").is_some_and(|policy| {
+                ["none", "quarantine", "reject"].iter().any(|word| policy.trim().eq_ignore_ascii_case(word))
+            }),
+            // RFC 7489 §6.6.3: several are as good as none.
+            _ => false,
+        };
+        finding(holds, texts)
+    }
+}
+
+/// A name without such records is an answer; everything else is none.
+fn unanswered(error: &DnsError) -> Finding {
+    match error {
+        DnsError::NoSuchName(_) | DnsError::NoAddress(_) | DnsError::BadName(_) => {
+            Finding { status: Status::Missing, found: Vec::new() }
+        }
+        DnsError::NoAnswer { .. } | DnsError::Setup(_) => {
+            tracing::debug!(%error, "a record was not looked at");
+            Finding::default()
+        }
+    }
+}
+
+fn finding(holds: bool, found: Vec<String>) -> Finding {
+    let status = match (holds, found.is_empty()) {
+        (true, _) => Status::Ok,
+        (false, true) => Status::Missing,
+        (false, false) => Status::Mismatch,
+    };
+    Finding { status, found: shown(found) }
+}
+
+/// What is kept of the values: somebody else writes them.
+fn shown(found: Vec<String>) -> Vec<String> {
+    let clean = |text: String| text.chars().filter(|c| !c.is_control()).take(MAX_FOUND_CHARS).collect();
+    found.into_iter().take(MAX_FOUND).map(clean).collect()
+}
+
+/// RFC 7208 §4.5: `v=spf1`, then a space or the end.
+fn is_spf(text: &str) -> bool {
+    let head = text.get(..6).filter(|head| head.eq_ignore_ascii_case("v=spf1"));
+    head.is_some() && text.get(6..).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+}
+
+/// RFC 7489 §6.3: the version comes first and is written so.
+fn is_dmarc(text: &str) -> bool {
+    text.split(';').next().is_some_and(|version| without_space(version) == "v=DMARC1")
+}
+
+/// The value of a tag in a list such as `v=DKIM1; p=…` (RFC 6376 §3.2).
+fn tag<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    text.split(';').filter_map(|tag| tag.split_once('=')).find(|(key, _)| key.trim() == name).map(|(_, value)| value)
+}
+
+fn without_space(text: &str) -> String {
+    text.chars().filter(|c| !c.is_whitespace()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_told_from_what_only_looks_like_them() {
+        assert!(is_spf("v=spf1 -all") && is_spf("V=SPF1"));
+        assert!(!is_spf("v=spf10 -all") && !is_spf("spf1") && !is_spf("\u{e4}v=spf1"));
+        assert!(is_dmarc("v=DMARC1; p=none") && is_dmarc("v = DMARC1;p=none"));
+        assert!(!is_dmarc("v=DMARC12; p=none") && !is_dmarc("p=none; v=DMARC1"));
+        assert_eq!(tag("v=DKIM1; k=rsa; p = MII BIj", "p").map(without_space).as_deref(), Some("MIIBIj"));
+    }
+
+    #[test]
+    fn what_is_shown_of_a_strangers_record_is_bounded() {
+        let found = shown((0..100).map(|_| format!("a\u{0}{}", "x".repeat(5000))).collect());
+        assert_eq!((found.len(), found.first().map(String::len)), (MAX_FOUND, Some(MAX_FOUND_CHARS)));
+    }
+}

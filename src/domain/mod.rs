@@ -1,0 +1,312 @@
+//! Domains of accounts (contract 3): added with their keys, verified by their DNS records, checked again day by day.
+//!
+//! `name` says what can be a domain, `records` what DNS should say, `check` looks, `flags` judges over time.
+
+pub mod check;
+pub mod flags;
+pub mod keys;
+pub mod name;
+pub mod recheck;
+pub mod records;
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use self::check::{Checker, Finding};
+use self::flags::Flag;
+use self::keys::{KeyError, KeyMaker};
+use self::records::{Kind, Record, Status, Wanted};
+use crate::clock::Timestamp;
+use crate::config::{Config, Signup};
+use crate::id::{DomainId, RouteId};
+use crate::secrets::Secrets;
+use crate::store::dns_checks::{self, DnsCheck};
+use crate::store::domains::{self, DomainRow, Flags};
+use crate::store::{self, Db, dkim_keys, routes};
+
+/// What the domains are made of.
+pub struct Domains {
+    /// The database.
+    pub db: Db,
+    /// Seals private keys.
+    pub secrets: Arc<Secrets>,
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Looks DNS up.
+    pub checker: Checker,
+    /// Makes keys.
+    pub keys: KeyMaker,
+}
+
+/// A record, and what the last look at it found.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// As it should be.
+    pub record: Record,
+    /// As it is.
+    pub finding: Finding,
+}
+
+/// What a verification found.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// The domain after it.
+    pub domain: DomainRow,
+    /// The results of this check; where there was no result, the stored flag.
+    pub checks: Flags,
+}
+
+/// Why a domain was not added or verified.
+#[derive(Debug, thiserror::Error)]
+pub enum DomainError {
+    /// The account has it already.
+    #[error("the account has this domain")]
+    Exists,
+    /// Another account has verified it, or a domain above it.
+    #[error("another account has verified this domain")]
+    Taken,
+    /// It was removed meanwhile.
+    #[error("the domain is gone")]
+    Gone,
+    /// Its keys could not be made.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// Storage failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+impl Domains {
+    /// Adds a domain, pending, with its keys; `name` is in the form of [`name::parse`].
+    ///
+    /// # Errors
+    /// The account has it, another account has proven it, or storage failed.
+    pub async fn add(&self, account: i64, name: String, now: Timestamp) -> Result<DomainRow, DomainError> {
+        let asked = name.clone();
+        // Looked at before keys are made, and again in the transaction that counts.
+        self.db.read(move |connection| may_add(connection, account, &asked)).await??;
+        let keys = self.keys.make(&self.secrets).await?;
+        let added = self.db.write(move |tx| match may_add(tx, account, &name)? {
+            Ok(()) => {
+                let domain = domains::insert(tx, account, &name, false, now)?;
+                dkim_keys::insert(tx, domain.id, &keys, now)?;
+                Ok(Ok(domain))
+            }
+            Err(refused) => Ok(Err(refused)),
+        });
+        let domain = added.await??;
+        self.db.directory_changed();
+        Ok(domain)
+    }
+
+    /// The five records of a domain, with what the last check found.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn records(&self, connection: &Connection, domain: &DomainRow) -> store::Result<Vec<Seen>> {
+        let keys = Keys::find(connection, domain.id)?;
+        let checks = dns_checks::list(connection, domain.id)?;
+        let seen = |record: Record| {
+            let check = checks.iter().find(|check| check.record == record.kind.as_str());
+            let finding = check.map_or_else(Finding::default, |check| Finding {
+                status: Status::from_word(&check.status),
+                found: check.found.clone(),
+            });
+            Seen { record, finding }
+        };
+        Ok(self.wanted(domain, &keys).records().into_iter().map(seen).collect())
+    }
+
+    fn wanted<'w>(&'w self, domain: &'w DomainRow, keys: &'w Keys) -> Wanted<'w> {
+        Wanted {
+            name: &domain.name,
+            hostname: &self.config.hostname,
+            spf_include: self.config.dns.spf_include.as_deref(),
+            rsa: &keys.rsa,
+            ed25519: &keys.ed25519,
+        }
+    }
+
+    /// Looks a domain's records up and moves its flags by what is found.
+    ///
+    /// # Errors
+    /// Another account has proven it, it is gone, or storage failed; then nothing was changed.
+    pub async fn verify(&self, domain: DomainRow, now: Timestamp) -> Result<Verified, DomainError> {
+        let asked = domain.clone();
+        // Looked at before DNS is asked, and again in the transaction that counts.
+        if self.db.read(move |connection| is_lost(connection, &asked)).await? {
+            return Err(DomainError::Taken);
+        }
+        self.check(domain, IfTaken::Refuse, now).await
+    }
+
+    /// As [`Self::verify`], where a domain that another account has proven meanwhile stays pending: what it proved
+    /// earlier must be able to fall.
+    ///
+    /// # Errors
+    /// It is gone, or storage failed; then nothing was changed.
+    pub async fn recheck(&self, domain: DomainRow, now: Timestamp) -> Result<Verified, DomainError> {
+        self.check(domain, IfTaken::StayPending, now).await
+    }
+
+    async fn check(&self, domain: DomainRow, if_taken: IfTaken, now: Timestamp) -> Result<Verified, DomainError> {
+        self.ensure_keys(domain.id, now).await?;
+        let id = domain.id;
+        let keys = self.db.read(move |connection| Keys::find(connection, id)).await?;
+        let wanted = self.wanted(&domain, &keys);
+        let findings = if self.config.dev && name::is_for_trying(&domain.name) {
+            wanted.records().into_iter().map(|one| Finding { status: Status::Ok, found: vec![one.value] }).collect()
+        } else {
+            self.checker.check(&wanted).await.to_vec()
+        };
+        let needs_dkim = self.config.auth.signup == Signup::Open && !self.config.dev;
+        let id = domain.public_id;
+        let settled = self.db.write(move |tx| settle(tx, &id, &findings, needs_dkim, if_taken, now));
+        let verified = match settled.await {
+            Ok(verified) => verified?,
+            // Another account was faster.
+            Err(store::Error::Conflict(_)) => return Err(DomainError::Taken),
+            Err(error) => return Err(error.into()),
+        };
+        self.db.directory_changed();
+        Ok(verified)
+    }
+
+    /// Removes a domain; the routes that went with it.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub async fn remove(&self, domain: &DomainRow) -> store::Result<Vec<RouteId>> {
+        let id = domain.public_id.clone();
+        let gone = self.db.write(move |tx| {
+            let Some(domain) = domains::find(tx, &id)? else { return Ok(Vec::new()) };
+            let routes = routes::list(tx, domain.account_id, Some(domain.id))?;
+            domains::delete(tx, &id)?;
+            Ok(routes.into_iter().map(|route| route.public_id).collect())
+        });
+        let gone = gone.await?;
+        self.db.directory_changed();
+        Ok(gone)
+    }
+
+    /// Makes the keys of a domain that has none: one of before there were keys, or made by `mailkite dev`.
+    ///
+    /// # Errors
+    /// It is gone, storage failed, or a key could not be made.
+    pub async fn ensure_keys(&self, domain: i64, now: Timestamp) -> Result<(), DomainError> {
+        if self.db.read(move |connection| dkim_keys::find_public(connection, domain, "rsa")).await?.is_some() {
+            return Ok(());
+        }
+        let keys = self.keys.make(&self.secrets).await?;
+        let stored = self.db.write(move |tx| match domains::find_by_row(tx, domain)? {
+            Some(_) => dkim_keys::insert(tx, domain, &keys, now).map(Ok),
+            None => Ok(Err(DomainError::Gone)),
+        });
+        match stored.await {
+            Ok(stored) => stored,
+            // Another request was faster.
+            Err(store::Error::Conflict(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The public keys of a domain.
+struct Keys {
+    rsa: String,
+    ed25519: String,
+}
+
+impl Keys {
+    fn find(connection: &Connection, domain: i64) -> store::Result<Self> {
+        let key = |algorithm| dkim_keys::find_public(connection, domain, algorithm).map(Option::unwrap_or_default);
+        Ok(Self { rsa: key("rsa")?, ed25519: key("ed25519")? })
+    }
+}
+
+fn may_add(connection: &Connection, account: i64, name: &str) -> store::Result<Result<(), DomainError>> {
+    Ok(if domains::find_of_account(connection, account, name)?.is_some() {
+        Err(DomainError::Exists)
+    } else if is_taken(connection, account, name)? {
+        Err(DomainError::Taken)
+    } else {
+        Ok(())
+    })
+}
+
+/// Whether another account has verified the domain or one above it (contract 3.2).
+fn is_taken(connection: &Connection, account: i64, name: &str) -> store::Result<bool> {
+    for name in name::with_parents(name) {
+        if domains::is_held_by_another(connection, account, &name)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a domain cannot be verified any more; one that is keeps what it won, whoever proves a domain above it.
+fn is_lost(connection: &Connection, domain: &DomainRow) -> store::Result<bool> {
+    Ok(!domain.verified && is_taken(connection, domain.account_id, &domain.name)?)
+}
+
+/// What a check makes of a domain that another account has verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IfTaken {
+    Refuse,
+    StayPending,
+}
+
+/// By the public id: during the look the domain can be removed and its row id given to another one.
+fn settle(
+    tx: &Connection,
+    id: &DomainId,
+    findings: &[Finding],
+    needs_dkim: bool,
+    if_taken: IfTaken,
+    now: Timestamp,
+) -> store::Result<Result<Verified, DomainError>> {
+    let Some(domain) = domains::find(tx, id)? else { return Ok(Err(DomainError::Gone)) };
+    let lost = is_lost(tx, &domain)?;
+    if lost && if_taken == IfTaken::Refuse {
+        return Ok(Err(DomainError::Taken));
+    }
+    let id = domain.id;
+    let before = dns_checks::list(tx, id)?;
+    let (mut flags, mut checks) = (domain.flags, domain.flags);
+    for (kind, finding) in Kind::ALL.into_iter().zip(findings) {
+        let old = before.iter().find(|check| check.record == kind.as_str()).cloned().unwrap_or_default();
+        let set = flag_of(&mut flags, kind).is_some_and(|flag| *flag);
+        let flag = Flag { set, failures: old.failures, first_failed_at: old.first_failed_at };
+        let flag = flag.after(finding.status, now);
+        if let Some(stored) = flag_of(&mut flags, kind) {
+            *stored = flag.set;
+        }
+        if let (Some(result), true) = (flag_of(&mut checks, kind), finding.status != Status::Unchecked) {
+            *result = finding.status == Status::Ok;
+        }
+        let check = DnsCheck {
+            record: kind.as_str().to_owned(),
+            status: finding.status.as_str().to_owned(),
+            found: finding.found.clone(),
+            failures: flag.failures,
+            first_failed_at: flag.first_failed_at,
+        };
+        dns_checks::put(tx, id, &check)?;
+    }
+    let verified = flags.mx && (flags.dkim || !needs_dkim) && !lost;
+    domains::set_checked(tx, id, flags, verified, now)?;
+    let domain = domains::find_by_row(tx, id)?.ok_or(store::Error::Corrupt("domain"))?;
+    Ok(Ok(Verified { domain, checks }))
+}
+
+/// The flag that a record moves; the Ed25519 key moves none.
+const fn flag_of(flags: &mut Flags, kind: Kind) -> Option<&mut bool> {
+    match kind {
+        Kind::Mx => Some(&mut flags.mx),
+        Kind::Spf => Some(&mut flags.spf),
+        Kind::Dkim => Some(&mut flags.dkim),
+        Kind::Dmarc => Some(&mut flags.dmarc),
+        Kind::DkimEd25519 => None,
+    }
+}

@@ -1,0 +1,106 @@
+//! Which names can be a domain of an account (contract 3.4). Pure.
+
+use crate::mail::address::Domain;
+
+/// Why a name is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadName {
+    /// No host name, an address, or without a dot.
+    #[error("a domain name such as example.com is required")]
+    Form,
+    /// What everybody registers below.
+    #[error("this is a public suffix, which belongs to nobody; give a domain below it")]
+    PublicSuffix,
+    /// The name of this server.
+    #[error("this is the name of this server itself")]
+    OwnHost,
+}
+
+/// A domain's name as it is stored: A-labels, lower case, no final dot.
+///
+/// # Errors
+/// It cannot be an account's domain.
+pub fn parse(text: &str, hostname: &str) -> Result<String, BadName> {
+    let text = text.trim();
+    // Every spelling that a URL's host may have of an address is one, whatever DNS would make of it.
+    let is_address = url::Host::parse(text).is_ok_and(|host| !matches!(host, url::Host::Domain(_)));
+    let domain = Domain::parse(text).map_err(|_| BadName::Form)?;
+    let name = domain.as_str();
+    let last = name.rsplit('.').next().unwrap_or_default();
+    if is_address || !name.contains('.') || last.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(BadName::Form);
+    }
+    if name.split('.').any(|label| label.contains('_')) {
+        return Err(BadName::Form);
+    }
+    if Domain::parse(hostname).is_ok_and(|host| host.as_str() == name) {
+        return Err(BadName::OwnHost);
+    }
+    let suffix = psl::suffix(name.as_bytes());
+    if suffix.is_some_and(|suffix| suffix.is_known() && suffix.as_bytes() == name.as_bytes()) {
+        return Err(BadName::PublicSuffix);
+    }
+    Ok(name.to_owned())
+}
+
+/// The name and every domain above it that could be somebody's.
+pub fn with_parents(name: &str) -> Vec<String> {
+    let mut names = vec![name.to_owned()];
+    let mut rest = name;
+    while let Some((_, parent)) = rest.split_once('.') {
+        if parent.contains('.') {
+            names.push(parent.to_owned());
+        }
+        rest = parent;
+    }
+    names
+}
+
+/// Whether a name is reserved for trying things out (RFC 6761), so that dev mode verifies it without DNS.
+pub fn is_for_trying(name: &str) -> bool {
+    [".test", ".localhost", ".example"].iter().any(|suffix| name.ends_with(suffix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<String, BadName> {
+        parse(text, "mail.acme.dev")
+    }
+
+    #[test]
+    fn names_have_one_form() {
+        for (text, name) in [
+            ("Acme.DEV.", "acme.dev"),
+            (" acme.dev ", "acme.dev"),
+            ("b\u{fc}cher.example", "xn--bcher-kva.example"),
+            ("inbox.test", "inbox.test"),
+            ("a.b.c.acme.dev", "a.b.c.acme.dev"),
+            ("acme.co.uk", "acme.co.uk"),
+            ("me.github.io", "me.github.io"),
+        ] {
+            assert_eq!(parsed(text).as_deref(), Ok(name), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_nobody_or_is_no_name_is_refused() {
+        for text in ["", "com", "localhost", "a..b", "-a.dev", "a b.dev", "a@b.dev", "http://acme.dev", "*.acme.dev"]
+        {
+            assert_eq!(parsed(text), Err(BadName::Form), "{text}");
+        }
+        for text in ["1.2.3.4", "[1.2.3.4]", "0x7f.1", "2130706433", "[::1]", "1.2.3", "_dmarc.acme.dev", "acme.1"] {
+            assert_eq!(parsed(text), Err(BadName::Form), "{text}");
+        }
+        for text in ["co.uk", "github.io", "CO.UK."] {
+            assert_eq!(parsed(text), Err(BadName::PublicSuffix), "{text}");
+        }
+        assert_eq!(parsed("Mail.Acme.Dev"), Err(BadName::OwnHost));
+    }
+
+    #[test]
+    fn parents_end_above_the_top_level() {
+        assert_eq!(with_parents("a.b.acme.dev"), ["a.b.acme.dev", "b.acme.dev", "acme.dev"]);
+    }
+}

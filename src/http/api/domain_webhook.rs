@@ -1,0 +1,169 @@
+//! The one webhook that a domain keeps for all its addresses (contract 3.6, 4.2).
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::account::{RotatedSecret, Secret};
+use super::deliveries::AnswerView;
+use super::domains::{DomainView, the_domain, view};
+use super::routes::{ack_mode, remove, rotate, webhook_url};
+use crate::http::App;
+use crate::http::auth::Caller;
+use crate::http::body::{Body, DONE, Done, Loose};
+use crate::http::error::{ApiError, Code};
+use crate::http::extract::Path;
+use crate::secrets;
+use crate::store::routes::{self, Action, Change, NewRoute, RouteRow, SECRET_PURPOSE};
+use crate::store::{self, domains, domains::DomainRow};
+
+/// `PUT /api/domains/:id/webhook`
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookFields {
+    /// An https URL.
+    #[serde(default)]
+    #[schema(value_type = String, example = "https://app.acme.dev/hook")]
+    url: Loose<String>,
+    /// `lenient` (default), `ack` or `control`.
+    #[schema(example = "lenient")]
+    ack_mode: Option<String>,
+}
+
+/// A domain's webhook.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookView {
+    domain: DomainView,
+    #[schema(example = "https://app.acme.dev/hook")]
+    webhook_url: String,
+    #[schema(example = "lenient")]
+    ack_mode: String,
+    #[schema(example = "rte_9c31aB7KmPq2XwZe")]
+    route_id: String,
+    #[schema(example = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")]
+    signing_secret: String,
+}
+
+/// Sets or replaces it; route id and secret stay.
+pub async fn put(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: Body,
+) -> Result<Json<WebhookView>, ApiError> {
+    let domain = the_domain(&app, &caller, &id).await?;
+    let fields: WebhookFields = body.fields()?;
+    let url = webhook_url(&app, fields.url, "url")?;
+    let mode = ack_mode(fields.ack_mode)?.unwrap_or_else(|| "lenient".to_owned());
+    if !domain.verified {
+        return Err(Code::DomainNotVerified.into());
+    }
+    let (now, row_id) = (app.clock.now(), domain.id);
+    let fresh = app.secrets.seal(SECRET_PURPOSE, secrets::new_webhook_secret().as_bytes());
+    let (set_url, set_mode) = (url.clone(), mode.clone());
+    let route = app.db.write(move |tx| {
+        if domains::find(tx, &domain.public_id)?.is_none() {
+            return Ok(None);
+        }
+        let match_pattern = format!("*@{}", domain.name);
+        let existing = match routes::find_domain_webhook(tx, domain.id)? {
+            Some(route) => Some(route),
+            // Contract 4.2: a first PUT adopts the route that does the same already.
+            None => routes::find_same(tx, domain.account_id, &match_pattern, Action::Webhook, Some(&set_url))?,
+        };
+        let id = match existing {
+            Some(route) => {
+                let change = Change {
+                    domain_id: Some(domain.id),
+                    match_pattern,
+                    destination: Some(set_url),
+                    ack_mode: Some(set_mode),
+                    active: true,
+                    is_domain_webhook: true,
+                };
+                routes::update(tx, &route.public_id, &change, now)?;
+                route.public_id
+            }
+            None => {
+                let new = NewRoute {
+                    account_id: domain.account_id,
+                    domain_id: Some(domain.id),
+                    match_pattern,
+                    action: Action::Webhook,
+                    destination: Some(set_url),
+                    ack_mode: Some(set_mode),
+                    is_domain_webhook: true,
+                    secret_sealed: Some(fresh),
+                };
+                routes::insert(tx, &new, now)?
+            }
+        };
+        routes::find(tx, &id)
+    });
+    let route = route.await?.ok_or_else(ApiError::not_found)?;
+    app.db.directory_changed();
+    Ok(Json(WebhookView {
+        domain: view(&app, &caller, row_id).await?,
+        webhook_url: url,
+        ack_mode: mode,
+        route_id: route.public_id.to_string(),
+        signing_secret: open_secret(&app, &route)?,
+    }))
+}
+
+fn open_secret(app: &App, route: &RouteRow) -> Result<String, ApiError> {
+    let opened = route.secret_sealed.as_deref().map(|sealed| app.secrets.open_text(SECRET_PURPOSE, sealed));
+    match opened {
+        Some(Ok(secret)) => Ok(secret),
+        Some(Err(_)) | None => Err(store::Error::Corrupt("signing secret").into()),
+    }
+}
+
+async fn find(app: &App, domain: &DomainRow) -> Result<Option<RouteRow>, ApiError> {
+    let id = domain.id;
+    Ok(app.db.read(move |connection| routes::find_domain_webhook(connection, id)).await?)
+}
+
+/// Removes it, if there is one.
+pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Done>, ApiError> {
+    let domain = the_domain(&app, &caller, &id).await?;
+    if let Some(route) = find(&app, &domain).await? {
+        remove(&app, route.public_id).await?;
+    }
+    Ok(DONE)
+}
+
+/// Its signing secret.
+pub async fn secret(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Secret>, ApiError> {
+    let domain = the_domain(&app, &caller, &id).await?;
+    let route = find(&app, &domain).await?.ok_or(Code::NoWebhook)?;
+    Ok(Json(Secret { secret: open_secret(&app, &route)? }))
+}
+
+/// A new signing secret in its place; for a day both sign.
+pub async fn rotate_secret(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<RotatedSecret>, ApiError> {
+    let domain = the_domain(&app, &caller, &id).await?;
+    let route = find(&app, &domain).await?.ok_or(Code::NoWebhook)?;
+    rotate(&app, route.public_id).await.map(Json)
+}
+
+/// Posts one signed test event to it.
+pub async fn test(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<AnswerView>, ApiError> {
+    let domain = the_domain(&app, &caller, &id).await?;
+    let route = find(&app, &domain).await?.ok_or(Code::NoWebhookToTest)?;
+    Ok(Json(app.webhooks.test_webhook(&route, &domain.name, app.clock.now()).await?.into()))
+}

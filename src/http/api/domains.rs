@@ -1,0 +1,469 @@
+//! Domains: list, add, verify, remove, and what else is set for one (contract 3). Their webhook is `domain_webhook`'s.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::routes::webhook_url;
+use crate::clock::Timestamp;
+use crate::domain::records::Status;
+use crate::domain::{DomainError, Seen, name};
+use crate::http::App;
+use crate::http::auth::Caller;
+use crate::http::body::{Body, DONE, Done, Loose};
+use crate::http::error::{ApiError, Code};
+use crate::http::extract::Path;
+use crate::mail::address::Domain;
+use crate::store::domains::{self, DomainRow, Flags};
+use crate::store::{self, routes};
+
+/// Every sending event that can be opted in (contract 3.7).
+const EVENTS: [&str; 5] = ["email.sent", "email.bounced", "email.complained", "email.opened", "email.clicked"];
+
+/// A domain (contract 3.1).
+#[derive(Serialize, ToSchema)]
+pub struct DomainView {
+    #[schema(example = "dom_2VbXqTpN8rKwM3Ys")]
+    id: String,
+    user_id: String,
+    /// A-labels, lower case.
+    #[schema(example = "acme.dev")]
+    domain: String,
+    /// `pending` or `verified`.
+    #[schema(example = "verified")]
+    status: &'static str,
+    mx_verified: bool,
+    spf_verified: bool,
+    dkim_verified: bool,
+    dmarc_verified: bool,
+    #[serde(rename = "webhookUrl")]
+    #[schema(example = "https://app.acme.dev/hook")]
+    webhook_url: Option<String>,
+    #[serde(rename = "webhookAckMode")]
+    webhook_ack_mode: Option<String>,
+    #[serde(rename = "trackingWebhookUrl")]
+    tracking_webhook_url: Option<String>,
+    /// `"all"`, or an array of the opted-in sending events.
+    #[serde(rename = "webhookEvents")]
+    webhook_events: Events,
+    zero_retention: bool,
+    /// Null: the server's default.
+    retention_days: Option<u32>,
+    created_at: Timestamp,
+    checked_at: Option<Timestamp>,
+    verified_at: Option<Timestamp>,
+}
+
+/// The opted-in sending events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Events {
+    /// `"all"`
+    All(String),
+    /// Some of them.
+    Some(Vec<String>),
+}
+
+impl DomainView {
+    /// The view of a row, with its webhook.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn new(connection: &Connection, row: &DomainRow, user_id: &str) -> store::Result<Self> {
+        let webhook = routes::find_domain_webhook(connection, row.id)?;
+        let events = row.webhook_events.as_deref().and_then(|json| serde_json::from_str(json).ok());
+        let (url, mode) = webhook.map_or((None, None), |route| (route.destination, route.ack_mode));
+        Ok(Self {
+            id: row.public_id.to_string(),
+            user_id: user_id.to_owned(),
+            domain: row.name.clone(),
+            status: status(row),
+            mx_verified: row.flags.mx,
+            spf_verified: row.flags.spf,
+            dkim_verified: row.flags.dkim,
+            dmarc_verified: row.flags.dmarc,
+            webhook_url: url,
+            webhook_ack_mode: mode,
+            tracking_webhook_url: row.tracking_webhook_url.clone(),
+            webhook_events: events.unwrap_or(Events::Some(Vec::new())),
+            zero_retention: row.zero_retention,
+            retention_days: row.retention_days,
+            created_at: row.created_at,
+            checked_at: row.checked_at,
+            verified_at: row.verified_at,
+        })
+    }
+}
+
+const fn status(row: &DomainRow) -> &'static str {
+    if row.verified { "verified" } else { "pending" }
+}
+
+/// A DNS record that the domain needs (contract 3.3).
+#[derive(Serialize, ToSchema)]
+pub struct RecordView {
+    /// `MX` or `TXT`.
+    #[serde(rename = "type")]
+    #[schema(example = "MX")]
+    record_type: &'static str,
+    /// Fully qualified, without final dot.
+    #[schema(example = "acme.dev")]
+    name: String,
+    #[schema(example = "mail.acme.dev")]
+    value: String,
+    /// Of the MX record alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    priority: Option<u16>,
+    /// True where everything works without the record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    optional: Option<bool>,
+    status: Status,
+    /// The values that the last check saw.
+    found: Vec<String>,
+}
+
+impl From<Seen> for RecordView {
+    fn from(seen: Seen) -> Self {
+        Self {
+            record_type: seen.record.record_type,
+            name: seen.record.name,
+            value: seen.record.value,
+            priority: seen.record.priority,
+            optional: seen.record.optional.then_some(true),
+            status: seen.finding.status,
+            found: seen.finding.found,
+        }
+    }
+}
+
+/// A domain with the DNS records that it needs.
+#[derive(Serialize, ToSchema)]
+pub struct DomainWithRecords {
+    domain: DomainView,
+    dns: Vec<RecordView>,
+}
+
+impl From<DomainError> for ApiError {
+    fn from(error: DomainError) -> Self {
+        match error {
+            DomainError::Exists => Code::DomainExists.into(),
+            DomainError::Taken => Code::DomainTaken.into(),
+            DomainError::Gone => Self::not_found(),
+            DomainError::Store(error) => error.into(),
+            DomainError::Keys(error) => {
+                tracing::error!(%error, "a request failed");
+                Code::Internal.into()
+            }
+        }
+    }
+}
+
+/// The caller's domain by its id or name.
+///
+/// # Errors
+/// 404 when it is unknown or another account's, 403 beyond a scoped key's domain.
+pub async fn the_domain(app: &App, caller: &Caller, id: &str) -> Result<DomainRow, ApiError> {
+    let (account, id) = (caller.id(), id.to_owned());
+    let name = Domain::parse(&id).map(|domain| domain.as_str().to_owned()).unwrap_or_default();
+    let found = app.db.read(move |connection| domains::find_by_name_or_id(connection, account, &name, &id));
+    let domain = found.await?.ok_or_else(ApiError::not_found)?;
+    caller.needs_domain(Some(domain.id))?;
+    Ok(domain)
+}
+
+/// The view of a domain as it is now.
+///
+/// # Errors
+/// 404 when it was removed meanwhile.
+pub async fn view(app: &App, caller: &Caller, id: i64) -> Result<DomainView, ApiError> {
+    let user = caller.account.public_id.to_string();
+    let view = app.db.read(move |connection| match domains::find_by_row(connection, id)? {
+        Some(row) => DomainView::new(connection, &row, &user).map(Some),
+        None => Ok(None),
+    });
+    view.await?.ok_or_else(ApiError::not_found)
+}
+
+async fn with_records(app: &App, caller: &Caller, row: DomainRow) -> Result<DomainWithRecords, ApiError> {
+    app.domains.ensure_keys(row.id, app.clock.now()).await?;
+    let (domains, user) = (app.domains.clone(), caller.account.public_id.to_string());
+    let view = app.db.read(move |connection| {
+        let dns = domains.records(connection, &row)?.into_iter().map(RecordView::from).collect();
+        Ok(DomainWithRecords { domain: DomainView::new(connection, &row, &user)?, dns })
+    });
+    Ok(view.await?)
+}
+
+/// `GET /api/domains`
+pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<DomainView>>, ApiError> {
+    let views = app.db.read(move |connection| {
+        let user = caller.account.public_id.as_str();
+        let rows = domains::list(connection, caller.id(), caller.scope())?;
+        rows.iter().map(|row| DomainView::new(connection, row, user)).collect::<store::Result<_>>()
+    });
+    Ok(Json(views.await?))
+}
+
+/// `POST /api/domains`
+#[derive(Deserialize, ToSchema)]
+pub struct NewDomain {
+    /// Two or more labels; non-ASCII names are stored as A-labels.
+    #[serde(default)]
+    #[schema(value_type = String, example = "acme.dev")]
+    domain: Loose<String>,
+}
+
+/// `POST /api/domains`
+pub async fn add(
+    State(app): State<App>,
+    caller: Caller,
+    body: Body,
+) -> Result<(StatusCode, Json<DomainWithRecords>), ApiError> {
+    caller.needs_account()?;
+    let fields: NewDomain = body.fields()?;
+    let text = fields.domain.required(|| ApiError::at(Code::BadDomain, "domain"))?;
+    let name = name::parse(&text, &app.config.hostname)
+        .map_err(|error| ApiError::field(Code::BadDomain, "domain", error.to_string()))?;
+    let row = app.domains.add(caller.id(), name, app.clock.now()).await?;
+    Ok((StatusCode::CREATED, Json(with_records(&app, &caller, row).await?)))
+}
+
+/// `GET /api/domains/:id`
+pub async fn detail(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<DomainWithRecords>, ApiError> {
+    let row = the_domain(&app, &caller, &id).await?;
+    Ok(Json(with_records(&app, &caller, row).await?))
+}
+
+/// `DELETE /api/domains/:id`
+pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Done>, ApiError> {
+    let row = the_domain(&app, &caller, &id).await?;
+    caller.needs_account()?;
+    let routes = app.domains.remove(&row).await?;
+    app.webhooks.end_routes(routes, app.clock.now()).await?;
+    Ok(DONE)
+}
+
+/// The results of one check.
+#[derive(Serialize, ToSchema)]
+pub struct DnsChecks {
+    mx: bool,
+    spf: bool,
+    dkim: bool,
+    dmarc: bool,
+}
+
+impl From<Flags> for DnsChecks {
+    fn from(flags: Flags) -> Self {
+        Self { mx: flags.mx, spf: flags.spf, dkim: flags.dkim, dmarc: flags.dmarc }
+    }
+}
+
+/// `POST /api/domains/:id/verify`
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifiedView {
+    /// `pending` or `verified`.
+    #[schema(example = "verified")]
+    status: &'static str,
+    /// This check's results; where DNS gave no answer, what was known before.
+    checks: DnsChecks,
+    checked_at: Timestamp,
+}
+
+/// `POST /api/domains/:id/verify`
+pub async fn verify(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<VerifiedView>, ApiError> {
+    let row = the_domain(&app, &caller, &id).await?;
+    let now = app.clock.now();
+    let verified = app.domains.verify(row, now).await?;
+    Ok(Json(VerifiedView {
+        status: status(&verified.domain),
+        checks: verified.checks.into(),
+        checked_at: verified.domain.checked_at.unwrap_or(now),
+    }))
+}
+
+/// `PUT /api/domains/:id/tracking-webhook`
+#[derive(Deserialize, ToSchema)]
+pub struct TrackingFields {
+    /// Where sending events go.
+    #[serde(default)]
+    #[schema(value_type = String, example = "https://app.acme.dev/events")]
+    url: Loose<String>,
+}
+
+/// Where a domain's sending events go.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrackingView {
+    domain: DomainView,
+    tracking_webhook_url: String,
+    /// The account's webhook secret; null for a scoped key.
+    signing_secret: Option<String>,
+}
+
+/// `PUT /api/domains/:id/tracking-webhook`
+pub async fn put_tracking(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: Body,
+) -> Result<Json<TrackingView>, ApiError> {
+    let row = the_domain(&app, &caller, &id).await?;
+    let fields: TrackingFields = body.fields()?;
+    let url = webhook_url(&app, fields.url, "url")?;
+    let (id, stored) = (row.public_id, url.clone());
+    app.db.write(move |tx| domains::set_tracking_webhook(tx, &id, Some(&stored))).await?;
+    let signing_secret = match caller.scope() {
+        Some(_) => None,
+        None => Some(app.accounts.webhook_secret(caller.id()).await?),
+    };
+    let domain = view(&app, &caller, row.id).await?;
+    Ok(Json(TrackingView { domain, tracking_webhook_url: url, signing_secret }))
+}
+
+/// `DELETE /api/domains/:id/tracking-webhook`
+pub async fn delete_tracking(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Done>, ApiError> {
+    let row = the_domain(&app, &caller, &id).await?;
+    app.db.write(move |tx| domains::set_tracking_webhook(tx, &row.public_id, None)).await?;
+    Ok(DONE)
+}
+
+/// `PUT /api/domains/:id/webhook-events`
+#[derive(Deserialize, ToSchema)]
+pub struct EventsFields {
+    /// `"all"`, or a list of `email.sent`, `email.bounced`, `email.complained`, `email.opened`, `email.clicked`.
+    #[serde(default)]
+    #[schema(value_type = Events)]
+    events: Option<Value>,
+}
+
+/// Which sending events the domain's webhook gets.
+#[derive(Serialize, ToSchema)]
+pub struct EventsView {
+    domain: DomainView,
+    events: Events,
+}
+
+fn events(given: Option<Value>) -> Result<Events, ApiError> {
+    let bad = || ApiError::at(Code::BadEvents, "events");
+    let given: Events = serde_json::from_value(given.unwrap_or_default()).map_err(|_| bad())?;
+    match given {
+        Events::All(word) if word == "all" => Ok(Events::All(word)),
+        Events::Some(names) if !names.is_empty() && names.iter().all(|name| EVENTS.contains(&name.as_str())) => {
+            let mut unique: Vec<String> = Vec::new();
+            for name in names {
+                if !unique.contains(&name) {
+                    unique.push(name);
+                }
+            }
+            Ok(Events::Some(unique))
+        }
+        Events::All(_) | Events::Some(_) => Err(bad()),
+    }
+}
+
+/// `PUT /api/domains/:id/webhook-events`
+pub async fn put_events(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: Body,
+) -> Result<Json<EventsView>, ApiError> {
+    let row = the_domain(&app, &caller, &id).await?;
+    let fields: EventsFields = body.fields()?;
+    let events = events(fields.events)?;
+    let json = serde_json::to_string(&events).unwrap_or_default();
+    app.db.write(move |tx| domains::set_webhook_events(tx, &row.public_id, Some(&json))).await?;
+    let domain = view(&app, &caller, row.id).await?;
+    Ok(Json(EventsView { domain, events }))
+}
+
+/// `DELETE /api/domains/:id/webhook-events`
+pub async fn delete_events(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Done>, ApiError> {
+    let row = the_domain(&app, &caller, &id).await?;
+    app.db.write(move |tx| domains::set_webhook_events(tx, &row.public_id, None)).await?;
+    Ok(DONE)
+}
+
+/// `PUT /api/domains/:id/retention`
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RetentionFields {
+    /// Whether nothing of the domain's mail is stored.
+    #[serde(default)]
+    #[schema(value_type = Option<bool>)]
+    zero_retention: Loose<bool>,
+    /// 1 to 3650; null is the server's default.
+    #[serde(default)]
+    #[schema(value_type = Option<u32>)]
+    retention_days: Loose<u32>,
+}
+
+/// How long a domain's messages are kept.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RetentionView {
+    domain: DomainView,
+    zero_retention: bool,
+    retention_days: Option<u32>,
+}
+
+/// `PUT /api/domains/:id/retention`
+pub async fn put_retention(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: Body,
+) -> Result<Json<RetentionView>, ApiError> {
+    let row = the_domain(&app, &caller, &id).await?;
+    // Null is a value here: it takes the domain's own days away.
+    let gives_days = body.has("retentionDays");
+    let fields: RetentionFields = body.fields()?;
+    let bad = |field, message| ApiError::field(Code::BadRetention, field, message);
+    let zero = fields.zero_retention.optional(|| bad("zeroRetention", "zeroRetention must be true or false"))?;
+    let wrong_days = || bad("retentionDays", "retentionDays must be 1 to 3650, or null for the default");
+    let days = fields.retention_days.optional(wrong_days)?;
+    if days.is_some_and(|days| !(1..=3650).contains(&days)) {
+        return Err(wrong_days());
+    }
+    if zero.is_none() && !gives_days {
+        return Err(bad("zeroRetention", "zeroRetention or retentionDays is required"));
+    }
+    let id = row.public_id;
+    let kept = app.db.write(move |tx| {
+        // As it is now, so that two requests for one field each both count.
+        let Some(row) = domains::find(tx, &id)? else { return Ok(false) };
+        let days = if gives_days { days } else { row.retention_days };
+        domains::set_retention(tx, &id, zero.unwrap_or(row.zero_retention), days)?;
+        Ok(true)
+    });
+    if !kept.await? {
+        return Err(ApiError::not_found());
+    }
+    app.db.directory_changed();
+    let domain = view(&app, &caller, row.id).await?;
+    let (zero_retention, retention_days) = (domain.zero_retention, domain.retention_days);
+    Ok(Json(RetentionView { domain, zero_retention, retention_days }))
+}
