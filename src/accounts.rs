@@ -365,10 +365,20 @@ impl Accounts {
     /// # Errors
     /// Storage trouble, or a stored key that this master key does not open.
     pub async fn api_key(&self, account: i64, now: Timestamp) -> store::Result<String> {
-        if let Some(sealed) = self.db.read(move |connection| keys::find_sealed(connection, account)).await? {
-            return self.secrets.open_text(keys::PURPOSE, &sealed).map_err(|_| store::Error::Corrupt("API key"));
-        }
-        self.rotate_api_key(account, now).await
+        let sealed = match self.db.read(move |connection| keys::find_sealed(connection, account)).await? {
+            Some(sealed) => sealed,
+            None => {
+                let key = secrets::new_api_key();
+                let (hash, fresh) = (token_hash(&key), self.secrets.seal(keys::PURPOSE, key.as_bytes()));
+                // Who asks at the same time gets the same key.
+                let made = self.db.write(move |tx| match keys::find_sealed(tx, account)? {
+                    Some(sealed) => Ok(sealed),
+                    None => keys::insert(tx, account, &hash, &fresh, now).map(|_| fresh),
+                });
+                made.await?
+            }
+        };
+        self.secrets.open_text(keys::PURPOSE, &sealed).map_err(|_| store::Error::Corrupt("API key"))
     }
 
     /// Replaces the account's API key; the old one is dead at once.

@@ -133,13 +133,17 @@ impl FromRequest<App> for LargeBody {
 /// # Errors
 /// 413 over the limit; 400 when it broke off or took too long.
 pub async fn read(request: Request<HttpBody>, max: usize) -> Result<Bytes, ApiError> {
+    read_within(request, max, DEADLINE).await
+}
+
+async fn read_within(request: Request<HttpBody>, max: usize, deadline: Duration) -> Result<Bytes, ApiError> {
     let declared = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let too_large = || ApiError::new(Code::BodyTooLarge, format!("the body of this request has at most {max} bytes"));
     if declared.is_some_and(|length| length > max as u64) {
         return Err(too_large());
     }
     let collected = Limited::new(request.into_body(), max).collect();
-    match tokio::time::timeout(DEADLINE, collected).await {
+    match tokio::time::timeout(deadline, collected).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(ApiError::new(Code::BadJson, "the body broke off")),
@@ -223,6 +227,22 @@ mod tests {
         let error = fields_of(r#"{"name":5}"#).unwrap_err();
         assert_eq!((error.code(), error.field.as_deref()), (Code::BadRequest, Some("name")));
         assert_eq!(fields_of(r#"{"url":5}"#).unwrap().url, Loose::Wrong);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_end_is_given_up_and_one_without_end_is_cut() {
+        use futures_util::stream::{self, StreamExt as _};
+        type Chunk = Result<Bytes, std::io::Error>;
+        let first = || stream::iter([Chunk::Ok(Bytes::from_static(b"{"))]);
+        let read = async |body, max, millis| {
+            read_within(Request::new(body), max, Duration::from_millis(millis)).await.unwrap_err().code()
+        };
+        let slow = HttpBody::from_stream(first().chain(stream::pending()));
+        assert_eq!(read(slow, 9, 20).await, Code::BadJson);
+        let endless = HttpBody::from_stream(stream::repeat_with(|| Chunk::Ok(Bytes::from_static(b"  "))));
+        assert_eq!(read(endless, 9, 60_000).await, Code::BodyTooLarge);
+        let broken = HttpBody::from_stream(first().chain(stream::iter([Chunk::Err(std::io::Error::other("gone"))])));
+        assert_eq!(read(broken, 9, 60_000).await, Code::BadJson);
     }
 
     #[test]

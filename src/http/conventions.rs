@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use tracing::Instrument as _;
 
-use super::error::{ApiError, Code};
+use super::error::{ApiError, Code, is_not_supported};
 use super::listener::Secure;
 use super::{App, PeerAddress};
 use crate::id::random_base62;
@@ -27,6 +27,9 @@ pub async fn apply(State(app): State<App>, request: Request, next: Next) -> Resp
         preflight()
     } else if is_api && !is_secure(&app, &request) {
         ApiError::from(Code::HttpsRequired).into_response()
+    } else if is_not_supported(path) {
+        // Before the router, where some of these paths look like an id.
+        ApiError::from(Code::NotSupported).into_response()
     } else {
         next.run(request).instrument(span).await
     };

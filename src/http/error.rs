@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -250,7 +250,7 @@ impl IntoResponse for ApiError {
 }
 
 /// Whether this server will never have a path (contract 12).
-fn is_not_supported(path: &str) -> bool {
+pub(super) fn is_not_supported(path: &str) -> bool {
     const EXACT: &[&str] = &[
         "/api/lists",
         "/api/contacts",
@@ -286,11 +286,12 @@ fn is_not_supported(path: &str) -> bool {
         "/api/smtp/",
         "/api/imap/",
     ];
-    let contacts = path.starts_with("/api/contacts/") && !path.starts_with("/api/contacts/suppressions");
+    let contacts =
+        path.strip_prefix("/api/contacts/").is_some_and(|rest| rest.split('/').next() != Some("suppressions"));
     contacts || EXACT.contains(&path) || BELOW.iter().any(|prefix| path.starts_with(prefix))
 }
 
 /// An unknown path, or a method that a known path does not have.
-pub async fn unknown_path(uri: Uri) -> ApiError {
-    if is_not_supported(uri.path()) { Code::NotSupported.into() } else { ApiError::not_found() }
+pub async fn unknown_path() -> ApiError {
+    ApiError::not_found()
 }

@@ -164,6 +164,20 @@ async fn loopback_is_a_proof_without_any_sign_of_somebody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_address_has_one_account_however_many_ask() {
+    let server = open().await;
+    let api = server.anonymous();
+    let spellings = ["ada@acme.dev", "ADA@acme.dev", " ada@ACME.dev", "Ada@Acme.Dev"];
+    let answers = futures_util::future::join_all(spellings.map(|email| sign_up(&api, email))).await;
+    let mut codes: Vec<(u16, &str)> = answers.iter().map(|answer| (answer.status, answer.code())).collect();
+    codes.sort_unstable();
+    assert_eq!(codes, [(201, ""), (409, "account_exists"), (409, "account_exists"), (409, "account_exists")]);
+    assert_eq!(server.query::<i64>("SELECT count(*) FROM account").await, 2);
+    assert_eq!(server.query::<i64>("SELECT count(*) FROM api_key").await, 2);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_open_server_has_members_and_its_owner_is_who_proves_it() {
     let server = unowned(Signup::Open).await;
     let api = server.anonymous();
@@ -499,7 +513,7 @@ async fn a_mailed_link_proves_the_address_for_a_day() {
     let api = server.anonymous();
     for wrong in ["", "?token=", "?token=x", "?other=1", &format!("?token={}", token.to_lowercase()), "?token=%FF%00"]
     {
-        let page = api.get(&format!("/api/auth/verify{wrong}")).await;
+        let page = api.exchange("GET", &format!("/api/auth/verify{wrong}"), &[], None).await;
         assert_eq!(
             (page.status, page.headers["content-type"].as_str()),
             (400, "text/html; charset=utf-8"),
@@ -517,7 +531,7 @@ async fn a_mailed_link_proves_the_address_for_a_day() {
     server.clock.advance(24 * HOUR - Duration::from_millis(1));
     assert_eq!(api.get(&link).await.status, 200, "a repeat");
     server.clock.advance(Duration::from_millis(1));
-    assert_eq!(api.get(&link).await.status, 400);
+    assert_eq!(api.exchange("GET", &link, &[], None).await.status, 400);
     assert!(is_verified().await, "what is proven stays so");
     server.stop().await;
 }
