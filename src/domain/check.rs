@@ -64,7 +64,10 @@ impl Checker {
         let bare = |host: &str| host.trim_end_matches('.').to_lowercase();
         let ours = bare(wanted.hostname);
         let named = hosts.iter().any(|(_, host)| bare(host) == ours);
-        finding(named, hosts.iter().map(|(preference, host)| format!("{preference} {}", bare(host))).collect())
+        finding(
+            named,
+            hosts.iter().map(|(preference, host)| format!("{preference} {}", shown_host(&bare(host)))).collect(),
+        )
     }
 
     async fn spf(&self, wanted: &Wanted<'_>) -> Finding {
@@ -142,6 +145,11 @@ impl Checker {
         };
         finding(holds, texts)
     }
+}
+
+/// The root stands for "no mail at all".
+fn shown_host(bare: &str) -> &str {
+    if bare.is_empty() { "." } else { bare }
 }
 
 /// A name without such records is an answer; everything else is none.

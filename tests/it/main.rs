@@ -12,6 +12,7 @@ mod config;
 mod delivery;
 mod dev;
 mod disk;
+mod domain_checks;
 mod domain_webhook;
 mod domains;
 mod durability;
