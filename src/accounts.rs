@@ -98,6 +98,9 @@ pub enum Refusal {
     /// Unknown account or wrong password.
     #[error("invalid email or password")]
     BadLogin,
+    /// The account has a password, and it was not given.
+    #[error("the current password is required")]
+    PasswordMissing,
     /// The present password is another.
     #[error("the current password is wrong")]
     WrongPassword,
@@ -165,11 +168,19 @@ impl Accounts {
             Ok(Some((account, hash)))
         });
         let (account, hash) = found.await?.map_or((None, None), |(account, hash)| (Some(account), hash));
-        let genuine = self.passwords.verify(password, hash).await;
-        match account {
-            Some(account) if genuine => self.open_session(account, client, now).await,
-            _ => Err(Refusal::BadLogin),
-        }
+        let genuine = self.passwords.verify(password, hash.clone()).await;
+        let Some(account) = account.filter(|_| genuine) else { return Err(Refusal::BadLogin) };
+        let (token, session) = self.new_session(&account, client, now);
+        let id = account.id;
+        let opened = self.db.write(move |tx| {
+            // A password that was changed meanwhile opens nothing: its change has ended what it had opened.
+            let current = accounts::find_password_hash(tx, id)? == hash;
+            if current {
+                sessions::insert(tx, &session, now)?;
+            }
+            Ok(current)
+        });
+        if opened.await? { Ok(SignedIn { token, account }) } else { Err(Refusal::BadLogin) }
     }
 
     /// Signs somebody in whom Google vouches for, by subject, then by verified address; else makes an account.
@@ -226,10 +237,11 @@ impl Accounts {
     ) -> Result<SignedIn, Refusal> {
         let id = account.id;
         let stored = self.db.read(move |connection| accounts::find_password_hash(connection, id)).await?;
-        if let Some(stored) = &stored
-            && !self.passwords.verify(current.unwrap_or_default(), Some(stored.clone())).await
-        {
-            return Err(Refusal::WrongPassword);
+        if let Some(stored) = &stored {
+            let current = current.ok_or(Refusal::PasswordMissing)?;
+            if !self.passwords.verify(current, Some(stored.clone())).await {
+                return Err(Refusal::WrongPassword);
+            }
         }
         let hash = self.passwords.hash(new).await?;
         let (token, session) = self.new_session(&account, client, now);

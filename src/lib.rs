@@ -30,7 +30,18 @@
 //! On a domain with zero retention `passing` rows stand in for messages and deliveries: [`webhook::passing`] posts each
 //! once and removes it, and the mail data with the last.
 //!
-//! The other walk, a submitted message to its remote MX, arrives with sending.
+//! # An API request, from its connection to the answer
+//!
+//! 1. `http/listener.rs` tells TLS from plain HTTP by the first octet. `http/conventions.rs` gives the request its id and
+//!    refuses plain HTTP from afar.
+//! 2. [`http::table()`] is every endpoint: method, path, credential class, schemas, errors. The router, the OpenAPI
+//!    document and the tests that walk over all endpoints are made of it.
+//! 3. `http/auth.rs` finds the caller and counts against its rate; `http/body.rs` reads the JSON object.
+//! 4. The handler in `http/api/`, one file per resource, checks in the contract's order: is the thing the caller's (404),
+//!    may this credential (403), are the fields right (400), does anything stand against it (409). Reading and plain
+//!    changes are `store`'s; what means more is [`accounts`]', [`domain`]'s, [`webhook`]'s, [`inbound`]'s or [`uploads`]'.
+//!
+//! The third walk, a submitted message to its remote MX, arrives with sending.
 //!
 //! # Modules and levels
 //!
@@ -104,8 +115,10 @@
 //! | RFC 7517 | JSON Web Key sets |
 //! | RFC 7518 | RSA keys in them |
 //! | RFC 8187 | extended parameters in HTTP |
+//! | RFC 8301 | DKIM: key sizes |
 //! | RFC 8305 | trying addresses in turn |
 //! | RFC 8446 | TLS 1.3 |
+//! | RFC 8463 | DKIM: Ed25519 |
 //! | RFC 8601 | Authentication-Results |
 //! | RFC 8617 | ARC |
 //! | RFC 9110 | HTTP |

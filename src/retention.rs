@@ -12,7 +12,10 @@ use crate::content;
 use crate::store::jobs::{self, Kind};
 use crate::store::objects::Objects;
 use crate::store::raws::RawRow;
-use crate::store::{self, Db, attempts, deliveries, messages, passing, raws, recent, search, uploads};
+use crate::store::{
+    self, Db, attempts, deliveries, idempotency, messages, passing, raws, recent, search, sessions, uploads,
+    verifications,
+};
 
 /// Raw copies and attachments live seven days (contract 1.9).
 const RAW_AGE: Duration = Duration::from_secs(604_800);
@@ -64,6 +67,8 @@ pub struct Swept {
     pub attempts: usize,
     /// Files of clients.
     pub uploads: usize,
+    /// Sessions, links in mails and remembered answers.
+    pub ended: usize,
     /// Files that no row named.
     pub orphans: usize,
 }
@@ -101,6 +106,7 @@ impl Retention {
             raws: self.sweep_raws(now).await?,
             attempts: self.sweep_attempts(now).await?,
             uploads: self.sweep_uploads(now).await?,
+            ended: self.sweep_ended(now).await?,
             orphans: {
                 self.sweep_recent(now).await?;
                 self.sweep_orphans().await?
@@ -221,6 +227,20 @@ impl Retention {
             });
             self.remove_files(files.await?).await?;
             gone += count;
+        }
+    }
+
+    async fn sweep_ended(&self, now: Timestamp) -> store::Result<usize> {
+        let ended = self
+            .db
+            .write_behind(move |tx| Ok(sessions::delete_expired(tx, now)? + verifications::delete_expired(tx, now)?));
+        let mut gone = ended.await?;
+        loop {
+            let step = self.db.write_behind(move |tx| idempotency::delete_expired(tx, now, STEP)).await?;
+            gone += step;
+            if step < STEP as usize {
+                return Ok(gone);
+            }
         }
     }
 

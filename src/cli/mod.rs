@@ -5,6 +5,7 @@ mod check;
 mod dev;
 mod logs;
 mod serve;
+mod setup_token;
 
 use std::path::PathBuf;
 
@@ -25,7 +26,7 @@ enum Command {
     /// Serve mail and the API as a configuration file says
     Serve {
         /// The configuration file
-        #[arg(long, value_name = "FILE", default_value = "/etc/mailkite.toml")]
+        #[arg(long, value_name = "FILE", default_value = "/etc/mailkite/mailkite.toml")]
         config: PathBuf,
     },
     /// Measure this machine: mails a second, latency, memory, and that nothing is lost
@@ -33,10 +34,16 @@ enum Command {
     /// The server that `bench` measures
     #[command(hide = true)]
     BenchServer(bench::ServerOptions),
+    /// Print the token that the first sign-up needs, while nobody owns this server
+    SetupToken {
+        /// The configuration file
+        #[arg(long, value_name = "FILE", default_value = "/etc/mailkite/mailkite.toml")]
+        config: PathBuf,
+    },
     /// Check a configuration and its data directory; exit 0 when both are fine, 1 when not
     Check {
         /// The configuration file
-        #[arg(long, value_name = "FILE", default_value = "/etc/mailkite.toml")]
+        #[arg(long, value_name = "FILE", default_value = "/etc/mailkite/mailkite.toml")]
         config: PathBuf,
     },
 }
@@ -52,6 +59,7 @@ impl Cli {
             Command::Serve { config } => serve::run(&config),
             Command::Bench(options) => bench::run(&options),
             Command::BenchServer(options) => bench::run_server(&options),
+            Command::SetupToken { config } => setup_token::run(&config),
             Command::Check { config } => check::run(&config),
         }
     }

@@ -38,6 +38,10 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
         for address in bound.http_addresses() {
             tracing::info!(%address, "serving the API");
         }
+        // The one secret that belongs into the log: it is spent by the first sign-up (contract 2.2).
+        if let Some(token) = bound.accounts().setup_token().await.context("making the setup token")? {
+            tracing::info!(setup_token = %token, "nobody owns this server yet; sign up with this token");
+        }
         bound.run(stop).await.context("the server stopped by itself")?;
         tracing::info!("stopped");
         Ok(())

@@ -6,6 +6,8 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use tracing::Instrument as _;
+
 use super::error::{ApiError, Code};
 use super::listener::Secure;
 use super::{App, PeerAddress};
@@ -16,6 +18,9 @@ const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 
 /// Wraps a request.
 pub async fn apply(State(app): State<App>, request: Request, next: Next) -> Response {
+    let id = random_base62(16);
+    // What is logged on the way says which request it was.
+    let span = tracing::info_span!("request", %id, method = %request.method());
     let path = request.uri().path();
     let is_api = ["/v1/", "/api/", "/att/"].iter().any(|family| path.starts_with(family));
     let mut response = if is_api && request.method() == Method::OPTIONS {
@@ -23,10 +28,10 @@ pub async fn apply(State(app): State<App>, request: Request, next: Next) -> Resp
     } else if is_api && !is_secure(&app, &request) {
         ApiError::from(Code::HttpsRequired).into_response()
     } else {
-        next.run(request).await
+        next.run(request).instrument(span).await
     };
     let headers = response.headers_mut();
-    headers.extend(HeaderValue::from_str(&random_base62(16)).ok().map(|id| (REQUEST_ID, id)));
+    headers.extend(HeaderValue::from_str(&id).ok().map(|id| (REQUEST_ID, id)));
     headers.entry(NOSNIFF).or_insert(HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if is_api {

@@ -149,6 +149,14 @@ impl Window {
         Ok(())
     }
 
+    /// Takes one event of `key` back that turned out to be none.
+    pub fn give_back(&self, key: &str) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, count)) = open.get_mut(key) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
     /// Forgets the events of `key`.
     pub fn clear(&self, key: &str) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
@@ -192,6 +200,10 @@ mod tests {
         assert_eq!(window.take("a", at(60_000)), Ok(()));
         window.clear("a");
         assert_eq!(window.check("a", at(60_000)), Ok(()));
+        assert_eq!((window.take("c", at(0)), window.take("c", at(0))), (Ok(()), Ok(())));
+        window.give_back("c");
+        window.give_back("nobody");
+        assert_eq!((window.take("c", at(0)), window.take("c", at(0))), (Ok(()), Err(60)));
     }
 
     #[test]

@@ -179,3 +179,20 @@ fn is_nullable(property: &Value) -> bool {
     let choices = property.get("oneOf").and_then(Value::as_array);
     types || choices.is_some_and(|choices| choices.iter().filter_map(|one| one.get("type")).any(is_null))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_types_share_a_name() {
+        let mut seen: BTreeMap<String, Value> = BTreeMap::new();
+        for endpoint in super::super::table() {
+            for (name, schema) in endpoint.components.iter().chain(&endpoint.response_components) {
+                let schema = to_value(schema);
+                let known = seen.entry(name.clone()).or_insert_with(|| schema.clone());
+                assert_eq!(*known, schema, "{name}");
+            }
+        }
+    }
+}

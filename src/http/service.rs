@@ -27,7 +27,7 @@ pub async fn health() -> Json<Health> {
 
 /// What mail and webhooks need.
 #[derive(Serialize, ToSchema)]
-pub struct Checks {
+pub struct ReadyChecks {
     /// The database can be read and written.
     storage: bool,
     /// Mail is received.
@@ -40,14 +40,15 @@ pub struct Checks {
 #[derive(Serialize, ToSchema)]
 pub struct Ready {
     ok: bool,
-    checks: Checks,
+    checks: ReadyChecks,
 }
 
 /// Whether mail can be taken and webhooks be made.
 pub async fn ready(State(app): State<App>) -> Response {
     let readable = app.db.read(crate::store::search::indexed_to).await.is_ok();
     if readable && app.db.is_healthy() {
-        return Json(Ready { ok: true, checks: Checks { storage: true, smtp: true, queue: true } }).into_response();
+        return Json(Ready { ok: true, checks: ReadyChecks { storage: true, smtp: true, queue: true } })
+            .into_response();
     }
     let body = json!({
         "ok": false, "checks": {"storage": false, "smtp": true, "queue": false}, "error": "not ready", "code": "not_ready",

@@ -28,7 +28,7 @@ pub fn table() -> Vec<Endpoint> {
 fn service() -> Vec<Endpoint> {
     vec![
         Endpoint::get("/", pages::landing).who(Public),
-        Endpoint::get("/assets/landing.css", pages::style).who(Public),
+        Endpoint::get("/assets/{*name}", pages::asset).who(Public),
         Endpoint::get("/metrics", service::metrics_with_token).who(Public),
         Endpoint::get("/api/health", service::health)
             .who(Public)

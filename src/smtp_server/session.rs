@@ -1,28 +1,28 @@
 //! One SMTP session over any stream: reads lines, lets [`Phase`] judge, answers in as few writes as it can.
 //!
-//! Owns the stream, the deadlines and the count of errors. Replies gather in a buffer that is written when the
+//! Owns the stream, the deadlines and the count of errors; `transfer` is its DATA. Replies gather in a buffer that is written when the
 //! client's pipelined commands are used up, so a whole envelope costs one write.
+
+mod transfer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::command::{self, Command, MailArguments, Refusal};
-use super::data::{DataReader, Gathered, Progress};
 use super::phase::{Bounds, Phase};
 use super::stream::Stream;
-use crate::inbound::{Inbound, ReceiveError, Recipient, RecipientRefusal};
+use crate::inbound::{Inbound, Recipient, RecipientRefusal};
 use crate::mail::address::ForwardPath;
-use crate::mail::envelope::{Envelope, Peer, TlsInfo};
+use crate::mail::envelope::{Peer, TlsInfo};
 use crate::mail::reply::{self, Reply};
 use crate::metrics::{Counter, Metrics};
-use crate::store::Error as StoreError;
 
 /// The longest command line: 512 octets (RFC 5321 §4.5.3.1.4) and the parameters of extensions.
 const MAX_COMMAND: usize = 2048;
@@ -36,9 +36,6 @@ const MAX_IDLE_COMMANDS: usize = 500;
 const IDLE_COMMANDS_PER_RECIPIENT: usize = 10;
 /// A session without an accepted message ends after this time, whatever it says.
 const MAX_IDLE_SESSION: Duration = Duration::from_secs(30 * 60);
-/// Data slower than this for longer than the grace is given up.
-const MIN_DATA_BYTES_PER_SEC: u64 = 500;
-const DATA_RATE_GRACE: Duration = Duration::from_secs(30);
 const TLS_DEADLINE: Duration = Duration::from_secs(30);
 /// A stalled reader of replies holds its session no longer than this.
 const WRITE_DEADLINE: Duration = Duration::from_secs(60);
@@ -313,124 +310,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    async fn data(&mut self) -> Result<(), End> {
-        let envelope = match self.phase.data() {
-            Ok(envelope) => envelope,
-            Err(reply) => return self.refuse_data(&reply),
-        };
-        let Ok(mut memory) = Arc::clone(&self.shared.memory).try_acquire_owned() else {
-            return self.refuse_data(&Reply::STORAGE_FULL);
-        };
-        self.say(&Reply::START_DATA);
-        self.had_data = true;
-        let mut reader = DataReader::default();
-        let mut gathered = Gathered::new(self.shared.bounds.max_message_bytes);
-        self.read_data(&mut reader, &mut gathered, &mut memory).await?;
-        if self.input.is_empty() {
-            // Ten thousand idle sessions must not hold a large buffer each.
-            self.input = BytesMut::new();
-        }
-        let reply = self.judge(envelope, &reader, gathered).await;
-        if reply == Reply::TOO_LARGE {
-            self.shared.metrics.add(Counter::RefusedTooLarge);
-        }
-        if reply.code == 250 {
-            (self.errors, self.refused, self.idle_commands) = (0, 0, 0);
-            self.useful_at = Instant::now();
-        }
-        self.say(&reply);
-        Ok(())
-    }
-
-    /// RFC 2920 §3.1: DATA ends a group of commands. What stands behind one that is refused is mail data whose sender did
-    /// not wait for the answer, and no line of it may be taken for a command.
-    fn refuse_data(&mut self, reply: &Reply) -> Result<(), End> {
-        if !self.input.is_empty() {
-            return self.dismiss(reply);
-        }
-        if reply.is_permanent_failure() {
-            return self.refuse(reply);
-        }
-        self.say(reply);
-        Ok(())
-    }
-
-    /// Reads to the end of data, whatever will be said of it.
-    async fn read_data(
-        &mut self,
-        reader: &mut DataReader,
-        gathered: &mut Gathered,
-        memory: &mut OwnedSemaphorePermit,
-    ) -> Result<(), End> {
-        let deadline = Instant::now() + self.shared.data_timeout;
-        let mut taken: u64 = 0;
-        // Only waits for the client count: our own disk may be slow.
-        let mut waited = Duration::ZERO;
-        loop {
-            let progress = reader.feed(&self.input, gathered.buffer());
-            taken += self.input.len() as u64;
-            match progress {
-                Progress::End(used) => {
-                    self.input.advance(used);
-                    return Ok(());
-                }
-                Progress::BareNewline => {
-                    self.shared.metrics.add(Counter::RefusedBareLine);
-                    return self.dismiss(&Reply::BARE_NEWLINE);
-                }
-                Progress::More => self.input.clear(),
-            }
-            let short = !grow(memory, &self.shared.memory, gathered.in_memory());
-            gathered.settle(self.shared.inbound.objects(), short).await;
-            self.flush().await?;
-            if waited > DATA_RATE_GRACE && taken < waited.as_secs() * MIN_DATA_BYTES_PER_SEC {
-                return self.dismiss(&Reply::TOO_SLOW);
-            }
-            let asked = Instant::now();
-            let patience = deadline.min(asked + DATA_RATE_GRACE.max(self.shared.command_timeout / 2));
-            let abort = self.shared.abort.clone();
-            self.input.reserve(READ_LARGE);
-            tokio::select! {
-                read = timeout_at(patience, self.stream.read_buf(&mut self.input)) => match read {
-                    Ok(Ok(1..)) => {}
-                    Ok(Ok(0) | Err(_)) => return Err(End::Gone),
-                    Err(_) => return self.dismiss(&Reply::TIMEOUT),
-                },
-                () = abort.cancelled() => return self.dismiss(&Reply::SHUTTING_DOWN),
-            }
-            waited += asked.elapsed();
-        }
-    }
-
-    /// What is said at the end of data.
-    async fn judge(&mut self, envelope: Envelope<Recipient>, reader: &DataReader, mut gathered: Gathered) -> Reply {
-        let objects = self.shared.inbound.objects();
-        gathered.settle(objects, false).await;
-        if gathered.too_large() {
-            return Reply::TOO_LARGE;
-        }
-        if reader.line_too_long() {
-            return Reply::DATA_LINE_TOO_LONG;
-        }
-        let data = match gathered.finish(objects).await {
-            Ok(data) => data,
-            Err(error) => {
-                tracing::warn!(%error, "mail data could not be written and was refused");
-                return if matches!(error, StoreError::Full(_)) {
-                    Reply::STORAGE_FULL
-                } else {
-                    Reply::STORAGE_TROUBLE
-                };
-            }
-        };
-        match self.shared.inbound.receive(&self.peer, envelope, data).await {
-            Ok(receipt) => Reply::accepted(&receipt.id),
-            Err(ReceiveError::MailLoop) => Reply::MAIL_LOOP,
-            Err(ReceiveError::StorageFull) => Reply::STORAGE_FULL,
-            Err(ReceiveError::Storage | ReceiveError::Busy) => Reply::STORAGE_TROUBLE,
-        }
-    }
-
     /// The next line without its CRLF, within the deadline of a command.
     async fn read_line(&mut self) -> Result<BytesMut, End> {
         if self.shared.stop.is_cancelled() {
@@ -510,21 +389,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.output = Vec::new();
         }
         Ok(())
-    }
-}
-
-/// Makes the permit cover `held` octets; `false` when the budget has no more.
-fn grow(permit: &mut OwnedSemaphorePermit, budget: &Arc<Semaphore>, held: usize) -> bool {
-    let needed = held.div_ceil(MEMORY_UNIT);
-    let missing = needed.saturating_sub(permit.num_permits());
-    if missing == 0 {
-        return true;
-    }
-    match Arc::clone(budget).try_acquire_many_owned(u32::try_from(missing).unwrap_or(u32::MAX)) {
-        Ok(more) => {
-            permit.merge(more);
-            true
-        }
-        Err(_) => false,
     }
 }

@@ -13,6 +13,7 @@ pub mod deliveries;
 pub mod dkim_keys;
 pub mod dns_checks;
 pub mod domains;
+pub mod idempotency;
 pub mod jobs;
 pub mod keys;
 pub mod messages;
@@ -238,6 +239,20 @@ impl Db {
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
+}
+
+/// Runs `work` on the database in `data_dir` as it is, beside a server that may have it open; `None` when there is none.
+///
+/// # Errors
+/// It cannot be opened or read, or what `work` returned.
+pub fn peek<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
+    let path = data_dir.join(FILE_NAME);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let mut connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    configure_reader(&mut connection)?;
+    work(&connection).map(Some)
 }
 
 /// Settings of the one writing connection. `mmap` stays off: an I/O error under a mapping would be a signal.

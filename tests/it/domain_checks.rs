@@ -93,7 +93,8 @@ async fn one_mx_has_to_name_the_host() {
         let status = if holds { "ok" } else { "mismatch" };
         let mut seen = looked(&bench.owner, "acme.dev", "mx").await;
         let mut found: Vec<String> = found.into_iter().map(str::to_owned).collect();
-        (seen.2.sort(), found.sort());
+        seen.2.sort();
+        found.sort();
         assert_eq!(seen, (holds, status.to_owned(), found), "{hosts:?}");
     }
 }

@@ -371,7 +371,8 @@ async fn retention_is_set_field_by_field() {
             bench.owner.put(RETENTION, json!({"zeroRetention": zero})),
             bench.owner.put(RETENTION, json!({"retentionDays": round})),
         );
-        (one.expect(200), other.expect(200));
+        one.expect(200);
+        other.expect(200);
         let domain = row(&bench.owner, "inbox.test").await;
         assert_eq!((&domain["zero_retention"], &domain["retention_days"]), (&json!(zero), &json!(round)));
     }

@@ -4,103 +4,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use mailkite::clock::Timestamp;
 use mailkite::config;
 use mailkite::dns::Resolver;
 use mailkite::google::{Google, GoogleError, GoogleIdentity};
-use ring::rand::SystemRandom;
-use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use ring::{hmac, rsa};
 use rustls::RootCertStore;
 use serde_json::{Value, json};
 
+use crate::support::google::{
+    CLIENT, NOW, OTHER_KEY, SIGNING_KEY, claims, claims_with, good, header, jwk, key_pair, key_set, part, reply,
+    rs256, settings, signed_text, token_reply,
+};
 use crate::support::receiver::{Received, Receiver, Reply, client_config};
 
-const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
-const CLIENT: &str = "1234567890-abc.apps.googleusercontent.com";
-const SIGNING_KEY: &str = include_str!("../fixtures/rsa_signing_key.b64");
-const OTHER_KEY: &str = include_str!("../fixtures/rsa_other_key.b64");
 const MINUTE: Duration = Duration::from_secs(60);
-
-fn key_pair(text: &str) -> RsaKeyPair {
-    let der = STANDARD.decode(text.split_whitespace().collect::<String>()).unwrap();
-    RsaKeyPair::from_pkcs8(&der).unwrap()
-}
-
-fn part(bytes: impl AsRef<[u8]>) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-fn signed_text(header: &Value, claims: &Value) -> String {
-    format!("{}.{}", part(header.to_string()), part(claims.to_string()))
-}
-
-fn rs256(key: &str, header: &Value, claims: &Value) -> String {
-    let (pair, text) = (key_pair(key), signed_text(header, claims));
-    let mut signature = vec![0; pair.public().modulus_len()];
-    pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature).unwrap();
-    format!("{text}.{}", part(signature))
-}
-
-fn header() -> Value {
-    json!({"alg": "RS256", "typ": "JWT", "kid": "one"})
-}
-
-fn claims() -> Value {
-    json!({
-        "iss": "https://accounts.google.com", "aud": CLIENT, "azp": CLIENT, "sub": "110169484474386276334",
-        "email": "Ada@Acme.dev", "email_verified": true, "name": "Ada Lovelace", "given_name": "Ada",
-        "picture": "https://lh3.googleusercontent.com/a/ada=s96-c",
-        "iat": NOW.as_secs(), "exp": NOW.as_secs() + 3600,
-    })
-}
-
-/// The good claims with one changed; `null` takes it away.
-fn claims_with(name: &str, value: Value) -> Value {
-    let mut claims = claims();
-    if value.is_null() {
-        claims.as_object_mut().unwrap().remove(name);
-    } else {
-        claims[name] = value;
-    }
-    claims
-}
-
-fn good() -> String {
-    rs256(SIGNING_KEY, &header(), &claims())
-}
-
-fn jwk(kid: &str) -> Value {
-    let pair = key_pair(SIGNING_KEY);
-    let public = rsa::PublicKeyComponents::<Vec<u8>>::from(pair.public());
-    json!({"kty": "RSA", "alg": "RS256", "use": "sig", "kid": kid, "n": part(public.n), "e": part(public.e)})
-}
-
-fn key_set(kids: &[&str]) -> Reply {
-    let keys: Vec<Value> = kids.iter().map(|kid| jwk(kid)).collect();
-    reply(&json!({ "keys": keys })).header("cache-control", "public, max-age=3600, must-revalidate, no-transform")
-}
-
-fn reply(json: &Value) -> Reply {
-    Reply::status(200).header("content-type", "application/json; charset=utf-8").body(json.to_string())
-}
-
-fn token_reply(token: &str) -> Reply {
-    reply(&json!({"access_token": "ya29.secret", "expires_in": 3599, "token_type": "Bearer", "id_token": token}))
-}
 
 /// Google, its two endpoints served by `script`.
 async fn google(script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> (Google, Receiver) {
     let receiver = Receiver::start(script).await;
-    let settings = config::Google {
-        client_id: Some(CLIENT.to_owned()),
-        client_secret: Some("GOCSPX-s&cret=".to_owned()),
-        redirect_uri: Some("https://app.acme.dev/configured".to_owned()),
-        token_url: format!("http://{}/token", receiver.address()),
-        jwks_url: format!("http://{}/certs", receiver.address()),
-    };
+    let settings = settings(&receiver);
     (with_settings(settings), receiver)
 }
 

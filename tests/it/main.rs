@@ -8,7 +8,9 @@
     reason = "tests may panic"
 )]
 
+mod accounts;
 mod config;
+mod conventions;
 mod delivery;
 mod dev;
 mod disk;
@@ -17,6 +19,7 @@ mod domain_webhook;
 mod domains;
 mod durability;
 mod egress;
+mod flows;
 mod golden;
 mod google;
 mod house;
@@ -25,9 +28,12 @@ mod inbound;
 mod manual;
 mod openapi;
 mod packaging;
+mod readme;
 mod retention;
+mod setup_token;
 mod smtp;
 mod support;
+mod tenancy;
 mod tls;
 mod uploads;
 mod verify;

@@ -2,22 +2,21 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
 use mailkite::clock::Clock;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::support::process::http_get;
+use crate::support::served::Served;
 use crate::support::server::{DEADLINE, Server};
 use crate::support::smtp::{SmtpClient, any_certificate};
 
@@ -107,65 +106,10 @@ async fn from_another_machine_the_api_wants_https() {
     server.stop().await;
 }
 
-/// `mailkite serve` as a process, with a certificate of its own.
-struct Served {
-    child: Child,
-    log: Lines<BufReader<ChildStderr>>,
-    smtp: SocketAddr,
-    http: SocketAddr,
-}
-
-impl Served {
-    async fn start(folder: &Path) -> Self {
-        let config = format!(
-            "hostname = \"mx.mailkite.test\"\npublic_url = \"https://mx.mailkite.test\"\ndata_dir = \"data\"\n\
-             [log]\nlevel = \"info\"\nformat = \"json\"\n[tls]\ncert_file = \"cert.pem\"\nkey_file = \"key.pem\"\n\
-             [smtp]\nlisten = [\"{any}\"]\n[http]\nlisten = [\"{any}\"]\n[metrics]\nlisten = \"off\"\n",
-            any = "127.0.0.1:0"
-        );
-        std::fs::write(folder.join("mailkite.toml"), config).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mailkite"))
-            .args(["serve", "--config"])
-            .arg(folder.join("mailkite.toml"))
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut served = Self { child, log, smtp: any, http: any };
-        let address = |line: serde_json::Value| line["address"].as_str().unwrap().parse().unwrap();
-        served.smtp = address(served.said("receiving mail").await);
-        served.http = address(served.said("serving the API").await);
-        served
-    }
-
-    /// The next log line with this text in its message.
-    async fn said(&mut self, text: &str) -> serde_json::Value {
-        let found = async {
-            loop {
-                let line = self.log.next_line().await.unwrap().unwrap_or_else(|| panic!("it ended before {text:?}"));
-                let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-                if line["message"].as_str().unwrap().contains(text) {
-                    return line;
-                }
-            }
-        };
-        timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("never said {text:?}"))
-    }
-
-    fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.child.id().unwrap()).unwrap();
-        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
-    }
-
-    async fn encrypted_smtp(&self) -> SmtpClient {
-        let mut client = SmtpClient::greeted(self.smtp).await.starttls().await;
-        client.expect("EHLO client.test", 250).await;
-        client
-    }
+async fn encrypted_smtp(served: &Served) -> SmtpClient {
+    let mut client = SmtpClient::greeted(served.smtp).await.starttls().await;
+    client.expect("EHLO client.test", 250).await;
+    client
 }
 
 /// Puts a fresh certificate and its key in place.
@@ -181,20 +125,20 @@ async fn sighup_replaces_the_certificate_and_no_connection_notices() {
     let folder = tempfile::tempdir().unwrap();
     let first = renew(folder.path());
     let mut served = Served::start(folder.path()).await;
-    let mut old_smtp = served.encrypted_smtp().await;
+    let mut old_smtp = encrypted_smtp(&served).await;
     let mut old_https = https(served.http, &["http/1.1"]).await;
     assert_eq!((old_smtp.certificate.as_ref(), certificate(&old_https)), (Some(&first), first.clone()));
 
     let second = renew(folder.path());
     served.signal(Signal::HUP);
     served.said("the certificate was read again").await;
-    assert_eq!(served.encrypted_smtp().await.certificate, Some(second.clone()));
+    assert_eq!(encrypted_smtp(&served).await.certificate, Some(second.clone()));
     assert_eq!(certificate(&https(served.http, &["http/1.1"]).await), second);
 
     std::fs::write(folder.path().join("cert.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
     served.signal(Signal::HUP);
     served.said("the new certificate cannot be used").await;
-    assert_eq!(served.encrypted_smtp().await.certificate, Some(second.clone()));
+    assert_eq!(encrypted_smtp(&served).await.certificate, Some(second.clone()));
     assert_eq!(certificate(&https(served.http, &["http/1.1"]).await), second);
 
     old_smtp.expect("NOOP", 250).await;

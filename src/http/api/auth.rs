@@ -3,21 +3,24 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::accounts::{GoogleUser, Proof, Refusal, SignedIn, Verification};
+use crate::clock::Timestamp;
 use crate::google::GoogleError;
+use crate::hex;
 use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::body::{Body, DONE, Done, Loose};
 use crate::http::client::Client;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
+use crate::http::pages::page;
 use crate::mail::address::Mailbox;
 use crate::passwords;
+use crate::secrets::token_hash;
 use crate::store::accounts::Account;
 use crate::store::sessions;
 
@@ -72,6 +75,9 @@ impl From<Refusal> for ApiError {
             Refusal::AccountExists => Code::AccountExists.into(),
             Refusal::BadLogin => Code::BadLogin.into(),
             Refusal::WrongPassword => Code::WrongPassword.into(),
+            Refusal::PasswordMissing => {
+                ApiError::field(Code::BadRequest, "currentPassword", "currentPassword is required")
+            }
             Refusal::Store(error) => error.into(),
             Refusal::Hash(error) => {
                 tracing::error!(%error, "a request failed");
@@ -115,10 +121,9 @@ fn new_password(field: Loose<String>, name: &'static str, email: &str) -> Result
 pub async fn sign_up(
     State(app): State<App>,
     client: Client,
-    limit: SignUpLimit,
+    _: SignUpLimit,
     body: Body,
 ) -> Result<(StatusCode, Json<Session>), ApiError> {
-    drop(limit);
     let fields: SignUp = body.fields()?;
     let email = email(fields.email)?;
     let password = new_password(fields.password, "password", &email)?;
@@ -155,20 +160,40 @@ pub async fn log_in(State(app): State<App>, client: Client, body: Body) -> Resul
     let missing = |field| ApiError::field(Code::BadRequest, field, format!("{field} is required"));
     let email = fields.email.ok_or_else(|| missing("email"))?.trim().to_lowercase();
     let password = fields.password.ok_or_else(|| missing("password"))?;
-    let (now, address) = (app.clock.now(), client.key());
-    let pair = format!("{address} {email}");
-    app.limits.logins_of_address.check(&address, now).map_err(ApiError::rate_limited)?;
-    // Counted before the password is looked at, so that guesses made at once are not free.
-    app.limits.logins_of_pair.take(&pair, now).map_err(ApiError::rate_limited)?;
-    match app.accounts.log_in(email, password, client.session(), now).await {
-        Ok(signed_in) => {
-            app.limits.logins_of_pair.clear(&pair);
-            Ok(Json(signed_in.into()))
+    let now = app.clock.now();
+    let attempt = Attempt::begin(&app, &client, &email, now)?;
+    let result = app.accounts.log_in(email, password, client.session(), now).await;
+    attempt.end(&app, &result);
+    Ok(Json(result?.into()))
+}
+
+/// A try at a password (contract 2.3). It counts as a failure before the password is looked at, so that guesses made
+/// at once are not free; what turns out to be none is taken back.
+struct Attempt {
+    pair: String,
+    address: String,
+}
+
+impl Attempt {
+    fn begin(app: &App, client: &Client, email: &str, now: Timestamp) -> Result<Self, ApiError> {
+        let address = client.key();
+        // What is given as an e-mail may be long; its hash is not.
+        let pair = format!("{address} {}", hex::encode(&token_hash(email)));
+        app.limits.logins_of_pair.take(&pair, now).map_err(ApiError::rate_limited)?;
+        if let Err(wait) = app.limits.logins_of_address.take(&address, now) {
+            app.limits.logins_of_pair.give_back(&pair);
+            return Err(ApiError::rate_limited(wait));
         }
-        Err(refusal) => {
-            app.limits.logins_of_address.count(&address, now);
-            Err(refusal.into())
+        Ok(Self { pair, address })
+    }
+
+    fn end(self, app: &App, result: &Result<SignedIn, Refusal>) {
+        match result {
+            Err(Refusal::BadLogin | Refusal::WrongPassword) => return,
+            Ok(_) => app.limits.logins_of_pair.clear(&self.pair),
+            Err(_) => app.limits.logins_of_pair.give_back(&self.pair),
         }
+        app.limits.logins_of_address.give_back(&self.address);
     }
 }
 
@@ -193,7 +218,9 @@ pub async fn google(State(app): State<App>, client: Client, body: Body) -> Resul
     let (now, address) = (app.clock.now(), client.key());
     app.limits.logins_of_address.check(&address, now).map_err(ApiError::rate_limited)?;
     let identity = app.google.sign_in(&code, fields.redirect_uri.as_deref(), now).await.map_err(|error| {
-        app.limits.logins_of_address.count(&address, now);
+        if error != GoogleError::NotConfigured {
+            app.limits.logins_of_address.count(&address, now);
+        }
         match error {
             GoogleError::NotConfigured => ApiError::from(Code::GoogleNotConfigured),
             GoogleError::Rejected(reason) => {
@@ -249,12 +276,11 @@ pub async fn change_password(
     let fields: ChangePassword = body.fields()?;
     let new = new_password(fields.new_password, "newPassword", &caller.account.email)?;
     let now = app.clock.now();
-    let pair = format!("{} {}", client.key(), caller.account.email);
-    app.limits.logins_of_pair.take(&pair, now).map_err(ApiError::rate_limited)?;
-    let changed =
-        app.accounts.change_password(caller.account, fields.current_password, new, client.session(), now).await?;
-    app.limits.logins_of_pair.clear(&pair);
-    Ok(Json(PasswordChanged { ok: true, token: changed.token }))
+    let attempt = Attempt::begin(&app, &client, &caller.account.email, now)?;
+    let changed = app.accounts.change_password(caller.account, fields.current_password, new, client.session(), now);
+    let result = changed.await;
+    attempt.end(&app, &result);
+    Ok(Json(PasswordChanged { ok: true, token: result?.token }))
 }
 
 /// What became of a wish for a verification mail.
@@ -291,16 +317,7 @@ pub struct VerifyQuery {
 /// The page behind a verification link.
 pub async fn verify(State(app): State<App>, Query(query): Query<VerifyQuery>) -> Result<Response, ApiError> {
     let verified = app.accounts.verify_email(&query.token, app.clock.now()).await?;
-    let (status, page) = if verified {
-        (StatusCode::OK, include_str!("../../../assets/verified.html"))
-    } else {
-        (StatusCode::BAD_REQUEST, include_str!("../../../assets/not-verified.html"))
-    };
-    let policy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-    let headers = [
-        (CONTENT_TYPE, "text/html; charset=utf-8"),
-        (CONTENT_SECURITY_POLICY, policy),
-        (REFERRER_POLICY, "no-referrer"),
-    ];
-    Ok((status, headers, page).into_response())
+    let (status, name) =
+        if verified { (StatusCode::OK, "verified.html") } else { (StatusCode::BAD_REQUEST, "not-verified.html") };
+    Ok(page(status, name, &[]))
 }

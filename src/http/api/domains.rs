@@ -255,14 +255,14 @@ pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<Strin
 
 /// The results of one check.
 #[derive(Serialize, ToSchema)]
-pub struct DomainChecks {
+pub struct DnsChecks {
     mx: bool,
     spf: bool,
     dkim: bool,
     dmarc: bool,
 }
 
-impl From<Flags> for DomainChecks {
+impl From<Flags> for DnsChecks {
     fn from(flags: Flags) -> Self {
         Self { mx: flags.mx, spf: flags.spf, dkim: flags.dkim, dmarc: flags.dmarc }
     }
@@ -276,7 +276,7 @@ pub struct VerifiedView {
     #[schema(example = "verified")]
     status: &'static str,
     /// This check's results; where DNS gave no answer, what was known before.
-    checks: DomainChecks,
+    checks: DnsChecks,
     checked_at: Timestamp,
 }
 

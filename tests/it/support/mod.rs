@@ -3,7 +3,9 @@
 pub mod api;
 pub mod dialog;
 pub mod dns;
+pub mod google;
 pub mod process;
 pub mod receiver;
+pub mod served;
 pub mod server;
 pub mod smtp;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mailkite::accounts::Accounts;
 use mailkite::activity::Activity;
 use mailkite::app::{self, StartError};
 use mailkite::clock::{Clock, Timestamp};
@@ -50,7 +51,8 @@ pub struct Server {
     data_dir: PathBuf,
     _dir: TempDir,
     jobs: Jobs,
-    secrets: Arc<Secrets>,
+    pub accounts: Arc<Accounts>,
+    pub secrets: Arc<Secrets>,
     activity: broadcast::Receiver<Activity>,
     stop: CancellationToken,
     running: JoinHandle<Result<(), StartError>>,
@@ -83,13 +85,22 @@ impl Server {
 
     /// A server on this clock whose configuration `adjust` has changed.
     pub async fn start_with(clock: Clock, adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::launch(clock, adjust, true).await
+    }
+
+    /// The same without any account: nobody owns it, and [`Server::inbox`] is nobody's.
+    pub async fn start_unowned(clock: Clock, adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::launch(clock, adjust, false).await
+    }
+
+    async fn launch(clock: Clock, adjust: impl FnOnce(&mut Config), owned: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(&dir.path().join("data"));
         adjust(&mut config);
         let data_dir = config.data_dir.clone();
         let bound = app::bind(config, clock.clone()).await.unwrap();
         let (db, secrets) = (bound.db().clone(), Arc::clone(bound.secrets()));
-        let inbox = seed(&db, &secrets, clock.now()).await;
+        let inbox = if owned { seed(&db, &secrets, clock.now()).await } else { nobodys(clock.now()) };
         let stop = CancellationToken::new();
         Self {
             smtp: bound.smtp_addresses()[0],
@@ -102,6 +113,7 @@ impl Server {
             data_dir,
             _dir: dir,
             jobs: bound.jobs().clone(),
+            accounts: Arc::clone(bound.accounts()),
             secrets,
             activity: bound.feed().listen(),
             running: tokio::spawn(bound.run(stop.clone())),
@@ -330,6 +342,26 @@ pub fn config(data_dir: &Path) -> Config {
     config.metrics.listen = None;
     config.webhook.allow_localhost = true;
     config
+}
+
+/// What stands for the owner's domain where there is no owner.
+fn nobodys(now: Timestamp) -> DomainRow {
+    let name = "nobody.invalid".to_owned();
+    DomainRow {
+        id: 0,
+        public_id: mailkite::id::DomainId::new(now),
+        account_id: 0,
+        name,
+        verified: false,
+        flags: store::domains::Flags::default(),
+        zero_retention: false,
+        retention_days: None,
+        tracking_webhook_url: None,
+        webhook_events: None,
+        created_at: now,
+        checked_at: None,
+        verified_at: None,
+    }
 }
 
 async fn seed(db: &Db, secrets: &Arc<Secrets>, now: Timestamp) -> DomainRow {

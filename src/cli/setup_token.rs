@@ -1,0 +1,39 @@
+//! `mailkite setup-token`: what proves that the first account is made by whoever runs this machine (contract 2.2).
+
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use crate::config::{Config, table};
+use crate::secrets::Secrets;
+use crate::store::{self, accounts, verifications};
+
+/// Prints the token; the server may run meanwhile.
+pub fn run(path: &Path) -> anyhow::Result<()> {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(problems) => {
+            eprint!("{}", table(&problems));
+            bail!("{} is not a valid configuration", path.display());
+        }
+    };
+    let found = store::peek(&config.data_dir, |connection| {
+        let owned = accounts::find_owner(connection)?.is_some();
+        Ok((owned, verifications::find_setup_token(connection)?))
+    });
+    let found = found.with_context(|| format!("reading the database in {}", config.data_dir.display()))?;
+    let Some((owned, sealed)) = found else {
+        bail!("there is no database in {} yet; start the server once: mailkite serve", config.data_dir.display());
+    };
+    if owned {
+        bail!("this server has its owner already; a setup token is not needed any more");
+    }
+    let Some(sealed) = sealed else {
+        bail!("there is no setup token yet; start the server once: mailkite serve");
+    };
+    let secrets = Secrets::read(&config.data_dir)?;
+    let token = secrets.open_text(verifications::SETUP_PURPOSE, &sealed)?;
+    writeln!(std::io::stdout(), "{token}")?;
+    Ok(())
+}

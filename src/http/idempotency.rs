@@ -1,0 +1,164 @@
+//! Requests that may be repeated (contract 1.11): the same key and body get the remembered answer, and wait for a first
+//! one that is still under way.
+//!
+//! The answer itself is stored by the transaction that makes it true, with [`crate::store::idempotency::put`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::http::HeaderMap;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+
+use super::error::{ApiError, Code};
+use crate::clock::Timestamp;
+use crate::secrets::token_hash;
+use crate::store::Db;
+use crate::store::idempotency::{self, Remembered, RequestKey};
+
+const HEADER: &str = "idempotency-key";
+const MAX_KEY: usize = 255;
+
+/// The requests with a key that are under way.
+#[derive(Debug, Default)]
+pub struct Idempotency {
+    running: Mutex<HashMap<RequestKey, Arc<AsyncMutex<()>>>>,
+}
+
+/// What a request with a key meets.
+#[derive(Debug)]
+pub enum Begun<'i> {
+    /// It is the first: carry it out and remember the answer.
+    First(Running<'i>),
+    /// It was answered before; say so with `Idempotent-Replayed: true`.
+    Replayed(Remembered),
+}
+
+/// A request under way; another with its key waits until this is dropped.
+#[derive(Debug)]
+pub struct Running<'i> {
+    idempotency: &'i Idempotency,
+    /// What the answer is remembered by.
+    pub request: RequestKey,
+    /// The hash that is remembered with it.
+    pub body_hash: Vec<u8>,
+    guard: Option<OwnedMutexGuard<()>>,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.guard = None;
+        let mut running = self.idempotency.running.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody else holds or waits for it: one count is the map's.
+        if running.get(&self.request).is_some_and(|turn| Arc::strong_count(turn) == 1) {
+            running.remove(&self.request);
+        }
+    }
+}
+
+/// The key of a request: 1 to 255 visible ASCII characters.
+///
+/// # Errors
+/// 400 `bad_request` for anything else in the header.
+pub fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get(HEADER) else { return Ok(None) };
+    let visible = !value.is_empty() && value.len() <= MAX_KEY && value.as_bytes().iter().all(u8::is_ascii_graphic);
+    match value.to_str() {
+        Ok(text) if visible => Ok(Some(text.to_owned())),
+        _ => Err(ApiError::new(Code::BadRequest, "an Idempotency-Key has 1 to 255 visible ASCII characters")),
+    }
+}
+
+impl Idempotency {
+    /// Waits for a request with the same key that is under way, then looks for its answer.
+    ///
+    /// # Errors
+    /// 409 `idempotency_conflict` when the key was used with another body; storage trouble.
+    pub async fn begin(
+        &self,
+        db: &Db,
+        request: RequestKey,
+        body: &str,
+        now: Timestamp,
+    ) -> Result<Begun<'_>, ApiError> {
+        let turn = {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(running.entry(request.clone()).or_default())
+        };
+        let guard = turn.lock_owned().await;
+        let body_hash = token_hash(body).to_vec();
+        let running = Running { idempotency: self, request: request.clone(), body_hash, guard: Some(guard) };
+        let found = db.read(move |connection| idempotency::find(connection, &request, now)).await?;
+        match found {
+            None => Ok(Begun::First(running)),
+            Some(answer) if answer.body_hash == running.body_hash => Ok(Begun::Replayed(answer)),
+            Some(_) => Err(Code::IdempotencyConflict.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
+
+    use std::time::Duration;
+
+    use axum::http::HeaderValue;
+
+    use super::*;
+    use crate::store::accounts::{self, NewAccount};
+
+    const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
+
+    async fn database(dir: &std::path::Path) -> (Db, RequestKey) {
+        let db = Db::open(dir).unwrap();
+        let new = NewAccount { email: "ada@acme.dev".to_owned(), ..NewAccount::default() };
+        let account = db.write(move |tx| accounts::insert(tx, new, NOW)).await.unwrap().id;
+        (db, RequestKey { account, path: "/v1/send".to_owned(), key: "k1".to_owned() })
+    }
+
+    #[tokio::test]
+    async fn a_repeat_waits_for_the_first_and_gets_its_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let (db, request) = database(dir.path()).await;
+        let all = Idempotency::default();
+        let Begun::First(first) = all.begin(&db, request.clone(), "body", NOW).await.unwrap() else {
+            panic!("first")
+        };
+        let mut second = Box::pin(all.begin(&db, request.clone(), "body", NOW));
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut second).await.is_err(), "it waits");
+        let answer = Remembered { body_hash: first.body_hash.clone(), status: 202, response: b"{}".to_vec() };
+        let (stored, key) = (answer.clone(), first.request.clone());
+        db.write(move |tx| idempotency::put(tx, &key, &stored, NOW)).await.unwrap();
+        drop(first);
+        let Begun::Replayed(replayed) = second.await.unwrap() else { panic!("a repeat") };
+        assert_eq!(replayed, answer);
+        let conflict = all.begin(&db, request.clone(), "other", NOW).await.unwrap_err();
+        assert_eq!(conflict.code(), Code::IdempotencyConflict);
+        let later = NOW.plus(idempotency::LIFETIME);
+        assert!(matches!(all.begin(&db, request, "other", later).await.unwrap(), Begun::First(_)), "a day later");
+        assert!(all.running.lock().unwrap().is_empty(), "nothing is kept of finished requests");
+    }
+
+    #[tokio::test]
+    async fn a_first_that_failed_leaves_the_key_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let (db, request) = database(dir.path()).await;
+        let all = Idempotency::default();
+        drop(all.begin(&db, request.clone(), "body", NOW).await.unwrap());
+        assert!(matches!(all.begin(&db, request, "other", NOW).await.unwrap(), Begun::First(_)));
+    }
+
+    #[test]
+    fn a_key_is_visible_ascii() {
+        let of = |value: &'static [u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HEADER, HeaderValue::from_bytes(value).unwrap());
+            key(&headers)
+        };
+        assert_eq!(key(&HeaderMap::new()).unwrap(), None);
+        assert_eq!(of(b"a-1").unwrap().as_deref(), Some("a-1"));
+        for bad in [b"".as_slice(), b"a b", b"\xc3\xa4", &[b'x'; 256]] {
+            assert_eq!(of(bad).unwrap_err().code(), Code::BadRequest, "{bad:?}");
+        }
+    }
+}

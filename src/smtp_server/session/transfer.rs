@@ -1,0 +1,158 @@
+//! DATA of a session: the mail is read to its end whatever will be said of it, then judged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use super::{End, MEMORY_UNIT, READ_LARGE, Session};
+use crate::inbound::{ReceiveError, Recipient};
+use crate::mail::envelope::Envelope;
+use crate::mail::reply::Reply;
+use crate::metrics::Counter;
+use crate::smtp_server::data::{DataReader, Gathered, Progress};
+use crate::store::Error as StoreError;
+
+/// Data slower than this for longer than the grace is given up.
+const MIN_DATA_BYTES_PER_SEC: u64 = 500;
+const DATA_RATE_GRACE: Duration = Duration::from_secs(30);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// DATA: reads the mail and says what becomes of it.
+    pub(super) async fn data(&mut self) -> Result<(), End> {
+        let envelope = match self.phase.data() {
+            Ok(envelope) => envelope,
+            Err(reply) => return self.refuse_data(&reply),
+        };
+        let Ok(mut memory) = Arc::clone(&self.shared.memory).try_acquire_owned() else {
+            return self.refuse_data(&Reply::STORAGE_FULL);
+        };
+        self.say(&Reply::START_DATA);
+        self.had_data = true;
+        let mut reader = DataReader::default();
+        let mut gathered = Gathered::new(self.shared.bounds.max_message_bytes);
+        self.read_data(&mut reader, &mut gathered, &mut memory).await?;
+        if self.input.is_empty() {
+            // Ten thousand idle sessions must not hold a large buffer each.
+            self.input = BytesMut::new();
+        }
+        let reply = self.judge(envelope, &reader, gathered).await;
+        if reply == Reply::TOO_LARGE {
+            self.shared.metrics.add(Counter::RefusedTooLarge);
+        }
+        if reply.code == 250 {
+            (self.errors, self.refused, self.idle_commands) = (0, 0, 0);
+            self.useful_at = Instant::now();
+        }
+        self.say(&reply);
+        Ok(())
+    }
+
+    /// RFC 2920 §3.1: DATA ends a group of commands. What stands behind one that is refused is mail data whose sender did
+    /// not wait for the answer, and no line of it may be taken for a command.
+    fn refuse_data(&mut self, reply: &Reply) -> Result<(), End> {
+        if !self.input.is_empty() {
+            return self.dismiss(reply);
+        }
+        if reply.is_permanent_failure() {
+            return self.refuse(reply);
+        }
+        self.say(reply);
+        Ok(())
+    }
+
+    /// Reads to the end of data, whatever will be said of it.
+    async fn read_data(
+        &mut self,
+        reader: &mut DataReader,
+        gathered: &mut Gathered,
+        memory: &mut OwnedSemaphorePermit,
+    ) -> Result<(), End> {
+        let deadline = Instant::now() + self.shared.data_timeout;
+        let mut taken: u64 = 0;
+        // Only waits for the client count: our own disk may be slow.
+        let mut waited = Duration::ZERO;
+        loop {
+            let progress = reader.feed(&self.input, gathered.buffer());
+            taken += self.input.len() as u64;
+            match progress {
+                Progress::End(used) => {
+                    self.input.advance(used);
+                    return Ok(());
+                }
+                Progress::BareNewline => {
+                    self.shared.metrics.add(Counter::RefusedBareLine);
+                    return self.dismiss(&Reply::BARE_NEWLINE);
+                }
+                Progress::More => self.input.clear(),
+            }
+            let short = !grow(memory, &self.shared.memory, gathered.in_memory());
+            gathered.settle(self.shared.inbound.objects(), short).await;
+            self.flush().await?;
+            if waited > DATA_RATE_GRACE && taken < waited.as_secs() * MIN_DATA_BYTES_PER_SEC {
+                return self.dismiss(&Reply::TOO_SLOW);
+            }
+            let asked = Instant::now();
+            let patience = deadline.min(asked + DATA_RATE_GRACE.max(self.shared.command_timeout / 2));
+            let abort = self.shared.abort.clone();
+            self.input.reserve(READ_LARGE);
+            tokio::select! {
+                read = timeout_at(patience, self.stream.read_buf(&mut self.input)) => match read {
+                    Ok(Ok(1..)) => {}
+                    Ok(Ok(0) | Err(_)) => return Err(End::Gone),
+                    Err(_) => return self.dismiss(&Reply::TIMEOUT),
+                },
+                () = abort.cancelled() => return self.dismiss(&Reply::SHUTTING_DOWN),
+            }
+            waited += asked.elapsed();
+        }
+    }
+
+    /// What is said at the end of data.
+    async fn judge(&mut self, envelope: Envelope<Recipient>, reader: &DataReader, mut gathered: Gathered) -> Reply {
+        let objects = self.shared.inbound.objects();
+        gathered.settle(objects, false).await;
+        if gathered.too_large() {
+            return Reply::TOO_LARGE;
+        }
+        if reader.line_too_long() {
+            return Reply::DATA_LINE_TOO_LONG;
+        }
+        let data = match gathered.finish(objects).await {
+            Ok(data) => data,
+            Err(error) => {
+                tracing::warn!(%error, "mail data could not be written and was refused");
+                return if matches!(error, StoreError::Full(_)) {
+                    Reply::STORAGE_FULL
+                } else {
+                    Reply::STORAGE_TROUBLE
+                };
+            }
+        };
+        match self.shared.inbound.receive(&self.peer, envelope, data).await {
+            Ok(receipt) => Reply::accepted(&receipt.id),
+            Err(ReceiveError::MailLoop) => Reply::MAIL_LOOP,
+            Err(ReceiveError::StorageFull) => Reply::STORAGE_FULL,
+            Err(ReceiveError::Storage | ReceiveError::Busy) => Reply::STORAGE_TROUBLE,
+        }
+    }
+}
+
+/// Makes the permit cover `held` octets; `false` when the budget has no more.
+fn grow(permit: &mut OwnedSemaphorePermit, budget: &Arc<Semaphore>, held: usize) -> bool {
+    let needed = held.div_ceil(MEMORY_UNIT);
+    let missing = needed.saturating_sub(permit.num_permits());
+    if missing == 0 {
+        return true;
+    }
+    match Arc::clone(budget).try_acquire_many_owned(u32::try_from(missing).unwrap_or(u32::MAX)) {
+        Ok(more) => {
+            permit.merge(more);
+            true
+        }
+        Err(_) => false,
+    }
+}

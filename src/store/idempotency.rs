@@ -1,0 +1,86 @@
+//! Remembered answers of requests with an Idempotency-Key (contract 1.11).
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::Result;
+use crate::clock::Timestamp;
+
+/// How long an answer is remembered.
+pub const LIFETIME: Duration = Duration::from_secs(86_400);
+
+/// Whose request it is: the key counts for one account and path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RequestKey {
+    /// Row id of the account.
+    pub account: i64,
+    /// The request's path.
+    pub path: String,
+    /// The header's value.
+    pub key: String,
+}
+
+/// An answer, and the hash of the body that it answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// SHA-256 of the request's body.
+    pub body_hash: Vec<u8>,
+    /// HTTP status.
+    pub status: u16,
+    /// The body of the answer.
+    pub response: Vec<u8>,
+}
+
+/// The answer to a request, if it is remembered.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find(connection: &Connection, request: &RequestKey, now: Timestamp) -> Result<Option<Remembered>> {
+    let found = connection
+        .prepare_cached(
+            "SELECT body_hash, status, response FROM idempotency
+             WHERE account_id = ?1 AND path = ?2 AND idempotency_key = ?3 AND created_at > ?4",
+        )?
+        .query_row(params![request.account, request.path, request.key, now.minus(LIFETIME).as_millis()], |row| {
+            Ok(Remembered { body_hash: row.get(0)?, status: row.get(1)?, response: row.get(2)? })
+        })
+        .optional()?;
+    Ok(found)
+}
+
+/// Remembers an answer, in the transaction that makes it true.
+///
+/// # Errors
+/// Storage trouble.
+pub fn put(connection: &Connection, request: &RequestKey, answer: &Remembered, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO idempotency (account_id, path, idempotency_key, body_hash, status, response,
+                                                 created_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            request.account,
+            request.path,
+            request.key,
+            answer.body_hash,
+            answer.status,
+            answer.response,
+            now.as_millis()
+        ])?;
+    Ok(())
+}
+
+/// Forgets up to `limit` answers that are too old; how many.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete_expired(connection: &Connection, now: Timestamp, limit: u32) -> Result<usize> {
+    Ok(connection
+        .prepare_cached(
+            "DELETE FROM idempotency WHERE (account_id, path, idempotency_key) IN (
+               SELECT account_id, path, idempotency_key FROM idempotency WHERE created_at <= ?1 LIMIT ?2)",
+        )?
+        .execute(params![now.minus(LIFETIME).as_millis(), limit])?)
+}

@@ -1,0 +1,73 @@
+//! `mailkite serve` as a child process: its log, its signals.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::time::timeout;
+
+/// How long the process may take for anything.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// `mailkite serve` as a process.
+pub struct Served {
+    pub child: Child,
+    log: Lines<BufReader<ChildStderr>>,
+    pub smtp: SocketAddr,
+    pub http: SocketAddr,
+}
+
+impl Served {
+    /// Starts it in a folder, with the certificate of `cert.pem` and `key.pem` there if there is one.
+    pub async fn start(folder: &Path) -> Self {
+        let has_certificate = folder.join("cert.pem").exists();
+        let tls = if has_certificate { "[tls]\ncert_file = \"cert.pem\"\nkey_file = \"key.pem\"\n" } else { "" };
+        let config = format!(
+            "hostname = \"mx.mailkite.test\"\npublic_url = \"https://mx.mailkite.test\"\ndata_dir = \"data\"\n\
+             [log]\nlevel = \"info\"\nformat = \"json\"\n{tls}\
+             [smtp]\nlisten = [\"{any}\"]\n[http]\nlisten = [\"{any}\"]\n[metrics]\nlisten = \"off\"\n",
+            any = "127.0.0.1:0"
+        );
+        std::fs::write(folder.join("mailkite.toml"), config).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mailkite"))
+            .args(["serve", "--config"])
+            .arg(folder.join("mailkite.toml"))
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut served = Self { child, log, smtp: any, http: any };
+        let address = |line: serde_json::Value| line["address"].as_str().unwrap().parse().unwrap();
+        served.smtp = address(served.said("receiving mail").await);
+        served.http = address(served.said("serving the API").await);
+        served
+    }
+
+    /// The next log line with this text in its message.
+    pub async fn said(&mut self, text: &str) -> serde_json::Value {
+        let found = async {
+            loop {
+                let line = self.log.next_line().await.unwrap().unwrap_or_else(|| panic!("it ended before {text:?}"));
+                let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+                if line["message"].as_str().unwrap().contains(text) {
+                    return line;
+                }
+            }
+        };
+        timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("never said {text:?}"))
+    }
+
+    /// Sends a signal and goes on.
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id().unwrap()).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+}
