@@ -66,7 +66,8 @@ impl Checker {
         let ours = bare(wanted.hostname);
         hosts.sort_by_key(|(preference, host)| (bare(host) != ours, *preference));
         let named = hosts.first().is_some_and(|(_, host)| bare(host) == ours);
-        finding(named, hosts.iter().map(|(preference, host)| format!("{preference} {}", bare(host))).collect())
+        let shown = hosts.iter().map(|(preference, host)| format!("{preference} {}", shown_host(&bare(host))));
+        finding(named, shown.collect())
     }
 
     async fn spf(&self, wanted: &Wanted<'_>) -> Finding {
@@ -139,6 +140,11 @@ impl Checker {
         };
         finding(holds, texts)
     }
+}
+
+/// The root stands for "no mail at all".
+fn shown_host(bare: &str) -> &str {
+    if bare.is_empty() { "." } else { bare }
 }
 
 /// A name without such records is an answer; everything else is none.

@@ -14,6 +14,7 @@ mod conventions;
 mod delivery;
 mod dev;
 mod disk;
+mod domain_checks;
 mod domain_webhook;
 mod domains;
 mod durability;
