@@ -315,6 +315,8 @@ CREATE TABLE job (                               -- what is still to be attempte
 ) STRICT;
 CREATE INDEX job_waiting ON job (lane, run_at) WHERE lease_until IS NULL;
 CREATE INDEX job_leased ON job (lease_until) WHERE lease_until IS NOT NULL;
+-- Which job is left of a delivery? Asked by who retries or removes one by hand.
+CREATE INDEX job_by_subject ON job (subject_id);
 
 -- Answers of POST /v1/send and /v1/send/batch by Idempotency-Key, kept 24 hours (contract 1.11).
 CREATE TABLE idempotency (

@@ -93,9 +93,15 @@ fn responses(endpoint: &Endpoint) -> Value {
         success.insert("content".to_owned(), endpoint.response.clone());
     }
     all.insert(endpoint.status.to_string(), success);
+    let is_page = endpoint.response.get("text/html").is_some();
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
     for code in codes(endpoint) {
         by_status.entry(code.status()).or_default().push(code);
+    }
+    if is_page {
+        // A page for people tells them itself what is wrong.
+        by_status.remove(&400);
+        all.insert("400".to_owned(), json!({"description": "Not valid", "content": endpoint.response}));
     }
     for (status, codes) in by_status {
         let words: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();

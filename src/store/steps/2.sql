@@ -121,6 +121,7 @@ CREATE TABLE job (
 ) STRICT;
 CREATE INDEX job_waiting ON job (lane, run_at) WHERE lease_until IS NULL;
 CREATE INDEX job_leased ON job (lease_until) WHERE lease_until IS NOT NULL;
+CREATE INDEX job_by_subject ON job (subject_id);
 INSERT INTO job (id, lane, kind, subject_id, run_at, failures, claims, lease_until)
   SELECT id, lane, kind, subject_id, run_at, failures, claims, lease_until FROM job_before;
 DROP TABLE job_before;
