@@ -5,7 +5,6 @@ use axum::http::header::{CACHE_CONTROL, HeaderName};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-
 use tracing::Instrument as _;
 
 use super::error::{ApiError, Code, is_not_supported};

@@ -74,7 +74,7 @@ impl Buckets {
         if self.per_second == 0 {
             return Ok(());
         }
-        // In micro-tokens a millisecond is exact: a bucket of 2 s fills at one second of rate per second.
+        // Counted in microseconds, so that every configurable rate has a whole cost; a full bucket is two seconds' worth.
         let (now, burst_ms) = (now.as_millis().saturating_mul(1000), 2_000_000_i64);
         let cost = 1_000_000 / i64::from(self.per_second);
         let mut all = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::routing::{MethodRouter, any, get};
+use axum::routing::{MethodRouter, get};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -135,9 +135,6 @@ fn router(app: App) -> Router {
     }
     let router = paths.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
     router
-        // Where a parameter would match what this server never has (contract 12).
-        .route("/api/domains/register", any(error::unknown_path))
-        .route("/api/domains/subdomain", any(error::unknown_path))
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::unknown_path)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), conventions::apply))

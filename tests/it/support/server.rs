@@ -220,10 +220,8 @@ impl Server {
 
     /// A GET of the API with the owner's key: status and JSON.
     pub async fn api(&self, path: &str) -> (u16, serde_json::Value) {
-        let authorization = format!("Authorization: Bearer {}\r\n", self.api_key().await);
-        let base = format!("http://{}", self.http);
-        let (status, _, body) = super::process::http_get_with(&base, path, &authorization).await;
-        (status, serde_json::from_slice(&body).unwrap_or_default())
+        let answer = self.owner().await.get(path).await;
+        (answer.status, answer.json)
     }
 
     /// A client of the API without credential.
