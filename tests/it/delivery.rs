@@ -464,12 +464,14 @@ async fn a_repeat_within_a_day_is_acknowledged_and_not_stored_again() {
     assert_eq!(client.mail("eve@example.com", &["a@inbox.test"], message("Once")).await.code, 250);
     server.accepted("a@inbox.test", "Once.").await;
     assert_eq!(server.query::<i64>("SELECT count(*) FROM message").await, 4);
+    // The clock is moved when nothing is under way: a lease would end with it.
+    for _ in 0..3 {
+        server.attempted().await;
+    }
     server.clock.advance(2 * HOUR);
     assert_ne!(server.accepted("a@inbox.test", "Once").await, first);
     assert_eq!(server.query::<i64>("SELECT count(*) FROM message").await, 5);
-    for _ in 0..4 {
-        server.attempted().await;
-    }
+    server.attempted().await;
     server.stop().await;
 }
 
