@@ -2,6 +2,9 @@
 //!
 //! The HTTP door checks the form of what it is given and how often it is asked; here is what it means.
 
+mod keys;
+mod policy;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +19,9 @@ use crate::secrets::{self, Secrets, token_hash};
 use crate::session::Tokens;
 use crate::store::accounts::{self, Account, NewAccount};
 use crate::store::sessions::{self, NewSession};
-use crate::store::verifications::{self, LINK_LIFETIME, NOTICE_PURPOSE, SETUP_PURPOSE};
-use crate::store::{self, Db, keys};
+use crate::store::verifications::{self, LINK_LIFETIME, NOTICE_PURPOSE};
+use crate::store::{self, Db, keys as key_rows};
+use policy::Policy;
 
 /// How long both secrets sign after a rotation (contract 9.3).
 pub const BOTH_SIGN: Duration = Duration::from_secs(86_400);
@@ -267,7 +271,7 @@ impl Accounts {
     ) -> Result<SignedIn, Refusal> {
         let policy = self.policy(proof);
         let key = secrets::new_api_key();
-        let sealed_key = self.secrets.seal(keys::PURPOSE, key.as_bytes());
+        let sealed_key = self.secrets.seal(key_rows::PURPOSE, key.as_bytes());
         let secret = self.secrets.seal(accounts::WEBHOOK_SECRET_PURPOSE, secrets::new_webhook_secret().as_bytes());
         let (link, notice) = self.verification_mail();
         let dev = self.dev;
@@ -284,7 +288,7 @@ impl Accounts {
             if owner {
                 verifications::delete_setup_token(tx)?;
             }
-            keys::insert(tx, account.id, &token_hash(&key), &sealed_key, now)?;
+            key_rows::insert(tx, account.id, &token_hash(&key), &sealed_key, now)?;
             accounts::set_webhook_secret(tx, account.id, &secret, None)?;
             if !account.email_verified {
                 queue_verification(tx, &account, &link, &notice, now)?;
@@ -360,102 +364,6 @@ impl Accounts {
         (token_hash(&token), self.secrets.seal(NOTICE_PURPOSE, text.as_bytes()))
     }
 
-    /// The account's API key, made if there is none.
-    ///
-    /// # Errors
-    /// Storage trouble, or a stored key that this master key does not open.
-    pub async fn api_key(&self, account: i64, now: Timestamp) -> store::Result<String> {
-        let sealed = match self.db.read(move |connection| keys::find_sealed(connection, account)).await? {
-            Some(sealed) => sealed,
-            None => {
-                let key = secrets::new_api_key();
-                let (hash, fresh) = (token_hash(&key), self.secrets.seal(keys::PURPOSE, key.as_bytes()));
-                // Who asks at the same time gets the same key.
-                let made = self.db.write(move |tx| match keys::find_sealed(tx, account)? {
-                    Some(sealed) => Ok(sealed),
-                    None => keys::insert(tx, account, &hash, &fresh, now).map(|_| fresh),
-                });
-                made.await?
-            }
-        };
-        self.secrets.open_text(keys::PURPOSE, &sealed).map_err(|_| store::Error::Corrupt("API key"))
-    }
-
-    /// Replaces the account's API key; the old one is dead at once.
-    ///
-    /// # Errors
-    /// Storage trouble.
-    pub async fn rotate_api_key(&self, account: i64, now: Timestamp) -> store::Result<String> {
-        let key = secrets::new_api_key();
-        let (hash, sealed) = (token_hash(&key), self.secrets.seal(keys::PURPOSE, key.as_bytes()));
-        self.db
-            .write(move |tx| {
-                keys::delete_own(tx, account)?;
-                keys::insert(tx, account, &hash, &sealed, now)
-            })
-            .await?;
-        Ok(key)
-    }
-
-    /// The secret that signs the account's tracking webhooks, made if there is none.
-    ///
-    /// # Errors
-    /// Storage trouble, or a stored secret that this master key does not open.
-    pub async fn webhook_secret(&self, account: i64) -> store::Result<String> {
-        let fresh = secrets::new_webhook_secret();
-        let sealed_fresh = self.secrets.seal(accounts::WEBHOOK_SECRET_PURPOSE, fresh.as_bytes());
-        let stored = self.db.read(move |connection| accounts::find_webhook_secret(connection, account)).await?.sealed;
-        let sealed = match stored {
-            Some(sealed) => sealed,
-            None => {
-                let made = self.db.write(move |tx| match accounts::find_webhook_secret(tx, account)?.sealed {
-                    Some(sealed) => Ok(sealed),
-                    None => {
-                        accounts::set_webhook_secret(tx, account, &sealed_fresh, None)?;
-                        Ok(sealed_fresh)
-                    }
-                });
-                made.await?
-            }
-        };
-        let opened = self.secrets.open_text(accounts::WEBHOOK_SECRET_PURPOSE, &sealed);
-        opened.map_err(|_| store::Error::Corrupt("webhook secret"))
-    }
-
-    /// Replaces that secret; until the time returned both sign.
-    ///
-    /// # Errors
-    /// Storage trouble.
-    pub async fn rotate_webhook_secret(&self, account: i64, now: Timestamp) -> store::Result<(String, Timestamp)> {
-        let (secret, until) = (secrets::new_webhook_secret(), now.plus(BOTH_SIGN));
-        let sealed = self.secrets.seal(accounts::WEBHOOK_SECRET_PURPOSE, secret.as_bytes());
-        self.db.write(move |tx| accounts::set_webhook_secret(tx, account, &sealed, Some(until))).await?;
-        Ok((secret, until))
-    }
-
-    /// The setup token, made if nobody owns the installation yet; none once somebody does.
-    ///
-    /// # Errors
-    /// Storage trouble, or a stored token that this master key does not open.
-    pub async fn setup_token(&self) -> store::Result<Option<String>> {
-        let token = secrets::new_setup_token();
-        let fresh = self.secrets.seal(SETUP_PURPOSE, token.as_bytes());
-        let stored = self.db.write(move |tx| {
-            if accounts::find_owner(tx)?.is_some() {
-                return Ok(None);
-            }
-            match verifications::find_setup_token(tx)? {
-                Some(sealed) => Ok(Some(sealed)),
-                None => verifications::insert_setup_token(tx, &fresh).map(|()| Some(fresh)),
-            }
-        });
-        let open = |sealed: Vec<u8>| {
-            let opened = self.secrets.open_text(SETUP_PURPOSE, &sealed);
-            opened.map_err(|_| store::Error::Corrupt("setup token"))
-        };
-        stored.await?.map(open).transpose()
-    }
-
     fn policy(&self, proof: Proof) -> Policy {
         Policy { signup: self.signup, proof, secrets: Arc::clone(&self.secrets) }
     }
@@ -472,35 +380,4 @@ fn queue_verification(
     verifications::insert(tx, link, account.id, now)?;
     let subject = "Confirm your e-mail address";
     verifications::insert_notice(tx, &account.email, subject, notice, now, now.plus(LINK_LIFETIME))
-}
-
-/// Who may sign up, and who of them owns the installation (contract 2.2).
-struct Policy {
-    signup: Signup,
-    proof: Proof,
-    secrets: Arc<Secrets>,
-}
-
-impl Policy {
-    /// Whether the new account is the owner; or why there may be no new account.
-    fn owner_if_permitted(&self, connection: &Connection) -> store::Result<Result<bool, Refusal>> {
-        let has_owner = accounts::find_owner(connection)?.is_some();
-        let proven = self.proof.over_loopback || self.token_fits(connection)?;
-        Ok(match self.signup {
-            Signup::Closed => Err(Refusal::SignupClosed),
-            Signup::First if accounts::any(connection)? => Err(Refusal::SignupClosed),
-            Signup::First if !proven => Err(Refusal::SetupToken),
-            Signup::First => Ok(true),
-            Signup::Open => Ok(proven && !has_owner),
-        })
-    }
-
-    fn token_fits(&self, connection: &Connection) -> store::Result<bool> {
-        let Some(given) = &self.proof.token else { return Ok(false) };
-        let Some(sealed) = verifications::find_setup_token(connection)? else { return Ok(false) };
-        let stored = self.secrets.open_text(SETUP_PURPOSE, &sealed);
-        let stored = stored.map_err(|_| store::Error::Corrupt("setup token"))?;
-        // Hashes are compared, so the time taken says nothing of the token.
-        Ok(token_hash(given) == token_hash(&stored))
-    }
 }

@@ -1,6 +1,9 @@
 //! The router's whole table: every path, method and credential class of the API, chapter by chapter.
 
-use super::api::{account, auth, deliveries, domain_webhook, domains, inject, messages, routes, stubs, uploads};
+use super::api::{
+    account, auth, deliveries, domain_settings, domain_webhook, domains, inject, messages, replay, routes, stubs,
+    uploads,
+};
 use super::endpoint::Class::{Account, Public, Session};
 use super::endpoint::Endpoint;
 use super::error::Code;
@@ -242,14 +245,14 @@ fn routes() -> Vec<Endpoint> {
             .more("For 24 hours both secrets sign.")
             .gives::<super::api::account::RotatedSecret>(200)
             .fails(&[Code::RouteAction]),
-        Endpoint::get("/api/routes/{id}/candidates", routes::candidates)
+        Endpoint::get("/api/routes/{id}/candidates", replay::candidates)
             .about(TAG, "Stored messages that a webhook route covers")
-            .query::<routes::CandidatesQuery>()
-            .gives::<routes::CandidatesView>(200)
+            .query::<replay::CandidatesQuery>()
+            .gives::<replay::CandidatesView>(200)
             .fails(&[Code::RouteAction]),
-        Endpoint::post("/api/routes/{id}/deliver", routes::deliver)
+        Endpoint::post("/api/routes/{id}/deliver", replay::deliver)
             .about(TAG, "Post stored messages to a webhook route")
-            .takes::<routes::Replay>()
+            .takes::<replay::Replay>()
             .gives::<deliveries::Results>(200)
             .fails(&[Code::RouteAction]),
     ]
@@ -343,27 +346,27 @@ fn domains() -> Vec<Endpoint> {
 fn domain_settings() -> Vec<Endpoint> {
     const TAG: &str = "Domains";
     vec![
-        Endpoint::put("/api/domains/{id}/tracking-webhook", domains::put_tracking)
+        Endpoint::put("/api/domains/{id}/tracking-webhook", domain_settings::put_tracking)
             .about(TAG, "Set where sending events go")
-            .takes::<domains::TrackingFields>()
-            .gives::<domains::TrackingView>(200)
+            .takes::<domain_settings::TrackingFields>()
+            .gives::<domain_settings::TrackingView>(200)
             .fails(&[Code::BadUrl]),
-        Endpoint::delete("/api/domains/{id}/tracking-webhook", domains::delete_tracking)
+        Endpoint::delete("/api/domains/{id}/tracking-webhook", domain_settings::delete_tracking)
             .about(TAG, "Sending events go nowhere of their own")
             .gives::<super::body::Done>(200),
-        Endpoint::put("/api/domains/{id}/webhook-events", domains::put_events)
+        Endpoint::put("/api/domains/{id}/webhook-events", domain_settings::put_events)
             .about(TAG, "Choose the sending events that the domain's webhook gets")
-            .takes::<domains::EventsFields>()
-            .gives::<domains::EventsView>(200)
+            .takes::<domain_settings::EventsFields>()
+            .gives::<domain_settings::EventsView>(200)
             .fails(&[Code::BadEvents]),
-        Endpoint::delete("/api/domains/{id}/webhook-events", domains::delete_events)
+        Endpoint::delete("/api/domains/{id}/webhook-events", domain_settings::delete_events)
             .about(TAG, "The domain's webhook gets no sending events")
             .gives::<super::body::Done>(200),
-        Endpoint::put("/api/domains/{id}/retention", domains::put_retention)
+        Endpoint::put("/api/domains/{id}/retention", domain_settings::put_retention)
             .about(TAG, "Set how long the domain's messages are kept")
             .more("With `zeroRetention` nothing of its mail is stored: one attempt for each webhook, attachments inside.")
-            .takes::<domains::RetentionFields>()
-            .gives::<domains::RetentionView>(200)
+            .takes::<domain_settings::RetentionFields>()
+            .gives::<domain_settings::RetentionView>(200)
             .fails(&[Code::BadRetention]),
     ]
 }

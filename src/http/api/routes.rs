@@ -1,15 +1,13 @@
-//! Routes (contract 4.4) and their replay (6.4).
+//! Routes (contract 4.4); their replay is `replay`'s.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::account::RotatedSecret;
-use super::deliveries::Results;
-use super::messages::MessageView;
 use crate::accounts::BOTH_SIGN;
 use crate::clock::Timestamp;
 use crate::egress::Target;
@@ -17,19 +15,13 @@ use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::body::{Body, DONE, Done, Loose};
 use crate::http::error::{ApiError, Code};
-use crate::http::extract::{Path, Query, integer};
+use crate::http::extract::Path;
 use crate::id::RouteId;
 use crate::inbound::route::Pattern;
 use crate::mail::address::{Domain, Mailbox};
 use crate::secrets;
-use crate::store::candidates;
-use crate::store::deliveries;
 use crate::store::routes::{self, Action, Change, NewRoute, RouteRow, SECRET_PURPOSE};
 use crate::store::{self, domains};
-use crate::webhook::replay::Scope;
-
-const DEFAULT_LIMIT: i64 = 100;
-const MAX_LIMIT: i64 = 200;
 
 /// A route (contract 4.3).
 #[derive(Serialize, ToSchema)]
@@ -258,7 +250,11 @@ fn find_route(connection: &Connection, caller: &Caller, id: &RouteId) -> store::
     Ok(found.and_then(|row| caller.needs_domain(row.domain_id).map(|()| row)))
 }
 
-async fn the_route(app: &App, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
+/// As [`find_route`], by the id in a path.
+///
+/// # Errors
+/// 404 or 403, as there.
+pub async fn the_route(app: &App, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
     let id = RouteId::parse(id).ok_or_else(ApiError::not_found)?;
     let caller = caller.clone();
     app.db.read(move |connection| find_route(connection, &caller, &id)).await?
@@ -380,102 +376,4 @@ pub async fn rotate(app: &App, id: RouteId) -> Result<RotatedSecret, ApiError> {
     app.db.write(move |tx| routes::rotate_secret(tx, &id, &sealed, until, now)).await?;
     app.db.directory_changed();
     Ok(RotatedSecret { secret, previous_valid_until: until })
-}
-
-/// Where to look for candidates.
-#[derive(Deserialize, IntoParams)]
-pub struct CandidatesQuery {
-    /// Only messages with a smaller `received_at`, in milliseconds.
-    #[param(value_type = Option<i64>)]
-    before: Option<String>,
-    /// 1 to 200, by default 100; clamped.
-    #[param(value_type = Option<i64>)]
-    limit: Option<String>,
-}
-
-/// A message that the route covers.
-#[derive(Serialize, ToSchema)]
-pub struct CandidateView {
-    #[serde(flatten)]
-    row: MessageView,
-    /// Whether it was delivered to this route.
-    delivered_here: bool,
-}
-
-/// One step through the messages that a route covers.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CandidatesView {
-    messages: Vec<CandidateView>,
-    /// The cursor to go on with; null at the end. A page may be short although it is set.
-    next_before: Option<Timestamp>,
-}
-
-/// `GET /api/routes/:id/candidates`
-pub async fn candidates(
-    State(app): State<App>,
-    caller: Caller,
-    Path(id): Path<String>,
-    Query(query): Query<CandidatesQuery>,
-) -> Result<Json<CandidatesView>, ApiError> {
-    let route = the_route(&app, &caller, &id).await?;
-    let before = integer("before", query.before.as_deref())?.map(Timestamp::from_millis);
-    let limit = integer("limit", query.limit.as_deref())?.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
-    if route.action != Action::Webhook {
-        return Err(Code::RouteAction.into());
-    }
-    let asked = candidates::Query {
-        account: caller.id(),
-        domain: route.domain_id,
-        route: route.public_id,
-        before,
-        limit: usize::try_from(limit).unwrap_or(1),
-    };
-    let user = caller.account.public_id.to_string();
-    let view = app.db.read(move |connection| {
-        // A stored match that this version cannot read covers nothing.
-        let pattern = Pattern::parse(&route.match_pattern).ok();
-        let covers = |address: &str| pattern.as_ref().is_some_and(|pattern| pattern.matches(address));
-        let step = candidates::list(connection, &asked, covers)?;
-        let view = |one: candidates::Candidate| {
-            let tally = deliveries::tally(connection, one.message.id)?;
-            Ok(CandidateView {
-                row: MessageView::new(&one.message, tally, &user),
-                delivered_here: one.delivered_here,
-            })
-        };
-        let messages = step.found.into_iter().map(view).collect::<store::Result<_>>()?;
-        Ok(CandidatesView { messages, next_before: step.next_before })
-    });
-    Ok(Json(view.await?))
-}
-
-/// `POST /api/routes/:id/deliver`
-#[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Replay {
-    /// 1 to 50 ids of stored inbound messages.
-    #[schema(required = true, nullable = false)]
-    message_ids: Option<Vec<String>>,
-}
-
-/// `POST /api/routes/:id/deliver`
-pub async fn deliver(
-    State(app): State<App>,
-    caller: Caller,
-    Path(id): Path<String>,
-    body: Body,
-) -> Result<Json<Results>, ApiError> {
-    let route = the_route(&app, &caller, &id).await?;
-    let fields: Replay = body.fields()?;
-    let ids = fields.message_ids.unwrap_or_default();
-    if ids.is_empty() || ids.len() > crate::webhook::replay::BULK_MAX {
-        return Err(ApiError::field(Code::BadRequest, "messageIds", "messageIds must hold 1 to 50 ids"));
-    }
-    if route.action != Action::Webhook {
-        return Err(Code::RouteAction.into());
-    }
-    let scope = Scope { account: caller.id(), domain: caller.scope() };
-    let results = app.webhooks.deliver_route(scope, route.public_id, ids, app.clock.now()).await?;
-    Ok(Json(Results::new(results)))
 }

@@ -1,0 +1,105 @@
+//! The keys and secrets of an account, and the setup token of the installation.
+
+use super::{Accounts, BOTH_SIGN};
+use crate::clock::Timestamp;
+use crate::secrets::{self, token_hash};
+use crate::store::verifications::{self, SETUP_PURPOSE};
+use crate::store::{self, accounts, keys};
+
+impl Accounts {
+    /// The account's API key, made if there is none.
+    ///
+    /// # Errors
+    /// Storage trouble, or a stored key that this master key does not open.
+    pub async fn api_key(&self, account: i64, now: Timestamp) -> store::Result<String> {
+        let sealed = match self.db.read(move |connection| keys::find_sealed(connection, account)).await? {
+            Some(sealed) => sealed,
+            None => {
+                let key = secrets::new_api_key();
+                let (hash, fresh) = (token_hash(&key), self.secrets.seal(keys::PURPOSE, key.as_bytes()));
+                // Who asks at the same time gets the same key.
+                let made = self.db.write(move |tx| match keys::find_sealed(tx, account)? {
+                    Some(sealed) => Ok(sealed),
+                    None => keys::insert(tx, account, &hash, &fresh, now).map(|_| fresh),
+                });
+                made.await?
+            }
+        };
+        self.secrets.open_text(keys::PURPOSE, &sealed).map_err(|_| store::Error::Corrupt("API key"))
+    }
+
+    /// Replaces the account's API key; the old one is dead at once.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub async fn rotate_api_key(&self, account: i64, now: Timestamp) -> store::Result<String> {
+        let key = secrets::new_api_key();
+        let (hash, sealed) = (token_hash(&key), self.secrets.seal(keys::PURPOSE, key.as_bytes()));
+        self.db
+            .write(move |tx| {
+                keys::delete_own(tx, account)?;
+                keys::insert(tx, account, &hash, &sealed, now)
+            })
+            .await?;
+        Ok(key)
+    }
+
+    /// The secret that signs the account's tracking webhooks, made if there is none.
+    ///
+    /// # Errors
+    /// Storage trouble, or a stored secret that this master key does not open.
+    pub async fn webhook_secret(&self, account: i64) -> store::Result<String> {
+        let fresh = secrets::new_webhook_secret();
+        let sealed_fresh = self.secrets.seal(accounts::WEBHOOK_SECRET_PURPOSE, fresh.as_bytes());
+        let stored = self.db.read(move |connection| accounts::find_webhook_secret(connection, account)).await?.sealed;
+        let sealed = match stored {
+            Some(sealed) => sealed,
+            None => {
+                let made = self.db.write(move |tx| match accounts::find_webhook_secret(tx, account)?.sealed {
+                    Some(sealed) => Ok(sealed),
+                    None => {
+                        accounts::set_webhook_secret(tx, account, &sealed_fresh, None)?;
+                        Ok(sealed_fresh)
+                    }
+                });
+                made.await?
+            }
+        };
+        let opened = self.secrets.open_text(accounts::WEBHOOK_SECRET_PURPOSE, &sealed);
+        opened.map_err(|_| store::Error::Corrupt("webhook secret"))
+    }
+
+    /// Replaces that secret; until the time returned both sign.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub async fn rotate_webhook_secret(&self, account: i64, now: Timestamp) -> store::Result<(String, Timestamp)> {
+        let (secret, until) = (secrets::new_webhook_secret(), now.plus(BOTH_SIGN));
+        let sealed = self.secrets.seal(accounts::WEBHOOK_SECRET_PURPOSE, secret.as_bytes());
+        self.db.write(move |tx| accounts::set_webhook_secret(tx, account, &sealed, Some(until))).await?;
+        Ok((secret, until))
+    }
+
+    /// The setup token, made if nobody owns the installation yet; none once somebody does.
+    ///
+    /// # Errors
+    /// Storage trouble, or a stored token that this master key does not open.
+    pub async fn setup_token(&self) -> store::Result<Option<String>> {
+        let token = secrets::new_setup_token();
+        let fresh = self.secrets.seal(SETUP_PURPOSE, token.as_bytes());
+        let stored = self.db.write(move |tx| {
+            if accounts::find_owner(tx)?.is_some() {
+                return Ok(None);
+            }
+            match verifications::find_setup_token(tx)? {
+                Some(sealed) => Ok(Some(sealed)),
+                None => verifications::insert_setup_token(tx, &fresh).map(|()| Some(fresh)),
+            }
+        });
+        let open = |sealed: Vec<u8>| {
+            let opened = self.secrets.open_text(SETUP_PURPOSE, &sealed);
+            opened.map_err(|_| store::Error::Corrupt("setup token"))
+        };
+        stored.await?.map(open).transpose()
+    }
+}
