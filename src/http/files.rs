@@ -7,7 +7,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
-    CONTENT_TYPE, HeaderName, RANGE,
+    CONTENT_TYPE, HeaderName, IF_RANGE, RANGE,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -62,12 +62,13 @@ pub async fn download(
 ) -> Result<Response, ApiError> {
     let (raw, part) = open_link(&app, &mid, &idx, &signed.exp, &signed.sig).await?;
     let whole = Span { from: 0, to: part.size };
-    let span =
-        match headers.get(RANGE).and_then(|range| range.to_str().ok()).map(|range| parse_range(range, part.size)) {
-            None | Some(Asked::Everything) => None,
-            Some(Asked::Span(span)) => Some(span),
-            Some(Asked::Nothing) => return Ok(unsatisfiable(part.size)),
-        };
+    // RFC 9110 §14.2: of GET alone; §13.1.5: If-Range fits no validator, because none is ever sent.
+    let asked = headers.get(RANGE).filter(|_| method == Method::GET && !headers.contains_key(IF_RANGE));
+    let span = match asked.and_then(|range| range.to_str().ok()).map(|range| parse_range(range, part.size)) {
+        None | Some(Asked::Everything) => None,
+        Some(Asked::Span(span)) => Some(span),
+        Some(Asked::Nothing) => return Ok(unsatisfiable(part.size)),
+    };
     let mut response = if method == Method::HEAD {
         Response::new(Body::empty())
     } else {

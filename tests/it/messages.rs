@@ -75,6 +75,11 @@ async fn a_message_is_listed_shown_and_removed_with_everything_of_it() {
     let link = text(&detail["attachments"][0]["url"]);
     let link = link[link.find("/att/").unwrap()..].to_owned();
     assert_eq!(server.anonymous().get(&link).await.body, b"a,b");
+    let ranged = [("range", "bytes=0-0")];
+    assert_eq!(server.anonymous().send("GET", &link, &ranged, None).await.status, 206);
+    assert_eq!(server.anonymous().send("HEAD", &link, &ranged, None).await.status, 200, "a range is GET's alone");
+    let conditional = [("range", "bytes=0-0"), ("if-range", "\"x\"")];
+    assert_eq!(server.anonymous().send("GET", &link, &conditional, None).await.body, b"a,b");
     let delivery = text(&detail["deliveries"][0]["id"]);
 
     owner.delete(&path).await.expect(200);

@@ -310,6 +310,18 @@ async fn a_message_is_handed_to_a_route_as_if_it_had_arrived_by_mail() {
         let body = json!({"from": "a@b.example", "address": nowhere});
         owner.post("/v1/route", body).await.expect_error(404, "not_found");
     }
+    // Only recipients on verified domains reach any route.
+    server
+        .write(|tx, _, _| Ok(tx.execute_batch("UPDATE domain SET status = 'pending' WHERE name = 'inbox.test'")?))
+        .await;
+    for unproven in [json!({"routeId": made["id"]}), json!({"address": "ticket+1@inbox.test"})] {
+        let mut body = unproven;
+        body["from"] = json!("a@b.example");
+        owner.post("/v1/route", body).await.expect_error(404, "not_found");
+    }
+    server
+        .write(|tx, _, _| Ok(tx.execute_batch("UPDATE domain SET status = 'verified' WHERE name = 'inbox.test'")?))
+        .await;
     owner.patch(&format!("/api/routes/{}", text(&made["id"])), json!({"active": false})).await.expect(200);
     let paused = json!({"from": "a@b.example", "routeId": made["id"]});
     owner.post("/v1/route", paused).await.expect_error(404, "not_found");

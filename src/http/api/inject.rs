@@ -98,6 +98,9 @@ pub async fn inject(
     {
         return Err(bad("subject", "a subject has at most 998 characters, on one line"));
     }
+    if let Some(address) = &address {
+        on_own_domain(&app, &caller, address).await?;
+    }
     let route = find_route(&app, &caller, fields.route_id, address.as_ref()).await?;
     let to = match address {
         Some(address) => address,
@@ -105,7 +108,9 @@ pub async fn inject(
             let pattern = Pattern::parse(&route.match_pattern).ok();
             let example = pattern.and_then(|pattern| pattern.example(STAR));
             let example = example.ok_or_else(|| bad("address", "a regex route needs an address as well"))?;
-            Mailbox::parse(&example).map_err(|_| bad("address", "the match is no address; give one"))?
+            let to = Mailbox::parse(&example).map_err(|_| bad("address", "the match is no address; give one"))?;
+            on_own_domain(&app, &caller, &to).await?;
+            to
         }
     };
     let action = route.action;
@@ -139,15 +144,12 @@ async fn find_route(
     };
     let route = found.ok_or_else(ApiError::not_found)?;
     caller.needs_domain(route.domain_id)?;
-    if let Some(address) = &address {
-        on_own_domain(app, caller, address).await?;
-    }
     Ok(route)
 }
 
 /// Only recipients on the account's own verified domains reach any route (contract 4.1).
-async fn on_own_domain(app: &App, caller: &Caller, address: &str) -> Result<(), ApiError> {
-    let name = address.rsplit_once('@').map(|(_, domain)| domain.to_owned()).unwrap_or_default();
+async fn on_own_domain(app: &App, caller: &Caller, address: &Mailbox) -> Result<(), ApiError> {
+    let name = address.domain().as_str().to_owned();
     let account = caller.id();
     let found =
         app.db.read(move |connection| crate::store::domains::find_of_account(connection, account, &name)).await?;
