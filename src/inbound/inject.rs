@@ -36,11 +36,11 @@ pub struct Injection {
 }
 
 impl Inbound {
-    /// Accepts the message for this one route; its sender is not verified.
+    /// Accepts the message for this one route; `domain` is its recipient's. Its sender is not verified.
     ///
     /// # Errors
     /// Nothing was stored.
-    pub async fn inject(&self, injection: Injection, route: RouteRow) -> Result<Receipt, ReceiveError> {
+    pub async fn inject(&self, injection: Injection, route: RouteRow, domain: i64) -> Result<Receipt, ReceiveError> {
         if self.is_full() {
             return Err(ReceiveError::StorageFull);
         }
@@ -54,7 +54,7 @@ impl Inbound {
         let recipient = Recipient {
             mailbox: injection.to,
             account: route.account_id,
-            domain: route.domain_id,
+            domain: Some(domain),
             routes: Arc::new(RouteTable::new(vec![route], Target::lane_of)),
         };
         let envelope = Envelope {

@@ -290,7 +290,11 @@ async fn a_message_is_handed_to_a_route_as_if_it_had_arrived_by_mail() {
     );
     let stored =
         owner.post("/v1/route", json!({"from": "a@b.example", "routeId": regex["id"], "address": "rex@inbox.test"}));
-    assert_eq!(stored.await.expect(202)["routed"], false);
+    let stored = stored.await.expect(202);
+    assert_eq!(stored["routed"], false);
+    // It belongs to its recipient's domain, although the route belongs to none.
+    let listed = owner.get("/api/messages?domain=inbox.test&limit=1").await.expect(200);
+    assert_eq!(listed[0]["id"], stored["id"]);
     let dropping = create(&owner, json!({"match": "drop@inbox.test", "action": "drop"})).await;
     let gone = owner.post("/v1/route", json!({"from": "a@b.example", "routeId": dropping["id"]})).await.expect(202);
     assert_eq!((&gone["routed"], &gone["action"]), (&json!(false), &json!("drop")));

@@ -260,6 +260,8 @@ async fn a_scoped_key_sees_one_domain_of_its_account() {
         let nothing = call(&elsewhere.scoped, endpoint, &unknown).await;
         assert_eq!((nothing.status, nothing.code()), (404, "not_found"), "{} {unknown}", endpoint.method);
     }
+    let beyond = json!({"from": "a@b.example", "address": "a@inbox.test"});
+    elsewhere.scoped.post("/v1/route", beyond).await.expect_error(403, "key_scope");
     let names = |answer: serde_json::Value| -> Vec<String> {
         answer.as_array().unwrap().iter().map(|row| row["domain"].as_str().unwrap().to_owned()).collect()
     };

@@ -98,24 +98,25 @@ pub async fn inject(
     {
         return Err(bad("subject", "a subject has at most 998 characters, on one line"));
     }
-    if let Some(address) = &address {
-        on_own_domain(&app, &caller, address).await?;
-    }
+    let given = match &address {
+        Some(address) => Some(own_domain(&app, &caller, address).await?),
+        None => None,
+    };
     let route = find_route(&app, &caller, fields.route_id, address.as_ref()).await?;
-    let to = match address {
-        Some(address) => address,
+    let (to, domain) = match address.zip(given) {
+        Some(given) => given,
         None => {
             let pattern = Pattern::parse(&route.match_pattern).ok();
             let example = pattern.and_then(|pattern| pattern.example(STAR));
             let example = example.ok_or_else(|| bad("address", "a regex route needs an address as well"))?;
             let to = Mailbox::parse(&example).map_err(|_| bad("address", "the match is no address; give one"))?;
-            on_own_domain(&app, &caller, &to).await?;
-            to
+            let domain = own_domain(&app, &caller, &to).await?;
+            (to, domain)
         }
     };
     let action = route.action;
     let injection = Injection { from, from_name, to, subject: fields.subject, text: fields.text, html: fields.html };
-    let receipt = app.inbound.inject(injection, route).await?;
+    let receipt = app.inbound.inject(injection, route, domain).await?;
     let routed = matches!(action, Action::Webhook | Action::Forward);
     Ok((StatusCode::ACCEPTED, Json(InjectedView { id: receipt.id, routed, action: action.as_str() })))
 }
@@ -147,12 +148,12 @@ async fn find_route(
     Ok(route)
 }
 
-/// Only recipients on the account's own verified domains reach any route (contract 4.1).
-async fn on_own_domain(app: &App, caller: &Caller, address: &Mailbox) -> Result<(), ApiError> {
+/// The domain of a recipient: only those on the account's own verified domains reach any route (contract 4.1).
+async fn own_domain(app: &App, caller: &Caller, address: &Mailbox) -> Result<i64, ApiError> {
     let name = address.domain().as_str().to_owned();
     let account = caller.id();
     let found =
         app.db.read(move |connection| crate::store::domains::find_of_account(connection, account, &name)).await?;
     let domain = found.filter(|domain| domain.verified).ok_or_else(ApiError::not_found)?;
-    caller.needs_domain(Some(domain.id))
+    caller.needs_domain(Some(domain.id)).map(|()| domain.id)
 }
