@@ -23,7 +23,7 @@ use mailkite::store::domains::DomainRow;
 use mailkite::store::routes::{Action, NewRoute, SECRET_PURPOSE};
 use mailkite::store::{self, Db};
 use mailkite::webhook::deliver::Webhooks;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use tempfile::TempDir;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
@@ -285,18 +285,25 @@ impl Server {
         self.jobs.wake(Target::lane_of(url), self.clock.now());
     }
 
-    /// Waits until a query gives `wanted`. For what no event tells; it asks again as soon as it is answered.
+    /// Waits until a query gives `wanted`; no row and a null are values that are not there yet. For what no event
+    /// tells; it asks again as soon as it is answered.
     pub async fn until<T>(&self, sql: &'static str, wanted: T)
     where
         T: rusqlite::types::FromSql + PartialEq + std::fmt::Debug + Send + 'static,
     {
+        let found = async || {
+            let asked = self.db.read(move |connection| {
+                Ok(connection.query_row(sql, [], |row| row.get::<_, Option<T>>(0)).optional()?.flatten())
+            });
+            asked.await.unwrap()
+        };
         let asked = async {
-            while self.query::<T>(sql).await != wanted {
+            while found().await.as_ref() != Some(&wanted) {
                 tokio::task::yield_now().await;
             }
         };
         let reached = timeout(DEADLINE, asked).await;
-        assert!(reached.is_ok(), "{sql} never gave {wanted:?} but {:?}", self.query::<T>(sql).await);
+        assert!(reached.is_ok(), "{sql} never gave {wanted:?} but {:?}", found().await);
     }
 
     /// Asks it to stop, as SIGTERM does, and goes on.
