@@ -51,6 +51,7 @@
 //! | 1 | [`activity`] [`config`] [`datadir`] [`dns`] [`egress`] [`host`] [`links`] [`metrics`] [`passwords`] [`secrets`] [`session`] [`store`] [`tls`] | one outside thing each |
 //! | 2 | [`accounts`] [`content`] [`domain`] [`google`] [`jobs`] [`setup`] [`uploads`] | accounts and sessions; a stored message's content; domains and their DNS; Google's word; the engine; first things; clients' files |
 //! | 3 | [`retention`] [`webhook`] | the sweep; events, signatures, attempts |
+//! | 4 | [`outbound`] | sending: compose, sign, deliver, bounces |
 //! | 5 | [`inbound`] | recipients, routes, verification, acceptance |
 //! | 6 | [`smtp_server`] [`http`] | the doors |
 //! | 7 | [`app`], then [`cli`] | everything together |
@@ -99,29 +100,43 @@
 //! | RFC 2920 | PIPELINING |
 //! | RFC 3207 | STARTTLS |
 //! | RFC 3339 | time stamps |
+//! | RFC 3461 | DSN: the SMTP extension |
+//! | RFC 3462 | multipart/report |
 //! | RFC 3463 | enhanced status codes |
+//! | RFC 3464 | DSN: the report |
 //! | RFC 3834 | automatic responses |
 //! | RFC 3848 | the protocol words of Received |
 //! | RFC 4291 | IPv6 addresses |
+//! | RFC 4616 | AUTH PLAIN |
+//! | RFC 4954 | AUTH |
 //! | RFC 5214 | ISATAP addresses |
 //! | RFC 5321 | SMTP |
 //! | RFC 5322 | the message format |
+//! | RFC 5598 | roles in mail |
+//! | RFC 5965 | ARF: abuse reports |
 //! | RFC 6152 | 8BITMIME |
 //! | RFC 6266 | Content-Disposition in HTTP |
 //! | RFC 6376 | DKIM |
+//! | RFC 6409 | submission |
+//! | RFC 6522 | multipart/report |
 //! | RFC 6531 | SMTPUTF8 |
+//! | RFC 6698 | DANE: TLSA |
 //! | RFC 6749 | OAuth 2.0: codes for tokens |
 //! | RFC 6761 | special-use names: localhost |
 //! | RFC 6890 | special-purpose addresses |
 //! | RFC 7208 | SPF |
 //! | RFC 7301 | ALPN |
 //! | RFC 7489 | DMARC |
+//! | RFC 7505 | null MX |
 //! | RFC 7517 | JSON Web Key sets |
 //! | RFC 7518 | RSA keys in them |
+//! | RFC 7672 | DANE for SMTP |
 //! | RFC 8187 | extended parameters in HTTP |
 //! | RFC 8301 | DKIM: key sizes |
 //! | RFC 8305 | trying addresses in turn |
+//! | RFC 8314 | submission over TLS |
 //! | RFC 8446 | TLS 1.3 |
+//! | RFC 8461 | MTA-STS |
 //! | RFC 8463 | DKIM: Ed25519 |
 //! | RFC 8601 | Authentication-Results |
 //! | RFC 8617 | ARC |
@@ -150,6 +165,7 @@ pub mod jobs;
 pub mod links;
 pub mod mail;
 pub mod metrics;
+pub mod outbound;
 pub mod passwords;
 pub mod retention;
 pub mod secrets;

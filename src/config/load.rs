@@ -12,8 +12,8 @@ use super::value::{
     service_url, socket, socket_or_off, text, truth,
 };
 use super::{
-    Auth, Config, Dns, Google, Http, Log, LogFormat, Metrics, Problem, Signup, Smtp, Spam, Storage, Tls,
-    UnknownRecipients, Webhook,
+    Auth, Config, Dns, Google, Http, Log, LogFormat, Metrics, Outbound, Problem, Signup, Smtp, Spam, Storage,
+    Submission, Tls, UnknownRecipients, Webhook,
 };
 
 const FORMATS: &[(&str, LogFormat)] =
@@ -106,6 +106,8 @@ fn config(document: &Document<'_>, table: &DeTable<'_>, folder: Option<&Path>) -
         spam: Spam { rspamd_url: top.section("spam").optional("rspamd_url", service_url) },
         storage: storage(&top.section("storage")),
         webhook: webhook(&top.section("webhook")),
+        outbound: Outbound::default(),
+        submission: Submission::default(),
         metrics: metrics(&top.section("metrics")),
         dev: false,
     };

@@ -1,0 +1,1 @@
+//! A submission becomes mail data (RFC 5322).

@@ -1,0 +1,1 @@
+//! MTA-STS: a domain's policy, found, fetched and remembered (RFC 8461).

@@ -1,0 +1,1 @@
+//! Envelope senders that prove themselves: bounce addresses and SRS.

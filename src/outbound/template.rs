@@ -1,0 +1,1 @@
+//! Merge tags, and the templates that are built in (contract 11).

@@ -1,0 +1,1 @@
+//! TLS towards remote hosts: what each rule asks of a certificate.
