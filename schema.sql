@@ -72,12 +72,43 @@ CREATE TABLE notice (                            -- mail of the appliance's own 
   expires_at INTEGER NOT NULL                    -- after that it would tell nothing any more
 ) STRICT;
 
+-- When an account was last told that deliveries to an endpoint failed for good: at most once a day (contract 9.5).
+CREATE TABLE owner_notice (
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  endpoint TEXT NOT NULL,                        -- the origin of its URL
+  noticed_at INTEGER NOT NULL,
+  PRIMARY KEY (account_id, endpoint)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE blocked_sender (                    -- contract 9.4: later mail from it is stored as spam, no route runs
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   email TEXT NOT NULL,                           -- lower-cased, compared whole
   created_at INTEGER NOT NULL,
   PRIMARY KEY (account_id, email)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE suppression (                       -- contract 8.4: nothing is sent to it
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  email TEXT NOT NULL,                           -- lower-cased, compared whole
+  reason TEXT NOT NULL CHECK (reason IN ('manual', 'unsubscribe', 'bounce', 'complaint')),
+  note TEXT,                                     -- NULL: none given
+  created_at INTEGER NOT NULL,                   -- unique within the account: the cursor of its list
+  PRIMARY KEY (account_id, email)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX suppression_by_time ON suppression (account_id, created_at);
+
+CREATE TABLE template (                          -- contract 11; the built-in ones are in the program
+  id INTEGER PRIMARY KEY,
+  public_id TEXT NOT NULL UNIQUE,                -- tpl_…
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  name TEXT NOT NULL,
+  category TEXT,                                 -- NULL, here and below: not given
+  subject TEXT, html TEXT, text TEXT,
+  json TEXT, theme TEXT,                         -- an editor's own; kept and given back as they are
+  created_at INTEGER NOT NULL,
+  updated_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX template_by_account ON template (account_id, id);
 
 -- ------------------------------------------------------------------------------------------ domains and routes
 
@@ -167,11 +198,12 @@ CREATE TABLE message (
   domain_id INTEGER,                             -- NULL: mail to the host name itself; may outlive its domain
   route_id TEXT,                                 -- public id of the route that counts (contract 5.2); NULL: none matched
   direction TEXT NOT NULL CHECK (direction IN ('inbound', 'outbound')),
-  status TEXT NOT NULL CHECK (status IN ('received', 'dropped')),
+  status TEXT NOT NULL CHECK (status IN         -- outbound: contract 8.5
+    ('received', 'dropped', 'scheduled', 'canceled', 'queued', 'deferred', 'sent', 'bounced', 'failed')),
   mail_from TEXT NOT NULL,                       -- envelope sender; '' is the null reverse-path
   from_addr TEXT NOT NULL,
   from_name TEXT,                                -- NULL: the header gives none
-  to_addr TEXT NOT NULL,                         -- the one envelope recipient
+  to_addr TEXT NOT NULL,                         -- the one envelope recipient; outbound: all of To and Cc
   to_name TEXT,                                  -- NULL: the header gives none for that address
   subject TEXT,                                  -- NULL: no such field
   message_id_header TEXT,                        -- NULL: no such field
@@ -193,6 +225,8 @@ CREATE UNIQUE INDEX message_by_time ON message (account_id, received_at);
 CREATE INDEX message_by_domain ON message (domain_id, received_at) WHERE domain_id IS NOT NULL;
 CREATE INDEX message_dropped ON message (account_id, received_at) WHERE status = 'dropped';
 CREATE INDEX message_outbound ON message (account_id, received_at) WHERE direction = 'outbound';
+CREATE INDEX message_unsent ON message (account_id, status, received_at)
+  WHERE direction = 'outbound' AND status <> 'sent';
 -- Is a raw copy still in use? And which copies are past their seven days?
 CREATE INDEX message_raw ON message (raw_id) WHERE raw_id IS NOT NULL;
 
@@ -207,6 +241,54 @@ CREATE TABLE attachment (                        -- a slice of the raw object, d
   encoding TEXT NOT NULL CHECK (encoding IN ('identity', 'base64', 'quoted-printable')),
   PRIMARY KEY (message_id, idx)
 ) STRICT, WITHOUT ROWID;
+
+-- ----------------------------------------------------------------------------------------------------- sending
+
+-- What few outbound messages have: several recipients in their fields, metadata, a time to be sent at, a failure.
+CREATE TABLE submission (
+  message_id INTEGER PRIMARY KEY REFERENCES message (id) ON DELETE CASCADE,
+  header_to TEXT,                                -- JSON: To and Cc as contract 5.3 shows them; NULL: message has the one
+  metadata TEXT,                                 -- JSON object; NULL: none given
+  scheduled_id TEXT,                             -- ssnd_…; NULL: was not scheduled
+  scheduled_at INTEGER,                          -- NULL: was not scheduled
+  failure TEXT                                   -- why it is 'failed'; NULL: it is not
+) STRICT;
+CREATE UNIQUE INDEX submission_scheduled ON submission (scheduled_id) WHERE scheduled_id IS NOT NULL;
+
+-- What of a message goes to one destination: the recipients of one domain, or all of them through a smarthost. A
+-- forwarded message has one too.
+CREATE TABLE dispatch (
+  id INTEGER PRIMARY KEY,
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  message_id INTEGER REFERENCES message (id) ON DELETE CASCADE,      -- NULL: forwarded, and nothing else is stored of it
+  route_id TEXT,                                 -- public id of the route that forwards; NULL: submitted
+  sending_domain TEXT NOT NULL,                  -- which smarthost counts; a forwarded one's is the recipient's
+  domain TEXT,                                   -- recipient domain; NULL: several, through a smarthost
+  reverse_path TEXT NOT NULL,                    -- '' is the null reverse-path
+  prefix TEXT NOT NULL,                          -- fields that go before the mail data
+  raw_id INTEGER,                                -- NULL: every recipient is settled
+  queued_at INTEGER NOT NULL,                    -- from when on the time to give up counts
+  attempts INTEGER NOT NULL DEFAULT 0,
+  attempted_at INTEGER,                          -- NULL, here and below: not attempted yet
+  host TEXT,                                     -- the remote host that decided the last attempt; NULL: none was reached
+  tls TEXT,                                      -- NULL: plain text
+  transcript TEXT                                -- of the last attempt
+) STRICT;
+CREATE INDEX dispatch_by_message ON dispatch (message_id) WHERE message_id IS NOT NULL;
+CREATE INDEX dispatch_raw ON dispatch (raw_id) WHERE raw_id IS NOT NULL;
+
+CREATE TABLE recipient (                         -- of a dispatch (contract 5.4)
+  dispatch_id INTEGER NOT NULL REFERENCES dispatch (id) ON DELETE CASCADE,
+  idx INTEGER NOT NULL,                          -- from 0, in the order in which the message names them
+  address TEXT NOT NULL,
+  status TEXT NOT NULL CHECK (status IN ('scheduled', 'canceled', 'queued', 'deferred', 'sent', 'bounced', 'failed')),
+  smtp_code INTEGER,                             -- NULL: no reply decided it
+  diagnostic TEXT,                               -- NULL: not attempted yet
+  updated_at INTEGER NOT NULL,
+  PRIMARY KEY (dispatch_id, idx)
+) STRICT, WITHOUT ROWID;
+
+-- ------------------------------------------------------------------------------- what is derived from messages
 
 -- Duplicate suppression (contract 5.1). The key is a span of four hours, then 48 bits of a keyed hash over sender,
 -- recipient and bytes: the one random index on the accept path, so it is random only within the present span, and small.
@@ -269,9 +351,12 @@ CREATE TABLE delivery (                          -- one event to one endpoint; r
   last_error TEXT,                               -- NULL: the last attempt succeeded, or none yet
   next_attempt_at INTEGER,                       -- NULL: none is planned
   created_at INTEGER NOT NULL,
-  updated_at INTEGER NOT NULL
+  updated_at INTEGER NOT NULL,
+  domain_id INTEGER,                             -- of a tracking webhook: whose it is; else NULL
+  payload TEXT                                   -- of a sending event, for 45 days; NULL: made from the message
 ) STRICT;
 CREATE INDEX delivery_by_message ON delivery (message_id);
+CREATE INDEX delivery_payload ON delivery (created_at) WHERE payload IS NOT NULL;
 
 CREATE TABLE attempt (                           -- kept 45 days
   id INTEGER PRIMARY KEY,
@@ -306,8 +391,8 @@ CREATE INDEX passing_raw ON passing (raw_id);
 CREATE TABLE job (                               -- what is still to be attempted; a finished job has no row
   id INTEGER PRIMARY KEY,
   lane TEXT NOT NULL,                            -- what must not be hurried: an endpoint's origin, a recipient domain
-  kind TEXT NOT NULL CHECK (kind IN ('webhook', 'passing')),
-  subject_id INTEGER NOT NULL,                   -- the delivery, or the passing mail
+  kind TEXT NOT NULL CHECK (kind IN ('webhook', 'passing', 'dispatch', 'release', 'notice')),
+  subject_id INTEGER NOT NULL,                   -- the delivery, passing mail, dispatch, scheduled message, notice
   run_at INTEGER NOT NULL,                       -- not before
   failures INTEGER NOT NULL DEFAULT 0,           -- settled as deferred: the rung of the ladder
   claims INTEGER NOT NULL DEFAULT 0,             -- claimed since the last settlement; above 1 a crash came between

@@ -15,7 +15,7 @@ pub const SCHEMA: &str = include_str!("../../schema.sql");
 const APPLICATION_ID: i32 = 0x6d6b_6974;
 
 /// Step `n` brings version `n + 1` to `n + 2`; version 1 is the first released schema.
-const STEPS: &[&str] = &[include_str!("steps/2.sql")];
+const STEPS: &[&str] = &[include_str!("steps/2.sql"), include_str!("steps/3.sql")];
 
 /// Why a database cannot be used by this version.
 fn refused(sentence: String) -> Error {
@@ -75,10 +75,16 @@ fn upgrade(connection: &mut Connection, path: &Path, from: i32) -> Result<()> {
         std::fs::rename(&partial, &backup).map_err(|error| Error::io("renaming the backup", error))?;
         tracing::info!(backup = %backup.display(), "backed the database up before upgrading its schema");
     }
+    // A table that is replaced by its next form is dropped, which would take along what refers to it.
+    let enforced: bool = connection.pragma_query_value(None, "foreign_keys", |row| row.get(0))?;
+    connection.pragma_update(None, "foreign_keys", false)?;
     let done = usize::try_from(from).unwrap_or(1).saturating_sub(1);
     for (index, step) in STEPS.iter().enumerate().skip(done) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(step)?;
+        if transaction.prepare("PRAGMA foreign_key_check")?.exists([])? {
+            return Err(refused(format!("upgrading {} would part rows that belong together", path.display())));
+        }
         transaction.pragma_update(
             None,
             "user_version",
@@ -86,6 +92,7 @@ fn upgrade(connection: &mut Connection, path: &Path, from: i32) -> Result<()> {
         )?;
         transaction.commit()?;
     }
+    connection.pragma_update(None, "foreign_keys", enforced)?;
     Ok(())
 }
 
@@ -98,7 +105,7 @@ mod tests {
     use super::*;
 
     /// Each schema that was ever written, oldest first; the step after it leads to the next.
-    const EARLIER: &[&str] = &[include_str!("steps/1.sql")];
+    const EARLIER: &[&str] = &[include_str!("steps/schema-1.sql"), include_str!("steps/schema-2.sql")];
 
     /// Every definition of a schema, without comments, spacing and quotes, its columns and constraints in one order:
     /// a column that was added later stands elsewhere than in a fresh table.
@@ -160,13 +167,22 @@ mod tests {
             "INSERT INTO account (id, public_id, email, created_at) VALUES (1, 'usr_1', 'a@b.c', 5);
              INSERT INTO domain (public_id, account_id, name, status, created_at)
                VALUES ('dom_1', 1, 'b.c', 'verified', 6);
+             INSERT INTO message (id, public_id, account_id, direction, status, mail_from, from_addr, to_addr, trace, size,
+                                  received_at)
+               VALUES (3, 'msg_1', 1, 'inbound', 'received', '', 'a@b.c', 'd@b.c', '', 8, 9);
+             INSERT INTO attachment (message_id, idx, size, part_offset, part_length, encoding)
+               VALUES (3, 0, 1, 2, 3, 'base64');
              INSERT INTO job (lane, kind, subject_id, run_at, failures) VALUES ('l', 'webhook', 9, 7, 2);",
         )
         .unwrap();
+        old.pragma_update(None, "foreign_keys", true).unwrap();
         run(&mut old, &path).unwrap();
         let one = |sql: &str| -> i64 { old.query_row(sql, [], |row| row.get(0)).unwrap() };
         assert_eq!(one("SELECT verified_at FROM domain"), 6);
         assert_eq!(one("SELECT subject_id FROM job WHERE failures = 2"), 9);
+        assert_eq!(one("SELECT size FROM message WHERE id = 3"), 8);
+        assert_eq!(one("SELECT part_length FROM attachment WHERE message_id = 3"), 3);
+        assert_eq!(one("SELECT foreign_keys FROM pragma_foreign_keys"), 1);
         assert_eq!(one("SELECT count(*) FROM pragma_integrity_check WHERE integrity_check = 'ok'"), 1);
     }
 }
