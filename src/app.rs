@@ -22,7 +22,7 @@ use crate::http::{self, Http};
 use crate::inbound::spam::SpamCheck;
 use crate::inbound::verify::{self, Verifier};
 use crate::inbound::{self, Inbound};
-use crate::jobs::{Handler, Jobs, Kind, Schedule, Worker, WorkerConfig};
+use crate::jobs::{Handler, Jobs, Kind, Schedule, Track, Worker, WorkerConfig};
 use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::passwords::Passwords;
@@ -40,6 +40,8 @@ use crate::webhook::passing::Passing;
 
 /// How long sessions and attempts that run get to finish at a stop.
 const GRACE: Duration = Duration::from_secs(20);
+/// An attempt of a webhook ends after 15 s; a lane may have some waiting before it.
+const POST_LEASE: Duration = Duration::from_secs(120);
 /// How often the files of the certificate are looked at.
 const CERTIFICATE_EVERY: Duration = Duration::from_secs(60);
 
@@ -179,18 +181,20 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         webhooks: Arc::clone(&webhooks),
     };
     let http = Http::new(listeners, http_parts, &server_tls);
+    let schedule = Schedule::new(config.webhook.retry.clone());
+    let posts = |handler| Track { handler, schedule: schedule.clone(), lease: POST_LEASE };
     let worker = Worker {
         db: db.clone(),
         clock: clock.clone(),
         jobs: jobs.clone(),
-        handlers: HashMap::from([
-            (Kind::Webhook, Arc::clone(&webhooks) as Arc<dyn Handler>),
-            (Kind::Passing, Arc::new(Passing { webhooks: Arc::clone(&webhooks) }) as Arc<dyn Handler>),
+        tracks: HashMap::from([
+            (Kind::Webhook, posts(Arc::clone(&webhooks) as Arc<dyn Handler>)),
+            (Kind::Passing, posts(Arc::new(Passing { webhooks: Arc::clone(&webhooks) }) as Arc<dyn Handler>)),
         ]),
         config: WorkerConfig {
             lane_width: config.webhook.lane_width,
+            mail_lane_width: config.outbound.lane_width,
             max_in_flight: config.webhook.max_in_flight,
-            schedule: Schedule::new(config.webhook.retry.clone()),
         },
     };
     let retention =

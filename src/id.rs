@@ -138,6 +138,8 @@ ids! {
     KeyId = "key_";
     /// An uploaded attachment.
     UploadId = "upl_";
+    /// A scheduled send.
+    ScheduledId = "ssnd_";
 }
 
 impl MessageId {

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use super::{MAIL_LANE, WorkerConfig};
 use crate::clock::Timestamp;
 use crate::store::jobs::Claimed;
 
@@ -21,8 +22,7 @@ pub struct Lanes {
     due: BTreeSet<(Timestamp, String)>,
     /// Lanes with claimed jobs and room for one more, in turn.
     ready: VecDeque<String>,
-    width: usize,
-    slots: usize,
+    config: WorkerConfig,
     running: usize,
     running_ailing: usize,
 }
@@ -50,22 +50,26 @@ pub struct Want {
 }
 
 impl Lanes {
-    /// No lanes; each may grow to `width` attempts at once, all together to `slots`.
-    pub fn new(width: usize, slots: usize) -> Self {
+    /// No lanes; each may grow to its width, all together to `max_in_flight`.
+    pub fn new(config: WorkerConfig) -> Self {
         Self {
             lanes: HashMap::new(),
             due: BTreeSet::new(),
             ready: VecDeque::new(),
-            width: width.max(1),
-            slots: slots.max(4),
+            config: WorkerConfig { max_in_flight: config.max_in_flight.max(4), ..config },
             running: 0,
             running_ailing: 0,
         }
     }
 
+    fn full_width(&self, lane: &str) -> usize {
+        let mail = lane.starts_with(MAIL_LANE);
+        if mail { self.config.mail_lane_width.max(1) } else { self.config.lane_width.max(1) }
+    }
+
     /// A lane has a job due at `at`.
     pub fn wake(&mut self, lane: String, at: Timestamp) {
-        let width = FIRST_WIDTH.min(self.width);
+        let width = FIRST_WIDTH.min(self.full_width(&lane));
         let entry = self.lanes.entry(lane.clone()).or_insert_with(|| Lane {
             due_at: None,
             claimed: VecDeque::new(),
@@ -126,9 +130,9 @@ impl Lanes {
     pub fn start(&mut self) -> Option<(String, Claimed)> {
         for _ in 0..self.ready.len() {
             let name = self.ready.pop_front()?;
-            let ailing_full = self.running_ailing >= self.slots / 4 * 3;
+            let ailing_full = self.running_ailing >= self.config.max_in_flight / 4 * 3;
             let Some(lane) = self.lanes.get_mut(&name) else { continue };
-            if self.running >= self.slots || (lane.ailing && ailing_full) {
+            if self.running >= self.config.max_in_flight || (lane.ailing && ailing_full) {
                 self.ready.push_back(name);
                 continue;
             }
@@ -152,7 +156,7 @@ impl Lanes {
     /// An attempt of a lane ended.
     pub fn finished(&mut self, name: &str, healthy: bool) {
         self.running = self.running.saturating_sub(1);
-        let full_width = self.width;
+        let full_width = self.full_width(name);
         if let Some(lane) = self.lanes.get_mut(name) {
             lane.running = lane.running.saturating_sub(1);
             if lane.ailing {
@@ -218,6 +222,10 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_000);
 
+    fn lanes(lane_width: usize, max_in_flight: usize) -> Lanes {
+        Lanes::new(WorkerConfig { lane_width, mail_lane_width: 1, max_in_flight })
+    }
+
     fn jobs(count: usize) -> Vec<Claimed> {
         let id = |n: usize| i64::try_from(n).unwrap();
         (0..count)
@@ -241,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_lane_starts_small_and_grows_with_success_to_its_width() {
-        let mut lanes = Lanes::new(16, 1_000);
+        let mut lanes = lanes(16, 1_000);
         lanes.wake("a".into(), NOW);
         claim_all(&mut lanes, 1_000);
         let mut most = 0;
@@ -256,7 +264,7 @@ mod tests {
 
     #[test]
     fn hanging_lanes_leave_a_quarter_of_the_slots_to_the_healthy() {
-        let mut lanes = Lanes::new(16, 40);
+        let mut lanes = lanes(16, 40);
         lanes.wake("healthy".into(), NOW);
         claim_all(&mut lanes, 1);
         assert!(lanes.start().is_some());
@@ -287,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_lane_with_enough_in_hand_is_claimed_again_when_it_runs_low() {
-        let mut lanes = Lanes::new(16, 1_000);
+        let mut lanes = lanes(16, 1_000);
         lanes.wake("a".into(), NOW);
         claim_all(&mut lanes, 100);
         assert_eq!(lanes.wants(NOW, 10), []);
@@ -301,7 +309,7 @@ mod tests {
 
     #[test]
     fn nothing_is_due_before_its_time() {
-        let mut lanes = Lanes::new(16, 1_000);
+        let mut lanes = lanes(16, 1_000);
         lanes.wake("a".into(), Timestamp::from_millis(2_000));
         assert_eq!(lanes.wants(NOW, 10), []);
         assert_eq!(lanes.next_due(), Some(Timestamp::from_millis(2_000)));
@@ -309,7 +317,7 @@ mod tests {
 
     #[test]
     fn lanes_with_nothing_to_do_take_bounded_memory() {
-        let mut lanes = Lanes::new(16, 1_000);
+        let mut lanes = lanes(16, 1_000);
         for n in 0..REMEMBERED + 500 {
             let name = format!("lane{n}");
             lanes.wake(name.clone(), NOW);

@@ -22,8 +22,19 @@ pub use crate::store::jobs::{Claimed, Kind};
 pub use schedule::Schedule;
 pub use worker::{Worker, WorkerConfig};
 
-/// How long a claim holds. It covers the wait in the lane's ready queue and the longest attempt.
-pub const LEASE: Duration = Duration::from_secs(120);
+/// What the lanes of outbound mail begin with; all others are webhooks' and the appliance's own.
+pub const MAIL_LANE: &str = "smtp:";
+
+/// How a kind of job is worked on.
+#[derive(Clone)]
+pub struct Track {
+    /// Who attempts it.
+    pub handler: Arc<dyn Handler>,
+    /// Waits between its attempts.
+    pub schedule: Schedule,
+    /// How long a claim holds. It covers the wait in the lane's ready queue and the longest attempt.
+    pub lease: Duration,
+}
 
 /// What came of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +45,8 @@ pub enum Verdict {
     Deferred {
         /// A lower bound by the remote's own word.
         not_before: Option<Timestamp>,
+        /// When the last attempt is due, whatever the schedule says.
+        not_after: Option<Timestamp>,
     },
     /// Nothing was attempted, for a reason of our own; again then, on the same rung.
     PutOff {

@@ -5,16 +5,22 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::id::fill_random;
 
-/// The waits after the first, second, … failure; after the last of them a failure is final.
+/// The waits after the first, second, … failure; after the last of them a failure is final, unless that is repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
     waits: Vec<Duration>,
+    repeats: bool,
 }
 
 impl Schedule {
     /// A schedule of these waits.
     pub const fn new(waits: Vec<Duration>) -> Self {
-        Self { waits }
+        Self { waits, repeats: false }
+    }
+
+    /// The same, but the last wait is repeated for ever; what ends it is the attempt's own verdict.
+    pub const fn repeating(waits: Vec<Duration>) -> Self {
+        Self { waits, repeats: true }
     }
 
     /// When to try again after `failures` earlier failures and this one; `None` when that was the last.
@@ -34,7 +40,8 @@ impl Schedule {
         not_before: Option<Timestamp>,
         chance: f64,
     ) -> Option<Timestamp> {
-        let wait = self.waits.get(usize::try_from(failures).unwrap_or(usize::MAX))?;
+        let planned = self.waits.get(usize::try_from(failures).unwrap_or(usize::MAX));
+        let wait = planned.or_else(|| self.waits.last().filter(|_| self.repeats))?;
         let planned = now.plus(wait.mul_f64(1.0 + chance / 10.0));
         Some(not_before.map_or(planned, |bound| bound.max(planned)))
     }
@@ -51,6 +58,13 @@ mod tests {
         assert_eq!(schedule.next_with(0, now, None, 0.0), Some(Timestamp::from_millis(5_000)));
         assert_eq!(schedule.next_with(1, now, None, 1.0), Some(Timestamp::from_millis(330_000)));
         assert_eq!(schedule.next_with(2, now, None, 0.5), None);
+    }
+
+    #[test]
+    fn the_last_wait_may_be_repeated() {
+        let schedule = Schedule::repeating(vec![Duration::from_secs(5), Duration::from_secs(300)]);
+        let now = Timestamp::from_millis(0);
+        assert_eq!(schedule.next_with(99, now, None, 0.0), Some(Timestamp::from_millis(300_000)));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::lanes::{Lanes, Want};
-use super::{Attempted, Claimed, Fate, Handler, Jobs, Kind, LEASE, Schedule, Verdict};
+use super::{Attempted, Claimed, Fate, Jobs, Kind, Track, Verdict};
 use crate::clock::{Clock, Timestamp};
 use crate::store::{self, Db};
 
@@ -25,15 +25,15 @@ const TROUBLE_WAIT: Duration = Duration::from_secs(1);
 /// How long a job waits whose attempt panicked.
 const PANIC_WAIT: Duration = Duration::from_secs(300);
 
-/// How much the engine does at once, and when it tries again.
-#[derive(Clone, Debug)]
+/// How much the engine does at once.
+#[derive(Clone, Copy, Debug)]
 pub struct WorkerConfig {
     /// Attempts of one lane at once.
     pub lane_width: usize,
+    /// The same for lanes of outbound mail.
+    pub mail_lane_width: usize,
     /// Attempts of all lanes at once.
     pub max_in_flight: usize,
-    /// Waits between the attempts of a job.
-    pub schedule: Schedule,
 }
 
 /// The engine, ready to run.
@@ -44,8 +44,8 @@ pub struct Worker {
     pub clock: Clock,
     /// The bell that others ring.
     pub jobs: Jobs,
-    /// Who attempts which kind.
-    pub handlers: HashMap<Kind, Arc<dyn Handler>>,
+    /// How each kind is worked on.
+    pub tracks: HashMap<Kind, Track>,
     /// How much at once.
     pub config: WorkerConfig,
 }
@@ -74,7 +74,7 @@ impl Worker {
         let everything = Timestamp::from_millis(i64::MAX);
         self.db.write(move |tx| store::jobs::release_expired(tx, everything, now)).await?;
         let waiting = self.db.read(store::jobs::list_lanes).await?;
-        let mut lanes = Lanes::new(self.config.lane_width, self.config.max_in_flight);
+        let mut lanes = Lanes::new(self.config);
         for (lane, due) in waiting {
             lanes.wake(lane, due);
         }
@@ -153,9 +153,9 @@ impl Running {
                 drop(finished.send((lane, false)));
                 return;
             }
-            let attempted = match worker.handlers.get(&job.kind) {
-                Some(handler) => {
-                    let attempt = Arc::clone(handler).attempt(job.clone(), now);
+            let attempted = match worker.tracks.get(&job.kind) {
+                Some(track) => {
+                    let attempt = Arc::clone(&track.handler).attempt(job.clone(), now);
                     AssertUnwindSafe(attempt).catch_unwind().await.ok()
                 }
                 None => None,
@@ -217,10 +217,12 @@ async fn next_claim(claiming: &mut Option<Claiming>) -> (Vec<String>, store::Res
 async fn claim(worker: Arc<Worker>, wants: Vec<Want>) -> (Vec<String>, store::Result<Claims>) {
     let lanes = wants.iter().map(|want| want.lane.clone()).collect();
     let now = worker.clock.now();
+    let leases: HashMap<Kind, Duration> = worker.tracks.iter().map(|(kind, track)| (*kind, track.lease)).collect();
     let claims = worker.db.write_behind(move |tx| {
         let mut claims = Claims::with_capacity(wants.len());
+        let lease = |kind| leases.get(&kind).copied().unwrap_or(LONGEST_SLEEP);
         for want in wants {
-            let jobs = store::jobs::claim(tx, &want.lane, want.limit, now, now.plus(LEASE))?;
+            let jobs = store::jobs::claim(tx, &want.lane, want.limit, now, lease)?;
             let next_due = store::jobs::next_due(tx, &want.lane)?;
             claims.push((want.lane, jobs, next_due));
         }
@@ -249,8 +251,10 @@ impl Worker {
             Verdict::Delivered => (Fate::Delivered, false),
             Verdict::Failed => (Fate::Failed, false),
             Verdict::PutOff { until } => (Fate::Retry(until), false),
-            Verdict::Deferred { not_before } => {
-                let next = self.config.schedule.next(job.failures, now, not_before);
+            Verdict::Deferred { not_before, not_after } => {
+                let schedule = self.tracks.get(&job.kind).map(|track| &track.schedule);
+                let next = schedule.and_then(|schedule| schedule.next(job.failures, now, not_before));
+                let next = next.map(|next| not_after.map_or(next, |last| next.min(last)));
                 (next.map_or(Fate::Failed, Fate::Retry), true)
             }
         };

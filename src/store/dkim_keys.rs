@@ -41,3 +41,14 @@ pub fn find_public(connection: &Connection, domain: i64, algorithm: &str) -> Res
     let mut rows = statement.query(params![domain, algorithm])?;
     Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
 }
+
+/// A domain's private key of this algorithm, sealed.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_private(connection: &Connection, domain: i64, algorithm: &str) -> Result<Option<Vec<u8>>> {
+    let mut statement =
+        connection.prepare_cached("SELECT private_sealed FROM dkim_key WHERE domain_id = ?1 AND algorithm = ?2")?;
+    let mut rows = statement.query(params![domain, algorithm])?;
+    Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+}

@@ -1,5 +1,7 @@
 //! The job table: what is still to be attempted, in lanes. Only the job engine claims and settles.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Result;
@@ -12,6 +14,12 @@ pub enum Kind {
     Webhook,
     /// A mail that nothing is stored of.
     Passing,
+    /// Mail on its way to one destination.
+    Dispatch,
+    /// A scheduled message whose time comes.
+    Release,
+    /// A mail of the appliance's own.
+    Notice,
 }
 
 impl Kind {
@@ -19,11 +27,20 @@ impl Kind {
         match self {
             Self::Webhook => "webhook",
             Self::Passing => "passing",
+            Self::Dispatch => "dispatch",
+            Self::Release => "release",
+            Self::Notice => "notice",
         }
     }
 
     fn parse(word: &str) -> Self {
-        if word == "passing" { Self::Passing } else { Self::Webhook }
+        match word {
+            "passing" => Self::Passing,
+            "dispatch" => Self::Dispatch,
+            "release" => Self::Release,
+            "notice" => Self::Notice,
+            _ => Self::Webhook,
+        }
     }
 }
 
@@ -34,7 +51,7 @@ pub struct Claimed {
     pub id: i64,
     /// What kind of thing it attempts.
     pub kind: Kind,
-    /// The row it attempts: a delivery, or a passing mail.
+    /// The row it attempts, in the table of its kind.
     pub subject_id: i64,
     /// Attempts that were settled as deferred: the rung of the ladder.
     pub failures: u32,
@@ -58,7 +75,7 @@ pub fn insert(connection: &Connection, lane: &str, kind: Kind, subject: i64, run
     Ok(())
 }
 
-/// Claims up to `limit` due jobs of a lane.
+/// Claims up to `limit` due jobs of a lane, each for as long as its kind needs.
 ///
 /// # Errors
 /// Storage trouble.
@@ -67,7 +84,7 @@ pub fn claim(
     lane: &str,
     limit: usize,
     now: Timestamp,
-    lease_until: Timestamp,
+    lease: impl Fn(Kind) -> Duration,
 ) -> Result<Vec<Claimed>> {
     let claimed: Vec<Claimed> = connection
         .prepare_cached(
@@ -76,20 +93,21 @@ pub fn claim(
              ORDER BY run_at LIMIT ?3",
         )?
         .query_map(params![lane, now.as_millis(), limit], |row| {
+            let kind = Kind::parse(row.get_ref(4)?.as_str()?);
             Ok(Claimed {
                 id: row.get(0)?,
-                kind: Kind::parse(row.get_ref(4)?.as_str()?),
+                kind,
                 subject_id: row.get(1)?,
                 failures: row.get(2)?,
                 run_at: Timestamp::from_millis(row.get(3)?),
-                lease_until,
+                lease_until: now.plus(lease(kind)),
             })
         })?
         .collect::<rusqlite::Result<_>>()?;
-    let mut lease =
+    let mut claim =
         connection.prepare_cached("UPDATE job SET lease_until = ?2, claims = claims + 1 WHERE id = ?1")?;
     for job in &claimed {
-        lease.execute(params![job.id, lease_until.as_millis()])?;
+        claim.execute(params![job.id, job.lease_until.as_millis()])?;
     }
     Ok(claimed)
 }
@@ -201,8 +219,6 @@ pub fn delete(connection: &Connection, id: i64) -> Result<()> {
 
 /// The jobs of these subjects, as pairs of subject and job; a job keeps its id as long as it lives.
 ///
-/// Walks the whole table, so it is for readers: no index serves it, for every mail would pay for that.
-///
 /// # Errors
 /// Storage trouble.
 pub fn find_by_subjects(connection: &Connection, kind: Kind, subjects: &[i64]) -> Result<Vec<(i64, i64)>> {
@@ -228,6 +244,32 @@ pub fn delete_of(connection: &Connection, id: i64, kind: Kind, subject: i64) -> 
         .prepare_cached("DELETE FROM job WHERE id = ?1 AND kind = ?2 AND subject_id = ?3")?
         .execute(params![id, kind.as_str(), subject])?;
     Ok(())
+}
+
+/// Removes the job of a subject that goes, or it would attempt the next one to get that row id; a claim of it holds no
+/// more.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete_by_subject(connection: &Connection, kind: Kind, subject: i64) -> Result<()> {
+    connection
+        .prepare_cached("DELETE FROM job WHERE subject_id = ?2 AND kind = ?1")?
+        .execute(params![kind.as_str(), subject])?;
+    Ok(())
+}
+
+/// Makes the waiting job of a subject due; returns its lane, none when there is no such job.
+///
+/// # Errors
+/// Storage trouble.
+pub fn hurry(connection: &Connection, kind: Kind, subject: i64, now: Timestamp) -> Result<Option<String>> {
+    let found = connection
+        .prepare_cached(
+            "UPDATE job SET run_at = ?3 WHERE subject_id = ?2 AND kind = ?1 AND lease_until IS NULL RETURNING lane",
+        )?
+        .query_row(params![kind.as_str(), subject, now.as_millis()], |row| row.get(0))
+        .optional()?;
+    Ok(found)
 }
 
 /// Removes a job unless it is claimed.

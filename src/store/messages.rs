@@ -68,7 +68,9 @@ pub struct MessageRow {
     pub domain_id: Option<i64>,
     /// Public id of the route that counts.
     pub route_id: Option<String>,
-    /// `received` or `dropped`.
+    /// Whether it was sent from here.
+    pub outbound: bool,
+    /// `received` or `dropped`; outbound: contract 8.5.
     pub status: String,
     /// Envelope sender.
     pub mail_from: String,
@@ -113,13 +115,13 @@ pub struct MessageRow {
 const COLUMNS: &str =
     "id, public_id, account_id, domain_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
      subject, message_id_header, thread_id, spf, dkim, dmarc, spam, spam_on_arrival, trace, attachment_count,
-     size, raw_id, body, received_at";
+     size, raw_id, body, received_at, direction = 'outbound'";
 
 /// The same without what no list shows and what may be large.
 pub(super) const LIST_COLUMNS: &str =
     "id, public_id, account_id, domain_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
      subject, message_id_header, thread_id, spf, dkim, dmarc, spam, spam_on_arrival, '', attachment_count,
-     size, raw_id, NULL, received_at";
+     size, raw_id, NULL, received_at, direction = 'outbound'";
 
 /// Reads [`COLUMNS`] by their place: finding each by its name would take as long as the query.
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
@@ -149,6 +151,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
         raw_id: row.get(22)?,
         body: row.get(23)?,
         received_at: Timestamp::from_millis(row.get(24)?),
+        outbound: row.get(25)?,
     })
 }
 
@@ -195,7 +198,7 @@ pub fn insert(connection: &Connection, new: &NewMessage, now: Timestamp) -> Resu
 }
 
 /// `now`, or on a tie the next millisecond that no message of the account has (contract 1.8).
-fn free_millisecond(connection: &Connection, account: i64, now: Timestamp) -> Result<Timestamp> {
+pub(super) fn free_millisecond(connection: &Connection, account: i64, now: Timestamp) -> Result<Timestamp> {
     /// Beyond this the latest row is not a burst's but a clock's that was set back.
     const BURST_MILLIS: i64 = 3_600_000;
     let last: Option<i64> = connection
@@ -332,7 +335,8 @@ pub fn list_expired(
              FROM account
              JOIN message ON message.account_id = account.id
              LEFT JOIN domain ON domain.id = message.domain_id
-             WHERE message.received_at < ?1 - ?3 * min(?2, (SELECT coalesce(min(retention_days), ?2) FROM domain))
+             WHERE message.status NOT IN ('scheduled', 'queued', 'deferred')
+               AND message.received_at < ?1 - ?3 * min(?2, (SELECT coalesce(min(retention_days), ?2) FROM domain))
                AND message.received_at < ?1 - ?3 * coalesce(domain.retention_days, ?2)
              LIMIT ?4",
         )?

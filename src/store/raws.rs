@@ -126,7 +126,7 @@ pub fn size(connection: &Connection, id: i64) -> Result<Option<u64>> {
     Ok(found.optional()?)
 }
 
-/// Removes mail data that no message and no passing mail uses any more; returns the file to remove after the commit.
+/// Removes mail data that no message, no passing mail and no dispatch uses any more; returns the file to remove after the commit.
 ///
 /// # Errors
 /// Storage trouble.
@@ -136,6 +136,8 @@ pub fn release(connection: &Connection, id: i64) -> Result<Option<String>> {
             "SELECT 1 FROM message WHERE raw_id = ?1
              UNION ALL
              SELECT 1 FROM passing WHERE raw_id = ?1
+             UNION ALL
+             SELECT 1 FROM dispatch WHERE raw_id = ?1
              LIMIT 1",
         )?
         .exists([id])?;
@@ -151,14 +153,17 @@ pub fn release(connection: &Connection, id: i64) -> Result<Option<String>> {
     Ok(file)
 }
 
-/// Up to `limit` raw copies that are older than their seven days, oldest first.
+/// Up to `limit` raw copies that are older than their seven days, oldest first; not those that are still to be sent.
 ///
 /// # Errors
 /// Storage trouble.
 pub fn list_created_before(connection: &Connection, before: Timestamp, limit: u32) -> Result<Vec<i64>> {
     // Row ids grow with time, so the oldest are at the start and the walk stops at the first young one.
     let rows: Vec<(i64, i64)> = connection
-        .prepare_cached("SELECT id, created_at FROM raw ORDER BY id LIMIT ?1")?
+        .prepare_cached(
+            "SELECT id, created_at FROM raw
+             WHERE NOT EXISTS (SELECT 1 FROM dispatch WHERE dispatch.raw_id = raw.id) ORDER BY id LIMIT ?1",
+        )?
         .query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
     Ok(rows.into_iter().filter(|(_, created)| *created < before.as_millis()).map(|(id, _)| id).collect())

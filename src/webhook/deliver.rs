@@ -318,9 +318,9 @@ impl Posted {
             Some(Outcome::Rejected { reason: Reason::Gone, .. }) => Verdict::Failed,
             Some(Outcome::Rejected { retry_after, .. }) => {
                 let answered = self.started.plus(self.duration);
-                Verdict::Deferred { not_before: retry_after.map(|wait| answered.plus(wait)) }
+                Verdict::Deferred { not_before: retry_after.map(|wait| answered.plus(wait)), not_after: None }
             }
-            None => Verdict::Deferred { not_before: None },
+            None => Verdict::Deferred { not_before: None, not_after: None },
         }
     }
 
