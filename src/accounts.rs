@@ -14,13 +14,14 @@ use rusqlite::Connection;
 use crate::clock::Timestamp;
 use crate::config::Signup;
 use crate::id::random_base62;
+use crate::jobs::{self, Jobs};
 use crate::passwords::{HashError, Passwords};
 use crate::secrets::{self, Secrets, token_hash};
 use crate::session::Tokens;
 use crate::store::accounts::{self, Account, NewAccount};
 use crate::store::sessions::{self, NewSession};
-use crate::store::verifications::{self, LINK_LIFETIME, NOTICE_PURPOSE};
-use crate::store::{self, Db, keys as key_rows};
+use crate::store::verifications::{self, LINK_LIFETIME};
+use crate::store::{self, Db, keys as key_rows, notices};
 use policy::Policy;
 
 /// How long both secrets sign after a rotation (contract 9.3).
@@ -30,6 +31,8 @@ pub const BOTH_SIGN: Duration = Duration::from_secs(86_400);
 pub struct Accounts {
     /// The database.
     pub db: Db,
+    /// Hears of mail that waits.
+    pub jobs: Jobs,
     /// Seals keys and secrets.
     pub secrets: Arc<Secrets>,
     /// Hashes passwords.
@@ -290,12 +293,15 @@ impl Accounts {
             }
             key_rows::insert(tx, account.id, &token_hash(&key), &sealed_key, now)?;
             accounts::set_webhook_secret(tx, account.id, &secret, None)?;
-            if !account.email_verified {
-                queue_verification(tx, &account, &link, &notice, now)?;
-            }
-            Ok(Ok(account))
+            let lane = match account.email_verified {
+                true => None,
+                false => Some(queue_verification(tx, &account, &link, &notice, now)?),
+            };
+            Ok(Ok((account, lane)))
         });
-        self.open_session(created.await??, client, now).await
+        let (account, lane) = created.await??;
+        lane.into_iter().for_each(|lane| self.jobs.wake(lane, now));
+        self.open_session(account, client, now).await
     }
 
     fn new_session(&self, account: &Account, client: Client, now: Timestamp) -> (String, NewSession) {
@@ -336,7 +342,8 @@ impl Accounts {
             return Ok(Verification::Verified);
         }
         let (link, notice) = self.verification_mail();
-        self.db.write(move |tx| queue_verification(tx, &account, &link, &notice, now)).await?;
+        let lane = self.db.write(move |tx| queue_verification(tx, &account, &link, &notice, now)).await?;
+        self.jobs.wake(lane, now);
         Ok(Verification::Sent)
     }
 
@@ -361,7 +368,7 @@ impl Accounts {
              {}/api/auth/verify?token={token}\r\n\r\nIf you did not sign up, do nothing.\r\n",
             self.public_url.trim_end_matches('/')
         );
-        (token_hash(&token), self.secrets.seal(NOTICE_PURPOSE, text.as_bytes()))
+        (token_hash(&token), self.secrets.seal(notices::PURPOSE, text.as_bytes()))
     }
 
     fn policy(&self, proof: Proof) -> Policy {
@@ -369,15 +376,17 @@ impl Accounts {
     }
 }
 
-/// Puts the mail into the line, and its link among the valid ones.
+/// Puts the mail into the line, and its link among the valid ones; returns the lane to wake.
 fn queue_verification(
     tx: &Connection,
     account: &Account,
     link: &[u8],
     notice: &[u8],
     now: Timestamp,
-) -> store::Result<()> {
+) -> store::Result<String> {
     verifications::insert(tx, link, account.id, now)?;
     let subject = "Confirm your e-mail address";
-    verifications::insert_notice(tx, &account.email, subject, notice, now, now.plus(LINK_LIFETIME))
+    let lane = jobs::mail_lane(account.email.rsplit_once('@').map_or("", |(_, domain)| domain));
+    notices::insert(tx, &lane, &account.email, subject, notice, now, now.plus(LINK_LIFETIME))?;
+    Ok(lane)
 }

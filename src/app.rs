@@ -130,6 +130,7 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
     let listeners = http::Listeners::bind(&config).map_err(StartError::because)?;
     let accounts = Arc::new(Accounts {
         db: db.clone(),
+        jobs: jobs.clone(),
         secrets: Arc::clone(&secrets),
         passwords: Passwords::default(),
         tokens: Tokens::new(&secrets.session_key()),
@@ -153,6 +154,7 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         policy,
         metrics: Arc::clone(&metrics),
         feed: feed.clone(),
+        jobs: jobs.clone(),
         budget: Webhooks::budget(),
         in_flight: InFlight::default(),
     });

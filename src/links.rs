@@ -48,6 +48,11 @@ impl Links {
         }
     }
 
+    /// Where every link begins, without trailing slash.
+    pub fn public_url(&self) -> &str {
+        &self.public_url
+    }
+
     /// The link to file `idx` of `mid` (a message id's suffix, or a whole upload id) until `exp_secs`, in Unix seconds.
     pub fn url(&self, mid: &str, idx: u32, exp_secs: i64) -> String {
         let mid = mid.strip_prefix(MessageId::PREFIX).unwrap_or(mid);

@@ -13,8 +13,8 @@ use crate::store::jobs::{self, Kind};
 use crate::store::objects::Objects;
 use crate::store::raws::RawRow;
 use crate::store::{
-    self, Db, attempts, deliveries, idempotency, messages, passing, raws, recent, search, sessions, uploads,
-    verifications,
+    self, Db, attempts, deliveries, dispatches, events, idempotency, messages, notices, passing, raws, recent,
+    search, sessions, uploads, verifications,
 };
 
 /// Raw copies and attachments live seven days (contract 1.9).
@@ -130,6 +130,7 @@ impl Retention {
                 delete_jobs(tx, &jobs)?;
                 for (message, raw) in expired {
                     deliveries::delete_by_message(tx, message)?;
+                    dispatches::delete_by_message(tx, message)?;
                     messages::delete(tx, message)?;
                     if let Some(raw) = raw {
                         files.extend(raws::release(tx, raw)?);
@@ -203,6 +204,7 @@ impl Retention {
     async fn sweep_attempts(&self, now: Timestamp) -> store::Result<usize> {
         let before = now.minus(ATTEMPT_AGE);
         while self.db.write_behind(move |tx| deliveries::delete_parted(tx, before, STEP)).await? == STEP as usize {}
+        while self.db.write_behind(move |tx| events::forget_payloads(tx, before, STEP)).await? == STEP as usize {}
         let mut gone = 0;
         loop {
             let step = self.db.write_behind(move |tx| attempts::delete_before(tx, before, STEP)).await?;
@@ -231,9 +233,11 @@ impl Retention {
     }
 
     async fn sweep_ended(&self, now: Timestamp) -> store::Result<usize> {
-        let ended = self
-            .db
-            .write_behind(move |tx| Ok(sessions::delete_expired(tx, now)? + verifications::delete_expired(tx, now)?));
+        let ended = self.db.write_behind(move |tx| {
+            Ok(sessions::delete_expired(tx, now)?
+                + verifications::delete_expired(tx, now)?
+                + notices::delete_expired(tx, now)?)
+        });
         let mut gone = ended.await?;
         loop {
             let step = self.db.write_behind(move |tx| idempotency::delete_expired(tx, now, STEP)).await?;
@@ -314,6 +318,7 @@ pub async fn delete_message(db: &Db, objects: &Objects, message: i64, now: Times
         let Some(row) = messages::find_by_row(tx, message)? else { return Ok(None) };
         delete_jobs(tx, &jobs)?;
         deliveries::part_from_message(tx, message, now)?;
+        dispatches::delete_by_message(tx, message)?;
         messages::delete(tx, message)?;
         let file = row.raw_id.map(|raw| raws::release(tx, raw)).transpose()?;
         Ok(Some(file.flatten()))

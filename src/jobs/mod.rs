@@ -25,6 +25,11 @@ pub use worker::{Worker, WorkerConfig};
 /// What the lanes of outbound mail begin with; all others are webhooks' and the appliance's own.
 pub const MAIL_LANE: &str = "smtp:";
 
+/// The lane of mail to a domain.
+pub fn mail_lane(domain: &str) -> String {
+    format!("{MAIL_LANE}{}", domain.to_ascii_lowercase())
+}
+
 /// How a kind of job is worked on.
 #[derive(Clone)]
 pub struct Track {

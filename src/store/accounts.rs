@@ -105,6 +105,14 @@ fn find(connection: &Connection, condition: &str, value: impl rusqlite::ToSql) -
     Ok(connection.prepare_cached(&statement)?.query_row([value], read).optional()?)
 }
 
+/// An account by row id.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_by_row(connection: &Connection, id: i64) -> Result<Option<Account>> {
+    find(connection, "id = ?1", id)
+}
+
 /// The account that owns the installation, if there is one yet.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Links that prove an account's address, the setup token, and mail of the appliance's own that waits to be sent.
+//! Links that prove an account's address, and the setup token.
 
 use std::time::Duration;
 
@@ -9,8 +9,6 @@ use crate::clock::Timestamp;
 
 /// What `token_sealed` of the setup token is sealed for.
 pub const SETUP_PURPOSE: &str = "setup-token";
-/// What `text_sealed` of a notice is sealed for.
-pub const NOTICE_PURPOSE: &str = "notice";
 /// How long a link proves an address (contract 2.6).
 pub const LINK_LIFETIME: Duration = Duration::from_secs(86_400);
 
@@ -37,7 +35,7 @@ pub fn find_account(connection: &Connection, hash: &[u8], now: Timestamp) -> Res
     Ok(found)
 }
 
-/// Removes links and notices whose time is over; how many.
+/// Removes links whose time is over; how many.
 ///
 /// # Errors
 /// Storage trouble.
@@ -45,29 +43,7 @@ pub fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> 
     let links = connection
         .prepare_cached("DELETE FROM email_verification WHERE created_at <= ?1")?
         .execute([now.minus(LINK_LIFETIME).as_millis()])?;
-    let notices =
-        connection.prepare_cached("DELETE FROM notice WHERE expires_at <= ?1")?.execute([now.as_millis()])?;
-    Ok(links + notices)
-}
-
-/// Puts a mail of the appliance's own into the line.
-///
-/// # Errors
-/// Storage trouble.
-pub fn insert_notice(
-    connection: &Connection,
-    recipient: &str,
-    subject: &str,
-    text_sealed: &[u8],
-    now: Timestamp,
-    expires_at: Timestamp,
-) -> Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO notice (recipient, subject, text_sealed, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
-        .execute(params![recipient, subject, text_sealed, now.as_millis(), expires_at.as_millis()])?;
-    Ok(())
+    Ok(links)
 }
 
 /// The setup token, sealed, while there is one.

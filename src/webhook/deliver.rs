@@ -19,8 +19,8 @@ use super::signature::SigningSecrets;
 use crate::activity::{Activity, Feed};
 use crate::clock::Timestamp;
 use crate::egress::{Answer, Egress, EgressError, Limits, Policy, Target};
-use crate::id::AttemptId;
-use crate::jobs::{After, Attempt, Attempted, Claimed, Fate, Handler, Record, Verdict};
+use crate::id::{AttemptId, RouteId};
+use crate::jobs::{After, Attempt, Attempted, Claimed, Fate, Handler, Jobs, Record, Verdict};
 use crate::links::Links;
 use crate::metrics::{Counter, Metrics};
 use crate::secrets::Secrets;
@@ -29,8 +29,10 @@ use crate::store::deliveries::{self, DeliveryRow, Progress};
 use crate::store::messages;
 use crate::store::objects::Objects;
 use crate::store::routes::{self, RouteRow};
-use crate::store::{self, Db, attachments};
+use crate::store::{self, Db, attachments, events};
 
+/// The one event whose payload is made of the stored message.
+const EMAIL_RECEIVED: &str = "email.received";
 /// Payloads above this take part in the budget.
 pub(super) const SMALL: usize = 64 * 1024;
 /// KiB of large mail and payloads held at the same time.
@@ -56,6 +58,8 @@ pub struct Webhooks {
     pub metrics: Arc<Metrics>,
     /// Who wants to hear of it.
     pub feed: Feed,
+    /// Hears of mail to owners.
+    pub jobs: Jobs,
     /// See [`Webhooks::budget`].
     pub budget: Arc<Semaphore>,
     /// Deliveries that are being attempted.
@@ -65,13 +69,21 @@ pub struct Webhooks {
 /// A delivery that can be attempted, and with what.
 pub(super) struct Prepared {
     pub(super) delivery: DeliveryRow,
-    message: i64,
+    /// The received message, which a control answer may change.
+    pub(super) received: Option<Received>,
+    /// None for a tracking webhook.
+    pub(super) route: Option<RouteId>,
+    pub(super) ack_mode: AckMode,
+    pub(super) url: String,
+    pub(super) secret: String,
+    pub(super) previous_secret: Option<String>,
+    pub(super) payload: Bytes,
+}
+
+/// The received message that an event tells of.
+pub(super) struct Received {
+    row: i64,
     from_addr: String,
-    route: RouteRow,
-    url: String,
-    secret: String,
-    previous_secret: Option<String>,
-    payload: Bytes,
 }
 
 /// Who asks for an attempt.
@@ -163,14 +175,17 @@ impl Webhooks {
         if asked == Asked::ByJob && delivery.status != "pending" {
             return Ok(Found::Ended(None));
         }
+        if let Some(payload) = events::payload_of(connection, id)? {
+            return self.look_up_event(connection, delivery, payload, now);
+        }
+        if delivery.event_type != EMAIL_RECEIVED {
+            return Ok(Found::Ended(Some((id, "message_gone"))));
+        }
         let route = match &delivery.route_id {
             Some(route_id) => routes::find(connection, route_id)?,
             None => None,
         };
         let Some(route) = route.filter(|route| route.active) else {
-            return Ok(Found::Ended(Some((id, "route_gone"))));
-        };
-        let (Some(url), Some(sealed)) = (route.destination.clone(), route.secret_sealed.as_deref()) else {
             return Ok(Found::Ended(Some((id, "route_gone"))));
         };
         let message = match delivery.message {
@@ -184,22 +199,39 @@ impl Webhooks {
         let Some(payload) = payload(connection, &self.objects, &self.links, &message)? else {
             return Ok(Found::Ended(Some((id, "message_gone"))));
         };
+        let received = Received { row: message.id, from_addr: message.from_addr };
+        self.ready(delivery, Some(received), &route, payload.into(), now)
+    }
+
+    /// What is posted to a route, with its present URL and secrets.
+    pub(super) fn ready(
+        &self,
+        delivery: DeliveryRow,
+        received: Option<Received>,
+        route: &RouteRow,
+        payload: Bytes,
+        now: Timestamp,
+    ) -> store::Result<Found> {
+        let (Some(url), Some(sealed)) = (route.destination.clone(), route.secret_sealed.as_deref()) else {
+            return Ok(Found::Ended(Some((delivery.id, "route_gone"))));
+        };
         let both_sign = route.previous_valid_until.is_some_and(|until| now < until);
         let previous = route.previous_secret_sealed.as_deref().filter(|_| both_sign);
+        let unseal = |sealed: &[u8]| self.unseal(routes::SECRET_PURPOSE, sealed);
         Ok(Found::Ready(Box::new(Prepared {
-            secret: self.unseal(sealed)?,
-            previous_secret: previous.map(|sealed| self.unseal(sealed)).transpose()?,
-            message: message.id,
-            from_addr: message.from_addr,
+            secret: unseal(sealed)?,
+            previous_secret: previous.map(unseal).transpose()?,
+            received,
+            route: Some(route.public_id.clone()),
+            ack_mode: ack_mode(route),
             delivery,
-            route,
             url,
-            payload: payload.into(),
+            payload,
         })))
     }
 
-    pub(super) fn unseal(&self, sealed: &[u8]) -> store::Result<String> {
-        let plain = self.secrets.open_sealed(routes::SECRET_PURPOSE, sealed).ok();
+    pub(super) fn unseal(&self, purpose: &str, sealed: &[u8]) -> store::Result<String> {
+        let plain = self.secrets.open_sealed(purpose, sealed).ok();
         plain.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or(store::Error::Corrupt("signing secret"))
     }
 
@@ -213,7 +245,7 @@ impl Webhooks {
         let clock = std::time::Instant::now();
         let answer = self.post(&prepared.url, headers.clone(), prepared.payload.clone()).await;
         let duration = clock.elapsed();
-        let outcome = answer.as_ref().ok().map(|answer| judge(&prepared.route, answer, now.plus(duration)));
+        let outcome = answer.as_ref().ok().map(|answer| judge(prepared.ack_mode, answer, now.plus(duration)));
         let posted = Posted { prepared, asked, attempt, headers, answer, outcome, started: now, duration };
         let delivered = posted.is_delivered();
         self.metrics.add(if delivered { Counter::WebhooksDelivered } else { Counter::WebhooksRejected });
@@ -270,13 +302,21 @@ impl Webhooks {
         store::attempts::insert(tx, delivery.id, &row)?;
         deliveries::note_attempt(tx, delivery.id, posted.attempt, &progress, finished)?;
         let outcome_word = if posted.is_delivered() { "delivered" } else { "failed" };
-        routes::note_outcome(tx, &posted.prepared.route.public_id, outcome_word, row.status_code)?;
+        if let Some(route) = &posted.prepared.route {
+            routes::note_outcome(tx, route, outcome_word, row.status_code)?;
+        }
         let mut dropped_file = None;
         let mut blocked = false;
-        if let Some(Outcome::Delivered { control }) = posted.outcome {
-            dropped_file = apply_control(tx, &posted.prepared, control, finished)?;
+        if let (Some(Outcome::Delivered { control }), Some(received)) = (&posted.outcome, &posted.prepared.received) {
+            dropped_file = apply_control(tx, received, delivery.account_id, *control, finished)?;
             blocked = control.block_sender;
         }
+        let told = if status == "failed" && present.status == "pending" {
+            let (url, code) = (posted.prepared.url.as_str(), row.status_code);
+            self.tell_owner(tx, &present, url, error, code, finished)?
+        } else {
+            None
+        };
         let activity = Activity::Attempted {
             delivery_id: delivery.public_id.to_string(),
             message_id: delivery.event_id.clone(),
@@ -289,6 +329,9 @@ impl Webhooks {
             next_attempt_at: next_attempt_at.map(Timestamp::as_millis),
         };
         Ok(Some(Box::new(move || {
+            if let Some(lane) = told {
+                self.jobs.wake(lane, finished);
+            }
             if blocked {
                 self.db.directory_changed();
             }
@@ -354,9 +397,13 @@ impl Posted {
     }
 }
 
+/// When a route takes an answer for a success.
+pub(super) fn ack_mode(route: &RouteRow) -> AckMode {
+    route.ack_mode.as_deref().and_then(AckMode::parse).unwrap_or(AckMode::Lenient)
+}
+
 /// What an answer means by the route's ack mode; `now` is when it was complete.
-pub(super) fn judge(route: &RouteRow, answer: &Answer, now: Timestamp) -> Outcome {
-    let mode = route.ack_mode.as_deref().and_then(AckMode::parse).unwrap_or(AckMode::Lenient);
+pub(super) fn judge(mode: AckMode, answer: &Answer, now: Timestamp) -> Outcome {
     let view = AnswerView {
         status: answer.status,
         headers: &answer.headers,
@@ -393,22 +440,25 @@ fn guarded(attempted: Attempted, guard: Guard) -> Attempted {
 /// Effects of a control answer on the stored message (contract 9.4); returns a file to remove after the commit.
 fn apply_control(
     tx: &Connection,
-    prepared: &Prepared,
+    received: &Received,
+    account: i64,
     control: Control,
     now: Timestamp,
 ) -> store::Result<Option<String>> {
     if control.spam {
-        messages::mark_spam(tx, prepared.message)?;
+        messages::mark_spam(tx, received.row)?;
     }
     if control.block_sender {
-        store::blocked::insert(tx, prepared.delivery.account_id, &prepared.from_addr, now)?;
+        store::blocked::insert(tx, account, &received.from_addr, now)?;
     }
     if !control.drop {
         return Ok(None);
     }
-    let raw = messages::mark_dropped(tx, prepared.message)?;
-    attachments::delete_all(tx, prepared.message)?;
-    deliveries::end_by_message(tx, prepared.message, "message_gone", now)?;
+    let raw = messages::mark_dropped(tx, received.row)?;
+    attachments::delete_all(tx, received.row)?;
+    deliveries::end_by_message(tx, received.row, "message_gone", now)?;
+    // What a route forwards of it is not stored either, once it is dropped.
+    store::dispatches::delete_by_message(tx, received.row)?;
     raw.map_or(Ok(None), |raw| store::raws::release(tx, raw))
 }
 

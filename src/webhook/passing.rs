@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::deliver::{BUDGET_KIB, SMALL, Webhooks, judge, put_off};
+use super::deliver::{BUDGET_KIB, SMALL, Webhooks, ack_mode, judge, put_off};
 use super::event::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
 use super::outcome::Outcome;
 use super::request::{self, Letterhead};
@@ -147,8 +147,10 @@ impl Passing {
         let both_sign = route.previous_valid_until.is_some_and(|until| now < until);
         let previous = route.previous_secret_sealed.as_deref().filter(|_| both_sign);
         Ok(Found::Ready(Box::new(Prepared {
-            secret: self.webhooks.unseal(sealed)?,
-            previous_secret: previous.map(|sealed| self.webhooks.unseal(sealed)).transpose()?,
+            secret: self.webhooks.unseal(routes::SECRET_PURPOSE, sealed)?,
+            previous_secret: previous
+                .map(|sealed| self.webhooks.unseal(routes::SECRET_PURPOSE, sealed))
+                .transpose()?,
             payload: payload(&told, &raw).into(),
             row,
             told,
@@ -178,7 +180,7 @@ impl Passing {
         let clock = Instant::now();
         let answer = self.webhooks.post(&prepared.url, headers, std::mem::take(&mut prepared.payload)).await;
         let duration = clock.elapsed();
-        let outcome = answer.as_ref().ok().map(|answer| judge(&prepared.route, answer, now.plus(duration)));
+        let outcome = answer.as_ref().ok().map(|answer| judge(ack_mode(&prepared.route), answer, now.plus(duration)));
         let delivered = matches!(outcome, Some(Outcome::Delivered { .. }));
         let metrics = &self.webhooks.metrics;
         metrics.add(if delivered { Counter::WebhooksDelivered } else { Counter::WebhooksRejected });

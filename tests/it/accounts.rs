@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mailkite::clock::{Clock, Timestamp};
 use mailkite::config::{Config, Signup};
-use mailkite::store::verifications::NOTICE_PURPOSE;
+use mailkite::store::notices::PURPOSE as NOTICE_PURPOSE;
 use ring::hmac;
 use serde_json::{Value, json};
 

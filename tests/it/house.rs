@@ -13,6 +13,7 @@ const SAME_LEVEL: &[(&str, &str, &str)] = &[
     ("tls", "config", "its files are configured"),
     ("egress", "config", "its guard is configured"),
     ("egress", "dns", "it resolves names itself, to check what it connects to"),
+    ("accounts", "jobs", "mail that proves an address is a job"),
     ("cli", "app", "commands run the whole"),
     ("id", "clock", "an id begins with its time"),
     ("mail", "clock", "trace fields tell the time"),

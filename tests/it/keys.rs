@@ -246,7 +246,7 @@ async fn a_copy_of_the_database_tells_no_key_token_secret_or_password() {
     let route = json!({"match": "*@acme.dev", "action": "webhook", "destination": "https://hooks.acme.dev/in"});
     told.push(text(&ada.post("/api/routes", route).await.expect(201)["signing_secret"]));
     let sealed: Vec<u8> = server.query("SELECT text_sealed FROM notice").await;
-    let mail = server.secrets.open_text(mailkite::store::verifications::NOTICE_PURPOSE, &sealed).unwrap();
+    let mail = server.secrets.open_text(mailkite::store::notices::PURPOSE, &sealed).unwrap();
     let link = mail.split("token=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
     assert_eq!(api.get(&format!("/api/auth/verify?token={link}")).await.status, 200);
     told.push(link);

@@ -126,3 +126,5 @@ ALTER TABLE job_after RENAME TO job;
 CREATE INDEX job_waiting ON job (lane, run_at) WHERE lease_until IS NULL;
 CREATE INDEX job_leased ON job (lease_until) WHERE lease_until IS NOT NULL;
 CREATE INDEX job_by_subject ON job (subject_id);
+INSERT INTO job (lane, kind, subject_id, run_at)
+  SELECT 'smtp:' || lower(substr(recipient, instr(recipient, '@') + 1)), 'notice', id, created_at FROM notice;

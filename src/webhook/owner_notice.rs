@@ -1,0 +1,57 @@
+//! The mail that tells an account's owner of an endpoint whose deliveries fail for good (contract 9.5).
+
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::deliver::Webhooks;
+use crate::clock::Timestamp;
+use crate::egress::Target;
+use crate::jobs;
+use crate::store::deliveries::DeliveryRow;
+use crate::store::{self, accounts, notices};
+
+/// After that the news is old.
+const LIFETIME: Duration = Duration::from_secs(3 * 86_400);
+
+impl Webhooks {
+    /// Leaves the mail, unless one about the endpoint left within a day; returns the lane to wake.
+    pub(super) fn tell_owner(
+        &self,
+        tx: &Connection,
+        delivery: &DeliveryRow,
+        url: &str,
+        error: Option<&str>,
+        status_code: Option<u16>,
+        now: Timestamp,
+    ) -> store::Result<Option<String>> {
+        let endpoint = Target::lane_of(url);
+        let Some(account) = accounts::find_by_row(tx, delivery.account_id)? else { return Ok(None) };
+        let Some((_, domain)) = account.email.rsplit_once('@') else { return Ok(None) };
+        if !notices::take_turn(tx, account.id, &endpoint, now)? {
+            return Ok(None);
+        }
+        let why = match (status_code, error) {
+            (Some(code), Some("http_status")) => format!("it answered with HTTP status {code}"),
+            (_, Some(word)) => format!("the last attempt ended with \"{word}\""),
+            (_, None) => "the last attempt failed".to_owned(),
+        };
+        let text = format!(
+            "Deliveries to this webhook have failed for good:\r\n\r\n    {endpoint}\r\n\r\n\
+             The first of them is {} ({}), which was tried {} times: {why}.\r\n\r\n\
+             Nothing is lost: while the message is stored, every delivery can be made again once the endpoint works,\r\n\
+             with POST /api/deliveries/{}/retry at {}.\r\n\r\n\
+             You get this mail at most once a day for each endpoint.\r\n",
+            delivery.public_id,
+            delivery.event_type,
+            delivery.attempts + 1,
+            delivery.public_id,
+            self.links.public_url(),
+        );
+        let sealed = self.secrets.seal(notices::PURPOSE, text.as_bytes());
+        let lane = jobs::mail_lane(domain);
+        let subject = format!("Deliveries to {endpoint} are failing");
+        notices::insert(tx, &lane, &account.email, &subject, &sealed, now, now.plus(LIFETIME))?;
+        Ok(Some(lane))
+    }
+}
