@@ -46,6 +46,25 @@ pub enum Activity {
         /// When it is tried again, in milliseconds since the epoch.
         next_attempt_at: Option<i64>,
     },
+    /// A recipient of a message that is sent was settled or deferred.
+    Sent {
+        /// The message's public id; none when nothing is stored of it.
+        message_id: Option<String>,
+        /// Envelope sender; empty is the null reverse-path.
+        from: String,
+        /// The recipient.
+        to: String,
+        /// Subject.
+        subject: Option<String>,
+        /// `sent`, `deferred` or `bounced`.
+        status: &'static str,
+        /// The reply, or our own sentence.
+        diagnostic: String,
+        /// The remote host, if one was reached.
+        host: Option<String>,
+        /// When it is tried again, in milliseconds since the epoch.
+        next_attempt_at: Option<i64>,
+    },
     /// A mail on a domain that stores nothing was posted, once and for all.
     Passed {
         /// What would be the message's public id.

@@ -25,6 +25,13 @@ use crate::inbound::{self, Inbound};
 use crate::jobs::{Handler, Jobs, Kind, Schedule, Track, Worker, WorkerConfig};
 use crate::links::Links;
 use crate::metrics::Metrics;
+use crate::outbound::deliver::Dispatcher;
+use crate::outbound::notice::Notices;
+use crate::outbound::pace::Pace;
+use crate::outbound::release::Releases;
+use crate::outbound::return_path::ReturnPaths;
+use crate::outbound::sender::KeyCache;
+use crate::outbound::{self, Outbound};
 use crate::passwords::Passwords;
 use crate::retention::Retention;
 use crate::secrets::Secrets;
@@ -42,6 +49,8 @@ use crate::webhook::passing::Passing;
 const GRACE: Duration = Duration::from_secs(20);
 /// An attempt of a webhook ends after 15 s; a lane may have some waiting before it.
 const POST_LEASE: Duration = Duration::from_secs(120);
+/// An attempt to send ends after ten minutes, and may have waited for its turn.
+const MAIL_LEASE: Duration = Duration::from_secs(20 * 60);
 /// How often the files of the certificate are looked at.
 const CERTIFICATE_EVERY: Duration = Duration::from_secs(60);
 
@@ -106,6 +115,17 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         Verifier::new(Resolver::clone(&resolver), config.hostname.clone(), verify::BUDGET)
     };
     let spam = spam_check(&config, &client_tls, &resolver)?;
+    let outbound = Outbound::new(outbound::Parts {
+        config: Arc::clone(&config),
+        db: db.clone(),
+        objects: objects.clone(),
+        secrets: Arc::clone(&secrets),
+        jobs: jobs.clone(),
+        metrics: Arc::clone(&metrics),
+        feed: feed.clone(),
+        return_paths: ReturnPaths::new(secrets.return_path_key(), &config.hostname),
+        keys: KeyCache::default(),
+    });
     let inbound = Inbound::new(inbound::Parts {
         config: Arc::clone(&config),
         clock: clock.clone(),
@@ -116,6 +136,7 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         feed: feed.clone(),
         verifier,
         spam,
+        outbound: outbound.clone(),
         fingerprint_key: secrets.fingerprint_key(),
     });
     let smtp = SmtpServer::bind(
@@ -178,11 +199,23 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         accounts: Arc::clone(&accounts),
         domains: Arc::clone(&domains),
         google,
-        inbound,
+        inbound: inbound.clone(),
+        outbound: outbound.clone(),
         uploads: Uploads { db: db.clone(), objects: objects.clone(), links },
         webhooks: Arc::clone(&webhooks),
     };
     let http = Http::new(listeners, http_parts, &server_tls);
+    let transport = crate::outbound::transport::Transport;
+    let dispatcher = Arc::new(Dispatcher {
+        outbound: outbound.clone(),
+        transport,
+        local: Arc::new(inbound),
+        clock: clock.clone(),
+        pace: Pace::new(config.outbound.domain_rate_per_minute),
+        budget: Dispatcher::budget(),
+    });
+    let mail_schedule = Schedule::repeating(config.outbound.retry.clone());
+    let sends = |handler| Track { handler, schedule: mail_schedule.clone(), lease: MAIL_LEASE };
     let schedule = Schedule::new(config.webhook.retry.clone());
     let posts = |handler| Track { handler, schedule: schedule.clone(), lease: POST_LEASE };
     let worker = Worker {
@@ -192,6 +225,9 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         tracks: HashMap::from([
             (Kind::Webhook, posts(Arc::clone(&webhooks) as Arc<dyn Handler>)),
             (Kind::Passing, posts(Arc::new(Passing { webhooks: Arc::clone(&webhooks) }) as Arc<dyn Handler>)),
+            (Kind::Dispatch, sends(Arc::clone(&dispatcher) as Arc<dyn Handler>)),
+            (Kind::Notice, sends(Arc::new(Notices { dispatcher }) as Arc<dyn Handler>)),
+            (Kind::Release, sends(Arc::new(Releases { outbound }) as Arc<dyn Handler>)),
         ]),
         config: WorkerConfig {
             lane_width: config.webhook.lane_width,

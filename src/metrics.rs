@@ -28,6 +28,10 @@ counters! {
     RefusedStorage = "mailkite_messages_refused_storage_total", "Messages refused because storage failed or was slow.";
     WebhooksDelivered = "mailkite_webhook_attempts_delivered_total", "Webhook attempts that succeeded.";
     WebhooksRejected = "mailkite_webhook_attempts_failed_total", "Webhook attempts that failed.";
+    MessagesSubmitted = "mailkite_messages_submitted_total", "Messages accepted to be sent.";
+    RecipientsSent = "mailkite_recipients_sent_total", "Recipients that a remote host accepted.";
+    RecipientsDeferred = "mailkite_recipients_deferred_total", "Attempts that a remote host, or its absence, deferred.";
+    RecipientsBounced = "mailkite_recipients_bounced_total", "Recipients refused for good or given up.";
 }
 
 /// The counters; shared by `Arc`.

@@ -7,6 +7,7 @@ use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_LENGTH;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use ring::digest::{SHA256, digest};
 use serde::de::{DeserializeOwned, Deserializer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -18,6 +19,8 @@ use super::error::{ApiError, Code};
 pub const MAX_BYTES: usize = 1_048_576;
 /// … and where files may be in it.
 pub const MAX_LARGE_BYTES: usize = 36_700_160;
+/// A body of this size is parsed on the spot.
+const PARSE_HERE_MAX: usize = 64 * 1024;
 /// How deep a body may be nested (contract 1.6).
 const MAX_DEPTH: usize = 64;
 /// How long a client may take to send a body; at the largest this is 1 Mbit/s.
@@ -27,7 +30,11 @@ const DEADLINE: Duration = Duration::from_secs(300);
 pub struct Body(Map<String, Value>);
 
 /// A JSON object of up to 35 MiB.
-pub struct LargeBody(Map<String, Value>);
+pub struct LargeBody {
+    object: Map<String, Value>,
+    /// SHA-256 of its bytes.
+    hash: Vec<u8>,
+}
 
 /// A field whose wrong type has an error of its own: its value, if it has the right type.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,7 +104,12 @@ impl LargeBody {
     /// # Errors
     /// 400 `bad_request` that names the field of a wrong type.
     pub fn fields<T: DeserializeOwned>(self) -> Result<T, ApiError> {
-        fields(self.0)
+        fields(self.object)
+    }
+
+    /// SHA-256 of the body as sent, by which a repeated request is known.
+    pub fn hash(&self) -> &[u8] {
+        &self.hash
     }
 }
 
@@ -122,9 +134,13 @@ impl FromRequest<App> for LargeBody {
 
     async fn from_request(request: Request, _: &App) -> Result<Self, ApiError> {
         let bytes = read(request, MAX_LARGE_BYTES).await?;
+        let size = bytes.len();
+        let read = move || {
+            let hash = digest(&SHA256, &bytes).as_ref().to_vec();
+            parse(&bytes).map(|object| Self { object, hash })
+        };
         // A large body takes long enough to parse that other requests would notice.
-        let parsed = tokio::task::spawn_blocking(move || parse(&bytes));
-        parsed.await.unwrap_or(Err(Code::Internal.into())).map(Self)
+        if size <= PARSE_HERE_MAX { read() } else { tokio::task::spawn_blocking(read).await.unwrap_or(Err(Code::Internal.into())) }
     }
 }
 

@@ -61,6 +61,16 @@ codes! {
     BadAddress = 400 "bad_address" "a valid e-mail address is required";
     /// A header name or value.
     BadHeader = 400 "bad_header" "a header name or value is not valid";
+    /// `to` is empty.
+    NoRecipients = 400 "no_recipients" "at least one recipient is required";
+    /// Over 50.
+    TooManyRecipients = 400 "too_many_recipients" "a message has at most 50 recipients";
+    /// No subject or no body.
+    MissingContent = 400 "missing_content" "a subject and a body (text or html) are required";
+    /// When to send.
+    BadSchedule = 400 "bad_schedule" "scheduledAt must be a time at most 365 days ahead";
+    /// What is kept beside a message.
+    BadMetadata = 400 "bad_metadata" "metadata has at most 20 keys of 64 characters, with text of at most 512 characters, numbers or booleans";
     /// The route action `agent`.
     AgentNotSupported = 400 "agent_not_supported" "this server has no agents";
     /// The operation needs a webhook route.
@@ -97,6 +107,10 @@ codes! {
     SetupToken = 403 "setup_token" "the setup token of this server is required; print it with: mailkite setup-token";
     /// The account's password is another.
     WrongPassword = 403 "wrong_password" "the current password is wrong";
+    /// The account's e-mail address is not proven.
+    EmailNotVerified = 403 "email_not_verified" "verify the e-mail address of this account first";
+    /// The From domain is not verified for sending.
+    FromDomain = 403 "from_domain" "the From domain is not verified for sending: its SPF and DKIM records must be found";
     /// An attachment link that was changed.
     BadSignature = 403 "bad_signature" "the signature of this link is not valid";
     /// Plain HTTP from afar.
@@ -117,6 +131,16 @@ codes! {
     DomainExists = 409 "domain_exists" "this account has this domain already";
     /// Another account has proven the domain.
     DomainTaken = 409 "domain_taken" "another account has verified this domain";
+    /// Nothing is sent to any of the recipients.
+    RecipientSuppressed = 409 "recipient_suppressed" "every recipient is on the suppression list";
+    /// Too late to cancel.
+    AlreadySent = 409 "already_sent" "this message was sent already";
+    /// t
+    TemplateNotFound = 404 "template_not_found" "x";
+    /// t
+    BadTemplateData = 400 "bad_template_data" "x";
+    /// One entry of a batch.
+    SendFailed = 502 "send_failed" "the message could not be composed";
     /// The same route exists.
     RouteExists = 409 "route_exists" "a route with this match, action and destination exists";
     /// The domain waits for its proof.
@@ -126,7 +150,7 @@ codes! {
     /// Google sign-in has no client id.
     GoogleNotConfigured = 409 "google_not_configured" "Google sign-in is not configured on this server";
     /// An outbound message that is still on its way.
-    MessageInQueue = 409 "message_in_queue" "the message is still in the queue";
+    MessageInQueue = 409 "message_in_queue" "this message is still to be sent; cancel it or wait";
     /// The message's content is gone.
     MessageExpired = 409 "message_expired" "the content of this message is gone";
     /// The route was deleted or is inactive.
@@ -161,7 +185,7 @@ codes! {
 #[derive(Clone, Debug)]
 pub struct ApiError {
     code: Code,
-    message: Cow<'static, str>,
+    pub(super) message: Cow<'static, str>,
     pub(super) field: Option<Cow<'static, str>>,
     retry_after_secs: Option<u64>,
 }

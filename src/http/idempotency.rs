@@ -6,16 +6,20 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_TYPE, HeaderName};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
+use super::App;
+use super::auth::Caller;
 use super::error::{ApiError, Code};
 use crate::clock::Timestamp;
-use crate::secrets::token_hash;
 use crate::store::Db;
 use crate::store::idempotency::{self, Remembered, RequestKey};
 
 const HEADER: &str = "idempotency-key";
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const MAX_KEY: usize = 255;
 
 /// The requests with a key that are under way.
@@ -68,6 +72,36 @@ pub fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     }
 }
 
+/// Begins a request of `caller`, if it has a key.
+///
+/// # Errors
+/// 400 for a malformed key, 409 when it was used with another body, storage trouble.
+pub async fn begin<'a>(
+    app: &'a App,
+    caller: &Caller,
+    headers: &HeaderMap,
+    path: &str,
+    body_hash: &[u8],
+    now: Timestamp,
+) -> Result<Option<Begun<'a>>, ApiError> {
+    let Some(key) = key(headers)? else { return Ok(None) };
+    let request = RequestKey { account: caller.id(), path: path.to_owned(), key };
+    app.idempotency.begin(&app.db, request, body_hash, now).await.map(Some)
+}
+
+/// A JSON answer of these bytes.
+pub fn respond(status: StatusCode, body: Vec<u8>) -> Response {
+    (status, [(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// The remembered answer, said to be one.
+pub fn replay(answer: Remembered) -> Response {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    let mut response = respond(status, answer.response);
+    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    response
+}
+
 impl Idempotency {
     /// Waits for a request with the same key that is under way, then looks for its answer.
     ///
@@ -77,7 +111,7 @@ impl Idempotency {
         &self,
         db: &Db,
         request: RequestKey,
-        body: &str,
+        body_hash: &[u8],
         now: Timestamp,
     ) -> Result<Begun<'_>, ApiError> {
         let turn = {
@@ -85,7 +119,7 @@ impl Idempotency {
             Arc::clone(running.entry(request.clone()).or_default())
         };
         let guard = turn.lock_owned().await;
-        let body_hash = token_hash(body).to_vec();
+        let body_hash = body_hash.to_vec();
         let running = Running { idempotency: self, request: request.clone(), body_hash, guard: Some(guard) };
         let found = db.read(move |connection| idempotency::find(connection, &request, now)).await?;
         match found {
@@ -101,8 +135,6 @@ mod tests {
     #![expect(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
     use std::time::Duration;
-
-    use axum::http::HeaderValue;
 
     use super::*;
     use crate::store::accounts::{self, NewAccount};
@@ -121,10 +153,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (db, request) = database(dir.path()).await;
         let all = Idempotency::default();
-        let Begun::First(first) = all.begin(&db, request.clone(), "body", NOW).await.unwrap() else {
+        let Begun::First(first) = all.begin(&db, request.clone(), b"body", NOW).await.unwrap() else {
             panic!("first")
         };
-        let mut second = Box::pin(all.begin(&db, request.clone(), "body", NOW));
+        let mut second = Box::pin(all.begin(&db, request.clone(), b"body", NOW));
         assert!(tokio::time::timeout(Duration::from_millis(50), &mut second).await.is_err(), "it waits");
         let answer = Remembered { body_hash: first.body_hash.clone(), status: 202, response: b"{}".to_vec() };
         let (stored, key) = (answer.clone(), first.request.clone());
@@ -132,10 +164,10 @@ mod tests {
         drop(first);
         let Begun::Replayed(replayed) = second.await.unwrap() else { panic!("a repeat") };
         assert_eq!(replayed, answer);
-        let conflict = all.begin(&db, request.clone(), "other", NOW).await.unwrap_err();
+        let conflict = all.begin(&db, request.clone(), b"other", NOW).await.unwrap_err();
         assert_eq!(conflict.code(), Code::IdempotencyConflict);
         let later = NOW.plus(idempotency::LIFETIME);
-        assert!(matches!(all.begin(&db, request, "other", later).await.unwrap(), Begun::First(_)), "a day later");
+        assert!(matches!(all.begin(&db, request, b"other", later).await.unwrap(), Begun::First(_)), "a day later");
         assert!(all.running.lock().unwrap().is_empty(), "nothing is kept of finished requests");
     }
 
@@ -144,8 +176,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (db, request) = database(dir.path()).await;
         let all = Idempotency::default();
-        drop(all.begin(&db, request.clone(), "body", NOW).await.unwrap());
-        assert!(matches!(all.begin(&db, request, "other", NOW).await.unwrap(), Begun::First(_)));
+        drop(all.begin(&db, request.clone(), b"body", NOW).await.unwrap());
+        assert!(matches!(all.begin(&db, request, b"other", NOW).await.unwrap(), Begun::First(_)));
     }
 
     #[test]

@@ -42,6 +42,7 @@ use crate::google::Google;
 use crate::inbound::Inbound;
 use crate::links::Links;
 use crate::metrics::Metrics;
+use crate::outbound::Outbound;
 use crate::secrets::Secrets;
 use crate::store::Db;
 use crate::store::objects::Objects;
@@ -49,6 +50,7 @@ use crate::tls::ServerTls;
 use crate::uploads::Uploads;
 use crate::webhook::deliver::Webhooks;
 
+use idempotency::Idempotency;
 use limits::Limits;
 pub use table::table;
 
@@ -78,6 +80,8 @@ pub struct Parts {
     pub inbound: Inbound,
     /// Keeps files of clients.
     pub uploads: Uploads,
+    /// Takes mail to send.
+    pub outbound: Outbound,
     /// Attempts what a person asks for.
     pub webhooks: Arc<Webhooks>,
 }
@@ -86,6 +90,7 @@ pub struct Parts {
 pub struct Door {
     parts: Parts,
     limits: Limits,
+    idempotency: Idempotency,
     openapi: Bytes,
 }
 
@@ -178,7 +183,7 @@ impl Http {
         let document = openapi::document(&table(), &parts.config.public_url);
         let openapi = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
         let limits = Limits::new(parts.config.http.rate_limit);
-        Self { listeners, tls, app: Arc::new(Door { parts, limits, openapi }) }
+        Self { listeners, tls, app: Arc::new(Door { parts, limits, idempotency: Idempotency::default(), openapi }) }
     }
 
     /// Where it listens.

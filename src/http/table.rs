@@ -1,7 +1,7 @@
 //! The router's whole table: every path, method and credential class of the API, chapter by chapter.
 
 use super::api::{
-    account, auth, deliveries, domain_settings, domain_webhook, domains, inject, messages, replay, routes, stubs,
+    account, auth, deliveries, domain_settings, domain_webhook, domains, inject, messages, replay, routes, send, stubs,
     uploads,
 };
 use super::endpoint::Class::{Account, Public, Session};
@@ -21,6 +21,7 @@ pub fn table() -> Vec<Endpoint> {
         messages(),
         deliveries(),
         uploads(),
+        sending(),
         stubs(),
     ]
     .into_iter()
@@ -368,5 +369,48 @@ fn domain_settings() -> Vec<Endpoint> {
             .takes::<domain_settings::RetentionFields>()
             .gives::<domain_settings::RetentionView>(200)
             .fails(&[Code::BadRetention]),
+    ]
+}
+
+fn sending() -> Vec<Endpoint> {
+    const TAG: &str = "Sending";
+    const GATES: &[Code] = &[
+        Code::BadAddress,
+        Code::NoRecipients,
+        Code::TooManyRecipients,
+        Code::MissingContent,
+        Code::BadHeader,
+        Code::BadAttachment,
+        Code::AttachmentTooLarge,
+        Code::AttachmentFetchFailed,
+        Code::BadTemplateData,
+        Code::BadSchedule,
+        Code::BadMetadata,
+        Code::EmailNotVerified,
+        Code::DomainNotOwned,
+        Code::FromDomain,
+        Code::TemplateNotFound,
+        Code::RecipientSuppressed,
+        Code::IdempotencyConflict,
+    ];
+    vec![
+        Endpoint::post("/v1/send", send::send)
+            .about(TAG, "Send a message")
+            .more(
+                "202 is a promise: the message is composed, DKIM-signed and on disk. With `Idempotency-Key` the request \
+                 may be repeated for 24 hours.",
+            )
+            .takes::<send::SendFields>()
+            .gives::<send::SentView>(202)
+            .fails(GATES),
+        Endpoint::post("/v1/send/batch", send::send_batch)
+            .about(TAG, "Send a message to each of up to 50 recipients")
+            .takes::<send::BatchFields>()
+            .gives::<send::BatchView>(200)
+            .fails(GATES),
+        Endpoint::delete("/v1/scheduled/{id}", send::cancel)
+            .about(TAG, "Cancel a scheduled send")
+            .gives::<send::CanceledView>(200)
+            .fails(&[Code::AlreadySent]),
     ]
 }

@@ -56,6 +56,7 @@ impl Inbound {
             account: route.account_id,
             domain: Some(domain),
             routes: Arc::new(RouteTable::new(vec![route], Target::lane_of)),
+            returned: None,
         };
         let envelope = Envelope {
             reverse_path: ReversePath::Mailbox(injection.from),

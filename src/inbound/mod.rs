@@ -5,6 +5,7 @@
 
 mod directory;
 pub mod inject;
+mod local;
 pub mod receive;
 pub mod recipients;
 pub mod route;
@@ -23,6 +24,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
+use crate::outbound::Outbound;
 use crate::store::Db;
 use crate::store::objects::Objects;
 
@@ -57,6 +59,8 @@ pub struct Parts {
     pub verifier: Verifier,
     /// rspamd, if configured.
     pub spam: Option<SpamCheck>,
+    /// Takes what routes forward, and reads what comes back.
+    pub outbound: Outbound,
     /// The key that duplicate suppression hashes with.
     pub fingerprint_key: [u8; 32],
 }
@@ -77,6 +81,7 @@ struct Shared {
     feed: Feed,
     verifier: Verifier,
     spam: Option<SpamCheck>,
+    outbound: Outbound,
     directory: Directory,
     fingerprint_key: hmac::Key,
     parse_budget: Arc<Semaphore>,
@@ -102,6 +107,7 @@ impl Inbound {
             feed: parts.feed,
             verifier: parts.verifier,
             spam: parts.spam,
+            outbound: parts.outbound,
         };
         Self { shared: Arc::new(shared) }
     }

@@ -21,8 +21,12 @@ use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::mail::envelope::{Envelope, Peer};
 use crate::mail::mime::{self, Mail, Part};
+use crate::mail::report::{self, Report};
 use crate::mail::trace;
 use crate::metrics::Counter;
+use crate::outbound::Outbound;
+use crate::outbound::forward::FORWARDED;
+use crate::outbound::return_path::ReturnPath;
 use crate::store::objects::MailData;
 use crate::store::raws::NewRaw;
 use crate::store::routes::Action;
@@ -93,6 +97,9 @@ struct Common {
     truncated: bool,
     size: u64,
     parts: Vec<Part>,
+    received_count: usize,
+    /// Ids of routes that forwarded it already.
+    forwarded_by: Vec<String>,
 }
 
 impl Inbound {
@@ -155,6 +162,14 @@ impl Inbound {
             }
         };
         let hostname = self.shared.config.hostname.as_str();
+        let Envelope { reverse_path, recipients, smtputf8, eight_bit } = envelope;
+        let (returned, recipients): (Vec<_>, Vec<_>) =
+            recipients.into_iter().partition(|recipient| recipient.returned.is_some());
+        let reports = read_reports(returned, &bytes);
+        if recipients.is_empty() {
+            return self.settle_reports(reports, now).await;
+        }
+        let envelope = Envelope { reverse_path, recipients, smtputf8, eight_bit };
         let mail_from = envelope.reverse_path.to_string();
         let read = || read_mail(&bytes, hostname);
         let mail = if bytes.len() <= PARSE_HERE_MAX { read() } else { tokio::task::block_in_place(read) }?;
@@ -163,7 +178,8 @@ impl Inbound {
             Some(check) if checks == Checks::All => check.check(&bytes, peer, &envelope).await,
             Some(_) | None => None,
         };
-        let (common, to_names) = Common::new(mail, mail_from, hostname, verification, spam, size);
+        let forwarded_by = mime::field_values(&bytes, FORWARDED);
+        let (common, to_names) = Common::new(mail, mail_from, hostname, verification, spam, size, forwarded_by);
         let fingerprint = hmac::sign(&self.shared.fingerprint_key, &bytes);
         let id = MessageId::new(now);
         let plans: Vec<Plan> = envelope
@@ -181,7 +197,34 @@ impl Inbound {
             self.keep(draft, bytes, id.clone(), size, now).await?
         };
         drop(permit);
-        self.commit(id, common, plans, raw, now).await
+        let receipt = self.commit(id, common, plans, raw, now).await?;
+        // Few mails go to a bounce address and to somebody else; a report that is read twice changes nothing.
+        self.settle_reports(reports, now).await.map(|_| receipt)
+    }
+
+    /// Mail to our own bounce and SRS addresses: reports settle what they tell of, and nothing of them is stored.
+    async fn settle_reports(
+        &self,
+        reports: Vec<(MessageId, Report)>,
+        now: Timestamp,
+    ) -> Result<Receipt, ReceiveError> {
+        let receipt = Receipt { id: MessageId::new(now).to_string() };
+        if reports.is_empty() {
+            return Ok(receipt);
+        }
+        let settled = self.shared.db.write(move |tx| {
+            let mut lanes = Vec::new();
+            for (message, report) in &reports {
+                lanes.extend(Outbound::settle_report(tx, message, report, now)?);
+            }
+            Ok(lanes)
+        });
+        let lanes = match tokio::time::timeout(COMMIT_DEADLINE, settled).await {
+            Ok(settled) => settled.map_err(storage_trouble)?,
+            Err(_) => return Err(ReceiveError::Busy),
+        };
+        lanes.into_iter().for_each(|lane| self.shared.jobs.wake(lane, now));
+        Ok(receipt)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
@@ -256,7 +299,8 @@ impl Inbound {
         let first = id.to_string();
         let (from, subject, size) = (common.from_addr.clone(), common.subject.clone(), common.size);
         let attachments = common.parts.len();
-        let written = self.shared.db.write(move |tx| store_all(tx, id, &common, plans, &raw, now));
+        let outbound = self.shared.outbound.clone();
+        let written = self.shared.db.write(move |tx| store_all(tx, &outbound, id, &common, plans, &raw, now));
         let stored = match tokio::time::timeout(COMMIT_DEADLINE, written).await {
             Ok(Ok(stored)) => stored,
             // Whether it will be committed is not known; a repeat is recognised by its fingerprint.
@@ -313,6 +357,19 @@ impl Plan {
     }
 }
 
+/// The reports that a mail to our own addresses holds. What is no report is read by nobody, as contract 5.1 has it.
+fn read_reports(returned: Vec<Recipient>, bytes: &[u8]) -> Vec<(MessageId, Report)> {
+    let mut reports = Vec::new();
+    for recipient in returned {
+        let Some(ReturnPath::Bounce(id)) = recipient.returned else { continue };
+        match report::read(bytes) {
+            Some(report) => reports.push((id, report)),
+            None => tracing::info!(message = %id, "mail that is no report came to a bounce address"),
+        }
+    }
+    reports
+}
+
 /// Reads mail data, unless it goes round in a loop.
 fn read_mail(bytes: &[u8], hostname: &str) -> Result<Mail, ReceiveError> {
     let mail = mime::parse(bytes);
@@ -329,6 +386,7 @@ impl Common {
         verification: Verification,
         spam: Option<&'static str>,
         size: u64,
+        forwarded_by: Vec<String>,
     ) -> (Self, Vec<mime::NamedAddress>) {
         let from_addr = mail.from_addr(&mail_from, hostname);
         let common = Self {
@@ -344,6 +402,8 @@ impl Common {
             truncated: mail.truncated,
             size,
             parts: mail.attachments,
+            received_count: mail.received_count,
+            forwarded_by,
         };
         (common, mail.to_names)
     }

@@ -7,6 +7,7 @@ use super::directory::Entry;
 use super::route::RouteTable;
 use crate::config::UnknownRecipients;
 use crate::mail::address::{Domain, ForwardPath, Mailbox};
+use crate::outbound::return_path::ReturnPath;
 
 /// A recipient that mail is accepted for.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct Recipient {
     pub(super) account: i64,
     pub(super) domain: Option<i64>,
     pub(super) routes: Arc<RouteTable>,
+    /// One of our own bounce or SRS addresses: what comes there is consumed, not stored.
+    pub(super) returned: Option<ReturnPath>,
 }
 
 impl Recipient {
@@ -62,6 +65,15 @@ impl Inbound {
                     .map_err(|_| RecipientRefusal::Unavailable)?
             }
         };
+        if let Some(returned) = self.shared.outbound.return_paths().read(&mailbox, self.shared.clock.now()) {
+            return Ok(Recipient {
+                mailbox,
+                account: 0,
+                domain: None,
+                routes: Arc::default(),
+                returned: Some(returned),
+            });
+        }
         let entry = self.entry(&mailbox).await?;
         if !entry.verified {
             return Err(RecipientRefusal::DomainPending);
@@ -70,7 +82,13 @@ impl Inbound {
         if refuse_unknown && entry.domain.is_some() && entry.routes.matching(&mailbox.canonical()).is_empty() {
             return Err(RecipientRefusal::Unknown);
         }
-        Ok(Recipient { mailbox, account: entry.account, domain: entry.domain, routes: entry.routes })
+        Ok(Recipient {
+            mailbox,
+            account: entry.account,
+            domain: entry.domain,
+            routes: entry.routes,
+            returned: None,
+        })
     }
 
     async fn entry(&self, mailbox: &Mailbox) -> Result<Entry, RecipientRefusal> {

@@ -2,6 +2,8 @@
 
 pub mod address;
 pub mod envelope;
+pub mod mailbox_list;
 pub mod mime;
 pub mod reply;
+pub mod report;
 pub mod trace;

@@ -3,13 +3,25 @@
 //!
 //! [`transport`] is the network: hosts of a domain, sessions, verdicts. Everything before and after it is the store's.
 
+pub mod bounce;
 pub mod client;
 pub mod compose;
 pub mod dane;
+pub mod deliver;
+pub mod draft;
+pub mod forward;
 pub mod mta_sts;
 pub mod mx;
+pub mod notice;
+pub mod pace;
+pub mod release;
 pub mod return_path;
+pub mod returned;
+pub mod schedule;
+pub mod sender;
+pub mod settle;
 pub mod sign;
+pub mod submit;
 pub mod template;
 pub mod tls;
 pub mod transport;
@@ -19,8 +31,56 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::config::Smarthost;
+use crate::activity::Feed;
+use crate::config::{Config, Smarthost};
+use crate::jobs::Jobs;
 use crate::mail::address::{Domain, Mailbox};
+use crate::metrics::Metrics;
+use crate::secrets::Secrets;
+use crate::store::Db;
+use crate::store::objects::Objects;
+use return_path::ReturnPaths;
+use sender::KeyCache;
+
+/// What sending is made of.
+pub struct Parts {
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// The database.
+    pub db: Db,
+    /// Mail data on disk.
+    pub objects: Objects,
+    /// Opens signing keys.
+    pub secrets: Arc<Secrets>,
+    /// Hears of mail that waits.
+    pub jobs: Jobs,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Who wants to hear of it.
+    pub feed: Feed,
+    /// Envelope senders that prove themselves.
+    pub return_paths: ReturnPaths,
+    /// Signing keys in use.
+    pub keys: KeyCache,
+}
+
+/// Takes mail to send; clones share it.
+#[derive(Clone)]
+pub struct Outbound {
+    parts: Arc<Parts>,
+}
+
+impl Outbound {
+    /// Sending, of these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+
+    /// Envelope senders that prove themselves.
+    pub fn return_paths(&self) -> &ReturnPaths {
+        &self.parts.return_paths
+    }
+}
 
 /// Where mail goes next.
 #[derive(Clone, Debug, PartialEq, Eq)]

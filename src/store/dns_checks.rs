@@ -62,3 +62,14 @@ pub fn put(connection: &Connection, domain: i64, check: &DnsCheck) -> Result<()>
         ])?;
     Ok(())
 }
+
+/// Whether the last look at a record found it right.
+///
+/// # Errors
+/// Storage trouble.
+pub fn is_ok(connection: &Connection, domain: i64, record: &str) -> Result<bool> {
+    let found = connection
+        .prepare_cached("SELECT 1 FROM dns_check WHERE domain_id = ?1 AND record = ?2 AND status = 'ok'")?
+        .exists(params![domain, record])?;
+    Ok(found)
+}

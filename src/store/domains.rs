@@ -237,6 +237,18 @@ pub fn find_by_name(connection: &Connection, name: &str) -> Result<Option<Domain
     Ok(connection.prepare_cached(&statement)?.query_row([name], read).optional()?)
 }
 
+/// The row id of the domain of this name that mail is received for.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_verified(connection: &Connection, name: &str) -> Result<Option<i64>> {
+    let found = connection
+        .prepare_cached("SELECT id FROM domain WHERE name = ?1 AND status = 'verified'")?
+        .query_row([name], |row| row.get(0))
+        .optional()?;
+    Ok(found)
+}
+
 /// An account's own domain of this name.
 ///
 /// # Errors

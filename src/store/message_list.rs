@@ -15,6 +15,15 @@ use super::search::{self, Collect, Entry, Needle};
 /// Up to so many rows are looked at themselves rather than found by the blocks of text.
 const FEW: u32 = 4_000;
 
+/// Which way a message went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// It was received.
+    Inbound,
+    /// It was, or is to be, sent.
+    Outbound,
+}
+
 /// Which of an account's messages a list shows.
 #[derive(Clone, Debug)]
 pub struct Filter {
@@ -30,6 +39,8 @@ pub struct Filter {
     pub search: Option<String>,
     /// Only those of this domain.
     pub domain: Option<i64>,
+    /// Only those that went this way.
+    pub direction: Option<Direction>,
     /// Only those in this state.
     pub status: Option<String>,
 }
@@ -41,7 +52,8 @@ impl Filter {
     }
 
     fn admits(&self, row: &MessageRow) -> bool {
-        self.status.as_ref().is_none_or(|status| *status == row.status)
+        let direction = self.direction.is_none_or(|direction| (direction == Direction::Outbound) == row.outbound);
+        direction && self.status.as_ref().is_none_or(|status| *status == row.status)
     }
 }
 
@@ -49,6 +61,11 @@ impl Filter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
     All,
+    /// All but what the index of outbound messages has, whose rows are not looked at.
+    Inbound,
+    Outbound,
+    /// Outbound messages in a state that few are in.
+    Unsent,
     Domain,
     Dropped,
 }
@@ -58,6 +75,19 @@ impl Order {
     fn source(self) -> &'static str {
         match self {
             Self::All => "message INDEXED BY message_by_time WHERE account_id = ?1",
+            Self::Inbound => {
+                "message INDEXED BY message_by_time WHERE account_id = ?1 AND NOT EXISTS (
+                   SELECT 1 FROM message AS sent INDEXED BY message_outbound
+                   WHERE sent.direction = 'outbound' AND sent.account_id = ?1
+                     AND sent.received_at = message.received_at)"
+            }
+            Self::Outbound => {
+                "message INDEXED BY message_outbound WHERE account_id = ?1 AND direction = 'outbound'"
+            }
+            Self::Unsent => {
+                "message INDEXED BY message_unsent
+                 WHERE account_id = ?1 AND direction = 'outbound' AND status <> 'sent' AND status = ?6"
+            }
             Self::Domain => "message INDEXED BY message_by_domain WHERE domain_id = ?5 AND account_id = ?1",
             Self::Dropped => "message INDEXED BY message_dropped WHERE account_id = ?1 AND status = 'dropped'",
         }
@@ -67,6 +97,7 @@ impl Order {
         format!(
             "SELECT {LIST_COLUMNS} FROM {} AND received_at > ?2 AND received_at < ?3
                AND (?5 IS NULL OR domain_id = ?5) AND (?6 IS NULL OR status = ?6)
+               AND (?7 IS NULL OR (direction = 'outbound') = ?7)
              ORDER BY received_at DESC LIMIT ?4",
             self.source()
         )
@@ -75,6 +106,11 @@ impl Order {
     /// The one that leaves the fewest rows, and whether these are few.
     fn choose(connection: &Connection, filter: &Filter) -> Result<(Self, bool)> {
         let is_dropped = filter.status.as_deref() == Some("dropped");
+        let status = filter.status.as_deref();
+        let unsent = matches!(status, Some("scheduled" | "canceled" | "queued" | "deferred" | "bounced" | "failed"));
+        if unsent && filter.search.is_none() {
+            return Ok((Self::Unsent, false));
+        }
         let domain = match filter.domain {
             None => None,
             Some(_) if filter.search.is_none() && !is_dropped => return Ok((Self::Domain, false)),
@@ -84,8 +120,21 @@ impl Order {
             (Some(true), _) => (Self::Domain, true),
             (_, true) => (Self::Dropped, filter.search.is_some() && Self::few_dropped(connection, filter)?),
             (Some(false), false) => (Self::Domain, false),
-            (None, false) => (Self::All, false),
+            (None, false) => (Self::of_account(filter), false),
         })
+    }
+
+    /// Of a whole account, whatever was dropped or is unsent.
+    fn of_account(filter: &Filter) -> Self {
+        let sent = filter.status.as_deref() == Some("sent");
+        let received = filter.status.as_deref() == Some("received");
+        match filter.direction {
+            Some(Direction::Outbound) => Self::Outbound,
+            _ if sent => Self::Outbound,
+            Some(Direction::Inbound) => Self::Inbound,
+            None if received => Self::Inbound,
+            None => Self::All,
+        }
     }
 
     fn few_of_domain(connection: &Connection, domain: i64, filter: &Filter) -> Result<bool> {
@@ -144,7 +193,9 @@ fn scan(
     let (after, before) = filter.range();
     let mut statement = connection.prepare_cached(&order.statement())?;
     // The limit is this loop's, so that it counts what is kept.
-    let mut rows = statement.query(params![filter.account, after, before, -1, filter.domain, filter.status])?;
+    let outbound = filter.direction.map(|direction| direction == Direction::Outbound);
+    let mut rows =
+        statement.query(params![filter.account, after, before, -1, filter.domain, filter.status, outbound])?;
     let mut page = Vec::new();
     while page.len() < filter.limit as usize
         && let Some(row) = rows.next()?

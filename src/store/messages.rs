@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Result;
-pub use super::message_list::{Filter, list};
+pub use super::message_list::{Direction, Filter, list};
 use super::search::Gone;
 use crate::clock::Timestamp;
 use crate::id::MessageId;

@@ -31,6 +31,8 @@ pub mod routes;
 pub mod search;
 pub mod sessions;
 pub mod submissions;
+pub mod suppressions;
+pub mod templates;
 pub mod uploads;
 pub mod verifications;
 mod writer;

@@ -62,6 +62,22 @@ impl NewRaw {
         }
         Self::Inline { data: bytes.to_vec(), compressed: false, size }
     }
+
+    /// Octets as received.
+    pub const fn size(&self) -> u64 {
+        match self {
+            Self::Inline { size, .. } => *size as u64,
+            Self::File { size, .. } => *size,
+        }
+    }
+
+    /// The object that holds them, if one does.
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            Self::Inline { .. } => None,
+            Self::File { name, .. } => Some(name),
+        }
+    }
 }
 
 /// Where stored mail data is.

@@ -162,6 +162,7 @@ impl Screen {
                     self.accepted.remove(message_id);
                 }
             }
+            Activity::Sent { .. } => self.sent_line(event),
             Activity::Passed { message_id, status, status_code, error, .. } => {
                 let answer =
                     status_code.map_or_else(|| error.unwrap_or("no answer").to_owned(), |code| code.to_string());
@@ -173,6 +174,30 @@ impl Screen {
                 );
             }
         }
+    }
+
+    /// A mail that was sent, captured, deferred or returned.
+    fn sent_line(&self, event: &Activity) {
+        let Activity::Sent { message_id, from, to, subject, status, diagnostic, next_attempt_at, .. } = event else {
+            return;
+        };
+        let outcome = match (*status, next_attempt_at) {
+            ("sent", _) if diagnostic.contains("captured") => "captured, not sent".to_owned(),
+            ("sent", _) => "sent".to_owned(),
+            (_, Some(at)) => {
+                let again = wait(Timestamp::from_millis(*at).since(Clock::System.now()));
+                format!("{diagnostic}, again in {again}")
+            }
+            (word, None) => format!("{word}: {diagnostic}"),
+        };
+        let mark = if *status == "sent" { self.paint("36", "↑") } else { self.mark(false) };
+        let mail = Mail {
+            from: if from.is_empty() { "<>".to_owned() } else { from.clone() },
+            to: to.clone(),
+            subject: subject.clone().unwrap_or_else(|| "(no subject)".to_owned()),
+            octets: 0,
+        };
+        self.mail_line(&mark, Some(&mail), message_id.as_deref().unwrap_or_default(), &outcome);
     }
 
     /// Keeps what the lines of a mail's attempts will say of it.
@@ -197,7 +222,8 @@ impl Screen {
         let time = self.time();
         let Some(mail) = mail else { return self.line(&format!("{time}  {mark} {message_id}  {outcome}")) };
         let usual = outcome.chars().count() <= TAIL - 12;
-        let tail = if usual { format!("{:>8}  {outcome}", size(mail.octets)) } else { outcome.to_owned() };
+        let octets = if mail.octets == 0 { String::new() } else { size(mail.octets) };
+        let tail = if usual { format!("{octets:>8}  {outcome}") } else { outcome.to_owned() };
         let wide = columns();
         let room = wide.saturating_sub(LEAD + 3 + tail.chars().count());
         let names = (wide.saturating_sub(LEAD + TAIL) * 4 / 7).clamp(20, 40).min(room * 2 / 3);
@@ -266,6 +292,10 @@ fn as_json(event: &Activity) -> Value {
             "event": "attempted", "deliveryId": delivery_id, "messageId": message_id, "url": url, "attempt": attempt,
             "statusCode": status_code, "error": error, "status": status, "durationMs": duration_ms,
             "nextAttemptAt": next_attempt_at,
+        }),
+        Activity::Sent { message_id, from, to, subject, status, diagnostic, host, next_attempt_at } => json!({
+            "event": "sent", "messageId": message_id, "from": from, "to": to, "subject": subject, "status": status,
+            "diagnostic": diagnostic, "host": host, "nextAttemptAt": next_attempt_at,
         }),
         Activity::Passed { message_id, url, status_code, error, status, duration_ms } => json!({
             "event": "passed", "messageId": message_id, "url": url, "statusCode": status_code, "error": error,

@@ -22,7 +22,9 @@ use crate::links::Links;
 use crate::mail::mime::{Disposition, Part};
 use crate::retention::delete_message;
 use crate::store::deliveries::{self, Tally};
-use crate::store::messages::{self, Filter, MessageRow};
+use crate::store::messages::{self, Direction, Filter, MessageRow};
+use crate::store::recipients::{self, RecipientRow};
+use crate::store::submissions::{self, Submission};
 use crate::store::{self, attachments, domains};
 use crate::webhook::deliver::LINK_SECS;
 
@@ -52,7 +54,7 @@ pub struct ListQuery {
 }
 
 /// An address with its display name, if there is one.
-#[derive(Serialize, ToSchema)]
+#[derive(Deserialize, Serialize, ToSchema)]
 struct Party {
     address: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,10 +85,10 @@ pub struct MessageView {
     size_bytes: u64,
     track_id: Option<String>,
     enc_key_fp: Option<String>,
-    send_status: &'static str,
+    send_status: String,
     status: String,
     scheduled_id: Option<String>,
-    scheduled_at: Option<i64>,
+    scheduled_at: Option<Timestamp>,
     /// As given when it was sent.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
@@ -149,18 +151,21 @@ struct AttachmentView {
 }
 
 impl MessageView {
-    /// The view of a row.
-    pub fn new(row: &MessageRow, tally: Tally, user_id: &str) -> Self {
+    /// The view of a row; `beside` is what an outbound message has besides.
+    pub fn new(row: &MessageRow, beside: Option<Submission>, tally: Tally, user_id: &str) -> Self {
+        let beside = beside.unwrap_or_default();
+        let listed = beside.header_to.and_then(|json| serde_json::from_str(&json).ok());
+        let to = listed.unwrap_or_else(|| vec![Party { address: row.to_addr.clone(), name: row.to_name.clone() }]);
         Self {
             id: row.public_id.clone(),
             user_id: user_id.to_owned(),
             route_id: row.route_id.clone(),
-            direction: "inbound",
+            direction: if row.outbound { "outbound" } else { "inbound" },
             from_addr: row.from_addr.clone(),
             mail_from: row.mail_from.clone(),
             to_addr: row.to_addr.clone(),
             from: Party { address: row.from_addr.clone(), name: row.from_name.clone() },
-            to: vec![Party { address: row.to_addr.clone(), name: row.to_name.clone() }],
+            to,
             subject: row.subject.clone(),
             spf: row.spf.clone(),
             dkim: row.dkim.clone(),
@@ -171,11 +176,11 @@ impl MessageView {
             size_bytes: row.size,
             track_id: None,
             enc_key_fp: None,
-            send_status: "sent",
+            send_status: if row.outbound { row.status.clone() } else { "sent".to_owned() },
             status: row.status.clone(),
-            scheduled_id: None,
-            scheduled_at: None,
-            metadata: None,
+            scheduled_id: beside.scheduled_id.map(|id| id.to_string()),
+            scheduled_at: beside.scheduled_at,
+            metadata: beside.metadata.and_then(|json| serde_json::from_str(&json).ok()),
             delivery_count: tally.delivered + tally.failed + tally.pending,
             attempts: tally.latest_attempts,
             last_status_code: tally.latest_status_code,
@@ -200,20 +205,21 @@ pub async fn list(
         limit: u32::try_from(limit).unwrap_or(1),
         search: query.search.filter(|needle| !needle.is_empty()),
         domain: caller.scope(),
+        direction: None,
         status: None,
     };
     match query.direction.as_deref() {
-        None | Some("inbound") => {}
-        Some("outbound") => return Ok(Json(Vec::new())),
+        None => {}
+        Some("inbound") => filter.direction = Some(Direction::Inbound),
+        Some("outbound") => filter.direction = Some(Direction::Outbound),
         Some(_) => return Err(ApiError::field(Code::BadQuery, "direction", "direction must be inbound or outbound")),
     }
     match query.status.as_deref() {
         None => {}
-        Some(word @ ("received" | "dropped")) => filter.status = Some(word.to_owned()),
-        // The words of outbound messages; there is none yet.
-        Some("scheduled" | "canceled" | "queued" | "deferred" | "sent" | "bounced" | "failed") => {
-            return Ok(Json(Vec::new()));
-        }
+        Some(
+            word @ ("received" | "dropped" | "scheduled" | "canceled" | "queued" | "deferred" | "sent" | "bounced"
+            | "failed"),
+        ) => filter.status = Some(word.to_owned()),
         Some(_) => return Err(ApiError::field(Code::BadQuery, "status", "no message has this status")),
     }
     let views = app.db.read_gently(move |connection| {
@@ -227,9 +233,20 @@ pub async fn list(
         let rows = messages::list(connection, &filter)?;
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let tallies = deliveries::tallies(connection, &ids)?;
-        Ok(rows.iter().zip(tallies).map(|(row, tally)| MessageView::new(row, tally, &user)).collect())
+        let view = |(row, tally): (&MessageRow, Tally)| {
+            Ok(MessageView::new(row, beside(connection, row)?, tally, &user))
+        };
+        rows.iter().zip(tallies).map(view).collect()
     });
     Ok(Json(views.await?))
+}
+
+/// What an outbound message has beside its row.
+///
+/// # Errors
+/// Storage trouble.
+pub fn beside(connection: &Connection, row: &MessageRow) -> store::Result<Option<Submission>> {
+    if row.outbound { submissions::find(connection, row.id) } else { Ok(None) }
 }
 
 /// A message that the caller may see.
@@ -265,7 +282,7 @@ pub async fn detail(
         let parts = attachments::list(connection, row.id)?;
         let tally = deliveries::tally(connection, row.id)?;
         let message = DetailView {
-            row: MessageView::new(&row, tally, caller.account.public_id.as_str()),
+            row: MessageView::new(&row, beside(connection, &row)?, tally, caller.account.public_id.as_str()),
             mailbox_id: None,
             text_body: readable.text,
             html_body: readable.html,
@@ -284,10 +301,25 @@ pub async fn detail(
                 .zip(parts)
                 .map(|(index, part)| attachment_view(&row, index, part, &links))
                 .collect(),
-            recipients: Vec::new(),
+            recipients: recipients_of(connection, &row)?,
         }))
     });
     found.await?.map(Json)
+}
+
+/// How the recipients of an outbound message stand.
+fn recipients_of(connection: &Connection, row: &MessageRow) -> store::Result<Vec<RecipientView>> {
+    if !row.outbound {
+        return Ok(Vec::new());
+    }
+    let view = |one: RecipientRow| RecipientView {
+        address: one.address,
+        status: one.status,
+        smtp_code: one.smtp_code,
+        diagnostic: one.diagnostic,
+        updated_at: one.updated_at,
+    };
+    Ok(recipients::list_by_message(connection, row.id)?.into_iter().map(view).collect())
 }
 
 fn attachment_view(row: &MessageRow, index: u32, part: Part, links: &Links) -> AttachmentView {
@@ -321,10 +353,17 @@ pub async fn raw(State(app): State<App>, caller: Caller, Path(id): Path<String>)
     }
 }
 
+fn is_in_queue(row: &MessageRow) -> bool {
+    matches!(row.status.as_str(), "queued" | "deferred" | "scheduled")
+}
+
 /// `DELETE /api/messages/:id`
 pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Done>, ApiError> {
     let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
     let row = app.db.read(move |connection| find_message(connection, &caller, &id)).await??;
+    if is_in_queue(&row) {
+        return Err(Code::MessageInQueue.into());
+    }
     delete_message(&app.db, &app.objects, row.id, app.clock.now()).await?;
     Ok(DONE)
 }

@@ -10,5 +10,6 @@ pub mod inject;
 pub mod messages;
 pub mod replay;
 pub mod routes;
+pub mod send;
 pub mod stubs;
 pub mod uploads;

@@ -80,7 +80,7 @@ pub async fn candidates(
         let view = |one: candidates::Candidate| {
             let tally = deliveries::tally(connection, one.message.id)?;
             Ok(CandidateView {
-                row: MessageView::new(&one.message, tally, &user),
+                row: MessageView::new(&one.message, None, tally, &user),
                 delivered_here: one.delivered_here,
             })
         };

@@ -5,9 +5,11 @@
 
 use rusqlite::Connection;
 
+use super::transaction::{forward_all, forwards};
 use super::{Common, Plan};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
+use crate::outbound::Outbound;
 use crate::store::jobs::Kind;
 use crate::store::passing::NewPassing;
 use crate::store::{self, jobs, passing};
@@ -17,6 +19,7 @@ use crate::webhook::passing::Told;
 /// if nobody did yet.
 pub(super) fn store(
     tx: &Connection,
+    outbound: &Outbound,
     id: &MessageId,
     common: &Common,
     plan: &Plan,
@@ -27,6 +30,9 @@ pub(super) fn store(
     let mut lanes = Vec::new();
     if store::blocked::is_blocked(tx, account_id, &common.from_addr)? {
         return Ok(lanes);
+    }
+    if forwards(common, plan).next().is_some() {
+        lanes.extend(forward_all(tx, outbound, common, plan, None, raw_id()?, now)?);
     }
     let told = Told {
         id: id.clone(),

@@ -1,10 +1,16 @@
 //! The transaction of an acceptance: it lists everything that the 250 promises.
 
+use std::sync::Arc;
+
 use rusqlite::Connection;
 
 use super::{Common, Plan, passing};
+use crate::outbound::Outbound;
+use crate::outbound::forward::{Forward, MAX_RECEIVED};
+use crate::store::routes::Action;
 use crate::clock::Timestamp;
 use crate::id::MessageId;
+use crate::inbound::route::Route;
 use crate::store::raws::NewRaw;
 use crate::store::{self, messages, raws};
 
@@ -28,6 +34,7 @@ pub(super) enum Left {
 /// Stores what each recipient is to have, and the mail data once if any of it needs that.
 pub(super) fn store_all(
     tx: &Connection,
+    outbound: &Outbound,
     first: MessageId,
     common: &Common,
     plans: Vec<Plan>,
@@ -53,7 +60,7 @@ pub(super) fn store_all(
             && store::domains::is_zero_retention(tx, domain)?
         {
             let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-            let lanes = passing::store(tx, &id, common, &plan, raw_id, now)?;
+            let lanes = passing::store(tx, outbound, &id, common, &plan, raw_id, now)?;
             let left = if lanes.is_empty() { Left::Nothing } else { Left::Passing };
             stored.push(Stored { id: id.to_string(), to, lanes, left });
             continue;
@@ -64,7 +71,7 @@ pub(super) fn store_all(
             continue;
         }
         let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-        let lanes = store_one(tx, id.clone(), common, plan, raw_id()?, now)?;
+        let lanes = store_one(tx, outbound, id.clone(), common, plan, raw_id()?, now)?;
         stored.push(Stored { id: id.to_string(), to, lanes, left: Left::Message });
     }
     Ok(stored)
@@ -72,6 +79,7 @@ pub(super) fn store_all(
 
 fn store_one(
     tx: &Connection,
+    outbound: &Outbound,
     id: MessageId,
     common: &Common,
     plan: Plan,
@@ -89,7 +97,7 @@ fn store_one(
         from_addr: common.from_addr.clone(),
         from_name: common.from_name.clone(),
         to_addr: plan.recipient.mailbox.to_string(),
-        to_name: plan.to_name,
+        to_name: plan.to_name.clone(),
         subject: common.subject.clone(),
         message_id_header: common.message_id_header.clone(),
         thread_id: common.thread_id.clone(),
@@ -97,7 +105,7 @@ fn store_one(
         dkim: common.verdicts.dkim.map(|verdict| verdict.as_str()),
         dmarc: common.verdicts.dmarc.map(|verdict| verdict.as_str()),
         spam: if blocked { Some("spam") } else { common.spam },
-        trace: plan.trace,
+        trace: plan.trace.clone(),
         truncated: common.truncated,
         attachment_count: common.parts.len(),
         size: common.size,
@@ -106,8 +114,11 @@ fn store_one(
     let (message, _) = messages::insert(tx, &new, now)?;
     store::recent::insert(tx, plan.fingerprint, message, now)?;
     store::attachments::insert_all(tx, message, &common.parts)?;
-    let mut lanes = Vec::new();
-    for route in plan.routes.iter().filter(|_| !blocked) {
+    if blocked {
+        return Ok(Vec::new());
+    }
+    let mut lanes = forward_all(tx, outbound, common, &plan, Some(message), raw_id, now)?;
+    for route in &plan.routes {
         let (Some(url), Some(lane)) = (&route.row.destination, &route.lane) else { continue };
         let delivery = store::deliveries::NewDelivery {
             account_id: account,
@@ -121,4 +132,42 @@ fn store_one(
         lanes.push(lane.clone());
     }
     Ok(lanes)
+}
+
+/// What the forward routes that a recipient reaches leave; returns their lanes. A route that forwarded the message before
+/// does not again (contract 4.1).
+pub(super) fn forward_all(
+    tx: &Connection,
+    outbound: &Outbound,
+    common: &Common,
+    plan: &Plan,
+    message: Option<i64>,
+    raw_id: i64,
+    now: Timestamp,
+) -> store::Result<Vec<String>> {
+    let mut lanes = Vec::new();
+    for route in forwards(common, plan) {
+        let Some(to) = route.row.destination.as_deref() else { continue };
+        let forward = Forward {
+            account: plan.recipient.account,
+            message,
+            route: &route.row.public_id,
+            to,
+            domain: plan.recipient.mailbox.domain().as_str(),
+            mail_from: &common.mail_from,
+            trace: &plan.trace,
+            raw_id,
+        };
+        lanes.extend(outbound.forward(tx, forward, now)?);
+    }
+    Ok(lanes)
+}
+
+/// The routes that forward a recipient's mail.
+pub(super) fn forwards<'p>(common: &'p Common, plan: &'p Plan) -> impl Iterator<Item = &'p Arc<Route>> {
+    let goes_round = common.received_count > MAX_RECEIVED;
+    plan.routes.iter().filter(move |route| {
+        let again = common.forwarded_by.iter().any(|id| id == route.row.public_id.as_str());
+        route.row.action == Action::Forward && !again && !goes_round
+    })
 }

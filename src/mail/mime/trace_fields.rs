@@ -18,6 +18,19 @@ pub fn received_by(raw: &[u8], hostname: &str) -> usize {
     ours
 }
 
+/// The values of every field of this name, trimmed.
+pub fn field_values(raw: &[u8], name: &str) -> Vec<String> {
+    let limits = Limits::default();
+    let mut fields = Fields::new(raw, 0, &limits);
+    let mut values = Vec::new();
+    while let Some(field) = fields.next(|_| false) {
+        if field.is(name) {
+            values.push(words::decode_text(field.value).trim().to_owned());
+        }
+    }
+    values
+}
+
 fn same_host(by: &str, hostname: &str) -> bool {
     by.trim_end_matches(['.', ';']).eq_ignore_ascii_case(hostname.trim_end_matches('.'))
 }

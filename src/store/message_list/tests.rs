@@ -49,7 +49,7 @@ fn store(connection: &Connection, account: i64, domain: Option<i64>, subject: &s
 }
 
 fn everything(account: i64) -> Filter {
-    Filter { account, before: None, after: None, limit: 7, search: None, domain: None, status: None }
+    Filter { account, before: None, after: None, limit: 7, search: None, domain: None, direction: None, status: None }
 }
 
 /// Follows the cursor to the end; the subjects in that order.
@@ -88,19 +88,26 @@ fn cursors_skip_and_repeat_nothing_whatever_is_asked_for_and_wherever_the_index_
         );
         if n % 5 == 0 {
             messages::mark_dropped(&connection, id).unwrap();
+        } else if n % 5 == 1 {
+            let status = if n % 4 == 1 { "bounced" } else { "sent" };
+            let sent = "UPDATE message SET direction = 'outbound', status = ?2 WHERE id = ?1";
+            connection.execute(sent, params![id, status]).unwrap();
         }
         store(&connection, 2, Some(9), "number of another", at);
     }
     let mut filters = Vec::new();
     for search in [None, Some("number"), Some("EVEN"), Some("r 1"), Some("4"), Some("absent"), Some("~")] {
         for domain in [None, Some(2), Some(9)] {
-            for status in [None, Some("dropped"), Some("received")] {
-                filters.push(Filter {
-                    search: search.map(str::to_owned),
-                    domain,
-                    status: status.map(str::to_owned),
-                    ..everything(1)
-                });
+            for status in [None, Some("dropped"), Some("received"), Some("sent"), Some("bounced")] {
+                for direction in [None, Some(Direction::Inbound), Some(Direction::Outbound)] {
+                    filters.push(Filter {
+                        search: search.map(str::to_owned),
+                        domain,
+                        direction,
+                        status: status.map(str::to_owned),
+                        ..everything(1)
+                    });
+                }
             }
         }
     }
@@ -114,10 +121,14 @@ fn cursors_skip_and_repeat_nothing_whatever_is_asked_for_and_wherever_the_index_
                     "SELECT subject FROM message WHERE account_id = 1
                        AND (?1 IS NULL OR instr(lower(subject), lower(?1)) > 0)
                        AND (?2 IS NULL OR domain_id = ?2) AND (?3 IS NULL OR status = ?3)
+                       AND (?4 IS NULL OR direction = ?4)
                      ORDER BY received_at DESC",
                 )
                 .unwrap();
-            let all = all.query_map(params![filter.search, filter.domain, filter.status], |row| row.get(0)).unwrap();
+            let direction = filter.direction.map(|way| if way == Direction::Inbound { "inbound" } else { "outbound" });
+            let all = all
+                .query_map(params![filter.search, filter.domain, filter.status, direction], |row| row.get(0))
+                .unwrap();
             let wanted: Vec<String> = all.map(std::result::Result::unwrap).collect();
             assert_eq!(pages(&connection, filter.clone()), wanted, "{filter:?}, filled by {steps}");
             let newer = Filter { after: Some(100_040_000), limit: 200, ..filter.clone() };
@@ -172,7 +183,15 @@ fn every_list_follows_an_index_and_sorts_nothing() {
     let time = "message_by_time (account_id=? AND received_at>? AND received_at<?)";
     let domain = "message_by_domain (domain_id=? AND received_at>? AND received_at<?)";
     let dropped = "message_dropped (account_id=? AND received_at>? AND received_at<?)";
-    for (order, index) in [(Order::All, time), (Order::Domain, domain), (Order::Dropped, dropped)] {
+    let outbound = "message_outbound (account_id=? AND received_at>? AND received_at<?)";
+    let unsent = "message_unsent (account_id=? AND status=? AND received_at>? AND received_at<?)";
+    for (order, index) in [
+        (Order::All, time),
+        (Order::Outbound, outbound),
+        (Order::Unsent, unsent),
+        (Order::Domain, domain),
+        (Order::Dropped, dropped),
+    ] {
         assert_eq!(plan(&connection, &order.statement()), format!("SEARCH message USING INDEX {index}"));
     }
     assert_eq!(

@@ -1,0 +1,143 @@
+//! Attachments of a message to send: base64 in the request, or fetched from a URL (contract 7.2, 8.1).
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::egress::{FILE_LIMITS, FetchError, fetch_file};
+use crate::http::App;
+use crate::http::body::Loose;
+use crate::http::error::{ApiError, Code};
+use crate::http::files;
+use crate::outbound::compose::Attachment;
+
+/// All decoded attachments of one message together (contract 1.9).
+const MAX_BYTES: usize = 26_214_400;
+const MAX_NAME_CHARS: usize = 255;
+/// All files of one message together; the answer comes within 15 s (contract 8.1).
+const FETCH_DEADLINE: Duration = Duration::from_secs(10);
+/// Files of one message.
+const MAX_ENTRIES: usize = 100;
+
+/// One attachment: exactly one of `url` and `content`.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AttachmentFields {
+    #[schema(required = true, nullable = false, example = "po.pdf")]
+    filename: Option<String>,
+    /// Where to fetch the file: https, or a link of this server.
+    url: Option<String>,
+    /// The file in base64.
+    content: Option<String>,
+    #[schema(example = "application/pdf")]
+    content_type: Option<String>,
+}
+
+/// An attachment whose fields are right.
+pub struct Wanted {
+    filename: String,
+    content_type: Option<String>,
+    source: Source,
+}
+
+enum Source {
+    Url(String),
+    Bytes(Bytes),
+}
+
+fn bad(message: impl Into<String>) -> ApiError {
+    ApiError::field(Code::BadAttachment, "attachments", message.into())
+}
+
+/// What the request gives, decoded; nothing is fetched yet.
+pub fn check(given: Loose<Vec<AttachmentFields>>) -> Result<Vec<Wanted>, ApiError> {
+    let entries = given
+        .optional(|| bad("attachments must be a list of objects with filename and url or content"))?
+        .unwrap_or_default();
+    if entries.len() > MAX_ENTRIES {
+        return Err(bad(format!("a message has at most {MAX_ENTRIES} attachments")));
+    }
+    let mut size = 0;
+    let mut wanted = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let filename = entry.filename.ok_or_else(|| bad("an attachment needs a filename"))?;
+        if filename.trim().is_empty() || filename.chars().count() > MAX_NAME_CHARS {
+            return Err(bad(format!("a file name has 1 to {MAX_NAME_CHARS} characters")));
+        }
+        if filename.chars().any(char::is_control) {
+            return Err(ApiError::field(Code::BadHeader, "attachments", "a file name must not hold control characters"));
+        }
+        let source = match (entry.url, entry.content) {
+            (Some(url), None) => Source::Url(url),
+            (None, Some(text)) => {
+                let bytes = BASE64.decode(text.trim()).map_err(|_| bad(format!("{filename}: content is no base64")))?;
+                size += bytes.len();
+                Source::Bytes(bytes.into())
+            }
+            (Some(_), Some(_)) | (None, None) => {
+                return Err(bad(format!("{filename}: give exactly one of url and content")));
+            }
+        };
+        if size > MAX_BYTES {
+            return Err(too_large());
+        }
+        wanted.push(Wanted { filename, content_type: entry.content_type, source });
+    }
+    Ok(wanted)
+}
+
+fn too_large() -> ApiError {
+    let message = "the attachments of a message have at most 25 MiB together";
+    ApiError::field(Code::AttachmentTooLarge, "attachments", message)
+}
+
+/// Fetches what has a URL, all at once.
+pub async fn load(app: &App, wanted: Vec<Wanted>) -> Result<Vec<Attachment>, ApiError> {
+    let loading = try_join_all(wanted.into_iter().map(|one| load_one(app, one)));
+    let late = |_| {
+        let message = "the attachments could not be fetched in 10 s";
+        ApiError::field(Code::AttachmentFetchFailed, "attachments", message)
+    };
+    let loaded = tokio::time::timeout(FETCH_DEADLINE, loading).await.map_err(late)??;
+    if loaded.iter().map(|one| one.content.len()).sum::<usize>() > MAX_BYTES {
+        return Err(too_large());
+    }
+    Ok(loaded)
+}
+
+async fn load_one(app: &App, wanted: Wanted) -> Result<Attachment, ApiError> {
+    let Wanted { filename, content_type, source } = wanted;
+    let url = match source {
+        Source::Bytes(content) => return Ok(Attachment { filename, content_type, content }),
+        Source::Url(url) => url,
+    };
+    let failed = |why: String| {
+        ApiError::field(Code::AttachmentFetchFailed, "attachments", format!("{filename}: {why}"))
+    };
+    let fetched = match files::read_own_link(app, &url, MAX_BYTES).await {
+        Some(Ok(own)) => own,
+        Some(Err(error)) if error.code() == Code::AttachmentTooLarge => return Err(too_large()),
+        Some(Err(error)) => return Err(failed(error.code().sentence().to_owned())),
+        None => match fetch_file(&app.webhooks.egress, &app.webhooks.policy, &url, FILE_LIMITS).await {
+            Ok(fetched) => fetched,
+            Err(FetchError::Url(_)) => return Err(bad(format!("{filename}: a valid https url is required"))),
+            Err(FetchError::TooLarge) => return Err(too_large()),
+            Err(
+                error @ (FetchError::Redirect(_)
+                | FetchError::TooManyRedirects
+                | FetchError::Status(_)
+                | FetchError::Egress(_)),
+            ) => return Err(failed(error.to_string())),
+        },
+    };
+    if fetched.bytes.is_empty() {
+        return Err(bad(format!("{filename}: the file is empty")));
+    }
+    let content_type = content_type.or(fetched.content_type);
+    Ok(Attachment { filename, content_type, content: fetched.bytes.into() })
+}

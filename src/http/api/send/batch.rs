@@ -1,0 +1,283 @@
+//! One message for each of up to 50 recipients (contract 8.2).
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::attachments::{self, AttachmentFields};
+use super::fields::{self, Content, When};
+use super::{Shared, answer, gate, in_reply_to};
+use crate::http::App;
+use crate::http::auth::Caller;
+use crate::http::body::{LargeBody, Loose};
+use crate::http::error::{ApiError, Code};
+use crate::http::idempotency::{self, Begun};
+use crate::mail::mailbox_list::NamedMailbox;
+use crate::outbound::compose::Attachment;
+use crate::outbound::draft::{Draft, DraftError};
+use crate::outbound::sender::Sender;
+use crate::outbound::submit::Outgoing;
+use crate::clock::Timestamp;
+
+const MAX_ENTRIES: usize = 50;
+
+/// One recipient of a batch.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    /// One mailbox.
+    #[serde(default)]
+    #[schema(value_type = String, required = true, example = "ada@example.com")]
+    to: Loose<String>,
+    /// Merged over the shared data.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    template_data: Loose<Map<String, Value>>,
+    /// Merged over the shared headers.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    headers: Loose<Map<String, Value>>,
+}
+
+/// `POST /v1/send/batch`
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchFields {
+    #[serde(default)]
+    #[schema(value_type = String, required = true, example = "Acme <hello@acme.dev>")]
+    from: Loose<String>,
+    /// 1 to 50 entries.
+    #[serde(default)]
+    #[schema(value_type = Vec<Entry>, required = true)]
+    recipients: Loose<Vec<Entry>>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "Hi {{name}}")]
+    subject: Loose<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    html: Loose<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "Hello {{name}}")]
+    text: Loose<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    template_id: Loose<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    template_data: Loose<Map<String, Value>>,
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    headers: Loose<Map<String, Value>>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    reply_to: Loose<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    in_reply_to: Loose<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<AttachmentFields>>)]
+    attachments: Loose<Vec<AttachmentFields>>,
+    #[serde(default)]
+    #[schema(value_type = Option<When>)]
+    scheduled_at: Loose<When>,
+    /// Without effect.
+    #[serde(default)]
+    #[schema(value_type = Option<bool>)]
+    track_opens: Loose<bool>,
+    /// Without effect.
+    #[serde(default)]
+    #[schema(value_type = Option<bool>)]
+    track_clicks: Loose<bool>,
+}
+
+/// What became of one entry.
+#[derive(Serialize, ToSchema)]
+struct ResultView {
+    /// The bare address.
+    #[schema(example = "ada@example.com")]
+    to: String,
+    /// The message's id, or the scheduled send's; not of a failed entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "msg_2Hk9QpVn4tLdA1B2")]
+    id: Option<String>,
+    /// `sent` (which means queued), `scheduled` or `failed`.
+    #[schema(example = "sent")]
+    status: &'static str,
+    /// Only of a failed entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    error: Option<String>,
+    /// Only of a failed entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    code: Option<&'static str>,
+}
+
+/// `POST /v1/send/batch`
+#[derive(Serialize, ToSchema)]
+pub struct BatchView {
+    /// In the order of the request.
+    results: Vec<ResultView>,
+    sent: usize,
+    scheduled: usize,
+    failed: usize,
+}
+
+/// Why one entry fails, alone.
+struct Failure {
+    code: Code,
+    message: String,
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self { code: error.code(), message: error.message.into_owned() }
+    }
+}
+
+/// What every entry shares.
+struct Batch {
+    shared: Shared,
+    attachments: Vec<Attachment>,
+    sender: Sender,
+    suppressed: Vec<String>,
+    now: Timestamp,
+}
+
+/// `POST /v1/send/batch`
+pub async fn send_batch(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: LargeBody,
+) -> Result<Response, ApiError> {
+    let now = app.clock.now();
+    let begun = idempotency::begin(&app, &caller, &headers, "/v1/send/batch", body.hash(), now).await?;
+    let running = match begun {
+        Some(Begun::Replayed(answer)) => return Ok(idempotency::replay(answer)),
+        Some(Begun::First(running)) => Some(running),
+        None => None,
+    };
+    let given: BatchFields = body.fields()?;
+    let from = fields::sender(given.from)?;
+    let bad = |message: &'static str| ApiError::field(Code::BadRequest, "recipients", message);
+    let entries = given.recipients.optional(|| bad("recipients must be a list of objects with to"))?;
+    let entries = entries.filter(|entries| !entries.is_empty()).ok_or(Code::NoRecipients)?;
+    if entries.len() > MAX_ENTRIES {
+        return Err(ApiError::at(Code::TooManyRecipients, "recipients"));
+    }
+    let mut content = Content {
+        subject: fields::text(given.subject, "subject")?,
+        html: fields::text(given.html, "html")?,
+        text: fields::text(given.text, "text")?,
+        template_id: fields::text(given.template_id, "templateId")?,
+        data: None,
+    };
+    content.check()?;
+    content.data = fields::template_data(given.template_data)?;
+    let own_headers = fields::headers(given.headers)?;
+    let reply_to = fields::reply_to(given.reply_to)?;
+    let in_reply_to = in_reply_to(&app, &caller, given.in_reply_to).await?;
+    let scheduled_at = fields::scheduled_at(given.scheduled_at, now)?;
+    fields::flag(given.track_opens, "trackOpens")?;
+    fields::flag(given.track_clicks, "trackClicks")?;
+    let wanted = attachments::check(given.attachments)?;
+    let sender = gate(&app, &caller, &from).await?;
+    let content = content.with_template(&app, &caller).await?;
+    let attachments = attachments::load(&app, wanted).await?;
+    let shared = Shared { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };
+    let mailboxes: Vec<_> = entries.iter().map(Entry::mailbox).collect();
+    let addresses = mailboxes.iter().flatten().map(|one| one.mailbox.to_string()).collect();
+    let suppressed = app.outbound.suppressed(sender.account, addresses).await?;
+    let batch = Batch { shared, attachments, sender, suppressed, now };
+    let mut outgoing = Vec::with_capacity(entries.len());
+    let mut results = Vec::with_capacity(entries.len());
+    for (entry, mailbox) in entries.into_iter().zip(mailboxes) {
+        let to = mailbox.as_ref().map_or_else(|_| entry.written(), |one| one.mailbox.to_string());
+        let composed = match mailbox {
+            Ok(mailbox) => batch.compose(&app, entry, mailbox).await,
+            Err(error) => Err(error.into()),
+        };
+        results.push(ResultView::new(to, &composed));
+        outgoing.extend(composed);
+    }
+    let count = |status| results.iter().filter(|result| result.status == status).count();
+    let view =
+        BatchView { sent: count("sent"), scheduled: count("scheduled"), failed: count("failed"), results };
+    let (body, remember) = answer(StatusCode::OK, &view, running.as_ref());
+    app.outbound.submit(outgoing, remember, now).await?;
+    Ok(idempotency::respond(StatusCode::OK, body))
+}
+
+impl Entry {
+    fn mailbox(&self) -> Result<NamedMailbox, ApiError> {
+        match &self.to {
+            Loose::Given(text) => fields::mailbox(text, "to"),
+            Loose::Absent | Loose::Wrong => Err(ApiError::at(Code::BadAddress, "to")),
+        }
+    }
+
+    /// What stands for the recipient in the answer when it is no mailbox.
+    fn written(&self) -> String {
+        match &self.to {
+            Loose::Given(text) => text.clone(),
+            Loose::Absent | Loose::Wrong => String::new(),
+        }
+    }
+}
+
+impl Batch {
+    async fn compose(&self, app: &App, entry: Entry, to: NamedMailbox) -> Result<Outgoing, Failure> {
+        let own = fields::template_data(entry.template_data)?;
+        let mut headers = self.shared.headers.clone();
+        for (name, value) in fields::headers(entry.headers)? {
+            headers.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
+            headers.push((name, value));
+        }
+        let filled = self.shared.content.fill(own.as_ref())?;
+        let letter = self.shared.letter(vec![to], Vec::new(), filled, headers, self.attachments.clone());
+        let draft = Draft {
+            letter,
+            bcc: Vec::new(),
+            suppressed: self.suppressed.clone(),
+            metadata: None,
+            scheduled_at: self.shared.scheduled_at,
+        };
+        app.outbound.compose(&self.sender, draft, self.now).await.map_err(|error| match error {
+            DraftError::Suppressed => {
+                Failure { code: Code::RecipientSuppressed, message: "the recipient is suppressed".to_owned() }
+            }
+            DraftError::Compose(_) | DraftError::Sign(_) | DraftError::CutOff => {
+                tracing::error!(%error, "a message of a batch could not be composed");
+                Failure { code: Code::SendFailed, message: "the message could not be composed".to_owned() }
+            }
+        })
+    }
+}
+
+impl ResultView {
+    fn new(to: String, composed: &Result<Outgoing, Failure>) -> Self {
+        match composed {
+            Ok(outgoing) => Self {
+                to,
+                id: Some(match &outgoing.scheduled {
+                    Some((id, _)) => id.to_string(),
+                    None => outgoing.id.to_string(),
+                }),
+                status: if outgoing.scheduled.is_some() { "scheduled" } else { "sent" },
+                error: None,
+                code: None,
+            },
+            Err(failure) => Self {
+                to,
+                id: None,
+                status: "failed",
+                error: Some(failure.message.clone()),
+                code: Some(failure.code.as_str()),
+            },
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The fields of a message to send, checked in the order of contract 8.1.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::clock::Timestamp;
+use crate::http::body::Loose;
+use crate::http::error::{ApiError, Code};
+use crate::mail::mailbox_list::{MailboxListError, NamedMailbox, parse_list, parse_one};
+use crate::outbound::compose::check_header;
+use crate::outbound::schedule::{self, BadSchedule};
+use crate::outbound::template::MergeData;
+
+/// To, Cc and Bcc of one message (contract 1.9).
+pub const MAX_RECIPIENTS: usize = 50;
+const MAX_SUBJECT_CHARS: usize = 998;
+const MAX_HEADERS: usize = 50;
+const MAX_HEADER_NAME: usize = 100;
+const MAX_HEADER_VALUE: usize = 4096;
+const MAX_METADATA: usize = 20;
+const MAX_METADATA_KEY: usize = 64;
+const MAX_METADATA_TEXT: usize = 512;
+
+/// Mailboxes: one text, which may hold several, or a list of texts.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Mailboxes {
+    /// `a@b`, `Name <a@b>`, several with commas between.
+    One(String),
+    /// The same in a list.
+    Many(Vec<String>),
+}
+
+/// A time: milliseconds, or a text that names one.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum When {
+    /// Since the epoch.
+    Millis(i64),
+    /// ISO 8601, `now`, `tomorrow`, `in 2 hours`.
+    Text(String),
+}
+
+/// A message as far as its fields tell.
+pub struct Content {
+    pub subject: Option<String>,
+    pub html: Option<String>,
+    pub text: Option<String>,
+    pub template_id: Option<String>,
+    pub data: Option<MergeData>,
+}
+
+fn bad(code: Code, field: &'static str) -> ApiError {
+    ApiError::at(code, field)
+}
+
+fn list_error(error: MailboxListError, field: &'static str) -> ApiError {
+    let code = if error == MailboxListError::ControlCharacter { Code::BadHeader } else { Code::BadAddress };
+    ApiError::field(code, field, format!("{field}: {error}"))
+}
+
+/// The one mailbox of From.
+pub fn sender(from: Loose<String>) -> Result<NamedMailbox, ApiError> {
+    let text = from.required(|| bad(Code::BadAddress, "from"))?;
+    parse_one(&text).map_err(|error| list_error(error, "from"))
+}
+
+/// One mailbox.
+pub fn mailbox(text: &str, field: &'static str) -> Result<NamedMailbox, ApiError> {
+    parse_one(text).map_err(|error| list_error(error, field))
+}
+
+/// The mailboxes of a field that may be left out.
+pub fn mailboxes(given: Loose<Mailboxes>, field: &'static str) -> Result<Vec<NamedMailbox>, ApiError> {
+    let texts = match given.optional(|| bad(Code::BadAddress, field))? {
+        None => return Ok(Vec::new()),
+        Some(Mailboxes::One(text)) => vec![text],
+        Some(Mailboxes::Many(texts)) => texts,
+    };
+    let mut all = Vec::new();
+    for text in texts.iter().filter(|text| !text.trim().is_empty()) {
+        all.extend(parse_list(text).map_err(|error| list_error(error, field))?);
+        if all.len() > MAX_RECIPIENTS {
+            return Err(bad(Code::TooManyRecipients, field));
+        }
+    }
+    Ok(all)
+}
+
+/// To, Cc and Bcc together.
+pub fn recipients(
+    to: Loose<Mailboxes>,
+    cc: Loose<Mailboxes>,
+    bcc: Loose<Mailboxes>,
+) -> Result<[Vec<NamedMailbox>; 3], ApiError> {
+    let to = mailboxes(to, "to")?;
+    if to.is_empty() {
+        return Err(bad(Code::NoRecipients, "to"));
+    }
+    let (cc, bcc) = (mailboxes(cc, "cc")?, mailboxes(bcc, "bcc")?);
+    if to.len() + cc.len() + bcc.len() > MAX_RECIPIENTS {
+        return Err(bad(Code::TooManyRecipients, "to"));
+    }
+    Ok([to, cc, bcc])
+}
+
+/// A text that may be left out; of another type it is a bad request.
+pub fn text(given: Loose<String>, field: &'static str) -> Result<Option<String>, ApiError> {
+    given.optional(|| ApiError::field(Code::BadRequest, field, format!("{field} must be a string")))
+}
+
+/// Something that only its type is asked of.
+pub fn flag(given: Loose<bool>, field: &'static str) -> Result<(), ApiError> {
+    given.optional(|| ApiError::field(Code::BadRequest, field, format!("{field} must be true or false"))).map(|_| ())
+}
+
+/// A subject that goes into a header.
+pub fn check_subject(subject: Option<&str>) -> Result<(), ApiError> {
+    let Some(subject) = subject else { return Ok(()) };
+    if subject.chars().any(char::is_control) {
+        return Err(ApiError::field(Code::BadHeader, "subject", "subject must not hold control characters"));
+    }
+    if subject.chars().count() > MAX_SUBJECT_CHARS {
+        return Err(ApiError::field(Code::BadRequest, "subject", "a subject has at most 998 characters"));
+    }
+    Ok(())
+}
+
+impl Content {
+    /// Refuses a message without subject or body, unless a template may give them.
+    pub fn check(&self) -> Result<(), ApiError> {
+        check_subject(self.subject.as_deref())?;
+        let empty = |text: &Option<String>| text.as_deref().is_none_or(|text| text.trim().is_empty());
+        if self.template_id.is_some() {
+            return Ok(());
+        }
+        if empty(&self.subject) {
+            return Err(ApiError::field(Code::MissingContent, "subject", "subject is required"));
+        }
+        if empty(&self.html) && empty(&self.text) {
+            return Err(ApiError::field(Code::MissingContent, "text", "text or html is required"));
+        }
+        Ok(())
+    }
+}
+
+/// The mailboxes that answers go to.
+pub fn reply_to(given: Loose<String>) -> Result<Vec<NamedMailbox>, ApiError> {
+    match given.optional(|| bad(Code::BadAddress, "replyTo"))? {
+        Some(text) if !text.trim().is_empty() => parse_list(&text).map_err(|error| list_error(error, "replyTo")),
+        Some(_) | None => Ok(Vec::new()),
+    }
+}
+
+/// Header fields of the caller's own.
+pub fn headers(given: Loose<Map<String, Value>>) -> Result<Vec<(String, String)>, ApiError> {
+    let error = |message: String| ApiError::field(Code::BadHeader, "headers", message);
+    let object = given.optional(|| error("headers must be an object of strings".to_owned()))?.unwrap_or_default();
+    if object.len() > MAX_HEADERS {
+        return Err(error(format!("a message has at most {MAX_HEADERS} headers of your own")));
+    }
+    let mut headers = Vec::with_capacity(object.len());
+    for (name, value) in object {
+        let Value::String(value) = value else { return Err(error(format!("{name}: the value must be a string"))) };
+        if name.chars().count() > MAX_HEADER_NAME || value.chars().count() > MAX_HEADER_VALUE {
+            let message = format!("a header's name has at most {MAX_HEADER_NAME} characters, its value {MAX_HEADER_VALUE}");
+            return Err(error(message));
+        }
+        check_header(&name, &value).map_err(|refused| error(format!("{name}: {refused}")))?;
+        headers.push((name, value));
+    }
+    Ok(headers)
+}
+
+/// The values of merge tags.
+pub fn template_data(given: Loose<Map<String, Value>>) -> Result<Option<MergeData>, ApiError> {
+    let Some(object) = given.optional(|| bad(Code::BadTemplateData, "templateData"))? else { return Ok(None) };
+    MergeData::from_json(&object)
+        .map(Some)
+        .map_err(|error| ApiError::field(Code::BadTemplateData, "templateData", error.to_string()))
+}
+
+/// When to send; none: now.
+pub fn scheduled_at(given: Loose<When>, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
+    let at = match given.optional(|| bad(Code::BadSchedule, "scheduledAt"))? {
+        None => return Ok(None),
+        Some(When::Millis(millis)) => schedule::from_millis(millis, now),
+        Some(When::Text(text)) => schedule::from_text(&text, now),
+    };
+    at.map_err(|error: BadSchedule| ApiError::field(Code::BadSchedule, "scheduledAt", error.to_string()))
+}
+
+/// What is kept beside the message, as JSON.
+pub fn metadata(given: Loose<Map<String, Value>>) -> Result<Option<String>, ApiError> {
+    let Some(object) = given.optional(|| bad(Code::BadMetadata, "metadata"))? else { return Ok(None) };
+    let fits = |(key, value): (&String, &Value)| {
+        let scalar = match value {
+            Value::String(text) => text.chars().count() <= MAX_METADATA_TEXT,
+            Value::Number(_) | Value::Bool(_) | Value::Null => true,
+            Value::Array(_) | Value::Object(_) => false,
+        };
+        scalar && (1..=MAX_METADATA_KEY).contains(&key.chars().count())
+    };
+    if object.len() > MAX_METADATA || !object.iter().all(fits) {
+        return Err(bad(Code::BadMetadata, "metadata"));
+    }
+    Ok(Some(Value::Object(object).to_string()))
+}

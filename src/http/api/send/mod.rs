@@ -1,0 +1,344 @@
+//! Sending one message (contract 8.1): fields, gates, template, attachments, the promise.
+
+mod attachments;
+mod batch;
+mod fields;
+mod scheduled;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::clock::Timestamp;
+use crate::http::App;
+use crate::http::auth::Caller;
+use crate::http::body::{LargeBody, Loose};
+use crate::http::error::{ApiError, Code};
+use crate::http::idempotency::{self, Begun};
+use crate::id::{MessageId, ScheduledId};
+use crate::mail::mailbox_list::NamedMailbox;
+use crate::outbound::compose::{Attachment, Letter, thread_header};
+use crate::outbound::draft::{Draft, DraftError};
+use crate::outbound::sender::{Refusal, Sender};
+use crate::outbound::submit::Remember;
+use crate::outbound::template::{self, MergeData};
+use crate::store::idempotency::Remembered;
+use crate::store::{messages, templates};
+use attachments::AttachmentFields;
+use fields::{Content, Mailboxes, When};
+
+pub use batch::{BatchFields, BatchView, send_batch};
+pub use scheduled::{CanceledView, cancel};
+
+/// `POST /v1/send`
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SendFields {
+    /// One mailbox, `a@b` or `Name <a@b>`, of a domain that is verified for sending.
+    #[serde(default)]
+    #[schema(value_type = String, required = true, example = "Acme <hello@acme.dev>")]
+    from: Loose<String>,
+    /// At least one mailbox.
+    #[serde(default)]
+    #[schema(value_type = Mailboxes, required = true)]
+    to: Loose<Mailboxes>,
+    #[serde(default)]
+    #[schema(value_type = Option<Mailboxes>)]
+    cc: Loose<Mailboxes>,
+    /// Recipients that no header names.
+    #[serde(default)]
+    #[schema(value_type = Option<Mailboxes>)]
+    bcc: Loose<Mailboxes>,
+    /// Required unless a template gives one.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "Your receipt")]
+    subject: Loose<String>,
+    /// This or `text`, unless a template gives one.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    html: Loose<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "Thank you!")]
+    text: Loose<String>,
+    /// One or more mailboxes.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    reply_to: Loose<String>,
+    /// Id of a stored message, or a Message-ID.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    in_reply_to: Loose<String>,
+    /// Header fields of your own, at most 50.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    headers: Loose<Map<String, Value>>,
+    /// At most 25 MiB together.
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<AttachmentFields>>)]
+    attachments: Loose<Vec<AttachmentFields>>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "base_welcome")]
+    template_id: Loose<String>,
+    /// Values of the merge tags.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    template_data: Loose<Map<String, Value>>,
+    #[serde(default)]
+    #[schema(value_type = Option<When>)]
+    scheduled_at: Loose<When>,
+    /// Stored with the message and shown on reads, never mailed.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    metadata: Loose<Map<String, Value>>,
+    /// Without effect.
+    #[serde(default)]
+    #[schema(value_type = Option<bool>)]
+    track_opens: Loose<bool>,
+    /// Without effect.
+    #[serde(default)]
+    #[schema(value_type = Option<bool>)]
+    track_clicks: Loose<bool>,
+}
+
+/// A message that will be sent.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SentView {
+    /// The message's id; the scheduled send's, if it is scheduled.
+    #[schema(example = "msg_2Hk9QpVn4tLdA1B2")]
+    id: String,
+    /// `queued` or `scheduled`.
+    #[schema(example = "queued")]
+    status: &'static str,
+    /// Only of a scheduled send.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    scheduled_at: Option<Timestamp>,
+    /// Only of a scheduled send.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    message_id: Option<String>,
+    /// Recipients that nothing is sent to; only if there are any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    suppressed: Vec<String>,
+}
+
+impl SentView {
+    /// The answer for a message.
+    pub fn new(id: &MessageId, scheduled: Option<&(ScheduledId, Timestamp)>, suppressed: Vec<String>) -> Self {
+        match scheduled {
+            None => Self {
+                id: id.to_string(),
+                status: "queued",
+                scheduled_at: None,
+                message_id: None,
+                suppressed,
+            },
+            Some((scheduled, at)) => Self {
+                id: scheduled.to_string(),
+                status: "scheduled",
+                scheduled_at: Some(*at),
+                message_id: Some(id.to_string()),
+                suppressed,
+            },
+        }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::EmailNotVerified => Code::EmailNotVerified.into(),
+            Refusal::DomainNotOwned => Code::DomainNotOwned.into(),
+            Refusal::KeyScope => Code::KeyScope.into(),
+            Refusal::FromDomain => Code::FromDomain.into(),
+            Refusal::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DraftError> for ApiError {
+    fn from(error: DraftError) -> Self {
+        match error {
+            DraftError::Suppressed => Code::RecipientSuppressed.into(),
+            DraftError::Compose(_) | DraftError::Sign(_) | DraftError::CutOff => {
+                tracing::error!(%error, "a message could not be composed");
+                Code::Internal.into()
+            }
+        }
+    }
+}
+
+/// What the messages of one request share, checked.
+struct Shared {
+    from: NamedMailbox,
+    content: Content,
+    reply_to: Vec<NamedMailbox>,
+    in_reply_to: Option<String>,
+    headers: Vec<(String, String)>,
+    scheduled_at: Option<Timestamp>,
+}
+
+impl Shared {
+    /// A message of it.
+    fn letter(
+        &self,
+        to: Vec<NamedMailbox>,
+        cc: Vec<NamedMailbox>,
+        (subject, html, text): Filled,
+        headers: Vec<(String, String)>,
+        attachments: Vec<Attachment>,
+    ) -> Letter {
+        Letter {
+            from: self.from.clone(),
+            to,
+            cc,
+            reply_to: self.reply_to.clone(),
+            subject,
+            text,
+            html,
+            in_reply_to: self.in_reply_to.clone(),
+            headers,
+            attachments,
+            message_id: String::new(),
+            date: Timestamp::from_millis(0),
+        }
+    }
+}
+
+/// Subject, html and text, ready to be mailed.
+type Filled = (String, Option<String>, Option<String>);
+
+impl Content {
+    /// Takes from a template what the request does not give.
+    async fn with_template(mut self, app: &App, caller: &Caller) -> Result<Self, ApiError> {
+        let Some(id) = self.template_id.clone() else { return Ok(self) };
+        let not_found = || ApiError::at(Code::TemplateNotFound, "templateId");
+        let (subject, html, text) = if let Some(base) = template::find_built_in(&id) {
+            (Some(base.subject.to_owned()), Some(base.html.to_owned()), Some(base.text.to_owned()))
+        } else {
+            let account = caller.id();
+            let found = app.db.read(move |connection| templates::find(connection, account, &id)).await?;
+            let row = found.ok_or_else(not_found)?;
+            (row.subject, row.html, row.text)
+        };
+        // A body of the caller's own replaces both of the template's: they would tell different things.
+        self.subject = self.subject.filter(|subject| !subject.trim().is_empty()).or(subject);
+        self.html = self.html.or(html);
+        self.text = self.text.or(text);
+        Ok(self)
+    }
+
+    /// The texts with their tags filled in, as `data` over the shared data has it.
+    fn fill(&self, data: Option<&MergeData>) -> Result<Filled, ApiError> {
+        let missing = |field, message: &'static str| ApiError::field(Code::MissingContent, field, message);
+        let data = match (&self.data, data) {
+            (Some(shared), Some(own)) => Some(shared.merged_with(own)),
+            (shared, own) => own.or(shared.as_ref()).cloned(),
+        };
+        let data = data.or_else(|| self.template_id.as_ref().map(|_| MergeData::default()));
+        let subject = self.subject.as_deref().filter(|subject| !subject.trim().is_empty());
+        let subject = subject.ok_or_else(|| missing("subject", "subject is required"))?;
+        let body = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
+        let (html, text) = (body(&self.html), body(&self.text));
+        if html.is_none() && text.is_none() {
+            return Err(missing("text", "text or html is required"));
+        }
+        let Some(data) = data else { return Ok((subject.to_owned(), html, text)) };
+        let subject = template::fill_subject(subject, &data);
+        fields::check_subject(Some(&subject))?;
+        let html = html.map(|html| template::fill_html(&html, &data));
+        Ok((subject, html, text.map(|text| template::fill_text(&text, &data))))
+    }
+}
+
+/// `inReplyTo` as a header has it; a message's id becomes its Message-ID.
+async fn in_reply_to(app: &App, caller: &Caller, given: Loose<String>) -> Result<Option<String>, ApiError> {
+    let Some(given) = fields::text(given, "inReplyTo")?.filter(|text| !text.trim().is_empty()) else {
+        return Ok(None);
+    };
+    if let Some(id) = MessageId::parse(&given) {
+        let (account, scope) = (caller.id(), caller.scope());
+        let found = app.db.read(move |connection| match messages::find_in_scope(connection, &id, account, scope)? {
+            Some(row) => messages::find_by_row(connection, row),
+            None => Ok(None),
+        });
+        let unknown = || ApiError::field(Code::BadRequest, "inReplyTo", "there is no such message");
+        return Ok(found.await?.ok_or_else(unknown)?.message_id_header);
+    }
+    if given.chars().any(char::is_control) {
+        return Err(ApiError::field(Code::BadHeader, "inReplyTo", "inReplyTo must not hold control characters"));
+    }
+    let bad = |_| ApiError::field(Code::BadRequest, "inReplyTo", "inReplyTo must be a message id");
+    thread_header(&given).map(Some).map_err(bad)
+}
+
+/// An answer as bytes, with what remembers it if the request has a key.
+fn answer(status: StatusCode, view: &impl Serialize, running: Option<&idempotency::Running<'_>>) -> (Vec<u8>, Option<Remember>) {
+    // Views always serialize.
+    let body = serde_json::to_vec(view).unwrap_or_default();
+    let remember = running.map(|running| Remember {
+        request: running.request.clone(),
+        answer: Remembered { body_hash: running.body_hash.clone(), status: status.as_u16(), response: body.clone() },
+    });
+    (body, remember)
+}
+
+/// `POST /v1/send`
+pub async fn send(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: LargeBody,
+) -> Result<Response, ApiError> {
+    let now = app.clock.now();
+    let begun = idempotency::begin(&app, &caller, &headers, "/v1/send", body.hash(), now).await?;
+    let running = match begun {
+        Some(Begun::Replayed(answer)) => return Ok(idempotency::replay(answer)),
+        Some(Begun::First(running)) => Some(running),
+        None => None,
+    };
+    let given: SendFields = body.fields()?;
+    let from = fields::sender(given.from)?;
+    let [to, cc, bcc] = fields::recipients(given.to, given.cc, given.bcc)?;
+    let mut content = Content {
+        subject: fields::text(given.subject, "subject")?,
+        html: fields::text(given.html, "html")?,
+        text: fields::text(given.text, "text")?,
+        template_id: fields::text(given.template_id, "templateId")?,
+        data: None,
+    };
+    content.check()?;
+    let reply_to = fields::reply_to(given.reply_to)?;
+    let in_reply_to = in_reply_to(&app, &caller, given.in_reply_to).await?;
+    let own_headers = fields::headers(given.headers)?;
+    content.data = fields::template_data(given.template_data)?;
+    let scheduled_at = fields::scheduled_at(given.scheduled_at, now)?;
+    let metadata = fields::metadata(given.metadata)?;
+    fields::flag(given.track_opens, "trackOpens")?;
+    fields::flag(given.track_clicks, "trackClicks")?;
+    let wanted = attachments::check(given.attachments)?;
+    let sender = gate(&app, &caller, &from).await?;
+    let content = content.with_template(&app, &caller).await?;
+    let filled = content.fill(None)?;
+    let attachments = attachments::load(&app, wanted).await?;
+    let shared = Shared { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };
+    let letter = shared.letter(to, cc, filled, shared.headers.clone(), attachments);
+    let mut draft = Draft { letter, bcc, suppressed: Vec::new(), metadata, scheduled_at };
+    let addresses = draft.recipients().iter().map(ToString::to_string).collect();
+    draft.suppressed = app.outbound.suppressed(sender.account, addresses).await?;
+    let skipped = draft.skipped();
+    let outgoing = app.outbound.compose(&sender, draft, now).await?;
+    let view = SentView::new(&outgoing.id, outgoing.scheduled.as_ref(), skipped);
+    let (body, remember) = answer(StatusCode::ACCEPTED, &view, running.as_ref());
+    app.outbound.submit(vec![outgoing], remember, now).await?;
+    Ok(idempotency::respond(StatusCode::ACCEPTED, body))
+}
+
+/// The gates, in the contract's order.
+async fn gate(app: &App, caller: &Caller, from: &NamedMailbox) -> Result<Sender, ApiError> {
+    Ok(app.outbound.sender(caller.account.clone(), caller.scope(), from.mailbox.domain()).await?)
+}

@@ -1,0 +1,47 @@
+//! Canceling a scheduled send (contract 8.3).
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::http::App;
+use crate::http::auth::Caller;
+use crate::http::error::{ApiError, Code};
+use crate::http::extract::Path;
+use crate::id::ScheduledId;
+use crate::outbound::release::NotCanceled;
+
+/// `DELETE /v1/scheduled/:id`
+#[derive(Serialize, ToSchema)]
+pub struct CanceledView {
+    /// Always true.
+    ok: bool,
+    #[schema(example = "ssnd_2Hk9QpVn4tLdA1B2")]
+    id: String,
+    /// `canceled`
+    #[schema(example = "canceled")]
+    status: &'static str,
+}
+
+impl From<NotCanceled> for ApiError {
+    fn from(error: NotCanceled) -> Self {
+        match error {
+            NotCanceled::NotFound => Self::not_found(),
+            NotCanceled::KeyScope => Code::KeyScope.into(),
+            NotCanceled::AlreadySent => Code::AlreadySent.into(),
+            NotCanceled::Store(error) => error.into(),
+        }
+    }
+}
+
+/// `DELETE /v1/scheduled/:id`
+pub async fn cancel(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<CanceledView>, ApiError> {
+    let id = ScheduledId::parse(&id).ok_or_else(ApiError::not_found)?;
+    app.outbound.cancel(caller.id(), caller.scope(), id.clone(), app.clock.now()).await?;
+    Ok(Json(CanceledView { ok: true, id: id.to_string(), status: "canceled" }))
+}

@@ -1,0 +1,84 @@
+//! Mail that is sent from here to a domain that is received here: it goes in by the same acceptance as mail from afar.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::receive::Checks;
+use super::{Inbound, ReceiveError, RecipientRefusal};
+use crate::mail::address::{ForwardPath, ReversePath};
+use crate::mail::envelope::{Envelope, Peer};
+use crate::outbound::deliver::{Delivering, LocalDelivery};
+use crate::outbound::{Outcome, Parcel, Verdict};
+use crate::store::objects::MailData;
+
+impl LocalDelivery for Inbound {
+    fn deliver(&self, parcel: Parcel) -> Delivering {
+        let this = self.clone();
+        Box::pin(async move { this.take(parcel).await })
+    }
+}
+
+impl Inbound {
+    async fn take(&self, parcel: Parcel) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(parcel.recipients.len());
+        let mut recipients = Vec::new();
+        for mailbox in &parcel.recipients {
+            match self.resolve(&ForwardPath::Mailbox(mailbox.clone())).await {
+                Ok(recipient) => {
+                    recipients.push(recipient);
+                    outcomes.push(None);
+                }
+                Err(refusal) => outcomes.push(Some(refused(refusal))),
+            }
+        }
+        let taken = if recipients.is_empty() { None } else { Some(self.take_for(&parcel, recipients).await) };
+        let taken = taken.unwrap_or_else(|| Outcome::ours(Verdict::Deferred, "4.3.0 not tried"));
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| taken.clone())).collect()
+    }
+
+    async fn take_for(&self, parcel: &Parcel, recipients: Vec<super::Recipient>) -> Outcome {
+        let peer = Peer {
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            helo: self.shared.config.hostname.clone(),
+            esmtp: true,
+            tls: None,
+        };
+        let reverse_path = match &parcel.reverse_path {
+            Some(mailbox) => ReversePath::Mailbox(mailbox.clone()),
+            None => ReversePath::Null,
+        };
+        let envelope = Envelope { reverse_path, recipients, smtputf8: true, eight_bit: true };
+        let data = MailData::Memory(parcel.data.to_vec());
+        match self.receive_checked(&peer, envelope, data, Checks::None).await {
+            Ok(receipt) => Outcome {
+                verdict: Verdict::Sent,
+                code: Some(250),
+                diagnostic: format!("250 2.0.0 Ok: {}", receipt.id),
+            },
+            Err(ReceiveError::MailLoop) => Outcome {
+                verdict: Verdict::Bounced,
+                code: Some(554),
+                diagnostic: "554 5.4.6 the message goes round in a loop".to_owned(),
+            },
+            Err(error @ (ReceiveError::StorageFull | ReceiveError::Storage | ReceiveError::Busy)) => {
+                Outcome::ours(Verdict::Deferred, format!("4.3.0 {error}"))
+            }
+        }
+    }
+}
+
+fn refused(refusal: RecipientRefusal) -> Outcome {
+    match refusal {
+        RecipientRefusal::Unknown => Outcome {
+            verdict: Verdict::Bounced,
+            code: Some(550),
+            diagnostic: "550 5.1.1 there is no such recipient here".to_owned(),
+        },
+        // The domain left since the dispatch was looked at; the next attempt asks its hosts.
+        RecipientRefusal::RelayRefused | RecipientRefusal::DomainPending => {
+            Outcome::ours(Verdict::Deferred, "4.4.4 the domain is no longer received here")
+        }
+        RecipientRefusal::StorageFull | RecipientRefusal::Unavailable => {
+            Outcome::ours(Verdict::Deferred, "4.3.0 storage is not available")
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! One attempt of a dispatch: read (database), transmit (network), record (database).
+//!
+//! Mail to a domain that is received here goes in by the inbound door at once. In dev mode nothing leaves the machine:
+//! all other mail is captured, which means that its recipients count as sent and the API shows it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::Connection;
+use tokio::sync::Semaphore;
+
+use super::pace::Pace;
+use super::settle::{self, Settled};
+use super::transport::Transport;
+use super::{Destination, Outbound, Outcome, Parcel, Receipt, Transmitted, Verdict};
+use crate::activity::Activity;
+use crate::clock::{Clock, Timestamp};
+use crate::jobs::{self, After, Attempt, Attempted, Claimed, Fate, Handler};
+use crate::mail::address::{Domain, Mailbox};
+use crate::metrics::Counter;
+use crate::store::dispatches::{self, DispatchRow};
+use crate::store::raws::{self, RawRow};
+use crate::store::recipients::{self, RecipientRow};
+use crate::store::{self, domains};
+
+/// KiB of mail data held by attempts at the same time.
+const BUDGET_KIB: u32 = 96 * 1024;
+/// How long an attempt waits that failed for a reason of our own (a busy database).
+const TROUBLE_WAIT: Duration = Duration::from_secs(5);
+
+/// A future that a local delivery returns.
+pub type Delivering = Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>>;
+
+/// Takes mail for domains that are received here.
+pub trait LocalDelivery: Send + Sync + 'static {
+    /// What became of each recipient, in the parcel's order.
+    fn deliver(&self, parcel: Parcel) -> Delivering;
+}
+
+/// Attempts dispatches; the handler of its kind of job.
+pub struct Dispatcher {
+    /// Sending.
+    pub outbound: Outbound,
+    /// The network.
+    pub transport: Transport,
+    /// The door of mail that is received here.
+    pub local: Arc<dyn LocalDelivery>,
+    /// What time it is when an attempt ends.
+    pub clock: Clock,
+    /// Turns of recipient domains.
+    pub pace: Pace,
+    /// See [`Dispatcher::budget`].
+    pub budget: Arc<Semaphore>,
+}
+
+/// A dispatch that can be attempted.
+struct Prepared {
+    dispatch: DispatchRow,
+    recipients: Vec<RecipientRow>,
+    data: Bytes,
+    /// Whether its domain is received here.
+    local: bool,
+}
+
+/// What the database says of a dispatch.
+enum Found {
+    Ready(Box<Prepared>),
+    /// Its mail data is so large; take part in the budget and look again.
+    Large(u64),
+    /// Every recipient is settled, or it was removed.
+    Ended,
+    /// Its mail data is gone.
+    Lost(Box<(DispatchRow, Vec<RecipientRow>)>),
+}
+
+impl Handler for Dispatcher {
+    fn attempt(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
+        Box::pin(async move {
+            match self.prepare(job.subject_id).await {
+                Ok((Found::Ready(prepared), _permit)) => {
+                    let transmitted = self.transmit(&prepared, now).await;
+                    self.attempted(*prepared, transmitted)
+                }
+                Ok((Found::Lost(lost), _)) => self.lost(*lost),
+                Ok((Found::Ended, _)) => ended(),
+                Ok((Found::Large(_), _)) => put_off(now),
+                Err(error) => {
+                    tracing::warn!(job = job.id, %error, "a dispatch could not be prepared");
+                    put_off(now)
+                }
+            }
+        })
+    }
+}
+
+impl Dispatcher {
+    /// How much mail data attempts may hold in memory at once.
+    pub fn budget() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(BUDGET_KIB as usize))
+    }
+
+    async fn prepare(self: &Arc<Self>, id: i64) -> store::Result<(Found, Option<tokio::sync::OwnedSemaphorePermit>)> {
+        const SMALL: u64 = 64 * 1024;
+        let this = Arc::clone(self);
+        let found = self.outbound.parts.db.read(move |connection| this.look_up(connection, id, SMALL)).await?;
+        let Found::Large(size) = found else { return Ok((found, None)) };
+        let kib = u32::try_from(size / 1024).unwrap_or(u32::MAX).min(BUDGET_KIB);
+        let permit = Arc::clone(&self.budget).acquire_many_owned(kib).await.ok();
+        let this = Arc::clone(self);
+        let found = self.outbound.parts.db.read(move |connection| this.look_up(connection, id, u64::MAX)).await?;
+        Ok((found, permit))
+    }
+
+    fn look_up(&self, connection: &Connection, id: i64, largest: u64) -> store::Result<Found> {
+        let Some(dispatch) = dispatches::find(connection, id)? else { return Ok(Found::Ended) };
+        let Some(raw) = dispatch.raw_id else { return Ok(Found::Ended) };
+        let mut recipients = recipients::list(connection, id)?;
+        recipients.retain(RecipientRow::is_unsettled);
+        if recipients.is_empty() {
+            return Ok(Found::Ended);
+        }
+        match raws::size(connection, raw)? {
+            Some(size) if size > largest => return Ok(Found::Large(size)),
+            Some(_) => {}
+            None => return Ok(Found::Lost(Box::new((dispatch, recipients)))),
+        }
+        let mail = match raws::find(connection, raw)? {
+            Some(RawRow::Inline(bytes)) => bytes,
+            Some(RawRow::File(name)) => self.outbound.parts.objects.read_all(&name)?,
+            None => return Ok(Found::Lost(Box::new((dispatch, recipients)))),
+        };
+        let data = if dispatch.prefix.is_empty() { mail } else { [dispatch.prefix.as_bytes(), &mail].concat() };
+        let local = match &dispatch.domain {
+            Some(domain) => domains::find_verified(connection, domain)?.is_some(),
+            None => false,
+        };
+        Ok(Found::Ready(Box::new(Prepared { dispatch, recipients, data: data.into(), local })))
+    }
+
+    async fn transmit(&self, prepared: &Prepared, now: Timestamp) -> Transmitted {
+        let dispatch = &prepared.dispatch;
+        // Stored addresses are ones that were read before.
+        let mailboxes: Result<Vec<Mailbox>, _> =
+            prepared.recipients.iter().map(|recipient| Mailbox::parse(&recipient.address)).collect();
+        let Ok(recipients) = mailboxes else {
+            return all(prepared, &Outcome::ours(Verdict::Bounced, "5.1.3 the address cannot be read"));
+        };
+        let reverse_path = Mailbox::parse(&dispatch.reverse_path).ok();
+        let parcel = Parcel { reverse_path, recipients, data: prepared.data.clone() };
+        if prepared.local {
+            let outcomes = self.local.deliver(parcel).await;
+            let host = Some(self.outbound.parts.config.hostname.clone());
+            return Transmitted { outcomes, receipt: Receipt { host, ..Receipt::default() } };
+        }
+        if self.outbound.parts.config.dev {
+            return all(
+                prepared,
+                &Outcome::ours(Verdict::Sent, "2.0.0 captured: in dev mode nothing leaves the machine"),
+            );
+        }
+        let relay = self.outbound.parts.config.outbound.smarthost_of(&dispatch.sending_domain);
+        match (relay, &dispatch.domain) {
+            (Some(relay), _) => {
+                self.pace.turn(&relay.host).await;
+                self.transport.transmit(&Destination::Smarthost(Arc::clone(relay)), parcel, now).await
+            }
+            (None, Some(domain)) => {
+                self.pace.turn(domain).await;
+                match Domain::parse(domain) {
+                    Ok(domain) => self.transport.transmit(&Destination::Domain(domain), parcel, now).await,
+                    Err(_) => all(prepared, &Outcome::ours(Verdict::Bounced, "5.1.2 the domain is no host name")),
+                }
+            }
+            // The smarthost that took them together was removed from the configuration.
+            (None, None) => self.transport.transmit_apart(parcel, now).await,
+        }
+    }
+
+    /// Judges an attempt. What is still deferred when the time is over bounces.
+    fn attempted(self: Arc<Self>, prepared: Prepared, transmitted: Transmitted) -> Attempted {
+        let now = self.clock.now();
+        let Prepared { dispatch, recipients, .. } = prepared;
+        let give_up_at = dispatch.queued_at.plus(self.outbound.parts.config.outbound.give_up_after);
+        let Transmitted { outcomes, receipt } = transmitted;
+        let healthy = outcomes.iter().all(|outcome| outcome.verdict != Verdict::Deferred);
+        let settled: Vec<Settled> = recipients
+            .into_iter()
+            .zip(outcomes)
+            .map(|(recipient, outcome)| Settled { recipient, outcome: outcome.unless_over(now >= give_up_at) })
+            .collect();
+        let deferred = settled.iter().any(|one| one.outcome.verdict == Verdict::Deferred);
+        let verdict = if deferred {
+            jobs::Verdict::Deferred { not_before: None, not_after: Some(give_up_at) }
+        } else {
+            jobs::Verdict::Delivered
+        };
+        let record = move |tx: &Connection, fate: Fate| self.record(tx, dispatch, settled, &receipt, fate, now);
+        Attempted { verdict, healthy, record: Box::new(record) }
+    }
+
+    fn record(
+        self: Arc<Self>,
+        tx: &Connection,
+        dispatch: DispatchRow,
+        settled: Vec<Settled>,
+        receipt: &Receipt,
+        fate: Fate,
+        now: Timestamp,
+    ) -> store::Result<Option<After>> {
+        // It may have been removed meanwhile, and its row id given to another.
+        let same = |row: &DispatchRow| row.queued_at == dispatch.queued_at && row.raw_id == dispatch.raw_id;
+        if dispatches::find(tx, dispatch.id)?.filter(same).is_none() {
+            return Ok(None);
+        }
+        let made = dispatches::Attempted {
+            host: receipt.host.as_deref(),
+            tls: receipt.tls.as_deref(),
+            transcript: &receipt.transcript,
+        };
+        dispatches::note_attempt(tx, dispatch.id, made, now)?;
+        let left = settle::settle(tx, &dispatch, &settled, now)?;
+        let host = receipt.host.clone();
+        let next_attempt_at = match fate {
+            Fate::Retry(at) => Some(at.as_millis()),
+            Fate::Delivered | Fate::Failed => None,
+        };
+        Ok(Some(Box::new(move || self.after(&dispatch, &settled, left, host.as_deref(), next_attempt_at, now))))
+    }
+
+    /// Tells whoever listens, once it is true.
+    fn after(
+        &self,
+        dispatch: &DispatchRow,
+        settled: &[Settled],
+        left: settle::Left,
+        host: Option<&str>,
+        next_attempt_at: Option<i64>,
+        now: Timestamp,
+    ) {
+        let parts = &self.outbound.parts;
+        left.lanes.into_iter().for_each(|lane| parts.jobs.wake(lane, now));
+        self.outbound.remove_files(left.file.into_iter().collect());
+        for one in settled {
+            parts.metrics.add(match one.outcome.verdict {
+                Verdict::Sent => Counter::RecipientsSent,
+                Verdict::Deferred => Counter::RecipientsDeferred,
+                Verdict::Bounced => Counter::RecipientsBounced,
+            });
+            let deferred = one.outcome.verdict == Verdict::Deferred;
+            parts.feed.tell(|| Activity::Sent {
+                message_id: left.message.as_ref().map(|row| row.public_id.to_string()),
+                from: left.message.as_ref().map_or(&dispatch.reverse_path, |row| &row.from_addr).clone(),
+                to: one.recipient.address.clone(),
+                subject: left.message.as_ref().and_then(|row| row.subject.clone()),
+                status: one.outcome.verdict.status(),
+                diagnostic: one.outcome.diagnostic.clone(),
+                host: host.map(str::to_owned),
+                next_attempt_at: next_attempt_at.filter(|_| deferred),
+            });
+        }
+    }
+
+    /// A dispatch whose mail data cannot be found any more.
+    fn lost(self: Arc<Self>, (dispatch, recipients): (DispatchRow, Vec<RecipientRow>)) -> Attempted {
+        tracing::error!(dispatch = dispatch.id, "the mail data of a dispatch is gone");
+        let gone = Outcome::ours(Verdict::Bounced, "5.3.0 the mail data is gone");
+        let outcomes = vec![gone; recipients.len()];
+        let prepared = Prepared { dispatch, recipients, data: Bytes::new(), local: false };
+        self.attempted(prepared, Transmitted { outcomes, receipt: Receipt::default() })
+    }
+}
+
+/// The same outcome for every recipient, without a host.
+fn all(prepared: &Prepared, outcome: &Outcome) -> Transmitted {
+    Transmitted { outcomes: vec![outcome.clone(); prepared.recipients.len()], receipt: Receipt::default() }
+}
+
+impl Outcome {
+    /// One that we decided; the diagnostic begins with an enhanced status code (RFC 3463).
+    pub fn ours(verdict: Verdict, diagnostic: impl Into<String>) -> Self {
+        Self { verdict, code: None, diagnostic: diagnostic.into() }
+    }
+
+    /// A deferral is final once the time to try is over (RFC 3463 §3.5: 5.4.7).
+    fn unless_over(self, over: bool) -> Self {
+        if !over || self.verdict != Verdict::Deferred {
+            return self;
+        }
+        let diagnostic = format!("5.4.7 not delivered in time; the last answer was: {}", self.diagnostic);
+        Self { verdict: Verdict::Bounced, code: None, diagnostic }
+    }
+}
+
+fn ended() -> Attempted {
+    Attempted { verdict: jobs::Verdict::Delivered, healthy: true, record: Box::new(|_, _| Ok(None)) }
+}
+
+/// An attempt that did not come to be for a reason of our own; no rung of the ladder is used up.
+pub(super) fn put_off(now: Timestamp) -> Attempted {
+    let verdict = jobs::Verdict::PutOff { until: now.plus(TROUBLE_WAIT) };
+    Attempted { verdict, healthy: true, record: Box::new(|_, _| Ok(None)) }
+}

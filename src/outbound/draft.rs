@@ -1,0 +1,110 @@
+//! From a draft to a signed message: recipients, ids, composing, signing.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::Outbound;
+use super::compose::{ComposeError, Letter, compose};
+use super::sender::Sender;
+use super::sign::SignError;
+use super::submit::Outgoing;
+use crate::clock::Timestamp;
+use crate::id::{MessageId, ScheduledId};
+use crate::mail::address::Mailbox;
+use crate::mail::mailbox_list::NamedMailbox;
+
+/// A message that somebody wants to send.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// What is composed; its Message-ID and date are set here.
+    pub letter: Letter,
+    /// Recipients that no field names.
+    pub bcc: Vec<NamedMailbox>,
+    /// Lower-cased addresses that nothing is sent to.
+    pub suppressed: Vec<String>,
+    /// JSON object.
+    pub metadata: Option<String>,
+    /// When it is to be sent; none: now.
+    pub scheduled_at: Option<Timestamp>,
+}
+
+/// Why a draft cannot be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum DraftError {
+    /// Every recipient is suppressed: 409 `recipient_suppressed`.
+    #[error("every recipient is suppressed")]
+    Suppressed,
+    /// Something of it does not go into mail.
+    #[error(transparent)]
+    Compose(#[from] ComposeError),
+    /// The signature failed.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// The work was cut off.
+    #[error("composing was cut off")]
+    CutOff,
+}
+
+impl Draft {
+    /// Every envelope recipient once, whatever its case, in the order To, Cc, Bcc.
+    pub fn recipients(&self) -> Vec<Mailbox> {
+        let mut seen = HashSet::new();
+        let fields = self.letter.to.iter().chain(&self.letter.cc).chain(&self.bcc);
+        fields.map(|one| &one.mailbox).filter(|one| seen.insert(one.canonical())).cloned().collect()
+    }
+
+    /// The recipients, of those that this message has, that nothing is sent to; as the message writes them.
+    pub fn skipped(&self) -> Vec<String> {
+        let skipped = |mailbox: &Mailbox| self.suppressed.contains(&mailbox.to_string().to_lowercase());
+        self.recipients().iter().filter(|mailbox| skipped(mailbox)).map(|mailbox| mailbox.to_string().to_lowercase()).collect()
+    }
+}
+
+impl Outbound {
+    /// Composes and signs a draft. Costs a signature's time, so it runs off the async threads.
+    ///
+    /// # Errors
+    /// See [`DraftError`].
+    pub async fn compose(&self, sender: &Sender, draft: Draft, now: Timestamp) -> Result<Outgoing, DraftError> {
+        let skipped: HashSet<String> = draft.skipped().into_iter().collect();
+        let mut recipients = draft.recipients();
+        recipients.retain(|mailbox| !skipped.contains(&mailbox.to_string().to_lowercase()));
+        if recipients.is_empty() {
+            return Err(DraftError::Suppressed);
+        }
+        let id = MessageId::new(now);
+        let message_id = format!("<{}@{}>", id.suffix(), sender.domain.name);
+        let Draft { mut letter, metadata, scheduled_at, .. } = draft;
+        letter.message_id.clone_from(&message_id);
+        letter.date = now;
+        let keys = Arc::clone(&sender.keys);
+        let made = tokio::task::spawn_blocking(move || {
+            let mail = compose(&letter)?;
+            let signature = keys.sign(&mail, now)?;
+            Ok::<_, DraftError>(([signature.as_bytes(), &mail].concat(), letter))
+        });
+        let (data, letter) = made.await.map_err(|_| DraftError::CutOff)??;
+        let shown = |one: NamedMailbox| (one.mailbox.to_string(), one.name);
+        let header = |name: &str| {
+            let found = letter.headers.iter().rfind(|(known, _)| known.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.clone())
+        };
+        let thread = header("In-Reply-To").or_else(|| letter.in_reply_to.clone());
+        let thread = thread.and_then(|ids| ids.split_whitespace().next().map(str::to_owned));
+        Ok(Outgoing {
+            id,
+            sender: sender.clone(),
+            data,
+            from_addr: letter.from.mailbox.to_string(),
+            from_name: letter.from.name,
+            header_to: letter.to.into_iter().chain(letter.cc).map(shown).collect(),
+            recipients,
+            subject: Some(letter.subject),
+            thread_id: thread.or_else(|| Some(message_id.clone())),
+            message_id_header: Some(message_id),
+            metadata,
+            scheduled: scheduled_at.map(|at| (ScheduledId::new(now), at)),
+            has_attachments: !letter.attachments.is_empty(),
+        })
+    }
+}

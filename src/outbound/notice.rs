@@ -1,0 +1,155 @@
+//! Mail of the appliance's own: proofs of addresses, news for owners. It is no message of an account, so no list shows it.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::compose::{Letter, compose};
+use super::deliver::{Dispatcher, put_off};
+use super::{Destination, Outcome, Parcel, Verdict};
+use crate::activity::Activity;
+use crate::clock::Timestamp;
+use crate::domain::name::with_parents;
+use crate::jobs::{self, Attempt, Attempted, Claimed, Fate, Handler};
+use crate::mail::address::Mailbox;
+use crate::mail::mailbox_list::NamedMailbox;
+use crate::store::notices::{self, Notice};
+use crate::store::{self, domains};
+
+/// What the sender is called.
+const NAME: &str = "mailkite";
+
+/// Sends notices; the handler of its kind of job.
+pub struct Notices {
+    /// What takes mail to its hosts.
+    pub dispatcher: Arc<Dispatcher>,
+}
+
+impl Handler for Notices {
+    fn attempt(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
+        Box::pin(async move {
+            let id = job.subject_id;
+            let this = Arc::clone(&self);
+            let found = self.dispatcher.outbound.parts.db.read(move |connection| {
+                let Some(notice) = notices::find(connection, id)? else { return Ok(None) };
+                let data = this.compose(connection, &notice)?;
+                Ok(Some((notice, data)))
+            });
+            match found.await {
+                Ok(Some((notice, Some((recipient, data))))) => {
+                    let outcome = self.transmit(recipient, data, now).await;
+                    self.attempted(notice, outcome, now)
+                }
+                // The address, or the mail, cannot be read; it never will.
+                Ok(Some((notice, None))) => {
+                    let outcome = Outcome::ours(Verdict::Bounced, "5.1.3 the notice cannot be sent");
+                    self.attempted(notice, outcome, now)
+                }
+                Ok(None) => {
+                    Attempted { verdict: jobs::Verdict::Delivered, healthy: true, record: Box::new(|_, _| Ok(None)) }
+                }
+                Err(error) => {
+                    tracing::warn!(job = id, %error, "a notice could not be read");
+                    put_off(now)
+                }
+            }
+        })
+    }
+}
+
+impl Notices {
+    /// The mail, signed when the host name belongs to a domain that is verified here.
+    fn compose(&self, connection: &Connection, notice: &Notice) -> store::Result<Option<(Mailbox, Vec<u8>)>> {
+        let parts = &self.dispatcher.outbound.parts;
+        let hostname = parts.config.hostname.as_str();
+        let text = parts.secrets.open_text(notices::PURPOSE, &notice.text_sealed).ok();
+        let recipient = Mailbox::parse(&notice.recipient).ok();
+        let sender = Mailbox::parse(&format!("postmaster@{hostname}")).ok();
+        let (Some(text), Some(recipient), Some(sender)) = (text, recipient, sender) else { return Ok(None) };
+        let letter = Letter {
+            from: NamedMailbox { name: Some(NAME.to_owned()), mailbox: sender },
+            to: vec![NamedMailbox { name: None, mailbox: recipient.clone() }],
+            cc: Vec::new(),
+            reply_to: Vec::new(),
+            subject: notice.subject.clone(),
+            text: Some(text),
+            html: None,
+            in_reply_to: None,
+            // RFC 3834 §5: nobody is to answer it by machine.
+            headers: vec![("Auto-Submitted".to_owned(), "auto-generated".to_owned())],
+            attachments: Vec::new(),
+            message_id: format!("<notice.{}.{}@{hostname}>", notice.id, notice.created_at.as_millis()),
+            date: notice.created_at,
+        };
+        let Ok(mail) = compose(&letter) else { return Ok(None) };
+        for name in with_parents(hostname) {
+            let domain = domains::find_by_name(connection, &name)?;
+            let Some(domain) = domain.filter(|domain| domain.verified && domain.flags.dkim) else { continue };
+            if let Ok(signature) = parts.keys_of(connection, &domain)?.sign(&mail, notice.created_at) {
+                return Ok(Some((recipient, [signature.as_bytes(), &mail].concat())));
+            }
+        }
+        Ok(Some((recipient, mail)))
+    }
+
+    async fn transmit(&self, recipient: Mailbox, data: Vec<u8>, now: Timestamp) -> Outcome {
+        let dispatcher = &self.dispatcher;
+        let parts = &dispatcher.outbound.parts;
+        let name = recipient.domain().as_str().to_owned();
+        // The null reverse-path: a notice that cannot be delivered is nobody's.
+        let parcel = Parcel { reverse_path: None, recipients: vec![recipient.clone()], data: data.into() };
+        let asked = name.clone();
+        let local = parts.db.read(move |connection| domains::find_verified(connection, &asked)).await;
+        let outcomes = if matches!(local, Ok(Some(_))) {
+            dispatcher.local.deliver(parcel).await
+        } else if parts.config.dev {
+            vec![Outcome::ours(Verdict::Sent, "2.0.0 captured: in dev mode nothing leaves the machine")]
+        } else {
+            let destination = match &parts.config.outbound.smarthost {
+                Some(relay) => Destination::Smarthost(Arc::clone(relay)),
+                None => Destination::Domain(recipient.domain().clone()),
+            };
+            dispatcher.transport.transmit(&destination, parcel, now).await.outcomes
+        };
+        outcomes.into_iter().next().unwrap_or_else(|| Outcome::ours(Verdict::Deferred, "4.3.0 no outcome"))
+    }
+
+    fn attempted(&self, notice: Notice, outcome: Outcome, now: Timestamp) -> Attempted {
+        let over = now >= notice.expires_at;
+        let verdict = match outcome.verdict {
+            Verdict::Sent => jobs::Verdict::Delivered,
+            Verdict::Deferred if !over => {
+                jobs::Verdict::Deferred { not_before: None, not_after: Some(notice.expires_at) }
+            }
+            Verdict::Deferred | Verdict::Bounced => jobs::Verdict::Failed,
+        };
+        if outcome.verdict != Verdict::Sent {
+            tracing::warn!(subject = %notice.subject, diagnostic = %outcome.diagnostic, "a notice was not delivered");
+        }
+        let feed = self.dispatcher.outbound.parts.feed.clone();
+        let from = format!("postmaster@{}", self.dispatcher.outbound.parts.config.hostname);
+        let record = move |tx: &Connection, fate: Fate| {
+            let next_attempt_at = match fate {
+                Fate::Retry(at) => Some(at.as_millis()),
+                Fate::Delivered | Fate::Failed => {
+                    notices::delete(tx, notice.id)?;
+                    None
+                }
+            };
+            let after: jobs::After = Box::new(move || {
+                feed.tell(|| Activity::Sent {
+                    message_id: None,
+                    from,
+                    to: notice.recipient,
+                    subject: Some(notice.subject),
+                    status: outcome.verdict.status(),
+                    diagnostic: outcome.diagnostic,
+                    host: None,
+                    next_attempt_at,
+                });
+            });
+            Ok(Some(after))
+        };
+        Attempted { verdict, healthy: outcome.verdict != Verdict::Deferred, record: Box::new(record) }
+    }
+}

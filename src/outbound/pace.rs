@@ -1,0 +1,65 @@
+//! How many messages a minute go to one recipient domain (`[outbound] domain_rate_per_minute`).
+//!
+//! An attempt that has to wait keeps its place in the lane, so a paced lane holds a few sleeping tasks and no more,
+//! however much waits behind them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Domains remembered before those are forgotten that may send at once.
+const REMEMBERED: usize = 10_000;
+
+/// Turns of each domain.
+#[derive(Debug)]
+pub struct Pace {
+    /// Between two messages; none: no pacing.
+    gap: Option<Duration>,
+    next: Mutex<HashMap<String, Instant>>,
+}
+
+impl Pace {
+    /// So many messages a minute for each domain; 0: any number.
+    pub fn new(per_minute: u32) -> Self {
+        let gap = (per_minute > 0).then(|| Duration::from_secs(60) / per_minute);
+        Self { gap, next: Mutex::default() }
+    }
+
+    /// Waits for the turn of a message to `domain`.
+    pub async fn turn(&self, domain: &str) {
+        if let Some(at) = self.take(domain, Instant::now()) {
+            tokio::time::sleep_until(at).await;
+        }
+    }
+
+    fn take(&self, domain: &str, now: Instant) -> Option<Instant> {
+        let gap = self.gap?;
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        if next.len() > REMEMBERED {
+            next.retain(|_, at| *at > now);
+        }
+        let free = next.entry(domain.to_owned()).or_insert(now);
+        let turn = (*free).max(now);
+        *free = turn + gap;
+        Some(turn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_to_one_domain_keep_their_distance() {
+        let pace = Pace::new(60);
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        assert_eq!(pace.take("a.test", now), Some(now));
+        assert_eq!(pace.take("a.test", now), Some(now + second));
+        assert_eq!(pace.take("b.test", now), Some(now), "each domain has its own turns");
+        assert_eq!(pace.take("a.test", now + second * 9), Some(now + second * 9), "unused turns are not saved up");
+        assert_eq!(Pace::new(0).take("a.test", now), None);
+    }
+}

@@ -1,0 +1,162 @@
+//! Scheduled messages: released when their time comes, or canceled before (contract 8.3).
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::{Outbound, Parts, sender};
+use crate::clock::Timestamp;
+use crate::id::ScheduledId;
+use crate::jobs::{After, Attempt, Attempted, Claimed, Handler, Verdict, mail_lane};
+use crate::mail::address::Mailbox;
+use crate::store::dispatches::{self, DispatchRow};
+use crate::store::jobs::{self, Kind};
+use crate::store::messages::{self, MessageRow};
+use crate::store::recipients::{self, RecipientRow, Standing};
+use crate::store::{self, accounts, submissions, suppressions};
+
+/// Why a scheduled send cannot be canceled.
+#[derive(Debug, thiserror::Error)]
+pub enum NotCanceled {
+    /// 404: there is none with this id.
+    #[error("there is no such scheduled send")]
+    NotFound,
+    /// 403 `key_scope`.
+    #[error("the key is limited to another domain")]
+    KeyScope,
+    /// 409 `already_sent`.
+    #[error("it was sent already")]
+    AlreadySent,
+    /// Storage trouble.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// Releases scheduled messages; the handler of its kind of job.
+pub struct Releases {
+    /// Sending.
+    pub outbound: Outbound,
+}
+
+impl Handler for Releases {
+    fn attempt(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
+        Box::pin(async move {
+            let parts = Arc::clone(&self.outbound.parts);
+            let record = move |tx: &Connection, _| {
+                let lanes = parts.release(tx, job.subject_id, now)?;
+                let bell = parts.jobs.clone();
+                let after: After = Box::new(move || lanes.into_iter().for_each(|lane| bell.wake(lane, now)));
+                Ok(Some(after))
+            };
+            Attempted { verdict: Verdict::Delivered, healthy: true, record: Box::new(record) }
+        })
+    }
+}
+
+impl Parts {
+    /// Lets a scheduled message go, if its gates are still open; returns the lanes to wake.
+    fn release(&self, tx: &Connection, message: i64, now: Timestamp) -> store::Result<Vec<String>> {
+        let Some(row) = messages::find_by_row(tx, message)? else { return Ok(Vec::new()) };
+        if row.status != "scheduled" {
+            return Ok(Vec::new());
+        }
+        match self.gate(tx, &row) {
+            Ok(()) => {}
+            Err(sender::Refusal::Store(error)) => return Err(error),
+            Err(refusal) => {
+                fail(tx, &row, &refusal.to_string(), now)?;
+                return Ok(Vec::new());
+            }
+        }
+        let all = recipients::list_by_message(tx, message)?;
+        let addresses: Vec<String> = all.iter().map(|one| one.address.to_lowercase()).collect();
+        let suppressed = suppressions::find_suppressed(tx, row.account_id, &addresses)?;
+        for one in all.iter().filter(|one| suppressed.contains(&one.address.to_lowercase())) {
+            let standing =
+                Standing { status: "failed", smtp_code: None, diagnostic: Some("the recipient is suppressed") };
+            recipients::settle(tx, one.dispatch, one.idx, standing, now)?;
+        }
+        recipients::set_status_of_message(tx, message, "scheduled", "queued", now)?;
+        let mut lanes = Vec::new();
+        for dispatch in dispatches::list_by_message(tx, message)? {
+            let left = recipients::list(tx, dispatch.id)?;
+            if left.iter().any(RecipientRow::is_unsettled) {
+                dispatches::set_queued_at(tx, dispatch.id, now)?;
+                let lane = self.lane_of(&dispatch);
+                jobs::insert(tx, &lane, Kind::Dispatch, dispatch.id, now)?;
+                lanes.push(lane);
+            } else {
+                dispatches::finish(tx, &dispatch)?;
+            }
+        }
+        if lanes.is_empty() {
+            submissions::set_failure(tx, message, "every recipient is suppressed")?;
+        }
+        submissions::set_send_status(tx, message, recipients::send_status(tx, message)?)?;
+        Ok(lanes)
+    }
+
+    /// The gates of contract 8.1, once more.
+    fn gate(&self, tx: &Connection, row: &MessageRow) -> Result<(), sender::Refusal> {
+        let account = accounts::find_by_row(tx, row.account_id)?.ok_or(sender::Refusal::DomainNotOwned)?;
+        let from = Mailbox::parse(&row.from_addr).map_err(|_| sender::Refusal::DomainNotOwned)?;
+        self.find_sender(tx, &account, None, from.domain().as_str()).map(|_| ())
+    }
+
+    /// The lane of a dispatch as it is now; a smarthost may have come or gone since it was stored.
+    pub(super) fn lane_of(&self, dispatch: &DispatchRow) -> String {
+        match (&dispatch.domain, self.config.outbound.smarthost_of(&dispatch.sending_domain)) {
+            (Some(domain), _) => mail_lane(domain),
+            (None, Some(relay)) => super::submit::relay_lane(relay),
+            (None, None) => mail_lane(&dispatch.sending_domain),
+        }
+    }
+}
+
+/// Gives a message up for a reason of our own.
+fn fail(tx: &Connection, row: &MessageRow, why: &str, now: Timestamp) -> store::Result<()> {
+    recipients::set_status_of_message(tx, row.id, "scheduled", "failed", now)?;
+    for dispatch in dispatches::list_by_message(tx, row.id)? {
+        dispatches::finish(tx, &dispatch)?;
+    }
+    submissions::set_failure(tx, row.id, why)?;
+    submissions::set_send_status(tx, row.id, "failed")
+}
+
+impl Outbound {
+    /// Cancels a scheduled send; doing it again changes nothing.
+    ///
+    /// # Errors
+    /// See [`NotCanceled`].
+    pub async fn cancel(
+        &self,
+        account: i64,
+        scope: Option<i64>,
+        id: ScheduledId,
+        now: Timestamp,
+    ) -> Result<(), NotCanceled> {
+        let canceled = self.parts.db.write(move |tx| {
+            let message = submissions::find_scheduled(tx, &id)?;
+            let row = message.map(|message| messages::find_by_row(tx, message)).transpose()?.flatten();
+            let Some(row) = row.filter(|row| row.account_id == account) else {
+                return Ok(Err(NotCanceled::NotFound));
+            };
+            if scope.is_some_and(|only| row.domain_id != Some(only)) {
+                return Ok(Err(NotCanceled::KeyScope));
+            }
+            match row.status.as_str() {
+                "canceled" => return Ok(Ok(())),
+                "scheduled" => {}
+                _ => return Ok(Err(NotCanceled::AlreadySent)),
+            }
+            jobs::delete_by_subject(tx, Kind::Release, row.id)?;
+            recipients::set_status_of_message(tx, row.id, "scheduled", "canceled", now)?;
+            for dispatch in dispatches::list_by_message(tx, row.id)? {
+                dispatches::finish(tx, &dispatch)?;
+            }
+            submissions::set_send_status(tx, row.id, "canceled")?;
+            Ok(Ok(()))
+        });
+        canceled.await?
+    }
+}

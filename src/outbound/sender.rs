@@ -1,0 +1,133 @@
+//! Who may send from a domain, and the keys that sign for it (contract 8.1, the gates).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::Connection;
+
+use super::Outbound;
+use super::sign::DomainKeys;
+use crate::domain::keys::PURPOSE;
+use crate::id::DomainId;
+use crate::mail::address::Domain;
+use crate::store::accounts::Account;
+use crate::store::domains::{self, DomainRow};
+use crate::store::{self, dkim_keys, dns_checks, suppressions};
+
+/// Domains whose keys are remembered; beyond that all are read again.
+const REMEMBERED: usize = 1_000;
+
+/// Parsed keys of domains: parsing one costs as much as a signature.
+#[derive(Default)]
+pub struct KeyCache {
+    /// By domain, and whether Ed25519 signs too.
+    keys: Mutex<HashMap<(DomainId, bool), Arc<DomainKeys>>>,
+}
+
+/// Somebody who may send from a domain.
+#[derive(Clone)]
+pub struct Sender {
+    /// Row id of the account.
+    pub account: i64,
+    /// The From domain.
+    pub domain: DomainRow,
+    /// What signs for it.
+    pub keys: Arc<DomainKeys>,
+}
+
+/// Why an account may not send from a domain.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// 403 `email_not_verified`.
+    #[error("the e-mail address of the account is not verified")]
+    EmailNotVerified,
+    /// 404 `domain_not_owned`.
+    #[error("the account has no such domain")]
+    DomainNotOwned,
+    /// 403 `key_scope`.
+    #[error("the key is limited to another domain")]
+    KeyScope,
+    /// 403 `from_domain`.
+    #[error("the domain is not verified for sending")]
+    FromDomain,
+    /// Storage trouble, or keys that cannot be read.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+impl Outbound {
+    /// The gates of contract 8.1, in their order; a `scope` is the domain that the credential is limited to.
+    ///
+    /// # Errors
+    /// The first gate that is closed.
+    pub async fn sender(&self, account: Account, scope: Option<i64>, from: &Domain) -> Result<Sender, Refusal> {
+        let name = from.as_str().to_owned();
+        let parts = Arc::clone(&self.parts);
+        let asked = self.parts.db.read(move |connection| {
+            let found = parts.find_sender(connection, &account, scope, &name);
+            match found {
+                Err(Refusal::Store(error)) => Err(error),
+                other => Ok(other),
+            }
+        });
+        asked.await?
+    }
+
+    /// Which of these addresses nothing is sent to (contract 8.4).
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub async fn suppressed(&self, account: i64, addresses: Vec<String>) -> store::Result<Vec<String>> {
+        let lower = addresses.iter().map(|address| address.to_lowercase()).collect::<Vec<_>>();
+        self.parts.db.read(move |connection| suppressions::find_suppressed(connection, account, &lower)).await
+    }
+}
+
+impl super::Parts {
+    /// As [`Outbound::sender`], on a connection.
+    pub(super) fn find_sender(
+        &self,
+        connection: &Connection,
+        account: &Account,
+        scope: Option<i64>,
+        name: &str,
+    ) -> Result<Sender, Refusal> {
+        if !account.email_verified && !self.config.dev {
+            return Err(Refusal::EmailNotVerified);
+        }
+        let found = domains::find_of_account(connection, account.id, name)?;
+        let domain = found.ok_or(Refusal::DomainNotOwned)?;
+        if scope.is_some_and(|only| only != domain.id) {
+            return Err(Refusal::KeyScope);
+        }
+        if !domain.flags.spf || !domain.flags.dkim {
+            return Err(Refusal::FromDomain);
+        }
+        let keys = self.keys_of(connection, &domain)?;
+        Ok(Sender { account: account.id, domain, keys })
+    }
+
+    /// The keys of a domain; Ed25519 signs while its record is seen in DNS (contract 8.5).
+    pub(super) fn keys_of(&self, connection: &Connection, domain: &DomainRow) -> store::Result<Arc<DomainKeys>> {
+        let both = dns_checks::is_ok(connection, domain.id, "dkim_ed25519")?;
+        let place = (domain.public_id.clone(), both);
+        let mut known = self.keys.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(keys) = known.get(&place) {
+            return Ok(Arc::clone(keys));
+        }
+        let private = |algorithm: &str| {
+            let sealed = dkim_keys::find_private(connection, domain.id, algorithm)?;
+            let sealed = sealed.ok_or(store::Error::Corrupt("DKIM key"))?;
+            self.secrets.open_sealed(PURPOSE, &sealed).map_err(|_| store::Error::Corrupt("DKIM key"))
+        };
+        let ed25519 = both.then(|| private("ed25519")).transpose()?;
+        let keys = DomainKeys::new(&domain.name, &private("rsa")?, ed25519.as_deref())
+            .map_err(|_| store::Error::Corrupt("DKIM key"))?;
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        let keys = Arc::new(keys);
+        known.insert(place, Arc::clone(&keys));
+        Ok(keys)
+    }
+}

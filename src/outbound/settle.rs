@@ -1,0 +1,126 @@
+//! Writes down what became of recipients: their rows, the message's state, events, suppressions, a forward route's last
+//! outcome (contract 8.5, 9.7, 4.3).
+
+use rusqlite::Connection;
+
+use super::bounce::is_dead_mailbox;
+use super::{Outcome, Verdict};
+use crate::clock::Timestamp;
+use crate::store::dispatches::{self, DispatchRow};
+use crate::store::messages::{self, MessageRow};
+use crate::store::recipients::{self, RecipientRow, Standing};
+use crate::store::{self, routes, submissions, suppressions};
+use crate::webhook::sending::{self, Subject, What};
+
+/// A recipient and what became of it.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// As it stood.
+    pub recipient: RecipientRow,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+impl Verdict {
+    /// The state that it leaves a recipient in.
+    pub const fn status(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Deferred => "deferred",
+            Self::Bounced => "bounced",
+        }
+    }
+}
+
+/// What a settlement left to be done after its commit.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Webhook lanes to wake.
+    pub lanes: Vec<String>,
+    /// A file that nothing needs any more.
+    pub file: Option<String>,
+    /// The message, for whoever listens.
+    pub message: Option<MessageRow>,
+}
+
+/// Writes down the outcomes of an attempt.
+///
+/// # Errors
+/// Storage trouble.
+pub fn settle(tx: &Connection, dispatch: &DispatchRow, settled: &[Settled], now: Timestamp) -> store::Result<Left> {
+    let mut left = Left::default();
+    for one in settled {
+        let standing = Standing {
+            status: one.outcome.verdict.status(),
+            smtp_code: one.outcome.code,
+            diagnostic: Some(&one.outcome.diagnostic),
+        };
+        recipients::settle(tx, dispatch.id, one.recipient.idx, standing, now)?;
+    }
+    if let Some(route) = &dispatch.route_id {
+        note_forward(tx, route, settled)?;
+    } else if let Some(message) = dispatch.message {
+        left.message = messages::find_by_row(tx, message)?;
+        if let Some(row) = &left.message {
+            for one in settled {
+                left.lanes.extend(raise(tx, row, one, now)?);
+            }
+            submissions::set_send_status(tx, message, recipients::send_status(tx, message)?)?;
+        }
+    }
+    if settled.iter().all(|one| one.outcome.verdict != Verdict::Deferred) {
+        left.file = dispatches::finish(tx, dispatch)?;
+    }
+    Ok(left)
+}
+
+/// The last outcome of a forward route (contract 4.3).
+fn note_forward(tx: &Connection, route: &crate::id::RouteId, settled: &[Settled]) -> store::Result<()> {
+    let Some(last) = settled.last() else { return Ok(()) };
+    let word = match last.outcome.verdict {
+        Verdict::Sent => "sent",
+        Verdict::Deferred => "deferred",
+        Verdict::Bounced => "failed",
+    };
+    routes::note_outcome(tx, route, word, last.outcome.code)
+}
+
+/// The event of a recipient, and the suppression that a dead mailbox earns.
+fn raise(tx: &Connection, message: &MessageRow, one: &Settled, now: Timestamp) -> store::Result<Option<String>> {
+    let what = match one.outcome.verdict {
+        Verdict::Deferred => return Ok(None),
+        Verdict::Sent => What::Sent,
+        Verdict::Bounced => {
+            if is_dead_mailbox(one.outcome.code, &one.outcome.diagnostic) {
+                suppressions::suppress(tx, message.account_id, &one.recipient.address, "bounce", now)?;
+            }
+            What::Bounced { diagnostic: &one.outcome.diagnostic }
+        }
+    };
+    raise_event(tx, message, &one.recipient.address, &what, now)
+}
+
+/// Leaves an event of a recipient; returns the lane to wake.
+///
+/// # Errors
+/// Storage trouble.
+pub fn raise_event(
+    tx: &Connection,
+    message: &MessageRow,
+    to: &str,
+    what: &What<'_>,
+    now: Timestamp,
+) -> store::Result<Option<String>> {
+    let Some(domain) = message.domain_id else { return Ok(None) };
+    let subject = Subject {
+        account: message.account_id,
+        domain,
+        message: message.id,
+        message_id: message.public_id.as_str(),
+        message_id_header: message.message_id_header.as_deref(),
+        from: &message.from_addr,
+        to,
+        subject: message.subject.as_deref(),
+    };
+    sending::raise(tx, what, subject, now)
+}

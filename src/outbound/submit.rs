@@ -1,0 +1,273 @@
+//! The acceptance of mail to send: one transaction that the 202, or the 250 of a submission, promises.
+//!
+//! What is stored is what goes on the wire: composed, signed, complete. Only the jobs that the transaction leaves send.
+
+use rusqlite::Connection;
+
+use super::sender::Sender;
+use super::{Outbound, Parts};
+use crate::clock::Timestamp;
+use crate::config::Smarthost;
+use crate::id::{MessageId, ScheduledId};
+use crate::jobs;
+use crate::mail::address::Mailbox;
+use crate::mail::mime::{self, Part};
+use crate::store::dispatches::NewDispatch;
+use crate::store::idempotency::{self, Remembered, RequestKey};
+use crate::store::jobs::Kind;
+use crate::store::raws::{self, NewRaw};
+use crate::store::submissions::{self, NewOutbound, Submission};
+use crate::store::{self, attachments, dispatches, domains, recipients};
+
+/// The lane of scheduled messages.
+pub const RELEASE_LANE: &str = "release";
+
+/// A signed message that is to be stored and sent.
+pub struct Outgoing {
+    /// Its id.
+    pub id: MessageId,
+    /// Who sends it.
+    pub sender: Sender,
+    /// The mail data, signatures included.
+    pub data: Vec<u8>,
+    /// From address.
+    pub from_addr: String,
+    /// Display name of From.
+    pub from_name: Option<String>,
+    /// To and Cc: address and display name.
+    pub header_to: Vec<(String, Option<String>)>,
+    /// Envelope recipients; at least one, each once.
+    pub recipients: Vec<Mailbox>,
+    /// Subject.
+    pub subject: Option<String>,
+    /// Message-ID, with angle brackets.
+    pub message_id_header: Option<String>,
+    /// First id of In-Reply-To, else the own Message-ID.
+    pub thread_id: Option<String>,
+    /// JSON object.
+    pub metadata: Option<String>,
+    /// When it is to be sent; none: now.
+    pub scheduled: Option<(ScheduledId, Timestamp)>,
+    /// Whether the data has attachments.
+    pub has_attachments: bool,
+}
+
+/// The answer to remember with the messages that make it true (contract 1.11).
+pub struct Remember {
+    /// By what.
+    pub request: RequestKey,
+    /// What.
+    pub answer: Remembered,
+}
+
+/// A message on its way into the transaction.
+struct Plan {
+    outgoing: Outgoing,
+    raw: NewRaw,
+    parts: Vec<Part>,
+}
+
+impl Outbound {
+    /// The bounce address of a message from `domain` (contract 8.5).
+    pub fn bounce_address(&self, id: &MessageId, sender: &Sender) -> Mailbox {
+        let receives_here = sender.domain.verified;
+        let host = if receives_here { &sender.domain.name } else { &self.parts.config.hostname };
+        self.parts.return_paths.bounce(id, host)
+    }
+
+    /// Stores messages with the jobs that send them, all or none; once this returns, neither a crash nor a power cut
+    /// loses them.
+    ///
+    /// # Errors
+    /// The disk is full or fails; then nothing is stored.
+    pub async fn submit(
+        &self,
+        outgoing: Vec<Outgoing>,
+        remember: Option<Remember>,
+        now: Timestamp,
+    ) -> store::Result<()> {
+        let mut plans = Vec::with_capacity(outgoing.len());
+        for one in outgoing {
+            plans.push(self.plan(one, now).await?);
+        }
+        let files: Vec<String> = plans.iter().filter_map(|plan| plan.raw.file().map(str::to_owned)).collect();
+        let parts = std::sync::Arc::clone(&self.parts);
+        let written = self.parts.db.write(move |tx| {
+            let mut lanes = Vec::new();
+            for plan in &plans {
+                lanes.extend(parts.store(tx, plan, now)?);
+            }
+            if let Some(remember) = remember {
+                idempotency::put(tx, &remember.request, &remember.answer, now)?;
+            }
+            Ok(lanes)
+        });
+        match written.await {
+            Ok(lanes) => {
+                lanes.into_iter().for_each(|(lane, at)| self.parts.jobs.wake(lane, at));
+                Ok(())
+            }
+            // Then it is not known what the disk holds, and the rows may be there after the restart.
+            Err(error @ store::Error::Stopped) => Err(error),
+            Err(error) => {
+                self.remove_files(files);
+                Err(error)
+            }
+        }
+    }
+
+    /// Mail data as it is kept: beside its row, or in a file that is durable before the transaction.
+    async fn plan(&self, mut outgoing: Outgoing, now: Timestamp) -> store::Result<Plan> {
+        let data = std::mem::take(&mut outgoing.data);
+        if !outgoing.has_attachments && data.len() <= raws::INLINE_MAX {
+            return Ok(Plan { raw: NewRaw::inline(&data), parts: Vec::new(), outgoing });
+        }
+        let (objects, id) = (self.parts.objects.clone(), outgoing.id.clone());
+        let size = data.len() as u64;
+        let kept = tokio::task::spawn_blocking(move || {
+            let parts = mime::parse(&data).attachments;
+            let mut draft = objects.draft()?;
+            draft.append(&data)?;
+            objects.keep(draft, &id, now).map(|name| (name, parts))
+        });
+        let (name, parts) = kept.await.unwrap_or(Err(store::Error::Stopped))?;
+        Ok(Plan { outgoing, raw: NewRaw::File { name, size }, parts })
+    }
+
+    /// Removes objects that no row came to name; the sweep would find them too.
+    pub(super) fn remove_files(&self, names: Vec<String>) {
+        if names.is_empty() {
+            return;
+        }
+        let objects = self.parts.objects.clone();
+        tokio::task::spawn_blocking(move || {
+            for name in names {
+                if let Err(error) = objects.remove(&name) {
+                    tracing::warn!(%error, "an unused object was not removed; the sweep will");
+                }
+            }
+        });
+    }
+}
+
+impl Parts {
+    /// Everything that the answer promises of one message; returns the lanes to wake.
+    fn store(&self, tx: &Connection, plan: &Plan, now: Timestamp) -> store::Result<Vec<(String, Timestamp)>> {
+        let outgoing = &plan.outgoing;
+        let sender = &outgoing.sender;
+        let status = if outgoing.scheduled.is_some() { "scheduled" } else { "queued" };
+        let reverse_path = self
+            .return_paths
+            .bounce(&outgoing.id, if sender.domain.verified { &sender.domain.name } else { &self.config.hostname });
+        let raw_id = raws::insert(tx, &plan.raw, now)?;
+        let message =
+            submissions::insert_message(tx, &outgoing.row(plan, status, reverse_path.to_string(), raw_id), now)?;
+        attachments::insert_all(tx, message, &plan.parts)?;
+        let beside = outgoing.beside();
+        if !beside.is_empty() {
+            submissions::insert(tx, message, &beside)?;
+        }
+        let mut lanes = Vec::new();
+        for (domain, lane, members) in self.group(tx, &sender.domain.name, &outgoing.recipients)? {
+            let new = NewDispatch {
+                account_id: sender.account,
+                message: Some(message),
+                route_id: None,
+                sending_domain: &sender.domain.name,
+                domain: domain.as_deref(),
+                reverse_path: &reverse_path.to_string(),
+                prefix: "",
+                raw_id,
+            };
+            let dispatch = dispatches::insert(tx, &new, now)?;
+            for (idx, mailbox) in members {
+                recipients::insert(tx, dispatch, idx, &mailbox.to_string(), status, now)?;
+            }
+            if outgoing.scheduled.is_none() {
+                store::jobs::insert(tx, &lane, Kind::Dispatch, dispatch, now)?;
+                lanes.push((lane, now));
+            }
+        }
+        if let Some((_, at)) = &outgoing.scheduled {
+            store::jobs::insert(tx, RELEASE_LANE, Kind::Release, message, *at)?;
+            lanes.push((RELEASE_LANE.to_owned(), *at));
+        }
+        Ok(lanes)
+    }
+
+    /// Recipients by destination: those of one domain together, or all that a smarthost takes. Mail to a domain that is
+    /// received here never goes by a smarthost.
+    pub(super) fn group<'r>(
+        &self,
+        tx: &Connection,
+        sending_domain: &str,
+        all: &'r [Mailbox],
+    ) -> store::Result<Vec<Group<'r>>> {
+        let relay = self.config.outbound.smarthost_of(sending_domain);
+        let mut groups: Vec<Group<'r>> = Vec::new();
+        for (idx, mailbox) in all.iter().enumerate() {
+            let name = mailbox.domain().as_str();
+            let domain = match relay {
+                Some(_) if domains::find_verified(tx, name)?.is_none() => None,
+                Some(_) | None => Some(name),
+            };
+            let place = groups.iter_mut().find(|(known, _, _)| known.as_deref() == domain);
+            match (place, domain, relay) {
+                (Some((_, _, members)), _, _) => members.push((idx, mailbox)),
+                (None, None, Some(relay)) => {
+                    groups.push((None, relay_lane(relay), vec![(idx, mailbox)]));
+                }
+                (None, _, _) => groups.push((Some(name.to_owned()), jobs::mail_lane(name), vec![(idx, mailbox)])),
+            }
+        }
+        Ok(groups)
+    }
+}
+
+/// The lane of what a smarthost takes; no domain has a blank in its name.
+pub(super) fn relay_lane(relay: &Smarthost) -> String {
+    format!("{}relay {}:{}", jobs::MAIL_LANE, relay.host, relay.port)
+}
+
+/// Recipient domain (none: a smarthost's), lane, and the recipients with their places.
+pub(super) type Group<'r> = (Option<String>, String, Vec<(usize, &'r Mailbox)>);
+
+impl Outgoing {
+    fn row(&self, plan: &Plan, status: &'static str, mail_from: String, raw_id: i64) -> NewOutbound {
+        let addresses: Vec<&str> = self.header_to.iter().map(|(address, _)| address.as_str()).collect();
+        let only = self.header_to.first().filter(|_| self.header_to.len() == 1);
+        NewOutbound {
+            public_id: self.id.clone(),
+            account_id: self.sender.account,
+            domain_id: self.sender.domain.id,
+            status,
+            mail_from,
+            from_addr: self.from_addr.clone(),
+            from_name: self.from_name.clone(),
+            to_addr: addresses.join(", "),
+            to_name: only.and_then(|(_, name)| name.clone()),
+            subject: self.subject.clone(),
+            message_id_header: self.message_id_header.clone(),
+            thread_id: self.thread_id.clone(),
+            attachment_count: plan.parts.len(),
+            size: plan.raw.size(),
+            raw_id,
+        }
+    }
+
+    /// What few messages have beside their row.
+    fn beside(&self) -> Submission {
+        let shown = |(address, name): &(String, Option<String>)| match name {
+            Some(name) => serde_json::json!({"address": address, "name": name}),
+            None => serde_json::json!({"address": address}),
+        };
+        let list = || serde_json::Value::Array(self.header_to.iter().map(shown).collect()).to_string();
+        Submission {
+            header_to: (self.header_to.len() != 1).then(list),
+            metadata: self.metadata.clone(),
+            scheduled_id: self.scheduled.as_ref().map(|(id, _)| id.clone()),
+            scheduled_at: self.scheduled.as_ref().map(|(_, at)| *at),
+            failure: None,
+        }
+    }
+}
