@@ -25,12 +25,17 @@ use crate::inbound::{self, Inbound};
 use crate::jobs::{Handler, Jobs, Kind, Schedule, Track, Worker, WorkerConfig};
 use crate::links::Links;
 use crate::metrics::Metrics;
+use crate::outbound::client::Timeouts;
 use crate::outbound::deliver::Dispatcher;
+use crate::outbound::mta_sts::MtaSts;
+use crate::outbound::mx::Hosts;
 use crate::outbound::notice::Notices;
 use crate::outbound::pace::Pace;
 use crate::outbound::release::Releases;
 use crate::outbound::return_path::ReturnPaths;
 use crate::outbound::sender::KeyCache;
+use crate::outbound::tls::ClientTls;
+use crate::outbound::transport::Transport;
 use crate::outbound::{self, Outbound};
 use crate::passwords::Passwords;
 use crate::retention::Retention;
@@ -51,6 +56,8 @@ const GRACE: Duration = Duration::from_secs(20);
 const POST_LEASE: Duration = Duration::from_secs(120);
 /// An attempt to send ends after ten minutes, and may have waited for its turn.
 const MAIL_LEASE: Duration = Duration::from_secs(20 * 60);
+/// Where domains serve their MTA-STS policies.
+const HTTPS_PORT: u16 = 443;
 /// How often the files of the certificate are looked at.
 const CERTIFICATE_EVERY: Duration = Duration::from_secs(60);
 
@@ -164,8 +171,8 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         allow_localhost: config.webhook.allow_localhost,
         allow_networks: config.webhook.allow_networks.clone(),
     };
-    let own_listeners = smtp.addresses().iter().chain(listeners.addresses()).copied().collect();
-    let guard = Guard { policy: policy.clone(), own_listeners };
+    let own_listeners: Vec<SocketAddr> = smtp.addresses().iter().chain(listeners.addresses()).copied().collect();
+    let guard = Guard { policy: policy.clone(), own_listeners: own_listeners.clone() };
     let webhooks = Arc::new(Webhooks {
         db: db.clone(),
         objects: objects.clone(),
@@ -205,7 +212,7 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         webhooks: Arc::clone(&webhooks),
     };
     let http = Http::new(listeners, http_parts, &server_tls);
-    let transport = crate::outbound::transport::Transport;
+    let transport = transport(&config, &client_tls, &resolver, own_listeners);
     let dispatcher = Arc::new(Dispatcher {
         outbound: outbound.clone(),
         transport,
@@ -256,6 +263,23 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         retention,
         _data_dir: data_dir,
     })
+}
+
+/// What takes mail to remote hosts; none of our own listeners is one.
+fn transport(
+    config: &Config,
+    tls: &rustls::ClientConfig,
+    resolver: &Arc<Resolver>,
+    own_listeners: Vec<SocketAddr>,
+) -> Transport {
+    let policy = Policy { allow_localhost: false, allow_networks: config.outbound.allow_networks.clone() };
+    let guard = Guard { policy: policy.clone(), own_listeners };
+    let sts = config.outbound.mta_sts.then(|| {
+        let egress = Egress::new(guard.clone(), tls, Arc::clone(resolver));
+        MtaSts::new(Arc::clone(resolver), egress, policy, HTTPS_PORT)
+    });
+    let hosts = Hosts::new(&config.outbound, &config.hostname, Arc::clone(resolver), guard, sts);
+    Transport::new(config.hostname.clone(), Timeouts::default(), ClientTls::new(tls), hosts)
 }
 
 /// rspamd is the operator's own: its address needs no permission.

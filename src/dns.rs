@@ -3,7 +3,10 @@
 //! Mail authentication asks through [`Resolver::authenticator`], everything that connects to a host through
 //! [`Resolver::addresses`]; the records of a domain are read with [`Resolver::mail_hosts`] and [`Resolver::texts`]. What may be connected to is not decided here.
 
+mod authentic;
+
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::config::{
@@ -57,7 +60,15 @@ impl DnsError {
 
 /// The resolver; clones share its cache and its sockets.
 #[derive(Clone)]
-pub struct Resolver(MessageAuthenticator);
+pub struct Resolver {
+    inner: MessageAuthenticator,
+    /// Whom it asks, for questions that want a proof.
+    servers: Arc<[SocketAddr]>,
+    proven: Arc<authentic::Cache>,
+}
+
+/// The fields of a TLSA record: usage, selector, matching, data.
+pub type TlsaFields = (u8, u8, u8, Vec<u8>);
 
 impl Resolver {
     /// A resolver that asks `servers`, or those of `/etc/resolv.conf` if there are none.
@@ -86,12 +97,20 @@ impl Resolver {
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         options.use_hosts_file = hosts;
         options.edns0 = true;
-        Ok(Self(MessageAuthenticator::new(config, options).map_err(setup)?))
+        let asked = config.name_servers().iter().map(|server| {
+            let port = server.connections.first().map_or(53, |connection| connection.port);
+            SocketAddr::new(server.ip, port)
+        });
+        Ok(Self {
+            servers: asked.collect(),
+            inner: MessageAuthenticator::new(config, options).map_err(setup)?,
+            proven: Arc::default(),
+        })
     }
 
     /// The same resolver as mail authentication wants it.
     pub const fn authenticator(&self) -> &MessageAuthenticator {
-        &self.0
+        &self.inner
     }
 
     /// All addresses of `host`, from `/etc/hosts` or DNS; never empty. An address literal stands for itself.
@@ -104,7 +123,7 @@ impl Resolver {
         if name.len() < 2 || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Err(DnsError::BadName(host.to_owned()));
         }
-        let found = self.0.resolver().lookup_ip(name.as_str()).await.map_err(|error| failure(host, &error))?;
+        let found = self.inner.resolver().lookup_ip(name.as_str()).await.map_err(|error| failure(host, &error))?;
         let addresses: Vec<IpAddr> = found.iter().collect();
         if addresses.is_empty() { Err(DnsError::NoAddress(host.to_owned())) } else { Ok(addresses) }
     }
@@ -127,6 +146,31 @@ impl Resolver {
         self.records(name, RecordType::TXT, read).await
     }
 
+    /// As [`Resolver::mail_hosts`], and whether DNS proves them.
+    pub async fn authentic_mail_hosts(&self, domain: &str) -> Result<(Vec<(u16, String)>, bool), DnsError> {
+        let proven = authentic::ask(&self.servers, &self.proven, domain, RecordType::MX).await?;
+        let read = |data: &RData| match data {
+            RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
+            _ => None,
+        };
+        Ok((proven.records.iter().filter_map(read).collect(), proven.authentic))
+    }
+
+    /// The TLSA records of a name; [`DnsError::NoAddress`] when there are none that DNS proves.
+    pub async fn tlsa(&self, name: &str) -> Result<Vec<TlsaFields>, DnsError> {
+        let proven = authentic::ask(&self.servers, &self.proven, name, RecordType::TLSA).await?;
+        if !proven.authentic {
+            return Err(DnsError::NoAddress(name.to_owned()));
+        }
+        let read = |data: &RData| match data {
+            RData::TLSA(tlsa) => {
+                Some((tlsa.cert_usage.into(), tlsa.selector.into(), tlsa.matching.into(), tlsa.cert_data.clone()))
+            }
+            _ => None,
+        };
+        Ok(proven.records.iter().filter_map(read).collect())
+    }
+
     async fn records<T>(
         &self,
         name: &str,
@@ -134,7 +178,8 @@ impl Resolver {
         read: impl Fn(&RData) -> Option<T>,
     ) -> Result<Vec<T>, DnsError> {
         let asked = format!("{}.", name.trim_end_matches('.'));
-        let found = self.0.resolver().lookup(asked.as_str(), kind).await.map_err(|error| failure(name, &error))?;
+        let found =
+            self.inner.resolver().lookup(asked.as_str(), kind).await.map_err(|error| failure(name, &error))?;
         let records: Vec<T> = found.answers().iter().filter_map(|record| read(&record.data)).collect();
         if records.is_empty() { Err(DnsError::NoAddress(name.to_owned())) } else { Ok(records) }
     }

@@ -140,6 +140,8 @@ ids! {
     UploadId = "upl_";
     /// A scheduled send.
     ScheduledId = "ssnd_";
+    /// A template.
+    TemplateId = "tpl_";
 }
 
 impl MessageId {

@@ -4,13 +4,14 @@
 //! # Five ideas
 //!
 //! 1. **Door → accept → job → attempt.** Mail enters by a door ([`smtp_server`]), is *accepted* in one transaction that
-//!    also leaves the jobs it causes ([`inbound`]), and is *attempted* later by a worker ([`jobs`], [`webhook`]). No
+//!    also leaves the jobs it causes ([`inbound`], [`outbound`]), and is *attempted* later by a worker. No
 //!    file both accepts and attempts; the job table is the only bridge.
 //! 2. **One transaction per promise.** `250` after DATA is a promise: an object file is written, fsynced, renamed and
 //!    its folder fsynced first, then one commit with `synchronous=FULL`, then the reply.
 //! 3. **Levels.** A module uses only modules of a lower level (the table below); a test reads the `use` lines.
 //! 4. **SQL in one folder, sockets in few files.** Only [`store`] contains SQL. Sockets are opened only in `host.rs`
-//!    (those that listen), `egress.rs`, `dns.rs` and, for the benchmark's own clients, `cli`.
+//!    (those that listen), `egress.rs`, `outbound/client.rs`, `dns.rs` and its `authentic.rs`, and, for the benchmark's own
+//!    clients, `cli`.
 //! 5. **Values, not side channels.** Replies, verdicts and "now" are values. The pure parts need no runtime.
 //!
 //! # An inbound message, from TCP to your webhook
@@ -41,7 +42,23 @@
 //!    may this credential (403), are the fields right (400), does anything stand against it (409). Reading and plain
 //!    changes are `store`'s; what means more is [`accounts`]', [`domain`]'s, [`webhook`]'s, [`inbound`]'s or [`uploads`]'.
 //!
-//! The third walk, a submitted message to its remote MX, arrives with sending.
+//! # A sent message, from the request to the remote MX
+//!
+//! 1. `http/api/send/` reads the fields in the contract's order; `smtp_server` takes the same from a mail program
+//!    ([`outbound::hand_in`]). Both ask [`outbound::sender`]: whose domain, which keys.
+//! 2. [`outbound::compose`] → [`outbound::sign`] → [`outbound::submit`]: **one** [`store::Db::write`] with the message, a
+//!    dispatch for each recipient domain with its recipients, and a job for each dispatch. Then `202`. A scheduled
+//!    message leaves one job instead, which [`outbound::release`] attempts when its time comes.
+//! 3. [`jobs::Worker`] claims → [`outbound::deliver`] → [`outbound::transport`]: [`outbound::mx`] finds the hosts,
+//!    [`outbound::mta_sts`] and [`outbound::dane`] say what TLS has to prove, [`outbound::client`] speaks SMTP → a verdict
+//!    for each recipient and a receipt.
+//! 4. [`outbound::settle`] writes both down in the transaction that settles the job, with the events that webhooks get
+//!    ([`webhook::sending`]) and the suppression that a dead mailbox earns. What is deferred for three days bounces.
+//! 5. What comes back, a DSN or an abuse report at the authenticated bounce address, enters by the inbound door and
+//!    settles the recipient later ([`outbound::returned`]).
+//!
+//! Mail to a domain that is received here goes in by [`inbound`] at once. Forward routes leave a dispatch of the received
+//! message ([`outbound::forward`]). In dev mode nothing leaves the machine.
 //!
 //! # Modules and levels
 //!
@@ -124,8 +141,10 @@
 //! | RFC 6749 | OAuth 2.0: codes for tokens |
 //! | RFC 6761 | special-use names: localhost |
 //! | RFC 6890 | special-purpose addresses |
+//! | RFC 6840 | DNSSEC: the AD bit |
 //! | RFC 7208 | SPF |
 //! | RFC 7301 | ALPN |
+//! | RFC 7435 | opportunistic security |
 //! | RFC 7489 | DMARC |
 //! | RFC 7505 | null MX |
 //! | RFC 7517 | JSON Web Key sets |

@@ -160,6 +160,11 @@ impl Secrets {
     pub fn fingerprint_key(&self) -> [u8; KEY_LEN] {
         derive(&self.root, b"fingerprint")
     }
+
+    /// The key of envelope senders that prove themselves.
+    pub fn return_path_key(&self) -> [u8; KEY_LEN] {
+        derive(&self.root, b"return path")
+    }
 }
 
 fn derive(root: &hkdf::Prk, purpose: &[u8]) -> [u8; KEY_LEN] {

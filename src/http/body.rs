@@ -140,7 +140,11 @@ impl FromRequest<App> for LargeBody {
             parse(&bytes).map(|object| Self { object, hash })
         };
         // A large body takes long enough to parse that other requests would notice.
-        if size <= PARSE_HERE_MAX { read() } else { tokio::task::spawn_blocking(read).await.unwrap_or(Err(Code::Internal.into())) }
+        if size <= PARSE_HERE_MAX {
+            read()
+        } else {
+            tokio::task::spawn_blocking(read).await.unwrap_or(Err(Code::Internal.into()))
+        }
     }
 }
 

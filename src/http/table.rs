@@ -1,8 +1,8 @@
 //! The router's whole table: every path, method and credential class of the API, chapter by chapter.
 
 use super::api::{
-    account, auth, deliveries, domain_settings, domain_webhook, domains, inject, messages, replay, routes, send, stubs,
-    uploads,
+    account, auth, deliveries, domain_settings, domain_webhook, domains, inject, messages, replay, routes, send,
+    stubs, uploads,
 };
 use super::endpoint::Class::{Account, Public, Session};
 use super::endpoint::Endpoint;

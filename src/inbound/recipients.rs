@@ -82,13 +82,7 @@ impl Inbound {
         if refuse_unknown && entry.domain.is_some() && entry.routes.matching(&mailbox.canonical()).is_empty() {
             return Err(RecipientRefusal::Unknown);
         }
-        Ok(Recipient {
-            mailbox,
-            account: entry.account,
-            domain: entry.domain,
-            routes: entry.routes,
-            returned: None,
-        })
+        Ok(Recipient { mailbox, account: entry.account, domain: entry.domain, routes: entry.routes, returned: None })
     }
 
     async fn entry(&self, mailbox: &Mailbox) -> Result<Entry, RecipientRefusal> {

@@ -56,7 +56,11 @@ impl Draft {
     /// The recipients, of those that this message has, that nothing is sent to; as the message writes them.
     pub fn skipped(&self) -> Vec<String> {
         let skipped = |mailbox: &Mailbox| self.suppressed.contains(&mailbox.to_string().to_lowercase());
-        self.recipients().iter().filter(|mailbox| skipped(mailbox)).map(|mailbox| mailbox.to_string().to_lowercase()).collect()
+        self.recipients()
+            .iter()
+            .filter(|mailbox| skipped(mailbox))
+            .map(|mailbox| mailbox.to_string().to_lowercase())
+            .collect()
     }
 }
 
@@ -80,7 +84,7 @@ impl Outbound {
         let keys = Arc::clone(&sender.keys);
         let made = tokio::task::spawn_blocking(move || {
             let mail = compose(&letter)?;
-            let signature = keys.sign(&mail, now)?;
+            let signature = keys.sign(&mail)?;
             Ok::<_, DraftError>(([signature.as_bytes(), &mail].concat(), letter))
         });
         let (data, letter) = made.await.map_err(|_| DraftError::CutOff)??;

@@ -45,15 +45,12 @@ impl Outbound {
     ///
     /// # Errors
     /// Storage trouble.
-    pub fn forward(
-        &self,
-        tx: &Connection,
-        forward: Forward<'_>,
-        now: Timestamp,
-    ) -> store::Result<Option<String>> {
+    pub fn forward(&self, tx: &Connection, forward: Forward<'_>, now: Timestamp) -> store::Result<Option<String>> {
         let Ok(to) = Mailbox::parse(forward.to) else { return Ok(None) };
         let reverse_path = match Mailbox::parse(forward.mail_from) {
-            Ok(sender) => self.parts.return_paths.srs(&sender, now).to_string(),
+            Ok(sender) => {
+                self.parts.return_paths.srs(&sender, now).map(|mailbox| mailbox.to_string()).unwrap_or_default()
+            }
             Err(_) => String::new(),
         };
         let all = [to];

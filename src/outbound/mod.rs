@@ -160,7 +160,7 @@ pub struct Host {
 }
 
 /// What TLS with a host has to prove.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TlsRule {
     /// Encrypt if the host offers it, whatever its certificate; without TLS if it does not, or fails at it.
     Opportunistic,

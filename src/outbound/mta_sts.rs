@@ -1,1 +1,244 @@
 //! MTA-STS: a domain's policy, found, fetched and remembered (RFC 8461).
+//!
+//! A policy lives in memory as long as it says. What cannot be fetched is not enforced, unless an earlier policy is still
+//! in force: who blocks the fetch must not be able to switch the policy off.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::HeaderMap;
+
+use crate::clock::Timestamp;
+use crate::dns::Resolver;
+use crate::egress::{Egress, Limits, Policy as EgressPolicy, Target};
+
+/// Domains that are remembered; beyond it the ones whose time is over go, then all.
+const REMEMBERED: usize = 4_096;
+/// How long it is believed that a domain has no policy, and how often a policy's id is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(600);
+/// RFC 8461 §3.2: about a year.
+const MAX_AGE: u64 = 31_557_600;
+/// RFC 8461 §3.3: a minute; §3.2: 64 KiB.
+const FETCH: Limits = Limits { timeout: Duration::from_secs(30), max_answer_bytes: 64 * 1024 };
+
+/// Finds policies.
+#[derive(Clone)]
+pub struct MtaSts {
+    resolver: Arc<Resolver>,
+    egress: Egress,
+    policy: EgressPolicy,
+    /// Where policies are served; another than 443 is for trying things out.
+    port: u16,
+    known: Arc<Mutex<HashMap<String, Known>>>,
+}
+
+/// What a domain asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing, or only a test.
+    None,
+    /// These hosts alone, with a valid certificate.
+    Enforced(Arc<Policy>),
+}
+
+/// A policy (RFC 8461 §3.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    mode: Mode,
+    max_age: Duration,
+    /// Names, or `*.` and a name.
+    hosts: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Enforce,
+    Testing,
+    None,
+}
+
+#[derive(Clone)]
+struct Known {
+    id: Option<String>,
+    policy: Option<Arc<Policy>>,
+    looked_at: Timestamp,
+    expires_at: Timestamp,
+}
+
+impl Known {
+    fn found(&self, now: Timestamp) -> Found {
+        match &self.policy {
+            Some(policy) if policy.mode == Mode::Enforce && now < self.expires_at => {
+                Found::Enforced(Arc::clone(policy))
+            }
+            _ => Found::None,
+        }
+    }
+}
+
+impl MtaSts {
+    /// Policies as `resolver` and `egress` find them; `policy` judges URLs by their form.
+    pub fn new(resolver: Arc<Resolver>, egress: Egress, policy: EgressPolicy, port: u16) -> Self {
+        Self { resolver, egress, policy, port, known: Arc::default() }
+    }
+
+    /// What a domain asks for.
+    pub async fn of_domain(&self, domain: &str, now: Timestamp) -> Found {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(domain).cloned();
+        if let Some(known) = &known
+            && now >= known.looked_at
+            && now.since(known.looked_at) < LOOK_AGAIN
+        {
+            return known.found(now);
+        }
+        let id = self.id(domain).await;
+        let unchanged = known.as_ref().is_some_and(|known| id.is_some() && known.id == id && now < known.expires_at);
+        let fetched = match &id {
+            Some(_) if !unchanged => self.fetch(domain).await,
+            _ => None,
+        };
+        let next = match (fetched, known) {
+            (Some(policy), _) => {
+                let expires_at = now.plus(policy.max_age);
+                Known { id, policy: Some(Arc::new(policy)), looked_at: now, expires_at }
+            }
+            // RFC 8461 §5.1: an earlier policy stays in force to its end.
+            (None, Some(known)) => Known { looked_at: now, ..known },
+            (None, None) => Known { id: None, policy: None, looked_at: now, expires_at: now },
+        };
+        let found = next.found(now);
+        self.remember(domain, next, now);
+        found
+    }
+
+    fn remember(&self, domain: &str, next: Known, now: Timestamp) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED {
+            known.retain(|_, one| one.policy.is_some() && now < one.expires_at);
+        }
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(domain.to_owned(), next);
+    }
+
+    /// The id of the policy that a domain has (RFC 8461 §3.1); exactly one record counts.
+    async fn id(&self, domain: &str) -> Option<String> {
+        let texts = self.resolver.texts(&format!("_mta-sts.{domain}")).await.ok()?;
+        let mut ids = texts.iter().filter_map(|text| record_id(text));
+        ids.next().filter(|_| ids.next().is_none())
+    }
+
+    async fn fetch(&self, domain: &str) -> Option<Policy> {
+        let port = if self.port == 443 { String::new() } else { format!(":{}", self.port) };
+        let url = format!("https://mta-sts.{domain}{port}/.well-known/mta-sts.txt");
+        let target = Target::parse(&url, &self.policy).ok()?;
+        let answer = match self.egress.get(&target, HeaderMap::new(), FETCH).await {
+            Ok(answer) if answer.status == 200 && !answer.truncated => answer,
+            Ok(answer) => {
+                tracing::info!(domain, status = answer.status, "an MTA-STS policy could not be fetched");
+                return None;
+            }
+            Err(error) => {
+                tracing::info!(domain, %error, "an MTA-STS policy could not be fetched");
+                return None;
+            }
+        };
+        parse(std::str::from_utf8(&answer.body).ok()?)
+    }
+}
+
+/// `v=STSv1; id=20260728T000000;`
+fn record_id(text: &str) -> Option<String> {
+    let mut fields = text.split(';').map(str::trim);
+    if fields.next() != Some("v=STSv1") {
+        return None;
+    }
+    let id = fields.find_map(|field| field.strip_prefix("id="))?.trim();
+    let fits = (1..=32).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    fits.then(|| id.to_owned())
+}
+
+/// A policy file: lines of `key: value`.
+fn parse(text: &str) -> Option<Policy> {
+    let (mut version, mut mode, mut max_age) = (None, None, None);
+    let mut hosts = Vec::new();
+    for line in text.lines().take(1_000) {
+        let Some((key, value)) = line.split_once(':') else { continue };
+        let value = value.trim();
+        match key.trim() {
+            "version" if version.is_none() => version = Some(value),
+            "mode" if mode.is_none() => {
+                mode = match value {
+                    "enforce" => Some(Mode::Enforce),
+                    "testing" => Some(Mode::Testing),
+                    "none" => Some(Mode::None),
+                    _ => return None,
+                };
+            }
+            "max_age" if max_age.is_none() => max_age = value.parse::<u64>().ok().filter(|secs| *secs <= MAX_AGE),
+            "mx" if hosts.len() < 100 => hosts.push(value.trim_end_matches('.').to_ascii_lowercase()),
+            _ => {}
+        }
+    }
+    let mode = mode?;
+    if version != Some("STSv1") || (hosts.is_empty() && mode != Mode::None) {
+        return None;
+    }
+    Some(Policy { mode, max_age: Duration::from_secs(max_age?), hosts })
+}
+
+impl Policy {
+    /// Whether a host is one of the policy's; a wildcard stands for one label (RFC 8461 §4.1).
+    pub fn covers(&self, host: &str) -> bool {
+        self.hosts.iter().any(|pattern| match pattern.strip_prefix("*.") {
+            Some(parent) => host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
+            None => pattern == host,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use super::*;
+
+    #[test]
+    fn records() {
+        assert_eq!(record_id("v=STSv1; id=20260728T000000;"), Some("20260728T000000".to_owned()));
+        assert_eq!(record_id("v=STSv1;id=1"), Some("1".to_owned()));
+        for bad in ["", "v=STSv2; id=1", "id=1; v=STSv1", "v=STSv1", "v=STSv1; id=", "v=STSv1; id=a b", "v=spf1 -all"]
+        {
+            assert_eq!(record_id(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn policies() {
+        let policy = parse(
+            "version: STSv1\r\nmode: enforce\r\nmx: mail.example.com\r\nmx: *.example.net\r\nmx: backup.example.org.\r\n\
+             max_age: 604800\r\nunknown: x\r\n",
+        )
+        .unwrap();
+        assert_eq!((policy.mode, policy.max_age), (Mode::Enforce, Duration::from_secs(604_800)));
+        for host in ["mail.example.com", "a.example.net", "backup.example.org"] {
+            assert!(policy.covers(host), "{host}");
+        }
+        for host in ["example.net", "a.b.example.net", "mail.example.com.evil.test", "x.mail.example.com"] {
+            assert!(!policy.covers(host), "{host}");
+        }
+        assert_eq!(parse("version: STSv1\nmode: none\nmax_age: 0\n").unwrap().mode, Mode::None);
+        for bad in [
+            "",
+            "mode: enforce\nmx: a.test\nmax_age: 1\n",
+            "version: STSv1\nmode: enforce\nmax_age: 1\n",
+            "version: STSv1\nmode: maybe\nmx: a.test\nmax_age: 1\n",
+            "version: STSv1\nmode: enforce\nmx: a.test\n",
+            "version: STSv1\nmode: enforce\nmx: a.test\nmax_age: 99999999999\n",
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,1 +1,238 @@
-//! The mail hosts of a domain (RFC 5321 §5.1).
+//! The mail hosts of a domain (RFC 5321 §5.1): MX records by preference, else the domain itself; each with the addresses
+//! that may be connected to and with what TLS has to prove.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::dane::Tlsa;
+use super::mta_sts::{Found, MtaSts};
+use super::{Host, TlsRule, Unroutable, Verdict};
+use crate::clock::Timestamp;
+use crate::config::{Outbound, Smarthost, SmarthostSecurity};
+use crate::dns::{DnsError, Resolver};
+use crate::egress::Guard;
+use crate::id::fill_random;
+use crate::mail::address::Domain;
+
+/// Hosts that are tried for one parcel.
+const MAX_HOSTS: usize = 20;
+/// Addresses that are tried of one host.
+const MAX_ADDRESSES: usize = 8;
+
+/// Finds hosts.
+#[derive(Clone)]
+pub struct Hosts {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    resolver: Arc<Resolver>,
+    guard: Guard,
+    hostname: String,
+    port: u16,
+    sts: Option<MtaSts>,
+    dane: bool,
+}
+
+/// The names to try, and whether DNS proved them.
+struct Names {
+    names: Vec<String>,
+    authentic: bool,
+    /// From MX records; else the domain itself stands for its host.
+    from_mx: bool,
+}
+
+impl Hosts {
+    /// Hosts as `resolver` finds them, of which `guard` permits the addresses; `hostname` is our own name.
+    pub fn new(
+        config: &Outbound,
+        hostname: &str,
+        resolver: Arc<Resolver>,
+        guard: Guard,
+        sts: Option<MtaSts>,
+    ) -> Self {
+        let shared = Shared {
+            resolver,
+            guard,
+            hostname: hostname.to_ascii_lowercase(),
+            port: config.port,
+            sts,
+            dane: config.dane,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The hosts of a domain, in the order to try them; never empty.
+    ///
+    /// # Errors
+    /// There is none, now or for ever.
+    pub async fn of_domain(&self, domain: &Domain, now: Timestamp) -> Result<Vec<Host>, Unroutable> {
+        let name = domain.as_str();
+        if name.starts_with('[') {
+            return Err(bounced("5.1.2 mail is not sent to address literals"));
+        }
+        let names = self.names(name).await?;
+        let policy = match &self.shared.sts {
+            Some(sts) => sts.of_domain(name, now).await,
+            None => Found::None,
+        };
+        let mut hosts = Vec::new();
+        let mut trouble = None;
+        for host in &names.names {
+            let enforced = match &policy {
+                Found::Enforced(policy) if !policy.covers(host) => {
+                    trouble =
+                        Some(deferred(format!("4.7.5 the MTA-STS policy of {name} does not allow the host {host}")));
+                    continue;
+                }
+                Found::Enforced(_) => true,
+                Found::None => false,
+            };
+            match self.host(host, names.authentic && names.from_mx, enforced).await {
+                Ok(found) => hosts.push(found),
+                Err(unroutable) => trouble = Some(worse(trouble, unroutable)),
+            }
+        }
+        if hosts.is_empty() { Err(trouble.unwrap_or_else(|| deferred("4.4.4 no mail host"))) } else { Ok(hosts) }
+    }
+
+    /// The addresses of the relay that the operator names; every address is permitted.
+    ///
+    /// # Errors
+    /// Its name has no address at the moment.
+    pub async fn of_smarthost(&self, smarthost: &Smarthost) -> Result<Vec<Host>, Unroutable> {
+        let found = self.shared.resolver.addresses(&smarthost.host).await;
+        let addresses =
+            found.map_err(|error| deferred(format!("4.4.3 the smarthost {}: {error}", smarthost.host)))?;
+        let tls = match smarthost.security {
+            SmarthostSecurity::None => TlsRule::Never,
+            SmarthostSecurity::StartTls | SmarthostSecurity::Tls => TlsRule::Verified { by: "verified" },
+        };
+        let addresses =
+            in_turn(addresses).into_iter().map(|ip| SocketAddr::new(ip, smarthost.port)).take(MAX_ADDRESSES);
+        Ok(vec![Host { name: smarthost.host.clone(), addresses: addresses.collect(), tls }])
+    }
+
+    /// The names of a domain's mail hosts: equal preferences in random order, none that would lead back here.
+    async fn names(&self, domain: &str) -> Result<Names, Unroutable> {
+        let mut authentic = false;
+        let found = if self.shared.dane {
+            let found = self.shared.resolver.authentic_mail_hosts(domain).await;
+            found.map(|(hosts, proven)| {
+                authentic = proven;
+                hosts
+            })
+        } else {
+            self.shared.resolver.mail_hosts(domain).await
+        };
+        let mut hosts = match found {
+            Ok(hosts) => hosts,
+            // RFC 5321 §5.1: without MX records the domain is its own host.
+            Err(DnsError::NoAddress(_)) => {
+                return Ok(Names { names: vec![domain.to_owned()], authentic: false, from_mx: false });
+            }
+            Err(DnsError::NoSuchName(_)) => return Err(bounced(format!("5.1.2 the domain {domain} does not exist"))),
+            Err(DnsError::BadName(_)) => return Err(bounced(format!("5.1.2 {domain} is no domain name"))),
+            Err(error @ (DnsError::NoAnswer { .. } | DnsError::Setup(_))) => {
+                return Err(deferred(format!("4.4.3 {error}")));
+            }
+        };
+        let name = |host: &str| host.trim_end_matches('.').to_ascii_lowercase();
+        if hosts.iter().all(|(_, host)| name(host).is_empty()) {
+            // RFC 7505 §3
+            return Err(bounced(format!("5.1.10 the domain {domain} takes no mail (null MX)")));
+        }
+        hosts.retain(|(_, host)| !name(host).is_empty());
+        let mut keyed: Vec<(u16, u32, String)> =
+            hosts.iter().map(|(preference, host)| (*preference, chance(), name(host))).collect();
+        keyed.sort();
+        // RFC 5321 §5.1: we are one of the hosts, so only better ones may be asked.
+        if let Some(own) = keyed.iter().find(|(_, _, host)| *host == self.shared.hostname).map(|(own, _, _)| *own) {
+            keyed.retain(|(preference, _, _)| *preference < own);
+            if keyed.is_empty() {
+                let why = "5.4.6 the mail hosts of this domain lead back here, but it is not received here";
+                return Err(bounced(why));
+            }
+        }
+        let names = keyed.into_iter().map(|(_, _, host)| host).take(MAX_HOSTS).collect();
+        Ok(Names { names, authentic, from_mx: true })
+    }
+
+    async fn host(&self, name: &str, authentic: bool, enforced: bool) -> Result<Host, Unroutable> {
+        let found = match self.shared.resolver.addresses(name).await {
+            Ok(found) => found,
+            Err(DnsError::NoSuchName(_) | DnsError::NoAddress(_) | DnsError::BadName(_)) => {
+                return Err(bounced(format!("5.4.4 the mail host {name} has no address")));
+            }
+            Err(error @ (DnsError::NoAnswer { .. } | DnsError::Setup(_))) => {
+                return Err(deferred(format!("4.4.3 {error}")));
+            }
+        };
+        let permitted = in_turn(found)
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, self.shared.port))
+            .filter(|address| self.shared.guard.permits(name, *address).is_ok());
+        let addresses: Vec<SocketAddr> = permitted.take(MAX_ADDRESSES).collect();
+        if addresses.is_empty() {
+            return Err(bounced(format!("5.4.4 the mail host {name} has no public address")));
+        }
+        let tls = match self.dane(name, authentic).await? {
+            Some(records) => TlsRule::Dane(records),
+            None if enforced => TlsRule::Verified { by: "MTA-STS" },
+            None => TlsRule::Opportunistic,
+        };
+        Ok(Host { name: name.to_owned(), addresses, tls })
+    }
+
+    /// The TLSA records of a host whose name DNS proved; `None` when there are none that DNS proves.
+    async fn dane(&self, name: &str, authentic: bool) -> Result<Option<Arc<[Tlsa]>>, Unroutable> {
+        if !self.shared.dane || !authentic {
+            return Ok(None);
+        }
+        match self.shared.resolver.tlsa(&format!("_{}._tcp.{name}", self.shared.port)).await {
+            Ok(records) => {
+                let read = |(usage, selector, matching, data)| Tlsa { usage, selector, matching, data };
+                Ok(Some(records.into_iter().map(read).filter(Tlsa::is_usable).collect()))
+            }
+            Err(DnsError::NoSuchName(_) | DnsError::NoAddress(_)) => Ok(None),
+            // RFC 7672 §2.1.2: somebody may be hiding the records.
+            Err(error) => Err(deferred(format!("4.7.5 the TLSA records of {name}: {error}"))),
+        }
+    }
+}
+
+/// IPv6 and IPv4 by turns, IPv6 first (RFC 8305 §4).
+fn in_turn(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    let (six, four): (Vec<IpAddr>, Vec<IpAddr>) = addresses.into_iter().partition(IpAddr::is_ipv6);
+    let mut mixed = Vec::with_capacity(six.len() + four.len());
+    let (mut six, mut four) = (six.into_iter(), four.into_iter());
+    loop {
+        let pair = [six.next(), four.next()];
+        if pair == [None, None] {
+            return mixed;
+        }
+        mixed.extend(pair.into_iter().flatten());
+    }
+}
+
+/// Hope outweighs certainty: one host that may come back is reason enough to try again.
+fn worse(known: Option<Unroutable>, new: Unroutable) -> Unroutable {
+    match known {
+        Some(known) if known.verdict == Verdict::Deferred => known,
+        _ => new,
+    }
+}
+
+fn chance() -> u32 {
+    let mut octets = [0; 4];
+    fill_random(&mut octets);
+    u32::from_le_bytes(octets)
+}
+
+fn bounced(diagnostic: impl Into<String>) -> Unroutable {
+    Unroutable { verdict: Verdict::Bounced, diagnostic: diagnostic.into() }
+}
+
+fn deferred(diagnostic: impl Into<String>) -> Unroutable {
+    Unroutable { verdict: Verdict::Deferred, diagnostic: diagnostic.into() }
+}

@@ -1,1 +1,295 @@
-//! Envelope senders that prove themselves: bounce addresses and SRS.
+//! Envelope senders that prove themselves: bounce addresses, and SRS for what is forwarded.
+//!
+//! Only this server can make one, so mail to one is a report about something that was really sent, and a stranger cannot
+//! use them. Remote hosts may change the case of a local part: tags are the same in any case.
+
+use data_encoding::BASE32HEX_NOPAD;
+use ring::hmac;
+
+use crate::clock::Timestamp;
+use crate::id::MessageId;
+use crate::mail::address::Mailbox;
+
+const BOUNCE: &str = "bounce+";
+const SRS0: &str = "SRS0=";
+const SRS1: &str = "SRS1=";
+/// Octets of a bounce tag's proof.
+const PROOF: usize = 8;
+/// Octets of an SRS tag's proof: eight characters.
+const SRS_PROOF: usize = 5;
+/// How long a forwarded message may come back.
+const SRS_DAYS: i64 = 21;
+const DAY: i64 = 86_400;
+/// SRS counts days modulo this, as two characters of base 32.
+const SRS_CYCLE: i64 = 1024;
+/// RFC 5321 §4.5.3.1.1.
+const MAX_LOCAL: usize = 64;
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// Makes and reads them.
+pub struct ReturnPaths {
+    key: hmac::Key,
+    hostname: String,
+    /// A sender whose SRS form would be too long.
+    fallback: Option<Mailbox>,
+}
+
+/// What one of our addresses says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReturnPath {
+    /// A message that was sent from here.
+    Bounce(MessageId),
+    /// The sender of a message that was forwarded.
+    Srs(Mailbox),
+}
+
+impl ReturnPaths {
+    /// Addresses that this key proves; SRS addresses are at `hostname`.
+    pub fn new(key: [u8; 32], hostname: &str) -> Self {
+        Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            hostname: hostname.to_owned(),
+            fallback: Mailbox::parse(&format!("postmaster@{hostname}")).ok(),
+        }
+    }
+
+    /// `bounce+<tag>@<domain>` of a message; the tag is its id and the proof.
+    pub fn bounce(&self, message: &MessageId, domain: &str) -> Option<Mailbox> {
+        let mut octets = id_octets(message.suffix())?;
+        octets.extend_from_slice(&self.proof::<PROOF>("bounce", message.suffix())?);
+        let tag = BASE32HEX_NOPAD.encode(&octets).to_ascii_lowercase();
+        Mailbox::parse(&format!("{BOUNCE}{tag}@{domain}")).ok()
+    }
+
+    /// `SRS0=<proof>=<day>=<domain>=<local>@<hostname>`; of a sender that is an SRS address already, SRS1 with the first
+    /// forwarder's domain. A sender too long for that is replaced by the postmaster, because bounces of it could not find
+    /// their way anyhow.
+    pub fn srs(&self, sender: &Mailbox, now: Timestamp) -> Option<Mailbox> {
+        let (local, domain) = (sender.local(), sender.domain().as_str());
+        let rewritten = match strip_prefix_any_case(local, "SRS1=").or_else(|| strip_prefix_any_case(local, "SRS0="))
+        {
+            // The first forwarder proved its part itself; ours goes before it.
+            Some(_) => {
+                let first = first_forwarder(local, domain)?;
+                let proof = self.srs_proof(&first)?;
+                format!("{SRS1}{proof}={first}")
+            }
+            None => {
+                let day = srs_day(now);
+                let rest = format!("{domain}={local}");
+                format!("{SRS0}{}={day}={rest}", self.srs_proof(&format!("{day}={rest}"))?)
+            }
+        };
+        if rewritten.len() > MAX_LOCAL {
+            return self.fallback.clone();
+        }
+        Mailbox::parse(&format!("{rewritten}@{}", self.hostname)).ok().or_else(|| self.fallback.clone())
+    }
+
+    /// What one of our addresses says; `None` when it is not of our form, its proof is wrong, or its time is over.
+    pub fn read(&self, address: &Mailbox, now: Timestamp) -> Option<ReturnPath> {
+        let local = address.local();
+        if let Some(tag) = strip_prefix_any_case(local, BOUNCE) {
+            return self.read_bounce(tag).map(ReturnPath::Bounce);
+        }
+        if !address.domain().as_str().eq_ignore_ascii_case(&self.hostname) {
+            return None;
+        }
+        if let Some(rest) = strip_prefix_any_case(local, SRS0) {
+            return self.read_srs0(rest, now).map(ReturnPath::Srs);
+        }
+        let (proof, rest) = strip_prefix_any_case(local, SRS1)?.split_once('=')?;
+        self.is_srs_proof(proof, rest).then_some(())?;
+        let (host, inner) = rest.split_once("==")?;
+        Mailbox::parse(&format!("SRS0={inner}@{host}")).ok().map(ReturnPath::Srs)
+    }
+
+    fn read_bounce(&self, tag: &str) -> Option<MessageId> {
+        let octets = BASE32HEX_NOPAD.decode(tag.to_ascii_uppercase().as_bytes()).ok()?;
+        let (id, proof) = octets.split_at_checked(octets.len().checked_sub(PROOF)?)?;
+        let suffix = id_of(id)?;
+        let wanted = self.proof::<PROOF>("bounce", &suffix)?;
+        is_same(&wanted, proof).then(|| MessageId::parse(&format!("{}{suffix}", MessageId::PREFIX)))?
+    }
+
+    fn read_srs0(&self, rest: &str, now: Timestamp) -> Option<Mailbox> {
+        let (proof, rest) = rest.split_once('=')?;
+        if !self.is_srs_proof(proof, rest) {
+            return None;
+        }
+        let (day, rest) = rest.split_once('=')?;
+        let made = srs_day_number(day)?;
+        let age = (now.as_secs() / DAY - made).rem_euclid(SRS_CYCLE);
+        let (domain, local) = rest.split_once('=')?;
+        (age <= SRS_DAYS).then(|| Mailbox::parse(&format!("{local}@{domain}")).ok())?
+    }
+
+    /// Over the text in lower case: remote hosts may have changed it.
+    fn srs_proof(&self, text: &str) -> Option<String> {
+        let proof = self.proof::<SRS_PROOF>("srs", &text.to_lowercase())?;
+        Some(BASE32HEX_NOPAD.encode(&proof))
+    }
+
+    fn is_srs_proof(&self, given: &str, text: &str) -> bool {
+        let decoded = BASE32HEX_NOPAD.decode(given.to_ascii_uppercase().as_bytes());
+        let wanted = self.proof::<SRS_PROOF>("srs", &text.to_lowercase());
+        wanted.zip(decoded.ok()).is_some_and(|(wanted, decoded)| is_same(&wanted, &decoded))
+    }
+
+    fn proof<const N: usize>(&self, purpose: &str, text: &str) -> Option<[u8; N]> {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(purpose.as_bytes());
+        context.update(b"\0");
+        context.update(text.as_bytes());
+        context.sign().as_ref().first_chunk::<N>().copied()
+    }
+}
+
+/// Without a hint on how much of it is right.
+fn is_same(wanted: &[u8], given: &[u8]) -> bool {
+    let differs = wanted.iter().zip(given).fold(0, |sum, (a, b)| sum | (a ^ b));
+    wanted.len() == given.len() && differs == 0
+}
+
+fn strip_prefix_any_case<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
+    let (head, rest) = text.split_at_checked(prefix.len())?;
+    head.eq_ignore_ascii_case(prefix).then_some(rest)
+}
+
+/// `<first forwarder>==<its tag>` of an SRS address.
+fn first_forwarder(local: &str, domain: &str) -> Option<String> {
+    match strip_prefix_any_case(local, SRS1) {
+        Some(rest) => rest.split_once('=').map(|(_, rest)| rest.to_owned()).filter(|rest| rest.contains("==")),
+        None => strip_prefix_any_case(local, SRS0).map(|rest| format!("{domain}=={rest}")),
+    }
+}
+
+fn srs_day(now: Timestamp) -> String {
+    let day = (now.as_secs() / DAY).rem_euclid(SRS_CYCLE);
+    let digit = |value: i64| usize::try_from(value).ok().and_then(|at| b"0123456789ABCDEFGHIJKLMNOPQRSTUV".get(at));
+    [digit(day / 32), digit(day % 32)].into_iter().flatten().map(|byte| char::from(*byte)).collect()
+}
+
+fn srs_day_number(text: &str) -> Option<i64> {
+    let mut day = 0;
+    for c in text.chars() {
+        day = day * 32 + i64::from(c.to_digit(32)?);
+    }
+    (text.len() == 2).then_some(day)
+}
+
+/// Sixteen characters of base 62, six bits each.
+fn id_octets(suffix: &str) -> Option<Vec<u8>> {
+    let mut bits: u128 = 0;
+    for byte in suffix.bytes() {
+        let value = BASE62.iter().position(|known| *known == byte)?;
+        bits = (bits << 6) | u128::try_from(value).ok()?;
+    }
+    (suffix.len() == 16).then(|| bits.to_be_bytes().get(4..).map(<[u8]>::to_vec))?
+}
+
+fn id_of(octets: &[u8]) -> Option<String> {
+    let mut whole = [0; 16];
+    whole.get_mut(4..)?.iter_mut().zip(octets).for_each(|(to, from)| *to = *from);
+    let bits = u128::from_be_bytes(whole);
+    let character = |place: u32| {
+        let value = usize::try_from((bits >> (6 * place)) & 63).ok()?;
+        BASE62.get(value).map(|byte| char::from(*byte))
+    };
+    (octets.len() == 12).then(|| (0..16).rev().map(character).collect())?
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
+
+    fn paths() -> ReturnPaths {
+        ReturnPaths::new([7; 32], "mail.acme.dev")
+    }
+
+    fn mailbox(text: &str) -> Mailbox {
+        Mailbox::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_bounce_address_names_its_message_in_any_case() {
+        let id = MessageId::parse("msg_2Hk9QpVn4tLdA1B2").unwrap();
+        let address = paths().bounce(&id, "acme.dev").unwrap();
+        assert!(address.local().len() <= 40 && address.local().starts_with("bounce+"), "{address}");
+        for spelled in [address.to_string(), address.to_string().to_uppercase()] {
+            assert_eq!(paths().read(&mailbox(&spelled), NOW), Some(ReturnPath::Bounce(id.clone())), "{spelled}");
+        }
+        let other = ReturnPaths::new([8; 32], "mail.acme.dev");
+        assert_eq!(other.read(&address, NOW), None, "another server's");
+    }
+
+    #[test]
+    fn a_changed_character_proves_nothing() {
+        let id = MessageId::new(NOW);
+        let address = paths().bounce(&id, "acme.dev").unwrap().to_string();
+        for at in "bounce+".len()..address.find('@').unwrap() {
+            let mut changed = address.clone().into_bytes();
+            let byte = changed.get_mut(at).unwrap();
+            *byte = if *byte == b'0' { b'1' } else { b'0' };
+            let changed = String::from_utf8(changed).unwrap();
+            assert_eq!(paths().read(&mailbox(&changed), NOW), None, "{changed}");
+        }
+        for text in ["bounce+@a.test", "bounce+x@a.test", "bounce@a.test", "ada@a.test", "srs0=a@mail.acme.dev"] {
+            assert_eq!(paths().read(&mailbox(text), NOW), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn srs_gives_the_sender_back_for_three_weeks() {
+        let sender = mailbox("ada@example.com");
+        let address = paths().srs(&sender, NOW).unwrap();
+        assert!(address.to_string().starts_with("SRS0=") && address.to_string().ends_with("@mail.acme.dev"));
+        let lower = mailbox(&address.to_string().to_lowercase());
+        let later = |days: u64| NOW.plus(Duration::from_secs(days * 86_400));
+        assert_eq!(paths().read(&lower, later(21)), Some(ReturnPath::Srs(sender)));
+        assert_eq!(paths().read(&lower, later(22)), None);
+        let elsewhere = mailbox(&address.to_string().replace("mail.acme.dev", "other.test"));
+        assert_eq!(paths().read(&elsewhere, NOW), None);
+    }
+
+    #[test]
+    fn a_chain_of_forwarders_stays_short() {
+        let first = ReturnPaths::new([1; 32], "one.test").srs(&mailbox("ada@example.com"), NOW).unwrap();
+        let second = paths().srs(&first, NOW).unwrap();
+        assert!(second.local().starts_with("SRS1="), "{second}");
+        assert_eq!(paths().read(&second, NOW), Some(ReturnPath::Srs(first.clone())));
+        let third = ReturnPaths::new([3; 32], "three.test").srs(&second, NOW).unwrap();
+        assert!(third.local().contains("=one.test=="), "{third}");
+        assert_eq!(ReturnPaths::new([3; 32], "three.test").read(&third, NOW), Some(ReturnPath::Srs(first)));
+        let long = mailbox(&format!("{}@{}.example", "l".repeat(50), "d".repeat(50)));
+        assert_eq!(paths().srs(&long, NOW).unwrap().to_string(), "postmaster@mail.acme.dev");
+    }
+
+    proptest! {
+        #[test]
+        fn every_id_and_sender_comes_back(suffix in "[0-9A-Za-z]{16}", local in "[a-z0-9.+-]{1,12}") {
+            let id = MessageId::parse(&format!("msg_{suffix}")).unwrap();
+            let address = paths().bounce(&id, "acme.dev").unwrap();
+            prop_assert_eq!(paths().read(&address, NOW), Some(ReturnPath::Bounce(id)));
+            if let Ok(sender) = Mailbox::parse(&format!("{local}@example.com")) {
+                let address = paths().srs(&sender, NOW).unwrap();
+                prop_assert_eq!(paths().read(&address, NOW), Some(ReturnPath::Srs(sender)));
+            }
+        }
+
+        #[test]
+        fn any_local_part_is_read_or_not(local in "(bounce\\+|SRS0=|SRS1=)[a-zA-Z0-9=+.]{0,40}") {
+            if let Ok(address) = Mailbox::parse(&format!("{local}@mail.acme.dev")) {
+                let _ = paths().read(&address, NOW);
+            }
+        }
+    }
+}

@@ -70,7 +70,7 @@ fn bounce(
     if recipient.status != "sent" {
         return Ok(None);
     }
-    let enhanced = status.status.as_ref().map(ToString::to_string);
+    let enhanced = status.status.clone();
     let diagnostic = status.diagnostic.clone().or_else(|| enhanced.clone());
     let diagnostic = diagnostic.unwrap_or_else(|| "returned as undeliverable".to_owned());
     let standing = Standing { status: "bounced", smtp_code: status.code, diagnostic: Some(&diagnostic) };

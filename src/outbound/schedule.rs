@@ -128,8 +128,22 @@ mod tests {
     #[test]
     fn what_is_no_time_or_too_far() {
         for bad in [
-            "", " ", "1785196800000", "soon", "in", "in 5", "in 5 years", "in -1 days", "in five days", "in 1 2 days",
-            "in 99999999 minutes", "2026-13-01", "2026-07-28T25:00", "next week", "in 366 days", "2030-01-01",
+            "",
+            " ",
+            "1785196800000",
+            "soon",
+            "in",
+            "in 5",
+            "in 5 years",
+            "in -1 days",
+            "in five days",
+            "in 1 2 days",
+            "in 99999999 minutes",
+            "2026-13-01",
+            "2026-07-28T25:00",
+            "next week",
+            "in 366 days",
+            "2030-01-01",
             "2026-07-28T01:00[Europe/Berlin]",
         ] {
             assert_eq!(from_text(bad, NOW), Err(BadSchedule), "{bad}");

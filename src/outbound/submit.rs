@@ -68,13 +68,6 @@ struct Plan {
 }
 
 impl Outbound {
-    /// The bounce address of a message from `domain` (contract 8.5).
-    pub fn bounce_address(&self, id: &MessageId, sender: &Sender) -> Mailbox {
-        let receives_here = sender.domain.verified;
-        let host = if receives_here { &sender.domain.name } else { &self.parts.config.hostname };
-        self.parts.return_paths.bounce(id, host)
-    }
-
     /// Stores messages with the jobs that send them, all or none; once this returns, neither a crash nor a power cut
     /// loses them.
     ///
@@ -151,17 +144,22 @@ impl Outbound {
 }
 
 impl Parts {
+    /// The bounce address of a message: at its From domain when that receives here, else at the host name
+    /// (contract 8.5). Without one, nothing that comes back would find the message.
+    fn bounce_address(&self, id: &MessageId, sender: &Sender) -> String {
+        let host = if sender.domain.verified { &sender.domain.name } else { &self.config.hostname };
+        self.return_paths.bounce(id, host).map(|mailbox| mailbox.to_string()).unwrap_or_default()
+    }
+
     /// Everything that the answer promises of one message; returns the lanes to wake.
     fn store(&self, tx: &Connection, plan: &Plan, now: Timestamp) -> store::Result<Vec<(String, Timestamp)>> {
         let outgoing = &plan.outgoing;
         let sender = &outgoing.sender;
         let status = if outgoing.scheduled.is_some() { "scheduled" } else { "queued" };
-        let reverse_path = self
-            .return_paths
-            .bounce(&outgoing.id, if sender.domain.verified { &sender.domain.name } else { &self.config.hostname });
+        let reverse_path = self.bounce_address(&outgoing.id, sender);
         let raw_id = raws::insert(tx, &plan.raw, now)?;
         let message =
-            submissions::insert_message(tx, &outgoing.row(plan, status, reverse_path.to_string(), raw_id), now)?;
+            submissions::insert_message(tx, &outgoing.row(plan, status, reverse_path.clone(), raw_id), now)?;
         attachments::insert_all(tx, message, &plan.parts)?;
         let beside = outgoing.beside();
         if !beside.is_empty() {
@@ -175,7 +173,7 @@ impl Parts {
                 route_id: None,
                 sending_domain: &sender.domain.name,
                 domain: domain.as_deref(),
-                reverse_path: &reverse_path.to_string(),
+                reverse_path: &reverse_path,
                 prefix: "",
                 raw_id,
             };

@@ -1,1 +1,234 @@
-//! Merge tags, and the templates that are built in (contract 11).
+//! Merge tags, and the templates that are built in (contract 11). Pure.
+//!
+//! A tag is `{{ key }}`; its value is looked up literally and never expanded again. In HTML it is escaped, in a subject
+//! its control characters become blanks.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+
+const MAX_KEY: usize = 64;
+
+/// The values of tags, as text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MergeData(HashMap<String, String>);
+
+/// A value that is no text, number, boolean or null.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}: a value must be text, a number, true, false or null")]
+pub struct BadTemplateData(String);
+
+impl MergeData {
+    /// Values from a JSON object; null is empty.
+    ///
+    /// # Errors
+    /// A value is an object or an array.
+    pub fn from_json(object: &Map<String, Value>) -> Result<Self, BadTemplateData> {
+        let mut data = HashMap::with_capacity(object.len());
+        for (key, value) in object {
+            let text = match value {
+                Value::String(text) => text.clone(),
+                Value::Number(number) => number.to_string(),
+                Value::Bool(truth) => truth.to_string(),
+                Value::Null => String::new(),
+                Value::Array(_) | Value::Object(_) => return Err(BadTemplateData(key.clone())),
+            };
+            data.insert(key.clone(), text);
+        }
+        Ok(Self(data))
+    }
+
+    /// These values, replaced by those of `over` where both have one.
+    #[must_use]
+    pub fn merged_with(&self, over: &Self) -> Self {
+        let mut merged = self.0.clone();
+        merged.extend(over.0.iter().map(|(key, value)| (key.clone(), value.clone())));
+        Self(merged)
+    }
+
+    fn get(&self, key: &str) -> &str {
+        self.0.get(key).map_or("", String::as_str)
+    }
+}
+
+/// Fills plain text: values stand as they are.
+pub fn fill_text(template: &str, data: &MergeData) -> String {
+    fill(template, data, |value, out| out.push_str(value))
+}
+
+/// Fills HTML: values are escaped, so that they are text wherever a text or a quoted attribute may stand.
+pub fn fill_html(template: &str, data: &MergeData) -> String {
+    fill(template, data, |value, out| {
+        for c in value.chars() {
+            match c {
+                '&' => out.push_str("&amp;"),
+                '<' => out.push_str("&lt;"),
+                '>' => out.push_str("&gt;"),
+                '"' => out.push_str("&quot;"),
+                '\'' => out.push_str("&#39;"),
+                _ => out.push(c),
+            }
+        }
+    })
+}
+
+/// Fills a subject: control characters of values become blanks.
+pub fn fill_subject(template: &str, data: &MergeData) -> String {
+    fill(template, data, |value, out| out.extend(value.chars().map(|c| if c.is_control() { ' ' } else { c })))
+}
+
+fn fill(template: &str, data: &MergeData, put: impl Fn(&str, &mut String)) -> String {
+    let mut out = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((before, behind)) = rest.split_once("{{") {
+        out.push_str(before);
+        match tag(behind) {
+            Some((key, after)) => {
+                put(data.get(key), &mut out);
+                rest = after;
+            }
+            None => {
+                // Not a tag; the second brace may begin one.
+                out.push('{');
+                rest = rest.get(before.len() + 1..).unwrap_or_default();
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The key of a tag whose braces were opened, and what stands behind it.
+fn tag(behind: &str) -> Option<(&str, &str)> {
+    let inner = behind.trim_start_matches(' ');
+    let length = inner.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(byte)).count();
+    let (key, after) = inner.split_at_checked(length)?;
+    let after = after.trim_start_matches(' ').strip_prefix("}}")?;
+    (1..=MAX_KEY).contains(&length).then_some((key, after))
+}
+
+/// A template that everybody has.
+#[derive(Clone, Copy, Debug)]
+pub struct BuiltIn {
+    /// `base_…`
+    pub id: &'static str,
+    /// What it is called.
+    pub name: &'static str,
+    /// What it is for.
+    pub category: &'static str,
+    /// Subject.
+    pub subject: &'static str,
+    /// HTML body.
+    pub html: &'static str,
+    /// Plain text of the same content.
+    pub text: &'static str,
+}
+
+macro_rules! built_in {
+    ($($id:literal $name:literal $category:literal $subject:literal;)*) => {
+        /// The templates that are built in.
+        pub const BUILT_IN: &[BuiltIn] = &[$(BuiltIn {
+            id: concat!("base_", $id),
+            name: $name,
+            category: $category,
+            subject: $subject,
+            html: include_str!(concat!("../../assets/templates/", $id, ".html")),
+            text: include_str!(concat!("../../assets/templates/", $id, ".txt")),
+        },)*];
+    };
+}
+
+built_in! {
+    "welcome" "Welcome" "onboarding" "Welcome to {{product}}, {{name}}";
+    "verify_email" "Verify e-mail" "account" "Confirm your e-mail address for {{product}}";
+    "password_reset" "Password reset" "account" "Reset your {{product}} password";
+    "receipt" "Receipt" "billing" "Your receipt from {{product}}: {{total}}";
+    "notification" "Notification" "updates" "{{title}}";
+}
+
+/// A built-in template by its id.
+pub fn find_built_in(id: &str) -> Option<&'static BuiltIn> {
+    BUILT_IN.iter().find(|template| template.id == id)
+}
+
+/// Every key that a text has tags of, in the order of their first appearance.
+pub fn keys(template: &str) -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut rest = template;
+    while let Some((_, behind)) = rest.split_once("{{") {
+        rest = behind;
+        if let Some((key, after)) = tag(behind) {
+            rest = after;
+            if !keys.iter().any(|known| known == key) {
+                let mut owned = String::new();
+                // Writing to a string cannot fail.
+                let _ = owned.write_str(key);
+                keys.push(owned);
+            }
+        }
+    }
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn data(value: &Value) -> MergeData {
+        MergeData::from_json(value.as_object().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn tags_are_filled_where_they_stand() {
+        let data =
+            data(&json!({"name": "Ada <b> & \"co\" '", "n": 5, "x": 1.50, "t": true, "none": null, "a.b-c_d": "k",
+            "nested": "{{n}}", "line": "a\r\nb"}));
+        assert_eq!(fill_text("Hi {{name}}, {{ n }} {{  x}} {{t }}!", &data), "Hi Ada <b> & \"co\" ', 5 1.5 true!");
+        assert_eq!(fill_html("<p>{{name}}</p>", &data), "<p>Ada &lt;b&gt; &amp; &quot;co&quot; &#39;</p>");
+        assert_eq!(fill_subject("{{line}}", &data), "a  b");
+        assert_eq!(fill_text("[{{none}}{{missing}}]", &data), "[]");
+        assert_eq!(fill_text("{{a.b-c_d}} {{nested}}", &data), "k {{n}}");
+        for verbatim in ["{{", "}}", "{{ }}", "{{}}", "{{a b}}", "{{n", "{ {n}}", "{{n} }", "{{ü}}", "{{\n}}"] {
+            assert_eq!(fill_text(verbatim, &data), verbatim);
+        }
+        assert_eq!(fill_text("{{{n}}}", &data), "{5}");
+        let long = format!("{{{{{}}}}}", "k".repeat(65));
+        assert_eq!(fill_text(&long, &data), long);
+    }
+
+    #[test]
+    fn values_are_scalars() {
+        for bad in [json!({"a": []}), json!({"a": {}})] {
+            assert!(MergeData::from_json(bad.as_object().unwrap()).is_err());
+        }
+        let merged = data(&json!({"a": "1", "b": "2"})).merged_with(&data(&json!({"b": "3"})));
+        assert_eq!(fill_text("{{a}}{{b}}", &merged), "13");
+    }
+
+    #[test]
+    fn built_in_templates_say_the_same_in_both_forms() {
+        for template in BUILT_IN {
+            let (mut html, mut text) = (keys(template.html), keys(template.text));
+            html.sort();
+            text.sort();
+            assert_eq!(html, text, "{}", template.id);
+            assert!(!html.is_empty() && template.html.len() < 16_000, "{}", template.id);
+            assert!(template.html.lines().all(|line| line.len() < 400), "{}", template.id);
+        }
+        assert_eq!(find_built_in("base_welcome").unwrap().name, "Welcome");
+        assert!(find_built_in("tpl_1").is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn without_tags_a_text_stays_as_it_is(text in "[^{]{0,80}") {
+            prop_assert_eq!(fill_html(&text, &MergeData::default()), text);
+        }
+    }
+}

@@ -81,9 +81,7 @@ impl Order {
                    WHERE sent.direction = 'outbound' AND sent.account_id = ?1
                      AND sent.received_at = message.received_at)"
             }
-            Self::Outbound => {
-                "message INDEXED BY message_outbound WHERE account_id = ?1 AND direction = 'outbound'"
-            }
+            Self::Outbound => "message INDEXED BY message_outbound WHERE account_id = ?1 AND direction = 'outbound'",
             Self::Unsent => {
                 "message INDEXED BY message_unsent
                  WHERE account_id = ?1 AND direction = 'outbound' AND status <> 'sent' AND status = ?6"

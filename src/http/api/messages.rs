@@ -233,9 +233,8 @@ pub async fn list(
         let rows = messages::list(connection, &filter)?;
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let tallies = deliveries::tallies(connection, &ids)?;
-        let view = |(row, tally): (&MessageRow, Tally)| {
-            Ok(MessageView::new(row, beside(connection, row)?, tally, &user))
-        };
+        let view =
+            |(row, tally): (&MessageRow, Tally)| Ok(MessageView::new(row, beside(connection, row)?, tally, &user));
         rows.iter().zip(tallies).map(view).collect()
     });
     Ok(Json(views.await?))

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::{Common, Plan, passing};
-use crate::outbound::Outbound;
-use crate::outbound::forward::{Forward, MAX_RECEIVED};
-use crate::store::routes::Action;
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::inbound::route::Route;
+use crate::outbound::Outbound;
+use crate::outbound::forward::{Forward, MAX_RECEIVED};
 use crate::store::raws::NewRaw;
+use crate::store::routes::Action;
 use crate::store::{self, messages, raws};
 
 /// What the commit left behind for one recipient.

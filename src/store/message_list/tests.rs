@@ -125,7 +125,8 @@ fn cursors_skip_and_repeat_nothing_whatever_is_asked_for_and_wherever_the_index_
                      ORDER BY received_at DESC",
                 )
                 .unwrap();
-            let direction = filter.direction.map(|way| if way == Direction::Inbound { "inbound" } else { "outbound" });
+            let direction =
+                filter.direction.map(|way| if way == Direction::Inbound { "inbound" } else { "outbound" });
             let all = all
                 .query_map(params![filter.search, filter.domain, filter.status, direction], |row| row.get(0))
                 .unwrap();

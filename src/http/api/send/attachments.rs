@@ -70,12 +70,17 @@ pub fn check(given: Loose<Vec<AttachmentFields>>) -> Result<Vec<Wanted>, ApiErro
             return Err(bad(format!("a file name has 1 to {MAX_NAME_CHARS} characters")));
         }
         if filename.chars().any(char::is_control) {
-            return Err(ApiError::field(Code::BadHeader, "attachments", "a file name must not hold control characters"));
+            return Err(ApiError::field(
+                Code::BadHeader,
+                "attachments",
+                "a file name must not hold control characters",
+            ));
         }
         let source = match (entry.url, entry.content) {
             (Some(url), None) => Source::Url(url),
             (None, Some(text)) => {
-                let bytes = BASE64.decode(text.trim()).map_err(|_| bad(format!("{filename}: content is no base64")))?;
+                let bytes =
+                    BASE64.decode(text.trim()).map_err(|_| bad(format!("{filename}: content is no base64")))?;
                 size += bytes.len();
                 Source::Bytes(bytes.into())
             }
@@ -116,9 +121,8 @@ async fn load_one(app: &App, wanted: Wanted) -> Result<Attachment, ApiError> {
         Source::Bytes(content) => return Ok(Attachment { filename, content_type, content }),
         Source::Url(url) => url,
     };
-    let failed = |why: String| {
-        ApiError::field(Code::AttachmentFetchFailed, "attachments", format!("{filename}: {why}"))
-    };
+    let failed =
+        |why: String| ApiError::field(Code::AttachmentFetchFailed, "attachments", format!("{filename}: {why}"));
     let fetched = match files::read_own_link(app, &url, MAX_BYTES).await {
         Some(Ok(own)) => own,
         Some(Err(error)) if error.code() == Code::AttachmentTooLarge => return Err(too_large()),

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::attachments::{self, AttachmentFields};
 use super::fields::{self, Content, When};
 use super::{Shared, answer, gate, in_reply_to};
+use crate::clock::Timestamp;
 use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::body::{LargeBody, Loose};
@@ -20,7 +21,6 @@ use crate::outbound::compose::Attachment;
 use crate::outbound::draft::{Draft, DraftError};
 use crate::outbound::sender::Sender;
 use crate::outbound::submit::Outgoing;
-use crate::clock::Timestamp;
 
 const MAX_ENTRIES: usize = 50;
 
@@ -205,8 +205,7 @@ pub async fn send_batch(
         outgoing.extend(composed);
     }
     let count = |status| results.iter().filter(|result| result.status == status).count();
-    let view =
-        BatchView { sent: count("sent"), scheduled: count("scheduled"), failed: count("failed"), results };
+    let view = BatchView { sent: count("sent"), scheduled: count("scheduled"), failed: count("failed"), results };
     let (body, remember) = answer(StatusCode::OK, &view, running.as_ref());
     app.outbound.submit(outgoing, remember, now).await?;
     Ok(idempotency::respond(StatusCode::OK, body))

@@ -164,7 +164,8 @@ pub fn headers(given: Loose<Map<String, Value>>) -> Result<Vec<(String, String)>
     for (name, value) in object {
         let Value::String(value) = value else { return Err(error(format!("{name}: the value must be a string"))) };
         if name.chars().count() > MAX_HEADER_NAME || value.chars().count() > MAX_HEADER_VALUE {
-            let message = format!("a header's name has at most {MAX_HEADER_NAME} characters, its value {MAX_HEADER_VALUE}");
+            let message =
+                format!("a header's name has at most {MAX_HEADER_NAME} characters, its value {MAX_HEADER_VALUE}");
             return Err(error(message));
         }
         check_header(&name, &value).map_err(|refused| error(format!("{name}: {refused}")))?;

@@ -18,7 +18,7 @@ use crate::http::auth::Caller;
 use crate::http::body::{LargeBody, Loose};
 use crate::http::error::{ApiError, Code};
 use crate::http::idempotency::{self, Begun};
-use crate::id::{MessageId, ScheduledId};
+use crate::id::{MessageId, ScheduledId, TemplateId};
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::outbound::compose::{Attachment, Letter, thread_header};
 use crate::outbound::draft::{Draft, DraftError};
@@ -130,13 +130,7 @@ impl SentView {
     /// The answer for a message.
     pub fn new(id: &MessageId, scheduled: Option<&(ScheduledId, Timestamp)>, suppressed: Vec<String>) -> Self {
         match scheduled {
-            None => Self {
-                id: id.to_string(),
-                status: "queued",
-                scheduled_at: None,
-                message_id: None,
-                suppressed,
-            },
+            None => Self { id: id.to_string(), status: "queued", scheduled_at: None, message_id: None, suppressed },
             Some((scheduled, at)) => Self {
                 id: scheduled.to_string(),
                 status: "scheduled",
@@ -220,9 +214,9 @@ impl Content {
         let (subject, html, text) = if let Some(base) = template::find_built_in(&id) {
             (Some(base.subject.to_owned()), Some(base.html.to_owned()), Some(base.text.to_owned()))
         } else {
-            let account = caller.id();
+            let (account, id) = (caller.id(), TemplateId::parse(&id).ok_or_else(not_found)?);
             let found = app.db.read(move |connection| templates::find(connection, account, &id)).await?;
-            let row = found.ok_or_else(not_found)?;
+            let row = found.ok_or_else(not_found)?.content;
             (row.subject, row.html, row.text)
         };
         // A body of the caller's own replaces both of the template's: they would tell different things.
@@ -277,7 +271,11 @@ async fn in_reply_to(app: &App, caller: &Caller, given: Loose<String>) -> Result
 }
 
 /// An answer as bytes, with what remembers it if the request has a key.
-fn answer(status: StatusCode, view: &impl Serialize, running: Option<&idempotency::Running<'_>>) -> (Vec<u8>, Option<Remember>) {
+fn answer(
+    status: StatusCode,
+    view: &impl Serialize,
+    running: Option<&idempotency::Running<'_>>,
+) -> (Vec<u8>, Option<Remember>) {
     // Views always serialize.
     let body = serde_json::to_vec(view).unwrap_or_default();
     let remember = running.map(|running| Remember {

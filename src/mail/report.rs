@@ -1,0 +1,324 @@
+//! Reports about mail that was sent: delivery status notifications (RFC 3464, with RFC 6533's addresses) and abuse reports
+//! (RFC 5965).
+//!
+//! Pure and bounded: parts are found by [`super::mime`] within its limits, and a report counts its first thousand
+//! recipients.
+
+use super::mime::{self, Fields, Limits, Part, decode_part};
+
+const MAX_RECIPIENTS: usize = 1_000;
+/// Octets of a report part that are read.
+const MAX_REPORT: usize = 256 * 1024;
+const MAX_DIAGNOSTIC: usize = 1_000;
+
+/// A report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// What became of recipients.
+    Delivery(Vec<RecipientStatus>),
+    /// Somebody did not want it.
+    Abuse(AbuseReport),
+}
+
+/// What became of one recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecipientStatus {
+    /// Where it went in the end.
+    pub recipient: Option<String>,
+    /// Where it was sent to.
+    pub original_recipient: Option<String>,
+    /// What happened.
+    pub action: Action,
+    /// Enhanced status code (RFC 3463): `5.1.1`.
+    pub status: Option<String>,
+    /// The remote host's words on one line: `550 5.1.1 no such user`.
+    pub diagnostic: Option<String>,
+    /// The reply code that the diagnostic begins with.
+    pub code: Option<u16>,
+}
+
+/// What happened to a recipient (RFC 3464 §2.3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It will not be delivered.
+    Failed,
+    /// It is still tried.
+    Delayed,
+    /// It was.
+    Delivered,
+    /// It was passed to a host that sends no reports.
+    Relayed,
+    /// It was passed to the members of a list.
+    Expanded,
+}
+
+/// A complaint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AbuseReport {
+    /// `abuse`, `fraud`, `not-spam` and so on (RFC 5965 §7.3), in lower case.
+    pub feedback_type: String,
+    /// The recipient who complained.
+    pub original_rcpt_to: Option<String>,
+    /// Message-ID of what was complained of, with angle brackets.
+    pub message_id: Option<String>,
+}
+
+/// The report that mail data holds, if it is one.
+pub fn read(raw: &[u8]) -> Option<Report> {
+    let mail = mime::parse(raw);
+    let of_type = |types: &[&str]| {
+        let fits = |part: &&Part| part.content_type.as_deref().is_some_and(|found| types.contains(&found));
+        mail.attachments.iter().find(fits)
+    };
+    if let Some(part) = of_type(&["message/feedback-report"]) {
+        let original =
+            of_type(&["message/rfc822", "message/global", "text/rfc822-headers", "message/global-headers"]);
+        return Some(Report::Abuse(abuse(&content(raw, part), original.map(|part| content(raw, part)))));
+    }
+    if let Some(part) = of_type(&["message/delivery-status", "message/global-delivery-status"]) {
+        let statuses = delivery(&content(raw, part));
+        return (!statuses.is_empty()).then_some(Report::Delivery(statuses));
+    }
+    // Exim, before it learnt RFC 3464: the failed recipients stand in a field, the reasons in prose.
+    let failed = mime::field_values(raw, "X-Failed-Recipients");
+    let from_exim = failed.iter().flat_map(|value| value.split(','));
+    let statuses: Vec<RecipientStatus> = from_exim
+        .map(str::trim)
+        .filter(|address| address.contains('@'))
+        .take(MAX_RECIPIENTS)
+        .map(|address| RecipientStatus {
+            recipient: Some(address.to_owned()),
+            original_recipient: None,
+            action: Action::Failed,
+            status: None,
+            diagnostic: None,
+            code: None,
+        })
+        .collect();
+    (!statuses.is_empty()).then_some(Report::Delivery(statuses))
+}
+
+/// The decoded content of a part, as far as it is read.
+fn content(raw: &[u8], part: &Part) -> Vec<u8> {
+    let from = usize::try_from(part.offset).unwrap_or(usize::MAX);
+    let length = usize::try_from(part.length).unwrap_or(usize::MAX).min(MAX_REPORT);
+    let slice = raw.get(from..from.saturating_add(length)).unwrap_or_default();
+    decode_part(part.encoding, slice)
+}
+
+/// Groups of fields with empty lines between; the first is about the message, each other about a recipient.
+fn delivery(text: &[u8]) -> Vec<RecipientStatus> {
+    let limits = Limits::default();
+    let mut statuses = Vec::new();
+    let mut at = 0;
+    while at < text.len() && statuses.len() < MAX_RECIPIENTS {
+        let mut fields = Fields::new(text, at, &limits);
+        let mut group = Group::default();
+        while let Some(field) = fields.next(|_| false) {
+            group.take(field.name, &plain(field.value));
+        }
+        statuses.extend(group.status());
+        // A line that is no field ends a group as well; it is stepped over.
+        let next = fields.body_offset();
+        at = if next > at {
+            next
+        } else {
+            text.get(at..).and_then(|rest| memchr::memchr(b'\n', rest)).map_or(text.len(), |end| at + end + 1)
+        };
+    }
+    statuses
+}
+
+#[derive(Default)]
+struct Group {
+    recipient: Option<String>,
+    original_recipient: Option<String>,
+    action: Option<Action>,
+    status: Option<String>,
+    diagnostic: Option<String>,
+}
+
+impl Group {
+    fn take(&mut self, name: &[u8], value: &str) {
+        match name.to_ascii_lowercase().as_slice() {
+            b"final-recipient" => self.recipient = typed(value).and_then(address),
+            b"original-recipient" => self.original_recipient = typed(value).and_then(address),
+            b"action" => {
+                let word = value.split([' ', '(', ';']).next().unwrap_or_default().to_ascii_lowercase();
+                self.action = match word.as_str() {
+                    "failed" => Some(Action::Failed),
+                    "delayed" => Some(Action::Delayed),
+                    "delivered" => Some(Action::Delivered),
+                    "relayed" => Some(Action::Relayed),
+                    "expanded" => Some(Action::Expanded),
+                    _ => None,
+                };
+            }
+            b"status" => {
+                let code = value.split([' ', '(']).next().unwrap_or_default();
+                let fits =
+                    code.split('.').count() == 3 && code.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+                self.status = (fits && code.len() <= 9).then(|| code.to_owned());
+            }
+            b"diagnostic-code" => self.diagnostic = Some(typed(value).unwrap_or(value).to_owned()),
+            _ => {}
+        }
+    }
+
+    /// None for the group about the message, and for one that does not say what happened.
+    fn status(self) -> Option<RecipientStatus> {
+        let action = self.action?;
+        if self.recipient.is_none() && self.original_recipient.is_none() {
+            return None;
+        }
+        let diagnostic = self.diagnostic.map(|text| text.chars().take(MAX_DIAGNOSTIC).collect::<String>());
+        let code = diagnostic.as_deref().and_then(|text| text.get(..3)?.parse().ok());
+        Some(RecipientStatus {
+            recipient: self.recipient,
+            original_recipient: self.original_recipient,
+            action,
+            status: self.status,
+            diagnostic: diagnostic.filter(|text| !text.is_empty()),
+            code: code.filter(|code| (200..600).contains(code)),
+        })
+    }
+}
+
+/// What stands behind `rfc822;`, `smtp;` and the like.
+fn typed(value: &str) -> Option<&str> {
+    let (kind, rest) = value.split_once(';')?;
+    let word = kind.trim();
+    (!word.is_empty() && !word.contains(' ')).then(|| rest.trim())
+}
+
+/// An address without its brackets.
+fn address(text: &str) -> Option<String> {
+    let text = text.trim().trim_start_matches('<').trim_end_matches('>');
+    (text.contains('@') && text.len() <= 320 && !text.contains(' ')).then(|| text.to_owned())
+}
+
+fn abuse(text: &[u8], original: Option<Vec<u8>>) -> AbuseReport {
+    let first = |name: &str| mime::field_values(text, name).into_iter().next();
+    let kind = first("Feedback-Type").map(|kind| kind.to_ascii_lowercase());
+    let fits = |kind: &String| {
+        (1..=40).contains(&kind.len())
+            && kind.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    let original = original.map(|original| mime::parse(&original));
+    AbuseReport {
+        feedback_type: kind.filter(fits).unwrap_or_else(|| "abuse".to_owned()),
+        original_rcpt_to: first("Original-Rcpt-To").and_then(|value| address(&value)),
+        message_id: original.and_then(|mail| mail.message_id),
+    }
+}
+
+/// A field's value on one line of printable text.
+fn plain(value: &[u8]) -> String {
+    let text = String::from_utf8_lossy(value);
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn dsn(status: &str) -> Vec<u8> {
+        format!(
+            "From: MAILER-DAEMON@mx.example\r\nTo: bounce@acme.dev\r\nSubject: Undelivered\r\nMIME-Version: 1.0\r\n\
+             Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n--b\r\n\
+             Content-Type: text/plain\r\n\r\nSorry.\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\n\
+             Reporting-MTA: dns; mx.example\r\nArrival-Date: Tue, 28 Jul 2026 00:00:00 +0000\r\n\r\n{status}\r\n--b\r\n\
+             Content-Type: message/rfc822\r\n\r\nMessage-ID: <1@acme.dev>\r\n\r\nHi\r\n--b--\r\n"
+        )
+        .into_bytes()
+    }
+
+    fn statuses(raw: &[u8]) -> Vec<RecipientStatus> {
+        match read(raw) {
+            Some(Report::Delivery(statuses)) => statuses,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_postfix_writes() {
+        let raw = dsn("Final-Recipient: rfc822; ada@example.com\r\nOriginal-Recipient: rfc822;Ada@Example.com\r\n\
+             Action: failed\r\nStatus: 5.1.1\r\nRemote-MTA: dns; mx.example.com\r\n\
+             Diagnostic-Code: smtp; 550 5.1.1 <ada@example.com>:\r\n    Recipient address rejected\r\n\r\n\
+             Final-Recipient: rfc822; bob@example.com\r\nAction: delayed\r\nStatus: 4.4.1\r\n");
+        let found = statuses(&raw);
+        assert_eq!(found.len(), 2);
+        assert_eq!(
+            found.first().unwrap(),
+            &RecipientStatus {
+                recipient: Some("ada@example.com".to_owned()),
+                original_recipient: Some("Ada@Example.com".to_owned()),
+                action: Action::Failed,
+                status: Some("5.1.1".to_owned()),
+                diagnostic: Some("550 5.1.1 <ada@example.com>: Recipient address rejected".to_owned()),
+                code: Some(550),
+            }
+        );
+        assert_eq!(found.last().unwrap().action, Action::Delayed);
+    }
+
+    #[test]
+    fn other_spellings() {
+        let raw = dsn(
+            "final-recipient: RFC822;<x@y.test>\r\nACTION: Failed (expired)\r\nstatus: 5.4.7 (delivery time expired)\r\n",
+        );
+        let only = statuses(&raw).pop().unwrap();
+        assert_eq!((only.recipient.as_deref(), only.action), (Some("x@y.test"), Action::Failed));
+        assert_eq!((only.status.as_deref(), only.diagnostic, only.code), (Some("5.4.7"), None, None));
+        let utf8 = String::from_utf8(dsn(
+            "Final-Recipient: utf-8; jörg@bücher.example\r\nAction: failed\r\nStatus: 5.1.6\r\n",
+        ))
+        .unwrap()
+        .replace("message/delivery-status", "message/global-delivery-status");
+        assert_eq!(statuses(utf8.as_bytes()).pop().unwrap().recipient.as_deref(), Some("jörg@bücher.example"));
+        let exim = b"From: Mailer-Daemon@x.test\r\nX-Failed-Recipients: a@b.test, c@d.test\r\n\r\nThis message was created automatically\r\n";
+        assert_eq!(statuses(exim).len(), 2);
+    }
+
+    #[test]
+    fn complaints() {
+        let raw = b"From: fbl@isp.example\r\nMIME-Version: 1.0\r\nContent-Type: multipart/report; report-type=feedback-report; boundary=b\r\n\r\n\
+            --b\r\nContent-Type: text/plain\r\n\r\nAn abuse report\r\n--b\r\nContent-Type: message/feedback-report\r\n\r\n\
+            Feedback-Type: Abuse\r\nUser-Agent: x/1\r\nVersion: 1\r\nOriginal-Mail-From: <bounce@acme.dev>\r\n\
+            Original-Rcpt-To: <ada@example.com>\r\n\r\n--b\r\nContent-Type: message/rfc822\r\n\r\n\
+            Message-ID: <1@acme.dev>\r\nSubject: Hi\r\n\r\nHi\r\n--b--\r\n";
+        assert_eq!(
+            read(raw),
+            Some(Report::Abuse(AbuseReport {
+                feedback_type: "abuse".to_owned(),
+                original_rcpt_to: Some("ada@example.com".to_owned()),
+                message_id: Some("<1@acme.dev>".to_owned()),
+            }))
+        );
+    }
+
+    #[test]
+    fn what_is_no_report() {
+        for raw in [
+            b"Subject: Out of office\r\nAuto-Submitted: auto-replied\r\n\r\nI am away.\r\n".to_vec(),
+            Vec::new(),
+            dsn(""),
+            dsn("Final-Recipient: rfc822; a@b.test\r\n"),
+            dsn("Action: failed\r\nStatus: 5.0.0\r\n"),
+        ] {
+            assert_eq!(read(&raw), None, "{}", String::from_utf8_lossy(&raw));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_status_is_read_or_not(status in "([A-Za-z-]{0,20}: ?[ -~]{0,40}\r?\n){0,8}") {
+            let _ = read(&dsn(&status));
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What a permanent failure says of a mailbox (contract 8.5).
+
+/// Enhanced codes (RFC 3463) of a mailbox that does not exist or is disabled.
+const DEAD: &[&str] = &["5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"];
+/// Reply codes that say so where no enhanced code does (RFC 5321 §4.2.3).
+const DEAD_CODES: &[u16] = &[550, 551, 553];
+
+/// Whether a permanent failure says that the mailbox does not exist or is disabled. The enhanced code decides where
+/// there is one, so a refusal by policy (5.7.x) never counts.
+///
+/// `diagnostic` begins with a reply code, an enhanced code, or both: `550 5.1.1 no such user`.
+pub fn is_dead_mailbox(code: Option<u16>, diagnostic: &str) -> bool {
+    match enhanced_code(diagnostic) {
+        Some(enhanced) => DEAD.contains(&enhanced),
+        None => code.is_some_and(|code| DEAD_CODES.contains(&code)),
+    }
+}
+
+/// The enhanced status code that a diagnostic begins with, after the reply code if there is one (RFC 2034 §4).
+pub fn enhanced_code(diagnostic: &str) -> Option<&str> {
+    let mut words = diagnostic.split_ascii_whitespace();
+    let first = words.next()?;
+    let reply_code = first.get(..3).filter(|head| head.bytes().all(|byte| byte.is_ascii_digit()));
+    if is_enhanced(first) {
+        return Some(first);
+    }
+    // `550-5.1.1` is how a continued reply looks.
+    let second = match (reply_code, first.get(3..)) {
+        (Some(_), Some("")) => words.next()?,
+        (Some(_), Some(rest)) => rest.strip_prefix('-')?,
+        _ => return None,
+    };
+    is_enhanced(second).then_some(second)
+}
+
+/// `class.subject.detail`, class 2, 4 or 5 (RFC 3463 §2).
+fn is_enhanced(word: &str) -> bool {
+    let mut parts = word.split('.');
+    let class = parts.next().is_some_and(|class| matches!(class, "2" | "4" | "5"));
+    let number = |part: Option<&str>| {
+        part.is_some_and(|part| (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    class && number(parts.next()) && number(parts.next()) && parts.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dead_mailboxes() {
+        for (code, diagnostic) in [
+            (Some(550), "550 5.1.1 no such user"),
+            (Some(550), "550-5.1.1 The email account that you tried to reach does not exist."),
+            (Some(553), "553 5.1.3 bad address"),
+            (None, "5.1.10 the domain takes no mail"),
+            (None, "5.1.2 there is no such domain"),
+            (Some(554), "554 5.2.1 mailbox disabled"),
+            (Some(550), "550 no such user here"),
+            (Some(551), "551 not local"),
+            (Some(553), "553"),
+        ] {
+            assert!(is_dead_mailbox(code, diagnostic), "{diagnostic}");
+        }
+    }
+
+    #[test]
+    fn everything_else() {
+        for (code, diagnostic) in [
+            (Some(550), "550 5.7.1 blocked by policy"),
+            (Some(550), "550 5.7.26 unauthenticated"),
+            (Some(552), "552 5.2.2 mailbox full"),
+            (Some(554), "554 rejected"),
+            (Some(552), "552 too large"),
+            (None, "5.4.7 not delivered in time; the last answer was: 450 4.1.1 later"),
+            (None, "returned as undeliverable"),
+            (Some(550), "550 5.1.11 something new"),
+        ] {
+            assert!(!is_dead_mailbox(code, diagnostic), "{diagnostic}");
+        }
+        assert_eq!(enhanced_code("5.1.1.1 x"), None);
+        assert_eq!(enhanced_code("6.1.1 x"), None);
+        assert_eq!(enhanced_code(""), None);
+    }
+}

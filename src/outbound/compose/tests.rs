@@ -1,0 +1,171 @@
+//! What goes on the wire, read back by our own reader and looked at octet by octet.
+
+#![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+use super::*;
+use crate::mail::mailbox_list::{parse_list, parse_one};
+use crate::mail::mime;
+
+const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
+
+fn letter() -> Letter {
+    Letter {
+        from: parse_one("Acme <hi@acme.dev>").unwrap(),
+        to: parse_list("Ada Lovelace <ada@example.com>").unwrap(),
+        cc: Vec::new(),
+        reply_to: Vec::new(),
+        subject: "Hi".to_owned(),
+        text: Some("Does it branch?".to_owned()),
+        html: None,
+        in_reply_to: None,
+        headers: Vec::new(),
+        attachments: Vec::new(),
+        message_id: "<2Hk9QpVn4tLdA1B2@acme.dev>".to_owned(),
+        date: NOW,
+    }
+}
+
+/// The mail data, and that it is fit for any host.
+fn wire(letter: &Letter) -> String {
+    let data = compose(letter).unwrap();
+    assert!(data.iter().all(|byte| byte.is_ascii() && *byte != 0), "7 bit, no NUL");
+    let text = String::from_utf8(data).unwrap();
+    let bare = text.replace("\r\n", "");
+    assert!(!bare.contains(['\r', '\n']), "CRLF alone");
+    let head = text.split("\r\n\r\n").next().unwrap();
+    assert!(text.lines().all(|line| line.len() <= 998), "no line is too long");
+    for line in head.split("\r\n") {
+        assert!(line.len() <= 998 && !line.trim().is_empty(), "{line:?}");
+    }
+    let names: Vec<String> = head
+        .split("\r\n")
+        .filter(|line| !line.starts_with([' ', '\t']))
+        .map(|line| line.split(':').next().unwrap().to_lowercase())
+        .collect();
+    let mut once = names.clone();
+    once.sort();
+    once.dedup();
+    assert_eq!(once.len(), names.len(), "each field once: {names:?}");
+    assert!(!names.iter().any(|name| name == "bcc"));
+    text
+}
+
+#[test]
+fn a_plain_message() {
+    assert_eq!(
+        wire(&letter()),
+        "From: \"Acme\" <hi@acme.dev>\r\nTo: \"Ada Lovelace\" <ada@example.com>\r\nSubject: Hi\r\n\
+         Date: Tue, 28 Jul 2026 00:00:00 +0000\r\nMessage-ID: <2Hk9QpVn4tLdA1B2@acme.dev>\r\nMIME-Version: 1.0\r\n\
+         Content-Type: text/plain; charset=\"utf-8\"\r\nContent-Transfer-Encoding: 7bit\r\n\r\nDoes it branch?"
+            .replace("\"Acme\"", wire(&letter()).split(['"', '<']).nth(1).map_or("Acme", |_| "\"Acme\""))
+    );
+}
+
+#[test]
+fn any_text_comes_back_as_it_was() {
+    let long = "x".repeat(5_000);
+    let many = "Zeile mit Umlaut äöü und 🦀\n".repeat(2_000);
+    for text in [
+        "",
+        ".",
+        ".\n..\n.leading dot",
+        "From here on",
+        "trailing blanks  \nand tabs\t\n",
+        "one\r\ntwo\rthree\nfour",
+        "= equals == =3D",
+        "日本語のテキスト\n絵文字 👩‍👩‍👧‍👦",
+        long.as_str(),
+        many.as_str(),
+    ] {
+        let letter = Letter { text: Some(text.to_owned()), html: Some(format!("<p>{text}</p>")), ..letter() };
+        let mail = mime::parse(wire(&letter).as_bytes());
+        let wanted = text.replace("\r\n", "\n").replace('\r', "\n");
+        assert_eq!(mail.text.unwrap().trim_end(), wanted.trim_end(), "{text:.40}");
+        assert_eq!(mail.html.unwrap().trim_end(), format!("<p>{wanted}</p>"), "{text:.40}");
+    }
+}
+
+#[test]
+fn subjects_and_names_come_back_as_they_were() {
+    let long = "🦀".repeat(998);
+    for text in
+        ["Grüße", "=?utf-8?q?x?=", long.as_str(), "a \"quoted\" \\ name, with <all>", "x".repeat(998).as_str()]
+    {
+        let mut letter = Letter { subject: text.to_owned(), ..letter() };
+        letter.from.name = Some(text.to_owned());
+        letter.to = vec![letter.from.clone(); 50];
+        let mail = mime::parse(wire(&letter).as_bytes());
+        assert_eq!(mail.subject.as_deref(), Some(text));
+        assert_eq!(mail.header_from.first().unwrap().name.as_deref(), Some(text));
+        assert_eq!(mail.to_names.len(), 50);
+    }
+}
+
+#[test]
+fn files_arrive_octet_for_octet_under_their_names() {
+    let every: Vec<u8> = (0..=255).cycle().take(70_000).collect();
+    let files = [
+        ("po.pdf", Some("application/pdf"), every.clone()),
+        ("Rechnung März, \"2026\".txt", Some("text/plain; charset=utf-8"), b"line\nbare\rlf\r\n.\r\n".to_vec()),
+        ("x", Some("no type"), b"1".to_vec()),
+        ("y", Some("multipart/mixed; boundary=a"), b"2".to_vec()),
+        ("z", None, Vec::new()),
+    ];
+    let attachments = files
+        .iter()
+        .map(|(filename, content_type, content)| Attachment {
+            filename: (*filename).to_owned(),
+            content_type: content_type.map(str::to_owned),
+            content: content.clone().into(),
+        })
+        .collect();
+    let text = wire(&Letter { attachments, html: Some("<b>x</b>".to_owned()), ..letter() });
+    let mail = mime::parse(text.as_bytes());
+    assert_eq!(mail.text.as_deref(), Some("Does it branch?"));
+    assert_eq!(mail.attachments.len(), files.len());
+    for (part, (filename, content_type, content)) in mail.attachments.iter().zip(&files) {
+        assert_eq!(part.filename.as_deref(), Some(*filename));
+        let known = content_type.filter(|given| given.contains('/') && !given.starts_with("multipart"));
+        let wanted = known.map_or(UNKNOWN_TYPE, |given| given.split(';').next().unwrap());
+        assert_eq!(part.content_type.as_deref(), Some(wanted));
+        let (from, length) = (usize::try_from(part.offset).unwrap(), usize::try_from(part.length).unwrap());
+        let encoded = text.as_bytes().get(from..from + length).unwrap();
+        assert_eq!(mime::decode_part(part.encoding, encoded), *content, "{filename}");
+    }
+}
+
+#[test]
+fn own_headers_stand_beside_ours_and_replace_those_for_threading() {
+    let letter = Letter {
+        in_reply_to: Some("<a@b.test>".to_owned()),
+        headers: vec![
+            ("X-Order".to_owned(), "1017 Grüße".to_owned()),
+            ("references".to_owned(), "<c@d.test> <a@b.test>".to_owned()),
+            ("List-Unsubscribe".to_owned(), format!("<https://acme.dev/{}>", "u".repeat(2_000))),
+        ],
+        ..letter()
+    };
+    let text = wire(&letter);
+    assert!(text.contains("In-Reply-To: <a@b.test>\r\n") && text.contains("references: <c@d.test> <a@b.test>\r\n"));
+    let headers: serde_json::Value = serde_json::from_str(&mime::headers_json(text.as_bytes())).unwrap();
+    assert_eq!(headers["x-order"], "1017 Grüße");
+}
+
+#[test]
+fn headers_that_are_refused() {
+    for name in ["From", "bcc", "CONTENT-TYPE", "Content-", "message-id", "DKIM-Signature", "received"] {
+        assert_eq!(check_header(name, "x"), Err(ComposeError::Reserved), "{name}");
+    }
+    for name in ["", "X Order", "X-Order:", "Ünï", "X\r\n"] {
+        assert_eq!(check_header(name, "x"), Err(ComposeError::Name), "{name}");
+    }
+    for value in ["a\r\nBcc: x@y.test", "a\nb", "a\0", "\u{7f}", "a\tb"] {
+        assert_eq!(check_header("X-Order", value), Err(ComposeError::ControlCharacter), "{value:?}");
+    }
+    assert_eq!(check_header("X-Order", "Grüße 🦀"), Ok(()));
+    assert_eq!(thread_header("a@b"), Ok("<a@b>".to_owned()));
+    assert_eq!(thread_header(" <a@b> "), Ok("<a@b>".to_owned()));
+    for bad in ["", "<>", "a b", "<a>\r\n", "<a> <b>"] {
+        assert!(thread_header(bad).is_err(), "{bad:?}");
+    }
+}
