@@ -122,11 +122,19 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         Verifier::new(Resolver::clone(&resolver), config.hostname.clone(), verify::BUDGET)
     };
     let spam = spam_check(&config, &client_tls, &resolver)?;
+    let domains = Arc::new(Domains {
+        db: db.clone(),
+        secrets: Arc::clone(&secrets),
+        config: Arc::clone(&config),
+        checker: Checker::new(Resolver::fresh(&config.dns.servers).map_err(StartError::because)?, check::BUDGET),
+        keys: KeyMaker::default(),
+    });
     let outbound = Outbound::new(outbound::Parts {
         config: Arc::clone(&config),
         db: db.clone(),
         objects: objects.clone(),
         secrets: Arc::clone(&secrets),
+        domains: Arc::clone(&domains),
         jobs: jobs.clone(),
         metrics: Arc::clone(&metrics),
         feed: feed.clone(),
@@ -185,13 +193,6 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         jobs: jobs.clone(),
         budget: Webhooks::budget(),
         in_flight: InFlight::default(),
-    });
-    let domains = Arc::new(Domains {
-        db: db.clone(),
-        secrets: Arc::clone(&secrets),
-        config: Arc::clone(&config),
-        checker: Checker::new(Resolver::fresh(&config.dns.servers).map_err(StartError::because)?, check::BUDGET),
-        keys: KeyMaker::default(),
     });
     let google = Google::new(config.auth.google.clone(), &client_tls, Arc::clone(&resolver))
         .map_err(|error| StartError(format!("auth.google: {error}")))?;

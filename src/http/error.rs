@@ -135,10 +135,10 @@ codes! {
     RecipientSuppressed = 409 "recipient_suppressed" "every recipient is on the suppression list";
     /// Too late to cancel.
     AlreadySent = 409 "already_sent" "this message was sent already";
-    /// t
-    TemplateNotFound = 404 "template_not_found" "x";
-    /// t
-    BadTemplateData = 400 "bad_template_data" "x";
+    /// The template is not the account's and not built in.
+    TemplateNotFound = 404 "template_not_found" "there is no such template";
+    /// A value of a merge tag.
+    BadTemplateData = 400 "bad_template_data" "templateData must be an object of text, numbers and booleans";
     /// One entry of a batch.
     SendFailed = 502 "send_failed" "the message could not be composed";
     /// The same route exists.

@@ -2,7 +2,7 @@
 
 use super::api::{
     account, auth, deliveries, domain_settings, domain_webhook, domains, inject, messages, replay, routes, send,
-    stubs, uploads,
+    stubs, suppressions, templates, uploads,
 };
 use super::endpoint::Class::{Account, Public, Session};
 use super::endpoint::Endpoint;
@@ -22,6 +22,8 @@ pub fn table() -> Vec<Endpoint> {
         deliveries(),
         uploads(),
         sending(),
+        recipients_lists(),
+        templates(),
         stubs(),
     ]
     .into_iter()
@@ -412,5 +414,88 @@ fn sending() -> Vec<Endpoint> {
             .about(TAG, "Cancel a scheduled send")
             .gives::<send::CanceledView>(200)
             .fails(&[Code::AlreadySent]),
+    ]
+}
+
+fn recipients_lists() -> Vec<Endpoint> {
+    const TAG: &str = "Suppressions and blocked senders";
+    vec![
+        Endpoint::get("/api/contacts/suppressions", suppressions::list)
+            .who(Account)
+            .about(TAG, "Addresses that nothing is sent to, newest first")
+            .query::<suppressions::ListQuery>()
+            .gives::<suppressions::SuppressionList>(200),
+        Endpoint::post("/api/contacts/suppressions", suppressions::add)
+            .who(Account)
+            .about(TAG, "Send nothing to an address")
+            .more("200 when it was suppressed before; then it is replaced.")
+            .takes::<suppressions::SuppressionFields>()
+            .gives::<suppressions::SuppressionAdded>(201)
+            .fails(&[Code::BadAddress]),
+        Endpoint::delete("/api/contacts/suppressions/{email}", suppressions::remove)
+            .who(Account)
+            .about(TAG, "Send to an address again")
+            .gives::<super::body::Done>(200),
+        Endpoint::get("/api/blocked-senders", suppressions::list_blocked)
+            .who(Account)
+            .about(TAG, "Senders whose mail is stored as spam and calls no webhook")
+            .gives_list::<suppressions::BlockedView>(),
+        Endpoint::post("/api/blocked-senders", suppressions::block)
+            .who(Account)
+            .about(TAG, "Block a sender")
+            .more("200 when it was blocked before.")
+            .takes::<suppressions::BlockedFields>()
+            .gives::<suppressions::BlockedView>(201)
+            .fails(&[Code::BadAddress]),
+        Endpoint::delete("/api/blocked-senders/{email}", suppressions::unblock)
+            .who(Account)
+            .about(TAG, "Unblock a sender")
+            .gives::<super::body::Done>(200),
+    ]
+}
+
+fn templates() -> Vec<Endpoint> {
+    const TAG: &str = "Templates";
+    vec![
+        Endpoint::get("/api/templates", templates::list)
+            .about(TAG, "Your templates, newest first")
+            .gives_list::<templates::MetaView>(),
+        Endpoint::get("/api/templates/base", templates::list_base)
+            .about(TAG, "Templates that are built in")
+            .gives_list::<templates::MetaView>(),
+        Endpoint::get("/api/templates/{id}", templates::detail)
+            .about(TAG, "One template")
+            .gives::<templates::FullView>(200),
+        Endpoint::post("/api/templates", templates::create)
+            .who(Account)
+            .about(TAG, "Make a template")
+            .more("With `baseId` it begins as a copy of that; given fields win.")
+            .takes::<templates::TemplateFields>()
+            .gives::<templates::FullView>(201)
+            .fails(&[Code::TemplateNotFound]),
+        Endpoint::put("/api/templates/{id}", templates::update)
+            .who(Account)
+            .about(TAG, "Change a template")
+            .takes::<templates::TemplateFields>()
+            .gives::<templates::FullView>(200),
+        Endpoint::delete("/api/templates/{id}", templates::delete)
+            .who(Account)
+            .about(TAG, "Remove a template")
+            .gives::<super::body::Done>(200),
+        Endpoint::post("/api/templates/test", templates::test)
+            .who(Account)
+            .about(TAG, "Send a template to yourself")
+            .takes::<templates::TestFields>()
+            .gives::<send::SentView>(202)
+            .fails(&[
+                Code::BadAddress,
+                Code::BadHeader,
+                Code::MissingContent,
+                Code::EmailNotVerified,
+                Code::DomainNotOwned,
+                Code::FromDomain,
+                Code::RecipientSuppressed,
+                Code::DomainNotVerified,
+            ]),
     ]
 }

@@ -33,6 +33,7 @@ use bytes::Bytes;
 
 use crate::activity::Feed;
 use crate::config::{Config, Smarthost};
+use crate::domain::Domains;
 use crate::jobs::Jobs;
 use crate::mail::address::{Domain, Mailbox};
 use crate::metrics::Metrics;
@@ -52,6 +53,8 @@ pub struct Parts {
     pub objects: Objects,
     /// Opens signing keys.
     pub secrets: Arc<Secrets>,
+    /// Makes signing keys.
+    pub domains: Arc<Domains>,
     /// Hears of mail that waits.
     pub jobs: Jobs,
     /// Counters.

@@ -85,7 +85,7 @@ impl Notices {
         for name in with_parents(hostname) {
             let domain = domains::find_by_name(connection, &name)?;
             let Some(domain) = domain.filter(|domain| domain.verified && domain.flags.dkim) else { continue };
-            if let Ok(signature) = parts.keys_of(connection, &domain)?.sign(&mail) {
+            if let Some(Ok(signature)) = parts.keys_of(connection, &domain)?.map(|keys| keys.sign(&mail)) {
                 return Ok(Some((recipient, [signature.as_bytes(), &mail].concat())));
             }
         }

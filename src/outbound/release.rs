@@ -61,7 +61,8 @@ impl Parts {
             return Ok(Vec::new());
         }
         match self.gate(tx, &row) {
-            Ok(()) => {}
+            // Keys are made when a domain first sends, which was before.
+            Ok(()) | Err(sender::Refusal::NoKeys(_)) => {}
             Err(sender::Refusal::Store(error)) => return Err(error),
             Err(refusal) => {
                 fail(tx, &row, &refusal.to_string(), now)?;

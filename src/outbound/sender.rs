@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::Outbound;
 use super::sign::DomainKeys;
+use crate::clock::Timestamp;
 use crate::domain::keys::PURPOSE;
 use crate::id::DomainId;
 use crate::mail::address::Domain;
@@ -50,6 +51,9 @@ pub enum Refusal {
     /// 403 `from_domain`.
     #[error("the domain is not verified for sending")]
     FromDomain,
+    /// The domain has no keys yet; they are made when it first sends.
+    #[error("the domain has no keys yet")]
+    NoKeys(i64),
     /// Storage trouble, or keys that cannot be read.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -60,7 +64,27 @@ impl Outbound {
     ///
     /// # Errors
     /// The first gate that is closed.
-    pub async fn sender(&self, account: Account, scope: Option<i64>, from: &Domain) -> Result<Sender, Refusal> {
+    pub async fn sender(
+        &self,
+        account: Account,
+        scope: Option<i64>,
+        from: &Domain,
+        now: Timestamp,
+    ) -> Result<Sender, Refusal> {
+        match self.ask_sender(account.clone(), scope, from).await {
+            Err(Refusal::NoKeys(domain)) => {
+                let made = self.parts.domains.ensure_keys(domain, now).await;
+                made.map_err(|error| {
+                    tracing::error!(%error, "the keys of a domain could not be made");
+                    store::Error::Corrupt("DKIM key")
+                })?;
+                self.ask_sender(account, scope, from).await
+            }
+            asked => asked,
+        }
+    }
+
+    async fn ask_sender(&self, account: Account, scope: Option<i64>, from: &Domain) -> Result<Sender, Refusal> {
         let name = from.as_str().to_owned();
         let parts = Arc::clone(&self.parts);
         let asked = self.parts.db.read(move |connection| {
@@ -103,31 +127,36 @@ impl super::Parts {
         if !domain.flags.spf || !domain.flags.dkim {
             return Err(Refusal::FromDomain);
         }
-        let keys = self.keys_of(connection, &domain)?;
+        let keys = self.keys_of(connection, &domain)?.ok_or(Refusal::NoKeys(domain.id))?;
         Ok(Sender { account: account.id, domain, keys })
     }
 
-    /// The keys of a domain; Ed25519 signs while its record is seen in DNS (contract 8.5).
-    pub(super) fn keys_of(&self, connection: &Connection, domain: &DomainRow) -> store::Result<Arc<DomainKeys>> {
+    /// The keys of a domain, if it has them; Ed25519 signs while its record is seen in DNS (contract 8.5).
+    pub(super) fn keys_of(
+        &self,
+        connection: &Connection,
+        domain: &DomainRow,
+    ) -> store::Result<Option<Arc<DomainKeys>>> {
         let both = dns_checks::is_ok(connection, domain.id, "dkim_ed25519")?;
         let place = (domain.public_id.clone(), both);
         let mut known = self.keys.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(keys) = known.get(&place) {
-            return Ok(Arc::clone(keys));
+            return Ok(Some(Arc::clone(keys)));
         }
         let private = |algorithm: &str| {
             let sealed = dkim_keys::find_private(connection, domain.id, algorithm)?;
-            let sealed = sealed.ok_or(store::Error::Corrupt("DKIM key"))?;
-            self.secrets.open_sealed(PURPOSE, &sealed).map_err(|_| store::Error::Corrupt("DKIM key"))
+            let open = |sealed: Vec<u8>| self.secrets.open_sealed(PURPOSE, &sealed);
+            sealed.map(open).transpose().map_err(|_| store::Error::Corrupt("DKIM key"))
         };
-        let ed25519 = both.then(|| private("ed25519")).transpose()?;
-        let keys = DomainKeys::new(&domain.name, &private("rsa")?, ed25519.as_deref())
-            .map_err(|_| store::Error::Corrupt("DKIM key"))?;
+        let Some(rsa) = private("rsa")? else { return Ok(None) };
+        let ed25519 = if both { private("ed25519")? } else { None };
+        let keys =
+            DomainKeys::new(&domain.name, &rsa, ed25519.as_deref()).map_err(|_| store::Error::Corrupt("DKIM key"))?;
         if known.len() >= REMEMBERED {
             known.clear();
         }
         let keys = Arc::new(keys);
         known.insert(place, Arc::clone(&keys));
-        Ok(keys)
+        Ok(Some(keys))
     }
 }

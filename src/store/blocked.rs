@@ -1,6 +1,6 @@
 //! Senders that an account blocked (contract 9.4).
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Result;
 use crate::clock::Timestamp;
@@ -29,4 +29,51 @@ pub fn is_blocked(connection: &Connection, account: i64, email: &str) -> Result<
         .prepare_cached("SELECT 1 FROM blocked_sender WHERE account_id = ?1 AND email = ?2")?
         .exists(params![account, email.to_lowercase()])?;
     Ok(found)
+}
+
+/// A sender that an account blocked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockedSender {
+    /// Lower-cased.
+    pub email: String,
+    /// Since when.
+    pub created_at: Timestamp,
+}
+
+/// A blocked sender by address.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find(connection: &Connection, account: i64, email: &str) -> Result<Option<BlockedSender>> {
+    let email = email.to_lowercase();
+    let found = connection
+        .prepare_cached("SELECT created_at FROM blocked_sender WHERE account_id = ?1 AND email = ?2")?
+        .query_row(params![account, email], |row| row.get(0))
+        .optional()?;
+    Ok(found.map(|created_at| BlockedSender { email, created_at: Timestamp::from_millis(created_at) }))
+}
+
+/// The senders that an account blocked, by address.
+///
+/// # Errors
+/// Storage trouble.
+pub fn list(connection: &Connection, account: i64) -> Result<Vec<BlockedSender>> {
+    let rows = connection
+        .prepare_cached("SELECT email, created_at FROM blocked_sender WHERE account_id = ?1 ORDER BY email")?
+        .query_map([account], |row| {
+            Ok(BlockedSender { email: row.get(0)?, created_at: Timestamp::from_millis(row.get(1)?) })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Unblocks a sender, if it is blocked.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete(connection: &Connection, account: i64, email: &str) -> Result<()> {
+    connection
+        .prepare_cached("DELETE FROM blocked_sender WHERE account_id = ?1 AND email = ?2")?
+        .execute(params![account, email.to_lowercase()])?;
+    Ok(())
 }

@@ -289,7 +289,8 @@ impl Webhooks {
         let same = |row: &DeliveryRow| row.public_id == delivery.public_id && row.message == delivery.message;
         let Some(present) = present.filter(same) else { return Ok(None) };
         let row = posted.to_row();
-        let finished = posted.started.plus(posted.duration);
+        let posted_at = posted.started;
+        let finished = posted_at.plus(posted.duration);
         let error = posted.error();
         let mut progress =
             Progress { status, url: &posted.prepared.url, status_code: row.status_code, error, next_attempt_at };
@@ -313,7 +314,7 @@ impl Webhooks {
         }
         let told = if status == "failed" && present.status == "pending" {
             let (url, code) = (posted.prepared.url.as_str(), row.status_code);
-            self.tell_owner(tx, &present, url, error, code, finished)?
+            self.tell_owner(tx, &present, url, error, code, posted.started)?
         } else {
             None
         };
@@ -330,7 +331,7 @@ impl Webhooks {
         };
         Ok(Some(Box::new(move || {
             if let Some(lane) = told {
-                self.jobs.wake(lane, finished);
+                self.jobs.wake(lane, posted_at);
             }
             if blocked {
                 self.db.directory_changed();

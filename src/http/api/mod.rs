@@ -12,4 +12,6 @@ pub mod replay;
 pub mod routes;
 pub mod send;
 pub mod stubs;
+pub mod suppressions;
+pub mod templates;
 pub mod uploads;

@@ -42,6 +42,11 @@ impl Answer {
         self.json["code"].as_str().unwrap_or_default()
     }
 
+    /// A header of the answer.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+
     /// Asserts the status; the JSON.
     #[track_caller]
     pub fn expect(self, status: u16) -> Value {

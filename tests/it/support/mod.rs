@@ -6,6 +6,7 @@ pub mod dns;
 pub mod google;
 pub mod process;
 pub mod receiver;
+pub mod remote;
 pub mod served;
 pub mod server;
 pub mod smtp;

@@ -265,6 +265,31 @@ impl Server {
         attempted.unwrap()
     }
 
+    /// The next recipient that was settled or deferred: address, status, diagnostic.
+    pub async fn sent(&mut self) -> (String, &'static str, String) {
+        let next = async {
+            loop {
+                if let Activity::Sent { to, status, diagnostic, .. } = self.activity.recv().await.unwrap() {
+                    return (to, status, diagnostic);
+                }
+            }
+        };
+        let sent = timeout(DEADLINE, next).await;
+        assert!(sent.is_ok(), "no recipient was settled within {DEADLINE:?}");
+        sent.unwrap()
+    }
+
+    /// Moves a manual clock and rings the engine for mail to a domain.
+    pub fn advance_mail(&self, by: Duration, domain: &str) {
+        self.clock.advance(by);
+        self.jobs.wake(mailkite::jobs::mail_lane(domain), self.clock.now());
+    }
+
+    /// Rings the engine for scheduled messages.
+    pub fn wake_releases(&self) {
+        self.jobs.wake(mailkite::outbound::submit::RELEASE_LANE.to_owned(), self.clock.now());
+    }
+
     /// How the next mail fared that nothing is stored of, once it is forgotten: status, code, error.
     pub async fn passed(&mut self) -> (&'static str, Option<u16>, Option<&'static str>) {
         let next = async {
@@ -346,6 +371,8 @@ pub fn config(data_dir: &Path) -> Config {
     config.http.listen = vec![any_port];
     config.metrics.listen = None;
     config.webhook.allow_localhost = true;
+    config.submission.listen = Vec::new();
+    config.submission.listen_tls = Vec::new();
     config
 }
 

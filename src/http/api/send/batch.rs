@@ -185,7 +185,7 @@ pub async fn send_batch(
     fields::flag(given.track_opens, "trackOpens")?;
     fields::flag(given.track_clicks, "trackClicks")?;
     let wanted = attachments::check(given.attachments)?;
-    let sender = gate(&app, &caller, &from).await?;
+    let sender = gate(&app, &caller, &from, now).await?;
     let content = content.with_template(&app, &caller).await?;
     let attachments = attachments::load(&app, wanted).await?;
     let shared = Shared { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::templates::TestFields;
 use crate::clock::Timestamp;
 use crate::http::App;
 use crate::http::auth::Caller;
@@ -149,6 +150,7 @@ impl From<Refusal> for ApiError {
             Refusal::DomainNotOwned => Code::DomainNotOwned.into(),
             Refusal::KeyScope => Code::KeyScope.into(),
             Refusal::FromDomain => Code::FromDomain.into(),
+            Refusal::NoKeys(_) => Code::Internal.into(),
             Refusal::Store(error) => error.into(),
         }
     }
@@ -319,7 +321,7 @@ pub async fn send(
     fields::flag(given.track_opens, "trackOpens")?;
     fields::flag(given.track_clicks, "trackClicks")?;
     let wanted = attachments::check(given.attachments)?;
-    let sender = gate(&app, &caller, &from).await?;
+    let sender = gate(&app, &caller, &from, now).await?;
     let content = content.with_template(&app, &caller).await?;
     let filled = content.fill(None)?;
     let attachments = attachments::load(&app, wanted).await?;
@@ -336,7 +338,38 @@ pub async fn send(
     Ok(idempotency::respond(StatusCode::ACCEPTED, body))
 }
 
+/// A message that shows how a template looks: one recipient, nothing filled in.
+///
+/// # Errors
+/// As `POST /v1/send`.
+pub async fn send_test(app: &App, caller: &Caller, given: TestFields) -> Result<SentView, ApiError> {
+    let now = app.clock.now();
+    let to = fields::mailbox(&given.to.required(|| ApiError::at(Code::BadAddress, "to"))?, "to")?;
+    let subject = given.subject.filter(|subject| !subject.trim().is_empty());
+    let content = Content {
+        subject: Some(subject.unwrap_or_else(|| "Template preview".to_owned())),
+        html: given.html,
+        text: given.text,
+        template_id: None,
+        data: None,
+    };
+    content.check()?;
+    let from = fields::sender(given.from)?;
+    let sender = gate(app, caller, &from, now).await?;
+    let filled = content.fill(None)?;
+    let shared =
+        Shared { from, content, reply_to: Vec::new(), in_reply_to: None, headers: Vec::new(), scheduled_at: None };
+    let letter = shared.letter(vec![to], Vec::new(), filled, Vec::new(), Vec::new());
+    let mut draft = Draft { letter, bcc: Vec::new(), suppressed: Vec::new(), metadata: None, scheduled_at: None };
+    let addresses = draft.recipients().iter().map(ToString::to_string).collect();
+    draft.suppressed = app.outbound.suppressed(sender.account, addresses).await?;
+    let outgoing = app.outbound.compose(&sender, draft, now).await?;
+    let view = SentView::new(&outgoing.id, None, Vec::new());
+    app.outbound.submit(vec![outgoing], None, now).await?;
+    Ok(view)
+}
+
 /// The gates, in the contract's order.
-async fn gate(app: &App, caller: &Caller, from: &NamedMailbox) -> Result<Sender, ApiError> {
-    Ok(app.outbound.sender(caller.account.clone(), caller.scope(), from.mailbox.domain()).await?)
+async fn gate(app: &App, caller: &Caller, from: &NamedMailbox, now: Timestamp) -> Result<Sender, ApiError> {
+    Ok(app.outbound.sender(caller.account.clone(), caller.scope(), from.mailbox.domain(), now).await?)
 }

@@ -1,0 +1,198 @@
+//! Whom nothing is sent to, and whose mail calls no webhook (contract 8.4).
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::clock::Timestamp;
+use crate::http::App;
+use crate::http::auth::Caller;
+use crate::http::body::{Body, DONE, Done, Loose};
+use crate::http::error::{ApiError, Code};
+use crate::http::extract::{Path, Query, integer};
+use crate::mail::address::Mailbox;
+use crate::store::blocked::{self, BlockedSender};
+use crate::store::suppressions::{self, Suppression};
+
+const MAX_LIMIT: i64 = 1_000;
+const MAX_NOTE_CHARS: usize = 500;
+const REASONS: &[&str] = &["manual", "unsubscribe", "bounce", "complaint"];
+
+/// `GET /api/contacts/suppressions`
+#[derive(Deserialize, IntoParams)]
+pub struct ListQuery {
+    /// Only those with a smaller `created_at`, in milliseconds.
+    #[param(value_type = Option<i64>)]
+    before: Option<String>,
+    /// 1 to 1,000, which is the default; clamped.
+    #[param(value_type = Option<i64>)]
+    limit: Option<String>,
+}
+
+/// An address that nothing is sent to.
+#[derive(Serialize, ToSchema)]
+struct SuppressionView {
+    #[schema(example = "x@example.com")]
+    email: String,
+    /// `manual`, `unsubscribe`, `bounce` or `complaint`.
+    #[schema(example = "manual")]
+    reason: String,
+    note: Option<String>,
+    created_at: Timestamp,
+}
+
+impl From<Suppression> for SuppressionView {
+    fn from(row: Suppression) -> Self {
+        Self { email: row.email, reason: row.reason, note: row.note, created_at: row.created_at }
+    }
+}
+
+/// `GET /api/contacts/suppressions`
+#[derive(Serialize, ToSchema)]
+pub struct SuppressionList {
+    /// Newest first.
+    suppressions: Vec<SuppressionView>,
+}
+
+/// `POST /api/contacts/suppressions`
+#[derive(Deserialize, ToSchema)]
+pub struct SuppressionFields {
+    #[serde(default)]
+    #[schema(value_type = String, required = true, example = "x@example.com")]
+    email: Loose<String>,
+    /// `manual` (also in place of an unknown word), `unsubscribe`, `bounce` or `complaint`.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    reason: Loose<String>,
+    /// At most 500 characters.
+    note: Option<String>,
+}
+
+/// `POST /api/contacts/suppressions`
+#[derive(Serialize, ToSchema)]
+pub struct SuppressionAdded {
+    /// Always true.
+    ok: bool,
+    suppression: SuppressionView,
+}
+
+/// A sender whose mail is stored as spam and calls no webhook.
+#[derive(Serialize, ToSchema)]
+pub struct BlockedView {
+    #[schema(example = "x@example.com")]
+    email: String,
+    created_at: Timestamp,
+}
+
+impl From<BlockedSender> for BlockedView {
+    fn from(row: BlockedSender) -> Self {
+        Self { email: row.email, created_at: row.created_at }
+    }
+}
+
+/// `POST /api/blocked-senders`
+#[derive(Deserialize, ToSchema)]
+pub struct BlockedFields {
+    #[serde(default)]
+    #[schema(value_type = String, required = true, example = "x@example.com")]
+    email: Loose<String>,
+}
+
+/// The bare address of a field, lower-cased.
+fn address(given: Loose<String>) -> Result<String, ApiError> {
+    let bad = || ApiError::at(Code::BadAddress, "email");
+    let text = given.required(bad)?;
+    let mailbox = Mailbox::parse(text.trim()).map_err(|_| bad())?;
+    Ok(mailbox.to_string().to_lowercase())
+}
+
+/// `GET /api/contacts/suppressions`
+pub async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<SuppressionList>, ApiError> {
+    caller.needs_account()?;
+    let before = integer("before", query.before.as_deref())?;
+    let limit = integer("limit", query.limit.as_deref())?.unwrap_or(MAX_LIMIT).clamp(1, MAX_LIMIT);
+    let limit = u32::try_from(limit).unwrap_or(1);
+    let rows = app.db.read(move |connection| suppressions::list(connection, caller.id(), before, limit)).await?;
+    Ok(Json(SuppressionList { suppressions: rows.into_iter().map(Into::into).collect() }))
+}
+
+/// `POST /api/contacts/suppressions`
+pub async fn add(
+    State(app): State<App>,
+    caller: Caller,
+    body: Body,
+) -> Result<(StatusCode, Json<SuppressionAdded>), ApiError> {
+    caller.needs_account()?;
+    let fields: SuppressionFields = body.fields()?;
+    let email = address(fields.email)?;
+    let reason = match &fields.reason {
+        Loose::Given(word) if REASONS.contains(&word.as_str()) => word.clone(),
+        Loose::Given(_) | Loose::Absent | Loose::Wrong => "manual".to_owned(),
+    };
+    if fields.note.as_ref().is_some_and(|note| note.chars().count() > MAX_NOTE_CHARS) {
+        return Err(ApiError::field(Code::BadRequest, "note", "a note has at most 500 characters"));
+    }
+    let now = app.clock.now();
+    let put =
+        app.db.write(move |tx| suppressions::put(tx, caller.id(), &email, &reason, fields.note.as_deref(), now));
+    let (row, new) = put.await?;
+    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(SuppressionAdded { ok: true, suppression: row.into() })))
+}
+
+/// `DELETE /api/contacts/suppressions/:email`
+pub async fn remove(
+    State(app): State<App>,
+    caller: Caller,
+    Path(email): Path<String>,
+) -> Result<Json<Done>, ApiError> {
+    caller.needs_account()?;
+    app.db.write(move |tx| suppressions::delete(tx, caller.id(), &email)).await?;
+    Ok(DONE)
+}
+
+/// `GET /api/blocked-senders`
+pub async fn list_blocked(State(app): State<App>, caller: Caller) -> Result<Json<Vec<BlockedView>>, ApiError> {
+    caller.needs_account()?;
+    let rows = app.db.read(move |connection| blocked::list(connection, caller.id())).await?;
+    Ok(Json(rows.into_iter().map(Into::into).collect()))
+}
+
+/// `POST /api/blocked-senders`
+pub async fn block(
+    State(app): State<App>,
+    caller: Caller,
+    body: Body,
+) -> Result<(StatusCode, Json<BlockedView>), ApiError> {
+    caller.needs_account()?;
+    let fields: BlockedFields = body.fields()?;
+    let email = address(fields.email)?;
+    let now = app.clock.now();
+    let put = app.db.write(move |tx| {
+        let known = blocked::find(tx, caller.id(), &email)?;
+        let new = known.is_none();
+        if new {
+            blocked::insert(tx, caller.id(), &email, now)?;
+        }
+        Ok((known.unwrap_or(BlockedSender { email, created_at: now }), new))
+    });
+    let (row, new) = put.await?;
+    Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(row.into())))
+}
+
+/// `DELETE /api/blocked-senders/:email`
+pub async fn unblock(
+    State(app): State<App>,
+    caller: Caller,
+    Path(email): Path<String>,
+) -> Result<Json<Done>, ApiError> {
+    caller.needs_account()?;
+    app.db.write(move |tx| blocked::delete(tx, caller.id(), &email)).await?;
+    Ok(DONE)
+}

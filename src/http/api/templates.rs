@@ -1,0 +1,280 @@
+//! Templates (contract 11): an account's own, and those that are built in.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::send::{self, SentView};
+use crate::clock::Timestamp;
+use crate::http::App;
+use crate::http::auth::Caller;
+use crate::http::body::{Body, DONE, Done, Loose};
+use crate::http::error::{ApiError, Code};
+use crate::http::extract::Path;
+use crate::id::TemplateId;
+use crate::outbound::template::{BUILT_IN, BuiltIn, find_built_in};
+use crate::store::domains;
+use crate::store::templates::{self, TemplateContent, TemplateRow};
+
+const MAX_NAME_CHARS: usize = 200;
+const MAX_SUBJECT_CHARS: usize = 998;
+/// Built-in templates are as old as the program; their rows need some time.
+const BASE_TIME: Timestamp = Timestamp::from_millis(0);
+
+/// A template without its bodies.
+#[derive(Serialize, ToSchema)]
+pub struct MetaView {
+    #[schema(example = "tpl_5TgB6yHn7UjM8iKo")]
+    id: String,
+    #[schema(example = "Welcome")]
+    name: String,
+    category: Option<String>,
+    #[schema(example = "Hi {{name}}")]
+    subject: Option<String>,
+    is_base: bool,
+    updated_at: Timestamp,
+}
+
+/// A template.
+#[derive(Serialize, ToSchema)]
+pub struct FullView {
+    #[serde(flatten)]
+    meta: MetaView,
+    html: Option<String>,
+    text: Option<String>,
+    /// An editor's own, given back as it was.
+    json: Option<String>,
+    /// An editor's own, given back as it was.
+    theme: Option<String>,
+    /// Null for a built-in template.
+    user_id: Option<String>,
+    created_at: Timestamp,
+}
+
+/// `POST /api/templates` and `PUT /api/templates/:id`
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TemplateFields {
+    /// A template to begin with; only when it is made.
+    base_id: Option<String>,
+    /// 1 to 200 characters; required without `baseId`.
+    name: Option<String>,
+    subject: Option<String>,
+    html: Option<String>,
+    text: Option<String>,
+    json: Option<String>,
+    theme: Option<String>,
+    /// Only when it is changed.
+    category: Option<String>,
+}
+
+/// `POST /api/templates/test`
+#[derive(Deserialize, ToSchema)]
+pub struct TestFields {
+    /// One mailbox.
+    #[serde(default)]
+    #[schema(value_type = String, required = true, example = "you@example.com")]
+    pub(super) to: Loose<String>,
+    /// This or `text`.
+    pub(super) html: Option<String>,
+    pub(super) text: Option<String>,
+    pub(super) subject: Option<String>,
+    /// By default `preview@` the oldest domain that is verified for sending.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub(super) from: Loose<String>,
+}
+
+impl From<&TemplateRow> for MetaView {
+    fn from(row: &TemplateRow) -> Self {
+        Self {
+            id: row.public_id.to_string(),
+            name: row.content.name.clone(),
+            category: row.content.category.clone(),
+            subject: row.content.subject.clone(),
+            is_base: false,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+impl From<&BuiltIn> for MetaView {
+    fn from(base: &BuiltIn) -> Self {
+        Self {
+            id: base.id.to_owned(),
+            name: base.name.to_owned(),
+            category: Some(base.category.to_owned()),
+            subject: Some(base.subject.to_owned()),
+            is_base: true,
+            updated_at: BASE_TIME,
+        }
+    }
+}
+
+impl FullView {
+    fn own(row: TemplateRow, caller: &Caller) -> Self {
+        Self {
+            meta: MetaView::from(&row),
+            html: row.content.html,
+            text: row.content.text,
+            json: row.content.json,
+            theme: row.content.theme,
+            user_id: Some(caller.account.public_id.to_string()),
+            created_at: row.created_at,
+        }
+    }
+
+    fn base(base: &BuiltIn) -> Self {
+        Self {
+            meta: MetaView::from(base),
+            html: Some(base.html.to_owned()),
+            text: Some(base.text.to_owned()),
+            json: None,
+            theme: None,
+            user_id: None,
+            created_at: BASE_TIME,
+        }
+    }
+}
+
+/// `GET /api/templates`
+pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<MetaView>>, ApiError> {
+    let rows = app.db.read(move |connection| templates::list(connection, caller.id())).await?;
+    Ok(Json(rows.iter().map(Into::into).collect()))
+}
+
+/// `GET /api/templates/base`
+pub async fn list_base(_: Caller) -> Json<Vec<MetaView>> {
+    Json(BUILT_IN.iter().map(Into::into).collect())
+}
+
+/// `GET /api/templates/:id`
+pub async fn detail(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<FullView>, ApiError> {
+    if let Some(base) = find_built_in(&id) {
+        return Ok(Json(FullView::base(base)));
+    }
+    let row = find(&app, &caller, &id).await?;
+    Ok(Json(FullView::own(row, &caller)))
+}
+
+async fn find(app: &App, caller: &Caller, id: &str) -> Result<TemplateRow, ApiError> {
+    let (account, id) = (caller.id(), TemplateId::parse(id).ok_or_else(ApiError::not_found)?);
+    let found = app.db.read(move |connection| templates::find(connection, account, &id)).await?;
+    found.ok_or_else(ApiError::not_found)
+}
+
+/// `POST /api/templates`
+pub async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    body: Body,
+) -> Result<(StatusCode, Json<FullView>), ApiError> {
+    caller.needs_account()?;
+    let fields: TemplateFields = body.fields()?;
+    let base = match fields.base_id.as_deref() {
+        None => None,
+        Some(id) => Some(base_content(&app, &caller, id).await?),
+    };
+    if base.is_none() && fields.name.is_none() {
+        return Err(ApiError::field(Code::BadRequest, "name", "name is required"));
+    }
+    let content = fields.over(base.unwrap_or_default())?;
+    let (account, now) = (caller.id(), app.clock.now());
+    let row = app.db.write(move |tx| templates::insert(tx, account, content, now)).await?;
+    Ok((StatusCode::CREATED, Json(FullView::own(row, &caller))))
+}
+
+/// What a new template begins with.
+async fn base_content(app: &App, caller: &Caller, id: &str) -> Result<TemplateContent, ApiError> {
+    if let Some(base) = find_built_in(id) {
+        return Ok(TemplateContent {
+            name: base.name.to_owned(),
+            category: Some(base.category.to_owned()),
+            subject: Some(base.subject.to_owned()),
+            html: Some(base.html.to_owned()),
+            text: Some(base.text.to_owned()),
+            json: None,
+            theme: None,
+        });
+    }
+    let found = find(app, caller, id).await.map(|row| row.content);
+    found.map_err(|error| match error.code() {
+        Code::NotFound => ApiError::at(Code::TemplateNotFound, "baseId"),
+        _ => error,
+    })
+}
+
+impl TemplateFields {
+    /// These fields over what was there.
+    fn over(self, content: TemplateContent) -> Result<TemplateContent, ApiError> {
+        let content = TemplateContent {
+            name: self.name.map_or(content.name, |name| name.trim().to_owned()),
+            category: self.category.or(content.category),
+            subject: self.subject.or(content.subject),
+            html: self.html.or(content.html),
+            text: self.text.or(content.text),
+            json: self.json.or(content.json),
+            theme: self.theme.or(content.theme),
+        };
+        let bad = |field, message: &'static str| Err(ApiError::field(Code::BadRequest, field, message));
+        if !(1..=MAX_NAME_CHARS).contains(&content.name.chars().count()) || content.name.chars().any(char::is_control)
+        {
+            return bad("name", "a name has 1 to 200 characters");
+        }
+        if content.subject.as_ref().is_some_and(|subject| subject.chars().count() > MAX_SUBJECT_CHARS) {
+            return bad("subject", "a subject has at most 998 characters");
+        }
+        if content.category.as_ref().is_some_and(|category| category.chars().count() > MAX_NAME_CHARS) {
+            return bad("category", "a category has at most 200 characters");
+        }
+        Ok(content)
+    }
+}
+
+/// `PUT /api/templates/:id`
+pub async fn update(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: Body,
+) -> Result<Json<FullView>, ApiError> {
+    let row = find(&app, &caller, &id).await?;
+    caller.needs_account()?;
+    let fields: TemplateFields = body.fields()?;
+    let content = fields.over(row.content)?;
+    let (account, now) = (caller.id(), app.clock.now());
+    let updated = app.db.write(move |tx| templates::update(tx, account, &row.public_id, &content, now)).await?;
+    Ok(Json(FullView::own(updated.ok_or_else(ApiError::not_found)?, &caller)))
+}
+
+/// `DELETE /api/templates/:id`
+pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Done>, ApiError> {
+    let row = find(&app, &caller, &id).await?;
+    caller.needs_account()?;
+    app.db.write(move |tx| templates::delete(tx, caller.id(), &row.public_id)).await?;
+    Ok(DONE)
+}
+
+/// `POST /api/templates/test`
+pub async fn test(
+    State(app): State<App>,
+    caller: Caller,
+    body: Body,
+) -> Result<(StatusCode, Json<SentView>), ApiError> {
+    caller.needs_account()?;
+    let mut fields: TestFields = body.fields()?;
+    if fields.from == Loose::Absent {
+        let account = caller.id();
+        let names = app.db.read(move |connection| domains::list_sending(connection, account, None)).await?;
+        let oldest = names.first().ok_or(Code::DomainNotVerified)?;
+        fields.from = Loose::Given(format!("preview@{oldest}"));
+    }
+    let view = send::send_test(&app, &caller, fields).await?;
+    Ok((StatusCode::ACCEPTED, Json(view)))
+}

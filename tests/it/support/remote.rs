@@ -1,0 +1,319 @@
+//! A remote mail host: answers as a test wants, and hands over what it took.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::server::DEADLINE;
+
+/// What the host does instead of what it would.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// Answers this, line ends included.
+    Say(String),
+    /// Says this and hangs up.
+    Leave(String),
+    /// Says nothing, for ever.
+    Silence,
+    /// Says this without end.
+    Endless(String),
+}
+
+/// Looks at a command, `GREETING`, or `END` of the data, and perhaps acts; the second argument counts connections from 1.
+pub type Script = Arc<dyn Fn(&str, usize) -> Option<Act> + Send + Sync>;
+
+/// How a host is made.
+#[derive(Clone)]
+pub struct Manner {
+    /// Lines of the answer to EHLO after the first.
+    pub extensions: Vec<&'static str>,
+    /// STARTTLS, or TLS from the first octet.
+    pub tls: Option<TlsAcceptor>,
+    pub implicit_tls: bool,
+    pub script: Script,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self {
+            extensions: vec!["PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 30000000", "ENHANCEDSTATUSCODES"],
+            tls: None,
+            implicit_tls: false,
+            script: Arc::new(|_, _| None),
+        }
+    }
+}
+
+/// A message that the host took.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// `MAIL FROM:…` as it came.
+    pub mail: String,
+    /// Each `RCPT TO:…` that was accepted.
+    pub rcpt: Vec<String>,
+    /// The octets between 354 and the final dot, as they came.
+    pub wire: Vec<u8>,
+    /// Whether the session was encrypted.
+    pub tls: bool,
+    /// Which connection it came over, from 1.
+    pub connection: usize,
+}
+
+impl Taken {
+    /// The mail data, its dots taken away.
+    pub fn data(&self) -> Vec<u8> {
+        let mut data = Vec::with_capacity(self.wire.len());
+        for line in self.wire.split_inclusive(|byte| *byte == b'\n') {
+            data.extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
+        }
+        data
+    }
+
+    /// The addresses in angle brackets.
+    pub fn recipients(&self) -> Vec<String> {
+        self.rcpt.iter().map(|line| line.split(['<', '>']).nth(1).unwrap().to_owned()).collect()
+    }
+
+    /// The envelope sender.
+    pub fn sender(&self) -> String {
+        self.mail.split(['<', '>']).nth(1).unwrap().to_owned()
+    }
+}
+
+/// The host; it is gone with this.
+pub struct Remote {
+    pub address: SocketAddr,
+    taken: UnboundedReceiver<Taken>,
+    connections: Arc<AtomicUsize>,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Remote {
+    /// A host that takes everything.
+    pub async fn start() -> Self {
+        Self::with(Manner::default()).await
+    }
+
+    /// A host that answers as `script` wants.
+    pub async fn scripted(script: impl Fn(&str, usize) -> Option<Act> + Send + Sync + 'static) -> Self {
+        Self::with(Manner { script: Arc::new(script), ..Manner::default() }).await
+    }
+
+    pub async fn with(manner: Manner) -> Self {
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)), manner).await
+    }
+
+    /// At this address; another host may have had it.
+    pub async fn at(address: SocketAddr, manner: Manner) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (taken_sender, taken) = unbounded_channel();
+        let count = Arc::clone(&connections);
+        let serving = tokio::spawn(async move {
+            let mut sessions = tokio::task::JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let host = Host {
+                    manner: manner.clone(),
+                    number: count.fetch_add(1, Ordering::SeqCst) + 1,
+                    taken: taken_sender.clone(),
+                };
+                sessions.spawn(host.serve(stream));
+            }
+        });
+        Self { address, taken, connections, serving }
+    }
+
+    /// The next message that it takes.
+    pub async fn taken(&mut self) -> Taken {
+        let taken = timeout(DEADLINE, self.taken.recv()).await;
+        assert!(taken.is_ok(), "nothing came within {DEADLINE:?}");
+        taken.unwrap().unwrap()
+    }
+
+    /// Whether nothing was taken that nobody asked for.
+    pub fn is_drained(&mut self) -> bool {
+        self.taken.try_recv().is_err()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+struct Host {
+    manner: Manner,
+    number: usize,
+    taken: UnboundedSender<Taken>,
+}
+
+trait Wire: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
+impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Wire for S {}
+
+type Stream = BufReader<Box<dyn Wire>>;
+
+impl Host {
+    async fn serve(self, stream: TcpStream) {
+        let mut tls = false;
+        let mut stream: Stream = match &self.manner.tls {
+            Some(acceptor) if self.manner.implicit_tls => {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                tls = true;
+                BufReader::new(Box::new(stream))
+            }
+            _ => BufReader::new(Box::new(stream)),
+        };
+        if !self.answer(&mut stream, "GREETING", "220 mx.remote.test ESMTP\r\n").await {
+            return;
+        }
+        let mut mail = String::new();
+        let mut rcpt = Vec::new();
+        loop {
+            let mut line = Vec::new();
+            if !matches!(stream.read_until(b'\n', &mut line).await, Ok(1..)) {
+                return;
+            }
+            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+            let upper = line.to_ascii_uppercase();
+            let verb = upper.split(' ').next().unwrap_or_default();
+            let usual = match verb {
+                "EHLO" => self.hello(tls),
+                "STARTTLS" => {
+                    let refused = (self.manner.script)(&line, self.number).is_some();
+                    if !self.answer(&mut stream, &line, "220 2.0.0 go\r\n").await {
+                        return;
+                    }
+                    if refused {
+                        continue;
+                    }
+                    let acceptor = self.manner.tls.clone().unwrap();
+                    let Ok(secured) = acceptor.accept(stream.into_inner()).await else { return };
+                    tls = true;
+                    stream = BufReader::new(Box::new(secured));
+                    continue;
+                }
+                "DATA" if rcpt.is_empty() => "503 5.5.1 no recipient\r\n".to_owned(),
+                "DATA" => "354 go\r\n".to_owned(),
+                "QUIT" => "221 2.0.0 bye\r\n".to_owned(),
+                _ => "250 2.0.0 ok\r\n".to_owned(),
+            };
+            let acted = (self.manner.script)(&line, self.number);
+            let said = match &acted {
+                Some(Act::Say(text) | Act::Leave(text)) => text.clone(),
+                _ => usual.clone(),
+            };
+            if !self.answer(&mut stream, &line, &usual).await {
+                return;
+            }
+            match verb {
+                "MAIL" => (mail, rcpt) = (line, Vec::new()),
+                "RCPT" if said.starts_with('2') => rcpt.push(line),
+                "DATA" if said.starts_with("354") => {
+                    let Some(wire) = read_data(&mut stream).await else { return };
+                    let taken = Taken {
+                        mail: mail.clone(),
+                        rcpt: std::mem::take(&mut rcpt),
+                        wire,
+                        tls,
+                        connection: self.number,
+                    };
+                    let accepted = match (self.manner.script)("END", self.number) {
+                        Some(Act::Say(text)) => text.starts_with('2'),
+                        Some(_) => false,
+                        None => true,
+                    };
+                    if accepted {
+                        drop(self.taken.send(taken));
+                    }
+                    if !self.answer(&mut stream, "END", "250 2.0.0 taken\r\n").await {
+                        return;
+                    }
+                }
+                "QUIT" => return,
+                _ => {}
+            }
+        }
+    }
+
+    fn hello(&self, tls: bool) -> String {
+        let mut lines = vec!["mx.remote.test".to_owned()];
+        lines.extend(self.manner.extensions.iter().map(|line| (*line).to_owned()));
+        if self.manner.tls.is_some() && !tls {
+            lines.push("STARTTLS".to_owned());
+        }
+        let last = lines.len() - 1;
+        lines
+            .iter()
+            .enumerate()
+            .map(|(at, line)| format!("250{}{line}\r\n", if at == last { ' ' } else { '-' }))
+            .collect()
+    }
+
+    /// Says what the script wants, or the usual; whether the session goes on.
+    async fn answer(&self, stream: &mut Stream, what: &str, usual: &str) -> bool {
+        match (self.manner.script)(what, self.number) {
+            None => stream.write_all(usual.as_bytes()).await.is_ok() && stream.flush().await.is_ok(),
+            Some(Act::Say(text)) => stream.write_all(text.as_bytes()).await.is_ok() && stream.flush().await.is_ok(),
+            Some(Act::Leave(text)) => {
+                drop(stream.write_all(text.as_bytes()).await);
+                drop(stream.flush().await);
+                drop(stream.shutdown().await);
+                false
+            }
+            Some(Act::Silence) => {
+                // Until the other side has enough of it.
+                let mut rest = Vec::new();
+                drop(stream.read_to_end(&mut rest).await);
+                false
+            }
+            Some(Act::Endless(text)) => {
+                while stream.write_all(text.as_bytes()).await.is_ok() && stream.flush().await.is_ok() {}
+                false
+            }
+        }
+    }
+}
+
+/// Up to the final dot, which is taken away.
+async fn read_data(stream: &mut Stream) -> Option<Vec<u8>> {
+    let mut data = Vec::new();
+    loop {
+        let start = data.len();
+        if !matches!(stream.read_until(b'\n', &mut data).await, Ok(1..)) {
+            return None;
+        }
+        if data.get(start..) == Some(b".\r\n".as_slice()) {
+            data.truncate(start);
+            return Some(data);
+        }
+    }
+}
+
+/// A certificate for `name` that nobody trusts, and what serves it.
+pub fn self_signed(name: &str) -> (TlsAcceptor, rustls::pki_types::CertificateDer<'static>) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let made = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key).unwrap();
+    let certificate = made.der().clone();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    (TlsAcceptor::from(Arc::new(config)), certificate)
+}
