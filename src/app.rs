@@ -41,9 +41,10 @@ use crate::passwords::Passwords;
 use crate::retention::Retention;
 use crate::secrets::Secrets;
 use crate::session::Tokens;
-use crate::smtp_server::SmtpServer;
+use crate::smtp_server::{self, MAX_FAILED_LOGINS, Role, SmtpServer};
 use crate::store::objects::Objects;
 use crate::store::{self, Db};
+use crate::throttle::Window;
 use crate::tls::{self, ServerTls};
 use crate::uploads::Uploads;
 use crate::webhook::deliver::Webhooks;
@@ -86,6 +87,8 @@ pub struct Bound {
     tls: ServerTls,
     webhooks: Arc<Webhooks>,
     smtp: SmtpServer,
+    /// With STARTTLS, and with TLS from the first octet.
+    submissions: [SmtpServer; 2],
     http: Http,
     worker: Worker,
     retention: Retention,
@@ -154,15 +157,27 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         outbound: outbound.clone(),
         fingerprint_key: secrets.fingerprint_key(),
     });
-    let smtp = SmtpServer::bind(
-        &config.smtp,
-        inbound.clone(),
-        server_tls.clone(),
-        Arc::clone(&metrics),
-        config.hostname.clone(),
-    )
-    .await
-    .map_err(StartError::because)?;
+    let door = async |listen: &[SocketAddr], role: Role| {
+        let (metrics, hostname) = (Arc::clone(&metrics), config.hostname.clone());
+        let door =
+            SmtpServer::bind(listen, role, &config.smtp, inbound.clone(), server_tls.clone(), metrics, hostname);
+        door.await.map_err(StartError::because)
+    };
+    let smtp = door(&config.smtp.listen, Role::Mx).await?;
+    let failures = Arc::new(Window::new(MAX_FAILED_LOGINS, Duration::from_secs(60)));
+    let submission = |implicit_tls| {
+        Role::Submission(smtp_server::Submission {
+            outbound: outbound.clone(),
+            db: db.clone(),
+            clock: clock.clone(),
+            failures: Arc::clone(&failures),
+            implicit_tls,
+        })
+    };
+    let submissions = [
+        door(&config.submission.listen, submission(false)).await?,
+        door(&config.submission.listen_tls, submission(true)).await?,
+    ];
     let listeners = http::Listeners::bind(&config).map_err(StartError::because)?;
     let accounts = Arc::new(Accounts {
         db: db.clone(),
@@ -179,7 +194,13 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         allow_localhost: config.webhook.allow_localhost,
         allow_networks: config.webhook.allow_networks.clone(),
     };
-    let own_listeners: Vec<SocketAddr> = smtp.addresses().iter().chain(listeners.addresses()).copied().collect();
+    let own_listeners: Vec<SocketAddr> = smtp
+        .addresses()
+        .iter()
+        .chain(submissions.iter().flat_map(SmtpServer::addresses))
+        .chain(listeners.addresses())
+        .copied()
+        .collect();
     let guard = Guard { policy: policy.clone(), own_listeners: own_listeners.clone() };
     let webhooks = Arc::new(Webhooks {
         db: db.clone(),
@@ -259,6 +280,7 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         tls,
         webhooks,
         smtp,
+        submissions,
         http,
         worker,
         retention,
@@ -301,6 +323,11 @@ impl Bound {
     /// Where mail is received.
     pub fn smtp_addresses(&self) -> &[SocketAddr] {
         self.smtp.addresses()
+    }
+
+    /// Where mail programs hand in mail: with STARTTLS, and with TLS from the first octet.
+    pub fn submission_addresses(&self) -> [&[SocketAddr]; 2] {
+        self.submissions.each_ref().map(SmtpServer::addresses)
     }
 
     /// Where the API is served.
@@ -376,6 +403,7 @@ impl Bound {
         let doors = stop.child_token();
         let workers = CancellationToken::new();
         let smtp = tokio::spawn(self.smtp.run(doors.clone(), GRACE));
+        let submissions = self.submissions.map(|door| tokio::spawn(door.run(doors.clone(), GRACE)));
         let http = tokio::spawn(self.http.run(doors.clone(), GRACE));
         let worker = tokio::spawn(self.worker.run(workers.clone(), GRACE));
         let retention = tokio::spawn(self.retention.run(workers.clone()));
@@ -388,6 +416,9 @@ impl Bound {
         };
         doors.cancel();
         drop(tokio::join!(smtp, http, certificate));
+        for submission in submissions {
+            drop(submission.await);
+        }
         workers.cancel();
         drop(tokio::join!(worker, retention, rechecks));
         if failed {

@@ -65,7 +65,7 @@
 //! | level | modules | what they are |
 //! | --- | --- | --- |
 //! | 0 | [`clock`] [`id`] [`hex`] [`mail`] | vocabulary, pure |
-//! | 1 | [`activity`] [`config`] [`datadir`] [`dns`] [`egress`] [`host`] [`links`] [`metrics`] [`passwords`] [`secrets`] [`session`] [`store`] [`tls`] | one outside thing each |
+//! | 1 | [`activity`] [`config`] [`datadir`] [`dns`] [`egress`] [`host`] [`links`] [`metrics`] [`passwords`] [`secrets`] [`session`] [`store`] [`throttle`] [`tls`] | one outside thing each |
 //! | 2 | [`accounts`] [`content`] [`domain`] [`google`] [`jobs`] [`setup`] [`uploads`] | accounts and sessions; a stored message's content; domains and their DNS; Google's word; the engine; first things; clients' files |
 //! | 3 | [`retention`] [`webhook`] | the sweep; events, signatures, attempts |
 //! | 4 | [`outbound`] | sending: compose, sign, deliver, bounces |
@@ -137,6 +137,7 @@
 //! | RFC 6409 | submission |
 //! | RFC 6522 | multipart/report |
 //! | RFC 6531 | SMTPUTF8 |
+//! | RFC 6533 | reports with international addresses |
 //! | RFC 6698 | DANE: TLSA |
 //! | RFC 6749 | OAuth 2.0: codes for tokens |
 //! | RFC 6761 | special-use names: localhost |
@@ -192,6 +193,7 @@ pub mod session;
 pub mod setup;
 pub mod smtp_server;
 pub mod store;
+pub mod throttle;
 pub mod tls;
 pub mod uploads;
 pub mod webhook;

@@ -28,6 +28,7 @@ counters! {
     RefusedStorage = "mailkite_messages_refused_storage_total", "Messages refused because storage failed or was slow.";
     WebhooksDelivered = "mailkite_webhook_attempts_delivered_total", "Webhook attempts that succeeded.";
     WebhooksRejected = "mailkite_webhook_attempts_failed_total", "Webhook attempts that failed.";
+    LoginsRefused = "mailkite_smtp_logins_refused_total", "AUTH with a password that is no key.";
     MessagesSubmitted = "mailkite_messages_submitted_total", "Messages accepted to be sent.";
     RecipientsSent = "mailkite_recipients_sent_total", "Recipients that a remote host accepted.";
     RecipientsDeferred = "mailkite_recipients_deferred_total", "Attempts that a remote host, or its absence, deferred.";

@@ -1,19 +1,21 @@
 //! From the text of the file to [`Config`]: which keys there are, of what kind, within what bounds.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{self, Path, PathBuf};
 use std::string::FromUtf8Error;
 
 use toml::de::{DeTable, DeValue};
 
+use super::outbound;
 use super::read::{Document, Reading, Section};
 use super::value::{
     choice, dns_name, dns_server, duration, filter, hostname, network, number, public_url, redirect_uri, secret_url,
     service_url, socket, socket_or_off, text, truth,
 };
 use super::{
-    Auth, Config, Dns, Google, Http, Log, LogFormat, Metrics, Outbound, Problem, Signup, Smtp, Spam, Storage,
-    Submission, Tls, UnknownRecipients, Webhook,
+    Auth, Config, Dns, Google, Http, Log, LogFormat, Metrics, Problem, Signup, Smtp, Spam, Storage, Submission, Tls,
+    UnknownRecipients, Webhook,
 };
 
 const FORMATS: &[(&str, LogFormat)] =
@@ -106,8 +108,8 @@ fn config(document: &Document<'_>, table: &DeTable<'_>, folder: Option<&Path>) -
         spam: Spam { rspamd_url: top.section("spam").optional("rspamd_url", service_url) },
         storage: storage(&top.section("storage")),
         webhook: webhook(&top.section("webhook")),
-        outbound: Outbound::default(),
-        submission: Submission::default(),
+        outbound: outbound::read(&top.section("outbound")),
+        submission: submission(&top.section("submission")),
         metrics: metrics(&top.section("metrics")),
         dev: false,
     };
@@ -127,9 +129,20 @@ fn compare(document: &Document<'_>, config: &Config) {
             }
         }
     }
-    let ports = config.smtp.listen.iter().filter(|address| address.port() != 0);
-    for address in ports.filter(|address| config.http.listen.contains(address)) {
-        document.problem_at("http.listen", format!("{address} is taken by smtp.listen; choose another port"));
+    let metrics: Vec<SocketAddr> = config.metrics.listen.into_iter().collect();
+    let services = [
+        ("smtp.listen", &config.smtp.listen),
+        ("http.listen", &config.http.listen),
+        ("submission.listen", &config.submission.listen),
+        ("submission.listen_tls", &config.submission.listen_tls),
+        ("metrics.listen", &metrics),
+    ];
+    for (at, (key, addresses)) in services.iter().enumerate() {
+        for (earlier, taken) in services.iter().take(at) {
+            for address in addresses.iter().filter(|address| address.port() != 0 && taken.contains(address)) {
+                document.problem_at(key, format!("{address} is taken by {earlier}; choose another port"));
+            }
+        }
     }
 }
 
@@ -226,6 +239,14 @@ fn webhook(section: &Section<'_, '_>) -> Webhook {
         retry: section.list("retry", default.retry, duration),
         lane_width: section.value("lane_width", default.lane_width, number(1..=1000, "attempts")),
         max_in_flight: section.value("max_in_flight", default.max_in_flight, number(4..=100_000, "attempts")),
+    }
+}
+
+fn submission(section: &Section<'_, '_>) -> Submission {
+    let default = Submission::default();
+    Submission {
+        listen: section.list("listen", default.listen, socket),
+        listen_tls: section.list("listen_tls", default.listen_tls, socket),
     }
 }
 

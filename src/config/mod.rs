@@ -5,21 +5,21 @@
 //! defaults and meanings stand in `mailkite.toml.example`; a test holds the three together.
 
 mod load;
+mod outbound;
 mod problem;
 mod read;
 #[cfg(test)]
 mod tests;
 mod value;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use outbound::{Outbound, Smarthost, SmarthostSecurity};
 pub use problem::{Problem, table};
 
 /// Everything the operator decides. `Config::default()` is the documented defaults; `hostname` and `public_url` have none
@@ -225,81 +225,6 @@ pub struct Webhook {
     pub max_in_flight: usize,
 }
 
-/// `[outbound]`: mail that is sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outbound {
-    /// The port of remote mail hosts; another than 25 is for trying things out.
-    pub port: u16,
-    /// Networks that mail may go to although they are not public.
-    pub allow_networks: Vec<IpNet>,
-    /// The waits after successive deferrals; the last is repeated.
-    pub retry: Vec<Duration>,
-    /// How long a deferred recipient is tried before it bounces.
-    pub give_up_after: Duration,
-    /// The most messages on their way to one recipient domain at a time.
-    pub lane_width: usize,
-    /// The most messages a minute to one recipient domain; 0: any number.
-    pub domain_rate_per_minute: u32,
-    /// Whether MTA-STS policies are looked up and kept (RFC 8461).
-    pub mta_sts: bool,
-    /// Whether TLSA records are obeyed when the DNS servers say that they validated them (RFC 7672).
-    pub dane: bool,
-    /// The relay that takes all mail; unset: mail goes to the hosts of its recipients.
-    pub smarthost: Option<Arc<Smarthost>>,
-    /// Relays for the mail of single sending domains, by A-label.
-    pub domain_smarthosts: BTreeMap<String, Arc<Smarthost>>,
-}
-
-impl Outbound {
-    /// The relay for mail of a sending domain.
-    pub fn smarthost_of(&self, domain: &str) -> Option<&Arc<Smarthost>> {
-        self.domain_smarthosts.get(domain).or(self.smarthost.as_ref())
-    }
-}
-
-/// `[outbound.smarthost]`: a relay that takes mail for everywhere.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Smarthost {
-    /// Host name or address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// How the connection is secured.
-    pub security: SmarthostSecurity,
-    /// User name for AUTH; unset: none is asked.
-    pub username: Option<String>,
-    /// Password for AUTH; set if and only if `username` is.
-    pub password: Option<String>,
-    /// Whether mail goes to the hosts of its recipients while the relay cannot be reached.
-    pub fallback: bool,
-}
-
-impl fmt::Debug for Smarthost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let secret = self.password.as_ref().map(|_| "(secret)");
-        f.debug_struct("Smarthost")
-            .field("host", &self.host)
-            .field("port", &self.port)
-            .field("security", &self.security)
-            .field("username", &self.username)
-            .field("password", &secret)
-            .field("fallback", &self.fallback)
-            .finish()
-    }
-}
-
-/// How the connection to a smarthost is secured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SmarthostSecurity {
-    /// STARTTLS, and the certificate is verified.
-    #[default]
-    StartTls,
-    /// TLS from the first octet, and the certificate is verified.
-    Tls,
-    /// Plain text, for a relay on this machine or in a private network.
-    None,
-}
-
 /// `[submission]`: mail programs hand in mail (RFC 6409).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {
@@ -431,26 +356,6 @@ impl Default for Webhook {
             retry: waits.map(Duration::from_secs).to_vec(),
             lane_width: 16,
             max_in_flight: 4096,
-        }
-    }
-}
-
-impl Default for Outbound {
-    fn default() -> Self {
-        const MINUTE: u64 = 60;
-        const HOUR: u64 = 60 * MINUTE;
-        let waits = [MINUTE, 5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR];
-        Self {
-            port: 25,
-            allow_networks: Vec::new(),
-            retry: waits.map(Duration::from_secs).to_vec(),
-            give_up_after: Duration::from_secs(72 * HOUR),
-            lane_width: 4,
-            domain_rate_per_minute: 0,
-            mta_sts: true,
-            dane: true,
-            smarthost: None,
-            domain_smarthosts: BTreeMap::new(),
         }
     }
 }

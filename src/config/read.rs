@@ -110,6 +110,16 @@ impl<'d, 't> Section<'d, 't> {
         section
     }
 
+    /// The names of everything in this table, for sections whose names the operator chooses.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.table.into_iter().flat_map(DeTable::keys).map(|key| key.get_ref().to_string()).collect()
+    }
+
+    /// Adds a problem with this section as a whole.
+    pub(super) fn problem(&self, message: impl Into<String>) {
+        self.document.problem_at(&self.name, message);
+    }
+
     /// The value of `key`, or `default` if it is absent or wrong.
     pub(super) fn value<T>(&self, key: &str, default: T, read: impl Fn(&DeValue<'_>) -> Reading<T>) -> T {
         self.optional(key, read).unwrap_or(default)

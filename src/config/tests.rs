@@ -267,3 +267,37 @@ fn the_spf_include_may_begin_with_an_underscore_as_they_do() {
         assert!(found.iter().any(|problem| problem.contains("is no DNS name")), "{bad}: {found:?}");
     }
 }
+
+#[test]
+fn smarthosts_are_read_for_all_mail_and_for_single_domains() {
+    let config = good(
+        "[outbound.smarthost]\nhost = \"SMTP.example.com\"\nsecurity = \"tls\"\n\
+         [outbound.domain_smarthosts.\"Acme.dev\"]\nhost = \"10.0.0.5\"\nport = 25\nsecurity = \"none\"\n\
+         username = \"u\"\npassword = \"p\"\nfallback = true\n",
+    );
+    let everywhere = config.outbound.smarthost_of("other.test").unwrap();
+    assert_eq!((everywhere.host.as_str(), everywhere.port), ("smtp.example.com", 465));
+    let acme = config.outbound.smarthost_of("acme.dev").unwrap();
+    assert_eq!((acme.host.as_str(), acme.port, acme.fallback), ("10.0.0.5", 25, true));
+    assert!(!format!("{config:?}").contains("\"p\""), "passwords are not printed");
+}
+
+#[test]
+fn a_smarthost_that_cannot_be_meant_is_refused() {
+    for (text, wanted) in [
+        ("[outbound.smarthost]\nhost = \"a.test\"\nusername = \"u\"\n", "username and password go together"),
+        (
+            "[outbound.smarthost]\nhost = \"a.test\"\nsecurity = \"none\"\nusername = \"u\"\npassword = \"p\"\n",
+            "in the clear",
+        ),
+        ("[outbound.smarthost]\nhost = \"a.test:25\"\n", "without port"),
+        ("[outbound.smarthost]\nhots = \"a.test\"\n", "did you mean `outbound.smarthost.host`?"),
+        ("[outbound.domain_smarthosts.\"acme.dev\"]\nport = 25\n", "host is missing"),
+        ("[outbound.domain_smarthosts.\"a b\"]\nhost = \"a.test\"\n", "is no domain"),
+        ("[submission]\nlisten = [\"127.0.0.1:8080\"]\n", "127.0.0.1:8080 is taken by http.listen"),
+        ("[outbound]\nport = 0\n", "from 1 to 65535"),
+    ] {
+        let found = problems(text);
+        assert!(found.len() == 1 && found.concat().contains(wanted), "{text}: {found:?}");
+    }
+}

@@ -31,7 +31,7 @@ pub struct Client {
 impl Client {
     /// What limits count this client under.
     pub fn key(&self) -> String {
-        super::limits::address_key(self.address)
+        crate::throttle::address_key(self.address)
     }
 
     /// How the list of sessions knows it.

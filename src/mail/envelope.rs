@@ -38,3 +38,15 @@ pub struct Envelope<R> {
     /// Whether MAIL declared 8BITMIME (RFC 6152).
     pub eight_bit: bool,
 }
+
+impl<R> Envelope<R> {
+    /// The same with other recipients; those that become none are left out.
+    pub fn map<T>(self, other: impl FnMut(R) -> Option<T>) -> Envelope<T> {
+        Envelope {
+            reverse_path: self.reverse_path,
+            recipients: self.recipients.into_iter().filter_map(other).collect(),
+            smtputf8: self.smtputf8,
+            eight_bit: self.eight_bit,
+        }
+    }
+}

@@ -28,6 +28,8 @@ macro_rules! replies {
 replies! {
     /// QUIT.
     BYE = 221 "2.0.0" "Bye";
+    /// AUTH.
+    AUTHENTICATED = 235 "2.7.0" "Authenticated";
     /// NOOP, RSET and their like.
     OK = 250 "2.0.0" "Ok";
     /// MAIL.
@@ -62,6 +64,14 @@ replies! {
     STORAGE_FULL = 452 "4.3.1" "Insufficient storage, please come again";
     /// RFC 5321 §4.5.3.1.10.
     TOO_MANY_RECIPIENTS = 452 "4.5.3" "Too many recipients";
+    /// AUTH PLAIN without its response (RFC 4954 §4).
+    AUTH_PLAIN = 334 "" "";
+    /// AUTH LOGIN: "Username:".
+    AUTH_USERNAME = 334 "" "VXNlcm5hbWU6";
+    /// AUTH LOGIN: "Password:".
+    AUTH_PASSWORD = 334 "" "UGFzc3dvcmQ6";
+    /// Too many guesses from an address.
+    TOO_MANY_GUESSES = 421 "4.7.0" "Too many failed logins, please come again later";
     /// A verb we do not know.
     UNKNOWN_COMMAND = 500 "5.5.1" "Unknown command";
     /// A command line that is too long.
@@ -70,6 +80,28 @@ replies! {
     BARE_NEWLINE_IN_COMMAND = 500 "5.5.2" "Lines must end in CRLF";
     /// Arguments that RFC 5321 does not allow.
     BAD_SYNTAX = 501 "5.5.2" "Syntax error in arguments";
+    /// AUTH that the client broke off.
+    AUTH_CANCELED = 501 "5.7.0" "Authentication canceled";
+    /// AUTH with a mechanism that is not offered.
+    UNKNOWN_MECHANISM = 504 "5.5.4" "Unknown authentication mechanism";
+    /// AUTH or MAIL before STARTTLS (RFC 3207 §4).
+    TLS_REQUIRED = 530 "5.7.0" "Must issue a STARTTLS command first";
+    /// MAIL before AUTH.
+    AUTH_REQUIRED = 530 "5.7.0" "Authentication required";
+    /// A password that is no API key.
+    BAD_CREDENTIALS = 535 "5.7.8" "Bad credentials; the password is an API key";
+    /// A recipient that mail cannot be sent to.
+    NO_DOMAIN = 550 "5.1.2" "Recipient needs a domain name";
+    /// A From that is not the account's to use.
+    FROM_REFUSED = 550 "5.7.1" "From domain is not yours, or not verified for sending";
+    /// An account that has to prove its address first.
+    ACCOUNT_UNVERIFIED = 550 "5.7.1" "Verify the e-mail address of your account first";
+    /// Nobody may be sent to.
+    ALL_SUPPRESSED = 550 "5.7.1" "Every recipient is on the suppression list";
+    /// RFC 6409 §6.1.
+    BAD_FROM = 550 "5.6.0" "Exactly one From field with exactly one mailbox is needed";
+    /// A message that cannot be sent as it is.
+    BAD_MESSAGE = 550 "5.6.0" "Message has a repeated header or a line of over 998 octets";
     /// A verb that we know and do not offer.
     NOT_IMPLEMENTED = 502 "5.5.1" "Command not implemented";
     /// A command out of order.

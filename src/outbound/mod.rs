@@ -10,6 +10,7 @@ pub mod dane;
 pub mod deliver;
 pub mod draft;
 pub mod forward;
+pub mod hand_in;
 pub mod mta_sts;
 pub mod mx;
 pub mod notice;

@@ -34,6 +34,13 @@ pub enum Command {
     Help,
     /// STARTTLS.
     StartTls,
+    /// AUTH.
+    Auth {
+        /// In upper case.
+        mechanism: String,
+        /// The initial response, in base64.
+        initial: Option<String>,
+    },
     /// QUIT.
     Quit,
 }
@@ -49,6 +56,8 @@ pub struct MailArguments {
     pub eight_bit: bool,
     /// RFC 6531.
     pub smtputf8: bool,
+    /// AUTH= of RFC 4954 §5; who vouches for the sender is known without it.
+    pub auth: bool,
 }
 
 /// Why a line is no command that is carried out.
@@ -94,13 +103,25 @@ pub fn parse(line: &[u8]) -> Result<Command, Refusal> {
         b"HELP" => Ok(Command::Help),
         b"VRFY" if rest.is_empty() => Err(Reply::BAD_SYNTAX.into()),
         b"VRFY" => Ok(Command::Vrfy),
-        b"EXPN" | b"AUTH" | b"ETRN" | b"TURN" | b"SEND" | b"SOML" | b"SAML" => Err(Reply::NOT_IMPLEMENTED.into()),
+        b"AUTH" => auth(rest),
+        b"EXPN" | b"ETRN" | b"TURN" | b"SEND" | b"SOML" | b"SAML" => Err(Reply::NOT_IMPLEMENTED.into()),
         // CHUNKING is not offered; the octets that would follow must not be read as commands.
         b"BDAT" => Err(Refusal::Close(Reply::NOT_IMPLEMENTED)),
         b"GET" | b"POST" | b"PUT" | b"HEAD" | b"DELETE" | b"OPTIONS" | b"CONNECT" | b"TRACE" | b"PATCH" | b"PRI" => {
             Err(Refusal::Close(Reply::NOT_SMTP))
         }
         _ => Err(Reply::UNKNOWN_COMMAND.into()),
+    }
+}
+
+/// RFC 4954 §4
+fn auth(rest: &str) -> Result<Command, Refusal> {
+    let mut words = rest.split_ascii_whitespace();
+    match (words.next(), words.next(), words.next()) {
+        (Some(mechanism), initial, None) => {
+            Ok(Command::Auth { mechanism: mechanism.to_ascii_uppercase(), initial: initial.map(str::to_owned) })
+        }
+        _ => Err(Reply::BAD_SYNTAX.into()),
     }
 }
 
@@ -117,7 +138,7 @@ fn client_name(text: &str) -> Result<String, Reply> {
 fn mail(rest: &str) -> Result<MailArguments, Reply> {
     let (path, parameters) = split_path(rest, "FROM:")?;
     let mut arguments =
-        MailArguments { reverse_path: ReversePath::Null, size: None, eight_bit: false, smtputf8: false };
+        MailArguments { reverse_path: ReversePath::Null, size: None, eight_bit: false, smtputf8: false, auth: false };
     let (mut size_seen, mut body_seen) = (false, false);
     for parameter in parameters.split_ascii_whitespace() {
         let (name, value) = parameter.split_once('=').map_or((parameter, None), |(name, value)| (name, Some(value)));
@@ -135,6 +156,7 @@ fn mail(rest: &str) -> Result<MailArguments, Reply> {
                 };
             }
             ("SMTPUTF8", None) if !arguments.smtputf8 => arguments.smtputf8 = true,
+            ("AUTH", Some(_)) if !arguments.auth => arguments.auth = true,
             ("SIZE" | "BODY" | "SMTPUTF8", _) => return Err(Reply::BAD_SYNTAX),
             _ => return Err(Reply::UNKNOWN_PARAMETER),
         }

@@ -26,7 +26,10 @@ use crate::tls::ServerTls;
 use listener::{Caps, Open};
 use phase::Bounds;
 use session::{MEMORY_UNIT, Shared};
+pub use session::{Role, Submission};
 
+/// Failed logins of one address within a minute before more are not even looked at (contract 1.12).
+pub const MAX_FAILED_LOGINS: u32 = 60;
 /// Descriptors that storage and outgoing connections keep for themselves.
 const RESERVED_FILES: u64 = 256;
 
@@ -47,20 +50,22 @@ pub struct SmtpServer {
 }
 
 impl SmtpServer {
-    /// Binds every configured address.
+    /// Binds these addresses for a role; limits are those of `[smtp]`.
     ///
     /// # Errors
     /// The first address that cannot be bound.
     pub async fn bind(
+        listen: &[SocketAddr],
+        role: Role,
         config: &config::Smtp,
         inbound: Inbound,
         tls: ServerTls,
         metrics: Arc<Metrics>,
         hostname: String,
     ) -> Result<Self, BindError> {
-        let mut listeners = Vec::with_capacity(config.listen.len());
-        let mut addresses = Vec::with_capacity(config.listen.len());
-        for &address in &config.listen {
+        let mut listeners = Vec::with_capacity(listen.len());
+        let mut addresses = Vec::with_capacity(listen.len());
+        for &address in listen {
             let bound = crate::host::listen(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
             let (address, listener) = bound.map_err(|source| BindError { address, source })?;
             addresses.push(address);
@@ -75,6 +80,7 @@ impl SmtpServer {
         let units = usize::try_from(config.memory_bytes).unwrap_or(usize::MAX) / MEMORY_UNIT;
         let shared = Shared {
             inbound,
+            role,
             metrics,
             hostname,
             tls: Some(TlsAcceptor::from(Arc::clone(tls.config()))),

@@ -119,7 +119,7 @@ mod tests {
     const BOUNDS: Bounds = Bounds { max_message_bytes: 1000, max_recipients: 2 };
 
     fn arguments(size: Option<u64>, smtputf8: bool) -> MailArguments {
-        MailArguments { reverse_path: ReversePath::Null, size, eight_bit: false, smtputf8 }
+        MailArguments { reverse_path: ReversePath::Null, size, eight_bit: false, smtputf8, auth: false }
     }
 
     fn transaction(recipients: &[u8]) -> Phase<u8> {

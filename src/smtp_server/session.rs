@@ -3,6 +3,7 @@
 //! Owns the stream, the deadlines and the count of errors; `transfer` is its DATA. Replies gather in a buffer that is written when the
 //! client's pipelined commands are used up, so a whole envelope costs one write.
 
+mod hand_in;
 mod transfer;
 
 use std::sync::Arc;
@@ -18,11 +19,16 @@ use tokio_util::sync::CancellationToken;
 use super::command::{self, Command, MailArguments, Refusal};
 use super::phase::{Bounds, Phase};
 use super::stream::Stream;
+use crate::clock::Clock;
 use crate::inbound::{Inbound, Recipient, RecipientRefusal};
-use crate::mail::address::ForwardPath;
+use crate::mail::address::{ForwardPath, Mailbox};
 use crate::mail::envelope::{Peer, TlsInfo};
 use crate::mail::reply::{self, Reply};
 use crate::metrics::{Counter, Metrics};
+use crate::outbound::Outbound;
+use crate::store::Db;
+use crate::store::accounts::Account;
+use crate::throttle::Window;
 
 /// The longest command line: 512 octets (RFC 5321 §4.5.3.1.4) and the parameters of extensions.
 const MAX_COMMAND: usize = 2048;
@@ -53,6 +59,8 @@ pub const MEMORY_UNIT: usize = 16 * 1024;
 pub struct Shared {
     /// The pipeline that takes the mail.
     pub inbound: Inbound,
+    /// Whose mail it takes.
+    pub role: Role,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Our name.
@@ -71,6 +79,44 @@ pub struct Shared {
     pub stop: CancellationToken,
     /// Cancelled when the grace is over: every session ends.
     pub abort: CancellationToken,
+}
+
+/// Which of the two doors this is.
+pub enum Role {
+    /// Mail from anybody, for our domains.
+    Mx,
+    /// Mail from our accounts, for anybody (RFC 6409).
+    Submission(Submission),
+}
+
+/// What the submission door needs besides.
+pub struct Submission {
+    /// Takes mail to send.
+    pub outbound: Outbound,
+    /// Where keys are.
+    pub db: Db,
+    /// What time it is.
+    pub clock: Clock,
+    /// Failed logins of an address; shared by all ports.
+    pub failures: Arc<Window>,
+    /// Whether TLS begins with the first octet (RFC 8314 §3.3).
+    pub implicit_tls: bool,
+}
+
+/// A recipient that was accepted, by the door's role.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Accepted {
+    /// One of ours.
+    Received(Recipient),
+    /// Anybody.
+    Submitted(Mailbox),
+}
+
+/// Who handed a key in.
+#[derive(Clone, Debug)]
+struct Caller {
+    account: Account,
+    scope: Option<i64>,
 }
 
 /// Why a session ends.
@@ -96,7 +142,10 @@ pub struct Session<S> {
     peer: Peer,
     input: BytesMut,
     output: Vec<u8>,
-    phase: Phase<Recipient>,
+    phase: Phase<Accepted>,
+    /// Who is signed in; on the submission door alone.
+    caller: Option<Caller>,
+    failed_logins: usize,
     errors: usize,
     refused: usize,
     idle_commands: usize,
@@ -116,6 +165,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             input: early,
             output: Vec::new(),
             phase: Phase::Connected,
+            caller: None,
+            failed_logins: 0,
             errors: 0,
             refused: 0,
             idle_commands: 0,
@@ -126,11 +177,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Serves the peer to the end.
     pub async fn run(mut self) {
-        self.say(&Reply::greeting(&self.shared.hostname));
-        let end = loop {
-            if let Err(end) = self.turn().await {
-                break end;
-            }
+        let end = match self.begin().await {
+            Err(end) => end,
+            Ok(()) => loop {
+                if let Err(end) = self.turn().await {
+                    break end;
+                }
+            },
         };
         if matches!(end, End::Told | End::Dismissed) && self.flush().await.is_ok() {
             self.stream.shutdown().await;
@@ -138,6 +191,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.linger().await;
             }
         }
+    }
+
+    /// The greeting, inside TLS where that comes first.
+    async fn begin(&mut self) -> Result<(), End> {
+        if let (Role::Submission(door), Some(acceptor)) = (&self.shared.role, &self.shared.tls)
+            && door.implicit_tls
+        {
+            let acceptor = acceptor.clone();
+            Box::pin(self.handshake(&acceptor)).await?;
+        }
+        self.say(&Reply::greeting(&self.shared.hostname));
+        Ok(())
     }
 
     /// Reads and forgets what the client still sends: to close on unread input resets the connection, and on many
@@ -200,6 +265,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Command::Vrfy => self.say(&Reply::CANNOT_VERIFY),
             Command::Help => self.say(&Reply::HELP),
             Command::StartTls => return Box::pin(self.start_tls()).await,
+            Command::Auth { mechanism, initial } => return Box::pin(self.auth(&mechanism, initial)).await,
             Command::Quit => {
                 self.say(&Reply::BYE);
                 return Err(End::Told);
@@ -220,11 +286,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if self.shared.tls.is_some() && self.peer.tls.is_none() {
             list.push("STARTTLS".to_owned());
         }
+        if matches!(self.shared.role, Role::Submission(_)) && self.peer.tls.is_some() && self.caller.is_none() {
+            list.push("AUTH PLAIN LOGIN".to_owned());
+        }
         list.push("ENHANCEDSTATUSCODES".to_owned());
         list
     }
 
     fn mail(&mut self, arguments: MailArguments) -> Result<(), End> {
+        match &self.shared.role {
+            Role::Mx if arguments.auth => return self.refuse(&Reply::UNKNOWN_PARAMETER),
+            Role::Mx => {}
+            Role::Submission(_) if self.peer.tls.is_none() => return self.refuse(&Reply::TLS_REQUIRED),
+            Role::Submission(_) if self.caller.is_none() => return self.refuse(&Reply::AUTH_REQUIRED),
+            Role::Submission(_) => {}
+        }
         // RFC 6531 §3.1: SMTPUTF8 is for those whom it was offered. SIZE and BODY after HELO do no harm.
         if arguments.smtputf8 && !self.peer.esmtp && !matches!(self.phase, Phase::Connected) {
             return self.refuse(&Reply::UNKNOWN_PARAMETER);
@@ -253,9 +329,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             return self.refuse(&reply);
         }
+        if matches!(self.shared.role, Role::Submission(_)) {
+            return self.submitted_recipient(path);
+        }
         match self.shared.inbound.resolve(&path).await {
             Ok(recipient) => {
-                let reply = self.phase.add_recipient(recipient);
+                let reply = self.phase.add_recipient(Accepted::Received(recipient));
                 self.say(&reply);
                 Ok(())
             }
@@ -295,7 +374,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         // RFC 3207 §4.2 and the injections of CVE-2011-0411: nothing said in the clear reaches the encrypted session.
         self.input.clear();
         self.flush().await?;
-        let handshake = self.stream.start_tls(&acceptor);
+        self.handshake(&acceptor).await
+    }
+
+    async fn handshake(&mut self, acceptor: &TlsAcceptor) -> Result<(), End> {
+        let handshake = self.stream.start_tls(acceptor);
         let (version, cipher) = match tokio::time::timeout(TLS_DEADLINE, handshake).await {
             Ok(Ok(agreed)) => agreed,
             Ok(Err(_)) | Err(_) => return Err(End::Gone),
@@ -307,6 +390,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             tls: Some(TlsInfo { version, cipher }),
         };
         self.phase = Phase::Connected;
+        self.caller = None;
         Ok(())
     }
 

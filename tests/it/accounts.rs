@@ -307,8 +307,8 @@ async fn a_login_says_nothing_of_who_has_an_account() {
         ("ada@acme.dev", ""),
         ("ada@acme.dev", &long),
         ("nobody@acme.dev", PASSWORD),
-        ("owner@inbox.test", ""),
-        ("owner@inbox.test", PASSWORD),
+        ("owner@inbox.invalid", ""),
+        ("owner@inbox.invalid", PASSWORD),
         ("", PASSWORD),
         ("' OR 1=1 --", PASSWORD),
     ] {

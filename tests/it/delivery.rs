@@ -503,7 +503,7 @@ async fn one_transaction_for_two_accounts_is_stored_for_each_alone() {
              JOIN account ON account.id = account_id GROUP BY account.id ORDER BY account.id)",
         )
         .await;
-    assert_eq!(stored, "owner@inbox.test:2 owner@other.test:1");
+    assert_eq!(stored, "owner@inbox.invalid:2 owner@other.test:1");
     assert_eq!(server.query::<i64>("SELECT count(*) FROM raw").await, 1, "its bytes are kept once");
     server.stop().await;
 }

@@ -32,7 +32,7 @@ async fn owner_session(server: &Server) -> Api {
     let hash = server.accounts.passwords.hash(PASSWORD.to_owned()).await.unwrap();
     let id = server.inbox.account_id;
     server.write(move |tx, _, _| mailkite::store::accounts::set_password_hash(tx, id, &hash)).await;
-    let body = json!({"email": "owner@inbox.test", "password": PASSWORD});
+    let body = json!({"email": "owner@inbox.invalid", "password": PASSWORD});
     owner.with(text(&owner.post("/api/auth/login", body).await.expect(200)["token"]))
 }
 
@@ -48,7 +48,7 @@ async fn each_kind_of_credential_says_whose_it_is() {
     let id: String = server.query("SELECT public_id FROM account").await;
     for (what, api) in [("session", &session), ("account key", &key), ("scoped key", &limited)] {
         let me = api.get("/v1/me").await.expect(200);
-        let expected = json!({"id": id, "email": "owner@inbox.test", "emailVerified": true, "plan": "self-hosted",
+        let expected = json!({"id": id, "email": "owner@inbox.invalid", "emailVerified": true, "plan": "self-hosted",
             "sendingDomains": me["sendingDomains"], "isAdmin": true});
         assert_eq!(me, expected, "{what}");
         assert!(me["sendingDomains"].is_array());

@@ -29,6 +29,7 @@ impl Post {
         let (servers, port) = (vec![dns.address], remote.address.port());
         let server = Server::start_with(clock, |config| {
             config.dns.servers = servers;
+            config.outbound.smarthost = None;
             config.outbound.port = port;
             config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
         })
@@ -475,6 +476,7 @@ async fn an_owner_hears_of_an_endpoint_that_fails_for_good_once_a_day() {
     let (servers, port) = (vec![dns.address], remote.address.port());
     let server = Server::start_with(Clock::manual(NOW), |config| {
         config.dns.servers = servers;
+        config.outbound.smarthost = None;
         config.outbound.port = port;
         config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
         config.webhook.retry = Vec::new();

@@ -106,7 +106,7 @@ async fn an_account_is_found_by_its_address_only_when_that_is_proven() {
     let (receiver, next) = google().await;
     let server = Server::start_with(Clock::manual(NOW), with(&receiver, Signup::Closed)).await;
     sign_in(&server.anonymous(), &next, "1", "ada@acme.dev", json!({})).await.expect_error(403, "signup_closed");
-    sign_in(&server.anonymous(), &next, "1", "owner@inbox.test", json!({})).await.expect(200);
+    sign_in(&server.anonymous(), &next, "1", "owner@inbox.invalid", json!({})).await.expect(200);
     server.stop().await;
 }
 

@@ -80,6 +80,8 @@ struct Things {
     message: String,
     delivery: String,
     scoped_key: String,
+    template: String,
+    scheduled: String,
 }
 
 impl Things {
@@ -98,6 +100,10 @@ impl Things {
             (&self.delivery, "dlv_0000000000000000")
         } else if endpoint.path.starts_with("/api/keys/scoped/") {
             (&self.scoped_key, "key_0000000000000000")
+        } else if endpoint.path.starts_with("/api/templates/") {
+            (&self.template, "tpl_0000000000000000")
+        } else if endpoint.path.starts_with("/v1/scheduled/") {
+            (&self.scheduled, "ssnd_0000000000000000")
         } else {
             return None;
         };
@@ -117,19 +123,25 @@ fn api_endpoints() -> Vec<Endpoint> {
 
 async fn owned(server: &mut Server, receiver: &Receiver) -> (Tenant, Things) {
     let hook = server.webhook(&receiver.url()).await;
-    let owner = tenant(server, "owner@inbox.test", "inbox.test").await;
+    let owner = tenant(server, "owner@inbox.invalid", "inbox.test").await;
     let message = server.accepted("a@inbox.test", "private").await;
     server.attempted().await;
     let detail = owner.key.get(&format!("/api/messages/{message}")).await.expect(200);
     let domains = owner.key.get("/api/domains").await.expect(200);
     let keys = owner.key.get("/api/keys/scoped").await.expect(200);
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let template = owner.key.post("/api/templates", json!({"name": "private"})).await.expect(201);
+    let later =
+        json!({"from": "a@inbox.test", "to": "b@c.example", "subject": "s", "text": "t", "scheduledAt": "tomorrow"});
+    let scheduled = owner.key.post("/v1/send", later).await.expect(202);
     let things = Things {
         domain: text(&domains[0]["id"]),
         route: hook.route.to_string(),
         message,
         delivery: text(&detail["deliveries"][0]["id"]),
         scoped_key: text(&keys[0]["id"]),
+        template: text(&template["id"]),
+        scheduled: text(&scheduled["id"]),
     };
     (owner, things)
 }
@@ -144,7 +156,8 @@ async fn another_accounts_thing_is_an_unknown_thing_on_every_endpoint() {
     for endpoint in api_endpoints() {
         let Some((path, unknown)) = things.paths(&endpoint) else {
             assert!(
-                !endpoint.path.contains('{'),
+                // An address in a path names nobody's thing: taking what is not there off a list is done at once.
+                !endpoint.path.replace("{email}", "").contains('{'),
                 "{} names a kind of thing that this test does not know",
                 endpoint.path
             );
@@ -170,7 +183,7 @@ async fn another_accounts_thing_is_an_unknown_thing_on_every_endpoint() {
     assert_eq!(owner.key.get(&format!("/api/messages/{}", things.message)).await.status, 200);
     assert_eq!(owner.key.get(&format!("/api/domains/{}", things.domain)).await.status, 200);
     assert_eq!(owner.key.get("/api/keys/scoped").await.expect(200).as_array().unwrap().len(), 1);
-    server.stop().await;
+    server.stop_with_jobs(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,7 +220,7 @@ async fn ids_in_bodies_and_queries_reach_no_further_than_paths() {
     }
     stranger.key.post("/api/domains", json!({"domain": "inbox.test"})).await.expect_error(409, "domain_taken");
     stranger.key.post("/api/domains", json!({"domain": "sub.inbox.test"})).await.expect_error(409, "domain_taken");
-    server.stop().await;
+    server.stop_with_jobs(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -244,7 +257,7 @@ async fn every_endpoint_takes_the_credentials_of_its_class_alone() {
             Class::Public | Class::Any => {}
         }
     }
-    server.stop().await;
+    server.stop_with_jobs(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,7 +265,7 @@ async fn a_scoped_key_sees_one_domain_of_its_account() {
     let mut server = Server::start().await;
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let (owner, things) = owned(&mut server, &receiver).await;
-    let elsewhere = tenant(&server, "owner@inbox.test", "second.test").await;
+    let elsewhere = tenant(&server, "owner@inbox.invalid", "second.test").await;
     for endpoint in api_endpoints().iter().filter(|endpoint| endpoint.class == Class::Any) {
         let Some((path, unknown)) = things.paths(endpoint) else { continue };
         let beyond = call(&elsewhere.scoped, endpoint, &path).await;
@@ -268,8 +281,8 @@ async fn a_scoped_key_sees_one_domain_of_its_account() {
     assert_eq!(names(elsewhere.scoped.get("/api/domains").await.expect(200)), ["second.test"]);
     assert_eq!(names(owner.scoped.get("/api/domains").await.expect(200)), ["inbox.test"]);
     assert_eq!(elsewhere.scoped.get("/api/messages").await.expect(200), json!([]));
-    assert_eq!(owner.scoped.get("/api/messages").await.expect(200).as_array().unwrap().len(), 1);
+    assert_eq!(owner.scoped.get("/api/messages").await.expect(200).as_array().unwrap().len(), 2);
     assert_eq!(elsewhere.scoped.get("/api/routes").await.expect(200), json!([]));
     assert_eq!(elsewhere.scoped.get("/v1/me").await.expect(200)["sendingDomains"], json!(["second.test"]));
-    server.stop().await;
+    server.stop_with_jobs(1).await;
 }

@@ -8,8 +8,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::{End, MEMORY_UNIT, READ_LARGE, Session};
-use crate::inbound::{ReceiveError, Recipient};
+use super::{Accepted, End, MEMORY_UNIT, READ_LARGE, Session};
+use crate::inbound::ReceiveError;
 use crate::mail::envelope::Envelope;
 use crate::mail::reply::Reply;
 use crate::metrics::Counter;
@@ -112,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// What is said at the end of data.
-    async fn judge(&mut self, envelope: Envelope<Recipient>, reader: &DataReader, mut gathered: Gathered) -> Reply {
+    async fn judge(&mut self, envelope: Envelope<Accepted>, reader: &DataReader, mut gathered: Gathered) -> Reply {
         let objects = self.shared.inbound.objects();
         gathered.settle(objects, false).await;
         if gathered.too_large() {
@@ -132,6 +132,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 };
             }
         };
+        if let Some(caller) = self.caller.clone() {
+            return self.hand_in(caller, envelope, data).await;
+        }
+        let envelope = envelope.map(|recipient| match recipient {
+            Accepted::Received(recipient) => Some(recipient),
+            Accepted::Submitted(_) => None,
+        });
         match self.shared.inbound.receive(&self.peer, envelope, data).await {
             Ok(receipt) => Reply::accepted(&receipt.id),
             Err(ReceiveError::MailLoop) => Reply::MAIL_LOOP,

@@ -27,7 +27,7 @@ const MAX_ENTRIES: usize = 50;
 /// One recipient of a batch.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Entry {
+struct BatchEntry {
     /// One mailbox.
     #[serde(default)]
     #[schema(value_type = String, required = true, example = "ada@example.com")]
@@ -51,8 +51,8 @@ pub struct BatchFields {
     from: Loose<String>,
     /// 1 to 50 entries.
     #[serde(default)]
-    #[schema(value_type = Vec<Entry>, required = true)]
-    recipients: Loose<Vec<Entry>>,
+    #[schema(value_type = Vec<BatchEntry>, required = true)]
+    recipients: Loose<Vec<BatchEntry>>,
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "Hi {{name}}")]
     subject: Loose<String>,
@@ -95,7 +95,7 @@ pub struct BatchFields {
 
 /// What became of one entry.
 #[derive(Serialize, ToSchema)]
-struct ResultView {
+struct BatchResultView {
     /// The bare address.
     #[schema(example = "ada@example.com")]
     to: String,
@@ -120,7 +120,7 @@ struct ResultView {
 #[derive(Serialize, ToSchema)]
 pub struct BatchView {
     /// In the order of the request.
-    results: Vec<ResultView>,
+    results: Vec<BatchResultView>,
     sent: usize,
     scheduled: usize,
     failed: usize,
@@ -189,7 +189,7 @@ pub async fn send_batch(
     let content = content.with_template(&app, &caller).await?;
     let attachments = attachments::load(&app, wanted).await?;
     let shared = Shared { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };
-    let mailboxes: Vec<_> = entries.iter().map(Entry::mailbox).collect();
+    let mailboxes: Vec<_> = entries.iter().map(BatchEntry::mailbox).collect();
     let addresses = mailboxes.iter().flatten().map(|one| one.mailbox.to_string()).collect();
     let suppressed = app.outbound.suppressed(sender.account, addresses).await?;
     let batch = Batch { shared, attachments, sender, suppressed, now };
@@ -201,7 +201,7 @@ pub async fn send_batch(
             Ok(mailbox) => batch.compose(&app, entry, mailbox).await,
             Err(error) => Err(error.into()),
         };
-        results.push(ResultView::new(to, &composed));
+        results.push(BatchResultView::new(to, &composed));
         outgoing.extend(composed);
     }
     let count = |status| results.iter().filter(|result| result.status == status).count();
@@ -211,7 +211,7 @@ pub async fn send_batch(
     Ok(idempotency::respond(StatusCode::OK, body))
 }
 
-impl Entry {
+impl BatchEntry {
     fn mailbox(&self) -> Result<NamedMailbox, ApiError> {
         match &self.to {
             Loose::Given(text) => fields::mailbox(text, "to"),
@@ -229,7 +229,7 @@ impl Entry {
 }
 
 impl Batch {
-    async fn compose(&self, app: &App, entry: Entry, to: NamedMailbox) -> Result<Outgoing, Failure> {
+    async fn compose(&self, app: &App, entry: BatchEntry, to: NamedMailbox) -> Result<Outgoing, Failure> {
         let own = fields::template_data(entry.template_data)?;
         let mut headers = self.shared.headers.clone();
         for (name, value) in fields::headers(entry.headers)? {
@@ -257,7 +257,7 @@ impl Batch {
     }
 }
 
-impl ResultView {
+impl BatchResultView {
     fn new(to: String, composed: &Result<Outgoing, Failure>) -> Self {
         match composed {
             Ok(outgoing) => Self {

@@ -1,0 +1,224 @@
+//! Mail that a program hands in ready-made (RFC 6409): checked, completed, signed, stored.
+
+use std::sync::Arc;
+
+use super::Outbound;
+use super::sender::Refusal;
+use super::submit::Outgoing;
+use crate::clock::Timestamp;
+use crate::id::MessageId;
+use crate::mail::address::{Domain, Mailbox};
+use crate::mail::mime::{self, Fields, Limits, Mail};
+use crate::store;
+use crate::store::accounts::Account;
+
+/// RFC 5322 §2.1.1, without CRLF.
+const MAX_LINE: usize = 998;
+/// Fields that stand once at most (RFC 5322 §3.6).
+const ONCE: &[&str] =
+    &["From", "Sender", "Reply-To", "To", "Cc", "Message-ID", "In-Reply-To", "References", "Subject", "Date"];
+/// Fields of a client that mean something else here, or are nobody's business (RFC 6409 §8).
+const REMOVED: &[&str] = &["Bcc", "Return-Path", "Authentication-Results"];
+
+/// A message that was handed in.
+pub struct Handed {
+    /// Whose key it was.
+    pub account: Account,
+    /// The domain that the key is limited to.
+    pub scope: Option<i64>,
+    /// The envelope's recipients.
+    pub recipients: Vec<Mailbox>,
+    /// The mail data.
+    pub data: Vec<u8>,
+}
+
+/// Why it is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum HandInError {
+    /// Not exactly one author.
+    #[error("not exactly one From field with one mailbox")]
+    From,
+    /// A repeated field, or a line that is too long.
+    #[error("a repeated header or a line of over 998 octets")]
+    Message,
+    /// Nobody may be sent to.
+    #[error("every recipient is suppressed")]
+    Suppressed,
+    /// A gate is closed.
+    #[error(transparent)]
+    Sender(#[from] Refusal),
+    /// The signature failed.
+    #[error("the message could not be signed")]
+    Sign,
+    /// Storage trouble.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// What was read of a message, and how it goes out.
+#[derive(Debug)]
+pub struct Completed {
+    /// The mail data.
+    pub data: Vec<u8>,
+    /// What it says.
+    pub mail: Mail,
+    /// Its Message-ID.
+    pub message_id: String,
+}
+
+impl Outbound {
+    /// Takes a message; once this returns, neither a crash nor a power cut loses it.
+    ///
+    /// # Errors
+    /// See [`HandInError`]; nothing was stored.
+    pub async fn hand_in(&self, handed: Handed, now: Timestamp) -> Result<MessageId, HandInError> {
+        let Handed { account, scope, recipients, data } = handed;
+        let (mail, data) = tokio::task::spawn_blocking(move || (mime::parse(&data), data))
+            .await
+            .map_err(|_| store::Error::Stopped)?;
+        let author = match mail.header_from.as_slice() {
+            [only] if mail.from_fields == 1 => Mailbox::parse(&only.address).map_err(|_| HandInError::From)?,
+            _ => return Err(HandInError::From),
+        };
+        let domain = Domain::parse(author.domain().as_str()).map_err(|_| HandInError::From)?;
+        let sender = self.sender(account, scope, &domain, now).await?;
+        let suppressed =
+            self.suppressed(sender.account, recipients.iter().map(ToString::to_string).collect()).await?;
+        let mut recipients = recipients;
+        recipients.retain(|mailbox| !suppressed.contains(&mailbox.to_string().to_lowercase()));
+        if recipients.is_empty() {
+            return Err(HandInError::Suppressed);
+        }
+        let id = MessageId::new(now);
+        let fresh_id = format!("<{}@{}>", id.suffix(), sender.domain.name);
+        let keys = Arc::clone(&sender.keys);
+        let signed = tokio::task::spawn_blocking(move || {
+            let mut completed = complete(&data, mail, &fresh_id, now).ok_or(HandInError::Message)?;
+            let signature = keys.sign(&completed.data).map_err(|_| HandInError::Sign)?;
+            completed.data.splice(..0, signature.into_bytes());
+            Ok::<_, HandInError>(completed)
+        });
+        let Completed { data, mail, message_id } = signed.await.map_err(|_| store::Error::Stopped)??;
+        let from_name = mail.header_from.first().and_then(|from| from.name.clone());
+        let thread_id = mail.in_reply_to.clone().or_else(|| Some(message_id.clone()));
+        let header_to = if mail.to_names.is_empty() {
+            // Everybody is Bcc: the row has to name somebody.
+            Vec::new()
+        } else {
+            mail.to_names.iter().map(|to| (to.address.clone(), to.name.clone())).collect()
+        };
+        let outgoing = Outgoing {
+            id: id.clone(),
+            has_attachments: !mail.attachments.is_empty(),
+            sender,
+            data,
+            from_addr: author.to_string(),
+            from_name,
+            header_to,
+            recipients,
+            subject: mail.subject,
+            message_id_header: Some(message_id),
+            thread_id,
+            metadata: None,
+            scheduled: None,
+        };
+        self.submit(vec![outgoing], None, now).await?;
+        Ok(id)
+    }
+}
+
+/// Removes what must not go out and adds what is missing (RFC 6409 §8); `None` when it cannot be sent as it is.
+fn complete(data: &[u8], mail: Mail, fresh_id: &str, now: Timestamp) -> Option<Completed> {
+    let limits = Limits::default();
+    if mail.header_truncated || data.split(|byte| *byte == b'\n').any(|line| line.len() > MAX_LINE + 1) {
+        return None;
+    }
+    let mut fields = Fields::new(data, 0, &limits);
+    let mut seen: Vec<&[u8]> = Vec::new();
+    let mut kept = Vec::with_capacity(data.len() + 256);
+    let (mut date, mut message_id) = (false, false);
+    let mut start = 0;
+    while let Some(field) = fields.next(|_| false) {
+        let end = fields.body_offset();
+        let whole = data.get(start..end).unwrap_or_default();
+        start = end;
+        if REMOVED.iter().any(|name| field.is(name)) {
+            continue;
+        }
+        if ONCE.iter().any(|name| field.is(name)) {
+            if seen.iter().any(|known| known.eq_ignore_ascii_case(field.name)) {
+                return None;
+            }
+            seen.push(field.name);
+        }
+        date |= field.is("Date");
+        message_id |= field.is("Message-ID") && mail.message_id.is_some();
+        if field.is("Message-ID") && mail.message_id.is_none() {
+            continue;
+        }
+        kept.extend_from_slice(whole);
+    }
+    let mut complete = Vec::with_capacity(data.len() + 256);
+    if !date {
+        complete.extend_from_slice(format!("Date: {}\r\n", rfc5322(now)).as_bytes());
+    }
+    if !message_id {
+        complete.extend_from_slice(format!("Message-ID: {fresh_id}\r\n").as_bytes());
+    }
+    complete.extend_from_slice(&kept);
+    complete.extend_from_slice(b"\r\n");
+    complete.extend_from_slice(data.get(fields.body_offset()..).unwrap_or_default());
+    let message_id = mail.message_id.clone().unwrap_or_else(|| fresh_id.to_owned());
+    Some(Completed { data: complete, mail, message_id })
+}
+
+/// A date as a field has it (RFC 5322 §3.3).
+fn rfc5322(now: Timestamp) -> String {
+    mail_builder::headers::date::Date::new(now.as_secs()).to_rfc822()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
+
+    fn completed(text: &str) -> Option<String> {
+        let data = text.as_bytes();
+        complete(data, mime::parse(data), "<new@acme.dev>", NOW).map(|done| String::from_utf8(done.data).unwrap())
+    }
+
+    #[test]
+    fn what_is_missing_is_added_and_what_is_nobodys_business_removed() {
+        assert_eq!(
+            completed(
+                "From: a@acme.dev\r\nBcc: secret@b.test,\r\n other@b.test\r\nSubject: folded\r\n line\r\n\
+                 bcc: x@y.test\r\nReturn-Path: <z@y.test>\r\n\r\nBody\r\n.\r\n"
+            )
+            .unwrap(),
+            "Date: Tue, 28 Jul 2026 00:00:00 +0000\r\nMessage-ID: <new@acme.dev>\r\nFrom: a@acme.dev\r\n\
+             Subject: folded\r\n line\r\n\r\nBody\r\n.\r\n"
+        );
+        let whole = "Date: x\r\nMessage-ID: <own@b.test>\r\nFrom: a@acme.dev\r\n\r\n";
+        assert_eq!(completed(whole).unwrap(), whole);
+        assert_eq!(
+            completed("From: a@acme.dev\r\nDate: x\r\nMessage-ID: <1@b>\r\n").unwrap().matches("\r\n\r\n").count(),
+            1
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_sent_as_it_is() {
+        let long = format!("From: a@acme.dev\r\n\r\n{}\r\n", "x".repeat(999));
+        for text in [
+            "From: a@acme.dev\r\nSubject: 1\r\nsubject: 2\r\n\r\n",
+            "From: a@acme.dev\r\nTo: x@y.test\r\nTo: z@y.test\r\n\r\n",
+            long.as_str(),
+        ] {
+            assert_eq!(completed(text), None, "{text:.60}");
+        }
+        assert!(completed(&format!("From: a@acme.dev\r\n\r\n{}\r\n", "x".repeat(998))).is_some());
+    }
+}

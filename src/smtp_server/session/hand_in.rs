@@ -1,0 +1,170 @@
+//! The submission door's own: AUTH, recipients anywhere, and mail that is sent (contract 8.6).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Accepted, Caller, End, Role, Session};
+use crate::mail::address::{ForwardPath, Mailbox};
+use crate::mail::envelope::Envelope;
+use crate::mail::reply::Reply;
+use crate::metrics::Counter;
+use crate::outbound::hand_in::{self, HandInError};
+use crate::outbound::sender::Refusal;
+use crate::secrets::token_hash;
+use crate::smtp_server::phase::Phase;
+use crate::store;
+use crate::store::keys;
+use crate::store::objects::MailData;
+use crate::throttle::address_key;
+
+/// Bad keys of one session (contract 8.6).
+const MAX_FAILED: usize = 3;
+const LONGEST_RESPONSE: usize = 1024;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// AUTH (RFC 4954): PLAIN (RFC 4616) or LOGIN, with a key as password and any user name.
+    pub(super) async fn auth(&mut self, mechanism: &str, initial: Option<String>) -> Result<(), End> {
+        let Role::Submission(door) = &self.shared.role else { return self.refuse(&Reply::NOT_IMPLEMENTED) };
+        if self.peer.tls.is_none() {
+            return self.refuse(&Reply::TLS_REQUIRED);
+        }
+        if !matches!(self.phase, Phase::Greeted) || self.caller.is_some() {
+            return self.refuse(&Reply::BAD_SEQUENCE);
+        }
+        let address = address_key(self.peer.address);
+        if door.failures.check(&address, door.clock.now()).is_err() {
+            return self.dismiss(&Reply::TOO_MANY_GUESSES);
+        }
+        let password = match mechanism {
+            "PLAIN" => self.plain(initial).await?,
+            "LOGIN" => self.login(initial).await?,
+            _ => return self.refuse(&Reply::UNKNOWN_MECHANISM),
+        };
+        match password {
+            Ok(password) => self.sign_in(&password, &address).await,
+            Err(reply) => self.refuse(&reply),
+        }
+    }
+
+    async fn plain(&mut self, initial: Option<String>) -> Result<Result<String, Reply>, End> {
+        let response = match initial {
+            Some(response) => decode(&response),
+            None => self.ask(&Reply::AUTH_PLAIN).await?,
+        };
+        // authorization identity, NUL, user, NUL, password
+        Ok(response.and_then(|text| text.splitn(3, '\0').nth(2).map(str::to_owned).ok_or(Reply::BAD_SYNTAX)))
+    }
+
+    async fn login(&mut self, initial: Option<String>) -> Result<Result<String, Reply>, End> {
+        let user = match initial {
+            Some(response) => decode(&response),
+            None => self.ask(&Reply::AUTH_USERNAME).await?,
+        };
+        match user {
+            Ok(_) => self.ask(&Reply::AUTH_PASSWORD).await,
+            Err(reply) => Ok(Err(reply)),
+        }
+    }
+
+    /// A challenge and its response.
+    async fn ask(&mut self, challenge: &Reply) -> Result<Result<String, Reply>, End> {
+        self.say(challenge);
+        let line = self.read_line().await?;
+        let text = std::str::from_utf8(&line).map_err(|_| Reply::BAD_SYNTAX);
+        Ok(text.and_then(|text| if text == "*" { Err(Reply::AUTH_CANCELED) } else { decode(text) }))
+    }
+
+    async fn sign_in(&mut self, password: &str, address: &str) -> Result<(), End> {
+        let Role::Submission(door) = &self.shared.role else { return self.refuse(&Reply::NOT_IMPLEMENTED) };
+        let (hash, now) = (token_hash(password), door.clock.now());
+        let found = door.db.read(move |connection| keys::find_by_hash(connection, &hash)).await;
+        let holder = match found {
+            Ok(holder) => holder,
+            Err(error) => {
+                tracing::warn!(%error, "a key could not be looked up");
+                self.say(&Reply::STORAGE_TROUBLE);
+                return Ok(());
+            }
+        };
+        let Some(holder) = holder else {
+            door.failures.count(address, now);
+            self.shared.metrics.add(Counter::LoginsRefused);
+            self.failed_logins += 1;
+            self.say(&Reply::BAD_CREDENTIALS);
+            return if self.failed_logins >= MAX_FAILED { Err(End::Dismissed) } else { Ok(()) };
+        };
+        let (db, key) = (door.db.clone(), holder.key);
+        tokio::spawn(async move {
+            if let Err(error) = db.write_behind(move |tx| keys::note_use(tx, key, now)).await {
+                tracing::debug!(%error, "the use of a key was not noted");
+            }
+        });
+        self.caller = Some(Caller { account: holder.account, scope: holder.domain });
+        self.say(&Reply::AUTHENTICATED);
+        Ok(())
+    }
+
+    /// RCPT: anybody whose domain has a name.
+    pub(super) fn submitted_recipient(&mut self, path: ForwardPath) -> Result<(), End> {
+        match path {
+            ForwardPath::Mailbox(mailbox) if !mailbox.domain().as_str().starts_with('[') => {
+                let reply = self.phase.add_recipient(Accepted::Submitted(mailbox));
+                self.say(&reply);
+                Ok(())
+            }
+            ForwardPath::Mailbox(_) | ForwardPath::Postmaster => self.refuse(&Reply::NO_DOMAIN),
+        }
+    }
+
+    /// The end of the data: what becomes of a submitted message.
+    pub(super) async fn hand_in(&mut self, caller: Caller, envelope: Envelope<Accepted>, data: MailData) -> Reply {
+        let Role::Submission(door) = &self.shared.role else { return Reply::STORAGE_TROUBLE };
+        let recipients: Vec<Mailbox> = envelope
+            .map(|recipient| match recipient {
+                Accepted::Submitted(mailbox) => Some(mailbox),
+                Accepted::Received(_) => None,
+            })
+            .recipients;
+        let read = tokio::task::spawn_blocking(move || match data {
+            MailData::Memory(bytes) => Ok(bytes),
+            MailData::Spooled(mut draft) => draft.read_all(),
+        });
+        let bytes = match read.await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(error)) => return trouble(&error),
+            Err(_) => return Reply::STORAGE_TROUBLE,
+        };
+        let handed = hand_in::Handed { account: caller.account, scope: caller.scope, recipients, data: bytes };
+        match door.outbound.hand_in(handed, door.clock.now()).await {
+            Ok(id) => {
+                self.shared.metrics.add(Counter::MessagesSubmitted);
+                Reply::accepted(id.as_str())
+            }
+            Err(HandInError::From) => Reply::BAD_FROM,
+            Err(HandInError::Message) => Reply::BAD_MESSAGE,
+            Err(HandInError::Suppressed) => Reply::ALL_SUPPRESSED,
+            Err(HandInError::Sender(Refusal::EmailNotVerified)) => Reply::ACCOUNT_UNVERIFIED,
+            Err(HandInError::Sender(Refusal::Store(error)) | HandInError::Store(error)) => trouble(&error),
+            Err(HandInError::Sender(
+                Refusal::DomainNotOwned | Refusal::KeyScope | Refusal::FromDomain | Refusal::NoKeys(_),
+            )) => Reply::FROM_REFUSED,
+            Err(HandInError::Sign) => Reply::STORAGE_TROUBLE,
+        }
+    }
+}
+
+fn trouble(error: &store::Error) -> Reply {
+    tracing::warn!(%error, "a submitted message could not be stored and was refused");
+    if matches!(error, store::Error::Full(_)) { Reply::STORAGE_FULL } else { Reply::STORAGE_TROUBLE }
+}
+
+/// The text of a response.
+fn decode(response: &str) -> Result<String, Reply> {
+    // RFC 4954 §4: "=" is an empty one.
+    if response == "=" {
+        return Ok(String::new());
+    }
+    let octets = if response.len() <= LONGEST_RESPONSE { BASE64.decode(response).ok() } else { None };
+    octets.and_then(|octets| String::from_utf8(octets).ok()).ok_or(Reply::BAD_SYNTAX)
+}
