@@ -45,6 +45,7 @@ pub struct Endpoint {
     pub(super) query: Vec<Value>,
     pub(super) body: Option<Value>,
     pub(super) status: u16,
+    pub(super) also: Option<u16>,
     pub(super) response: Value,
     pub(super) components: Vec<(String, RefOr<Schema>)>,
     pub(super) response_components: Vec<(String, RefOr<Schema>)>,
@@ -68,6 +69,7 @@ impl Endpoint {
             query: Vec::new(),
             body: None,
             status: 200,
+            also: None,
             response: Value::Null,
             components: Vec::new(),
             response_components: Vec::new(),
@@ -140,6 +142,12 @@ impl Endpoint {
             kinds.insert("*/*".to_owned(), json!({"schema": {"type": "string", "format": "binary"}}));
         }
         self.body = Some(content);
+        self
+    }
+
+    /// The same answer has another status too.
+    pub const fn also(mut self, status: u16) -> Self {
+        self.also = Some(status);
         self
     }
 

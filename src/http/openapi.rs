@@ -92,6 +92,7 @@ fn responses(endpoint: &Endpoint) -> Value {
     if let (Value::Object(success), false) = (&mut success, endpoint.response.is_null()) {
         success.insert("content".to_owned(), endpoint.response.clone());
     }
+    all.extend(endpoint.also.map(|status| (status.to_string(), success.clone())));
     all.insert(endpoint.status.to_string(), success);
     let is_page = endpoint.response.get("text/html").is_some();
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();

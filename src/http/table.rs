@@ -431,6 +431,7 @@ fn recipients_lists() -> Vec<Endpoint> {
             .more("200 when it was suppressed before; then it is replaced.")
             .takes::<suppressions::SuppressionFields>()
             .gives::<suppressions::SuppressionAdded>(201)
+            .also(200)
             .fails(&[Code::BadAddress]),
         Endpoint::delete("/api/contacts/suppressions/{email}", suppressions::remove)
             .who(Account)
@@ -446,6 +447,7 @@ fn recipients_lists() -> Vec<Endpoint> {
             .more("200 when it was blocked before.")
             .takes::<suppressions::BlockedFields>()
             .gives::<suppressions::BlockedView>(201)
+            .also(200)
             .fails(&[Code::BadAddress]),
         Endpoint::delete("/api/blocked-senders/{email}", suppressions::unblock)
             .who(Account)

@@ -42,6 +42,8 @@ pub const HOSTNAME: &str = "mx.mailkite.test";
 pub struct Server {
     pub smtp: SocketAddr,
     pub http: SocketAddr,
+    /// Where mail is handed in: with STARTTLS, with TLS at once; nowhere unless the test says so.
+    pub submission: [SocketAddr; 2],
     pub clock: Clock,
     pub db: Db,
     pub webhooks: Arc<Webhooks>,
@@ -105,6 +107,9 @@ impl Server {
         Self {
             smtp: bound.smtp_addresses()[0],
             http: bound.http_addresses()[0],
+            submission: bound
+                .submission_addresses()
+                .map(|addresses| addresses.first().copied().unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 1)))),
             clock,
             db,
             webhooks: Arc::clone(bound.webhooks()),
@@ -216,6 +221,25 @@ impl Server {
     /// The owner's API key.
     pub async fn api_key(&self) -> String {
         self.write(|tx, secrets, now| Ok(mailkite::setup::owner(tx, secrets, "owner@mailkite.test", now)?.1)).await
+    }
+
+    /// A token of a session of the owner's.
+    pub async fn owner_session(&self) -> String {
+        self.write(|tx, secrets, now| {
+            let account = store::accounts::find_owner(tx)?.unwrap();
+            let (token, claims) =
+                mailkite::session::Tokens::new(&secrets.session_key()).issue(&account.public_id, now);
+            let session = store::sessions::NewSession {
+                jti: claims.jti,
+                account: account.id,
+                client_address: "192.0.2.1".to_owned(),
+                user_agent: String::new(),
+                expires_at: Timestamp::from_millis(claims.exp * 1000),
+            };
+            store::sessions::insert(tx, &session, now)?;
+            Ok(token)
+        })
+        .await
     }
 
     /// A GET of the API with the owner's key: status and JSON.

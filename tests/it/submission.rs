@@ -1,0 +1,233 @@
+//! Mail programs hand in mail: ports, passwords, gates, and what is stored of it (contract 8.6).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use mailkite::clock::{Clock, Timestamp};
+use serde_json::json;
+
+use crate::support::api::Api;
+use crate::support::server::Server;
+use crate::support::smtp::{SmtpClient, SmtpReply};
+
+const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
+const MAIL: &str =
+    "From: Acme <hi@inbox.test>\r\nTo: ada@remote.test\r\nBcc: secret@remote.test\r\nSubject: Hi\r\n\r\nHi.\r\n";
+
+struct Door {
+    server: Server,
+    owner: Api,
+    key: String,
+}
+
+impl Door {
+    async fn open() -> Self {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let server = Server::start_with(Clock::manual(NOW), |config| {
+            config.submission.listen = vec![any];
+            config.submission.listen_tls = vec![any];
+        })
+        .await;
+        let owner = server.owner().await;
+        let key = owner.credential.clone().unwrap();
+        Self { server, owner, key }
+    }
+
+    /// A session in TLS: by STARTTLS, or from the first octet.
+    async fn session(&self, implicit: bool) -> SmtpClient {
+        let [starttls, tls] = self.server.submission;
+        let mut client = if implicit {
+            let mut client = SmtpClient::open(tls).await.into_tls().await;
+            assert_eq!(client.reply().await.code, 220);
+            client
+        } else {
+            let mut client = SmtpClient::connect(starttls).await;
+            client.expect("EHLO client.test", 250).await;
+            client.starttls().await
+        };
+        client.expect("EHLO client.test", 250).await;
+        client
+    }
+
+    async fn signed_in(&self) -> SmtpClient {
+        let mut client = self.session(false).await;
+        client.expect(&plain(&self.key), 235).await;
+        client
+    }
+}
+
+fn plain(password: &str) -> String {
+    format!("AUTH PLAIN {}", BASE64.encode(format!("\0anybody\0{password}")))
+}
+
+fn said(reply: &SmtpReply) -> String {
+    reply.text()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_goes_without_tls_and_a_key() {
+    let door = Door::open().await;
+    let mut client = SmtpClient::connect(door.server.submission[0]).await;
+    let hello = client.expect("EHLO client.test", 250).await;
+    assert!(hello.lines.iter().any(|line| line == "STARTTLS"), "{hello:?}");
+    assert!(!hello.lines.iter().any(|line| line.starts_with("AUTH")), "{hello:?}");
+    for command in ["MAIL FROM:<a@inbox.test>", &plain(&door.key)] {
+        assert_eq!(said(&client.command(command).await), "530 5.7.0 Must issue a STARTTLS command first");
+    }
+    let mut client = client.starttls().await;
+    let hello = client.expect("EHLO client.test", 250).await;
+    assert!(hello.lines.iter().any(|line| line == "AUTH PLAIN LOGIN"), "{hello:?}");
+    assert!(!hello.lines.iter().any(|line| line == "STARTTLS"), "{hello:?}");
+    assert_eq!(said(&client.command("MAIL FROM:<a@inbox.test>").await), "530 5.7.0 Authentication required");
+    client.expect(&plain(&door.key), 235).await;
+    assert_eq!(client.command(&plain(&door.key)).await.code, 503, "once is enough");
+    client.expect("MAIL FROM:<a@inbox.test> AUTH=<>", 250).await;
+    // The MX door knows nothing of it.
+    let mut mx = SmtpClient::greeted(door.server.smtp).await;
+    assert_eq!(mx.command(&plain(&door.key)).await.code, 502);
+    assert_eq!(mx.command("MAIL FROM:<a@inbox.test> AUTH=<>").await.code, 555);
+    door.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_in_the_clear_does_not_reach_the_encrypted_session() {
+    let door = Door::open().await;
+    let mut client = SmtpClient::connect(door.server.submission[0]).await;
+    client.expect("EHLO client.test", 250).await;
+    client.send(format!("STARTTLS\r\nEHLO injected.test\r\n{}\r\n", plain(&door.key))).await;
+    assert_eq!(client.reply().await.code, 220);
+    let mut client = client.into_tls().await;
+    assert_eq!(client.command("MAIL FROM:<a@inbox.test>").await.code, 530);
+    door.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_way_to_hand_a_key_in() {
+    let door = Door::open().await;
+    for implicit in [false, true] {
+        let mut client = door.session(implicit).await;
+        assert_eq!(client.command("AUTH PLAIN").await.code, 334);
+        client.expect(&BASE64.encode(format!("\0\0{}", door.key)), 235).await;
+        let mut client = door.session(implicit).await;
+        assert_eq!(said(&client.command("AUTH LOGIN").await), "334 VXNlcm5hbWU6");
+        assert_eq!(said(&client.command(&BASE64.encode("me")).await), "334 UGFzc3dvcmQ6");
+        client.expect(&BASE64.encode(&door.key), 235).await;
+        let mut client = door.session(implicit).await;
+        assert_eq!(client.command(&format!("AUTH login {}", BASE64.encode("me"))).await.code, 334);
+        client.expect(&BASE64.encode(&door.key), 235).await;
+    }
+    let mut client = door.session(false).await;
+    assert_eq!(client.command("AUTH PLAIN").await.code, 334);
+    assert_eq!(said(&client.command("*").await), "501 5.7.0 Authentication canceled");
+    assert_eq!(client.command("AUTH PLAIN !!!").await.code, 501);
+    assert_eq!(client.command(&format!("AUTH PLAIN {}", BASE64.encode("no NULs"))).await.code, 501);
+    assert_eq!(client.command("AUTH CRAM-MD5").await.code, 504);
+    assert_eq!(client.command("AUTH").await.code, 501);
+    let session = door.server.owner_session().await;
+    assert_eq!(client.command(&plain(&session)).await.code, 535, "a session's token is no key");
+    assert_eq!(client.command(&plain("mk_live_wrong")).await.code, 535);
+    let last = client.command(&plain("")).await;
+    assert_eq!(said(&last), "535 5.7.8 Bad credentials; the password is an API key");
+    assert!(client.is_closed().await, "three are enough");
+    door.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_from_one_address_are_throttled() {
+    let door = Door::open().await;
+    for _ in 0..20 {
+        let mut client = door.session(false).await;
+        for _ in 0..3 {
+            assert_eq!(client.command(&plain("guess")).await.code, 535);
+        }
+    }
+    let mut client = door.session(false).await;
+    assert_eq!(client.command(&plain(&door.key)).await.code, 421);
+    door.server.clock.advance(std::time::Duration::from_secs(60));
+    door.signed_in().await;
+    door.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_completed_signed_and_queued() {
+    let door = Door::open().await;
+    let mut client = door.signed_in().await;
+    let reply = client.mail("whoever@elsewhere.test", &["ada@remote.test", "secret@remote.test"], MAIL).await;
+    let id = reply.text().rsplit(' ').next().unwrap().to_owned();
+    assert_eq!(said(&reply), format!("250 2.0.0 Ok: {id}"));
+    let shown = door.owner.get(&format!("/api/messages/{id}")).await.expect(200);
+    let message = &shown["message"];
+    assert_eq!((&message["direction"], &message["to_addr"]), (&json!("outbound"), &json!("ada@remote.test")));
+    assert!(message["mail_from"].as_str().unwrap().starts_with("bounce+"), "{message}");
+    let addresses: Vec<&str> =
+        shown["recipients"].as_array().unwrap().iter().map(|one| one["address"].as_str().unwrap()).collect();
+    assert_eq!(addresses, ["ada@remote.test", "secret@remote.test"]);
+    let raw = door.owner.get(&format!("/api/messages/{id}/raw")).await.body;
+    let text = String::from_utf8(raw).unwrap();
+    assert!(text.starts_with("DKIM-Signature: ") && text.contains("d=inbox.test"), "{text}");
+    let suffix = id.strip_prefix("msg_").unwrap();
+    let rest = text.split_once("Date: ").unwrap().1;
+    assert_eq!(
+        rest,
+        format!(
+            "Tue, 28 Jul 2026 00:00:00 +0000\r\nMessage-ID: <{suffix}@inbox.test>\r\nFrom: Acme <hi@inbox.test>\r\n\
+             To: ada@remote.test\r\nSubject: Hi\r\n\r\nHi.\r\n"
+        )
+    );
+    let used = door.owner.get("/api/keys").await;
+    assert_eq!(used.status, 200);
+    assert_eq!(door.server.stop_with_any_jobs().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gates_of_the_api_count_here() {
+    let door = Door::open().await;
+    door.owner.post("/api/contacts/suppressions", json!({"email": "no@remote.test"})).await.expect(201);
+    let mut client = door.signed_in().await;
+    let refused = "550 5.7.1 From domain is not yours, or not verified for sending";
+    for (from, wanted) in [
+        ("From: a@elsewhere.test\r\n", refused),
+        ("From: a@pending.test\r\n", refused),
+        ("", "550 5.6.0 Exactly one From field with exactly one mailbox is needed"),
+        (
+            "From: a@inbox.test, b@inbox.test\r\n",
+            "550 5.6.0 Exactly one From field with exactly one mailbox is needed",
+        ),
+        (
+            "From: a@inbox.test\r\nFrom: b@inbox.test\r\n",
+            "550 5.6.0 Exactly one From field with exactly one mailbox is needed",
+        ),
+        (
+            "From: a@inbox.test\r\nSubject: 1\r\nSubject: 2\r\n",
+            "550 5.6.0 Message has a repeated header or a line of over 998 octets",
+        ),
+    ] {
+        let reply = client.mail("a@inbox.test", &["ada@remote.test"], format!("{from}X-Y: z\r\n\r\nHi\r\n")).await;
+        assert_eq!(said(&reply), wanted, "{from}");
+    }
+    let reply = client.mail("a@inbox.test", &["no@remote.test"], MAIL).await;
+    assert_eq!(said(&reply), "550 5.7.1 Every recipient is on the suppression list");
+    client.expect("MAIL FROM:<a@inbox.test>", 250).await;
+    assert_eq!(client.command("RCPT TO:<a@[127.0.0.1]>").await.code, 550);
+    assert_eq!(client.command("RCPT TO:<postmaster>").await.code, 550);
+    for n in 0..100 {
+        client.expect(&format!("RCPT TO:<r{n}@remote.test>"), 250).await;
+    }
+    assert_eq!(said(&client.command("RCPT TO:<more@remote.test>").await), "452 4.5.3 Too many recipients");
+    client.expect("RSET", 250).await;
+    assert_eq!(client.command("MAIL FROM:<a@inbox.test> SIZE=99999999").await.code, 552);
+    // A key of another domain.
+    let domain = json!({"domain": "second.test"});
+    door.owner.post("/api/domains", domain).await.expect(201);
+    let scoped = json!({"domainId": "second.test", "name": "limited"});
+    let scoped = door.owner.post("/api/keys/scoped", scoped).await.expect(201);
+    let mut client = door.session(false).await;
+    client.expect(&plain(scoped["key"].as_str().unwrap()), 235).await;
+    assert_eq!(said(&client.mail("a@inbox.test", &["ada@remote.test"], MAIL).await), refused);
+    // An account that has to prove itself.
+    door.server.write(|tx, _, _| Ok(tx.execute("UPDATE account SET email_verified = 0", [])?)).await;
+    let mut client = door.signed_in().await;
+    let reply = client.mail("a@inbox.test", &["ada@remote.test"], MAIL).await;
+    assert_eq!(said(&reply), "550 5.7.1 Verify the e-mail address of your account first");
+    assert_eq!(door.server.query::<i64>("SELECT count(*) FROM message").await, 0);
+    door.server.stop().await;
+}
