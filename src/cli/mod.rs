@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod dev;
 mod logs;
+mod queue;
 mod serve;
 mod setup_token;
 
@@ -40,6 +41,8 @@ enum Command {
         #[arg(long, value_name = "FILE", default_value = "/etc/mailkite/mailkite.toml")]
         config: PathBuf,
     },
+    /// Show what waits to be sent, try it now, give it up
+    Queue(queue::Options),
     /// Check a configuration and its data directory; exit 0 when both are fine, 1 when not
     Check {
         /// The configuration file
@@ -61,6 +64,7 @@ impl Cli {
             Command::BenchServer(options) => bench::run_server(&options),
             Command::SetupToken { config } => setup_token::run(&config),
             Command::Check { config } => check::run(&config),
+            Command::Queue(options) => queue::run(&options),
         }
     }
 }

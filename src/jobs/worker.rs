@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -61,6 +62,8 @@ struct Running {
     finished: UnboundedSender<(String, bool)>,
     claiming: Option<Claiming>,
     leases_checked: Timestamp,
+    /// Of the database, when it was last asked.
+    seen_version: Arc<AtomicI64>,
 }
 
 impl Worker {
@@ -73,6 +76,7 @@ impl Worker {
         // One process per data directory: every lease of before is a crash's.
         let everything = Timestamp::from_millis(i64::MAX);
         self.db.write(move |tx| store::jobs::release_expired(tx, everything, now)).await?;
+        let version = self.db.write_behind(store::data_version).await?;
         let waiting = self.db.read(store::jobs::list_lanes).await?;
         let mut lanes = Lanes::new(self.config);
         for (lane, due) in waiting {
@@ -86,6 +90,7 @@ impl Worker {
             finished,
             claiming: None,
             leases_checked: now,
+            seen_version: Arc::new(AtomicI64::new(version)),
         };
         running.run(finishes, stop, grace).await;
         Ok(())
@@ -138,6 +143,7 @@ impl Running {
         if now.since(self.leases_checked) >= LONGEST_SLEEP || now < self.leases_checked {
             self.leases_checked = now;
             self.tracker.spawn(release_expired(Arc::clone(&self.worker), now));
+            self.tracker.spawn(notice_others(Arc::clone(&self.worker), Arc::clone(&self.seen_version)));
         }
         let due = self.lanes.next_due().filter(|_| self.claiming.is_none());
         due.map_or(LONGEST_SLEEP, |at| at.since(now)).clamp(Duration::from_millis(1), LONGEST_SLEEP)
@@ -236,6 +242,23 @@ async fn release_expired(worker: Arc<Worker>, now: Timestamp) {
     match released {
         Ok(released) => released.into_iter().for_each(|(lane, due)| worker.jobs.wake(lane, due)),
         Err(error) => tracing::warn!(%error, "looking for expired leases failed"),
+    }
+}
+
+/// Looks whether another process changed the database (`mailkite queue`); then every lane is looked at anew, at a cost
+/// by their number.
+async fn notice_others(worker: Arc<Worker>, seen: Arc<AtomicI64>) {
+    let version = match worker.db.write_behind(store::data_version).await {
+        Ok(version) => version,
+        Err(error) => return tracing::warn!(%error, "the version of the database could not be read"),
+    };
+    let before = seen.swap(version, Ordering::Relaxed);
+    if before == version {
+        return;
+    }
+    match worker.db.read(store::jobs::list_lanes).await {
+        Ok(lanes) => lanes.into_iter().for_each(|(lane, due)| worker.jobs.wake(lane, due)),
+        Err(error) => tracing::warn!(%error, "lanes could not be listed"),
     }
 }
 

@@ -55,6 +55,23 @@ pub fn run(connection: &mut Connection, path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether a database is one that this program writes, as it is.
+///
+/// # Errors
+/// A sentence that says what it is instead.
+pub fn check_present(connection: &Connection, path: &Path) -> Result<()> {
+    let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    if application != APPLICATION_ID || version != present_version() {
+        return Err(refused(format!(
+            "{} has schema {version}, this program writes {}; start the server of this version once",
+            path.display(),
+            present_version()
+        )));
+    }
+    Ok(())
+}
+
 fn create(connection: &mut Connection) -> Result<()> {
     // Both must be set before the first page is written.
     connection.pragma_update(None, "page_size", 8192)?;

@@ -24,6 +24,7 @@ pub mod migrate;
 pub mod notices;
 pub mod objects;
 pub mod passing;
+pub mod queue;
 pub mod raws;
 pub mod recent;
 pub mod recipients;
@@ -293,6 +294,35 @@ pub fn peek<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> 
     let mut connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     configure_reader(&mut connection)?;
     work(&connection).map(Some)
+}
+
+/// Runs `work` in a transaction of its own on the database in `data_dir`, beside a server that may have it open and
+/// notices it by [`data_version`]; `None` when there is none.
+///
+/// # Errors
+/// It cannot be opened or written, has another schema than this program, or what `work` returned.
+pub fn intervene<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
+    let path = data_dir.join(FILE_NAME);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let mut connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    migrate::check_present(&connection, &path)?;
+    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let outcome = work(&transaction)?;
+    transaction.commit()?;
+    Ok(Some(outcome))
+}
+
+/// A number that changes whenever another connection than this one has committed.
+///
+/// # Errors
+/// Storage trouble.
+pub fn data_version(connection: &Connection) -> Result<i64> {
+    Ok(connection.pragma_query_value(None, "data_version", |row| row.get(0))?)
 }
 
 /// Settings of the one writing connection. `mmap` stays off: an I/O error under a mapping would be a signal.

@@ -31,6 +31,7 @@ mod manual;
 mod messages;
 mod openapi;
 mod packaging;
+mod queue;
 mod readme;
 mod retention;
 mod routes;

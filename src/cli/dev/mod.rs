@@ -6,7 +6,7 @@
 mod receiver;
 mod sample;
 mod screen;
-mod text;
+pub(super) mod text;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;

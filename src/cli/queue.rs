@@ -1,0 +1,259 @@
+//! `mailkite queue`: what waits to be sent, and a hand on it. The server may run meanwhile; it notices within seconds.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::dev::text::{columns, cut, fit, wait};
+use crate::clock::{Clock, Timestamp};
+use crate::config::{Config, table};
+use crate::id::MessageId;
+use crate::store;
+use crate::store::queue::{self, Waiting, Which};
+
+/// `mailkite queue`
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = "/etc/mailkite/mailkite.toml", global = true)]
+    config: PathBuf,
+    /// The data directory itself, such as that of `mailkite dev`
+    #[arg(long, value_name = "DIR", global = true)]
+    data_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What waits, oldest first
+    List {
+        /// How many at most
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+        /// Messages that wait for their time
+        #[arg(long)]
+        scheduled: bool,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Everything of one message, with the dialog of its last attempt
+    Show {
+        /// A message (msg_…) or a number of the list
+        id: String,
+    },
+    /// Attempt what waits now
+    Retry(Chosen),
+    /// Give up what waits; its recipients fail
+    Drop(Chosen),
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Chosen {
+    /// A message (msg_…) or a number of the list
+    id: Option<String>,
+    /// What goes to this recipient domain
+    #[arg(long)]
+    domain: Option<String>,
+    /// Everything
+    #[arg(long)]
+    all: bool,
+}
+
+impl Chosen {
+    fn which(&self) -> anyhow::Result<Which> {
+        match (&self.id, &self.domain) {
+            (Some(id), _) => which(id),
+            (None, Some(domain)) => Ok(Which::Domain(domain.trim_end_matches('.').to_ascii_lowercase())),
+            (None, None) => Ok(Which::All),
+        }
+    }
+}
+
+fn which(id: &str) -> anyhow::Result<Which> {
+    if let Ok(number) = id.parse() {
+        return Ok(Which::Dispatch(number));
+    }
+    match MessageId::parse(id) {
+        Some(message) => Ok(Which::Message(message)),
+        None => bail!("{id:?} is neither a message (msg_…) nor a number of the list"),
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What went wrong, as a chain of sentences.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let data_dir = match &options.data_dir {
+        Some(data_dir) => data_dir.clone(),
+        None => configured(&options.config)?,
+    };
+    let reading = || format!("reading the queue in {}", data_dir.display());
+    let now = Clock::System.now();
+    let none = || format!("there is no database in {} yet", data_dir.display());
+    match &options.command {
+        Command::List { limit, scheduled, json } => {
+            let found = store::peek(&data_dir, |connection| {
+                Ok((queue::list(connection, *scheduled, *limit)?, queue::totals(connection)?))
+            });
+            let (rows, totals) = found.with_context(reading)?.with_context(none)?;
+            if *json { print_json(&rows) } else { print_list(&rows, totals, *scheduled, now) }
+        }
+        Command::Show { id } => {
+            let which = which(id)?;
+            let rows = store::peek(&data_dir, |connection| queue::find(connection, &which));
+            let rows = rows.with_context(reading)?.with_context(none)?;
+            if rows.is_empty() {
+                bail!("nothing was ever to be sent of {id}");
+            }
+            rows.iter().try_for_each(|row| print_whole(row, now))
+        }
+        Command::Retry(chosen) => {
+            let which = chosen.which()?;
+            let count = store::intervene(&data_dir, |tx| queue::retry(tx, &which, now));
+            let count = count.with_context(reading)?.with_context(none)?;
+            say(&match count {
+                0 => "Nothing was waiting. What is being attempted at this moment needs no hurry.".to_owned(),
+                1 => "1 will be attempted within some seconds, if the server runs.".to_owned(),
+                count => format!("{count} will be attempted within some seconds, if the server runs."),
+            })
+        }
+        Command::Drop(chosen) => {
+            let which = chosen.which()?;
+            let count = store::intervene(&data_dir, |tx| queue::give_up(tx, &which, now));
+            let count = count.with_context(reading)?.with_context(none)?;
+            say(&match count {
+                0 => "Nothing was waiting.".to_owned(),
+                1 => "1 recipient was given up.".to_owned(),
+                count => format!("{count} recipients were given up."),
+            })
+        }
+    }
+}
+
+fn configured(path: &Path) -> anyhow::Result<PathBuf> {
+    match Config::load(path) {
+        Ok(config) => Ok(config.data_dir),
+        Err(problems) => {
+            eprint!("{}", table(&problems));
+            bail!("{} is not a valid configuration", path.display());
+        }
+    }
+}
+
+fn say(line: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{line}")?;
+    Ok(())
+}
+
+/// The recipients that wait, in few words.
+fn to(row: &Waiting) -> String {
+    let mut open = row.recipients.iter().filter(|one| one.is_unsettled() || one.status == "scheduled");
+    let first = open.next().map_or("", |one| one.address.as_str());
+    match open.count() {
+        0 => first.to_owned(),
+        more => format!("{first} +{more}"),
+    }
+}
+
+fn from(row: &Waiting) -> &str {
+    match &row.message {
+        Some(message) if row.dispatch.route_id.is_none() => &message.from_addr,
+        _ if row.dispatch.reverse_path.is_empty() => "<>",
+        _ => &row.dispatch.reverse_path,
+    }
+}
+
+fn last_answer(row: &Waiting) -> &str {
+    let deferred = row.recipients.iter().filter(|one| one.is_unsettled()).find_map(|one| one.diagnostic.as_deref());
+    deferred.unwrap_or("not attempted yet")
+}
+
+fn next(row: &Waiting, now: Timestamp) -> String {
+    match row.run_at {
+        _ if row.is_scheduled() => "at its time".to_owned(),
+        None => "now".to_owned(),
+        Some(at) if at <= now => "now".to_owned(),
+        Some(at) => format!("in {}", wait(at.since(now))),
+    }
+}
+
+fn print_list(rows: &[Waiting], totals: queue::Totals, scheduled: bool, now: Timestamp) -> anyhow::Result<()> {
+    if rows.is_empty() {
+        say(if scheduled { "No message is scheduled." } else { "The queue is empty: everything was sent." })?;
+    } else {
+        let wide = columns();
+        let names = wide.saturating_sub(36).min(90);
+        let head = fit("from → to", names);
+        say(&format!("{:>7}  {head}  {:>6}  {:>5}  next", "number", "age", "tries"))?;
+        for row in rows {
+            let half = (names - 3) / 2;
+            let who = fit(&format!("{} → {}", cut(from(row), half), cut(&to(row), half)), names);
+            let age = wait(now.since(row.dispatch.queued_at));
+            let (number, tries) = (row.dispatch.id, row.dispatch.attempts);
+            say(&format!("{number:>7}  {who}  {age:>6}  {tries:>5}  {}", next(row, now)))?;
+            say(&format!("{:>7}  {}", "", cut(last_answer(row), wide - 10)))?;
+        }
+    }
+    let note = |count: u64, what: &str| (count > 0).then(|| format!("{count} {what}"));
+    let parts = [note(totals.waiting, "waiting"), note(totals.scheduled, "scheduled")];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if parts.is_empty() { Ok(()) } else { say(&format!("\n{}", parts.join(", "))) }
+}
+
+fn print_json(rows: &[Waiting]) -> anyhow::Result<()> {
+    for row in rows {
+        let recipients: Vec<_> = row
+            .recipients
+            .iter()
+            .map(|one| json!({"address": one.address, "status": one.status, "diagnostic": one.diagnostic}))
+            .collect();
+        let line = json!({
+            "number": row.dispatch.id,
+            "messageId": row.message.as_ref().map(|message| message.public_id.to_string()),
+            "from": from(row),
+            "recipients": recipients,
+            "queuedAt": row.dispatch.queued_at.as_millis(),
+            "attempts": row.dispatch.attempts,
+            "nextAttemptAt": row.run_at.map(Timestamp::as_millis),
+        });
+        say(&line.to_string())?;
+    }
+    Ok(())
+}
+
+fn print_whole(row: &Waiting, now: Timestamp) -> anyhow::Result<()> {
+    let dispatch = &row.dispatch;
+    let line = |name: &str, value: &str| say(&format!("  {name:<10} {value}"));
+    let subject = row.message.as_ref().and_then(|message| message.subject.as_deref()).unwrap_or("(no subject)");
+    say(&format!("{}  {}", dispatch.id, cut(subject, columns().saturating_sub(12))))?;
+    if let Some(message) = &row.message {
+        line("message", &format!("{} ({})", message.public_id, message.status))?;
+    }
+    line("from", from(row))?;
+    line("envelope", if dispatch.reverse_path.is_empty() { "<>" } else { &dispatch.reverse_path })?;
+    line("queued", &format!("{} ago", wait(now.since(dispatch.queued_at))))?;
+    line("attempts", &dispatch.attempts.to_string())?;
+    if dispatch.raw_id.is_some() {
+        line("next", &next(row, now))?;
+    }
+    if let Some(host) = &dispatch.host {
+        line("host", &format!("{host}, {}", dispatch.tls.as_deref().unwrap_or("without TLS")))?;
+    }
+    for one in &row.recipients {
+        line(&one.status, &format!("{}  {}", one.address, one.diagnostic.as_deref().unwrap_or_default()))?;
+    }
+    if let Some(transcript) = dispatch.transcript.as_deref().filter(|text| !text.is_empty()) {
+        say("\n  The last attempt\n")?;
+        for text in transcript.lines() {
+            say(&format!("    {}", cut(text, 400)))?;
+        }
+    }
+    say("")
+}

@@ -1,0 +1,182 @@
+//! The queue of outbound mail as its operator sees and changes it, beside a server that may run.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::dispatches::{self, DispatchRow};
+use super::jobs::{self, Kind};
+use super::messages::{self, MessageRow};
+use super::recipients::{self, RecipientRow, Standing};
+use super::{Result, submissions};
+use crate::clock::Timestamp;
+use crate::id::MessageId;
+
+/// What of a message waits for one destination.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// The dispatch.
+    pub dispatch: DispatchRow,
+    /// Its message; none when nothing is stored of it.
+    pub message: Option<MessageRow>,
+    /// All its recipients.
+    pub recipients: Vec<RecipientRow>,
+    /// When it is attempted next; none while it is, or when everything is settled.
+    pub run_at: Option<Timestamp>,
+}
+
+/// Which dispatches are meant.
+#[derive(Clone, Debug)]
+pub enum Which {
+    /// One, by its number.
+    Dispatch(i64),
+    /// Those of a message.
+    Message(MessageId),
+    /// Those of a recipient domain.
+    Domain(String),
+    /// All.
+    All,
+}
+
+/// How much waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Dispatches with unsettled recipients, scheduled ones aside.
+    pub waiting: u64,
+    /// Messages that wait for their time.
+    pub scheduled: u64,
+}
+
+/// Up to `limit` dispatches that wait, oldest first; with `scheduled`, those of scheduled messages instead.
+///
+/// # Errors
+/// Storage trouble.
+pub fn list(connection: &Connection, scheduled: bool, limit: u32) -> Result<Vec<Waiting>> {
+    const PAGE: u32 = 500;
+    let mut found = Vec::new();
+    let mut after = 0;
+    loop {
+        let page = dispatches::list_unsettled(connection, after, PAGE)?;
+        let is_last = page.len() < PAGE as usize;
+        for dispatch in page {
+            after = dispatch.id;
+            let waiting = look(connection, dispatch)?;
+            if waiting.is_scheduled() == scheduled {
+                found.push(waiting);
+            }
+            if found.len() >= limit as usize {
+                return Ok(found);
+            }
+        }
+        if is_last {
+            return Ok(found);
+        }
+    }
+}
+
+/// Everything of the dispatches that are meant, settled ones too.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find(connection: &Connection, which: &Which) -> Result<Vec<Waiting>> {
+    let ids: Vec<i64> = match which {
+        Which::Dispatch(id) => vec![*id],
+        Which::Message(id) => column(
+            connection,
+            "SELECT dispatch.id FROM message JOIN dispatch ON dispatch.message_id = message.id
+             WHERE message.public_id = ?1 ORDER BY dispatch.id",
+            id.as_str(),
+        )?,
+        Which::Domain(domain) => column(
+            connection,
+            "SELECT id FROM dispatch WHERE raw_id IS NOT NULL AND domain = ?1 ORDER BY id",
+            domain,
+        )?,
+        Which::All => {
+            column(connection, "SELECT id FROM dispatch WHERE raw_id IS NOT NULL AND ?1 = '' ORDER BY id", "")?
+        }
+    };
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids {
+        if let Some(dispatch) = dispatches::find(connection, id)? {
+            found.push(look(connection, dispatch)?);
+        }
+    }
+    Ok(found)
+}
+
+fn column(connection: &Connection, statement: &str, value: &str) -> Result<Vec<i64>> {
+    let rows =
+        connection.prepare(statement)?.query_map([value], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+fn look(connection: &Connection, dispatch: DispatchRow) -> Result<Waiting> {
+    let run_at: Option<i64> = connection
+        .prepare_cached("SELECT run_at FROM job WHERE subject_id = ?1 AND kind = 'dispatch' AND lease_until IS NULL")?
+        .query_row([dispatch.id], |row| row.get(0))
+        .optional()?;
+    Ok(Waiting {
+        message: dispatch.message.map(|id| messages::find_by_row(connection, id)).transpose()?.flatten(),
+        recipients: recipients::list(connection, dispatch.id)?,
+        run_at: run_at.map(Timestamp::from_millis),
+        dispatch,
+    })
+}
+
+/// How much waits.
+///
+/// # Errors
+/// Storage trouble.
+pub fn totals(connection: &Connection) -> Result<Totals> {
+    let count = |kind: &str| {
+        connection.query_row("SELECT count(*) FROM job WHERE kind = ?1", params![kind], |row| row.get(0))
+    };
+    Ok(Totals { waiting: count("dispatch")?, scheduled: count("release")? })
+}
+
+/// Makes what waits due now; how many were waiting.
+///
+/// # Errors
+/// Storage trouble.
+pub fn retry(connection: &Connection, which: &Which, now: Timestamp) -> Result<usize> {
+    let mut hurried = 0;
+    for waiting in find(connection, which)? {
+        hurried += usize::from(jobs::hurry(connection, Kind::Dispatch, waiting.dispatch.id, now)?.is_some());
+    }
+    Ok(hurried)
+}
+
+/// Gives up what waits: its unsettled recipients fail, and a scheduled message is canceled; how many recipients.
+///
+/// An attempt that runs is not recorded any more.
+///
+/// # Errors
+/// Storage trouble.
+pub fn give_up(connection: &Connection, which: &Which, now: Timestamp) -> Result<usize> {
+    let mut dropped = 0;
+    for waiting in find(connection, which)? {
+        let id = waiting.dispatch.id;
+        let scheduled = waiting.is_scheduled();
+        let open = waiting.recipients.iter().filter(|one| one.is_unsettled() || one.status == "scheduled");
+        for one in open {
+            let status = if scheduled { "canceled" } else { "failed" };
+            let standing = Standing { status, smtp_code: None, diagnostic: Some("dropped by the operator") };
+            recipients::settle(connection, id, one.idx, standing, now)?;
+            dropped += 1;
+        }
+        jobs::delete_by_subject(connection, Kind::Dispatch, id)?;
+        dispatches::finish(connection, &waiting.dispatch)?;
+        let Some(message) = waiting.message.filter(|row| row.outbound) else { continue };
+        if scheduled {
+            jobs::delete_by_subject(connection, Kind::Release, message.id)?;
+        }
+        submissions::set_send_status(connection, message.id, recipients::send_status(connection, message.id)?)?;
+    }
+    Ok(dropped)
+}
+
+impl Waiting {
+    /// Whether its message waits for its time.
+    pub fn is_scheduled(&self) -> bool {
+        self.message.as_ref().is_some_and(|message| message.status == "scheduled")
+    }
+}
