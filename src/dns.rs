@@ -146,7 +146,8 @@ impl Resolver {
         self.records(name, RecordType::TXT, read).await
     }
 
-    /// As [`Resolver::mail_hosts`], and whether DNS proves them.
+    /// The MX records of a domain, as [`Resolver::mail_hosts`] has them, and whether DNS proves them. None, when the domain
+    /// has no such record: then it tells whether DNS proves that.
     pub async fn authentic_mail_hosts(&self, domain: &str) -> Result<(Vec<(u16, String)>, bool), DnsError> {
         let proven = authentic::ask(&self.servers, &self.proven, domain, RecordType::MX).await?;
         let read = |data: &RData| match data {
@@ -156,10 +157,22 @@ impl Resolver {
         Ok((proven.records.iter().filter_map(read).collect(), proven.authentic))
     }
 
+    /// Whether DNS proves an address of `host`. Its IPv4 and its IPv6 addresses stand in one zone, so either kind will do.
+    pub async fn has_authentic_address(&self, host: &str) -> Result<bool, DnsError> {
+        for kind in [RecordType::A, RecordType::AAAA] {
+            match authentic::ask(&self.servers, &self.proven, host, kind).await {
+                Ok(proven) if proven.authentic && !proven.records.is_empty() => return Ok(true),
+                Ok(_) | Err(DnsError::NoSuchName(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
     /// The TLSA records of a name; [`DnsError::NoAddress`] when there are none that DNS proves.
     pub async fn tlsa(&self, name: &str) -> Result<Vec<TlsaFields>, DnsError> {
         let proven = authentic::ask(&self.servers, &self.proven, name, RecordType::TLSA).await?;
-        if !proven.authentic {
+        if !proven.authentic || proven.records.is_empty() {
             return Err(DnsError::NoAddress(name.to_owned()));
         }
         let read = |data: &RData| match data {
