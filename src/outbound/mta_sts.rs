@@ -118,20 +118,8 @@ impl MtaSts {
             (None, _) => Known::nothing(now),
         };
         let found = next.found(now);
-        self.remember(domain, next, now);
+        remember(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner), domain, next, now);
         found
-    }
-
-    fn remember(&self, domain: &str, next: Known, now: Timestamp) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= REMEMBERED && !known.contains_key(domain) {
-            known.retain(|_, one| now < one.expires_at);
-            let first = known.iter().min_by_key(|(_, one)| one.expires_at).map(|(domain, _)| domain.clone());
-            if let Some(first) = first.filter(|_| known.len() >= REMEMBERED) {
-                known.remove(&first);
-            }
-        }
-        known.insert(domain.to_owned(), next);
     }
 
     /// The id of the policy that a domain has (RFC 8461 §3.1); exactly one record counts.
@@ -158,6 +146,17 @@ impl MtaSts {
         };
         parse(std::str::from_utf8(&answer.body).ok()?)
     }
+}
+
+fn remember(known: &mut HashMap<String, Known>, domain: &str, next: Known, now: Timestamp) {
+    if known.len() >= REMEMBERED && !known.contains_key(domain) {
+        known.retain(|_, one| now < one.expires_at);
+        let first = known.iter().min_by_key(|(_, one)| one.expires_at).map(|(domain, _)| domain.clone());
+        if let Some(first) = first.filter(|_| known.len() >= REMEMBERED) {
+            known.remove(&first);
+        }
+    }
+    known.insert(domain.to_owned(), next);
 }
 
 /// RFC 8461 §3.2: elsewhere on a web server strangers may put what they like, but hardly as this.
@@ -280,5 +279,33 @@ mod tests {
         ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn memory_is_bounded_and_keeps_what_is_in_force_longest() {
+        let now = Timestamp::from_millis(1_785_196_800_000);
+        let policy = Arc::new(parse("version: STSv1\nmode: enforce\nmx: a.test\nmax_age: 9\n").unwrap());
+        let until = |seconds: u64| Known {
+            id: None,
+            policy: Some(Arc::clone(&policy)),
+            looked_at: now,
+            expires_at: now.plus(Duration::from_secs(seconds)),
+        };
+        let mut known = HashMap::new();
+        for number in 0..REMEMBERED - 1 {
+            remember(&mut known, &format!("{number}.test"), Known::nothing(now), now);
+        }
+        remember(&mut known, "kept.test", until(99_999), now);
+        assert_eq!(known.len(), REMEMBERED);
+        remember(&mut known, "next.test", until(9), now);
+        assert_eq!(known.len(), 2, "those without a policy went");
+        for number in 0..=u64::try_from(REMEMBERED).unwrap() {
+            remember(&mut known, &format!("{number}.test"), until(10 + number), now);
+            assert!(known.len() <= REMEMBERED);
+        }
+        let remembered = |domain: &str| known.contains_key(domain);
+        assert!(
+            remembered("kept.test") && !remembered("next.test") && !remembered("0.test") && remembered("4096.test")
+        );
     }
 }

@@ -179,11 +179,10 @@ impl Hosts {
                 return Err(deferred(format!("4.4.3 {error}")));
             }
         };
-        let permitted = in_turn(found)
-            .into_iter()
-            .map(|ip| SocketAddr::new(ip, self.shared.port))
-            .filter(|address| self.shared.guard.permits(name, *address).is_ok());
-        let addresses: Vec<SocketAddr> = permitted.take(MAX_ADDRESSES).collect();
+        let on_port = |ip| SocketAddr::new(ip, self.shared.port);
+        let permitted = found.into_iter().filter(|ip| self.shared.guard.permits(name, on_port(*ip)).is_ok());
+        let addresses: Vec<SocketAddr> =
+            in_turn(permitted.collect()).into_iter().map(on_port).take(MAX_ADDRESSES).collect();
         if addresses.is_empty() {
             return Err(bounced(format!("5.4.4 the mail host {name} has no public address")));
         }
