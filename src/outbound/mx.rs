@@ -86,8 +86,7 @@ impl Hosts {
             Found::None => names.names.iter().collect(),
         };
         if allowed.len() < names.names.len() {
-            trouble =
-                Some(deferred(format!("4.7.5 the MTA-STS policy of {name} does not allow its other mail hosts")));
+            trouble = Some(deferred(format!("4.7.5 the MTA-STS policy of {name} does not allow its mail hosts")));
         }
         let enforced = matches!(policy, Found::Enforced(_));
         // At once: twenty names that nobody answers for shall not add up.
