@@ -26,6 +26,9 @@ const CACHE_ENTRIES: u64 = 8192;
 const MAX_TTL: Duration = Duration::from_secs(3600);
 const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(300);
 
+/// Aliases of aliases that are followed, as many as the resolver follows.
+const MAX_ALIASES: usize = 8;
+
 /// Why a name gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DnsError {
@@ -123,9 +126,33 @@ impl Resolver {
         if name.len() < 2 || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Err(DnsError::BadName(host.to_owned()));
         }
-        let found = self.inner.resolver().lookup_ip(name.as_str()).await.map_err(|error| failure(host, &error))?;
-        let addresses: Vec<IpAddr> = found.iter().collect();
-        if addresses.is_empty() { Err(DnsError::NoAddress(host.to_owned())) } else { Ok(addresses) }
+        let found = self.inner.resolver().lookup_ip(name.as_str()).await.map_err(|error| failure(host, &error));
+        let addresses: Result<Vec<IpAddr>, DnsError> = found.map(|found| found.iter().collect());
+        match addresses {
+            Ok(addresses) if !addresses.is_empty() => Ok(addresses),
+            Ok(_) | Err(DnsError::NoAddress(_)) if self.has_endless_aliases(host).await => {
+                Err(DnsError::NoAnswer { name: host.to_owned(), reason: "its aliases have no end".to_owned() })
+            }
+            Ok(_) => Err(DnsError::NoAddress(host.to_owned())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the aliases of a name lead in a circle, or on and on. Asked for an address the resolver gives up after a
+    /// few, and says only that there is none.
+    async fn has_endless_aliases(&self, name: &str) -> bool {
+        let read = |data: &RData| match data {
+            RData::CNAME(target) => Some(target.to_ascii()),
+            _ => None,
+        };
+        let mut name = name.to_owned();
+        for _ in 0..MAX_ALIASES {
+            match self.records(&name, RecordType::CNAME, read).await.map(|targets| targets.into_iter().next()) {
+                Ok(Some(target)) => name = target,
+                Ok(None) | Err(_) => return false,
+            }
+        }
+        true
     }
 
     /// The MX records of a domain, as preference and host; never empty.
@@ -146,7 +173,8 @@ impl Resolver {
         self.records(name, RecordType::TXT, read).await
     }
 
-    /// As [`Resolver::mail_hosts`], and whether DNS proves them.
+    /// The MX records of a domain, as [`Resolver::mail_hosts`] has them, and whether DNS proves them. None, when the domain
+    /// has no such record: then it tells whether DNS proves that.
     pub async fn authentic_mail_hosts(&self, domain: &str) -> Result<(Vec<(u16, String)>, bool), DnsError> {
         let proven = authentic::ask(&self.servers, &self.proven, domain, RecordType::MX).await?;
         let read = |data: &RData| match data {
@@ -156,10 +184,22 @@ impl Resolver {
         Ok((proven.records.iter().filter_map(read).collect(), proven.authentic))
     }
 
+    /// Whether DNS proves an address of `host`. Its IPv4 and its IPv6 addresses stand in one zone, so either kind will do.
+    pub async fn has_authentic_address(&self, host: &str) -> Result<bool, DnsError> {
+        for kind in [RecordType::A, RecordType::AAAA] {
+            match authentic::ask(&self.servers, &self.proven, host, kind).await {
+                Ok(proven) if proven.authentic && !proven.records.is_empty() => return Ok(true),
+                Ok(_) | Err(DnsError::NoSuchName(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
     /// The TLSA records of a name; [`DnsError::NoAddress`] when there are none that DNS proves.
     pub async fn tlsa(&self, name: &str) -> Result<Vec<TlsaFields>, DnsError> {
         let proven = authentic::ask(&self.servers, &self.proven, name, RecordType::TLSA).await?;
-        if !proven.authentic {
+        if !proven.authentic || proven.records.is_empty() {
             return Err(DnsError::NoAddress(name.to_owned()));
         }
         let read = |data: &RData| match data {

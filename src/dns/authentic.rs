@@ -47,7 +47,7 @@ impl Cache {
     }
 }
 
-/// Asks `servers` in turn; only those on this machine can prove anything.
+/// Asks `servers` in turn; only those on this machine can prove anything. No records, when the name exists without any.
 pub(super) async fn ask(
     servers: &[SocketAddr],
     cache: &Cache,
@@ -95,11 +95,10 @@ pub(super) async fn ask(
 }
 
 fn found(name: &str, proven: Proven) -> Result<Proven, DnsError> {
-    match (proven.records.is_empty(), proven.response_code) {
-        (true, ResponseCode::NXDomain) => Err(DnsError::NoSuchName(name.to_owned())),
-        (true, _) => Err(DnsError::NoAddress(name.to_owned())),
-        (false, _) => Ok(proven),
+    if proven.records.is_empty() && proven.response_code == ResponseCode::NXDomain {
+        return Err(DnsError::NoSuchName(name.to_owned()));
     }
+    Ok(proven)
 }
 
 async fn exchange(server: SocketAddr, name: &Name, kind: RecordType) -> std::io::Result<Message> {

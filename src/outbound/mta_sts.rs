@@ -11,15 +11,16 @@ use hyper::HeaderMap;
 
 use crate::clock::Timestamp;
 use crate::dns::Resolver;
-use crate::egress::{Egress, Limits, Policy as EgressPolicy, Target};
+use crate::egress::{Answer, Egress, Limits, Policy as EgressPolicy, Target};
+use crate::mail::address::Domain;
 
-/// Domains that are remembered; beyond it the ones whose time is over go, then all.
+/// Domains that are remembered; beyond it the ones without a policy in force go, then the one that ends first.
 const REMEMBERED: usize = 4_096;
 /// How long it is believed that a domain has no policy, and how often a policy's id is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
 /// RFC 8461 §3.2: about a year.
 const MAX_AGE: u64 = 31_557_600;
-/// RFC 8461 §3.3: a minute; §3.2: 64 KiB.
+/// RFC 8461 §3.3 suggests a minute and 64 KiB; nobody's mail should wait that long for a hint.
 const FETCH: Limits = Limits { timeout: Duration::from_secs(30), max_answer_bytes: 64 * 1024 };
 
 /// Finds policies.
@@ -67,6 +68,16 @@ struct Known {
 }
 
 impl Known {
+    fn nothing(now: Timestamp) -> Self {
+        Self { id: None, policy: None, looked_at: now, expires_at: now }
+    }
+
+    /// Neither is it time to look again, nor is the policy over.
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        let looked = now >= self.looked_at && now.since(self.looked_at) < LOOK_AGAIN;
+        looked && (self.policy.is_none() || now < self.expires_at)
+    }
+
     fn found(&self, now: Timestamp) -> Found {
         match &self.policy {
             Some(policy) if policy.mode == Mode::Enforce && now < self.expires_at => {
@@ -87,8 +98,7 @@ impl MtaSts {
     pub async fn of_domain(&self, domain: &str, now: Timestamp) -> Found {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(domain).cloned();
         if let Some(known) = &known
-            && now >= known.looked_at
-            && now.since(known.looked_at) < LOOK_AGAIN
+            && known.is_fresh(now)
         {
             return known.found(now);
         }
@@ -104,23 +114,12 @@ impl MtaSts {
                 Known { id, policy: Some(Arc::new(policy)), looked_at: now, expires_at }
             }
             // RFC 8461 §5.1: an earlier policy stays in force to its end.
-            (None, Some(known)) => Known { looked_at: now, ..known },
-            (None, None) => Known { id: None, policy: None, looked_at: now, expires_at: now },
+            (None, Some(known)) if now < known.expires_at => Known { looked_at: now, ..known },
+            (None, _) => Known::nothing(now),
         };
         let found = next.found(now);
-        self.remember(domain, next, now);
+        remember(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner), domain, next, now);
         found
-    }
-
-    fn remember(&self, domain: &str, next: Known, now: Timestamp) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= REMEMBERED {
-            known.retain(|_, one| one.policy.is_some() && now < one.expires_at);
-        }
-        if known.len() >= REMEMBERED {
-            known.clear();
-        }
-        known.insert(domain.to_owned(), next);
     }
 
     /// The id of the policy that a domain has (RFC 8461 §3.1); exactly one record counts.
@@ -135,9 +134,9 @@ impl MtaSts {
         let url = format!("https://mta-sts.{domain}{port}/.well-known/mta-sts.txt");
         let target = Target::parse(&url, &self.policy).ok()?;
         let answer = match self.egress.get(&target, HeaderMap::new(), FETCH).await {
-            Ok(answer) if answer.status == 200 && !answer.truncated => answer,
+            Ok(answer) if answer.status == 200 && !answer.truncated && is_plain_text(&answer) => answer,
             Ok(answer) => {
-                tracing::info!(domain, status = answer.status, "an MTA-STS policy could not be fetched");
+                tracing::info!(domain, status = answer.status, "what is served is no MTA-STS policy");
                 return None;
             }
             Err(error) => {
@@ -147,6 +146,24 @@ impl MtaSts {
         };
         parse(std::str::from_utf8(&answer.body).ok()?)
     }
+}
+
+fn remember(known: &mut HashMap<String, Known>, domain: &str, next: Known, now: Timestamp) {
+    if known.len() >= REMEMBERED && !known.contains_key(domain) {
+        known.retain(|_, one| now < one.expires_at);
+        let first = known.iter().min_by_key(|(_, one)| one.expires_at).map(|(domain, _)| domain.clone());
+        if let Some(first) = first.filter(|_| known.len() >= REMEMBERED) {
+            known.remove(&first);
+        }
+    }
+    known.insert(domain.to_owned(), next);
+}
+
+/// RFC 8461 §3.2: elsewhere on a web server strangers may put what they like, but hardly as this.
+fn is_plain_text(answer: &Answer) -> bool {
+    let header = answer.headers.iter().find(|(name, _)| name == "content-type");
+    let kind = header.and_then(|(_, value)| value.split(';').next());
+    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/plain"))
 }
 
 /// `v=STSv1; id=20260728T000000;`
@@ -177,8 +194,8 @@ fn parse(text: &str) -> Option<Policy> {
                     _ => return None,
                 };
             }
-            "max_age" if max_age.is_none() => max_age = value.parse::<u64>().ok().filter(|secs| *secs <= MAX_AGE),
-            "mx" if hosts.len() < 100 => hosts.push(value.trim_end_matches('.').to_ascii_lowercase()),
+            "max_age" if max_age.is_none() => max_age = Some(seconds(value)?),
+            "mx" if hosts.len() < 100 => hosts.push(pattern(value)?),
             _ => {}
         }
     }
@@ -186,7 +203,22 @@ fn parse(text: &str) -> Option<Policy> {
     if version != Some("STSv1") || (hosts.is_empty() && mode != Mode::None) {
         return None;
     }
-    Some(Policy { mode, max_age: Duration::from_secs(max_age?), hosts })
+    Some(Policy { mode, max_age: max_age?, hosts })
+}
+
+fn seconds(value: &str) -> Option<Duration> {
+    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = value.parse().ok().filter(|seconds| digits && *seconds <= MAX_AGE)?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// A name, before which `*.` may stand for one label; as the names of hosts are written here.
+fn pattern(value: &str) -> Option<String> {
+    let (wildcard, name) = match value.strip_prefix("*.") {
+        Some(name) => ("*.", name),
+        None => ("", value),
+    };
+    Some(format!("{wildcard}{}", Domain::parse(name).ok()?))
 }
 
 impl Policy {
@@ -236,9 +268,44 @@ mod tests {
             "version: STSv1\nmode: enforce\nmax_age: 1\n",
             "version: STSv1\nmode: maybe\nmx: a.test\nmax_age: 1\n",
             "version: STSv1\nmode: enforce\nmx: a.test\n",
-            "version: STSv1\nmode: enforce\nmx: a.test\nmax_age: 99999999999\n",
+            "version: STSv1\nmode: enforce\nmx: a.test\nmax_age: 31557601\n",
+            "version: STSv1\nmode: enforce\nmx: a.test\nmax_age: 99999999999999999999\n",
+            "version: STSv1\nmode: enforce\nmx: a.test\nmax_age: +5\n",
+            "version: STSv1\nmode: enforce\nmx: a.test\nmax_age: -5\nmax_age: 5\n",
+            "version: STSv1\nmode: enforce\nmx: *\nmax_age: 5\n",
+            "version: STSv1\nmode: enforce\nmx: a.*.test\nmax_age: 5\n",
+            "version: STSv1\nmode: enforce\nmx: *.*.test\nmax_age: 5\n",
+            "version: STSv1\nmode: enforce\nmx:\nmax_age: 5\n",
         ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn memory_is_bounded_and_keeps_what_is_in_force_longest() {
+        let now = Timestamp::from_millis(1_785_196_800_000);
+        let policy = Arc::new(parse("version: STSv1\nmode: enforce\nmx: a.test\nmax_age: 9\n").unwrap());
+        let until = |seconds: u64| Known {
+            id: None,
+            policy: Some(Arc::clone(&policy)),
+            looked_at: now,
+            expires_at: now.plus(Duration::from_secs(seconds)),
+        };
+        let mut known = HashMap::new();
+        for number in 0..REMEMBERED - 1 {
+            remember(&mut known, &format!("{number}.test"), Known::nothing(now), now);
+        }
+        remember(&mut known, "kept.test", until(99_999), now);
+        assert_eq!(known.len(), REMEMBERED);
+        remember(&mut known, "next.test", until(9), now);
+        assert_eq!(known.len(), 2, "those without a policy went");
+        for number in 0..=u64::try_from(REMEMBERED).unwrap() {
+            remember(&mut known, &format!("{number}.test"), until(10 + number), now);
+            assert!(known.len() <= REMEMBERED);
+        }
+        let remembered = |domain: &str| known.contains_key(domain);
+        assert!(
+            remembered("kept.test") && !remembered("next.test") && !remembered("0.test") && remembered("4096.test")
+        );
     }
 }

@@ -4,6 +4,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use futures_util::future::join_all;
+
 use super::dane::Tlsa;
 use super::mta_sts::{Found, MtaSts};
 use super::{Host, TlsRule, Unroutable, Verdict};
@@ -18,6 +20,10 @@ use crate::mail::address::Domain;
 const MAX_HOSTS: usize = 20;
 /// Addresses that are tried of one host.
 const MAX_ADDRESSES: usize = 8;
+/// Addresses that are tried for one parcel.
+const MAX_ADDRESSES_IN_ALL: usize = 40;
+
+const LEADS_BACK: &str = "5.4.6 the mail hosts of this domain lead back here, but it is not received here";
 
 /// Finds hosts.
 #[derive(Clone)]
@@ -38,8 +44,6 @@ struct Shared {
 struct Names {
     names: Vec<String>,
     authentic: bool,
-    /// From MX records; else the domain itself stands for its host.
-    from_mx: bool,
 }
 
 impl Hosts {
@@ -76,23 +80,30 @@ impl Hosts {
             Some(sts) => sts.of_domain(name, now).await,
             None => Found::None,
         };
-        let mut hosts = Vec::new();
         let mut trouble = None;
-        for host in &names.names {
-            let enforced = match &policy {
-                Found::Enforced(policy) if !policy.covers(host) => {
-                    trouble =
-                        Some(deferred(format!("4.7.5 the MTA-STS policy of {name} does not allow the host {host}")));
-                    continue;
+        let allowed: Vec<&String> = match &policy {
+            Found::Enforced(policy) => names.names.iter().filter(|host| policy.covers(host)).collect(),
+            Found::None => names.names.iter().collect(),
+        };
+        if allowed.len() < names.names.len() {
+            trouble = Some(deferred(format!("4.7.5 the MTA-STS policy of {name} does not allow its mail hosts")));
+        }
+        let enforced = matches!(policy, Found::Enforced(_));
+        // At once: twenty names that nobody answers for shall not add up.
+        let found = allowed.into_iter().take(MAX_HOSTS).map(|host| self.host(host, names.authentic, enforced));
+        let mut hosts = Vec::new();
+        let mut room = MAX_ADDRESSES_IN_ALL;
+        for host in join_all(found).await {
+            match host {
+                Ok(mut host) => {
+                    host.addresses.truncate(room);
+                    room = room.saturating_sub(host.addresses.len());
+                    hosts.push(host);
                 }
-                Found::Enforced(_) => true,
-                Found::None => false,
-            };
-            match self.host(host, names.authentic && names.from_mx, enforced).await {
-                Ok(found) => hosts.push(found),
                 Err(unroutable) => trouble = Some(worse(trouble, unroutable)),
             }
         }
+        hosts.retain(|host| !host.addresses.is_empty());
         if hosts.is_empty() { Err(trouble.unwrap_or_else(|| deferred("4.4.4 no mail host"))) } else { Ok(hosts) }
     }
 
@@ -115,47 +126,46 @@ impl Hosts {
 
     /// The names of a domain's mail hosts: equal preferences in random order, none that would lead back here.
     async fn names(&self, domain: &str) -> Result<Names, Unroutable> {
-        let mut authentic = false;
-        let found = if self.shared.dane {
-            let found = self.shared.resolver.authentic_mail_hosts(domain).await;
-            found.map(|(hosts, proven)| {
-                authentic = proven;
-                hosts
-            })
-        } else {
-            self.shared.resolver.mail_hosts(domain).await
-        };
-        let mut hosts = match found {
-            Ok(hosts) => hosts,
+        let (hosts, authentic) = self.mail_hosts(domain).await?;
+        if hosts.is_empty() {
+            if domain == self.shared.hostname {
+                return Err(bounced(LEADS_BACK));
+            }
             // RFC 5321 §5.1: without MX records the domain is its own host.
-            Err(DnsError::NoAddress(_)) => {
-                return Ok(Names { names: vec![domain.to_owned()], authentic: false, from_mx: false });
-            }
-            Err(DnsError::NoSuchName(_)) => return Err(bounced(format!("5.1.2 the domain {domain} does not exist"))),
-            Err(DnsError::BadName(_)) => return Err(bounced(format!("5.1.2 {domain} is no domain name"))),
-            Err(error @ (DnsError::NoAnswer { .. } | DnsError::Setup(_))) => {
-                return Err(deferred(format!("4.4.3 {error}")));
-            }
-        };
+            return Ok(Names { names: vec![domain.to_owned()], authentic });
+        }
         let name = |host: &str| host.trim_end_matches('.').to_ascii_lowercase();
         if hosts.iter().all(|(_, host)| name(host).is_empty()) {
             // RFC 7505 §3
             return Err(bounced(format!("5.1.10 the domain {domain} takes no mail (null MX)")));
         }
-        hosts.retain(|(_, host)| !name(host).is_empty());
-        let mut keyed: Vec<(u16, u32, String)> =
-            hosts.iter().map(|(preference, host)| (*preference, chance(), name(host))).collect();
+        let named = hosts.iter().map(|(preference, host)| (*preference, chance(), name(host)));
+        let mut keyed: Vec<(u16, u32, String)> = named.filter(|(_, _, host)| !host.is_empty()).collect();
         keyed.sort();
         // RFC 5321 §5.1: we are one of the hosts, so only better ones may be asked.
         if let Some(own) = keyed.iter().find(|(_, _, host)| *host == self.shared.hostname).map(|(own, _, _)| *own) {
             keyed.retain(|(preference, _, _)| *preference < own);
             if keyed.is_empty() {
-                let why = "5.4.6 the mail hosts of this domain lead back here, but it is not received here";
-                return Err(bounced(why));
+                return Err(bounced(LEADS_BACK));
             }
         }
-        let names = keyed.into_iter().map(|(_, _, host)| host).take(MAX_HOSTS).collect();
-        Ok(Names { names, authentic, from_mx: true })
+        Ok(Names { names: keyed.into_iter().map(|(_, _, host)| host).collect(), authentic })
+    }
+
+    /// The MX records of a domain, none if it has none, and whether DNS proves that.
+    async fn mail_hosts(&self, domain: &str) -> Result<(Vec<(u16, String)>, bool), Unroutable> {
+        let found = if self.shared.dane {
+            self.shared.resolver.authentic_mail_hosts(domain).await
+        } else {
+            self.shared.resolver.mail_hosts(domain).await.map(|hosts| (hosts, false))
+        };
+        match found {
+            Ok(found) => Ok(found),
+            Err(DnsError::NoAddress(_)) => Ok((Vec::new(), false)),
+            Err(DnsError::NoSuchName(_)) => Err(bounced(format!("5.1.2 the domain {domain} does not exist"))),
+            Err(DnsError::BadName(_)) => Err(bounced(format!("5.1.2 {domain} is no domain name"))),
+            Err(error @ (DnsError::NoAnswer { .. } | DnsError::Setup(_))) => Err(deferred(format!("4.4.3 {error}"))),
+        }
     }
 
     async fn host(&self, name: &str, authentic: bool, enforced: bool) -> Result<Host, Unroutable> {
@@ -168,18 +178,18 @@ impl Hosts {
                 return Err(deferred(format!("4.4.3 {error}")));
             }
         };
-        let permitted = in_turn(found)
-            .into_iter()
-            .map(|ip| SocketAddr::new(ip, self.shared.port))
-            .filter(|address| self.shared.guard.permits(name, *address).is_ok());
-        let addresses: Vec<SocketAddr> = permitted.take(MAX_ADDRESSES).collect();
+        let on_port = |ip| SocketAddr::new(ip, self.shared.port);
+        let permitted = found.into_iter().filter(|ip| self.shared.guard.permits(name, on_port(*ip)).is_ok());
+        let addresses: Vec<SocketAddr> =
+            in_turn(permitted.collect()).into_iter().map(on_port).take(MAX_ADDRESSES).collect();
         if addresses.is_empty() {
             return Err(bounced(format!("5.4.4 the mail host {name} has no public address")));
         }
         let tls = match self.dane(name, authentic).await? {
-            Some(records) => TlsRule::Dane(records),
-            None if enforced => TlsRule::Verified { by: "MTA-STS" },
-            None => TlsRule::Opportunistic,
+            // Records that nobody can obey ask for less than the policy does.
+            Some(records) if !(records.is_empty() && enforced) => TlsRule::Dane(records),
+            _ if enforced => TlsRule::Verified { by: "MTA-STS" },
+            _ => TlsRule::Opportunistic,
         };
         Ok(Host { name: name.to_owned(), addresses, tls })
     }
@@ -189,6 +199,12 @@ impl Hosts {
         if !self.shared.dane || !authentic {
             return Ok(None);
         }
+        let hidden = |error: DnsError| deferred(format!("4.7.5 the TLSA records of {name}: {error}"));
+        // RFC 7672 §2.2.2: without a proven address there is no question for TLSA records, which unsigned zones often
+        // cannot answer.
+        if !self.shared.resolver.has_authentic_address(name).await.map_err(hidden)? {
+            return Ok(None);
+        }
         match self.shared.resolver.tlsa(&format!("_{}._tcp.{name}", self.shared.port)).await {
             Ok(records) => {
                 let read = |(usage, selector, matching, data)| Tlsa { usage, selector, matching, data };
@@ -196,7 +212,7 @@ impl Hosts {
             }
             Err(DnsError::NoSuchName(_) | DnsError::NoAddress(_)) => Ok(None),
             // RFC 7672 §2.1.2: somebody may be hiding the records.
-            Err(error) => Err(deferred(format!("4.7.5 the TLSA records of {name}: {error}"))),
+            Err(error) => Err(hidden(error)),
         }
     }
 }

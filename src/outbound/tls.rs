@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
@@ -22,10 +22,11 @@ pub struct ClientTls {
 impl ClientTls {
     /// Connectors that trust the roots of `verified` where a certificate has to be valid.
     pub fn new(verified: &ClientConfig) -> Self {
-        Self {
-            verified: Arc::new(verified.clone()),
-            any: Arc::new(with_verifier(verified, |provider| Arc::new(AnyCertificate { provider }))),
-        }
+        // A clone shares the memory of sessions with its original; each rule has its own.
+        let mut verified = verified.clone();
+        verified.resumption = Resumption::default();
+        let any = with_verifier(&verified, Resumption::default(), |provider| Arc::new(AnyCertificate { provider }));
+        Self { verified: Arc::new(verified), any: Arc::new(any) }
     }
 
     /// The connector for a host. Without TLS there is none to make, and it is as for any certificate.
@@ -37,7 +38,10 @@ impl ClientTls {
             TlsRule::Dane(records) if records.is_empty() => Arc::clone(&self.any),
             TlsRule::Dane(records) => {
                 let records = Arc::clone(records);
-                Arc::new(with_verifier(&self.verified, |provider| Arc::new(DaneCertificate { provider, records })))
+                let verifier =
+                    |provider| Arc::new(DaneCertificate { provider, records }) as Arc<dyn ServerCertVerifier>;
+                // Records change; a session of earlier ones proves nothing.
+                Arc::new(with_verifier(&self.verified, Resumption::disabled(), verifier))
             }
         })
     }
@@ -45,9 +49,11 @@ impl ClientTls {
 
 fn with_verifier(
     like: &ClientConfig,
+    resumption: Resumption,
     verifier: impl FnOnce(Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier>,
 ) -> ClientConfig {
     let mut config = like.clone();
+    config.resumption = resumption;
     let provider = Arc::clone(config.crypto_provider());
     config.dangerous().set_certificate_verifier(verifier(provider));
     config
@@ -147,103 +153,253 @@ impl ServerCertVerifier for DaneCertificate {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PublicKeyData as _};
     use ring::digest::{SHA256, digest};
     use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-    use rustls::{ClientConnection, ServerConfig, ServerConnection};
+    use rustls::server::ResolvesServerCert;
+    use rustls::sign::CertifiedKey;
+    use rustls::{ClientConnection, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection};
 
     use super::*;
 
-    struct Issued {
-        leaf: CertificateDer<'static>,
+    /// What a host shows: its certificate, those above it, and a key.
+    struct Shown {
         chain: Vec<CertificateDer<'static>>,
-        key: Vec<u8>,
+        key: KeyPair,
     }
 
-    /// A certificate for `name` under a CA of its own.
-    fn issue(name: &str) -> (Issued, CertificateDer<'static>) {
-        let ca_key = rcgen::KeyPair::generate().unwrap();
-        let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let issuer = rcgen::CertifiedIssuer::self_signed(ca, ca_key).unwrap();
-        let key = rcgen::KeyPair::generate().unwrap();
-        let leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-        let root = issuer.der().clone();
-        let issued = Issued {
-            leaf: leaf.der().clone(),
-            chain: vec![leaf.der().clone(), root.clone()],
-            key: key.serialize_der(),
-        };
-        (issued, root)
+    /// What is wrong with a certificate.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Flaw {
+        None,
+        OtherName,
+        Expired,
     }
 
-    fn shake_hands(rule: TlsRule, roots: &[CertificateDer<'static>], server: &Issued) -> bool {
+    struct Authority {
+        issuer: CertifiedIssuer<'static, KeyPair>,
+        /// Those above it, itself first.
+        chain: Vec<CertificateDer<'static>>,
+    }
+
+    fn authority_params() -> CertificateParams {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+    }
+
+    impl Authority {
+        fn new() -> Self {
+            let issuer = CertifiedIssuer::self_signed(authority_params(), KeyPair::generate().unwrap()).unwrap();
+            let chain = vec![issuer.der().clone()];
+            Self { issuer, chain }
+        }
+
+        fn below(&self) -> Self {
+            let mut params = authority_params();
+            params.distinguished_name.push(rcgen::DnType::CommonName, "below");
+            let issuer = CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &self.issuer).unwrap();
+            let chain = [vec![issuer.der().clone()], self.chain.clone()].concat();
+            Self { issuer, chain }
+        }
+
+        fn own(&self) -> &CertificateDer<'static> {
+            self.chain.first().unwrap()
+        }
+
+        fn issue(&self, flaw: Flaw) -> Shown {
+            let name = if flaw == Flaw::OtherName { "other.test" } else { "mx.test" };
+            let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+            if flaw == Flaw::Expired {
+                params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+            }
+            let key = KeyPair::generate().unwrap();
+            let leaf = params.signed_by(&key, &self.issuer).unwrap();
+            Shown { chain: [vec![leaf.der().clone()], self.chain.clone()].concat(), key }
+        }
+    }
+
+    fn self_signed() -> Shown {
+        let key = KeyPair::generate().unwrap();
+        let made = CertificateParams::new(vec!["mx.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+        Shown { chain: vec![made.der().clone()], key }
+    }
+
+    impl Shown {
+        fn leaf(&self) -> &CertificateDer<'static> {
+            self.chain.first().unwrap()
+        }
+
+        /// The same certificates, shown by somebody who has another key.
+        fn stolen(&self) -> Self {
+            Self { chain: self.chain.clone(), key: KeyPair::generate().unwrap() }
+        }
+
+        fn server(&self, version: ProtocolVersion) -> Arc<ServerConfig> {
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
+            // Unlike `with_single_cert` this does not ask whether the two belong together.
+            let shown = CertifiedKey::new(self.chain.clone(), provider.key_provider.load_private_key(key).unwrap());
+            let versions = rustls::ALL_VERSIONS.iter().copied().filter(|one| one.version == version);
+            let config = ServerConfig::builder_with_provider(provider)
+                .with_protocol_versions(&versions.collect::<Vec<_>>())
+                .unwrap()
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::new(Always(Arc::new(shown))));
+            Arc::new(config)
+        }
+    }
+
+    #[derive(Debug)]
+    struct Always(Arc<CertifiedKey>);
+
+    impl ResolvesServerCert for Always {
+        fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            Some(Arc::clone(&self.0))
+        }
+    }
+
+    fn trusting(root: Option<&Authority>) -> ClientTls {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(root.map(|root| root.own().clone()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(roots.iter().cloned());
-        let verified = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        let verified = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_root_certificates(store)
+            .with_root_certificates(roots)
             .with_no_client_auth();
-        let host = Host { name: "mx.test".to_owned(), addresses: Vec::new(), tls: rule };
-        let connector = ClientTls::new(&verified).connector(&host);
-        let name = ServerName::try_from("mx.test").unwrap();
-        let mut client = ClientConnection::new(Arc::clone(connector.config()), name).unwrap();
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                server.chain.clone(),
-                PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(server.key.clone())),
-            )
-            .unwrap();
-        let mut server = ServerConnection::new(Arc::new(config)).unwrap();
-        while client.is_handshaking() || server.is_handshaking() {
+        ClientTls::new(&verified)
+    }
+
+    /// Hands what one side says to the other; false when either takes offence.
+    macro_rules! carry {
+        ($from:expr, $to:expr) => {{
             let mut wire = Vec::new();
-            while client.wants_write() {
-                client.write_tls(&mut wire).unwrap();
-            }
-            server.read_tls(&mut wire.as_slice()).unwrap();
-            if server.process_new_packets().is_err() {
-                return false;
-            }
-            let mut wire = Vec::new();
-            while server.wants_write() {
-                server.write_tls(&mut wire).unwrap();
+            while $from.wants_write() {
+                $from.write_tls(&mut wire).unwrap();
             }
             let mut rest = wire.as_slice();
-            while !rest.is_empty() {
-                client.read_tls(&mut rest).unwrap();
-                if client.process_new_packets().is_err() {
-                    return false;
-                }
+            let mut taken = true;
+            while taken && !rest.is_empty() {
+                $to.read_tls(&mut rest).unwrap();
+                taken = $to.process_new_packets().is_ok();
+            }
+            taken
+        }};
+    }
+
+    /// How the two agree; none if they do not.
+    fn shake_hands(tls: &ClientTls, rule: &TlsRule, server: &Arc<ServerConfig>) -> Option<HandshakeKind> {
+        let host = Host { name: "mx.test".to_owned(), addresses: Vec::new(), tls: rule.clone() };
+        let config = Arc::clone(tls.connector(&host).config());
+        let mut client = ClientConnection::new(config, ServerName::try_from("mx.test").unwrap()).unwrap();
+        let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
+        while client.is_handshaking() || server.is_handshaking() || client.wants_write() || server.wants_write() {
+            if !carry!(client, server) || !carry!(server, client) {
+                return None;
             }
         }
-        true
+        client.handshake_kind()
+    }
+
+    fn record(usage: u8, selector: u8, selected: &[u8]) -> Tlsa {
+        Tlsa { usage, selector, matching: 1, data: digest(&SHA256, selected).as_ref().to_vec() }
     }
 
     fn tlsa(usage: u8, certificate: &CertificateDer<'_>) -> TlsRule {
-        let data = digest(&SHA256, certificate).as_ref().to_vec();
-        TlsRule::Dane(Arc::from([Tlsa { usage, selector: 0, matching: 1, data }]))
+        TlsRule::Dane(Arc::from([record(usage, 0, certificate)]))
+    }
+
+    const VERIFIED: TlsRule = TlsRule::Verified { by: "MTA-STS" };
+
+    /// Whether it comes to TLS, in both of its versions.
+    fn agree(root: Option<&Authority>, rule: &TlsRule, shown: &Shown) -> bool {
+        let tls = trusting(root);
+        let [two, three] = [ProtocolVersion::TLSv1_2, ProtocolVersion::TLSv1_3]
+            .map(|version| shake_hands(&tls, rule, &shown.server(version)).is_some());
+        assert_eq!(two, three, "{rule:?}");
+        two
     }
 
     #[test]
-    fn each_rule_asks_for_what_it_says() {
-        let (good, root) = issue("mx.test");
-        let (other_name, other_root) = issue("other.test");
-        let verified = || TlsRule::Verified { by: "MTA-STS" };
-        assert!(shake_hands(TlsRule::Opportunistic, &[], &other_name), "any certificate");
-        assert!(shake_hands(verified(), std::slice::from_ref(&root), &good));
-        assert!(!shake_hands(verified(), std::slice::from_ref(&other_root), &good), "another root");
-        assert!(!shake_hands(verified(), std::slice::from_ref(&other_root), &other_name), "another name");
-        assert!(shake_hands(tlsa(3, &good.leaf), &[], &good));
-        assert!(shake_hands(tlsa(3, &other_name.leaf), &[], &other_name), "the name does not count");
-        assert!(!shake_hands(tlsa(3, &other_name.leaf), &[root.clone()], &good));
-        assert!(shake_hands(tlsa(2, &root), &[], &good));
-        assert!(!shake_hands(tlsa(2, &other_root), &[], &other_name), "here it does");
-        assert!(!shake_hands(tlsa(2, &other_root), &[root.clone()], &good));
-        assert!(!shake_hands(tlsa(1, &root), &[root], &good), "usages 0 and 1 do not count");
-        assert!(shake_hands(TlsRule::Dane(Arc::from([])), &[], &other_name), "no usable record: any certificate");
+    fn opportunistic_tls_takes_any_certificate_but_not_another_key() {
+        let root = Authority::new();
+        let shown = [self_signed(), root.issue(Flaw::None), root.issue(Flaw::OtherName), root.issue(Flaw::Expired)];
+        for rule in [TlsRule::Opportunistic, TlsRule::Dane(Arc::from([]))] {
+            for shown in &shown {
+                assert!(agree(None, &rule, shown), "{rule:?}");
+                assert!(!agree(None, &rule, &shown.stolen()), "{rule:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn verified_tls_wants_a_known_root_the_name_and_a_date() {
+        let (root, other) = (Authority::new(), Authority::new());
+        let good = root.issue(Flaw::None);
+        assert!(agree(Some(&root), &VERIFIED, &good));
+        assert!(agree(Some(&root), &VERIFIED, &root.below().issue(Flaw::None)));
+        assert!(!agree(Some(&other), &VERIFIED, &good), "another root");
+        assert!(!agree(Some(&root), &VERIFIED, &self_signed()));
+        assert!(!agree(Some(&root), &VERIFIED, &root.issue(Flaw::OtherName)));
+        assert!(!agree(Some(&root), &VERIFIED, &root.issue(Flaw::Expired)));
+        assert!(!agree(Some(&root), &VERIFIED, &good.stolen()));
+    }
+
+    #[test]
+    fn dane_ee_names_the_certificate_or_its_key_and_nothing_else_counts() {
+        let root = Authority::new();
+        let others = root.issue(Flaw::None);
+        for shown in [self_signed(), root.issue(Flaw::OtherName), root.issue(Flaw::Expired)] {
+            let by_key = record(3, 1, &shown.key.subject_public_key_info());
+            assert!(agree(None, &tlsa(3, shown.leaf()), &shown));
+            assert!(agree(None, &TlsRule::Dane(Arc::from([by_key.clone()])), &shown));
+            let one_of_two = TlsRule::Dane(Arc::from([record(3, 0, others.leaf()), by_key]));
+            assert!(agree(None, &one_of_two, &shown), "while a key is replaced, both are named");
+            assert!(!agree(None, &tlsa(3, shown.leaf()), &shown.stolen()));
+            assert!(!agree(Some(&root), &tlsa(3, others.leaf()), &shown));
+        }
+        assert!(!agree(Some(&root), &tlsa(3, self_signed().leaf()), &others), "a known root does not help");
+        assert!(!agree(None, &tlsa(3, root.own()), &others), "only the host's own certificate");
+        assert!(!agree(Some(&root), &tlsa(1, others.leaf()), &others), "usages 0 and 1 do not count");
+    }
+
+    #[test]
+    fn dane_ta_names_an_authority_whose_certificates_have_to_be_valid() {
+        let (root, other) = (Authority::new(), Authority::new());
+        let middle = root.below();
+        let by_key = record(2, 1, &root.issuer.key().subject_public_key_info());
+        let good = middle.issue(Flaw::None);
+        for rule in [tlsa(2, root.own()), tlsa(2, middle.own()), TlsRule::Dane(Arc::from([by_key]))] {
+            assert!(agree(None, &rule, &good));
+            assert!(!agree(None, &rule, &good.stolen()));
+            assert!(!agree(None, &rule, &middle.issue(Flaw::OtherName)), "the name counts");
+            assert!(!agree(None, &rule, &middle.issue(Flaw::Expired)), "and so does the date");
+        }
+        assert!(!agree(Some(&root), &tlsa(2, other.own()), &good));
+        let mut unsent = middle.issue(Flaw::None);
+        unsent.chain.truncate(2);
+        assert!(agree(None, &tlsa(2, middle.own()), &unsent));
+        assert!(!agree(Some(&root), &tlsa(2, root.own()), &unsent), "an authority that is not shown is not known");
+        let mut foreign = other.issue(Flaw::None);
+        foreign.chain.extend(root.chain.clone());
+        assert!(!agree(None, &tlsa(2, root.own()), &foreign), "it is shown, but has not issued this");
+    }
+
+    #[test]
+    fn a_session_is_taken_up_again_under_the_rule_that_made_it_alone() {
+        let root = Authority::new();
+        let good = root.issue(Flaw::None);
+        for version in [ProtocolVersion::TLSv1_2, ProtocolVersion::TLSv1_3] {
+            let (tls, server) = (trusting(Some(&root)), good.server(version));
+            for rule in [TlsRule::Opportunistic, VERIFIED] {
+                assert_eq!(shake_hands(&tls, &rule, &server), Some(HandshakeKind::Full), "{rule:?} {version:?}");
+                assert_eq!(shake_hands(&tls, &rule, &server), Some(HandshakeKind::Resumed), "{rule:?} {version:?}");
+            }
+            for _ in 0..2 {
+                let rule = tlsa(3, good.leaf());
+                assert_eq!(shake_hands(&tls, &rule, &server), Some(HandshakeKind::Full), "{version:?}");
+            }
+        }
     }
 }

@@ -27,6 +27,7 @@ mod http;
 mod inbound;
 mod keys;
 mod list;
+mod mail_hosts;
 mod manual;
 mod messages;
 mod openapi;

@@ -1,11 +1,11 @@
 //! A small DNS server on loopback whose answers a test decides.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, SOA, TXT};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, SOA, TLSA, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -27,6 +27,8 @@ enum Answer {
 #[derive(Default)]
 struct Zone {
     names: HashMap<String, Answer>,
+    /// Those whose answers are said to be validated.
+    signed: HashSet<String>,
     asked: Vec<String>,
     over_tcp: Vec<String>,
     silent: bool,
@@ -116,6 +118,18 @@ impl DnsServer {
     /// Adds an MX record.
     pub fn mx(&self, name: &str, preference: u16, host: &str) -> &Self {
         self.record(name, RData::MX(MX::new(preference, Name::from_ascii(host).unwrap())))
+    }
+
+    /// Adds a TLSA record.
+    pub fn tlsa(&self, name: &str, usage: u8, selector: u8, matching: u8, data: &[u8]) -> &Self {
+        self.record(name, RData::TLSA(TLSA::new(usage.into(), selector.into(), matching.into(), data.to_vec())))
+    }
+
+    /// Says of every answer for `name`, also that there is none, that it was validated: to those who ask with the AD or
+    /// the DO bit.
+    pub fn sign(&self, name: &str) -> &Self {
+        self.zone.lock().unwrap().signed.insert(key(name));
+        self
     }
 
     /// Answers every question for `name` with SERVFAIL.
@@ -225,6 +239,9 @@ fn answer(question: &Message, zone: &Mutex<Zone>) -> Option<Message> {
     message.metadata.recursion_desired = question.metadata.recursion_desired;
     message.metadata.recursion_available = true;
     message.add_query(query.clone());
+    let wants_proof =
+        question.metadata.authentic_data || question.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
+    message.metadata.authentic_data = wants_proof && zone.signed.contains(&name);
     match zone.find(&name) {
         Some(Answer::Silence) => return None,
         Some(Answer::Failure) => message.metadata.response_code = ResponseCode::ServFail,
