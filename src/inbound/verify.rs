@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use mail_auth::common::headers::Header;
-use mail_auth::dkim::DkimError;
+use mail_auth::dkim::{Canonicalization, DkimError};
 use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{
@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use crate::dns::Resolver;
 use crate::mail::envelope::Peer;
 use crate::mail::mime::Mail;
+use crate::mail::signed_part::without_trailing_blanks;
 use crate::mail::trace::{self, Checked, Verdict};
 
 /// The time that all checks of one message together may take.
@@ -182,6 +183,7 @@ impl Check<'_> {
     /// The message as the library wants it, with our own reading of From: a name never yields an author there.
     fn message(&self) -> Option<AuthenticatedMessage<'_>> {
         let mut message = blocking(self.raw.len(), || AuthenticatedMessage::parse(self.raw))?;
+        correct_relaxed_hashes(&mut message);
         message.from = self.mail.header_from.iter().map(|named| named.address.to_lowercase()).collect();
         // RFC 6376 §6.1.1: a signature that does not cover From says nothing about the author.
         let (covering, others): (Vec<_>, Vec<_>) =
@@ -243,6 +245,21 @@ impl Check<'_> {
             method: "dmarc",
             verdict: dmarc_verdict(&output.result()),
             properties: domain.map(|domain| ("header.from", domain)).into_iter().collect(),
+        }
+    }
+}
+
+/// Sets the body hashes that [`without_trailing_blanks`] is about.
+fn correct_relaxed_hashes(message: &mut AuthenticatedMessage<'_>) {
+    let (signed, rest) = message.raw_message.split_at(without_trailing_blanks(message.raw_message).len());
+    if !rest.iter().any(|byte| matches!(byte, b' ' | b'\t')) {
+        return;
+    }
+    let Some(corrected) = blocking(signed.len(), || AuthenticatedMessage::parse(signed)) else { return };
+    for (found, right) in message.body_hashes.iter_mut().zip(corrected.body_hashes) {
+        // With `l=` a signature says itself how much of the body it is about.
+        if found.0 == Canonicalization::Relaxed && found.2 == 0 {
+            *found = right;
         }
     }
 }

@@ -19,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use decode::{Decoder, Encoding, decode_part, decoded_size};
 pub use header::{Field, Fields};
-pub use params::safe_filename;
+pub use params::{Value, safe_filename};
 pub use trace_fields::{field_values, received_by};
 
 /// What is read of a message at most; beyond it the message is stored all the same and flagged.

@@ -6,4 +6,5 @@ pub mod mailbox_list;
 pub mod mime;
 pub mod reply;
 pub mod report;
+pub mod signed_part;
 pub mod trace;

@@ -1,7 +1,7 @@
 //! A submission becomes mail data (RFC 5322): 7-bit, CRLF, no line over 998 octets, one of each field, no Bcc.
 //!
-//! mail-builder folds, encodes words and parameters and chooses transfer encodings; which fields there are is decided
-//! here.
+//! mail-builder folds lines, writes addresses and parameters and chooses the transfer encoding of plain text; which fields
+//! there are, what of them is encoded, and that files arrive octet for octet is decided here.
 
 use std::borrow::Cow;
 
@@ -9,16 +9,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use mail_builder::MessageBuilder;
-use mail_builder::headers::HeaderType;
 use mail_builder::headers::address::{Address, EmailAddress};
 use mail_builder::headers::content_type::ContentType;
 use mail_builder::headers::date::Date;
 use mail_builder::headers::raw::Raw;
-use mail_builder::headers::text::Text;
 use mail_builder::mime::{BodyPart, MimePart};
 
 use crate::clock::Timestamp;
 use crate::mail::mailbox_list::NamedMailbox;
+use crate::mail::mime;
 
 /// Fields that are written here, or by hosts on the way (contract 8.1); and all that begin with `Content-`.
 const RESERVED: &[&str] = &[
@@ -35,6 +34,8 @@ const RESERVED: &[&str] = &[
     "Return-Path",
 ];
 const UNKNOWN_TYPE: &str = "application/octet-stream";
+/// RFC 6838 §4.2: type and subtype, 127 octets each.
+const MAX_TYPE_LENGTH: usize = 255;
 
 /// A file that goes with a message.
 #[derive(Clone, Debug)]
@@ -156,15 +157,57 @@ pub fn compose(letter: &Letter) -> Result<Vec<u8>, ComposeError> {
     message.body(body(letter)).write_to_vec().map_err(|_| ComposeError::Write)
 }
 
-/// The value of an unstructured field. Plain text that looks like an encoded word would be decoded, so it is made one.
-fn unstructured(text: &str) -> HeaderType<'_> {
-    /// Octets that fit an encoded word of 75 characters (RFC 2047 §2).
-    const FIT: usize = 45;
-    if !text.contains("=?") || !text.is_ascii() {
-        return Text::new(text).into();
+/// The value of an unstructured field. Its words stand as they are, so that structured fields of the caller's own stay
+/// what they are; those that would not arrive so become encoded words (RFC 2047 §5).
+fn unstructured(text: &str) -> Raw<'static> {
+    let mut value = String::with_capacity(text.len() + 16);
+    // Blanks and words behind an encoded word, which another one right after them would swallow (RFC 2047 §6.2).
+    let mut encoding = String::new();
+    let mut blanks = String::new();
+    for token in text.split_inclusive([' ', '\t']) {
+        let (word, blank) = match token.strip_suffix([' ', '\t']) {
+            Some(word) => (word, token.get(word.len()..).unwrap_or_default()),
+            None => (token, ""),
+        };
+        if needs_encoding(word) {
+            if encoding.is_empty() {
+                value.push_str(&blanks);
+            } else {
+                encoding.push_str(&blanks);
+            }
+            blanks.clear();
+            encoding.push_str(word);
+        } else if !word.is_empty() {
+            value.push_str(&encoded_words(&std::mem::take(&mut encoding)));
+            value.push_str(&std::mem::take(&mut blanks));
+            value.push_str(word);
+        }
+        blanks.push_str(blank);
     }
-    let words = text.as_bytes().chunks(FIT).map(|chunk| format!("=?utf-8?B?{}?=", BASE64.encode(chunk)));
-    Raw::new(words.collect::<Vec<_>>().join(" ")).into()
+    value.push_str(&encoded_words(&encoding));
+    Raw::new(value)
+}
+
+/// Whether a word has to be encoded: it is not ASCII, a reader would decode it, or no line is long enough for it.
+fn needs_encoding(word: &str) -> bool {
+    /// With a blank before it a line of 998 octets (RFC 5322 §2.1.1) has room for it.
+    const MAX_WORD: usize = 900;
+    !word.is_ascii() || word.contains("=?") || word.len() > MAX_WORD
+}
+
+/// RFC 2047 §2; nothing for nothing.
+fn encoded_words(text: &str) -> String {
+    /// Octets that fit an encoded word of 75 characters.
+    const FIT: usize = 45;
+    let mut words = String::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(rest.floor_char_boundary(FIT));
+        let separator = if words.is_empty() { "" } else { " " };
+        words.extend([separator, "=?utf-8?B?", &BASE64.encode(now), "?="]);
+        rest = later;
+    }
+    words
 }
 
 fn address(one: &NamedMailbox) -> Address<'_> {
@@ -178,8 +221,8 @@ fn addresses(list: &[NamedMailbox]) -> Address<'_> {
 
 /// text, html, or both as alternatives; with files, all of it in a multipart/mixed.
 fn body(letter: &Letter) -> MimePart<'_> {
-    let text = letter.text.as_deref().map(|text| MimePart::new("text/plain", lines(text)));
-    let html = letter.html.as_deref().map(|html| MimePart::new("text/html", lines(html)));
+    let text = letter.text.as_deref().map(|text| shown_part("text/plain", text));
+    let html = letter.html.as_deref().map(|html| shown_part("text/html", html));
     let shown = match (text, html) {
         (Some(text), Some(html)) => MimePart::new("multipart/alternative", vec![text, html]),
         (Some(only), None) | (None, Some(only)) => only,
@@ -189,10 +232,37 @@ fn body(letter: &Letter) -> MimePart<'_> {
         return shown;
     }
     let files = letter.attachments.iter().map(|file| {
-        let content = BodyPart::Binary(Cow::Borrowed(&file.content));
-        MimePart::new(media_type(file.content_type.as_deref()), content).attachment(file.filename.as_str())
+        in_base64(media_type(file.content_type.as_deref()), &file.content).attachment(file.filename.as_str())
     });
     MimePart::new("multipart/mixed", std::iter::once(shown).chain(files).collect::<Vec<_>>())
+}
+
+/// A body. Control characters are nothing that every host lets pass, so they are not sent as they are.
+fn shown_part<'l>(kind: &'static str, text: &'l str) -> MimePart<'l> {
+    let text = lines(text);
+    let is_odd = |byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\n' | b'\t');
+    if text.as_bytes().iter().any(is_odd) {
+        return in_base64(ContentType::new(kind).attribute("charset", "utf-8"), text.as_bytes());
+    }
+    MimePart::new(kind, text)
+}
+
+/// A part whose octets arrive as they are, whatever its type.
+fn in_base64<'l>(kind: ContentType<'l>, content: &[u8]) -> MimePart<'l> {
+    MimePart::new(kind, BodyPart::Binary(Cow::Owned(base64_lines(content).into_bytes()))).transfer_encoding("base64")
+}
+
+/// RFC 2045 §6.8: lines of 76 characters.
+fn base64_lines(content: &[u8]) -> String {
+    const LINE_OCTETS: usize = 57;
+    let mut lines = String::with_capacity(content.len() * 78 / LINE_OCTETS + 80);
+    for line in content.chunks(LINE_OCTETS) {
+        if !lines.is_empty() {
+            lines.push_str("\r\n");
+        }
+        BASE64.encode_string(line, &mut lines);
+    }
+    lines
 }
 
 /// One kind of line break, so that each becomes a CRLF.
@@ -204,19 +274,17 @@ fn lines(text: &str) -> Cow<'_, str> {
 fn media_type(given: Option<&str>) -> ContentType<'_> {
     let unknown = || ContentType::new(UNKNOWN_TYPE);
     let Some(given) = given else { return unknown() };
-    let mut parts = given.split(';');
-    let essence = parts.next().unwrap_or_default().trim();
-    let Some((kind, subkind)) = essence.split_once('/') else { return unknown() };
-    let composite = ["multipart", "message"].iter().any(|one| one.eq_ignore_ascii_case(kind));
-    if !is_token(kind) || !is_token(subkind) || composite || essence.len() > 127 {
+    let read = mime::Value::parse(given.as_bytes());
+    let Some((kind, subkind)) = read.main.split_once('/') else { return unknown() };
+    let composite = ["multipart", "message"].contains(&kind);
+    if !is_token(kind) || !is_token(subkind) || composite || read.main.len() > MAX_TYPE_LENGTH {
         return unknown();
     }
-    let mut found = ContentType::new(essence);
-    for parameter in parts {
-        let Some((name, value)) = parameter.split_once('=') else { continue };
-        let (name, value) = (name.trim(), value.trim().trim_matches('"'));
-        if is_token(name) && !value.is_empty() && !value.chars().any(char::is_control) {
-            found = found.attribute(name, value);
+    let mut found = ContentType::new(read.main.clone());
+    for name in read.names() {
+        let value = read.get(name).filter(|value| !value.is_empty() && !value.chars().any(char::is_control));
+        if let Some(value) = value.filter(|_| is_token(name)) {
+            found = found.attribute(name.to_owned(), value);
         }
     }
     found

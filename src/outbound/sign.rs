@@ -9,6 +9,7 @@ use mail_auth::dkim::{Canonicalization, DkimSigner};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::domain::records::{SELECTOR_ED25519, SELECTOR_RSA};
+use crate::mail::signed_part::without_trailing_blanks;
 
 /// Each name stands as often as it is signed: twice covers the one field there is, and that there is no other.
 const SIGNED: &[&str] =
@@ -75,6 +76,7 @@ impl DomainKeys {
     /// # Errors
     /// The mail has no header that could be signed.
     pub fn sign(&self, mail: &[u8]) -> Result<String, SignError> {
+        let mail = without_trailing_blanks(mail);
         let present = field_names(mail);
         let optional =
             SIGNED_IF_PRESENT.iter().filter(|name| present.iter().any(|one| one.eq_ignore_ascii_case(name)));

@@ -40,6 +40,7 @@ mod send_errors;
 mod sending;
 mod setup_token;
 mod sign_in;
+mod signatures;
 mod smtp;
 mod submission;
 mod support;

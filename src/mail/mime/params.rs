@@ -53,6 +53,14 @@ impl Value {
         self.extended(name).or_else(|| self.plain(name).map(words::decode_text))
     }
 
+    /// The names of its parameters, each once.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
+        let mut seen = std::collections::HashSet::new();
+        names.retain(|name| seen.insert(*name));
+        names
+    }
+
     /// The bytes of the parameter `name`, which is compared and not shown.
     pub fn bytes(&self, name: &str) -> Option<Vec<u8>> {
         self.plain(name).map(<[u8]>::to_vec).or_else(|| self.extended(name).map(String::into_bytes))

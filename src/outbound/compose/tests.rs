@@ -73,6 +73,8 @@ fn any_text_comes_back_as_it_was() {
         "trailing blanks  \nand tabs\t\n",
         "one\r\ntwo\rthree\nfour",
         "= equals == =3D",
+        "a bell \u{7} and \u{1b}[1mbold\u{1b}[0m and \0",
+        "ends in blank lines\n \n\t\n",
         "日本語のテキスト\n絵文字 👩‍👩‍👧‍👦",
         long.as_str(),
         many.as_str(),
@@ -88,9 +90,15 @@ fn any_text_comes_back_as_it_was() {
 #[test]
 fn subjects_and_names_come_back_as_they_were() {
     let long = "🦀".repeat(998);
-    for text in
-        ["Grüße", "=?utf-8?q?x?=", long.as_str(), "a \"quoted\" \\ name, with <all>", "x".repeat(998).as_str()]
-    {
+    for text in [
+        "Grüße",
+        "Grüße  aus   Köln und Ä Ö",
+        "Ä  x  Ö",
+        "=?utf-8?q?x?=",
+        long.as_str(),
+        "a \"quoted\" \\ name, with <all>",
+        "x".repeat(998).as_str(),
+    ] {
         let mut letter = Letter { subject: text.to_owned(), ..letter() };
         // Readers decode encoded words in a quoted name too, although they should not.
         letter.from.name = Some(text.replace("=?", "= ?").chars().take(200).collect());
@@ -143,14 +151,20 @@ fn own_headers_stand_beside_ours_and_replace_those_for_threading() {
         headers: vec![
             ("X-Order".to_owned(), "1017 Grüße".to_owned()),
             ("references".to_owned(), "<c@d.test> <a@b.test>".to_owned()),
-            ("List-Unsubscribe".to_owned(), format!("<https://acme.dev/{}>", "u".repeat(2_000))),
+            ("List-Unsubscribe".to_owned(), format!("<https://acme.dev/{}>, <mailto:u@acme.dev>", "u".repeat(800))),
         ],
         ..letter()
     };
     let text = wire(&letter);
+    let unfolded = text.replace("\r\n ", " ");
+    assert!(
+        unfolded
+            .contains(&format!("List-Unsubscribe: <https://acme.dev/{}>, <mailto:u@acme.dev>\r\n", "u".repeat(800)))
+    );
     assert!(text.contains("In-Reply-To: <a@b.test>\r\n") && text.contains("references: <c@d.test> <a@b.test>\r\n"));
     let headers: serde_json::Value = serde_json::from_str(&mime::headers_json(text.as_bytes())).unwrap();
     assert_eq!(headers.get("x-order").and_then(serde_json::Value::as_str), Some("1017 Grüße"));
+    assert!(text.contains("X-Order: 1017 =?utf-8?B?"), "only what has to be encoded is");
 }
 
 #[test]

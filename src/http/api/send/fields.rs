@@ -169,6 +169,9 @@ pub fn headers(given: Loose<Map<String, Value>>) -> Result<Vec<(String, String)>
             return Err(error(message));
         }
         check_header(&name, &value).map_err(|refused| error(format!("{name}: {refused}")))?;
+        if headers.iter().any(|(known, _): &(String, String)| known.eq_ignore_ascii_case(&name)) {
+            return Err(error(format!("{name}: this header is given twice")));
+        }
         headers.push((name, value));
     }
     Ok(headers)
