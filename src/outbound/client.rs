@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::{Host, Outcome, Parcel, TlsRule, Verdict};
+use crate::egress::Guard;
 use crate::mail::address::Mailbox;
 pub use reply::Reply;
 pub use transcript::Transcript;
@@ -70,6 +71,8 @@ pub struct Opening<'a> {
     pub tls: Option<TlsConnector>,
     /// User and password.
     pub auth: Option<(&'a str, &'a str)>,
+    /// What refuses a connection that turns out to lead back to this server; none: the operator chose the host.
+    pub guard: Option<&'a Guard>,
 }
 
 /// Trouble with a host.
@@ -161,6 +164,12 @@ impl Session {
             }
             Err(_) => return Err((Fault::Connection(format!("no connection to {address} in time")), transcript)),
         };
+        if let Some(guard) = opening.guard
+            && let Ok(local) = stream.local_addr()
+            && let Err(blocked) = guard.permits_connection(local, address)
+        {
+            return Err((Fault::Connection(blocked.to_string()), transcript));
+        }
         // Commands are small and answered at once.
         let _ = stream.set_nodelay(true);
         let mut session = Self {

@@ -66,6 +66,11 @@ impl Hosts {
         Self { shared: Arc::new(shared) }
     }
 
+    /// What says which addresses mail may go to.
+    pub fn guard(&self) -> &Guard {
+        &self.shared.guard
+    }
+
     /// The hosts of a domain, in the order to try them; never empty.
     ///
     /// # Errors

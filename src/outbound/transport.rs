@@ -13,6 +13,7 @@ use super::tls::ClientTls;
 use super::{Destination, Host, Outcome, Parcel, Receipt, TlsRule, Transmitted, Unroutable, Verdict};
 use crate::clock::Timestamp;
 use crate::config::{Smarthost, SmarthostSecurity};
+use crate::egress::Guard;
 use crate::mail::address::{Domain, Mailbox};
 use pool::{Key, Pool};
 
@@ -33,6 +34,7 @@ pub struct Transport {
 struct Access<'a> {
     implicit_tls: bool,
     auth: Option<(&'a str, &'a str)>,
+    guard: Option<&'a Guard>,
 }
 
 /// What is known of a parcel so far.
@@ -56,7 +58,10 @@ impl Transport {
     pub async fn transmit(&self, destination: &Destination, parcel: Parcel, now: Timestamp) -> Transmitted {
         match destination {
             Destination::Domain(domain) => match self.hosts.of_domain(domain, now).await {
-                Ok(hosts) => self.transmit_to(hosts, &parcel, Access::default()).await.finish(),
+                Ok(hosts) => {
+                    let access = Access { guard: Some(self.hosts.guard()), ..Access::default() };
+                    self.transmit_to(hosts, &parcel, access).await.finish()
+                }
                 Err(unroutable) => Progress::of(&parcel).unroutable(unroutable).finish(),
             },
             Destination::Smarthost(relay) => self.relay(relay, parcel, now).await,
@@ -88,7 +93,7 @@ impl Transport {
     /// By a relay; when it cannot be reached and the operator wants that, by the recipients' own hosts.
     async fn relay(&self, relay: &Arc<Smarthost>, parcel: Parcel, now: Timestamp) -> Transmitted {
         let auth = relay.username.as_deref().zip(relay.password.as_deref());
-        let access = Access { implicit_tls: relay.security == SmarthostSecurity::Tls, auth };
+        let access = Access { implicit_tls: relay.security == SmarthostSecurity::Tls, auth, guard: None };
         let progress = match self.hosts.of_smarthost(relay).await {
             Ok(hosts) => self.transmit_to(hosts, &parcel, access).await,
             Err(unroutable) => {
@@ -149,6 +154,7 @@ impl Transport {
                 implicit_tls: access.implicit_tls,
                 tls: (!never).then(|| self.tls.connector(host)),
                 auth: access.auth,
+                guard: access.guard,
             };
             match Session::open(host, address, &opening).await {
                 Ok(session) => {

@@ -38,6 +38,7 @@ mod retention;
 mod routes;
 mod send_errors;
 mod sending;
+mod sending_durability;
 mod setup_token;
 mod sign_in;
 mod signatures;

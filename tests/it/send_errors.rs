@@ -65,6 +65,7 @@ async fn every_field_has_its_error() {
         (json!({"headers": {"X-A": "a\nb"}}), "bad_header", "headers"),
         (json!({"headers": {"X A": "a"}}), "bad_header", "headers"),
         (json!({"headers": {"X-A": 5}}), "bad_header", "headers"),
+        (json!({"headers": {"X-A": "1", "x-a": "2"}}), "bad_header", "headers"),
         (json!({"headers": {"X-A": "x".repeat(4097)}}), "bad_header", "headers"),
         (json!({"headers": headers}), "bad_header", "headers"),
         (json!({"headers": []}), "bad_header", "headers"),

@@ -144,6 +144,11 @@ impl Remote {
         taken.unwrap().unwrap()
     }
 
+    /// A message that it has taken already.
+    pub fn try_taken(&mut self) -> Option<Taken> {
+        self.taken.try_recv().ok()
+    }
+
     /// Whether nothing was taken that nobody asked for.
     pub fn is_drained(&mut self) -> bool {
         self.taken.try_recv().is_err()

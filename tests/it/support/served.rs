@@ -24,12 +24,18 @@ pub struct Served {
 impl Served {
     /// Starts it in a folder, with the certificate of `cert.pem` and `key.pem` there if there is one.
     pub async fn start(folder: &Path) -> Self {
+        Self::start_with(folder, "").await
+    }
+
+    /// As [`Self::start`], with more sections of configuration.
+    pub async fn start_with(folder: &Path, sections: &str) -> Self {
         let has_certificate = folder.join("cert.pem").exists();
         let tls = if has_certificate { "[tls]\ncert_file = \"cert.pem\"\nkey_file = \"key.pem\"\n" } else { "" };
         let config = format!(
             "hostname = \"mx.mailkite.test\"\npublic_url = \"https://mx.mailkite.test\"\ndata_dir = \"data\"\n\
              [log]\nlevel = \"info\"\nformat = \"json\"\n{tls}\
-             [smtp]\nlisten = [\"{any}\"]\n[http]\nlisten = [\"{any}\"]\n[metrics]\nlisten = \"off\"\n",
+             [smtp]\nlisten = [\"{any}\"]\n[http]\nlisten = [\"{any}\"]\n[metrics]\nlisten = \"off\"\n\
+             [submission]\nlisten = []\nlisten_tls = []\n{sections}",
             any = "127.0.0.1:0"
         );
         std::fs::write(folder.join("mailkite.toml"), config).unwrap();
@@ -63,6 +69,13 @@ impl Served {
             }
         };
         timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("never said {text:?}"))
+    }
+
+    /// The process alone, whose log nobody reads any more.
+    pub fn unattended(self) -> Child {
+        let mut log = self.log;
+        tokio::spawn(async move { while log.next_line().await.is_ok_and(|line| line.is_some()) {} });
+        self.child
     }
 
     /// Sends a signal and goes on.
