@@ -1,7 +1,6 @@
 //! `mailkite bench api`: lists, searches and details of a large mailbox over real HTTP connections, and what listing
 //! costs the mail that arrives meanwhile.
 
-mod client;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -12,11 +11,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Args;
 
+use super::client::Api;
 use super::load::{self, Load};
 use super::peers::{self, Arrivals};
 use super::server::Child;
 use super::{library, report as machine};
-use client::Api;
 use report::{Accepting, Measured, Report};
 
 /// Connections that ask at the same time where requests a second are measured, and where listing meets mail.
@@ -79,7 +78,7 @@ async fn measure(options: &Options, dir: &Path) -> anyhow::Result<Report> {
     let receivers = peers::receivers(usize::try_from(library::DOMAINS)?, 0, &arrivals).await?;
     eprintln!("storing {} messages first", options.messages);
     let started = Instant::now();
-    let mut child = Child::start(dir, &receivers, ["--library", &options.messages.to_string()]).await?;
+    let mut child = Child::start(dir, &receivers, &["--library", &options.messages.to_string()]).await?;
     let stored_in = started.elapsed();
     let api = Arc::new(Api::new(child.http, &child.api_key));
     let duration = Duration::from_secs(options.seconds);

@@ -5,10 +5,12 @@
 //! figure is a ratio.
 
 mod api;
+mod client;
 mod library;
 mod load;
 mod peers;
 mod report;
+mod send;
 mod server;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +37,8 @@ const TMPFS: u32 = 0x0102_1994;
 enum Other {
     /// Measure lists, searches and details over a large mailbox, and what listing costs the mail that arrives
     Api(api::Options),
+    /// Measure messages handed to the API and delivered to remote hosts
+    Send(send::Options),
 }
 
 /// Options of `mailkite bench`.
@@ -100,8 +104,10 @@ impl Drop for Scratch {
 
 /// Runs the benchmark and prints its table; an error if a message was lost.
 pub fn run(options: &Options) -> anyhow::Result<()> {
-    if let Some(Other::Api(options)) = &options.other {
-        return api::run(options);
+    match &options.other {
+        Some(Other::Api(options)) => return api::run(options),
+        Some(Other::Send(options)) => return send::run(options),
+        None => {}
     }
     if !(0.0..1.0).contains(&options.hanging) || options.endpoints == 0 || options.sessions == 0 {
         bail!("--hanging is a share below 1, and there is at least one endpoint and one session");
@@ -155,7 +161,7 @@ async fn measure(options: &Options, dir: &Path) -> anyhow::Result<u64> {
     let baseline = if options.no_baseline {
         None
     } else {
-        let sink = Sink::start().await?;
+        let sink = Sink::start(Arc::new(Arrivals::new(0))).await?;
         let loaded = load::run(&load, sink.address, Arc::new(Arrivals::new(options.messages))).await?;
         Some(loaded.per_second())
     };
@@ -166,7 +172,7 @@ async fn measure(options: &Options, dir: &Path) -> anyhow::Result<u64> {
     if options.preload > 0 {
         eprintln!("storing {} messages first", options.preload);
     }
-    let mut child = Child::start(dir, &ports, ["--preload", &options.preload.to_string()]).await?;
+    let mut child = Child::start(dir, &ports, &["--preload", &options.preload.to_string()]).await?;
     let before = child.figures().await?;
     let loaded: Loaded = load::run(&load, child.smtp, Arc::clone(&arrivals)).await?;
     let last = Instant::now();

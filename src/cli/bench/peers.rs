@@ -1,5 +1,5 @@
-//! What the server meets in a benchmark: webhook receivers, endpoints that never answer, and for the loader's own
-//! ceiling an SMTP sink that does nothing.
+//! What the server meets in a benchmark: webhook receivers, endpoints that never answer, and SMTP sinks, as remote hosts
+//! and for the loader's own ceiling.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,6 +36,15 @@ impl Arrivals {
         if let Some(slot) = usize::try_from(number).ok().and_then(|index| self.sent.get(index)) {
             slot.store(self.now(), Ordering::Relaxed);
         }
+    }
+
+    /// Something came that says `number=` and a mail's number; other numbers than those of the mails are of no interest.
+    fn note_text(&self, text: &[u8]) {
+        let Some(at) = memmem::find(text, b"number=") else { return };
+        let digits = text.get(at + 7..).unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit());
+        self.note_arrived(
+            digits.fold(0, |sum: u64, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'))),
+        );
     }
 
     fn note_arrived(&self, number: u64) {
@@ -95,7 +104,6 @@ async fn hang(mut stream: TcpStream) {
 async fn receive(mut stream: TcpStream, arrivals: &Arrivals) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut input: Vec<u8> = Vec::with_capacity(16 * 1024);
-    let number = memmem::Finder::new(b"number=");
     loop {
         let mut whole = None;
         while whole.is_none() {
@@ -106,10 +114,7 @@ async fn receive(mut stream: TcpStream, arrivals: &Arrivals) -> std::io::Result<
         }
         let length = whole.unwrap_or(0);
         let request = input.get(..length).unwrap_or_default();
-        if let Some(at) = number.find(request) {
-            let digits = request.get(at + 7..).unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit());
-            arrivals.note_arrived(digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')));
-        }
+        arrivals.note_text(request);
         input.drain(..length);
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
     }
@@ -133,20 +138,32 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Starts it.
-    pub async fn start() -> anyhow::Result<Self> {
+    /// Starts it; what it takes is noted.
+    pub async fn start(arrivals: Arc<Arrivals>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("binding the sink")?;
         let address = listener.local_addr()?;
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(async move { drop(swallow(stream).await) });
+                let arrivals = Arc::clone(&arrivals);
+                tokio::spawn(async move { drop(swallow(stream, &arrivals).await) });
             }
         });
         Ok(Self { address })
     }
 }
 
-async fn swallow(mut stream: TcpStream) -> std::io::Result<()> {
+/// At `address`, a host that takes every connection and never says a word.
+pub async fn tarpit(address: SocketAddr) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(address).await.context("binding the tarpit")?;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(hang(stream));
+        }
+    });
+    Ok(())
+}
+
+async fn swallow(mut stream: TcpStream, arrivals: &Arrivals) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     stream.write_all(b"220 sink ESMTP\r\n").await?;
     let mut input: Vec<u8> = Vec::with_capacity(16 * 1024);
@@ -159,14 +176,18 @@ async fn swallow(mut stream: TcpStream) -> std::io::Result<()> {
         loop {
             let mark: &[u8] = if in_data { b"\r\n.\r\n" } else { b"\r\n" };
             let Some(at) = memmem::find(&input, mark) else { break };
-            let line = input.get(..4).unwrap_or_default().to_ascii_uppercase();
+            let verb = input.get(..4).unwrap_or_default().to_ascii_uppercase();
+            if in_data {
+                arrivals.note_text(input.get(..at).unwrap_or_default());
+            }
             input.drain(..at + mark.len());
-            let reply: &[u8] = match (in_data, line.as_slice()) {
+            let reply: &[u8] = match (in_data, verb.as_slice()) {
                 (false, b"DATA") => b"354 go\r\n",
+                (false, b"EHLO") => b"250-sink\r\n250-PIPELINING\r\n250 8BITMIME\r\n",
                 (false, b"QUIT") => return stream.write_all(b"221 bye\r\n").await,
                 _ => b"250 ok\r\n",
             };
-            in_data = !in_data && line.as_slice() == b"DATA";
+            in_data = !in_data && verb.as_slice() == b"DATA";
             replies.extend_from_slice(reply);
         }
         stream.write_all(&replies).await?;

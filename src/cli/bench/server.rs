@@ -21,6 +21,8 @@ use crate::store::{self, Db, messages, raws};
 
 /// Rows per transaction of the preload.
 const PRELOAD_STEP: u64 = 2_000;
+/// Where the remote hosts of a benchmark are.
+const LOOPBACK: &str = "127.0.0.0/8";
 
 /// Options of the hidden command that is the server.
 #[derive(Clone, Debug, Args)]
@@ -37,6 +39,11 @@ pub struct ServerOptions {
     /// Messages to store first, as a mailbox has them
     #[arg(long, default_value_t = 0)]
     library: u64,
+    /// The DNS server, and the port of the remote hosts that it knows
+    #[arg(long, requires = "remote_port")]
+    dns: Option<SocketAddr>,
+    #[arg(long)]
+    remote_port: Option<u16>,
 }
 
 /// What the server tells once it is ready.
@@ -69,6 +76,11 @@ pub fn run(options: &ServerOptions) -> anyhow::Result<()> {
         config.smtp.max_sessions_per_address = config.smtp.max_sessions;
         // What is measured is the server, not its patience with one client.
         config.http.rate_limit = 0;
+        if let (Some(dns), Some(port)) = (options.dns, options.remote_port) {
+            config.dns.servers = vec![dns];
+            config.outbound.port = port;
+            config.outbound.allow_networks = vec![LOOPBACK.parse()?];
+        }
         let bound = app::bind(config, Clock::System).await?;
         let api_key = seed(&bound, &options.ports).await?;
         preload(bound.db(), options.preload, bound.clock().now()).await?;
@@ -179,15 +191,15 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts it and waits until it is ready; `stored` are options that fill it first.
-    pub async fn start(dir: &Path, ports: &[u16], stored: [&str; 2]) -> anyhow::Result<Self> {
+    /// Starts it and waits until it is ready; `more` are further options of its command.
+    pub async fn start(dir: &Path, ports: &[u16], more: &[&str]) -> anyhow::Result<Self> {
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         let mut process = tokio::process::Command::new(std::env::current_exe()?)
             .arg("bench-server")
             .arg("--data-dir")
             .arg(dir.join("data"))
             .args(["--ports", &ports.join(",")])
-            .args(stored)
+            .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

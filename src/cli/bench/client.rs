@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper::Request;
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{AUTHORIZATION, HOST};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::TcpStream;
@@ -20,7 +20,7 @@ pub struct Api {
 
 /// One connection; a request at a time.
 pub struct Client {
-    requests: SendRequest<Empty<Bytes>>,
+    requests: SendRequest<Full<Bytes>>,
     authorization: String,
     host: String,
 }
@@ -53,15 +53,27 @@ impl Api {
 impl Client {
     /// The body of a 200.
     pub async fn get(&mut self, path: &str) -> anyhow::Result<Bytes> {
-        let request = Request::get(path)
+        self.ask(Method::GET, path, Bytes::new(), StatusCode::OK).await
+    }
+
+    /// The body of a 202 to a JSON document.
+    pub async fn post(&mut self, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
+        self.ask(Method::POST, path, body, StatusCode::ACCEPTED).await
+    }
+
+    async fn ask(&mut self, method: Method, path: &str, body: Bytes, wanted: StatusCode) -> anyhow::Result<Bytes> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
             .header(HOST, &self.host)
             .header(AUTHORIZATION, &self.authorization)
-            .body(Empty::new())?;
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(body))?;
         self.requests.ready().await?;
         let response = self.requests.send_request(request).await.with_context(|| format!("asking for {path}"))?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
-        if status != hyper::StatusCode::OK {
+        if status != wanted {
             bail!("{path} was answered {status}: {}", String::from_utf8_lossy(&body));
         }
         Ok(body)
