@@ -141,6 +141,7 @@
 //! | RFC 6698 | DANE: TLSA |
 //! | RFC 6749 | OAuth 2.0: codes for tokens |
 //! | RFC 6761 | special-use names: localhost |
+//! | RFC 6838 | length of media type names |
 //! | RFC 6890 | special-purpose addresses |
 //! | RFC 6840 | DNSSEC: the AD bit |
 //! | RFC 7208 | SPF |

@@ -2,7 +2,7 @@
 
 use super::api::{
     account, auth, deliveries, domain_settings, domain_webhook, domains, inject, messages, replay, routes, send,
-    stubs, suppressions, templates, uploads,
+    stubs, suppressions, templates, transmissions, uploads,
 };
 use super::endpoint::Class::{Account, Public, Session};
 use super::endpoint::Endpoint;
@@ -175,6 +175,10 @@ fn messages() -> Vec<Endpoint> {
             .about(TAG, "The bytes as received")
             .gives_media("message/rfc822")
             .fails(&[Code::RawExpired]),
+        Endpoint::get("/api/messages/{id}/transmissions", transmissions::list)
+            .about(TAG, "Which remote hosts took it, with the SMTP dialog of the last attempt")
+            .more("One entry for each destination; empty for mail that nobody was sent.")
+            .gives_list::<transmissions::TransmissionView>(),
         Endpoint::delete("/api/messages/{id}", messages::delete)
             .about(TAG, "Remove a message with everything of it")
             .gives::<super::body::Done>(200)

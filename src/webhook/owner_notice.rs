@@ -39,13 +39,13 @@ impl Webhooks {
         };
         let text = format!(
             "Deliveries to this webhook have failed for good:\r\n\r\n    {endpoint}\r\n\r\n\
-             The first of them is {} ({}), which was tried {} times: {why}.\r\n\r\n\
+             The first of them is {} ({}), which was tried {}: {why}.\r\n\r\n\
              Nothing is lost: while the message is stored, every delivery can be made again once the endpoint works,\r\n\
              with POST /api/deliveries/{}/retry at {}.\r\n\r\n\
              You get this mail at most once a day for each endpoint.\r\n",
             delivery.public_id,
             delivery.event_type,
-            delivery.attempts + 1,
+            times(delivery.attempts + 1),
             delivery.public_id,
             self.links.public_url(),
         );
@@ -55,4 +55,9 @@ impl Webhooks {
         notices::insert(tx, &lane, &account.email, &subject, &sealed, now, now.plus(LIFETIME))?;
         Ok(Some(lane))
     }
+}
+
+/// A count, in words.
+fn times(count: u32) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }

@@ -157,6 +157,20 @@ async fn the_benchmark_loses_nothing() {
 }
 
 #[tokio::test]
+async fn the_benchmark_of_sending_loses_nothing_and_waits_for_no_tarpit() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let place = dir.path().to_str().unwrap();
+    let load = ["--messages", "100", "--clients", "4", "--domains", "2", "--tarpit", "20"];
+    let arguments = [&["bench", "send", "--json", "--dir", place], load.as_slice()].concat();
+    let output = timeout(DEADLINE, mailkite(&arguments).output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["lost"], 0);
+    assert!(report["fsyncsPerMessage"].as_f64().unwrap() > 0.0);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "it removes what it made");
+}
+
+#[tokio::test]
 async fn serve_refuses_a_faulty_configuration_and_serves_a_good_one() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("mailkite.toml");
@@ -167,7 +181,7 @@ async fn serve_refuses_a_faulty_configuration_and_serves_a_good_one() {
     let text = format!(
         "hostname = \"mail.acme.dev\"\npublic_url = \"https://mail.acme.dev\"\ndata_dir = \"{}\"\n\
          [smtp]\nlisten = [\"127.0.0.1:0\"]\n[http]\nlisten = [\"127.0.0.1:0\"]\n[metrics]\nlisten = \"127.0.0.1:0\"\n\
-         [log]\nformat = \"json\"\n",
+         [submission]\nlisten = [\"127.0.0.1:0\"]\nlisten_tls = []\n[log]\nformat = \"json\"\n",
         dir.path().join("data").display()
     );
     std::fs::write(&file, text).unwrap();

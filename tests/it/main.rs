@@ -39,6 +39,7 @@ mod routes;
 mod send_errors;
 mod sending;
 mod sending_durability;
+mod sending_hosts;
 mod setup_token;
 mod sign_in;
 mod signatures;

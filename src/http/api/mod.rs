@@ -14,4 +14,5 @@ pub mod send;
 pub mod stubs;
 pub mod suppressions;
 pub mod templates;
+pub mod transmissions;
 pub mod uploads;

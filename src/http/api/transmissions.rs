@@ -1,0 +1,71 @@
+//! Transmissions: what of a message went to which remote host, and the dialog of the last attempt (ours).
+
+use axum::Json;
+use axum::extract::State;
+use rusqlite::Connection;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::messages::find_message;
+use crate::clock::Timestamp;
+use crate::http::App;
+use crate::http::auth::Caller;
+use crate::http::error::ApiError;
+use crate::http::extract::Path;
+use crate::id::{MessageId, RouteId};
+use crate::store::dispatches::{self, DispatchRow};
+use crate::store::{self, recipients};
+
+/// What of a message goes to one destination.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TransmissionView {
+    /// Envelope recipients, in the message's order.
+    recipients: Vec<String>,
+    /// The route that forwards it; null when it was submitted.
+    #[schema(value_type = Option<String>)]
+    route_id: Option<RouteId>,
+    /// Attempts made.
+    attempts: u32,
+    /// When the last one was made.
+    attempted_at: Option<Timestamp>,
+    /// The remote host that decided it; null when none was reached.
+    host: Option<String>,
+    /// Its TLS version and cipher suite, and how its name was verified; null is plain text.
+    tls: Option<String>,
+    /// Its SMTP dialog, without credentials and mail data.
+    transcript: Option<String>,
+    /// Whether no recipient waits any more.
+    settled: bool,
+}
+
+/// `GET /api/messages/:id/transmissions`
+pub async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Vec<TransmissionView>>, ApiError> {
+    let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
+    let found = app.db.read(move |connection| match find_message(connection, &caller, &id)? {
+        Ok(row) => {
+            let all = dispatches::list_by_message(connection, row.id)?;
+            Ok(Ok(all.into_iter().map(|one| view(connection, one)).collect::<store::Result<_>>()?))
+        }
+        Err(refused) => Ok(Err(refused)),
+    });
+    found.await?.map(Json)
+}
+
+fn view(connection: &Connection, dispatch: DispatchRow) -> store::Result<TransmissionView> {
+    let recipients = recipients::list(connection, dispatch.id)?;
+    Ok(TransmissionView {
+        recipients: recipients.into_iter().map(|one| one.address).collect(),
+        route_id: dispatch.route_id,
+        attempts: dispatch.attempts,
+        attempted_at: dispatch.attempted_at,
+        host: dispatch.host,
+        tls: dispatch.tls,
+        transcript: dispatch.transcript,
+        settled: dispatch.raw_id.is_none(),
+    })
+}

@@ -1,0 +1,117 @@
+//! Which hosts take what the queue holds: a slow one is in nobody's way, relays take what they are there for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use mailkite::clock::Clock;
+use mailkite::config::{Config, Smarthost, SmarthostSecurity};
+use mailkite::setup;
+use serde_json::json;
+
+use crate::support::api::Api;
+use crate::support::dns::DnsServer;
+use crate::support::remote::{Act, Manner, Remote};
+use crate::support::server::Server;
+
+async fn send(api: &Api, from: &str, to: &str) -> String {
+    let body = json!({"from": from, "to": to, "subject": "Hi", "text": "It branches."});
+    api.post("/v1/send", body).await.expect(202)["id"].as_str().unwrap().to_owned()
+}
+
+fn open(config: &mut Config, dns: &DnsServer, port: u16) {
+    config.dns.servers = vec![dns.address];
+    config.outbound.smarthost = None;
+    config.outbound.port = port;
+    config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_says_nothing_is_in_nobody_elses_way() {
+    let dns = DnsServer::start().await;
+    let mut healthy = Remote::start().await;
+    let at = format!("127.0.0.2:{}", healthy.address.port()).parse().unwrap();
+    let mute = Manner { script: Arc::new(|_, _| Some(Act::Silence)), ..Manner::default() };
+    let tarpit = Remote::at(at, mute).await;
+    dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
+    dns.mx("tarpit.test", 10, "mx.tarpit.test").address("mx.tarpit.test", "127.0.0.2");
+    let port = healthy.address.port();
+    let server = Server::start_with(Clock::System, |config| open(config, &dns, port)).await;
+    let owner = server.owner().await;
+    for number in 0..60 {
+        send(&owner, "hi@inbox.test", &format!("m{number}@tarpit.test")).await;
+    }
+    for number in 0..20 {
+        send(&owner, "hi@inbox.test", &format!("m{number}@remote.test")).await;
+    }
+    for _ in 0..20 {
+        healthy.taken().await;
+    }
+    server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 20_i64).await;
+    server.until("SELECT count(*) FROM recipient WHERE status = 'queued'", 60_i64).await;
+    assert_eq!(tarpit.connections(), 2, "a domain gets more only after a success");
+}
+
+/// A relay that wants a password, and says which.
+async fn relay(user: &str) -> (Remote, Arc<Smarthost>) {
+    let wanted = format!("AUTH PLAIN {}", BASE64.encode(format!("\0{user}\0secret of {user}")));
+    let script = move |command: &str, _: usize| match command {
+        given if given == wanted => Some(Act::Say("235 2.7.0 welcome\r\n".to_owned())),
+        given if given.starts_with("AUTH") => Some(Act::Say("535 5.7.8 who are you\r\n".to_owned())),
+        _ => None,
+    };
+    let manner =
+        Manner { extensions: vec!["PIPELINING", "AUTH PLAIN LOGIN"], script: Arc::new(script), ..Manner::default() };
+    let remote = Remote::with(manner).await;
+    let smarthost = Smarthost {
+        host: "127.0.0.1".to_owned(),
+        port: remote.address.port(),
+        security: SmarthostSecurity::None,
+        username: Some(user.to_owned()),
+        password: Some(format!("secret of {user}")),
+        fallback: false,
+    };
+    (remote, Arc::new(smarthost))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relays_take_the_mail_of_the_installation_and_of_a_domain() {
+    let dns = DnsServer::start().await;
+    let (mut all, everybodys) = relay("all").await;
+    let (mut shops, shops_own) = relay("shop").await;
+    let server = Server::start_with(Clock::System, |config| {
+        open(config, &dns, 1);
+        config.outbound.smarthost = Some(everybodys);
+        config.outbound.domain_smarthosts = BTreeMap::from([("shop.test".to_owned(), shops_own)]);
+    })
+    .await;
+    server
+        .write(|tx, _, now| {
+            let account = mailkite::store::accounts::find_owner(tx)?.unwrap();
+            setup::verified_domain(tx, account.id, "shop.test", now)?;
+            Ok(())
+        })
+        .await;
+    let owner = server.owner().await;
+    // Several recipient domains, one transaction.
+    let body = json!({"from": "hi@inbox.test", "to": ["a@one.test", "b@two.test"], "subject": "Hi", "text": "x"});
+    let id = owner.post("/v1/send", body).await.expect(202)["id"].as_str().unwrap().to_owned();
+    assert_eq!(all.taken().await.recipients(), ["a@one.test", "b@two.test"]);
+    send(&owner, "hi@shop.test", "c@one.test").await;
+    assert_eq!(shops.taken().await.recipients(), ["c@one.test"]);
+    server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 3_i64).await;
+    let transmissions = owner.get(&format!("/api/messages/{id}/transmissions")).await.expect(200);
+    let [taken] = transmissions.as_array().unwrap().as_slice() else { panic!("one destination: {transmissions}") };
+    assert_eq!(taken["recipients"], json!(["a@one.test", "b@two.test"]));
+    assert_eq!((&taken["host"], &taken["tls"]), (&json!("127.0.0.1"), &json!(null)));
+    assert_eq!((&taken["attempts"], &taken["settled"], &taken["routeId"]), (&json!(1), &json!(true), &json!(null)));
+    let transcript = taken["transcript"].as_str().unwrap();
+    for line in ["AUTH PLAIN <credentials>", "235 2.7.0 welcome", "RCPT TO:<b@two.test>", "250 2.0.0 taken"] {
+        assert!(transcript.contains(line), "{line}: {transcript}");
+    }
+    assert!(!transcript.contains(&BASE64.encode("\0all\0secret of all")), "{transcript}");
+    assert!(dns.asked().is_empty(), "relays need no MX: {:?}", dns.asked());
+    assert!(all.is_drained() && shops.is_drained());
+    server.stop().await;
+}
