@@ -34,7 +34,7 @@ impl Running {
         if !more.contains(&"--smtp") {
             arguments.extend(["--smtp", "127.0.0.1:0"]);
         }
-        arguments.extend(["--http", "127.0.0.1:0"]);
+        arguments.extend(["--http", "127.0.0.1:0", "--submission", "127.0.0.1:0"]);
         arguments.extend(more);
         let mut child = mailkite(&arguments).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -237,7 +237,7 @@ async fn what_dev_says_to_do_next_works_as_pasted_and_fits_80_columns() {
         assert!(line.chars().count() <= 80, "wider than 80 columns: {line}");
         assert!(!line.contains('\u{1b}'), "colour where no terminal is: {line:?}");
     }
-    for heading in ["Send a mail", "or with curl"] {
+    for heading in ["Send a mail to it", "or with curl"] {
         if paste(&command_under(&prose, heading)).await.is_some() {
             let line = dev.until("200 in").await;
             assert!(line.contains("you@example.com → hello ") && line.contains(" Hi "), "{line}");
@@ -246,6 +246,12 @@ async fn what_dev_says_to_do_next_works_as_pasted_and_fits_80_columns() {
     if let Some(listed) = paste(&command_under(&prose, "See what arrived")).await {
         let listed: Value = serde_json::from_slice(&listed).unwrap();
         assert!(listed.as_array().unwrap().iter().any(|row| row["subject"] == "Your first mail"), "{listed}");
+    }
+    for heading in ["Let it send one", "or as a mail program"] {
+        if paste(&command_under(&prose, heading)).await.is_some() {
+            let line = dev.until("captured").await;
+            assert!(line.contains("hello → you@example.com ") && line.contains("Re: Hi"), "{line}");
+        }
     }
     dev.stop().await;
 }

@@ -45,6 +45,9 @@ pub struct Options {
     /// Address to receive mail on; loopback only, the next free port is taken
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:2525")]
     smtp: SocketAddr,
+    /// Address where mail programs hand in mail; loopback only, the next free port is taken
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:2587")]
+    submission: SocketAddr,
     /// Your own app, which gets the webhooks instead of the built-in receiver
     #[arg(long, value_name = "URL")]
     forward: Option<String>,
@@ -62,6 +65,9 @@ pub struct Options {
 struct Ready {
     http: String,
     smtp: String,
+    /// Programs choose it themselves, with `--submission`.
+    #[serde(skip)]
+    submission: String,
     api_key: String,
     domain: &'static str,
     webhook_secret: String,
@@ -71,7 +77,8 @@ struct Ready {
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let level = Log { level: "warn".to_owned(), format: LogFormat::Human };
     logs::init(&level);
-    for (name, address) in [("--http", options.http), ("--smtp", options.smtp)] {
+    let addresses = [("--http", options.http), ("--smtp", options.smtp), ("--submission", options.submission)];
+    for (name, address) in addresses {
         if !address.ip().is_loopback() {
             bail!(
                 "{name} {address} is not a loopback address; mailkite dev is for this machine alone (see mailkite serve)"
@@ -92,8 +99,10 @@ async fn start(options: &Options) -> anyhow::Result<()> {
     let stop = serve::stop_on_signal()?;
     let http = free_port(options.http)?;
     let smtp = free_port(options.smtp)?;
+    let submission = free_port(options.submission)?;
     let fresh = !options.data_dir.join(store::FILE_NAME).exists();
-    let config = Config::dev(options.data_dir.clone(), http, smtp);
+    let mut config = Config::dev(options.data_dir.clone(), http, smtp);
+    config.submission.listen = vec![submission];
     let receiver = tokio::net::TcpListener::bind("127.0.0.1:0").await.context("binding the built-in receiver")?;
     let built_in = format!("http://{}/hook", receiver.local_addr()?);
     let webhook = options.forward.clone().unwrap_or(built_in);
@@ -101,11 +110,15 @@ async fn start(options: &Options) -> anyhow::Result<()> {
     let ready = seed(&bound, &webhook).await.context("preparing the first account")?;
     let mut screen = Screen::new(options.json);
     screen.ready(&ready, options, fresh);
-    if http != options.http && options.http.port() != 0 {
-        screen.note(&format!("port {} is taken, so the API is on {}", options.http.port(), http.port()));
-    }
-    if smtp != options.smtp && options.smtp.port() != 0 {
-        screen.note(&format!("port {} is taken, so mail is received on {}", options.smtp.port(), smtp.port()));
+    let doors = [
+        (options.http, http, "the API is on"),
+        (options.smtp, smtp, "mail is received on"),
+        (options.submission, submission, "mail programs hand in on"),
+    ];
+    for (wanted, taken, what) in doors {
+        if wanted != taken && wanted.port() != 0 {
+            screen.note(&format!("port {} is taken, so {what} {}", wanted.port(), taken.port()));
+        }
     }
     let receiver = Receiver::start(receiver, ready.webhook_secret.clone());
     let mut activity = bound.feed().listen();
@@ -155,7 +168,10 @@ async fn seed(bound: &Bound, webhook: &str) -> anyhow::Result<Ready> {
     let (api_key, webhook_secret) = seeded.await?;
     bound.db().directory_changed();
     let smtp = bound.smtp_addresses().first().context("no SMTP address")?.to_string();
-    Ok(Ready { http: bound.config().public_url.clone(), smtp, api_key, domain: DOMAIN, webhook_secret })
+    let [submission, _] = bound.submission_addresses();
+    let submission = submission.first().context("no submission address")?.to_string();
+    let http = bound.config().public_url.clone();
+    Ok(Ready { http, smtp, submission, api_key, domain: DOMAIN, webhook_secret })
 }
 
 /// The address itself, or the same with the next free port.

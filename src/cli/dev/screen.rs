@@ -72,6 +72,7 @@ impl Screen {
         let webhook = options.forward.as_deref().unwrap_or("built-in receiver");
         let rows = [
             ("mail", format!("{} for *@{}", ready.smtp, ready.domain)),
+            ("submit", format!("{} (STARTTLS, password = API key)", ready.submission)),
             ("web", format!("{}/", ready.http)),
             ("data", format!("{} ({state})", options.data_dir.display())),
             ("webhook", webhook.to_owned()),
@@ -112,11 +113,12 @@ impl Screen {
     pub fn next_steps(&self, ready: &Ready) {
         let (host, port) = ready.smtp.rsplit_once(':').unwrap_or((&ready.smtp, "25"));
         self.prose(&format!("\n{}\n", self.paint("1", "Now you")));
-        let (smtp, domain) = (&ready.smtp, ready.domain);
+        let (smtp, submission, domain) = (&ready.smtp, &ready.submission, ready.domain);
         let program = std::env::args().next().unwrap_or_else(|| "mailkite".to_owned());
+        let (http, key) = (&ready.http, &ready.api_key);
         let steps = [
             (
-                "Send a mail",
+                "Send a mail to it",
                 format!(
                     "swaks --server {host} --port {port} \\\n    --from you@example.com --to hello@{domain} \\\n    \
                      --header 'Subject: Hi' --body 'Does it branch?'"
@@ -129,9 +131,23 @@ impl Screen {
                      --mail-from you@example.com --mail-rcpt hello@{domain}"
                 ),
             ),
+            ("See what arrived", format!("curl -s {http}/api/messages \\\n    -H 'Authorization: Bearer {key}'")),
             (
-                "See what arrived",
-                format!("curl -s {}/api/messages \\\n    -H 'Authorization: Bearer {}'", ready.http, ready.api_key),
+                "Let it send one; here mail is signed and captured, never sent",
+                format!(
+                    "curl -s {http}/v1/send -H 'Content-Type: application/json' \\\n    \
+                     -d '{{\"from\":\"hello@{domain}\",\"to\":\"you@example.com\",\n        \
+                     \"subject\":\"Re: Hi\",\"text\":\"It branches.\"}}' \\\n    \
+                     -H 'Authorization: Bearer {key}'"
+                ),
+            ),
+            (
+                "or as a mail program does",
+                format!(
+                    "printf 'From: hello@{domain}\\r\\nSubject: Re: Hi\\r\\n\\r\\nIt does.\\r\\n' |\n    \
+                     curl -s smtp://{submission} --ssl-reqd -k -T - \\\n    -u mailkite:{key} \\\n    \
+                     --mail-from hello@{domain} --mail-rcpt you@example.com"
+                ),
             ),
             ("Get the webhooks yourself", format!("{program} dev --forward http://localhost:3000/hook")),
             ("Open the dashboard", format!("{}/", ready.http)),
@@ -192,7 +208,7 @@ impl Screen {
         };
         let mark = if *status == "sent" { self.paint("36", "↑") } else { self.mark(false) };
         let mail = Mail {
-            from: if from.is_empty() { "<>".to_owned() } else { from.clone() },
+            from: if from.is_empty() { "<>".to_owned() } else { short(from).to_owned() },
             to: to.clone(),
             subject: subject.clone().unwrap_or_else(|| "(no subject)".to_owned()),
             octets: 0,
@@ -206,11 +222,10 @@ impl Screen {
         if self.accepted.len() >= REMEMBERED {
             self.accepted.clear();
         }
-        let to = to.strip_suffix(DOMAIN).and_then(|to| to.strip_suffix('@')).unwrap_or(to);
         let from = if from.is_empty() { "<>" } else { from };
         let mail = Mail {
             from: from.to_owned(),
-            to: to.to_owned(),
+            to: short(to).to_owned(),
             subject: subject.clone().unwrap_or_else(|| "(no subject)".to_owned()),
             octets: *size,
         };
@@ -227,7 +242,8 @@ impl Screen {
         let wide = columns();
         let room = wide.saturating_sub(LEAD + 3 + tail.chars().count());
         let names = (wide.saturating_sub(LEAD + TAIL) * 4 / 7).clamp(20, 40).min(room * 2 / 3);
-        let to = cut(&mail.to, names / 3);
+        let beside = names.saturating_sub(3 + mail.from.chars().count());
+        let to = cut(&mail.to, beside.max(names / 3));
         let from = cut(&mail.from, names.saturating_sub(3 + to.chars().count()));
         let subject = self.paint("1", &fit(&mail.subject, room.saturating_sub(names)));
         self.line(&format!("{time}  {mark} {}  {subject} {tail}", fit(&format!("{from} → {to}"), names)));
@@ -250,6 +266,11 @@ impl Screen {
         let clock: String = Clock::System.now().iso().chars().skip(11).take(8).collect();
         self.paint("2", &clock)
     }
+}
+
+/// An address, without the domain that nearly all mail of `mailkite dev` is about.
+fn short(address: &str) -> &str {
+    address.strip_suffix(DOMAIN).and_then(|rest| rest.strip_suffix('@')).unwrap_or(address)
 }
 
 /// How an attempt ended, in a few words.
