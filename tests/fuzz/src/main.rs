@@ -1,9 +1,11 @@
-//! Feeds mutated input to the parsers that strangers reach: SMTP commands, mail data, MIME to event, signed links.
+//! Feeds mutated input to the parsers that strangers reach: SMTP commands, mail data, MIME to event, signed links,
+//! reports that come back.
 //!
 //! A plain mutator without coverage: it starts from the golden mails and the dialogs and is steered by a dictionary.
 //! What makes a target panic, or take too long, is written to `tests/fuzz/artifacts` and ends the run with an error.
 
 mod mutate;
+mod sending;
 mod targets;
 
 use std::fs;

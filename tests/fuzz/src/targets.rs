@@ -14,6 +14,8 @@ use mailkite::smtp_server::command::{self, Command, Refusal};
 use mailkite::smtp_server::data::{DataReader, Progress};
 use mailkite::webhook::event::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
 
+use crate::sending;
+
 /// One target.
 pub struct Target {
     pub name: &'static str,
@@ -23,11 +25,14 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 7] = [
     Target { name: "command", run: command, corpus: dialog_lines, dictionary: COMMANDS },
     Target { name: "data", run: data, corpus: mails, dictionary: ENDS },
     Target { name: "mime", run: mime, corpus: mails, dictionary: FIELDS },
     Target { name: "link", run: link, corpus: links, dictionary: URLS },
+    Target { name: "report", run: sending::report, corpus: sending::reports, dictionary: sending::REPORT_WORDS },
+    Target { name: "path", run: sending::path, corpus: sending::addresses, dictionary: sending::PATH_WORDS },
+    Target { name: "list", run: sending::list, corpus: sending::lists, dictionary: sending::LIST_WORDS },
 ];
 
 const COMMANDS: &[&[u8]] = &[
