@@ -11,6 +11,7 @@ mod charset;
 mod decode;
 mod header;
 mod params;
+mod recode;
 mod trace_fields;
 mod walk;
 mod words;
@@ -20,6 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use decode::{Decoder, Encoding, decode_part, decoded_size};
 pub use header::{Field, Fields};
 pub use params::{Value, safe_filename};
+pub use recode::{base64_lines, to_seven_bit};
 pub use trace_fields::{field_values, received_by};
 
 /// What is read of a message at most; beyond it the message is stored all the same and flagged.

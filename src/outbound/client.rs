@@ -6,6 +6,7 @@
 mod reply;
 mod transcript;
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use tokio_rustls::TlsConnector;
 use super::{Host, Outcome, Parcel, TlsRule, Verdict};
 use crate::egress::Guard;
 use crate::mail::address::Mailbox;
+use crate::mail::mime;
 pub use reply::Reply;
 pub use transcript::Transcript;
 
@@ -120,6 +122,31 @@ struct Offers {
     /// `Some(0)`: no fixed limit (RFC 1870 §4).
     size: Option<u64>,
     auth: Vec<String>,
+}
+
+impl Offers {
+    /// The parcel as the host can take it, recoded if it takes 7 bits alone; or why it cannot (RFC 1870 §6, RFC 6152 §3,
+    /// RFC 6531 §3.2).
+    async fn fitted<'p>(&self, parcel: &'p Parcel, recipients: &[Mailbox]) -> Result<Cow<'p, Parcel>, Outcome> {
+        let refuse = |diagnostic: &str| Err(Outcome::ours(Verdict::Bounced, diagnostic));
+        if needs_utf8(parcel, recipients) && !self.smtputf8 {
+            return refuse("5.6.7 the remote host takes no international addresses");
+        }
+        let mut parcel = Cow::Borrowed(parcel);
+        if !self.eight_bit && !parcel.data.is_ascii() {
+            let data = parcel.data.clone();
+            // It may be 25 MiB.
+            let recoded = tokio::task::spawn_blocking(move || mime::to_seven_bit(&data)).await;
+            let Ok(Some(recoded)) = recoded else {
+                return refuse("5.6.3 the remote host takes no 8-bit mail, and this cannot be written in 7 bits");
+            };
+            parcel.to_mut().data = recoded.into();
+        }
+        if self.size.is_some_and(|limit| limit > 0 && parcel.data.len() as u64 > limit) {
+            return refuse("5.3.4 the message is larger than the remote host takes");
+        }
+        Ok(parcel)
+    }
 }
 
 /// A session that is ready for a transaction.
@@ -303,31 +330,19 @@ impl Session {
         self.transactions += 1;
         let mut ended =
             Ended { outcomes: vec![None; recipients.len()], fault: None, data_sent: false, reusable: false };
-        if let Some(refusal) = self.unfit(parcel, recipients) {
-            ended.outcomes.fill(Some(refusal));
-            ended.reusable = true;
-            return ended;
-        }
-        if let Err(fault) = self.transact(parcel, recipients, &mut ended).await {
+        let parcel = match self.offers.fitted(parcel, recipients).await {
+            Ok(parcel) => parcel,
+            Err(refusal) => {
+                ended.outcomes.fill(Some(refusal));
+                ended.reusable = true;
+                return ended;
+            }
+        };
+        if let Err(fault) = self.transact(&parcel, recipients, &mut ended).await {
             ended.reusable = false;
             ended.fault = Some(fault);
         }
         ended
-    }
-
-    /// What the host cannot take (RFC 1870 §6, RFC 6152 §3, RFC 6531 §3.2).
-    fn unfit(&self, parcel: &Parcel, recipients: &[Mailbox]) -> Option<Outcome> {
-        let refuse = |diagnostic: &str| Some(Outcome::ours(Verdict::Bounced, diagnostic));
-        if self.offers.size.is_some_and(|limit| limit > 0 && parcel.data.len() as u64 > limit) {
-            return refuse("5.3.4 the message is larger than the remote host takes");
-        }
-        if needs_utf8(parcel, recipients) && !self.offers.smtputf8 {
-            return refuse("5.6.7 the remote host takes no international addresses");
-        }
-        if !self.offers.eight_bit && !parcel.data.is_ascii() {
-            return refuse("5.6.3 the remote host takes no 8-bit mail");
-        }
-        None
     }
 
     async fn transact(&mut self, parcel: &Parcel, recipients: &[Mailbox], ended: &mut Ended) -> Result<(), Fault> {

@@ -249,20 +249,8 @@ fn shown_part<'l>(kind: &'static str, text: &'l str) -> MimePart<'l> {
 
 /// A part whose octets arrive as they are, whatever its type.
 fn in_base64<'l>(kind: ContentType<'l>, content: &[u8]) -> MimePart<'l> {
-    MimePart::new(kind, BodyPart::Binary(Cow::Owned(base64_lines(content).into_bytes()))).transfer_encoding("base64")
-}
-
-/// RFC 2045 §6.8: lines of 76 characters.
-fn base64_lines(content: &[u8]) -> String {
-    const LINE_OCTETS: usize = 57;
-    let mut lines = String::with_capacity(content.len() * 78 / LINE_OCTETS + 80);
-    for line in content.chunks(LINE_OCTETS) {
-        if !lines.is_empty() {
-            lines.push_str("\r\n");
-        }
-        BASE64.encode_string(line, &mut lines);
-    }
-    lines
+    MimePart::new(kind, BodyPart::Binary(Cow::Owned(mime::base64_lines(content).into_bytes())))
+        .transfer_encoding("base64")
 }
 
 /// One kind of line break, so that each becomes a CRLF.

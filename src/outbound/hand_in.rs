@@ -94,6 +94,11 @@ impl Outbound {
         let keys = Arc::clone(&sender.keys);
         let signed = tokio::task::spawn_blocking(move || {
             let mut completed = complete(&data, mail, &fresh_id, now).ok_or(HandInError::Message)?;
+            // A later host might recode it otherwise, and break the signature (RFC 6376 §5.3).
+            if let Some(recoded) = (!completed.data.is_ascii()).then(|| mime::to_seven_bit(&completed.data)).flatten()
+            {
+                completed.data = recoded;
+            }
             let signature = keys.sign(&completed.data).map_err(|_| HandInError::Sign)?;
             completed.data.splice(..0, signature.into_bytes());
             Ok::<_, HandInError>(completed)

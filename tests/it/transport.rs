@@ -259,12 +259,27 @@ async fn what_a_host_cannot_take_is_not_tried() {
     let done = rig.send(&["jörg@remote.test"], MAIL).await;
     assert_eq!(only(&done).2, "5.6.7 the remote host takes no international addresses");
     let done = rig.send(ADA, "Subject: ü\r\n\r\n".as_bytes()).await;
-    assert_eq!(only(&done).2, "5.6.3 the remote host takes no 8-bit mail");
+    let helpless = "5.6.3 the remote host takes no 8-bit mail, and this cannot be written in 7 bits";
+    assert_eq!(only(&done).2, helpless);
     let mut able = Remote::start().await;
     let rig = Rig::to(&able, patient()).await;
     let done = rig.send(&["jörg@remote.test"], "Subject: ü\r\n\r\n".as_bytes()).await;
     assert_eq!(only(&done).0, Verdict::Sent);
     assert_eq!(able.taken().await.mail, "MAIL FROM:<bounce@acme.test> SIZE=15 BODY=8BITMIME SMTPUTF8");
+}
+
+#[tokio::test]
+async fn a_host_of_7_bits_gets_8_bit_mail_in_base64() {
+    let mut plain = Remote::with(Manner { extensions: vec!["PIPELINING"], ..Manner::default() }).await;
+    let rig = Rig::to(&plain, patient()).await;
+    let mail =
+        "Subject: x\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nüber\r\n";
+    let done = rig.send(ADA, mail.as_bytes()).await;
+    assert_eq!(only(&done).0, Verdict::Sent);
+    let taken = plain.taken().await;
+    assert_eq!(taken.mail, "MAIL FROM:<bounce@acme.test>");
+    let recoded = "Subject: x\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\nw7xiZXINCg==\r\n";
+    assert_eq!(String::from_utf8(taken.data()).unwrap(), recoded);
 }
 
 #[tokio::test]

@@ -80,6 +80,8 @@ pub enum Reading {
 #[derive(Debug, Default)]
 pub struct Structure<'x> {
     pub leaves: Vec<Leaf<'x>>,
+    /// What opened multiparts say of their transfer encoding.
+    pub multipart_encodings: Vec<&'x [u8]>,
     /// Where the body of the message begins.
     pub body_offset: usize,
     /// Whether the header of the message went past a limit.
@@ -167,6 +169,7 @@ impl<'x> Walk<'x, '_> {
             if let Some(boundary) = boundary(&content_type).filter(|boundary| !self.levels.contains_key(boundary)) {
                 if self.stack.len() < self.limits.max_depth {
                     self.levels.insert(boundary.clone(), self.stack.len());
+                    self.out.multipart_encodings.extend(header.encoding);
                     let kind = kind(&content_type.main);
                     self.stack.push(Open { boundary, kind, header, body, parent, first, children: 0 });
                     return (body, None);

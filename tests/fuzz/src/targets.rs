@@ -239,6 +239,10 @@ fn mime(raw: &[u8]) {
     let mail = mime::parse(raw);
     let headers: serde_json::Value = serde_json::from_str(&mime::headers_json(raw)).expect("headers are no JSON");
     assert!(headers.is_object());
+    if let Some(recoded) = mime::to_seven_bit(raw) {
+        assert!(recoded.is_ascii() || raw.is_ascii());
+        assert_eq!(mime::parse(&recoded).attachments.len(), mail.attachments.len(), "recoded");
+    }
     let texts = [&mail.subject, &mail.message_id, &mail.in_reply_to];
     let names =
         mail.header_from.iter().chain(&mail.to_names).flat_map(|named| [Some(&named.address), named.name.as_ref()]);
