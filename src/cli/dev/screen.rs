@@ -134,7 +134,7 @@ impl Screen {
                 format!("curl -s {}/api/messages \\\n    -H 'Authorization: Bearer {}'", ready.http, ready.api_key),
             ),
             ("Get the webhooks yourself", format!("{program} dev --forward http://localhost:3000/hook")),
-            ("Open the dashboard", format!("{}/", ready.http)),
+            ("Open the dashboard (this link signs in once)", ready.dashboard.clone()),
         ];
         for (name, command) in steps {
             self.prose(&format!("  {}\n    {command}\n", self.paint("2", name)));
