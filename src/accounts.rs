@@ -4,6 +4,7 @@
 
 mod keys;
 mod policy;
+mod tickets;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::store::sessions::{self, NewSession};
 use crate::store::verifications::{self, LINK_LIFETIME};
 use crate::store::{self, Db, keys as key_rows, notices};
 use policy::Policy;
+pub use tickets::Tickets;
 
 /// How long both secrets sign after a rotation (contract 9.3).
 pub const BOTH_SIGN: Duration = Duration::from_secs(86_400);
@@ -39,6 +41,8 @@ pub struct Accounts {
     pub passwords: Passwords,
     /// Issues session tokens.
     pub tokens: Tokens,
+    /// Sign-ins that the operator hands out.
+    pub tickets: Tickets,
     /// Who may sign up.
     pub signup: Signup,
     /// Whether every account is verified from the start (dev mode).
@@ -188,6 +192,20 @@ impl Accounts {
             Ok(current)
         });
         if opened.await? { Ok(SignedIn { token, account }) } else { Err(Refusal::BadLogin) }
+    }
+
+    /// Signs in whoever holds a ticket that is not spent; it is then.
+    ///
+    /// # Errors
+    /// [`Refusal::BadLogin`], or storage failed.
+    pub async fn log_in_with_ticket(
+        &self,
+        ticket: &str,
+        client: Client,
+        now: Timestamp,
+    ) -> Result<SignedIn, Refusal> {
+        let account = self.tickets.redeem(ticket).ok_or(Refusal::BadLogin)?;
+        self.open_session(account, client, now).await
     }
 
     /// Signs somebody in whom Google vouches for, by subject, then by verified address; else makes an account.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::accounts::Accounts;
+use crate::accounts::{Accounts, Tickets};
 use crate::activity::Feed;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -185,6 +185,7 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         secrets: Arc::clone(&secrets),
         passwords: Passwords::default(),
         tokens: Tokens::new(&secrets.session_key()),
+        tickets: Tickets::default(),
         signup: config.auth.signup,
         dev: config.dev,
         public_url: config.public_url.clone(),

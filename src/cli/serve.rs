@@ -40,7 +40,11 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
         }
         // The one secret that belongs into the log: it is spent by the first sign-up (contract 2.2).
         if let Some(token) = bound.accounts().setup_token().await.context("making the setup token")? {
-            tracing::info!(setup_token = %token, "nobody owns this server yet; sign up with this token");
+            let url = bound.config().public_url.trim_end_matches('/');
+            tracing::info!(
+                setup_token = %token,
+                "nobody owns this server yet; sign up with this token, or open {url}/#/setup/{token}"
+            );
         }
         bound.run(stop).await.context("the server stopped by itself")?;
         tracing::info!("stopped");

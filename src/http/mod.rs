@@ -8,6 +8,7 @@ mod auth;
 mod body;
 mod client;
 mod conventions;
+mod dashboard;
 pub mod endpoint;
 pub mod error;
 mod extract;

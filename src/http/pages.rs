@@ -1,68 +1,127 @@
-//! Pages: that the server runs and where the API is, and the outcome of a verification link. Embedded from `assets`.
+//! Files of the binary: the assets of the dashboard, and plain pages such as the outcome of a verification link.
+//!
+//! `build.rs` leaves each asset as it is and compressed. They are served below a path that holds a hash of them all, so
+//! a browser keeps them for ever and never mixes two versions.
 
-use axum::extract::State;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, REFERRER_POLICY,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName,
+    IF_NONE_MATCH, REFERRER_POLICY, VARY,
 };
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use rust_embed::RustEmbed;
+use rust_embed::{EmbeddedFile, RustEmbed};
 
-use super::App;
 use super::error::ApiError;
 use super::extract::Path;
 use crate::hex;
 
+/// The path of all assets of this version.
+const ASSETS_PATH: &str = concat!("/assets/", env!("MAILKITE_ASSETS"));
+const VERSION: &str = env!("MAILKITE_ASSETS");
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 const PAGE_POLICY: &str =
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const FOR_EVER: &str = "public, max-age=31536000, immutable";
 
 /// Everything under `assets`, in the binary.
 #[derive(RustEmbed)]
-#[folder = "assets/"]
+#[folder = "$OUT_DIR/assets"]
 struct Assets;
 
-/// The page at `/`.
-pub async fn landing(State(app): State<App>) -> Response {
-    let url = app.config.public_url.trim_end_matches('/');
-    page(StatusCode::OK, "landing.html", &[("{{public_url}}", url)])
+/// A page of the assets that needs nothing but a style sheet, with texts in place of their marks.
+pub fn page(status: StatusCode, name: &str, texts: &[(&str, &str)]) -> Response {
+    let Some(html) = html(name, texts) else { return ApiError::not_found().into_response() };
+    (status, html_headers(PAGE_POLICY), html).into_response()
 }
 
-/// A page of the assets, with texts in place of their marks.
-pub fn page(status: StatusCode, name: &str, texts: &[(&str, &str)]) -> Response {
-    let Some(file) = Assets::get(name) else { return ApiError::not_found().into_response() };
-    let mut html = String::from_utf8_lossy(&file.data).into_owned();
-    for (mark, text) in texts {
-        html = html.replace(mark, &escape(text));
-    }
-    let headers = [
-        (CONTENT_TYPE, "text/html; charset=utf-8"),
-        (CONTENT_SECURITY_POLICY, PAGE_POLICY),
-        (REFERRER_POLICY, "no-referrer"),
-        (OPENER_POLICY, "same-origin"),
-    ];
-    (status, headers, html).into_response()
+/// What the answer with a page has, under its own content security policy.
+pub(super) fn html_headers(policy: &'static str) -> [(HeaderName, HeaderValue); 5] {
+    [
+        (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        (CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy)),
+        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (OPENER_POLICY, HeaderValue::from_static("same-origin")),
+        (RESOURCE_POLICY, HeaderValue::from_static("same-origin")),
+    ]
+}
+
+/// The text of a page, with texts in place of their marks.
+pub(super) fn html(name: &str, texts: &[(&str, &str)]) -> Option<String> {
+    let file = Assets::get(name)?;
+    let html = String::from_utf8_lossy(&file.data).replace("{{assets}}", ASSETS_PATH);
+    Some(texts.iter().fold(html, |html, (mark, text)| html.replace(mark, &escape(text))))
 }
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
 }
 
-/// Styles and other files that pages name; pages themselves have their own paths.
-pub async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+/// Whether the client has what this tag stands for (RFC 9110 §13.1.2).
+pub(super) fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|known| known.to_str().ok());
+    known.flat_map(|known| known.split(',')).any(|known| known.trim().trim_start_matches("W/") == tag)
+}
+
+/// Styles, modules and pictures; pages themselves have their own paths.
+pub async fn asset(Path((version, name)): Path<(String, String)>, headers: HeaderMap) -> Result<Response, ApiError> {
     let kind = match name.rsplit_once('.') {
         Some((_, "css")) => "text/css; charset=utf-8",
         Some((_, "js")) => "text/javascript; charset=utf-8",
         Some((_, "svg")) => "image/svg+xml",
-        Some((_, "woff2")) => "font/woff2",
         _ => return Err(ApiError::not_found()),
     };
-    let file = Assets::get(&name).ok_or_else(ApiError::not_found)?;
+    if version != VERSION {
+        return Err(ApiError::not_found());
+    }
+    let (encoding, file) = smallest(&name, &headers).ok_or_else(ApiError::not_found)?;
     let tag = format!("\"{}\"", hex::encode(&file.metadata.sha256_hash()));
-    let known = headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
-    let fields = [(CONTENT_TYPE, kind.to_owned()), (CACHE_CONTROL, "no-cache".to_owned()), (ETAG, tag)];
+    let known = is_known(&headers, &tag);
+    let mut fields = HeaderMap::new();
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    fields.insert(CACHE_CONTROL, HeaderValue::from_static(FOR_EVER));
+    fields.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    fields.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
+    fields.extend(HeaderValue::from_str(&tag).ok().map(|tag| (ETAG, tag)));
+    fields.extend(encoding.map(|encoding| (CONTENT_ENCODING, HeaderValue::from_static(encoding))));
     if known {
         return Ok((StatusCode::NOT_MODIFIED, fields).into_response());
     }
-    Ok((fields, file.data.into_owned()).into_response())
+    Ok((fields, file.data).into_response())
+}
+
+/// The smallest form of a file that the client takes.
+fn smallest(name: &str, headers: &HeaderMap) -> Option<(Option<&'static str>, EmbeddedFile)> {
+    let asked: Vec<&str> = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).collect();
+    for (encoding, ending) in [("br", "br"), ("gzip", "gz")] {
+        if takes(&asked, encoding)
+            && let Some(file) = Assets::get(&format!("{name}.{ending}"))
+        {
+            return Some((Some(encoding), file));
+        }
+    }
+    Assets::get(name).map(|file| (None, file))
+}
+
+/// Whether an encoding is named and not refused by `q=0` (RFC 9110 §12.5.3).
+fn takes(asked: &[&str], encoding: &str) -> bool {
+    asked.iter().flat_map(|value| value.split(',')).any(|one| {
+        let (name, weight) = one.split_once(';').unwrap_or((one, "q=1"));
+        let refused = weight.trim().strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0_f32));
+        name.trim().eq_ignore_ascii_case(encoding) && !refused
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encoding_is_taken_when_it_is_named_and_not_refused() {
+        assert!(takes(&["gzip, deflate, br;q=0.8"], "br"));
+        assert!(takes(&["deflate", "GZIP"], "gzip"));
+        for refusal in ["br;q=0", "br; q=0.000", "gzip", "", "brotli"] {
+            assert!(!takes(&[refusal], "br"), "{refusal}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use super::api::{
 use super::endpoint::Class::{Account, Public, Session};
 use super::endpoint::Endpoint;
 use super::error::Code;
-use super::{files, pages, service};
+use super::{dashboard, files, pages, service};
 
 /// Every endpoint.
 pub fn table() -> Vec<Endpoint> {
@@ -33,8 +33,9 @@ pub fn table() -> Vec<Endpoint> {
 
 fn service() -> Vec<Endpoint> {
     vec![
-        Endpoint::get("/", pages::landing).who(Public),
-        Endpoint::get("/assets/{*name}", pages::asset).who(Public),
+        Endpoint::get("/", dashboard::index).who(Public),
+        Endpoint::post("/frame", dashboard::frame).who(Public),
+        Endpoint::get("/assets/{version}/{*name}", pages::asset).who(Public),
         Endpoint::get("/metrics", service::metrics_with_token).who(Public),
         Endpoint::get("/api/health", service::health)
             .who(Public)

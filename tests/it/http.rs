@@ -120,7 +120,8 @@ async fn every_answer_keeps_the_conventions() {
     let (status, head, page) = http_get(&base, "/").await;
     assert_eq!(status, 200);
     assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
-    assert!(String::from_utf8_lossy(&page).contains("This server is running"));
+    assert!(!head.contains("unsafe"), "{head}");
+    assert!(String::from_utf8_lossy(&page).contains("data-signup=\"closed\""));
     assert_eq!(http_get(&base, "/metrics").await.0, 404, "metrics need their token here");
     server.stop().await;
 }

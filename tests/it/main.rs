@@ -11,6 +11,7 @@
 mod accounts;
 mod config;
 mod conventions;
+mod dashboard;
 mod delivery;
 mod dev;
 mod disk;

@@ -71,6 +71,9 @@ struct Ready {
     api_key: String,
     domain: &'static str,
     webhook_secret: String,
+    /// The dashboard's address, which signs in whoever opens it first; for people, who see it on their terminal.
+    #[serde(skip)]
+    dashboard: String,
 }
 
 /// Runs until a signal.
@@ -163,15 +166,17 @@ async fn seed(bound: &Bound, webhook: &str) -> anyhow::Result<Ready> {
         let (account, api_key) = setup::owner(tx, &secrets, OWNER, now)?;
         let domain = setup::verified_domain(tx, account.id, DOMAIN, now)?;
         let (_, secret) = setup::domain_webhook(tx, &secrets, &domain, &url, now)?;
-        Ok((api_key, secret))
+        Ok((account, api_key, secret))
     });
-    let (api_key, webhook_secret) = seeded.await?;
+    let (account, api_key, webhook_secret) = seeded.await?;
     bound.db().directory_changed();
     let smtp = bound.smtp_addresses().first().context("no SMTP address")?.to_string();
     let [submission, _] = bound.submission_addresses();
     let submission = submission.first().context("no submission address")?.to_string();
     let http = bound.config().public_url.clone();
-    Ok(Ready { http, smtp, submission, api_key, domain: DOMAIN, webhook_secret })
+    // In the fragment, which a browser keeps to itself.
+    let dashboard = format!("{http}/#/ticket/{}", bound.accounts().tickets.issue(account));
+    Ok(Ready { http, smtp, submission, api_key, domain: DOMAIN, webhook_secret, dashboard })
 }
 
 /// The address itself, or the same with the next free port.

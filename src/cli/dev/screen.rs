@@ -150,7 +150,7 @@ impl Screen {
                 ),
             ),
             ("Get the webhooks yourself", format!("{program} dev --forward http://localhost:3000/hook")),
-            ("Open the dashboard", format!("{}/", ready.http)),
+            ("Open the dashboard (this link signs in once)", ready.dashboard.clone()),
         ];
         for (name, command) in steps {
             self.prose(&format!("  {}\n    {command}\n", self.paint("2", name)));

@@ -152,11 +152,20 @@ pub struct LogIn {
     email: Option<String>,
     #[schema(required = true, nullable = false, example = "correct horse battery")]
     password: Option<String>,
+    /// Instead of both: a ticket that `mailkite dev` printed, good for one sign-in.
+    ticket: Option<String>,
 }
 
-/// Signs in by e-mail and password.
+/// Signs in by e-mail and password, or by a ticket.
 pub async fn log_in(State(app): State<App>, client: Client, body: Body) -> Result<Json<Session>, ApiError> {
     let fields: LogIn = body.fields()?;
+    if let Some(ticket) = fields.ticket {
+        let now = app.clock.now();
+        let attempt = Attempt::begin(&app, &client, "", now)?;
+        let result = app.accounts.log_in_with_ticket(&ticket, client.session(), now).await;
+        attempt.end(&app, &result);
+        return Ok(Json(result?.into()));
+    }
     let missing = |field| ApiError::field(Code::BadRequest, field, format!("{field} is required"));
     let email = fields.email.ok_or_else(|| missing("email"))?.trim().to_lowercase();
     let password = fields.password.ok_or_else(|| missing("password"))?;

@@ -1,0 +1,69 @@
+//! Prepares the dashboard's files for the binary: each as it is, and smaller by gzip and brotli where that pays. Nothing
+//! is bundled or rewritten; what `assets` holds is what a browser gets.
+//!
+//! All files are served below one path that holds a hash of them all, so that they may be cached for ever and never mix
+//! with those of another version; their imports are relative and need no rewriting.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher as _};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+/// Smaller files gain nothing by compression.
+const WORTH_COMPRESSING: usize = 512;
+
+fn main() -> io::Result<()> {
+    println!("cargo:rerun-if-changed=assets");
+    println!("cargo:rerun-if-changed=build.rs");
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("assets");
+    if out.exists() {
+        fs::remove_dir_all(&out)?;
+    }
+    let mut files = BTreeMap::new();
+    collect(Path::new("assets"), "", &mut files)?;
+    let mut hasher = DefaultHasher::new();
+    for (name, bytes) in &files {
+        hasher.write(name.as_bytes());
+        hasher.write_usize(bytes.len());
+        hasher.write(bytes);
+        write(&out, name, bytes)?;
+    }
+    println!("cargo:rustc-env=MAILKITE_ASSETS={:016x}", hasher.finish());
+    Ok(())
+}
+
+/// Every file that pages are made of, by its path below `assets`. Templates of mail are the sender's, not the pages'.
+fn collect(folder: &Path, below: &str, files: &mut BTreeMap<String, Vec<u8>>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = format!("{below}{}", entry.file_name().to_string_lossy());
+        if entry.file_type()?.is_dir() {
+            if name != "templates" {
+                collect(&entry.path(), &format!("{name}/"), files)?;
+            }
+        } else if [".html", ".css", ".js", ".svg"].iter().any(|kind| name.ends_with(kind)) {
+            files.insert(name, fs::read(entry.path())?);
+        }
+    }
+    Ok(())
+}
+
+fn write(out: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let path = out.join(name);
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(&path, bytes)?;
+    // Pages are filled in when they are asked for.
+    if bytes.len() < WORTH_COMPRESSING || name.ends_with(".html") {
+        return Ok(());
+    }
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    gzip.write_all(bytes)?;
+    fs::write(out.join(format!("{name}.gz")), gzip.finish()?)?;
+    let mut brotli = Vec::new();
+    let best = brotli::enc::BrotliEncoderParams { quality: 11, lgwin: 22, ..Default::default() };
+    brotli::BrotliCompress(&mut &bytes[..], &mut brotli, &best)?;
+    fs::write(out.join(format!("{name}.br")), brotli)
+}

@@ -1,0 +1,99 @@
+//! The dashboard's page, and the frame in which it shows the HTML of mail. The rest of it is assets, and the API that
+//! everybody uses.
+
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, ETAG};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use ring::digest::{SHA256, digest};
+use serde::Deserialize;
+
+use super::App;
+use super::body;
+use super::error::{ApiError, Code};
+use super::extract::Query;
+use super::pages::{html, html_headers, is_known};
+use crate::config::{Config, Signup};
+use crate::hex;
+use crate::store::accounts;
+
+/// Scripts and styles are files of this server, and one named policy alone may parse HTML.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+    connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; \
+    require-trusted-types-for 'script'; trusted-types mail";
+/// Mail runs nothing, asks nobody for anything, and opens links in a window of their own.
+const MAIL_POLICY: &str = "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; \
+    style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
+/// The same, with pictures and styles from elsewhere, which the reader asked for.
+const REMOTE_MAIL_POLICY: &str = "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; \
+    style-src 'unsafe-inline' https:; img-src data: https: http:; font-src https: data:; media-src https:; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
+/// The largest HTML that is shown.
+const MAX_FRAME_BYTES: usize = 4 * 1_048_576;
+/// The name of the one field of the form, as `text/plain` writes it.
+const FIELD: &[u8] = b"html=";
+
+/// The page at `/`.
+pub async fn index(State(app): State<App>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let empty = app.db.read(|connection| Ok(!accounts::any(connection)?)).await?;
+    let google = &app.config.auth.google;
+    let page = html(
+        "index.html",
+        &[
+            ("{{signup}}", sign_up(&app.config, empty)),
+            ("{{google}}", google.client_id.as_deref().unwrap_or_default()),
+            ("{{redirect}}", google.redirect_uri.as_deref().unwrap_or_default()),
+            ("{{url}}", app.config.public_url.trim_end_matches('/')),
+            ("{{hostname}}", &app.config.hostname),
+            ("{{dev}}", if app.config.dev { "yes" } else { "" }),
+        ],
+    );
+    let page = page.ok_or_else(ApiError::not_found)?;
+    let tag = format!("\"{}\"", hex::encode(digest(&SHA256, page.as_bytes()).as_ref()));
+    let mut fields = HeaderMap::from_iter(html_headers(POLICY));
+    fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    fields.extend(HeaderValue::from_str(&tag).ok().map(|tag| (ETAG, tag)));
+    if is_known(&headers, &tag) {
+        return Ok((StatusCode::NOT_MODIFIED, fields).into_response());
+    }
+    Ok((fields, page).into_response())
+}
+
+/// Which form a newcomer gets.
+const fn sign_up(config: &Config, empty: bool) -> &'static str {
+    match config.auth.signup {
+        Signup::First if empty => "setup",
+        Signup::Open => "open",
+        Signup::First | Signup::Closed => "closed",
+    }
+}
+
+/// How a mail is to be shown.
+#[derive(Deserialize)]
+pub struct Frame {
+    /// Whether it may load pictures from elsewhere.
+    #[serde(default)]
+    remote: Option<String>,
+}
+
+/// HTML that the dashboard posts into a frame, given back under a policy of its own: a document that the page writes
+/// itself would have the page's, which forbids all styles of mail. Only a frame of the dashboard gets it, so that nobody
+/// shows their own words under this server's name.
+pub async fn frame(Query(frame): Query<Frame>, request: Request) -> Result<Response, ApiError> {
+    if !is_own_frame(request.headers()) {
+        return Err(ApiError::not_found());
+    }
+    let policy = if frame.remote.is_some() { REMOTE_MAIL_POLICY } else { MAIL_POLICY };
+    let posted = body::read(request, MAX_FRAME_BYTES).await?;
+    let html = posted.strip_prefix(FIELD).ok_or(Code::BadRequest)?.to_vec();
+    let mut fields = HeaderMap::from_iter(html_headers(policy));
+    // Chromium looks names up that are only linked to.
+    fields.insert("x-dns-prefetch-control", HeaderValue::from_static("off"));
+    Ok((fields, html).into_response())
+}
+
+/// A frame of a page of this server (Fetch Metadata); what an attacker's page opens or frames is none.
+fn is_own_frame(headers: &HeaderMap) -> bool {
+    let says = |name: &str, value: &str| headers.get(name).is_some_and(|told| told == value);
+    says("sec-fetch-site", "same-origin") && says("sec-fetch-dest", "iframe")
+}

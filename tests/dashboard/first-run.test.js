@@ -1,0 +1,170 @@
+// From a fresh server to "my app received its first webhook", with the keyboard alone, by what the screen says.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { serve, dev, dns, receiver, browse, until, mail, plainMail } from "./support.js";
+
+/** Presses Tab until what has the focus fits. */
+async function tabTo(page, wanted, limit = 60) {
+  for (let presses = 0; presses < limit; presses++) {
+    const focused = await page.evaluate(() => {
+      const element = document.activeElement;
+      const label = element.labels?.[0]?.textContent || element.getAttribute("aria-label") || element.textContent;
+      const ring = getComputedStyle(element);
+      return { label: label.trim(), tag: element.localName, ring: ring.outlineStyle !== "none" && parseFloat(ring.outlineWidth) >= 1 };
+    });
+    if (wanted.test(focused.label) && focused.tag !== "body") {
+      assert.ok(focused.ring, `a focus ring on ${focused.label}`);
+      return focused;
+    }
+    await page.keyboard.press("Tab");
+  }
+  throw new Error(`no way by Tab to ${wanted}`);
+}
+
+test("a fresh server: keyboard alone, from the setup token to the first webhook", async () => {
+  const names = await dns({});
+  const app = await receiver();
+  const server = await serve(names.port);
+  const view = await browse(server);
+  const { page } = view;
+  const began = Date.now();
+  try {
+    await page.goto(server.base);
+    await page.waitForSelector("text=Make this server yours");
+    assert.deepEqual(await view.axe(), []);
+    await tabTo(page, /^E-mail$/);
+    await page.keyboard.type("you@kite.test");
+    await tabTo(page, /^Password$/);
+    await page.keyboard.type("short");
+    await tabTo(page, /^Setup token$/);
+    await page.keyboard.type("not the token at all");
+    // The browser itself holds back a password that is too short, and leads back to it.
+    await page.keyboard.press("Enter");
+    assert.equal(await page.evaluate(() => document.activeElement.name), "password");
+    await page.keyboard.press("Control+a");
+    await page.keyboard.type("correct horse battery");
+    view.expected.push(/403.*signup/);
+    await page.keyboard.press("Enter");
+    await page.waitForSelector(".hint.bad");
+    await tabTo(page, /^Setup token$/);
+    await page.keyboard.press("Control+a");
+    await page.keyboard.type(server.token);
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("text=Get your first webhook");
+
+    await tabTo(page, /^Domain$/);
+    await page.keyboard.type("kite.test");
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("text=Publish its DNS records");
+    await tabTo(page, /^Records to copy$/);
+    await page.keyboard.press("Enter");
+    await page.waitForSelector(".record");
+    assert.equal(await page.locator(".record").count(), 5);
+    // What DNS has is shown as text, whatever it is.
+    names.records["kite.test"] = [{ txt: "v=spf1 include:<img/src=x/onerror=pwned=1> ~all" }];
+    await tabTo(page, /^Check now$/);
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("text=There is an SPF record, without this server");
+    assert.match(await page.locator(".record-problem code").first().textContent(), /<img/);
+    assert.deepEqual(await view.axe(), []);
+    names.records["kite.test"] = [{ mx: "mx.kite.test" }];
+    await tabTo(page, /^Check now$/);
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("text=Receiving >> nth=0");
+    await tabTo(page, /^Webhook URL$/, 90);
+    await page.keyboard.type("ftp://nowhere");
+    view.expected.push(/400.*webhook/);
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("#webhook .hint.bad");
+    await page.keyboard.press("Control+a");
+    await page.keyboard.type(app.url);
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("text=Signing secret");
+    await page.keyboard.press("Escape");
+    await page.evaluate(() => document.activeElement.blur());
+    await page.keyboard.press("g");
+    await page.keyboard.press("o");
+    await page.waitForSelector("text=Receive the first webhook");
+    await tabTo(page, /^Send a test event$/);
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("text=Your app has received its first webhook");
+    assert.equal(app.got.length, 1);
+    assert.match(app.got[0].headers["x-mailkite-signature"], /^t=\d+,v1=[0-9a-f]{64}$/);
+    assert.ok(Date.now() - began < 120000, "in under two minutes");
+
+    await mail(server.smtp, plainMail("The first real mail"), { to: "hello@kite.test" });
+    await until("the webhook of a real mail", () => app.got.some((one) => one.body.includes("The first real mail")));
+    await page.waitForSelector("text=The first real mail");
+    assert.deepEqual(await view.check(), []);
+  } finally {
+    await view.close();
+    await server.stop();
+    app.stop();
+    names.stop();
+  }
+});
+
+test("dev: its link signs in once; the screen leads to one's own app", async () => {
+  const server = await dev();
+  const app = await receiver();
+  const view = await browse(server);
+  const { page } = view;
+  try {
+    await page.goto(server.ticket);
+    await page.waitForSelector("text=Say where its mail goes");
+    assert.ok(!page.url().includes("ticket"), "nothing of it is left in the address");
+    await page.getByLabel("Webhook URL").fill(app.url.replace("127.0.0.1", "localhost"));
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.getByRole("button", { name: "Send a test event" }).click();
+    await page.waitForSelector("text=Your app has received its first webhook");
+
+    // A second use of the link, elsewhere.
+    const other = await browse(server);
+    other.expected.push(/401.*login/);
+    await other.page.goto(server.ticket);
+    await other.page.waitForSelector("text=That link was used already");
+    assert.deepEqual(await other.check(), []);
+    // Anybody may sign up in dev mode; two tabs of one browser share the session.
+    await other.page.getByRole("button", { name: "Create one" }).click();
+    await other.page.getByLabel("E-mail").fill("second@kite.test");
+    await other.page.getByLabel("Password").fill("correct horse battery");
+    await other.page.getByRole("button", { name: "Create account" }).click();
+    await other.page.waitForSelector("text=Add a domain");
+    await other.page.getByRole("button", { name: "Sign out" }).click();
+    await other.page.waitForSelector("h1:has-text('Sign in')");
+    other.expected.push(/401.*login/);
+    await other.page.getByLabel("E-mail").fill("second@kite.test");
+    await other.page.getByLabel("Password").fill("wrong password");
+    await other.page.getByRole("button", { name: "Sign in" }).click();
+    await other.page.waitForSelector("text=invalid email or password");
+    await other.page.getByLabel("Password").fill("correct horse battery");
+    await other.page.getByRole("button", { name: "Sign in" }).click();
+    await other.page.waitForSelector("text=Add a domain");
+    assert.deepEqual(await other.check(), []);
+    await other.close();
+    assert.deepEqual(await view.check(), []);
+  } finally {
+    await view.close();
+    await server.stop();
+    app.stop();
+  }
+});
+
+test("Google: the button leads there with a state, and its answer without one is not believed", async () => {
+  const server = await dev();
+  const view = await browse(server);
+  const { page } = view;
+  try {
+    await page.route("https://accounts.google.com/**", (route) => route.fulfill({ body: "Google" }));
+    await page.goto(server.base);
+    await page.waitForSelector("h1");
+    assert.equal(await page.getByRole("button", { name: "Continue with Google" }).count(), 0, "not configured, not offered");
+    await page.evaluate(() => { document.body.dataset.google = "client"; location.hash = "#/sign-up"; });
+    await page.goto(`${server.base}/?code=stolen&state=guess`);
+    await page.waitForSelector("h1:has-text('Sign in')");
+    assert.equal(view.requests.filter((url) => url.includes("/api/auth/google")).length, 0);
+  } finally {
+    await view.close();
+    await server.stop();
+  }
+});
