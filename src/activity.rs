@@ -1,9 +1,11 @@
-//! What just happened, told to whoever listens: the terminal of `mailkite dev`, later the event stream.
+//! What just happened, told to whoever listens: the terminal of `mailkite dev`, and the event streams of accounts.
 //!
 //! Told after the commit, never before; with nobody listening it costs nothing, and a slow listener misses some
 //! instead of holding anything up.
 
 use tokio::sync::broadcast;
+
+use crate::realtime::Realtime;
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
@@ -86,11 +88,13 @@ pub enum Activity {
 #[derive(Clone, Debug)]
 pub struct Feed {
     sender: broadcast::Sender<Activity>,
+    /// The event streams of accounts.
+    pub realtime: Realtime,
 }
 
 impl Default for Feed {
     fn default() -> Self {
-        Self { sender: broadcast::channel(1024).0 }
+        Self { sender: broadcast::channel(1024).0, realtime: Realtime::default() }
     }
 }
 

@@ -233,6 +233,7 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         outbound: outbound.clone(),
         uploads: Uploads { db: db.clone(), objects: objects.clone(), links },
         webhooks: Arc::clone(&webhooks),
+        realtime: feed.realtime.clone(),
     };
     let http = Http::new(listeners, http_parts, &server_tls);
     let transport = transport(&config, &client_tls, &resolver, own_listeners);

@@ -1,6 +1,7 @@
 //! Who is asking: the credential of a request, what it may do, and how often (contract 1.5, 1.12).
 
 use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use std::time::Duration;
@@ -86,7 +87,7 @@ impl Caller {
         }
     }
 
-    fn limit_key(&self) -> String {
+    pub(super) fn limit_key(&self) -> String {
         match &self.credential {
             Credential::Session(jti) => format!("s{jti}"),
             Credential::AccountKey(key) | Credential::ScopedKey { key, .. } => format!("k{key}"),
@@ -115,12 +116,20 @@ impl FromRequestParts<App> for Caller {
 }
 
 async fn authenticate(parts: &Parts, app: &App, now: Timestamp) -> Result<Caller, ApiError> {
-    let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let (scheme, token) = header.and_then(|header| header.split_once(' ')).ok_or(Code::Unauthorized)?;
-    let token = token.trim();
-    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
-        return Err(Code::Unauthorized.into());
-    }
+    identify(app, bearer(&parts.headers).ok_or(Code::Unauthorized)?, now).await
+}
+
+/// The credential that a request carries.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
+}
+
+/// Whose credential this is.
+///
+/// # Errors
+/// 401, or storage failed.
+pub(super) async fn identify(app: &App, token: &str, now: Timestamp) -> Result<Caller, ApiError> {
     if token.starts_with(KEY_PREFIX) {
         let hash = token_hash(token);
         let holder = app.db.read(move |connection| keys::find_by_hash(connection, &hash)).await?;

@@ -18,6 +18,7 @@ mod limits;
 mod listener;
 mod openapi;
 mod pages;
+mod realtime;
 mod service;
 mod table;
 
@@ -44,6 +45,7 @@ use crate::inbound::Inbound;
 use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
+use crate::realtime::Realtime;
 use crate::secrets::Secrets;
 use crate::store::Db;
 use crate::store::objects::Objects;
@@ -53,6 +55,7 @@ use crate::webhook::deliver::Webhooks;
 
 use idempotency::Idempotency;
 use limits::Limits;
+use realtime::StreamTokens;
 pub use table::table;
 
 /// What the door is built from.
@@ -85,6 +88,8 @@ pub struct Parts {
     pub outbound: Outbound,
     /// Attempts what a person asks for.
     pub webhooks: Arc<Webhooks>,
+    /// The event streams of accounts.
+    pub realtime: Realtime,
 }
 
 /// What every handler may use.
@@ -93,6 +98,9 @@ pub struct Door {
     limits: Limits,
     idempotency: Idempotency,
     openapi: Bytes,
+    stream_tokens: StreamTokens,
+    /// Cancelled when the door closes: streams end then.
+    closing: CancellationToken,
 }
 
 impl Deref for Door {
@@ -184,7 +192,15 @@ impl Http {
         let document = openapi::document(&table(), &parts.config.public_url);
         let openapi = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
         let limits = Limits::new(parts.config.http.rate_limit);
-        Self { listeners, tls, app: Arc::new(Door { parts, limits, idempotency: Idempotency::default(), openapi }) }
+        let app = Door {
+            parts,
+            limits,
+            idempotency: Idempotency::default(),
+            openapi,
+            stream_tokens: StreamTokens::default(),
+            closing: CancellationToken::new(),
+        };
+        Self { listeners, tls, app: Arc::new(app) }
     }
 
     /// Where it listens.
@@ -196,6 +212,11 @@ impl Http {
     pub async fn run(self, stop: CancellationToken, grace: Duration) {
         let tasks = TaskTracker::new();
         let router = router(Arc::clone(&self.app));
+        let (stopped, closing) = (stop.clone(), self.app.closing.clone());
+        tasks.spawn(async move {
+            stopped.cancelled().await;
+            closing.cancel();
+        });
         for listener in self.listeners.api {
             tasks.spawn(listener::serve(listener, router.clone(), self.tls.clone(), stop.clone(), grace));
         }

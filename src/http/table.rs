@@ -7,7 +7,7 @@ use super::api::{
 use super::endpoint::Class::{Account, Public, Session};
 use super::endpoint::Endpoint;
 use super::error::Code;
-use super::{dashboard, files, pages, service};
+use super::{dashboard, files, pages, realtime, service};
 
 /// Every endpoint.
 pub fn table() -> Vec<Endpoint> {
@@ -20,6 +20,7 @@ pub fn table() -> Vec<Endpoint> {
         routes(),
         messages(),
         deliveries(),
+        realtime(),
         uploads(),
         sending(),
         recipients_lists(),
@@ -207,6 +208,25 @@ fn deliveries() -> Vec<Endpoint> {
         Endpoint::get("/api/deliveries/{id}/attempts", deliveries::attempts)
             .about(TAG, "The attempts of a delivery, newest first")
             .gives_list::<deliveries::AttemptView>(),
+    ]
+}
+
+fn realtime() -> Vec<Endpoint> {
+    const TAG: &str = "Realtime";
+    vec![
+        Endpoint::post("/v1/realtime/token", realtime::token)
+            .about(TAG, "A token that opens one stream")
+            .more("For five minutes and one use, with the rights of the credential that asks.")
+            .gives::<realtime::StreamToken>(200),
+        Endpoint::get("/v1/realtime", realtime::stream)
+            .about(TAG, "The account's events as they happen, as server-sent events")
+            .more(
+                "`email.received`, `email.sent`, `email.bounced` and `delivery.updated`, each with its id. With \
+                 `Last-Event-ID` those after it come first, of the last 1,000; `stream.gap` says that it is not known any \
+                 more. At most 20 streams for an account.",
+            )
+            .query::<realtime::StreamQuery>()
+            .gives_media("text/event-stream"),
     ]
 }
 

@@ -27,6 +27,7 @@ use crate::metrics::Counter;
 use crate::outbound::Outbound;
 use crate::outbound::forward::FORWARDED;
 use crate::outbound::return_path::ReturnPath;
+use crate::realtime::{Body, Event};
 use crate::store::objects::MailData;
 use crate::store::raws::NewRaw;
 use crate::store::routes::Action;
@@ -213,17 +214,19 @@ impl Inbound {
             return Ok(receipt);
         }
         let settled = self.shared.db.write(move |tx| {
-            let mut lanes = Vec::new();
+            let mut raised = Vec::new();
             for (message, report) in &reports {
-                lanes.extend(Outbound::settle_report(tx, message, report, now)?);
+                raised.extend(Outbound::settle_report(tx, message, report, now)?);
             }
-            Ok(lanes)
+            Ok(raised)
         });
-        let lanes = match tokio::time::timeout(COMMIT_DEADLINE, settled).await {
+        let raised = match tokio::time::timeout(COMMIT_DEADLINE, settled).await {
             Ok(settled) => settled.map_err(storage_trouble)?,
             Err(_) => return Err(ReceiveError::Busy),
         };
-        lanes.into_iter().for_each(|lane| self.shared.jobs.wake(lane, now));
+        for one in raised {
+            one.tell(&self.shared.feed, &self.shared.jobs, now);
+        }
         Ok(receipt)
     }
 
@@ -315,7 +318,9 @@ impl Inbound {
         }
         let id = stored.first().map_or(first, |one| one.id.clone());
         for one in stored {
-            if one.left == Left::Message {
+            if let Left::Message { account, domain, row } = one.left {
+                let event = Event { id: one.id.clone(), domain, body: Body::Received(row) };
+                self.shared.feed.realtime.tell(account, event);
                 self.shared.feed.tell(|| Activity::Accepted {
                     message_id: one.id,
                     from: from.clone(),

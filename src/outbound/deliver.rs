@@ -241,7 +241,7 @@ impl Dispatcher {
         now: Timestamp,
     ) {
         let parts = &self.outbound.parts;
-        left.lanes.into_iter().for_each(|lane| parts.jobs.wake(lane, now));
+        left.raised.into_iter().for_each(|one| one.tell(&parts.feed, &parts.jobs, now));
         self.outbound.remove_files(left.file.into_iter().collect());
         for one in settled {
             parts.metrics.add(match one.outcome.verdict {

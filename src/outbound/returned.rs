@@ -14,10 +14,10 @@ use crate::mail::report::{AbuseReport, Action, RecipientStatus, Report};
 use crate::store::messages::MessageRow;
 use crate::store::recipients::{self, RecipientRow, Standing};
 use crate::store::{self, messages, submissions, suppressions};
-use crate::webhook::sending::What;
+use crate::webhook::sending::{Raised, What};
 
 impl Outbound {
-    /// Settles what a report about a message says, in the transaction that the 250 promises; returns the lanes to wake.
+    /// Settles what a report about a message says, in the transaction that the 250 promises.
     ///
     /// # Errors
     /// Storage trouble.
@@ -26,26 +26,26 @@ impl Outbound {
         id: &MessageId,
         report: &Report,
         now: Timestamp,
-    ) -> store::Result<Vec<String>> {
+    ) -> store::Result<Vec<Raised>> {
         let found = messages::find(tx, id)?.filter(|row| row.outbound);
         let Some(message) = found else { return Ok(Vec::new()) };
         let all = recipients::list_by_message(tx, message.id)?;
-        let mut lanes = Vec::new();
+        let mut raised = Vec::new();
         match report {
             Report::Delivery(statuses) => {
                 for status in statuses.iter().filter(|status| status.action == Action::Failed) {
                     let named = [&status.recipient, &status.original_recipient];
                     let Some(recipient) = find(&all, named.into_iter().flatten()) else { continue };
-                    lanes.extend(bounce(tx, &message, recipient, status, now)?);
+                    raised.extend(bounce(tx, &message, recipient, status, now)?);
                 }
                 submissions::set_send_status(tx, message.id, recipients::send_status(tx, message.id)?)?;
             }
             Report::Abuse(abuse) => {
-                let Some(recipient) = find(&all, abuse.original_rcpt_to.iter()) else { return Ok(lanes) };
-                lanes.extend(complain(tx, &message, recipient, abuse, now)?);
+                let Some(recipient) = find(&all, abuse.original_rcpt_to.iter()) else { return Ok(raised) };
+                raised.extend(complain(tx, &message, recipient, abuse, now)?);
             }
         }
-        Ok(lanes)
+        Ok(raised)
     }
 }
 
@@ -65,7 +65,7 @@ fn bounce(
     recipient: &RecipientRow,
     status: &RecipientStatus,
     now: Timestamp,
-) -> store::Result<Option<String>> {
+) -> store::Result<Option<Raised>> {
     // Only what a remote host had accepted can come back, and only once.
     if recipient.status != "sent" {
         return Ok(None);
@@ -89,7 +89,7 @@ fn complain(
     recipient: &RecipientRow,
     abuse: &AbuseReport,
     now: Timestamp,
-) -> store::Result<Option<String>> {
+) -> store::Result<Option<Raised>> {
     // A second report of the same recipient says nothing new.
     if !suppressions::suppress(tx, message.account_id, &recipient.address, "complaint", now)? {
         return Ok(None);

@@ -10,7 +10,7 @@ use crate::store::dispatches::{self, DispatchRow};
 use crate::store::messages::{self, MessageRow};
 use crate::store::recipients::{self, RecipientRow, Standing};
 use crate::store::{self, routes, submissions, suppressions};
-use crate::webhook::sending::{self, Subject, What};
+use crate::webhook::sending::{self, Raised, Subject, What};
 
 /// A recipient and what became of it.
 #[derive(Clone, Debug)]
@@ -35,8 +35,8 @@ impl Verdict {
 /// What a settlement left to be done after its commit.
 #[derive(Debug, Default)]
 pub struct Left {
-    /// Webhook lanes to wake.
-    pub lanes: Vec<String>,
+    /// Events to tell of.
+    pub raised: Vec<Raised>,
     /// A file that nothing needs any more.
     pub file: Option<String>,
     /// The message, for whoever listens.
@@ -63,7 +63,7 @@ pub fn settle(tx: &Connection, dispatch: &DispatchRow, settled: &[Settled], now:
         left.message = messages::find_by_row(tx, message)?;
         if let Some(row) = &left.message {
             for one in settled {
-                left.lanes.extend(raise(tx, row, one, now)?);
+                left.raised.extend(raise(tx, row, one, now)?);
             }
             submissions::set_send_status(tx, message, recipients::send_status(tx, message)?)?;
         }
@@ -86,7 +86,7 @@ fn note_forward(tx: &Connection, route: &crate::id::RouteId, settled: &[Settled]
 }
 
 /// The event of a recipient, and the suppression that a dead mailbox earns.
-fn raise(tx: &Connection, message: &MessageRow, one: &Settled, now: Timestamp) -> store::Result<Option<String>> {
+fn raise(tx: &Connection, message: &MessageRow, one: &Settled, now: Timestamp) -> store::Result<Option<Raised>> {
     let what = match one.outcome.verdict {
         Verdict::Deferred => return Ok(None),
         Verdict::Sent => What::Sent,
@@ -100,7 +100,7 @@ fn raise(tx: &Connection, message: &MessageRow, one: &Settled, now: Timestamp) -
     raise_event(tx, message, &one.recipient.address, &what, now)
 }
 
-/// Leaves an event of a recipient; returns the lane to wake.
+/// Leaves an event of a recipient.
 ///
 /// # Errors
 /// Storage trouble.
@@ -110,7 +110,7 @@ pub fn raise_event(
     to: &str,
     what: &What<'_>,
     now: Timestamp,
-) -> store::Result<Option<String>> {
+) -> store::Result<Option<Raised>> {
     let Some(domain) = message.domain_id else { return Ok(None) };
     let subject = Subject {
         account: message.account_id,
@@ -122,5 +122,5 @@ pub fn raise_event(
         to,
         subject: message.subject.as_deref(),
     };
-    sending::raise(tx, what, subject, now)
+    sending::raise(tx, what, subject, now).map(Some)
 }

@@ -234,6 +234,15 @@ pub fn find_by_row(connection: &Connection, id: i64) -> Result<Option<MessageRow
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
+/// What a message is called and which domain it belongs to.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_name(connection: &Connection, id: i64) -> Result<Option<(String, Option<i64>)>> {
+    let mut statement = connection.prepare_cached("SELECT public_id, domain_id FROM message WHERE id = ?1")?;
+    Ok(statement.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+}
+
 /// A message by public id.
 ///
 /// # Errors

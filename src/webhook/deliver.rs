@@ -16,6 +16,7 @@ use super::outcome::{self, AckMode, AnswerView, Control, Outcome, Reason};
 use super::request::{self, Letterhead};
 pub use super::request::{LINK_SECS, payload};
 use super::signature::SigningSecrets;
+use super::updated::{self, Standing};
 use crate::activity::{Activity, Feed};
 use crate::clock::Timestamp;
 use crate::egress::{Answer, Egress, EgressError, Limits, Policy, Target};
@@ -161,6 +162,27 @@ impl Webhooks {
         let found = self.db.read(move |connection| this.look_up(connection, id, asked, now, u64::MAX)).await?;
         let small = matches!(&found, Found::Ready(prepared) if prepared.payload.len() <= SMALL);
         Ok((found, permit.filter(|_| !small)))
+    }
+
+    /// The JSON of `email.received` of a message as it is stored now, if it is; with the share of the budget that it takes.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub async fn received(
+        self: &Arc<Self>,
+        message: i64,
+    ) -> store::Result<Option<(Bytes, Option<OwnedSemaphorePermit>)>> {
+        let find = move |connection: &Connection| messages::find_by_row(connection, message);
+        let Some(row) = self.db.read(find).await? else { return Ok(None) };
+        let permit = if row.size > SMALL as u64 {
+            let kib = u32::try_from(row.size / 512).unwrap_or(u32::MAX).min(BUDGET_KIB);
+            Arc::clone(&self.budget).acquire_many_owned(kib).await.ok()
+        } else {
+            None
+        };
+        let this = Arc::clone(self);
+        let made = self.db.read(move |connection| payload(connection, &this.objects, &this.links, &row)).await?;
+        Ok(made.map(|json| (json.into(), permit)))
     }
 
     fn look_up(
@@ -329,7 +351,16 @@ impl Webhooks {
             duration_ms: row.duration_ms,
             next_attempt_at: next_attempt_at.map(Timestamp::as_millis),
         };
+        let named = delivery.message.map(|message| messages::find_name(tx, message)).transpose()?.flatten();
+        let event = named.map(|(message, domain)| {
+            let standing = Standing { status, attempts: posted.attempt, last_status_code: row.status_code };
+            updated::event(delivery, &message, domain, standing, finished)
+        });
+        let account = delivery.account_id;
         Ok(Some(Box::new(move || {
+            if let Some(event) = event {
+                self.feed.realtime.tell(account, event);
+            }
             if let Some(lane) = told {
                 self.jobs.wake(lane, posted_at);
             }

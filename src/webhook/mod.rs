@@ -12,3 +12,4 @@ pub mod replay;
 mod request;
 pub mod sending;
 pub mod signature;
+mod updated;

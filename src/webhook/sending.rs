@@ -9,14 +9,17 @@ use serde::Serialize;
 
 use super::deliver::{Found, Prepared, Webhooks};
 use super::outcome::AckMode;
+use crate::activity::Feed;
 use crate::clock::Timestamp;
 use crate::egress::Target;
 use crate::id::EventId;
+use crate::jobs::Jobs;
+use crate::realtime::{Body, Event};
 use crate::store::deliveries::DeliveryRow;
 use crate::store::domains::{self, DomainRow};
 use crate::store::events::{self, NewEvent};
-use crate::store::jobs::{self, Kind};
-use crate::store::{self, accounts, routes};
+use crate::store::jobs::Kind;
+use crate::store::{self, accounts, jobs, routes};
 
 /// How long the payload of a sending event is kept.
 pub const PAYLOAD_AGE: Duration = Duration::from_secs(45 * 86_400);
@@ -72,7 +75,7 @@ pub struct Subject<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Event<'a> {
+struct Payload<'a> {
     id: &'a str,
     r#type: &'static str,
     created_at: Timestamp,
@@ -112,7 +115,7 @@ fn payload(id: &EventId, what: &What<'_>, subject: Subject<'_>, now: Timestamp) 
         What::Bounced { diagnostic } => (Some(Bounce { r#type: "hard", diagnostic }), None),
         What::Complained { feedback_type } => (None, Some(Complaint { feedback_type })),
     };
-    let event = Event {
+    let event = Payload {
         id: id.as_str(),
         r#type: what.event_type(),
         created_at: now,
@@ -131,14 +134,55 @@ fn payload(id: &EventId, what: &What<'_>, subject: Subject<'_>, now: Timestamp) 
     serde_json::to_string(&event).unwrap_or_default()
 }
 
-/// Leaves the delivery of an event with its job, if anybody is to hear of it; returns the lane to wake.
+/// An event that was raised, for after the commit.
+#[derive(Debug)]
+#[must_use]
+pub struct Raised {
+    account: i64,
+    /// The lane of its delivery, if it has one.
+    lane: Option<String>,
+    /// What streams are told; a complaint is none of theirs.
+    event: Option<Event>,
+}
+
+impl Raised {
+    /// Tells whoever waits for it.
+    pub fn tell(self, feed: &Feed, jobs: &Jobs, now: Timestamp) {
+        if let Some(event) = self.event {
+            feed.realtime.tell(self.account, event);
+        }
+        if let Some(lane) = self.lane {
+            jobs.wake(lane, now);
+        }
+    }
+}
+
+/// Leaves the delivery of an event with its job, if a webhook is to hear of it.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn raise(
+pub fn raise(tx: &Connection, what: &What<'_>, subject: Subject<'_>, now: Timestamp) -> store::Result<Raised> {
+    let id = EventId::new(now);
+    let payload = payload(&id, what, subject, now);
+    let lane = deliver(tx, what, subject, &id, &payload, now)?;
+    let event = match what {
+        What::Complained { .. } => None,
+        What::Sent | What::Bounced { .. } => Some(Event {
+            id: id.to_string(),
+            domain: Some(subject.domain),
+            body: Body::Told { event_type: what.event_type(), json: payload },
+        }),
+    };
+    Ok(Raised { account: subject.account, lane, event })
+}
+
+/// The delivery of an event to the webhook that wants it; returns the lane to wake.
+fn deliver(
     tx: &Connection,
     what: &What<'_>,
     subject: Subject<'_>,
+    id: &EventId,
+    payload: &str,
     now: Timestamp,
 ) -> store::Result<Option<String>> {
     let Some(domain) = domains::find_by_row(tx, subject.domain)? else { return Ok(None) };
@@ -153,16 +197,15 @@ pub fn raise(
         }
         None => return Ok(None),
     };
-    let id = EventId::new(now);
     let event = NewEvent {
         account_id: subject.account,
         message: subject.message,
         route_id: route.as_ref(),
         domain: route.is_none().then_some(domain.id),
-        event_id: &id,
+        event_id: id,
         event_type: what.event_type(),
         url: &url,
-        payload: &payload(&id, what, subject, now),
+        payload,
     };
     let delivery = events::insert(tx, &event, now)?;
     let lane = Target::lane_of(&url);

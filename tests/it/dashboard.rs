@@ -78,7 +78,10 @@ async fn mail_is_shown_only_in_a_frame_of_the_dashboard_and_runs_nothing() {
     assert_eq!((shown.status, shown.header("content-type")), (200, Some("text/html; charset=utf-8")));
     assert_eq!(shown.body, &body[5..]);
     let policy = shown.header("content-security-policy").unwrap();
-    assert!(policy.starts_with("sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'"), "{policy}");
+    assert!(
+        policy.starts_with("sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'"),
+        "{policy}"
+    );
     assert!(!policy.contains("script") && !policy.contains("http"), "{policy}");
     let remote = api.exchange("POST", "/frame?remote=1", &own, Some(body)).await;
     let policy = remote.header("content-security-policy").unwrap();

@@ -35,6 +35,7 @@ mod openapi;
 mod packaging;
 mod queue;
 mod readme;
+mod realtime;
 mod retention;
 mod routes;
 mod send_errors;

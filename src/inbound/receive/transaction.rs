@@ -26,7 +26,8 @@ pub(super) struct Stored {
 pub(super) enum Left {
     /// It was dropped, is a repeat, or nobody is to have it of a domain that stores nothing.
     Nothing,
-    Message,
+    /// A message.
+    Message { account: i64, domain: Option<i64>, row: i64 },
     /// Rows that go after their attempts.
     Passing,
 }
@@ -71,12 +72,14 @@ pub(super) fn store_all(
             continue;
         }
         let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-        let lanes = store_one(tx, outbound, id.clone(), common, plan, raw_id()?, now)?;
-        stored.push(Stored { id: id.to_string(), to, lanes, left: Left::Message });
+        let (account, domain) = (plan.recipient.account, plan.recipient.domain);
+        let (row, lanes) = store_one(tx, outbound, id.clone(), common, plan, raw_id()?, now)?;
+        stored.push(Stored { id: id.to_string(), to, lanes, left: Left::Message { account, domain, row } });
     }
     Ok(stored)
 }
 
+/// One recipient's message with its deliveries; its row and the lanes to wake.
 fn store_one(
     tx: &Connection,
     outbound: &Outbound,
@@ -85,7 +88,7 @@ fn store_one(
     plan: Plan,
     raw_id: i64,
     now: Timestamp,
-) -> store::Result<Vec<String>> {
+) -> store::Result<(i64, Vec<String>)> {
     let account = plan.recipient.account;
     let blocked = store::blocked::is_blocked(tx, account, &common.from_addr)?;
     let new = messages::NewMessage {
@@ -115,7 +118,7 @@ fn store_one(
     store::recent::insert(tx, plan.fingerprint, message, now)?;
     store::attachments::insert_all(tx, message, &common.parts)?;
     if blocked {
-        return Ok(Vec::new());
+        return Ok((message, Vec::new()));
     }
     let mut lanes = forward_all(tx, outbound, common, &plan, Some(message), raw_id, now)?;
     for route in &plan.routes {
@@ -131,7 +134,7 @@ fn store_one(
         store::jobs::insert(tx, lane, store::jobs::Kind::Webhook, delivery, now)?;
         lanes.push(lane.clone());
     }
-    Ok(lanes)
+    Ok((message, lanes))
 }
 
 /// What the forward routes that a recipient reaches leave; returns their lanes. A route that forwarded the message before

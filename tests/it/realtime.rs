@@ -1,0 +1,269 @@
+//! The event stream through its door (contract 10).
+
+use std::time::Duration;
+
+use mailkite::clock::{Clock, Timestamp};
+use mailkite::setup;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::support::api::Api;
+use crate::support::dns::DnsServer;
+use crate::support::receiver::{Receiver, Reply};
+use crate::support::remote::{Act, Remote};
+use crate::support::server::Server;
+use crate::support::smtp::SmtpClient;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
+
+/// A frame: its lines up to an empty one.
+#[derive(Debug, Default, PartialEq)]
+struct Frame {
+    id: Option<String>,
+    event: Option<String>,
+    data: Value,
+    lines: Vec<String>,
+}
+
+/// An open stream.
+struct Events {
+    head: String,
+    lines: BufReader<TcpStream>,
+}
+
+impl Events {
+    /// Asks for a stream and reads the head of the answer.
+    async fn ask(api: &Api, path: &str, headers: &[(&str, &str)]) -> Self {
+        let mut stream = TcpStream::connect(api.address).await.unwrap();
+        let mut request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n", api.address);
+        if let Some(credential) = &api.credential {
+            request.push_str(&format!("Authorization: Bearer {credential}\r\n"));
+        }
+        headers.iter().for_each(|(name, value)| request.push_str(&format!("{name}: {value}\r\n")));
+        request.push_str("\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut events = Self { head: String::new(), lines: BufReader::new(stream) };
+        while let Some(line) = events.line().await.filter(|line| !line.is_empty()) {
+            events.head.push_str(&line.to_lowercase());
+            events.head.push('\n');
+        }
+        events
+    }
+
+    /// A stream that is open: its first line is read.
+    async fn open(api: &Api, path: &str, headers: &[(&str, &str)]) -> Self {
+        let mut events = Self::ask(api, path, headers).await;
+        assert!(events.head.starts_with("http/1.0 200"), "{}", events.head);
+        for field in ["content-type: text/event-stream\n", "cache-control: no-store\n", "x-accel-buffering: no\n"] {
+            assert!(events.head.contains(field), "{}", events.head);
+        }
+        assert_eq!(events.frame().await.lines, ["retry: 3000"]);
+        events
+    }
+
+    /// A line; none at the end.
+    async fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let read = timeout(DEADLINE, self.lines.read_line(&mut line)).await.expect("a line in time").unwrap_or(0);
+        (read > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned())
+    }
+
+    async fn frame(&mut self) -> Frame {
+        self.frame_or_end().await.expect("the stream ended")
+    }
+
+    async fn frame_or_end(&mut self) -> Option<Frame> {
+        let mut frame = Frame::default();
+        loop {
+            let line = self.line().await?;
+            if line.is_empty() {
+                return Some(frame);
+            }
+            match line.split_once(": ") {
+                Some(("id", id)) => frame.id = Some(id.to_owned()),
+                Some(("event", event)) => frame.event = Some(event.to_owned()),
+                Some(("data", data)) => frame.data = serde_json::from_str(data).unwrap(),
+                _ => {}
+            }
+            frame.lines.push(line);
+        }
+    }
+
+    /// The next event of this type.
+    async fn event(&mut self, event: &str) -> Frame {
+        let frame = self.frame().await;
+        assert_eq!(frame.event.as_deref(), Some(event), "{frame:?}");
+        assert_eq!(frame.id.as_deref(), frame.data["id"].as_str(), "{frame:?}");
+        assert_eq!(frame.data["type"], event, "{frame:?}");
+        assert_eq!(frame.lines.len(), 3, "{frame:?}");
+        frame
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_and_its_deliveries_are_told_as_webhooks_have_them() {
+    let server = Server::start_with(Clock::manual(NOW), |_| {}).await;
+    let mut receiver = Receiver::start(|_| Reply::status(200)).await;
+    server.webhook(&receiver.url()).await;
+    let owner = server.owner().await;
+    let mut events = Events::open(&owner, "/v1/realtime", &[]).await;
+    let id = server.accepted("a@inbox.test", "Hi").await;
+    let received = events.event("email.received").await;
+    let posted = receiver.next_request().await;
+    assert_eq!(received.lines[2], format!("data: {}", String::from_utf8(posted.body.to_vec()).unwrap()));
+    assert_eq!(received.id.as_deref(), Some(id.as_str()));
+    let updated = events.event("delivery.updated").await;
+    let delivery: String = server.query("SELECT public_id FROM delivery").await;
+    let route: String = server.query("SELECT public_id FROM route").await;
+    assert!(updated.id.as_deref().is_some_and(|id| id.starts_with("evt_")));
+    assert_eq!(
+        updated.data,
+        json!({"id": updated.id, "type": "delivery.updated", "createdAt": updated.data["createdAt"],
+            "createdAtIso": updated.data["createdAtIso"], "data": {"deliveryId": delivery, "messageId": id,
+            "routeId": route, "status": "delivered", "attempts": 1, "lastStatusCode": 200}})
+    );
+    drop(events);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_is_told_without_any_opt_in() {
+    let script = |command: &str, _: usize| {
+        (command == "RCPT TO:<gone@remote.test>").then(|| Act::Say("550 5.1.1 no such user\r\n".to_owned()))
+    };
+    let remote = Remote::scripted(script).await;
+    let dns = DnsServer::start().await;
+    dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
+    let (servers, port) = (vec![dns.address], remote.address.port());
+    let server = Server::start_with(Clock::System, |config| {
+        config.dns.servers = servers;
+        config.outbound.smarthost = None;
+        config.outbound.port = port;
+        config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    let owner = server.owner().await;
+    let mut events = Events::open(&owner, "/v1/realtime?domain=inbox.test", &[]).await;
+    let body =
+        json!({"from": "hi@inbox.test", "to": ["ada@remote.test", "gone@remote.test"], "subject": "Hi", "text": "x"});
+    let id = owner.post("/v1/send", body).await.expect(202)["id"].clone();
+    let sent = events.event("email.sent").await;
+    assert_eq!((&sent.data["data"]["messageId"], &sent.data["data"]["to"]), (&id, &json!("ada@remote.test")));
+    let bounced = events.event("email.bounced").await;
+    assert_eq!(bounced.data["data"]["bounce"], json!({"type": "hard", "diagnostic": "550 5.1.1 no such user"}));
+    drop(events);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_goes_on_where_it_ended() {
+    let server = Server::start().await;
+    let owner = server.owner().await;
+    let first = server.accepted("a@inbox.test", "1").await;
+    let second = server.accepted("a@inbox.test", "2").await;
+    let mut events = Events::open(&owner, "/v1/realtime", &[("Last-Event-ID", &first)]).await;
+    assert_eq!(events.event("email.received").await.id, Some(second.clone()));
+    let third = server.accepted("a@inbox.test", "3").await;
+    assert_eq!(events.event("email.received").await.id, Some(third));
+    let mut lost = Events::open(&owner, "/v1/realtime", &[("Last-Event-ID", "msg_0000000000000000")]).await;
+    let gap = lost.frame().await;
+    assert_eq!((gap.id, gap.event.as_deref()), (None, Some("stream.gap")));
+    assert_eq!(gap.data, json!({"lastEventId": "msg_0000000000000000"}));
+    let fourth = server.accepted("a@inbox.test", "4").await;
+    assert_eq!(lost.event("email.received").await.id, Some(fourth));
+    // A stop ends streams at once.
+    server.begin_stop();
+    assert_eq!(lost.frame_or_end().await, None);
+    drop((events, lost));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_holds_what_its_credential_may_see() {
+    let server = Server::start().await;
+    let owner = server.owner().await;
+    server
+        .write(|tx, _, now| {
+            let account = mailkite::store::accounts::find_owner(tx)?.unwrap();
+            setup::verified_domain(tx, account.id, "shop.test", now)?;
+            Ok(())
+        })
+        .await;
+    let domains = owner.get("/api/domains").await.expect(200);
+    let shop = domains.as_array().unwrap().iter().find(|one| one["domain"] == "shop.test").unwrap()["id"].clone();
+    let scoped = owner.post("/api/keys/scoped", json!({"domainId": shop, "name": "shop"})).await.expect(201);
+    let limited = owner.with(scoped["key"].as_str().unwrap());
+    let (shop_path, inbox_path) = ("/v1/realtime?domain=shop.test", "/v1/realtime?domain=inbox.test");
+    let mut streams = vec![
+        Events::open(&limited, "/v1/realtime", &[]).await,
+        Events::open(&limited, shop_path, &[]).await,
+        Events::open(&owner, &format!("/v1/realtime?domain={}", shop.as_str().unwrap()), &[]).await,
+    ];
+    server.accepted("a@inbox.test", "not theirs").await;
+    let id = server.accepted("a@shop.test", "theirs").await;
+    for events in &mut streams {
+        assert_eq!(events.event("email.received").await.id.as_ref(), Some(&id));
+    }
+    limited.exchange("GET", inbox_path, &[], None).await.expect_error(403, "key_scope");
+    owner.exchange("GET", "/v1/realtime?domain=other.test", &[], None).await.expect_error(404, "not_found");
+    owner.with("mk_live_no").exchange("GET", "/v1/realtime", &[], None).await.expect_error(401, "bad_key");
+    // Revoked, a key's streams end.
+    let key = scoped["id"].as_str().unwrap();
+    owner.delete(&format!("/api/keys/scoped/{key}")).await.expect(200);
+    assert_eq!(streams[0].frame_or_end().await, None);
+    drop(streams);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_opens_one_stream_within_five_minutes() {
+    let clock = Clock::manual(NOW);
+    let server = Server::start_with(clock.clone(), |_| {}).await;
+    let owner = server.owner().await;
+    let issued = owner.post_nothing("/v1/realtime/token").await.expect(200);
+    let token = issued["token"].as_str().unwrap();
+    assert!(token.starts_with("mkrt_"), "{issued}");
+    assert_eq!(issued["expiresAt"], NOW.as_millis() + 300_000);
+    let anonymous = server.anonymous();
+    let path = format!("/v1/realtime?token={token}");
+    let mut events = Events::open(&anonymous, &path, &[]).await;
+    let id = server.accepted("a@inbox.test", "Hi").await;
+    assert_eq!(events.event("email.received").await.id, Some(id));
+    anonymous.exchange("GET", &path, &[], None).await.expect_error(401, "unauthorized");
+    let late = owner.post_nothing("/v1/realtime/token").await.expect(200);
+    clock.advance(Duration::from_secs(300));
+    let path = format!("/v1/realtime?token={}", late["token"].as_str().unwrap());
+    anonymous.exchange("GET", &path, &[], None).await.expect_error(401, "unauthorized");
+    let key = owner.credential.clone().unwrap();
+    let path = format!("/v1/realtime?token={key}");
+    anonymous.exchange("GET", &path, &[], None).await.expect_error(401, "unauthorized");
+    drop(events);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_has_twenty_streams() {
+    let server = Server::start().await;
+    let owner = server.owner().await;
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        streams.push(Events::open(&owner, "/v1/realtime", &[]).await);
+    }
+    owner.exchange("GET", "/v1/realtime", &[], None).await.expect_error(429, "rate_limited");
+    // A thousand mails later all of them have had all events.
+    let mut client = SmtpClient::greeted(server.smtp).await;
+    for number in 0..100 {
+        let mail = crate::support::server::message(&format!("{number}"));
+        assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], mail).await.code, 250);
+    }
+    for events in &mut streams {
+        for number in 0..100 {
+            assert_eq!(events.event("email.received").await.data["subject"], number.to_string());
+        }
+    }
+    drop(streams);
+    server.stop().await;
+}
