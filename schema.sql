@@ -356,6 +356,9 @@ CREATE TABLE delivery (                          -- one event to one endpoint; r
   payload TEXT                                   -- of a sending event, for 45 days; NULL: made from the message
 ) STRICT;
 CREATE INDEX delivery_by_message ON delivery (message_id);
+-- Lists and figures by time, and of those that wait or failed.
+CREATE INDEX delivery_by_time ON delivery (account_id, created_at);
+CREATE INDEX delivery_unsettled ON delivery (account_id, status, created_at) WHERE status <> 'delivered';
 CREATE INDEX delivery_payload ON delivery (created_at) WHERE payload IS NOT NULL;
 
 CREATE TABLE attempt (                           -- kept 45 days

@@ -3,9 +3,11 @@
 //! Told after the commit, never before; with nobody listening it costs nothing, and a slow listener misses some
 //! instead of holding anything up.
 
+pub mod realtime;
+
 use tokio::sync::broadcast;
 
-use crate::realtime::Realtime;
+use realtime::Realtime;
 
 /// One thing that happened.
 #[derive(Clone, Debug)]

@@ -161,6 +161,15 @@ impl DataDir {
         let stat = rustix::fs::statvfs(path)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
+
+    /// Octets of the directory's file system.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub fn total_bytes(path: &Path) -> std::io::Result<u64> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+    }
 }
 
 /// Files that root makes in another user's directory would be closed to that user later.

@@ -65,7 +65,7 @@
 //! | level | modules | what they are |
 //! | --- | --- | --- |
 //! | 0 | [`clock`] [`id`] [`hex`] [`mail`] | vocabulary, pure |
-//! | 1 | [`activity`] [`config`] [`datadir`] [`dns`] [`egress`] [`host`] [`links`] [`metrics`] [`passwords`] [`realtime`] [`secrets`] [`session`] [`store`] [`throttle`] [`tls`] | one outside thing each |
+//! | 1 | [`activity`] [`config`] [`datadir`] [`dns`] [`egress`] [`host`] [`links`] [`metrics`] [`passwords`] [`secrets`] [`session`] [`store`] [`throttle`] [`tls`] | one outside thing each |
 //! | 2 | [`accounts`] [`content`] [`domain`] [`google`] [`jobs`] [`setup`] [`uploads`] | accounts and sessions; a stored message's content; domains and their DNS; Google's word; the engine; first things; clients' files |
 //! | 3 | [`retention`] [`webhook`] | the sweep; events, signatures, attempts |
 //! | 4 | [`outbound`] | sending: compose, sign, deliver, bounces |
@@ -188,7 +188,6 @@ pub mod mail;
 pub mod metrics;
 pub mod outbound;
 pub mod passwords;
-pub mod realtime;
 pub mod retention;
 pub mod secrets;
 pub mod session;

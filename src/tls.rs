@@ -15,7 +15,9 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_util::sync::CancellationToken;
+use x509_parser::extensions::GeneralName;
 
+use crate::clock::Timestamp;
 use crate::config::Config;
 
 /// Why TLS cannot be set up.
@@ -72,7 +74,37 @@ impl ResolvesServerCert for Current {
     }
 }
 
+/// What a certificate says of itself.
+#[derive(Clone, Debug)]
+pub struct CertificateFacts {
+    /// The names it is for, else its subject.
+    pub subject: String,
+    /// When it ends.
+    pub not_after: Timestamp,
+    /// Whether nobody else vouches for it.
+    pub self_signed: bool,
+}
+
 impl ServerTls {
+    /// What the certificate in use says; nothing when it cannot be read.
+    pub fn facts(&self) -> Option<CertificateFacts> {
+        let key = Arc::clone(&self.current.key.read().unwrap_or_else(PoisonError::into_inner));
+        let (_, certificate) = x509_parser::parse_x509_certificate(key.cert.first()?).ok()?;
+        let names = certificate.subject_alternative_name().ok().flatten();
+        let names: Vec<String> = names.map_or_else(Vec::new, |names| {
+            let dns = names.value.general_names.iter().filter_map(|name| match name {
+                GeneralName::DNSName(name) => Some((*name).to_owned()),
+                _ => None,
+            });
+            dns.collect()
+        });
+        Some(CertificateFacts {
+            subject: if names.is_empty() { certificate.subject().to_string() } else { names.join(", ") },
+            not_after: Timestamp::from_millis(certificate.validity().not_after.timestamp().saturating_mul(1_000)),
+            self_signed: certificate.subject() == certificate.issuer(),
+        })
+    }
+
     /// The configured certificate, or a self-signed one that is made once in the data directory.
     ///
     /// # Errors

@@ -37,7 +37,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accounts::Accounts;
-use crate::clock::Clock;
+use crate::activity::realtime::Realtime;
+use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::domain::Domains;
 use crate::google::Google;
@@ -45,7 +46,6 @@ use crate::inbound::Inbound;
 use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
-use crate::realtime::Realtime;
 use crate::secrets::Secrets;
 use crate::store::Db;
 use crate::store::objects::Objects;
@@ -99,6 +99,9 @@ pub struct Door {
     idempotency: Idempotency,
     openapi: Bytes,
     stream_tokens: StreamTokens,
+    overviews: api::overview::Kept,
+    tls: ServerTls,
+    started_at: Timestamp,
     /// Cancelled when the door closes: streams end then.
     closing: CancellationToken,
 }
@@ -188,11 +191,14 @@ impl Listeners {
 impl Http {
     /// The door at these addresses; each speaks HTTP and, with this certificate, HTTPS.
     pub fn new(listeners: Listeners, parts: Parts, tls: &ServerTls) -> Self {
-        let tls = TlsAcceptor::from(tls.https_config());
+        let acceptor = TlsAcceptor::from(tls.https_config());
         let document = openapi::document(&table(), &parts.config.public_url);
         let openapi = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
         let limits = Limits::new(parts.config.http.rate_limit);
         let app = Door {
+            started_at: parts.clock.now(),
+            tls: tls.clone(),
+            overviews: api::overview::Kept::default(),
             parts,
             limits,
             idempotency: Idempotency::default(),
@@ -200,7 +206,7 @@ impl Http {
             stream_tokens: StreamTokens::default(),
             closing: CancellationToken::new(),
         };
-        Self { listeners, tls, app: Arc::new(app) }
+        Self { listeners, tls: acceptor, app: Arc::new(app) }
     }
 
     /// Where it listens.

@@ -22,9 +22,9 @@ use super::auth::{Caller, bearer, identify};
 use super::client::Client;
 use super::error::{ApiError, Code};
 use super::extract::Query;
+use crate::activity::realtime::{Body, Event, Stream};
 use crate::clock::Timestamp;
 use crate::id::random_base62;
-use crate::realtime::{Body, Event, Stream};
 use crate::secrets::token_hash;
 use crate::store::domains;
 

@@ -1,8 +1,8 @@
 //! The router's whole table: every path, method and credential class of the API, chapter by chapter.
 
 use super::api::{
-    account, auth, deliveries, domain_settings, domain_webhook, domains, inject, messages, replay, routes, send,
-    stubs, suppressions, templates, transmissions, uploads,
+    account, auth, deliveries, delivery_list, domain_settings, domain_webhook, domains, inject, logins, messages,
+    overview, replay, route_match, routes, send, server, stubs, suppressions, templates, transmissions, uploads,
 };
 use super::endpoint::Class::{Account, Public, Session};
 use super::endpoint::Endpoint;
@@ -47,6 +47,19 @@ fn service() -> Vec<Endpoint> {
             .about("Service", "Can mail be taken and webhooks be made?")
             .gives::<service::Ready>(200)
             .fails(&[Code::NotReady]),
+        Endpoint::get("/api/overview", overview::overview)
+            .who(Account)
+            .about(
+                "Service",
+                "How the account's mail goes: counts over time, latency, endpoints, what needs somebody",
+            )
+            .more("An answer serves for two seconds.")
+            .query::<overview::OverviewQuery>()
+            .gives::<overview::Overview>(200),
+        Endpoint::get("/api/server", server::facts)
+            .who(Account)
+            .about("Service", "Facts about this server")
+            .gives::<server::ServerView>(200),
         Endpoint::get("/api/openapi.json", service::openapi)
             .who(Public)
             .about("Service", "This document")
@@ -98,6 +111,15 @@ fn sign_in() -> Vec<Endpoint> {
                 Code::AccountExists,
                 Code::RateLimited,
             ]),
+        Endpoint::get("/api/auth/sessions", logins::list)
+            .who(Session)
+            .about(TAG, "Where the account is signed in")
+            .gives::<logins::Logins>(200),
+        Endpoint::delete("/api/auth/sessions/{id}", logins::end)
+            .who(Session)
+            .about(TAG, "End one of the account's sessions")
+            .gives::<super::body::Done>(200)
+            .fails(&[Code::NotFound]),
         Endpoint::post("/api/auth/logout", auth::log_out)
             .who(Session)
             .about(TAG, "End this session")
@@ -205,6 +227,10 @@ fn deliveries() -> Vec<Endpoint> {
             .more("1 to 50 ids in all, and at most 50 attempts.")
             .takes::<deliveries::BulkRetry>()
             .gives::<deliveries::Results>(200),
+        Endpoint::get("/api/deliveries", delivery_list::list)
+            .about(TAG, "List deliveries of all messages, newest first")
+            .query::<delivery_list::ListQuery>()
+            .gives::<delivery_list::DeliveryPage>(200),
         Endpoint::get("/api/deliveries/{id}/attempts", deliveries::attempts)
             .about(TAG, "The attempts of a delivery, newest first")
             .gives_list::<deliveries::AttemptView>(),
@@ -236,6 +262,10 @@ fn routes() -> Vec<Endpoint> {
         Endpoint::get("/api/routes", routes::list)
             .about(TAG, "List routes, oldest first")
             .gives_list::<routes::RouteView>(),
+        Endpoint::get("/api/routes/match", route_match::find)
+            .about(TAG, "Which routes an address reaches")
+            .query::<route_match::MatchQuery>()
+            .gives::<route_match::MatchView>(200),
         Endpoint::post("/api/routes", routes::create)
             .about(TAG, "Make a route")
             .takes::<routes::NewRouteFields>()

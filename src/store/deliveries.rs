@@ -71,7 +71,7 @@ pub struct Progress<'a> {
     pub next_attempt_at: Option<Timestamp>,
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
     Ok(DeliveryRow {
         id: row.get("id")?,
         public_id: row.get("public_id")?,
@@ -91,7 +91,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
     })
 }
 
-const COLUMNS: &str = "id, public_id, account_id, message_id, route_id, event_id, event_type, url, status, attempts,
+pub(super) const COLUMNS: &str =
+    "id, public_id, account_id, message_id, route_id, event_id, event_type, url, status, attempts,
      last_status_code, last_error, next_attempt_at, created_at, updated_at";
 
 /// Stores the delivery of a received message; returns its row id.

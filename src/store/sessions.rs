@@ -55,6 +55,51 @@ pub fn find_account(connection: &Connection, jti: &str, now: Timestamp) -> Resul
     Ok(connection.prepare_cached(&statement)?.query_row(params![jti, now.as_millis()], accounts::read).optional()?)
 }
 
+/// A login as listed.
+#[derive(Clone, Debug)]
+pub struct SessionRow {
+    /// What its token names it by.
+    pub jti: String,
+    /// Where the login came from.
+    pub client_address: String,
+    /// What the client calls itself; may be empty.
+    pub user_agent: String,
+    /// When it began.
+    pub created_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// The live sessions of an account, newest first, at most a hundred.
+///
+/// # Errors
+/// Storage trouble.
+pub fn list(connection: &Connection, account: i64, now: Timestamp) -> Result<Vec<SessionRow>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT jti, client_address, user_agent, created_at, expires_at FROM session
+         WHERE account_id = ?1 AND expires_at > ?2 ORDER BY id DESC LIMIT 100",
+    )?;
+    let rows = statement.query_map(params![account, now.as_millis()], |row| {
+        Ok(SessionRow {
+            jti: row.get(0)?,
+            client_address: row.get(1)?,
+            user_agent: row.get(2)?,
+            created_at: Timestamp::from_millis(row.get(3)?),
+            expires_at: Timestamp::from_millis(row.get(4)?),
+        })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Ends a session of an account; whether there was one.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete_own(connection: &Connection, account: i64, jti: &str) -> Result<bool> {
+    let mut statement = connection.prepare_cached("DELETE FROM session WHERE jti = ?1 AND account_id = ?2")?;
+    Ok(statement.execute(params![jti, account])? > 0)
+}
+
 /// Ends one session.
 ///
 /// # Errors

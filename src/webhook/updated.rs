@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
+use crate::activity::realtime::{Body, Event};
 use crate::clock::Timestamp;
 use crate::id::EventId;
-use crate::realtime::{Body, Event};
 use crate::store::deliveries::DeliveryRow;
 
 const TYPE: &str = "delivery.updated";

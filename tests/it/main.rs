@@ -10,6 +10,7 @@
 
 mod accounts;
 mod config;
+mod console;
 mod conventions;
 mod dashboard;
 mod delivery;

@@ -55,7 +55,7 @@ pub struct RouteView {
 }
 
 impl RouteView {
-    fn new(row: RouteRow, user_id: &str) -> Self {
+    pub(super) fn new(row: RouteRow, user_id: &str) -> Self {
         Self {
             id: row.public_id.to_string(),
             user_id: user_id.to_owned(),

@@ -1,0 +1,59 @@
+//! The sessions of an account: where it is signed in, and ending them (ours).
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::clock::Timestamp;
+use crate::http::App;
+use crate::http::auth::Caller;
+use crate::http::body::{DONE, Done};
+use crate::http::error::ApiError;
+use crate::http::extract::Path;
+use crate::store::sessions;
+
+/// Where an account is signed in.
+#[derive(Serialize, ToSchema)]
+pub struct Logins {
+    /// Newest first, at most a hundred.
+    sessions: Vec<LoginView>,
+}
+
+/// A session; its id is no credential.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct LoginView {
+    id: String,
+    created_at: Timestamp,
+    expires_at: Timestamp,
+    user_agent: Option<String>,
+    /// Where the sign-in came from.
+    ip: String,
+    /// Whether it is the one that asks.
+    current: bool,
+}
+
+/// `GET /api/auth/sessions`
+pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Logins>, ApiError> {
+    let own = caller.needs_session()?.to_owned();
+    let (account, now) = (caller.id(), app.clock.now());
+    let rows = app.db.read(move |connection| sessions::list(connection, account, now)).await?;
+    let view = |row: sessions::SessionRow| LoginView {
+        current: row.jti == own,
+        id: row.jti,
+        created_at: row.created_at,
+        expires_at: row.expires_at,
+        user_agent: Some(row.user_agent).filter(|agent| !agent.is_empty()),
+        ip: row.client_address,
+    };
+    Ok(Json(Logins { sessions: rows.into_iter().map(view).collect() }))
+}
+
+/// `DELETE /api/auth/sessions/:id`
+pub async fn end(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Done>, ApiError> {
+    caller.needs_session()?;
+    let account = caller.id();
+    let ended = app.db.write(move |tx| sessions::delete_own(tx, account, &id)).await?;
+    if ended { Ok(DONE) } else { Err(ApiError::not_found()) }
+}

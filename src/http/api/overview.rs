@@ -1,0 +1,330 @@
+//! How an account's mail goes: counts over time, how webhooks fare, what needs somebody (ours).
+//!
+//! Counts come from indexes, the rest from a sample of the newest deliveries; an answer serves for a moment, so that a
+//! screen that asks at every event costs no more than one that does not.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use super::server::{DiskView, QueueView};
+use crate::clock::Timestamp;
+use crate::http::App;
+use crate::http::auth::Caller;
+use crate::http::error::{ApiError, Code};
+use crate::http::extract::Query;
+use crate::store::deliveries::DeliveryRow;
+use crate::store::figures::{self, Counted, Steps};
+use crate::store::{self, delivery_list, domains};
+
+/// How long an answer serves.
+const SERVES: Duration = Duration::from_secs(2);
+/// Answers kept.
+const MAX_KEPT: usize = 1_000;
+const MAX_ENDPOINTS: usize = 20;
+/// A certificate that ends sooner is worth a word.
+const CERTIFICATE_SOON: Duration = Duration::from_secs(14 * 86_400);
+
+/// Answers that still serve, by account and range.
+#[derive(Default)]
+pub struct Kept(Mutex<HashMap<(i64, &'static str), (Timestamp, Value)>>);
+
+impl Kept {
+    fn find(&self, key: (i64, &'static str), now: Timestamp) -> Option<Value> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (made, answer) = kept.get(&key)?;
+        (*made <= now && now.since(*made) < SERVES).then(|| answer.clone())
+    }
+
+    fn keep(&self, key: (i64, &'static str), now: Timestamp, answer: Value) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= MAX_KEPT {
+            kept.clear();
+        }
+        kept.insert(key, (now, answer));
+    }
+}
+
+/// Of which time.
+#[derive(Deserialize, IntoParams)]
+pub struct OverviewQuery {
+    /// `hour`, `day` (default) or `week`.
+    range: Option<String>,
+}
+
+/// How it goes.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Overview {
+    /// `hour`, `day` or `week`.
+    range: &'static str,
+    /// Milliseconds of a bucket: a minute, an hour or six.
+    bucket_ms: i64,
+    /// Oldest first, empty ones too.
+    buckets: Vec<Bucket>,
+    totals: Totals,
+    /// Of the deliveries that ended, how many were delivered; null when none ended.
+    success_rate: Option<f64>,
+    latency_ms: Latency,
+    queue: QueueView,
+    /// Of the newest 2,000 deliveries: at most twenty, those that fail first.
+    endpoints: Vec<EndpointView>,
+    /// What needs somebody.
+    attention: Vec<Attention>,
+}
+
+/// A step of time.
+#[derive(Serialize, ToSchema)]
+struct Bucket {
+    /// Its beginning.
+    at: Timestamp,
+    /// Messages that arrived.
+    received: u64,
+    /// Messages that were taken to be sent.
+    sent: u64,
+    /// Deliveries of its events that were acknowledged.
+    delivered: u64,
+    /// Deliveries of its events that failed for good.
+    failed: u64,
+}
+
+/// Sums of all buckets.
+#[derive(Clone, Copy, Default, Serialize, ToSchema)]
+struct Totals {
+    received: u64,
+    sent: u64,
+    delivered: u64,
+    failed: u64,
+}
+
+/// From the event to its acknowledgement, of the newest 2,000 deliveries.
+#[derive(Clone, Copy, Default, Serialize, ToSchema)]
+struct Latency {
+    p50: Option<i64>,
+    p99: Option<i64>,
+}
+
+/// How an endpoint fares.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct EndpointView {
+    url: String,
+    domain: Option<String>,
+    route_id: Option<String>,
+    delivered: u64,
+    failed: u64,
+    waiting: u64,
+    last_status_code: Option<u16>,
+    last_attempt_at: Option<Timestamp>,
+}
+
+/// Something that needs somebody.
+#[derive(Serialize, ToSchema)]
+struct Attention {
+    /// `domain_unverified`, `endpoint_failing`, `deliveries_failed`, `bounces`, `certificate` or `disk`.
+    kind: &'static str,
+    title: String,
+    detail: String,
+    /// The dashboard's screen for it.
+    link: Option<String>,
+}
+
+/// `GET /api/overview`
+pub async fn overview(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<OverviewQuery>,
+) -> Result<Json<Value>, ApiError> {
+    caller.needs_account()?;
+    let (range, step_ms, count) = match query.range.as_deref().unwrap_or("day") {
+        "hour" => ("hour", 60_000, 60),
+        "day" | "" => ("day", 3_600_000, 24),
+        "week" => ("week", 21_600_000, 28),
+        _ => return Err(ApiError::field(Code::BadQuery, "range", "range is hour, day or week")),
+    };
+    let now = app.clock.now();
+    let key = (caller.id(), range);
+    if let Some(answer) = app.overviews.find(key, now) {
+        return Ok(Json(answer));
+    }
+    // Steps begin at whole minutes and hours; the last one is the present.
+    let last = now.as_millis() - now.as_millis().rem_euclid(step_ms);
+    let from = Timestamp::from_millis(last - step_ms * (count - 1));
+    let steps = Steps { from, step_ms, count: usize::try_from(count).unwrap_or(0) };
+    let account = caller.id();
+    let mut overview = app.db.read(move |connection| gather(connection, account, range, steps)).await?;
+    if caller.account.is_admin {
+        overview.attention.extend(of_server(&app, now));
+    }
+    let answer = serde_json::to_value(overview).map_err(|_| Code::Internal)?;
+    app.overviews.keep(key, now, answer.clone());
+    Ok(Json(answer))
+}
+
+fn gather(connection: &Connection, account: i64, range: &'static str, steps: Steps) -> store::Result<Overview> {
+    let count = |counted| figures::count(connection, account, counted, steps);
+    let (messages, sent) = (count(Counted::Messages)?, count(Counted::Outbound)?);
+    let (all, failed, pending) = (count(Counted::Deliveries)?, count(Counted::Failed)?, count(Counted::Pending)?);
+    let mut totals = Totals::default();
+    let mut buckets = Vec::with_capacity(steps.count);
+    let columns = messages.into_iter().zip(sent).zip(all).zip(failed.into_iter().zip(pending));
+    for (at, (((messages, sent), all), (failed, pending))) in (0_i64..).zip(columns) {
+        let bucket = Bucket {
+            at: Timestamp::from_millis(steps.from.as_millis() + at * steps.step_ms),
+            received: messages.saturating_sub(sent),
+            sent,
+            delivered: all.saturating_sub(failed + pending),
+            failed,
+        };
+        totals.received += bucket.received;
+        totals.sent += bucket.sent;
+        totals.delivered += bucket.delivered;
+        totals.failed += bucket.failed;
+        buckets.push(bucket);
+    }
+    let ended = totals.delivered + totals.failed;
+    let sample = figures::sample(connection, account, steps.from)?;
+    let endpoints = endpoints(connection, &sample)?;
+    let bounced = figures::bounced(connection, account, steps.from)?;
+    let unverified: Vec<String> = domains::list(connection, account, None)?
+        .into_iter()
+        .filter(|row| !row.verified)
+        .map(|row| row.name)
+        .collect();
+    Ok(Overview {
+        range,
+        bucket_ms: steps.step_ms,
+        buckets,
+        success_rate: (ended > 0).then(|| totals.delivered as f64 / ended as f64),
+        latency_ms: latency(&sample),
+        queue: figures::waiting(connection, account)?.into(),
+        attention: attention(&endpoints, totals, bounced, &unverified),
+        totals,
+        endpoints,
+    })
+}
+
+fn latency(sample: &[DeliveryRow]) -> Latency {
+    let delivered = sample.iter().filter(|row| row.status == "delivered");
+    let mut waits: Vec<i64> = delivered
+        .map(|row| row.updated_at.as_millis() - row.created_at.as_millis())
+        .map(|wait| wait.max(0))
+        .collect();
+    waits.sort_unstable();
+    let at = |share: usize| waits.get((waits.len() * share / 100).min(waits.len().saturating_sub(1))).copied();
+    Latency { p50: at(50), p99: at(99) }
+}
+
+fn endpoints(connection: &Connection, sample: &[DeliveryRow]) -> store::Result<Vec<EndpointView>> {
+    let mut found: HashMap<&str, (EndpointView, Option<i64>)> = HashMap::new();
+    // Newest first: the first row of an endpoint says how it stands.
+    for row in sample {
+        let (endpoint, _) = found.entry(&row.url).or_insert_with(|| {
+            let endpoint = EndpointView {
+                url: row.url.clone(),
+                domain: None,
+                route_id: row.route_id.as_ref().map(ToString::to_string),
+                delivered: 0,
+                failed: 0,
+                waiting: 0,
+                last_status_code: row.last_status_code,
+                last_attempt_at: (row.attempts > 0).then_some(row.updated_at),
+            };
+            (endpoint, row.message)
+        });
+        match row.status.as_str() {
+            "delivered" => endpoint.delivered += 1,
+            "failed" => endpoint.failed += 1,
+            _ => endpoint.waiting += 1,
+        }
+        if endpoint.last_attempt_at.is_none() && row.attempts > 0 {
+            (endpoint.last_attempt_at, endpoint.last_status_code) = (Some(row.updated_at), row.last_status_code);
+        }
+    }
+    let mut all: Vec<_> = found.into_values().collect();
+    all.sort_by_key(|(one, _)| std::cmp::Reverse((one.failed, one.waiting, one.delivered)));
+    all.truncate(MAX_ENDPOINTS);
+    all.into_iter()
+        .map(|(mut one, message)| {
+            let about = message.map(|message| delivery_list::about(connection, message)).transpose()?.flatten();
+            if let Some(domain) = about.and_then(|about| about.domain) {
+                one.domain = domains::find_by_row(connection, domain)?.map(|row| row.name);
+            }
+            Ok(one)
+        })
+        .collect()
+}
+
+fn attention(endpoints: &[EndpointView], totals: Totals, bounced: u64, unverified: &[String]) -> Vec<Attention> {
+    let one = |kind, title: String, detail: &str, link: &str| Attention {
+        kind,
+        title,
+        detail: detail.to_owned(),
+        link: Some(link.to_owned()),
+    };
+    let mut found = Vec::new();
+    for endpoint in endpoints.iter().filter(|one| one.delivered == 0 && one.failed + one.waiting > 1).take(3) {
+        let said = endpoint.last_status_code.map_or_else(
+            || "It gives no answer.".to_owned(),
+            |code| format!("It answered with HTTP status {code} last."),
+        );
+        let title = format!("{} takes nothing", endpoint.url);
+        found.push(one("endpoint_failing", title, &said, "deliveries"));
+    }
+    if totals.failed > 0 {
+        let (title, detail) = (
+            format!("{} failed for good", plural(totals.failed, "delivery", "deliveries")),
+            "Nothing is lost: while their messages are stored they can be made again.",
+        );
+        found.push(one("deliveries_failed", title, detail, "deliveries?status=failed"));
+    }
+    if bounced > 0 {
+        let title = format!("{} came back", plural(bounced, "message", "messages"));
+        found.push(one(
+            "bounces",
+            title,
+            "The remote host's words stand with each recipient.",
+            "messages?status=bounced",
+        ));
+    }
+    for name in unverified.iter().take(3) {
+        let detail = "Mail to it is refused until its DNS records are found.";
+        found.push(one("domain_unverified", format!("{name} is not verified"), detail, &format!("domains/{name}")));
+    }
+    found
+}
+
+/// What only the operator can do something about.
+fn of_server(app: &App, now: Timestamp) -> Vec<Attention> {
+    let mut found = Vec::new();
+    if let Some(facts) = app.tls.facts().filter(|facts| facts.not_after < now.plus(CERTIFICATE_SOON)) {
+        let title = if facts.not_after < now { "The certificate has ended" } else { "The certificate ends soon" };
+        let detail = format!("It is valid until {}.", facts.not_after.iso());
+        found.push(Attention {
+            kind: "certificate",
+            title: title.to_owned(),
+            detail,
+            link: Some("settings".to_owned()),
+        });
+    }
+    if DiskView::look(&app.config.data_dir).is_some_and(|disk| disk.is_nearly_full()) {
+        found.push(Attention {
+            kind: "disk",
+            title: "The disk is nearly full".to_owned(),
+            detail: "When it is, mail is put off until there is room.".to_owned(),
+            link: Some("settings".to_owned()),
+        });
+    }
+    found
+}
+
+fn plural(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}

@@ -1,0 +1,65 @@
+//! Which routes an address reaches (ours): the same table that mail goes by.
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::routes::RouteView;
+use crate::http::App;
+use crate::http::auth::Caller;
+use crate::http::error::{ApiError, Code};
+use crate::http::extract::Query;
+use crate::inbound::route::RouteTable;
+use crate::mail::address::Mailbox;
+use crate::store::routes::Action;
+use crate::store::{domains, routes};
+
+/// The address.
+#[derive(Deserialize, IntoParams)]
+pub struct MatchQuery {
+    /// A recipient's address.
+    #[param(required = true)]
+    address: Option<String>,
+}
+
+/// What mail to an address would reach.
+#[derive(Serialize, ToSchema)]
+pub struct MatchView {
+    /// The address as routes compare it.
+    address: String,
+    /// Whether it lies on a verified domain of the account; others reach no route.
+    known: bool,
+    /// Active routes, oldest first.
+    matches: Vec<RouteView>,
+    /// Whether one of them drops the mail, so that nothing else of it happens.
+    drop: bool,
+}
+
+/// `GET /api/routes/match`
+pub async fn find(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<MatchQuery>,
+) -> Result<Json<MatchView>, ApiError> {
+    let bad = || ApiError::field(Code::BadQuery, "address", "address must be one e-mail address");
+    let mailbox = Mailbox::parse(query.address.as_deref().unwrap_or_default().trim()).map_err(|_| bad())?;
+    let (account, address) = (caller.id(), mailbox.canonical());
+    let name = mailbox.domain().as_str().to_lowercase();
+    let found = app.db.read(move |connection| {
+        let domain = domains::find_by_name_or_id(connection, account, &name, "")?.filter(|domain| domain.verified);
+        Ok((domain, routes::list(connection, account, None)?))
+    });
+    let (domain, rows) = found.await?;
+    caller.needs_domain(domain.as_ref().map(|domain| domain.id))?;
+    let known = domain.is_some();
+    let scope = caller.scope();
+    // A scoped key sees nothing of routes that belong to no domain.
+    let reached = |row: &routes::RouteRow| row.active && known && (scope.is_none() || row.domain_id == scope);
+    let table = RouteTable::new(rows.into_iter().filter(reached).collect(), |_| String::new());
+    let matching = table.matching(&address);
+    let drop = matching.iter().any(|route| route.row.action == Action::Drop);
+    let user = caller.account.public_id.as_str();
+    let matches = matching.iter().map(|route| RouteView::new(route.row.clone(), user)).collect();
+    Ok(Json(MatchView { address, known, matches, drop }))
+}

@@ -1,0 +1,124 @@
+//! Facts about this server, for who runs it (ours).
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::clock::Timestamp;
+use crate::datadir::DataDir;
+use crate::http::App;
+use crate::http::auth::Caller;
+use crate::http::error::ApiError;
+use crate::store::{self, figures};
+use crate::tls::CertificateFacts;
+
+/// What the server is and how it stands.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerView {
+    #[schema(example = "0.1.0")]
+    version: &'static str,
+    hostname: String,
+    started_at: Timestamp,
+    uptime_seconds: i64,
+    /// Whether it is `mailkite dev`.
+    dev: bool,
+    /// Addresses that mail is received on.
+    smtp: Vec<String>,
+    /// Addresses that mail programs hand in on.
+    submission: Vec<String>,
+    /// What of the account's waits.
+    queue: QueueView,
+    /// Null for accounts that do not own the server, like the certificate.
+    disk: Option<DiskView>,
+    certificate: Option<CertificateView>,
+}
+
+/// What waits.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueView {
+    /// Deliveries of webhooks.
+    webhooks: u64,
+    /// Messages that are being sent.
+    outbound: u64,
+    /// Since when the oldest of them waits.
+    oldest_at: Option<Timestamp>,
+}
+
+impl From<figures::Waiting> for QueueView {
+    fn from(waiting: figures::Waiting) -> Self {
+        Self { webhooks: waiting.webhooks, outbound: waiting.outbound, oldest_at: waiting.oldest_at }
+    }
+}
+
+/// The file system of the data directory.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskView {
+    /// Its size, in octets.
+    pub total_bytes: u64,
+    /// What mail may still fill.
+    pub free_bytes: u64,
+    /// The database with its log.
+    pub database_bytes: u64,
+}
+
+impl DiskView {
+    /// How the disk stands; nothing when it cannot be asked.
+    pub fn look(data_dir: &Path) -> Option<Self> {
+        let size = |name: &str| std::fs::metadata(data_dir.join(name)).map_or(0, |found| found.len());
+        let database_bytes = size(store::FILE_NAME) + size(&format!("{}-wal", store::FILE_NAME));
+        let free_bytes = DataDir::free_bytes(data_dir).ok()?;
+        let total_bytes = DataDir::total_bytes(data_dir).ok()?;
+        Some(Self { total_bytes, free_bytes, database_bytes })
+    }
+
+    /// Less than a GiB, or a twentieth of it, is free.
+    pub const fn is_nearly_full(&self) -> bool {
+        self.free_bytes < 1 << 30 || self.free_bytes < self.total_bytes / 20
+    }
+}
+
+/// The certificate that this server shows.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateView {
+    subject: String,
+    not_after: Timestamp,
+    self_signed: bool,
+}
+
+impl From<CertificateFacts> for CertificateView {
+    fn from(facts: CertificateFacts) -> Self {
+        Self { subject: facts.subject, not_after: facts.not_after, self_signed: facts.self_signed }
+    }
+}
+
+/// `GET /api/server`
+pub async fn facts(State(app): State<App>, caller: Caller) -> Result<Json<ServerView>, ApiError> {
+    caller.needs_account()?;
+    let account = caller.id();
+    let waiting = app.db.read(move |connection| figures::waiting(connection, account)).await?;
+    let now = app.clock.now();
+    let addresses = |all: &[SocketAddr]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let config = &app.config;
+    let submission = [config.submission.listen.as_slice(), config.submission.listen_tls.as_slice()].concat();
+    let is_admin = caller.account.is_admin;
+    Ok(Json(ServerView {
+        version: env!("CARGO_PKG_VERSION"),
+        hostname: config.hostname.clone(),
+        started_at: app.started_at,
+        uptime_seconds: now.as_secs() - app.started_at.as_secs(),
+        dev: config.dev,
+        smtp: addresses(&config.smtp.listen),
+        submission: addresses(&submission),
+        queue: waiting.into(),
+        disk: DiskView::look(&config.data_dir).filter(|_| is_admin),
+        certificate: app.tls.facts().filter(|_| is_admin).map(Into::into),
+    }))
+}
