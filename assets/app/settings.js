@@ -36,7 +36,7 @@ function Sessions() {
   const list = useLoad("/api/auth/sessions");
   if (list.error?.status === 404) return null;
   const end = async (one) => { if (one.current && !(await confirm({ title: "End this session?", text: "You are signed out here.", yes: "Sign out" }))) return; await del(`/api/auth/sessions/${encodeURIComponent(one.id)}`); one.current ? location.reload() : list.reload(); };
-  return html`<${Card} title="Sessions"><${Loaded} of=${list}>${({ sessions }) => html`<ul class="stack tight">${sessions.map((one) => html`<li key=${one.id} class="thing-head"><span class="route-line"><strong title=${one.userAgent}><${Text}>${agent(one.userAgent)}<//></strong>${one.current && html`<${Badge} kind="good">This one<//>`}<span class="faint"><bdi>${one.ip || ""}</bdi> · since <${Time} at=${one.createdAt} /> · used <${Time} at=${one.lastUsedAt} /></span></span><${Button} kind="small" action=${() => end(one)}>End<//></li>`)}</ul>`}<//><//>`;
+  return html`<${Card} title="Sessions"><${Loaded} of=${list}>${({ sessions }) => html`<ul class="stack tight">${sessions.map((one) => html`<li key=${one.id} class="thing-head"><span class="route-line"><strong title=${one.userAgent}><${Text}>${agent(one.userAgent)}<//></strong>${one.current && html`<${Badge} kind="good">This one<//>`}<span class="faint"><bdi>${one.ip || ""}</bdi> · since <${Time} at=${one.createdAt} /></span></span><${Button} kind="small" action=${() => end(one)}>End<//></li>`)}</ul>`}<//><//>`;
 }
 
 const listen = (all) => (all?.length ? all.map((one, at) => html`<code key=${at}>${at ? " " : ""}${typeof one === "string" ? one : JSON.stringify(one)}</code>`) : "–");
@@ -47,10 +47,10 @@ function Server() {
   if (facts.error?.status === 404) {
     return html`<${Card} title="Server"><dl class="facts"><div><dt>Name</dt><dd><${Text}>${document.body.dataset.hostname}<//></dd></div><div><dt>Ready</dt><dd>${ready.data ? html`<${Badge} kind="good">Yes<//>` : html`<${Badge} kind="bad">${ready.error?.message || "…"}<//>`}</dd></div></dl><//>`;
   }
-  return html`<${Card} title="Server"><${Loaded} of=${facts}>${(data) => { const used = data.disk.dataBytes, whole = used + data.disk.freeBytes; const rest = data.certificate ? data.certificate.notAfter - Date.now() : 0;
+  return html`<${Card} title="Server"><${Loaded} of=${facts}>${(data) => { const { disk } = data; const rest = data.certificate ? data.certificate.notAfter - Date.now() : 0;
     return html`<dl class="facts"><div><dt>Version</dt><dd>${data.version}${data.dev && html` <${Badge} kind="info">dev<//>`} ${ready.data ? html`<${Badge} kind="good">Ready<//>` : ready.error && html`<${Badge} kind="bad">${ready.error.message}<//>`}</dd></div><div><dt>Name</dt><dd><${Text}>${data.hostname}<//></dd></div>
       <div><dt>Running since</dt><dd><${Time} at=${data.startedAt} /> · up for ${duration(data.uptimeSeconds * 1000)}</dd></div>
-      <div><dt>Disk</dt><dd>${bytes(used)} used, of it ${bytes(data.disk.databaseBytes)} database; ${bytes(data.disk.freeBytes)} free<div class="meter" aria-hidden="true"><i style=${{ width: `${Math.max(1, (used / whole) * 100)}%` }}></i></div></dd></div>
+      ${disk && html`<div><dt>Disk</dt><dd>${bytes(disk.freeBytes)} free of ${bytes(disk.totalBytes)}; the database takes ${bytes(disk.databaseBytes)}<div class="meter" aria-hidden="true"><i style=${{ width: `${Math.max(1, (1 - disk.freeBytes / disk.totalBytes) * 100)}%` }}></i></div></dd></div>`}
       <div><dt>Queue</dt><dd>${number(data.queue.webhooks ?? 0)} webhooks, ${number(data.queue.outbound ?? 0)} to send${data.queue.oldestAt ? html`; oldest <${Time} at=${data.queue.oldestAt} />` : ""}</dd></div>
       <div><dt>Certificate</dt><dd>${data.certificate ? html`<${Text}>${data.certificate.subject}<//> <${Badge} kind=${data.certificate.selfSigned ? "warn" : rest < 14 * 86400000 ? "bad" : "good"}>${data.certificate.selfSigned ? "Self-signed" : rest < 0 ? "Expired" : "Valid"}<//> <span class="faint" title=${exact(data.certificate.notAfter)}>until ${new Date(data.certificate.notAfter).toLocaleDateString()}</span>` : "none"}</dd></div>
       <div><dt>Receives mail on</dt><dd>${listen(data.smtp)}</dd></div><div><dt>Takes mail to send on</dt><dd>${listen(data.submission)}</dd></div></dl>`; }}<//><//>`;

@@ -32,18 +32,21 @@ const MAX_ENDPOINTS: usize = 20;
 /// A certificate that ends sooner is worth a word.
 const CERTIFICATE_SOON: Duration = Duration::from_secs(14 * 86_400);
 
-/// Answers that still serve, by account and range.
+/// Account and range.
+type Key = (i64, &'static str);
+
+/// Answers that still serve, and when each was made.
 #[derive(Default)]
-pub struct Kept(Mutex<HashMap<(i64, &'static str), (Timestamp, Value)>>);
+pub struct Kept(Mutex<HashMap<Key, (Timestamp, Value)>>);
 
 impl Kept {
-    fn find(&self, key: (i64, &'static str), now: Timestamp) -> Option<Value> {
+    fn find(&self, key: Key, now: Timestamp) -> Option<Value> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (made, answer) = kept.get(&key)?;
         (*made <= now && now.since(*made) < SERVES).then(|| answer.clone())
     }
 
-    fn keep(&self, key: (i64, &'static str), now: Timestamp, answer: Value) {
+    fn keep(&self, key: Key, now: Timestamp, answer: Value) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= MAX_KEPT {
             kept.clear();
