@@ -429,6 +429,9 @@ impl Bound {
                     .into(),
             ));
         }
+        if let Err(error) = self.db.settle().await {
+            tracing::warn!(%error, "the WAL stays beside the database; keep both files together");
+        }
         Ok(())
     }
 }

@@ -186,8 +186,14 @@ async fn head_is_answered_wherever_get_is() {
         asked += 1;
         let path = template.split('/').map(|part| if part.starts_with('{') { "unknown" } else { part });
         let path = path.collect::<Vec<_>>().join("/");
-        let got = owner.exchange("GET", &path, &[], None).await;
         let head = owner.exchange("HEAD", &path, &[], None).await;
+        if path == "/v1/realtime" {
+            // It has no end that could be waited for.
+            let kind = head.headers.get("content-type").map(String::as_str);
+            assert_eq!((head.status, head.body.len(), kind), (200, 0, Some("text/event-stream")));
+            continue;
+        }
+        let got = owner.exchange("GET", &path, &[], None).await;
         assert_eq!((head.status, head.body.len()), (got.status, 0), "{path}");
         assert_eq!(head.headers.get("content-type"), got.headers.get("content-type"), "{path}");
         let length = got.body.len().to_string();

@@ -82,6 +82,7 @@ struct Things {
     scoped_key: String,
     template: String,
     scheduled: String,
+    session: String,
 }
 
 impl Things {
@@ -104,6 +105,8 @@ impl Things {
             (&self.template, "tpl_0000000000000000")
         } else if endpoint.path.starts_with("/v1/scheduled/") {
             (&self.scheduled, "ssnd_0000000000000000")
+        } else if endpoint.path.starts_with("/api/auth/sessions/") {
+            (&self.session, "0000000000000000000000")
         } else {
             return None;
         };
@@ -134,6 +137,7 @@ async fn owned(server: &mut Server, receiver: &Receiver) -> (Tenant, Things) {
     let later =
         json!({"from": "a@inbox.test", "to": "b@c.example", "subject": "s", "text": "t", "scheduledAt": "tomorrow"});
     let scheduled = owner.key.post("/v1/send", later).await.expect(202);
+    let logins = owner.session.get("/api/auth/sessions").await.expect(200);
     let things = Things {
         domain: text(&domains[0]["id"]),
         route: hook.route.to_string(),
@@ -142,6 +146,7 @@ async fn owned(server: &mut Server, receiver: &Receiver) -> (Tenant, Things) {
         scoped_key: text(&keys[0]["id"]),
         template: text(&template["id"]),
         scheduled: text(&scheduled["id"]),
+        session: text(&logins["sessions"][0]["id"]),
     };
     (owner, things)
 }
@@ -166,7 +171,9 @@ async fn another_accounts_thing_is_an_unknown_thing_on_every_endpoint() {
         for (what, credential) in stranger.all() {
             let foreign = call(credential, &endpoint, &path).await;
             let nothing = call(credential, &endpoint, &unknown).await;
-            assert_eq!((foreign.status, foreign.code()), (404, "not_found"), "{} {path} by {what}", endpoint.method);
+            let wants_session = endpoint.class == Class::Session && what != "session";
+            let refusal = if wants_session { (403, "session_required") } else { (404, "not_found") };
+            assert_eq!((foreign.status, foreign.code()), refusal, "{} {path} by {what}", endpoint.method);
             assert_eq!(foreign.body, nothing.body, "{} {path} by {what}", endpoint.method);
             let heads = |answer: &Answer| {
                 let mut headers = answer.headers.clone();
@@ -183,6 +190,7 @@ async fn another_accounts_thing_is_an_unknown_thing_on_every_endpoint() {
     assert_eq!(owner.key.get(&format!("/api/messages/{}", things.message)).await.status, 200);
     assert_eq!(owner.key.get(&format!("/api/domains/{}", things.domain)).await.status, 200);
     assert_eq!(owner.key.get("/api/keys/scoped").await.expect(200).as_array().unwrap().len(), 1);
+    assert_eq!(owner.session.get("/api/auth/sessions").await.status, 200);
     server.stop_with_jobs(1).await;
 }
 
