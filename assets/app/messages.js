@@ -19,32 +19,33 @@ function useMessages(filters) {
   const [state, set] = useState({ key, rows: null, error: null, ended: false, fresh: new Set() });
   const live = useRef(state);
   live.current = state;
+  const wanted = useRef(key);
+  wanted.current = key;
   const busy = useRef(false);
   const ask = (more) => get(query("/api/messages", { ...filters, limit: PAGE, ...more }));
+  // Times are no ids: rows of the same millisecond stand on both sides of a page's end, so pages overlap by one.
+  const beyond = (rows, known) => { const ids = new Set(known.map((row) => row.id)); return rows.filter((row) => !ids.has(row.id)); };
 
   const first = useCallback(async () => {
+    let next;
     try {
       const rows = await ask({});
-      set((old) => (JSON.stringify(filters) !== key ? old : { key, rows, error: null, ended: rows.length < PAGE, fresh: new Set() }));
-    } catch (error) { set({ key, rows: null, error, ended: true, fresh: new Set() }); }
+      next = { rows, error: null, ended: rows.length < PAGE };
+    } catch (error) { next = { rows: null, error, ended: true }; }
+    if (wanted.current === key) set({ key, fresh: new Set(), ...next });
   }, [key]);
 
-  useEffect(() => {
-    let current = true;
-    ask({}).then(
-      (rows) => current && set({ key, rows, error: null, ended: rows.length < PAGE, fresh: new Set() }),
-      (error) => current && set({ key, rows: null, error, ended: true, fresh: new Set() }),
-    );
-    return () => { current = false; };
-  }, [key]);
+  useEffect(() => { first(); }, [first]);
 
   const more = useCallback(async () => {
     const { rows, ended, key: shown } = live.current;
     if (busy.current || ended || !rows?.length || shown !== key) return;
     busy.current = true;
     try {
-      const next = await ask({ before: rows[rows.length - 1].received_at });
-      set((old) => (old.key !== key ? old : { ...old, rows: [...old.rows, ...next], ended: next.length < PAGE }));
+      const last = rows[rows.length - 1].received_at;
+      let next = await ask({ before: last + 1 });
+      if (next.length === PAGE && !beyond(next, rows).length) next = await ask({ before: last });
+      set((old) => (old.key !== key ? old : { ...old, rows: [...old.rows, ...beyond(next, old.rows)], ended: next.length < PAGE }));
     } catch (error) { complain(error); } finally { busy.current = false; }
   }, [key]);
 
@@ -54,27 +55,28 @@ function useMessages(filters) {
     if (!rows || shown !== key) return;
     if (!rows.length) return first();
     try {
-      const found = await ask({ after: rows[0].received_at });
-      if (!found.length) return undefined;
+      const found = await ask({ after: rows[0].received_at - 1 });
       if (found.length >= PAGE) return first();
       set((old) => {
-        if (old.key !== key || !old.rows) return old;
-        const known = new Set(old.rows.map((row) => row.id));
-        const added = found.filter((row) => !known.has(row.id));
-        return { ...old, rows: [...added, ...old.rows], fresh: new Set(added.map((row) => row.id)) };
+        const added = old.key === key && old.rows ? beyond(found, old.rows) : [];
+        return added.length ? { ...old, rows: [...added, ...old.rows], fresh: new Set(added.map((row) => row.id)) } : old;
       });
     } catch { /* the next event or tick tries again */ }
     return undefined;
   }, [key]);
 
-  /** One row, as it is now. */
+  /** The rows of these ids, as they are now: pages that cover them, of which a burst needs one. */
   const refresh = useCallback(async (ids) => {
-    const { rows } = live.current;
-    if (!rows) return;
-    const touched = rows.filter((row) => ids.has(row.id)).slice(0, 12);
-    const found = await Promise.all(touched.map((row) => get(query("/api/messages", { before: row.received_at + 1, limit: 1 })).catch(() => [])));
-    const byId = new Map(found.flat().map((row) => [row.id, row]));
-    if (byId.size) set((old) => (old.rows ? { ...old, rows: old.rows.map((row) => byId.get(row.id) || row) } : old));
+    let left = (live.current.rows || []).filter((row) => ids.has(row.id));
+    for (let pages = 0; left.length && pages < 5; pages++) {
+      const [newest, oldest] = [left[0].received_at, left[left.length - 1].received_at];
+      const found = await get(query("/api/messages", { before: newest + 1, after: oldest - 1, limit: 200 })).catch(() => []);
+      if (!found.length) return;
+      const byId = new Map(found.map((row) => [row.id, row]));
+      set((old) => (old.rows ? { ...old, rows: old.rows.map((row) => byId.get(row.id) || row) } : old));
+      const reached = found[found.length - 1].received_at;
+      left = left.filter((row) => row.received_at < reached);
+    }
   }, []);
 
   const remove = useCallback((id) => set((old) => ({ ...old, rows: old.rows?.filter((row) => row.id !== id) })), []);
@@ -233,8 +235,8 @@ export default function Messages({ route }) {
     return () => removeEventListener("keydown", down);
   }, [openId, params, typed]);
 
-  return html`<div class=${`messages ${openId ? "has-open" : ""}`}><section class="messages-list" aria-label="Messages">
-      <header class="list-head"><h1>Messages</h1>
+  return html`<div class=${`messages ${openId ? "has-open" : ""}`}><h1 class="visually-hidden" tabindex="-1">Messages</h1><section class="messages-list" aria-label="Messages">
+      <header class="list-head"><p class="list-title" aria-hidden="true">Messages</p>
         <div class="search"><${Icon} name="search" /><input ref=${box} type="search" data-search value=${typed} onInput=${onSearch} placeholder="Search sender, recipient, subject" aria-label="Search sender, recipient, subject" /><kbd aria-hidden="true">/</kbd></div>
         <div class="filters">
           <select aria-label="Direction" value=${direction} onChange=${(event) => apply({ direction: event.target.value })}>${[["", "In and out"], ["inbound", "Received"], ["outbound", "Sent"]].map(([key, text]) => html`<option key=${key} value=${key} selected=${key === direction}>${text}</option>`)}</select>

@@ -10,7 +10,8 @@ const MAX_FILES = 25 * 1024 * 1024;
 
 /** What the form says, as the API takes it. */
 function submission(form, files) {
-  const list = (text) => { const all = text.split(/[,;\n]+/).map((one) => one.trim()).filter(Boolean); return all.length > 1 ? all : all[0]; };
+  // Commas and semicolons part addresses, but not within quotes.
+  const list = (text) => { const all = (text.match(/(?:"(?:\\.|[^"\\])*"|[^,;\n])+/g) || []).map((one) => one.trim()).filter(Boolean); return all.length > 1 ? all : all[0]; };
   const data = Object.fromEntries(form.data.filter(([key]) => key.trim()).map(([key, value]) => [key.trim(), value]));
   const body = {
     from: form.from.trim(), to: list(form.to) || "", cc: list(form.cc), bcc: list(form.bcc), replyTo: list(form.replyTo),
@@ -28,11 +29,10 @@ function snippets(body) {
   const url = document.body.dataset.url;
   const shown = body.attachments ? { ...body, attachments: body.attachments.map((one) => ({ ...one, content: "<base64>" })) } : body;
   const json = JSON.stringify(shown, null, 2);
-  const python = json.replace(/\btrue\b/g, "True").replace(/\bfalse\b/g, "False").replace(/\bnull\b/g, "None");
   return {
     curl: `curl -s ${url}/v1/send \\\n  -H "Authorization: Bearer $MAILKITE_API_KEY" \\\n  -H 'Content-Type: application/json' \\\n  -H "Idempotency-Key: $(uuidgen)" \\\n  -d ${quote(json)}`,
     node: `import { MailKite } from "mailkite";\n\nconst mailkite = new MailKite(process.env.MAILKITE_API_KEY, { baseUrl: ${JSON.stringify(url)} });\n\nawait mailkite.send(${json});`,
-    python: `import json, os, urllib.request\n\nmessage = ${python}\nrequest = urllib.request.Request(\n    ${JSON.stringify(`${url}/v1/send`)}, json.dumps(message).encode(),\n    {"Authorization": "Bearer " + os.environ["MAILKITE_API_KEY"], "Content-Type": "application/json"})\nprint(urllib.request.urlopen(request).read().decode())`,
+    python: `import json, os, urllib.request\n\nmessage = ${json}\nrequest = urllib.request.Request(\n    ${JSON.stringify(`${url}/v1/send`)}, json.dumps(message).encode(),\n    {"Authorization": "Bearer " + os.environ["MAILKITE_API_KEY"], "Content-Type": "application/json"})\nprint(urllib.request.urlopen(request).read().decode())`,
     fetch: `await fetch(${JSON.stringify(`${url}/v1/send`)}, {\n  method: "POST",\n  headers: { authorization: \`Bearer \${process.env.MAILKITE_API_KEY}\`, "content-type": "application/json" },\n  body: JSON.stringify(${json}),\n});`,
   };
 }

@@ -5,6 +5,7 @@ import dgram from "node:dgram";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import net from "node:net";
+import { afterEach } from "node:test";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -100,7 +101,7 @@ export async function receiver(answer = () => ({ status: 200, body: "ok" })) {
     let body = "";
     request.on("data", (data) => { body += data; }).on("end", () => {
       got.push({ headers: request.headers, body });
-      const { status, headers = {}, body: text = "" } = answer(got.length);
+      const { status, headers = {}, body: text = "" } = answer(got.length, body);
       response.writeHead(status, headers).end(text);
     });
   });
@@ -144,12 +145,17 @@ async function missing(base) {
   return ["/api/overview", "/api/deliveries", "/api/server", "/api/auth/sessions", "/api/routes/match", "/v1/realtime"].filter((path) => !paths[path]);
 }
 
+const open = new Set();
+// Also a test that fails leaves nothing behind.
+afterEach(async () => { for (const browser of open) await browser.close(); open.clear(); });
+
 /** A browser at this server. `troubles` is empty at the end of a good test. */
 export async function browse(server, options = {}) {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
     args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
   });
+  open.add(browser);
   const context = await browser.newContext({ viewport: { width: 1360, height: 860 }, reducedMotion: "reduce", locale: "en-GB", timezoneId: "UTC", ...options });
   await context.grantPermissions(["clipboard-read", "clipboard-write"]);
   const page = await context.newPage();
