@@ -15,10 +15,16 @@ export class ApiError extends Error {
 }
 
 export const session = {
-  get token() { return localStorage.getItem(KEY); },
-  set token(value) { value ? localStorage.setItem(KEY, value) : localStorage.removeItem(KEY); },
+  get token() {
+    return localStorage.getItem(KEY);
+  },
+  set token(value) {
+    value ? localStorage.setItem(KEY, value) : localStorage.removeItem(KEY);
+  },
   /** Called when the server no longer knows the session. */
-  onEnd(callback) { ended = callback; },
+  onEnd(callback) {
+    ended = callback;
+  },
 };
 
 export const headers = () => (session.token ? { authorization: `Bearer ${session.token}` } : {});
@@ -29,7 +35,11 @@ export async function api(method, path, body, options = {}) {
   try {
     response = await fetch(path, {
       method,
-      headers: { ...headers(), ...(body === undefined ? {} : { "content-type": "application/json" }), ...options.headers },
+      headers: {
+        ...headers(),
+        ...(body === undefined ? {} : { "content-type": "application/json" }),
+        ...options.headers,
+      },
       body: body === undefined ? undefined : JSON.stringify(body),
       signal: options.signal,
       cache: "no-store",
@@ -41,7 +51,11 @@ export async function api(method, path, body, options = {}) {
   if (options.raw && response.ok) return response;
   const text = await response.text();
   let parsed = null;
-  try { parsed = text ? JSON.parse(text) : null; } catch { parsed = { error: `the server answered ${response.status} without JSON` }; }
+  try {
+    parsed = text ? JSON.parse(text) : null;
+  } catch {
+    parsed = { error: `the server answered ${response.status} without JSON` };
+  }
   if (!response.ok) {
     const error = new ApiError(response.status, parsed || {});
     if (error.status === 401 && session.token && !options.public) ended();
@@ -63,7 +77,14 @@ export function query(path, params) {
 }
 
 /** A link that the server made for its public name, for the name this page was opened under. */
-export const here = (url) => { try { const { pathname, search } = new URL(url); return pathname + search; } catch { return "#"; } };
+export const here = (url) => {
+  try {
+    const { pathname, search } = new URL(url);
+    return pathname + search;
+  } catch {
+    return "#";
+  }
+};
 
 const kept = new Map();
 
@@ -81,17 +102,36 @@ export function useLoad(name, load = () => get(name)) {
     const turn = ++latest.current;
     try {
       const data = await current.current();
-      if (turn === latest.current) { kept.set(name, data); set({ name, data, error: null }); }
+      if (turn === latest.current) {
+        kept.set(name, data);
+        set({ name, data, error: null });
+      }
       return data;
     } catch (error) {
-      if (turn === latest.current && error.name !== "AbortError") set((old) => ({ name, data: old.name === name ? old.data : kept.get(name), error }));
+      if (turn === latest.current && error.name !== "AbortError")
+        set((old) => ({ name, data: old.name === name ? old.data : kept.get(name), error }));
       return undefined;
     }
   }, [name]);
-  useEffect(() => { reload(); return () => { latest.current++; }; }, [reload]);
+  useEffect(() => {
+    reload();
+    return () => {
+      latest.current++;
+    };
+  }, [reload]);
   const data = state.name === name ? state.data : kept.get(name);
-  return { data, error: state.name === name ? state.error : null, reload, loading: data === undefined && !(state.name === name && state.error),
-    mutate: (change) => set((old) => { const next = change(old.data); kept.set(name, next); return { name, data: next, error: null }; }) };
+  return {
+    data,
+    error: state.name === name ? state.error : null,
+    reload,
+    loading: data === undefined && !(state.name === name && state.error),
+    mutate: (change) =>
+      set((old) => {
+        const next = change(old.data);
+        kept.set(name, next);
+        return { name, data: next, error: null };
+      }),
+  };
 }
 
 /** Forgets what was loaded, when somebody else signs in. */

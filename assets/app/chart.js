@@ -3,7 +3,11 @@ import { html, useRef, useEffect, useState } from "./lib.js";
 import { Skeleton } from "./ui.js";
 import { number } from "./format.js";
 
-const SERIES = [["received", "Received", "--chart-1"], ["sent", "Sent", "--chart-2"], ["failed", "Webhooks failed", "--bad"]];
+const SERIES = [
+  ["received", "Received", "--chart-1"],
+  ["sent", "Sent", "--chart-2"],
+  ["failed", "Webhooks failed", "--bad"],
+];
 let uPlot = null;
 
 function styles() {
@@ -15,7 +19,13 @@ function styles() {
   document.head.append(link);
 }
 
-const when = (at, range) => new Intl.DateTimeFormat(undefined, range === "week" ? { weekday: "short", hour: "2-digit", minute: "2-digit" } : { hour: "2-digit", minute: "2-digit" }).format(at);
+const when = (at, range) =>
+  new Intl.DateTimeFormat(
+    undefined,
+    range === "week"
+      ? { weekday: "short", hour: "2-digit", minute: "2-digit" }
+      : { hour: "2-digit", minute: "2-digit" },
+  ).format(at);
 
 export default function Chart({ data }) {
   const holder = useRef(null);
@@ -25,34 +35,85 @@ export default function Chart({ data }) {
   const [at, hover] = useState(null);
   useEffect(() => {
     styles();
-    if (!uPlot) import("../vendor/uplot.js").then((module) => { uPlot = module.default; set(true); });
+    if (!uPlot)
+      import("../vendor/uplot.js").then((module) => {
+        uPlot = module.default;
+        set(true);
+      });
     const changed = () => retheme((n) => n + 1);
     const dark = matchMedia("(prefers-color-scheme: dark)");
     addEventListener("themechange", changed);
     dark.addEventListener("change", changed);
-    return () => { removeEventListener("themechange", changed); dark.removeEventListener("change", changed); };
+    return () => {
+      removeEventListener("themechange", changed);
+      dark.removeEventListener("change", changed);
+    };
   }, []);
-  const columns = (of) => [of.buckets.map((one) => one.at / 1000), ...SERIES.map(([key]) => of.buckets.map((one) => one[key]))];
+  const columns = (of) => [
+    of.buckets.map((one) => one.at / 1000),
+    ...SERIES.map(([key]) => of.buckets.map((one) => one[key])),
+  ];
 
   useEffect(() => {
     if (!ready) return undefined;
     const element = holder.current;
     const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
     const bars = uPlot.paths.bars({ size: [0.7, 28], radius: 0.15 });
-    const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
-    plot.current = new uPlot({
-      width: Math.max(element.clientWidth, 200), height: 220, legend: { show: false }, padding: [12, 8, 0, 0],
-      cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
-      hooks: { setCursor: [(self) => hover(self.cursor.idx)] },
-      scales: { x: { time: true, range: (self, from, until) => [from - data.bucketMs / 2000, until + data.bucketMs / 2000] }, y: { range: (self, low, high) => [0, Math.max(4, Math.ceil(high * 1.1))] } },
-      axes: [{ ...axis, grid: { show: false }, space: 64, values: (self, splits) => splits.map((one) => when(one * 1000, data.range)) }, { ...axis, size: 44, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 100000, 500000, 1000000], values: (self, splits) => splits.map(number) }],
-      series: [{}, { stroke: colour("--chart-1"), fill: colour("--chart-1"), paths: bars, points: { show: false } }, { stroke: colour("--chart-2"), width: 2, paths: uPlot.paths.linear(), points: { show: false } }, { stroke: colour("--bad"), width: 2, dash: [4, 3], points: { show: false } }],
-    }, columns(data), element);
-    const observer = new ResizeObserver(() => plot.current?.setSize({ width: Math.max(element.clientWidth, 200), height: 220 }));
+    const axis = {
+      stroke: colour("--soft"),
+      grid: { stroke: colour("--line"), width: 1 },
+      ticks: { show: false },
+      font: "12px system-ui, sans-serif",
+    };
+    plot.current = new uPlot(
+      {
+        width: Math.max(element.clientWidth, 200),
+        height: 220,
+        legend: { show: false },
+        padding: [12, 8, 0, 0],
+        cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
+        hooks: { setCursor: [(self) => hover(self.cursor.idx)] },
+        scales: {
+          x: { time: true, range: (_self, from, until) => [from - data.bucketMs / 2000, until + data.bucketMs / 2000] },
+          y: { range: (_self, _low, high) => [0, Math.max(4, Math.ceil(high * 1.1))] },
+        },
+        axes: [
+          {
+            ...axis,
+            grid: { show: false },
+            space: 64,
+            values: (_self, splits) => splits.map((one) => when(one * 1000, data.range)),
+          },
+          {
+            ...axis,
+            size: 44,
+            incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 100000, 500000, 1000000],
+            values: (_self, splits) => splits.map(number),
+          },
+        ],
+        series: [
+          {},
+          { stroke: colour("--chart-1"), fill: colour("--chart-1"), paths: bars, points: { show: false } },
+          { stroke: colour("--chart-2"), width: 2, paths: uPlot.paths.linear(), points: { show: false } },
+          { stroke: colour("--bad"), width: 2, dash: [4, 3], points: { show: false } },
+        ],
+      },
+      columns(data),
+      element,
+    );
+    const observer = new ResizeObserver(() =>
+      plot.current?.setSize({ width: Math.max(element.clientWidth, 200), height: 220 }),
+    );
     observer.observe(element);
-    return () => { observer.disconnect(); plot.current.destroy(); plot.current = null; };
+    return () => {
+      observer.disconnect();
+      plot.current.destroy();
+      plot.current = null;
+    };
   }, [ready, theme, data.range]);
-  useEffect(() => { plot.current?.setData(columns(data)); }, [data]);
+  useEffect(() => {
+    plot.current?.setData(columns(data));
+  }, [data]);
 
   const bucket = at === null ? null : data.buckets[at];
   return html`<div class="chart"><div class="chart-legend" aria-hidden="true">${SERIES.map(([key, label], index) => html`<span key=${key}><i class=${`key key-${index}`}></i>${label}${bucket ? html` <b>${number(bucket[key])}</b>` : ""}</span>`)}<span class="chart-at">${bucket ? when(bucket.at, data.range) : ""}</span></div>

@@ -3,11 +3,30 @@ import { html, useState, useEffect, useRef, useMemo } from "./lib.js";
 import { get, post, query, useLoad } from "./api.js";
 import { to, replace } from "./router.js";
 import { useLiveSoon } from "./live.js";
-import { Icon, Time, Text, Page, Card, Empty, Badge, Button, Field, Notice, Loaded, Failure, Skeleton, Segments, confirm, say } from "./ui.js";
+import {
+  Time,
+  Text,
+  Page,
+  Empty,
+  Badge,
+  Button,
+  Field,
+  Notice,
+  Failure,
+  Skeleton,
+  Segments,
+  confirm,
+  say,
+} from "./ui.js";
 import { attemptError } from "./explain.js";
 import { plural, number } from "./format.js";
 
-const STATES = [["", "All"], ["failed", "Failed"], ["pending", "Waiting"], ["delivered", "Delivered"]];
+const STATES = [
+  ["", "All"],
+  ["failed", "Failed"],
+  ["pending", "Waiting"],
+  ["delivered", "Delivered"],
+];
 const TONE = { delivered: "good", failed: "bad", pending: "warn" };
 const WORD = { delivered: "Delivered", failed: "Failed", pending: "Waiting" };
 
@@ -16,7 +35,8 @@ const parse = (text) => (text ? new Date(text).getTime() : undefined);
 
 /** Retries many, in calls of at most 50, and says how it goes. */
 async function retryAll(ids, tell) {
-  let good = 0, done = 0;
+  let good = 0,
+    done = 0;
   for (let at = 0; at < ids.length; at += 50) {
     const { results } = await post("/api/deliveries/retry", { deliveryIds: ids.slice(at, at + 50) });
     good += results.filter((one) => one.ok).length;
@@ -39,21 +59,49 @@ export default function Deliveries({ route }) {
     const mine = ++turn.current;
     try {
       const page = await get(query("/api/deliveries", { ...filters, before, limit: 100 }));
-      if (mine === turn.current) set((old) => ({ rows: before ? [...old.rows, ...page.deliveries] : page.deliveries, next: page.nextCursor ?? null, error: null }));
-    } catch (error) { if (mine === turn.current) set((old) => ({ ...old, rows: before ? old.rows : null, error })); }
+      if (mine === turn.current)
+        set((old) => ({
+          rows: before ? [...old.rows, ...page.deliveries] : page.deliveries,
+          next: page.nextCursor ?? null,
+          error: null,
+        }));
+    } catch (error) {
+      if (mine === turn.current) set((old) => ({ ...old, rows: before ? old.rows : null, error }));
+    }
   };
-  useEffect(() => { set({ rows: null, next: null, error: null }); choose(new Set()); load(); }, [filters]);
-  useLiveSoon((type) => type === "delivery.updated" || type === "email.received", () => { if (state.error?.status !== 404 && !progress && (state.rows?.length || 0) <= 100) load(); }, 600);
+  useEffect(() => {
+    set({ rows: null, next: null, error: null });
+    choose(new Set());
+    load();
+  }, [filters]);
+  useLiveSoon(
+    (type) => type === "delivery.updated" || type === "email.received",
+    () => {
+      if (state.error?.status !== 404 && !progress && (state.rows?.length || 0) <= 100) load();
+    },
+    600,
+  );
   const apply = (change) => replace(to("deliveries", { ...filters, ...change }));
   const rows = state.rows || [];
-  const flip = (id) => { const next = new Set(chosen); next.has(id) ? next.delete(id) : next.add(id); choose(next); };
+  const flip = (id) => {
+    const next = new Set(chosen);
+    next.has(id) ? next.delete(id) : next.add(id);
+    choose(next);
+  };
   const all = rows.length > 0 && rows.every((row) => chosen.has(row.id));
   const run = async (ids) => {
     tell({ done: 0, good: 0, all: ids.length });
     try {
       const good = await retryAll(ids, (done, delivered) => tell({ done, good: delivered, all: ids.length }));
-      say(good === ids.length ? `${plural(good, "delivery", "deliveries")} made` : `${good} of ${ids.length} delivered`, { bad: good < ids.length });
-    } finally { tell(null); choose(new Set()); load(); }
+      say(
+        good === ids.length ? `${plural(good, "delivery", "deliveries")} made` : `${good} of ${ids.length} delivered`,
+        { bad: good < ids.length },
+      );
+    } finally {
+      tell(null);
+      choose(new Set());
+      load();
+    }
   };
   /** Everything the filters let through, beyond the page shown; failed ones unless another state is chosen. */
   const runRange = async () => {
@@ -65,7 +113,12 @@ export default function Deliveries({ route }) {
       before = page.nextCursor;
     } while (before && ids.length < 5000);
     if (!ids.length) return say("Nothing to send again");
-    const yes = await confirm({ title: `Send ${plural(ids.length, "delivery", "deliveries")} again?`, text: `All ${WORD[status || "failed"].toLowerCase()} ones${since || until ? " in this time range" : ""} are attempted now, fifty at a time. Receivers de-duplicate by id.`, yes: "Send again", calm: true });
+    const yes = await confirm({
+      title: `Send ${plural(ids.length, "delivery", "deliveries")} again?`,
+      text: `All ${WORD[status || "failed"].toLowerCase()} ones${since || until ? " in this time range" : ""} are attempted now, fifty at a time. Receivers de-duplicate by id.`,
+      yes: "Send again",
+      calm: true,
+    });
     return yes ? run(ids) : undefined;
   };
   if (state.error?.status === 404) {
@@ -79,11 +132,22 @@ export default function Deliveries({ route }) {
       <${Field} label="Until"><input type="datetime-local" value=${local(Number(until))} onChange=${(event) => apply({ until: parse(event.target.value) })} /><//>
       <${Button} icon="refresh" action=${runRange} disabled=${Boolean(progress)}>${status === "delivered" ? "Send all again" : status === "pending" ? "Attempt all now" : "Retry all failed"}<//></div>
     ${(chosen.size > 0 || progress) && html`<div class="selection" role="status">${progress ? html`<span>${number(progress.done)} of ${number(progress.all)} attempted, ${number(progress.good)} delivered</span>` : html`<strong>${number(chosen.size)} selected</strong><${Button} kind="small primary" icon="refresh" action=${() => run([...chosen])}>Send again<//><button type="button" class="link" onClick=${() => choose(new Set())}>Clear</button>`}</div>`}
-    ${state.error ? html`<${Failure} error=${state.error} retry=${() => load()} />` : !state.rows ? html`<${Skeleton} lines="6" />` : !rows.length ? html`<${Empty} icon="deliveries" title=${status === "failed" ? "Nothing has failed" : "No deliveries"}><p>${status || domain || routeId || since || until ? "Nothing fits the filters." : "They begin with a webhook."}</p>${!status && html`<a class="button" href=${to("domains")}>Domains</a>`}<//>`
-    : html`<section class="card"><div class="table-wrap" tabindex="0" role="region" aria-label="Deliveries"><table><thead><tr><th class="td-check"><input type="checkbox" aria-label="Select all" checked=${all} onChange=${() => choose(all ? new Set() : new Set(rows.map((row) => row.id)))} /></th><th>State</th><th>Message</th><th>Endpoint</th><th class="num">Attempts</th><th>When</th></tr></thead>
-      <tbody>${rows.map((row) => html`<tr key=${row.id}><td class="td-check"><input type="checkbox" aria-label=${`Select ${row.subject || row.id}`} checked=${chosen.has(row.id)} onChange=${() => flip(row.id)} /></td>
+    ${
+      state.error
+        ? html`<${Failure} error=${state.error} retry=${() => load()} />`
+        : !state.rows
+          ? html`<${Skeleton} lines="6" />`
+          : !rows.length
+            ? html`<${Empty} icon="deliveries" title=${status === "failed" ? "Nothing has failed" : "No deliveries"}><p>${status || domain || routeId || since || until ? "Nothing fits the filters." : "They begin with a webhook."}</p>${!status && html`<a class="button" href=${to("domains")}>Domains</a>`}<//>`
+            : html`<section class="card"><div class="table-wrap" tabindex="0" role="region" aria-label="Deliveries"><table><thead><tr><th class="td-check"><input type="checkbox" aria-label="Select all" checked=${all} onChange=${() => choose(all ? new Set() : new Set(rows.map((row) => row.id)))} /></th><th>State</th><th>Message</th><th>Endpoint</th><th class="num">Attempts</th><th>When</th></tr></thead>
+      <tbody>${rows.map(
+        (
+          row,
+        ) => html`<tr key=${row.id}><td class="td-check"><input type="checkbox" aria-label=${`Select ${row.subject || row.id}`} checked=${chosen.has(row.id)} onChange=${() => flip(row.id)} /></td>
         <td><${Badge} kind=${TONE[row.status]} title=${row.last_error ? attemptError(row.last_error).join(": ") : undefined}>${row.last_status_code || (row.last_error ? attemptError(row.last_error)[0] : WORD[row.status])}<//></td>
         <td class="wide-cell">${row.message_id ? html`<a href=${to("messages", row.message_id)}><${Text}>${row.subject || "(no subject)"}<//></a>` : html`<${Text}>${row.event_type}<//>`}<div class="faint"><bdi>${row.from_addr || ""}</bdi></div></td>
-        <td class="wide-cell"><bdi class="mono">${row.url}</bdi></td><td class="num">${row.attempts}</td><td><${Time} at=${row.updated_at} />${row.status === "pending" && row.next_attempt_at && html`<div class="faint">next <${Time} at=${row.next_attempt_at} /></div>`}</td></tr>`)}</tbody></table></div>
-      ${state.next && html`<div class="actions"><${Button} action=${() => load(state.next)}>More<//></div>`}</section>`}<//>`;
+        <td class="wide-cell"><bdi class="mono">${row.url}</bdi></td><td class="num">${row.attempts}</td><td><${Time} at=${row.updated_at} />${row.status === "pending" && row.next_attempt_at && html`<div class="faint">next <${Time} at=${row.next_attempt_at} /></div>`}</td></tr>`,
+      )}</tbody></table></div>
+      ${state.next && html`<div class="actions"><${Button} action=${() => load(state.next)}>More<//></div>`}</section>`
+    }<//>`;
 }

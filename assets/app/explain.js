@@ -6,10 +6,16 @@ export const ATTEMPT_ERRORS = {
   dns: ["Name not found", "The endpoint's host name does not resolve. Check the URL for a typo."],
   connect: ["No connection", "Nothing accepted the connection. Is your app running, and on this port?"],
   tls: ["TLS failed", "The endpoint's certificate is not valid for its name, has expired, or is not trusted."],
-  blocked_address: ["Blocked address", "The URL leads to a private or reserved address. The operator can allow networks with webhook.allow_networks."],
+  blocked_address: [
+    "Blocked address",
+    "The URL leads to a private or reserved address. The operator can allow networks with webhook.allow_networks.",
+  ],
   bad_response: ["Not HTTP", "What answered did not speak HTTP."],
   http_status: ["Refused", "The endpoint answered with a status other than 2xx. Its answer below says why."],
-  no_ack: ["Not acknowledged", "The route is in ack mode: besides 2xx it wants {\"status\":\"ok\"} in the body or the header x-mailkite-ack: ok."],
+  no_ack: [
+    "Not acknowledged",
+    'The route is in ack mode: besides 2xx it wants {"status":"ok"} in the body or the header x-mailkite-ack: ok.',
+  ],
   gone: ["Gone", "The endpoint answered 410, which means: never again. Retry by hand if that was a mistake."],
   route_gone: ["Route gone", "The route was deleted or paused before this could be delivered."],
   message_gone: ["Message gone", "The message was deleted, or its retention ended, before this could be delivered."],
@@ -45,13 +51,24 @@ const VERDICTS = {
     temperror: "The policy could not be looked up.",
     permerror: "The policy is broken.",
   },
-  spam: { what: "Spam: how the message was judged", ham: "Nothing speaks against it.", spam: "Judged as spam, by its verdicts, your block list or your webhook." },
+  spam: {
+    what: "Spam: how the message was judged",
+    ham: "Nothing speaks against it.",
+    spam: "Judged as spam, by its verdicts, your block list or your webhook.",
+  },
 };
 
 export const verdict = (kind, word) => ({
   what: VERDICTS[kind]?.what || kind,
   text: word === null || word === undefined ? "Not checked." : VERDICTS[kind]?.[word] || "",
-  tone: word === "pass" || word === "ham" ? "good" : word === "fail" || word === "spam" || word === "permerror" ? "bad" : word === null || word === "none" || word === undefined ? "" : "warn",
+  tone:
+    word === "pass" || word === "ham"
+      ? "good"
+      : word === "fail" || word === "spam" || word === "permerror"
+        ? "bad"
+        : word === null || word === "none" || word === undefined
+          ? ""
+          : "warn",
 });
 
 /** States of a message that was sent (contract 8.5). */
@@ -70,13 +87,41 @@ export const SEND_STATES = {
 
 /** Where to enter DNS records, by who hosts the zone. Name is how the host part is written. */
 export const PROVIDERS = {
-  generic: ["Any provider", "Enter the name as shown. Some providers add the domain themselves: then leave it out, and write @ for the domain itself.", (name) => name],
-  cloudflare: ["Cloudflare", "DNS → Records → Add record. Set the proxy to “DNS only” for the A record of the mail host; the cloud must be grey.", (name, zone) => (name === zone ? "@" : name.replace(`.${zone}`, ""))],
-  route53: ["Route 53", "Hosted zone → Create record. Put TXT values in double quotes; split values over 255 characters into several quoted strings, which “copy” has done.", (name) => name],
-  godaddy: ["GoDaddy", "My Products → DNS → Add. Write only what stands before the domain, @ for the domain itself.", (name, zone) => (name === zone ? "@" : name.replace(`.${zone}`, ""))],
-  namecheap: ["Namecheap", "Advanced DNS → Add new record; MX records are under “Mail settings → Custom MX”. Leave the domain out of the host.", (name, zone) => (name === zone ? "@" : name.replace(`.${zone}`, ""))],
-  hetzner: ["Hetzner", "DNS console → Records. End full host names in values with a dot.", (name, zone) => (name === zone ? "@" : name.replace(`.${zone}`, ""))],
-  ovh: ["OVH", "Web Cloud → DNS zone → Add an entry. Leave the sub-domain empty for the domain itself.", (name, zone) => (name === zone ? "" : name.replace(`.${zone}`, ""))],
+  generic: [
+    "Any provider",
+    "Enter the name as shown. Some providers add the domain themselves: then leave it out, and write @ for the domain itself.",
+    (name) => name,
+  ],
+  cloudflare: [
+    "Cloudflare",
+    "DNS → Records → Add record. Set the proxy to “DNS only” for the A record of the mail host; the cloud must be grey.",
+    (name, zone) => (name === zone ? "@" : name.replace(`.${zone}`, "")),
+  ],
+  route53: [
+    "Route 53",
+    "Hosted zone → Create record. Put TXT values in double quotes; split values over 255 characters into several quoted strings, which “copy” has done.",
+    (name) => name,
+  ],
+  godaddy: [
+    "GoDaddy",
+    "My Products → DNS → Add. Write only what stands before the domain, @ for the domain itself.",
+    (name, zone) => (name === zone ? "@" : name.replace(`.${zone}`, "")),
+  ],
+  namecheap: [
+    "Namecheap",
+    "Advanced DNS → Add new record; MX records are under “Mail settings → Custom MX”. Leave the domain out of the host.",
+    (name, zone) => (name === zone ? "@" : name.replace(`.${zone}`, "")),
+  ],
+  hetzner: [
+    "Hetzner",
+    "DNS console → Records. End full host names in values with a dot.",
+    (name, zone) => (name === zone ? "@" : name.replace(`.${zone}`, "")),
+  ],
+  ovh: [
+    "OVH",
+    "Web Cloud → DNS zone → Add an entry. Leave the sub-domain empty for the domain itself.",
+    (name, zone) => (name === zone ? "" : name.replace(`.${zone}`, "")),
+  ],
   bind: ["Zone file", "Lines for a zone file of BIND, Knot or NSD.", (name) => `${name}.`],
 };
 
@@ -91,16 +136,19 @@ export const RECORDS = [
 
 export function recordProblem(record) {
   const found = record.found || [];
-  if (record.status === "missing") return "Nothing of this kind is published yet. DNS can take some minutes to show a new record.";
+  if (record.status === "missing")
+    return "Nothing of this kind is published yet. DNS can take some minutes to show a new record.";
   if (record.status === "unchecked") return "Not looked at yet, or DNS did not answer.";
   if (record.status !== "mismatch") return "";
-  if (record.type === "MX") return "Mail of this domain goes elsewhere. Replace the records below, or add this one with a lower priority to share.";
+  if (record.type === "MX")
+    return "Mail of this domain goes elsewhere. Replace the records below, or add this one with a lower priority to share.";
   const spf = found.filter((value) => /^"?v=spf1/i.test(value));
   if (/^v=spf1/i.test(record.value)) {
     if (spf.length > 1) return "There is more than one SPF record, which makes all of them void. Merge them into one.";
     const part = record.value.match(/(?:a|include):\S+/)?.[0];
     return `There is an SPF record, without this server. Add ${part} to it, before its “all”.`;
   }
-  if (/p=/.test(record.value) && /DKIM1/.test(record.value)) return "Another key is published here. Replace it; long values must not lose characters at the quotes.";
+  if (/p=/.test(record.value) && /DKIM1/.test(record.value))
+    return "Another key is published here. Replace it; long values must not lose characters at the quotes.";
   return "Something else is published here. Replace it by the value above.";
 }

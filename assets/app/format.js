@@ -30,7 +30,8 @@ export function ago(ms, now = Date.now()) {
   if (seconds < 60) return `${seconds} s ago`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
   if (seconds < 21600) return `${Math.floor(seconds / 3600)} h ago`;
-  const then = new Date(ms), today = new Date(now);
+  const then = new Date(ms),
+    today = new Date(now);
   if (then.toDateString() === today.toDateString()) return CLOCK.format(ms);
   if (seconds < 86400 * 300) return seconds < 86400 * 6 ? `${DAY.format(ms)}, ${CLOCK.format(ms)}` : DAY.format(ms);
   return YEAR.format(ms);
@@ -39,8 +40,12 @@ export function ago(ms, now = Date.now()) {
 export function bytes(n) {
   if (n < 1000) return `${n} B`;
   const units = ["kB", "MB", "GB", "TB"];
-  let value = n, unit = -1;
-  while (value >= 1000 && unit < units.length - 1) { value /= 1000; unit++; }
+  let value = n,
+    unit = -1;
+  while (value >= 1000 && unit < units.length - 1) {
+    value /= 1000;
+    unit++;
+  }
   return `${value < 10 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
 }
 
@@ -53,11 +58,16 @@ export function duration(ms) {
 }
 
 const tickers = new Set();
-setInterval(() => { if (!document.hidden) tickers.forEach((tick) => tick(Date.now())); }, 10000);
+setInterval(() => {
+  if (!document.hidden) tickers.forEach((tick) => tick(Date.now()));
+}, 10000);
 
 /** The time, again and again. */
 export function useNow() {
   const [now, set] = useState(Date.now);
-  useEffect(() => { tickers.add(set); return () => tickers.delete(set); }, []);
+  useEffect(() => {
+    tickers.add(set);
+    return () => tickers.delete(set);
+  }, []);
   return now;
 }

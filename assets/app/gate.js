@@ -12,23 +12,45 @@ export default function Gate({ route, entered, googleRedirect, theme }) {
   const [error, fail] = useState(null);
   const [busy, act] = useBusy();
   const up = mode === "up" && signup !== "closed";
-  useEffect(() => { document.title = `${up ? "Sign up" : "Sign in"} · mailkite`; }, [up]);
-  const input = (name) => ({ value: form[name], name, onInput: (event) => { fail(null); set({ ...form, [name]: event.target.value }); } });
+  useEffect(() => {
+    document.title = `${up ? "Sign up" : "Sign in"} · mailkite`;
+  }, [up]);
+  const input = (name) => ({
+    value: form[name],
+    name,
+    onInput: (event) => {
+      fail(null);
+      set({ ...form, [name]: event.target.value });
+    },
+  });
   const submit = (event) => {
     event.preventDefault();
     act(async () => {
       const { email, password, setupToken } = form;
       const answer = up
-        ? await api("POST", "/api/auth/signup", { email, password, setupToken: setupToken.trim() || undefined }, { public: true })
+        ? await api(
+            "POST",
+            "/api/auth/signup",
+            { email, password, setupToken: setupToken.trim() || undefined },
+            { public: true },
+          )
         : await api("POST", "/api/auth/login", { email, password }, { public: true });
       entered(answer.token, answer.user);
     }, fail);
   };
   const withGoogle = () => {
-    const state = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    const state = [...crypto.getRandomValues(new Uint8Array(16))]
+      .map((byte) => byte.toString(16).padStart(2, "0"))
+      .join("");
     sessionStorage.setItem("mailkite.google", state);
     sessionStorage.setItem("mailkite.setup", form.setupToken.trim());
-    const params = new URLSearchParams({ client_id: google, redirect_uri: googleRedirect(), response_type: "code", scope: "openid email profile", state });
+    const params = new URLSearchParams({
+      client_id: google,
+      redirect_uri: googleRedirect(),
+      response_type: "code",
+      scope: "openid email profile",
+      state,
+    });
     location.href = `https://accounts.google.com/o/oauth2/v2/auth?${params}`;
   };
   const at = (field) => (error?.field === field ? error.message : undefined);
@@ -42,13 +64,29 @@ export default function Gate({ route, entered, googleRedirect, theme }) {
       <form onSubmit=${submit} class="stack">
         <${Field} label="E-mail" error=${at("email")}><input type="email" autocomplete="username" required autofocus ...${input("email")} /><//>
         <${Field} label="Password" error=${at("password")} hint=${up ? "At least 10 characters." : undefined}><input type="password" minlength=${up ? 10 : undefined} autocomplete=${up ? "new-password" : "current-password"} required ...${input("password")} /><//>
-        ${up && (first || given) && html`<${Field} label="Setup token" error=${tokenError} hint=${given ? "From the link you opened." : "Printed in the server's log at its start. Or ask for it on the server:"}><input autocomplete="off" spellcheck="false" class="mono" required ...${input("setupToken")} /><//>
-          ${!given && html`<${Code} label="on the server">sudo -u mailkite mailkite setup-token --config /etc/mailkite/mailkite.toml<//>`}`}
+        ${
+          up &&
+          (first || given) &&
+          html`<${Field} label="Setup token" error=${tokenError} hint=${given ? "From the link you opened." : "Printed in the server's log at its start. Or ask for it on the server:"}><input autocomplete="off" spellcheck="false" class="mono" required ...${input("setupToken")} /><//>
+          ${!given && html`<${Code} label="on the server">sudo -u mailkite mailkite setup-token --config /etc/mailkite/mailkite.toml<//>`}`
+        }
         <${Button} type="submit" kind="primary wide" busy=${busy}>${up ? "Create account" : "Sign in"}<//>
       </form>
       ${google && html`<p class="or"><span>or</span></p><${Button} kind="wide" onClick=${withGoogle}>Continue with Google<//>`}
       ${dev && !up && html`<${Notice}>In dev mode, <code>mailkite dev</code> prints a link that signs you in to its own account.<//>`}
-      ${signup === "open" && html`<p class="switch">${up ? "You have an account?" : "No account yet?"} <button type="button" class="link" onClick=${() => { fail(null); setMode(up ? "in" : "up"); }}>${up ? "Sign in" : "Create one"}</button></p>`}
-      ${first && html`<p class="switch">${up ? "Set up already?" : "Not set up yet?"} <button type="button" class="link" onClick=${() => { fail(null); setMode(up ? "in" : "up"); }}>${up ? "Sign in" : "Set up"}</button></p>`}
+      ${
+        signup === "open" &&
+        html`<p class="switch">${up ? "You have an account?" : "No account yet?"} <button type="button" class="link" onClick=${() => {
+          fail(null);
+          setMode(up ? "in" : "up");
+        }}>${up ? "Sign in" : "Create one"}</button></p>`
+      }
+      ${
+        first &&
+        html`<p class="switch">${up ? "Set up already?" : "Not set up yet?"} <button type="button" class="link" onClick=${() => {
+          fail(null);
+          setMode(up ? "in" : "up");
+        }}>${up ? "Sign in" : "Set up"}</button></p>`
+      }
     </div></main>`;
 }

@@ -11,7 +11,8 @@ const PATHS = {
   templates: "M4 3h12v14H4zM7 7h6M7 10h6M7 13h3",
   suppressions: "M10 3a7 7 0 1 0 0 14 7 7 0 0 0 0-14M5 5l10 10",
   keys: "M12.5 3.500a4 4 0 1 0 0 8 4 4 0 0 0 0-8M9.600 10.400 3.500 16.500M5 15l2 2M8 12l2 2",
-  settings: "M10 7.500a2.500 2.500 0 1 0 0 5 2.500 2.500 0 0 0 0-5M10 2.500v2M10 15.500v2M2.500 10h2M15.500 10h2M4.700 4.700l1.400 1.400M13.900 13.900l1.400 1.400M4.700 15.300l1.400-1.400M13.900 6.100l1.400-1.400",
+  settings:
+    "M10 7.500a2.500 2.500 0 1 0 0 5 2.500 2.500 0 0 0 0-5M10 2.500v2M10 15.500v2M2.500 10h2M15.500 10h2M4.700 4.700l1.400 1.400M13.900 13.900l1.400 1.400M4.700 15.300l1.400-1.400M13.900 6.100l1.400-1.400",
   copy: "M7 7h9v9H7zM4 13V4h9",
   check: "M4 10.500 8 14.500 16 5.500",
   cross: "M5 5l10 10M15 5 5 15",
@@ -43,6 +44,10 @@ const PATHS = {
   server: "M3.500 4h13v5h-13zM3.500 11h13v5h-13zM6 6.500h.1M6 13.500h.1",
 };
 
-export const Icon = ({ name, size = 18, class: extra = "" }) => html`<svg class=${`icon ${extra}`} width=${size} height=${size}
+export const Icon = ({
+  name,
+  size = 18,
+  class: extra = "",
+}) => html`<svg class=${`icon ${extra}`} width=${size} height=${size}
   viewBox="0 0 20 20" fill="none" stroke="currentColor" stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round"
   aria-hidden="true" focusable="false"><path d=${PATHS[name] || PATHS.info} /></svg>`;

@@ -2,15 +2,38 @@
 import { html, useState } from "./lib.js";
 import { get, post, del, useLoad } from "./api.js";
 import { to } from "./router.js";
-import { Icon, Time, Text, Page, Card, Button, Field, Value, Secret, Notice, Loaded, Dialog, Code, confirm, say, useBusy } from "./ui.js";
+import {
+  Time,
+  Text,
+  Page,
+  Card,
+  Button,
+  Field,
+  Value,
+  Secret,
+  Notice,
+  Loaded,
+  Dialog,
+  Code,
+  confirm,
+  say,
+  useBusy,
+} from "./ui.js";
 
 function NewKey({ domains, onClose, onMade }) {
   const [form, set] = useState({ name: "", domainId: domains[0]?.id || "" });
   const [made, setMade] = useState(null);
   const [error, fail] = useState(null);
   const [busy, act] = useBusy();
-  const submit = (event) => { event.preventDefault(); act(async () => { setMade(await post("/api/keys/scoped", form)); onMade(); }, fail); };
-  if (made) return html`<${Dialog} title="Key created" onClose=${onClose} actions=${html`<${Button} kind="primary" onClick=${onClose}>I have copied it<//>`}><${Notice} kind="warn">This is the only time it is shown.<//><${Value} wrap>${made.key}<//><//>`;
+  const submit = (event) => {
+    event.preventDefault();
+    act(async () => {
+      setMade(await post("/api/keys/scoped", form));
+      onMade();
+    }, fail);
+  };
+  if (made)
+    return html`<${Dialog} title="Key created" onClose=${onClose} actions=${html`<${Button} kind="primary" onClick=${onClose}>I have copied it<//>`}><${Notice} kind="warn">This is the only time it is shown.<//><${Value} wrap>${made.key}<//><//>`;
   return html`<${Dialog} title="New key for one domain" onClose=${onClose}><form class="stack" onSubmit=${submit}>${error && html`<${Notice} kind="bad">${error.message}<//>`}
     <${Field} label="Name" hint="Where it is used, for example “blog”."><input value=${form.name} onInput=${(event) => set({ ...form, name: event.target.value })} maxlength="100" required autofocus /><//>
     <${Field} label="Domain"><select value=${form.domainId} onChange=${(event) => set({ ...form, domainId: event.target.value })}>${domains.map((one) => html`<option key=${one.id} value=${one.id} selected=${one.id === form.domainId}>${one.domain}</option>`)}</select><//>
@@ -23,19 +46,35 @@ export default function Keys() {
   const [making, make] = useState(false);
   const [version, bump] = useState(0);
   const rotateKey = async () => {
-    if (!(await confirm({ title: "Replace the account key?", text: "The present key is dead at once; whatever uses it fails until it has the new one.", yes: "Replace it" }))) return;
+    if (
+      !(await confirm({
+        title: "Replace the account key?",
+        text: "The present key is dead at once; whatever uses it fails until it has the new one.",
+        yes: "Replace it",
+      }))
+    )
+      return;
     await post("/api/keys/rotate");
     bump(version + 1);
     say("There is a new key");
   };
   const rotateSecret = async () => {
-    if (!(await confirm({ title: "Make a new secret?", text: "For 24 hours both secrets sign.", yes: "Make a new one", calm: true }))) return;
+    if (
+      !(await confirm({
+        title: "Make a new secret?",
+        text: "For 24 hours both secrets sign.",
+        yes: "Make a new one",
+        calm: true,
+      }))
+    )
+      return;
     await post("/api/webhooks/secret/rotate");
     bump(version + 1);
     say("There is a new secret");
   };
   const revoke = async (row) => {
-    if (!(await confirm({ title: `Revoke “${row.name || row.prefix}”?`, text: "It is dead at once.", yes: "Revoke" }))) return;
+    if (!(await confirm({ title: `Revoke “${row.name || row.prefix}”?`, text: "It is dead at once.", yes: "Revoke" })))
+      return;
     await del(`/api/keys/scoped/${row.id}`);
     say("Revoked");
     scoped.reload();

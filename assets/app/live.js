@@ -17,7 +17,8 @@ function become(next) {
 }
 
 function dispatch(block) {
-  let type = "message", data = "";
+  let type = "message",
+    data = "";
   for (const line of block.split("\n")) {
     const at = line.indexOf(":");
     if (at === 0) continue;
@@ -29,16 +30,34 @@ function dispatch(block) {
   }
   if (!data) return;
   let parsed;
-  try { parsed = JSON.parse(data); } catch { return; }
-  listeners.forEach((listener) => { try { listener(type, parsed); } catch (error) { console.error(error); } });
+  try {
+    parsed = JSON.parse(data);
+  } catch {
+    return;
+  }
+  listeners.forEach((listener) => {
+    try {
+      listener(type, parsed);
+    } catch (error) {
+      console.error(error);
+    }
+  });
 }
 
 async function connect(signal) {
   const response = await fetch("/v1/realtime", {
-    headers: { ...headers(), ...(lastId ? { "last-event-id": lastId } : {}) }, signal, cache: "no-store",
+    headers: { ...headers(), ...(lastId ? { "last-event-id": lastId } : {}) },
+    signal,
+    cache: "no-store",
   });
-  if (response.status === 404) { become("missing"); return false; }
-  if (response.status === 401) { become("off"); return false; }
+  if (response.status === 404) {
+    become("missing");
+    return false;
+  }
+  if (response.status === 401) {
+    become("off");
+    return false;
+  }
   if (!response.ok) throw new Error(`stream: ${response.status}`);
   become("live");
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -60,7 +79,11 @@ async function run(controller) {
   while (!controller.signal.aborted && session.token) {
     if (state !== "live") become("connecting");
     const began = Date.now();
-    try { if (!(await connect(controller.signal))) return; } catch { /* tried again below */ }
+    try {
+      if (!(await connect(controller.signal))) return;
+    } catch {
+      /* tried again below */
+    }
     if (controller.signal.aborted) return;
     become("connecting");
     wait = Date.now() - began > 10000 ? 500 : Math.min(wait * 2, 15000);
@@ -81,12 +104,18 @@ export function stop() {
 }
 
 /** After another sign-in nothing of the old account's stream counts. */
-export const reset = () => { stop(); lastId = ""; };
+export const reset = () => {
+  stop();
+  lastId = "";
+};
 
 // A tab that nobody looks at gives its connection back: browsers allow few to one server.
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiddenTimer);
-  if (document.hidden) hiddenTimer = setTimeout(() => { if (state !== "missing") stop(); }, 60000);
+  if (document.hidden)
+    hiddenTimer = setTimeout(() => {
+      if (state !== "missing") stop();
+    }, 60000);
   else if (session.token && !running) start();
 });
 
@@ -97,8 +126,13 @@ export function useLive(callback) {
   useEffect(() => {
     const listener = (type, data) => current.current(type, data);
     listeners.add(listener);
-    const timer = setInterval(() => { if (state !== "live" && !document.hidden) listener("tick", {}); }, 5000);
-    return () => { listeners.delete(listener); clearInterval(timer); };
+    const timer = setInterval(() => {
+      if (state !== "live" && !document.hidden) listener("tick", {});
+    }, 5000);
+    return () => {
+      listeners.delete(listener);
+      clearInterval(timer);
+    };
   }, []);
 }
 
@@ -109,13 +143,21 @@ export function useLiveSoon(wants, callback, delay = 400) {
   current.current = callback;
   useLive((type, data) => {
     if (type !== "tick" && type !== "stream.gap" && !wants(type, data)) return;
-    if (!timer.current) timer.current = setTimeout(() => { timer.current = 0; current.current(); }, delay);
+    if (!timer.current)
+      timer.current = setTimeout(() => {
+        timer.current = 0;
+        current.current();
+      }, delay);
   });
   useEffect(() => () => clearTimeout(timer.current), []);
 }
 
 export function useLiveState() {
   const [value, set] = useState(state);
-  useEffect(() => { watchers.add(set); set(state); return () => watchers.delete(set); }, []);
+  useEffect(() => {
+    watchers.add(set);
+    set(state);
+    return () => watchers.delete(set);
+  }, []);
   return value;
 }

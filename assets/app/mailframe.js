@@ -8,8 +8,30 @@ import { html, useRef, useEffect, useState, useMemo } from "./lib.js";
 import { here } from "./api.js";
 
 const policy = globalThis.trustedTypes?.createPolicy("mail", { createHTML: (text) => text });
-const REMOVED = "noscript, iframe, frame, frameset, object, embed, applet, portal, fencedframe, link, meta, base, form > button, input, textarea, select, dialog, template, math, audio, video, source, track";
-const URLS = ["src", "srcset", "background", "poster", "data", "action", "formaction", "xlink:href", "ping", "longdesc", "cite", "lowsrc", "dynsrc", "imagesrcset", "icon", "manifest", "classid", "codebase", "usemap", "profile"];
+const REMOVED =
+  "noscript, iframe, frame, frameset, object, embed, applet, portal, fencedframe, link, meta, base, form > button, input, textarea, select, dialog, template, math, audio, video, source, track";
+const URLS = [
+  "src",
+  "srcset",
+  "background",
+  "poster",
+  "data",
+  "action",
+  "formaction",
+  "xlink:href",
+  "ping",
+  "longdesc",
+  "cite",
+  "lowsrc",
+  "dynsrc",
+  "imagesrcset",
+  "icon",
+  "manifest",
+  "classid",
+  "codebase",
+  "usemap",
+  "profile",
+];
 const REMOTE_CSS = /(@import[^;]*;?|(?:-webkit-)?image-set\([^)]*\)|url\(\s*(?!["']?data:)[^)]*\))/gi;
 const MAX_INLINE = 3_000_000;
 
@@ -20,17 +42,23 @@ const plainCss = (css) => css.replace(/\\[0-9a-f]{1,6}\s?/gi, "");
 
 const TAG = /<[a-z](?:[^>"']|"[^"]*"|'[^']*')*>/gi;
 const STYLE_ATTRIBUTE = /"[^"]*"|'[^']*'|(?<=["'\s/])style(?=\s*=)/gi;
-const BASE = "<style>html{background:#fff;color:#1c1a17;font:15px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}body{margin:16px}img{max-width:100%;height:auto}</style>";
+const BASE =
+  "<style>html{background:#fff;color:#1c1a17;font:15px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}body{margin:16px}img{max-width:100%;height:auto}</style>";
 
 /**
- * Styles under another name while the page looks at them: also a document that is only parsed has the page's policy,
- * which would report each one. What this overlooks is reported, and still has no effect.
+ * Styles under another name while the page looks at them, and bases as links, which are removed: also a document that is
+ * only parsed has the page's policy, which would report each one. What this overlooks is reported, and has no effect.
  */
-const mask = (source, mark) => source
-  .replace(/<style(?=[\s>/])/gi, `<script type="${mark}"`).replace(/<\/style(?=[\s>/])/gi, "</script")
-  .replace(TAG, (tag) => tag.replace(STYLE_ATTRIBUTE, (found) => (found.toLowerCase() === "style" ? mark : found)));
-const unmask = (text, mark) => text
-  .replace(new RegExp(`<script type="${mark}"([^>]*)>([^]*?)</script>`, "g"), "<style$1>$2</style>").replaceAll(` ${mark}="`, ' style="');
+const mask = (source, mark) =>
+  source
+    .replace(/<base(?=[\s>/])/gi, "<link")
+    .replace(/<style(?=[\s>/])/gi, `<script type="${mark}"`)
+    .replace(/<\/style(?=[\s>/])/gi, "</script")
+    .replace(TAG, (tag) => tag.replace(STYLE_ATTRIBUTE, (found) => (found.toLowerCase() === "style" ? mark : found)));
+const unmask = (text, mark) =>
+  text
+    .replace(new RegExp(`<script type="${mark}"([^>]*)>([^]*?)</script>`, "g"), "<style$1>$2</style>")
+    .replaceAll(` ${mark}="`, ' style="');
 
 /**
  * The cleaned document and how many remote things it wants. Parsing happens in an inert document, where nothing runs and
@@ -43,7 +71,9 @@ export function clean(source, { remote = false, inline = {} } = {}) {
   let wanted = 0;
   doc.querySelectorAll(REMOVED).forEach((element) => element.remove());
   doc.querySelectorAll("form").forEach((form) => form.replaceWith(...form.childNodes));
-  doc.querySelectorAll("script").forEach((script) => { if (script.getAttribute("type") !== mark) script.remove(); });
+  doc.querySelectorAll("script").forEach((script) => {
+    if (script.getAttribute("type") !== mark) script.remove();
+  });
   const css = (value) => {
     const flat = plainCss(value).replace(/<\//g, "< /");
     const found = flat.match(REMOTE_CSS);
@@ -52,16 +82,23 @@ export function clean(source, { remote = false, inline = {} } = {}) {
     return remote ? flat.replace(/@import[^;]*;?/gi, "") : flat.replace(REMOTE_CSS, "none");
   };
   // `textContent` of a script is guarded by the page's policy; that of the text inside it is not.
-  doc.querySelectorAll("script").forEach((style) => { for (const node of style.childNodes) node.data = css(node.data); });
+  doc.querySelectorAll("script").forEach((style) => {
+    for (const node of style.childNodes) node.data = css(node.data);
+  });
   for (const element of doc.querySelectorAll("*")) {
     for (const { name, value } of [...element.attributes]) {
       const lower = name.toLowerCase();
-      if (element.localName === "script") { if (lower !== "type" && lower !== "media") element.removeAttribute(name); }
-      else if (lower === mark) element.setAttribute(mark, css(value));
-      else if (lower.startsWith("on") || ["style", "autofocus", "nonce", "is", "srcdoc"].includes(lower)) element.removeAttribute(name);
+      if (element.localName === "script") {
+        if (lower !== "type" && lower !== "media") element.removeAttribute(name);
+      } else if (lower === mark) element.setAttribute(mark, css(value));
+      else if (lower.startsWith("on") || ["style", "autofocus", "nonce", "is", "srcdoc"].includes(lower))
+        element.removeAttribute(name);
       else if (lower === "href") {
         if (element.localName === "a" || element.localName === "area") {
-          if (/^\s*(https?:|mailto:|tel:)/i.test(value)) { element.setAttribute("target", "_blank"); element.setAttribute("rel", "noopener noreferrer"); } else element.removeAttribute(name);
+          if (/^\s*(https?:|mailto:|tel:)/i.test(value)) {
+            element.setAttribute("target", "_blank");
+            element.setAttribute("rel", "noopener noreferrer");
+          } else element.removeAttribute(name);
         } else if (!value.startsWith("#")) element.removeAttribute(name);
       } else if (URLS.includes(lower)) {
         const picture = lower === "src" || lower === "background" || lower === "srcset";
@@ -72,14 +109,24 @@ export function clean(source, { remote = false, inline = {} } = {}) {
         } else if (picture && isRemote(value)) {
           wanted++;
           if (!remote) element.removeAttribute(name);
-        } else if (!picture || !/^\s*data:image\/(png|jpe?g|gif|webp|bmp|avif)[;,]/i.test(value)) element.removeAttribute(name);
+        } else if (!picture || !/^\s*data:image\/(png|jpe?g|gif|webp|bmp|avif)[;,]/i.test(value))
+          element.removeAttribute(name);
       }
     }
   }
-  return { text: `<!doctype html>\n<meta charset="utf-8">${BASE}\n${unmask(doc.documentElement.outerHTML, mark)}`, wanted };
+  return {
+    text: `<!doctype html>\n<meta charset="utf-8">${BASE}\n${unmask(doc.documentElement.outerHTML, mark)}`,
+    wanted,
+  };
 }
 
-const decodeSafe = (text) => { try { return decodeURIComponent(text); } catch { return text; } };
+const decodeSafe = (text) => {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+};
 
 /** Pictures that came with the mail, as data: the frame may fetch nothing, not even from this server. */
 async function inlinePictures(attachments, source) {
@@ -87,7 +134,13 @@ async function inlinePictures(attachments, source) {
   let total = 0;
   for (const one of attachments) {
     const id = (one.contentId || "").replace(/^<|>$/g, "");
-    if (!id || !one.url || !/^image\/(png|jpe?g|gif|webp|bmp|avif)$/i.test(one.contentType || "") || !source.includes(`cid:`)) continue;
+    if (
+      !id ||
+      !one.url ||
+      !/^image\/(png|jpe?g|gif|webp|bmp|avif)$/i.test(one.contentType || "") ||
+      !source.includes(`cid:`)
+    )
+      continue;
     total += one.size;
     if (total > MAX_INLINE) break;
     try {
@@ -98,7 +151,9 @@ async function inlinePictures(attachments, source) {
         reader.onerror = reject;
         reader.readAsDataURL(blob);
       });
-    } catch { /* shown without it */ }
+    } catch {
+      /* shown without it */
+    }
   }
   return found;
 }
@@ -106,18 +161,31 @@ async function inlinePictures(attachments, source) {
 let count = 0;
 
 /** A frame with cleaned HTML. */
-export function MailFrame({ source, attachments = [], remote = false, onWanted, title = "The message as HTML", class: extra = "" }) {
+export function MailFrame({
+  source,
+  attachments = [],
+  remote = false,
+  onWanted,
+  title = "The message as HTML",
+  class: extra = "",
+}) {
   const holder = useRef(null);
   const [inline, setInline] = useState(null);
   useEffect(() => {
     let current = true;
     setInline(null);
     const needed = attachments.some((one) => one.contentId);
-    (needed ? inlinePictures(attachments, source) : Promise.resolve({})).then((found) => { if (current) setInline(found); });
-    return () => { current = false; };
+    (needed ? inlinePictures(attachments, source) : Promise.resolve({})).then((found) => {
+      if (current) setInline(found);
+    });
+    return () => {
+      current = false;
+    };
   }, [source]);
   const cleaned = useMemo(() => (inline ? clean(source, { remote, inline }) : null), [source, remote, inline]);
-  useEffect(() => { if (cleaned) onWanted?.(cleaned.wanted); }, [cleaned]);
+  useEffect(() => {
+    if (cleaned) onWanted?.(cleaned.wanted);
+  }, [cleaned]);
   useEffect(() => {
     if (!cleaned) return undefined;
     // A new frame each time: going back must leave the page, not step through what a frame showed.

@@ -18,14 +18,21 @@ const SCREENS = {
   keys: ["Keys", () => import("./keys.js"), "k"],
   settings: ["Settings", () => import("./settings.js"), ","],
 };
-const GROUPS = [["overview", "messages", "send"], ["domains", "routes", "deliveries"], ["templates", "suppressions", "keys", "settings"]];
+const GROUPS = [
+  ["overview", "messages", "send"],
+  ["domains", "routes", "deliveries"],
+  ["templates", "suppressions", "keys", "settings"],
+];
 
 // --- Light and dark
 
 const THEMES = ["auto", "light", "dark"];
-const theme = () => (THEMES.includes(localStorage.getItem("mailkite.theme")) ? localStorage.getItem("mailkite.theme") : "auto");
+const theme = () =>
+  THEMES.includes(localStorage.getItem("mailkite.theme")) ? localStorage.getItem("mailkite.theme") : "auto";
 function paint(value) {
-  value === "auto" ? document.documentElement.removeAttribute("data-theme") : document.documentElement.setAttribute("data-theme", value);
+  value === "auto"
+    ? document.documentElement.removeAttribute("data-theme")
+    : document.documentElement.setAttribute("data-theme", value);
   dispatchEvent(new Event("themechange"));
 }
 paint(theme());
@@ -34,21 +41,41 @@ function ThemeSwitch() {
   const [value, set] = useState(theme);
   const next = THEMES[(THEMES.indexOf(value) + 1) % THEMES.length];
   const icon = { auto: "auto", light: "sun", dark: "moon" }[value];
-  const click = () => { localStorage.setItem("mailkite.theme", next); paint(next); set(next); };
+  const click = () => {
+    localStorage.setItem("mailkite.theme", next);
+    paint(next);
+    set(next);
+  };
   return html`<button type="button" class="nav-button" onClick=${click} aria-label=${`Colours: ${value}. Switch to ${next}`} title=${`Colours: ${value}`}><${Icon} name=${icon} /></button>`;
 }
 
 function LiveDot() {
   const state = live.useLiveState();
-  const words = { live: ["Live", "What happens shows at once."], connecting: ["Reconnecting", "The event stream is being opened again."], missing: ["Polling", "This server has no event stream; what is new shows within seconds."], off: ["Paused", "The event stream is closed."] }[state];
+  const words = {
+    live: ["Live", "What happens shows at once."],
+    connecting: ["Reconnecting", "The event stream is being opened again."],
+    missing: ["Polling", "This server has no event stream; what is new shows within seconds."],
+    off: ["Paused", "The event stream is closed."],
+  }[state];
   return html`<span class=${`live is-${state}`} title=${words[1]} role="status"><i aria-hidden="true"></i>${words[0]}</span>`;
 }
 
 // --- The frame
 
 function Help({ onClose }) {
-  const rows = [["g then a letter", `go to a screen: ${Object.values(SCREENS).map(([name, , key]) => `${key} ${name}`).join(", ")}`],
-    ["/", "search messages"], ["j, k or ↓, ↑", "next and previous message"], ["Enter", "open"], ["Esc", "back to the list"], ["?", "this help"]];
+  const rows = [
+    [
+      "g then a letter",
+      `go to a screen: ${Object.values(SCREENS)
+        .map(([name, , key]) => `${key} ${name}`)
+        .join(", ")}`,
+    ],
+    ["/", "search messages"],
+    ["j, k or ↓, ↑", "next and previous message"],
+    ["Enter", "open"],
+    ["Esc", "back to the list"],
+    ["?", "this help"],
+  ];
   return html`<${Dialog} title="Keyboard" onClose=${onClose}><dl class="facts">${rows.map(([keys, text]) => html`<div key=${keys}><dt><kbd>${keys}</kbd></dt><dd>${text}</dd></div>`)}</dl><//>`;
 }
 
@@ -57,7 +84,9 @@ function Shell({ user, name, signOut, children }) {
   const [help, setHelp] = useState(false);
   const waiting = useRef(0);
   const main = useRef(null);
-  useEffect(() => { setOpen(false); }, [name]);
+  useEffect(() => {
+    setOpen(false);
+  }, [name]);
   useEffect(() => {
     const down = (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
@@ -66,15 +95,24 @@ function Shell({ user, name, signOut, children }) {
       if (Date.now() - waiting.current < 1200) {
         const found = Object.entries(SCREENS).find(([, [, , key]]) => key === event.key);
         waiting.current = 0;
-        if (found) { event.preventDefault(); go(to(found[0])); }
+        if (found) {
+          event.preventDefault();
+          go(to(found[0]));
+        }
       } else if (event.key === "g") waiting.current = Date.now();
       else if (event.key === "?") setHelp(true);
-      else if (event.key === "/" && !document.querySelector("[data-search]")) { event.preventDefault(); go(to("messages", { focus: "search" })); }
+      else if (event.key === "/" && !document.querySelector("[data-search]")) {
+        event.preventDefault();
+        go(to("messages", { focus: "search" }));
+      }
     };
     addEventListener("keydown", down);
     return () => removeEventListener("keydown", down);
   }, []);
-  const skip = (event) => { event.preventDefault(); main.current.focus(); };
+  const skip = (event) => {
+    event.preventDefault();
+    main.current.focus();
+  };
   return html`<div class=${`shell ${open ? "open" : ""}`}>
     <a class="skip" href="#main" onClick=${skip}>Skip to the content</a>
     <header class="topbar"><button type="button" class="nav-button" aria-label="Menu" aria-expanded=${open ? "true" : "false"} onClick=${() => setOpen(!open)}><${Icon} name="menu" size="22" /></button>
@@ -91,10 +129,20 @@ function Shell({ user, name, signOut, children }) {
 
 /** A screen that fails shows its error, and the rest goes on. */
 class Guard extends Component {
-  static getDerivedStateFromError(error) { return { error }; }
-  componentDidCatch(error) { console.error(error); }
-  componentDidUpdate(before) { if (before.name !== this.props.name && this.state.error) this.setState({ error: null }); }
-  render({ children }) { return this.state.error ? html`<${Failure} error=${this.state.error} retry=${() => this.setState({ error: null })} />` : children; }
+  static getDerivedStateFromError(error) {
+    return { error };
+  }
+  componentDidCatch(error) {
+    console.error(error);
+  }
+  componentDidUpdate(before) {
+    if (before.name !== this.props.name && this.state.error) this.setState({ error: null });
+  }
+  render({ children }) {
+    return this.state.error
+      ? html`<${Failure} error=${this.state.error} retry=${() => this.setState({ error: null })} />`
+      : children;
+  }
 }
 
 const loaded = new Map();
@@ -105,7 +153,13 @@ function Screen({ name, route, user, setUser }) {
     fail(null);
     if (loaded.has(name)) return;
     // An update of the server while this tab was open: its files have other names now.
-    SCREENS[name][1]().then((module) => { loaded.set(name, module.default); shown((n) => n + 1); }, () => fail(new Error("The server was updated. Reload the page.")));
+    SCREENS[name][1]().then(
+      (module) => {
+        loaded.set(name, module.default);
+        shown((n) => n + 1);
+      },
+      () => fail(new Error("The server was updated. Reload the page.")),
+    );
   }, [name]);
   const Loaded = loaded.get(name);
   if (error) return html`<${Failure} error=${error} retry=${() => location.reload()} />`;
@@ -128,11 +182,29 @@ function App() {
     const [first] = route.parts;
     if (!first || ["ticket", "setup", "sign-in", "sign-up"].includes(first)) replace("#/overview");
   };
-  const left = () => { session.token = null; live.reset(); forget(); setUser(null); };
-  const signOut = async () => { try { await post("/api/auth/logout"); } catch { /* the session is over either way */ } left(); go("#/"); };
+  const left = () => {
+    session.token = null;
+    live.reset();
+    forget();
+    setUser(null);
+  };
+  const signOut = async () => {
+    try {
+      await post("/api/auth/logout");
+    } catch {
+      /* the session is over either way */
+    }
+    left();
+    go("#/");
+  };
 
   useEffect(() => {
-    session.onEnd(() => { if (session.token) { left(); say("Your session has ended. Please sign in again."); } });
+    session.onEnd(() => {
+      if (session.token) {
+        left();
+        say("Your session has ended. Please sign in again.");
+      }
+    });
     const ticket = route.parts[0] === "ticket" && route.parts[1];
     const params = new URLSearchParams(location.search);
     (async () => {
@@ -141,26 +213,50 @@ function App() {
         try {
           const answer = await api("POST", "/api/auth/login", { ticket }, { public: true });
           return entered(answer.token, answer.user);
-        } catch (failed) { if (!session.token) say(failed.code === "bad_login" ? "That link was used already. Start mailkite dev again for a new one." : failed.message, { bad: true }); }
+        } catch (failed) {
+          if (!session.token)
+            say(
+              failed.code === "bad_login"
+                ? "That link was used already. Start mailkite dev again for a new one."
+                : failed.message,
+              { bad: true },
+            );
+        }
       }
       if (params.has("code") && params.get("state") === sessionStorage.getItem("mailkite.google")) {
         sessionStorage.removeItem("mailkite.google");
         history.replaceState(null, "", "/#/");
         try {
-          const answer = await api("POST", "/api/auth/google", { code: params.get("code"), redirectUri: googleRedirect(), setupToken: sessionStorage.getItem("mailkite.setup") || undefined }, { public: true });
+          const answer = await api(
+            "POST",
+            "/api/auth/google",
+            {
+              code: params.get("code"),
+              redirectUri: googleRedirect(),
+              setupToken: sessionStorage.getItem("mailkite.setup") || undefined,
+            },
+            { public: true },
+          );
           return entered(answer.token, answer.user);
-        } catch (failed) { complain(failed); }
+        } catch (failed) {
+          complain(failed);
+        }
       }
       if (!session.token) return setUser(null);
       try {
         const me = await get("/v1/me");
         live.start();
         return setUser(me);
-      } catch (failed) { if (failed.status !== 401) setError(failed); return undefined; }
+      } catch (failed) {
+        if (failed.status !== 401) setError(failed);
+        return undefined;
+      }
     })();
     if (session.token) SCREENS[name][1]().catch(() => {});
     // Signed in or out in another tab.
-    const other = (event) => { if (event.key === "mailkite.session") location.reload(); };
+    const other = (event) => {
+      if (event.key === "mailkite.session") location.reload();
+    };
     addEventListener("storage", other);
     return () => removeEventListener("storage", other);
   }, []);
@@ -175,8 +271,15 @@ const googleRedirect = () => document.body.dataset.redirect || `${location.origi
 
 function Gate(props) {
   const [Form, set] = useState(null);
-  useEffect(() => { import("./gate.js").then((module) => set(() => module.default), () => location.reload()); }, []);
-  return Form ? html`<${Form} ...${props} googleRedirect=${googleRedirect} theme=${html`<${ThemeSwitch} />`} />` : html`<div class="boot"><span class="mark" aria-hidden="true"></span></div>`;
+  useEffect(() => {
+    import("./gate.js").then(
+      (module) => set(() => module.default),
+      () => location.reload(),
+    );
+  }, []);
+  return Form
+    ? html`<${Form} ...${props} googleRedirect=${googleRedirect} theme=${html`<${ThemeSwitch} />`} />`
+    : html`<div class="boot"><span class="mark" aria-hidden="true"></span></div>`;
 }
 
 render(html`<${App} /><${Toasts} /><${Confirms} />`, document.getElementById("app"));

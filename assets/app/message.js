@@ -1,10 +1,26 @@
 // One message: what it says, in every form; what was found out about it; and its way, from door to webhook, in one line
 // of events.
 import { html, useState, useEffect, useRef } from "./lib.js";
-import { api, get, post, del, useLoad, here, headers } from "./api.js";
+import { api, post, del, useLoad, here } from "./api.js";
 import { to } from "./router.js";
-import { useLive, useLiveSoon } from "./live.js";
-import { Icon, Time, Text, Badge, Button, Tabs, Value, Code, Notice, Loaded, Failure, Skeleton, Copy, confirm, say, complain, useBusy } from "./ui.js";
+import { useLiveSoon } from "./live.js";
+import {
+  Icon,
+  Time,
+  Text,
+  Badge,
+  Button,
+  Tabs,
+  Value,
+  Code,
+  Notice,
+  Failure,
+  Skeleton,
+  Copy,
+  confirm,
+  say,
+  complain,
+} from "./ui.js";
 import { MailFrame } from "./mailframe.js";
 import { verdict, attemptError, SEND_STATES } from "./explain.js";
 import { bytes, duration, exact, plural, clock } from "./format.js";
@@ -13,7 +29,10 @@ const RAW_SHOWN = 200_000;
 const TEXT_SHOWN = 400_000;
 
 function People({ all }) {
-  return (all || []).map((one, at) => html`<span key=${at} class="person">${at ? ", " : ""}${one.name && html`<${Text}>${one.name}<//>${" "}`}<${Text} class=${one.name ? "faint" : ""}>${one.name ? `<${one.address}>` : one.address}<//></span>`);
+  return (all || []).map(
+    (one, at) =>
+      html`<span key=${at} class="person">${at ? ", " : ""}${one.name && html`<${Text}>${one.name}<//>${" "}`}<${Text} class=${one.name ? "faint" : ""}>${one.name ? `<${one.address}>` : one.address}<//></span>`,
+  );
 }
 
 // --- The content
@@ -21,9 +40,15 @@ function People({ all }) {
 function Html({ source, attachments }) {
   const [remote, allow] = useState(false);
   const [wanted, setWanted] = useState(0);
-  return html`<div>${wanted > 0 && !remote && html`<div class="remote-bar"><${Icon} name="shield" /><span>${plural(wanted, "remote picture or style", "remote pictures and styles")} blocked, so the sender does not learn that you read this.</span>
-      <button type="button" class="link" onClick=${() => allow(true)}>Load remote content</button></div>`}
-    <${MailFrame} source=${source} attachments=${attachments} remote=${remote} onWanted=${(count) => { if (!remote) setWanted(count); }} /></div>`;
+  return html`<div>${
+    wanted > 0 &&
+    !remote &&
+    html`<div class="remote-bar"><${Icon} name="shield" /><span>${plural(wanted, "remote picture or style", "remote pictures and styles")} blocked, so the sender does not learn that you read this.</span>
+      <button type="button" class="link" onClick=${() => allow(true)}>Load remote content</button></div>`
+  }
+    <${MailFrame} source=${source} attachments=${attachments} remote=${remote} onWanted=${(count) => {
+      if (!remote) setWanted(count);
+    }} /></div>`;
 }
 
 const PlainText = ({ text }) => html`<pre class="mail-text" dir="auto" tabindex="0">${text.slice(0, TEXT_SHOWN)}</pre>
@@ -32,8 +57,16 @@ const PlainText = ({ text }) => html`<pre class="mail-text" dir="auto" tabindex=
 function Headers({ json }) {
   const [find, set] = useState("");
   let fields = {};
-  try { fields = JSON.parse(json) || {}; } catch { /* none */ }
-  const all = Object.entries(fields).flatMap(([name, value]) => String(value).split("\n").map((one) => [name, one]));
+  try {
+    fields = JSON.parse(json) || {};
+  } catch {
+    /* none */
+  }
+  const all = Object.entries(fields).flatMap(([name, value]) =>
+    String(value)
+      .split("\n")
+      .map((one) => [name, one]),
+  );
   const shown = all.filter(([name, value]) => `${name}: ${value}`.toLowerCase().includes(find.toLowerCase()));
   return html`<div class="headers"><input type="search" placeholder=${`Find in ${plural(all.length, "field")}`} aria-label="Find in headers" value=${find} onInput=${(event) => set(event.target.value)} />
     <dl>${shown.slice(0, 500).map(([name, value], at) => html`<div key=${at}><dt>${name}</dt><dd dir="auto">${value.length > 2000 ? `${value.slice(0, 2000)}…` : value}</dd></div>`)}</dl>${shown.length > 500 && html`<p class="hint">500 of ${plural(shown.length, "field")}; find narrows them.</p>`}</div>`;
@@ -45,13 +78,17 @@ function Raw({ id, available }) {
   const blob = useRef(null);
   useEffect(() => {
     if (!available) return;
-    api("GET", `/api/messages/${id}/raw`, undefined, { raw: true }).then((response) => response.blob()).then(async (found) => {
-      blob.current = found;
-      set(await found.slice(0, RAW_SHOWN).text());
-    }).catch(fail);
+    api("GET", `/api/messages/${id}/raw`, undefined, { raw: true })
+      .then((response) => response.blob())
+      .then(async (found) => {
+        blob.current = found;
+        set(await found.slice(0, RAW_SHOWN).text());
+      })
+      .catch(fail);
   }, [id, available]);
   const save = () => saveAs(blob.current, `${id}.eml`);
-  if (!available) return html`<${Notice}>The raw copy is kept for seven days, or goes with the content. It is gone.<//>`;
+  if (!available)
+    return html`<${Notice}>The raw copy is kept for seven days, or goes with the content. It is gone.<//>`;
   if (error) return html`<${Failure} error=${error} />`;
   if (text === null) return html`<${Skeleton} />`;
   return html`<div><div class="actions"><${Button} icon="in" onClick=${save}>Download .eml<//></div><pre class="raw" tabindex="0">${text}</pre>${blob.current.size > RAW_SHOWN && html`<p class="hint">Shown up to ${bytes(RAW_SHOWN)} of ${bytes(blob.current.size)}.</p>`}</div>`;
@@ -65,9 +102,14 @@ function saveAs(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
-const Attachments = ({ all }) => html`<ul class="files">${all.map((one) => html`<li key=${one.id}><${Icon} name="clip" /><span class="file-name"><${Text}>${one.filename || "(no name)"}<//></span>
+const Attachments = ({ all }) =>
+  html`<ul class="files">${all.map(
+    (
+      one,
+    ) => html`<li key=${one.id}><${Icon} name="clip" /><span class="file-name"><${Text}>${one.filename || "(no name)"}<//></span>
   <span class="faint">${one.contentType || "unknown type"} · ${bytes(one.size)}${one.disposition === "inline" ? " · inline" : ""}</span>
-  ${one.url ? html`<a class="button small" href=${here(one.url)} download=${one.filename || "attachment"} aria-label=${`Download ${one.filename || "attachment"}`}><${Icon} name="in" size="16" /><span>Download</span></a><${Copy} text=${one.url} label="Copy the signed link" />` : html`<span class="faint">expired</span>`}</li>`)}</ul>`;
+  ${one.url ? html`<a class="button small" href=${here(one.url)} download=${one.filename || "attachment"} aria-label=${`Download ${one.filename || "attachment"}`}><${Icon} name="in" size="16" /><span>Download</span></a><${Copy} text=${one.url} label="Copy the signed link" />` : html`<span class="faint">expired</span>`}</li>`,
+  )}</ul>`;
 
 function Verdicts({ message }) {
   const [open, set] = useState(null);
@@ -78,21 +120,38 @@ function Verdicts({ message }) {
 
 // --- The timeline
 
-const Event = ({ tone = "", icon = "check", title, at, children, end }) => html`<li class=${`event ${tone}`}><span class="event-mark"><${Icon} name=${icon} size="14" /></span>
+const Event = ({
+  tone = "",
+  icon = "check",
+  title,
+  at,
+  children,
+  end,
+}) => html`<li class=${`event ${tone}`}><span class="event-mark"><${Icon} name=${icon} size="14" /></span>
   <div class="event-body"><div class="event-head"><strong>${title}</strong>${end}${at !== undefined && at !== null && html`<${Time} at=${at} class="faint" />`}</div>${children}</div></li>`;
 
 function pretty(body) {
   if (!body) return "";
-  try { return JSON.stringify(JSON.parse(body), null, 2); } catch { return body; }
+  try {
+    return JSON.stringify(JSON.parse(body), null, 2);
+  } catch {
+    return body;
+  }
 }
 
-const HeaderLines = ({ of }) => (of && Object.keys(of).length
-  ? html`<pre class="raw small" tabindex="0">${Object.entries(of).map(([name, value]) => `${name}: ${Array.isArray(value) ? value.join(", ") : value}`).join("\n")}</pre>` : html`<p class="hint">No headers.</p>`);
+const HeaderLines = ({ of }) =>
+  of && Object.keys(of).length
+    ? html`<pre class="raw small" tabindex="0">${Object.entries(of)
+        .map(([name, value]) => `${name}: ${Array.isArray(value) ? value.join(", ") : value}`)
+        .join("\n")}</pre>`
+    : html`<p class="hint">No headers.</p>`;
 
 function Attempt({ attempt }) {
   const good = attempt.status_code >= 200 && attempt.status_code < 300 && !attempt.error;
   const [word, why] = attempt.error ? attemptError(attempt.error) : ["", ""];
-  const label = attempt.status_code ? `${attempt.status_code}${attempt.error && attempt.error !== "http_status" ? ` · ${word}` : ""}` : word;
+  const label = attempt.status_code
+    ? `${attempt.status_code}${attempt.error && attempt.error !== "http_status" ? ` · ${word}` : ""}`
+    : word;
   return html`<details class="attempt"><summary><span class=${`badge ${good ? "good" : "bad"}`}>${label}</span><span>Attempt ${attempt.attempt}${attempt.manual ? ", by hand" : ""}</span><span class="faint">${duration(attempt.duration_ms)}</span><time class="faint" datetime=${new Date(attempt.created_at).toISOString()} title=${exact(attempt.created_at)}>${clock(attempt.created_at)}</time></summary>
     <div class="attempt-body">${why && !good && html`<p class="hint">${why}</p>`}
       <h4>Request</h4><p class="mono wrap">POST <bdi>${attempt.request_url}</bdi></p><${HeaderLines} of=${attempt.request_headers} />
@@ -106,14 +165,26 @@ function Attempt({ attempt }) {
 export function Delivery({ delivery, reload, showUrl = true }) {
   const attempts = useLoad(delivery.attempts ? `/api/deliveries/${delivery.id}/attempts` : null);
   const seen = useRef(delivery.attempts);
-  useEffect(() => { if (seen.current !== delivery.attempts) { seen.current = delivery.attempts; attempts.reload(); } }, [delivery.attempts]);
+  useEffect(() => {
+    if (seen.current !== delivery.attempts) {
+      seen.current = delivery.attempts;
+      attempts.reload();
+    }
+  }, [delivery.attempts]);
   const retry = async () => {
-    const answer = await post(`/api/deliveries/${delivery.id}/retry`).finally(() => { reload?.(); attempts.reload(); });
-    answer.ok ? say(`Delivered: your endpoint answered ${answer.status}.`) : say(`Your endpoint answered ${answer.status}.`, { bad: true });
+    const answer = await post(`/api/deliveries/${delivery.id}/retry`).finally(() => {
+      reload?.();
+      attempts.reload();
+    });
+    answer.ok
+      ? say(`Delivered: your endpoint answered ${answer.status}.`)
+      : say(`Your endpoint answered ${answer.status}.`, { bad: true });
   };
   const [word, why] = delivery.last_error ? attemptError(delivery.last_error) : ["", ""];
   const tone = { delivered: "good", failed: "bad" }[delivery.status] || (delivery.attempts ? "warn" : "info");
-  const title = { delivered: "Delivered", failed: "Given up" }[delivery.status] || (delivery.attempts ? "Retrying" : "Waiting for its first attempt");
+  const title =
+    { delivered: "Delivered", failed: "Given up" }[delivery.status] ||
+    (delivery.attempts ? "Retrying" : "Waiting for its first attempt");
   return html`<${Event} tone=${tone} icon=${{ delivered: "check", failed: "cross" }[delivery.status] || "clock"} title=${title} at=${delivery.updated_at}
       end=${html`<${Button} kind="small" action=${retry} icon="refresh">${delivery.status === "delivered" ? "Send again" : "Retry now"}<//>`}>
     ${showUrl && html`<p class="mono wrap"><bdi>${delivery.url}</bdi></p>`}
@@ -130,18 +201,24 @@ function Timeline({ message, deliveries, recipients, routes, reload }) {
   const checked = ["spf", "dkim", "dmarc"].filter((kind) => message[kind]);
   const failed = checked.filter((kind) => message[kind] === "fail");
   return html`<ol class="timeline" aria-label="What happened to this message">
-    ${inbound ? html`<${Event} tone="good" icon="in" title="Received" at=${message.received_at}><p class="hint">from <bdi>${message.mail_from || "<> (a bounce or notice)"}</bdi> for <bdi>${message.to_addr}</bdi>, ${bytes(message.size_bytes)}</p><//>
+    ${
+      inbound
+        ? html`<${Event} tone="good" icon="in" title="Received" at=${message.received_at}><p class="hint">from <bdi>${message.mail_from || "<> (a bounce or notice)"}</bdi> for <bdi>${message.to_addr}</bdi>, ${bytes(message.size_bytes)}</p><//>
       <${Event} tone=${failed.length ? "warn" : checked.length ? "good" : ""} icon="shield" title=${checked.length ? "Verified" : "Not verified"}><p class="hint">${checked.length ? checked.map((kind) => `${kind.toUpperCase()} ${message[kind]}`).join(" · ") : "Handed in by the API, or not checked."}</p><//>
       <${Event} tone="good" icon="server" title="Stored" at=${message.received_at}><p class="hint">On disk before the sender was told so${message.raw_available ? "; the raw copy is kept for seven days" : ""}.</p><//>
       ${message.status === "dropped" && html`<${Event} icon="trash" title="Dropped"><p class="hint">Your webhook said so; the content is deleted.</p><//>`}
       <${Event} tone=${message.route_id || deliveries.length ? "good" : ""} icon="routes" title=${deliveries.length ? `Routed to ${plural(deliveries.length, "webhook")}` : message.route_id ? "Routed" : "No route"}>
         <p class="hint">${route ? html`<bdi>${route.match_pattern}</bdi> → ${route.action} <bdi>${route.destination || ""}</bdi>` : message.route_id ? "" : html`No route matched, so it is only stored. <a href=${to("routes", { address: message.to_addr })}>Which routes would match?</a>`}</p><//>`
-    : html`<${Event} tone="good" icon="up" title="Accepted" at=${message.received_at}><p class="hint">from <bdi>${message.from_addr}</bdi>, composed, signed and stored, ${bytes(message.size_bytes)}</p><//>
+        : html`<${Event} tone="good" icon="up" title="Accepted" at=${message.received_at}><p class="hint">from <bdi>${message.from_addr}</bdi>, composed, signed and stored, ${bytes(message.size_bytes)}</p><//>
       ${message.scheduled_at && html`<${Event} tone="info" icon="clock" title="Scheduled" at=${message.scheduled_at}><p class="hint">${exact(message.scheduled_at)}</p><//>`}
-      ${recipients.map((one) => { const [word, tone, why] = SEND_STATES[one.status] || [one.status, "", ""]; const receipt = one.host || one.tls;
+      ${recipients.map((one) => {
+        const [word, tone, why] = SEND_STATES[one.status] || [one.status, "", ""];
+        const receipt = one.host || one.tls;
         return html`<${Event} key=${one.address} tone=${tone} icon=${tone === "good" ? "check" : tone === "bad" ? "cross" : "clock"} title=${word} at=${one.updatedAt}>
           <p class="mono wrap"><bdi>${one.address}</bdi></p>${receipt && html`<p class="hint">${one.host && html`by <bdi>${one.host}</bdi>`}${one.tls && ` · ${one.tls}`}</p>`}
-          ${one.diagnostic ? html`<pre class="raw small" tabindex="0" dir="auto">${one.diagnostic}</pre>` : html`<p class="hint">${why}</p>`}<//>`; })}`}
+          ${one.diagnostic ? html`<pre class="raw small" tabindex="0" dir="auto">${one.diagnostic}</pre>` : html`<p class="hint">${why}</p>`}<//>`;
+      })}`
+    }
     ${deliveries.map((delivery) => html`<${Delivery} key=${delivery.id} delivery=${delivery} reload=${reload} />`)}</ol>`;
 }
 
@@ -157,9 +234,16 @@ export default function Message({ id, back, onDeleted }) {
   const detail = useLoad(`/api/messages/${id}`);
   const routes = useLoad("/api/routes");
   const [tab, setTab] = useState(null);
-  useLiveSoon((type, data) => (data.data?.messageId || data.id) === id, () => detail.reload(), 100);
+  useLiveSoon(
+    (_type, data) => (data.data?.messageId || data.id) === id,
+    () => detail.reload(),
+    100,
+  );
   const remove = async () => {
-    const yes = await confirm({ title: "Delete this message?", text: "Its content, attachments, raw copy and attempts are removed for good. Pending deliveries end." });
+    const yes = await confirm({
+      title: "Delete this message?",
+      text: "Its content, attachments, raw copy and attempts are removed for good. Pending deliveries end.",
+    });
     if (!yes) return;
     await del(`/api/messages/${id}`);
     say("Deleted");
@@ -171,20 +255,33 @@ export default function Message({ id, back, onDeleted }) {
     detail.reload();
   };
   if (detail.error && !detail.data) {
-    return html`<div class="message"><header class="message-head"><a class="back" href=${back}><${Icon} name="back" size="16" />Messages</a></header>${detail.error.status === 404
-      ? html`<${Notice} title="This message is not here.">It was deleted, or its retention ended.<//>` : html`<${Failure} error=${detail.error} retry=${detail.reload} />`}</div>`;
+    return html`<div class="message"><header class="message-head"><a class="back" href=${back}><${Icon} name="back" size="16" />Messages</a></header>${
+      detail.error.status === 404
+        ? html`<${Notice} title="This message is not here.">It was deleted, or its retention ended.<//>`
+        : html`<${Failure} error=${detail.error} retry=${detail.reload} />`
+    }</div>`;
   }
   if (!detail.data) return html`<div class="message"><${Skeleton} lines="7" /></div>`;
   const { message, deliveries, attachments, recipients } = detail.data;
   const inbound = message.direction === "inbound";
-  const tabs = [message.html_body && ["html", "HTML"], message.text_body && ["text", "Text"], ["headers", "Headers"], ["raw", "Raw"]].filter(Boolean);
+  const tabs = [
+    message.html_body && ["html", "HTML"],
+    message.text_body && ["text", "Text"],
+    ["headers", "Headers"],
+    ["raw", "Raw"],
+  ].filter(Boolean);
   const current = tabs.some(([key]) => key === tab) ? tab : tabs[0][0];
-  const own = inbound ? message.to_addr : message.from_addr;
   const block = async () => {
-    const yes = await confirm({ title: "Block this sender?", text: `Mail from ${message.from_addr} is stored as spam from now on and calls no webhook.`, yes: "Block" });
+    const yes = await confirm({
+      title: "Block this sender?",
+      text: `Mail from ${message.from_addr} is stored as spam from now on and calls no webhook.`,
+      yes: "Block",
+    });
     if (!yes) return;
     await post("/api/blocked-senders", { email: message.from_addr });
-    say(`${message.from_addr} is blocked`, { undo: () => del(`/api/blocked-senders/${encodeURIComponent(message.from_addr)}`).catch(complain) });
+    say(`${message.from_addr} is blocked`, {
+      undo: () => del(`/api/blocked-senders/${encodeURIComponent(message.from_addr)}`).catch(complain),
+    });
   };
   return html`<article class="message"><header class="message-head"><a class="back" href=${back}><${Icon} name="back" size="16" />Messages</a>
       <h2 tabindex="-1"><${Text}>${message.subject || "(no subject)"}<//></h2>

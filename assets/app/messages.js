@@ -4,8 +4,7 @@ import { html, useState, useEffect, useRef, useMemo, useLayoutEffect, useCallbac
 import { get, query, useLoad } from "./api.js";
 import { go, to, replace } from "./router.js";
 import { useLive } from "./live.js";
-import { Icon, Time, Text, Badge, Empty, Failure, Skeleton, Code, Page, complain } from "./ui.js";
-import { SEND_STATES } from "./explain.js";
+import { Icon, Time, Text, Badge, Standing, Empty, Failure, Skeleton, Code, complain } from "./ui.js";
 import { plural } from "./format.js";
 import Message from "./message.js";
 
@@ -24,18 +23,25 @@ function useMessages(filters) {
   const busy = useRef(false);
   const ask = (more) => get(query("/api/messages", { ...filters, limit: PAGE, ...more }));
   // Times are no ids: rows of the same millisecond stand on both sides of a page's end, so pages overlap by one.
-  const beyond = (rows, known) => { const ids = new Set(known.map((row) => row.id)); return rows.filter((row) => !ids.has(row.id)); };
+  const beyond = (rows, known) => {
+    const ids = new Set(known.map((row) => row.id));
+    return rows.filter((row) => !ids.has(row.id));
+  };
 
   const first = useCallback(async () => {
     let next;
     try {
       const rows = await ask({});
       next = { rows, error: null, ended: rows.length < PAGE };
-    } catch (error) { next = { rows: null, error, ended: true }; }
+    } catch (error) {
+      next = { rows: null, error, ended: true };
+    }
     if (wanted.current === key) set({ key, fresh: new Set(), ...next });
   }, [key]);
 
-  useEffect(() => { first(); }, [first]);
+  useEffect(() => {
+    first();
+  }, [first]);
 
   const more = useCallback(async () => {
     const { rows, ended, key: shown } = live.current;
@@ -45,8 +51,14 @@ function useMessages(filters) {
       const last = rows[rows.length - 1].received_at;
       let next = await ask({ before: last + 1 });
       if (next.length === PAGE && !beyond(next, rows).length) next = await ask({ before: last });
-      set((old) => (old.key !== key ? old : { ...old, rows: [...old.rows, ...beyond(next, old.rows)], ended: next.length < PAGE }));
-    } catch (error) { complain(error); } finally { busy.current = false; }
+      set((old) =>
+        old.key !== key ? old : { ...old, rows: [...old.rows, ...beyond(next, old.rows)], ended: next.length < PAGE },
+      );
+    } catch (error) {
+      complain(error);
+    } finally {
+      busy.current = false;
+    }
   }, [key]);
 
   /** What came since the newest row. */
@@ -59,9 +71,13 @@ function useMessages(filters) {
       if (found.length >= PAGE) return first();
       set((old) => {
         const added = old.key === key && old.rows ? beyond(found, old.rows) : [];
-        return added.length ? { ...old, rows: [...added, ...old.rows], fresh: new Set(added.map((row) => row.id)) } : old;
+        return added.length
+          ? { ...old, rows: [...added, ...old.rows], fresh: new Set(added.map((row) => row.id)) }
+          : old;
       });
-    } catch { /* the next event or tick tries again */ }
+    } catch {
+      /* the next event or tick tries again */
+    }
     return undefined;
   }, [key]);
 
@@ -70,7 +86,9 @@ function useMessages(filters) {
     let left = (live.current.rows || []).filter((row) => ids.has(row.id));
     for (let pages = 0; left.length && pages < 5; pages++) {
       const [newest, oldest] = [left[0].received_at, left[left.length - 1].received_at];
-      const found = await get(query("/api/messages", { before: newest + 1, after: oldest - 1, limit: 200 })).catch(() => []);
+      const found = await get(query("/api/messages", { before: newest + 1, after: oldest - 1, limit: 200 })).catch(
+        () => [],
+      );
       if (!found.length) return;
       const byId = new Map(found.map((row) => [row.id, row]));
       set((old) => (old.rows ? { ...old, rows: old.rows.map((row) => byId.get(row.id) || row) } : old));
@@ -81,19 +99,6 @@ function useMessages(filters) {
 
   const remove = useCallback((id) => set((old) => ({ ...old, rows: old.rows?.filter((row) => row.id !== id) })), []);
   return { ...state, loading: state.key !== key || (!state.rows && !state.error), more, newer, refresh, remove, first };
-}
-
-/** How a message stands, in one mark. */
-export function Standing({ row }) {
-  if (row.direction === "outbound") {
-    const [word, kind] = SEND_STATES[row.send_status] || [row.send_status, ""];
-    return html`<${Badge} kind=${kind}>${word}<//>`;
-  }
-  if (row.status === "dropped") return html`<${Badge}>Dropped<//>`;
-  if (row.failed_count) return html`<${Badge} kind="bad">${row.last_status_code || "Failed"}<//>`;
-  if (row.pending_count) return html`<${Badge} kind=${row.attempts > 0 ? "warn" : "info"}>${row.attempts > 0 ? `Retrying${row.last_status_code ? ` ${row.last_status_code}` : ""}` : "Pending"}<//>`;
-  if (row.delivered_count) return html`<${Badge} kind="good">${row.last_status_code || "Delivered"}<//>`;
-  return html`<${Badge}>Stored<//>`;
 }
 
 const name = (one) => one?.name || one?.address || "";
@@ -124,12 +129,17 @@ function List({ list, openId, params }) {
     const observer = new ResizeObserver(measure);
     observer.observe(element);
     element.addEventListener("scroll", measure, { passive: true });
-    return () => { observer.disconnect(); element.removeEventListener("scroll", measure); };
+    return () => {
+      observer.disconnect();
+      element.removeEventListener("scroll", measure);
+    };
   }, []);
   const { rows } = list;
   const from = Math.max(0, Math.floor(view.top / ROW) - OVERSCAN);
   const until = Math.min(rows.length, Math.ceil((view.top + view.height) / ROW) + OVERSCAN);
-  useEffect(() => { if (!list.ended && until > rows.length - 30) list.more(); }, [until, rows.length, list.ended]);
+  useEffect(() => {
+    if (!list.ended && until > rows.length - 30) list.more();
+  }, [until, rows.length, list.ended]);
 
   // New rows above push nothing away from under the reader's eyes.
   const topId = useRef(rows[0]?.id);
@@ -139,26 +149,59 @@ function List({ list, openId, params }) {
     topId.current = rows[0]?.id;
   }, [rows]);
 
-  const focusRow = useCallback((at) => {
-    const element = box.current;
-    const clamped = Math.max(0, Math.min(rows.length - 1, at));
-    const top = clamped * ROW;
-    if (top < element.scrollTop) element.scrollTop = top;
-    else if (top + ROW > element.scrollTop + element.clientHeight) element.scrollTop = top + ROW - element.clientHeight;
-    requestAnimationFrame(() => requestAnimationFrame(() => element.querySelector(`[data-row="${clamped}"]`)?.focus({ preventScroll: true })));
-    return rows[clamped];
-  }, [rows]);
+  // The row that gets the focus once it is drawn; until then keys count from it.
+  const coming = useRef(-1);
+  const focusRow = useCallback(
+    (at) => {
+      const element = box.current;
+      const clamped = Math.max(0, Math.min(rows.length - 1, at));
+      const top = clamped * ROW;
+      if (top < element.scrollTop) element.scrollTop = top;
+      else if (top + ROW > element.scrollTop + element.clientHeight)
+        element.scrollTop = top + ROW - element.clientHeight;
+      coming.current = clamped;
+      const focus = () => {
+        const drawn = coming.current === clamped && element.querySelector(`[data-row="${clamped}"]`);
+        if (drawn) {
+          coming.current = -1;
+          drawn.focus({ preventScroll: true });
+        }
+        return drawn;
+      };
+      if (!focus())
+        requestAnimationFrame(() =>
+          requestAnimationFrame(() => {
+            if (!focus() && coming.current === clamped) coming.current = -1;
+          }),
+        );
+      return rows[clamped];
+    },
+    [rows],
+  );
 
   useEffect(() => {
     const down = (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, dialog, [role=tablist]")) return;
+      if (
+        event.ctrlKey ||
+        event.metaKey ||
+        event.altKey ||
+        event.target.closest("input, textarea, select, dialog, [role=tablist]")
+      )
+        return;
       const step = { j: 1, k: -1, ArrowDown: 1, ArrowUp: -1 }[event.key];
       const inList = box.current.contains(document.activeElement);
       if (!step || (event.key.startsWith("Arrow") && !inList && document.activeElement !== document.body)) return;
       event.preventDefault();
-      const focused = document.activeElement?.dataset?.row;
+      const focused = coming.current >= 0 ? coming.current : document.activeElement?.dataset?.row;
       const open = rows.findIndex((row) => row.id === openId);
-      const at = inList && focused !== undefined ? Number(focused) + step : open >= 0 ? open + step : step > 0 ? 0 : rows.length - 1;
+      const at =
+        (inList || coming.current >= 0) && focused !== undefined
+          ? Number(focused) + step
+          : open >= 0
+            ? open + step
+            : step > 0
+              ? 0
+              : rows.length - 1;
       const row = focusRow(at);
       if (openId && row) replace(to("messages", row.id, params));
     };
@@ -170,14 +213,26 @@ function List({ list, openId, params }) {
     ${rows.slice(from, until).map((row, at) => html`<${Row} key=${row.id} row=${row} at=${from + at} top=${(from + at) * ROW} open=${row.id === openId} fresh=${list.fresh.has(row.id)} params=${params} />`)}</ul></div>`;
 }
 
-const STATES = [["", "Any state"], ["received", "Received"], ["dropped", "Dropped"], ["scheduled", "Scheduled"], ["queued", "Queued"], ["deferred", "Deferred"], ["sent", "Sent"], ["bounced", "Bounced"], ["failed", "Failed"], ["canceled", "Canceled"]];
+const STATES = [
+  ["", "Any state"],
+  ["received", "Received"],
+  ["dropped", "Dropped"],
+  ["scheduled", "Scheduled"],
+  ["queued", "Queued"],
+  ["deferred", "Deferred"],
+  ["sent", "Sent"],
+  ["bounced", "Bounced"],
+  ["failed", "Failed"],
+  ["canceled", "Canceled"],
+];
 
 function FirstMail({ domains }) {
   const verified = domains.data?.find((domain) => domain.mx_verified);
   const server = useLoad("/api/server");
   const port = server.data?.smtp?.[0]?.match?.(/:(\d+)$/)?.[1] || (document.body.dataset.dev ? "2525" : "25");
   const host = document.body.dataset.dev ? "127.0.0.1" : document.body.dataset.hostname;
-  if (domains.data && !verified) return html`<${Empty} icon="messages" title="No mail yet"><p>Mail comes in once a domain's MX record points here.</p><a class="button primary" href=${to("domains")}><${Icon} name="plus" />Add a domain</a><//>`;
+  if (domains.data && !verified)
+    return html`<${Empty} icon="messages" title="No mail yet"><p>Mail comes in once a domain's MX record points here.</p><a class="button primary" href=${to("domains")}><${Icon} name="plus" />Add a domain</a><//>`;
   const address = `hello@${verified?.domain || "your.domain"}`;
   return html`<${Empty} icon="messages" title="No mail yet"><p>Send one to any address at <strong>${verified?.domain}</strong>. It shows here as it arrives.</p>
     <${Code} label="with curl">${`printf 'Subject: Hi\\r\\n\\r\\nDoes it branch?\\r\\n' |\n  curl -s smtp://${host}:${port} -T - \\\n  --mail-from you@example.com --mail-rcpt ${address}`}<//>
@@ -194,9 +249,18 @@ export default function Messages({ route }) {
   const box = useRef(null);
   const timer = useRef(0);
   const filtered = search || direction || status || domain;
-  useEffect(() => { type(search); }, [search]);
-  useEffect(() => { document.title = "Messages · mailkite"; }, [openId]);
-  useEffect(() => { if (focus) { box.current?.focus(); replace(to("messages", params)); } }, [focus]);
+  useEffect(() => {
+    type(search);
+  }, [search]);
+  useEffect(() => {
+    document.title = "Messages · mailkite";
+  }, [openId]);
+  useEffect(() => {
+    if (focus) {
+      box.current?.focus();
+      replace(to("messages", params));
+    }
+  }, [focus]);
 
   const apply = (change) => replace(to("messages", ...(openId ? [openId] : []), { ...params, ...change }));
   const onSearch = (event) => {
@@ -213,23 +277,42 @@ export default function Messages({ route }) {
     if (event === "email.sent" || event === "email.bounced") touched.current.add(data.data?.messageId);
     if (soon.current) return;
     // One answer to many events: a burst of mail is one request.
-    soon.current = setTimeout(() => {
-      soon.current = 0;
-      const ids = touched.current;
-      touched.current = new Set();
-      list.newer();
-      if (ids.size) list.refresh(ids);
-    }, event === "tick" ? 0 : 150);
+    soon.current = setTimeout(
+      () => {
+        soon.current = 0;
+        const ids = touched.current;
+        touched.current = new Set();
+        list.newer();
+        if (ids.size) list.refresh(ids);
+      },
+      event === "tick" ? 0 : 150,
+    );
   });
-  useEffect(() => () => { clearTimeout(soon.current); clearTimeout(timer.current); }, []);
+  useEffect(
+    () => () => {
+      clearTimeout(soon.current);
+      clearTimeout(timer.current);
+    },
+    [],
+  );
 
   useEffect(() => {
     const down = (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       if (event.key === "Escape" && !document.querySelector("dialog[open]")) {
-        if (event.target === box.current) { if (typed) { type(""); apply({ search: "" }); } box.current.blur(); } else if (openId) go(to("messages", params));
+        if (event.target === box.current) {
+          if (typed) {
+            type("");
+            apply({ search: "" });
+          }
+          box.current.blur();
+        } else if (openId) go(to("messages", params));
       }
-      if (event.key === "/" && !event.target.closest("input, textarea, select, dialog")) { event.preventDefault(); box.current?.focus(); box.current?.select(); }
+      if (event.key === "/" && !event.target.closest("input, textarea, select, dialog")) {
+        event.preventDefault();
+        box.current?.focus();
+        box.current?.select();
+      }
     };
     addEventListener("keydown", down);
     return () => removeEventListener("keydown", down);
@@ -239,17 +322,43 @@ export default function Messages({ route }) {
       <header class="list-head"><p class="list-title" aria-hidden="true">Messages</p>
         <div class="search"><${Icon} name="search" /><input ref=${box} type="search" data-search value=${typed} onInput=${onSearch} placeholder="Search sender, recipient, subject" aria-label="Search sender, recipient, subject" /><kbd aria-hidden="true">/</kbd></div>
         <div class="filters">
-          <select aria-label="Direction" value=${direction} onChange=${(event) => apply({ direction: event.target.value })}>${[["", "In and out"], ["inbound", "Received"], ["outbound", "Sent"]].map(([key, text]) => html`<option key=${key} value=${key} selected=${key === direction}>${text}</option>`)}</select>
+          <select aria-label="Direction" value=${direction} onChange=${(event) => apply({ direction: event.target.value })}>${[
+            ["", "In and out"],
+            ["inbound", "Received"],
+            ["outbound", "Sent"],
+          ].map(
+            ([key, text]) => html`<option key=${key} value=${key} selected=${key === direction}>${text}</option>`,
+          )}</select>
           <select aria-label="State" value=${status} onChange=${(event) => apply({ status: event.target.value })}>${STATES.map(([key, text]) => html`<option key=${key} value=${key} selected=${key === status}>${text}</option>`)}</select>
           ${(domains.data?.length > 1 || domain) && html`<select aria-label="Domain" value=${domain} onChange=${(event) => apply({ domain: event.target.value })}><option value="" selected=${!domain}>All domains</option>${(domains.data || []).map((one) => html`<option key=${one.id} value=${one.domain} selected=${one.domain === domain}>${one.domain}</option>`)}</select>`}
-          ${filtered && html`<button type="button" class="link" onClick=${() => { type(""); apply({ search: "", direction: "", status: "", domain: "" }); }}>Clear</button>`}
+          ${
+            filtered &&
+            html`<button type="button" class="link" onClick=${() => {
+              type("");
+              apply({ search: "", direction: "", status: "", domain: "" });
+            }}>Clear</button>`
+          }
         </div></header>
-      ${list.error ? html`<${Failure} error=${list.error} retry=${list.first} />`
-        : list.loading && !list.rows ? html`<${Skeleton} lines="8" />`
-        : list.rows?.length ? html`<${List} list=${list} openId=${openId} params=${params} />`
-        : filtered ? html`<${Empty} icon="search" title="Nothing fits"><p>Search looks for a part of sender, recipient or subject.</p><//>`
-        : html`<${FirstMail} domains=${domains} />`}
+      ${
+        list.error
+          ? html`<${Failure} error=${list.error} retry=${list.first} />`
+          : list.loading && !list.rows
+            ? html`<${Skeleton} lines="8" />`
+            : list.rows?.length
+              ? html`<${List} list=${list} openId=${openId} params=${params} />`
+              : filtered
+                ? html`<${Empty} icon="search" title="Nothing fits"><p>Search looks for a part of sender, recipient or subject.</p><//>`
+                : html`<${FirstMail} domains=${domains} />`
+      }
       <p class="visually-hidden" role="status">${list.rows && filtered ? `${plural(list.rows.length, "message")}${list.ended ? "" : " or more"}` : ""}</p>
     </section>
-    ${openId && html`<section class="messages-open" aria-label="Message"><${Message} key=${openId} id=${openId} back=${to("messages", params)} onDeleted=${(id) => { list.remove(id); go(to("messages", params)); }} /></section>`}</div>`;
+    ${
+      openId &&
+      html`<section class="messages-open" aria-label="Message"><${Message} key=${openId} id=${openId} back=${to("messages", params)} onDeleted=${(
+        id,
+      ) => {
+        list.remove(id);
+        go(to("messages", params));
+      }} /></section>`
+    }</div>`;
 }

@@ -1,32 +1,42 @@
 // How it goes: mail in and out, what is delivered and how fast, what waits, what needs somebody.
-import { html, useState, useEffect, useRef, useMemo } from "./lib.js";
-import { get, useLoad } from "./api.js";
+import { html, useState } from "./lib.js";
+import { useLoad } from "./api.js";
 import { to } from "./router.js";
 import { useLiveSoon } from "./live.js";
-import { Icon, Time, Text, Page, Card, Segments, Loaded, Badge, Button, Failure, Skeleton } from "./ui.js";
+import { Icon, Time, Text, Page, Card, Segments, Badge, Standing, Failure, Skeleton } from "./ui.js";
 import { compact, number, percent, duration, plural } from "./format.js";
-import { Standing } from "./messages.js";
 import Chart from "./chart.js";
 import Start from "./start.js";
 
-const RANGES = [["hour", "Hour"], ["day", "Day"], ["week", "Week"]];
+const RANGES = [
+  ["hour", "Hour"],
+  ["day", "Day"],
+  ["week", "Week"],
+];
 const LAST = { hour: "in the last hour", day: "in the last 24 hours", week: "in the last 7 days" };
 
-const Stat = ({ label, value, note, tone = "", href }) => html`<div class=${`stat ${tone}`}><dt>${label}</dt><dd>${href ? html`<a href=${href}>${value}</a>` : value}</dd>${note && html`<dd class="note">${note}</dd>`}</div>`;
+const Stat = ({ label, value, note, tone = "", href }) =>
+  html`<div class=${`stat ${tone}`}><dt>${label}</dt><dd>${href ? html`<a href=${href}>${value}</a>` : value}</dd>${note && html`<dd class="note">${note}</dd>`}</div>`;
 
 /** Links of the server may be paths of screens, with or without the mark. */
 const screen = (link) => (link ? `#/${link.replace(/^#?\/?/, "")}` : undefined);
 
 function Attention({ items }) {
-  if (!items?.length) return html`<${Card} title="Needs attention"><p class="all-well"><${Icon} name="check" />All is well.</p><//>`;
+  if (!items?.length)
+    return html`<${Card} title="Needs attention"><p class="all-well"><${Icon} name="check" />All is well.</p><//>`;
   return html`<${Card} title="Needs attention"><ul class="attention">${items.map((one, at) => html`<li key=${at}><${Icon} name="warn" /><div><strong><${Text}>${one.title}<//></strong>${one.detail && html`<p class="hint"><${Text}>${one.detail}<//></p>`}</div>${one.link && html`<a class="button small" href=${screen(one.link)}>Look</a>`}</li>`)}</ul><//>`;
 }
 
 function Endpoints({ all }) {
   if (!all?.length) return null;
   return html`<${Card} title="Endpoints" actions=${html`<a href=${to("deliveries")}>Deliveries</a>`}><div class="table-wrap" tabindex="0" role="region" aria-label="Endpoints"><table><thead><tr><th>Endpoint</th><th class="num">Delivered</th><th class="num">Failed</th><th class="num">Waiting</th><th>Last answer</th></tr></thead>
-    <tbody>${all.map((one, at) => html`<tr key=${at}><td class="wide-cell"><${Text} class="mono">${one.url}<//>${one.domain && html`<div class="faint">${one.domain}</div>`}</td><td class="num">${number(one.delivered)}</td><td class=${`num ${one.failed ? "bad-text" : ""}`}>${number(one.failed)}</td><td class="num">${number(one.waiting)}</td>
-      <td>${one.lastStatusCode ? html`<${Badge} kind=${one.lastStatusCode < 300 ? "good" : "bad"}>${one.lastStatusCode}<//>` : one.lastAttemptAt ? html`<${Badge} kind="bad">none<//>` : "–"} ${one.lastAttemptAt && html`<${Time} at=${one.lastAttemptAt} class="faint" />`}</td></tr>`)}</tbody></table></div><//>`;
+    <tbody>${all.map(
+      (
+        one,
+        at,
+      ) => html`<tr key=${at}><td class="wide-cell"><${Text} class="mono">${one.url}<//>${one.domain && html`<div class="faint">${one.domain}</div>`}</td><td class="num">${number(one.delivered)}</td><td class=${`num ${one.failed ? "bad-text" : ""}`}>${number(one.failed)}</td><td class="num">${number(one.waiting)}</td>
+      <td>${one.lastStatusCode ? html`<${Badge} kind=${one.lastStatusCode < 300 ? "good" : "bad"}>${one.lastStatusCode}<//>` : one.lastAttemptAt ? html`<${Badge} kind="bad">none<//>` : "–"} ${one.lastAttemptAt && html`<${Time} at=${one.lastAttemptAt} class="faint" />`}</td></tr>`,
+    )}</tbody></table></div><//>`;
 }
 
 function Recent({ rows }) {
@@ -39,20 +49,39 @@ export default function Overview() {
   const view = useLoad(`/api/overview?range=${range}`);
   const recent = useLoad("/api/messages?limit=6");
   const domains = useLoad("/api/domains");
-  useLiveSoon(() => true, () => { if (!(view.error?.status === 404)) view.reload(); recent.reload(); domains.reload(); }, 600);
-  const choose = (next) => { localStorage.setItem("mailkite.range", next); setRange(next); };
+  useLiveSoon(
+    () => true,
+    () => {
+      if (!(view.error?.status === 404)) view.reload();
+      recent.reload();
+      domains.reload();
+    },
+    600,
+  );
+  const choose = (next) => {
+    localStorage.setItem("mailkite.range", next);
+    setRange(next);
+  };
   const missing = view.error?.status === 404;
   const data = view.data;
   const delivered = recent.data?.some((row) => row.delivered_count > 0) || data?.totals?.delivered > 0;
   return html`<${Page} title="Overview" actions=${!missing && html`<${Segments} label="Range" value=${range} options=${RANGES} onChange=${choose} />`}>
     ${domains.data && recent.data && html`<${Start} domains=${domains.data} reload=${domains.reload} delivered=${delivered} />`}
-    ${missing ? null : view.error && !data ? html`<${Failure} error=${view.error} retry=${view.reload} />` : !data ? html`<${Skeleton} lines="6" />` : html`
+    ${
+      missing
+        ? null
+        : view.error && !data
+          ? html`<${Failure} error=${view.error} retry=${view.reload} />`
+          : !data
+            ? html`<${Skeleton} lines="6" />`
+            : html`
       <dl class="stats"><${Stat} label="Received" value=${compact(data.totals.received)} note=${LAST[data.range]} href=${to("messages", { direction: "inbound" })} />
         <${Stat} label="Sent" value=${compact(data.totals.sent)} note=${LAST[data.range]} href=${to("messages", { direction: "outbound" })} />
         <${Stat} label="Webhooks delivered" value=${data.successRate === null ? "–" : percent(data.successRate)} note=${data.totals.failed ? `${number(data.totals.failed)} failed` : data.successRate === null ? "none yet" : "none failed"} tone=${data.totals.failed ? "bad" : ""} href=${to("deliveries", data.totals.failed ? { status: "failed" } : {})} />
         <${Stat} label="Mail to acknowledged" value=${data.latencyMs.p50 === null ? "–" : duration(data.latencyMs.p50)} note=${data.latencyMs.p99 === null ? "half of them faster" : `99 % within ${duration(data.latencyMs.p99)}`} />
         <${Stat} label="Waiting" value=${compact(data.queue.webhooks + data.queue.outbound)} note=${data.queue.oldestAt ? html`oldest <${Time} at=${data.queue.oldestAt} />` : `${plural(data.queue.webhooks, "webhook")}, ${number(data.queue.outbound)} to send`} href=${to("deliveries", { status: "pending" })} /></dl>
       <${Card} title="Mail over time" class="chart-card"><${Chart} data=${data} /><//>
-      <div class="columns"><${Attention} items=${data.attention} /><${Endpoints} all=${data.endpoints} /></div>`}
+      <div class="columns"><${Attention} items=${data.attention} /><${Endpoints} all=${data.endpoints} /></div>`
+    }
     <${Recent} rows=${recent.data} /><//>`;
 }

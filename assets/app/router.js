@@ -3,7 +3,16 @@ import { useState, useEffect } from "./lib.js";
 
 export function read() {
   const [path, search] = location.hash.replace(/^#\/?/, "").split("?");
-  const parts = path.split("/").filter(Boolean).map((part) => { try { return decodeURIComponent(part); } catch { return part; } });
+  const parts = path
+    .split("/")
+    .filter(Boolean)
+    .map((part) => {
+      try {
+        return decodeURIComponent(part);
+      } catch {
+        return part;
+      }
+    });
   return { parts, params: Object.fromEntries(new URLSearchParams(search || "")) };
 }
 
@@ -15,7 +24,9 @@ export function to(...parts) {
   return `#/${parts.map(encodeURIComponent).join("/")}${search}`;
 }
 
-export const go = (address) => { location.hash = address.replace(/^#/, ""); };
+export const go = (address) => {
+  location.hash = address.replace(/^#/, "");
+};
 
 /** Another address for the same place, without a step back to the old one. */
 export function replace(address) {

@@ -1,35 +1,82 @@
 // Routes: which address goes where; which of them an address would match; old mail replayed to a new one.
 import { html, useState, useEffect } from "./lib.js";
 import { get, post, patch, del, query, useLoad } from "./api.js";
-import { to, replace } from "./router.js";
-import { Icon, Time, Text, Page, Card, Empty, Badge, Button, Field, Secret, Notice, Loaded, Dialog, Segments, Value, confirm, say, complain, useBusy } from "./ui.js";
+import { to } from "./router.js";
+import {
+  Icon,
+  Time,
+  Text,
+  Page,
+  Card,
+  Empty,
+  Badge,
+  Button,
+  Field,
+  Notice,
+  Loaded,
+  Dialog,
+  Segments,
+  Value,
+  confirm,
+  say,
+  complain,
+  useBusy,
+} from "./ui.js";
 import { plural } from "./format.js";
 
-const ACTIONS = [["webhook", "Webhook", "Post it as signed JSON."], ["forward", "Forward", "Send it on to one address."], ["store", "Store", "Keep it, call nobody."], ["drop", "Drop", "Accept and discard it; no other route runs."]];
-const ACK = [["lenient", "Lenient"], ["ack", "Acknowledged"], ["control", "Control"]];
+const ACTIONS = [
+  ["webhook", "Webhook", "Post it as signed JSON."],
+  ["forward", "Forward", "Send it on to one address."],
+  ["store", "Store", "Keep it, call nobody."],
+  ["drop", "Drop", "Accept and discard it; no other route runs."],
+];
+const ACK = [
+  ["lenient", "Lenient"],
+  ["ack", "Acknowledged"],
+  ["control", "Control"],
+];
 
 // --- Matching as contract 4.1 says it, for servers without the tester.
 function matches(pattern, address) {
   const regex = /^\/(.*)\/(i?)$/.exec(pattern);
-  if (regex) { try { return new RegExp(regex[1], "i").test(address); } catch { return false; } }
-  const [local, domain] = split(pattern), [name, host] = split(address);
+  if (regex) {
+    try {
+      return new RegExp(regex[1], "i").test(address);
+    } catch {
+      return false;
+    }
+  }
+  const [local, domain] = split(pattern),
+    [name, host] = split(address);
   if (domain !== host) return false;
   const star = local.indexOf("*");
   if (star < 0) return local === name;
-  const head = local.slice(0, star), tail = local.slice(star + 1);
+  const head = local.slice(0, star),
+    tail = local.slice(star + 1);
   return name.length >= head.length + tail.length && name.startsWith(head) && name.endsWith(tail);
 }
-const split = (text) => { const at = text.lastIndexOf("@"); return [text.slice(0, at).toLowerCase(), text.slice(at + 1).toLowerCase()]; };
+const split = (text) => {
+  const at = text.lastIndexOf("@");
+  return [text.slice(0, at).toLowerCase(), text.slice(at + 1).toLowerCase()];
+};
 
 function Tester({ routes, given }) {
   const [address, set] = useState(given || "");
   const [result, show] = useState(null);
   useEffect(() => {
     const asked = address.trim().toLowerCase();
-    if (!/^[^@\s]+@[^@\s]+$/.test(asked)) { show(null); return undefined; }
+    if (!/^[^@\s]+@[^@\s]+$/.test(asked)) {
+      show(null);
+      return undefined;
+    }
     const timer = setTimeout(async () => {
-      try { show(await get(query("/api/routes/match", { address: asked }))); } catch (error) {
-        if (error.status !== 404) { show({ address: asked, matches: [], error: error.message }); return; }
+      try {
+        show(await get(query("/api/routes/match", { address: asked })));
+      } catch (error) {
+        if (error.status !== 404) {
+          show({ address: asked, matches: [], error: error.message });
+          return;
+        }
         const found = routes.filter((route) => route.active && matches(route.match_pattern, asked));
         show({ address: asked, matches: found, drop: found.some((route) => route.action === "drop"), known: true });
       }
@@ -37,41 +84,77 @@ function Tester({ routes, given }) {
     return () => clearTimeout(timer);
   }, [address, routes]);
   return html`<${Card} title="Which routes would this address match?"><${Field} label="Address"><input type="email" value=${address} onInput=${(event) => set(event.target.value)} placeholder="support+42@acme.dev" autocomplete="off" spellcheck="false" /><//>
-    <div role="status" class="stack tight">${result && (result.error ? html`<${Notice} kind="bad">${result.error}<//>` : result.known === false ? html`<${Notice} kind="warn">Mail to it is refused: no verified domain of yours receives it.<//>`
-      : result.drop ? html`<${Notice} kind="warn">Accepted and discarded: a drop route matches, so no other runs.<//>`
-      : result.matches.length ? html`<p class="hint">${plural(result.matches.length, "route")} would run:</p>` : html`<${Notice}>No route matches. The mail is stored and nothing is called.<//>`)}
+    <div role="status" class="stack tight">${
+      result &&
+      (result.error
+        ? html`<${Notice} kind="bad">${result.error}<//>`
+        : result.known === false
+          ? html`<${Notice} kind="warn">Mail to it is refused: no verified domain of yours receives it.<//>`
+          : result.drop
+            ? html`<${Notice} kind="warn">Accepted and discarded: a drop route matches, so no other runs.<//>`
+            : result.matches.length
+              ? html`<p class="hint">${plural(result.matches.length, "route")} would run:</p>`
+              : html`<${Notice}>No route matches. The mail is stored and nothing is called.<//>`)
+    }
       ${result?.matches?.length > 0 && html`<ul class="stack tight">${result.matches.map((route) => html`<li key=${route.id} class="route-line"><${Icon} name="check" size="16" /><bdi class="mono">${route.match_pattern}</bdi><span class="faint">→ ${route.action}</span><bdi class="mono">${route.destination || ""}</bdi>${route.reason && html`<span class="faint">${route.reason}</span>`}</li>`)}</ul>`}</div><//>`;
 }
 
 // --- Making and changing
 
 function Editor({ route, onClose, onSaved }) {
-  const [form, set] = useState({ match: route?.match_pattern || "", action: route?.action || "webhook", destination: route?.destination || "", ackMode: route?.ack_mode || "lenient" });
+  const [form, set] = useState({
+    match: route?.match_pattern || "",
+    action: route?.action || "webhook",
+    destination: route?.destination || "",
+    ackMode: route?.ack_mode || "lenient",
+  });
   const [error, fail] = useState(null);
   const [made, setMade] = useState(null);
   const [busy, act] = useBusy();
-  const change = (name) => (event) => { fail(null); set({ ...form, [name]: event.target.value }); };
+  const change = (name) => (event) => {
+    fail(null);
+    set({ ...form, [name]: event.target.value });
+  };
   const needs = form.action === "webhook" || form.action === "forward";
-  const at = (...codes) => (error && (codes.includes(error.field) || codes.includes(error.code)) ? error.message : undefined);
-  const atMatch = at("match", "match_required", "bad_match", "domain_not_owned", "domain_not_verified", "route_exists", "domain_webhook_route");
+  const at = (...codes) =>
+    error && (codes.includes(error.field) || codes.includes(error.code)) ? error.message : undefined;
+  const atMatch = at(
+    "match",
+    "match_required",
+    "bad_match",
+    "domain_not_owned",
+    "domain_not_verified",
+    "route_exists",
+    "domain_webhook_route",
+  );
   const atDestination = at("destination", "bad_url", "bad_address");
   const save = (event) => {
     event.preventDefault();
     act(async () => {
       if (route) {
-        const fields = { ...(route.is_domain_webhook ? {} : { match: form.match }), ...(needs ? { destination: form.destination } : {}), ...(form.action === "webhook" ? { ackMode: form.ackMode } : {}) };
+        const fields = {
+          ...(route.is_domain_webhook ? {} : { match: form.match }),
+          ...(needs ? { destination: form.destination } : {}),
+          ...(form.action === "webhook" ? { ackMode: form.ackMode } : {}),
+        };
         await patch(`/api/routes/${route.id}`, fields);
         say("Route saved");
         onSaved();
         return onClose();
       }
-      const answer = await post("/api/routes", { match: form.match, action: form.action, ...(needs ? { destination: form.destination } : {}), ...(form.action === "webhook" ? { ackMode: form.ackMode } : {}) });
+      const answer = await post("/api/routes", {
+        match: form.match,
+        action: form.action,
+        ...(needs ? { destination: form.destination } : {}),
+        ...(form.action === "webhook" ? { ackMode: form.ackMode } : {}),
+      });
       onSaved();
       answer.signing_secret ? setMade(answer) : onClose();
       return undefined;
     }, fail);
   };
-  if (made) return html`<${Dialog} title="Route created" onClose=${onClose} actions=${html`<${Button} kind="primary" onClick=${onClose}>Done<//>`}><p>It signs with a secret of its own. It is shown now; a lost one is replaced by a new one.</p><${Value} wrap>${made.signing_secret}<//><//>`;
+  if (made)
+    return html`<${Dialog} title="Route created" onClose=${onClose} actions=${html`<${Button} kind="primary" onClick=${onClose}>Done<//>`}><p>It signs with a secret of its own. It is shown now; a lost one is replaced by a new one.</p><${Value} wrap>${made.signing_secret}<//><//>`;
   return html`<${Dialog} title=${route ? "Edit route" : "New route"} onClose=${onClose}><form class="stack" onSubmit=${save}>
     <${Field} label="Address" error=${atMatch} hint="support@acme.dev, *@acme.dev, ticket+*@acme.dev, or a /regular expression/"><input class="mono" value=${form.match} disabled=${route?.is_domain_webhook} onInput=${change("match")} required autofocus=${!route} spellcheck="false" autocapitalize="none" /><//>
     ${!route && html`<${Field} label="Action" hint=${ACTIONS.find(([key]) => key === form.action)[2]}><select value=${form.action} onChange=${change("action")}>${ACTIONS.map(([key, text]) => html`<option key=${key} value=${key} selected=${key === form.action}>${text}</option>`)}</select><//>`}
@@ -89,19 +172,36 @@ function Replay({ route, onClose }) {
   const load = async (before) => {
     try {
       const page = await get(query(`/api/routes/${route.id}/candidates`, { before, limit: 50 }));
-      set((old) => ({ messages: [...(before ? old.messages : []), ...page.messages], next: page.nextBefore, error: null }));
-    } catch (error) { set((old) => ({ ...old, next: null, error })); }
+      set((old) => ({
+        messages: [...(before ? old.messages : []), ...page.messages],
+        next: page.nextBefore,
+        error: null,
+      }));
+    } catch (error) {
+      set((old) => ({ ...old, next: null, error }));
+    }
   };
-  useEffect(() => { load(); }, []);
+  useEffect(() => {
+    load();
+  }, []);
   const send = async () => {
     const { results } = await post(`/api/routes/${route.id}/deliver`, { messageIds: [...chosen].slice(0, 50) });
     const good = results.filter((one) => one.ok).length;
-    say(good === results.length ? `${plural(good, "message")} delivered` : `${good} of ${results.length} delivered`, { bad: good < results.length });
+    say(good === results.length ? `${plural(good, "message")} delivered` : `${good} of ${results.length} delivered`, {
+      bad: good < results.length,
+    });
     const done = new Set(results.filter((one) => one.ok).map((one) => one.id));
-    set((old) => ({ ...old, messages: old.messages.map((one) => (done.has(one.id) ? { ...one, delivered_here: true } : one)) }));
+    set((old) => ({
+      ...old,
+      messages: old.messages.map((one) => (done.has(one.id) ? { ...one, delivered_here: true } : one)),
+    }));
     choose(new Set());
   };
-  const flip = (id) => { const next = new Set(chosen); next.has(id) ? next.delete(id) : next.size < 50 && next.add(id); choose(next); };
+  const flip = (id) => {
+    const next = new Set(chosen);
+    next.has(id) ? next.delete(id) : next.size < 50 && next.add(id);
+    choose(next);
+  };
   return html`<${Dialog} wide title="Replay stored mail to this route" onClose=${onClose} actions=${html`<${Button} onClick=${onClose}>Close<//><${Button} kind="primary" disabled=${!chosen.size} action=${send}>Deliver ${chosen.size || ""}<//>`}>
     <p class="hint">Stored mail that <bdi class="mono">${route.match_pattern}</bdi> covers, also older than the route. Up to 50 at a time.</p>
     ${state.error && html`<${Notice} kind="bad">${state.error.message}<//>`}${state.next !== undefined && !state.messages.length && state.next === null && !state.error && html`<${Notice}>No stored mail fits.<//>`}
@@ -117,18 +217,34 @@ function Route({ route, reload, mutate, edit, replay }) {
   const swap = (change) => mutate((all) => all.map((one) => (one.id === route.id ? { ...one, ...change } : one)));
   const pause = async () => {
     swap({ active: !route.active });
-    try { await patch(`/api/routes/${route.id}`, { active: !route.active }); } catch (error) { swap({ active: route.active }); complain(error); }
+    try {
+      await patch(`/api/routes/${route.id}`, { active: !route.active });
+    } catch (error) {
+      swap({ active: route.active });
+      complain(error);
+    }
   };
   const remove = async () => {
-    const yes = await confirm({ title: "Delete this route?", text: `${route.match_pattern} → ${route.destination || route.action}. Its secret is lost, and its pending deliveries end.` });
+    const yes = await confirm({
+      title: "Delete this route?",
+      text: `${route.match_pattern} → ${route.destination || route.action}. Its secret is lost, and its pending deliveries end.`,
+    });
     if (!yes) return;
     await del(`/api/routes/${route.id}`);
     say("Route deleted");
     reload();
   };
   const rotate = async () => {
-    const yes = await confirm({ title: "Make a new secret?", text: "For 24 hours both secrets sign.", yes: "Make a new one", calm: true });
-    if (yes) { show((await post(`/api/routes/${route.id}/secret/rotate`)).secret); setVersion(version + 1); }
+    const yes = await confirm({
+      title: "Make a new secret?",
+      text: "For 24 hours both secrets sign.",
+      yes: "Make a new one",
+      calm: true,
+    });
+    if (yes) {
+      show((await post(`/api/routes/${route.id}/secret/rotate`)).secret);
+      setVersion(version + 1);
+    }
   };
   const good = ["delivered", "sent"].includes(route.last_status);
   return html`<li class=${`thing ${route.active ? "" : "paused"}`}><div class="thing-head"><span class="route-line"><bdi class="mono"><strong>${route.match_pattern}</strong></bdi><${Icon} name="next" size="14" /><${Badge}>${route.action}<//>${route.is_domain_webhook && html`<${Badge} kind="info">Domain webhook<//>`}${!route.active && html`<${Badge} kind="warn">Paused<//>`}</span>
@@ -143,8 +259,11 @@ export default function Routes({ route }) {
   const [editing, edit] = useState(null);
   const [replaying, replay] = useState(null);
   return html`<${Page} title="Routes" lead="Every active route that matches an address runs, oldest first." actions=${html`<${Button} kind="primary" icon="plus" onClick=${() => edit({})}>New route<//>`}>
-    <${Loaded} of=${routes}>${(all) => html`${all.length ? html`<ul class="cards">${all.map((one) => html`<${Route} key=${one.id} route=${one} reload=${routes.reload} mutate=${routes.mutate} edit=${() => edit(one)} replay=${() => replay(one)} />`)}</ul>`
-      : html`<${Empty} icon="routes" title="No routes yet"><p>Mail of a verified domain is stored. A route posts it to your app, forwards it, or drops it, for one address or for many.</p><p class="hint">The simplest one is a <a href=${to("domains")}>domain's webhook</a>.</p><//>`}
+    <${Loaded} of=${routes}>${(all) => html`${
+      all.length
+        ? html`<ul class="cards">${all.map((one) => html`<${Route} key=${one.id} route=${one} reload=${routes.reload} mutate=${routes.mutate} edit=${() => edit(one)} replay=${() => replay(one)} />`)}</ul>`
+        : html`<${Empty} icon="routes" title="No routes yet"><p>Mail of a verified domain is stored. A route posts it to your app, forwards it, or drops it, for one address or for many.</p><p class="hint">The simplest one is a <a href=${to("domains")}>domain's webhook</a>.</p><//>`
+    }
       <${Tester} routes=${all} given=${route.params.address} />`}<//>
     ${editing && html`<${Editor} route=${editing.id ? editing : null} onClose=${() => edit(null)} onSaved=${routes.reload} />`}
     ${replaying && html`<${Replay} route=${replaying} onClose=${() => replay(null)} />`}<//>`;

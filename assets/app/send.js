@@ -1,7 +1,7 @@
 // Writing a mail: now or later, from a template or not, and the same as code.
 import { html, useState, useEffect, useMemo } from "./lib.js";
-import { get, post, useLoad } from "./api.js";
-import { to, go } from "./router.js";
+import { post, useLoad } from "./api.js";
+import { to } from "./router.js";
 import { Icon, Text, Page, Card, Empty, Button, Field, Notice, Segments, Tabs, Code, say, useBusy } from "./ui.js";
 import { MailFrame } from "./mailframe.js";
 import { bytes, exact } from "./format.js";
@@ -11,14 +11,27 @@ const MAX_FILES = 25 * 1024 * 1024;
 /** What the form says, as the API takes it. */
 function submission(form, files) {
   // Commas and semicolons part addresses, but not within quotes.
-  const list = (text) => { const all = (text.match(/(?:"(?:\\.|[^"\\])*"|[^,;\n])+/g) || []).map((one) => one.trim()).filter(Boolean); return all.length > 1 ? all : all[0]; };
+  const list = (text) => {
+    const all = (text.match(/(?:"(?:\\.|[^"\\])*"|[^,;\n])+/g) || []).map((one) => one.trim()).filter(Boolean);
+    return all.length > 1 ? all : all[0];
+  };
   const data = Object.fromEntries(form.data.filter(([key]) => key.trim()).map(([key, value]) => [key.trim(), value]));
   const body = {
-    from: form.from.trim(), to: list(form.to) || "", cc: list(form.cc), bcc: list(form.bcc), replyTo: list(form.replyTo),
-    subject: form.subject || undefined, text: form.text || undefined, html: form.html || undefined, inReplyTo: form.inReplyTo || undefined,
-    templateId: form.templateId || undefined, templateData: form.templateId && Object.keys(data).length ? data : undefined,
+    from: form.from.trim(),
+    to: list(form.to) || "",
+    cc: list(form.cc),
+    bcc: list(form.bcc),
+    replyTo: list(form.replyTo),
+    subject: form.subject || undefined,
+    text: form.text || undefined,
+    html: form.html || undefined,
+    inReplyTo: form.inReplyTo || undefined,
+    templateId: form.templateId || undefined,
+    templateData: form.templateId && Object.keys(data).length ? data : undefined,
     scheduledAt: form.when === "later" && form.at ? new Date(form.at).toISOString() : undefined,
-    attachments: files.length ? files.map(({ filename, contentType, content }) => ({ filename, contentType, content })) : undefined,
+    attachments: files.length
+      ? files.map(({ filename, contentType, content }) => ({ filename, contentType, content }))
+      : undefined,
   };
   return Object.fromEntries(Object.entries(body).filter(([, value]) => value !== undefined));
 }
@@ -27,7 +40,9 @@ const quote = (text) => `'${text.replace(/'/g, "'\\''")}'`;
 
 function snippets(body) {
   const url = document.body.dataset.url;
-  const shown = body.attachments ? { ...body, attachments: body.attachments.map((one) => ({ ...one, content: "<base64>" })) } : body;
+  const shown = body.attachments
+    ? { ...body, attachments: body.attachments.map((one) => ({ ...one, content: "<base64>" })) }
+    : body;
   const json = JSON.stringify(shown, null, 2);
   return {
     curl: `curl -s ${url}/v1/send \\\n  -H "Authorization: Bearer $MAILKITE_API_KEY" \\\n  -H 'Content-Type: application/json' \\\n  -H "Idempotency-Key: $(uuidgen)" \\\n  -d ${quote(json)}`,
@@ -37,23 +52,51 @@ function snippets(body) {
   };
 }
 
-const readFile = (file) => new Promise((resolve, reject) => {
-  const reader = new FileReader();
-  reader.onload = () => resolve({ filename: file.name, contentType: file.type || "application/octet-stream", size: file.size, content: reader.result.slice(reader.result.indexOf(",") + 1) });
-  reader.onerror = () => reject(new Error(`${file.name} could not be read.`));
-  reader.readAsDataURL(file);
-});
+const readFile = (file) =>
+  new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () =>
+      resolve({
+        filename: file.name,
+        contentType: file.type || "application/octet-stream",
+        size: file.size,
+        content: reader.result.slice(reader.result.indexOf(",") + 1),
+      });
+    reader.onerror = () => reject(new Error(`${file.name} could not be read.`));
+    reader.readAsDataURL(file);
+  });
 
 /** The names between braces. */
-const tags = (...texts) => [...new Set(texts.join(" ").match(/\{\{\s*[\w.-]{1,64}\s*\}\}/g)?.map((one) => one.replace(/[{}\s]/g, "")) || [])];
+const tags = (...texts) => [
+  ...new Set(
+    texts
+      .join(" ")
+      .match(/\{\{\s*[\w.-]{1,64}\s*\}\}/g)
+      ?.map((one) => one.replace(/[{}\s]/g, "")) || [],
+  ),
+];
 
-export default function Send({ route, user }) {
+export default function Send({ route }) {
   const given = route.params;
   const domains = useLoad("/api/domains");
   const own = useLoad("/api/templates");
   const base = useLoad("/api/templates/base");
   const sending = (domains.data || []).filter((one) => one.spf_verified && one.dkim_verified);
-  const [form, set] = useState({ from: given.from || "", to: given.to || "", cc: "", bcc: "", replyTo: "", subject: given.subject || "", text: "", html: "", templateId: given.templateId || "", data: [], when: "now", at: "", inReplyTo: given.inReplyTo || "" });
+  const [form, set] = useState({
+    from: given.from || "",
+    to: given.to || "",
+    cc: "",
+    bcc: "",
+    replyTo: "",
+    subject: given.subject || "",
+    text: "",
+    html: "",
+    templateId: given.templateId || "",
+    data: [],
+    when: "now",
+    at: "",
+    inReplyTo: given.inReplyTo || "",
+  });
   const [files, setFiles] = useState([]);
   const [more, setMore] = useState(false);
   const [body, setBody] = useState("text");
@@ -62,33 +105,57 @@ export default function Send({ route, user }) {
   const [sent, setSent] = useState(null);
   const [busy, act] = useBusy();
   const template = useLoad(form.templateId ? `/api/templates/${form.templateId}` : null);
-  useEffect(() => { if (!form.from && sending.length) set((old) => ({ ...old, from: old.from || `hello@${sending[0].domain}` })); }, [domains.data]);
+  useEffect(() => {
+    if (!form.from && sending.length) set((old) => ({ ...old, from: old.from || `hello@${sending[0].domain}` }));
+  }, [domains.data]);
   useEffect(() => {
     if (!template.data) return;
     const names = tags(template.data.subject || "", template.data.html || "", template.data.text || "");
     set((old) => ({ ...old, data: names.map((name) => [name, old.data.find(([key]) => key === name)?.[1] || ""]) }));
   }, [template.data]);
-  const change = (name) => (event) => { fail(null); set({ ...form, [name]: event.target.value }); };
-  const at = (...names) => (error && names.some((name) => error.field === name || error.field.startsWith?.(`${name}[`) || error.code === name) ? error.message : undefined);
-  const placed = [at("from", "from_domain", "domain_not_owned", "email_not_verified"), at("to", "no_recipients", "recipient_suppressed", "too_many_recipients"), at("subject", "missing_content"), at("scheduledAt", "bad_schedule")];
+  const change = (name) => (event) => {
+    fail(null);
+    set({ ...form, [name]: event.target.value });
+  };
+  const at = (...names) =>
+    error && names.some((name) => error.field === name || error.field.startsWith?.(`${name}[`) || error.code === name)
+      ? error.message
+      : undefined;
+  const placed = [
+    at("from", "from_domain", "domain_not_owned", "email_not_verified"),
+    at("to", "no_recipients", "recipient_suppressed", "too_many_recipients"),
+    at("subject", "missing_content"),
+    at("scheduledAt", "bad_schedule"),
+  ];
   const code = useMemo(() => snippets(submission(form, files)), [form, files]);
   const add = async (event) => {
     try {
       const added = await Promise.all([...event.target.files].map(readFile));
       const all = [...files, ...added];
-      if (all.reduce((sum, one) => sum + one.size, 0) > MAX_FILES) throw new Error("Attachments may have 25 MiB together.");
+      if (all.reduce((sum, one) => sum + one.size, 0) > MAX_FILES)
+        throw new Error("Attachments may have 25 MiB together.");
       setFiles(all);
-    } catch (failed) { say(failed.message, { bad: true }); }
+    } catch (failed) {
+      say(failed.message, { bad: true });
+    }
     event.target.value = "";
   };
   const submit = (event) => {
     event.preventDefault();
-    act(async () => {
-      const answer = await post("/v1/send", submission(form, files), { headers: { "idempotency-key": crypto.randomUUID?.() || String(Math.random()).slice(2) } });
-      setSent(answer);
-      set({ ...form, to: "", subject: "", text: "", html: "", inReplyTo: "" });
-      setFiles([]);
-    }, (failed) => { setSent(null); fail(failed); });
+    act(
+      async () => {
+        const answer = await post("/v1/send", submission(form, files), {
+          headers: { "idempotency-key": crypto.randomUUID?.() || String(Math.random()).slice(2) },
+        });
+        setSent(answer);
+        set({ ...form, to: "", subject: "", text: "", html: "", inReplyTo: "" });
+        setFiles([]);
+      },
+      (failed) => {
+        setSent(null);
+        fail(failed);
+      },
+    );
   };
   if (domains.data && !sending.length) {
     return html`<${Page} title="Send"><${Empty} icon="send" title="No domain can send yet"><p>Sending needs the SPF and DKIM records of a domain of yours, so that receivers know it was you.</p><a class="button primary" href=${domains.data.length ? to("domains", domains.data[0].domain) : to("domains")}>${domains.data.length ? "See its records" : "Add a domain"}</a><//><//>`;
@@ -99,7 +166,14 @@ export default function Send({ route, user }) {
       <${Field} label="From" error=${placed[0]} hint=${sending.length ? `Any address at ${sending.map((one) => one.domain).join(", ")}` : undefined}><input value=${form.from} onInput=${change("from")} required placeholder="Acme <hello@acme.dev>" list="from-addresses" /><//>
       <${Field} label="To" error=${placed[1]}><input value=${form.to} onInput=${change("to")} required placeholder="ada@example.com, Bob <bob@example.com>" /><//>
       ${more ? html`<div class="form-grid"><${Field} label="Cc"><input value=${form.cc} onInput=${change("cc")} /><//><${Field} label="Bcc"><input value=${form.bcc} onInput=${change("bcc")} /><//><${Field} label="Reply to"><input value=${form.replyTo} onInput=${change("replyTo")} /><//></div>` : html`<div><button type="button" class="link" onClick=${() => setMore(true)}>Cc, Bcc, Reply to</button></div>`}
-      <${Field} label="Template"><select value=${form.templateId} onChange=${change("templateId")}><option value="" selected=${!form.templateId}>None</option>${[["Your own", own.data], ["Built in", base.data]].map(([label, all]) => all?.length > 0 && html`<optgroup key=${label} label=${label}>${all.map((one) => html`<option key=${one.id} value=${one.id} selected=${one.id === form.templateId}>${one.name}</option>`)}</optgroup>`)}</select><//>
+      <${Field} label="Template"><select value=${form.templateId} onChange=${change("templateId")}><option value="" selected=${!form.templateId}>None</option>${[
+        ["Your own", own.data],
+        ["Built in", base.data],
+      ].map(
+        ([label, all]) =>
+          all?.length > 0 &&
+          html`<optgroup key=${label} label=${label}>${all.map((one) => html`<option key=${one.id} value=${one.id} selected=${one.id === form.templateId}>${one.name}</option>`)}</optgroup>`,
+      )}</select><//>
       ${form.templateId && form.data.length > 0 && html`<fieldset class="form-grid"><legend class="visually-hidden">Values of the template</legend>${form.data.map(([key, value], index) => html`<${Field} key=${key} label=${`{{${key}}}`}><input value=${value} onInput=${(event) => set({ ...form, data: form.data.map((pair, other) => (other === index ? [key, event.target.value] : pair)) })} /><//>`)}</fieldset>`}
       <${Field} label="Subject" error=${placed[2]} hint=${form.templateId ? "Empty: the template's." : undefined}><input value=${form.subject} onInput=${change("subject")} dir="auto" placeholder=${template.data?.subject || ""} /><//>
       ${form.inReplyTo && html`<p class="hint">In reply to <a href=${to("messages", form.inReplyTo)}>${form.inReplyTo}</a></p>`}
@@ -117,4 +191,8 @@ export default function Send({ route, user }) {
 
 const escapeHtml = (text) => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 /** A template with its values, as the server fills it. */
-export const fill = (text, data) => text.replace(/\{\{\s*([\w.-]{1,64})\s*\}\}/g, (whole, name) => { const found = data.find(([key]) => key === name); return found ? (found[1] ? escapeHtml(found[1]) : `{{${name}}}`) : whole; });
+export const fill = (text, data) =>
+  text.replace(/\{\{\s*([\w.-]{1,64})\s*\}\}/g, (whole, name) => {
+    const found = data.find(([key]) => key === name);
+    return found ? (found[1] ? escapeHtml(found[1]) : `{{${name}}}`) : whole;
+  });

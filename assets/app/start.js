@@ -1,6 +1,6 @@
 // From a new account to "my app received its first webhook", by following the screen alone.
 import { html, useState } from "./lib.js";
-import { get, post, put, useLoad } from "./api.js";
+import { post, put, useLoad } from "./api.js";
 import { to } from "./router.js";
 import { Icon, Button, Card, Code, Field, Text, Notice, say, useBusy } from "./ui.js";
 
@@ -8,7 +8,13 @@ const RECEIVER = `node -e 'require("http").createServer((q, s) => {
   q.on("data", (d) => console.log(String(d))).on("end", () => s.end("ok"))
 }).listen(3000, () => console.log("waiting on http://localhost:3000/hook"))'`;
 
-const Step = ({ number, title, done, current, children }) => html`<li class=${`step ${done ? "done" : current ? "current" : ""}`} aria-current=${current ? "step" : undefined}>
+const Step = ({
+  number,
+  title,
+  done,
+  current,
+  children,
+}) => html`<li class=${`step ${done ? "done" : current ? "current" : ""}`} aria-current=${current ? "step" : undefined}>
   <span class="step-mark">${done ? html`<${Icon} name="check" size="16" /><span class="visually-hidden">done</span>` : number}</span><div class="step-body"><h3>${title}</h3>${(current || children?.always) && html`<div class="stack">${children}</div>`}</div></li>`;
 
 export function AddDomain({ onAdded, autofocus }) {
@@ -16,9 +22,19 @@ export function AddDomain({ onAdded, autofocus }) {
   const [error, fail] = useState(null);
   const [busy, act] = useBusy();
   const dev = document.body.dataset.dev;
-  const submit = (event) => { event.preventDefault(); act(async () => { const made = await post("/api/domains", { domain: name }); set(""); onAdded(made); }, fail); };
+  const submit = (event) => {
+    event.preventDefault();
+    act(async () => {
+      const made = await post("/api/domains", { domain: name });
+      set("");
+      onAdded(made);
+    }, fail);
+  };
   return html`<form class="inline-form" onSubmit=${submit}><${Field} label="Domain" error=${error?.message} hint=${dev ? "In dev mode names under .test, .localhost and .example need no DNS." : "One whose DNS you can edit."}>
-    <input value=${name} onInput=${(event) => { fail(null); set(event.target.value); }} placeholder=${dev ? "acme.test" : "acme.dev"} autocapitalize="none" spellcheck="false" autocomplete="off" required autofocus=${autofocus} /><//>
+    <input value=${name} onInput=${(event) => {
+      fail(null);
+      set(event.target.value);
+    }} placeholder=${dev ? "acme.test" : "acme.dev"} autocapitalize="none" spellcheck="false" autocomplete="off" required autofocus=${autofocus} /><//>
     <${Button} type="submit" kind="primary" busy=${busy} icon="plus">Add domain<//></form>`;
 }
 
@@ -26,9 +42,22 @@ export function SetWebhook({ domain, onSet, label = "Save" }) {
   const [url, set] = useState(domain.webhookUrl || "");
   const [error, fail] = useState(null);
   const [busy, act] = useBusy();
-  const submit = (event) => { event.preventDefault(); act(async () => { const answer = await put(`/api/domains/${domain.id}/webhook`, { url, ackMode: domain.webhookAckMode || undefined }); say("Webhook saved"); onSet(answer); }, fail); };
+  const submit = (event) => {
+    event.preventDefault();
+    act(async () => {
+      const answer = await put(`/api/domains/${domain.id}/webhook`, {
+        url,
+        ackMode: domain.webhookAckMode || undefined,
+      });
+      say("Webhook saved");
+      onSet(answer);
+    }, fail);
+  };
   return html`<form class="inline-form" onSubmit=${submit}><${Field} label="Webhook URL" error=${error?.message} hint=${document.body.dataset.dev ? "https, or http on localhost." : "https. Each mail of the domain is posted to it as signed JSON."}>
-    <input type="url" class="mono" value=${url} onInput=${(event) => { fail(null); set(event.target.value); }} placeholder=${document.body.dataset.dev ? "http://localhost:3000/hook" : "https://app.acme.dev/hook"} required /><//><${Button} type="submit" kind="primary" busy=${busy}>${label}<//></form>`;
+    <input type="url" class="mono" value=${url} onInput=${(event) => {
+      fail(null);
+      set(event.target.value);
+    }} placeholder=${document.body.dataset.dev ? "http://localhost:3000/hook" : "https://app.acme.dev/hook"} required /><//><${Button} type="submit" kind="primary" busy=${busy}>${label}<//></form>`;
 }
 
 /** Posts a test event; says what the endpoint really answered. */
@@ -38,9 +67,17 @@ export function TestWebhook({ domain, onDone, kind = "" }) {
     set(null);
     try {
       const answer = await post(`/api/domains/${domain.id}/webhook/test`);
-      set(answer.ok ? { good: true, text: `Your endpoint answered ${answer.status}.` } : { text: `Your endpoint answered ${answer.status}, which does not count as delivered${answer.status < 300 ? " in this ack mode" : ""}.` });
+      set(
+        answer.ok
+          ? { good: true, text: `Your endpoint answered ${answer.status}.` }
+          : {
+              text: `Your endpoint answered ${answer.status}, which does not count as delivered${answer.status < 300 ? " in this ack mode" : ""}.`,
+            },
+      );
       if (answer.ok) onDone?.();
-    } catch (error) { set({ text: error.message }); }
+    } catch (error) {
+      set({ text: error.message });
+    }
   };
   return html`<div class="stack tight"><div><${Button} kind=${kind} action=${test} icon="send">Send a test event<//></div><div role="status">${result && html`<${Notice} kind=${result.good ? "good" : "bad"}>${result.text}<//>`}</div></div>`;
 }
@@ -57,17 +94,26 @@ export default function Start({ domains, reload, delivered }) {
   const [hidden, hide] = useState(() => localStorage.getItem(KEY) === "hidden");
   const [tested, setTested] = useState(() => localStorage.getItem(KEY) === "tested");
   const server = useLoad("/api/server");
-  const domain = domains.find((one) => one.mx_verified && one.webhookUrl) || domains.find((one) => one.mx_verified) || domains[0];
+  const domain =
+    domains.find((one) => one.mx_verified && one.webhookUrl) || domains.find((one) => one.mx_verified) || domains[0];
   const verified = Boolean(domain?.mx_verified);
   const hooked = Boolean(domain?.webhookUrl);
   // What `mailkite dev` set up for itself is no app of anybody's yet.
-  const builtIn = Boolean(document.body.dataset.dev && /^http:\/\/127\.0\.0\.1:\d+\/hook$/.test(domain?.webhookUrl || ""));
+  const builtIn = Boolean(
+    document.body.dataset.dev && /^http:\/\/127\.0\.0\.1:\d+\/hook$/.test(domain?.webhookUrl || ""),
+  );
   const own = hooked && !builtIn;
   const done = own && (tested || delivered);
   if (hidden) return null;
   const step = !domain ? 1 : !verified ? 2 : !own ? 3 : !(tested || delivered) ? 4 : 5;
-  const finish = () => { localStorage.setItem(KEY, "tested"); setTested(true); };
-  const dismiss = () => { localStorage.setItem(KEY, "hidden"); hide(true); };
+  const finish = () => {
+    localStorage.setItem(KEY, "tested");
+    setTested(true);
+  };
+  const dismiss = () => {
+    localStorage.setItem(KEY, "hidden");
+    hide(true);
+  };
   if (done) {
     return html`<${Card} class="start" title="Your app has received its first webhook" actions=${html`<${Button} kind="small" onClick=${dismiss}>Done<//>`}>
       <p>Next: check the signature with <a href=${to("domains", domain.domain)}>the secret</a>, then <a href=${to("routes")}>route single addresses</a>, or <a href=${to("send")}>send mail</a>.</p><//>`;
@@ -76,14 +122,29 @@ export default function Start({ domains, reload, delivered }) {
     <ol class="steps">
       <${Step} number="1" title="Add a domain" done=${step > 1} current=${step === 1}><${AddDomain} onAdded=${reload} /><//>
       <${Step} number="2" title=${domain ? html`Point <${Text}>${domain.domain}<//> here` : "Point it here"} done=${step > 2} current=${step === 2}>
-        ${domain && html`<p>Publish its DNS records, or at least the MX, then check.</p><div class="actions"><a class="button" href=${to("domains", domain.domain)}><${Icon} name="domains" />Records to copy</a>
-          <${Button} kind="primary" icon="refresh" action=${async () => { const answer = await post(`/api/domains/${domain.id}/verify`); answer.checks.mx ? say(`${domain.domain} is verified`) : say("The MX record was not found yet.", { bad: true }); await reload(); }}>Check now<//></div>`}<//>
+        ${
+          domain &&
+          html`<p>Publish its DNS records, or at least the MX, then check.</p><div class="actions"><a class="button" href=${to("domains", domain.domain)}><${Icon} name="domains" />Records to copy</a>
+          <${Button} kind="primary" icon="refresh" action=${async () => {
+            const answer = await post(`/api/domains/${domain.id}/verify`);
+            answer.checks.mx
+              ? say(`${domain.domain} is verified`)
+              : say("The MX record was not found yet.", { bad: true });
+            await reload();
+          }}>Check now<//></div>`
+        }<//>
       <${Step} number="3" title="Say where its mail goes" done=${step > 3} current=${step === 3}>
-        ${domain && html`${builtIn ? html`<p><strong>${domain.domain}</strong> posts to a receiver inside <code>mailkite dev</code>. Start one of your own, or use your app:</p>` : html`<p>Have your app's URL at hand, or start a receiver that prints what arrives:</p>`}
+        ${
+          domain &&
+          html`${builtIn ? html`<p><strong>${domain.domain}</strong> posts to a receiver inside <code>mailkite dev</code>. Start one of your own, or use your app:</p>` : html`<p>Have your app's URL at hand, or start a receiver that prints what arrives:</p>`}
         ${document.body.dataset.dev && html`<${Code} label="a receiver">${RECEIVER}<//>`}
-        <${SetWebhook} key=${domain.id} domain=${builtIn ? { ...domain, webhookUrl: "http://localhost:3000/hook" } : domain} onSet=${reload} />`}<//>
+        <${SetWebhook} key=${domain.id} domain=${builtIn ? { ...domain, webhookUrl: "http://localhost:3000/hook" } : domain} onSet=${reload} />`
+        }<//>
       <${Step} number="4" title="Receive the first webhook" current=${step === 4}>
-        ${domain && html`<p>Post a test event to <bdi class="mono">${domain.webhookUrl}</bdi>:</p><${TestWebhook} kind="primary" domain=${domain} onDone=${finish} />
-        <p>or send a real mail; this page notices:</p><${Code} label="with curl">${mailCommand(domain.domain, server.data)}<//>`}<//>
+        ${
+          domain &&
+          html`<p>Post a test event to <bdi class="mono">${domain.webhookUrl}</bdi>:</p><${TestWebhook} kind="primary" domain=${domain} onDone=${finish} />
+        <p>or send a real mail; this page notices:</p><${Code} label="with curl">${mailCommand(domain.domain, server.data)}<//>`
+        }<//>
     </ol><//>`;
 }

@@ -1,10 +1,25 @@
 // Templates: a list, and an editor with its preview beside it.
 import { html, useState, useEffect } from "./lib.js";
-import { get, post, put, del, useLoad } from "./api.js";
+import { post, put, del, useLoad } from "./api.js";
 import { to, go } from "./router.js";
-import { Icon, Time, Text, Page, Card, Empty, Badge, Button, Field, Notice, Loaded, Tabs, confirm, say, useBusy } from "./ui.js";
+import {
+  Icon,
+  Time,
+  Text,
+  Page,
+  Card,
+  Empty,
+  Badge,
+  Button,
+  Field,
+  Notice,
+  Loaded,
+  Tabs,
+  confirm,
+  say,
+  useBusy,
+} from "./ui.js";
 import { MailFrame } from "./mailframe.js";
-import { fill } from "./send.js";
 
 export default function Templates({ route, user }) {
   return route.parts[1] ? html`<${Edit} key=${route.parts[1]} id=${route.parts[1]} user=${user} />` : html`<${All} />`;
@@ -13,7 +28,15 @@ export default function Templates({ route, user }) {
 function All() {
   const own = useLoad("/api/templates");
   const base = useLoad("/api/templates/base");
-  const create = async () => { const made = await post("/api/templates", { name: "New template", subject: "Hello {{name}}", html: "<p>Hello {{name}},</p>\n<p>…</p>", text: "Hello {{name}},\n\n…" }); go(to("templates", made.id)); };
+  const create = async () => {
+    const made = await post("/api/templates", {
+      name: "New template",
+      subject: "Hello {{name}}",
+      html: "<p>Hello {{name}},</p>\n<p>…</p>",
+      text: "Hello {{name}},\n\n…",
+    });
+    go(to("templates", made.id));
+  };
   return html`<${Page} title="Templates" lead=${html`Words between <code>{{braces}}</code> are filled in when you send.`} actions=${html`<${Button} kind="primary" icon="plus" action=${create}>New template<//>`}>
     <${Loaded} of=${own}>${(all) => (all.length ? html`<ul class="cards">${all.map((one) => html`<li key=${one.id}><a class="card-link" href=${to("templates", one.id)}><span class="card-title"><${Text}>${one.name}<//></span><span class="card-sub"><${Text}>${one.subject || "(no subject)"}<//> · changed <${Time} at=${one.updated_at} /></span></a></li>`)}</ul>` : html`<${Empty} icon="templates" title="None of your own yet"><p>Begin with a built-in one below, or with an empty one.</p><//>`)}<//>
     <${Card} title="Built in"><${Loaded} of=${base}>${(all) => html`<ul class="stack tight">${all.map((one) => html`<li key=${one.id} class="thing-head"><span class="route-line"><strong>${one.name}</strong><span class="faint">${one.subject}</span></span><span class="actions"><a class="button small" href=${to("templates", one.id)}>Look</a><a class="button small" href=${to("send", { templateId: one.id })}>Send</a></span></li>`)}</ul>`}<//><//><//>`;
@@ -26,23 +49,68 @@ function Edit({ id, user }) {
   const [tab, setTab] = useState("html");
   const [busy, act] = useBusy();
   const [address, setAddress] = useState("");
-  useEffect(() => { if (loaded.data && !form) { const { name, subject, html: source, text } = loaded.data; set({ name: name || "", subject: subject || "", html: source || "", text: text || "" }); } }, [loaded.data]);
+  useEffect(() => {
+    if (loaded.data && !form) {
+      const { name, subject, html: source, text } = loaded.data;
+      set({ name: name || "", subject: subject || "", html: source || "", text: text || "" });
+    }
+  }, [loaded.data]);
   const base = loaded.data?.is_base;
-  const dirty = form && loaded.data && ["name", "subject", "html", "text"].some((key) => form[key] !== (loaded.data[key] || ""));
+  const dirty =
+    form && loaded.data && ["name", "subject", "html", "text"].some((key) => form[key] !== (loaded.data[key] || ""));
   useEffect(() => {
     if (!dirty || base) return undefined;
-    const ask = (event) => { event.preventDefault(); };
+    const ask = (event) => {
+      event.preventDefault();
+    };
     addEventListener("beforeunload", ask);
     return () => removeEventListener("beforeunload", ask);
   }, [dirty]);
-  const change = (name) => (event) => { fail(null); set({ ...form, [name]: event.target.value }); };
-  const save = (event) => { event.preventDefault(); act(async () => { const saved = await put(`/api/templates/${id}`, form); loaded.mutate(() => saved); say("Saved"); }, fail); };
-  const duplicate = async () => { const made = await post("/api/templates", { baseId: id, name: base ? loaded.data.name : `${form.name} copy` }); go(to("templates", made.id)); };
-  const remove = async () => { if (!(await confirm({ title: `Delete “${form.name}”?`, text: "Sends that name it will fail. Scheduled ones are composed already and go out." }))) return; await del(`/api/templates/${id}`); say("Template deleted"); go(to("templates")); };
-  const test = async (event) => { event.preventDefault(); await act(async () => { await post("/api/templates/test", { to: address, subject: form.subject, html: form.html || undefined, text: form.text || undefined }); say(`On its way to ${address}`); }); };
+  const change = (name) => (event) => {
+    fail(null);
+    set({ ...form, [name]: event.target.value });
+  };
+  const save = (event) => {
+    event.preventDefault();
+    act(async () => {
+      const saved = await put(`/api/templates/${id}`, form);
+      loaded.mutate(() => saved);
+      say("Saved");
+    }, fail);
+  };
+  const duplicate = async () => {
+    const made = await post("/api/templates", { baseId: id, name: base ? loaded.data.name : `${form.name} copy` });
+    go(to("templates", made.id));
+  };
+  const remove = async () => {
+    if (
+      !(await confirm({
+        title: `Delete “${form.name}”?`,
+        text: "Sends that name it will fail. Scheduled ones are composed already and go out.",
+      }))
+    )
+      return;
+    await del(`/api/templates/${id}`);
+    say("Template deleted");
+    go(to("templates"));
+  };
+  const test = async (event) => {
+    event.preventDefault();
+    await act(async () => {
+      await post("/api/templates/test", {
+        to: address,
+        subject: form.subject,
+        html: form.html || undefined,
+        text: form.text || undefined,
+      });
+      say(`On its way to ${address}`);
+    });
+  };
   return html`<${Page} title=${form?.name || "Template"} back=${[to("templates"), "Templates"]} lead=${base && html`<${Badge}>Built in<//> Make it your own to change it.`}
       actions=${form && html`<a class="button" href=${to("send", { templateId: id })}><${Icon} name="send" />Send</a><${Button} kind=${base ? "primary" : ""} icon="copy" action=${duplicate}>${base ? "Make it my own" : "Duplicate"}<//>${!base && html`<${Button} kind="quiet-danger" icon="trash" action=${remove}>Delete<//>`}`}>
-    <${Loaded} of=${loaded}>${() => form && html`<div class="editor"><form class="card stack" onSubmit=${save}>${error && html`<${Notice} kind="bad">${error.message}<//>`}
+    <${Loaded} of=${loaded}>${() =>
+      form &&
+      html`<div class="editor"><form class="card stack" onSubmit=${save}>${error && html`<${Notice} kind="bad">${error.message}<//>`}
         <${Field} label="Name"><input value=${form.name} onInput=${change("name")} required maxlength="200" readonly=${base} /><//><${Field} label="Subject"><input value=${form.subject} onInput=${change("subject")} dir="auto" readonly=${base} /><//>
         <div><${Tabs} label="Body" value=${tab} options=${[["html", "HTML"], ["text", "Text"]]} onChange=${setTab} /><textarea key=${tab} aria-label=${tab === "html" ? "HTML" : "Text"} spellcheck=${tab === "text"} value=${form[tab]} onInput=${change(tab)} readonly=${base}></textarea></div>
         ${!base && html`<div class="actions"><${Button} type="submit" kind="primary" disabled=${!dirty} busy=${busy}>Save<//>${dirty && html`<span class="hint">Not saved yet</span>`}</div>`}</form>

@@ -1,6 +1,7 @@
 // The parts that screens are made of.
 import { html, useState, useEffect, useRef, useCallback, useId } from "./lib.js";
 import { Icon } from "./icons.js";
+import { SEND_STATES } from "./explain.js";
 import { ago, exact, useNow } from "./format.js";
 
 export { Icon };
@@ -13,12 +14,18 @@ export function Time({ at, class: extra = "" }) {
 }
 
 /** Text from outside: a direction of its own, so that it cannot disorder what stands around it. */
-export const Text = ({ children, class: extra = "", title }) => html`<bdi class=${extra} title=${title}>${children}</bdi>`;
+export const Text = ({ children, class: extra = "", title }) =>
+  html`<bdi class=${extra} title=${title}>${children}</bdi>`;
 
 // --- Copying
 
 export async function copy(text) {
-  try { await navigator.clipboard.writeText(text); return true; } catch { /* no permission, or plain HTTP */ }
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    /* no permission, or plain HTTP */
+  }
   const area = document.createElement("textarea");
   area.value = text;
   area.className = "offscreen";
@@ -71,7 +78,9 @@ let showToast = () => {};
 /** A word at the edge of the page: `bad` for an error, `undo` for a way back. */
 export const say = (text, options = {}) => showToast({ text, ...options });
 /** An error, in the server's words. */
-export const complain = (error) => { if (error?.name !== "AbortError") say(error.message, { bad: true }); };
+export const complain = (error) => {
+  if (error?.name !== "AbortError") say(error.message, { bad: true });
+};
 
 export function Toasts() {
   const [all, set] = useState([]);
@@ -84,26 +93,56 @@ export function Toasts() {
       setTimeout(() => drop(id), toast.undo ? 7000 : toast.bad ? 9000 : 2500);
     };
   }, []);
-  return html`<div class="toasts" role="status" aria-live="polite">${all.map((one) => html`<div key=${one.id} class=${`toast ${one.bad ? "bad" : ""}`}>
+  return html`<div class="toasts" role="status" aria-live="polite">${all.map(
+    (one) => html`<div key=${one.id} class=${`toast ${one.bad ? "bad" : ""}`}>
     ${one.bad && html`<${Icon} name="warn" />`}<span>${one.text}</span>
-    ${one.undo && html`<button class="link" onClick=${() => { one.undo(); drop(one.id); }}>Undo</button>`}
-    <button class="copy small" aria-label="Dismiss" onClick=${() => drop(one.id)}><${Icon} name="cross" size="14" /></button></div>`)}</div>`;
+    ${
+      one.undo &&
+      html`<button class="link" onClick=${() => {
+        one.undo();
+        drop(one.id);
+      }}>Undo</button>`
+    }
+    <button class="copy small" aria-label="Dismiss" onClick=${() => drop(one.id)}><${Icon} name="cross" size="14" /></button></div>`,
+  )}</div>`;
 }
 
 /** Runs one action at a time; tells its error. */
 export function useBusy() {
   const [busy, set] = useState(false);
   const alive = useRef(true);
-  useEffect(() => () => { alive.current = false; }, []);
+  useEffect(
+    () => () => {
+      alive.current = false;
+    },
+    [],
+  );
   const act = useCallback(async (action, failed = complain) => {
     set(true);
-    try { return await action(); } catch (error) { failed(error); return undefined; } finally { if (alive.current) set(false); }
+    try {
+      return await action();
+    } catch (error) {
+      failed(error);
+      return undefined;
+    } finally {
+      if (alive.current) set(false);
+    }
   }, []);
   return [busy, act];
 }
 
 /** A button that is busy while its action runs. */
-export function Button({ action, onClick, kind = "", icon, children, type = "button", disabled, busy: outside, ...rest }) {
+export function Button({
+  action,
+  onClick,
+  kind = "",
+  icon,
+  children,
+  type = "button",
+  disabled,
+  busy: outside,
+  ...rest
+}) {
   const [busy, act] = useBusy();
   const working = busy || outside;
   return html`<button type=${type} class=${`button ${kind}`} disabled=${disabled || working} aria-busy=${working ? "true" : undefined}
@@ -119,10 +158,18 @@ export function Dialog({ title, onClose, children, wide, actions }) {
     const dialog = ref.current;
     const before = document.activeElement;
     dialog.showModal();
-    return () => { if (dialog.open) dialog.close(); before?.focus?.(); };
+    return () => {
+      if (dialog.open) dialog.close();
+      before?.focus?.();
+    };
   }, []);
-  return html`<dialog ref=${ref} class=${wide ? "wide" : ""} aria-labelledby=${id} onCancel=${(event) => { event.preventDefault(); onClose(); }}
-    onMouseDown=${(event) => { if (event.target === ref.current) onClose(); }}>
+  return html`<dialog ref=${ref} class=${wide ? "wide" : ""} aria-labelledby=${id} onCancel=${(event) => {
+    event.preventDefault();
+    onClose();
+  }}
+    onMouseDown=${(event) => {
+      if (event.target === ref.current) onClose();
+    }}>
     <div class="dialog"><header><h2 id=${id}>${title}</h2><button type="button" class="copy" aria-label="Close" onClick=${onClose}><${Icon} name="cross" /></button></header>
     <div class="dialog-body">${children}</div>${actions && html`<footer>${actions}</footer>`}</div></dialog>`;
 }
@@ -134,9 +181,17 @@ export const confirm = (question) => new Promise((resolve) => showConfirm({ ...q
 export function Confirms() {
   const [question, set] = useState(null);
   const [typed, type] = useState("");
-  useEffect(() => { showConfirm = (next) => { type(""); set(next); }; }, []);
+  useEffect(() => {
+    showConfirm = (next) => {
+      type("");
+      set(next);
+    };
+  }, []);
   if (!question) return null;
-  const answer = (yes) => { set(null); question.resolve(yes); };
+  const answer = (yes) => {
+    set(null);
+    question.resolve(yes);
+  };
   const fits = !question.type || typed.trim() === question.type;
   return html`<${Dialog} title=${question.title} onClose=${() => answer(false)} actions=${html`
       <${Button} onClick=${() => answer(false)} autofocus=${!question.type}>Cancel<//>
@@ -150,7 +205,7 @@ export function Confirms() {
 /** A label, a control and what is said about it. The control is the one child. */
 export function Field({ label, hint, error, children, class: extra = "" }) {
   const id = useId();
-  const child = Array.isArray(children) ? children.find((one) => one && one.type) : children;
+  const child = Array.isArray(children) ? children.find((one) => one?.type) : children;
   if (child?.props) {
     child.props.id = child.props.id || id;
     if (error || hint) child.props["aria-describedby"] = `${id}-hint`;
@@ -161,7 +216,12 @@ export function Field({ label, hint, error, children, class: extra = "" }) {
 }
 
 /** A few choices side by side. */
-export const Segments = ({ label, value, options, onChange }) => html`<div class="segments" role="group" aria-label=${label}>
+export const Segments = ({
+  label,
+  value,
+  options,
+  onChange,
+}) => html`<div class="segments" role="group" aria-label=${label}>
   ${options.map(([key, text]) => html`<button type="button" key=${key} aria-pressed=${value === key ? "true" : "false"} onClick=${() => onChange(key)}>${text}</button>`)}</div>`;
 
 export function Tabs({ value, options, onChange, label }) {
@@ -174,34 +234,63 @@ export function Tabs({ value, options, onChange, label }) {
     onChange(next);
     event.currentTarget.querySelector(`[data-key="${CSS.escape(next)}"]`)?.focus();
   };
-  return html`<div class="tabs" role="tablist" aria-label=${label} onKeyDown=${move}>${options.map(([key, text, count]) => html`<button type="button" role="tab" key=${key} data-key=${key}
-    aria-selected=${value === key ? "true" : "false"} tabindex=${value === key ? 0 : -1} onClick=${() => onChange(key)}>${text}${count ? html`<span class="count">${count}</span>` : ""}</button>`)}</div>`;
+  return html`<div class="tabs" role="tablist" aria-label=${label} onKeyDown=${move}>${options.map(
+    ([key, text, count]) => html`<button type="button" role="tab" key=${key} data-key=${key}
+    aria-selected=${value === key ? "true" : "false"} tabindex=${value === key ? 0 : -1} onClick=${() => onChange(key)}>${text}${count ? html`<span class="count">${count}</span>` : ""}</button>`,
+  )}</div>`;
 }
 
 // --- States
 
-export const Badge = ({ kind = "", children, title }) => html`<span class=${`badge ${kind}`} title=${title}>${children}</span>`;
+export const Badge = ({ kind = "", children, title }) =>
+  html`<span class=${`badge ${kind}`} title=${title}>${children}</span>`;
 
-export const Empty = ({ icon, title, children }) => html`<div class="empty">${icon && html`<span class="empty-icon"><${Icon} name=${icon} size="26" /></span>`}<h2>${title}</h2>${children}</div>`;
+/** How a message stands, in one mark. */
+export function Standing({ row }) {
+  if (row.direction === "outbound") {
+    const [word, kind] = SEND_STATES[row.send_status] || [row.send_status, ""];
+    return html`<${Badge} kind=${kind}>${word}<//>`;
+  }
+  if (row.status === "dropped") return html`<${Badge}>Dropped<//>`;
+  if (row.failed_count) return html`<${Badge} kind="bad">${row.last_status_code || "Failed"}<//>`;
+  if (row.pending_count)
+    return html`<${Badge} kind=${row.attempts > 0 ? "warn" : "info"}>${row.attempts > 0 ? `Retrying${row.last_status_code ? ` ${row.last_status_code}` : ""}` : "Pending"}<//>`;
+  if (row.delivered_count) return html`<${Badge} kind="good">${row.last_status_code || "Delivered"}<//>`;
+  return html`<${Badge}>Stored<//>`;
+}
 
-export const Notice = ({ kind = "info", title, children }) => html`<div class=${`notice ${kind}`} role=${kind === "bad" ? "alert" : undefined}><${Icon} name=${kind === "good" ? "check" : kind === "info" ? "info" : "warn"} />
+export const Empty = ({ icon, title, children }) =>
+  html`<div class="empty">${icon && html`<span class="empty-icon"><${Icon} name=${icon} size="26" /></span>`}<h2>${title}</h2>${children}</div>`;
+
+export const Notice = ({
+  kind = "info",
+  title,
+  children,
+}) => html`<div class=${`notice ${kind}`} role=${kind === "bad" ? "alert" : undefined}><${Icon} name=${kind === "good" ? "check" : kind === "info" ? "info" : "warn"} />
   <div>${title && html`<strong>${title}</strong>`}${children}</div></div>`;
 
 /** What could not be loaded, in the server's words. */
 export const Failure = ({ error, retry }) => html`<${Notice} kind="bad" title="This could not be loaded.">
   <p>${error.message}</p>${retry && html`<${Button} action=${retry} icon="refresh">Try again<//>`}<//>`;
 
-export const Skeleton = ({ lines = 4 }) => html`<div class="skeleton" aria-hidden="true">${Array.from({ length: lines }, (_, at) => html`<div key=${at}></div>`)}</div>`;
+export const Skeleton = ({ lines = 4 }) =>
+  html`<div class="skeleton" aria-hidden="true">${Array.from({ length: lines }, (_, at) => html`<div key=${at}></div>`)}</div>`;
 
 /** What loads, what failed, or what there is. */
-export const Loaded = ({ of, children, lines }) => (of.data !== undefined
-  ? children(of.data)
-  : of.error ? html`<${Failure} error=${of.error} retry=${of.reload} />` : html`<${Skeleton} lines=${lines} />`);
+export const Loaded = ({ of, children, lines }) =>
+  of.data !== undefined
+    ? children(of.data)
+    : of.error
+      ? html`<${Failure} error=${of.error} retry=${of.reload} />`
+      : html`<${Skeleton} lines=${lines} />`;
 
 export const Page = ({ title, lead, actions, children, back, narrow }) => {
-  useEffect(() => { document.title = `${typeof title === "string" ? title : "mailkite"} · mailkite`; }, [title]);
+  useEffect(() => {
+    document.title = `${typeof title === "string" ? title : "mailkite"} · mailkite`;
+  }, [title]);
   return html`<div class=${`page ${narrow ? "narrow" : ""}`}><header class="page-head"><div>${back && html`<a class="back" href=${back[0]}><${Icon} name="back" size="16" />${back[1]}</a>`}
     <h1 tabindex="-1">${title}</h1>${lead && html`<p class="lead">${lead}</p>`}</div>${actions && html`<div class="actions">${actions}</div>`}</header>${children}</div>`;
 };
 
-export const Card = ({ title, actions, children, class: extra = "", id }) => html`<section class=${`card ${extra}`} id=${id}>${(title || actions) && html`<header><h2>${title}</h2>${actions && html`<div class="actions">${actions}</div>`}</header>`}${children}</section>`;
+export const Card = ({ title, actions, children, class: extra = "", id }) =>
+  html`<section class=${`card ${extra}`} id=${id}>${(title || actions) && html`<header><h2>${title}</h2>${actions && html`<div class="actions">${actions}</div>`}</header>`}${children}</section>`;

@@ -10,7 +10,11 @@ async function tabTo(page, wanted, limit = 60) {
       const element = document.activeElement;
       const label = element.labels?.[0]?.textContent || element.getAttribute("aria-label") || element.textContent;
       const ring = getComputedStyle(element);
-      return { label: label.trim(), tag: element.localName, ring: ring.outlineStyle !== "none" && parseFloat(ring.outlineWidth) >= 1 };
+      return {
+        label: label.trim(),
+        tag: element.localName,
+        ring: ring.outlineStyle !== "none" && parseFloat(ring.outlineWidth) >= 1,
+      };
     });
     if (wanted.test(focused.label) && focused.tag !== "body") {
       assert.ok(focused.ring, `a focus ring on ${focused.label}`);
@@ -158,8 +162,15 @@ test("Google: the button leads there with a state, and its answer without one is
     await page.route("https://accounts.google.com/**", (route) => route.fulfill({ body: "Google" }));
     await page.goto(server.base);
     await page.waitForSelector("h1");
-    assert.equal(await page.getByRole("button", { name: "Continue with Google" }).count(), 0, "not configured, not offered");
-    await page.evaluate(() => { document.body.dataset.google = "client"; location.hash = "#/sign-up"; });
+    assert.equal(
+      await page.getByRole("button", { name: "Continue with Google" }).count(),
+      0,
+      "not configured, not offered",
+    );
+    await page.evaluate(() => {
+      document.body.dataset.google = "client";
+      location.hash = "#/sign-up";
+    });
     await page.goto(`${server.base}/?code=stolen&state=guess`);
     await page.waitForSelector("h1:has-text('Sign in')");
     assert.equal(view.requests.filter((url) => url.includes("/api/auth/google")).length, 0);

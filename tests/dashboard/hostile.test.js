@@ -2,7 +2,7 @@
 // scripts that run, windows that open, requests that leave, policies that are broken.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { dev, receiver, signedIn, settled, mail, call, until } from "./support.js";
+import { dev, receiver, signedIn, mail, call, until } from "./support.js";
 
 const RUN = "window.top.pwned='NAME';window.pwned='NAME';parent.pwned='NAME'";
 const BEACON = "https://canary.invalid/NAME";
@@ -47,21 +47,37 @@ const HTML = [
 ];
 
 const marked = (text, name) => text.replaceAll("NAME", name);
-const encoded = (text) => `=?utf-8?B?${Buffer.from(text).toString("base64").match(/.{1,44}/g).join("?=\n =?utf-8?B?")}?=`;
+const encoded = (text) =>
+  `=?utf-8?B?${Buffer.from(text)
+    .toString("base64")
+    .match(/.{1,44}/g)
+    .join("?=\n =?utf-8?B?")}?=`;
 
 let server, app;
 const ids = [];
 before(async () => {
   server = await dev();
-  app = await receiver((count) => ({ status: 500, headers: { "x-hostile": TEXTS[count % 5].replace(/[\r\n]/g, "").replace(/[^\x20-\x7e]/g, "") }, body: marked(TEXTS.join("\n"), "webhook-answer") }));
-  await call(server, "PUT", "/api/domains/inbox.test/webhook", { url: `${app.url}?q=%3Cscript%3E&x='"><img/src=x/onerror=pwned=1>` });
+  app = await receiver((count) => ({
+    status: 500,
+    headers: { "x-hostile": TEXTS[count % 5].replace(/[\r\n]/g, "").replace(/[^\x20-\x7e]/g, "") },
+    body: marked(TEXTS.join("\n"), "webhook-answer"),
+  }));
+  await call(server, "PUT", "/api/domains/inbox.test/webhook", {
+    url: `${app.url}?q=%3Cscript%3E&x='"><img/src=x/onerror=pwned=1>`,
+  });
 });
-after(async () => { await server.stop(); app.stop(); });
+after(async () => {
+  await server.stop();
+  app.stop();
+});
 
 test("hostile text in every field of a mail stays text", async () => {
   for (const [n, text] of TEXTS.entries()) {
     const body = marked(text, `text-${n}`);
-    ids.push(await mail(server.smtp, `From: ${encoded(body)} <ada@example.com>
+    ids.push(
+      await mail(
+        server.smtp,
+        `From: ${encoded(body)} <ada@example.com>
 To: ${encoded(body)} <hello@inbox.test>
 Subject: ${encoded(body)}
 Message-ID: <x${n}@example.com>
@@ -80,7 +96,9 @@ Content-Transfer-Encoding: base64
 
 PHNjcmlwdD4=
 --b--
-`));
+`,
+      ),
+    );
   }
   const view = await signedIn(server);
   const { page } = view;
@@ -89,7 +107,10 @@ PHNjcmlwdD4=
   for (const id of ids) {
     await view.screen(`#/messages/${id}`);
     await page.locator(".message h2").waitFor();
-    for (const tab of ["Text", "Headers", "Raw"]) { await page.getByRole("tab", { name: tab }).click(); await page.waitForTimeout(60); }
+    for (const tab of ["Text", "Headers", "Raw"]) {
+      await page.getByRole("tab", { name: tab }).click();
+      await page.waitForTimeout(60);
+    }
     await until("an attempt", async () => (await page.locator(".attempt summary").count()) > 0);
     await page.locator(".attempt summary").first().click();
     assert.deepEqual(await view.check(), [], id);
@@ -100,8 +121,14 @@ PHNjcmlwdD4=
   view.expected.push(/404.*api\/(messages|domains|templates)/, /400 .*\/api\//);
   await view.screen(`#/domains/${encodeURIComponent(marked(TEXTS[1], "domain"))}`);
   await view.screen(`#/templates/${encodeURIComponent("../..")}`);
-  await view.screen(`#/send?to=${encodeURIComponent(marked(TEXTS[1], "to"))}&subject=${encodeURIComponent(marked(TEXTS[0], "subject"))}`);
-  view.troubles.splice(0, view.troubles.length, ...view.troubles.filter((one) => !/status of 404|status of 400/.test(one)));
+  await view.screen(
+    `#/send?to=${encodeURIComponent(marked(TEXTS[1], "to"))}&subject=${encodeURIComponent(marked(TEXTS[0], "subject"))}`,
+  );
+  view.troubles.splice(
+    0,
+    view.troubles.length,
+    ...view.troubles.filter((one) => !/status of 404|status of 400/.test(one)),
+  );
   assert.deepEqual(await view.check(), []);
   await view.close();
 });
@@ -110,7 +137,15 @@ test("hostile HTML runs nothing and asks nobody, in a mail and in a preview", as
   const view = await signedIn(server);
   const { page } = view;
   for (const [n, html] of HTML.entries()) {
-    const id = await mail(server.smtp, `From: mallory@example.com\nTo: hello@inbox.test\nSubject: html ${n}\nMIME-Version: 1.0\nContent-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: base64\n\n${Buffer.from(marked(html, `html-${n}`)).toString("base64").match(/.{1,76}/g).join("\n")}\n`);
+    const id = await mail(
+      server.smtp,
+      `From: mallory@example.com\nTo: hello@inbox.test\nSubject: html ${n}\nMIME-Version: 1.0\nContent-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: base64\n\n${Buffer.from(
+        marked(html, `html-${n}`),
+      )
+        .toString("base64")
+        .match(/.{1,76}/g)
+        .join("\n")}\n`,
+    );
     await view.screen(`#/messages/${id}`);
     const frame = await (await page.waitForSelector(".mailframe iframe")).contentFrame();
     await until("the frame", () => frame.url().endsWith("/frame"));
@@ -136,18 +171,26 @@ test("even uncleaned, the frame lets nothing run or leave", async () => {
   const { page } = view;
   // What the cleaning would have to miss, posted as it is; violations are the frame's, and mean that the fence holds.
   for (const [n, html] of HTML.entries()) {
-    await page.evaluate(({ source }) => {
-      document.querySelector("#raw")?.remove();
-      const frame = Object.assign(document.createElement("iframe"), { name: "raw", id: "raw" });
-      frame.setAttribute("sandbox", "allow-popups allow-popups-to-escape-sandbox");
-      document.body.append(frame);
-      const form = Object.assign(document.createElement("form"), { method: "post", enctype: "text/plain", action: "/frame", target: "raw" });
-      const field = Object.assign(document.createElement("textarea"), { name: "html", value: source });
-      form.append(field);
-      document.body.append(form);
-      form.submit();
-      form.remove();
-    }, { source: marked(html, `raw-${n}`) });
+    await page.evaluate(
+      ({ source }) => {
+        document.querySelector("#raw")?.remove();
+        const frame = Object.assign(document.createElement("iframe"), { name: "raw", id: "raw" });
+        frame.setAttribute("sandbox", "allow-popups allow-popups-to-escape-sandbox");
+        document.body.append(frame);
+        const form = Object.assign(document.createElement("form"), {
+          method: "post",
+          enctype: "text/plain",
+          action: "/frame",
+          target: "raw",
+        });
+        const field = Object.assign(document.createElement("textarea"), { name: "html", value: source });
+        form.append(field);
+        document.body.append(form);
+        form.submit();
+        form.remove();
+      },
+      { source: marked(html, `raw-${n}`) },
+    );
     await page.waitForTimeout(200);
   }
   assert.equal(await page.evaluate(() => globalThis.pwned), undefined);
@@ -158,13 +201,35 @@ test("even uncleaned, the frame lets nothing run or leave", async () => {
 
 test("hostile names of things of one's own stay text", async () => {
   const name = marked(TEXTS[1], "own");
-  const template = await call(server, "POST", "/api/templates", { name, subject: name, html: marked(HTML[1], "template"), text: name });
+  const template = await call(server, "POST", "/api/templates", {
+    name,
+    subject: name,
+    html: marked(HTML[1], "template"),
+    text: name,
+  });
   await call(server, "POST", "/api/contacts/suppressions", { email: "x@example.com", note: name });
   await call(server, "POST", "/api/keys/scoped", { domainId: "inbox.test", name: name.slice(0, 100) });
   await call(server, "POST", "/api/routes", { match: "/<img src=x onerror=pwned=1>/", action: "store" });
-  const sent = await call(server, "POST", "/v1/send", { from: "hello@inbox.test", to: "hello@inbox.test", subject: name, text: name, metadata: { note: name } });
+  const sent = await call(server, "POST", "/v1/send", {
+    from: "hello@inbox.test",
+    to: "hello@inbox.test",
+    subject: name,
+    text: name,
+    metadata: { note: name },
+  });
   const view = await signedIn(server);
-  for (const screen of ["#/templates", `#/templates/${template.id}`, "#/suppressions", "#/keys", "#/routes?address=a@inbox.test", "#/settings", "#/deliveries", "#/domains", "#/domains/inbox.test", `#/messages/${sent.id}`]) {
+  for (const screen of [
+    "#/templates",
+    `#/templates/${template.id}`,
+    "#/suppressions",
+    "#/keys",
+    "#/routes?address=a@inbox.test",
+    "#/settings",
+    "#/deliveries",
+    "#/domains",
+    "#/domains/inbox.test",
+    `#/messages/${sent.id}`,
+  ]) {
     await view.screen(screen);
     await view.page.waitForTimeout(200);
     assert.deepEqual(await view.check(), [], screen);

@@ -1,7 +1,7 @@
 // Messages: live, searched, by keyboard, without end; a message in every form; deliveries retried.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { dev, receiver, signedIn, settled, mail, plainMail, call, until } from "./support.js";
+import { dev, receiver, signedIn, mail, plainMail, call, until } from "./support.js";
 
 let server, app, answer;
 before(async () => {
@@ -10,7 +10,10 @@ before(async () => {
   app = await receiver(() => answer);
   await call(server, "PUT", "/api/domains/inbox.test/webhook", { url: app.url });
 });
-after(async () => { await server.stop(); app.stop(); });
+after(async () => {
+  await server.stop();
+  app.stop();
+});
 
 const rowOf = (page, text) => page.locator(".row", { hasText: text });
 
@@ -58,7 +61,9 @@ test("a failing endpoint: the timeline tells why, and a retry by hand delivers",
 test("every form of a message, its attachment, and deleting it", async () => {
   const view = await signedIn(server);
   const { page } = view;
-  const id = await mail(server.smtp, `From: Grace <grace@example.com>
+  const id = await mail(
+    server.smtp,
+    `From: Grace <grace@example.com>
 To: hello@inbox.test
 Subject: =?utf-8?B?8J+qgSBLaXRl?=
 X-Long: ${"a very long header ".repeat(200)}
@@ -87,18 +92,31 @@ Content-Disposition: attachment; filename="pioneers.csv"
 name,year
 Ada,1843
 --b--
-`);
+`,
+  );
   await view.screen(`#/messages/${id}`);
   const frame = page.frameLocator(".mailframe iframe");
   await frame.locator("#styled").waitFor();
-  assert.equal(await frame.locator("#styled").evaluate((element) => getComputedStyle(element).color), "rgb(1, 2, 3)", "its styles show");
-  assert.ok(await frame.locator("#inline").evaluate((element) => element.complete && element.naturalWidth === 1), "its inline picture shows");
+  assert.equal(
+    await frame.locator("#styled").evaluate((element) => getComputedStyle(element).color),
+    "rgb(1, 2, 3)",
+    "its styles show",
+  );
+  assert.ok(
+    await frame.locator("#inline").evaluate((element) => element.complete && element.naturalWidth === 1),
+    "its inline picture shows",
+  );
   assert.match(await page.locator(".remote-bar").textContent(), /1 remote picture/);
   assert.equal(view.requests.filter((url) => url.includes("canary.invalid")).length, 0);
   assert.deepEqual(await view.axe(), []);
 
   // Asked for, and only then.
-  await page.route("https://canary.invalid/**", (route) => route.fulfill({ contentType: "image/gif", body: Buffer.from("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7", "base64") }));
+  await page.route("https://canary.invalid/**", (route) =>
+    route.fulfill({
+      contentType: "image/gif",
+      body: Buffer.from("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7", "base64"),
+    }),
+  );
   await page.getByRole("button", { name: "Load remote content" }).click();
   await until("the remote picture", () => view.requests.some((url) => url.includes("canary.invalid")));
   assert.equal(await page.locator(".remote-bar").count(), 0);
@@ -110,9 +128,15 @@ Ada,1843
   assert.equal(await page.locator(".headers dl > div").count(), 1);
   await page.getByRole("tab", { name: "Headers" }).press("ArrowRight");
   await page.getByText("boundary=r").first().waitFor();
-  const [saved] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Download .eml" }).click()]);
+  const [saved] = await Promise.all([
+    page.waitForEvent("download"),
+    page.getByRole("button", { name: "Download .eml" }).click(),
+  ]);
   assert.equal(saved.suggestedFilename(), `${id}.eml`);
-  const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "Download pioneers.csv" }).click()]);
+  const [file] = await Promise.all([
+    page.waitForEvent("download"),
+    page.getByRole("link", { name: "Download pioneers.csv" }).click(),
+  ]);
   assert.equal(file.suggestedFilename(), "pioneers.csv");
   await page.getByRole("button", { name: "SPF" }).click();
   await page.getByText("may this server send").waitFor();
@@ -133,9 +157,11 @@ test("hundreds of messages: endless scrolling, few elements, instant search, fil
   await rowOf(page, "Order 1259").waitFor();
   const list = page.locator("[data-list]");
   for (let step = 0; step < 40; step++) {
-    await list.evaluate((element) => { element.scrollTop = element.scrollHeight; });
+    await list.evaluate((element) => {
+      element.scrollTop = element.scrollHeight;
+    });
     await page.waitForTimeout(50);
-    assert.ok(await page.locator(".row").count() < 60, "only what is in view is drawn");
+    assert.ok((await page.locator(".row").count()) < 60, "only what is in view is drawn");
     if (await rowOf(page, "The first one").count()) break;
   }
   await rowOf(page, "The first one").waitFor();

@@ -2,27 +2,78 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { join } from "node:path";
-import { dev, receiver, signedIn, settled, mail, plainMail, call, until, browse, PICTURES } from "./support.js";
+import { dev, receiver, signedIn, settled, mail, call, until, browse, PICTURES } from "./support.js";
 
 let server, app, htmlId;
 before(async () => {
   server = await dev();
-  app = await receiver((count, body) => (/first actual case/.test(body) ? { status: 503, body: "busy" } : { status: 200, body: "ok" }));
+  app = await receiver((_count, body) =>
+    /first actual case/.test(body) ? { status: 503, body: "busy" } : { status: 200, body: "ok" },
+  );
   await call(server, "PUT", "/api/domains/inbox.test/webhook", { url: app.url });
   await call(server, "POST", "/api/domains/inbox.test/verify");
   await call(server, "POST", "/api/domains", { domain: "acme.test" });
-  const people = [["Ada Lovelace", "ada@example.com", "Engine question"], ["Grace Hopper", "grace@example.com", "Re: The first actual case of a bug being found"], ["ליאור כהן", "lior@example.com", "שלום: חשבונית 2044"], ["Katherine Johnson", "kj@example.com", "Trajectories, checked by hand 🚀"], ["Billing", "billing@supplier.example", "Invoice 2044"], ["Radia Perlman", "radia@example.com", "I think that I shall never see a graph more lovely than a tree, and a subject that goes on for rather longer than any row has room"]];
-  for (let n = 0; n < 24; n++) { const [name, address, subject] = people[n % people.length]; await mail(server.smtp, `From: =?utf-8?B?${Buffer.from(name).toString("base64")}?= <${address}>\nTo: hello@inbox.test\nSubject: =?utf-8?B?${Buffer.from(n < 6 ? subject : `${subject} (${n})`).toString("base64")}?=\n\nDoes it branch?\n`, { from: address }); }
-  htmlId = await mail(server.smtp, `From: "Kite Works" <orders@kite.example>\nTo: Hello <hello@inbox.test>\nSubject: Your order 1017 is on its way\nMIME-Version: 1.0\nContent-Type: multipart/alternative; boundary=b\n\n--b\nContent-Type: text/plain\n\nYour order is on its way.\n--b\nContent-Type: text/html\n\n<div style="max-width:520px;margin:auto;font-family:Georgia,serif"><h1 style="color:#ad4318;font-weight:normal">Your kite is on its way</h1><p>Dear Ada,</p><p>we have handed your order to the wind. It should land by <b>Thursday</b>.</p><table style="width:100%;border-collapse:collapse"><tr><td style="border-top:1px solid #ddd;padding:8px 0">Delta kite, red</td><td style="border-top:1px solid #ddd;text-align:right">€ 49.00</td></tr><tr><td style="border-top:1px solid #ddd;padding:8px 0">Line, 50 m</td><td style="border-top:1px solid #ddd;text-align:right">€ 9.00</td></tr></table><p><a href="https://kite.example/track" style="display:inline-block;background:#ad4318;color:#fff;padding:10px 18px;border-radius:6px;text-decoration:none">Track it</a></p><img src="https://kite.example/pixel.gif" width="1" height="1"></div>\n--b--\n`);
-  for (const to of ["grace@example.com", "radia@example.com"]) await call(server, "POST", "/v1/send", { from: "Acme <hello@inbox.test>", to, subject: "It branches", text: "Yes.", html: "<p>Yes.</p>" });
+  const people = [
+    ["Ada Lovelace", "ada@example.com", "Engine question"],
+    ["Grace Hopper", "grace@example.com", "Re: The first actual case of a bug being found"],
+    ["ליאור כהן", "lior@example.com", "שלום: חשבונית 2044"],
+    ["Katherine Johnson", "kj@example.com", "Trajectories, checked by hand 🚀"],
+    ["Billing", "billing@supplier.example", "Invoice 2044"],
+    [
+      "Radia Perlman",
+      "radia@example.com",
+      "I think that I shall never see a graph more lovely than a tree, and a subject that goes on for rather longer than any row has room",
+    ],
+  ];
+  for (let n = 0; n < 24; n++) {
+    const [name, address, subject] = people[n % people.length];
+    await mail(
+      server.smtp,
+      `From: =?utf-8?B?${Buffer.from(name).toString("base64")}?= <${address}>\nTo: hello@inbox.test\nSubject: =?utf-8?B?${Buffer.from(n < 6 ? subject : `${subject} (${n})`).toString("base64")}?=\n\nDoes it branch?\n`,
+      { from: address },
+    );
+  }
+  htmlId = await mail(
+    server.smtp,
+    `From: "Kite Works" <orders@kite.example>\nTo: Hello <hello@inbox.test>\nSubject: Your order 1017 is on its way\nMIME-Version: 1.0\nContent-Type: multipart/alternative; boundary=b\n\n--b\nContent-Type: text/plain\n\nYour order is on its way.\n--b\nContent-Type: text/html\n\n<div style="max-width:520px;margin:auto;font-family:Georgia,serif"><h1 style="color:#ad4318;font-weight:normal">Your kite is on its way</h1><p>Dear Ada,</p><p>we have handed your order to the wind. It should land by <b>Thursday</b>.</p><table style="width:100%;border-collapse:collapse"><tr><td style="border-top:1px solid #ddd;padding:8px 0">Delta kite, red</td><td style="border-top:1px solid #ddd;text-align:right">€ 49.00</td></tr><tr><td style="border-top:1px solid #ddd;padding:8px 0">Line, 50 m</td><td style="border-top:1px solid #ddd;text-align:right">€ 9.00</td></tr></table><p><a href="https://kite.example/track" style="display:inline-block;background:#ad4318;color:#fff;padding:10px 18px;border-radius:6px;text-decoration:none">Track it</a></p><img src="https://kite.example/pixel.gif" width="1" height="1"></div>\n--b--\n`,
+  );
+  for (const to of ["grace@example.com", "radia@example.com"])
+    await call(server, "POST", "/v1/send", {
+      from: "Acme <hello@inbox.test>",
+      to,
+      subject: "It branches",
+      text: "Yes.",
+      html: "<p>Yes.</p>",
+    });
   await call(server, "POST", "/api/contacts/suppressions", { email: "gone@example.com", reason: "bounce" });
   await call(server, "POST", "/api/routes", { match: "support@inbox.test", action: "webhook", destination: app.url });
 });
-after(async () => { await server.stop(); app.stop(); });
+after(async () => {
+  await server.stop();
+  app.stop();
+});
 
-const SCREENS = () => ({ overview: "#/overview", messages: "#/messages", message: `#/messages/${htmlId}`, send: "#/send", domains: "#/domains", domain: "#/domains/inbox.test", pending: "#/domains/acme.test", routes: "#/routes?address=support@inbox.test", deliveries: "#/deliveries", templates: "#/templates", template: "#/templates/base_receipt", suppressions: "#/suppressions", keys: "#/keys", settings: "#/settings" });
+const SCREENS = () => ({
+  overview: "#/overview",
+  messages: "#/messages",
+  message: `#/messages/${htmlId}`,
+  send: "#/send",
+  domains: "#/domains",
+  domain: "#/domains/inbox.test",
+  pending: "#/domains/acme.test",
+  routes: "#/routes?address=support@inbox.test",
+  deliveries: "#/deliveries",
+  templates: "#/templates",
+  template: "#/templates/base_receipt",
+  suppressions: "#/suppressions",
+  keys: "#/keys",
+  settings: "#/settings",
+});
 
-for (const [form, viewport] of [["desktop", { width: 1360, height: 860 }], ["phone", { width: 390, height: 844 }]]) {
+for (const [form, viewport] of [
+  ["desktop", { width: 1360, height: 860 }],
+  ["phone", { width: 390, height: 844 }],
+]) {
   for (const colorScheme of ["light", "dark"]) {
     test(`every screen, ${form}, ${colorScheme}: accessible, within its width, no violation`, async () => {
       const view = await signedIn(server, { viewport, colorScheme });
@@ -31,10 +82,16 @@ for (const [form, viewport] of [["desktop", { width: 1360, height: 860 }], ["pho
       const wrong = [];
       for (const [name, address] of Object.entries(SCREENS())) {
         await view.screen(address);
-        await view.page.waitForTimeout(name === "overview" || name.startsWith("message") || name === "template" ? 600 : 150);
+        await view.page.waitForTimeout(
+          name === "overview" || name.startsWith("message") || name === "template" ? 600 : 150,
+        );
         await view.page.screenshot({ path: join(PICTURES, `${name}-${form}-${colorScheme}.png`) });
         for (const one of await view.axe()) wrong.push(`${name}: ${one}`);
-        const wide = await view.page.evaluate(() => Math.max(document.documentElement.scrollWidth, document.querySelector("main")?.scrollWidth || 0) - innerWidth);
+        const wide = await view.page.evaluate(
+          () =>
+            Math.max(document.documentElement.scrollWidth, document.querySelector("main")?.scrollWidth || 0) -
+            innerWidth,
+        );
         if (wide > 0) wrong.push(`${name}: ${wide} px too wide`);
       }
       if (form === "phone") {
@@ -62,7 +119,9 @@ test("the first load is small and quick", async () => {
   const client = await view.context.newCDPSession(page);
   await client.send("Network.enable");
   let bytes = 0;
-  client.on("Network.loadingFinished", (event) => { bytes += event.encodedDataLength; });
+  client.on("Network.loadingFinished", (event) => {
+    bytes += event.encodedDataLength;
+  });
   await page.addInitScript((token) => localStorage.setItem("mailkite.session", token), server.session);
   await page.goto(server.base);
   await page.locator("h1", { hasText: "Overview" }).waitFor();
@@ -109,17 +168,29 @@ test("domains: add, records to copy, check, retention, events, delete", async ()
   await page.getByRole("button", { name: "Make a new one" }).click();
   await page.getByText("A new secret signs").waitFor();
   await page.getByRole("button", { name: "Show the signing secret" }).click();
-  await until("another secret", async () => /^whsec_/.test(await secret.textContent()) && (await secret.textContent()) !== before);
+  await until(
+    "another secret",
+    async () => /^whsec_/.test(await secret.textContent()) && (await secret.textContent()) !== before,
+  );
   await page.getByRole("button", { name: "Acknowledged" }).click();
   await page.getByText("2xx, and a body with").waitFor();
-  await until("the mode", async () => (await call(server, "GET", "/api/domains/kite.test")).domain.webhookAckMode === "ack");
+  await until(
+    "the mode",
+    async () => (await call(server, "GET", "/api/domains/kite.test")).domain.webhookAckMode === "ack",
+  );
   await page.getByRole("button", { name: "Send a test event" }).click();
   await page.getByText(/Your endpoint answered \d+, which does not count/).waitFor();
   await page.getByLabel("Bounced").check();
-  await until("the events", async () => (await call(server, "GET", "/api/domains/kite.test")).domain.webhookEvents.length === 1);
+  await until(
+    "the events",
+    async () => (await call(server, "GET", "/api/domains/kite.test")).domain.webhookEvents.length === 1,
+  );
   await page.getByLabel("Keep messages for").fill("7");
   await page.locator("section", { hasText: "Retention" }).getByRole("button", { name: "Save" }).click();
-  await until("the retention", async () => (await call(server, "GET", "/api/domains/kite.test")).domain.retention_days === 7);
+  await until(
+    "the retention",
+    async () => (await call(server, "GET", "/api/domains/kite.test")).domain.retention_days === 7,
+  );
   await page.getByLabel("Zero retention").click();
   await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
   assert.equal(await page.getByLabel("Zero retention").isChecked(), false);
@@ -190,10 +261,15 @@ test("send: refused with the server's sentence, sent, scheduled, canceled; with 
   await page.getByRole("button", { name: "Send", exact: true }).click();
   await page.locator(".hint.bad").waitFor();
   await page.getByLabel("From").fill("Acme <hello@inbox.test>");
-  await page.locator("input[type=file]").setInputFiles({ name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("notes") });
+  await page
+    .locator("input[type=file]")
+    .setInputFiles({ name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("notes") });
   await page.locator(".file-list").getByText("notes.txt").waitFor();
   assert.match(await page.locator(".snippet code").textContent(), /"subject": "It branches"/);
-  for (const tab of ["SDK", "fetch", "Python"]) { await page.getByRole("tab", { name: tab }).click(); assert.match(await page.locator(".snippet code").textContent(), /It branches/); }
+  for (const tab of ["SDK", "fetch", "Python"]) {
+    await page.getByRole("tab", { name: tab }).click();
+    assert.match(await page.locator(".snippet code").textContent(), /It branches/);
+  }
   await page.getByRole("button", { name: "Send", exact: true }).click();
   await page.getByText("Accepted and stored").waitFor();
   await page.getByRole("link", { name: "Follow it" }).click();
@@ -286,7 +362,10 @@ test("deliveries: filtered, selected, sent again", async (t) => {
   const view = await signedIn(server);
   const { page } = view;
   await view.screen("#/deliveries");
-  if (await page.getByText("This server has no list of all deliveries").count()) { t.skip("no list of deliveries"); return view.close(); }
+  if (await page.getByText("This server has no list of all deliveries").count()) {
+    t.skip("no list of deliveries");
+    return view.close();
+  }
   await page.getByRole("button", { name: "Delivered" }).click();
   await page.locator("tbody tr").first().waitFor();
   await page.locator("tbody input[type=checkbox]").first().check();

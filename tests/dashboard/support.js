@@ -30,16 +30,27 @@ export const until = async (what, probe, ms = 15000) => {
 
 function freePort() {
   return new Promise((resolve) => {
-    const server = net.createServer().listen(0, "127.0.0.1", () => { const { port } = server.address(); server.close(() => resolve(port)); });
+    const server = net.createServer().listen(0, "127.0.0.1", () => {
+      const { port } = server.address();
+      server.close(() => resolve(port));
+    });
   });
 }
 
 function run(args) {
   const child = spawn(BINARY, args, { stdio: ["ignore", "pipe", "pipe"] });
   const server = { child, output: "" };
-  child.stdout.on("data", (data) => { server.output += data; });
-  child.stderr.on("data", (data) => { server.output += data; });
-  server.stop = () => new Promise((resolve) => { child.once("exit", resolve); child.kill("SIGTERM"); });
+  child.stdout.on("data", (data) => {
+    server.output += data;
+  });
+  child.stderr.on("data", (data) => {
+    server.output += data;
+  });
+  server.stop = () =>
+    new Promise((resolve) => {
+      child.once("exit", resolve);
+      child.kill("SIGTERM");
+    });
   return server;
 }
 
@@ -47,12 +58,38 @@ function run(args) {
 export async function dev() {
   const dir = mkdtempSync(join(tmpdir(), "mailkite-dashboard-"));
   const [web, smtp] = [await freePort(), await freePort()];
-  const server = run(["dev", "--data-dir", join(dir, "data"), "--http", `127.0.0.1:${web}`, "--smtp", `127.0.0.1:${smtp}`, "--submission", "127.0.0.1:0", "--no-sample"]);
-  await until("mailkite dev", () => /Waiting for mail/.test(server.output) || (server.child.exitCode !== null && Promise.reject(new Error(server.output))));
+  const server = run([
+    "dev",
+    "--data-dir",
+    join(dir, "data"),
+    "--http",
+    `127.0.0.1:${web}`,
+    "--smtp",
+    `127.0.0.1:${smtp}`,
+    "--submission",
+    "127.0.0.1:0",
+    "--no-sample",
+  ]);
+  await until(
+    "mailkite dev",
+    () =>
+      /Waiting for mail/.test(server.output) ||
+      (server.child.exitCode !== null && Promise.reject(new Error(server.output))),
+  );
   const ticket = /http:\/\/\S+#\/ticket\/\w+/.exec(server.output)[0];
   const key = /mk_live_\w+/.exec(server.output)[0];
   const stop = server.stop;
-  return { ...server, base: `http://127.0.0.1:${web}`, smtp, ticket, key, stop: async () => { await stop(); rmSync(dir, { recursive: true, force: true }); } };
+  return {
+    ...server,
+    base: `http://127.0.0.1:${web}`,
+    smtp,
+    ticket,
+    key,
+    stop: async () => {
+      await stop();
+      rmSync(dir, { recursive: true, force: true });
+    },
+  };
 }
 
 /** `mailkite serve` on fresh data: nobody owns it; names are looked up at `dns`. */
@@ -60,38 +97,75 @@ export async function serve(dns) {
   const dir = mkdtempSync(join(tmpdir(), "mailkite-dashboard-"));
   const [web, smtp] = [await freePort(), await freePort()];
   const config = join(dir, "mailkite.toml");
-  writeFileSync(config, `public_url = "http://127.0.0.1:${web}"\nhostname = "mx.kite.test"\ndata_dir = "${join(dir, "data")}"\n
-[http]\nlisten = ["127.0.0.1:${web}"]\n[smtp]\nlisten = ["127.0.0.1:${smtp}"]\n[dns]\nservers = ["127.0.0.1:${dns}"]\n[webhook]\nallow_localhost = true\n[metrics]\nlisten = "off"\n[submission]\nlisten = []\nlisten_tls = []\n`);
+  writeFileSync(
+    config,
+    `public_url = "http://127.0.0.1:${web}"\nhostname = "mx.kite.test"\ndata_dir = "${join(dir, "data")}"\n
+[http]\nlisten = ["127.0.0.1:${web}"]\n[smtp]\nlisten = ["127.0.0.1:${smtp}"]\n[dns]\nservers = ["127.0.0.1:${dns}"]\n[webhook]\nallow_localhost = true\n[metrics]\nlisten = "off"\n[submission]\nlisten = []\nlisten_tls = []\n`,
+  );
   const server = run(["serve", "--config", config]);
-  const token = (await until("the setup token", () => /setup_token[=":]+\s*"?([0-9a-z]{32})/.exec(server.output.replace(/\x1b\[[0-9;]*m/g, "")) || (server.child.exitCode !== null && Promise.reject(new Error(server.output)))))[1];
+  const token = (
+    await until(
+      "the setup token",
+      () =>
+        /setup_token[=":]+\s*"?([0-9a-z]{32})/.exec(server.output.replace(/\x1b\[[0-9;]*m/g, "")) ||
+        (server.child.exitCode !== null && Promise.reject(new Error(server.output))),
+    )
+  )[1];
   const stop = server.stop;
-  return { ...server, base: `http://127.0.0.1:${web}`, smtp, token, stop: async () => { await stop(); rmSync(dir, { recursive: true, force: true }); } };
+  return {
+    ...server,
+    base: `http://127.0.0.1:${web}`,
+    smtp,
+    token,
+    stop: async () => {
+      await stop();
+      rmSync(dir, { recursive: true, force: true });
+    },
+  };
 }
 
 /** Answers MX and TXT from a table; whatever is not in it does not exist. */
 export function dns(records) {
   const socket = dgram.createSocket("udp4");
-  const name = (text) => Buffer.concat([...text.split(".").map((label) => Buffer.from([label.length, ...Buffer.from(label)])), Buffer.from([0])]);
+  const name = (text) =>
+    Buffer.concat([
+      ...text.split(".").map((label) => Buffer.from([label.length, ...Buffer.from(label)])),
+      Buffer.from([0]),
+    ]);
   socket.on("message", (query, peer) => {
     let at = 12;
     const labels = [];
-    while (query[at]) { labels.push(query.toString("utf8", at + 1, at + 1 + query[at])); at += query[at] + 1; }
+    while (query[at]) {
+      labels.push(query.toString("utf8", at + 1, at + 1 + query[at]));
+      at += query[at] + 1;
+    }
     const kind = query.readUInt16BE(at + 1);
     const question = query.subarray(12, at + 5);
-    const found = (records[labels.join(".").toLowerCase()] || []).filter((one) => (kind === 15 ? one.mx : kind === 16 && one.txt));
+    const found = (records[labels.join(".").toLowerCase()] || []).filter((one) =>
+      kind === 15 ? one.mx : kind === 16 && one.txt,
+    );
     const answers = found.map((one) => {
-      const data = one.mx ? Buffer.concat([Buffer.from([0, 10]), name(one.mx)]) : Buffer.from([one.txt.length, ...Buffer.from(one.txt)]);
+      const data = one.mx
+        ? Buffer.concat([Buffer.from([0, 10]), name(one.mx)])
+        : Buffer.from([one.txt.length, ...Buffer.from(one.txt)]);
       const head = Buffer.alloc(12);
-      head.writeUInt16BE(0xc00c, 0); head.writeUInt16BE(kind, 2); head.writeUInt16BE(1, 4); head.writeUInt32BE(60, 6); head.writeUInt16BE(data.length, 10);
+      head.writeUInt16BE(0xc00c, 0);
+      head.writeUInt16BE(kind, 2);
+      head.writeUInt16BE(1, 4);
+      head.writeUInt32BE(60, 6);
+      head.writeUInt16BE(data.length, 10);
       return Buffer.concat([head, data]);
     });
     const head = Buffer.alloc(12);
     query.copy(head, 0, 0, 2);
     head.writeUInt16BE(records[labels.join(".").toLowerCase()] ? 0x8180 : 0x8183, 2);
-    head.writeUInt16BE(1, 4); head.writeUInt16BE(answers.length, 6);
+    head.writeUInt16BE(1, 4);
+    head.writeUInt16BE(answers.length, 6);
     socket.send(Buffer.concat([head, question, ...answers]), peer.port, peer.address);
   });
-  return new Promise((resolve) => { socket.bind(0, "127.0.0.1", () => resolve({ port: socket.address().port, records, stop: () => socket.close() })); });
+  return new Promise((resolve) => {
+    socket.bind(0, "127.0.0.1", () => resolve({ port: socket.address().port, records, stop: () => socket.close() }));
+  });
 }
 
 /** An app that gets webhooks; `answer` says what it says. */
@@ -99,23 +173,37 @@ export async function receiver(answer = () => ({ status: 200, body: "ok" })) {
   const got = [];
   const server = http.createServer((request, response) => {
     let body = "";
-    request.on("data", (data) => { body += data; }).on("end", () => {
-      got.push({ headers: request.headers, body });
-      const { status, headers = {}, body: text = "" } = answer(got.length, body);
-      response.writeHead(status, headers).end(text);
-    });
+    request
+      .on("data", (data) => {
+        body += data;
+      })
+      .on("end", () => {
+        got.push({ headers: request.headers, body });
+        const { status, headers = {}, body: text = "" } = answer(got.length, body);
+        response.writeHead(status, headers).end(text);
+      });
   });
-  await new Promise((resolve) => { server.listen(0, "127.0.0.1", resolve); });
+  await new Promise((resolve) => {
+    server.listen(0, "127.0.0.1", resolve);
+  });
   return { got, url: `http://127.0.0.1:${server.address().port}/hook`, stop: () => server.close() };
 }
 
 /** Hands in one mail as it is; CRLF is made of LF. */
 export function mail(smtp, raw, { from = "ada@example.com", to = "hello@inbox.test" } = {}) {
   const data = raw.replace(/\r?\n/g, "\r\n").replace(/^\./gm, "..");
-  const lines = [`EHLO tests.example\r\n`, `MAIL FROM:<${from}>\r\n`, `RCPT TO:<${to}>\r\n`, "DATA\r\n", `${data}\r\n.\r\n`, "QUIT\r\n"];
+  const lines = [
+    `EHLO tests.example\r\n`,
+    `MAIL FROM:<${from}>\r\n`,
+    `RCPT TO:<${to}>\r\n`,
+    "DATA\r\n",
+    `${data}\r\n.\r\n`,
+    "QUIT\r\n",
+  ];
   return new Promise((resolve, reject) => {
     const socket = net.connect(smtp, "127.0.0.1");
-    let rest = "", last = "";
+    let rest = "",
+      last = "";
     socket.on("error", reject).on("close", () => resolve(/msg_\w+/.exec(last)?.[0]));
     socket.on("data", (bytes) => {
       rest += bytes;
@@ -124,7 +212,11 @@ export function mail(smtp, raw, { from = "ada@example.com", to = "hello@inbox.te
         const line = rest.slice(0, end);
         rest = rest.slice(end + 2);
         if (/^\d{3}-/.test(line)) continue;
-        if (/^[45]/.test(line)) { socket.destroy(); reject(new Error(line)); return; }
+        if (/^[45]/.test(line)) {
+          socket.destroy();
+          reject(new Error(line));
+          return;
+        }
         if (/msg_/.test(line)) last = line;
         if (lines.length) socket.write(lines.shift());
       }
@@ -132,35 +224,64 @@ export function mail(smtp, raw, { from = "ada@example.com", to = "hello@inbox.te
   });
 }
 
-export const plainMail = (subject, body = "Does it branch?", from = "Ada Lovelace <ada@example.com>") => `From: ${from}\nTo: Hello <hello@inbox.test>\nSubject: ${subject}\nDate: Tue, 28 Jul 2026 00:00:00 +0000\n\n${body}\n`;
+export const plainMail = (subject, body = "Does it branch?", from = "Ada Lovelace <ada@example.com>") =>
+  `From: ${from}\nTo: Hello <hello@inbox.test>\nSubject: ${subject}\nDate: Tue, 28 Jul 2026 00:00:00 +0000\n\n${body}\n`;
 
 export async function call(server, method, path, body) {
-  const response = await fetch(server.base + path, { method, headers: { authorization: `Bearer ${server.key}` }, body: body && JSON.stringify(body) });
+  const response = await fetch(server.base + path, {
+    method,
+    headers: { authorization: `Bearer ${server.key}` },
+    body: body && JSON.stringify(body),
+  });
   return response.json();
 }
 
 /** Endpoints that this server has not; the screens do without them, and a browser notes each as an error. */
 async function missing(base) {
   const { paths } = await (await fetch(`${base}/api/openapi.json`)).json();
-  return ["/api/overview", "/api/deliveries", "/api/server", "/api/auth/sessions", "/api/routes/match", "/v1/realtime"].filter((path) => !paths[path]);
+  return [
+    "/api/overview",
+    "/api/deliveries",
+    "/api/server",
+    "/api/auth/sessions",
+    "/api/routes/match",
+    "/v1/realtime",
+  ].filter((path) => !paths[path]);
 }
 
 const open = new Set();
 // Also a test that fails leaves nothing behind.
-afterEach(async () => { for (const browser of open) await browser.close(); open.clear(); });
+afterEach(async () => {
+  for (const browser of open) await browser.close();
+  open.clear();
+});
 
 /** A browser at this server. `troubles` is empty at the end of a good test. */
 export async function browse(server, options = {}) {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
-    args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+    ],
   });
   open.add(browser);
-  const context = await browser.newContext({ viewport: { width: 1360, height: 860 }, reducedMotion: "reduce", locale: "en-GB", timezoneId: "UTC", ...options });
+  const context = await browser.newContext({
+    viewport: { width: 1360, height: 860 },
+    reducedMotion: "reduce",
+    locale: "en-GB",
+    timezoneId: "UTC",
+    ...options,
+  });
   await context.grantPermissions(["clipboard-read", "clipboard-write"]);
   const page = await context.newPage();
   const lacking = await missing(server.base);
-  const troubles = [], requests = [], expected = [];
+  const troubles = [],
+    requests = [],
+    expected = [];
   context.on("page", (other) => troubles.push(`a window was opened: ${other.url()}`));
   page.on("console", (message) => {
     if (!["error", "warning"].includes(message.type())) return;
@@ -170,33 +291,63 @@ export async function browse(server, options = {}) {
     troubles.push(`${message.type()}: ${message.text()} (${at})`);
   });
   page.on("pageerror", (error) => troubles.push(`page error: ${error.stack}`));
-  page.on("dialog", (dialog) => { troubles.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
+  page.on("dialog", (dialog) => {
+    troubles.push(`dialog: ${dialog.message()}`);
+    dialog.dismiss();
+  });
   page.on("request", (request) => {
     requests.push(request.url());
-    if (!request.url().startsWith(server.base) && !/^(data|blob|about):/.test(request.url())) troubles.push(`a request elsewhere: ${request.url()}`);
+    if (!request.url().startsWith(server.base) && !/^(data|blob|about):/.test(request.url()))
+      troubles.push(`a request elsewhere: ${request.url()}`);
   });
   await page.addInitScript(() => {
     globalThis.violations = [];
-    addEventListener("securitypolicyviolation", (event) => globalThis.violations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
+    addEventListener("securitypolicyviolation", (event) =>
+      globalThis.violations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sample}`),
+    );
   });
   const check = async () => {
     const violations = await page.evaluate(() => globalThis.violations || []);
     const pwned = await page.evaluate(() => globalThis.pwned);
-    return [...troubles, ...violations.map((one) => `violation: ${one}`), ...(pwned ? [`the canary was set: ${pwned}`] : [])];
+    return [
+      ...troubles,
+      ...violations.map((one) => `violation: ${one}`),
+      ...(pwned ? [`the canary was set: ${pwned}`] : []),
+    ];
   };
   const axe = async () => {
     await page.evaluate(AXE);
-    const { violations } = await page.evaluate(() => globalThis.axe.run(document, { iframes: false, resultTypes: ["violations"], runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }));
-    return violations.map((one) => `${one.id}: ${one.nodes.slice(0, 4).map((node) => `${node.target.join(" ")} ${node.failureSummary.split("\n")[1] || ""}`).join(" | ")}`);
+    const { violations } = await page.evaluate(() =>
+      globalThis.axe.run(document, {
+        iframes: false,
+        resultTypes: ["violations"],
+        runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+      }),
+    );
+    return violations.map(
+      (one) =>
+        `${one.id}: ${one.nodes
+          .slice(0, 4)
+          .map((node) => `${node.target.join(" ")} ${node.failureSummary.split("\n")[1] || ""}`)
+          .join(" | ")}`,
+    );
   };
-  const screen = async (address) => { await page.evaluate((hash) => { location.hash = hash; }, address); await settled(page); };
+  const screen = async (address) => {
+    await page.evaluate((hash) => {
+      location.hash = hash;
+    }, address);
+    await settled(page);
+  };
   return { browser, context, page, requests, troubles, expected, check, axe, screen, close: () => browser.close() };
 }
 
 /** Signed in by the link that mailkite dev prints. */
 export async function signedIn(server, options) {
   const view = await browse(server, options);
-  if (server.session) await view.page.addInitScript((token) => { if (globalThis === globalThis.top) localStorage.setItem("mailkite.session", token); }, server.session);
+  if (server.session)
+    await view.page.addInitScript((token) => {
+      if (globalThis === globalThis.top) localStorage.setItem("mailkite.session", token);
+    }, server.session);
   await view.page.goto(server.session ? `${server.base}/` : server.ticket);
   await view.page.waitForSelector(".shell");
   server.session = await view.page.evaluate(() => localStorage.getItem("mailkite.session"));
@@ -205,6 +356,10 @@ export async function signedIn(server, options) {
 
 /** Nothing is loading any more. */
 export async function settled(page) {
-  await page.waitForFunction(() => !document.querySelector(".skeleton, .boot") && document.querySelector("h1, h2"), undefined, { timeout: 15000 });
+  await page.waitForFunction(
+    () => !document.querySelector(".skeleton, .boot") && document.querySelector("h1, h2"),
+    undefined,
+    { timeout: 15000 },
+  );
   await page.waitForTimeout(120);
 }
