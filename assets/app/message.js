@@ -195,11 +195,25 @@ export function Delivery({ delivery, reload, showUrl = true }) {
     ${attempts.error && html`<p class="hint bad">${attempts.error.message}</p>`}<//>`;
 }
 
-function Timeline({ message, deliveries, recipients, routes, reload }) {
+/** One recipient: how it stands, which host took or refused it, and what was said. */
+function Recipient({ recipient, by, forwarded }) {
+  const [word, tone, why] = SEND_STATES[recipient.status] || [recipient.status, "", ""];
+  const icon = tone === "good" ? "check" : tone === "bad" ? "cross" : "clock";
+  return html`<${Event} tone=${tone} icon=${icon} title=${forwarded ? `Forward: ${word.toLowerCase()}` : word} at=${recipient.updatedAt}>
+    <p class="mono wrap"><bdi>${recipient.address}</bdi></p>
+    ${by?.host && html`<p class="hint">by <bdi>${by.host}</bdi> · ${by.tls ? html`<bdi>${by.tls}</bdi>` : "not encrypted"}${by.attempts > 1 ? ` · attempt ${by.attempts}` : ""}</p>`}
+    ${recipient.diagnostic ? html`<pre class="raw small" tabindex="0" dir="auto">${recipient.diagnostic}</pre>` : html`<p class="hint">${why}</p>`}
+    ${by?.transcript && html`<details class="attempt"><summary><span>SMTP dialog</span>${by.attemptedAt && html`<${Time} at=${by.attemptedAt} class="faint" />`}</summary><pre class="raw small" tabindex="0">${by.transcript}</pre></details>`}<//>`;
+}
+
+function Timeline({ message, deliveries, recipients, transmissions, routes, reload }) {
   const inbound = message.direction === "inbound";
   const route = routes?.find((one) => one.id === message.route_id);
   const checked = ["spf", "dkim", "dmarc"].filter((kind) => message[kind]);
   const failed = checked.filter((kind) => message[kind] === "fail");
+  const by = (address) =>
+    transmissions.find((one) => !one.routeId && one.recipients.some((other) => other.address === address));
+  const forwards = transmissions.filter((one) => one.routeId);
   return html`<ol class="timeline" aria-label="What happened to this message">
     ${
       inbound
@@ -211,14 +225,9 @@ function Timeline({ message, deliveries, recipients, routes, reload }) {
         <p class="hint">${route ? html`<bdi>${route.match_pattern}</bdi> → ${route.action} <bdi>${route.destination || ""}</bdi>` : message.route_id ? "" : html`No route matched, so it is only stored. <a href=${to("routes", { address: message.to_addr })}>Which routes would match?</a>`}</p><//>`
         : html`<${Event} tone="good" icon="up" title="Accepted" at=${message.received_at}><p class="hint">from <bdi>${message.from_addr}</bdi>, composed, signed and stored, ${bytes(message.size_bytes)}</p><//>
       ${message.scheduled_at && html`<${Event} tone="info" icon="clock" title="Scheduled" at=${message.scheduled_at}><p class="hint">${exact(message.scheduled_at)}</p><//>`}
-      ${recipients.map((one) => {
-        const [word, tone, why] = SEND_STATES[one.status] || [one.status, "", ""];
-        const receipt = one.host || one.tls;
-        return html`<${Event} key=${one.address} tone=${tone} icon=${tone === "good" ? "check" : tone === "bad" ? "cross" : "clock"} title=${word} at=${one.updatedAt}>
-          <p class="mono wrap"><bdi>${one.address}</bdi></p>${receipt && html`<p class="hint">${one.host && html`by <bdi>${one.host}</bdi>`}${one.tls && ` · ${one.tls}`}</p>`}
-          ${one.diagnostic ? html`<pre class="raw small" tabindex="0" dir="auto">${one.diagnostic}</pre>` : html`<p class="hint">${why}</p>`}<//>`;
-      })}`
+      ${recipients.map((one) => html`<${Recipient} key=${one.address} recipient=${one} by=${by(one.address)} />`)}`
     }
+    ${forwards.flatMap((way) => way.recipients.map((one) => html`<${Recipient} key=${`${way.routeId} ${one.address}`} recipient=${one} by=${way} forwarded />`))}
     ${deliveries.map((delivery) => html`<${Delivery} key=${delivery.id} delivery=${delivery} reload=${reload} />`)}</ol>`;
 }
 
@@ -233,12 +242,27 @@ function Reply({ message }) {
 export default function Message({ id, back, onDeleted }) {
   const detail = useLoad(`/api/messages/${id}`);
   const routes = useLoad("/api/routes");
+  const transmissions = useLoad(`/api/messages/${id}/transmissions`);
   const [tab, setTab] = useState(null);
   useLiveSoon(
     (_type, data) => (data.data?.messageId || data.id) === id,
-    () => detail.reload(),
+    () => {
+      detail.reload();
+      transmissions.reload();
+    },
     100,
   );
+  // Deferrals and forwards are no events of the stream: while something is on its way, this looks now and then.
+  const onItsWay = transmissions.data?.some((one) => !one.settled);
+  useEffect(() => {
+    if (!onItsWay) return undefined;
+    const timer = setInterval(() => {
+      if (document.hidden) return;
+      detail.reload();
+      transmissions.reload();
+    }, 4000);
+    return () => clearInterval(timer);
+  }, [id, onItsWay]);
   const remove = async () => {
     const yes = await confirm({
       title: "Delete this message?",
@@ -304,6 +328,6 @@ export default function Message({ id, back, onDeleted }) {
         ${current === "raw" && html`<${Raw} id=${id} available=${message.raw_available} />`}
       </div>
       ${attachments.length > 0 && html`<h3>${plural(attachments.length, "attachment")}</h3><${Attachments} all=${attachments} />`}</div>
-      <div class="message-side"><h3>Timeline</h3><${Timeline} message=${message} deliveries=${deliveries} recipients=${recipients} routes=${routes.data} reload=${detail.reload} /></div></div>
+      <div class="message-side"><h3>Timeline</h3><${Timeline} message=${message} deliveries=${deliveries} recipients=${recipients} transmissions=${transmissions.data || []} routes=${routes.data} reload=${detail.reload} /></div></div>
   </article>`;
 }

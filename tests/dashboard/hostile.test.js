@@ -2,7 +2,7 @@
 // scripts that run, windows that open, requests that leave, policies that are broken.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { dev, receiver, signedIn, mail, call, until } from "./support.js";
+import { dev, receiver, signedIn, settled, mail, call, drawn, until } from "./support.js";
 
 const RUN = "window.top.pwned='NAME';window.pwned='NAME';parent.pwned='NAME'";
 const BEACON = "https://canary.invalid/NAME";
@@ -109,7 +109,7 @@ PHNjcmlwdD4=
     await page.locator(".message h2").waitFor();
     for (const tab of ["Text", "Headers", "Raw"]) {
       await page.getByRole("tab", { name: tab }).click();
-      await page.waitForTimeout(60);
+      await settled(page);
     }
     await until("an attempt", async () => (await page.locator(".attempt summary").count()) > 0);
     await page.locator(".attempt summary").first().click();
@@ -150,7 +150,7 @@ test("hostile HTML runs nothing and asks nobody, in a mail and in a preview", as
     const frame = await (await page.waitForSelector(".mailframe iframe")).contentFrame();
     await until("the frame", () => frame.url().endsWith("/frame"));
     await frame.waitForLoadState();
-    await page.waitForTimeout(150);
+    await settled(page);
     assert.equal(await frame.evaluate(() => globalThis.origin), "null", "no origin");
     for (const link of await frame.locator("a[href]").all()) assert.match(await link.getAttribute("href"), /^https?:/);
     assert.deepEqual(await view.check(), [], html);
@@ -160,8 +160,10 @@ test("hostile HTML runs nothing and asks nobody, in a mail and in a preview", as
   await page.getByRole("tab", { name: "HTML" }).click();
   await page.getByLabel("HTML", { exact: true }).fill(marked(HTML.join("\n"), "preview"));
   await page.getByRole("tab", { name: "Preview" }).click();
-  await page.waitForSelector(".mailframe iframe");
-  await page.waitForTimeout(400);
+  const preview = await (await page.waitForSelector(".mailframe iframe")).contentFrame();
+  await until("the preview", () => preview.url().endsWith("/frame"));
+  await preview.waitForLoadState();
+  await settled(page);
   assert.deepEqual(await view.check(), []);
   await view.close();
 });
@@ -186,12 +188,14 @@ test("even uncleaned, the frame lets nothing run or leave", async () => {
         const field = Object.assign(document.createElement("textarea"), { name: "html", value: source });
         form.append(field);
         document.body.append(form);
+        const loaded = new Promise((resolve) => frame.addEventListener("load", resolve, { once: true }));
         form.submit();
         form.remove();
+        return loaded.then(() => undefined);
       },
       { source: marked(html, `raw-${n}`) },
     );
-    await page.waitForTimeout(200);
+    await drawn(page);
   }
   assert.equal(await page.evaluate(() => globalThis.pwned), undefined);
   // A request that the policy refuses is announced to the browser's tools and never leaves; no answer ever comes.
@@ -231,7 +235,6 @@ test("hostile names of things of one's own stay text", async () => {
     `#/messages/${sent.id}`,
   ]) {
     await view.screen(screen);
-    await view.page.waitForTimeout(200);
     assert.deepEqual(await view.check(), [], screen);
   }
   await view.close();

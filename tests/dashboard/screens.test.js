@@ -82,9 +82,6 @@ for (const [form, viewport] of [
       const wrong = [];
       for (const [name, address] of Object.entries(SCREENS())) {
         await view.screen(address);
-        await view.page.waitForTimeout(
-          name === "overview" || name.startsWith("message") || name === "template" ? 600 : 150,
-        );
         await view.page.screenshot({ path: join(PICTURES, `${name}-${form}-${colorScheme}.png`) });
         for (const one of await view.axe()) wrong.push(`${name}: ${one}`);
         const wide = await view.page.evaluate(
@@ -127,7 +124,6 @@ test("the first load is small and quick", async () => {
   await page.locator("h1", { hasText: "Overview" }).waitFor();
   const cold = await page.evaluate(() => performance.now());
   await settled(page);
-  await page.waitForTimeout(500);
   assert.ok(bytes < 100_000, `${bytes} bytes`);
   await page.reload();
   await page.locator("h1", { hasText: "Overview" }).waitFor();

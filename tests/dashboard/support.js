@@ -249,6 +249,8 @@ async function missing(base) {
   ].filter((path) => !paths[path]);
 }
 
+/** What each page waits for. */
+const loading = new WeakMap();
 const open = new Set();
 // Also a test that fails leaves nothing behind.
 afterEach(async () => {
@@ -295,8 +297,14 @@ export async function browse(server, options = {}) {
     troubles.push(`dialog: ${dialog.message()}`);
     dialog.dismiss();
   });
+  const busy = new Set();
+  loading.set(page, busy);
+  page.on("requestfinished", (request) => busy.delete(request));
+  page.on("requestfailed", (request) => busy.delete(request));
   page.on("request", (request) => {
     requests.push(request.url());
+    // The stream of events has no end.
+    if (!request.url().endsWith("/v1/realtime")) busy.add(request);
     if (!request.url().startsWith(server.base) && !/^(data|blob|about):/.test(request.url()))
       troubles.push(`a request elsewhere: ${request.url()}`);
   });
@@ -354,12 +362,21 @@ export async function signedIn(server, options) {
   return view;
 }
 
-/** Nothing is loading any more. */
+/** Nothing is loading any more, and what was loaded is drawn. */
 export async function settled(page) {
   await page.waitForFunction(
     () => !document.querySelector(".skeleton, .boot") && document.querySelector("h1, h2"),
     undefined,
     { timeout: 15000 },
   );
-  await page.waitForTimeout(120);
+  const busy = loading.get(page);
+  await until(`an end of loading ${[...busy].map((one) => one.url())}`, async () => {
+    if (busy.size) return false;
+    await drawn(page);
+    return busy.size === 0;
+  });
 }
+
+/** Two frames later. */
+export const drawn = (page) =>
+  page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(() => resolve()))));

@@ -116,15 +116,27 @@ struct DetailView {
     raw_available: bool,
 }
 
-/// What became of one recipient of an outbound message.
+/// What became of one recipient.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct RecipientView {
+pub(super) struct RecipientView {
     address: String,
     status: String,
     smtp_code: Option<u16>,
     diagnostic: Option<String>,
     updated_at: Timestamp,
+}
+
+impl From<RecipientRow> for RecipientView {
+    fn from(row: RecipientRow) -> Self {
+        Self {
+            address: row.address,
+            status: row.status,
+            smtp_code: row.smtp_code,
+            diagnostic: row.diagnostic,
+            updated_at: row.updated_at,
+        }
+    }
 }
 
 /// `GET /api/messages/:id`
@@ -311,14 +323,7 @@ fn recipients_of(connection: &Connection, row: &MessageRow) -> store::Result<Vec
     if !row.outbound {
         return Ok(Vec::new());
     }
-    let view = |one: RecipientRow| RecipientView {
-        address: one.address,
-        status: one.status,
-        smtp_code: one.smtp_code,
-        diagnostic: one.diagnostic,
-        updated_at: one.updated_at,
-    };
-    Ok(recipients::list_by_message(connection, row.id)?.into_iter().map(view).collect())
+    Ok(recipients::list_by_message(connection, row.id)?.into_iter().map(RecipientView::from).collect())
 }
 
 fn attachment_view(row: &MessageRow, index: u32, part: Part, links: &Links) -> AttachmentView {

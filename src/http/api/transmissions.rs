@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::messages::find_message;
+use super::messages::{RecipientView, find_message};
 use crate::clock::Timestamp;
 use crate::http::App;
 use crate::http::auth::Caller;
@@ -21,7 +21,7 @@ use crate::store::{self, recipients};
 #[serde(rename_all = "camelCase")]
 pub struct TransmissionView {
     /// Envelope recipients, in the message's order.
-    recipients: Vec<String>,
+    recipients: Vec<RecipientView>,
     /// The route that forwards it; null when it was submitted.
     #[schema(value_type = Option<String>)]
     route_id: Option<RouteId>,
@@ -59,7 +59,7 @@ pub async fn list(
 fn view(connection: &Connection, dispatch: DispatchRow) -> store::Result<TransmissionView> {
     let recipients = recipients::list(connection, dispatch.id)?;
     Ok(TransmissionView {
-        recipients: recipients.into_iter().map(|one| one.address).collect(),
+        recipients: recipients.into_iter().map(RecipientView::from).collect(),
         route_id: dispatch.route_id,
         attempts: dispatch.attempts,
         attempted_at: dispatch.attempted_at,
