@@ -3,21 +3,7 @@ import { html, useState, useEffect, useRef, useMemo } from "./lib.js";
 import { get, post, query, useLoad } from "./api.js";
 import { to, replace } from "./router.js";
 import { useLiveSoon } from "./live.js";
-import {
-  Time,
-  Text,
-  Page,
-  Empty,
-  Badge,
-  Button,
-  Field,
-  Notice,
-  Failure,
-  Skeleton,
-  Segments,
-  confirm,
-  say,
-} from "./ui.js";
+import { Time, Text, Page, Empty, Badge, Button, Field, Failure, Skeleton, Segments, confirm, say } from "./ui.js";
 import { attemptError } from "./explain.js";
 import { plural, number } from "./format.js";
 
@@ -77,7 +63,7 @@ export default function Deliveries({ route }) {
   useLiveSoon(
     (type) => type === "delivery.updated" || type === "email.received",
     () => {
-      if (state.error?.status !== 404 && !progress && (state.rows?.length || 0) <= 100) load();
+      if (!progress && (state.rows?.length || 0) <= 100) load();
     },
     600,
   );
@@ -121,9 +107,6 @@ export default function Deliveries({ route }) {
     });
     return yes ? run(ids) : undefined;
   };
-  if (state.error?.status === 404) {
-    return html`<${Page} title="Deliveries"><${Notice} title="This server has no list of all deliveries.">Each message shows its own. <a href=${to("messages")}>Messages</a><//><//>`;
-  }
   return html`<${Page} title="Deliveries" lead="Every webhook that was or will be posted." actions=${html`<${Segments} label="State" value=${status} options=${STATES} onChange=${(value) => apply({ status: value })} />`}>
     <div class="toolbar">
       <${Field} label="Domain"><select value=${domain} onChange=${(event) => apply({ domain: event.target.value })}><option value="" selected=${!domain}>All</option>${(domains.data || []).map((one) => html`<option key=${one.id} value=${one.domain} selected=${one.domain === domain}>${one.domain}</option>`)}</select><//>

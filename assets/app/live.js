@@ -5,7 +5,7 @@ import { headers, session } from "./api.js";
 
 const listeners = new Set();
 const watchers = new Set();
-let state = "off"; // off, connecting, live, missing (this server has no stream)
+let state = "off"; // off, connecting, live
 let lastId = "";
 let running = null;
 let hiddenTimer = 0;
@@ -50,10 +50,6 @@ async function connect(signal) {
     signal,
     cache: "no-store",
   });
-  if (response.status === 404) {
-    become("missing");
-    return false;
-  }
   if (response.status === 401) {
     become("off");
     return false;
@@ -114,7 +110,7 @@ document.addEventListener("visibilitychange", () => {
   clearTimeout(hiddenTimer);
   if (document.hidden)
     hiddenTimer = setTimeout(() => {
-      if (state !== "missing") stop();
+      stop();
     }, 60000);
   else if (session.token && !running) start();
 });

@@ -54,7 +54,6 @@ function LiveDot() {
   const words = {
     live: ["Live", "What happens shows at once."],
     connecting: ["Reconnecting", "The event stream is being opened again."],
-    missing: ["Polling", "This server has no event stream; what is new shows within seconds."],
     off: ["Paused", "The event stream is closed."],
   }[state];
   return html`<span class=${`live is-${state}`} title=${words[1]} role="status"><i aria-hidden="true"></i>${words[0]}</span>`;

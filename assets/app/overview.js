@@ -52,7 +52,7 @@ export default function Overview() {
   useLiveSoon(
     () => true,
     () => {
-      if (!(view.error?.status === 404)) view.reload();
+      view.reload();
       recent.reload();
       domains.reload();
     },
@@ -62,19 +62,16 @@ export default function Overview() {
     localStorage.setItem("mailkite.range", next);
     setRange(next);
   };
-  const missing = view.error?.status === 404;
   const data = view.data;
   const delivered = recent.data?.some((row) => row.delivered_count > 0) || data?.totals?.delivered > 0;
-  return html`<${Page} title="Overview" actions=${!missing && html`<${Segments} label="Range" value=${range} options=${RANGES} onChange=${choose} />`}>
+  return html`<${Page} title="Overview" actions=${html`<${Segments} label="Range" value=${range} options=${RANGES} onChange=${choose} />`}>
     ${domains.data && recent.data && html`<${Start} domains=${domains.data} reload=${domains.reload} delivered=${delivered} />`}
     ${
-      missing
-        ? null
-        : view.error && !data
-          ? html`<${Failure} error=${view.error} retry=${view.reload} />`
-          : !data
-            ? html`<${Skeleton} lines="6" />`
-            : html`
+      view.error && !data
+        ? html`<${Failure} error=${view.error} retry=${view.reload} />`
+        : !data
+          ? html`<${Skeleton} lines="6" />`
+          : html`
       <dl class="stats"><${Stat} label="Received" value=${compact(data.totals.received)} note=${LAST[data.range]} href=${to("messages", { direction: "inbound" })} />
         <${Stat} label="Sent" value=${compact(data.totals.sent)} note=${LAST[data.range]} href=${to("messages", { direction: "outbound" })} />
         <${Stat} label="Webhooks delivered" value=${data.successRate === null ? "–" : percent(data.successRate)} note=${data.totals.failed ? `${number(data.totals.failed)} failed` : data.successRate === null ? "none yet" : "none failed"} tone=${data.totals.failed ? "bad" : ""} href=${to("deliveries", data.totals.failed ? { status: "failed" } : {})} />

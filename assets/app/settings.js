@@ -57,7 +57,6 @@ function agent(text) {
 
 function Sessions() {
   const list = useLoad("/api/auth/sessions");
-  if (list.error?.status === 404) return null;
   const end = async (one) => {
     if (
       one.current &&
@@ -81,9 +80,6 @@ const listen = (all) =>
 function Server() {
   const facts = useLoad("/api/server");
   const ready = useLoad("/api/ready");
-  if (facts.error?.status === 404) {
-    return html`<${Card} title="Server"><dl class="facts"><div><dt>Name</dt><dd><${Text}>${document.body.dataset.hostname}<//></dd></div><div><dt>Ready</dt><dd>${ready.data ? html`<${Badge} kind="good">Yes<//>` : html`<${Badge} kind="bad">${ready.error?.message || "…"}<//>`}</dd></div></dl><//>`;
-  }
   return html`<${Card} title="Server"><${Loaded} of=${facts}>${(data) => {
     const { disk } = data;
     const rest = data.certificate ? data.certificate.notAfter - Date.now() : 0;
