@@ -81,6 +81,7 @@ export default function Chart({ data }) {
           {
             ...axis,
             grid: { show: false },
+            size: 30,
             space: 64,
             values: (_self, splits) => splits.map((one) => when(one * 1000, data.range)),
           },

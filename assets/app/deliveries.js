@@ -3,7 +3,22 @@ import { html, useState, useEffect, useRef, useMemo } from "./lib.js";
 import { get, post, query, useLoad } from "./api.js";
 import { to, replace } from "./router.js";
 import { useLiveSoon } from "./live.js";
-import { Time, Text, Page, Empty, Badge, Button, Field, Failure, Skeleton, Segments, confirm, say } from "./ui.js";
+import {
+  Icon,
+  Time,
+  Text,
+  Page,
+  Card,
+  Empty,
+  Badge,
+  Button,
+  Field,
+  Failure,
+  Skeleton,
+  Segments,
+  confirm,
+  say,
+} from "./ui.js";
 import { attemptError } from "./explain.js";
 import { plural, number } from "./format.js";
 
@@ -30,6 +45,22 @@ async function retryAll(ids, tell) {
     tell(done, good);
   }
   return good;
+}
+
+/** Endpoints that lately did not take what they should. */
+function Failing({ show }) {
+  const week = useLoad("/api/overview?range=week");
+  useLiveSoon((type) => type === "delivery.updated", week.reload, 2000);
+  const bad = (one) => one.failed > 0 || (one.waiting > 0 && one.lastAttemptAt && !(one.lastStatusCode < 300));
+  const all = week.data?.endpoints.filter(bad) || [];
+  if (!all.length) return null;
+  return html`<${Card} title="Failing endpoints"><ul class="attention">${all.map(
+    (
+      one,
+    ) => html`<li key=${one.url}><${Icon} name="warn" /><div><strong><bdi class="mono wrap">${one.url}</bdi></strong>
+      <p class="hint">${number(one.failed)} failed and ${number(one.waiting)} waiting in the last 7 days${one.lastAttemptAt && html`; last answer ${one.lastStatusCode || "none"}, <${Time} at=${one.lastAttemptAt} />`}</p></div>
+      <${Button} kind="small" onClick=${() => show(one)}>Show<//></li>`,
+  )}</ul><//>`;
 }
 
 export default function Deliveries({ route }) {
@@ -108,6 +139,7 @@ export default function Deliveries({ route }) {
     return yes ? run(ids) : undefined;
   };
   return html`<${Page} title="Deliveries" lead="Every webhook that was or will be posted." actions=${html`<${Segments} label="State" value=${status} options=${STATES} onChange=${(value) => apply({ status: value })} />`}>
+    <${Failing} show=${(one) => apply({ status: one.failed ? "failed" : "pending", domain: one.domain || "", routeId: "", since: "", until: "" })} />
     <div class="toolbar">
       <${Field} label="Domain"><select value=${domain} onChange=${(event) => apply({ domain: event.target.value })}><option value="" selected=${!domain}>All</option>${(domains.data || []).map((one) => html`<option key=${one.id} value=${one.domain} selected=${one.domain === domain}>${one.domain}</option>`)}</select><//>
       <${Field} label="Route"><select value=${routeId} onChange=${(event) => apply({ routeId: event.target.value })}><option value="" selected=${!routeId}>All</option>${(routes.data || []).filter((one) => one.action === "webhook").map((one) => html`<option key=${one.id} value=${one.id} selected=${one.id === routeId}>${one.match_pattern}</option>`)}</select><//>

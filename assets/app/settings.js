@@ -2,7 +2,7 @@
 import { html, useState } from "./lib.js";
 import { get, post, del, session, useLoad } from "./api.js";
 import { Time, Text, Page, Card, Badge, Button, Field, Notice, Loaded, confirm, say, useBusy } from "./ui.js";
-import { bytes, duration, number, exact } from "./format.js";
+import { bytes, number, exact } from "./format.js";
 
 function Profile({ user, setUser }) {
   const usage = useLoad("/api/billing/usage");
@@ -84,10 +84,10 @@ function Server() {
     const { disk } = data;
     const rest = data.certificate ? data.certificate.notAfter - Date.now() : 0;
     return html`<dl class="facts"><div><dt>Version</dt><dd>${data.version}${data.dev && html` <${Badge} kind="info">dev<//>`} ${ready.data ? html`<${Badge} kind="good">Ready<//>` : ready.error && html`<${Badge} kind="bad">${ready.error.message}<//>`}</dd></div><div><dt>Name</dt><dd><${Text}>${data.hostname}<//></dd></div>
-      <div><dt>Running since</dt><dd><${Time} at=${data.startedAt} /> · up for ${duration(data.uptimeSeconds * 1000)}</dd></div>
+      <div><dt>Running since</dt><dd><${Time} at=${data.startedAt} /></dd></div>
       ${disk && html`<div><dt>Disk</dt><dd>${bytes(disk.freeBytes)} free of ${bytes(disk.totalBytes)}; the database takes ${bytes(disk.databaseBytes)}<div class="meter" aria-hidden="true"><i style=${{ width: `${Math.max(1, (1 - disk.freeBytes / disk.totalBytes) * 100)}%` }}></i></div></dd></div>`}
       <div><dt>Queue</dt><dd>${number(data.queue.webhooks ?? 0)} webhooks, ${number(data.queue.outbound ?? 0)} to send${data.queue.oldestAt ? html`; oldest <${Time} at=${data.queue.oldestAt} />` : ""}</dd></div>
-      <div><dt>Certificate</dt><dd>${data.certificate ? html`<${Text}>${data.certificate.subject}<//> <${Badge} kind=${data.certificate.selfSigned ? "warn" : rest < 14 * 86400000 ? "bad" : "good"}>${data.certificate.selfSigned ? "Self-signed" : rest < 0 ? "Expired" : "Valid"}<//> <span class="faint" title=${exact(data.certificate.notAfter)}>until ${new Date(data.certificate.notAfter).toLocaleDateString()}</span>` : "none"}</dd></div>
+      <div><dt>Certificate</dt><dd>${data.certificate ? html`<${Text}>${data.certificate.subject}<//> <${Badge} kind=${data.certificate.selfSigned ? "warn" : rest < 14 * 86400000 ? "bad" : "good"}>${data.certificate.selfSigned ? "Self-signed" : rest < 0 ? "Expired" : "Valid"}<//>${!data.certificate.selfSigned && html` <span class="faint" title=${exact(data.certificate.notAfter)}>until ${new Date(data.certificate.notAfter).toLocaleDateString()}</span>`}` : "none"}</dd></div>
       <div><dt>Receives mail on</dt><dd>${listen(data.smtp)}</dd></div><div><dt>Takes mail to send on</dt><dd>${listen(data.submission)}</dd></div></dl>`;
   }}<//><//>`;
 }

@@ -18,6 +18,7 @@ import {
   confirm,
   say,
   useBusy,
+  usePause,
 } from "./ui.js";
 import { MailFrame } from "./mailframe.js";
 
@@ -55,6 +56,7 @@ function Edit({ id, user }) {
       set({ name: name || "", subject: subject || "", html: source || "", text: text || "" });
     }
   }, [loaded.data]);
+  const shown = usePause(form?.html, 250);
   const base = loaded.data?.is_base;
   const dirty =
     form && loaded.data && ["name", "subject", "html", "text"].some((key) => form[key] !== (loaded.data[key] || ""));
@@ -114,6 +116,6 @@ function Edit({ id, user }) {
         <${Field} label="Name"><input value=${form.name} onInput=${change("name")} required maxlength="200" readonly=${base} /><//><${Field} label="Subject"><input value=${form.subject} onInput=${change("subject")} dir="auto" readonly=${base} /><//>
         <div><${Tabs} label="Body" value=${tab} options=${[["html", "HTML"], ["text", "Text"]]} onChange=${setTab} /><textarea key=${tab} aria-label=${tab === "html" ? "HTML" : "Text"} spellcheck=${tab === "text"} value=${form[tab]} onInput=${change(tab)} readonly=${base}></textarea></div>
         ${!base && html`<div class="actions"><${Button} type="submit" kind="primary" disabled=${!dirty} busy=${busy}>Save<//>${dirty && html`<span class="hint">Not saved yet</span>`}</div>`}</form>
-      <div class="stack"><${Card} title="Preview"><p class="hint"><${Text}>${form.subject}<//></p>${tab === "html" ? html`<${MailFrame} source=${form.html || "<p></p>"} title="Preview" />` : html`<pre class="mail-text" dir="auto" tabindex="0">${form.text}</pre>`}<//>
+      <div class="stack"><${Card} title="Preview"><p class="hint"><${Text}>${form.subject}<//></p>${tab === "html" ? html`<${MailFrame} source=${shown || "<p></p>"} title="Preview" />` : html`<pre class="mail-text" dir="auto" tabindex="0">${form.text}</pre>`}<//>
         <${Card} title="Send a test"><form class="inline-form" onSubmit=${test}><${Field} label="To"><input type="email" value=${address} onInput=${(event) => setAddress(event.target.value)} required placeholder=${user.email} /><//><${Button} type="submit" icon="send">Send test<//></form><//></div></div>`}<//><//>`;
 }

@@ -107,6 +107,17 @@ export function Toasts() {
   )}</div>`;
 }
 
+/** A value once it has not changed for a moment; the first one at once. */
+export function usePause(value, ms) {
+  const [shown, show] = useState(value);
+  useEffect(() => {
+    if (shown === undefined) return show(value);
+    const timer = setTimeout(() => show(value), ms);
+    return () => clearTimeout(timer);
+  }, [value]);
+  return shown;
+}
+
 /** Runs one action at a time; tells its error. */
 export function useBusy() {
   const [busy, set] = useState(false);

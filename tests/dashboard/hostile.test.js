@@ -148,8 +148,6 @@ test("hostile HTML runs nothing and asks nobody, in a mail and in a preview", as
     );
     await view.screen(`#/messages/${id}`);
     const frame = await (await page.waitForSelector(".mailframe iframe")).contentFrame();
-    await until("the frame", () => frame.url().endsWith("/frame"));
-    await frame.waitForLoadState();
     await settled(page);
     assert.equal(await frame.evaluate(() => globalThis.origin), "null", "no origin");
     for (const link of await frame.locator("a[href]").all()) assert.match(await link.getAttribute("href"), /^https?:/);
@@ -160,9 +158,7 @@ test("hostile HTML runs nothing and asks nobody, in a mail and in a preview", as
   await page.getByRole("tab", { name: "HTML" }).click();
   await page.getByLabel("HTML", { exact: true }).fill(marked(HTML.join("\n"), "preview"));
   await page.getByRole("tab", { name: "Preview" }).click();
-  const preview = await (await page.waitForSelector(".mailframe iframe")).contentFrame();
-  await until("the preview", () => preview.url().endsWith("/frame"));
-  await preview.waitForLoadState();
+  await page.waitForSelector(".mailframe iframe");
   await settled(page);
   assert.deepEqual(await view.check(), []);
   await view.close();

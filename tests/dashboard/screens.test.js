@@ -358,8 +358,13 @@ test("deliveries: filtered, selected, sent again", async () => {
   const view = await signedIn(server);
   const { page } = view;
   await view.screen("#/deliveries");
+  const failing = page.locator(".card", { hasText: "Failing endpoints" });
+  await failing.getByText("last answer 503").waitFor();
+  await failing.getByRole("button", { name: "Show" }).click();
+  await page.getByRole("button", { name: "Waiting", pressed: true }).waitFor();
+  await page.locator("tbody tr", { hasText: "503" }).first().waitFor();
   await page.getByRole("button", { name: "Delivered" }).click();
-  await page.locator("tbody tr").first().waitFor();
+  await page.locator("tbody tr", { hasText: "200" }).first().waitFor();
   await page.locator("tbody input[type=checkbox]").first().check();
   await page.getByText("1 selected").waitFor();
   await page.getByRole("button", { name: "Send again" }).click();

@@ -360,6 +360,10 @@ export async function settled(page) {
     await drawn(page);
     return busy.size === 0;
   });
+  for (const frame of page.frames().filter((one) => one !== page.mainFrame())) {
+    await until("the frame of a mail", () => frame.isDetached() || frame.url().includes("/frame"));
+    if (!frame.isDetached()) await frame.waitForLoadState();
+  }
 }
 
 /** Two frames later. */
