@@ -34,6 +34,8 @@ const URLS = [
 ];
 const REMOTE_CSS = /(@import[^;]*;?|(?:-webkit-)?image-set\([^)]*\)|url\(\s*(?!["']?data:)[^)]*\))/gi;
 const MAX_INLINE = 3_000_000;
+/** Few words need no tall frame; how tall its content is, a frame of no origin tells nobody. */
+const SHORT = 600;
 
 const isRemote = (url) => /^\s*(https?:)?\/\//i.test(url || "");
 
@@ -210,5 +212,5 @@ export function MailFrame({
     form.remove();
     return () => frame.remove();
   }, [cleaned, remote]);
-  return html`<div class=${`mailframe ${extra}`} ref=${holder}></div>`;
+  return html`<div class=${`mailframe ${source.length < SHORT ? "short" : ""} ${extra}`} ref=${holder}></div>`;
 }

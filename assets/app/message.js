@@ -218,7 +218,7 @@ function Timeline({ message, deliveries, recipients, transmissions, routes, relo
     ${
       inbound
         ? html`<${Event} tone="good" icon="in" title="Received" at=${message.received_at}><p class="hint">from <bdi>${message.mail_from || "<> (a bounce or notice)"}</bdi> for <bdi>${message.to_addr}</bdi>, ${bytes(message.size_bytes)}</p><//>
-      <${Event} tone=${failed.length ? "warn" : checked.length ? "good" : ""} icon="shield" title=${checked.length ? "Verified" : "Not verified"}><p class="hint">${checked.length ? checked.map((kind) => `${kind.toUpperCase()} ${message[kind]}`).join(" · ") : "Handed in by the API, or not checked."}</p><//>
+      <${Event} tone=${failed.length ? "warn" : checked.length ? "good" : ""} icon="shield" title=${checked.length ? "Verified" : "Not verified"}><p class="hint">${checked.length ? checked.map((kind) => `${kind.toUpperCase()} ${message[kind]}`).join(" · ") : "SPF, DKIM and DMARC are not checked for mail from this machine or the API."}</p><//>
       <${Event} tone="good" icon="server" title="Stored" at=${message.received_at}><p class="hint">On disk before the sender was told so${message.raw_available ? "; the raw copy is kept for seven days" : ""}.</p><//>
       ${message.status === "dropped" && html`<${Event} icon="trash" title="Dropped"><p class="hint">Your webhook said so; the content is deleted.</p><//>`}
       <${Event} tone=${message.route_id || deliveries.length ? "good" : ""} icon="routes" title=${deliveries.length ? `Routed to ${plural(deliveries.length, "webhook")}` : message.route_id ? "Routed" : "No route"}>

@@ -1,7 +1,21 @@
 // From a fresh server to "my app received its first webhook", with the keyboard alone, by what the screen says.
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { test } from "node:test";
-import { serve, dev, dns, receiver, browse, until, mail, plainMail } from "./support.js";
+import {
+  PICTURES,
+  browse,
+  call,
+  dev,
+  dns,
+  mail,
+  mailHost,
+  plainMail,
+  receiver,
+  serve,
+  signedIn,
+  until,
+} from "./support.js";
 
 /** Presses Tab until what has the focus fits. */
 async function tabTo(page, wanted, limit = 60) {
@@ -177,5 +191,52 @@ test("Google: the button leads there with a state, and its answer without one is
   } finally {
     await view.close();
     await server.stop();
+  }
+});
+
+test("sent mail: who took it, how, and what was said", async () => {
+  const names = await dns({});
+  const relay = await mailHost();
+  const server = await serve(
+    names.port,
+    `[outbound.smarthost]\nhost = "127.0.0.1"\nport = ${relay.port}\nsecurity = "none"\n`,
+  );
+  const account = { email: "you@kite.test", password: "correct horse battery", setupToken: server.token };
+  server.session = (await call(server, "POST", "/api/auth/signup", account)).token;
+  server.key = server.session;
+  const { dns: records } = await call(server, "POST", "/api/domains", { domain: "kite.test" });
+  for (const { name, type, value } of records) {
+    names.records[name] = [...(names.records[name] || []), type === "MX" ? { mx: value } : { txt: value }];
+  }
+  await call(server, "POST", "/api/domains/kite.test/verify");
+  const view = await signedIn(server);
+  const { page } = view;
+  try {
+    const to = ["ada@example.com", "grace@example.com"];
+    const sent = await call(server, "POST", "/v1/send", {
+      from: "hi@kite.test",
+      to,
+      subject: "It branches",
+      text: "Yes.",
+    });
+    await view.screen(`#/messages/${sent.id}`);
+    await page.locator(".verdicts", { hasText: "Bounced" }).waitFor();
+    const of = (address) => page.locator(".event", { has: page.getByText(address, { exact: true }) });
+    const took = of("ada@example.com");
+    await took.getByText("by 127.0.0.1 · not encrypted").waitFor();
+    await took.getByText("2.0.0 taken").first().waitFor();
+    await took.getByText("SMTP dialog").click();
+    await took.getByText("MAIL FROM:<").waitFor();
+    const refused = of("grace@example.com");
+    await refused.getByText("5.1.1 nobody of that name").first().waitFor();
+    assert.deepEqual(await view.axe(), []);
+    await page.screenshot({ path: join(PICTURES, "sent-desktop-light.png") });
+    await view.screen("#/suppressions");
+    await page.locator("td", { hasText: "grace@example.com" }).waitFor();
+    assert.deepEqual(await view.check(), []);
+  } finally {
+    await server.stop();
+    relay.stop();
+    names.stop();
   }
 });

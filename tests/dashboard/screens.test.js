@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { join } from "node:path";
-import { dev, receiver, signedIn, settled, mail, call, until, browse, PICTURES } from "./support.js";
+import { dev, receiver, signedIn, settled, mail, plainMail, call, until, browse, PICTURES } from "./support.js";
 
 let server, app, htmlId;
 before(async () => {
@@ -358,6 +358,8 @@ test("deliveries: filtered, selected, sent again", async () => {
   const view = await signedIn(server);
   const { page } = view;
   await view.screen("#/deliveries");
+  // The newest answer decides how an endpoint stands.
+  await mail(server.smtp, plainMail("The first actual case, again"));
   const failing = page.locator(".card", { hasText: "Failing endpoints" });
   await failing.getByText("last answer 503").waitFor();
   await failing.getByRole("button", { name: "Show" }).click();

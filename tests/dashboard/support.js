@@ -93,14 +93,14 @@ export async function dev() {
 }
 
 /** `mailkite serve` on fresh data: nobody owns it; names are looked up at `dns`. */
-export async function serve(dns) {
+export async function serve(dns, more = "") {
   const dir = mkdtempSync(join(tmpdir(), "mailkite-dashboard-"));
   const [web, smtp] = [await freePort(), await freePort()];
   const config = join(dir, "mailkite.toml");
   writeFileSync(
     config,
     `public_url = "http://127.0.0.1:${web}"\nhostname = "mx.kite.test"\ndata_dir = "${join(dir, "data")}"\n
-[http]\nlisten = ["127.0.0.1:${web}"]\n[smtp]\nlisten = ["127.0.0.1:${smtp}"]\n[dns]\nservers = ["127.0.0.1:${dns}"]\n[webhook]\nallow_localhost = true\n[metrics]\nlisten = "off"\n[submission]\nlisten = []\nlisten_tls = []\n`,
+[http]\nlisten = ["127.0.0.1:${web}"]\n[smtp]\nlisten = ["127.0.0.1:${smtp}"]\n[dns]\nservers = ["127.0.0.1:${dns}"]\n[webhook]\nallow_localhost = true\n[metrics]\nlisten = "off"\n[submission]\nlisten = []\nlisten_tls = []\n${more}`,
   );
   const server = run(["serve", "--config", config]);
   const token = (
@@ -147,7 +147,7 @@ export function dns(records) {
     const answers = found.map((one) => {
       const data = one.mx
         ? Buffer.concat([Buffer.from([0, 10]), name(one.mx)])
-        : Buffer.from([one.txt.length, ...Buffer.from(one.txt)]);
+        : Buffer.concat(one.txt.match(/.{1,255}/g).map((part) => Buffer.from([part.length, ...Buffer.from(part)])));
       const head = Buffer.alloc(12);
       head.writeUInt16BE(0xc00c, 0);
       head.writeUInt16BE(kind, 2);
@@ -187,6 +187,39 @@ export async function receiver(answer = () => ({ status: 200, body: "ok" })) {
     server.listen(0, "127.0.0.1", resolve);
   });
   return { got, url: `http://127.0.0.1:${server.address().port}/hook`, stop: () => server.close() };
+}
+
+/** A mail host that takes everything but mail for grace. */
+export function mailHost() {
+  const server = net.createServer((socket) => {
+    let data = false;
+    let rest = "";
+    const say = (line) => socket.write(`${line}\r\n`);
+    socket.on("error", () => {});
+    socket.on("data", (bytes) => {
+      rest += bytes;
+      for (let end = rest.indexOf("\r\n"); end >= 0; end = rest.indexOf("\r\n")) {
+        const line = rest.slice(0, end);
+        rest = rest.slice(end + 2);
+        if (data) {
+          if (line === ".") {
+            data = false;
+            say("250 2.0.0 taken");
+          }
+        } else if (/^EHLO/i.test(line)) say("250-relay.test\r\n250 8BITMIME");
+        else if (/^RCPT TO:<grace@/i.test(line)) say("550 5.1.1 nobody of that name");
+        else if (/^DATA/i.test(line)) {
+          data = true;
+          say("354 go on");
+        } else if (/^QUIT/i.test(line)) socket.end("221 2.0.0 bye\r\n");
+        else say("250 2.1.0 fine");
+      }
+    });
+    say("220 relay.test ESMTP");
+  });
+  return new Promise((resolve) => {
+    server.listen(0, "127.0.0.1", () => resolve({ port: server.address().port, stop: () => server.close() }));
+  });
 }
 
 /** Hands in one mail as it is; CRLF is made of LF. */
@@ -230,7 +263,7 @@ export const plainMail = (subject, body = "Does it branch?", from = "Ada Lovelac
 export async function call(server, method, path, body) {
   const response = await fetch(server.base + path, {
     method,
-    headers: { authorization: `Bearer ${server.key}` },
+    headers: server.key ? { authorization: `Bearer ${server.key}` } : {},
     body: body && JSON.stringify(body),
   });
   return response.json();

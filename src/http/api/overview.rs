@@ -124,8 +124,17 @@ struct EndpointView {
     delivered: u64,
     failed: u64,
     waiting: u64,
+    /// Of its latest attempt; null when none was answered.
     last_status_code: Option<u16>,
     last_attempt_at: Option<Timestamp>,
+}
+
+impl EndpointView {
+    /// Whether it lately took nothing: its latest attempt was not answered well, and more than one delivery is behind.
+    fn is_failing(&self) -> bool {
+        let well = self.last_status_code.is_some_and(|code| (200..300).contains(&code));
+        self.last_attempt_at.is_some() && self.failed + self.waiting > 1 && (self.delivered == 0 || !well)
+    }
 }
 
 /// Something that needs somebody.
@@ -227,7 +236,6 @@ fn latency(sample: &[DeliveryRow]) -> Latency {
 
 fn endpoints(connection: &Connection, sample: &[DeliveryRow]) -> store::Result<Vec<EndpointView>> {
     let mut found: HashMap<&str, (EndpointView, Option<i64>)> = HashMap::new();
-    // Newest first: the first row of an endpoint says how it stands.
     for row in sample {
         let (endpoint, _) = found.entry(&row.url).or_insert_with(|| {
             let endpoint = EndpointView {
@@ -237,8 +245,8 @@ fn endpoints(connection: &Connection, sample: &[DeliveryRow]) -> store::Result<V
                 delivered: 0,
                 failed: 0,
                 waiting: 0,
-                last_status_code: row.last_status_code,
-                last_attempt_at: (row.attempts > 0).then_some(row.updated_at),
+                last_status_code: None,
+                last_attempt_at: None,
             };
             (endpoint, row.message)
         });
@@ -247,7 +255,7 @@ fn endpoints(connection: &Connection, sample: &[DeliveryRow]) -> store::Result<V
             "failed" => endpoint.failed += 1,
             _ => endpoint.waiting += 1,
         }
-        if endpoint.last_attempt_at.is_none() && row.attempts > 0 {
+        if row.attempts > 0 && endpoint.last_attempt_at < Some(row.updated_at) {
             (endpoint.last_attempt_at, endpoint.last_status_code) = (Some(row.updated_at), row.last_status_code);
         }
     }
@@ -273,12 +281,12 @@ fn attention(endpoints: &[EndpointView], totals: Totals, bounced: u64, unverifie
         link: Some(link.to_owned()),
     };
     let mut found = Vec::new();
-    for endpoint in endpoints.iter().filter(|one| one.delivered == 0 && one.failed + one.waiting > 1).take(3) {
+    for endpoint in endpoints.iter().filter(|one| one.is_failing()).take(3) {
         let said = endpoint.last_status_code.map_or_else(
             || "It gives no answer.".to_owned(),
             |code| format!("It answered with HTTP status {code} last."),
         );
-        let title = format!("{} takes nothing", endpoint.url);
+        let title = format!("{} is failing", endpoint.url);
         found.push(one("endpoint_failing", title, &said, "deliveries"));
     }
     if totals.failed > 0 {
