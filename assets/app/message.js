@@ -203,7 +203,7 @@ function Recipient({ recipient, by, forwarded }) {
     <p class="mono wrap"><bdi>${recipient.address}</bdi></p>
     ${by?.host && html`<p class="hint">by <bdi>${by.host}</bdi> · ${by.tls ? html`<bdi>${by.tls}</bdi>` : "not encrypted"}${by.attempts > 1 ? ` · attempt ${by.attempts}` : ""}</p>`}
     ${recipient.diagnostic ? html`<pre class="raw small" tabindex="0" dir="auto">${recipient.diagnostic}</pre>` : html`<p class="hint">${why}</p>`}
-    ${by?.transcript && html`<details class="attempt"><summary><span>SMTP dialog</span>${by.attemptedAt && html`<${Time} at=${by.attemptedAt} class="faint" />`}</summary><pre class="raw small" tabindex="0">${by.transcript}</pre></details>`}<//>`;
+    ${by?.transcript && html`<details class="attempt"><summary><span>SMTP dialog</span>${by.attemptedAt && html`<${Time} at=${by.attemptedAt} class="faint" />`}</summary><div class="attempt-body"><pre class="raw small" tabindex="0">${by.transcript}</pre></div></details>`}<//>`;
 }
 
 function Timeline({ message, deliveries, recipients, transmissions, routes, reload }) {

@@ -22,7 +22,7 @@ function useMessages(filters) {
   wanted.current = key;
   const busy = useRef(false);
   const ask = (more) => get(query("/api/messages", { ...filters, limit: PAGE, ...more }));
-  // Times are no ids: rows of the same millisecond stand on both sides of a page's end, so pages overlap by one.
+  // No two messages of an account have the same time, so times are cursors. Two questions at once may still answer alike.
   const beyond = (rows, known) => {
     const ids = new Set(known.map((row) => row.id));
     return rows.filter((row) => !ids.has(row.id));
@@ -48,9 +48,7 @@ function useMessages(filters) {
     if (busy.current || ended || !rows?.length || shown !== key) return;
     busy.current = true;
     try {
-      const last = rows[rows.length - 1].received_at;
-      let next = await ask({ before: last + 1 });
-      if (next.length === PAGE && !beyond(next, rows).length) next = await ask({ before: last });
+      const next = await ask({ before: rows[rows.length - 1].received_at });
       set((old) =>
         old.key !== key ? old : { ...old, rows: [...old.rows, ...beyond(next, old.rows)], ended: next.length < PAGE },
       );
@@ -67,7 +65,7 @@ function useMessages(filters) {
     if (!rows || shown !== key) return;
     if (!rows.length) return first();
     try {
-      const found = await ask({ after: rows[0].received_at - 1 });
+      const found = await ask({ after: rows[0].received_at });
       if (found.length >= PAGE) return first();
       set((old) => {
         const added = old.key === key && old.rows ? beyond(found, old.rows) : [];

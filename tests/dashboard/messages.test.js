@@ -147,6 +147,57 @@ Ada,1843
   await view.close();
 });
 
+test("the overview counts along, in each range", async () => {
+  const view = await signedIn(server);
+  const { page } = view;
+  await view.screen("#/overview");
+  await page.locator(".live.is-live:visible").waitFor();
+  const received = page.locator(".stat", { hasText: "Received" }).locator("dd").first();
+  for (const [button, words] of [
+    ["Week", "in the last 7 days"],
+    ["Day", "in the last 24 hours"],
+    ["Hour", "in the last hour"],
+  ]) {
+    await page.getByRole("button", { name: button }).click();
+    await page.locator(".stat", { hasText: "Received" }).getByText(words).waitFor();
+  }
+  await page.locator(".chart-plot canvas").waitFor();
+  const before = Number(await received.textContent());
+  await mail(server.smtp, plainMail("One more to count"));
+  await until("the count", async () => Number(await received.textContent()) === before + 1);
+  await page.locator(".recent", { hasText: "One more to count" }).waitFor();
+  assert.deepEqual(await view.check(), []);
+});
+
+test("a sender is blocked, unblocked by undo, answered", async () => {
+  const view = await signedIn(server);
+  const { page } = view;
+  const asked = plainMail("Please answer", "Well?", "Mallory <mallory@example.com>");
+  const id = await mail(server.smtp, `Message-ID: <asked@example.com>\n${asked}`);
+  await view.screen(`#/messages/${id}`);
+  const blocked = async () => (await call(server, "GET", "/api/blocked-senders")).length;
+  await page.getByRole("button", { name: "Block sender" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+  assert.equal(await blocked(), 0);
+  await page.getByRole("button", { name: "Block sender" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Block" }).click();
+  await page.getByText("mallory@example.com is blocked").waitFor();
+  assert.equal(await blocked(), 1);
+  await page.getByRole("button", { name: "Undo" }).click();
+  await until("unblocking", async () => (await blocked()) === 0);
+  await page.getByRole("link", { name: "Reply" }).click();
+  await page.locator("h1", { hasText: "Send" }).waitFor();
+  assert.equal(await page.getByLabel("To", { exact: true }).inputValue(), "mallory@example.com");
+  assert.equal(await page.getByLabel("Subject").inputValue(), "Re: Please answer");
+  await page.getByLabel("Text", { exact: true }).fill("Well.");
+  await page.getByRole("button", { name: "Send", exact: true }).click();
+  await page.getByText("Accepted and stored").waitFor();
+  const [reply] = await call(server, "GET", "/api/messages?direction=outbound");
+  const { message } = await call(server, "GET", `/api/messages/${reply.id}`);
+  assert.match(message.headers_json, /"in-reply-to":"<asked@example.com>"/i);
+  assert.deepEqual(await view.check(), []);
+});
+
 test("hundreds of messages: endless scrolling, few elements, instant search, filters", async () => {
   for (let n = 0; n < 260; n++) await mail(server.smtp, plainMail(`Order ${1000 + n} confirmed`));
   const view = await signedIn(server);
@@ -170,7 +221,7 @@ test("hundreds of messages: endless scrolling, few elements, instant search, fil
   assert.match(page.url(), /search=order\+1077/);
   await page.keyboard.press("Escape");
   await page.waitForFunction(() => document.querySelectorAll(".row").length > 5);
-  await page.getByLabel("Direction").selectOption("outbound");
+  await page.getByLabel("State").selectOption("bounced");
   await page.getByText("Nothing fits").waitFor();
   await page.getByRole("button", { name: "Clear" }).click();
   await rowOf(page, "Order 1259").waitFor();

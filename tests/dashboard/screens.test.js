@@ -111,6 +111,7 @@ for (const [form, viewport] of [
 }
 
 test("the first load is small and quick", async () => {
+  await (await signedIn(server)).close();
   const view = await browse(server);
   const { page } = view;
   const client = await view.context.newCDPSession(page);
@@ -373,6 +374,32 @@ test("deliveries: filtered, selected, sent again", async () => {
   await page.getByText(/1 delivery made|0 of 1 delivered/).waitFor();
   assert.deepEqual(await view.check(), []);
   return view.close();
+});
+
+test("settings: facts about the server; another session is listed and ended", async () => {
+  await call(server, "POST", "/api/auth/signup", { email: "two@kite.test", password: "correct horse battery" });
+  const login = { email: "two@kite.test", password: "correct horse battery" };
+  const [mine, other] = [
+    await call(server, "POST", "/api/auth/login", login),
+    await call(server, "POST", "/api/auth/login", login),
+  ];
+  const view = await signedIn({ ...server, session: mine.token });
+  const { page } = view;
+  await view.screen("#/settings");
+  await page.getByText("two@kite.test").first().waitFor();
+  const rows = page.locator(".card", { hasText: "Sessions" }).locator("li");
+  await until("three sessions", async () => (await rows.count()) === 3);
+  await rows.filter({ hasNotText: "This one" }).first().getByRole("button", { name: "End" }).click();
+  await until("two sessions", async () => (await rows.count()) === 2);
+  const me = () => fetch(`${server.base}/v1/me`, { headers: { authorization: `Bearer ${other.token}` } });
+  assert.equal((await me()).status, 401, "the newest of the others was ended");
+  assert.equal(await page.getByText("free of").count(), 0, "the disk is the owner's business");
+  assert.deepEqual(await view.check(), []);
+  await view.close();
+  const owner = await signedIn(server);
+  await owner.screen("#/settings");
+  await owner.page.getByText("free of").waitFor();
+  await owner.page.getByText("Self-signed").waitFor();
 });
 
 test("colours by switch; a password; signing out ends the session", async () => {
