@@ -182,6 +182,12 @@ test("domains: add, records to copy, check, retention, events, delete", async ()
     "the events",
     async () => (await call(server, "GET", "/api/domains/kite.test")).domain.webhookEvents.length === 1,
   );
+  await page.getByLabel("Tracking webhook").fill(`${app.url}/events`);
+  await page.locator("section", { hasText: "Events of sent mail" }).getByRole("button", { name: "Save" }).click();
+  await until(
+    "the tracking webhook",
+    async () => (await call(server, "GET", "/api/domains/kite.test")).domain.trackingWebhookUrl === `${app.url}/events`,
+  );
   await page.getByLabel("Keep messages for").fill("7");
   await page.locator("section", { hasText: "Retention" }).getByRole("button", { name: "Save" }).click();
   await until(
@@ -367,13 +373,25 @@ test("deliveries: filtered, selected, sent again", async () => {
   await page.getByRole("button", { name: "Waiting", pressed: true }).waitFor();
   await page.locator("tbody tr", { hasText: "503" }).first().waitFor();
   await page.getByRole("button", { name: "Delivered" }).click();
-  await page.locator("tbody tr", { hasText: "200" }).first().waitFor();
-  await page.locator("tbody input[type=checkbox]").first().check();
+  await page.locator("tbody .badge", { hasText: /^200$/ }).first().waitFor();
+  await page.getByRole("checkbox", { name: "Select Invoice 2044 (22)" }).check();
   await page.getByText("1 selected").waitFor();
   await page.getByRole("button", { name: "Send again" }).click();
-  await page.getByText(/1 delivery made|0 of 1 delivered/).waitFor();
+  await page.getByText("1 delivery made").waitFor();
+  // By time: nothing from tomorrow on, and all that wait of today.
+  await page.getByRole("button", { name: "Waiting" }).click();
+  await page.getByLabel("From").fill(new Date(Date.now() + 86400000).toISOString().slice(0, 16));
+  await page.getByRole("heading", { name: "No deliveries" }).waitFor();
+  await page.getByRole("button", { name: "Attempt all now" }).click();
+  await page.getByText("Nothing to send again").waitFor();
+  await page.getByLabel("From").fill(new Date(Date.now() - 86400000).toISOString().slice(0, 16));
+  await page.locator("tbody tr", { hasText: "503" }).first().waitFor();
+  const before = app.got.length;
+  await page.getByRole("button", { name: "Attempt all now" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Send again" }).click();
+  await page.getByText(/0 of \d+ delivered/).waitFor();
+  assert.ok(app.got.length > before);
   assert.deepEqual(await view.check(), []);
-  return view.close();
 });
 
 test("settings: facts about the server; another session is listed and ended", async () => {
