@@ -42,32 +42,32 @@ const isRemote = (url) => /^\s*(https?:)?\/\//i.test(url || "");
 /** CSS escapes could hide an address from the pattern above; no honest mail needs them in a URL. */
 const plainCss = (css) => css.replace(/\\[0-9a-f]{1,6}\s?/gi, "");
 
-const TAG = /<[a-z](?:[^>"']|"[^"]*"|'[^']*')*>/gi;
-const STYLE_ATTRIBUTE = /"[^"]*"|'[^']*'|(?<=["'\s/])style(?=\s*=)/gi;
 const BASE =
   "<style>html{background:#fff;color:#1c1a17;font:15px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}body{margin:16px}img{max-width:100%;height:auto}</style>";
 
 /**
- * Styles under another name while the page looks at them, and bases as links, which are removed: also a document that is
- * only parsed has the page's policy, which would report each one. What this overlooks is reported, and has no effect.
+ * A document that is only parsed has the page's policy too, and each style, event handler and base in it would be reported.
+ * So none has its name while the page looks at it: a style sheet is a script of a type that does not exist, a base a link,
+ * which is removed, and `mark`, which no mail can guess, stands before every word that could name an attribute of these,
+ * also where it is none: before "only" in a sentence. What is left of it goes at the end.
  */
 const mask = (source, mark) =>
   source
     .replace(/<base(?=[\s>/])/gi, "<link")
     .replace(/<style(?=[\s>/])/gi, `<script type="${mark}"`)
     .replace(/<\/style(?=[\s>/])/gi, "</script")
-    .replace(TAG, (tag) => tag.replace(STYLE_ATTRIBUTE, (found) => (found.toLowerCase() === "style" ? mark : found)));
+    .replace(/\b(?:style\b|on[a-z])/gi, (word) => mark + word);
 const unmask = (text, mark) =>
   text
     .replace(new RegExp(`<script type="${mark}"([^>]*)>([^]*?)</script>`, "g"), "<style$1>$2</style>")
-    .replaceAll(` ${mark}="`, ' style="');
+    .replaceAll(mark, "");
 
 /**
  * The cleaned document and how many remote things it wants. Parsing happens in an inert document, where nothing runs and
  * nothing is fetched.
  */
 export function clean(source, { remote = false, inline = {} } = {}) {
-  const mark = `style-${Math.random().toString(36).slice(2)}`;
+  const mark = `m${Math.random().toString(36).slice(2)}m`;
   const masked = mask(source, mark);
   const doc = new DOMParser().parseFromString(policy ? policy.createHTML(masked) : masked, "text/html");
   let wanted = 0;
@@ -92,8 +92,8 @@ export function clean(source, { remote = false, inline = {} } = {}) {
       const lower = name.toLowerCase();
       if (element.localName === "script") {
         if (lower !== "type" && lower !== "media") element.removeAttribute(name);
-      } else if (lower === mark) element.setAttribute(mark, css(value));
-      else if (lower.startsWith("on") || ["style", "autofocus", "nonce", "is", "srcdoc"].includes(lower))
+      } else if (lower === `${mark}style`) element.setAttribute(name, css(value));
+      else if (lower.includes(mark) || ["autofocus", "nonce", "is", "srcdoc"].includes(lower))
         element.removeAttribute(name);
       else if (lower === "href") {
         if (element.localName === "a" || element.localName === "area") {
@@ -106,7 +106,7 @@ export function clean(source, { remote = false, inline = {} } = {}) {
         const picture = lower === "src" || lower === "background" || lower === "srcset";
         const cid = lower === "src" && /^\s*cid:(.+)$/i.exec(value);
         if (cid) {
-          const known = inline[decodeSafe(cid[1].trim())];
+          const known = inline[decodeSafe(unmask(cid[1], mark).trim())];
           known ? element.setAttribute("src", known) : element.removeAttribute(name);
         } else if (picture && isRemote(value)) {
           wanted++;

@@ -21,6 +21,8 @@ const TEXTS = [
 
 /** HTML that a mail would bring. */
 const HTML = [
+  `<style><a id="</style><img src=x onerror="${RUN}" style="background:url(${BEACON})">"><p id='"'onclick=${RUN} style=color:red>quotes</p>`,
+  `<svg/onload=${RUN}><p\fonclick=${RUN}\nstyle\n=\n"background:url(${BEACON})">odd blanks</p><b -onclick=x :style=y data-onclick=z ONCLICK=${RUN} STYLE="background:URL(${BEACON})">case</b>`,
   `<script>${RUN}</script><script src="${BEACON}"></script>`,
   `<img src=x onerror="${RUN}"><img src="${BEACON}"><img srcset="${BEACON} 1x"><picture><source srcset="${BEACON}"><img></picture>`,
   `<svg onload="${RUN}"><script>${RUN}</script><image href="${BEACON}" xlink:href="${BEACON}"/><use href="${BEACON}#x"/><animate onbegin="${RUN}" attributeName=x dur=1s></svg>`,

@@ -75,6 +75,7 @@ Content-Type: multipart/related; boundary=r
 Content-Type: text/html; charset=utf-8
 
 <p style="color: rgb(1, 2, 3)" id="styled">Styled <img id="inline" src="cid:dot"><img src="https://canary.invalid/pixel.gif"></p>
+<p id="prose" title="on style" onclick="x()">Only one style, on time = now</p>
 --r
 Content-Type: image/gif
 Content-ID: <dot>
@@ -100,6 +101,12 @@ Ada,1843
     "rgb(1, 2, 3)",
     "its styles show",
   );
+  assert.equal(await frame.locator("#prose").textContent(), "Only one style, on time = now");
+  assert.equal(
+    await frame.locator("#prose").evaluate((element) => [...element.attributes].map((one) => one.name).join()),
+    "id,title",
+  );
+  assert.equal(await frame.locator("#prose").getAttribute("title"), "on style");
   assert.ok(
     await frame.locator("#inline").evaluate((element) => element.complete && element.naturalWidth === 1),
     "its inline picture shows",
