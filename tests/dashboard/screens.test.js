@@ -120,17 +120,25 @@ test("the first load is small and quick", async () => {
   client.on("Network.loadingFinished", (event) => {
     bytes += event.encodedDataLength;
   });
-  await page.addInitScript((token) => localStorage.setItem("mailkite.session", token), server.session);
+  await page.addInitScript((token) => {
+    localStorage.setItem("mailkite.session", token);
+    const watch = new MutationObserver(() => {
+      if (!document.querySelector("h1")) return;
+      globalThis.usable = performance.now();
+      watch.disconnect();
+    });
+    watch.observe(document, { childList: true, subtree: true });
+  }, server.session);
+  const usable = async () => {
+    await page.locator("h1", { hasText: "Overview" }).waitFor();
+    await settled(page);
+    return page.evaluate(() => Math.round(globalThis.usable));
+  };
   await page.goto(server.base);
-  await page.locator("h1", { hasText: "Overview" }).waitFor();
-  const cold = await page.evaluate(() => performance.now());
-  await settled(page);
+  const cold = await usable();
   assert.ok(bytes < 100_000, `${bytes} bytes`);
   await page.reload();
-  await page.locator("h1", { hasText: "Overview" }).waitFor();
-  const warm = await page.evaluate(() => performance.now());
-  console.log(`first load: ${bytes} bytes, Overview after ${Math.round(cold)} ms, again after ${Math.round(warm)} ms`);
-  await view.close();
+  console.log(`first load: ${bytes} bytes, Overview after ${cold} ms, again after ${await usable()} ms`);
 });
 
 test("domains: add, records to copy, check, retention, events, delete", async () => {
