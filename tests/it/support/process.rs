@@ -125,7 +125,7 @@ fn command(wrapper: &[&str], data_dir: &Path, forward: &str) -> Command {
     command
         .args(&words[1..])
         .args(["dev", "--json", "--no-sample", "--http", "127.0.0.1:0", "--smtp", "127.0.0.1:0"])
-        .args(["--forward", forward, "--data-dir"])
+        .args(["--submission", "127.0.0.1:0", "--forward", forward, "--data-dir"])
         .arg(data_dir)
         .env_remove("RUST_LOG")
         .stdin(Stdio::null())
