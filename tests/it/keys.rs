@@ -262,11 +262,11 @@ async fn a_copy_of_the_database_tells_no_key_token_secret_or_password() {
     let holds = |needle: &[u8]| memchr::memmem::find(&copy, needle).is_some();
     let mut found = Vec::new();
     for secret in &told {
-        let parts = [secret.as_str(), secret.rsplit(['_', '.']).next().unwrap()];
-        for part in parts.map(str::as_bytes) {
-            if holds(part) {
-                found.push(secret.clone());
-            }
+        // Without the public prefix of a key or secret; of a session token the signature alone.
+        let known = ["mk_live_", "whsec_"].iter().find_map(|prefix| secret.strip_prefix(prefix));
+        let bare = known.unwrap_or_else(|| secret.rsplit('.').next().unwrap());
+        if holds(secret.as_bytes()) || holds(bare.as_bytes()) {
+            found.push(secret.clone());
         }
     }
     assert_eq!(found, Vec::<String>::new());
