@@ -182,8 +182,12 @@ async fn measure(options: &Options, dir: &Path) -> anyhow::Result<u64> {
     }
     let tail = last.elapsed();
     let after = child.figures().await?;
-    child.stop().await?;
-    let report = Report::new(options, &loaded, &arrivals, expected, tail, &before, &after, baseline, disk);
+    child.kill().await?;
+    let killed = Instant::now();
+    let restarted = Child::start(dir, &ports, &[]).await?;
+    let restart = killed.elapsed();
+    restarted.stop().await?;
+    let report = Report::new(options, &loaded, &arrivals, expected, tail, restart, &before, &after, baseline, disk);
     if options.json {
         println!("{}", report.to_json());
     } else {

@@ -49,6 +49,7 @@ pub struct Report {
     accept_ms: Percentiles,
     mail_to_webhook_ms: Percentiles,
     tail_ms: f64,
+    restart_ms: f64,
     commits_per_message: f64,
     fsyncs_per_message: f64,
     peak_rss_mib: f64,
@@ -159,6 +160,7 @@ impl Report {
         arrivals: &Arrivals,
         expected: u64,
         tail: Duration,
+        restart: Duration,
         before: &Figures,
         after: &Figures,
         ceiling: Option<f64>,
@@ -185,6 +187,7 @@ impl Report {
             accept_ms: percentiles(&loaded.accept_micros),
             mail_to_webhook_ms: percentiles(&arrivals.latencies()),
             tail_ms: tail.as_secs_f64() * 1_000.0,
+            restart_ms: restart.as_secs_f64() * 1_000.0,
             commits_per_message: (after.commits - before.commits) as f64 / accepted,
             fsyncs_per_message: (after.fsyncs - before.fsyncs) as f64 / accepted,
             peak_rss_mib: after.peak_rss_kib as f64 / 1_024.0,
@@ -240,6 +243,7 @@ impl Report {
             format!("{:.3}, and {:.3} fsyncs", self.commits_per_message, self.fsyncs_per_message),
         );
         row("peak RSS of the server", format!("{:.0} MiB", self.peak_rss_mib));
+        row("restart after kill -9", format!("{:.0} ms", self.restart_ms));
         row("lost", self.lost.to_string());
         text
     }

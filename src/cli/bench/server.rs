@@ -83,9 +83,11 @@ pub fn run(options: &ServerOptions) -> anyhow::Result<()> {
         }
         let bound = app::bind(config, Clock::System).await?;
         let api_key = seed(&bound, &options.ports).await?;
-        preload(bound.db(), options.preload, bound.clock().now()).await?;
-        library::store(bound.db(), options.library, bound.clock().now()).await?;
-        settle(bound.db()).await?;
+        if options.preload > 0 || options.library > 0 {
+            preload(bound.db(), options.preload, bound.clock().now()).await?;
+            library::store(bound.db(), options.library, bound.clock().now()).await?;
+            settle(bound.db()).await?;
+        }
         let smtp = bound.smtp_addresses().first().copied().context("no SMTP address")?;
         let http = bound.http_addresses().first().copied().context("no HTTP address")?;
         let (db, objects) = (bound.db().clone(), bound.retention().objects.clone());
@@ -218,6 +220,11 @@ impl Child {
         self.ask.write_all(b"\n").await?;
         let line = self.told.next_line().await?.context("the server ended")?;
         Ok(serde_json::from_str(&line)?)
+    }
+
+    /// Ends it as `kill -9` does.
+    pub async fn kill(mut self) -> anyhow::Result<()> {
+        self.process.kill().await.context("killing the server")
     }
 
     /// Stops it and waits for its end.
