@@ -1,0 +1,340 @@
+//! What every part stands on, and how each part is made of it. Nothing here runs or listens for itself.
+//!
+//! [`super::bind`] calls these in the order of the levels; what a part needs of another part is an argument.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::StartError;
+use crate::accounts::{Accounts, Tickets};
+use crate::activity::Feed;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::datadir::DataDir;
+use crate::dns::Resolver;
+use crate::domain::Domains;
+use crate::domain::check::{self, Checker};
+use crate::domain::keys::KeyMaker;
+use crate::egress::{Egress, Guard, Policy, Target};
+use crate::google::Google;
+use crate::http;
+use crate::inbound::spam::SpamCheck;
+use crate::inbound::verify::{self, Verifier};
+use crate::inbound::{self, Inbound};
+use crate::jobs::{Handler, Jobs, Kind, Schedule, Track, Worker, WorkerConfig};
+use crate::links::Links;
+use crate::metrics::Metrics;
+use crate::outbound::client::Timeouts;
+use crate::outbound::deliver::Dispatcher;
+use crate::outbound::mta_sts::MtaSts;
+use crate::outbound::mx::Hosts;
+use crate::outbound::notice::Notices;
+use crate::outbound::pace::Pace;
+use crate::outbound::release::Releases;
+use crate::outbound::return_path::ReturnPaths;
+use crate::outbound::sender::KeyCache;
+use crate::outbound::tls::ClientTls;
+use crate::outbound::transport::Transport;
+use crate::outbound::{self, Outbound};
+use crate::passwords::Passwords;
+use crate::retention::Retention;
+use crate::secrets::Secrets;
+use crate::session::Tokens;
+use crate::smtp_server::{self, MAX_FAILED_LOGINS, Role, SmtpServer};
+use crate::store::objects::Objects;
+use crate::store::{self, Db};
+use crate::throttle::Window;
+use crate::tls::{self, ServerTls};
+use crate::uploads::Uploads;
+use crate::webhook::deliver::Webhooks;
+use crate::webhook::in_flight::InFlight;
+use crate::webhook::passing::Passing;
+
+/// An attempt of a webhook ends after 15 s; a lane may have some waiting before it.
+const POST_LEASE: Duration = Duration::from_secs(120);
+/// An attempt to send ends after ten minutes, and may have waited for its turn.
+const MAIL_LEASE: Duration = Duration::from_secs(20 * 60);
+/// Where domains serve their MTA-STS policies.
+const HTTPS_PORT: u16 = 443;
+
+/// The data directory, what is kept in it, and the ways out of the process.
+pub(super) struct Ground {
+    pub config: Arc<Config>,
+    pub clock: Clock,
+    pub db: Db,
+    pub secrets: Arc<Secrets>,
+    pub metrics: Arc<Metrics>,
+    pub jobs: Jobs,
+    pub feed: Feed,
+    pub server_tls: ServerTls,
+    objects: Objects,
+    links: Arc<Links>,
+    resolver: Arc<Resolver>,
+    client_tls: rustls::ClientConfig,
+    /// Held for its lock on the data directory.
+    _data_dir: DataDir,
+}
+
+impl Ground {
+    /// Opens the data directory with all that is in it.
+    pub(super) fn open(config: Config, clock: Clock) -> Result<Self, StartError> {
+        crate::host::raise_file_limit();
+        crate::host::survive_file_size_limit().map_err(StartError::because)?;
+        let config = Arc::new(config);
+        let data_dir = DataDir::open(&config.data_dir).map_err(StartError::because)?;
+        let secrets = Arc::new(Secrets::open(&config.data_dir).map_err(StartError::because)?);
+        let file = config.data_dir.join(store::FILE_NAME);
+        data_dir.check_database(&file).map_err(StartError::because)?;
+        let db = Db::open(&config.data_dir)
+            .map_err(|error| StartError(format!("opening the database {}: {error}", file.display())))?;
+        data_dir.note_database().map_err(StartError::because)?;
+        Ok(Self {
+            objects: Objects::open(&config.data_dir).map_err(StartError::because)?,
+            links: Arc::new(Links::new(&config.public_url, secrets.link_key(), None)),
+            resolver: Arc::new(Resolver::new(&config.dns.servers).map_err(StartError::because)?),
+            client_tls: tls::client_config(config.tls.ca_file.as_deref()).map_err(StartError::because)?,
+            server_tls: ServerTls::open(&config).map_err(StartError::because)?,
+            metrics: Arc::new(Metrics::default()),
+            jobs: Jobs::default(),
+            feed: Feed::default(),
+            config,
+            clock,
+            db,
+            secrets,
+            _data_dir: data_dir,
+        })
+    }
+
+    pub(super) fn accounts(&self) -> Arc<Accounts> {
+        Arc::new(Accounts {
+            db: self.db.clone(),
+            jobs: self.jobs.clone(),
+            secrets: Arc::clone(&self.secrets),
+            passwords: Passwords::default(),
+            tokens: Tokens::new(&self.secrets.session_key()),
+            tickets: Tickets::default(),
+            signup: self.config.auth.signup,
+            dev: self.config.dev,
+            public_url: self.config.public_url.clone(),
+        })
+    }
+
+    pub(super) fn domains(&self) -> Result<Arc<Domains>, StartError> {
+        let fresh = Resolver::fresh(&self.config.dns.servers).map_err(StartError::because)?;
+        Ok(Arc::new(Domains {
+            db: self.db.clone(),
+            secrets: Arc::clone(&self.secrets),
+            config: Arc::clone(&self.config),
+            checker: Checker::new(fresh, check::BUDGET),
+            keys: KeyMaker::default(),
+        }))
+    }
+
+    pub(super) fn outbound(&self, domains: Arc<Domains>) -> Outbound {
+        Outbound::new(outbound::Parts {
+            config: Arc::clone(&self.config),
+            db: self.db.clone(),
+            objects: self.objects.clone(),
+            secrets: Arc::clone(&self.secrets),
+            domains,
+            jobs: self.jobs.clone(),
+            metrics: Arc::clone(&self.metrics),
+            feed: self.feed.clone(),
+            return_paths: ReturnPaths::new(self.secrets.return_path_key(), &self.config.hostname),
+            keys: KeyCache::default(),
+        })
+    }
+
+    pub(super) fn inbound(&self, outbound: Outbound) -> Result<Inbound, StartError> {
+        let hostname = self.config.hostname.clone();
+        let verifier = if self.config.dev {
+            Verifier::skip(hostname)
+        } else {
+            Verifier::new(Resolver::clone(&self.resolver), hostname, verify::BUDGET)
+        };
+        Ok(Inbound::new(inbound::Parts {
+            config: Arc::clone(&self.config),
+            clock: self.clock.clone(),
+            db: self.db.clone(),
+            objects: self.objects.clone(),
+            jobs: self.jobs.clone(),
+            metrics: Arc::clone(&self.metrics),
+            feed: self.feed.clone(),
+            verifier,
+            spam: self.spam_check()?,
+            outbound,
+            fingerprint_key: self.secrets.fingerprint_key(),
+        }))
+    }
+
+    /// rspamd is the operator's own: its address needs no permission.
+    fn spam_check(&self) -> Result<Option<SpamCheck>, StartError> {
+        let Some(url) = &self.config.spam.rspamd_url else { return Ok(None) };
+        let policy = Policy::everywhere();
+        let check = format!("{}/checkv2", url.trim_end_matches('/'));
+        let target = Target::parse(&check, &policy).map_err(StartError::of("spam.rspamd_url"))?;
+        let egress = self.egress(Guard { policy, own_listeners: Vec::new() });
+        Ok(Some(SpamCheck::new(target, egress)))
+    }
+
+    /// Where mail from anybody is received.
+    pub(super) async fn receiving_door(&self, inbound: &Inbound) -> Result<SmtpServer, StartError> {
+        self.door(&self.config.smtp.listen, Role::Mx, inbound).await
+    }
+
+    /// Where mail programs hand in: with STARTTLS, and with TLS from the first octet.
+    pub(super) async fn submission_doors(
+        &self,
+        inbound: &Inbound,
+        outbound: &Outbound,
+    ) -> Result<[SmtpServer; 2], StartError> {
+        let failures = Arc::new(Window::new(MAX_FAILED_LOGINS, Duration::from_secs(60)));
+        let role = |implicit_tls| {
+            Role::Submission(smtp_server::Submission {
+                outbound: outbound.clone(),
+                db: self.db.clone(),
+                clock: self.clock.clone(),
+                failures: Arc::clone(&failures),
+                implicit_tls,
+            })
+        };
+        let listen = &self.config.submission;
+        Ok([
+            self.door(&listen.listen, role(false), inbound).await?,
+            self.door(&listen.listen_tls, role(true), inbound).await?,
+        ])
+    }
+
+    async fn door(&self, listen: &[SocketAddr], role: Role, inbound: &Inbound) -> Result<SmtpServer, StartError> {
+        let (metrics, hostname) = (Arc::clone(&self.metrics), self.config.hostname.clone());
+        let (inbound, tls) = (inbound.clone(), self.server_tls.clone());
+        let door = SmtpServer::bind(listen, role, &self.config.smtp, inbound, tls, metrics, hostname);
+        door.await.map_err(StartError::because)
+    }
+
+    fn egress(&self, guard: Guard) -> Egress {
+        Egress::new(guard, &self.client_tls, Arc::clone(&self.resolver))
+    }
+
+    pub(super) fn webhooks(&self, own_listeners: &[SocketAddr]) -> Arc<Webhooks> {
+        let policy = Policy {
+            allow_localhost: self.config.webhook.allow_localhost,
+            allow_networks: self.config.webhook.allow_networks.clone(),
+        };
+        let guard = Guard { policy: policy.clone(), own_listeners: own_listeners.to_vec() };
+        Arc::new(Webhooks {
+            db: self.db.clone(),
+            objects: self.objects.clone(),
+            secrets: Arc::clone(&self.secrets),
+            links: Arc::clone(&self.links),
+            egress: self.egress(guard),
+            policy,
+            metrics: Arc::clone(&self.metrics),
+            feed: self.feed.clone(),
+            jobs: self.jobs.clone(),
+            budget: Webhooks::budget(),
+            in_flight: InFlight::default(),
+        })
+    }
+
+    pub(super) fn dispatcher(
+        &self,
+        outbound: &Outbound,
+        inbound: &Inbound,
+        own_listeners: Vec<SocketAddr>,
+    ) -> Arc<Dispatcher> {
+        Arc::new(Dispatcher {
+            outbound: outbound.clone(),
+            transport: self.transport(own_listeners),
+            local: Arc::new(inbound.clone()),
+            clock: self.clock.clone(),
+            pace: Pace::new(self.config.outbound.domain_rate_per_minute),
+            budget: Dispatcher::budget(),
+        })
+    }
+
+    /// What takes mail to remote hosts; none of our own listeners is one.
+    fn transport(&self, own_listeners: Vec<SocketAddr>) -> Transport {
+        let settings = &self.config.outbound;
+        let hostname = self.config.hostname.clone();
+        let policy = Policy { allow_localhost: false, allow_networks: settings.allow_networks.clone() };
+        let guard = Guard { policy: policy.clone(), own_listeners };
+        let sts = settings
+            .mta_sts
+            .then(|| MtaSts::new(Arc::clone(&self.resolver), self.egress(guard.clone()), policy, HTTPS_PORT));
+        let hosts = Hosts::new(settings, &hostname, Arc::clone(&self.resolver), guard, sts);
+        Transport::new(hostname, Timeouts::default(), ClientTls::new(&self.client_tls), hosts)
+    }
+
+    /// The engine, with a handler for each kind of job.
+    pub(super) fn worker(&self, webhooks: &Arc<Webhooks>, dispatcher: Arc<Dispatcher>, outbound: Outbound) -> Worker {
+        let (webhook, mail) = (&self.config.webhook, &self.config.outbound);
+        let posts = |handler: Arc<dyn Handler>| Track {
+            handler,
+            schedule: Schedule::new(webhook.retry.clone()),
+            lease: POST_LEASE,
+        };
+        let sends = |handler: Arc<dyn Handler>| Track {
+            handler,
+            schedule: Schedule::repeating(mail.retry.clone()),
+            lease: MAIL_LEASE,
+        };
+        Worker {
+            db: self.db.clone(),
+            clock: self.clock.clone(),
+            jobs: self.jobs.clone(),
+            tracks: HashMap::from([
+                (Kind::Webhook, posts(Arc::clone(webhooks) as Arc<dyn Handler>)),
+                (Kind::Passing, posts(Arc::new(Passing { webhooks: Arc::clone(webhooks) }))),
+                (Kind::Dispatch, sends(Arc::clone(&dispatcher) as Arc<dyn Handler>)),
+                (Kind::Notice, sends(Arc::new(Notices { dispatcher }))),
+                (Kind::Release, sends(Arc::new(Releases { outbound }))),
+            ]),
+            config: WorkerConfig {
+                lane_width: webhook.lane_width,
+                mail_lane_width: mail.lane_width,
+                max_in_flight: webhook.max_in_flight,
+            },
+        }
+    }
+
+    pub(super) fn http_parts(
+        &self,
+        accounts: &Arc<Accounts>,
+        domains: &Arc<Domains>,
+        inbound: Inbound,
+        outbound: Outbound,
+        webhooks: &Arc<Webhooks>,
+    ) -> Result<http::Parts, StartError> {
+        let google = Google::new(self.config.auth.google.clone(), &self.client_tls, Arc::clone(&self.resolver));
+        let links = Arc::clone(&self.links);
+        Ok(http::Parts {
+            config: Arc::clone(&self.config),
+            clock: self.clock.clone(),
+            db: self.db.clone(),
+            objects: self.objects.clone(),
+            links: Arc::clone(&links),
+            metrics: Arc::clone(&self.metrics),
+            secrets: Arc::clone(&self.secrets),
+            accounts: Arc::clone(accounts),
+            domains: Arc::clone(domains),
+            google: google.map_err(StartError::of("auth.google"))?,
+            inbound,
+            outbound,
+            uploads: Uploads { db: self.db.clone(), objects: self.objects.clone(), links },
+            webhooks: Arc::clone(webhooks),
+            realtime: self.feed.realtime.clone(),
+        })
+    }
+
+    pub(super) fn retention(&self) -> Retention {
+        Retention {
+            db: self.db.clone(),
+            objects: self.objects.clone(),
+            clock: self.clock.clone(),
+            default_days: self.config.storage.retention_days,
+        }
+    }
+}
