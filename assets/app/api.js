@@ -25,6 +25,7 @@ export const session = {
   onEnd(callback) {
     ended = callback;
   },
+  end: () => ended(),
 };
 
 export const headers = () => (session.token ? { authorization: `Bearer ${session.token}` } : {});
@@ -32,6 +33,7 @@ export const headers = () => (session.token ? { authorization: `Bearer ${session
 /** A request; the parsed answer, or an ApiError. */
 export async function api(method, path, body, options = {}) {
   let response;
+  const { token } = session;
   try {
     response = await fetch(path, {
       method,
@@ -58,7 +60,8 @@ export async function api(method, path, body, options = {}) {
   }
   if (!response.ok) {
     const error = new ApiError(response.status, parsed || {});
-    if (error.status === 401 && session.token && !options.public) ended();
+    // Not that of a session which a sign-in or a new password has replaced meanwhile.
+    if (error.status === 401 && token && token === session.token && !options.public) ended();
     throw error;
   }
   return parsed;

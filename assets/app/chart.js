@@ -51,19 +51,21 @@ export default function Chart({ data }) {
   }, []);
   const columns = (of) => [
     of.buckets.map((one) => one.at / 1000),
-    ...SERIES.map(([key]) => of.buckets.map((one) => one[key])),
+    // A bar of no height would still be a line.
+    ...SERIES.map(([key]) => of.buckets.map((one) => (one[key] || key === "sent" ? one[key] : null))),
   ];
 
   useEffect(() => {
     if (!ready) return undefined;
     const element = holder.current;
-    const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+    const property = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
     const bars = uPlot.paths.bars({ size: [0.7, 28], radius: 0.15 });
+    const failures = uPlot.paths.bars({ size: [0.25, 10] });
     const axis = {
-      stroke: colour("--soft"),
-      grid: { stroke: colour("--line"), width: 1 },
+      stroke: property("--soft"),
+      grid: { stroke: property("--line"), width: 1 },
       ticks: { show: false },
-      font: "12px system-ui, sans-serif",
+      font: `12px ${property("--sans")}`,
     };
     plot.current = new uPlot(
       {
@@ -94,9 +96,9 @@ export default function Chart({ data }) {
         ],
         series: [
           {},
-          { stroke: colour("--chart-1"), fill: colour("--chart-1"), paths: bars, points: { show: false } },
-          { stroke: colour("--chart-2"), width: 2, paths: uPlot.paths.linear(), points: { show: false } },
-          { stroke: colour("--bad"), width: 2, dash: [4, 3], points: { show: false } },
+          { stroke: property("--chart-1"), fill: property("--chart-1"), paths: bars, points: { show: false } },
+          { stroke: property("--chart-2"), width: 2, paths: uPlot.paths.linear(), points: { show: false } },
+          { stroke: property("--bad"), fill: property("--bad"), paths: failures, points: { show: false } },
         ],
       },
       columns(data),

@@ -7,6 +7,7 @@ import {
   Icon,
   Time,
   Text,
+  Url,
   Page,
   Card,
   Empty,
@@ -58,7 +59,7 @@ function Failing({ show }) {
     (
       one,
     ) => html`<li key=${one.url}><${Icon} name="warn" /><div><strong><bdi class="mono wrap">${one.url}</bdi></strong>
-      <p class="hint">${number(one.failed)} failed and ${number(one.waiting)} waiting in the last 7 days${one.lastAttemptAt && html`; last answer ${one.lastStatusCode || "none"}, <${Time} at=${one.lastAttemptAt} />`}</p></div>
+      <p class="hint">In the last 7 days ${[one.failed && `${number(one.failed)} given up`, one.waiting && `${number(one.waiting)} waiting for another attempt`].filter(Boolean).join(", ")}${one.lastAttemptAt && html`; last answer ${one.lastStatusCode || "none"}, <${Time} at=${one.lastAttemptAt} />`}.</p></div>
       <${Button} kind="small" onClick=${() => show(one)}>Show<//></li>`,
   )}</ul><//>`;
 }
@@ -100,6 +101,7 @@ export default function Deliveries({ route }) {
   );
   const apply = (change) => replace(to("deliveries", { ...filters, ...change }));
   const rows = state.rows || [];
+  const filtered = Object.values(filters).filter(Boolean).length;
   const flip = (id) => {
     const next = new Set(chosen);
     next.has(id) ? next.delete(id) : next.add(id);
@@ -153,15 +155,15 @@ export default function Deliveries({ route }) {
         : !state.rows
           ? html`<${Skeleton} lines="6" />`
           : !rows.length
-            ? html`<${Empty} icon="deliveries" title=${status === "failed" ? "Nothing has failed" : "No deliveries"}><p>${status || domain || routeId || since || until ? "Nothing fits the filters." : "They begin with a webhook."}</p>${!status && html`<a class="button" href=${to("domains")}>Domains</a>`}<//>`
-            : html`<section class="card"><div class="table-wrap" tabindex="0" role="region" aria-label="Deliveries"><table><thead><tr><th class="td-check"><input type="checkbox" aria-label="Select all" checked=${all} onChange=${() => choose(all ? new Set() : new Set(rows.map((row) => row.id)))} /></th><th>State</th><th>Message</th><th>Endpoint</th><th class="num">Attempts</th><th>When</th></tr></thead>
+            ? html`<${Empty} icon="deliveries" title=${status === "failed" ? "Nothing has failed" : "No deliveries"}><p>${status === "failed" && filtered === 1 ? "Every webhook was taken, or is still tried." : filtered ? "Nothing fits the filters." : "Each mail for a webhook shows here, with what your app answered."}</p>${filtered ? html`<${Button} onClick=${() => apply({ status: "", domain: "", routeId: "", since: "", until: "" })}>Clear the filters<//>` : html`<a class="button primary" href=${to("domains")}>Set a domain's webhook</a>`}<//>`
+            : html`<section class="card"><div class="table-wrap" tabindex="0" role="region" aria-label="Deliveries"><table><thead><tr><th class="td-check"><input type="checkbox" aria-label="Select all" checked=${all} onChange=${() => choose(all ? new Set() : new Set(rows.map((row) => row.id)))} /></th><th>State</th><th>Message</th><th class="endpoint-cell">Endpoint</th><th class="num attempts-cell">Attempts</th><th>When</th></tr></thead>
       <tbody>${rows.map(
         (
           row,
         ) => html`<tr key=${row.id}><td class="td-check"><input type="checkbox" aria-label=${`Select ${row.subject || row.id}`} checked=${chosen.has(row.id)} onChange=${() => flip(row.id)} /></td>
         <td><${Badge} kind=${TONE[row.status]} title=${row.last_error ? attemptError(row.last_error).join(": ") : undefined}>${row.last_status_code || (row.last_error ? attemptError(row.last_error)[0] : WORD[row.status])}<//></td>
-        <td class="wide-cell">${row.message_id ? html`<a href=${to("messages", row.message_id)}><${Text}>${row.subject || "(no subject)"}<//></a>` : html`<${Text}>${row.event_type}<//>`}<div class="faint"><bdi>${row.from_addr || ""}</bdi></div></td>
-        <td class="wide-cell"><bdi class="mono">${row.url}</bdi></td><td class="num">${row.attempts}</td><td><${Time} at=${row.updated_at} />${row.status === "pending" && row.next_attempt_at && html`<div class="faint">next <${Time} at=${row.next_attempt_at} /></div>`}</td></tr>`,
+        <td class="subject-cell">${row.message_id ? html`<a href=${to("messages", row.message_id)}><${Text}>${row.subject || "(no subject)"}<//></a>` : html`<${Text}>${row.event_type}<//>`}<div class="faint"><bdi>${row.from_addr || ""}</bdi></div><div class="only-narrow"><${Url}>${row.url}<//></div></td>
+        <td class="endpoint-cell"><${Url}>${row.url}<//></td><td class="num attempts-cell">${row.attempts}</td><td><${Time} at=${row.updated_at} />${row.status === "pending" && row.next_attempt_at && html`<div class="faint">next <${Time} at=${row.next_attempt_at} /></div>`}</td></tr>`,
       )}</tbody></table></div>
       ${state.next && html`<div class="actions"><${Button} action=${() => load(state.next)}>More<//></div>`}</section>`
     }<//>`;

@@ -111,8 +111,8 @@ function Records({ detail }) {
         .filter(([, ok]) => !ok)
         .map(([name]) => name.toUpperCase());
       lacking.length
-        ? say(`Not found yet: ${lacking.join(", ")}`, { bad: lacking.includes("MX") })
-        : say("Everything is found");
+        ? say(`Not found yet: ${lacking.join(", ")}`, { bad: lacking.includes("MX"), topic: "dns" })
+        : say("Everything is found", { topic: "dns" });
       await detail.reload();
     });
   // While somebody waits on this page for DNS, it looks by itself now and then.
@@ -185,7 +185,7 @@ function Webhook({ detail }) {
       domain.webhookUrl &&
       html`<dl class="facts"><div><dt>Signing secret</dt><dd><${Secret} key=${version} load=${async () => (await get(`${path}/secret`)).secret} label="signing secret" /> <${Button} kind="small" action=${rotate}>Rotate<//></dd></div>
       <div><dt>Counts as delivered</dt><dd><${Segments} label="Ack mode" value=${domain.webhookAckMode} options=${ACK.map(([key, text]) => [key, text])} onChange=${setAck} /><p class="hint">${ACK.find(([key]) => key === domain.webhookAckMode)?.[2]}</p></dd></div></dl>
-      <${TestWebhook} domain=${domain} /><div><${Button} kind="quiet-danger" icon="trash" action=${remove}>Remove webhook<//></div>`
+      <${TestWebhook} domain=${domain}><${Button} kind="quiet-danger" icon="trash" action=${remove}>Remove webhook<//><//>`
     }</div>`
     }<//>`;
 }

@@ -141,7 +141,7 @@ export function recordProblem(record) {
   if (record.status === "unchecked") return "Not looked at yet, or DNS did not answer.";
   if (record.status !== "mismatch") return "";
   if (record.type === "MX")
-    return "Mail of this domain goes elsewhere. Replace the records below, or add this one with a lower priority to share.";
+    return "Mail of this domain goes elsewhere. Replace what is published by this record; to leave it as it is, use a sub-domain here, such as in.example.com.";
   const spf = found.filter((value) => /^"?v=spf1/i.test(value));
   if (/^v=spf1/i.test(record.value)) {
     if (spf.length > 1) return "There is more than one SPF record, which makes all of them void. Merge them into one.";

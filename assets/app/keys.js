@@ -1,6 +1,7 @@
 // Keys: the account's own, those limited to one domain, and the account's webhook secret.
 import { html, useState } from "./lib.js";
 import { get, post, del, useLoad } from "./api.js";
+import { apiCommand } from "./commands.js";
 import { to } from "./router.js";
 import {
   Time,
@@ -80,9 +81,9 @@ export default function Keys() {
     scoped.reload();
   };
   return html`<${Page} title="Keys" narrow><${Card} title="Account key" actions=${html`<${Button} kind="small" action=${rotateKey}>Replace<//>`}><div class="stack"><p class="hint">May do everything this account may. Keep it on servers.</p><div><${Secret} key=${version} load=${async () => (await get("/api/keys")).key} label="account key" /></div>
-      <${Code} label="try it">${`curl -s ${document.body.dataset.url}/v1/me -H "Authorization: Bearer $MAILKITE_API_KEY"`}<//></div><//>
+      <${Code} label="try it">${apiCommand("/v1/me")}<//></div><//>
     <${Card} title="Keys for one domain" actions=${domains.data?.length > 0 && html`<${Button} kind="small" icon="plus" onClick=${() => make(true)}>New key<//>`}><p class="hint">See and send the mail of one domain, and nothing else.</p>
-      <${Loaded} of=${scoped}>${(all) => (all.length ? html`<div class="table-wrap" tabindex="0" role="region" aria-label="Keys for one domain"><table><thead><tr><th>Name</th><th>Domain</th><th>Begins with</th><th>Made</th><th>Last used</th><th><span class="visually-hidden">Revoke</span></th></tr></thead><tbody>${all.map((one) => html`<tr key=${one.id}><td><${Text}>${one.name || "–"}<//></td><td><${Text}>${one.domain}<//></td><td><code>${one.prefix}…</code></td><td><${Time} at=${one.createdAt} /></td><td><${Time} at=${one.lastUsedAt} /></td><td class="num"><${Button} kind="small quiet-danger" action=${() => revoke(one)}>Revoke<//></td></tr>`)}</tbody></table></div>` : domains.data && !domains.data.length ? html`<p class="hint">They need a domain first. <a href=${to("domains")}>Domains</a></p>` : html`<p class="hint">None yet.</p>`)}<//><//>
+      <${Loaded} of=${scoped}>${(all) => (all.length ? html`<div class="table-wrap" tabindex="0" role="region" aria-label="Keys for one domain"><table><thead><tr><th>Name</th><th>Domain</th><th>Begins with</th><th>Made</th><th>Last used</th><th><span class="visually-hidden">Revoke</span></th></tr></thead><tbody>${all.map((one) => html`<tr key=${one.id}><td class="address-cell"><${Text}>${one.name || "–"}<//></td><td><${Text}>${one.domain}<//></td><td><code>${one.prefix}…</code></td><td><${Time} at=${one.createdAt} /></td><td><${Time} at=${one.lastUsedAt} /></td><td class="num"><${Button} kind="small quiet-danger" action=${() => revoke(one)}>Revoke<//></td></tr>`)}</tbody></table></div>` : domains.data && !domains.data.length ? html`<p class="hint">They need a domain first. <a href=${to("domains")}>Domains</a></p>` : html`<p class="hint">None yet.</p>`)}<//><//>
     <${Card} title="Account webhook secret" actions=${html`<${Button} kind="small" action=${rotateSecret}>Rotate<//>`}><div class="stack"><p class="hint">Signs tracking webhooks. Every webhook route has a secret of its own, shown with its domain.</p><div><${Secret} key=${version} load=${async () => (await get("/api/webhooks/secret")).secret} label="account webhook secret" /></div></div><//>
     ${making && html`<${NewKey} domains=${domains.data} onClose=${() => make(false)} onMade=${scoped.reload} />`}<//>`;
 }

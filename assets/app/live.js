@@ -3,10 +3,16 @@
 import { useState, useEffect, useRef } from "./lib.js";
 import { headers, session } from "./api.js";
 
+/** The server says something every 15 seconds; a stream that is silent for longer is dead, whatever the network claims. */
+const SILENCE = 40_000;
+/** A tab that nobody looks at soon gives its connection back: browsers allow six to one server over HTTP/1.1. */
+const HIDDEN = 5_000;
+
 const listeners = new Set();
 const watchers = new Set();
 let state = "off"; // off, connecting, live
 let lastId = "";
+let again = false; // whether there was a stream before
 let running = null;
 let hiddenTimer = 0;
 
@@ -35,40 +41,62 @@ function dispatch(block) {
   } catch {
     return;
   }
+  tell(type, parsed);
+}
+
+const tell = (type, data) =>
   listeners.forEach((listener) => {
     try {
-      listener(type, parsed);
+      listener(type, data);
     } catch (error) {
       console.error(error);
     }
   });
+
+/** Reads the stream to its end; false when the session is over. */
+async function connect(stopped) {
+  const one = new AbortController();
+  const signal = AbortSignal.any([stopped, one.signal]);
+  let silence = setTimeout(() => one.abort(), SILENCE);
+  try {
+    const token = session.token;
+    const response = await fetch("/v1/realtime", {
+      headers: { ...headers(), ...(lastId ? { "last-event-id": lastId } : {}) },
+      signal,
+      cache: "no-store",
+    });
+    if (response.status === 401) {
+      // A new password has made another token meanwhile.
+      if (session.token !== token) return true;
+      session.end();
+      return false;
+    }
+    if (!response.ok) throw new Error(`stream: ${response.status}`);
+    become("live");
+    // Between two streams something may have happened that no id to resume after stands for.
+    if (again && !lastId) tell("stream.gap", {});
+    again = true;
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return true;
+      clearTimeout(silence);
+      silence = setTimeout(() => one.abort(), SILENCE);
+      rest += value;
+      let end;
+      while ((end = rest.indexOf("\n\n")) >= 0) {
+        dispatch(rest.slice(0, end));
+        rest = rest.slice(end + 2);
+      }
+    }
+  } finally {
+    clearTimeout(silence);
+  }
 }
 
-async function connect(signal) {
-  const response = await fetch("/v1/realtime", {
-    headers: { ...headers(), ...(lastId ? { "last-event-id": lastId } : {}) },
-    signal,
-    cache: "no-store",
-  });
-  if (response.status === 401) {
-    become("off");
-    return false;
-  }
-  if (!response.ok) throw new Error(`stream: ${response.status}`);
-  become("live");
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return true;
-    rest += value;
-    let end;
-    while ((end = rest.indexOf("\n\n")) >= 0) {
-      dispatch(rest.slice(0, end));
-      rest = rest.slice(end + 2);
-    }
-  }
-}
+/** Ends a wait before its time. */
+let hurry = () => {};
 
 async function run(controller) {
   let wait = 500;
@@ -83,7 +111,10 @@ async function run(controller) {
     if (controller.signal.aborted) return;
     become("connecting");
     wait = Date.now() - began > 10000 ? 500 : Math.min(wait * 2, 15000);
-    await new Promise((resolve) => setTimeout(resolve, wait));
+    await new Promise((resolve) => {
+      hurry = resolve;
+      setTimeout(resolve, wait);
+    });
   }
 }
 
@@ -103,17 +134,16 @@ export function stop() {
 export const reset = () => {
   stop();
   lastId = "";
+  again = false;
 };
 
-// A tab that nobody looks at gives its connection back: browsers allow few to one server.
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiddenTimer);
-  if (document.hidden)
-    hiddenTimer = setTimeout(() => {
-      stop();
-    }, 60000);
+  if (document.hidden) hiddenTimer = setTimeout(stop, HIDDEN);
   else if (session.token && !running) start();
+  else hurry();
 });
+addEventListener("online", () => hurry());
 
 /** Calls back for each event while the component lives; without a stream, with "tick" every few seconds. */
 export function useLive(callback) {

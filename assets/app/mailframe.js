@@ -36,6 +36,7 @@ const REMOTE_CSS = /(@import[^;]*;?|(?:-webkit-)?image-set\([^)]*\)|url\(\s*(?![
 const MAX_INLINE = 3_000_000;
 /** Few words need no tall frame; how tall its content is, a frame of no origin tells nobody. */
 const SHORT = 600;
+const TINY = 240;
 
 const isRemote = (url) => /^\s*(https?:)?\/\//i.test(url || "");
 
@@ -43,7 +44,7 @@ const isRemote = (url) => /^\s*(https?:)?\/\//i.test(url || "");
 const plainCss = (css) => css.replace(/\\[0-9a-f]{1,6}\s?/gi, "");
 
 const BASE =
-  "<style>html{background:#fff;color:#1c1a17;font:15px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}body{margin:16px}img{max-width:100%;height:auto}</style>";
+  "<style>html{background:#fff;color:#1c1a17;font:15px/1.5 -apple-system,'Segoe UI',Roboto,'Noto Sans','Liberation Sans',system-ui,sans-serif;overflow-wrap:anywhere}body{margin:16px}img{max-width:100%;height:auto}</style>";
 
 /**
  * A document that is only parsed has the page's policy too, and each style, event handler and base in it would be reported.
@@ -212,5 +213,5 @@ export function MailFrame({
     form.remove();
     return () => frame.remove();
   }, [cleaned, remote]);
-  return html`<div class=${`mailframe ${source.length < SHORT ? "short" : ""} ${extra}`} ref=${holder}></div>`;
+  return html`<div class=${`mailframe ${source.length < TINY ? "tiny" : source.length < SHORT ? "short" : ""} ${extra}`} ref=${holder}></div>`;
 }

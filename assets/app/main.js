@@ -1,7 +1,8 @@
 // Starts the dashboard: who is signed in, which screen, the frame around it.
-import { html, render, useState, useEffect, useRef, Component } from "./lib.js";
+import { html, render, useState, useEffect, useLayoutEffect, useRef, Component } from "./lib.js";
 import { api, get, post, session, forget } from "./api.js";
 import { useRoute, go, to, replace } from "./router.js";
+import { forgetDrafts } from "./drafts.js";
 import * as live from "./live.js";
 import { Icon, Toasts, Confirms, Failure, Skeleton, Dialog, say, complain } from "./ui.js";
 
@@ -18,6 +19,8 @@ const SCREENS = {
   keys: ["Keys", () => import("./keys.js"), "k"],
   settings: ["Settings", () => import("./settings.js"), ","],
 };
+/** What the pointer or the focus is on may be asked for next. */
+const fetchAhead = (key) => SCREENS[key][1]().catch(() => {});
 const GROUPS = [
   ["overview", "messages", "send"],
   ["domains", "routes", "deliveries"],
@@ -62,27 +65,58 @@ function LiveDot() {
 // --- The frame
 
 function Help({ onClose }) {
-  const rows = [
-    [
-      "g then a letter",
-      `go to a screen: ${Object.values(SCREENS)
-        .map(([name, , key]) => `${key} ${name}`)
-        .join(", ")}`,
-    ],
-    ["/", "search messages"],
-    ["j, k or ↓, ↑", "next and previous message"],
-    ["Enter", "open"],
-    ["Esc", "back to the list"],
-    ["?", "this help"],
+  const everywhere = [
+    [["/"], "Search messages"],
+    [["j", "↓"], "Next message"],
+    [["k", "↑"], "Previous message"],
+    [["Enter"], "Open it"],
+    [["Esc"], "Back to the list"],
+    [["?"], "This help"],
   ];
-  return html`<${Dialog} title="Keyboard" onClose=${onClose}><dl class="facts">${rows.map(([keys, text]) => html`<div key=${keys}><dt><kbd>${keys}</kbd></dt><dd>${text}</dd></div>`)}</dl><//>`;
+  const screens = Object.values(SCREENS).map(([name, , key]) => [["g", key], name]);
+  const list = (rows, between) =>
+    html`<dl class="keys">${rows.map(([keys, text]) => html`<div key=${text}><dt>${keys.map((key, at) => html`${at ? between : ""}<kbd>${key}</kbd>`)}</dt><dd>${text}</dd></div>`)}</dl>`;
+  return html`<${Dialog} title="Keyboard" onClose=${onClose}><div class="key-columns"><div><h3>Go to</h3>${list(screens, " then ")}</div><div><h3>Everywhere</h3>${list(everywhere, " or ")}</div></div><//>`;
 }
 
-function Shell({ user, name, signOut, children }) {
+/** How far each step of the browser's history was scrolled, by the name that its state holds. */
+const scrolled = new Map();
+let steps = 0;
+
+/**
+ * On another place the focus goes to its head and the page to its top; on one that was gone back to, where it was. `place`
+ * changes with what the page shows, not with its filters.
+ */
+function useArrival(main, place) {
+  const first = useRef(true);
+  useLayoutEffect(() => {
+    let step = history.state?.step;
+    const known = step !== undefined;
+    if (!known) {
+      step = `${performance.timeOrigin} ${++steps}`;
+      history.replaceState({ step }, "");
+    }
+    const element = main.current;
+    if (!first.current) {
+      element.scrollTop = 0;
+      if (!document.querySelector("dialog[open]"))
+        (element.querySelector("h1") || element).focus({ preventScroll: true });
+      // What was loaded before is drawn by now.
+      if (known) requestAnimationFrame(() => (element.scrollTop = scrolled.get(step) || 0));
+    }
+    first.current = false;
+    const keep = () => scrolled.set(step, element.scrollTop);
+    element.addEventListener("scroll", keep, { passive: true });
+    return () => element.removeEventListener("scroll", keep);
+  }, [place]);
+}
+
+function Shell({ user, name, place, signOut, children }) {
   const [open, setOpen] = useState(false);
   const [help, setHelp] = useState(false);
   const waiting = useRef(0);
   const main = useRef(null);
+  useArrival(main, place);
   useEffect(() => {
     setOpen(false);
   }, [name]);
@@ -117,7 +151,7 @@ function Shell({ user, name, signOut, children }) {
     <header class="topbar"><button type="button" class="nav-button" aria-label="Menu" aria-expanded=${open ? "true" : "false"} onClick=${() => setOpen(!open)}><${Icon} name="menu" size="22" /></button>
       <a class="brand" href="#/overview"><span class="mark" aria-hidden="true"></span>mailkite</a><${LiveDot} /></header>
     <aside class="side"><a class="brand" href="#/overview"><span class="mark" aria-hidden="true"></span>mailkite</a>
-      <nav aria-label="Screens">${GROUPS.map((group, at) => html`<ul key=${at}>${group.map((key) => html`<li key=${key}><a href=${to(key)} aria-current=${key === name ? "page" : undefined} onClick=${() => setOpen(false)}><${Icon} name=${key} />${SCREENS[key][0]}</a></li>`)}</ul>`)}</nav>
+      <nav aria-label="Screens">${GROUPS.map((group, at) => html`<ul key=${at}>${group.map((key) => html`<li key=${key}><a href=${to(key)} aria-current=${key === name ? "page" : undefined} onPointerEnter=${() => fetchAhead(key)} onFocus=${() => fetchAhead(key)} onClick=${() => setOpen(false)}><${Icon} name=${key} />${SCREENS[key][0]}</a></li>`)}</ul>`)}</nav>
       <div class="side-foot"><${LiveDot} /><div class="who"><a href="#/settings" title=${user.email}>${user.email}</a>
         <button type="button" class="nav-button" aria-label="Keyboard shortcuts" title="Keyboard shortcuts" onClick=${() => setHelp(true)}><${Icon} name="help" /></button><${ThemeSwitch} />
         <button type="button" class="nav-button" aria-label="Sign out" title="Sign out" onClick=${signOut}><${Icon} name="out" /></button></div></div></aside>
@@ -172,8 +206,11 @@ function App() {
   const [error, setError] = useState(null);
   const name = SCREENS[route.parts[0]] ? route.parts[0] : "overview";
 
+  const lately = useRef(null);
   const entered = (token, who) => {
     forget();
+    if (lately.current !== who.id) forgetDrafts();
+    lately.current = who.id;
     live.reset();
     session.token = token;
     setUser(who);
@@ -194,6 +231,7 @@ function App() {
       /* the session is over either way */
     }
     left();
+    forgetDrafts();
     go("#/");
   };
 
@@ -245,13 +283,14 @@ function App() {
       try {
         const me = await get("/v1/me");
         live.start();
+        lately.current = me.id;
         return setUser(me);
       } catch (failed) {
         if (failed.status !== 401) setError(failed);
         return undefined;
       }
     })();
-    if (session.token) SCREENS[name][1]().catch(() => {});
+    if (session.token) fetchAhead(name);
     // Signed in or out in another tab.
     const other = (event) => {
       if (event.key === "mailkite.session") location.reload();
@@ -263,7 +302,7 @@ function App() {
   if (error) return html`<main class="gate"><${Failure} error=${error} retry=${() => location.reload()} /></main>`;
   if (user === undefined) return html`<div class="boot"><span class="mark" aria-hidden="true"></span></div>`;
   if (user === null) return html`<${Gate} route=${route} entered=${entered} />`;
-  return html`<${Shell} user=${user} name=${name} signOut=${signOut}><${Screen} name=${name} route=${route} user=${user} setUser=${setUser} /><//>`;
+  return html`<${Shell} user=${user} name=${name} place=${name === "messages" ? name : `${name}/${route.parts[1] || ""}`} signOut=${signOut}><${Screen} name=${name} route=${route} user=${user} setUser=${setUser} /><//>`;
 }
 
 const googleRedirect = () => document.body.dataset.redirect || `${location.origin}/`;

@@ -17,6 +17,7 @@ import {
   Failure,
   Skeleton,
   Copy,
+  FileName,
   confirm,
   say,
   complain,
@@ -69,7 +70,7 @@ function Headers({ json }) {
   );
   const shown = all.filter(([name, value]) => `${name}: ${value}`.toLowerCase().includes(find.toLowerCase()));
   return html`<div class="headers"><input type="search" placeholder=${`Find in ${plural(all.length, "field")}`} aria-label="Find in headers" value=${find} onInput=${(event) => set(event.target.value)} />
-    <dl>${shown.slice(0, 500).map(([name, value], at) => html`<div key=${at}><dt>${name}</dt><dd dir="auto">${value.length > 2000 ? `${value.slice(0, 2000)}…` : value}</dd></div>`)}</dl>${shown.length > 500 && html`<p class="hint">500 of ${plural(shown.length, "field")}; find narrows them.</p>`}</div>`;
+    <div class="headers-box" tabindex="0" role="region" aria-label="Header fields"><dl>${shown.slice(0, 500).map(([name, value], at) => html`<div key=${at}><dt>${name}</dt><dd dir="auto">${value.length > 2000 ? `${value.slice(0, 2000)}…` : value}</dd></div>`)}</dl></div>${shown.length > 500 && html`<p class="hint">500 of ${plural(shown.length, "field")}; find narrows them.</p>`}</div>`;
 }
 
 function Raw({ id, available }) {
@@ -106,9 +107,9 @@ const Attachments = ({ all }) =>
   html`<ul class="files">${all.map(
     (
       one,
-    ) => html`<li key=${one.id}><${Icon} name="clip" /><span class="file-name"><${Text}>${one.filename || "(no name)"}<//></span>
+    ) => html`<li key=${one.id}><${Icon} name="clip" /><span class="file-name"><${FileName}>${one.filename}<//></span>
   <span class="faint">${one.contentType || "unknown type"} · ${bytes(one.size)}${one.disposition === "inline" ? " · inline" : ""}</span>
-  ${one.url ? html`<a class="button small" href=${here(one.url)} download=${one.filename || "attachment"} aria-label=${`Download ${one.filename || "attachment"}`}><${Icon} name="in" size="16" /><span>Download</span></a><${Copy} text=${one.url} label="Copy the signed link" />` : html`<span class="faint">expired</span>`}</li>`,
+  ${one.url ? html`<a class="button small" href=${here(one.url)} download=${one.filename || "attachment"} aria-label=${`Download ${one.filename || "attachment"}`}><${Icon} name="in" size="16" /><span>Download</span></a><${Copy} text=${one.url} label="Copy the signed link" />` : html`<span class="expired hint">expired</span>`}</li>`,
   )}</ul>`;
 
 function Verdicts({ message }) {
@@ -214,6 +215,10 @@ function Timeline({ message, deliveries, recipients, transmissions, routes, relo
   const by = (address) =>
     transmissions.find((one) => !one.routeId && one.recipients.some((other) => other.address === address));
   const forwards = transmissions.filter((one) => one.routeId);
+  const ways = [
+    deliveries.length && plural(deliveries.length, "webhook"),
+    forwards.length && plural(forwards.length, "other address", "other addresses"),
+  ].filter(Boolean);
   return html`<ol class="timeline" aria-label="What happened to this message">
     ${
       inbound
@@ -221,7 +226,7 @@ function Timeline({ message, deliveries, recipients, transmissions, routes, relo
       <${Event} tone=${failed.length ? "warn" : checked.length ? "good" : ""} icon="shield" title=${checked.length ? "Verified" : "Not verified"}><p class="hint">${checked.length ? checked.map((kind) => `${kind.toUpperCase()} ${message[kind]}`).join(" · ") : "SPF, DKIM and DMARC are not checked for mail from this machine or the API."}</p><//>
       <${Event} tone="good" icon="server" title="Stored" at=${message.received_at}><p class="hint">On disk before the sender was told so${message.raw_available ? "; the raw copy is kept for seven days" : ""}.</p><//>
       ${message.status === "dropped" && html`<${Event} icon="trash" title="Dropped"><p class="hint">Your webhook said so; the content is deleted.</p><//>`}
-      <${Event} tone=${message.route_id || deliveries.length ? "good" : ""} icon="routes" title=${deliveries.length ? `Routed to ${plural(deliveries.length, "webhook")}` : message.route_id ? "Routed" : "No route"}>
+      <${Event} tone=${message.route_id || ways.length ? "good" : ""} icon="routes" title=${ways.length ? `Routed to ${ways.join(" and ")}` : message.route_id ? "Routed" : "No route"}>
         <p class="hint">${route ? html`<bdi>${route.match_pattern}</bdi> → ${route.action} <bdi>${route.destination || ""}</bdi>` : message.route_id ? "" : html`No route matched, so it is only stored. <a href=${to("routes", { address: message.to_addr })}>Which routes would match?</a>`}</p><//>`
         : html`<${Event} tone="good" icon="up" title="Accepted" at=${message.received_at}><p class="hint">from <bdi>${message.from_addr}</bdi>, composed, signed and stored, ${bytes(message.size_bytes)}</p><//>
       ${message.scheduled_at && html`<${Event} tone="info" icon="clock" title="Scheduled" at=${message.scheduled_at}><p class="hint">${exact(message.scheduled_at)}</p><//>`}
@@ -232,6 +237,13 @@ function Timeline({ message, deliveries, recipients, transmissions, routes, relo
 }
 
 // --- The whole
+
+/** Long ones show their beginning first. */
+function Subject({ text, head }) {
+  const [whole, show] = useState(false);
+  const long = text?.length > 240;
+  return html`<div><h2 ref=${head} tabindex="-1" class=${long && !whole ? "clamped" : ""}><${Text}>${text || "(no subject)"}<//></h2>${long && html`<button type="button" class="link" aria-expanded=${whole ? "true" : "false"} onClick=${() => show(!whole)}>${whole ? "Show less" : "Show all of the subject"}</button>`}</div>`;
+}
 
 function Reply({ message }) {
   const address = message.from_addr;
@@ -244,6 +256,14 @@ export default function Message({ id, back, onDeleted }) {
   const routes = useLoad("/api/routes");
   const transmissions = useLoad(`/api/messages/${id}/transmissions`);
   const [tab, setTab] = useState(null);
+  const head = useRef(null);
+  const subject = detail.data?.message.subject;
+  useEffect(() => {
+    if (!detail.data) return;
+    document.title = `${subject || "(no subject)"} · mailkite`;
+    // Where the list is not beside it, its row is gone from under the focus.
+    if (!document.querySelector("[data-list]")?.offsetParent) head.current?.focus({ preventScroll: true });
+  }, [detail.data !== undefined, subject]);
   useLiveSoon(
     (_type, data) => (data.data?.messageId || data.id) === id,
     () => {
@@ -308,7 +328,7 @@ export default function Message({ id, back, onDeleted }) {
     });
   };
   return html`<article class="message"><header class="message-head"><a class="back" href=${back}><${Icon} name="back" size="16" />Messages</a>
-      <h2 tabindex="-1"><${Text}>${message.subject || "(no subject)"}<//></h2>
+      <${Subject} text=${message.subject} head=${head} />
       <dl class="envelope"><div><dt>From</dt><dd><${People} all=${[message.from]} /></dd></div><div><dt>To</dt><dd><${People} all=${message.to} /></dd></div>
         <div><dt>${inbound ? "Received" : "Sent"}</dt><dd><span title=${exact(message.received_at)}><${Time} at=${message.received_at} /></span> · ${bytes(message.size_bytes)}</dd></div></dl>
       ${inbound && html`<${Verdicts} message=${message} />`}

@@ -2,6 +2,7 @@
 // in; beside it the one that is open.
 import { html, useState, useEffect, useRef, useMemo, useLayoutEffect, useCallback } from "./lib.js";
 import { get, query, useLoad } from "./api.js";
+import { mailCommand } from "./commands.js";
 import { go, to, replace } from "./router.js";
 import { useLive } from "./live.js";
 import { Icon, Time, Text, Badge, Standing, Empty, Failure, Skeleton, Code, complain } from "./ui.js";
@@ -117,7 +118,7 @@ function Row({ row, at, open, fresh, params, top }) {
     </a></li>`;
 }
 
-function List({ list, openId, params }) {
+function List({ list, openId, params, inView }) {
   const box = useRef(null);
   const [view, setView] = useState({ top: 0, height: 800 });
   useLayoutEffect(() => {
@@ -135,6 +136,7 @@ function List({ list, openId, params }) {
   const { rows } = list;
   const from = Math.max(0, Math.floor(view.top / ROW) - OVERSCAN);
   const until = Math.min(rows.length, Math.ceil((view.top + view.height) / ROW) + OVERSCAN);
+  inView.current = () => rows.slice(from, until).map((row) => row.id);
   useEffect(() => {
     if (!list.ended && until > rows.length - 30) list.more();
   }, [until, rows.length, list.ended]);
@@ -177,6 +179,14 @@ function List({ list, openId, params }) {
     [rows],
   );
 
+  // A message that an address led to is in view.
+  useLayoutEffect(() => {
+    const at = rows.findIndex((row) => row.id === openId);
+    const element = box.current;
+    if (at * ROW + ROW > element.scrollTop + element.clientHeight)
+      element.scrollTop = at * ROW - element.clientHeight / 2;
+  }, []);
+
   useEffect(() => {
     const down = (event) => {
       if (
@@ -188,7 +198,9 @@ function List({ list, openId, params }) {
         return;
       const step = { j: 1, k: -1, ArrowDown: 1, ArrowUp: -1 }[event.key];
       const inList = box.current.contains(document.activeElement);
-      if (!step || (event.key.startsWith("Arrow") && !inList && document.activeElement !== document.body)) return;
+      // Arrows also move menus and scroll texts; they are the list's where nothing else would take them.
+      const idle = document.activeElement.matches("body, main, h1, h2");
+      if (!step || (event.key.startsWith("Arrow") && !inList && !idle)) return;
       event.preventDefault();
       const focused = coming.current >= 0 ? coming.current : document.activeElement?.dataset?.row;
       const open = rows.findIndex((row) => row.id === openId);
@@ -224,34 +236,48 @@ const STATES = [
   ["canceled", "Canceled"],
 ];
 
+/** Midnight after a day, here. */
+const nextDay = (day) => {
+  const [year, month, date] = day.split("-").map(Number);
+  return date ? new Date(year, month - 1, date + 1).getTime() : "";
+};
+
 function FirstMail({ domains }) {
   const verified = domains.data?.find((domain) => domain.mx_verified);
   const server = useLoad("/api/server");
-  const port = server.data?.smtp?.[0]?.match?.(/:(\d+)$/)?.[1] || (document.body.dataset.dev ? "2525" : "25");
-  const host = document.body.dataset.dev ? "127.0.0.1" : document.body.dataset.hostname;
   if (domains.data && !verified)
     return html`<${Empty} icon="messages" title="No mail yet"><p>Mail comes in once a domain's MX record points here.</p><a class="button primary" href=${to("domains")}><${Icon} name="plus" />Add a domain</a><//>`;
-  const address = `hello@${verified?.domain || "your.domain"}`;
   return html`<${Empty} icon="messages" title="No mail yet"><p>Send one to any address at <strong>${verified?.domain}</strong>. It shows here as it arrives.</p>
-    <${Code} label="with curl">${`printf 'Subject: Hi\\r\\n\\r\\nDoes it branch?\\r\\n' |\n  curl -s smtp://${host}:${port} -T - \\\n  --mail-from you@example.com --mail-rcpt ${address}`}<//>
+    <${Code} label="with curl">${mailCommand(verified?.domain || "your.domain", server.data)}<//>
     <p>or <a href=${to("send")}>send one from here</a>.</p><//>`;
 }
 
 export default function Messages({ route }) {
   const openId = route.parts[1];
-  const { search = "", direction = "", status = "", domain = "", focus } = route.params;
-  const params = useMemo(() => ({ search, direction, status, domain }), [search, direction, status, domain]);
+  const { search = "", direction = "", status = "", domain = "", until = "", focus } = route.params;
+  const params = useMemo(
+    () => ({ search, direction, status, domain, until }),
+    [search, direction, status, domain, until],
+  );
   const [typed, type] = useState(search);
-  const list = useMessages(params);
+  const list = useMessages({ search, direction, status, domain, before: nextDay(until) });
   const domains = useLoad("/api/domains");
   const box = useRef(null);
   const timer = useRef(0);
-  const filtered = search || direction || status || domain;
+  const filtered = search || direction || status || domain || until;
   useEffect(() => {
     type(search);
   }, [search]);
+  // Closed, a message gives the focus back to its row.
+  const wasOpen = useRef(openId);
   useEffect(() => {
-    document.title = "Messages · mailkite";
+    if (!openId) {
+      document.title = "Messages · mailkite";
+      document
+        .querySelector(`[data-list] [data-id="${CSS.escape(wasOpen.current || "")}"]`)
+        ?.focus({ preventScroll: true });
+    }
+    wasOpen.current = openId;
   }, [openId]);
   useEffect(() => {
     if (focus) {
@@ -268,9 +294,12 @@ export default function Messages({ route }) {
     timer.current = setTimeout(() => apply({ search: value.trim() }), 120);
   };
 
+  const inView = useRef(() => []);
   const touched = useRef(new Set());
   const soon = useRef(0);
   useLive((event, data) => {
+    // Without the stream, or after a gap in it, any row in view may stand differently by now.
+    if (event === "tick" || event === "stream.gap") inView.current().forEach((id) => touched.current.add(id));
     if (event === "delivery.updated" && data.data?.messageId) touched.current.add(data.data.messageId);
     if (event === "email.sent" || event === "email.bounced") touched.current.add(data.data?.messageId);
     if (soon.current) return;
@@ -329,11 +358,12 @@ export default function Messages({ route }) {
           )}</select>
           <select aria-label="State" value=${status} onChange=${(event) => apply({ status: event.target.value })}>${STATES.map(([key, text]) => html`<option key=${key} value=${key} selected=${key === status}>${text}</option>`)}</select>
           ${(domains.data?.length > 1 || domain) && html`<select aria-label="Domain" value=${domain} onChange=${(event) => apply({ domain: event.target.value })}><option value="" selected=${!domain}>All domains</option>${(domains.data || []).map((one) => html`<option key=${one.id} value=${one.domain} selected=${one.domain === domain}>${one.domain}</option>`)}</select>`}
+          <label class=${`up-to ${until ? "" : "unset"}`}>Up to <input type="date" value=${until} onChange=${(event) => apply({ until: event.target.value })} /></label>
           ${
             filtered &&
             html`<button type="button" class="link" onClick=${() => {
               type("");
-              apply({ search: "", direction: "", status: "", domain: "" });
+              apply({ search: "", direction: "", status: "", domain: "", until: "" });
             }}>Clear</button>`
           }
         </div></header>
@@ -343,7 +373,7 @@ export default function Messages({ route }) {
           : list.loading && !list.rows
             ? html`<${Skeleton} lines="8" />`
             : list.rows?.length
-              ? html`<${List} list=${list} openId=${openId} params=${params} />`
+              ? html`<${List} list=${list} openId=${openId} params=${params} inView=${inView} />`
               : filtered
                 ? html`<${Empty} icon="search" title="Nothing fits"><p>Search looks for a part of sender, recipient or subject.</p><//>`
                 : html`<${FirstMail} domains=${domains} />`

@@ -3,7 +3,7 @@ import { html, useState } from "./lib.js";
 import { useLoad } from "./api.js";
 import { to } from "./router.js";
 import { useLiveSoon } from "./live.js";
-import { Icon, Time, Text, Page, Card, Segments, Badge, Standing, Failure, Skeleton } from "./ui.js";
+import { Icon, Time, Text, Url, Page, Card, Segments, Badge, Standing, Failure, Skeleton } from "./ui.js";
 import { compact, number, percent, duration, plural } from "./format.js";
 import Chart from "./chart.js";
 import Start from "./start.js";
@@ -21,10 +21,14 @@ const Stat = ({ label, value, note, tone = "", href }) =>
 /** Links of the server may be paths of screens, with or without the mark. */
 const screen = (link) => (link ? `#/${link.replace(/^#?\/?/, "")}` : undefined);
 
+/** As many as leave room for what follows. */
+const FEW = 3;
+
 function Attention({ items }) {
+  const [all, show] = useState(false);
   if (!items?.length)
-    return html`<${Card} title="Needs attention"><p class="all-well"><${Icon} name="check" />All is well.</p><//>`;
-  return html`<${Card} title="Needs attention"><ul class="attention">${items.map((one, at) => html`<li key=${at}><${Icon} name="warn" /><div><strong><${Text}>${one.title}<//></strong>${one.detail && html`<p class="hint"><${Text}>${one.detail}<//></p>`}</div>${one.link && html`<a class="button small" href=${screen(one.link)}>Look</a>`}</li>`)}</ul><//>`;
+    return html`<p class="all-well"><${Icon} name="check" />All is well: nothing needs your attention.</p>`;
+  return html`<${Card} title="Needs attention"><ul class="attention">${items.slice(0, all ? undefined : FEW).map((one, at) => html`<li key=${at}><${Icon} name="warn" /><div><strong><${Text}>${one.title}<//></strong>${one.detail && html`<p class="hint"><${Text}>${one.detail}<//></p>`}</div>${one.link && html`<a class="button small" href=${screen(one.link)} aria-label=${`Show: ${one.title}`}>Show</a>`}</li>`)}</ul>${items.length > FEW && html`<p><button type="button" class="link" onClick=${() => show(!all)}>${all ? "Show fewer" : `Show all ${number(items.length)}`}</button></p>`}<//>`;
 }
 
 function Endpoints({ all }) {
@@ -34,8 +38,8 @@ function Endpoints({ all }) {
       (
         one,
         at,
-      ) => html`<tr key=${at}><td class="wide-cell"><${Text} class="mono">${one.url}<//>${one.domain && html`<div class="faint">${one.domain}</div>`}</td><td class="num">${number(one.delivered)}</td><td class=${`num ${one.failed ? "bad-text" : ""}`}>${number(one.failed)}</td><td class="num">${number(one.waiting)}</td>
-      <td>${one.lastStatusCode ? html`<${Badge} kind=${one.lastStatusCode < 300 ? "good" : "bad"}>${one.lastStatusCode}<//>` : one.lastAttemptAt ? html`<${Badge} kind="bad">none<//>` : "–"} ${one.lastAttemptAt && html`<${Time} at=${one.lastAttemptAt} class="faint" />`}</td></tr>`,
+      ) => html`<tr key=${at}><td class="wide-cell"><${Url}>${one.url}<//>${one.domain && html`<div class="faint">${one.domain}</div>`}</td><td class="num">${number(one.delivered)}</td><td class=${`num ${one.failed ? "bad-text" : ""}`}>${number(one.failed)}</td><td class="num">${number(one.waiting)}</td>
+      <td class="nowrap">${one.lastStatusCode ? html`<${Badge} kind=${one.lastStatusCode < 300 ? "good" : "bad"}>${one.lastStatusCode}<//>` : one.lastAttemptAt ? html`<${Badge} kind="bad">none<//>` : "–"} ${one.lastAttemptAt && html`<${Time} at=${one.lastAttemptAt} class="faint" />`}</td></tr>`,
     )}</tbody></table></div><//>`;
 }
 
@@ -45,7 +49,11 @@ function Recent({ rows }) {
 }
 
 export default function Overview() {
-  const [range, setRange] = useState(() => localStorage.getItem("mailkite.range") || "day");
+  const [range, setRange] = useState(() =>
+    RANGES.some(([key]) => key === localStorage.getItem("mailkite.range"))
+      ? localStorage.getItem("mailkite.range")
+      : "day",
+  );
   const view = useLoad(`/api/overview?range=${range}`);
   const recent = useLoad("/api/messages?limit=6");
   const domains = useLoad("/api/domains");
@@ -75,11 +83,12 @@ export default function Overview() {
           : html`
       <dl class="stats"><${Stat} label="Received" value=${compact(data.totals.received)} note=${LAST[data.range]} href=${to("messages", { direction: "inbound" })} />
         <${Stat} label="Sent" value=${compact(data.totals.sent)} note=${LAST[data.range]} href=${to("messages", { direction: "outbound" })} />
-        <${Stat} label="Webhooks delivered" value=${data.successRate === null ? "–" : percent(data.successRate)} note=${data.totals.failed ? `${number(data.totals.failed)} failed` : data.successRate === null ? "none yet" : "none failed"} tone=${data.totals.failed ? "bad" : ""} href=${to("deliveries", data.totals.failed ? { status: "failed" } : {})} />
-        <${Stat} label="Mail to acknowledged" value=${data.latencyMs.p50 === null ? "–" : duration(data.latencyMs.p50)} note=${data.latencyMs.p99 === null ? "half of them faster" : `99 % within ${duration(data.latencyMs.p99)}`} />
+        <${Stat} label="Webhooks delivered" value=${data.successRate === null ? "–" : percent(data.successRate)} note=${data.totals.failed ? `${number(data.totals.failed)} given up` : data.successRate === null ? "none yet" : "none given up"} tone=${data.totals.failed ? "bad" : ""} href=${to("deliveries", data.totals.failed ? { status: "failed" } : {})} />
+        <${Stat} label="Mail to acknowledged" value=${data.latencyMs.p50 === null ? "–" : duration(data.latencyMs.p50)} note=${data.latencyMs.p99 === null ? "none yet" : `99 % within ${duration(data.latencyMs.p99)}`} />
         <${Stat} label="Waiting" value=${compact(data.queue.webhooks + data.queue.outbound)} note=${data.queue.oldestAt ? html`oldest <${Time} at=${data.queue.oldestAt} />` : `${plural(data.queue.webhooks, "webhook")}, ${number(data.queue.outbound)} to send`} href=${to("deliveries", { status: "pending" })} /></dl>
+      <${Attention} items=${data.attention} />
       <${Card} title="Mail over time" class="chart-card"><${Chart} data=${data} /><//>
-      <div class="columns"><${Attention} items=${data.attention} /><${Endpoints} all=${data.endpoints} /></div>`
+      <${Endpoints} all=${data.endpoints} />`
     }
     <${Recent} rows=${recent.data} /><//>`;
 }

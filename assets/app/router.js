@@ -30,7 +30,7 @@ export const go = (address) => {
 
 /** Another address for the same place, without a step back to the old one. */
 export function replace(address) {
-  history.replaceState(null, "", address);
+  history.replaceState(history.state, "", address);
   dispatchEvent(new HashChangeEvent("hashchange"));
 }
 

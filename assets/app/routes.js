@@ -1,6 +1,7 @@
 // Routes: which address goes where; which of them an address would match; old mail replayed to a new one.
 import { html, useState, useEffect } from "./lib.js";
 import { get, post, patch, del, query, useLoad } from "./api.js";
+import { apiCommand } from "./commands.js";
 import { to } from "./router.js";
 import {
   Icon,
@@ -17,12 +18,13 @@ import {
   Dialog,
   Segments,
   Value,
+  Code,
   confirm,
   say,
   complain,
   useBusy,
 } from "./ui.js";
-import { plural } from "./format.js";
+import { plural, number } from "./format.js";
 
 const ACTIONS = [
   ["webhook", "Webhook", "Post it as signed JSON."],
@@ -179,7 +181,21 @@ function Replay({ route, onClose }) {
   return html`<${Dialog} wide title="Replay stored mail to this route" onClose=${onClose} actions=${html`<${Button} onClick=${onClose}>Close<//><${Button} kind="primary" disabled=${!chosen.size} action=${send}>Deliver ${chosen.size || ""}<//>`}>
     <p class="hint">Stored mail that <bdi class="mono">${route.match_pattern}</bdi> covers, also older than the route. Up to 50 at a time.</p>
     ${state.error && html`<${Notice} kind="bad">${state.error.message}<//>`}${state.next !== undefined && !state.messages.length && state.next === null && !state.error && html`<${Notice}>No stored mail fits.<//>`}
-    <ul class="stack tight">${state.messages.map((one) => html`<li key=${one.id}><label class="route-line"><input type="checkbox" checked=${chosen.has(one.id)} onChange=${() => flip(one.id)} /><${Text}>${one.subject || "(no subject)"}<//><span class="faint"><bdi>${one.from_addr}</bdi> → <bdi>${one.to_addr}</bdi></span><${Time} at=${one.received_at} class="faint" />${one.delivered_here && html`<${Badge} kind="good">Delivered here<//>`}</label></li>`)}</ul>
+    ${
+      state.messages.length > 1 &&
+      html`<label class="pick-all"><input type="checkbox" checked=${chosen.size > 0} onChange=${() =>
+        choose(
+          new Set(
+            chosen.size
+              ? []
+              : state.messages
+                  .filter((one) => !one.delivered_here)
+                  .slice(0, 50)
+                  .map((one) => one.id),
+          ),
+        )} /><strong>${chosen.size ? `${number(chosen.size)} selected` : "Select those not delivered here"}</strong></label>`
+    }
+    <ul class="picks">${state.messages.map((one) => html`<li key=${one.id}><label><input type="checkbox" checked=${chosen.has(one.id)} onChange=${() => flip(one.id)} /><span class="pick-text"><${Text} title=${one.subject}>${one.subject || "(no subject)"}<//><span class="faint"><bdi>${one.from_addr}</bdi> → <bdi>${one.to_addr}</bdi></span></span>${one.delivered_here && html`<${Badge} kind="good">Delivered here<//>`}<${Time} at=${one.received_at} class="faint" /></label></li>`)}</ul>
     ${state.next && html`<div><${Button} action=${() => load(state.next)}>More<//></div>`}<//>`;
 }
 
@@ -230,13 +246,16 @@ function Route({ route, reload, mutate, edit, replay }) {
 
 export default function Routes({ route }) {
   const routes = useLoad("/api/routes");
+  const domains = useLoad("/api/domains");
   const [editing, edit] = useState(null);
   const [replaying, replay] = useState(null);
   return html`<${Page} title="Routes" lead="Every active route that matches an address runs, oldest first." actions=${html`<${Button} kind="primary" icon="plus" onClick=${() => edit({})}>New route<//>`}>
     <${Loaded} of=${routes}>${(all) => html`${
       all.length
         ? html`<ul class="cards">${all.map((one) => html`<${Route} key=${one.id} route=${one} reload=${routes.reload} mutate=${routes.mutate} edit=${() => edit(one)} replay=${() => replay(one)} />`)}</ul>`
-        : html`<${Empty} icon="routes" title="No routes yet"><p>Mail of a verified domain is stored. A route posts it to your app, forwards it, or drops it, for one address or for many.</p><p class="hint">The simplest one is a <a href=${to("domains")}>domain's webhook</a>.</p><//>`
+        : html`<${Empty} icon="routes" title="No routes yet"><p>Mail of a verified domain is stored. A route posts it to your app, forwards it, or drops it, for one address or for many.</p><p class="hint">The simplest one is a <a href=${to("domains")}>domain's webhook</a>. A route can be made here or with the API:</p>
+        <${Code} label="with curl">${apiCommand("/api/routes", { match: `support@${domains.data?.find((one) => one.mx_verified)?.domain || "acme.dev"}`, action: "webhook", destination: "https://app.acme.dev/support" })}<//>
+        <div class="actions"><${Button} kind="primary" icon="plus" onClick=${() => edit({})}>New route<//></div><//>`
     }
       <${Tester} routes=${all} given=${route.params.address} />`}<//>
     ${editing && html`<${Editor} route=${editing.id ? editing : null} onClose=${() => edit(null)} onSaved=${routes.reload} />`}

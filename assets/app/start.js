@@ -1,12 +1,9 @@
 // From a new account to "my app received its first webhook", by following the screen alone.
 import { html, useState } from "./lib.js";
 import { post, put, useLoad } from "./api.js";
+import { RECEIVER, mailCommand } from "./commands.js";
 import { to } from "./router.js";
 import { Icon, Button, Card, Code, Field, Text, Notice, say, useBusy } from "./ui.js";
-
-const RECEIVER = `node -e 'require("http").createServer((q, s) => {
-  q.on("data", (d) => console.log(String(d))).on("end", () => s.end("ok"))
-}).listen(3000, () => console.log("waiting on http://localhost:3000/hook"))'`;
 
 const Step = ({
   number,
@@ -57,11 +54,11 @@ export function SetWebhook({ domain, onSet, label = "Save" }) {
     <input type="url" class="mono" value=${url} onInput=${(event) => {
       fail(null);
       set(event.target.value);
-    }} placeholder=${document.body.dataset.dev ? "http://localhost:3000/hook" : "https://app.acme.dev/hook"} required /><//><${Button} type="submit" kind="primary" busy=${busy}>${label}<//></form>`;
+    }} placeholder=${document.body.dataset.dev ? "http://localhost:3000/hook" : "https://app.acme.dev/hook"} required /><//><${Button} type="submit" kind=${url === domain.webhookUrl ? "" : "primary"} busy=${busy}>${label}<//></form>`;
 }
 
 /** Posts a test event; says what the endpoint really answered. */
-export function TestWebhook({ domain, onDone, kind = "" }) {
+export function TestWebhook({ domain, onDone, kind = "", children }) {
   const [result, set] = useState(null);
   const test = async () => {
     set(null);
@@ -79,13 +76,7 @@ export function TestWebhook({ domain, onDone, kind = "" }) {
       set({ text: error.message });
     }
   };
-  return html`<div class="stack tight"><div><${Button} kind=${kind} action=${test} icon="send">Send a test event<//></div><div role="status">${result && html`<${Notice} kind=${result.good ? "good" : "bad"}>${result.text}<//>`}</div></div>`;
-}
-
-export function mailCommand(domain, server) {
-  const dev = document.body.dataset.dev;
-  const port = server?.smtp?.[0]?.match?.(/:(\d+)$/)?.[1] || (dev ? "2525" : "25");
-  return `printf 'Subject: Hi\\r\\n\\r\\nDoes it branch?\\r\\n' |\n  curl -s smtp://${dev ? "127.0.0.1" : document.body.dataset.hostname}:${port} -T - \\\n  --mail-from you@example.com --mail-rcpt hello@${domain}`;
+  return html`<div class="stack tight"><div class="actions"><${Button} kind=${kind} action=${test} icon="send">Send a test event<//>${children}</div><div role="status">${result && html`<${Notice} kind=${result.good ? "good" : "bad"}>${result.text}<//>`}</div></div>`;
 }
 
 const KEY = "mailkite.started";
@@ -105,7 +96,8 @@ export default function Start({ domains, reload, delivered }) {
   const own = hooked && !builtIn;
   const done = own && (tested || delivered);
   if (hidden) return null;
-  const step = !domain ? 1 : !verified ? 2 : !own ? 3 : !(tested || delivered) ? 4 : 5;
+  const [changing, change] = useState(false);
+  const step = !domain ? 1 : !verified ? 2 : !own || changing ? 3 : !(tested || delivered) ? 4 : 5;
   const finish = () => {
     localStorage.setItem(KEY, "tested");
     setTested(true);
@@ -128,22 +120,25 @@ export default function Start({ domains, reload, delivered }) {
           <${Button} kind="primary" icon="refresh" action=${async () => {
             const answer = await post(`/api/domains/${domain.id}/verify`);
             answer.checks.mx
-              ? say(`${domain.domain} is verified`)
-              : say("The MX record was not found yet.", { bad: true });
+              ? say(`${domain.domain} is verified`, { topic: "dns" })
+              : say("The MX record was not found yet.", { bad: true, topic: "dns" });
             await reload();
           }}>Check now<//></div>`
         }<//>
       <${Step} number="3" title="Say where its mail goes" done=${step > 3} current=${step === 3}>
         ${
           domain &&
-          html`${builtIn ? html`<p><strong>${domain.domain}</strong> posts to a receiver inside <code>mailkite dev</code>. Start one of your own, or use your app:</p>` : html`<p>Have your app's URL at hand, or start a receiver that prints what arrives:</p>`}
+          html`${builtIn ? html`<p><strong>${domain.domain}</strong> posts to a receiver inside <code>mailkite dev</code>. Start one of your own, or use your app:</p>` : html`<p>${document.body.dataset.dev ? "Have your app's URL at hand, or start a receiver that prints what arrives:" : "Each mail is posted to your app. Where does it listen?"}</p>`}
         ${document.body.dataset.dev && html`<${Code} label="a receiver">${RECEIVER}<//>`}
-        <${SetWebhook} key=${domain.id} domain=${builtIn ? { ...domain, webhookUrl: "http://localhost:3000/hook" } : domain} onSet=${reload} />`
+        <${SetWebhook} key=${domain.id} domain=${builtIn ? { ...domain, webhookUrl: "http://localhost:3000/hook" } : domain} onSet=${() => {
+          change(false);
+          return reload();
+        }} />`
         }<//>
       <${Step} number="4" title="Receive the first webhook" current=${step === 4}>
         ${
           domain &&
-          html`<p>Post a test event to <bdi class="mono">${domain.webhookUrl}</bdi>:</p><${TestWebhook} kind="primary" domain=${domain} onDone=${finish} />
+          html`<p>Post a test event to <bdi class="mono wrap">${domain.webhookUrl}</bdi> (<button type="button" class="link" onClick=${() => change(true)}>change it</button>):</p><${TestWebhook} kind="primary" domain=${domain} onDone=${finish} />
         <p>or send a real mail; this page notices:</p><${Code} label="with curl">${mailCommand(domain.domain, server.data)}<//>`
         }<//>
     </ol><//>`;

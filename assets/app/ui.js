@@ -17,6 +17,13 @@ export function Time({ at, class: extra = "" }) {
 export const Text = ({ children, class: extra = "", title }) =>
   html`<bdi class=${extra} title=${title}>${children}</bdi>`;
 
+/** An address on the web on one line; the whole of it on hover. */
+export const Url = ({ children }) => html`<bdi class="mono url" dir="ltr" title=${children}>${children}</bdi>`;
+
+/** A file's name from outside. Marks that turn the direction of what follows could make `exe.png` of `gnp.exe`. */
+export const FileName = ({ children }) =>
+  html`<bdi dir="ltr">${(children || "").replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "") || "(no name)"}</bdi>`;
+
 // --- Copying
 
 export async function copy(text) {
@@ -75,7 +82,7 @@ export function Secret({ load, value, label = "secret" }) {
 // --- Saying something
 
 let showToast = () => {};
-/** A word at the edge of the page: `bad` for an error, `undo` for a way back. */
+/** A word at the edge of the page: `bad` for an error, `undo` for a way back; one takes the place of an older one of its `topic`. */
 export const say = (text, options = {}) => showToast({ text, ...options });
 /** An error, in the server's words. */
 export const complain = (error) => {
@@ -89,7 +96,8 @@ export function Toasts() {
     let next = 0;
     showToast = (toast) => {
       const id = ++next;
-      set((old) => [...old.filter((one) => one.text !== toast.text).slice(-3), { id, ...toast }]);
+      const stays = (one) => one.text !== toast.text && !(toast.topic && one.topic === toast.topic);
+      set((old) => [...old.filter(stays).slice(-3), { id, ...toast }]);
       setTimeout(() => drop(id), toast.undo ? 7000 : toast.bad ? 9000 : 2500);
     };
   }, []);
@@ -281,7 +289,10 @@ export const Notice = ({
   <div>${title && html`<strong>${title}</strong>`}${children}</div></div>`;
 
 /** What could not be loaded, in the server's words. */
-export const Failure = ({ error, retry }) => html`<${Notice} kind="bad" title="This could not be loaded.">
+export const Failure = ({ error, retry }) =>
+  error.status === 404
+    ? html`<${Notice} title="There is nothing here.">It was deleted, or the address is wrong.<//>`
+    : html`<${Notice} kind="bad" title="This could not be loaded.">
   <p>${error.message}</p>${retry && html`<${Button} action=${retry} icon="refresh">Try again<//>`}<//>`;
 
 export const Skeleton = ({ lines = 4 }) =>

@@ -307,7 +307,7 @@ test("templates: from a built-in one, edited with its preview, tested, deleted",
   const view = await signedIn(server);
   const { page } = view;
   await view.screen("#/templates");
-  await page.getByRole("link", { name: "Look" }).first().click();
+  await page.getByRole("link", { name: "Open" }).first().click();
   await page.getByRole("button", { name: "Make it my own" }).click();
   await page.getByRole("button", { name: "Duplicate" }).waitFor();
   await page.getByLabel("HTML", { exact: true }).fill("<h1 id=shown>Hello {{name}}</h1>");

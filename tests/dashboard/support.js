@@ -58,35 +58,39 @@ function run(args) {
 export async function dev() {
   const dir = mkdtempSync(join(tmpdir(), "mailkite-dashboard-"));
   const [web, smtp] = [await freePort(), await freePort()];
-  const server = run([
-    "dev",
-    "--data-dir",
-    join(dir, "data"),
-    "--http",
-    `127.0.0.1:${web}`,
-    "--smtp",
-    `127.0.0.1:${smtp}`,
-    "--submission",
-    "127.0.0.1:0",
-    "--no-sample",
-  ]);
-  await until(
-    "mailkite dev",
-    () =>
-      /Waiting for mail/.test(server.output) ||
-      (server.child.exitCode !== null && Promise.reject(new Error(server.output))),
-  );
-  const ticket = /http:\/\/\S+#\/ticket\/\w+/.exec(server.output)[0];
-  const key = /mk_live_\w+/.exec(server.output)[0];
-  const stop = server.stop;
+  const start = async () => {
+    const server = run([
+      "dev",
+      "--data-dir",
+      join(dir, "data"),
+      "--http",
+      `127.0.0.1:${web}`,
+      "--smtp",
+      `127.0.0.1:${smtp}`,
+      "--submission",
+      "127.0.0.1:0",
+      "--no-sample",
+    ]);
+    await until(
+      "mailkite dev",
+      () =>
+        /Waiting for mail/.test(server.output) ||
+        (server.child.exitCode !== null && Promise.reject(new Error(server.output))),
+    );
+    return server;
+  };
+  let running = await start();
   return {
-    ...server,
     base: `http://127.0.0.1:${web}`,
     smtp,
-    ticket,
-    key,
+    ticket: /http:\/\/\S+#\/ticket\/\w+/.exec(running.output)[0],
+    key: /mk_live_\w+/.exec(running.output)[0],
+    halt: () => running.stop(),
+    resume: async () => {
+      running = await start();
+    },
     stop: async () => {
-      await stop();
+      await running.stop();
       rmSync(dir, { recursive: true, force: true });
     },
   };
@@ -187,6 +191,27 @@ export async function receiver(answer = () => ({ status: 200, body: "ok" })) {
     server.listen(0, "127.0.0.1", resolve);
   });
   return { got, url: `http://127.0.0.1:${server.address().port}/hook`, stop: () => server.close() };
+}
+
+/** What stands before the server on many machines: another name and port, and HTTP/1.1 to it. */
+export async function reverseProxy(base) {
+  const server = http.createServer((request, response) => {
+    const onward = http.request(base + request.url, { method: request.method, headers: request.headers }, (answer) => {
+      response.writeHead(answer.statusCode, answer.headers);
+      answer.pipe(response);
+    });
+    onward.on("error", () => response.destroy());
+    response.on("close", () => onward.destroy());
+    request.pipe(onward);
+  });
+  await new Promise((resolve) => {
+    server.listen(0, "127.0.0.1", resolve);
+  });
+  const stop = () => {
+    server.close();
+    server.closeAllConnections();
+  };
+  return { base: `http://localhost:${server.address().port}`, stop };
 }
 
 /** A mail host that takes everything but mail for grace. */
