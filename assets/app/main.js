@@ -182,20 +182,23 @@ const loaded = new Map();
 function Screen({ name, route, user, setUser }) {
   const [, shown] = useState(0);
   const [error, fail] = useState(null);
+  const fetchScreen = async () => {
+    try {
+      loaded.set(name, (await SCREENS[name][1]()).default);
+      fail(null);
+      shown((n) => n + 1);
+    } catch {
+      // The server is away; or it was updated while this tab was open, and its files have other names now.
+      const updated = Object.assign(new Error("The server was updated. Reload the page."), { reload: true });
+      await get("/api/health").then(() => fail(updated), fail);
+    }
+  };
   useEffect(() => {
     fail(null);
-    if (loaded.has(name)) return;
-    // An update of the server while this tab was open: its files have other names now.
-    SCREENS[name][1]().then(
-      (module) => {
-        loaded.set(name, module.default);
-        shown((n) => n + 1);
-      },
-      () => fail(new Error("The server was updated. Reload the page.")),
-    );
+    if (!loaded.has(name)) fetchScreen();
   }, [name]);
   const Loaded = loaded.get(name);
-  if (error) return html`<${Failure} error=${error} retry=${() => location.reload()} />`;
+  if (error) return html`<${Failure} error=${error} retry=${error.reload ? () => location.reload() : fetchScreen} />`;
   if (!Loaded) return html`<div class="page"><${Skeleton} lines="6" /></div>`;
   return html`<${Guard} name=${name}><${Loaded} key=${name} route=${route} user=${user} setUser=${setUser} /><//>`;
 }

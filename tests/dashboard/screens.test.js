@@ -4,7 +4,8 @@ import { after, before, test } from "node:test";
 import { join } from "node:path";
 import { dev, receiver, signedIn, settled, mail, plainMail, call, until, browse, PICTURES } from "./support.js";
 
-let server, app, htmlId;
+const LONG = "a-rather-long-domain-name-for-a-department-of-something.international.test";
+let server, app, htmlId, hugeId;
 before(async () => {
   server = await dev();
   app = await receiver((_count, body) =>
@@ -37,6 +38,11 @@ before(async () => {
     server.smtp,
     `From: "Kite Works" <orders@kite.example>\nTo: Hello <hello@inbox.test>\nSubject: Your order 1017 is on its way\nMIME-Version: 1.0\nContent-Type: multipart/alternative; boundary=b\n\n--b\nContent-Type: text/plain\n\nYour order is on its way.\n--b\nContent-Type: text/html\n\n<div style="max-width:520px;margin:auto;font-family:Georgia,serif"><h1 style="color:#ad4318;font-weight:normal">Your kite is on its way</h1><p>Dear Ada,</p><p>we have handed your order to the wind. It should land by <b>Thursday</b>.</p><table style="width:100%;border-collapse:collapse"><tr><td style="border-top:1px solid #ddd;padding:8px 0">Delta kite, red</td><td style="border-top:1px solid #ddd;text-align:right">€ 49.00</td></tr><tr><td style="border-top:1px solid #ddd;padding:8px 0">Line, 50 m</td><td style="border-top:1px solid #ddd;text-align:right">€ 9.00</td></tr></table><p><a href="https://kite.example/track" style="display:inline-block;background:#ad4318;color:#fff;padding:10px 18px;border-radius:6px;text-decoration:none">Track it</a></p><img src="https://kite.example/pixel.gif" width="1" height="1"></div>\n--b--\n`,
   );
+  hugeId = await mail(
+    server.smtp,
+    `From: Ada <ada@example.com>\nTo: hello@inbox.test\nSubject: ${"Supercalifragilisticexpialidocious".repeat(20)}\nX-Huge: ${"a long value ".repeat(300)}\n\n${"x".repeat(900)}\n`,
+  );
+  await call(server, "POST", "/api/domains", { domain: LONG });
   for (const to of ["grace@example.com", "radia@example.com"])
     await call(server, "POST", "/v1/send", {
       from: "Acme <hello@inbox.test>",
@@ -68,28 +74,59 @@ const SCREENS = () => ({
   suppressions: "#/suppressions",
   keys: "#/keys",
   settings: "#/settings",
+  huge: `#/messages/${hugeId}`,
+  long: `#/domains/${LONG}`,
+  absent: "#/domains/absent.test",
+  nothing: "#/deliveries?since=4000000000000",
 });
+/** Where one begins, and the button that opens it. */
+const DIALOGS = {
+  "add-domain": ["#/domains", "Add domain"],
+  "delete-domain": ["#/domains/acme.test", "Delete"],
+  "new-route": ["#/routes", "New route"],
+  "edit-route": ["#/routes", "Edit"],
+  replay: ["#/routes", "Replay"],
+  "new-key": ["#/keys", "New key"],
+  "rotate-key": ["#/keys", "Replace"],
+};
 
-for (const [form, viewport] of [
-  ["desktop", { width: 1360, height: 860 }],
-  ["phone", { width: 390, height: 844 }],
-]) {
-  for (const colorScheme of ["light", "dark"]) {
+const SIZES = {
+  desktop: { width: 1360, height: 860 },
+  tablet: { width: 820, height: 1100 },
+  phone: { width: 390, height: 844 },
+};
+for (const [form, viewport] of Object.entries(SIZES)) {
+  for (const colorScheme of form === "tablet" ? ["light"] : ["light", "dark"]) {
     test(`every screen, ${form}, ${colorScheme}: accessible, within its width, no violation`, async () => {
       const view = await signedIn(server, { viewport, colorScheme });
       await view.page.evaluate(() => localStorage.setItem("mailkite.started", "hidden"));
       await view.page.reload();
       const wrong = [];
-      for (const [name, address] of Object.entries(SCREENS())) {
-        await view.screen(address);
+      view.expected.push(/404.*absent/);
+      const look = async (name) => {
         await view.page.screenshot({ path: join(PICTURES, `${name}-${form}-${colorScheme}.png`) });
         for (const one of await view.axe()) wrong.push(`${name}: ${one}`);
-        const wide = await view.page.evaluate(
-          () =>
-            Math.max(document.documentElement.scrollWidth, document.querySelector("main")?.scrollWidth || 0) -
-            innerWidth,
+        const wide = await view.page.evaluate(() =>
+          Math.max(
+            ...[document.documentElement, ...document.querySelectorAll("main, .messages-open, .dialog-body")].map(
+              (element) => element.scrollWidth - element.clientWidth,
+            ),
+          ),
         );
         if (wide > 0) wrong.push(`${name}: ${wide} px too wide`);
+      };
+      for (const [name, address] of Object.entries(SCREENS())) {
+        await view.screen(address);
+        await look(name);
+      }
+      for (const [name, [address, button]] of Object.entries(DIALOGS)) {
+        await view.screen(address);
+        await view.page.getByRole("button", { name: button, exact: true }).first().click();
+        await view.page.getByRole("dialog").waitFor();
+        await settled(view.page);
+        await look(name);
+        await view.page.keyboard.press("Escape");
+        await view.page.getByRole("dialog").waitFor({ state: "detached" });
       }
       if (form === "phone") {
         await view.page.getByRole("button", { name: "Menu" }).click();
@@ -245,7 +282,9 @@ test("routes: create, test an address, pause, edit, replay, delete", async () =>
   await dialog.getByRole("button", { name: "Save" }).click();
   const edited = page.locator("li.thing", { hasText: /^hello@inbox\.test/ });
   await edited.getByRole("button", { name: "Replay" }).click();
-  await dialog.locator("input[type=checkbox]").first().check();
+  await dialog.getByLabel("Select those not delivered here").check();
+  await dialog.getByText(/^\d+ selected$/).click();
+  await dialog.locator(".picks input").first().check();
   await dialog.getByRole("button", { name: "Deliver 1" }).click();
   await dialog.getByText("Delivered here").first().waitFor();
   await dialog.getByRole("button", { name: "Close" }).last().click();

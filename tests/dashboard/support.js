@@ -48,6 +48,7 @@ function run(args) {
   });
   server.stop = () =>
     new Promise((resolve) => {
+      if (child.exitCode !== null || child.signalCode !== null) return resolve();
       child.once("exit", resolve);
       child.kill("SIGTERM");
     });
