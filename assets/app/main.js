@@ -1,7 +1,7 @@
 // Starts the dashboard: who is signed in, which screen, the frame around it.
 import { html, render, useState, useEffect, useLayoutEffect, useRef, Component } from "./lib.js";
 import { api, get, post, session, forget } from "./api.js";
-import { useRoute, go, to, replace } from "./router.js";
+import { useRoute, read, go, to, replace } from "./router.js";
 import { forgetDrafts } from "./drafts.js";
 import * as live from "./live.js";
 import { Icon, Toasts, Confirms, Failure, Skeleton, Dialog, say, complain } from "./ui.js";
@@ -19,13 +19,27 @@ const SCREENS = {
   keys: ["Keys", () => import("./keys.js"), "k"],
   settings: ["Settings", () => import("./settings.js"), ","],
 };
+const loaded = new Map();
 /** What the pointer or the focus is on may be asked for next. */
-const fetchAhead = (key) => SCREENS[key][1]().catch(() => {});
+const fetchAhead = (key) =>
+  SCREENS[key][1]().then(
+    (module) => loaded.set(key, module.default),
+    () => {},
+  );
 const GROUPS = [
   ["overview", "messages", "send"],
   ["domains", "routes", "deliveries"],
   ["templates", "suppressions", "keys", "settings"],
 ];
+
+const screenOf = (route) => (SCREENS[route.parts[0]] ? route.parts[0] : "overview");
+
+// Who is signed in and the screen are asked for before anything is drawn.
+const asked = session.token ? get("/v1/me") : null;
+if (asked) {
+  asked.catch(() => {});
+  fetchAhead(screenOf(read()));
+}
 
 // --- Light and dark
 
@@ -178,7 +192,6 @@ class Guard extends Component {
   }
 }
 
-const loaded = new Map();
 function Screen({ name, route, user, setUser }) {
   const [, shown] = useState(0);
   const [error, fail] = useState(null);
@@ -207,7 +220,7 @@ function App() {
   const route = useRoute();
   const [user, setUser] = useState(undefined); // undefined: not known yet; null: nobody
   const [error, setError] = useState(null);
-  const name = SCREENS[route.parts[0]] ? route.parts[0] : "overview";
+  const name = screenOf(route);
 
   const lately = useRef(null);
   const entered = (token, who) => {
@@ -284,16 +297,15 @@ function App() {
       }
       if (!session.token) return setUser(null);
       try {
-        const me = await get("/v1/me");
+        const me = await asked;
         live.start();
         lately.current = me.id;
         return setUser(me);
       } catch (failed) {
-        if (failed.status !== 401) setError(failed);
+        failed.status === 401 ? session.end() : setError(failed);
         return undefined;
       }
     })();
-    if (session.token) fetchAhead(name);
     // Signed in or out in another tab.
     const other = (event) => {
       if (event.key === "mailkite.session") location.reload();
