@@ -8,6 +8,7 @@ import {
   call,
   dev,
   dns,
+  google,
   mail,
   mailHost,
   plainMail,
@@ -191,6 +192,38 @@ test("Google: the button leads there with a state, and its answer without one is
   } finally {
     await view.close();
     await server.stop();
+  }
+});
+
+test("Google, where it is configured: it makes the first account, with the setup token", async () => {
+  const names = await dns({});
+  const accounts = await google("ada@example.com");
+  const server = await serve(names.port, accounts.config);
+  const view = await browse(server);
+  const { page } = view;
+  let asked;
+  try {
+    await page.route("https://accounts.google.com/**", (route) => {
+      asked = new URL(route.request().url()).searchParams;
+      route.fulfill({
+        status: 302,
+        headers: { location: `${asked.get("redirect_uri")}?code=c&state=${asked.get("state")}` },
+      });
+    });
+    await page.goto(server.base);
+    await page.getByLabel("Setup token").fill(server.token);
+    await page.getByRole("button", { name: "Continue with Google" }).click();
+    await page.getByText("Get your first webhook").waitFor();
+    assert.equal(asked.get("client_id"), "client");
+    assert.match(asked.get("state"), /^[0-9a-f]{32}$/);
+    assert.ok(!/code=|state=/.test(page.url()), "nothing of it is left in the address");
+    await page.getByRole("link", { name: "ada@example.com" }).waitFor();
+    const elsewhere = view.troubles.filter((one) => !one.includes("https://accounts.google.com/"));
+    assert.deepEqual(elsewhere, []);
+  } finally {
+    await server.stop();
+    accounts.stop();
+    names.stop();
   }
 });
 

@@ -1,6 +1,7 @@
 // What the tests stand on: the real binary, a browser that notes everything suspicious, a mail sender, a webhook receiver,
 // a DNS server.
 import { spawn } from "node:child_process";
+import { generateKeyPairSync, sign } from "node:crypto";
 import dgram from "node:dgram";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import http from "node:http";
@@ -192,6 +193,29 @@ export async function receiver(answer = () => ({ status: 200, body: "ok" })) {
     server.listen(0, "127.0.0.1", resolve);
   });
   return { got, url: `http://127.0.0.1:${server.address().port}/hook`, stop: () => server.close() };
+}
+
+/** Google's token endpoint and keys: whatever the code, it is `email` who signs in to the client `client`. */
+export async function google(email) {
+  const { privateKey, publicKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const server = http.createServer((request, response) => {
+    const now = Math.floor(Date.now() / 1000);
+    const claims = { iss: "https://accounts.google.com", aud: "client", sub: "1", email, email_verified: true };
+    const signed = `${part({ alg: "RS256", kid: "k", typ: "JWT" })}.${part({ ...claims, iat: now, exp: now + 300 })}`;
+    const token = `${signed}.${sign("sha256", Buffer.from(signed), privateKey).toString("base64url")}`;
+    const keys = [{ ...publicKey.export({ format: "jwk" }), kid: "k", alg: "RS256", use: "sig" }];
+    response.setHeader("content-type", "application/json");
+    request
+      .resume()
+      .on("end", () => response.end(JSON.stringify(request.url === "/keys" ? { keys } : { id_token: token })));
+  });
+  await new Promise((resolve) => {
+    server.listen(0, "127.0.0.1", resolve);
+  });
+  const base = `http://127.0.0.1:${server.address().port}`;
+  const config = `[auth.google]\nclient_id = "client"\nclient_secret = "secret"\ntoken_url = "${base}/token"\njwks_url = "${base}/keys"\n`;
+  return { config, stop: () => server.close() };
 }
 
 /** What stands before the server on many machines: another name and port, and HTTP/1.1 to it. */
