@@ -240,7 +240,7 @@ fn body(letter: &Letter) -> MimePart<'_> {
 /// A body. Control characters are nothing that every host lets pass, so they are not sent as they are.
 fn shown_part<'l>(kind: &'static str, text: &'l str) -> MimePart<'l> {
     let text = lines(text);
-    let is_odd = |byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\n' | b'\t');
+    let is_odd = |byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\r' | b'\n' | b'\t');
     if text.as_bytes().iter().any(is_odd) {
         return in_base64(ContentType::new(kind).attribute("charset", "utf-8"), text.as_bytes());
     }
@@ -253,9 +253,12 @@ fn in_base64<'l>(kind: ContentType<'l>, content: &[u8]) -> MimePart<'l> {
         .transfer_encoding("base64")
 }
 
-/// One kind of line break, so that each becomes a CRLF.
+/// Each line break as a CRLF, which a text has to have before base64 hides them (RFC 2045 §6.8).
 fn lines(text: &str) -> Cow<'_, str> {
-    if text.contains('\r') { Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n")) } else { Cow::Borrowed(text) }
+    if !text.contains(['\r', '\n']) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n").replace('\n', "\r\n"))
 }
 
 /// `type/subtype` and its parameters, if it is one (RFC 2045 §5.1). A multipart or message type is not ours to vouch for.

@@ -88,6 +88,17 @@ fn any_text_comes_back_as_it_was() {
 }
 
 #[test]
+fn base64_hides_no_line_break_that_is_not_canonical() {
+    for text in ["日本語\nテキスト\n", "one\rtwo\r\nthree\n\u{7}"] {
+        let text = wire(&Letter { text: Some(text.to_owned()), ..letter() });
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("Content-Transfer-Encoding: base64"), "{head}");
+        let decoded = String::from_utf8(BASE64.decode(body.replace("\r\n", "")).unwrap()).unwrap();
+        assert!(decoded.contains("\r\n") && !decoded.replace("\r\n", "").contains(['\r', '\n']), "{decoded:?}");
+    }
+}
+
+#[test]
 fn subjects_and_names_come_back_as_they_were() {
     let long = "🦀".repeat(998);
     for text in [
