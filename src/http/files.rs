@@ -81,13 +81,22 @@ pub async fn download(
     Ok(response)
 }
 
+/// Whether a URL is a link of this server, valid or not.
+pub fn is_own_link(app: &App, url: &str) -> bool {
+    behind_own_links(app, url).is_some()
+}
+
+/// What stands behind `/att/` in a link of this server.
+fn behind_own_links<'u>(app: &App, url: &'u str) -> Option<&'u str> {
+    url.strip_prefix(app.config.public_url.trim_end_matches('/'))?.strip_prefix("/att/")
+}
+
 /// The file behind a link of this server, read whole; none when `url` is no such link.
 ///
 /// # Errors
 /// The link is not valid, its file is gone, or it is longer than `max` bytes.
 pub async fn read_own_link(app: &App, url: &str, max: usize) -> Option<Result<Fetched, ApiError>> {
-    let base = app.config.public_url.trim_end_matches('/');
-    let rest = url.strip_prefix(base)?.strip_prefix("/att/")?;
+    let rest = behind_own_links(app, url)?;
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (mid, idx) = path.split_once('/').unwrap_or((path, ""));
     let value = |name: &str| {

@@ -89,6 +89,7 @@ async fn every_field_has_its_error() {
             "attachments",
         ),
         (json!({"attachments": [{"filename": "a", "content": "?"}]}), "bad_attachment", "attachments"),
+        (json!({"attachments": [{"filename": "a", "content": ""}]}), "bad_attachment", "attachments"),
         (json!({"attachments": [{"filename": "a\r\n", "content": "eA=="}]}), "bad_header", "attachments"),
         (json!({"attachments": [{"filename": "a", "url": "ftp://x.test/a"}]}), "bad_attachment", "attachments"),
         (
@@ -114,6 +115,8 @@ async fn the_gates_stand_in_their_order() {
     // A bad field comes before every gate.
     server.write(|tx, _, _| Ok(tx.execute("UPDATE account SET email_verified = 0", [])?)).await;
     owner.post("/v1/send", with(&json!({"from": "a@other.test", "to": []}))).await.expect_error(400, "no_recipients");
+    let no_url = json!({"from": "a@other.test", "attachments": [{"filename": "a", "url": "nonsense"}]});
+    owner.post("/v1/send", with(&no_url)).await.expect_error(400, "bad_attachment");
     owner.post("/v1/send", with(&json!({"from": "a@other.test"}))).await.expect_error(403, "email_not_verified");
     server.write(|tx, _, _| Ok(tx.execute("UPDATE account SET email_verified = 1", [])?)).await;
     owner.post("/v1/send", with(&json!({"from": "a@other.test"}))).await.expect_error(404, "domain_not_owned");
@@ -144,7 +147,7 @@ async fn attachments_come_from_the_request_from_a_url_and_from_this_server() {
         .post(
             "/v1/send",
             with(&json!({"attachments": [
-                {"filename": "in.txt", "content": "eQ==", "contentType": "text/plain"},
+                {"filename": "in.txt", "content": "eQ\r\n==\n", "contentType": "text/plain"},
                 {"filename": "out.csv", "url": receiver.url()},
                 {"filename": "own.bin", "url": upload["url"]},
             ]})),

@@ -5,22 +5,18 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest as _, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::egress::{FILE_LIMITS, FetchError, Fetched, fetch_file};
+use super::given_file::{self, FileFault, MAX_BYTES};
+use crate::egress::Fetched;
 use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::body::{self, LargeBody, Loose};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
-use crate::http::files;
 use crate::uploads::RETENTION_DAYS;
 
-/// The largest file (contract 1.9).
-const MAX_FILE_BYTES: usize = 26_214_400;
 const MAX_NAME_CHARS: usize = 255;
 const DEFAULT_NAME: &str = "file";
 const DEFAULT_TYPE: &str = "application/octet-stream";
@@ -119,7 +115,7 @@ pub async fn create(
 }
 
 async fn from_body(query: UploadQuery, kind: Option<String>, request: Request) -> Result<File, ApiError> {
-    let bytes = body::read(request, MAX_FILE_BYTES).await?;
+    let bytes = body::read(request, MAX_BYTES).await?;
     let days = match query.retention_days.as_deref() {
         None | Some("") => DEFAULT_DAYS,
         Some(text) => text.parse().map_err(|_| bad_days()).and_then(permitted)?,
@@ -139,8 +135,11 @@ async fn from_json(app: &App, body: LargeBody) -> Result<File, ApiError> {
     let fetched = match (url, content) {
         (Some(_), Some(_)) => return Err(bad("content", "give either url or content, not both")),
         (None, None) => return Err(bad("content", "url or content is required")),
-        (None, Some(text)) => decode(&text)?,
-        (Some(url), None) => fetch(app, &url).await?,
+        (None, Some(text)) => {
+            let bytes = given_file::decode(&text).map_err(|error| fault(error, "content"))?;
+            Fetched { bytes, content_type: None, filename: None }
+        }
+        (Some(url), None) => given_file::fetch(app, &url).await.map_err(|error| fault(error, "url"))?,
     };
     Ok(File {
         bytes: fetched.bytes.into(),
@@ -158,31 +157,12 @@ fn permitted(days: u32) -> Result<u32, ApiError> {
     if RETENTION_DAYS.contains(&days) { Ok(days) } else { Err(bad_days()) }
 }
 
-fn decode(text: &str) -> Result<Fetched, ApiError> {
-    let bytes = BASE64
-        .decode(text.trim())
-        .map_err(|_| ApiError::field(Code::BadAttachment, "content", "content is no base64"))?;
-    if bytes.len() > MAX_FILE_BYTES {
-        return Err(ApiError::at(Code::AttachmentTooLarge, "content"));
-    }
-    Ok(Fetched { bytes, content_type: None, filename: None })
-}
-
-/// The file behind a URL; links of this server are followed inside.
-async fn fetch(app: &App, url: &str) -> Result<Fetched, ApiError> {
-    let failed = |message: String| ApiError::field(Code::AttachmentFetchFailed, "url", message);
-    if let Some(own) = files::read_own_link(app, url, MAX_FILE_BYTES).await {
-        return own.map_err(|error| failed(error.code().sentence().to_owned()));
-    }
-    match fetch_file(&app.webhooks.egress, &app.webhooks.policy, url, FILE_LIMITS).await {
-        Ok(fetched) => Ok(fetched),
-        Err(FetchError::Url(_)) => Err(ApiError::at(Code::BadUrl, "url")),
-        Err(FetchError::TooLarge) => Err(ApiError::at(Code::AttachmentTooLarge, "url")),
-        Err(
-            error @ (FetchError::Redirect(_)
-            | FetchError::TooManyRedirects
-            | FetchError::Status(_)
-            | FetchError::Egress(_)),
-        ) => Err(failed(error.to_string())),
+/// The error of a file that `field` was to give.
+fn fault(fault: FileFault, field: &'static str) -> ApiError {
+    match fault {
+        FileFault::Base64 => ApiError::field(Code::BadAttachment, field, "content is no base64"),
+        FileFault::Url => ApiError::at(Code::BadUrl, field),
+        FileFault::TooLarge => ApiError::at(Code::AttachmentTooLarge, field),
+        FileFault::Fetch(why) => ApiError::field(Code::AttachmentFetchFailed, field, why),
     }
 }

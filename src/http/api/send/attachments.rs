@@ -2,22 +2,17 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::egress::{FILE_LIMITS, FetchError, fetch_file};
 use crate::http::App;
+use crate::http::api::given_file::{self, FileFault, MAX_BYTES};
 use crate::http::body::Loose;
 use crate::http::error::{ApiError, Code};
-use crate::http::files;
 use crate::outbound::compose::Attachment;
 
-/// All decoded attachments of one message together (contract 1.9).
-const MAX_BYTES: usize = 26_214_400;
 const MAX_NAME_CHARS: usize = 255;
 /// All files of one message together; the answer comes within 15 s (contract 8.1).
 const FETCH_DEADLINE: Duration = Duration::from_secs(10);
@@ -54,8 +49,20 @@ fn bad(message: impl Into<String>) -> ApiError {
     ApiError::field(Code::BadAttachment, "attachments", message.into())
 }
 
+/// The error of a file.
+fn fault(fault: FileFault, filename: &str) -> ApiError {
+    match fault {
+        FileFault::Base64 => bad(format!("{filename}: content is no base64")),
+        FileFault::Url => bad(format!("{filename}: a valid https url is required")),
+        FileFault::TooLarge => too_large(),
+        FileFault::Fetch(why) => {
+            ApiError::field(Code::AttachmentFetchFailed, "attachments", format!("{filename}: {why}"))
+        }
+    }
+}
+
 /// What the request gives, decoded; nothing is fetched yet.
-pub fn check(given: Loose<Vec<AttachmentFields>>) -> Result<Vec<Wanted>, ApiError> {
+pub fn check(app: &App, given: Loose<Vec<AttachmentFields>>) -> Result<Vec<Wanted>, ApiError> {
     let entries = given
         .optional(|| bad("attachments must be a list of objects with filename and url or content"))?
         .unwrap_or_default();
@@ -77,10 +84,15 @@ pub fn check(given: Loose<Vec<AttachmentFields>>) -> Result<Vec<Wanted>, ApiErro
             ));
         }
         let source = match (entry.url, entry.content) {
-            (Some(url), None) => Source::Url(url),
+            (Some(url), None) => {
+                given_file::check_url(app, &url).map_err(|error| fault(error, &filename))?;
+                Source::Url(url)
+            }
             (None, Some(text)) => {
-                let bytes =
-                    BASE64.decode(text.trim()).map_err(|_| bad(format!("{filename}: content is no base64")))?;
+                let bytes = given_file::decode(&text).map_err(|error| fault(error, &filename))?;
+                if bytes.is_empty() {
+                    return Err(empty(&filename));
+                }
                 size += bytes.len();
                 Source::Bytes(bytes.into())
             }
@@ -94,6 +106,10 @@ pub fn check(given: Loose<Vec<AttachmentFields>>) -> Result<Vec<Wanted>, ApiErro
         wanted.push(Wanted { filename, content_type: entry.content_type, source });
     }
     Ok(wanted)
+}
+
+fn empty(filename: &str) -> ApiError {
+    bad(format!("{filename}: the file is empty"))
 }
 
 fn too_large() -> ApiError {
@@ -121,26 +137,9 @@ async fn load_one(app: &App, wanted: Wanted) -> Result<Attachment, ApiError> {
         Source::Bytes(content) => return Ok(Attachment { filename, content_type, content }),
         Source::Url(url) => url,
     };
-    let failed =
-        |why: String| ApiError::field(Code::AttachmentFetchFailed, "attachments", format!("{filename}: {why}"));
-    let fetched = match files::read_own_link(app, &url, MAX_BYTES).await {
-        Some(Ok(own)) => own,
-        Some(Err(error)) if error.code() == Code::AttachmentTooLarge => return Err(too_large()),
-        Some(Err(error)) => return Err(failed(error.code().sentence().to_owned())),
-        None => match fetch_file(&app.webhooks.egress, &app.webhooks.policy, &url, FILE_LIMITS).await {
-            Ok(fetched) => fetched,
-            Err(FetchError::Url(_)) => return Err(bad(format!("{filename}: a valid https url is required"))),
-            Err(FetchError::TooLarge) => return Err(too_large()),
-            Err(
-                error @ (FetchError::Redirect(_)
-                | FetchError::TooManyRedirects
-                | FetchError::Status(_)
-                | FetchError::Egress(_)),
-            ) => return Err(failed(error.to_string())),
-        },
-    };
+    let fetched = given_file::fetch(app, &url).await.map_err(|error| fault(error, &filename))?;
     if fetched.bytes.is_empty() {
-        return Err(bad(format!("{filename}: the file is empty")));
+        return Err(empty(&filename));
     }
     let content_type = content_type.or(fetched.content_type);
     Ok(Attachment { filename, content_type, content: fetched.bytes.into() })

@@ -184,7 +184,7 @@ pub async fn send_batch(
     let scheduled_at = fields::scheduled_at(given.scheduled_at, now)?;
     fields::flag(given.track_opens, "trackOpens")?;
     fields::flag(given.track_clicks, "trackClicks")?;
-    let wanted = attachments::check(given.attachments)?;
+    let wanted = attachments::check(&app, given.attachments)?;
     let sender = gate(&app, &caller, &from, now).await?;
     let content = content.with_template(&app, &caller).await?;
     let attachments = attachments::load(&app, wanted).await?;

@@ -320,7 +320,7 @@ pub async fn send(
     let metadata = fields::metadata(given.metadata)?;
     fields::flag(given.track_opens, "trackOpens")?;
     fields::flag(given.track_clicks, "trackClicks")?;
-    let wanted = attachments::check(given.attachments)?;
+    let wanted = attachments::check(&app, given.attachments)?;
     let sender = gate(&app, &caller, &from, now).await?;
     let content = content.with_template(&app, &caller).await?;
     let filled = content.fill(None)?;
