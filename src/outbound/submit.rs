@@ -60,8 +60,8 @@ pub struct Remember {
     pub answer: Remembered,
 }
 
-/// A message on its way into the transaction.
-struct Plan {
+/// A message on its way into the transaction: its data is in memory no more, if there is much of it.
+pub struct Staged {
     outgoing: Outgoing,
     raw: NewRaw,
     parts: Vec<Part>,
@@ -79,16 +79,35 @@ impl Outbound {
         remember: Option<Remember>,
         now: Timestamp,
     ) -> store::Result<()> {
-        let mut plans = Vec::with_capacity(outgoing.len());
+        let mut staged = Vec::with_capacity(outgoing.len());
         for one in outgoing {
-            plans.push(self.plan(one, now).await?);
+            match self.stage(one, now).await {
+                Ok(one) => staged.push(one),
+                Err(error) => {
+                    self.discard(&staged);
+                    return Err(error);
+                }
+            }
         }
-        let files: Vec<String> = plans.iter().filter_map(|plan| plan.raw.file().map(str::to_owned)).collect();
+        self.submit_staged(staged, remember, now).await
+    }
+
+    /// As [`Outbound::submit`], of messages that were staged one by one.
+    ///
+    /// # Errors
+    /// The disk is full or fails; then nothing is stored.
+    pub async fn submit_staged(
+        &self,
+        staged: Vec<Staged>,
+        remember: Option<Remember>,
+        now: Timestamp,
+    ) -> store::Result<()> {
+        let files = files(&staged);
         let parts = std::sync::Arc::clone(&self.parts);
         let written = self.parts.db.write(move |tx| {
             let mut lanes = Vec::new();
-            for plan in &plans {
-                lanes.extend(parts.store(tx, plan, now)?);
+            for one in &staged {
+                lanes.extend(parts.store(tx, one, now)?);
             }
             if let Some(remember) = remember {
                 idempotency::put(tx, &remember.request, &remember.answer, now)?;
@@ -110,10 +129,13 @@ impl Outbound {
     }
 
     /// Mail data as it is kept: beside its row, or in a file that is durable before the transaction.
-    async fn plan(&self, mut outgoing: Outgoing, now: Timestamp) -> store::Result<Plan> {
+    ///
+    /// # Errors
+    /// The disk is full or fails.
+    pub async fn stage(&self, mut outgoing: Outgoing, now: Timestamp) -> store::Result<Staged> {
         let data = std::mem::take(&mut outgoing.data);
         if !outgoing.has_attachments && data.len() <= raws::INLINE_MAX {
-            return Ok(Plan { raw: NewRaw::inline(&data), parts: Vec::new(), outgoing });
+            return Ok(Staged { raw: NewRaw::inline(&data), parts: Vec::new(), outgoing });
         }
         let (objects, id) = (self.parts.objects.clone(), outgoing.id.clone());
         let size = data.len() as u64;
@@ -124,7 +146,12 @@ impl Outbound {
             objects.keep(draft, &id, now).map(|name| (name, parts))
         });
         let (name, parts) = kept.await.unwrap_or(Err(store::Error::Stopped))?;
-        Ok(Plan { outgoing, raw: NewRaw::File { name, size }, parts })
+        Ok(Staged { outgoing, raw: NewRaw::File { name, size }, parts })
+    }
+
+    /// Forgets messages that will not be submitted after all.
+    pub fn discard(&self, staged: &[Staged]) {
+        self.remove_files(files(staged));
     }
 
     /// Removes objects that no row came to name; the sweep would find them too.
@@ -143,6 +170,11 @@ impl Outbound {
     }
 }
 
+/// The objects of staged messages.
+fn files(staged: &[Staged]) -> Vec<String> {
+    staged.iter().filter_map(|one| one.raw.file().map(str::to_owned)).collect()
+}
+
 impl Parts {
     /// The bounce address of a message: at its From domain when that receives here, else at the host name
     /// (contract 8.5). Without one, nothing that comes back would find the message.
@@ -152,15 +184,15 @@ impl Parts {
     }
 
     /// Everything that the answer promises of one message; returns the lanes to wake.
-    fn store(&self, tx: &Connection, plan: &Plan, now: Timestamp) -> store::Result<Vec<(String, Timestamp)>> {
-        let outgoing = &plan.outgoing;
+    fn store(&self, tx: &Connection, staged: &Staged, now: Timestamp) -> store::Result<Vec<(String, Timestamp)>> {
+        let outgoing = &staged.outgoing;
         let sender = &outgoing.sender;
         let status = if outgoing.scheduled.is_some() { "scheduled" } else { "queued" };
         let reverse_path = self.bounce_address(&outgoing.id, sender);
-        let raw_id = raws::insert(tx, &plan.raw, now)?;
+        let raw_id = raws::insert(tx, &staged.raw, now)?;
         let message =
-            submissions::insert_message(tx, &outgoing.row(plan, status, reverse_path.clone(), raw_id), now)?;
-        attachments::insert_all(tx, message, &plan.parts)?;
+            submissions::insert_message(tx, &outgoing.row(staged, status, reverse_path.clone(), raw_id), now)?;
+        attachments::insert_all(tx, message, &staged.parts)?;
         let beside = outgoing.beside();
         if !beside.is_empty() {
             submissions::insert(tx, message, &beside)?;
@@ -231,7 +263,7 @@ pub(super) fn relay_lane(relay: &Smarthost) -> String {
 pub(super) type Group<'r> = (Option<String>, String, Vec<(usize, &'r Mailbox)>);
 
 impl Outgoing {
-    fn row(&self, plan: &Plan, status: &'static str, mail_from: String, raw_id: i64) -> NewOutbound {
+    fn row(&self, staged: &Staged, status: &'static str, mail_from: String, raw_id: i64) -> NewOutbound {
         let addresses: Vec<&str> = self.header_to.iter().map(|(address, _)| address.as_str()).collect();
         let only = self.header_to.first().filter(|_| self.header_to.len() == 1);
         NewOutbound {
@@ -247,8 +279,8 @@ impl Outgoing {
             subject: self.subject.clone(),
             message_id_header: self.message_id_header.clone(),
             thread_id: self.thread_id.clone(),
-            attachment_count: plan.parts.len(),
-            size: plan.raw.size(),
+            attachment_count: staged.parts.len(),
+            size: staged.raw.size(),
             raw_id,
         }
     }

@@ -193,7 +193,7 @@ pub async fn send_batch(
     let addresses = mailboxes.iter().flatten().map(|one| one.mailbox.to_string()).collect();
     let suppressed = app.outbound.suppressed(sender.account, addresses).await?;
     let batch = Batch { shared, attachments, sender, suppressed, now };
-    let mut outgoing = Vec::with_capacity(entries.len());
+    let mut staged = Vec::with_capacity(entries.len());
     let mut results = Vec::with_capacity(entries.len());
     for (entry, mailbox) in entries.into_iter().zip(mailboxes) {
         let to = mailbox.as_ref().map_or_else(|_| entry.written(), |one| one.mailbox.to_string());
@@ -202,12 +202,21 @@ pub async fn send_batch(
             Err(error) => Err(error.into()),
         };
         results.push(BatchResultView::new(to, &composed));
-        outgoing.extend(composed);
+        // One after another: fifty messages with large files would not fit in memory.
+        if let Ok(outgoing) = composed {
+            match app.outbound.stage(outgoing, now).await {
+                Ok(one) => staged.push(one),
+                Err(error) => {
+                    app.outbound.discard(&staged);
+                    return Err(error.into());
+                }
+            }
+        }
     }
     let count = |status| results.iter().filter(|result| result.status == status).count();
     let view = BatchView { sent: count("sent"), scheduled: count("scheduled"), failed: count("failed"), results };
     let (body, remember) = answer(StatusCode::OK, &view, running.as_ref());
-    app.outbound.submit(outgoing, remember, now).await?;
+    app.outbound.submit_staged(staged, remember, now).await?;
     Ok(idempotency::respond(StatusCode::OK, body))
 }
 
