@@ -194,3 +194,17 @@ async fn an_answer_belongs_to_its_conversation() {
     assert_eq!(message["thread_id"], message["message_id_header"]);
     assert_eq!(server.stop_with_any_jobs().await, 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recipient_counts_once_in_the_first_field_that_names_it() {
+    let (server, owner) = start().await;
+    let body = with(&json!({"to": ["A@b.test", "Ada <a@B.test>"], "cc": "a@b.test, c@d.test", "bcc": ["C@d.test"]}));
+    let id = owner.post("/v1/send", body).await.expect(202)["id"].as_str().unwrap().to_owned();
+    let shown = owner.get(&format!("/api/messages/{id}")).await.expect(200);
+    assert_eq!(shown["message"]["to_addr"], "A@b.test, c@d.test");
+    let recipients: Vec<&Value> = shown["recipients"].as_array().unwrap().iter().map(|row| &row["address"]).collect();
+    assert_eq!(recipients, ["A@b.test", "c@d.test"]);
+    let raw = String::from_utf8(owner.get(&format!("/api/messages/{id}/raw")).await.body).unwrap();
+    assert!(raw.contains("\r\nTo: <A@b.test>\r\nCc: <c@d.test>\r\n"), "{raw}");
+    assert_eq!(server.stop_with_any_jobs().await, 1);
+}

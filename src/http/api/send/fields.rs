@@ -1,5 +1,7 @@
 //! The fields of a message to send, checked in the order of contract 8.1.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -88,7 +90,7 @@ pub fn mailboxes(given: Loose<Mailboxes>, field: &'static str) -> Result<Vec<Nam
     Ok(all)
 }
 
-/// To, Cc and Bcc together.
+/// To, Cc and Bcc together; each recipient once, whatever its case, in the first field that names it.
 pub fn recipients(
     to: Loose<Mailboxes>,
     cc: Loose<Mailboxes>,
@@ -102,7 +104,11 @@ pub fn recipients(
     if to.len() + cc.len() + bcc.len() > MAX_RECIPIENTS {
         return Err(bad(Code::TooManyRecipients, "to"));
     }
-    Ok([to, cc, bcc])
+    let mut seen = HashSet::new();
+    let mut once = |list: Vec<NamedMailbox>| -> Vec<_> {
+        list.into_iter().filter(|one| seen.insert(one.mailbox.canonical())).collect()
+    };
+    Ok([once(to), once(cc), once(bcc)])
 }
 
 /// A text that may be left out; of another type it is a bad request.
