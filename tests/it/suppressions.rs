@@ -46,6 +46,9 @@ async fn suppressions_are_added_replaced_listed_and_removed() {
         owner.get("/api/contacts/suppressions").await.expect(200)["suppressions"].as_array().unwrap().len(),
         4
     );
+    owner.post("/api/contacts/suppressions", json!({"email": "x@bücher.example"})).await.expect(201);
+    owner.delete("/api/contacts/suppressions/x%40b%C3%BCcher.example").await.expect(200);
+    assert_eq!(server.query::<i64>("SELECT count(*) FROM suppression").await, 4, "in either spelling");
     for (body, code) in [
         (json!({}), "bad_address"),
         (json!({"email": "nobody"}), "bad_address"),

@@ -104,8 +104,12 @@ pub struct BlockedFields {
 fn address(given: Loose<String>) -> Result<String, ApiError> {
     let bad = || ApiError::at(Code::BadAddress, "email");
     let text = given.required(bad)?;
-    let mailbox = Mailbox::parse(text.trim()).map_err(|_| bad())?;
-    Ok(mailbox.to_string().to_lowercase())
+    normalized(&text).ok_or_else(bad)
+}
+
+/// An address as it is kept: lower-cased, its domain as A-label.
+fn normalized(text: &str) -> Option<String> {
+    Mailbox::parse(text.trim()).ok().map(|mailbox| mailbox.to_string().to_lowercase())
 }
 
 /// `GET /api/contacts/suppressions`
@@ -153,6 +157,7 @@ pub async fn remove(
     Path(email): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
     caller.needs_account()?;
+    let email = normalized(&email).unwrap_or(email);
     app.db.write(move |tx| suppressions::delete(tx, caller.id(), &email)).await?;
     Ok(DONE)
 }
@@ -193,6 +198,7 @@ pub async fn unblock(
     Path(email): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
     caller.needs_account()?;
+    let email = normalized(&email).unwrap_or(email);
     app.db.write(move |tx| blocked::delete(tx, caller.id(), &email)).await?;
     Ok(DONE)
 }
