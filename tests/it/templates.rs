@@ -31,7 +31,9 @@ async fn a_template_is_made_shown_changed_and_removed() {
     );
     let path = format!("/api/templates/{id}");
     assert_eq!(owner.get(&path).await.expect(200), made);
-    let copy = owner.post("/api/templates", json!({"baseId": id, "text": "Hi"})).await.expect(201);
+    let copy = json!({"baseId": id, "text": "Hi", "category": "only a change sets it"});
+    let copy = owner.post("/api/templates", copy).await.expect(201);
+    assert_eq!(copy["category"], Value::Null);
     assert_eq!((&copy["name"], &copy["html"], &copy["text"]), (&made["name"], &made["html"], &json!("Hi")));
     let list = owner.get("/api/templates").await.expect(200);
     assert_eq!((&list[0]["id"], &list[1]["id"]), (&copy["id"], &made["id"]), "newest first");
@@ -141,5 +143,6 @@ async fn a_test_goes_to_one_mailbox_from_the_oldest_sending_domain() {
     server.write(|tx, _, _| Ok(tx.execute("UPDATE domain SET dkim_verified = 0", [])?)).await;
     let body = json!({"to": "a@b.test", "text": "x"});
     owner.post("/api/templates/test", body).await.expect_error(409, "domain_not_verified");
+    owner.post("/api/templates/test", json!({"text": "x"})).await.expect_error(400, "bad_address");
     assert_eq!(server.stop_with_any_jobs().await, 1);
 }

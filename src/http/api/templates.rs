@@ -15,7 +15,6 @@ use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::TemplateId;
 use crate::outbound::template::{BUILT_IN, BuiltIn, find_built_in};
-use crate::store::domains;
 use crate::store::templates::{self, TemplateContent, TemplateRow};
 
 const MAX_NAME_CHARS: usize = 200;
@@ -176,7 +175,7 @@ pub async fn create(
     body: Body,
 ) -> Result<(StatusCode, Json<FullView>), ApiError> {
     caller.needs_account()?;
-    let fields: TemplateFields = body.fields()?;
+    let fields = TemplateFields { category: None, ..body.fields()? };
     let base = match fields.base_id.as_deref() {
         None => None,
         Some(id) => Some(base_content(&app, &caller, id).await?),
@@ -268,13 +267,6 @@ pub async fn test(
     body: Body,
 ) -> Result<(StatusCode, Json<SentView>), ApiError> {
     caller.needs_account()?;
-    let mut fields: TestFields = body.fields()?;
-    if fields.from == Loose::Absent {
-        let account = caller.id();
-        let names = app.db.read(move |connection| domains::list_sending(connection, account, None)).await?;
-        let oldest = names.first().ok_or(Code::DomainNotVerified)?;
-        fields.from = Loose::Given(format!("preview@{oldest}"));
-    }
-    let view = send::send_test(&app, &caller, fields).await?;
+    let view = send::send_test(&app, &caller, body.fields()?).await?;
     Ok((StatusCode::ACCEPTED, Json(view)))
 }

@@ -27,7 +27,7 @@ use crate::outbound::sender::{Refusal, Sender};
 use crate::outbound::submit::Remember;
 use crate::outbound::template::{self, MergeData};
 use crate::store::idempotency::Remembered;
-use crate::store::{messages, templates};
+use crate::store::{domains, messages, templates};
 use attachments::AttachmentFields;
 use fields::{Content, Mailboxes, When};
 
@@ -221,7 +221,6 @@ impl Content {
             let row = found.ok_or_else(not_found)?.content;
             (row.subject, row.html, row.text)
         };
-        // A body of the caller's own replaces both of the template's: they would tell different things.
         self.subject = self.subject.filter(|subject| !subject.trim().is_empty()).or(subject);
         self.html = self.html.or(html);
         self.text = self.text.or(text);
@@ -354,7 +353,10 @@ pub async fn send_test(app: &App, caller: &Caller, given: TestFields) -> Result<
         data: None,
     };
     content.check()?;
-    let from = fields::sender(given.from)?;
+    let from = match given.from {
+        Loose::Absent => preview_sender(app, caller).await?,
+        from => fields::sender(from)?,
+    };
     let sender = gate(app, caller, &from, now).await?;
     let filled = content.fill(None)?;
     let shared =
@@ -367,6 +369,14 @@ pub async fn send_test(app: &App, caller: &Caller, given: TestFields) -> Result<
     let view = SentView::new(&outgoing.id, None, Vec::new());
     app.outbound.submit(vec![outgoing], None, now).await?;
     Ok(view)
+}
+
+/// `preview@` the account's oldest domain that can send (contract 11).
+async fn preview_sender(app: &App, caller: &Caller) -> Result<NamedMailbox, ApiError> {
+    let account = caller.id();
+    let names = app.db.read(move |connection| domains::list_sending(connection, account, None)).await?;
+    let oldest = names.first().ok_or(Code::DomainNotVerified)?;
+    fields::mailbox(&format!("preview@{oldest}"), "from")
 }
 
 /// The gates, in the contract's order.
