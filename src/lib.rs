@@ -163,6 +163,7 @@
 //! | RFC 8617 | ARC |
 //! | RFC 9110 | HTTP |
 //! | RFC 9111 | how long an answer is fresh |
+//! | RFC 9112 | HTTP/1.1 |
 //! | RFC 9989 | DMARC, the successor |
 
 pub mod accounts;

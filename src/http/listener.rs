@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::Version;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::PeerAddress;
+use super::linger::{Lingering, Unread};
 
 /// How long a client may take to open: its first octet and, over TLS, the handshake; and then for a request's header.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -142,11 +144,16 @@ where
 {
     let begun = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&begun);
+    let unread = Unread::default();
+    let stream = Lingering::new(stream, unread.clone());
     let service = door.router.clone().map_request(move |mut request: Request<Incoming>| {
         asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(PeerAddress(address));
         request.extensions_mut().insert(secure);
-        request.map(axum::body::Body::new)
+        // HTTP/2 ends a stream without the connection.
+        let is_http1 = request.version() < Version::HTTP_2;
+        let request = request.map(axum::body::Body::new);
+        if is_http1 { request.map(|body| unread.watch(body)) } else { request }
     });
     let connection = door.server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(watcher.watch(connection.into_owned()));

@@ -15,6 +15,7 @@ mod extract;
 mod files;
 pub mod idempotency;
 mod limits;
+mod linger;
 mod listener;
 mod openapi;
 mod pages;

@@ -1,6 +1,10 @@
 //! The API over real sockets: credentials, lists, errors, conventions.
 
+use std::time::Duration;
+
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::support::process::{http_get, http_get_with};
 use super::support::server::Server;
@@ -123,5 +127,38 @@ async fn every_answer_keeps_the_conventions() {
     assert!(!head.contains("unsafe"), "{head}");
     assert!(String::from_utf8_lossy(&page).contains("data-signup=\"closed\""));
     assert_eq!(http_get(&base, "/metrics").await.0, 404, "metrics need their token here");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_a_refused_body_to_its_end_reads_why() {
+    let server = Server::start().await;
+    let owner = server.owner().await;
+    let key = owner.credential.as_deref().unwrap();
+    for (credential, path, size, status, code) in [
+        (key, "/api/templates", 4, "413 ", "body_too_large"),
+        (key, "/v1/attachments?filename=a", 30, "413 ", "body_too_large"),
+        (key, "/v1/nothing", 8, "404 ", "not_found"),
+        (key, "/v1/agent", 8, "404 ", "not_supported"),
+        ("mk_live_0000000000000000000000000000000000000000", "/v1/send", 20, "401 ", "bad_key"),
+    ] {
+        let body = vec![b' '; size << 20];
+        let mut tcp = TcpStream::connect(server.http).await.unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {credential}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        tcp.write_all(head.as_bytes()).await.unwrap();
+        tcp.write_all(&body).await.unwrap();
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(code), "{path}: {answer}");
+        // Who sends nothing more is told at once.
+        let mut tcp = TcpStream::connect(server.http).await.unwrap();
+        tcp.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let told = tokio::time::timeout(Duration::from_secs(10), tcp.read_to_string(&mut answer)).await;
+        assert!(told.is_ok() && answer.contains(code), "{path}: {answer}");
+    }
     server.stop().await;
 }
