@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::Result;
 use crate::clock::Timestamp;
 use crate::id::DomainId;
+use crate::mail::address::Domain;
 
 /// A domain as stored.
 #[derive(Clone, Debug)]
@@ -258,12 +259,14 @@ pub fn find_of_account(connection: &Connection, account: i64, name: &str) -> Res
     Ok(connection.prepare_cached(&statement)?.query_row(params![account, name], read).optional()?)
 }
 
-/// An account's own domain by its name (lower case) or public id.
+/// An account's own domain by its name, in any spelling, or public id.
 ///
 /// # Errors
 /// Storage trouble.
 pub fn find_by_name_or_id(connection: &Connection, account: i64, name: &str, id: &str) -> Result<Option<DomainRow>> {
     let statement = format!("SELECT {COLUMNS} FROM domain WHERE account_id = ?1 AND (name = ?2 OR public_id = ?3)");
+    let domain = Domain::parse(name);
+    let name = domain.as_ref().map_or(name, Domain::as_str);
     Ok(connection.prepare_cached(&statement)?.query_row(params![account, name, id], read).optional()?)
 }
 

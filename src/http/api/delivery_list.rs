@@ -96,7 +96,7 @@ pub async fn list(
     let wanted = query.domain.filter(|domain| !domain.is_empty());
     let found = app.db.read(move |connection| {
         if let Some(name) = wanted {
-            let found = domains::find_by_name_or_id(connection, account, &name.to_lowercase(), &name)?;
+            let found = domains::find_by_name_or_id(connection, account, &name, &name)?;
             let within = found.filter(|domain| caller.needs_domain(Some(domain.id)).is_ok());
             let Some(domain) = within else { return Ok(Some((Vec::new(), None, HashMap::new()))) };
             filter.domain = Some(domain.id);

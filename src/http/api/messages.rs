@@ -236,7 +236,7 @@ pub async fn list(
     }
     let views = app.db.read_gently(move |connection| {
         if let Some(name) = &query.domain {
-            let found = domains::find_by_name_or_id(connection, caller.id(), &name.to_lowercase(), name)?;
+            let found = domains::find_by_name_or_id(connection, caller.id(), name, name)?;
             let within = found.filter(|domain| caller.needs_domain(Some(domain.id)).is_ok());
             let Some(domain) = within else { return Ok(Vec::new()) };
             filter.domain = Some(domain.id);
