@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::dev::text::{columns, cut, fit, wait};
+use super::dev::text::{columns, cut, fit, wait, width};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, table};
 use crate::id::MessageId;
@@ -152,14 +152,18 @@ fn say(line: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The recipients that wait, in few words.
-fn to(row: &Waiting) -> String {
+/// Sender and recipients that wait, in at most `columns`; how many recipients there are is never cut off.
+fn parties(row: &Waiting, columns: usize) -> String {
     let mut open = row.recipients.iter().filter(|one| one.is_unsettled() || one.status == "scheduled");
     let first = open.next().map_or("", |one| one.address.as_str());
-    match open.count() {
-        0 => first.to_owned(),
-        more => format!("{first} +{more}"),
-    }
+    let more = match open.count() {
+        0 => String::new(),
+        more => format!(" +{more}"),
+    };
+    let room = columns.saturating_sub(" → ".chars().count() + more.len());
+    let from = cut(from(row), (room / 2).max(room.saturating_sub(width(first))));
+    let first = cut(first, room.saturating_sub(width(&from)));
+    format!("{from} → {first}{more}")
 }
 
 fn from(row: &Waiting) -> &str {
@@ -177,7 +181,6 @@ fn last_answer(row: &Waiting) -> &str {
 
 fn next(row: &Waiting, now: Timestamp) -> String {
     match row.run_at {
-        _ if row.is_scheduled() => "at its time".to_owned(),
         None => "now".to_owned(),
         Some(at) if at <= now => "now".to_owned(),
         Some(at) => format!("in {}", wait(at.since(now))),
@@ -186,15 +189,14 @@ fn next(row: &Waiting, now: Timestamp) -> String {
 
 fn print_list(rows: &[Waiting], totals: queue::Totals, scheduled: bool, now: Timestamp) -> anyhow::Result<()> {
     if rows.is_empty() {
-        say(if scheduled { "No message is scheduled." } else { "The queue is empty: everything was sent." })?;
+        say(if scheduled { "No message is scheduled." } else { "The queue is empty." })?;
     } else {
         let wide = columns();
         let names = wide.saturating_sub(36).min(90);
         let head = fit("from → to", names);
         say(&format!("{:>7}  {head}  {:>6}  {:>5}  next", "number", "age", "tries"))?;
         for row in rows {
-            let half = (names - 3) / 2;
-            let who = fit(&format!("{} → {}", cut(from(row), half), cut(&to(row), half)), names);
+            let who = fit(&parties(row, names), names);
             let age = wait(now.since(row.dispatch.queued_at));
             let (number, tries) = (row.dispatch.id, row.dispatch.attempts);
             say(&format!("{number:>7}  {who}  {age:>6}  {tries:>5}  {}", next(row, now)))?;

@@ -19,7 +19,7 @@ pub struct Waiting {
     pub message: Option<MessageRow>,
     /// All its recipients.
     pub recipients: Vec<RecipientRow>,
-    /// When it is attempted next; none while it is, or when everything is settled.
+    /// When it is attempted next, or released if it is scheduled; none while it is, or when everything is settled.
     pub run_at: Option<Timestamp>,
 }
 
@@ -110,16 +110,19 @@ fn column(connection: &Connection, statement: &str, value: &str) -> Result<Vec<i
 }
 
 fn look(connection: &Connection, dispatch: DispatchRow) -> Result<Waiting> {
+    let message = dispatch.message.map(|id| messages::find_by_row(connection, id)).transpose()?.flatten();
+    let recipients = recipients::list(connection, dispatch.id)?;
+    let mut waiting = Waiting { dispatch, message, recipients, run_at: None };
+    let (kind, subject) = match &waiting.message {
+        Some(message) if waiting.is_scheduled() => ("release", message.id),
+        Some(_) | None => ("dispatch", waiting.dispatch.id),
+    };
     let run_at: Option<i64> = connection
-        .prepare_cached("SELECT run_at FROM job WHERE subject_id = ?1 AND kind = 'dispatch' AND lease_until IS NULL")?
-        .query_row([dispatch.id], |row| row.get(0))
+        .prepare_cached("SELECT run_at FROM job WHERE subject_id = ?1 AND kind = ?2 AND lease_until IS NULL")?
+        .query_row(params![subject, kind], |row| row.get(0))
         .optional()?;
-    Ok(Waiting {
-        message: dispatch.message.map(|id| messages::find_by_row(connection, id)).transpose()?.flatten(),
-        recipients: recipients::list(connection, dispatch.id)?,
-        run_at: run_at.map(Timestamp::from_millis),
-        dispatch,
-    })
+    waiting.run_at = run_at.map(Timestamp::from_millis);
+    Ok(waiting)
 }
 
 /// How much waits.

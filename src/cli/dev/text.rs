@@ -49,7 +49,8 @@ const fn columns_of(c: char) -> usize {
     }
 }
 
-fn width(text: &str) -> usize {
+/// Columns that a text takes.
+pub fn width(text: &str) -> usize {
     text.chars().map(columns_of).sum()
 }
 
