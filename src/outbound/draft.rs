@@ -80,7 +80,7 @@ impl Outbound {
         let message_id = format!("<{}@{}>", id.suffix(), sender.domain.name);
         let Draft { mut letter, metadata, scheduled_at, .. } = draft;
         letter.message_id.clone_from(&message_id);
-        letter.date = now;
+        letter.date = scheduled_at.unwrap_or(now);
         let keys = Arc::clone(&sender.keys);
         let made = tokio::task::spawn_blocking(move || {
             let mail = compose(&letter)?;

@@ -313,7 +313,10 @@ async fn a_scheduled_message_waits_and_may_be_canceled() {
     post.owner.delete("/v1/scheduled/ssnd_0000000000000000").await.expect_error(404, "not_found");
     post.server.advance_mail(Duration::from_secs(7_200), "nobody");
     post.server.wake_releases();
-    assert_eq!(post.remote.taken().await.recipients(), ["ada@remote.test"]);
+    let taken = post.remote.taken().await;
+    assert_eq!(taken.recipients(), ["ada@remote.test"]);
+    // Its reader sorts it by when it came, not by when somebody asked for it.
+    assert!(String::from_utf8_lossy(&taken.wire).contains("\r\nDate: Tue, 28 Jul 2026 02:00:00 +0000\r\n"));
     assert_eq!(post.server.sent().await.1, "sent");
     assert_eq!(post.message(id).await["message"]["send_status"], "sent");
     post.owner.delete(&format!("/v1/scheduled/{scheduled}")).await.expect_error(409, "already_sent");
