@@ -1,5 +1,5 @@
-//! The flows that official clients go through (contract 14), end to end; the first one with the Rust SDK as it is. The
-//! fourth waits for sending, the fifth is in `conventions`, the sixth in `tenancy`.
+//! The flows that official clients go through (contract 14), end to end; the first one, and every method besides, with the
+//! Rust SDK as it is. The fourth is in `send_errors`, the fifth in `conventions`, the sixth in `tenancy`.
 
 use std::time::Duration;
 
@@ -134,6 +134,108 @@ async fn the_rust_sdk_goes_from_a_new_account_to_a_retried_delivery() {
     server.stop().await;
 }
 
+/// What the SDK says of an endpoint that the appliance does not have.
+fn is_not_supported(answer: Result<Value, mailkite_sdk::Error>) {
+    let error = answer.unwrap_err();
+    let body = error.body.as_ref().unwrap();
+    assert_eq!((error.status, &body["code"], &body["error"]), (404, &json!("not_supported"), &json!(error.message)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rust_sdk_sends_uploads_and_keeps_templates() {
+    let server = dev_server(Clock::System).await;
+    let mut receiver =
+        Receiver::start(|_| Reply::status(200).header("content-type", "text/csv").body("a,b\r\n")).await;
+    let api = set_up(&server, &receiver.url(), "lenient").await;
+    let key = api.get("/api/keys").await.expect(200)["key"].as_str().unwrap().to_owned();
+    let (base, url) = (format!("http://{}/", server.http), receiver.url());
+    let sdk = move || mailkite_sdk::Client::new_with_base_url(key, base);
+    let sent = tokio::task::spawn_blocking(move || {
+        use mailkite_sdk::AttachmentUpload;
+        let client = sdk();
+        let given = |text: &str| Some(text.to_owned());
+        let upload = |file: AttachmentUpload| {
+            let stored = client.upload_attachment(file).unwrap();
+            assert!(
+                !stored["url"].as_str().unwrap().is_empty() && stored["id"].as_str().unwrap().starts_with("upl_")
+            );
+            let told = ["filename", "contentType", "size"].map(|name| stored[name].clone());
+            (stored["url"].as_str().unwrap().to_owned(), told)
+        };
+        let default = AttachmentUpload::default;
+        let bytes = AttachmentUpload { bytes: Some(b"{}".to_vec()), filename: given("a b.json"), ..default() };
+        assert_eq!(upload(bytes).1, [json!("a b.json"), json!("application/json"), json!(2)]);
+        let nameless = AttachmentUpload { bytes: Some(b"x".to_vec()), retention_days: Some(30), ..default() };
+        assert_eq!(upload(nameless).1, [json!("file"), json!("application/octet-stream"), json!(1)]);
+        let fetched = AttachmentUpload { url: Some(url), filename: given("out.csv"), ..default() };
+        assert_eq!(upload(fetched).1, [json!("out.csv"), json!("text/csv"), json!(5)]);
+        let path = AttachmentUpload { path: given(concat!(env!("CARGO_MANIFEST_DIR"), "/LICENSE")), ..default() };
+        assert_eq!(upload(path).1[0], "LICENSE");
+        let content = AttachmentUpload {
+            content: given("JVBERi0xLjQ="),
+            filename: given("po.pdf"),
+            content_type: given("application/pdf"),
+            retention_days: Some(365),
+            ..default()
+        };
+        let (link, told) = upload(content);
+        assert_eq!(told, [json!("po.pdf"), json!("application/pdf"), json!(8)]);
+        let refused = AttachmentUpload { content: given("eA=="), retention_days: Some(8), ..default() };
+        assert_eq!(client.upload_attachment(refused).unwrap_err().body.unwrap()["code"], "bad_retention");
+
+        let own = json!({"baseId": "base_receipt", "name": "Receipt of ours"});
+        let template = client.create_template(own).unwrap();
+        let id = template["id"].as_str().unwrap();
+        assert_eq!(client.get_template(id).unwrap(), template);
+        assert_eq!(client.list_templates().unwrap()[0]["name"], "Receipt of ours");
+        assert_eq!(client.list_base_templates().unwrap().as_array().unwrap().len(), 5);
+        assert_eq!(client.get_template("base_welcome").unwrap()["is_base"], true);
+
+        let sent = client.send(json!({
+            "from": "hi@flow.test", "to": ["ada@remote.test", "Bob <bob@remote.test>"], "templateId": id,
+            "templateData": {"total": 5}, "attachments": [{"filename": "po.pdf", "url": link}],
+        }));
+        let sent = sent.unwrap();
+        assert_eq!(sent["status"], "queued");
+        let refused = client.send(json!({"from": "hi@other.test", "to": "a@b.test", "subject": "s", "text": "t"}));
+        let refused = refused.unwrap_err();
+        assert_eq!((refused.status, &refused.body.unwrap()["code"]), (404, &json!("domain_not_owned")));
+
+        is_not_supported(client.register_domain(json!({"domain": "acme.dev"})));
+        is_not_supported(client.agent(json!({"text": "hi"})));
+        let any = || json!({});
+        for answer in [
+            client.list_lists(),
+            client.create_list(any()),
+            client.get_list("lst_1"),
+            client.update_list("lst_1", any()),
+            client.delete_list("lst_1"),
+            client.list_list_contacts("lst_1", Some(1), Some(2), Some("x y")),
+            client.add_list_contacts("lst_1", any()),
+            client.remove_list_contact("lst_1", "ctr_1"),
+            client.list_broadcasts(),
+            client.create_broadcast(any()),
+            client.get_broadcast("bct_1"),
+            client.update_broadcast("bct_1", any()),
+            client.delete_broadcast("bct_1"),
+            client.send_broadcast("bct_1", Value::Null),
+        ] {
+            is_not_supported(answer);
+        }
+        sent["id"].as_str().unwrap().to_owned()
+    })
+    .await
+    .unwrap();
+    receiver.next_request().await;
+    let shown = api.get(&format!("/api/messages/{sent}")).await.expect(200);
+    assert_eq!(
+        (&shown["attachments"][0]["filename"], &shown["attachments"][0]["size"]),
+        (&json!("po.pdf"), &json!(8))
+    );
+    assert_eq!(shown["recipients"].as_array().unwrap().len(), 2);
+    server.stop_with_any_jobs().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attachment_link_is_genuine_in_time_and_of_a_message_that_is_there() {
     let clock = Clock::manual(Timestamp::from_millis(1_785_196_800_000));
@@ -214,5 +316,7 @@ async fn gone_ends_the_ladder_at_once() {
         (&detail["deliveries"][0]["status"], &detail["deliveries"][0]["next_attempt_at"]),
         (&json!("failed"), &Value::Null)
     );
+    // The owner is told by mail, which is taken away.
+    server.until("SELECT count(*) FROM job", 0_i64).await;
     server.stop().await;
 }
