@@ -91,6 +91,11 @@ async fn every_field_has_its_error() {
         (json!({"attachments": [{"filename": "a", "content": "?"}]}), "bad_attachment", "attachments"),
         (json!({"attachments": [{"filename": "a", "content": ""}]}), "bad_attachment", "attachments"),
         (json!({"attachments": [{"filename": "a\r\n", "content": "eA=="}]}), "bad_header", "attachments"),
+        (
+            json!({"attachments": [{"filename": "a", "content": "eA==", "contentType": "a/b\r\nX: y"}]}),
+            "bad_header",
+            "attachments",
+        ),
         (json!({"attachments": [{"filename": "a", "url": "ftp://x.test/a"}]}), "bad_attachment", "attachments"),
         (
             json!({"attachments": [{"filename": "a", "url": "https://10.0.0.1/a"}]}),

@@ -363,18 +363,21 @@ async fn a_repeated_request_sends_once() {
 async fn a_batch_sends_to_each_and_fails_for_those_alone() {
     let mut post = Post::start(Clock::System, Remote::start().await).await;
     post.owner.post("/api/contacts/suppressions", json!({"email": "no@remote.test"})).await.expect(201);
+    let too_many: serde_json::Map<String, Value> = (0..49).map(|n| (format!("X-{n}"), json!("x"))).collect();
     let answer = post
         .owner
         .post(
             "/v1/send/batch",
             json!({"from": "hi@inbox.test", "subject": "Hi {{name}}", "text": "{{greeting}}, {{name}}",
                 "templateData": {"greeting": "Hello", "name": "you"}, "headers": {"X-A": "1", "X-B": "1"},
+                "attachments": [{"filename": "a.txt", "content": "eA=="}],
                 "recipients": [
                     {"to": "Ada <ada@remote.test>", "templateData": {"name": "Ada"}, "headers": {"x-b": "2"}},
                     {"to": "nobody"},
                     {"to": "no@remote.test"},
                     {"to": "bob@remote.test", "templateData": {"name": []}},
                     {"to": "cy@remote.test", "headers": {"Bcc": "x@y.test"}},
+                    {"to": "eve@remote.test", "headers": too_many},
                     {"to": "dee@remote.test"}]}),
         )
         .await
@@ -393,10 +396,11 @@ async fn a_batch_sends_to_each_and_fails_for_those_alone() {
             ("no@remote.test", "failed", "recipient_suppressed"),
             ("bob@remote.test", "failed", "bad_template_data"),
             ("cy@remote.test", "failed", "bad_header"),
+            ("eve@remote.test", "failed", "bad_header"),
             ("dee@remote.test", "sent", ""),
         ]
     );
-    assert_eq!((&answer["sent"], &answer["scheduled"], &answer["failed"]), (&json!(2), &json!(0), &json!(4)));
+    assert_eq!((&answer["sent"], &answer["scheduled"], &answer["failed"]), (&json!(2), &json!(0), &json!(5)));
     let mut texts = Vec::new();
     for _ in 0..2 {
         texts.push(String::from_utf8(post.remote.taken().await.data()).unwrap());
@@ -404,6 +408,7 @@ async fn a_batch_sends_to_each_and_fails_for_those_alone() {
     texts.sort_by_key(|text| !text.contains("Subject: Hi Ada\r\n"));
     assert!(texts[0].contains("Hello, Ada") && texts[0].contains("x-b: 2\r\n") && !texts[0].contains("X-B: 1"));
     assert!(texts[1].contains("Subject: Hi you\r\n") && texts[1].contains("X-B: 1\r\n"), "{}", texts[1]);
+    assert!(texts.iter().all(|text| text.contains("filename=\"a.txt\"")), "both have the file");
     let batch =
         |recipients: Value| json!({"from": "hi@inbox.test", "subject": "s", "text": "t", "recipients": recipients});
     post.owner.post("/v1/send/batch", batch(json!([]))).await.expect_error(400, "no_recipients");

@@ -76,12 +76,10 @@ pub fn check(app: &App, given: Loose<Vec<AttachmentFields>>) -> Result<Vec<Wante
         if filename.trim().is_empty() || filename.chars().count() > MAX_NAME_CHARS {
             return Err(bad(format!("a file name has 1 to {MAX_NAME_CHARS} characters")));
         }
-        if filename.chars().any(char::is_control) {
-            return Err(ApiError::field(
-                Code::BadHeader,
-                "attachments",
-                "a file name must not hold control characters",
-            ));
+        let header = [Some(&filename), entry.content_type.as_ref()];
+        if header.into_iter().flatten().any(|text| text.chars().any(char::is_control)) {
+            let message = "a file's name and type must not hold control characters";
+            return Err(ApiError::field(Code::BadHeader, "attachments", message));
         }
         let source = match (entry.url, entry.content) {
             (Some(url), None) => {

@@ -245,6 +245,7 @@ impl Batch {
             headers.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
             headers.push((name, value));
         }
+        fields::check_header_count(headers.len())?;
         let filled = self.shared.content.fill(own.as_ref())?;
         let letter = self.shared.letter(vec![to], Vec::new(), filled, headers, self.attachments.clone());
         let draft = Draft {

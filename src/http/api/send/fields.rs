@@ -159,24 +159,36 @@ pub fn reply_to(given: Loose<String>) -> Result<Vec<NamedMailbox>, ApiError> {
     }
 }
 
+fn bad_header(message: String) -> ApiError {
+    ApiError::field(Code::BadHeader, "headers", message)
+}
+
+/// Whether one message may have so many header fields of the caller's own (contract 1.9).
+pub fn check_header_count(headers: usize) -> Result<(), ApiError> {
+    if headers <= MAX_HEADERS {
+        return Ok(());
+    }
+    Err(bad_header(format!("a message has at most {MAX_HEADERS} headers of your own")))
+}
+
 /// Header fields of the caller's own.
 pub fn headers(given: Loose<Map<String, Value>>) -> Result<Vec<(String, String)>, ApiError> {
-    let error = |message: String| ApiError::field(Code::BadHeader, "headers", message);
-    let object = given.optional(|| error("headers must be an object of strings".to_owned()))?.unwrap_or_default();
-    if object.len() > MAX_HEADERS {
-        return Err(error(format!("a message has at most {MAX_HEADERS} headers of your own")));
-    }
+    let object =
+        given.optional(|| bad_header("headers must be an object of strings".to_owned()))?.unwrap_or_default();
+    check_header_count(object.len())?;
     let mut headers = Vec::with_capacity(object.len());
     for (name, value) in object {
-        let Value::String(value) = value else { return Err(error(format!("{name}: the value must be a string"))) };
+        let Value::String(value) = value else {
+            return Err(bad_header(format!("{name}: the value must be a string")));
+        };
         if name.chars().count() > MAX_HEADER_NAME || value.chars().count() > MAX_HEADER_VALUE {
             let message =
                 format!("a header's name has at most {MAX_HEADER_NAME} characters, its value {MAX_HEADER_VALUE}");
-            return Err(error(message));
+            return Err(bad_header(message));
         }
-        check_header(&name, &value).map_err(|refused| error(format!("{name}: {refused}")))?;
+        check_header(&name, &value).map_err(|refused| bad_header(format!("{name}: {refused}")))?;
         if headers.iter().any(|(known, _): &(String, String)| known.eq_ignore_ascii_case(&name)) {
-            return Err(error(format!("{name}: this header is given twice")));
+            return Err(bad_header(format!("{name}: this header is given twice")));
         }
         headers.push((name, value));
     }
