@@ -264,8 +264,10 @@ impl Webhooks {
         let (delivery, event_id) = (&prepared.delivery.public_id, prepared.delivery.event_id.as_str());
         let head = Letterhead { delivery, event_id, attempt, secrets };
         let headers = request::headers(head, &prepared.payload, now);
-        let clock = std::time::Instant::now();
-        let answer = self.post(&prepared.url, headers.clone(), prepared.payload.clone()).await;
+        let clock = Instant::now();
+        // It is not needed once it was posted, and may be large.
+        let payload = std::mem::take(&mut prepared.payload);
+        let answer = self.post(&prepared.url, headers.clone(), payload).await;
         let duration = clock.elapsed();
         let outcome = answer.as_ref().ok().map(|answer| judge(prepared.ack_mode, answer, now.plus(duration)));
         let posted = Posted { prepared, asked, attempt, headers, answer, outcome, started: now, duration };
