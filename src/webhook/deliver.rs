@@ -164,7 +164,8 @@ impl Webhooks {
         Ok((found, permit.filter(|_| !small)))
     }
 
-    /// The JSON of `email.received` of a message as it is stored now, if it is; with the share of the budget that it takes.
+    /// The JSON of `email.received` of the message called `id` as it is stored now, if it is; with the share of the budget
+    /// that it takes. `message` is the row that it had: by now it may be another message's.
     ///
     /// # Errors
     /// Storage trouble.
@@ -355,7 +356,8 @@ impl Webhooks {
         };
         let named = delivery.message.map(|message| messages::find_name(tx, message)).transpose()?.flatten();
         let event = named.map(|(message, domain)| {
-            let standing = Standing { status, attempts: posted.attempt, last_status_code: row.status_code };
+            let last_status_code = row.status_code.or(present.last_status_code);
+            let standing = Standing { status, attempts: posted.attempt, last_status_code };
             updated::event(delivery, &message, domain, standing, finished)
         });
         let account = delivery.account_id;
