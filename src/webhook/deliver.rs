@@ -186,6 +186,22 @@ impl Webhooks {
         Ok(made.map(|json| (json.into(), permit)))
     }
 
+    /// What each attempt of a delivery posts, as far as it is still stored.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub async fn request_body(self: &Arc<Self>, delivery: &DeliveryRow) -> store::Result<Option<Bytes>> {
+        let id = delivery.id;
+        let stored = self.db.read(move |connection| events::payload_of(connection, id)).await?;
+        match (stored, delivery.message) {
+            (Some(payload), _) => Ok(Some(payload.into())),
+            (None, Some(message)) if delivery.event_type == EMAIL_RECEIVED => {
+                Ok(self.received(message, &delivery.event_id).await?.map(|(payload, _)| payload))
+            }
+            (None, _) => Ok(None),
+        }
+    }
+
     fn look_up(
         &self,
         connection: &Connection,
