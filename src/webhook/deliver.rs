@@ -4,7 +4,7 @@
 //! job. The payload is rebuilt from the stored message, so it is the same bytes on every attempt.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::HeaderMap;
 use hyper::body::Bytes;
@@ -38,6 +38,8 @@ const EMAIL_RECEIVED: &str = "email.received";
 pub(super) const SMALL: usize = 64 * 1024;
 /// KiB of large mail and payloads held at the same time.
 pub(super) const BUDGET_KIB: u32 = 48 * 1024;
+/// An attempt takes at most 15 s; one whose lease ends earlier is not begun, lest it be made twice.
+pub(super) const ATTEMPT_TIME: Duration = Duration::from_secs(20);
 /// How long an attempt waits that failed for a reason of our own (a busy database).
 const TROUBLE_WAIT: Duration = Duration::from_secs(5);
 
@@ -123,10 +125,16 @@ impl Handler for Webhooks {
         Box::pin(async move {
             // While a person's attempt runs the job waits; it keeps its rung.
             let Some(guard) = self.in_flight.enter(job.subject_id) else { return put_off(now) };
+            let waiting = Instant::now();
             let attempted = match self.prepare(job.subject_id, Asked::ByJob, now).await {
                 Ok((Found::Ready(prepared), _permit)) => {
-                    let posted = self.exchange(*prepared, Asked::ByJob, now).await;
-                    self.attempted(posted)
+                    let begins = begins(now, waiting);
+                    if begins.plus(ATTEMPT_TIME) > job.lease_until {
+                        put_off(begins)
+                    } else {
+                        let posted = self.exchange(*prepared, Asked::ByJob, begins).await;
+                        self.attempted(posted)
+                    }
                 }
                 Ok((Found::Ended(ended), _)) => end(ended, now),
                 Ok((Found::Large(_), _)) => put_off(now),
@@ -172,9 +180,10 @@ impl Webhooks {
     pub async fn received(
         self: &Arc<Self>,
         message: i64,
+        id: &str,
     ) -> store::Result<Option<(Bytes, Option<OwnedSemaphorePermit>)>> {
-        let find = move |connection: &Connection| messages::find_by_row(connection, message);
-        let Some(row) = self.db.read(find).await? else { return Ok(None) };
+        let found = self.db.read(move |connection| messages::find_by_row(connection, message)).await?;
+        let Some(row) = found.filter(|row| row.public_id.as_str() == id) else { return Ok(None) };
         let permit = if row.size > SMALL as u64 {
             let kib = u32::try_from(row.size / 512).unwrap_or(u32::MAX).min(BUDGET_KIB);
             Arc::clone(&self.budget).acquire_many_owned(kib).await.ok()
@@ -275,7 +284,7 @@ impl Webhooks {
     }
 
     /// Signs and posts one attempt and judges the answer; nothing is stored.
-    pub(super) async fn exchange(&self, prepared: Prepared, asked: Asked, now: Timestamp) -> Posted {
+    pub(super) async fn exchange(&self, mut prepared: Prepared, asked: Asked, now: Timestamp) -> Posted {
         let attempt = prepared.delivery.attempts + 1;
         let secrets = SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
         let (delivery, event_id) = (&prepared.delivery.public_id, prepared.delivery.event_id.as_str());
@@ -447,6 +456,13 @@ impl Posted {
             created_at: self.started,
         }
     }
+}
+
+/// When an attempt begins that was asked for at `now`: large mail may have waited for its part of the budget, and the
+/// signature tells the time.
+pub(super) fn begins(now: Timestamp, waiting: Instant) -> Timestamp {
+    let waited = waiting.elapsed();
+    if waited < Duration::from_secs(1) { now } else { now.plus(waited) }
 }
 
 /// When a route takes an answer for a success.
