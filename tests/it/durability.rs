@@ -277,6 +277,7 @@ async fn a_lost_or_damaged_database_is_never_replaced_by_an_empty_one() {
         fs::write(&database, &bytes).unwrap();
         let said = refusal(&data_dir).await;
         assert!(said.contains("mailkite.db"), "{what}: it does not say which file: {said}");
+        assert!(said.contains("restore a backup"), "{what}: no way out: {said}");
         assert!(fs::read(&database).unwrap() == bytes, "{what}: it was changed");
     }
     fs::remove_file(&database).unwrap();
