@@ -78,8 +78,8 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
         .addresses()
         .iter()
         .chain(submissions.iter().flat_map(SmtpServer::addresses))
-        .chain(listeners.addresses())
         .copied()
+        .chain(listeners.all_addresses())
         .collect();
 
     let webhooks = ground.webhooks(&own);
@@ -183,7 +183,8 @@ impl Bound {
         let mut failure = self.ground.db.failure();
         let failed = tokio::select! {
             () = stop.cancelled() => false,
-            failed = failure.wait_for(|failed| *failed) => failed.is_ok(),
+            // Without its writer storage has failed as well.
+            _ = failure.wait_for(|failed| *failed) => true,
         };
         doors.cancel();
         drop(tokio::join!(smtp, http, certificate));

@@ -99,8 +99,13 @@ impl Clock {
 
     /// Moves a manual clock forward; the system's clock is left alone.
     pub fn advance(&self, by: Duration) {
+        self.set(self.now().plus(by));
+    }
+
+    /// Sets a manual clock, back too; the system's clock is left alone.
+    pub fn set(&self, to: Timestamp) {
         if let Self::Manual(millis) = self {
-            millis.store(self.now().plus(by).as_millis(), Ordering::SeqCst);
+            millis.store(to.as_millis(), Ordering::SeqCst);
         }
     }
 }

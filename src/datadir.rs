@@ -115,11 +115,15 @@ impl DataDir {
     /// # Errors
     /// It is lost.
     pub fn check_database(&self, file: &Path) -> Result<(), DataDirError> {
-        let length = |metadata: std::io::Result<fs::Metadata>| metadata.map_or(0, |metadata| metadata.len());
-        if length(self.lock.metadata()) > 0 && length(fs::metadata(file)) == 0 {
-            return Err(DataDirError::DatabaseLost(file.to_owned()));
-        }
-        Ok(())
+        miss(self.lock.metadata(), file)
+    }
+
+    /// As [`DataDir::check_database`], of a directory that another process may hold.
+    ///
+    /// # Errors
+    /// It is lost.
+    pub fn inspect_database(path: &Path, file: &Path) -> Result<(), DataDirError> {
+        miss(fs::metadata(path.join(LOCK_NAME)), file)
     }
 
     /// Notes that there is a database from now on.
@@ -162,6 +166,15 @@ impl DataDir {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
+    /// Whether something can be written: the file system is not mounted read-only, and not full, as far as it tells.
+    pub fn has_room(path: &Path) -> bool {
+        const LEAST: u64 = 1 << 20;
+        rustix::fs::statvfs(path).is_ok_and(|stat| {
+            let writable = !stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
+            writable && stat.f_bavail.saturating_mul(stat.f_frsize) >= LEAST
+        })
+    }
+
     /// Octets of the directory's file system.
     ///
     /// # Errors
@@ -170,6 +183,13 @@ impl DataDir {
         let stat = rustix::fs::statvfs(path)?;
         Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
     }
+}
+
+/// An error when the lock file says that there was a database, and the file is missing or empty.
+fn miss(lock: std::io::Result<fs::Metadata>, file: &Path) -> Result<(), DataDirError> {
+    let length = |metadata: std::io::Result<fs::Metadata>| metadata.map_or(0, |metadata| metadata.len());
+    let lost = length(lock) > 0 && length(fs::metadata(file)) == 0;
+    if lost { Err(DataDirError::DatabaseLost(file.to_owned())) } else { Ok(()) }
 }
 
 /// Files that root makes in another user's directory would be closed to that user later.

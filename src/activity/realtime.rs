@@ -30,7 +30,7 @@ pub struct Event {
 /// What an event tells.
 #[derive(Debug)]
 pub enum Body {
-    /// `email.received`, of the message with this row id.
+    /// `email.received`, of the message with this row id and the event's own id.
     Received(i64),
     /// Another event with its JSON.
     Told {
@@ -138,6 +138,16 @@ impl Stream {
                 return Some(found);
             }
             self.news.changed().await.ok()?;
+        }
+    }
+
+    /// Waits until the stream is too far behind: the next event is not kept any more.
+    pub async fn lost(&mut self) {
+        loop {
+            self.news.borrow_and_update();
+            if self.look().is_none() || self.news.changed().await.is_err() {
+                return;
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use anyhow::bail;
 use crate::config::{Config, table};
 use crate::datadir::DataDir;
 use crate::secrets::{self, Secrets};
+use crate::store;
 use crate::tls;
 
 /// Less free room than this is worth a word.
@@ -107,10 +108,22 @@ fn data_dir(dir: &Path, findings: &mut Findings) {
         findings
             .hint("free space", format!("only {} MiB are left on the disk of {}", free / (1 << 20), dir.display()));
     }
+    database(dir, findings);
     let key = dir.join(secrets::FILE_NAME);
     // Before the first start there is none.
     if key.exists() || !matches!(Secrets::are_lost(dir), Ok(false)) {
         findings.outcome("master key", Secrets::read(dir), |_| format!("{} is there and private", key.display()));
+    }
+}
+
+/// Before the first start there is none.
+fn database(dir: &Path, findings: &mut Findings) {
+    const WHAT: &str = "database";
+    let file = dir.join(store::FILE_NAME);
+    if let Err(lost) = DataDir::inspect_database(dir, &file) {
+        findings.outcome(WHAT, Err::<(), _>(lost), |()| String::new());
+    } else if file.exists() {
+        findings.outcome(WHAT, store::inspect(dir), |()| format!("{} can be opened", file.display()));
     }
 }
 

@@ -19,7 +19,13 @@ pub fn init(log: &Log) {
         LogFormat::Human => false,
         LogFormat::Auto => !terminal,
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal)
+        // It would tell of a line that cannot be written on stderr too, and panic when that fails: a full disk or a reader
+        // that went away would end whatever thread has something to say.
+        .log_internal_errors(false);
     let started =
         if json { lines.json().flatten_event(true).try_init() } else { lines.with_target(false).try_init() };
     // Another subscriber is in place already, as in tests; its lines are as good.

@@ -42,6 +42,17 @@ const HANDSHAKE: u8 = 22;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Secure(pub bool);
 
+/// Ends the connection that a request came by, whatever is still being written to it.
+#[derive(Clone, Debug)]
+pub(super) struct Hangup(CancellationToken);
+
+impl Hangup {
+    /// For an answer that its client does not read: to end its body would have to wait for the client.
+    pub(super) fn now(&self) {
+        self.0.cancel();
+    }
+}
+
 /// What every connection of a listener is served with.
 struct Door {
     server: auto::Builder<TokioExecutor>,
@@ -146,10 +157,13 @@ where
     let asked = Arc::clone(&begun);
     let unread = Unread::default();
     let stream = Lingering::new(stream, unread.clone());
+    let hangup = Hangup(CancellationToken::new());
+    let cut_off = hangup.0.clone();
     let service = door.router.clone().map_request(move |mut request: Request<Incoming>| {
         asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(PeerAddress(address));
         request.extensions_mut().insert(secure);
+        request.extensions_mut().insert(hangup.clone());
         // HTTP/2 ends a stream without the connection.
         let is_http1 = request.version() < Version::HTTP_2;
         let request = request.map(axum::body::Body::new);
@@ -158,9 +172,15 @@ where
     let connection = door.server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(watcher.watch(connection.into_owned()));
     // The deadlines of hyper begin once it knows the version, which a client may keep from it, or with a request.
-    let first = timeout(door.patience, &mut connection).await;
-    if first.is_err() && begun.load(Ordering::Relaxed) {
-        drop(connection.await);
+    let talking = async {
+        let first = timeout(door.patience, &mut connection).await;
+        if first.is_err() && begun.load(Ordering::Relaxed) {
+            drop(connection.await);
+        }
+    };
+    tokio::select! {
+        () = talking => {}
+        () = cut_off.cancelled() => {}
     }
 }
 

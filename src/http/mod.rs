@@ -134,7 +134,7 @@ pub struct BindError {
 pub struct Listeners {
     api: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
-    metrics: Option<TcpListener>,
+    metrics: Option<(TcpListener, SocketAddr)>,
 }
 
 /// The door.
@@ -177,7 +177,7 @@ impl Listeners {
             addresses.push(bound);
         }
         let metrics = match config.metrics.listen {
-            Some(address) => Some(bind(address)?.0),
+            Some(address) => Some(bind(address)?),
             None => None,
         };
         Ok(Self { api, addresses, metrics })
@@ -186,6 +186,12 @@ impl Listeners {
     /// Where the API is to be served.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The same, and where the metrics are to be served.
+    pub fn all_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let metrics = self.metrics.as_ref().map(|(_, address)| *address);
+        self.addresses.iter().copied().chain(metrics)
     }
 }
 
@@ -227,7 +233,7 @@ impl Http {
         for listener in self.listeners.api {
             tasks.spawn(listener::serve(listener, router.clone(), self.tls.clone(), stop.clone(), grace));
         }
-        if let Some(listener) = self.listeners.metrics {
+        if let Some((listener, _)) = self.listeners.metrics {
             tasks.spawn(listener::serve(listener, metrics_router(self.app), self.tls, stop, grace));
         }
         tasks.close();

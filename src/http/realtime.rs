@@ -5,16 +5,18 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Body as HttpBody;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, Interval, interval_at};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
 use utoipa::{IntoParams, ToSchema};
 
 use super::App;
@@ -22,17 +24,24 @@ use super::auth::{Caller, bearer, identify};
 use super::client::Client;
 use super::error::{ApiError, Code};
 use super::extract::Query;
+use super::listener::Hangup;
 use crate::activity::realtime::{Body, Event, Stream};
 use crate::clock::Timestamp;
-use crate::id::random_base62;
+use crate::id::fill_random;
 use crate::secrets::token_hash;
 use crate::store::domains;
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// A frame is handed over in pieces of this size.
+const PIECE: usize = 64 * 1024;
+/// How long a client may leave a piece of a frame lying that takes part in the budget of large payloads.
+const PIECE_TIME: Duration = Duration::from_secs(15);
 /// How soon a stream notices that its credential was revoked.
 const RECHECK: Duration = Duration::from_secs(3);
 const TOKEN_LIFETIME: Duration = Duration::from_secs(300);
 const TOKEN_PREFIX: &str = "mkrt_";
+/// 43 characters of base64url (contract 1.4).
+const TOKEN_BYTES: usize = 32;
 /// Tokens that wait to be used, of all accounts.
 const MAX_TOKENS: usize = 10_000;
 /// Seconds after which a client is asked to try again when it has too many streams.
@@ -50,7 +59,10 @@ impl StreamTokens {
         if waiting.len() >= MAX_TOKENS {
             waiting.retain(|_, (_, expires)| now < *expires);
         }
-        let (token, expires) = (format!("{TOKEN_PREFIX}{}", random_base62(40)), now.plus(TOKEN_LIFETIME));
+        let mut random = [0; TOKEN_BYTES];
+        fill_random(&mut random);
+        let token = format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
+        let expires = now.plus(TOKEN_LIFETIME);
         (waiting.len() < MAX_TOKENS).then(|| waiting.insert(token_hash(&token), (credential.to_owned(), expires)))?;
         Some((token, expires))
     }
@@ -67,7 +79,7 @@ impl StreamTokens {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamToken {
-    #[schema(example = "mkrt_dQw4w9WgXcQ0aB1cD2eF3gH4iJ5kL6mN7oP8qR9s")]
+    #[schema(example = "mkrt_dQw4w9WgXcQ0aB1cD2eF3gH4iJ5kL6mN7oP8qR9sTuv")]
     token: String,
     expires_at: Timestamp,
 }
@@ -94,6 +106,7 @@ pub async fn stream(
     State(app): State<App>,
     client: Client,
     Query(query): Query<StreamQuery>,
+    Extension(hangup): Extension<Hangup>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let now = app.clock.now();
@@ -122,23 +135,35 @@ pub async fn stream(
         let lost = serde_json::json!({"lastEventId": last});
         first.push_str(&format!("event: stream.gap\ndata: {lost}\n\n"));
     }
-    let begin = Instant::now();
     let writer = Writer {
         first: Some(first.into()),
         stream,
         domain,
         credential,
         permit: None,
-        heartbeat: interval_at(begin + HEARTBEAT, HEARTBEAT),
-        recheck: interval_at(begin + RECHECK, RECHECK),
+        heartbeat: every(HEARTBEAT),
+        recheck: every(RECHECK),
         app,
     };
-    let chunks = futures_util::stream::unfold(writer, |mut writer| async move {
-        let chunk = writer.next().await?;
-        Some((Ok::<_, Infallible>(chunk), writer))
+    let (pieces, taken) = mpsc::channel(1);
+    tokio::spawn(async move {
+        if writer.write(pieces).await == Ended::Unread {
+            hangup.now();
+        }
+    });
+    let body = futures_util::stream::unfold(taken, |mut taken| async move {
+        let piece = taken.recv().await?;
+        Some((Ok::<_, Infallible>(piece), taken))
     });
     let fields = [(CONTENT_TYPE, "text/event-stream"), (HeaderName::from_static("x-accel-buffering"), "no")];
-    Ok((fields, HttpBody::from_stream(chunks)).into_response())
+    Ok((fields, HttpBody::from_stream(body)).into_response())
+}
+
+/// The first time after `period`; after a pause it does not catch up.
+fn every(period: Duration) -> Interval {
+    let mut interval = interval_at(Instant::now() + period, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }
 
 /// Who opens a stream, by the credential that it stands on.
@@ -171,7 +196,52 @@ struct Writer {
     recheck: Interval,
 }
 
+/// How a stream came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// Between two frames, or because its client went.
+    Orderly,
+    /// Its client left a frame lying.
+    Unread,
+}
+
 impl Writer {
+    /// Writes until the end. What ends a stream ends it also while its client reads nothing: it holds one of the places of
+    /// its account, and perhaps a part of the budget.
+    async fn write(mut self, pieces: mpsc::Sender<Bytes>) -> Ended {
+        loop {
+            let frame = tokio::select! {
+                frame = self.next() => frame,
+                () = pieces.closed() => None,
+            };
+            let Some(frame) = frame else { return Ended::Orderly };
+            // Copied, so that a piece that waits does not hold all of a large frame.
+            for piece in frame.chunks(PIECE) {
+                let large = self.permit.is_some();
+                tokio::select! {
+                    sent = pieces.send(Bytes::copy_from_slice(piece)) => if sent.is_err() { return Ended::Orderly },
+                    () = self.until_over() => return Ended::Unread,
+                    () = sleep(PIECE_TIME), if large => return Ended::Unread,
+                }
+            }
+        }
+    }
+
+    /// Waits until the stream has to end, whatever its client does.
+    async fn until_over(&mut self) {
+        loop {
+            tokio::select! {
+                () = self.app.closing.cancelled() => return,
+                () = self.stream.lost() => return,
+                _ = self.recheck.tick() => if !self.is_allowed().await { return },
+            }
+        }
+    }
+
+    async fn is_allowed(&self) -> bool {
+        identify(&self.app, &self.credential, self.app.clock.now()).await.is_ok()
+    }
+
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(first) = self.first.take() {
             return Some(first);
@@ -180,9 +250,7 @@ impl Writer {
         loop {
             tokio::select! {
                 () = self.app.closing.cancelled() => return None,
-                _ = self.recheck.tick() => {
-                    identify(&self.app, &self.credential, self.app.clock.now()).await.ok()?;
-                }
+                _ = self.recheck.tick() => if !self.is_allowed().await { return None },
                 event = self.stream.next() => {
                     let event = event?;
                     let wanted = self.domain.is_none_or(|domain| event.domain == Some(domain));
@@ -199,7 +267,7 @@ impl Writer {
     async fn frame(&mut self, event: &Arc<Event>) -> Option<Bytes> {
         let (event_type, json) = match &event.body {
             Body::Told { event_type, json } => (*event_type, Bytes::copy_from_slice(json.as_bytes())),
-            Body::Received(message) => match self.app.webhooks.received(*message).await {
+            Body::Received(message) => match self.app.webhooks.received(*message, &event.id).await {
                 Ok(found) => {
                     let (json, permit) = found?;
                     self.permit = permit;

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::App;
 use super::error::ApiError;
+use crate::datadir::DataDir;
 use crate::secrets::token_hash;
 
 /// `GET /api/health`
@@ -46,7 +47,8 @@ pub struct Ready {
 /// Whether mail can be taken and webhooks be made.
 pub async fn ready(State(app): State<App>) -> Response {
     let readable = app.db.read(crate::store::search::indexed_to).await.is_ok();
-    if readable && app.db.is_healthy() {
+    let roomy = !app.inbound.is_full() && DataDir::has_room(&app.config.data_dir);
+    if readable && roomy && app.db.is_healthy() {
         return Json(Ready { ok: true, checks: ReadyChecks { storage: true, smtp: true, queue: true } })
             .into_response();
     }

@@ -233,7 +233,7 @@ fn deliveries() -> Vec<Endpoint> {
             .gives::<delivery_list::DeliveryPage>(200),
         Endpoint::get("/api/deliveries/{id}/attempts", deliveries::attempts)
             .about(TAG, "The attempts of a delivery, newest first")
-            .gives_list::<deliveries::AttemptView>(),
+            .gives_list::<deliveries::AttemptView<'_>>(),
     ]
 }
 

@@ -118,8 +118,11 @@ impl Inbound {
     }
 
     /// Whether a store that was full a moment ago should not be asked again yet.
-    fn is_full(&self) -> bool {
-        self.shared.full_until.load(Ordering::Relaxed) > self.shared.clock.now().as_millis()
+    pub fn is_full(&self) -> bool {
+        let until = Timestamp::from_millis(self.shared.full_until.load(Ordering::Relaxed));
+        let left = until.since(self.shared.clock.now());
+        // A clock that was set back leaves more of it than there ever is.
+        !left.is_zero() && left <= FULL_WAIT
     }
 
     fn note_full(&self, now: Timestamp) {

@@ -23,6 +23,11 @@ impl Schedule {
         Self { waits, repeats: true }
     }
 
+    /// The longest that [`Schedule::next`] makes anything wait by itself.
+    pub fn longest(&self) -> Duration {
+        self.waits.iter().max().map_or(Duration::ZERO, |wait| wait.mul_f64(1.1))
+    }
+
     /// When to try again after `failures` earlier failures and this one; `None` when that was the last.
     ///
     /// The wait is lengthened by up to a tenth so that retries of one outage spread out, and never ends before

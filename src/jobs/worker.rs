@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -21,6 +21,10 @@ use crate::store::{self, Db};
 const CLAIM_LANES: usize = 128;
 /// The longest sleep: leases are looked at this often, and a clock that is set is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+/// A clock that goes back by less is let be.
+const SMALL_STEP: Duration = Duration::from_secs(2);
+/// The longest wait that a remote may ask for beyond the schedule.
+const LONGEST_ASKED_FOR: Duration = Duration::from_secs(25 * 3600);
 /// After a failed claim or settlement (a full disk) the engine waits this long.
 const TROUBLE_WAIT: Duration = Duration::from_secs(1);
 /// How long a job waits whose attempt panicked.
@@ -62,6 +66,8 @@ struct Running {
     finished: UnboundedSender<(String, bool)>,
     claiming: Option<Claiming>,
     leases_checked: Timestamp,
+    /// The clock at the last turn, and when that was.
+    seen: (Timestamp, Instant),
     /// Of the database, when it was last asked.
     seen_version: Arc<AtomicI64>,
 }
@@ -69,20 +75,24 @@ struct Running {
 impl Worker {
     /// Attempts jobs until `stop`; then starts nothing new and waits up to `grace` for what runs.
     ///
-    /// # Errors
-    /// The job table cannot be read at the start.
-    pub async fn run(self, stop: CancellationToken, grace: Duration) -> store::Result<()> {
-        let now = self.clock.now();
-        // One process per data directory: every lease of before is a crash's.
-        let everything = Timestamp::from_millis(i64::MAX);
-        self.db.write(move |tx| store::jobs::release_expired(tx, everything, now)).await?;
-        let version = self.db.write_behind(store::data_version).await?;
-        let waiting = self.db.read(store::jobs::list_lanes).await?;
+    /// Storage that fails at the start (a full disk, a lock) is asked until it does not.
+    pub async fn run(self, stop: CancellationToken, grace: Duration) {
+        let (version, waiting) = loop {
+            match self.begin().await {
+                Ok(begun) => break begun,
+                Err(error) => tracing::warn!(%error, "the job table cannot be used yet; trying again"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(TROUBLE_WAIT) => {}
+                () = stop.cancelled() => return,
+            }
+        };
         let mut lanes = Lanes::new(self.config);
         for (lane, due) in waiting {
             lanes.wake(lane, due);
         }
         let (finished, finishes) = unbounded_channel();
+        let now = self.clock.now();
         let running = Running {
             worker: Arc::new(self),
             lanes,
@@ -90,10 +100,25 @@ impl Worker {
             finished,
             claiming: None,
             leases_checked: now,
+            seen: (now, Instant::now()),
             seen_version: Arc::new(AtomicI64::new(version)),
         };
         running.run(finishes, stop, grace).await;
-        Ok(())
+    }
+
+    /// Takes over what an earlier process left; the version of the database, and the lanes.
+    async fn begin(&self) -> store::Result<(i64, Vec<(String, Timestamp)>)> {
+        let now = self.clock.now();
+        // One process per data directory: every lease of before is a crash's.
+        let everything = Timestamp::from_millis(i64::MAX);
+        self.db.write(move |tx| store::jobs::release_expired(tx, everything, now)).await?;
+        let longest = self.tracks.values().map(|track| track.schedule.longest()).max().unwrap_or_default();
+        let last = now.plus(longest.max(LONGEST_ASKED_FOR));
+        if self.db.read(store::jobs::last_due).await?.is_some_and(|due| due > last) {
+            self.db.write(move |tx| store::jobs::bring_forward(tx, last, now)).await?;
+        }
+        let version = self.db.write_behind(store::data_version).await?;
+        Ok((version, self.db.read(store::jobs::list_lanes).await?))
     }
 }
 
@@ -128,6 +153,7 @@ impl Running {
     /// Starts what can start and claims what is due; returns how long nothing will change by itself.
     fn turn(&mut self) -> Duration {
         let now = self.worker.clock.now();
+        self.follow_clock(now);
         for (lane, due) in self.worker.jobs.take() {
             self.lanes.wake(lane, due);
         }
@@ -147,6 +173,17 @@ impl Running {
         }
         let due = self.lanes.next_due().filter(|_| self.claiming.is_none());
         due.map_or(LONGEST_SLEEP, |at| at.since(now)).clamp(Duration::from_millis(1), LONGEST_SLEEP)
+    }
+
+    /// When the clock was set back, what waits goes back with it, or it would wait for as much longer. (Set forward, it
+    /// makes everything due, lane by lane.)
+    fn follow_clock(&mut self, now: Timestamp) {
+        let (seen, at) = std::mem::replace(&mut self.seen, (now, Instant::now()));
+        let back = seen.plus(at.elapsed()).since(now);
+        if back > SMALL_STEP {
+            tracing::warn!(back_secs = back.as_secs(), "the clock was set back; waiting jobs follow it");
+            self.tracker.spawn(move_back(Arc::clone(&self.worker), seen, back));
+        }
     }
 
     fn start(&self, lane: String, job: Claimed) {
@@ -245,6 +282,24 @@ async fn release_expired(worker: Arc<Worker>, now: Timestamp) {
     }
 }
 
+/// Moves the jobs that wait for `seen` or later.
+async fn move_back(worker: Arc<Worker>, seen: Timestamp, back: Duration) {
+    loop {
+        match worker.db.write(move |tx| store::jobs::move_back(tx, seen, back)).await {
+            Ok(()) => return wake_all(&worker).await,
+            Err(error) => tracing::warn!(%error, "waiting jobs could not follow the clock; trying again"),
+        }
+        tokio::time::sleep(TROUBLE_WAIT).await;
+    }
+}
+
+async fn wake_all(worker: &Worker) {
+    match worker.db.read(store::jobs::list_lanes).await {
+        Ok(lanes) => lanes.into_iter().for_each(|(lane, due)| worker.jobs.wake(lane, due)),
+        Err(error) => tracing::warn!(%error, "lanes could not be listed"),
+    }
+}
+
 /// Looks whether another process changed the database (`mailkite queue`); then every lane is looked at anew, at a cost
 /// by their number.
 async fn notice_others(worker: Arc<Worker>, seen: Arc<AtomicI64>) {
@@ -253,12 +308,8 @@ async fn notice_others(worker: Arc<Worker>, seen: Arc<AtomicI64>) {
         Err(error) => return tracing::warn!(%error, "the version of the database could not be read"),
     };
     let before = seen.swap(version, Ordering::Relaxed);
-    if before == version {
-        return;
-    }
-    match worker.db.read(store::jobs::list_lanes).await {
-        Ok(lanes) => lanes.into_iter().for_each(|(lane, due)| worker.jobs.wake(lane, due)),
-        Err(error) => tracing::warn!(%error, "lanes could not be listed"),
+    if before != version {
+        wake_all(&worker).await;
     }
 }
 
@@ -302,5 +353,60 @@ impl Worker {
             Ok(None) => tracing::info!(job = id, "an attempt outlived its job or its lease and was not recorded"),
             Err(error) => tracing::warn!(job = id, %error, "an attempt could not be recorded; it will be made again"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use super::*;
+    use crate::jobs::{Attempt, Handler, Schedule};
+
+    /// Says that it was asked.
+    struct Said(UnboundedSender<i64>);
+
+    impl Handler for Said {
+        fn attempt(self: Arc<Self>, job: Claimed, _: Timestamp) -> Attempt {
+            assert!(self.0.send(job.subject_id).is_ok());
+            Box::pin(async {
+                Attempted { verdict: Verdict::Delivered, record: Box::new(|_, _| Ok(None)), healthy: true }
+            })
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_database_that_cannot_be_written_at_the_start_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(dir.path()).unwrap();
+        let clock = Clock::System;
+        let now = clock.now();
+        db.write(move |tx| store::jobs::insert(tx, "lane", Kind::Webhook, 7, now)).await.unwrap();
+        let (said, mut asked) = unbounded_channel();
+        let track = Track {
+            handler: Arc::new(Said(said)),
+            schedule: Schedule::new(Vec::new()),
+            lease: Duration::from_secs(60),
+        };
+        let worker = Worker {
+            db: db.clone(),
+            clock,
+            jobs: Jobs::default(),
+            tracks: HashMap::from([(Kind::Webhook, track)]),
+            config: WorkerConfig { lane_width: 1, mail_lane_width: 1, max_in_flight: 4 },
+        };
+        let lock = rusqlite::Connection::open(db.path()).unwrap();
+        lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let stop = CancellationToken::new();
+        let mut running = Box::pin(worker.run(stop.clone(), Duration::from_secs(10)));
+        // Its first write is on its way, so it has failed once a later one has.
+        assert!((&mut running).now_or_never().is_none());
+        assert!(matches!(db.write(|_| Ok(())).await, Err(store::Error::Busy)));
+        let running = tokio::spawn(running);
+        lock.execute_batch("ROLLBACK").unwrap();
+        let first = tokio::time::timeout(Duration::from_secs(30), asked.recv()).await;
+        assert_eq!(first.unwrap(), Some(7));
+        stop.cancel();
+        running.await.unwrap();
     }
 }

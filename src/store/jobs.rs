@@ -144,6 +144,58 @@ pub fn list_lanes(connection: &Connection) -> Result<Vec<(String, Timestamp)>> {
     Ok(rows)
 }
 
+/// When the last waiting job of all is due; costs by the number of lanes, not of jobs.
+///
+/// # Errors
+/// Storage trouble.
+pub fn last_due(connection: &Connection) -> Result<Option<Timestamp>> {
+    let found: Option<i64> = connection.query_row(
+        "WITH RECURSIVE lanes (lane) AS (
+           SELECT (SELECT min(lane) FROM job WHERE lease_until IS NULL)
+           UNION ALL
+           SELECT (SELECT min(job.lane) FROM job WHERE job.lease_until IS NULL AND job.lane > lanes.lane)
+           FROM lanes WHERE lanes.lane IS NOT NULL)
+         SELECT max((SELECT max(run_at) FROM job WHERE job.lane = lanes.lane AND lease_until IS NULL))
+         FROM lanes WHERE lane IS NOT NULL",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(found.map(Timestamp::from_millis))
+}
+
+/// Makes the jobs due that wait for longer than `last`: since they were put back the clock was set back. A scheduled
+/// message keeps its time.
+///
+/// # Errors
+/// Storage trouble.
+pub fn bring_forward(connection: &Connection, last: Timestamp, now: Timestamp) -> Result<()> {
+    retime(connection, last, "?2", now.as_millis())
+}
+
+/// Moves the jobs that wait for `seen` or later back by as much as the clock was. A scheduled message keeps its time.
+///
+/// # Errors
+/// Storage trouble.
+pub fn move_back(connection: &Connection, seen: Timestamp, back: Duration) -> Result<()> {
+    let from = Timestamp::from_millis(seen.as_millis().saturating_sub(1));
+    retime(connection, from, "run_at - ?2", i64::try_from(back.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Gives the waiting jobs after `from` another time, and the deliveries that they attempt another plan.
+fn retime(connection: &Connection, from: Timestamp, run_at: &str, value: i64) -> Result<()> {
+    let which = "lease_until IS NULL AND kind <> 'release' AND run_at > ?1";
+    connection.execute(
+        &format!(
+            "UPDATE delivery SET next_attempt_at = (SELECT {run_at} FROM job WHERE subject_id = delivery.id AND kind = 'webhook')
+             WHERE status = 'pending' AND id IN (SELECT subject_id FROM job WHERE kind = 'webhook' AND {which})"
+        ),
+        params![from.as_millis(), value],
+    )?;
+    connection
+        .execute(&format!("UPDATE job SET run_at = {run_at} WHERE {which}"), params![from.as_millis(), value])?;
+    Ok(())
+}
+
 /// Gives back claims whose lease ran out before `until`; returns the lanes and times they wait in.
 ///
 /// A job that was claimed several times without a settlement met a crash each time, so it waits a little longer each

@@ -37,7 +37,22 @@ pub fn run(connection: &mut Connection, path: &Path) -> Result<()> {
     if version == 0 && objects == 0 {
         return create(connection);
     }
+    check_openable(connection, path)?;
+    if version < present_version() {
+        upgrade(connection, path, version)?;
+    }
+    Ok(())
+}
+
+/// Whether a database that has a schema is one that [`run`] brings to the present one.
+///
+/// # Errors
+/// A sentence that says what it is instead.
+pub fn check_openable(connection: &Connection, path: &Path) -> Result<()> {
+    let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    // Reads the whole schema.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     if application != APPLICATION_ID {
         return Err(refused(format!("{} is not a mailkite database", path.display())));
     }
@@ -49,10 +64,20 @@ pub fn run(connection: &mut Connection, path: &Path) -> Result<()> {
             present_version()
         )));
     }
-    if version < present_version() {
-        upgrade(connection, path, version)?;
-    }
     Ok(())
+}
+
+/// What SQLite finds damaged, as a sentence with a way out; any other error as it is.
+pub fn damaged(error: Error, path: &Path) -> Error {
+    use rusqlite::ErrorCode;
+    let Error::Sqlite(rusqlite::Error::SqliteFailure(failure, _)) = &error else { return error };
+    let path = path.display();
+    match failure.code {
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => refused(format!(
+            "{path} is damaged ({error}); restore a backup, or save what can still be read: sqlite3 {path} .recover"
+        )),
+        _ => error,
+    }
 }
 
 /// Whether a database is one that this program writes, as it is.

@@ -40,6 +40,7 @@ pub mod uploads;
 pub mod verifications;
 mod writer;
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -159,9 +160,8 @@ impl Db {
     /// The file is no database, is damaged, comes from a newer version, or cannot be opened or written.
     pub fn open(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join(FILE_NAME);
-        let mut connection = Connection::open(&path)?;
-        migrate::run(&mut connection, &path)?;
-        configure_writer(&connection)?;
+        make_private(&path)?;
+        let connection = open_writer(&path).map_err(|error| migrate::damaged(error, &path))?;
         let manager = SqliteConnectionManager::file(&path)
             .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
             .with_init(configure_reader);
@@ -301,6 +301,43 @@ impl Db {
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
+}
+
+/// Makes the file, if there is none, before SQLite would make it readable for others; what stands beside it gets its mode.
+fn make_private(path: &Path) -> Result<()> {
+    let made = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    made.map(drop).map_err(|error| Error::io(path.display().to_string(), error))
+}
+
+fn open_writer(path: &Path) -> Result<Connection> {
+    let mut connection = Connection::open(path)?;
+    migrate::run(&mut connection, path)?;
+    configure_writer(&connection)?;
+    Ok(connection)
+}
+
+/// Whether this program can open the database in `data_dir`, if there is one; changes and makes nothing.
+///
+/// # Errors
+/// A sentence that says why not.
+pub fn inspect(data_dir: &Path) -> Result<()> {
+    let path = data_dir.join(FILE_NAME);
+    if std::fs::metadata(&path).map_or(0, |found| found.len()) == 0 {
+        return Ok(());
+    }
+    open_as_it_is(&path)
+        .and_then(|connection| migrate::check_openable(&connection, &path))
+        .map_err(|error| migrate::damaged(error, &path))
+}
+
+/// Without a WAL the file is read as it stands: a reader would have to make one.
+fn open_as_it_is(path: &Path) -> Result<Connection> {
+    let wal = path.with_extension("db-wal");
+    let alone = std::fs::metadata(wal).map_or(0, |found| found.len()) == 0;
+    let name =
+        percent_encoding::percent_encode(path.as_os_str().as_encoded_bytes(), percent_encoding::NON_ALPHANUMERIC);
+    let uri = format!("file:{name}{}", if alone { "?immutable=1" } else { "" });
+    Ok(Connection::open_with_flags(uri, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)?)
 }
 
 /// Runs `work` on the database in `data_dir` as it is, beside a server that may have it open; `None` when there is none.

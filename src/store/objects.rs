@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use super::{Error, Result};
 use crate::clock::Timestamp;
 use crate::id::{MessageId, UploadId};
+use crate::memory;
 
 const FOLDER: &str = "objects";
 const DRAFTS: &str = "tmp";
@@ -267,18 +268,8 @@ impl SystemTimeBefore {
     }
 }
 
-/// Empty memory for this many octets that goes back to the system as soon as it is freed.
-///
-/// glibc learns to keep freed blocks of up to 32 MiB for reuse, in each of its arenas; a few mails of the largest size
-/// would hold their memory for ever. Larger reservations are always mapped on their own, and only what is written counts.
-pub fn returned_memory(length: usize) -> Vec<u8> {
-    const SMALL: usize = 1 << 20;
-    const ALWAYS_RETURNED: usize = 33 << 20;
-    Vec::with_capacity(if length < SMALL { length } else { length.max(ALWAYS_RETURNED) })
-}
-
 fn read_whole(file: &mut File, length: u64) -> std::io::Result<Vec<u8>> {
-    let mut bytes = returned_memory(usize::try_from(length).unwrap_or(0));
+    let mut bytes = Vec::with_capacity(memory::returned(usize::try_from(length).unwrap_or(0)));
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
 }

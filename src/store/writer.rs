@@ -95,9 +95,14 @@ impl Writer {
             started: Instant::now(),
             crowded_at: AtomicU64::new(0),
         });
+        let panicked = failed.clone();
         let thread =
             Thread { connection, waiting, counts: Arc::clone(&counts), failed, durability: Durability::Power };
-        let started = std::thread::Builder::new().name("writer".to_owned()).spawn(move || thread.run());
+        let started = std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
+            if catch_unwind(AssertUnwindSafe(|| thread.run())).is_err() {
+                panicked.send_replace(true);
+            }
+        });
         if let Err(error) = started {
             tracing::error!(%error, "the writer thread did not start; every write will be refused");
         }

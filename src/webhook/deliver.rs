@@ -4,7 +4,7 @@
 //! job. The payload is rebuilt from the stored message, so it is the same bytes on every attempt.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::HeaderMap;
 use hyper::body::Bytes;
@@ -38,6 +38,8 @@ const EMAIL_RECEIVED: &str = "email.received";
 pub(super) const SMALL: usize = 64 * 1024;
 /// KiB of large mail and payloads held at the same time.
 pub(super) const BUDGET_KIB: u32 = 48 * 1024;
+/// An attempt takes at most 15 s; one whose lease ends earlier is not begun, lest it be made twice.
+pub(super) const ATTEMPT_TIME: Duration = Duration::from_secs(20);
 /// How long an attempt waits that failed for a reason of our own (a busy database).
 const TROUBLE_WAIT: Duration = Duration::from_secs(5);
 
@@ -123,10 +125,16 @@ impl Handler for Webhooks {
         Box::pin(async move {
             // While a person's attempt runs the job waits; it keeps its rung.
             let Some(guard) = self.in_flight.enter(job.subject_id) else { return put_off(now) };
+            let waiting = Instant::now();
             let attempted = match self.prepare(job.subject_id, Asked::ByJob, now).await {
                 Ok((Found::Ready(prepared), _permit)) => {
-                    let posted = self.exchange(*prepared, Asked::ByJob, now).await;
-                    self.attempted(posted)
+                    let begins = begins(now, waiting);
+                    if begins.plus(ATTEMPT_TIME) > job.lease_until {
+                        put_off(begins)
+                    } else {
+                        let posted = self.exchange(*prepared, Asked::ByJob, begins).await;
+                        self.attempted(posted)
+                    }
                 }
                 Ok((Found::Ended(ended), _)) => end(ended, now),
                 Ok((Found::Large(_), _)) => put_off(now),
@@ -164,16 +172,18 @@ impl Webhooks {
         Ok((found, permit.filter(|_| !small)))
     }
 
-    /// The JSON of `email.received` of a message as it is stored now, if it is; with the share of the budget that it takes.
+    /// The JSON of `email.received` of the message called `id` as it is stored now, if it is; with the share of the budget
+    /// that it takes. `message` is the row that it had: by now it may be another message's.
     ///
     /// # Errors
     /// Storage trouble.
     pub async fn received(
         self: &Arc<Self>,
         message: i64,
+        id: &str,
     ) -> store::Result<Option<(Bytes, Option<OwnedSemaphorePermit>)>> {
-        let find = move |connection: &Connection| messages::find_by_row(connection, message);
-        let Some(row) = self.db.read(find).await? else { return Ok(None) };
+        let found = self.db.read(move |connection| messages::find_by_row(connection, message)).await?;
+        let Some(row) = found.filter(|row| row.public_id.as_str() == id) else { return Ok(None) };
         let permit = if row.size > SMALL as u64 {
             let kib = u32::try_from(row.size / 512).unwrap_or(u32::MAX).min(BUDGET_KIB);
             Arc::clone(&self.budget).acquire_many_owned(kib).await.ok()
@@ -183,6 +193,22 @@ impl Webhooks {
         let this = Arc::clone(self);
         let made = self.db.read(move |connection| payload(connection, &this.objects, &this.links, &row)).await?;
         Ok(made.map(|json| (json.into(), permit)))
+    }
+
+    /// What each attempt of a delivery posts, as far as it is still stored.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub async fn request_body(self: &Arc<Self>, delivery: &DeliveryRow) -> store::Result<Option<Bytes>> {
+        let id = delivery.id;
+        let stored = self.db.read(move |connection| events::payload_of(connection, id)).await?;
+        match (stored, delivery.message) {
+            (Some(payload), _) => Ok(Some(payload.into())),
+            (None, Some(message)) if delivery.event_type == EMAIL_RECEIVED => {
+                Ok(self.received(message, &delivery.event_id).await?.map(|(payload, _)| payload))
+            }
+            (None, _) => Ok(None),
+        }
     }
 
     fn look_up(
@@ -258,14 +284,16 @@ impl Webhooks {
     }
 
     /// Signs and posts one attempt and judges the answer; nothing is stored.
-    pub(super) async fn exchange(&self, prepared: Prepared, asked: Asked, now: Timestamp) -> Posted {
+    pub(super) async fn exchange(&self, mut prepared: Prepared, asked: Asked, now: Timestamp) -> Posted {
         let attempt = prepared.delivery.attempts + 1;
         let secrets = SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
         let (delivery, event_id) = (&prepared.delivery.public_id, prepared.delivery.event_id.as_str());
         let head = Letterhead { delivery, event_id, attempt, secrets };
         let headers = request::headers(head, &prepared.payload, now);
-        let clock = std::time::Instant::now();
-        let answer = self.post(&prepared.url, headers.clone(), prepared.payload.clone()).await;
+        let clock = Instant::now();
+        // It is not needed once it was posted, and may be large.
+        let payload = std::mem::take(&mut prepared.payload);
+        let answer = self.post(&prepared.url, headers.clone(), payload).await;
         let duration = clock.elapsed();
         let outcome = answer.as_ref().ok().map(|answer| judge(prepared.ack_mode, answer, now.plus(duration)));
         let posted = Posted { prepared, asked, attempt, headers, answer, outcome, started: now, duration };
@@ -353,7 +381,8 @@ impl Webhooks {
         };
         let named = delivery.message.map(|message| messages::find_name(tx, message)).transpose()?.flatten();
         let event = named.map(|(message, domain)| {
-            let standing = Standing { status, attempts: posted.attempt, last_status_code: row.status_code };
+            let last_status_code = row.status_code.or(present.last_status_code);
+            let standing = Standing { status, attempts: posted.attempt, last_status_code };
             updated::event(delivery, &message, domain, standing, finished)
         });
         let account = delivery.account_id;
@@ -427,6 +456,13 @@ impl Posted {
             created_at: self.started,
         }
     }
+}
+
+/// When an attempt begins that was asked for at `now`: large mail may have waited for its part of the budget, and the
+/// signature tells the time.
+pub(super) fn begins(now: Timestamp, waiting: Instant) -> Timestamp {
+    let waited = waiting.elapsed();
+    if waited < Duration::from_secs(1) { now } else { now.plus(waited) }
 }
 
 /// When a route takes an answer for a success.

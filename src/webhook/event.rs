@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::mail::mime::{Decoder, Encoding};
-use crate::store::objects::returned_memory;
+use crate::memory;
 
 /// How much of an attachment is decoded at a time.
 const PIECE: usize = 16 * 1024;
@@ -122,7 +122,7 @@ impl EmailReceived<'_> {
         };
         let bodies = self.text.map_or(0, str::len) + self.html.map_or(0, str::len);
         let contents: usize = self.attachments.iter().map(Attachment::json_size).sum();
-        let mut json = returned_memory(1024 + bodies + bodies / 8 + contents);
+        let mut json = Vec::with_capacity(memory::returned(1024 + bodies + bodies / 8 + contents));
         // Writing strings and numbers into memory has no error to report.
         let written = serde_json::to_writer(&mut json, &wire);
         debug_assert!(written.is_ok());

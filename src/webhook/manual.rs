@@ -4,8 +4,9 @@
 //! waiting job away; failure leaves it as it was.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::deliver::{Asked, Found, Webhooks, status_word};
+use super::deliver::{Asked, Found, Webhooks, begins, status_word};
 use crate::clock::Timestamp;
 use crate::egress::EgressError;
 use crate::jobs::Kind;
@@ -78,6 +79,7 @@ impl Webhooks {
     ) -> Result<Manual, Refused> {
         // Held until the attempt is recorded.
         let Some(guard) = self.in_flight.enter(delivery) else { return Err(Refused::AttemptInProgress) };
+        let waiting = Instant::now();
         let (found, _permit) = self.prepare(delivery, Asked::ByHand, now).await?;
         let prepared = match found {
             Found::Ready(prepared) => prepared,
@@ -85,7 +87,7 @@ impl Webhooks {
             Found::Ended(_) => return Err(Refused::MessageExpired),
             Found::Large(_) => return Err(Refused::Store(store::Error::Busy)),
         };
-        let posted = self.exchange(*prepared, Asked::ByHand, now).await;
+        let posted = self.exchange(*prepared, Asked::ByHand, begins(now, waiting)).await;
         let delivered = posted.is_delivered();
         let answered = posted.answer.as_ref().map(|answer| Manual { ok: delivered, status: answer.status });
         let answered = answered.map_err(|error| Refused::DeliveryFailed(*error));

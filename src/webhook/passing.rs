@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::deliver::{BUDGET_KIB, SMALL, Webhooks, ack_mode, judge, put_off};
+use super::deliver::{ATTEMPT_TIME, BUDGET_KIB, SMALL, Webhooks, ack_mode, judge, put_off};
 use super::event::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
 use super::outcome::Outcome;
 use super::request::{self, Letterhead};
@@ -29,9 +29,6 @@ use crate::store::passing::PassingRow;
 use crate::store::raws::{self, RawRow};
 use crate::store::routes::{self, RouteRow};
 use crate::store::{self, passing};
-
-/// An attempt takes at most 15 s; one whose lease ends earlier is not begun, lest it be made twice.
-const ATTEMPT_TIME: Duration = Duration::from_secs(20);
 
 /// What the payload says beside the mail's own content: fixed when the mail is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -81,8 +81,11 @@ pub fn payload(
     links: &Links,
     message: &MessageRow,
 ) -> store::Result<Option<Vec<u8>>> {
-    let Some(source) = content::load(connection, objects, message)? else { return Ok(None) };
-    let readable = source.readable()?;
+    // Of a large mail there are two copies at a time: it and its text, then the text and the payload.
+    let Some(readable) = content::load(connection, objects, message)?.map(|source| source.readable()).transpose()?
+    else {
+        return Ok(None);
+    };
     let parts = if message.attachment_count == 0 { Vec::new() } else { attachments::list(connection, message.id)? };
     let urls: Vec<String> = (0..parts.len())
         .map(|index| {

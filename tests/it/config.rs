@@ -126,3 +126,35 @@ fn a_certificate_that_does_not_fit_its_key_is_refused() {
     assert_eq!(right.code, Some(0), "{}", right.out);
     assert!(right.out.contains("fits its key"), "{}", right.out);
 }
+
+#[test]
+fn a_database_that_the_server_would_refuse_is_found_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    make_data_dir(&folder, 0o700);
+    let data = folder.path().join("data");
+    let text = format!("{REQUIRED}data_dir = \"data\"\n");
+    fs::write(data.join("master.key"), [7; 32]).unwrap();
+    fs::set_permissions(data.join("master.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(data.join("mailkite.lock"), "in use").unwrap();
+    let file = data.join("mailkite.db");
+    let newer = rusqlite::Connection::open(data.join("newer.sqlite")).unwrap();
+    newer
+        .execute_batch("PRAGMA application_id = 1835755892; PRAGMA user_version = 9999; CREATE TABLE a (b)")
+        .unwrap();
+    drop(newer);
+    let newer = fs::read(data.join("newer.sqlite")).unwrap();
+    let cut = newer.iter().copied().take(600).collect::<Vec<u8>>();
+    for (content, words) in [
+        (Vec::new(), "missing or empty"),
+        (b"no database".repeat(100), "restore a backup"),
+        (cut, "restore a backup"),
+        (newer, "written by a newer mailkite"),
+    ] {
+        fs::write(&file, &content).unwrap();
+        let checked = check(&folder, &text);
+        assert_eq!(checked.code, Some(1), "{words}: {}", checked.out);
+        assert!(checked.out.contains("✗ database") && checked.out.contains(words), "{}", checked.out);
+        assert_eq!(fs::read(&file).unwrap(), content);
+    }
+    assert!(!data.join("mailkite.db-wal").exists() && !data.join("mailkite.db-shm").exists());
+}

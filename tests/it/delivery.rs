@@ -343,6 +343,62 @@ async fn a_delivery_climbs_the_whole_ladder_and_then_fails() {
     server.stop().await;
 }
 
+/// The first attempt of a mail, which fails, with the clock ten days ahead; its waiting time in milliseconds.
+async fn failed_in_the_future(server: &mut Server) -> i64 {
+    assert_eq!(server.mail("a@inbox.test", &message("Hi")).await.code, 250);
+    let first = server.attempted().await;
+    assert_eq!((first.attempt, first.status), (1, "pending"));
+    first.next_attempt_at.unwrap().as_millis() - server.clock.now().as_millis()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_set_back_delays_no_retry() {
+    let now = standing().now();
+    let clock = Clock::manual(now.plus(10 * 24 * HOUR));
+    let mut server = Server::start_with(clock.clone(), |_| {}).await;
+    let tries = AtomicU32::new(0);
+    let answer = move |_: &Received| Reply::status(if tries.fetch_add(1, Ordering::SeqCst) == 0 { 500 } else { 200 });
+    let receiver = Receiver::start(answer).await;
+    server.webhook(&receiver.url()).await;
+    let wait = failed_in_the_future(&mut server).await;
+    clock.set(now);
+    server.advance(Duration::ZERO, &receiver.url());
+    server.until("SELECT run_at < 1785196800000 + 6000 FROM job", true).await;
+    let planned: i64 = server.query("SELECT next_attempt_at FROM delivery").await;
+    // What passed meanwhile counts too.
+    assert!(planned - now.as_millis() <= wait, "{}", planned - now.as_millis());
+    server.advance(Duration::from_secs(6), &receiver.url());
+    let second = server.attempted().await;
+    assert_eq!((second.attempt, second.status), (2, "delivered"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_set_back_before_the_start_delays_no_retry() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = dir.path().join("data");
+    let now = standing().now();
+    let receiver = receiver(500).await;
+    let ahead = Clock::manual(now.plus(10 * 24 * HOUR));
+    let mut server = Server::start_with(ahead, |config| config.data_dir.clone_from(&data_dir)).await;
+    server.webhook(&receiver.url()).await;
+    failed_in_the_future(&mut server).await;
+    server.stop_with_jobs(1).await;
+    let mut server = Server::start_unowned(Clock::manual(now), |config| config.data_dir.clone_from(&data_dir)).await;
+    assert_eq!(server.attempted().await.attempt, 2);
+    server.stop_with_jobs(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_own_metrics_are_no_endpoint() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut server = Server::start_with(Clock::System, |config| config.metrics.listen = Some(free)).await;
+    server.webhook(&format!("http://{free}/metrics")).await;
+    assert_eq!(server.mail("a@inbox.test", &message("Hi")).await.code, 250);
+    assert_eq!(server.attempted().await.error, Some("blocked_address"));
+    server.stop_with_jobs(1).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_that_is_switched_off_ends_its_waiting_deliveries() {
     let receiver = receiver(500).await;

@@ -116,6 +116,8 @@ async fn a_full_disk_is_told_as_452_reads_go_on_and_it_recovers_by_itself() {
         let reply = client.expect("RCPT TO:<a@inbox.test>", 452).await;
         assert!(reply.lines[0].starts_with("4.3.1 "), "{reply:?}");
         assert_eq!(server.query::<i64>("SELECT count(*) FROM message").await, acknowledged, "reads go on");
+        let ready = server.anonymous().get("/api/ready").await;
+        assert_eq!((ready.status, &ready.json["checks"]["storage"]), (503, &serde_json::json!(false)));
         fs::remove_file(filler).unwrap();
         until_taken(server.smtp, &format!("after {round}")).await;
         acknowledged += 1;

@@ -125,7 +125,7 @@ async fn twenty_kills_under_load_lose_nothing_that_was_acknowledged() {
     assert!(lost.is_empty(), "acknowledged, but not stored exactly once: {lost:?}");
     let twice: Vec<_> = stored.iter().filter(|(_, count)| **count > 1).collect();
     assert!(twice.is_empty(), "{twice:?}");
-    println!("{} mails acknowledged over {CYCLES} kills; median restart {median:?}", acknowledged.len());
+    println!("{} mails acknowledged over {CYCLES} kills; restarts took {restarts:?}", acknowledged.len());
 }
 
 fn stored_subjects(data_dir: &Path) -> HashMap<String, u64> {
@@ -277,6 +277,7 @@ async fn a_lost_or_damaged_database_is_never_replaced_by_an_empty_one() {
         fs::write(&database, &bytes).unwrap();
         let said = refusal(&data_dir).await;
         assert!(said.contains("mailkite.db"), "{what}: it does not say which file: {said}");
+        assert!(said.contains("restore a backup"), "{what}: no way out: {said}");
         assert!(fs::read(&database).unwrap() == bytes, "{what}: it was changed");
     }
     fs::remove_file(&database).unwrap();
@@ -336,4 +337,37 @@ async fn sigterm_during_data_stores_the_mail_or_says_421() {
     process.terminated().await;
     assert_sound(&data_dir);
     assert_eq!(stored_subjects(&data_dir).get("caught").copied().unwrap_or(0), stored);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_written_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = dir.path().join("data");
+    let mut receiver = Receiver::start(|_| Reply::status(200)).await;
+    // Every thread has something to say, and nowhere to say it.
+    let wrapper = ["sh", "-c", "RUST_LOG=trace exec \"$0\" \"$@\" 2>/dev/full"];
+    let process = Process::start_under(&wrapper, &data_dir, &receiver.url()).await;
+    let mut client = SmtpClient::greeted(process.smtp).await;
+    for subject in ["One", "Two"] {
+        assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], message(subject)).await.code, 250);
+        assert_eq!(receiver.next_request().await.json()["subject"], subject);
+    }
+    assert_eq!(http_get(&process.http, "/api/ready").await.0, 200);
+    process.terminate().await;
+    assert_sound(&data_dir);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_is_closed_to_others_whatever_the_umask() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = dir.path().join("data");
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    let process =
+        Process::start_under(&["sh", "-c", "umask 000; exec \"$0\" \"$@\""], &data_dir, &receiver.url()).await;
+    for name in ["mailkite.db", "mailkite.db-wal", "mailkite.db-shm", "mailkite.lock", "master.key"] {
+        let mode = fs::metadata(data_dir.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    process.terminate().await;
 }

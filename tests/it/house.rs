@@ -17,6 +17,7 @@ const SAME_LEVEL: &[(&str, &str, &str)] = &[
     ("cli", "app", "commands run the whole"),
     ("id", "clock", "an id begins with its time"),
     ("mail", "clock", "trace fields tell the time"),
+    ("mail", "memory", "texts of large mail go back to the system"),
 ];
 
 /// A word longer than this many lines wants a second look; nothing is longer than the limit.

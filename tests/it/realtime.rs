@@ -225,7 +225,9 @@ async fn a_token_opens_one_stream_within_five_minutes() {
     let owner = server.owner().await;
     let issued = owner.post_nothing("/v1/realtime/token").await.expect(200);
     let token = issued["token"].as_str().unwrap();
-    assert!(token.starts_with("mkrt_"), "{issued}");
+    let random = token.strip_prefix("mkrt_").unwrap();
+    let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    assert!(random.len() == 43 && random.bytes().all(is_base64url), "{issued}");
     assert_eq!(issued["expiresAt"], NOW.as_millis() + 300_000);
     let anonymous = server.anonymous();
     let path = format!("/v1/realtime?token={token}");
@@ -265,5 +267,61 @@ async fn an_account_has_twenty_streams() {
         }
     }
     drop(streams);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_accounts_mail_in_the_row_of_a_removed_one_is_not_told() {
+    let server = Server::start().await;
+    server.other_account("other.test", "http://127.0.0.1:3999/").await;
+    let owner = server.owner().await;
+    let first = server.accepted("a@inbox.test", "1").await;
+    let removed = server.accepted("a@inbox.test", "2").await;
+    owner.delete(&format!("/api/messages/{removed}")).await.expect(200);
+    server.accepted("a@other.test", "not theirs").await;
+    let mut events = Events::open(&owner, "/v1/realtime", &[("Last-Event-ID", &first)]).await;
+    let last = server.accepted("a@inbox.test", "3").await;
+    assert_eq!(events.event("email.received").await.id, Some(last));
+    drop(events);
+    server.stop_with_any_jobs().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_client_reads_nothing_is_let_go_when_it_is_far_behind() {
+    let server = Server::start().await;
+    server
+        .write(|tx, _, now| {
+            let account = mailkite::store::accounts::find_owner(tx)?.unwrap();
+            setup::verified_domain(tx, account.id, "shop.test", now)?;
+            Ok(())
+        })
+        .await;
+    let owner = server.owner().await;
+    let stalled = Events::open(&owner, "/v1/realtime", &[]).await;
+    let mut others = Vec::new();
+    for _ in 0..19 {
+        others.push(Events::open(&owner, "/v1/realtime?domain=shop.test", &[]).await);
+    }
+    owner.exchange("GET", "/v1/realtime", &[], None).await.expect_error(429, "rate_limited");
+    // More than the sockets between the two hold, and more than a thousand events.
+    let mut client = SmtpClient::greeted(server.smtp).await;
+    let text = "A line of a mail that nobody reads.\r\n".repeat(400);
+    for number in 0..1_500 {
+        if number % 100 == 0 {
+            client = SmtpClient::greeted(server.smtp).await;
+        }
+        let mail = format!("{}{text}", crate::support::server::message(&format!("{number}")));
+        assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], mail).await.code, 250);
+    }
+    let opened = timeout(DEADLINE, async {
+        loop {
+            let asked = Events::ask(&owner, "/v1/realtime", &[]).await;
+            if asked.head.starts_with("http/1.0 200") {
+                return asked;
+            }
+        }
+    });
+    let opened = opened.await.expect("the place of the stalled stream");
+    drop((stalled, others, opened));
     server.stop().await;
 }

@@ -169,6 +169,27 @@ async fn what_is_refused_for_good_bounces_and_a_dead_mailbox_is_suppressed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_attempts_of_a_sending_event_show_the_event() {
+    let mut post = Post::start(Clock::System, Remote::start().await).await;
+    let mut receiver = Receiver::start(|_| Reply::status(200)).await;
+    let tracking = json!({"url": receiver.url()});
+    post.owner.put("/api/domains/inbox.test/tracking-webhook", tracking).await.expect(200);
+    let id = post.send(hello("ada@remote.test")).await;
+    post.remote.taken().await;
+    let posted = receiver.next_request().await;
+    post.server.until("SELECT status FROM delivery", "delivered".to_owned()).await;
+    let delivery = post.message(&id).await["deliveries"][0]["id"].as_str().unwrap().to_owned();
+    post.owner.post_nothing(&format!("/api/deliveries/{delivery}/retry")).await.expect(200);
+    let again = receiver.next_request().await;
+    let attempts = post.owner.get(&format!("/api/deliveries/{delivery}/attempts")).await.expect(200);
+    let bodies: Vec<_> = attempts.as_array().unwrap().iter().map(|one| one["request_body"].as_str()).collect();
+    let text = std::str::from_utf8(&posted.body).unwrap();
+    assert_eq!(bodies, [Some(text), Some(text)]);
+    assert_eq!(again.body, posted.body);
+    post.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_deferred_is_tried_for_three_days() {
     let script = |command: &str, _: usize| {
         command.starts_with("RCPT").then(|| Act::Say("451 4.7.1 greylisted\r\n".to_owned()))

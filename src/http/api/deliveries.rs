@@ -1,7 +1,14 @@
 //! Deliveries and their attempts (contract 6).
 
+use std::convert::Infallible;
+use std::iter;
+
 use axum::Json;
+use axum::body::Body as HttpBody;
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -13,12 +20,15 @@ use crate::http::body::Body;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::DeliveryId;
+use crate::memory;
 use crate::store::attempts::{self, Attempt};
 use crate::store::deliveries::{self, DeliveryRow};
 use crate::store::messages;
-use crate::webhook::deliver::payload;
 use crate::webhook::manual::{Manual, Refused};
 use crate::webhook::replay::{BulkError, BulkResult, Item, Scope};
+
+/// Payloads in an answer that is made in one piece.
+const AT_ONCE: usize = 1 << 20;
 
 /// A delivery as contract 6.1 shows it.
 #[derive(Serialize, ToSchema)]
@@ -62,16 +72,16 @@ impl DeliveryView {
 
 /// An attempt as contract 6.3 shows it.
 #[derive(Serialize, ToSchema)]
-pub struct AttemptView {
+pub struct AttemptView<'a> {
     id: String,
     #[schema(value_type = String)]
-    delivery_id: DeliveryId,
+    delivery_id: &'a DeliveryId,
     attempt: u32,
     manual: bool,
     request_url: String,
     #[schema(value_type = HashMap<String, String>)]
     request_headers: Value,
-    request_body: Option<String>,
+    request_body: Option<&'a str>,
     status_code: Option<u16>,
     #[schema(value_type = HashMap<String, String>)]
     response_headers: Value,
@@ -82,20 +92,20 @@ pub struct AttemptView {
     created_at: Timestamp,
 }
 
-impl AttemptView {
-    fn new(row: Attempt, delivery: &DeliveryId, request_body: Option<&str>) -> Self {
+impl<'a> AttemptView<'a> {
+    fn new(row: Attempt, delivery: &'a DeliveryId, request_body: Option<&'a str>) -> Self {
         let object = |json: Option<&str>| {
             json.and_then(|json| serde_json::from_str(json).ok())
                 .unwrap_or_else(|| Value::Object(serde_json::Map::new()))
         };
         Self {
             id: row.public_id.to_string(),
-            delivery_id: delivery.clone(),
+            delivery_id: delivery,
             attempt: row.attempt,
             manual: row.manual,
             request_url: row.request_url,
             request_headers: object(Some(&row.request_headers)),
-            request_body: request_body.map(str::to_owned),
+            request_body,
             status_code: row.status_code,
             response_headers: object(row.response_headers.as_deref()),
             response_body: row.response_body.map(|body| String::from_utf8_lossy(&body).into_owned()),
@@ -235,30 +245,50 @@ pub async fn retry_many(State(app): State<App>, caller: Caller, body: Body) -> R
 }
 
 /// `GET /api/deliveries/:id/attempts`
-pub async fn attempts(
-    State(app): State<App>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<Json<Vec<AttemptView>>, ApiError> {
+pub async fn attempts(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
     let id = DeliveryId::parse(&id).ok_or_else(ApiError::not_found)?;
-    let (objects, links) = (app.objects.clone(), app.links.clone());
     let found = app.db.read(move |connection| {
         let Some(delivery) = deliveries::find(connection, &id)?.filter(|row| row.account_id == caller.id()) else {
             return Ok(Err(ApiError::not_found()));
         };
-        // The payload is not stored with the attempt: it is the same bytes whenever it is rebuilt.
-        let message =
-            delivery.message.map(|message| messages::find_by_row(connection, message)).transpose()?.flatten();
-        if let Err(refused) = caller.needs_domain(message.as_ref().and_then(|message| message.domain_id)) {
+        let named = delivery.message.map(|message| messages::find_name(connection, message)).transpose()?.flatten();
+        if let Err(refused) = caller.needs_domain(named.and_then(|(_, domain)| domain)) {
             return Ok(Err(refused));
         }
-        let body = match &message {
-            Some(message) => payload(connection, &objects, &links, message)?,
-            None => None,
-        };
-        let body = body.and_then(|body| String::from_utf8(body).ok());
         let rows = attempts::list(connection, delivery.id)?;
-        Ok(Ok(rows.into_iter().map(|row| AttemptView::new(row, &id, body.as_deref())).collect()))
+        Ok(Ok((delivery, rows)))
     });
-    found.await?.map(Json)
+    let (delivery, rows) = found.await??;
+    // The payload is not stored with the attempts: it is the same bytes whenever it is rebuilt.
+    let body = app.webhooks.request_body(&delivery).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, delivery = %delivery.public_id, "what was posted cannot be shown");
+        None
+    });
+    Ok(([(CONTENT_TYPE, "application/json")], written(rows, delivery.public_id, body)).into_response())
+}
+
+/// The array of a delivery's attempts. Each holds the whole payload, which may be as large as a mail, and there may be many:
+/// then each is written when the one before it was taken.
+fn written(rows: Vec<Attempt>, delivery: DeliveryId, body: Option<Bytes>) -> HttpBody {
+    let large = body.as_ref().map_or(0, Bytes::len).saturating_mul(rows.len()) > AT_ONCE;
+    let object = move |(number, row): (usize, Attempt)| {
+        let body = body.as_deref().and_then(|body| str::from_utf8(body).ok());
+        let length = body.map_or(0, str::len);
+        let mut json = Vec::with_capacity(memory::returned(length + length / 8 + 2048));
+        if number > 0 {
+            json.push(b',');
+        }
+        // Writing strings and numbers into memory has no error to report.
+        let written = serde_json::to_writer(&mut json, &AttemptView::new(row, &delivery, body));
+        debug_assert!(written.is_ok());
+        Bytes::from(json)
+    };
+    let pieces = iter::once(Bytes::from_static(b"["))
+        .chain(rows.into_iter().enumerate().map(object))
+        .chain(iter::once(Bytes::from_static(b"]")));
+    if large {
+        HttpBody::from_stream(futures_util::stream::iter(pieces.map(Ok::<_, Infallible>)))
+    } else {
+        HttpBody::from(pieces.collect::<Vec<_>>().concat())
+    }
 }

@@ -9,6 +9,7 @@ use super::decode::{self, Encoding, decoded_size};
 use super::params::{self, Value};
 use super::walk::{Leaf, Parent, Reading};
 use super::{Disposition, Mail, Part, words};
+use crate::memory;
 
 /// Decoded texts may take this much in any message, and twice its size in a large one; so a message costs at most
 /// three times its size even where each byte becomes a character of three.
@@ -154,7 +155,7 @@ fn append(body: &[u8], encoding: Encoding, charset: Charset, text: &mut String, 
             length += piece.len();
             true
         });
-        text.reserve_exact(length.min(*budget) + 1);
+        text.reserve_exact(memory::returned(length.min(*budget) + 1));
     } else {
         text.reserve(body.len().min(*budget) + 1);
     }
