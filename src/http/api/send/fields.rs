@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 use crate::http::body::Loose;
+pub use crate::http::body::text;
 use crate::http::error::{ApiError, Code};
 use crate::mail::mailbox_list::{MailboxListError, NamedMailbox, parse_list, parse_one};
 use crate::outbound::compose::check_header;
@@ -103,11 +104,6 @@ pub fn recipients(
         return Err(bad(Code::TooManyRecipients, "to"));
     }
     Ok([to, cc, bcc])
-}
-
-/// A text that may be left out; of another type it is a bad request.
-pub fn text(given: Loose<String>, field: &'static str) -> Result<Option<String>, ApiError> {
-    given.optional(|| ApiError::field(Code::BadRequest, field, format!("{field} must be a string")))
 }
 
 /// Something that only its type is asked of.
