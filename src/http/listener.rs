@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::PeerAddress;
+use super::{PeerAddress, paths};
 
 /// How long a client may take to open: its first octet and, over TLS, the handshake; and then for a request's header.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -146,6 +146,7 @@ where
         asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(PeerAddress(address));
         request.extensions_mut().insert(secure);
+        paths::respell(request.uri_mut());
         request.map(axum::body::Body::new)
     });
     let connection = door.server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));

@@ -18,6 +18,7 @@ mod limits;
 mod listener;
 mod openapi;
 mod pages;
+mod paths;
 mod realtime;
 mod service;
 mod table;
