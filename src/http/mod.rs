@@ -21,6 +21,7 @@ mod pages;
 mod paths;
 mod realtime;
 mod service;
+mod stall;
 mod table;
 
 use std::collections::BTreeMap;
