@@ -248,6 +248,14 @@ impl Accounts {
         }
     }
 
+    /// Whether an account has a password; who signs in with Google alone has none.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub async fn has_password(&self, account: i64) -> store::Result<bool> {
+        Ok(self.db.read(move |connection| accounts::find_password_hash(connection, account)).await?.is_some())
+    }
+
     /// Changes a password; every earlier session ends, and a new one begins.
     ///
     /// # Errors

@@ -25,8 +25,6 @@ use crate::mail::address::Mailbox;
 
 /// For a whole sign-in, and for each of its two requests: 10 s, and 64 KiB of answer.
 const LIMITS: Limits = Limits { timeout: Duration::from_secs(10), max_answer_bytes: 64 * 1024 };
-/// By how much Google's clock and ours may differ.
-const LEEWAY: Duration = Duration::from_secs(60);
 const ISSUERS: [&str; 2] = ["https://accounts.google.com", "accounts.google.com"];
 /// Longer codes and redirect URIs are not passed on.
 const MAX_PARAMETER_BYTES: usize = 2048;
@@ -234,7 +232,7 @@ fn is_error_word(word: &str) -> bool {
 
 fn identity(claims: Claims, client_id: &str, now: Timestamp) -> Result<GoogleIdentity, GoogleError> {
     let Claims { iss, aud, sub, exp, email, email_verified, name, picture } = claims;
-    let lives = now.minus(LEEWAY).as_millis() < exp.saturating_mul(1000);
+    let lives = now.as_millis() < exp.saturating_mul(1000);
     let is_subject = (1..=MAX_SUBJECT_BYTES).contains(&sub.len()) && sub.bytes().all(|byte| byte.is_ascii_graphic());
     for (holds, why) in [
         (ISSUERS.contains(&iss.as_str()), "the id token is not issued by Google"),

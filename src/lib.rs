@@ -123,6 +123,7 @@
 //! | RFC 3464 | DSN: the report |
 //! | RFC 3834 | automatic responses |
 //! | RFC 3848 | the protocol words of Received |
+//! | RFC 3986 | URIs |
 //! | RFC 4291 | IPv6 addresses |
 //! | RFC 4616 | AUTH PLAIN |
 //! | RFC 4954 | AUTH |

@@ -88,8 +88,14 @@ impl Passwords {
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let _slot = self.slots.acquire().await.ok()?;
-        tokio::task::spawn_blocking(work).await.ok()
+        let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
+        // The work ends when it is done, not when whoever asked goes away; so long it has its slot.
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(slot);
+            done
+        });
+        done.await.ok()
     }
 }
 
@@ -113,6 +119,8 @@ fn verify(password: &str, stored: &str) -> bool {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[tokio::test]
@@ -124,6 +132,18 @@ mod tests {
         assert!(!passwords.verify("correct Horse".to_owned(), Some(stored)).await);
         assert!(!passwords.verify("correct horse".to_owned(), None).await);
         assert!(argon2::PasswordHash::new(STAND_IN).is_ok(), "the stand-in costs what a stored hash costs");
+    }
+
+    #[tokio::test]
+    async fn whoever_goes_away_gives_no_slot_free_while_the_work_runs() {
+        let passwords = Passwords::default();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let mut asked = Box::pin(passwords.run(move || held.recv()));
+        assert!((&mut asked).now_or_never().is_none());
+        drop(asked);
+        assert_eq!(passwords.slots.available_permits(), AT_ONCE - 1);
+        release.send(()).unwrap();
+        assert!(passwords.slots.acquire_many(u32::try_from(AT_ONCE).unwrap()).await.is_ok(), "the work is done");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! How often somebody may do something: token buckets for rates, windows for failures.
+//! How often somebody may do something: token buckets for rates, windows for failures, tries for what may turn out to
+//! be a failure.
 //!
 //! Everything is in memory, bounded, and forgotten at a restart.
 
@@ -7,7 +8,9 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, Timestamp};
 
 /// Keys remembered at once by one limit; beyond it the stale ones go, then all.
 const MAX_KEYS: usize = 50_000;
@@ -79,19 +82,28 @@ impl Window {
         Self { most, span, open: Mutex::default() }
     }
 
+    /// How many more events of `key` may happen.
+    ///
+    /// # Errors
+    /// None; after so many seconds one may.
+    fn left(&self, key: &str, now: Timestamp) -> Result<u32, u64> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        match open.get(key) {
+            Some((since, count)) if self.holds(*since, now) => {
+                let rest = self.span.saturating_sub(now.since(*since));
+                let left = self.most.saturating_sub(*count);
+                if left > 0 { Ok(left) } else { Err(rest.as_secs() + u64::from(rest.subsec_nanos() > 0)) }
+            }
+            _ => Ok(self.most),
+        }
+    }
+
     /// Whether another event of `key` may happen.
     ///
     /// # Errors
     /// No; after so many seconds it may.
     pub fn check(&self, key: &str, now: Timestamp) -> Result<(), u64> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        match open.get(key) {
-            Some((since, count)) if *count >= self.most && self.holds(*since, now) => {
-                let rest = self.span.saturating_sub(now.since(*since));
-                Err(rest.as_secs() + u64::from(rest.subsec_nanos() > 0))
-            }
-            _ => Ok(()),
-        }
+        self.left(key, now).map(drop)
     }
 
     /// Counts an event of `key`.
@@ -120,27 +132,104 @@ impl Window {
         Ok(())
     }
 
-    /// Takes one event of `key` back that turned out to be none.
-    pub fn give_back(&self, key: &str) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, count)) = open.get_mut(key) {
-            *count = count.saturating_sub(1);
-        }
-    }
-
     /// Forgets the events of `key`.
     pub fn clear(&self, key: &str) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
-    /// Whether the span from `since` still runs; a clock that stepped back ends it.
+    /// Whether the span from `since` still runs; a clock that stepped back by more than it ends it, and what began at
+    /// the same time as its first event does not.
     fn holds(&self, since: Timestamp, now: Timestamp) -> bool {
-        since <= now && now.since(since) < self.span
+        now.since(since).max(since.since(now)) < self.span
+    }
+}
+
+/// Tries of which only the failed ones count, so many within a span. What is being tried holds the place of a failure
+/// until its end, so that guesses made at once are no more than guesses made in turn; who finds all places held waits.
+pub struct Tries {
+    failures: Window,
+    running: Mutex<HashMap<String, u32>>,
+    ended: Notify,
+}
+
+impl Tries {
+    /// So many failures within a span.
+    pub fn new(most: u32, span: Duration) -> Self {
+        Self { failures: Window::new(most, span), running: Mutex::default(), ended: Notify::new() }
+    }
+
+    /// Begins a try of `key`, once there is a place for its failure.
+    ///
+    /// # Errors
+    /// There were too many failures; after so many seconds it may begin.
+    pub async fn begin(&self, key: &str, clock: &Clock) -> Result<Try<'_>, u64> {
+        loop {
+            // Listening begins before looking, so no end in between is missed.
+            let mut ended = std::pin::pin!(self.ended.notified());
+            ended.as_mut().enable();
+            if let Some(begun) = self.take_place(key, clock.now())? {
+                return Ok(begun);
+            }
+            ended.await;
+        }
+    }
+
+    fn take_place(&self, key: &str, now: Timestamp) -> Result<Option<Try<'_>>, u64> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = self.failures.left(key, now)?;
+        let others = running.get(key).copied().unwrap_or(0);
+        if others >= left {
+            return Ok(None);
+        }
+        running.insert(key.to_owned(), others + 1);
+        Ok(Some(Try { tries: self, key: key.to_owned(), now, failed: true }))
+    }
+
+    /// Forgets the failures of `key`.
+    pub fn forget(&self, key: &str) {
+        self.failures.clear(key);
+    }
+
+    fn end(&self, key: &str, failed_at: Option<Timestamp>) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(now) = failed_at {
+            self.failures.count(key, now);
+        }
+        match running.get_mut(key) {
+            Some(others) if *others > 1 => *others -= 1,
+            _ => drop(running.remove(key)),
+        }
+        drop(running);
+        self.ended.notify_waiters();
+    }
+}
+
+/// A try; it has failed unless somebody says otherwise before it goes.
+#[must_use]
+pub struct Try<'t> {
+    tries: &'t Tries,
+    key: String,
+    now: Timestamp,
+    failed: bool,
+}
+
+impl Try<'_> {
+    /// It was no failure.
+    pub fn forgive(mut self) {
+        self.failed = false;
+    }
+}
+
+impl Drop for Try<'_> {
+    fn drop(&mut self) {
+        self.tries.end(&self.key, self.failed.then_some(self.now));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -173,10 +262,31 @@ mod tests {
         assert_eq!(window.take("a", at(60_000)), Ok(()));
         window.clear("a");
         assert_eq!(window.check("a", at(60_000)), Ok(()));
-        assert_eq!((window.take("c", at(0)), window.take("c", at(0))), (Ok(()), Ok(())));
-        window.give_back("c");
-        window.give_back("nobody");
-        assert_eq!((window.take("c", at(0)), window.take("c", at(0))), (Ok(()), Err(60)));
+        assert_eq!((window.take("c", at(1)), window.take("c", at(0))), (Ok(()), Ok(())), "two at the same time");
+        assert_eq!(window.take("c", at(1)), Err(60));
+        assert_eq!(window.take("c", at(-864_000_000)), Ok(()), "the clock went back");
+    }
+
+    #[tokio::test]
+    async fn a_try_holds_the_place_of_a_failure_until_it_ends() {
+        let (tries, clock) = (Tries::new(2, MINUTE), Clock::manual(at(0)));
+        let begin = |key| tries.begin(key, &clock);
+        let (first, second) = (begin("a").await, begin("a").await);
+        assert!(first.is_ok() && second.is_ok());
+        let mut third = std::pin::pin!(begin("a"));
+        assert!((&mut third).now_or_never().is_none(), "both places are held");
+        assert!(begin("b").await.is_ok(), "another key has places of its own");
+        if let Ok(first) = first {
+            first.forgive();
+        }
+        let third = third.await;
+        assert!(third.is_ok(), "the first was no failure");
+        let mut fourth = std::pin::pin!(begin("a"));
+        assert!((&mut fourth).now_or_never().is_none());
+        drop((second, third));
+        assert_eq!(fourth.await.err(), Some(60), "two failures");
+        tries.forget("a");
+        assert!(begin("a").await.is_ok());
     }
 
     #[test]

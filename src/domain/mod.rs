@@ -160,7 +160,7 @@ impl Domains {
         } else {
             self.checker.check(&wanted).await.to_vec()
         };
-        let needs_dkim = self.config.auth.signup == Signup::Open && !self.config.dev;
+        let needs_dkim = self.config.auth.signup == Signup::Open;
         let was_verified = domain.verified;
         let id = domain.public_id;
         let settled = self.db.write(move |tx| settle(tx, &id, &findings, needs_dkim, if_taken, now));

@@ -36,7 +36,8 @@ pub struct LargeBody {
     hash: Vec<u8>,
 }
 
-/// A field whose wrong type has an error of its own: its value, if it has the right type.
+/// A field whose type is judged in its turn, after the fields before it (contract 1.7), perhaps with a code of its own:
+/// its value, if it has the right type.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Loose<T> {
     /// Not given, or null.
@@ -81,6 +82,27 @@ impl<T> Loose<T> {
             Self::Wrong => Err(error()),
         }
     }
+}
+
+/// A text that may be left out; of another type it is a bad request.
+///
+/// # Errors
+/// 400 `bad_request`.
+pub fn text(given: Loose<String>, field: &'static str) -> Result<Option<String>, ApiError> {
+    given.optional(|| ApiError::field(Code::BadRequest, field, format!("{field} must be a string")))
+}
+
+/// A text that has to be there.
+///
+/// # Errors
+/// 400 `bad_request`.
+pub fn required(given: Loose<String>, field: &'static str) -> Result<String, ApiError> {
+    text(given, field)?.ok_or_else(|| missing(field))
+}
+
+/// What a field lacks that has to be there and has no narrower code.
+pub fn missing(field: &'static str) -> ApiError {
+    ApiError::field(Code::BadRequest, field, format!("{field} is required"))
 }
 
 impl Body {

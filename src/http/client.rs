@@ -50,7 +50,7 @@ impl FromRequestParts<App> for Client {
         let agent = parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
         Ok(Self {
             address: client_address(&app.config, peer, &parts.headers),
-            over_loopback: is_over_loopback(&app.config, peer, &parts.headers, over_tls),
+            over_loopback: is_over_loopback(&app.config, peer, host(parts), &parts.headers, over_tls),
             user_agent: agent.chars().take(MAX_AGENT_CHARS).collect(),
         })
     }
@@ -81,17 +81,24 @@ fn parse_address(entry: &str) -> Option<IpAddr> {
         .map(|ip| ip.to_canonical())
 }
 
+/// Whom a request is meant for: the authority that HTTP/2 and absolute forms name, else the one Host field
+/// (RFC 9110 §7.2).
+fn host(parts: &Parts) -> Option<&str> {
+    let mut fields = parts.headers.get_all(HOST).iter();
+    let field = fields.next().filter(|_| fields.next().is_none()).and_then(|host| host.to_str().ok());
+    parts.uri.authority().map(|authority| authority.as_str()).or(field)
+}
+
 /// Contract 2.2: the peer is loopback, nothing hints at a proxy or a browser page, the host is this machine's own
 /// name for itself, and nobody outside would reach this listener under it.
-fn is_over_loopback(config: &Config, peer: IpAddr, headers: &HeaderMap, over_tls: bool) -> bool {
+fn is_over_loopback(config: &Config, peer: IpAddr, host: Option<&str>, headers: &HeaderMap, over_tls: bool) -> bool {
     let is_relayed = headers.contains_key(ORIGIN)
         || headers.contains_key(FORWARDED)
         || headers.contains_key(VIA)
         || headers.contains_key("x-real-ip")
         || headers.keys().any(|name| name.as_str().starts_with(X_FORWARDED));
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let is_private = over_tls || url::Url::parse(&config.public_url).is_ok_and(|url| is_loopback_url(&url));
-    peer.is_loopback() && !is_relayed && is_local_name(host) && is_private
+    peer.is_loopback() && !is_relayed && host.is_some_and(is_local_name) && is_private
 }
 
 /// `localhost`, `127.0.0.1` or `[::1]`, perhaps with a port.
@@ -156,20 +163,34 @@ mod tests {
 
     #[test]
     fn loopback_is_a_proof_only_without_any_sign_of_somebody_else() {
-        let proof = |url: &str, peer: &str, tls: bool, fields: &[(&'static str, &'static str)]| {
-            is_over_loopback(&config(url), peer.parse().unwrap(), &headers(fields), tls)
+        let proof = |url: &str, peer: &str, tls: bool, host: &str, fields: &[(&'static str, &'static str)]| {
+            is_over_loopback(&config(url), peer.parse().unwrap(), Some(host), &headers(fields), tls)
         };
         let (here, there) = ("http://127.0.0.1:8080", "https://mail.acme.dev");
-        assert!(proof(here, "127.0.0.1", false, &[("host", "127.0.0.1:8080")]));
-        assert!(proof(here, "::1", false, &[("host", "LocalHost")]));
-        assert!(proof(there, "127.0.0.1", true, &[("host", "[::1]:443")]));
-        assert!(!proof(there, "127.0.0.1", false, &[("host", "localhost")]), "behind a proxy on this machine");
-        assert!(!proof(here, "192.0.2.1", false, &[("host", "localhost")]));
-        assert!(!proof(here, "127.0.0.1", false, &[("host", "localhost.evil.example")]));
-        assert!(!proof(here, "127.0.0.1", false, &[("host", "mail.acme.dev")]));
-        assert!(!proof(here, "127.0.0.1", false, &[]));
+        assert!(proof(here, "127.0.0.1", false, "127.0.0.1:8080", &[]));
+        assert!(proof(here, "::1", false, "LocalHost", &[]));
+        assert!(proof(there, "127.0.0.1", true, "[::1]:443", &[]));
+        assert!(!proof(there, "127.0.0.1", false, "localhost", &[]), "behind a proxy on this machine");
+        assert!(!proof(here, "192.0.2.1", false, "localhost", &[]));
+        assert!(!proof(here, "127.0.0.1", false, "localhost.evil.example", &[]));
+        assert!(!proof(here, "127.0.0.1", false, "mail.acme.dev", &[]));
+        assert!(!proof(here, "127.0.0.1", false, "", &[]));
         for name in ["origin", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"] {
-            assert!(!proof(here, "127.0.0.1", false, &[("host", "localhost"), (name, "x")]), "{name}");
+            assert!(!proof(here, "127.0.0.1", false, "localhost", &[(name, "x")]), "{name}");
         }
+    }
+
+    #[test]
+    fn the_host_is_the_one_that_the_request_names() {
+        let named = |uri: &str, hosts: &[&'static str]| {
+            let mut request = axum::http::Request::new(());
+            *request.uri_mut() = uri.parse().unwrap();
+            *request.headers_mut() = headers(&hosts.iter().map(|host| ("host", *host)).collect::<Vec<_>>());
+            host(&request.into_parts().0).map(str::to_owned)
+        };
+        assert_eq!(named("/", &["localhost:1"]).as_deref(), Some("localhost:1"));
+        assert_eq!(named("https://localhost:1/", &[]).as_deref(), Some("localhost:1"), "HTTP/2");
+        assert_eq!(named("http://evil.example/", &["localhost"]).as_deref(), Some("evil.example"));
+        assert_eq!(named("/", &[]), None);
     }
 }

@@ -21,7 +21,7 @@ pub async fn apply(State(app): State<App>, request: Request, next: Next) -> Resp
     // What is logged on the way says which request it was.
     let span = tracing::info_span!("request", %id, method = %request.method());
     let path = request.uri().path();
-    let is_api = ["/v1/", "/api/", "/att/"].iter().any(|family| path.starts_with(family));
+    let is_api = matches!(path.split('/').nth(1), Some("v1" | "api" | "att"));
     let mut response = if is_api && request.method() == Method::OPTIONS {
         preflight()
     } else if is_api && !is_secure(&app, &request) {

@@ -257,7 +257,8 @@ impl From<store::Error> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = Body { error: &self.message, code: self.code.as_str(), field: self.field.as_deref() };
+        let field = self.field.as_deref().filter(|_| status == StatusCode::BAD_REQUEST);
+        let body = Body { error: &self.message, code: self.code.as_str(), field };
         let mut response = (status, serde_json::to_vec(&body).unwrap_or_default()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

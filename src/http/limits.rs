@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::throttle::{Buckets, Window};
+use crate::throttle::{Buckets, Tries, Window};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -13,9 +13,9 @@ pub struct Limits {
     /// 401 answers to one client address.
     pub failures: Window,
     /// Failed logins of one client address and e-mail.
-    pub logins_of_pair: Window,
+    pub logins_of_pair: Tries,
     /// Failed logins of one client address.
-    pub logins_of_address: Window,
+    pub logins_of_address: Tries,
     /// Sign-ups of one client address.
     pub signups: Window,
     /// Verification mails of one account.
@@ -28,8 +28,8 @@ impl Limits {
         Self {
             requests: Buckets::new(requests_per_second),
             failures: Window::new(60, MINUTE),
-            logins_of_pair: Window::new(5, 15 * MINUTE),
-            logins_of_address: Window::new(50, 15 * MINUTE),
+            logins_of_pair: Tries::new(5, 15 * MINUTE),
+            logins_of_address: Tries::new(50, 15 * MINUTE),
             signups: Window::new(10, 60 * MINUTE),
             verifications: Window::new(5, 60 * MINUTE),
         }

@@ -23,11 +23,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::PeerAddress;
 use super::linger::{Lingering, Unread};
+use super::stall::Stalling;
+use super::{PeerAddress, paths};
 
 /// How long a client may take to open: its first octet and, over TLS, the handshake; and then for a request's header.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a client may read nothing of an answer that is larger than what buffers hold.
+const READ_PATIENCE: Duration = Duration::from_secs(60);
 /// Idle HTTP/2 clients are asked after this time whether they still live, and given up after as long again.
 const HTTP2_PING: Duration = Duration::from_secs(30);
 /// The largest request header.
@@ -61,6 +64,8 @@ struct Door {
     stop: CancellationToken,
     /// See [`PATIENCE`].
     patience: Duration,
+    /// See [`READ_PATIENCE`].
+    read_patience: Duration,
 }
 
 /// Accepts until `stop`; requests that run then have `grace` to finish.
@@ -71,7 +76,8 @@ pub(super) async fn serve(
     stop: CancellationToken,
     grace: Duration,
 ) {
-    let door = Arc::new(Door { server: server(), router, tls, stop, patience: PATIENCE });
+    let door =
+        Arc::new(Door { server: server(), router, tls, stop, patience: PATIENCE, read_patience: READ_PATIENCE });
     let graceful = GracefulShutdown::new();
     let open = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
     let mut failing = false;
@@ -164,12 +170,14 @@ where
         request.extensions_mut().insert(PeerAddress(address));
         request.extensions_mut().insert(secure);
         request.extensions_mut().insert(hangup.clone());
+        paths::respell(request.uri_mut());
         // HTTP/2 ends a stream without the connection.
         let is_http1 = request.version() < Version::HTTP_2;
         let request = request.map(axum::body::Body::new);
         if is_http1 { request.map(|body| unread.watch(body)) } else { request }
     });
-    let connection = door.server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let stream = TokioIo::new(Stalling::new(stream, door.read_patience));
+    let connection = door.server.serve_connection(stream, TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(watcher.watch(connection.into_owned()));
     // The deadlines of hyper begin once it knows the version, which a client may keep from it, or with a request.
     let talking = async {
@@ -195,28 +203,32 @@ mod tests {
     use crate::config::Config;
     use crate::tls::ServerTls;
 
-    /// A client whose connection is served with little patience.
-    async fn client() -> TcpStream {
+    /// A client whose connection is served with little patience, and the serving.
+    async fn client() -> (TcpStream, tokio::task::JoinHandle<()>) {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { data_dir: dir.path().into(), hostname: "mx.example.com".into(), ..Config::default() };
         let door = Door {
             server: server(),
-            router: Router::new().route("/", get(|| async { "here" })),
+            router: Router::new()
+                .route("/", get(|| async { "here" }))
+                .route("/large", get(|| async { vec![0; 64 << 20] })),
             tls: TlsAcceptor::from(ServerTls::open(&config).unwrap().https_config()),
             stop: CancellationToken::new(),
             patience: Duration::from_millis(100),
+            read_patience: Duration::from_millis(300),
         };
         let listener = crate::host::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, address) = listener.accept().await.unwrap();
-        tokio::spawn(async move { begin(&door, stream, address, GracefulShutdown::new().watcher()).await });
-        client
+        let serving =
+            tokio::spawn(async move { begin(&door, stream, address, GracefulShutdown::new().watcher()).await });
+        (client, serving)
     }
 
     #[tokio::test]
     async fn whoever_sends_nothing_or_too_little_is_let_go() {
         for sent in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n", b"\x16", b"\x16\x03\x01\x02\x00\x01", b"GET / HT"] {
-            let mut client = client().await;
+            let (mut client, _serving) = client().await;
             client.write_all(sent).await.unwrap();
             let mut answer = Vec::new();
             let ended = timeout(Duration::from_secs(10), client.read_to_end(&mut answer)).await;
@@ -227,7 +239,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_has_asked_is_not_hurried() {
-        let mut client = client().await;
+        let (mut client, _serving) = client().await;
         let asked = tokio::time::Instant::now();
         let mut answer = vec![0; 1024];
         while asked.elapsed() < Duration::from_millis(300) {
@@ -235,5 +247,18 @@ mod tests {
             let length = client.read(&mut answer).await.unwrap();
             assert!(answer.get(..length).unwrap().starts_with(b"HTTP/1.1 200"));
         }
+    }
+
+    #[tokio::test]
+    async fn whoever_does_not_read_is_let_go() {
+        let (mut client, serving) = client().await;
+        client.write_all(b"GET /large HTTP/1.1\r\nHost: mx.example.com\r\n\r\n").await.unwrap();
+        assert!(timeout(Duration::from_secs(10), serving).await.is_ok(), "still served");
+        let (mut client, serving) = self::client().await;
+        client.write_all(b"GET /large HTTP/1.1\r\nHost: mx.example.com\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.len() > 64 << 20, "whoever reads gets it all");
+        serving.await.unwrap();
     }
 }

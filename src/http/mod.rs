@@ -19,8 +19,10 @@ mod linger;
 mod listener;
 mod openapi;
 mod pages;
+mod paths;
 mod realtime;
 mod service;
+mod stall;
 mod table;
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -10,6 +10,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::App;
+use super::auth::bearer;
 use super::error::ApiError;
 use crate::datadir::DataDir;
 use crate::secrets::token_hash;
@@ -70,9 +71,7 @@ pub async fn metrics(State(app): State<App>) -> Response {
 
 /// The counters on the main listener, for who knows the token; for everyone else the path does not exist.
 pub async fn metrics_with_token(state: State<App>, headers: HeaderMap) -> Response {
-    let given =
-        headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
-    let genuine = match (given, &state.config.metrics.token) {
+    let genuine = match (bearer(&headers), &state.config.metrics.token) {
         // Hashes are compared, so the time taken says nothing of the token.
         (Some(given), Some(token)) => token_hash(given) == token_hash(token),
         _ => false,

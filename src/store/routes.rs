@@ -185,7 +185,7 @@ pub fn list(connection: &Connection, account: i64, domain: Option<i64>) -> Resul
     Ok(rows)
 }
 
-/// A route of the account with this match (as stored), action and destination.
+/// A route of the account with this match (in whatever case), action and destination.
 ///
 /// # Errors
 /// Storage trouble.
@@ -198,7 +198,8 @@ pub fn find_same(
 ) -> Result<Option<RouteRow>> {
     let statement = format!(
         "SELECT {COLUMNS} FROM route
-         WHERE account_id = ?1 AND match_pattern = ?2 AND action = ?3 AND destination IS ?4 ORDER BY id LIMIT 1"
+         WHERE account_id = ?1 AND lower(match_pattern) = lower(?2) AND action = ?3 AND destination IS ?4
+         ORDER BY id LIMIT 1"
     );
     Ok(connection
         .prepare_cached(&statement)?

@@ -366,6 +366,18 @@ async fn five_wrong_passwords_close_a_pair_for_a_quarter_of_an_hour() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn right_passwords_at_the_same_time_are_no_failures() {
+    let server = open().await;
+    let api = server.anonymous();
+    sign_up(&api, "ada@acme.dev").await.expect(201);
+    log_in(&api, "ada@acme.dev", "wrong").await.expect_error(401, "bad_login");
+    for answer in futures_util::future::join_all((0..12).map(|_| log_in(&api, "ada@acme.dev", PASSWORD))).await {
+        answer.expect(200);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn fifty_failures_close_an_address() {
     let server = open().await;
     let api = server.anonymous();

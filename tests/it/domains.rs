@@ -518,6 +518,17 @@ async fn dev_mode_verifies_names_for_trying_without_dns() {
 }
 
 #[tokio::test]
+async fn an_open_dev_server_asks_other_domains_for_the_accounts_own_key_too() {
+    let bench = Bench::with(|config| (config.dev, config.auth.signup) = (true, Signup::Open)).await;
+    let added = bench.published(&bench.owner, "shop.dev").await;
+    let name = added["dns"][2]["name"].as_str().unwrap();
+    bench.dns.remove(name);
+    assert_eq!(verify(&bench.owner, "shop.dev").await["status"], "pending");
+    bench.dns.txt(name, added["dns"][2]["value"].as_str().unwrap());
+    assert_eq!(verify(&bench.owner, "shop.dev").await["status"], "verified");
+}
+
+#[tokio::test]
 async fn a_scoped_key_sees_and_verifies_its_own_domain_alone() {
     let bench = Bench::new().await;
     let other = bench.account("other@example.com").await;

@@ -94,7 +94,7 @@ async fn what_google_may_say_otherwise_is_understood() {
     for (name, value) in [
         ("iss", json!("accounts.google.com")),
         ("email_verified", json!("true")),
-        ("exp", json!(NOW.as_secs() - 59)),
+        ("exp", json!(NOW.as_secs() + 1)),
         ("hd", json!("acme.dev")),
     ] {
         let identity = sign_in_with(rs256(SIGNING_KEY, &header(), &claims_with(name, value))).await.unwrap();
@@ -122,7 +122,7 @@ async fn claims_that_prove_nothing_are_rejected() {
         ("iss", json!("https://accounts.google.com.evil.example")),
         ("iss", json!("https://accounts.google.com/")),
         ("iss", json!(null)),
-        ("exp", json!(NOW.as_secs() - 60)),
+        ("exp", json!(NOW.as_secs())),
         ("exp", json!(0)),
         ("exp", json!(i64::MIN)),
         ("exp", json!("99999999999")),

@@ -187,11 +187,16 @@ async fn a_scoped_key_is_shown_once_and_dies_at_once() {
         owner.post("/api/keys/scoped", body).await.expect_field(400, "bad_request", field);
     }
     server.other_account("other.test", "http://127.0.0.1:1/").await;
-    for foreign in
-        ["other.test", "nowhere.test", "", "dom_0000000000000000", "inbox.test.", "%", &domain.to_lowercase()]
-    {
+    for foreign in ["other.test", "nowhere.test", "", "dom_0000000000000000", "%", &domain.to_lowercase()] {
         let refused = owner.post("/api/keys/scoped", json!({"domainId": foreign, "name": "n"})).await;
         refused.expect_error(404, "domain_not_owned");
+    }
+    // A name counts in every spelling, as in paths.
+    owner.post("/api/domains", json!({"domain": "b\u{fc}cher.test"})).await.expect(201);
+    for spelling in ["B\u{dc}CHER.test", "xn--bcher-kva.test."] {
+        let made = scoped(&owner, spelling, "n").await;
+        assert_eq!(made["domain"], "xn--bcher-kva.test");
+        owner.delete(&format!("/api/keys/scoped/{}", text(&made["id"]))).await.expect(200);
     }
     let bob = member(&server, "bob@acme.dev").await;
     assert_eq!(bob.get("/api/keys/scoped").await.expect(200), json!([]));

@@ -7,10 +7,11 @@ use jiff::ToSpan as _;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::domains::find_domain;
 use crate::clock::Timestamp;
 use crate::http::App;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, DONE, Done};
+use crate::http::body::{Body, DONE, Done, Loose, missing, required};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::KeyId;
@@ -156,11 +157,13 @@ pub async fn scoped_keys(State(app): State<App>, caller: Caller) -> Result<Json<
 #[serde(rename_all = "camelCase")]
 pub struct NewScopedKey {
     /// Id or name of a domain of the account.
-    #[schema(required = true, nullable = false, example = "acme.dev")]
-    domain_id: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = String, example = "acme.dev")]
+    domain_id: Loose<String>,
     /// At most 100 characters.
-    #[schema(required = true, nullable = false, example = "blog")]
-    name: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = String, example = "blog")]
+    name: Loose<String>,
 }
 
 /// Makes a key for one domain.
@@ -171,10 +174,11 @@ pub async fn new_scoped_key(
 ) -> Result<(StatusCode, Json<ScopedKey>), ApiError> {
     caller.needs_account()?;
     let fields: NewScopedKey = body.fields()?;
-    let missing = |field| ApiError::field(Code::BadRequest, field, format!("{field} is required"));
-    let domain = fields.domain_id.ok_or_else(|| missing("domainId"))?;
-    let name = fields.name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-    let name = name.ok_or_else(|| missing("name"))?;
+    let domain = required(fields.domain_id, "domainId")?;
+    let name = required(fields.name, "name")?.trim().to_owned();
+    if name.is_empty() {
+        return Err(missing("name"));
+    }
     if name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {
         return Err(ApiError::field(Code::BadRequest, "name", "a name has at most 100 characters, on one line"));
     }
@@ -182,13 +186,13 @@ pub async fn new_scoped_key(
     let (hash, sealed) = (token_hash(&key), app.secrets.seal(keys::PURPOSE, key.as_bytes()));
     let kept = name.clone();
     let made = app.db.write(move |tx| {
-        let Some(domain) = domains::find_by_name_or_id(tx, account, &domain.to_lowercase(), &domain)? else {
+        let Some(domain) = find_domain(tx, account, &domain)? else {
             return Ok(None);
         };
         let id = keys::insert_scoped(tx, account, domain.id, &kept, &hash, &sealed, now)?;
         Ok(Some((id, domain)))
     });
-    let (id, domain) = made.await?.ok_or_else(|| ApiError::at(Code::DomainNotOwned, "domainId"))?;
+    let (id, domain) = made.await?.ok_or(Code::DomainNotOwned)?;
     let view = ScopedKey {
         id: id.to_string(),
         name,

@@ -8,12 +8,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::accounts::{GoogleUser, Proof, Refusal, SignedIn, Verification};
-use crate::clock::Timestamp;
 use crate::google::GoogleError;
 use crate::hex;
 use crate::http::App;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, DONE, Done, Loose};
+use crate::http::body::{Body, DONE, Done, Loose, missing, required, text};
 use crate::http::client::Client;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
@@ -23,6 +22,7 @@ use crate::passwords;
 use crate::secrets::token_hash;
 use crate::store::accounts::Account;
 use crate::store::sessions;
+use crate::throttle::Try;
 
 /// The longest e-mail of an account.
 const MAX_EMAIL: usize = 254;
@@ -75,9 +75,7 @@ impl From<Refusal> for ApiError {
             Refusal::AccountExists => Code::AccountExists.into(),
             Refusal::BadLogin => Code::BadLogin.into(),
             Refusal::WrongPassword => Code::WrongPassword.into(),
-            Refusal::PasswordMissing => {
-                ApiError::field(Code::BadRequest, "currentPassword", "currentPassword is required")
-            }
+            Refusal::PasswordMissing => missing("currentPassword"),
             Refusal::Store(error) => error.into(),
             Refusal::Hash(error) => {
                 tracing::error!(%error, "a request failed");
@@ -100,7 +98,9 @@ pub struct SignUp {
     #[schema(value_type = String, example = "correct horse battery")]
     password: Loose<String>,
     /// Proves that who signs up first runs the server; not needed over loopback.
-    setup_token: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    setup_token: Loose<String>,
 }
 
 /// One address, normalised.
@@ -117,6 +117,10 @@ fn new_password(field: Loose<String>, name: &'static str, email: &str) -> Result
     Ok(password)
 }
 
+fn proof(setup_token: Loose<String>, client: &Client) -> Result<Proof, ApiError> {
+    Ok(Proof { token: text(setup_token, "setupToken")?, over_loopback: client.over_loopback })
+}
+
 /// Makes an account.
 pub async fn sign_up(
     State(app): State<App>,
@@ -127,7 +131,7 @@ pub async fn sign_up(
     let fields: SignUp = body.fields()?;
     let email = email(fields.email)?;
     let password = new_password(fields.password, "password", &email)?;
-    let proof = Proof { token: fields.setup_token, over_loopback: client.over_loopback };
+    let proof = proof(fields.setup_token, &client)?;
     let signed_in = app.accounts.sign_up(email, password, proof, client.session(), app.clock.now()).await?;
     Ok((StatusCode::CREATED, Json(signed_in.into())))
 }
@@ -148,61 +152,66 @@ impl axum::extract::FromRequestParts<App> for SignUpLimit {
 /// `POST /api/auth/login`
 #[derive(Deserialize, ToSchema)]
 pub struct LogIn {
-    #[schema(required = true, nullable = false, example = "ada@acme.dev")]
-    email: Option<String>,
-    #[schema(required = true, nullable = false, example = "correct horse battery")]
-    password: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = String, example = "ada@acme.dev")]
+    email: Loose<String>,
+    #[serde(default)]
+    #[schema(value_type = String, example = "correct horse battery")]
+    password: Loose<String>,
     /// Instead of both: a ticket that `mailkite dev` printed, good for one sign-in.
-    ticket: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    ticket: Loose<String>,
 }
 
 /// Signs in by e-mail and password, or by a ticket.
 pub async fn log_in(State(app): State<App>, client: Client, body: Body) -> Result<Json<Session>, ApiError> {
     let fields: LogIn = body.fields()?;
-    if let Some(ticket) = fields.ticket {
-        let now = app.clock.now();
-        let attempt = Attempt::begin(&app, &client, "", now)?;
-        let result = app.accounts.log_in_with_ticket(&ticket, client.session(), now).await;
+    if let Loose::Given(ticket) = fields.ticket {
+        let attempt = Attempt::begin(&app, &client, "").await?;
+        let result = app.accounts.log_in_with_ticket(&ticket, client.session(), app.clock.now()).await;
         attempt.end(&app, &result);
         return Ok(Json(result?.into()));
     }
-    let missing = |field| ApiError::field(Code::BadRequest, field, format!("{field} is required"));
-    let email = fields.email.ok_or_else(|| missing("email"))?.trim().to_lowercase();
-    let password = fields.password.ok_or_else(|| missing("password"))?;
-    let now = app.clock.now();
-    let attempt = Attempt::begin(&app, &client, &email, now)?;
-    let result = app.accounts.log_in(email, password, client.session(), now).await;
+    let email = required(fields.email, "email")?.trim().to_lowercase();
+    let password = required(fields.password, "password")?;
+    let attempt = Attempt::begin(&app, &client, &email).await?;
+    let result = app.accounts.log_in(email, password, client.session(), app.clock.now()).await;
     attempt.end(&app, &result);
     Ok(Json(result?.into()))
 }
 
-/// A try at a password (contract 2.3). It counts as a failure before the password is looked at, so that guesses made
-/// at once are not free; what turns out to be none is taken back.
-struct Attempt {
+/// A try at a password (contract 2.3), of one client address for one e-mail.
+struct Attempt<'a> {
+    of_pair: Try<'a>,
+    of_address: Try<'a>,
     pair: String,
-    address: String,
 }
 
-impl Attempt {
-    fn begin(app: &App, client: &Client, email: &str, now: Timestamp) -> Result<Self, ApiError> {
+impl<'a> Attempt<'a> {
+    async fn begin(app: &'a App, client: &Client, email: &str) -> Result<Self, ApiError> {
         let address = client.key();
         // What is given as an e-mail may be long; its hash is not.
         let pair = format!("{address} {}", hex::encode(&token_hash(email)));
-        app.limits.logins_of_pair.take(&pair, now).map_err(ApiError::rate_limited)?;
-        if let Err(wait) = app.limits.logins_of_address.take(&address, now) {
-            app.limits.logins_of_pair.give_back(&pair);
-            return Err(ApiError::rate_limited(wait));
+        let of_pair = app.limits.logins_of_pair.begin(&pair, &app.clock).await.map_err(ApiError::rate_limited)?;
+        match app.limits.logins_of_address.begin(&address, &app.clock).await {
+            Ok(of_address) => Ok(Self { of_pair, of_address, pair }),
+            Err(wait) => {
+                of_pair.forgive();
+                Err(ApiError::rate_limited(wait))
+            }
         }
-        Ok(Self { pair, address })
     }
 
     fn end(self, app: &App, result: &Result<SignedIn, Refusal>) {
-        match result {
-            Err(Refusal::BadLogin | Refusal::WrongPassword) => return,
-            Ok(_) => app.limits.logins_of_pair.clear(&self.pair),
-            Err(_) => app.limits.logins_of_pair.give_back(&self.pair),
+        if matches!(result, Err(Refusal::BadLogin | Refusal::WrongPassword)) {
+            return;
         }
-        app.limits.logins_of_address.give_back(&self.address);
+        self.of_pair.forgive();
+        self.of_address.forgive();
+        if result.is_ok() {
+            app.limits.logins_of_pair.forget(&self.pair);
+        }
     }
 }
 
@@ -211,40 +220,49 @@ impl Attempt {
 #[serde(rename_all = "camelCase")]
 pub struct GoogleSignIn {
     /// The authorization code that Google gave the browser.
-    #[schema(required = true, nullable = false)]
-    code: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = String)]
+    code: Loose<String>,
     /// As the code was asked for with; by default that of the configuration.
-    redirect_uri: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    redirect_uri: Loose<String>,
     /// As in `POST /api/auth/signup`.
-    setup_token: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    setup_token: Loose<String>,
 }
 
 /// Signs in with Google; makes an account if there is none.
 pub async fn google(State(app): State<App>, client: Client, body: Body) -> Result<Json<Session>, ApiError> {
     let fields: GoogleSignIn = body.fields()?;
-    let code = fields.code.filter(|code| !code.is_empty());
-    let code = code.ok_or_else(|| ApiError::field(Code::BadRequest, "code", "code is required"))?;
-    let (now, address) = (app.clock.now(), client.key());
-    app.limits.logins_of_address.check(&address, now).map_err(ApiError::rate_limited)?;
-    let identity = app.google.sign_in(&code, fields.redirect_uri.as_deref(), now).await.map_err(|error| {
-        if error != GoogleError::NotConfigured {
-            app.limits.logins_of_address.count(&address, now);
+    let code = required(fields.code, "code")?;
+    if code.is_empty() {
+        return Err(missing("code"));
+    }
+    let redirect_uri = text(fields.redirect_uri, "redirectUri")?;
+    let proof = proof(fields.setup_token, &client)?;
+    let attempt = app.limits.logins_of_address.begin(&client.key(), &app.clock).await;
+    let attempt = attempt.map_err(ApiError::rate_limited)?;
+    let identity = match app.google.sign_in(&code, redirect_uri.as_deref(), app.clock.now()).await {
+        Ok(identity) => identity,
+        Err(GoogleError::NotConfigured) => {
+            attempt.forgive();
+            return Err(Code::GoogleNotConfigured.into());
         }
-        match error {
-            GoogleError::NotConfigured => ApiError::from(Code::GoogleNotConfigured),
-            GoogleError::Rejected(reason) => {
-                tracing::info!(%reason, "a Google sign-in was rejected");
-                ApiError::from(Code::GoogleRejected)
-            }
-            GoogleError::Unreachable(reason) => {
-                tracing::warn!(%reason, "Google was not reached");
-                ApiError::from(Code::GoogleUnreachable)
-            }
+        Err(GoogleError::Rejected(reason)) => {
+            tracing::info!(%reason, "a Google sign-in was rejected");
+            return Err(Code::GoogleRejected.into());
         }
-    })?;
+        Err(GoogleError::Unreachable(reason)) => {
+            tracing::warn!(%reason, "Google was not reached");
+            return Err(Code::GoogleUnreachable.into());
+        }
+    };
+    attempt.forgive();
     let user = GoogleUser { subject: identity.subject, email: identity.email, picture: identity.picture };
-    let proof = Proof { token: fields.setup_token, over_loopback: client.over_loopback };
-    Ok(Json(app.accounts.sign_in_with_google(user, proof, client.session(), now).await?.into()))
+    let signed_in = app.accounts.sign_in_with_google(user, proof, client.session(), app.clock.now()).await?;
+    Ok(Json(signed_in.into()))
 }
 
 /// Ends this session.
@@ -259,7 +277,9 @@ pub async fn log_out(State(app): State<App>, caller: Caller) -> Result<Json<Done
 #[serde(rename_all = "camelCase")]
 pub struct ChangePassword {
     /// Required if the account has a password.
-    current_password: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    current_password: Loose<String>,
     #[serde(default)]
     #[schema(value_type = String, example = "correct horse battery")]
     new_password: Loose<String>,
@@ -283,11 +303,14 @@ pub async fn change_password(
 ) -> Result<Json<PasswordChanged>, ApiError> {
     caller.needs_session()?;
     let fields: ChangePassword = body.fields()?;
+    let current = text(fields.current_password, "currentPassword")?;
+    if current.is_none() && app.accounts.has_password(caller.id()).await? {
+        return Err(missing("currentPassword"));
+    }
     let new = new_password(fields.new_password, "newPassword", &caller.account.email)?;
-    let now = app.clock.now();
-    let attempt = Attempt::begin(&app, &client, &caller.account.email, now)?;
-    let changed = app.accounts.change_password(caller.account, fields.current_password, new, client.session(), now);
-    let result = changed.await;
+    let attempt = Attempt::begin(&app, &client, &caller.account.email).await?;
+    let (client, now) = (client.session(), app.clock.now());
+    let result = app.accounts.change_password(caller.account, current, new, client, now).await;
     attempt.end(&app, &result);
     Ok(Json(PasswordChanged { ok: true, token: result?.token }))
 }

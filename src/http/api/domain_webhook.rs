@@ -27,8 +27,9 @@ pub struct WebhookFields {
     #[schema(value_type = String, example = "https://app.acme.dev/hook")]
     url: Loose<String>,
     /// `lenient` (default), `ack` or `control`.
-    #[schema(example = "lenient")]
-    ack_mode: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "lenient")]
+    ack_mode: Loose<String>,
 }
 
 /// A domain's webhook.

@@ -160,14 +160,22 @@ impl From<DomainError> for ApiError {
     }
 }
 
+/// A domain of an account by its id or, in any spelling, its name.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_domain(connection: &Connection, account: i64, id: &str) -> store::Result<Option<DomainRow>> {
+    let name = Domain::parse(id).map(|domain| domain.as_str().to_owned()).unwrap_or_default();
+    domains::find_by_name_or_id(connection, account, &name, id)
+}
+
 /// The caller's domain by its id or name.
 ///
 /// # Errors
 /// 404 when it is unknown or another account's, 403 beyond a scoped key's domain.
 pub async fn the_domain(app: &App, caller: &Caller, id: &str) -> Result<DomainRow, ApiError> {
     let (account, id) = (caller.id(), id.to_owned());
-    let name = Domain::parse(&id).map(|domain| domain.as_str().to_owned()).unwrap_or_default();
-    let found = app.db.read(move |connection| domains::find_by_name_or_id(connection, account, &name, &id));
+    let found = app.db.read(move |connection| find_domain(connection, account, &id));
     let domain = found.await?.ok_or_else(ApiError::not_found)?;
     caller.needs_domain(Some(domain.id))?;
     Ok(domain)

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::http::App;
 use crate::http::auth::Caller;
-use crate::http::body::LargeBody;
+use crate::http::body::{LargeBody, Loose, required, text};
 use crate::http::error::{ApiError, Code};
 use crate::inbound::ReceiveError;
 use crate::inbound::inject::Injection;
@@ -26,17 +26,26 @@ const MAX_SUBJECT_CHARS: usize = 998;
 #[serde(rename_all = "camelCase")]
 pub struct InjectFields {
     /// Any address, `a@b` or `Name <a@b>`.
-    #[schema(required = true, nullable = false, example = "ada@example.com")]
-    from: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = String, example = "ada@example.com")]
+    from: Loose<String>,
     /// The route to use; this or `address`.
-    #[schema(example = "rte_9c31aB7KmPq2XwZe")]
-    route_id: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "rte_9c31aB7KmPq2XwZe")]
+    route_id: Loose<String>,
     /// The recipient; picks the oldest matching active route when no `routeId` is given.
-    #[schema(example = "support@acme.dev")]
-    address: Option<String>,
-    subject: Option<String>,
-    text: Option<String>,
-    html: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "support@acme.dev")]
+    address: Loose<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    subject: Loose<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    text: Loose<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    html: Loose<String>,
 }
 
 /// What became of it.
@@ -86,23 +95,26 @@ pub async fn inject(
     body: LargeBody,
 ) -> Result<(StatusCode, Json<InjectedView>), ApiError> {
     let fields: InjectFields = body.fields()?;
-    let from = fields.from.ok_or_else(|| bad("from", "from is required"))?;
+    let from = required(fields.from, "from")?;
     let (from_name, from) = sender(&from).ok_or_else(|| bad("from", "from must be one address"))?;
-    if fields.route_id.is_none() && fields.address.is_none() {
+    let (route_id, address) = (text(fields.route_id, "routeId")?, text(fields.address, "address")?);
+    if route_id.is_none() && address.is_none() {
         return Err(bad("routeId", "routeId or address is required"));
     }
-    let address = fields.address.as_deref().map(|text| Mailbox::parse(text.trim())).transpose();
+    let address = address.map(|text| Mailbox::parse(text.trim())).transpose();
     let address = address.map_err(|_| bad("address", "address must be one address"))?;
-    if let Some(subject) = &fields.subject
+    let subject = text(fields.subject, "subject")?;
+    if let Some(subject) = &subject
         && (subject.chars().count() > MAX_SUBJECT_CHARS || subject.chars().any(char::is_control))
     {
         return Err(bad("subject", "a subject has at most 998 characters, on one line"));
     }
+    let (plain, html) = (text(fields.text, "text")?, text(fields.html, "html")?);
     let given = match &address {
         Some(address) => Some(own_domain(&app, &caller, address).await?),
         None => None,
     };
-    let route = find_route(&app, &caller, fields.route_id, address.as_ref()).await?;
+    let route = find_route(&app, &caller, route_id, address.as_ref()).await?;
     let (to, domain) = match address.zip(given) {
         Some(given) => given,
         None => {
@@ -115,7 +127,7 @@ pub async fn inject(
         }
     };
     let action = route.action;
-    let injection = Injection { from, from_name, to, subject: fields.subject, text: fields.text, html: fields.html };
+    let injection = Injection { from, from_name, to, subject, text: plain, html };
     let receipt = app.inbound.inject(injection, route, domain).await?;
     let routed = matches!(action, Action::Webhook | Action::Forward);
     Ok((StatusCode::ACCEPTED, Json(InjectedView { id: receipt.id, routed, action: action.as_str() })))

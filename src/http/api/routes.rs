@@ -103,15 +103,17 @@ pub struct NewRouteFields {
     #[schema(value_type = String, example = "support@acme.dev")]
     match_pattern: Loose<String>,
     /// `webhook` (default), `forward`, `store` or `drop`.
-    #[schema(example = "webhook")]
-    action: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "webhook")]
+    action: Loose<String>,
     /// A webhook's URL or a forward's address; absent, null or "" for `store` and `drop`.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "https://app.acme.dev/hook")]
     destination: Loose<String>,
     /// `lenient` (default), `ack` or `control`; webhooks only.
-    #[schema(example = "lenient")]
-    ack_mode: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "lenient")]
+    ack_mode: Loose<String>,
 }
 
 /// A match, in the one form that is stored: lower-case, its domain as A-labels; a regex as written.
@@ -145,11 +147,20 @@ impl Match {
     fn domain(&self, connection: &Connection, caller: &Caller) -> store::Result<Result<Option<i64>, ApiError>> {
         let Some(name) = self.pattern.domain() else { return Ok(caller.needs_domain(None).map(|()| None)) };
         let Some(domain) = domains::find_of_account(connection, caller.id(), name)? else {
-            return Ok(Err(ApiError::at(Code::DomainNotOwned, "match")));
+            return Ok(Err(Code::DomainNotOwned.into()));
         };
         Ok(caller
             .needs_domain(Some(domain.id))
             .and_then(|()| if domain.verified { Ok(Some(domain.id)) } else { Err(Code::DomainNotVerified.into()) }))
+    }
+}
+
+fn action(given: Loose<String>) -> Result<Action, ApiError> {
+    let bad = || ApiError::field(Code::BadRequest, "action", "action must be webhook, forward, store or drop");
+    match given.optional(bad)?.as_deref() {
+        None => Ok(Action::Webhook),
+        Some("agent") => Err(ApiError::at(Code::AgentNotSupported, "action")),
+        Some(word) => Action::from_word(word).ok_or_else(bad),
     }
 }
 
@@ -185,10 +196,11 @@ pub fn webhook_url(app: &App, given: Loose<String>, field: &'static str) -> Resu
 }
 
 /// An acknowledgement mode.
-pub fn ack_mode(given: Option<String>) -> Result<Option<String>, ApiError> {
-    match given.as_deref() {
-        None | Some("lenient" | "ack" | "control") => Ok(given),
-        Some(_) => Err(ApiError::field(Code::BadRequest, "ackMode", "ackMode must be lenient, ack or control")),
+pub fn ack_mode(given: Loose<String>) -> Result<Option<String>, ApiError> {
+    let bad = || ApiError::field(Code::BadRequest, "ackMode", "ackMode must be lenient, ack or control");
+    match given.optional(bad)? {
+        Some(word) if !["lenient", "ack", "control"].contains(&word.as_str()) => Err(bad()),
+        mode => Ok(mode),
     }
 }
 
@@ -201,13 +213,7 @@ pub async fn create(
     let fields: NewRouteFields = body.fields()?;
     let text = fields.match_pattern.required(|| ApiError::at(Code::MatchRequired, "match"))?;
     let matched = Match::parse(&text)?;
-    let action = match fields.action.as_deref() {
-        None => Action::Webhook,
-        Some("agent") => return Err(ApiError::at(Code::AgentNotSupported, "action")),
-        Some(word) => Action::from_word(word).ok_or_else(|| {
-            ApiError::field(Code::BadRequest, "action", "action must be webhook, forward, store or drop")
-        })?,
-    };
+    let action = action(fields.action)?;
     let destination = destination(&app, action, fields.destination)?;
     let mode = ack_mode(fields.ack_mode)?;
     let is_webhook = action == Action::Webhook;
@@ -269,12 +275,15 @@ async fn the_webhook(app: &App, caller: &Caller, id: &str) -> Result<RouteRow, A
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteChange {
-    active: Option<bool>,
+    #[serde(default)]
+    #[schema(value_type = Option<bool>)]
+    active: Loose<bool>,
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "https://app.acme.dev/hook")]
     destination: Loose<String>,
-    #[schema(example = "lenient")]
-    ack_mode: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "lenient")]
+    ack_mode: Loose<String>,
     #[serde(default, rename = "match")]
     #[schema(value_type = Option<String>, example = "support@acme.dev")]
     match_pattern: Loose<String>,
@@ -289,6 +298,8 @@ pub async fn change(
 ) -> Result<Json<RouteView>, ApiError> {
     let old = the_route(&app, &caller, &id).await?;
     let fields: RouteChange = body.fields()?;
+    let active =
+        fields.active.optional(|| ApiError::field(Code::BadRequest, "active", "active must be true or false"))?;
     let new_destination = match fields.destination {
         Loose::Absent => None,
         given => Some(destination(&app, old.action, given)?),
@@ -308,7 +319,7 @@ pub async fn change(
             match_pattern: row.match_pattern.clone(),
             destination: new_destination.unwrap_or(row.destination),
             ack_mode: mode.or(row.ack_mode),
-            active: fields.active.unwrap_or(row.active),
+            active: active.unwrap_or(row.active),
             is_domain_webhook: row.is_domain_webhook,
         };
         if let Some(matched) = matched.filter(|matched| matched.text != row.match_pattern) {

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 use crate::http::body::Loose;
+pub use crate::http::body::text;
 use crate::http::error::{ApiError, Code};
 use crate::mail::mailbox_list::{MailboxListError, NamedMailbox, parse_list, parse_one};
 use crate::outbound::compose::check_header;
@@ -109,11 +110,6 @@ pub fn recipients(
         list.into_iter().filter(|one| seen.insert(one.mailbox.canonical())).collect()
     };
     Ok([once(to), once(cc), once(bcc)])
-}
-
-/// A text that may be left out; of another type it is a bad request.
-pub fn text(given: Loose<String>, field: &'static str) -> Result<Option<String>, ApiError> {
-    given.optional(|| ApiError::field(Code::BadRequest, field, format!("{field} must be a string")))
 }
 
 /// Something that only its type is asked of.
