@@ -70,8 +70,9 @@ pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
     let outbound = ground.outbound(Arc::clone(&domains));
     let inbound = ground.inbound(outbound.clone())?;
 
-    let smtp = ground.receiving_door(&inbound).await?;
-    let submissions = ground.submission_doors(&inbound, &outbound).await?;
+    let doors = ground.smtp_parts(&inbound);
+    let smtp = ground.receiving_door(&doors).await?;
+    let submissions = ground.submission_doors(&doors, &outbound).await?;
     let listeners = http::Listeners::bind(&ground.config).map_err(StartError::because)?;
     // Neither webhooks nor mail ever go to one of these.
     let own: Vec<SocketAddr> = smtp

@@ -10,6 +10,9 @@ use tokio::net::{TcpListener, TcpSocket};
 /// tries again only after a second.
 const BACKLOG: u32 = 4096;
 
+/// Files that are nobody's to use up; where few may be open, half of them.
+const RESERVED_FILES: u64 = 256;
+
 /// Binds an address and listens; `[::]` on a host without IPv6 becomes `0.0.0.0`. Needs the runtime.
 ///
 /// # Errors
@@ -59,6 +62,37 @@ pub fn file_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
+/// Who opens files by the thousand. What they may have open together leaves a sixteenth and [`RESERVED_FILES`] to storage
+/// and outgoing connections, and a flood of one leaves the others their part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileUse {
+    /// Sessions of the door that takes mail from anybody.
+    Mail,
+    /// Sessions of one door where mail programs hand in mail; there are two.
+    Submission,
+    /// Mail data that is written while it arrives.
+    Drafts,
+    /// Connections of an HTTP listener.
+    Http,
+}
+
+impl FileUse {
+    /// How many files it may have open, at least one.
+    pub fn most(self) -> usize {
+        self.most_of(file_limit())
+    }
+
+    fn most_of(self, limit: u64) -> usize {
+        let sixteenths = match self {
+            Self::Mail => 9,
+            Self::Submission => 1,
+            Self::Drafts | Self::Http => 2,
+        };
+        let dealt_out = limit - RESERVED_FILES.min(limit / 2);
+        usize::try_from((dealt_out / 16).saturating_mul(sixteenths)).unwrap_or(usize::MAX).max(1)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests may panic")]
@@ -66,6 +100,18 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn ten_thousand_sessions_fit_where_twenty_thousand_files_do_and_some_where_few_do() {
+        assert_eq!(FileUse::Mail.most_of(20_000), 11_106);
+        assert_eq!(FileUse::Mail.most_of(64), 18);
+        assert_eq!(FileUse::Mail.most_of(0), 1);
+        for limit in [64, 1024, 65_536] {
+            let [mail, submission, drafts, http] =
+                [FileUse::Mail, FileUse::Submission, FileUse::Drafts, FileUse::Http].map(|one| one.most_of(limit));
+            assert!(mail + 2 * submission + drafts + http < usize::try_from(limit).unwrap());
+        }
+    }
 
     #[tokio::test]
     async fn three_hundred_connections_wait_to_be_accepted_and_none_is_dropped() {

@@ -107,6 +107,7 @@
 //! | RFC 2045 | MIME: bodies, transfer encodings |
 //! | RFC 2046 | MIME: media types, multiparts |
 //! | RFC 2047 | MIME: encoded words |
+//! | RFC 2142 | abuse@ and the like |
 //! | RFC 2152 | UTF-7 |
 //! | RFC 2183 | Content-Disposition |
 //! | RFC 2231 | MIME: parameter values and continuations |

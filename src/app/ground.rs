@@ -179,15 +179,26 @@ impl Ground {
         Ok(Some(SpamCheck::new(target, egress)))
     }
 
+    /// What all SMTP doors share.
+    pub(super) fn smtp_parts(&self, inbound: &Inbound) -> smtp_server::Parts {
+        smtp_server::Parts {
+            inbound: inbound.clone(),
+            tls: self.server_tls.clone(),
+            metrics: Arc::clone(&self.metrics),
+            hostname: self.config.hostname.clone(),
+            room: smtp_server::room(&self.config.smtp),
+        }
+    }
+
     /// Where mail from anybody is received.
-    pub(super) async fn receiving_door(&self, inbound: &Inbound) -> Result<SmtpServer, StartError> {
-        self.door(&self.config.smtp.listen, Role::Mx, inbound).await
+    pub(super) async fn receiving_door(&self, parts: &smtp_server::Parts) -> Result<SmtpServer, StartError> {
+        self.door(&self.config.smtp.listen, Role::Mx, parts).await
     }
 
     /// Where mail programs hand in: with STARTTLS, and with TLS from the first octet.
     pub(super) async fn submission_doors(
         &self,
-        inbound: &Inbound,
+        parts: &smtp_server::Parts,
         outbound: &Outbound,
     ) -> Result<[SmtpServer; 2], StartError> {
         let failures = Arc::new(Window::new(MAX_FAILED_LOGINS, Duration::from_secs(60)));
@@ -202,16 +213,18 @@ impl Ground {
         };
         let listen = &self.config.submission;
         Ok([
-            self.door(&listen.listen, role(false), inbound).await?,
-            self.door(&listen.listen_tls, role(true), inbound).await?,
+            self.door(&listen.listen, role(false), parts).await?,
+            self.door(&listen.listen_tls, role(true), parts).await?,
         ])
     }
 
-    async fn door(&self, listen: &[SocketAddr], role: Role, inbound: &Inbound) -> Result<SmtpServer, StartError> {
-        let (metrics, hostname) = (Arc::clone(&self.metrics), self.config.hostname.clone());
-        let (inbound, tls) = (inbound.clone(), self.server_tls.clone());
-        let door = SmtpServer::bind(listen, role, &self.config.smtp, inbound, tls, metrics, hostname);
-        door.await.map_err(StartError::because)
+    async fn door(
+        &self,
+        listen: &[SocketAddr],
+        role: Role,
+        parts: &smtp_server::Parts,
+    ) -> Result<SmtpServer, StartError> {
+        SmtpServer::bind(listen, role, &self.config.smtp, parts.clone()).await.map_err(StartError::because)
     }
 
     fn egress(&self, guard: Guard) -> Egress {

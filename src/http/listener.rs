@@ -26,6 +26,7 @@ use tower::ServiceExt;
 use super::linger::{Lingering, Unread};
 use super::stall::Stalling;
 use super::{PeerAddress, paths};
+use crate::host::FileUse;
 
 /// How long a client may take to open: its first octet and, over TLS, the handshake; and then for a request's header.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -35,7 +36,7 @@ const READ_PATIENCE: Duration = Duration::from_secs(60);
 const HTTP2_PING: Duration = Duration::from_secs(30);
 /// The largest request header.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
-/// Connections at once.
+/// Connections at once, if so many files may be open.
 const MAX_CONNECTIONS: usize = 4096;
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// The content type of a TLS record that opens a connection.
@@ -79,7 +80,7 @@ pub(super) async fn serve(
     let door =
         Arc::new(Door { server: server(), router, tls, stop, patience: PATIENCE, read_patience: READ_PATIENCE });
     let graceful = GracefulShutdown::new();
-    let open = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
+    let open = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS.min(FileUse::Http.most())));
     let mut failing = false;
     loop {
         let accepted = tokio::select! {

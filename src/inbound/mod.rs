@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use ring::hmac;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::activity::Feed;
 use crate::clock::{Clock, Timestamp};
@@ -38,6 +38,11 @@ use verify::Verifier;
 const FULL_WAIT: Duration = Duration::from_secs(2);
 /// Octets of large mail that are read at the same time, in units of KiB.
 const PARSE_BUDGET_KIB: u32 = 32 * 1024;
+/// Mail that is smaller, in the same units, is read at once.
+const PARSE_FREELY_KIB: u32 = 64;
+/// How long a session waits for its turn to be read before the sender is asked to come again. Senders wait ten minutes
+/// (RFC 5321 §4.5.3.2.6), and sending it all again costs more than waiting.
+const PARSE_WAIT: Duration = Duration::from_secs(180);
 
 /// What the pipeline is built from.
 pub struct Parts {
@@ -115,6 +120,26 @@ impl Inbound {
     /// Where large mail data is written while it arrives.
     pub fn objects(&self) -> &Objects {
         &self.shared.objects
+    }
+
+    /// Waits until mail data of this size may be read into memory, where it is held while the answer lives: large mail
+    /// takes turns.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Busy`]: the turn did not come in time.
+    pub async fn turn_to_read(&self, size: u64) -> Result<Option<OwnedSemaphorePermit>, ReceiveError> {
+        let permits = u32::try_from(size / 1024).unwrap_or(u32::MAX).min(PARSE_BUDGET_KIB);
+        if permits < PARSE_FREELY_KIB {
+            return Ok(None);
+        }
+        let turn = Arc::clone(&self.shared.parse_budget).acquire_many_owned(permits);
+        match tokio::time::timeout(PARSE_WAIT, turn).await {
+            Ok(turn) => Ok(turn.ok()),
+            Err(_) => {
+                tracing::warn!("a message waited too long for its turn and was refused");
+                Err(ReceiveError::Busy)
+            }
+        }
     }
 
     /// Whether a store that was full a moment ago should not be asked again yet.

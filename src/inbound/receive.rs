@@ -12,10 +12,10 @@ use std::time::Duration;
 use ring::hmac;
 
 use self::transaction::{Left, store_all};
+use super::Inbound;
 use super::recipients::Recipient;
 use super::route::Route;
 use super::verify::{Verdicts, Verification};
-use super::{Inbound, PARSE_BUDGET_KIB};
 use crate::activity::Activity;
 use crate::activity::realtime::{Body, Event};
 use crate::clock::Timestamp;
@@ -148,12 +148,7 @@ impl Inbound {
     ) -> Result<Receipt, ReceiveError> {
         let now = self.shared.clock.now();
         let size = data.len();
-        // Large mail is held in memory while it is read, so only so much of it at a time.
-        let permits = u32::try_from(size / 1024).unwrap_or(u32::MAX).min(PARSE_BUDGET_KIB);
-        let permit = match permits {
-            0..64 => None,
-            many => self.shared.parse_budget.clone().acquire_many_owned(many).await.ok(),
-        };
+        let turn = self.turn_to_read(size).await?;
         let (bytes, draft) = match data {
             MailData::Memory(bytes) => (bytes, None),
             MailData::Spooled(mut draft) => {
@@ -197,7 +192,7 @@ impl Inbound {
         } else {
             self.keep(draft, bytes, id.clone(), size, now).await?
         };
-        drop(permit);
+        drop(turn);
         let receipt = self.commit(id, common, plans, raw, now).await?;
         // Few mails go to a bounce address and to somebody else; a report that is read twice changes nothing.
         self.settle_reports(reports, now).await.map(|_| receipt)

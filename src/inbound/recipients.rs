@@ -27,12 +27,6 @@ impl Recipient {
     }
 }
 
-impl PartialEq for Recipient {
-    fn eq(&self, other: &Self) -> bool {
-        self.mailbox.canonical() == other.mailbox.canonical()
-    }
-}
-
 /// Why mail for a recipient is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecipientRefusal {
@@ -79,7 +73,12 @@ impl Inbound {
             return Err(RecipientRefusal::DomainPending);
         }
         let refuse_unknown = self.shared.config.smtp.unknown_recipients == UnknownRecipients::Reject;
-        if refuse_unknown && entry.domain.is_some() && entry.routes.matching(&mailbox.canonical()).is_empty() {
+        // RFC 5321 §4.5.1: a domain that takes mail has a postmaster.
+        if refuse_unknown
+            && entry.domain.is_some()
+            && reserved_local(&mailbox) != Some("postmaster")
+            && entry.routes.matching(&mailbox.canonical()).is_empty()
+        {
             return Err(RecipientRefusal::Unknown);
         }
         Ok(Recipient { mailbox, account: entry.account, domain: entry.domain, routes: entry.routes, returned: None })
@@ -94,12 +93,19 @@ impl Inbound {
         if let Some(entry) = self.shared.directory.find(name).await.map_err(unavailable)? {
             return Ok(entry);
         }
-        let local = mailbox.local().to_ascii_lowercase();
         let ours = Domain::parse(&self.shared.config.hostname).is_ok_and(|host| host.as_str() == name);
-        if ours && (local == "postmaster" || local == "abuse") {
+        if ours && reserved_local(mailbox).is_some() {
             // Until there is an owner to store it for, the sender is asked to come back.
             return self.shared.directory.owner().await.map_err(unavailable)?.ok_or(RecipientRefusal::Unavailable);
         }
         Err(RecipientRefusal::RelayRefused)
     }
+}
+
+/// The local part that every host has to take mail for (RFC 5321 §4.5.1, RFC 2142), in whatever form it was written.
+fn reserved_local(mailbox: &Mailbox) -> Option<&'static str> {
+    let canonical = mailbox.canonical();
+    ["postmaster", "abuse"].into_iter().find(|local| {
+        canonical.strip_prefix(local).and_then(|rest| rest.strip_prefix('@')) == Some(mailbox.domain().as_str())
+    })
 }

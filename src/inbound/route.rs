@@ -96,10 +96,10 @@ impl Pattern {
     pub fn matches(&self, address: &str) -> bool {
         match self {
             Self::Exact(exact) => exact == address,
-            Self::Wildcard { prefix, suffix } => address
-                .strip_prefix(prefix.as_str())
-                .and_then(|rest| rest.strip_suffix(suffix.as_str()))
-                .is_some_and(|star| !star.contains('@')),
+            // The suffix has the last @, which is the one between local part and domain; another is quoted.
+            Self::Wildcard { prefix, suffix } => {
+                address.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.ends_with(suffix.as_str()))
+            }
             Self::Regex(regex) => regex.is_match(address),
         }
     }
@@ -172,6 +172,8 @@ mod tests {
         assert!(matches("*@acme.dev", "anything@acme.dev"));
         assert!(!matches("*@acme.dev", "anything@sub.acme.dev"));
         assert!(!matches("*@acme.dev", "x@evil-acme.dev"));
+        assert!(matches("*@acme.dev", "\"a@b\"@acme.dev"));
+        assert!(!matches("*@acme.dev", "\"x@acme.dev\"@evil.example"));
         assert!(matches("ticket+*@acme.dev", "ticket+42@acme.dev"));
         assert!(matches("ticket+*@acme.dev", "ticket+@acme.dev"));
         assert!(!matches("ticket+*@acme.dev", "ticket@acme.dev"));

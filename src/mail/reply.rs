@@ -101,7 +101,7 @@ replies! {
     /// RFC 6409 §6.1.
     BAD_FROM = 550 "5.6.0" "Exactly one From field with exactly one mailbox is needed";
     /// A message that cannot be sent as it is.
-    BAD_MESSAGE = 550 "5.6.0" "Message has a repeated header or a line of over 998 octets";
+    BAD_MESSAGE = 550 "5.6.0" "Message has a repeated header, a NUL in one, or a line of over 998 octets";
     /// A verb that we know and do not offer.
     NOT_IMPLEMENTED = 502 "5.5.1" "Command not implemented";
     /// A command out of order.
@@ -122,8 +122,6 @@ replies! {
     DATA_LINE_TOO_LONG = 554 "5.6.0" "Line too long in message data";
     /// RFC 5321 §6.3.
     MAIL_LOOP = 554 "5.4.6" "Mail loop";
-    /// The TLS handshake cannot be offered at the moment.
-    TLS_UNAVAILABLE = 454 "4.7.0" "TLS not available";
     /// RFC 5321 §4.1.1.11.
     UNKNOWN_PARAMETER = 555 "5.5.4" "Unknown MAIL or RCPT parameter";
 }

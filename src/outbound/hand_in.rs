@@ -18,7 +18,7 @@ const MAX_LINE: usize = 998;
 const ONCE: &[&str] =
     &["From", "Sender", "Reply-To", "To", "Cc", "Message-ID", "In-Reply-To", "References", "Subject", "Date"];
 /// Fields of a client that mean something else here, or are nobody's business (RFC 6409 §8).
-const REMOVED: &[&str] = &["Bcc", "Return-Path", "Authentication-Results"];
+const REMOVED: &[&str] = &["Bcc", "Resent-Bcc", "Return-Path", "Authentication-Results"];
 
 /// A message that was handed in.
 pub struct Handed {
@@ -38,8 +38,8 @@ pub enum HandInError {
     /// Not exactly one author.
     #[error("not exactly one From field with one mailbox")]
     From,
-    /// A repeated field, or a line that is too long.
-    #[error("a repeated header or a line of over 998 octets")]
+    /// A repeated field, one with a NUL, or a line that is too long.
+    #[error("a repeated header, a NUL in one, or a line of over 998 octets")]
     Message,
     /// Nobody may be sent to.
     #[error("every recipient is suppressed")]
@@ -94,6 +94,8 @@ impl Outbound {
         let keys = Arc::clone(&sender.keys);
         let signed = tokio::task::spawn_blocking(move || {
             let mut completed = complete(&data, mail, &fresh_id, now).ok_or(HandInError::Message)?;
+            // It may be large, and what comes next needs as much again.
+            drop(data);
             // A later host might recode it otherwise, and break the signature (RFC 6376 §5.3).
             if let Some(recoded) = (!completed.data.is_ascii()).then(|| mime::to_seven_bit(&completed.data)).flatten()
             {
@@ -147,6 +149,10 @@ fn complete(data: &[u8], mail: Mail, fresh_id: &str, now: Timestamp) -> Option<C
         let end = fields.body_offset();
         let whole = data.get(start..end).unwrap_or_default();
         start = end;
+        // RFC 5322 §4.1: NUL was never more than tolerated, and readers cut fields at it.
+        if whole.contains(&0) {
+            return None;
+        }
         if REMOVED.iter().any(|name| field.is(name)) {
             continue;
         }
@@ -200,7 +206,7 @@ mod tests {
         assert_eq!(
             completed(
                 "From: a@acme.dev\r\nBcc: secret@b.test,\r\n other@b.test\r\nSubject: folded\r\n line\r\n\
-                 bcc: x@y.test\r\nReturn-Path: <z@y.test>\r\n\r\nBody\r\n.\r\n"
+                 bcc: x@y.test\r\nResent-Bcc: x@y.test\r\nReturn-Path: <z@y.test>\r\n\r\nBody\r\n.\r\n"
             )
             .unwrap(),
             "Date: Tue, 28 Jul 2026 00:00:00 +0000\r\nMessage-ID: <new@acme.dev>\r\nFrom: a@acme.dev\r\n\
@@ -220,6 +226,7 @@ mod tests {
         for text in [
             "From: a@acme.dev\r\nSubject: 1\r\nsubject: 2\r\n\r\n",
             "From: a@acme.dev\r\nTo: x@y.test\r\nTo: z@y.test\r\n\r\n",
+            "From: a@acme.dev\r\nSubject: a\0b\r\n\r\n",
             long.as_str(),
         ] {
             assert_eq!(completed(text), None, "{text:.60}");

@@ -3,6 +3,9 @@
 //! End of data is exactly CRLF . CRLF (RFC 5321 §4.1.1.4), also as the very first line. A bare CR or LF ends the session:
 //! two servers that disagree about line ends can be made to disagree about where a message ends (SMTP smuggling).
 
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::room::Room;
 use crate::store::objects::{Draft, MailData, Objects};
 use crate::store::{Error, Result};
 
@@ -112,10 +115,14 @@ impl DataReader {
 }
 
 /// Where mail data is gathered: in memory, then in a draft; past the size limit nowhere.
+///
+/// It holds the right to its draft until it is dropped, which should be after the draft.
 #[derive(Debug)]
 pub struct Gathered {
     buffer: Vec<u8>,
     draft: Option<Draft>,
+    room: Room,
+    right: Option<OwnedSemaphorePermit>,
     limit: u64,
     too_large: bool,
     trouble: Option<Error>,
@@ -123,8 +130,8 @@ pub struct Gathered {
 
 impl Gathered {
     /// Nothing yet; at most `limit` octets.
-    pub const fn new(limit: u64) -> Self {
-        Self { buffer: Vec::new(), draft: None, limit, too_large: false, trouble: None }
+    pub const fn new(limit: u64, room: Room) -> Self {
+        Self { buffer: Vec::new(), draft: None, room, right: None, limit, too_large: false, trouble: None }
     }
 
     /// Where the reader appends to.
@@ -165,7 +172,25 @@ impl Gathered {
         }
     }
 
+    /// Called when the client pauses: what is held in memory goes to disk, if there may be another draft.
+    pub async fn set_aside(&mut self, objects: &Objects) {
+        if self.has_right() {
+            self.settle(objects, true).await;
+            self.buffer.shrink_to_fit();
+        }
+    }
+
+    fn has_right(&mut self) -> bool {
+        if self.right.is_none() {
+            self.right = self.room.draft();
+        }
+        self.right.is_some()
+    }
+
     async fn write_out(&mut self, objects: &Objects) -> Result<()> {
+        if !self.has_right() {
+            return Err(Error::Busy);
+        }
         let (objects, piece, draft) = (objects.clone(), std::mem::take(&mut self.buffer), self.draft.take());
         let written = tokio::task::spawn_blocking(move || {
             let mut draft = match draft {
@@ -186,14 +211,17 @@ impl Gathered {
     ///
     /// # Errors
     /// The disk failed on the way.
-    pub async fn finish(mut self, objects: &Objects) -> Result<MailData> {
+    pub async fn finish(&mut self, objects: &Objects) -> Result<MailData> {
         if let Some(error) = self.trouble.take() {
             return Err(error);
         }
         if self.draft.is_some() && !self.buffer.is_empty() {
             self.write_out(objects).await?;
         }
-        Ok(self.draft.take().map_or_else(|| MailData::Memory(self.buffer), MailData::Spooled))
+        Ok(match self.draft.take() {
+            Some(draft) => MailData::Spooled(draft),
+            None => MailData::Memory(std::mem::take(&mut self.buffer)),
+        })
     }
 }
 

@@ -5,8 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,6 +18,14 @@ use crate::metrics::Counter;
 const PROXY_DEADLINE: Duration = Duration::from_secs(10);
 /// The longest PROXY header that is read: version 2 with its extensions.
 const PROXY_MAX: usize = 2048;
+/// As long as the shortest header of version 1, `PROXY UNKNOWN` and CRLF; shorter than the fixed head of version 2.
+const PROXY_MIN: usize = 15;
+/// The longest header of version 1, with CRLF.
+const PROXY_V1_MAX: usize = 107;
+/// The signature that begins version 2.
+const PROXY_V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+/// The fixed head of version 2; its last two octets are the length of the rest.
+const PROXY_V2_HEAD: usize = 16;
 /// Wait after an accept that failed: out of descriptors, which others must close first.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
@@ -128,17 +135,17 @@ pub async fn serve(
             if proxied {
                 behind_proxy(stream, address, shared, &open, &caps, total).await;
             } else {
-                begin(stream, address, BytesMut::new(), shared).await;
+                begin(stream, address, shared).await;
             }
             drop(counted);
         });
     }
 }
 
-async fn begin(stream: TcpStream, address: IpAddr, early: BytesMut, shared: Arc<Shared>) {
+async fn begin(stream: TcpStream, address: IpAddr, shared: Arc<Shared>) {
     shared.metrics.add(Counter::SessionsOpened);
     let abort = shared.abort.clone();
-    let session = Session::new(shared, stream, address, early);
+    let session = Session::new(shared, stream, address);
     // A session in DATA says 421 itself; this is for one that waits for storage or a handshake.
     tokio::select! {
         () = session.run() => {}
@@ -155,8 +162,7 @@ async fn behind_proxy(
     caps: &Caps,
     total: usize,
 ) {
-    let mut input = BytesMut::with_capacity(PROXY_MAX);
-    let header = tokio::time::timeout(PROXY_DEADLINE, read_proxy_header(&mut stream, &mut input)).await;
+    let header = tokio::time::timeout(PROXY_DEADLINE, read_proxy_header(&mut stream)).await;
     let Ok(Some(header)) = header else {
         tracing::warn!(%proxy, "a connection from a configured proxy had no PROXY header and was closed");
         return;
@@ -164,32 +170,47 @@ async fn behind_proxy(
     let address = header.unwrap_or(proxy).to_canonical();
     match open.enter(address, caps, total) {
         Some(counted) => {
-            begin(stream, address, input, shared).await;
+            begin(stream, address, shared).await;
             drop(counted);
         }
         None => refuse(&stream, &shared),
     }
 }
 
-/// The address in the header (`None` inside when it names none), with the header taken off `input`.
-async fn read_proxy_header(stream: &mut TcpStream, input: &mut BytesMut) -> Option<Option<IpAddr>> {
-    use ppp::{HeaderResult, PartialResult};
-    loop {
-        if stream.read_buf(input).await.ok()? == 0 || input.len() > PROXY_MAX {
+/// The address in the header, `None` inside when it names none.
+///
+/// Not an octet behind the header is taken: it may belong to a TLS handshake.
+async fn read_proxy_header<S: AsyncRead + Unpin>(stream: &mut S) -> Option<Option<IpAddr>> {
+    let mut header = Vec::with_capacity(PROXY_V1_MAX);
+    read_up_to(stream, &mut header, PROXY_MIN).await?;
+    if header.starts_with(PROXY_V2_SIGNATURE) {
+        read_up_to(stream, &mut header, PROXY_V2_HEAD).await?;
+        let length = header.last_chunk().map(|length| usize::from(u16::from_be_bytes(*length)))?;
+        if PROXY_V2_HEAD + length > PROXY_MAX {
             return None;
         }
-        let header = HeaderResult::parse(input);
-        if header.is_incomplete() {
-            continue;
+        read_up_to(stream, &mut header, PROXY_V2_HEAD + length).await?;
+    } else {
+        while !header.ends_with(b"\r\n") {
+            if header.len() >= PROXY_V1_MAX || !header.starts_with(b"PROXY ") {
+                return None;
+            }
+            let next = header.len() + 1;
+            read_up_to(stream, &mut header, next).await?;
         }
-        let (length, address) = match header {
-            HeaderResult::V1(Ok(header)) => (header.header.len(), v1_address(&header.addresses)),
-            HeaderResult::V2(Ok(header)) => (header.len(), v2_address(&header)),
-            _ => return None,
-        };
-        drop(input.split_to(length.min(input.len())));
-        return Some(address);
     }
+    match ppp::HeaderResult::parse(&header) {
+        ppp::HeaderResult::V1(Ok(header)) => Some(v1_address(&header.addresses)),
+        ppp::HeaderResult::V2(Ok(header)) => Some(v2_address(&header)),
+        _ => None,
+    }
+}
+
+/// Reads until `header` has this length.
+async fn read_up_to<S: AsyncRead + Unpin>(stream: &mut S, header: &mut Vec<u8>, length: usize) -> Option<()> {
+    let start = header.len();
+    header.resize(length, 0);
+    stream.read_exact(header.get_mut(start..)?).await.ok().map(drop)
 }
 
 fn v1_address(addresses: &ppp::v1::Addresses) -> Option<IpAddr> {
@@ -233,6 +254,28 @@ mod tests {
         assert_eq!(counted("192.0.2.1"), "192.0.2.1");
         assert_eq!(counted("::ffff:192.0.2.1"), "192.0.2.1");
         assert_eq!(counted("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    }
+
+    #[tokio::test]
+    async fn what_stands_behind_a_proxy_header_is_left_alone() {
+        let mut v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10".to_vec();
+        v2.extend_from_slice(&[192, 0, 2, 8, 198, 51, 100, 1, 0x12, 0x67, 0, 25, 4, 0, 1, 0]);
+        let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec();
+        for (header, peer) in [
+            (b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 25\r\n".to_vec(), Some("192.0.2.7")),
+            (b"PROXY TCP6 2001:db8::1 2001:db8::2 4711 25\r\n".to_vec(), Some("2001:db8::1")),
+            (b"PROXY UNKNOWN\r\n".to_vec(), None),
+            (v2, Some("192.0.2.8")),
+            (local, None),
+        ] {
+            let wire = [header.as_slice(), b"\x16\x03\x01"].concat();
+            let mut stream = wire.as_slice();
+            let read = read_proxy_header(&mut stream).await;
+            assert_eq!(read, Some(peer.map(|peer| peer.parse().unwrap())), "{header:?}");
+            assert_eq!(stream, b"\x16\x03\x01");
+        }
+        let endless = [b"PROXY UNKNOWN ".as_slice(), &[b'x'; 200]].concat();
+        assert_eq!(read_proxy_header(&mut endless.as_slice()).await, None);
     }
 
     #[test]

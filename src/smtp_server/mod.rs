@@ -1,11 +1,12 @@
 //! The SMTP door: listens, talks, and hands every message to [`Inbound`]. It stores nothing itself.
 //!
-//! `listener` accepts, `session` talks, `command` parses, `phase` judges, `data` reads mail data.
+//! `listener` accepts, `session` talks, `command` parses, `phase` judges, `data` reads mail data, `room` bounds it.
 
 pub mod command;
 pub mod data;
 mod listener;
 pub mod phase;
+pub mod room;
 pub mod session;
 mod stream;
 
@@ -14,24 +15,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config;
+use crate::host::FileUse;
 use crate::inbound::Inbound;
 use crate::metrics::Metrics;
 use crate::tls::ServerTls;
 use listener::{Caps, Open};
 use phase::Bounds;
-use session::{MEMORY_UNIT, Shared};
+use room::Room;
+use session::Shared;
 pub use session::{Role, Submission};
 
-/// Failed logins of one address within a minute before more are not even looked at (contract 1.12).
+/// Failed logins of one address within a minute before the next one that fails ends its session. As with the API
+/// (contract 1.12), keys that are good still work: nobody is locked out by a neighbour.
 pub const MAX_FAILED_LOGINS: u32 = 60;
-/// Descriptors that storage and outgoing connections keep for themselves.
-const RESERVED_FILES: u64 = 256;
 
 /// An address that could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,21 @@ const RESERVED_FILES: u64 = 256;
 pub struct BindError {
     address: SocketAddr,
     source: std::io::Error,
+}
+
+/// What every door is made of; clones share it.
+#[derive(Clone)]
+pub struct Parts {
+    /// The pipeline that takes the mail.
+    pub inbound: Inbound,
+    /// The certificate.
+    pub tls: ServerTls,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Our name.
+    pub hostname: String,
+    /// For mail data while it is received.
+    pub room: Room,
 }
 
 /// The door, bound.
@@ -58,10 +74,7 @@ impl SmtpServer {
         listen: &[SocketAddr],
         role: Role,
         config: &config::Smtp,
-        inbound: Inbound,
-        tls: ServerTls,
-        metrics: Arc<Metrics>,
-        hostname: String,
+        parts: Parts,
     ) -> Result<Self, BindError> {
         let mut listeners = Vec::with_capacity(listen.len());
         let mut addresses = Vec::with_capacity(listen.len());
@@ -71,23 +84,27 @@ impl SmtpServer {
             addresses.push(address);
             listeners.push(listener);
         }
-        let files = crate::host::file_limit().saturating_sub(RESERVED_FILES) / 2;
         let caps = Caps {
-            max_sessions: config.max_sessions.min(usize::try_from(files).unwrap_or(usize::MAX)).max(1),
+            max_sessions: config.max_sessions.min(role.files().most()),
             max_sessions_per_address: config.max_sessions_per_address,
             proxies: config.proxy_protocol_from.clone(),
         };
-        let units = usize::try_from(config.memory_bytes).unwrap_or(usize::MAX) / MEMORY_UNIT;
+        if matches!(role, Role::Mx) && caps.max_sessions < config.max_sessions {
+            tracing::warn!(
+                sessions = caps.max_sessions,
+                "the limit of open files leaves room for fewer SMTP sessions"
+            );
+        }
         let shared = Shared {
-            inbound,
+            inbound: parts.inbound,
             role,
-            metrics,
-            hostname,
-            tls: Some(TlsAcceptor::from(Arc::clone(tls.config()))),
+            metrics: parts.metrics,
+            hostname: parts.hostname,
+            tls: Some(TlsAcceptor::from(Arc::clone(parts.tls.config()))),
             bounds: Bounds { max_message_bytes: config.max_message_bytes, max_recipients: config.max_recipients },
             command_timeout: Duration::from_secs(config.command_timeout_secs),
             data_timeout: Duration::from_secs(config.data_timeout_secs),
-            memory: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
+            room: parts.room,
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
         };
@@ -128,4 +145,9 @@ impl SmtpServer {
             sessions.wait().await;
         }
     }
+}
+
+/// For all doors together, as `[smtp]` and the limit of open files have it.
+pub fn room(config: &config::Smtp) -> Room {
+    Room::new(config.memory_bytes, FileUse::Drafts.most())
 }

@@ -63,22 +63,21 @@ impl<R: PartialEq> Phase<R> {
     ///
     /// # Errors
     /// The refusal.
-    pub fn check_rcpt(&self, ascii: bool, bounds: Bounds) -> Result<(), Reply> {
+    pub fn check_rcpt(&self, ascii: bool) -> Result<(), Reply> {
         match self {
             Self::Transaction(envelope) if !ascii && !envelope.smtputf8 => Err(Reply::NEEDS_SMTPUTF8),
-            Self::Transaction(envelope) if envelope.recipients.len() >= bounds.max_recipients => {
-                Err(Reply::TOO_MANY_RECIPIENTS)
-            }
             Self::Transaction(_) => Ok(()),
             Self::Connected | Self::Greeted => Err(Reply::BAD_SEQUENCE),
         }
     }
 
-    /// RCPT, once resolved; a repeated recipient counts once.
-    pub fn add_recipient(&mut self, recipient: R) -> Reply {
-        if let Self::Transaction(envelope) = self
-            && !envelope.recipients.contains(&recipient)
-        {
+    /// RCPT, once resolved; a repeated recipient counts once, also where no other fits.
+    pub fn add_recipient(&mut self, recipient: R, bounds: Bounds) -> Reply {
+        let Self::Transaction(envelope) = self else { return Reply::BAD_SEQUENCE };
+        if !envelope.recipients.contains(&recipient) {
+            if envelope.recipients.len() >= bounds.max_recipients {
+                return Reply::TOO_MANY_RECIPIENTS;
+            }
             envelope.recipients.push(recipient);
         }
         Reply::RECIPIENT_OK
@@ -126,7 +125,7 @@ mod tests {
         let mut phase = Phase::Greeted;
         phase.mail(arguments(None, false), BOUNDS).unwrap();
         for recipient in recipients {
-            phase.add_recipient(*recipient);
+            phase.add_recipient(*recipient, BOUNDS);
         }
         phase
     }
@@ -148,10 +147,10 @@ mod tests {
     #[test]
     fn recipients_count_once_and_only_so_many() {
         let mut phase = transaction(&[1, 1]);
-        assert_eq!(phase.check_rcpt(true, BOUNDS), Ok(()));
-        phase.add_recipient(2);
-        assert_eq!(phase.check_rcpt(true, BOUNDS), Err(Reply::TOO_MANY_RECIPIENTS));
-        assert_eq!(phase.check_rcpt(false, BOUNDS), Err(Reply::NEEDS_SMTPUTF8));
+        assert_eq!(phase.add_recipient(2, BOUNDS), Reply::RECIPIENT_OK);
+        assert_eq!(phase.add_recipient(3, BOUNDS), Reply::TOO_MANY_RECIPIENTS);
+        assert_eq!(phase.add_recipient(1, BOUNDS), Reply::RECIPIENT_OK);
+        assert_eq!(phase.check_rcpt(false), Err(Reply::NEEDS_SMTPUTF8));
         assert_eq!(phase.data().unwrap().recipients, [1, 2]);
         assert!(matches!(phase, Phase::Greeted));
     }
@@ -174,12 +173,10 @@ mod tests {
                         sender = greeted;
                     }
                     2 => {
-                        let fits = phase.check_rcpt(true, BOUNDS).is_ok();
-                        prop_assert_eq!(fits, sender && recipients < 2);
-                        if fits {
-                            phase.add_recipient(recipients);
-                            recipients += 1;
-                        }
+                        prop_assert_eq!(phase.check_rcpt(true).is_ok(), sender);
+                        let added = phase.add_recipient(recipients, BOUNDS) == Reply::RECIPIENT_OK;
+                        prop_assert_eq!(added, sender && recipients < 2);
+                        recipients += u8::from(added);
                     }
                     3 => {
                         phase.reset();

@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::command::{self, Command, MailArguments, Refusal};
 use super::phase::{Bounds, Phase};
+use super::room::Room;
 use super::stream::Stream;
 use crate::clock::Clock;
+use crate::host::FileUse;
 use crate::inbound::{Inbound, Recipient, RecipientRefusal};
 use crate::mail::address::{ForwardPath, Mailbox};
 use crate::mail::envelope::{Peer, TlsInfo};
@@ -52,8 +53,6 @@ const LINGER: Duration = Duration::from_secs(2);
 const READ_FIRST: usize = 512;
 const READ_SMALL: usize = 4 * 1024;
 const READ_LARGE: usize = 32 * 1024;
-/// Units of the memory budget.
-pub const MEMORY_UNIT: usize = 16 * 1024;
 
 /// What all sessions of a listener share.
 pub struct Shared {
@@ -73,8 +72,8 @@ pub struct Shared {
     pub command_timeout: Duration,
     /// Wait for the whole of a message.
     pub data_timeout: Duration,
-    /// Mail data in memory, in [`MEMORY_UNIT`]s.
-    pub memory: Arc<Semaphore>,
+    /// For mail data while it is received.
+    pub room: Room,
     /// Cancelled when the server stops: idle sessions end, those in DATA go on.
     pub stop: CancellationToken,
     /// Cancelled when the grace is over: every session ends.
@@ -87,6 +86,16 @@ pub enum Role {
     Mx,
     /// Mail from our accounts, for anybody (RFC 6409).
     Submission(Submission),
+}
+
+impl Role {
+    /// What its sessions count as.
+    pub const fn files(&self) -> FileUse {
+        match self {
+            Self::Mx => FileUse::Mail,
+            Self::Submission(_) => FileUse::Submission,
+        }
+    }
 }
 
 /// What the submission door needs besides.
@@ -104,7 +113,7 @@ pub struct Submission {
 }
 
 /// A recipient that was accepted, by the door's role.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Accepted {
     /// One of ours.
     Received(Recipient),
@@ -112,9 +121,27 @@ pub enum Accepted {
     Submitted(Mailbox),
 }
 
+impl Accepted {
+    const fn mailbox(&self) -> &Mailbox {
+        match self {
+            Self::Received(recipient) => recipient.mailbox(),
+            Self::Submitted(mailbox) => mailbox,
+        }
+    }
+}
+
+impl PartialEq for Accepted {
+    /// Recipients are compared ignoring case (contract 4.1, 8.1).
+    fn eq(&self, other: &Self) -> bool {
+        self.mailbox().canonical() == other.mailbox().canonical()
+    }
+}
+
 /// Who handed a key in.
 #[derive(Clone, Debug)]
 struct Caller {
+    /// The key's hash: whether it still holds is asked at each message.
+    key: [u8; 32],
     account: Account,
     scope: Option<i64>,
 }
@@ -155,14 +182,14 @@ pub struct Session<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    /// A session with a peer; `early` is what was read of it already.
-    pub fn new(shared: Arc<Shared>, stream: S, address: std::net::IpAddr, early: BytesMut) -> Self {
+    /// A session with a peer.
+    pub fn new(shared: Arc<Shared>, stream: S, address: std::net::IpAddr) -> Self {
         let peer = Peer { address, helo: String::new(), esmtp: false, tls: None };
         Self {
             shared,
             stream: Stream::Plain(stream),
             peer,
-            input: early,
+            input: BytesMut::new(),
             output: Vec::new(),
             phase: Phase::Connected,
             caller: None,
@@ -253,7 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.greeted(name, false);
                 self.say(&Reply::hello(&self.shared.hostname));
             }
-            Command::Mail(arguments) => return self.mail(arguments),
+            Command::Mail(arguments) => return Box::pin(self.mail(arguments)).await,
             // On the heap, because a session that waits for a command should be small: most do, and thousands may.
             Command::Rcpt(path) => return Box::pin(self.rcpt(path, ascii)).await,
             Command::Data => return Box::pin(self.data()).await,
@@ -293,13 +320,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         list
     }
 
-    fn mail(&mut self, arguments: MailArguments) -> Result<(), End> {
-        match &self.shared.role {
-            Role::Mx if arguments.auth => return self.refuse(&Reply::UNKNOWN_PARAMETER),
-            Role::Mx => {}
-            Role::Submission(_) if self.peer.tls.is_none() => return self.refuse(&Reply::TLS_REQUIRED),
-            Role::Submission(_) if self.caller.is_none() => return self.refuse(&Reply::AUTH_REQUIRED),
-            Role::Submission(_) => {}
+    async fn mail(&mut self, arguments: MailArguments) -> Result<(), End> {
+        let admitted = match &self.shared.role {
+            Role::Mx if arguments.auth => Err(Reply::UNKNOWN_PARAMETER),
+            Role::Mx => Ok(()),
+            Role::Submission(_) => self.check_caller().await,
+        };
+        if let Err(reply) = admitted {
+            return self.refuse(&reply);
         }
         // RFC 6531 §3.1: SMTPUTF8 is for those whom it was offered. SIZE and BODY after HELO do no harm.
         if arguments.smtputf8 && !self.peer.esmtp && !matches!(self.phase, Phase::Connected) {
@@ -321,12 +349,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     async fn rcpt(&mut self, path: ForwardPath, ascii: bool) -> Result<(), End> {
-        if let Err(reply) = self.phase.check_rcpt(ascii, self.shared.bounds) {
-            // RFC 5321 §4.5.3.1.10: one recipient too many is no fault of the client's.
-            if reply == Reply::TOO_MANY_RECIPIENTS {
-                self.say(&reply);
-                return Ok(());
-            }
+        if let Err(reply) = self.phase.check_rcpt(ascii) {
             return self.refuse(&reply);
         }
         if matches!(self.shared.role, Role::Submission(_)) {
@@ -334,7 +357,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         match self.shared.inbound.resolve(&path).await {
             Ok(recipient) => {
-                let reply = self.phase.add_recipient(Accepted::Received(recipient));
+                // RFC 5321 §4.5.3.1.10: one recipient too many is no fault of the client's.
+                let reply = self.phase.add_recipient(Accepted::Received(recipient), self.shared.bounds);
                 self.say(&reply);
                 Ok(())
             }

@@ -266,6 +266,69 @@ async fn without_proxies_configured_a_proxy_header_is_an_unknown_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_wait_in_data_hold_no_memory_that_another_needs() {
+    let server = Server::start_with(Clock::System, |config| config.smtp.memory_bytes = 64 * 1024).await;
+    let mut waiting = Vec::new();
+    // More than the budget has room for, silent or with a first octet.
+    for count in 0..90 {
+        let mut client = in_data(server.smtp).await;
+        if count % 2 == 0 {
+            client.send("S").await;
+        }
+        waiting.push(client);
+    }
+    let mut honest = SmtpClient::open_from("127.0.0.2", server.smtp).await;
+    assert_eq!(honest.reply().await.code, 220);
+    honest.expect("EHLO client.test", 250).await;
+    assert_eq!(honest.mail("ada@example.com", &["a@inbox.test"], message("Honest")).await.code, 250);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_that_is_used_up_is_told_before_data_and_given_back_by_those_who_pause() {
+    let server = Server::start_with(Clock::System, |config| config.smtp.memory_bytes = 64 * 1024).await;
+    let text = "Subject: paused\r\n\r\nof more than a few octets\r\n".repeat(120);
+    let mut paused = Vec::new();
+    for _ in 0..10 {
+        let mut client = in_data(server.smtp).await;
+        client.send(&text).await;
+        paused.push(client);
+    }
+    // Whatever is left goes to sessions that send next to nothing.
+    let (mut fillers, mut refused) = (Vec::new(), None);
+    for _ in 0..80 {
+        let mut client = SmtpClient::open_from("127.0.0.2", server.smtp).await;
+        assert_eq!(client.reply().await.code, 220);
+        client.expect("EHLO client.test", 250).await;
+        client.envelope("ada@example.com", &["a@inbox.test"]).await;
+        let reply = client.command("DATA").await;
+        if reply.code == 452 {
+            refused = Some((client, reply));
+            break;
+        }
+        client.send("S").await;
+        fillers.push(client);
+    }
+    let (mut client, reply) = refused.expect("the memory was never used up");
+    assert_eq!(reply.text(), "452 4.3.1 Insufficient storage, please come again");
+    let drafts = || fs::read_dir(server.data_dir().join("objects/tmp")).unwrap().count();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while drafts() < 10 {
+        assert!(Instant::now() < deadline, "{} of 10 were set aside", drafts());
+        tokio::task::yield_now().await;
+    }
+    // So many fit only in what was given back while they came.
+    fillers.truncate(16);
+    assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], message("Later")).await.code, 250);
+    // What was set aside is whole.
+    paused[0].send("end\r\n.\r\n").await;
+    assert_eq!(paused[0].reply().await.code, 250);
+    let wanted = i64::try_from(text.len() + "end\r\n".len()).unwrap();
+    assert_eq!(server.query::<i64>("SELECT max(size) FROM message").await, wanted);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_vanishes_in_data_leaves_nothing() {
     let server = Server::start().await;
     for length in [10, 300_000] {

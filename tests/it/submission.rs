@@ -1,13 +1,19 @@
 //! Mail programs hand in mail: ports, passwords, gates, and what is stored of it (contract 8.6).
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use mailkite::clock::{Clock, Timestamp};
+use mailkite::config::Config;
+use rustls::pki_types::ServerName;
 use serde_json::json;
 
 use crate::support::api::Api;
-use crate::support::server::Server;
-use crate::support::smtp::{SmtpClient, SmtpReply};
+use crate::support::server::{DEADLINE, Server};
+use crate::support::smtp::{SmtpClient, SmtpReply, any_certificate};
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 const MAIL: &str =
@@ -21,10 +27,15 @@ struct Door {
 
 impl Door {
     async fn open() -> Self {
+        Self::open_with(|_| {}).await
+    }
+
+    async fn open_with(adjust: impl FnOnce(&mut Config)) -> Self {
         let any = "127.0.0.1:0".parse().unwrap();
         let server = Server::start_with(Clock::manual(NOW), |config| {
             config.submission.listen = vec![any];
             config.submission.listen_tls = vec![any];
+            adjust(config);
         })
         .await;
         let owner = server.owner().await;
@@ -141,9 +152,72 @@ async fn guesses_from_one_address_are_throttled() {
         }
     }
     let mut client = door.session(false).await;
-    assert_eq!(client.command(&plain(&door.key)).await.code, 421);
-    door.server.clock.advance(std::time::Duration::from_secs(60));
+    let reply = client.command(&plain("guess")).await;
+    assert_eq!(said(&reply), "421 4.7.0 Too many failed logins, please come again later");
+    assert!(client.is_closed().await);
+    // A good key is no guess.
     door.signed_in().await;
+    door.server.clock.advance(std::time::Duration::from_secs(60));
+    let mut client = door.session(false).await;
+    assert_eq!(client.command(&plain("guess")).await.code, 535);
+    door.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_revoked_ends_with_the_next_message() {
+    let door = Door::open().await;
+    let scoped = json!({"domainId": "inbox.test", "name": "limited"});
+    let scoped = door.owner.post("/api/keys/scoped", scoped).await.expect(201);
+    let mut client = door.session(false).await;
+    client.expect(&plain(scoped["key"].as_str().unwrap()), 235).await;
+    assert_eq!(client.mail("a@inbox.test", &["ada@remote.test"], MAIL).await.code, 250);
+    door.owner.delete(&format!("/api/keys/scoped/{}", scoped["id"].as_str().unwrap())).await.expect(200);
+    assert_eq!(said(&client.command("MAIL FROM:<a@inbox.test>").await), "530 5.7.0 Authentication required");
+    // The session may go on with another.
+    client.expect(&plain(&door.key), 235).await;
+    assert_eq!(client.mail("a@inbox.test", &["ada@remote.test"], MAIL).await.code, 250);
+    assert_eq!(door.server.stop_with_any_jobs().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recipients_are_told_apart_ignoring_case() {
+    let door = Door::open().await;
+    let mut client = door.signed_in().await;
+    let to = ["ada@remote.test", "Ada@Remote.test", "\"ADA\"@remote.test", "bob@remote.test"];
+    let reply = client.mail("a@inbox.test", &to, MAIL).await;
+    let id = reply.text().rsplit(' ').next().unwrap().to_owned();
+    let shown = door.owner.get(&format!("/api/messages/{id}")).await.expect(200);
+    let addresses: Vec<&str> =
+        shown["recipients"].as_array().unwrap().iter().map(|one| one["address"].as_str().unwrap()).collect();
+    assert_eq!(addresses, ["ada@remote.test", "bob@remote.test"]);
+    door.server.stop_with_any_jobs().await;
+}
+
+/// A TLS session whose first octets come in one segment with the PROXY header, as load balancers send them; returns the
+/// greeting.
+fn greeting_behind_a_proxy(address: SocketAddr, header: &[u8]) -> String {
+    let name = ServerName::try_from("mx.mailkite.test").unwrap();
+    let mut tls = rustls::ClientConnection::new(Arc::new(any_certificate()), name).unwrap();
+    let mut opening = header.to_vec();
+    tls.write_tls(&mut opening).unwrap();
+    let mut wire = std::net::TcpStream::connect(address).unwrap();
+    wire.set_read_timeout(Some(DEADLINE)).unwrap();
+    wire.write_all(&opening).unwrap();
+    let mut greeting = String::new();
+    BufReader::new(rustls::Stream::new(&mut tls, &mut wire)).read_line(&mut greeting).unwrap();
+    greeting
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_proxy_a_handshake_may_come_in_the_segment_of_the_header() {
+    let door = Door::open_with(|config| config.smtp.proxy_protocol_from = vec!["127.0.0.0/8".parse().unwrap()]).await;
+    let mut v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    v2.extend_from_slice(&[192, 0, 2, 8, 198, 51, 100, 1, 0x12, 0x67, 1, 209]);
+    for header in [b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 465\r\n".to_vec(), b"PROXY UNKNOWN\r\n".to_vec(), v2] {
+        let address = door.server.submission[1];
+        let greeting = tokio::task::spawn_blocking(move || greeting_behind_a_proxy(address, &header)).await.unwrap();
+        assert_eq!(greeting, "220 mx.mailkite.test ESMTP mailkite\r\n");
+    }
     door.server.stop().await;
 }
 
@@ -198,7 +272,7 @@ async fn the_gates_of_the_api_count_here() {
         ),
         (
             "From: a@inbox.test\r\nSubject: 1\r\nSubject: 2\r\n",
-            "550 5.6.0 Message has a repeated header or a line of over 998 octets",
+            "550 5.6.0 Message has a repeated header, a NUL in one, or a line of over 998 octets",
         ),
     ] {
         let reply = client.mail("a@inbox.test", &["ada@remote.test"], format!("{from}X-Y: z\r\n\r\nHi\r\n")).await;

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Accepted, Caller, End, Role, Session};
+use super::{Accepted, Caller, End, Role, Session, Submission};
 use crate::mail::address::{ForwardPath, Mailbox};
 use crate::mail::envelope::Envelope;
 use crate::mail::reply::Reply;
@@ -14,7 +14,7 @@ use crate::outbound::sender::Refusal;
 use crate::secrets::token_hash;
 use crate::smtp_server::phase::Phase;
 use crate::store;
-use crate::store::keys;
+use crate::store::keys::{self, KeyHolder};
 use crate::store::objects::MailData;
 use crate::throttle::address_key;
 
@@ -25,16 +25,14 @@ const LONGEST_RESPONSE: usize = 1024;
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// AUTH (RFC 4954): PLAIN (RFC 4616) or LOGIN, with a key as password and any user name.
     pub(super) async fn auth(&mut self, mechanism: &str, initial: Option<String>) -> Result<(), End> {
-        let Role::Submission(door) = &self.shared.role else { return self.refuse(&Reply::NOT_IMPLEMENTED) };
+        if matches!(self.shared.role, Role::Mx) {
+            return self.refuse(&Reply::NOT_IMPLEMENTED);
+        }
         if self.peer.tls.is_none() {
             return self.refuse(&Reply::TLS_REQUIRED);
         }
         if !matches!(self.phase, Phase::Greeted) || self.caller.is_some() {
             return self.refuse(&Reply::BAD_SEQUENCE);
-        }
-        let address = address_key(self.peer.address);
-        if door.failures.check(&address, door.clock.now()).is_err() {
-            return self.dismiss(&Reply::TOO_MANY_GUESSES);
         }
         let password = match mechanism {
             "PLAIN" => self.plain(initial).await?,
@@ -42,7 +40,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             _ => return self.refuse(&Reply::UNKNOWN_MECHANISM),
         };
         match password {
-            Ok(password) => self.sign_in(&password, &address).await,
+            Ok(password) => self.sign_in(&password).await,
             Err(reply) => self.refuse(&reply),
         }
     }
@@ -75,21 +73,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(text.and_then(|text| if text == "*" { Err(Reply::AUTH_CANCELED) } else { decode(text) }))
     }
 
-    async fn sign_in(&mut self, password: &str, address: &str) -> Result<(), End> {
+    /// MAIL: is for those whose key still holds; it may have been revoked, or its account changed, since AUTH.
+    pub(super) async fn check_caller(&mut self) -> Result<(), Reply> {
+        let Role::Submission(door) = &self.shared.role else { return Err(Reply::NOT_IMPLEMENTED) };
+        if self.peer.tls.is_none() {
+            return Err(Reply::TLS_REQUIRED);
+        }
+        let Some(Caller { key, .. }) = self.caller else { return Err(Reply::AUTH_REQUIRED) };
+        let holder = find_holder(door, key).await?;
+        self.caller = holder.map(|holder| Caller { key, account: holder.account, scope: holder.domain });
+        if self.caller.is_some() { Ok(()) } else { Err(Reply::AUTH_REQUIRED) }
+    }
+
+    async fn sign_in(&mut self, password: &str) -> Result<(), End> {
         let Role::Submission(door) = &self.shared.role else { return self.refuse(&Reply::NOT_IMPLEMENTED) };
         let (hash, now) = (token_hash(password), door.clock.now());
-        let found = door.db.read(move |connection| keys::find_by_hash(connection, &hash)).await;
-        let holder = match found {
+        let holder = match find_holder(door, hash).await {
             Ok(holder) => holder,
-            Err(error) => {
-                tracing::warn!(%error, "a key could not be looked up");
-                self.say(&Reply::STORAGE_TROUBLE);
+            Err(reply) => {
+                self.say(&reply);
                 return Ok(());
             }
         };
         let Some(holder) = holder else {
-            door.failures.count(address, now);
+            let address = address_key(self.peer.address);
+            let guesses = door.failures.check(&address, now).is_err();
+            door.failures.count(&address, now);
             self.shared.metrics.add(Counter::LoginsRefused);
+            if guesses {
+                return self.dismiss(&Reply::TOO_MANY_GUESSES);
+            }
             self.failed_logins += 1;
             self.say(&Reply::BAD_CREDENTIALS);
             return if self.failed_logins >= MAX_FAILED { Err(End::Dismissed) } else { Ok(()) };
@@ -100,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 tracing::debug!(%error, "the use of a key was not noted");
             }
         });
-        self.caller = Some(Caller { account: holder.account, scope: holder.domain });
+        self.caller = Some(Caller { key: hash, account: holder.account, scope: holder.domain });
         self.say(&Reply::AUTHENTICATED);
         Ok(())
     }
@@ -109,7 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     pub(super) fn submitted_recipient(&mut self, path: ForwardPath) -> Result<(), End> {
         match path {
             ForwardPath::Mailbox(mailbox) if !mailbox.domain().as_str().starts_with('[') => {
-                let reply = self.phase.add_recipient(Accepted::Submitted(mailbox));
+                let reply = self.phase.add_recipient(Accepted::Submitted(mailbox), self.shared.bounds);
                 self.say(&reply);
                 Ok(())
             }
@@ -126,6 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Accepted::Received(_) => None,
             })
             .recipients;
+        let Ok(_turn) = self.shared.inbound.turn_to_read(data.len()).await else { return Reply::STORAGE_TROUBLE };
         let read = tokio::task::spawn_blocking(move || match data {
             MailData::Memory(bytes) => Ok(bytes),
             MailData::Spooled(mut draft) => draft.read_all(),
@@ -152,6 +166,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Err(HandInError::Sign) => Reply::STORAGE_TROUBLE,
         }
     }
+}
+
+/// Who holds the key with this hash.
+async fn find_holder(door: &Submission, hash: [u8; 32]) -> Result<Option<KeyHolder>, Reply> {
+    let found = door.db.read(move |connection| keys::find_by_hash(connection, &hash)).await;
+    found.map_err(|error| {
+        tracing::warn!(%error, "a key could not be looked up");
+        Reply::STORAGE_TROUBLE
+    })
 }
 
 fn trouble(error: &store::Error) -> Reply {

@@ -1,24 +1,27 @@
 //! DATA of a session: the mail is read to its end whatever will be said of it, then judged.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Accepted, End, MEMORY_UNIT, READ_LARGE, Session};
+use super::{Accepted, End, READ_FIRST, READ_LARGE, Session};
 use crate::inbound::ReceiveError;
 use crate::mail::envelope::Envelope;
 use crate::mail::reply::Reply;
 use crate::metrics::Counter;
 use crate::smtp_server::data::{DataReader, Gathered, Progress};
+use crate::smtp_server::room::Share;
 use crate::store::Error as StoreError;
 
 /// Data slower than this for longer than the grace is given up.
 const MIN_DATA_BYTES_PER_SEC: u64 = 500;
 const DATA_RATE_GRACE: Duration = Duration::from_secs(30);
+/// A client that pauses for longer holds no memory while it does …
+const PAUSE: Duration = Duration::from_secs(2);
+/// … beyond this, in octets.
+const HELD_IN_PAUSE: usize = 4 * 1024;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// DATA: reads the mail and says what becomes of it.
@@ -27,19 +30,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(envelope) => envelope,
             Err(reply) => return self.refuse_data(&reply),
         };
-        let Ok(mut memory) = Arc::clone(&self.shared.memory).try_acquire_owned() else {
+        let room = self.shared.room.clone();
+        if room.is_used_up() {
             return self.refuse_data(&Reply::STORAGE_FULL);
-        };
+        }
+        let mut memory = room.share();
         self.say(&Reply::START_DATA);
         self.had_data = true;
         let mut reader = DataReader::default();
-        let mut gathered = Gathered::new(self.shared.bounds.max_message_bytes);
+        let mut gathered = Gathered::new(self.shared.bounds.max_message_bytes, room.clone());
         self.read_data(&mut reader, &mut gathered, &mut memory).await?;
         if self.input.is_empty() {
             // Ten thousand idle sessions must not hold a large buffer each.
             self.input = BytesMut::new();
         }
-        let reply = self.judge(envelope, &reader, gathered).await;
+        // On the heap, as a session that waits for data should be small too.
+        let reply = Box::pin(self.judge(envelope, &reader, gathered)).await;
         if reply == Reply::TOO_LARGE {
             self.shared.metrics.add(Counter::RefusedTooLarge);
         }
@@ -69,12 +75,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         &mut self,
         reader: &mut DataReader,
         gathered: &mut Gathered,
-        memory: &mut OwnedSemaphorePermit,
+        memory: &mut Share<'_>,
     ) -> Result<(), End> {
         let deadline = Instant::now() + self.shared.data_timeout;
         let mut taken: u64 = 0;
         // Only waits for the client count: our own disk may be slow.
         let mut waited = Duration::ZERO;
+        // Whoever is silent or slow needs little room; who fills it gets more.
+        let mut piece = READ_FIRST;
         loop {
             let progress = reader.feed(&self.input, gathered.buffer());
             taken += self.input.len() as u64;
@@ -89,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
                 Progress::More => self.input.clear(),
             }
-            let short = !grow(memory, &self.shared.memory, gathered.in_memory());
+            let short = !memory.cover(gathered.in_memory());
             gathered.settle(self.shared.inbound.objects(), short).await;
             self.flush().await?;
             if waited > DATA_RATE_GRACE && taken < waited.as_secs() * MIN_DATA_BYTES_PER_SEC {
@@ -97,12 +105,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             let asked = Instant::now();
             let patience = deadline.min(asked + DATA_RATE_GRACE.max(self.shared.command_timeout / 2));
+            let holds = gathered.in_memory() > HELD_IN_PAUSE;
+            let until = if holds { patience.min(asked + PAUSE) } else { patience };
             let abort = self.shared.abort.clone();
-            self.input.reserve(READ_LARGE);
+            self.input.reserve(piece);
             tokio::select! {
-                read = timeout_at(patience, self.stream.read_buf(&mut self.input)) => match read {
-                    Ok(Ok(1..)) => {}
+                read = timeout_at(until, self.stream.read_buf(&mut self.input)) => match read {
                     Ok(Ok(0) | Err(_)) => return Err(End::Gone),
+                    Ok(Ok(read)) if read >= piece => piece = READ_LARGE,
+                    Ok(Ok(_)) => {}
+                    Err(_) if until < patience => {
+                        gathered.set_aside(self.shared.inbound.objects()).await;
+                        memory.cover(gathered.in_memory());
+                        (self.input, piece) = (BytesMut::new(), READ_FIRST);
+                    }
                     Err(_) => return self.dismiss(&Reply::TIMEOUT),
                 },
                 () = abort.cancelled() => return self.dismiss(&Reply::SHUTTING_DOWN),
@@ -145,21 +161,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Err(ReceiveError::StorageFull) => Reply::STORAGE_FULL,
             Err(ReceiveError::Storage | ReceiveError::Busy) => Reply::STORAGE_TROUBLE,
         }
-    }
-}
-
-/// Makes the permit cover `held` octets; `false` when the budget has no more.
-fn grow(permit: &mut OwnedSemaphorePermit, budget: &Arc<Semaphore>, held: usize) -> bool {
-    let needed = held.div_ceil(MEMORY_UNIT);
-    let missing = needed.saturating_sub(permit.num_permits());
-    if missing == 0 {
-        return true;
-    }
-    match Arc::clone(budget).try_acquire_many_owned(u32::try_from(missing).unwrap_or(u32::MAX)) {
-        Ok(more) => {
-            permit.merge(more);
-            true
-        }
-        Err(_) => false,
     }
 }
