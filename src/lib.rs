@@ -140,6 +140,7 @@
 //! | RFC 6522 | multipart/report |
 //! | RFC 6531 | SMTPUTF8 |
 //! | RFC 6533 | reports with international addresses |
+//! | RFC 6591 | ARF: reports of failed authentication |
 //! | RFC 6698 | DANE: TLSA |
 //! | RFC 6749 | OAuth 2.0: codes for tokens |
 //! | RFC 6761 | special-use names: localhost |

@@ -54,8 +54,8 @@ use crate::webhook::passing::Passing;
 
 /// An attempt of a webhook ends after 15 s; a lane may have some waiting before it.
 const POST_LEASE: Duration = Duration::from_secs(120);
-/// An attempt to send ends after ten minutes, and may have waited for its turn.
-const MAIL_LEASE: Duration = Duration::from_secs(20 * 60);
+/// An attempt to send ends after twenty minutes, may go round a relay that took as long, and may have waited for its turn.
+const MAIL_LEASE: Duration = Duration::from_secs(60 * 60);
 /// Where domains serve their MTA-STS policies.
 const HTTPS_PORT: u16 = 443;
 
@@ -307,7 +307,7 @@ impl Ground {
             ]),
             config: WorkerConfig {
                 lane_width: webhook.lane_width,
-                mail_lane_width: mail.lane_width,
+                mail_lane_width: mail.paced_lane_width(),
                 max_in_flight: webhook.max_in_flight,
             },
         }

@@ -7,7 +7,7 @@ use std::fs;
 use toml::de::DeTable;
 
 use super::load::read;
-use super::{Config, Signup, Smtp, UnknownRecipients};
+use super::{Config, Outbound, Signup, Smtp, UnknownRecipients};
 
 const EXAMPLE: &str = include_str!("../../mailkite.toml.example");
 const REQUIRED: &str = "hostname = \"mx.example.com\"\npublic_url = \"https://mail.example.com\"\n";
@@ -265,6 +265,14 @@ fn the_spf_include_may_begin_with_an_underscore_as_they_do() {
     for bad in ["spf", "a b.example", "http://spf.example.com", "192.0.2.1/24"] {
         let found = problems(&format!("[dns]\nspf_include = {bad:?}\n"));
         assert!(found.iter().any(|problem| problem.contains("is no DNS name")), "{bad}: {found:?}");
+    }
+}
+
+#[test]
+fn a_paced_lane_is_no_wider_than_it_has_turns_in_five_minutes() {
+    for (width, a_minute, paced) in [(4, 0, 4), (4, 1, 4), (64, 1, 5), (64, 10, 50), (64, 1_000, 64)] {
+        let outbound = Outbound { lane_width: width, domain_rate_per_minute: a_minute, ..Outbound::default() };
+        assert_eq!(outbound.paced_lane_width(), paced, "{width} {a_minute}");
     }
 }
 

@@ -4,6 +4,7 @@
 //! large, then one transaction that lists everything promised; only after its commit do the workers wake.
 
 mod passing;
+mod returned;
 mod transaction;
 
 use std::sync::Arc;
@@ -22,12 +23,9 @@ use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::mail::envelope::{Envelope, Peer};
 use crate::mail::mime::{self, Mail, Part};
-use crate::mail::report::{self, Report};
 use crate::mail::trace;
 use crate::metrics::Counter;
-use crate::outbound::Outbound;
 use crate::outbound::forward::FORWARDED;
-use crate::outbound::return_path::ReturnPath;
 use crate::store::objects::MailData;
 use crate::store::raws::NewRaw;
 use crate::store::routes::Action;
@@ -161,14 +159,13 @@ impl Inbound {
         let Envelope { reverse_path, recipients, smtputf8, eight_bit } = envelope;
         let (returned, recipients): (Vec<_>, Vec<_>) =
             recipients.into_iter().partition(|recipient| recipient.returned.is_some());
-        let reports = read_reports(returned, &bytes);
         if recipients.is_empty() {
-            return self.settle_reports(reports, now).await;
+            return self.take_back(peer, returned, reverse_path, (bytes, draft), now).await;
         }
+        let reports = returned::read_reports(&returned, &bytes);
         let envelope = Envelope { reverse_path, recipients, smtputf8, eight_bit };
         let mail_from = envelope.reverse_path.to_string();
-        let read = || read_mail(&bytes, hostname);
-        let mail = if bytes.len() <= PARSE_HERE_MAX { read() } else { tokio::task::block_in_place(read) }?;
+        let mail = read_mail(&bytes, hostname)?;
         let verification = self.shared.verifier.verify(peer, &mail_from, &bytes, &mail).await;
         let spam = match &self.shared.spam {
             Some(check) if checks == Checks::All => check.check(&bytes, peer, &envelope).await,
@@ -194,35 +191,8 @@ impl Inbound {
         };
         drop(turn);
         let receipt = self.commit(id, common, plans, raw, now).await?;
-        // Few mails go to a bounce address and to somebody else; a report that is read twice changes nothing.
-        self.settle_reports(reports, now).await.map(|_| receipt)
-    }
-
-    /// Mail to our own bounce and SRS addresses: reports settle what they tell of, and nothing of them is stored.
-    async fn settle_reports(
-        &self,
-        reports: Vec<(MessageId, Report)>,
-        now: Timestamp,
-    ) -> Result<Receipt, ReceiveError> {
-        let receipt = Receipt { id: MessageId::new(now).to_string() };
-        if reports.is_empty() {
-            return Ok(receipt);
-        }
-        let settled = self.shared.db.write(move |tx| {
-            let mut raised = Vec::new();
-            for (message, report) in &reports {
-                raised.extend(Outbound::settle_report(tx, message, report, now)?);
-            }
-            Ok(raised)
-        });
-        let raised = match tokio::time::timeout(COMMIT_DEADLINE, settled).await {
-            Ok(settled) => settled.map_err(storage_trouble)?,
-            Err(_) => return Err(ReceiveError::Busy),
-        };
-        for one in raised {
-            one.tell(&self.shared.feed, &self.shared.jobs, now);
-        }
-        Ok(receipt)
+        // Few mails go to an address of ours and to somebody else; a report that is read twice changes nothing.
+        self.settle_reports(reports, now).await.map(|()| receipt)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
@@ -357,24 +327,14 @@ impl Plan {
     }
 }
 
-/// The reports that a mail to our own addresses holds. What is no report is read by nobody, as contract 5.1 has it.
-fn read_reports(returned: Vec<Recipient>, bytes: &[u8]) -> Vec<(MessageId, Report)> {
-    let mut reports = Vec::new();
-    for recipient in returned {
-        let Some(ReturnPath::Bounce(id)) = recipient.returned else { continue };
-        match report::read(bytes) {
-            Some(report) => reports.push((id, report)),
-            None => tracing::info!(message = %id, "mail that is no report came to a bounce address"),
-        }
-    }
-    reports
-}
-
 /// Reads mail data, unless it goes round in a loop.
 fn read_mail(bytes: &[u8], hostname: &str) -> Result<Mail, ReceiveError> {
-    let mail = mime::parse(bytes);
-    let loops = mail.received_count > MAX_RECEIVED || mime::received_by(bytes, hostname) > MAX_OWN_RECEIVED;
-    if loops { Err(ReceiveError::MailLoop) } else { Ok(mail) }
+    let read = || {
+        let mail = mime::parse(bytes);
+        let loops = mail.received_count > MAX_RECEIVED || mime::received_by(bytes, hostname) > MAX_OWN_RECEIVED;
+        if loops { Err(ReceiveError::MailLoop) } else { Ok(mail) }
+    };
+    if bytes.len() <= PARSE_HERE_MAX { read() } else { tokio::task::block_in_place(read) }
 }
 
 impl Common {

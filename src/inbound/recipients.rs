@@ -59,7 +59,11 @@ impl Inbound {
                     .map_err(|_| RecipientRefusal::Unavailable)?
             }
         };
-        if let Some(returned) = self.shared.outbound.return_paths().read(&mailbox, self.shared.clock.now()) {
+        let returned = self.shared.outbound.return_paths().read(&mailbox, self.shared.clock.now());
+        // A tag is the same at every domain; only at our own it is our address.
+        if let Some(returned) = returned
+            && self.is_own(mailbox.domain().as_str()).await?
+        {
             return Ok(Recipient {
                 mailbox,
                 account: 0,
@@ -84,17 +88,21 @@ impl Inbound {
         Ok(Recipient { mailbox, account: entry.account, domain: entry.domain, routes: entry.routes, returned: None })
     }
 
+    /// Whether a domain is one of an account here, or the host's own name.
+    async fn is_own(&self, domain: &str) -> Result<bool, RecipientRefusal> {
+        Ok(self.is_hostname(domain) || self.shared.directory.find(domain).await.map_err(unavailable)?.is_some())
+    }
+
+    fn is_hostname(&self, domain: &str) -> bool {
+        Domain::parse(&self.shared.config.hostname).is_ok_and(|host| host.as_str() == domain)
+    }
+
     async fn entry(&self, mailbox: &Mailbox) -> Result<Entry, RecipientRefusal> {
-        let unavailable = |error: crate::store::Error| {
-            tracing::warn!(%error, "the directory could not be read");
-            RecipientRefusal::Unavailable
-        };
         let name = mailbox.domain().as_str();
         if let Some(entry) = self.shared.directory.find(name).await.map_err(unavailable)? {
             return Ok(entry);
         }
-        let ours = Domain::parse(&self.shared.config.hostname).is_ok_and(|host| host.as_str() == name);
-        if ours && reserved_local(mailbox).is_some() {
+        if self.is_hostname(name) && reserved_local(mailbox).is_some() {
             // Until there is an owner to store it for, the sender is asked to come back.
             return self.shared.directory.owner().await.map_err(unavailable)?.ok_or(RecipientRefusal::Unavailable);
         }
@@ -108,4 +116,9 @@ fn reserved_local(mailbox: &Mailbox) -> Option<&'static str> {
     ["postmaster", "abuse"].into_iter().find(|local| {
         canonical.strip_prefix(local).and_then(|rest| rest.strip_prefix('@')) == Some(mailbox.domain().as_str())
     })
+}
+
+fn unavailable(error: crate::store::Error) -> RecipientRefusal {
+    tracing::warn!(%error, "the directory could not be read");
+    RecipientRefusal::Unavailable
 }

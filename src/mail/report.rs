@@ -1,5 +1,5 @@
-//! Reports about mail that was sent: delivery status notifications (RFC 3464, with RFC 6533's addresses) and abuse reports
-//! (RFC 5965).
+//! Reports about mail that was sent: delivery status notifications (RFC 3464, with RFC 6533's addresses), abuse reports
+//! (RFC 5965), and what Exim and qmail wrote and write instead.
 //!
 //! Pure and bounded: parts are found by [`super::mime`] within its limits, and a report counts its first thousand
 //! recipients.
@@ -35,6 +35,13 @@ pub struct RecipientStatus {
     pub diagnostic: Option<String>,
     /// The reply code that the diagnostic begins with.
     pub code: Option<u16>,
+}
+
+impl AbuseReport {
+    /// Whether a user did not want the message; some reports say the opposite, or tell of signatures (RFC 6591).
+    pub fn is_complaint(&self) -> bool {
+        !matches!(self.feedback_type.as_str(), "not-spam" | "auth-failure" | "dmarc")
+    }
 }
 
 /// What happened to a recipient (RFC 3464 §2.3.3).
@@ -95,7 +102,40 @@ pub fn read(raw: &[u8]) -> Option<Report> {
             code: None,
         })
         .collect();
+    if !statuses.is_empty() {
+        return Some(Report::Delivery(statuses));
+    }
+    let statuses = mail.text.as_deref().map(from_qmail).unwrap_or_default();
     (!statuses.is_empty()).then_some(Report::Delivery(statuses))
+}
+
+/// qmail's own form: a first paragraph that begins with these words, then one for each recipient, whose first line is the
+/// address, until a line that begins with `---`.
+fn from_qmail(text: &str) -> Vec<RecipientStatus> {
+    if !text.starts_with("Hi. This is the") {
+        return Vec::new();
+    }
+    let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.starts_with("---")).collect();
+    let paragraphs = lines.split(|line| line.is_empty()).skip(1);
+    paragraphs.filter_map(recipient_of_qmail).take(MAX_RECIPIENTS).collect()
+}
+
+fn recipient_of_qmail(lines: &[&str]) -> Option<RecipientStatus> {
+    let (first, reasons) = lines.split_first()?;
+    let recipient = first.strip_prefix('<')?.strip_suffix(">:").and_then(address)?;
+    let said = reasons.join(" ");
+    // The remote host's own words, if it was asked; else qmail's, which end in `(#5.1.1)`.
+    let reply = reasons.iter().find_map(|line| line.split_once(" said: ")).map(|(_, reply)| reply);
+    let hashed = said.rsplit_once("(#").and_then(|(_, rest)| rest.split(')').next()).and_then(status_code);
+    let diagnostic: String = reply.unwrap_or(&said).chars().take(MAX_DIAGNOSTIC).collect();
+    Some(RecipientStatus {
+        recipient: Some(recipient),
+        original_recipient: None,
+        action: Action::Failed,
+        status: if reply.is_some() { None } else { hashed },
+        code: reply_code(&diagnostic),
+        diagnostic: Some(diagnostic).filter(|text| !text.is_empty()),
+    })
 }
 
 /// The decoded content of a part, as far as it is read.
@@ -141,8 +181,8 @@ struct Group {
 impl Group {
     fn take(&mut self, name: &[u8], value: &str) {
         match name.to_ascii_lowercase().as_slice() {
-            b"final-recipient" => self.recipient = typed(value).and_then(address),
-            b"original-recipient" => self.original_recipient = typed(value).and_then(address),
+            b"final-recipient" => self.recipient = typed(value).and_then(|text| address(&letters(text))),
+            b"original-recipient" => self.original_recipient = typed(value).and_then(|text| address(&letters(text))),
             b"action" => {
                 let word = value.split([' ', '(', ';']).next().unwrap_or_default().to_ascii_lowercase();
                 self.action = match word.as_str() {
@@ -154,12 +194,7 @@ impl Group {
                     _ => None,
                 };
             }
-            b"status" => {
-                let code = value.split([' ', '(']).next().unwrap_or_default();
-                let fits =
-                    code.split('.').count() == 3 && code.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-                self.status = (fits && code.len() <= 9).then(|| code.to_owned());
-            }
+            b"status" => self.status = value.split([' ', '(']).next().and_then(status_code),
             b"diagnostic-code" => self.diagnostic = Some(typed(value).unwrap_or(value).to_owned()),
             _ => {}
         }
@@ -167,20 +202,43 @@ impl Group {
 
     /// None for the group about the message, and for one that does not say what happened.
     fn status(self) -> Option<RecipientStatus> {
-        let action = self.action?;
+        let action = self.action.or_else(|| self.status.as_deref().and_then(action_of))?;
         if self.recipient.is_none() && self.original_recipient.is_none() {
             return None;
         }
         let diagnostic = self.diagnostic.map(|text| text.chars().take(MAX_DIAGNOSTIC).collect::<String>());
-        let code = diagnostic.as_deref().and_then(|text| text.get(..3)?.parse().ok());
+        let code = diagnostic.as_deref().and_then(reply_code);
         Some(RecipientStatus {
             recipient: self.recipient,
             original_recipient: self.original_recipient,
             action,
             status: self.status,
             diagnostic: diagnostic.filter(|text| !text.is_empty()),
-            code: code.filter(|code| (200..600).contains(code)),
+            code,
         })
+    }
+}
+
+/// An enhanced status code (RFC 3463 §2).
+fn status_code(text: &str) -> Option<String> {
+    let fits = text.split('.').count() == 3 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    (fits && text.len() <= 9).then(|| text.to_owned())
+}
+
+/// The reply code that a diagnostic begins with.
+fn reply_code(diagnostic: &str) -> Option<u16> {
+    let (code, rest) = diagnostic.split_at_checked(3)?;
+    let ends = rest.chars().next().is_none_or(|c| !c.is_alphanumeric() && c != '.');
+    code.parse().ok().filter(|code| ends && (200..600).contains(code))
+}
+
+/// What a status means where no action is said: its class tells (RFC 3463 §3.1).
+fn action_of(status: &str) -> Option<Action> {
+    match status.split('.').next() {
+        Some("2") => Some(Action::Delivered),
+        Some("4") => Some(Action::Delayed),
+        Some("5") => Some(Action::Failed),
+        _ => None,
     }
 }
 
@@ -189,6 +247,30 @@ fn typed(value: &str) -> Option<&str> {
     let (kind, rest) = value.split_once(';')?;
     let word = kind.trim();
     (!word.is_empty() && !word.contains(' ')).then(|| rest.trim())
+}
+
+/// `\x{F6}` for a letter beyond ASCII, where a report has 7 bits (RFC 6533 §3: utf-8-addr-unitext).
+fn letters(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut parts = text.split("\\x{");
+    plain.extend(parts.next());
+    for part in parts {
+        let letter = part.split_once('}').and_then(|(code, rest)| {
+            let letter = u32::from_str_radix(code, 16).ok().and_then(char::from_u32)?;
+            (!letter.is_control()).then_some((letter, rest))
+        });
+        match letter {
+            Some((letter, rest)) => {
+                plain.push(letter);
+                plain.push_str(rest);
+            }
+            None => {
+                plain.push_str("\\x{");
+                plain.push_str(part);
+            }
+        }
+    }
+    plain
 }
 
 /// An address without its brackets.
@@ -283,6 +365,44 @@ mod tests {
         assert_eq!(statuses(utf8.as_bytes()).pop().unwrap().recipient.as_deref(), Some("jörg@bücher.example"));
         let exim = b"From: Mailer-Daemon@x.test\r\nX-Failed-Recipients: a@b.test, c@d.test\r\n\r\nThis message was created automatically\r\n";
         assert_eq!(statuses(exim).len(), 2);
+    }
+
+    #[test]
+    fn what_qmail_writes() {
+        let raw = b"From: MAILER-DAEMON@q.test\r\nSubject: failure notice\r\n\r\nHi. This is the qmail-send program at q.test.\r\n\
+            I'm afraid I wasn't able to deliver your message to the following addresses.\r\n\r\n\
+            <ada@example.com>:\r\nSorry, no mailbox here by that name. (#5.1.1)\r\n\r\n\
+            <bob@example.com>:\r\n192.0.2.1 does not like recipient.\r\nRemote host said: 550 5.7.1 blocked\r\n\
+            Giving up on 192.0.2.1.\r\n\r\n--- Below this line is a copy of the message.\r\n\r\n<eve@example.com>:\r\nx\r\n";
+        let of = |address: &str, status: Option<&str>, diagnostic: &str, code| RecipientStatus {
+            recipient: Some(address.to_owned()),
+            original_recipient: None,
+            action: Action::Failed,
+            status: status.map(str::to_owned),
+            diagnostic: Some(diagnostic.to_owned()),
+            code,
+        };
+        assert_eq!(
+            statuses(raw),
+            [
+                of("ada@example.com", Some("5.1.1"), "Sorry, no mailbox here by that name. (#5.1.1)", None),
+                of("bob@example.com", None, "550 5.7.1 blocked", Some(550)),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_said_is_told_by_the_status() {
+        for (status, action) in [("5.1.1", Action::Failed), ("4.4.1", Action::Delayed), ("2.0.0", Action::Delivered)]
+        {
+            let raw = dsn(&format!("Final-Recipient: rfc822; a@b.test\r\nStatus: {status}\r\n"));
+            assert_eq!(statuses(&raw).pop().unwrap().action, action);
+        }
+        let seven_bit = dsn("Final-Recipient: utf-8; j\\x{F6}rg@b.test\r\nAction: failed\r\nStatus: 5.1.1\r\n");
+        assert_eq!(statuses(&seven_bit).pop().unwrap().recipient.as_deref(), Some("jörg@b.test"));
+        for odd in ["a\\x{}b", "a\\x{110000}b", "a\\x{F6", "a\\x{a}b", "\\x{"] {
+            assert_eq!(letters(odd), odd);
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use futures_util::FutureExt as _;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::{Host, Outcome, Parcel, TlsRule, Verdict};
@@ -56,7 +56,7 @@ impl Default for Timeouts {
             command: minutes(5),
             data: minutes(3),
             end_of_data: minutes(10),
-            total: minutes(10),
+            total: minutes(20),
         }
     }
 }
@@ -65,8 +65,10 @@ impl Default for Timeouts {
 pub struct Opening<'a> {
     /// What we call ourselves.
     pub helo: &'a str,
-    /// Deadlines.
+    /// Deadlines of each step.
     pub timeouts: Timeouts,
+    /// When all of them end.
+    pub deadline: Instant,
     /// TLS from the first octet.
     pub implicit_tls: bool,
     /// What TLS has to prove; none: STARTTLS is not asked for.
@@ -125,13 +127,21 @@ struct Offers {
 }
 
 impl Offers {
-    /// The parcel as the host can take it, recoded if it takes 7 bits alone; or why it cannot (RFC 1870 §6, RFC 6152 §3,
-    /// RFC 6531 §3.2).
-    async fn fitted<'p>(&self, parcel: &'p Parcel, recipients: &[Mailbox]) -> Result<Cow<'p, Parcel>, Outcome> {
-        let refuse = |diagnostic: &str| Err(Outcome::ours(Verdict::Bounced, diagnostic));
-        if needs_utf8(parcel, recipients) && !self.smtputf8 {
-            return refuse("5.6.7 the remote host takes no international addresses");
+    /// Refuses for a host that takes no international addresses the recipients that have one, or all of them if the sender
+    /// has (RFC 6531 §3.2).
+    fn refuse_international(&self, parcel: &Parcel, recipients: &[Mailbox], outcomes: &mut [Option<Outcome>]) {
+        let from_one = parcel.reverse_path.as_ref().is_some_and(is_international);
+        for (recipient, outcome) in recipients.iter().zip(outcomes).filter(|_| !self.smtputf8) {
+            if from_one || is_international(recipient) {
+                let why = "5.6.7 the remote host takes no international addresses";
+                *outcome = Some(Outcome::ours(Verdict::Bounced, why));
+            }
         }
+    }
+
+    /// The parcel as the host can take it, recoded if it takes 7 bits alone; or why it cannot (RFC 1870 §6, RFC 6152 §3).
+    async fn fitted<'p>(&self, parcel: &'p Parcel) -> Result<Cow<'p, Parcel>, Outcome> {
+        let refuse = |diagnostic: &str| Err(Outcome::ours(Verdict::Bounced, diagnostic));
         let mut parcel = Cow::Borrowed(parcel);
         if !self.eight_bit && !parcel.data.is_ascii() {
             let data = parcel.data.clone();
@@ -155,6 +165,8 @@ pub struct Session {
     input: BytesMut,
     offers: Offers,
     timeouts: Timeouts,
+    /// When the parcel's time is over, whatever step it is at.
+    deadline: Instant,
     /// `TLSv1.3`; none: plain text.
     pub tls: Option<String>,
     /// What was said so far.
@@ -175,6 +187,18 @@ pub struct Ended {
     pub reusable: bool,
 }
 
+impl Ended {
+    /// Gives an outcome to all who have none.
+    fn settle_rest(&mut self, outcome: &Outcome) {
+        self.outcomes.iter_mut().filter(|one| one.is_none()).for_each(|one| *one = Some(outcome.clone()));
+    }
+
+    /// The places of those who have none, in their order.
+    fn open(&mut self) -> impl Iterator<Item = &mut Option<Outcome>> {
+        self.outcomes.iter_mut().filter(|one| one.is_none())
+    }
+}
+
 impl Session {
     /// Connects to one address of a host and greets it.
     ///
@@ -183,7 +207,8 @@ impl Session {
     pub async fn open(host: &Host, address: SocketAddr, opening: &Opening<'_>) -> Result<Self, (Fault, Transcript)> {
         let mut transcript = Transcript::default();
         transcript.note(&format!("{} [{address}]", host.name));
-        let connecting = timeout(opening.timeouts.connect, TcpStream::connect(address));
+        let until = opening.deadline.min(Instant::now() + opening.timeouts.connect);
+        let connecting = timeout_at(until, TcpStream::connect(address));
         let stream = match connecting.await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
@@ -204,6 +229,7 @@ impl Session {
             input: BytesMut::new(),
             offers: Offers::default(),
             timeouts: opening.timeouts,
+            deadline: opening.deadline,
             tls: None,
             transcript,
             transactions: 0,
@@ -256,7 +282,10 @@ impl Session {
         if !self.offers.starttls {
             return if optional { Ok(()) } else { Err(Fault::Tls("STARTTLS is not offered".to_owned())) };
         }
-        let reply = self.command("STARTTLS", "STARTTLS").await?;
+        let reply = self.command("STARTTLS", "STARTTLS").await.map_err(tls_trouble)?;
+        if reply.code == 421 {
+            return Err(Fault::Tls(format!("STARTTLS: {}", reply.text())));
+        }
         if reply.code != 220 {
             return if optional { Ok(()) } else { Err(Fault::Tls(format!("STARTTLS: {}", reply.text()))) };
         }
@@ -265,18 +294,19 @@ impl Session {
             return Err(Fault::Tls("plain text came behind the reply to STARTTLS".to_owned()));
         }
         self.handshake(host, connector).await?;
-        self.hello(helo).await
+        // RFC 8446 §2: our side of the handshake is done first, and what the host does not like it says after that.
+        self.hello(helo).await.map_err(tls_trouble)
     }
 
     async fn handshake(&mut self, host: &Host, connector: &TlsConnector) -> Result<(), Fault> {
         let name = ServerName::try_from(host.name.clone())
             .map_err(|_| Fault::Tls(format!("{} is no name for a certificate", host.name)))?;
         let plain = std::mem::replace(&mut self.wire, Box::new(tokio::io::empty()));
-        let shaking = timeout(self.timeouts.command, connector.connect(name, plain)).await;
+        let shaking = timeout_at(self.until(self.timeouts.command), connector.connect(name, plain)).await;
         let stream = match shaking {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(Fault::Tls(format!("TLS failed: {error}"))),
-            Err(_) => return Err(Fault::Timeout("the TLS handshake")),
+            Err(_) => return Err(Fault::Tls("the TLS handshake has no end".to_owned())),
         };
         let version = stream.get_ref().1.protocol_version();
         self.tls = Some(match version {
@@ -325,15 +355,26 @@ impl Session {
         let _ = timeout(Duration::from_secs(1), self.wire.shutdown()).await;
     }
 
-    /// Takes a parcel's mail to some of its recipients.
-    pub async fn send(&mut self, parcel: &Parcel, recipients: &[Mailbox]) -> Ended {
+    /// When a step ends that may take so long.
+    fn until(&self, limit: Duration) -> Instant {
+        self.deadline.min(Instant::now() + limit)
+    }
+
+    /// Takes a parcel's mail to some of its recipients, until `deadline`.
+    pub async fn send(&mut self, parcel: &Parcel, recipients: &[Mailbox], deadline: Instant) -> Ended {
         self.transactions += 1;
+        self.deadline = deadline;
         let mut ended =
             Ended { outcomes: vec![None; recipients.len()], fault: None, data_sent: false, reusable: false };
-        let parcel = match self.offers.fitted(parcel, recipients).await {
+        self.offers.refuse_international(parcel, recipients, &mut ended.outcomes);
+        if ended.outcomes.iter().all(Option::is_some) {
+            ended.reusable = true;
+            return ended;
+        }
+        let parcel = match self.offers.fitted(parcel).await {
             Ok(parcel) => parcel,
             Err(refusal) => {
-                ended.outcomes.fill(Some(refusal));
+                ended.settle_rest(&refusal);
                 ended.reusable = true;
                 return ended;
             }
@@ -345,8 +386,11 @@ impl Session {
         ended
     }
 
+    /// One transaction for the recipients that have no verdict yet.
     async fn transact(&mut self, parcel: &Parcel, recipients: &[Mailbox], ended: &mut Ended) -> Result<(), Fault> {
-        let mut commands = vec![self.mail_command(parcel, recipients)];
+        let open = recipients.iter().zip(&ended.outcomes).filter(|(_, outcome)| outcome.is_none());
+        let recipients: Vec<&Mailbox> = open.map(|(recipient, _)| recipient).collect();
+        let mut commands = vec![self.mail_command(parcel, &recipients)];
         commands.extend(recipients.iter().map(|recipient| format!("RCPT TO:<{recipient}>")));
         let data = if self.offers.pipelining {
             commands.push("DATA".to_owned());
@@ -358,39 +402,42 @@ impl Session {
             // No recipient is left; the session stands, but in the middle of a transaction.
             return Ok(());
         };
-        let open = |outcome: &Option<Outcome>| outcome.is_none();
         if data.code != 354 {
             if data.code == 421 || !(400..600).contains(&data.code) {
                 return Err(Fault::Refused(data));
             }
-            ended.outcomes.iter_mut().filter(|one| open(one)).for_each(|one| *one = Some(data.outcome()));
+            ended.settle_rest(&data.outcome());
             return Ok(());
         }
-        if !ended.outcomes.iter().any(open) {
+        if !ended.outcomes.iter().any(Option::is_none) {
             // It waits for data that nobody is to have.
             self.transcript.client(".");
             self.write(b".\r\n").await?;
             self.read_reply("the final dot", self.timeouts.data).await?;
             return Ok(());
         }
+        // A reply that came before what it answers would be taken for the one to the final dot.
+        if !self.input.is_empty() {
+            return Err(Fault::Malformed("it answers what was not said"));
+        }
         ended.data_sent = true;
         if let Err(fault) = self.write_data(&parcel.data).await {
             // It may have said why it hung up.
             let said = self.read_reply("the final dot", Duration::from_secs(5)).await;
             let reply = said.ok().filter(|reply| reply.code >= 400 && reply.code != 421).ok_or(fault)?;
-            ended.outcomes.iter_mut().filter(|one| open(one)).for_each(|one| *one = Some(reply.outcome()));
+            ended.settle_rest(&reply.outcome());
             return Ok(());
         }
         let last = self.read_reply("the reply to the final dot", self.timeouts.end_of_data).await?;
         if last.code == 421 {
             return Err(Fault::Refused(last));
         }
-        ended.outcomes.iter_mut().filter(|one| open(one)).for_each(|one| *one = Some(last.outcome()));
+        ended.settle_rest(&last.outcome());
         ended.reusable = last.is_positive();
         Ok(())
     }
 
-    fn mail_command(&self, parcel: &Parcel, recipients: &[Mailbox]) -> String {
+    fn mail_command(&self, parcel: &Parcel, recipients: &[&Mailbox]) -> String {
         let mut command = match &parcel.reverse_path {
             Some(mailbox) => format!("MAIL FROM:<{mailbox}>"),
             None => "MAIL FROM:<>".to_owned(),
@@ -401,7 +448,7 @@ impl Session {
         if self.offers.eight_bit && !parcel.data.is_ascii() {
             command.push_str(" BODY=8BITMIME");
         }
-        if needs_utf8(parcel, recipients) {
+        if parcel.reverse_path.iter().chain(recipients.iter().copied()).any(is_international) {
             command.push_str(" SMTPUTF8");
         }
         command
@@ -409,6 +456,7 @@ impl Session {
 
     /// MAIL, every RCPT and DATA in one go (RFC 2920 §3.1); returns the reply to DATA.
     async fn pipelined(&mut self, commands: &[String], ended: &mut Ended) -> Result<Option<Reply>, Fault> {
+        let recipients = ended.outcomes.iter().filter(|one| one.is_none()).count();
         let mut octets = Vec::new();
         for command in commands {
             self.transcript.client(command);
@@ -417,16 +465,20 @@ impl Session {
         }
         self.write(&octets).await?;
         let mail = self.reply_to("MAIL").await?;
-        for outcome in &mut ended.outcomes {
+        if !mail.is_positive() {
+            // It may hang up now; what it said counts nevertheless.
+            ended.settle_rest(&mail.outcome());
+            for _ in 0..recipients {
+                self.reply_to("RCPT").await?;
+            }
+        }
+        for outcome in ended.open() {
             let reply = self.reply_to("RCPT").await?;
-            if mail.is_positive() && !reply.is_positive() {
+            if !reply.is_positive() {
                 *outcome = Some(reply.recipient_outcome());
             }
         }
         let data = self.read_reply("DATA", self.timeouts.data).await?;
-        if !mail.is_positive() {
-            ended.outcomes.fill(Some(mail.outcome()));
-        }
         Ok((data.code == 354 || ended.outcomes.iter().any(Option::is_none)).then_some(data))
     }
 
@@ -436,10 +488,10 @@ impl Session {
         self.say(mail).await?;
         let reply = self.reply_to("MAIL").await?;
         if !reply.is_positive() {
-            ended.outcomes.fill(Some(reply.outcome()));
+            ended.settle_rest(&reply.outcome());
             return Ok(None);
         }
-        for (command, outcome) in recipients.iter().zip(&mut ended.outcomes) {
+        for (command, outcome) in recipients.iter().zip(ended.open()) {
             self.say(command).await?;
             let reply = self.reply_to("RCPT").await?;
             if !reply.is_positive() {
@@ -499,11 +551,12 @@ impl Session {
     }
 
     async fn write_within(&mut self, octets: &[u8], limit: Duration) -> Result<(), Fault> {
+        let until = self.until(limit);
         let writing = async {
             self.wire.write_all(octets).await?;
             self.wire.flush().await
         };
-        match timeout(limit, writing).await {
+        match timeout_at(until, writing).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Fault::Connection(format!("the connection was lost: {error}"))),
             Err(_) => Err(Fault::Timeout("what we send to be taken")),
@@ -511,7 +564,7 @@ impl Session {
     }
 
     async fn read_reply(&mut self, what: &'static str, limit: Duration) -> Result<Reply, Fault> {
-        let reply = timeout(limit, self.read_lines()).await.unwrap_or(Err(Fault::Timeout(what)))?;
+        let reply = timeout_at(self.until(limit), self.read_lines()).await.unwrap_or(Err(Fault::Timeout(what)))?;
         self.transcript.server(&reply);
         Ok(reply)
     }
@@ -559,9 +612,18 @@ impl Session {
     }
 }
 
-/// Whether an address of the envelope has letters beyond ASCII; domains never do.
-fn needs_utf8(parcel: &Parcel, recipients: &[Mailbox]) -> bool {
-    parcel.reverse_path.iter().chain(recipients).any(|mailbox| !mailbox.local().is_ascii())
+/// A connection that is lost over TLS is lost by TLS: without it the host may do better.
+fn tls_trouble(fault: Fault) -> Fault {
+    match fault {
+        Fault::Connection(why) => Fault::Tls(format!("TLS failed: {why}")),
+        Fault::Timeout(what) => Fault::Tls(format!("TLS failed: timed out waiting for {what}")),
+        other => other,
+    }
+}
+
+/// Whether an address has letters beyond ASCII (RFC 6531 §3.3); domains never do.
+fn is_international(mailbox: &Mailbox) -> bool {
+    !mailbox.local().is_ascii()
 }
 
 impl Offers {

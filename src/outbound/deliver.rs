@@ -79,6 +79,7 @@ enum Found {
 impl Handler for Dispatcher {
     fn attempt(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
         Box::pin(async move {
+            self.wait_for_turn(job.subject_id).await;
             match self.prepare(job.subject_id).await {
                 Ok((Found::Ready(prepared), _permit)) => {
                     let transmitted = self.transmit(&prepared, now).await;
@@ -100,6 +101,38 @@ impl Dispatcher {
     /// How much mail data attempts may hold in memory at once.
     pub fn budget() -> Arc<Semaphore> {
         Arc::new(Semaphore::new(BUDGET_KIB as usize))
+    }
+
+    /// Waits for the turn of a dispatch, before its mail data takes up room.
+    async fn wait_for_turn(self: &Arc<Self>, id: i64) {
+        if !self.pace.is_kept() {
+            return;
+        }
+        let this = Arc::clone(self);
+        // Who has no turn to wait for, or cannot be read, is found out by what follows.
+        let found = self.outbound.parts.db.read(move |connection| this.whose_turn(connection, id)).await;
+        if let Ok(Some(whose)) = found {
+            self.pace.turn(&whose).await;
+        }
+    }
+
+    /// The relay or recipient domain that a dispatch goes to; none if it does not leave this machine.
+    fn whose_turn(&self, connection: &Connection, id: i64) -> store::Result<Option<String>> {
+        let config = &self.outbound.parts.config;
+        let Some(dispatch) = dispatches::find(connection, id)?.filter(|_| !config.dev) else { return Ok(None) };
+        if self.is_local(connection, &dispatch)? {
+            return Ok(None);
+        }
+        let relay = config.outbound.smarthost_of(&dispatch.sending_domain);
+        Ok(relay.map(|relay| relay.host.clone()).or(dispatch.domain))
+    }
+
+    /// Whether the domain of a dispatch is received here.
+    fn is_local(&self, connection: &Connection, dispatch: &DispatchRow) -> store::Result<bool> {
+        match &dispatch.domain {
+            Some(domain) => Ok(domains::find_verified(connection, domain)?.is_some()),
+            None => Ok(false),
+        }
     }
 
     async fn prepare(self: &Arc<Self>, id: i64) -> store::Result<(Found, Option<tokio::sync::OwnedSemaphorePermit>)> {
@@ -133,10 +166,7 @@ impl Dispatcher {
             None => return Ok(Found::Lost(Box::new((dispatch, recipients)))),
         };
         let data = if dispatch.prefix.is_empty() { mail } else { [dispatch.prefix.as_bytes(), &mail].concat() };
-        let local = match &dispatch.domain {
-            Some(domain) => domains::find_verified(connection, domain)?.is_some(),
-            None => false,
-        };
+        let local = self.is_local(connection, &dispatch)?;
         Ok(Found::Ready(Box::new(Prepared { dispatch, recipients, data: data.into(), local })))
     }
 
@@ -164,16 +194,12 @@ impl Dispatcher {
         let relay = self.outbound.parts.config.outbound.smarthost_of(&dispatch.sending_domain);
         match (relay, &dispatch.domain) {
             (Some(relay), _) => {
-                self.pace.turn(&relay.host).await;
                 self.transport.transmit(&Destination::Smarthost(Arc::clone(relay)), parcel, now).await
             }
-            (None, Some(domain)) => {
-                self.pace.turn(domain).await;
-                match Domain::parse(domain) {
-                    Ok(domain) => self.transport.transmit(&Destination::Domain(domain), parcel, now).await,
-                    Err(_) => all(prepared, &Outcome::ours(Verdict::Bounced, "5.1.2 the domain is no host name")),
-                }
-            }
+            (None, Some(domain)) => match Domain::parse(domain) {
+                Ok(domain) => self.transport.transmit(&Destination::Domain(domain), parcel, now).await,
+                Err(_) => all(prepared, &Outcome::ours(Verdict::Bounced, "5.1.2 the domain is no host name")),
+            },
             // The smarthost that took them together was removed from the configuration.
             (None, None) => self.transport.transmit_apart(parcel, now).await,
         }

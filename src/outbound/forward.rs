@@ -1,4 +1,5 @@
-//! Forward routes: received mail that goes on to one address (contract 4.1).
+//! Forward routes: received mail that goes on to one address (contract 4.1), and the report that comes back when it did
+//! not arrive there, which goes back to who sent the mail.
 //!
 //! The mail data goes on as received, so its signatures keep their worth; what is put before it says that it came through
 //! here. The envelope sender is rewritten by SRS, or the next host's SPF check would fail.
@@ -39,6 +40,19 @@ pub struct Forward<'a> {
     pub raw_id: i64,
 }
 
+/// A report at one of our SRS addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Returned<'a> {
+    /// The account that the queue counts it for.
+    pub account: i64,
+    /// Whom the address stands for.
+    pub sender: &'a Mailbox,
+    /// The trace fields that we put before it.
+    pub trace: &'a str,
+    /// The raw copy's row.
+    pub raw_id: i64,
+}
+
 impl Outbound {
     /// Leaves a forwarded message with its job, in the transaction that stores the message; returns the lane to wake.
     /// None when the route's address is none.
@@ -53,22 +67,52 @@ impl Outbound {
             }
             Err(_) => String::new(),
         };
-        let all = [to];
-        let groups = self.parts.group(tx, forward.domain, &all)?;
-        let Some((domain, lane, _)) = groups.into_iter().next() else { return Ok(None) };
         let new = NewDispatch {
             account_id: forward.account,
             message: forward.message,
             route_id: Some(forward.route),
             sending_domain: forward.domain,
-            domain: domain.as_deref(),
+            domain: None,
             reverse_path: &reverse_path,
             prefix: &format!("{FORWARDED}: {}\r\n{}", forward.route, forward.trace),
             raw_id: forward.raw_id,
         };
-        let dispatch = dispatches::insert(tx, &new, now)?;
-        for mailbox in &all {
-            recipients::insert(tx, dispatch, 0, &mailbox.to_string(), "queued", now)?;
+        self.send_on(tx, new, to, now)
+    }
+
+    /// Leaves a report for the sender of what was forwarded, with its job, in the transaction that the 250 promises; returns
+    /// the lane to wake. It keeps the null reverse-path, so nothing comes back of it.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn give_back(&self, tx: &Connection, report: Returned<'_>, now: Timestamp) -> store::Result<Option<String>> {
+        let new = NewDispatch {
+            account_id: report.account,
+            message: None,
+            route_id: None,
+            sending_domain: &self.parts.config.hostname,
+            domain: None,
+            reverse_path: "",
+            prefix: report.trace,
+            raw_id: report.raw_id,
+        };
+        self.send_on(tx, new, report.sender.clone(), now)
+    }
+
+    /// The dispatch of received mail to one address.
+    fn send_on(
+        &self,
+        tx: &Connection,
+        new: NewDispatch<'_>,
+        to: Mailbox,
+        now: Timestamp,
+    ) -> store::Result<Option<String>> {
+        let all = [to];
+        let groups = self.parts.group(tx, new.sending_domain, &all)?;
+        let Some((domain, lane, members)) = groups.into_iter().next() else { return Ok(None) };
+        let dispatch = dispatches::insert(tx, &NewDispatch { domain: domain.as_deref(), ..new }, now)?;
+        for (idx, mailbox) in members {
+            recipients::insert(tx, dispatch, idx, &mailbox.to_string(), "queued", now)?;
         }
         store::jobs::insert(tx, &lane, Kind::Dispatch, dispatch, now)?;
         Ok(Some(lane))

@@ -174,6 +174,10 @@ impl Hosts {
     }
 
     async fn host(&self, name: &str, authentic: bool, enforced: bool) -> Result<Host, Unroutable> {
+        // RFC 5321 §5.1: an MX record gives a domain name, and nothing else counts as one.
+        if name.parse::<IpAddr>().is_ok() {
+            return Err(bounced(format!("5.4.4 the mail host {name} is an address, not a name")));
+        }
         let found = match self.shared.resolver.addresses(name).await {
             Ok(found) => found,
             Err(DnsError::NoSuchName(_) | DnsError::NoAddress(_) | DnsError::BadName(_)) => {

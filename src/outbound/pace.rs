@@ -27,6 +27,11 @@ impl Pace {
         Self { gap, next: Mutex::default() }
     }
 
+    /// Whether there are turns at all.
+    pub const fn is_kept(&self) -> bool {
+        self.gap.is_some()
+    }
+
     /// Waits for the turn of a message to `domain`.
     pub async fn turn(&self, domain: &str) {
         if let Some(at) = self.take(domain, Instant::now()) {

@@ -10,10 +10,11 @@ use super::bounce::is_dead_mailbox;
 use super::settle::raise_event;
 use crate::clock::Timestamp;
 use crate::id::MessageId;
+use crate::mail::address::Mailbox;
 use crate::mail::report::{AbuseReport, Action, RecipientStatus, Report};
 use crate::store::messages::MessageRow;
 use crate::store::recipients::{self, RecipientRow, Standing};
-use crate::store::{self, messages, submissions, suppressions};
+use crate::store::{self, events, messages, submissions, suppressions};
 use crate::webhook::sending::{Raised, What};
 
 impl Outbound {
@@ -40,6 +41,7 @@ impl Outbound {
                 }
                 submissions::set_send_status(tx, message.id, recipients::send_status(tx, message.id)?)?;
             }
+            Report::Abuse(abuse) if !abuse.is_complaint() => {}
             Report::Abuse(abuse) => {
                 let Some(recipient) = find(&all, abuse.original_rcpt_to.iter()) else { return Ok(raised) };
                 raised.extend(complain(tx, &message, recipient, abuse, now)?);
@@ -51,7 +53,12 @@ impl Outbound {
 
 /// The recipient that a report means: by its address, or the only one there is.
 fn find<'r>(all: &'r [RecipientRow], mut named: impl Iterator<Item = &'r String>) -> Option<&'r RecipientRow> {
-    let by_name = named.find_map(|name| all.iter().find(|one| one.address.eq_ignore_ascii_case(name)));
+    // As the queue writes them: a domain may stand in a report in its own letters (RFC 6533).
+    let canonical = |address: &str| Mailbox::parse(address).map(|mailbox| mailbox.canonical()).ok();
+    let by_name = named.find_map(|name| {
+        let wanted = canonical(name)?;
+        all.iter().find(|one| canonical(&one.address).is_some_and(|known| known == wanted))
+    });
     by_name.or(match all {
         // Its address may have been rewritten on the way.
         [only] => Some(only),
@@ -75,8 +82,9 @@ fn bounce(
     let diagnostic = diagnostic.unwrap_or_else(|| "returned as undeliverable".to_owned());
     let standing = Standing { status: "bounced", smtp_code: status.code, diagnostic: Some(&diagnostic) };
     recipients::settle(tx, recipient.dispatch, recipient.idx, standing, now)?;
-    // The status field is the reporter's verdict; the diagnostic text may hold another host's words.
-    let judged = enhanced.unwrap_or_else(|| diagnostic.clone());
+    // The status field is the reporter's verdict; the diagnostic text may hold another host's words. But x.0.0 is none
+    // (RFC 3463 §3.1): some hosts write it whatever the reason.
+    let judged = enhanced.filter(|status| !status.ends_with(".0.0")).unwrap_or_else(|| diagnostic.clone());
     if is_dead_mailbox(status.code, &judged) {
         suppressions::suppress(tx, message.account_id, &recipient.address, "bounce", now)?;
     }
@@ -90,10 +98,11 @@ fn complain(
     abuse: &AbuseReport,
     now: Timestamp,
 ) -> store::Result<Option<Raised>> {
+    suppressions::suppress(tx, message.account_id, &recipient.address, "complaint", now)?;
+    let what = What::Complained { feedback_type: &abuse.feedback_type };
     // A second report of the same recipient says nothing new.
-    if !suppressions::suppress(tx, message.account_id, &recipient.address, "complaint", now)? {
+    if events::was_raised(tx, message.id, what.event_type(), &recipient.address)? {
         return Ok(None);
     }
-    let what = What::Complained { feedback_type: &abuse.feedback_type };
     raise_event(tx, message, &recipient.address, &what, now)
 }

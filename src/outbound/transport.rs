@@ -4,7 +4,9 @@ mod pool;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::client::{Ended, Fault, Opening, Session, Timeouts, Transcript};
@@ -19,6 +21,9 @@ use pool::{Key, Pool};
 
 /// Octets of a transcript at most.
 pub const MAX_TRANSCRIPT: usize = 16 * 1024;
+
+/// Recipients of one transaction: what every host has to take (RFC 5321 §4.5.3.1.8).
+const MAX_RECIPIENTS: usize = 100;
 
 /// Takes parcels to hosts.
 pub struct Transport {
@@ -46,6 +51,8 @@ struct Progress {
     trouble: Option<Outcome>,
     /// Mail data went out and was not answered: no other host gets it in this attempt.
     stop: bool,
+    /// When the attempt ends, however far it came.
+    deadline: Instant,
 }
 
 impl Transport {
@@ -62,7 +69,7 @@ impl Transport {
                     let access = Access { guard: Some(self.hosts.guard()), ..Access::default() };
                     self.transmit_to(hosts, &parcel, access).await.finish()
                 }
-                Err(unroutable) => Progress::of(&parcel).unroutable(unroutable).finish(),
+                Err(unroutable) => Progress::of(&parcel, self.timeouts.total).unroutable(unroutable).finish(),
             },
             Destination::Smarthost(relay) => self.relay(relay, parcel, now).await,
         }
@@ -76,13 +83,18 @@ impl Transport {
                 domains.push(recipient.domain().clone());
             }
         }
-        let mut whole = Progress::of(&parcel);
-        for domain in domains {
-            let of_domain = |mailbox: &&Mailbox| *mailbox.domain() == domain;
-            let recipients = parcel.recipients.iter().filter(of_domain).cloned().collect();
+        let mut whole = Progress::of(&parcel, self.timeouts.total);
+        // At once: a domain that takes its time is in nobody else's way.
+        let parts = domains.into_iter().map(|domain| {
+            let recipients = parcel.recipients.iter().filter(|one| *one.domain() == domain).cloned().collect();
             let part = Parcel { recipients, ..parcel.clone() };
-            let done = Box::pin(self.transmit(&Destination::Domain(domain.clone()), part, now)).await;
-            let places = parcel.recipients.iter().zip(&mut whole.outcomes).filter(|(one, _)| of_domain(one));
+            async move {
+                let done = Box::pin(self.transmit(&Destination::Domain(domain.clone()), part, now)).await;
+                (domain, done)
+            }
+        });
+        for (domain, done) in join_all(parts).await {
+            let places = parcel.recipients.iter().zip(&mut whole.outcomes).filter(|(one, _)| *one.domain() == domain);
             places.zip(done.outcomes).for_each(|((_, place), outcome)| *place = Some(outcome));
             whole.transcript.append(&done.receipt.transcript);
             whole.receipt = Receipt { transcript: String::new(), ..done.receipt };
@@ -97,7 +109,8 @@ impl Transport {
         let progress = match self.hosts.of_smarthost(relay).await {
             Ok(hosts) => self.transmit_to(hosts, &parcel, access).await,
             Err(unroutable) => {
-                Progress::of(&parcel).unroutable(Unroutable { verdict: Verdict::Deferred, ..unroutable })
+                let unroutable = Unroutable { verdict: Verdict::Deferred, ..unroutable };
+                Progress::of(&parcel, self.timeouts.total).unroutable(unroutable)
             }
         };
         let unreached = progress.outcomes.iter().all(Option::is_none) && !progress.stop;
@@ -113,22 +126,35 @@ impl Transport {
 
     /// Tries hosts in turn until every recipient has a verdict.
     async fn transmit_to(&self, hosts: Vec<Host>, parcel: &Parcel, access: Access<'_>) -> Progress {
-        let mut progress = Progress::of(parcel);
-        let deadline = Instant::now() + self.timeouts.total;
-        let trying = async {
-            for host in &hosts {
-                for address in &host.addresses {
-                    self.try_host(host, *address, parcel, access, &mut progress).await;
-                    if progress.is_over() {
-                        return;
-                    }
+        let mut progress = Progress::of(parcel, self.timeouts.total);
+        for host in &hosts {
+            for address in &host.addresses {
+                self.try_all(host, *address, parcel, access, &mut progress).await;
+                if progress.is_over() {
+                    return progress;
                 }
             }
-        };
-        if tokio::time::timeout_at(deadline, trying).await.is_err() {
-            progress.trouble = Some(Outcome::ours(Verdict::Deferred, "4.4.2 the remote hosts took too long"));
         }
         progress
+    }
+
+    /// Tries one address of a host: if it takes the first hundred recipients it gets the next, over the session that was
+    /// kept.
+    async fn try_all(
+        &self,
+        host: &Host,
+        address: SocketAddr,
+        parcel: &Parcel,
+        access: Access<'_>,
+        progress: &mut Progress,
+    ) {
+        loop {
+            let before = progress.open().len();
+            self.try_host(host, address, parcel, access, progress).await;
+            if progress.is_over() || before <= MAX_RECIPIENTS || progress.open().len() == before {
+                return;
+            }
+        }
     }
 
     async fn try_host(
@@ -151,6 +177,7 @@ impl Transport {
             let opening = Opening {
                 helo: &self.helo,
                 timeouts: self.timeouts,
+                deadline: progress.deadline,
                 implicit_tls: access.implicit_tls,
                 tls: (!never).then(|| self.tls.connector(host)),
                 auth: access.auth,
@@ -185,15 +212,16 @@ impl Transport {
         parcel: &Parcel,
         progress: &mut Progress,
     ) -> bool {
-        let open: Vec<usize> = progress.open();
+        let mut open = progress.open();
+        open.truncate(MAX_RECIPIENTS);
         let recipients: Vec<Mailbox> =
             open.iter().filter_map(|place| parcel.recipients.get(*place)).cloned().collect();
         session.transcript = if kept { Transcript::default() } else { std::mem::take(&mut session.transcript) };
         if kept {
             session.transcript.note(&format!("{} [{}], a session that was kept", host.name, key.address()));
         }
-        let ended = session.send(parcel, &recipients).await;
-        let undecided = ended.outcomes.iter().all(Option::is_none);
+        let ended = session.send(parcel, &recipients, progress.deadline).await;
+        let undecided = ended.outcomes.iter().flatten().all(|outcome| outcome.code.is_none());
         if kept
             && undecided
             && !ended.data_sent
@@ -225,13 +253,14 @@ fn tls_word(version: &str, rule: &TlsRule) -> String {
 }
 
 impl Progress {
-    fn of(parcel: &Parcel) -> Self {
+    fn of(parcel: &Parcel, time: Duration) -> Self {
         Self {
             outcomes: vec![None; parcel.recipients.len()],
             receipt: Receipt::default(),
             transcript: Transcript::default(),
             trouble: None,
             stop: false,
+            deadline: Instant::now() + time,
         }
     }
 
@@ -242,7 +271,7 @@ impl Progress {
     }
 
     fn is_over(&self) -> bool {
-        self.stop || self.outcomes.iter().all(Option::is_some)
+        self.stop || Instant::now() >= self.deadline || self.outcomes.iter().all(Option::is_some)
     }
 
     fn trouble(&mut self, host: &Host, address: SocketAddr, fault: &Fault) {

@@ -53,6 +53,21 @@ pub fn insert(connection: &Connection, new: &NewEvent<'_>, now: Timestamp) -> Re
     Ok(connection.last_insert_rowid())
 }
 
+/// Whether an event of this type about a recipient of a message was raised to a webhook before.
+///
+/// # Errors
+/// Storage trouble.
+pub fn was_raised(connection: &Connection, message: i64, event_type: &str, to: &str) -> Result<bool> {
+    let found = connection
+        .prepare_cached(
+            "SELECT 1 FROM delivery
+             WHERE message_id = ?1 AND event_type = ?2 AND payload IS NOT NULL
+               AND json_extract(payload, '$.data.to') = ?3",
+        )?
+        .exists(params![message, event_type, to])?;
+    Ok(found)
+}
+
 /// The stored payload of a delivery; none when it is made from the message.
 ///
 /// # Errors

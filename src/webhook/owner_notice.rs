@@ -28,6 +28,10 @@ impl Webhooks {
         let endpoint = Target::lane_of(url);
         let Some(account) = accounts::find_by_row(tx, delivery.account_id)? else { return Ok(None) };
         let Some((_, domain)) = account.email.rsplit_once('@') else { return Ok(None) };
+        // Whose address is not proven may be a stranger to us.
+        if !account.email_verified {
+            return Ok(None);
+        }
         // RFC 6761 §6.4: nobody is there.
         if domain.ends_with(".invalid") || !notices::take_turn(tx, account.id, &endpoint, now)? {
             return Ok(None);

@@ -303,9 +303,44 @@ async fn a_report_that_comes_back_settles_its_recipient() {
     let reasons: Vec<&str> =
         suppressed["suppressions"].as_array().unwrap().iter().map(|row| row["reason"].as_str().unwrap()).collect();
     assert_eq!(reasons, ["complaint", "bounce"], "newest first");
+    // The same report again says nothing new, and one that says the opposite is no complaint.
+    for (kind, to) in [("abuse", &bounce), ("not-spam", &bounce)] {
+        let again = complaint.replace("Feedback-Type: abuse", &format!("Feedback-Type: {kind}"));
+        assert_eq!(
+            SmtpClient::greeted(post.server.smtp).await.mail("fbl@remote.test", &[to], &again).await.code,
+            250
+        );
+    }
     // Reports are consumed: only the two sent messages and the forged one are stored.
     assert_eq!(post.server.query::<i64>("SELECT count(*) FROM message").await, 3);
+    let complaints = "SELECT count(*) FROM delivery WHERE event_type = 'email.complained'";
+    assert_eq!(post.server.query::<i64>(complaints).await, 1);
     post.server.until("SELECT count(*) FROM job", 0_i64).await;
+    post.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_says_nothing_leaves_the_judgement_to_the_reply() {
+    let mut post = Post::start(Clock::System, Remote::start().await).await;
+    for (to, status, reply, dead) in [
+        ("gone@remote.test", "5.0.0", "550 5.1.1 no such user", true),
+        ("bare@remote.test", "5.0.0", "550 no such user", true),
+        ("spam@remote.test", "5.0.0", "550 5.7.1 spam", false),
+        ("rule@remote.test", "5.7.1", "550 5.1.1 no such user", false),
+    ] {
+        post.send(hello(to)).await;
+        let bounce = post.remote.taken().await.sender();
+        assert_eq!(post.server.sent().await.1, "sent");
+        let part = format!(
+            "Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.remote.test\r\n\r\n\
+             Final-Recipient: rfc822; {to}\r\nAction: failed\r\nStatus: {status}\r\nDiagnostic-Code: smtp; {reply}\r\n"
+        );
+        let report = report("delivery-status", &part, &bounce);
+        assert_eq!(SmtpClient::greeted(post.server.smtp).await.mail("", &[&bounce], &report).await.code, 250);
+        let suppressed = post.owner.get("/api/contacts/suppressions").await.expect(200);
+        let is_dead = suppressed["suppressions"].as_array().unwrap().iter().any(|row| row["email"] == to);
+        assert_eq!(is_dead, dead, "{to}");
+    }
     post.server.stop().await;
 }
 
@@ -498,6 +533,34 @@ async fn a_forward_route_sends_mail_on_with_its_sender_rewritten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_report_about_forwarded_mail_goes_back_to_its_sender() {
+    let mut post = Post::start(Clock::System, Remote::start().await).await;
+    let route = json!({"match": "sales@inbox.test", "action": "forward", "destination": "ada@remote.test"});
+    post.owner.post("/api/routes", route).await.expect(201);
+    let original = "From: Bob <bob@remote.test>\r\nSubject: Forward me\r\n\r\nHi.\r\n";
+    SmtpClient::greeted(post.server.smtp).await.mail("bob@remote.test", &["sales@inbox.test"], original).await;
+    let srs = post.remote.taken().await.sender();
+    let dsn =
+        report("delivery-status", "Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; x\r\n", &srs);
+    let to = srs.to_ascii_lowercase();
+    assert_eq!(SmtpClient::greeted(post.server.smtp).await.mail("", &[&to], &dsn).await.code, 250);
+    let taken = post.remote.taken().await;
+    assert_eq!((taken.sender().as_str(), taken.recipients()), ("", vec!["bob@remote.test".to_owned()]));
+    let text = String::from_utf8(taken.data()).unwrap();
+    assert!(text.starts_with("Received: from ") && text.ends_with(&dsn), "{text}");
+    // What has a sender is no report, and what goes round ends.
+    let round = "Received: from a by b; Tue, 28 Jul 2026 00:00:00 +0000\r\n".repeat(51);
+    for (from, mail) in [("eve@remote.test", dsn.clone()), ("", format!("{round}{dsn}"))] {
+        assert_eq!(SmtpClient::greeted(post.server.smtp).await.mail(from, &[&srs], &mail).await.code, 250);
+    }
+    post.server.until("SELECT count(*) FROM job", 0_i64).await;
+    assert!(post.remote.is_drained());
+    assert_eq!(post.server.query::<i64>("SELECT count(*) FROM message").await, 1);
+    assert_eq!(post.server.query::<i64>("SELECT count(*) FROM dispatch").await, 1, "the forward alone is remembered");
+    post.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_owner_hears_of_an_endpoint_that_fails_for_good_once_a_day() {
     let dns = DnsServer::start().await;
     dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
@@ -514,6 +577,11 @@ async fn an_owner_hears_of_an_endpoint_that_fails_for_good_once_a_day() {
     server.write(|tx, _, _| Ok(tx.execute("UPDATE account SET email = 'owner@remote.test'", [])?)).await;
     let receiver = Receiver::start(|_| Reply::status(500)).await;
     server.webhook(&receiver.url()).await;
+    // Nobody is mailed at an address that is not proven.
+    server.write(|tx, _, _| Ok(tx.execute("UPDATE account SET email_verified = 0", [])?)).await;
+    server.accepted("a@inbox.test", "None").await;
+    server.until("SELECT count(*) FROM delivery WHERE status = 'failed'", 1_i64).await;
+    server.write(|tx, _, _| Ok(tx.execute("UPDATE account SET email_verified = 1", [])?)).await;
     server.accepted("a@inbox.test", "One").await;
     let taken = remote.taken().await;
     assert_eq!((taken.sender().as_str(), taken.recipients()), ("", vec!["owner@remote.test".to_owned()]));
@@ -523,7 +591,7 @@ async fn an_owner_hears_of_an_endpoint_that_fails_for_good_once_a_day() {
     assert!(text.contains("Auto-Submitted: auto-generated\r\n") && text.contains("HTTP status 500"), "{text}");
     server.until("SELECT count(*) FROM job", 0_i64).await;
     server.accepted("a@inbox.test", "Two").await;
-    server.until("SELECT count(*) FROM delivery WHERE status = 'failed'", 2_i64).await;
+    server.until("SELECT count(*) FROM delivery WHERE status = 'failed'", 3_i64).await;
     server.until("SELECT count(*) FROM job", 0_i64).await;
     assert!(remote.is_drained(), "once a day");
     server.stop().await;

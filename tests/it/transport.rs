@@ -171,6 +171,22 @@ async fn each_recipient_has_a_verdict_of_its_own() {
 }
 
 #[tokio::test]
+async fn many_recipients_go_by_the_hundred_over_one_session() {
+    let mut remote = Remote::start().await;
+    let rig = Rig::to(&remote, patient()).await;
+    let all: Vec<String> = (0..250).map(|number| format!("ada{number}@remote.test")).collect();
+    let done = rig.send(&all.iter().map(String::as_str).collect::<Vec<_>>(), MAIL).await;
+    assert!(verdicts(&done).iter().all(|verdict| *verdict == Verdict::Sent), "{}", done.receipt.transcript);
+    let mut taken = Vec::new();
+    for count in [100, 100, 50] {
+        let one = remote.taken().await;
+        assert_eq!((one.rcpt.len(), one.connection), (count, 1));
+        taken.extend(one.recipients());
+    }
+    assert_eq!(taken, all);
+}
+
+#[tokio::test]
 async fn refusals_of_the_message_are_final_and_of_the_session_are_not() {
     let say = |text: &'static str| Act::Say(format!("{text}\r\n"));
     let leave = |text: &'static str| Act::Leave(text.to_owned());
@@ -212,6 +228,14 @@ async fn refusals_of_the_message_are_final_and_of_the_session_are_not() {
         ("END", say("550 5.7.1 content"), Verdict::Bounced, "550 5.7.1 content"),
         ("END", say("451 4.3.0 later"), Verdict::Deferred, "451 4.3.0 later"),
         ("END", say("354 more"), Verdict::Deferred, "354 more"),
+        ("MAIL", leave("554 5.7.1 no\r\n"), Verdict::Bounced, "554 5.7.1 no"),
+        ("RCPT", leave("554 5.7.1 no\r\n"), Verdict::Bounced, "554 5.7.1 no"),
+        (
+            "DATA",
+            say("354 go\r\n250 2.0.0 before its time"),
+            Verdict::Deferred,
+            "4.5.0 mx.remote.test: it answers what was not said",
+        ),
         ("END", leave(""), Verdict::Deferred, "4.4.1 mx.remote.test: the connection was closed"),
         ("END", say("421 4.3.2 stop"), Verdict::Deferred, "4.3.2 mx.remote.test refused the session: 421 4.3.2 stop"),
     ] {
@@ -249,6 +273,20 @@ async fn a_host_that_hangs_or_talks_without_end_costs_bounded_time_and_memory() 
 }
 
 #[tokio::test]
+async fn when_the_time_of_a_parcel_is_over_its_dialog_is_kept() {
+    for at in ["GREETING", "EHLO", "END"] {
+        let remote = Remote::scripted(move |command, _| command.starts_with(at).then_some(Act::Silence)).await;
+        let timeouts = Timeouts { total: Duration::from_millis(500), ..Timeouts::default() };
+        let done = Rig::to(&remote, timeouts).await.send(ADA, MAIL).await;
+        let (verdict, _, said) = only(&done);
+        assert_eq!(verdict, Verdict::Deferred);
+        assert!(said.starts_with("4.4.2 mx.remote.test: timed out waiting for "), "{said}");
+        assert_eq!(done.receipt.host.as_deref(), Some("mx.remote.test"));
+        assert!(done.receipt.transcript.contains("-- mx.remote.test ["), "{}", done.receipt.transcript);
+    }
+}
+
+#[tokio::test]
 async fn what_a_host_cannot_take_is_not_tried() {
     let limited = |extensions| Manner { extensions, ..Manner::default() };
     let small = Remote::with(limited(vec!["PIPELINING", "SIZE 10"])).await;
@@ -259,6 +297,10 @@ async fn what_a_host_cannot_take_is_not_tried() {
     let done = rig.send(&["jörg@remote.test"], MAIL).await;
     assert_eq!(only(&done).2, "5.6.7 the remote host takes no international addresses");
     let done = rig.send(ADA, "Subject: ü\r\n\r\n".as_bytes()).await;
+    let mut plain = plain;
+    let done = rig.send(&["jörg@remote.test", "ada@remote.test"], MAIL).await;
+    assert_eq!(verdicts(&done), [Verdict::Bounced, Verdict::Sent], "the others get it");
+    assert_eq!(plain.taken().await.recipients(), ADA);
     let helpless = "5.6.3 the remote host takes no 8-bit mail, and this cannot be written in 7 bits";
     assert_eq!(only(&done).2, helpless);
     let mut able = Remote::start().await;
@@ -325,6 +367,34 @@ async fn tls_is_used_when_it_is_offered_and_done_without_when_it_fails() {
         assert_eq!(only(&done).0, Verdict::Sent, "{}", done.receipt.transcript);
         assert!(!remote.taken().await.tls);
         assert_eq!(done.receipt.tls, None);
+    }
+}
+
+#[tokio::test]
+async fn tls_that_hangs_or_is_lost_at_once_is_done_without() {
+    let (acceptor, _) = self_signed("mx.remote.test");
+    let stalls = |command: &str, connection: usize| {
+        (command == "STARTTLS" && connection == 1).then(|| Act::Stall("220 go\r\n".to_owned()))
+    };
+    let greetings = std::sync::atomic::AtomicUsize::new(0);
+    let lost = move |command: &str, connection: usize| {
+        let second = connection == 1
+            && command.starts_with("EHLO")
+            && greetings.fetch_add(1, std::sync::atomic::Ordering::SeqCst) >= 2;
+        (second || (connection == 2 && command == "STARTTLS")).then(|| match command {
+            "STARTTLS" => Act::Say("454 4.7.0 not again\r\n".to_owned()),
+            _ => Act::Leave(String::new()),
+        })
+    };
+    let scripts: [crate::support::remote::Script; 2] = [Arc::new(stalls), Arc::new(lost)];
+    for script in scripts {
+        let mut remote = Remote::with(Manner { tls: Some(acceptor.clone()), script, ..Manner::default() }).await;
+        let timeouts = Timeouts { command: Duration::from_secs(1), ..patient() };
+        let rig = Rig::to(&remote, timeouts).await;
+        let done = rig.send(ADA, MAIL).await;
+        assert_eq!(only(&done).0, Verdict::Sent, "{}", done.receipt.transcript);
+        let taken = remote.taken().await;
+        assert!(!taken.tls && taken.connection == 2);
     }
 }
 
@@ -451,7 +521,7 @@ async fn where_there_is_no_host_there_is_a_reason() {
     dns.mx("ours.test", 10, "mail.acme.test").mx("ours.test", 20, "b.ours.test").address("b.ours.test", "127.0.0.1");
     dns.mx("private.test", 10, "mx.private.test").address("mx.private.test", "10.1.2.3");
     dns.mx("nowhere.test", 10, "gone.nowhere.test");
-    dns.address("bare.test", "10.0.0.1");
+    dns.mx("literal.test", 10, "8.8.8.8").address("bare.test", "10.0.0.1");
     dns.fail("broken.test");
     let rig = Rig::with(dns, Outbound::default(), patient());
     for (domain, verdict, diagnostic) in [
@@ -464,6 +534,7 @@ async fn where_there_is_no_host_there_is_a_reason() {
         ),
         ("private.test", Verdict::Bounced, "5.4.4 the mail host mx.private.test has no public address"),
         ("bare.test", Verdict::Bounced, "5.4.4 the mail host bare.test has no public address"),
+        ("literal.test", Verdict::Bounced, "5.4.4 the mail host 8.8.8.8 is an address, not a name"),
         ("nowhere.test", Verdict::Bounced, "5.4.4 the mail host gone.nowhere.test has no address"),
     ] {
         let to = format!("ada@{domain}");

@@ -21,6 +21,8 @@ pub enum Act {
     Leave(String),
     /// Says nothing, for ever.
     Silence,
+    /// Says this, and then nothing.
+    Stall(String),
     /// Says this without end.
     Endless(String),
 }
@@ -276,6 +278,13 @@ impl Host {
                 drop(stream.write_all(text.as_bytes()).await);
                 drop(stream.flush().await);
                 drop(stream.shutdown().await);
+                false
+            }
+            Some(Act::Stall(text)) => {
+                drop(stream.write_all(text.as_bytes()).await);
+                drop(stream.flush().await);
+                let mut rest = Vec::new();
+                drop(stream.read_to_end(&mut rest).await);
                 false
             }
             Some(Act::Silence) => {
