@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
-use crate::mail::mime;
+use crate::mail::mime::{self, Headers};
 use crate::store::messages::MessageRow;
 use crate::store::objects::Objects;
 use crate::store::raws::{self, RawRow};
@@ -74,15 +74,16 @@ impl Source {
         }
     }
 
-    /// The header fields as contract 5.4 shows them: a JSON object in a string.
+    /// The header fields as contract 5.4 shows them, those of `trace` first: a JSON object in a string.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when what was kept cannot be read.
-    pub fn headers_json(&self) -> store::Result<String> {
-        match self {
-            Self::Raw(bytes) => Ok(mime::headers_json(bytes)),
-            Self::Kept(json) => Ok(kept(json)?.headers),
-        }
+    pub fn headers_json(&self, trace: &str) -> store::Result<String> {
+        let headers = match self {
+            Self::Raw(bytes) => Headers::read(bytes),
+            Self::Kept(json) => Headers::parse(&kept(json)?.headers).ok_or(Error::Corrupt("message body"))?,
+        };
+        Ok(headers.behind(trace).to_json())
     }
 }
 
@@ -97,7 +98,7 @@ fn kept(json: &[u8]) -> store::Result<Kept> {
 pub fn condense(raw: &[u8]) -> store::Result<Vec<u8>> {
     let mail = mime::parse(raw);
     let readable = Readable { text: mail.text, html: mail.html };
-    let kept = Kept { readable, headers: mime::headers_json(raw) };
+    let kept = Kept { readable, headers: Headers::read(raw).to_json() };
     let json = serde_json::to_vec(&kept).map_err(|_| Error::Corrupt("message body"))?;
     zstd::bulk::compress(&json, ZSTD_LEVEL).map_err(|error| Error::io("packing a message body", error))
 }

@@ -89,7 +89,8 @@
 //! * SMTP commands are read by our own `command.rs` rather than `smtp-proto`: nearly every line of it is policy (what is
 //!   refused, and how), and closing a library's gaps around that was more code than the grammar.
 //! * The raw copy is the bytes as received; Received and Authentication-Results stand beside it in `message.trace` and go
-//!   before it whenever the message leaves again.
+//!   before it in `headers_json` and whenever the message leaves again; results that a mail brought along in this host's name
+//!   are left out of both.
 //! * Substring search reads blocks of folded text, one account's own, newest first ([`store::search`]), where an FTS5
 //!   trigram index was planned. Over a million messages the index had to gather every hit of a frequent word before the
 //!   first page (p99 257 ms), knew nothing of needles of one or two letters (1 s), and mixed all accounts; the blocks
@@ -100,6 +101,7 @@
 //!
 //! | RFC | what it rules here |
 //! | --- | --- |
+//! | RFC 1468 | ISO-2022-JP |
 //! | RFC 1557 | ISO-2022-KR |
 //! | RFC 1843 | HZ-GB-2312 |
 //! | RFC 1870 | SIZE |

@@ -218,8 +218,10 @@ enum Asked {
 }
 
 fn parse_range(field: &str, size: u64) -> Asked {
-    let Some(spec) = field.strip_prefix("bytes=") else { return Asked::Everything };
-    let Some((first, last)) = spec.trim().split_once('-') else { return Asked::Everything };
+    // RFC 9110 §14.1: the unit's name is compared without regard to case.
+    let spec =
+        field.split_once('=').filter(|(unit, _)| unit.eq_ignore_ascii_case("bytes")).map(|(_, spec)| spec.trim());
+    let Some((first, last)) = spec.and_then(|spec| spec.split_once('-')) else { return Asked::Everything };
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = |text: &str| text.parse().unwrap_or(u64::MAX);
     let (from, to) = match (first, last) {
@@ -306,6 +308,7 @@ mod tests {
     fn one_range_is_honoured_and_everything_else_gets_the_whole() {
         let span = |from, to| Asked::Span(Span { from, to });
         assert_eq!(parse_range("bytes=0-3", 10), span(0, 4));
+        assert_eq!(parse_range("Bytes=0-3", 10), span(0, 4));
         assert_eq!(parse_range("bytes=8-99", 10), span(8, 10));
         assert_eq!(parse_range("bytes=4-", 10), span(4, 10));
         assert_eq!(parse_range("bytes=-3", 10), span(7, 10));

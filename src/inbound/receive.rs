@@ -327,10 +327,10 @@ impl Plan {
     }
 }
 
-/// Reads mail data, unless it goes round in a loop.
+/// Reads mail data, unless it goes round in a loop. Its texts are read later, by whoever shows them.
 fn read_mail(bytes: &[u8], hostname: &str) -> Result<Mail, ReceiveError> {
     let read = || {
-        let mail = mime::parse(bytes);
+        let mail = mime::parse_apart_from_texts(bytes);
         let loops = mail.received_count > MAX_RECEIVED || mime::received_by(bytes, hostname) > MAX_OWN_RECEIVED;
         if loops { Err(ReceiveError::MailLoop) } else { Ok(mail) }
     };

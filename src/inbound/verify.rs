@@ -3,14 +3,16 @@
 //! A verdict never refuses and never delays a message beyond the budget: what DNS did not answer by then is
 //! `temperror`. Authentication results that a message brings along are not read here.
 
+mod signatures;
+mod spf;
+
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use mail_auth::common::headers::Header;
-use mail_auth::dkim::{Canonicalization, DkimError};
+use mail_auth::dkim::DkimError;
 use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{
@@ -22,15 +24,10 @@ use tokio::time::timeout;
 use crate::dns::Resolver;
 use crate::mail::envelope::Peer;
 use crate::mail::mime::Mail;
-use crate::mail::signed_part::without_trailing_blanks;
 use crate::mail::trace::{self, Checked, Verdict};
 
 /// The time that all checks of one message together may take.
 pub const BUDGET: Duration = Duration::from_secs(10);
-/// Each signature costs a question and a public-key operation, and the sender says how many there are.
-const MAX_SIGNATURES: usize = 5;
-/// Fields that one signature may name; each is looked for among all of the message.
-const MAX_SIGNED_FIELDS: usize = 1000;
 /// From here on hashing the body is announced to the runtime as blocking work.
 const LARGE_BYTES: usize = 1024 * 1024;
 
@@ -84,7 +81,7 @@ impl Verifier {
             return Verification { verdicts: Verdicts::default(), authentication_results };
         };
         let mut found = Found::default();
-        let check = Check { asks: resolver.authenticator(), hostname: &self.hostname, peer, mail_from, raw, mail };
+        let check = Check { resolver, hostname: &self.hostname, peer, mail_from, raw, mail };
         // Out of time or a fault in a library: what was found until then counts, the rest is `temperror`.
         let finished = timeout(self.budget, caught(check.run(&mut found))).await;
         if !matches!(finished, Ok(Some(()))) {
@@ -132,7 +129,7 @@ fn best(signatures: &[Checked]) -> Verdict {
 }
 
 struct Check<'c> {
-    asks: &'c MessageAuthenticator,
+    resolver: &'c Resolver,
     hostname: &'c str,
     peer: &'c Peer,
     mail_from: &'c str,
@@ -140,7 +137,11 @@ struct Check<'c> {
     mail: &'c Mail,
 }
 
-impl Check<'_> {
+impl<'c> Check<'c> {
+    const fn asks(&self) -> &'c MessageAuthenticator {
+        self.resolver.authenticator()
+    }
+
     async fn run(&self, found: &mut Found) {
         if self.mail.header_truncated {
             // A header beyond our limits is not handed to a library that has none.
@@ -167,12 +168,12 @@ impl Check<'_> {
                 output
             },
             async {
-                let output = self.asks.verify_dkim(&message).await;
+                let output = self.asks().verify_dkim(&message).await;
                 *dkim = Some(dkim_checks(&message, &output));
                 output
             },
             async {
-                let output = self.asks.verify_arc(&message).await;
+                let output = self.asks().verify_arc(&message).await;
                 *arc =
                     Some(Checked { method: "arc", verdict: dkim_verdict(output.result()), properties: Vec::new() });
             },
@@ -182,21 +183,12 @@ impl Check<'_> {
 
     /// The message as the library wants it, with our own reading of From: a name never yields an author there.
     fn message(&self) -> Option<AuthenticatedMessage<'_>> {
-        let mut message = blocking(self.raw.len(), || AuthenticatedMessage::parse(self.raw))?;
-        correct_relaxed_hashes(&mut message);
+        let mut message = blocking(self.raw.len(), || {
+            let mut message = AuthenticatedMessage::parse(self.raw)?;
+            signatures::prepare(&mut message, self.mail.body_offset);
+            Some(message)
+        })?;
         message.from = self.mail.header_from.iter().map(|named| named.address.to_lowercase()).collect();
-        // RFC 6376 §6.1.1: a signature that does not cover From says nothing about the author.
-        let (covering, others): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut message.dkim_headers).into_iter().partition(|header| {
-                let names = &header.header.h;
-                names.len() <= MAX_SIGNED_FIELDS && names.iter().any(|name| name.eq_ignore_ascii_case("from"))
-            });
-        let refused =
-            others.into_iter().map(|header| Header::new(header.name, header.value, Error::MissingParameters));
-        message.dkim_headers = covering;
-        message.dkim_headers.truncate(MAX_SIGNATURES);
-        message.errors.extend(refused);
-        message.errors.truncate(MAX_SIGNATURES);
         Some(message)
     }
 
@@ -215,7 +207,12 @@ impl Check<'_> {
             let sender = SpfParameters::verify_mail_from(address, helo, self.hostname, self.mail_from);
             (sender, ("smtp.mailfrom", self.mail_from.to_owned()))
         };
-        let output = self.asks.verify_spf(parameters).await;
+        let domain = property.1.rsplit_once('@').map_or(property.1.as_str(), |(_, domain)| domain);
+        let output = match self.resolver.texts(domain).await {
+            Ok(texts) if spf::are_malformed(&texts) => SpfOutput::default().with_result(SpfResult::PermError),
+            // The answer is in the resolver's cache now.
+            Ok(_) | Err(_) => self.asks().verify_spf(parameters).await,
+        };
         let checked = Checked { method: "spf", verdict: spf_verdict(output.result()), properties: vec![property] };
         (output, checked)
     }
@@ -231,7 +228,7 @@ impl Check<'_> {
             None => self.peer.helo.as_str(),
         };
         let output: DmarcOutput = self
-            .asks
+            .asks()
             .verify_dmarc(DmarcParameters {
                 message,
                 dkim_output: dkim,
@@ -245,21 +242,6 @@ impl Check<'_> {
             method: "dmarc",
             verdict: dmarc_verdict(&output.result()),
             properties: domain.map(|domain| ("header.from", domain)).into_iter().collect(),
-        }
-    }
-}
-
-/// Sets the body hashes that [`without_trailing_blanks`] is about.
-fn correct_relaxed_hashes(message: &mut AuthenticatedMessage<'_>) {
-    let (signed, rest) = message.raw_message.split_at(without_trailing_blanks(message.raw_message).len());
-    if !rest.iter().any(|byte| matches!(byte, b' ' | b'\t')) {
-        return;
-    }
-    let Some(corrected) = blocking(signed.len(), || AuthenticatedMessage::parse(signed)) else { return };
-    for (found, right) in message.body_hashes.iter_mut().zip(corrected.body_hashes) {
-        // With `l=` a signature says itself how much of the body it is about.
-        if found.0 == Canonicalization::Relaxed && found.2 == 0 {
-            *found = right;
         }
     }
 }

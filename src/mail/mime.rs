@@ -10,6 +10,7 @@ mod body;
 mod charset;
 mod decode;
 mod header;
+mod headers;
 mod params;
 mod recode;
 mod trace_fields;
@@ -20,9 +21,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use decode::{Decoder, Encoding, decode_part, decoded_size};
 pub use header::{Field, Fields};
+pub use headers::Headers;
 pub use params::{Value, safe_filename};
 pub use recode::{base64_lines, to_seven_bit};
-pub use trace_fields::{field_values, received_by};
+pub use trace_fields::{field_values, received_by, without_results_of};
 
 /// What is read of a message at most; beyond it the message is stored all the same and flagged.
 #[derive(Clone, Debug)]
@@ -117,8 +119,10 @@ pub struct Mail {
     pub header_from: Vec<NamedAddress>,
     /// How many From fields there are; RFC 5322 §3.6 allows one.
     pub from_fields: usize,
-    /// The mailboxes of To and Cc.
+    /// The mailboxes of To.
     pub to_names: Vec<NamedAddress>,
+    /// The mailboxes of Cc.
+    pub cc_names: Vec<NamedAddress>,
     /// Subject, decoded.
     pub subject: Option<String>,
     /// Message-ID with its angle brackets.
@@ -177,17 +181,33 @@ pub fn parse(raw: &[u8]) -> Mail {
 /// Reads a message within `limits`.
 pub fn parse_within(raw: &[u8], limits: &Limits) -> Mail {
     // Nothing below is meant to panic; but were it to, a mail must not be lost by it.
-    catch_unwind(AssertUnwindSafe(|| read(raw, limits)))
-        .unwrap_or_else(|_| Mail { truncated: true, ..Mail::default() })
+    catch_unwind(AssertUnwindSafe(|| read(raw, limits, Texts::Decoded))).unwrap_or_else(|_| unread())
 }
 
-fn read(raw: &[u8], limits: &Limits) -> Mail {
+/// As [`parse`] for whoever does not want the texts, whose decoding is most of the work: they are empty where there are any,
+/// and [`Mail::truncated`] does not tell whether they would be cut.
+pub fn parse_apart_from_texts(raw: &[u8]) -> Mail {
+    catch_unwind(AssertUnwindSafe(|| read(raw, &Limits::default(), Texts::Skipped))).unwrap_or_else(|_| unread())
+}
+
+fn unread() -> Mail {
+    Mail { truncated: true, ..Mail::default() }
+}
+
+/// Whether texts are decoded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Texts {
+    Decoded,
+    Skipped,
+}
+
+fn read(raw: &[u8], limits: &Limits, texts: Texts) -> Mail {
     let mut mail = Mail::default();
     let structure = walk::walk(raw, limits, |field| take_field(&mut mail, field, limits));
     mail.truncated |= structure.truncated;
     mail.body_offset = structure.body_offset;
     mail.header_truncated = structure.header_truncated;
-    body::read(raw, &structure.leaves, &mut mail);
+    body::read(raw, &structure.leaves, texts, &mut mail);
     mail
 }
 
@@ -197,9 +217,8 @@ fn take_field(mail: &mut Mail, field: &Field<'_>, limits: &Limits) {
             mail.from_fields += 1;
             mail.truncated |= !address::parse(field.value, limits.max_addresses, &mut mail.header_from);
         }
-        b"to" | b"cc" => {
-            mail.truncated |= !address::parse(field.value, limits.max_addresses, &mut mail.to_names);
-        }
+        b"to" => mail.truncated |= !address::parse(field.value, limits.max_addresses, &mut mail.to_names),
+        b"cc" => mail.truncated |= !address::parse(field.value, limits.max_addresses, &mut mail.cc_names),
         b"subject" if mail.subject.is_none() => mail.subject = Some(words::decode_text(field.value)),
         b"message-id" if mail.message_id.is_none() => mail.message_id = first_id(field.value),
         b"in-reply-to" if mail.in_reply_to.is_none() => mail.in_reply_to = first_id(field.value),
@@ -227,35 +246,6 @@ fn first_id(value: &[u8]) -> Option<String> {
     };
     let fits = !id.is_empty() && id.len() <= 998 && !id.contains(|c: char| c.is_whitespace() || c == '<');
     fits.then(|| format!("<{id}>"))
-}
-
-/// The header as contract 5.4 gives it: a JSON object of lower-case names and decoded values, repeated fields joined
-/// with a line feed, in the order of their first appearance.
-pub fn headers_json(raw: &[u8]) -> String {
-    let limits = Limits::default();
-    let mut fields = Fields::new(raw, 0, &limits);
-    let mut places = std::collections::HashMap::new();
-    let mut object: Vec<(String, String)> = Vec::new();
-    while let Some(field) = fields.next(|_| false) {
-        let name = String::from_utf8_lossy(field.name).to_ascii_lowercase();
-        let value = words::decode_text(field.value);
-        let place = *places.entry(name.clone()).or_insert(object.len());
-        match object.get_mut(place) {
-            Some((_, values)) => {
-                values.push('\n');
-                values.push_str(&value);
-            }
-            None => object.push((name, value)),
-        }
-    }
-    let mut json = Vec::with_capacity(fields.body_offset() + 64);
-    let mut serializer = serde_json::Serializer::new(&mut json);
-    let map = object.iter().map(|(name, value)| (name, value));
-    // Writing strings to memory cannot fail; were it to, an empty object is still JSON.
-    match serde::Serializer::collect_map(&mut serializer, map) {
-        Ok(()) => String::from_utf8(json).unwrap_or_default(),
-        Err(_) => "{}".to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::activity::Activity;
 use crate::clock::{Clock, Timestamp};
 use crate::jobs::{self, After, Attempt, Attempted, Claimed, Fate, Handler};
 use crate::mail::address::{Domain, Mailbox};
+use crate::mail::mime;
 use crate::metrics::Counter;
 use crate::store::dispatches::{self, DispatchRow};
 use crate::store::raws::{self, RawRow};
@@ -165,7 +166,12 @@ impl Dispatcher {
             Some(RawRow::File(name)) => self.outbound.parts.objects.read_all(&name)?,
             None => return Ok(Found::Lost(Box::new((dispatch, recipients)))),
         };
-        let data = if dispatch.prefix.is_empty() { mail } else { [dispatch.prefix.as_bytes(), &mail].concat() };
+        let data = if dispatch.prefix.is_empty() {
+            mail
+        } else {
+            let hostname = &self.outbound.parts.config.hostname;
+            [dispatch.prefix.as_bytes(), &mime::without_results_of(&mail, hostname)].concat()
+        };
         let local = self.is_local(connection, &dispatch)?;
         Ok(Found::Ready(Box::new(Prepared { dispatch, recipients, data: data.into(), local })))
     }

@@ -108,12 +108,7 @@ impl Outbound {
         let Completed { data, mail, message_id } = signed.await.map_err(|_| store::Error::Stopped)??;
         let from_name = mail.header_from.first().and_then(|from| from.name.clone());
         let thread_id = mail.in_reply_to.clone().or_else(|| Some(message_id.clone()));
-        let header_to = if mail.to_names.is_empty() {
-            // Everybody is Bcc: the row has to name somebody.
-            Vec::new()
-        } else {
-            mail.to_names.iter().map(|to| (to.address.clone(), to.name.clone())).collect()
-        };
+        let header_to = mail.to_names.iter().chain(&mail.cc_names).map(|to| (to.address.clone(), to.name.clone()));
         let outgoing = Outgoing {
             id: id.clone(),
             has_attachments: !mail.attachments.is_empty(),
@@ -121,7 +116,7 @@ impl Outbound {
             data,
             from_addr: author.to_string(),
             from_name,
-            header_to,
+            header_to: header_to.collect(),
             recipients,
             subject: mail.subject,
             message_id_header: Some(message_id),

@@ -81,11 +81,10 @@ pub fn payload(
     links: &Links,
     message: &MessageRow,
 ) -> store::Result<Option<Vec<u8>>> {
-    // Of a large mail there are two copies at a time: it and its text, then the text and the payload.
-    let Some(readable) = content::load(connection, objects, message)?.map(|source| source.readable()).transpose()?
-    else {
-        return Ok(None);
-    };
+    let Some(source) = content::load(connection, objects, message)? else { return Ok(None) };
+    let readable = source.readable()?;
+    // It may be 25 MiB, and so may the payload.
+    drop(source);
     let parts = if message.attachment_count == 0 { Vec::new() } else { attachments::list(connection, message.id)? };
     let urls: Vec<String> = (0..parts.len())
         .map(|index| {

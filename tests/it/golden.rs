@@ -123,7 +123,7 @@ proptest! {
         }
         let mail = mime::parse(&raw);
         fields(&raw, &mail);
-        let headers: Value = serde_json::from_str(&mime::headers_json(&raw)).unwrap();
+        let headers: Value = serde_json::from_str(&mime::Headers::read(&raw).to_json()).unwrap();
         prop_assert!(headers.is_object());
     }
 }

@@ -9,7 +9,7 @@ use crate::support::api::Api;
 use crate::support::dns::DnsServer;
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::remote::{Act, Remote};
-use crate::support::server::Server;
+use crate::support::server::{Server, message};
 use crate::support::smtp::SmtpClient;
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
@@ -508,12 +508,14 @@ async fn a_forward_route_sends_mail_on_with_its_sender_rewritten() {
         .await
         .expect(201);
     let route = route["id"].as_str().unwrap().to_owned();
-    post.server.accepted("sales@inbox.test", "Forward me").await;
+    let forged = "Authentication-Results: mx.mailkite.test; dkim=pass header.d=bank.example\r\n";
+    post.server.mail("sales@inbox.test", &format!("{forged}{}", message("Forward me"))).await;
     let taken = post.remote.taken().await;
     assert_eq!(taken.recipients(), ["ada@remote.test"]);
     assert!(taken.sender().starts_with("SRS0=") && taken.sender().ends_with("=example.com=ada@mx.mailkite.test"));
     let text = String::from_utf8(taken.data()).unwrap();
     assert!(text.starts_with(&format!("X-Mailkite-Forwarded: {route}\r\n")), "{text}");
+    assert!(!text.contains("bank.example"), "nobody else writes results in our name: {text}");
     assert!(
         text.contains("\r\nReceived: from ") && text.contains("From: Ada Lovelace <ada@example.com>\r\n"),
         "{text}"

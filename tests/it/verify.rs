@@ -43,8 +43,13 @@ impl Bench {
     }
 
     fn sign(&self, message: &str, domain: &str, headers: &[&str]) -> String {
+        self.sign_with(message, domain, headers, false)
+    }
+
+    fn sign_with(&self, message: &str, domain: &str, headers: &[&str], body_length: bool) -> String {
         let key = Ed25519Key::from_pkcs8_maybe_unchecked_der(self.keys.private_key()).unwrap();
         let signer = DkimSigner::from_key(key).domain(domain).selector("s1").headers(headers.iter().copied());
+        let signer = signer.body_length(body_length);
         format!("{}{message}", signer.sign(message.as_bytes()).unwrap().to_header())
     }
 
@@ -139,6 +144,50 @@ async fn a_signature_must_cover_from_and_have_a_key() {
     let failing = bench.sign(MESSAGE, "failing.example", &["From"]);
     let found = bench.verify("192.0.2.1", "a@example.com", &failing).await;
     assert_eq!(found.verdicts.dkim, Some(Verdict::TempError));
+}
+
+#[tokio::test]
+async fn a_signature_with_a_body_length_counts_when_it_covers_the_whole_body() {
+    let bench = Bench::new().await;
+    for message in [MESSAGE.to_owned(), format!("{MESSAGE}\r\n\r\n")] {
+        let raw = bench.sign_with(&message, "example.com", &["From", "Subject"], true);
+        assert!(raw.contains("l="), "{raw}");
+        let found = bench.verify("192.0.2.1", "a@example.com", &raw).await;
+        assert_eq!((found.verdicts.dkim, found.verdicts.dmarc), (Some(Verdict::Pass), Some(Verdict::Pass)));
+        let found = bench.verify("192.0.2.1", "a@example.com", &format!("{raw}Pay to me\r\n")).await;
+        assert_eq!((found.verdicts.dkim, found.verdicts.dmarc), (Some(Verdict::Fail), Some(Verdict::Fail)));
+    }
+}
+
+#[tokio::test]
+async fn spf_refuses_two_records_and_words_that_are_no_mechanism() {
+    let bench = Bench::new().await;
+    bench.dns.txt("two.example", "v=spf1 +all").txt("two.example", "v=spf1 -all");
+    bench.dns.txt("word.example", "v=spf1 foo:bar +all");
+    bench.dns.txt("other.example", "proof=1").txt("other.example", "v=spf1 +all");
+    for (sender, verdict) in [
+        ("a@two.example", Verdict::PermError),
+        ("a@word.example", Verdict::PermError),
+        ("a@other.example", Verdict::Pass),
+    ] {
+        let found = bench.verify("192.0.2.7", sender, MESSAGE).await;
+        assert_eq!(found.verdicts.spf, Some(verdict), "{sender}");
+    }
+}
+
+#[tokio::test]
+async fn text_slipped_in_where_readers_disagree_about_the_header_is_not_vouched_for() {
+    let bench = Bench::new().await;
+    let raw = bench.sign(MESSAGE, "example.com", &["From", "Subject"]);
+    for slipped in
+        ["\r\nPay to me\r\n", "\r\nPay to: me\r\n\r\n", "\r\n: pay to me\r\n\r\n", "\r\nP\u{e4}y: me\r\n\r\n"]
+    {
+        let forged = raw.replacen("\r\n\r\n", slipped, 1);
+        assert!(mime::parse(forged.as_bytes()).text.unwrap().contains("me"), "{slipped}");
+        let found = bench.verify("192.0.2.1", "a@example.com", &forged).await;
+        let verdicts = (found.verdicts.dkim, found.verdicts.dmarc);
+        assert_eq!(verdicts, (Some(Verdict::PermError), Some(Verdict::Fail)), "{slipped}");
+    }
 }
 
 #[tokio::test]

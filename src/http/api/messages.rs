@@ -297,7 +297,7 @@ pub async fn detail(
             mailbox_id: None,
             text_body: readable.text,
             html_body: readable.html,
-            headers_json: source.as_ref().map(Source::headers_json).transpose()?,
+            headers_json: source.as_ref().map(|source| source.headers_json(&row.trace)).transpose()?,
             local_validate: None,
             actor_user_id: None,
             actor_team_id: None,

@@ -63,6 +63,9 @@ impl<'x> List<'x, '_> {
                 if self.item.angle.is_some() {
                     self.end_item();
                 }
+                // Some senders write two brackets.
+                let doubled = tail.iter().take_while(|byte| **byte == b'<').count();
+                let tail = tail.get(doubled..).unwrap_or_default();
                 let end = self.end_of_angle(tail);
                 self.item.angle = tail.get(..end);
                 return tail.get(end + 1..).unwrap_or_default();
@@ -139,7 +142,11 @@ impl<'x> List<'x, '_> {
         // Without brackets: a run of attached tokens that reads as an address is one, the rest is its name.
         let mut addresses = Vec::new();
         let mut names = Vec::new();
-        for run in item.tokens.chunk_by(|_, next| next.attached) {
+        // RFC 5322 §4.4: blanks may stand around the sign of an address.
+        let joins = |prev: &Token<'_>, next: &Token<'_>| {
+            next.attached || prev.raw.ends_with(b"@") || next.raw.starts_with(b"@")
+        };
+        for run in item.tokens.chunk_by(joins) {
             let joined: Vec<u8> = run.iter().flat_map(|token| token.raw).copied().collect();
             let encoded = run.iter().any(|token| token.raw.starts_with(b"=?"));
             match normalise(&joined).filter(|_| !encoded) {
@@ -218,7 +225,8 @@ fn push_unquoted(quoted: &[u8], out: &mut Vec<u8>) {
 
 /// `local@domain` with the domain as A-labels in lower case, or `None` if this is no address.
 fn normalise(raw: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(raw.trim_ascii()).ok()?;
+    let text = String::from_utf8(without_blanks(raw)?).ok()?;
+    let text = text.as_str();
     // RFC 5322 §4.4: a source route is ignored.
     let text = if text.starts_with('@') { text.split_once(':')?.1 } else { text };
     let (local, domain) = text.rsplit_once('@')?;
@@ -233,6 +241,32 @@ fn normalise(raw: &[u8]) -> Option<String> {
         return None;
     }
     Some(format!("{local}@{}", normal_domain(domain)?))
+}
+
+/// An address without the blanks and comments that may stand around its words (RFC 5322 §3.4.1, §4.4); `None` if there is
+/// one between two words.
+fn without_blanks(raw: &[u8]) -> Option<Vec<u8>> {
+    let mut out: Vec<u8> = Vec::with_capacity(raw.len());
+    let mut blank = false;
+    let mut rest = raw;
+    while let Some((first, tail)) = rest.split_first() {
+        let parts = |byte: &u8| b"@.,:".contains(byte);
+        match first {
+            _ if first.is_ascii_whitespace() => (blank, rest) = (true, tail),
+            b'(' => (blank, rest) = (true, tail.get(end_of_comment(tail)? + 1..)?),
+            _ => {
+                if blank && !parts(first) && out.last().is_some_and(|last| !parts(last)) {
+                    return None;
+                }
+                blank = false;
+                let quoted = (*first == b'"').then(|| end_of_quote(tail)).flatten();
+                let (word, after) = rest.split_at_checked(quoted.map_or(1, |end| end + 2))?;
+                out.extend_from_slice(word);
+                rest = after;
+            }
+        }
+    }
+    Some(out)
 }
 
 fn normal_domain(domain: &str) -> Option<String> {
@@ -281,6 +315,10 @@ mod tests {
         one("\"ada lovelace\"@example.com", "\"ada lovelace\"@example.com", None);
         one("Ada <ada@b\u{fc}cher.example>", "ada@xn--bcher-kva.example", Some("Ada"));
         one("ada@[192.0.2.1]", "ada@[192.0.2.1]", None);
+        one("Ada <ada@\r\n example.com>", "ada@example.com", Some("Ada"));
+        one("Ada < ada (home) @ example . com (x) >", "ada@example.com", Some("Ada"));
+        one("ada @ example.com", "ada@example.com", None);
+        one("Ada <<ada@example.com>>", "ada@example.com", Some("Ada"));
         one("Ada <ada@example.com", "ada@example.com", Some("Ada"));
         one("\"Ada <ada@example.com>", "ada@example.com", Some("Ada"));
     }
@@ -299,6 +337,7 @@ mod tests {
         assert!(read("=?utf-8?Q?ceo=40bank.example?=").is_empty());
         assert!(read("=?utf-8?Q?ceo=40bank.example?= (Boss)").is_empty());
         assert!(read("=?utf-8?Q?ceo?=@bank.example").is_empty());
+        assert!(read("=?utf-8?Q?ceo?= @ bank.example").is_empty());
         assert!(read("<=?utf-8?Q?ceo=40bank.example?=>").is_empty());
         assert!(read("<=?utf-8?Q?ceo?=@bank.example>").is_empty());
         one(
@@ -316,6 +355,8 @@ mod tests {
             "@example.com",
             "ada@",
             "<ada@exa mple>",
+            "<a da@example>",
+            "<ada@example (open>",
             "<a@b@c.example>",
             "<ada@-.>",
             "<a@b..c>",

@@ -8,17 +8,17 @@ use super::charset::{Charset, TextDecoder};
 use super::decode::{self, Encoding, decoded_size};
 use super::params::{self, Value};
 use super::walk::{Leaf, Parent, Reading};
-use super::{Disposition, Mail, Part, words};
+use super::{Disposition, Mail, Part, Texts};
 use crate::memory;
 
 /// Decoded texts may take this much in any message, and twice its size in a large one; so a message costs at most
 /// three times its size even where each byte becomes a character of three.
 const MIN_TEXT_BYTES: usize = 256 * 1024;
-/// From here on the length of a decoded text is measured before memory is taken for it.
-const MEASURED: usize = 1024 * 1024;
+/// From this size on a mail has memory of its own for each of its texts.
+const LARGE: usize = 1024 * 1024;
 
 /// Reads the bodies of `leaves` into `mail`.
-pub fn read(raw: &[u8], leaves: &[Leaf<'_>], mail: &mut Mail) {
+pub fn read(raw: &[u8], leaves: &[Leaf<'_>], texts: Texts, mail: &mut Mail) {
     let mut budget = (raw.len() * 2).max(MIN_TEXT_BYTES);
     for leaf in leaves {
         let body = raw.get(leaf.body.clone()).unwrap_or_default();
@@ -29,8 +29,15 @@ pub fn read(raw: &[u8], leaves: &[Leaf<'_>], mail: &mut Mail) {
         match part.text_kind(leaf, mail.text.is_none() && mail.html.is_none()) {
             Some(kind) => {
                 let slot = if kind == Kind::Plain { &mut mail.text } else { &mut mail.html };
+                if texts == Texts::Skipped {
+                    slot.get_or_insert_default();
+                    continue;
+                }
                 let charset = Charset::for_label(&part.content_type.bytes("charset").unwrap_or_default());
-                let text = slot.get_or_insert_default();
+                let text = slot.get_or_insert_with(|| match raw.len() {
+                    0..LARGE => String::new(),
+                    _ => String::with_capacity(memory::returned(budget)),
+                });
                 mail.truncated |= !append(body, part.encoding, charset, text, &mut budget);
             }
             None => mail.attachments.push(part.into_attachment(leaf, body)),
@@ -71,7 +78,7 @@ impl Described {
                 "inline" => Some(Disposition::Inline),
                 _ => Some(Disposition::Attachment),
             },
-            encoding: leaf.header.encoding.map_or(Encoding::Identity, transfer_encoding),
+            encoding: leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field),
             content_type,
             mime_type,
         }
@@ -96,17 +103,13 @@ impl Described {
     }
 
     fn into_attachment(self, leaf: &Leaf<'_>, body: &[u8]) -> Part {
-        let content_id = leaf.header.content_id.map(words::decode_text).and_then(|id| {
-            let id = id.trim_matches(['<', '>', ' ']);
-            (!id.is_empty() && id.len() <= 998).then(|| id.to_owned())
-        });
         let is_text = self.mime_type.as_deref().is_some_and(|main| main.starts_with("text/"));
         let charset = self.content_type.get("charset").filter(|charset| is_text && is_token(charset));
         Part {
             filename: self.filename.or_else(|| usual_name(self.mime_type.as_deref()?)),
             charset: charset.map(|charset| charset.to_ascii_lowercase()),
             content_type: self.mime_type,
-            content_id,
+            content_id: leaf.header.content_id(),
             disposition: self.disposition,
             size: decoded_size(self.encoding, body),
             offset: leaf.body.start as u64,
@@ -132,12 +135,6 @@ fn usual_name(mime_type: &str) -> Option<String> {
     Some(name.to_owned())
 }
 
-fn transfer_encoding(raw: &[u8]) -> Encoding {
-    let raw = raw.trim_ascii();
-    let word = raw.split(|byte| byte.is_ascii_whitespace() || matches!(byte, b';' | b'(')).next().unwrap_or_default();
-    Encoding::parse(&String::from_utf8_lossy(word.trim_ascii()))
-}
-
 fn is_type(main: &str) -> bool {
     main.len() <= 255 && main.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
 }
@@ -149,16 +146,7 @@ fn is_token(text: &str) -> bool {
 
 /// Appends a decoded text on a line of its own; `false` if it had to be cut.
 fn append(body: &[u8], encoding: Encoding, charset: Charset, text: &mut String, budget: &mut usize) -> bool {
-    if body.len() > MEASURED {
-        let mut length = 0;
-        each_piece(body, encoding, charset, |piece| {
-            length += piece.len();
-            true
-        });
-        text.reserve_exact(memory::returned(length.min(*budget) + 1));
-    } else {
-        text.reserve(body.len().min(*budget) + 1);
-    }
+    text.reserve(body.len().min(*budget) + 1);
     if !text.is_empty() && !body.is_empty() {
         text.push('\n');
     }

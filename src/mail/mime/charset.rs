@@ -3,7 +3,15 @@
 //! Labels follow the WHATWG list, then a few that mail uses besides. What has no or an unknown label is read as UTF-8.
 //! Bytes that mean nothing become U+FFFD; nothing here fails.
 
-use encoding_rs::{BIG5, DecoderResult, EUC_JP, EUC_KR, GBK, ISO_2022_JP, SHIFT_JIS, UTF_8, UTF_16BE, UTF_16LE};
+mod code_page;
+mod escapes;
+
+use encoding_rs::{
+    BIG5, CoderResult, EUC_JP, EUC_KR, GBK, ISO_2022_JP, MACINTOSH, SHIFT_JIS, UTF_8, UTF_16BE, UTF_16LE,
+    X_MAC_CYRILLIC,
+};
+
+use escapes::Escapes;
 
 /// The most that is gathered for the few sets that can only be decoded as a whole.
 const MAX_WHOLE: usize = 4 * 1024 * 1024;
@@ -42,14 +50,17 @@ impl Charset {
             "cp949" | "ms949" | "uhc" | "ks_c_5601" | "ks_c-5601-1987" => Self::Known(EUC_KR),
             "cp950" | "ms950" | "windows-950" => Self::Known(BIG5),
             "cp51932" | "eucjp" | "euc_jp" | "eucjp-ms" => Self::Known(EUC_JP),
-            "iso-2022-jp-1" | "iso-2022-jp-2" | "iso-2022-jp-3" | "iso-2022-jp-ms" | "cp50220" | "cp50221" => {
-                Self::Known(ISO_2022_JP)
-            }
+            "mac-roman" | "macroman" => Self::Known(MACINTOSH),
+            "mac-cyrillic" | "maccyrillic" => Self::Known(X_MAC_CYRILLIC),
+            "cp50220" | "cp50221" | "cp50222" => Self::Known(ISO_2022_JP),
+            other if other.starts_with("iso-2022-jp") => Self::Known(ISO_2022_JP),
             other => encoding_rs::Encoding::for_label(other.as_bytes())
                 .or_else(|| encoding_rs::Encoding::for_label(other.replace('_', "-").as_bytes()))
                 .filter(|known| *known != encoding_rs::REPLACEMENT)
                 .map(Self::Known)
+                .or_else(|| code_page::decoder(other).map(Self::Whole))
                 .or_else(|| mail_parser::decoders::charsets::map::charset_decoder(other.as_bytes()).map(Self::Whole))
+                .or_else(|| windows(other).map(Self::Known))
                 .unwrap_or(Self::Known(UTF_8)),
         }
     }
@@ -72,6 +83,13 @@ impl Charset {
     }
 }
 
+/// The Windows sets by other names for them: `win-1251`, `cp-1252`.
+fn windows(label: &str) -> Option<&'static encoding_rs::Encoding> {
+    let number =
+        label.strip_prefix("windows").or_else(|| label.strip_prefix("win")).or_else(|| label.strip_prefix("cp"))?;
+    encoding_rs::Encoding::for_label(format!("windows-{}", number.trim_start_matches(['-', '_'])).as_bytes())
+}
+
 /// Decodes a text that comes in pieces.
 pub struct TextDecoder {
     state: State,
@@ -81,6 +99,8 @@ pub struct TextDecoder {
 
 enum State {
     Stream(encoding_rs::Decoder),
+    /// ISO-2022-JP.
+    Escaped(encoding_rs::Decoder, Escapes),
     Utf16(Vec<u8>),
     Whole(fn(&[u8]) -> String, Vec<u8>),
 }
@@ -89,6 +109,7 @@ impl TextDecoder {
     /// A decoder at the beginning of a text.
     pub fn new(charset: Charset) -> Self {
         let state = match charset {
+            Charset::Known(known) if known == ISO_2022_JP => State::Escaped(known.new_decoder(), Escapes::default()),
             Charset::Known(known) => State::Stream(known.new_decoder_with_bom_removal()),
             Charset::Utf16 => State::Utf16(Vec::new()),
             Charset::Whole(decode) => State::Whole(decode, Vec::new()),
@@ -100,6 +121,7 @@ impl TextDecoder {
     pub fn feed(&mut self, bytes: &[u8], out: &mut String) {
         match &mut self.state {
             State::Stream(decoder) => run(decoder, bytes, out, false),
+            State::Escaped(decoder, escapes) => run(decoder, &escapes.pass(bytes), out, false),
             State::Utf16(head) => {
                 head.extend_from_slice(bytes);
                 if head.len() >= 2 {
@@ -120,6 +142,7 @@ impl TextDecoder {
     pub fn finish(&mut self, out: &mut String) {
         match &mut self.state {
             State::Stream(decoder) => run(decoder, &[], out, true),
+            State::Escaped(decoder, escapes) => run(decoder, &escapes.finish(), out, true),
             State::Utf16(head) if head.is_empty() => {}
             State::Utf16(_) => out.push(char::REPLACEMENT_CHARACTER),
             State::Whole(decode, gathered) => out.push_str(&decode(gathered)),
@@ -131,12 +154,10 @@ fn run(decoder: &mut encoding_rs::Decoder, mut bytes: &[u8], out: &mut String, l
     loop {
         // Enough for ASCII at once, more as the text turns out to need it.
         out.reserve(bytes.len().max(64));
-        let (result, read) = decoder.decode_to_string_without_replacement(bytes, out, last);
+        let (result, read, _) = decoder.decode_to_string(bytes, out, last);
         bytes = bytes.get(read..).unwrap_or_default();
-        match result {
-            DecoderResult::InputEmpty => return,
-            DecoderResult::OutputFull => {}
-            DecoderResult::Malformed(..) => out.push(char::REPLACEMENT_CHARACTER),
+        if result == CoderResult::InputEmpty {
+            return;
         }
     }
 }
@@ -265,6 +286,21 @@ mod tests {
     fn a_set_without_decoder_here_falls_back_to_the_tables_of_the_parser() {
         assert_eq!(decode("ibm850", b"\x9b\x9c"), "\u{f8}\u{a3}");
         assert_eq!(decode("x-nobody-knows", b"plain \xff"), "plain \u{fffd}");
+        assert_eq!(decode("win-1251", b"\xcf"), "\u{41f}");
+        assert_eq!(decode("CP-1252", b"\x80"), "\u{20ac}");
+    }
+
+    #[test]
+    fn a_japanese_text_may_change_its_set_twice_in_a_row() {
+        let text = b"\x1b$BF|K\\\x1b(B\x1b$B8l\x1b(B! \x1b(J\x1b$B8l\x1b(B";
+        assert_eq!(decode("iso-2022-jp", text), "\u{65e5}\u{672c}\u{8a9e}! \u{8a9e}");
+        for cut in 1..text.len() {
+            let mut decoder = TextDecoder::new(Charset::for_label(b"iso-2022-jp"));
+            let mut out = String::new();
+            text.chunks(cut).for_each(|piece| decoder.feed(piece, &mut out));
+            decoder.finish(&mut out);
+            assert_eq!(out, "\u{65e5}\u{672c}\u{8a9e}! \u{8a9e}", "{cut}");
+        }
     }
 
     #[test]

@@ -34,6 +34,14 @@ impl Encoding {
             Self::Identity
         }
     }
+
+    /// The encoding that the value of a Content-Transfer-Encoding field names; what stands behind its word is no part of it.
+    pub(super) fn of_field(value: &[u8]) -> Self {
+        let value = value.trim_ascii();
+        let ends = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b';' | b'(');
+        let word = value.split(ends).next().unwrap_or_default();
+        std::str::from_utf8(word).map_or(Self::Identity, Self::parse)
+    }
 }
 
 /// Longest run of blanks held back in case a line ends after it. Encoders write lines of 76; a longer run is content.

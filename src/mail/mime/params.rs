@@ -5,8 +5,8 @@ use super::charset::Charset;
 use super::decode::hex;
 use super::words;
 
-/// More parameters than that are not read; a name in 1,000 continuations is no name.
-const MAX_PARAMETERS: usize = 1000;
+/// More parameters than that are not read: a name of the longest kind takes some twenty continuations.
+const MAX_PARAMETERS: usize = 200;
 const MAX_FILENAME_BYTES: usize = 255;
 
 /// A structured value: `text/plain; charset=utf-8`.

@@ -71,7 +71,7 @@ fn recode(raw: &[u8], depth: usize) -> Option<Vec<u8>> {
 fn leaf_edits(raw: &[u8], leaf: &Leaf<'_>, body: &[u8], depth: usize) -> Option<[Edit; 2]> {
     let is_message = leaf.reading == Reading::Declared
         && leaf.header.content_type.is_some_and(|given| Value::parse(given).main.starts_with("message/"));
-    let declared = leaf.header.encoding.map_or(Encoding::Identity, |word| Encoding::parse(&Value::parse(word).main));
+    let declared = leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field);
     let (word, content) = if is_message {
         // A message inside is never encoded as a whole (RFC 2045 §6.4).
         ("7bit", recode(body, depth + 1)?)

@@ -18,8 +18,8 @@ fn slice<'x>(raw: &'x [u8], part: &Part) -> &'x [u8] {
 
 /// What holds of every message, however broken.
 fn check_invariants(raw: &[u8]) -> Mail {
-    let mail = read(raw, &Limits::default());
-    let headers = headers_json(raw);
+    let mail = read(raw, &Limits::default(), Texts::Decoded);
+    let headers = Headers::read(raw).to_json();
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&headers).unwrap();
     assert!(object.keys().all(|name| !name.contains(char::is_control)));
     received_by(raw, "mx.acme.dev");
@@ -35,6 +35,8 @@ fn check_invariants(raw: &[u8]) -> Mail {
         assert!(part.filename.as_ref().is_none_or(|name| !name.contains(unsafe_char)));
     }
     let texts = mail.text.as_ref().map_or(0, String::len) + mail.html.as_ref().map_or(0, String::len);
+    let apart = parse_apart_from_texts(raw);
+    assert_eq!((&apart.attachments, apart.body_offset), (&mail.attachments, mail.body_offset));
     assert!(texts <= (raw.len() * 2).max(256 * 1024) + 1000, "{texts} of {}", raw.len());
     mail
 }
@@ -57,7 +59,8 @@ fn a_display_name_belongs_to_its_own_address() {
     let mail = parse(b"To: Support <Support@acme.dev>, sales@acme.dev\r\nCc: \"The Boss\" <boss@acme.dev>\r\n\r\n");
     assert_eq!(name_for(&mail.to_names, "support@acme.dev"), Some("Support"));
     assert_eq!(name_for(&mail.to_names, "sales@acme.dev"), None);
-    assert_eq!(name_for(&mail.to_names, "boss@acme.dev"), Some("The Boss"));
+    assert_eq!(name_for(&mail.to_names, "boss@acme.dev"), None);
+    assert_eq!(name_for(&mail.cc_names, "boss@acme.dev"), Some("The Boss"));
 }
 
 #[test]
@@ -69,10 +72,21 @@ fn a_thread_is_named_by_what_is_answered_or_by_the_message_itself() {
 }
 
 #[test]
+fn trace_fields_stand_first_and_nobody_speaks_in_their_name() {
+    let trace = "Authentication-Results: mx.acme.dev;\r\n\tspf=fail\r\nReceived: from x by mx.acme.dev\r\n";
+    let raw = b"Received: older\r\nAuthentication-Results: MX.acme.dev; spf=pass\r\nSubject: x\r\n\
+                Authentication-Results: other.example; spf=none\r\n\r\n";
+    let shown = r#"{"authentication-results":"mx.acme.dev; spf=fail\nother.example; spf=none","received":"from x by mx.acme.dev\nolder","subject":"x"}"#;
+    assert_eq!(Headers::read(raw).behind(trace).to_json(), shown);
+    let kept = Headers::parse(&Headers::read(raw).to_json()).unwrap();
+    assert_eq!(kept.behind(trace).to_json(), shown);
+}
+
+#[test]
 fn headers_are_one_json_object_in_order_with_repeated_fields_joined() {
     let raw = b"Received: one\r\nSubject: =?utf-8?Q?Gr=C3=BC=C3=9Fe?=\r\nRECEIVED: two\r\n three\r\nX-\"Q\": \"\xff\"\r\n\r\nbody: no\r\n";
-    assert_eq!(headers_json(raw), r#"{"received":"one\ntwo three","subject":"Grüße","x-\"q\"":"\"�\""}"#);
-    assert_eq!(headers_json(b""), "{}");
+    assert_eq!(Headers::read(raw).to_json(), r#"{"received":"one\ntwo three","subject":"Grüße","x-\"q\"":"\"�\""}"#);
+    assert_eq!(Headers::read(b"").to_json(), "{}");
 }
 
 #[test]
@@ -152,7 +166,8 @@ fn text_that_grows_in_decoding_is_cut_at_twice_the_message() {
     raw.extend(b"\xff".repeat(3_000_000));
     let mail = check_invariants(&raw);
     assert!(mail.truncated);
-    assert!(mail.text.unwrap().capacity() <= raw.len() * 2 + 16);
+    let reserved = (raw.len() * 2).max(33 << 20);
+    assert!(mail.text.unwrap().capacity() <= reserved + 16, "it never grew beyond what was set aside");
 }
 
 proptest! {

@@ -1,5 +1,7 @@
 //! Reading the trace of a message: which hosts say that it passed through them.
 
+use std::borrow::Cow;
+
 use super::header::Fields;
 use super::{Limits, words};
 
@@ -31,24 +33,43 @@ pub fn field_values(raw: &[u8], name: &str) -> Vec<String> {
     values
 }
 
+/// `raw` without the Authentication-Results fields that name `hostname`. It did not write those: what it finds out itself is
+/// put before the message afterwards, and whoever trusts it must not be told otherwise (RFC 8601 §5).
+pub fn without_results_of<'r>(raw: &'r [u8], hostname: &str) -> Cow<'r, [u8]> {
+    let limits = Limits::default();
+    let mut fields = Fields::new(raw, 0, &limits);
+    let mut kept = Vec::new();
+    let mut copied = 0;
+    loop {
+        let start = fields.body_offset();
+        let Some(field) = fields.next(|_| false) else { break };
+        let claims = || authserv_id(&words::decode_text(field.value)).is_some_and(|id| same_host(&id, hostname));
+        if field.is("Authentication-Results") && claims() {
+            kept.extend_from_slice(raw.get(copied..start).unwrap_or_default());
+            copied = fields.body_offset();
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(raw);
+    }
+    kept.extend_from_slice(raw.get(copied..).unwrap_or_default());
+    Cow::Owned(kept)
+}
+
+/// Who says to have written an Authentication-Results field (RFC 8601 §2.2), in lower case; comments may stand before it.
+pub(super) fn authserv_id(value: &str) -> Option<String> {
+    let value = outside_comments(value);
+    let id = value.split(|c: char| c.is_whitespace() || c == ';').find(|token| !token.is_empty())?;
+    Some(id.trim_matches('"').trim_end_matches('.').to_ascii_lowercase())
+}
+
 fn same_host(by: &str, hostname: &str) -> bool {
     by.trim_end_matches(['.', ';']).eq_ignore_ascii_case(hostname.trim_end_matches('.'))
 }
 
 /// The domain after `by` (RFC 5321 §4.4). What follows `from` is chosen by the peer and is skipped, as comments are.
 fn by_host(value: &str) -> Option<String> {
-    let mut depth = 0_usize;
-    let outside: String = value
-        .chars()
-        .map(|c| {
-            depth = match c {
-                '(' => depth + 1,
-                ')' => depth.saturating_sub(1),
-                _ => depth,
-            };
-            if depth > 0 || c == ')' { ' ' } else { c }
-        })
-        .collect();
+    let outside = outside_comments(value);
     let mut tokens = outside.split_ascii_whitespace();
     while let Some(token) = tokens.next() {
         if token.eq_ignore_ascii_case("from") {
@@ -58,6 +79,20 @@ fn by_host(value: &str) -> Option<String> {
         }
     }
     None
+}
+
+/// `value` with blanks for its comments.
+fn outside_comments(value: &str) -> String {
+    let mut depth = 0_usize;
+    let blank = |c: char| {
+        depth = match c {
+            '(' => depth + 1,
+            ')' => depth.saturating_sub(1),
+            _ => depth,
+        };
+        if depth > 0 || c == ')' { ' ' } else { c }
+    };
+    value.chars().map(blank).collect()
 }
 
 #[cfg(test)]
@@ -71,5 +106,15 @@ mod tests {
             Received: from by (by mx.acme.dev) by other.example with SMTP; x\r\n\
             Received: from x by mx.acme.dev.evil.example\r\n\r\n";
         assert_eq!(received_by(raw, "mx.acme.dev"), 2);
+    }
+
+    #[test]
+    fn results_in_the_name_of_this_host_are_taken_out_and_others_stay() {
+        let raw = "Authentication-Results: other.example; spf=pass\r\nAUTHENTICATION-Results:\r\n (x) MX.acme.dev.;\r\n dkim=pass\r\n\
+                   Subject: x\r\nauthentication-results: mx.acme.dev 1; spf=pass\r\n\r\nAuthentication-Results: mx.acme.dev\r\n";
+        let kept = without_results_of(raw.as_bytes(), "mx.acme.dev");
+        let expected = "Authentication-Results: other.example; spf=pass\r\nSubject: x\r\n\r\nAuthentication-Results: mx.acme.dev\r\n";
+        assert_eq!(String::from_utf8_lossy(&kept), expected);
+        assert!(matches!(without_results_of(expected.as_bytes(), "mx.acme.dev"), Cow::Borrowed(_)));
     }
 }

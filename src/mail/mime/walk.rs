@@ -11,6 +11,7 @@ use memchr::memmem;
 use super::Limits;
 use super::header::{Field, Fields};
 use super::params::Value;
+use super::words;
 
 /// Longer delimiter lines are text (RFC 2046 §5.1.1 allows a boundary of 70 characters).
 const MAX_DELIMITER: usize = 300;
@@ -51,6 +52,16 @@ impl<'x> PartHeader<'x> {
         };
         slot.get_or_insert(field.value);
     }
+
+    /// Content-ID without its angle brackets.
+    pub fn content_id(&self) -> Option<String> {
+        bare_id(&words::decode_text(self.content_id?))
+    }
+}
+
+fn bare_id(id: &str) -> Option<String> {
+    let id = id.trim_matches(['<', '>', ' ']);
+    (!id.is_empty() && id.len() <= 998).then(|| id.to_owned())
 }
 
 /// A part without children.
@@ -60,7 +71,7 @@ pub struct Leaf<'x> {
     /// Where its body stands in the raw message.
     pub body: Range<usize>,
     pub parent: Parent,
-    /// Whether it is the first child of its parent.
+    /// Whether it is the first child of its parent, or the root that a multipart/related names (RFC 2387 §3.2).
     pub first: bool,
     pub reading: Reading,
 }
@@ -93,6 +104,8 @@ pub struct Structure<'x> {
 struct Open<'x> {
     boundary: Vec<u8>,
     kind: Parent,
+    /// The Content-ID of the part that a multipart/related begins with.
+    start: Option<String>,
     header: PartHeader<'x>,
     body: usize,
     parent: Parent,
@@ -157,7 +170,8 @@ impl<'x> Walk<'x, '_> {
         let (parent, first) = match self.stack.last_mut() {
             Some(open) => {
                 open.children += 1;
-                (open.kind, open.children == 1)
+                let is_start = || open.start.is_some() && open.start == header.content_id();
+                (open.kind, open.children == 1 || is_start())
             }
             None => (Parent::Root, true),
         };
@@ -171,7 +185,9 @@ impl<'x> Walk<'x, '_> {
                     self.levels.insert(boundary.clone(), self.stack.len());
                     self.out.multipart_encodings.extend(header.encoding);
                     let kind = kind(&content_type.main);
-                    self.stack.push(Open { boundary, kind, header, body, parent, first, children: 0 });
+                    let start =
+                        content_type.get("start").as_deref().and_then(bare_id).filter(|_| kind == Parent::Related);
+                    self.stack.push(Open { boundary, kind, start, header, body, parent, first, children: 0 });
                     return (body, None);
                 }
                 self.out.truncated = true;

@@ -1,0 +1,45 @@
+//! The escape sequences of ISO-2022-JP (RFC 1468).
+//!
+//! Texts that were put together of pieces, adjacent encoded words above all, go back to ASCII and out of it again at each
+//! joint. The decoder takes a sequence that nothing follows but another one for an attempt to hide something; here the first
+//! of two is left out, for it selects nothing.
+
+const ESCAPE: u8 = 0x1b;
+const SEQUENCES: [&[u8]; 5] = [b"\x1b(B", b"\x1b(J", b"\x1b(I", b"\x1b$@", b"\x1b$B"];
+
+/// A text that comes in pieces, without the sequences that select nothing.
+#[derive(Default)]
+pub struct Escapes {
+    /// The beginning of a sequence, or a whole one, until it is known what follows.
+    held: Vec<u8>,
+}
+
+impl Escapes {
+    /// The next piece, with what was held back before it.
+    pub fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(bytes.len() + self.held.len());
+        for byte in bytes {
+            match (*byte, self.held.len()) {
+                (ESCAPE, _) => {
+                    if !SEQUENCES.contains(&self.held.as_slice()) {
+                        out.extend_from_slice(&self.held);
+                    }
+                    self.held.clear();
+                    self.held.push(ESCAPE);
+                }
+                (byte, 0) => out.push(byte),
+                (byte, 1 | 2) => self.held.push(byte),
+                (byte, _) => {
+                    out.append(&mut self.held);
+                    out.push(byte);
+                }
+            }
+        }
+        out
+    }
+
+    /// The end of the text.
+    pub fn finish(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.held)
+    }
+}

@@ -1,0 +1,68 @@
+//! A whole header as contract 5.4 shows it.
+
+use serde_json::{Map, Value};
+
+use super::Limits;
+use super::header::Fields;
+use super::trace_fields::authserv_id;
+use super::words;
+
+const RESULTS: &str = "authentication-results";
+
+/// Lower-case field names with their decoded values, repeated fields joined with a line feed, in the order of their first
+/// appearance.
+#[derive(Debug, Default)]
+pub struct Headers(Map<String, Value>);
+
+impl Headers {
+    /// The header of `raw`, within the default limits.
+    pub fn read(raw: &[u8]) -> Self {
+        let limits = Limits::default();
+        let mut fields = Fields::new(raw, 0, &limits);
+        let mut headers = Self::default();
+        while let Some(field) = fields.next(|_| false) {
+            let name = String::from_utf8_lossy(field.name).to_ascii_lowercase();
+            headers.push(name, &words::decode_text(field.value));
+        }
+        headers
+    }
+
+    /// What [`Headers::to_json`] gave.
+    pub fn parse(json: &str) -> Option<Self> {
+        serde_json::from_str(json).ok().map(Self)
+    }
+
+    /// As a JSON object.
+    pub fn to_json(&self) -> String {
+        // Writing strings to memory cannot fail; were it to, an empty object is still JSON.
+        serde_json::to_string(&self.0).unwrap_or_else(|_| "{}".to_owned())
+    }
+
+    /// These fields behind the trace fields that we put before the message. Authentication results that it brought along
+    /// in our name are left out: nobody else may write those (RFC 8601 §5).
+    pub fn behind(self, trace: &str) -> Self {
+        let mut all = Self::read(trace.as_bytes());
+        let ours = all.values(RESULTS).find_map(authserv_id);
+        for (name, value) in self.0 {
+            let forged = |value: &str| name == RESULTS && ours.is_some() && authserv_id(value) == ours;
+            // Values hold no line feed of their own.
+            let values = value.as_str().unwrap_or_default().split('\n').filter(|value| !forged(value));
+            values.for_each(|value| all.push(name.clone(), value));
+        }
+        all
+    }
+
+    fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.get(name).and_then(Value::as_str).unwrap_or_default().split('\n')
+    }
+
+    fn push(&mut self, name: String, value: &str) {
+        match self.0.get_mut(&name) {
+            Some(Value::String(values)) => {
+                values.push('\n');
+                values.push_str(value);
+            }
+            _ => drop(self.0.insert(name, Value::from(value))),
+        }
+    }
+}
