@@ -237,7 +237,8 @@ fn plain_data(input: &[u8]) -> Option<Result<(Vec<u8>, usize), ()>> {
 /// A message is read within its limits, and its event is JSON that says the same.
 fn mime(raw: &[u8]) {
     let mail = mime::parse(raw);
-    let headers: serde_json::Value = serde_json::from_str(&mime::Headers::read(raw).to_json()).expect("headers are no JSON");
+    let headers: serde_json::Value =
+        serde_json::from_str(&mime::Headers::read(raw).to_json()).expect("headers are no JSON");
     assert!(headers.is_object());
     if let Some(recoded) = mime::to_seven_bit(raw) {
         assert!(recoded.is_ascii() || raw.is_ascii());
