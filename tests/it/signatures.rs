@@ -137,11 +137,13 @@ async fn nothing_can_be_added_or_changed() {
 #[tokio::test]
 async fn odd_fields_and_eight_bits_are_signed_as_they_are() {
     let bench = Bench::new().await;
-    let odd = b"From: zoe@acme.dev\r\n\xff\xfe: 8-bit\r\nCc: 1\r\nCc: 2\r\n\r\nx  y";
+    let odd = b"From: zoe@acme.dev\r\nX-Odd: \xff\xfe 8-bit\r\nCc: 1\r\nCc: 2\r\n\r\nx  y";
     assert_eq!(bench.verdicts(&bench.signed(odd)).await, ["pass", "pass"]);
     // Readers differ on where the text of this begins, so nothing vouches for it.
-    let headless = b"From: zoe@acme.dev\r\nno colon\r\n\r\nx  y";
-    assert_eq!(bench.verdicts(&bench.signed(headless)).await, ["permerror", "permerror"]);
+    for line in [b"no colon".as_slice(), b"\xff\xfe: no name"] {
+        let headless = [b"From: zoe@acme.dev\r\n", line, b"\r\n\r\nx  y"].concat();
+        assert_eq!(bench.verdicts(&bench.signed(&headless)).await, ["permerror", "permerror"]);
+    }
 }
 
 /// A second verifier, where the machine has it: Python's dkimpy.
