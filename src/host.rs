@@ -62,7 +62,7 @@ pub fn file_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Who opens files by the thousand. What they may have open together leaves a sixteenth and [`RESERVED_FILES`] to storage
+/// Who opens files by the thousand. What they may have open together leaves a sixteenth and a reserve to storage
 /// and outgoing connections, and a flood of one leaves the others their part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileUse {
