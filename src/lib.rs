@@ -94,7 +94,7 @@
 //! * Substring search reads blocks of folded text, one account's own, newest first ([`store::search`]), where an FTS5
 //!   trigram index was planned. Over a million messages the index had to gather every hit of a frequent word before the
 //!   first page (p99 257 ms), knew nothing of needles of one or two letters (1 s), and mixed all accounts; the blocks
-//!   answer in 2 to 31 ms.
+//!   answer in 4 to 32 ms.
 //! * Lanes start with two attempts at a time and earn their full width; ailing lanes share three quarters of all slots.
 //!
 //! # Standards
