@@ -206,11 +206,12 @@ function Screen({ name, route, user, setUser }) {
       await get("/api/health").then(() => fail(updated), fail);
     }
   };
+  const Loaded = loaded.get(name);
   useEffect(() => {
     fail(null);
-    if (!loaded.has(name)) fetchScreen();
+    // By what was drawn: the file may have come since, and nothing would draw it.
+    if (!Loaded) fetchScreen();
   }, [name]);
-  const Loaded = loaded.get(name);
   if (error) return html`<${Failure} error=${error} retry=${error.reload ? () => location.reload() : fetchScreen} />`;
   if (!Loaded) return html`<div class="page"><${Skeleton} lines="6" /></div>`;
   return html`<${Guard} name=${name}><${Loaded} key=${name} route=${route} user=${user} setUser=${setUser} /><//>`;

@@ -92,6 +92,34 @@ test("another screen begins at its head, with the focus there; going back leads 
   assert.deepEqual(await view.check(), []);
 });
 
+test("a screen whose file arrives just after its place was drawn is shown", async () => {
+  const view = await signedIn(server);
+  const { page } = view;
+  let release;
+  const held = new Promise((resolve) => {
+    release = resolve;
+  });
+  await page.route(/\/domains[^/]*\.js$/, async (route) => {
+    await held;
+    await route.continue();
+  });
+  // What follows a drawing comes late, as on a machine that has other things to do.
+  await page.evaluate(() => {
+    const later = window.setTimeout.bind(window);
+    window.requestAnimationFrame = (act) => later(act, 1500);
+    window.setTimeout = (act, wait, ...rest) => later(act, wait >= 20 && wait <= 200 ? 1500 : wait, ...rest);
+  });
+  const link = page.getByRole("link", { name: "Domains" });
+  await link.hover();
+  const arrived = page.waitForResponse(/\/domains[^/]*\.js$/);
+  await link.click();
+  await page.locator("main .skeleton").first().waitFor();
+  release();
+  await (await arrived).finished();
+  await page.locator("h1", { hasText: "Domains" }).waitFor();
+  assert.deepEqual(await view.check(), []);
+});
+
 test("a message opened from deep in the list, on a phone: back is at its row", async () => {
   const view = await signedIn(server, { viewport: { width: 390, height: 844 } });
   const { page } = view;
