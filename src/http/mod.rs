@@ -28,7 +28,7 @@ mod table;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -100,7 +100,8 @@ pub struct Door {
     parts: Parts,
     limits: Limits,
     idempotency: Idempotency,
-    openapi: Bytes,
+    /// The OpenAPI document, once somebody asked for it: making it takes megabytes.
+    openapi: OnceLock<Bytes>,
     stream_tokens: StreamTokens,
     overviews: api::overview::Kept,
     tls: ServerTls,
@@ -201,8 +202,6 @@ impl Http {
     /// The door at these addresses; each speaks HTTP and, with this certificate, HTTPS.
     pub fn new(listeners: Listeners, parts: Parts, tls: &ServerTls) -> Self {
         let acceptor = TlsAcceptor::from(tls.https_config());
-        let document = openapi::document(&table(), &parts.config.public_url);
-        let openapi = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
         let limits = Limits::new(parts.config.http.rate_limit);
         let app = Door {
             started_at: parts.clock.now(),
@@ -211,7 +210,7 @@ impl Http {
             parts,
             limits,
             idempotency: Idempotency::default(),
-            openapi,
+            openapi: OnceLock::new(),
             stream_tokens: StreamTokens::default(),
             closing: CancellationToken::new(),
         };

@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::App;
 use super::auth::bearer;
 use super::error::ApiError;
+use super::{App, openapi, table};
 use crate::datadir::DataDir;
 use crate::secrets::token_hash;
 
@@ -61,7 +61,11 @@ pub async fn ready(State(app): State<App>) -> Response {
 
 /// The OpenAPI document.
 pub async fn openapi(State(app): State<App>) -> Response {
-    ([(CONTENT_TYPE, "application/json")], app.openapi.clone()).into_response()
+    let document = app.openapi.get_or_init(|| {
+        let document = openapi::document(&table(), &app.config.public_url);
+        serde_json::to_vec(&document).unwrap_or_default().into()
+    });
+    ([(CONTENT_TYPE, "application/json")], document.clone()).into_response()
 }
 
 /// The counters, on their own listener.

@@ -52,6 +52,8 @@ pub struct Report {
     restart_ms: f64,
     commits_per_message: f64,
     fsyncs_per_message: f64,
+    cpu_ms_per_message: f64,
+    idle_rss_mib: f64,
     peak_rss_mib: f64,
     /// Accepted for an endpoint that answers, and never delivered to it.
     pub lost: u64,
@@ -190,6 +192,8 @@ impl Report {
             restart_ms: restart.as_secs_f64() * 1_000.0,
             commits_per_message: (after.commits - before.commits) as f64 / accepted,
             fsyncs_per_message: (after.fsyncs - before.fsyncs) as f64 / accepted,
+            cpu_ms_per_message: (after.cpu_millis - before.cpu_millis) as f64 / accepted,
+            idle_rss_mib: before.rss_kib as f64 / 1_024.0,
             peak_rss_mib: after.peak_rss_kib as f64 / 1_024.0,
             lost: expected.saturating_sub(arrived),
             machine: Machine::new(disk),
@@ -242,7 +246,8 @@ impl Report {
             "commits per mail",
             format!("{:.3}, and {:.3} fsyncs", self.commits_per_message, self.fsyncs_per_message),
         );
-        row("peak RSS of the server", format!("{:.0} MiB", self.peak_rss_mib));
+        row("CPU of the server", format!("{:.3} ms a mail", self.cpu_ms_per_message));
+        row("RSS of the server", format!("{:.0} MiB idle, {:.0} MiB at most", self.idle_rss_mib, self.peak_rss_mib));
         row("restart after kill -9", format!("{:.0} ms", self.restart_ms));
         row("lost", self.lost.to_string());
         text

@@ -17,6 +17,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Log, LogFormat};
 use crate::id::MessageId;
 use crate::setup;
+use crate::store::objects::Objects;
 use crate::store::{self, Db, messages, raws};
 
 /// Rows per transaction of the preload.
@@ -61,8 +62,20 @@ pub struct Figures {
     pub commits: u64,
     /// Fsyncs so far: of commits, of object files and of their folders.
     pub fsyncs: u64,
-    /// The most memory it ever held, in KiB.
+    /// Memory that it holds, and the most that it ever held, in KiB.
+    pub rss_kib: u64,
     pub peak_rss_kib: u64,
+    /// Processor time so far, of all its threads.
+    pub cpu_millis: u64,
+}
+
+impl Figures {
+    fn new(db: &Db, objects: &Objects) -> Self {
+        let (commits, synced) = db.commits();
+        let fsyncs = synced + objects.fsyncs();
+        let (rss_kib, peak_rss_kib) = (memory_kib("VmRSS:"), memory_kib("VmHWM:"));
+        Self { commits, fsyncs, rss_kib, peak_rss_kib, cpu_millis: cpu_millis() }
+    }
 }
 
 /// Serves until standard input ends; each line there asks for the figures.
@@ -96,9 +109,7 @@ pub fn run(options: &ServerOptions) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string(&Ready { smtp, http, api_key })?);
         let mut asked = BufReader::new(tokio::io::stdin()).lines();
         while let Ok(Some(_)) = asked.next_line().await {
-            let (commits, synced) = db.commits();
-            let fsyncs = synced + objects.fsyncs();
-            println!("{}", serde_json::to_string(&Figures { commits, fsyncs, peak_rss_kib: peak_rss_kib() })?);
+            println!("{}", serde_json::to_string(&Figures::new(&db, &objects))?);
         }
         stop.cancel();
         serving.await??;
@@ -106,10 +117,18 @@ pub fn run(options: &ServerOptions) -> anyhow::Result<()> {
     })
 }
 
-fn peak_rss_kib() -> u64 {
+fn memory_kib(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// Fields 14 and 15 of `/proc/self/stat`, which Linux counts in hundredths of a second.
+fn cpu_millis() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Behind the program's name, which may hold anything.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    fields.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>() * 10
 }
 
 /// The owner with its domains; the owner's API key.
