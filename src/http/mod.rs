@@ -28,13 +28,14 @@ mod table;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::routing::{MethodRouter, get};
 use tokio::net::TcpListener;
+use tokio::sync::OnceCell;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -101,7 +102,7 @@ pub struct Door {
     limits: Limits,
     idempotency: Idempotency,
     /// The OpenAPI document, once somebody asked for it: making it takes megabytes.
-    openapi: OnceLock<Bytes>,
+    openapi: OnceCell<Bytes>,
     stream_tokens: StreamTokens,
     overviews: api::overview::Kept,
     tls: ServerTls,
@@ -210,7 +211,7 @@ impl Http {
             parts,
             limits,
             idempotency: Idempotency::default(),
-            openapi: OnceLock::new(),
+            openapi: OnceCell::new(),
             stream_tokens: StreamTokens::default(),
             closing: CancellationToken::new(),
         };

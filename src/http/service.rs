@@ -1,6 +1,7 @@
 //! Health, readiness and metrics (contract 2.1).
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
@@ -61,11 +62,12 @@ pub async fn ready(State(app): State<App>) -> Response {
 
 /// The OpenAPI document.
 pub async fn openapi(State(app): State<App>) -> Response {
-    let document = app.openapi.get_or_init(|| {
+    let document = async {
         let document = openapi::document(&table(), &app.config.public_url);
-        serde_json::to_vec(&document).unwrap_or_default().into()
-    });
-    ([(CONTENT_TYPE, "application/json")], document.clone()).into_response()
+        Bytes::from(serde_json::to_vec(&document).unwrap_or_default())
+    };
+    let document = app.openapi.get_or_init(|| document).await.clone();
+    ([(CONTENT_TYPE, "application/json")], document).into_response()
 }
 
 /// The counters, on their own listener.

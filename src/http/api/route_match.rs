@@ -60,6 +60,6 @@ pub async fn find(
     let matching = table.matching(&address);
     let drop = matching.iter().any(|route| route.row.action == Action::Drop);
     let user = caller.account.public_id.as_str();
-    let matches = matching.iter().map(|route| RouteView::new(route.row.clone(), user)).collect();
+    let matches = matching.iter().map(|route| RouteView::new(routes::RouteRow::clone(&route.row), user)).collect();
     Ok(Json(MatchView { address, known, matches, drop }))
 }
