@@ -50,8 +50,7 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, watch};
 
-pub use writer::Durability;
-use writer::Writer;
+use writer::{Durability, Urgency, Writer};
 
 /// The file name of the database inside the data directory.
 pub const FILE_NAME: &str = "mailkite.db";
@@ -190,7 +189,7 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        self.inner.writer.run(Durability::Power, work).await
+        self.inner.writer.run(Durability::Power, Urgency::Now, work).await
     }
 
     /// As [`Db::write`], but a power cut soon after may undo it; a crash of the process alone does not.
@@ -205,7 +204,20 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        self.inner.writer.run(Durability::Process, work).await
+        self.inner.writer.run(Durability::Process, Urgency::Now, work).await
+    }
+
+    /// As [`Db::write_behind`], but it may wait some milliseconds, so that it costs no commit of its own while mail comes:
+    /// for settlements, which nobody waits for.
+    ///
+    /// # Errors
+    /// As [`Db::write`].
+    pub async fn write_along<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        self.inner.writer.run(Durability::Process, Urgency::Soon, work).await
     }
 
     /// Runs `work` on a read-only connection off the async threads; all its statements see one state of the database.

@@ -1,7 +1,8 @@
 //! The one thread that writes, with group commit.
 //!
 //! It takes every transaction that waits, runs each inside a savepoint of one `BEGIN IMMEDIATE` transaction,
-//! commits once and only then answers all. So many sessions share one fsync and each still gets its promise.
+//! commits once and only then answers all. So many sessions share one fsync and each still gets its promise. What nobody
+//! waits for goes along with the next commit that somebody does wait for, or soon alone.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -19,6 +20,11 @@ pub const WAL_PAGES: i32 = 8192;
 /// Transactions that share one commit at most; it bounds how long the first of them waits.
 const BATCH: usize = 512;
 
+/// How long transactions that have time are kept for a commit that has to be made anyway …
+const PATIENCE: Duration = Duration::from_millis(5);
+/// … unless there are so many of them.
+const PATIENT: usize = 64;
+
 /// So many transactions that wait for one commit make a crowd …
 const CROWD: usize = 4;
 /// … and so long after it the writer still counts as busy.
@@ -33,6 +39,15 @@ pub enum Durability {
     Power,
 }
 
+/// When a transaction is to be committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// At once: somebody waits.
+    Now,
+    /// Within some milliseconds.
+    Soon,
+}
+
 /// Answers one caller, once it is known whether the shared commit succeeded.
 type Answer = Box<dyn FnOnce(std::result::Result<(), &CommitError>) + Send>;
 /// Runs inside a savepoint and tells whether to keep it and how to answer; or, given an error, answers with that.
@@ -40,6 +55,7 @@ type Work = Box<dyn FnOnce(std::result::Result<&Connection, &CommitError>) -> Op
 
 struct Request {
     durability: Durability,
+    urgency: Urgency,
     work: Work,
 }
 
@@ -110,7 +126,7 @@ impl Writer {
     }
 
     /// Runs `work` on the thread and waits for the commit that carries it.
-    pub async fn run<T, F>(&self, durability: Durability, work: F) -> Result<T>
+    pub async fn run<T, F>(&self, durability: Durability, urgency: Urgency, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
@@ -139,7 +155,7 @@ impl Writer {
             });
             Some((keep, respond))
         });
-        self.requests.send(Request { durability, work }).map_err(|_| Error::Stopped)?;
+        self.requests.send(Request { durability, urgency, work }).map_err(|_| Error::Stopped)?;
         answered.await.unwrap_or(Err(Error::Stopped))
     }
 
@@ -172,10 +188,8 @@ struct Thread {
 impl Thread {
     fn run(mut self) {
         while let Ok(first) = self.waiting.recv() {
-            let mut batch = Vec::with_capacity(16);
-            batch.push(first);
-            batch.extend(self.waiting.try_iter().take(BATCH - 1));
-            if batch.len() >= CROWD {
+            let batch = self.gather(first);
+            if batch.iter().filter(|request| request.urgency == Urgency::Now).count() >= CROWD {
                 self.counts.crowded_at.store(self.counts.now().saturating_add(1), Ordering::Relaxed);
             }
             if *self.failed.borrow() {
@@ -184,6 +198,26 @@ impl Thread {
             }
             self.commit_together(batch);
         }
+    }
+
+    /// Everything that waits with `first`; while none of it is urgent, what comes within a moment too.
+    fn gather(&self, first: Request) -> Vec<Request> {
+        let patience = Instant::now() + PATIENCE;
+        let mut batch = Vec::with_capacity(16);
+        let mut next = Some(first);
+        let mut urgent = false;
+        while let Some(request) = next {
+            urgent |= request.urgency == Urgency::Now;
+            batch.push(request);
+            next = if batch.len() >= BATCH {
+                None
+            } else if urgent || batch.len() >= PATIENT {
+                self.waiting.try_recv().ok()
+            } else {
+                self.waiting.recv_timeout(patience.saturating_duration_since(Instant::now())).ok()
+            };
+        }
+        batch
     }
 
     fn commit_together(&mut self, batch: Vec<Request>) {
@@ -278,5 +312,67 @@ impl Thread {
     fn no_room(&self, error: &rusqlite::Error) -> CommitError {
         tracing::warn!(%error, "no room to commit; new mail is refused until there is");
         CommitError::Full(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use super::*;
+
+    fn thread() -> (Thread, Sender<Request>) {
+        let (requests, waiting) = channel();
+        let counts = Counts {
+            commits: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
+            started: Instant::now(),
+            crowded_at: AtomicU64::new(0),
+        };
+        let thread = Thread {
+            connection: Connection::open_in_memory().unwrap(),
+            waiting,
+            counts: Arc::new(counts),
+            failed: watch::channel(false).0,
+            durability: Durability::Power,
+        };
+        (thread, requests)
+    }
+
+    fn request(urgency: Urgency) -> Request {
+        Request { durability: Durability::Process, urgency, work: Box::new(|_| None) }
+    }
+
+    #[test]
+    fn what_has_time_is_committed_with_what_is_urgent() {
+        let (thread, requests) = thread();
+        let later = std::thread::spawn(move || {
+            // It comes while the first is kept waiting, or was there before.
+            for urgency in [Urgency::Soon, Urgency::Now] {
+                requests.send(request(urgency)).unwrap();
+            }
+            requests
+        });
+        let mut batches = vec![thread.gather(request(Urgency::Soon))];
+        while batches.iter().flatten().count() < 3 {
+            batches.push(thread.gather(thread.waiting.recv().unwrap()));
+        }
+        assert!(batches.iter().rev().skip(1).flatten().all(|request| request.urgency == Urgency::Soon));
+        drop(later.join().unwrap());
+    }
+
+    #[test]
+    fn what_has_time_waits_for_no_commit_that_never_comes() {
+        let (thread, _requests) = thread();
+        assert_eq!(thread.gather(request(Urgency::Soon)).len(), 1);
+    }
+
+    #[test]
+    fn what_is_urgent_takes_all_that_waits_along() {
+        let (thread, requests) = thread();
+        for urgency in [Urgency::Soon, Urgency::Now, Urgency::Soon] {
+            requests.send(request(urgency)).unwrap();
+        }
+        assert_eq!(thread.gather(request(Urgency::Now)).len(), 4);
     }
 }
