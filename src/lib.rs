@@ -22,10 +22,11 @@
 //!    large mail in a draft of the object store.
 //! 3. [`inbound::Inbound::receive`]: [`mail::mime::parse`] → [`inbound::verify`] (SPF, DKIM, DMARC, ARC within one
 //!    budget) → trace fields → **one** [`store::Db::write`]: per recipient the message, its attachments and, for each
-//!    matching webhook route, a delivery with its job. The writer thread commits all that wait together: one fsync for
-//!    many sessions. Then `250 2.0.0 Ok: msg_…`, and [`jobs::Jobs::wake`].
-//! 4. [`jobs::Worker`] claims (a lease is committed before the attempt) → [`webhook::deliver`] rebuilds the payload from
-//!    the stored message, signs it twice and posts it through [`egress`] → a [`jobs::Verdict`] → settled in one
+//!    matching webhook route, a delivery with its job ([`jobs::Jobs::leave`]). The writer thread commits all that wait
+//!    together: one fsync for many sessions. Then `250 2.0.0 Ok: msg_…`, and [`jobs::Left::announce`].
+//! 4. [`jobs::Worker`] claims (a lease is committed before the attempt; of an idle lane, by the transaction that leaves the
+//!    job) → [`webhook::deliver`] makes the payload of the stored message, or of what was accepted a moment ago
+//!    ([`webhook::fresh`]), signs it twice and posts it through [`egress`] → a [`jobs::Verdict`] → settled in one
 //!    transaction with the attempt's row.
 //!
 //! On a domain with zero retention `passing` rows stand in for messages and deliveries: [`webhook::passing`] posts each
@@ -77,7 +78,8 @@
 //!
 //! Two kinds of commits share the one writer. [`store::Db::write`] is fsynced before it returns; every promise is made
 //! of it. [`store::Db::write_behind`] survives the end of the process but perhaps not a power cut: claims and settlements
-//! of jobs, which are safely done again. Commits keep their order, so an fsynced one makes all before it durable.
+//! of jobs, which are safely done again. Settlements ([`store::Db::write_along`]) wait some milliseconds for a commit that
+//! is made anyway. Commits keep their order, so an fsynced one makes all before it durable.
 //!
 //! After a failed fsync nothing is believed any more: the writer refuses everything and the process ends, so that a
 //! restart reads what the disk really holds.

@@ -49,6 +49,7 @@ use crate::throttle::Window;
 use crate::tls::{self, ServerTls};
 use crate::uploads::Uploads;
 use crate::webhook::deliver::Webhooks;
+use crate::webhook::fresh::FreshMail;
 use crate::webhook::in_flight::InFlight;
 use crate::webhook::passing::Passing;
 
@@ -67,6 +68,7 @@ pub(super) struct Ground {
     pub secrets: Arc<Secrets>,
     pub metrics: Arc<Metrics>,
     pub jobs: Jobs,
+    fresh: FreshMail,
     pub feed: Feed,
     pub server_tls: ServerTls,
     objects: Objects,
@@ -98,6 +100,7 @@ impl Ground {
             server_tls: ServerTls::open(&config).map_err(StartError::because)?,
             metrics: Arc::new(Metrics::default()),
             jobs: Jobs::default(),
+            fresh: FreshMail::default(),
             feed: Feed::default(),
             config,
             clock,
@@ -160,6 +163,7 @@ impl Ground {
             db: self.db.clone(),
             objects: self.objects.clone(),
             jobs: self.jobs.clone(),
+            fresh: self.fresh.clone(),
             metrics: Arc::clone(&self.metrics),
             feed: self.feed.clone(),
             verifier,
@@ -249,6 +253,7 @@ impl Ground {
             jobs: self.jobs.clone(),
             budget: Webhooks::budget(),
             in_flight: InFlight::default(),
+            fresh: self.fresh.clone(),
         })
     }
 

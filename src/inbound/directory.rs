@@ -87,7 +87,7 @@ impl Directory {
             return Ok(known);
         }
         let rows = self.db.read(move |connection| store::routes::list_active(connection, account)).await?;
-        let table = Arc::new(RouteTable::new(rows, Target::lane_of));
+        let table = Arc::new(RouteTable::new(rows, Target::lane_of).as_of(version));
         self.with(version, |memory| memory.accounts.insert(account, Arc::clone(&table)));
         Ok(table)
     }

@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::store::Db;
 use crate::store::objects::Objects;
+use crate::webhook::fresh::FreshMail;
 
 use directory::Directory;
 pub use receive::{Receipt, ReceiveError};
@@ -56,6 +57,8 @@ pub struct Parts {
     pub objects: Objects,
     /// The bell of the job engine.
     pub jobs: Jobs,
+    /// What it has for the first attempts of webhooks.
+    pub fresh: FreshMail,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Who wants to hear of it.
@@ -82,6 +85,7 @@ struct Shared {
     db: Db,
     objects: Objects,
     jobs: Jobs,
+    fresh: FreshMail,
     metrics: Arc<Metrics>,
     feed: Feed,
     verifier: Verifier,
@@ -108,6 +112,7 @@ impl Inbound {
             db: parts.db,
             objects: parts.objects,
             jobs: parts.jobs,
+            fresh: parts.fresh,
             metrics: parts.metrics,
             feed: parts.feed,
             verifier: parts.verifier,

@@ -10,9 +10,10 @@ mod transaction;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use ring::hmac;
 
-use self::transaction::{Left, store_all};
+use self::transaction::{Kept, Ways, store_all};
 use super::Inbound;
 use super::recipients::Recipient;
 use super::route::Route;
@@ -21,6 +22,7 @@ use crate::activity::Activity;
 use crate::activity::realtime::{Body, Event};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
+use crate::jobs::Left;
 use crate::mail::envelope::{Envelope, Peer};
 use crate::mail::mime::{self, Mail, Part};
 use crate::mail::trace;
@@ -182,15 +184,15 @@ impl Inbound {
                 self.plan(recipient, peer, envelope.smtputf8, &id, fingerprint.as_ref(), &to_names, &common, now)
             })
             .collect();
-        let raw = if plans.iter().all(Plan::is_dropped) {
-            NewRaw::inline(&[])
+        let (raw, fresh) = if plans.iter().all(Plan::is_dropped) {
+            (NewRaw::inline(&[]), None)
         } else if draft.is_none() && bytes.len() <= raws::INLINE_MAX && common.parts.is_empty() {
-            NewRaw::inline(&bytes)
+            (NewRaw::inline(&bytes), Some(Bytes::from(bytes)))
         } else {
-            self.keep(draft, bytes, id.clone(), size, now).await?
+            (self.keep(draft, bytes, id.clone(), size, now).await?, None)
         };
         drop(turn);
-        let receipt = self.commit(id, common, plans, raw, now).await?;
+        let receipt = self.commit(id, common, plans, raw, fresh, now).await?;
         // Few mails go to an address of ours and to somebody else; a report that is read twice changes nothing.
         self.settle_reports(reports, now).await.map(|()| receipt)
     }
@@ -258,6 +260,7 @@ impl Inbound {
         common: Common,
         plans: Vec<Plan>,
         raw: NewRaw,
+        data: Option<Bytes>,
         now: Timestamp,
     ) -> Result<Receipt, ReceiveError> {
         let file = match &raw {
@@ -267,8 +270,11 @@ impl Inbound {
         let first = id.to_string();
         let (from, subject, size) = (common.from_addr.clone(), common.subject.clone(), common.size);
         let attachments = common.parts.len();
-        let outbound = self.shared.outbound.clone();
-        let written = self.shared.db.write(move |tx| store_all(tx, &outbound, id, &common, plans, &raw, now));
+        let (jobs, outbound) = (self.shared.jobs.clone(), self.shared.outbound.clone());
+        let written = self.shared.db.write(move |tx| {
+            let ways = Ways { jobs: &jobs, outbound: &outbound };
+            store_all(tx, ways, id, &common, plans, &raw, now)
+        });
         let stored = match tokio::time::timeout(COMMIT_DEADLINE, written).await {
             Ok(Ok(stored)) => stored,
             // Whether it will be committed is not known; a repeat is recognised by its fingerprint.
@@ -278,12 +284,12 @@ impl Inbound {
                 return Err(storage_trouble(error));
             }
         };
-        if stored.iter().all(|one| one.left == Left::Nothing) {
+        if stored.iter().all(|one| one.kept == Kept::Nothing) {
             self.remove(file);
         }
         let id = stored.first().map_or(first, |one| one.id.clone());
         for one in stored {
-            if let Left::Message { account, domain, row } = one.left {
+            if let Kept::Message { account, domain, row } = one.kept {
                 let event = Event { id: one.id.clone(), domain, body: Body::Received(row) };
                 self.shared.feed.realtime.tell(account, event);
                 self.shared.feed.tell(|| Activity::Accepted {
@@ -293,12 +299,13 @@ impl Inbound {
                     subject: subject.clone(),
                     size,
                     attachments,
-                    deliveries: one.lanes.len(),
+                    deliveries: one.jobs.len(),
                 });
             }
-            for lane in one.lanes {
-                self.shared.jobs.wake(lane, now);
+            if let Some(data) = &data {
+                one.fresh.into_iter().for_each(|fresh| self.shared.fresh.put(fresh, data.clone()));
             }
+            one.jobs.into_iter().for_each(Left::announce);
         }
         Ok(Receipt { id })
     }

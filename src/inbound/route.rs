@@ -109,7 +109,7 @@ impl Pattern {
 #[derive(Debug)]
 pub struct Route {
     /// As stored.
-    pub row: RouteRow,
+    pub row: Arc<RouteRow>,
     /// Its lane, if it is a webhook.
     pub lane: Option<String>,
 }
@@ -117,6 +117,8 @@ pub struct Route {
 /// The active routes of one account, ready to be matched.
 #[derive(Debug, Default)]
 pub struct RouteTable {
+    /// See [`RouteTable::version`].
+    version: u64,
     routes: Vec<Arc<Route>>,
     exact: HashMap<String, Vec<usize>>,
     patterns: Vec<(usize, Pattern)>,
@@ -138,9 +140,19 @@ impl RouteTable {
             }
             let webhook = row.action == Action::Webhook;
             let lane = row.destination.as_deref().filter(|_| webhook).map(&lane);
-            table.routes.push(Arc::new(Route { row, lane }));
+            table.routes.push(Arc::new(Route { row: Arc::new(row), lane }));
         }
         table
+    }
+
+    /// The same, of rows that were read since the directory had this version.
+    pub fn as_of(self, version: u64) -> Self {
+        Self { version, ..self }
+    }
+
+    /// The version of the directory that it is as new as; 0 is none.
+    pub const fn version(&self) -> u64 {
+        self.version
     }
 
     /// The routes that a recipient reaches, oldest first.

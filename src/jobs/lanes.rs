@@ -11,6 +11,9 @@ use crate::clock::Timestamp;
 use crate::store::jobs::Claimed;
 
 const FIRST_WIDTH: usize = 2;
+/// Jobs that may be handed over, for each attempt that a lane may have at once: with attempts of 15 s the last of them
+/// begins after 90 s, within its lease.
+const IN_HAND: usize = 6;
 /// Beyond this many lanes one without jobs is forgotten, and with it that it was healthy.
 const REMEMBERED: usize = 10_000;
 
@@ -31,6 +34,8 @@ pub struct Lanes {
 struct Lane {
     due_at: Option<Timestamp>,
     claimed: VecDeque<Claimed>,
+    /// Jobs on their way into `claimed`, from transactions that run.
+    reserved: usize,
     /// Its waiting jobs are left alone until those in hand run low.
     parked: bool,
     claiming: bool,
@@ -67,19 +72,50 @@ impl Lanes {
         if mail { self.config.mail_lane_width.max(1) } else { self.config.lane_width.max(1) }
     }
 
-    /// A lane has a job due at `at`.
-    pub fn wake(&mut self, lane: String, at: Timestamp) {
-        let width = FIRST_WIDTH.min(self.full_width(&lane));
-        let entry = self.lanes.entry(lane.clone()).or_insert_with(|| Lane {
+    fn lane(&mut self, name: &str) -> &mut Lane {
+        let width = FIRST_WIDTH.min(self.full_width(name));
+        self.lanes.entry(name.to_owned()).or_insert_with(|| Lane {
             due_at: None,
             claimed: VecDeque::new(),
+            reserved: 0,
             parked: false,
             claiming: false,
             queued: false,
             running: 0,
             width,
             ailing: true,
-        });
+        })
+    }
+
+    /// Keeps a place in hand for a job that a transaction is about to leave, if the lane has nothing else to do first.
+    pub fn reserve(&mut self, name: &str, now: Timestamp) -> bool {
+        let lane = self.lane(name);
+        let waiting = lane.claiming || lane.parked || lane.due_at.is_some_and(|at| at <= now);
+        let room = lane.claimed.len() + lane.reserved < lane.width * IN_HAND;
+        let granted = room && !waiting;
+        lane.reserved += usize::from(granted);
+        granted
+    }
+
+    /// Gives a place back: what was to be left there was undone.
+    pub fn unreserve(&mut self, name: &str) {
+        if let Some(lane) = self.lanes.get_mut(name) {
+            lane.reserved = lane.reserved.saturating_sub(1);
+        }
+        self.forget(name);
+    }
+
+    /// The job for which a place was kept.
+    pub fn hand_over(&mut self, name: &str, job: Claimed) {
+        let lane = self.lane(name);
+        lane.reserved = lane.reserved.saturating_sub(1);
+        lane.claimed.push_back(job);
+        self.queue(name);
+    }
+
+    /// A lane has a job due at `at`.
+    pub fn wake(&mut self, lane: String, at: Timestamp) {
+        let entry = self.lane(&lane);
         if entry.due_at.is_some_and(|due| due <= at) {
             return;
         }
@@ -204,7 +240,8 @@ impl Lanes {
     fn forget(&mut self, name: &str) {
         let crowded = self.lanes.len() > REMEMBERED;
         let idle = self.lanes.get(name).is_some_and(|lane| {
-            let busy = lane.running > 0 || !lane.claimed.is_empty() || lane.due_at.is_some() || lane.claiming;
+            let in_hand = lane.running + lane.claimed.len() + lane.reserved;
+            let busy = in_hand > 0 || lane.due_at.is_some() || lane.claiming;
             crowded && !busy
         });
         if idle {
@@ -305,6 +342,36 @@ mod tests {
             while lanes.start().is_some() {}
         }
         assert_eq!(lanes.wants(NOW, 10).len(), 1);
+    }
+
+    fn job(id: i64) -> Claimed {
+        let lease_until = Timestamp::from_millis(i64::MAX);
+        Claimed { id, kind: Kind::Webhook, subject_id: id, failures: 0, run_at: NOW, lease_until }
+    }
+
+    #[test]
+    fn a_lane_with_nothing_else_to_do_takes_jobs_up_to_a_bound() {
+        let mut lanes = lanes(16, 1_000);
+        let room = FIRST_WIDTH * IN_HAND;
+        assert!((0..room).all(|_| lanes.reserve("a", NOW)));
+        assert!(!lanes.reserve("a", NOW), "every place is kept");
+        lanes.unreserve("a");
+        assert!(lanes.reserve("a", NOW), "one was given back");
+        (1..).zip(0..room).for_each(|(id, _)| lanes.hand_over("a", job(id)));
+        assert!(!lanes.reserve("a", NOW), "every place is taken");
+        assert_eq!(lanes.start().map(|(lane, job)| (lane, job.id)), Some(("a".to_owned(), 1)));
+        assert!(lanes.reserve("a", NOW), "one is being attempted");
+    }
+
+    #[test]
+    fn jobs_that_wait_already_go_first() {
+        let mut lanes = lanes(16, 1_000);
+        lanes.wake("a".into(), NOW);
+        assert!(!lanes.reserve("a", NOW), "one is due");
+        assert_eq!(lanes.wants(NOW, 10).len(), 1);
+        assert!(!lanes.reserve("a", NOW), "it is being claimed");
+        lanes.claimed("a", vec![job(1)], Some(Timestamp::from_millis(NOW.as_millis() + 1)));
+        assert!(lanes.reserve("a", NOW), "the next is due later");
     }
 
     #[test]

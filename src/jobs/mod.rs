@@ -1,13 +1,14 @@
 //! The job engine: claim, attempt, settle, in lanes.
 //!
-//! Whoever leaves a job in a transaction calls [`Jobs::wake`] after its commit. The engine claims (a lease is
-//! committed before the attempt), runs the [`Handler`] of the job's kind as a task, and settles its verdict in one
+//! Whoever leaves a job in a transaction with [`Jobs::leave`] announces it after the commit. The engine claims (a lease is
+//! committed before the attempt; where a lane is idle it is a part of the transaction that leaves the job), runs the [`Handler`] of the job's kind as a task, and settles its verdict in one
 //! transaction with what the handler wants recorded. What a job means is its handler's business.
 
 mod lanes;
 pub mod schedule;
 mod worker;
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,7 @@ use tokio::sync::Notify;
 use crate::clock::Timestamp;
 use crate::store;
 pub use crate::store::jobs::{Claimed, Kind};
+use lanes::Lanes;
 pub use schedule::Schedule;
 pub use worker::{Worker, WorkerConfig};
 
@@ -98,26 +100,160 @@ pub trait Handler: Send + Sync + 'static {
     fn attempt(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt;
 }
 
-/// The engine's bell; clones share it.
+/// The way to the engine; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Jobs {
-    bell: Arc<Bell>,
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug, Default)]
-struct Bell {
-    notify: Notify,
-    woken: Mutex<Vec<(String, Timestamp)>>,
+struct Shared {
+    bell: Notify,
+    /// None while no engine runs.
+    desk: Mutex<Option<Desk>>,
+}
+
+/// What a running engine knows.
+#[derive(Debug)]
+struct Desk {
+    lanes: Lanes,
+    /// How long a claim of each kind holds, once jobs may be handed over.
+    leases: HashMap<Kind, Duration>,
+    /// Claims that nobody announced.
+    doubtful: Vec<(String, Claimed)>,
 }
 
 impl Jobs {
-    /// Says that a lane has a job due at `run_at`; call it after the commit that left it.
-    pub fn wake(&self, lane: String, run_at: Timestamp) {
-        self.bell.woken.lock().unwrap_or_else(PoisonError::into_inner).push((lane, run_at));
-        self.bell.notify.notify_one();
+    /// Leaves a job that is due at once, inside a transaction. Where its lane has nothing else to do first the engine has
+    /// it in hand as soon as it is told of the commit, and its lease is a part of the transaction.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn leave(
+        &self,
+        tx: &Connection,
+        lane: &str,
+        kind: Kind,
+        subject: i64,
+        now: Timestamp,
+    ) -> store::Result<Left> {
+        let lease = self.with_desk(|desk| {
+            let lease = desk.leases.get(&kind)?;
+            desk.lanes.reserve(lane, now).then_some(*lease)
+        });
+        let mut left = Left::waiting(self, lane, now);
+        match lease.flatten() {
+            Some(lease) => {
+                left.place = Place::Reserved;
+                let job = store::jobs::insert_claimed(tx, lane, kind, subject, now, now.plus(lease))?;
+                left.place = Place::Claimed(job);
+            }
+            None => store::jobs::insert(tx, lane, kind, subject, now)?,
+        }
+        Ok(left)
     }
 
-    fn take(&self) -> Vec<(String, Timestamp)> {
-        std::mem::take(&mut *self.bell.woken.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Says that a lane has a job due at `run_at`; call it after the commit that left it.
+    pub fn wake(&self, lane: String, run_at: Timestamp) {
+        self.with_desk(|desk| desk.lanes.wake(lane, run_at));
+        self.shared.bell.notify_one();
+    }
+
+    /// An attempt of a lane is done with the network.
+    fn finished(&self, lane: &str, healthy: bool) {
+        self.with_lanes(|lanes| lanes.finished(lane, healthy));
+        self.shared.bell.notify_one();
+    }
+
+    /// An engine begins: it hears of lanes from now on.
+    fn open(&self, lanes: Lanes) {
+        *self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Desk { lanes, leases: HashMap::new(), doubtful: Vec::new() });
+    }
+
+    /// It took over what an earlier one left; jobs may be handed over.
+    fn take_jobs(&self, leases: HashMap<Kind, Duration>) {
+        self.with_desk(|desk| desk.leases = leases);
+    }
+
+    /// The engine ends; what it has in hand and did not start.
+    fn close(&self) -> Vec<Claimed> {
+        let desk = self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner).take();
+        desk.map(|mut desk| desk.lanes.drain()).unwrap_or_default()
+    }
+
+    fn take_doubtful(&self) -> Vec<(String, Claimed)> {
+        self.with_desk(|desk| std::mem::take(&mut desk.doubtful)).unwrap_or_default()
+    }
+
+    fn with_desk<T>(&self, act: impl FnOnce(&mut Desk) -> T) -> Option<T> {
+        self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(act)
+    }
+
+    fn with_lanes<T: Default>(&self, act: impl FnOnce(&mut Lanes) -> T) -> T {
+        self.with_desk(|desk| act(&mut desk.lanes)).unwrap_or_default()
+    }
+}
+
+/// A job that a transaction leaves, to be announced after the commit. When nobody does, because the transaction was
+/// undone or because its caller went away, the engine looks whether there is such a job.
+#[derive(Debug)]
+#[must_use]
+pub struct Left {
+    jobs: Jobs,
+    lane: String,
+    run_at: Timestamp,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// In the table, like any other.
+    Waiting,
+    /// In the lane, for a job that is still to be stored.
+    Reserved,
+    /// In the lane, for this job.
+    Claimed(Claimed),
+    /// The engine knows.
+    Announced,
+}
+
+impl Left {
+    /// A job that was left to wait until `run_at`.
+    pub fn waiting(jobs: &Jobs, lane: &str, run_at: Timestamp) -> Self {
+        Self { jobs: jobs.clone(), lane: lane.to_owned(), run_at, place: Place::Waiting }
+    }
+
+    /// Whether the engine will have the job in hand at once.
+    pub const fn is_claimed(&self) -> bool {
+        matches!(self.place, Place::Claimed(_))
+    }
+
+    /// Tells the engine; call it after the commit.
+    pub fn announce(mut self) {
+        if let Place::Claimed(job) = std::mem::replace(&mut self.place, Place::Announced) {
+            self.jobs.with_lanes(|lanes| lanes.hand_over(&self.lane, job));
+            self.jobs.shared.bell.notify_one();
+        } else {
+            self.jobs.wake(std::mem::take(&mut self.lane), self.run_at);
+        }
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        let lane = std::mem::take(&mut self.lane);
+        match std::mem::replace(&mut self.place, Place::Announced) {
+            Place::Announced => {}
+            Place::Waiting => self.jobs.wake(lane, self.run_at),
+            Place::Reserved => self.jobs.with_lanes(|lanes| lanes.unreserve(&lane)),
+            Place::Claimed(job) => {
+                self.jobs.with_desk(|desk| {
+                    desk.lanes.unreserve(&lane);
+                    desk.doubtful.push((lane, job));
+                });
+                self.jobs.shared.bell.notify_one();
+            }
+        }
     }
 }

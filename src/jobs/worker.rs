@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -61,9 +60,7 @@ type Claiming = JoinHandle<(Vec<String>, store::Result<Claims>)>;
 
 struct Running {
     worker: Arc<Worker>,
-    lanes: Lanes,
     tracker: TaskTracker,
-    finished: UnboundedSender<(String, bool)>,
     claiming: Option<Claiming>,
     leases_checked: Timestamp,
     /// The clock at the last turn, and when that was.
@@ -77,6 +74,7 @@ impl Worker {
     ///
     /// Storage that fails at the start (a full disk, a lock) is asked until it does not.
     pub async fn run(self, stop: CancellationToken, grace: Duration) {
+        self.jobs.open(Lanes::new(self.config));
         let (version, waiting) = loop {
             match self.begin().await {
                 Ok(begun) => break begun,
@@ -84,26 +82,27 @@ impl Worker {
             }
             tokio::select! {
                 () = tokio::time::sleep(TROUBLE_WAIT) => {}
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return drop(self.jobs.close()),
             }
         };
-        let mut lanes = Lanes::new(self.config);
         for (lane, due) in waiting {
-            lanes.wake(lane, due);
+            self.jobs.wake(lane, due);
         }
-        let (finished, finishes) = unbounded_channel();
+        self.jobs.take_jobs(self.leases());
         let now = self.clock.now();
         let running = Running {
             worker: Arc::new(self),
-            lanes,
             tracker: TaskTracker::new(),
-            finished,
             claiming: None,
             leases_checked: now,
             seen: (now, Instant::now()),
             seen_version: Arc::new(AtomicI64::new(version)),
         };
-        running.run(finishes, stop, grace).await;
+        running.run(stop, grace).await;
+    }
+
+    fn leases(&self) -> HashMap<Kind, Duration> {
+        self.tracks.iter().map(|(kind, track)| (*kind, track.lease)).collect()
     }
 
     /// Takes over what an earlier process left; the version of the database, and the lanes.
@@ -123,25 +122,16 @@ impl Worker {
 }
 
 impl Running {
-    async fn run(
-        mut self,
-        mut finishes: UnboundedReceiver<(String, bool)>,
-        stop: CancellationToken,
-        grace: Duration,
-    ) {
+    async fn run(mut self, stop: CancellationToken, grace: Duration) {
         let jobs = self.worker.jobs.clone();
         while !stop.is_cancelled() {
             // Registered before looking, so that a bell rung meanwhile is heard.
-            let bell = jobs.bell.notify.notified();
+            let bell = jobs.shared.bell.notified();
             tokio::pin!(bell);
             bell.as_mut().enable();
-            while let Ok((lane, healthy)) = finishes.try_recv() {
-                self.lanes.finished(&lane, healthy);
-            }
             let sleep = self.turn();
             tokio::select! {
                 () = &mut bell => {}
-                Some((lane, healthy)) = finishes.recv() => self.lanes.finished(&lane, healthy),
                 claims = next_claim(&mut self.claiming) => self.take_claims(claims),
                 () = tokio::time::sleep(sleep) => {}
                 () = stop.cancelled() => {}
@@ -154,24 +144,27 @@ impl Running {
     fn turn(&mut self) -> Duration {
         let now = self.worker.clock.now();
         self.follow_clock(now);
-        for (lane, due) in self.worker.jobs.take() {
-            self.lanes.wake(lane, due);
-        }
-        while let Some((lane, job)) = self.lanes.start() {
+        let mays = if self.claiming.is_none() { CLAIM_LANES } else { 0 };
+        let (started, wants, due) = self.worker.jobs.with_lanes(|lanes| {
+            let started: Vec<_> = std::iter::from_fn(|| lanes.start()).collect();
+            (started, lanes.wants(now, mays), lanes.next_due())
+        });
+        for (lane, job) in started {
             self.start(lane, job);
         }
-        if self.claiming.is_none() {
-            let wants = self.lanes.wants(now, CLAIM_LANES);
-            if !wants.is_empty() {
-                self.claiming = Some(tokio::spawn(claim(Arc::clone(&self.worker), wants)));
-            }
+        let doubtful = self.worker.jobs.take_doubtful();
+        if !doubtful.is_empty() {
+            self.tracker.spawn(give_back(Arc::clone(&self.worker), doubtful));
+        }
+        if !wants.is_empty() {
+            self.claiming = Some(tokio::spawn(claim(Arc::clone(&self.worker), wants)));
         }
         if now.since(self.leases_checked) >= LONGEST_SLEEP || now < self.leases_checked {
             self.leases_checked = now;
             self.tracker.spawn(release_expired(Arc::clone(&self.worker), now));
             self.tracker.spawn(notice_others(Arc::clone(&self.worker), Arc::clone(&self.seen_version)));
         }
-        let due = self.lanes.next_due().filter(|_| self.claiming.is_none());
+        let due = due.filter(|_| self.claiming.is_none());
         due.map_or(LONGEST_SLEEP, |at| at.since(now)).clamp(Duration::from_millis(1), LONGEST_SLEEP)
     }
 
@@ -188,13 +181,11 @@ impl Running {
 
     fn start(&self, lane: String, job: Claimed) {
         let worker = Arc::clone(&self.worker);
-        let finished = self.finished.clone();
         self.tracker.spawn(async move {
             let now = worker.clock.now();
             if job.lease_until <= now {
                 // It waited too long behind others of its lane; by now it was given back.
-                drop(finished.send((lane, false)));
-                return;
+                return worker.jobs.finished(&lane, false);
             }
             let attempted = match worker.tracks.get(&job.kind) {
                 Some(track) => {
@@ -204,26 +195,20 @@ impl Running {
                 None => None,
             };
             // The slot is free as soon as the network is done with it.
-            drop(finished.send((lane.clone(), attempted.as_ref().is_some_and(|attempted| attempted.healthy))));
+            worker.jobs.finished(&lane, attempted.as_ref().is_some_and(|attempted| attempted.healthy));
             worker.settle(lane, job, attempted).await;
         });
     }
 
-    fn take_claims(&mut self, (lanes, claims): (Vec<String>, store::Result<Claims>)) {
-        match claims {
-            Ok(claims) => {
-                for (lane, jobs, next_due) in claims {
-                    self.lanes.claimed(&lane, jobs, next_due);
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "claiming jobs failed; trying again");
-                let later = self.worker.clock.now().plus(TROUBLE_WAIT);
-                for lane in lanes {
-                    self.lanes.claimed(&lane, Vec::new(), Some(later));
-                }
-            }
-        }
+    fn take_claims(&self, (names, claims): (Vec<String>, store::Result<Claims>)) {
+        let claims = claims.unwrap_or_else(|error| {
+            tracing::warn!(%error, "claiming jobs failed; trying again");
+            let later = self.worker.clock.now().plus(TROUBLE_WAIT);
+            names.into_iter().map(|name| (name, Vec::new(), Some(later))).collect()
+        });
+        self.worker.jobs.with_lanes(|lanes| {
+            claims.into_iter().for_each(|(name, jobs, next_due)| lanes.claimed(&name, jobs, next_due));
+        });
     }
 
     async fn drain(mut self, grace: Duration) {
@@ -232,11 +217,11 @@ impl Running {
         {
             self.take_claims(claims);
         }
-        let unstarted = self.lanes.drain();
+        let unstarted = self.worker.jobs.close();
         let given_back = self
             .worker
             .db
-            .write_behind(move |tx| unstarted.iter().try_for_each(|job| store::jobs::give_back(tx, job.id)));
+            .write_behind(move |tx| unstarted.iter().try_for_each(|job| store::jobs::give_back(tx, job).map(drop)));
         if let Err(error) = given_back.await {
             tracing::warn!(%error, "claims were not given back; their leases will run out");
         }
@@ -260,7 +245,7 @@ async fn next_claim(claiming: &mut Option<Claiming>) -> (Vec<String>, store::Res
 async fn claim(worker: Arc<Worker>, wants: Vec<Want>) -> (Vec<String>, store::Result<Claims>) {
     let lanes = wants.iter().map(|want| want.lane.clone()).collect();
     let now = worker.clock.now();
-    let leases: HashMap<Kind, Duration> = worker.tracks.iter().map(|(kind, track)| (*kind, track.lease)).collect();
+    let leases = worker.leases();
     let claims = worker.db.write_behind(move |tx| {
         let mut claims = Claims::with_capacity(wants.len());
         let lease = |kind| leases.get(&kind).copied().unwrap_or(LONGEST_SLEEP);
@@ -272,6 +257,23 @@ async fn claim(worker: Arc<Worker>, wants: Vec<Want>) -> (Vec<String>, store::Re
         Ok(claims)
     });
     (lanes, claims.await)
+}
+
+/// Gives claims back that may never have been committed, and looks at the lanes of those that were.
+async fn give_back(worker: Arc<Worker>, doubtful: Vec<(String, Claimed)>) {
+    let given_back = worker.db.write_behind(move |tx| {
+        let mut lanes = Vec::new();
+        for (lane, job) in doubtful {
+            if store::jobs::give_back(tx, &job)? {
+                lanes.push((lane, job.run_at));
+            }
+        }
+        Ok(lanes)
+    });
+    match given_back.await {
+        Ok(lanes) => lanes.into_iter().for_each(|(lane, due)| worker.jobs.wake(lane, due)),
+        Err(error) => tracing::warn!(%error, "claims were not given back; their leases will run out"),
+    }
 }
 
 async fn release_expired(worker: Arc<Worker>, now: Timestamp) {
@@ -333,13 +335,13 @@ impl Worker {
             }
         };
         let id = job.id;
-        let settled = self.db.write_behind(move |tx| {
-            if !store::jobs::is_held(tx, &job)? {
+        let settled = self.db.write_along(move |tx| {
+            let held = match fate {
+                Fate::Delivered | Fate::Failed => store::jobs::finish(tx, &job)?,
+                Fate::Retry(at) => store::jobs::put_back(tx, &job, at, failed)?,
+            };
+            if !held {
                 return Ok(None);
-            }
-            match fate {
-                Fate::Delivered | Fate::Failed => store::jobs::delete(tx, job.id)?,
-                Fate::Retry(at) => store::jobs::put_back(tx, job.id, at, failed)?,
             }
             Ok(Some(record.map_or(Ok(None), |record| record(tx, fate))?))
         });
@@ -360,6 +362,8 @@ impl Worker {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
+    use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
     use super::*;
     use crate::jobs::{Attempt, Handler, Schedule};
 
@@ -375,14 +379,8 @@ mod tests {
         }
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_database_that_cannot_be_written_at_the_start_is_tried_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let db = Db::open(dir.path()).unwrap();
-        let clock = Clock::System;
-        let now = clock.now();
-        db.write(move |tx| store::jobs::insert(tx, "lane", Kind::Webhook, 7, now)).await.unwrap();
-        let (said, mut asked) = unbounded_channel();
+    fn worker(db: &Db, jobs: Jobs) -> (Worker, UnboundedReceiver<i64>) {
+        let (said, asked) = unbounded_channel();
         let track = Track {
             handler: Arc::new(Said(said)),
             schedule: Schedule::new(Vec::new()),
@@ -390,11 +388,25 @@ mod tests {
         };
         let worker = Worker {
             db: db.clone(),
-            clock,
-            jobs: Jobs::default(),
+            clock: Clock::System,
+            jobs,
             tracks: HashMap::from([(Kind::Webhook, track)]),
             config: WorkerConfig { lane_width: 1, mail_lane_width: 1, max_in_flight: 4 },
         };
+        (worker, asked)
+    }
+
+    async fn next(asked: &mut UnboundedReceiver<i64>) -> i64 {
+        tokio::time::timeout(Duration::from_secs(30), asked.recv()).await.unwrap().unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_database_that_cannot_be_written_at_the_start_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(dir.path()).unwrap();
+        let now = Clock::System.now();
+        db.write(move |tx| store::jobs::insert(tx, "lane", Kind::Webhook, 7, now)).await.unwrap();
+        let (worker, mut asked) = worker(&db, Jobs::default());
         let lock = rusqlite::Connection::open(db.path()).unwrap();
         lock.execute_batch("BEGIN IMMEDIATE").unwrap();
         let stop = CancellationToken::new();
@@ -404,9 +416,46 @@ mod tests {
         assert!(matches!(db.write(|_| Ok(())).await, Err(store::Error::Busy)));
         let running = tokio::spawn(running);
         lock.execute_batch("ROLLBACK").unwrap();
-        let first = tokio::time::timeout(Duration::from_secs(30), asked.recv()).await;
-        assert_eq!(first.unwrap(), Some(7));
+        assert_eq!(next(&mut asked).await, 7);
         stop.cancel();
         running.await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_job_is_claimed_by_the_transaction_that_leaves_it_and_attempted_whether_announced_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(dir.path()).unwrap();
+        let (jobs, now) = (Jobs::default(), Clock::System.now());
+        let (worker, mut asked) = worker(&db, jobs.clone());
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(worker.run(stop.clone(), Duration::from_secs(10)));
+        let leave = |lane: &'static str, subject, fails: bool| {
+            let jobs = jobs.clone();
+            db.write(move |tx| {
+                let left = jobs.leave(tx, lane, Kind::Webhook, subject, now)?;
+                if fails { Err(store::Error::Busy) } else { Ok(left) }
+            })
+        };
+        // Once it attempts what waits, it takes what is handed over.
+        leave("before", 1, false).await.unwrap().announce();
+        assert_eq!(next(&mut asked).await, 1);
+
+        let left = leave("lane", 2, false).await.unwrap();
+        assert!(left.is_claimed());
+        let claimed = db.read(|connection| {
+            let sql = "SELECT count(*) FROM job WHERE subject_id = 2 AND claims = 1 AND lease_until IS NOT NULL";
+            Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?)
+        });
+        assert_eq!(claimed.await.unwrap(), 1);
+        left.announce();
+        assert_eq!(next(&mut asked).await, 2);
+
+        assert!(matches!(leave("lane", 3, true).await, Err(store::Error::Busy)));
+        drop(leave("lane", 4, false).await.unwrap());
+        assert_eq!(next(&mut asked).await, 4, "nobody announced it, and 3 was undone");
+        stop.cancel();
+        running.await.unwrap();
+        assert_eq!(db.read(store::jobs::count).await.unwrap(), 0);
+        assert!(asked.try_recv().is_err());
     }
 }

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use super::Outbound;
 use crate::clock::Timestamp;
 use crate::id::RouteId;
+use crate::jobs::Left;
 use crate::mail::address::Mailbox;
 use crate::store::dispatches::NewDispatch;
 use crate::store::jobs::Kind;
@@ -54,12 +55,12 @@ pub struct Returned<'a> {
 }
 
 impl Outbound {
-    /// Leaves a forwarded message with its job, in the transaction that stores the message; returns the lane to wake.
+    /// Leaves a forwarded message with its job, in the transaction that stores the message; returns the job.
     /// None when the route's address is none.
     ///
     /// # Errors
     /// Storage trouble.
-    pub fn forward(&self, tx: &Connection, forward: Forward<'_>, now: Timestamp) -> store::Result<Option<String>> {
+    pub fn forward(&self, tx: &Connection, forward: Forward<'_>, now: Timestamp) -> store::Result<Option<Left>> {
         let Ok(to) = Mailbox::parse(forward.to) else { return Ok(None) };
         let reverse_path = match Mailbox::parse(forward.mail_from) {
             Ok(sender) => {
@@ -81,11 +82,11 @@ impl Outbound {
     }
 
     /// Leaves a report for the sender of what was forwarded, with its job, in the transaction that the 250 promises; returns
-    /// the lane to wake. It keeps the null reverse-path, so nothing comes back of it.
+    /// the job. It keeps the null reverse-path, so nothing comes back of it.
     ///
     /// # Errors
     /// Storage trouble.
-    pub fn give_back(&self, tx: &Connection, report: Returned<'_>, now: Timestamp) -> store::Result<Option<String>> {
+    pub fn give_back(&self, tx: &Connection, report: Returned<'_>, now: Timestamp) -> store::Result<Option<Left>> {
         let new = NewDispatch {
             account_id: report.account,
             message: None,
@@ -106,7 +107,7 @@ impl Outbound {
         new: NewDispatch<'_>,
         to: Mailbox,
         now: Timestamp,
-    ) -> store::Result<Option<String>> {
+    ) -> store::Result<Option<Left>> {
         let all = [to];
         let groups = self.parts.group(tx, new.sending_domain, &all)?;
         let Some((domain, lane, members)) = groups.into_iter().next() else { return Ok(None) };
@@ -114,7 +115,6 @@ impl Outbound {
         for (idx, mailbox) in members {
             recipients::insert(tx, dispatch, idx, &mailbox.to_string(), "queued", now)?;
         }
-        store::jobs::insert(tx, &lane, Kind::Dispatch, dispatch, now)?;
-        Ok(Some(lane))
+        self.parts.jobs.leave(tx, &lane, Kind::Dispatch, dispatch, now).map(Some)
     }
 }

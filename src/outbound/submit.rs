@@ -9,7 +9,7 @@ use super::{Outbound, Parts};
 use crate::clock::Timestamp;
 use crate::config::Smarthost;
 use crate::id::{MessageId, ScheduledId};
-use crate::jobs;
+use crate::jobs::{self, Left};
 use crate::mail::address::Mailbox;
 use crate::mail::mime::{self, Part};
 use crate::store::dispatches::NewDispatch;
@@ -105,18 +105,18 @@ impl Outbound {
         let files = files(&staged);
         let parts = std::sync::Arc::clone(&self.parts);
         let written = self.parts.db.write(move |tx| {
-            let mut lanes = Vec::new();
+            let mut left = Vec::new();
             for one in &staged {
-                lanes.extend(parts.store(tx, one, now)?);
+                left.extend(parts.store(tx, one, now)?);
             }
             if let Some(remember) = remember {
                 idempotency::put(tx, &remember.request, &remember.answer, now)?;
             }
-            Ok(lanes)
+            Ok(left)
         });
         match written.await {
-            Ok(lanes) => {
-                lanes.into_iter().for_each(|(lane, at)| self.parts.jobs.wake(lane, at));
+            Ok(left) => {
+                left.into_iter().for_each(Left::announce);
                 Ok(())
             }
             // Then it is not known what the disk holds, and the rows may be there after the restart.
@@ -183,8 +183,8 @@ impl Parts {
         self.return_paths.bounce(id, host).map(|mailbox| mailbox.to_string()).unwrap_or_default()
     }
 
-    /// Everything that the answer promises of one message; returns the lanes to wake.
-    fn store(&self, tx: &Connection, staged: &Staged, now: Timestamp) -> store::Result<Vec<(String, Timestamp)>> {
+    /// Everything that the answer promises of one message; returns its jobs.
+    fn store(&self, tx: &Connection, staged: &Staged, now: Timestamp) -> store::Result<Vec<Left>> {
         let outgoing = &staged.outgoing;
         let sender = &outgoing.sender;
         let status = if outgoing.scheduled.is_some() { "scheduled" } else { "queued" };
@@ -197,7 +197,7 @@ impl Parts {
         if !beside.is_empty() {
             submissions::insert(tx, message, &beside)?;
         }
-        let mut lanes = Vec::new();
+        let mut left = Vec::new();
         for (domain, lane, members) in self.group(tx, &sender.domain.name, &outgoing.recipients)? {
             let new = NewDispatch {
                 account_id: sender.account,
@@ -214,15 +214,14 @@ impl Parts {
                 recipients::insert(tx, dispatch, idx, &mailbox.to_string(), status, now)?;
             }
             if outgoing.scheduled.is_none() {
-                store::jobs::insert(tx, &lane, Kind::Dispatch, dispatch, now)?;
-                lanes.push((lane, now));
+                left.push(self.jobs.leave(tx, &lane, Kind::Dispatch, dispatch, now)?);
             }
         }
         if let Some((_, at)) = &outgoing.scheduled {
             store::jobs::insert(tx, RELEASE_LANE, Kind::Release, message, *at)?;
-            lanes.push((RELEASE_LANE.to_owned(), *at));
+            left.push(Left::waiting(&self.jobs, RELEASE_LANE, *at));
         }
-        Ok(lanes)
+        Ok(left)
     }
 
     /// Recipients by destination: those of one domain together, or all that a smarthost takes. Mail to a domain that is

@@ -75,6 +75,27 @@ pub fn insert(connection: &Connection, lane: &str, kind: Kind, subject: i64, run
     Ok(())
 }
 
+/// Leaves a job that its transaction claims at once: nobody else has to look for it.
+///
+/// # Errors
+/// Storage trouble.
+pub fn insert_claimed(
+    connection: &Connection,
+    lane: &str,
+    kind: Kind,
+    subject_id: i64,
+    run_at: Timestamp,
+    lease_until: Timestamp,
+) -> Result<Claimed> {
+    connection
+        .prepare_cached(
+            "INSERT INTO job (lane, kind, subject_id, run_at, claims, lease_until)
+             VALUES (?1, ?2, ?3, ?4, 1, ?5)",
+        )?
+        .execute(params![lane, kind.as_str(), subject_id, run_at.as_millis(), lease_until.as_millis()])?;
+    Ok(Claimed { id: connection.last_insert_rowid(), kind, subject_id, failures: 0, run_at, lease_until })
+}
+
 /// Claims up to `limit` due jobs of a lane, each for as long as its kind needs.
 ///
 /// # Errors
@@ -223,50 +244,51 @@ pub fn release_expired(
     Ok(rows)
 }
 
-/// Whether this claim still holds: the job exists, was not given back meanwhile, and its row is no later job's.
+/// Puts a claimed job back to run at `run_at`; one rung further if its attempt `failed`. False: see [`finish`].
 ///
 /// # Errors
 /// Storage trouble.
-pub fn is_held(connection: &Connection, job: &Claimed) -> Result<bool> {
-    let held = connection
-        .prepare_cached("SELECT 1 FROM job WHERE id = ?1 AND lease_until = ?2 AND kind = ?3 AND subject_id = ?4")?
-        .exists(params![job.id, job.lease_until.as_millis(), job.kind.as_str(), job.subject_id])?;
-    Ok(held)
-}
-
-/// Puts a claimed job back to run at `run_at`; one rung further if its attempt `failed`.
-///
-/// # Errors
-/// Storage trouble.
-pub fn put_back(connection: &Connection, id: i64, run_at: Timestamp, failed: bool) -> Result<()> {
-    connection
+pub fn put_back(connection: &Connection, job: &Claimed, run_at: Timestamp, failed: bool) -> Result<bool> {
+    let changed = connection
         .prepare_cached(
-            "UPDATE job SET run_at = ?2, failures = failures + ?3, claims = 0, lease_until = NULL WHERE id = ?1",
+            "UPDATE job SET run_at = ?5, failures = failures + ?6, claims = 0, lease_until = NULL
+             WHERE id = ?1 AND lease_until = ?2 AND kind = ?3 AND subject_id = ?4",
         )?
-        .execute(params![id, run_at.as_millis(), failed])?;
-    Ok(())
+        .execute(params![
+            job.id,
+            job.lease_until.as_millis(),
+            job.kind.as_str(),
+            job.subject_id,
+            run_at.as_millis(),
+            failed
+        ])?;
+    Ok(changed > 0)
 }
 
-/// Gives an unattempted claim back as it was.
+/// Gives an unattempted claim back as it was. False: see [`finish`].
 ///
 /// # Errors
 /// Storage trouble.
-pub fn give_back(connection: &Connection, id: i64) -> Result<()> {
-    connection
+pub fn give_back(connection: &Connection, job: &Claimed) -> Result<bool> {
+    let changed = connection
         .prepare_cached(
-            "UPDATE job SET claims = claims - 1, lease_until = NULL WHERE id = ?1 AND lease_until IS NOT NULL",
+            "UPDATE job SET claims = claims - 1, lease_until = NULL
+             WHERE id = ?1 AND lease_until = ?2 AND kind = ?3 AND subject_id = ?4",
         )?
-        .execute([id])?;
-    Ok(())
+        .execute(params![job.id, job.lease_until.as_millis(), job.kind.as_str(), job.subject_id])?;
+    Ok(changed > 0)
 }
 
-/// Removes a finished job.
+/// Removes a job that was attempted for the last time. False: its claim holds no more, because it was given back or
+/// removed meanwhile; its row may be a later job's.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete(connection: &Connection, id: i64) -> Result<()> {
-    connection.prepare_cached("DELETE FROM job WHERE id = ?1")?.execute([id])?;
-    Ok(())
+pub fn finish(connection: &Connection, job: &Claimed) -> Result<bool> {
+    let removed = connection
+        .prepare_cached("DELETE FROM job WHERE id = ?1 AND lease_until = ?2 AND kind = ?3 AND subject_id = ?4")?
+        .execute(params![job.id, job.lease_until.as_millis(), job.kind.as_str(), job.subject_id])?;
+    Ok(removed > 0)
 }
 
 /// The jobs of these subjects, as pairs of subject and job; a job keeps its id as long as it lives.

@@ -55,6 +55,40 @@ pub struct NewMessage {
     pub raw_id: i64,
 }
 
+impl NewMessage {
+    /// The row that it became.
+    pub fn into_row(self, id: i64, received_at: Timestamp) -> MessageRow {
+        MessageRow {
+            id,
+            public_id: self.public_id,
+            account_id: self.account_id,
+            domain_id: self.domain_id,
+            route_id: self.route_id,
+            outbound: false,
+            status: "received".to_owned(),
+            mail_from: self.mail_from,
+            from_addr: self.from_addr,
+            from_name: self.from_name,
+            to_addr: self.to_addr,
+            to_name: self.to_name,
+            subject: self.subject,
+            message_id_header: self.message_id_header,
+            thread_id: self.thread_id,
+            spf: self.spf.map(str::to_owned),
+            dkim: self.dkim.map(str::to_owned),
+            dmarc: self.dmarc.map(str::to_owned),
+            spam: self.spam.map(str::to_owned),
+            spam_on_arrival: self.spam.map(str::to_owned),
+            trace: self.trace,
+            attachment_count: self.attachment_count,
+            size: self.size,
+            raw_id: Some(self.raw_id),
+            body: None,
+            received_at,
+        }
+    }
+}
+
 /// A message as stored.
 #[derive(Clone, Debug)]
 pub struct MessageRow {

@@ -11,6 +11,7 @@ use hyper::body::Bytes;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::fresh::FreshMail;
 use super::in_flight::{Guard, InFlight};
 use super::outcome::{self, AckMode, AnswerView, Control, Outcome, Reason};
 use super::request::{self, Letterhead};
@@ -19,6 +20,7 @@ use super::signature::SigningSecrets;
 use super::updated::{self, Standing};
 use crate::activity::{Activity, Feed};
 use crate::clock::Timestamp;
+use crate::content::Source;
 use crate::egress::{Answer, Egress, EgressError, Limits, Policy, Target};
 use crate::id::{AttemptId, RouteId};
 use crate::jobs::{After, Attempt, Attempted, Claimed, Fate, Handler, Jobs, Record, Verdict};
@@ -27,7 +29,7 @@ use crate::metrics::{Counter, Metrics};
 use crate::secrets::Secrets;
 use crate::store::attempts::Attempt as AttemptRow;
 use crate::store::deliveries::{self, DeliveryRow, Progress};
-use crate::store::messages;
+use crate::store::messages::{self, MessageRow};
 use crate::store::objects::Objects;
 use crate::store::routes::{self, RouteRow};
 use crate::store::{self, Db, attachments, events};
@@ -67,6 +69,8 @@ pub struct Webhooks {
     pub budget: Arc<Semaphore>,
     /// Deliveries that are being attempted.
     pub in_flight: InFlight,
+    /// Deliveries of mail that was just accepted.
+    pub fresh: FreshMail,
 }
 
 /// A delivery that can be attempted, and with what.
@@ -86,7 +90,14 @@ pub(super) struct Prepared {
 /// The received message that an event tells of.
 pub(super) struct Received {
     row: i64,
+    domain: Option<i64>,
     from_addr: String,
+}
+
+impl Received {
+    fn new(message: &MessageRow) -> Self {
+        Self { row: message.id, domain: message.domain_id, from_addr: message.from_addr.clone() }
+    }
 }
 
 /// Who asks for an attempt.
@@ -126,7 +137,11 @@ impl Handler for Webhooks {
             // While a person's attempt runs the job waits; it keeps its rung.
             let Some(guard) = self.in_flight.enter(job.subject_id) else { return put_off(now) };
             let waiting = Instant::now();
-            let attempted = match self.prepare(job.subject_id, Asked::ByJob, now).await {
+            let found = match self.prepare_fresh(job.subject_id, now) {
+                Some(found) => found.map(|found| (found, None)),
+                None => self.prepare(job.subject_id, Asked::ByJob, now).await,
+            };
+            let attempted = match found {
                 Ok((Found::Ready(prepared), _permit)) => {
                     let begins = begins(now, waiting);
                     if begins.plus(ATTEMPT_TIME) > job.lease_until {
@@ -247,8 +262,17 @@ impl Webhooks {
         let Some(payload) = payload(connection, &self.objects, &self.links, &message)? else {
             return Ok(Found::Ended(Some((id, "message_gone"))));
         };
-        let received = Received { row: message.id, from_addr: message.from_addr };
-        self.ready(delivery, Some(received), &route, payload.into(), now)
+        self.ready(delivery, Some(Received::new(&message)), &route, payload.into(), now)
+    }
+
+    /// The same of mail that was just accepted, without the database; `None`: it has to be looked up.
+    fn prepare_fresh(&self, id: i64, now: Timestamp) -> Option<store::Result<Found>> {
+        let (fresh, data) = self.fresh.take(id, self.db.directory_version())?;
+        let readable = Source::Raw(data.into()).readable();
+        Some(readable.and_then(|readable| {
+            let payload = request::payload_of(&fresh.message, &readable, &[], &self.links);
+            self.ready(fresh.delivery, Some(Received::new(&fresh.message)), &fresh.route, payload.into(), now)
+        }))
     }
 
     /// What is posted to a route, with its present URL and secrets.
@@ -379,7 +403,12 @@ impl Webhooks {
             duration_ms: row.duration_ms,
             next_attempt_at: next_attempt_at.map(Timestamp::as_millis),
         };
-        let named = delivery.message.map(|message| messages::find_name(tx, message)).transpose()?.flatten();
+        let named = match (&posted.prepared.received, delivery.message) {
+            // The event is called as the message is.
+            (Some(received), _) => Some((delivery.event_id.clone(), received.domain)),
+            (None, Some(message)) => messages::find_name(tx, message)?,
+            (None, None) => None,
+        };
         let event = named.map(|(message, domain)| {
             let last_status_code = row.status_code.or(present.last_status_code);
             let standing = Standing { status, attempts: posted.attempt, last_status_code };

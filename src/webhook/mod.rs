@@ -2,6 +2,7 @@
 
 pub mod deliver;
 pub mod event;
+pub mod fresh;
 pub mod in_flight;
 pub mod manual;
 pub mod outcome;

@@ -7,9 +7,10 @@ use rusqlite::Connection;
 use super::event::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
 use super::signature::{SigningSecrets, sign};
 use crate::clock::Timestamp;
-use crate::content;
+use crate::content::{self, Readable};
 use crate::id::DeliveryId;
 use crate::links::Links;
+use crate::mail::mime::Part;
 use crate::store::messages::MessageRow;
 use crate::store::objects::Objects;
 use crate::store::{self, attachments};
@@ -86,6 +87,11 @@ pub fn payload(
     // It may be 25 MiB, and so may the payload.
     drop(source);
     let parts = if message.attachment_count == 0 { Vec::new() } else { attachments::list(connection, message.id)? };
+    Ok(Some(payload_of(message, &readable, &parts, links)))
+}
+
+/// The payload of a received message, of what it says and its attachments.
+pub(super) fn payload_of(message: &MessageRow, readable: &Readable, parts: &[Part], links: &Links) -> Vec<u8> {
     let urls: Vec<String> = (0..parts.len())
         .map(|index| {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
@@ -119,5 +125,5 @@ pub fn payload(
         },
         attachments: &attachments,
     };
-    Ok(Some(event.to_json()))
+    event.to_json()
 }

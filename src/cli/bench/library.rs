@@ -160,7 +160,7 @@ fn store_one(tx: &rusqlite::Connection, number: u64, count: u64, now: Timestamp)
 fn store_delivery(tx: &rusqlite::Connection, message: i64, id: &MessageId, at: Timestamp) -> store::Result<()> {
     let url = "https://hooks.example/mail";
     let new = NewDelivery { account_id: 1, message, message_id: id, route_id: &RouteId::new(at), url };
-    let delivery = deliveries::insert_received(tx, &new, at)?;
+    let delivery = deliveries::insert_received(tx, &new, at)?.id;
     let progress = Progress { status: "delivered", url, status_code: Some(200), error: None, next_attempt_at: None };
     deliveries::note_attempt(tx, delivery, 1, &progress, at)
 }

@@ -5,34 +5,33 @@
 
 use rusqlite::Connection;
 
-use super::transaction::{forward_all, forwards};
+use super::transaction::{Ways, forward_all, forwards};
 use super::{Common, Plan};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
-use crate::outbound::Outbound;
-use crate::store::jobs::Kind;
+use crate::jobs::{Kind, Left};
 use crate::store::passing::NewPassing;
-use crate::store::{self, jobs, passing};
+use crate::store::{self, passing};
 use crate::webhook::passing::Told;
 
-/// One row and job for each webhook route that the recipient reaches; returns their lanes. `raw_id` stores the raw copy
+/// One row and job for each webhook route that the recipient reaches; returns their jobs. `raw_id` stores the raw copy
 /// if nobody did yet.
 pub(super) fn store(
     tx: &Connection,
-    outbound: &Outbound,
+    ways: Ways<'_>,
     id: &MessageId,
     common: &Common,
     plan: &Plan,
     mut raw_id: impl FnMut() -> store::Result<i64>,
     now: Timestamp,
-) -> store::Result<Vec<String>> {
+) -> store::Result<Vec<Left>> {
     let account_id = plan.recipient.account;
-    let mut lanes = Vec::new();
+    let mut left = Vec::new();
     if store::blocked::is_blocked(tx, account_id, &common.from_addr)? {
-        return Ok(lanes);
+        return Ok(left);
     }
     if forwards(common, plan).next().is_some() {
-        lanes.extend(forward_all(tx, outbound, common, plan, None, raw_id()?, now)?);
+        left.extend(forward_all(tx, ways.outbound, common, plan, None, raw_id()?, now)?);
     }
     let told = Told {
         id: id.clone(),
@@ -51,8 +50,7 @@ pub(super) fn store(
         let Some(lane) = &route.lane else { continue };
         let new = NewPassing { account_id, route_id: &route.row.public_id, event: &event, raw_id: raw_id()? };
         let row = passing::insert(tx, new, now)?;
-        jobs::insert(tx, lane, Kind::Passing, row, now)?;
-        lanes.push(lane.clone());
+        left.push(ways.jobs.leave(tx, lane, Kind::Passing, row, now)?);
     }
-    Ok(lanes)
+    Ok(left)
 }

@@ -5,6 +5,7 @@ use super::{COMMIT_DEADLINE, Receipt, ReceiveError, read_mail, storage_trouble};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::inbound::{Inbound, Recipient};
+use crate::jobs::Left;
 use crate::mail::address::{Mailbox, ReversePath};
 use crate::mail::envelope::Peer;
 use crate::mail::report::{self, Report};
@@ -89,22 +90,22 @@ impl Inbound {
             // It is nobody's in particular; the queue shows it to the operator.
             let Some(owner) = accounts::find_owner(tx)? else { return Ok(Vec::new()) };
             let raw_id = raws::insert(tx, &raw, now)?;
-            let mut lanes = Vec::new();
+            let mut left = Vec::new();
             for sender in &senders {
                 let report = Returned { account: owner.id, sender, trace: &trace, raw_id };
-                lanes.extend(outbound.give_back(tx, report, now)?);
+                left.extend(outbound.give_back(tx, report, now)?);
             }
-            Ok(lanes)
+            Ok(left)
         });
-        let lanes = match tokio::time::timeout(COMMIT_DEADLINE, written).await {
-            Ok(Ok(lanes)) => lanes,
+        let left = match tokio::time::timeout(COMMIT_DEADLINE, written).await {
+            Ok(Ok(left)) => left,
             Ok(Err(error)) => {
                 self.remove(file);
                 return Err(storage_trouble(error));
             }
             Err(_) => return Err(ReceiveError::Busy),
         };
-        lanes.into_iter().for_each(|lane| self.shared.jobs.wake(lane, now));
+        left.into_iter().for_each(Left::announce);
         Ok(())
     }
 }

@@ -8,22 +8,32 @@ use super::{Common, Plan, passing};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::inbound::route::Route;
+use crate::jobs::{Jobs, Kind, Left};
 use crate::outbound::Outbound;
 use crate::outbound::forward::{Forward, MAX_RECEIVED};
 use crate::store::raws::NewRaw;
 use crate::store::routes::Action;
 use crate::store::{self, messages, raws};
+use crate::webhook::fresh::Fresh;
 
 /// What the commit left behind for one recipient.
 pub(super) struct Stored {
     pub id: String,
     pub to: String,
-    pub lanes: Vec<String>,
-    pub left: Left,
+    pub jobs: Vec<Left>,
+    pub kept: Kept,
+    /// Deliveries that may be attempted without a look at what was stored.
+    pub fresh: Vec<Fresh>,
+}
+
+impl Stored {
+    const fn nothing(id: String, to: String) -> Self {
+        Self { id, to, jobs: Vec::new(), kept: Kept::Nothing, fresh: Vec::new() }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Left {
+pub(super) enum Kept {
     /// It was dropped, is a repeat, or nobody is to have it of a domain that stores nothing.
     Nothing,
     /// A message.
@@ -32,10 +42,17 @@ pub(super) enum Left {
     Passing,
 }
 
+/// The ways on from here.
+#[derive(Clone, Copy)]
+pub(super) struct Ways<'a> {
+    pub jobs: &'a Jobs,
+    pub outbound: &'a Outbound,
+}
+
 /// Stores what each recipient is to have, and the mail data once if any of it needs that.
 pub(super) fn store_all(
     tx: &Connection,
-    outbound: &Outbound,
+    ways: Ways<'_>,
     first: MessageId,
     common: &Common,
     plans: Vec<Plan>,
@@ -49,7 +66,7 @@ pub(super) fn store_all(
         let to = plan.recipient.mailbox.to_string();
         if plan.is_dropped() {
             let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-            stored.push(Stored { id: id.to_string(), to, lanes: Vec::new(), left: Left::Nothing });
+            stored.push(Stored::nothing(id.to_string(), to));
             continue;
         }
         let mut raw_id = || match raw_row {
@@ -61,45 +78,45 @@ pub(super) fn store_all(
             && store::domains::is_zero_retention(tx, domain)?
         {
             let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-            let lanes = passing::store(tx, outbound, &id, common, &plan, raw_id, now)?;
-            let left = if lanes.is_empty() { Left::Nothing } else { Left::Passing };
-            stored.push(Stored { id: id.to_string(), to, lanes, left });
+            let jobs = passing::store(tx, ways, &id, common, &plan, raw_id, now)?;
+            let kept = if jobs.is_empty() { Kept::Nothing } else { Kept::Passing };
+            stored.push(Stored { id: id.to_string(), to, jobs, kept, fresh: Vec::new() });
             continue;
         }
         let original = store::recent::Original { mail_from: &common.mail_from, to_addr: &to, size: common.size };
         if let Some(id) = store::recent::find(tx, plan.fingerprint, original, now)? {
-            stored.push(Stored { id, to, lanes: Vec::new(), left: Left::Nothing });
+            stored.push(Stored::nothing(id, to));
             continue;
         }
         let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-        let (account, domain) = (plan.recipient.account, plan.recipient.domain);
-        let (row, lanes) = store_one(tx, outbound, id.clone(), common, plan, raw_id()?, now)?;
-        stored.push(Stored { id: id.to_string(), to, lanes, left: Left::Message { account, domain, row } });
+        stored.push(store_one(tx, ways, id, to, common, plan, raw_id()?, now)?);
     }
     Ok(stored)
 }
 
-/// One recipient's message with its deliveries; its row and the lanes to wake.
+/// One recipient's message with its deliveries.
+#[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
 fn store_one(
     tx: &Connection,
-    outbound: &Outbound,
+    ways: Ways<'_>,
     id: MessageId,
+    to: String,
     common: &Common,
     plan: Plan,
     raw_id: i64,
     now: Timestamp,
-) -> store::Result<(i64, Vec<String>)> {
-    let account = plan.recipient.account;
+) -> store::Result<Stored> {
+    let (account, domain) = (plan.recipient.account, plan.recipient.domain);
     let blocked = store::blocked::is_blocked(tx, account, &common.from_addr)?;
     let new = messages::NewMessage {
         public_id: id.clone(),
         account_id: account,
-        domain_id: plan.recipient.domain,
+        domain_id: domain,
         route_id: plan.route_id(),
         mail_from: common.mail_from.clone(),
         from_addr: common.from_addr.clone(),
         from_name: common.from_name.clone(),
-        to_addr: plan.recipient.mailbox.to_string(),
+        to_addr: to.clone(),
         to_name: plan.to_name.clone(),
         subject: common.subject.clone(),
         message_id_header: common.message_id_header.clone(),
@@ -114,30 +131,38 @@ fn store_one(
         size: common.size,
         raw_id,
     };
-    let (message, _) = messages::insert(tx, &new, now)?;
-    store::recent::insert(tx, plan.fingerprint, message, now)?;
-    store::attachments::insert_all(tx, message, &common.parts)?;
+    let (row, received_at) = messages::insert(tx, &new, now)?;
+    store::recent::insert(tx, plan.fingerprint, row, now)?;
+    store::attachments::insert_all(tx, row, &common.parts)?;
+    let kept = Kept::Message { account, domain, row };
+    let mut stored = Stored { id: id.to_string(), to, jobs: Vec::new(), kept, fresh: Vec::new() };
     if blocked {
-        return Ok((message, Vec::new()));
+        return Ok(stored);
     }
-    let mut lanes = forward_all(tx, outbound, common, &plan, Some(message), raw_id, now)?;
+    stored.jobs = forward_all(tx, ways.outbound, common, &plan, Some(row), raw_id, now)?;
+    let message = Arc::new(new.into_row(row, received_at));
     for route in &plan.routes {
         let (Some(url), Some(lane)) = (&route.row.destination, &route.lane) else { continue };
         let delivery = store::deliveries::NewDelivery {
             account_id: account,
-            message,
+            message: row,
             message_id: &id,
             route_id: &route.row.public_id,
             url,
         };
         let delivery = store::deliveries::insert_received(tx, &delivery, now)?;
-        store::jobs::insert(tx, lane, store::jobs::Kind::Webhook, delivery, now)?;
-        lanes.push(lane.clone());
+        let left = ways.jobs.leave(tx, lane, Kind::Webhook, delivery.id, now)?;
+        if left.is_claimed() {
+            let version = plan.recipient.routes.version();
+            let (message, route) = (Arc::clone(&message), Arc::clone(&route.row));
+            stored.fresh.push(Fresh { delivery, message, route, version });
+        }
+        stored.jobs.push(left);
     }
-    Ok((message, lanes))
+    Ok(stored)
 }
 
-/// What the forward routes that a recipient reaches leave; returns their lanes. A route that forwarded the message before
+/// What the forward routes that a recipient reaches leave; returns their jobs. A route that forwarded the message before
 /// does not again (contract 4.1).
 pub(super) fn forward_all(
     tx: &Connection,
@@ -147,8 +172,8 @@ pub(super) fn forward_all(
     message: Option<i64>,
     raw_id: i64,
     now: Timestamp,
-) -> store::Result<Vec<String>> {
-    let mut lanes = Vec::new();
+) -> store::Result<Vec<Left>> {
+    let mut jobs = Vec::new();
     for route in forwards(common, plan) {
         let Some(to) = route.row.destination.as_deref() else { continue };
         let forward = Forward {
@@ -161,9 +186,9 @@ pub(super) fn forward_all(
             trace: &plan.trace,
             raw_id,
         };
-        lanes.extend(outbound.forward(tx, forward, now)?);
+        jobs.extend(outbound.forward(tx, forward, now)?);
     }
-    Ok(lanes)
+    Ok(jobs)
 }
 
 /// The routes that forward a recipient's mail.
