@@ -41,31 +41,35 @@ pub fn find(
     now: Timestamp,
 ) -> Result<Option<String>> {
     let seen = |spans_ago| key(fingerprint, now, spans_ago);
-    let found = connection
+    // Said so, it is seven searches; as IN (…) it would build a table of the seven keys for each mail.
+    let candidates: Vec<i64> = connection
         .prepare_cached(
-            "SELECT message.public_id FROM recent JOIN message ON message.id = recent.message_id
-             WHERE recent.fingerprint IN (?1, ?2, ?3, ?4, ?5, ?6, ?7) AND message.received_at > ?8
-               AND message.size = ?9 AND message.mail_from = ?10 AND lower(message.to_addr) = lower(?11)
-             LIMIT 1",
+            "SELECT message_id FROM recent WHERE fingerprint = ?1 UNION ALL
+             SELECT message_id FROM recent WHERE fingerprint = ?2 UNION ALL
+             SELECT message_id FROM recent WHERE fingerprint = ?3 UNION ALL
+             SELECT message_id FROM recent WHERE fingerprint = ?4 UNION ALL
+             SELECT message_id FROM recent WHERE fingerprint = ?5 UNION ALL
+             SELECT message_id FROM recent WHERE fingerprint = ?6 UNION ALL
+             SELECT message_id FROM recent WHERE fingerprint = ?7",
         )?
-        .query_row(
-            params![
-                seen(0),
-                seen(1),
-                seen(2),
-                seen(3),
-                seen(4),
-                seen(5),
-                seen(6),
-                now.minus(WINDOW).as_millis(),
-                original.size,
-                original.mail_from,
-                original.to_addr
-            ],
-            |row| row.get(0),
-        )
-        .optional()?;
-    Ok(found)
+        .query_map([seen(0), seen(1), seen(2), seen(3), seen(4), seen(5), seen(6)], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for message in candidates {
+        let found = connection
+            .prepare_cached(
+                "SELECT public_id FROM message
+                 WHERE id = ?1 AND received_at > ?2 AND size = ?3 AND mail_from = ?4 AND lower(to_addr) = lower(?5)",
+            )?
+            .query_row(
+                params![message, now.minus(WINDOW).as_millis(), original.size, original.mail_from, original.to_addr],
+                |row| row.get(0),
+            )
+            .optional()?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 /// Remembers a stored message by its row.

@@ -1,4 +1,4 @@
-//! One attempt of a webhook delivery: prepare (database, pure), post (network), record (database).
+//! One attempt of a webhook delivery: prepare (database, pure), post (network); [`super::record`] writes it down.
 //!
 //! The job engine calls [`Webhooks::attempt`]; what it returns is written down in the transaction that settles the
 //! job. The payload is rebuilt from the stored message, so it is the same bytes on every attempt.
@@ -13,26 +13,25 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::fresh::FreshMail;
 use super::in_flight::{Guard, InFlight};
-use super::outcome::{self, AckMode, AnswerView, Control, Outcome, Reason};
+use super::outcome::{self, AckMode, AnswerView, Outcome};
+use super::record::{Posted, Sent};
 use super::request::{self, Letterhead};
 pub use super::request::{LINK_SECS, payload};
 use super::signature::SigningSecrets;
-use super::updated::{self, Standing};
-use crate::activity::{Activity, Feed};
+use crate::activity::Feed;
 use crate::clock::Timestamp;
 use crate::content::Source;
 use crate::egress::{Answer, Egress, EgressError, Limits, Policy, Target};
-use crate::id::{AttemptId, RouteId};
+use crate::id::RouteId;
 use crate::jobs::{After, Attempt, Attempted, Claimed, Fate, Handler, Jobs, Record, Verdict};
 use crate::links::Links;
 use crate::metrics::{Counter, Metrics};
 use crate::secrets::Secrets;
-use crate::store::attempts::Attempt as AttemptRow;
-use crate::store::deliveries::{self, DeliveryRow, Progress};
+use crate::store::deliveries::{self, DeliveryRow};
 use crate::store::messages::{self, MessageRow};
 use crate::store::objects::Objects;
 use crate::store::routes::{self, RouteRow};
-use crate::store::{self, Db, attachments, events};
+use crate::store::{self, Db, events};
 
 /// The one event whose payload is made of the stored message.
 const EMAIL_RECEIVED: &str = "email.received";
@@ -89,9 +88,9 @@ pub(super) struct Prepared {
 
 /// The received message that an event tells of.
 pub(super) struct Received {
-    row: i64,
-    domain: Option<i64>,
-    from_addr: String,
+    pub(super) row: i64,
+    pub(super) domain: Option<i64>,
+    pub(super) from_addr: String,
 }
 
 impl Received {
@@ -117,18 +116,6 @@ pub(super) enum Found {
     Large(u64),
     /// It ended meanwhile, or its route or message is gone: the word of contract 6.1.
     Ended(Option<(i64, &'static str)>),
-}
-
-/// An attempt that reached the network, and what came of it.
-pub(super) struct Posted {
-    prepared: Prepared,
-    asked: Asked,
-    attempt: u32,
-    headers: HeaderMap,
-    pub(super) answer: Result<Answer, EgressError>,
-    outcome: Option<Outcome>,
-    started: Timestamp,
-    duration: Duration,
 }
 
 impl Handler for Webhooks {
@@ -320,7 +307,8 @@ impl Webhooks {
         let answer = self.post(&prepared.url, headers.clone(), payload).await;
         let duration = clock.elapsed();
         let outcome = answer.as_ref().ok().map(|answer| judge(prepared.ack_mode, answer, now.plus(duration)));
-        let posted = Posted { prepared, asked, attempt, headers, answer, outcome, started: now, duration };
+        let sent = Sent { attempt, by_hand: asked == Asked::ByHand, headers: &headers, at: now, duration };
+        let posted = Posted::new(prepared, sent, answer, outcome);
         let delivered = posted.is_delivered();
         self.metrics.add(if delivered { Counter::WebhooksDelivered } else { Counter::WebhooksRejected });
         posted
@@ -345,145 +333,6 @@ impl Webhooks {
             self.record(tx, posted, status, next_attempt_at)
         };
         Attempted { verdict, healthy, record: Box::new(record) }
-    }
-
-    /// Writes down a posted attempt that leaves its delivery in `status`, and carries out what a control answer asks.
-    ///
-    /// Of a delivery that was removed, or parted from its message, meanwhile, nothing is written any more. One that was
-    /// ended meanwhile stays so, unless the attempt succeeded.
-    pub(super) fn record(
-        self: Arc<Self>,
-        tx: &Connection,
-        posted: Posted,
-        status: &'static str,
-        next_attempt_at: Option<Timestamp>,
-    ) -> store::Result<Option<After>> {
-        let delivery = &posted.prepared.delivery;
-        let present = deliveries::find_by_row(tx, delivery.id)?;
-        let same = |row: &DeliveryRow| row.public_id == delivery.public_id && row.message == delivery.message;
-        let Some(present) = present.filter(same) else { return Ok(None) };
-        let row = posted.to_row();
-        let posted_at = posted.started;
-        let finished = posted_at.plus(posted.duration);
-        let error = posted.error();
-        let mut progress =
-            Progress { status, url: &posted.prepared.url, status_code: row.status_code, error, next_attempt_at };
-        if present.status != delivery.status && !posted.is_delivered() {
-            progress.status = status_word(&present.status);
-            progress.error = present.last_error.as_deref();
-            progress.next_attempt_at = present.next_attempt_at;
-        }
-        let (status, next_attempt_at) = (progress.status, progress.next_attempt_at);
-        store::attempts::insert(tx, delivery.id, &row)?;
-        deliveries::note_attempt(tx, delivery.id, posted.attempt, &progress, finished)?;
-        let outcome_word = if posted.is_delivered() { "delivered" } else { "failed" };
-        if let Some(route) = &posted.prepared.route {
-            routes::note_outcome(tx, route, outcome_word, row.status_code)?;
-        }
-        let mut dropped_file = None;
-        let mut blocked = false;
-        if let (Some(Outcome::Delivered { control }), Some(received)) = (&posted.outcome, &posted.prepared.received) {
-            dropped_file = apply_control(tx, received, delivery.account_id, *control, finished)?;
-            blocked = control.block_sender;
-        }
-        let told = if status == "failed" && present.status == "pending" {
-            let (url, code) = (posted.prepared.url.as_str(), row.status_code);
-            self.tell_owner(tx, &present, url, error, code, posted.started)?
-        } else {
-            None
-        };
-        let activity = Activity::Attempted {
-            delivery_id: delivery.public_id.to_string(),
-            message_id: delivery.event_id.clone(),
-            url: posted.prepared.url.clone(),
-            attempt: posted.attempt,
-            status_code: row.status_code,
-            error,
-            status,
-            duration_ms: row.duration_ms,
-            next_attempt_at: next_attempt_at.map(Timestamp::as_millis),
-        };
-        let named = match (&posted.prepared.received, delivery.message) {
-            // The event is called as the message is.
-            (Some(received), _) => Some((delivery.event_id.clone(), received.domain)),
-            (None, Some(message)) => messages::find_name(tx, message)?,
-            (None, None) => None,
-        };
-        let event = named.map(|(message, domain)| {
-            let last_status_code = row.status_code.or(present.last_status_code);
-            let standing = Standing { status, attempts: posted.attempt, last_status_code };
-            updated::event(delivery, &message, domain, standing, finished)
-        });
-        let account = delivery.account_id;
-        Ok(Some(Box::new(move || {
-            if let Some(event) = event {
-                self.feed.realtime.tell(account, event);
-            }
-            if let Some(lane) = told {
-                self.jobs.wake(lane, posted_at);
-            }
-            if blocked {
-                self.db.directory_changed();
-            }
-            if let Some(name) = dropped_file
-                && let Err(error) = self.objects.remove(&name)
-            {
-                tracing::warn!(%error, "a dropped message's object was not removed; the sweep will");
-            }
-            self.feed.tell(|| activity);
-        })))
-    }
-}
-
-impl Posted {
-    pub(super) const fn is_delivered(&self) -> bool {
-        matches!(self.outcome, Some(Outcome::Delivered { .. }))
-    }
-
-    /// The delivery as it stood before the attempt.
-    pub(super) const fn delivery(&self) -> &DeliveryRow {
-        &self.prepared.delivery
-    }
-
-    fn verdict(&self) -> Verdict {
-        match &self.outcome {
-            Some(Outcome::Delivered { .. }) => Verdict::Delivered,
-            Some(Outcome::Rejected { reason: Reason::Gone, .. }) => Verdict::Failed,
-            Some(Outcome::Rejected { retry_after, .. }) => {
-                let answered = self.started.plus(self.duration);
-                Verdict::Deferred { not_before: retry_after.map(|wait| answered.plus(wait)), not_after: None }
-            }
-            None => Verdict::Deferred { not_before: None, not_after: None },
-        }
-    }
-
-    fn error(&self) -> Option<&'static str> {
-        match (&self.answer, &self.outcome) {
-            (Err(error), _) => Some(error.as_str()),
-            (_, Some(Outcome::Rejected { reason, .. })) => Some(reason.as_str()),
-            _ => None,
-        }
-    }
-
-    fn to_row(&self) -> AttemptRow {
-        let answer = self.answer.as_ref().ok();
-        let names =
-            |pairs: &[(String, String)]| request::headers_json(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())));
-        let sent = self.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default()));
-        AttemptRow {
-            public_id: AttemptId::new(self.started),
-            attempt: self.attempt,
-            manual: self.asked == Asked::ByHand,
-            request_url: self.prepared.url.clone(),
-            request_headers: request::headers_json(sent),
-            status_code: answer.map(|answer| answer.status),
-            response_headers: answer.map(|answer| names(&answer.headers)),
-            response_body: answer.map(|answer| answer.body.clone()),
-            response_truncated: answer.is_some_and(|answer| answer.truncated),
-            error: self.error().map(str::to_owned),
-            duration_ms: u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
-            created_at: self.started,
-        }
     }
 }
 
@@ -510,15 +359,6 @@ pub(super) fn judge(mode: AckMode, answer: &Answer, now: Timestamp) -> Outcome {
     outcome::judge(mode, view, now)
 }
 
-/// The status of a stored row as a word that lives for ever.
-pub(super) fn status_word(status: &str) -> &'static str {
-    match status {
-        "pending" => "pending",
-        "delivered" => "delivered",
-        _ => "failed",
-    }
-}
-
 /// Keeps `guard` until the attempt is settled, or is known not to be.
 fn guarded(attempted: Attempted, guard: Guard) -> Attempted {
     let Attempted { verdict, record, healthy } = attempted;
@@ -532,31 +372,6 @@ fn guarded(attempted: Attempted, guard: Guard) -> Attempted {
         Ok(Some(after))
     });
     Attempted { verdict, record, healthy }
-}
-
-/// Effects of a control answer on the stored message (contract 9.4); returns a file to remove after the commit.
-fn apply_control(
-    tx: &Connection,
-    received: &Received,
-    account: i64,
-    control: Control,
-    now: Timestamp,
-) -> store::Result<Option<String>> {
-    if control.spam {
-        messages::mark_spam(tx, received.row)?;
-    }
-    if control.block_sender {
-        store::blocked::insert(tx, account, &received.from_addr, now)?;
-    }
-    if !control.drop {
-        return Ok(None);
-    }
-    let raw = messages::mark_dropped(tx, received.row)?;
-    attachments::delete_all(tx, received.row)?;
-    deliveries::end_by_message(tx, received.row, "message_gone", now)?;
-    // What a route forwards of it is not stored either, once it is dropped.
-    store::dispatches::delete_by_message(tx, received.row)?;
-    raw.map_or(Ok(None), |raw| store::raws::release(tx, raw))
 }
 
 /// The job of a delivery that has nothing left to attempt.

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::deliver::{Asked, Found, Webhooks, begins, status_word};
+use super::deliver::{Asked, Found, Webhooks, begins};
+use super::record::status_word;
 use crate::clock::Timestamp;
 use crate::egress::EgressError;
 use crate::jobs::Kind;

@@ -9,6 +9,7 @@ pub mod outcome;
 mod owner_notice;
 pub mod passing;
 pub mod probe;
+mod record;
 pub mod replay;
 mod request;
 pub mod sending;

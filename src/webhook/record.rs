@@ -1,0 +1,229 @@
+//! What came of a posted attempt, and how it is written down (database): the attempt's row, the delivery's status, what a
+//! control answer asks for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::HeaderMap;
+use rusqlite::Connection;
+
+use super::deliver::{Prepared, Received, Webhooks};
+use super::outcome::{Control, Outcome, Reason};
+use super::request;
+use super::updated::{self, Standing};
+use crate::activity::Activity;
+use crate::activity::realtime::Event;
+use crate::clock::Timestamp;
+use crate::egress::{Answer, EgressError};
+use crate::id::AttemptId;
+use crate::jobs::{After, Verdict};
+use crate::store::attempts::Attempt as AttemptRow;
+use crate::store::deliveries::{self, DeliveryRow, Progress};
+use crate::store::{self, attachments, messages, routes};
+
+/// What was sent, and when.
+pub(super) struct Sent<'a> {
+    /// Number from 1.
+    pub attempt: u32,
+    pub by_hand: bool,
+    pub headers: &'a HeaderMap,
+    pub at: Timestamp,
+    /// Until there was an answer, or none.
+    pub duration: Duration,
+}
+
+/// An attempt that reached the network, and what came of it.
+pub(super) struct Posted {
+    prepared: Prepared,
+    pub(super) answer: Result<Answer, EgressError>,
+    outcome: Option<Outcome>,
+    /// As it is stored; made before, because the writer is everybody's.
+    row: AttemptRow,
+    finished: Timestamp,
+}
+
+impl Posted {
+    pub(super) fn new(
+        prepared: Prepared,
+        sent: Sent<'_>,
+        answer: Result<Answer, EgressError>,
+        outcome: Option<Outcome>,
+    ) -> Self {
+        let answered = answer.as_ref().ok();
+        let error = error(&answer, outcome.as_ref());
+        let headers = sent.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default()));
+        let row = AttemptRow {
+            public_id: AttemptId::new(sent.at),
+            attempt: sent.attempt,
+            manual: sent.by_hand,
+            request_url: prepared.url.clone(),
+            request_headers: request::headers_json(headers),
+            status_code: answered.map(|answer| answer.status),
+            response_headers: answered.map(|answer| {
+                request::headers_json(answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+            }),
+            response_body: answered.map(|answer| answer.body.clone()),
+            response_truncated: answered.is_some_and(|answer| answer.truncated),
+            error: error.map(str::to_owned),
+            duration_ms: u64::try_from(sent.duration.as_millis()).unwrap_or(u64::MAX),
+            created_at: sent.at,
+        };
+        Self { prepared, answer, outcome, row, finished: sent.at.plus(sent.duration) }
+    }
+
+    pub(super) const fn is_delivered(&self) -> bool {
+        matches!(self.outcome, Some(Outcome::Delivered { .. }))
+    }
+
+    /// The delivery as it stood before the attempt.
+    pub(super) const fn delivery(&self) -> &DeliveryRow {
+        &self.prepared.delivery
+    }
+
+    pub(super) fn verdict(&self) -> Verdict {
+        match &self.outcome {
+            Some(Outcome::Delivered { .. }) => Verdict::Delivered,
+            Some(Outcome::Rejected { reason: Reason::Gone, .. }) => Verdict::Failed,
+            Some(Outcome::Rejected { retry_after, .. }) => {
+                Verdict::Deferred { not_before: retry_after.map(|wait| self.finished.plus(wait)), not_after: None }
+            }
+            None => Verdict::Deferred { not_before: None, not_after: None },
+        }
+    }
+}
+
+/// Why an attempt failed (contract 6.1).
+fn error(answer: &Result<Answer, EgressError>, outcome: Option<&Outcome>) -> Option<&'static str> {
+    match (answer, outcome) {
+        (Err(error), _) => Some(error.as_str()),
+        (_, Some(Outcome::Rejected { reason, .. })) => Some(reason.as_str()),
+        _ => None,
+    }
+}
+
+impl Webhooks {
+    /// Writes down a posted attempt that leaves its delivery in `status`, and carries out what a control answer asks.
+    ///
+    /// Of a delivery that was removed, or parted from its message, meanwhile, nothing is written any more. One that was
+    /// ended meanwhile stays so, unless the attempt succeeded.
+    pub(super) fn record(
+        self: Arc<Self>,
+        tx: &Connection,
+        posted: Posted,
+        status: &'static str,
+        next_attempt_at: Option<Timestamp>,
+    ) -> store::Result<Option<After>> {
+        let (delivery, row) = (&posted.prepared.delivery, &posted.row);
+        let present = deliveries::find_by_row(tx, delivery.id)?;
+        let same = |row: &DeliveryRow| row.public_id == delivery.public_id && row.message == delivery.message;
+        let Some(present) = present.filter(same) else { return Ok(None) };
+        let error = error(&posted.answer, posted.outcome.as_ref());
+        let mut progress =
+            Progress { status, url: &posted.prepared.url, status_code: row.status_code, error, next_attempt_at };
+        if present.status != delivery.status && !posted.is_delivered() {
+            progress.status = status_word(&present.status);
+            progress.error = present.last_error.as_deref();
+            progress.next_attempt_at = present.next_attempt_at;
+        }
+        let (status, next_attempt_at) = (progress.status, progress.next_attempt_at);
+        store::attempts::insert(tx, delivery.id, row)?;
+        deliveries::note_attempt(tx, delivery.id, row.attempt, &progress, posted.finished)?;
+        let outcome_word = if posted.is_delivered() { "delivered" } else { "failed" };
+        if let Some(route) = &posted.prepared.route {
+            routes::note_outcome(tx, route, outcome_word, row.status_code)?;
+        }
+        let mut dropped_file = None;
+        let mut blocked = false;
+        if let (Some(Outcome::Delivered { control }), Some(received)) = (&posted.outcome, &posted.prepared.received) {
+            dropped_file = apply_control(tx, received, delivery.account_id, *control, posted.finished)?;
+            blocked = control.block_sender;
+        }
+        let told = if status == "failed" && present.status == "pending" {
+            let url = posted.prepared.url.as_str();
+            self.tell_owner(tx, &present, url, error, row.status_code, row.created_at)?
+        } else {
+            None
+        };
+        let named = match (&posted.prepared.received, delivery.message) {
+            // The event is called as the message is.
+            (Some(received), _) => Some((delivery.event_id.clone(), received.domain)),
+            (None, Some(message)) => messages::find_name(tx, message)?,
+            (None, None) => None,
+        };
+        let last_status_code = row.status_code.or(present.last_status_code);
+        Ok(Some(Box::new(move || {
+            if let Some((message, domain)) = named {
+                let standing = Standing { status, attempts: posted.row.attempt, last_status_code };
+                let event: Event = updated::event(posted.delivery(), &message, domain, standing, posted.finished);
+                self.feed.realtime.tell(posted.delivery().account_id, event);
+            }
+            if let Some(lane) = told {
+                self.jobs.wake(lane, posted.row.created_at);
+            }
+            if blocked {
+                self.db.directory_changed();
+            }
+            if let Some(name) = dropped_file
+                && let Err(error) = self.objects.remove(&name)
+            {
+                tracing::warn!(%error, "a dropped message's object was not removed; the sweep will");
+            }
+            self.feed.tell(|| posted.activity(status, error, next_attempt_at));
+        })))
+    }
+}
+
+impl Posted {
+    fn activity(
+        self,
+        status: &'static str,
+        error: Option<&'static str>,
+        next_attempt_at: Option<Timestamp>,
+    ) -> Activity {
+        Activity::Attempted {
+            delivery_id: self.prepared.delivery.public_id.to_string(),
+            message_id: self.prepared.delivery.event_id,
+            url: self.prepared.url,
+            attempt: self.row.attempt,
+            status_code: self.row.status_code,
+            error,
+            status,
+            duration_ms: self.row.duration_ms,
+            next_attempt_at: next_attempt_at.map(Timestamp::as_millis),
+        }
+    }
+}
+
+/// The status of a stored row as a word that lives for ever.
+pub(super) fn status_word(status: &str) -> &'static str {
+    match status {
+        "pending" => "pending",
+        "delivered" => "delivered",
+        _ => "failed",
+    }
+}
+
+/// Effects of a control answer on the stored message (contract 9.4); returns a file to remove after the commit.
+fn apply_control(
+    tx: &Connection,
+    received: &Received,
+    account: i64,
+    control: Control,
+    now: Timestamp,
+) -> store::Result<Option<String>> {
+    if control.spam {
+        messages::mark_spam(tx, received.row)?;
+    }
+    if control.block_sender {
+        store::blocked::insert(tx, account, &received.from_addr, now)?;
+    }
+    if !control.drop {
+        return Ok(None);
+    }
+    let raw = messages::mark_dropped(tx, received.row)?;
+    attachments::delete_all(tx, received.row)?;
+    deliveries::end_by_message(tx, received.row, "message_gone", now)?;
+    // What a route forwards of it is not stored either, once it is dropped.
+    store::dispatches::delete_by_message(tx, received.row)?;
+    raw.map_or(Ok(None), |raw| store::raws::release(tx, raw))
+}
