@@ -1,8 +1,8 @@
 //! What every answer has: request id, no caching, CORS; and the rule that HTTPS is required (contract 1.1, 1.10).
 
 use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, HeaderName};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::header::{CACHE_CONTROL, HOST, HeaderName};
+use axum::http::{HeaderValue, Method, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::Instrument as _;
@@ -22,7 +22,9 @@ pub async fn apply(State(app): State<App>, request: Request, next: Next) -> Resp
     let span = tracing::info_span!("request", %id, method = %request.method());
     let path = request.uri().path();
     let is_api = matches!(path.split('/').nth(1), Some("v1" | "api" | "att"));
-    let mut response = if is_api && request.method() == Method::OPTIONS {
+    let mut response = if !names_one_host(&request) {
+        ApiError::new(Code::BadRequest, "a request has exactly one Host field").into_response()
+    } else if is_api && request.method() == Method::OPTIONS {
         preflight()
     } else if is_api && !is_secure(&app, &request) {
         ApiError::from(Code::HttpsRequired).into_response()
@@ -42,6 +44,11 @@ pub async fn apply(State(app): State<App>, request: Request, next: Next) -> Resp
         headers.insert("access-control-expose-headers", exposed);
     }
     response
+}
+
+/// RFC 9112 §3.2: of a request that names no host, or several, each reader on the way may make something else.
+fn names_one_host(request: &Request) -> bool {
+    request.version() != Version::HTTP_11 || request.headers().get_all(HOST).iter().count() == 1
 }
 
 fn preflight() -> Response {

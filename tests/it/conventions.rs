@@ -582,6 +582,8 @@ async fn oversize_headers_are_refused_and_the_server_lives() {
         ("a folded field", get("X: a\r\n b\r\n")),
         ("a control character", get("X: a\u{0}b\r\n")),
         ("a bare CR", get("X: a\rb: c\r\n")),
+        ("no host", "GET /api/health HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned()),
+        ("two hosts", get("Host: y\r\n")),
         ("no version", "GET /api/health\r\n\r\n".to_owned()),
         ("another version", "GET /api/health HTTP/3.0\r\n\r\n".to_owned()),
         ("spaces in the path", "GET /api/health x HTTP/1.1\r\n\r\n".to_owned()),
