@@ -18,6 +18,7 @@ use mail_builder::mime::{BodyPart, MimePart};
 use crate::clock::Timestamp;
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::mail::mime;
+use crate::memory;
 
 /// Fields that are written here, or by hosts on the way (contract 8.1); and all that begin with `Content-`.
 const RESERVED: &[&str] = &[
@@ -131,6 +132,22 @@ pub fn thread_header(text: &str) -> Result<String, ComposeError> {
 /// # Errors
 /// A field of the caller's own may not stand in a message.
 pub fn compose(letter: &Letter) -> Result<Vec<u8>, ComposeError> {
+    write(letter, letter.attachments.iter().map(|file| mime::base64_lines(&file.content)).collect())
+}
+
+/// As [`compose`], of a letter whose files nobody needs afterwards: each leaves it, and memory, as it is encoded.
+///
+/// # Errors
+/// A field of the caller's own may not stand in a message.
+pub fn compose_last(letter: &mut Letter) -> Result<Vec<u8>, ComposeError> {
+    let contents = letter.attachments.iter_mut().map(|file| std::mem::take(&mut file.content));
+    let files = contents.map(|content| mime::base64_lines(&content)).collect();
+    write(letter, files)
+}
+
+/// The mail data of a letter and of the contents of its files, in base64.
+fn write(letter: &Letter, files: Vec<Vec<u8>>) -> Result<Vec<u8>, ComposeError> {
+    let length: usize = files.iter().map(Vec::len).sum();
     let own = |name: &str| letter.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
     let mut message = MessageBuilder::new().header("From", address(&letter.from)).header("To", addresses(&letter.to));
     if !letter.cc.is_empty() {
@@ -153,8 +170,10 @@ pub fn compose(letter: &Letter) -> Result<Vec<u8>, ComposeError> {
         message = message.header(name.as_str(), unstructured(value));
     }
     message = message.header("MIME-Version", Raw::new("1.0"));
+    let mut mail = Vec::with_capacity(memory::returned(length + length / 64));
     // Fails only where writing to memory fails.
-    message.body(body(letter)).write_to_vec().map_err(|_| ComposeError::Write)
+    message.body(body(letter, files)).write_to(&mut mail).map_err(|_| ComposeError::Write)?;
+    Ok(mail)
 }
 
 /// The value of an unstructured field. Its words stand as they are, so that structured fields of the caller's own stay
@@ -220,7 +239,7 @@ fn addresses(list: &[NamedMailbox]) -> Address<'_> {
 }
 
 /// text, html, or both as alternatives; with files, all of it in a multipart/mixed.
-fn body(letter: &Letter) -> MimePart<'_> {
+fn body(letter: &Letter, files: Vec<Vec<u8>>) -> MimePart<'_> {
     let text = letter.text.as_deref().map(|text| shown_part("text/plain", text));
     let html = letter.html.as_deref().map(|html| shown_part("text/html", html));
     let shown = match (text, html) {
@@ -231,8 +250,8 @@ fn body(letter: &Letter) -> MimePart<'_> {
     if letter.attachments.is_empty() {
         return shown;
     }
-    let files = letter.attachments.iter().map(|file| {
-        in_base64(media_type(file.content_type.as_deref()), &file.content).attachment(file.filename.as_str())
+    let files = letter.attachments.iter().zip(files).map(|(file, lines)| {
+        in_base64(media_type(file.content_type.as_deref()), lines).attachment(file.filename.as_str())
     });
     MimePart::new("multipart/mixed", std::iter::once(shown).chain(files).collect::<Vec<_>>())
 }
@@ -242,15 +261,15 @@ fn shown_part<'l>(kind: &'static str, text: &'l str) -> MimePart<'l> {
     let text = lines(text);
     let is_odd = |byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\r' | b'\n' | b'\t');
     if text.as_bytes().iter().any(is_odd) {
-        return in_base64(ContentType::new(kind).attribute("charset", "utf-8"), text.as_bytes());
+        let lines = mime::base64_lines(text.as_bytes());
+        return in_base64(ContentType::new(kind).attribute("charset", "utf-8"), lines);
     }
     MimePart::new(kind, text)
 }
 
 /// A part whose octets arrive as they are, whatever its type.
-fn in_base64<'l>(kind: ContentType<'l>, content: &[u8]) -> MimePart<'l> {
-    MimePart::new(kind, BodyPart::Binary(Cow::Owned(mime::base64_lines(content).into_bytes())))
-        .transfer_encoding("base64")
+fn in_base64(kind: ContentType<'_>, lines: Vec<u8>) -> MimePart<'_> {
+    MimePart::new(kind, BodyPart::Binary(Cow::Owned(lines))).transfer_encoding("base64")
 }
 
 /// Each line break as a CRLF, which a text has to have before base64 hides them (RFC 2045 §6.8).

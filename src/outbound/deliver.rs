@@ -169,8 +169,9 @@ impl Dispatcher {
         let data = if dispatch.prefix.is_empty() {
             mail
         } else {
-            let hostname = &self.outbound.parts.config.hostname;
-            [dispatch.prefix.as_bytes(), &mime::without_results_of(&mail, hostname)].concat()
+            let mut mail = mime::without_results_of(mail, &self.outbound.parts.config.hostname);
+            mail.splice(..0, dispatch.prefix.bytes());
+            mail
         };
         let local = self.is_local(connection, &dispatch)?;
         Ok(Found::Ready(Box::new(Prepared { dispatch, recipients, data: data.into(), local })))
