@@ -11,6 +11,8 @@ use crate::outbound::{Outcome, Parcel};
 
 /// Octets written at a time.
 const PIECE: usize = 32 * 1024;
+/// For a reply that was said already, if at all.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// How a transaction ended: what it decided, and whether the session is of further use.
 pub struct Ended {
@@ -93,14 +95,23 @@ impl Session {
             self.read_reply("the final dot", self.timeouts.data).await?;
             return Ok(());
         }
-        // A reply that came before what it answers would be taken for the one to the final dot.
         if !self.input.is_empty() {
-            return Err(Fault::Malformed("it answers what was not said"));
+            // It decides before it has the data. That is nothing to believe unless it is a refusal; and whatever else it
+            // says would be taken for the reply to the final dot.
+            let early = self.read_reply("the rest of a reply", LAST_WORDS).await?;
+            return match early.code {
+                421 => Err(Fault::Refused(early)),
+                400.. => {
+                    ended.settle_rest(&early.outcome());
+                    Ok(())
+                }
+                _ => Err(Fault::Malformed("it answers what was not said")),
+            };
         }
         ended.data_sent = true;
         if let Err(fault) = self.write_data(&parcel.data).await {
             // It may have said why it hung up.
-            let said = self.read_reply("the final dot", Duration::from_secs(5)).await;
+            let said = self.read_reply("the final dot", LAST_WORDS).await;
             let reply = said.ok().filter(|reply| reply.code >= 400 && reply.code != 421).ok_or(fault)?;
             ended.settle_rest(&reply.outcome());
             return Ok(());
