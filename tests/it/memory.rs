@@ -71,10 +71,9 @@ impl Post {
         line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<i64>().unwrap() / 1024
     }
 
-    /// The peak counts from here on.
-    fn begin(&self) -> i64 {
-        fs::write(format!("/proc/{}/clear_refs", self.served.child.id().unwrap()), "5").unwrap();
-        self.memory("VmRSS")
+    /// The peak counts from here on; on a kernel that cannot do that, from the start, which is no less.
+    fn begin(&self) {
+        drop(fs::write(format!("/proc/{}/clear_refs", self.served.child.id().unwrap()), "5"));
     }
 }
 
@@ -91,6 +90,7 @@ async fn a_mail_of_the_largest_size_costs_at_most_three_times_its_size() {
     let mut post = Post::open().await;
     post.hand_in(format!("{HEAD}\r\nA small one first.\r\n").as_bytes()).await;
     post.taken().await;
+    let idle = post.memory("VmRSS");
     let eight_bit = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n";
     let file = "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: application/x\r\n\
         Content-Disposition: attachment; filename=a.bin\r\nContent-Transfer-Encoding: base64\r\n";
@@ -99,7 +99,7 @@ async fn a_mail_of_the_largest_size_costs_at_most_three_times_its_size() {
         ("7 bits", mail("", &format!("{}\r\n", "e".repeat(76)), "")),
         ("a file", mail(file, &format!("{}\r\n", "YWJj".repeat(19)), "--b--\r\n")),
     ] {
-        let idle = post.begin();
+        post.begin();
         post.hand_in(&mail).await;
         assert!(post.taken().await.len() >= mail.len(), "{kind}");
         let peak = post.memory("VmHWM");
@@ -110,7 +110,7 @@ async fn a_mail_of_the_largest_size_costs_at_most_three_times_its_size() {
         "from": "hi@inbox.test", "to": "ada@remote.test", "subject": "Large", "text": "See there.",
         "attachments": [{"filename": "a.bin", "content": content}],
     });
-    let idle = post.begin();
+    post.begin();
     Api::anonymous(post.served.http).with(post.key.clone()).post("/v1/send", letter).await.expect(202);
     post.taken().await;
     let peak = post.memory("VmHWM");
@@ -125,7 +125,7 @@ async fn large_mails_that_come_at_once_take_turns() {
     let mut post = Post::open().await;
     let fields = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n";
     let mail = mail(fields, &format!("{}\r\n", "é".repeat(38)), "");
-    let idle = post.begin();
+    let idle = post.memory("VmRSS");
     futures_util::future::join_all((0..AT_ONCE).map(|_| post.hand_in(&mail))).await;
     for _ in 0..AT_ONCE {
         post.taken().await;
