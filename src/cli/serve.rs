@@ -38,6 +38,9 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
         for address in bound.http_addresses() {
             tracing::info!(%address, "serving the API");
         }
+        for address in bound.submission_addresses().into_iter().flatten() {
+            tracing::info!(%address, "taking mail from mail programs");
+        }
         // The one secret that belongs into the log: it is spent by the first sign-up (contract 2.2).
         if let Some(token) = bound.accounts().setup_token().await.context("making the setup token")? {
             let url = bound.config().public_url.trim_end_matches('/');

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use axum::BoxError;
 use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_LENGTH;
@@ -14,6 +15,7 @@ use serde_json::{Map, Value};
 
 use super::App;
 use super::error::{ApiError, Code};
+use crate::memory;
 
 /// The largest JSON body (contract 1.9) …
 pub const MAX_BYTES: usize = 1_048_576;
@@ -179,14 +181,25 @@ pub async fn read(request: Request<HttpBody>, max: usize) -> Result<Bytes, ApiEr
 }
 
 async fn read_within(request: Request<HttpBody>, max: usize, deadline: Duration) -> Result<Bytes, ApiError> {
-    let declared = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let declared = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let declared: usize = declared.unwrap_or(0);
     let too_large = || ApiError::new(Code::BodyTooLarge, format!("the body of this request has at most {max} bytes"));
-    if declared.is_some_and(|length| length > max as u64) {
+    if declared > max {
         return Err(too_large());
     }
-    let collected = Limited::new(request.into_body(), max).collect();
-    match tokio::time::timeout(deadline, collected).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+    let mut body = Limited::new(request.into_body(), max);
+    // Each piece is let go as it comes: gathered first, they would stand beside the whole.
+    let gathered = async {
+        let mut bytes = Vec::with_capacity(memory::returned(declared));
+        while let Some(frame) = body.frame().await {
+            if let Ok(piece) = frame?.into_data() {
+                bytes.extend_from_slice(&piece);
+            }
+        }
+        Ok::<_, BoxError>(bytes)
+    };
+    match tokio::time::timeout(deadline, gathered).await {
+        Ok(Ok(bytes)) => Ok(bytes.into()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(ApiError::new(Code::BadJson, "the body broke off")),
         Err(_) => Err(ApiError::new(Code::BadJson, "the body did not arrive in time")),

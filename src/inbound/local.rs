@@ -30,24 +30,24 @@ impl Inbound {
                 Err(refusal) => outcomes.push(Some(refused(refusal))),
             }
         }
-        let taken = if recipients.is_empty() { None } else { Some(self.take_for(&parcel, recipients).await) };
+        let taken = if recipients.is_empty() { None } else { Some(self.take_for(parcel, recipients).await) };
         let taken = taken.unwrap_or_else(|| Outcome::ours(Verdict::Deferred, "4.3.0 not tried"));
         outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| taken.clone())).collect()
     }
 
-    async fn take_for(&self, parcel: &Parcel, recipients: Vec<super::Recipient>) -> Outcome {
+    async fn take_for(&self, parcel: Parcel, recipients: Vec<super::Recipient>) -> Outcome {
         let peer = Peer {
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             helo: self.shared.config.hostname.clone(),
             esmtp: true,
             tls: None,
         };
-        let reverse_path = match &parcel.reverse_path {
-            Some(mailbox) => ReversePath::Mailbox(mailbox.clone()),
+        let reverse_path = match parcel.reverse_path {
+            Some(mailbox) => ReversePath::Mailbox(mailbox),
             None => ReversePath::Null,
         };
         let envelope = Envelope { reverse_path, recipients, smtputf8: true, eight_bit: true };
-        let data = MailData::Memory(parcel.data.to_vec());
+        let data = MailData::Memory(parcel.data.into());
         match self.receive_checked(&peer, envelope, data, Checks::None).await {
             Ok(receipt) => Outcome {
                 verdict: Verdict::Sent,

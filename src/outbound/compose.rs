@@ -18,6 +18,7 @@ use mail_builder::mime::{BodyPart, MimePart};
 use crate::clock::Timestamp;
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::mail::mime;
+use crate::memory;
 
 /// Fields that are written here, or by hosts on the way (contract 8.1); and all that begin with `Content-`.
 const RESERVED: &[&str] = &[
@@ -131,6 +132,47 @@ pub fn thread_header(text: &str) -> Result<String, ComposeError> {
 /// # Errors
 /// A field of the caller's own may not stand in a message.
 pub fn compose(letter: &Letter) -> Result<Vec<u8>, ComposeError> {
+    let bodies = Bodies {
+        text: letter.text.as_deref().map(|text| lines(text.into())),
+        html: letter.html.as_deref().map(|html| lines(html.into())),
+        files: letter.attachments.iter().map(|file| mime::base64_lines(&file.content)).collect(),
+    };
+    write(letter, bodies)
+}
+
+/// As [`compose`], of a letter whose texts and files nobody needs afterwards: each leaves it, and memory, as it is
+/// made ready.
+///
+/// # Errors
+/// A field of the caller's own may not stand in a message.
+pub fn compose_last(letter: &mut Letter) -> Result<Vec<u8>, ComposeError> {
+    let contents = letter.attachments.iter_mut().map(|file| std::mem::take(&mut file.content));
+    let bodies = Bodies {
+        text: letter.text.take().map(|text| lines(text.into())),
+        html: letter.html.take().map(|html| lines(html.into())),
+        files: contents.map(|content| mime::base64_lines(&content)).collect(),
+    };
+    write(letter, bodies)
+}
+
+/// What a letter says, made ready: texts with each line break as a CRLF, the contents of its files in base64.
+struct Bodies<'l> {
+    text: Option<Cow<'l, str>>,
+    html: Option<Cow<'l, str>>,
+    files: Vec<Vec<u8>>,
+}
+
+impl Bodies<'_> {
+    /// How many octets of the message they become, more or less.
+    fn length(&self) -> usize {
+        let texts: usize = [&self.text, &self.html].into_iter().flatten().map(|text| text.len()).sum();
+        let files: usize = self.files.iter().map(Vec::len).sum();
+        texts + texts / 2 + files + files / 64
+    }
+}
+
+/// The mail data of a letter.
+fn write<'l>(letter: &'l Letter, bodies: Bodies<'l>) -> Result<Vec<u8>, ComposeError> {
     let own = |name: &str| letter.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
     let mut message = MessageBuilder::new().header("From", address(&letter.from)).header("To", addresses(&letter.to));
     if !letter.cc.is_empty() {
@@ -153,8 +195,10 @@ pub fn compose(letter: &Letter) -> Result<Vec<u8>, ComposeError> {
         message = message.header(name.as_str(), unstructured(value));
     }
     message = message.header("MIME-Version", Raw::new("1.0"));
+    let mut mail = Vec::with_capacity(memory::returned(bodies.length()));
     // Fails only where writing to memory fails.
-    message.body(body(letter)).write_to_vec().map_err(|_| ComposeError::Write)
+    message.body(body(letter, bodies)).write_to(&mut mail).map_err(|_| ComposeError::Write)?;
+    Ok(mail)
 }
 
 /// The value of an unstructured field. Its words stand as they are, so that structured fields of the caller's own stay
@@ -220,9 +264,9 @@ fn addresses(list: &[NamedMailbox]) -> Address<'_> {
 }
 
 /// text, html, or both as alternatives; with files, all of it in a multipart/mixed.
-fn body(letter: &Letter) -> MimePart<'_> {
-    let text = letter.text.as_deref().map(|text| shown_part("text/plain", text));
-    let html = letter.html.as_deref().map(|html| shown_part("text/html", html));
+fn body<'l>(letter: &'l Letter, bodies: Bodies<'l>) -> MimePart<'l> {
+    let text = bodies.text.map(|text| shown_part("text/plain", text));
+    let html = bodies.html.map(|html| shown_part("text/html", html));
     let shown = match (text, html) {
         (Some(text), Some(html)) => MimePart::new("multipart/alternative", vec![text, html]),
         (Some(only), None) | (None, Some(only)) => only,
@@ -231,34 +275,43 @@ fn body(letter: &Letter) -> MimePart<'_> {
     if letter.attachments.is_empty() {
         return shown;
     }
-    let files = letter.attachments.iter().map(|file| {
-        in_base64(media_type(file.content_type.as_deref()), &file.content).attachment(file.filename.as_str())
+    let files = letter.attachments.iter().zip(bodies.files).map(|(file, lines)| {
+        in_base64(media_type(file.content_type.as_deref()), lines).attachment(file.filename.as_str())
     });
     MimePart::new("multipart/mixed", std::iter::once(shown).chain(files).collect::<Vec<_>>())
 }
 
 /// A body. Control characters are nothing that every host lets pass, so they are not sent as they are.
-fn shown_part<'l>(kind: &'static str, text: &'l str) -> MimePart<'l> {
-    let text = lines(text);
+fn shown_part<'l>(kind: &'static str, text: Cow<'l, str>) -> MimePart<'l> {
     let is_odd = |byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\r' | b'\n' | b'\t');
     if text.as_bytes().iter().any(is_odd) {
-        return in_base64(ContentType::new(kind).attribute("charset", "utf-8"), text.as_bytes());
+        let lines = mime::base64_lines(text.as_bytes());
+        return in_base64(ContentType::new(kind).attribute("charset", "utf-8"), lines);
     }
     MimePart::new(kind, text)
 }
 
 /// A part whose octets arrive as they are, whatever its type.
-fn in_base64<'l>(kind: ContentType<'l>, content: &[u8]) -> MimePart<'l> {
-    MimePart::new(kind, BodyPart::Binary(Cow::Owned(mime::base64_lines(content).into_bytes())))
-        .transfer_encoding("base64")
+fn in_base64(kind: ContentType<'_>, lines: Vec<u8>) -> MimePart<'_> {
+    MimePart::new(kind, BodyPart::Binary(Cow::Owned(lines))).transfer_encoding("base64")
 }
 
 /// Each line break as a CRLF, which a text has to have before base64 hides them (RFC 2045 §6.8).
-fn lines(text: &str) -> Cow<'_, str> {
-    if !text.contains(['\r', '\n']) {
-        return Cow::Borrowed(text);
+fn lines(text: Cow<'_, str>) -> Cow<'_, str> {
+    let breaks = memchr::memchr2_iter(b'\r', b'\n', text.as_bytes()).count();
+    if breaks == 0 {
+        return text;
     }
-    Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n").replace('\n', "\r\n"))
+    let mut lines = String::with_capacity(memory::returned(text.len() + breaks));
+    let mut rest = text.as_ref();
+    while let Some((line, after)) = rest.split_once(['\r', '\n']) {
+        lines.extend([line, "\r\n"]);
+        // What was found is one octet, and a CRLF one break.
+        let is_cr = rest.as_bytes().get(line.len()) == Some(&b'\r');
+        rest = if is_cr { after.strip_prefix('\n').unwrap_or(after) } else { after };
+    }
+    lines.push_str(rest);
+    Cow::Owned(lines)
 }
 
 /// `type/subtype` and its parameters, if it is one (RFC 2045 §5.1). A multipart or message type is not ours to vouch for.

@@ -82,8 +82,8 @@ impl Handler for Dispatcher {
         Box::pin(async move {
             self.wait_for_turn(job.subject_id).await;
             match self.prepare(job.subject_id).await {
-                Ok((Found::Ready(prepared), _permit)) => {
-                    let transmitted = self.transmit(&prepared, now).await;
+                Ok((Found::Ready(mut prepared), _permit)) => {
+                    let transmitted = self.transmit(&mut prepared, now).await;
                     self.attempted(*prepared, transmitted)
                 }
                 Ok((Found::Lost(lost), _)) => self.lost(*lost),
@@ -169,14 +169,17 @@ impl Dispatcher {
         let data = if dispatch.prefix.is_empty() {
             mail
         } else {
-            let hostname = &self.outbound.parts.config.hostname;
-            [dispatch.prefix.as_bytes(), &mime::without_results_of(&mail, hostname)].concat()
+            let mut mail = mime::without_results_of(mail, &self.outbound.parts.config.hostname);
+            mail.splice(..0, dispatch.prefix.bytes());
+            mail
         };
         let local = self.is_local(connection, &dispatch)?;
         Ok(Found::Ready(Box::new(Prepared { dispatch, recipients, data: data.into(), local })))
     }
 
-    async fn transmit(&self, prepared: &Prepared, now: Timestamp) -> Transmitted {
+    /// The mail data goes with the parcel, and out of memory as soon as that is done with it.
+    async fn transmit(&self, prepared: &mut Prepared, now: Timestamp) -> Transmitted {
+        let data = std::mem::take(&mut prepared.data);
         let dispatch = &prepared.dispatch;
         // Stored addresses are ones that were read before.
         let mailboxes: Result<Vec<Mailbox>, _> =
@@ -185,7 +188,7 @@ impl Dispatcher {
             return all(prepared, &Outcome::ours(Verdict::Bounced, "5.1.3 the address cannot be read"));
         };
         let reverse_path = Mailbox::parse(&dispatch.reverse_path).ok();
-        let parcel = Parcel { reverse_path, recipients, data: prepared.data.clone() };
+        let parcel = Parcel { reverse_path, recipients, data };
         if prepared.local {
             let outcomes = self.local.deliver(parcel).await;
             let host = Some(self.outbound.parts.config.hostname.clone());

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Outbound;
-use super::compose::{ComposeError, Letter, compose};
+use super::compose::{ComposeError, Letter, compose_last};
 use super::sender::Sender;
 use super::sign::SignError;
 use super::submit::Outgoing;
@@ -83,9 +83,10 @@ impl Outbound {
         letter.date = scheduled_at.unwrap_or(now);
         let keys = Arc::clone(&sender.keys);
         let made = tokio::task::spawn_blocking(move || {
-            let mail = compose(&letter)?;
+            let mut mail = compose_last(&mut letter)?;
             let signature = keys.sign(&mail)?;
-            Ok::<_, DraftError>(([signature.as_bytes(), &mail].concat(), letter))
+            mail.splice(..0, signature.into_bytes());
+            Ok::<_, DraftError>((mail, letter))
         });
         let (data, letter) = made.await.map_err(|_| DraftError::CutOff)??;
         let shown = |one: NamedMailbox| (one.mailbox.to_string(), one.name);

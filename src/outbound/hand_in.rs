@@ -73,7 +73,7 @@ impl Outbound {
     /// See [`HandInError`]; nothing was stored.
     pub async fn hand_in(&self, handed: Handed, now: Timestamp) -> Result<MessageId, HandInError> {
         let Handed { account, scope, recipients, data } = handed;
-        let (mail, data) = tokio::task::spawn_blocking(move || (mime::parse(&data), data))
+        let (mail, data) = tokio::task::spawn_blocking(move || (mime::parse_apart_from_texts(&data), data))
             .await
             .map_err(|_| store::Error::Stopped)?;
         let author = match mail.header_from.as_slice() {
@@ -93,14 +93,8 @@ impl Outbound {
         let fresh_id = format!("<{}@{}>", id.suffix(), sender.domain.name);
         let keys = Arc::clone(&sender.keys);
         let signed = tokio::task::spawn_blocking(move || {
-            let mut completed = complete(&data, mail, &fresh_id, now).ok_or(HandInError::Message)?;
-            // It may be large, and what comes next needs as much again.
-            drop(data);
-            // A later host might recode it otherwise, and break the signature (RFC 6376 §5.3).
-            if let Some(recoded) = (!completed.data.is_ascii()).then(|| mime::to_seven_bit(&completed.data)).flatten()
-            {
-                completed.data = recoded;
-            }
+            let mut completed = complete(data, mail, &fresh_id, now).ok_or(HandInError::Message)?;
+            completed.data = in_seven_bits(completed.data);
             let signature = keys.sign(&completed.data).map_err(|_| HandInError::Sign)?;
             completed.data.splice(..0, signature.into_bytes());
             Ok::<_, HandInError>(completed)
@@ -129,15 +123,31 @@ impl Outbound {
     }
 }
 
+/// The message in 7 bits, if that can be: a later host might recode it otherwise, and break the signature
+/// (RFC 6376 §5.3).
+fn in_seven_bits(data: Vec<u8>) -> Vec<u8> {
+    let recoded = if data.is_ascii() { None } else { mime::to_seven_bit(&data) };
+    recoded.unwrap_or(data)
+}
+
 /// Removes what must not go out and adds what is missing (RFC 6409 §8); `None` when it cannot be sent as it is.
-fn complete(data: &[u8], mail: Mail, fresh_id: &str, now: Timestamp) -> Option<Completed> {
-    let limits = Limits::default();
+fn complete(mut data: Vec<u8>, mail: Mail, fresh_id: &str, now: Timestamp) -> Option<Completed> {
     if mail.header_truncated || data.split(|byte| *byte == b'\n').any(|line| line.len() > MAX_LINE + 1) {
         return None;
     }
+    let (header, body) = completed_header(&data, &mail, fresh_id, now)?;
+    // In place, as there may be much behind it.
+    data.splice(..body, header);
+    let message_id = mail.message_id.clone().unwrap_or_else(|| fresh_id.to_owned());
+    Some(Completed { data, mail, message_id })
+}
+
+/// The header that a message goes out with, the empty line included, and where its body begins.
+fn completed_header(data: &[u8], mail: &Mail, fresh_id: &str, now: Timestamp) -> Option<(Vec<u8>, usize)> {
+    let limits = Limits::default();
     let mut fields = Fields::new(data, 0, &limits);
     let mut seen: Vec<&[u8]> = Vec::new();
-    let mut kept = Vec::with_capacity(data.len() + 256);
+    let mut kept = Vec::new();
     let (mut date, mut message_id) = (false, false);
     let mut start = 0;
     while let Some(field) = fields.next(|_| false) {
@@ -164,18 +174,16 @@ fn complete(data: &[u8], mail: Mail, fresh_id: &str, now: Timestamp) -> Option<C
         }
         kept.extend_from_slice(whole);
     }
-    let mut complete = Vec::with_capacity(data.len() + 256);
+    let mut header = Vec::with_capacity(kept.len() + 256);
     if !date {
-        complete.extend_from_slice(format!("Date: {}\r\n", rfc5322(now)).as_bytes());
+        header.extend_from_slice(format!("Date: {}\r\n", rfc5322(now)).as_bytes());
     }
     if !message_id {
-        complete.extend_from_slice(format!("Message-ID: {fresh_id}\r\n").as_bytes());
+        header.extend_from_slice(format!("Message-ID: {fresh_id}\r\n").as_bytes());
     }
-    complete.extend_from_slice(&kept);
-    complete.extend_from_slice(b"\r\n");
-    complete.extend_from_slice(data.get(fields.body_offset()..).unwrap_or_default());
-    let message_id = mail.message_id.clone().unwrap_or_else(|| fresh_id.to_owned());
-    Some(Completed { data: complete, mail, message_id })
+    header.extend_from_slice(&kept);
+    header.extend_from_slice(b"\r\n");
+    Some((header, fields.body_offset().min(data.len())))
 }
 
 /// A date as a field has it (RFC 5322 §3.3).
@@ -193,7 +201,8 @@ mod tests {
 
     fn completed(text: &str) -> Option<String> {
         let data = text.as_bytes();
-        complete(data, mime::parse(data), "<new@acme.dev>", NOW).map(|done| String::from_utf8(done.data).unwrap())
+        complete(data.to_vec(), mime::parse(data), "<new@acme.dev>", NOW)
+            .map(|done| String::from_utf8(done.data).unwrap())
     }
 
     #[test]

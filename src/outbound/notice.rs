@@ -81,12 +81,13 @@ impl Notices {
             message_id: format!("<notice.{}.{}@{hostname}>", notice.id, notice.created_at.as_millis()),
             date: notice.created_at,
         };
-        let Ok(mail) = compose(&letter) else { return Ok(None) };
+        let Ok(mut mail) = compose(&letter) else { return Ok(None) };
         for name in with_parents(hostname) {
             let domain = domains::find_by_name(connection, &name)?;
             let Some(domain) = domain.filter(|domain| domain.verified && domain.flags.dkim) else { continue };
             if let Some(Ok(signature)) = parts.keys_of(connection, &domain)?.map(|keys| keys.sign(&mail)) {
-                return Ok(Some((recipient, [signature.as_bytes(), &mail].concat())));
+                mail.splice(..0, signature.into_bytes());
+                return Ok(Some((recipient, mail)));
             }
         }
         Ok(Some((recipient, mail)))

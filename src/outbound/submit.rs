@@ -140,7 +140,7 @@ impl Outbound {
         let (objects, id) = (self.parts.objects.clone(), outgoing.id.clone());
         let size = data.len() as u64;
         let kept = tokio::task::spawn_blocking(move || {
-            let parts = mime::parse(&data).attachments;
+            let parts = mime::parse_apart_from_texts(&data).attachments;
             let mut draft = objects.draft()?;
             draft.append(&data)?;
             objects.keep(draft, &id, now).map(|name| (name, parts))

@@ -236,6 +236,14 @@ async fn refusals_of_the_message_are_final_and_of_the_session_are_not() {
             Verdict::Deferred,
             "4.5.0 mx.remote.test: it answers what was not said",
         ),
+        ("DATA", say("354 go\r\n554 5.7.1 no"), Verdict::Bounced, "554 5.7.1 no"),
+        ("DATA", say("354 go\r\n451-4.3.0 later\r\n451 4.3.0 please"), Verdict::Deferred, "451 4.3.0 later please"),
+        (
+            "DATA",
+            say("354 go\r\n421 4.3.2 busy"),
+            Verdict::Deferred,
+            "4.3.2 mx.remote.test refused the session: 421 4.3.2 busy",
+        ),
         ("END", leave(""), Verdict::Deferred, "4.4.1 mx.remote.test: the connection was closed"),
         ("END", say("421 4.3.2 stop"), Verdict::Deferred, "4.3.2 mx.remote.test refused the session: 421 4.3.2 stop"),
     ] {
@@ -249,6 +257,20 @@ async fn refusals_of_the_message_are_final_and_of_the_session_are_not() {
             assert_eq!((found, said), (verdict, diagnostic), "{at}: {}", done.receipt.transcript);
         }
     }
+}
+
+#[tokio::test]
+async fn after_a_refusal_that_did_not_wait_for_the_data_the_connection_is_not_used_again() {
+    let mut remote = Remote::scripted(|command, connection| {
+        let early = command == "DATA" && connection == 1;
+        early.then(|| Act::Say("354 go\r\n554 5.7.1 no\r\n".to_owned()))
+    })
+    .await;
+    let rig = Rig::to(&remote, patient()).await;
+    assert_eq!(only(&rig.send(ADA, MAIL).await), (Verdict::Bounced, Some(554), "554 5.7.1 no"));
+    assert_eq!(only(&rig.send(ADA, MAIL).await).0, Verdict::Sent);
+    assert_eq!(remote.taken().await.connection, 2);
+    assert!(remote.is_drained());
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use crate::egress::{FILE_LIMITS, FetchError, Fetched, Target, fetch_file};
 use crate::http::App;
 use crate::http::error::Code;
 use crate::http::files;
+use crate::memory;
 
 /// The largest file, and all files of one message together (contract 1.9).
 pub const MAX_BYTES: usize = 26_214_400;
@@ -30,7 +31,8 @@ pub enum FileFault {
 pub fn decode(text: &str) -> Result<Vec<u8>, FileFault> {
     let text = text.trim();
     let text = if text.contains(['\r', '\n']) { Cow::Owned(text.replace(['\r', '\n'], "")) } else { text.into() };
-    let bytes = BASE64.decode(text.as_bytes()).map_err(|_| FileFault::Base64)?;
+    let mut bytes = Vec::with_capacity(memory::returned(base64::decoded_len_estimate(text.len())));
+    BASE64.decode_vec(text.as_bytes(), &mut bytes).map_err(|_| FileFault::Base64)?;
     if bytes.len() > MAX_BYTES { Err(FileFault::TooLarge) } else { Ok(bytes) }
 }
 

@@ -1,88 +1,110 @@
 //! Mail for hosts that take 7-bit lines alone (RFC 6152 §3): parts with octets above 127 become base64.
 
-use std::ops::Range;
+mod lines;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use std::ops::Range;
 
 use super::params::Value;
 use super::walk::{Leaf, Reading, walk};
-use super::{Encoding, Limits, decode_part};
+use super::{Encoding, Limits, decode};
+use crate::memory;
+use lines::Lines;
+pub use lines::base64_lines;
 
 /// Messages inside one another.
 const MAX_NESTED: usize = 10;
 const FIELD: &[u8] = b"Content-Transfer-Encoding: ";
 
 /// The message with every part in 7 bits; `None` when that cannot be: header fields are not ASCII, or the structure is
-/// beyond the limits. Signatures over what is changed do not survive it.
+/// beyond the limits. Signatures over what is changed do not survive it. Costs the memory of what it returns.
 pub fn to_seven_bit(raw: &[u8]) -> Option<Vec<u8>> {
-    recode(raw, 0)
-}
-
-/// RFC 2045 §6.8: lines of 76 characters, without a line break at the end.
-pub fn base64_lines(content: &[u8]) -> String {
-    const LINE_OCTETS: usize = 57;
-    let mut lines = String::with_capacity(content.len() * 78 / LINE_OCTETS + 80);
-    for line in content.chunks(LINE_OCTETS) {
-        if !lines.is_empty() {
-            lines.push_str("\r\n");
-        }
-        BASE64.encode_string(line, &mut lines);
+    let mut edits = Vec::new();
+    if !raw.is_ascii() {
+        collect(raw, 0, 0, &mut edits)?;
     }
-    lines
+    edits.sort_by_key(|edit| edit.at.start);
+    let length = raw.len() + edits.iter().map(Edit::growth).sum::<usize>();
+    let mut out = Vec::with_capacity(memory::returned(length));
+    let mut done = 0;
+    for edit in &edits {
+        out.extend_from_slice(raw.get(done..edit.at.start).filter(|kept| kept.is_ascii())?);
+        edit.write(raw, &mut out)?;
+        done = edit.at.end;
+    }
+    out.extend_from_slice(raw.get(done..).filter(|kept| kept.is_ascii())?);
+    Some(out)
 }
 
 /// What stands in place of a range of the message.
 struct Edit {
     at: Range<usize>,
-    with: Vec<u8>,
+    with: With,
 }
 
-fn recode(raw: &[u8], depth: usize) -> Option<Vec<u8>> {
-    if raw.is_ascii() {
-        return Some(raw.to_vec());
+enum With {
+    /// These.
+    Octets(Vec<u8>),
+    /// What the range says in this encoding, in base64, and perhaps a line break.
+    Base64 { declared: Encoding, line_break: bool },
+}
+
+impl Edit {
+    /// How many octets it adds at most.
+    fn growth(&self) -> usize {
+        match &self.with {
+            With::Octets(octets) => octets.len(),
+            With::Base64 { .. } => lines::room(self.at.len()) - self.at.len() + 2,
+        }
     }
+
+    fn write(&self, raw: &[u8], out: &mut Vec<u8>) -> Option<()> {
+        match &self.with {
+            With::Octets(octets) => out.extend_from_slice(octets),
+            With::Base64 { declared, line_break } => {
+                let mut lines = Lines::new(out);
+                decode::in_pieces(*declared, raw.get(self.at.clone())?, |piece| {
+                    lines.feed(piece);
+                    true
+                });
+                lines.finish();
+                out.extend_from_slice(if *line_break { b"\r\n" } else { b"" });
+            }
+        }
+        Some(())
+    }
+}
+
+/// The edits of the message `raw`, which stands at `base` of the whole one.
+fn collect(raw: &[u8], base: usize, depth: usize, edits: &mut Vec<Edit>) -> Option<()> {
     let structure = walk(raw, &Limits::default(), |_| {});
     if structure.truncated || structure.header_truncated || depth > MAX_NESTED {
         return None;
     }
-    let mut edits = Vec::new();
     for encoding in structure.multipart_encodings {
-        edits.push(Edit { at: place_of(raw, encoding)?, with: b" 7bit".to_vec() });
+        edits.push(Edit { at: moved(place_of(raw, encoding)?, base), with: With::Octets(b" 7bit".to_vec()) });
     }
     for leaf in &structure.leaves {
         let body = raw.get(leaf.body.clone())?;
         if !body.is_ascii() {
-            edits.extend(leaf_edits(raw, leaf, body, depth)?);
+            collect_leaf(raw, leaf, body, (base, depth), edits)?;
         }
     }
-    edits.sort_by_key(|edit| edit.at.start);
-    let mut out = Vec::with_capacity(raw.len() + raw.len() / 2);
-    let mut done = 0;
-    for edit in edits {
-        out.extend_from_slice(raw.get(done..edit.at.start)?);
-        out.extend_from_slice(&edit.with);
-        done = edit.at.end;
-    }
-    out.extend_from_slice(raw.get(done..)?);
-    out.is_ascii().then_some(out)
+    Some(())
 }
 
-fn leaf_edits(raw: &[u8], leaf: &Leaf<'_>, body: &[u8], depth: usize) -> Option<[Edit; 2]> {
+fn collect_leaf(
+    raw: &[u8],
+    leaf: &Leaf<'_>,
+    body: &[u8],
+    (base, depth): (usize, usize),
+    edits: &mut Vec<Edit>,
+) -> Option<()> {
     let is_message = leaf.reading == Reading::Declared
         && leaf.header.content_type.is_some_and(|given| Value::parse(given).main.starts_with("message/"));
-    let declared = leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field);
-    let (word, content) = if is_message {
-        // A message inside is never encoded as a whole (RFC 2045 §6.4).
-        ("7bit", recode(body, depth + 1)?)
-    } else {
-        let mut lines = base64_lines(&decode_part(declared, body));
-        // A delimiter brings its own line break; the end of a message does not.
-        lines.push_str(if leaf.body.end == raw.len() { "\r\n" } else { "" });
-        ("base64", lines.into_bytes())
-    };
-    let field = match leaf.header.encoding {
-        Some(encoding) => Edit { at: place_of(raw, encoding)?, with: format!(" {word}").into_bytes() },
+    // A message inside is never encoded as a whole (RFC 2045 §6.4).
+    let word = if is_message { "7bit" } else { "base64" };
+    let (at, octets) = match leaf.header.encoding {
+        Some(encoding) => (place_of(raw, encoding)?, format!(" {word}").into_bytes()),
         None => {
             // Before the empty line, which has to be there.
             let at = leaf.body.start.checked_sub(2)?;
@@ -90,10 +112,22 @@ fn leaf_edits(raw: &[u8], leaf: &Leaf<'_>, body: &[u8], depth: usize) -> Option<
             if raw.get(at..leaf.body.start)? != b"\r\n" || !(before.is_empty() || before.ends_with(b"\r\n")) {
                 return None;
             }
-            Edit { at: at..at, with: [FIELD, word.as_bytes(), b"\r\n"].concat() }
+            (at..at, [FIELD, word.as_bytes(), b"\r\n"].concat())
         }
     };
-    Some([field, Edit { at: leaf.body.clone(), with: content }])
+    edits.push(Edit { at: moved(at, base), with: With::Octets(octets) });
+    if is_message {
+        return collect(body, base + leaf.body.start, depth + 1, edits);
+    }
+    let declared = leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field);
+    // A delimiter brings its own line break; the end of a message does not.
+    let line_break = leaf.body.end == raw.len();
+    edits.push(Edit { at: moved(leaf.body.clone(), base), with: With::Base64 { declared, line_break } });
+    Some(())
+}
+
+fn moved(range: Range<usize>, by: usize) -> Range<usize> {
+    range.start + by..range.end + by
 }
 
 /// Where a slice of the message stands in it.

@@ -196,3 +196,30 @@ fn headers_that_are_refused() {
         assert!(thread_header(bad).is_err(), "{bad:?}");
     }
 }
+
+#[test]
+fn every_line_break_becomes_a_crlf() {
+    for (text, wanted) in [
+        ("", ""),
+        ("a", "a"),
+        ("a\nb\rc\r\nd", "a\r\nb\r\nc\r\nd"),
+        ("\r\r\n\n\r", "\r\n\r\n\r\n\r\n"),
+        ("é\r\né\n", "é\r\né\r\n"),
+    ] {
+        assert_eq!(lines(text.into()), wanted, "{text:?}");
+    }
+}
+
+#[test]
+fn a_letter_that_is_used_up_becomes_the_same_mail() {
+    let file = Attachment { filename: "a.bin".to_owned(), content_type: None, content: vec![7; 100].into() };
+    let mut letter = Letter { attachments: vec![file], text: Some("a\nb".to_owned()), ..letter() };
+    let boundary = |mail: Vec<u8>| {
+        let mail = String::from_utf8(mail).unwrap();
+        let boundary = mail.split("boundary=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        mail.replace(&boundary, "b")
+    };
+    let whole = compose(&letter).unwrap();
+    assert_eq!(boundary(compose_last(&mut letter).unwrap()), boundary(whole));
+    assert!(letter.text.is_none() && letter.attachments.iter().all(|file| file.content.is_empty()));
+}

@@ -31,11 +31,13 @@ impl Served {
     pub async fn start_with(folder: &Path, sections: &str) -> Self {
         let has_certificate = folder.join("cert.pem").exists();
         let tls = if has_certificate { "[tls]\ncert_file = \"cert.pem\"\nkey_file = \"key.pem\"\n" } else { "" };
+        let submission =
+            if sections.contains("[submission]") { "" } else { "[submission]\nlisten = []\nlisten_tls = []\n" };
         let config = format!(
             "hostname = \"mx.mailkite.test\"\npublic_url = \"https://mx.mailkite.test\"\ndata_dir = \"data\"\n\
              [log]\nlevel = \"info\"\nformat = \"json\"\n{tls}\
              [smtp]\nlisten = [\"{any}\"]\n[http]\nlisten = [\"{any}\"]\n[metrics]\nlisten = \"off\"\n\
-             [submission]\nlisten = []\nlisten_tls = []\n{sections}",
+             {submission}{sections}",
             any = "127.0.0.1:0"
         );
         std::fs::write(folder.join("mailkite.toml"), config).unwrap();

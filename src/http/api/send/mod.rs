@@ -321,8 +321,10 @@ pub async fn send(
     fields::flag(given.track_clicks, "trackClicks")?;
     let wanted = attachments::check(&app, given.attachments)?;
     let sender = gate(&app, &caller, &from, now).await?;
-    let content = content.with_template(&app, &caller).await?;
+    let mut content = content.with_template(&app, &caller).await?;
     let filled = content.fill(None)?;
+    // They may be large, and the letter has its own.
+    (content.html, content.text) = (None, None);
     let attachments = attachments::load(&app, wanted).await?;
     let shared = Shared { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };
     let letter = shared.letter(to, cc, filled, shared.headers.clone(), attachments);

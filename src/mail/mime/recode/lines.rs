@@ -1,0 +1,95 @@
+//! Base64 in lines of 76 characters (RFC 2045 §6.8), of octets that come in pieces.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use crate::memory;
+
+/// What a line says.
+const LINE_OCTETS: usize = 57;
+const LINE: usize = 76;
+
+/// The lines of these octets, without a line break at the end.
+pub fn base64_lines(content: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(memory::returned(room(content.len())));
+    let mut lines = Lines::new(&mut out);
+    lines.feed(content);
+    lines.finish();
+    out
+}
+
+/// How long the lines of so many octets are at most.
+pub(super) const fn room(octets: usize) -> usize {
+    octets.div_ceil(LINE_OCTETS) * (LINE + 2)
+}
+
+/// Writes the lines of what it is fed, without a line break at the end.
+pub(super) struct Lines<'o> {
+    out: &'o mut Vec<u8>,
+    /// The beginning of a line.
+    rest: Vec<u8>,
+    begun: bool,
+}
+
+impl<'o> Lines<'o> {
+    pub(super) fn new(out: &'o mut Vec<u8>) -> Self {
+        Self { out, rest: Vec::with_capacity(LINE_OCTETS), begun: false }
+    }
+
+    pub(super) fn feed(&mut self, piece: &[u8]) {
+        let missing = (LINE_OCTETS - self.rest.len()).min(piece.len());
+        let (head, piece) = piece.split_at_checked(missing).unwrap_or((piece, &[]));
+        self.rest.extend_from_slice(head);
+        if self.rest.len() < LINE_OCTETS {
+            return;
+        }
+        let whole = std::mem::take(&mut self.rest);
+        self.line(&whole);
+        self.rest = whole;
+        self.rest.clear();
+        let mut whole = piece.chunks_exact(LINE_OCTETS);
+        for line in &mut whole {
+            self.line(line);
+        }
+        self.rest.extend_from_slice(whole.remainder());
+    }
+
+    pub(super) fn finish(mut self) {
+        if !self.rest.is_empty() {
+            let rest = std::mem::take(&mut self.rest);
+            self.line(&rest);
+        }
+    }
+
+    fn line(&mut self, octets: &[u8]) {
+        if std::mem::replace(&mut self.begun, true) {
+            self.out.extend_from_slice(b"\r\n");
+        }
+        let mut line = [0; LINE];
+        // It is as long as it has to be.
+        let length = BASE64.encode_slice(octets, &mut line).unwrap_or(0);
+        self.out.extend_from_slice(line.get(..length).unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_any_size_make_the_lines_of_the_whole() {
+        let content: Vec<u8> = (0..=255).cycle().take(1000).collect();
+        for length in [0, 1, 56, 57, 58, 113, 114, 115, 1000] {
+            let content = content.get(..length).unwrap_or_default();
+            let encoded: Vec<String> = content.chunks(LINE_OCTETS).map(|line| BASE64.encode(line)).collect();
+            for size in [1, 20, 56, 57, 58, 200, 2000] {
+                let mut out = Vec::new();
+                let mut lines = Lines::new(&mut out);
+                content.chunks(size).for_each(|piece| lines.feed(piece));
+                lines.finish();
+                assert_eq!(out, encoded.join("\r\n").into_bytes(), "{length} in {size}");
+                assert!(out.len() <= room(length));
+            }
+        }
+    }
+}

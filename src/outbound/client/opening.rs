@@ -1,0 +1,125 @@
+//! The beginning of a session: greeting, EHLO, STARTTLS, AUTH.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use rustls::pki_types::ServerName;
+use tokio::time::timeout_at;
+use tokio_rustls::TlsConnector;
+
+use super::offers::Offers;
+use super::{Fault, Opening, Session};
+use crate::outbound::{Host, TlsRule};
+
+impl Session {
+    pub(super) async fn begin(&mut self, host: &Host, opening: &Opening<'_>) -> Result<(), Fault> {
+        if opening.implicit_tls
+            && let Some(connector) = &opening.tls
+        {
+            self.handshake(host, connector).await?;
+        }
+        let greeting = self.read_reply("the greeting", self.timeouts.command).await?;
+        if !greeting.is_positive() {
+            return Err(Fault::Refused(greeting));
+        }
+        self.hello(opening.helo).await?;
+        if self.tls.is_none()
+            && let Some(connector) = &opening.tls
+        {
+            self.start_tls(host, connector, opening.helo).await?;
+        }
+        if let Some((user, password)) = opening.auth {
+            self.authenticate(user, password).await?;
+        }
+        Ok(())
+    }
+
+    async fn hello(&mut self, helo: &str) -> Result<(), Fault> {
+        let reply = self.command(&format!("EHLO {helo}"), "EHLO").await?;
+        if reply.is_positive() {
+            self.offers = Offers::of(&reply);
+            return Ok(());
+        }
+        // RFC 5321 §3.2: an old host knows HELO alone.
+        self.offers = Offers::default();
+        let reply = match reply.code {
+            500..=504 | 550 => self.command(&format!("HELO {helo}"), "HELO").await?,
+            _ => reply,
+        };
+        if reply.is_positive() { Ok(()) } else { Err(Fault::Refused(reply)) }
+    }
+
+    async fn start_tls(&mut self, host: &Host, connector: &TlsConnector, helo: &str) -> Result<(), Fault> {
+        let optional = host.tls == TlsRule::Opportunistic;
+        if !self.offers.starttls {
+            return if optional { Ok(()) } else { Err(Fault::Tls("STARTTLS is not offered".to_owned())) };
+        }
+        let reply = self.command("STARTTLS", "STARTTLS").await.map_err(tls_trouble)?;
+        if reply.code == 421 {
+            return Err(Fault::Tls(format!("STARTTLS: {}", reply.text())));
+        }
+        if reply.code != 220 {
+            return if optional { Ok(()) } else { Err(Fault::Tls(format!("STARTTLS: {}", reply.text()))) };
+        }
+        // RFC 3207 §6: what came behind the reply in plain text is somebody's in the middle.
+        if !self.input.is_empty() {
+            return Err(Fault::Tls("plain text came behind the reply to STARTTLS".to_owned()));
+        }
+        self.handshake(host, connector).await?;
+        // RFC 8446 §2: our side of the handshake is done first, and what the host does not like it says after that.
+        self.hello(helo).await.map_err(tls_trouble)
+    }
+
+    async fn handshake(&mut self, host: &Host, connector: &TlsConnector) -> Result<(), Fault> {
+        let name = ServerName::try_from(host.name.clone())
+            .map_err(|_| Fault::Tls(format!("{} is no name for a certificate", host.name)))?;
+        let plain = std::mem::replace(&mut self.wire, Box::new(tokio::io::empty()));
+        let shaking = timeout_at(self.until(self.timeouts.command), connector.connect(name, plain)).await;
+        let stream = match shaking {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(Fault::Tls(format!("TLS failed: {error}"))),
+            Err(_) => return Err(Fault::Tls("the TLS handshake has no end".to_owned())),
+        };
+        let version = stream.get_ref().1.protocol_version();
+        self.tls = Some(match version {
+            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3".to_owned(),
+            Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2".to_owned(),
+            other => format!("{other:?}"),
+        });
+        self.transcript.note(&format!("TLS: {}", self.tls.as_deref().unwrap_or_default()));
+        self.wire = Box::new(stream);
+        Ok(())
+    }
+
+    async fn authenticate(&mut self, user: &str, password: &str) -> Result<(), Fault> {
+        let offers = |mechanism: &str| self.offers.auth.iter().any(|one| one.eq_ignore_ascii_case(mechanism));
+        let reply = if offers("PLAIN") {
+            let response = BASE64.encode(format!("\0{user}\0{password}"));
+            self.transcript.client("AUTH PLAIN <credentials>");
+            self.write(format!("AUTH PLAIN {response}\r\n").as_bytes()).await?;
+            self.read_reply("AUTH", self.timeouts.command).await?
+        } else if offers("LOGIN") {
+            let mut reply = self.command("AUTH LOGIN", "AUTH").await?;
+            for response in [user, password] {
+                if reply.code != 334 {
+                    break;
+                }
+                self.transcript.client("<credentials>");
+                self.write(format!("{}\r\n", BASE64.encode(response)).as_bytes()).await?;
+                reply = self.read_reply("AUTH", self.timeouts.command).await?;
+            }
+            reply
+        } else {
+            return Err(Fault::Tls("neither AUTH PLAIN nor AUTH LOGIN is offered".to_owned()));
+        };
+        if reply.is_positive() { Ok(()) } else { Err(Fault::Auth(reply)) }
+    }
+}
+
+/// A connection that is lost over TLS is lost by TLS: without it the host may do better.
+fn tls_trouble(fault: Fault) -> Fault {
+    match fault {
+        Fault::Connection(why) => Fault::Tls(format!("TLS failed: {why}")),
+        Fault::Timeout(what) => Fault::Tls(format!("TLS failed: timed out waiting for {what}")),
+        other => other,
+    }
+}
