@@ -17,7 +17,7 @@ use escapes::Escapes;
 const MAX_WHOLE: usize = 4 * 1024 * 1024;
 
 /// A character set.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Charset {
     /// One that the streaming decoder knows.
     Known(&'static encoding_rs::Encoding),
@@ -145,7 +145,10 @@ impl TextDecoder {
             State::Escaped(decoder, escapes) => run(decoder, &escapes.finish(), out, true),
             State::Utf16(head) if head.is_empty() => {}
             State::Utf16(_) => out.push(char::REPLACEMENT_CHARACTER),
-            State::Whole(decode, gathered) => out.push_str(&decode(gathered)),
+            State::Whole(decode, gathered) => {
+                let text = decode(&std::mem::take(gathered));
+                if out.is_empty() { *out = text } else { out.push_str(&text) }
+            }
         }
     }
 }
