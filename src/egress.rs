@@ -176,7 +176,9 @@ impl Egress {
         body: Body,
         limits: Limits,
     ) -> Result<Answer, EgressError> {
+        let interest = body.interest();
         let exchange = async {
+            let _interest = interest;
             let (parts, mut incoming) = self.open(method, target, headers, body).await?.into_parts();
             let mut body = Vec::new();
             let whole = read_body(&parts.headers, &mut incoming, limits.max_answer_bytes, &mut body).await?;
@@ -311,7 +313,7 @@ impl Connector {
         self.guard.permits_connection(local, peer).map_err(blocked)?;
         tcp.set_nodelay(true).map_err(|_| EgressError::Connect)?;
         if !secure {
-            return Ok(Stream::Plain(tcp));
+            return Ok(Stream::plain(tcp));
         }
         let name = bare(host).to_owned();
         let name = ServerName::try_from(name).map_err(|_| EgressError::Tls)?;
@@ -319,7 +321,7 @@ impl Connector {
             tracing::debug!(host, %error, "TLS handshake failed");
             EgressError::Tls
         })?;
-        Ok(Stream::Tls(Box::new(tls)))
+        Ok(Stream::tls(tls))
     }
 
     /// The addresses of `host` that the guard permits, at least one.

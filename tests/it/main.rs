@@ -31,6 +31,7 @@ mod keys;
 mod list;
 mod mail_hosts;
 mod manual;
+mod memory;
 mod messages;
 mod openapi;
 mod packaging;

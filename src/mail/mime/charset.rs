@@ -13,6 +13,8 @@ use encoding_rs::{
 
 use escapes::Escapes;
 
+use crate::memory;
+
 /// The most that is gathered for the few sets that can only be decoded as a whole.
 const MAX_WHOLE: usize = 4 * 1024 * 1024;
 
@@ -133,7 +135,11 @@ impl TextDecoder {
             State::Whole(_, gathered) => {
                 let room = MAX_WHOLE.saturating_sub(gathered.len());
                 self.cut |= bytes.len() > room;
-                gathered.extend(bytes.iter().take(room));
+                let taken = bytes.get(..room.min(bytes.len())).unwrap_or_default();
+                if gathered.capacity() < gathered.len() + taken.len() {
+                    gathered.reserve_exact(memory::returned(gathered.len() + 2 * taken.len()));
+                }
+                gathered.extend_from_slice(taken);
             }
         }
     }
