@@ -293,13 +293,13 @@ impl Webhooks {
     /// Signs and posts one attempt and judges the answer; nothing is stored.
     pub(super) async fn exchange(&self, mut prepared: Prepared, asked: Asked, now: Timestamp) -> Posted {
         let attempt = prepared.delivery.attempts + 1;
+        // It is not needed once it was posted, and may be large.
+        let payload = std::mem::take(&mut prepared.payload);
         let secrets = SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
         let (delivery, event_id) = (&prepared.delivery.public_id, prepared.delivery.event_id.as_str());
         let head = Letterhead { delivery, event_id, attempt, secrets };
-        let (headers, body) = request::signed_aside(head, &prepared.payload, now);
+        let (headers, body) = request::signed(head, payload, now);
         let clock = Instant::now();
-        // It is not needed once it was posted, and may be large.
-        prepared.payload = Payload::Whole(Bytes::new());
         let answer = self.post(&prepared.url, headers.clone(), body).await;
         let duration = clock.elapsed();
         let outcome = answer.as_ref().ok().map(|answer| judge(prepared.ack_mode, answer, now.plus(duration)));

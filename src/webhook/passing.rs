@@ -169,13 +169,13 @@ impl Passing {
     }
 
     async fn post(self: Arc<Self>, mut prepared: Prepared, now: Timestamp) -> Attempted {
+        let payload = std::mem::take(&mut prepared.payload);
         let secrets = SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
         let delivery = DeliveryId::new(now);
         let event_id = prepared.told.id.as_str();
         let head = Letterhead { delivery: &delivery, event_id, attempt: 1, secrets };
-        let (headers, body) = request::signed_aside(head, &prepared.payload, now);
+        let (headers, body) = request::signed(head, payload, now);
         let clock = Instant::now();
-        prepared.payload = Payload::Whole(Bytes::new());
         let answer = self.webhooks.post(&prepared.url, headers, body).await;
         let duration = clock.elapsed();
         let outcome = answer.as_ref().ok().map(|answer| judge(ack_mode(&prepared.route), answer, now.plus(duration)));

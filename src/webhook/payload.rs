@@ -97,6 +97,12 @@ impl Payload {
     }
 }
 
+impl Default for Payload {
+    fn default() -> Self {
+        Self::Whole(Bytes::new())
+    }
+}
+
 impl From<String> for Payload {
     fn from(json: String) -> Self {
         Self::Whole(json.into())

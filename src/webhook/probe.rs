@@ -32,7 +32,7 @@ impl Webhooks {
             attempt: 1,
             secrets: SigningSecrets { current: &secret, previous: None },
         };
-        let (headers, body) = request::signed(head, &payload, now);
+        let (headers, body) = request::signed(head, payload, now);
         let clock = std::time::Instant::now();
         let answer = self.post(url, headers, body).await.map_err(Refused::DeliveryFailed)?;
         let outcome = judge(ack_mode(route), &answer, now.plus(clock.elapsed()));

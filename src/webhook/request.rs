@@ -40,25 +40,17 @@ pub(super) struct Letterhead<'a> {
     pub secrets: SigningSecrets<'a>,
 }
 
-/// The headers of a request, `payload` signed as of `now`, and its body. Of a payload that is not held whole that takes
-/// long: see [`signed_aside`].
-pub(super) fn signed(head: Letterhead<'_>, payload: &Payload, now: Timestamp) -> (HeaderMap, Body) {
+/// The headers of a request, `payload` signed as of `now`, and its body. A payload that is not held whole takes its time,
+/// and keeps no other task from the thread; it needs the runtime of many threads.
+pub(super) fn signed(head: Letterhead<'_>, payload: Payload, now: Timestamp) -> (HeaderMap, Body) {
     match payload {
-        Payload::Whole(bytes) => (headers(head, now, [bytes]), bytes.clone().into()),
+        Payload::Whole(bytes) => (headers(head, now, [&bytes]), bytes.into()),
         Payload::Written(_) => {
             let mut length = 0;
             let counted = payload.pieces().inspect(|piece| length += piece.len() as u64);
-            let headers = headers(head, now, counted);
+            let headers = tokio::task::block_in_place(|| headers(head, now, counted));
             (headers, Body::pieces(length, payload.pieces()))
         }
-    }
-}
-
-/// As [`signed`], without keeping other tasks from their thread.
-pub(super) fn signed_aside(head: Letterhead<'_>, payload: &Payload, now: Timestamp) -> (HeaderMap, Body) {
-    match payload {
-        Payload::Whole(_) => signed(head, payload, now),
-        Payload::Written(_) => tokio::task::block_in_place(|| signed(head, payload, now)),
     }
 }
 
