@@ -3,10 +3,11 @@
 //! Bytes are stored once: text and html are not columns but are parsed from the raw copy whenever they are asked
 //! for. When the raw copy goes after seven days, [`condense`] keeps what the API still shows.
 
+use bytes::Bytes;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
-use crate::mail::mime::{self, Headers};
+use crate::mail::mime::{self, Headers, PlacedText};
 use crate::store::messages::MessageRow;
 use crate::store::objects::Objects;
 use crate::store::raws::{self, RawRow};
@@ -23,6 +24,15 @@ pub struct Readable {
     pub text: Option<String>,
     /// The HTML body.
     pub html: Option<String>,
+}
+
+/// The readable parts of a message for those who need not hold them whole.
+#[derive(Debug)]
+pub enum Texts {
+    /// Decoded.
+    Decoded(Readable),
+    /// Where they stand in the mail data: the plain text body and the HTML body.
+    Placed(Option<PlacedText>, Option<PlacedText>),
 }
 
 /// What is kept once the raw copy is gone.
@@ -71,6 +81,27 @@ impl Source {
                 Ok(Readable { text: mail.text, html: mail.html })
             }
             Self::Kept(json) => Ok(kept(json)?.readable),
+        }
+    }
+
+    /// The readable parts: decoded where the mail data has at most `largest` octets, else placed.
+    ///
+    /// # Errors
+    /// As for [`Self::readable`].
+    pub fn texts(self, largest: usize) -> store::Result<Texts> {
+        match self {
+            Self::Raw(bytes) if bytes.len() > largest => {
+                let bytes = Bytes::from(bytes);
+                let outline = mime::outline(&bytes);
+                let (mut text, mut html) = (outline.text, outline.html);
+                let used: usize = text.iter().chain(&html).map(PlacedText::encoded_len).sum();
+                // Most of such a mail is attachments, which have links.
+                if used < bytes.len() / 2 {
+                    text.iter_mut().chain(&mut html).for_each(PlacedText::detach);
+                }
+                Ok(Texts::Placed(text, html))
+            }
+            source => source.readable().map(Texts::Decoded),
         }
     }
 

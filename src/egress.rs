@@ -4,6 +4,7 @@
 //! every address is judged by the [`Guard`], and the connection goes to a judged address, so that a name cannot change
 //! its mind in between. Connections are kept and shared; an exchange that hangs costs a task.
 
+mod body;
 mod fetch;
 mod guard;
 mod stream;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
 use hyper::{Method, Request, Response, Uri};
@@ -30,6 +31,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+pub use self::body::Body;
 pub use self::fetch::{FILE_LIMITS, FetchError, Fetched, fetch_file};
 pub use self::guard::{Blocked, Guard, Policy, not_global};
 use self::stream::Stream;
@@ -54,7 +56,7 @@ const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(5);
 /// The outgoing HTTP client; clones share their connections.
 #[derive(Clone)]
 pub struct Egress {
-    client: Client<Connector, Full<Bytes>>,
+    client: Client<Connector, Body>,
 }
 
 /// How much of a peer's time and answer an exchange takes.
@@ -152,10 +154,10 @@ impl Egress {
         &self,
         target: &Target,
         headers: HeaderMap,
-        body: Bytes,
+        body: impl Into<Body>,
         limits: Limits,
     ) -> Result<Answer, EgressError> {
-        self.exchange(Method::POST, target, headers, body, limits).await
+        self.exchange(Method::POST, target, headers, body.into(), limits).await
     }
 
     /// Gets `target` once and reads the answer, as [`Egress::post`] does.
@@ -163,7 +165,7 @@ impl Egress {
     /// # Errors
     /// There is no whole answer in time.
     pub async fn get(&self, target: &Target, headers: HeaderMap, limits: Limits) -> Result<Answer, EgressError> {
-        self.exchange(Method::GET, target, headers, Bytes::new(), limits).await
+        self.exchange(Method::GET, target, headers, Bytes::new().into(), limits).await
     }
 
     async fn exchange(
@@ -171,10 +173,12 @@ impl Egress {
         method: Method,
         target: &Target,
         headers: HeaderMap,
-        body: Bytes,
+        body: Body,
         limits: Limits,
     ) -> Result<Answer, EgressError> {
+        let interest = body.interest();
         let exchange = async {
+            let _interest = interest;
             let (parts, mut incoming) = self.open(method, target, headers, body).await?.into_parts();
             let mut body = Vec::new();
             let whole = read_body(&parts.headers, &mut incoming, limits.max_answer_bytes, &mut body).await?;
@@ -193,9 +197,9 @@ impl Egress {
         method: Method,
         target: &Target,
         headers: HeaderMap,
-        body: Bytes,
+        body: Body,
     ) -> Result<Response<Incoming>, EgressError> {
-        let mut request = Request::new(Full::new(body));
+        let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = target.uri().clone();
         *request.headers_mut() = headers;
@@ -309,7 +313,7 @@ impl Connector {
         self.guard.permits_connection(local, peer).map_err(blocked)?;
         tcp.set_nodelay(true).map_err(|_| EgressError::Connect)?;
         if !secure {
-            return Ok(Stream::Plain(tcp));
+            return Ok(Stream::plain(tcp));
         }
         let name = bare(host).to_owned();
         let name = ServerName::try_from(name).map_err(|_| EgressError::Tls)?;
@@ -317,7 +321,7 @@ impl Connector {
             tracing::debug!(host, %error, "TLS handshake failed");
             EgressError::Tls
         })?;
-        Ok(Stream::Tls(Box::new(tls)))
+        Ok(Stream::tls(tls))
     }
 
     /// The addresses of `host` that the guard permits, at least one.

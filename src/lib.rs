@@ -27,7 +27,8 @@
 //! 4. [`jobs::Worker`] claims (a lease is committed before the attempt; of an idle lane, by the transaction that leaves the
 //!    job) → [`webhook::deliver`] makes the payload of the stored message, or of what was accepted a moment ago
 //!    ([`webhook::fresh`]), signs it twice and posts it through [`egress`] → a [`jobs::Verdict`] → settled in one
-//!    transaction with the attempt's row.
+//!    transaction with the attempt's row. A large [`webhook::payload`] is never held whole: it is written from the mail
+//!    data in pieces, once to sign it and once to send it.
 //!
 //! On a domain with zero retention `passing` rows stand in for messages and deliveries: [`webhook::passing`] posts each
 //! once and removes it, and the mail data with the last.

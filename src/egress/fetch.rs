@@ -73,7 +73,8 @@ async fn follow(
             (USER_AGENT, HeaderValue::from_static(USER_AGENT_VALUE)),
             (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
         ]);
-        let (parts, mut incoming) = egress.open(Method::GET, &target, headers, Bytes::new()).await?.into_parts();
+        let (parts, mut incoming) =
+            egress.open(Method::GET, &target, headers, Bytes::new().into()).await?.into_parts();
         if is_redirect(parts.status)
             && let Some(location) = parts.headers.get(LOCATION)
         {

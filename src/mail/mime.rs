@@ -13,17 +13,22 @@ mod header;
 mod headers;
 mod params;
 mod recode;
+mod text;
 mod trace_fields;
 mod walk;
 mod words;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use bytes::Bytes;
+
+use body::{Placed, Texts};
 pub use decode::{Decoder, Encoding, decode_part, decoded_size};
 pub use header::{Field, Fields};
 pub use headers::Headers;
 pub use params::{Value, safe_filename};
 pub use recode::{base64_lines, to_seven_bit};
+pub use text::{PlacedText, TextReader};
 pub use trace_fields::{field_values, received_by, without_results_of};
 
 /// What is read of a message at most; beyond it the message is stored all the same and flagged.
@@ -190,18 +195,33 @@ pub fn parse_apart_from_texts(raw: &[u8]) -> Mail {
     catch_unwind(AssertUnwindSafe(|| read(raw, &Limits::default(), Texts::Skipped))).unwrap_or_else(|_| unread())
 }
 
+/// A message whose texts are decoded later, and not held whole.
+#[derive(Debug, Default)]
+pub struct Outline {
+    /// As [`parse`] reads it, apart from the texts.
+    pub mail: Mail,
+    /// What [`Mail::text`] would be.
+    pub text: Option<PlacedText>,
+    /// What [`Mail::html`] would be.
+    pub html: Option<PlacedText>,
+}
+
+/// As [`parse`], which it agrees with in everything, for a message whose texts may be large.
+pub fn outline(raw: &Bytes) -> Outline {
+    let read = || {
+        let mut placed = Placed::default();
+        let mut mail = read(raw, &Limits::default(), Texts::Placed(raw, &mut placed));
+        (mail.text, mail.html) = (None, None);
+        Outline { mail, text: placed.text, html: placed.html }
+    };
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Outline { mail: unread(), ..Outline::default() })
+}
+
 fn unread() -> Mail {
     Mail { truncated: true, ..Mail::default() }
 }
 
-/// Whether texts are decoded.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Texts {
-    Decoded,
-    Skipped,
-}
-
-fn read(raw: &[u8], limits: &Limits, texts: Texts) -> Mail {
+fn read(raw: &[u8], limits: &Limits, texts: Texts<'_>) -> Mail {
     let mut mail = Mail::default();
     let structure = walk::walk(raw, limits, |field| take_field(&mut mail, field, limits));
     mail.truncated |= structure.truncated;

@@ -11,17 +11,19 @@ use hyper::body::Bytes;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::budget;
 use super::fresh::FreshMail;
 use super::in_flight::{Guard, InFlight};
 use super::outcome::{self, AckMode, AnswerView, Outcome};
+use super::payload::Payload;
 use super::record::{Posted, Sent};
-use super::request::{self, Letterhead};
+use super::request::{self, Letterhead, SMALL};
 pub use super::request::{LINK_SECS, payload};
 use super::signature::SigningSecrets;
 use crate::activity::Feed;
 use crate::clock::Timestamp;
-use crate::content::Source;
-use crate::egress::{Answer, Egress, EgressError, Limits, Policy, Target};
+use crate::content::{Source, Texts};
+use crate::egress::{Answer, Body, Egress, EgressError, Limits, Policy, Target};
 use crate::id::RouteId;
 use crate::jobs::{After, Attempt, Attempted, Claimed, Fate, Handler, Jobs, Record, Verdict};
 use crate::links::Links;
@@ -35,10 +37,6 @@ use crate::store::{self, Db, events};
 
 /// The one event whose payload is made of the stored message.
 const EMAIL_RECEIVED: &str = "email.received";
-/// Payloads above this take part in the budget.
-pub(super) const SMALL: usize = 64 * 1024;
-/// KiB of large mail and payloads held at the same time.
-pub(super) const BUDGET_KIB: u32 = 48 * 1024;
 /// An attempt takes at most 15 s; one whose lease ends earlier is not begun, lest it be made twice.
 pub(super) const ATTEMPT_TIME: Duration = Duration::from_secs(20);
 /// How long an attempt waits that failed for a reason of our own (a busy database).
@@ -83,7 +81,7 @@ pub(super) struct Prepared {
     pub(super) url: String,
     pub(super) secret: String,
     pub(super) previous_secret: Option<String>,
-    pub(super) payload: Bytes,
+    pub(super) payload: Payload,
 }
 
 /// The received message that an event tells of.
@@ -151,11 +149,6 @@ impl Handler for Webhooks {
 }
 
 impl Webhooks {
-    /// How much large mail and how many large payloads may be in memory at once.
-    pub fn budget() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(BUDGET_KIB as usize))
-    }
-
     pub(super) async fn prepare(
         self: &Arc<Self>,
         id: i64,
@@ -165,13 +158,14 @@ impl Webhooks {
         let this = Arc::clone(self);
         let found = self.db.read(move |connection| this.look_up(connection, id, asked, now, SMALL as u64)).await?;
         let Found::Large(size) = found else { return Ok((found, None)) };
-        // The mail and the payload made of it.
-        let kib = u32::try_from(size / 512).unwrap_or(u32::MAX).min(BUDGET_KIB);
-        let permit = Arc::clone(&self.budget).acquire_many_owned(kib).await.ok();
+        let share = self.share(size).await;
         let this = Arc::clone(self);
         let found = self.db.read(move |connection| this.look_up(connection, id, asked, now, u64::MAX)).await?;
-        let small = matches!(&found, Found::Ready(prepared) if prepared.payload.len() <= SMALL);
-        Ok((found, permit.filter(|_| !small)))
+        let share = match &found {
+            Found::Ready(prepared) => share.and_then(|share| budget::lower(share, &prepared.payload)),
+            Found::Large(_) | Found::Ended(_) => None,
+        };
+        Ok((found, share))
     }
 
     /// The JSON of `email.received` of the message called `id` as it is stored now, if it is; with the share of the budget
@@ -187,14 +181,16 @@ impl Webhooks {
         let found = self.db.read(move |connection| messages::find_by_row(connection, message)).await?;
         let Some(row) = found.filter(|row| row.public_id.as_str() == id) else { return Ok(None) };
         let permit = if row.size > SMALL as u64 {
-            let kib = u32::try_from(row.size / 512).unwrap_or(u32::MAX).min(BUDGET_KIB);
-            Arc::clone(&self.budget).acquire_many_owned(kib).await.ok()
+            // The mail and the whole payload.
+            self.share(row.size.saturating_mul(2)).await
         } else {
             None
         };
         let this = Arc::clone(self);
-        let made = self.db.read(move |connection| payload(connection, &this.objects, &this.links, &row)).await?;
-        Ok(made.map(|json| (json.into(), permit)))
+        let made = self.db.read(move |connection| {
+            Ok(payload(connection, &this.objects, &this.links, &row)?.map(Payload::into_bytes))
+        });
+        Ok(made.await?.map(|json| (json, permit)))
     }
 
     /// What each attempt of a delivery posts, as far as it is still stored.
@@ -249,7 +245,7 @@ impl Webhooks {
         let Some(payload) = payload(connection, &self.objects, &self.links, &message)? else {
             return Ok(Found::Ended(Some((id, "message_gone"))));
         };
-        self.ready(delivery, Some(Received::new(&message)), &route, payload.into(), now)
+        self.ready(delivery, Some(Received::new(&message)), &route, payload, now)
     }
 
     /// The same of mail that was just accepted, without the database; `None`: it has to be looked up.
@@ -257,8 +253,8 @@ impl Webhooks {
         let (fresh, data) = self.fresh.take(id, self.db.directory_version())?;
         let readable = Source::Raw(data.into()).readable();
         Some(readable.and_then(|readable| {
-            let payload = request::payload_of(&fresh.message, &readable, &[], &self.links);
-            self.ready(fresh.delivery, Some(Received::new(&fresh.message)), &fresh.route, payload.into(), now)
+            let payload = request::payload_of(&fresh.message, Texts::Decoded(readable), &[], &self.links);
+            self.ready(fresh.delivery, Some(Received::new(&fresh.message)), &fresh.route, payload, now)
         }))
     }
 
@@ -268,7 +264,7 @@ impl Webhooks {
         delivery: DeliveryRow,
         received: Option<Received>,
         route: &RouteRow,
-        payload: Bytes,
+        payload: Payload,
         now: Timestamp,
     ) -> store::Result<Found> {
         let (Some(url), Some(sealed)) = (route.destination.clone(), route.secret_sealed.as_deref()) else {
@@ -297,14 +293,14 @@ impl Webhooks {
     /// Signs and posts one attempt and judges the answer; nothing is stored.
     pub(super) async fn exchange(&self, mut prepared: Prepared, asked: Asked, now: Timestamp) -> Posted {
         let attempt = prepared.delivery.attempts + 1;
+        // It is not needed once it was posted, and may be large.
+        let payload = std::mem::take(&mut prepared.payload);
         let secrets = SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
         let (delivery, event_id) = (&prepared.delivery.public_id, prepared.delivery.event_id.as_str());
         let head = Letterhead { delivery, event_id, attempt, secrets };
-        let headers = request::headers(head, &prepared.payload, now);
+        let (headers, body) = request::signed(head, payload, now);
         let clock = Instant::now();
-        // It is not needed once it was posted, and may be large.
-        let payload = std::mem::take(&mut prepared.payload);
-        let answer = self.post(&prepared.url, headers.clone(), payload).await;
+        let answer = self.post(&prepared.url, headers.clone(), body).await;
         let duration = clock.elapsed();
         let outcome = answer.as_ref().ok().map(|answer| judge(prepared.ack_mode, answer, now.plus(duration)));
         let sent = Sent { attempt, by_hand: asked == Asked::ByHand, headers: &headers, at: now, duration };
@@ -314,9 +310,9 @@ impl Webhooks {
         posted
     }
 
-    pub(super) async fn post(&self, url: &str, headers: HeaderMap, payload: Bytes) -> Result<Answer, EgressError> {
+    pub(super) async fn post(&self, url: &str, headers: HeaderMap, body: Body) -> Result<Answer, EgressError> {
         match Target::parse(url, &self.policy) {
-            Ok(target) => self.egress.post(&target, headers, payload, Limits::default()).await,
+            Ok(target) => self.egress.post(&target, headers, body, Limits::default()).await,
             // It was fit when the route was made; the operator's policy changed since.
             Err(_) => Err(EgressError::BlockedAddress),
         }

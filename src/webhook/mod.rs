@@ -1,5 +1,6 @@
 //! Webhooks: events, signatures, deliveries (contract 9).
 
+mod budget;
 pub mod deliver;
 pub mod event;
 pub mod fresh;
@@ -8,6 +9,7 @@ pub mod manual;
 pub mod outcome;
 mod owner_notice;
 pub mod passing;
+pub mod payload;
 pub mod probe;
 mod record;
 pub mod replay;

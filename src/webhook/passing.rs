@@ -13,13 +13,16 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::deliver::{ATTEMPT_TIME, BUDGET_KIB, SMALL, Webhooks, ack_mode, judge, put_off};
+use super::budget;
+use super::deliver::{ATTEMPT_TIME, Webhooks, ack_mode, judge, put_off};
 use super::event::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
 use super::outcome::Outcome;
-use super::request::{self, Letterhead};
+use super::payload::{self, Payload, Segment};
+use super::request::{self, Letterhead, SMALL};
 use super::signature::SigningSecrets;
 use crate::activity::Activity;
 use crate::clock::Timestamp;
+use crate::content::{Readable, Texts};
 use crate::egress::{Answer, EgressError};
 use crate::id::{DeliveryId, MessageId};
 use crate::jobs::{After, Attempt, Attempted, Claimed, Handler, Verdict};
@@ -69,7 +72,7 @@ struct Prepared {
     url: String,
     secret: String,
     previous_secret: Option<String>,
-    payload: Bytes,
+    payload: Payload,
 }
 
 /// What the database says of a claimed job.
@@ -115,17 +118,14 @@ impl Passing {
         let this = Arc::clone(self);
         let found = db.read(move |connection| this.look_up(connection, id, now, SMALL as u64)).await?;
         let Found::Large(size) = found else { return Ok((found, None)) };
-        // The mail, and the payload made of it: base64 in both, for the most part.
-        let kib = u32::try_from(size / 512).unwrap_or(u32::MAX).min(BUDGET_KIB);
-        let mut permit = Arc::clone(&self.webhooks.budget).acquire_many_owned(kib).await.ok();
+        let share = self.webhooks.share(size).await;
         let this = Arc::clone(self);
         let found = db.read(move |connection| this.look_up(connection, id, now, u64::MAX)).await?;
-        // The mail is not needed any more, and the receiver may take its time over the payload.
-        if let (Found::Ready(prepared), Some(permit)) = (&found, &mut permit) {
-            let unused = permit.num_permits().saturating_sub(prepared.payload.len() / 1024 + 1);
-            drop(permit.split(unused));
-        }
-        Ok((found, permit))
+        let share = match &found {
+            Found::Ready(prepared) => share.and_then(|share| budget::lower(share, &prepared.payload)),
+            Found::Large(_) | Found::Gone(_) => None,
+        };
+        Ok((found, share))
     }
 
     fn look_up(&self, connection: &Connection, id: i64, now: Timestamp, largest: u64) -> store::Result<Found> {
@@ -148,7 +148,7 @@ impl Passing {
             previous_secret: previous
                 .map(|sealed| self.webhooks.unseal(routes::SECRET_PURPOSE, sealed))
                 .transpose()?,
-            payload: payload(&told, &raw).into(),
+            payload: payload_of(&told, raw, SMALL),
             row,
             told,
             route,
@@ -169,13 +169,14 @@ impl Passing {
     }
 
     async fn post(self: Arc<Self>, mut prepared: Prepared, now: Timestamp) -> Attempted {
+        let payload = std::mem::take(&mut prepared.payload);
         let secrets = SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
         let delivery = DeliveryId::new(now);
         let event_id = prepared.told.id.as_str();
         let head = Letterhead { delivery: &delivery, event_id, attempt: 1, secrets };
-        let headers = request::headers(head, &prepared.payload, now);
+        let (headers, body) = request::signed(head, payload, now);
         let clock = Instant::now();
-        let answer = self.webhooks.post(&prepared.url, headers, std::mem::take(&mut prepared.payload)).await;
+        let answer = self.webhooks.post(&prepared.url, headers, body).await;
         let duration = clock.elapsed();
         let outcome = answer.as_ref().ok().map(|answer| judge(ack_mode(&prepared.route), answer, now.plus(duration)));
         let delivered = matches!(outcome, Some(Outcome::Delivered { .. }));
@@ -246,9 +247,27 @@ impl Passing {
     }
 }
 
-/// The event of contract 9.6, its attachments inside.
-fn payload(told: &Told, raw: &[u8]) -> Vec<u8> {
-    let mail = mime::parse(raw);
+/// The event of contract 9.6, its attachments inside; written from the mail data if that is larger than `small`.
+pub(super) fn payload_of(told: &Told, raw: Vec<u8>, small: usize) -> Payload {
+    let raw = Bytes::from(raw);
+    let small = raw.len() <= small;
+    let (mail, texts) = if small {
+        let mut mail = mime::parse(&raw);
+        let readable = Readable { text: mail.text.take(), html: mail.html.take() };
+        (mail, Texts::Decoded(readable))
+    } else {
+        let outline = mime::outline(&raw);
+        (outline.mail, Texts::Placed(outline.text, outline.html))
+    };
+    let mut apart = payload::texts_apart(&texts);
+    let mut bytes = |part: &mime::Part| {
+        let body = body(&raw, part);
+        if small {
+            return AttachmentBytes::Content(part.encoding, body);
+        }
+        apart.push(Segment::File(part.encoding, raw.slice_ref(body)));
+        AttachmentBytes::Apart
+    };
     let attachments: Vec<Attachment<'_>> = (0_u32..)
         .zip(&mail.attachments)
         .map(|(index, part)| Attachment {
@@ -256,16 +275,17 @@ fn payload(told: &Told, raw: &[u8]) -> Vec<u8> {
             filename: part.filename.as_deref(),
             content_type: part.content_type.as_deref(),
             size: part.size,
-            bytes: AttachmentBytes::Content(part.encoding, body(raw, part)),
+            bytes: bytes(part),
         })
         .collect();
+    let (text, html) = payload::bodies(&texts);
     let event = EmailReceived {
         id: &told.id,
         from: Party { address: &told.from_addr, name: told.from_name.as_deref() },
         to: Party { address: &told.to_addr, name: told.to_name.as_deref() },
         subject: mail.subject.as_deref(),
-        text: mail.text.as_deref(),
-        html: mail.html.as_deref(),
+        text,
+        html,
         thread_id: mail.thread_id(),
         received_at: told.received_at,
         auth: Auth {
@@ -276,7 +296,7 @@ fn payload(told: &Told, raw: &[u8]) -> Vec<u8> {
         },
         attachments: &attachments,
     };
-    event.to_json()
+    Payload::of(&event, apart)
 }
 
 /// The encoded body of a part.

@@ -1,9 +1,10 @@
 //! The test of a webhook (contract 3.6): one signed event that nothing is stored of.
 
 use super::deliver::{Webhooks, ack_mode, judge};
-use super::event::{Auth, EmailReceived, Party};
+use super::event::{Auth, EmailReceived, Party, Text};
 use super::manual::{Manual, Refused};
 use super::outcome::Outcome;
+use super::payload::Payload;
 use super::request::{self, Letterhead};
 use super::signature::SigningSecrets;
 use crate::clock::Timestamp;
@@ -31,27 +32,29 @@ impl Webhooks {
             attempt: 1,
             secrets: SigningSecrets { current: &secret, previous: None },
         };
-        let headers = request::headers(head, &payload, now);
+        let (headers, body) = request::signed(head, payload, now);
         let clock = std::time::Instant::now();
-        let answer = self.post(url, headers, payload.into()).await.map_err(Refused::DeliveryFailed)?;
+        let answer = self.post(url, headers, body).await.map_err(Refused::DeliveryFailed)?;
         let outcome = judge(ack_mode(route), &answer, now.plus(clock.elapsed()));
         Ok(Manual { ok: matches!(outcome, Outcome::Delivered { .. }), status: answer.status })
     }
 }
 
-fn test_payload(id: &MessageId, domain: &str, now: Timestamp) -> Vec<u8> {
+fn test_payload(id: &MessageId, domain: &str, now: Timestamp) -> Payload {
     let pass = Some("pass");
     let event = EmailReceived {
         id,
         from: Party { address: "hello@example.com", name: Some("mailkite test") },
         to: Party { address: &format!("webhook-test@{domain}"), name: None },
         subject: Some("A test of your webhook"),
-        text: Some("This message was made up to test your webhook. Nobody sent it, and it is not stored."),
+        text: Some(Text::Whole(
+            "This message was made up to test your webhook. Nobody sent it, and it is not stored.",
+        )),
         html: None,
         thread_id: None,
         received_at: now,
         auth: Auth { spf: pass, dkim: pass, dmarc: pass, spam: Some("ham") },
         attachments: &[],
     };
-    event.to_json()
+    Payload::Whole(event.to_json().into())
 }

@@ -5,9 +5,11 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use rusqlite::Connection;
 
 use super::event::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
+use super::payload::{self, Payload};
 use super::signature::{SigningSecrets, sign};
 use crate::clock::Timestamp;
-use crate::content::{self, Readable};
+use crate::content::{self, Texts};
+use crate::egress::Body;
 use crate::id::DeliveryId;
 use crate::links::Links;
 use crate::mail::mime::Part;
@@ -15,6 +17,8 @@ use crate::store::messages::MessageRow;
 use crate::store::objects::Objects;
 use crate::store::{self, attachments};
 
+/// Mail up to this size is read and posted whole, and takes no part in the budget.
+pub(super) const SMALL: usize = 64 * 1024;
 /// Attachment links end seven days after arrival (contract 7.1).
 pub const LINK_SECS: i64 = 604_800;
 
@@ -36,9 +40,22 @@ pub(super) struct Letterhead<'a> {
     pub secrets: SigningSecrets<'a>,
 }
 
-/// The headers of a request, `payload` signed as of `now`.
-pub(super) fn headers(head: Letterhead<'_>, payload: &[u8], now: Timestamp) -> HeaderMap {
-    let signed = sign(&head.secrets, head.event_id, head.attempt, now, payload);
+/// The headers of a request, `payload` signed as of `now`, and its body. A payload that is not held whole takes its time,
+/// and keeps no other task from the thread; it needs the runtime of many threads.
+pub(super) fn signed(head: Letterhead<'_>, payload: Payload, now: Timestamp) -> (HeaderMap, Body) {
+    match payload {
+        Payload::Whole(bytes) => (headers(head, now, [&bytes]), bytes.into()),
+        Payload::Written(_) => {
+            let mut length = 0;
+            let counted = payload.pieces().inspect(|piece| length += piece.len() as u64);
+            let headers = tokio::task::block_in_place(|| headers(head, now, counted));
+            (headers, Body::pieces(length, payload.pieces()))
+        }
+    }
+}
+
+fn headers(head: Letterhead<'_>, now: Timestamp, pieces: impl IntoIterator<Item: AsRef<[u8]>>) -> HeaderMap {
+    let signed = sign(&head.secrets, head.event_id, head.attempt, now, pieces);
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_VALUE));
@@ -81,17 +98,15 @@ pub fn payload(
     objects: &Objects,
     links: &Links,
     message: &MessageRow,
-) -> store::Result<Option<Vec<u8>>> {
+) -> store::Result<Option<Payload>> {
     let Some(source) = content::load(connection, objects, message)? else { return Ok(None) };
-    let readable = source.readable()?;
-    // It may be 25 MiB, and so may the payload.
-    drop(source);
+    let texts = source.texts(SMALL)?;
     let parts = if message.attachment_count == 0 { Vec::new() } else { attachments::list(connection, message.id)? };
-    Ok(Some(payload_of(message, &readable, &parts, links)))
+    Ok(Some(payload_of(message, texts, &parts, links)))
 }
 
 /// The payload of a received message, of what it says and its attachments.
-pub(super) fn payload_of(message: &MessageRow, readable: &Readable, parts: &[Part], links: &Links) -> Vec<u8> {
+pub(super) fn payload_of(message: &MessageRow, texts: Texts, parts: &[Part], links: &Links) -> Payload {
     let urls: Vec<String> = (0..parts.len())
         .map(|index| {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
@@ -108,13 +123,14 @@ pub(super) fn payload_of(message: &MessageRow, readable: &Readable, parts: &[Par
             bytes: AttachmentBytes::Url(url.as_str().into()),
         })
         .collect();
+    let (text, html) = payload::bodies(&texts);
     let event = EmailReceived {
         id: &message.public_id,
         from: Party { address: &message.from_addr, name: message.from_name.as_deref() },
         to: Party { address: &message.to_addr, name: message.to_name.as_deref() },
         subject: message.subject.as_deref(),
-        text: readable.text.as_deref(),
-        html: readable.html.as_deref(),
+        text,
+        html,
         thread_id: message.thread_id.as_deref(),
         received_at: message.received_at,
         auth: Auth {
@@ -125,5 +141,5 @@ pub(super) fn payload_of(message: &MessageRow, readable: &Readable, parts: &[Par
         },
         attachments: &attachments,
     };
-    event.to_json()
+    Payload::of(&event, payload::texts_apart(&texts))
 }

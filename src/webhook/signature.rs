@@ -32,7 +32,7 @@ pub struct SignatureHeaders {
     pub webhook_signature: String,
 }
 
-/// Signs `body` for attempt number `attempt` (from 1) at the time `now`.
+/// Signs the body that comes in `pieces` for attempt number `attempt` (from 1) at the time `now`.
 ///
 /// During a rotation `webhook-signature` holds both signatures, the current secret's first. Verifiers of
 /// `x-mailkite-signature` read a single `v1`, so odd attempts carry the current secret's, even ones the previous one's.
@@ -41,20 +41,27 @@ pub fn sign(
     event_id: &str,
     attempt: u32,
     now: Timestamp,
-    body: &[u8],
+    pieces: impl IntoIterator<Item: AsRef<[u8]>>,
 ) -> SignatureHeaders {
     let millis = now.as_millis().to_string();
     let seconds = now.as_secs().to_string();
     let single = secrets.previous.filter(|_| attempt.is_multiple_of(2)).unwrap_or(secrets.current);
-    let v1 = hex::encode(hmac_sha256(single.as_bytes(), &[millis.as_bytes(), b".", body]).as_ref());
-    let standard = |secret: &str| {
-        let parts = [event_id.as_bytes(), b".", seconds.as_bytes(), b".", body];
-        format!("v1,{}", BASE64.encode(hmac_sha256(&decoded(secret), &parts)))
-    };
-    let webhook_signature = match secrets.previous {
-        None => standard(secrets.current),
-        Some(previous) => format!("{} {}", standard(secrets.current), standard(previous)),
-    };
+    let begun = |secret: &str| hmac_sha256(&decoded(secret), &[event_id, ".", &seconds, "."]);
+    let mut v1 = hmac_sha256(single.as_bytes(), &[&millis, "."]);
+    let mut standard = begun(secrets.current);
+    let mut previous = secrets.previous.map(begun);
+    for piece in pieces {
+        let piece = piece.as_ref();
+        v1.update(piece);
+        standard.update(piece);
+        previous.iter_mut().for_each(|context| context.update(piece));
+    }
+    let v1 = hex::encode(v1.sign().as_ref());
+    let ended = |context: hmac::Context| format!("v1,{}", BASE64.encode(context.sign()));
+    let mut webhook_signature = ended(standard);
+    if let Some(previous) = previous {
+        webhook_signature = format!("{webhook_signature} {}", ended(previous));
+    }
     SignatureHeaders {
         signature: format!("t={millis},v1={v1}"),
         webhook_id: event_id.to_owned(),
@@ -69,12 +76,11 @@ fn decoded(secret: &str) -> Vec<u8> {
     BASE64.decode(part).unwrap_or_else(|_| part.as_bytes().to_vec())
 }
 
-fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> hmac::Tag {
+/// What has been told of a body before the body itself.
+fn hmac_sha256(key: &[u8], before: &[&str]) -> hmac::Context {
     let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
-    for part in parts {
-        context.update(part);
-    }
-    context.sign()
+    before.iter().for_each(|part| context.update(part.as_bytes()));
+    context
 }
 
 #[cfg(test)]
@@ -88,7 +94,7 @@ mod tests {
     const ENCODED_B64: &str = "v1,3Gw4r8XtFbw0nRh9INhjp72C5gZFHk9XaDX7Zb6hA78=";
 
     fn signed(current: &str, previous: Option<&str>, attempt: u32) -> SignatureHeaders {
-        sign(&SigningSecrets { current, previous }, "evt_123", attempt, NOW, BODY.as_bytes())
+        sign(&SigningSecrets { current, previous }, "evt_123", attempt, NOW, [BODY])
     }
 
     #[test]
@@ -133,9 +139,18 @@ mod tests {
     }
 
     #[test]
+    fn it_does_not_matter_in_what_pieces_a_body_comes() {
+        let secrets = SigningSecrets { current: ENCODED, previous: Some(PLAIN) };
+        for size in 1..BODY.len() {
+            let pieces = sign(&secrets, "evt_123", 1, NOW, BODY.as_bytes().chunks(size));
+            assert_eq!(pieces, signed(ENCODED, Some(PLAIN), 1), "{size}");
+        }
+    }
+
+    #[test]
     fn seconds_are_rounded_down() {
         let secrets = SigningSecrets { current: PLAIN, previous: None };
-        let late = sign(&secrets, "evt_1", 1, Timestamp::from_millis(1_999), b"");
+        let late = sign(&secrets, "evt_1", 1, Timestamp::from_millis(1_999), [""]);
         assert_eq!(late.webhook_timestamp, "1");
         assert!(late.signature.starts_with("t=1999,v1="));
     }

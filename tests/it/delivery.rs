@@ -77,6 +77,40 @@ async fn a_mail_becomes_a_webhook_with_exactly_this_json_and_both_signatures() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_large_text_is_the_same_bytes_on_every_attempt_and_where_it_is_shown() {
+    let answers = AtomicU32::new(0);
+    let mut receiver =
+        Receiver::start(move |_| Reply::status(if answers.fetch_add(1, Ordering::SeqCst) == 0 { 500 } else { 200 }))
+            .await;
+    let mut server = Server::start_with(standing(), |_| {}).await;
+    let hook = server.webhook(&receiver.url()).await;
+    let line = |text: &str| format!("{}\r\n", text.repeat(20)).repeat(10_000);
+    let mail = format!(
+        "Subject: Large\r\nContent-Type: text/plain; charset=iso-8859-1\r\n\
+         Content-Transfer-Encoding: quoted-printable\r\n\r\n{}",
+        line("=E9\u{1}")
+    );
+    assert_eq!(server.mail("a@inbox.test", &mail).await.code, 250);
+
+    let first = receiver.next_request().await;
+    assert_eq!(first.header("content-length"), first.body.len().to_string());
+    assert!(is_signed_with(&first, &hook.secret) && is_standard_signed_with(&first, &hook.secret));
+    let text = line("\u{e9}\u{1}").replace("\r\n", "\n");
+    assert!(first.json()["text"] == text.trim_end(), "the text differs");
+    assert_eq!(server.attempted().await.status, "pending");
+    let shown = server.api(&format!("/api/deliveries/{}/attempts", first.header("x-mailkite-delivery"))).await;
+    assert_eq!(shown.0, 200);
+    assert!(shown.1[0]["request_body"].as_str().unwrap().as_bytes() == first.body, "it is shown otherwise");
+
+    server.advance(Duration::from_secs(6), &hook.url);
+    let second = receiver.next_request().await;
+    assert_eq!(server.attempted().await.status, "delivered");
+    assert!(second.body == first.body, "the second attempt has other bytes");
+    assert!(is_signed_with(&second, &hook.secret) && is_standard_signed_with(&second, &hook.secret));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failed_delivery_is_repeated_with_the_same_id_and_bytes_and_a_new_signature() {
     let answers = AtomicU32::new(0);
     let mut receiver =

@@ -4,11 +4,14 @@
 //! multipart/related, or has a file name and is not the first thing to read. All texts of a kind are joined in order, as
 //! mail programs show them one below the other. Everything else is an attachment; nothing is left out.
 
-use super::charset::{Charset, TextDecoder};
-use super::decode::{self, Encoding, decoded_size};
+use bytes::Bytes;
+
+use super::charset::Charset;
+use super::decode::{Encoding, decoded_size};
 use super::params::{self, Value};
+use super::text::{PlacedText, decode_lines};
 use super::walk::{Leaf, Parent, Reading};
-use super::{Disposition, Mail, Part, Texts};
+use super::{Disposition, Mail, Part};
 use crate::memory;
 
 /// Decoded texts may take this much in any message, and twice its size in a large one; so a message costs at most
@@ -17,8 +20,25 @@ const MIN_TEXT_BYTES: usize = 256 * 1024;
 /// From this size on a mail has memory of its own for each of its texts.
 const LARGE: usize = 1024 * 1024;
 
+/// What becomes of the texts.
+pub enum Texts<'t> {
+    /// They are decoded.
+    Decoded,
+    /// It is only told whether there are any.
+    Skipped,
+    /// As for [`Self::Skipped`]; where they stand in the mail data goes here.
+    Placed(&'t Bytes, &'t mut Placed),
+}
+
+/// The texts of a message, where they stand.
+#[derive(Debug, Default)]
+pub struct Placed {
+    pub text: Option<PlacedText>,
+    pub html: Option<PlacedText>,
+}
+
 /// Reads the bodies of `leaves` into `mail`.
-pub fn read(raw: &[u8], leaves: &[Leaf<'_>], texts: Texts, mail: &mut Mail) {
+pub fn read(raw: &[u8], leaves: &[Leaf<'_>], mut texts: Texts<'_>, mail: &mut Mail) {
     let mut budget = (raw.len() * 2).max(MIN_TEXT_BYTES);
     for leaf in leaves {
         let body = raw.get(leaf.body.clone()).unwrap_or_default();
@@ -29,16 +49,25 @@ pub fn read(raw: &[u8], leaves: &[Leaf<'_>], texts: Texts, mail: &mut Mail) {
         match part.text_kind(leaf, mail.text.is_none() && mail.html.is_none()) {
             Some(kind) => {
                 let slot = if kind == Kind::Plain { &mut mail.text } else { &mut mail.html };
-                if texts == Texts::Skipped {
-                    slot.get_or_insert_default();
-                    continue;
+                let charset = || Charset::for_label(&part.content_type.bytes("charset").unwrap_or_default());
+                match &mut texts {
+                    Texts::Skipped => {
+                        slot.get_or_insert_default();
+                    }
+                    Texts::Decoded => {
+                        let text = slot.get_or_insert_with(|| match raw.len() {
+                            0..LARGE => String::new(),
+                            _ => String::with_capacity(memory::returned(budget)),
+                        });
+                        mail.truncated |= !append(body, part.encoding, charset(), text, &mut budget);
+                    }
+                    Texts::Placed(raw, placed) => {
+                        slot.get_or_insert_default();
+                        let place = if kind == Kind::Plain { &mut placed.text } else { &mut placed.html };
+                        let (body, place) = (raw.slice_ref(body), place.get_or_insert_default());
+                        mail.truncated |= !place.append(body, part.encoding, charset(), &mut budget);
+                    }
                 }
-                let charset = Charset::for_label(&part.content_type.bytes("charset").unwrap_or_default());
-                let text = slot.get_or_insert_with(|| match raw.len() {
-                    0..LARGE => String::new(),
-                    _ => String::with_capacity(memory::returned(budget)),
-                });
-                mail.truncated |= !append(body, part.encoding, charset, text, &mut budget);
             }
             None => mail.attachments.push(part.into_attachment(leaf, body)),
         }
@@ -151,64 +180,10 @@ fn append(body: &[u8], encoding: Encoding, charset: Charset, text: &mut String, 
         text.push('\n');
     }
     let start = text.len();
-    let mut after_cr = false;
-    let mut fits = true;
-    let whole = each_piece(body, encoding, charset, |piece| {
-        let room = *budget + start - text.len();
-        fits = push_lines(piece, &mut after_cr, room, text);
-        fits
-    });
-    *budget -= text.len() - start;
+    let whole = decode_lines(body, encoding, charset, budget, |piece| text.push_str(piece));
     // The line break that ends the last line belongs to the wire, in a multipart as in a simple message.
     while text.len() > start && text.ends_with('\n') {
         text.pop();
     }
-    fits && whole
-}
-
-/// Hands the decoded text on piece by piece; `false` if a piece was refused or the charset's decoder cut the text.
-fn each_piece(body: &[u8], encoding: Encoding, charset: Charset, mut each: impl FnMut(&str) -> bool) -> bool {
-    if encoding == Encoding::Identity
-        && charset.is_utf_8()
-        && let Ok(text) = std::str::from_utf8(body)
-    {
-        return each(text.strip_prefix('\u{feff}').unwrap_or(text));
-    }
-    let mut decoder = TextDecoder::new(charset);
-    let mut piece = String::new();
-    let mut wanted = true;
-    decode::in_pieces(encoding, body, |bytes| {
-        piece.clear();
-        decoder.feed(bytes, &mut piece);
-        wanted = each(&piece);
-        wanted
-    });
-    if wanted {
-        piece.clear();
-        decoder.finish(&mut piece);
-        wanted = each(&piece);
-    }
-    wanted && !decoder.cut
-}
-
-/// Appends `piece` with every line break as `\n`, at most `room` bytes; `false` if it did not fit.
-fn push_lines(piece: &str, after_cr: &mut bool, room: usize, text: &mut String) -> bool {
-    let mut end = piece.len().min(room);
-    while !piece.is_char_boundary(end) {
-        end -= 1;
-    }
-    let fits = end == piece.len();
-    let mut rest = piece.get(..end).unwrap_or_default();
-    if *after_cr && !rest.is_empty() {
-        rest = rest.strip_prefix('\n').unwrap_or(rest);
-        *after_cr = false;
-    }
-    while let Some((line, after)) = rest.split_once('\r') {
-        text.push_str(line);
-        text.push('\n');
-        *after_cr = after.is_empty();
-        rest = after.strip_prefix('\n').unwrap_or(after);
-    }
-    text.push_str(rest);
-    fits
+    whole
 }

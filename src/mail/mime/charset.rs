@@ -13,11 +13,13 @@ use encoding_rs::{
 
 use escapes::Escapes;
 
+use crate::memory;
+
 /// The most that is gathered for the few sets that can only be decoded as a whole.
 const MAX_WHOLE: usize = 4 * 1024 * 1024;
 
 /// A character set.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Charset {
     /// One that the streaming decoder knows.
     Known(&'static encoding_rs::Encoding),
@@ -133,7 +135,11 @@ impl TextDecoder {
             State::Whole(_, gathered) => {
                 let room = MAX_WHOLE.saturating_sub(gathered.len());
                 self.cut |= bytes.len() > room;
-                gathered.extend(bytes.iter().take(room));
+                let taken = bytes.get(..room.min(bytes.len())).unwrap_or_default();
+                if gathered.capacity() < gathered.len() + taken.len() {
+                    gathered.reserve_exact(memory::returned(gathered.len() + 2 * taken.len()));
+                }
+                gathered.extend_from_slice(taken);
             }
         }
     }
@@ -145,7 +151,10 @@ impl TextDecoder {
             State::Escaped(decoder, escapes) => run(decoder, &escapes.finish(), out, true),
             State::Utf16(head) if head.is_empty() => {}
             State::Utf16(_) => out.push(char::REPLACEMENT_CHARACTER),
-            State::Whole(decode, gathered) => out.push_str(&decode(gathered)),
+            State::Whole(decode, gathered) => {
+                let text = decode(&std::mem::take(gathered));
+                if out.is_empty() { *out = text } else { out.push_str(&text) }
+            }
         }
     }
 }

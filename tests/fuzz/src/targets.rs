@@ -12,7 +12,7 @@ use mailkite::mail::address::{ForwardPath, Mailbox, ReversePath};
 use mailkite::mail::mime;
 use mailkite::smtp_server::command::{self, Command, Refusal};
 use mailkite::smtp_server::data::{DataReader, Progress};
-use mailkite::webhook::event::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
+use mailkite::webhook::event::{Attachment, AttachmentBytes, Auth, EmailReceived, Party, Text};
 
 use crate::sending;
 
@@ -250,6 +250,15 @@ fn mime(raw: &[u8]) {
     for text in texts.into_iter().map(Option::as_ref).chain(names).flatten() {
         assert!(!text.chars().any(|c| matches!(c, '\r' | '\n' | '\0')), "{text:?}");
     }
+    let outline = mime::outline(&raw.to_vec().into());
+    for (placed, whole) in [(&outline.text, &mail.text), (&outline.html, &mail.html)] {
+        let read = placed.as_ref().map(|placed| {
+            let (mut reader, mut text) = (mime::TextReader::new(placed), String::new());
+            while reader.read(&mut text) {}
+            text
+        });
+        assert_eq!(&read, whole, "read in pieces");
+    }
     let size = raw.len() as u64;
     let mut attachments = Vec::new();
     for (index, part) in mail.attachments.iter().enumerate() {
@@ -275,8 +284,8 @@ fn mime(raw: &[u8]) {
         from: Party { address: &from, name: mime::name_for(&mail.header_from, &from) },
         to: Party { address: "a@inbox.test", name: None },
         subject: mail.subject.as_deref(),
-        text: mail.text.as_deref(),
-        html: mail.html.as_deref(),
+        text: mail.text.as_deref().map(Text::Whole),
+        html: mail.html.as_deref().map(Text::Whole),
         thread_id: mail.thread_id(),
         received_at: Timestamp::from_millis(1_785_196_800_000),
         auth: Auth::default(),

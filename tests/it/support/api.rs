@@ -174,9 +174,24 @@ fn parse(answer: &[u8]) -> Answer {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
         .collect();
-    let body = answer[end + 4..].to_vec();
+    let mut body = answer[end + 4..].to_vec();
+    if headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked") {
+        body = unchunked(&body);
+    }
     let json = serde_json::from_slice(&body).unwrap_or_default();
     Answer { status, headers, body, json }
+}
+
+/// RFC 9112 §7.1: what the chunks hold, up to where they break off.
+fn unchunked(mut rest: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(end) = rest.windows(2).position(|two| two == b"\r\n") {
+        let size = usize::from_str_radix(str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
+        rest = &rest[end + 2..];
+        body.extend_from_slice(&rest[..size.min(rest.len())]);
+        rest = rest.get(size + 2..).unwrap_or_default();
+    }
+    body
 }
 
 /// Makes every use of a schema a closed one, so that a key which the document does not know is a failure.

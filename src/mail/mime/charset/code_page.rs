@@ -1,5 +1,7 @@
 //! The code pages of DOS that mail still names and no library here decodes, and UTF-32.
 
+use crate::memory;
+
 /// The decoder of a label in lower case.
 pub fn decoder(label: &str) -> Option<fn(&[u8]) -> String> {
     if label.starts_with("utf-32") || label.starts_with("utf32") {
@@ -24,7 +26,10 @@ fn single_byte(bytes: &[u8], high: &str) -> String {
         None => char::from(*byte),
         Some(place) => high.get(usize::from(place)).copied().unwrap_or(char::REPLACEMENT_CHARACTER),
     };
-    bytes.iter().map(character).collect()
+    // No character of these pages takes more.
+    let mut text = String::with_capacity(memory::returned(3 * bytes.len()));
+    text.extend(bytes.iter().map(character));
+    text
 }
 
 /// Its mark says the order, or else the first character, whose highest octet is always 0.
@@ -35,7 +40,8 @@ fn utf_32(bytes: &[u8]) -> String {
         let code = if little { u32::from_le_bytes(*quad) } else { u32::from_be_bytes(*quad) };
         char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
     };
-    let mut text: String = quads.iter().map(character).collect();
+    let mut text = String::with_capacity(memory::returned(bytes.len()));
+    text.extend(quads.iter().map(character));
     text.extend((!rest.is_empty()).then_some(char::REPLACEMENT_CHARACTER));
     text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)
 }
