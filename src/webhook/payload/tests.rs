@@ -116,8 +116,8 @@ fn of_encoded_texts_across_every_border() {
     for shift in 0..6 {
         let plain = ["x".repeat(shift), text.clone()].concat();
         let folded: Vec<&[u8]> = plain.as_bytes().chunks(57).collect();
-        let lines: Vec<String> = folded.iter().map(|line| mime::base64_lines(line)).collect();
-        assert_same(&mail("text/html; charset=utf-8", "base64", lines.join("\r\n").as_bytes()), "base64");
+        let lines: Vec<Vec<u8>> = folded.iter().map(|line| mime::base64_lines(line)).collect();
+        assert_same(&mail("text/html; charset=utf-8", "base64", &lines.join(&b"\r\n"[..])), "base64");
         let quoted: String = plain.bytes().map(|byte| format!("={byte:02X}")).collect();
         let quoted: Vec<&[u8]> = quoted.as_bytes().chunks(75).collect();
         assert_same(&mail("text/plain; charset=utf-8", "quoted-printable", &quoted.join(&b"=\r\n"[..])), "quoted");
