@@ -1,4 +1,4 @@
-//! One attempt of a webhook delivery: prepare (database, pure), post (network); [`super::record`] writes it down.
+//! One attempt of a webhook delivery: prepare (database, pure), post (network); `record.rs` writes it down.
 //!
 //! The job engine calls [`Webhooks::attempt`]; what it returns is written down in the transaction that settles the
 //! job. The payload is rebuilt from the stored message, so it is the same bytes on every attempt.
