@@ -1,0 +1,97 @@
+//! The engine over a real database, with a handler that says what it was asked.
+
+#![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::*;
+use crate::jobs::{Attempt, Handler, Schedule};
+
+/// Says that it was asked.
+struct Said(UnboundedSender<i64>);
+
+impl Handler for Said {
+    fn attempt(self: Arc<Self>, job: Claimed, _: Timestamp) -> Attempt {
+        assert!(self.0.send(job.subject_id).is_ok());
+        Box::pin(async {
+            Attempted { verdict: Verdict::Delivered, record: Box::new(|_, _| Ok(None)), healthy: true }
+        })
+    }
+}
+
+fn worker(db: &Db, jobs: Jobs) -> (Worker, UnboundedReceiver<i64>) {
+    let (said, asked) = unbounded_channel();
+    let track =
+        Track { handler: Arc::new(Said(said)), schedule: Schedule::new(Vec::new()), lease: Duration::from_secs(60) };
+    let worker = Worker {
+        db: db.clone(),
+        clock: Clock::System,
+        jobs,
+        tracks: HashMap::from([(Kind::Webhook, track)]),
+        config: WorkerConfig { lane_width: 1, mail_lane_width: 1, max_in_flight: 4 },
+    };
+    (worker, asked)
+}
+
+async fn next(asked: &mut UnboundedReceiver<i64>) -> i64 {
+    tokio::time::timeout(Duration::from_secs(30), asked.recv()).await.unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_cannot_be_written_at_the_start_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(dir.path()).unwrap();
+    let now = Clock::System.now();
+    db.write(move |tx| store::jobs::insert(tx, "lane", Kind::Webhook, 7, now)).await.unwrap();
+    let (worker, mut asked) = worker(&db, Jobs::default());
+    let lock = rusqlite::Connection::open(db.path()).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let stop = CancellationToken::new();
+    let mut running = Box::pin(worker.run(stop.clone(), Duration::from_secs(10)));
+    // Its first write is on its way, so it has failed once a later one has.
+    assert!((&mut running).now_or_never().is_none());
+    assert!(matches!(db.write(|_| Ok(())).await, Err(store::Error::Busy)));
+    let running = tokio::spawn(running);
+    lock.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(next(&mut asked).await, 7);
+    stop.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_claimed_by_the_transaction_that_leaves_it_and_attempted_whether_announced_or_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(dir.path()).unwrap();
+    let (jobs, now) = (Jobs::default(), Clock::System.now());
+    let (worker, mut asked) = worker(&db, jobs.clone());
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(worker.run(stop.clone(), Duration::from_secs(10)));
+    let leave = |lane: &'static str, subject, fails: bool| {
+        let jobs = jobs.clone();
+        db.write(move |tx| {
+            let left = jobs.leave(tx, lane, Kind::Webhook, subject, now)?;
+            if fails { Err(store::Error::Busy) } else { Ok(left) }
+        })
+    };
+    // Once it attempts what waits, it takes what is handed over.
+    leave("before", 1, false).await.unwrap().announce();
+    assert_eq!(next(&mut asked).await, 1);
+
+    let left = leave("lane", 2, false).await.unwrap();
+    assert!(left.is_claimed());
+    let claimed = db.read(|connection| {
+        let sql = "SELECT count(*) FROM job WHERE subject_id = 2 AND claims = 1 AND lease_until IS NOT NULL";
+        Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?)
+    });
+    assert_eq!(claimed.await.unwrap(), 1);
+    left.announce();
+    assert_eq!(next(&mut asked).await, 2);
+
+    assert!(matches!(leave("lane", 3, true).await, Err(store::Error::Busy)));
+    drop(leave("lane", 4, false).await.unwrap());
+    assert_eq!(next(&mut asked).await, 4, "nobody announced it, and 3 was undone");
+    stop.cancel();
+    running.await.unwrap();
+    assert_eq!(db.read(store::jobs::count).await.unwrap(), 0);
+    assert!(asked.try_recv().is_err());
+}
