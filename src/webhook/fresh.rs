@@ -67,9 +67,9 @@ impl FreshMail {
         (fresh.version == version && at.elapsed() < MAX_AGE).then_some((fresh, data))
     }
 
-    /// Forgets a delivery that somebody changes.
-    pub fn forget(&self, delivery: i64) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(delivery);
+    /// Forgets all of it, which is little at any time: a message was removed, or a delivery attempted by hand.
+    pub fn forget_all(&self) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Kept::default();
     }
 }
 
@@ -166,9 +166,9 @@ mod tests {
         assert_eq!(mail.take(1, 3).unwrap().1, "data");
         assert!(mail.take(1, 3).is_none());
         assert!(mail.take(2, 4).is_none(), "a route may have changed");
-        mail.forget(3);
-        assert!(mail.take(3, 3).is_none());
-        assert!(mail.take(4, 3).is_some());
+        assert!(mail.take(3, 3).is_some());
+        mail.forget_all();
+        assert!(mail.take(4, 3).is_none());
         assert_eq!(mail.kept.lock().unwrap().octets, 0);
     }
 

@@ -80,7 +80,7 @@ impl Webhooks {
     ) -> Result<Manual, Refused> {
         // Held until the attempt is recorded.
         let Some(guard) = self.in_flight.enter(delivery) else { return Err(Refused::AttemptInProgress) };
-        self.fresh.forget(delivery);
+        self.fresh.forget_all();
         let waiting = Instant::now();
         let (found, _permit) = self.prepare(delivery, Asked::ByHand, now).await?;
         let prepared = match found {

@@ -133,10 +133,10 @@ impl Webhooks {
             routes::note_outcome(tx, route, outcome_word, row.status_code)?;
         }
         let mut dropped_file = None;
-        let mut blocked = false;
+        let (mut blocked, mut dropped) = (false, false);
         if let (Some(Outcome::Delivered { control }), Some(received)) = (&posted.outcome, &posted.prepared.received) {
             dropped_file = apply_control(tx, received, delivery.account_id, *control, posted.finished)?;
-            blocked = control.block_sender;
+            (blocked, dropped) = (control.block_sender, control.drop);
         }
         let told = if status == "failed" && present.status == "pending" {
             let url = posted.prepared.url.as_str();
@@ -162,6 +162,9 @@ impl Webhooks {
             }
             if blocked {
                 self.db.directory_changed();
+            }
+            if dropped {
+                self.fresh.forget_all();
             }
             if let Some(name) = dropped_file
                 && let Err(error) = self.objects.remove(&name)

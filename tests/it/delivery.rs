@@ -111,6 +111,22 @@ async fn a_large_text_is_the_same_bytes_on_every_attempt_and_where_it_is_shown()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_removed_while_its_first_attempt_waits_for_its_turn_is_not_posted() {
+    let mut receiver = Receiver::start(|_| Reply::status(200).after(Duration::from_millis(150))).await;
+    let mut server = Server::start_with(standing(), |config| config.webhook.lane_width = 1).await;
+    server.webhook(&receiver.url()).await;
+    let owner = server.owner().await;
+    server.accepted("a@inbox.test", "First").await;
+    receiver.next_request().await;
+    let second = server.accepted("a@inbox.test", "Second").await;
+    owner.delete(&format!("/api/messages/{second}")).await.expect(200);
+    assert_eq!(server.attempted().await.status, "delivered");
+    server.until("SELECT count(*) FROM job", 0).await;
+    assert_eq!(receiver.requests().len(), 1);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failed_delivery_is_repeated_with_the_same_id_and_bytes_and_a_new_signature() {
     let answers = AtomicU32::new(0);
     let mut receiver =

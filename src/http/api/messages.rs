@@ -369,5 +369,6 @@ pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<Strin
         return Err(Code::MessageInQueue.into());
     }
     delete_message(&app.db, &app.objects, row.id, app.clock.now()).await?;
+    app.webhooks.fresh.forget_all();
     Ok(DONE)
 }
