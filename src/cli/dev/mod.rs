@@ -100,16 +100,25 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 async fn start(options: &Options) -> anyhow::Result<()> {
     // Before anything is said: who reads that it is ready may stop it at once.
     let stop = serve::stop_on_signal()?;
-    let http = free_port(options.http)?;
-    let smtp = free_port(options.smtp)?;
-    let submission = free_port(options.submission)?;
     let fresh = !options.data_dir.join(store::FILE_NAME).exists();
-    let mut config = Config::dev(options.data_dir.clone(), http, smtp);
-    config.submission.listen = vec![submission];
     let receiver = tokio::net::TcpListener::bind("127.0.0.1:0").await.context("binding the built-in receiver")?;
     let built_in = format!("http://{}/hook", receiver.local_addr()?);
     let webhook = options.forward.clone().unwrap_or(built_in);
-    let bound = app::bind(config, Clock::System).await?;
+    let mut doors = free_ports([options.http, options.smtp, options.submission])?;
+    let bound = loop {
+        let [http, smtp, submission] = doors;
+        let mut config = Config::dev(options.data_dir.clone(), http, smtp);
+        config.submission.listen = vec![submission];
+        match app::bind(config, Clock::System).await {
+            Ok(bound) => break bound,
+            // Unless somebody took one of them meanwhile, it is something else.
+            Err(error) => match free_ports(doors)? {
+                same if same == doors => return Err(error.into()),
+                others => doors = others,
+            },
+        }
+    };
+    let [http, smtp, submission] = doors;
     let ready = seed(&bound, &webhook).await.context("preparing the first account")?;
     let mut screen = Screen::new(options.json);
     screen.ready(&ready, options, fresh);
@@ -179,12 +188,18 @@ async fn seed(bound: &Bound, webhook: &str) -> anyhow::Result<Ready> {
     Ok(Ready { http, smtp, submission, api_key, domain: DOMAIN, webhook_secret, dashboard })
 }
 
-/// The address itself, or the same with the next free port.
-fn free_port(wanted: SocketAddr) -> anyhow::Result<SocketAddr> {
+/// The addresses themselves, or the same with the next free ports; no two are the same.
+fn free_ports([http, smtp, submission]: [SocketAddr; 3]) -> anyhow::Result<[SocketAddr; 3]> {
+    let (http, smtp, submission) = (free_port(http)?, free_port(smtp)?, free_port(submission)?);
+    Ok([http.local_addr()?, smtp.local_addr()?, submission.local_addr()?])
+}
+
+/// Listens on the address itself, or on the next free port.
+fn free_port(wanted: SocketAddr) -> anyhow::Result<TcpListener> {
     for step in 0..=PORTS_TRIED {
         let Some(port) = wanted.port().checked_add(step) else { break };
         match TcpListener::bind((wanted.ip(), port)) {
-            Ok(listener) => return Ok(listener.local_addr()?),
+            Ok(listener) => return Ok(listener),
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
             Err(error) => return Err(error).with_context(|| format!("binding {wanted}")),
         }
