@@ -1,6 +1,6 @@
 //! Conventions of every request and answer (contract 1), over real sockets.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use mailkite::clock::{Clock, Timestamp};
@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::support::api::{Answer, Api};
+use crate::support::machine::own_address;
 use crate::support::server::{DEADLINE, Server};
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
@@ -525,20 +526,9 @@ async fn sixty_failed_credentials_a_minute_are_enough_and_valid_ones_still_work(
     server.stop().await;
 }
 
-/// An address of this machine that is not loopback, if it has one; nothing is sent to find it.
-fn outer_address() -> Option<IpAddr> {
-    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    socket.connect("198.51.100.1:9").ok()?;
-    let address = socket.local_addr().ok()?.ip();
-    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_http_from_afar_needs_a_trusted_proxy_that_says_https() {
-    let Some(outer) = outer_address() else {
-        eprintln!("this machine has no address but loopback");
-        return;
-    };
+    let Some(outer) = own_address() else { return };
     for trusted in [false, true] {
         let server = Server::start_with(Clock::System, |config| {
             config.http.listen = vec![SocketAddr::new(outer, 0)];

@@ -10,6 +10,7 @@ use mailkite::store;
 use mailkite::store::routes::Action;
 use ring::hmac;
 
+use super::support::machine::skip;
 use super::support::process::http_get;
 use super::support::receiver::{Received, Receiver, Reply};
 use super::support::server::{Server, message};
@@ -726,7 +727,7 @@ async fn a_thousand_hanging_endpoints_with_ten_thousand_deliveries_do_not_delay_
     const MAILS: usize = 10;
     mailkite::host::raise_file_limit();
     if mailkite::host::file_limit() < 12_000 {
-        println!("skipped: both ends of thousands of connections need 12,000 descriptors (ulimit -n)");
+        skip("both ends of thousands of connections need 12,000 descriptors (ulimit -n)");
         return;
     }
     // Takes every connection, reads what comes, never answers.

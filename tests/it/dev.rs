@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
+use super::support::machine::skip;
 use super::support::receiver::{Receiver, Reply};
 use super::support::server::message;
 use super::support::smtp::SmtpClient;
@@ -212,7 +213,7 @@ async fn paste(command: &str) -> Option<Vec<u8>> {
     let program = if command.contains("swaks") { "swaks" } else { "curl" };
     let path = std::env::var_os("PATH").unwrap_or_default();
     if !std::env::split_paths(&path).any(|dir| dir.join(program).exists()) {
-        eprintln!("{program} is not installed; its line is not tried");
+        skip(&format!("{program} is not installed, its lines were not tried"));
         return None;
     }
     let mut shell = Command::new("sh");

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use mailkite::clock::Clock;
 
+use super::support::machine::skip;
 use super::support::process::{Process, http_get};
 use super::support::receiver::{Receiver, Reply};
 use super::support::server::{Server, assert_sound, leftovers, message, open_database};
@@ -31,10 +32,11 @@ impl SmallDisk {
         fs::create_dir(&path).unwrap();
         let options = format!("mode=0700,{options}");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).output();
-        if mounted.is_ok_and(|output| output.status.success()) {
-            return Some(Self { _dir: dir, path });
+        match mounted {
+            Ok(output) if output.status.success() => return Some(Self { _dir: dir, path }),
+            Ok(output) => skip(&format!("its small disk: {}", String::from_utf8_lossy(&output.stderr).trim())),
+            Err(error) => skip(&format!("its small disk: mount: {error}")),
         }
-        println!("skipped: only root can mount the small disk that this test fills");
         None
     }
 

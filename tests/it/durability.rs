@@ -12,6 +12,7 @@ use regex::Regex;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use super::support::machine::skip;
 use super::support::process::{Process, http_get, refusal};
 use super::support::receiver::{Receiver, Reply};
 use super::support::server::{assert_sound, message, open_database};
@@ -168,7 +169,7 @@ fn calls(trace: &str) -> Vec<Call> {
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_is_synced_before_250_is_said() {
     if Command::new("strace").arg("-V").output().is_err() {
-        println!("skipped: strace is not installed");
+        skip("strace is not installed");
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use super::support::machine::skip;
+
 fn unit() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/mailkite.service")
 }
@@ -12,7 +14,7 @@ fn analyze(arguments: &[&str]) -> Option<Output> {
     match Command::new("systemd-analyze").args(arguments).env("SYSTEMD_PAGER", "").output() {
         Ok(output) => Some(output),
         Err(error) => {
-            eprintln!("skipped: systemd-analyze: {error}");
+            skip(&format!("systemd-analyze: {error}"));
             None
         }
     }

@@ -15,6 +15,7 @@ use mailkite::outbound::sign::DomainKeys;
 use mailkite::secrets::Secrets;
 
 use crate::support::dns::DnsServer;
+use crate::support::machine::skip;
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
@@ -167,7 +168,7 @@ async fn dkimpy_verifies_both_signatures() {
         }
     }
     let Some(program) = found else {
-        println!("skipped: Python has no dkim and nacl");
+        skip("Python has no dkim and nacl");
         return;
     };
     let bench = Bench::new().await;

@@ -1,6 +1,6 @@
 //! HTTPS beside HTTP, and a certificate that is replaced while connections go on.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::support::machine::own_address;
 use crate::support::process::http_get;
 use crate::support::served::Served;
 use crate::support::server::{DEADLINE, Server};
@@ -82,20 +83,9 @@ async fn one_port_speaks_http_and_https_in_both_versions() {
     server.stop().await;
 }
 
-/// An address of this machine that is not loopback; no packet is sent to find it.
-fn own_address() -> Option<IpAddr> {
-    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    socket.connect("192.0.2.1:9").ok()?;
-    let address = socket.local_addr().ok()?.ip();
-    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn from_another_machine_the_api_wants_https() {
-    let Some(address) = own_address() else {
-        eprintln!("skipped: this machine has no address but loopback");
-        return;
-    };
+    let Some(address) = own_address() else { return };
     let server = Server::start_with(Clock::System, |config| config.http.listen = vec![(address, 0).into()]).await;
     let (refused, _, body) = http_get(&format!("http://{}", server.http), "/api/health").await;
     assert_eq!(

@@ -4,6 +4,7 @@ pub mod api;
 pub mod dialog;
 pub mod dns;
 pub mod google;
+pub mod machine;
 pub mod process;
 pub mod receiver;
 pub mod remote;

@@ -1,0 +1,30 @@
+//! Skips tests for which this machine lacks something, and says so.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::net::{IpAddr, UdpSocket};
+
+/// Says that the running test is skipped and why: on standard error, past the harness, which hides the output of tests that
+/// pass; and in the file that `tests/run` lists at its end.
+pub fn skip(reason: &str) {
+    let thread = std::thread::current();
+    let line = format!("{}: {reason}\n", thread.name().unwrap_or("a test"));
+    std::io::stderr().write_all(format!("skipped {line}").as_bytes()).unwrap();
+    if let Some(file) = std::env::var_os("MAILKITE_TESTS_SKIPPED") {
+        let mut file = OpenOptions::new().append(true).open(file).unwrap();
+        file.write_all(line.as_bytes()).unwrap();
+    }
+}
+
+/// An address of this machine that is not loopback; without one the test is skipped. No packet is sent to find it.
+pub fn own_address() -> Option<IpAddr> {
+    let address = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        socket.connect("192.0.2.1:9")?;
+        socket.local_addr()
+    });
+    let found = address.ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
+    if found.is_none() {
+        skip("this machine has no address but loopback");
+    }
+    found
+}
