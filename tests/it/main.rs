@@ -54,6 +54,7 @@ mod support;
 mod suppressions;
 mod templates;
 mod tenancy;
+mod tests_run;
 mod tls;
 mod transport;
 mod uploads;
