@@ -1,4 +1,4 @@
-//! `tests/run` itself: what it says of a machine that lacks something, and of a test that is skipped.
+//! `tests/run` and `tests/bare` themselves: what they say of a machine that lacks something, and of a test that is skipped.
 //! The scripts are copied; every tool that tests/prepare looks for is a stub, bash and coreutils are the machine's.
 
 use std::fs;
@@ -25,7 +25,7 @@ impl Machine {
         for folder in ["bin", "tests/dashboard"] {
             fs::create_dir_all(machine.dir.path().join(folder)).unwrap();
         }
-        for file in ["Cargo.toml", "tests/run", "tests/prepare"] {
+        for file in ["Cargo.toml", "tests/run", "tests/prepare", "tests/bare"] {
             machine.install(file, &fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap());
         }
         for (tool, version) in [
@@ -206,6 +206,25 @@ fn a_skipped_test_is_listed_at_the_end_and_fails_in_ci() {
     assert!(!outcome.passed);
     assert!(outcome.stdout.contains("\ndisk::fills: only root can\n"), "{}", outcome.stdout);
     assert!(outcome.stderr.contains("FAILED in \"tests that this machine skipped\""), "{}", outcome.stderr);
+}
+
+#[test]
+fn bare_says_what_it_cannot_do_before_it_makes_anything() {
+    let machine = Machine::new();
+    let scratch = tempfile::tempdir().unwrap();
+    let environment = [("TMPDIR", scratch.path().to_str().unwrap())];
+    for (user, rust, sentence) in [
+        ("1000", "echo /home/ada/.rustup/toolchains/stable", "tests/bare must run as root: it makes a chroot\n"),
+        ("0", "echo /usr", "tests/bare needs a rustup toolchain in PATH: https://rustup.rs\n"),
+        ("0", "exit 127", "tests/bare needs a rustup toolchain in PATH: https://rustup.rs\n"),
+    ] {
+        machine.tool("id", user);
+        machine.script("rustc", rust);
+        let outcome = machine.run_script("tests/bare", &environment);
+        assert!(!outcome.passed);
+        assert_eq!(outcome.stderr, sentence);
+    }
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
 }
 
 #[test]
