@@ -123,7 +123,9 @@ function List({ list, openId, params, inView }) {
   const [view, setView] = useState({ top: 0, height: 800 });
   useLayoutEffect(() => {
     const element = box.current;
-    const measure = () => setView({ top: element.scrollTop, height: element.clientHeight });
+    // Behind an open message a phone hides the list, whose height is 0 then. It keeps its rows: the focus may come back
+    // to one of them before the list is measured again.
+    const measure = () => element.clientHeight && setView({ top: element.scrollTop, height: element.clientHeight });
     measure();
     const observer = new ResizeObserver(measure);
     observer.observe(element);

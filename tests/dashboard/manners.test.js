@@ -137,6 +137,27 @@ test("a message opened from deep in the list, on a phone: back is at its row", a
   assert.deepEqual(await view.check(), []);
 });
 
+test("back from a message, its row has the focus before the next frame too", async () => {
+  const view = await signedIn(server, { viewport: { width: 390, height: 844 } });
+  const { page } = view;
+  await view.screen("#/messages");
+  await row(page, "Order 1039").waitFor();
+  await page.locator("[data-list]").evaluate((element) => element.scrollTo(0, 1200));
+  await row(page, "Order 1019").locator("a").click();
+  await until("the focus in the message", async () => /^h2 Order 1019/.test(await focused(page)));
+  await settled(page);
+  // Effects run at once, as on a machine whose frames come late.
+  await page.evaluate(() => {
+    const later = window.setTimeout.bind(window);
+    window.setTimeout = (act, wait, ...rest) => later(act, wait >= 20 && wait <= 200 ? 0 : wait, ...rest);
+    window.requestAnimationFrame = (act) => later(act, 1500);
+  });
+  await page.goBack();
+  await until("the focus on its row", async () => /^a .*Order 1019/s.test(await focused(page)), 5000);
+  assert.equal(await page.locator("[data-list]").evaluate((element) => element.scrollTop), 1200);
+  assert.deepEqual(await view.check(), []);
+});
+
 test("messages up to a day", async () => {
   const view = await signedIn(server);
   const { page } = view;
