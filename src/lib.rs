@@ -1,6 +1,9 @@
 //! mailkite: mail in over SMTP, parsed, stored durably, posted as signed JSON to your webhook. One binary, one TOML
 //! file, one data directory. This page is the map; start here.
 //!
+//! `docs/contract.md` is normative: what clients, webhook receivers and mail peers can observe ("contract 5.1" is its
+//! section). `docs/hazards.md` lists what the server has to survive, and how.
+//!
 //! # Five ideas
 //!
 //! 1. **Door → accept → job → attempt.** Mail enters by a door ([`smtp_server`]), is *accepted* in one transaction that

@@ -15,7 +15,7 @@ pub const SCHEMA: &str = include_str!("../../schema.sql");
 const APPLICATION_ID: i32 = 0x6d6b_6974;
 
 /// Step `n` brings version `n + 1` to `n + 2`; version 1 is the first released schema.
-const STEPS: &[&str] = &[include_str!("steps/2.sql"), include_str!("steps/3.sql"), include_str!("steps/4.sql")];
+const STEPS: &[&str] = &[include_str!("steps/2.sql"), include_str!("steps/3.sql"), include_str!("steps/4.sql"), include_str!("steps/5.sql")];
 
 /// Why a database cannot be used by this version.
 fn refused(sentence: String) -> Error {
@@ -147,8 +147,12 @@ mod tests {
     use super::*;
 
     /// Each schema that was ever written, oldest first; the step after it leads to the next.
-    const EARLIER: &[&str] =
-        &[include_str!("steps/schema-1.sql"), include_str!("steps/schema-2.sql"), include_str!("steps/schema-3.sql")];
+    const EARLIER: &[&str] = &[
+        include_str!("steps/schema-1.sql"),
+        include_str!("steps/schema-2.sql"),
+        include_str!("steps/schema-3.sql"),
+        include_str!("steps/schema-4.sql"),
+    ];
 
     /// Every definition of a schema, without comments, spacing and quotes, its columns and constraints in one order:
     /// a column that was added later stands elsewhere than in a fresh table.

@@ -209,6 +209,32 @@ fn every_rfc_that_is_cited_stands_in_the_table_of_standards() {
 }
 
 #[test]
+fn every_section_of_the_contract_that_is_cited_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let contract = fs::read_to_string(root.join("docs/contract.md")).unwrap();
+    let heading = Regex::new(r"(?m)^#{2,3} (\d+(?:\.\d+)?) ").unwrap();
+    let sections: BTreeSet<&str> = heading.captures_iter(&contract).map(|found| found.get(1).unwrap().as_str()).collect();
+    assert!(sections.len() > 60, "{sections:?}");
+    let citation = Regex::new(r"contract\s+(?:\S+\s+)?(\d+(?:\.\d+)?(?:(?:, | and )\d+\.\d+)*)").unwrap();
+    let mut cited = sources();
+    let schema = fs::read_to_string(root.join("schema.sql")).unwrap();
+    cited.push(Source { path: "schema.sql".to_owned(), text: schema, code: String::new() });
+    let mut citations = 0;
+    let mut missing = BTreeSet::new();
+    for source in cited {
+        for found in citation.captures_iter(&source.text) {
+            for section in found[1].split(", ").flat_map(|part| part.split(" and ")) {
+                citations += 1;
+                if !sections.contains(section) {
+                    missing.insert(format!("{}: contract {section}", source.path));
+                }
+            }
+        }
+    }
+    assert!(citations > 100 && missing.is_empty(), "{citations} citations, not in docs/contract.md: {missing:#?}");
+}
+
+#[test]
 fn every_file_says_in_under_twelve_lines_what_it_is() {
     let mut wrong = Vec::new();
     for source in sources() {

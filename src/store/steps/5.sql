@@ -1,0 +1,1 @@
+-- Version 5: limits per account, what is known of each object, and counters instead of scans.

@@ -1,0 +1,420 @@
+-- The whole present schema of mailkite's database. A fresh database is made by this file as it stands; an older one
+-- is brought here by the steps in src/store/migrate.rs, and a test proves that both ways end the same.
+--
+-- Style: STRICT; singular names; `id` INTEGER PRIMARY KEY inside, `public_id` outside (contract 1.3); `*_at` are epoch
+-- milliseconds; NULL only where it means something, and then the column says what. `*_sealed` is encrypted with the
+-- master key file, so a copy of this database alone reveals no secret.
+
+-- ------------------------------------------------------------------------------------------------- accounts
+
+CREATE TABLE account (
+  id INTEGER PRIMARY KEY,
+  public_id TEXT NOT NULL UNIQUE,                -- usr_…
+  email TEXT NOT NULL UNIQUE,                    -- trimmed and lower-cased
+  is_admin INTEGER NOT NULL DEFAULT 0 CHECK (is_admin IN (0, 1)),   -- the owner of the installation
+  email_verified INTEGER NOT NULL DEFAULT 0 CHECK (email_verified IN (0, 1)),
+  created_at INTEGER NOT NULL,
+  password_hash TEXT,                            -- Argon2id, PHC form; NULL: signs in with Google alone, or never did
+  google_subject TEXT,                           -- NULL: no Google sign-in yet
+  avatar_url TEXT,                               -- NULL: none known
+  webhook_secret_sealed BLOB,                    -- signs tracking webhooks (contract 2.10); NULL: not made yet
+  previous_webhook_secret_sealed BLOB,           -- NULL: never rotated
+  previous_webhook_secret_until INTEGER          -- until then both secrets sign (contract 9.3)
+) STRICT;
+CREATE UNIQUE INDEX account_by_google_subject ON account (google_subject) WHERE google_subject IS NOT NULL;
+
+-- While there is no owner: proves that who signs up first runs this machine (contract 2.2).
+CREATE TABLE setup_token (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  token_sealed BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE api_key (                           -- an account's own key, and its keys for one domain (contract 2.8)
+  id INTEGER PRIMARY KEY,
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  key_hash BLOB NOT NULL UNIQUE,                 -- SHA-256 of the whole key: how a credential is found
+  key_sealed BLOB NOT NULL,                      -- the key itself, shown again by GET /api/keys
+  created_at INTEGER NOT NULL,
+  public_id TEXT,                                -- key_…; NULL: the account's own key
+  domain_id INTEGER REFERENCES domain (id) ON DELETE CASCADE,        -- NULL: the account's own key
+  name TEXT,                                     -- NULL: the account's own key
+  last_used_at INTEGER                           -- to the minute; NULL: never used
+) STRICT;
+CREATE INDEX api_key_by_account ON api_key (account_id);
+CREATE INDEX api_key_by_domain ON api_key (domain_id) WHERE domain_id IS NOT NULL;
+CREATE UNIQUE INDEX api_key_public ON api_key (public_id) WHERE public_id IS NOT NULL;
+
+CREATE TABLE session (                           -- a login; its token is a JWT that names it (contract 1.4)
+  id INTEGER PRIMARY KEY,
+  jti TEXT NOT NULL UNIQUE,                      -- no capability: the token is signed
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  client_address TEXT NOT NULL,                  -- where the login came from
+  user_agent TEXT NOT NULL,                      -- '': the client sent none
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX session_by_account ON session (account_id);
+CREATE INDEX session_by_end ON session (expires_at);
+
+CREATE TABLE email_verification (                -- a link that proves an account's address (contract 2.6)
+  token_hash BLOB PRIMARY KEY,                   -- SHA-256 of the link's token
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  created_at INTEGER NOT NULL                    -- valid for 24 h, also after its first use
+) STRICT, WITHOUT ROWID;
+CREATE INDEX email_verification_by_account ON email_verification (account_id);
+
+CREATE TABLE notice (                            -- mail of the appliance's own that waits to be sent
+  id INTEGER PRIMARY KEY,
+  recipient TEXT NOT NULL,
+  subject TEXT NOT NULL,
+  text_sealed BLOB NOT NULL,                     -- it may hold a link that is a capability
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL                    -- after that it would tell nothing any more
+) STRICT;
+
+-- When an account was last told that deliveries to an endpoint failed for good: at most once a day (contract 9.5).
+CREATE TABLE owner_notice (
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  endpoint TEXT NOT NULL,                        -- the origin of its URL
+  noticed_at INTEGER NOT NULL,
+  PRIMARY KEY (account_id, endpoint)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE blocked_sender (                    -- contract 9.4: later mail from it is stored as spam, no route runs
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  email TEXT NOT NULL,                           -- lower-cased, compared whole
+  created_at INTEGER NOT NULL,
+  PRIMARY KEY (account_id, email)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE suppression (                       -- contract 8.4: nothing is sent to it
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  email TEXT NOT NULL,                           -- lower-cased, compared whole
+  reason TEXT NOT NULL CHECK (reason IN ('manual', 'unsubscribe', 'bounce', 'complaint')),
+  note TEXT,                                     -- NULL: none given
+  created_at INTEGER NOT NULL,                   -- unique within the account: the cursor of its list
+  PRIMARY KEY (account_id, email)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX suppression_by_time ON suppression (account_id, created_at);
+
+CREATE TABLE template (                          -- contract 11; the built-in ones are in the program
+  id INTEGER PRIMARY KEY,
+  public_id TEXT NOT NULL UNIQUE,                -- tpl_…
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  name TEXT NOT NULL,
+  category TEXT,                                 -- NULL, here and below: not given
+  subject TEXT, html TEXT, text TEXT,
+  json TEXT, theme TEXT,                         -- an editor's own; kept and given back as they are
+  created_at INTEGER NOT NULL,
+  updated_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX template_by_account ON template (account_id, id);
+
+-- ------------------------------------------------------------------------------------------ domains and routes
+
+CREATE TABLE domain (
+  id INTEGER PRIMARY KEY,
+  public_id TEXT NOT NULL UNIQUE,                -- dom_…
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  name TEXT NOT NULL,                            -- A-label, lower case, no final dot
+  status TEXT NOT NULL CHECK (status IN ('pending', 'verified')),
+  mx_verified INTEGER NOT NULL DEFAULT 0 CHECK (mx_verified IN (0, 1)),
+  spf_verified INTEGER NOT NULL DEFAULT 0 CHECK (spf_verified IN (0, 1)),
+  dkim_verified INTEGER NOT NULL DEFAULT 0 CHECK (dkim_verified IN (0, 1)),
+  dmarc_verified INTEGER NOT NULL DEFAULT 0 CHECK (dmarc_verified IN (0, 1)),
+  retention_days INTEGER CHECK (retention_days BETWEEN 1 AND 3650),  -- NULL: the installation's default
+  created_at INTEGER NOT NULL,
+  zero_retention INTEGER NOT NULL DEFAULT 0 CHECK (zero_retention IN (0, 1)),   -- contract 3.8
+  tracking_webhook_url TEXT,                     -- NULL: none (contract 3.7)
+  webhook_events TEXT,                           -- JSON: "all" or an array; NULL: no sending event is opted in
+  checked_at INTEGER,                            -- the last look at DNS; NULL: none yet
+  verified_at INTEGER,                           -- since when the status is verified; NULL: pending
+  UNIQUE (account_id, name)
+) STRICT;
+-- One account at most holds a name as verified; the door asks for it at every RCPT.
+CREATE UNIQUE INDEX domain_verified_by_name ON domain (name) WHERE status = 'verified';
+CREATE INDEX domain_by_name ON domain (name);
+CREATE INDEX domain_by_check ON domain (checked_at);
+
+CREATE TABLE dkim_key (                          -- two for each domain, made with it
+  domain_id INTEGER NOT NULL REFERENCES domain (id) ON DELETE CASCADE,
+  algorithm TEXT NOT NULL CHECK (algorithm IN ('rsa', 'ed25519')),
+  private_sealed BLOB NOT NULL,                  -- PKCS #8 DER
+  public_key TEXT NOT NULL,                      -- base64, as the record's p= has it
+  created_at INTEGER NOT NULL,
+  PRIMARY KEY (domain_id, algorithm)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE dns_check (                         -- what the last looks at one DNS record of a domain found
+  domain_id INTEGER NOT NULL REFERENCES domain (id) ON DELETE CASCADE,
+  record TEXT NOT NULL CHECK (record IN ('mx', 'spf', 'dkim', 'dmarc', 'dkim_ed25519')),
+  status TEXT NOT NULL CHECK (status IN ('ok', 'missing', 'mismatch', 'unchecked')),
+  found TEXT NOT NULL,                           -- JSON array of the values seen
+  failures INTEGER NOT NULL DEFAULT 0,           -- failed checks in a row; no answer counts neither way
+  first_failed_at INTEGER,                       -- of that row of failures; NULL: none
+  PRIMARY KEY (domain_id, record)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE route (
+  id INTEGER PRIMARY KEY,
+  public_id TEXT NOT NULL UNIQUE,                -- rte_…
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  domain_id INTEGER REFERENCES domain (id) ON DELETE CASCADE,        -- NULL: a regex, of no domain
+  match_pattern TEXT NOT NULL,
+  action TEXT NOT NULL CHECK (action IN ('webhook', 'forward', 'store', 'drop')),
+  destination TEXT,                              -- URL or address; NULL for store and drop
+  ack_mode TEXT CHECK (ack_mode IN ('lenient', 'ack', 'control')),   -- NULL unless action is webhook
+  active INTEGER NOT NULL DEFAULT 1 CHECK (active IN (0, 1)),
+  is_domain_webhook INTEGER NOT NULL DEFAULT 0 CHECK (is_domain_webhook IN (0, 1)),
+  secret_sealed BLOB,                            -- NULL unless action is webhook
+  previous_secret_sealed BLOB,                   -- NULL: never rotated
+  previous_valid_until INTEGER,                  -- until then both secrets sign (contract 9.3)
+  last_status TEXT,                              -- NULL: nothing came of it yet
+  last_status_code INTEGER,
+  created_at INTEGER NOT NULL,
+  updated_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX route_by_account ON route (account_id, id);
+CREATE UNIQUE INDEX route_domain_webhook ON route (domain_id) WHERE is_domain_webhook = 1;
+
+-- ---------------------------------------------------------------------------------------------------- messages
+
+-- Mail data once per SMTP transaction, whoever it is for: here when small and plain, else a file of the object store.
+CREATE TABLE raw (
+  id INTEGER PRIMARY KEY,
+  size INTEGER NOT NULL,                         -- octets as received
+  data BLOB,                                     -- NULL: in the file
+  compressed INTEGER NOT NULL DEFAULT 0 CHECK (compressed IN (0, 1)),  -- data is zstd
+  file TEXT,                                     -- NULL: in data; else the object's name
+  created_at INTEGER NOT NULL,
+  CHECK ((data IS NULL) <> (file IS NULL))
+) STRICT;
+CREATE INDEX raw_file ON raw (file) WHERE file IS NOT NULL;
+
+CREATE TABLE message (
+  id INTEGER PRIMARY KEY,
+  public_id TEXT NOT NULL UNIQUE,                -- msg_…
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  domain_id INTEGER,                             -- NULL: mail to the host name itself; may outlive its domain
+  route_id TEXT,                                 -- public id of the route that counts (contract 5.2); NULL: none matched
+  direction TEXT NOT NULL CHECK (direction IN ('inbound', 'outbound')),
+  status TEXT NOT NULL CHECK (status IN         -- outbound: contract 8.5
+    ('received', 'dropped', 'scheduled', 'canceled', 'queued', 'deferred', 'sent', 'bounced', 'failed')),
+  mail_from TEXT NOT NULL,                       -- envelope sender; '' is the null reverse-path
+  from_addr TEXT NOT NULL,
+  from_name TEXT,                                -- NULL: the header gives none
+  to_addr TEXT NOT NULL,                         -- the one envelope recipient; outbound: all of To and Cc
+  to_name TEXT,                                  -- NULL: the header gives none for that address
+  subject TEXT,                                  -- NULL: no such field
+  message_id_header TEXT,                        -- NULL: no such field
+  thread_id TEXT,                                -- NULL: neither In-Reply-To nor Message-ID
+  spf TEXT, dkim TEXT, dmarc TEXT,               -- NULL: not asked (loopback, dev mode)
+  spam TEXT CHECK (spam IN ('ham', 'spam')),     -- NULL: not asked; changed by control answers
+  spam_on_arrival TEXT CHECK (spam_on_arrival IN ('ham', 'spam')),   -- what the payload says, for ever
+  trace TEXT NOT NULL,                           -- Received and Authentication-Results as we would prepend them
+  truncated INTEGER NOT NULL DEFAULT 0 CHECK (truncated IN (0, 1)),  -- MIME limits cut the reading short
+  attachment_count INTEGER NOT NULL DEFAULT 0,
+  size INTEGER NOT NULL,                         -- octets as received
+  raw_id INTEGER,                                -- NULL: the raw copy is gone (7 days, or dropped)
+  received_at INTEGER NOT NULL,
+  body BLOB                                      -- zstd JSON of text, html, headers once the raw copy is gone; NULL before
+) STRICT;
+-- The list and its cursor (contract 1.8), the unique millisecond, and "the last one of this account" at accept.
+CREATE UNIQUE INDEX message_by_time ON message (account_id, received_at);
+-- The same for one domain, for the few that a receiver dropped, and for what was sent.
+CREATE INDEX message_by_domain ON message (domain_id, received_at) WHERE domain_id IS NOT NULL;
+CREATE INDEX message_dropped ON message (account_id, received_at) WHERE status = 'dropped';
+CREATE INDEX message_outbound ON message (account_id, received_at) WHERE direction = 'outbound';
+CREATE INDEX message_unsent ON message (account_id, status, received_at)
+  WHERE direction = 'outbound' AND status <> 'sent';
+-- Is a raw copy still in use? And which copies are past their seven days?
+CREATE INDEX message_raw ON message (raw_id) WHERE raw_id IS NOT NULL;
+
+CREATE TABLE attachment (                        -- a slice of the raw object, decoded while it is served
+  message_id INTEGER NOT NULL REFERENCES message (id) ON DELETE CASCADE,
+  idx INTEGER NOT NULL,
+  filename TEXT, content_type TEXT, charset TEXT, content_id TEXT,   -- NULL: the part gives none
+  disposition TEXT CHECK (disposition IN ('attachment', 'inline')),
+  size INTEGER NOT NULL,                         -- octets once decoded
+  part_offset INTEGER NOT NULL,
+  part_length INTEGER NOT NULL,
+  encoding TEXT NOT NULL CHECK (encoding IN ('identity', 'base64', 'quoted-printable')),
+  PRIMARY KEY (message_id, idx)
+) STRICT, WITHOUT ROWID;
+
+-- ----------------------------------------------------------------------------------------------------- sending
+
+-- What few outbound messages have: several recipients in their fields, metadata, a time to be sent at, a failure.
+CREATE TABLE submission (
+  message_id INTEGER PRIMARY KEY REFERENCES message (id) ON DELETE CASCADE,
+  header_to TEXT,                                -- JSON: To and Cc as contract 5.3 shows them; NULL: message has the one
+  metadata TEXT,                                 -- JSON object; NULL: none given
+  scheduled_id TEXT,                             -- ssnd_…; NULL: was not scheduled
+  scheduled_at INTEGER,                          -- NULL: was not scheduled
+  failure TEXT                                   -- why it is 'failed'; NULL: it is not
+) STRICT;
+CREATE UNIQUE INDEX submission_scheduled ON submission (scheduled_id) WHERE scheduled_id IS NOT NULL;
+
+-- What of a message goes to one destination: the recipients of one domain, or all of them through a smarthost. A
+-- forwarded message has one too.
+CREATE TABLE dispatch (
+  id INTEGER PRIMARY KEY,
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  message_id INTEGER REFERENCES message (id) ON DELETE CASCADE,      -- NULL: forwarded, and nothing else is stored of it
+  route_id TEXT,                                 -- public id of the route that forwards; NULL: submitted
+  sending_domain TEXT NOT NULL,                  -- which smarthost counts; a forwarded one's is the recipient's
+  domain TEXT,                                   -- recipient domain; NULL: several, through a smarthost
+  reverse_path TEXT NOT NULL,                    -- '' is the null reverse-path
+  prefix TEXT NOT NULL,                          -- fields that go before the mail data
+  raw_id INTEGER,                                -- NULL: every recipient is settled
+  queued_at INTEGER NOT NULL,                    -- from when on the time to give up counts
+  attempts INTEGER NOT NULL DEFAULT 0,
+  attempted_at INTEGER,                          -- NULL, here and below: not attempted yet
+  host TEXT,                                     -- the remote host that decided the last attempt; NULL: none was reached
+  tls TEXT,                                      -- NULL: plain text
+  transcript TEXT                                -- of the last attempt
+) STRICT;
+CREATE INDEX dispatch_by_message ON dispatch (message_id) WHERE message_id IS NOT NULL;
+CREATE INDEX dispatch_raw ON dispatch (raw_id) WHERE raw_id IS NOT NULL;
+
+CREATE TABLE recipient (                         -- of a dispatch (contract 5.4)
+  dispatch_id INTEGER NOT NULL REFERENCES dispatch (id) ON DELETE CASCADE,
+  idx INTEGER NOT NULL,                          -- from 0, in the order in which the message names them
+  address TEXT NOT NULL,
+  status TEXT NOT NULL CHECK (status IN ('scheduled', 'canceled', 'queued', 'deferred', 'sent', 'bounced', 'failed')),
+  smtp_code INTEGER,                             -- NULL: no reply decided it
+  diagnostic TEXT,                               -- NULL: not attempted yet
+  updated_at INTEGER NOT NULL,
+  PRIMARY KEY (dispatch_id, idx)
+) STRICT, WITHOUT ROWID;
+
+-- ------------------------------------------------------------------------------- what is derived from messages
+
+-- Duplicate suppression (contract 5.1). The key is a span of four hours, then 48 bits of a keyed hash over sender,
+-- recipient and bytes: the one random index on the accept path, so it is random only within the present span, and small.
+CREATE TABLE recent (
+  fingerprint INTEGER PRIMARY KEY,
+  message_id INTEGER NOT NULL                    -- the row that the repeat is answered with; tells the time too
+) STRICT;
+
+-- Substring search, filled behind the accept path in batches; message ids above `search_state` are the tail. A block
+-- holds what is searched of some hundred messages of one account, 64 KiB of text when it is full.
+CREATE TABLE search_block (
+  id INTEGER PRIMARY KEY,
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  oldest INTEGER NOT NULL,                       -- received_at of its messages, from this to that
+  newest INTEGER NOT NULL,
+  grams BLOB NOT NULL,                           -- the runs of one to four octets in it, as a set of hashes
+  entries BLOB NOT NULL,                         -- for each message, by age: received_at, domain_id, where its text ends
+  texts BLOB NOT NULL                            -- case folded; each field ends with 0xFF
+) STRICT;
+CREATE INDEX search_block_by_time ON search_block (account_id, newest, oldest);
+-- Conversations, filled behind with the search index: whole mail of a thread without an index on the accept path.
+CREATE TABLE message_thread (
+  thread_hash INTEGER NOT NULL,                  -- 63 bits of a hash over account and thread id
+  message_id INTEGER NOT NULL,
+  PRIMARY KEY (thread_hash, message_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE search_state (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  indexed_to INTEGER NOT NULL                    -- every message up to this id is in search_block and message_thread
+) STRICT;
+INSERT INTO search_state (only, indexed_to) VALUES (1, 0);
+
+CREATE TABLE upload (                            -- a file that a client put here for a while (contract 7.2)
+  id INTEGER PRIMARY KEY,
+  public_id TEXT NOT NULL UNIQUE,                -- upl_…
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  filename TEXT NOT NULL,
+  content_type TEXT NOT NULL,
+  size INTEGER NOT NULL,
+  file TEXT NOT NULL UNIQUE,                     -- the object's name
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX upload_by_end ON upload (expires_at);
+
+-- ----------------------------------------------------------------------------------------- deliveries and jobs
+
+CREATE TABLE delivery (                          -- one event to one endpoint; retries update it (contract 6.1)
+  id INTEGER PRIMARY KEY,
+  public_id TEXT NOT NULL UNIQUE,                -- dlv_…
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  message_id INTEGER,                            -- NULL: the event names no message
+  route_id TEXT,                                 -- public id; NULL: a tracking webhook
+  event_id TEXT NOT NULL,                        -- what the receiver de-duplicates on
+  event_type TEXT NOT NULL,
+  url TEXT NOT NULL,                             -- of the latest attempt
+  status TEXT NOT NULL CHECK (status IN ('pending', 'delivered', 'failed')),
+  attempts INTEGER NOT NULL DEFAULT 0,           -- attempts made and recorded
+  last_status_code INTEGER,                      -- NULL: no attempt was answered
+  last_error TEXT,                               -- NULL: the last attempt succeeded, or none yet
+  next_attempt_at INTEGER,                       -- NULL: none is planned
+  created_at INTEGER NOT NULL,
+  updated_at INTEGER NOT NULL,
+  domain_id INTEGER,                             -- of a tracking webhook: whose it is; else NULL
+  payload TEXT                                   -- of a sending event, for 45 days; NULL: made from the message
+) STRICT;
+CREATE INDEX delivery_by_message ON delivery (message_id);
+-- Lists and figures by time, and of those that wait or failed.
+CREATE INDEX delivery_by_time ON delivery (account_id, created_at);
+CREATE INDEX delivery_unsettled ON delivery (account_id, status, created_at) WHERE status <> 'delivered';
+CREATE INDEX delivery_payload ON delivery (created_at) WHERE payload IS NOT NULL;
+
+CREATE TABLE attempt (                           -- kept 45 days
+  id INTEGER PRIMARY KEY,
+  public_id TEXT NOT NULL,                       -- dla_…
+  delivery_id INTEGER NOT NULL REFERENCES delivery (id) ON DELETE CASCADE,
+  attempt INTEGER NOT NULL,                      -- from 1, manual ones included
+  manual INTEGER NOT NULL CHECK (manual IN (0, 1)),
+  request_url TEXT NOT NULL,
+  request_headers TEXT NOT NULL,                 -- JSON object; the body is rebuilt from the message
+  status_code INTEGER,                           -- NULL: no HTTP answer
+  response_headers TEXT,                         -- JSON object; NULL: no HTTP answer
+  response_body BLOB,                            -- at most 64 KiB; NULL: no HTTP answer
+  response_truncated INTEGER NOT NULL CHECK (response_truncated IN (0, 1)),
+  error TEXT,                                    -- the words of last_error; NULL: success
+  duration_ms INTEGER NOT NULL,
+  created_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX attempt_by_delivery ON attempt (delivery_id, attempt);
+
+-- Zero retention (contract 3.8): a mail on its way to one webhook, which no row of message or delivery ever holds. It
+-- goes after its one attempt, and the raw copy with the last of them.
+CREATE TABLE passing (
+  id INTEGER PRIMARY KEY,
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  route_id TEXT NOT NULL,                        -- public id
+  event TEXT NOT NULL,                           -- JSON: what the payload says beside the mail's own content
+  raw_id INTEGER NOT NULL,
+  created_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX passing_raw ON passing (raw_id);
+
+CREATE TABLE job (                               -- what is still to be attempted; a finished job has no row
+  id INTEGER PRIMARY KEY,
+  lane TEXT NOT NULL,                            -- what must not be hurried: an endpoint's origin, a recipient domain
+  kind TEXT NOT NULL CHECK (kind IN ('webhook', 'passing', 'dispatch', 'release', 'notice')),
+  subject_id INTEGER NOT NULL,                   -- the delivery, passing mail, dispatch, scheduled message, notice
+  run_at INTEGER NOT NULL,                       -- not before
+  failures INTEGER NOT NULL DEFAULT 0,           -- settled as deferred: the rung of the ladder
+  claims INTEGER NOT NULL DEFAULT 0,             -- claimed since the last settlement; above 1 a crash came between
+  lease_until INTEGER                            -- NULL: waiting; else claimed until then
+) STRICT;
+CREATE INDEX job_waiting ON job (lane, run_at) WHERE lease_until IS NULL;
+CREATE INDEX job_leased ON job (lease_until) WHERE lease_until IS NOT NULL;
+-- Which job is left of a delivery? Asked by who retries or removes one by hand.
+CREATE INDEX job_by_subject ON job (subject_id);
+
+-- Answers of POST /v1/send and /v1/send/batch by Idempotency-Key, kept 24 hours (contract 1.11).
+CREATE TABLE idempotency (
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  path TEXT NOT NULL,
+  idempotency_key TEXT NOT NULL,
+  body_hash BLOB NOT NULL,                       -- SHA-256 of the request's body
+  status INTEGER NOT NULL,
+  response BLOB NOT NULL,
+  created_at INTEGER NOT NULL,
+  PRIMARY KEY (account_id, path, idempotency_key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_by_time ON idempotency (created_at);
