@@ -418,3 +418,41 @@ CREATE TABLE idempotency (
   PRIMARY KEY (account_id, path, idempotency_key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_by_time ON idempotency (created_at);
+
+-- ------------------------------------------------------------------------------------------------------ limits
+
+-- How many rows an account has in tables that may hold many, kept by the triggers below: what limits ask for.
+CREATE TABLE account_rows (
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  table_name TEXT NOT NULL,
+  rows INTEGER NOT NULL,
+  PRIMARY KEY (account_id, table_name)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER upload_added AFTER INSERT ON upload BEGIN
+  INSERT INTO account_rows (account_id, table_name, rows) VALUES (NEW.account_id, 'upload', 1)
+  ON CONFLICT (account_id, table_name) DO UPDATE SET rows = rows + 1;
+END;
+CREATE TRIGGER upload_removed AFTER DELETE ON upload BEGIN
+  UPDATE account_rows SET rows = rows - 1 WHERE account_id = OLD.account_id AND table_name = 'upload';
+END;
+CREATE TRIGGER suppression_added AFTER INSERT ON suppression BEGIN
+  INSERT INTO account_rows (account_id, table_name, rows) VALUES (NEW.account_id, 'suppression', 1)
+  ON CONFLICT (account_id, table_name) DO UPDATE SET rows = rows + 1;
+END;
+CREATE TRIGGER suppression_removed AFTER DELETE ON suppression BEGIN
+  UPDATE account_rows SET rows = rows - 1 WHERE account_id = OLD.account_id AND table_name = 'suppression';
+END;
+CREATE TRIGGER blocked_sender_added AFTER INSERT ON blocked_sender BEGIN
+  INSERT INTO account_rows (account_id, table_name, rows) VALUES (NEW.account_id, 'blocked_sender', 1)
+  ON CONFLICT (account_id, table_name) DO UPDATE SET rows = rows + 1;
+END;
+CREATE TRIGGER blocked_sender_removed AFTER DELETE ON blocked_sender BEGIN
+  UPDATE account_rows SET rows = rows - 1 WHERE account_id = OLD.account_id AND table_name = 'blocked_sender';
+END;
+CREATE TRIGGER idempotency_added AFTER INSERT ON idempotency BEGIN
+  INSERT INTO account_rows (account_id, table_name, rows) VALUES (NEW.account_id, 'idempotency', 1)
+  ON CONFLICT (account_id, table_name) DO UPDATE SET rows = rows + 1;
+END;
+CREATE TRIGGER idempotency_removed AFTER DELETE ON idempotency BEGIN
+  UPDATE account_rows SET rows = rows - 1 WHERE account_id = OLD.account_id AND table_name = 'idempotency';
+END;

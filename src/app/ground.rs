@@ -24,6 +24,7 @@ use crate::inbound::spam::SpamCheck;
 use crate::inbound::verify::{self, Verifier};
 use crate::inbound::{self, Inbound};
 use crate::jobs::{Handler, Jobs, Kind, Schedule, Track, Worker, WorkerConfig};
+use crate::limits::Limits;
 use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::outbound::client::Timeouts;
@@ -67,6 +68,7 @@ pub(super) struct Ground {
     pub db: Db,
     pub secrets: Arc<Secrets>,
     pub metrics: Arc<Metrics>,
+    pub limits: Arc<Limits>,
     pub jobs: Jobs,
     fresh: FreshMail,
     pub feed: Feed,
@@ -99,6 +101,7 @@ impl Ground {
             client_tls: tls::client_config(config.tls.ca_file.as_deref()).map_err(StartError::because)?,
             server_tls: ServerTls::open(&config).map_err(StartError::because)?,
             metrics: Arc::new(Metrics::default()),
+            limits: Arc::new(Limits::new(config.limits.clone())),
             jobs: Jobs::default(),
             fresh: FreshMail::default(),
             feed: Feed::default(),
@@ -335,6 +338,7 @@ impl Ground {
             objects: self.objects.clone(),
             links: Arc::clone(&links),
             metrics: Arc::clone(&self.metrics),
+            account_limits: Arc::clone(&self.limits),
             secrets: Arc::clone(&self.secrets),
             accounts: Arc::clone(accounts),
             domains: Arc::clone(domains),

@@ -7,7 +7,6 @@ use std::string::FromUtf8Error;
 
 use toml::de::{DeTable, DeValue};
 
-use super::outbound;
 use super::read::{Document, Reading, Section};
 use super::value::{
     choice, dns_name, dns_server, duration, filter, hostname, network, number, public_url, redirect_uri, secret_url,
@@ -17,6 +16,7 @@ use super::{
     Auth, Config, Dns, Google, Http, Log, LogFormat, Metrics, Problem, Signup, Smtp, Spam, Storage, Submission, Tls,
     UnknownRecipients, Webhook,
 };
+use super::{limits, outbound};
 
 const FORMATS: &[(&str, LogFormat)] =
     &[("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)];
@@ -110,6 +110,7 @@ fn config(document: &Document<'_>, table: &DeTable<'_>, folder: Option<&Path>) -
         webhook: webhook(&top.section("webhook")),
         outbound: outbound::read(&top.section("outbound")),
         submission: submission(&top.section("submission")),
+        limits: limits::read(&top.section("limits")),
         metrics: metrics(&top.section("metrics")),
         dev: false,
     };

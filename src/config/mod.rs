@@ -4,6 +4,7 @@
 //! [`Config::load`] does the same for a file and also looks whether the files it names exist. The keys, their
 //! defaults and meanings stand in `mailkite.toml.example`; a test holds the three together.
 
+mod limits;
 mod load;
 mod outbound;
 mod problem;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use limits::Limits;
 pub use outbound::{Outbound, Smarthost, SmarthostSecurity};
 pub use problem::{Problem, table};
 
@@ -54,6 +56,8 @@ pub struct Config {
     pub outbound: Outbound,
     /// `[submission]`
     pub submission: Submission,
+    /// `[limits]`
+    pub limits: Limits,
     /// `[metrics]`
     pub metrics: Metrics,
     /// Whether this is `mailkite dev`; never read from a file.
@@ -267,6 +271,7 @@ impl Default for Config {
             webhook: Webhook::default(),
             outbound: Outbound::default(),
             submission: Submission::default(),
+            limits: Limits::default(),
             metrics: Metrics::default(),
             dev: false,
         }

@@ -159,6 +159,8 @@ codes! {
     AttemptInProgress = 409 "attempt_in_progress" "an attempt of this delivery is being made right now";
     /// The domain's webhook is managed at the domain.
     DomainWebhookRoute = 409 "domain_webhook_route" "the match of the domain's webhook is fixed";
+    /// The account has as many as it may (contract 1.9).
+    LimitReached = 409 "limit_reached" "this account has as many of these as it may";
     /// An idempotency key with another body.
     IdempotencyConflict = 409 "idempotency_conflict" "this Idempotency-Key was used with another body";
     /// A genuine link whose time has passed.
@@ -239,6 +241,9 @@ impl ApiError {
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
         match &error {
+            store::Error::Limit { name, most } => {
+                Self::new(Code::LimitReached, format!("{name}: this account may have {most}; remove some first"))
+            }
             store::Error::Full(_) | store::Error::Busy | store::Error::Stopped => {
                 tracing::warn!(%error, "a request found storage unavailable");
                 Code::Unavailable.into()

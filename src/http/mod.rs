@@ -76,6 +76,8 @@ pub struct Parts {
     pub links: Arc<Links>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What one account may have.
+    pub account_limits: Arc<crate::limits::Limits>,
     /// Opens what is sealed.
     pub secrets: Arc<Secrets>,
     /// Signing up and in.

@@ -72,7 +72,11 @@ pub async fn openapi(State(app): State<App>) -> Response {
 
 /// The counters, on their own listener.
 pub async fn metrics(State(app): State<App>) -> Response {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render(app.db.commits())).into_response()
+    (
+        [(CONTENT_TYPE, "text/plain; version=0.0.4")],
+        app.metrics.render(app.db.commits()) + &app.account_limits.render(),
+    )
+        .into_response()
 }
 
 /// The counters on the main listener, for who knows the token; for everyone else the path does not exist.

@@ -56,9 +56,11 @@ pub fn find(connection: &Connection, request: &RequestKey, now: Timestamp) -> Re
 pub fn put(connection: &Connection, request: &RequestKey, answer: &Remembered, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
-            "INSERT OR REPLACE INTO idempotency (account_id, path, idempotency_key, body_hash, status, response,
-                                                 created_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO idempotency (account_id, path, idempotency_key, body_hash, status, response, created_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT (account_id, path, idempotency_key) DO UPDATE SET
+               body_hash = excluded.body_hash, status = excluded.status, response = excluded.response,
+               created_at = excluded.created_at",
         )?
         .execute(params![
             request.account,

@@ -15,7 +15,12 @@ pub const SCHEMA: &str = include_str!("../../schema.sql");
 const APPLICATION_ID: i32 = 0x6d6b_6974;
 
 /// Step `n` brings version `n + 1` to `n + 2`; version 1 is the first released schema.
-const STEPS: &[&str] = &[include_str!("steps/2.sql"), include_str!("steps/3.sql"), include_str!("steps/4.sql"), include_str!("steps/5.sql")];
+const STEPS: &[&str] = &[
+    include_str!("steps/2.sql"),
+    include_str!("steps/3.sql"),
+    include_str!("steps/4.sql"),
+    include_str!("steps/5.sql"),
+];
 
 /// Why a database cannot be used by this version.
 fn refused(sentence: String) -> Error {

@@ -20,6 +20,7 @@ pub mod figures;
 pub mod idempotency;
 pub mod jobs;
 pub mod keys;
+pub mod limits;
 mod message_list;
 pub mod messages;
 pub mod migrate;
@@ -79,6 +80,14 @@ pub enum Error {
     /// A row with this value exists; the constraint's columns are named.
     #[error("a row with the same {0} exists")]
     Conflict(String),
+    /// The account has as many of something as it may (contract 1.9).
+    #[error("this account may have {most} {name}, and has them")]
+    Limit {
+        /// What of: a key of `[limits]`.
+        name: &'static str,
+        /// How many it may have.
+        most: u64,
+    },
     /// The writer has stopped: after a failed fsync nothing may be believed until a restart.
     #[error("storage failed earlier and takes nothing more until the restart")]
     Stopped,

@@ -13,6 +13,8 @@ const SAME_LEVEL: &[(&str, &str, &str)] = &[
     ("tls", "config", "its files are configured"),
     ("egress", "config", "its guard is configured"),
     ("egress", "dns", "it resolves names itself, to check what it connects to"),
+    ("limits", "config", "its values are configured"),
+    ("limits", "store", "it counts rows in the transaction that adds one"),
     ("accounts", "jobs", "mail that proves an address is a job"),
     ("cli", "app", "commands run the whole"),
     ("id", "clock", "an id begins with its time"),
@@ -213,7 +215,8 @@ fn every_section_of_the_contract_that_is_cited_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let contract = fs::read_to_string(root.join("docs/contract.md")).unwrap();
     let heading = Regex::new(r"(?m)^#{2,3} (\d+(?:\.\d+)?) ").unwrap();
-    let sections: BTreeSet<&str> = heading.captures_iter(&contract).map(|found| found.get(1).unwrap().as_str()).collect();
+    let sections: BTreeSet<&str> =
+        heading.captures_iter(&contract).map(|found| found.get(1).unwrap().as_str()).collect();
     assert!(sections.len() > 60, "{sections:?}");
     let citation = Regex::new(r"contract\s+(?:\S+\s+)?(\d+(?:\.\d+)?(?:(?:, | and )\d+\.\d+)*)").unwrap();
     let mut cited = sources();

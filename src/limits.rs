@@ -1,0 +1,202 @@
+//! What one account may have: the one place that says whether it may have one more of something.
+//!
+//! [`Limits::admit`] counts in the transaction that adds the row, so that requests side by side cannot pass a limit
+//! together. Values are `[limits]`' of the configuration; what was refused is counted for `/metrics`.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::Connection;
+
+use crate::config;
+use crate::store::limits::{Counted, count};
+use crate::store::{self, Error};
+
+/// Something that an account may have so many of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Routes.
+    Routes,
+    /// Routes whose match is a regex.
+    RegexRoutes,
+    /// Routes that run for one recipient.
+    FanOut,
+    /// Messages that one message becomes by forwarding within this server.
+    LocalCopies,
+    /// Domains.
+    Domains,
+    /// Keys for one domain.
+    ScopedKeys,
+    /// Templates.
+    Templates,
+    /// Uploaded files.
+    Uploads,
+    /// Messages that wait for their time.
+    Scheduled,
+    /// Suppressed addresses.
+    Suppressions,
+    /// Blocked senders.
+    BlockedSenders,
+    /// Answers remembered for their Idempotency-Key.
+    IdempotencyKeys,
+    /// Bytes.
+    StorageBytes,
+    /// Requests a second.
+    Requests,
+}
+
+impl Kind {
+    const ALL: [Self; 14] = [
+        Self::Routes,
+        Self::RegexRoutes,
+        Self::FanOut,
+        Self::LocalCopies,
+        Self::Domains,
+        Self::ScopedKeys,
+        Self::Templates,
+        Self::Uploads,
+        Self::Scheduled,
+        Self::Suppressions,
+        Self::BlockedSenders,
+        Self::IdempotencyKeys,
+        Self::StorageBytes,
+        Self::Requests,
+    ];
+
+    /// Its key in `[limits]`, which is also its label in `/metrics`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Routes => "routes",
+            Self::RegexRoutes => "regex_routes",
+            Self::FanOut => "fan_out",
+            Self::LocalCopies => "local_copies",
+            Self::Domains => "domains",
+            Self::ScopedKeys => "scoped_keys",
+            Self::Templates => "templates",
+            Self::Uploads => "uploads",
+            Self::Scheduled => "scheduled",
+            Self::Suppressions => "suppressions",
+            Self::BlockedSenders => "blocked_senders",
+            Self::IdempotencyKeys => "idempotency_keys",
+            Self::StorageBytes => "storage_bytes",
+            Self::Requests => "requests_per_second",
+        }
+    }
+
+    /// Which rows are counted for it; none when it is no number of rows.
+    const fn counted(self) -> Option<Counted> {
+        match self {
+            Self::Routes => Some(Counted::Routes),
+            Self::RegexRoutes => Some(Counted::RegexRoutes),
+            Self::Domains => Some(Counted::Domains),
+            Self::ScopedKeys => Some(Counted::ScopedKeys),
+            Self::Templates => Some(Counted::Templates),
+            Self::Uploads => Some(Counted::Uploads),
+            Self::Scheduled => Some(Counted::Scheduled),
+            Self::Suppressions => Some(Counted::Suppressions),
+            Self::BlockedSenders => Some(Counted::BlockedSenders),
+            Self::IdempotencyKeys => Some(Counted::IdempotencyKeys),
+            Self::FanOut | Self::LocalCopies | Self::StorageBytes | Self::Requests => None,
+        }
+    }
+}
+
+/// The limits of accounts, and how often each was met; shared by `Arc`.
+#[derive(Debug)]
+pub struct Limits {
+    table: config::Limits,
+    refused: [AtomicU64; Kind::ALL.len()],
+}
+
+impl Limits {
+    /// With the values of the configuration.
+    pub fn new(table: config::Limits) -> Self {
+        Self { table, refused: [const { AtomicU64::new(0) }; Kind::ALL.len()] }
+    }
+
+    /// How many an account may have; `None`: any number.
+    pub fn most(&self, kind: Kind) -> Option<u64> {
+        let table = &self.table;
+        let most = match kind {
+            Kind::Routes => table.routes,
+            Kind::RegexRoutes => table.regex_routes,
+            Kind::FanOut => table.fan_out,
+            Kind::LocalCopies => table.local_copies,
+            Kind::Domains => table.domains,
+            Kind::ScopedKeys => table.scoped_keys,
+            Kind::Templates => table.templates,
+            Kind::Uploads => table.uploads,
+            Kind::Scheduled => table.scheduled,
+            Kind::Suppressions => table.suppressions,
+            Kind::BlockedSenders => table.blocked_senders,
+            Kind::IdempotencyKeys => table.idempotency_keys,
+            Kind::Requests => table.requests_per_second,
+            Kind::StorageBytes => return Some(table.storage_bytes).filter(|most| *most > 0),
+        };
+        Some(u64::from(most)).filter(|most| *most > 0)
+    }
+
+    /// Lets an account have one more, which the same transaction adds.
+    ///
+    /// # Errors
+    /// [`Error::Limit`]: it has as many as it may; or storage trouble.
+    pub fn admit(&self, tx: &Connection, account: i64, kind: Kind) -> store::Result<()> {
+        self.admit_many(tx, account, kind, 1)
+    }
+
+    /// As [`Limits::admit`], for so many more.
+    ///
+    /// # Errors
+    /// As [`Limits::admit`].
+    pub fn admit_many(&self, tx: &Connection, account: i64, kind: Kind, more: u64) -> store::Result<()> {
+        let (Some(most), Some(counted)) = (self.most(kind), kind.counted()) else { return Ok(()) };
+        if count(tx, account, counted, most)?.saturating_add(more) <= most {
+            return Ok(());
+        }
+        self.note_refused(kind);
+        Err(Error::Limit { name: kind.as_str(), most })
+    }
+
+    /// Counts something that was not done because of this limit.
+    pub fn note_refused(&self, kind: Kind) {
+        if let Some(count) = self.refused.get(kind as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The figures in the text format of Prometheus.
+    pub fn render(&self) -> String {
+        let name = "mailkite_limit_reached_total";
+        let mut text = format!("# HELP {name} What was refused because an account has as much as it may.\n");
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "# TYPE {name} counter");
+        for (kind, count) in Kind::ALL.iter().zip(&self.refused) {
+            let _ = writeln!(text, "{name}{{limit=\"{}\"}} {}", kind.as_str(), count.load(Ordering::Relaxed));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_counts_under_its_own_name() {
+        let limits = Limits::new(config::Limits::default());
+        for (place, kind) in Kind::ALL.iter().enumerate() {
+            assert_eq!(place, *kind as usize);
+            limits.note_refused(*kind);
+        }
+        limits.note_refused(Kind::Templates);
+        let text = limits.render();
+        assert!(text.contains("\nmailkite_limit_reached_total{limit=\"templates\"} 2\n"), "{text}");
+        assert_eq!(text.matches("} 1\n").count(), Kind::ALL.len() - 1, "{text}");
+    }
+
+    #[test]
+    fn nought_is_no_limit() {
+        let limits = Limits::new(config::Limits { routes: 0, domains: 7, ..config::Limits::default() });
+        assert_eq!((limits.most(Kind::Routes), limits.most(Kind::Domains)), (None, Some(7)));
+    }
+}

@@ -1,0 +1,67 @@
+//! How many rows of a kind an account has, asked before it gets one more (`crate::limits` decides).
+//!
+//! Few rows are counted where they stand, and no further than the limit. Of tables that may hold many, triggers keep a
+//! counter in `account_rows`, so that asking costs the same whatever there is.
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::Result;
+
+/// Rows that are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// Routes, inactive ones included.
+    Routes,
+    /// Routes of no domain.
+    RegexRoutes,
+    /// Domains.
+    Domains,
+    /// Keys for one domain.
+    ScopedKeys,
+    /// Templates.
+    Templates,
+    /// Uploads, expired ones included until they are swept.
+    Uploads,
+    /// Messages that wait for their time.
+    Scheduled,
+    /// Suppressed addresses.
+    Suppressions,
+    /// Blocked senders.
+    BlockedSenders,
+    /// Remembered answers, expired ones included until they are swept.
+    IdempotencyKeys,
+}
+
+/// How many such rows an account has; of the few that are counted one by one no more than `most`.
+///
+/// # Errors
+/// Storage trouble.
+pub fn count(connection: &Connection, account: i64, what: Counted, most: u64) -> Result<u64> {
+    let rows = match what {
+        Counted::Routes => "SELECT 1 FROM route WHERE account_id = ?1",
+        Counted::RegexRoutes => "SELECT 1 FROM route WHERE account_id = ?1 AND domain_id IS NULL",
+        Counted::Domains => "SELECT 1 FROM domain WHERE account_id = ?1",
+        Counted::ScopedKeys => "SELECT 1 FROM api_key WHERE account_id = ?1 AND public_id IS NOT NULL",
+        Counted::Templates => "SELECT 1 FROM template WHERE account_id = ?1",
+        Counted::Scheduled => {
+            "SELECT 1 FROM message WHERE account_id = ?1 AND direction = 'outbound' AND status = 'scheduled'
+               AND status <> 'sent'"
+        }
+        Counted::Uploads => return kept(connection, account, "upload"),
+        Counted::Suppressions => return kept(connection, account, "suppression"),
+        Counted::BlockedSenders => return kept(connection, account, "blocked_sender"),
+        Counted::IdempotencyKeys => return kept(connection, account, "idempotency"),
+    };
+    let statement = format!("SELECT count(*) FROM ({rows} LIMIT ?2)");
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    Ok(connection.prepare_cached(&statement)?.query_row(params![account, most], |row| row.get(0))?)
+}
+
+/// The counter that triggers keep of a table's rows.
+fn kept(connection: &Connection, account: i64, table: &str) -> Result<u64> {
+    let rows: Option<i64> = connection
+        .prepare_cached("SELECT rows FROM account_rows WHERE account_id = ?1 AND table_name = ?2")?
+        .query_row(params![account, table], |row| row.get(0))
+        .optional()?;
+    Ok(rows.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(0))
+}
