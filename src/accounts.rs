@@ -22,7 +22,7 @@ use crate::session::Tokens;
 use crate::store::accounts::{self, Account, NewAccount};
 use crate::store::sessions::{self, NewSession};
 use crate::store::verifications::{self, LINK_LIFETIME};
-use crate::store::{self, Db, keys as key_rows, notices};
+use crate::store::{self, Db, domains, keys as key_rows, notices, routes};
 use policy::Policy;
 pub use tickets::Tickets;
 
@@ -208,10 +208,14 @@ impl Accounts {
         self.open_session(account, client, now).await
     }
 
-    /// Signs somebody in whom Google vouches for, by subject, then by verified address; else makes an account.
+    /// Signs somebody in whom Google vouches for, by subject, then by address; else makes an account.
+    ///
+    /// Whoever signed up with the address and never proved it may be somebody else, who waits for its owner to come. So
+    /// nothing that was set up then opens or leaves the account any more: sessions, password and keys end, routes
+    /// pause, and domains have their first settings again.
     ///
     /// # Errors
-    /// The policy is against a new account, an unverified account holds the address, or storage failed.
+    /// The policy is against a new account, or storage failed.
     pub async fn sign_in_with_google(
         &self,
         user: GoogleUser,
@@ -220,21 +224,27 @@ impl Accounts {
         now: Timestamp,
     ) -> Result<SignedIn, Refusal> {
         let known = user.clone();
+        let secret = self.secrets.seal(accounts::WEBHOOK_SECRET_PURPOSE, secrets::new_webhook_secret().as_bytes());
         let found = self.db.write(move |tx| {
             if let Some(account) = accounts::find_by_google_subject(tx, &known.subject)? {
-                return Ok(Some(Ok(account)));
+                return Ok(Some((account, false)));
             }
-            match accounts::find_by_email(tx, &known.email)? {
-                Some(account) if account.email_verified => {
-                    accounts::set_google(tx, account.id, &known.subject, known.picture.as_deref())?;
-                    Ok(Some(Ok(Account { avatar_url: known.picture.or(account.avatar_url), ..account })))
-                }
-                Some(_) => Ok(Some(Err(Refusal::AccountExists))),
-                None => Ok(None),
+            let Some(account) = accounts::find_by_email(tx, &known.email)? else { return Ok(None) };
+            let unproven = !account.email_verified;
+            if unproven {
+                disown(tx, account.id, &secret, now)?;
             }
+            accounts::set_google(tx, account.id, &known.subject, known.picture.as_deref())?;
+            let avatar_url = known.picture.or(account.avatar_url);
+            Ok(Some((Account { avatar_url, email_verified: true, ..account }, unproven)))
         });
         match found.await? {
-            Some(account) => self.open_session(account?, client, now).await,
+            Some((account, disowned)) => {
+                if disowned {
+                    self.db.directory_changed();
+                }
+                self.open_session(account, client, now).await
+            }
             None => {
                 let new = NewAccount {
                     email: user.email,
@@ -373,6 +383,19 @@ impl Accounts {
         Ok(Verification::Sent)
     }
 
+    /// The account whose address the link with this token proves, if it is one.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub async fn find_by_link(&self, token: &str, now: Timestamp) -> store::Result<Option<Account>> {
+        let hash = token_hash(token);
+        let found = self.db.read(move |connection| match verifications::find_account(connection, &hash, now)? {
+            Some(account) => accounts::find_by_row(connection, account),
+            None => Ok(None),
+        });
+        found.await
+    }
+
     /// Proves an address by the token of a link; whether it was one.
     ///
     /// # Errors
@@ -390,8 +413,9 @@ impl Accounts {
     fn verification_mail(&self) -> ([u8; 32], Vec<u8>) {
         let token = random_base62(43);
         let text = format!(
-            "Welcome to mailkite.\r\n\r\nPlease confirm that this address is yours by opening this link within a day:\r\n\r\n\
-             {}/api/auth/verify?token={token}\r\n\r\nIf you did not sign up, do nothing.\r\n",
+            "Welcome to mailkite.\r\n\r\nPlease confirm within a day that this address is yours: open this link, and \
+             press the\r\nbutton.\r\n\r\n{}/api/auth/verify?token={token}\r\n\r\nIf you did not sign up, do nothing: \
+             somebody else knows the password of this\r\naccount.\r\n",
             self.public_url.trim_end_matches('/')
         );
         (token_hash(&token), self.secrets.seal(notices::PURPOSE, text.as_bytes()))
@@ -400,6 +424,17 @@ impl Accounts {
     fn policy(&self, proof: Proof) -> Policy {
         Policy { signup: self.signup, proof, secrets: Arc::clone(&self.secrets) }
     }
+}
+
+/// Takes an account whose address nobody had proven from whoever signed up with it; its address is proven now.
+fn disown(tx: &Connection, account: i64, webhook_secret: &[u8], now: Timestamp) -> store::Result<()> {
+    sessions::delete_of_account(tx, account)?;
+    key_rows::delete_of_account(tx, account)?;
+    accounts::delete_password(tx, account)?;
+    accounts::set_webhook_secret(tx, account, webhook_secret, None)?;
+    routes::pause_all(tx, account, now)?;
+    domains::reset_settings(tx, account)?;
+    accounts::set_email_verified(tx, account)
 }
 
 /// Puts the mail into the line, and its link among the valid ones; returns the lane to wake.

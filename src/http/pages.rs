@@ -1,4 +1,4 @@
-//! Files of the binary: the assets of the dashboard, and plain pages such as the outcome of a verification link.
+//! Files of the binary: the assets of the dashboard, and the plain pages behind mailed links.
 //!
 //! `build.rs` leaves each asset as it is and compressed. They are served below a path that holds a hash of them all, so
 //! a browser keeps them for ever and never mixes two versions.
@@ -20,8 +20,10 @@ const ASSETS_PATH: &str = concat!("/assets/", env!("MAILKITE_ASSETS"));
 const VERSION: &str = env!("MAILKITE_ASSETS");
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
-const PAGE_POLICY: &str =
+const NOTICE_POLICY: &str =
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const QUESTION_POLICY: &str =
+    "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
 
 /// Everything under `assets`, in the binary.
@@ -29,10 +31,24 @@ const FOR_EVER: &str = "public, max-age=31536000, immutable";
 #[folder = "$OUT_DIR/assets"]
 struct Assets;
 
-/// A page of the assets that needs nothing but a style sheet, with texts in place of their marks.
-pub fn page(status: StatusCode, name: &str, texts: &[(&str, &str)]) -> Response {
+/// The page behind a mailed link that does something: `text`, and a button that posts to the page's own URL. Opening a
+/// link changes nothing, since programs that scan mail open links too; and the page needs no script.
+pub fn question(title: &str, text: &str, button: &str) -> Response {
+    let texts = [("{{title}}", title), ("{{text}}", text), ("{{button}}", button)];
+    let mut response = page(StatusCode::OK, "ask.html", QUESTION_POLICY, &texts);
+    // With `no-referrer` the form would be posted with the origin `null`.
+    response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    response
+}
+
+/// A page that says how something ended.
+pub fn notice(status: StatusCode, title: &str, text: &str) -> Response {
+    page(status, "notice.html", NOTICE_POLICY, &[("{{title}}", title), ("{{text}}", text)])
+}
+
+fn page(status: StatusCode, name: &str, policy: &'static str, texts: &[(&str, &str)]) -> Response {
     let Some(html) = html(name, texts) else { return ApiError::not_found().into_response() };
-    (status, html_headers(PAGE_POLICY), html).into_response()
+    (status, html_headers(policy), html).into_response()
 }
 
 /// What the answer with a page has, under its own content security policy.

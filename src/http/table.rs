@@ -135,9 +135,16 @@ fn sign_in() -> Vec<Endpoint> {
             .who(Account)
             .about(TAG, "Mail a link that proves the account's e-mail")
             .gives::<auth::VerificationStatus>(200),
-        Endpoint::get("/api/auth/verify", auth::verify)
+        Endpoint::get("/api/auth/verify", auth::verify_page)
             .who(Public)
             .about(TAG, "The page behind that link")
+            .more("It asks for a button to be pressed and changes nothing.")
+            .query::<auth::VerifyQuery>()
+            .gives_media("text/html"),
+        Endpoint::post("/api/auth/verify", auth::verify)
+            .who(Public)
+            .about(TAG, "Prove the account's e-mail")
+            .more("Posted by the page behind the link, which it answers with a page.")
             .query::<auth::VerifyQuery>()
             .gives_media("text/html"),
     ]

@@ -168,6 +168,15 @@ pub fn set_password_hash(connection: &Connection, account: i64, hash: &str) -> R
     Ok(())
 }
 
+/// Takes an account's password away.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete_password(connection: &Connection, account: i64) -> Result<()> {
+    connection.prepare_cached("UPDATE account SET password_hash = NULL WHERE id = ?1")?.execute([account])?;
+    Ok(())
+}
+
 /// Lets an account sign in with Google from now on.
 ///
 /// # Errors

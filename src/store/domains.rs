@@ -219,6 +219,21 @@ pub fn set_retention(connection: &Connection, id: &DomainId, zero: bool, days: O
     Ok(())
 }
 
+/// Brings the settings of an account's domains back to what they were at first: no tracking webhook, the default retention.
+///
+/// # Errors
+/// Storage trouble.
+pub fn reset_settings(connection: &Connection, account: i64) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE domain SET tracking_webhook_url = NULL, webhook_events = NULL, zero_retention = 0,
+                               retention_days = NULL
+             WHERE account_id = ?1",
+        )?
+        .execute([account])?;
+    Ok(())
+}
+
 /// Removes a domain with its keys, checks, scoped keys and routes; regex routes and messages stay.
 ///
 /// # Errors

@@ -140,6 +140,15 @@ pub fn delete_own(connection: &Connection, account: i64) -> Result<()> {
     Ok(())
 }
 
+/// Removes every key of an account.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete_of_account(connection: &Connection, account: i64) -> Result<()> {
+    connection.prepare_cached("DELETE FROM api_key WHERE account_id = ?1")?.execute([account])?;
+    Ok(())
+}
+
 /// An account's scoped keys, newest first.
 ///
 /// # Errors

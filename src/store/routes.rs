@@ -318,6 +318,17 @@ pub fn set_active(connection: &Connection, id: &RouteId, active: bool, now: Time
     Ok(())
 }
 
+/// Stops every route of an account; its mail is stored meanwhile.
+///
+/// # Errors
+/// Storage trouble.
+pub fn pause_all(connection: &Connection, account: i64, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE route SET active = 0, updated_at = ?2 WHERE account_id = ?1 AND active = 1")?
+        .execute(params![account, now.as_millis()])?;
+    Ok(())
+}
+
 /// Notes the latest outcome; an unchanged one writes nothing.
 ///
 /// # Errors

@@ -525,25 +525,40 @@ async fn a_mailed_link_proves_the_address_for_a_day() {
     let api = server.anonymous();
     for wrong in ["", "?token=", "?token=x", "?other=1", &format!("?token={}", token.to_lowercase()), "?token=%FF%00"]
     {
-        let page = api.exchange("GET", &format!("/api/auth/verify{wrong}"), &[], None).await;
-        assert_eq!(
-            (page.status, page.headers["content-type"].as_str()),
-            (400, "text/html; charset=utf-8"),
-            "{wrong}"
-        );
-        assert!(page.headers["content-security-policy"].contains("default-src 'none'"));
+        for method in ["GET", "POST"] {
+            let page = api.exchange(method, &format!("/api/auth/verify{wrong}"), &[], None).await;
+            assert_eq!(
+                (page.status, page.headers["content-type"].as_str()),
+                (400, "text/html; charset=utf-8"),
+                "{method} {wrong}"
+            );
+            assert!(page.headers["content-security-policy"].contains("default-src 'none'"));
+            assert_eq!(page.headers["referrer-policy"], "no-referrer");
+        }
     }
-    assert!(!is_verified().await);
+    // Programs that scan mail open links, more than once, and read what is there.
+    for method in ["GET", "HEAD", "GET", "OPTIONS"] {
+        api.exchange(method, &link, &[], None).await;
+        assert!(!is_verified().await, "{method}");
+    }
     let page = api.get(&link).await;
     assert_eq!((page.status, page.headers["content-type"].as_str()), (200, "text/html; charset=utf-8"));
-    assert_eq!(page.headers["referrer-policy"], "no-referrer");
+    assert!(page.headers["content-security-policy"].contains("form-action 'self'"));
+    assert_eq!(page.headers["referrer-policy"], "same-origin");
+    let html = String::from_utf8(page.body).unwrap();
+    assert!(html.contains("<form method=\"post\">") && html.contains("ada@acme.dev"), "{html}");
+    assert!(!html.contains("<script"), "it needs none");
+    let confirmed = api.exchange("POST", &link, &[("Content-Type", "application/x-www-form-urlencoded")], Some(b""));
+    let confirmed = confirmed.await;
+    assert_eq!((confirmed.status, confirmed.headers["content-type"].as_str()), (200, "text/html; charset=utf-8"));
     assert!(is_verified().await);
     let sent = ada.post_nothing("/api/auth/verify/send").await.expect(200);
     assert_eq!(sent, json!({"status": "verified"}));
     server.clock.advance(24 * HOUR - Duration::from_millis(1));
-    assert_eq!(api.get(&link).await.status, 200, "a repeat");
+    assert_eq!((api.get(&link).await.status, api.post_nothing(&link).await.status), (200, 200), "a repeat");
     server.clock.advance(Duration::from_millis(1));
     assert_eq!(api.exchange("GET", &link, &[], None).await.status, 400);
+    assert_eq!(api.exchange("POST", &link, &[], None).await.status, 400);
     assert!(is_verified().await, "what is proven stays so");
     server.stop().await;
 }

@@ -255,7 +255,7 @@ async fn a_copy_of_the_database_tells_no_key_token_secret_or_password() {
     let sealed: Vec<u8> = server.query("SELECT text_sealed FROM notice").await;
     let mail = server.secrets.open_text(mailkite::store::notices::PURPOSE, &sealed).unwrap();
     let link = mail.split("token=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
-    assert_eq!(api.get(&format!("/api/auth/verify?token={link}")).await.status, 200);
+    assert_eq!(api.post_nothing(&format!("/api/auth/verify?token={link}")).await.status, 200);
     told.push(link);
     let change = json!({"currentPassword": PASSWORD, "newPassword": "staple battery horse"});
     told.push(text(&ada.post("/api/auth/password", change).await.expect(200)["token"]));

@@ -16,7 +16,7 @@ use crate::http::body::{Body, DONE, Done, Loose, missing, required, text};
 use crate::http::client::Client;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
-use crate::http::pages::page;
+use crate::http::pages::{notice, question};
 use crate::mail::address::Mailbox;
 use crate::passwords;
 use crate::secrets::token_hash;
@@ -346,10 +346,28 @@ pub struct VerifyQuery {
     token: String,
 }
 
-/// The page behind a verification link.
+/// The page behind a verification link: it asks, and changes nothing.
+pub async fn verify_page(State(app): State<App>, Query(query): Query<VerifyQuery>) -> Result<Response, ApiError> {
+    let Some(account) = app.accounts.find_by_link(&query.token, app.clock.now()).await? else {
+        return Ok(unknown_link());
+    };
+    let text = format!(
+        "Somebody made an account with {} on {}. If it was you, confirm that the address is yours. If it was not, close \
+         this page: whoever made the account knows its password.",
+        account.email, app.config.hostname
+    );
+    Ok(question("Confirm your address", &text, "Confirm"))
+}
+
+/// Proves the address; posted by that page.
 pub async fn verify(State(app): State<App>, Query(query): Query<VerifyQuery>) -> Result<Response, ApiError> {
-    let verified = app.accounts.verify_email(&query.token, app.clock.now()).await?;
-    let (status, name) =
-        if verified { (StatusCode::OK, "verified.html") } else { (StatusCode::BAD_REQUEST, "not-verified.html") };
-    Ok(page(status, name, &[]))
+    if !app.accounts.verify_email(&query.token, app.clock.now()).await? {
+        return Ok(unknown_link());
+    }
+    Ok(notice(StatusCode::OK, "Your address is confirmed", "You can close this page."))
+}
+
+fn unknown_link() -> Response {
+    let text = "It is older than a day, or was not copied whole. Sign in and ask for a new one.";
+    notice(StatusCode::BAD_REQUEST, "This link is not valid", text)
 }
