@@ -255,15 +255,15 @@ CREATE TABLE submission (
 ) STRICT;
 CREATE UNIQUE INDEX submission_scheduled ON submission (scheduled_id) WHERE scheduled_id IS NOT NULL;
 
--- What of a message goes to one destination: the recipients of one domain, or all of them through a smarthost. A
--- forwarded message has one too.
+-- What of a message goes to one recipient, with a bounce address of its own: what comes back there says nothing of the
+-- others. A forwarded message has one too.
 CREATE TABLE dispatch (
   id INTEGER PRIMARY KEY,
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   message_id INTEGER REFERENCES message (id) ON DELETE CASCADE,      -- NULL: forwarded, and nothing else is stored of it
   route_id TEXT,                                 -- public id of the route that forwards; NULL: submitted
   sending_domain TEXT NOT NULL,                  -- which smarthost counts; a forwarded one's is the recipient's
-  domain TEXT,                                   -- recipient domain; NULL: several, through a smarthost
+  domain TEXT,                                   -- recipient domain; NULL: a smarthost takes it
   reverse_path TEXT NOT NULL,                    -- '' is the null reverse-path
   prefix TEXT NOT NULL,                          -- fields that go before the mail data
   raw_id INTEGER,                                -- NULL: every recipient is settled

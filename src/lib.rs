@@ -52,7 +52,7 @@
 //! 1. `http/api/send/` reads the fields in the contract's order; `smtp_server` takes the same from a mail program
 //!    ([`outbound::hand_in`]). Both ask [`outbound::sender`]: whose domain, which keys.
 //! 2. [`outbound::compose`] → [`outbound::sign`] → [`outbound::submit`]: **one** [`store::Db::write`] with the message, a
-//!    dispatch for each recipient domain with its recipients, and a job for each dispatch. Then `202`. A scheduled
+//!    dispatch for each recipient with a bounce address of its own, and a job for each dispatch. Then `202`. A scheduled
 //!    message leaves one job instead, which [`outbound::release`] attempts when its time comes.
 //! 3. [`jobs::Worker`] claims → [`outbound::deliver`] → [`outbound::transport`]: [`outbound::mx`] finds the hosts,
 //!    [`outbound::mta_sts`] and [`outbound::dane`] say what TLS has to prove, [`outbound::client`] speaks SMTP → a verdict
@@ -60,7 +60,7 @@
 //! 4. [`outbound::settle`] writes both down in the transaction that settles the job, with the events that webhooks get
 //!    ([`webhook::sending`]) and the suppression that a dead mailbox earns. What is deferred for three days bounces.
 //! 5. What comes back, a DSN or an abuse report at the authenticated bounce address, enters by the inbound door and
-//!    settles the recipient later ([`outbound::returned`]).
+//!    settles the one recipient whose address it is ([`outbound::returned`]).
 //!
 //! Mail to a domain that is received here goes in by [`inbound`] at once. Forward routes leave a dispatch of the received
 //! message ([`outbound::forward`]). In dev mode nothing leaves the machine.
@@ -163,6 +163,7 @@
 //! | RFC 7517 | JSON Web Key sets |
 //! | RFC 7518 | RSA keys in them |
 //! | RFC 7672 | DANE for SMTP |
+//! | RFC 8058 | List-Unsubscribe-Post |
 //! | RFC 8187 | extended parameters in HTTP |
 //! | RFC 8301 | DKIM: key sizes |
 //! | RFC 8305 | trying addresses in turn |

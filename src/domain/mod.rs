@@ -23,7 +23,7 @@ use crate::id::{DomainId, RouteId};
 use crate::secrets::Secrets;
 use crate::store::dns_checks::{self, DnsCheck};
 use crate::store::domains::{self, DomainRow, Flags};
-use crate::store::{self, Db, dkim_keys, routes};
+use crate::store::{self, Db, accounts, dkim_keys, routes};
 
 /// What the domains are made of.
 pub struct Domains {
@@ -160,10 +160,10 @@ impl Domains {
         } else {
             self.checker.check(&wanted).await.to_vec()
         };
-        let needs_dkim = self.config.auth.signup == Signup::Open;
+        let open = self.config.auth.signup == Signup::Open;
         let was_verified = domain.verified;
         let id = domain.public_id;
-        let settled = self.db.write(move |tx| settle(tx, &id, &findings, needs_dkim, if_taken, now));
+        let settled = self.db.write(move |tx| settle(tx, &id, &findings, open, if_taken, now));
         let verified = match settled.await {
             Ok(verified) => verified?,
             // Another account was faster.
@@ -265,7 +265,7 @@ fn settle(
     tx: &Connection,
     id: &DomainId,
     findings: &[Finding],
-    needs_dkim: bool,
+    open: bool,
     if_taken: IfTaken,
     now: Timestamp,
 ) -> store::Result<Result<Verified, DomainError>> {
@@ -297,7 +297,11 @@ fn settle(
         };
         dns_checks::put(tx, id, &check)?;
     }
-    let holds = |flags: Flags| flags.mx && (flags.dkim || !needs_dkim);
+    // An MX record may still name this host for the account that had the domain before. So a record of the account's own
+    // is asked of all but the installation's first account, whoever may sign up today; what a domain won without one, it
+    // keeps. With open sign-up everybody has to show it.
+    let by_mx = !open && (accounts::is_first(tx, domain.account_id)? || (domain.verified && !domain.flags.dkim));
+    let holds = |flags: Flags| flags.mx && (flags.dkim || by_mx);
     // A flag that outlives its record keeps what a domain has, but wins nothing: the name may be somebody else's by now.
     let verified = holds(flags) && (domain.verified || holds(checks)) && !lost;
     domains::set_checked(tx, id, flags, verified, now)?;

@@ -164,7 +164,7 @@ impl Inbound {
         if recipients.is_empty() {
             return self.take_back(peer, returned, reverse_path, (bytes, draft), now).await;
         }
-        let reports = returned::read_reports(&returned, &bytes);
+        let reports = returned::read_reports(&returned, &reverse_path, &bytes);
         let envelope = Envelope { reverse_path, recipients, smtputf8, eight_bit };
         let mail_from = envelope.reverse_path.to_string();
         let mail = read_mail(&bytes, hostname)?;

@@ -5,6 +5,12 @@ const DEAD: &[&str] = &["5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"];
 /// Reply codes that say so where no enhanced code does (RFC 5321 §4.2.3).
 const DEAD_CODES: &[u16] = &[550, 551, 553];
 
+/// Whether a report says that the mailbox does not exist. It is a stranger's word, so only an enhanced code that says just
+/// that will do: no reply code alone, and none of a mailbox that is there.
+pub fn is_no_mailbox(diagnostic: &str) -> bool {
+    enhanced_code(diagnostic).is_some_and(|code| code.starts_with("5.1.") && DEAD.contains(&code))
+}
+
 /// Whether a permanent failure says that the mailbox does not exist or is disabled. The enhanced code decides where
 /// there is one, so a refusal by policy (5.7.x) never counts.
 ///
@@ -61,6 +67,16 @@ mod tests {
             (Some(553), "553"),
         ] {
             assert!(is_dead_mailbox(code, diagnostic), "{diagnostic}");
+        }
+    }
+
+    #[test]
+    fn a_report_has_to_say_that_there_is_no_mailbox() {
+        for told in ["5.1.1", "550 5.1.1 no such user", "550-5.1.10 no mail", "5.1.6"] {
+            assert!(is_no_mailbox(told), "{told}");
+        }
+        for told in ["550 no such user", "5.2.1", "5.1.8", "550 5.7.1 5.1.1", "4.1.1", "returned as undeliverable"] {
+            assert!(!is_no_mailbox(told), "{told}");
         }
     }
 

@@ -108,13 +108,9 @@ impl Outbound {
         to: Mailbox,
         now: Timestamp,
     ) -> store::Result<Option<Left>> {
-        let all = [to];
-        let groups = self.parts.group(tx, new.sending_domain, &all)?;
-        let Some((domain, lane, members)) = groups.into_iter().next() else { return Ok(None) };
-        let dispatch = dispatches::insert(tx, &NewDispatch { domain: domain.as_deref(), ..new }, now)?;
-        for (idx, mailbox) in members {
-            recipients::insert(tx, dispatch, idx, &mailbox.to_string(), "queued", now)?;
-        }
+        let (domain, lane) = self.parts.destination(tx, new.sending_domain, &to)?;
+        let dispatch = dispatches::insert(tx, &NewDispatch { domain, ..new }, now)?;
+        recipients::insert(tx, dispatch, 0, &to.to_string(), "queued", now)?;
         self.parts.jobs.leave(tx, &lane, Kind::Dispatch, dispatch, now).map(Some)
     }
 }

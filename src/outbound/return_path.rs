@@ -15,6 +15,8 @@ const SRS0: &str = "SRS0=";
 const SRS1: &str = "SRS1=";
 /// Octets of a bounce tag's proof.
 const PROOF: usize = 8;
+/// Octets of a message id.
+const ID: usize = 12;
 /// Octets of an SRS tag's proof: eight characters.
 const SRS_PROOF: usize = 5;
 /// How long a forwarded message may come back.
@@ -37,10 +39,20 @@ pub struct ReturnPaths {
 /// What one of our addresses says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReturnPath {
-    /// A message that was sent from here.
-    Bounce(MessageId),
+    /// A message that was sent from here, to one of its recipients.
+    Bounce(BounceTag),
     /// The sender of a message that was forwarded.
     Srs(Mailbox),
+}
+
+/// What a bounce address proves: that a message went to one recipient with it as the envelope sender. What comes back
+/// there says nothing of the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BounceTag {
+    /// The message.
+    pub message: MessageId,
+    /// The recipient's place in it, from 0. None: an address made before they told recipients apart.
+    pub recipient: Option<u16>,
 }
 
 impl ReturnPaths {
@@ -53,10 +65,12 @@ impl ReturnPaths {
         }
     }
 
-    /// `bounce+<tag>@<domain>` of a message; the tag is its id and the proof.
-    pub fn bounce(&self, message: &MessageId, domain: &str) -> Option<Mailbox> {
+    /// `bounce+<tag>@<domain>` of a message to one of its recipients; the tag is the message's id, the recipient's place
+    /// and the proof.
+    pub fn bounce(&self, message: &MessageId, recipient: u16, domain: &str) -> Option<Mailbox> {
         let mut octets = id_octets(message.suffix())?;
-        octets.extend_from_slice(&self.proof::<PROOF>("bounce", message.suffix())?);
+        octets.extend(recipient.to_be_bytes());
+        octets.extend_from_slice(&self.bounce_proof(message.suffix(), Some(recipient))?);
         let tag = BASE32HEX_NOPAD.encode(&octets).to_ascii_lowercase();
         Mailbox::parse(&format!("{BOUNCE}{tag}@{domain}")).ok()
     }
@@ -104,12 +118,26 @@ impl ReturnPaths {
         Mailbox::parse(&format!("SRS0={inner}@{host}")).ok().map(ReturnPath::Srs)
     }
 
-    fn read_bounce(&self, tag: &str) -> Option<MessageId> {
+    fn read_bounce(&self, tag: &str) -> Option<BounceTag> {
         let octets = BASE32HEX_NOPAD.decode(tag.to_ascii_uppercase().as_bytes()).ok()?;
-        let (id, proof) = octets.split_at_checked(octets.len().checked_sub(PROOF)?)?;
+        let (id, rest) = octets.split_at_checked(ID)?;
+        let (recipient, proof) = rest.split_at_checked(rest.len().checked_sub(PROOF)?)?;
+        let recipient = match recipient {
+            [] => None,
+            [high, low] => Some(u16::from_be_bytes([*high, *low])),
+            _ => return None,
+        };
         let suffix = id_of(id)?;
-        let wanted = self.proof::<PROOF>("bounce", &suffix)?;
-        is_same(&wanted, proof).then(|| MessageId::parse(&format!("{}{suffix}", MessageId::PREFIX)))?
+        let wanted = self.bounce_proof(&suffix, recipient)?;
+        let message = MessageId::parse(&format!("{}{suffix}", MessageId::PREFIX))?;
+        is_same(&wanted, proof).then_some(BounceTag { message, recipient })
+    }
+
+    fn bounce_proof(&self, suffix: &str, recipient: Option<u16>) -> Option<[u8; PROOF]> {
+        match recipient {
+            Some(recipient) => self.proof("bounce", &format!("{suffix}/{recipient}")),
+            None => self.proof("bounce", suffix),
+        }
     }
 
     fn read_srs0(&self, rest: &str, now: Timestamp) -> Option<Mailbox> {
@@ -220,13 +248,20 @@ mod tests {
     }
 
     #[test]
-    fn a_bounce_address_names_its_message_in_any_case() {
+    fn a_bounce_address_names_its_message_and_recipient_in_any_case() {
         let id = MessageId::parse("msg_2Hk9QpVn4tLdA1B2").unwrap();
-        let address = paths().bounce(&id, "acme.dev").unwrap();
-        assert!(address.local().len() <= 40 && address.local().starts_with("bounce+"), "{address}");
+        let address = paths().bounce(&id, 7, "acme.dev").unwrap();
+        assert!(address.local().len() <= 43 && address.local().starts_with("bounce+"), "{address}");
         for spelled in [address.to_string(), address.to_string().to_uppercase()] {
-            assert_eq!(paths().read(&mailbox(&spelled), NOW), Some(ReturnPath::Bounce(id.clone())), "{spelled}");
+            let tag = BounceTag { message: id.clone(), recipient: Some(7) };
+            assert_eq!(paths().read(&mailbox(&spelled), NOW), Some(ReturnPath::Bounce(tag)), "{spelled}");
         }
+        // As it was made before: of the message alone.
+        let mut octets = id_octets(id.suffix()).unwrap();
+        octets.extend(paths().bounce_proof(id.suffix(), None).unwrap());
+        let earlier = mailbox(&format!("bounce+{}@acme.dev", BASE32HEX_NOPAD.encode(&octets)));
+        let tag = BounceTag { message: id, recipient: None };
+        assert_eq!(paths().read(&earlier, NOW), Some(ReturnPath::Bounce(tag)));
         let other = ReturnPaths::new([8; 32], "mail.acme.dev");
         assert_eq!(other.read(&address, NOW), None, "another server's");
     }
@@ -234,7 +269,7 @@ mod tests {
     #[test]
     fn a_changed_character_proves_nothing() {
         let id = MessageId::new(NOW);
-        let address = paths().bounce(&id, "acme.dev").unwrap().to_string();
+        let address = paths().bounce(&id, 0, "acme.dev").unwrap().to_string();
         for at in "bounce+".len()..address.find('@').unwrap() {
             let mut changed = address.clone().into_bytes();
             let byte = changed.get_mut(at).unwrap();
@@ -275,10 +310,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_id_and_sender_comes_back(suffix in "[0-9A-Za-z]{16}", local in "[a-z0-9.+-]{1,12}") {
-            let id = MessageId::parse(&format!("msg_{suffix}")).unwrap();
-            let address = paths().bounce(&id, "acme.dev").unwrap();
-            prop_assert_eq!(paths().read(&address, NOW), Some(ReturnPath::Bounce(id)));
+        fn every_id_and_sender_comes_back(
+            suffix in "[0-9A-Za-z]{16}", recipient in any::<u16>(), local in "[a-z0-9.+-]{1,12}"
+        ) {
+            let message = MessageId::parse(&format!("msg_{suffix}")).unwrap();
+            let address = paths().bounce(&message, recipient, "acme.dev").unwrap();
+            let tag = BounceTag { message, recipient: Some(recipient) };
+            prop_assert_eq!(paths().read(&address, NOW), Some(ReturnPath::Bounce(tag)));
             if let Ok(sender) = Mailbox::parse(&format!("{local}@example.com")) {
                 let address = paths().srs(&sender, NOW).unwrap();
                 prop_assert_eq!(paths().read(&address, NOW), Some(ReturnPath::Srs(sender)));

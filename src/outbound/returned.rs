@@ -1,15 +1,15 @@
-//! What comes back: delivery status notifications and abuse reports at a bounce address settle its recipients
-//! (contract 8.5).
+//! What comes back: delivery status notifications and abuse reports at a bounce address settle the recipient whose
+//! address it is (contract 8.5). They say nothing of the others: who got the message could make one up.
 //!
 //! Nothing is answered, so nothing can go round: no bounce of a bounce.
 
 use rusqlite::Connection;
 
 use super::Outbound;
-use super::bounce::is_dead_mailbox;
+use super::bounce::is_no_mailbox;
+use super::return_path::BounceTag;
 use super::settle::raise_event;
 use crate::clock::Timestamp;
-use crate::id::MessageId;
 use crate::mail::address::Mailbox;
 use crate::mail::report::{AbuseReport, Action, RecipientStatus, Report};
 use crate::store::messages::MessageRow;
@@ -18,51 +18,57 @@ use crate::store::{self, events, messages, submissions, suppressions};
 use crate::webhook::sending::{Raised, What};
 
 impl Outbound {
-    /// Settles what a report about a message says, in the transaction that the 250 promises.
+    /// Settles what a report says of the recipient whose bounce address it came to, in the transaction that the 250
+    /// promises.
     ///
     /// # Errors
     /// Storage trouble.
     pub fn settle_report(
         tx: &Connection,
-        id: &MessageId,
+        tag: &BounceTag,
         report: &Report,
         now: Timestamp,
     ) -> store::Result<Vec<Raised>> {
-        let found = messages::find(tx, id)?.filter(|row| row.outbound);
+        let found = messages::find(tx, &tag.message)?.filter(|row| row.outbound);
         let Some(message) = found else { return Ok(Vec::new()) };
         let all = recipients::list_by_message(tx, message.id)?;
+        let own = match tag.recipient {
+            Some(place) => all.iter().find(|one| one.idx == u32::from(place)),
+            None => Some(all.as_slice()).filter(|all| all.len() == 1).and_then(<[_]>::first),
+        };
+        let Some(recipient) = own else { return Ok(Vec::new()) };
         let mut raised = Vec::new();
         match report {
             Report::Delivery(statuses) => {
-                for status in statuses.iter().filter(|status| status.action == Action::Failed) {
-                    let named = [&status.recipient, &status.original_recipient];
-                    let Some(recipient) = find(&all, named.into_iter().flatten()) else { continue };
-                    raised.extend(bounce(tx, &message, recipient, status, now)?);
-                }
+                let Some(status) = status_of(recipient, &all, statuses) else { return Ok(raised) };
+                raised.extend(bounce(tx, &message, recipient, status, now)?);
                 submissions::set_send_status(tx, message.id, recipients::send_status(tx, message.id)?)?;
             }
             Report::Abuse(abuse) if !abuse.is_complaint() => {}
-            Report::Abuse(abuse) => {
-                let Some(recipient) = find(&all, abuse.original_rcpt_to.iter()) else { return Ok(raised) };
-                raised.extend(complain(tx, &message, recipient, abuse, now)?);
-            }
+            Report::Abuse(abuse) => raised.extend(complain(tx, &message, recipient, abuse, now)?),
         }
         Ok(raised)
     }
 }
 
-/// The recipient that a report means: by its address, or the only one there is.
-fn find<'r>(all: &'r [RecipientRow], mut named: impl Iterator<Item = &'r String>) -> Option<&'r RecipientRow> {
+/// The failure that a report tells of `recipient`: the one that names it, else the only one there is, unless that names
+/// another recipient; an address may have been rewritten on the way.
+fn status_of<'s>(
+    recipient: &RecipientRow,
+    all: &[RecipientRow],
+    statuses: &'s [RecipientStatus],
+) -> Option<&'s RecipientStatus> {
     // As the queue writes them: a domain may stand in a report in its own letters (RFC 6533).
     let canonical = |address: &str| Mailbox::parse(address).map(|mailbox| mailbox.canonical()).ok();
-    let by_name = named.find_map(|name| {
-        let wanted = canonical(name)?;
-        all.iter().find(|one| canonical(&one.address).is_some_and(|known| known == wanted))
-    });
-    by_name.or(match all {
-        // Its address may have been rewritten on the way.
-        [only] => Some(only),
-        _ => None,
+    let names = |status: &RecipientStatus, row: &RecipientRow| {
+        let wanted = canonical(&row.address);
+        let mut named = [&status.recipient, &status.original_recipient].into_iter().flatten();
+        wanted.is_some() && named.any(|name| canonical(name) == wanted)
+    };
+    let failed = || statuses.iter().filter(|status| status.action == Action::Failed);
+    failed().find(|status| names(status, recipient)).or_else(|| {
+        let only = failed().next().filter(|_| statuses.len() == 1)?;
+        Some(only).filter(|only| !all.iter().any(|row| names(only, row)))
     })
 }
 
@@ -85,7 +91,7 @@ fn bounce(
     // The status field is the reporter's verdict; the diagnostic text may hold another host's words. But x.0.0 is none
     // (RFC 3463 §3.1): some hosts write it whatever the reason.
     let judged = enhanced.filter(|status| !status.ends_with(".0.0")).unwrap_or_else(|| diagnostic.clone());
-    if is_dead_mailbox(status.code, &judged) {
+    if is_no_mailbox(&judged) {
         suppressions::suppress(tx, message.account_id, &recipient.address, "bounce", now)?;
     }
     raise_event(tx, message, &recipient.address, &What::Bounced { diagnostic: &diagnostic }, now)

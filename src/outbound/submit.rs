@@ -176,11 +176,12 @@ fn files(staged: &[Staged]) -> Vec<String> {
 }
 
 impl Parts {
-    /// The bounce address of a message: at its From domain when that receives here, else at the host name
-    /// (contract 8.5). Without one, nothing that comes back would find the message.
-    fn bounce_address(&self, id: &MessageId, sender: &Sender) -> String {
+    /// The bounce address of a message to its recipient at `place`: at its From domain when that receives here, else at
+    /// the host name (contract 8.5). Without one, nothing that comes back would find the message.
+    fn bounce_address(&self, id: &MessageId, place: usize, sender: &Sender) -> String {
         let host = if sender.domain.verified { &sender.domain.name } else { &self.config.hostname };
-        self.return_paths.bounce(id, host).map(|mailbox| mailbox.to_string()).unwrap_or_default()
+        let address = u16::try_from(place).ok().and_then(|place| self.return_paths.bounce(id, place, host));
+        address.map(|mailbox| mailbox.to_string()).unwrap_or_default()
     }
 
     /// Everything that the answer promises of one message; returns its jobs.
@@ -188,31 +189,29 @@ impl Parts {
         let outgoing = &staged.outgoing;
         let sender = &outgoing.sender;
         let status = if outgoing.scheduled.is_some() { "scheduled" } else { "queued" };
-        let reverse_path = self.bounce_address(&outgoing.id, sender);
+        let first = self.bounce_address(&outgoing.id, 0, sender);
         let raw_id = raws::insert(tx, &staged.raw, now)?;
-        let message =
-            submissions::insert_message(tx, &outgoing.row(staged, status, reverse_path.clone(), raw_id), now)?;
+        let message = submissions::insert_message(tx, &outgoing.row(staged, status, first, raw_id), now)?;
         attachments::insert_all(tx, message, &staged.parts)?;
         let beside = outgoing.beside();
         if !beside.is_empty() {
             submissions::insert(tx, message, &beside)?;
         }
         let mut left = Vec::new();
-        for (domain, lane, members) in self.group(tx, &sender.domain.name, &outgoing.recipients)? {
+        for (place, mailbox) in outgoing.recipients.iter().enumerate() {
+            let (domain, lane) = self.destination(tx, &sender.domain.name, mailbox)?;
             let new = NewDispatch {
                 account_id: sender.account,
                 message: Some(message),
                 route_id: None,
                 sending_domain: &sender.domain.name,
-                domain: domain.as_deref(),
-                reverse_path: &reverse_path,
+                domain,
+                reverse_path: &self.bounce_address(&outgoing.id, place, sender),
                 prefix: "",
                 raw_id,
             };
             let dispatch = dispatches::insert(tx, &new, now)?;
-            for (idx, mailbox) in members {
-                recipients::insert(tx, dispatch, idx, &mailbox.to_string(), status, now)?;
-            }
+            recipients::insert(tx, dispatch, place, &mailbox.to_string(), status, now)?;
             if outgoing.scheduled.is_none() {
                 left.push(self.jobs.leave(tx, &lane, Kind::Dispatch, dispatch, now)?);
             }
@@ -224,32 +223,19 @@ impl Parts {
         Ok(left)
     }
 
-    /// Recipients by destination: those of one domain together, or all that a smarthost takes. Mail to a domain that is
-    /// received here never goes by a smarthost.
-    pub(super) fn group<'r>(
+    /// Where mail of a domain to one recipient goes: the recipient domain (none: a smarthost takes it) and the lane. Mail
+    /// to a domain that is received here never goes by a smarthost.
+    pub(super) fn destination<'r>(
         &self,
         tx: &Connection,
         sending_domain: &str,
-        all: &'r [Mailbox],
-    ) -> store::Result<Vec<Group<'r>>> {
-        let relay = self.config.outbound.smarthost_of(sending_domain);
-        let mut groups: Vec<Group<'r>> = Vec::new();
-        for (idx, mailbox) in all.iter().enumerate() {
-            let name = mailbox.domain().as_str();
-            let domain = match relay {
-                Some(_) if domains::find_verified(tx, name)?.is_none() => None,
-                Some(_) | None => Some(name),
-            };
-            let place = groups.iter_mut().find(|(known, _, _)| known.as_deref() == domain);
-            match (place, domain, relay) {
-                (Some((_, _, members)), _, _) => members.push((idx, mailbox)),
-                (None, None, Some(relay)) => {
-                    groups.push((None, relay_lane(relay), vec![(idx, mailbox)]));
-                }
-                (None, _, _) => groups.push((Some(name.to_owned()), jobs::mail_lane(name), vec![(idx, mailbox)])),
-            }
-        }
-        Ok(groups)
+        recipient: &'r Mailbox,
+    ) -> store::Result<(Option<&'r str>, String)> {
+        let name = recipient.domain().as_str();
+        Ok(match self.config.outbound.smarthost_of(sending_domain) {
+            Some(relay) if domains::find_verified(tx, name)?.is_none() => (None, relay_lane(relay)),
+            Some(_) | None => (Some(name), jobs::mail_lane(name)),
+        })
     }
 }
 
@@ -257,9 +243,6 @@ impl Parts {
 pub(super) fn relay_lane(relay: &Smarthost) -> String {
     format!("{}relay {}:{}", jobs::MAIL_LANE, relay.host, relay.port)
 }
-
-/// Recipient domain (none: a smarthost's), lane, and the recipients with their places.
-pub(super) type Group<'r> = (Option<String>, String, Vec<(usize, &'r Mailbox)>);
 
 impl Outgoing {
     fn row(&self, staged: &Staged, status: &'static str, mail_from: String, raw_id: i64) -> NewOutbound {

@@ -121,6 +121,16 @@ pub fn find_owner(connection: &Connection) -> Result<Option<Account>> {
     find(connection, "is_admin = ?1", 1)
 }
 
+/// Whether an account is the first that this installation ever had; accounts are never removed.
+///
+/// # Errors
+/// Storage trouble.
+pub fn is_first(connection: &Connection, account: i64) -> Result<bool> {
+    let first: Option<i64> =
+        connection.prepare_cached("SELECT min(id) FROM account")?.query_row([], |row| row.get(0))?;
+    Ok(first == Some(account))
+}
+
 /// The account with this lower-cased address.
 ///
 /// # Errors

@@ -341,9 +341,9 @@ async fn the_first_who_proves_a_domain_has_it() {
         add(api, "acme.dev").await;
     }
     let below = add(&bench.owner, "sub.acme.dev").await;
-    let mine = bench.owner.get("/api/domains/acme.dev").await.expect(200);
-    bench.publish(&mine);
-    assert_eq!(verify(&other, "acme.dev").await["status"], "verified", "the MX alone decides here");
+    let theirs = other.get("/api/domains/acme.dev").await.expect(200);
+    bench.publish(&theirs);
+    assert_eq!(verify(&other, "acme.dev").await["status"], "verified");
     let asked = bench.dns.asked().len();
     for name in ["acme.dev", "sub.acme.dev"] {
         bench.publish(&below);
@@ -359,7 +359,8 @@ async fn the_first_who_proves_a_domain_has_it() {
     // What was proven later, above it, takes nothing away from it.
     other.delete("/api/domains/acme.dev").await.expect(200);
     assert_eq!(verify(&bench.owner, "sub.acme.dev").await["status"], "verified");
-    add(&other, "acme.dev").await;
+    bench.dns.remove("mailkite._domainkey.acme.dev");
+    bench.published(&other, "acme.dev").await;
     assert_eq!(verify(&other, "acme.dev").await["status"], "verified");
     assert_eq!(verify(&bench.owner, "sub.acme.dev").await["status"], "verified");
 }
@@ -371,7 +372,8 @@ async fn of_two_who_prove_a_domain_at_once_one_has_it() {
     for round in 0..4 {
         let name = format!("race{round}.dev");
         bench.published(&bench.owner, &name).await;
-        add(&other, &name).await;
+        // Both keys stand in DNS.
+        bench.published(&other, &name).await;
         let path = format!("/api/domains/{name}/verify");
         let (mine, theirs) = tokio::join!(bench.owner.post_nothing(&path), other.post_nothing(&path));
         let mut statuses = [mine.status, theirs.status];
@@ -428,6 +430,35 @@ async fn after_a_removal_the_next_has_to_prove_it_with_a_key_of_its_own() {
     bench.owner.get(&format!("/api/messages/{id}")).await.expect(200);
     let scoped = bench.scoped(&other, "acme.dev").await;
     assert_eq!(subjects(scoped.get("/api/messages").await.expect(200)), ["After"]);
+}
+
+#[tokio::test]
+async fn an_mx_record_alone_proves_a_domain_to_the_first_account_and_to_no_other() {
+    // Whatever the setting is today, there is another account that could claim.
+    for signup in [Signup::First, Signup::Closed] {
+        let bench = Bench::with(|config| config.auth.signup = signup).await;
+        let (holder, next) = (bench.account("one@example.com").await, bench.account("two@example.com").await);
+        bench.dns.mx("acme.dev", 10, HOSTNAME).mx("own.dev", 10, HOSTNAME);
+        add(&bench.owner, "own.dev").await;
+        assert_eq!(verify(&bench.owner, "own.dev").await["status"], "verified", "the first account");
+        let added = add(&holder, "acme.dev").await;
+        assert_eq!(verify(&holder, "acme.dev").await["status"], "pending", "never claimed before");
+        bench.publish(&added);
+        assert_eq!(verify(&holder, "acme.dev").await["status"], "verified");
+        holder.delete("/api/domains/acme.dev").await.expect(200);
+        bench.dns.remove("mailkite._domainkey.acme.dev");
+        let added = add(&next, "acme.dev").await;
+        let verified = verify(&next, "acme.dev").await;
+        assert_eq!((&verified["status"], &verified["checks"]["mx"]), (&json!("pending"), &json!(true)));
+        // A look of the server's own changes nothing either, nor does the next day.
+        bench.server.clock.advance(DAY);
+        bench.recheck().await;
+        assert_eq!(row(&next, "acme.dev").await["status"], "pending");
+        assert_eq!(bench.rcpt("a@acme.dev").await, 450);
+        bench.publish(&added);
+        assert_eq!(verify(&next, "acme.dev").await["status"], "verified");
+        bench.server.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::api::Api;
 use crate::support::dns::DnsServer;
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::remote::{Act, Remote};
+use crate::support::remote::{Act, Remote, Taken};
 use crate::support::server::{Server, message};
 use crate::support::smtp::SmtpClient;
 
@@ -62,8 +62,15 @@ async fn a_message_goes_out_signed_and_its_recipient_is_settled() {
             "bcc": "secret@remote.test", "subject": "Grüße", "text": "It branches.\n.\n", "html": "<p>It branches.</p>",
             "replyTo": "answers@inbox.test", "headers": {"X-Order": "1017"}, "metadata": {"order": 1017, "vip": true}}))
         .await;
-    let taken = post.remote.taken().await;
-    assert_eq!(taken.recipients(), ["Ada@remote.test", "bob@remote.test", "secret@remote.test"], "one transaction");
+    let mut transactions = Vec::new();
+    for _ in 0..3 {
+        transactions.push(post.remote.taken().await);
+    }
+    transactions.sort_by_key(Taken::recipients);
+    let recipients: Vec<Vec<String>> = transactions.iter().map(Taken::recipients).collect();
+    assert_eq!(recipients, [["Ada@remote.test"], ["bob@remote.test"], ["secret@remote.test"]], "each its own");
+    assert!(transactions.iter().all(|other| other.data() == transactions[0].data()), "the same octets");
+    let taken = transactions.swap_remove(0);
     assert!(taken.sender().starts_with("bounce+") && taken.sender().ends_with("@inbox.test"), "{}", taken.sender());
     let text = String::from_utf8(taken.data()).unwrap();
     assert!(!text.contains("secret@remote.test") && !text.to_lowercase().contains("\nbcc:"), "{text}");
@@ -263,8 +270,8 @@ async fn a_report_that_comes_back_settles_its_recipient() {
     let dsn = report(
         "delivery-status",
         "Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.remote.test\r\n\r\n\
-         Final-Recipient: rfc822; ADA@remote.test\r\nAction: failed\r\nStatus: 5.2.1\r\n\
-         Diagnostic-Code: smtp; 550 5.2.1 mailbox disabled\r\n",
+         Final-Recipient: rfc822; ADA@remote.test\r\nAction: failed\r\nStatus: 5.1.1\r\n\
+         Diagnostic-Code: smtp; 550 5.1.1 no such user\r\n",
         &bounce,
     );
     // A stranger who does not know the tag gets nowhere with it.
@@ -276,7 +283,7 @@ async fn a_report_that_comes_back_settles_its_recipient() {
         if settles {
             let event = receiver.next_request().await.json();
             assert_eq!(event["type"], "email.bounced");
-            assert_eq!(event["data"]["bounce"]["diagnostic"], "550 5.2.1 mailbox disabled");
+            assert_eq!(event["data"]["bounce"]["diagnostic"], "550 5.1.1 no such user");
             assert_eq!(event["data"]["to"], "ada@remote.test");
         } else if to == forged {
             // It is mail like any other, and says so by its own event.
@@ -320,11 +327,76 @@ async fn a_report_that_comes_back_settles_its_recipient() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_report_settles_the_recipient_whose_bounce_address_it_came_to_and_no_other() {
+    let mut post = Post::start(Clock::System, Remote::start().await).await;
+    let mut body = hello("ada@remote.test");
+    body["cc"] = json!("bob@remote.test");
+    body["bcc"] = json!("cy@remote.test");
+    let id = post.send(body).await;
+    let mut bounces = std::collections::BTreeMap::new();
+    for sent in 1..=3 {
+        let taken = post.remote.taken().await;
+        let [recipient] = taken.recipients().try_into().expect("each has an envelope of its own");
+        bounces.insert(recipient, taken.sender());
+        assert_eq!(bounces.len(), sent);
+    }
+    post.server.until("SELECT count(*) FROM job", 0_i64).await;
+    let distinct: std::collections::BTreeSet<&String> = bounces.values().collect();
+    assert_eq!(distinct.len(), 3, "{bounces:?}");
+    let failed =
+        |recipient: &str| format!("\r\nFinal-Recipient: rfc822; {recipient}\r\nAction: failed\r\nStatus: 5.1.1\r\n");
+    let (ada, bob, cy) = (failed("ada@remote.test"), failed("bob@remote.test"), failed("cy@remote.test"));
+    let stranger = failed("somebody@else.test");
+    let own = &bounces["ada@remote.test"];
+    let complaint = "Content-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\nVersion: 1\r\n\
+                     Original-Rcpt-To: <bob@remote.test>\r\n";
+    for (from, told, settled) in [
+        ("", bob.clone(), vec![]),
+        ("", cy.clone(), vec![]),
+        ("", format!("{bob}{cy}"), vec![]),
+        ("", format!("{stranger}{bob}"), vec![]),
+        ("ada@remote.test", ada.clone(), vec![]),
+        ("", format!("{bob}{ada}{cy}"), vec!["ada@remote.test"]),
+    ] {
+        let part =
+            format!("Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.remote.test\r\n{told}");
+        let dsn = report("delivery-status", &part, own);
+        assert_eq!(SmtpClient::greeted(post.server.smtp).await.mail(from, &[own], &dsn).await.code, 250);
+        let shown = post.message(&id).await;
+        let bounced: Vec<&str> = shown["recipients"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|one| one["status"] == "bounced")
+            .map(|one| one["address"].as_str().unwrap())
+            .collect();
+        assert_eq!(bounced, settled, "{from:?} {told}");
+        let suppressed = post.owner.get("/api/contacts/suppressions").await.expect(200);
+        let suppressed: Vec<&str> =
+            suppressed["suppressions"].as_array().unwrap().iter().map(|row| row["email"].as_str().unwrap()).collect();
+        assert_eq!(suppressed, settled, "{from:?} {told}");
+    }
+    // A complaint counts for whose address it came to, whomever it names; a DSN of a rewritten address does.
+    let arf = report("feedback-report", complaint, own);
+    assert_eq!(SmtpClient::greeted(post.server.smtp).await.mail("fbl@remote.test", &[own], &arf).await.code, 250);
+    let part = format!("Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; x.test\r\n{stranger}");
+    let (cys, dsn) = (&bounces["cy@remote.test"], report("delivery-status", &part, "x"));
+    assert_eq!(SmtpClient::greeted(post.server.smtp).await.mail("", &[cys], &dsn).await.code, 250);
+    let suppressed = post.owner.get("/api/contacts/suppressions").await.expect(200);
+    let mut suppressed: Vec<&str> =
+        suppressed["suppressions"].as_array().unwrap().iter().map(|row| row["email"].as_str().unwrap()).collect();
+    suppressed.sort_unstable();
+    assert_eq!(suppressed, ["ada@remote.test", "cy@remote.test"]);
+    post.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_status_that_says_nothing_leaves_the_judgement_to_the_reply() {
     let mut post = Post::start(Clock::System, Remote::start().await).await;
     for (to, status, reply, dead) in [
         ("gone@remote.test", "5.0.0", "550 5.1.1 no such user", true),
-        ("bare@remote.test", "5.0.0", "550 no such user", true),
+        ("bare@remote.test", "5.0.0", "550 no such user", false),
+        ("full@remote.test", "5.2.1", "550 5.2.1 mailbox disabled", false),
         ("spam@remote.test", "5.0.0", "550 5.7.1 spam", false),
         ("rule@remote.test", "5.7.1", "550 5.1.1 no such user", false),
     ] {

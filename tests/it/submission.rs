@@ -249,7 +249,7 @@ async fn a_message_is_completed_signed_and_queued() {
     );
     let used = door.owner.get("/api/keys").await;
     assert_eq!(used.status, 200);
-    assert_eq!(door.server.stop_with_any_jobs().await, 1);
+    assert_eq!(door.server.stop_with_any_jobs().await, 2, "one for each recipient");
 }
 
 #[tokio::test(flavor = "multi_thread")]

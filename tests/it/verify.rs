@@ -191,6 +191,60 @@ async fn text_slipped_in_where_readers_disagree_about_the_header_is_not_vouched_
 }
 
 #[tokio::test]
+async fn a_field_put_on_top_of_a_signed_one_is_not_vouched_for() {
+    let bench = Bench::new().await;
+    let message = MESSAGE.replace(
+        "\r\n\r\n",
+        "\r\nMessage-ID: <1@example.com>\r\nIn-Reply-To: <0@example.com>\r\nReply-To: ada@example.com\r\n\
+         Date: Tue, 28 Jul 2026 00:00:00 +0000\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\n\
+         Content-Transfer-Encoding: 7bit\r\nContent-Disposition: inline\r\nCc: bob@example.com\r\n\
+         References: <0@example.com>\r\nSender: ada@example.com\r\n\r\n",
+    );
+    let names = [
+        "From",
+        "To",
+        "Subject",
+        "Message-ID",
+        "In-Reply-To",
+        "Reply-To",
+        "Date",
+        "MIME-Version",
+        "Content-Type",
+        "Content-Transfer-Encoding",
+        "Content-Disposition",
+        "Cc",
+        "References",
+        "Sender",
+    ];
+    let raw = bench.sign(&message, "example.com", &names);
+    let found = bench.verify("192.0.2.1", "a@example.com", &raw).await;
+    assert_eq!((found.verdicts.dkim, found.verdicts.dmarc), (Some(Verdict::Pass), Some(Verdict::Pass)));
+    for name in names {
+        for on_top in [format!("{name}: x@y.test\r\n"), format!("{}: x@y.test\r\n", name.to_uppercase())] {
+            let found = bench.verify("192.0.2.1", "a@example.com", &format!("{on_top}{raw}")).await;
+            assert_ne!(found.verdicts.dkim, Some(Verdict::Pass), "{on_top}");
+            assert_ne!(found.verdicts.dmarc, Some(Verdict::Pass), "{on_top}");
+        }
+        // Our reader takes a name with a blank behind it for that field; who signed once more than there is did not.
+        let twice: Vec<&str> = names.into_iter().chain([name]).collect();
+        let oversigned = bench.sign(&message, "example.com", &twice);
+        for on_top in [format!("{name} : x@y.test\r\n"), format!("{name}: x@y.test\r\n")] {
+            let found = bench.verify("192.0.2.1", "a@example.com", &format!("{on_top}{oversigned}")).await;
+            assert_ne!(found.verdicts.dkim, Some(Verdict::Pass), "{on_top}");
+        }
+        let found = bench.verify("192.0.2.1", "a@example.com", &oversigned).await;
+        assert_eq!(found.verdicts.dkim, Some(Verdict::Pass), "{name} signed once more than it stands there");
+    }
+    // Both are covered, as they are: nothing was put on top.
+    let both = bench.sign(&format!("Subject: First\r\n{MESSAGE}"), "example.com", &["From", "Subject", "Subject"]);
+    let found = bench.verify("192.0.2.1", "a@example.com", &both).await;
+    assert_eq!(found.verdicts.dkim, Some(Verdict::Pass));
+    // Fields that may stand often do.
+    let found = bench.verify("192.0.2.1", "a@example.com", &format!("Received: x\r\nReceived: y\r\n{raw}")).await;
+    assert_eq!(found.verdicts.dkim, Some(Verdict::Pass));
+}
+
+#[tokio::test]
 async fn dmarc_wants_the_author_and_not_just_anybody_to_pass() {
     let bench = Bench::new().await;
     bench

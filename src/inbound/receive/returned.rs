@@ -12,7 +12,7 @@ use crate::mail::report::{self, Report};
 use crate::mail::trace;
 use crate::outbound::Outbound;
 use crate::outbound::forward::{MAX_RECEIVED, Returned};
-use crate::outbound::return_path::ReturnPath;
+use crate::outbound::return_path::{BounceTag, ReturnPath};
 use crate::store::accounts;
 use crate::store::objects::Draft;
 use crate::store::raws::{self, NewRaw};
@@ -28,7 +28,7 @@ impl Inbound {
         now: Timestamp,
     ) -> Result<Receipt, ReceiveError> {
         let id = MessageId::new(now);
-        self.settle_reports(read_reports(&returned, &bytes), now).await?;
+        self.settle_reports(read_reports(&returned, &reverse_path, &bytes), now).await?;
         let senders: Vec<Mailbox> = returned.iter().filter_map(forwarded_for).cloned().collect();
         // RFC 5321 §4.5.5: a report has the null reverse-path; all else at an SRS address is somebody who collects them.
         if reverse_path == ReversePath::Null && !senders.is_empty() {
@@ -40,7 +40,7 @@ impl Inbound {
     /// Settles what reports say, once each.
     pub(super) async fn settle_reports(
         &self,
-        reports: Vec<(MessageId, Report)>,
+        reports: Vec<(BounceTag, Report)>,
         now: Timestamp,
     ) -> Result<(), ReceiveError> {
         if reports.is_empty() {
@@ -48,8 +48,8 @@ impl Inbound {
         }
         let settled = self.shared.db.write(move |tx| {
             let mut raised = Vec::new();
-            for (message, report) in &reports {
-                raised.extend(Outbound::settle_report(tx, message, report, now)?);
+            for (tag, report) in &reports {
+                raised.extend(Outbound::settle_report(tx, tag, report, now)?);
             }
             Ok(raised)
         });
@@ -118,15 +118,28 @@ const fn forwarded_for(recipient: &Recipient) -> Option<&Mailbox> {
     }
 }
 
-/// The reports that a mail to our own addresses holds. What is no report is read by nobody, as contract 5.1 has it.
-pub(super) fn read_reports(returned: &[Recipient], bytes: &[u8]) -> Vec<(MessageId, Report)> {
-    let mut reports = Vec::new();
-    for recipient in returned {
-        let Some(ReturnPath::Bounce(id)) = &recipient.returned else { continue };
-        match report::read(bytes) {
-            Some(report) => reports.push((id.clone(), report)),
-            None => tracing::info!(message = %id, "mail that is no report came to a bounce address"),
+/// The reports that a mail to our own addresses holds. What is no report is read by nobody, as contract 5.1 has it; nor is
+/// a delivery report with an envelope sender (RFC 3464 §2 wants the null reverse-path).
+pub(super) fn read_reports(
+    returned: &[Recipient],
+    reverse_path: &ReversePath,
+    bytes: &[u8],
+) -> Vec<(BounceTag, Report)> {
+    let tags: Vec<&BounceTag> = returned
+        .iter()
+        .filter_map(|recipient| match &recipient.returned {
+            Some(ReturnPath::Bounce(tag)) => Some(tag),
+            Some(ReturnPath::Srs(_)) | None => None,
+        })
+        .collect();
+    let Some(first) = tags.first() else { return Vec::new() };
+    let report =
+        report::read(bytes).filter(|report| *reverse_path == ReversePath::Null || matches!(report, Report::Abuse(_)));
+    match report {
+        Some(report) => tags.into_iter().map(|tag| (tag.clone(), report.clone())).collect(),
+        None => {
+            tracing::info!(message = %first.message, "mail that is no report came to a bounce address");
+            Vec::new()
         }
     }
-    reports
 }

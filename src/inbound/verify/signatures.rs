@@ -5,12 +5,37 @@ use mail_auth::common::headers::Header;
 use mail_auth::dkim::{Canonicalization, DkimError, Signature};
 use mail_auth::{AuthenticatedMessage, Error};
 
+use crate::mail::mime::{Fields, Limits};
 use crate::mail::signed_part::without_trailing_blanks;
 
 /// Each signature costs a question and a public-key operation, and the sender says how many there are.
 const MAX_SIGNATURES: usize = 5;
 /// Fields that one signature may name; each is looked for among all of the message.
 const MAX_SIGNED_FIELDS: usize = 1000;
+
+/// Fields that may stand once in a header (RFC 5322 §3.6, RFC 2045, RFC 2183) and decide what a reader is shown. Readers
+/// take the first of several, a signature covers the last (RFC 6376 §8.15).
+const ONCE: &[&str] = &[
+    "from",
+    "sender",
+    "reply-to",
+    "to",
+    "cc",
+    "bcc",
+    "date",
+    "subject",
+    "message-id",
+    "in-reply-to",
+    "references",
+    "mime-version",
+    "content-type",
+    "content-transfer-encoding",
+    "content-disposition",
+    "content-id",
+    "content-description",
+    "content-language",
+    "content-location",
+];
 
 /// Leaves in `message` what is to be checked; `body_offset` is where our own reader finds the body.
 pub fn prepare(message: &mut AuthenticatedMessage<'_>, body_offset: usize) {
@@ -19,7 +44,18 @@ pub fn prepare(message: &mut AuthenticatedMessage<'_>, body_offset: usize) {
     // A line that is no field ends the header for our reader and not for the library: what it would vouch for is not the
     // text that is shown. Such a message has no form that could be signed (RFC 6376 §3.8).
     let same_body = usize::try_from(message.body_offset).is_ok_and(|offset| offset == body_offset);
-    if !same_body {
+    let repeated = if same_body { repeated(message) } else { None };
+    let covers_what_is_read = |names: &[String]| {
+        let named = |field: &str| names.iter().filter(|name| name.eq_ignore_ascii_case(field)).count();
+        repeated.as_ref().is_some_and(|repeated| repeated.iter().all(|(field, times)| named(field) >= *times))
+    };
+    // The newest of a chain of seals is about the message as it is.
+    if !message
+        .ams_headers
+        .iter()
+        .max_by_key(|seal| seal.header.i)
+        .is_some_and(|seal| covers_what_is_read(&seal.header.h))
+    {
         message.ams_headers.clear();
     }
     // RFC 6376 §6.1.1: a signature that does not cover From says nothing about the author.
@@ -27,13 +63,36 @@ pub fn prepare(message: &mut AuthenticatedMessage<'_>, body_offset: usize) {
         std::mem::take(&mut message.dkim_headers).into_iter().partition(|header| {
             let names = &header.header.h;
             let covers_from = || names.iter().any(|name| name.eq_ignore_ascii_case("from"));
-            same_body && names.len() <= MAX_SIGNED_FIELDS && covers_from()
+            names.len() <= MAX_SIGNED_FIELDS && covers_from() && covers_what_is_read(names)
         });
     let refused = others.into_iter().map(|header| Header::new(header.name, header.value, Error::MissingParameters));
     message.dkim_headers = covering;
     message.dkim_headers.truncate(MAX_SIGNATURES);
     message.errors.extend(refused);
     message.errors.truncate(MAX_SIGNATURES);
+}
+
+/// Fields of [`ONCE`] that stand more often, and how often. None where the library does not find what our own reader does,
+/// such as a field with a blank before its colon: a signature over one is none over the other.
+fn repeated(message: &AuthenticatedMessage<'_>) -> Option<Vec<(&'static str, usize)>> {
+    let limits = Limits::default();
+    let mut fields = Fields::new(message.raw_message, 0, &limits);
+    let mut read = [0_usize; ONCE.len()];
+    let place = |name: &[u8]| ONCE.iter().position(|field| name.eq_ignore_ascii_case(field.as_bytes()));
+    let count = |counts: &mut [usize; ONCE.len()], name: &[u8]| {
+        if let Some(times) = place(name).and_then(|at| counts.get_mut(at)) {
+            *times += 1;
+        }
+    };
+    while let Some(field) = fields.next(|_| false) {
+        count(&mut read, field.name);
+    }
+    let mut found = [0_usize; ONCE.len()];
+    for (name, _) in &message.headers {
+        count(&mut found, name);
+    }
+    let repeated = || ONCE.iter().copied().zip(read).filter(|(_, times)| *times > 1).collect();
+    (read == found).then(repeated)
 }
 
 /// Sets the body hashes that [`without_trailing_blanks`] is about.
