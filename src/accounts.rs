@@ -49,6 +49,8 @@ pub struct Accounts {
     pub dev: bool,
     /// Where links in mails lead.
     pub public_url: String,
+    /// How many sessions an account may have; 0: any number.
+    pub most_sessions: u32,
 }
 
 /// Who signs in, for the list of sessions.
@@ -182,12 +184,12 @@ impl Accounts {
         let genuine = self.passwords.verify(password, hash.clone()).await;
         let Some(account) = account.filter(|_| genuine) else { return Err(Refusal::BadLogin) };
         let (token, session) = self.new_session(&account, client, now);
-        let id = account.id;
+        let (id, most) = (account.id, self.most_sessions);
         let opened = self.db.write(move |tx| {
             // A password that was changed meanwhile opens nothing: its change has ended what it had opened.
             let current = accounts::find_password_hash(tx, id)? == hash;
             if current {
-                sessions::insert(tx, &session, now)?;
+                sessions::insert(tx, &session, most, now)?;
             }
             Ok(current)
         });
@@ -288,6 +290,7 @@ impl Accounts {
         }
         let hash = self.passwords.hash(new).await?;
         let (token, session) = self.new_session(&account, client, now);
+        let most = self.most_sessions;
         let written = self.db.write(move |tx| {
             // Somebody else may have changed it meanwhile, with a password that is now an earlier one.
             if accounts::find_password_hash(tx, id)? != stored {
@@ -295,7 +298,7 @@ impl Accounts {
             }
             accounts::set_password_hash(tx, id, &hash)?;
             sessions::delete_of_account(tx, id)?;
-            sessions::insert(tx, &session, now)?;
+            sessions::insert(tx, &session, most, now)?;
             Ok(true)
         });
         if written.await? { Ok(SignedIn { token, account }) } else { Err(Refusal::WrongPassword) }
@@ -354,7 +357,8 @@ impl Accounts {
 
     async fn open_session(&self, account: Account, client: Client, now: Timestamp) -> Result<SignedIn, Refusal> {
         let (token, session) = self.new_session(&account, client, now);
-        self.db.write(move |tx| sessions::insert(tx, &session, now)).await?;
+        let most = self.most_sessions;
+        self.db.write(move |tx| sessions::insert(tx, &session, most, now)).await?;
         Ok(SignedIn { token, account })
     }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::id::UploadId;
+use crate::limits::{Kind, Limits};
 use crate::links::Links;
 use crate::mail::mime::safe_filename;
 use crate::store::objects::Objects;
@@ -34,6 +35,8 @@ pub struct Uploads {
     pub objects: Objects,
     /// Signs the links.
     pub links: Arc<Links>,
+    /// How many files an account may have.
+    pub limits: Arc<Limits>,
 }
 
 /// An upload that is stored.
@@ -71,6 +74,9 @@ impl Uploads {
         retention_days: u32,
         now: Timestamp,
     ) -> store::Result<Upload> {
+        // Before its bytes are written, and again in the transaction that counts.
+        let limits = Arc::clone(&self.limits);
+        self.db.read(move |connection| limits.admit(connection, account, Kind::Uploads)).await?;
         let id = UploadId::new(now);
         let ends = now.plus(Duration::from_secs(u64::from(retention_days) * 86_400)).as_secs();
         let size = bytes.len() as u64;
@@ -85,8 +91,12 @@ impl Uploads {
             created_at: now,
             expires_at: Timestamp::from_millis(ends.saturating_mul(1000)),
         };
-        let stored = self.db.write(move |tx| uploads::insert(tx, &row).map(|()| row)).await;
-        let row = match stored {
+        let limits = Arc::clone(&self.limits);
+        let stored = self.db.write(move |tx| {
+            limits.admit(tx, account, Kind::Uploads)?;
+            uploads::insert(tx, &row).map(|()| row)
+        });
+        let row = match stored.await {
             Ok(row) => row,
             // Then it is not known what the disk holds, and the row may be there after the restart.
             Err(error @ store::Error::Stopped) => return Err(error),

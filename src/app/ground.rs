@@ -124,6 +124,7 @@ impl Ground {
             signup: self.config.auth.signup,
             dev: self.config.dev,
             public_url: self.config.public_url.clone(),
+            most_sessions: self.config.limits.sessions,
         })
     }
 
@@ -135,6 +136,7 @@ impl Ground {
             config: Arc::clone(&self.config),
             checker: Checker::new(fresh, check::BUDGET),
             keys: KeyMaker::default(),
+            limits: Arc::clone(&self.limits),
         }))
     }
 
@@ -147,6 +149,7 @@ impl Ground {
             domains,
             jobs: self.jobs.clone(),
             metrics: Arc::clone(&self.metrics),
+            limits: Arc::clone(&self.limits),
             feed: self.feed.clone(),
             return_paths: ReturnPaths::new(self.secrets.return_path_key(), &self.config.hostname),
             keys: KeyCache::default(),
@@ -252,6 +255,7 @@ impl Ground {
             egress: self.egress(guard),
             policy,
             metrics: Arc::clone(&self.metrics),
+            limits: Arc::clone(&self.limits),
             feed: self.feed.clone(),
             jobs: self.jobs.clone(),
             budget: Webhooks::budget(),
@@ -345,7 +349,12 @@ impl Ground {
             google: google.map_err(StartError::of("auth.google"))?,
             inbound,
             outbound,
-            uploads: Uploads { db: self.db.clone(), objects: self.objects.clone(), links },
+            uploads: Uploads {
+                db: self.db.clone(),
+                objects: self.objects.clone(),
+                links,
+                limits: Arc::clone(&self.limits),
+            },
             webhooks: Arc::clone(webhooks),
             realtime: self.feed.realtime.clone(),
         })

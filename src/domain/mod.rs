@@ -20,6 +20,7 @@ use self::records::{Kind, Record, Status, Wanted};
 use crate::clock::Timestamp;
 use crate::config::{Config, Signup};
 use crate::id::{DomainId, RouteId};
+use crate::limits::{self, Limits};
 use crate::secrets::Secrets;
 use crate::store::dns_checks::{self, DnsCheck};
 use crate::store::domains::{self, DomainRow, Flags};
@@ -37,6 +38,8 @@ pub struct Domains {
     pub checker: Checker,
     /// Makes keys.
     pub keys: KeyMaker,
+    /// How many domains an account may have.
+    pub limits: Arc<Limits>,
 }
 
 /// A record, and what the last look at it found.
@@ -85,10 +88,20 @@ impl Domains {
     pub async fn add(&self, account: i64, name: String, now: Timestamp) -> Result<DomainRow, DomainError> {
         let asked = name.clone();
         // Looked at before keys are made, and again in the transaction that counts.
-        self.db.read(move |connection| may_add(connection, account, &asked)).await??;
+        let limits = Arc::clone(&self.limits);
+        let looked = self.db.read(move |connection| {
+            let free = may_add(connection, account, &asked)?;
+            if free.is_ok() {
+                limits.admit(connection, account, limits::Kind::Domains)?;
+            }
+            Ok(free)
+        });
+        looked.await??;
         let keys = self.keys.make(&self.secrets).await?;
+        let limits = Arc::clone(&self.limits);
         let added = self.db.write(move |tx| match may_add(tx, account, &name)? {
             Ok(()) => {
+                limits.admit(tx, account, limits::Kind::Domains)?;
                 let domain = domains::insert(tx, account, &name, false, now)?;
                 dkim_keys::insert(tx, domain.id, &keys, now)?;
                 Ok(Ok(domain))

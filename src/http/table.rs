@@ -175,7 +175,7 @@ fn account() -> Vec<Endpoint> {
             .about(TAG, "Make a key for one domain")
             .takes::<account::NewScopedKey>()
             .gives::<account::ScopedKey>(201)
-            .fails(&[Code::DomainNotOwned]),
+            .fails(&[Code::LimitReached, Code::DomainNotOwned]),
         Endpoint::delete("/api/keys/scoped/{id}", account::delete_scoped_key)
             .who(Account)
             .about(TAG, "End a scoped key")
@@ -218,7 +218,7 @@ fn messages() -> Vec<Endpoint> {
             .about(TAG, "Hand a message to a route as if it had arrived by mail")
             .takes::<inject::InjectFields>()
             .gives::<inject::InjectedView>(202)
-            .fails(&[Code::NotFound]),
+            .fails(&[Code::LimitReached, Code::NotFound]),
     ]
 }
 
@@ -278,6 +278,7 @@ fn routes() -> Vec<Endpoint> {
             .takes::<routes::NewRouteFields>()
             .gives::<routes::CreatedRoute>(201)
             .fails(&[
+                Code::LimitReached,
                 Code::MatchRequired,
                 Code::BadMatch,
                 Code::BadUrl,
@@ -292,6 +293,7 @@ fn routes() -> Vec<Endpoint> {
             .takes::<routes::RouteChange>()
             .gives::<routes::RouteView>(200)
             .fails(&[
+                Code::LimitReached,
                 Code::MatchRequired,
                 Code::BadMatch,
                 Code::BadUrl,
@@ -333,6 +335,7 @@ fn uploads() -> Vec<Endpoint> {
             .takes_bytes()
             .gives::<uploads::UploadView>(201)
             .fails(&[
+                Code::LimitReached,
                 Code::BadAttachment,
                 Code::AttachmentTooLarge,
                 Code::BadUrl,
@@ -370,7 +373,7 @@ fn domains() -> Vec<Endpoint> {
             .more("It is pending until its DNS records are found; its DKIM keys are made now.")
             .takes::<domains::NewDomain>()
             .gives::<domains::DomainWithRecords>(201)
-            .fails(&[Code::BadDomain, Code::DomainExists, Code::DomainTaken]),
+            .fails(&[Code::LimitReached, Code::BadDomain, Code::DomainExists, Code::DomainTaken]),
         Endpoint::get("/api/domains/{id}", domains::detail)
             .about(TAG, "One domain with its DNS records")
             .more("`id` is the domain's id or its name, here and below.")
@@ -388,7 +391,7 @@ fn domains() -> Vec<Endpoint> {
             .about(TAG, "Set the domain's webhook")
             .takes::<domain_webhook::WebhookFields>()
             .gives::<domain_webhook::WebhookView>(200)
-            .fails(&[Code::BadUrl, Code::DomainNotVerified]),
+            .fails(&[Code::LimitReached, Code::BadUrl, Code::DomainNotVerified]),
         Endpoint::delete("/api/domains/{id}/webhook", domain_webhook::delete)
             .about(TAG, "Remove the domain's webhook")
             .gives::<super::body::Done>(200),
@@ -439,6 +442,7 @@ fn domain_settings() -> Vec<Endpoint> {
 fn sending() -> Vec<Endpoint> {
     const TAG: &str = "Sending";
     const GATES: &[Code] = &[
+        Code::LimitReached,
         Code::BadAddress,
         Code::NoRecipients,
         Code::TooManyRecipients,
@@ -494,7 +498,7 @@ fn recipients_lists() -> Vec<Endpoint> {
             .takes::<suppressions::SuppressionFields>()
             .gives::<suppressions::SuppressionAdded>(201)
             .also(200)
-            .fails(&[Code::BadAddress]),
+            .fails(&[Code::LimitReached, Code::BadAddress]),
         Endpoint::delete("/api/contacts/suppressions/{email}", suppressions::remove)
             .who(Account)
             .about(TAG, "Send to an address again")
@@ -510,7 +514,7 @@ fn recipients_lists() -> Vec<Endpoint> {
             .takes::<suppressions::BlockedFields>()
             .gives::<suppressions::BlockedView>(201)
             .also(200)
-            .fails(&[Code::BadAddress]),
+            .fails(&[Code::LimitReached, Code::BadAddress]),
         Endpoint::delete("/api/blocked-senders/{email}", suppressions::unblock)
             .who(Account)
             .about(TAG, "Unblock a sender")
@@ -536,7 +540,7 @@ fn templates() -> Vec<Endpoint> {
             .more("With `baseId` it begins as a copy of that; given fields win.")
             .takes::<templates::TemplateFields>()
             .gives::<templates::FullView>(201)
-            .fails(&[Code::TemplateNotFound]),
+            .fails(&[Code::LimitReached, Code::TemplateNotFound]),
         Endpoint::put("/api/templates/{id}", templates::update)
             .who(Account)
             .about(TAG, "Change a template")
@@ -552,6 +556,7 @@ fn templates() -> Vec<Endpoint> {
             .takes::<templates::TestFields>()
             .gives::<send::SentView>(202)
             .fails(&[
+                Code::LimitReached,
                 Code::BadAddress,
                 Code::BadHeader,
                 Code::MissingContent,

@@ -36,6 +36,7 @@ use crate::activity::Feed;
 use crate::config::{Config, Smarthost};
 use crate::domain::Domains;
 use crate::jobs::Jobs;
+use crate::limits::Limits;
 use crate::mail::address::{Domain, Mailbox};
 use crate::metrics::Metrics;
 use crate::secrets::Secrets;
@@ -60,6 +61,8 @@ pub struct Parts {
     pub jobs: Jobs,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What one account may have.
+    pub limits: Arc<Limits>,
     /// Who wants to hear of it.
     pub feed: Feed,
     /// Envelope senders that prove themselves.

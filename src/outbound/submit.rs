@@ -10,6 +10,7 @@ use crate::clock::Timestamp;
 use crate::config::Smarthost;
 use crate::id::{MessageId, ScheduledId};
 use crate::jobs::{self, Left};
+use crate::limits;
 use crate::mail::address::Mailbox;
 use crate::mail::mime::{self, Part};
 use crate::store::dispatches::NewDispatch;
@@ -106,10 +107,16 @@ impl Outbound {
         let parts = std::sync::Arc::clone(&self.parts);
         let written = self.parts.db.write(move |tx| {
             let mut left = Vec::new();
+            let scheduled = staged.iter().filter(|one| one.outgoing.scheduled.is_some());
+            if let Some(first) = scheduled.clone().next() {
+                let account = first.outgoing.sender.account;
+                parts.limits.admit_many(tx, account, limits::Kind::Scheduled, scheduled.count() as u64)?;
+            }
             for one in &staged {
                 left.extend(parts.store(tx, one, now)?);
             }
             if let Some(remember) = remember {
+                parts.limits.admit(tx, remember.request.account, limits::Kind::IdempotencyKeys)?;
                 idempotency::put(tx, &remember.request, &remember.answer, now)?;
             }
             Ok(left)

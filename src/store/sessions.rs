@@ -21,11 +21,11 @@ pub struct NewSession {
     pub expires_at: Timestamp,
 }
 
-/// Stores a new session.
+/// Stores a new session; the account's oldest end when it has more than `most` then (0: any number).
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, new: &NewSession, now: Timestamp) -> Result<()> {
+pub fn insert(connection: &Connection, new: &NewSession, most: u32, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO session (jti, account_id, client_address, user_agent, created_at, expires_at)
@@ -39,6 +39,14 @@ pub fn insert(connection: &Connection, new: &NewSession, now: Timestamp) -> Resu
             now.as_millis(),
             new.expires_at.as_millis()
         ])?;
+    if most > 0 {
+        connection
+            .prepare_cached(
+                "DELETE FROM session WHERE account_id = ?1 AND id <= (
+                   SELECT id FROM session WHERE account_id = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+            )?
+            .execute(params![new.account, most])?;
+    }
     Ok(())
 }
 

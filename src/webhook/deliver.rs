@@ -26,6 +26,7 @@ use crate::content::{Source, Texts};
 use crate::egress::{Answer, Body, Egress, EgressError, Limits, Policy, Target};
 use crate::id::RouteId;
 use crate::jobs::{After, Attempt, Attempted, Claimed, Fate, Handler, Jobs, Record, Verdict};
+use crate::limits;
 use crate::links::Links;
 use crate::metrics::{Counter, Metrics};
 use crate::secrets::Secrets;
@@ -58,6 +59,8 @@ pub struct Webhooks {
     pub policy: Policy,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What one account may have.
+    pub limits: Arc<limits::Limits>,
     /// Who wants to hear of it.
     pub feed: Feed,
     /// Hears of mail to owners.

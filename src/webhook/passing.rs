@@ -18,6 +18,7 @@ use super::deliver::{ATTEMPT_TIME, Webhooks, ack_mode, judge, put_off};
 use super::event::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
 use super::outcome::Outcome;
 use super::payload::{self, Payload, Segment};
+use super::record::block_sender;
 use super::request::{self, Letterhead, SMALL};
 use super::signature::SigningSecrets;
 use crate::activity::Activity;
@@ -208,7 +209,7 @@ impl Passing {
         routes::note_outcome(tx, &prepared.route.public_id, status, status_code)?;
         if blocked {
             let now = started.plus(duration);
-            store::blocked::insert(tx, prepared.row.account_id, &prepared.told.from_addr, now)?;
+            block_sender(tx, &self.webhooks.limits, prepared.row.account_id, &prepared.told.from_addr, now)?;
         }
         let file = passing::finish(tx, &prepared.row)?;
         let activity = Activity::Passed {

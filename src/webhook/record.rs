@@ -17,9 +17,10 @@ use crate::clock::Timestamp;
 use crate::egress::{Answer, EgressError};
 use crate::id::AttemptId;
 use crate::jobs::{After, Verdict};
+use crate::limits::{Kind, Limits};
 use crate::store::attempts::Attempt as AttemptRow;
 use crate::store::deliveries::{self, DeliveryRow, Progress};
-use crate::store::{self, attachments, messages, routes};
+use crate::store::{self, attachments, blocked, messages, routes};
 
 /// What was sent, and when.
 pub(super) struct Sent<'a> {
@@ -135,7 +136,7 @@ impl Webhooks {
         let mut dropped_file = None;
         let (mut blocked, mut dropped) = (false, false);
         if let (Some(Outcome::Delivered { control }), Some(received)) = (&posted.outcome, &posted.prepared.received) {
-            dropped_file = apply_control(tx, received, delivery.account_id, *control, posted.finished)?;
+            dropped_file = apply_control(tx, &self.limits, received, delivery.account_id, *control, posted.finished)?;
             (blocked, dropped) = (control.block_sender, control.drop);
         }
         let told = if status == "failed" && present.status == "pending" {
@@ -209,6 +210,7 @@ pub(super) fn status_word(status: &str) -> &'static str {
 /// Effects of a control answer on the stored message (contract 9.4); returns a file to remove after the commit.
 fn apply_control(
     tx: &Connection,
+    limits: &Limits,
     received: &Received,
     account: i64,
     control: Control,
@@ -218,7 +220,7 @@ fn apply_control(
         messages::mark_spam(tx, received.row)?;
     }
     if control.block_sender {
-        store::blocked::insert(tx, account, &received.from_addr, now)?;
+        block_sender(tx, limits, account, &received.from_addr, now)?;
     }
     if !control.drop {
         return Ok(None);
@@ -229,4 +231,22 @@ fn apply_control(
     // What a route forwards of it is not stored either, once it is dropped.
     store::dispatches::delete_by_message(tx, received.row)?;
     raw.map_or(Ok(None), |raw| store::raws::release(tx, raw))
+}
+
+/// Blocks a sender for an account, unless it blocks as many as it may.
+pub(super) fn block_sender(
+    tx: &Connection,
+    limits: &Limits,
+    account: i64,
+    email: &str,
+    now: Timestamp,
+) -> store::Result<()> {
+    if blocked::is_blocked(tx, account, email)? {
+        return Ok(());
+    }
+    match limits.admit(tx, account, Kind::BlockedSenders) {
+        Ok(()) => blocked::insert(tx, account, email, now),
+        Err(store::Error::Limit { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
 }

@@ -28,6 +28,7 @@ mod house;
 mod http;
 mod inbound;
 mod keys;
+mod limits;
 mod list;
 mod mail_hosts;
 mod manual;

@@ -63,7 +63,7 @@ async fn tenant(server: &Server, email: &'static str, domain: &'static str) -> T
                 user_agent: String::new(),
                 expires_at: Timestamp::from_millis(claims.exp * 1000),
             };
-            sessions::insert(tx, &session, now)?;
+            sessions::insert(tx, &session, 0, now)?;
             let key = new_key(tx, secrets, account.id, None, now)?;
             let scoped = new_key(tx, secrets, account.id, Some(domain.id), now)?;
             Ok((token, key, scoped))

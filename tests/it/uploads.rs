@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use mailkite::clock::{Clock, Timestamp};
+use mailkite::config;
+use mailkite::limits::Limits;
 use mailkite::links::Links;
 use mailkite::retention::{Retention, Swept};
 use mailkite::store::objects::Objects;
@@ -26,6 +28,7 @@ async fn server() -> (Server, Uploads, i64) {
         db: server.db.clone(),
         objects: Objects::open(server.data_dir()).unwrap(),
         links: Arc::new(Links::new(PUBLIC_URL, key, None)),
+        limits: Arc::new(Limits::new(config::Limits::default())),
     };
     let account = server.query::<i64>("SELECT id FROM account LIMIT 1").await;
     (server, uploads, account)

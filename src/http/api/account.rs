@@ -1,5 +1,7 @@
 //! The account that asks: itself, its use, its keys and its webhook secret (contract 2.7–2.10).
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -15,6 +17,7 @@ use crate::http::body::{Body, DONE, Done, Loose, missing, required};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::KeyId;
+use crate::limits::Kind;
 use crate::secrets::{self, token_hash};
 use crate::store::{domains, keys, messages};
 
@@ -184,11 +187,12 @@ pub async fn new_scoped_key(
     }
     let (account, now, key) = (caller.id(), app.clock.now(), secrets::new_api_key());
     let (hash, sealed) = (token_hash(&key), app.secrets.seal(keys::PURPOSE, key.as_bytes()));
-    let kept = name.clone();
+    let (kept, limits) = (name.clone(), Arc::clone(&app.account_limits));
     let made = app.db.write(move |tx| {
         let Some(domain) = find_domain(tx, account, &domain)? else {
             return Ok(None);
         };
+        limits.admit(tx, account, Kind::ScopedKeys)?;
         let id = keys::insert_scoped(tx, account, domain.id, &kept, &hash, &sealed, now)?;
         Ok(Some((id, domain)))
     });

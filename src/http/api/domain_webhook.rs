@@ -1,5 +1,7 @@
 //! The one webhook that a domain keeps for all its addresses (contract 3.6, 4.2).
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,7 @@ use crate::http::auth::Caller;
 use crate::http::body::{Body, DONE, Done, Loose};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
+use crate::limits::Kind;
 use crate::secrets;
 use crate::store::routes::{self, Action, Change, NewRoute, RouteRow, SECRET_PURPOSE};
 use crate::store::{self, domains, domains::DomainRow};
@@ -64,6 +67,7 @@ pub async fn put(
     let (now, row_id) = (app.clock.now(), domain.id);
     let fresh = app.secrets.seal(SECRET_PURPOSE, secrets::new_webhook_secret().as_bytes());
     let (set_url, set_mode) = (url.clone(), mode.clone());
+    let limits = Arc::clone(&app.account_limits);
     let route = app.db.write(move |tx| {
         if domains::find(tx, &domain.public_id)?.is_none() {
             return Ok(None);
@@ -88,6 +92,7 @@ pub async fn put(
                 route.public_id
             }
             None => {
+                limits.admit(tx, domain.account_id, Kind::Routes)?;
                 let new = NewRoute {
                     account_id: domain.account_id,
                     domain_id: Some(domain.id),

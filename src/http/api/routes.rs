@@ -1,5 +1,7 @@
 //! Routes (contract 4.4); their replay is `replay`'s.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -18,6 +20,7 @@ use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::RouteId;
 use crate::inbound::route::Pattern;
+use crate::limits::Kind;
 use crate::mail::address::{Domain, Mailbox};
 use crate::secrets;
 use crate::store::routes::{self, Action, Change, NewRoute, RouteRow, SECRET_PURPOSE};
@@ -220,6 +223,7 @@ pub async fn create(
     let secret = is_webhook.then(secrets::new_webhook_secret);
     let sealed = secret.as_ref().map(|secret| app.secrets.seal(SECRET_PURPOSE, secret.as_bytes()));
     let (now, user) = (app.clock.now(), caller.account.public_id.to_string());
+    let limits = Arc::clone(&app.account_limits);
     let created = app.db.write(move |tx| {
         let domain_id = match matched.domain(tx, &caller)? {
             Ok(domain) => domain,
@@ -227,6 +231,10 @@ pub async fn create(
         };
         if routes::find_same(tx, caller.id(), &matched.text, action, destination.as_deref())?.is_some() {
             return Ok(Err(Code::RouteExists.into()));
+        }
+        limits.admit(tx, caller.id(), Kind::Routes)?;
+        if domain_id.is_none() {
+            limits.admit(tx, caller.id(), Kind::RegexRoutes)?;
         }
         let new = NewRoute {
             account_id: caller.id(),
@@ -308,6 +316,7 @@ pub async fn change(
     let text = fields.match_pattern.optional(|| ApiError::at(Code::BadMatch, "match"))?;
     let matched = text.as_deref().map(Match::parse).transpose()?;
     let (now, user) = (app.clock.now(), caller.account.public_id.to_string());
+    let limits = Arc::clone(&app.account_limits);
     let changed = app.db.write(move |tx| {
         // As it is now: somebody else may have changed or removed it meanwhile.
         let row = match find_route(tx, &caller, &old.public_id)? {
@@ -331,6 +340,9 @@ pub async fn change(
                 Err(refused) => return Ok(Err(refused)),
             };
             change.match_pattern = matched.text;
+            if change.domain_id.is_none() && row.domain_id.is_some() {
+                limits.admit(tx, caller.id(), Kind::RegexRoutes)?;
+            }
         }
         let same =
             routes::find_same(tx, caller.id(), &change.match_pattern, row.action, change.destination.as_deref())?;

@@ -1,5 +1,7 @@
 //! Whom nothing is sent to, and whose mail calls no webhook (contract 8.4).
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -12,6 +14,7 @@ use crate::http::auth::Caller;
 use crate::http::body::{Body, DONE, Done, Loose};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::{Path, Query, integer};
+use crate::limits::Kind;
 use crate::mail::address::Mailbox;
 use crate::store::blocked::{self, BlockedSender};
 use crate::store::suppressions::{self, Suppression};
@@ -143,8 +146,13 @@ pub async fn add(
         return Err(ApiError::field(Code::BadRequest, "note", "a note has at most 500 characters"));
     }
     let now = app.clock.now();
-    let put =
-        app.db.write(move |tx| suppressions::put(tx, caller.id(), &email, &reason, fields.note.as_deref(), now));
+    let limits = Arc::clone(&app.account_limits);
+    let put = app.db.write(move |tx| {
+        if suppressions::find_suppressed(tx, caller.id(), std::slice::from_ref(&email))?.is_empty() {
+            limits.admit(tx, caller.id(), Kind::Suppressions)?;
+        }
+        suppressions::put(tx, caller.id(), &email, &reason, fields.note.as_deref(), now)
+    });
     let (row, new) = put.await?;
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(SuppressionAdded { ok: true, suppression: row.into() })))
@@ -178,11 +186,12 @@ pub async fn block(
     caller.needs_account()?;
     let fields: BlockedFields = body.fields()?;
     let email = address(fields.email)?;
-    let now = app.clock.now();
+    let (now, limits) = (app.clock.now(), Arc::clone(&app.account_limits));
     let put = app.db.write(move |tx| {
         let known = blocked::find(tx, caller.id(), &email)?;
         let new = known.is_none();
         if new {
+            limits.admit(tx, caller.id(), Kind::BlockedSenders)?;
             blocked::insert(tx, caller.id(), &email, now)?;
         }
         Ok((known.unwrap_or(BlockedSender { email, created_at: now }), new))

@@ -1,5 +1,7 @@
 //! Templates (contract 11): an account's own, and those that are built in.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -14,6 +16,7 @@ use crate::http::body::{Body, DONE, Done, Loose};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::TemplateId;
+use crate::limits::Kind;
 use crate::outbound::template::{BUILT_IN, BuiltIn, find_built_in};
 use crate::store::templates::{self, TemplateContent, TemplateRow};
 
@@ -185,7 +188,12 @@ pub async fn create(
     }
     let content = fields.over(base.unwrap_or_default())?;
     let (account, now) = (caller.id(), app.clock.now());
-    let row = app.db.write(move |tx| templates::insert(tx, account, content, now)).await?;
+    let limits = Arc::clone(&app.account_limits);
+    let added = app.db.write(move |tx| {
+        limits.admit(tx, account, Kind::Templates)?;
+        templates::insert(tx, account, content, now)
+    });
+    let row = added.await?;
     Ok((StatusCode::CREATED, Json(FullView::own(row, &caller))))
 }
 

@@ -236,7 +236,7 @@ impl Server {
                 user_agent: String::new(),
                 expires_at: Timestamp::from_millis(claims.exp * 1000),
             };
-            store::sessions::insert(tx, &session, now)?;
+            store::sessions::insert(tx, &session, 0, now)?;
             Ok(token)
         })
         .await
