@@ -172,10 +172,24 @@ CREATE TABLE route (
   last_status TEXT,                              -- NULL: nothing came of it yet
   last_status_code INTEGER,
   created_at INTEGER NOT NULL,
-  updated_at INTEGER NOT NULL
+  updated_at INTEGER NOT NULL,
+  on_auth_fail TEXT CHECK (on_auth_fail IN ('refuse', 'rewrite'))    -- forward only; NULL: refuse
 ) STRICT;
 CREATE INDEX route_by_account ON route (account_id, id);
 CREATE UNIQUE INDEX route_domain_webhook ON route (domain_id) WHERE is_domain_webhook = 1;
+
+CREATE TABLE forward_proof (                     -- an address that an account would forward to (contract 4.6)
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  address TEXT NOT NULL,                         -- in its canonical form
+  mailbox TEXT NOT NULL,                         -- the same without its + suffix: what the mails to it are counted by
+  token_hash BLOB NOT NULL,                      -- SHA-256 of the token of the link that was mailed last
+  asked_at INTEGER NOT NULL,                     -- when it was
+  proven_at INTEGER,                             -- NULL: nobody confirmed it
+  declined_at INTEGER,                           -- NULL: nobody declined
+  PRIMARY KEY (account_id, address)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX forward_proof_by_token ON forward_proof (token_hash);
+CREATE INDEX forward_proof_by_mailbox ON forward_proof (mailbox, asked_at);
 
 -- ---------------------------------------------------------------------------------------------------- messages
 

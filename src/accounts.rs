@@ -2,6 +2,7 @@
 //!
 //! The HTTP door checks the form of what it is given and how often it is asked; here is what it means.
 
+mod destinations;
 mod keys;
 mod policy;
 mod tickets;

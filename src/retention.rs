@@ -13,8 +13,8 @@ use crate::store::jobs::{self, Kind};
 use crate::store::objects::Objects;
 use crate::store::raws::RawRow;
 use crate::store::{
-    self, Db, attempts, deliveries, dispatches, events, idempotency, messages, notices, passing, raws, recent,
-    search, sessions, uploads, verifications,
+    self, Db, attempts, deliveries, destinations, dispatches, events, idempotency, messages, notices, passing, raws,
+    recent, search, sessions, uploads, verifications,
 };
 
 /// Raw copies and attachments live seven days (contract 1.9).
@@ -236,6 +236,7 @@ impl Retention {
         let ended = self.db.write_behind(move |tx| {
             Ok(sessions::delete_expired(tx, now)?
                 + verifications::delete_expired(tx, now)?
+                + destinations::delete_expired(tx, now)?
                 + notices::delete_expired(tx, now)?)
         });
         let mut gone = ended.await?;

@@ -1,8 +1,9 @@
 //! The router's whole table: every path, method and credential class of the API, chapter by chapter.
 
 use super::api::{
-    account, auth, deliveries, delivery_list, domain_settings, domain_webhook, domains, inject, logins, messages,
-    overview, replay, route_match, routes, send, server, stubs, suppressions, templates, transmissions, uploads,
+    account, auth, deliveries, delivery_list, domain_settings, domain_webhook, domains, forwards, inject, logins,
+    messages, overview, replay, route_match, routes, send, server, stubs, suppressions, templates, transmissions,
+    uploads,
 };
 use super::endpoint::Class::{Account, Public, Session};
 use super::endpoint::Endpoint;
@@ -17,6 +18,7 @@ pub fn table() -> Vec<Endpoint> {
         account(),
         domains(),
         domain_settings(),
+        forwards(),
         routes(),
         messages(),
         deliveries(),
@@ -218,7 +220,14 @@ fn messages() -> Vec<Endpoint> {
             .about(TAG, "Hand a message to a route as if it had arrived by mail")
             .takes::<inject::InjectFields>()
             .gives::<inject::InjectedView>(202)
-            .fails(&[Code::LimitReached, Code::NotFound]),
+            .fails(&[
+                Code::LimitReached,
+                Code::NotFound,
+                Code::EmailNotVerified,
+                Code::DomainNotOwned,
+                Code::KeyScope,
+                Code::FromDomain,
+            ]),
     ]
 }
 
@@ -260,6 +269,32 @@ fn realtime() -> Vec<Endpoint> {
             )
             .query::<realtime::StreamQuery>()
             .gives_media("text/event-stream"),
+    ]
+}
+
+fn forwards() -> Vec<Endpoint> {
+    const TAG: &str = "Routes";
+    vec![
+        Endpoint::get("/api/forwards/confirm", forwards::show_confirm)
+            .who(Public)
+            .about(TAG, "Ask an address whether it wants what is forwarded to it")
+            .query::<forwards::TokenQuery>()
+            .gives_media("text/html"),
+        Endpoint::post("/api/forwards/confirm", forwards::confirm)
+            .who(Public)
+            .about(TAG, "Confirm that forwarded mail is wanted")
+            .query::<forwards::TokenQuery>()
+            .gives_media("text/html"),
+        Endpoint::get("/api/forwards/decline", forwards::show_decline)
+            .who(Public)
+            .about(TAG, "Ask an address whether it declines")
+            .query::<forwards::TokenQuery>()
+            .gives_media("text/html"),
+        Endpoint::post("/api/forwards/decline", forwards::decline)
+            .who(Public)
+            .about(TAG, "Decline forwarded mail")
+            .query::<forwards::TokenQuery>()
+            .gives_media("text/html"),
     ]
 }
 

@@ -15,6 +15,7 @@ use crate::egress::Target;
 use crate::id::random_base62;
 use crate::mail::address::{Mailbox, ReversePath};
 use crate::mail::envelope::{Envelope, Peer};
+use crate::outbound::sender::Sender;
 use crate::store::objects::MailData;
 use crate::store::routes::RouteRow;
 
@@ -36,15 +37,30 @@ pub struct Injection {
 }
 
 impl Inbound {
-    /// Accepts the message for this one route; `domain` is its recipient's. Its sender is not verified.
+    /// Accepts the message for this one route; `domain` is its recipient's. It is signed for the one who sends it, whom a
+    /// route that forwards needs; nothing of its sender is verified.
     ///
     /// # Errors
     /// Nothing was stored.
-    pub async fn inject(&self, injection: Injection, route: RouteRow, domain: i64) -> Result<Receipt, ReceiveError> {
+    pub async fn inject(
+        &self,
+        injection: Injection,
+        sender: Option<Sender>,
+        route: RouteRow,
+        domain: i64,
+    ) -> Result<Receipt, ReceiveError> {
         if self.is_full() {
             return Err(ReceiveError::StorageFull);
         }
-        let data = injection.compose(&self.shared.config.hostname, self.shared.clock.now())?;
+        let mut data = injection.compose(&self.shared.config.hostname, self.shared.clock.now())?;
+        if let Some(sender) = sender {
+            let signed = tokio::task::spawn_blocking(move || {
+                let signature = sender.keys.sign(&data).map_err(|_| ReceiveError::Storage)?;
+                data.splice(..0, signature.into_bytes());
+                Ok::<_, ReceiveError>(data)
+            });
+            data = signed.await.map_err(|_| ReceiveError::Storage)??;
+        }
         let peer = Peer {
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             helo: self.shared.config.hostname.clone(),

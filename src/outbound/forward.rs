@@ -2,7 +2,8 @@
 //! not arrive there, which goes back to who sent the mail.
 //!
 //! The mail data goes on as received, so its signatures keep their worth; what is put before it says that it came through
-//! here. The envelope sender is rewritten by SRS, or the next host's SPF check would fail.
+//! here. The envelope sender is rewritten by SRS, or the next host's SPF check would fail. What a gate of contract 4.6 holds
+//! back is not forwarded, and the route and the message say why.
 
 use rusqlite::Connection;
 
@@ -13,7 +14,8 @@ use crate::jobs::Left;
 use crate::mail::address::Mailbox;
 use crate::store::dispatches::NewDispatch;
 use crate::store::jobs::Kind;
-use crate::store::{self, dispatches, recipients};
+use crate::store::recipients::Standing;
+use crate::store::{self, accounts, destinations, dispatches, recipients, routes, suppressions};
 
 /// The field that names the routes which forwarded a message.
 pub const FORWARDED: &str = "X-Mailkite-Forwarded";
@@ -54,14 +56,49 @@ pub struct Returned<'a> {
     pub raw_id: i64,
 }
 
+/// The gate that holds a message back (contract 4.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    /// The account's e-mail is not verified.
+    Unverified,
+    /// The destination did not confirm.
+    Unproven,
+    /// The account sends it nothing.
+    Suppressed,
+}
+
+impl Gate {
+    /// What the route's last outcome says.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Unverified => "unverified",
+            Self::Unproven => "unproven",
+            Self::Suppressed => "suppressed",
+        }
+    }
+
+    /// What the recipient's row says.
+    const fn sentence(self) -> &'static str {
+        match self {
+            Self::Unverified => "5.7.1 not forwarded: the account's e-mail address is not verified",
+            Self::Unproven => "5.7.1 not forwarded: the destination has not confirmed that it wants this mail",
+            Self::Suppressed => "5.7.1 not forwarded: the destination is suppressed",
+        }
+    }
+}
+
 impl Outbound {
     /// Leaves a forwarded message with its job, in the transaction that stores the message; returns the job.
-    /// None when the route's address is none.
+    /// None when the route's address is none, or a gate holds the message back.
     ///
     /// # Errors
     /// Storage trouble.
     pub fn forward(&self, tx: &Connection, forward: Forward<'_>, now: Timestamp) -> store::Result<Option<Left>> {
         let Ok(to) = Mailbox::parse(forward.to) else { return Ok(None) };
+        if let Some(gate) = self.closed_gate(tx, forward, &to)? {
+            hold_back(tx, forward, &to, gate, now)?;
+            return Ok(None);
+        }
         let reverse_path = match Mailbox::parse(forward.mail_from) {
             Ok(sender) => {
                 self.parts.return_paths.srs(&sender, now).map(|mailbox| mailbox.to_string()).unwrap_or_default()
@@ -79,6 +116,20 @@ impl Outbound {
             raw_id: forward.raw_id,
         };
         self.send_on(tx, new, to, now)
+    }
+
+    /// The first gate that is closed.
+    fn closed_gate(&self, tx: &Connection, forward: Forward<'_>, to: &Mailbox) -> store::Result<Option<Gate>> {
+        if !self.parts.config.dev {
+            if !accounts::find_by_row(tx, forward.account)?.is_some_and(|account| account.email_verified) {
+                return Ok(Some(Gate::Unverified));
+            }
+            if !destinations::is_proven(tx, forward.account, to)? {
+                return Ok(Some(Gate::Unproven));
+            }
+        }
+        let suppressed = suppressions::find_suppressed(tx, forward.account, &[to.to_string().to_lowercase()])?;
+        Ok((!suppressed.is_empty()).then_some(Gate::Suppressed))
     }
 
     /// Leaves a report for the sender of what was forwarded, with its job, in the transaction that the 250 promises; returns
@@ -113,4 +164,26 @@ impl Outbound {
         recipients::insert(tx, dispatch, 0, &to.to_string(), "queued", now)?;
         self.parts.jobs.leave(tx, &lane, Kind::Dispatch, dispatch, now).map(Some)
     }
+}
+
+/// Writes down, on the route and beside the message, that and why it was not forwarded.
+fn hold_back(tx: &Connection, forward: Forward<'_>, to: &Mailbox, gate: Gate, now: Timestamp) -> store::Result<()> {
+    tracing::info!(route = %forward.route, reason = gate.word(), "a message was not forwarded");
+    routes::note_outcome(tx, forward.route, gate.word(), None)?;
+    let Some(message) = forward.message else { return Ok(()) };
+    let new = NewDispatch {
+        account_id: forward.account,
+        message: Some(message),
+        route_id: Some(forward.route),
+        sending_domain: forward.domain,
+        domain: Some(to.domain().as_str()),
+        reverse_path: "",
+        prefix: "",
+        raw_id: forward.raw_id,
+    };
+    let dispatch = dispatches::insert(tx, &new, now)?;
+    dispatches::hold_back(tx, dispatch)?;
+    recipients::insert(tx, dispatch, 0, &to.to_string(), "failed", now)?;
+    let standing = Standing { status: "failed", smtp_code: None, diagnostic: Some(gate.sentence()) };
+    recipients::settle(tx, dispatch, 0, standing, now)
 }

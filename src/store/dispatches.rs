@@ -179,6 +179,15 @@ pub fn note_attempt(connection: &Connection, id: i64, made: Attempted<'_>, now: 
     Ok(())
 }
 
+/// Lets go of the raw copy of a dispatch that is never attempted; its message holds the copy itself.
+///
+/// # Errors
+/// Storage trouble.
+pub fn hold_back(connection: &Connection, id: i64) -> Result<()> {
+    connection.prepare_cached("UPDATE dispatch SET raw_id = NULL, prefix = '' WHERE id = ?1")?.execute([id])?;
+    Ok(())
+}
+
 /// Every recipient is settled: lets go of the raw copy, which a message may still hold, and of a dispatch that nothing
 /// is to be remembered of. Returns the file to remove after the commit.
 ///

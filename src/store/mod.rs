@@ -11,6 +11,7 @@ pub mod blocked;
 pub mod candidates;
 pub mod deliveries;
 pub mod delivery_list;
+pub mod destinations;
 pub mod dispatches;
 pub mod dkim_keys;
 pub mod dns_checks;

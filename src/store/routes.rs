@@ -48,6 +48,31 @@ impl Action {
     }
 }
 
+/// What a forward route does with mail whose author is not authenticated (contract 4.6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnAuthFail {
+    /// Store it, and forward nothing.
+    #[default]
+    Refuse,
+    /// Forward it with a From of the recipient's domain.
+    Rewrite,
+}
+
+impl OnAuthFail {
+    /// The contract's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Rewrite => "rewrite",
+        }
+    }
+
+    /// The policy that a word of the contract names, if it names one.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Refuse, Self::Rewrite].into_iter().find(|policy| policy.as_str() == word)
+    }
+}
+
 /// A route as stored.
 #[derive(Clone, Debug)]
 pub struct RouteRow {
@@ -85,6 +110,8 @@ pub struct RouteRow {
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+    /// What becomes of mail whose author is not authenticated; only forward routes ask.
+    pub on_auth_fail: OnAuthFail,
 }
 
 /// What a new route is made of.
@@ -110,7 +137,7 @@ pub struct NewRoute {
 
 const COLUMNS: &str = "id, public_id, account_id, domain_id, match_pattern, action, destination, ack_mode, active,
      secret_sealed, previous_secret_sealed, previous_valid_until, is_domain_webhook, last_status, last_status_code,
-     created_at, updated_at";
+     created_at, updated_at, on_auth_fail";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<RouteRow> {
     Ok(RouteRow {
@@ -131,6 +158,10 @@ fn read(row: &Row<'_>) -> rusqlite::Result<RouteRow> {
         last_status_code: row.get("last_status_code")?,
         created_at: Timestamp::from_millis(row.get("created_at")?),
         updated_at: Timestamp::from_millis(row.get("updated_at")?),
+        on_auth_fail: match row.get_ref("on_auth_fail")?.as_str_or_null()? {
+            Some("rewrite") => OnAuthFail::Rewrite,
+            Some(_) | None => OnAuthFail::Refuse,
+        },
     })
 }
 
@@ -304,6 +335,17 @@ pub fn rotate_secret(
              WHERE public_id = ?1",
         )?
         .execute(params![id, sealed, until.as_millis(), now.as_millis()])?;
+    Ok(())
+}
+
+/// Says what becomes of mail whose author is not authenticated.
+///
+/// # Errors
+/// Storage trouble.
+pub fn set_on_auth_fail(connection: &Connection, id: &RouteId, policy: OnAuthFail) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE route SET on_auth_fail = ?2 WHERE public_id = ?1")?
+        .execute(params![id, policy.as_str()])?;
     Ok(())
 }
 

@@ -136,6 +136,7 @@ mod tests {
             last_status_code: None,
             created_at: NOW,
             updated_at: NOW,
+            on_auth_fail: crate::store::routes::OnAuthFail::Refuse,
         };
         let delivery = DeliveryRow {
             id,

@@ -22,6 +22,7 @@ mod domains;
 mod durability;
 mod egress;
 mod flows;
+mod forwarding;
 mod golden;
 mod google;
 mod house;

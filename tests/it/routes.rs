@@ -64,6 +64,8 @@ async fn every_form_of_match_makes_a_route_and_is_kept_in_one_form() {
             "agent_context",
             "last_status",
             "last_status_code",
+            "on_auth_fail",
+            "destination_proven",
             "created_at",
             "updated_at"
         ]

@@ -127,8 +127,16 @@ pub async fn inject(
         }
     };
     let action = route.action;
+    // What leaves the machine leaves as what is sent does (contract 4.5).
+    let sender = match action {
+        Action::Forward => {
+            let (account, now) = (caller.account.clone(), app.clock.now());
+            Some(app.outbound.sender(account, caller.scope(), from.domain(), now).await?)
+        }
+        Action::Webhook | Action::Store | Action::Drop => None,
+    };
     let injection = Injection { from, from_name, to, subject, text: plain, html };
-    let receipt = app.inbound.inject(injection, route, domain).await?;
+    let receipt = app.inbound.inject(injection, sender, route, domain).await?;
     let routed = matches!(action, Action::Webhook | Action::Forward);
     Ok((StatusCode::ACCEPTED, Json(InjectedView { id: receipt.id, routed, action: action.as_str() })))
 }

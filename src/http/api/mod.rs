@@ -7,6 +7,7 @@ pub mod delivery_list;
 pub mod domain_settings;
 pub mod domain_webhook;
 pub mod domains;
+pub mod forwards;
 mod given_file;
 pub mod inject;
 pub mod logins;

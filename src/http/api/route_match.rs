@@ -59,7 +59,11 @@ pub async fn find(
     let table = RouteTable::new(rows.into_iter().filter(reached).collect(), |_| String::new());
     let matching = table.matching(&address);
     let drop = matching.iter().any(|route| route.row.action == Action::Drop);
-    let user = caller.account.public_id.as_str();
-    let matches = matching.iter().map(|route| RouteView::new(routes::RouteRow::clone(&route.row), user)).collect();
+    let (asked, user) = (app.clone(), caller.account.public_id.to_string());
+    let views = app.db.read(move |connection| {
+        let rows = matching.iter().map(|route| routes::RouteRow::clone(&route.row));
+        rows.map(|row| RouteView::new(&asked, connection, row, &user)).collect::<crate::store::Result<_>>()
+    });
+    let matches = views.await?;
     Ok(Json(MatchView { address, known, matches, drop }))
 }

@@ -23,8 +23,8 @@ use crate::inbound::route::Pattern;
 use crate::limits::Kind;
 use crate::mail::address::{Domain, Mailbox};
 use crate::secrets;
-use crate::store::routes::{self, Action, Change, NewRoute, RouteRow, SECRET_PURPOSE};
-use crate::store::{self, domains};
+use crate::store::routes::{self, Action, Change, NewRoute, OnAuthFail, RouteRow, SECRET_PURPOSE};
+use crate::store::{self, destinations, domains};
 
 /// A route (contract 4.3).
 #[derive(Serialize, ToSchema)]
@@ -53,13 +53,29 @@ pub struct RouteView {
     last_status: Option<String>,
     /// Its HTTP or SMTP code.
     last_status_code: Option<u16>,
+    /// What becomes of mail whose author is not authenticated: `refuse` or `rewrite`; null unless the action is `forward`.
+    on_auth_fail: Option<&'static str>,
+    /// Whether the destination is proven; null unless the action is `forward`.
+    destination_proven: Option<bool>,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
 
 impl RouteView {
-    pub(super) fn new(row: RouteRow, user_id: &str) -> Self {
-        Self {
+    /// A route with what is known of its destination.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub(super) fn new(app: &App, connection: &Connection, row: RouteRow, user_id: &str) -> store::Result<Self> {
+        let destination_proven = match row.destination.as_deref().map(Mailbox::parse) {
+            Some(Ok(to)) if row.action == Action::Forward => {
+                Some(app.config.dev || destinations::is_proven(connection, row.account_id, &to)?)
+            }
+            _ => None,
+        };
+        Ok(Self {
+            on_auth_fail: (row.action == Action::Forward).then(|| row.on_auth_fail.as_str()),
+            destination_proven,
             id: row.public_id.to_string(),
             user_id: user_id.to_owned(),
             match_pattern: row.match_pattern,
@@ -75,7 +91,7 @@ impl RouteView {
             last_status_code: row.last_status_code,
             created_at: row.created_at,
             updated_at: row.updated_at,
-        }
+        })
     }
 }
 
@@ -92,9 +108,12 @@ pub struct CreatedRoute {
 /// `GET /api/routes`
 pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<RouteView>>, ApiError> {
     let (account, scope) = (caller.id(), caller.scope());
-    let rows = app.db.read(move |connection| routes::list(connection, account, scope)).await?;
-    let user = caller.account.public_id.as_str();
-    Ok(Json(rows.into_iter().map(|row| RouteView::new(row, user)).collect()))
+    let (asked, user) = (app.clone(), caller.account.public_id.to_string());
+    let views = app.db.read(move |connection| {
+        let rows = routes::list(connection, account, scope)?;
+        rows.into_iter().map(|row| RouteView::new(&asked, connection, row, &user)).collect()
+    });
+    Ok(Json(views.await?))
 }
 
 /// `POST /api/routes`
@@ -117,6 +136,10 @@ pub struct NewRouteFields {
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "lenient")]
     ack_mode: Loose<String>,
+    /// `refuse` (default) or `rewrite`; forwards only.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "refuse")]
+    on_auth_fail: Loose<String>,
 }
 
 /// A match, in the one form that is stored: lower-case, its domain as A-labels; a regex as written.
@@ -207,6 +230,21 @@ pub fn ack_mode(given: Loose<String>) -> Result<Option<String>, ApiError> {
     }
 }
 
+/// What becomes of mail whose author is not authenticated.
+fn on_auth_fail(given: Loose<String>) -> Result<Option<OnAuthFail>, ApiError> {
+    let bad = || ApiError::field(Code::BadRequest, "onAuthFail", "onAuthFail must be refuse or rewrite");
+    given.optional(bad)?.map(|word| OnAuthFail::from_word(&word).ok_or_else(bad)).transpose()
+}
+
+/// Asks a forward route's destination whether it wants the mail, if that is still to be asked (contract 4.6).
+async fn ask_destination(app: &App, caller: &Caller, route: &RouteRow) -> Result<(), ApiError> {
+    let to = route.destination.as_deref().map(Mailbox::parse);
+    let Some(Ok(to)) = to.filter(|_| route.action == Action::Forward) else { return Ok(()) };
+    let pattern = Pattern::parse(&route.match_pattern).ok();
+    let source = pattern.as_ref().and_then(Pattern::domain).unwrap_or("its domains");
+    Ok(app.accounts.ask_destination(caller.account.clone(), to, source, app.clock.now()).await?)
+}
+
 /// `POST /api/routes`
 pub async fn create(
     State(app): State<App>,
@@ -219,11 +257,13 @@ pub async fn create(
     let action = action(fields.action)?;
     let destination = destination(&app, action, fields.destination)?;
     let mode = ack_mode(fields.ack_mode)?;
+    let policy = on_auth_fail(fields.on_auth_fail)?.filter(|_| action == Action::Forward);
     let is_webhook = action == Action::Webhook;
     let secret = is_webhook.then(secrets::new_webhook_secret);
     let sealed = secret.as_ref().map(|secret| app.secrets.seal(SECRET_PURPOSE, secret.as_bytes()));
     let (now, user) = (app.clock.now(), caller.account.public_id.to_string());
     let limits = Arc::clone(&app.account_limits);
+    let asking = caller.clone();
     let created = app.db.write(move |tx| {
         let domain_id = match matched.domain(tx, &caller)? {
             Ok(domain) => domain,
@@ -247,11 +287,21 @@ pub async fn create(
             secret_sealed: sealed,
         };
         let id = routes::insert(tx, &new, now)?;
+        if let Some(policy) = policy {
+            routes::set_on_auth_fail(tx, &id, policy)?;
+        }
         Ok(routes::find(tx, &id)?.ok_or_else(ApiError::not_found))
     });
     let row = created.await??;
     app.db.directory_changed();
-    Ok((StatusCode::CREATED, Json(CreatedRoute { row: RouteView::new(row, &user), signing_secret: secret })))
+    ask_destination(&app, &asking, &row).await?;
+    let row = view(&app, row, user).await?;
+    Ok((StatusCode::CREATED, Json(CreatedRoute { row, signing_secret: secret })))
+}
+
+async fn view(app: &App, row: RouteRow, user: String) -> Result<RouteView, ApiError> {
+    let asked = app.clone();
+    Ok(app.db.read(move |connection| RouteView::new(&asked, connection, row, &user)).await?)
 }
 
 /// A route that the caller may use.
@@ -295,6 +345,9 @@ pub struct RouteChange {
     #[serde(default, rename = "match")]
     #[schema(value_type = Option<String>, example = "support@acme.dev")]
     match_pattern: Loose<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "refuse")]
+    on_auth_fail: Loose<String>,
 }
 
 /// `PATCH /api/routes/:id`
@@ -315,6 +368,8 @@ pub async fn change(
     let mode = ack_mode(fields.ack_mode)?.filter(|_| old.action == Action::Webhook);
     let text = fields.match_pattern.optional(|| ApiError::at(Code::BadMatch, "match"))?;
     let matched = text.as_deref().map(Match::parse).transpose()?;
+    let policy = on_auth_fail(fields.on_auth_fail)?.filter(|_| old.action == Action::Forward);
+    let (asking, aims) = (caller.clone(), new_destination.is_some());
     let (now, user) = (app.clock.now(), caller.account.public_id.to_string());
     let limits = Arc::clone(&app.account_limits);
     let changed = app.db.write(move |tx| {
@@ -350,6 +405,9 @@ pub async fn change(
             return Ok(Err(Code::RouteExists.into()));
         }
         routes::update(tx, &row.public_id, &change, now)?;
+        if let Some(policy) = policy {
+            routes::set_on_auth_fail(tx, &row.public_id, policy)?;
+        }
         Ok(routes::find(tx, &row.public_id)?.ok_or_else(ApiError::not_found))
     });
     let row = changed.await??;
@@ -357,7 +415,10 @@ pub async fn change(
     if !row.active {
         app.webhooks.end_routes(vec![row.public_id.clone()], now).await?;
     }
-    Ok(Json(RouteView::new(row, &user)))
+    if aims {
+        ask_destination(&app, &asking, &row).await?;
+    }
+    Ok(Json(view(&app, row, user).await?))
 }
 
 /// `DELETE /api/routes/:id`

@@ -39,3 +39,17 @@ INSERT INTO account_rows (account_id, table_name, rows) SELECT account_id, 'uplo
 INSERT INTO account_rows (account_id, table_name, rows) SELECT account_id, 'suppression', count(*) FROM suppression GROUP BY account_id;
 INSERT INTO account_rows (account_id, table_name, rows) SELECT account_id, 'blocked_sender', count(*) FROM blocked_sender GROUP BY account_id;
 INSERT INTO account_rows (account_id, table_name, rows) SELECT account_id, 'idempotency', count(*) FROM idempotency GROUP BY account_id;
+-- Forwarding: destinations prove themselves, routes say what becomes of mail whose author is not authenticated.
+ALTER TABLE route ADD COLUMN on_auth_fail TEXT CHECK (on_auth_fail IN ('refuse', 'rewrite'));
+CREATE TABLE forward_proof (
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  address TEXT NOT NULL,
+  mailbox TEXT NOT NULL,
+  token_hash BLOB NOT NULL,
+  asked_at INTEGER NOT NULL,
+  proven_at INTEGER,
+  declined_at INTEGER,
+  PRIMARY KEY (account_id, address)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX forward_proof_by_token ON forward_proof (token_hash);
+CREATE INDEX forward_proof_by_mailbox ON forward_proof (mailbox, asked_at);

@@ -1,0 +1,76 @@
+//! The proof that an address wants the mail that an account would forward to it (contract 4.6).
+
+use super::Accounts;
+use crate::clock::Timestamp;
+use crate::id::random_base62;
+use crate::jobs;
+use crate::mail::address::Mailbox;
+use crate::secrets::token_hash;
+use crate::store::accounts::Account;
+use crate::store::destinations::{self, Answer, LINK_LIFETIME};
+use crate::store::{self, notices};
+
+impl Accounts {
+    /// Puts a mail into the line that asks an address whether it wants what `account` would forward to it, unless it is
+    /// proven, or was asked too often; `source` is what the mail says of where that comes from.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub async fn ask_destination(
+        &self,
+        account: Account,
+        address: Mailbox,
+        source: &str,
+        now: Timestamp,
+    ) -> store::Result<()> {
+        if self.dev || !account.email_verified {
+            return Ok(());
+        }
+        let token = random_base62(43);
+        let (hash, text) = (token_hash(&token), self.question(&account.email, source, &token));
+        let asked = self.db.write(move |tx| {
+            if destinations::is_proven(tx, account.id, &address)?
+                || !destinations::ask(tx, account.id, &address, &hash, now)?
+            {
+                return Ok(None);
+            }
+            let lane = jobs::mail_lane(address.domain().as_str());
+            let subject = "Do you want this mail to be forwarded to you?";
+            notices::insert(tx, &lane, &address.to_string(), subject, &text, now, now.plus(LINK_LIFETIME))?;
+            Ok(Some(lane))
+        });
+        asked.await?.into_iter().for_each(|lane| self.jobs.wake(lane, now));
+        Ok(())
+    }
+
+    /// Whether the token of a link still counts.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub async fn is_destination_token(&self, token: &str, now: Timestamp) -> store::Result<bool> {
+        let hash = token_hash(token);
+        self.db.read(move |connection| destinations::is_valid(connection, &hash, now)).await
+    }
+
+    /// Takes the answer of an address, by the token of its link; false when that is not valid.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub async fn answer_destination(&self, token: &str, answer: Answer, now: Timestamp) -> store::Result<bool> {
+        let hash = token_hash(token);
+        self.db.write(move |tx| destinations::answer(tx, &hash, answer, now)).await
+    }
+
+    /// The sealed text of the mail. Nothing in it is the account's to write but its own, proven address and its domain.
+    fn question(&self, email: &str, source: &str, token: &str) -> Vec<u8> {
+        let base = self.public_url.trim_end_matches('/');
+        let text = format!(
+            "{email} wants to forward mail that comes in for {source} to this address.\r\n\r\n\
+             If you want that mail, open this link within seven days and confirm:\r\n\r\n\
+             {base}/api/forwards/confirm?token={token}\r\n\r\n\
+             If you do not, do nothing, and none is forwarded. To be asked no more:\r\n\r\n\
+             {base}/api/forwards/decline?token={token}\r\n"
+        );
+        self.secrets.seal(notices::PURPOSE, text.as_bytes())
+    }
+}

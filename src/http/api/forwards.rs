@@ -1,0 +1,60 @@
+//! The pages by which an address confirms or declines what would be forwarded to it (contract 4.6). A link alone changes
+//! nothing: programs follow links in mails.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::http::App;
+use crate::http::error::ApiError;
+use crate::http::extract::Query;
+use crate::http::pages::{notice, question};
+use crate::store::destinations::Answer;
+
+/// The token of a link.
+#[derive(Deserialize, IntoParams)]
+pub struct TokenQuery {
+    /// As mailed.
+    #[serde(default)]
+    #[param(value_type = String, required = true)]
+    token: String,
+}
+
+/// The question whether to confirm.
+pub async fn show_confirm(State(app): State<App>, Query(query): Query<TokenQuery>) -> Result<Response, ApiError> {
+    let text = "Somebody wants to forward mail to your address. It starts only if you confirm.";
+    show(&app, &query.token, || question("Do you want this mail?", text, "Yes, forward it to me")).await
+}
+
+/// The question whether to decline.
+pub async fn show_decline(State(app): State<App>, Query(query): Query<TokenQuery>) -> Result<Response, ApiError> {
+    let text = "Nothing is forwarded to you then, and you are not asked again for a long time.";
+    show(&app, &query.token, || question("Do you not want this mail?", text, "No, and do not ask again")).await
+}
+
+/// Confirms.
+pub async fn confirm(State(app): State<App>, Query(query): Query<TokenQuery>) -> Result<Response, ApiError> {
+    answer(&app, &query.token, Answer::Confirmed, "Mail is forwarded to you").await
+}
+
+/// Declines.
+pub async fn decline(State(app): State<App>, Query(query): Query<TokenQuery>) -> Result<Response, ApiError> {
+    answer(&app, &query.token, Answer::Declined, "Nothing is forwarded to you").await
+}
+
+async fn show(app: &App, token: &str, page: impl Fn() -> Response) -> Result<Response, ApiError> {
+    let valid = app.accounts.is_destination_token(token, app.clock.now()).await?;
+    Ok(if valid { page() } else { not_valid() })
+}
+
+async fn answer(app: &App, token: &str, answer: Answer, title: &str) -> Result<Response, ApiError> {
+    let valid = app.accounts.answer_destination(token, answer, app.clock.now()).await?;
+    Ok(if valid { notice(StatusCode::OK, title, "You can close this page.") } else { not_valid() })
+}
+
+fn not_valid() -> Response {
+    let text = "It is older than a week, a later mail replaced it, or it was not copied whole.";
+    notice(StatusCode::BAD_REQUEST, "This link is not valid", text)
+}
