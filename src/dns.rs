@@ -4,6 +4,7 @@
 //! [`Resolver::addresses`]; the records of a domain are read with [`Resolver::mail_hosts`] and [`Resolver::texts`]. What may be connected to is not decided here.
 
 mod authentic;
+pub mod budget;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -245,12 +245,13 @@ fn identity(claims: Claims, client_id: &str, now: Timestamp) -> Result<GoogleIde
             return Err(GoogleError::rejected(why));
         }
     }
-    let email = email.filter(|email| Mailbox::parse(email).is_ok() && email.chars().count() <= MAX_EMAIL_CHARS);
+    let email = email.filter(|email| email.chars().count() <= MAX_EMAIL_CHARS);
+    let email = email.and_then(|email| Mailbox::parse(&email).ok()).filter(|email| !email.has_invisible_characters());
     let email = email.ok_or_else(|| GoogleError::rejected("the id token holds no usable e-mail address"))?;
     let name = name.map(|name| name.chars().filter(|c| !c.is_control()).take(255).collect::<String>());
     Ok(GoogleIdentity {
         subject: sub,
-        email: email.to_lowercase(),
+        email: email.canonical(),
         name: name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()),
         picture: picture.filter(|url| url.len() <= MAX_PICTURE_BYTES && is_https(url)),
     })

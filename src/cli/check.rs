@@ -32,6 +32,7 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
             format!("{} is not encrypted: passwords and keys cross the network in the clear", config.public_url);
         findings.hint("public_url", hint);
     }
+    secrets_in(&config, path, &mut findings);
     data_dir(&config.data_dir, &mut findings);
     certificates(&config, &mut findings);
     write!(out, "{}", findings.lines)?;
@@ -73,6 +74,24 @@ impl Findings {
             }
         }
         true
+    }
+}
+
+/// Whether others than its owner and group can read a configuration that holds secrets.
+fn secrets_in(config: &Config, path: &Path, findings: &mut Findings) {
+    let outbound = &config.outbound;
+    let relays = outbound.smarthost.iter().chain(outbound.domain_smarthosts.values());
+    let held = [
+        ("auth.google.client_secret", config.auth.google.client_secret.is_some()),
+        ("the password of a smarthost", relays.map(|relay| &relay.password).any(Option::is_some)),
+        ("metrics.token", config.metrics.token.is_some()),
+    ];
+    let held: Vec<&str> = held.into_iter().filter(|(_, given)| *given).map(|(what, _)| what).collect();
+    let mode = std::fs::metadata(path).map_or(0, |found| found.mode() & 0o777);
+    if !held.is_empty() && mode & 0o007 != 0 {
+        let (held, file) = (held.join(" and "), path.display());
+        let hint = format!("{file} holds {held} and can be read by everybody (mode {mode:o}); run: chmod 640 {file}");
+        findings.hint("secrets", hint);
     }
 }
 

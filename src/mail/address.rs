@@ -6,6 +6,8 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::invisible::is_invisible;
+
 /// RFC 5321 §4.5.3.1.1.
 const MAX_LOCAL: usize = 64;
 /// RFC 5321 §4.5.3.1.2.
@@ -124,6 +126,12 @@ impl Mailbox {
     /// The domain.
     pub const fn domain(&self) -> &Domain {
         &self.domain
+    }
+
+    /// Whether the local part holds characters that nobody sees. As an address of ours, none may: it would look like
+    /// another one.
+    pub fn has_invisible_characters(&self) -> bool {
+        self.local.chars().any(is_invisible)
     }
 
     /// `local@domain` in lower case: what routes and duplicates compare (contract 4.1).

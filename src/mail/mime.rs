@@ -24,7 +24,7 @@ use bytes::Bytes;
 
 use body::{Placed, Texts};
 pub use decode::{Decoder, Encoding, decode_part, decoded_size};
-pub use header::{Field, Fields};
+pub use header::{Field, Fields, without_mbox_lines};
 pub use headers::Headers;
 pub use params::{Value, safe_filename};
 pub use recode::{base64_lines, to_seven_bit};

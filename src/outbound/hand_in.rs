@@ -73,13 +73,18 @@ impl Outbound {
     /// See [`HandInError`]; nothing was stored.
     pub async fn hand_in(&self, handed: Handed, now: Timestamp) -> Result<MessageId, HandInError> {
         let Handed { account, scope, recipients, data } = handed;
-        let (mail, data) = tokio::task::spawn_blocking(move || (mime::parse_apart_from_texts(&data), data))
-            .await
-            .map_err(|_| store::Error::Stopped)?;
+        let parsed = tokio::task::spawn_blocking(move || {
+            let data = mime::without_mbox_lines(data);
+            (mime::parse_apart_from_texts(&data), data)
+        });
+        let (mail, data) = parsed.await.map_err(|_| store::Error::Stopped)?;
         let author = match mail.header_from.as_slice() {
             [only] if mail.from_fields == 1 => Mailbox::parse(&only.address).map_err(|_| HandInError::From)?,
             _ => return Err(HandInError::From),
         };
+        if author.has_invisible_characters() {
+            return Err(HandInError::From);
+        }
         let domain = Domain::parse(author.domain().as_str()).map_err(|_| HandInError::From)?;
         let sender = self.sender(account, scope, &domain, now).await?;
         let suppressed =

@@ -48,6 +48,36 @@ fn a_good_configuration_is_told_so_and_nothing_is_made() {
 }
 
 #[test]
+fn a_configuration_with_secrets_is_not_for_everybody_to_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = format!("{REQUIRED}data_dir = \"data\"\n");
+    let token = format!("{plain}[metrics]\ntoken = \"0123456789abcdef0123\"\n");
+    let relay = format!(
+        "{plain}[outbound.domain_smarthosts.\"acme.dev\"]\nhost = \"smtp.example.net\"\nusername = \"u\"\n\
+         password = \"p\"\n"
+    );
+    for (text, mode, told) in [
+        (&plain, 0o644, None),
+        (&token, 0o640, None),
+        (&token, 0o644, Some("metrics.token")),
+        (&relay, 0o604, Some("the password of a smarthost")),
+    ] {
+        let file = folder.path().join("mailkite.toml");
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let checked = check_file(&file);
+        assert_eq!(checked.code, Some(0), "{}{}", checked.out, checked.err);
+        let line = checked.out.lines().find(|line| line.starts_with("! secrets"));
+        match (told, line) {
+            (Some(what), Some(line)) => {
+                assert!(line.contains(what) && line.contains("chmod 640") && !line.contains("0123456789"), "{line}");
+            }
+            (told, line) => assert_eq!((told, line), (None, None), "{text}"),
+        }
+    }
+}
+
+#[test]
 fn every_problem_is_printed_with_its_key_and_line() {
     let folder = tempfile::tempdir().unwrap();
     let text = "hostname = \"mx\"\n[smtp]\nlistn = [\"0.0.0.0:25\"]\nmax_recipients = \"many\"\n[tls]\ncert_file = \"no.pem\"\n";

@@ -146,6 +146,26 @@ async fn the_one_spf_record_names_the_host_or_passes_for_its_addresses() {
 }
 
 #[tokio::test]
+async fn a_look_at_a_greedy_spf_record_costs_a_bounded_number_of_questions() {
+    let bench = Bench::new().await;
+    for n in 0..9 {
+        bench.dns.address(HOSTNAME, &format!("192.0.2.{}", 30 + n));
+        for host in 0..10 {
+            let name = format!("h{host}.m{n}.greedy.dev");
+            bench.dns.mx(&format!("m{n}.greedy.dev"), 10, &format!("{name}.")).address(&name, "198.51.100.1");
+        }
+    }
+    let terms: String = (0..9).map(|n| format!("mx:m{n}.greedy.dev ")).collect();
+    add(&bench.owner, "acme.dev").await;
+    bench.texts("acme.dev", &[&format!("v=spf1 {terms} -all")]);
+    let asked = bench.dns.asked().len();
+    let (passed, status, _) = looked(&bench.owner, "acme.dev", "spf").await;
+    assert_eq!((passed, status.as_str()), (false, "mismatch"));
+    let asked = bench.dns.asked().len() - asked;
+    assert!(asked <= 60, "{asked} questions");
+}
+
+#[tokio::test]
 async fn the_key_in_dns_has_to_be_the_domains() {
     let bench = Bench::new().await;
     let added = add(&bench.owner, "acme.dev").await;

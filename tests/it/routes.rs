@@ -80,6 +80,8 @@ async fn every_form_of_match_makes_a_route_and_is_kept_in_one_form() {
         (json!("a*b*@inbox.test"), "bad_match"),
         (json!("a@*.test"), "bad_match"),
         (json!("a b@inbox.test"), "bad_match"),
+        (json!("support\u{200d}@inbox.test"), "bad_match"),
+        (json!("\u{202e}*@inbox.test"), "bad_match"),
         (json!("a\r\n@inbox.test"), "bad_match"),
         (json!("/(/"), "bad_match"),
         (json!("/(?=x)/"), "bad_match"),

@@ -39,6 +39,8 @@ async fn every_field_has_its_error() {
         (json!({"from": 5}), "bad_address", "from"),
         (json!({"from": "nobody"}), "bad_address", "from"),
         (json!({"from": "a@inbox.test, b@inbox.test"}), "bad_address", "from"),
+        (json!({"from": "Acme <a\u{2066}b@inbox.test>"}), "bad_address", "from"),
+        (json!({"from": "a\u{e0041}@inbox.test"}), "bad_address", "from"),
         (json!({"from": "A\r\nBcc: x@y.test <a@inbox.test>"}), "bad_header", "from"),
         (json!({"to": null}), "no_recipients", "to"),
         (json!({"to": []}), "no_recipients", "to"),
@@ -211,5 +213,5 @@ async fn a_recipient_counts_once_in_the_first_field_that_names_it() {
     assert_eq!(recipients, ["A@b.test", "c@d.test"]);
     let raw = String::from_utf8(owner.get(&format!("/api/messages/{id}/raw")).await.body).unwrap();
     assert!(raw.contains("\r\nTo: <A@b.test>\r\nCc: <c@d.test>\r\n"), "{raw}");
-    assert_eq!(server.stop_with_any_jobs().await, 1);
+    assert_eq!(server.stop_with_any_jobs().await, 2, "one for each recipient");
 }

@@ -253,6 +253,24 @@ async fn a_message_is_completed_signed_and_queued() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_line_of_an_mbox_file_does_not_go_out() {
+    let door = Door::open().await;
+    let mut client = door.signed_in().await;
+    let saved = "From hi@inbox.test Tue Jul 28 00:00:00 2026\r\nFrom: Acme <hi@inbox.test>\r\nTo: ada@remote.test\r\n\
+                 >From other@elsewhere.test Mon\r\nSubject: Hi\r\n\r\nFrom here on it is text.\r\n";
+    let reply = client.mail("hi@inbox.test", &["ada@remote.test"], saved).await;
+    let id = reply.text().rsplit(' ').next().unwrap().to_owned();
+    assert_eq!(said(&reply), format!("250 2.0.0 Ok: {id}"));
+    let raw = door.owner.get(&format!("/api/messages/{id}/raw")).await.body;
+    let text = String::from_utf8(raw).unwrap();
+    let (header, body) = text.split_once("\r\n\r\n").unwrap();
+    assert!(header.ends_with("\r\nFrom: Acme <hi@inbox.test>\r\nTo: ada@remote.test\r\nSubject: Hi"), "{text}");
+    assert!(!header.contains("\nFrom ") && !header.contains("\n>From "), "{text}");
+    assert_eq!(body, "From here on it is text.\r\n");
+    assert_eq!(door.server.stop_with_any_jobs().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_gates_of_the_api_count_here() {
     let door = Door::open().await;
     door.owner.post("/api/contacts/suppressions", json!({"email": "no@remote.test"})).await.expect(201);
@@ -262,6 +280,7 @@ async fn the_gates_of_the_api_count_here() {
         ("From: a@elsewhere.test\r\n", refused),
         ("From: a@pending.test\r\n", refused),
         ("", "550 5.6.0 Exactly one From field with exactly one mailbox is needed"),
+        ("From: a\u{200b}@inbox.test\r\n", "550 5.6.0 Exactly one From field with exactly one mailbox is needed"),
         (
             "From: a@inbox.test, b@inbox.test\r\n",
             "550 5.6.0 Exactly one From field with exactly one mailbox is needed",

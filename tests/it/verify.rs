@@ -291,6 +291,37 @@ async fn at_most_five_signatures_are_checked() {
 }
 
 #[tokio::test]
+async fn a_message_costs_a_bounded_number_of_questions() {
+    let bench = Bench::new().await;
+    // Each of its terms names ten hosts, and so does each policy that it includes.
+    let terms: String = (0..9).map(|n| format!("mx:m{n}.greedy.example ")).collect();
+    bench.dns.txt("greedy.example", &format!("v=spf1 {terms} -all"));
+    for n in 0..9 {
+        for host in 0..10 {
+            let name = format!("h{host}.m{n}.greedy.example");
+            bench.dns.mx(&format!("m{n}.greedy.example"), 10, &format!("{name}."));
+            bench.dns.address(&name, "198.51.100.1");
+        }
+    }
+    let mut header = String::new();
+    for i in 1..=50 {
+        let tags = format!("a=ed25519-sha256; d=seal{i}.example; s=s{i}; t=1; b=AAAA");
+        header = format!(
+            "ARC-Seal: i={i}; cv={}; {tags}\r\n\
+             ARC-Message-Signature: i={i}; c=relaxed/relaxed; h=from; bh=AAAA; {tags}\r\n\
+             ARC-Authentication-Results: i={i}; mx.seal{i}.example; spf=pass\r\n{header}",
+            if i == 1 { "none" } else { "pass" },
+        );
+    }
+    let asked = bench.dns.asked().len();
+    let found = bench.verify("192.0.2.1", "a@greedy.example", &format!("{header}{MESSAGE}")).await;
+    let asked = bench.dns.asked().len() - asked;
+    assert_eq!((found.verdicts.spf, found.verdicts.arc), (Some(Verdict::PermError), Some(Verdict::PermError)));
+    assert!(asked <= 50, "{asked} questions");
+    assert_eq!(found.verdicts.dmarc, Some(Verdict::Fail), "the rest is judged as ever");
+}
+
+#[tokio::test]
 async fn silence_is_temperror_within_the_budget() {
     let bench = Bench::with_budget(Duration::from_millis(300)).await;
     bench.dns.silence_all();

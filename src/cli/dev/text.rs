@@ -1,5 +1,6 @@
 //! Text for a terminal: mail text made safe, cut and padded by the columns it takes; octets and waits for people.
 
+use crate::mail::invisible::changes_the_order;
 use std::time::Duration;
 
 /// Columns of the terminal on standard output, within reason; 80 where nobody knows.
@@ -28,8 +29,7 @@ pub fn wait(wait: Duration) -> String {
 
 /// Mail text without what could command or disorder a terminal: control, line-breaking, bidirectional characters.
 fn safe(text: &str) -> impl Iterator<Item = char> {
-    let unsafe_mark = |c: char| matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    text.chars().filter(move |c| !c.is_control() && !unsafe_mark(*c))
+    text.chars().filter(|c| !c.is_control() && !changes_the_order(*c))
 }
 
 /// Columns that a character takes: East Asian wide ones and emoji take two, combining marks none.

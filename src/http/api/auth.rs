@@ -106,8 +106,10 @@ pub struct SignUp {
 /// One address, normalised.
 fn email(field: Loose<String>) -> Result<String, ApiError> {
     let bad = || ApiError::at(Code::BadAddress, "email");
-    let email = field.required(bad)?.trim().to_lowercase();
-    let plain = email.len() <= MAX_EMAIL && Mailbox::parse(&email).is_ok() && !email.contains("@[");
+    let given = field.required(bad)?;
+    let mailbox = Mailbox::parse(given.trim()).map_err(|_| bad())?;
+    let email = mailbox.canonical();
+    let plain = email.len() <= MAX_EMAIL && !email.contains("@[") && !mailbox.has_invisible_characters();
     if plain { Ok(email) } else { Err(bad()) }
 }
 
@@ -173,7 +175,10 @@ pub async fn log_in(State(app): State<App>, client: Client, body: Body) -> Resul
         attempt.end(&app, &result);
         return Ok(Json(result?.into()));
     }
-    let email = required(fields.email, "email")?.trim().to_lowercase();
+    let email = required(fields.email, "email")?;
+    // What is no address is looked for as it is, and not found.
+    let email =
+        Mailbox::parse(email.trim()).map_or_else(|_| email.trim().to_lowercase(), |mailbox| mailbox.canonical());
     let password = required(fields.password, "password")?;
     let attempt = Attempt::begin(&app, &client, &email).await?;
     let result = app.accounts.log_in(email, password, client.session(), app.clock.now()).await;

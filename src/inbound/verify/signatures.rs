@@ -10,6 +10,8 @@ use crate::mail::signed_part::without_trailing_blanks;
 
 /// Each signature costs a question and a public-key operation, and the sender says how many there are.
 const MAX_SIGNATURES: usize = 5;
+/// So do the seals of a chain (RFC 8617 §4.2.1 allows fifty); those of real mail are a few.
+const MAX_SEALS: usize = 10;
 /// Fields that one signature may name; each is looked for among all of the message.
 const MAX_SIGNED_FIELDS: usize = 1000;
 
@@ -70,6 +72,11 @@ pub fn prepare(message: &mut AuthenticatedMessage<'_>, body_offset: usize) {
     message.dkim_headers.truncate(MAX_SIGNATURES);
     message.errors.extend(refused);
     message.errors.truncate(MAX_SIGNATURES);
+}
+
+/// Whether a chain of seals is longer than what is checked.
+pub const fn has_too_many_seals(message: &AuthenticatedMessage<'_>) -> bool {
+    message.as_headers.len() > MAX_SEALS
 }
 
 /// Fields of [`ONCE`] that stand more often, and how often. None where the library does not find what our own reader does,

@@ -96,6 +96,29 @@ impl<'x, 'l> Fields<'x, 'l> {
     }
 }
 
+/// `raw` without the lines in its header that separate the mails of an mbox file: no field, and for some readers the end of
+/// the header. What a program hands in may come out of such a file.
+pub fn without_mbox_lines(mut raw: Vec<u8>) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let (mut at, mut copied) = (0, 0);
+    while let Some(rest) = raw.get(at..).filter(|rest| !rest.is_empty()) {
+        let next = at + memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
+        let line = without_line_break(raw.get(at..next).unwrap_or_default());
+        if is_mbox_line(line) {
+            kept.extend_from_slice(raw.get(copied..at).unwrap_or_default());
+            copied = next;
+        } else if !matches!(line.first(), Some(b' ' | b'\t')) && field_name(line).is_none() {
+            break;
+        }
+        at = next;
+    }
+    if copied > 0 {
+        // In place, as there may be much behind them.
+        raw.splice(..copied, kept);
+    }
+    raw
+}
+
 /// Where the colon stands, if the line can begin a field (RFC 5322 §3.6.8; §4.5 allows blanks before the colon).
 fn field_name(line: &[u8]) -> Option<usize> {
     let colon = memchr::memchr(b':', line)?;
@@ -110,4 +133,24 @@ fn is_mbox_line(line: &[u8]) -> bool {
 fn without_line_break(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_mbox_lines;
+
+    #[test]
+    fn lines_of_an_mbox_file_go_from_the_header_alone() {
+        for (raw, wanted) in [
+            ("From a@b Mon\r\nSubject: x\r\n\r\nFrom here\r\n", "Subject: x\r\n\r\nFrom here\r\n"),
+            ("To: a\r\n b\r\n>From a@b Mon\r\nFrom c\r\nX: y\r\n\r\n", "To: a\r\n b\r\nX: y\r\n\r\n"),
+            ("From: a@b\r\n\r\nFrom me\r\n", "From: a@b\r\n\r\nFrom me\r\n"),
+            ("Subject: x\r\nno field\r\nFrom me\r\n", "Subject: x\r\nno field\r\nFrom me\r\n"),
+            ("From a@b", ""),
+            ("", ""),
+        ] {
+            let kept = without_mbox_lines(raw.as_bytes().to_vec());
+            assert_eq!(String::from_utf8_lossy(&kept), wanted, "{raw:?}");
+        }
+    }
 }

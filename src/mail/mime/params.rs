@@ -4,6 +4,7 @@
 use super::charset::Charset;
 use super::decode::hex;
 use super::words;
+use crate::mail::invisible::changes_the_order;
 
 /// More parameters than that are not read: a name of the longest kind takes some twenty continuations.
 const MAX_PARAMETERS: usize = 200;
@@ -197,17 +198,12 @@ pub fn filename(disposition: &Value, content_type: &Value) -> Option<String> {
 /// `name` without path, control and bidirectional characters, at most 255 bytes; `None` if nothing is left.
 pub fn safe_filename(name: &str) -> Option<String> {
     let last = name.rsplit(['/', '\\']).find(|part| !part.trim().is_empty())?;
-    let clean: String = last.chars().filter(|c| !c.is_control() && !is_invisible(*c)).collect();
+    let clean: String = last.chars().filter(|c| !c.is_control() && !changes_the_order(*c)).collect();
     let clean = clean.trim();
     if clean.is_empty() || clean.bytes().all(|byte| byte == b'.') {
         return None;
     }
     Some(shortened(clean))
-}
-
-/// Marks that change the order or hide: `invoice\u{202e}fdp.exe` would be shown as `invoiceexe.pdf`.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 fn shortened(name: &str) -> String {

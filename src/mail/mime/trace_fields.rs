@@ -54,11 +54,32 @@ pub fn without_results_of(mut raw: Vec<u8>, hostname: &str) -> Vec<u8> {
     raw
 }
 
-/// Who says to have written an Authentication-Results field (RFC 8601 §2.2), in lower case; comments may stand before it.
+/// Who says to have written an Authentication-Results field (RFC 8601 §2.2), in lower case; comments may stand before and
+/// behind it, and it may be a quoted string.
 pub(super) fn authserv_id(value: &str) -> Option<String> {
-    let value = outside_comments(value);
-    let id = value.split(|c: char| c.is_whitespace() || c == ';').find(|token| !token.is_empty())?;
-    Some(id.trim_matches('"').trim_end_matches('.').to_ascii_lowercase())
+    let mut id = String::new();
+    let (mut comments, mut quoted, mut began) = (0_usize, false, false);
+    let mut chars = value.chars();
+    while let Some(c) = chars.next() {
+        // RFC 5322 §3.2.1: a quoted pair stands for its second character, in comments and in quoted strings.
+        let literal = if c == '\\' { chars.next() } else { None };
+        match (c, literal) {
+            (_, Some(literal)) if comments == 0 => id.push(literal),
+            (_, Some(_)) => {}
+            ('(', None) if !quoted => comments += 1,
+            (')', None) if comments > 0 => comments -= 1,
+            _ if comments > 0 => {}
+            ('"', None) => quoted = !quoted,
+            (c, None) if quoted => id.push(c),
+            (';', None) => break,
+            (c, None) if c.is_whitespace() && began => break,
+            (c, None) if c.is_whitespace() => {}
+            (c, None) => id.push(c),
+        }
+        began |= quoted || !id.is_empty();
+    }
+    let id = id.trim_end_matches('.').to_ascii_lowercase();
+    (!id.is_empty()).then_some(id)
 }
 
 fn same_host(by: &str, hostname: &str) -> bool {
@@ -104,6 +125,26 @@ mod tests {
             Received: from by (by mx.acme.dev) by other.example with SMTP; x\r\n\
             Received: from x by mx.acme.dev.evil.example\r\n\r\n";
         assert_eq!(received_by(raw, "mx.acme.dev"), 2);
+    }
+
+    #[test]
+    fn an_authserv_id_is_read_in_each_of_its_forms() {
+        for value in [
+            "mx.acme.dev; spf=pass",
+            " MX.acme.dev. 1; spf=pass",
+            "(a (nested\\) comment)) mx.acme.dev (b); none",
+            "\"mx.acme.dev\"; none",
+            "\"m\\x.ac\\me.dev\" 1;",
+            "m\\x.acme.dev; none",
+            "(\"(\\() ) ) \"mx.acme.dev\"",
+            "mx.acme(x).dev;",
+        ] {
+            assert_eq!(authserv_id(value).as_deref(), Some("mx.acme.dev"), "{value}");
+        }
+        for value in ["", ";", "(mx.acme.dev)", " ; mx.acme.dev", "\"\""] {
+            assert_eq!(authserv_id(value), None, "{value}");
+        }
+        assert_eq!(authserv_id("other.example (mx.acme.dev)").as_deref(), Some("other.example"));
     }
 
     #[test]

@@ -66,7 +66,11 @@ fn list_error(error: MailboxListError, field: &'static str) -> ApiError {
 /// The one mailbox of From.
 pub fn sender(from: Loose<String>) -> Result<NamedMailbox, ApiError> {
     let text = from.required(|| bad(Code::BadAddress, "from"))?;
-    parse_one(&text).map_err(|error| list_error(error, "from"))
+    let from = parse_one(&text).map_err(|error| list_error(error, "from"))?;
+    if from.mailbox.has_invisible_characters() {
+        return Err(ApiError::field(Code::BadAddress, "from", "from: the address holds characters that nobody sees"));
+    }
+    Ok(from)
 }
 
 /// One mailbox.
