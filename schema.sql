@@ -200,6 +200,7 @@ CREATE TABLE raw (
   data BLOB,                                     -- NULL: in the file
   compressed INTEGER NOT NULL DEFAULT 0 CHECK (compressed IN (0, 1)),  -- data is zstd
   file TEXT,                                     -- NULL: in data; else the object's name
+  checksum INTEGER,                              -- CRC-32 of the object; NULL: in data, or of an earlier version
   created_at INTEGER NOT NULL,
   CHECK ((data IS NULL) <> (file IS NULL))
 ) STRICT;
@@ -343,6 +344,7 @@ CREATE TABLE upload (                            -- a file that a client put her
   content_type TEXT NOT NULL,
   size INTEGER NOT NULL,
   file TEXT NOT NULL UNIQUE,                     -- the object's name
+  checksum INTEGER,                              -- CRC-32 of the object; NULL: of an earlier version
   created_at INTEGER NOT NULL,
   expires_at INTEGER NOT NULL
 ) STRICT;

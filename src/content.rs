@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::mail::mime::{self, Headers, PlacedText};
 use crate::store::messages::MessageRow;
-use crate::store::objects::Objects;
+use crate::store::objects::{Damage, Objects};
 use crate::store::raws::{self, RawRow};
 use crate::store::{self, Error};
 
@@ -55,13 +55,13 @@ pub enum Source {
 /// The content of a message, or `None` when it was dropped. Blocks.
 ///
 /// # Errors
-/// Storage trouble; an object that is missing or damaged is an error of this message alone.
+/// Storage trouble; [`Error::Damaged`] is an error of this message alone.
 pub fn load(connection: &Connection, objects: &Objects, message: &MessageRow) -> store::Result<Option<Source>> {
     if let Some(raw) = message.raw_id {
         return match raws::find(connection, raw)? {
             Some(RawRow::Inline(bytes)) => Ok(Some(Source::Raw(bytes))),
-            Some(RawRow::File(name)) => Ok(Some(Source::Raw(objects.read_all(&name)?))),
-            None => Err(Error::Corrupt("mail data")),
+            Some(RawRow::File(object)) => Ok(Some(Source::Raw(objects.read_all(&object)?))),
+            None => Err(Error::Damaged { name: format!("in the row {raw}"), what: Damage::Missing }),
         };
     }
     let Some(body) = &message.body else { return Ok(None) };

@@ -40,11 +40,18 @@ counters! {
 pub struct Metrics {
     counts: Vec<AtomicU64>,
     sessions: AtomicU64,
+    damaged_objects: AtomicU64,
+    held_orphans: AtomicU64,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { counts: COUNTERS.iter().map(|_| AtomicU64::new(0)).collect(), sessions: AtomicU64::new(0) }
+        Self {
+            counts: COUNTERS.iter().map(|_| AtomicU64::new(0)).collect(),
+            sessions: AtomicU64::new(0),
+            damaged_objects: AtomicU64::new(0),
+            held_orphans: AtomicU64::new(0),
+        }
     }
 }
 
@@ -66,6 +73,12 @@ impl Metrics {
         self.sessions.store(open as u64, Ordering::Relaxed);
     }
 
+    /// Sets how many stored objects were found missing or damaged, and how many without a row are held back.
+    pub fn set_objects(&self, damaged: u64, orphans: u64) {
+        self.damaged_objects.store(damaged, Ordering::Relaxed);
+        self.held_orphans.store(orphans, Ordering::Relaxed);
+    }
+
     /// The text format of Prometheus; `commits` are the database's commits and how many of them were fsynced.
     pub fn render(&self, commits: (u64, u64)) -> String {
         let mut text = String::with_capacity(4096);
@@ -81,6 +94,18 @@ impl Metrics {
             "mailkite_smtp_sessions",
             "SMTP sessions that are open.",
             self.sessions.load(Ordering::Relaxed),
+        );
+        line(
+            "counter",
+            "mailkite_objects_damaged_total",
+            "Stored objects found missing or damaged since the start.",
+            self.damaged_objects.load(Ordering::Relaxed),
+        );
+        line(
+            "gauge",
+            "mailkite_objects_orphaned",
+            "Stored objects without a row that are kept until the operator has spoken.",
+            self.held_orphans.load(Ordering::Relaxed),
         );
         line("counter", "mailkite_commits_total", "Commits of the database.", commits.0);
         line("counter", "mailkite_commits_fsynced_total", "Commits of the database that were fsynced.", commits.1);

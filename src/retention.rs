@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, Timestamp};
 use crate::content;
 use crate::store::jobs::{self, Kind};
-use crate::store::objects::Objects;
+use crate::store::objects::{Damage, Objects};
 use crate::store::raws::RawRow;
 use crate::store::{
-    self, Db, attempts, deliveries, destinations, dispatches, events, idempotency, messages, notices, passing, raws,
-    recent, search, sessions, uploads, verifications,
+    self, Db, attempts, audit, deliveries, destinations, dispatches, events, idempotency, messages, notices, passing,
+    raws, recent, search, sessions, uploads, verifications,
 };
 
 /// Raw copies and attachments live seven days (contract 1.9).
@@ -90,6 +90,7 @@ impl Retention {
         tokio::select! {
             () = sweeping => {}
             () = self.fill_index() => {}
+            () = self.watch_objects() => {}
             () = stop.cancelled() => {}
         }
     }
@@ -185,8 +186,11 @@ impl Retention {
         let body = self.db.read(move |connection| {
             let bytes = match raws::find(connection, raw)? {
                 Some(RawRow::Inline(bytes)) => bytes,
-                // An object that is missing leaves its message without content, but must not stop the sweep.
-                Some(RawRow::File(name)) => objects.read_all(&name).unwrap_or_default(),
+                Some(RawRow::File(object)) => match objects.read_all(&object) {
+                    // It leaves its message without content, but must not stop the sweep.
+                    Err(store::Error::Damaged { .. }) => Vec::new(),
+                    read => read?,
+                },
                 None => Vec::new(),
             };
             content::condense(&bytes)
@@ -257,21 +261,55 @@ impl Retention {
         Ok(())
     }
 
+    /// Removes files that no row names. Those that were there before the start are a crash's, and few: when they are many
+    /// it is rather the database that forgot them, so they stay until the operator has spoken (`mailkite recover`).
     async fn sweep_orphans(&self) -> store::Result<usize> {
         let objects = self.objects.clone();
-        let orphans = self.db.read(move |connection| {
+        let found = self.db.read(move |connection| {
+            let all = objects.list(ORPHAN_AGE)?;
+            let total = all.len();
             let mut orphans = Vec::new();
-            for name in objects.list_older_than(ORPHAN_AGE)? {
-                if !raws::names_file(connection, &name)? && !uploads::names_file(connection, &name)? {
-                    orphans.push(name);
+            for one in all.into_iter().filter(|one| one.is_older_than(ORPHAN_AGE)) {
+                if !audit::names_object(connection, &one.name)? {
+                    orphans.push((objects.is_inherited(&one), one.name));
                 }
             }
-            Ok(orphans)
+            Ok((total, orphans))
         });
-        let orphans = orphans.await?;
-        let count = orphans.len();
-        self.remove_files(orphans).await?;
+        let (total, orphans) = found.await?;
+        let inherited = orphans.iter().filter(|(inherited, _)| *inherited).count();
+        let too_many = inherited > small_share(total);
+        if self.objects.hold_back(if too_many { inherited as u64 } else { 0 }) && too_many {
+            tracing::error!(
+                orphans = inherited,
+                objects = total,
+                "so many stored objects have no row that the database may be an older one; none is removed: run mailkite recover"
+            );
+        }
+        let gone: Vec<String> =
+            orphans.into_iter().filter(|(inherited, _)| !(*inherited && too_many)).map(|(_, name)| name).collect();
+        let count = gone.len();
+        self.remove_files(gone).await?;
         Ok(count)
+    }
+
+    /// Tells the operator of objects that readers found missing or damaged, of each once.
+    async fn watch_objects(&self) {
+        loop {
+            tokio::time::sleep(INDEX_EVERY).await;
+            for (name, what) in self.objects.take_suspected() {
+                let asked = name.clone();
+                // Who read it while it was removed with its row has nothing to complain of.
+                let named = self.db.read(move |connection| audit::names_object(connection, &asked)).await;
+                let real = what != Damage::Missing || !matches!(named, Ok(false));
+                if real && self.objects.confirm(name.clone(), what) {
+                    tracing::error!(
+                        object = name,
+                        "a stored object is {what}; mailkite audit lists what it belongs to"
+                    );
+                }
+            }
+        }
     }
 
     async fn remove_files(&self, names: Vec<String>) -> store::Result<()> {
@@ -304,6 +342,11 @@ impl Retention {
         }
         Ok(())
     }
+}
+
+/// How many of `total` objects the end of a process may leave without a row: what was being accepted at that moment.
+fn small_share(total: usize) -> usize {
+    (total / 100).max((total / 4).min(100)).max(10)
 }
 
 /// Removes a message with its content, attachments and captures; its deliveries end and are parted from it

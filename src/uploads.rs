@@ -13,7 +13,7 @@ use crate::id::UploadId;
 use crate::limits::{Kind, Limits};
 use crate::links::Links;
 use crate::mail::mime::safe_filename;
-use crate::store::objects::Objects;
+use crate::store::objects::{Object, Objects};
 use crate::store::uploads::{self, UploadRow};
 use crate::store::{self, Db};
 
@@ -79,8 +79,8 @@ impl Uploads {
         self.db.read(move |connection| limits.admit(connection, account, Kind::Uploads)).await?;
         let id = UploadId::new(now);
         let ends = now.plus(Duration::from_secs(u64::from(retention_days) * 86_400)).as_secs();
-        let size = bytes.len() as u64;
-        let file = self.keep_object(id.clone(), bytes, now).await?;
+        let object = self.keep_object(id.clone(), bytes, now).await?;
+        let (file, size) = (object.name, object.size);
         let row = UploadRow {
             public_id: id,
             account_id: account,
@@ -88,6 +88,7 @@ impl Uploads {
             content_type: media_type(content_type).unwrap_or(UNKNOWN_TYPE).to_owned(),
             size,
             file: file.clone(),
+            checksum: object.checksum,
             created_at: now,
             expires_at: Timestamp::from_millis(ends.saturating_mul(1000)),
         };
@@ -115,7 +116,7 @@ impl Uploads {
         })
     }
 
-    async fn keep_object(&self, id: UploadId, bytes: Bytes, now: Timestamp) -> store::Result<String> {
+    async fn keep_object(&self, id: UploadId, bytes: Bytes, now: Timestamp) -> store::Result<Object> {
         let objects = self.objects.clone();
         let kept = tokio::task::spawn_blocking(move || {
             let mut draft = objects.draft()?;

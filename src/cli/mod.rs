@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod audit;
 mod bench;
 mod check;
 mod dev;
@@ -43,6 +44,8 @@ enum Command {
     },
     /// Show what waits to be sent, try it now, give it up
     Queue(queue::Options),
+    /// Check that everything promised is there; exit 0 when nothing is lost, 1 when something is
+    Audit(audit::Options),
     /// Check a configuration and its data directory; exit 0 when both are fine, 1 when not
     Check {
         /// The configuration file
@@ -64,6 +67,7 @@ impl Cli {
             Command::BenchServer(options) => bench::run_server(&options),
             Command::SetupToken { config } => setup_token::run(&config),
             Command::Check { config } => check::run(&config),
+            Command::Audit(options) => audit::run(&options),
             Command::Queue(options) => queue::run(&options),
         }
     }

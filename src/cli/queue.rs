@@ -137,7 +137,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     }
 }
 
-fn configured(path: &Path) -> anyhow::Result<PathBuf> {
+/// The data directory of a configuration file.
+pub(super) fn configured(path: &Path) -> anyhow::Result<PathBuf> {
     match Config::load(path) {
         Ok(config) => Ok(config.data_dir),
         Err(problems) => {

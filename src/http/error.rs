@@ -165,6 +165,8 @@ codes! {
     IdempotencyConflict = 409 "idempotency_conflict" "this Idempotency-Key was used with another body";
     /// A genuine link whose time has passed.
     LinkExpired = 410 "link_expired" "this link has expired";
+    /// An object that is missing, or is not what was stored.
+    ContentDamaged = 410 "content_damaged" "the stored content is missing or damaged; the operator was alarmed";
     /// A body over the limit.
     BodyTooLarge = 413 "body_too_large" "the request body is too large";
     /// A range beyond the end.
@@ -248,6 +250,8 @@ impl From<store::Error> for ApiError {
                 tracing::warn!(%error, "a request found storage unavailable");
                 Code::Unavailable.into()
             }
+            // The alarm is raised once for each object, not by each request.
+            store::Error::Damaged { .. } => Code::ContentDamaged.into(),
             store::Error::Conflict(_)
             | store::Error::Io { .. }
             | store::Error::Sqlite(_)

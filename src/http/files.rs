@@ -25,7 +25,7 @@ use crate::egress::Fetched;
 use crate::id::{MessageId, UploadId};
 use crate::links::{LinkError, LinkTarget};
 use crate::mail::mime::{Decoder, Encoding, Part};
-use crate::store::objects::Objects;
+use crate::store::objects::{Object, Objects};
 use crate::store::raws::{self, RawRow};
 use crate::store::{self, attachments, messages, uploads};
 
@@ -69,6 +69,7 @@ pub async fn download(
         Some(Asked::Span(span)) => Some(span),
         Some(Asked::Nothing) => return Ok(unsatisfiable(part.size)),
     };
+    check(&app, &raw, span.is_none() && method == Method::GET).await?;
     let mut response = if method == Method::HEAD {
         Response::new(Body::empty())
     } else {
@@ -111,6 +112,7 @@ async fn read_link(app: &App, mid: &str, idx: &str, exp: &str, sig: &str, max: u
     if part.size > max as u64 {
         return Err(Code::AttachmentTooLarge.into());
     }
+    check(app, &raw, true).await?;
     let whole = Span { from: 0, to: part.size };
     let (filename, content_type) = (part.filename.clone(), part.content_type.clone());
     let bytes = axum::body::to_bytes(body(app.objects.clone(), raw, part, whole), max).await;
@@ -153,7 +155,8 @@ fn upload(connection: &Connection, id: &UploadId) -> store::Result<Option<(RawRo
         length: upload.size,
         encoding: Encoding::Identity,
     };
-    Ok(Some((RawRow::File(upload.file), part)))
+    let object = Object { name: upload.file, size: upload.size, checksum: upload.checksum };
+    Ok(Some((RawRow::File(object), part)))
 }
 
 fn describe(headers: &mut HeaderMap, part: &Part, span: Span, partial: bool) {
@@ -266,7 +269,7 @@ fn send_pieces(
     let read_error = |error| store::Error::io("reading an attachment", error);
     let mut source: Box<dyn ReadSeek> = match raw {
         RawRow::Inline(bytes) => Box::new(Cursor::new(bytes)),
-        RawRow::File(name) => Box::new(objects.open_object(&name)?),
+        RawRow::File(object) => Box::new(objects.open_object(&object)?),
     };
     source.seek(SeekFrom::Start(part.offset)).map_err(read_error)?;
     let mut slice = source.take(part.length);
@@ -294,7 +297,20 @@ fn send_pieces(
             return Ok(());
         }
     }
-    Ok(())
+    // The response has a length: the client must see that this is not all.
+    Err(store::Error::Corrupt("attachment"))
+}
+
+/// Refuses what is missing or damaged while there still is a status to say it with: a part is compared by the length of
+/// its object alone, lest each range of a large file read all of it.
+async fn check(app: &App, raw: &RawRow, whole: bool) -> Result<(), ApiError> {
+    let RawRow::File(object) = raw else { return Ok(()) };
+    let (objects, object) = (app.objects.clone(), object.clone());
+    let checked = tokio::task::spawn_blocking(move || match whole {
+        true => objects.check(&object),
+        false => objects.open_object(&object).map(drop),
+    });
+    checked.await.unwrap_or(Err(store::Error::Stopped)).map_err(ApiError::from)
 }
 
 trait ReadSeek: Read + Seek + Send {}

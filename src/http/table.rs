@@ -72,7 +72,7 @@ fn service() -> Vec<Endpoint> {
             .more("`mid` is a message id without `msg_`, or an upload id. A single byte range is honoured.")
             .query::<files::Signed>()
             .gives_media("*/*")
-            .fails(&[Code::BadSignature, Code::LinkExpired, Code::BadRange]),
+            .fails(&[Code::BadSignature, Code::LinkExpired, Code::ContentDamaged, Code::BadRange]),
     ]
 }
 
@@ -207,7 +207,7 @@ fn messages() -> Vec<Endpoint> {
         Endpoint::get("/api/messages/{id}/raw", messages::raw)
             .about(TAG, "The bytes as received")
             .gives_media("message/rfc822")
-            .fails(&[Code::RawExpired]),
+            .fails(&[Code::RawExpired, Code::ContentDamaged]),
         Endpoint::get("/api/messages/{id}/transmissions", transmissions::list)
             .about(TAG, "Which remote hosts took it, with the SMTP dialog of the last attempt")
             .more("One entry for each destination; empty for mail that nobody was sent.")
@@ -237,7 +237,13 @@ fn deliveries() -> Vec<Endpoint> {
         Endpoint::post("/api/deliveries/{id}/retry", deliveries::retry)
             .about(TAG, "Attempt a delivery now")
             .gives::<deliveries::AnswerView>(200)
-            .fails(&[Code::DeliveryFailed, Code::MessageExpired, Code::RouteGone, Code::AttemptInProgress]),
+            .fails(&[
+                Code::DeliveryFailed,
+                Code::MessageExpired,
+                Code::ContentDamaged,
+                Code::RouteGone,
+                Code::AttemptInProgress,
+            ]),
         Endpoint::post("/api/deliveries/retry", deliveries::retry_many)
             .about(TAG, "Attempt several deliveries now")
             .more("1 to 50 ids in all, and at most 50 attempts.")

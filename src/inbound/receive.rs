@@ -189,7 +189,7 @@ impl Inbound {
         } else if draft.is_none() && bytes.len() <= raws::INLINE_MAX && common.parts.is_empty() {
             (NewRaw::inline(&bytes), Some(Bytes::from(bytes)))
         } else {
-            (self.keep(draft, bytes, id.clone(), size, now).await?, None)
+            (self.keep(draft, bytes, id.clone(), now).await?, None)
         };
         drop(turn);
         let receipt = self.commit(id, common, plans, raw, fresh, now).await?;
@@ -235,7 +235,6 @@ impl Inbound {
         draft: Option<store::objects::Draft>,
         bytes: Vec<u8>,
         id: MessageId,
-        size: u64,
         now: Timestamp,
     ) -> Result<NewRaw, ReceiveError> {
         let objects = self.shared.objects.clone();
@@ -250,8 +249,7 @@ impl Inbound {
             };
             objects.keep(draft, &id, now)
         });
-        let name = kept.await.map_err(|_| ReceiveError::Storage)?.map_err(storage_trouble)?;
-        Ok(NewRaw::File { name, size })
+        Ok(NewRaw::File(kept.await.map_err(|_| ReceiveError::Storage)?.map_err(storage_trouble)?))
     }
 
     async fn commit(
@@ -263,10 +261,7 @@ impl Inbound {
         data: Option<Bytes>,
         now: Timestamp,
     ) -> Result<Receipt, ReceiveError> {
-        let file = match &raw {
-            NewRaw::File { name, .. } => Some(name.clone()),
-            NewRaw::Inline { .. } => None,
-        };
+        let file = raw.file().map(str::to_owned);
         let first = id.to_string();
         let (from, subject, size) = (common.from_addr.clone(), common.subject.clone(), common.size);
         let attachments = common.parts.len();

@@ -73,7 +73,7 @@ enum Found {
     Large(u64),
     /// Every recipient is settled, or it was removed.
     Ended,
-    /// Its mail data is gone.
+    /// Its mail data is gone or damaged.
     Lost(Box<(DispatchRow, Vec<RecipientRow>)>),
 }
 
@@ -163,7 +163,10 @@ impl Dispatcher {
         }
         let mail = match raws::find(connection, raw)? {
             Some(RawRow::Inline(bytes)) => bytes,
-            Some(RawRow::File(name)) => self.outbound.parts.objects.read_all(&name)?,
+            Some(RawRow::File(object)) => match self.outbound.parts.objects.read_all(&object) {
+                Err(store::Error::Damaged { .. }) => return Ok(Found::Lost(Box::new((dispatch, recipients)))),
+                read => read?,
+            },
             None => return Ok(Found::Lost(Box::new((dispatch, recipients)))),
         };
         let data = if dispatch.prefix.is_empty() {
@@ -298,10 +301,10 @@ impl Dispatcher {
         }
     }
 
-    /// A dispatch whose mail data cannot be found any more.
+    /// A dispatch whose mail data cannot be found any more, or is not what was accepted.
     fn lost(self: Arc<Self>, (dispatch, recipients): (DispatchRow, Vec<RecipientRow>)) -> Attempted {
-        tracing::error!(dispatch = dispatch.id, "the mail data of a dispatch is gone");
-        let gone = Outcome::ours(Verdict::Bounced, "5.3.0 the mail data is gone");
+        tracing::error!(dispatch = dispatch.id, "the mail data of a dispatch is missing or damaged");
+        let gone = Outcome::ours(Verdict::Bounced, "5.3.0 the stored mail data is missing or damaged");
         let outcomes = vec![gone; recipients.len()];
         let prepared = Prepared { dispatch, recipients, data: Bytes::new(), local: false };
         self.attempted(prepared, Transmitted { outcomes, receipt: Receipt::default() })

@@ -145,15 +145,14 @@ impl Outbound {
             return Ok(Staged { raw: NewRaw::inline(&data), parts: Vec::new(), outgoing });
         }
         let (objects, id) = (self.parts.objects.clone(), outgoing.id.clone());
-        let size = data.len() as u64;
         let kept = tokio::task::spawn_blocking(move || {
             let parts = mime::parse_apart_from_texts(&data).attachments;
             let mut draft = objects.draft()?;
             draft.append(&data)?;
-            objects.keep(draft, &id, now).map(|name| (name, parts))
+            objects.keep(draft, &id, now).map(|object| (object, parts))
         });
-        let (name, parts) = kept.await.unwrap_or(Err(store::Error::Stopped))?;
-        Ok(Staged { outgoing, raw: NewRaw::File { name, size }, parts })
+        let (object, parts) = kept.await.unwrap_or(Err(store::Error::Stopped))?;
+        Ok(Staged { outgoing, raw: NewRaw::File(object), parts })
     }
 
     /// Forgets messages that will not be submitted after all.

@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod attachments;
 pub mod attempts;
+pub mod audit;
 pub mod blocked;
 pub mod candidates;
 pub mod deliveries;
@@ -99,6 +100,14 @@ pub enum Error {
         context: String,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// An object is missing, or is not what its row says.
+    #[error("object {name} is {what}")]
+    Damaged {
+        /// The object's name.
+        name: String,
+        /// In which way.
+        what: objects::Damage,
     },
     /// Anything else that SQLite says.
     #[error("database: {0}")]

@@ -1,10 +1,12 @@
 //! Mail data and uploads on local disk: files that are written, fsynced, renamed into place, and their folder fsynced.
 //!
 //! A file is written as a draft under `tmp/`; [`Objects::keep`] makes it an object under the day's folder. Rows name
-//! objects, never the other way round: an object without a row is a crash's orphan and goes in the sweep.
+//! objects, never the other way round: an object without a row is a crash's orphan and goes in the sweep. A row also
+//! knows the length and the checksum that its object had, and every reader compares.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +20,53 @@ use crate::memory;
 
 const FOLDER: &str = "objects";
 const DRAFTS: &str = "tmp";
+/// Files that no row names and that nobody has allowed to be removed.
+const ORPHANED: &str = "orphaned";
+/// Octets read at a time where an object is only looked through.
+const PIECE: usize = 64 * 1024;
+/// Names of damaged objects that are remembered, so that each is told of once.
+const DAMAGED_MAX: usize = 10_000;
+
+/// An object as its row knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Its name.
+    pub name: String,
+    /// Octets.
+    pub size: u64,
+    /// CRC-32 of them, made while they were written; `None` of an object of an earlier version.
+    pub checksum: Option<u32>,
+}
+
+/// In which way an object is not what its row says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// There is no such file.
+    Missing,
+    /// It has another length: this one.
+    Length(u64),
+    /// It has the right length and other octets.
+    Content,
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Missing => f.write_str("missing"),
+            Self::Length(length) => write!(f, "of another length ({length} octets)"),
+            Self::Content => f.write_str("changed (its checksum differs)"),
+        }
+    }
+}
+
+/// Objects that a reader found damaged.
+#[derive(Debug, Default)]
+struct Damaged {
+    /// Not told of yet; a missing one may have been removed together with its row a moment ago.
+    suspected: BTreeMap<String, Damage>,
+    /// Told of.
+    known: BTreeMap<String, Damage>,
+}
 
 /// The object store of a data directory; clones share it.
 #[derive(Clone, Debug)]
@@ -27,6 +76,10 @@ pub struct Objects {
     day: Arc<Mutex<String>>,
     /// Fsyncs of objects and of their folders since the start.
     fsyncs: Arc<AtomicU64>,
+    opened: SystemTime,
+    /// Files without a row that the sweep leaves where they are: too many of them.
+    held_back: Arc<AtomicU64>,
+    damaged: Arc<Mutex<Damaged>>,
 }
 
 /// A file that is being written; it disappears with this value unless it is kept.
@@ -35,6 +88,7 @@ pub struct Draft {
     file: File,
     path: PathBuf,
     length: u64,
+    checksum: crc32fast::Hasher,
     kept: bool,
 }
 
@@ -70,6 +124,7 @@ impl Draft {
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).map_err(|error| Error::io("writing mail data", error))?;
         self.length += bytes.len() as u64;
+        self.checksum.update(bytes);
         Ok(())
     }
 
@@ -114,11 +169,30 @@ impl Objects {
     pub fn open(data_dir: &Path) -> Result<Self> {
         let root = data_dir.join(FOLDER);
         make_folder(&root.join(DRAFTS))?;
-        let objects = Self { root: Arc::new(root), day: Arc::default(), fsyncs: Arc::default() };
+        let objects = Self {
+            root: Arc::new(root),
+            day: Arc::default(),
+            fsyncs: Arc::default(),
+            opened: SystemTime::now(),
+            held_back: Arc::default(),
+            damaged: Arc::default(),
+        };
         objects.clear_drafts()?;
         sync_folder(&objects.root)?;
         sync_folder(data_dir)?;
         Ok(objects)
+    }
+
+    /// The object store of a data directory as it stands, for who only looks: nothing is made or cleared.
+    pub fn look(data_dir: &Path) -> Self {
+        Self {
+            root: Arc::new(data_dir.join(FOLDER)),
+            day: Arc::default(),
+            fsyncs: Arc::default(),
+            opened: SystemTime::now(),
+            held_back: Arc::default(),
+            damaged: Arc::default(),
+        }
     }
 
     fn clear_drafts(&self) -> Result<()> {
@@ -143,14 +217,14 @@ impl Objects {
             .mode(0o600)
             .open(&path)
             .map_err(|error| Error::io("making a file for mail data", error))?;
-        Ok(Draft { file, path, length: 0, kept: false })
+        Ok(Draft { file, path, length: 0, checksum: crc32fast::Hasher::new(), kept: false })
     }
 
-    /// Makes a draft the durable object of a message and returns its name. Blocks until both fsyncs are done.
+    /// Makes a draft the durable object of a message. Blocks until both fsyncs are done.
     ///
     /// # Errors
     /// The disk is full or fails; then there is no object.
-    pub fn keep(&self, draft: Draft, id: &MessageId, now: Timestamp) -> Result<String> {
+    pub fn keep(&self, draft: Draft, id: &MessageId, now: Timestamp) -> Result<Object> {
         self.place(draft, &format!("{id}.eml"), now)
     }
 
@@ -158,11 +232,11 @@ impl Objects {
     ///
     /// # Errors
     /// The disk is full or fails; then there is no object.
-    pub fn keep_upload(&self, draft: Draft, id: &UploadId, now: Timestamp) -> Result<String> {
+    pub fn keep_upload(&self, draft: Draft, id: &UploadId, now: Timestamp) -> Result<Object> {
         self.place(draft, &format!("{id}.bin"), now)
     }
 
-    fn place(&self, mut draft: Draft, file_name: &str, now: Timestamp) -> Result<String> {
+    fn place(&self, mut draft: Draft, file_name: &str, now: Timestamp) -> Result<Object> {
         let day: String = now.iso().chars().take(10).collect();
         let folder = self.root.join(&day);
         self.make_day(&day, &folder)?;
@@ -172,7 +246,7 @@ impl Objects {
         draft.kept = true;
         sync_folder(&folder)?;
         self.fsyncs.fetch_add(2, Ordering::Relaxed);
-        Ok(name)
+        Ok(Object { name, size: draft.length, checksum: Some(draft.checksum.clone().finalize()) })
     }
 
     /// Fsyncs of objects and of their folders since the start.
@@ -191,25 +265,97 @@ impl Objects {
         Ok(())
     }
 
-    /// Opens an object for reading. Blocks.
+    /// Opens an object for reading, its length compared. Blocks.
     ///
     /// # Errors
-    /// It is missing or cannot be read.
-    pub fn open_object(&self, name: &str) -> Result<File> {
-        File::open(self.root.join(name)).map_err(|error| Error::io(format!("opening object {name}"), error))
+    /// [`Error::Damaged`] when it is missing or has another length; anything else says nothing about the object.
+    pub fn open_object(&self, object: &Object) -> Result<File> {
+        let io = |error| Error::io(format!("opening object {}", object.name), error);
+        let file = match File::open(self.root.join(&object.name)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.damaged(object, Damage::Missing)),
+            Err(error) => return Err(io(error)),
+        };
+        let length = file.metadata().map_err(io)?.len();
+        if length == object.size { Ok(file) } else { Err(self.damaged(object, Damage::Length(length))) }
     }
 
-    /// All of an object, in memory. Blocks.
+    /// All of an object, in memory, length and checksum compared. Blocks.
     ///
     /// # Errors
-    /// It is missing or cannot be read.
-    pub fn read_all(&self, name: &str) -> Result<Vec<u8>> {
-        let read = || {
-            let mut file = File::open(self.root.join(name))?;
-            let length = file.metadata()?.len();
-            read_whole(&mut file, length)
-        };
-        read().map_err(|error| Error::io(format!("reading object {name}"), error))
+    /// As for [`Objects::open_object`]; [`Error::Damaged`] also when its checksum differs.
+    pub fn read_all(&self, object: &Object) -> Result<Vec<u8>> {
+        let mut file = self.open_object(object)?;
+        let read = read_whole(&mut file, object.size);
+        let bytes = read.map_err(|error| Error::io(format!("reading object {}", object.name), error))?;
+        self.compare(object, bytes.len() as u64, crc32fast::hash(&bytes))?;
+        Ok(bytes)
+    }
+
+    /// Looks through a whole object without holding it; length and checksum compared. Blocks.
+    ///
+    /// # Errors
+    /// As for [`Objects::read_all`].
+    pub fn check(&self, object: &Object) -> Result<()> {
+        let mut file = self.open_object(object)?;
+        if object.checksum.is_none() {
+            return Ok(());
+        }
+        let (mut length, mut checksum) = (0, crc32fast::Hasher::new());
+        let mut piece = vec![0; PIECE];
+        loop {
+            let count = match file.read(&mut piece) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Error::io(format!("reading object {}", object.name), error)),
+            };
+            length += count as u64;
+            checksum.update(piece.get(..count).unwrap_or_default());
+        }
+        self.compare(object, length, checksum.finalize())
+    }
+
+    fn compare(&self, object: &Object, length: u64, checksum: u32) -> Result<()> {
+        if length != object.size {
+            return Err(self.damaged(object, Damage::Length(length)));
+        }
+        match object.checksum {
+            Some(made) if made != checksum => Err(self.damaged(object, Damage::Content)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the file is there, whatever is in it. Blocks.
+    pub fn exists(&self, name: &str) -> bool {
+        self.root.join(name).exists()
+    }
+
+    /// Remembers that a reader met a damaged object.
+    fn damaged(&self, object: &Object, what: Damage) -> Error {
+        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        if !damaged.known.contains_key(&object.name) && damaged.suspected.len() < DAMAGED_MAX {
+            damaged.suspected.insert(object.name.clone(), what);
+        }
+        Error::Damaged { name: object.name.clone(), what }
+    }
+
+    /// The objects that readers found damaged since this was asked last. An object that was removed with its row while
+    /// somebody read it is among them: ask whether a row still names it, then [`Objects::confirm`].
+    pub fn take_suspected(&self) -> Vec<(String, Damage)> {
+        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut damaged.suspected).into_iter().collect()
+    }
+
+    /// Counts a damaged object; whether that is news.
+    pub fn confirm(&self, name: String, what: Damage) -> bool {
+        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        damaged.known.len() < DAMAGED_MAX && damaged.known.insert(name, what).is_none()
+    }
+
+    /// How many objects were found damaged since the start, and still are there to be asked for.
+    pub fn damaged_count(&self) -> u64 {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).known.len() as u64
     }
 
     /// Removes an object; a missing one is fine. Blocks.
@@ -225,46 +371,83 @@ impl Objects {
         }
     }
 
-    /// Names of objects that were last written more than `age` ago, and removes folders that are empty. Blocks.
+    /// Every object that is on disk, and removes folders that are empty and older than `age`. Blocks.
     ///
     /// # Errors
     /// A folder cannot be read.
-    pub fn list_older_than(&self, age: Duration) -> Result<Vec<String>> {
+    pub fn list(&self, age: Duration) -> Result<Vec<Found>> {
         let read = |path: &Path| fs::read_dir(path).map_err(|error| Error::io(path.display().to_string(), error));
-        let limit = SystemTimeBefore::new(age);
-        let mut names = Vec::new();
+        let now = SystemTime::now();
+        let modified =
+            |entry: &fs::DirEntry| entry.metadata().and_then(|metadata| metadata.modified()).unwrap_or(now);
+        let mut found = Vec::new();
         for day in read(&self.root)?.flatten() {
             let day_name = day.file_name().to_string_lossy().into_owned();
-            if day_name == DRAFTS {
+            if matches!(day_name.as_str(), DRAFTS | ORPHANED) {
                 continue;
             }
             let mut empty = true;
             for entry in read(&day.path())?.flatten() {
                 empty = false;
-                if limit.is_past(&entry) {
-                    names.push(format!("{day_name}/{}", entry.file_name().to_string_lossy()));
-                }
+                let name = format!("{day_name}/{}", entry.file_name().to_string_lossy());
+                found.push(Found { name, modified: modified(&entry) });
             }
-            if empty && limit.is_past(&day) {
+            if empty && modified(&day).elapsed().is_ok_and(|since| since > age) {
                 // Not empty any more, or gone: both are fine.
                 drop(fs::remove_dir(day.path()));
             }
         }
-        Ok(names)
+        Ok(found)
+    }
+
+    /// Whether a file was there before this process opened the store: what it belongs to, this process never knew.
+    pub fn is_inherited(&self, found: &Found) -> bool {
+        found.modified < self.opened
+    }
+
+    /// Says how many files without a row were left where they are; whether that is news.
+    pub fn hold_back(&self, count: u64) -> bool {
+        self.held_back.swap(count, Ordering::Relaxed) != count
+    }
+
+    /// How many files without a row were left where they are.
+    pub fn held_back(&self) -> u64 {
+        self.held_back.load(Ordering::Relaxed)
+    }
+
+    /// Moves an object out of the way, where no sweep finds it. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be moved.
+    pub fn set_aside(&self, name: &str) -> Result<()> {
+        let from = self.root.join(name);
+        let to = self.root.join(ORPHANED).join(name);
+        let io = |error| Error::io(format!("moving object {name} aside"), error);
+        if let Some(folder) = to.parent() {
+            make_folder(folder)?;
+        }
+        fs::rename(from, &to).map_err(io)
+    }
+
+    /// Where [`Objects::set_aside`] puts them.
+    pub fn aside(&self) -> PathBuf {
+        self.root.join(ORPHANED)
     }
 }
 
-/// Compares file times, which come from the system's clock whatever the engine's clock says.
-struct SystemTimeBefore(Duration);
+/// A file of the object store.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The object's name.
+    pub name: String,
+    /// When it was last written, by the system's clock, whatever the engine's clock says.
+    pub modified: SystemTime,
+}
 
-impl SystemTimeBefore {
-    const fn new(age: Duration) -> Self {
-        Self(age)
-    }
-
-    fn is_past(&self, entry: &fs::DirEntry) -> bool {
-        let modified = entry.metadata().and_then(|metadata| metadata.modified());
-        modified.is_ok_and(|at: SystemTime| at.elapsed().is_ok_and(|elapsed| elapsed > self.0))
+impl Found {
+    /// Whether it was last written more than `age` ago.
+    pub fn is_older_than(&self, age: Duration) -> bool {
+        self.modified.elapsed().is_ok_and(|since| since > age)
     }
 }
 

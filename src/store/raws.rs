@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use zstd::bulk::{Compressor, Decompressor};
 
+use super::objects::{Damage, Object};
 use super::{Error, Result};
 use crate::clock::Timestamp;
 
@@ -42,12 +43,7 @@ pub enum NewRaw {
         size: usize,
     },
     /// In a file that is durable already.
-    File {
-        /// The object's name.
-        name: String,
-        /// Octets as received.
-        size: u64,
-    },
+    File(Object),
 }
 
 impl NewRaw {
@@ -67,7 +63,7 @@ impl NewRaw {
     pub const fn size(&self) -> u64 {
         match self {
             Self::Inline { size, .. } => *size as u64,
-            Self::File { size, .. } => *size,
+            Self::File(object) => object.size,
         }
     }
 
@@ -75,7 +71,7 @@ impl NewRaw {
     pub fn file(&self) -> Option<&str> {
         match self {
             Self::Inline { .. } => None,
-            Self::File { name, .. } => Some(name),
+            Self::File(object) => Some(&object.name),
         }
     }
 }
@@ -85,8 +81,8 @@ impl NewRaw {
 pub enum RawRow {
     /// The octets themselves.
     Inline(Vec<u8>),
-    /// The name of the object that holds them.
-    File(String),
+    /// The object that holds them.
+    File(Object),
 }
 
 /// Stores mail data, or the name of its file.
@@ -95,16 +91,21 @@ pub enum RawRow {
 /// Storage trouble.
 pub fn insert(connection: &Connection, new: &NewRaw, now: Timestamp) -> Result<i64> {
     let mut statement = connection.prepare_cached(
-        "INSERT INTO raw (size, data, compressed, file, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO raw (size, data, compressed, file, checksum, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
     match new {
         NewRaw::Inline { data, compressed, size } => {
-            statement.execute(params![size, data, compressed, None::<String>, now.as_millis()])?
+            statement.execute(params![size, data, compressed, None::<String>, None::<u32>, now.as_millis()])?
         }
-        NewRaw::File { name, size } => {
-            statement.execute(params![size, None::<Vec<u8>>, false, name, now.as_millis()])?
-        }
+        NewRaw::File(object) => statement.execute(params![
+            object.size,
+            None::<Vec<u8>>,
+            false,
+            object.name,
+            object.checksum,
+            now.as_millis()
+        ])?,
     };
     Ok(connection.last_insert_rowid())
 }
@@ -112,14 +113,14 @@ pub fn insert(connection: &Connection, new: &NewRaw, now: Timestamp) -> Result<i
 /// Mail data by row id.
 ///
 /// # Errors
-/// Storage trouble, or [`Error::Corrupt`] when it does not decompress.
+/// Storage trouble, or [`Error::Damaged`] when it does not decompress.
 pub fn find(connection: &Connection, id: i64) -> Result<Option<RawRow>> {
     let found = connection
-        .prepare_cached("SELECT size, data, compressed, file FROM raw WHERE id = ?1")?
+        .prepare_cached("SELECT size, data, compressed, file, checksum FROM raw WHERE id = ?1")?
         .query_row([id], |row| {
             let size: usize = row.get(0)?;
             if let Some(name) = row.get(3)? {
-                return Ok(Some(RawRow::File(name)));
+                return Ok(Some(RawRow::File(Object { name, size: row.get(0)?, checksum: row.get(4)? })));
             }
             let data = row.get_ref(1)?.as_blob()?;
             let octets = if row.get(2)? { decompress(data, size) } else { Some(data.to_vec()) };
@@ -127,7 +128,7 @@ pub fn find(connection: &Connection, id: i64) -> Result<Option<RawRow>> {
         })
         .optional()?;
     match found {
-        Some(None) => Err(Error::Corrupt("mail data")),
+        Some(None) => Err(Error::Damaged { name: format!("in the row {id}"), what: Damage::Content }),
         Some(found) => Ok(found),
         None => Ok(None),
     }

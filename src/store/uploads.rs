@@ -21,6 +21,8 @@ pub struct UploadRow {
     pub size: u64,
     /// The object's name.
     pub file: String,
+    /// Its checksum; `None` of an upload of an earlier version.
+    pub checksum: Option<u32>,
     /// When it came.
     pub created_at: Timestamp,
     /// When it goes.
@@ -34,8 +36,9 @@ pub struct UploadRow {
 pub fn insert(connection: &Connection, upload: &UploadRow) -> Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO upload (public_id, account_id, filename, content_type, size, file, created_at, expires_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO upload (public_id, account_id, filename, content_type, size, file, checksum,
+                                 created_at, expires_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
             upload.public_id,
@@ -44,6 +47,7 @@ pub fn insert(connection: &Connection, upload: &UploadRow) -> Result<()> {
             upload.content_type,
             upload.size,
             upload.file,
+            upload.checksum,
             upload.created_at.as_millis(),
             upload.expires_at.as_millis()
         ])?;
@@ -56,7 +60,7 @@ pub fn insert(connection: &Connection, upload: &UploadRow) -> Result<()> {
 /// Storage trouble.
 pub fn find(connection: &Connection, id: &UploadId) -> Result<Option<UploadRow>> {
     let mut statement = connection.prepare_cached(
-        "SELECT public_id, account_id, filename, content_type, size, file, created_at, expires_at
+        "SELECT public_id, account_id, filename, content_type, size, file, checksum, created_at, expires_at
          FROM upload
          WHERE public_id = ?1",
     )?;
@@ -68,6 +72,7 @@ pub fn find(connection: &Connection, id: &UploadId) -> Result<Option<UploadRow>>
             content_type: row.get("content_type")?,
             size: row.get("size")?,
             file: row.get("file")?,
+            checksum: row.get("checksum")?,
             created_at: Timestamp::from_millis(row.get("created_at")?),
             expires_at: Timestamp::from_millis(row.get("expires_at")?),
         })

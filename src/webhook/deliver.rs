@@ -12,6 +12,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::budget;
+use super::damaged::Damaged;
 use super::fresh::FreshMail;
 use super::in_flight::{Guard, InFlight};
 use super::outcome::{self, AckMode, AnswerView, Outcome};
@@ -115,6 +116,8 @@ pub(super) enum Found {
     Ready(Box<Prepared>),
     /// Its mail is large; take part in the budget and look again.
     Large(u64),
+    /// Its mail is not what was accepted.
+    Damaged(Box<Damaged>),
     /// It ended meanwhile, or its route or message is gone: the word of contract 6.1.
     Ended(Option<(i64, &'static str)>),
 }
@@ -139,6 +142,7 @@ impl Handler for Webhooks {
                         self.attempted(posted)
                     }
                 }
+                Ok((Found::Damaged(damaged), _)) => self.attempted_damaged(*damaged, now),
                 Ok((Found::Ended(ended), _)) => end(ended, now),
                 Ok((Found::Large(_), _)) => put_off(now),
                 Err(error) => {
@@ -166,7 +170,7 @@ impl Webhooks {
         let found = self.db.read(move |connection| this.look_up(connection, id, asked, now, u64::MAX)).await?;
         let share = match &found {
             Found::Ready(prepared) => share.and_then(|share| budget::lower(share, &prepared.payload)),
-            Found::Large(_) | Found::Ended(_) => None,
+            Found::Large(_) | Found::Damaged(_) | Found::Ended(_) => None,
         };
         Ok((found, share))
     }
@@ -245,9 +249,14 @@ impl Webhooks {
         if message.size > largest {
             return Ok(Found::Large(message.size));
         }
-        let Some(payload) = payload(connection, &self.objects, &self.links, &message)? else {
-            return Ok(Found::Ended(Some((id, "message_gone"))));
+        let payload = match payload(connection, &self.objects, &self.links, &message) {
+            Err(store::Error::Damaged { .. }) => {
+                let url = route.destination.unwrap_or_else(|| delivery.url.clone());
+                return Ok(Found::Damaged(Box::new(Damaged { delivery, domain: message.domain_id, url })));
+            }
+            read => read?,
         };
+        let Some(payload) = payload else { return Ok(Found::Ended(Some((id, "message_gone")))) };
         self.ready(delivery, Some(Received::new(&message)), &route, payload, now)
     }
 

@@ -28,6 +28,9 @@ pub enum Refused {
     /// The message was removed or dropped.
     #[error("the message is not stored any more")]
     MessageExpired,
+    /// The message's object is missing or damaged.
+    #[error("the stored message is missing or damaged")]
+    MessageDamaged,
     /// The route was removed or is inactive.
     #[error("the route was removed or is inactive")]
     RouteGone,
@@ -87,6 +90,7 @@ impl Webhooks {
             Found::Ready(prepared) => prepared,
             Found::Ended(Some((_, "route_gone"))) => return Err(Refused::RouteGone),
             Found::Ended(_) => return Err(Refused::MessageExpired),
+            Found::Damaged(_) => return Err(Refused::MessageDamaged),
             Found::Large(_) => return Err(Refused::Store(store::Error::Busy)),
         };
         let posted = self.exchange(*prepared, Asked::ByHand, begins(now, waiting)).await;

@@ -1,6 +1,7 @@
 //! Webhooks: events, signatures, deliveries (contract 9).
 
 mod budget;
+mod damaged;
 pub mod deliver;
 pub mod event;
 pub mod fresh;

@@ -4,7 +4,6 @@
 //! and the raw copy with the last row that names it; a crash before that repeats the attempt. Nothing else is written
 //! down but how the route fared.
 
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -157,12 +156,14 @@ impl Passing {
         })))
     }
 
-    /// `None` when a power cut brought the row back after its file was removed: it had its attempt.
+    /// `None` when a power cut brought the row back after its file was removed: it had its attempt. `None` too when it is
+    /// damaged: what is on disk would be wrong each time.
     fn content(&self, connection: &Connection, row: &PassingRow) -> store::Result<Option<Vec<u8>>> {
         match raws::find(connection, row.raw_id)? {
             Some(RawRow::Inline(bytes)) => Ok(Some(bytes)),
-            Some(RawRow::File(name)) => match self.webhooks.objects.read_all(&name) {
-                Err(store::Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+            Some(RawRow::File(object)) if !self.webhooks.objects.exists(&object.name) => Ok(None),
+            Some(RawRow::File(object)) => match self.webhooks.objects.read_all(&object) {
+                Err(store::Error::Damaged { .. }) => Ok(None),
                 read => read.map(Some),
             },
             None => Ok(None),

@@ -174,6 +174,7 @@ impl Webhooks {
 fn reason(refused: Refused) -> store::Result<&'static str> {
     match refused {
         Refused::MessageExpired => Ok("message_expired"),
+        Refused::MessageDamaged => Ok("content_damaged"),
         Refused::RouteGone => Ok("route_gone"),
         Refused::AttemptInProgress => Ok("attempt_in_progress"),
         Refused::DeliveryFailed(_) => Ok("delivery_failed"),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use mailkite::clock::Clock;
 
+use super::support::audit::assert_audited;
 use super::support::machine::skip;
 use super::support::process::{Process, http_get};
 use super::support::receiver::{Receiver, Reply};
@@ -188,6 +189,7 @@ async fn a_file_size_limit_is_met_like_a_full_disk() {
     acknowledged += 1;
     process.terminate().await;
     assert_sound(&data_dir);
+    assert_audited(&data_dir);
     assert_eq!(stored(&data_dir), acknowledged);
     assert_eq!(leftovers(&data_dir), Vec::<String>::new());
 }

@@ -12,6 +12,7 @@ use regex::Regex;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use super::support::audit::assert_audited;
 use super::support::machine::skip;
 use super::support::process::{Process, http_get, refusal};
 use super::support::receiver::{Receiver, Reply};
@@ -121,6 +122,7 @@ async fn twenty_kills_under_load_lose_nothing_that_was_acknowledged() {
     last.terminate().await;
 
     assert_sound(&data_dir);
+    assert_audited(&data_dir);
     let stored = stored_subjects(&data_dir);
     let lost: Vec<_> = acknowledged.iter().filter(|subject| stored.get(*subject) != Some(&1)).collect();
     assert!(lost.is_empty(), "acknowledged, but not stored exactly once: {lost:?}");
@@ -337,6 +339,7 @@ async fn sigterm_during_data_stores_the_mail_or_says_421() {
     }
     process.terminated().await;
     assert_sound(&data_dir);
+    assert_audited(&data_dir);
     assert_eq!(stored_subjects(&data_dir).get("caught").copied().unwrap_or(0), stored);
 }
 

@@ -36,6 +36,7 @@ mod manual;
 mod memory_received;
 mod memory_sent;
 mod messages;
+mod objects;
 mod openapi;
 mod packaging;
 mod queue;

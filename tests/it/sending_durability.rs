@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::support::api::Api;
+use super::support::audit::assert_audited;
 use super::support::dns::DnsServer;
 use super::support::remote::Remote;
 use super::support::served::Served;
@@ -173,6 +174,7 @@ async fn twenty_kills_during_delivery_lose_nothing_that_was_promised_and_repeat_
     let repeated: usize = taken.values().map(|count| count - 1).sum();
     assert!(repeated <= CYCLES * LANE_WIDTH, "{repeated} repeated over {CYCLES} kills");
     assert_sound(&post.folder.path().join("data"));
+    assert_audited(&post.folder.path().join("data"));
     println!("{} messages promised over {CYCLES} kills, {repeated} delivered twice", ledger.count());
 }
 

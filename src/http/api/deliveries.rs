@@ -133,7 +133,7 @@ pub struct ResultView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     status: Option<u16>,
-    /// Why there is no status: `not_found`, `no_delivery`, `message_expired`, `route_gone`, `attempt_in_progress`
+    /// Why there is no status: `not_found`, `no_delivery`, `message_expired`, `content_damaged`, `route_gone`, `attempt_in_progress`
     /// or `delivery_failed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -189,6 +189,7 @@ impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::MessageExpired => Code::MessageExpired.into(),
+            Refused::MessageDamaged => Code::ContentDamaged.into(),
             Refused::RouteGone => Code::RouteGone.into(),
             Refused::AttemptInProgress => Code::AttemptInProgress.into(),
             Refused::DeliveryFailed(error) => {

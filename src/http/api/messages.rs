@@ -114,6 +114,8 @@ struct DetailView {
     actor_team_id: Option<String>,
     message_id_header: Option<String>,
     raw_available: bool,
+    /// What was stored of the message is missing or damaged, so its bodies and headers are null.
+    content_damaged: bool,
 }
 
 /// What became of one recipient.
@@ -287,7 +289,10 @@ pub async fn detail(
             Ok(row) => row,
             Err(refused) => return Ok(Err(refused)),
         };
-        let source = content::load(connection, &objects, &row)?;
+        let (source, content_damaged) = match content::load(connection, &objects, &row) {
+            Err(store::Error::Damaged { .. }) => (None, true),
+            loaded => (loaded?, false),
+        };
         let readable = source.as_ref().map(Source::readable).transpose()?.unwrap_or_default();
         let deliveries = deliveries::list_by_message(connection, row.id)?;
         let parts = attachments::list(connection, row.id)?;
@@ -302,7 +307,8 @@ pub async fn detail(
             actor_user_id: None,
             actor_team_id: None,
             message_id_header: row.message_id_header.clone(),
-            raw_available: row.raw_id.is_some(),
+            raw_available: row.raw_id.is_some() && !content_damaged,
+            content_damaged,
         };
         let id = id.to_string();
         Ok(Ok(Detail {

@@ -140,7 +140,8 @@ impl EndpointView {
 /// Something that needs somebody.
 #[derive(Serialize, ToSchema)]
 struct Attention {
-    /// `domain_unverified`, `endpoint_failing`, `deliveries_failed`, `bounces`, `certificate` or `disk`.
+    /// `domain_unverified`, `endpoint_failing`, `deliveries_failed`, `bounces`, `certificate`, `disk`, `objects_damaged`
+    /// or `objects_orphaned`.
     kind: &'static str,
     title: String,
     detail: String,
@@ -332,6 +333,27 @@ fn of_server(app: &App, now: Timestamp) -> Vec<Attention> {
             detail: "When it is, mail is put off until there is room.".to_owned(),
             link: Some("settings".to_owned()),
         });
+    }
+    let objects = [
+        (
+            "objects_damaged",
+            app.objects.damaged_count(),
+            "is missing or damaged",
+            "are missing or damaged",
+            "Their messages cannot be shown or delivered. On the server, mailkite audit lists them.",
+        ),
+        (
+            "objects_orphaned",
+            app.objects.held_back(),
+            "has no row",
+            "have no row",
+            "The database may be an older one. Nothing is removed; on the server, run mailkite recover.",
+        ),
+    ];
+    for (kind, count, one, many, detail) in objects.into_iter().filter(|(_, count, ..)| *count > 0) {
+        let title =
+            format!("{} {}", plural(count, "stored object", "stored objects"), if count == 1 { one } else { many });
+        found.push(Attention { kind, title, detail: detail.to_owned(), link: None });
     }
     found
 }

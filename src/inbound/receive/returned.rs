@@ -81,8 +81,7 @@ impl Inbound {
         let raw = if draft.is_none() && bytes.len() <= raws::INLINE_MAX {
             NewRaw::inline(&bytes)
         } else {
-            let size = bytes.len() as u64;
-            self.keep(draft, bytes, id.clone(), size, now).await?
+            self.keep(draft, bytes, id.clone(), now).await?
         };
         let outbound = self.shared.outbound.clone();
         let file = raw.file().map(str::to_owned);

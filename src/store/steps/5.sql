@@ -53,3 +53,7 @@ CREATE TABLE forward_proof (
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX forward_proof_by_token ON forward_proof (token_hash);
 CREATE INDEX forward_proof_by_mailbox ON forward_proof (mailbox, asked_at);
+
+-- What an object was when it was written; NULL where an earlier version wrote it.
+ALTER TABLE raw ADD COLUMN checksum INTEGER;
+ALTER TABLE upload ADD COLUMN checksum INTEGER;

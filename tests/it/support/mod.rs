@@ -1,6 +1,7 @@
 //! What several tests need: the real server, a client, and peers with scripted behaviour.
 
 pub mod api;
+pub mod audit;
 pub mod dialog;
 pub mod dns;
 pub mod google;

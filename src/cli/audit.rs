@@ -1,0 +1,187 @@
+//! `mailkite audit`: is everything there that was promised? Beside a running server or without one; changes nothing.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use rusqlite::Connection;
+use serde_json::json;
+
+use super::queue::configured;
+use crate::store::audit::{self, Table};
+use crate::store::objects::Objects;
+use crate::store::{self, Error};
+
+/// Names that are shown of each kind; `--json` has them all.
+const SHOWN: usize = 20;
+/// Rows that one statement reads.
+const STEP: u32 = 1_000;
+/// A younger file without a row may belong to mail that is being accepted.
+const YOUNG: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// `mailkite audit`
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = "/etc/mailkite/mailkite.toml")]
+    config: PathBuf,
+    /// The data directory itself, such as that of `mailkite dev`
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// One JSON object instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Something that was looked at, and what is wrong with it.
+struct Finding {
+    what: &'static str,
+    said: String,
+    /// Each a line.
+    lost: Vec<String>,
+}
+
+/// Files without a row, by their age.
+#[derive(Default)]
+struct Orphans {
+    young: usize,
+    /// Older than an hour: the sweep removes them.
+    hours: usize,
+    /// Older than a day: the sweep should have.
+    days: usize,
+}
+
+/// Runs the command; an error when something is lost.
+///
+/// # Errors
+/// What went wrong, as a chain of sentences.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let data_dir = match &options.data_dir {
+        Some(data_dir) => data_dir.clone(),
+        None => configured(&options.config)?,
+    };
+    let reading = || format!("reading the database in {}", data_dir.display());
+    let objects = Objects::look(&data_dir);
+    let found = store::peek(&data_dir, |connection| look(connection, &objects)).with_context(reading)?;
+    let (findings, orphans) = found.with_context(|| format!("there is no database in {} yet", data_dir.display()))?;
+    let lost: usize = findings.iter().map(|one| one.lost.len()).sum();
+    if options.json {
+        print_json(&findings, &orphans)?;
+    } else {
+        print_table(&findings, &orphans, &data_dir)?;
+    }
+    match lost {
+        0 => Ok(()),
+        1 => bail!("1 thing is lost in {}", data_dir.display()),
+        lost => bail!("{lost} things are lost in {}", data_dir.display()),
+    }
+}
+
+fn look(connection: &Connection, objects: &Objects) -> store::Result<(Vec<Finding>, Orphans)> {
+    let broken = audit::quick_check(connection)?;
+    let said = if broken.is_empty() { "the file is sound" } else { "the file is damaged" };
+    let mut findings = vec![Finding { what: "database", said: said.to_owned(), lost: broken }];
+    for (what, noun, table) in [("mail", "messages' objects", Table::Mail), ("uploads", "uploads", Table::Uploads)] {
+        let (count, unmarked, lost) = check_objects(connection, objects, table)?;
+        let mut said = format!("{} of {count} {noun} are whole", count - lost.len());
+        if unmarked > 0 {
+            said.push_str(&format!(", {unmarked} of them by length alone"));
+        }
+        findings.push(Finding { what, said, lost });
+    }
+    let mut lost = Vec::new();
+    for (what, names) in audit::strays(connection, u32::MAX)? {
+        lost.extend(names.into_iter().map(|name| format!("{name}: {what}")));
+    }
+    let said = if lost.is_empty() { "every row has what it needs" } else { "rows lack what they need" };
+    findings.push(Finding { what: "rows", said: said.to_owned(), lost });
+    Ok((findings, count_orphans(connection, objects)?))
+}
+
+/// How many objects a table names, how many of them have no checksum, and what is wrong.
+fn check_objects(
+    connection: &Connection,
+    objects: &Objects,
+    table: Table,
+) -> store::Result<(usize, usize, Vec<String>)> {
+    let (mut count, mut unmarked, mut lost, mut after) = (0, 0, Vec::new(), 0);
+    loop {
+        let rows = audit::list_objects(connection, table, after, STEP)?;
+        let Some((last, _)) = rows.last() else { return Ok((count, unmarked, lost)) };
+        after = *last;
+        for (row, object) in rows {
+            count += 1;
+            unmarked += usize::from(object.checksum.is_none());
+            match objects.check(&object) {
+                Ok(()) => {}
+                // Its row went meanwhile.
+                Err(Error::Damaged { .. }) if !audit::names_object(connection, &object.name)? => count -= 1,
+                Err(Error::Damaged { what, .. }) => {
+                    let owners = audit::owners(connection, table, row)?.join(", ");
+                    lost.push(format!("{owners}: objects/{} is {what}", object.name));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn count_orphans(connection: &Connection, objects: &Objects) -> store::Result<Orphans> {
+    let mut orphans = Orphans::default();
+    for one in objects.list(Duration::MAX)? {
+        if !audit::names_object(connection, &one.name)? {
+            let slot = match &one {
+                one if one.is_older_than(DAY) => &mut orphans.days,
+                one if one.is_older_than(YOUNG) => &mut orphans.hours,
+                _ => &mut orphans.young,
+            };
+            *slot += 1;
+        }
+    }
+    Ok(orphans)
+}
+
+fn print_table(findings: &[Finding], orphans: &Orphans, data_dir: &Path) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for one in findings {
+        writeln!(out, "{} {:<10}  {}", if one.lost.is_empty() { '✓' } else { '✗' }, one.what, one.said)?;
+        for line in one.lost.iter().take(SHOWN) {
+            writeln!(out, "  {:<10}  {line}", "")?;
+        }
+        if one.lost.len() > SHOWN {
+            writeln!(out, "  {:<10}  and {} more; --json names them all", "", one.lost.len() - SHOWN)?;
+        }
+    }
+    let all = orphans.young + orphans.hours + orphans.days;
+    let said = match all {
+        0 => "no file is without a row".to_owned(),
+        _ => format!(
+            "{all} files in {} have no row: {} younger than an hour, {} than a day, {} older",
+            data_dir.join("objects").display(),
+            orphans.young,
+            orphans.hours,
+            orphans.days
+        ),
+    };
+    writeln!(out, "{} {:<10}  {said}", if orphans.days == 0 { '✓' } else { '!' }, "orphans")?;
+    Ok(())
+}
+
+fn print_json(findings: &[Finding], orphans: &Orphans) -> anyhow::Result<()> {
+    let lost: usize = findings.iter().map(|one| one.lost.len()).sum();
+    let checks: serde_json::Map<_, _> = findings
+        .iter()
+        .map(|one| (one.what.to_owned(), json!({"ok": one.lost.is_empty(), "said": one.said, "lost": one.lost})))
+        .collect();
+    let whole = json!({
+        "ok": lost == 0,
+        "lost": lost,
+        "checks": checks,
+        "orphans": {"underAnHour": orphans.young, "underADay": orphans.hours, "older": orphans.days},
+    });
+    writeln!(std::io::stdout(), "{whole}")?;
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! The end of a delivery whose message cannot be posted as it was accepted: its object is missing or damaged.
+//!
+//! It counts as an attempt and fails for good: what is on disk would be wrong each time, and a pending delivery would hide
+//! it. An error that says nothing about the object (no descriptor, a read that failed) is none of this: it is tried again.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::deliver::Webhooks;
+use super::updated::{self, Standing};
+use crate::activity::Activity;
+use crate::clock::Timestamp;
+use crate::id::AttemptId;
+use crate::jobs::{After, Attempted, Verdict};
+use crate::metrics::Counter;
+use crate::store::attempts::Attempt;
+use crate::store::deliveries::{DeliveryRow, Progress};
+use crate::store::{self, attempts, deliveries};
+
+/// The word of contract 6.1.
+pub(super) const WORD: &str = "message_damaged";
+
+/// A delivery of a message that is stored no more as it was accepted.
+pub(super) struct Damaged {
+    pub(super) delivery: DeliveryRow,
+    /// The message's domain.
+    pub(super) domain: Option<i64>,
+    /// Where it would have gone.
+    pub(super) url: String,
+}
+
+impl Webhooks {
+    /// What becomes of the job of such a delivery.
+    pub(super) fn attempted_damaged(self: Arc<Self>, damaged: Damaged, now: Timestamp) -> Attempted {
+        self.metrics.add(Counter::WebhooksRejected);
+        let record = move |tx: &Connection, _| self.record_damaged(tx, damaged, now);
+        Attempted { verdict: Verdict::Failed, healthy: true, record: Box::new(record) }
+    }
+
+    fn record_damaged(
+        self: Arc<Self>,
+        tx: &Connection,
+        damaged: Damaged,
+        now: Timestamp,
+    ) -> store::Result<Option<After>> {
+        let Damaged { delivery, domain, url } = damaged;
+        let present = deliveries::find_by_row(tx, delivery.id)?;
+        // A message that was removed meanwhile took its object along.
+        let same = |row: &DeliveryRow| row.public_id == delivery.public_id && row.message == delivery.message;
+        if present.filter(same).is_none_or(|row| row.status != "pending") {
+            return Ok(None);
+        }
+        let attempt = Attempt {
+            public_id: AttemptId::new(now),
+            attempt: delivery.attempts + 1,
+            manual: false,
+            request_url: url.clone(),
+            request_headers: "{}".to_owned(),
+            status_code: None,
+            response_headers: None,
+            response_body: None,
+            response_truncated: false,
+            error: Some(WORD.to_owned()),
+            duration_ms: 0,
+            created_at: now,
+        };
+        attempts::insert(tx, delivery.id, &attempt)?;
+        let progress =
+            Progress { status: "failed", url: &url, status_code: None, error: Some(WORD), next_attempt_at: None };
+        deliveries::note_attempt(tx, delivery.id, attempt.attempt, &progress, now)?;
+        Ok(Some(Box::new(move || {
+            let standing =
+                Standing { status: "failed", attempts: attempt.attempt, last_status_code: delivery.last_status_code };
+            let event = updated::event(&delivery, &delivery.event_id, domain, standing, now);
+            self.feed.realtime.tell(delivery.account_id, event);
+            self.feed.tell(|| Activity::Attempted {
+                delivery_id: delivery.public_id.to_string(),
+                message_id: delivery.event_id,
+                url,
+                attempt: attempt.attempt,
+                status_code: None,
+                error: Some(WORD),
+                status: "failed",
+                duration_ms: 0,
+                next_attempt_at: None,
+            });
+        })))
+    }
+}

@@ -1,0 +1,24 @@
+//! `mailkite audit` on a data directory: is everything there that was promised?
+
+use std::path::Path;
+use std::process::Command;
+
+/// Runs it: whether nothing is lost, and what it said.
+pub fn audit(data_dir: &Path, arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_mailkite"))
+        .arg("audit")
+        .args(arguments)
+        .arg("--data-dir")
+        .arg(data_dir)
+        .output()
+        .unwrap();
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    (output.status.success(), text)
+}
+
+/// Nothing is lost.
+#[track_caller]
+pub fn assert_audited(data_dir: &Path) {
+    let (good, said) = audit(data_dir, &[]);
+    assert!(good, "{said}");
+}
