@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{Error, Result};
 use crate::clock::Timestamp;
@@ -76,7 +76,7 @@ pub struct Objects {
     day: Arc<Mutex<String>>,
     /// Fsyncs of objects and of their folders since the start.
     fsyncs: Arc<AtomicU64>,
-    opened: SystemTime,
+    opened: Instant,
     /// Files without a row that the sweep leaves where they are: too many of them.
     held_back: Arc<AtomicU64>,
     damaged: Arc<Mutex<Damaged>>,
@@ -173,7 +173,7 @@ impl Objects {
             root: Arc::new(root),
             day: Arc::default(),
             fsyncs: Arc::default(),
-            opened: SystemTime::now(),
+            opened: Instant::now(),
             held_back: Arc::default(),
             damaged: Arc::default(),
         };
@@ -189,7 +189,7 @@ impl Objects {
             root: Arc::new(data_dir.join(FOLDER)),
             day: Arc::default(),
             fsyncs: Arc::default(),
-            opened: SystemTime::now(),
+            opened: Instant::now(),
             held_back: Arc::default(),
             damaged: Arc::default(),
         }
@@ -377,9 +377,7 @@ impl Objects {
     /// A folder cannot be read.
     pub fn list(&self, age: Duration) -> Result<Vec<Found>> {
         let read = |path: &Path| fs::read_dir(path).map_err(|error| Error::io(path.display().to_string(), error));
-        let now = SystemTime::now();
-        let modified =
-            |entry: &fs::DirEntry| entry.metadata().and_then(|metadata| metadata.modified()).unwrap_or(now);
+        let modified = |entry: &fs::DirEntry| entry.metadata().and_then(|metadata| metadata.modified()).ok();
         let mut found = Vec::new();
         for day in read(&self.root)?.flatten() {
             let day_name = day.file_name().to_string_lossy().into_owned();
@@ -392,7 +390,7 @@ impl Objects {
                 let name = format!("{day_name}/{}", entry.file_name().to_string_lossy());
                 found.push(Found { name, modified: modified(&entry) });
             }
-            if empty && modified(&day).elapsed().is_ok_and(|since| since > age) {
+            if empty && age_of(modified(&day)) > age {
                 // Not empty any more, or gone: both are fine.
                 drop(fs::remove_dir(day.path()));
             }
@@ -402,7 +400,7 @@ impl Objects {
 
     /// Whether a file was there before this process opened the store: what it belongs to, this process never knew.
     pub fn is_inherited(&self, found: &Found) -> bool {
-        found.modified < self.opened
+        age_of(found.modified) > self.opened.elapsed()
     }
 
     /// Says how many files without a row were left where they are; whether that is news.
@@ -440,15 +438,20 @@ impl Objects {
 pub struct Found {
     /// The object's name.
     pub name: String,
-    /// When it was last written, by the system's clock, whatever the engine's clock says.
-    pub modified: SystemTime,
+    /// When it was last written, by the system's clock, whatever the engine's clock says; `None`: it went meanwhile.
+    modified: Option<SystemTime>,
 }
 
 impl Found {
     /// Whether it was last written more than `age` ago.
     pub fn is_older_than(&self, age: Duration) -> bool {
-        self.modified.elapsed().is_ok_and(|since| since > age)
+        age_of(self.modified) > age
     }
+}
+
+/// How long ago; not at all for what is gone or comes from the future.
+fn age_of(modified: Option<SystemTime>) -> Duration {
+    modified.and_then(|at| at.elapsed().ok()).unwrap_or_default()
 }
 
 fn read_whole(file: &mut File, length: u64) -> std::io::Result<Vec<u8>> {
