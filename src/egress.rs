@@ -32,7 +32,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 pub use self::body::Body;
-pub use self::fetch::{FILE_LIMITS, FetchError, Fetched, fetch_file};
+pub use self::fetch::{Allowance, FILE_LIMITS, FetchError, Fetched, fetch_file, fetch_file_within};
 pub use self::guard::{Blocked, Guard, Policy, not_global};
 use self::stream::Stream;
 pub use self::target::{BadUrl, Target};
@@ -222,15 +222,7 @@ async fn read_body(
     max_bytes: usize,
     body: &mut Vec<u8>,
 ) -> Result<bool, EgressError> {
-    let until_close = !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING);
-    while let Some(frame) = incoming.frame().await {
-        let data = match frame.map(hyper::body::Frame::into_data) {
-            Ok(Ok(data)) => data,
-            Ok(Err(_trailers)) => continue,
-            // Many servers end TLS without close_notify; a body that ends with its connection is complete even so.
-            Err(error) if until_close && is_unexpected_eof(&error) => break,
-            Err(error) => return Err(classify(&error).unwrap_or(EgressError::BadResponse)),
-        };
+    while let Some(data) = next_data(headers, incoming).await? {
         let room = max_bytes.saturating_sub(body.len());
         body.extend(data.iter().take(room));
         if data.len() > room {
@@ -238,6 +230,21 @@ async fn read_body(
         }
     }
     Ok(true)
+}
+
+/// The next piece of an answer's body, until there is no more.
+async fn next_data(headers: &HeaderMap, incoming: &mut Incoming) -> Result<Option<Bytes>, EgressError> {
+    let until_close = !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING);
+    while let Some(frame) = incoming.frame().await {
+        match frame.map(hyper::body::Frame::into_data) {
+            Ok(Ok(data)) => return Ok(Some(data)),
+            Ok(Err(_trailers)) => {}
+            // Many servers end TLS without close_notify; a body that ends with its connection is complete even so.
+            Err(error) if until_close && is_unexpected_eof(&error) => break,
+            Err(error) => return Err(classify(&error).unwrap_or(EgressError::BadResponse)),
+        }
+    }
+    Ok(None)
 }
 
 /// The first error in the chain that says more than "it failed".

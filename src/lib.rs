@@ -70,7 +70,7 @@
 //! | level | modules | what they are |
 //! | --- | --- | --- |
 //! | 0 | [`clock`] [`id`] [`hex`] [`mail`] [`memory`] | vocabulary, pure |
-//! | 1 | [`activity`] [`config`] [`datadir`] [`dns`] [`egress`] [`host`] [`limits`] [`links`] [`metrics`] [`passwords`] [`secrets`] [`session`] [`store`] [`throttle`] [`tls`] | one outside thing each |
+//! | 1 | [`activity`] [`config`] [`datadir`] [`dns`] [`egress`] [`host`] [`limits`] [`links`] [`memory_budget`] [`metrics`] [`passwords`] [`secrets`] [`session`] [`store`] [`throttle`] [`tls`] | one outside thing each |
 //! | 2 | [`accounts`] [`content`] [`domain`] [`google`] [`jobs`] [`setup`] [`uploads`] | accounts and sessions; a stored message's content; domains and their DNS; Google's word; the engine; first things; clients' files |
 //! | 3 | [`retention`] [`webhook`] | the sweep; events, signatures, attempts |
 //! | 4 | [`outbound`] | sending: compose, sign, deliver, bounces |
@@ -200,6 +200,7 @@ pub mod limits;
 pub mod links;
 pub mod mail;
 pub mod memory;
+pub mod memory_budget;
 pub mod metrics;
 pub mod outbound;
 pub mod passwords;

@@ -4,7 +4,7 @@
 //! Everything is in memory, bounded, and forgotten at a restart.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,14 @@ use crate::clock::{Clock, Timestamp};
 
 /// Keys remembered at once by one limit; beyond it the stale ones go, then all.
 const MAX_KEYS: usize = 50_000;
+
+/// Whoever has one IPv6 address has its whole /64: the address that it counts as (contract 1.12).
+pub fn address_network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 => v4,
+    }
+}
 
 /// The key that an address counts under: IPv6 by its /64 (contract 1.12).
 pub fn address_key(address: IpAddr) -> String {

@@ -26,6 +26,7 @@ use crate::inbound::{self, Inbound};
 use crate::jobs::{Handler, Jobs, Kind, Schedule, Track, Worker, WorkerConfig};
 use crate::limits::Limits;
 use crate::links::Links;
+use crate::memory_budget::MemoryBudget;
 use crate::metrics::Metrics;
 use crate::outbound::client::Timeouts;
 use crate::outbound::deliver::Dispatcher;
@@ -69,6 +70,7 @@ pub(super) struct Ground {
     pub secrets: Arc<Secrets>,
     pub metrics: Arc<Metrics>,
     pub limits: Arc<Limits>,
+    memory: MemoryBudget,
     pub jobs: Jobs,
     fresh: FreshMail,
     pub feed: Feed,
@@ -102,6 +104,7 @@ impl Ground {
             server_tls: ServerTls::open(&config).map_err(StartError::because)?,
             metrics: Arc::new(Metrics::default()),
             limits: Arc::new(Limits::new(config.limits.clone())),
+            memory: memory_budget(&config),
             jobs: Jobs::default(),
             fresh: FreshMail::default(),
             feed: Feed::default(),
@@ -174,6 +177,7 @@ impl Ground {
             feed: self.feed.clone(),
             verifier,
             spam: self.spam_check()?,
+            memory: self.memory.clone(),
             outbound,
             fingerprint_key: self.secrets.fingerprint_key(),
         }))
@@ -196,7 +200,7 @@ impl Ground {
             tls: self.server_tls.clone(),
             metrics: Arc::clone(&self.metrics),
             hostname: self.config.hostname.clone(),
-            room: smtp_server::room(&self.config.smtp),
+            room: smtp_server::room(self.memory.clone()),
         }
     }
 
@@ -258,7 +262,7 @@ impl Ground {
             limits: Arc::clone(&self.limits),
             feed: self.feed.clone(),
             jobs: self.jobs.clone(),
-            budget: Webhooks::budget(),
+            memory: self.memory.clone(),
             in_flight: InFlight::default(),
             fresh: self.fresh.clone(),
         })
@@ -276,7 +280,7 @@ impl Ground {
             local: Arc::new(inbound.clone()),
             clock: self.clock.clone(),
             pace: Pace::new(self.config.outbound.domain_rate_per_minute),
-            budget: Dispatcher::budget(),
+            memory: self.memory.clone(),
         })
     }
 
@@ -343,6 +347,7 @@ impl Ground {
             links: Arc::clone(&links),
             metrics: Arc::clone(&self.metrics),
             account_limits: Arc::clone(&self.limits),
+            memory: self.memory.clone(),
             secrets: Arc::clone(&self.secrets),
             accounts: Arc::clone(accounts),
             domains: Arc::clone(domains),
@@ -368,4 +373,10 @@ impl Ground {
             default_days: self.config.storage.retention_days,
         }
     }
+}
+
+/// The budget that the configuration gives all doors.
+fn memory_budget(config: &Config) -> MemoryBudget {
+    let octets = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    MemoryBudget::new(octets(config.limits.memory_bytes), octets(config.smtp.memory_bytes))
 }

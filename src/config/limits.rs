@@ -40,6 +40,8 @@ pub struct Limits {
     pub owner_storage_bytes: u64,
     /// Requests a second over time, all credentials of the account together.
     pub requests_per_second: u32,
+    /// Bytes of mail, request bodies and payloads that all doors hold in memory together, of all accounts.
+    pub memory_bytes: u64,
 }
 
 impl Default for Limits {
@@ -61,6 +63,7 @@ impl Default for Limits {
             storage_bytes: 2048 * MIB,
             owner_storage_bytes: 0,
             requests_per_second: 200,
+            memory_bytes: 192 * MIB,
         }
     }
 }
@@ -91,5 +94,6 @@ pub(super) fn read(section: &Section<'_, '_>) -> Limits {
             1_000_000,
             "requests a second",
         ),
+        memory_bytes: section.value("memory_bytes", default.memory_bytes, number(96 * MIB..=1 << 50, "bytes")),
     }
 }

@@ -197,8 +197,15 @@ fn smtp(section: &Section<'_, '_>) -> Smtp {
 
 fn http(section: &Section<'_, '_>) -> Http {
     let default = Http::default();
+    let connections = || number(16..=100_000, "connections");
     Http {
         listen: section.list("listen", default.listen, socket),
+        max_connections: section.value("max_connections", default.max_connections, connections()),
+        max_connections_per_address: section.value(
+            "max_connections_per_address",
+            default.max_connections_per_address,
+            connections(),
+        ),
         trusted_proxies: section.list("trusted_proxies", Vec::new(), network),
         rate_limit: section.value("rate_limit", default.rate_limit, number(0..=1_000_000, "requests a second")),
     }

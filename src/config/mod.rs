@@ -136,6 +136,10 @@ pub enum UnknownRecipients {
 pub struct Http {
     /// Addresses to listen on; each speaks HTTP and HTTPS.
     pub listen: Vec<SocketAddr>,
+    /// The most connections open at a time.
+    pub max_connections: usize,
+    /// The most connections, and requests at work, at a time of one address (IPv6: one /64).
+    pub max_connections_per_address: usize,
     /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Requests a second that one credential may make over time; 0: any number (contract 1.12).
@@ -326,6 +330,8 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)],
+            max_connections: 2048,
+            max_connections_per_address: 256,
             trusted_proxies: Vec::new(),
             rate_limit: 100,
         }

@@ -8,7 +8,8 @@ use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
 use url::Url;
 
-use super::{BadUrl, Bytes, Egress, EgressError, Limits, Policy, Target, read_body};
+use super::{BadUrl, Bytes, Egress, EgressError, Limits, Policy, Target, next_data};
+use crate::memory;
 
 /// How much a fetched file may cost (contract 7.2): 10 s in all, redirects included, and 25 MiB.
 pub const FILE_LIMITS: Limits = Limits { timeout: Duration::from_secs(10), max_answer_bytes: 26_214_400 };
@@ -45,9 +46,27 @@ pub enum FetchError {
     /// The body is longer than the limit: 400 `attachment_too_large`.
     #[error("the file is too large")]
     TooLarge,
+    /// There is no memory for it at the moment: 503 `unavailable`.
+    #[error("there is no memory for the file at the moment")]
+    NoMemory,
     /// There is no answer, or not all of it.
     #[error(transparent)]
     Egress(#[from] EgressError),
+}
+
+/// What several files have to fit in together.
+pub trait Allowance: Sync {
+    /// Takes so many octets of it, before they are read; may wait for memory.
+    fn take(&self, octets: usize) -> impl Future<Output = Result<(), FetchError>> + Send;
+}
+
+/// No other bound than the file's own.
+struct Unshared;
+
+impl Allowance for Unshared {
+    async fn take(&self, _: usize) -> Result<(), FetchError> {
+        Ok(())
+    }
 }
 
 /// Gets the file at `url` through `egress`, whose guard judges every connection; `policy` judges every URL by its form.
@@ -57,8 +76,23 @@ pub enum FetchError {
 /// # Errors
 /// There is no file, it is longer than the limit, or it is not whole when `limits.timeout` is over.
 pub async fn fetch_file(egress: &Egress, policy: &Policy, url: &str, limits: Limits) -> Result<Fetched, FetchError> {
+    fetch_file_within(egress, policy, url, limits, &Unshared).await
+}
+
+/// As [`fetch_file`], of a file that shares an allowance with others: what it is said to be long is taken before its
+/// first octet is read.
+///
+/// # Errors
+/// As [`fetch_file`], or those of the allowance.
+pub async fn fetch_file_within(
+    egress: &Egress,
+    policy: &Policy,
+    url: &str,
+    limits: Limits,
+    allowance: &impl Allowance,
+) -> Result<Fetched, FetchError> {
     let target = Target::parse(url, policy)?;
-    let fetched = timeout(limits.timeout, follow(egress, policy, target, limits.max_answer_bytes));
+    let fetched = timeout(limits.timeout, follow(egress, policy, target, limits.max_answer_bytes, allowance));
     fetched.await.unwrap_or(Err(FetchError::Egress(EgressError::Timeout)))
 }
 
@@ -67,6 +101,7 @@ async fn follow(
     policy: &Policy,
     mut target: Target,
     max_bytes: usize,
+    allowance: &impl Allowance,
 ) -> Result<Fetched, FetchError> {
     for _ in 0..=MAX_REDIRECTS {
         let headers = HeaderMap::from_iter([
@@ -88,9 +123,19 @@ async fn follow(
         if announced.is_some_and(|length| length > max_bytes) {
             return Err(FetchError::TooLarge);
         }
-        let mut bytes = Vec::with_capacity(announced.unwrap_or(0));
-        if !read_body(&parts.headers, &mut incoming, max_bytes, &mut bytes).await? {
-            return Err(FetchError::TooLarge);
+        let mut bytes = Vec::with_capacity(memory::returned(announced.unwrap_or(0)));
+        allowance.take(announced.unwrap_or(0)).await?;
+        let mut taken = announced.unwrap_or(0);
+        while let Some(data) = next_data(&parts.headers, &mut incoming).await? {
+            let length = bytes.len().saturating_add(data.len());
+            if length > max_bytes {
+                return Err(FetchError::TooLarge);
+            }
+            if length > taken {
+                allowance.take(length - taken).await?;
+                taken = length;
+            }
+            bytes.extend_from_slice(&data);
         }
         let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
         return Ok(Fetched { bytes, content_type, filename: filename(&target) });

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::App;
 use super::client::Client;
+use super::connections::note_credential;
 use super::error::{ApiError, Code};
 use crate::clock::Timestamp;
 use crate::secrets::token_hash;
@@ -103,6 +104,7 @@ impl FromRequestParts<App> for Caller {
         let client = Client::from_request_parts(parts, app).await?;
         match authenticate(parts, app, now).await {
             Ok(caller) => {
+                note_credential(&parts.extensions);
                 app.limits.requests.take(&caller.limit_key(), now).map_err(ApiError::rate_limited)?;
                 Ok(caller)
             }

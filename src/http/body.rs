@@ -1,89 +1,64 @@
 //! A request's JSON body (contract 1.1): parsed whatever the content type says, `{}` when it is empty, bounded in size,
-//! depth and time.
+//! memory and time. What it may hold is `json`'s.
 
 use std::time::Duration;
 
 use axum::BoxError;
-use axum::body::{Body as HttpBody, Bytes};
+use axum::body::Body as HttpBody;
 use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_LENGTH;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use ring::digest::{SHA256, digest};
-use serde::de::{DeserializeOwned, Deserializer};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout_at};
 
 use super::App;
+use super::client::address_of;
 use super::error::{ApiError, Code};
+pub use super::json::Loose;
+use super::json::Object;
+use super::memory::RequestMemory;
 use crate::memory;
 
 /// The largest JSON body (contract 1.9) …
 pub const MAX_BYTES: usize = 1_048_576;
-/// … and where files may be in it.
+/// … and where files may be in it …
 pub const MAX_LARGE_BYTES: usize = 36_700_160;
+/// … and of a request that has shown no credential.
+const MAX_ANONYMOUS_BYTES: usize = 16_384;
 /// A body of this size is parsed on the spot.
 const PARSE_HERE_MAX: usize = 64 * 1024;
-/// How deep a body may be nested (contract 1.6).
-const MAX_DEPTH: usize = 64;
-/// How long a client may take to send a body; at the largest this is 1 Mbit/s.
-const DEADLINE: Duration = Duration::from_secs(300);
+/// A body that grows takes so much more of the memory budget at a time.
+const STEP: usize = 256 * 1024;
+
+/// How fast a client has to send a body.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// For so long it may send little …
+    grace: Duration,
+    /// … and one octet more for each of these.
+    per_octet: Duration,
+    /// But never for longer; at the largest body this is 1 Mbit/s.
+    most: Duration,
+}
+
+/// Of a client whose credential was seen: 1 KiB a second after the grace.
+const KNOWN: Pace =
+    Pace { grace: Duration::from_secs(30), per_octet: Duration::from_nanos(976_562), most: Duration::from_secs(300) };
+/// Of everybody else.
+const ANONYMOUS: Pace =
+    Pace { grace: Duration::from_secs(10), per_octet: Duration::from_nanos(488_281), most: Duration::from_secs(30) };
 
 /// A JSON object of up to 1 MiB.
-pub struct Body(Map<String, Value>);
+pub struct Body(Object);
 
 /// A JSON object of up to 35 MiB.
 pub struct LargeBody {
-    object: Map<String, Value>,
+    object: Object,
+    size: usize,
     /// SHA-256 of its bytes.
     hash: Vec<u8>,
-}
-
-/// A field whose type is judged in its turn, after the fields before it (contract 1.7), perhaps with a code of its own:
-/// its value, if it has the right type.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Loose<T> {
-    /// Not given, or null.
-    #[default]
-    Absent,
-    /// Of the right type.
-    Given(T),
-    /// Of another type.
-    Wrong,
-}
-
-impl<'de, T: DeserializeOwned> Deserialize<'de> for Loose<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        if value.is_null() {
-            return Ok(Self::Absent);
-        }
-        Ok(serde_json::from_value(value).map_or(Self::Wrong, Self::Given))
-    }
-}
-
-impl<T> Loose<T> {
-    /// The value; neither absent nor wrong.
-    ///
-    /// # Errors
-    /// `error`, when it is one of them.
-    pub fn required(self, error: impl FnOnce() -> ApiError) -> Result<T, ApiError> {
-        match self {
-            Self::Given(value) => Ok(value),
-            Self::Absent | Self::Wrong => Err(error()),
-        }
-    }
-
-    /// The value, if there is one.
-    ///
-    /// # Errors
-    /// `error`, when it has another type.
-    pub fn optional(self, error: impl FnOnce() -> ApiError) -> Result<Option<T>, ApiError> {
-        match self {
-            Self::Given(value) => Ok(Some(value)),
-            Self::Absent => Ok(None),
-            Self::Wrong => Err(error()),
-        }
-    }
 }
 
 /// A text that may be left out; of another type it is a bad request.
@@ -113,12 +88,12 @@ impl Body {
     /// # Errors
     /// 400 `bad_request` that names the field of a wrong type.
     pub fn fields<T: DeserializeOwned>(self) -> Result<T, ApiError> {
-        fields(self.0)
+        self.0.fields()
     }
 
     /// Whether the body has a field, null or not.
     pub fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.0.has(name)
     }
 }
 
@@ -127,8 +102,9 @@ impl LargeBody {
     ///
     /// # Errors
     /// 400 `bad_request` that names the field of a wrong type.
-    pub fn fields<T: DeserializeOwned>(self) -> Result<T, ApiError> {
-        fields(self.object)
+    pub async fn fields<T: DeserializeOwned + Send + 'static>(self) -> Result<T, ApiError> {
+        let Self { object, size, .. } = self;
+        aside(size, move || object.fields()).await
     }
 
     /// SHA-256 of the body as sent, by which a repeated request is known.
@@ -137,108 +113,129 @@ impl LargeBody {
     }
 }
 
-fn fields<T: DeserializeOwned>(object: Map<String, Value>) -> Result<T, ApiError> {
-    serde_path_to_error::deserialize(Value::Object(object)).map_err(|error| {
-        let field = error.path().iter().next().map(ToString::to_string).unwrap_or_default();
-        let message = format!("{field}: {}", error.inner());
-        ApiError::field(Code::BadRequest, field, message)
-    })
+/// A large body takes long enough to work on that other requests would notice.
+async fn aside<T: Send + 'static>(
+    size: usize,
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    if size <= PARSE_HERE_MAX {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Code::Internal.into()))
 }
 
 impl FromRequest<App> for Body {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &App) -> Result<Self, ApiError> {
-        parse(&read(request, MAX_BYTES).await?).map(Self)
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let memory = RequestMemory::of(request.extensions(), app);
+        let bytes = read(request, app, MAX_BYTES, 1).await?;
+        let object = Object::parse(bytes)?;
+        // Without a credential a body is small, and nothing takes more of it than its text.
+        if memory.is_known() {
+            memory.hold(object.cost()).await?;
+        }
+        Ok(Self(object))
     }
 }
 
 impl FromRequest<App> for LargeBody {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &App) -> Result<Self, ApiError> {
-        let bytes = read(request, MAX_LARGE_BYTES).await?;
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let memory = RequestMemory::of(request.extensions(), app);
+        // Its fields will stand beside it.
+        let bytes = read(request, app, MAX_LARGE_BYTES, 2).await?;
         let size = bytes.len();
-        let read = move || {
+        let parse = move || {
             let hash = digest(&SHA256, &bytes).as_ref().to_vec();
-            parse(&bytes).map(|object| Self { object, hash })
+            Ok(Self { object: Object::parse(bytes)?, size, hash })
         };
-        // A large body takes long enough to parse that other requests would notice.
-        if size <= PARSE_HERE_MAX {
-            read()
-        } else {
-            tokio::task::spawn_blocking(read).await.unwrap_or(Err(Code::Internal.into()))
+        let body = aside(size, parse).await?;
+        memory.hold(size.saturating_add(body.object.cost())).await?;
+        Ok(body)
+    }
+}
+
+/// The body's bytes, up to `max`; they are held `times` within the request's share of the memory budget.
+///
+/// # Errors
+/// 413 over the limit; 400 when it broke off or came too slowly; 503 when there is no memory for it.
+pub async fn read(request: Request<HttpBody>, app: &App, max: usize, times: usize) -> Result<Vec<u8>, ApiError> {
+    let memory = RequestMemory::of(request.extensions(), app);
+    if memory.is_known() {
+        read_within(request, &memory, max, times, KNOWN).await
+    } else {
+        read_anonymous(request, app, &memory, max.min(MAX_ANONYMOUS_BYTES)).await
+    }
+}
+
+/// Reads it unless newer ones of the same client take its turn.
+async fn read_anonymous(
+    request: Request<HttpBody>,
+    app: &App,
+    memory: &RequestMemory,
+    max: usize,
+) -> Result<Vec<u8>, ApiError> {
+    // Without a peer there is no connection either.
+    let client = address_of(app, &request).ok_or(Code::Internal)?;
+    let turn = app.connections.read_anonymous(client);
+    tokio::select! {
+        read = read_within(request, memory, max, 1, ANONYMOUS) => read,
+        () = turn.lost() => {
+            Err(ApiError::new(Code::Unavailable, "there are too many requests of your address; try again"))
         }
     }
 }
 
-/// The body's bytes, up to `max`.
+/// As [`read`], of a body that needs no credential and may be larger than those without one.
 ///
 /// # Errors
-/// 413 over the limit; 400 when it broke off or took too long.
-pub async fn read(request: Request<HttpBody>, max: usize) -> Result<Bytes, ApiError> {
-    read_within(request, max, DEADLINE).await
+/// As [`read`].
+pub async fn read_page(request: Request<HttpBody>, app: &App, max: usize) -> Result<Vec<u8>, ApiError> {
+    let memory = RequestMemory::of(request.extensions(), app);
+    read_anonymous(request, app, &memory, max).await
 }
 
-async fn read_within(request: Request<HttpBody>, max: usize, deadline: Duration) -> Result<Bytes, ApiError> {
+async fn read_within(
+    request: Request<HttpBody>,
+    memory: &RequestMemory,
+    max: usize,
+    times: usize,
+    pace: Pace,
+) -> Result<Vec<u8>, ApiError> {
     let declared = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let declared: usize = declared.unwrap_or(0);
     let too_large = || ApiError::new(Code::BodyTooLarge, format!("the body of this request has at most {max} bytes"));
     if declared > max {
         return Err(too_large());
     }
-    let mut body = Limited::new(request.into_body(), max);
-    // Each piece is let go as it comes: gathered first, they would stand beside the whole.
-    let gathered = async {
-        let mut bytes = Vec::with_capacity(memory::returned(declared));
-        while let Some(frame) = body.frame().await {
-            if let Ok(piece) = frame?.into_data() {
-                bytes.extend_from_slice(&piece);
-            }
-        }
-        Ok::<_, BoxError>(bytes)
+    let broken = |error: BoxError| {
+        if error.is::<LengthLimitError>() { too_large() } else { ApiError::new(Code::BadJson, "the body broke off") }
     };
-    match tokio::time::timeout(deadline, gathered).await {
-        Ok(Ok(bytes)) => Ok(bytes.into()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(ApiError::new(Code::BadJson, "the body broke off")),
-        Err(_) => Err(ApiError::new(Code::BadJson, "the body did not arrive in time")),
-    }
-}
-
-fn parse(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Map::new());
-    }
-    if is_deeper_than(bytes, MAX_DEPTH) {
-        return Err(ApiError::new(Code::BadJson, "the body is nested too deep"));
-    }
-    match serde_json::from_slice(bytes) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(Code::BadJson.into()),
-        Err(error) => Err(ApiError::new(Code::BadJson, format!("the body is no JSON: {error}"))),
-    }
-}
-
-/// Whether brackets outside of strings nest deeper than `max`; looked at before anything is built of them.
-fn is_deeper_than(bytes: &[u8], max: usize) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in bytes {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => {
-                depth += 1;
-                if depth > max {
-                    return true;
-                }
-            }
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
+    let mut body = Limited::new(request.into_body(), max);
+    let mut bytes = Vec::with_capacity(memory::returned(declared));
+    let mut begun = Instant::now();
+    let mut held = 0;
+    loop {
+        let octets = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let patience = pace.most.min(pace.grace.saturating_add(pace.per_octet.saturating_mul(octets)));
+        let Ok(frame) = timeout_at(begun + patience, body.frame()).await else {
+            return Err(ApiError::new(Code::BadJson, "the body did not arrive in time"));
+        };
+        let Some(frame) = frame else { return Ok(bytes) };
+        // Each piece is let go as it comes: gathered first, they would stand beside the whole.
+        let Ok(piece) = frame.map_err(broken)?.into_data() else { continue };
+        let needed = bytes.len() + piece.len();
+        if needed > held {
+            held = needed.max(declared.min(needed + STEP));
+            let asked = Instant::now();
+            memory.hold(held.saturating_mul(times)).await?;
+            // Our own wait does not count.
+            begun += asked.elapsed();
         }
+        bytes.extend_from_slice(&piece);
     }
-    false
 }
 
 /// `{"ok":true}`
@@ -256,41 +253,25 @@ pub const DONE: axum::Json<Done> = axum::Json(Done { ok: true });
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
+    use axum::body::Bytes;
+    use futures_util::stream::{self, StreamExt as _};
+
     use super::*;
+    use crate::memory_budget::{Door, MemoryBudget};
 
-    #[derive(Debug, Deserialize, PartialEq)]
-    struct Fields {
-        name: Option<String>,
-        #[serde(default)]
-        url: Loose<String>,
-    }
+    type Chunk = Result<Bytes, std::io::Error>;
 
-    fn fields_of(text: &str) -> Result<Fields, ApiError> {
-        Body(parse(text.as_bytes())?).fields()
-    }
-
-    #[test]
-    fn an_empty_body_and_null_are_absent_fields() {
-        let absent = Fields { name: None, url: Loose::Absent };
-        for text in ["", "  \r\n", "{}", r#"{"name":null,"url":null,"other":[1]}"#] {
-            assert_eq!(fields_of(text).unwrap(), absent, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_wrong_type_names_its_field_and_a_loose_one_waits_for_its_own_error() {
-        let error = fields_of(r#"{"name":5}"#).unwrap_err();
-        assert_eq!((error.code(), error.field.as_deref()), (Code::BadRequest, Some("name")));
-        assert_eq!(fields_of(r#"{"url":5}"#).unwrap().url, Loose::Wrong);
+    async fn read(body: HttpBody, max: usize, grace: Duration, memory: &RequestMemory) -> Result<Vec<u8>, ApiError> {
+        let pace = Pace { grace, per_octet: Duration::ZERO, most: Duration::from_secs(60) };
+        read_within(Request::new(body), memory, max, 1, pace).await
     }
 
     #[tokio::test]
     async fn a_body_that_does_not_end_is_given_up_and_one_without_end_is_cut() {
-        use futures_util::stream::{self, StreamExt as _};
-        type Chunk = Result<Bytes, std::io::Error>;
         let first = || stream::iter([Chunk::Ok(Bytes::from_static(b"{"))]);
+        let memory = RequestMemory::new(MemoryBudget::new(192 << 20, 0));
         let read = async |body, max, millis| {
-            read_within(Request::new(body), max, Duration::from_millis(millis)).await.unwrap_err().code()
+            read(body, max, Duration::from_millis(millis), &memory).await.unwrap_err().code()
         };
         let slow = HttpBody::from_stream(first().chain(stream::pending()));
         assert_eq!(read(slow, 9, 20).await, Code::BadJson);
@@ -300,14 +281,35 @@ mod tests {
         assert_eq!(read(broken, 9, 60_000).await, Code::BadJson);
     }
 
-    #[test]
-    fn what_is_no_object_or_too_deep_is_refused() {
-        for text in ["[]", "5", "{", "\"x\"", "{}x", "\u{feff}{}"] {
-            assert_eq!(fields_of(text).unwrap_err().code(), Code::BadJson, "{text}");
-        }
-        let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
-        assert!(fields_of(&nested(63)).is_ok());
-        assert_eq!(fields_of(&nested(64)).unwrap_err().code(), Code::BadJson);
-        assert!(fields_of(&format!("{{\"a\":\"{}\\\"{}\"}}", "[".repeat(99), "{".repeat(99))).is_ok());
+    #[tokio::test]
+    async fn a_body_that_comes_fast_enough_is_waited_for_and_one_octet_buys_little_time() {
+        let memory = RequestMemory::new(MemoryBudget::new(192 << 20, 0));
+        let pieces = |every: u64| {
+            let piece = move |_| async move {
+                tokio::time::sleep(Duration::from_millis(every)).await;
+                Chunk::Ok(Bytes::from_static(&[b' '; 100]))
+            };
+            HttpBody::from_stream(stream::iter(0..20).then(piece))
+        };
+        // A second for each piece, and ten milliseconds.
+        let pace = |per_octet| Pace { grace: Duration::from_millis(400), per_octet, most: Duration::from_secs(60) };
+        let fast = pace(Duration::from_millis(10));
+        let whole = read_within(Request::new(pieces(30)), &memory, 4096, 1, fast).await.unwrap();
+        assert_eq!(whole.len(), 2000);
+        let slow = pace(Duration::from_micros(1));
+        let late = read_within(Request::new(pieces(100)), &memory, 4096, 1, slow).await.unwrap_err();
+        assert_eq!(late.message, "the body did not arrive in time");
+    }
+
+    #[tokio::test]
+    async fn what_was_read_is_held_of_the_budget_until_the_request_ends() {
+        let budget = MemoryBudget::new(192 << 20, 0);
+        let memory = RequestMemory::new(budget.clone());
+        memory.know();
+        let body = HttpBody::from(vec![b' '; 3 << 20]);
+        read(body, 4 << 20, Duration::from_secs(60), &memory).await.unwrap();
+        assert!(budget.held() >= 3 << 20 && !budget.is_used_up(Door::Api));
+        drop(memory);
+        assert_eq!(budget.held(), 0);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{FORWARDED, HOST, ORIGIN, USER_AGENT, VIA};
 use axum::http::request::Parts;
@@ -54,6 +54,12 @@ impl FromRequestParts<App> for Client {
             user_agent: agent.chars().take(MAX_AGENT_CHARS).collect(),
         })
     }
+}
+
+/// Whom a request comes from, before anything else is known of it.
+pub(super) fn address_of(app: &App, request: &Request) -> Option<IpAddr> {
+    let peer = request.extensions().get::<PeerAddress>()?.0.ip().to_canonical();
+    Some(client_address(&app.config, peer, request.headers()))
 }
 
 /// The peer, or the right-most entry of X-Forwarded-For that no trusted proxy stands behind.

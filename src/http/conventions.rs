@@ -9,6 +9,7 @@ use tracing::Instrument as _;
 
 use super::error::{ApiError, Code, is_not_supported};
 use super::listener::Secure;
+use super::memory::RequestMemory;
 use super::{App, PeerAddress};
 use crate::id::random_base62;
 
@@ -16,7 +17,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 
 /// Wraps a request.
-pub async fn apply(State(app): State<App>, request: Request, next: Next) -> Response {
+pub async fn apply(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    // It ends with the answer, whoever has a clone.
+    let memory = RequestMemory::new(app.memory.clone());
+    request.extensions_mut().insert(memory.clone());
     let id = random_base62(16);
     // What is logged on the way says which request it was.
     let span = tracing::info_span!("request", %id, method = %request.method());
@@ -34,6 +38,7 @@ pub async fn apply(State(app): State<App>, request: Request, next: Next) -> Resp
     } else {
         next.run(request).instrument(span).await
     };
+    drop(memory);
     let headers = response.headers_mut();
     headers.extend(HeaderValue::from_str(&id).ok().map(|id| (REQUEST_ID, id)));
     headers.entry(NOSNIFF).or_insert(HeaderValue::from_static("nosniff"));

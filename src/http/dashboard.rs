@@ -79,13 +79,20 @@ pub struct Frame {
 /// HTML that the dashboard posts into a frame, given back under a policy of its own: a document that the page writes
 /// itself would have the page's, which forbids all styles of mail. Only a frame of the dashboard gets it, so that nobody
 /// shows their own words under this server's name.
-pub async fn frame(Query(frame): Query<Frame>, request: Request) -> Result<Response, ApiError> {
+pub async fn frame(
+    State(app): State<App>,
+    Query(frame): Query<Frame>,
+    request: Request,
+) -> Result<Response, ApiError> {
     if !is_own_frame(request.headers()) {
         return Err(ApiError::not_found());
     }
     let policy = if frame.remote.is_some() { REMOTE_MAIL_POLICY } else { MAIL_POLICY };
-    let posted = body::read(request, MAX_FRAME_BYTES).await?;
-    let html = posted.strip_prefix(FIELD).ok_or(Code::BadRequest)?.to_vec();
+    let mut html = body::read_page(request, &app, MAX_FRAME_BYTES).await?;
+    if !html.starts_with(FIELD) {
+        return Err(Code::BadRequest.into());
+    }
+    html.drain(..FIELD.len());
     let mut fields = HeaderMap::from_iter(html_headers(policy));
     // Chromium looks names up that are only linked to.
     fields.insert("x-dns-prefetch-control", HeaderValue::from_static("off"));

@@ -9,22 +9,23 @@ use axum::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
     CONTENT_TYPE, HeaderName, IF_RANGE, RANGE,
 };
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use rusqlite::Connection;
 use serde::Deserialize;
-use tokio::sync::mpsc;
 use url::form_urlencoded;
 use utoipa::IntoParams;
 
 use super::App;
+use super::connections::note_credential;
 use super::error::{ApiError, Code};
 use super::extract::{Path, Query};
 use crate::egress::Fetched;
 use crate::id::{MessageId, UploadId};
 use crate::links::{LinkError, LinkTarget};
 use crate::mail::mime::{Decoder, Encoding, Part};
+use crate::memory;
 use crate::store::objects::{Object, Objects};
 use crate::store::raws::{self, RawRow};
 use crate::store::{self, attachments, messages, uploads};
@@ -59,8 +60,10 @@ pub async fn download(
     Query(signed): Query<Signed>,
     method: Method,
     headers: HeaderMap,
+    extensions: Extensions,
 ) -> Result<Response, ApiError> {
     let (raw, part) = open_link(&app, &mid, &idx, &signed.exp, &signed.sig).await?;
+    note_credential(&extensions);
     let whole = Span { from: 0, to: part.size };
     // RFC 9110 §14.2: of GET alone; §13.1.5: If-Range fits no validator, because none is ever sent.
     let asked = headers.get(RANGE).filter(|_| method == Method::GET && !headers.contains_key(IF_RANGE));
@@ -92,11 +95,42 @@ fn behind_own_links<'u>(app: &App, url: &'u str) -> Option<&'u str> {
     url.strip_prefix(app.config.public_url.trim_end_matches('/'))?.strip_prefix("/att/")
 }
 
-/// The file behind a link of this server, read whole; none when `url` is no such link.
+/// A file behind a link of this server; nothing of it is read yet.
+pub struct OwnFile {
+    raw: RawRow,
+    part: Part,
+}
+
+impl OwnFile {
+    /// Octets of it, decoded.
+    pub const fn size(&self) -> u64 {
+        self.part.size
+    }
+
+    /// All of it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn read(self, app: &App) -> Result<Fetched, ApiError> {
+        let (objects, Self { raw, part }) = (app.objects.clone(), self);
+        check(app, &raw, true).await?;
+        let read = tokio::task::spawn_blocking(move || {
+            let mut bytes = Vec::with_capacity(memory::returned(usize::try_from(part.size).unwrap_or(0)));
+            let mut pieces = Pieces::open(&objects, raw, &part, Span { from: 0, to: part.size })?;
+            while let Some(piece) = pieces.next()? {
+                bytes.extend_from_slice(&piece);
+            }
+            Ok::<_, store::Error>(Fetched { bytes, content_type: part.content_type, filename: part.filename })
+        });
+        Ok(read.await.unwrap_or(Err(store::Error::Stopped))?)
+    }
+}
+
+/// The file behind a link of this server; none when `url` is no such link.
 ///
 /// # Errors
-/// The link is not valid, its file is gone, or it is longer than `max` bytes.
-pub async fn read_own_link(app: &App, url: &str, max: usize) -> Option<Result<Fetched, ApiError>> {
+/// The link is not valid, or its file is gone.
+pub async fn find_own_link(app: &App, url: &str) -> Option<Result<OwnFile, ApiError>> {
     let rest = behind_own_links(app, url)?;
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (mid, idx) = path.split_once('/').unwrap_or((path, ""));
@@ -104,20 +138,8 @@ pub async fn read_own_link(app: &App, url: &str, max: usize) -> Option<Result<Fe
         let found = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name);
         found.map(|(_, value)| value.into_owned()).unwrap_or_default()
     };
-    Some(read_link(app, mid, idx, &value("exp"), &value("sig"), max).await)
-}
-
-async fn read_link(app: &App, mid: &str, idx: &str, exp: &str, sig: &str, max: usize) -> Result<Fetched, ApiError> {
-    let (raw, part) = open_link(app, mid, idx, exp, sig).await?;
-    if part.size > max as u64 {
-        return Err(Code::AttachmentTooLarge.into());
-    }
-    check(app, &raw, true).await?;
-    let whole = Span { from: 0, to: part.size };
-    let (filename, content_type) = (part.filename.clone(), part.content_type.clone());
-    let bytes = axum::body::to_bytes(body(app.objects.clone(), raw, part, whole), max).await;
-    let bytes = bytes.map_err(|_| ApiError::from(Code::Internal))?;
-    Ok(Fetched { bytes: bytes.to_vec(), content_type, filename })
+    let found = open_link(app, mid, idx, &value("exp"), &value("sig")).await;
+    Some(found.map(|(raw, part)| OwnFile { raw, part }))
 }
 
 /// Where the bytes behind a link are.
@@ -245,60 +267,89 @@ fn unsatisfiable(size: u64) -> Response {
     response
 }
 
-/// The decoded octets of a span, a piece at a time; a client that stops reading stops the reading.
+/// The decoded octets of a span. Each piece is read when the connection has room for it and not before, so a client that
+/// dawdles holds no thread.
 fn body(objects: Objects, raw: RawRow, part: Part, span: Span) -> Body {
-    let (pieces, received) = mpsc::channel::<std::io::Result<Bytes>>(2);
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = send_pieces(&objects, raw, &part, span, &pieces) {
-            tracing::error!(%error, "an attachment broke off");
-            drop(pieces.blocking_send(Err(std::io::Error::other("the attachment cannot be read"))));
+    let opening = Reading::Opening(objects, raw, Box::new(part), span);
+    Body::from_stream(stream::unfold(Some(opening), async |reading| {
+        let read = tokio::task::spawn_blocking(move || reading?.step());
+        match read.await.unwrap_or(Some(Err(store::Error::Stopped))) {
+            None => None,
+            Some(Ok((piece, pieces))) => Some((Ok(piece), Some(Reading::Open(pieces)))),
+            Some(Err(error)) => {
+                tracing::error!(%error, "an attachment broke off");
+                Some((Err(std::io::Error::other("the attachment cannot be read")), None))
+            }
         }
-    });
-    let pieces =
-        stream::unfold(received, |mut received| async move { received.recv().await.map(|piece| (piece, received)) });
-    Body::from_stream(pieces)
+    }))
 }
 
-fn send_pieces(
-    objects: &Objects,
-    raw: RawRow,
-    part: &Part,
-    span: Span,
-    pieces: &mpsc::Sender<std::io::Result<Bytes>>,
-) -> store::Result<()> {
-    let read_error = |error| store::Error::io("reading an attachment", error);
-    let mut source: Box<dyn ReadSeek> = match raw {
-        RawRow::Inline(bytes) => Box::new(Cursor::new(bytes)),
-        RawRow::File(object) => Box::new(objects.open_object(&object)?),
-    };
-    source.seek(SeekFrom::Start(part.offset)).map_err(read_error)?;
-    let mut slice = source.take(part.length);
-    let mut decoder = Some(Decoder::new(part.encoding));
-    let mut encoded = vec![0; PIECE];
-    let mut passed: u64 = 0;
-    while let Some(active) = &mut decoder {
-        let count = slice.read(&mut encoded).map_err(read_error)?;
-        let mut decoded = Vec::with_capacity(PIECE);
-        if count > 0 {
-            active.feed(encoded.get(..count).unwrap_or_default(), &mut decoded);
-        } else if let Some(last) = decoder.take() {
-            last.finish(&mut decoded);
-        }
-        let start = usize::try_from(span.from.saturating_sub(passed)).unwrap_or(usize::MAX);
-        let end = usize::try_from(span.to.saturating_sub(passed)).unwrap_or(usize::MAX).min(decoded.len());
-        passed += decoded.len() as u64;
-        if let Some(wanted) = decoded.get(start.min(end)..end)
-            && !wanted.is_empty()
-            && pieces.blocking_send(Ok(Bytes::copy_from_slice(wanted))).is_err()
-        {
-            return Ok(());
-        }
-        if passed >= span.to {
-            return Ok(());
-        }
+/// A file on its way to a client.
+enum Reading {
+    Opening(Objects, RawRow, Box<Part>, Span),
+    Open(Box<Pieces>),
+}
+
+impl Reading {
+    /// The next piece and the rest; blocks.
+    fn step(self) -> Option<store::Result<(Bytes, Box<Pieces>)>> {
+        let opened = match self {
+            Self::Opening(objects, raw, part, span) => Pieces::open(&objects, raw, &part, span).map(Box::new),
+            Self::Open(pieces) => Ok(pieces),
+        };
+        let next = opened.and_then(|mut pieces| Ok(pieces.next()?.map(|piece| (piece, pieces))));
+        next.transpose()
     }
-    // The response has a length: the client must see that this is not all.
-    Err(store::Error::Corrupt("attachment"))
+}
+
+/// The decoded octets of a span, one piece after the other.
+struct Pieces {
+    source: std::io::Take<Box<dyn ReadSeek>>,
+    /// None when the end was read.
+    decoder: Option<Decoder>,
+    span: Span,
+    /// Decoded octets that were read, those before the span included.
+    passed: u64,
+}
+
+impl Pieces {
+    fn open(objects: &Objects, raw: RawRow, part: &Part, span: Span) -> store::Result<Self> {
+        let mut source: Box<dyn ReadSeek> = match raw {
+            RawRow::Inline(bytes) => Box::new(Cursor::new(bytes)),
+            RawRow::File(object) => Box::new(objects.open_object(&object)?),
+        };
+        source.seek(SeekFrom::Start(part.offset)).map_err(read_error)?;
+        let (source, decoder) = (source.take(part.length), Some(Decoder::new(part.encoding)));
+        Ok(Self { source, decoder, span, passed: 0 })
+    }
+
+    fn next(&mut self) -> store::Result<Option<Bytes>> {
+        let mut encoded = vec![0; PIECE];
+        while self.passed < self.span.to
+            && let Some(active) = &mut self.decoder
+        {
+            let count = self.source.read(&mut encoded).map_err(read_error)?;
+            let mut decoded = Vec::with_capacity(PIECE);
+            if count > 0 {
+                active.feed(encoded.get(..count).unwrap_or_default(), &mut decoded);
+            } else if let Some(last) = self.decoder.take() {
+                last.finish(&mut decoded);
+            }
+            let within = |at: u64| usize::try_from(at.saturating_sub(self.passed)).unwrap_or(usize::MAX);
+            let (start, end) = (within(self.span.from), within(self.span.to).min(decoded.len()));
+            self.passed += decoded.len() as u64;
+            if start < end {
+                decoded.truncate(end);
+                return Ok(Some(Bytes::from(decoded).slice(start..)));
+            }
+        }
+        // The response has a length: the client must see that this is not all.
+        if self.passed < self.span.to { Err(store::Error::Corrupt("attachment")) } else { Ok(None) }
+    }
+}
+
+fn read_error(error: std::io::Error) -> store::Error {
+    store::Error::io("reading an attachment", error)
 }
 
 /// Refuses what is missing or damaged while there still is a status to say it with: a part is compared by the length of

@@ -3,15 +3,18 @@
 //! The first octet tells the two apart: a TLS record of a handshake begins with 22 (RFC 8446 §5.1), which no HTTP
 //! request and no HTTP/2 preface does. What a request asks for is the router's business.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::Version;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -23,10 +26,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::connections::{Connections, Place, Work};
 use super::linger::{Lingering, Unread};
 use super::stall::Stalling;
 use super::{PeerAddress, paths};
-use crate::host::FileUse;
 
 /// How long a client may take to open: its first octet and, over TLS, the handshake; and then for a request's header.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -34,10 +37,12 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const READ_PATIENCE: Duration = Duration::from_secs(60);
 /// Idle HTTP/2 clients are asked after this time whether they still live, and given up after as long again.
 const HTTP2_PING: Duration = Duration::from_secs(30);
-/// The largest request header.
-const MAX_HEADER_BYTES: usize = 64 * 1024;
-/// Connections at once, if so many files may be open.
-const MAX_CONNECTIONS: usize = 4096;
+/// The largest request header, and what is read ahead of a body.
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
+/// Requests at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 32;
+/// What an HTTP/2 client may send, on a stream and in all, before it is read; and what of an answer waits for it.
+const WINDOW: u32 = 64 * 1024;
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// The content type of a TLS record that opens a connection.
 const HANDSHAKE: u8 = 22;
@@ -74,13 +79,13 @@ pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
     tls: TlsAcceptor,
+    connections: Arc<Connections>,
     stop: CancellationToken,
     grace: Duration,
 ) {
     let door =
         Arc::new(Door { server: server(), router, tls, stop, patience: PATIENCE, read_patience: READ_PATIENCE });
     let graceful = GracefulShutdown::new();
-    let open = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS.min(FileUse::Http.most())));
     let mut failing = false;
     loop {
         let accepted = tokio::select! {
@@ -98,13 +103,15 @@ pub(super) async fn serve(
             }
         };
         failing = false;
-        // Over the cap the connection is closed unanswered.
-        let Ok(permit) = Arc::clone(&open).try_acquire_owned() else { continue };
+        // Over the cap of its address the connection is closed unanswered.
+        let Some(place) = connections.admit(address.ip()) else { continue };
         drop(stream.set_nodelay(true));
         let (door, watcher) = (Arc::clone(&door), graceful.watcher());
         tokio::spawn(async move {
-            begin(&door, stream, address, watcher).await;
-            drop(permit);
+            tokio::select! {
+                () = begin(&door, stream, address, &place, watcher) => {}
+                () = place.connection.displaced() => {}
+            }
         });
     }
     // Who connects now is refused rather than left waiting.
@@ -116,27 +123,53 @@ pub(super) async fn serve(
 
 fn server() -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(MAX_HEADER_BYTES);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(MAX_HEADER_BYTES as usize);
     server
         .http2()
         .timer(TokioTimer::new())
-        .max_header_list_size(64 * 1024)
-        .max_concurrent_streams(100)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_send_buf_size(WINDOW as usize)
         .keep_alive_interval(HTTP2_PING)
         .keep_alive_timeout(HTTP2_PING);
     server
 }
 
+/// The body of an answer, whose request is at work until it is written.
+struct AtWork {
+    body: Body,
+    _work: Work,
+}
+
+impl HttpBody for AtWork {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Finds out what the client speaks, then speaks it.
-async fn begin(door: &Door, stream: TcpStream, address: SocketAddr, watcher: Watcher) {
+async fn begin(door: &Door, stream: TcpStream, address: SocketAddr, place: &Place, watcher: Watcher) {
     let opened = tokio::select! {
         opened = timeout(door.patience, open(door, stream)) => opened,
         () = door.stop.cancelled() => return,
     };
     // A client that breaks off or dawdles is nothing to speak of.
     match opened {
-        Ok(Some(Opened::Plain(stream))) => talk(door, stream, address, Secure(false), watcher).await,
-        Ok(Some(Opened::Tls(stream))) => talk(door, *stream, address, Secure(true), watcher).await,
+        Ok(Some(Opened::Plain(stream))) => talk(door, stream, address, Secure(false), place, watcher).await,
+        Ok(Some(Opened::Tls(stream))) => talk(door, *stream, address, Secure(true), place, watcher).await,
         Ok(None) | Err(_) => {}
     }
 }
@@ -156,18 +189,19 @@ async fn open(door: &Door, stream: TcpStream) -> Option<Opened> {
     }
 }
 
-async fn talk<S>(door: &Door, stream: S, address: SocketAddr, secure: Secure, watcher: Watcher)
+async fn talk<S>(door: &Door, stream: S, address: SocketAddr, secure: Secure, place: &Place, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let begun = Arc::new(AtomicBool::new(false));
-    let asked = Arc::clone(&begun);
+    let of_requests = place.connection.clone();
     let unread = Unread::default();
     let stream = Lingering::new(stream, unread.clone());
     let hangup = Hangup(CancellationToken::new());
     let cut_off = hangup.0.clone();
-    let service = door.router.clone().map_request(move |mut request: Request<Incoming>| {
-        asked.store(true, Ordering::Relaxed);
+    let router = door.router.clone();
+    let service = tower::service_fn(move |mut request: Request<Incoming>| {
+        let work = of_requests.begin();
+        request.extensions_mut().insert(of_requests.clone());
         request.extensions_mut().insert(PeerAddress(address));
         request.extensions_mut().insert(secure);
         request.extensions_mut().insert(hangup.clone());
@@ -175,7 +209,9 @@ where
         // HTTP/2 ends a stream without the connection.
         let is_http1 = request.version() < Version::HTTP_2;
         let request = request.map(axum::body::Body::new);
-        if is_http1 { request.map(|body| unread.watch(body)) } else { request }
+        let request = if is_http1 { request.map(|body| unread.watch(body)) } else { request };
+        let answering = router.clone().oneshot(request);
+        async move { Ok::<_, Infallible>(answering.await?.map(|body| Body::new(AtWork { body, _work: work }))) }
     });
     let stream = TokioIo::new(Stalling::new(stream, door.read_patience));
     let connection = door.server.serve_connection(stream, TowerToHyperService::new(service));
@@ -183,7 +219,7 @@ where
     // The deadlines of hyper begin once it knows the version, which a client may keep from it, or with a request.
     let talking = async {
         let first = timeout(door.patience, &mut connection).await;
-        if first.is_err() && begun.load(Ordering::Relaxed) {
+        if first.is_err() && place.connection.has_asked() {
             drop(connection.await);
         }
     };
@@ -200,6 +236,7 @@ mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+    use super::super::connections::Caps;
     use super::*;
     use crate::config::Config;
     use crate::tls::ServerTls;
@@ -221,8 +258,12 @@ mod tests {
         let listener = crate::host::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, address) = listener.accept().await.unwrap();
+        let caps = Caps { connections: 16, of_address: 16, proxies: Vec::new() };
+        let place = Arc::new(Connections::new(caps)).admit(address.ip()).unwrap();
         let serving =
-            tokio::spawn(async move { begin(&door, stream, address, GracefulShutdown::new().watcher()).await });
+            tokio::spawn(
+                async move { begin(&door, stream, address, &place, GracefulShutdown::new().watcher()).await },
+            );
         (client, serving)
     }
 

@@ -7,6 +7,7 @@ mod api;
 mod auth;
 mod body;
 mod client;
+mod connections;
 mod conventions;
 mod dashboard;
 pub mod endpoint;
@@ -14,15 +15,18 @@ pub mod error;
 mod extract;
 mod files;
 pub mod idempotency;
+mod json;
 mod limits;
 mod linger;
 mod listener;
+mod memory;
 mod openapi;
 mod pages;
 mod paths;
 mod realtime;
 mod service;
 mod stall;
+mod streamed;
 mod table;
 
 use std::collections::BTreeMap;
@@ -46,8 +50,10 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::domain::Domains;
 use crate::google::Google;
+use crate::host::FileUse;
 use crate::inbound::Inbound;
 use crate::links::Links;
+use crate::memory_budget::MemoryBudget;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::secrets::Secrets;
@@ -57,6 +63,7 @@ use crate::tls::ServerTls;
 use crate::uploads::Uploads;
 use crate::webhook::deliver::Webhooks;
 
+use connections::{Caps, Connections};
 use idempotency::Idempotency;
 use limits::Limits;
 use realtime::StreamTokens;
@@ -78,6 +85,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// What one account may have.
     pub account_limits: Arc<crate::limits::Limits>,
+    /// What requests and answers are held within.
+    pub memory: MemoryBudget,
     /// Opens what is sealed.
     pub secrets: Arc<Secrets>,
     /// Signing up and in.
@@ -102,6 +111,7 @@ pub struct Parts {
 pub struct Door {
     parts: Parts,
     limits: Limits,
+    connections: Arc<Connections>,
     idempotency: Idempotency,
     /// The OpenAPI document, once somebody asked for it: making it takes megabytes.
     openapi: OnceCell<Bytes>,
@@ -206,12 +216,19 @@ impl Http {
     pub fn new(listeners: Listeners, parts: Parts, tls: &ServerTls) -> Self {
         let acceptor = TlsAcceptor::from(tls.https_config());
         let limits = Limits::new(parts.config.http.rate_limit);
+        let http = &parts.config.http;
+        let connections = Arc::new(Connections::new(Caps {
+            connections: http.max_connections.min(FileUse::Http.most()),
+            of_address: http.max_connections_per_address,
+            proxies: http.trusted_proxies.clone(),
+        }));
         let app = Door {
             started_at: parts.clock.now(),
             tls: tls.clone(),
             overviews: api::overview::Kept::default(),
             parts,
             limits,
+            connections,
             idempotency: Idempotency::default(),
             openapi: OnceCell::new(),
             stream_tokens: StreamTokens::default(),
@@ -235,10 +252,15 @@ impl Http {
             closing.cancel();
         });
         for listener in self.listeners.api {
-            tasks.spawn(listener::serve(listener, router.clone(), self.tls.clone(), stop.clone(), grace));
+            let (router, connections) = (router.clone(), Arc::clone(&self.app.connections));
+            tasks.spawn(listener::serve(listener, router, self.tls.clone(), connections, stop.clone(), grace));
         }
         if let Some((listener, _)) = self.listeners.metrics {
-            tasks.spawn(listener::serve(listener, metrics_router(self.app), self.tls, stop, grace));
+            // Few ask for them.
+            let caps = Caps { connections: 64, of_address: 32, proxies: Vec::new() };
+            let connections = Arc::new(Connections::new(caps));
+            let router = metrics_router(self.app);
+            tasks.spawn(listener::serve(listener, router, self.tls, connections, stop, grace));
         }
         tasks.close();
         tasks.wait().await;

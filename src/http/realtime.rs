@@ -5,31 +5,34 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::Body as HttpBody;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{Extensions, HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
 use utoipa::{IntoParams, ToSchema};
 
 use super::App;
 use super::auth::{Caller, bearer, identify};
 use super::client::Client;
+use super::connections::note_credential;
 use super::error::{ApiError, Code};
 use super::extract::Query;
 use super::listener::Hangup;
 use crate::activity::realtime::{Body, Event, Stream};
 use crate::clock::Timestamp;
 use crate::id::fill_random;
+use crate::memory_budget::Reservation;
 use crate::secrets::token_hash;
 use crate::store::domains;
+use crate::webhook::payload::Payload;
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// A frame is handed over in pieces of this size.
@@ -106,9 +109,10 @@ pub async fn stream(
     State(app): State<App>,
     client: Client,
     Query(query): Query<StreamQuery>,
-    Extension(hangup): Extension<Hangup>,
+    extensions: Extensions,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    let hangup = extensions.get::<Hangup>().ok_or(Code::Internal)?.clone();
     let now = app.clock.now();
     let credential = match &query.token {
         Some(token) => app.stream_tokens.redeem(token, now),
@@ -123,6 +127,7 @@ pub async fn stream(
             return Err(error);
         }
     };
+    note_credential(&extensions);
     let domain = match query.domain {
         Some(name) => Some(find_domain(&app, &caller, name).await?),
         None => caller.scope(),
@@ -191,9 +196,34 @@ struct Writer {
     domain: Option<i64>,
     credential: String,
     /// What the event that was written last takes of the budget of large payloads.
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Reservation>,
     heartbeat: Interval,
     recheck: Interval,
+}
+
+/// What is written at a time.
+enum Frame {
+    /// As it stands.
+    Whole(Bytes),
+    /// Its first lines, and the payload of a message, which may be large.
+    Payload(String, Payload),
+}
+
+impl Frame {
+    fn pieces(self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        match self {
+            // Copied, so that a piece that waits does not hold all of a large frame.
+            Self::Whole(frame) if frame.len() > PIECE => {
+                let pieces: Vec<Bytes> = frame.chunks(PIECE).map(Bytes::copy_from_slice).collect();
+                Box::new(pieces.into_iter())
+            }
+            Self::Whole(frame) => Box::new(std::iter::once(frame)),
+            Self::Payload(first, payload) => {
+                let payload = payload.pieces();
+                Box::new(std::iter::once(first.into()).chain(payload).chain([Bytes::from_static(b"\n\n")]))
+            }
+        }
+    }
 }
 
 /// How a stream came to its end.
@@ -215,11 +245,10 @@ impl Writer {
                 () = pieces.closed() => None,
             };
             let Some(frame) = frame else { return Ended::Orderly };
-            // Copied, so that a piece that waits does not hold all of a large frame.
-            for piece in frame.chunks(PIECE) {
+            for piece in frame.pieces() {
                 let large = self.permit.is_some();
                 tokio::select! {
-                    sent = pieces.send(Bytes::copy_from_slice(piece)) => if sent.is_err() { return Ended::Orderly },
+                    sent = pieces.send(piece) => if sent.is_err() { return Ended::Orderly },
                     () = self.until_over() => return Ended::Unread,
                     () = sleep(PIECE_TIME), if large => return Ended::Unread,
                 }
@@ -242,9 +271,9 @@ impl Writer {
         identify(&self.app, &self.credential, self.app.clock.now()).await.is_ok()
     }
 
-    async fn next(&mut self) -> Option<Bytes> {
+    async fn next(&mut self) -> Option<Frame> {
         if let Some(first) = self.first.take() {
-            return Some(first);
+            return Some(Frame::Whole(first));
         }
         self.permit = None;
         loop {
@@ -258,30 +287,28 @@ impl Writer {
                         return Some(frame);
                     }
                 }
-                _ = self.heartbeat.tick() => return Some(Bytes::from_static(b": heartbeat\n\n")),
+                _ = self.heartbeat.tick() => return Some(Frame::Whole(Bytes::from_static(b": heartbeat\n\n"))),
             }
         }
     }
 
     /// An event as it is written; nothing when its message is not stored any more.
-    async fn frame(&mut self, event: &Arc<Event>) -> Option<Bytes> {
-        let (event_type, json) = match &event.body {
-            Body::Told { event_type, json } => (*event_type, Bytes::copy_from_slice(json.as_bytes())),
+    async fn frame(&mut self, event: &Arc<Event>) -> Option<Frame> {
+        match &event.body {
+            Body::Told { event_type, json } => {
+                Some(Frame::Whole(format!("id: {}\nevent: {event_type}\ndata: {json}\n\n", event.id).into()))
+            }
             Body::Received(message) => match self.app.webhooks.received(*message, &event.id).await {
                 Ok(found) => {
-                    let (json, permit) = found?;
+                    let (payload, permit) = found?;
                     self.permit = permit;
-                    ("email.received", json)
+                    Some(Frame::Payload(format!("id: {}\nevent: email.received\ndata: ", event.id), payload))
                 }
                 Err(error) => {
                     tracing::warn!(%error, "an event was left out of a stream");
-                    return None;
+                    None
                 }
             },
-        };
-        let mut frame = format!("id: {}\nevent: {event_type}\ndata: ", event.id).into_bytes();
-        frame.extend_from_slice(&json);
-        frame.extend_from_slice(b"\n\n");
-        Some(frame.into())
+        }
     }
 }

@@ -75,7 +75,10 @@ pub async fn metrics(State(app): State<App>) -> Response {
     app.metrics.set_objects(app.objects.damaged_count(), app.objects.held_back());
     (
         [(CONTENT_TYPE, "text/plain; version=0.0.4")],
-        app.metrics.render(app.db.commits()) + &app.account_limits.render(),
+        app.metrics.render(app.db.commits())
+            + &app.account_limits.render()
+            + &app.memory.render()
+            + &app.connections.render(),
     )
         .into_response()
 }

@@ -17,12 +17,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use ring::hmac;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::activity::Feed;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::jobs::Jobs;
+use crate::memory_budget::{Door, MemoryBudget, Reservation};
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::store::Db;
@@ -37,10 +37,8 @@ use verify::Verifier;
 
 /// After a full disk was met, mail is refused before DATA for so long, then one is let through to see.
 const FULL_WAIT: Duration = Duration::from_secs(2);
-/// Octets of large mail that are read at the same time, in units of KiB.
-const PARSE_BUDGET_KIB: u32 = 32 * 1024;
-/// Mail that is smaller, in the same units, is read at once.
-const PARSE_FREELY_KIB: u32 = 64;
+/// Mail that is smaller is read at once.
+const PARSE_FREELY: usize = 64 * 1024;
 /// How long a session waits for its turn to be read before the sender is asked to come again. Senders wait ten minutes
 /// (RFC 5321 §4.5.3.2.6), and sending it all again costs more than waiting.
 const PARSE_WAIT: Duration = Duration::from_secs(180);
@@ -67,6 +65,8 @@ pub struct Parts {
     pub verifier: Verifier,
     /// rspamd, if configured.
     pub spam: Option<SpamCheck>,
+    /// What large mail is read within.
+    pub memory: MemoryBudget,
     /// Takes what routes forward, and reads what comes back.
     pub outbound: Outbound,
     /// The key that duplicate suppression hashes with.
@@ -93,7 +93,7 @@ struct Shared {
     outbound: Outbound,
     directory: Directory,
     fingerprint_key: hmac::Key,
-    parse_budget: Arc<Semaphore>,
+    memory: MemoryBudget,
     /// Epoch milliseconds until which there is known to be no room.
     full_until: AtomicI64,
 }
@@ -105,7 +105,7 @@ impl Inbound {
         let shared = Shared {
             directory,
             fingerprint_key: hmac::Key::new(hmac::HMAC_SHA256, &parts.fingerprint_key),
-            parse_budget: Arc::new(Semaphore::new(PARSE_BUDGET_KIB as usize)),
+            memory: parts.memory,
             full_until: AtomicI64::new(0),
             config: parts.config,
             clock: parts.clock,
@@ -132,19 +132,17 @@ impl Inbound {
     ///
     /// # Errors
     /// [`ReceiveError::Busy`]: the turn did not come in time.
-    pub async fn turn_to_read(&self, size: u64) -> Result<Option<OwnedSemaphorePermit>, ReceiveError> {
-        let permits = u32::try_from(size / 1024).unwrap_or(u32::MAX).min(PARSE_BUDGET_KIB);
-        if permits < PARSE_FREELY_KIB {
+    pub async fn turn_to_read(&self, size: u64) -> Result<Option<Reservation>, ReceiveError> {
+        let octets = usize::try_from(size).unwrap_or(usize::MAX);
+        if octets < PARSE_FREELY {
             return Ok(None);
         }
-        let turn = Arc::clone(&self.shared.parse_budget).acquire_many_owned(permits);
-        match tokio::time::timeout(PARSE_WAIT, turn).await {
-            Ok(turn) => Ok(turn.ok()),
-            Err(_) => {
-                tracing::warn!("a message waited too long for its turn and was refused");
-                Err(ReceiveError::Busy)
-            }
-        }
+        let mut turn = self.shared.memory.reservation(Door::Parsing);
+        turn.wait_within(octets, PARSE_WAIT).await.map_err(|_| {
+            tracing::warn!("a message waited too long for its turn and was refused");
+            ReceiveError::Busy
+        })?;
+        Ok(Some(turn))
     }
 
     /// Whether a store that was full a moment ago should not be asked again yet.

@@ -5,6 +5,9 @@
 
 use super::address::Mailbox;
 
+/// Items of one list, empty ones included.
+const MAX_ITEMS: usize = 1000;
+
 /// A mailbox with its display name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedMailbox {
@@ -23,6 +26,9 @@ pub enum MailboxListError {
     /// A part of it is no mailbox.
     #[error("that is no valid e-mail address")]
     Malformed,
+    /// There are more than anybody lists.
+    #[error("there are too many e-mail addresses")]
+    TooMany,
     /// There are several where one is due.
     #[error("exactly one e-mail address is due")]
     Several,
@@ -77,6 +83,9 @@ fn split(text: &str) -> Result<Vec<String>, MailboxListError> {
             '<' if !quoted && !in_comment => angle = true,
             '>' if !quoted && !in_comment => angle = false,
             ',' if !quoted && !in_comment && !angle => {
+                if items.len() == MAX_ITEMS {
+                    return Err(MailboxListError::TooMany);
+                }
                 items.push(String::new());
                 continue;
             }

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::Connection;
-use tokio::sync::Semaphore;
 
 use super::pace::Pace;
 use super::settle::{self, Settled};
@@ -21,14 +20,13 @@ use crate::clock::{Clock, Timestamp};
 use crate::jobs::{self, After, Attempt, Attempted, Claimed, Fate, Handler};
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::mime;
+use crate::memory_budget::{Door, MemoryBudget, Reservation};
 use crate::metrics::Counter;
 use crate::store::dispatches::{self, DispatchRow};
 use crate::store::raws::{self, RawRow};
 use crate::store::recipients::{self, RecipientRow};
 use crate::store::{self, domains};
 
-/// KiB of mail data held by attempts at the same time.
-const BUDGET_KIB: u32 = 96 * 1024;
 /// How long an attempt waits that failed for a reason of our own (a busy database).
 const TROUBLE_WAIT: Duration = Duration::from_secs(5);
 
@@ -53,8 +51,8 @@ pub struct Dispatcher {
     pub clock: Clock,
     /// Turns of recipient domains.
     pub pace: Pace,
-    /// See [`Dispatcher::budget`].
-    pub budget: Arc<Semaphore>,
+    /// What large mail data is held within.
+    pub memory: MemoryBudget,
 }
 
 /// A dispatch that can be attempted.
@@ -82,7 +80,7 @@ impl Handler for Dispatcher {
         Box::pin(async move {
             self.wait_for_turn(job.subject_id).await;
             match self.prepare(job.subject_id).await {
-                Ok((Found::Ready(mut prepared), _permit)) => {
+                Ok((Found::Ready(mut prepared), _share)) => {
                     let transmitted = self.transmit(&mut prepared, now).await;
                     self.attempted(*prepared, transmitted)
                 }
@@ -99,11 +97,6 @@ impl Handler for Dispatcher {
 }
 
 impl Dispatcher {
-    /// How much mail data attempts may hold in memory at once.
-    pub fn budget() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(BUDGET_KIB as usize))
-    }
-
     /// Waits for the turn of a dispatch, before its mail data takes up room.
     async fn wait_for_turn(self: &Arc<Self>, id: i64) {
         if !self.pace.is_kept() {
@@ -136,16 +129,16 @@ impl Dispatcher {
         }
     }
 
-    async fn prepare(self: &Arc<Self>, id: i64) -> store::Result<(Found, Option<tokio::sync::OwnedSemaphorePermit>)> {
+    async fn prepare(self: &Arc<Self>, id: i64) -> store::Result<(Found, Option<Reservation>)> {
         const SMALL: u64 = 64 * 1024;
         let this = Arc::clone(self);
         let found = self.outbound.parts.db.read(move |connection| this.look_up(connection, id, SMALL)).await?;
         let Found::Large(size) = found else { return Ok((found, None)) };
-        let kib = u32::try_from(size / 1024).unwrap_or(u32::MAX).min(BUDGET_KIB);
-        let permit = Arc::clone(&self.budget).acquire_many_owned(kib).await.ok();
+        let octets = usize::try_from(size).unwrap_or(usize::MAX);
+        let share = self.memory.reserve(Door::Sending, octets).await;
         let this = Arc::clone(self);
         let found = self.outbound.parts.db.read(move |connection| this.look_up(connection, id, u64::MAX)).await?;
-        Ok((found, permit))
+        Ok((found, Some(share)))
     }
 
     fn look_up(&self, connection: &Connection, id: i64, largest: u64) -> store::Result<Found> {

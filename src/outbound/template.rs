@@ -46,6 +46,11 @@ impl MergeData {
         Self(merged)
     }
 
+    /// Octets of its keys and values.
+    pub fn size(&self) -> usize {
+        self.0.iter().map(|(key, value)| key.len() + value.len()).sum()
+    }
+
     fn get(&self, key: &str) -> &str {
         self.0.get(key).map_or("", String::as_str)
     }
@@ -79,23 +84,70 @@ pub fn fill_subject(template: &str, data: &MergeData) -> String {
 
 fn fill(template: &str, data: &MergeData, put: impl Fn(&str, &mut String)) -> String {
     let mut out = String::with_capacity(template.len());
+    walk(template, |piece| {
+        match piece {
+            Piece::Text(text) => out.push_str(text),
+            Piece::Tag(key) => put(data.get(key), &mut out),
+        }
+        true
+    });
+    out
+}
+
+/// How long a template is once it is filled, in octets, at the most and without filling it; `None`: longer than `most`.
+/// Values may be large, and their tags many.
+pub fn filled_length(template: &str, data: &MergeData, most: usize) -> Option<usize> {
+    let mut length: usize = 0;
+    walk(template, |piece| {
+        length = length.saturating_add(match piece {
+            Piece::Text(text) => text.len(),
+            Piece::Tag(key) => escaped_length(data.get(key)),
+        });
+        length <= most
+    });
+    (length <= most).then_some(length)
+}
+
+/// Octets of a value in HTML, where it is never shorter than elsewhere.
+fn escaped_length(value: &str) -> usize {
+    let added = |byte| match byte {
+        b'&' | b'\'' => 4,
+        b'<' | b'>' => 3,
+        b'"' => 5,
+        _ => 0,
+    };
+    value.len().saturating_add(value.bytes().map(added).sum())
+}
+
+/// A piece of a template.
+enum Piece<'t> {
+    /// It stands as it is.
+    Text(&'t str),
+    /// A tag of this key.
+    Tag(&'t str),
+}
+
+/// Hands on the pieces of a template until one is not wanted.
+fn walk<'t>(template: &'t str, mut each: impl FnMut(Piece<'t>) -> bool) {
     let mut rest = template;
     while let Some((before, behind)) = rest.split_once("{{") {
-        out.push_str(before);
-        match tag(behind) {
+        let more = match tag(behind) {
             Some((key, after)) => {
-                put(data.get(key), &mut out);
                 rest = after;
+                each(Piece::Text(before)) && each(Piece::Tag(key))
             }
             None => {
                 // Not a tag; the second brace may begin one.
-                out.push('{');
-                rest = rest.get(before.len() + 1..).unwrap_or_default();
+                let (text, behind) = rest.split_at_checked(before.len() + 1).unwrap_or((rest, ""));
+                rest = behind;
+                each(Piece::Text(text))
             }
+        };
+        if !more {
+            return;
         }
     }
-    out.push_str(rest);
-    out
+    each(Piece::Text(rest));
 }
 
 /// The key of a tag whose braces were opened, and what stands behind it.
@@ -179,6 +231,11 @@ mod tests {
         assert_eq!(fill_text("Hi {{name}}, {{ n }} {{  x}} {{t }}!", &data), "Hi Ada <b> & \"co\" ', 5 1.5 true!");
         assert_eq!(fill_html("<p>{{name}}</p>", &data), "<p>Ada &lt;b&gt; &amp; &quot;co&quot; &#39;</p>");
         assert_eq!(fill_subject("{{line}}", &data), "a  b");
+        for template in ["<p>{{name}}</p>", "{{line}}{{{n}}}{{", "{{x}}{{ missing }}"] {
+            assert_eq!(filled_length(template, &data, 99), Some(fill_html(template, &data).len()), "{template}");
+        }
+        assert_eq!(filled_length("{{n}}{{n}}", &data, 2), Some(2));
+        assert_eq!(filled_length("{{n}}{{n}}", &data, 1), None);
         assert_eq!(fill_text("[{{none}}{{missing}}]", &data), "[]");
         assert_eq!(fill_text("{{a.b-c_d}} {{nested}}", &data), "k {{n}}");
         for verbatim in ["{{", "}}", "{{ }}", "{{}}", "{{a b}}", "{{n", "{ {n}}", "{{n} }", "{{ü}}", "{{\n}}"] {

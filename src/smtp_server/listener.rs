@@ -1,7 +1,7 @@
 //! Listens, caps connections by peer and in all, reads the PROXY header, spawns sessions.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::session::{Session, Shared};
 use crate::mail::reply::Reply;
 use crate::metrics::Counter;
+use crate::throttle::address_network;
 
 /// How long a load balancer may take for its header.
 const PROXY_DEADLINE: Duration = Duration::from_secs(10);
@@ -61,7 +62,7 @@ impl Caps {
 impl Open {
     /// Counts a connection unless a cap is reached; returns how many are open.
     fn enter(self: &Arc<Self>, address: IpAddr, caps: &Caps, total: usize) -> Option<Counted> {
-        let peer = counted_as(address);
+        let peer = address_network(address);
         let mut by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
         let count = by_peer.entry(peer).or_default();
         let free = *count < caps.max_sessions_per_address && total < caps.max_sessions;
@@ -82,14 +83,6 @@ impl Drop for Counted {
                 by_peer.remove(&self.peer);
             }
         }
-    }
-}
-
-/// Whoever has one IPv6 address has its whole /64.
-fn counted_as(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 => v4,
     }
 }
 
@@ -250,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_peer_is_an_ipv4_address_or_an_ipv6_network() {
-        let counted = |address: &str| counted_as(address.parse().unwrap()).to_string();
+        let counted = |address: &str| address_network(address.parse().unwrap()).to_string();
         assert_eq!(counted("192.0.2.1"), "192.0.2.1");
         assert_eq!(counted("::ffff:192.0.2.1"), "192.0.2.1");
         assert_eq!(counted("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");

@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::config;
 use crate::host::FileUse;
 use crate::inbound::Inbound;
+use crate::memory_budget::MemoryBudget;
 use crate::metrics::Metrics;
 use crate::tls::ServerTls;
 use listener::{Caps, Open};
@@ -147,7 +148,7 @@ impl SmtpServer {
     }
 }
 
-/// For all doors together, as `[smtp]` and the limit of open files have it.
-pub fn room(config: &config::Smtp) -> Room {
-    Room::new(config.memory_bytes, FileUse::Drafts.most())
+/// For all doors together, as the budget and the limit of open files have it.
+pub fn room(memory: MemoryBudget) -> Room {
+    Room::new(memory, FileUse::Drafts.most())
 }

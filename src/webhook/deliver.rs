@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::HeaderMap;
-use hyper::body::Bytes;
 use rusqlite::Connection;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::budget;
 use super::damaged::Damaged;
@@ -29,6 +27,7 @@ use crate::id::RouteId;
 use crate::jobs::{After, Attempt, Attempted, Claimed, Fate, Handler, Jobs, Record, Verdict};
 use crate::limits;
 use crate::links::Links;
+use crate::memory_budget::{MemoryBudget, Reservation};
 use crate::metrics::{Counter, Metrics};
 use crate::secrets::Secrets;
 use crate::store::deliveries::{self, DeliveryRow};
@@ -66,8 +65,8 @@ pub struct Webhooks {
     pub feed: Feed,
     /// Hears of mail to owners.
     pub jobs: Jobs,
-    /// See [`Webhooks::budget`].
-    pub budget: Arc<Semaphore>,
+    /// What large mail is held within.
+    pub memory: MemoryBudget,
     /// Deliveries that are being attempted.
     pub in_flight: InFlight,
     /// Deliveries of mail that was just accepted.
@@ -161,7 +160,7 @@ impl Webhooks {
         id: i64,
         asked: Asked,
         now: Timestamp,
-    ) -> store::Result<(Found, Option<OwnedSemaphorePermit>)> {
+    ) -> store::Result<(Found, Option<Reservation>)> {
         let this = Arc::clone(self);
         let found = self.db.read(move |connection| this.look_up(connection, id, asked, now, SMALL as u64)).await?;
         let Found::Large(size) = found else { return Ok((found, None)) };
@@ -169,7 +168,7 @@ impl Webhooks {
         let this = Arc::clone(self);
         let found = self.db.read(move |connection| this.look_up(connection, id, asked, now, u64::MAX)).await?;
         let share = match &found {
-            Found::Ready(prepared) => share.and_then(|share| budget::lower(share, &prepared.payload)),
+            Found::Ready(prepared) => budget::lower(share, &prepared.payload),
             Found::Large(_) | Found::Damaged(_) | Found::Ended(_) => None,
         };
         Ok((found, share))
@@ -184,33 +183,32 @@ impl Webhooks {
         self: &Arc<Self>,
         message: i64,
         id: &str,
-    ) -> store::Result<Option<(Bytes, Option<OwnedSemaphorePermit>)>> {
+    ) -> store::Result<Option<(Payload, Option<Reservation>)>> {
         let found = self.db.read(move |connection| messages::find_by_row(connection, message)).await?;
         let Some(row) = found.filter(|row| row.public_id.as_str() == id) else { return Ok(None) };
-        let permit = if row.size > SMALL as u64 {
-            // The mail and the whole payload.
-            self.share(row.size.saturating_mul(2)).await
-        } else {
-            None
-        };
+        let permit = if row.size > SMALL as u64 { Some(self.share(row.size).await) } else { None };
         let this = Arc::clone(self);
-        let made = self.db.read(move |connection| {
-            Ok(payload(connection, &this.objects, &this.links, &row)?.map(Payload::into_bytes))
-        });
-        Ok(made.await?.map(|json| (json, permit)))
+        let made = self.db.read(move |connection| payload(connection, &this.objects, &this.links, &row)).await?;
+        Ok(made.map(|made| {
+            let permit = permit.and_then(|share| budget::lower(share, &made));
+            (made, permit)
+        }))
     }
 
-    /// What each attempt of a delivery posts, as far as it is still stored.
+    /// What each attempt of a delivery posts, as far as it is still stored; with the share of the budget that it takes.
     ///
     /// # Errors
     /// Storage trouble.
-    pub async fn request_body(self: &Arc<Self>, delivery: &DeliveryRow) -> store::Result<Option<Bytes>> {
+    pub async fn request_body(
+        self: &Arc<Self>,
+        delivery: &DeliveryRow,
+    ) -> store::Result<Option<(Payload, Option<Reservation>)>> {
         let id = delivery.id;
         let stored = self.db.read(move |connection| events::payload_of(connection, id)).await?;
         match (stored, delivery.message) {
-            (Some(payload), _) => Ok(Some(payload.into())),
+            (Some(payload), _) => Ok(Some((payload.into(), None))),
             (None, Some(message)) if delivery.event_type == EMAIL_RECEIVED => {
-                Ok(self.received(message, &delivery.event_id).await?.map(|(payload, _)| payload))
+                self.received(message, &delivery.event_id).await
             }
             (None, _) => Ok(None),
         }

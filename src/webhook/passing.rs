@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use hyper::body::Bytes;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::budget;
 use super::deliver::{ATTEMPT_TIME, Webhooks, ack_mode, judge, put_off};
@@ -27,6 +26,7 @@ use crate::egress::{Answer, EgressError};
 use crate::id::{DeliveryId, MessageId};
 use crate::jobs::{After, Attempt, Attempted, Claimed, Handler, Verdict};
 use crate::mail::mime;
+use crate::memory_budget::Reservation;
 use crate::metrics::Counter;
 use crate::store::passing::PassingRow;
 use crate::store::raws::{self, RawRow};
@@ -109,11 +109,7 @@ impl Handler for Passing {
 }
 
 impl Passing {
-    async fn prepare(
-        self: &Arc<Self>,
-        id: i64,
-        now: Timestamp,
-    ) -> store::Result<(Found, Option<OwnedSemaphorePermit>)> {
+    async fn prepare(self: &Arc<Self>, id: i64, now: Timestamp) -> store::Result<(Found, Option<Reservation>)> {
         let db = &self.webhooks.db;
         let this = Arc::clone(self);
         let found = db.read(move |connection| this.look_up(connection, id, now, SMALL as u64)).await?;
@@ -122,7 +118,7 @@ impl Passing {
         let this = Arc::clone(self);
         let found = db.read(move |connection| this.look_up(connection, id, now, u64::MAX)).await?;
         let share = match &found {
-            Found::Ready(prepared) => share.and_then(|share| budget::lower(share, &prepared.payload)),
+            Found::Ready(prepared) => budget::lower(share, &prepared.payload),
             Found::Large(_) | Found::Gone(_) => None,
         };
         Ok((found, share))

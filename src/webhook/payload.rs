@@ -76,7 +76,7 @@ impl Payload {
     }
 
     /// Bytes in memory that it is made of; of mail data those that it reads.
-    pub(super) fn held(&self) -> usize {
+    pub fn held(&self) -> usize {
         match self {
             Self::Whole(bytes) => bytes.len(),
             Self::Written(segments) => segments.iter().map(Segment::held).sum(),
@@ -201,7 +201,7 @@ impl Pieces {
 }
 
 /// The inside of a JSON string, escaped by the code that writes whole strings.
-fn escape(text: &str, out: &mut Vec<u8>) {
+pub fn escape(text: &str, out: &mut Vec<u8>) {
     // Writing a string into memory has no error to report.
     let written = text.serialize(&mut serde_json::Serializer::with_formatter(out, Inside));
     debug_assert!(written.is_ok());

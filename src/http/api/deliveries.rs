@@ -1,14 +1,8 @@
 //! Deliveries and their attempts (contract 6).
 
-use std::convert::Infallible;
-use std::iter;
-
-use axum::Json;
-use axum::body::Body as HttpBody;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -19,12 +13,15 @@ use crate::http::auth::Caller;
 use crate::http::body::Body;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
+use crate::http::listener::Hangup;
+use crate::http::streamed::{self, StreamedJson};
 use crate::id::DeliveryId;
-use crate::memory;
+use crate::memory_budget::Reservation;
 use crate::store::attempts::{self, Attempt};
 use crate::store::deliveries::{self, DeliveryRow};
 use crate::store::messages;
 use crate::webhook::manual::{Manual, Refused};
+use crate::webhook::payload::Payload;
 use crate::webhook::replay::{BulkError, BulkResult, Item, Scope};
 
 /// Payloads in an answer that is made in one piece.
@@ -246,7 +243,12 @@ pub async fn retry_many(State(app): State<App>, caller: Caller, body: Body) -> R
 }
 
 /// `GET /api/deliveries/:id/attempts`
-pub async fn attempts(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub async fn attempts(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Extension(hangup): Extension<Hangup>,
+) -> Result<Response, ApiError> {
     let id = DeliveryId::parse(&id).ok_or_else(ApiError::not_found)?;
     let found = app.db.read(move |connection| {
         let Some(delivery) = deliveries::find(connection, &id)?.filter(|row| row.account_id == caller.id()) else {
@@ -265,31 +267,36 @@ pub async fn attempts(State(app): State<App>, caller: Caller, Path(id): Path<Str
         tracing::warn!(%error, delivery = %delivery.public_id, "what was posted cannot be shown");
         None
     });
-    Ok(([(CONTENT_TYPE, "application/json")], written(rows, delivery.public_id, body)).into_response())
+    Ok(written(rows, delivery.public_id, body, &hangup))
 }
 
 /// The array of a delivery's attempts. Each holds the whole payload, which may be as large as a mail, and there may be many:
-/// then each is written when the one before it was taken.
-fn written(rows: Vec<Attempt>, delivery: DeliveryId, body: Option<Bytes>) -> HttpBody {
-    let large = body.as_ref().map_or(0, Bytes::len).saturating_mul(rows.len()) > AT_ONCE;
-    let object = move |(number, row): (usize, Attempt)| {
+/// then it is written anew in each while it is sent.
+fn written(
+    rows: Vec<Attempt>,
+    delivery: DeliveryId,
+    body: Option<(Payload, Option<Reservation>)>,
+    hangup: &Hangup,
+) -> Response {
+    let held = body.as_ref().map_or(0, |(payload, _)| payload.held());
+    if held.saturating_mul(rows.len()) <= AT_ONCE {
+        let body = body.map(|(payload, _)| payload.into_bytes());
         let body = body.as_deref().and_then(|body| str::from_utf8(body).ok());
-        let length = body.map_or(0, str::len);
-        let mut json = Vec::with_capacity(memory::returned(length + length / 8 + 2048));
-        if number > 0 {
-            json.push(b',');
-        }
-        // Writing strings and numbers into memory has no error to report.
-        let written = serde_json::to_writer(&mut json, &AttemptView::new(row, &delivery, body));
-        debug_assert!(written.is_ok());
-        Bytes::from(json)
-    };
-    let pieces = iter::once(Bytes::from_static(b"["))
-        .chain(rows.into_iter().enumerate().map(object))
-        .chain(iter::once(Bytes::from_static(b"]")));
-    if large {
-        HttpBody::from_stream(futures_util::stream::iter(pieces.map(Ok::<_, Infallible>)))
-    } else {
-        HttpBody::from(pieces.collect::<Vec<_>>().concat())
+        let views: Vec<_> = rows.into_iter().map(|row| AttemptView::new(row, &delivery, body)).collect();
+        return Json(views).into_response();
     }
+    let (payload, share) = body.unzip();
+    let mut json = StreamedJson::default();
+    json.push(b"[");
+    for (number, row) in rows.into_iter().enumerate() {
+        if number > 0 {
+            json.push(b",");
+        }
+        let marker = streamed::marker();
+        let view = AttemptView::new(row, &delivery, payload.as_ref().map(|_| marker.as_str()));
+        let text = payload.as_ref().map(|payload| -> streamed::Text { Box::new(payload.pieces()) });
+        json.push_document(&view, text.map(|text| (marker.clone(), held, text)).into_iter().collect());
+    }
+    json.push(b"]");
+    json.answer(share.flatten(), hangup)
 }

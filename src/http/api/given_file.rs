@@ -1,39 +1,138 @@
 //! A file that a request gives, as base64 or by the URL where it lies (contract 7.2, 8.1). Which error a fault becomes
 //! is the endpoint's.
 
-use std::borrow::Cow;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-use crate::egress::{FILE_LIMITS, FetchError, Fetched, Target, fetch_file};
+use crate::egress::{Allowance, FILE_LIMITS, FetchError, Fetched, Target, fetch_file_within};
 use crate::http::App;
-use crate::http::error::Code;
-use crate::http::files;
+use crate::http::error::{ApiError, Code};
+use crate::http::files::{self, OwnFile};
+use crate::http::memory::RequestMemory;
 use crate::memory;
 
 /// The largest file, and all files of one message together (contract 1.9).
 pub const MAX_BYTES: usize = 26_214_400;
+/// Base64 is decoded in pieces of so many characters, a multiple of four.
+const PIECE: usize = 64 * 1024;
 
 /// Why there is no file.
+#[derive(Debug)]
 pub enum FileFault {
     /// The text is no base64.
     Base64,
     /// The URL is refused by its form.
     Url,
-    /// It is larger than [`MAX_BYTES`].
+    /// It is larger than [`MAX_BYTES`], or all are together.
     TooLarge,
     /// It could not be fetched; why.
     Fetch(String),
+    /// There is no memory for it.
+    NoMemory(ApiError),
+}
+
+/// A file as base64, decoded while its field is read: text and octets never stand side by side, beyond a piece.
+#[derive(Debug)]
+pub struct Base64File(pub Result<Vec<u8>, FileFault>);
+
+impl<'de> Deserialize<'de> for Base64File {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Base64File;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a string")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Base64File, E> {
+                Ok(Base64File(decode(text)))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
 }
 
 /// The octets of a base64 text. Line breaks are let pass, for encoders of mail write them (RFC 2045 §6.8).
-pub fn decode(text: &str) -> Result<Vec<u8>, FileFault> {
+fn decode(text: &str) -> Result<Vec<u8>, FileFault> {
     let text = text.trim();
-    let text = if text.contains(['\r', '\n']) { Cow::Owned(text.replace(['\r', '\n'], "")) } else { text.into() };
-    let mut bytes = Vec::with_capacity(memory::returned(base64::decoded_len_estimate(text.len())));
-    BASE64.decode_vec(text.as_bytes(), &mut bytes).map_err(|_| FileFault::Base64)?;
+    let breaks = text.bytes().filter(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let most = (text.len() - breaks).div_ceil(4).saturating_mul(3);
+    if most > MAX_BYTES + 2 {
+        return Err(FileFault::TooLarge);
+    }
+    let mut bytes = Vec::with_capacity(memory::returned(most));
+    let mut piece = Vec::with_capacity(PIECE.min(text.len()));
+    let mut ended = false;
+    let mut decode = |piece: &mut Vec<u8>, bytes: &mut Vec<u8>| {
+        // Padding ends the text.
+        if ended {
+            return Err(FileFault::Base64);
+        }
+        ended = piece.contains(&b'=');
+        BASE64.decode_vec(&piece, bytes).map_err(|_| FileFault::Base64)?;
+        piece.clear();
+        Ok(())
+    };
+    for line in text.split(['\r', '\n']) {
+        let mut line = line.as_bytes();
+        while !line.is_empty() {
+            let (taken, rest) = line.split_at(line.len().min(PIECE - piece.len()));
+            piece.extend_from_slice(taken);
+            line = rest;
+            if piece.len() == PIECE {
+                decode(&mut piece, &mut bytes)?;
+            }
+        }
+    }
+    if !piece.is_empty() {
+        decode(&mut piece, &mut bytes)?;
+    }
     if bytes.len() > MAX_BYTES { Err(FileFault::TooLarge) } else { Ok(bytes) }
+}
+
+/// What the files of one request may have together, and hold of the memory budget while they are loaded.
+pub struct Together {
+    memory: RequestMemory,
+    /// Octets of them so far.
+    octets: AtomicUsize,
+}
+
+impl Together {
+    /// Beside files of `octets`, which are in memory.
+    pub const fn new(memory: RequestMemory, octets: usize) -> Self {
+        Self { memory, octets: AtomicUsize::new(octets) }
+    }
+
+    /// Takes room for so many octets more, before they are loaded.
+    ///
+    /// # Errors
+    /// All together are too large, or there is no memory.
+    pub async fn add(&self, octets: usize) -> Result<(), FileFault> {
+        let all = self.octets.fetch_add(octets, Ordering::Relaxed).saturating_add(octets);
+        if all > MAX_BYTES {
+            return Err(FileFault::TooLarge);
+        }
+        self.memory.hold(written(all)).await.map_err(FileFault::NoMemory)
+    }
+}
+
+/// What files of so many octets take while a message with them is written: each stands in base64 beside its octets.
+pub const fn written(octets: usize) -> usize {
+    octets + octets / 3 * 4 + octets / 24
+}
+
+impl Allowance for Together {
+    async fn take(&self, octets: usize) -> Result<(), FetchError> {
+        self.add(octets).await.map_err(|fault| match fault {
+            FileFault::TooLarge => FetchError::TooLarge,
+            _ => FetchError::NoMemory,
+        })
+    }
 }
 
 /// Whether a URL may be fetched, as far as its form tells.
@@ -44,20 +143,67 @@ pub fn check_url(app: &App, url: &str) -> Result<(), FileFault> {
     Target::parse(url, &app.webhooks.policy).map(|_| ()).map_err(|_| FileFault::Url)
 }
 
-/// The file behind a URL; links of this server are followed inside.
-pub async fn fetch(app: &App, url: &str) -> Result<Fetched, FileFault> {
-    match files::read_own_link(app, url, MAX_BYTES).await {
-        Some(Ok(own)) => return Ok(own),
-        Some(Err(error)) if error.code() == Code::AttachmentTooLarge => return Err(FileFault::TooLarge),
-        Some(Err(error)) => return Err(FileFault::Fetch(error.code().sentence().to_owned())),
-        None => {}
-    }
-    let fetched = fetch_file(&app.webhooks.egress, &app.webhooks.policy, url, FILE_LIMITS).await;
-    fetched.map_err(|error| match error {
+/// Where a file is to come from, once it is known how large it is if that can be known.
+pub enum Located {
+    /// A file of this server.
+    Own(OwnFile),
+    /// Somewhere else.
+    Remote(String),
+}
+
+/// Where the file behind a URL is; a link of this server is looked up, and its size taken of what the files may have.
+///
+/// # Errors
+/// The link is not valid, or all are too large together. Nothing was read.
+pub async fn locate(app: &App, url: String, together: &Together) -> Result<Located, FileFault> {
+    let Some(found) = files::find_own_link(app, &url).await else { return Ok(Located::Remote(url)) };
+    let file = found.map_err(|error| FileFault::Fetch(error.code().sentence().to_owned()))?;
+    together.add(usize::try_from(file.size()).unwrap_or(usize::MAX)).await?;
+    Ok(Located::Own(file))
+}
+
+/// Loads a file.
+///
+/// # Errors
+/// It cannot be had.
+pub async fn load(app: &App, located: Located, together: &Together) -> Result<Fetched, FileFault> {
+    let url = match located {
+        Located::Own(file) => {
+            let read = file.read(app).await;
+            return read.map_err(|error| FileFault::Fetch(error.code().sentence().to_owned()));
+        }
+        Located::Remote(url) => url,
+    };
+    let (egress, policy) = (&app.webhooks.egress, &app.webhooks.policy);
+    fetch_file_within(egress, policy, &url, FILE_LIMITS, together).await.map_err(|error| match error {
         FetchError::Url(_) => FileFault::Url,
         FetchError::TooLarge => FileFault::TooLarge,
+        FetchError::NoMemory => FileFault::NoMemory(ApiError::new(Code::Unavailable, error.to_string())),
         FetchError::Redirect(_) | FetchError::TooManyRedirects | FetchError::Status(_) | FetchError::Egress(_) => {
             FileFault::Fetch(error.to_string())
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use super::*;
+
+    #[test]
+    fn base64_is_decoded_in_pieces_whatever_its_lines_are() {
+        let octets: Vec<u8> = (0..200_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+        let text = BASE64.encode(&octets);
+        assert_eq!(decode(&text).unwrap(), octets);
+        let lines: Vec<&str> = text.as_bytes().chunks(77).map(|line| str::from_utf8(line).unwrap()).collect();
+        assert_eq!(decode(&format!(" {}\r\n", lines.join("\r\n"))).unwrap(), octets);
+        assert_eq!(decode("").unwrap(), b"");
+        let padded = format!("{}AA==", "A".repeat(PIECE - 4));
+        assert_eq!(decode(&padded).unwrap().len(), PIECE / 4 * 3 - 2);
+        for bad in ["A", "AA=", "AA==AA==", "A A=", "ä", "AAA", &format!("{padded}AAAA"), &format!("{padded}====")] {
+            assert!(matches!(decode(bad), Err(FileFault::Base64)), "{bad}");
+        }
+        assert!(matches!(decode(&"A".repeat(MAX_BYTES / 3 * 4 + 8)), Err(FileFault::TooLarge)));
+    }
 }

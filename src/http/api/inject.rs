@@ -10,6 +10,7 @@ use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::body::{LargeBody, Loose, required, text};
 use crate::http::error::{ApiError, Code};
+use crate::http::memory::RequestMemory;
 use crate::inbound::ReceiveError;
 use crate::inbound::inject::Injection;
 use crate::inbound::route::Pattern;
@@ -20,6 +21,8 @@ use crate::store::routes::{self, Action, RouteRow};
 const STAR: &str = "route";
 /// The longest subject, in characters (contract 1.9).
 const MAX_SUBJECT_CHARS: usize = 998;
+/// Text and HTML together (contract 1.9).
+const MAX_TEXT_BYTES: usize = 26_214_400;
 
 /// `POST /v1/route`
 #[derive(Deserialize, ToSchema)]
@@ -92,9 +95,10 @@ fn sender(text: &str) -> Option<(Option<String>, Mailbox)> {
 pub async fn inject(
     State(app): State<App>,
     caller: Caller,
+    memory: RequestMemory,
     body: LargeBody,
 ) -> Result<(StatusCode, Json<InjectedView>), ApiError> {
-    let fields: InjectFields = body.fields()?;
+    let fields: InjectFields = body.fields().await?;
     let from = required(fields.from, "from")?;
     let (from_name, from) = sender(&from).ok_or_else(|| bad("from", "from must be one address"))?;
     let (route_id, address) = (text(fields.route_id, "routeId")?, text(fields.address, "address")?);
@@ -110,6 +114,12 @@ pub async fn inject(
         return Err(bad("subject", "a subject has at most 998 characters, on one line"));
     }
     let (plain, html) = (text(fields.text, "text")?, text(fields.html, "html")?);
+    let texts = [&plain, &html].into_iter().flatten().map(String::len).sum::<usize>();
+    if texts > MAX_TEXT_BYTES {
+        return Err(ApiError::new(Code::BodyTooLarge, "html and text of a message have at most 25 MiB together"));
+    }
+    // The message is written in quoted-printable beside them.
+    memory.hold_exactly(4 * texts).await?;
     let given = match &address {
         Some(address) => Some(own_domain(&app, &caller, address).await?),
         None => None,

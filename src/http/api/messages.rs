@@ -1,9 +1,9 @@
 //! Messages: list, detail, raw (contract 5).
 
-use axum::Json;
 use axum::extract::State;
-use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,6 +17,9 @@ use crate::http::auth::Caller;
 use crate::http::body::{DONE, Done};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::{Path, Query, integer};
+use crate::http::listener::Hangup;
+use crate::http::memory;
+use crate::http::streamed::{self, LARGE, StreamedJson};
 use crate::id::MessageId;
 use crate::links::Links;
 use crate::mail::mime::{Disposition, Part};
@@ -281,8 +284,17 @@ pub async fn detail(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Detail>, ApiError> {
+    Extension(hangup): Extension<Hangup>,
+) -> Result<Response, ApiError> {
     let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
+    let (asked, named) = (caller.clone(), id.clone());
+    let row = app.db.read(move |connection| find_message(connection, &asked, &named)).await??;
+    let size = usize::try_from(row.size).unwrap_or(usize::MAX);
+    let mut share = None;
+    if size > LARGE {
+        // The mail, and its texts, which may be twice as long in UTF-8.
+        share = Some(memory::reserve(&app, size.saturating_mul(3)).await?);
+    }
     let (objects, links) = (app.objects.clone(), app.links.clone());
     let found = app.db.read(move |connection| {
         let row = match find_message(connection, &caller, &id)? {
@@ -321,7 +333,19 @@ pub async fn detail(
             recipients: recipients_of(connection, &row)?,
         }))
     });
-    found.await?.map(Json)
+    let mut detail = found.await??;
+    let Some(mut share) = share else { return Ok(Json(detail).into_response()) };
+    let DetailView { text_body, html_body, .. } = &mut detail.message;
+    share.shrink_to([&*text_body, &*html_body].into_iter().flatten().map(String::len).sum());
+    let mut texts = Vec::new();
+    for body in [text_body, html_body].into_iter().flatten() {
+        let marker = streamed::marker();
+        let text = std::mem::replace(body, marker.clone());
+        texts.push((marker, text.len(), streamed::pieces_of(text)));
+    }
+    let mut json = StreamedJson::default();
+    json.push_document(&detail, texts);
+    Ok(json.answer(Some(share), &hangup))
 }
 
 /// How the recipients of an outbound message stand.
@@ -346,18 +370,28 @@ fn attachment_view(row: &MessageRow, index: u32, part: Part, links: &Links) -> A
 }
 
 /// `GET /api/messages/:id/raw`
-pub async fn raw(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub async fn raw(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Extension(hangup): Extension<Hangup>,
+) -> Result<Response, ApiError> {
     let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
     let objects = app.objects.clone();
     let file_name = format!("attachment; filename=\"{id}.eml\"");
-    let found = app.db.read(move |connection| match find_message(connection, &caller, &id)? {
-        Ok(row) => Ok(Ok(content::load(connection, &objects, &row)?)),
-        Err(refused) => Ok(Err(refused)),
-    });
-    match found.await?? {
+    let row = app.db.read(move |connection| find_message(connection, &caller, &id)).await??;
+    if row.raw_id.is_none() {
+        return Err(Code::RawExpired.into());
+    }
+    let share = memory::reserve(&app, usize::try_from(row.size).unwrap_or(usize::MAX)).await?;
+    let found = app.db.read(move |connection| content::load(connection, &objects, &row));
+    match found.await? {
         Some(Source::Raw(bytes)) => {
             let headers = [(CONTENT_TYPE, "message/rfc822"), (CONTENT_DISPOSITION, file_name.as_str())];
-            Ok((headers, bytes).into_response())
+            let length = [(CONTENT_LENGTH, bytes.len())];
+            let mut whole = StreamedJson::default();
+            whole.push_bytes(bytes.into());
+            Ok((headers, length, whole.body(Some(share), &hangup)).into_response())
         }
         Some(Source::Kept(_)) | None => Err(Code::RawExpired.into()),
     }

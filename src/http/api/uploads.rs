@@ -8,13 +8,14 @@ use axum::http::header::CONTENT_TYPE;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::given_file::{self, FileFault, MAX_BYTES};
+use super::given_file::{self, Base64File, FileFault, MAX_BYTES, Together};
 use crate::egress::Fetched;
 use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::body::{self, LargeBody, Loose};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
+use crate::http::memory::RequestMemory;
 use crate::uploads::RETENTION_DAYS;
 
 const MAX_NAME_CHARS: usize = 255;
@@ -45,7 +46,7 @@ pub struct UploadFields {
     /// The file in base64.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    content: Loose<String>,
+    content: Loose<Base64File>,
     #[schema(example = "po.pdf")]
     filename: Option<String>,
     #[schema(example = "application/pdf")]
@@ -87,15 +88,16 @@ pub async fn create(
     State(app): State<App>,
     caller: Caller,
     Query(query): Query<UploadQuery>,
+    memory: RequestMemory,
     request: Request,
 ) -> Result<(StatusCode, Json<UploadView>), ApiError> {
     let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).map(str::to_owned);
     let essence = kind.as_deref().and_then(|kind| kind.split(';').next()).map(str::trim);
     let is_json = essence.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
     let file = if is_json && query.filename.is_none() {
-        from_json(&app, LargeBody::from_request(request, &app).await?).await?
+        from_json(&app, memory, LargeBody::from_request(request, &app).await?).await?
     } else {
-        from_body(query, kind, request).await?
+        from_body(&app, query, kind, request).await?
     };
     if file.bytes.is_empty() {
         return Err(ApiError::new(Code::BadAttachment, "the file is empty"));
@@ -114,17 +116,17 @@ pub async fn create(
     Ok((StatusCode::CREATED, Json(view)))
 }
 
-async fn from_body(query: UploadQuery, kind: Option<String>, request: Request) -> Result<File, ApiError> {
-    let bytes = body::read(request, MAX_BYTES).await?;
+async fn from_body(app: &App, query: UploadQuery, kind: Option<String>, request: Request) -> Result<File, ApiError> {
+    let bytes = body::read(request, app, MAX_BYTES, 1).await?;
     let days = match query.retention_days.as_deref() {
         None | Some("") => DEFAULT_DAYS,
         Some(text) => text.parse().map_err(|_| bad_days()).and_then(permitted)?,
     };
-    Ok(File { bytes, filename: query.filename, content_type: kind, days })
+    Ok(File { bytes: bytes.into(), filename: query.filename, content_type: kind, days })
 }
 
-async fn from_json(app: &App, body: LargeBody) -> Result<File, ApiError> {
-    let fields: UploadFields = body.fields()?;
+async fn from_json(app: &App, memory: RequestMemory, body: LargeBody) -> Result<File, ApiError> {
+    let fields: UploadFields = body.fields().await?;
     let bad = |field, message| ApiError::field(Code::BadAttachment, field, message);
     let url = fields.url.optional(|| ApiError::at(Code::BadUrl, "url"))?;
     let content = fields.content.optional(|| bad("content", "content must be base64"))?;
@@ -135,11 +137,15 @@ async fn from_json(app: &App, body: LargeBody) -> Result<File, ApiError> {
     let fetched = match (url, content) {
         (Some(_), Some(_)) => return Err(bad("content", "give either url or content, not both")),
         (None, None) => return Err(bad("content", "url or content is required")),
-        (None, Some(text)) => {
-            let bytes = given_file::decode(&text).map_err(|error| fault(error, "content"))?;
+        (None, Some(Base64File(decoded))) => {
+            let bytes = decoded.map_err(|error| fault(error, "content"))?;
             Fetched { bytes, content_type: None, filename: None }
         }
-        (Some(url), None) => given_file::fetch(app, &url).await.map_err(|error| fault(error, "url"))?,
+        (Some(url), None) => {
+            let together = Together::new(memory, 0);
+            let located = given_file::locate(app, url, &together).await.map_err(|error| fault(error, "url"))?;
+            given_file::load(app, located, &together).await.map_err(|error| fault(error, "url"))?
+        }
     };
     Ok(File {
         bytes: fetched.bytes.into(),
@@ -163,6 +169,7 @@ fn fault(fault: FileFault, field: &'static str) -> ApiError {
         FileFault::Base64 => ApiError::field(Code::BadAttachment, field, "content is no base64"),
         FileFault::Url => ApiError::at(Code::BadUrl, field),
         FileFault::TooLarge => ApiError::at(Code::AttachmentTooLarge, field),
+        FileFault::NoMemory(error) => error,
         FileFault::Fetch(why) => ApiError::field(Code::AttachmentFetchFailed, field, why),
     }
 }

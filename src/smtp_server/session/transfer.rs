@@ -10,9 +10,9 @@ use super::{Accepted, End, READ_FIRST, READ_LARGE, Session};
 use crate::inbound::ReceiveError;
 use crate::mail::envelope::Envelope;
 use crate::mail::reply::Reply;
+use crate::memory_budget::Reservation;
 use crate::metrics::Counter;
 use crate::smtp_server::data::{DataReader, Gathered, Progress};
-use crate::smtp_server::room::Share;
 use crate::store::Error as StoreError;
 
 /// Data slower than this for longer than the grace is given up.
@@ -31,7 +31,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Err(reply) => return self.refuse_data(&reply),
         };
         let room = self.shared.room.clone();
-        if room.is_used_up() {
+        if room.refuses() {
             return self.refuse_data(&Reply::STORAGE_FULL);
         }
         let mut memory = room.share();
@@ -75,7 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         &mut self,
         reader: &mut DataReader,
         gathered: &mut Gathered,
-        memory: &mut Share<'_>,
+        memory: &mut Reservation,
     ) -> Result<(), End> {
         let deadline = Instant::now() + self.shared.data_timeout;
         let mut taken: u64 = 0;
@@ -97,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
                 Progress::More => self.input.clear(),
             }
-            let short = !memory.cover(gathered.in_memory());
+            let short = !memory.resize(gathered.in_memory());
             gathered.settle(self.shared.inbound.objects(), short).await;
             self.flush().await?;
             if waited > DATA_RATE_GRACE && taken < waited.as_secs() * MIN_DATA_BYTES_PER_SEC {
@@ -116,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     Ok(Ok(_)) => {}
                     Err(_) if until < patience => {
                         gathered.set_aside(self.shared.inbound.objects()).await;
-                        memory.cover(gathered.in_memory());
+                        memory.resize(gathered.in_memory());
                         (self.input, piece) = (BytesMut::new(), READ_FIRST);
                     }
                     Err(_) => return self.dismiss(&Reply::TIMEOUT),

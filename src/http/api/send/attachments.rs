@@ -8,9 +8,10 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::http::App;
-use crate::http::api::given_file::{self, FileFault, MAX_BYTES};
+use crate::http::api::given_file::{self, Base64File, FileFault, Located, MAX_BYTES, Together};
 use crate::http::body::Loose;
 use crate::http::error::{ApiError, Code};
+use crate::http::memory::RequestMemory;
 use crate::outbound::compose::Attachment;
 
 const MAX_NAME_CHARS: usize = 255;
@@ -20,7 +21,7 @@ const FETCH_DEADLINE: Duration = Duration::from_secs(10);
 const MAX_ENTRIES: usize = 100;
 
 /// One attachment: exactly one of `url` and `content`.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AttachmentFields {
     #[schema(required = true, nullable = false, example = "po.pdf")]
@@ -28,7 +29,8 @@ pub struct AttachmentFields {
     /// Where to fetch the file: https, or a link of this server.
     url: Option<String>,
     /// The file in base64.
-    content: Option<String>,
+    #[schema(value_type = Option<String>)]
+    content: Option<Base64File>,
     #[schema(example = "application/pdf")]
     content_type: Option<String>,
 }
@@ -55,6 +57,7 @@ fn fault(fault: FileFault, filename: &str) -> ApiError {
         FileFault::Base64 => bad(format!("{filename}: content is no base64")),
         FileFault::Url => bad(format!("{filename}: a valid https url is required")),
         FileFault::TooLarge => too_large(),
+        FileFault::NoMemory(error) => error,
         FileFault::Fetch(why) => {
             ApiError::field(Code::AttachmentFetchFailed, "attachments", format!("{filename}: {why}"))
         }
@@ -86,8 +89,8 @@ pub fn check(app: &App, given: Loose<Vec<AttachmentFields>>) -> Result<Vec<Wante
                 given_file::check_url(app, &url).map_err(|error| fault(error, &filename))?;
                 Source::Url(url)
             }
-            (None, Some(text)) => {
-                let bytes = given_file::decode(&text).map_err(|error| fault(error, &filename))?;
+            (None, Some(Base64File(decoded))) => {
+                let bytes = decoded.map_err(|error| fault(error, &filename))?;
                 if bytes.is_empty() {
                     return Err(empty(&filename));
                 }
@@ -115,30 +118,78 @@ fn too_large() -> ApiError {
     ApiError::field(Code::AttachmentTooLarge, "attachments", message)
 }
 
-/// Fetches what has a URL, all at once.
-pub async fn load(app: &App, wanted: Vec<Wanted>) -> Result<Vec<Attachment>, ApiError> {
-    let loading = try_join_all(wanted.into_iter().map(|one| load_one(app, one)));
+/// Loads what has a URL, all at once; how large it all is together is known, as far as it can be, before anything is read.
+/// Afterwards the request holds memory to write the message, whose other texts have `texts` octets.
+pub async fn load(
+    app: &App,
+    memory: &RequestMemory,
+    wanted: Vec<Wanted>,
+    texts: usize,
+) -> Result<Vec<Attachment>, ApiError> {
+    let given = |one: &Wanted| match &one.source {
+        Source::Bytes(bytes) => bytes.len(),
+        Source::Url(_) => 0,
+    };
+    let together = Together::new(memory.clone(), wanted.iter().map(given).sum());
+    let loading = async {
+        let mut located = Vec::with_capacity(wanted.len());
+        for one in wanted {
+            located.push(one.locate(app, &together).await?);
+        }
+        try_join_all(located.into_iter().map(|one| one.load(app, &together))).await
+    };
     let late = |_| {
         let message = "the attachments could not be fetched in 10 s";
         ApiError::field(Code::AttachmentFetchFailed, "attachments", message)
     };
     let loaded = tokio::time::timeout(FETCH_DEADLINE, loading).await.map_err(late)??;
-    if loaded.iter().map(|one| one.content.len()).sum::<usize>() > MAX_BYTES {
+    let files = loaded.iter().map(|one| one.content.len()).sum::<usize>();
+    if files > MAX_BYTES {
         return Err(too_large());
     }
+    // Each text stands in quoted-printable beside itself.
+    memory.hold_exactly(given_file::written(files) + 3 * texts).await?;
     Ok(loaded)
 }
 
-async fn load_one(app: &App, wanted: Wanted) -> Result<Attachment, ApiError> {
-    let Wanted { filename, content_type, source } = wanted;
-    let url = match source {
-        Source::Bytes(content) => return Ok(Attachment { filename, content_type, content }),
-        Source::Url(url) => url,
-    };
-    let fetched = given_file::fetch(app, &url).await.map_err(|error| fault(error, &filename))?;
-    if fetched.bytes.is_empty() {
-        return Err(empty(&filename));
+/// An attachment whose file is found.
+struct Found {
+    filename: String,
+    content_type: Option<String>,
+    source: FoundSource,
+}
+
+enum FoundSource {
+    Bytes(Bytes),
+    File(Located),
+}
+
+impl Wanted {
+    async fn locate(self, app: &App, together: &Together) -> Result<Found, ApiError> {
+        let Self { filename, content_type, source } = self;
+        let source = match source {
+            Source::Bytes(content) => FoundSource::Bytes(content),
+            Source::Url(url) => {
+                let located = given_file::locate(app, url, together).await;
+                FoundSource::File(located.map_err(|error| fault(error, &filename))?)
+            }
+        };
+        Ok(Found { filename, content_type, source })
     }
-    let content_type = content_type.or(fetched.content_type);
-    Ok(Attachment { filename, content_type, content: fetched.bytes.into() })
+}
+
+impl Found {
+    async fn load(self, app: &App, together: &Together) -> Result<Attachment, ApiError> {
+        let Self { filename, content_type, source } = self;
+        let located = match source {
+            FoundSource::Bytes(content) => return Ok(Attachment { filename, content_type, content }),
+            FoundSource::File(located) => located,
+        };
+        let fetched = given_file::load(app, located, together).await.map_err(|error| fault(error, &filename))?;
+        if fetched.bytes.is_empty() {
+            return Err(empty(&filename));
+        }
+        let content_type = content_type.or(fetched.content_type);
+        Ok(Attachment { filename, content_type, content: fetched.bytes.into() })
+    }
 }

@@ -16,6 +16,7 @@ use crate::http::auth::Caller;
 use crate::http::body::{LargeBody, Loose};
 use crate::http::error::{ApiError, Code};
 use crate::http::idempotency::{self, Begun};
+use crate::http::memory::RequestMemory;
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::outbound::compose::Attachment;
 use crate::outbound::draft::{Draft, DraftError};
@@ -144,6 +145,8 @@ struct Batch {
     attachments: Vec<Attachment>,
     sender: Sender,
     suppressed: Vec<String>,
+    /// Octets of the memory budget for what they share.
+    held: usize,
     now: Timestamp,
 }
 
@@ -152,6 +155,7 @@ pub async fn send_batch(
     State(app): State<App>,
     caller: Caller,
     headers: HeaderMap,
+    memory: RequestMemory,
     body: LargeBody,
 ) -> Result<Response, ApiError> {
     let now = app.clock.now();
@@ -161,7 +165,7 @@ pub async fn send_batch(
         Some(Begun::First(running)) => Some(running),
         None => None,
     };
-    let given: BatchFields = body.fields()?;
+    let given: BatchFields = body.fields().await?;
     let from = fields::sender(given.from)?;
     let bad = |message: &'static str| ApiError::field(Code::BadRequest, "recipients", message);
     let entries = given.recipients.optional(|| bad("recipients must be a list of objects with to"))?;
@@ -187,18 +191,21 @@ pub async fn send_batch(
     let wanted = attachments::check(&app, given.attachments)?;
     let sender = gate(&app, &caller, &from, now).await?;
     let content = content.with_template(&app, &caller).await?;
-    let attachments = attachments::load(&app, wanted).await?;
+    // The entries stay in memory beside the files and the message that is being written.
+    let beside = memory.held().await / 2;
+    let attachments = attachments::load(&app, &memory, wanted, beside).await?;
     let shared = Shared { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };
     let mailboxes: Vec<_> = entries.iter().map(BatchEntry::mailbox).collect();
     let addresses = mailboxes.iter().flatten().map(|one| one.mailbox.to_string()).collect();
     let suppressed = app.outbound.suppressed(sender.account, addresses).await?;
-    let batch = Batch { shared, attachments, sender, suppressed, now };
+    let held = memory.held().await;
+    let batch = Batch { shared, attachments, sender, suppressed, held, now };
     let mut staged = Vec::with_capacity(entries.len());
     let mut results = Vec::with_capacity(entries.len());
     for (entry, mailbox) in entries.into_iter().zip(mailboxes) {
         let to = mailbox.as_ref().map_or_else(|_| entry.written(), |one| one.mailbox.to_string());
         let composed = match mailbox {
-            Ok(mailbox) => batch.compose(&app, entry, mailbox).await,
+            Ok(mailbox) => batch.compose(&app, &memory, entry, mailbox).await,
             Err(error) => Err(error.into()),
         };
         results.push(BatchResultView::new(to, &composed));
@@ -238,7 +245,13 @@ impl BatchEntry {
 }
 
 impl Batch {
-    async fn compose(&self, app: &App, entry: BatchEntry, to: NamedMailbox) -> Result<Outgoing, Failure> {
+    async fn compose(
+        &self,
+        app: &App,
+        memory: &RequestMemory,
+        entry: BatchEntry,
+        to: NamedMailbox,
+    ) -> Result<Outgoing, Failure> {
         let own = fields::template_data(entry.template_data)?;
         let mut headers = self.shared.headers.clone();
         for (name, value) in fields::headers(entry.headers)? {
@@ -246,6 +259,8 @@ impl Batch {
             headers.push((name, value));
         }
         fields::check_header_count(headers.len())?;
+        let texts = self.shared.content.length(own.as_ref())?;
+        memory.hold(self.held.saturating_add(3 * texts)).await?;
         let filled = self.shared.content.fill(own.as_ref())?;
         let letter = self.shared.letter(vec![to], Vec::new(), filled, headers, self.attachments.clone());
         let draft = Draft {

@@ -59,7 +59,11 @@ fn bad(code: Code, field: &'static str) -> ApiError {
 }
 
 fn list_error(error: MailboxListError, field: &'static str) -> ApiError {
-    let code = if error == MailboxListError::ControlCharacter { Code::BadHeader } else { Code::BadAddress };
+    let code = match error {
+        MailboxListError::ControlCharacter => Code::BadHeader,
+        MailboxListError::TooMany => Code::TooManyRecipients,
+        MailboxListError::Malformed | MailboxListError::Several => Code::BadAddress,
+    };
     ApiError::field(code, field, format!("{field}: {error}"))
 }
 
@@ -134,6 +138,11 @@ pub fn check_subject(subject: Option<&str>) -> Result<(), ApiError> {
 }
 
 impl Content {
+    /// Octets of the values of tags.
+    pub fn data_size(&self) -> usize {
+        self.data.as_ref().map_or(0, MergeData::size)
+    }
+
     /// Refuses a message without subject or body, unless a template may give them.
     pub fn check(&self) -> Result<(), ApiError> {
         check_subject(self.subject.as_deref())?;

@@ -5,6 +5,8 @@ mod batch;
 mod fields;
 mod scheduled;
 
+use std::borrow::Cow;
+
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -19,6 +21,7 @@ use crate::http::auth::Caller;
 use crate::http::body::{LargeBody, Loose};
 use crate::http::error::{ApiError, Code};
 use crate::http::idempotency::{self, Begun};
+use crate::http::memory::RequestMemory;
 use crate::id::{MessageId, ScheduledId, TemplateId};
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::outbound::compose::{Attachment, Letter, thread_header};
@@ -33,6 +36,9 @@ use fields::{Content, Mailboxes, When};
 
 pub use batch::{BatchFields, BatchView, send_batch};
 pub use scheduled::{CanceledView, cancel};
+
+/// Subject, html and text of one message together, tags filled in (contract 1.9).
+const MAX_TEXT_BYTES: usize = 26_214_400;
 
 /// `POST /v1/send`
 #[derive(Deserialize, ToSchema)]
@@ -227,14 +233,41 @@ impl Content {
         Ok(self)
     }
 
+    /// How many octets the texts have once `data` over the shared data is filled in.
+    ///
+    /// # Errors
+    /// More than a message may have.
+    fn length(&self, data: Option<&MergeData>) -> Result<usize, ApiError> {
+        let data = self.data_with(data);
+        let data = data.as_deref();
+        let mut length: usize = 0;
+        for text in [&self.subject, &self.html, &self.text].into_iter().flatten() {
+            let filled = match data {
+                Some(data) => template::filled_length(text, data, MAX_TEXT_BYTES),
+                None => Some(text.len()),
+            };
+            length = filled.map_or(usize::MAX, |filled| length.saturating_add(filled));
+        }
+        if length <= MAX_TEXT_BYTES {
+            return Ok(length);
+        }
+        let message = "subject, html and text of a message have at most 25 MiB together, their tags filled in";
+        Err(ApiError::new(Code::BodyTooLarge, message))
+    }
+
+    /// The values of tags, if there are tags.
+    fn data_with<'d>(&'d self, own: Option<&'d MergeData>) -> Option<Cow<'d, MergeData>> {
+        let data = match (&self.data, own) {
+            (Some(shared), Some(own)) => Some(Cow::Owned(shared.merged_with(own))),
+            (shared, own) => own.or(shared.as_ref()).map(Cow::Borrowed),
+        };
+        data.or_else(|| self.template_id.as_ref().map(|_| Cow::Owned(MergeData::default())))
+    }
+
     /// The texts with their tags filled in, as `data` over the shared data has it.
     fn fill(&self, data: Option<&MergeData>) -> Result<Filled, ApiError> {
         let missing = |field, message: &'static str| ApiError::field(Code::MissingContent, field, message);
-        let data = match (&self.data, data) {
-            (Some(shared), Some(own)) => Some(shared.merged_with(own)),
-            (shared, own) => own.or(shared.as_ref()).cloned(),
-        };
-        let data = data.or_else(|| self.template_id.as_ref().map(|_| MergeData::default()));
+        let data = self.data_with(data);
         let subject = self.subject.as_deref().filter(|subject| !subject.trim().is_empty());
         let subject = subject.ok_or_else(|| missing("subject", "subject is required"))?;
         let body = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
@@ -291,6 +324,7 @@ pub async fn send(
     State(app): State<App>,
     caller: Caller,
     headers: HeaderMap,
+    memory: RequestMemory,
     body: LargeBody,
 ) -> Result<Response, ApiError> {
     let now = app.clock.now();
@@ -300,7 +334,7 @@ pub async fn send(
         Some(Begun::First(running)) => Some(running),
         None => None,
     };
-    let given: SendFields = body.fields()?;
+    let given: SendFields = body.fields().await?;
     let from = fields::sender(given.from)?;
     let [to, cc, bcc] = fields::recipients(given.to, given.cc, given.bcc)?;
     let mut content = Content {
@@ -322,10 +356,12 @@ pub async fn send(
     let wanted = attachments::check(&app, given.attachments)?;
     let sender = gate(&app, &caller, &from, now).await?;
     let mut content = content.with_template(&app, &caller).await?;
+    let texts = content.length(None)?;
+    memory.hold(2 * texts).await?;
     let filled = content.fill(None)?;
     // They may be large, and the letter has its own.
     (content.html, content.text) = (None, None);
-    let attachments = attachments::load(&app, wanted).await?;
+    let attachments = attachments::load(&app, &memory, wanted, texts + content.data_size()).await?;
     let shared = Shared { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };
     let letter = shared.letter(to, cc, filled, shared.headers.clone(), attachments);
     let mut draft = Draft { letter, bcc, suppressed: Vec::new(), metadata, scheduled_at };

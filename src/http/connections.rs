@@ -1,0 +1,389 @@
+//! The HTTP connections that are open, capped in all and by address. At a cap a new one takes the place of another that
+//! has shown no credential or asks for nothing, so whoever opens many only displaces itself.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::http::Extensions;
+use tokio_util::sync::CancellationToken;
+
+use super::memory::RequestMemory;
+use crate::throttle::address_network;
+
+/// Bodies of requests without a credential that are read at the same time from one client address.
+const ANONYMOUS_BODIES: usize = 32;
+
+/// What bounds connections.
+#[derive(Clone, Debug)]
+pub struct Caps {
+    /// In all.
+    pub connections: usize,
+    /// Of one address.
+    pub of_address: usize,
+    /// Proxies, which are not counted by their own address.
+    pub proxies: Vec<ipnet::IpNet>,
+}
+
+/// The open connections of all listeners of one kind.
+#[derive(Debug)]
+pub struct Connections {
+    caps: Caps,
+    table: Mutex<Table>,
+    bodies: Mutex<Bodies>,
+    refused: AtomicU64,
+    displaced: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    open: HashMap<u64, Connection>,
+    /// Numbers of the open connections of each address, the oldest first.
+    by_address: HashMap<Group, BTreeSet<u64>>,
+}
+
+/// What a connection is counted under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Group {
+    Address(IpAddr),
+    /// Of a proxy, which has connections for many clients.
+    Proxy(IpAddr),
+}
+
+/// A connection; clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Connection(Arc<Open>);
+
+#[derive(Debug)]
+struct Open {
+    /// Whether a credential came by it.
+    proven: AtomicBool,
+    /// Whether a request came by it.
+    asked: AtomicBool,
+    /// Requests that are not answered to the end.
+    at_work: AtomicUsize,
+    closing: CancellationToken,
+}
+
+/// How dear a connection is; the cheapest goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    /// It asked before, without a credential, and asks for nothing now.
+    Idle,
+    /// No credential came by it.
+    Unknown,
+    /// A credential came by it; it asks for nothing now.
+    KnownIdle,
+    /// A request with a credential is at work.
+    AtWork,
+}
+
+/// The place of a connection in the table, until it is dropped.
+pub struct Place {
+    connections: Arc<Connections>,
+    group: Group,
+    number: u64,
+    /// The connection.
+    pub connection: Connection,
+}
+
+/// A request at work on its connection, until it is dropped.
+pub struct Work(Connection);
+
+impl Connections {
+    /// None yet.
+    pub fn new(caps: Caps) -> Self {
+        Self {
+            caps,
+            table: Mutex::default(),
+            bodies: Mutex::default(),
+            refused: AtomicU64::new(0),
+            displaced: AtomicU64::new(0),
+        }
+    }
+
+    /// A place for a new connection, if need be that of another; `None`: every connection of its address is at work for
+    /// somebody known.
+    pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
+        let peer = peer.to_canonical();
+        let is_proxy = self.caps.proxies.iter().any(|network| network.contains(&peer));
+        let group = if is_proxy { Group::Proxy(peer) } else { Group::Address(address_network(peer)) };
+        let mut table = self.table();
+        let of_group = table.by_address.get(&group).map_or(0, BTreeSet::len);
+        if !is_proxy && of_group >= self.caps.of_address && !self.displace(&mut table, group, Worth::KnownIdle) {
+            drop(table);
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        if table.open.len() >= self.caps.connections {
+            self.make_room(&mut table);
+        }
+        let number = table.next;
+        table.next += 1;
+        let connection = Connection(Arc::new(Open {
+            proven: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
+            at_work: AtomicUsize::new(0),
+            closing: CancellationToken::new(),
+        }));
+        table.open.insert(number, connection.clone());
+        table.by_address.entry(group).or_default().insert(number);
+        Some(Place { connections: Arc::clone(self), group, number, connection })
+    }
+
+    /// Closes a connection in the address that has most of them.
+    fn make_room(&self, table: &mut Table) {
+        for worth in [Worth::KnownIdle, Worth::AtWork] {
+            let mut groups: Vec<(bool, usize, Group)> = table
+                .by_address
+                .iter()
+                .map(|(group, numbers)| (matches!(group, Group::Address(_)), numbers.len(), *group))
+                .collect();
+            groups.sort_unstable_by_key(|(own, count, _)| std::cmp::Reverse((*own, *count)));
+            if groups.into_iter().any(|(_, _, group)| self.displace(table, group, worth)) {
+                return;
+            }
+        }
+    }
+
+    /// Closes the cheapest connection of an address, the oldest of several, if it is worth no more than that.
+    fn displace(&self, table: &mut Table, group: Group, most: Worth) -> bool {
+        let numbers = table.by_address.get(&group).into_iter().flatten();
+        let worth = |number: &u64| table.open.get(number).map(|one| (one.worth(), *number));
+        let Some((_, number)) = numbers.filter_map(worth).min().filter(|(worth, _)| *worth <= most) else {
+            return false;
+        };
+        if let Some(connection) = table.remove(group, number) {
+            connection.0.closing.cancel();
+            self.displaced.fetch_add(1, Ordering::Relaxed);
+        }
+        true
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A turn to read the body of a request without a credential, which takes that of the oldest of its address when there
+    /// are many.
+    pub fn read_anonymous(&self, client: IpAddr) -> BodyTurn<'_> {
+        let client = address_network(client);
+        let mut bodies = self.bodies();
+        let number = bodies.next;
+        bodies.next += 1;
+        let cut_off = CancellationToken::new();
+        let reading = bodies.reading.entry(client).or_default();
+        if reading.len() >= ANONYMOUS_BODIES
+            && let Some((_, oldest)) = reading.pop_front()
+        {
+            oldest.cancel();
+            self.displaced.fetch_add(1, Ordering::Relaxed);
+        }
+        reading.push_back((number, cut_off.clone()));
+        BodyTurn { connections: self, client, number, cut_off }
+    }
+
+    fn bodies(&self) -> MutexGuard<'_, Bodies> {
+        self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The figures in the text format of Prometheus.
+    pub fn render(&self) -> String {
+        let open = self.table().open.len();
+        let (refused, displaced) = (self.refused.load(Ordering::Relaxed), self.displaced.load(Ordering::Relaxed));
+        format!(
+            "# HELP mailkite_http_connections HTTP connections that are open.\n\
+             # TYPE mailkite_http_connections gauge\n\
+             mailkite_http_connections {open}\n\
+             # HELP mailkite_http_connections_refused_total HTTP connections refused by the cap of their address.\n\
+             # TYPE mailkite_http_connections_refused_total counter\n\
+             mailkite_http_connections_refused_total {refused}\n\
+             # HELP mailkite_http_displaced_total HTTP connections and bodies given up for newer ones at a cap.\n\
+             # TYPE mailkite_http_displaced_total counter\n\
+             mailkite_http_displaced_total {displaced}\n"
+        )
+    }
+}
+
+impl Table {
+    fn remove(&mut self, group: Group, number: u64) -> Option<Connection> {
+        if let Some(numbers) = self.by_address.get_mut(&group) {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.by_address.remove(&group);
+            }
+        }
+        self.open.remove(&number)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.table().remove(self.group, self.number);
+    }
+}
+
+impl Connection {
+    /// A request came.
+    pub fn begin(&self) -> Work {
+        self.0.asked.store(true, Ordering::Relaxed);
+        self.0.at_work.fetch_add(1, Ordering::Relaxed);
+        Work(self.clone())
+    }
+
+    /// Whether a request came.
+    pub fn has_asked(&self) -> bool {
+        self.0.asked.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the connection has to make room.
+    pub async fn displaced(&self) {
+        self.0.closing.cancelled().await;
+    }
+
+    fn worth(&self) -> Worth {
+        let at_work = self.0.at_work.load(Ordering::Relaxed) > 0;
+        match (self.0.proven.load(Ordering::Relaxed), at_work) {
+            (false, false) if self.has_asked() => Worth::Idle,
+            (false, _) => Worth::Unknown,
+            (true, false) => Worth::KnownIdle,
+            (true, true) => Worth::AtWork,
+        }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.0.at_work.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request has shown a credential: it may hold more, and its connection is not closed for a stranger's.
+pub fn note_credential(extensions: &Extensions) {
+    if let Some(memory) = extensions.get::<RequestMemory>() {
+        memory.know();
+    }
+    if let Some(Connection(open)) = extensions.get::<Connection>() {
+        open.proven.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Bodies of requests without a credential that are being read, by client address.
+#[derive(Debug, Default)]
+struct Bodies {
+    next: u64,
+    /// The oldest first.
+    reading: HashMap<IpAddr, VecDeque<(u64, CancellationToken)>>,
+}
+
+/// The turn of a body, until it is dropped.
+pub struct BodyTurn<'c> {
+    connections: &'c Connections,
+    client: IpAddr,
+    number: u64,
+    cut_off: CancellationToken,
+}
+
+impl BodyTurn<'_> {
+    /// Waits until a newer one of the address takes the turn.
+    pub async fn lost(&self) {
+        self.cut_off.cancelled().await;
+    }
+}
+
+impl Drop for BodyTurn<'_> {
+    fn drop(&mut self) {
+        let mut bodies = self.connections.bodies();
+        if let Some(reading) = bodies.reading.get_mut(&self.client) {
+            reading.retain(|(number, _)| *number != self.number);
+            if reading.is_empty() {
+                bodies.reading.remove(&self.client);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use super::*;
+
+    fn connections() -> Arc<Connections> {
+        let proxies = vec!["10.0.0.0/8".parse().unwrap()];
+        Arc::new(Connections::new(Caps { connections: 6, of_address: 3, proxies }))
+    }
+
+    fn admit(connections: &Arc<Connections>, address: &str) -> Option<Place> {
+        connections.admit(address.parse().unwrap())
+    }
+
+    fn is_displaced(place: &Place) -> bool {
+        place.connection.0.closing.is_cancelled()
+    }
+
+    fn prove(place: &Place) {
+        let mut extensions = Extensions::new();
+        extensions.insert(place.connection.clone());
+        note_credential(&extensions);
+    }
+
+    #[test]
+    fn at_the_cap_of_an_address_its_oldest_stranger_goes_and_nobody_who_is_known_and_at_work() {
+        let connections = connections();
+        let known = admit(&connections, "2001:db8::1").unwrap();
+        prove(&known);
+        let at_work = known.connection.begin();
+        let stuck = admit(&connections, "2001:db8::2").unwrap();
+        let _stuck_at = stuck.connection.begin();
+        let idle = admit(&connections, "2001:db8::3").unwrap();
+        drop(idle.connection.begin());
+        let first = admit(&connections, "2001:db8::4").unwrap();
+        assert!(is_displaced(&idle) && !is_displaced(&stuck));
+        let second = admit(&connections, "2001:db8::5").unwrap();
+        assert!(is_displaced(&stuck) && !is_displaced(&first) && !is_displaced(&known));
+        prove(&first);
+        prove(&second);
+        let (_one, _two) = (first.connection.begin(), second.connection.begin());
+        assert!(admit(&connections, "2001:db8::6").is_none());
+        assert!(connections.render().contains("mailkite_http_connections_refused_total 1\n"));
+        drop(at_work);
+        assert!(admit(&connections, "2001:db8::7").is_some() && is_displaced(&known));
+        assert!(admit(&connections, "2001:db8:0:1::1").is_some(), "another network");
+    }
+
+    #[test]
+    fn at_the_cap_of_all_the_address_with_most_makes_room_and_a_proxy_last() {
+        let connections = connections();
+        let proxied: Vec<_> = (0..3).map(|_| admit(&connections, "10.0.0.1").unwrap()).collect();
+        let two: Vec<_> = (0..2).map(|_| admit(&connections, "192.0.2.1").unwrap()).collect();
+        let one = admit(&connections, "192.0.2.2").unwrap();
+        let new = admit(&connections, "192.0.2.3").unwrap();
+        assert!(is_displaced(&two[0]) && !is_displaced(&two[1]) && !is_displaced(&one));
+        assert!(connections.render().contains("mailkite_http_connections 6\n"));
+        for place in [&two[1], &one, &new] {
+            prove(place);
+        }
+        let _work: Vec<_> = [&two[1], &one, &new].map(|place| place.connection.begin()).into();
+        let last = admit(&connections, "192.0.2.4").unwrap();
+        assert_eq!(proxied.iter().filter(|place| is_displaced(place)).count(), 1);
+        drop((last, proxied, two, one, new));
+        assert!(connections.render().contains("mailkite_http_connections 0\n"));
+        assert!(connections.table().by_address.is_empty());
+    }
+
+    #[test]
+    fn the_oldest_body_of_an_address_without_a_credential_makes_room_for_a_new_one() {
+        let connections = connections();
+        let client: IpAddr = "192.0.2.1".parse().unwrap();
+        let turns: Vec<_> = (0..=ANONYMOUS_BODIES).map(|_| connections.read_anonymous(client)).collect();
+        let other = connections.read_anonymous("192.0.2.2".parse().unwrap());
+        let lost: Vec<bool> = turns.iter().map(|turn| turn.cut_off.is_cancelled()).collect();
+        assert!(lost[0] && !other.cut_off.is_cancelled());
+        assert_eq!(lost.iter().filter(|lost| **lost).count(), 1);
+        drop((turns, other));
+        assert!(connections.bodies().reading.is_empty());
+    }
+}

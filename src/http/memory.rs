@@ -1,0 +1,106 @@
+//! What one request holds of the memory budget: little until a credential was seen, and all of it until it is answered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use axum::http::Extensions;
+use axum::http::request::Parts;
+use tokio::sync::Mutex;
+
+use super::App;
+use super::error::{ApiError, Code};
+use crate::memory_budget::{Door, MemoryBudget, Reservation};
+
+/// How long a request waits for its turn before the client is asked to come again.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The share of one request; clones are the same share. It ends with the last of them.
+#[derive(Clone, Debug)]
+pub struct RequestMemory(Arc<Request>);
+
+#[derive(Debug)]
+struct Request {
+    budget: MemoryBudget,
+    /// Whether a credential was seen.
+    known: AtomicBool,
+    share: Mutex<Option<Reservation>>,
+}
+
+impl FromRequestParts<App> for RequestMemory {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        Ok(Self::of(&parts.extensions, app))
+    }
+}
+
+impl RequestMemory {
+    /// The share that a request was given.
+    pub fn of(extensions: &Extensions, app: &App) -> Self {
+        extensions.get::<Self>().cloned().unwrap_or_else(|| Self::new(app.memory.clone()))
+    }
+
+    /// Nothing yet, of somebody unknown.
+    pub fn new(budget: MemoryBudget) -> Self {
+        Self(Arc::new(Request { budget, known: AtomicBool::new(false), share: Mutex::default() }))
+    }
+
+    /// A credential was seen.
+    pub fn know(&self) {
+        self.0.known.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a credential was seen.
+    pub fn is_known(&self) -> bool {
+        self.0.known.load(Ordering::Relaxed)
+    }
+
+    /// Holds so many octets, at least: waits for its turn.
+    ///
+    /// # Errors
+    /// 503: the turn did not come in time.
+    pub async fn hold(&self, octets: usize) -> Result<(), ApiError> {
+        self.resize(octets, false).await
+    }
+
+    /// Holds so many octets and no more.
+    ///
+    /// # Errors
+    /// 503: the turn did not come in time.
+    pub async fn hold_exactly(&self, octets: usize) -> Result<(), ApiError> {
+        self.resize(octets, true).await
+    }
+
+    async fn resize(&self, octets: usize, shrink: bool) -> Result<(), ApiError> {
+        let door = if self.is_known() { Door::Api } else { Door::Anonymous };
+        let mut share = self.0.share.lock().await;
+        let share = share.get_or_insert_with(|| self.0.budget.reservation(door));
+        if octets > share.held() {
+            share.wait_within(octets, PATIENCE).await.map_err(|_| used_up())?;
+        } else if shrink {
+            share.shrink_to(octets);
+        }
+        Ok(())
+    }
+
+    /// Octets that are held.
+    pub async fn held(&self) -> usize {
+        self.0.share.lock().await.as_ref().map_or(0, Reservation::held)
+    }
+}
+
+/// Holds so many octets for an answer, beyond the end of its request: waits for its turn.
+///
+/// # Errors
+/// 503: the turn did not come in time.
+pub async fn reserve(app: &App, octets: usize) -> Result<Reservation, ApiError> {
+    let mut share = app.memory.reservation(Door::Api);
+    share.wait_within(octets, PATIENCE).await.map_err(|_| used_up())?;
+    Ok(share)
+}
+
+fn used_up() -> ApiError {
+    ApiError::new(Code::Unavailable, "the server holds as much as its memory budget allows; try again")
+}

@@ -1,0 +1,164 @@
+//! JSON answers with texts as large as a mail: each text is escaped while it is sent, a piece at a time, and what it is
+//! made of is held within the memory budget until then. Whoever takes too long over it is cut off.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde::Serialize;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::listener::Hangup;
+use crate::id::random_base62;
+use crate::memory_budget::Reservation;
+use crate::webhook::payload::escape;
+
+/// A text from this size on is sent in pieces …
+pub const LARGE: usize = 64 * 1024;
+/// … of about this size.
+const PIECE: usize = 64 * 1024;
+/// How long a client may take for an answer, …
+const PATIENCE: Duration = Duration::from_secs(60);
+/// … and a second more for so many octets.
+const SLOWEST: usize = 64 * 1024;
+
+/// Pieces of a text, each UTF-8 by itself.
+pub type Text = Box<dyn Iterator<Item = Bytes> + Send>;
+
+/// A JSON document whose large texts are left out until they are written.
+#[derive(Default)]
+pub struct StreamedJson {
+    parts: VecDeque<Part>,
+    /// Octets of the texts, before they are escaped.
+    octets: usize,
+    /// What the texts hold, and who cuts the client off, until the last piece is taken.
+    held: Option<(Option<Reservation>, Option<DropGuard>)>,
+}
+
+enum Part {
+    Json(Bytes),
+    /// The inside of a string.
+    Text(Text),
+}
+
+/// What stands for a text in a document until it is split there.
+pub fn marker() -> String {
+    random_base62(32)
+}
+
+/// A text in pieces.
+pub fn pieces_of(text: String) -> Text {
+    let mut at = 0;
+    Box::new(std::iter::from_fn(move || {
+        let end = text.floor_char_boundary(at + PIECE);
+        let piece = text.get(at..end).filter(|piece| !piece.is_empty())?;
+        at = end;
+        Some(Bytes::copy_from_slice(piece.as_bytes()))
+    }))
+}
+
+impl StreamedJson {
+    /// Adds JSON as it stands.
+    pub fn push(&mut self, json: &'static [u8]) {
+        self.parts.push_back(Part::Json(Bytes::from_static(json)));
+    }
+
+    /// Adds a document in which markers stand for texts of so many octets, in the order in which it names them.
+    pub fn push_document(&mut self, document: &impl Serialize, texts: Vec<(String, usize, Text)>) {
+        // Views always serialize.
+        let mut json = Bytes::from(serde_json::to_vec(document).unwrap_or_default());
+        for (marker, octets, text) in texts {
+            let Some(at) = memchr::memmem::find(&json, marker.as_bytes()) else { continue };
+            self.parts.push_back(Part::Json(json.split_to(at)));
+            self.parts.push_back(Part::Text(text));
+            self.octets += octets;
+            drop(json.split_to(marker.len()));
+        }
+        self.parts.push_back(Part::Json(json));
+    }
+
+    /// Adds bytes that are in memory, and counts them.
+    pub fn push_bytes(&mut self, bytes: Bytes) {
+        self.octets += bytes.len();
+        self.parts.push_back(Part::Json(bytes));
+    }
+
+    /// The answer. Its texts hold `share` until it is taken.
+    pub fn answer(self, share: Option<Reservation>, hangup: &Hangup) -> Response {
+        ([(CONTENT_TYPE, "application/json")], self.body(share, hangup)).into_response()
+    }
+
+    /// The body of the answer.
+    pub fn body(mut self, share: Option<Reservation>, hangup: &Hangup) -> Body {
+        let patience = PATIENCE + Duration::from_secs((self.octets / SLOWEST) as u64);
+        let (taken, hangup) = (CancellationToken::new(), hangup.clone());
+        let guard = taken.clone().drop_guard();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = taken.cancelled() => {}
+                () = tokio::time::sleep(patience) => hangup.now(),
+            }
+        });
+        self.held = Some((share, Some(guard)));
+        Body::from_stream(stream::iter(self.map(Ok::<_, Infallible>)))
+    }
+}
+
+impl Iterator for StreamedJson {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        loop {
+            match self.parts.front_mut() {
+                Some(Part::Text(text)) => match text.next() {
+                    Some(piece) => {
+                        let mut out = Vec::with_capacity(piece.len() + piece.len() / 8);
+                        escape(str::from_utf8(&piece).unwrap_or_default(), &mut out);
+                        return Some(out.into());
+                    }
+                    None => drop(self.parts.pop_front()),
+                },
+                Some(Part::Json(_)) => {
+                    if let Some(Part::Json(json)) = self.parts.pop_front()
+                        && !json.is_empty()
+                    {
+                        return Some(json);
+                    }
+                }
+                None => {
+                    self.held = None;
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_document_with_texts_left_out_is_the_document() {
+        let long = "\"\u{1}ä\u{1f600}\\".repeat(PIECE / 3);
+        let (one, other) = (marker(), marker());
+        let document = json!({"a": one, "b": [1, "x"], "c": {"d": other}, "e": null});
+        let mut streamed = StreamedJson::default();
+        streamed.push(b"[");
+        let texts = vec![(one, long.len(), pieces_of(long.clone())), (other, 0, pieces_of(String::new()))];
+        streamed.push_document(&document, texts);
+        streamed.push(b"]");
+        let pieces: Vec<Bytes> = streamed.collect();
+        assert!(pieces.iter().all(|piece| piece.len() <= 7 * PIECE) && pieces.len() > 5);
+        let read: Value = serde_json::from_slice(&pieces.concat()).unwrap();
+        assert_eq!(read, json!([{"a": long, "b": [1, "x"], "c": {"d": ""}, "e": null}]));
+    }
+}

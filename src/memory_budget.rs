@@ -1,0 +1,403 @@
+//! One budget for the octets of mail, request bodies and payloads that all doors hold in memory together.
+//!
+//! Each door has the most it may hold and a reserve that the others cannot take, so none starves another. Whoever is
+//! about to hold much makes a [`Reservation`] first: at once or not at all, or in turn behind the others of its door.
+//! What it holds ends with it.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+/// What reservations are rounded up to, in octets. Small, so that those who send a little hold a little.
+const UNIT: usize = 1024;
+/// A reservation that grows by no more does not queue behind large ones of its door.
+const SMALL: usize = 64 * 1024;
+/// What the shares below are parts of.
+const PARTS: usize = 192;
+
+/// Who holds octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Mail data while it is received by SMTP.
+    Smtp,
+    /// Received mail that is parsed and verified.
+    Parsing,
+    /// Request bodies before a credential was seen.
+    Anonymous,
+    /// Requests with a credential: bodies, files, messages that are composed, large answers.
+    Api,
+    /// Payloads of webhooks and of event streams.
+    Webhooks,
+    /// Mail that is being sent.
+    Sending,
+}
+
+/// Every door, its name in the figures, and of [`PARTS`] the most it may hold and what is kept for it.
+const DOORS: [(Door, &str, usize, usize); 6] = [
+    (Door::Smtp, "smtp", PARTS, 16),
+    (Door::Parsing, "parsing", 32, 26),
+    (Door::Anonymous, "anonymous", 8, 4),
+    (Door::Api, "api", 128, 36),
+    (Door::Webhooks, "webhooks", 48, 26),
+    (Door::Sending, "sending", 96, 36),
+];
+
+/// The budget; clones share it.
+#[derive(Clone, Debug)]
+pub struct MemoryBudget {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    total: usize,
+    shares: [Share; DOORS.len()],
+    state: Mutex<State>,
+}
+
+/// What one door may hold, and who waits for it.
+#[derive(Debug)]
+struct Share {
+    most: usize,
+    reserve: usize,
+    /// First come, first served.
+    turn: tokio::sync::Mutex<()>,
+    freed: Notify,
+    refused: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: [usize; DOORS.len()],
+    waiting: [usize; DOORS.len()],
+    most_held: usize,
+}
+
+/// The octets are not there, and were not within the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the memory budget is used up")]
+pub struct UsedUp;
+
+impl MemoryBudget {
+    /// So many octets in all, of which SMTP may take at most `smtp`.
+    pub fn new(total: usize, smtp: usize) -> Self {
+        let part = |parts: usize| total / PARTS * parts;
+        let reserve = |door: Door, parts: usize| {
+            let reserve = part(parts);
+            if door == Door::Smtp { reserve.min(smtp) } else { reserve }
+        };
+        let reserves: usize = DOORS.iter().map(|(door, _, _, parts)| reserve(*door, *parts)).sum();
+        let shares = DOORS.map(|(door, _, most, kept)| {
+            let kept = reserve(door, kept);
+            let most = if door == Door::Smtp { smtp } else { part(most) };
+            Share {
+                most: most.min(total - (reserves - kept)),
+                reserve: kept,
+                turn: tokio::sync::Mutex::new(()),
+                freed: Notify::new(),
+                refused: AtomicU64::new(0),
+            }
+        });
+        Self { shared: Arc::new(Shared { total, shares, state: Mutex::default() }) }
+    }
+
+    /// A reservation that holds nothing yet.
+    pub fn reservation(&self, door: Door) -> Reservation {
+        Reservation { shared: Arc::clone(&self.shared), door, held: 0 }
+    }
+
+    /// Waits for so many octets.
+    pub async fn reserve(&self, door: Door, octets: usize) -> Reservation {
+        let mut reservation = self.reservation(door);
+        reservation.wait_for(octets).await;
+        reservation
+    }
+
+    /// Whether a door can hold nothing more.
+    pub fn is_used_up(&self, door: Door) -> bool {
+        !self.shared.fits(&self.shared.state(), door, UNIT)
+    }
+
+    /// Counts a refusal that the caller made because [`MemoryBudget::is_used_up`].
+    pub fn count_refusal(&self, door: Door) {
+        if let Some(share) = self.shared.shares.get(door as usize) {
+            share.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Octets that are held now.
+    pub fn held(&self) -> usize {
+        self.shared.state().held.iter().sum()
+    }
+
+    /// The figures in the text format of Prometheus.
+    pub fn render(&self) -> String {
+        let (held, most_held) = {
+            let state = self.shared.state();
+            (state.held, state.most_held)
+        };
+        let mut text = String::with_capacity(2048);
+        // Writing to a string cannot fail.
+        let gauge = |name: &str, help: &str, value: usize, out: &mut String| {
+            let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
+        };
+        gauge(
+            "mailkite_memory_budget_bytes",
+            "What all doors may hold in memory together.",
+            self.shared.total,
+            &mut text,
+        );
+        gauge(
+            "mailkite_memory_held_max_bytes",
+            "The most of the memory budget that was held at once.",
+            most_held,
+            &mut text,
+        );
+        let _ = text.write_str(
+            "# HELP mailkite_memory_held_bytes What is held of the memory budget, by door.\n\
+             # TYPE mailkite_memory_held_bytes gauge\n",
+        );
+        for ((_, name, ..), held) in DOORS.iter().zip(held) {
+            let _ = writeln!(text, "mailkite_memory_held_bytes{{door=\"{name}\"}} {held}");
+        }
+        let _ = text.write_str(
+            "# HELP mailkite_memory_refused_total What was refused for want of memory budget, by door.\n\
+             # TYPE mailkite_memory_refused_total counter\n",
+        );
+        for ((_, name, ..), share) in DOORS.iter().zip(&self.shared.shares) {
+            let refused = share.refused.load(Ordering::Relaxed);
+            let _ = writeln!(text, "mailkite_memory_refused_total{{door=\"{name}\"}} {refused}");
+        }
+        text
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a door may hold so much more, with what is kept for the others.
+    fn fits(&self, state: &State, door: Door, more: usize) -> bool {
+        let mut taken: usize = 0;
+        for (at, (share, held)) in self.shares.iter().zip(state.held).enumerate() {
+            if at == door as usize {
+                let held = held.saturating_add(more);
+                if held > share.most {
+                    return false;
+                }
+                taken = taken.saturating_add(held);
+            } else {
+                taken = taken.saturating_add(held.max(share.reserve));
+            }
+        }
+        taken <= self.total
+    }
+
+    fn try_take(&self, door: Door, more: usize) -> bool {
+        let mut state = self.state();
+        if !self.fits(&state, door, more) {
+            return false;
+        }
+        if let Some(held) = state.held.get_mut(door as usize) {
+            *held += more;
+        }
+        let held = state.held.iter().sum();
+        state.most_held = state.most_held.max(held);
+        true
+    }
+
+    fn give_back(&self, door: Door, octets: usize) {
+        let waiting = {
+            let mut state = self.state();
+            if let Some(held) = state.held.get_mut(door as usize) {
+                *held = held.saturating_sub(octets);
+            }
+            state.waiting
+        };
+        for (share, waiting) in self.shares.iter().zip(waiting) {
+            if waiting > 0 {
+                share.freed.notify_one();
+            }
+        }
+    }
+
+    fn count_waiting(&self, door: Door, change: isize) {
+        if let Some(waiting) = self.state().waiting.get_mut(door as usize) {
+            *waiting = waiting.saturating_add_signed(change);
+        }
+    }
+}
+
+/// Somebody waits for octets of a door, until this is dropped.
+struct Waiting<'a>(&'a Shared, Door);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.count_waiting(self.1, -1);
+    }
+}
+
+/// Octets that are held of the budget, until it is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    shared: Arc<Shared>,
+    door: Door,
+    held: usize,
+}
+
+impl Reservation {
+    /// Makes it as large as what is held; `false` when there is no more, and it stays as it was.
+    pub fn resize(&mut self, octets: usize) -> bool {
+        let needed = octets.div_ceil(UNIT).saturating_mul(UNIT);
+        if needed > self.held {
+            if !self.shared.try_take(self.door, needed - self.held) {
+                return false;
+            }
+            self.held = needed;
+        } else {
+            self.shrink_to(octets);
+        }
+        true
+    }
+
+    /// Gives back what is over.
+    pub fn shrink_to(&mut self, octets: usize) {
+        let needed = octets.div_ceil(UNIT).saturating_mul(UNIT);
+        if needed < self.held {
+            let over = self.held - needed;
+            self.held = needed;
+            self.shared.give_back(self.door, over);
+        }
+    }
+
+    /// Makes it as large as what will be held, in turn behind those of its door who wait already. More than the door may
+    /// ever hold waits for all of that.
+    pub async fn wait_for(&mut self, octets: usize) {
+        let shared = Arc::clone(&self.shared);
+        let Some(share) = shared.shares.get(self.door as usize) else { return };
+        let octets = octets.min(share.most / UNIT * UNIT);
+        let small = octets.saturating_sub(self.held) <= SMALL;
+        if small && self.resize(octets) {
+            return;
+        }
+        let _turn = share.turn.lock().await;
+        shared.count_waiting(self.door, 1);
+        let _waiting = Waiting(&shared, self.door);
+        while !self.resize(octets) {
+            share.freed.notified().await;
+        }
+    }
+
+    /// As [`Reservation::wait_for`], for so long.
+    ///
+    /// # Errors
+    /// The octets were not there in time; it stays as it was.
+    pub async fn wait_within(&mut self, octets: usize, patience: Duration) -> Result<(), UsedUp> {
+        match tokio::time::timeout(patience, self.wait_for(octets)).await {
+            Ok(()) => Ok(()),
+            Err(_) => {
+                self.count_refusal();
+                Err(UsedUp)
+            }
+        }
+    }
+
+    /// Counts a refusal for want of octets.
+    pub fn count_refusal(&self) {
+        if let Some(share) = self.shared.shares.get(self.door as usize) {
+            share.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Octets that it holds.
+    pub const fn held(&self) -> usize {
+        self.held
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if self.held > 0 {
+            self.shared.give_back(self.door, self.held);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn reservations_grow_and_shrink_within_the_share_and_end_with_their_owner() {
+        let budget = MemoryBudget::new(192 * MIB, 10 * 1024);
+        let (mut one, mut other) = (budget.reservation(Door::Smtp), budget.reservation(Door::Smtp));
+        assert!(one.resize(1) && other.resize(8 * 1024) && one.resize(1025));
+        assert!(budget.is_used_up(Door::Smtp));
+        assert!(!one.resize(2049) && one.resize(2048));
+        assert!(other.resize(0) && one.resize(10 * 1024) && budget.is_used_up(Door::Smtp));
+        drop(one);
+        assert!(!budget.is_used_up(Door::Smtp) && other.resize(10 * 1024));
+        drop(other);
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn no_door_takes_what_is_kept_for_another_and_all_together_take_no_more_than_there_is() {
+        let budget = MemoryBudget::new(192 * MIB, 64 * MIB);
+        let mut held = Vec::new();
+        for (door, ..) in DOORS {
+            let mut reservation = budget.reservation(door);
+            let mut octets = 0;
+            while reservation.resize(octets + MIB) {
+                octets += MIB;
+            }
+            held.push(reservation);
+        }
+        assert!(budget.held() <= 192 * MIB, "{}", budget.held());
+        for (reservation, (door, _, _, kept)) in held.iter().zip(DOORS) {
+            assert!(reservation.held() >= kept * MIB, "{door:?}");
+        }
+        let text = budget.render();
+        assert!(text.lines().any(|line| line == "mailkite_memory_budget_bytes 201326592"), "{text}");
+        assert!(text.lines().any(|line| line == "mailkite_memory_held_bytes{door=\"smtp\"} 67108864"), "{text}");
+        drop(held);
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_gets_its_turn_in_order_and_whoever_waits_too_long_is_refused() {
+        let budget = MemoryBudget::new(192 * MIB, MIB);
+        let whole = budget.reserve(Door::Webhooks, usize::MAX).await;
+        assert_eq!(whole.held(), 48 * MIB);
+        let late = budget.reservation(Door::Webhooks).wait_within(MIB, Duration::from_millis(20)).await;
+        assert_eq!(late, Err(UsedUp));
+        assert!(budget.render().contains("mailkite_memory_refused_total{door=\"webhooks\"} 1"));
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut waiting = Vec::new();
+        for number in 0..3 {
+            let (budget, order) = (budget.clone(), Arc::clone(&order));
+            waiting.push(tokio::spawn(async move {
+                let reservation = budget.reserve(Door::Webhooks, 30 * MIB).await;
+                order.lock().unwrap().push(number);
+                drop(reservation);
+            }));
+            tokio::task::yield_now().await;
+        }
+        // Another door is not held up.
+        drop(budget.reserve(Door::Sending, 36 * MIB).await);
+        drop(whole);
+        for one in waiting {
+            one.await.unwrap();
+        }
+        assert_eq!(*order.lock().unwrap(), [0, 1, 2]);
+        assert_eq!(budget.held(), 0);
+    }
+}

@@ -1,0 +1,104 @@
+//! Connections of one address, however many, keep nobody else out, nor the honest ones of their own address.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use mailkite::clock::Clock;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::support::api::Api;
+use crate::support::served::Served;
+use crate::support::server::Server;
+
+const STUCK: &str = "POST /api/auth/login HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{";
+
+async fn connect(server: SocketAddr, from: IpAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(from, 0)).unwrap();
+    socket.connect(server).await.unwrap()
+}
+
+/// Opens so many connections that send one octet of a body and no more.
+async fn stick(server: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let mut stuck = Vec::with_capacity(count);
+    while stuck.len() < count {
+        let begin = async |_| {
+            let mut stream = TcpStream::connect(server).await.unwrap();
+            drop(stream.write_all(STUCK.as_bytes()).await);
+            stream
+        };
+        stuck.extend(join_all((0..50.min(count - stuck.len())).map(begin)).await);
+    }
+    stuck
+}
+
+/// The status of one request of this address.
+async fn status(server: SocketAddr, from: IpAddr, request: &str) -> String {
+    let exchange = async {
+        let mut stream = connect(server, from).await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        drop(stream.read_to_end(&mut answer).await);
+        String::from_utf8_lossy(&answer).chars().take(12).collect()
+    };
+    timeout(Duration::from_secs(30), exchange).await.expect("an answer")
+}
+
+fn get(path: &str, credential: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {credential}\r\nConnection: close\r\n\r\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_stuck_connections_keep_nobody_out() {
+    mailkite::host::raise_file_limit();
+    let count = usize::try_from(mailkite::host::file_limit() / 2).unwrap().min(2450);
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    let seeded = Server::start_with(Clock::System, |config| config.data_dir.clone_from(&data_dir)).await;
+    let key = seeded.owner().await.credential.clone().unwrap();
+    seeded.stop().await;
+    let served = Served::start(folder.path()).await;
+    let stuck = stick(served.http, count).await;
+    let login = json!({"email": "nobody@example.com", "password": "correct horse battery"}).to_string();
+    let login = format!(
+        "POST /api/auth/login HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{login}",
+        login.len()
+    );
+    for from in [[127, 0, 0, 2], [127, 0, 0, 1]].map(|octets| IpAddr::V4(Ipv4Addr::from(octets))) {
+        assert_eq!(status(served.http, from, &get("/api/health", "")).await, "HTTP/1.1 200", "{from}");
+        assert_eq!(status(served.http, from, &get("/v1/me", &key)).await, "HTTP/1.1 200", "{from}");
+        assert_eq!(status(served.http, from, &login).await, "HTTP/1.1 401", "{from}");
+    }
+    assert_eq!(stuck.len(), count);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_cap_of_an_address_old_strangers_go_and_who_is_known_stays() {
+    const CAP: usize = 20;
+    let server = Server::start_with(Clock::System, |config| config.http.max_connections_per_address = CAP).await;
+    let owner = server.owner().await;
+    let key = owner.credential.clone().unwrap();
+    let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let mut known = connect(server.http, here).await;
+    let ask = get("/v1/me", &key).replace("Connection: close\r\n", "");
+    let mut answer = [0; 4096];
+    known.write_all(ask.as_bytes()).await.unwrap();
+    assert!(known.read(&mut answer).await.unwrap() > 0);
+    let stuck = stick(server.http, 3 * CAP).await;
+    Api::anonymous(server.http).get("/api/health").await.expect(200);
+    // The known one is still there, although it was idle.
+    known.write_all(ask.as_bytes()).await.unwrap();
+    let length = known.read(&mut answer).await.unwrap();
+    assert!(String::from_utf8_lossy(&answer[..length]).starts_with("HTTP/1.1 200"));
+    let mut gone = 0;
+    for mut stream in stuck {
+        let mut answer = Vec::new();
+        let ended = timeout(Duration::from_millis(100), stream.read_to_end(&mut answer)).await;
+        gone += usize::from(ended.is_ok());
+    }
+    assert!(gone >= 2 * CAP, "{gone} of {} were closed", 3 * CAP);
+}
