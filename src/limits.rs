@@ -153,14 +153,14 @@ impl Limits {
         if count(tx, account, counted, most)?.saturating_add(more) <= most {
             return Ok(());
         }
-        self.note_refused(kind);
+        self.note_refused(kind, 1);
         Err(Error::Limit { name: kind.as_str(), most })
     }
 
-    /// Counts something that was not done because of this limit.
-    pub fn note_refused(&self, kind: Kind) {
-        if let Some(count) = self.refused.get(kind as usize) {
-            count.fetch_add(1, Ordering::Relaxed);
+    /// Counts so many things that were not done because of this limit.
+    pub fn note_refused(&self, kind: Kind, count: usize) {
+        if let Some(total) = self.refused.get(kind as usize) {
+            total.fetch_add(count as u64, Ordering::Relaxed);
         }
     }
 
@@ -186,9 +186,9 @@ mod tests {
         let limits = Limits::new(config::Limits::default());
         for (place, kind) in Kind::ALL.iter().enumerate() {
             assert_eq!(place, *kind as usize);
-            limits.note_refused(*kind);
+            limits.note_refused(*kind, 1);
         }
-        limits.note_refused(Kind::Templates);
+        limits.note_refused(Kind::Templates, 1);
         let text = limits.render();
         assert!(text.contains("\nmailkite_limit_reached_total{limit=\"templates\"} 2\n"), "{text}");
         assert_eq!(text.matches("} 1\n").count(), Kind::ALL.len() - 1, "{text}");

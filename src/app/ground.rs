@@ -174,6 +174,7 @@ impl Ground {
             jobs: self.jobs.clone(),
             fresh: self.fresh.clone(),
             metrics: Arc::clone(&self.metrics),
+            limits: Arc::clone(&self.limits),
             feed: self.feed.clone(),
             verifier,
             spam: self.spam_check()?,

@@ -109,7 +109,7 @@ impl Domains {
             Err(refused) => Ok(Err(refused)),
         });
         let domain = added.await??;
-        self.db.directory_changed();
+        self.db.domain_changed(account);
         Ok(domain)
     }
 
@@ -184,7 +184,7 @@ impl Domains {
             Err(error) => return Err(error.into()),
         };
         if verified.domain.verified != was_verified {
-            self.db.directory_changed();
+            self.db.domain_changed(verified.domain.account_id);
         }
         Ok(verified)
     }
@@ -202,7 +202,7 @@ impl Domains {
             Ok(routes.into_iter().map(|route| route.public_id).collect())
         });
         let gone = gone.await?;
-        self.db.directory_changed();
+        self.db.domain_changed(domain.account_id);
         Ok(gone)
     }
 

@@ -1,14 +1,25 @@
 //! Who receives what: domains and route tables, kept in memory and read again when they change.
+//!
+//! A change empties what is remembered of its own account alone. Tables with regexes are made off the async threads, one
+//! at a time for an account and few at a time in all; who asks for another account's routes does not wait for it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::route::RouteTable;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+
+use super::route::{self, BadMatch, Pattern, Route, RouteTable};
 use crate::egress::Target;
+use crate::id::RouteId;
+use crate::store::routes::RouteRow;
 use crate::store::{self, Db};
 
-/// Entries kept at most; a flood of made-up domains only empties the memory.
-const MAX_ENTRIES: usize = 10_000;
+/// Domains kept at most; a flood of made-up ones only empties the memory.
+const MAX_DOMAINS: usize = 10_000;
+/// What all route tables together may hold, in bytes; then those go that were asked for longest ago.
+const MAX_TABLE_BYTES: usize = 64 << 20;
+/// Sets of regexes that are compiled at a time, and that are matched at a time.
+const AT_A_TIME: usize = 1;
 
 /// A domain that mail is received for, or will be.
 #[derive(Clone, Debug)]
@@ -19,28 +30,82 @@ pub struct Entry {
     pub domain: Option<i64>,
     /// Whether mail is received already.
     pub verified: bool,
-    /// The account's routes.
-    pub routes: Arc<RouteTable>,
 }
 
 #[derive(Debug, Default)]
-struct Memory {
+struct Domains {
     version: u64,
-    domains: HashMap<String, Option<Entry>>,
-    accounts: HashMap<i64, Arc<RouteTable>>,
+    entries: HashMap<String, Option<Entry>>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    tables: HashMap<i64, (Arc<RouteTable>, u64)>,
+    /// Counts what is asked for, so that the table asked for longest ago is known.
+    asked: u64,
+    held: usize,
+}
+
+impl Tables {
+    fn find(&mut self, account: i64) -> Option<Arc<RouteTable>> {
+        self.asked += 1;
+        let (table, asked) = self.tables.get_mut(&account)?;
+        *asked = self.asked;
+        Some(Arc::clone(table))
+    }
+
+    fn put(&mut self, account: i64, table: Arc<RouteTable>) {
+        self.asked += 1;
+        self.held += table.held();
+        if let Some((old, _)) = self.tables.insert(account, (table, self.asked)) {
+            self.held = self.held.saturating_sub(old.held());
+        }
+        if self.held <= MAX_TABLE_BYTES {
+            return;
+        }
+        // A quarter goes at a time, so that the oldest are not looked for at every table.
+        let mut by_age: Vec<(u64, i64)> = self.tables.iter().map(|(account, (_, asked))| (*asked, *account)).collect();
+        by_age.sort_unstable();
+        for (_, oldest) in by_age {
+            if self.held <= MAX_TABLE_BYTES / 4 * 3 {
+                break;
+            }
+            if let Some((gone, _)) = self.tables.remove(&oldest) {
+                self.held = self.held.saturating_sub(gone.held());
+            }
+        }
+    }
 }
 
 /// The directory; clones share its memory.
 #[derive(Clone, Debug)]
 pub struct Directory {
     db: Db,
-    memory: Arc<Mutex<Memory>>,
+    domains: Arc<Mutex<Domains>>,
+    tables: Arc<Mutex<Tables>>,
+    /// Who makes the table of an account, or changes its regexes.
+    turns: Arc<Mutex<HashMap<i64, Arc<AsyncMutex<()>>>>>,
+    compiling: Arc<Semaphore>,
+    matching: Arc<Semaphore>,
+}
+
+/// The turn to change the regexes of an account: until it is dropped nobody else does.
+#[derive(Debug)]
+pub struct RegexTurn {
+    _turn: tokio::sync::OwnedMutexGuard<()>,
 }
 
 impl Directory {
     /// An empty directory over a database.
     pub fn new(db: Db) -> Self {
-        Self { db, memory: Arc::default() }
+        Self {
+            db,
+            domains: Arc::default(),
+            tables: Arc::default(),
+            turns: Arc::default(),
+            compiling: Arc::new(Semaphore::new(AT_A_TIME)),
+            matching: Arc::new(Semaphore::new(AT_A_TIME)),
+        }
     }
 
     /// The entry of a domain, given as A-label in lower case.
@@ -49,71 +114,154 @@ impl Directory {
     /// Storage trouble.
     pub async fn find(&self, domain: &str) -> store::Result<Option<Entry>> {
         let version = self.db.directory_version();
-        if let Some(known) = self.known(version, domain) {
+        if let Some(known) = self.with_domains(version, |domains| domains.entries.get(domain).cloned()) {
             return Ok(known);
         }
         let name = domain.to_owned();
         let found = self.db.read(move |connection| store::domains::find_by_name(connection, &name)).await?;
-        let entry = match found {
-            None => None,
-            Some(row) => Some(Entry {
-                account: row.account_id,
-                domain: Some(row.id),
-                verified: row.verified,
-                routes: self.routes(version, row.account_id).await?,
-            }),
-        };
-        self.remember(version, domain, entry.clone());
+        let entry =
+            found.map(|row| Entry { account: row.account_id, domain: Some(row.id), verified: row.verified });
+        self.with_domains(version, |domains| {
+            if domains.entries.len() >= MAX_DOMAINS {
+                domains.entries.clear();
+            }
+            domains.entries.insert(domain.to_owned(), entry.clone());
+        });
         Ok(entry)
     }
 
-    /// What the operator's own addresses resolve to, once there is an owner.
+    /// What the operator's own addresses resolve to, once there is an owner. No route reaches an address that lies on no
+    /// domain of the account (contract 4.1).
     ///
     /// # Errors
     /// Storage trouble.
     pub async fn owner(&self) -> store::Result<Option<Entry>> {
         let owner = self.db.read(store::accounts::find_owner).await?;
-        Ok(owner.map(|account| Entry {
-            account: account.id,
-            domain: None,
-            verified: true,
-            // No route reaches an address that lies on no domain of the account (contract 4.1).
-            routes: Arc::default(),
-        }))
+        Ok(owner.map(|account| Entry { account: account.id, domain: None, verified: true }))
     }
 
-    async fn routes(&self, version: u64, account: i64) -> store::Result<Arc<RouteTable>> {
-        if let Some(known) = self.with(version, |memory| memory.accounts.get(&account).cloned()) {
+    /// The routes of an account that a recipient (lower-cased) reaches, oldest first, and which version they are of.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub async fn matching(&self, account: i64, address: &str) -> store::Result<(Vec<Arc<Route>>, u64)> {
+        let table = self.table(account).await?;
+        Ok((self.matched(&table, address).await?, table.version()))
+    }
+
+    /// The same of routes that somebody chose, whatever is remembered.
+    ///
+    /// # Errors
+    /// The process ends.
+    pub async fn matching_of(&self, rows: Vec<RouteRow>, address: &str) -> store::Result<Vec<Arc<Route>>> {
+        let table = Arc::new(self.make(rows, None).await?);
+        self.matched(&table, address).await
+    }
+
+    async fn matched(&self, table: &Arc<RouteTable>, address: &str) -> store::Result<Vec<Arc<Route>>> {
+        let Some(turn) = table.turn() else { return Ok(table.matching(address)) };
+        let _turn = turn.lock().await;
+        let _permit = self.matching.acquire().await;
+        let (table, address) = (Arc::clone(table), address.to_owned());
+        let matching = tokio::task::spawn_blocking(move || table.matching(&address));
+        matching.await.map_err(|_| store::Error::Stopped)
+    }
+
+    /// Whether an account may have a route with this regex beside those it has, but `except`; the turn is held until the
+    /// route is stored.
+    ///
+    /// # Errors
+    /// Storage trouble; [`BadMatch`]: it does not compile, or not beside the others.
+    pub async fn check_regex(
+        &self,
+        account: i64,
+        text: &str,
+        except: Option<RouteId>,
+    ) -> store::Result<Result<RegexTurn, BadMatch>> {
+        let turn = self.turn(account).lock_owned().await;
+        let rows = self.db.read(move |connection| store::routes::list(connection, account, None)).await?;
+        let _permit = self.compiling.acquire().await;
+        let text = text.to_owned();
+        let checked = tokio::task::spawn_blocking(move || {
+            Pattern::parse(&text)?;
+            let others = rows.iter().filter(|row| except.as_ref() != Some(&row.public_id));
+            route::check_together(others.map(|row| row.match_pattern.as_str()).chain([text.as_str()]))
+        });
+        let checked = checked.await.map_err(|_| store::Error::Stopped)?;
+        Ok(checked.map(|()| RegexTurn { _turn: turn }))
+    }
+
+    async fn table(&self, account: i64) -> store::Result<Arc<RouteTable>> {
+        let present = |table: &Arc<RouteTable>| table.version() == self.db.routes_version(account);
+        if let Some(known) = self.with_tables(|tables| tables.find(account)).filter(present) {
             return Ok(known);
         }
+        let turn = self.turn(account);
+        let _turn = turn.lock().await;
+        // Who had the turn before may have made it.
+        let known = self.with_tables(|tables| tables.find(account));
+        if let Some(known) = known.clone().filter(present) {
+            return Ok(known);
+        }
+        let version = self.db.routes_version(account);
         let rows = self.db.read(move |connection| store::routes::list_active(connection, account)).await?;
-        let table = Arc::new(RouteTable::new(rows, Target::lane_of).as_of(version));
-        self.with(version, |memory| memory.accounts.insert(account, Arc::clone(&table)));
+        let table = Arc::new(self.make(rows, known).await?.as_of(version));
+        self.with_tables(|tables| tables.put(account, Arc::clone(&table)));
         Ok(table)
     }
 
-    fn known(&self, version: u64, domain: &str) -> Option<Option<Entry>> {
-        self.with(version, |memory| memory.domains.get(domain).cloned())
+    async fn make(&self, rows: Vec<RouteRow>, previous: Option<Arc<RouteTable>>) -> store::Result<RouteTable> {
+        if !RouteTable::is_slow_to_make(&rows) {
+            return Ok(RouteTable::new(rows, Target::lane_of, None));
+        }
+        let _permit = self.compiling.acquire().await;
+        let making =
+            tokio::task::spawn_blocking(move || RouteTable::new(rows, Target::lane_of, previous.as_deref()));
+        making.await.map_err(|_| store::Error::Stopped)
     }
 
-    fn remember(&self, version: u64, domain: &str, entry: Option<Entry>) {
-        self.with(version, |memory| {
-            if memory.domains.len() >= MAX_ENTRIES {
-                memory.domains.clear();
-            }
-            memory.domains.insert(domain.to_owned(), entry);
-        });
+    /// The turn of an account; those that nobody waits for are forgotten.
+    fn turn(&self, account: i64) -> Arc<AsyncMutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if turns.len() > 64 {
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        }
+        Arc::clone(turns.entry(account).or_default())
     }
 
-    /// The memory as of `version`: an older one is emptied first, and nothing old enters a newer one.
-    fn with<T>(&self, version: u64, act: impl FnOnce(&mut Memory) -> T) -> T {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        if memory.version < version {
-            *memory = Memory { version, ..Memory::default() };
+    fn with_tables<T>(&self, act: impl FnOnce(&mut Tables) -> T) -> T {
+        act(&mut self.tables.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is remembered as of `version`: what is older is emptied first, and nothing old enters what is newer.
+    fn with_domains<T>(&self, version: u64, act: impl FnOnce(&mut Domains) -> T) -> T {
+        let mut domains = self.domains.lock().unwrap_or_else(PoisonError::into_inner);
+        if domains.version < version {
+            *domains = Domains { version, ..Domains::default() };
         }
-        if memory.version > version {
-            return act(&mut Memory::default());
+        if domains.version > version {
+            return act(&mut Domains::default());
         }
-        act(&mut memory)
+        act(&mut domains)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_asked_for_longest_ago_go_first() {
+        let mut tables = Tables::default();
+        let one = Arc::new(RouteTable::default()).held();
+        let most = i64::try_from(MAX_TABLE_BYTES / one).unwrap_or(i64::MAX);
+        for account in 0..most {
+            tables.put(account, Arc::default());
+        }
+        assert!(tables.find(0).is_some() && tables.held <= MAX_TABLE_BYTES);
+        tables.put(most, Arc::default());
+        assert!(tables.held <= MAX_TABLE_BYTES / 4 * 3);
+        assert!(tables.find(0).is_some() && tables.find(most).is_some() && tables.find(1).is_none());
+        assert_eq!(tables.held, tables.tables.len() * one);
     }
 }

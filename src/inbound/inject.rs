@@ -1,7 +1,6 @@
 //! A message that the API hands to one route as if it had arrived by mail (contract 4.5).
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 
 use mail_builder::MessageBuilder;
 use mail_builder::headers::address::Address;
@@ -9,9 +8,7 @@ use mail_builder::headers::address::Address;
 use super::Inbound;
 use super::receive::{Checks, Receipt, ReceiveError};
 use super::recipients::Recipient;
-use super::route::RouteTable;
 use crate::clock::Timestamp;
-use crate::egress::Target;
 use crate::id::random_base62;
 use crate::mail::address::{Mailbox, ReversePath};
 use crate::mail::envelope::{Envelope, Peer};
@@ -67,13 +64,9 @@ impl Inbound {
             esmtp: true,
             tls: None,
         };
-        let recipient = Recipient {
-            mailbox: injection.to,
-            account: route.account_id,
-            domain: Some(domain),
-            routes: Arc::new(RouteTable::new(vec![route], Target::lane_of)),
-            returned: None,
-        };
+        let plain = Recipient::plain(injection.to, route.account_id, Some(domain));
+        let routes = self.shared.directory.matching_of(vec![route], &plain.mailbox.canonical()).await;
+        let recipient = Recipient { routes: routes.map_err(|_| ReceiveError::Storage)?, ..plain };
         let envelope = Envelope {
             reverse_path: ReversePath::Mailbox(injection.from),
             recipients: vec![recipient],

@@ -3,7 +3,7 @@
 //! The SMTP door asks [`Inbound::resolve`] at RCPT and [`Inbound::receive`] after the data; the API hands in a message
 //! with [`Inbound::inject`]. Nothing else enters.
 
-mod directory;
+pub mod directory;
 pub mod inject;
 mod local;
 pub mod receive;
@@ -23,6 +23,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::jobs::Jobs;
 use crate::memory_budget::{Door, MemoryBudget, Reservation};
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::store::Db;
@@ -59,6 +60,8 @@ pub struct Parts {
     pub fresh: FreshMail,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What one account may have.
+    pub limits: Arc<Limits>,
     /// Who wants to hear of it.
     pub feed: Feed,
     /// SPF, DKIM, DMARC and ARC.
@@ -87,6 +90,7 @@ struct Shared {
     jobs: Jobs,
     fresh: FreshMail,
     metrics: Arc<Metrics>,
+    limits: Arc<Limits>,
     feed: Feed,
     verifier: Verifier,
     spam: Option<SpamCheck>,
@@ -114,12 +118,18 @@ impl Inbound {
             jobs: parts.jobs,
             fresh: parts.fresh,
             metrics: parts.metrics,
+            limits: parts.limits,
             feed: parts.feed,
             verifier: parts.verifier,
             spam: parts.spam,
             outbound: parts.outbound,
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Which routes a recipient reaches.
+    pub fn directory(&self) -> &Directory {
+        &self.shared.directory
     }
 
     /// Where large mail data is written while it arrives.

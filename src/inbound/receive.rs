@@ -24,10 +24,11 @@ use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::jobs::Left;
 use crate::mail::envelope::{Envelope, Peer};
+use crate::limits::Kind;
 use crate::mail::mime::{self, Mail, Part};
 use crate::mail::trace;
 use crate::metrics::Counter;
-use crate::outbound::forward::FORWARDED;
+use crate::outbound::forward::{self, COPIES, FORWARDED};
 use crate::store::objects::MailData;
 use crate::store::raws::NewRaw;
 use crate::store::routes::Action;
@@ -101,6 +102,8 @@ struct Common {
     received_count: usize,
     /// Ids of routes that forwarded it already.
     forwarded_by: Vec<String>,
+    /// How many messages it may still become by forwarding; none: any number.
+    copies: Option<u64>,
 }
 
 impl Inbound {
@@ -174,7 +177,8 @@ impl Inbound {
             Some(_) | None => None,
         };
         let forwarded_by = mime::field_values(&bytes, FORWARDED);
-        let (common, to_names) = Common::new(mail, mail_from, hostname, verification, spam, size, forwarded_by);
+        let copies = forward::copies_left(&mime::field_values(&bytes, COPIES), &self.shared.limits);
+        let (common, to_names) = Common::new(mail, mail_from, hostname, verification, spam, size, forwarded_by, copies);
         let fingerprint = hmac::sign(&self.shared.fingerprint_key, &bytes);
         let id = MessageId::new(now);
         let plans: Vec<Plan> = envelope
@@ -200,7 +204,7 @@ impl Inbound {
     #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
     fn plan(
         &self,
-        recipient: Recipient,
+        mut recipient: Recipient,
         peer: &Peer,
         smtputf8: bool,
         id: &MessageId,
@@ -210,6 +214,10 @@ impl Inbound {
         now: Timestamp,
     ) -> Plan {
         let address = recipient.mailbox.canonical();
+        if recipient.idle_routes > 0 {
+            tracing::warn!(message = %id, routes = recipient.idle_routes, "more routes match than may run; these did not");
+            self.shared.limits.note_refused(Kind::FanOut, recipient.idle_routes);
+        }
         let mut context = hmac::Context::with_key(&self.shared.fingerprint_key);
         for part in [fingerprint, common.mail_from.as_bytes(), address.as_bytes()] {
             context.update(&part.len().to_le_bytes());
@@ -222,7 +230,7 @@ impl Inbound {
         let received = trace::received(peer, hostname, id.as_str(), smtputf8, Some(&to), now);
         Plan {
             fingerprint: i64::from_le_bytes(head),
-            routes: recipient.routes.matching(&address),
+            routes: std::mem::take(&mut recipient.routes),
             to_name: mime::name_for(to_names, &to).map(str::to_owned),
             trace: format!("{}{received}", common.authentication_results),
             recipient,
@@ -266,8 +274,9 @@ impl Inbound {
         let (from, subject, size) = (common.from_addr.clone(), common.subject.clone(), common.size);
         let attachments = common.parts.len();
         let (jobs, outbound) = (self.shared.jobs.clone(), self.shared.outbound.clone());
+        let limits = Arc::clone(&self.shared.limits);
         let written = self.shared.db.write(move |tx| {
-            let ways = Ways { jobs: &jobs, outbound: &outbound };
+            let ways = Ways { jobs: &jobs, outbound: &outbound, limits: &limits };
             store_all(tx, ways, id, &common, plans, &raw, now)
         });
         let stored = match tokio::time::timeout(COMMIT_DEADLINE, written).await {
@@ -349,6 +358,7 @@ impl Common {
         spam: Option<&'static str>,
         size: u64,
         forwarded_by: Vec<String>,
+        copies: Option<u64>,
     ) -> (Self, Vec<mime::NamedAddress>) {
         let from_addr = mail.from_addr(&mail_from, hostname);
         let common = Self {
@@ -366,6 +376,7 @@ impl Common {
             parts: mail.attachments,
             received_count: mail.received_count,
             forwarded_by,
+            copies,
         };
         (common, mail.to_names)
     }

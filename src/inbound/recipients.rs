@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use super::Inbound;
 use super::directory::Entry;
-use super::route::RouteTable;
+use super::route::{self, Route};
 use crate::config::UnknownRecipients;
+use crate::limits::Kind;
 use crate::mail::address::{Domain, ForwardPath, Mailbox};
 use crate::outbound::return_path::ReturnPath;
+use crate::store::routes::Action;
 
 /// A recipient that mail is accepted for.
 #[derive(Clone, Debug)]
@@ -15,12 +17,28 @@ pub struct Recipient {
     pub(super) mailbox: Mailbox,
     pub(super) account: i64,
     pub(super) domain: Option<i64>,
-    pub(super) routes: Arc<RouteTable>,
+    /// The routes that run for it.
+    pub(super) routes: Vec<Arc<Route>>,
+    /// The version of the account's routes that they are of.
+    pub(super) routes_version: u64,
+    /// How many more match and do not run (contract 4.1).
+    pub(super) idle_routes: usize,
     /// One of our own bounce or SRS addresses: what comes there is consumed, not stored.
     pub(super) returned: Option<ReturnPath>,
 }
 
 impl Recipient {
+    /// One that is stored for an account and reaches no route.
+    pub(super) const fn plain(mailbox: Mailbox, account: i64, domain: Option<i64>) -> Self {
+        Self { mailbox, account, domain, routes: Vec::new(), routes_version: 0, idle_routes: 0, returned: None }
+    }
+
+    /// How many deliveries and dispatches mail to it makes.
+    pub fn runs(&self) -> usize {
+        let runs = |route: &&Arc<Route>| matches!(route.row.action, Action::Webhook | Action::Forward);
+        self.routes.iter().filter(runs).count()
+    }
+
     /// Its address; the bare `postmaster` is written with the host's name.
     pub const fn mailbox(&self) -> &Mailbox {
         &self.mailbox
@@ -64,28 +82,29 @@ impl Inbound {
         if let Some(returned) = returned
             && self.is_own(mailbox.domain().as_str()).await?
         {
-            return Ok(Recipient {
-                mailbox,
-                account: 0,
-                domain: None,
-                routes: Arc::default(),
-                returned: Some(returned),
-            });
+            return Ok(Recipient { returned: Some(returned), ..Recipient::plain(mailbox, 0, None) });
         }
         let entry = self.entry(&mailbox).await?;
         if !entry.verified {
             return Err(RecipientRefusal::DomainPending);
         }
+        let plain = Recipient::plain(mailbox.clone(), entry.account, entry.domain);
+        // No route reaches an address that lies on no domain of the account (contract 4.1).
+        if entry.domain.is_none() {
+            return Ok(plain);
+        }
+        let matching = self.shared.directory.matching(entry.account, &mailbox.canonical()).await;
+        let (matching, routes_version) = matching.map_err(unavailable)?;
         let refuse_unknown = self.shared.config.smtp.unknown_recipients == UnknownRecipients::Reject;
         // RFC 5321 §4.5.1: a domain that takes mail has a postmaster.
         if refuse_unknown
-            && entry.domain.is_some()
             && reserved_local(&mailbox) != Some("postmaster")
-            && entry.routes.matching(&mailbox.canonical()).is_empty()
+            && matching.is_empty()
         {
             return Err(RecipientRefusal::Unknown);
         }
-        Ok(Recipient { mailbox, account: entry.account, domain: entry.domain, routes: entry.routes, returned: None })
+        let (routes, idle_routes) = route::running(matching, self.shared.limits.most(Kind::FanOut));
+        Ok(Recipient { routes, routes_version, idle_routes, ..plain })
     }
 
     /// Whether a domain is one of an account here, or the host's own name.

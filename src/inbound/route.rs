@@ -1,16 +1,27 @@
 //! Which routes a recipient reaches (contract 4.1). Pure.
+//!
+//! All regexes of an account are one set, compiled within a budget: `directory` does that off the async threads, one
+//! account at a time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use regex::{Regex, RegexBuilder};
+use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+use tokio::sync::Mutex;
 
 use crate::store::routes::{Action, RouteRow};
 
 /// The longest match.
 const MAX_MATCH: usize = 512;
-/// What a compiled regex and its scratch space may take; matching is linear whatever the pattern.
-const MAX_REGEX_BYTES: usize = 1 << 20;
+/// What one compiled regex may take, and its scratch space; matching is linear whatever the pattern.
+const MAX_REGEX_BYTES: usize = 512 << 10;
+/// The same of all regexes of an account together: a set that fits the first is counted as small.
+const SMALL_SET_BYTES: usize = 128 << 10;
+const MAX_SET_BYTES: usize = 2 << 20;
+/// What a table is taken to hold in memory: each route, and a set with the scratch space of a match.
+const ROUTE_BYTES: usize = 1 << 10;
+const SMALL_SET_HELD: usize = 512 << 10;
+const LARGE_SET_HELD: usize = 8 << 20;
 
 /// Why a match is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +35,9 @@ pub enum BadMatch {
     /// A regex that does not compile or is too large.
     #[error("the regex does not compile: {0}")]
     Regex(String),
+    /// Beside the account's other regexes it is too large.
+    #[error("the regexes of this account are too large together")]
+    Set,
 }
 
 /// A parsed match.
@@ -51,9 +65,8 @@ impl Pattern {
         if text.chars().count() > MAX_MATCH {
             return Err(BadMatch::TooLong);
         }
-        if let Some(rest) = text.strip_prefix('/') {
-            let body = rest.strip_suffix("/i").or_else(|| rest.strip_suffix('/')).ok_or(BadMatch::Form)?;
-            return RegexBuilder::new(body)
+        if let Some(body) = regex_body(text) {
+            return RegexBuilder::new(body?)
                 .case_insensitive(true)
                 .size_limit(MAX_REGEX_BYTES)
                 .dfa_size_limit(MAX_REGEX_BYTES)
@@ -114,6 +127,67 @@ pub struct Route {
     pub lane: Option<String>,
 }
 
+/// What a match that begins with `/` says between its slashes; none of another match.
+fn regex_body(text: &str) -> Option<Result<&str, BadMatch>> {
+    let rest = text.strip_prefix('/')?;
+    Some(rest.strip_suffix("/i").or_else(|| rest.strip_suffix('/')).ok_or(BadMatch::Form))
+}
+
+/// Whether a match is a regex, in whatever form.
+pub fn is_regex(text: &str) -> bool {
+    text.starts_with('/')
+}
+
+/// The regexes of one account, compiled into one set. Takes up to some hundred milliseconds: not on an async thread.
+#[derive(Debug)]
+struct Regexes {
+    bodies: Vec<String>,
+    set: RegexSet,
+    held: usize,
+    /// Matches of one account come one after another, so that a slow set holds up its own account alone.
+    turn: Mutex<()>,
+}
+
+impl Regexes {
+    fn compile(bodies: &[String]) -> Result<Self, regex::Error> {
+        let build = |most: usize| {
+            let mut builder = RegexSetBuilder::new(bodies);
+            builder.case_insensitive(true).size_limit(most).dfa_size_limit(most.min(1 << 20)).build()
+        };
+        let (set, held) = match build(SMALL_SET_BYTES) {
+            Ok(set) => (set, SMALL_SET_HELD),
+            Err(_) => (build(MAX_SET_BYTES)?, LARGE_SET_HELD),
+        };
+        Ok(Self { bodies: bodies.to_vec(), set, held, turn: Mutex::default() })
+    }
+
+    /// The oldest that fit together: of rows that were stored under another budget.
+    fn compile_fitting(bodies: &[String]) -> Option<Self> {
+        if let Ok(all) = Self::compile(bodies) {
+            return Some(all);
+        }
+        let (mut fitting, mut fits, mut too_many) = (None, 0, bodies.len());
+        while too_many.saturating_sub(fits) > 1 {
+            let half = fits.midpoint(too_many);
+            match Self::compile(bodies.get(..half).unwrap_or_default()) {
+                Ok(set) => (fitting, fits) = (Some(set), half),
+                Err(_) => too_many = half,
+            }
+        }
+        tracing::warn!(idle = bodies.len() - fits, "regexes of an account do not fit together; the youngest are idle");
+        fitting
+    }
+}
+
+/// Whether these matches compile together, as far as they are regexes. Slow: not on an async thread.
+///
+/// # Errors
+/// [`BadMatch::Set`].
+pub fn check_together<'m>(matches: impl Iterator<Item = &'m str>) -> Result<(), BadMatch> {
+    let bodies: Vec<String> = matches.filter_map(|text| regex_body(text)?.ok().map(str::to_owned)).collect();
+    Regexes::compile(&bodies).map(drop).map_err(|_| BadMatch::Set)
+}
+
 /// The active routes of one account, ready to be matched.
 #[derive(Debug, Default)]
 pub struct RouteTable {
@@ -121,47 +195,102 @@ pub struct RouteTable {
     version: u64,
     routes: Vec<Arc<Route>>,
     exact: HashMap<String, Vec<usize>>,
-    patterns: Vec<(usize, Pattern)>,
+    wildcards: Vec<(usize, Pattern)>,
+    regexes: Option<Arc<Regexes>>,
+    /// Which route each regex of the set is of.
+    regex_routes: Vec<usize>,
 }
 
 impl RouteTable {
-    /// Builds the table from rows in their order of age; `lane` names a webhook's lane by its URL.
-    pub fn new(rows: Vec<RouteRow>, lane: impl Fn(&str) -> String) -> Self {
+    /// Builds the table from rows in their order of age; `lane` names a webhook's lane by its URL. A set of regexes that
+    /// `previous` has is not compiled again; compiling takes time that an async thread does not have.
+    pub fn new(rows: Vec<RouteRow>, lane: impl Fn(&str) -> String, previous: Option<&Self>) -> Self {
         let mut table = Self::default();
+        let mut bodies = Vec::new();
         for row in rows {
             let index = table.routes.len();
-            match Pattern::parse(&row.match_pattern) {
-                Ok(Pattern::Exact(address)) => table.exact.entry(address).or_default().push(index),
-                Ok(pattern) => table.patterns.push((index, pattern)),
-                Err(error) => {
-                    tracing::warn!(route = %row.public_id, %error, "a stored match cannot be read; the route is idle");
-                    continue;
-                }
+            let pattern = match regex_body(&row.match_pattern) {
+                Some(body) => body.map(|body| {
+                    bodies.push(body.to_owned());
+                    table.regex_routes.push(index);
+                }),
+                None => Pattern::parse(&row.match_pattern).map(|pattern| match pattern {
+                    Pattern::Exact(address) => table.exact.entry(address).or_default().push(index),
+                    pattern => table.wildcards.push((index, pattern)),
+                }),
+            };
+            if let Err(error) = pattern {
+                tracing::warn!(route = %row.public_id, %error, "a stored match cannot be read; the route is idle");
+                continue;
             }
             let webhook = row.action == Action::Webhook;
             let lane = row.destination.as_deref().filter(|_| webhook).map(&lane);
             table.routes.push(Arc::new(Route { row: Arc::new(row), lane }));
         }
+        let known = previous.and_then(|previous| previous.regexes.clone()).filter(|known| known.bodies == bodies);
+        table.regexes = match known {
+            Some(known) => Some(known),
+            None if bodies.is_empty() => None,
+            None => Regexes::compile_fitting(&bodies).map(Arc::new),
+        };
         table
     }
 
-    /// The same, of rows that were read since the directory had this version.
+    /// Whether rows have a regex, so that making a table of them may take time.
+    pub fn is_slow_to_make(rows: &[RouteRow]) -> bool {
+        rows.iter().any(|row| is_regex(&row.match_pattern))
+    }
+
+    /// The same, of rows that were read since the routes of the account had this version.
     pub fn as_of(self, version: u64) -> Self {
         Self { version, ..self }
     }
 
-    /// The version of the directory that it is as new as; 0 is none.
+    /// The version of the account's routes that it is as new as; 0 is none.
     pub const fn version(&self) -> u64 {
         self.version
+    }
+
+    /// What it is taken to hold in memory, in bytes.
+    pub fn held(&self) -> usize {
+        let set = self.regexes.as_ref().map_or(0, |regexes| regexes.held);
+        set.saturating_add(self.routes.len().saturating_add(1).saturating_mul(ROUTE_BYTES))
+    }
+
+    /// Whether matching may take milliseconds, and the turn in which it is done then.
+    pub fn turn(&self) -> Option<&Mutex<()>> {
+        self.regexes.as_ref().map(|regexes| &regexes.turn)
     }
 
     /// The routes that a recipient reaches, oldest first.
     pub fn matching(&self, address: &str) -> Vec<Arc<Route>> {
         let mut found: Vec<usize> = self.exact.get(address).cloned().unwrap_or_default();
-        found.extend(self.patterns.iter().filter(|(_, pattern)| pattern.matches(address)).map(|(index, _)| *index));
+        found.extend(self.wildcards.iter().filter(|(_, pattern)| pattern.matches(address)).map(|(index, _)| *index));
+        if let Some(regexes) = &self.regexes {
+            let matched = regexes.set.matches(address);
+            found.extend(matched.iter().filter_map(|place| self.regex_routes.get(place)));
+        }
         found.sort_unstable();
         found.iter().filter_map(|index| self.routes.get(*index)).cloned().collect()
     }
+}
+
+/// Of the routes that a recipient reaches, those that run when no more than `most` may; how many more there were.
+///
+/// The oldest webhooks and forwards run. What runs nothing, `store` and `drop`, is never one too many.
+pub fn running(mut matching: Vec<Arc<Route>>, most: Option<u64>) -> (Vec<Arc<Route>>, usize) {
+    let all = matching.len();
+    let mut left = most.unwrap_or(u64::MAX);
+    matching.retain(|route| match route.row.action {
+        Action::Webhook | Action::Forward if left == 0 => false,
+        Action::Webhook | Action::Forward => {
+            left = left.saturating_sub(1);
+            true
+        }
+        Action::Store | Action::Drop => true,
+    });
+    let over = all - matching.len();
+    (matching, over)
 }
 
 #[cfg(test)]
@@ -171,9 +300,83 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clock::Timestamp;
+    use crate::id::RouteId;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
     fn matches(pattern: &str, address: &str) -> bool {
-        Pattern::parse(pattern).unwrap().matches(address)
+        let alone = Pattern::parse(pattern).unwrap().matches(address);
+        let table = RouteTable::new(vec![row(pattern, Action::Store)], |_| String::new(), None);
+        assert_eq!(table.matching(address).len(), usize::from(alone), "{pattern} matches alike in a table");
+        alone
+    }
+
+    fn row(match_pattern: &str, action: Action) -> RouteRow {
+        RouteRow {
+            id: 1,
+            public_id: RouteId::new(NOW),
+            account_id: 1,
+            domain_id: None,
+            match_pattern: match_pattern.to_owned(),
+            action,
+            destination: None,
+            ack_mode: None,
+            active: true,
+            secret_sealed: None,
+            previous_secret_sealed: None,
+            previous_valid_until: None,
+            is_domain_webhook: false,
+            last_status: None,
+            last_status_code: None,
+            created_at: NOW,
+            updated_at: NOW,
+        }
+    }
+
+    #[test]
+    fn the_oldest_routes_run_and_drop_is_never_one_too_many() {
+        let actions = [Action::Webhook, Action::Store, Action::Forward, Action::Webhook, Action::Drop];
+        let rows = actions.map(|action| row("*@acme.dev", action)).to_vec();
+        let table = RouteTable::new(rows, |_| String::new(), None);
+        let run = |most| {
+            let (routes, over) = running(table.matching("a@acme.dev"), most);
+            (routes.iter().map(|route| route.row.action).collect::<Vec<_>>(), over)
+        };
+        assert_eq!(run(None), (actions.to_vec(), 0));
+        assert_eq!(run(Some(3)), (actions.to_vec(), 0));
+        assert_eq!(run(Some(1)), (vec![Action::Webhook, Action::Store, Action::Drop], 2));
+    }
+
+    #[test]
+    fn regexes_share_one_budget_and_of_too_many_the_oldest_run() {
+        let large: Vec<String> = (0..60).map(|n| format!("/x.{{1,{}}}y{n}$/", 60 + n)).collect();
+        assert_eq!(check_together(large.iter().map(String::as_str)), Err(BadMatch::Set));
+        assert_eq!(check_together(["/a/", "b@c.d", "/d{3}/i"].into_iter()), Ok(()));
+        let mut rows = vec![row("/first/", Action::Store)];
+        rows.extend(large.iter().map(|text| row(text, Action::Store)));
+        rows.push(row("/last/", Action::Store));
+        rows.push(row("last@acme.dev", Action::Store));
+        let table = RouteTable::new(rows, |_| String::new(), None);
+        assert_eq!(table.matching("first@acme.dev").len(), 1);
+        let last = table.matching("last@acme.dev");
+        let last: Vec<&str> = last.iter().map(|route| route.row.match_pattern.as_str()).collect();
+        assert_eq!(last, ["last@acme.dev"], "the youngest regex is idle, all else goes on");
+    }
+
+    #[test]
+    fn a_set_is_compiled_again_only_when_a_regex_changed() {
+        let new = |last: &str, previous: Option<&RouteTable>| {
+            RouteTable::new(vec![row("/a/", Action::Store), row(last, Action::Store)], |_| String::new(), previous)
+        };
+        let (first, second) = (new("x@acme.dev", None), new("y@acme.dev", None));
+        let same = |one: &RouteTable, other: &RouteTable| match (&one.regexes, &other.regexes) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => panic!("a set is missing"),
+        };
+        assert!(!same(&first, &second));
+        assert!(same(&first, &new("y@acme.dev", Some(&first))));
+        assert!(!same(&first, &new("/b/", Some(&first))));
     }
 
     #[test]

@@ -10,15 +10,17 @@ use rusqlite::Connection;
 use super::Outbound;
 use crate::clock::Timestamp;
 use crate::id::RouteId;
-use crate::jobs::Left;
+use crate::jobs::{self, Left};
+use crate::limits::{Kind, Limits};
 use crate::mail::address::Mailbox;
 use crate::store::dispatches::NewDispatch;
-use crate::store::jobs::Kind;
 use crate::store::recipients::Standing;
 use crate::store::{self, accounts, destinations, dispatches, recipients, routes, suppressions};
 
 /// The field that names the routes which forwarded a message.
 pub const FORWARDED: &str = "X-Mailkite-Forwarded";
+/// The field that says how many messages this one may still become.
+pub const COPIES: &str = "X-Mailkite-Copies";
 /// A message with more Received fields is not forwarded (contract 4.1).
 pub const MAX_RECEIVED: usize = 50;
 
@@ -41,6 +43,27 @@ pub struct Forward<'a> {
     pub trace: &'a str,
     /// The raw copy's row.
     pub raw_id: i64,
+    /// How many messages it may still become where it arrives; none: any number.
+    pub copies: Option<u64>,
+}
+
+/// How many messages a received one may still become by forwarding: what the limit says, or less if it was forwarded
+/// already. The field can be made up outside, but only to make it less.
+pub fn copies_left(fields: &[String], limits: &Limits) -> Option<u64> {
+    let told = fields.iter().map(|field| field.trim().parse::<u64>().unwrap_or(0)).min();
+    match (limits.most(Kind::LocalCopies), told) {
+        (Some(most), Some(told)) => Some(most.min(told)),
+        (most, _) => most,
+    }
+}
+
+/// How many of `due` forwards may run, and how many messages each of theirs may become then: together no more than `copies`.
+/// A loop is bounded by its depth elsewhere; this bounds its width.
+pub fn share_copies(copies: Option<u64>, due: usize) -> (usize, Option<u64>) {
+    let Some(copies) = copies else { return (due, None) };
+    let running = due.min(usize::try_from(copies).unwrap_or(usize::MAX));
+    let rest = copies.saturating_sub(running as u64);
+    (running, Some(rest.checked_div(running as u64).unwrap_or(0)))
 }
 
 /// A report at one of our SRS addresses.
@@ -105,6 +128,7 @@ impl Outbound {
             }
             Err(_) => String::new(),
         };
+        let copies = forward.copies.map(|copies| format!("{COPIES}: {copies}\r\n")).unwrap_or_default();
         let new = NewDispatch {
             account_id: forward.account,
             message: forward.message,
@@ -112,7 +136,7 @@ impl Outbound {
             sending_domain: forward.domain,
             domain: None,
             reverse_path: &reverse_path,
-            prefix: &format!("{FORWARDED}: {}\r\n{}", forward.route, forward.trace),
+            prefix: &format!("{FORWARDED}: {}\r\n{copies}{}", forward.route, forward.trace),
             raw_id: forward.raw_id,
         };
         self.send_on(tx, new, to, now)
@@ -162,7 +186,7 @@ impl Outbound {
         let (domain, lane) = self.parts.destination(tx, new.sending_domain, &to)?;
         let dispatch = dispatches::insert(tx, &NewDispatch { domain, ..new }, now)?;
         recipients::insert(tx, dispatch, 0, &to.to_string(), "queued", now)?;
-        self.parts.jobs.leave(tx, &lane, Kind::Dispatch, dispatch, now).map(Some)
+        self.parts.jobs.leave(tx, &lane, jobs::Kind::Dispatch, dispatch, now).map(Some)
     }
 }
 

@@ -98,6 +98,14 @@ impl<R: PartialEq> Phase<R> {
         }
     }
 
+    /// The recipients of the present transaction.
+    pub fn recipients(&self) -> &[R] {
+        match self {
+            Self::Transaction(envelope) => &envelope.recipients,
+            Self::Connected | Self::Greeted => &[],
+        }
+    }
+
     /// The sender of the present transaction.
     pub const fn reverse_path(&self) -> Option<&ReversePath> {
         match self {

@@ -40,6 +40,8 @@ const MAX_REFUSED: usize = 50;
 const MAX_IDLE_COMMANDS: usize = 500;
 /// … and as many more for each recipient that a message may have: too many of them is the sender's right.
 const IDLE_COMMANDS_PER_RECIPIENT: usize = 10;
+/// Routes that run for all recipients of one message together; recipients beyond come in another transaction.
+const MAX_RUNS: usize = 500;
 /// A session without an accepted message ends after this time, whatever it says.
 const MAX_IDLE_SESSION: Duration = Duration::from_secs(30 * 60);
 const READ_FIRST: usize = 512;
@@ -117,6 +119,14 @@ impl Accepted {
         match self {
             Self::Received(recipient) => recipient.mailbox(),
             Self::Submitted(mailbox) => mailbox,
+        }
+    }
+
+    /// How many routes run for it.
+    fn runs(&self) -> usize {
+        match self {
+            Self::Received(recipient) => recipient.runs(),
+            Self::Submitted(_) => 0,
         }
     }
 }
@@ -327,7 +337,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match self.shared.inbound.resolve(&path).await {
             Ok(recipient) => {
                 // RFC 5321 §4.5.3.1.10: one recipient too many is no fault of the client's.
-                let reply = self.phase.add_recipient(Accepted::Received(recipient), self.shared.bounds);
+                let recipient = Accepted::Received(recipient);
+                let known = self.phase.recipients();
+                let runs: usize = known.iter().map(Accepted::runs).sum();
+                let reply = if runs > 0 && runs + recipient.runs() > MAX_RUNS && !known.contains(&recipient) {
+                    Reply::TOO_MANY_RECIPIENTS
+                } else {
+                    self.phase.add_recipient(recipient, self.shared.bounds)
+                };
                 self.say(&reply);
                 Ok(())
             }

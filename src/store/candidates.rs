@@ -1,5 +1,7 @@
 //! Stored messages that a route could be given now (contract 6.4): a walk in bounded steps, newest first.
 
+use std::time::{Duration, Instant};
+
 use rusqlite::{Connection, Row, params};
 
 use super::Result;
@@ -9,6 +11,8 @@ use crate::id::RouteId;
 
 /// Rows that one call looks at.
 pub const SCAN_MAX: u32 = 2_000;
+/// How long one call looks: a regex may take a while for each row.
+const SCAN_TIME: Duration = Duration::from_millis(250);
 
 /// Whose candidates are asked for.
 #[derive(Clone, Debug)]
@@ -60,10 +64,12 @@ pub fn list(connection: &Connection, query: &Query, matches: impl Fn(&str) -> bo
     let before = query.before.map_or(i64::MAX, Timestamp::as_millis);
     let mut rows = statement.query(params![query.account, query.domain, before, SCAN_MAX + 1])?;
     let mut step = Candidates::default();
+    let started = Instant::now();
     let mut seen = 0;
     let mut last = None;
     while let Some(row) = rows.next()? {
-        if seen == SCAN_MAX || step.found.len() >= query.limit {
+        let tired = seen == SCAN_MAX || (seen > 0 && started.elapsed() > SCAN_TIME);
+        if tired || step.found.len() >= query.limit {
             step.next_before = last;
             break;
         }

@@ -45,7 +45,8 @@ mod writer;
 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -168,6 +169,9 @@ struct Inner {
     /// Whose turn it is in [`Db::read_gently`].
     turns: Arc<Semaphore>,
     directory_version: AtomicU64,
+    /// How often the routes of each account changed, and everybody's at once.
+    routes_versions: Mutex<HashMap<i64, u64>>,
+    all_routes_version: AtomicU64,
     path: PathBuf,
 }
 
@@ -193,7 +197,7 @@ impl Db {
             .map_err(|_| Error::Busy)?;
         let writer = Writer::start(connection);
         let turns = Arc::new(Semaphore::new(1));
-        let inner = Inner { writer, readers, turns, directory_version: AtomicU64::new(1), path };
+        let inner = Inner { writer, readers, turns, directory_version: AtomicU64::new(1), routes_versions: Mutex::default(), all_routes_version: AtomicU64::new(1), path };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -287,14 +291,36 @@ impl Db {
         work(&snapshot)
     }
 
-    /// A number that changes whenever an account, a domain or a route may have changed.
+    /// A number that changes whenever a domain may have changed hands or status.
     pub fn directory_version(&self) -> u64 {
         self.inner.directory_version.load(Ordering::Acquire)
     }
 
-    /// Says that accounts, domains, routes or blocked senders changed; call it after the commit.
+    /// A number that changes whenever a route or a blocked sender of the account may have changed.
+    pub fn routes_version(&self, account: i64) -> u64 {
+        let versions = self.inner.routes_versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = versions.get(&account).copied().unwrap_or(0);
+        // Both only grow, so the sum is the same only while neither changes.
+        self.inner.all_routes_version.load(Ordering::Acquire).saturating_add(own)
+    }
+
+    /// Says that the routes or blocked senders of an account changed; call it after the commit.
+    pub fn routes_changed(&self, account: i64) {
+        let mut versions = self.inner.routes_versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = versions.entry(account).or_default();
+        *own = own.saturating_add(1);
+    }
+
+    /// Says that a domain of an account changed, and perhaps routes with it; call it after the commit.
+    pub fn domain_changed(&self, account: i64) {
+        self.inner.directory_version.fetch_add(1, Ordering::AcqRel);
+        self.routes_changed(account);
+    }
+
+    /// Says that anything of anybody's may have changed; call it after the commit.
     pub fn directory_changed(&self) {
         self.inner.directory_version.fetch_add(1, Ordering::AcqRel);
+        self.inner.all_routes_version.fetch_add(1, Ordering::AcqRel);
     }
 
     /// How many commits and how many of them with an fsync the writer has made.

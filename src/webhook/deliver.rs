@@ -260,7 +260,7 @@ impl Webhooks {
 
     /// The same of mail that was just accepted, without the database; `None`: it has to be looked up.
     fn prepare_fresh(&self, id: i64, now: Timestamp) -> Option<store::Result<Found>> {
-        let (fresh, data) = self.fresh.take(id, self.db.directory_version())?;
+        let (fresh, data) = self.fresh.take(id, |account| self.db.routes_version(account))?;
         let readable = Source::Raw(data.into()).readable();
         Some(readable.and_then(|readable| {
             let payload = request::payload_of(&fresh.message, Texts::Decoded(readable), &[], &self.links);

@@ -25,7 +25,7 @@ pub struct Fresh {
     pub message: Arc<MessageRow>,
     /// Its route.
     pub route: Arc<RouteRow>,
-    /// Version of the directory that the route is as new as.
+    /// Version of the account's routes that the route is as new as.
     pub version: u64,
 }
 
@@ -61,10 +61,10 @@ impl FreshMail {
         }
     }
 
-    /// A delivery that is as it was stored, if the directory still has the version that it was routed by.
-    pub fn take(&self, delivery: i64, version: u64) -> Option<(Fresh, Bytes)> {
+    /// A delivery that is as it was stored, if its account's routes still have the version that it was routed by.
+    pub fn take(&self, delivery: i64, version_of: impl FnOnce(i64) -> u64) -> Option<(Fresh, Bytes)> {
         let (fresh, data, at) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(delivery)?;
-        (fresh.version == version && at.elapsed() < MAX_AGE).then_some((fresh, data))
+        (fresh.version == version_of(fresh.delivery.account_id) && at.elapsed() < MAX_AGE).then_some((fresh, data))
     }
 
     /// Forgets all of it, which is little at any time: a message was removed, or a delivery attempted by hand.
@@ -164,12 +164,12 @@ mod tests {
         for id in 1..=4 {
             mail.put(fresh(id), Bytes::from_static(b"data"));
         }
-        assert_eq!(mail.take(1, 3).unwrap().1, "data");
-        assert!(mail.take(1, 3).is_none());
-        assert!(mail.take(2, 4).is_none(), "a route may have changed");
-        assert!(mail.take(3, 3).is_some());
+        assert_eq!(mail.take(1, |_| 3).unwrap().1, "data");
+        assert!(mail.take(1, |_| 3).is_none());
+        assert!(mail.take(2, |_| 4).is_none(), "a route may have changed");
+        assert!(mail.take(3, |_| 3).is_some());
         mail.forget_all();
-        assert!(mail.take(4, 3).is_none());
+        assert!(mail.take(4, |_| 3).is_none());
         assert_eq!(mail.kept.lock().unwrap().octets, 0);
     }
 
@@ -180,7 +180,7 @@ mod tests {
         for id in 1..=6 {
             mail.put(fresh(id), data.clone());
         }
-        assert!(mail.take(1, 3).is_none() && mail.take(2, 3).is_none());
+        assert!(mail.take(1, |_| 3).is_none() && mail.take(2, |_| 3).is_none());
         let kept = mail.kept.lock().unwrap();
         assert!(kept.octets <= MAX_OCTETS && kept.mails.len() <= 4 && kept.order.len() == kept.mails.len());
     }

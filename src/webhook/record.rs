@@ -162,7 +162,7 @@ impl Webhooks {
                 self.jobs.wake(lane, posted.row.created_at);
             }
             if blocked {
-                self.db.directory_changed();
+                self.db.routes_changed(posted.delivery().account_id);
             }
             if dropped {
                 self.fresh.forget_all();

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::support::api::Api;
 use super::support::receiver::{Receiver, Reply};
-use super::support::server::Server;
+use super::support::server::{Server, message};
+use super::support::smtp::SmtpClient;
 
 const URL: &str = "https://app.example/hook";
 
@@ -162,3 +163,124 @@ async fn a_control_answer_blocks_no_more_senders_than_may_be() {
     assert_eq!(server.query::<String>("SELECT group_concat(email) FROM blocked_sender").await, "one@example.com");
     server.stop().await;
 }
+
+fn route(matching: &str, action: &str, destination: &str) -> Value {
+    json!({"match": matching, "action": action, "destination": destination})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_more_routes_than_may_run_the_oldest_do_and_drop_counts_all_the_same() {
+    let server = Server::start_with(Clock::System, |config| {
+        (config.limits.fan_out, config.metrics.token) = (3, Some("a token of sixteen".to_owned()));
+    })
+    .await;
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    let owner = server.owner().await;
+    for n in 0..5 {
+        owner.post("/api/routes", route("*@inbox.test", "webhook", &format!("{}?{n}", receiver.url()))).await.expect(201);
+    }
+    assert_eq!(server.mail("a@inbox.test", &message("one")).await.code, 250);
+    server.until("SELECT count(*) FROM job", 0).await;
+    let mut posted: Vec<String> = receiver.requests().into_iter().map(|request| request.path).collect();
+    posted.sort_unstable();
+    assert_eq!(posted, ["/?0", "/?1", "/?2"].map(|query| query.to_owned()), "{posted:?}");
+    assert_eq!(server.query::<i64>("SELECT count(*) FROM delivery").await, 3);
+    let metrics = server.anonymous().with("a token of sixteen").exchange("GET", "/metrics", &[], None).await;
+    let text = String::from_utf8(metrics.body).unwrap();
+    assert!(text.contains("\nmailkite_limit_reached_total{limit=\"fan_out\"} 2\n"), "{text}");
+    // The youngest of all drops, and so nothing is kept.
+    owner.post("/api/routes", json!({"match": "*@inbox.test", "action": "drop"})).await.expect(201);
+    assert_eq!(server.mail("a@inbox.test", &message("two")).await.code, 250);
+    assert_eq!(server.query::<i64>("SELECT count(*) FROM message").await, 1);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recipients_whose_routes_are_too_many_together_come_in_another_transaction() {
+    let server = Server::start().await;
+    let owner = server.owner().await;
+    for n in 0..20 {
+        owner.post("/api/routes", route("*@inbox.test", "webhook", &format!("{URL}?{n}"))).await.expect(201);
+    }
+    let mut client = SmtpClient::greeted(server.smtp).await;
+    client.expect("MAIL FROM:<ada@example.com>", 250).await;
+    let mut codes = Vec::new();
+    for n in 0..27 {
+        codes.push(client.command(&format!("RCPT TO:<a{n}@inbox.test>")).await.text());
+    }
+    assert!(codes[..25].iter().all(|reply| reply.starts_with("250 ")), "{codes:?}");
+    assert!(codes[25..].iter().all(|reply| reply.starts_with("452 4.5.3 ")), "{codes:?}");
+    client.expect("RCPT TO:<a3@inbox.test>", 250).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_circle_of_forward_routes_ends_by_its_width() {
+    let server = Server::start_with(Clock::System, |config| config.limits.local_copies = 30).await;
+    let owner = server.owner().await;
+    for n in 0..10 {
+        for (here, there) in [("a", "b"), ("b", "a")] {
+            let matching = format!("{here}{}@inbox.test", "*".repeat(usize::from(n > 0)));
+            let to = format!("{there}{n}@inbox.test");
+            let made = owner.post("/api/routes", route(&matching, "forward", &to)).await;
+            assert_eq!(made.status, 201, "{}", made.json);
+        }
+    }
+    assert_eq!(server.mail("a1@inbox.test", &message("round")).await.code, 250);
+    server.until("SELECT count(*) FROM job", 0).await;
+    // Nine routes match "a1"; each of their messages may become two more, and those none: 1 + 9 + 9 × 2.
+    assert_eq!(server.query::<i64>("SELECT count(*) FROM message").await, 28);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn regexes_of_an_account_fit_one_budget_and_its_changes_are_its_own() {
+    let server = Server::start().await;
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    let other = server.other_account("other.test", &receiver.url()).await;
+    let owner = server.owner().await;
+    let mut refused = 0;
+    for n in 0..40 {
+        let matching = format!("/x.{{1,{}}}y{n}$/", 200 + n);
+        let answer = owner.post("/api/routes", json!({"match": matching, "action": "store"})).await;
+        if answer.status == 400 {
+            answer.expect_field(400, "bad_match", "match");
+            refused += 1;
+        }
+    }
+    let kept = server.query::<i64>("SELECT count(*) FROM route WHERE domain_id IS NULL").await;
+    assert!((1..40).contains(&kept) && kept + refused == 40, "{kept} of 40 fit");
+    let big = "/(x.{1,400}){60}/";
+    owner.post("/api/routes", json!({"match": big, "action": "store"})).await.expect_field(400, "bad_match", "match");
+    // Small ones still do, also beside what was there.
+    let small = owner.post("/api/routes", route("/^ad.$/i", "webhook", &receiver.url())).await;
+    if small.status == 201 {
+        owner.delete(&format!("/api/routes/{}", small.json["id"].as_str().unwrap())).await.expect(200);
+    }
+    let accounts: (i64, i64) = server
+        .write(|tx, _, _| {
+            let one = |sql: &str| tx.query_row(sql, [], |row| row.get(0));
+            Ok((one("SELECT id FROM account WHERE is_admin = 1")?, one("SELECT id FROM account WHERE is_admin = 0")?))
+        })
+        .await;
+    let versions = || (server.db.routes_version(accounts.0), server.db.routes_version(accounts.1));
+    let before = versions();
+    owner.post("/api/routes", json!({"match": "/z/", "action": "store"})).await;
+    owner.post("/api/routes", json!({"match": "z@inbox.test", "action": "store"})).await.expect(201);
+    let after = versions();
+    assert!(after.0 > before.0 && after.1 == before.1, "{before:?} {after:?}");
+    // Many at once for the account with the regexes, and one for the other: all are taken, each by its own routes.
+    let heavy = join_all((0..8).map(|n| server.mail("xay3@inbox.test", HEAVY[n % 2])));
+    let light = server.mail("a@other.test", HEAVY[0]);
+    let (heavy, light) = tokio::join!(heavy, light);
+    assert!(heavy.iter().all(|reply| reply.code == 250) && light.code == 250);
+    server.until("SELECT count(*) FROM job", 0).await;
+    let posted: Vec<String> = receiver.requests().iter().map(|one| one.json()["to"][0]["address"].to_string()).collect();
+    assert_eq!(posted, ["\"a@other.test\""], "{}", other.url);
+    server.stop().await;
+}
+
+const HEAVY: [&str; 2] = [
+    "From: a@example.com\r\nSubject: one\r\nMessage-ID: <1@example.com>\r\n\r\nHello.\r\n",
+    "From: a@example.com\r\nSubject: two\r\nMessage-ID: <2@example.com>\r\n\r\nHello.\r\n",
+];

@@ -109,7 +109,7 @@ pub async fn put(
         routes::find(tx, &id)
     });
     let route = route.await?.ok_or_else(ApiError::not_found)?;
-    app.db.directory_changed();
+    app.db.routes_changed(caller.id());
     Ok(Json(WebhookView {
         domain: view(&app, &caller, row_id).await?,
         webhook_url: url,
@@ -136,7 +136,7 @@ async fn find(app: &App, domain: &DomainRow) -> Result<Option<RouteRow>, ApiErro
 pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Done>, ApiError> {
     let domain = the_domain(&app, &caller, &id).await?;
     if let Some(route) = find(&app, &domain).await? {
-        remove(&app, route.public_id).await?;
+        remove(&app, caller.id(), route.public_id).await?;
     }
     Ok(DONE)
 }
@@ -160,7 +160,7 @@ pub async fn rotate_secret(
 ) -> Result<Json<RotatedSecret>, ApiError> {
     let domain = the_domain(&app, &caller, &id).await?;
     let route = find(&app, &domain).await?.ok_or(Code::NoWebhook)?;
-    rotate(&app, route.public_id).await.map(Json)
+    rotate(&app, caller.id(), route.public_id).await.map(Json)
 }
 
 /// Posts one signed test event to it.

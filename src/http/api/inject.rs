@@ -11,9 +11,10 @@ use crate::http::auth::Caller;
 use crate::http::body::{LargeBody, Loose, required, text};
 use crate::http::error::{ApiError, Code};
 use crate::http::memory::RequestMemory;
+use crate::id::RouteId;
 use crate::inbound::ReceiveError;
 use crate::inbound::inject::Injection;
-use crate::inbound::route::Pattern;
+use crate::inbound::route::{Pattern, is_regex};
 use crate::mail::address::Mailbox;
 use crate::store::routes::{self, Action, RouteRow};
 
@@ -128,8 +129,9 @@ pub async fn inject(
     let (to, domain) = match address.zip(given) {
         Some(given) => given,
         None => {
-            let pattern = Pattern::parse(&route.match_pattern).ok();
-            let example = pattern.and_then(|pattern| pattern.example(STAR));
+            // A regex has no example, and is not compiled to find that out.
+            let pattern = Some(&route.match_pattern).filter(|text| !is_regex(text));
+            let example = pattern.and_then(|text| Pattern::parse(text).ok()).and_then(|pattern| pattern.example(STAR));
             let example = example.ok_or_else(|| bad("address", "a regex route needs an address as well"))?;
             let to = Mailbox::parse(&example).map_err(|_| bad("address", "the match is no address; give one"))?;
             let domain = own_domain(&app, &caller, &to).await?;
@@ -161,17 +163,27 @@ async fn find_route(
     id: Option<String>,
     address: Option<&Mailbox>,
 ) -> Result<RouteRow, ApiError> {
-    let (account, asked) = (caller.id(), caller.clone());
-    let rows = app.db.read(move |connection| routes::list(connection, account, None)).await?;
-    let rows = rows.into_iter().filter(|row| row.active);
+    let account = caller.id();
     let address = address.map(Mailbox::canonical);
-    let covers = |row: &RouteRow| {
-        let pattern = Pattern::parse(&row.match_pattern).ok();
-        address.as_ref().is_none_or(|address| pattern.is_some_and(|pattern| pattern.matches(address)))
-    };
-    let found = match id {
-        Some(id) => rows.filter(|row| row.public_id.as_str() == id).find(covers),
-        None => rows.filter(|row| asked.needs_domain(row.domain_id).is_ok()).find(covers),
+    let directory = app.inbound.directory();
+    let found = match (id.as_deref().map(RouteId::parse), address) {
+        (Some(None), _) | (None, None) => None,
+        (Some(Some(id)), address) => {
+            let found = app.db.read(move |connection| routes::find(connection, &id)).await?;
+            let found = found.filter(|row| row.active && row.account_id == account);
+            match (found, address) {
+                (Some(row), Some(address)) => {
+                    let covers = !directory.matching_of(vec![row.clone()], &address).await?.is_empty();
+                    Some(row).filter(|_| covers)
+                }
+                (found, _) => found,
+            }
+        }
+        (None, Some(address)) => {
+            let (matching, _) = directory.matching(account, &address).await?;
+            let reached = matching.iter().find(|route| caller.needs_domain(route.row.domain_id).is_ok());
+            reached.map(|route| RouteRow::clone(&route.row))
+        }
     };
     let route = found.ok_or_else(ApiError::not_found)?;
     caller.needs_domain(route.domain_id)?;

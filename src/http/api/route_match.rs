@@ -10,7 +10,6 @@ use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
-use crate::inbound::route::RouteTable;
 use crate::mail::address::Mailbox;
 use crate::store::routes::Action;
 use crate::store::{domains, routes};
@@ -48,16 +47,18 @@ pub async fn find(
     let name = mailbox.domain().as_str().to_lowercase();
     let found = app.db.read(move |connection| {
         let domain = domains::find_by_name_or_id(connection, account, &name, "")?.filter(|domain| domain.verified);
-        Ok((domain, routes::list(connection, account, None)?))
+        Ok(domain)
     });
-    let (domain, rows) = found.await?;
+    let domain = found.await?;
     caller.needs_domain(domain.as_ref().map(|domain| domain.id))?;
     let known = domain.is_some();
     let scope = caller.scope();
+    let (mut matching, _) = match known {
+        true => app.inbound.directory().matching(account, &address).await?,
+        false => (Vec::new(), 0),
+    };
     // A scoped key sees nothing of routes that belong to no domain.
-    let reached = |row: &routes::RouteRow| row.active && known && (scope.is_none() || row.domain_id == scope);
-    let table = RouteTable::new(rows.into_iter().filter(reached).collect(), |_| String::new());
-    let matching = table.matching(&address);
+    matching.retain(|route| scope.is_none() || route.row.domain_id == scope);
     let drop = matching.iter().any(|route| route.row.action == Action::Drop);
     let (asked, user) = (app.clone(), caller.account.public_id.to_string());
     let views = app.db.read(move |connection| {

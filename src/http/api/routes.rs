@@ -19,7 +19,8 @@ use crate::http::body::{Body, DONE, Done, Loose};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::RouteId;
-use crate::inbound::route::Pattern;
+use crate::inbound::directory::RegexTurn;
+use crate::inbound::route::{Pattern, is_regex};
 use crate::limits::Kind;
 use crate::mail::address::{Domain, Mailbox};
 use crate::secrets;
@@ -142,15 +143,20 @@ pub struct NewRouteFields {
     on_auth_fail: Loose<String>,
 }
 
+fn bad_match(message: String) -> ApiError {
+    ApiError::field(Code::BadMatch, "match", message)
+}
+
 /// A match, in the one form that is stored: lower-case, its domain as A-labels; a regex as written.
 struct Match {
     text: String,
-    pattern: Pattern,
+    /// None for a regex.
+    domain: Option<String>,
 }
 
 impl Match {
     fn parse(text: &str) -> Result<Self, ApiError> {
-        let bad = |message: String| ApiError::field(Code::BadMatch, "match", message);
+        let bad = bad_match;
         let trimmed = text.trim();
         if trimmed.is_empty() {
             return Err(ApiError::at(Code::MatchRequired, "match"));
@@ -168,13 +174,31 @@ impl Match {
             }
             _ => trimmed.to_owned(),
         };
-        let pattern = Pattern::parse(&text).map_err(|error| bad(error.to_string()))?;
-        Ok(Self { text, pattern })
+        let domain = match is_regex(&text) {
+            true => None,
+            false => Pattern::parse(&text).map_err(|error| bad(error.to_string()))?.domain().map(str::to_owned),
+        };
+        Ok(Self { text, domain })
+    }
+
+    /// Checks a regex beside the account's others, but that of the route `except`. Hold what it gives until the route is
+    /// stored: nobody else stores a regex of the account meanwhile.
+    async fn check(
+        &self,
+        app: &App,
+        account: i64,
+        except: Option<RouteId>,
+    ) -> Result<Option<RegexTurn>, ApiError> {
+        if !is_regex(&self.text) {
+            return Ok(None);
+        }
+        let checked = app.inbound.directory().check_regex(account, &self.text, except).await?;
+        checked.map(Some).map_err(|error| bad_match(error.to_string()))
     }
 
     /// The domain that it lies on, if the caller may have a route there; none for a regex.
     fn domain(&self, connection: &Connection, caller: &Caller) -> store::Result<Result<Option<i64>, ApiError>> {
-        let Some(name) = self.pattern.domain() else { return Ok(caller.needs_domain(None).map(|()| None)) };
+        let Some(name) = self.domain.as_deref() else { return Ok(caller.needs_domain(None).map(|()| None)) };
         let Some(domain) = domains::find_of_account(connection, caller.id(), name)? else {
             return Ok(Err(Code::DomainNotOwned.into()));
         };
@@ -257,6 +281,7 @@ pub async fn create(
     let fields: NewRouteFields = body.fields()?;
     let text = fields.match_pattern.required(|| ApiError::at(Code::MatchRequired, "match"))?;
     let matched = Match::parse(&text)?;
+    let _turn = matched.check(&app, caller.id(), None).await?;
     let action = action(fields.action)?;
     let destination = destination(&app, action, fields.destination)?;
     let mode = ack_mode(fields.ack_mode)?;
@@ -296,7 +321,7 @@ pub async fn create(
         Ok(routes::find(tx, &id)?.ok_or_else(ApiError::not_found))
     });
     let row = created.await??;
-    app.db.directory_changed();
+    app.db.routes_changed(row.account_id);
     ask_destination(&app, &asking, &row).await?;
     let row = view(&app, row, user).await?;
     Ok((StatusCode::CREATED, Json(CreatedRoute { row, signing_secret: secret })))
@@ -371,6 +396,10 @@ pub async fn change(
     let mode = ack_mode(fields.ack_mode)?.filter(|_| old.action == Action::Webhook);
     let text = fields.match_pattern.optional(|| ApiError::at(Code::BadMatch, "match"))?;
     let matched = text.as_deref().map(Match::parse).transpose()?;
+    let _turn = match &matched {
+        Some(matched) => matched.check(&app, caller.id(), Some(old.public_id.clone())).await?,
+        None => None,
+    };
     let policy = on_auth_fail(fields.on_auth_fail)?.filter(|_| old.action == Action::Forward);
     let (asking, aims) = (caller.clone(), new_destination.is_some());
     let (now, user) = (app.clock.now(), caller.account.public_id.to_string());
@@ -414,7 +443,7 @@ pub async fn change(
         Ok(routes::find(tx, &row.public_id)?.ok_or_else(ApiError::not_found))
     });
     let row = changed.await??;
-    app.db.directory_changed();
+    app.db.routes_changed(row.account_id);
     if !row.active {
         app.webhooks.end_routes(vec![row.public_id.clone()], now).await?;
     }
@@ -427,7 +456,7 @@ pub async fn change(
 /// `DELETE /api/routes/:id`
 pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Done>, ApiError> {
     let route = the_route(&app, &caller, &id).await?;
-    remove(&app, route.public_id).await?;
+    remove(&app, caller.id(), route.public_id).await?;
     Ok(DONE)
 }
 
@@ -435,10 +464,10 @@ pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<Strin
 ///
 /// # Errors
 /// Storage trouble.
-pub async fn remove(app: &App, id: RouteId) -> Result<(), ApiError> {
+pub async fn remove(app: &App, account: i64, id: RouteId) -> Result<(), ApiError> {
     let gone = id.clone();
     app.db.write(move |tx| routes::delete(tx, &gone)).await?;
-    app.db.directory_changed();
+    app.db.routes_changed(account);
     app.webhooks.end_routes(vec![id], app.clock.now()).await?;
     Ok(())
 }
@@ -450,17 +479,17 @@ pub async fn rotate_secret(
     Path(id): Path<String>,
 ) -> Result<Json<RotatedSecret>, ApiError> {
     let route = the_webhook(&app, &caller, &id).await?;
-    rotate(&app, route.public_id).await.map(Json)
+    rotate(&app, caller.id(), route.public_id).await.map(Json)
 }
 
 /// Gives a webhook route a new secret; for a day both sign.
 ///
 /// # Errors
 /// Storage trouble.
-pub async fn rotate(app: &App, id: RouteId) -> Result<RotatedSecret, ApiError> {
+pub async fn rotate(app: &App, account: i64, id: RouteId) -> Result<RotatedSecret, ApiError> {
     let (secret, now) = (secrets::new_webhook_secret(), app.clock.now());
     let (sealed, until) = (app.secrets.seal(SECRET_PURPOSE, secret.as_bytes()), now.plus(BOTH_SIGN));
     app.db.write(move |tx| routes::rotate_secret(tx, &id, &sealed, until, now)).await?;
-    app.db.directory_changed();
+    app.db.routes_changed(account);
     Ok(RotatedSecret { secret, previous_valid_until: until })
 }

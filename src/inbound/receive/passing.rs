@@ -31,7 +31,7 @@ pub(super) fn store(
         return Ok(left);
     }
     if forwards(common, plan).next().is_some() {
-        left.extend(forward_all(tx, ways.outbound, common, plan, None, raw_id()?, now)?);
+        left.extend(forward_all(tx, ways, common, plan, None, raw_id()?, now)?);
     }
     let told = Told {
         id: id.clone(),

@@ -8,9 +8,10 @@ use super::{Common, Plan, passing};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::inbound::route::Route;
-use crate::jobs::{Jobs, Kind, Left};
+use crate::jobs::{self, Jobs, Left};
+use crate::limits::{Kind, Limits};
 use crate::outbound::Outbound;
-use crate::outbound::forward::{Forward, MAX_RECEIVED};
+use crate::outbound::forward::{Forward, MAX_RECEIVED, share_copies};
 use crate::store::raws::NewRaw;
 use crate::store::routes::Action;
 use crate::store::{self, messages, raws};
@@ -47,6 +48,7 @@ pub(super) enum Kept {
 pub(super) struct Ways<'a> {
     pub jobs: &'a Jobs,
     pub outbound: &'a Outbound,
+    pub limits: &'a Limits,
 }
 
 /// Stores what each recipient is to have, and the mail data once if any of it needs that.
@@ -139,7 +141,7 @@ fn store_one(
     if blocked {
         return Ok(stored);
     }
-    stored.jobs = forward_all(tx, ways.outbound, common, &plan, Some(row), raw_id, now)?;
+    stored.jobs = forward_all(tx, ways, common, &plan, Some(row), raw_id, now)?;
     let message = Arc::new(new.into_row(row, received_at));
     for route in &plan.routes {
         let (Some(url), Some(lane)) = (&route.row.destination, &route.lane) else { continue };
@@ -151,9 +153,9 @@ fn store_one(
             url,
         };
         let delivery = store::deliveries::insert_received(tx, &delivery, now)?;
-        let left = ways.jobs.leave(tx, lane, Kind::Webhook, delivery.id, now)?;
+        let left = ways.jobs.leave(tx, lane, jobs::Kind::Webhook, delivery.id, now)?;
         if left.is_claimed() {
-            let version = plan.recipient.routes.version();
+            let version = plan.recipient.routes_version;
             let (message, route) = (Arc::clone(&message), Arc::clone(&route.row));
             stored.fresh.push(Fresh { delivery, message, route, version });
         }
@@ -166,7 +168,7 @@ fn store_one(
 /// does not again (contract 4.1).
 pub(super) fn forward_all(
     tx: &Connection,
-    outbound: &Outbound,
+    ways: Ways<'_>,
     common: &Common,
     plan: &Plan,
     message: Option<i64>,
@@ -174,7 +176,10 @@ pub(super) fn forward_all(
     now: Timestamp,
 ) -> store::Result<Vec<Left>> {
     let mut jobs = Vec::new();
-    for route in forwards(common, plan) {
+    let due = forwards(common, plan).count();
+    let (running, copies) = share_copies(common.copies, due);
+    ways.limits.note_refused(Kind::LocalCopies, due - running);
+    for route in forwards(common, plan).take(running) {
         let Some(to) = route.row.destination.as_deref() else { continue };
         let forward = Forward {
             account: plan.recipient.account,
@@ -185,8 +190,9 @@ pub(super) fn forward_all(
             mail_from: &common.mail_from,
             trace: &plan.trace,
             raw_id,
+            copies,
         };
-        jobs.extend(outbound.forward(tx, forward, now)?);
+        jobs.extend(ways.outbound.forward(tx, forward, now)?);
     }
     Ok(jobs)
 }
