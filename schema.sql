@@ -232,7 +232,8 @@ CREATE TABLE message (
   size INTEGER NOT NULL,                         -- octets as received
   raw_id INTEGER,                                -- NULL: the raw copy is gone (7 days, or dropped)
   received_at INTEGER NOT NULL,
-  body BLOB                                      -- zstd JSON of text, html, headers once the raw copy is gone; NULL before
+  body BLOB,                                     -- zstd JSON of text, html, headers once the raw copy is gone; NULL before
+  account_total INTEGER NOT NULL DEFAULT 0       -- bytes of all messages that the account ever had, this one included
 ) STRICT;
 -- The list and its cursor (contract 1.8), the unique millisecond, and "the last one of this account" at accept.
 CREATE UNIQUE INDEX message_by_time ON message (account_id, received_at);
@@ -437,38 +438,106 @@ CREATE INDEX idempotency_by_time ON idempotency (created_at);
 
 -- ------------------------------------------------------------------------------------------------------ limits
 
--- How many rows an account has in tables that may hold many, kept by the triggers below: what limits ask for.
+-- How many rows an account has in tables that may hold many, and the bytes in them, kept by the triggers below: what
+-- limits ask for. Of attempts only large answers count.
 CREATE TABLE account_rows (
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   table_name TEXT NOT NULL,
   rows INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
   PRIMARY KEY (account_id, table_name)
 ) STRICT, WITHOUT ROWID;
+-- Bytes of messages: each message carries the sum of all that its account ever stored, so that accepting one writes no
+-- counter; what is stored now is the latest sum, or `floor` where that one is gone, without what was removed.
+CREATE TABLE message_bytes (
+  account_id INTEGER PRIMARY KEY REFERENCES account (id) ON DELETE CASCADE,
+  floor INTEGER NOT NULL,
+  removed INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE TRIGGER upload_added AFTER INSERT ON upload BEGIN
-  INSERT INTO account_rows (account_id, table_name, rows) VALUES (NEW.account_id, 'upload', 1)
-  ON CONFLICT (account_id, table_name) DO UPDATE SET rows = rows + 1;
+  INSERT INTO account_rows (account_id, table_name, rows, bytes) VALUES (NEW.account_id, 'upload', 1, NEW.size)
+  ON CONFLICT (account_id, table_name) DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;
 END;
 CREATE TRIGGER upload_removed AFTER DELETE ON upload BEGIN
-  UPDATE account_rows SET rows = rows - 1 WHERE account_id = OLD.account_id AND table_name = 'upload';
+  UPDATE account_rows SET rows = rows - 1, bytes = bytes - (OLD.size)
+  WHERE account_id = OLD.account_id AND table_name = 'upload';
 END;
 CREATE TRIGGER suppression_added AFTER INSERT ON suppression BEGIN
-  INSERT INTO account_rows (account_id, table_name, rows) VALUES (NEW.account_id, 'suppression', 1)
-  ON CONFLICT (account_id, table_name) DO UPDATE SET rows = rows + 1;
+  INSERT INTO account_rows (account_id, table_name, rows, bytes)
+  VALUES (NEW.account_id, 'suppression', 1, 200 + coalesce(octet_length(NEW.note), 0))
+  ON CONFLICT (account_id, table_name) DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;
 END;
 CREATE TRIGGER suppression_removed AFTER DELETE ON suppression BEGIN
-  UPDATE account_rows SET rows = rows - 1 WHERE account_id = OLD.account_id AND table_name = 'suppression';
+  UPDATE account_rows SET rows = rows - 1, bytes = bytes - (200 + coalesce(octet_length(OLD.note), 0))
+  WHERE account_id = OLD.account_id AND table_name = 'suppression';
 END;
 CREATE TRIGGER blocked_sender_added AFTER INSERT ON blocked_sender BEGIN
-  INSERT INTO account_rows (account_id, table_name, rows) VALUES (NEW.account_id, 'blocked_sender', 1)
-  ON CONFLICT (account_id, table_name) DO UPDATE SET rows = rows + 1;
+  INSERT INTO account_rows (account_id, table_name, rows, bytes) VALUES (NEW.account_id, 'blocked_sender', 1, 200)
+  ON CONFLICT (account_id, table_name) DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;
 END;
 CREATE TRIGGER blocked_sender_removed AFTER DELETE ON blocked_sender BEGIN
-  UPDATE account_rows SET rows = rows - 1 WHERE account_id = OLD.account_id AND table_name = 'blocked_sender';
+  UPDATE account_rows SET rows = rows - 1, bytes = bytes - (200)
+  WHERE account_id = OLD.account_id AND table_name = 'blocked_sender';
 END;
 CREATE TRIGGER idempotency_added AFTER INSERT ON idempotency BEGIN
-  INSERT INTO account_rows (account_id, table_name, rows) VALUES (NEW.account_id, 'idempotency', 1)
-  ON CONFLICT (account_id, table_name) DO UPDATE SET rows = rows + 1;
+  INSERT INTO account_rows (account_id, table_name, rows, bytes)
+  VALUES (NEW.account_id, 'idempotency', 1, 300 + octet_length(NEW.response))
+  ON CONFLICT (account_id, table_name) DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;
 END;
 CREATE TRIGGER idempotency_removed AFTER DELETE ON idempotency BEGIN
-  UPDATE account_rows SET rows = rows - 1 WHERE account_id = OLD.account_id AND table_name = 'idempotency';
+  UPDATE account_rows SET rows = rows - 1, bytes = bytes - (300 + octet_length(OLD.response))
+  WHERE account_id = OLD.account_id AND table_name = 'idempotency';
+END;
+CREATE TRIGGER template_added AFTER INSERT ON template BEGIN
+  INSERT INTO account_rows (account_id, table_name, rows, bytes)
+  VALUES (NEW.account_id, 'template', 1, 500 + coalesce(octet_length(NEW.html), 0)
+    + coalesce(octet_length(NEW.text), 0)
+      + coalesce(octet_length(NEW.json), 0) + coalesce(octet_length(NEW.theme), 0))
+  ON CONFLICT (account_id, table_name) DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER template_removed AFTER DELETE ON template BEGIN
+  UPDATE account_rows SET rows = rows - 1, bytes = bytes - (500 + coalesce(octet_length(OLD.html), 0)
+    + coalesce(octet_length(OLD.text), 0)
+      + coalesce(octet_length(OLD.json), 0) + coalesce(octet_length(OLD.theme), 0))
+  WHERE account_id = OLD.account_id AND table_name = 'template';
+END;
+CREATE TRIGGER idempotency_changed AFTER UPDATE ON idempotency BEGIN
+  UPDATE account_rows SET bytes = bytes + (300 + octet_length(NEW.response)) - (300 + octet_length(OLD.response))
+  WHERE account_id = NEW.account_id AND table_name = 'idempotency';
+END;
+CREATE TRIGGER template_changed AFTER UPDATE ON template BEGIN
+  UPDATE account_rows SET bytes = bytes + (500 + coalesce(octet_length(NEW.html), 0)
+    + coalesce(octet_length(NEW.text), 0)
+      + coalesce(octet_length(NEW.json), 0) + coalesce(octet_length(NEW.theme), 0)) - (500
+    + coalesce(octet_length(OLD.html), 0) + coalesce(octet_length(OLD.text), 0)
+      + coalesce(octet_length(OLD.json), 0) + coalesce(octet_length(OLD.theme), 0))
+  WHERE account_id = NEW.account_id AND table_name = 'template';
+END;
+CREATE TRIGGER attempt_added AFTER INSERT ON attempt WHEN octet_length(NEW.response_body) > 4096 BEGIN
+  INSERT INTO account_rows (account_id, table_name, rows, bytes)
+  SELECT account_id, 'attempt', 1, octet_length(NEW.response_body) FROM delivery WHERE id = NEW.delivery_id
+  ON CONFLICT (account_id, table_name) DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER attempt_removed AFTER DELETE ON attempt WHEN octet_length(OLD.response_body) > 4096 BEGIN
+  UPDATE account_rows SET rows = rows - 1, bytes = bytes - octet_length(OLD.response_body)
+  WHERE table_name = 'attempt' AND account_id = (SELECT account_id FROM delivery WHERE id = OLD.delivery_id);
+END;
+-- Attempts that go with their delivery do not find it any more.
+CREATE TRIGGER delivery_removed BEFORE DELETE ON delivery WHEN EXISTS (
+  SELECT 1 FROM attempt WHERE delivery_id = OLD.id AND octet_length(response_body) > 4096) BEGIN
+  DELETE FROM attempt WHERE delivery_id = OLD.id;
+END;
+CREATE TRIGGER message_removed AFTER DELETE ON message
+  WHEN EXISTS (SELECT 1 FROM account WHERE id = OLD.account_id) BEGIN
+  INSERT INTO message_bytes (account_id, floor, removed)
+  VALUES (OLD.account_id, OLD.account_total, 2048 + iif(OLD.raw_id IS NULL, 0, OLD.size)
+    + coalesce(octet_length(OLD.body), 0))
+  ON CONFLICT (account_id) DO UPDATE SET floor = max(floor, excluded.floor), removed = removed + excluded.removed;
+END;
+CREATE TRIGGER message_shrunk AFTER UPDATE OF raw_id, body ON message BEGIN
+  INSERT INTO message_bytes (account_id, floor, removed)
+  VALUES (OLD.account_id, 0, (2048 + iif(OLD.raw_id IS NULL, 0, OLD.size)
+    + coalesce(octet_length(OLD.body), 0))
+    - (2048 + iif(NEW.raw_id IS NULL, 0, NEW.size) + coalesce(octet_length(NEW.body), 0)))
+  ON CONFLICT (account_id) DO UPDATE SET removed = removed + excluded.removed;
 END;

@@ -244,7 +244,7 @@ impl Accounts {
         match found.await? {
             Some((account, disowned)) => {
                 if disowned {
-                    self.db.directory_changed();
+                    self.db.domain_changed(account.id);
                 }
                 self.open_session(account, client, now).await
             }
@@ -408,10 +408,13 @@ impl Accounts {
     pub async fn verify_email(&self, token: &str, now: Timestamp) -> store::Result<bool> {
         let hash = token_hash(token);
         let proven = self.db.write(move |tx| match verifications::find_account(tx, &hash, now)? {
-            Some(account) => accounts::set_email_verified(tx, account).map(|()| true),
-            None => Ok(false),
+            Some(account) => accounts::set_email_verified(tx, account).map(|()| Some(account)),
+            None => Ok(None),
         });
-        proven.await
+        let proven = proven.await?;
+        // Now mail is received for it.
+        proven.inspect(|account| self.db.domain_changed(*account));
+        Ok(proven.is_some())
     }
 
     /// A new link's hash and the sealed text of the mail that carries it.

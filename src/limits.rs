@@ -3,14 +3,23 @@
 //! [`Limits::admit`] counts in the transaction that adds the row, so that requests side by side cannot pass a limit
 //! together. Values are `[limits]`' of the configuration; what was refused is counted for `/metrics`.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
 use crate::config;
-use crate::store::limits::{Counted, count};
+use crate::store::limits::{Counted, count, stored_bytes};
 use crate::store::{self, Error};
+
+/// While an account had so much room not long ago, a recipient of it is taken without another look.
+const ROOMY_BYTES: u64 = 64 << 20;
+const ROOMY_FOR: Duration = Duration::from_secs(10);
+/// Accounts whose bytes are remembered; beyond them all are looked at again.
+const MAX_SEEN: usize = 10_000;
 
 /// Something that an account may have so many of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,12 +115,36 @@ impl Kind {
 pub struct Limits {
     table: config::Limits,
     refused: [AtomicU64; Kind::ALL.len()],
+    /// When the bytes of an account were last looked at, and what they were.
+    seen: Mutex<HashMap<i64, (Instant, Stored)>>,
+}
+
+/// The bytes that an account has stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Bytes of messages, files, templates, captures and what else it keeps.
+    pub used: u64,
+    /// How many it may have; none: any number.
+    pub most: Option<u64>,
+}
+
+impl Stored {
+    const fn has_room_for(self, more: u64) -> bool {
+        match self.most {
+            Some(most) => self.used.saturating_add(more) <= most,
+            None => true,
+        }
+    }
+
+    const fn is_full(self) -> bool {
+        !self.has_room_for(1)
+    }
 }
 
 impl Limits {
     /// With the values of the configuration.
     pub fn new(table: config::Limits) -> Self {
-        Self { table, refused: [const { AtomicU64::new(0) }; Kind::ALL.len()] }
+        Self { table, refused: [const { AtomicU64::new(0) }; Kind::ALL.len()], seen: Mutex::default() }
     }
 
     /// How many an account may have; `None`: any number.
@@ -157,6 +190,60 @@ impl Limits {
         Err(Error::Limit { name: kind.as_str(), most })
     }
 
+    /// The bytes that an account has stored, and may have.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn stored(&self, connection: &Connection, account: i64) -> store::Result<Stored> {
+        let (used, owner) = stored_bytes(connection, account)?;
+        let most = if owner { self.table.owner_storage_bytes } else { self.table.storage_bytes };
+        let stored = Stored { used, most: Some(most).filter(|most| *most > 0) };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= MAX_SEEN && !seen.contains_key(&account) {
+            seen.clear();
+        }
+        seen.insert(account, (Instant::now(), stored));
+        Ok(stored)
+    }
+
+    /// Lets an account store so many more bytes, which the same transaction does.
+    ///
+    /// # Errors
+    /// [`Error::Limit`]: they are more than it may have; or storage trouble.
+    pub fn admit_bytes(&self, tx: &Connection, account: i64, more: u64) -> store::Result<()> {
+        let stored = self.stored(tx, account)?;
+        if stored.has_room_for(more) { Ok(()) } else { Err(self.full(stored)) }
+    }
+
+    /// As [`Limits::admit_bytes`], for mail that arrives: it may be more than what is left, but nothing arrives at an
+    /// account that is full, so that whether a recipient is taken does not depend on a size that is not known yet.
+    ///
+    /// # Errors
+    /// As [`Limits::admit_bytes`].
+    pub fn admit_mail(&self, connection: &Connection, account: i64) -> store::Result<()> {
+        // The account of who runs the server has no limit as a rule, and most mail.
+        if self.saw(account, |stored| stored.most.is_none()) {
+            return Ok(());
+        }
+        let stored = self.stored(connection, account)?;
+        if stored.is_full() { Err(self.full(stored)) } else { Ok(()) }
+    }
+
+    /// Whether an account surely has room for a mail, as seen a moment ago.
+    pub fn was_roomy(&self, account: i64) -> bool {
+        self.saw(account, |stored| stored.has_room_for(ROOMY_BYTES))
+    }
+
+    fn saw(&self, account: i64, so: impl FnOnce(&Stored) -> bool) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&account).is_some_and(|(at, stored)| at.elapsed() < ROOMY_FOR && so(stored))
+    }
+
+    fn full(&self, stored: Stored) -> Error {
+        self.note_refused(Kind::StorageBytes, 1);
+        Error::Limit { name: Kind::StorageBytes.as_str(), most: stored.most.unwrap_or(u64::MAX) }
+    }
+
     /// Counts so many things that were not done because of this limit.
     pub fn note_refused(&self, kind: Kind, count: usize) {
         if let Some(total) = self.refused.get(kind as usize) {
@@ -173,6 +260,11 @@ impl Limits {
         for (kind, count) in Kind::ALL.iter().zip(&self.refused) {
             let _ = writeln!(text, "{name}{{limit=\"{}\"}} {}", kind.as_str(), count.load(Ordering::Relaxed));
         }
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = seen.values().filter(|(_, stored)| stored.is_full()).count();
+        let name = "mailkite_accounts_full";
+        let _ = writeln!(text, "# HELP {name} Accounts that had no room left when last looked at.");
+        let _ = writeln!(text, "# TYPE {name} gauge\n{name} {full}");
         text
     }
 }

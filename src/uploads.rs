@@ -74,9 +74,14 @@ impl Uploads {
         retention_days: u32,
         now: Timestamp,
     ) -> store::Result<Upload> {
+        let size = bytes.len() as u64;
         // Before its bytes are written, and again in the transaction that counts.
         let limits = Arc::clone(&self.limits);
-        self.db.read(move |connection| limits.admit(connection, account, Kind::Uploads)).await?;
+        let admitted = self.db.read(move |connection| {
+            limits.admit(connection, account, Kind::Uploads)?;
+            limits.admit_bytes(connection, account, size)
+        });
+        admitted.await?;
         let id = UploadId::new(now);
         let ends = now.plus(Duration::from_secs(u64::from(retention_days) * 86_400)).as_secs();
         let object = self.keep_object(id.clone(), bytes, now).await?;
@@ -95,6 +100,7 @@ impl Uploads {
         let limits = Arc::clone(&self.limits);
         let stored = self.db.write(move |tx| {
             limits.admit(tx, account, Kind::Uploads)?;
+            limits.admit_bytes(tx, account, row.size)?;
             uploads::insert(tx, &row).map(|()| row)
         });
         let row = match stored.await {

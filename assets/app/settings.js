@@ -12,7 +12,13 @@ function Profile({ user, setUser }) {
     if (status === "verified") setUser(await get("/v1/me"));
   };
   return html`<${Card} title="Account"><dl class="facts"><div><dt>E-mail</dt><dd><${Text}>${user.email}<//> <${Badge} kind=${user.emailVerified ? "good" : "warn"}>${user.emailVerified ? "Verified" : "Not verified"}<//>${user.isAdmin && html` <${Badge} kind="info">Owner<//>`}${!user.emailVerified && html` <${Button} kind="small" action=${verify}>Send the link<//>`}</dd></div>
-    ${usage.data && html`<div><dt>Sent this month</dt><dd>${number(usage.data.used)}</dd></div>`}</dl><//>`;
+    ${usage.data && html`<div><dt>Sent this month</dt><dd>${number(usage.data.used)}</dd></div><${Storage} ...${usage.data.storage} />`}</dl><//>`;
+}
+
+/** What the account has stored, with a meter where there is a limit. */
+function Storage({ used, limit }) {
+  const share = limit && Math.min(1, used / limit);
+  return html`<div><dt>Stored</dt><dd>${bytes(used)}${limit && html` of ${bytes(limit)}${share >= 1 && html` <${Badge} kind="bad">Full<//>`}<div class=${`meter ${share > 0.9 ? "bad" : ""}`} aria-hidden="true"><i style=${{ width: `${Math.max(1, share * 100)}%` }}></i></div>`}</dd></div>`;
 }
 
 function Password() {

@@ -11,6 +11,7 @@ use super::client::Client;
 use super::connections::note_credential;
 use super::error::{ApiError, Code};
 use crate::clock::Timestamp;
+use crate::limits::Kind;
 use crate::secrets::token_hash;
 use crate::store::accounts::Account;
 use crate::store::keys::{self, KeyHolder};
@@ -66,6 +67,14 @@ impl Caller {
         if self.scope().is_some() { Err(Code::KeyScope.into()) } else { Ok(()) }
     }
 
+    /// Refuses an account whose e-mail is not proven.
+    ///
+    /// # Errors
+    /// 403 `email_not_verified`.
+    pub fn needs_verified(&self) -> Result<(), ApiError> {
+        if self.account.email_verified { Ok(()) } else { Err(Code::EmailNotVerified.into()) }
+    }
+
     /// The session's name; refuses keys: class "session".
     ///
     /// # Errors
@@ -106,6 +115,10 @@ impl FromRequestParts<App> for Caller {
             Ok(caller) => {
                 note_credential(&parts.extensions);
                 app.limits.requests.take(&caller.limit_key(), now).map_err(ApiError::rate_limited)?;
+                app.limits.account_requests.take(&caller.id().to_string(), now).map_err(|wait| {
+                    app.account_limits.note_refused(Kind::Requests, 1);
+                    ApiError::rate_limited(wait)
+                })?;
                 Ok(caller)
             }
             Err(error) if error.code().status() == 401 => {

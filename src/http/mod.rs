@@ -215,13 +215,13 @@ impl Http {
     /// The door at these addresses; each speaks HTTP and, with this certificate, HTTPS.
     pub fn new(listeners: Listeners, parts: Parts, tls: &ServerTls) -> Self {
         let acceptor = TlsAcceptor::from(tls.https_config());
-        let limits = Limits::new(parts.config.http.rate_limit);
         let http = &parts.config.http;
         let connections = Arc::new(Connections::new(Caps {
             connections: http.max_connections.min(FileUse::Http.most()),
             of_address: http.max_connections_per_address,
             proxies: http.trusted_proxies.clone(),
         }));
+        let limits = Limits::new(parts.config.http.rate_limit, parts.config.limits.requests_per_second);
         let app = Door {
             started_at: parts.clock.now(),
             tls: tls.clone(),

@@ -376,6 +376,7 @@ fn uploads() -> Vec<Endpoint> {
             .takes_bytes()
             .gives::<uploads::UploadView>(201)
             .fails(&[
+                Code::EmailNotVerified,
                 Code::LimitReached,
                 Code::BadAttachment,
                 Code::AttachmentTooLarge,
@@ -448,7 +449,7 @@ fn domains() -> Vec<Endpoint> {
         Endpoint::post("/api/domains/{id}/webhook/test", domain_webhook::test)
             .about(TAG, "Post one signed test event to the domain's webhook")
             .gives::<deliveries::AnswerView>(200)
-            .fails(&[Code::NoWebhookToTest, Code::RouteGone, Code::DeliveryFailed]),
+            .fails(&[Code::EmailNotVerified, Code::NoWebhookToTest, Code::RouteGone, Code::DeliveryFailed]),
     ]
 }
 
@@ -581,12 +582,13 @@ fn templates() -> Vec<Endpoint> {
             .more("With `baseId` it begins as a copy of that; given fields win.")
             .takes::<templates::TemplateFields>()
             .gives::<templates::FullView>(201)
-            .fails(&[Code::LimitReached, Code::TemplateNotFound]),
+            .fails(&[Code::EmailNotVerified, Code::LimitReached, Code::TemplateNotFound]),
         Endpoint::put("/api/templates/{id}", templates::update)
             .who(Account)
             .about(TAG, "Change a template")
             .takes::<templates::TemplateFields>()
-            .gives::<templates::FullView>(200),
+            .gives::<templates::FullView>(200)
+            .fails(&[Code::EmailNotVerified, Code::LimitReached]),
         Endpoint::delete("/api/templates/{id}", templates::delete)
             .who(Account)
             .about(TAG, "Remove a template")

@@ -64,7 +64,8 @@ impl Tables {
             return;
         }
         // A quarter goes at a time, so that the oldest are not looked for at every table.
-        let mut by_age: Vec<(u64, i64)> = self.tables.iter().map(|(account, (_, asked))| (*asked, *account)).collect();
+        let mut by_age: Vec<(u64, i64)> =
+            self.tables.iter().map(|(account, (_, asked))| (*asked, *account)).collect();
         by_age.sort_unstable();
         for (_, oldest) in by_age {
             if self.held <= MAX_TABLE_BYTES / 4 * 3 {
@@ -118,9 +119,14 @@ impl Directory {
             return Ok(known);
         }
         let name = domain.to_owned();
-        let found = self.db.read(move |connection| store::domains::find_by_name(connection, &name)).await?;
-        let entry =
-            found.map(|row| Entry { account: row.account_id, domain: Some(row.id), verified: row.verified });
+        let found = self.db.read(move |connection| {
+            let Some(row) = store::domains::find_by_name(connection, &name)? else { return Ok(None) };
+            // Nothing is received for an account whose e-mail is not proven.
+            let proven =
+                store::accounts::find_by_row(connection, row.account_id)?.is_some_and(|one| one.email_verified);
+            Ok(Some(Entry { account: row.account_id, domain: Some(row.id), verified: row.verified && proven }))
+        });
+        let entry = found.await?;
         self.with_domains(version, |domains| {
             if domains.entries.len() >= MAX_DOMAINS {
                 domains.entries.clear();
@@ -215,8 +221,7 @@ impl Directory {
             return Ok(RouteTable::new(rows, Target::lane_of, None));
         }
         let _permit = self.compiling.acquire().await;
-        let making =
-            tokio::task::spawn_blocking(move || RouteTable::new(rows, Target::lane_of, previous.as_deref()));
+        let making = tokio::task::spawn_blocking(move || RouteTable::new(rows, Target::lane_of, previous.as_deref()));
         making.await.map_err(|_| store::Error::Stopped)
     }
 

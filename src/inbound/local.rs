@@ -59,6 +59,7 @@ impl Inbound {
                 code: Some(554),
                 diagnostic: "554 5.4.6 the message goes round in a loop".to_owned(),
             },
+            Err(ReceiveError::AccountFull) => Outcome::ours(Verdict::Deferred, "4.2.2 the mailbox is full"),
             Err(error @ (ReceiveError::StorageFull | ReceiveError::Storage | ReceiveError::Busy)) => {
                 Outcome::ours(Verdict::Deferred, format!("4.3.0 {error}"))
             }
@@ -77,6 +78,7 @@ fn refused(refusal: RecipientRefusal) -> Outcome {
         RecipientRefusal::RelayRefused | RecipientRefusal::DomainPending => {
             Outcome::ours(Verdict::Deferred, "4.4.4 the domain is no longer received here")
         }
+        RecipientRefusal::AccountFull => Outcome::ours(Verdict::Deferred, "4.2.2 the mailbox is full"),
         RecipientRefusal::StorageFull | RecipientRefusal::Unavailable => {
             Outcome::ours(Verdict::Deferred, "4.3.0 storage is not available")
         }

@@ -23,8 +23,8 @@ use crate::activity::realtime::{Body, Event};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::jobs::Left;
-use crate::mail::envelope::{Envelope, Peer};
 use crate::limits::Kind;
+use crate::mail::envelope::{Envelope, Peer};
 use crate::mail::mime::{self, Mail, Part};
 use crate::mail::trace;
 use crate::metrics::Counter;
@@ -59,6 +59,9 @@ pub enum ReceiveError {
     /// The data directory's file system is full.
     #[error("no room to store the message")]
     StorageFull,
+    /// The account of a recipient has stored as much as it may.
+    #[error("the mailbox is full")]
+    AccountFull,
     /// Storage failed otherwise.
     #[error("storage failed")]
     Storage,
@@ -137,6 +140,7 @@ impl Inbound {
                 metrics.add(Counter::RefusedStorageFull);
                 self.note_full(self.shared.clock.now());
             }
+            Err(ReceiveError::AccountFull) => {}
             Err(ReceiveError::Storage | ReceiveError::Busy) => metrics.add(Counter::RefusedStorage),
         }
         outcome
@@ -178,7 +182,8 @@ impl Inbound {
         };
         let forwarded_by = mime::field_values(&bytes, FORWARDED);
         let copies = forward::copies_left(&mime::field_values(&bytes, COPIES), &self.shared.limits);
-        let (common, to_names) = Common::new(mail, mail_from, hostname, verification, spam, size, forwarded_by, copies);
+        let (common, to_names) =
+            Common::new(mail, mail_from, hostname, verification, spam, size, forwarded_by, copies);
         let fingerprint = hmac::sign(&self.shared.fingerprint_key, &bytes);
         let id = MessageId::new(now);
         let plans: Vec<Plan> = envelope
@@ -385,6 +390,7 @@ impl Common {
 /// Logged here, once; the sender learns only whether coming again helps.
 fn storage_trouble(error: store::Error) -> ReceiveError {
     match error {
+        store::Error::Limit { .. } => ReceiveError::AccountFull,
         store::Error::Full(_) => {
             tracing::warn!(%error, "a message was refused");
             ReceiveError::StorageFull

@@ -54,6 +54,8 @@ pub enum RecipientRefusal {
     Unknown,
     /// Our domain, not verified yet.
     DomainPending,
+    /// Its account has stored as much as it may.
+    AccountFull,
     /// There is no room to store anything at the moment.
     StorageFull,
     /// The directory cannot be read at the moment.
@@ -88,6 +90,7 @@ impl Inbound {
         if !entry.verified {
             return Err(RecipientRefusal::DomainPending);
         }
+        self.check_room(entry.account).await?;
         let plain = Recipient::plain(mailbox.clone(), entry.account, entry.domain);
         // No route reaches an address that lies on no domain of the account (contract 4.1).
         if entry.domain.is_none() {
@@ -97,14 +100,24 @@ impl Inbound {
         let (matching, routes_version) = matching.map_err(unavailable)?;
         let refuse_unknown = self.shared.config.smtp.unknown_recipients == UnknownRecipients::Reject;
         // RFC 5321 §4.5.1: a domain that takes mail has a postmaster.
-        if refuse_unknown
-            && reserved_local(&mailbox) != Some("postmaster")
-            && matching.is_empty()
-        {
+        if refuse_unknown && reserved_local(&mailbox) != Some("postmaster") && matching.is_empty() {
             return Err(RecipientRefusal::Unknown);
         }
         let (routes, idle_routes) = route::running(matching, self.shared.limits.most(Kind::FanOut));
         Ok(Recipient { routes, routes_version, idle_routes, ..plain })
+    }
+
+    /// Whether the account has room for a mail; asked before the data comes, which would be for nothing.
+    async fn check_room(&self, account: i64) -> Result<(), RecipientRefusal> {
+        if self.shared.limits.was_roomy(account) {
+            return Ok(());
+        }
+        let limits = Arc::clone(&self.shared.limits);
+        match self.shared.db.read(move |connection| limits.admit_mail(connection, account)).await {
+            Ok(()) => Ok(()),
+            Err(crate::store::Error::Limit { .. }) => Err(RecipientRefusal::AccountFull),
+            Err(error) => Err(unavailable(error)),
+        }
     }
 
     /// Whether a domain is one of an account here, or the host's own name.

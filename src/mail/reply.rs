@@ -62,6 +62,8 @@ replies! {
     STORAGE_TROUBLE = 451 "4.3.0" "Cannot store mail at the moment, please come again";
     /// Full disk, full memory.
     STORAGE_FULL = 452 "4.3.1" "Insufficient storage, please come again";
+    /// RFC 3463 §3.3: the account has stored as much as it may; the sender comes again.
+    MAILBOX_FULL = 452 "4.2.2" "Mailbox full, please come again later";
     /// RFC 5321 §4.5.3.1.10.
     TOO_MANY_RECIPIENTS = 452 "4.5.3" "Too many recipients";
     /// AUTH PLAIN without its response (RFC 4954 §4).

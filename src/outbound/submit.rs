@@ -16,6 +16,7 @@ use crate::mail::mime::{self, Part};
 use crate::store::dispatches::NewDispatch;
 use crate::store::idempotency::{self, Remembered, RequestKey};
 use crate::store::jobs::Kind;
+use crate::store::limits::MESSAGE_BYTES;
 use crate::store::raws::{self, NewRaw};
 use crate::store::submissions::{self, NewOutbound, Submission};
 use crate::store::{self, attachments, dispatches, domains, recipients};
@@ -113,6 +114,8 @@ impl Outbound {
                 parts.limits.admit_many(tx, account, limits::Kind::Scheduled, scheduled.count() as u64)?;
             }
             for one in &staged {
+                let bytes = one.raw.size().saturating_add(MESSAGE_BYTES);
+                parts.limits.admit_bytes(tx, one.outgoing.sender.account, bytes)?;
                 left.extend(parts.store(tx, one, now)?);
             }
             if let Some(remember) = remember {

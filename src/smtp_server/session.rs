@@ -363,6 +363,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Reply::UNKNOWN_RECIPIENT
             }
             RecipientRefusal::DomainPending => Reply::DOMAIN_PENDING,
+            RecipientRefusal::AccountFull => Reply::MAILBOX_FULL,
             RecipientRefusal::StorageFull => Reply::STORAGE_FULL,
             RecipientRefusal::Unavailable => Reply::STORAGE_TROUBLE,
         };

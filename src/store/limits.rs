@@ -1,11 +1,13 @@
 //! How many rows of a kind an account has, asked before it gets one more (`crate::limits` decides).
 //!
 //! Few rows are counted where they stand, and no further than the limit. Of tables that may hold many, triggers keep a
-//! counter in `account_rows`, so that asking costs the same whatever there is.
+//! counter in `account_rows`, so that asking costs the same whatever there is. Bytes of messages are known from the latest
+//! one: accepting a message writes no counter.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::Result;
+use crate::clock::Timestamp;
 
 /// Rows that are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,4 +66,54 @@ fn kept(connection: &Connection, account: i64, table: &str) -> Result<u64> {
         .query_row(params![account, table], |row| row.get(0))
         .optional()?;
     Ok(rows.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(0))
+}
+
+/// What a message takes beside its mail data: its row, and what finds and delivers it.
+pub const MESSAGE_BYTES: u64 = 2048;
+
+/// The sum that a message of so many octets carries when it is inserted now.
+///
+/// # Errors
+/// Storage trouble.
+pub(super) fn add_message(connection: &Connection, account: i64, size: u64, at: Timestamp) -> Result<i64> {
+    let (before, latest): (i64, Option<i64>) = connection
+        .prepare_cached(
+            "SELECT max(coalesce((SELECT floor FROM message_bytes WHERE account_id = ?1), 0), coalesce(account_total, 0)),
+                    received_at
+             FROM (SELECT 1) LEFT JOIN (
+               SELECT account_total, received_at FROM message WHERE account_id = ?1 ORDER BY received_at DESC LIMIT 1)",
+        )?
+        .query_row([account], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let total = before.saturating_add(i64::try_from(size.saturating_add(MESSAGE_BYTES)).unwrap_or(i64::MAX));
+    // After a clock that was set back the new message is not the latest.
+    if latest.is_some_and(|latest| latest > at.as_millis()) {
+        connection
+            .prepare_cached(
+                "INSERT INTO message_bytes (account_id, floor, removed) VALUES (?1, ?2, 0)
+                 ON CONFLICT (account_id) DO UPDATE SET floor = max(floor, excluded.floor)",
+            )?
+            .execute(params![account, total])?;
+    }
+    Ok(total)
+}
+
+/// The bytes that an account has stored, and whether it is the owner's.
+///
+/// # Errors
+/// Storage trouble.
+pub fn stored_bytes(connection: &Connection, account: i64) -> Result<(u64, bool)> {
+    let found: Option<(i64, bool)> = connection
+        .prepare_cached(
+            "SELECT coalesce((SELECT sum(bytes) FROM account_rows WHERE account_id = ?1), 0)
+                    + max(coalesce((SELECT account_total FROM message WHERE account_id = ?1
+                                    ORDER BY received_at DESC LIMIT 1), 0),
+                          coalesce((SELECT floor FROM message_bytes WHERE account_id = ?1), 0))
+                    - coalesce((SELECT removed FROM message_bytes WHERE account_id = ?1), 0),
+                    is_admin
+             FROM account WHERE id = ?1",
+        )?
+        .query_row([account], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let (bytes, owner) = found.unwrap_or_default();
+    Ok((u64::try_from(bytes).unwrap_or(0), owner))
 }

@@ -195,14 +195,15 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
 /// Storage trouble.
 pub fn insert(connection: &Connection, new: &NewMessage, now: Timestamp) -> Result<(i64, Timestamp)> {
     let received_at = free_millisecond(connection, new.account_id, now)?;
+    let account_total = super::limits::add_message(connection, new.account_id, new.size, received_at)?;
     connection
         .prepare_cached(
             "INSERT INTO message (public_id, account_id, domain_id, route_id, direction, status, mail_from, from_addr,
                                   from_name, to_addr, to_name, subject, message_id_header, thread_id,
                                   spf, dkim, dmarc, spam, spam_on_arrival, trace, truncated, attachment_count,
-                                  size, raw_id, received_at)
+                                  size, raw_id, received_at, account_total)
              VALUES (?1, ?2, ?3, ?4, 'inbound', 'received', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,
-                     ?13, ?14, ?15, ?16, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
+                     ?13, ?14, ?15, ?16, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)",
         )?
         .execute(params![
             new.public_id,
@@ -226,7 +227,8 @@ pub fn insert(connection: &Connection, new: &NewMessage, now: Timestamp) -> Resu
             new.attachment_count,
             new.size,
             new.raw_id,
-            received_at.as_millis()
+            received_at.as_millis(),
+            account_total
         ])?;
     Ok((connection.last_insert_rowid(), received_at))
 }

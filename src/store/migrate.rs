@@ -233,6 +233,11 @@ mod tests {
         assert_eq!(one("SELECT verified_at FROM domain"), 6);
         assert_eq!(one("SELECT subject_id FROM job WHERE failures = 2"), 9);
         assert_eq!(one("SELECT size FROM message WHERE id = 3"), 8);
+        assert_eq!(
+            one("SELECT floor - removed FROM message_bytes WHERE account_id = 1"),
+            2048,
+            "its raw copy is gone"
+        );
         assert_eq!(one("SELECT part_length FROM attachment WHERE message_id = 3"), 3);
         assert_eq!(one("SELECT foreign_keys FROM pragma_foreign_keys"), 1);
         assert_eq!(one("SELECT count(*) FROM pragma_integrity_check WHERE integrity_check = 'ok'"), 1);

@@ -43,11 +43,11 @@ pub mod uploads;
 pub mod verifications;
 mod writer;
 
+use std::collections::HashMap;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
@@ -197,7 +197,15 @@ impl Db {
             .map_err(|_| Error::Busy)?;
         let writer = Writer::start(connection);
         let turns = Arc::new(Semaphore::new(1));
-        let inner = Inner { writer, readers, turns, directory_version: AtomicU64::new(1), routes_versions: Mutex::default(), all_routes_version: AtomicU64::new(1), path };
+        let inner = Inner {
+            writer,
+            readers,
+            turns,
+            directory_version: AtomicU64::new(1),
+            routes_versions: Mutex::default(),
+            all_routes_version: AtomicU64::new(1),
+            path,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -48,12 +48,13 @@ pub struct NewOutbound {
 /// Storage trouble.
 pub fn insert_message(connection: &Connection, new: &NewOutbound, now: Timestamp) -> Result<i64> {
     let received_at = messages::free_millisecond(connection, new.account_id, now)?;
+    let account_total = super::limits::add_message(connection, new.account_id, new.size, received_at)?;
     connection
         .prepare_cached(
             "INSERT INTO message (public_id, account_id, domain_id, direction, status, mail_from, from_addr, from_name,
                                   to_addr, to_name, subject, message_id_header, thread_id, trace, attachment_count,
-                                  size, raw_id, received_at)
-             VALUES (?1, ?2, ?3, 'outbound', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, '', ?13, ?14, ?15, ?16)",
+                                  size, raw_id, received_at, account_total)
+             VALUES (?1, ?2, ?3, 'outbound', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, '', ?13, ?14, ?15, ?16, ?17)",
         )?
         .execute(params![
             new.public_id,
@@ -71,7 +72,8 @@ pub fn insert_message(connection: &Connection, new: &NewOutbound, now: Timestamp
             new.attachment_count,
             new.size,
             new.raw_id,
-            received_at.as_millis()
+            received_at.as_millis(),
+            account_total
         ])?;
     Ok(connection.last_insert_rowid())
 }

@@ -25,6 +25,19 @@ pub struct TemplateContent {
     pub theme: Option<String>,
 }
 
+impl TemplateContent {
+    /// Octets of its texts.
+    pub fn len(&self) -> usize {
+        let texts = [&self.html, &self.text, &self.json, &self.theme];
+        texts.into_iter().flatten().map(String::len).sum()
+    }
+
+    /// Whether it has no text at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// A template as stored.
 #[derive(Clone, Debug)]
 pub struct TemplateRow {

@@ -459,12 +459,16 @@ test("settings: facts about the server; another session is listed and ended", as
   const me = () => fetch(`${server.base}/v1/me`, { headers: { authorization: `Bearer ${other.token}` } });
   assert.equal((await me()).status, 401, "the newest of the others was ended");
   assert.equal(await page.getByText("free of").count(), 0, "the disk is the owner's business");
+  const stored = (of) => of.locator(".facts > div", { hasText: "Stored" });
+  assert.match(await stored(page).textContent(), / of 2/, "so much may be stored");
+  assert.equal(await stored(page).locator(".meter").count(), 1);
   assert.deepEqual(await view.check(), []);
   await view.close();
   const owner = await signedIn(server);
   await owner.screen("#/settings");
   await owner.page.getByText("free of").waitFor();
   await owner.page.getByText("Self-signed").waitFor();
+  assert.doesNotMatch(await stored(owner.page).textContent(), / of /, "the owner has no limit");
 });
 
 test("colours by switch; a password; signing out ends the session", async () => {

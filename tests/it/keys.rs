@@ -49,12 +49,13 @@ async fn each_kind_of_credential_says_whose_it_is() {
     for (what, api) in [("session", &session), ("account key", &key), ("scoped key", &limited)] {
         let me = api.get("/v1/me").await.expect(200);
         let expected = json!({"id": id, "email": "owner@inbox.invalid", "emailVerified": true, "plan": "self-hosted",
-            "sendingDomains": me["sendingDomains"], "isAdmin": true});
+            "sendingDomains": me["sendingDomains"], "isAdmin": true, "storage": {"used": 0, "limit": null}});
         assert_eq!(me, expected, "{what}");
         assert!(me["sendingDomains"].is_array());
         let usage = api.get("/api/billing/usage").await.expect(200);
         let month = json!({"plan": "self-hosted", "included": null, "used": 0, "overage": false,
-            "periodStart": 1_782_864_000_000_i64, "periodEnd": 1_785_542_400_000_i64});
+            "periodStart": 1_782_864_000_000_i64, "periodEnd": 1_785_542_400_000_i64,
+            "storage": {"used": 0, "limit": null}});
         assert_eq!(usage, month, "{what}");
     }
     let bob = member(&server, "bob@acme.dev").await.get("/v1/me").await.expect(200);

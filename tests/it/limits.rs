@@ -1,7 +1,13 @@
 //! What one account may have (contract 1.9): the limit holds for requests side by side, and what goes makes room.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
-use mailkite::clock::Clock;
+use mailkite::clock::{Clock, Timestamp};
+use mailkite::config::Signup;
+use mailkite::retention::Retention;
+use mailkite::setup;
+use mailkite::store::{self, objects::Objects};
 use serde_json::{Value, json};
 
 use super::support::api::Api;
@@ -132,7 +138,7 @@ async fn scheduled_messages_and_remembered_answers_are_limited_and_refused_ones_
 #[tokio::test(flavor = "multi_thread")]
 async fn one_more_login_ends_the_oldest() {
     let server = Server::start_with(Clock::System, |config| {
-        config.auth.signup = mailkite::config::Signup::Open;
+        config.auth.signup = Signup::Open;
         config.limits.sessions = 3;
     })
     .await;
@@ -177,13 +183,16 @@ async fn of_more_routes_than_may_run_the_oldest_do_and_drop_counts_all_the_same(
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let owner = server.owner().await;
     for n in 0..5 {
-        owner.post("/api/routes", route("*@inbox.test", "webhook", &format!("{}?{n}", receiver.url()))).await.expect(201);
+        owner
+            .post("/api/routes", route("*@inbox.test", "webhook", &format!("{}?{n}", receiver.url())))
+            .await
+            .expect(201);
     }
     assert_eq!(server.mail("a@inbox.test", &message("one")).await.code, 250);
-    server.until("SELECT count(*) FROM job", 0).await;
+    server.until("SELECT count(*) FROM job WHERE kind <> 'notice'", 0).await;
     let mut posted: Vec<String> = receiver.requests().into_iter().map(|request| request.path).collect();
     posted.sort_unstable();
-    assert_eq!(posted, ["/?0", "/?1", "/?2"].map(|query| query.to_owned()), "{posted:?}");
+    assert_eq!(posted, ["/hook?0", "/hook?1", "/hook?2"].map(|query| query.to_owned()), "{posted:?}");
     assert_eq!(server.query::<i64>("SELECT count(*) FROM delivery").await, 3);
     let metrics = server.anonymous().with("a token of sixteen").exchange("GET", "/metrics", &[], None).await;
     let text = String::from_utf8(metrics.body).unwrap();
@@ -227,7 +236,7 @@ async fn a_circle_of_forward_routes_ends_by_its_width() {
         }
     }
     assert_eq!(server.mail("a1@inbox.test", &message("round")).await.code, 250);
-    server.until("SELECT count(*) FROM job", 0).await;
+    server.until("SELECT count(*) FROM job WHERE kind <> 'notice'", 0).await;
     // Nine routes match "a1"; each of their messages may become two more, and those none: 1 + 9 + 9 × 2.
     assert_eq!(server.query::<i64>("SELECT count(*) FROM message").await, 28);
     server.stop().await;
@@ -274,8 +283,9 @@ async fn regexes_of_an_account_fit_one_budget_and_its_changes_are_its_own() {
     let light = server.mail("a@other.test", HEAVY[0]);
     let (heavy, light) = tokio::join!(heavy, light);
     assert!(heavy.iter().all(|reply| reply.code == 250) && light.code == 250);
-    server.until("SELECT count(*) FROM job", 0).await;
-    let posted: Vec<String> = receiver.requests().iter().map(|one| one.json()["to"][0]["address"].to_string()).collect();
+    server.until("SELECT count(*) FROM job WHERE kind <> 'notice'", 0).await;
+    let posted: Vec<String> =
+        receiver.requests().iter().map(|one| one.json()["to"][0]["address"].to_string()).collect();
     assert_eq!(posted, ["\"a@other.test\""], "{}", other.url);
     server.stop().await;
 }
@@ -284,3 +294,175 @@ const HEAVY: [&str; 2] = [
     "From: a@example.com\r\nSubject: one\r\nMessage-ID: <1@example.com>\r\n\r\nHello.\r\n",
     "From: a@example.com\r\nSubject: two\r\nMessage-ID: <2@example.com>\r\n\r\nHello.\r\n",
 ];
+
+/// Another account, whose e-mail is proven or not, with the verified domain `other.test`: its client and row id.
+async fn other(server: &Server, proven: bool) -> (Api, i64) {
+    let person = json!({"email": "ada@example.com", "password": "correct horse battery"});
+    let made = server.anonymous().post("/api/auth/signup", person).await.expect(201);
+    let id = server
+        .write(move |tx, _, now| {
+            let id = tx.query_row("SELECT id FROM account WHERE email = 'ada@example.com'", [], |row| row.get(0))?;
+            tx.execute("UPDATE account SET email_verified = ?2 WHERE id = ?1", (id, proven))?;
+            setup::verified_domain(tx, id, "other.test", now)?;
+            tx.execute("UPDATE domain SET spf_verified = 1, dkim_verified = 1 WHERE account_id = ?1", [id])?;
+            Ok(id)
+        })
+        .await;
+    (server.anonymous().with(made["token"].as_str().unwrap()), id)
+}
+
+async fn used(api: &Api) -> u64 {
+    api.get("/v1/me").await.expect(200)["storage"]["used"].as_u64().unwrap()
+}
+
+fn file(octets: usize) -> Value {
+    json!({"content": data_encoding::BASE64.encode(&vec![b'x'; octets]), "filename": "a.txt"})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_is_full_stores_nothing_more_until_something_goes() {
+    let server = Server::start_with(Clock::System, |config| {
+        (config.auth.signup, config.limits.storage_bytes) = (Signup::Open, 300_000);
+    })
+    .await;
+    let (ada, _) = other(&server, true).await;
+    assert_eq!(used(&ada).await, 0);
+    let uploads = join_all((0..8).map(|_| ada.post("/v1/attachments", file(90_000)))).await;
+    let made = uploads.iter().filter(|answer| answer.status == 201).count();
+    uploads.iter().filter(|answer| answer.status != 201).for_each(|answer| answer.expect_error(409, "limit_reached"));
+    assert_eq!((made, used(&ada).await), (3, 270_000));
+    // A mail may be larger than what is left; after it nothing comes in.
+    let large = message("large") + &format!("{}\r\n", "x".repeat(70)).repeat(700);
+    let reply = server.mail("a@other.test", &large).await;
+    assert_eq!(reply.code, 250, "{reply:?}");
+    let full = used(&ada).await;
+    assert!(full > 300_000, "{full}");
+    let mut client = SmtpClient::greeted(server.smtp).await;
+    client.expect("MAIL FROM:<ada@example.com>", 250).await;
+    assert!(client.command("RCPT TO:<a@other.test>").await.text().starts_with("452 4.2.2 "));
+    client.expect("RCPT TO:<a@inbox.test>", 250).await;
+    for (path, body) in [
+        ("/v1/attachments", file(1)),
+        ("/api/templates", json!({"name": "T", "html": "<b>"})),
+        ("/v1/send", json!({"from": "a@other.test", "to": "b@example.com", "subject": "s", "text": "t"})),
+    ] {
+        ada.post(path, body).await.expect_error(409, "limit_reached");
+    }
+    let usage = ada.get("/api/billing/usage").await.expect(200);
+    assert_eq!(usage["storage"], json!({"used": full, "limit": 300_000}));
+    let owner = server.owner().await.get("/v1/me").await.expect(200);
+    assert_eq!(owner["storage"]["limit"], Value::Null, "the owner knows the disk");
+    let listed = ada.get("/api/messages").await.expect(200);
+    ada.delete(&format!("/api/messages/{}", listed[0]["id"].as_str().unwrap())).await.expect(200);
+    assert_eq!(used(&ada).await, 270_000);
+    assert_eq!(server.mail("a@other.test", &message("again")).await.code, 250);
+    assert_eq!(used(&ada).await, 270_000 + 2048 + message("again").len() as u64);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_is_counted_exactly_and_all_of_it_given_back() {
+    let clock = Clock::manual(Timestamp::from_millis(1_785_196_800_000));
+    let mut server = Server::start_with(clock, |config| config.auth.signup = Signup::Open).await;
+    let (ada, id) = other(&server, true).await;
+    let receiver = Receiver::start(|_| Reply::status(200).body("x".repeat(50_000))).await;
+    ada.put("/api/domains/other.test/webhook", json!({"url": receiver.url()})).await.expect(200);
+    let template = ada.post("/api/templates", json!({"name": "T", "html": "x".repeat(3000)})).await.expect(201);
+    let path = format!("/api/templates/{}", template["id"].as_str().unwrap());
+    assert_eq!(used(&ada).await, 3500);
+    ada.put(&path, json!({"name": "T", "html": "x".repeat(1000)})).await.expect(200);
+    assert_eq!(used(&ada).await, 1500);
+    let mut wanted = 1500;
+    for subject in ["one", "two", "three"] {
+        assert_eq!(server.mail("a@other.test", &message(subject)).await.code, 250);
+        assert_eq!(server.attempted().await.status, "delivered");
+        wanted += 50_000 + 2048 + message(subject).len() as u64;
+        server.until("SELECT count(*) FROM job WHERE kind <> 'notice'", 0).await;
+        assert_eq!(used(&ada).await, wanted, "{subject}");
+    }
+    // The clock goes back by a day: what comes then is not the latest, and is counted.
+    server.clock.set(Timestamp::from_millis(1_785_196_800_000 - 86_400_000));
+    assert_eq!(server.mail("a@other.test", &message("back")).await.code, 250);
+    assert_eq!(server.attempted().await.status, "delivered");
+    server.until("SELECT count(*) FROM job WHERE kind <> 'notice'", 0).await;
+    wanted += 50_000 + 2048 + message("back").len() as u64;
+    assert_eq!(used(&ada).await, wanted);
+    // A week later the raw copies are condensed, and 45 days later all is gone.
+    let retention = Retention {
+        db: server.db.clone(),
+        objects: Objects::open(server.data_dir()).unwrap(),
+        clock: server.clock.clone(),
+        default_days: 30,
+    };
+    let days = |days: u64| Timestamp::from_millis(1_785_196_800_000).plus(Duration::from_secs(days * 86_400));
+    retention.sweep(days(8)).await.unwrap();
+    let bodies = server
+        .write(move |tx, _, _| {
+            let sql = "SELECT sum(octet_length(body)) FROM message WHERE account_id = ?1 AND raw_id IS NULL";
+            Ok(tx.query_row(sql, [id], |row| row.get::<_, u64>(0))?)
+        })
+        .await;
+    assert_eq!(used(&ada).await, 1500 + 4 * (50_000 + 2048) + bodies);
+    let listed = ada.get("/api/messages").await.expect(200);
+    ada.delete(&format!("/api/messages/{}", listed[0]["id"].as_str().unwrap())).await.expect(200);
+    retention.sweep(days(60)).await.unwrap();
+    ada.delete(&path).await.expect(200);
+    assert_eq!(used(&ada).await, 0);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_whose_email_is_not_proven_has_its_settings_only() {
+    let server = Server::start_with(Clock::System, |config| config.auth.signup = Signup::Open).await;
+    let (ada, id) = other(&server, false).await;
+    ada.get("/v1/me").await.expect(200);
+    let route = ada.post("/api/routes", json!({"match": "a@other.test", "destination": URL})).await.expect(201);
+    for (path, body) in [
+        ("/v1/attachments", file(1)),
+        ("/api/templates", json!({"name": "T"})),
+        ("/v1/route", json!({"from": "x@example.com", "routeId": route["id"]})),
+        ("/v1/send", json!({"from": "a@other.test", "to": "b@example.com", "subject": "s", "text": "t"})),
+    ] {
+        ada.post(path, body).await.expect_error(403, "email_not_verified");
+    }
+    ada.put("/api/domains/other.test/webhook", json!({"url": URL})).await.expect(200);
+    ada.post_nothing("/api/domains/other.test/webhook/test").await.expect_error(403, "email_not_verified");
+    let rcpt = async || {
+        let mut client = SmtpClient::greeted(server.smtp).await;
+        client.expect("MAIL FROM:<ada@example.com>", 250).await;
+        client.command("RCPT TO:<a@other.test>").await.code
+    };
+    assert_eq!(rcpt().await, 450);
+    // The link in the mail proves the address, and mail is received at once.
+    server
+        .write(move |tx, _, now| {
+            let token = mailkite::secrets::token_hash("token-of-the-link");
+            Ok(store::verifications::insert(tx, &token, id, now)?)
+        })
+        .await;
+    assert_eq!(rcpt().await, 450);
+    server.anonymous().exchange("POST", "/api/auth/verify?token=token-of-the-link", &[], Some(b"")).await;
+    assert_eq!(rcpt().await, 250);
+    ada.post("/api/templates", json!({"name": "T"})).await.expect(201);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_credentials_of_an_account_share_one_rate() {
+    let clock = Clock::manual(Timestamp::from_millis(1_785_196_800_000));
+    let server = Server::start_with(clock, |config| config.limits.requests_per_second = 5).await;
+    let owner = server.owner().await;
+    let made = owner.post("/api/keys/scoped", json!({"domainId": "inbox.test", "name": "n"})).await.expect(201);
+    let scoped = owner.with(made["key"].as_str().unwrap());
+    for _ in 0..4 {
+        owner.get("/v1/me").await.expect(200);
+        scoped.get("/v1/me").await.expect(200);
+    }
+    owner.get("/v1/me").await.expect(200);
+    for api in [&owner, &scoped] {
+        api.get("/v1/me").await.expect_error(429, "rate_limited");
+    }
+    server.clock.advance(Duration::from_secs(1));
+    scoped.get("/v1/me").await.expect(200);
+    server.stop().await;
+}

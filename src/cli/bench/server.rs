@@ -89,6 +89,7 @@ pub fn run(options: &ServerOptions) -> anyhow::Result<()> {
         config.smtp.max_sessions_per_address = config.smtp.max_sessions;
         // What is measured is the server, not its patience with one client.
         config.http.rate_limit = 0;
+        config.limits.requests_per_second = 0;
         if let (Some(dns), Some(port)) = (options.dns, options.remote_port) {
             config.dns.servers = vec![dns];
             config.outbound.port = port;

@@ -17,7 +17,7 @@ use crate::http::body::{Body, DONE, Done, Loose, missing, required};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::KeyId;
-use crate::limits::Kind;
+use crate::limits::{Kind, Stored};
 use crate::secrets::{self, token_hash};
 use crate::store::{domains, keys, messages};
 
@@ -42,12 +42,34 @@ pub struct Me {
     /// Names of the domains that mail can be sent from.
     sending_domains: Vec<String>,
     is_admin: bool,
+    storage: StorageView,
+}
+
+/// What the account has stored (contract 2.11).
+#[derive(Serialize, ToSchema)]
+pub struct StorageView {
+    /// Bytes of messages, files, templates and captures.
+    #[schema(example = 73_400_320)]
+    used: u64,
+    /// How many it may have; null: any number.
+    #[schema(example = 2_147_483_648_u64)]
+    limit: Option<u64>,
+}
+
+impl From<Stored> for StorageView {
+    fn from(stored: Stored) -> Self {
+        Self { used: stored.used, limit: stored.most }
+    }
 }
 
 /// The account behind the credential.
 pub async fn me(State(app): State<App>, caller: Caller) -> Result<Json<Me>, ApiError> {
     let (id, scope) = (caller.id(), caller.scope());
-    let sending_domains = app.db.read(move |connection| domains::list_sending(connection, id, scope)).await?;
+    let limits = Arc::clone(&app.account_limits);
+    let found = app
+        .db
+        .read(move |connection| Ok((domains::list_sending(connection, id, scope)?, limits.stored(connection, id)?)));
+    let (sending_domains, stored) = found.await?;
     Ok(Json(Me {
         id: caller.account.public_id.to_string(),
         email: caller.account.email,
@@ -55,6 +77,7 @@ pub async fn me(State(app): State<App>, caller: Caller) -> Result<Json<Me>, ApiE
         plan: PLAN,
         sending_domains,
         is_admin: caller.account.is_admin,
+        storage: stored.into(),
     }))
 }
 
@@ -72,14 +95,27 @@ pub struct Usage {
     period_start: Timestamp,
     /// Exclusive.
     period_end: Timestamp,
+    storage: StorageView,
 }
 
 /// How much the account sent this month.
 pub async fn usage(State(app): State<App>, caller: Caller) -> Result<Json<Usage>, ApiError> {
     let (start, end) = month_of(app.clock.now());
     let id = caller.id();
-    let used = app.db.read(move |connection| messages::count_outbound(connection, id, start, end)).await?;
-    Ok(Json(Usage { plan: PLAN, included: None, used, overage: false, period_start: start, period_end: end }))
+    let limits = Arc::clone(&app.account_limits);
+    let found = app.db.read(move |connection| {
+        Ok((messages::count_outbound(connection, id, start, end)?, limits.stored(connection, id)?))
+    });
+    let (used, stored) = found.await?;
+    Ok(Json(Usage {
+        plan: PLAN,
+        included: None,
+        used,
+        overage: false,
+        period_start: start,
+        period_end: end,
+        storage: stored.into(),
+    }))
 }
 
 /// The calendar month in UTC around a point in time.

@@ -170,6 +170,7 @@ pub async fn test(
     Path(id): Path<String>,
 ) -> Result<Json<AnswerView>, ApiError> {
     let domain = the_domain(&app, &caller, &id).await?;
+    caller.needs_verified()?;
     let route = find(&app, &domain).await?.ok_or(Code::NoWebhookToTest)?;
     Ok(Json(app.webhooks.test_webhook(&route, &domain.name, app.clock.now()).await?.into()))
 }

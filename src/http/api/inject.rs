@@ -67,6 +67,7 @@ pub struct InjectedView {
 impl From<ReceiveError> for ApiError {
     fn from(error: ReceiveError) -> Self {
         match error {
+            ReceiveError::AccountFull => ApiError::new(Code::LimitReached, "storage_bytes: this account is full"),
             ReceiveError::StorageFull | ReceiveError::Busy => Code::Unavailable.into(),
             ReceiveError::Storage | ReceiveError::MailLoop => {
                 tracing::error!(%error, "a message could not be handed to its route");
@@ -100,6 +101,7 @@ pub async fn inject(
     body: LargeBody,
 ) -> Result<(StatusCode, Json<InjectedView>), ApiError> {
     let fields: InjectFields = body.fields().await?;
+    caller.needs_verified()?;
     let from = required(fields.from, "from")?;
     let (from_name, from) = sender(&from).ok_or_else(|| bad("from", "from must be one address"))?;
     let (route_id, address) = (text(fields.route_id, "routeId")?, text(fields.address, "address")?);
@@ -131,7 +133,8 @@ pub async fn inject(
         None => {
             // A regex has no example, and is not compiled to find that out.
             let pattern = Some(&route.match_pattern).filter(|text| !is_regex(text));
-            let example = pattern.and_then(|text| Pattern::parse(text).ok()).and_then(|pattern| pattern.example(STAR));
+            let example =
+                pattern.and_then(|text| Pattern::parse(text).ok()).and_then(|pattern| pattern.example(STAR));
             let example = example.ok_or_else(|| bad("address", "a regex route needs an address as well"))?;
             let to = Mailbox::parse(&example).map_err(|_| bad("address", "the match is no address; give one"))?;
             let domain = own_domain(&app, &caller, &to).await?;

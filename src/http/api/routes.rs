@@ -183,12 +183,7 @@ impl Match {
 
     /// Checks a regex beside the account's others, but that of the route `except`. Hold what it gives until the route is
     /// stored: nobody else stores a regex of the account meanwhile.
-    async fn check(
-        &self,
-        app: &App,
-        account: i64,
-        except: Option<RouteId>,
-    ) -> Result<Option<RegexTurn>, ApiError> {
+    async fn check(&self, app: &App, account: i64, except: Option<RouteId>) -> Result<Option<RegexTurn>, ApiError> {
         if !is_regex(&self.text) {
             return Ok(None);
         }

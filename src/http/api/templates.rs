@@ -178,6 +178,7 @@ pub async fn create(
     body: Body,
 ) -> Result<(StatusCode, Json<FullView>), ApiError> {
     caller.needs_account()?;
+    caller.needs_verified()?;
     let fields = TemplateFields { category: None, ..body.fields()? };
     let base = match fields.base_id.as_deref() {
         None => None,
@@ -191,6 +192,7 @@ pub async fn create(
     let limits = Arc::clone(&app.account_limits);
     let added = app.db.write(move |tx| {
         limits.admit(tx, account, Kind::Templates)?;
+        limits.admit_bytes(tx, account, content.len() as u64)?;
         templates::insert(tx, account, content, now)
     });
     let row = added.await?;
@@ -253,10 +255,20 @@ pub async fn update(
 ) -> Result<Json<FullView>, ApiError> {
     let row = find(&app, &caller, &id).await?;
     caller.needs_account()?;
+    caller.needs_verified()?;
     let fields: TemplateFields = body.fields()?;
+    let old_len = row.content.len();
     let content = fields.over(row.content)?;
     let (account, now) = (caller.id(), app.clock.now());
-    let updated = app.db.write(move |tx| templates::update(tx, account, &row.public_id, &content, now)).await?;
+    let limits = Arc::clone(&app.account_limits);
+    let updated = app.db.write(move |tx| {
+        // One that gets smaller is always let in.
+        if content.len() > old_len {
+            limits.admit_bytes(tx, account, content.len().saturating_sub(old_len) as u64)?;
+        }
+        templates::update(tx, account, &row.public_id, &content, now)
+    });
+    let updated = updated.await?;
     Ok(Json(FullView::own(updated.ok_or_else(ApiError::not_found)?, &caller)))
 }
 

@@ -27,6 +27,7 @@ pub(super) fn store(
 ) -> store::Result<Vec<Left>> {
     let account_id = plan.recipient.account;
     let mut left = Vec::new();
+    ways.limits.admit_mail(tx, account_id)?;
     if store::blocked::is_blocked(tx, account_id, &common.from_addr)? {
         return Ok(left);
     }

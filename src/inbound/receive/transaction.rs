@@ -109,6 +109,7 @@ fn store_one(
     now: Timestamp,
 ) -> store::Result<Stored> {
     let (account, domain) = (plan.recipient.account, plan.recipient.domain);
+    ways.limits.admit_mail(tx, account)?;
     let blocked = store::blocked::is_blocked(tx, account, &common.from_addr)?;
     let new = messages::NewMessage {
         public_id: id.clone(),

@@ -179,7 +179,11 @@ async fn find_holder(door: &Submission, hash: [u8; 32]) -> Result<Option<KeyHold
 
 fn trouble(error: &store::Error) -> Reply {
     tracing::warn!(%error, "a submitted message could not be stored and was refused");
-    if matches!(error, store::Error::Full(_)) { Reply::STORAGE_FULL } else { Reply::STORAGE_TROUBLE }
+    match error {
+        store::Error::Full(_) => Reply::STORAGE_FULL,
+        store::Error::Limit { .. } => Reply::MAILBOX_FULL,
+        _ => Reply::STORAGE_TROUBLE,
+    }
 }
 
 /// The text of a response.

@@ -158,6 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match self.shared.inbound.receive(&self.peer, envelope, data).await {
             Ok(receipt) => Reply::accepted(&receipt.id),
             Err(ReceiveError::MailLoop) => Reply::MAIL_LOOP,
+            Err(ReceiveError::AccountFull) => Reply::MAILBOX_FULL,
             Err(ReceiveError::StorageFull) => Reply::STORAGE_FULL,
             Err(ReceiveError::Storage | ReceiveError::Busy) => Reply::STORAGE_TROUBLE,
         }
