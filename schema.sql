@@ -288,7 +288,8 @@ CREATE TABLE dispatch (
   attempted_at INTEGER,                          -- NULL, here and below: not attempted yet
   host TEXT,                                     -- the remote host that decided the last attempt; NULL: none was reached
   tls TEXT,                                      -- NULL: plain text
-  transcript TEXT                                -- of the last attempt
+  transcript TEXT,                               -- of the last attempt
+  forwarding TEXT                                -- JSON: what was verified, and the From that it gets; NULL: sent from here
 ) STRICT;
 CREATE INDEX dispatch_by_message ON dispatch (message_id) WHERE message_id IS NOT NULL;
 CREATE INDEX dispatch_raw ON dispatch (raw_id) WHERE raw_id IS NOT NULL;
@@ -303,6 +304,14 @@ CREATE TABLE recipient (                         -- of a dispatch (contract 5.4)
   updated_at INTEGER NOT NULL,
   PRIMARY KEY (dispatch_id, idx)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE forward_mark (                      -- what was forwarded with an SRS address (contract 5.1)
+  mark BLOB PRIMARY KEY,                         -- SHA-256 of the address and the Message-ID
+  recipient TEXT NOT NULL,                       -- whom the message was sent to
+  reported INTEGER NOT NULL,                     -- the actions that a report told of, one bit each
+  sent_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX forward_mark_by_time ON forward_mark (sent_at);
 
 -- ------------------------------------------------------------------------------- what is derived from messages
 

@@ -17,6 +17,7 @@ use crate::domain::{Domains, recheck};
 use crate::http::{self, Http};
 use crate::jobs::{Jobs, Worker};
 use crate::metrics::Metrics;
+use crate::outbound::forward::shared_domain;
 use crate::retention::Retention;
 use crate::secrets::Secrets;
 use crate::smtp_server::SmtpServer;
@@ -66,6 +67,11 @@ pub struct Bound {
 pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
     let ground = Ground::open(config, clock)?;
     let accounts = ground.accounts();
+    let config = Arc::clone(&ground.config);
+    let shared = ground.db.read(move |connection| shared_domain(connection, &config));
+    if let Ok(Some(warning)) = shared.await {
+        tracing::warn!("{warning}");
+    }
     let domains = ground.domains()?;
     let outbound = ground.outbound(Arc::clone(&domains));
     let inbound = ground.inbound(outbound.clone())?;

@@ -23,6 +23,7 @@ counters! {
     RefusedUnknown = "mailkite_recipients_refused_unknown_total", "Recipients refused: no route matches.";
     RefusedBareLine = "mailkite_messages_refused_bare_newline_total", "Messages refused for a bare CR or LF.";
     RefusedTooLarge = "mailkite_messages_refused_too_large_total", "Messages refused for their size.";
+    RefusedReport = "mailkite_messages_refused_report_total", "Messages to SRS addresses refused because they are no report about forwarded mail.";
     RefusedLoop = "mailkite_messages_refused_loop_total", "Messages refused because they go round in a loop.";
     RefusedStorageFull = "mailkite_messages_refused_storage_full_total", "Messages refused because the disk is full.";
     RefusedStorage = "mailkite_messages_refused_storage_total", "Messages refused because storage failed or was slow.";

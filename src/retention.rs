@@ -13,8 +13,8 @@ use crate::store::jobs::{self, Kind};
 use crate::store::objects::{Damage, Objects};
 use crate::store::raws::RawRow;
 use crate::store::{
-    self, Db, attempts, audit, deliveries, destinations, dispatches, events, idempotency, messages, notices, passing,
-    raws, recent, search, sessions, uploads, verifications,
+    self, Db, attempts, audit, deliveries, destinations, dispatches, events, forward_marks, idempotency, messages,
+    notices, passing, raws, recent, search, sessions, uploads, verifications,
 };
 
 /// Raw copies and attachments live seven days (contract 1.9).
@@ -241,6 +241,7 @@ impl Retention {
             Ok(sessions::delete_expired(tx, now)?
                 + verifications::delete_expired(tx, now)?
                 + destinations::delete_expired(tx, now)?
+                + forward_marks::delete_expired(tx, now)?
                 + notices::delete_expired(tx, now)?)
         });
         let mut gone = ended.await?;

@@ -154,7 +154,8 @@ impl Ground {
             metrics: Arc::clone(&self.metrics),
             limits: Arc::clone(&self.limits),
             feed: self.feed.clone(),
-            return_paths: ReturnPaths::new(self.secrets.return_path_key(), &self.config.hostname),
+            return_paths: ReturnPaths::new(self.secrets.return_path_key(), self.config.forward_domain())
+                .lasting(self.config.outbound.give_up_after, &self.config.hostname),
             keys: KeyCache::default(),
         })
     }

@@ -8,6 +8,7 @@ use anyhow::bail;
 
 use crate::config::{Config, table};
 use crate::datadir::DataDir;
+use crate::outbound::forward::shared_domain;
 use crate::secrets::{self, Secrets};
 use crate::store;
 use crate::tls;
@@ -33,7 +34,7 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
         findings.hint("public_url", hint);
     }
     secrets_in(&config, path, &mut findings);
-    data_dir(&config.data_dir, &mut findings);
+    data_dir(&config, &mut findings);
     certificates(&config, &mut findings);
     write!(out, "{}", findings.lines)?;
     if findings.bad > 0 {
@@ -95,7 +96,8 @@ fn secrets_in(config: &Config, path: &Path, findings: &mut Findings) {
     }
 }
 
-fn data_dir(dir: &Path, findings: &mut Findings) {
+fn data_dir(config: &Config, findings: &mut Findings) {
+    let dir = config.data_dir.as_path();
     const WHAT: &str = "data directory";
     if !dir.exists() {
         let parent = dir.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new("/"));
@@ -127,7 +129,7 @@ fn data_dir(dir: &Path, findings: &mut Findings) {
         findings
             .hint("free space", format!("only {} MiB are left on the disk of {}", free / (1 << 20), dir.display()));
     }
-    database(dir, findings);
+    database(dir, config, findings);
     let key = dir.join(secrets::FILE_NAME);
     // Before the first start there is none.
     if key.exists() || !matches!(Secrets::are_lost(dir), Ok(false)) {
@@ -136,13 +138,17 @@ fn data_dir(dir: &Path, findings: &mut Findings) {
 }
 
 /// Before the first start there is none.
-fn database(dir: &Path, findings: &mut Findings) {
+fn database(dir: &Path, config: &Config, findings: &mut Findings) {
     const WHAT: &str = "database";
     let file = dir.join(store::FILE_NAME);
     if let Err(lost) = DataDir::inspect_database(dir, &file) {
         findings.outcome(WHAT, Err::<(), _>(lost), |()| String::new());
     } else if file.exists() {
         findings.outcome(WHAT, store::inspect(dir), |()| format!("{} can be opened", file.display()));
+        // An older schema may know no routes.
+        if let Ok(Some(Some(hint))) = store::examine(dir, |connection| shared_domain(connection, config)) {
+            findings.hint("forwarding", hint);
+        }
     }
 }
 

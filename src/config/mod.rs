@@ -283,6 +283,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The domain of the envelope senders of forwarded mail.
+    pub fn forward_domain(&self) -> &str {
+        self.outbound.forward_domain.as_deref().unwrap_or(&self.hostname)
+    }
+
     /// The configuration of `mailkite dev`: loopback only, endpoints on this machine allowed, open to sign up, no DNS, no
     /// metrics port.
     pub fn dev(data_dir: PathBuf, http: SocketAddr, smtp: SocketAddr) -> Self {

@@ -19,6 +19,8 @@ const SECURITIES: &[(&str, SmarthostSecurity)] =
 /// `[outbound]`: mail that is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outbound {
+    /// The domain of the envelope senders of forwarded mail; unset: the host name.
+    pub forward_domain: Option<String>,
     /// The port of remote mail hosts; another than 25 is for trying things out.
     pub port: u16,
     /// Networks that mail may go to although they are not public.
@@ -106,6 +108,7 @@ impl Default for Outbound {
         const HOUR: u64 = 60 * MINUTE;
         let waits = [MINUTE, 5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR];
         Self {
+            forward_domain: None,
             port: 25,
             allow_networks: Vec::new(),
             retry: waits.map(Duration::from_secs).to_vec(),
@@ -140,6 +143,7 @@ pub(super) fn read(section: &Section<'_, '_>) -> Outbound {
     }
     let waits = section.list("retry", default.retry.clone(), duration);
     Outbound {
+        forward_domain: section.optional("forward_domain", domain),
         port: section.value("port", default.port, number(1..=65_535, "")),
         allow_networks: section.list("allow_networks", default.allow_networks, network),
         retry: if waits.is_empty() { default.retry } else { waits },
@@ -176,6 +180,14 @@ fn smarthost(section: &Section<'_, '_>) -> Option<Arc<Smarthost>> {
             .problem("with security = \"none\" the password would be sent in the clear; use \"starttls\" or \"tls\"");
     }
     Some(Arc::new(Smarthost { host, port, security, username, password, fallback }))
+}
+
+/// A domain name, as A-label.
+fn domain(value: &DeValue<'_>) -> Reading<String> {
+    let text = text(value)?;
+    Domain::parse(&text)
+        .map(|name| name.as_str().to_owned())
+        .map_err(|_| format!("{text:?} is no domain; write one such as \"fwd.example.net\""))
 }
 
 /// A host name or an IP address.

@@ -65,6 +65,11 @@ pub fn with_parents(name: &str) -> Vec<String> {
     names
 }
 
+/// The registrable name that a domain lies under, or the domain itself: whose owner it is (RFC 7489 §3.2).
+pub fn organizational(name: &str) -> &str {
+    psl::domain_str(name).unwrap_or(name)
+}
+
 /// Whether a name is reserved for trying things out (RFC 6761), so that dev mode verifies it without DNS.
 pub fn is_for_trying(name: &str) -> bool {
     [".test", ".localhost", ".example"].iter().any(|suffix| name.ends_with(suffix))

@@ -50,6 +50,7 @@ impl Inbound {
             return Err(ReceiveError::StorageFull);
         }
         let mut data = injection.compose(&self.shared.config.hostname, self.shared.clock.now())?;
+        let checks = Checks::Injected { from_is_own: sender.is_some() };
         if let Some(sender) = sender {
             let signed = tokio::task::spawn_blocking(move || {
                 let signature = sender.keys.sign(&data).map_err(|_| ReceiveError::Storage)?;
@@ -73,7 +74,7 @@ impl Inbound {
             smtputf8: true,
             eight_bit: true,
         };
-        self.receive_checked(&peer, envelope, MailData::Memory(data), Checks::None).await
+        self.receive_checked(&peer, envelope, MailData::Memory(data), checks).await
     }
 }
 

@@ -6,19 +6,20 @@ use super::receive::Checks;
 use super::{Inbound, ReceiveError, RecipientRefusal};
 use crate::mail::address::{ForwardPath, ReversePath};
 use crate::mail::envelope::{Envelope, Peer};
+use crate::mail::verification::Verification;
 use crate::outbound::deliver::{Delivering, LocalDelivery};
 use crate::outbound::{Outcome, Parcel, Verdict};
 use crate::store::objects::MailData;
 
 impl LocalDelivery for Inbound {
-    fn deliver(&self, parcel: Parcel) -> Delivering {
+    fn deliver(&self, parcel: Parcel, verification: Verification) -> Delivering {
         let this = self.clone();
-        Box::pin(async move { this.take(parcel).await })
+        Box::pin(async move { this.take(parcel, verification).await })
     }
 }
 
 impl Inbound {
-    async fn take(&self, parcel: Parcel) -> Vec<Outcome> {
+    async fn take(&self, parcel: Parcel, verification: Verification) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(parcel.recipients.len());
         let mut recipients = Vec::new();
         for mailbox in &parcel.recipients {
@@ -30,12 +31,18 @@ impl Inbound {
                 Err(refusal) => outcomes.push(Some(refused(refusal))),
             }
         }
-        let taken = if recipients.is_empty() { None } else { Some(self.take_for(parcel, recipients).await) };
+        let taken =
+            if recipients.is_empty() { None } else { Some(self.take_for(parcel, verification, recipients).await) };
         let taken = taken.unwrap_or_else(|| Outcome::ours(Verdict::Deferred, "4.3.0 not tried"));
         outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| taken.clone())).collect()
     }
 
-    async fn take_for(&self, parcel: Parcel, recipients: Vec<super::Recipient>) -> Outcome {
+    async fn take_for(
+        &self,
+        parcel: Parcel,
+        verification: Verification,
+        recipients: Vec<super::Recipient>,
+    ) -> Outcome {
         let peer = Peer {
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             helo: self.shared.config.hostname.clone(),
@@ -48,7 +55,7 @@ impl Inbound {
         };
         let envelope = Envelope { reverse_path, recipients, smtputf8: true, eight_bit: true };
         let data = MailData::Memory(parcel.data.into());
-        match self.receive_checked(&peer, envelope, data, Checks::None).await {
+        match self.receive_checked(&peer, envelope, data, Checks::Known(verification)).await {
             Ok(receipt) => Outcome {
                 verdict: Verdict::Sent,
                 code: Some(250),
@@ -60,6 +67,11 @@ impl Inbound {
                 diagnostic: "554 5.4.6 the message goes round in a loop".to_owned(),
             },
             Err(ReceiveError::AccountFull) => Outcome::ours(Verdict::Deferred, "4.2.2 the mailbox is full"),
+            Err(ReceiveError::NotAReport) => Outcome {
+                verdict: Verdict::Bounced,
+                code: Some(550),
+                diagnostic: "550 5.7.1 only reports about forwarded mail are taken at this address".to_owned(),
+            },
             Err(error @ (ReceiveError::StorageFull | ReceiveError::Storage | ReceiveError::Busy)) => {
                 Outcome::ours(Verdict::Deferred, format!("4.3.0 {error}"))
             }

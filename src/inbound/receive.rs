@@ -17,7 +17,7 @@ use self::transaction::{Kept, Ways, store_all};
 use super::Inbound;
 use super::recipients::Recipient;
 use super::route::Route;
-use super::verify::{Verdicts, Verification};
+use super::verify::{Verdicts, Verification, author_domains};
 use crate::activity::Activity;
 use crate::activity::realtime::{Body, Event};
 use crate::clock::Timestamp;
@@ -62,6 +62,9 @@ pub enum ReceiveError {
     /// The account of a recipient has stored as much as it may.
     #[error("the mailbox is full")]
     AccountFull,
+    /// It came to an SRS address and is no report about what was forwarded with that.
+    #[error("only reports about forwarded mail are taken at this address")]
+    NotAReport,
     /// Storage failed otherwise.
     #[error("storage failed")]
     Storage,
@@ -71,12 +74,17 @@ pub enum ReceiveError {
 }
 
 /// What is asked about the sender of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Checks {
-    /// Everything.
+    /// Everything. Verification skips loopback peers by itself.
     All,
-    /// Nothing: the account itself wrote it. Verification skips loopback peers by itself.
-    None,
+    /// Nothing: it did not leave this server since this was found out.
+    Known(Verification),
+    /// Nothing: the account injected it, which authenticates nobody; with a From that the account may send from or not.
+    Injected {
+        /// Whether it may.
+        from_is_own: bool,
+    },
 }
 
 /// What is stored of one recipient's message.
@@ -86,6 +94,8 @@ struct Plan {
     routes: Vec<Arc<Route>>,
     to_name: Option<String>,
     trace: String,
+    /// The id in our own Received field.
+    own_id: String,
 }
 
 /// What every recipient's message has in common.
@@ -97,7 +107,11 @@ struct Common {
     message_id_header: Option<String>,
     thread_id: Option<String>,
     verdicts: Verdicts,
-    authentication_results: String,
+    verification: Verification,
+    /// Domains of From.
+    authors: Vec<String>,
+    /// Whether every reader finds the same From fields.
+    plain_header: bool,
     spam: Option<&'static str>,
     truncated: bool,
     size: u64,
@@ -136,6 +150,7 @@ impl Inbound {
         match &outcome {
             Ok(_) => metrics.add(Counter::MessagesAccepted),
             Err(ReceiveError::MailLoop) => metrics.add(Counter::RefusedLoop),
+            Err(ReceiveError::NotAReport) => metrics.add(Counter::RefusedReport),
             Err(ReceiveError::StorageFull) => {
                 metrics.add(Counter::RefusedStorageFull);
                 self.note_full(self.shared.clock.now());
@@ -169,21 +184,36 @@ impl Inbound {
         let (returned, recipients): (Vec<_>, Vec<_>) =
             recipients.into_iter().partition(|recipient| recipient.returned.is_some());
         if recipients.is_empty() {
-            return self.take_back(peer, returned, reverse_path, (bytes, draft), now).await;
+            return self.take_back(returned, reverse_path, &bytes, now).await;
         }
         let reports = returned::read_reports(&returned, &reverse_path, &bytes);
         let envelope = Envelope { reverse_path, recipients, smtputf8, eight_bit };
         let mail_from = envelope.reverse_path.to_string();
         let mail = read_mail(&bytes, hostname)?;
-        let verification = self.shared.verifier.verify(peer, &mail_from, &bytes, &mail).await;
         let spam = match &self.shared.spam {
             Some(check) if checks == Checks::All => check.check(&bytes, peer, &envelope).await,
             Some(_) | None => None,
         };
+        let (verification, verdicts) = match checks {
+            Checks::All => {
+                let found = self.shared.verifier.verify(peer, &mail_from, &bytes, &mail).await;
+                let verdicts = found.verdicts;
+                (found, verdicts)
+            }
+            Checks::Known(known) => {
+                let verdicts = known.verdicts;
+                (known, verdicts)
+            }
+            Checks::Injected { from_is_own } => {
+                (Verification { aligned: from_is_own, ..Verification::unasked(hostname) }, Verdicts::default())
+            }
+        };
         let forwarded_by = mime::field_values(&bytes, FORWARDED);
         let copies = forward::copies_left(&mime::field_values(&bytes, COPIES), &self.shared.limits);
-        let (common, to_names) =
+        let plain_header = is_plain_header(&bytes, &mail);
+        let (mut common, to_names) =
             Common::new(mail, mail_from, hostname, verification, spam, size, forwarded_by, copies);
+        (common.verdicts, common.plain_header) = (verdicts, plain_header);
         let fingerprint = hmac::sign(&self.shared.fingerprint_key, &bytes);
         let id = MessageId::new(now);
         let plans: Vec<Plan> = envelope
@@ -237,7 +267,8 @@ impl Inbound {
             fingerprint: i64::from_le_bytes(head),
             routes: std::mem::take(&mut recipient.routes),
             to_name: mime::name_for(to_names, &to).map(str::to_owned),
-            trace: format!("{}{received}", common.authentication_results),
+            trace: format!("{}{received}", common.verification.authentication_results),
+            own_id: id.to_string(),
             recipient,
         }
     }
@@ -343,6 +374,13 @@ impl Plan {
     }
 }
 
+/// Whether the header ends where every reader sees it end, and has one From field: what is forwarded with our name on the
+/// envelope must not show somebody another author than the one that was verified.
+fn is_plain_header(bytes: &[u8], mail: &Mail) -> bool {
+    let end = memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |end| end + 4);
+    !mail.header_truncated && mail.from_fields == 1 && !mail.header_from.is_empty() && mail.body_offset == end
+}
+
 /// Reads mail data, unless it goes round in a loop. Its texts are read later, by whoever shows them.
 fn read_mail(bytes: &[u8], hostname: &str) -> Result<Mail, ReceiveError> {
     let read = || {
@@ -366,6 +404,7 @@ impl Common {
         copies: Option<u64>,
     ) -> (Self, Vec<mime::NamedAddress>) {
         let from_addr = mail.from_addr(&mail_from, hostname);
+        let authors = author_domains(&mail);
         let common = Self {
             from_name: mime::name_for(&mail.header_from, &from_addr).map(str::to_owned),
             from_addr,
@@ -374,7 +413,9 @@ impl Common {
             subject: mail.subject,
             message_id_header: mail.message_id,
             verdicts: verification.verdicts,
-            authentication_results: verification.authentication_results,
+            verification,
+            authors,
+            plain_header: false,
             spam,
             truncated: mail.truncated,
             size,

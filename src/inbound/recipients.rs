@@ -125,8 +125,11 @@ impl Inbound {
         Ok(self.is_hostname(domain) || self.shared.directory.find(domain).await.map_err(unavailable)?.is_some())
     }
 
+    /// Whether a name is the host's own, or that of the envelope senders of forwarded mail.
     fn is_hostname(&self, domain: &str) -> bool {
-        Domain::parse(&self.shared.config.hostname).is_ok_and(|host| host.as_str() == domain)
+        let config = &self.shared.config;
+        let names = [config.hostname.as_str(), config.forward_domain()];
+        names.into_iter().any(|name| Domain::parse(name).is_ok_and(|host| host.as_str() == domain))
     }
 
     async fn entry(&self, mailbox: &Mailbox) -> Result<Entry, RecipientRefusal> {

@@ -13,6 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use mail_auth::dkim::DkimError;
+use mail_auth::dmarc::Policy;
 use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{
@@ -23,9 +24,12 @@ use tokio::time::timeout;
 
 use crate::dns::Resolver;
 use crate::dns::budget::Budget;
+use crate::domain::name::organizational;
+use crate::mail::address::Mailbox;
 use crate::mail::envelope::Peer;
 use crate::mail::mime::Mail;
 use crate::mail::trace::{self, Checked, Verdict};
+pub use crate::mail::verification::{Verdicts, Verification};
 
 /// The time that all checks of one message together may take.
 pub const BUDGET: Duration = Duration::from_secs(10);
@@ -34,28 +38,6 @@ pub const BUDGET: Duration = Duration::from_secs(10);
 const SPF_QUESTIONS: usize = 25;
 /// From here on hashing the body is announced to the runtime as blocking work.
 const LARGE_BYTES: usize = 1024 * 1024;
-
-/// The verdicts on a message (contract 5.2); `None` where a check was not made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Verdicts {
-    /// RFC 7208, of the envelope sender, or of the HELO name where that is null.
-    pub spf: Option<Verdict>,
-    /// RFC 6376: the best of the signatures that were checked.
-    pub dkim: Option<Verdict>,
-    /// RFC 7489, RFC 9989.
-    pub dmarc: Option<Verdict>,
-    /// RFC 8617: the newest seal of the chain.
-    pub arc: Option<Verdict>,
-}
-
-/// What a verification found out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verification {
-    /// One verdict for each method.
-    pub verdicts: Verdicts,
-    /// The Authentication-Results field to put on the message, with its final CRLF (RFC 8601).
-    pub authentication_results: String,
-}
 
 /// Verifies messages on behalf of a host.
 #[derive(Clone)]
@@ -81,8 +63,7 @@ impl Verifier {
     /// Loopback peers are this machine: nothing is checked for them.
     pub async fn verify(&self, peer: &Peer, mail_from: &str, raw: &[u8], mail: &Mail) -> Verification {
         let Some(resolver) = self.resolver.as_ref().filter(|_| !peer.address.to_canonical().is_loopback()) else {
-            let authentication_results = trace::authentication_results(&self.hostname, &[]);
-            return Verification { verdicts: Verdicts::default(), authentication_results };
+            return Verification::unasked(&self.hostname);
         };
         let mut found = Found::default();
         let check = Check { resolver, hostname: &self.hostname, peer, mail_from, raw, mail };
@@ -91,7 +72,7 @@ impl Verifier {
         if !matches!(finished, Ok(Some(()))) {
             tracing::debug!(peer = %peer.address, "authentication of a message did not finish in time");
         }
-        found.verification(&self.hostname)
+        found.verification(&self.hostname, &author_domains(mail))
     }
 }
 
@@ -101,11 +82,13 @@ struct Found {
     spf: Option<Checked>,
     dkim: Option<Vec<Checked>>,
     dmarc: Option<Checked>,
+    /// Whether the policy that applies wants what fails quarantined or rejected.
+    enforced: bool,
     arc: Option<Checked>,
 }
 
 impl Found {
-    fn verification(self, hostname: &str) -> Verification {
+    fn verification(self, hostname: &str, authors: &[String]) -> Verification {
         let unanswered = |method| Checked { method, verdict: Verdict::TempError, properties: Vec::new() };
         let spf = self.spf.unwrap_or_else(|| unanswered("spf"));
         let dkim = self.dkim.unwrap_or_else(|| vec![unanswered("dkim")]);
@@ -117,12 +100,42 @@ impl Found {
             dmarc: Some(dmarc.verdict),
             arc: Some(arc.verdict),
         };
+        let aligned = match authors {
+            [author] => dkim.iter().chain([&spf]).any(|checked| is_aligned(checked, author)),
+            _ => false,
+        };
         let mut checks = vec![spf];
         checks.extend(dkim);
         checks.push(dmarc);
         checks.extend(Some(arc).filter(|arc| arc.verdict != Verdict::None));
-        Verification { verdicts, authentication_results: trace::authentication_results(hostname, &checks) }
+        let authentication_results = trace::authentication_results(hostname, &checks);
+        Verification { verdicts, authentication_results, aligned, enforced: self.enforced }
     }
+}
+
+/// The domains of From, each once, in lower case; none when there are several From fields.
+pub(super) fn author_domains(mail: &Mail) -> Vec<String> {
+    let mut domains: Vec<String> = Vec::new();
+    for author in mail.header_from.iter().filter(|_| mail.from_fields == 1) {
+        let domain = Mailbox::parse(&author.address).map(|mailbox| mailbox.domain().as_str().to_lowercase());
+        // What is no address has no domain that anything could pass for.
+        let domain = domain.unwrap_or_default();
+        if !domains.contains(&domain) {
+            domains.push(domain);
+        }
+    }
+    domains
+}
+
+/// Whether a check passed for the organizational domain of an author.
+fn is_aligned(checked: &Checked, author: &str) -> bool {
+    let identifier = checked
+        .properties
+        .iter()
+        .find(|(property, _)| matches!(*property, "header.d" | "smtp.mailfrom" | "smtp.helo"));
+    let domain = identifier.map(|(_, value)| value.rsplit_once('@').map_or(value.as_str(), |(_, domain)| domain));
+    checked.verdict == Verdict::Pass
+        && domain.is_some_and(|domain| organizational(&domain.to_lowercase()) == organizational(author))
 }
 
 /// One signature that holds is enough (RFC 6376 §6.1); short of that, one that may hold yet counts before one that does not.
@@ -164,7 +177,7 @@ impl<'c> Check<'c> {
             found.spf = Some(self.spf().await.1);
             return;
         };
-        let Found { spf, dkim, dmarc, arc } = found;
+        let Found { spf, dkim, dmarc, enforced, arc } = found;
         let (spf_output, dkim_output, ()) = tokio::join!(
             async {
                 let (output, checked) = self.spf().await;
@@ -185,7 +198,8 @@ impl<'c> Check<'c> {
                 *arc = Some(Checked { method: "arc", verdict, properties: Vec::new() });
             },
         );
-        *dmarc = Some(self.dmarc(&message, &spf_output, &dkim_output).await);
+        let (checked, policy) = self.dmarc(&message, &spf_output, &dkim_output).await;
+        (*dmarc, *enforced) = (Some(checked), matches!(policy, Policy::Quarantine | Policy::Reject));
     }
 
     /// The message as the library wants it, with our own reading of From: a name never yields an author there.
@@ -226,9 +240,15 @@ impl<'c> Check<'c> {
 
     /// A message with two From fields is no message (RFC 5322 §3.6): `permerror`. One field whose addresses lie in several
     /// domains has no author whose policy could apply (RFC 9989 §5.3; RFC 7489 §6.6.1 leaves it to us): `none`.
-    async fn dmarc(&self, message: &AuthenticatedMessage<'_>, spf: &SpfOutput, dkim: &[DkimOutput<'_>]) -> Checked {
+    async fn dmarc(
+        &self,
+        message: &AuthenticatedMessage<'_>,
+        spf: &SpfOutput,
+        dkim: &[DkimOutput<'_>],
+    ) -> (Checked, Policy) {
         if self.mail.from_fields > 1 {
-            return Checked { method: "dmarc", verdict: Verdict::PermError, properties: Vec::new() };
+            let refused = Checked { method: "dmarc", verdict: Verdict::PermError, properties: Vec::new() };
+            return (refused, Policy::Unspecified);
         }
         let mail_from_domain = match self.mail_from.rsplit_once('@') {
             Some((_, domain)) => domain,
@@ -245,11 +265,12 @@ impl<'c> Check<'c> {
             })
             .await;
         let domain = Some(output.domain().to_owned()).filter(|domain| !domain.is_empty());
-        Checked {
+        let checked = Checked {
             method: "dmarc",
             verdict: dmarc_verdict(&output.result()),
             properties: domain.map(|domain| ("header.from", domain)).into_iter().collect(),
-        }
+        };
+        (checked, output.policy())
     }
 }
 

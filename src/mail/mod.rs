@@ -9,3 +9,4 @@ pub mod reply;
 pub mod report;
 pub mod signed_part;
 pub mod trace;
+pub mod verification;

@@ -116,6 +116,8 @@ replies! {
     UNKNOWN_RECIPIENT = 550 "5.1.1" "No such recipient";
     /// Not one of our domains.
     RELAY_REFUSED = 550 "5.7.1" "Relaying denied";
+    /// Mail to an SRS address.
+    NOT_A_REPORT = 550 "5.7.1" "Only reports about forwarded mail are taken here";
     /// RFC 1870 §6.
     TOO_LARGE = 552 "5.3.4" "Message too large";
     /// A bare CR or LF: what comes next cannot be trusted to be a command.

@@ -4,6 +4,8 @@
 //! Pure and bounded: parts are found by [`super::mime`] within its limits, and a report counts its first thousand
 //! recipients.
 
+use crate::id::MessageId;
+
 use super::mime::{self, Fields, Limits, Part, decode_part};
 
 const MAX_RECIPIENTS: usize = 1_000;
@@ -107,6 +109,34 @@ pub fn read(raw: &[u8]) -> Option<Report> {
     }
     let statuses = mail.text.as_deref().map(from_qmail).unwrap_or_default();
     (!statuses.is_empty()).then_some(Report::Delivery(statuses))
+}
+
+/// What the message that a report encloses may be known by: Message-IDs, with angle brackets, and ids of ours in Received
+/// fields.
+pub fn enclosed_ids(raw: &[u8]) -> Vec<String> {
+    const MAX_IDS: usize = 20;
+    const TYPES: [&str; 4] = ["message/rfc822", "message/global", "text/rfc822-headers", "message/global-headers"];
+    let mail = mime::parse(raw);
+    let of_type = |part: &&Part| part.content_type.as_deref().is_some_and(|found| TYPES.contains(&found));
+    let mut texts: Vec<Vec<u8>> = mail.attachments.iter().filter(of_type).map(|part| content(raw, part)).collect();
+    if texts.is_empty() {
+        // Older reports quote the message in their text.
+        texts.extend(mail.text.map(|text| text.into_bytes().into_iter().take(MAX_REPORT).collect()));
+    }
+    let mut ids = Vec::new();
+    for text in texts {
+        let text = String::from_utf8_lossy(&text).replace("\r\n ", " ").replace("\r\n\t", " ");
+        for line in text.lines() {
+            let Some((name, value)) = line.split_once(':') else { continue };
+            let id = match name.trim().to_ascii_lowercase().as_str() {
+                "message-id" => value.split_whitespace().next(),
+                "received" => value.split_whitespace().find(|word| word.starts_with(MessageId::PREFIX)),
+                _ => None,
+            };
+            ids.extend(id.map(|id| id.trim_end_matches(';').to_owned()).filter(|_| ids.len() < MAX_IDS));
+        }
+    }
+    ids
 }
 
 /// qmail's own form: a first paragraph that begins with these words, then one for each recipient, whose first line is the

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::Timestamp;
 use crate::mail::envelope::Peer;
 
@@ -13,7 +15,8 @@ use crate::mail::envelope::Peer;
 const MAX_NAME: usize = 255;
 
 /// A result of authentication, in the words of contract 5.2 and RFC 8601 §2.7.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// The check was made and passed.
     Pass,

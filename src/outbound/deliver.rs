@@ -11,15 +11,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use rusqlite::Connection;
 
+use super::forward::Forwarding;
 use super::pace::Pace;
 use super::settle::{self, Settled};
+use super::sign::DomainKeys;
 use super::transport::Transport;
 use super::{Destination, Outbound, Outcome, Parcel, Receipt, Transmitted, Verdict};
 use crate::activity::Activity;
 use crate::clock::{Clock, Timestamp};
 use crate::jobs::{self, After, Attempt, Attempted, Claimed, Fate, Handler};
 use crate::mail::address::{Domain, Mailbox};
-use crate::mail::mime;
+use crate::mail::verification::Verification;
 use crate::memory_budget::{Door, MemoryBudget, Reservation};
 use crate::metrics::Counter;
 use crate::store::dispatches::{self, DispatchRow};
@@ -35,8 +37,8 @@ pub type Delivering = Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>>;
 
 /// Takes mail for domains that are received here.
 pub trait LocalDelivery: Send + Sync + 'static {
-    /// What became of each recipient, in the parcel's order.
-    fn deliver(&self, parcel: Parcel) -> Delivering;
+    /// What became of each recipient, in the parcel's order; who the mail is from was found out before.
+    fn deliver(&self, parcel: Parcel, verification: Verification) -> Delivering;
 }
 
 /// Attempts dispatches; the handler of its kind of job.
@@ -62,6 +64,10 @@ struct Prepared {
     data: Bytes,
     /// Whether its domain is received here.
     local: bool,
+    /// What is to be done to forwarded mail before it leaves, and what is known of it.
+    forwarding: Option<Forwarding>,
+    /// The keys of the domain that it came to, if that has any.
+    keys: Option<Arc<DomainKeys>>,
 }
 
 /// What the database says of a dispatch.
@@ -162,20 +168,21 @@ impl Dispatcher {
             },
             None => return Ok(Found::Lost(Box::new((dispatch, recipients)))),
         };
-        let data = if dispatch.prefix.is_empty() {
-            mail
-        } else {
-            let mut mail = mime::without_results_of(mail, &self.outbound.parts.config.hostname);
-            mail.splice(..0, dispatch.prefix.bytes());
-            mail
-        };
         let local = self.is_local(connection, &dispatch)?;
-        Ok(Found::Ready(Box::new(Prepared { dispatch, recipients, data: data.into(), local })))
+        let forwarding = dispatch.forwarding.as_deref().map(Forwarding::parse).transpose()?;
+        let keys = match &forwarding {
+            Some(_) => self.outbound.parts.keys_of_name(connection, dispatch.account_id, &dispatch.sending_domain)?,
+            None => None,
+        };
+        Ok(Found::Ready(Box::new(Prepared { dispatch, recipients, data: mail.into(), local, forwarding, keys })))
     }
 
     /// The mail data goes with the parcel, and out of memory as soon as that is done with it.
     async fn transmit(&self, prepared: &mut Prepared, now: Timestamp) -> Transmitted {
         let data = std::mem::take(&mut prepared.data);
+        let Some((data, verification)) = self.finish(prepared, data, now).await else {
+            return all(prepared, &Outcome::ours(Verdict::Bounced, "5.7.1 the domain has no keys to sign it with"));
+        };
         let dispatch = &prepared.dispatch;
         // Stored addresses are ones that were read before.
         let mailboxes: Result<Vec<Mailbox>, _> =
@@ -186,7 +193,7 @@ impl Dispatcher {
         let reverse_path = Mailbox::parse(&dispatch.reverse_path).ok();
         let parcel = Parcel { reverse_path, recipients, data };
         if prepared.local {
-            let outcomes = self.local.deliver(parcel).await;
+            let outcomes = self.local.deliver(parcel, verification).await;
             let host = Some(self.outbound.parts.config.hostname.clone());
             return Transmitted { outcomes, receipt: Receipt { host, ..Receipt::default() } };
         }
@@ -207,6 +214,27 @@ impl Dispatcher {
             },
             // The smarthost that took them together was removed from the configuration.
             (None, None) => self.transport.transmit_apart(parcel, now).await,
+        }
+    }
+
+    /// The mail as it leaves, and what is known of it; none when it cannot leave like that.
+    async fn finish(&self, prepared: &Prepared, data: Bytes, now: Timestamp) -> Option<(Bytes, Verification)> {
+        let hostname = self.outbound.parts.config.hostname.clone();
+        let dispatch = &prepared.dispatch;
+        let domain = dispatch.sending_domain.clone();
+        let Some(forwarding) = prepared.forwarding.clone() else {
+            let verification = Verification::own(&hostname, &domain, &dispatch.reverse_path);
+            return Some((data, verification));
+        };
+        let (prefix, keys) = (dispatch.prefix.clone(), prepared.keys.clone());
+        // Only what leaves the machine is sealed: within it, what is known goes along.
+        let seals = !prepared.local && !self.outbound.parts.config.dev;
+        let finished = tokio::task::spawn_blocking(move || {
+            forwarding.finish(data.into(), &prefix, &hostname, &domain, keys.as_deref(), seals, now)
+        });
+        match finished.await {
+            Ok(finished) => finished.map(|(data, verification)| (data.into(), verification)),
+            Err(_) => None,
         }
     }
 
@@ -299,7 +327,8 @@ impl Dispatcher {
         tracing::error!(dispatch = dispatch.id, "the mail data of a dispatch is missing or damaged");
         let gone = Outcome::ours(Verdict::Bounced, "5.3.0 the stored mail data is missing or damaged");
         let outcomes = vec![gone; recipients.len()];
-        let prepared = Prepared { dispatch, recipients, data: Bytes::new(), local: false };
+        let prepared =
+            Prepared { dispatch, recipients, data: Bytes::new(), local: false, forwarding: None, keys: None };
         self.attempted(prepared, Transmitted { outcomes, receipt: Receipt::default() })
     }
 }

@@ -5,17 +5,33 @@
 //! here. The envelope sender is rewritten by SRS, or the next host's SPF check would fail. What a gate of contract 4.6 holds
 //! back is not forwarded, and the route and the message say why.
 
-use rusqlite::Connection;
+mod report;
+mod rewrite;
 
-use super::Outbound;
+pub use report::ForwardReport;
+
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+
+use super::sender::Refusal;
+use super::sign::DomainKeys;
+use super::{Outbound, arc};
 use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::domain::name::{organizational, with_parents};
 use crate::id::RouteId;
 use crate::jobs::{self, Left};
 use crate::limits::{Kind, Limits};
 use crate::mail::address::Mailbox;
+use crate::mail::mime;
+use crate::mail::trace::Verdict;
+use crate::mail::verification::Verification;
 use crate::store::dispatches::NewDispatch;
 use crate::store::recipients::Standing;
-use crate::store::{self, accounts, destinations, dispatches, recipients, routes, suppressions};
+use crate::store::routes::OnAuthFail;
+use crate::store::{
+    self, accounts, destinations, dispatches, domains, forward_marks, recipients, routes, suppressions,
+};
 
 /// The field that names the routes which forwarded a message.
 pub const FORWARDED: &str = "X-Mailkite-Forwarded";
@@ -43,6 +59,18 @@ pub struct Forward<'a> {
     pub trace: &'a str,
     /// The raw copy's row.
     pub raw_id: i64,
+    /// The recipient that the route matched.
+    pub recipient: &'a Mailbox,
+    /// What becomes of it when its author is not authenticated.
+    pub policy: OnAuthFail,
+    /// What was found out about who it is from.
+    pub verification: &'a Verification,
+    /// What reports about it are known by: its Message-ID, else our own id of it.
+    pub mark: &'a str,
+    /// The domains of From, each once.
+    pub authors: &'a [String],
+    /// Whether every reader finds the same From.
+    pub plain_header: bool,
     /// How many messages it may still become where it arrives; none: any number.
     pub copies: Option<u64>,
 }
@@ -66,17 +94,57 @@ pub fn share_copies(copies: Option<u64>, due: usize) -> (usize, Option<u64>) {
     (running, Some(rest.checked_div(running as u64).unwrap_or(0)))
 }
 
-/// A report at one of our SRS addresses.
-#[derive(Clone, Copy, Debug)]
-pub struct Returned<'a> {
-    /// The account that the queue counts it for.
-    pub account: i64,
-    /// Whom the address stands for.
-    pub sender: &'a Mailbox,
-    /// The trace fields that we put before it.
-    pub trace: &'a str,
-    /// The raw copy's row.
-    pub raw_id: i64,
+/// What goes along with forwarded mail until it leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Forwarding {
+    /// What was found out about who it is from.
+    verification: Verification,
+    /// The address that speaks for its author; none when it leaves as it came.
+    from: Option<String>,
+}
+
+impl Forwarding {
+    /// Reads what a dispatch has.
+    ///
+    /// # Errors
+    /// It was not written by this program.
+    pub(super) fn parse(json: &str) -> store::Result<Self> {
+        serde_json::from_str(json).map_err(|_| store::Error::Corrupt("forwarding"))
+    }
+
+    /// The mail as it leaves, and what is known of it then; none when it should be signed and there is no key.
+    #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
+    pub(super) fn finish(
+        self,
+        mail: Vec<u8>,
+        prefix: &str,
+        hostname: &str,
+        domain: &str,
+        keys: Option<&DomainKeys>,
+        seals: bool,
+        now: Timestamp,
+    ) -> Option<(Vec<u8>, Verification)> {
+        let mut mail = mime::without_results_of(mail, hostname);
+        let mut verification = self.verification;
+        let mut known = verification.clone();
+        if let Some(from) = &self.from {
+            mail = rewrite::rewritten(&mail, from, domain);
+            let signature = keys?.sign(&mail).ok()?;
+            mail.splice(..0, signature.into_bytes());
+            // It is ours now; what its chain was when it came in stays true.
+            known = Verification::own(hostname, domain, "");
+            known.verdicts.arc = verification.verdicts.arc;
+        }
+        mail.splice(..0, prefix.bytes());
+        if let Some(keys) = keys.filter(|_| seals) {
+            match arc::seal(&mail, keys, &verification, now) {
+                Ok(set) => drop(mail.splice(..0, set.into_bytes())),
+                Err(error) => tracing::warn!(%error, "forwarded mail could not be sealed"),
+            }
+        }
+        verification = known;
+        Some((mail, verification))
+    }
 }
 
 /// The gate that holds a message back (contract 4.6).
@@ -88,6 +156,8 @@ enum Gate {
     Unproven,
     /// The account sends it nothing.
     Suppressed,
+    /// Its author is not authenticated.
+    Refused,
 }
 
 impl Gate {
@@ -97,6 +167,7 @@ impl Gate {
             Self::Unverified => "unverified",
             Self::Unproven => "unproven",
             Self::Suppressed => "suppressed",
+            Self::Refused => "refused",
         }
     }
 
@@ -106,8 +177,26 @@ impl Gate {
             Self::Unverified => "5.7.1 not forwarded: the account's e-mail address is not verified",
             Self::Unproven => "5.7.1 not forwarded: the destination has not confirmed that it wants this mail",
             Self::Suppressed => "5.7.1 not forwarded: the destination is suppressed",
+            Self::Refused => "5.7.1 not forwarded: its From address is not authenticated",
         }
     }
+}
+
+/// The first domain of a user that shares its owner with the envelope senders of forwarded mail, in a sentence: SPF of what
+/// is forwarded then aligns with it.
+///
+/// # Errors
+/// Storage trouble.
+pub fn shared_domain(connection: &Connection, config: &Config) -> store::Result<Option<String>> {
+    let host = config.forward_domain().to_lowercase();
+    let names = domains::list_beside_forwards(connection)?;
+    let shared = names.into_iter().find(|name| organizational(name) == organizational(&host));
+    Ok(shared.map(|name| {
+        format!(
+            "forwarded mail leaves with envelope senders at {host}, and {name} is of the same organization, so SPF of it \
+             counts for that; set [outbound] forward_domain to a domain of its own"
+        )
+    }))
 }
 
 impl Outbound {
@@ -118,17 +207,23 @@ impl Outbound {
     /// Storage trouble.
     pub fn forward(&self, tx: &Connection, forward: Forward<'_>, now: Timestamp) -> store::Result<Option<Left>> {
         let Ok(to) = Mailbox::parse(forward.to) else { return Ok(None) };
-        if let Some(gate) = self.closed_gate(tx, forward, &to)? {
-            hold_back(tx, forward, &to, gate, now)?;
-            return Ok(None);
-        }
-        let reverse_path = match Mailbox::parse(forward.mail_from) {
-            Ok(sender) => {
-                self.parts.return_paths.srs(&sender, now).map(|mailbox| mailbox.to_string()).unwrap_or_default()
+        let from = match self.pass(tx, forward, &to)? {
+            Ok(from) => from,
+            Err(gate) => {
+                hold_back(tx, forward, &to, gate, now)?;
+                return Ok(None);
             }
-            Err(_) => String::new(),
         };
         let copies = forward.copies.map(|copies| format!("{COPIES}: {copies}\r\n")).unwrap_or_default();
+        let forwarding = Forwarding { verification: forward.verification.clone(), from };
+        let forwarding = serde_json::to_string(&forwarding).map_err(|_| store::Error::Corrupt("forwarding"))?;
+        let sender = Mailbox::parse(forward.mail_from).ok();
+        let srs = sender.and_then(|sender| self.parts.return_paths.srs(&sender, now));
+        if let Some(srs) = &srs {
+            let mark = report::mark(srs, forward.mark);
+            forward_marks::insert(tx, &mark, &forward.recipient.to_string(), now)?;
+        }
+        let reverse_path = srs.map(|mailbox| mailbox.to_string()).unwrap_or_default();
         let new = NewDispatch {
             account_id: forward.account,
             message: forward.message,
@@ -138,41 +233,74 @@ impl Outbound {
             reverse_path: &reverse_path,
             prefix: &format!("{FORWARDED}: {}\r\n{copies}{}", forward.route, forward.trace),
             raw_id: forward.raw_id,
+            forwarding: Some(&forwarding),
         };
         self.send_on(tx, new, to, now)
     }
 
-    /// The first gate that is closed.
-    fn closed_gate(&self, tx: &Connection, forward: Forward<'_>, to: &Mailbox) -> store::Result<Option<Gate>> {
-        if !self.parts.config.dev {
-            if !accounts::find_by_row(tx, forward.account)?.is_some_and(|account| account.email_verified) {
-                return Ok(Some(Gate::Unverified));
-            }
-            if !destinations::is_proven(tx, forward.account, to)? {
-                return Ok(Some(Gate::Unproven));
-            }
+    /// The From that a message leaves with, none for its own, or the first gate that is closed.
+    fn pass(
+        &self,
+        tx: &Connection,
+        forward: Forward<'_>,
+        to: &Mailbox,
+    ) -> store::Result<Result<Option<String>, Gate>> {
+        let dev = self.parts.config.dev;
+        let account = accounts::find_by_row(tx, forward.account)?.filter(|account| dev || account.email_verified);
+        let Some(account) = account else { return Ok(Err(Gate::Unverified)) };
+        if !dev && !destinations::is_proven(tx, forward.account, to)? {
+            return Ok(Err(Gate::Unproven));
         }
-        let suppressed = suppressions::find_suppressed(tx, forward.account, &[to.to_string().to_lowercase()])?;
-        Ok((!suppressed.is_empty()).then_some(Gate::Suppressed))
+        if !suppressions::find_suppressed(tx, forward.account, &[to.to_string().to_lowercase()])?.is_empty() {
+            return Ok(Err(Gate::Suppressed));
+        }
+        if dev || self.is_authenticated(tx, forward)? {
+            return Ok(Ok(None));
+        }
+        if forward.policy == OnAuthFail::Refuse || !forward.plain_header {
+            return Ok(Err(Gate::Refused));
+        }
+        // A From of the domain is sent as any other is.
+        match self.parts.find_sender(tx, &account, None, forward.domain) {
+            Ok(_) => Ok(Ok(Some(forward.recipient.to_string()))),
+            Err(Refusal::Store(error)) => Err(error),
+            Err(_) => Ok(Err(Gate::Refused)),
+        }
     }
 
-    /// Leaves a report for the sender of what was forwarded, with its job, in the transaction that the 250 promises; returns
-    /// the job. It keeps the null reverse-path, so nothing comes back of it.
-    ///
-    /// # Errors
-    /// Storage trouble.
-    pub fn give_back(&self, tx: &Connection, report: Returned<'_>, now: Timestamp) -> store::Result<Option<Left>> {
-        let new = NewDispatch {
-            account_id: report.account,
-            message: None,
-            route_id: None,
-            sending_domain: &self.parts.config.hostname,
-            domain: None,
-            reverse_path: "",
-            prefix: report.trace,
-            raw_id: report.raw_id,
-        };
-        self.send_on(tx, new, report.sender.clone(), now)
+    /// Whether a message may leave with its own From (contract 4.6).
+    fn is_authenticated(&self, tx: &Connection, forward: Forward<'_>) -> store::Result<bool> {
+        let Verification { verdicts, aligned, enforced, .. } = forward.verification;
+        let [author] = forward.authors else { return Ok(false) };
+        if !forward.plain_header || author.is_empty() {
+            return Ok(false);
+        }
+        match verdicts.dmarc {
+            Some(Verdict::Pass) => return Ok(true),
+            Some(Verdict::Fail) if *enforced => return Ok(false),
+            Some(Verdict::Fail) => {}
+            Some(_) | None if *aligned => return Ok(true),
+            Some(Verdict::TempError | Verdict::PermError) => return Ok(false),
+            Some(_) | None => {}
+        }
+        Ok(!self.is_local_author(tx, author)?)
+    }
+
+    /// Whether a From domain is one that our own name on the envelope could seem to vouch for: an account's, or one that
+    /// shares its owner with the host's.
+    fn is_local_author(&self, tx: &Connection, author: &str) -> store::Result<bool> {
+        let config = &self.parts.config;
+        let owner = organizational(author);
+        let hosts = [config.hostname.to_lowercase(), config.forward_domain().to_lowercase()];
+        if hosts.iter().any(|host| organizational(host) == owner) {
+            return Ok(true);
+        }
+        for name in with_parents(author) {
+            if domains::find_verified(tx, &name)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The dispatch of received mail to one address.
@@ -204,6 +332,7 @@ fn hold_back(tx: &Connection, forward: Forward<'_>, to: &Mailbox, gate: Gate, no
         reverse_path: "",
         prefix: "",
         raw_id: forward.raw_id,
+        forwarding: None,
     };
     let dispatch = dispatches::insert(tx, &new, now)?;
     dispatches::hold_back(tx, dispatch)?;

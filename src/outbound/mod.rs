@@ -3,6 +3,7 @@
 //!
 //! [`transport`] is the network: hosts of a domain, sessions, verdicts. Everything before and after it is the store's.
 
+mod arc;
 pub mod bounce;
 pub mod client;
 pub mod compose;

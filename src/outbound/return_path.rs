@@ -3,6 +3,8 @@
 //! Only this server can make one, so mail to one is a report about something that was really sent, and a stranger cannot
 //! use them. Remote hosts may change the case of a local part: tags are the same in any case.
 
+use std::time::Duration;
+
 use data_encoding::BASE32HEX_NOPAD;
 use ring::hmac;
 
@@ -19,8 +21,10 @@ const PROOF: usize = 8;
 const ID: usize = 12;
 /// Octets of an SRS tag's proof: eight characters.
 const SRS_PROOF: usize = 5;
-/// How long a forwarded message may come back.
-const SRS_DAYS: i64 = 21;
+/// How long other hosts try before they give up and report it (RFC 5321 §4.5.4.1), in days.
+const OTHERS_TRY: i64 = 5;
+/// How long we try by default.
+const WE_TRY: i64 = 3;
 const DAY: i64 = 86_400;
 /// SRS counts days modulo this, as two characters of base 32.
 const SRS_CYCLE: i64 = 1024;
@@ -32,6 +36,10 @@ const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 pub struct ReturnPaths {
     key: hmac::Key,
     hostname: String,
+    /// Another name that they were at.
+    former: Option<String>,
+    /// How many days an SRS address is valid.
+    srs_days: i64,
     /// A sender whose SRS form would be too long.
     fallback: Option<Mailbox>,
 }
@@ -61,8 +69,16 @@ impl ReturnPaths {
         Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
             hostname: hostname.to_owned(),
+            former: None,
+            srs_days: WE_TRY + OTHERS_TRY,
             fallback: Mailbox::parse(&format!("postmaster@{hostname}")).ok(),
         }
+    }
+
+    /// The same, valid for as long as mail may be on its way that we try for so long; they are read at `former` too.
+    pub fn lasting(self, give_up_after: Duration, former: &str) -> Self {
+        let days = i64::try_from(give_up_after.as_secs().div_ceil(86_400)).unwrap_or(WE_TRY);
+        Self { srs_days: days.min(SRS_CYCLE / 2) + OTHERS_TRY, former: Some(former.to_owned()), ..self }
     }
 
     /// `bounce+<tag>@<domain>` of a message to one of its recipients; the tag is the message's id, the recipient's place
@@ -106,7 +122,9 @@ impl ReturnPaths {
         if let Some(tag) = strip_prefix_any_case(local, BOUNCE) {
             return self.read_bounce(tag).map(ReturnPath::Bounce);
         }
-        if !address.domain().as_str().eq_ignore_ascii_case(&self.hostname) {
+        let domain = address.domain().as_str();
+        let ours = [Some(&self.hostname), self.former.as_ref()];
+        if !ours.into_iter().flatten().any(|name| name.eq_ignore_ascii_case(domain)) {
             return None;
         }
         if let Some(rest) = strip_prefix_any_case(local, SRS0) {
@@ -149,7 +167,7 @@ impl ReturnPaths {
         let made = srs_day_number(day)?;
         let age = (now.as_secs() / DAY - made).rem_euclid(SRS_CYCLE);
         let (domain, local) = rest.split_once('=')?;
-        (age <= SRS_DAYS).then(|| Mailbox::parse(&format!("{local}@{domain}")).ok())?
+        (age <= self.srs_days).then(|| Mailbox::parse(&format!("{local}@{domain}")).ok())?
     }
 
     /// Over the text in lower case: remote hosts may have changed it.
@@ -231,8 +249,6 @@ fn id_of(octets: &[u8]) -> Option<String> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -283,14 +299,19 @@ mod tests {
     }
 
     #[test]
-    fn srs_gives_the_sender_back_for_three_weeks() {
+    fn srs_gives_the_sender_back_as_long_as_mail_may_be_on_its_way() {
         let sender = mailbox("ada@example.com");
         let address = paths().srs(&sender, NOW).unwrap();
         assert!(address.to_string().starts_with("SRS0=") && address.to_string().ends_with("@mail.acme.dev"));
         let lower = mailbox(&address.to_string().to_lowercase());
         let later = |days: u64| NOW.plus(Duration::from_secs(days * 86_400));
-        assert_eq!(paths().read(&lower, later(21)), Some(ReturnPath::Srs(sender)));
-        assert_eq!(paths().read(&lower, later(22)), None);
+        assert_eq!(paths().read(&lower, later(8)), Some(ReturnPath::Srs(sender.clone())));
+        assert_eq!(paths().read(&lower, later(9)), None);
+        let week = Duration::from_secs(7 * 86_400);
+        let patient = ReturnPaths::new([7; 32], "fwd.acme.net").lasting(week, "mail.acme.dev");
+        assert_eq!(patient.read(&lower, later(12)), Some(ReturnPath::Srs(sender.clone())), "at its former name");
+        assert_eq!(patient.read(&lower, later(13)), None);
+        assert!(patient.srs(&sender, NOW).unwrap().to_string().ends_with("@fwd.acme.net"));
         let elsewhere = mailbox(&address.to_string().replace("mail.acme.dev", "other.test"));
         assert_eq!(paths().read(&elsewhere, NOW), None);
     }

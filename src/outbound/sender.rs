@@ -131,6 +131,19 @@ impl super::Parts {
         Ok(Sender { account: account.id, domain, keys })
     }
 
+    /// The keys of an account's domain, by its name.
+    pub(super) fn keys_of_name(
+        &self,
+        connection: &Connection,
+        account: i64,
+        name: &str,
+    ) -> store::Result<Option<Arc<DomainKeys>>> {
+        match domains::find_of_account(connection, account, name)? {
+            Some(domain) => self.keys_of(connection, &domain),
+            None => Ok(None),
+        }
+    }
+
     /// The keys of a domain, if it has them; Ed25519 signs while its record is seen in DNS (contract 8.5).
     pub(super) fn keys_of(
         &self,

@@ -101,6 +101,19 @@ impl DomainKeys {
         Ok(signatures)
     }
 
+    /// The domain that they sign for.
+    pub(super) fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// The RSA signature of these octets.
+    ///
+    /// # Errors
+    /// The key does not sign.
+    pub(super) fn sign_rsa(&self, input: &[u8]) -> Result<Vec<u8>, SignError> {
+        Ok(self.rsa.sign(input)?)
+    }
+
     fn field<K: SigningKey>(
         &self,
         key: &K,

@@ -218,6 +218,7 @@ impl Parts {
                 reverse_path: &self.bounce_address(&outgoing.id, place, sender),
                 prefix: "",
                 raw_id,
+                forwarding: None,
             };
             let dispatch = dispatches::insert(tx, &new, now)?;
             recipients::insert(tx, dispatch, place, &mailbox.to_string(), status, now)?;

@@ -25,6 +25,8 @@ pub struct NewDispatch<'a> {
     pub prefix: &'a str,
     /// The raw copy's row.
     pub raw_id: i64,
+    /// JSON of what is forwarded; none when it was submitted.
+    pub forwarding: Option<&'a str>,
 }
 
 /// A dispatch as stored.
@@ -60,6 +62,8 @@ pub struct DispatchRow {
     pub tls: Option<String>,
     /// Its dialog.
     pub transcript: Option<String>,
+    /// JSON of what is forwarded; none when it was submitted.
+    pub forwarding: Option<String>,
 }
 
 /// What an attempt leaves.
@@ -74,7 +78,7 @@ pub struct Attempted<'a> {
 }
 
 const COLUMNS: &str = "id, account_id, message_id, route_id, sending_domain, domain, reverse_path, prefix, raw_id,
-     queued_at, attempts, attempted_at, host, tls, transcript";
+     queued_at, attempts, attempted_at, host, tls, transcript, forwarding";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<DispatchRow> {
     Ok(DispatchRow {
@@ -93,6 +97,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<DispatchRow> {
         host: row.get("host")?,
         tls: row.get("tls")?,
         transcript: row.get("transcript")?,
+        forwarding: row.get("forwarding")?,
     })
 }
 
@@ -104,8 +109,8 @@ pub fn insert(connection: &Connection, new: &NewDispatch<'_>, queued_at: Timesta
     connection
         .prepare_cached(
             "INSERT INTO dispatch (account_id, message_id, route_id, sending_domain, domain, reverse_path, prefix,
-                                   raw_id, queued_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                                   raw_id, queued_at, forwarding)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?
         .execute(params![
             new.account_id,
@@ -116,7 +121,8 @@ pub fn insert(connection: &Connection, new: &NewDispatch<'_>, queued_at: Timesta
             new.reverse_path,
             new.prefix,
             new.raw_id,
-            queued_at.as_millis()
+            queued_at.as_millis(),
+            new.forwarding
         ])?;
     Ok(connection.last_insert_rowid())
 }

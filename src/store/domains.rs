@@ -295,6 +295,21 @@ pub fn is_zero_retention(connection: &Connection, domain: i64) -> Result<bool> {
     Ok(found)
 }
 
+/// Names of all domains that are verified for receiving or by SPF, while there is a route that forwards.
+///
+/// # Errors
+/// Storage trouble.
+pub fn list_beside_forwards(connection: &Connection) -> Result<Vec<String>> {
+    let rows = connection
+        .prepare_cached(
+            "SELECT DISTINCT name FROM domain WHERE (status = 'verified' OR spf_verified = 1)
+               AND EXISTS (SELECT 1 FROM route WHERE action = 'forward') ORDER BY name",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
 /// Names of an account's domains that mail can be sent from (contract 3.2), oldest first; with `only`, of that domain.
 ///
 /// # Errors

@@ -19,6 +19,7 @@ pub mod dns_checks;
 pub mod domains;
 pub mod events;
 pub mod figures;
+pub mod forward_marks;
 pub mod idempotency;
 pub mod jobs;
 pub mod keys;
@@ -393,6 +394,18 @@ pub fn inspect(data_dir: &Path) -> Result<()> {
     open_as_it_is(&path)
         .and_then(|connection| migrate::check_openable(&connection, &path))
         .map_err(|error| migrate::damaged(error, &path))
+}
+
+/// Runs `work` on the database in `data_dir` as it stands; changes and makes nothing. `None` when there is none.
+///
+/// # Errors
+/// It cannot be opened or read, or what `work` returned.
+pub fn examine<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
+    let path = data_dir.join(FILE_NAME);
+    if !path.exists() {
+        return Ok(None);
+    }
+    work(&open_as_it_is(&path)?).map(Some)
 }
 
 /// Without a WAL the file is read as it stands: a reader would have to make one.

@@ -1,6 +1,17 @@
 //! Who may forward what to whom, and how it leaves (contract 4.6).
 
+use std::time::Duration;
+
+use mail_auth::common::crypto::Ed25519Key;
+use mail_auth::common::headers::HeaderWriter as _;
+use mail_auth::dkim::DkimSigner;
+use mail_auth::dkim::generate::DkimKeyPair;
 use mailkite::clock::Clock;
+use mailkite::dns::Resolver;
+use mailkite::inbound::verify::{Verification, Verifier};
+use mailkite::mail::envelope::Peer;
+use mailkite::mail::mime;
+use mailkite::mail::trace::Verdict;
 use mailkite::secrets::{self, token_hash};
 use mailkite::setup;
 use mailkite::store::accounts::{self, NewAccount};
@@ -11,17 +22,61 @@ use super::support::api::Api;
 use super::support::dns::DnsServer;
 use super::support::remote::Remote;
 use super::support::server::{Server, message};
+use super::support::smtp::SmtpClient;
 
 /// A server whose mail for remote.test goes to a remote host.
 struct House {
     server: Server,
     remote: Remote,
-    _dns: DnsServer,
+    dns: DnsServer,
     owner: Api,
 }
 
+/// The host that the mail of good.test comes from.
+const GOOD: &str = "192.0.2.7";
+/// Somebody else's.
+const EVIL: &str = "192.0.2.66";
+
 impl House {
     async fn start() -> Self {
+        Self::start_behind(Vec::new()).await
+    }
+
+    /// One whose SMTP clients say by the PROXY protocol where they come from, in a world of domains with policies.
+    async fn open() -> Self {
+        let house = Self::start_behind(vec!["127.0.0.0/8".parse().unwrap()]).await;
+        let dns = &house.dns;
+        dns.txt("good.test", "v=spf1 ip4:192.0.2.7 -all").txt("_dmarc.good.test", "v=DMARC1; p=reject");
+        dns.txt("bank.test", "v=spf1 -all").txt("_dmarc.bank.test", "v=DMARC1; p=reject");
+        dns.txt("calm.test", "v=spf1 -all").txt("_dmarc.calm.test", "v=DMARC1; p=none");
+        dns.txt("evil.test", "v=spf1 +all").fail("_dmarc.broken.test");
+        dns.txt("mx.mailkite.test", "v=spf1 ip4:198.51.100.1 -all");
+        house.server.domains.ensure_keys(house.server.inbox.id, house.server.clock.now()).await.unwrap();
+        let key = house.server.query::<String>("SELECT public_key FROM dkim_key WHERE algorithm = 'rsa'").await;
+        house.dns.txt("mailkite._domainkey.inbox.test", &format!("v=DKIM1; k=rsa; p={key}"));
+        house.dns.txt("_dmarc.inbox.test", "v=DMARC1; p=reject").txt("inbox.test", "v=spf1 -all");
+        house
+    }
+
+    /// Hands over one mail from a host with this address; the code of the last reply.
+    async fn deliver(&self, host: &str, mail_from: &str, to: &str, mail: &str) -> u16 {
+        let mut client = SmtpClient::open(self.server.smtp).await;
+        client.send(format!("PROXY TCP4 {host} 198.51.100.1 4711 25\r\n")).await;
+        assert_eq!(client.reply().await.code, 220);
+        client.expect("EHLO client.test", 250).await;
+        client.mail(mail_from, &[to], mail).await.code
+    }
+
+    /// What the destination finds out about a mail that our host hands over.
+    async fn verify(&self, mail_from: &str, mail: &str) -> Verification {
+        let resolver = Resolver::new(&[self.dns.address]).unwrap();
+        let verifier = Verifier::new(resolver, "mx.remote.test".into(), Duration::from_secs(10));
+        let address = "198.51.100.1".parse().unwrap();
+        let peer = Peer { address, helo: "mx.mailkite.test".into(), esmtp: true, tls: None };
+        verifier.verify(&peer, mail_from, mail.as_bytes(), &mime::parse(mail.as_bytes())).await
+    }
+
+    async fn start_behind(proxies: Vec<ipnet::IpNet>) -> Self {
         let dns = DnsServer::start().await;
         let remote = Remote::start().await;
         dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
@@ -31,10 +86,11 @@ impl House {
             config.outbound.smarthost = None;
             config.outbound.port = port;
             config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
+            config.smtp.proxy_protocol_from = proxies;
         })
         .await;
         let owner = server.owner().await;
-        Self { server, remote, _dns: dns, owner }
+        Self { server, remote, dns, owner }
     }
 
     /// Another account with a verified domain, by its key.
@@ -217,4 +273,312 @@ async fn a_suppressed_destination_gets_nothing_forwarded() {
     assert_eq!(house.remote.taken().await.recipients(), ["Ada@remote.test"]);
     house.settled().await;
     house.server.stop().await;
+}
+
+fn text_of(taken: &super::support::remote::Taken) -> String {
+    String::from_utf8(taken.data()).unwrap()
+}
+
+fn from(author: &str, subject: &str) -> String {
+    format!("From: {author}\r\nTo: sales@inbox.test\r\nSubject: {subject}\r\n\r\nPay to me.\r\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forwarding_vouches_for_no_author_who_was_not_authenticated() {
+    let mut house = House::open().await;
+    forward(&house.owner, "sales@inbox.test", "boss@remote.test").await;
+    for (number, (author, mail_from)) in [
+        // A policy says what becomes of it.
+        ("CEO <ceo@bank.test>", "x@evil.test"),
+        ("CEO <ceo@bank.test>", "ceo@bank.test"),
+        ("ceo@sub.bank.test", ""),
+        // Our own name on the envelope would vouch for it.
+        ("ceo@mailkite.test", "x@evil.test"),
+        ("ceo@mx.mailkite.test", ""),
+        ("ceo@deep.mx.mailkite.test", "x@evil.test"),
+        // It belongs to somebody here.
+        ("Owner <hi@inbox.test>", "x@evil.test"),
+        ("hi@sub.inbox.test", "hi@inbox.test"),
+        // Nobody can say.
+        ("ceo@broken.test", "x@evil.test"),
+        // Readers disagree about whom they see.
+        ("a@evil.test, ceo@bank.test", "x@evil.test"),
+        ("a@evil.test\r\nFrom: ceo@mailkite.test", "x@evil.test"),
+        ("a@evil.test\r\n: odd\r\nFrom: ceo@mailkite.test", "x@evil.test"),
+        ("\r\nSender: a@evil.test", "x@evil.test"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        house.server.write(|tx, _, _| Ok(tx.execute("UPDATE route SET last_status = NULL", [])?)).await;
+        let mail = from(author, &format!("Number {number}"));
+        assert_eq!(house.deliver(EVIL, mail_from, "sales@inbox.test", &mail).await, 250, "{author}");
+        assert_eq!(route(&house.owner).await["last_status"], "refused", "{author} {mail_from}");
+    }
+    house.settled().await;
+    assert!(house.remote.is_drained());
+    assert_eq!(house.server.query::<i64>("SELECT count(*) FROM message").await, 13, "stored all the same");
+    // What its author's own host hands over goes on as it is, and so does what no policy speaks against.
+    for (host, author, mail_from) in
+        [(GOOD, "ada@good.test", "ada@good.test"), (EVIL, "x@calm.test", "x@evil.test"), (EVIL, "x@evil.test", "")]
+    {
+        assert_eq!(house.deliver(host, mail_from, "sales@inbox.test", &from(author, "Fine")).await, 250);
+        let text = text_of(&house.remote.taken().await);
+        assert!(text.contains(&format!("\r\nFrom: {author}\r\n")), "{text}");
+    }
+    house.settled().await;
+    house.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_may_let_its_own_address_speak_for_an_author() {
+    let mut house = House::open().await;
+    let made = forward(&house.owner, "sales@inbox.test", "boss@remote.test").await;
+    let path = format!("/api/routes/{}", made["id"].as_str().unwrap());
+    house.owner.patch(&path, json!({"onAuthFail": "perhaps"})).await.expect_field(400, "bad_request", "onAuthFail");
+    assert_eq!(
+        house.owner.patch(&path, json!({"onAuthFail": "rewrite"})).await.expect(200)["on_auth_fail"],
+        "rewrite"
+    );
+    for author in ["CEO <ceo@bank.test>", "CEO <ceo@mailkite.test>", "CEO <ceo@inbox.test>"] {
+        assert_eq!(house.deliver(EVIL, "x@evil.test", "sales@inbox.test", &from(author, "Pay")).await, 250);
+        let taken = house.remote.taken().await;
+        let text = text_of(&taken);
+        assert!(text.contains("\r\nFrom: \"CEO via inbox.test\" <sales@inbox.test>\r\n"), "{text}");
+        let address = author.split(['<', '>']).nth(1).unwrap();
+        assert!(text.contains(&format!("\r\nReply-To: \"CEO\" <{address}>\r\n")), "{text}");
+        assert_eq!(text.matches("\r\nFrom: ").count(), 1, "{text}");
+        let found = house.verify(&taken.sender(), &text).await;
+        assert_eq!((found.verdicts.dkim, found.verdicts.dmarc), (Some(Verdict::Pass), Some(Verdict::Pass)), "{text}");
+        assert_eq!(found.verdicts.arc, Some(Verdict::Pass), "{text}");
+    }
+    // A header that has no author for every reader stays here.
+    let odd = from("\r\nSender: a@evil.test", "Odd");
+    assert_eq!(house.deliver(EVIL, "x@evil.test", "sales@inbox.test", &odd).await, 250);
+    assert_eq!(route(&house.owner).await["last_status"], "refused");
+    house.settled().await;
+    assert!(house.remote.is_drained());
+    house.server.stop().await;
+}
+
+/// ARC as another implementation judges it, where the machine has one: Python's dkimpy.
+async fn dkimpy_arc(mail: &str, key: &str) -> Option<String> {
+    let script = "import dkim,json,sys\nmail,key=json.load(sys.stdin)\n\
+                  find=lambda name,timeout=5: ('v=DKIM1; k=rsa; p='+key).encode()\n\
+                  print(dkim.arc_verify(mail.encode('latin-1'),dnsfunc=find)[0].decode())";
+    for program in ["python3", "/usr/bin/python3"] {
+        let mut command = tokio::process::Command::new(program);
+        command.args(["-c", script]).stderr(std::process::Stdio::null());
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let Ok(mut child) = command.spawn() else { continue };
+        let input = serde_json::to_vec(&(mail, key)).unwrap();
+        // Without the module it ends before it reads.
+        drop(tokio::io::AsyncWriteExt::write_all(&mut child.stdin.take().unwrap(), &input).await);
+        let output = child.wait_with_output().await.unwrap();
+        if output.status.success() {
+            return Some(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        }
+    }
+    None
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_forwarded_is_sealed_with_what_was_found_on_arrival() {
+    let mut house = House::open().await;
+    let public = house.server.query::<String>("SELECT public_key FROM dkim_key WHERE algorithm = 'rsa'").await;
+    let keys = DkimKeyPair::generate_ed25519().unwrap();
+    house.dns.txt("s1._domainkey.good.test", &format!("v=DKIM1; k=ed25519; p={}", keys.encoded_public_key()));
+    for number in 1..=3 {
+        forward(&house.owner, &format!("hop{number}@inbox.test"), "boss@remote.test").await;
+    }
+    let plain = from("Ada <ada@good.test>", "Signed  by its author").replace("Pay to me.", "Pay  to me. ");
+    let key = Ed25519Key::from_pkcs8_maybe_unchecked_der(keys.private_key()).unwrap();
+    let signer = DkimSigner::from_key(key).domain("good.test").selector("s1").headers(["From", "Subject"]);
+    let signed = format!("{}{plain}", signer.sign(plain.as_bytes()).unwrap().to_header());
+    assert_eq!(house.deliver(GOOD, "ada@good.test", "hop1@inbox.test", &signed).await, 250);
+    let first = house.remote.taken().await;
+    let text = text_of(&first);
+    assert!(text.ends_with(&signed), "the author's octets stay: {text}");
+    for line in [
+        "ARC-Seal: i=1; a=rsa-sha256; d=inbox.test; s=mailkite;",
+        "cv=none;",
+        "\r\nARC-Authentication-Results: i=1; mx.mailkite.test;\r\n\tspf=pass smtp.mailfrom=ada@good.test;",
+        "\r\n\tdkim=pass header.d=good.test",
+        "\r\n\tdmarc=pass header.from=good.test\r\n",
+    ] {
+        assert!(text.contains(line), "{line:?} in {text}");
+    }
+    let found = house.verify(&first.sender(), &text).await;
+    let pass = Some(Verdict::Pass);
+    assert_eq!((found.verdicts.arc, found.verdicts.dkim, found.verdicts.dmarc), (pass, pass, pass));
+    if let Some(verdict) = dkimpy_arc(&text, &public).await {
+        assert_eq!(verdict, "pass");
+    }
+    // A second forwarder adds its set to a chain that holds.
+    assert_eq!(house.deliver("198.51.100.1", &first.sender(), "hop2@inbox.test", &text).await, 250);
+    let second = text_of(&house.remote.taken().await);
+    assert!(second.starts_with("ARC-Seal: i=2;") && second.contains("cv=pass;"), "{second}");
+    assert!(second.contains("ARC-Authentication-Results: i=2; mx.mailkite.test;"), "{second}");
+    assert_eq!(house.verify("x@evil.test", &second).await.verdicts.arc, pass);
+    if let Some(verdict) = dkimpy_arc(&second, &public).await {
+        assert_eq!(verdict, "pass");
+    }
+    // One that was broken on the way is marked, once; nothing makes it good again.
+    let broken = second.replace("Pay  to me.", "Pay to Eve.");
+    assert_eq!(house.deliver(GOOD, "ada@good.test", "hop3@inbox.test", &broken).await, 250);
+    let third = text_of(&house.remote.taken().await);
+    assert!(third.starts_with("ARC-Seal: i=3;") && third.contains("cv=fail;"), "{third}");
+    assert_ne!(house.verify("x@evil.test", &third).await.verdicts.arc, pass);
+    forward(&house.owner, "hop4@inbox.test", "boss@remote.test").await;
+    assert_eq!(house.deliver(GOOD, "ada@good.test", "hop4@inbox.test", &third).await, 250);
+    let fourth = text_of(&house.remote.taken().await);
+    assert!(!fourth.contains("ARC-Seal: i=4;"), "{fourth}");
+    house.settled().await;
+    house.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hop_within_the_server_forgets_no_verdict() {
+    let mut house = House::open().await;
+    let other = house.tenant("other.test", true).await;
+    forward(&house.owner, "sales@inbox.test", "in@other.test").await;
+    let verdicts = async || {
+        let shown = other.get("/api/messages?limit=1").await.expect(200)[0].clone();
+        (shown["spf"].clone(), shown["dkim"].clone(), shown["dmarc"].clone())
+    };
+    // From outside, and the same mail over a route of somebody else's.
+    for to in ["in@other.test", "sales@inbox.test"] {
+        assert_eq!(house.deliver(EVIL, "x@calm.test", to, &from("ceo@calm.test", to)).await, 250);
+        house.settled().await;
+        assert_eq!(verdicts().await, (json!("fail"), json!("none"), json!("fail")), "{to}");
+    }
+    assert_eq!(other.get("/api/messages").await.expect(200).as_array().unwrap().len(), 2);
+    // What this server sent itself for an account is what it says.
+    let body = json!({"from": "hi@inbox.test", "to": "in@other.test", "subject": "Ours", "text": "x"});
+    house.owner.post("/v1/send", body).await.expect(202);
+    house.settled().await;
+    assert_eq!(verdicts().await, (json!("pass"), json!("pass"), json!("pass")));
+    // And it goes on as such.
+    forward(&house.owner, "out@inbox.test", "boss@remote.test").await;
+    let body = json!({"from": "hi@inbox.test", "to": "out@inbox.test", "subject": "Ours", "text": "x"});
+    house.owner.post("/v1/send", body).await.expect(202);
+    let taken = house.remote.taken().await;
+    let text = text_of(&taken);
+    assert!(text.contains("ARC-Authentication-Results: i=1; mx.mailkite.test;\r\n\tspf=pass"), "{text}");
+    let found = house.verify(&taken.sender(), &text).await;
+    assert_eq!((found.verdicts.dmarc, found.verdicts.arc), (Some(Verdict::Pass), Some(Verdict::Pass)), "{text}");
+    house.settled().await;
+    house.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_srs_address_takes_nothing_but_reports_about_what_went_out_with_it() {
+    let mut house = House::start().await;
+    forward(&house.owner, "*@inbox.test", "boss@remote.test").await;
+    let send = async |mail_from: &str, to: &str, mail: &str| {
+        SmtpClient::greeted(house.server.smtp).await.mail(mail_from, &[to], mail).await
+    };
+    let original =
+        from("Ada <ada@remote.test>", "First").replace("\r\n\r\n", "\r\nMessage-ID: <1@remote.test>\r\n\r\n");
+    send("ada@remote.test", "a@inbox.test", &original).await;
+    let srs = house.remote.taken().await.sender();
+    assert!(srs.starts_with("SRS0="), "{srs}");
+    let spam = format!("{}\r\n", "BUY NOW ".repeat(1_000));
+    let head = "From: MAILER-DAEMON@remote.test\r\nSubject: BUY NOW\r\nAuto-Submitted: auto-replied\r\n";
+    let dsn = |action: &str, id: &str| {
+        format!(
+            "{head}MIME-Version: 1.0\r\nContent-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n\
+             --b\r\nContent-Type: text/plain\r\n\r\n{spam}\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\n\
+             Reporting-MTA: dns; BUY\r\n\r\nFinal-Recipient: rfc822; boss@remote.test\r\nAction: {action}\r\n\
+             Status: 5.2.2\r\nDiagnostic-Code: smtp; 552 BUY NOW\r\n\r\n--b\r\nContent-Type: application/octet-stream\r\n\
+             Content-Disposition: attachment; filename=BUY.exe\r\n\r\n{spam}\r\n--b\r\n\
+             Content-Type: text/rfc822-headers\r\n\r\nSubject: BUY NOW\r\nMessage-ID: {id}\r\n\r\n--b--\r\n"
+        )
+    };
+    for (mail_from, mail) in [
+        ("", format!("{head}\r\n{spam}")),
+        ("", format!("{head}In-Reply-To: <1@remote.test>\r\n\r\nI am away. BUY NOW\r\n")),
+        ("", dsn("failed", "<2@remote.test>")),
+        ("", dsn("failed", "")),
+        ("eve@remote.test", dsn("failed", "<1@remote.test>")),
+    ] {
+        for _ in 0..5 {
+            let reply = send(mail_from, &srs, &mail).await;
+            assert_eq!((reply.code, reply.text().contains("5.7.1")), (550, true), "{reply:?} to {mail:.300}");
+        }
+    }
+    house.settled().await;
+    assert!(house.remote.is_drained(), "nothing of it leaves");
+    for action in ["delayed", "failed"] {
+        let mail = dsn(action, "<1@remote.test>");
+        assert_eq!(send("", &srs, &mail).await.code, 250);
+        let taken = house.remote.taken().await;
+        assert_eq!((taken.sender().as_str(), taken.recipients()), ("", vec!["ada@remote.test".to_owned()]));
+        let text = text_of(&taken);
+        assert!(text.contains(&format!("\r\nAction: {action}\r\nStatus: 5.2.2\r\n")), "{text}");
+        assert!(text.contains("\r\nMessage-ID: <1@remote.test>\r\n") && !text.contains("BUY"), "{text}");
+        for _ in 0..5 {
+            assert_eq!(send("", &srs, &mail).await.code, 550, "once");
+        }
+    }
+    house.settled().await;
+    assert!(house.remote.is_drained());
+    house.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_tells_of_envelope_senders_that_align_with_a_users_domain() {
+    let house = House::start().await;
+    forward(&house.owner, "*@inbox.test", "boss@remote.test").await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mailkite.toml");
+    let check = |more: &str| {
+        let data_dir = house.server.data_dir().display();
+        let text = format!(
+            "hostname = \"mx.mailkite.test\"\npublic_url = \"https://mail.mailkite.test\"\ndata_dir = \"{data_dir}\"\n{more}"
+        );
+        std::fs::write(&file, text).unwrap();
+        let binary = env!("CARGO_BIN_EXE_mailkite");
+        let output = std::process::Command::new(binary).arg("check").arg("--config").arg(&file).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(!check("").contains("forward_domain"));
+    house
+        .server
+        .write(|tx, _, now| {
+            let owner = accounts::find_owner(tx)?.unwrap();
+            setup::verified_domain(tx, owner.id, "mailkite.test", now)
+        })
+        .await;
+    let told = check("");
+    assert!(told.contains("mailkite.test is of the same organization") && told.contains("forward_domain"), "{told}");
+    assert!(!check("[outbound]\nforward_domain = \"fwd.example.net\"\n").contains("same organization"));
+    house.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn envelope_senders_of_forwarded_mail_may_have_a_domain_of_their_own() {
+    let dns = DnsServer::start().await;
+    let mut remote = Remote::start().await;
+    dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
+    let (servers, port) = (vec![dns.address], remote.address.port());
+    let server = Server::start_with(Clock::System, |config| {
+        config.dns.servers = servers;
+        config.outbound.smarthost = None;
+        config.outbound.port = port;
+        config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
+        config.outbound.forward_domain = Some("fwd.example.net".to_owned());
+    })
+    .await;
+    forward(&server.owner().await, "*@inbox.test", "boss@remote.test").await;
+    server.accepted("a@inbox.test", "Apart").await;
+    let srs = remote.taken().await.sender();
+    assert!(srs.ends_with("@fwd.example.net"), "{srs}");
+    let mut client = SmtpClient::greeted(server.smtp).await;
+    client.expect("MAIL FROM:<>", 250).await;
+    client.expect(&format!("RCPT TO:<{srs}>"), 250).await;
+    client.expect("RCPT TO:<postmaster@fwd.example.net>", 250).await;
+    client.expect("RCPT TO:<anybody@fwd.example.net>", 550).await;
+    server.until("SELECT count(*) FROM job", 0_i64).await;
+    server.stop().await;
 }

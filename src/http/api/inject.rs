@@ -69,7 +69,7 @@ impl From<ReceiveError> for ApiError {
         match error {
             ReceiveError::AccountFull => ApiError::new(Code::LimitReached, "storage_bytes: this account is full"),
             ReceiveError::StorageFull | ReceiveError::Busy => Code::Unavailable.into(),
-            ReceiveError::Storage | ReceiveError::MailLoop => {
+            ReceiveError::Storage | ReceiveError::MailLoop | ReceiveError::NotAReport => {
                 tracing::error!(%error, "a message could not be handed to its route");
                 Code::Internal.into()
             }

@@ -1,40 +1,34 @@
 //! Mail to our own bounce and SRS addresses: reports settle what they tell of, or go on to the sender of what was
 //! forwarded. No message is stored of them.
 
-use super::{COMMIT_DEADLINE, Receipt, ReceiveError, read_mail, storage_trouble};
+use super::{COMMIT_DEADLINE, Receipt, ReceiveError, storage_trouble};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::inbound::{Inbound, Recipient};
 use crate::jobs::Left;
 use crate::mail::address::{Mailbox, ReversePath};
-use crate::mail::envelope::Peer;
 use crate::mail::report::{self, Report};
-use crate::mail::trace;
 use crate::outbound::Outbound;
-use crate::outbound::forward::{MAX_RECEIVED, Returned};
+use crate::outbound::forward::ForwardReport;
 use crate::outbound::return_path::{BounceTag, ReturnPath};
-use crate::store::accounts;
-use crate::store::objects::Draft;
-use crate::store::raws::{self, NewRaw};
 
 impl Inbound {
     /// Takes mail that goes to our own addresses alone.
     pub(super) async fn take_back(
         &self,
-        peer: &Peer,
         returned: Vec<Recipient>,
         reverse_path: ReversePath,
-        (bytes, draft): (Vec<u8>, Option<Draft>),
+        bytes: &[u8],
         now: Timestamp,
     ) -> Result<Receipt, ReceiveError> {
-        let id = MessageId::new(now);
-        self.settle_reports(read_reports(&returned, &reverse_path, &bytes), now).await?;
-        let senders: Vec<Mailbox> = returned.iter().filter_map(forwarded_for).cloned().collect();
-        // RFC 5321 §4.5.5: a report has the null reverse-path; all else at an SRS address is somebody who collects them.
-        if reverse_path == ReversePath::Null && !senders.is_empty() {
-            self.give_back(peer, &id, senders, (bytes, draft), now).await?;
+        self.settle_reports(read_reports(&returned, &reverse_path, bytes), now).await?;
+        if returned.iter().any(|recipient| forwarded_for(recipient).is_some()) {
+            let reports = forward_reports(&returned, &reverse_path, bytes);
+            if !self.report_forwards(reports, now).await? {
+                return Err(ReceiveError::NotAReport);
+            }
         }
-        Ok(Receipt { id: id.to_string() })
+        Ok(Receipt { id: MessageId::new(now).to_string() })
     }
 
     /// Settles what reports say, once each.
@@ -63,50 +57,47 @@ impl Inbound {
         Ok(())
     }
 
-    /// Sends a report on to those whose mail it tells of, unless it goes round.
-    async fn give_back(
-        &self,
-        peer: &Peer,
-        id: &MessageId,
-        senders: Vec<Mailbox>,
-        (bytes, draft): (Vec<u8>, Option<Draft>),
-        now: Timestamp,
-    ) -> Result<(), ReceiveError> {
-        let hostname = self.shared.config.hostname.as_str();
-        let mail = read_mail(&bytes, hostname)?;
-        if mail.received_count > MAX_RECEIVED {
-            return Ok(());
+    /// Sends reports of our own to those whose mail was forwarded; whether there was anything to tell.
+    async fn report_forwards(&self, reports: Vec<ForwardReport>, now: Timestamp) -> Result<bool, ReceiveError> {
+        if reports.is_empty() {
+            return Ok(false);
         }
-        let trace = trace::received(peer, hostname, id.as_str(), false, None, now);
-        let raw = if draft.is_none() && bytes.len() <= raws::INLINE_MAX {
-            NewRaw::inline(&bytes)
-        } else {
-            self.keep(draft, bytes, id.clone(), now).await?
-        };
         let outbound = self.shared.outbound.clone();
-        let file = raw.file().map(str::to_owned);
         let written = self.shared.db.write(move |tx| {
-            // It is nobody's in particular; the queue shows it to the operator.
-            let Some(owner) = accounts::find_owner(tx)? else { return Ok(Vec::new()) };
-            let raw_id = raws::insert(tx, &raw, now)?;
             let mut left = Vec::new();
-            for sender in &senders {
-                let report = Returned { account: owner.id, sender, trace: &trace, raw_id };
-                left.extend(outbound.give_back(tx, report, now)?);
+            for report in &reports {
+                left.extend(outbound.report_forward(tx, report, now)?);
             }
             Ok(left)
         });
-        let left = match tokio::time::timeout(COMMIT_DEADLINE, written).await {
-            Ok(Ok(left)) => left,
-            Ok(Err(error)) => {
-                self.remove(file);
-                return Err(storage_trouble(error));
-            }
+        let left: Vec<Left> = match tokio::time::timeout(COMMIT_DEADLINE, written).await {
+            Ok(left) => left.map_err(storage_trouble)?,
             Err(_) => return Err(ReceiveError::Busy),
         };
+        let told = !left.is_empty();
         left.into_iter().for_each(Left::announce);
-        Ok(())
+        Ok(told)
     }
+}
+
+/// What a mail to SRS addresses reports; nothing when it has an envelope sender (RFC 3464 §2) or tells no status.
+fn forward_reports(returned: &[Recipient], reverse_path: &ReversePath, bytes: &[u8]) -> Vec<ForwardReport> {
+    if *reverse_path != ReversePath::Null {
+        return Vec::new();
+    }
+    // A forwarded message went to one recipient.
+    let Some(Report::Delivery(statuses)) = report::read(bytes) else { return Vec::new() };
+    let Some(status) = statuses.into_iter().next() else { return Vec::new() };
+    let marks = report::enclosed_ids(bytes);
+    let of = |recipient: &Recipient| {
+        Some(ForwardReport {
+            address: recipient.mailbox.clone(),
+            sender: forwarded_for(recipient)?.clone(),
+            status: status.clone(),
+            marks: marks.clone(),
+        })
+    };
+    returned.iter().filter_map(of).collect()
 }
 
 /// Whose forwarded mail an address of ours stands for.

@@ -192,6 +192,12 @@ pub(super) fn forward_all(
             trace: &plan.trace,
             raw_id,
             copies,
+            recipient: &plan.recipient.mailbox,
+            policy: route.row.on_auth_fail,
+            verification: &common.verification,
+            mark: common.message_id_header.as_deref().unwrap_or(&plan.own_id),
+            authors: &common.authors,
+            plain_header: common.plain_header,
         };
         jobs.extend(ways.outbound.forward(tx, forward, now)?);
     }

@@ -159,6 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(receipt) => Reply::accepted(&receipt.id),
             Err(ReceiveError::MailLoop) => Reply::MAIL_LOOP,
             Err(ReceiveError::AccountFull) => Reply::MAILBOX_FULL,
+            Err(ReceiveError::NotAReport) => Reply::NOT_A_REPORT,
             Err(ReceiveError::StorageFull) => Reply::STORAGE_FULL,
             Err(ReceiveError::Storage | ReceiveError::Busy) => Reply::STORAGE_TROUBLE,
         }

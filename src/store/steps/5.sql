@@ -127,6 +127,7 @@ INSERT INTO message_bytes (account_id, floor, removed)
 SELECT account_id, sum(2048 + iif(message.raw_id IS NULL, 0, message.size)
     + coalesce(octet_length(message.body), 0)), 0 FROM message GROUP BY account_id;
 -- Forwarding: destinations prove themselves, routes say what becomes of mail whose author is not authenticated.
+ALTER TABLE dispatch ADD COLUMN forwarding TEXT;
 ALTER TABLE route ADD COLUMN on_auth_fail TEXT CHECK (on_auth_fail IN ('refuse', 'rewrite'));
 CREATE TABLE forward_proof (
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
@@ -138,6 +139,13 @@ CREATE TABLE forward_proof (
   declined_at INTEGER,
   PRIMARY KEY (account_id, address)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE forward_mark (
+  mark BLOB PRIMARY KEY,
+  recipient TEXT NOT NULL,
+  reported INTEGER NOT NULL,
+  sent_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX forward_mark_by_time ON forward_mark (sent_at);
 CREATE UNIQUE INDEX forward_proof_by_token ON forward_proof (token_hash);
 CREATE INDEX forward_proof_by_mailbox ON forward_proof (mailbox, asked_at);
 

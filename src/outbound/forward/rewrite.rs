@@ -1,0 +1,81 @@
+//! The From of a message whose author is not authenticated, as lists rewrite it (contract 4.6): the forwarding address
+//! speaks for the author, and answers go to the author.
+
+use mail_builder::headers::Header as _;
+use mail_builder::headers::address::Address;
+
+use crate::mail::mime::{self, Fields, Limits};
+
+/// Fields that do not hold any more, or that the rewritten From stands for.
+const REMOVED: &[&str] = &["From", "Sender", "DKIM-Signature"];
+const MAX_NAME: usize = 120;
+
+/// The message with a From of `address`, which lies on `domain`.
+pub(crate) fn rewritten(mail: &[u8], address: &str, domain: &str) -> Vec<u8> {
+    let read = mime::parse_apart_from_texts(mail);
+    let author = read.header_from.first();
+    let shown = author.map_or("unknown", |author| author.name.as_deref().unwrap_or(&author.address));
+    let name: String = shown.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
+    let mut header = field("From", Address::new_address(Some(format!("{name} via {domain}")), address));
+    let mut answers = false;
+    let limits = Limits::default();
+    let mut fields = Fields::new(mail, 0, &limits);
+    let mut start = 0;
+    while let Some(found) = fields.next(|_| false) {
+        let end = fields.body_offset();
+        let whole = mail.get(start..end).unwrap_or_default();
+        start = end;
+        answers |= found.is("Reply-To");
+        if !REMOVED.iter().any(|name| found.is(name)) {
+            header.extend_from_slice(whole);
+        }
+    }
+    if !answers && let Some(author) = author {
+        let reply_to = field("Reply-To", Address::new_address(author.name.clone(), author.address.clone()));
+        header.splice(..0, reply_to);
+    }
+    header.extend_from_slice(mail.get(start..).unwrap_or_default());
+    header
+}
+
+fn field(name: &str, address: Address<'_>) -> Vec<u8> {
+    let mut field = format!("{name}: ").into_bytes();
+    // Writing to memory does not fail.
+    let _written = address.write_header(&mut field, name.len() + 2);
+    field
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use super::rewritten;
+
+    fn text(mail: &str) -> String {
+        String::from_utf8(rewritten(mail.as_bytes(), "sales@acme.dev", "acme.dev")).unwrap()
+    }
+
+    #[test]
+    fn the_forwarding_address_speaks_for_the_author() {
+        let mail = "DKIM-Signature: v=1;\r\n b=x\r\nFrom: CEO\r\n <ceo@bank.test>\r\nSender: x@y.test\r\nSubject: Hi\r\n\r\n\
+            From: kept@body.test\r\n";
+        assert_eq!(
+            text(mail),
+            "Reply-To: \"CEO\" <ceo@bank.test>\r\nFrom: \"CEO via acme.dev\" <sales@acme.dev>\r\nSubject: Hi\r\n\r\n\
+             From: kept@body.test\r\n"
+        );
+    }
+
+    #[test]
+    fn an_answer_goes_where_the_author_wants_it() {
+        let mail = "Reply-To: desk@bank.test\r\nFrom: ceo@bank.test\r\nFrom: b@c.test\r\n\r\nHi\r\n";
+        assert_eq!(
+            text(mail),
+            "From: \"ceo@bank.test via acme.dev\" <sales@acme.dev>\r\nReply-To: desk@bank.test\r\n\r\nHi\r\n"
+        );
+        assert_eq!(
+            text("Subject: x\r\n\r\nHi\r\n"),
+            "From: \"unknown via acme.dev\" <sales@acme.dev>\r\nSubject: x\r\n\r\nHi\r\n"
+        );
+    }
+}
