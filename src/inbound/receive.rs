@@ -212,7 +212,7 @@ impl Inbound {
         let copies = forward::copies_left(&mime::field_values(&bytes, COPIES), &self.shared.limits);
         let plain_header = is_plain_header(&bytes, &mail);
         let (mut common, to_names) =
-            Common::new(mail, mail_from, hostname, verification, spam, size, forwarded_by, copies);
+            Common::new(mail, mail_from, hostname, verification, spam, size, (forwarded_by, copies));
         (common.verdicts, common.plain_header) = (verdicts, plain_header);
         let fingerprint = hmac::sign(&self.shared.fingerprint_key, &bytes);
         let id = MessageId::new(now);
@@ -400,8 +400,7 @@ impl Common {
         verification: Verification,
         spam: Option<&'static str>,
         size: u64,
-        forwarded_by: Vec<String>,
-        copies: Option<u64>,
+        (forwarded_by, copies): (Vec<String>, Option<u64>),
     ) -> (Self, Vec<mime::NamedAddress>) {
         let from_addr = mail.from_addr(&mail_from, hostname);
         let authors = author_domains(&mail);

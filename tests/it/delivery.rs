@@ -742,6 +742,7 @@ async fn a_thousand_hanging_endpoints_with_ten_thousand_deliveries_do_not_delay_
     let mut healthy = receiver(200).await;
     let server = Server::start_with(Clock::System, |config| {
         config.webhook.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
+        config.limits.fan_out = 0;
     })
     .await;
     let (account, domain) = (server.inbox.account_id, server.inbox.id);

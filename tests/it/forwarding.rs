@@ -22,7 +22,7 @@ use super::support::api::Api;
 use super::support::dns::DnsServer;
 use super::support::remote::Remote;
 use super::support::server::{Server, message};
-use super::support::smtp::SmtpClient;
+use super::support::smtp::{SmtpClient, data};
 
 /// A server whose mail for remote.test goes to a remote host.
 struct House {
@@ -166,7 +166,20 @@ async fn an_injected_message_leaves_only_with_a_from_that_the_account_may_send_f
     let id = forward(&eve, "out@eve.test", "victim@remote.test").await["id"].clone();
     let body = json!({"from": "eve@eve.test", "routeId": id, "subject": "x", "text": "y"});
     eve.post("/v1/route", body).await.expect_error(403, "email_not_verified");
-    house.server.mail("out@eve.test", &message("By SMTP")).await;
+    // Nor is mail received for it; what was let in before it lost its proof is not forwarded.
+    let proven = async |sql: &'static str| {
+        house.server.write(move |tx, _, _| Ok(tx.execute(sql, [])?)).await;
+    };
+    let mut client = SmtpClient::greeted(house.server.smtp).await;
+    client.expect("MAIL FROM:<ada@example.com>", 250).await;
+    client.expect("RCPT TO:<out@eve.test>", 450).await;
+    client.expect("RSET", 250).await;
+    proven("UPDATE account SET email_verified = 1 WHERE email = 'owner@eve.test'").await;
+    client.envelope("ada@example.com", &["out@eve.test"]).await;
+    proven("UPDATE account SET email_verified = 0 WHERE email = 'owner@eve.test'").await;
+    client.expect("DATA", 354).await;
+    client.send(data(message("By SMTP").as_bytes())).await;
+    assert_eq!(client.reply().await.code, 250);
     house.server.until("SELECT last_status FROM route ORDER BY id DESC", "unverified".to_owned()).await;
     house.settled().await;
     assert!(house.remote.is_drained(), "nor is anybody asked in its name");

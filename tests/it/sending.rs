@@ -10,7 +10,7 @@ use crate::support::dns::DnsServer;
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::remote::{Act, Remote, Taken};
 use crate::support::server::{Server, message};
-use crate::support::smtp::SmtpClient;
+use crate::support::smtp::{SmtpClient, data};
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
@@ -668,8 +668,12 @@ async fn an_owner_hears_of_an_endpoint_that_fails_for_good_once_a_day() {
     let receiver = Receiver::start(|_| Reply::status(500)).await;
     server.webhook(&receiver.url()).await;
     // Nobody is mailed at an address that is not proven.
+    let mut client = SmtpClient::greeted(server.smtp).await;
+    client.envelope("ada@example.com", &["a@inbox.test"]).await;
     server.write(|tx, _, _| Ok(tx.execute("UPDATE account SET email_verified = 0", [])?)).await;
-    server.accepted("a@inbox.test", "None").await;
+    client.expect("DATA", 354).await;
+    client.send(data(message("None").as_bytes())).await;
+    assert_eq!(client.reply().await.code, 250);
     server.until("SELECT count(*) FROM delivery WHERE status = 'failed'", 1_i64).await;
     server.write(|tx, _, _| Ok(tx.execute("UPDATE account SET email_verified = 1", [])?)).await;
     server.accepted("a@inbox.test", "One").await;
