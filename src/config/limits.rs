@@ -94,6 +94,6 @@ pub(super) fn read(section: &Section<'_, '_>) -> Limits {
             1_000_000,
             "requests a second",
         ),
-        memory_bytes: section.value("memory_bytes", default.memory_bytes, number(96 * MIB..=1 << 50, "bytes")),
+        memory_bytes: section.value("memory_bytes", default.memory_bytes, number(32 * MIB..=1 << 50, "bytes")),
     }
 }

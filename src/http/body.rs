@@ -39,16 +39,28 @@ struct Pace {
     grace: Duration,
     /// … and one octet more for each of these.
     per_octet: Duration,
-    /// But never for longer; at the largest body this is 1 Mbit/s.
+    /// But it may not pause for so long, …
+    pause: Duration,
+    /// … nor take longer in all; at the largest body this is 1 Mbit/s.
     most: Duration,
 }
 
 /// Of a client whose credential was seen: 1 KiB a second after the grace.
-const KNOWN: Pace =
-    Pace { grace: Duration::from_secs(30), per_octet: Duration::from_nanos(976_562), most: Duration::from_secs(300) };
+const KNOWN: Pace = Pace {
+    grace: Duration::from_secs(30),
+    per_octet: Duration::from_nanos(976_562),
+    pause: Duration::from_secs(30),
+    most: Duration::from_secs(300),
+};
+/// Of a body that holds much: 64 KiB a second.
+const LARGE_PER_OCTET: Duration = Duration::from_nanos(15_258);
 /// Of everybody else.
-const ANONYMOUS: Pace =
-    Pace { grace: Duration::from_secs(10), per_octet: Duration::from_nanos(488_281), most: Duration::from_secs(30) };
+const ANONYMOUS: Pace = Pace {
+    grace: Duration::from_secs(10),
+    per_octet: Duration::from_nanos(488_281),
+    pause: Duration::from_secs(10),
+    most: Duration::from_secs(30),
+};
 
 /// A JSON object of up to 1 MiB.
 pub struct Body(Object);
@@ -215,12 +227,17 @@ async fn read_within(
     };
     let mut body = Limited::new(request.into_body(), max);
     let mut bytes = Vec::with_capacity(memory::returned(declared));
+    // Those who would hold much wait before anything of it is read, lest all wait with a part of theirs.
+    let mut held = if declared > STEP && memory.is_known() { declared } else { 0 };
+    memory.hold(held.saturating_mul(times)).await?;
+    let pace =
+        if declared > MAX_BYTES { Pace { per_octet: pace.per_octet.min(LARGE_PER_OCTET), ..pace } } else { pace };
     let mut begun = Instant::now();
-    let mut held = 0;
     loop {
         let octets = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let patience = pace.most.min(pace.grace.saturating_add(pace.per_octet.saturating_mul(octets)));
-        let Ok(frame) = timeout_at(begun + patience, body.frame()).await else {
+        let deadline = (begun + patience).min(Instant::now() + pace.pause);
+        let Ok(frame) = timeout_at(deadline, body.frame()).await else {
             return Err(ApiError::new(Code::BadJson, "the body did not arrive in time"));
         };
         let Some(frame) = frame else { return Ok(bytes) };
@@ -262,7 +279,8 @@ mod tests {
     type Chunk = Result<Bytes, std::io::Error>;
 
     async fn read(body: HttpBody, max: usize, grace: Duration, memory: &RequestMemory) -> Result<Vec<u8>, ApiError> {
-        let pace = Pace { grace, per_octet: Duration::ZERO, most: Duration::from_secs(60) };
+        let (pause, most) = (Duration::from_secs(60), Duration::from_secs(60));
+        let pace = Pace { grace, per_octet: Duration::ZERO, pause, most };
         read_within(Request::new(body), memory, max, 1, pace).await
     }
 
@@ -292,7 +310,8 @@ mod tests {
             HttpBody::from_stream(stream::iter(0..20).then(piece))
         };
         // A second for each piece, and ten milliseconds.
-        let pace = |per_octet| Pace { grace: Duration::from_millis(400), per_octet, most: Duration::from_secs(60) };
+        let (pause, most) = (Duration::from_secs(60), Duration::from_secs(60));
+        let pace = |per_octet| Pace { grace: Duration::from_millis(400), per_octet, pause, most };
         let fast = pace(Duration::from_millis(10));
         let whole = read_within(Request::new(pieces(30)), &memory, 4096, 1, fast).await.unwrap();
         assert_eq!(whole.len(), 2000);

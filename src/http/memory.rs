@@ -8,13 +8,14 @@ use axum::extract::FromRequestParts;
 use axum::http::Extensions;
 use axum::http::request::Parts;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::App;
 use super::error::{ApiError, Code};
 use crate::memory_budget::{Door, MemoryBudget, Reservation};
 
-/// How long a request waits for its turn before the client is asked to come again.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a request waits for its turns, all in all, before the client is asked to come again.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// The share of one request; clones are the same share. It ends with the last of them.
 #[derive(Clone, Debug)]
@@ -25,7 +26,14 @@ struct Request {
     budget: MemoryBudget,
     /// Whether a credential was seen.
     known: AtomicBool,
-    share: Mutex<Option<Reservation>>,
+    share: Mutex<Share>,
+}
+
+#[derive(Debug, Default)]
+struct Share {
+    reservation: Option<Reservation>,
+    /// How long the request waited for turns so far.
+    waited: Duration,
 }
 
 impl FromRequestParts<App> for RequestMemory {
@@ -76,18 +84,22 @@ impl RequestMemory {
     async fn resize(&self, octets: usize, shrink: bool) -> Result<(), ApiError> {
         let door = if self.is_known() { Door::Api } else { Door::Anonymous };
         let mut share = self.0.share.lock().await;
-        let share = share.get_or_insert_with(|| self.0.budget.reservation(door));
-        if octets > share.held() {
-            share.wait_within(octets, PATIENCE).await.map_err(|_| used_up())?;
+        let Share { reservation, waited } = &mut *share;
+        let reservation = reservation.get_or_insert_with(|| self.0.budget.reservation(door));
+        if octets > reservation.held() {
+            let asked = Instant::now();
+            let in_time = reservation.wait_within(octets, PATIENCE.saturating_sub(*waited)).await;
+            *waited += asked.elapsed();
+            in_time.map_err(|_| used_up())?;
         } else if shrink {
-            share.shrink_to(octets);
+            reservation.shrink_to(octets);
         }
         Ok(())
     }
 
     /// Octets that are held.
     pub async fn held(&self) -> usize {
-        self.0.share.lock().await.as_ref().map_or(0, Reservation::held)
+        self.0.share.lock().await.reservation.as_ref().map_or(0, Reservation::held)
     }
 }
 

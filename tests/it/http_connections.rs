@@ -79,7 +79,12 @@ async fn thousands_of_stuck_connections_keep_nobody_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_the_cap_of_an_address_old_strangers_go_and_who_is_known_stays() {
     const CAP: usize = 20;
-    let server = Server::start_with(Clock::System, |config| config.http.max_connections_per_address = CAP).await;
+    let token = "a token of the metrics";
+    let server = Server::start_with(Clock::System, |config| {
+        config.http.max_connections_per_address = CAP;
+        config.metrics.token = Some(token.to_owned());
+    })
+    .await;
     let owner = server.owner().await;
     let key = owner.credential.clone().unwrap();
     let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -101,4 +106,18 @@ async fn at_the_cap_of_an_address_old_strangers_go_and_who_is_known_stays() {
         gone += usize::from(ended.is_ok());
     }
     assert!(gone >= 2 * CAP, "{gone} of {} were closed", 3 * CAP);
+    let figures = Api::anonymous(server.http).with(token).exchange("GET", "/metrics", &[], None).await;
+    let figures = String::from_utf8(figures.body).unwrap();
+    let figure = |name: &str| -> u64 {
+        let line = figures.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is not in:\n{figures}")).parse().unwrap()
+    };
+    assert!(figure("mailkite_http_displaced_total") >= 2 * CAP as u64);
+    assert!(figure("mailkite_http_connections") <= CAP as u64);
+    assert_eq!(figure("mailkite_http_connections_refused_total"), 0);
+    assert_eq!(figure("mailkite_memory_budget_bytes"), 192 << 20);
+    for door in ["smtp", "parsing", "anonymous", "api", "webhooks", "sending"] {
+        assert_eq!(figure(&format!("mailkite_memory_refused_total{{door=\"{door}\"}}")), 0);
+        assert!(figure(&format!("mailkite_memory_held_bytes{{door=\"{door}\"}}")) <= 192 << 20);
+    }
 }
