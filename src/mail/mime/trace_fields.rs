@@ -136,7 +136,7 @@ mod tests {
             "\"mx.acme.dev\"; none",
             "\"m\\x.ac\\me.dev\" 1;",
             "m\\x.acme.dev; none",
-            "(\"(\\() ) ) \"mx.acme.dev\"",
+            "(\"(\\() ) \"mx.acme.dev\"",
             "mx.acme(x).dev;",
         ] {
             assert_eq!(authserv_id(value).as_deref(), Some("mx.acme.dev"), "{value}");
