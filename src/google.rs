@@ -28,6 +28,10 @@ const LIMITS: Limits = Limits { timeout: Duration::from_secs(10), max_answer_byt
 const ISSUERS: [&str; 2] = ["https://accounts.google.com", "accounts.google.com"];
 /// Longer codes and redirect URIs are not passed on.
 const MAX_PARAMETER_BYTES: usize = 2048;
+/// By how much Google's clock and this one may differ.
+const CLOCK_SKEW: Duration = Duration::from_secs(300);
+/// Id tokens live for an hour; one that was issued before that is none that the code was just exchanged for.
+const MAX_TOKEN_AGE: Duration = Duration::from_secs(3600);
 const MAX_SUBJECT_BYTES: usize = 255;
 const MAX_EMAIL_CHARS: usize = 254;
 const MAX_PICTURE_BYTES: usize = 2048;
@@ -38,6 +42,24 @@ pub struct Google {
     egress: Egress,
     token: Target,
     keys: Keys,
+}
+
+/// What a sign-in page got from Google, and how it asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Grant<'a> {
+    /// The authorization code.
+    pub code: &'a str,
+    /// What the sign-in page was called with; without it the configured one counts.
+    pub redirect_uri: Option<&'a str>,
+    /// Proves that whoever brings the code is who asked for it, if the page sent a challenge (RFC 7636).
+    pub code_verifier: Option<&'a str>,
+}
+
+impl<'a> Grant<'a> {
+    /// A code that was asked for with the configured redirect URI and no challenge.
+    pub const fn new(code: &'a str) -> Self {
+        Self { code, redirect_uri: None, code_verifier: None }
+    }
 }
 
 /// Who somebody is, as Google says.
@@ -96,8 +118,11 @@ struct TokenRefusal {
 struct Claims {
     iss: String,
     aud: String,
+    azp: Option<String>,
     sub: String,
     exp: i64,
+    iat: i64,
+    nbf: Option<i64>,
     email: Option<String>,
     email_verified: Option<Flag>,
     name: Option<String>,
@@ -139,24 +164,18 @@ impl Google {
         self.settings.client_id.is_some() && self.settings.client_secret.is_some()
     }
 
-    /// Exchanges `code` for an id token and checks it as of `now`; takes 10 s at most.
-    ///
-    /// `redirect_uri` is the one that the sign-in page was called with; without it the configured one counts.
+    /// Exchanges a code for an id token and checks it as of `now`; takes 10 s at most.
     ///
     /// # Errors
     /// See [`GoogleError`].
-    pub async fn sign_in(
-        &self,
-        code: &str,
-        redirect_uri: Option<&str>,
-        now: Timestamp,
-    ) -> Result<GoogleIdentity, GoogleError> {
+    pub async fn sign_in(&self, grant: Grant<'_>, now: Timestamp) -> Result<GoogleIdentity, GoogleError> {
         let (Some(client_id), Some(secret)) = (&self.settings.client_id, &self.settings.client_secret) else {
             return Err(GoogleError::NotConfigured);
         };
-        let redirect_uri = redirect_uri.or(self.settings.redirect_uri.as_deref());
+        let redirect_uri = grant.redirect_uri.or(self.settings.redirect_uri.as_deref());
+        let grant = Grant { redirect_uri, ..grant };
         let sign_in = async {
-            let form = form(code, client_id, secret, redirect_uri)?;
+            let form = form(grant, client_id, secret)?;
             let token = self.exchange(form).await?;
             let claims = self.verified(&token, now).await?;
             identity(claims, client_id, now)
@@ -207,7 +226,8 @@ impl Google {
     }
 }
 
-fn form(code: &str, client_id: &str, secret: &str, redirect_uri: Option<&str>) -> Result<String, GoogleError> {
+fn form(grant: Grant<'_>, client_id: &str, secret: &str) -> Result<String, GoogleError> {
+    let Grant { code, redirect_uri, code_verifier } = grant;
     if code.is_empty() || code.len() > MAX_PARAMETER_BYTES {
         return Err(GoogleError::rejected("the code is empty or too long"));
     }
@@ -222,7 +242,19 @@ fn form(code: &str, client_id: &str, secret: &str, redirect_uri: Option<&str>) -
         }
         form.append_pair("redirect_uri", redirect_uri);
     }
+    if let Some(verifier) = code_verifier {
+        if !is_code_verifier(verifier) {
+            return Err(GoogleError::rejected("the code verifier is malformed"));
+        }
+        form.append_pair("code_verifier", verifier);
+    }
     Ok(form.finish())
+}
+
+/// RFC 7636 §4.1.
+fn is_code_verifier(text: &str) -> bool {
+    let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    (43..=128).contains(&text.len()) && text.bytes().all(is_unreserved)
 }
 
 /// `invalid_grant` and the like; whatever else stands there is not repeated.
@@ -231,13 +263,19 @@ fn is_error_word(word: &str) -> bool {
 }
 
 fn identity(claims: Claims, client_id: &str, now: Timestamp) -> Result<GoogleIdentity, GoogleError> {
-    let Claims { iss, aud, sub, exp, email, email_verified, name, picture } = claims;
-    let lives = now.as_millis() < exp.saturating_mul(1000);
+    let Claims { iss, aud, azp, sub, exp, iat, nbf, email, email_verified, name, picture } = claims;
+    let at = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));
+    let lives = now < at(exp);
+    let is_fresh = now.minus(MAX_TOKEN_AGE).minus(CLOCK_SKEW) <= at(iat);
+    let has_begun = [Some(iat), nbf].into_iter().flatten().all(|start| at(start) <= now.plus(CLOCK_SKEW));
     let is_subject = (1..=MAX_SUBJECT_BYTES).contains(&sub.len()) && sub.bytes().all(|byte| byte.is_ascii_graphic());
     for (holds, why) in [
         (ISSUERS.contains(&iss.as_str()), "the id token is not issued by Google"),
         (aud == client_id, "the id token is meant for another client"),
+        (azp.is_none_or(|azp| azp == client_id), "the id token was issued to another client"),
         (lives, "the id token has expired"),
+        (has_begun, "the id token is of the future"),
+        (is_fresh, "the id token was issued long ago"),
         (is_subject, "the id token names nobody"),
         (email_verified.as_ref().is_some_and(Flag::is_true), "Google has not verified the e-mail address"),
     ] {

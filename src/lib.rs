@@ -152,6 +152,7 @@
 //! | RFC 6698 | DANE: TLSA |
 //! | RFC 6749 | OAuth 2.0: codes for tokens |
 //! | RFC 6761 | special-use names: localhost |
+//! | RFC 6797 | HSTS |
 //! | RFC 6838 | length of media type names |
 //! | RFC 6890 | special-purpose addresses |
 //! | RFC 6840 | DNSSEC: the AD bit |
@@ -162,6 +163,7 @@
 //! | RFC 7505 | null MX |
 //! | RFC 7517 | JSON Web Key sets |
 //! | RFC 7518 | RSA keys in them |
+//! | RFC 7636 | OAuth 2.0: PKCE |
 //! | RFC 7672 | DANE for SMTP |
 //! | RFC 8058 | List-Unsubscribe-Post |
 //! | RFC 8187 | extended parameters in HTTP |
@@ -176,6 +178,7 @@
 //! | RFC 9110 | HTTP |
 //! | RFC 9111 | how long an answer is fresh |
 //! | RFC 9112 | HTTP/1.1 |
+//! | RFC 9113 | HTTP/2 |
 //! | RFC 9989 | DMARC, the successor |
 
 pub mod accounts;

@@ -8,7 +8,7 @@ use axum::http::header::{FORWARDED, HOST, ORIGIN, USER_AGENT, VIA};
 use axum::http::request::Parts;
 
 use super::error::{ApiError, Code};
-use super::listener::Secure;
+use super::local::{OwnNames, is_loopback_name};
 use super::{App, PeerAddress};
 use crate::accounts;
 use crate::config::Config;
@@ -46,11 +46,10 @@ impl FromRequestParts<App> for Client {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         // Without a peer there is no connection either.
         let peer = parts.extensions.get::<PeerAddress>().ok_or(Code::Internal)?.0.ip().to_canonical();
-        let over_tls = parts.extensions.get::<Secure>().is_some_and(|secure| secure.0);
         let agent = parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
         Ok(Self {
             address: client_address(&app.config, peer, &parts.headers),
-            over_loopback: is_over_loopback(&app.config, peer, host(parts), &parts.headers, over_tls),
+            over_loopback: is_over_loopback(&app.own_names, peer, host(parts), &parts.headers),
             user_agent: agent.chars().take(MAX_AGENT_CHARS).collect(),
         })
     }
@@ -95,39 +94,16 @@ fn host(parts: &Parts) -> Option<&str> {
     parts.uri.authority().map(|authority| authority.as_str()).or(field)
 }
 
-/// Contract 2.2: the peer is loopback, nothing hints at a proxy or a browser page, the host is this machine's own
-/// name for itself, and nobody outside would reach this listener under it.
-fn is_over_loopback(config: &Config, peer: IpAddr, host: Option<&str>, headers: &HeaderMap, over_tls: bool) -> bool {
+/// Contract 2.2: `public_url` is a loopback URL, the peer is loopback, nothing hints at a proxy or a browser page, and the
+/// host is this machine's own name for itself. A server of the internet knows nothing by a loopback peer: a program that
+/// forwards connections (ssh -L, socat, a balancer) brings anybody's, with whatever Host they choose.
+fn is_over_loopback(names: &OwnNames, peer: IpAddr, host: Option<&str>, headers: &HeaderMap) -> bool {
     let is_relayed = headers.contains_key(ORIGIN)
         || headers.contains_key(FORWARDED)
         || headers.contains_key(VIA)
         || headers.contains_key("x-real-ip")
         || headers.keys().any(|name| name.as_str().starts_with(X_FORWARDED));
-    let is_private = over_tls || url::Url::parse(&config.public_url).is_ok_and(|url| is_loopback_url(&url));
-    peer.is_loopback() && !is_relayed && host.is_some_and(is_local_name) && is_private
-}
-
-/// `localhost`, `127.0.0.1` or `[::1]`, perhaps with a port.
-fn is_local_name(host: &str) -> bool {
-    ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| {
-        let rest = host
-            .get(..name.len())
-            .filter(|head| head.eq_ignore_ascii_case(name))
-            .and_then(|_| host.get(name.len()..));
-        rest.is_some_and(|rest| {
-            rest.is_empty()
-                || rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
-        })
-    })
-}
-
-fn is_loopback_url(url: &url::Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
+    names.is_private() && peer.is_loopback() && !is_relayed && host.is_some_and(is_loopback_name)
 }
 
 #[cfg(test)]
@@ -169,20 +145,22 @@ mod tests {
 
     #[test]
     fn loopback_is_a_proof_only_without_any_sign_of_somebody_else() {
-        let proof = |url: &str, peer: &str, tls: bool, host: &str, fields: &[(&'static str, &'static str)]| {
-            is_over_loopback(&config(url), peer.parse().unwrap(), Some(host), &headers(fields), tls)
+        let proof = |url: &str, peer: &str, host: &str, fields: &[(&'static str, &'static str)]| {
+            is_over_loopback(&OwnNames::new(url, "mx.acme.dev"), peer.parse().unwrap(), Some(host), &headers(fields))
         };
         let (here, there) = ("http://127.0.0.1:8080", "https://mail.acme.dev");
-        assert!(proof(here, "127.0.0.1", false, "127.0.0.1:8080", &[]));
-        assert!(proof(here, "::1", false, "LocalHost", &[]));
-        assert!(proof(there, "127.0.0.1", true, "[::1]:443", &[]));
-        assert!(!proof(there, "127.0.0.1", false, "localhost", &[]), "behind a proxy on this machine");
-        assert!(!proof(here, "192.0.2.1", false, "localhost", &[]));
-        assert!(!proof(here, "127.0.0.1", false, "localhost.evil.example", &[]));
-        assert!(!proof(here, "127.0.0.1", false, "mail.acme.dev", &[]));
-        assert!(!proof(here, "127.0.0.1", false, "", &[]));
+        assert!(proof(here, "127.0.0.1", "127.0.0.1:8080", &[]));
+        assert!(proof(here, "::1", "LocalHost", &[]));
+        assert!(proof("https://app.localhost", "127.0.0.1", "localhost", &[]));
+        for host in ["[::1]:443", "localhost", "127.0.0.1"] {
+            assert!(!proof(there, "127.0.0.1", host, &[]), "behind a proxy or a forwarder on this machine");
+        }
+        assert!(!proof(here, "192.0.2.1", "localhost", &[]));
+        assert!(!proof(here, "127.0.0.1", "localhost.evil.example", &[]));
+        assert!(!proof(here, "127.0.0.1", "mail.acme.dev", &[]));
+        assert!(!proof(here, "127.0.0.1", "", &[]));
         for name in ["origin", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"] {
-            assert!(!proof(here, "127.0.0.1", false, "localhost", &[(name, "x")]), "{name}");
+            assert!(!proof(here, "127.0.0.1", "localhost", &[(name, "x")]), "{name}");
         }
     }
 

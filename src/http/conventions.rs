@@ -1,8 +1,11 @@
-//! What every answer has: request id, no caching, CORS; and the rule that HTTPS is required (contract 1.1, 1.10).
+//! What every answer has: request id, no caching, CORS, HSTS; and what no request may be: ambiguous, in plain HTTP from
+//! afar, or a foreign page's over loopback (contract 1.1, 1.10).
 
 use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, HOST, HeaderName};
-use axum::http::{HeaderValue, Method, StatusCode, Version};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName, IF_RANGE, ORIGIN, RANGE, STRICT_TRANSPORT_SECURITY,
+};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::Instrument as _;
@@ -10,11 +13,24 @@ use tracing::Instrument as _;
 use super::error::{ApiError, Code, is_not_supported};
 use super::listener::Secure;
 use super::memory::RequestMemory;
-use super::{App, PeerAddress};
+use super::{App, OverLoopback, PeerAddress};
 use crate::id::random_base62;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
+/// Fields that stand once or not at all: of two, each reader on the way may take another.
+const SINGLE: [HeaderName; 8] = [
+    HOST,
+    AUTHORIZATION,
+    CONTENT_TYPE,
+    RANGE,
+    IF_RANGE,
+    ORIGIN,
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("last-event-id"),
+];
+/// A year, for this host alone.
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Wraps a request.
 pub async fn apply(State(app): State<App>, mut request: Request, next: Next) -> Response {
@@ -26,8 +42,11 @@ pub async fn apply(State(app): State<App>, mut request: Request, next: Next) -> 
     let span = tracing::info_span!("request", %id, method = %request.method());
     let path = request.uri().path();
     let is_api = matches!(path.split('/').nth(1), Some("v1" | "api" | "att"));
-    let mut response = if !names_one_host(&request) {
-        ApiError::new(Code::BadRequest, "a request has exactly one Host field").into_response()
+    let admitted = admit(&app, &request);
+    let is_foreign = admitted.as_ref().is_err_and(|error| error.code().status() == 403);
+    let hsts = wants_hsts(&app, &request);
+    let mut response = if let Err(refusal) = admitted {
+        refusal.into_response()
     } else if is_api && request.method() == Method::OPTIONS {
         preflight()
     } else if is_api && !is_secure(&app, &request) {
@@ -43,7 +62,8 @@ pub async fn apply(State(app): State<App>, mut request: Request, next: Next) -> 
     headers.extend(HeaderValue::from_str(&id).ok().map(|id| (REQUEST_ID, id)));
     headers.entry(NOSNIFF).or_insert(HeaderValue::from_static("nosniff"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    if is_api {
+    headers.extend(hsts.then_some((STRICT_TRANSPORT_SECURITY, HSTS)));
+    if is_api && !is_foreign {
         headers.insert("access-control-allow-origin", HeaderValue::from_static("*"));
         let exposed = HeaderValue::from_static("Retry-After, Idempotent-Replayed, X-Request-Id");
         headers.insert("access-control-expose-headers", exposed);
@@ -51,9 +71,68 @@ pub async fn apply(State(app): State<App>, mut request: Request, next: Next) -> 
     response
 }
 
-/// RFC 9112 §3.2: of a request that names no host, or several, each reader on the way may make something else.
+/// Wraps a request for the metrics on their own listener.
+pub async fn apply_to_metrics(State(app): State<App>, request: Request, next: Next) -> Response {
+    let hsts = wants_hsts(&app, &request);
+    let mut response = match admit(&app, &request) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    };
+    response.headers_mut().insert(NOSNIFF, HeaderValue::from_static("nosniff"));
+    response.headers_mut().extend(hsts.then_some((STRICT_TRANSPORT_SECURITY, HSTS)));
+    response
+}
+
+/// What holds for every request, whatever it asks for.
+fn admit(app: &App, request: &Request) -> Result<(), ApiError> {
+    if !names_one_host(request) {
+        return Err(ApiError::new(Code::BadRequest, "a request has exactly one Host field"));
+    }
+    let headers = request.headers();
+    if let Some(name) = SINGLE.iter().find(|name| headers.get_all(*name).iter().count() > 1) {
+        return Err(ApiError::new(Code::BadRequest, format!("a request has one {name} field at most")));
+    }
+    if holds_two_credentials(headers) {
+        return Err(ApiError::new(Code::BadRequest, "a request has one credential at most"));
+    }
+    if request.extensions().get::<OverLoopback>().is_some_and(|OverLoopback(over)| *over) {
+        app.own_names.admit(request, is_proxied(app, request))?;
+    }
+    Ok(())
+}
+
+/// RFC 9112 §3.2 and RFC 9113 §8.3.1: of a request that names no host, or several, each reader on the way may make
+/// something else.
 fn names_one_host(request: &Request) -> bool {
-    request.version() != Version::HTTP_11 || request.headers().get_all(HOST).iter().count() == 1
+    let mut fields = request.headers().get_all(HOST).iter();
+    let (first, more) = (fields.next(), fields.next().is_some());
+    let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    match (request.version(), first, authority) {
+        (_, Some(_), _) if more => false,
+        (Version::HTTP_11, field, _) => field.is_some(),
+        (Version::HTTP_2, Some(field), Some(authority)) => field.as_bytes().eq_ignore_ascii_case(authority),
+        _ => true,
+    }
+}
+
+/// Two Authorization fields that somebody on the way has joined to one.
+fn holds_two_credentials(headers: &HeaderMap) -> bool {
+    let field = headers.get(AUTHORIZATION).and_then(|field| field.to_str().ok()).unwrap_or_default();
+    let is_bearer = |text: &str| text.trim_start().get(..7).is_some_and(|head| head.eq_ignore_ascii_case("bearer "));
+    field.contains(',') && field.split(',').any(is_bearer)
+}
+
+/// A proxy that the operator trusts says for whom it asks.
+fn is_proxied(app: &App, request: &Request) -> bool {
+    let headers = request.headers();
+    is_trusted_proxy(app, request)
+        && (headers.contains_key("x-forwarded-for") || headers.contains_key("x-forwarded-proto"))
+}
+
+fn is_trusted_proxy(app: &App, request: &Request) -> bool {
+    let Some(PeerAddress(peer)) = request.extensions().get::<PeerAddress>() else { return false };
+    let address = peer.ip().to_canonical();
+    app.config.http.trusted_proxies.iter().any(|network| network.contains(&address))
 }
 
 fn preflight() -> Response {
@@ -67,14 +146,19 @@ fn preflight() -> Response {
 
 /// Plain HTTP is for loopback and for trusted proxies that say it was HTTPS.
 fn is_secure(app: &App, request: &Request) -> bool {
-    if request.extensions().get::<Secure>().is_some_and(|Secure(over_tls)| *over_tls) {
-        return true;
-    }
-    let Some(PeerAddress(peer)) = request.extensions().get::<PeerAddress>() else { return false };
-    let address = peer.ip().to_canonical();
-    if address.is_loopback() {
-        return true;
-    }
-    let trusted = app.config.http.trusted_proxies.iter().any(|network| network.contains(&address));
-    trusted && request.headers().get("x-forwarded-proto").is_some_and(|proto| proto == "https")
+    let peer = request.extensions().get::<PeerAddress>();
+    is_https(app, request) || peer.is_some_and(|PeerAddress(peer)| peer.ip().to_canonical().is_loopback())
+}
+
+/// Whether the client speaks HTTPS, to this server or to a trusted proxy.
+fn is_https(app: &App, request: &Request) -> bool {
+    // Of several fields the last is the proxy's own; what stands before may be the client's.
+    let told = request.headers().get_all("x-forwarded-proto").iter().next_back();
+    request.extensions().get::<Secure>().is_some_and(|Secure(over_tls)| *over_tls)
+        || (told.is_some_and(|proto| proto == "https") && is_trusted_proxy(app, request))
+}
+
+/// RFC 6797 §7.1: over HTTPS alone; and not where the server's own name is localhost, which other servers share.
+fn wants_hsts(app: &App, request: &Request) -> bool {
+    app.own_names.want_https() && is_https(app, request)
 }

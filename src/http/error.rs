@@ -115,6 +115,10 @@ codes! {
     BadSignature = 403 "bad_signature" "the signature of this link is not valid";
     /// Plain HTTP from afar.
     HttpsRequired = 403 "https_required" "https is required";
+    /// Over loopback, a name that is not this server's.
+    ForeignHost = 403 "foreign_host" "over loopback this server answers to localhost, the host of public_url and hostname alone";
+    /// Over loopback, a page of elsewhere.
+    ForeignOrigin = 403 "foreign_origin" "over loopback this server answers no page of another origin";
     /// An unknown or foreign thing, or an unknown path.
     NotFound = 404 "not_found" "not found";
     /// What this server will never have (contract 12).

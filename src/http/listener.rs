@@ -29,7 +29,7 @@ use tower::ServiceExt;
 use super::connections::{Connections, Place, Work};
 use super::linger::{Lingering, Unread};
 use super::stall::Stalling;
-use super::{PeerAddress, paths};
+use super::{OverLoopback, PeerAddress, paths};
 
 /// How long a client may take to open: its first octet and, over TLS, the handshake; and then for a request's header.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -162,14 +162,17 @@ impl HttpBody for AtWork {
 
 /// Finds out what the client speaks, then speaks it.
 async fn begin(door: &Door, stream: TcpStream, address: SocketAddr, place: &Place, watcher: Watcher) {
+    // The client's own address says less: it may have come to this machine by another way.
+    let over_loopback = OverLoopback(stream.local_addr().is_ok_and(|own| own.ip().to_canonical().is_loopback()));
+    let client = (address, over_loopback);
     let opened = tokio::select! {
         opened = timeout(door.patience, open(door, stream)) => opened,
         () = door.stop.cancelled() => return,
     };
     // A client that breaks off or dawdles is nothing to speak of.
     match opened {
-        Ok(Some(Opened::Plain(stream))) => talk(door, stream, address, Secure(false), place, watcher).await,
-        Ok(Some(Opened::Tls(stream))) => talk(door, *stream, address, Secure(true), place, watcher).await,
+        Ok(Some(Opened::Plain(stream))) => talk(door, stream, client, Secure(false), place, watcher).await,
+        Ok(Some(Opened::Tls(stream))) => talk(door, *stream, client, Secure(true), place, watcher).await,
         Ok(None) | Err(_) => {}
     }
 }
@@ -189,8 +192,14 @@ async fn open(door: &Door, stream: TcpStream) -> Option<Opened> {
     }
 }
 
-async fn talk<S>(door: &Door, stream: S, address: SocketAddr, secure: Secure, place: &Place, watcher: Watcher)
-where
+async fn talk<S>(
+    door: &Door,
+    stream: S,
+    client: (SocketAddr, OverLoopback),
+    secure: Secure,
+    place: &Place,
+    watcher: Watcher,
+) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let of_requests = place.connection.clone();
@@ -202,7 +211,8 @@ where
     let service = tower::service_fn(move |mut request: Request<Incoming>| {
         let work = of_requests.begin();
         request.extensions_mut().insert(of_requests.clone());
-        request.extensions_mut().insert(PeerAddress(address));
+        request.extensions_mut().insert(PeerAddress(client.0));
+        request.extensions_mut().insert(client.1);
         request.extensions_mut().insert(secure);
         request.extensions_mut().insert(hangup.clone());
         paths::respell(request.uri_mut());

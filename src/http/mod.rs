@@ -19,6 +19,7 @@ mod json;
 mod limits;
 mod linger;
 mod listener;
+pub mod local;
 mod memory;
 mod openapi;
 mod pages;
@@ -66,6 +67,7 @@ use crate::webhook::deliver::Webhooks;
 use connections::{Caps, Connections};
 use idempotency::Idempotency;
 use limits::Limits;
+use local::OwnNames;
 use realtime::StreamTokens;
 pub use table::table;
 
@@ -118,6 +120,7 @@ pub struct Door {
     stream_tokens: StreamTokens,
     overviews: api::overview::Kept,
     tls: ServerTls,
+    own_names: OwnNames,
     started_at: Timestamp,
     /// Cancelled when the door closes: streams end then.
     closing: CancellationToken,
@@ -137,6 +140,10 @@ pub type App = Arc<Door>;
 /// The address a request came from.
 #[derive(Clone, Copy, Debug)]
 struct PeerAddress(SocketAddr);
+
+/// Whether the connection of a request was accepted on a loopback address.
+#[derive(Clone, Copy, Debug)]
+struct OverLoopback(bool);
 
 /// An address that could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -176,7 +183,11 @@ fn router(app: App) -> Router {
 }
 
 fn metrics_router(app: App) -> Router {
-    Router::new().route("/metrics", get(service::metrics)).fallback(error::unknown_path).with_state(app)
+    Router::new()
+        .route("/metrics", get(service::metrics))
+        .fallback(error::unknown_path)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), conventions::apply_to_metrics))
+        .with_state(app)
 }
 
 impl Listeners {
@@ -225,6 +236,7 @@ impl Http {
         let app = Door {
             started_at: parts.clock.now(),
             tls: tls.clone(),
+            own_names: OwnNames::new(&parts.config.public_url, &parts.config.hostname),
             overviews: api::overview::Kept::default(),
             parts,
             limits,

@@ -126,7 +126,8 @@ fn responses(endpoint: &Endpoint) -> Value {
 
 /// Every code that an endpoint may answer with.
 pub fn codes(endpoint: &Endpoint) -> Vec<Code> {
-    let mut codes = vec![Code::HttpsRequired, Code::Internal, Code::Unavailable];
+    let mut codes =
+        vec![Code::HttpsRequired, Code::ForeignHost, Code::ForeignOrigin, Code::Internal, Code::Unavailable];
     if endpoint.class != Class::Public {
         codes.extend([Code::Unauthorized, Code::BadKey, Code::SessionExpired, Code::RateLimited]);
         codes.push(if endpoint.class == Class::Session { Code::SessionRequired } else { Code::KeyScope });

@@ -82,7 +82,7 @@ fn sign_in() -> Vec<Endpoint> {
         Endpoint::post("/api/auth/signup", auth::sign_up)
             .who(Public)
             .about(TAG, "Make an account")
-            .more("With `signup = \"first\"` the first account needs the setup token, except over loopback.")
+            .more("With `signup = \"first\"` the first account needs the setup token, except in dev mode.")
             .takes::<auth::SignUp>()
             .gives::<auth::Session>(201)
             .fails(&[

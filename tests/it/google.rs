@@ -1,12 +1,13 @@
 //! Signing in with Google against a token endpoint and a key set of our own: real HTTP, real RS256.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use mailkite::clock::Timestamp;
 use mailkite::config;
 use mailkite::dns::Resolver;
-use mailkite::google::{Google, GoogleError, GoogleIdentity};
+use mailkite::google::{Google, GoogleError, GoogleIdentity, Grant};
 use ring::{hmac, rsa};
 use rustls::RootCertStore;
 use serde_json::{Value, json};
@@ -36,7 +37,7 @@ async fn sign_in_with(token: String) -> Result<GoogleIdentity, GoogleError> {
         "/token" => token_reply(&token),
         _ => key_set(&["one"]),
     };
-    google(script).await.0.sign_in("4/code", None, NOW).await
+    google(script).await.0.sign_in(Grant::new("4/code"), NOW).await
 }
 
 fn is_rejected<T: std::fmt::Debug>(result: &Result<T, GoogleError>) -> bool {
@@ -60,7 +61,10 @@ async fn a_code_becomes_the_identity_that_google_signed() {
         _ => key_set(&["zero", "one"]),
     };
     let (google, mut receiver) = google(script).await;
-    let identity = google.sign_in("4/0A&b=c", Some("https://app.acme.dev/in?a=1"), NOW).await.unwrap();
+    let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+    let grant =
+        Grant { code: "4/0A&b=c", redirect_uri: Some("https://app.acme.dev/in?a=1"), code_verifier: Some(verifier) };
+    let identity = google.sign_in(grant, NOW).await.unwrap();
     let expected = GoogleIdentity {
         subject: "110169484474386276334".to_owned(),
         email: "ada@acme.dev".to_owned(),
@@ -80,11 +84,12 @@ async fn a_code_becomes_the_identity_that_google_signed() {
         pair("client_secret", "GOCSPX-s&cret="),
         pair("code", "4/0A&b=c"),
         pair("redirect_uri", "https://app.acme.dev/in?a=1"),
+        pair("code_verifier", verifier),
     ];
     assert_eq!(form, expected);
     assert_eq!(receiver.next_request().await.method.as_str(), "GET");
 
-    google.sign_in("4/next", None, NOW).await.unwrap();
+    google.sign_in(Grant::new("4/next"), NOW).await.unwrap();
     let form = String::from_utf8(receiver.next_request().await.body.to_vec()).unwrap();
     assert!(form.ends_with("&redirect_uri=https%3A%2F%2Fapp.acme.dev%2Fconfigured"), "{form}");
 }
@@ -96,6 +101,11 @@ async fn what_google_may_say_otherwise_is_understood() {
         ("email_verified", json!("true")),
         ("exp", json!(NOW.as_secs() + 1)),
         ("hd", json!("acme.dev")),
+        ("azp", json!(null)),
+        ("iat", json!(NOW.as_secs() + 300)),
+        ("iat", json!(NOW.as_secs() - 3600)),
+        ("nbf", json!(NOW.as_secs() - 300)),
+        ("nbf", json!(NOW.as_secs() + 300)),
     ] {
         let identity = sign_in_with(rs256(SIGNING_KEY, &header(), &claims_with(name, value))).await.unwrap();
         assert_eq!(identity.email, "ada@acme.dev", "{name}");
@@ -127,6 +137,19 @@ async fn claims_that_prove_nothing_are_rejected() {
         ("exp", json!(i64::MIN)),
         ("exp", json!("99999999999")),
         ("exp", json!(null)),
+        ("azp", json!("another.apps.googleusercontent.com")),
+        ("azp", json!("")),
+        ("azp", json!([CLIENT])),
+        ("iat", json!(NOW.as_secs() + 301)),
+        ("iat", json!(NOW.as_secs() - 3901)),
+        ("iat", json!(0)),
+        ("iat", json!(i64::MIN)),
+        ("iat", json!(i64::MAX)),
+        ("iat", json!("1")),
+        ("iat", json!(null)),
+        ("nbf", json!(NOW.as_secs() + 301)),
+        ("nbf", json!(i64::MAX)),
+        ("nbf", json!("now")),
         ("sub", json!("")),
         ("sub", json!("a b")),
         ("sub", json!(null)),
@@ -213,12 +236,12 @@ async fn a_refusal_is_told_from_trouble() {
     ] {
         let answer = reply.clone();
         let (google, receiver) = google(move |_| answer.clone()).await;
-        let result = google.sign_in("4/code", None, NOW).await;
+        let result = google.sign_in(Grant::new("4/code"), NOW).await;
         assert!(if rejected { is_rejected(&result) } else { is_unreachable(&result) }, "{what}: {result:?}");
         assert_eq!(receiver.requests().len(), 1, "{what}");
     }
     let (google, _receiver) = google(move |_| refusal(400)).await;
-    let error = google.sign_in("4/code", None, NOW).await.unwrap_err();
+    let error = google.sign_in(Grant::new("4/code"), NOW).await.unwrap_err();
     assert_eq!(error, GoogleError::Rejected("invalid_grant".to_owned()));
 }
 
@@ -245,7 +268,7 @@ async fn keys_that_do_not_come_are_trouble() {
             "/token" => token_reply(&token),
             _ => keys.clone(),
         };
-        let result = google(script).await.0.sign_in("4/code", None, NOW).await;
+        let result = google(script).await.0.sign_in(Grant::new("4/code"), NOW).await;
         assert!(is_unreachable(&result), "{told}: {result:?}");
     }
 }
@@ -260,7 +283,7 @@ async fn a_peer_that_hangs_costs_ten_seconds_in_all() {
     let (slow, _first) = google(slow_keys).await;
     let (silent, _second) = google(|_| Reply::hang()).await;
     let started = Instant::now();
-    let (one, two) = tokio::join!(slow.sign_in("4/code", None, NOW), silent.sign_in("4/code", None, NOW));
+    let (one, two) = tokio::join!(slow.sign_in(Grant::new("4/code"), NOW), silent.sign_in(Grant::new("4/code"), NOW));
     assert!(is_unreachable(&one) && is_unreachable(&two), "{one:?} {two:?}");
     assert!(started.elapsed() >= Duration::from_secs(10) && started.elapsed() < Duration::from_secs(12));
 }
@@ -276,18 +299,27 @@ async fn keys_are_kept_for_as_long_as_their_answer_says_between_a_minute_and_a_d
         ("max-age=3600", "99999", MINUTE),
         ("max-age=31536000", "0", 24 * hour),
     ] {
-        let token = rs256(SIGNING_KEY, &header(), &claims_with("exp", json!(NOW.as_secs() + 1_000_000)));
+        let issued = Arc::new(AtomicI64::new(0));
+        let at = Arc::clone(&issued);
         let script = move |request: &Received| match request.path.as_str() {
-            "/token" => token_reply(&token),
+            "/token" => {
+                let mut claims = claims_with("exp", json!(NOW.as_secs() + 1_000_000));
+                claims["iat"] = json!(at.load(Ordering::SeqCst));
+                token_reply(&rs256(SIGNING_KEY, &header(), &claims))
+            }
             _ => reply(&json!({"keys": [jwk("one")]})).header("cache-control", cache_control).header("age", age),
         };
         let (google, receiver) = google(script).await;
+        let sign_in = async |now: Timestamp| {
+            issued.store(now.as_secs(), Ordering::SeqCst);
+            google.sign_in(Grant::new("4/code"), now).await.unwrap();
+        };
         for (after, asked) in [(Duration::ZERO, 1), (life - Duration::from_millis(1), 1), (life, 2)] {
-            google.sign_in("4/code", None, NOW.plus(after)).await.unwrap();
+            sign_in(NOW.plus(after)).await;
             assert_eq!(asked_for_keys(&receiver), asked, "{cache_control} after {after:?}");
         }
         // A clock that was set back by more than a moment makes no key live longer.
-        google.sign_in("4/code", None, NOW.minus(hour)).await.unwrap();
+        sign_in(NOW.minus(hour)).await;
         assert_eq!(asked_for_keys(&receiver), 3);
     }
 }
@@ -315,19 +347,19 @@ async fn an_unknown_key_is_looked_for_once_and_made_up_ones_do_not_hammer_google
     };
     let (google, _receiver) = google(script).await;
     let asked = || rounds.load(Ordering::SeqCst);
-    google.sign_in("good", None, NOW).await.unwrap();
+    google.sign_in(Grant::new("good"), NOW).await.unwrap();
     for _ in 0..20 {
-        assert!(is_rejected(&google.sign_in("forged", None, NOW.plus(MINUTE / 2)).await));
+        assert!(is_rejected(&google.sign_in(Grant::new("forged"), NOW.plus(MINUTE / 2)).await));
     }
     assert_eq!(asked(), 1, "they were asked for a moment ago");
     let later = NOW.plus(2 * MINUTE);
-    let all = futures_util::future::join_all((0..20).map(|_| google.sign_in("forged", None, later))).await;
+    let all = futures_util::future::join_all((0..20).map(|_| google.sign_in(Grant::new("forged"), later))).await;
     assert!(all.iter().all(is_rejected));
     assert_eq!(asked(), 2, "once a minute");
-    assert!(is_rejected(&google.sign_in("rotated", None, later).await));
-    google.sign_in("good", None, later).await.unwrap();
+    assert!(is_rejected(&google.sign_in(Grant::new("rotated"), later).await));
+    google.sign_in(Grant::new("good"), later).await.unwrap();
     assert_eq!(asked(), 2);
-    google.sign_in("rotated", None, later.plus(MINUTE)).await.unwrap();
+    google.sign_in(Grant::new("rotated"), later.plus(MINUTE)).await.unwrap();
     assert_eq!(asked(), 3);
 }
 
@@ -340,7 +372,8 @@ async fn sign_ins_at_the_same_time_ask_for_the_keys_once() {
     };
     let (google, receiver) = google(script).await;
     let at = |millis| NOW.minus(Duration::from_millis(millis));
-    let all = futures_util::future::join_all((0..20).map(|number| google.sign_in("4/code", None, at(number)))).await;
+    let all =
+        futures_util::future::join_all((0..20).map(|number| google.sign_in(Grant::new("4/code"), at(number)))).await;
     assert!(all.iter().all(Result::is_ok));
     assert_eq!(asked_for_keys(&receiver), 1);
 }
@@ -351,13 +384,19 @@ async fn without_a_client_nothing_is_asked() {
     for settings in [config::Google::default(), half] {
         let google = with_settings(settings);
         assert!(!google.is_configured());
-        assert_eq!(google.sign_in("4/code", None, NOW).await, Err(GoogleError::NotConfigured));
+        assert_eq!(google.sign_in(Grant::new("4/code"), NOW).await, Err(GoogleError::NotConfigured));
     }
     let (google, receiver) = google(|_| Reply::status(200)).await;
     assert!(google.is_configured());
     let long = "x".repeat(2049);
-    for (code, redirect_uri) in [("", None), (long.as_str(), None), ("4/code", Some(long.as_str()))] {
-        assert!(is_rejected(&google.sign_in(code, redirect_uri, NOW).await));
+    for (code, redirect_uri, code_verifier) in [
+        ("", None, None),
+        (long.as_str(), None, None),
+        ("4/code", Some(long.as_str()), None),
+        ("4/code", None, Some("too-short")),
+        ("4/code", None, Some("not&unreserved=but-long-enough-for-a-verifier")),
+    ] {
+        assert!(is_rejected(&google.sign_in(Grant { code, redirect_uri, code_verifier }, NOW).await));
     }
     assert_eq!(receiver.connections(), 0);
 }

@@ -153,7 +153,7 @@ async fn who_sends_a_refused_body_to_its_end_reads_why() {
         let body = vec![b' '; size << 20];
         let mut tcp = TcpStream::connect(server.http).await.unwrap();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {credential}\r\nContent-Length: {}\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {credential}\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         tcp.write_all(head.as_bytes()).await.unwrap();

@@ -32,6 +32,7 @@ mod inbound;
 mod keys;
 mod limits;
 mod list;
+mod local_doors;
 mod mail_hosts;
 mod manual;
 mod memory_budget;

@@ -95,7 +95,7 @@ async fn an_upload_is_served_whole_with_the_headers_of_an_attachment() {
 
 async fn head_of(server: &Server, path: &str) -> String {
     let mut tcp = tokio::net::TcpStream::connect(server.http).await.unwrap();
-    let request = format!("HEAD {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let request = format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     tcp.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     tcp.read_to_string(&mut answer).await.unwrap();

@@ -15,6 +15,7 @@ use ring::hmac;
 use tokio::net::TcpListener;
 
 use crate::clock::Clock;
+use crate::http::local::OwnNames;
 
 /// Payloads larger than this are not taken.
 const MAX_BODY: usize = 256 * 1024 * 1024;
@@ -64,6 +65,10 @@ impl Receiver {
     }
 
     async fn answer(&self, request: Request<Incoming>, secret: &str) -> Response<Full<Bytes>> {
+        // A page in a browser of this machine is no server that posts webhooks.
+        if OwnNames::new("http://localhost", "localhost").admit(&request, false).is_err() {
+            return reply(StatusCode::FORBIDDEN, "this receiver is for mailkite dev");
+        }
         let headers = request.headers().clone();
         let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
         let Ok(body) = body.map(|collected| collected.to_bytes()) else {

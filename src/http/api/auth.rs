@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::accounts::{GoogleUser, Proof, Refusal, SignedIn, Verification};
-use crate::google::GoogleError;
+use crate::google::{GoogleError, Grant};
 use crate::hex;
 use crate::http::App;
 use crate::http::auth::Caller;
@@ -97,7 +97,7 @@ pub struct SignUp {
     #[serde(default)]
     #[schema(value_type = String, example = "correct horse battery")]
     password: Loose<String>,
-    /// Proves that who signs up first runs the server; not needed over loopback.
+    /// Proves that who signs up first runs the server; not needed on this machine in dev mode.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     setup_token: Loose<String>,
@@ -232,6 +232,10 @@ pub struct GoogleSignIn {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     redirect_uri: Loose<String>,
+    /// If the code was asked for with a `code_challenge`: 43 to 128 characters.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    code_verifier: Loose<String>,
     /// As in `POST /api/auth/signup`.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
@@ -246,10 +250,12 @@ pub async fn google(State(app): State<App>, client: Client, body: Body) -> Resul
         return Err(missing("code"));
     }
     let redirect_uri = text(fields.redirect_uri, "redirectUri")?;
+    let code_verifier = text(fields.code_verifier, "codeVerifier")?;
     let proof = proof(fields.setup_token, &client)?;
     let attempt = app.limits.logins_of_address.begin(&client.key(), &app.clock).await;
     let attempt = attempt.map_err(ApiError::rate_limited)?;
-    let identity = match app.google.sign_in(&code, redirect_uri.as_deref(), app.clock.now()).await {
+    let grant = Grant { code: &code, redirect_uri: redirect_uri.as_deref(), code_verifier: code_verifier.as_deref() };
+    let identity = match app.google.sign_in(grant, app.clock.now()).await {
         Ok(identity) => identity,
         Err(GoogleError::NotConfigured) => {
             attempt.forgive();
