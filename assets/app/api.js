@@ -34,6 +34,8 @@ export const headers = () => (session.token ? { authorization: `Bearer ${session
 export async function api(method, path, body, options = {}) {
   let response;
   const { token } = session;
+  // What apiPath makes of a part that is no id of anything.
+  if (!path.startsWith("/")) throw new ApiError(404, { error: "not found", code: "not_found" });
   try {
     response = await fetch(path, {
       method,
@@ -72,22 +74,6 @@ export const post = (path, body, options) => api("POST", path, body, options);
 export const put = (path, body) => api("PUT", path, body);
 export const patch = (path, body) => api("PATCH", path, body);
 export const del = (path) => api("DELETE", path);
-
-/** A path with a query; what is empty is left out. */
-export function query(path, params) {
-  const filled = Object.entries(params).filter(([, value]) => value !== undefined && value !== null && value !== "");
-  return filled.length ? `${path}?${new URLSearchParams(filled)}` : path;
-}
-
-/** A link that the server made for its public name, for the name this page was opened under. */
-export const here = (url) => {
-  try {
-    const { pathname, search } = new URL(url);
-    return pathname + search;
-  } catch {
-    return "#";
-  }
-};
 
 const kept = new Map();
 

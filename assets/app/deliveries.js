@@ -1,7 +1,8 @@
 // Webhook deliveries across all messages: what fails, and sending it again, one by one or many at once.
 import { html, useState, useEffect, useRef, useMemo } from "./lib.js";
-import { get, post, query, useLoad } from "./api.js";
-import { to, replace } from "./router.js";
+import { get, post, useLoad } from "./api.js";
+import { query, to } from "./paths.js";
+import { replace } from "./router.js";
 import { useLiveSoon } from "./live.js";
 import {
   Icon,

@@ -1,7 +1,8 @@
 // Domains: their DNS records and what DNS says of them, their webhook, how long their mail is kept.
 import { html, useState, useEffect } from "./lib.js";
 import { get, post, put, del, useLoad } from "./api.js";
-import { to, go } from "./router.js";
+import { apiPath, named, to } from "./paths.js";
+import { go } from "./router.js";
 import {
   Icon,
   Time,
@@ -106,7 +107,7 @@ function Records({ detail }) {
   const [busy, act] = useBusy();
   const check = () =>
     act(async () => {
-      const { checks } = await post(`/api/domains/${domain.id}/verify`);
+      const { checks } = await post(apiPath`/api/domains/${domain.id}/verify`);
       const lacking = Object.entries(checks)
         .filter(([, ok]) => !ok)
         .map(([name]) => name.toUpperCase());
@@ -120,7 +121,7 @@ function Records({ detail }) {
   useEffect(() => {
     if (complete || document.body.dataset.dev) return undefined;
     const timer = setInterval(() => {
-      if (!document.hidden) post(`/api/domains/${domain.id}/verify`).then(detail.reload, () => {});
+      if (!document.hidden) post(apiPath`/api/domains/${domain.id}/verify`).then(detail.reload, () => {});
     }, 30000);
     return () => clearInterval(timer);
   }, [domain.id, complete]);
@@ -143,7 +144,7 @@ const ACK = [
 
 function Webhook({ detail }) {
   const { domain } = detail.data;
-  const path = `/api/domains/${domain.id}/webhook`;
+  const path = apiPath`/api/domains/${domain.id}/webhook`;
   const setAck = async (ackMode) => {
     try {
       await put(path, { url: domain.webhookUrl, ackMode });
@@ -172,7 +173,7 @@ function Webhook({ detail }) {
       calm: true,
     });
     if (!yes) return;
-    await post(`${path}/secret/rotate`);
+    await post(apiPath`/api/domains/${domain.id}/webhook/secret/rotate`);
     setVersion(version + 1);
     say("A new secret signs; the old one does too for 24 hours");
   };
@@ -183,7 +184,7 @@ function Webhook({ detail }) {
       html`<div class="stack"><${SetWebhook} key=${domain.webhookUrl} domain=${domain} onSet=${detail.reload} label=${domain.webhookUrl ? "Change" : "Set"} />
     ${
       domain.webhookUrl &&
-      html`<dl class="facts"><div><dt>Signing secret</dt><dd><${Secret} key=${version} load=${async () => (await get(`${path}/secret`)).secret} label="signing secret" /> <${Button} kind="small" action=${rotate}>Rotate<//></dd></div>
+      html`<dl class="facts"><div><dt>Signing secret</dt><dd><${Secret} key=${version} load=${async () => (await get(apiPath`/api/domains/${domain.id}/webhook/secret`)).secret} label="signing secret" /> <${Button} kind="small" action=${rotate}>Rotate<//></dd></div>
       <div><dt>Counts as delivered</dt><dd><${Segments} label="Ack mode" value=${domain.webhookAckMode} options=${ACK.map(([key, text]) => [key, text])} onChange=${setAck} /><p class="hint">${ACK.find(([key]) => key === domain.webhookAckMode)?.[2]}</p></dd></div></dl>
       <${TestWebhook} domain=${domain}><${Button} kind="quiet-danger" icon="trash" action=${remove}>Remove webhook<//><//>`
     }</div>`
@@ -206,8 +207,8 @@ function Tracking({ detail }) {
     event.preventDefault();
     act(async () => {
       url.trim()
-        ? await put(`/api/domains/${domain.id}/tracking-webhook`, { url })
-        : await del(`/api/domains/${domain.id}/tracking-webhook`);
+        ? await put(apiPath`/api/domains/${domain.id}/tracking-webhook`, { url })
+        : await del(apiPath`/api/domains/${domain.id}/tracking-webhook`);
       say("Saved");
       detail.reload();
     }, fail);
@@ -217,8 +218,8 @@ function Tracking({ detail }) {
     detail.mutate((old) => ({ ...old, domain: { ...old.domain, webhookEvents: next } }));
     try {
       next.length
-        ? await put(`/api/domains/${domain.id}/webhook-events`, { events: next })
-        : await del(`/api/domains/${domain.id}/webhook-events`);
+        ? await put(apiPath`/api/domains/${domain.id}/webhook-events`, { events: next })
+        : await del(apiPath`/api/domains/${domain.id}/webhook-events`);
     } catch (failed) {
       complain(failed);
     }
@@ -241,7 +242,7 @@ function Retention({ detail }) {
   const save = (event) => {
     event.preventDefault();
     act(async () => {
-      await put(`/api/domains/${domain.id}/retention`, { retentionDays: days === "" ? null : Number(days) });
+      await put(apiPath`/api/domains/${domain.id}/retention`, { retentionDays: days === "" ? null : Number(days) });
       say("Saved");
       detail.reload();
     }, fail);
@@ -260,7 +261,7 @@ function Retention({ detail }) {
       return;
     }
     try {
-      await put(`/api/domains/${domain.id}/retention`, { zeroRetention: on });
+      await put(apiPath`/api/domains/${domain.id}/retention`, { zeroRetention: on });
       say("Saved");
     } catch (failed) {
       complain(failed);
@@ -277,7 +278,7 @@ function Retention({ detail }) {
 }
 
 function Domain({ id }) {
-  const detail = useLoad(`/api/domains/${encodeURIComponent(id)}`);
+  const detail = useLoad(apiPath`/api/domains/${named(id)}`);
   const remove = async () => {
     const { domain } = detail.data;
     const yes = await confirm({
@@ -286,7 +287,7 @@ function Domain({ id }) {
       type: domain.domain,
     });
     if (!yes) return;
-    await del(`/api/domains/${domain.id}`);
+    await del(apiPath`/api/domains/${domain.id}`);
     say(`${domain.domain} is deleted`);
     go(to("domains"));
   };

@@ -3,6 +3,17 @@ import { html, useState, useEffect } from "./lib.js";
 import { api } from "./api.js";
 import { Field, Button, Notice, Code, useBusy } from "./ui.js";
 
+/** 64 characters that nobody guesses. */
+const secret = () =>
+  [...crypto.getRandomValues(new Uint8Array(32))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+/** RFC 7636 §4.2: S256. */
+async function challenge(verifier) {
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(verifier));
+  const base64 = btoa(String.fromCharCode(...new Uint8Array(digest)));
+  return base64.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}
+
 export default function Gate({ route, entered, googleRedirect, theme }) {
   const { signup, google, hostname, dev } = document.body.dataset;
   const given = route.parts[0] === "setup" ? route.parts[1] || "" : "";
@@ -39,19 +50,25 @@ export default function Gate({ route, entered, googleRedirect, theme }) {
     }, fail);
   };
   const withGoogle = () => {
-    const state = [...crypto.getRandomValues(new Uint8Array(16))]
-      .map((byte) => byte.toString(16).padStart(2, "0"))
-      .join("");
-    sessionStorage.setItem("mailkite.google", state);
-    sessionStorage.setItem("mailkite.setup", form.setupToken.trim());
-    const params = new URLSearchParams({
-      client_id: google,
-      redirect_uri: googleRedirect(),
-      response_type: "code",
-      scope: "openid email profile",
-      state,
-    });
-    location.href = `https://accounts.google.com/o/oauth2/v2/auth?${params}`;
+    act(async () => {
+      const [state, verifier] = [secret(), secret()];
+      const params = new URLSearchParams({
+        client_id: google,
+        redirect_uri: googleRedirect(),
+        response_type: "code",
+        scope: "openid email profile",
+        state,
+      });
+      // Browsers digest only over HTTPS and on this machine.
+      if (crypto.subtle) {
+        params.set("code_challenge", await challenge(verifier));
+        params.set("code_challenge_method", "S256");
+      }
+      const setupToken = form.setupToken.trim() || undefined;
+      const codeVerifier = crypto.subtle ? verifier : undefined;
+      sessionStorage.setItem("mailkite.google", JSON.stringify({ state, codeVerifier, setupToken }));
+      location.href = `https://accounts.google.com/o/oauth2/v2/auth?${params}`;
+    }, fail);
   };
   const at = (field) => (error?.field === field ? error.message : undefined);
   const tokenError = error?.code === "setup_token" ? error.message : undefined;

@@ -1,8 +1,8 @@
 // Keys: the account's own, those limited to one domain, and the account's webhook secret.
 import { html, useState } from "./lib.js";
 import { get, post, del, useLoad } from "./api.js";
+import { apiPath, to } from "./paths.js";
 import { apiCommand } from "./commands.js";
-import { to } from "./router.js";
 import {
   Time,
   Text,
@@ -76,7 +76,7 @@ export default function Keys() {
   const revoke = async (row) => {
     if (!(await confirm({ title: `Revoke “${row.name || row.prefix}”?`, text: "It is dead at once.", yes: "Revoke" })))
       return;
-    await del(`/api/keys/scoped/${row.id}`);
+    await del(apiPath`/api/keys/scoped/${row.id}`);
     say("Revoked");
     scoped.reload();
   };

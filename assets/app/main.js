@@ -1,7 +1,8 @@
 // Starts the dashboard: who is signed in, which screen, the frame around it.
 import { html, render, useState, useEffect, useLayoutEffect, useRef, Component } from "./lib.js";
 import { api, get, post, session, forget } from "./api.js";
-import { useRoute, read, go, to, replace } from "./router.js";
+import { to } from "./paths.js";
+import { useRoute, read, go, replace } from "./router.js";
 import { forgetDrafts } from "./drafts.js";
 import * as live from "./live.js";
 import { Icon, Toasts, Confirms, Failure, Skeleton, Dialog, say, complain } from "./ui.js";
@@ -277,24 +278,17 @@ function App() {
             );
         }
       }
-      if (params.has("code") && params.get("state") === sessionStorage.getItem("mailkite.google")) {
-        sessionStorage.removeItem("mailkite.google");
+      if (document.body.dataset.google && (params.has("code") || params.has("error"))) {
         history.replaceState(null, "", "/#/");
-        try {
-          const answer = await api(
-            "POST",
-            "/api/auth/google",
-            {
-              code: params.get("code"),
-              redirectUri: googleRedirect(),
-              setupToken: sessionStorage.getItem("mailkite.setup") || undefined,
-            },
-            { public: true },
-          );
-          return entered(answer.token, answer.user);
-        } catch (failed) {
-          complain(failed);
-        }
+        const grant = googleGrant(params);
+        if (grant) {
+          try {
+            const answer = await api("POST", "/api/auth/google", grant, { public: true });
+            return entered(answer.token, answer.user);
+          } catch (failed) {
+            complain(failed);
+          }
+        } else say("The sign-in with Google did not begin in this tab, or was broken off. Try again.", { bad: true });
       }
       if (!session.token) return setUser(null);
       try {
@@ -319,6 +313,20 @@ function App() {
   if (user === undefined) return html`<div class="boot"><span class="mark" aria-hidden="true"></span></div>`;
   if (user === null) return html`<${Gate} route=${route} entered=${entered} />`;
   return html`<${Shell} user=${user} name=${name} place=${name === "messages" ? name : `${name}/${route.parts[1] || ""}`} signOut=${signOut}><${Screen} name=${name} route=${route} user=${user} setUser=${setUser} /><//>`;
+}
+
+/**
+ * What is posted of an answer of Google's: nothing unless it has the state that this tab began with. Somebody else's code
+ * would sign this browser in as somebody else.
+ */
+function googleGrant(params) {
+  const begun = sessionStorage.getItem("mailkite.google");
+  sessionStorage.removeItem("mailkite.google");
+  const { state, codeVerifier, setupToken } = begun ? JSON.parse(begun) : {};
+  const [code] = params.getAll("code");
+  const answers = params.getAll("state");
+  if (!state || !code || answers.length !== 1 || answers[0] !== state) return null;
+  return { code, redirectUri: googleRedirect(), codeVerifier, setupToken };
 }
 
 const googleRedirect = () => document.body.dataset.redirect || `${location.origin}/`;

@@ -1,8 +1,8 @@
 // One message: what it says, in every form; what was found out about it; and its way, from door to webhook, in one line
 // of events.
 import { html, useState, useEffect, useRef } from "./lib.js";
-import { api, post, del, useLoad, here } from "./api.js";
-import { to } from "./router.js";
+import { api, post, del, useLoad } from "./api.js";
+import { apiPath, here, named, to } from "./paths.js";
 import { useLiveSoon } from "./live.js";
 import {
   Icon,
@@ -79,7 +79,7 @@ function Raw({ id, available }) {
   const blob = useRef(null);
   useEffect(() => {
     if (!available) return;
-    api("GET", `/api/messages/${id}/raw`, undefined, { raw: true })
+    api("GET", apiPath`/api/messages/${id}/raw`, undefined, { raw: true })
       .then((response) => response.blob())
       .then(async (found) => {
         blob.current = found;
@@ -164,7 +164,7 @@ function Attempt({ attempt }) {
 
 /** One webhook delivery with its attempts. */
 export function Delivery({ delivery, reload, showUrl = true }) {
-  const attempts = useLoad(delivery.attempts ? `/api/deliveries/${delivery.id}/attempts` : null);
+  const attempts = useLoad(delivery.attempts ? apiPath`/api/deliveries/${delivery.id}/attempts` : null);
   const seen = useRef(delivery.attempts);
   useEffect(() => {
     if (seen.current !== delivery.attempts) {
@@ -173,7 +173,7 @@ export function Delivery({ delivery, reload, showUrl = true }) {
     }
   }, [delivery.attempts]);
   const retry = async () => {
-    const answer = await post(`/api/deliveries/${delivery.id}/retry`).finally(() => {
+    const answer = await post(apiPath`/api/deliveries/${delivery.id}/retry`).finally(() => {
       reload?.();
       attempts.reload();
     });
@@ -252,9 +252,9 @@ function Reply({ message }) {
 }
 
 export default function Message({ id, back, onDeleted }) {
-  const detail = useLoad(`/api/messages/${id}`);
+  const detail = useLoad(apiPath`/api/messages/${id}`);
   const routes = useLoad("/api/routes");
-  const transmissions = useLoad(`/api/messages/${id}/transmissions`);
+  const transmissions = useLoad(apiPath`/api/messages/${id}/transmissions`);
   const [tab, setTab] = useState(null);
   const head = useRef(null);
   const subject = detail.data?.message.subject;
@@ -289,12 +289,12 @@ export default function Message({ id, back, onDeleted }) {
       text: "Its content, attachments, raw copy and attempts are removed for good. Pending deliveries end.",
     });
     if (!yes) return;
-    await del(`/api/messages/${id}`);
+    await del(apiPath`/api/messages/${id}`);
     say("Deleted");
     onDeleted?.(id);
   };
   const cancel = async () => {
-    await del(`/v1/scheduled/${detail.data.message.scheduled_id}`);
+    await del(apiPath`/v1/scheduled/${detail.data.message.scheduled_id}`);
     say("Canceled");
     detail.reload();
   };
@@ -324,7 +324,7 @@ export default function Message({ id, back, onDeleted }) {
     if (!yes) return;
     await post("/api/blocked-senders", { email: message.from_addr });
     say(`${message.from_addr} is blocked`, {
-      undo: () => del(`/api/blocked-senders/${encodeURIComponent(message.from_addr)}`).catch(complain),
+      undo: () => del(apiPath`/api/blocked-senders/${named(message.from_addr)}`).catch(complain),
     });
   };
   return html`<article class="message"><header class="message-head"><a class="back" href=${back}><${Icon} name="back" size="16" />Messages</a>

@@ -1,9 +1,10 @@
 // All messages: search, filters, a list that holds as many rows as there are and draws those in view, new mail sliding
 // in; beside it the one that is open.
 import { html, useState, useEffect, useRef, useMemo, useLayoutEffect, useCallback } from "./lib.js";
-import { get, query, useLoad } from "./api.js";
+import { get, useLoad } from "./api.js";
+import { query, to } from "./paths.js";
 import { mailCommand } from "./commands.js";
-import { go, to, replace } from "./router.js";
+import { go, replace } from "./router.js";
 import { useLive } from "./live.js";
 import { Icon, Time, Text, Badge, Standing, Empty, Failure, Skeleton, Code, complain } from "./ui.js";
 import { plural } from "./format.js";

@@ -1,7 +1,7 @@
 // How it goes: mail in and out, what is delivered and how fast, what waits, what needs somebody.
 import { html, useState } from "./lib.js";
 import { useLoad } from "./api.js";
-import { to } from "./router.js";
+import { query, screen, to } from "./paths.js";
 import { useLiveSoon } from "./live.js";
 import { Icon, Time, Text, Url, Page, Card, Segments, Badge, Standing, Failure, Skeleton } from "./ui.js";
 import { compact, number, percent, duration, plural } from "./format.js";
@@ -17,9 +17,6 @@ const LAST = { hour: "in the last hour", day: "in the last 24 hours", week: "in 
 
 const Stat = ({ label, value, note, tone = "", href }) =>
   html`<div class=${`stat ${tone}`}><dt>${label}</dt><dd>${href ? html`<a href=${href}>${value}</a>` : value}</dd>${note && html`<dd class="note">${note}</dd>`}</div>`;
-
-/** Links of the server may be paths of screens, with or without the mark. */
-const screen = (link) => (link ? `#/${link.replace(/^#?\/?/, "")}` : undefined);
 
 /** As many as leave room for what follows. */
 const FEW = 3;
@@ -54,7 +51,7 @@ export default function Overview() {
       ? localStorage.getItem("mailkite.range")
       : "day",
   );
-  const view = useLoad(`/api/overview?range=${range}`);
+  const view = useLoad(query("/api/overview", { range }));
   const recent = useLoad("/api/messages?limit=6");
   const domains = useLoad("/api/domains");
   // The server keeps figures for two seconds; asked later than that, they hold what was told.

@@ -16,14 +16,6 @@ export function read() {
   return { parts, params: Object.fromEntries(new URLSearchParams(search || "")) };
 }
 
-/** The address of a screen. */
-export function to(...parts) {
-  const params = typeof parts[parts.length - 1] === "object" ? parts.pop() : {};
-  const filled = Object.entries(params).filter(([, value]) => value !== undefined && value !== null && value !== "");
-  const search = filled.length ? `?${new URLSearchParams(filled)}` : "";
-  return `#/${parts.map(encodeURIComponent).join("/")}${search}`;
-}
-
 export const go = (address) => {
   location.hash = address.replace(/^#/, "");
 };

@@ -1,8 +1,8 @@
 // Routes: which address goes where; which of them an address would match; old mail replayed to a new one.
 import { html, useState, useEffect } from "./lib.js";
-import { get, post, patch, del, query, useLoad } from "./api.js";
+import { get, post, patch, del, useLoad } from "./api.js";
+import { apiPath, query, to } from "./paths.js";
 import { apiCommand } from "./commands.js";
-import { to } from "./router.js";
 import {
   Icon,
   Time,
@@ -113,7 +113,7 @@ function Editor({ route, onClose, onSaved }) {
           ...(needs ? { destination: form.destination } : {}),
           ...(form.action === "webhook" ? { ackMode: form.ackMode } : {}),
         };
-        await patch(`/api/routes/${route.id}`, fields);
+        await patch(apiPath`/api/routes/${route.id}`, fields);
         say("Route saved");
         onSaved();
         return onClose();
@@ -147,7 +147,7 @@ function Replay({ route, onClose }) {
   const [chosen, choose] = useState(new Set());
   const load = async (before) => {
     try {
-      const page = await get(query(`/api/routes/${route.id}/candidates`, { before, limit: 50 }));
+      const page = await get(query(apiPath`/api/routes/${route.id}/candidates`, { before, limit: 50 }));
       set((old) => ({
         messages: [...(before ? old.messages : []), ...page.messages],
         next: page.nextBefore,
@@ -161,7 +161,7 @@ function Replay({ route, onClose }) {
     load();
   }, []);
   const send = async () => {
-    const { results } = await post(`/api/routes/${route.id}/deliver`, { messageIds: [...chosen].slice(0, 50) });
+    const { results } = await post(apiPath`/api/routes/${route.id}/deliver`, { messageIds: [...chosen].slice(0, 50) });
     const good = results.filter((one) => one.ok).length;
     say(good === results.length ? `${plural(good, "message")} delivered` : `${good} of ${results.length} delivered`, {
       bad: good < results.length,
@@ -208,7 +208,7 @@ function Route({ route, reload, mutate, edit, replay }) {
   const pause = async () => {
     swap({ active: !route.active });
     try {
-      await patch(`/api/routes/${route.id}`, { active: !route.active });
+      await patch(apiPath`/api/routes/${route.id}`, { active: !route.active });
     } catch (error) {
       swap({ active: route.active });
       complain(error);
@@ -220,7 +220,7 @@ function Route({ route, reload, mutate, edit, replay }) {
       text: `${route.match_pattern} → ${route.destination || route.action}. Its secret is lost, and its pending deliveries end.`,
     });
     if (!yes) return;
-    await del(`/api/routes/${route.id}`);
+    await del(apiPath`/api/routes/${route.id}`);
     say("Route deleted");
     reload();
   };
@@ -232,7 +232,7 @@ function Route({ route, reload, mutate, edit, replay }) {
       calm: true,
     });
     if (yes) {
-      show((await post(`/api/routes/${route.id}/secret/rotate`)).secret);
+      show((await post(apiPath`/api/routes/${route.id}/secret/rotate`)).secret);
       setVersion(version + 1);
     }
   };

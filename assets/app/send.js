@@ -1,7 +1,7 @@
 // Writing a mail: now or later, from a template or not, and the same as code.
 import { html, useState, useEffect, useMemo, useRef } from "./lib.js";
 import { post, useLoad } from "./api.js";
-import { to } from "./router.js";
+import { apiPath, to } from "./paths.js";
 import { Icon, FileName, Page, Card, Empty, Button, Field, Notice, Segments, Tabs, Code, say, useBusy } from "./ui.js";
 import { useDraft } from "./drafts.js";
 import { MailFrame } from "./mailframe.js";
@@ -116,7 +116,7 @@ function Compose({ given }) {
   const [error, fail] = useState(null);
   const [sent, setSent] = useState(null);
   const [busy, act] = useBusy();
-  const template = useLoad(form.templateId ? `/api/templates/${form.templateId}` : null);
+  const template = useLoad(form.templateId ? apiPath`/api/templates/${form.templateId}` : null);
   useEffect(() => {
     if (!form.from && sending.length) set((old) => ({ ...old, from: old.from || `hello@${sending[0].domain}` }));
   }, [domains.data]);

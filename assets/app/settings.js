@@ -1,6 +1,7 @@
 // The account, its sessions, and facts about the server.
 import { html, useState } from "./lib.js";
 import { get, post, del, session, useLoad } from "./api.js";
+import { apiPath, named } from "./paths.js";
 import { Time, Text, Page, Card, Badge, Button, Field, Notice, Loaded, confirm, say, useBusy } from "./ui.js";
 import { bytes, number, exact } from "./format.js";
 
@@ -69,7 +70,7 @@ function Sessions() {
       !(await confirm({ title: "End this session?", text: "You are signed out here.", yes: "Sign out" }))
     )
       return;
-    await del(`/api/auth/sessions/${encodeURIComponent(one.id)}`);
+    await del(apiPath`/api/auth/sessions/${named(one.id)}`);
     one.current ? location.reload() : list.reload();
   };
   return html`<${Card} title="Sessions"><${Loaded} of=${list}>${({ sessions }) => html`<ul class="stack tight">${sessions.map((one) => html`<li key=${one.id} class="thing-head"><span class="route-line"><strong title=${one.userAgent}><${Text}>${agent(one.userAgent)}<//></strong>${one.current && html`<${Badge} kind="good">This one<//>`}<span class="faint"><bdi>${one.ip || ""}</bdi> · since <${Time} at=${one.createdAt} /></span></span><${Button} kind="small" action=${() => end(one)}>End<//></li>`)}</ul>`}<//><//>`;

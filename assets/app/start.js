@@ -1,8 +1,8 @@
 // From a new account to "my app received its first webhook", by following the screen alone.
 import { html, useState } from "./lib.js";
 import { post, put, useLoad } from "./api.js";
+import { apiPath, to } from "./paths.js";
 import { RECEIVER, mailCommand } from "./commands.js";
-import { to } from "./router.js";
 import { Icon, Button, Card, Code, Field, Text, Notice, say, useBusy } from "./ui.js";
 
 const Step = ({
@@ -42,7 +42,7 @@ export function SetWebhook({ domain, onSet, label = "Save" }) {
   const submit = (event) => {
     event.preventDefault();
     act(async () => {
-      const answer = await put(`/api/domains/${domain.id}/webhook`, {
+      const answer = await put(apiPath`/api/domains/${domain.id}/webhook`, {
         url,
         ackMode: domain.webhookAckMode || undefined,
       });
@@ -63,7 +63,7 @@ export function TestWebhook({ domain, onDone, kind = "", children }) {
   const test = async () => {
     set(null);
     try {
-      const answer = await post(`/api/domains/${domain.id}/webhook/test`);
+      const answer = await post(apiPath`/api/domains/${domain.id}/webhook/test`);
       set(
         answer.ok
           ? { good: true, text: `Your endpoint answered ${answer.status}.` }
@@ -118,7 +118,7 @@ export default function Start({ domains, reload, delivered }) {
           domain &&
           html`<p>Publish its DNS records, or at least the MX, then check.</p><div class="actions"><a class="button" href=${to("domains", domain.domain)}><${Icon} name="domains" />Records to copy</a>
           <${Button} kind="primary" icon="refresh" action=${async () => {
-            const answer = await post(`/api/domains/${domain.id}/verify`);
+            const answer = await post(apiPath`/api/domains/${domain.id}/verify`);
             answer.checks.mx
               ? say(`${domain.domain} is verified`, { topic: "dns" })
               : say("The MX record was not found yet.", { bad: true, topic: "dns" });

@@ -1,6 +1,7 @@
 // Whom nothing is sent to, and whose mail calls no webhook.
 import { html, useState } from "./lib.js";
-import { get, post, del, query, useLoad } from "./api.js";
+import { get, post, del, useLoad } from "./api.js";
+import { apiPath, named, query } from "./paths.js";
 import { Icon, Time, Text, Page, Card, Badge, Button, Field, Loaded, say, complain, useBusy } from "./ui.js";
 
 const REASONS = { manual: "By hand", unsubscribe: "Unsubscribed", bounce: "Bounced", complaint: "Complained" };
@@ -27,12 +28,12 @@ function AddForm({ label, hint, path, extra, onAdded }) {
 }
 
 /** Removes at once and offers the way back. */
-function useRemoval(list, path, key, restore) {
+function useRemoval(list, pathOf, key, restore) {
   return async (row) => {
     const without = (data) => key(data, (all) => all.filter((one) => one.email !== row.email));
     list.mutate(without);
     try {
-      await del(`${path}/${encodeURIComponent(row.email)}`);
+      await del(pathOf(row));
       say(`${row.email} removed`, { undo: () => restore(row).then(list.reload, complain) });
     } catch (error) {
       complain(error);
@@ -48,13 +49,13 @@ export default function Suppressions() {
   const [more, setMore] = useState([]);
   const remove = useRemoval(
     list,
-    "/api/contacts/suppressions",
+    (row) => apiPath`/api/contacts/suppressions/${named(row.email)}`,
     (data, change) => ({ suppressions: change(data.suppressions) }),
     (row) => post("/api/contacts/suppressions", row),
   );
   const unblock = useRemoval(
     blocked,
-    "/api/blocked-senders",
+    (row) => apiPath`/api/blocked-senders/${named(row.email)}`,
     (data, change) => change(data),
     (row) => post("/api/blocked-senders", { email: row.email }),
   );

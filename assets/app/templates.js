@@ -1,7 +1,8 @@
 // Templates: a list, and an editor with its preview beside it.
 import { html, useState, useEffect } from "./lib.js";
 import { post, put, del, useLoad } from "./api.js";
-import { to, go } from "./router.js";
+import { apiPath, to } from "./paths.js";
+import { go } from "./router.js";
 import {
   Icon,
   Time,
@@ -50,7 +51,7 @@ const saved = (template) => Object.fromEntries(FIELDS.map((key) => [key, templat
 const same = (one, other) => FIELDS.every((key) => one[key] === other[key]);
 
 function Edit({ id, user }) {
-  const loaded = useLoad(`/api/templates/${id}`);
+  const loaded = useLoad(apiPath`/api/templates/${id}`);
   const { draft: form, set, written: dirty, keep, drop } = useDraft(`template ${id}`, null);
   const [error, fail] = useState(null);
   const [tab, setTab] = useState("html");
@@ -69,7 +70,7 @@ function Edit({ id, user }) {
   const save = (event) => {
     event.preventDefault();
     act(async () => {
-      const answer = await put(`/api/templates/${id}`, form);
+      const answer = await put(apiPath`/api/templates/${id}`, form);
       loaded.mutate(() => answer);
       drop(saved(answer));
       say("Saved");
@@ -92,7 +93,7 @@ function Edit({ id, user }) {
       }))
     )
       return;
-    await del(`/api/templates/${id}`);
+    await del(apiPath`/api/templates/${id}`);
     drop(null);
     say("Template deleted");
     go(to("templates"));

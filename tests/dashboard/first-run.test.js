@@ -1,5 +1,6 @@
 // From a fresh server to "my app received its first webhook", with the keyboard alone, by what the screen says.
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { test } from "node:test";
 import {
@@ -169,30 +170,53 @@ test("dev: its link signs in once; the screen leads to one's own app", async () 
   }
 });
 
-test("Google: the button leads there with a state, and its answer without one is not believed", async () => {
-  const server = await dev();
-  const view = await browse(server);
-  const { page } = view;
-  try {
-    await page.route("https://accounts.google.com/**", (route) => route.fulfill({ body: "Google" }));
-    await page.goto(server.base);
-    await page.waitForSelector("h1");
-    assert.equal(
-      await page.getByRole("button", { name: "Continue with Google" }).count(),
-      0,
-      "not configured, not offered",
-    );
-    await page.evaluate(() => {
-      document.body.dataset.google = "client";
-      location.hash = "#/sign-up";
-    });
-    await page.goto(`${server.base}/?code=stolen&state=guess`);
-    await page.waitForSelector("h1:has-text('Sign in')");
-    assert.equal(view.requests.filter((url) => url.includes("/api/auth/google")).length, 0);
-  } finally {
-    await view.close();
-    await server.stop();
+test("Google: not configured, not offered; configured, an answer that this tab did not ask for is not believed", async () => {
+  const names = await dns({});
+  const accounts = await google("mallory@example.com");
+  for (const config of ["", accounts.config]) {
+    const server = await serve(names.port, config);
+    const view = await browse(server);
+    const { page } = view;
+    try {
+      await page.goto(server.base);
+      await page.waitForSelector("h1");
+      assert.equal(await page.getByRole("button", { name: "Continue with Google" }).count(), config ? 1 : 0);
+      for (const [stored, answer] of [
+        [null, "code=stolen"],
+        [null, "code=stolen&state="],
+        [null, "code=stolen&state=null"],
+        [null, "code=stolen&state=undefined"],
+        ["{}", "code=stolen&state=undefined"],
+        ['{"state":""}', "code=stolen&state="],
+        ['{"state":"mine"}', "code=stolen"],
+        ['{"state":"mine"}', "code=stolen&state="],
+        ['{"state":"mine"}', "code=stolen&state=guess"],
+        ['{"state":"mine"}', "code=stolen&state=guess&state=mine"],
+        ['{"state":"mine"}', "code=&state=mine"],
+        ['{"state":"mine"}', "error=access_denied&state=mine"],
+      ]) {
+        await page.evaluate((value) => {
+          value === null
+            ? sessionStorage.removeItem("mailkite.google")
+            : sessionStorage.setItem("mailkite.google", value);
+        }, stored);
+        await page.goto(`${server.base}/?${answer}`);
+        if (config) {
+          await page.getByText("did not begin in this tab").waitFor();
+          assert.ok(!/code=|state=|error=/.test(page.url()), "nothing of it is left in the address");
+          assert.equal(await page.evaluate(() => sessionStorage.getItem("mailkite.google")), null, "one answer a try");
+        }
+        await page.waitForSelector("h1:has-text('Make this server yours')");
+      }
+      assert.equal(view.requests.filter((url) => url.includes("/api/auth/google")).length, 0);
+      assert.deepEqual(await view.check(), []);
+    } finally {
+      await view.close();
+      await server.stop();
+    }
   }
+  accounts.stop();
+  names.stop();
 });
 
 test("Google, where it is configured: it makes the first account, with the setup token", async () => {
@@ -215,7 +239,11 @@ test("Google, where it is configured: it makes the first account, with the setup
     await page.getByRole("button", { name: "Continue with Google" }).click();
     await page.getByText("Get your first webhook").waitFor();
     assert.equal(asked.get("client_id"), "client");
-    assert.match(asked.get("state"), /^[0-9a-f]{32}$/);
+    assert.match(asked.get("state"), /^[0-9a-f]{64}$/);
+    assert.equal(asked.get("code_challenge_method"), "S256");
+    const verifier = accounts.exchanged[0].get("code_verifier");
+    assert.match(verifier, /^[0-9a-f]{64}$/);
+    assert.equal(createHash("sha256").update(verifier).digest("base64url"), asked.get("code_challenge"));
     assert.ok(!/code=|state=/.test(page.url()), "nothing of it is left in the address");
     await page.getByRole("link", { name: "ada@example.com" }).waitFor();
     const elsewhere = view.troubles.filter((one) => !one.includes("https://accounts.google.com/"));

@@ -201,6 +201,55 @@ test("even uncleaned, the frame lets nothing run or leave", async () => {
   await view.close();
 });
 
+test("an address that names no id asks the server for nothing", async () => {
+  const view = await signedIn(server);
+  const { page } = view;
+  await view.screen("#/overview");
+  const ids = [
+    "..",
+    ".",
+    "%2e%2e",
+    "..%2f..%2fauth%2flogout",
+    "msg_x",
+    "msg_0000000000000000%2fraw",
+    "msg_00000000000000000",
+  ];
+  ids.push(
+    "msg_000000000000000%3f",
+    "%00",
+    "me%23",
+    "//evil.example",
+    "dom_0000000000000000?x=1",
+    "tpl_000000000000000%c3%bc",
+  );
+  for (const screen of ["messages", "templates"])
+    for (const id of ids) {
+      await view.screen(`#/${screen}`);
+      const before = view.requests.length;
+      await view.screen(`#/${screen}/${id}`);
+      await drawn(page);
+      const asked = view.requests.slice(before).map((url) => new URL(url).pathname);
+      const wanted = /^\/(api\/(messages|domains|templates|templates\/base|routes)|v1\/realtime|assets\/.*)$/;
+      assert.deepEqual(
+        asked.filter((path) => !wanted.test(path)),
+        [],
+        `${screen}/${id}`,
+      );
+    }
+  for (const id of ["..", ".", "%2e%2e"]) {
+    const before = view.requests.length;
+    await view.screen(`#/domains/${id}`);
+    await page.getByText("not found").waitFor();
+    assert.deepEqual(
+      view.requests.slice(before).filter((url) => !url.includes("/assets/")),
+      [],
+      id,
+    );
+  }
+  assert.deepEqual(await view.check(), []);
+  await view.close();
+});
+
 test("hostile names of things of one's own stay text", async () => {
   const name = marked(TEXTS[1], "own");
   const template = await call(server, "POST", "/api/templates", {

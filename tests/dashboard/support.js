@@ -199,7 +199,9 @@ export async function receiver(answer = () => ({ status: 200, body: "ok" })) {
 export async function google(email) {
   const { privateKey, publicKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const exchanged = [];
   const server = http.createServer((request, response) => {
+    let form = "";
     const now = Math.floor(Date.now() / 1000);
     const claims = { iss: "https://accounts.google.com", aud: "client", sub: "1", email, email_verified: true };
     const signed = `${part({ alg: "RS256", kid: "k", typ: "JWT" })}.${part({ ...claims, iat: now, exp: now + 300 })}`;
@@ -207,15 +209,20 @@ export async function google(email) {
     const keys = [{ ...publicKey.export({ format: "jwk" }), kid: "k", alg: "RS256", use: "sig" }];
     response.setHeader("content-type", "application/json");
     request
-      .resume()
-      .on("end", () => response.end(JSON.stringify(request.url === "/keys" ? { keys } : { id_token: token })));
+      .on("data", (data) => {
+        form += data;
+      })
+      .on("end", () => {
+        if (request.url !== "/keys") exchanged.push(new URLSearchParams(form));
+        response.end(JSON.stringify(request.url === "/keys" ? { keys } : { id_token: token }));
+      });
   });
   await new Promise((resolve) => {
     server.listen(0, "127.0.0.1", resolve);
   });
   const base = `http://127.0.0.1:${server.address().port}`;
   const config = `[auth.google]\nclient_id = "client"\nclient_secret = "secret"\ntoken_url = "${base}/token"\njwks_url = "${base}/keys"\n`;
-  return { config, stop: () => server.close() };
+  return { config, exchanged, stop: () => server.close() };
 }
 
 /** What stands before the server on many machines: another name and port, and HTTP/1.1 to it. */
@@ -239,11 +246,13 @@ export async function reverseProxy(base) {
   return { base: `http://localhost:${server.address().port}`, stop };
 }
 
-/** A mail host that takes everything but mail for grace. */
+/** A mail host that takes everything but mail for grace; `got` is what it took. */
 export function mailHost() {
+  const got = [];
   const server = net.createServer((socket) => {
     let data = false;
     let rest = "";
+    let lines = [];
     const say = (line) => socket.write(`${line}\r\n`);
     socket.on("error", () => {});
     socket.on("data", (bytes) => {
@@ -254,8 +263,10 @@ export function mailHost() {
         if (data) {
           if (line === ".") {
             data = false;
+            got.push(lines.join("\r\n"));
+            lines = [];
             say("250 2.0.0 taken");
-          }
+          } else lines.push(line);
         } else if (/^EHLO/i.test(line)) say("250-relay.test\r\n250 8BITMIME");
         else if (/^RCPT TO:<grace@/i.test(line)) say("550 5.1.1 nobody of that name");
         else if (/^DATA/i.test(line)) {
@@ -268,7 +279,7 @@ export function mailHost() {
     say("220 relay.test ESMTP");
   });
   return new Promise((resolve) => {
-    server.listen(0, "127.0.0.1", () => resolve({ port: server.address().port, stop: () => server.close() }));
+    server.listen(0, "127.0.0.1", () => resolve({ got, port: server.address().port, stop: () => server.close() }));
   });
 }
 
@@ -329,7 +340,7 @@ afterEach(async () => {
 });
 
 /** A browser at this server. `troubles` is empty at the end of a good test. */
-export async function browse(server, options = {}) {
+export async function browse(server, { args = [], ...options } = {}) {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
     args: [
@@ -338,6 +349,7 @@ export async function browse(server, options = {}) {
       "--disable-background-networking",
       "--disable-component-update",
       "--disable-sync",
+      ...args,
     ],
   });
   open.add(browser);

@@ -115,3 +115,32 @@ async fn a_ticket_signs_in_once() {
     }
     server.stop().await;
 }
+
+/// An id or a name in a path is checked and encoded by `paths.js`; a path that is put together elsewhere might lead elsewhere.
+#[test]
+fn paths_with_ids_in_them_are_made_in_one_place() {
+    let path = regex::Regex::new(r#"/(?:api|v1|att)/[^\s`"'\\<>]*\$\{|#/[^\s`"'\\<>]*\$\{"#).unwrap();
+    let joined = regex::Regex::new(r#"["'](?:#/|/(?:api|v1|att)/)[^"']*["']\s*\+"#).unwrap();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/app");
+    let (mut wrong, mut tagged) = (Vec::new(), 0);
+    for file in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let name = file.file_name().into_string().unwrap();
+        if !name.ends_with(".js") || name == "paths.js" {
+            continue;
+        }
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        for found in path.find_iter(&text) {
+            let before = &text[..found.start()];
+            // The template of the path begins with it, and is one of `apiPath`.
+            if before.ends_with("apiPath`") {
+                tagged += 1;
+            } else {
+                wrong.push(format!("{name}: {}", found.as_str()));
+            }
+        }
+        wrong.extend(joined.find_iter(&text).map(|found| format!("{name}: {}", found.as_str())));
+        wrong.extend(text.contains("encodeURIComponent").then(|| format!("{name} encodes by itself")));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(tagged > 20, "{tagged}");
+}
