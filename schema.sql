@@ -233,6 +233,7 @@ CREATE TABLE message (
   raw_id INTEGER,                                -- NULL: the raw copy is gone (7 days, or dropped)
   received_at INTEGER NOT NULL,
   body BLOB,                                     -- zstd JSON of text, html, headers once the raw copy is gone; NULL before
+  overhead INTEGER NOT NULL DEFAULT 2048,        -- bytes that it is taken to need beside its mail data
   account_total INTEGER NOT NULL DEFAULT 0       -- bytes of all messages that the account ever had, this one included
 ) STRICT;
 -- The list and its cursor (contract 1.8), the unique millisecond, and "the last one of this account" at accept.
@@ -539,14 +540,14 @@ END;
 CREATE TRIGGER message_removed AFTER DELETE ON message
   WHEN EXISTS (SELECT 1 FROM account WHERE id = OLD.account_id) BEGIN
   INSERT INTO message_bytes (account_id, floor, removed)
-  VALUES (OLD.account_id, OLD.account_total, 2048 + iif(OLD.raw_id IS NULL, 0, OLD.size)
+  VALUES (OLD.account_id, OLD.account_total, OLD.overhead + iif(OLD.raw_id IS NULL, 0, OLD.size)
     + coalesce(octet_length(OLD.body), 0))
   ON CONFLICT (account_id) DO UPDATE SET floor = max(floor, excluded.floor), removed = removed + excluded.removed;
 END;
 CREATE TRIGGER message_shrunk AFTER UPDATE OF raw_id, body ON message BEGIN
   INSERT INTO message_bytes (account_id, floor, removed)
-  VALUES (OLD.account_id, 0, (2048 + iif(OLD.raw_id IS NULL, 0, OLD.size)
+  VALUES (OLD.account_id, 0, (OLD.overhead + iif(OLD.raw_id IS NULL, 0, OLD.size)
     + coalesce(octet_length(OLD.body), 0))
-    - (2048 + iif(NEW.raw_id IS NULL, 0, NEW.size) + coalesce(octet_length(NEW.body), 0)))
+    - (NEW.overhead + iif(NEW.raw_id IS NULL, 0, NEW.size) + coalesce(octet_length(NEW.body), 0)))
   ON CONFLICT (account_id) DO UPDATE SET removed = removed + excluded.removed;
 END;

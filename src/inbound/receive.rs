@@ -92,6 +92,8 @@ struct Plan {
     recipient: Recipient,
     fingerprint: i64,
     routes: Vec<Arc<Route>>,
+    /// How many of them make a delivery or a dispatch.
+    runs: usize,
     to_name: Option<String>,
     trace: String,
     /// The id in our own Received field.
@@ -265,6 +267,7 @@ impl Inbound {
         let received = trace::received(peer, hostname, id.as_str(), smtputf8, Some(&to), now);
         Plan {
             fingerprint: i64::from_le_bytes(head),
+            runs: recipient.runs(),
             routes: std::mem::take(&mut recipient.routes),
             to_name: mime::name_for(to_names, &to).map(str::to_owned),
             trace: format!("{}{received}", common.verification.authentication_results),

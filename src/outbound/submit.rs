@@ -16,7 +16,7 @@ use crate::mail::mime::{self, Part};
 use crate::store::dispatches::NewDispatch;
 use crate::store::idempotency::{self, Remembered, RequestKey};
 use crate::store::jobs::Kind;
-use crate::store::limits::MESSAGE_BYTES;
+use crate::store::limits::{MESSAGE_BYTES, add_deliveries};
 use crate::store::raws::{self, NewRaw};
 use crate::store::submissions::{self, NewOutbound, Submission};
 use crate::store::{self, attachments, dispatches, domains, recipients};
@@ -114,7 +114,8 @@ impl Outbound {
                 parts.limits.admit_many(tx, account, limits::Kind::Scheduled, scheduled.count() as u64)?;
             }
             for one in &staged {
-                let bytes = one.raw.size().saturating_add(MESSAGE_BYTES);
+                let overhead = MESSAGE_BYTES.saturating_mul(one.outgoing.recipients.len() as u64);
+                let bytes = one.raw.size().saturating_add(overhead);
                 parts.limits.admit_bytes(tx, one.outgoing.sender.account, bytes)?;
                 left.extend(parts.store(tx, one, now)?);
             }
@@ -201,6 +202,7 @@ impl Parts {
         let first = self.bounce_address(&outgoing.id, 0, sender);
         let raw_id = raws::insert(tx, &staged.raw, now)?;
         let message = submissions::insert_message(tx, &outgoing.row(staged, status, first, raw_id), now)?;
+        add_deliveries(tx, sender.account, message, outgoing.recipients.len())?;
         attachments::insert_all(tx, message, &staged.parts)?;
         let beside = outgoing.beside();
         if !beside.is_empty() {

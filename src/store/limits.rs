@@ -68,7 +68,8 @@ fn kept(connection: &Connection, account: i64, table: &str) -> Result<u64> {
     Ok(rows.and_then(|rows| u64::try_from(rows).ok()).unwrap_or(0))
 }
 
-/// What a message takes beside its mail data: its row, and what finds and delivers it.
+/// What a message takes beside its mail data: its row and what finds it, with one delivery or recipient; as much again for
+/// each more of these.
 pub const MESSAGE_BYTES: u64 = 2048;
 
 /// The sum that a message of so many octets carries when it is inserted now.
@@ -95,6 +96,28 @@ pub(super) fn add_message(connection: &Connection, account: i64, size: u64, at: 
             .execute(params![account, total])?;
     }
     Ok(total)
+}
+
+/// Counts the deliveries or recipients of a message that was inserted in this transaction, when they are several.
+///
+/// # Errors
+/// Storage trouble.
+pub fn add_deliveries(connection: &Connection, account: i64, message: i64, count: usize) -> Result<()> {
+    let more = (count as u64).saturating_sub(1).saturating_mul(MESSAGE_BYTES);
+    if more == 0 {
+        return Ok(());
+    }
+    let total: i64 = connection
+        .prepare_cached(
+            "UPDATE message SET overhead = overhead + ?2, account_total = account_total + ?2 WHERE id = ?1
+             RETURNING account_total - ?2",
+        )?
+        .query_row(params![message, more], |row| row.get(0))?;
+    // See add_message: it is not the latest one.
+    connection
+        .prepare_cached("UPDATE message_bytes SET floor = floor + ?3 WHERE account_id = ?1 AND floor = ?2")?
+        .execute(params![account, total, more])?;
+    Ok(())
 }
 
 /// The bytes that an account has stored, and whether it is the owner's.

@@ -135,6 +135,7 @@ fn store_one(
         raw_id,
     };
     let (row, received_at) = messages::insert(tx, &new, now)?;
+    store::limits::add_deliveries(tx, account, row, plan.runs)?;
     store::recent::insert(tx, plan.fingerprint, row, now)?;
     store::attachments::insert_all(tx, row, &common.parts)?;
     let kept = Kept::Message { account, domain, row };

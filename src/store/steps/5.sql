@@ -1,5 +1,6 @@
 -- Version 5: limits per account, what is known of each object, and counters instead of scans.
 
+ALTER TABLE message ADD COLUMN overhead INTEGER NOT NULL DEFAULT 2048;
 ALTER TABLE message ADD COLUMN account_total INTEGER NOT NULL DEFAULT 0;
 -- How many rows an account has in tables that may hold many, and the bytes in them, kept by the triggers below: what
 -- limits ask for. Of attempts only large answers count.
@@ -93,15 +94,15 @@ END;
 CREATE TRIGGER message_removed AFTER DELETE ON message
   WHEN EXISTS (SELECT 1 FROM account WHERE id = OLD.account_id) BEGIN
   INSERT INTO message_bytes (account_id, floor, removed)
-  VALUES (OLD.account_id, OLD.account_total, 2048 + iif(OLD.raw_id IS NULL, 0, OLD.size)
+  VALUES (OLD.account_id, OLD.account_total, OLD.overhead + iif(OLD.raw_id IS NULL, 0, OLD.size)
     + coalesce(octet_length(OLD.body), 0))
   ON CONFLICT (account_id) DO UPDATE SET floor = max(floor, excluded.floor), removed = removed + excluded.removed;
 END;
 CREATE TRIGGER message_shrunk AFTER UPDATE OF raw_id, body ON message BEGIN
   INSERT INTO message_bytes (account_id, floor, removed)
-  VALUES (OLD.account_id, 0, (2048 + iif(OLD.raw_id IS NULL, 0, OLD.size)
+  VALUES (OLD.account_id, 0, (OLD.overhead + iif(OLD.raw_id IS NULL, 0, OLD.size)
     + coalesce(octet_length(OLD.body), 0))
-    - (2048 + iif(NEW.raw_id IS NULL, 0, NEW.size) + coalesce(octet_length(NEW.body), 0)))
+    - (NEW.overhead + iif(NEW.raw_id IS NULL, 0, NEW.size) + coalesce(octet_length(NEW.body), 0)))
   ON CONFLICT (account_id) DO UPDATE SET removed = removed + excluded.removed;
 END;
 INSERT INTO account_rows (account_id, table_name, rows, bytes)
@@ -124,7 +125,7 @@ SELECT delivery.account_id, 'attempt', count(*), sum(octet_length(response_body)
 FROM attempt JOIN delivery ON delivery.id = attempt.delivery_id
 WHERE octet_length(response_body) > 4096 GROUP BY delivery.account_id;
 INSERT INTO message_bytes (account_id, floor, removed)
-SELECT account_id, sum(2048 + iif(message.raw_id IS NULL, 0, message.size)
+SELECT account_id, sum(message.overhead + iif(message.raw_id IS NULL, 0, message.size)
     + coalesce(octet_length(message.body), 0)), 0 FROM message GROUP BY account_id;
 -- Forwarding: destinations prove themselves, routes say what becomes of mail whose author is not authenticated.
 ALTER TABLE dispatch ADD COLUMN forwarding TEXT;
