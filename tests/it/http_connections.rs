@@ -14,7 +14,7 @@ use crate::support::api::Api;
 use crate::support::served::Served;
 use crate::support::server::Server;
 
-const STUCK: &str = "POST /api/auth/login HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{";
+const STUCK: &str = "POST /api/auth/login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{";
 
 async fn connect(server: SocketAddr, from: IpAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
@@ -49,7 +49,9 @@ async fn status(server: SocketAddr, from: IpAddr, request: &str) -> String {
 }
 
 fn get(path: &str, credential: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {credential}\r\nConnection: close\r\n\r\n")
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {credential}\r\nConnection: close\r\n\r\n"
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,7 +67,7 @@ async fn thousands_of_stuck_connections_keep_nobody_out() {
     let stuck = stick(served.http, count).await;
     let login = json!({"email": "nobody@example.com", "password": "correct horse battery"}).to_string();
     let login = format!(
-        "POST /api/auth/login HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{login}",
+        "POST /api/auth/login HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{login}",
         login.len()
     );
     for from in [[127, 0, 0, 2], [127, 0, 0, 1]].map(|octets| IpAddr::V4(Ipv4Addr::from(octets))) {

@@ -197,7 +197,7 @@ async fn large_bodies_at_once_wait_for_one_another_or_are_asked_to_come_again() 
     house.check("uploads at once").await;
     // Whoever stops in the middle holds what was sent, for a while; the others still get through.
     let head = format!(
-        "POST /v1/send HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\nContent-Length: {LARGEST_BODY}\r\n\r\n",
+        "POST /v1/send HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Length: {LARGEST_BODY}\r\n\r\n",
         house.owner.credential.as_deref().unwrap()
     );
     let half = vec![b' '; LARGEST_BODY - 1];
@@ -240,7 +240,7 @@ async fn whoever_shows_no_credential_holds_little() {
     let house = House::open().await;
     let head = |length: usize| {
         format!(
-            "POST /api/auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+            "POST /api/auth/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
         )
     };
     let answer = house.owner.exchange("POST", "/api/auth/login", &[], Some(&vec![b' '; 16_385])).await;
