@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
+use super::support::api::Api;
 use super::support::machine::skip;
 use super::support::receiver::{Receiver, Reply};
 use super::support::server::message;
@@ -91,6 +92,40 @@ async fn dev_tells_programs_where_it_is_and_then_every_event() {
     let second = again.json().await;
     assert_eq!((&second["apiKey"], &second["webhookSecret"]), (&ready["apiKey"], &ready["webhookSecret"]));
     again.stop().await;
+}
+
+#[tokio::test]
+async fn dev_opens_nothing_of_this_machine_to_pages_of_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut dev = Running::dev(&dir.path().join("data"), &["--json", "--no-sample"]);
+    let ready = dev.json().await;
+    let address = |url: &str| url.trim_start_matches("http://").split('/').next().unwrap().parse().unwrap();
+    let api = Api::anonymous(address(ready["http"].as_str().unwrap()));
+    let owner = api.with(ready["apiKey"].as_str().unwrap());
+    let domain = owner.exchange("GET", "/api/domains/inbox.test", &[], None).await.expect(200);
+    let receiver = Api::anonymous(address(domain["domain"]["webhookUrl"].as_str().unwrap()));
+    let account = br#"{"email":"eve@evil.example","password":"correct horse battery"}"#;
+    for (name, value) in [
+        ("Origin", "https://evil.example"),
+        ("Origin", "null"),
+        ("Sec-Fetch-Site", "cross-site"),
+        ("Host", "evil.example"),
+    ] {
+        for (client, path) in [
+            (&api, "/api/auth/signup"),
+            (&owner, "/v1/attachments"),
+            (&owner, "/api/domains/inbox.test/webhook/test"),
+            (&receiver, "/"),
+        ] {
+            let refused = client.exchange("POST", path, &[(name, value)], Some(account)).await;
+            assert_eq!(refused.status, 403, "{path} {name}: {value}");
+            assert_eq!(refused.header("access-control-allow-origin"), None, "{path} {name}: {value}");
+        }
+    }
+    let unsigned = receiver.exchange("POST", "/", &[], Some(b"{}")).await;
+    assert_eq!(unsigned.status, 401, "a program of this machine is heard, and has to sign");
+    api.exchange("POST", "/api/auth/signup", &[], Some(account)).await.expect(201);
+    dev.stop().await;
 }
 
 #[tokio::test]
