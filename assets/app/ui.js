@@ -1,5 +1,5 @@
 // The parts that screens are made of.
-import { html, useState, useEffect, useRef, useCallback, useId } from "./lib.js";
+import { html, useState, useEffect, useLayoutEffect, useRef, useCallback, useId } from "./lib.js";
 import { Icon } from "./icons.js";
 import { SEND_STATES } from "./explain.js";
 import { ago, exact, useNow } from "./format.js";
@@ -92,7 +92,8 @@ export const complain = (error) => {
 export function Toasts() {
   const [all, set] = useState([]);
   const drop = useCallback((id) => set((old) => old.filter((one) => one.id !== id)), []);
-  useEffect(() => {
+  // Before any effect: what the first ones have to say would be lost.
+  useLayoutEffect(() => {
     let next = 0;
     showToast = (toast) => {
       const id = ++next;
