@@ -551,3 +551,19 @@ CREATE TRIGGER message_shrunk AFTER UPDATE OF raw_id, body ON message BEGIN
     - (NEW.overhead + iif(NEW.raw_id IS NULL, 0, NEW.size) + coalesce(octet_length(NEW.body), 0)))
   ON CONFLICT (account_id) DO UPDATE SET removed = removed + excluded.removed;
 END;
+
+-- ------------------------------------------------------------------------------------------------ the mark
+
+CREATE TABLE mark (                              -- what the high-water mark beside the lock is compared with
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  database_id INTEGER NOT NULL,                  -- random; 0: not made yet
+  generation INTEGER NOT NULL                    -- raised at each start and stop, and when the WAL begins anew
+) STRICT;
+INSERT INTO mark (only, database_id, generation) VALUES (1, 0, 0);
+
+CREATE TABLE removal (                           -- why a message or upload has no row, for 90 days
+  id INTEGER PRIMARY KEY,
+  name_hash INTEGER NOT NULL,                    -- 64 bits of SHA-256 of its public id
+  reason TEXT NOT NULL CHECK (reason IN ('api', 'retention', 'rule', 'delivered', 'undelivered')),
+  removed_at INTEGER NOT NULL
+) STRICT;

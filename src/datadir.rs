@@ -73,7 +73,7 @@ pub enum DataDirError {
     /// There was a database and now there is none.
     #[error(
         "{0} is missing or empty, although this data directory was in use: nothing is started anew over its mail. \
-         Put the database back or restore a backup; to start without it, use an empty data directory"
+         Put the database back or restore a backup; what is left, and how to start with it, says: mailkite recover"
     )]
     DatabaseLost(PathBuf),
     /// The system refused something.
@@ -136,6 +136,15 @@ impl DataDir {
             (&self.lock).write_all(IN_USE).and_then(|()| self.lock.sync_all()).map_err(io)?;
         }
         Ok(())
+    }
+
+    /// Notes that there is no database any more, and that a new one may be made.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub fn forget_database(&self) -> Result<(), DataDirError> {
+        let io = |error| DataDirError::Io(LOCK_NAME.to_owned(), error);
+        self.lock.set_len(0).and_then(|()| self.lock.sync_all()).map_err(io)
     }
 
     /// Checks an existing directory without locking or changing it.

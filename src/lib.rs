@@ -88,6 +88,12 @@
 //! After a failed fsync nothing is believed any more: the writer refuses everything and the process ends, so that a
 //! restart reads what the disk really holds.
 //!
+//! After each fsynced commit [`store::mark`] notes how far the database has come, in a file of its own. A start that finds
+//! less refuses: SQLite takes a database without its WAL for the whole truth.
+//!
+//! Each object's row has its length and checksum, and every reader compares ([`store::objects`]): what is damaged is told,
+//! never passed on.
+//!
 //! # Where this differs from what was planned
 //!
 //! * MIME is read by our own walk ([`mail::mime`]), with `mail-parser`'s charset tables: an attachment has to be a slice

@@ -11,16 +11,20 @@ use crate::clock::{Clock, Timestamp};
 use crate::content;
 use crate::store::jobs::{self, Kind};
 use crate::store::objects::{Damage, Objects};
+use crate::store::passing::PassingRow;
 use crate::store::raws::RawRow;
+use crate::store::removal::Reason;
 use crate::store::{
     self, Db, attempts, audit, deliveries, destinations, dispatches, events, forward_marks, idempotency, messages,
-    notices, passing, raws, recent, search, sessions, uploads, verifications,
+    notices, passing, raws, recent, removal, search, sessions, uploads, verifications,
 };
 
 /// Raw copies and attachments live seven days (contract 1.9).
 const RAW_AGE: Duration = Duration::from_secs(604_800);
 /// Captures of attempts live 45 days (contract 1.9).
 const ATTEMPT_AGE: Duration = Duration::from_secs(45 * 86_400);
+/// How long it is known what became of what was removed.
+const REMOVAL_AGE: Duration = Duration::from_secs(90 * 86_400);
 /// A file without a row that is older than this is an orphan of a crash.
 const ORPHAN_AGE: Duration = Duration::from_secs(3600);
 /// Objects go within an hour after their links end, so the sweep runs twice in one.
@@ -132,6 +136,7 @@ impl Retention {
                 for (message, raw) in expired {
                     deliveries::delete_by_message(tx, message)?;
                     dispatches::delete_by_message(tx, message)?;
+                    removal::note_message(tx, message, Reason::Retention, now)?;
                     messages::delete(tx, message)?;
                     if let Some(raw) = raw {
                         files.extend(raws::release(tx, raw)?);
@@ -156,7 +161,11 @@ impl Retention {
                 return Ok(gone);
             }
             let files = self.db.write(move |tx| {
-                let files: store::Result<Vec<_>> = old.iter().map(|row| passing::finish(tx, row)).collect();
+                let forget = |row: &PassingRow| {
+                    removal::note_passing(tx, row.id, Reason::Undelivered, now)?;
+                    passing::finish(tx, row)
+                };
+                let files: store::Result<Vec<_>> = old.iter().map(forget).collect();
                 Ok(files?.into_iter().flatten().collect())
             });
             self.remove_files(files.await?).await?;
@@ -228,7 +237,10 @@ impl Retention {
                 return Ok(gone);
             }
             let files = self.db.write(move |tx| {
-                let delete = |(id, file)| uploads::delete(tx, id).map(|()| file);
+                let delete = |(id, file)| {
+                    removal::note_upload(tx, id, Reason::Retention, now)?;
+                    uploads::delete(tx, id).map(|()| file)
+                };
                 expired.into_iter().map(delete).collect()
             });
             self.remove_files(files.await?).await?;
@@ -245,6 +257,8 @@ impl Retention {
                 + notices::delete_expired(tx, now)?)
         });
         let mut gone = ended.await?;
+        let before = now.minus(REMOVAL_AGE);
+        while self.db.write_behind(move |tx| removal::delete_before(tx, before, STEP)).await? == STEP as usize {}
         loop {
             let step = self.db.write_behind(move |tx| idempotency::delete_expired(tx, now, STEP)).await?;
             gone += step;
@@ -262,7 +276,7 @@ impl Retention {
         Ok(())
     }
 
-    /// Removes files that no row names. Those that were there before the start are a crash's, and few: when they are many
+    /// Removes files that no row names. Those that were there before the start are a crash's, and few: if they are many
     /// it is rather the database that forgot them, so they stay until the operator has spoken (`mailkite recover`).
     async fn sweep_orphans(&self) -> store::Result<usize> {
         let objects = self.objects.clone();
@@ -284,7 +298,7 @@ impl Retention {
             tracing::error!(
                 orphans = inherited,
                 objects = total,
-                "so many stored objects have no row that the database may be an older one; none is removed: run mailkite recover"
+                "many stored objects have no row: is the database an older one? None is removed; run mailkite recover"
             );
         }
         let gone: Vec<String> =
@@ -364,6 +378,7 @@ pub async fn delete_message(db: &Db, objects: &Objects, message: i64, now: Times
         delete_jobs(tx, &jobs)?;
         deliveries::part_from_message(tx, message, now)?;
         dispatches::delete_by_message(tx, message)?;
+        removal::note_message(tx, message, Reason::Api, now)?;
         messages::delete(tx, message)?;
         let file = row.raw_id.map(|raw| raws::release(tx, raw)).transpose()?;
         Ok(Some(file.flatten()))

@@ -1,5 +1,6 @@
 //! `mailkite audit`: is everything there that was promised? Beside a running server or without one; changes nothing.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,8 +11,10 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use super::queue::configured;
-use crate::store::audit::{self, Table};
+use crate::id::{MessageId, UploadId};
+use crate::store::audit::{self, Fate, Fates, Table};
 use crate::store::objects::Objects;
+use crate::store::removal::Reason;
 use crate::store::{self, Error};
 
 /// Names that are shown of each kind; `--json` has them all.
@@ -31,6 +34,9 @@ pub struct Options {
     /// The data directory itself, such as that of `mailkite dev`
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// What was acknowledged, one a line: an id (msg_…, upl_…), or JSON with an "id"; each must have an end state
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
     /// One JSON object instead of the table
     #[arg(long)]
     json: bool,
@@ -42,6 +48,24 @@ struct Finding {
     said: String,
     /// Each a line.
     lost: Vec<String>,
+    /// How many of what, of a ledger.
+    counts: BTreeMap<&'static str, usize>,
+}
+
+impl Finding {
+    const fn new(what: &'static str, said: String, lost: Vec<String>) -> Self {
+        Self { what, said, lost, counts: BTreeMap::new() }
+    }
+}
+
+impl Finding {
+    fn to_json(&self) -> serde_json::Value {
+        let mut json = json!({"ok": self.lost.is_empty(), "said": self.said, "lost": self.lost});
+        if !self.counts.is_empty() {
+            json["counts"] = json!(self.counts);
+        }
+        json
+    }
 }
 
 /// Files without a row, by their age.
@@ -65,7 +89,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     };
     let reading = || format!("reading the database in {}", data_dir.display());
     let objects = Objects::look(&data_dir);
-    let found = store::peek(&data_dir, |connection| look(connection, &objects)).with_context(reading)?;
+    let ledger = options.ledger.as_deref().map(read_ledger).transpose()?;
+    let found = store::peek(&data_dir, |connection| look(connection, &objects, ledger.as_deref()));
+    let found = found.with_context(reading)?;
     let (findings, orphans) = found.with_context(|| format!("there is no database in {} yet", data_dir.display()))?;
     let lost: usize = findings.iter().map(|one| one.lost.len()).sum();
     if options.json {
@@ -80,25 +106,86 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     }
 }
 
-fn look(connection: &Connection, objects: &Objects) -> store::Result<(Vec<Finding>, Orphans)> {
+fn look(
+    connection: &Connection,
+    objects: &Objects,
+    ledger: Option<&[String]>,
+) -> store::Result<(Vec<Finding>, Orphans)> {
     let broken = audit::quick_check(connection)?;
     let said = if broken.is_empty() { "the file is sound" } else { "the file is damaged" };
-    let mut findings = vec![Finding { what: "database", said: said.to_owned(), lost: broken }];
+    let mut findings = vec![Finding::new("database", said.to_owned(), broken)];
     for (what, noun, table) in [("mail", "messages' objects", Table::Mail), ("uploads", "uploads", Table::Uploads)] {
         let (count, unmarked, lost) = check_objects(connection, objects, table)?;
         let mut said = format!("{} of {count} {noun} are whole", count - lost.len());
         if unmarked > 0 {
             said.push_str(&format!(", {unmarked} of them by length alone"));
         }
-        findings.push(Finding { what, said, lost });
+        findings.push(Finding::new(what, said, lost));
     }
     let mut lost = Vec::new();
     for (what, names) in audit::strays(connection, u32::MAX)? {
         lost.extend(names.into_iter().map(|name| format!("{name}: {what}")));
     }
     let said = if lost.is_empty() { "every row has what it needs" } else { "rows lack what they need" };
-    findings.push(Finding { what: "rows", said: said.to_owned(), lost });
+    findings.push(Finding::new("rows", said.to_owned(), lost));
+    if let Some(ledger) = ledger {
+        findings.push(compare(connection, ledger)?);
+    }
     Ok((findings, count_orphans(connection, objects)?))
+}
+
+/// The ids of a ledger.
+fn read_ledger(path: &Path) -> anyhow::Result<Vec<String>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let mut ids = Vec::new();
+    for (number, line) in (1..).zip(text.lines().map(str::trim)) {
+        if line.is_empty() {
+            continue;
+        }
+        let id = match serde_json::from_str::<serde_json::Value>(line) {
+            Ok(entry) => entry.get("id").and_then(serde_json::Value::as_str).map(str::to_owned),
+            // An id, alone or at the end of the reply that named it.
+            Err(_) => line.split_ascii_whitespace().last().map(str::to_owned),
+        };
+        let id = id.filter(|id| MessageId::parse(id).is_some() || UploadId::parse(id).is_some());
+        ids.push(id.with_context(|| format!("{}, line {number}: no id of a message or an upload", path.display()))?);
+    }
+    Ok(ids)
+}
+
+/// What became of everything in a ledger.
+fn compare(connection: &Connection, ledger: &[String]) -> store::Result<Finding> {
+    let fates = Fates::load(connection)?;
+    let (mut counts, mut lost) = (BTreeMap::new(), Vec::new());
+    for id in ledger {
+        let mut fate = fates.find(connection, id)?;
+        if fate == Fate::Lost {
+            // It may have been on its way when the others were read, and gone since.
+            fate = Fates::load(connection)?.find(connection, id)?;
+        }
+        if fate == Fate::Lost {
+            lost.push(format!("{id}: acknowledged, and neither stored nor removed by anybody"));
+        }
+        *counts.entry(word(fate)).or_default() += 1;
+    }
+    let parts: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
+    let said = format!("{} acknowledged: {}", ledger.len(), parts.join(", "));
+    Ok(Finding { counts, ..Finding::new("ledger", said, lost) })
+}
+
+const fn word(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Delivered | Fate::Gone(Reason::Delivered) => "delivered",
+        Fate::Stored => "stored",
+        Fate::Pending => "pending",
+        Fate::Failed | Fate::Gone(Reason::Undelivered) => "failed",
+        Fate::Canceled => "canceled",
+        Fate::DroppedByReceiver => "dropped by the receiver",
+        Fate::Gone(Reason::Rule) => "dropped by rule",
+        Fate::Gone(Reason::Api) => "removed by API",
+        Fate::Gone(Reason::Retention) => "past retention",
+        Fate::Lost => "lost",
+    }
 }
 
 /// How many objects a table names, how many of them have no checksum, and what is wrong.
@@ -172,10 +259,7 @@ fn print_table(findings: &[Finding], orphans: &Orphans, data_dir: &Path) -> anyh
 
 fn print_json(findings: &[Finding], orphans: &Orphans) -> anyhow::Result<()> {
     let lost: usize = findings.iter().map(|one| one.lost.len()).sum();
-    let checks: serde_json::Map<_, _> = findings
-        .iter()
-        .map(|one| (one.what.to_owned(), json!({"ok": one.lost.is_empty(), "said": one.said, "lost": one.lost})))
-        .collect();
+    let checks: serde_json::Map<_, _> = findings.iter().map(|one| (one.what.to_owned(), one.to_json())).collect();
     let whole = json!({
         "ok": lost == 0,
         "lost": lost,

@@ -6,6 +6,7 @@ mod check;
 mod dev;
 mod logs;
 mod queue;
+mod recover;
 mod serve;
 mod setup_token;
 
@@ -46,6 +47,8 @@ enum Command {
     Queue(queue::Options),
     /// Check that everything promised is there; exit 0 when nothing is lost, 1 when something is
     Audit(audit::Options),
+    /// What is there when something of the data directory is missing, and how to start with it
+    Recover(recover::Options),
     /// Check a configuration and its data directory; exit 0 when both are fine, 1 when not
     Check {
         /// The configuration file
@@ -68,6 +71,7 @@ impl Cli {
             Command::SetupToken { config } => setup_token::run(&config),
             Command::Check { config } => check::run(&config),
             Command::Audit(options) => audit::run(&options),
+            Command::Recover(options) => recover::run(&options),
             Command::Queue(options) => queue::run(&options),
         }
     }

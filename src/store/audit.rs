@@ -2,10 +2,14 @@
 //!
 //! Each question is a statement of its own, so that a long audit holds no snapshot beside a running server.
 
-use rusqlite::{Connection, params};
+use std::collections::{HashMap, HashSet};
+
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::objects::Object;
+use super::removal::{self, Reason};
 use super::{Result, raws, uploads};
+use crate::clock::Timestamp;
 
 /// Which rows name objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +46,33 @@ pub fn list_objects(connection: &Connection, table: Table, after: i64, limit: u3
 /// Storage trouble.
 pub fn names_object(connection: &Connection, name: &str) -> Result<bool> {
     Ok(raws::names_file(connection, name)? || uploads::names_file(connection, name)?)
+}
+
+/// Whether this is a database of ours at all, of whatever version.
+///
+/// # Errors
+/// Storage trouble.
+pub fn has_tables(connection: &Connection) -> Result<bool> {
+    let count: i64 = connection.query_row(
+        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('raw', 'upload', 'message')",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(count == 3)
+}
+
+/// When the latest message came or was handed in.
+///
+/// # Errors
+/// Storage trouble.
+pub fn latest_message(connection: &Connection) -> Result<Option<Timestamp>> {
+    if !has_tables(connection)? {
+        return Ok(None);
+    }
+    let latest = connection
+        .query_row("SELECT received_at FROM message ORDER BY id DESC LIMIT 1", [], |row| row.get(0))
+        .optional()?;
+    Ok(latest.map(Timestamp::from_millis))
 }
 
 /// The public ids of what lives in an object: messages, or an upload.
@@ -115,4 +146,97 @@ pub fn strays(connection: &Connection, limit: u32) -> Result<Vec<(&'static str, 
         }
     }
     Ok(found)
+}
+
+/// The end state of what was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// Somebody took it: a webhook, or the remote host of every recipient.
+    Delivered,
+    /// It can be read.
+    Stored,
+    /// It is still to be attempted.
+    Pending,
+    /// It failed, which its row says.
+    Failed,
+    /// Canceled by its sender.
+    Canceled,
+    /// Dropped by a control answer of its webhook.
+    DroppedByReceiver,
+    /// Its row is gone, for this reason.
+    Gone(Reason),
+    /// No row, and nobody removed it.
+    Lost,
+}
+
+/// What is needed to tell the end state of many ids.
+#[derive(Debug)]
+pub struct Fates {
+    gone: HashMap<i64, Reason>,
+    passing: HashSet<String>,
+}
+
+impl Fates {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn load(connection: &Connection) -> Result<Self> {
+        // First what is on its way: it leaves its note when it goes.
+        let mut statement = connection.prepare("SELECT event ->> '$.id' FROM passing")?;
+        let passing = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        Ok(Self { passing, gone: removal::load(connection)? })
+    }
+
+    /// What became of a message or an upload.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn find(&self, connection: &Connection, id: &str) -> Result<Fate> {
+        if self.passing.contains(id) {
+            return Ok(Fate::Pending);
+        }
+        let message = connection
+            .prepare_cached("SELECT id, status FROM message WHERE public_id = ?1")?
+            .query_row([id], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))
+            .optional()?;
+        if let Some((message, status)) = message {
+            return match status.as_str() {
+                "received" => fate_of_received(connection, message),
+                "dropped" => Ok(Fate::DroppedByReceiver),
+                "scheduled" | "queued" | "deferred" => Ok(Fate::Pending),
+                "canceled" => Ok(Fate::Canceled),
+                "sent" => Ok(Fate::Delivered),
+                _ => Ok(Fate::Failed),
+            };
+        }
+        if connection.prepare_cached("SELECT 1 FROM upload WHERE public_id = ?1")?.exists([id])? {
+            return Ok(Fate::Stored);
+        }
+        Ok(self.gone.get(&removal::name_hash(id)).map_or(Fate::Lost, |reason| Fate::Gone(*reason)))
+    }
+}
+
+/// By its deliveries to webhooks and to the addresses that routes forward it to.
+fn fate_of_received(connection: &Connection, message: i64) -> Result<Fate> {
+    let mut statement = connection.prepare_cached(
+        "SELECT status FROM delivery WHERE message_id = ?1
+         UNION ALL
+         SELECT recipient.status FROM dispatch JOIN recipient ON dispatch_id = dispatch.id WHERE message_id = ?1",
+    )?;
+    let mut rows = statement.query([message])?;
+    let (mut pending, mut delivered, mut failed) = (false, false, false);
+    while let Some(row) = rows.next()? {
+        match row.get::<_, String>(0)?.as_str() {
+            "pending" | "queued" | "deferred" | "scheduled" => pending = true,
+            "delivered" | "sent" => delivered = true,
+            _ => failed = true,
+        }
+    }
+    Ok(match (pending, delivered, failed) {
+        (true, ..) => Fate::Pending,
+        (_, true, _) => Fate::Delivered,
+        (_, _, true) => Fate::Failed,
+        _ => Fate::Stored,
+    })
 }

@@ -23,7 +23,7 @@ const STEPS: &[&str] = &[
 ];
 
 /// Why a database cannot be used by this version.
-fn refused(sentence: String) -> Error {
+pub(super) fn refused(sentence: String) -> Error {
     Error::Io { context: sentence, source: std::io::Error::other("the database was left untouched") }
 }
 

@@ -24,6 +24,7 @@ pub mod idempotency;
 pub mod jobs;
 pub mod keys;
 pub mod limits;
+pub mod mark;
 mod message_list;
 pub mod messages;
 pub mod migrate;
@@ -34,6 +35,7 @@ pub mod queue;
 pub mod raws;
 pub mod recent;
 pub mod recipients;
+pub mod removal;
 pub mod routes;
 pub mod search;
 pub mod sessions;
@@ -55,6 +57,7 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, watch};
 
+use mark::{Evidence, Keeper};
 use writer::{Durability, Urgency, Writer};
 
 /// The file name of the database inside the data directory.
@@ -173,6 +176,7 @@ struct Inner {
     /// How often the routes of each account changed, and everybody's at once.
     routes_versions: Mutex<HashMap<i64, u64>>,
     all_routes_version: AtomicU64,
+    mark: Arc<Keeper>,
     path: PathBuf,
 }
 
@@ -183,8 +187,13 @@ impl Db {
     /// The file is no database, is damaged, comes from a newer version, or cannot be opened or written.
     pub fn open(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join(FILE_NAME);
+        let evidence = Evidence::gather(data_dir);
+        if std::fs::metadata(&path).map_or(0, |found| found.len()) == 0 {
+            evidence.check(data_dir, None)?;
+        }
         make_private(&path)?;
-        let connection = open_writer(&path).map_err(|error| migrate::damaged(error, &path))?;
+        let connection = open_writer(data_dir, &path, &evidence).map_err(|error| migrate::damaged(error, &path))?;
+        let mark = Arc::new(Keeper::begin(&connection, data_dir, &evidence)?);
         let manager = SqliteConnectionManager::file(&path)
             .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
             .with_init(configure_reader);
@@ -196,7 +205,7 @@ impl Db {
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build(manager)
             .map_err(|_| Error::Busy)?;
-        let writer = Writer::start(connection);
+        let writer = Writer::start(connection, Arc::clone(&mark));
         let turns = Arc::new(Semaphore::new(1));
         let inner = Inner {
             writer,
@@ -205,6 +214,7 @@ impl Db {
             directory_version: AtomicU64::new(1),
             routes_versions: Mutex::default(),
             all_routes_version: AtomicU64::new(1),
+            mark,
             path,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -353,12 +363,20 @@ impl Db {
     /// # Errors
     /// Storage trouble, or somebody still reads.
     pub async fn settle(&self) -> Result<()> {
+        self.inner.mark.raise_next();
+        // Should there be no room for it, the mark says what it said before.
+        drop(self.write(|_| Ok(())).await);
         let path = self.inner.path.clone();
+        let mark = Arc::clone(&self.inner.mark);
         let settled = tokio::task::spawn_blocking(move || {
             let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
             connection.busy_timeout(SETTLE_MAX)?;
             let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-            if busy { Err(Error::Busy) } else { Ok(()) }
+            if busy {
+                return Err(Error::Busy);
+            }
+            mark.seal();
+            Ok(())
         });
         settled.await.unwrap_or(Err(Error::Stopped))
     }
@@ -375,8 +393,11 @@ fn make_private(path: &Path) -> Result<()> {
     made.map(drop).map_err(|error| Error::io(path.display().to_string(), error))
 }
 
-fn open_writer(path: &Path) -> Result<Connection> {
+fn open_writer(data_dir: &Path, path: &Path, evidence: &Evidence) -> Result<Connection> {
     let mut connection = Connection::open(path)?;
+    mark::keep_wal(&connection, true)?;
+    evidence.check(data_dir, Some(&connection))?;
+    mark::keep_wal(&connection, false)?;
     migrate::run(&mut connection, path)?;
     configure_writer(&connection)?;
     Ok(connection)
@@ -412,9 +433,18 @@ pub fn examine<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) 
 fn open_as_it_is(path: &Path) -> Result<Connection> {
     let wal = path.with_extension("db-wal");
     let alone = std::fs::metadata(wal).map_or(0, |found| found.len()) == 0;
+    open_uri(path, if alone { "?immutable=1" } else { "" })
+}
+
+/// The database file without its WAL, whoever writes it.
+fn open_immutable(path: &Path) -> Result<Connection> {
+    open_uri(path, "?immutable=1")
+}
+
+fn open_uri(path: &Path, parameters: &str) -> Result<Connection> {
     let name =
         percent_encoding::percent_encode(path.as_os_str().as_encoded_bytes(), percent_encoding::NON_ALPHANUMERIC);
-    let uri = format!("file:{name}{}", if alone { "?immutable=1" } else { "" });
+    let uri = format!("file:{name}{parameters}");
     Ok(Connection::open_with_flags(uri, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)?)
 }
 
@@ -428,6 +458,7 @@ pub fn peek<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> 
         return Ok(None);
     }
     let mut connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    mark::keep_wal(&connection, true)?;
     configure_reader(&mut connection)?;
     work(&connection).map(Some)
 }
@@ -443,6 +474,7 @@ pub fn intervene<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>
         return Ok(None);
     }
     let mut connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    mark::keep_wal(&connection, true)?;
     migrate::check_present(&connection, &path)?;
     connection.busy_timeout(Duration::from_secs(10))?;
     connection.pragma_update(None, "synchronous", "FULL")?;

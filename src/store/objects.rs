@@ -379,6 +379,9 @@ impl Objects {
         let read = |path: &Path| fs::read_dir(path).map_err(|error| Error::io(path.display().to_string(), error));
         let modified = |entry: &fs::DirEntry| entry.metadata().and_then(|metadata| metadata.modified()).ok();
         let mut found = Vec::new();
+        if !self.root.exists() {
+            return Ok(found);
+        }
         for day in read(&self.root)?.flatten() {
             let day_name = day.file_name().to_string_lossy().into_owned();
             if matches!(day_name.as_str(), DRAFTS | ORPHANED) {
@@ -468,7 +471,8 @@ fn make_folder(path: &Path) -> Result<()> {
         .map_err(|error| Error::io(format!("making {}", path.display()), error))
 }
 
-fn sync_folder(path: &Path) -> Result<()> {
+/// Makes the names in a folder durable.
+pub(super) fn sync_folder(path: &Path) -> Result<()> {
     File::open(path)
         .and_then(|folder| folder.sync_all())
         .map_err(|error| Error::io(format!("syncing {}", path.display()), error))

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+use super::mark::Keeper;
 use super::{Error, Result};
 
 /// Pages in the WAL at which the writer checkpoints: 64 MiB at 8 KiB a page.
@@ -102,7 +103,7 @@ impl CommitError {
 
 impl Writer {
     /// Starts the thread over an open, configured connection.
-    pub fn start(connection: Connection) -> Self {
+    pub fn start(connection: Connection, mark: Arc<Keeper>) -> Self {
         let (requests, waiting) = channel();
         let (failed, failure) = watch::channel(false);
         let counts = Arc::new(Counts {
@@ -112,8 +113,14 @@ impl Writer {
             crowded_at: AtomicU64::new(0),
         });
         let panicked = failed.clone();
-        let thread =
-            Thread { connection, waiting, counts: Arc::clone(&counts), failed, durability: Durability::Power };
+        let thread = Thread {
+            connection,
+            waiting,
+            counts: Arc::clone(&counts),
+            failed,
+            durability: Durability::Power,
+            mark: Some(mark),
+        };
         let started = std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
             if catch_unwind(AssertUnwindSafe(|| thread.run())).is_err() {
                 panicked.send_replace(true);
@@ -183,6 +190,8 @@ struct Thread {
     failed: watch::Sender<bool>,
     /// What `PRAGMA synchronous` stands at.
     durability: Durability,
+    /// Told of each commit before anybody is answered.
+    mark: Option<Arc<Keeper>>,
 }
 
 impl Thread {
@@ -223,8 +232,10 @@ impl Thread {
     fn commit_together(&mut self, batch: Vec<Request>) {
         let durability = batch.iter().map(|request| request.durability).max().unwrap_or(Durability::Power);
         let begun = self.set_durability(durability).and_then(|()| self.execute("BEGIN IMMEDIATE"));
+        let begun = begun.and_then(|()| self.raise_mark(durability));
         if let Err(error) = begun {
             let error = self.judge(&error);
+            self.roll_back();
             batch.into_iter().for_each(|request| drop((request.work)(Err(&error))));
             return;
         }
@@ -241,9 +252,7 @@ impl Thread {
         }
         let outcome = outcome.and_then(|()| self.execute("COMMIT").map_err(|error| self.judge(&error)));
         if let Err(error) = outcome {
-            if !self.connection.is_autocommit() {
-                drop(self.execute("ROLLBACK"));
-            }
+            self.roll_back();
             answers.into_iter().for_each(|answer| answer(Err(&error)));
             return;
         }
@@ -251,7 +260,27 @@ impl Thread {
         if durability == Durability::Power {
             self.counts.synced.fetch_add(1, Ordering::Relaxed);
         }
+        if let Some(mark) = &self.mark {
+            mark.committed(&self.connection, durability == Durability::Power);
+        }
         answers.into_iter().for_each(|answer| answer(Ok(())));
+    }
+
+    /// Only with commits that are fsynced: what the mark says is promised.
+    fn raise_mark(&self, durability: Durability) -> rusqlite::Result<()> {
+        match &self.mark {
+            Some(mark) if durability == Durability::Power => mark.raise(&self.connection),
+            _ => Ok(()),
+        }
+    }
+
+    fn roll_back(&self) {
+        if !self.connection.is_autocommit() {
+            drop(self.execute("ROLLBACK"));
+        }
+        if let Some(mark) = &self.mark {
+            mark.rolled_back();
+        }
     }
 
     /// One caller's work; an error is of the whole transaction.
@@ -335,6 +364,7 @@ mod tests {
             counts: Arc::new(counts),
             failed: watch::channel(false).0,
             durability: Durability::Power,
+            mark: None,
         };
         (thread, requests)
     }

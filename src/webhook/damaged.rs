@@ -1,7 +1,8 @@
 //! The end of a delivery whose message cannot be posted as it was accepted: its object is missing or damaged.
 //!
-//! It counts as an attempt and fails for good: what is on disk would be wrong each time, and a pending delivery would hide
-//! it. An error that says nothing about the object (no descriptor, a read that failed) is none of this: it is tried again.
+//! It counts as an attempt and fails for good: what is on disk would be wrong each time, and a pending delivery would
+//! hide it. An error that says nothing about the object (no descriptor, a read that failed) is not this: it is tried
+//! again.
 
 use std::sync::Arc;
 

@@ -30,6 +30,7 @@ use crate::memory_budget::Reservation;
 use crate::metrics::Counter;
 use crate::store::passing::PassingRow;
 use crate::store::raws::{self, RawRow};
+use crate::store::removal::{self, Reason};
 use crate::store::routes::{self, RouteRow};
 use crate::store::{self, passing};
 
@@ -97,7 +98,7 @@ impl Handler for Passing {
                     }
                     self.post(*prepared, begins).await
                 }
-                Ok((Found::Gone(row), _)) => self.forget(row),
+                Ok((Found::Gone(row), _)) => self.forget(row, now),
                 Ok((Found::Large(_), _)) => put_off(now),
                 Err(error) => {
                     tracing::warn!(job = job.id, %error, "a mail that is not stored could not be prepared");
@@ -208,6 +209,8 @@ impl Passing {
             let now = started.plus(duration);
             block_sender(tx, &self.webhooks.limits, prepared.row.account_id, &prepared.told.from_addr, now)?;
         }
+        let reason = if error.is_none() && status == "delivered" { Reason::Delivered } else { Reason::Undelivered };
+        removal::note_passing(tx, prepared.row.id, reason, started.plus(duration))?;
         let file = passing::finish(tx, &prepared.row)?;
         let activity = Activity::Passed {
             message_id: prepared.told.id.to_string(),
@@ -228,9 +231,13 @@ impl Passing {
     }
 
     /// The job of a mail that cannot be posted any more.
-    fn forget(self: Arc<Self>, row: Option<PassingRow>) -> Attempted {
+    fn forget(self: Arc<Self>, row: Option<PassingRow>, now: Timestamp) -> Attempted {
         let record = move |tx: &Connection, _| {
-            let file = row.map_or(Ok(None), |row| passing::finish(tx, &row))?;
+            let finish = |row: PassingRow| {
+                removal::note_passing(tx, row.id, Reason::Undelivered, now)?;
+                passing::finish(tx, &row)
+            };
+            let file = row.map_or(Ok(None), finish)?;
             let after: After = Box::new(move || self.remove(file));
             Ok(Some(after))
         };

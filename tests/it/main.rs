@@ -45,6 +45,7 @@ mod packaging;
 mod queue;
 mod readme;
 mod realtime;
+mod recover;
 mod retention;
 mod routes;
 mod send_errors;

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mailkite::clock::{Clock, Timestamp};
+use mailkite::retention::Retention;
+use mailkite::store::objects::Objects;
+use mailkite::store::routes::Action;
 use serde_json::{Value, json};
 
 use super::support::audit::{assert_audited, audit};
@@ -72,7 +75,7 @@ fn path_of(url: &str) -> &str {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_door_says_that_an_object_is_damaged_and_the_others_are_served() {
     let server = Server::start().await;
-    server.plain_route("*@inbox.test", mailkite::store::routes::Action::Store).await;
+    server.plain_route("*@inbox.test", Action::Store).await;
     let owner = server.owner().await;
     let mut harmed = Vec::new();
     for (number, harm) in ALL.into_iter().enumerate() {
@@ -141,7 +144,7 @@ async fn every_door_says_that_an_object_is_damaged_and_the_others_are_served() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_range_and_a_head_of_a_file_that_lacks_octets_are_refused_too() {
     let server = Server::start().await;
-    server.plain_route("*@inbox.test", mailkite::store::routes::Action::Store).await;
+    server.plain_route("*@inbox.test", Action::Store).await;
     let owner = server.owner().await;
     let id = id_in(&server.mail("a@inbox.test", &mail(1)).await.text());
     let detail = owner.get(&format!("/api/messages/{id}")).await.expect(200);
@@ -226,4 +229,73 @@ async fn a_file_that_cannot_be_opened_at_the_moment_is_no_damage() {
     receiver.next_request().await;
     assert_eq!(server.attempted().await.status, "delivered");
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_of_a_ledger_tells_what_became_of_everything_acknowledged() {
+    let clock = Clock::manual(Timestamp::from_millis(1_785_196_800_000));
+    let mut receiver = Receiver::start(|request| {
+        let drop = request.json()["subject"] == "Drop me";
+        Reply::status(200).body(if drop { r#"{"status":"drop"}"# } else { "{}" })
+    })
+    .await;
+    let mut server = Server::start_with(clock, |_| {}).await;
+    let owner = server.owner().await;
+    server.plain_route("stored@inbox.test", Action::Store).await;
+    server.plain_route("nothing@inbox.test", Action::Drop).await;
+    server.route("hook@inbox.test", "control", &receiver.url()).await;
+    let expired = server.accepted("stored@inbox.test", "Old").await;
+    server.clock.advance(31 * 24 * HOUR);
+    let retention = Retention {
+        db: server.db.clone(),
+        objects: Objects::open(server.data_dir()).unwrap(),
+        clock: server.clock.clone(),
+        default_days: 30,
+    };
+    assert_eq!(retention.sweep(server.clock.now()).await.unwrap().messages, 1);
+
+    let stored = server.accepted("stored@inbox.test", "Stored").await;
+    let removed = server.accepted("stored@inbox.test", "Removed").await;
+    owner.delete(&format!("/api/messages/{removed}")).await.expect(200);
+    let by_rule = server.accepted("nothing@inbox.test", "Nothing").await;
+    let delivered = server.accepted("hook@inbox.test", "Delivered").await;
+    receiver.next_request().await;
+    assert_eq!(server.attempted().await.status, "delivered");
+    let dropped = server.accepted("hook@inbox.test", "Drop me").await;
+    receiver.next_request().await;
+    assert_eq!(server.attempted().await.status, "delivered");
+    let body = json!({"from": "hi@inbox.test", "to": "ada@remote.test", "subject": "x", "text": "y"});
+    let pending = owner.post("/v1/send", body).await.expect(202)["id"].as_str().unwrap().to_owned();
+    assert_eq!(server.sent().await.1, "deferred");
+    let upload = json!({"filename": "b.txt", "content": "aGVsbG8sIHRoaXMgaXMgYSBmaWxl"});
+    owner.post("/v1/attachments", upload).await.expect(201);
+    let upload: String = server.query("SELECT public_id FROM upload").await;
+
+    let ledger = server.data_dir().parent().unwrap().join("ledger");
+    let lines = [
+        expired,
+        json!({"kind": "250", "id": stored}).to_string(),
+        removed,
+        format!("250 2.0.0 Ok: {by_rule}"),
+        String::new(),
+        delivered,
+        dropped,
+        json!({"kind": "202", "id": pending}).to_string(),
+        upload,
+    ];
+    fs::write(&ledger, lines.join("\n")).unwrap();
+    let arguments = ["--json", "--ledger", ledger.to_str().unwrap()];
+    let (good, said) = audit(server.data_dir(), &arguments);
+    let told: Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    let wanted = json!({"past retention": 1, "stored": 2, "removed by API": 1, "dropped by rule": 1, "delivered": 1,
+        "dropped by the receiver": 1, "pending": 1});
+    assert!(good && told["checks"]["ledger"]["counts"] == wanted, "{told}");
+
+    // What nobody removed and nobody has is lost.
+    server.write(move |tx, _, _| Ok(tx.execute("DELETE FROM message WHERE public_id = ?1", [stored])?)).await;
+    let (good, said) = audit(server.data_dir(), &["--ledger", ledger.to_str().unwrap()]);
+    assert!(!good && said.contains("1 lost") && said.contains("neither stored nor removed"), "{said}");
+    fs::write(&ledger, "msg_short").unwrap();
+    let (good, said) = audit(server.data_dir(), &["--ledger", ledger.to_str().unwrap()]);
+    assert!(!good && said.contains("line 1"), "{said}");
 }

@@ -13,6 +13,7 @@ use crate::limits::{Kind, Limits};
 use crate::outbound::Outbound;
 use crate::outbound::forward::{Forward, MAX_RECEIVED, share_copies};
 use crate::store::raws::NewRaw;
+use crate::store::removal::Reason;
 use crate::store::routes::Action;
 use crate::store::{self, messages, raws};
 use crate::webhook::fresh::Fresh;
@@ -68,6 +69,7 @@ pub(super) fn store_all(
         let to = plan.recipient.mailbox.to_string();
         if plan.is_dropped() {
             let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
+            store::removal::note(tx, &id, Reason::Rule, now)?;
             stored.push(Stored::nothing(id.to_string(), to));
             continue;
         }
@@ -81,6 +83,9 @@ pub(super) fn store_all(
         {
             let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
             let jobs = passing::store(tx, ways, &id, common, &plan, raw_id, now)?;
+            if jobs.is_empty() {
+                store::removal::note(tx, &id, Reason::Rule, now)?;
+            }
             let kept = if jobs.is_empty() { Kept::Nothing } else { Kept::Passing };
             stored.push(Stored { id: id.to_string(), to, jobs, kept, fresh: Vec::new() });
             continue;

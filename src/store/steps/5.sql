@@ -153,3 +153,19 @@ CREATE INDEX forward_proof_by_mailbox ON forward_proof (mailbox, asked_at);
 -- What an object was when it was written; NULL where an earlier version wrote it.
 ALTER TABLE raw ADD COLUMN checksum INTEGER;
 ALTER TABLE upload ADD COLUMN checksum INTEGER;
+
+-- What the high-water mark beside the lock is compared with.
+CREATE TABLE mark (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  database_id INTEGER NOT NULL,
+  generation INTEGER NOT NULL
+) STRICT;
+INSERT INTO mark (only, database_id, generation) VALUES (1, 0, 0);
+
+-- Why a message or an upload has no row.
+CREATE TABLE removal (
+  id INTEGER PRIMARY KEY,
+  name_hash INTEGER NOT NULL,
+  reason TEXT NOT NULL CHECK (reason IN ('api', 'retention', 'rule', 'delivered', 'undelivered')),
+  removed_at INTEGER NOT NULL
+) STRICT;

@@ -1,0 +1,127 @@
+//! `mailkite recover`: what a data directory holds that does not start because something of it is missing, and how to
+//! start with it all the same. Removes no mail: what no row names is moved aside.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use super::queue::configured;
+use crate::clock::Timestamp;
+use crate::datadir::DataDir;
+use crate::store::mark::{self, Missing, Standing};
+use crate::store::objects::Objects;
+use crate::store::{self, audit};
+
+/// `mailkite recover`
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = "/etc/mailkite/mailkite.toml")]
+    config: PathBuf,
+    /// The data directory itself, such as that of `mailkite dev`
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Start from what is there: what is missing is given up, and objects without a row are moved to objects/orphaned
+    #[arg(long)]
+    accept_loss: bool,
+}
+
+/// Runs the command; an error when something is missing and nobody has said to go on without it.
+///
+/// # Errors
+/// What went wrong, as a chain of sentences.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let dir = match &options.data_dir {
+        Some(data_dir) => data_dir.clone(),
+        None => configured(&options.config)?,
+    };
+    if !dir.is_dir() {
+        bail!("there is no data directory {}", dir.display());
+    }
+    let held = DataDir::open(&dir)?;
+    let reading = || format!("reading the database in {}", dir.display());
+    let mut standing = mark::inspect(&dir).with_context(reading)?;
+    let database = dir.join(store::FILE_NAME);
+    if held.check_database(&database).is_err() {
+        standing.missing = Some(Missing::Database);
+    }
+    let latest = store::peek(&dir, audit::latest_message).with_context(reading)?.flatten();
+    let objects = Objects::look(&dir);
+    let orphans = find_orphans(&dir, &objects).with_context(reading)?;
+    say("last promise", &standing.promised_at.map_or("nothing is noted".to_owned(), time))?;
+    say("last message", &latest.map_or("none in the database".to_owned(), |at| time(at.as_millis())))?;
+    say("orphans", &format!("{} stored objects have no row in this database", orphans.len()))?;
+    if !options.accept_loss {
+        return report(&standing, &orphans);
+    }
+    for name in &orphans {
+        objects.set_aside(name).context("moving objects aside")?;
+    }
+    if standing.missing == Some(Missing::Database) {
+        held.forget_database()?;
+    }
+    mark::forget(&dir)?;
+    let mut out = std::io::stdout();
+    if !orphans.is_empty() {
+        let (count, aside) = (orphans.len(), objects.aside());
+        writeln!(
+            out,
+            "\n{count} objects were moved to {}; what ends in .eml is mail as it was received.",
+            aside.display()
+        )?;
+    }
+    writeln!(out, "\nThe next start takes the database as it is.")?;
+    Ok(())
+}
+
+fn report(standing: &Standing, orphans: &[String]) -> anyhow::Result<()> {
+    match &standing.missing {
+        None if orphans.is_empty() => say("missing", "nothing"),
+        None => {
+            say("missing", "nothing that was noted")?;
+            let mut out = std::io::stdout();
+            writeln!(
+                out,
+                "\nA few orphans are what a crash leaves, and the server removes them after an hour. Many of them"
+            )?;
+            writeln!(out, "it leaves alone; to move them to objects/orphaned: mailkite recover --accept-loss")?;
+            Ok(())
+        }
+        Some(missing) => {
+            say("missing", &missing.to_string())?;
+            bail!(
+                "nothing was changed; put back what is missing or restore a backup, or go on without it: \
+                 mailkite recover --accept-loss"
+            )
+        }
+    }
+}
+
+/// The objects that no row names; all of them without a database.
+fn find_orphans(dir: &Path, objects: &Objects) -> store::Result<Vec<String>> {
+    let all: Vec<String> = objects.list(std::time::Duration::MAX)?.into_iter().map(|one| one.name).collect();
+    let named = store::peek(dir, |connection| {
+        if !audit::has_tables(connection)? {
+            return Ok(Vec::new());
+        }
+        let mut named = Vec::new();
+        for name in &all {
+            named.push(audit::names_object(connection, name)?);
+        }
+        Ok(named)
+    })?;
+    let named = named.unwrap_or_default();
+    let is_named = |at: usize| named.get(at).copied().unwrap_or(false);
+    Ok(all.into_iter().enumerate().filter(|(at, _)| !is_named(*at)).map(|(_, name)| name).collect())
+}
+
+fn say(what: &str, said: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{what:<14}  {said}")?;
+    Ok(())
+}
+
+fn time(millis: i64) -> String {
+    Timestamp::from_millis(millis).iso()
+}
