@@ -365,6 +365,9 @@ async fn what_is_stored_is_counted_exactly_and_all_of_it_given_back() {
     let clock = Clock::manual(Timestamp::from_millis(1_785_196_800_000));
     let mut server = Server::start_with(clock, |config| config.auth.signup = Signup::Open).await;
     let (ada, id) = other(&server, true).await;
+    // A key, because a session does not outlive what happens to the clock below.
+    let key = ada.get("/api/keys").await.expect(200)["key"].as_str().unwrap().to_owned();
+    let ada = ada.with(key);
     let receiver = Receiver::start(|_| Reply::status(200).body("x".repeat(50_000))).await;
     ada.put("/api/domains/other.test/webhook", json!({"url": receiver.url()})).await.expect(200);
     let template = ada.post("/api/templates", json!({"name": "T", "html": "x".repeat(3000)})).await.expect(201);
