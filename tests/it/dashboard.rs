@@ -86,9 +86,10 @@ async fn mail_is_shown_only_in_a_frame_of_the_dashboard_and_runs_nothing() {
     let remote = api.exchange("POST", "/frame?remote=1", &own, Some(body)).await;
     let policy = remote.header("content-security-policy").unwrap();
     assert!(policy.contains("img-src data: https: http:") && !policy.contains("script"), "{policy}");
+    let elsewhere = [("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Dest", "iframe")];
+    api.exchange("POST", "/frame", &elsewhere, Some(body)).await.expect_error(403, "foreign_origin");
     for stranger in [
         &[][..],
-        &[("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Dest", "iframe")],
         &[("Sec-Fetch-Site", "same-site"), ("Sec-Fetch-Dest", "iframe")],
         &[("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Dest", "document")],
         &[("Sec-Fetch-Site", "none"), ("Sec-Fetch-Dest", "document")],
