@@ -85,8 +85,12 @@
 //! of jobs, which are safely done again. Settlements ([`store::Db::write_along`]) wait some milliseconds for a commit that
 //! is made anyway. Commits keep their order, so an fsynced one makes all before it durable.
 //!
-//! After a failed fsync nothing is believed any more: the writer refuses everything and the process ends, so that a
-//! restart reads what the disk really holds.
+//! After a failed fsync nothing is believed any more: the writer refuses everything and the process ends. A restart reads
+//! what was left, and moves it into the database before anybody relies on it.
+//!
+//! A commit that fails once it has begun has no certain outcome: the disk may hold it, whole. Its error says so
+//! ([`store::Error::outcome`]), and nothing that such a transaction relies on is undone: of objects, [`store::placed`] is
+//! the only place that could. A repeat is answered as one only when what it repeats is there with its content.
 //!
 //! After each fsynced commit [`store::mark`] notes how far the database has come, in a file of its own. A start that finds
 //! less refuses: SQLite takes a database without its WAL for the whole truth.

@@ -179,18 +179,21 @@ impl Retention {
             let before = now.minus(RAW_AGE);
             let old = self.db.read(move |c| raws::list_created_before(c, before, STEP)).await?;
             let count = old.len();
+            let mut unreadable = 0;
             for raw in old {
-                self.condense(raw).await?;
+                unreadable += usize::from(!self.condense(raw).await?);
             }
-            gone += count;
-            if count < STEP as usize {
+            gone += count - unreadable;
+            // Those would come again and again.
+            if count < STEP as usize || unreadable > 0 {
                 return Ok(gone);
             }
         }
     }
 
-    /// Replaces one raw copy by what stays readable of it.
-    async fn condense(&self, raw: i64) -> store::Result<()> {
+    /// Replaces one raw copy by what stays readable of it; whether it did. A copy that cannot be read at the moment
+    /// stays.
+    async fn condense(&self, raw: i64) -> store::Result<bool> {
         let objects = self.objects.clone();
         let body = self.db.read(move |connection| {
             let bytes = match raws::find(connection, raw)? {
@@ -204,14 +207,22 @@ impl Retention {
             };
             content::condense(&bytes)
         });
-        let body = body.await?;
+        let body = match body.await {
+            Ok(body) => body,
+            Err(error @ store::Error::Io { .. }) => {
+                tracing::warn!(%error, "a raw copy cannot be read; it stays until the next sweep");
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
         let file = self.db.write(move |tx| {
             for message in messages::list_by_raw(tx, raw)? {
                 messages::set_body(tx, message, &body)?;
             }
             raws::release(tx, raw)
         });
-        self.remove_files(file.await?.into_iter().collect()).await
+        self.remove_files(file.await?.into_iter().collect()).await?;
+        Ok(true)
     }
 
     async fn sweep_attempts(&self, now: Timestamp) -> store::Result<usize> {
@@ -280,11 +291,19 @@ impl Retention {
     /// it is rather the database that forgot them, so they stay until the operator has spoken (`mailkite recover`).
     async fn sweep_orphans(&self) -> store::Result<usize> {
         let objects = self.objects.clone();
+        let listed = tokio::task::spawn_blocking(move || objects.list(ORPHAN_AGE));
+        let all = listed.await.unwrap_or(Err(store::Error::Stopped))?;
+        let total = all.len();
+        let objects = self.objects.clone();
+        let old: Vec<_> =
+            all.into_iter().filter(|one| one.is_older_than(ORPHAN_AGE) && !objects.is_awaited(&one.name)).collect();
+        if !old.is_empty() {
+            // A commit that hung for all that time may name one of them, and rows that went must not come back.
+            self.db.sync().await?;
+        }
         let found = self.db.read(move |connection| {
-            let all = objects.list(ORPHAN_AGE)?;
-            let total = all.len();
             let mut orphans = Vec::new();
-            for one in all.into_iter().filter(|one| one.is_older_than(ORPHAN_AGE)) {
+            for one in old {
                 if !audit::names_object(connection, &one.name)? {
                     orphans.push((objects.is_inherited(&one), one.name));
                 }

@@ -13,7 +13,8 @@ use crate::id::UploadId;
 use crate::limits::{Kind, Limits};
 use crate::links::Links;
 use crate::mail::mime::safe_filename;
-use crate::store::objects::{Object, Objects};
+use crate::store::objects::Objects;
+use crate::store::placed::Placed;
 use crate::store::uploads::{self, UploadRow};
 use crate::store::{self, Db};
 
@@ -64,7 +65,7 @@ impl Uploads {
     /// A `content_type` that is no media type becomes `application/octet-stream`.
     ///
     /// # Errors
-    /// The disk is full or fails; then there is no upload.
+    /// The disk is full or fails. Should the outcome be unknown, a restart may find the upload; nobody has its link.
     pub async fn keep(
         &self,
         account: i64,
@@ -84,34 +85,26 @@ impl Uploads {
         admitted.await?;
         let id = UploadId::new(now);
         let ends = now.plus(Duration::from_secs(u64::from(retention_days) * 86_400)).as_secs();
-        let object = self.keep_object(id.clone(), bytes, now).await?;
-        let (file, size) = (object.name, object.size);
+        let placed = self.keep_object(id.clone(), bytes, now).await?;
+        let object = placed.object().clone();
         let row = UploadRow {
             public_id: id,
             account_id: account,
             filename: safe_filename(filename).unwrap_or_else(|| NAMELESS.to_owned()),
             content_type: media_type(content_type).unwrap_or(UNKNOWN_TYPE).to_owned(),
             size,
-            file: file.clone(),
+            file: object.name,
             checksum: object.checksum,
             created_at: now,
             expires_at: Timestamp::from_millis(ends.saturating_mul(1000)),
         };
         let limits = Arc::clone(&self.limits);
-        let stored = self.db.write(move |tx| {
+        let stored = self.db.write_naming(vec![placed], move |tx| {
             limits.admit(tx, account, Kind::Uploads)?;
             limits.admit_bytes(tx, account, row.size)?;
-            uploads::insert(tx, &row).map(|()| row)
+            uploads::insert(tx, &row).map(|()| (row, true))
         });
-        let row = match stored.await {
-            Ok(row) => row,
-            // Then it is not known what the disk holds, and the row may be there after the restart.
-            Err(error @ store::Error::Stopped) => return Err(error),
-            Err(error) => {
-                self.remove_object(file);
-                return Err(error);
-            }
-        };
+        let row = stored.await?;
         Ok(Upload {
             url: self.links.url(row.public_id.as_str(), 0, ends),
             public_id: row.public_id,
@@ -122,7 +115,7 @@ impl Uploads {
         })
     }
 
-    async fn keep_object(&self, id: UploadId, bytes: Bytes, now: Timestamp) -> store::Result<Object> {
+    async fn keep_object(&self, id: UploadId, bytes: Bytes, now: Timestamp) -> store::Result<Placed> {
         let objects = self.objects.clone();
         let kept = tokio::task::spawn_blocking(move || {
             let mut draft = objects.draft()?;
@@ -130,15 +123,6 @@ impl Uploads {
             objects.keep_upload(draft, &id, now)
         });
         kept.await.unwrap_or(Err(store::Error::Stopped))
-    }
-
-    fn remove_object(&self, name: String) {
-        let objects = self.objects.clone();
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = objects.remove(&name) {
-                tracing::warn!(%error, "an unused object was not removed; the sweep will");
-            }
-        });
     }
 }
 

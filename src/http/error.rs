@@ -250,7 +250,7 @@ impl From<store::Error> for ApiError {
             store::Error::Limit { name, most } => {
                 Self::new(Code::LimitReached, format!("{name}: this account may have {most}; remove some first"))
             }
-            store::Error::Full(_) | store::Error::Busy | store::Error::Stopped => {
+            store::Error::Full(_) | store::Error::Busy | store::Error::Stopped | store::Error::Unknown(_) => {
                 tracing::warn!(%error, "a request found storage unavailable");
                 Code::Unavailable.into()
             }

@@ -9,14 +9,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use rusqlite::Connection;
+use serde::Deserialize;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use super::App;
 use super::auth::Caller;
 use super::error::{ApiError, Code};
 use crate::clock::Timestamp;
-use crate::store::Db;
+use crate::id::{MessageId, ScheduledId};
 use crate::store::idempotency::{self, Remembered, RequestKey};
+use crate::store::objects::Objects;
+use crate::store::{self, Db, submissions};
 
 const HEADER: &str = "idempotency-key";
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -86,7 +90,7 @@ pub async fn begin<'a>(
 ) -> Result<Option<Begun<'a>>, ApiError> {
     let Some(key) = key(headers)? else { return Ok(None) };
     let request = RequestKey { account: caller.id(), path: path.to_owned(), key };
-    app.idempotency.begin(&app.db, request, body_hash, now).await.map(Some)
+    app.idempotency.begin(&app.db, &app.objects, request, body_hash, now).await.map(Some)
 }
 
 /// A JSON answer of these bytes.
@@ -110,6 +114,7 @@ impl Idempotency {
     pub async fn begin(
         &self,
         db: &Db,
+        objects: &Objects,
         request: RequestKey,
         body_hash: &[u8],
         now: Timestamp,
@@ -121,13 +126,53 @@ impl Idempotency {
         let guard = turn.lock_owned().await;
         let body_hash = body_hash.to_vec();
         let running = Running { idempotency: self, request: request.clone(), body_hash, guard: Some(guard) };
-        let found = db.read(move |connection| idempotency::find(connection, &request, now)).await?;
+        let objects = objects.clone();
+        let found = db.read(move |connection| {
+            let Some(answer) = idempotency::find(connection, &request, now)? else { return Ok(None) };
+            let lost = promises_what_is_lost(connection, &objects, &answer)?;
+            if lost {
+                tracing::error!("a message that was promised is gone; its repeated request is carried out anew");
+            }
+            Ok(Some((answer, lost)))
+        });
+        let found = found.await?;
         match found {
             None => Ok(Begun::First(running)),
-            Some(answer) if answer.body_hash == running.body_hash => Ok(Begun::Replayed(answer)),
-            Some(_) => Err(Code::IdempotencyConflict.into()),
+            Some((answer, _)) if answer.body_hash != running.body_hash => Err(Code::IdempotencyConflict.into()),
+            Some((_, true)) => Ok(Begun::First(running)),
+            Some((answer, false)) => Ok(Begun::Replayed(answer)),
         }
     }
+}
+
+/// Whether any message that an answer names can never be sent: a replay must not promise it again.
+fn promises_what_is_lost(connection: &Connection, objects: &Objects, answer: &Remembered) -> store::Result<bool> {
+    let Ok(answer) = serde_json::from_slice::<Promised>(&answer.response) else { return Ok(false) };
+    let ids = answer.id.into_iter().chain(answer.results.into_iter().filter_map(|one| one.id));
+    for id in ids {
+        let lost = match (MessageId::parse(&id), ScheduledId::parse(&id)) {
+            (Some(id), _) => submissions::is_lost(connection, objects, &id)?,
+            (_, Some(id)) => submissions::is_scheduled_lost(connection, objects, &id)?,
+            (None, None) => false,
+        };
+        if lost {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The ids in the answers of `/v1/send` and `/v1/send/batch`.
+#[derive(Deserialize)]
+struct Promised {
+    id: Option<String>,
+    #[serde(default)]
+    results: Vec<PromisedEntry>,
+}
+
+#[derive(Deserialize)]
+struct PromisedEntry {
+    id: Option<String>,
 }
 
 #[cfg(test)]
@@ -152,11 +197,12 @@ mod tests {
     async fn a_repeat_waits_for_the_first_and_gets_its_answer() {
         let dir = tempfile::tempdir().unwrap();
         let (db, request) = database(dir.path()).await;
+        let objects = Objects::open(dir.path()).unwrap();
         let all = Idempotency::default();
-        let Begun::First(first) = all.begin(&db, request.clone(), b"body", NOW).await.unwrap() else {
+        let Begun::First(first) = all.begin(&db, &objects, request.clone(), b"body", NOW).await.unwrap() else {
             panic!("first")
         };
-        let mut second = Box::pin(all.begin(&db, request.clone(), b"body", NOW));
+        let mut second = Box::pin(all.begin(&db, &objects, request.clone(), b"body", NOW));
         assert!(tokio::time::timeout(Duration::from_millis(50), &mut second).await.is_err(), "it waits");
         let answer = Remembered { body_hash: first.body_hash.clone(), status: 202, response: b"{}".to_vec() };
         let (stored, key) = (answer.clone(), first.request.clone());
@@ -164,10 +210,13 @@ mod tests {
         drop(first);
         let Begun::Replayed(replayed) = second.await.unwrap() else { panic!("a repeat") };
         assert_eq!(replayed, answer);
-        let conflict = all.begin(&db, request.clone(), b"other", NOW).await.unwrap_err();
+        let conflict = all.begin(&db, &objects, request.clone(), b"other", NOW).await.unwrap_err();
         assert_eq!(conflict.code(), Code::IdempotencyConflict);
         let later = NOW.plus(idempotency::LIFETIME);
-        assert!(matches!(all.begin(&db, request, b"other", later).await.unwrap(), Begun::First(_)), "a day later");
+        assert!(
+            matches!(all.begin(&db, &objects, request, b"other", later).await.unwrap(), Begun::First(_)),
+            "a day later"
+        );
         assert!(all.running.lock().unwrap().is_empty(), "nothing is kept of finished requests");
     }
 
@@ -175,9 +224,10 @@ mod tests {
     async fn a_first_that_failed_leaves_the_key_free() {
         let dir = tempfile::tempdir().unwrap();
         let (db, request) = database(dir.path()).await;
+        let objects = Objects::open(dir.path()).unwrap();
         let all = Idempotency::default();
-        drop(all.begin(&db, request.clone(), b"body", NOW).await.unwrap());
-        assert!(matches!(all.begin(&db, request, b"other", NOW).await.unwrap(), Begun::First(_)));
+        drop(all.begin(&db, &objects, request.clone(), b"body", NOW).await.unwrap());
+        assert!(matches!(all.begin(&db, &objects, request, b"other", NOW).await.unwrap(), Begun::First(_)));
     }
 
     #[test]

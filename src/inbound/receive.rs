@@ -30,6 +30,7 @@ use crate::mail::trace;
 use crate::metrics::Counter;
 use crate::outbound::forward::{self, COPIES, FORWARDED};
 use crate::store::objects::MailData;
+use crate::store::placed::Placed;
 use crate::store::raws::NewRaw;
 use crate::store::routes::Action;
 use crate::store::{self, raws};
@@ -50,7 +51,8 @@ pub struct Receipt {
     pub id: String,
 }
 
-/// Why a message is not accepted; nothing of it is stored.
+/// Why a message is not accepted. Should a commit have failed midway, a restart may find it stored; its repeat is
+/// recognised then.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
     /// It goes round in a loop.
@@ -129,7 +131,7 @@ impl Inbound {
     /// Accepts one message for all its recipients. `Ok` means that it is on disk.
     ///
     /// # Errors
-    /// Nothing was stored; the sender may try again unless it is a loop.
+    /// The sender may try again unless it is a loop.
     pub async fn receive(
         &self,
         peer: &Peer,
@@ -225,15 +227,16 @@ impl Inbound {
                 self.plan(recipient, peer, envelope.smtputf8, &id, fingerprint.as_ref(), &to_names, &common, now)
             })
             .collect();
-        let (raw, fresh) = if plans.iter().all(Plan::is_dropped) {
-            (NewRaw::inline(&[]), None)
+        let (raw, placed, fresh) = if plans.iter().all(Plan::is_dropped) {
+            (NewRaw::inline(&[]), None, None)
         } else if draft.is_none() && bytes.len() <= raws::INLINE_MAX && common.parts.is_empty() {
-            (NewRaw::inline(&bytes), Some(Bytes::from(bytes)))
+            (NewRaw::inline(&bytes), None, Some(Bytes::from(bytes)))
         } else {
-            (self.keep(draft, bytes, id.clone(), now).await?, None)
+            let (raw, placed) = self.keep(draft, bytes, id.clone(), now).await?;
+            (raw, Some(placed), None)
         };
         drop(turn);
-        let receipt = self.commit(id, common, plans, raw, fresh, now).await?;
+        let receipt = self.commit(id, common, plans, (raw, placed), fresh, now).await?;
         // Few mails go to an address of ours and to somebody else; a report that is read twice changes nothing.
         self.settle_reports(reports, now).await.map(|()| receipt)
     }
@@ -283,7 +286,7 @@ impl Inbound {
         bytes: Vec<u8>,
         id: MessageId,
         now: Timestamp,
-    ) -> Result<NewRaw, ReceiveError> {
+    ) -> Result<(NewRaw, Placed), ReceiveError> {
         let objects = self.shared.objects.clone();
         let kept = tokio::task::spawn_blocking(move || {
             let draft = match draft {
@@ -296,7 +299,8 @@ impl Inbound {
             };
             objects.keep(draft, &id, now)
         });
-        Ok(NewRaw::File(kept.await.map_err(|_| ReceiveError::Storage)?.map_err(storage_trouble)?))
+        let placed = kept.await.map_err(|_| ReceiveError::Storage)?.map_err(storage_trouble)?;
+        Ok((NewRaw::File(placed.object().clone()), placed))
     }
 
     async fn commit(
@@ -304,32 +308,21 @@ impl Inbound {
         id: MessageId,
         common: Common,
         plans: Vec<Plan>,
-        raw: NewRaw,
+        (raw, placed): (NewRaw, Option<Placed>),
         data: Option<Bytes>,
         now: Timestamp,
     ) -> Result<Receipt, ReceiveError> {
-        let file = raw.file().map(str::to_owned);
         let first = id.to_string();
         let (from, subject, size) = (common.from_addr.clone(), common.subject.clone(), common.size);
         let attachments = common.parts.len();
         let (jobs, outbound) = (self.shared.jobs.clone(), self.shared.outbound.clone());
         let limits = Arc::clone(&self.shared.limits);
-        let written = self.shared.db.write(move |tx| {
-            let ways = Ways { jobs: &jobs, outbound: &outbound, limits: &limits };
+        let objects = self.shared.objects.clone();
+        let written = self.shared.db.write_naming(placed.into_iter().collect(), move |tx| {
+            let ways = Ways { jobs: &jobs, outbound: &outbound, limits: &limits, objects: &objects };
             store_all(tx, ways, id, &common, plans, &raw, now)
         });
-        let stored = match tokio::time::timeout(COMMIT_DEADLINE, written).await {
-            Ok(Ok(stored)) => stored,
-            // Whether it will be committed is not known; a repeat is recognised by its fingerprint.
-            Err(_) => return Err(ReceiveError::Busy),
-            Ok(Err(error)) => {
-                self.remove(file);
-                return Err(storage_trouble(error));
-            }
-        };
-        if stored.iter().all(|one| one.kept == Kept::Nothing) {
-            self.remove(file);
-        }
+        let stored = within_deadline(written).await?;
         let id = stored.first().map_or(first, |one| one.id.clone());
         for one in stored {
             if let Kept::Message { account, domain, row } = one.kept {
@@ -351,17 +344,6 @@ impl Inbound {
             one.jobs.into_iter().for_each(Left::announce);
         }
         Ok(Receipt { id })
-    }
-
-    /// Removes an object that no row came to name; the sweep would find it too.
-    fn remove(&self, file: Option<String>) {
-        let Some(name) = file else { return };
-        let objects = self.shared.objects.clone();
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = objects.remove(&name) {
-                tracing::warn!(%error, "an unused object was not removed; the sweep will");
-            }
-        });
     }
 }
 
@@ -430,11 +412,20 @@ impl Common {
     }
 }
 
+/// Waits for a transaction as long as a session may. One that takes longer may be committed yet, and its repeat is
+/// recognised then; nothing that it relies on is undone.
+async fn within_deadline<T>(written: impl Future<Output = store::Result<T>>) -> Result<T, ReceiveError> {
+    match tokio::time::timeout(COMMIT_DEADLINE, written).await {
+        Ok(written) => written.map_err(storage_trouble),
+        Err(_) => Err(ReceiveError::Busy),
+    }
+}
+
 /// Logged here, once; the sender learns only whether coming again helps.
 fn storage_trouble(error: store::Error) -> ReceiveError {
     match error {
         store::Error::Limit { .. } => ReceiveError::AccountFull,
-        store::Error::Full(_) => {
+        _ if error.is_full() => {
             tracing::warn!(%error, "a message was refused");
             ReceiveError::StorageFull
         }

@@ -301,7 +301,7 @@ impl Dispatcher {
     ) {
         let parts = &self.outbound.parts;
         left.raised.into_iter().for_each(|one| one.tell(&parts.feed, &parts.jobs, now));
-        self.outbound.remove_files(left.file.into_iter().collect());
+        parts.db.remove_later(&parts.objects, left.file.into_iter().collect());
         for one in settled {
             parts.metrics.add(match one.outcome.verdict {
                 Verdict::Sent => Counter::RecipientsSent,

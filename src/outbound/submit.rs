@@ -17,6 +17,7 @@ use crate::store::dispatches::NewDispatch;
 use crate::store::idempotency::{self, Remembered, RequestKey};
 use crate::store::jobs::Kind;
 use crate::store::limits::{MESSAGE_BYTES, add_deliveries};
+use crate::store::placed::Placed;
 use crate::store::raws::{self, NewRaw};
 use crate::store::submissions::{self, NewOutbound, Submission};
 use crate::store::{self, attachments, dispatches, domains, recipients};
@@ -66,6 +67,8 @@ pub struct Remember {
 pub struct Staged {
     outgoing: Outgoing,
     raw: NewRaw,
+    /// The object that holds the data, until a row names it.
+    placed: Option<Placed>,
     parts: Vec<Part>,
 }
 
@@ -74,7 +77,7 @@ impl Outbound {
     /// loses them.
     ///
     /// # Errors
-    /// The disk is full or fails; then nothing is stored.
+    /// The disk is full or fails; [`store::Error::outcome`] says whether nothing is stored for sure.
     pub async fn submit(
         &self,
         outgoing: Vec<Outgoing>,
@@ -83,13 +86,7 @@ impl Outbound {
     ) -> store::Result<()> {
         let mut staged = Vec::with_capacity(outgoing.len());
         for one in outgoing {
-            match self.stage(one, now).await {
-                Ok(one) => staged.push(one),
-                Err(error) => {
-                    self.discard(&staged);
-                    return Err(error);
-                }
-            }
+            staged.push(self.stage(one, now).await?);
         }
         self.submit_staged(staged, remember, now).await
     }
@@ -97,16 +94,16 @@ impl Outbound {
     /// As [`Outbound::submit`], of messages that were staged one by one.
     ///
     /// # Errors
-    /// The disk is full or fails; then nothing is stored.
+    /// As for [`Outbound::submit`].
     pub async fn submit_staged(
         &self,
-        staged: Vec<Staged>,
+        mut staged: Vec<Staged>,
         remember: Option<Remember>,
         now: Timestamp,
     ) -> store::Result<()> {
-        let files = files(&staged);
+        let placed = staged.iter_mut().filter_map(|one| one.placed.take()).collect();
         let parts = std::sync::Arc::clone(&self.parts);
-        let written = self.parts.db.write(move |tx| {
+        let written = self.parts.db.write_naming(placed, move |tx| {
             let mut left = Vec::new();
             let scheduled = staged.iter().filter(|one| one.outgoing.scheduled.is_some());
             if let Some(first) = scheduled.clone().next() {
@@ -123,66 +120,32 @@ impl Outbound {
                 parts.limits.admit(tx, remember.request.account, limits::Kind::IdempotencyKeys)?;
                 idempotency::put(tx, &remember.request, &remember.answer, now)?;
             }
-            Ok(left)
+            Ok((left, true))
         });
-        match written.await {
-            Ok(left) => {
-                left.into_iter().for_each(Left::announce);
-                Ok(())
-            }
-            // Then it is not known what the disk holds, and the rows may be there after the restart.
-            Err(error @ store::Error::Stopped) => Err(error),
-            Err(error) => {
-                self.remove_files(files);
-                Err(error)
-            }
-        }
+        written.await?.into_iter().for_each(Left::announce);
+        Ok(())
     }
 
-    /// Mail data as it is kept: beside its row, or in a file that is durable before the transaction.
+    /// Mail data as it is kept: beside its row, or in a file that is durable before the transaction. What is never
+    /// submitted takes its file along.
     ///
     /// # Errors
     /// The disk is full or fails.
     pub async fn stage(&self, mut outgoing: Outgoing, now: Timestamp) -> store::Result<Staged> {
         let data = std::mem::take(&mut outgoing.data);
         if !outgoing.has_attachments && data.len() <= raws::INLINE_MAX {
-            return Ok(Staged { raw: NewRaw::inline(&data), parts: Vec::new(), outgoing });
+            return Ok(Staged { raw: NewRaw::inline(&data), placed: None, parts: Vec::new(), outgoing });
         }
         let (objects, id) = (self.parts.objects.clone(), outgoing.id.clone());
         let kept = tokio::task::spawn_blocking(move || {
             let parts = mime::parse_apart_from_texts(&data).attachments;
             let mut draft = objects.draft()?;
             draft.append(&data)?;
-            objects.keep(draft, &id, now).map(|object| (object, parts))
+            objects.keep(draft, &id, now).map(|placed| (placed, parts))
         });
-        let (object, parts) = kept.await.unwrap_or(Err(store::Error::Stopped))?;
-        Ok(Staged { outgoing, raw: NewRaw::File(object), parts })
+        let (placed, parts) = kept.await.unwrap_or(Err(store::Error::Stopped))?;
+        Ok(Staged { outgoing, raw: NewRaw::File(placed.object().clone()), placed: Some(placed), parts })
     }
-
-    /// Forgets messages that will not be submitted after all.
-    pub fn discard(&self, staged: &[Staged]) {
-        self.remove_files(files(staged));
-    }
-
-    /// Removes objects that no row came to name; the sweep would find them too.
-    pub(super) fn remove_files(&self, names: Vec<String>) {
-        if names.is_empty() {
-            return;
-        }
-        let objects = self.parts.objects.clone();
-        tokio::task::spawn_blocking(move || {
-            for name in names {
-                if let Err(error) = objects.remove(&name) {
-                    tracing::warn!(%error, "an unused object was not removed; the sweep will");
-                }
-            }
-        });
-    }
-}
-
-/// The objects of staged messages.
-fn files(staged: &[Staged]) -> Vec<String> {
-    staged.iter().filter_map(|one| one.raw.file().map(str::to_owned)).collect()
 }
 
 impl Parts {

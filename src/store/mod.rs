@@ -18,6 +18,7 @@ pub mod dkim_keys;
 pub mod dns_checks;
 pub mod domains;
 pub mod events;
+pub mod faults;
 pub mod figures;
 pub mod forward_marks;
 pub mod idempotency;
@@ -31,6 +32,7 @@ pub mod migrate;
 pub mod notices;
 pub mod objects;
 pub mod passing;
+pub mod placed;
 pub mod queue;
 pub mod raws;
 pub mod recent;
@@ -58,6 +60,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, watch};
 
 use mark::{Evidence, Keeper};
+use placed::Doubtful;
 use writer::{Durability, Urgency, Writer};
 
 /// The file name of the database inside the data directory.
@@ -120,6 +123,30 @@ pub enum Error {
     /// A stored value does not have the form that this version writes.
     #[error("stored {0} cannot be read")]
     Corrupt(&'static str),
+    /// A commit failed after it had begun, or nobody heard how it ended: the disk may hold the transaction, whole.
+    #[error("it is not known whether this was stored: {0}")]
+    Unknown(#[source] Box<Error>),
+}
+
+/// What became of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is durable.
+    Committed,
+    /// Nothing of it is or will be on disk.
+    NotCommitted,
+    /// A restart may find all of it or nothing; until then nothing that it relies on may be undone.
+    Unknown,
+}
+
+impl Outcome {
+    /// What a result of [`Db::write`] says.
+    pub const fn of<T>(written: &Result<T>) -> Self {
+        match written {
+            Ok(_) => Self::Committed,
+            Err(error) => error.outcome(),
+        }
+    }
 }
 
 /// What store functions return.
@@ -132,14 +159,14 @@ impl From<rusqlite::Error> for Error {
             return Self::Sqlite(error);
         };
         let text = message.clone().unwrap_or_default();
-        match (failure.code, failure.extended_code) {
-            (rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked, _) => Self::Busy,
-            // SQLite says FULL for ENOSPC alone; EFBIG and EDQUOT come as a failed write.
-            (rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::ReadOnly, _)
-            | (_, ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_TRUNCATE | ffi::SQLITE_IOERR_SHMSIZE) => {
-                Self::Full(text)
-            }
-            (_, ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY) => {
+        if is_busy(*failure) {
+            return Self::Busy;
+        }
+        if is_no_room(*failure) {
+            return Self::Full(text);
+        }
+        match failure.extended_code {
+            ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY => {
                 Self::Conflict(text.rsplit(": ").next().unwrap_or_default().to_owned())
             }
             _ => Self::Sqlite(error),
@@ -147,7 +174,48 @@ impl From<rusqlite::Error> for Error {
     }
 }
 
+/// Whether another process holds a lock.
+const fn is_busy(failure: rusqlite::ffi::Error) -> bool {
+    matches!(failure.code, rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
+}
+
+/// Whether a statement found no room, or a file system that may not be written. SQLite says FULL for ENOSPC alone;
+/// EFBIG and EDQUOT come as a failed write. Of a COMMIT, [`writer`] judges otherwise.
+const fn is_no_room(failure: rusqlite::ffi::Error) -> bool {
+    use rusqlite::ffi;
+    matches!(failure.code, rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::ReadOnly)
+        || matches!(
+            failure.extended_code,
+            ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_TRUNCATE | ffi::SQLITE_IOERR_SHMSIZE
+        )
+}
+
 impl Error {
+    /// What became of the transaction that ended with this error. Only [`Outcome::NotCommitted`] lets anything be
+    /// undone.
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Unknown(_) => Outcome::Unknown,
+            Self::Busy
+            | Self::Full(_)
+            | Self::Conflict(_)
+            | Self::Stopped
+            | Self::Limit { .. }
+            | Self::Io { .. }
+            | Self::Damaged { .. }
+            | Self::Sqlite(_)
+            | Self::Corrupt(_) => Outcome::NotCommitted,
+        }
+    }
+
+    /// Whether there was no room.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Unknown(error) => error.is_full(),
+            error => matches!(error, Self::Full(_)),
+        }
+    }
+
     /// An [`Error::Io`] or, when the system ran out of room, an [`Error::Full`].
     pub fn io(context: impl Into<String>, source: std::io::Error) -> Self {
         use std::io::ErrorKind as Kind;
@@ -172,6 +240,8 @@ struct Inner {
     readers: r2d2::Pool<SqliteConnectionManager>,
     /// Whose turn it is in [`Db::read_gently`].
     turns: Arc<Semaphore>,
+    /// Objects whose transaction failed without a certain outcome.
+    doubtful: Doubtful,
     directory_version: AtomicU64,
     /// How often the routes of each account changed, and everybody's at once.
     routes_versions: Mutex<HashMap<i64, u64>>,
@@ -193,6 +263,7 @@ impl Db {
         }
         make_private(&path)?;
         let connection = open_writer(data_dir, &path, &evidence).map_err(|error| migrate::damaged(error, &path))?;
+        make_durable(&connection)?;
         let mark = Arc::new(Keeper::begin(&connection, data_dir, &evidence)?);
         let manager = SqliteConnectionManager::file(&path)
             .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
@@ -211,6 +282,7 @@ impl Db {
             writer,
             readers,
             turns,
+            doubtful: Doubtful::default(),
             directory_version: AtomicU64::new(1),
             routes_versions: Mutex::default(),
             all_routes_version: AtomicU64::new(1),
@@ -225,13 +297,27 @@ impl Db {
     /// Transactions that wait at the same time share one commit and one fsync; one that fails is undone alone.
     ///
     /// # Errors
-    /// What `work` returned, or why the commit failed; in both cases nothing of it was stored.
+    /// What `work` returned, or why the commit failed; [`Error::outcome`] says whether nothing of it was stored for
+    /// sure.
     pub async fn write<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
         self.inner.writer.run(Durability::Power, Urgency::Now, work).await
+    }
+
+    /// Returns once everything that was committed before is on disk, and everything that waited to be has ended.
+    ///
+    /// # Errors
+    /// As [`Db::write`].
+    pub async fn sync(&self) -> Result<()> {
+        // A commit that writes nothing is not fsynced.
+        let version = |tx: &Connection| {
+            let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            Ok(tx.pragma_update(None, "user_version", version)?)
+        };
+        self.inner.writer.run(Durability::Power, Urgency::Soon, version).await
     }
 
     /// As [`Db::write`], but a power cut soon after may undo it; a crash of the process alone does not.
@@ -347,6 +433,11 @@ impl Db {
         self.inner.writer.commits()
     }
 
+    /// Makes commits fail, for tests.
+    pub fn faults(&self) -> &faults::Faults {
+        self.inner.writer.faults()
+    }
+
     /// Becomes true when an fsync failed: from then on nothing is accepted, and the process should end.
     pub fn failure(&self) -> watch::Receiver<bool> {
         self.inner.writer.failure()
@@ -401,6 +492,18 @@ fn open_writer(data_dir: &Path, path: &Path, evidence: &Evidence) -> Result<Conn
     migrate::run(&mut connection, path)?;
     configure_writer(&connection)?;
     Ok(connection)
+}
+
+/// Puts what an earlier process left in the WAL onto the disk. After a failed fsync it may be in memory alone, where the
+/// system takes it for written, and be read from there as if it were stored. On a full disk it stays where it is.
+fn make_durable(connection: &Connection) -> Result<()> {
+    match connection.query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(())).map_err(Error::from) {
+        Err(error @ (Error::Full(_) | Error::Busy)) => {
+            tracing::warn!(%error, "the WAL could not be moved into the database yet");
+            Ok(())
+        }
+        checkpointed => checkpointed,
+    }
 }
 
 /// Whether this program can open the database in `data_dir`, if there is one; changes and makes nothing.
@@ -481,7 +584,7 @@ pub fn intervene<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>
     connection.pragma_update(None, "foreign_keys", true)?;
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let outcome = work(&transaction)?;
-    transaction.commit()?;
+    transaction.commit().map_err(|error| Error::Unknown(Box::new(error.into())))?;
     Ok(Some(outcome))
 }
 

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::placed::{Names, Placed};
 use super::{Error, Result};
 use crate::clock::Timestamp;
 use crate::id::{MessageId, UploadId};
@@ -80,6 +81,8 @@ pub struct Objects {
     /// Files without a row that the sweep leaves where they are: too many of them.
     held_back: Arc<AtomicU64>,
     damaged: Arc<Mutex<Damaged>>,
+    /// Objects that a transaction may come to name.
+    placed: Names,
 }
 
 /// A file that is being written; it disappears with this value unless it is kept.
@@ -176,6 +179,7 @@ impl Objects {
             opened: Instant::now(),
             held_back: Arc::default(),
             damaged: Arc::default(),
+            placed: Names::default(),
         };
         objects.clear_drafts()?;
         sync_folder(&objects.root)?;
@@ -192,6 +196,7 @@ impl Objects {
             opened: Instant::now(),
             held_back: Arc::default(),
             damaged: Arc::default(),
+            placed: Names::default(),
         }
     }
 
@@ -223,30 +228,32 @@ impl Objects {
     /// Makes a draft the durable object of a message. Blocks until both fsyncs are done.
     ///
     /// # Errors
-    /// The disk is full or fails; then there is no object.
-    pub fn keep(&self, draft: Draft, id: &MessageId, now: Timestamp) -> Result<Object> {
+    /// The disk is full or fails; no row may name what is left then.
+    pub fn keep(&self, draft: Draft, id: &MessageId, now: Timestamp) -> Result<Placed> {
         self.place(draft, &format!("{id}.eml"), now)
     }
 
     /// Makes a draft the durable object of an upload, as [`Objects::keep`] does for a message.
     ///
     /// # Errors
-    /// The disk is full or fails; then there is no object.
-    pub fn keep_upload(&self, draft: Draft, id: &UploadId, now: Timestamp) -> Result<Object> {
+    /// As for [`Objects::keep`].
+    pub fn keep_upload(&self, draft: Draft, id: &UploadId, now: Timestamp) -> Result<Placed> {
         self.place(draft, &format!("{id}.bin"), now)
     }
 
-    fn place(&self, mut draft: Draft, file_name: &str, now: Timestamp) -> Result<Object> {
+    fn place(&self, mut draft: Draft, file_name: &str, now: Timestamp) -> Result<Placed> {
         let day: String = now.iso().chars().take(10).collect();
         let folder = self.root.join(&day);
         self.make_day(&day, &folder)?;
         let name = format!("{day}/{file_name}");
+        let hold = self.placed.hold(&name);
         draft.file.sync_all().map_err(|error| Error::io("syncing mail data", error))?;
         fs::rename(&draft.path, self.root.join(&name)).map_err(|error| Error::io("placing mail data", error))?;
         draft.kept = true;
         sync_folder(&folder)?;
         self.fsyncs.fetch_add(2, Ordering::Relaxed);
-        Ok(Object { name, size: draft.length, checksum: Some(draft.checksum.clone().finalize()) })
+        let object = Object { name, size: draft.length, checksum: Some(draft.checksum.clone().finalize()) };
+        Ok(Placed::new(self.clone(), object, hold))
     }
 
     /// Fsyncs of objects and of their folders since the start.
@@ -358,7 +365,13 @@ impl Objects {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).known.len() as u64
     }
 
-    /// Removes an object; a missing one is fine. Blocks.
+    /// Whether a transaction under way may come to name this object.
+    pub fn is_awaited(&self, name: &str) -> bool {
+        self.placed.contains(name)
+    }
+
+    /// Removes an object that no row names any more, once the commit that says so is durable; a missing one is fine.
+    /// Blocks.
     ///
     /// # Errors
     /// It cannot be removed.

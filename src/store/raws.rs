@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use zstd::bulk::{Compressor, Decompressor};
 
-use super::objects::{Damage, Object};
+use super::objects::{Damage, Object, Objects};
 use super::{Error, Result};
 use crate::clock::Timestamp;
 
@@ -131,6 +131,22 @@ pub fn find(connection: &Connection, id: i64) -> Result<Option<RawRow>> {
         Some(None) => Err(Error::Damaged { name: format!("in the row {id}"), what: Damage::Content }),
         Some(found) => Ok(found),
         None => Ok(None),
+    }
+}
+
+/// Whether mail data is where its row says, of its full length. Blocks.
+///
+/// # Errors
+/// Storage trouble; the object cannot be asked.
+pub fn is_whole(connection: &Connection, objects: &Objects, id: i64) -> Result<bool> {
+    let opened = match find(connection, id) {
+        Ok(Some(RawRow::File(object))) => objects.open_object(&object).map(|_| true),
+        Ok(found) => Ok(found.is_some()),
+        Err(error) => Err(error),
+    };
+    match opened {
+        Err(Error::Damaged { .. }) => Ok(false),
+        opened => opened,
     }
 }
 

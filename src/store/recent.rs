@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::Result;
+use super::objects::Objects;
+use super::{Result, raws};
 use crate::clock::Timestamp;
 
 /// How long a repeat is recognised.
@@ -30,12 +31,14 @@ fn key(fingerprint: i64, now: Timestamp, spans_ago: i64) -> i64 {
     (span << HASH_BITS) | (fingerprint & ((1 << HASH_BITS) - 1))
 }
 
-/// The message that this fingerprint was stored as, if that was within the window.
+/// The message that this fingerprint was stored as, if that was within the window and its content is there: a repeat of
+/// anything else is the one chance to have the mail after all.
 ///
 /// # Errors
 /// Storage trouble.
 pub fn find(
     connection: &Connection,
+    objects: &Objects,
     fingerprint: i64,
     original: Original<'_>,
     now: Timestamp,
@@ -57,17 +60,20 @@ pub fn find(
     for message in candidates {
         let found = connection
             .prepare_cached(
-                "SELECT public_id FROM message
+                "SELECT public_id, raw_id, body IS NOT NULL OR status = 'dropped' FROM message
                  WHERE id = ?1 AND received_at > ?2 AND size = ?3 AND mail_from = ?4 AND lower(to_addr) = lower(?5)",
             )?
             .query_row(
                 params![message, now.minus(WINDOW).as_millis(), original.size, original.mail_from, original.to_addr],
-                |row| row.get(0),
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
             )
             .optional()?;
-        if found.is_some() {
-            return Ok(found);
+        let Some((id, raw, needs_none)): Option<(String, Option<i64>, bool)> = found else { continue };
+        let whole = raw.map_or(Ok(needs_none), |raw| raws::is_whole(connection, objects, raw))?;
+        if whole {
+            return Ok(Some(id));
         }
+        tracing::error!(message = id, "the content of a message that came again is gone; it is stored anew");
     }
     Ok(None)
 }

@@ -3,7 +3,8 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Result, messages};
+use super::objects::Objects;
+use super::{Result, messages, raws};
 use crate::clock::Timestamp;
 use crate::id::{MessageId, ScheduledId};
 
@@ -163,6 +164,36 @@ pub fn find_scheduled(connection: &Connection, id: &ScheduledId) -> Result<Optio
         .query_row([id], |row| row.get(0))
         .optional()?;
     Ok(found)
+}
+
+/// Whether a message that was promised to be sent never will be: some recipient did not get it, and its mail data is
+/// not there. One that was removed since is not lost.
+///
+/// # Errors
+/// Storage trouble.
+pub fn is_lost(connection: &Connection, objects: &Objects, id: &MessageId) -> Result<bool> {
+    let raw: Option<i64> = connection
+        .prepare_cached(
+            "SELECT raw_id FROM message
+             WHERE public_id = ?1 AND raw_id IS NOT NULL AND EXISTS (
+               SELECT 1 FROM dispatch JOIN recipient ON recipient.dispatch_id = dispatch.id
+               WHERE dispatch.message_id = message.id AND recipient.status <> 'sent')",
+        )?
+        .query_row([id], |row| row.get(0))
+        .optional()?;
+    raw.map_or(Ok(false), |raw| raws::is_whole(connection, objects, raw).map(|whole| !whole))
+}
+
+/// As [`is_lost`], of a scheduled send.
+///
+/// # Errors
+/// Storage trouble.
+pub fn is_scheduled_lost(connection: &Connection, objects: &Objects, id: &ScheduledId) -> Result<bool> {
+    let Some(message) = find_scheduled(connection, id)? else { return Ok(false) };
+    match messages::find_name(connection, message)? {
+        Some((name, _)) => MessageId::parse(&name).map_or(Ok(false), |name| is_lost(connection, objects, &name)),
+        None => Ok(false),
+    }
 }
 
 /// Says why a message failed.

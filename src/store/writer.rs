@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
+use super::faults::Faults;
 use super::mark::Keeper;
 use super::{Error, Result};
 
@@ -52,7 +53,16 @@ pub enum Urgency {
 /// Answers one caller, once it is known whether the shared commit succeeded.
 type Answer = Box<dyn FnOnce(std::result::Result<(), &CommitError>) + Send>;
 /// Runs inside a savepoint and tells whether to keep it and how to answer; or, given an error, answers with that.
-type Work = Box<dyn FnOnce(std::result::Result<&Connection, &CommitError>) -> Option<(bool, Answer)> + Send>;
+type Work = Box<dyn FnOnce(std::result::Result<&Connection, &CommitError>) -> Option<(Savepoint, Answer)> + Send>;
+
+/// What becomes of one caller's part of the transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Savepoint {
+    Kept,
+    Undone,
+    /// Undone because there was no room.
+    NoRoom,
+}
 
 struct Request {
     durability: Durability,
@@ -65,6 +75,7 @@ struct Request {
 pub struct Writer {
     requests: Sender<Request>,
     counts: Arc<Counts>,
+    faults: Arc<Faults>,
     failure: watch::Receiver<bool>,
 }
 
@@ -84,11 +95,13 @@ impl Counts {
 }
 
 /// Why a shared commit failed, told to each caller in turn.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum CommitError {
     Full(String),
     Busy,
     Stopped,
+    /// COMMIT had begun: the disk may hold the transaction all the same.
+    Begun(Box<CommitError>),
 }
 
 impl CommitError {
@@ -97,6 +110,7 @@ impl CommitError {
             Self::Full(text) => Error::Full(text.clone()),
             Self::Busy => Error::Busy,
             Self::Stopped => Error::Stopped,
+            Self::Begun(error) => Error::Unknown(Box::new(error.to_error())),
         }
     }
 }
@@ -113,10 +127,12 @@ impl Writer {
             crowded_at: AtomicU64::new(0),
         });
         let panicked = failed.clone();
+        let faults = Arc::new(Faults::default());
         let thread = Thread {
             connection,
             waiting,
             counts: Arc::clone(&counts),
+            faults: Arc::clone(&faults),
             failed,
             durability: Durability::Power,
             mark: Some(mark),
@@ -129,7 +145,7 @@ impl Writer {
         if let Err(error) = started {
             tracing::error!(%error, "the writer thread did not start; every write will be refused");
         }
-        Self { requests, counts, failure }
+        Self { requests, counts, faults, failure }
     }
 
     /// Runs `work` on the thread and waits for the commit that carries it.
@@ -151,7 +167,11 @@ impl Writer {
                 tracing::error!("a transaction panicked and was undone");
                 Err(Error::Corrupt("value met by a transaction"))
             });
-            let keep = outcome.is_ok();
+            let savepoint = match &outcome {
+                Ok(_) => Savepoint::Kept,
+                Err(Error::Full(_)) => Savepoint::NoRoom,
+                Err(_) => Savepoint::Undone,
+            };
             let respond: Answer = Box::new(move |commit| {
                 let outcome = match commit {
                     Ok(()) => outcome,
@@ -160,21 +180,27 @@ impl Writer {
                 // A caller that stopped waiting (its connection closed) needs no answer.
                 drop(answer.send(outcome));
             });
-            Some((keep, respond))
+            Some((savepoint, respond))
         });
         self.requests.send(Request { durability, urgency, work }).map_err(|_| Error::Stopped)?;
-        answered.await.unwrap_or(Err(Error::Stopped))
+        // The thread ended with the request in hand.
+        answered.await.unwrap_or_else(|_| Err(Error::Unknown(Box::new(Error::Stopped))))
     }
 
     /// Commits so far, and how many of them were fsynced.
     pub fn commits(&self) -> (u64, u64) {
-        (self.counts.commits.load(Ordering::Relaxed), self.counts.synced.load(Ordering::Relaxed))
+        (self.counts.commits.load(Ordering::Relaxed), self.counts.synced.load(Ordering::Acquire))
     }
 
     /// Whether many transactions waited for one commit a moment ago: the machine has more to write than it can.
     pub fn is_crowded(&self) -> bool {
         let crowded_at = self.counts.crowded_at.load(Ordering::Relaxed);
         crowded_at > 0 && u128::from(self.counts.now().saturating_sub(crowded_at - 1)) < CROWDED.as_millis()
+    }
+
+    /// The faults of its commits, for tests.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
     }
 
     /// Becomes true when the writer stopped for good.
@@ -187,6 +213,7 @@ struct Thread {
     connection: Connection,
     waiting: Receiver<Request>,
     counts: Arc<Counts>,
+    faults: Arc<Faults>,
     failed: watch::Sender<bool>,
     /// What `PRAGMA synchronous` stands at.
     durability: Durability,
@@ -202,7 +229,7 @@ impl Thread {
                 self.counts.crowded_at.store(self.counts.now().saturating_add(1), Ordering::Relaxed);
             }
             if *self.failed.borrow() {
-                // Dropping the requests answers each caller with `Stopped`.
+                refuse(batch, &CommitError::Stopped);
                 continue;
             }
             self.commit_together(batch);
@@ -232,12 +259,12 @@ impl Thread {
     fn commit_together(&mut self, batch: Vec<Request>) {
         let durability = batch.iter().map(|request| request.durability).max().unwrap_or(Durability::Power);
         let begun = self.set_durability(durability).and_then(|()| self.execute("BEGIN IMMEDIATE"));
+        let changes_before = self.connection.total_changes();
         let begun = begun.and_then(|()| self.raise_mark(durability));
         if let Err(error) = begun {
             let error = self.judge(&error);
             self.roll_back();
-            batch.into_iter().for_each(|request| drop((request.work)(Err(&error))));
-            return;
+            return refuse(batch, &error);
         }
         let mut answers = Vec::with_capacity(batch.len());
         let mut outcome = Ok(());
@@ -250,18 +277,20 @@ impl Thread {
             answers.extend(answer);
             outcome = kept;
         }
-        let outcome = outcome.and_then(|()| self.execute("COMMIT").map_err(|error| self.judge(&error)));
-        if let Err(error) = outcome {
+        // Up to here an error is certain: without a COMMIT nothing of the transaction counts.
+        if let Err(error) = outcome.and_then(|()| self.commit()) {
             self.roll_back();
             answers.into_iter().for_each(|answer| answer(Err(&error)));
             return;
         }
         self.counts.commits.fetch_add(1, Ordering::Relaxed);
-        if durability == Durability::Power {
-            self.counts.synced.fetch_add(1, Ordering::Relaxed);
+        // A commit without changes writes nothing, so it syncs nothing either.
+        let synced = durability == Durability::Power && self.connection.total_changes() != changes_before;
+        if synced {
+            self.counts.synced.fetch_add(1, Ordering::Release);
         }
         if let Some(mark) = &self.mark {
-            mark.committed(&self.connection, durability == Durability::Power);
+            mark.committed(&self.connection, synced);
         }
         answers.into_iter().for_each(|answer| answer(Ok(())));
     }
@@ -275,8 +304,10 @@ impl Thread {
     }
 
     fn roll_back(&self) {
-        if !self.connection.is_autocommit() {
-            drop(self.execute("ROLLBACK"));
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.execute("ROLLBACK")
+        {
+            self.stop(&error);
         }
         if let Some(mark) = &self.mark {
             mark.rolled_back();
@@ -290,16 +321,34 @@ impl Thread {
             work(Err(&error));
             return (None, Err(error));
         }
-        let Some((keep, answer)) = work(Ok(&self.connection)) else {
+        let Some((savepoint, answer)) = work(Ok(&self.connection)) else {
             return (None, Ok(()));
         };
-        // On a full disk SQLite undoes the whole transaction, not only the statement.
+        // When there is no room, or reading fails, SQLite undoes the whole transaction, not only the statement.
         if self.connection.is_autocommit() {
-            return (Some(answer), Err(CommitError::Full("the transaction was undone".to_owned())));
+            let undone = match savepoint {
+                Savepoint::NoRoom => CommitError::Full("the transaction was undone".to_owned()),
+                Savepoint::Undone => CommitError::Busy,
+                Savepoint::Kept => {
+                    // It went on after the error, and what it wrote then was committed statement by statement.
+                    answer(Err(&CommitError::Begun(Box::new(CommitError::Busy))));
+                    return (None, Err(CommitError::Busy));
+                }
+            };
+            return (Some(answer), Err(undone));
         }
-        let undone = if keep { Ok(()) } else { self.execute("ROLLBACK TO one") };
+        let undone = if savepoint == Savepoint::Kept { Ok(()) } else { self.execute("ROLLBACK TO one") };
         let closed = undone.and_then(|()| self.execute("RELEASE one")).map_err(|error| self.judge(&error));
         (Some(answer), closed)
+    }
+
+    /// Commits what the batch left. However this fails, the frames may be on disk, and a restart may find them whole.
+    fn commit(&self) -> std::result::Result<(), CommitError> {
+        let committed = match self.faults.take(self.durability) {
+            None => self.execute("COMMIT"),
+            Some(fault) => fault.commit(|statement| self.execute(statement)),
+        };
+        committed.map_err(|error| CommitError::Begun(Box::new(self.judge_commit(&error))))
     }
 
     /// `PRAGMA synchronous` cannot change inside a transaction, so it is chosen before each.
@@ -318,30 +367,41 @@ impl Thread {
         self.connection.prepare_cached(statement)?.raw_execute().map(drop)
     }
 
-    /// Decides what a failed commit means: a full disk may be freed, but after a failed fsync the pages that the
-    /// system still shows may never reach the disk, so nothing is retried and believed.
+    /// What an error before the COMMIT means: a full disk may be freed, and another process lets the lock go.
     fn judge(&self, error: &rusqlite::Error) -> CommitError {
-        use rusqlite::{ErrorCode, ffi};
-        let failure = error.sqlite_error();
-        let code = failure.map_or(0, |failure| failure.extended_code);
-        match failure.map(|failure| failure.code) {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => CommitError::Busy,
-            Some(ErrorCode::DiskFull | ErrorCode::ReadOnly) => self.no_room(error),
-            _ if matches!(code, ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_TRUNCATE | ffi::SQLITE_IOERR_SHMSIZE) => {
-                self.no_room(error)
-            }
-            _ => {
-                tracing::error!(%error, code, "the database could not commit; storage stops until a restart");
-                self.failed.send_replace(true);
-                CommitError::Stopped
-            }
+        match error.sqlite_error() {
+            Some(failure) if super::is_busy(*failure) => CommitError::Busy,
+            Some(failure) if super::is_no_room(*failure) => self.no_room(error),
+            _ => self.stop(error),
         }
+    }
+
+    /// What an error of the COMMIT means. A frame that could not be written is written again by the next commit, in its
+    /// place. Whatever fails later, the fsync or the index of the WAL after it, leaves a whole transaction in the file:
+    /// only a restart can tell what the disk holds.
+    fn judge_commit(&self, error: &rusqlite::Error) -> CommitError {
+        match error.sqlite_error() {
+            Some(failure) if failure.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => self.stop(error),
+            _ => self.judge(error),
+        }
+    }
+
+    fn stop(&self, error: &rusqlite::Error) -> CommitError {
+        let code = error.sqlite_error().map_or(0, |failure| failure.extended_code);
+        tracing::error!(%error, code, "the database could not commit; storage stops until a restart");
+        self.failed.send_replace(true);
+        CommitError::Stopped
     }
 
     fn no_room(&self, error: &rusqlite::Error) -> CommitError {
         tracing::warn!(%error, "no room to commit; new mail is refused until there is");
         CommitError::Full(error.to_string())
     }
+}
+
+/// Answers everybody with an error; nothing was begun.
+fn refuse(batch: Vec<Request>, error: &CommitError) {
+    batch.into_iter().for_each(|request| drop((request.work)(Err(error))));
 }
 
 #[cfg(test)]
@@ -362,6 +422,7 @@ mod tests {
             connection: Connection::open_in_memory().unwrap(),
             waiting,
             counts: Arc::new(counts),
+            faults: Arc::default(),
             failed: watch::channel(false).0,
             durability: Durability::Power,
             mark: None,

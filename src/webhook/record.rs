@@ -167,11 +167,7 @@ impl Webhooks {
             if dropped {
                 self.fresh.forget_all();
             }
-            if let Some(name) = dropped_file
-                && let Err(error) = self.objects.remove(&name)
-            {
-                tracing::warn!(%error, "a dropped message's object was not removed; the sweep will");
-            }
+            self.db.remove_later(&self.objects, dropped_file.into_iter().collect());
             self.feed.tell(|| posted.activity(status, error, next_attempt_at));
         })))
     }

@@ -1,7 +1,7 @@
 //! Mail to our own bounce and SRS addresses: reports settle what they tell of, or go on to the sender of what was
 //! forwarded. No message is stored of them.
 
-use super::{COMMIT_DEADLINE, Receipt, ReceiveError, storage_trouble};
+use super::{Receipt, ReceiveError, within_deadline};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::inbound::{Inbound, Recipient};
@@ -47,11 +47,7 @@ impl Inbound {
             }
             Ok(raised)
         });
-        let raised = match tokio::time::timeout(COMMIT_DEADLINE, settled).await {
-            Ok(settled) => settled.map_err(storage_trouble)?,
-            Err(_) => return Err(ReceiveError::Busy),
-        };
-        for one in raised {
+        for one in within_deadline(settled).await? {
             one.tell(&self.shared.feed, &self.shared.jobs, now);
         }
         Ok(())
@@ -70,10 +66,7 @@ impl Inbound {
             }
             Ok(left)
         });
-        let left: Vec<Left> = match tokio::time::timeout(COMMIT_DEADLINE, written).await {
-            Ok(left) => left.map_err(storage_trouble)?,
-            Err(_) => return Err(ReceiveError::Busy),
-        };
+        let left: Vec<Left> = within_deadline(written).await?;
         let told = !left.is_empty();
         left.into_iter().for_each(Left::announce);
         Ok(told)

@@ -12,6 +12,7 @@ use crate::jobs::{self, Jobs, Left};
 use crate::limits::{Kind, Limits};
 use crate::outbound::Outbound;
 use crate::outbound::forward::{Forward, MAX_RECEIVED, share_copies};
+use crate::store::objects::Objects;
 use crate::store::raws::NewRaw;
 use crate::store::removal::Reason;
 use crate::store::routes::Action;
@@ -50,9 +51,10 @@ pub(super) struct Ways<'a> {
     pub jobs: &'a Jobs,
     pub outbound: &'a Outbound,
     pub limits: &'a Limits,
+    pub objects: &'a Objects,
 }
 
-/// Stores what each recipient is to have, and the mail data once if any of it needs that.
+/// Stores what each recipient is to have, and the mail data once if any of it needs that; whether it did.
 pub(super) fn store_all(
     tx: &Connection,
     ways: Ways<'_>,
@@ -61,7 +63,7 @@ pub(super) fn store_all(
     plans: Vec<Plan>,
     raw: &NewRaw,
     now: Timestamp,
-) -> store::Result<Vec<Stored>> {
+) -> store::Result<(Vec<Stored>, bool)> {
     let mut raw_row = None;
     let mut next_id = Some(first);
     let mut stored = Vec::with_capacity(plans.len());
@@ -91,14 +93,14 @@ pub(super) fn store_all(
             continue;
         }
         let original = store::recent::Original { mail_from: &common.mail_from, to_addr: &to, size: common.size };
-        if let Some(id) = store::recent::find(tx, plan.fingerprint, original, now)? {
+        if let Some(id) = store::recent::find(tx, ways.objects, plan.fingerprint, original, now)? {
             stored.push(Stored::nothing(id, to));
             continue;
         }
         let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
         stored.push(store_one(tx, ways, id, to, common, plan, raw_id()?, now)?);
     }
-    Ok(stored)
+    Ok((stored, raw_row.is_some()))
 }
 
 /// One recipient's message with its deliveries.

@@ -180,8 +180,8 @@ async fn find_holder(door: &Submission, hash: [u8; 32]) -> Result<Option<KeyHold
 fn trouble(error: &store::Error) -> Reply {
     tracing::warn!(%error, "a submitted message could not be stored and was refused");
     match error {
-        store::Error::Full(_) => Reply::STORAGE_FULL,
         store::Error::Limit { .. } => Reply::MAILBOX_FULL,
+        _ if error.is_full() => Reply::STORAGE_FULL,
         _ => Reply::STORAGE_TROUBLE,
     }
 }

@@ -13,7 +13,6 @@ use crate::mail::reply::Reply;
 use crate::memory_budget::Reservation;
 use crate::metrics::Counter;
 use crate::smtp_server::data::{DataReader, Gathered, Progress};
-use crate::store::Error as StoreError;
 
 /// Data slower than this for longer than the grace is given up.
 const MIN_DATA_BYTES_PER_SEC: u64 = 500;
@@ -141,11 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(data) => data,
             Err(error) => {
                 tracing::warn!(%error, "mail data could not be written and was refused");
-                return if matches!(error, StoreError::Full(_)) {
-                    Reply::STORAGE_FULL
-                } else {
-                    Reply::STORAGE_TROUBLE
-                };
+                return if error.is_full() { Reply::STORAGE_FULL } else { Reply::STORAGE_TROUBLE };
             }
         };
         if let Some(caller) = self.caller.clone() {

@@ -211,13 +211,7 @@ pub async fn send_batch(
         results.push(BatchResultView::new(to, &composed));
         // One after another: fifty messages with large files would not fit in memory.
         if let Ok(outgoing) = composed {
-            match app.outbound.stage(outgoing, now).await {
-                Ok(one) => staged.push(one),
-                Err(error) => {
-                    app.outbound.discard(&staged);
-                    return Err(error.into());
-                }
-            }
+            staged.push(app.outbound.stage(outgoing, now).await?);
         }
     }
     let count = |status| results.iter().filter(|result| result.status == status).count();
