@@ -191,6 +191,7 @@ impl Inbound {
             return self.take_back(returned, reverse_path, &bytes, now).await;
         }
         let reports = returned::read_reports(&returned, &reverse_path, &bytes);
+        let forwards = returned::forward_reports(&returned, &reverse_path, &bytes);
         let envelope = Envelope { reverse_path, recipients, smtputf8, eight_bit };
         let mail_from = envelope.reverse_path.to_string();
         let mail = read_mail(&bytes, hostname)?;
@@ -238,7 +239,8 @@ impl Inbound {
         drop(turn);
         let receipt = self.commit(id, common, plans, (raw, placed), fresh, now).await?;
         // Few mails go to an address of ours and to somebody else; a report that is read twice changes nothing.
-        self.settle_reports(reports, now).await.map(|()| receipt)
+        self.settle_reports(reports, now).await?;
+        self.report_forwards(forwards, now).await.map(|_| receipt)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]

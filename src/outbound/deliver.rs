@@ -169,7 +169,11 @@ impl Dispatcher {
             None => return Ok(Found::Lost(Box::new((dispatch, recipients)))),
         };
         let local = self.is_local(connection, &dispatch)?;
-        let forwarding = dispatch.forwarding.as_deref().map(Forwarding::parse).transpose()?;
+        let forwarding = match &dispatch.forwarding {
+            Some(json) => Some(Forwarding::parse(json)?),
+            None if dispatch.prefix.is_empty() => None,
+            None => Some(Forwarding::unknown(&self.outbound.parts.config.hostname)),
+        };
         let keys = match &forwarding {
             Some(_) => self.outbound.parts.keys_of_name(connection, dispatch.account_id, &dispatch.sending_domain)?,
             None => None,

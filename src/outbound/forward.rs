@@ -112,6 +112,11 @@ impl Forwarding {
         serde_json::from_str(json).map_err(|_| store::Error::Corrupt("forwarding"))
     }
 
+    /// What is done to mail that an earlier version left to be forwarded, which did not say what it found.
+    pub(super) fn unknown(hostname: &str) -> Self {
+        Self { verification: Verification::unasked(hostname), from: None }
+    }
+
     /// The mail as it leaves, and what is known of it then; none when it should be signed and there is no key.
     #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
     pub(super) fn finish(

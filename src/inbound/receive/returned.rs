@@ -54,7 +54,11 @@ impl Inbound {
     }
 
     /// Sends reports of our own to those whose mail was forwarded; whether there was anything to tell.
-    async fn report_forwards(&self, reports: Vec<ForwardReport>, now: Timestamp) -> Result<bool, ReceiveError> {
+    pub(super) async fn report_forwards(
+        &self,
+        reports: Vec<ForwardReport>,
+        now: Timestamp,
+    ) -> Result<bool, ReceiveError> {
         if reports.is_empty() {
             return Ok(false);
         }
@@ -74,8 +78,12 @@ impl Inbound {
 }
 
 /// What a mail to SRS addresses reports; nothing when it has an envelope sender (RFC 3464 §2) or tells no status.
-fn forward_reports(returned: &[Recipient], reverse_path: &ReversePath, bytes: &[u8]) -> Vec<ForwardReport> {
-    if *reverse_path != ReversePath::Null {
+pub(super) fn forward_reports(
+    returned: &[Recipient],
+    reverse_path: &ReversePath,
+    bytes: &[u8],
+) -> Vec<ForwardReport> {
+    if *reverse_path != ReversePath::Null || !returned.iter().any(|one| forwarded_for(one).is_some()) {
         return Vec::new();
     }
     // A forwarded message went to one recipient.
