@@ -567,3 +567,70 @@ CREATE TABLE removal (                           -- why a message or upload has 
   reason TEXT NOT NULL CHECK (reason IN ('api', 'retention', 'rule', 'delivered', 'undelivered')),
   removed_at INTEGER NOT NULL
 ) STRICT;
+
+-- ----------------------------------------------------------------------------------------------------- figures
+
+-- How many messages and deliveries of each kind there are, by the minute of the message or event: what the overview
+-- shows, without a look at each. Kept by the triggers below in the transaction of every change; the sweep removes
+-- minutes that no screen shows, unless something of them waits.
+CREATE TABLE tally (
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  minute INTEGER NOT NULL,                       -- since 1970
+  received INTEGER NOT NULL DEFAULT 0,
+  sent INTEGER NOT NULL DEFAULT 0,               -- outbound, whatever became of them
+  unsent INTEGER NOT NULL DEFAULT 0,             -- of these, queued or deferred
+  bounced INTEGER NOT NULL DEFAULT 0,            -- of these, bounced or failed
+  pending INTEGER NOT NULL DEFAULT 0,            -- deliveries
+  delivered INTEGER NOT NULL DEFAULT 0,
+  failed INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (account_id, minute)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER tally_received AFTER INSERT ON message WHEN NEW.direction = 'inbound' BEGIN
+  INSERT INTO tally (account_id, minute, received) VALUES (NEW.account_id, NEW.received_at / 60000, 1)
+  ON CONFLICT (account_id, minute) DO UPDATE SET received = received + 1;
+END;
+CREATE TRIGGER tally_sent AFTER INSERT ON message WHEN NEW.direction = 'outbound' BEGIN
+  INSERT INTO tally (account_id, minute, sent, unsent, bounced)
+  VALUES (NEW.account_id, NEW.received_at / 60000, 1, NEW.status IN ('queued', 'deferred'),
+          NEW.status IN ('bounced', 'failed'))
+  ON CONFLICT (account_id, minute) DO UPDATE
+  SET sent = sent + 1, unsent = unsent + excluded.unsent, bounced = bounced + excluded.bounced;
+END;
+CREATE TRIGGER tally_sent_on AFTER UPDATE OF status ON message
+WHEN NEW.direction = 'outbound' AND NEW.status <> OLD.status BEGIN
+  INSERT INTO tally (account_id, minute, unsent, bounced)
+  VALUES (NEW.account_id, NEW.received_at / 60000,
+          (NEW.status IN ('queued', 'deferred')) - (OLD.status IN ('queued', 'deferred')),
+          (NEW.status IN ('bounced', 'failed')) - (OLD.status IN ('bounced', 'failed')))
+  ON CONFLICT (account_id, minute) DO UPDATE
+  SET unsent = unsent + excluded.unsent, bounced = bounced + excluded.bounced;
+END;
+CREATE TRIGGER tally_removed AFTER DELETE ON message BEGIN
+  UPDATE tally
+  SET received = received - (OLD.direction = 'inbound'), sent = sent - (OLD.direction = 'outbound'),
+      unsent = unsent - (OLD.direction = 'outbound' AND OLD.status IN ('queued', 'deferred')),
+      bounced = bounced - (OLD.direction = 'outbound' AND OLD.status IN ('bounced', 'failed'))
+  WHERE account_id = OLD.account_id AND minute = OLD.received_at / 60000;
+END;
+CREATE TRIGGER tally_delivery AFTER INSERT ON delivery BEGIN
+  INSERT INTO tally (account_id, minute, pending, delivered, failed)
+  VALUES (NEW.account_id, NEW.created_at / 60000, NEW.status = 'pending', NEW.status = 'delivered',
+          NEW.status = 'failed')
+  ON CONFLICT (account_id, minute) DO UPDATE
+  SET pending = pending + excluded.pending, delivered = delivered + excluded.delivered,
+      failed = failed + excluded.failed;
+END;
+CREATE TRIGGER tally_delivery_on AFTER UPDATE OF status ON delivery WHEN NEW.status <> OLD.status BEGIN
+  INSERT INTO tally (account_id, minute, pending, delivered, failed)
+  VALUES (NEW.account_id, NEW.created_at / 60000, (NEW.status = 'pending') - (OLD.status = 'pending'),
+          (NEW.status = 'delivered') - (OLD.status = 'delivered'), (NEW.status = 'failed') - (OLD.status = 'failed'))
+  ON CONFLICT (account_id, minute) DO UPDATE
+  SET pending = pending + excluded.pending, delivered = delivered + excluded.delivered,
+      failed = failed + excluded.failed;
+END;
+CREATE TRIGGER tally_delivery_removed AFTER DELETE ON delivery BEGIN
+  UPDATE tally
+  SET pending = pending - (OLD.status = 'pending'), delivered = delivered - (OLD.status = 'delivered'),
+      failed = failed - (OLD.status = 'failed')
+  WHERE account_id = OLD.account_id AND minute = OLD.created_at / 60000;
+END;

@@ -10,7 +10,7 @@
 //!    also leaves the jobs it causes ([`inbound`], [`outbound`]), and is *attempted* later by a worker. No
 //!    file both accepts and attempts; the job table is the only bridge.
 //! 2. **One transaction per promise.** `250` after DATA is a promise: an object file is written, fsynced, renamed and
-//!    its folder fsynced first, then one commit with `synchronous=FULL`, then the reply.
+//!    its folder fsynced first, then one commit and the fsync of its WAL, then the reply.
 //! 3. **Levels.** A module uses only modules of a lower level (the table below); a test reads the `use` lines.
 //! 4. **SQL in one folder, sockets in few files.** Only [`store`] contains SQL. Sockets are opened only in `host.rs`
 //!    (those that listen), `egress.rs`, `outbound/client.rs`, `dns.rs` and its `authentic.rs`, and, for the benchmark's own
@@ -82,15 +82,17 @@
 //!
 //! Two kinds of commits share the one writer. [`store::Db::write`] is fsynced before it returns; every promise is made
 //! of it. [`store::Db::write_behind`] survives the end of the process but perhaps not a power cut: claims and settlements
-//! of jobs, which are safely done again. Settlements ([`store::Db::write_along`]) wait some milliseconds for a commit that
-//! is made anyway. Commits keep their order, so an fsynced one makes all before it durable.
+//! of jobs, which are safely done again. Settlements ([`store::Db::write_along`]) wait up to 50 ms for a commit that
+//! is made anyway. Commits keep their order, so an fsynced one makes all before it durable, and nobody is answered before
+//! what was promised earlier is durable.
 //!
-//! After a failed fsync nothing is believed any more: the writer refuses everything and the process ends. A restart reads
-//! what was left, and moves it into the database before anybody relies on it.
+//! SQLite writes the frames of a commit; the fsync of the WAL is the writer's own, on threads beside it, so that the next
+//! transactions run meanwhile and a slow disk costs waiting, not throughput. Readers may see a commit some milliseconds
+//! before its fsync; an answer that promises again what a reader found waits for [`store::Db::until_durable`]. The WAL is
+//! moved into the database file in the background, sooner when the disk has little room.
 //!
-//! A commit that fails once it has begun has no certain outcome: the disk may hold it, whole. Its error says so
-//! ([`store::Error::outcome`]), and nothing that such a transaction relies on is undone: of objects, [`store::placed`] is
-//! the only place that could. A repeat is answered as one only when what it repeats is there with its content.
+//! After a failed fsync nothing is believed any more: the writer refuses everything and the process ends, so that a
+//! restart reads what the disk really holds.
 //!
 //! After each fsynced commit [`store::mark`] notes how far the database has come, in a file of its own. A start that finds
 //! less refuses: SQLite takes a database without its WAL for the whole truth.

@@ -1,6 +1,7 @@
 //! Counters of what the server did, in the text format of Prometheus.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
@@ -41,8 +42,19 @@ counters! {
 pub struct Metrics {
     counts: Vec<AtomicU64>,
     sessions: AtomicU64,
+    doors: AtomicU64,
     damaged_objects: AtomicU64,
     held_orphans: AtomicU64,
+}
+
+/// A door for mail that accepts connections, while this value lives.
+#[derive(Debug)]
+pub struct OpenDoor(Arc<Metrics>);
+
+impl Drop for OpenDoor {
+    fn drop(&mut self) {
+        self.0.doors.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Default for Metrics {
@@ -50,6 +62,7 @@ impl Default for Metrics {
         Self {
             counts: COUNTERS.iter().map(|_| AtomicU64::new(0)).collect(),
             sessions: AtomicU64::new(0),
+            doors: AtomicU64::new(0),
             damaged_objects: AtomicU64::new(0),
             held_orphans: AtomicU64::new(0),
         }
@@ -67,6 +80,17 @@ impl Metrics {
     /// How many were counted.
     pub fn get(&self, counter: Counter) -> u64 {
         self.counts.get(counter as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Says that a door for mail accepts connections, until the value goes.
+    pub fn open_door(self: &Arc<Self>) -> OpenDoor {
+        self.doors.fetch_add(1, Ordering::Relaxed);
+        OpenDoor(Arc::clone(self))
+    }
+
+    /// Whether mail is received: a door accepts connections.
+    pub fn has_open_door(&self) -> bool {
+        self.doors.load(Ordering::Relaxed) > 0
     }
 
     /// Sets how many SMTP sessions are open.

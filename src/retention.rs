@@ -15,8 +15,8 @@ use crate::store::passing::PassingRow;
 use crate::store::raws::RawRow;
 use crate::store::removal::Reason;
 use crate::store::{
-    self, Db, attempts, audit, deliveries, destinations, dispatches, events, forward_marks, idempotency, messages,
-    notices, passing, raws, recent, removal, search, sessions, uploads, verifications,
+    self, Db, attempts, audit, deliveries, destinations, dispatches, events, figures, forward_marks, idempotency,
+    messages, notices, passing, raws, recent, removal, search, sessions, uploads, verifications,
 };
 
 /// Raw copies and attachments live seven days (contract 1.9).
@@ -270,6 +270,7 @@ impl Retention {
         let mut gone = ended.await?;
         let before = now.minus(REMOVAL_AGE);
         while self.db.write_behind(move |tx| removal::delete_before(tx, before, STEP)).await? == STEP as usize {}
+        while self.db.write_behind(move |tx| figures::forget_before(tx, now, STEP)).await? == STEP as usize {}
         loop {
             let step = self.db.write_behind(move |tx| idempotency::delete_expired(tx, now, STEP)).await?;
             gone += step;

@@ -140,7 +140,11 @@ impl Idempotency {
             None => Ok(Begun::First(running)),
             Some((answer, _)) if answer.body_hash != running.body_hash => Err(Code::IdempotencyConflict.into()),
             Some((_, true)) => Ok(Begun::First(running)),
-            Some((answer, false)) => Ok(Begun::Replayed(answer)),
+            Some((answer, false)) => {
+                // Whoever asked first may have gone before its fsync.
+                db.until_durable().await?;
+                Ok(Begun::Replayed(answer))
+            }
         }
     }
 }

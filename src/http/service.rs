@@ -31,11 +31,11 @@ pub async fn health() -> Json<Health> {
 /// What mail and webhooks need.
 #[derive(Serialize, ToSchema)]
 pub struct ReadyChecks {
-    /// The database can be read and written.
+    /// The database can be read, there is room, and commits become durable within seconds.
     storage: bool,
-    /// Mail is received.
+    /// A door for mail accepts connections.
     smtp: bool,
-    /// Webhooks are attempted.
+    /// The engine that attempts webhooks and mail is at work.
     queue: bool,
 }
 
@@ -46,17 +46,19 @@ pub struct Ready {
     checks: ReadyChecks,
 }
 
-/// Whether mail can be taken and webhooks be made.
+/// Whether mail can be taken and webhooks be made, each as it was just seen.
 pub async fn ready(State(app): State<App>) -> Response {
     let readable = app.db.read(crate::store::search::indexed_to).await.is_ok();
     let roomy = !app.inbound.is_full() && DataDir::has_room(&app.config.data_dir);
-    if readable && roomy && app.db.is_healthy() {
-        return Json(Ready { ok: true, checks: ReadyChecks { storage: true, smtp: true, queue: true } })
-            .into_response();
+    let checks = ReadyChecks {
+        storage: readable && roomy && app.db.is_committing().await,
+        smtp: app.metrics.has_open_door(),
+        queue: app.webhooks.jobs.are_attempted(),
+    };
+    if checks.storage && checks.smtp && checks.queue {
+        return Json(Ready { ok: true, checks }).into_response();
     }
-    let body = json!({
-        "ok": false, "checks": {"storage": false, "smtp": true, "queue": false}, "error": "not ready", "code": "not_ready",
-    });
+    let body = json!({"ok": false, "checks": checks, "error": "not ready", "code": "not_ready"});
     (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "5")], Json(body)).into_response()
 }
 
@@ -76,6 +78,7 @@ pub async fn metrics(State(app): State<App>) -> Response {
     (
         [(CONTENT_TYPE, "text/plain; version=0.0.4")],
         app.metrics.render(app.db.commits())
+            + &app.db.render()
             + &app.account_limits.render()
             + &app.memory.render()
             + &app.connections.render(),

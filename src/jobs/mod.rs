@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::Notify;
@@ -26,6 +26,9 @@ pub use worker::{Worker, WorkerConfig};
 
 /// What the lanes of outbound mail begin with; all others are webhooks' and the appliance's own.
 pub const MAIL_LANE: &str = "smtp:";
+
+/// An engine that has not looked for jobs for so long stands still.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// The lane of mail to a domain.
 pub fn mail_lane(domain: &str) -> String {
@@ -117,6 +120,8 @@ struct Shared {
 #[derive(Debug)]
 struct Desk {
     lanes: Lanes,
+    /// When the engine last looked for something to do.
+    turned: Instant,
     /// How long a claim of each kind holds, once jobs may be handed over.
     leases: HashMap<Kind, Duration>,
     /// Claims that nobody announced.
@@ -159,6 +164,16 @@ impl Jobs {
         self.shared.bell.notify_one();
     }
 
+    /// Whether an engine is at work: it looks for something to do several times a minute.
+    pub fn are_attempted(&self) -> bool {
+        self.with_desk(|desk| desk.turned.elapsed() < SILENCE_MAX).unwrap_or(false)
+    }
+
+    /// The engine looks for something to do.
+    fn note_turn(&self) {
+        self.with_desk(|desk| desk.turned = Instant::now());
+    }
+
     /// An attempt of a lane is done with the network.
     fn finished(&self, lane: &str, healthy: bool) {
         self.with_lanes(|lanes| lanes.finished(lane, healthy));
@@ -168,7 +183,7 @@ impl Jobs {
     /// An engine begins: it hears of lanes from now on.
     fn open(&self, lanes: Lanes) {
         *self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Desk { lanes, leases: HashMap::new(), doubtful: Vec::new() });
+            Some(Desk { lanes, turned: Instant::now(), leases: HashMap::new(), doubtful: Vec::new() });
     }
 
     /// It took over what an earlier one left; jobs may be handed over.

@@ -143,6 +143,7 @@ impl Running {
     /// Starts what can start and claims what is due; returns how long nothing will change by itself.
     fn turn(&mut self) -> Duration {
         let now = self.worker.clock.now();
+        self.worker.jobs.note_turn();
         self.follow_clock(now);
         let mays = if self.claiming.is_none() { CLAIM_LANES } else { 0 };
         let (started, wants, due) = self.worker.jobs.with_lanes(|lanes| {

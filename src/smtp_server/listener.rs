@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::session::{Session, Shared};
+use super::session::{Role, Session, Shared};
 use crate::mail::reply::Reply;
 use crate::metrics::Counter;
 use crate::throttle::address_network;
@@ -95,7 +95,8 @@ pub async fn serve(
     sessions: TaskTracker,
     stop: CancellationToken,
 ) {
-    let mut failing = false;
+    let open_door = || matches!(shared.role, Role::Mx).then(|| shared.metrics.open_door());
+    let (mut failing, mut door) = (false, open_door());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -106,12 +107,15 @@ pub async fn serve(
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(%error, "connections cannot be accepted");
+                    drop(door.take());
                 }
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
                 continue;
             }
         };
-        failing = false;
+        if std::mem::take(&mut failing) {
+            door = open_door();
+        }
         let address = address.ip().to_canonical();
         // A load balancer's connections count for the peers behind it, once they are known.
         let proxied = caps.is_proxy(address);

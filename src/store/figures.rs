@@ -1,4 +1,4 @@
-//! What the overview shows of an account: counts by time, answered from indexes, and samples of the newest deliveries.
+//! What the overview shows of an account: counts by time, kept by minute, and samples of the newest deliveries.
 
 use rusqlite::{Connection, params};
 
@@ -26,58 +26,68 @@ impl Steps {
     }
 }
 
-/// How many in each step.
-type Counts = Vec<u64>;
-
-/// What is counted.
-#[derive(Clone, Copy, Debug)]
-pub enum Counted {
-    /// Messages of both directions.
-    Messages,
-    /// Messages that were sent.
-    Outbound,
-    /// Deliveries in any state, by the time of their event.
-    Deliveries,
-    /// Those of them that failed.
-    Failed,
-    /// Those of them that wait.
-    Pending,
+/// What happened in a step of time; also their sum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages that arrived.
+    pub received: u64,
+    /// Messages that were taken to be sent.
+    pub sent: u64,
+    /// Of these, those that came back or were refused for good.
+    pub bounced: u64,
+    /// Deliveries of its events that were acknowledged.
+    pub delivered: u64,
+    /// Deliveries of its events that failed for good.
+    pub failed: u64,
 }
 
-impl Counted {
-    const fn source(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Messages => ("received_at", "message WHERE account_id = ?1"),
-            Self::Outbound => ("received_at", "message WHERE account_id = ?1 AND direction = 'outbound'"),
-            Self::Deliveries => ("created_at", "delivery WHERE account_id = ?1"),
-            Self::Failed => {
-                ("created_at", "delivery WHERE account_id = ?1 AND status = 'failed' AND status <> 'delivered'")
-            }
-            Self::Pending => {
-                ("created_at", "delivery WHERE account_id = ?1 AND status = 'pending' AND status <> 'delivered'")
-            }
-        }
-    }
-}
+const MINUTE_MS: i64 = 60_000;
+/// Minutes older than this are in no screen's range.
+const KEPT_MILLIS: i64 = 8 * 86_400_000;
 
-/// Counts by step.
+/// Counts by step, which is whole minutes long; the cost goes by the minutes, not by what happened in them.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn count(connection: &Connection, account: i64, counted: Counted, steps: Steps) -> Result<Counts> {
-    let (time, source) = counted.source();
-    let statement =
-        format!("SELECT ({time} - ?2) / ?3, count(*) FROM {source} AND {time} >= ?2 AND {time} < ?4 GROUP BY 1");
-    let mut counts = vec![0; steps.count];
-    let mut statement = connection.prepare_cached(&statement)?;
-    let mut rows = statement.query(params![account, steps.from.as_millis(), steps.step_ms, steps.end()])?;
+pub fn count(connection: &Connection, account: i64, steps: Steps) -> Result<Vec<Counts>> {
+    let mut counts = vec![Counts::default(); steps.count];
+    let mut statement = connection.prepare_cached(COUNT)?;
+    let from = steps.from.as_millis();
+    let mut rows = statement.query(params![account, from / MINUTE_MS, steps.end() / MINUTE_MS])?;
     while let Some(row) = rows.next()? {
-        let at: i64 = row.get(0)?;
-        if let Some(slot) = usize::try_from(at).ok().and_then(|at| counts.get_mut(at)) {
-            *slot = row.get(1)?;
-        }
+        let at = (row.get::<_, i64>(0)? * MINUTE_MS - from) / steps.step_ms;
+        let Some(slot) = usize::try_from(at).ok().and_then(|at| counts.get_mut(at)) else { continue };
+        slot.received += positive(row.get(1)?);
+        slot.sent += positive(row.get(2)?);
+        slot.bounced += positive(row.get(3)?);
+        slot.delivered += positive(row.get(4)?);
+        slot.failed += positive(row.get(5)?);
     }
     Ok(counts)
+}
+
+const COUNT: &str = "SELECT minute, received, sent, bounced, delivered, failed FROM tally
+     WHERE account_id = ?1 AND minute >= ?2 AND minute < ?3";
+
+/// A minute that the sweep removed may count what is removed of it later below zero.
+fn positive(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
+}
+
+/// Removes up to `limit` minutes that are in no range any more and of which nothing waits; returns how many went.
+///
+/// # Errors
+/// Storage trouble.
+pub fn forget_before(connection: &Connection, now: Timestamp, limit: u32) -> Result<usize> {
+    let gone = connection
+        .prepare_cached(
+            "DELETE FROM tally WHERE (account_id, minute) IN (
+               SELECT tally.account_id, tally.minute
+               FROM account CROSS JOIN tally ON tally.account_id = account.id AND tally.minute < ?1
+               WHERE tally.pending = 0 AND tally.unsent = 0 LIMIT ?2)",
+        )?
+        .execute(params![(now.as_millis() - KEPT_MILLIS) / MINUTE_MS, limit])?;
+    Ok(gone)
 }
 
 /// What waits, and since when the oldest of it.
@@ -96,30 +106,25 @@ pub struct Waiting {
 /// # Errors
 /// Storage trouble.
 pub fn waiting(connection: &Connection, account: i64) -> Result<Waiting> {
-    let ask = |statement: &str| -> Result<(u64, Option<i64>)> {
-        let mut statement = connection.prepare_cached(statement)?;
-        Ok(statement.query_row([account], |row| Ok((row.get(0)?, row.get(1)?)))?)
+    let (webhooks, outbound): (i64, i64) = connection
+        .prepare_cached(
+            "SELECT coalesce(sum(pending), 0), coalesce(sum(unsent), 0) FROM tally WHERE account_id = ?1",
+        )?
+        .query_row([account], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let oldest = |statement: &str| -> Result<Option<i64>> {
+        Ok(connection.prepare_cached(statement)?.query_row([account], |row| row.get(0))?)
     };
-    let (webhooks, oldest) = ask("SELECT count(*), min(created_at) FROM delivery
-         WHERE account_id = ?1 AND status = 'pending' AND status <> 'delivered'")?;
-    let (outbound, oldest_sent) = ask(
-        "SELECT count(*), min(received_at) FROM message
-         WHERE account_id = ?1 AND direction = 'outbound' AND status <> 'sent' AND status IN ('queued', 'deferred')",
-    )?;
-    let oldest_at = [oldest, oldest_sent].into_iter().flatten().min().map(Timestamp::from_millis);
-    Ok(Waiting { webhooks, outbound, oldest_at })
-}
-
-/// How many messages that were sent since then came back or were refused for good.
-///
-/// # Errors
-/// Storage trouble.
-pub fn bounced(connection: &Connection, account: i64, since: Timestamp) -> Result<u64> {
-    let mut statement = connection.prepare_cached(
-        "SELECT count(*) FROM message WHERE account_id = ?1 AND direction = 'outbound' AND status <> 'sent'
-         AND status IN ('bounced', 'failed') AND received_at >= ?2",
-    )?;
-    Ok(statement.query_row(params![account, since.as_millis()], |row| row.get(0))?)
+    // Each is the first entry of an index.
+    let oldest_of = [
+        "SELECT min(created_at) FROM delivery WHERE account_id = ?1 AND status = 'pending' AND status <> 'delivered'",
+        "SELECT min(received_at) FROM message
+         WHERE account_id = ?1 AND direction = 'outbound' AND status <> 'sent' AND status = 'queued'",
+        "SELECT min(received_at) FROM message
+         WHERE account_id = ?1 AND direction = 'outbound' AND status <> 'sent' AND status = 'deferred'",
+    ];
+    let oldest_at = oldest_of.into_iter().filter_map(|one| oldest(one).transpose()).collect::<Result<Vec<_>>>()?;
+    let oldest_at = oldest_at.into_iter().min().map(Timestamp::from_millis);
+    Ok(Waiting { webhooks: positive(webhooks), outbound: positive(outbound), oldest_at })
 }
 
 /// The newest deliveries since then, at most two thousand.
@@ -135,3 +140,6 @@ pub fn sample(connection: &Connection, account: i64, since: Timestamp) -> Result
     let rows = statement.query_map(params![account, since.as_millis(), SAMPLE], deliveries::read)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@
 //! anew and at each stop; the generation that the database file itself held when the present WAL began; and the last
 //! committed frames of the WAL with the checksums of their pages.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -320,6 +321,10 @@ pub(super) struct Keeper(Mutex<State>);
 struct State {
     data_dir: PathBuf,
     mark: Mark,
+    /// The same as it was at the last commit that is durable: what is written.
+    promised: Mark,
+    /// The mark at each commit that waits for its fsync, and whether it is worth one of its own.
+    waiting: VecDeque<(u64, Mark, bool)>,
     file: Option<File>,
     wal: Option<File>,
     page_size: usize,
@@ -338,9 +343,12 @@ impl Keeper {
     pub(super) fn begin(connection: &Connection, data_dir: &Path, evidence: &Evidence) -> Result<Self> {
         let known = evidence.mark.unwrap_or_default();
         let page_size: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        let mark = Mark { base: evidence.file.unwrap_or(0), ..known };
         let mut state = State {
             data_dir: data_dir.to_owned(),
-            mark: Mark { base: evidence.file.unwrap_or(0), ..known },
+            mark,
+            promised: mark,
+            waiting: VecDeque::new(),
             file: None,
             wal: None,
             page_size: usize::try_from(page_size).unwrap_or(0),
@@ -353,7 +361,11 @@ impl Keeper {
             transaction.commit()
         });
         match raised {
-            Ok(()) => state.committed(connection, true),
+            // It was fsynced: the writer did not take over yet.
+            Ok(()) => {
+                state.committed(connection, Some(0));
+                state.durable(0);
+            }
             Err(error) => {
                 state.raised = None;
                 tracing::warn!(%error, "the mark of the database could not be raised; the next commit tries again");
@@ -367,9 +379,14 @@ impl Keeper {
         self.lock(|state| state.raise(connection))
     }
 
-    /// Tells that a transaction was committed, and whether that was fsynced.
-    pub(super) fn committed(&self, connection: &Connection, synced: bool) {
-        self.lock(|state| state.committed(connection, synced));
+    /// Tells that a transaction was committed: the number of its fsync, which is not done yet; `None`: it wants none.
+    pub(super) fn committed(&self, connection: &Connection, number: Option<u64>) {
+        self.lock(|state| state.committed(connection, number));
+    }
+
+    /// Tells up to which number fsyncs are done.
+    pub(super) fn durable(&self, number: u64) {
+        self.lock(|state| state.durable(number));
     }
 
     /// Tells that the transaction was not committed.
@@ -386,9 +403,9 @@ impl Keeper {
     pub(super) fn seal(&self) {
         self.lock(|state| {
             if is_empty(&wal_path(&state.data_dir.join(FILE_NAME))) {
-                state.mark.base = state.mark.generation;
-                state.mark.frame = None;
-                state.mark.seen = None;
+                state.mark = Mark { base: state.mark.generation, frame: None, seen: None, ..state.mark };
+                state.promised = state.mark;
+                state.waiting.clear();
                 state.write(true);
             }
         });
@@ -413,7 +430,7 @@ impl State {
         Ok(())
     }
 
-    fn committed(&mut self, connection: &Connection, synced: bool) {
+    fn committed(&mut self, connection: &Connection, number: Option<u64>) {
         let raised = self.raised.take();
         self.is_due &= raised.is_none();
         let frame = match self.look(connection) {
@@ -431,10 +448,20 @@ impl State {
             self.mark.generation = generation;
         }
         self.mark.seen = Some(frame);
-        if synced {
-            self.mark.frame = Some(frame);
+        let Some(number) = number else { return self.write(false) };
+        self.mark.frame = Some(frame);
+        self.waiting.push_back((number, self.mark, anew || raised.is_some()));
+    }
+
+    fn durable(&mut self, number: u64) {
+        let mut sync = None;
+        while let Some((_, mark, worth)) = self.waiting.pop_front_if(|(waits, ..)| *waits <= number) {
+            self.promised = mark;
+            sync = Some(sync.unwrap_or(false) | worth);
         }
-        self.write(synced && (anew || raised.is_some()));
+        if let Some(sync) = sync {
+            self.write(sync);
+        }
     }
 
     /// The last committed frame.
@@ -473,7 +500,9 @@ impl State {
             None => OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?,
         };
         let place = (self.mark.sequence % 2) * PLACE as u64;
-        file.write_all_at(self.mark.to_line().as_bytes(), place)?;
+        let Mark { sequence, at, seen, .. } = self.mark;
+        let mark = Mark { sequence, at, seen, ..self.promised };
+        file.write_all_at(mark.to_line().as_bytes(), place)?;
         if sync {
             file.sync_data()?;
         }

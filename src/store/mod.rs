@@ -21,6 +21,7 @@ pub mod events;
 pub mod faults;
 pub mod figures;
 pub mod forward_marks;
+mod health;
 pub mod idempotency;
 pub mod jobs;
 pub mod keys;
@@ -67,8 +68,13 @@ use writer::{Durability, Urgency, Writer};
 pub const FILE_NAME: &str = "mailkite.db";
 
 const READERS: u32 = 6;
+/// How long a reader that has nothing to do keeps its connection.
+const READER_IDLE: Duration = Duration::from_secs(30);
 /// A reader older than this is interrupted, so that no query holds the WAL back for long.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
+/// While readers hold so much of the WAL that it cannot begin anew, they get less time.
+const WAL_BOUND: u64 = 256 << 20;
+const READ_DEADLINE_LARGE: Duration = Duration::from_secs(1);
 
 /// How long the last checkpoint waits for readers.
 const SETTLE_MAX: Duration = Duration::from_secs(5);
@@ -238,6 +244,10 @@ pub struct Db {
 struct Inner {
     writer: Writer,
     readers: r2d2::Pool<SqliteConnectionManager>,
+    /// Who reads, and since when.
+    reading: writer::Queue,
+    /// One at a time asks whether commits are made.
+    probes: Semaphore,
     /// Whose turn it is in [`Db::read_gently`].
     turns: Arc<Semaphore>,
     /// Objects whose transaction failed without a certain outcome.
@@ -271,16 +281,20 @@ impl Db {
         let readers = r2d2::Pool::builder()
             .max_size(READERS)
             .min_idle(Some(1))
+            // What a reader has in its cache goes back soon after.
+            .idle_timeout(Some(READER_IDLE))
             .connection_timeout(Duration::from_secs(10))
             .test_on_check_out(false)
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build(manager)
             .map_err(|_| Error::Busy)?;
-        let writer = Writer::start(connection, Arc::clone(&mark));
+        let writer = Writer::start(connection, &path, Arc::clone(&mark))?;
         let turns = Arc::new(Semaphore::new(1));
         let inner = Inner {
             writer,
             readers,
+            reading: writer::Queue::default(),
+            probes: Semaphore::new(1),
             turns,
             doubtful: Doubtful::default(),
             directory_version: AtomicU64::new(1),
@@ -349,6 +363,7 @@ impl Db {
     }
 
     /// Runs `work` on a read-only connection off the async threads; all its statements see one state of the database.
+    /// It may be some milliseconds ahead of what a power cut would leave: see [`Db::until_durable`].
     ///
     /// # Errors
     /// What `work` returned, or [`Error::Busy`] when no reader was free in time.
@@ -389,8 +404,14 @@ impl Db {
     /// As [`Db::read`].
     pub fn read_now<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let connection = self.inner.readers.get().map_err(|_| Error::Busy)?;
+        let _reading = self.inner.reading.enter();
         let started = std::time::Instant::now();
-        connection.progress_handler(10_000, Some(move || started.elapsed() > READ_DEADLINE))?;
+        let counts = Arc::clone(self.inner.writer.counts());
+        let is_late = move || {
+            let most = if counts.wal_octets() > WAL_BOUND { READ_DEADLINE_LARGE } else { READ_DEADLINE };
+            started.elapsed() > most
+        };
+        connection.progress_handler(10_000, Some(is_late))?;
         // All statements see one state, and the locks of the WAL are taken once instead of for each of them.
         let snapshot = connection.unchecked_transaction()?;
         work(&snapshot)
@@ -600,14 +621,14 @@ pub fn data_version(connection: &Connection) -> Result<i64> {
 fn configure_writer(connection: &Connection) -> Result<()> {
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
+    // Until the writer takes over, which fsyncs the WAL itself.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", -32_768)?;
     connection.pragma_update(None, "mmap_size", 0)?;
-    // The writer itself bounds the WAL: at 64 MiB of 8 KiB pages its commit also checkpoints.
-    connection.pragma_update(None, "wal_autocheckpoint", writer::WAL_PAGES)?;
-    connection.pragma_update(None, "journal_size_limit", i64::from(writer::WAL_PAGES) * 8192)?;
+    // The writer moves the WAL when it is time.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.set_prepared_statement_cache_capacity(256);
     Ok(())
 }

@@ -123,7 +123,7 @@ impl Db {
             (Outcome::NotCommitted, _) | (Outcome::Committed, Ok((_, false))) => placed,
             (Outcome::Committed, _) => Vec::new(),
             (Outcome::Unknown, _) => {
-                self.inner.doubtful.push(placed, self.commits().1);
+                self.inner.doubtful.push(placed, self.inner.writer.progress().0);
                 Vec::new()
             }
         };
@@ -160,7 +160,7 @@ impl Db {
     /// Removes the objects of failed commits that a later durable commit took the place of: it was made over a state
     /// without them, so no restart brings their rows back.
     fn settle_doubts(&self) {
-        let proven = self.inner.doubtful.take_before(self.commits().1);
+        let proven = self.inner.doubtful.take_before(self.inner.writer.progress().1);
         if proven.is_empty() {
             return;
         }
@@ -276,8 +276,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let db = Db::open(dir.path()).unwrap();
         let (release, released) = std::sync::mpsc::channel::<()>();
+        let (begun, begins) = tokio::sync::oneshot::channel();
         // It holds the thread until the other three wait, which then share one commit.
-        let first = db.write(move |_| Ok(released.recv().unwrap_or_default()));
+        let first = db.write(move |_| {
+            begun.send(()).unwrap_or_default();
+            Ok(released.recv().unwrap_or_default())
+        });
+        let mut first = Box::pin(first);
+        tokio::select! {
+            biased;
+            _ = &mut first => unreachable!("it is held"),
+            begins = begins => begins.unwrap(),
+        }
         let armed = db.clone();
         let failing = db.write(move |_| {
             armed.faults().arm(Fault::SyncKept);

@@ -1,13 +1,24 @@
 //! The one thread that writes, with group commit.
 //!
-//! It takes every transaction that waits, runs each inside a savepoint of one `BEGIN IMMEDIATE` transaction,
-//! commits once and only then answers all. So many sessions share one fsync and each still gets its promise. What nobody
-//! waits for goes along with the next commit that somebody does wait for, or soon alone.
+//! It takes every transaction that waits, runs each inside a savepoint of one `BEGIN IMMEDIATE` transaction, and commits
+//! once. The fsync of the WAL is made by [`sync`], while the next transactions run; only after it are those answered
+//! that were promised it. So many sessions share one fsync and each still gets its promise. What nobody waits for goes
+//! along with the next commit that somebody does wait for, or soon alone.
 
+mod checkpoint;
+mod counts;
+mod pace;
+mod readers;
+mod sync;
+mod waiting;
+
+use std::cell::Cell;
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -16,21 +27,36 @@ use tokio::sync::{oneshot, watch};
 use super::faults::Faults;
 use super::mark::Keeper;
 use super::{Error, Result};
+use checkpoint::{Background, Moved, Progress, Step};
+use counts::{Counts, Told};
+use pace::{Due, Pace, Waiting};
+use sync::Syncs;
+pub(super) use waiting::Queue;
 
-/// Pages in the WAL at which the writer checkpoints: 64 MiB at 8 KiB a page.
-pub const WAL_PAGES: i32 = 8192;
 /// Transactions that share one commit at most; it bounds how long the first of them waits.
 const BATCH: usize = 512;
-
-/// How long transactions that have time are kept for a commit that has to be made anyway …
-const PATIENCE: Duration = Duration::from_millis(5);
-/// … unless there are so many of them.
-const PATIENT: usize = 64;
 
 /// So many transactions that wait for one commit make a crowd …
 const CROWD: usize = 4;
 /// … and so long after it the writer still counts as busy.
 const CROWDED: Duration = Duration::from_millis(100);
+
+/// How long a statement waits for another process's lock.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// How long a checkpoint waits for readers, once they kept so many before it from beginning the WAL anew.
+const READERS_WAIT: Duration = Duration::from_millis(50);
+const HELD_BACK: u32 = 4;
+/// On a full disk, how often the WAL is moved out of the way.
+const RECLAIM_EVERY: Duration = Duration::from_secs(1);
+/// A WAL beyond this is told of …
+const WAL_LARGE: u64 = 128 << 20;
+/// … this often.
+const WAL_TOLD_EVERY: Duration = Duration::from_secs(60);
+
+thread_local! {
+    /// Pages in the WAL, as SQLite told after this thread's last commit.
+    static WAL_PAGES: Cell<u64> = const { Cell::new(0) };
+}
 
 /// What a committed transaction survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,31 +93,29 @@ enum Savepoint {
 struct Request {
     durability: Durability,
     urgency: Urgency,
+    came: Instant,
     work: Work,
+}
+
+/// What the thread hears.
+enum Event {
+    Request(Request),
+    /// An fsync ended.
+    Synced,
+    /// The background thread moved what it could of the WAL.
+    Moved(rusqlite::Result<Moved>),
+    /// Nobody writes any more.
+    End,
 }
 
 /// The handle to the thread.
 #[derive(Debug)]
 pub struct Writer {
-    requests: Sender<Request>,
+    events: Sender<Event>,
     counts: Arc<Counts>,
     faults: Arc<Faults>,
+    waiting: Queue,
     failure: watch::Receiver<bool>,
-}
-
-#[derive(Debug)]
-struct Counts {
-    commits: AtomicU64,
-    synced: AtomicU64,
-    started: Instant,
-    /// Milliseconds from `started` to the last commit that many waited for, plus one; 0 is never.
-    crowded_at: AtomicU64,
-}
-
-impl Counts {
-    fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
 }
 
 /// Why a shared commit failed, told to each caller in turn.
@@ -116,36 +140,57 @@ impl CommitError {
 }
 
 impl Writer {
-    /// Starts the thread over an open, configured connection.
-    pub fn start(connection: Connection, mark: Arc<Keeper>) -> Self {
-        let (requests, waiting) = channel();
+    /// Starts the threads over an open, configured connection to the database at `path`.
+    ///
+    /// # Errors
+    /// The WAL cannot be opened, or a thread cannot be started.
+    pub fn start(connection: Connection, path: &Path, mark: Arc<Keeper>) -> Result<Self> {
+        // A commit writes its frames; the fsync is ours, and a checkpoint fsyncs both files in their order.
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        let (events, heard) = channel();
         let (failed, failure) = watch::channel(false);
-        let counts = Arc::new(Counts {
-            commits: AtomicU64::new(0),
-            synced: AtomicU64::new(0),
-            started: Instant::now(),
-            crowded_at: AtomicU64::new(0),
-        });
-        let panicked = failed.clone();
+        let counts = Arc::new(Counts::new());
         let faults = Arc::new(Faults::default());
+        let told = Told {
+            events: events.clone(),
+            counts: Arc::clone(&counts),
+            failed: failed.clone(),
+            mark: Arc::clone(&mark),
+        };
+        let threads = |error| Error::io("starting a thread of the database", error);
+        let syncs = Syncs::start(open_wal(&connection, path)?, Box::new(told)).map_err(threads)?;
+        let moves = events.clone();
+        let background = Background::start(path, move |moved| drop(moves.send(Event::Moved(moved))));
+        connection.wal_hook(Some(|_, pages| {
+            WAL_PAGES.set(u64::try_from(pages).unwrap_or(0));
+            Ok(())
+        }));
+        let frame: u64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
         let thread = Thread {
             connection,
-            waiting,
+            path: path.to_owned(),
+            frame: frame + FRAME_HEADER,
+            heard,
+            batch: Vec::new(),
             counts: Arc::clone(&counts),
             faults: Arc::clone(&faults),
-            failed,
-            durability: Durability::Power,
-            mark: Some(mark),
+            failed: failed.clone(),
+            syncs,
+            pace: Pace::new(),
+            progress: Progress::new(),
+            background: background.map_err(threads)?,
+            mark,
+            kept: 0,
+            reclaim_at: Cell::new(None),
+            told_at: None,
         };
-        let started = std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
+        let run = move || {
             if catch_unwind(AssertUnwindSafe(|| thread.run())).is_err() {
-                panicked.send_replace(true);
+                failed.send_replace(true);
             }
-        });
-        if let Err(error) = started {
-            tracing::error!(%error, "the writer thread did not start; every write will be refused");
-        }
-        Self { requests, counts, faults, failure }
+        };
+        std::thread::Builder::new().name("writer".to_owned()).spawn(run).map_err(threads)?;
+        Ok(Self { events, counts, faults, waiting: Queue::default(), failure })
     }
 
     /// Runs `work` on the thread and waits for the commit that carries it.
@@ -155,6 +200,7 @@ impl Writer {
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
+        let ticket = self.waiting.enter();
         let work: Work = Box::new(move |opened| {
             let connection = match opened {
                 Ok(connection) => connection,
@@ -179,15 +225,17 @@ impl Writer {
                 };
                 // A caller that stopped waiting (its connection closed) needs no answer.
                 drop(answer.send(outcome));
+                drop(ticket);
             });
             Some((savepoint, respond))
         });
-        self.requests.send(Request { durability, urgency, work }).map_err(|_| Error::Stopped)?;
+        let request = Request { durability, urgency, came: Instant::now(), work };
+        self.events.send(Event::Request(request)).map_err(|_| Error::Stopped)?;
         // The thread ended with the request in hand.
         answered.await.unwrap_or_else(|_| Err(Error::Unknown(Box::new(Error::Stopped))))
     }
 
-    /// Commits so far, and how many of them were fsynced.
+    /// Commits so far, and how many that wanted an fsync had it.
     pub fn commits(&self) -> (u64, u64) {
         (self.counts.commits.load(Ordering::Relaxed), self.counts.synced.load(Ordering::Acquire))
     }
@@ -196,6 +244,28 @@ impl Writer {
     pub fn is_crowded(&self) -> bool {
         let crowded_at = self.counts.crowded_at.load(Ordering::Relaxed);
         crowded_at > 0 && u128::from(self.counts.now().saturating_sub(crowded_at - 1)) < CROWDED.as_millis()
+    }
+
+    /// The number of the last commit that wants an fsync, and of the last durable one that wrote anything: when the second
+    /// is greater than the first was when a commit failed, that commit's place in the WAL was taken by another.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.counts.made.load(Ordering::Acquire), self.counts.proven.load(Ordering::Acquire))
+    }
+
+    /// How long the transaction has waited that waits longest.
+    pub fn longest_wait(&self) -> Duration {
+        self.waiting.longest()
+    }
+
+    /// Whether the last that was heard of a commit is that it became durable, no longer ago than `within`.
+    pub fn committed_within(&self, within: Duration) -> bool {
+        let (good, bad) = (self.counts.good_at.load(Ordering::Acquire), self.counts.bad_at.load(Ordering::Acquire));
+        good > bad && u128::from(self.counts.now().saturating_sub(good - 1)) <= within.as_millis()
+    }
+
+    /// What is counted.
+    pub(super) const fn counts(&self) -> &Arc<Counts> {
+        &self.counts
     }
 
     /// The faults of its commits, for tests.
@@ -209,59 +279,121 @@ impl Writer {
     }
 }
 
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.events.send(Event::End));
+    }
+}
+
+/// Octets before each page in the WAL.
+const FRAME_HEADER: u64 = 24;
+
+/// Descriptors of the WAL, which lives as long as any connection does. Closing one takes no lock away: SQLite's are on
+/// the other two files.
+fn open_wal(connection: &Connection, path: &Path) -> Result<Vec<File>> {
+    // The first look at the database makes the file.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    let wal = path.with_extension("db-wal");
+    let open = || File::open(&wal).map_err(|error| Error::io(wal.display().to_string(), error));
+    (0..sync::MAX).map(|_| open()).collect()
+}
+
 struct Thread {
     connection: Connection,
-    waiting: Receiver<Request>,
+    path: PathBuf,
+    /// Octets that a page takes in the WAL.
+    frame: u64,
+    heard: Receiver<Event>,
+    batch: Vec<Request>,
     counts: Arc<Counts>,
     faults: Arc<Faults>,
     failed: watch::Sender<bool>,
-    /// What `PRAGMA synchronous` stands at.
-    durability: Durability,
-    /// Told of each commit before anybody is answered.
-    mark: Option<Arc<Keeper>>,
+    syncs: Syncs,
+    pace: Pace,
+    progress: Progress,
+    background: Background,
+    /// Told of each commit, and of its fsync.
+    mark: Arc<Keeper>,
+    /// What `PRAGMA journal_size_limit` stands at.
+    kept: u64,
+    /// While the disk is full: when to make room again.
+    reclaim_at: Cell<Option<Instant>>,
+    /// When a large WAL was last told of.
+    told_at: Option<Instant>,
 }
 
 impl Thread {
     fn run(mut self) {
-        while let Ok(first) = self.waiting.recv() {
-            let batch = self.gather(first);
-            if batch.iter().filter(|request| request.urgency == Urgency::Now).count() >= CROWD {
-                self.counts.crowded_at.store(self.counts.now().saturating_add(1), Ordering::Relaxed);
-            }
+        while self.hear() {
+            let now = Instant::now();
             if *self.failed.borrow() {
-                refuse(batch, &CommitError::Stopped);
-                continue;
+                refuse(std::mem::take(&mut self.batch), &CommitError::Stopped);
+            } else if matches!(self.due(), Some(Due::At(at)) if at <= now) {
+                self.commit_batch(now);
             }
-            self.commit_together(batch);
+            if self.reclaim_at.get().is_some_and(|at| at <= now) {
+                self.reclaim();
+            }
+        }
+        while !self.batch.is_empty() {
+            self.commit_batch(Instant::now());
         }
     }
 
-    /// Everything that waits with `first`; while none of it is urgent, what comes within a moment too.
-    fn gather(&self, first: Request) -> Vec<Request> {
-        let patience = Instant::now() + PATIENCE;
-        let mut batch = Vec::with_capacity(16);
-        let mut next = Some(first);
-        let mut urgent = false;
-        while let Some(request) = next {
-            urgent |= request.urgency == Urgency::Now;
-            batch.push(request);
-            next = if batch.len() >= BATCH {
-                None
-            } else if urgent || batch.len() >= PATIENT {
-                self.waiting.try_recv().ok()
-            } else {
-                self.waiting.recv_timeout(patience.saturating_duration_since(Instant::now())).ok()
-            };
+    /// Waits for the next event, as long as nothing is to be done; then takes all that are there. False: it is the end.
+    fn hear(&mut self) -> bool {
+        let due = match self.due() {
+            Some(Due::At(at)) => Some(at),
+            Some(Due::AfterSync) | None => None,
+        };
+        let wake = [due, self.reclaim_at.get()].into_iter().flatten().min();
+        let first = match wake {
+            Some(at) => match self.heard.recv_timeout(at.saturating_duration_since(Instant::now())) {
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => None,
+                Ok(event) => Some(event),
+            },
+            None => self.heard.recv().ok(),
+        };
+        let mut next = first.ok_or(TryRecvError::Disconnected);
+        loop {
+            match next {
+                Ok(Event::Request(request)) => self.batch.push(request),
+                Ok(Event::Synced) => {}
+                Ok(Event::Moved(moved)) => self.moved(moved),
+                Ok(Event::End) | Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) => return true,
+            }
+            if self.batch.len() >= BATCH {
+                return true;
+            }
+            next = self.heard.try_recv();
         }
-        batch
+    }
+
+    /// When what waits is to be committed.
+    fn due(&self) -> Option<Due> {
+        let waiting = waiting(&self.batch)?;
+        let (running, takes) = self.syncs.load();
+        Some(self.pace.due(waiting, running, takes))
+    }
+
+    fn commit_batch(&mut self, now: Instant) {
+        let more = self.batch.split_off(self.batch.len().min(BATCH));
+        let batch = std::mem::replace(&mut self.batch, more);
+        let Some(waiting) = waiting(&batch) else { return };
+        if waiting.urgent >= CROWD {
+            self.counts.note(&self.counts.crowded_at);
+        }
+        self.commit_together(batch);
+        self.pace.committed(waiting, now);
+        self.mind_wal(Instant::now());
     }
 
     fn commit_together(&mut self, batch: Vec<Request>) {
         let durability = batch.iter().map(|request| request.durability).max().unwrap_or(Durability::Power);
-        let begun = self.set_durability(durability).and_then(|()| self.execute("BEGIN IMMEDIATE"));
         let changes_before = self.connection.total_changes();
-        let begun = begun.and_then(|()| self.raise_mark(durability));
-        if let Err(error) = begun {
+        if let Err(error) = self.execute("BEGIN IMMEDIATE").and_then(|()| self.raise_mark(durability)) {
             let error = self.judge(&error);
             self.roll_back();
             return refuse(batch, &error);
@@ -278,29 +410,28 @@ impl Thread {
             outcome = kept;
         }
         // Up to here an error is certain: without a COMMIT nothing of the transaction counts.
-        if let Err(error) = outcome.and_then(|()| self.commit()) {
+        if let Err(error) = outcome.and_then(|()| self.commit(durability)) {
             self.roll_back();
             answers.into_iter().for_each(|answer| answer(Err(&error)));
             return;
         }
         self.counts.commits.fetch_add(1, Ordering::Relaxed);
-        // A commit without changes writes nothing, so it syncs nothing either.
-        let synced = durability == Durability::Power && self.connection.total_changes() != changes_before;
-        if synced {
-            self.counts.synced.fetch_add(1, Ordering::Release);
-        }
-        if let Some(mark) = &self.mark {
-            mark.committed(&self.connection, synced);
-        }
-        answers.into_iter().for_each(|answer| answer(Ok(())));
+        let tell: sync::Answers = Box::new(move |durable| {
+            let outcome = if durable { Ok(()) } else { Err(CommitError::Begun(Box::new(CommitError::Stopped))) };
+            answers.into_iter().for_each(|answer| answer(outcome.as_ref().copied()));
+        });
+        let wrote = self.connection.total_changes() != changes_before;
+        let sync = durability == Durability::Power;
+        let made = self.counts.made.load(Ordering::Relaxed) + u64::from(sync);
+        // Before the fsync that makes it a promise.
+        self.mark.committed(&self.connection, sync.then_some(made));
+        self.counts.made.store(made, Ordering::Release);
+        self.syncs.commit(sync, wrote, tell);
     }
 
     /// Only with commits that are fsynced: what the mark says is promised.
     fn raise_mark(&self, durability: Durability) -> rusqlite::Result<()> {
-        match &self.mark {
-            Some(mark) if durability == Durability::Power => mark.raise(&self.connection),
-            _ => Ok(()),
-        }
+        if durability == Durability::Power { self.mark.raise(&self.connection) } else { Ok(()) }
     }
 
     fn roll_back(&self) {
@@ -309,8 +440,90 @@ impl Thread {
         {
             self.stop(&error);
         }
-        if let Some(mark) = &self.mark {
-            mark.rolled_back();
+        self.mark.rolled_back();
+    }
+
+    /// Moves the WAL into the database when it has grown.
+    fn mind_wal(&mut self, now: Instant) {
+        let octets = WAL_PAGES.get() * self.frame;
+        let before = self.counts.wal_octets.swap(octets, Ordering::Relaxed);
+        // It began anew when there is less in it than before.
+        let written = octets.checked_sub(before).unwrap_or(octets);
+        self.counts.wal_written.fetch_add(written, Ordering::Relaxed);
+        if self.told_at.is_none_or(|told| now.duration_since(told) > WAL_TOLD_EVERY) && octets > WAL_LARGE {
+            self.told_at = Some(now);
+            let others = readers::others(&self.path).join(", ");
+            tracing::warn!(
+                octets,
+                others,
+                "the database's log is large: somebody has read it for long and keeps it from beginning anew"
+            );
+        }
+        let mark = checkpoint::mark(free(&self.path));
+        self.keep_length(checkpoint::kept(mark));
+        if self.progress.grown(octets, mark, now) == Step::Background && !self.background.ask() {
+            self.move_rest();
+        }
+    }
+
+    fn moved(&mut self, moved: rusqlite::Result<Moved>) {
+        let step = match moved {
+            Ok(moved) => self.progress.moved(moved, WAL_PAGES.get()),
+            Err(error) => return self.move_failed(&error),
+        };
+        match step {
+            Step::Background if self.background.ask() => {}
+            Step::Background | Step::Rest => self.move_rest(),
+            Step::Nothing => {}
+        }
+    }
+
+    /// Moves the rest while nobody writes, so that the next commit begins the WAL anew unless somebody reads it.
+    fn move_rest(&mut self) {
+        let moved = if self.progress.held_back() < HELD_BACK {
+            checkpoint::passive(&self.connection)
+        } else {
+            let patient = self.connection.busy_timeout(READERS_WAIT);
+            let moved = patient.and_then(|()| checkpoint::restart(&self.connection));
+            self.connection.busy_timeout(LOCK_WAIT).and(moved)
+        };
+        match moved {
+            Ok(moved) => {
+                self.progress.rested(moved, Instant::now());
+                if moved.is_all() {
+                    self.reclaim_at.set(None);
+                }
+            }
+            Err(error) => self.move_failed(&error),
+        }
+    }
+
+    fn move_failed(&mut self, error: &rusqlite::Error) {
+        self.progress.failed(Instant::now());
+        match error.sqlite_error() {
+            Some(failure) if super::is_busy(*failure) || super::is_no_room(*failure) => {
+                tracing::debug!(%error, "the database's log was not moved; trying again");
+            }
+            _ => drop(self.stop(error)),
+        }
+    }
+
+    /// On a full disk: what the WAL holds goes into the database file, and its room is used again, or given back.
+    fn reclaim(&mut self) {
+        self.reclaim_at.set(Some(Instant::now() + RECLAIM_EVERY));
+        self.keep_length(checkpoint::kept(0));
+        self.move_rest();
+    }
+
+    /// How long the file of the WAL stays when it begins anew.
+    fn keep_length(&mut self, octets: u64) {
+        // A little more or less is not worth a statement.
+        if octets / 2 < self.kept && self.kept / 2 < octets {
+            return;
+        }
+        match self.connection.pragma_update(None, "journal_size_limit", i64::try_from(octets).unwrap_or(i64::MAX)) {
+            Ok(()) => self.kept = octets,
+            Err(error) => tracing::debug!(%error, "the length of the database's log was not set"),
         }
     }
 
@@ -343,24 +556,18 @@ impl Thread {
     }
 
     /// Commits what the batch left. However this fails, the frames may be on disk, and a restart may find them whole.
-    fn commit(&self) -> std::result::Result<(), CommitError> {
-        let committed = match self.faults.take(self.durability) {
+    fn commit(&self, durability: Durability) -> std::result::Result<(), CommitError> {
+        let commit = || match self.faults.take(durability) {
             None => self.execute("COMMIT"),
             Some(fault) => fault.commit(|statement| self.execute(statement)),
         };
-        committed.map_err(|error| CommitError::Begun(Box::new(self.judge_commit(&error))))
-    }
-
-    /// `PRAGMA synchronous` cannot change inside a transaction, so it is chosen before each.
-    fn set_durability(&mut self, wanted: Durability) -> rusqlite::Result<()> {
-        if self.durability != wanted {
-            self.execute(match wanted {
-                Durability::Process => "PRAGMA synchronous = NORMAL",
-                Durability::Power => "PRAGMA synchronous = FULL",
-            })?;
-            self.durability = wanted;
-        }
-        Ok(())
+        let ended = catch_unwind(AssertUnwindSafe(commit)).map_err(|_| {
+            tracing::error!("the database panicked in a commit; storage stops until a restart");
+            self.failed.send_replace(true);
+            CommitError::Stopped
+        });
+        let judged = ended.and_then(|committed| committed.map_err(|error| self.judge_commit(&error)));
+        judged.map_err(|error| CommitError::Begun(Box::new(error)))
     }
 
     fn execute(&self, statement: &str) -> rusqlite::Result<()> {
@@ -370,7 +577,10 @@ impl Thread {
     /// What an error before the COMMIT means: a full disk may be freed, and another process lets the lock go.
     fn judge(&self, error: &rusqlite::Error) -> CommitError {
         match error.sqlite_error() {
-            Some(failure) if super::is_busy(*failure) => CommitError::Busy,
+            Some(failure) if super::is_busy(*failure) => {
+                self.counts.note(&self.counts.bad_at);
+                CommitError::Busy
+            }
             Some(failure) if super::is_no_room(*failure) => self.no_room(error),
             _ => self.stop(error),
         }
@@ -389,14 +599,36 @@ impl Thread {
     fn stop(&self, error: &rusqlite::Error) -> CommitError {
         let code = error.sqlite_error().map_or(0, |failure| failure.extended_code);
         tracing::error!(%error, code, "the database could not commit; storage stops until a restart");
+        self.counts.note(&self.counts.bad_at);
         self.failed.send_replace(true);
         CommitError::Stopped
     }
 
     fn no_room(&self, error: &rusqlite::Error) -> CommitError {
         tracing::warn!(%error, "no room to commit; new mail is refused until there is");
+        self.counts.note(&self.counts.bad_at);
+        if self.reclaim_at.get().is_none() {
+            self.reclaim_at.set(Some(Instant::now()));
+        }
         CommitError::Full(error.to_string())
     }
+}
+
+/// What waits in a batch; `None`: nothing.
+fn waiting(batch: &[Request]) -> Option<Waiting> {
+    let urgent = || batch.iter().filter(|request| request.urgency == Urgency::Now);
+    Some(Waiting {
+        transactions: batch.len(),
+        urgent: urgent().count(),
+        promises: urgent().filter(|request| request.durability == Durability::Power).count(),
+        since: batch.first()?.came,
+        urgent_since: urgent().next().map(|request| request.came),
+    })
+}
+
+/// Free octets of the file system that holds a file.
+fn free(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Answers everybody with an error; nothing was begun.
@@ -405,65 +637,4 @@ fn refuse(batch: Vec<Request>, error: &CommitError) {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests may panic")]
-
-    use super::*;
-
-    fn thread() -> (Thread, Sender<Request>) {
-        let (requests, waiting) = channel();
-        let counts = Counts {
-            commits: AtomicU64::new(0),
-            synced: AtomicU64::new(0),
-            started: Instant::now(),
-            crowded_at: AtomicU64::new(0),
-        };
-        let thread = Thread {
-            connection: Connection::open_in_memory().unwrap(),
-            waiting,
-            counts: Arc::new(counts),
-            faults: Arc::default(),
-            failed: watch::channel(false).0,
-            durability: Durability::Power,
-            mark: None,
-        };
-        (thread, requests)
-    }
-
-    fn request(urgency: Urgency) -> Request {
-        Request { durability: Durability::Process, urgency, work: Box::new(|_| None) }
-    }
-
-    #[test]
-    fn what_has_time_is_committed_with_what_is_urgent() {
-        let (thread, requests) = thread();
-        let later = std::thread::spawn(move || {
-            // It comes while the first is kept waiting, or was there before.
-            for urgency in [Urgency::Soon, Urgency::Now] {
-                requests.send(request(urgency)).unwrap();
-            }
-            requests
-        });
-        let mut batches = vec![thread.gather(request(Urgency::Soon))];
-        while batches.iter().flatten().count() < 3 {
-            batches.push(thread.gather(thread.waiting.recv().unwrap()));
-        }
-        assert!(batches.iter().rev().skip(1).flatten().all(|request| request.urgency == Urgency::Soon));
-        drop(later.join().unwrap());
-    }
-
-    #[test]
-    fn what_has_time_waits_for_no_commit_that_never_comes() {
-        let (thread, _requests) = thread();
-        assert_eq!(thread.gather(request(Urgency::Soon)).len(), 1);
-    }
-
-    #[test]
-    fn what_is_urgent_takes_all_that_waits_along() {
-        let (thread, requests) = thread();
-        for urgency in [Urgency::Soon, Urgency::Now, Urgency::Soon] {
-            requests.send(request(urgency)).unwrap();
-        }
-        assert_eq!(thread.gather(request(Urgency::Now)).len(), 4);
-    }
-}
+mod tests;

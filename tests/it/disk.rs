@@ -137,6 +137,64 @@ async fn a_full_disk_is_told_as_452_reads_go_on_and_it_recovers_by_itself() {
     assert_eq!(leftovers(&data_dir), Vec::<String>::new());
 }
 
+/// A mail of about this many octets that no compression makes smaller.
+fn incompressible(subject: &str, size: usize) -> String {
+    let mut seed =
+        subject.bytes().fold(0x9e37_79b9_7f4a_7c15_u64, |seed, byte| (seed ^ u64::from(byte)) << 5 | seed >> 59);
+    let mut text = message(subject);
+    while text.len() < size {
+        for _ in 0..4 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            text.push_str(&format!("{:016x}", seed.rotate_left(17) ^ seed >> 29));
+        }
+        text.push_str("\r\n");
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_disk_is_filled_by_mail_and_not_by_the_log_of_the_database() {
+    const DISK: u64 = 40 << 20;
+    let Some(disk) = SmallDisk::mount("size=40m") else { return };
+    let mut receiver = Receiver::start(|_| Reply::status(200)).await;
+    let data_dir = disk.path.join("data");
+    let server = Server::start_with(Clock::System, |config| config.data_dir.clone_from(&data_dir)).await;
+    server.webhook(&receiver.url()).await;
+    let ballast = disk.path.join("ballast");
+    fs::write(&ballast, vec![b'x'; 8 << 20]).unwrap();
+    let mut acknowledged = 0;
+    let mut stored_octets = 0;
+    loop {
+        let text = incompressible(&format!("mail {acknowledged}"), 30_000);
+        let reply = attempt(server.smtp, &text).await;
+        if reply.code != 250 {
+            assert_eq!(reply.text(), "452 4.3.1 Insufficient storage, please come again");
+            break;
+        }
+        acknowledged += 1;
+        stored_octets += text.len() as u64 / 2;
+        assert!(stored_octets < DISK, "more is stored than there is room for");
+        receiver.next_request().await;
+    }
+    let log = fs::metadata(data_dir.join("mailkite.db-wal")).unwrap().len();
+    assert!(log < DISK / 8, "the log holds {log} octets of a disk of {DISK}");
+    assert!(stored_octets > DISK / 4, "only {stored_octets} octets of mail found room on a disk of {DISK}");
+    fs::remove_file(&ballast).unwrap();
+    until_taken(server.smtp, "after").await;
+    acknowledged += 1;
+    receiver.next_request().await;
+    // And on and on, as far as the room goes.
+    for number in 0..60 {
+        let reply = attempt(server.smtp, &incompressible(&format!("more {number}"), 30_000)).await;
+        assert_eq!(reply.code, 250, "{reply:?}");
+        acknowledged += 1;
+        receiver.next_request().await;
+    }
+    server.stop_with_any_jobs().await;
+    assert_eq!(stored(&data_dir), acknowledged);
+    assert_eq!(leftovers(&data_dir), Vec::<String>::new());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_without_inodes_refuses_what_needs_a_file_and_takes_the_rest() {
     let Some(disk) = SmallDisk::mount("size=64m,nr_inodes=100") else { return };

@@ -43,6 +43,7 @@ mod objects;
 mod openapi;
 mod packaging;
 mod queue;
+mod readiness;
 mod readme;
 mod realtime;
 mod recover;

@@ -52,6 +52,7 @@ pub struct Report {
     restart_ms: f64,
     commits_per_message: f64,
     fsyncs_per_message: f64,
+    wal_kib_per_message: f64,
     cpu_ms_per_message: f64,
     idle_rss_mib: f64,
     peak_rss_mib: f64,
@@ -192,6 +193,7 @@ impl Report {
             restart_ms: restart.as_secs_f64() * 1_000.0,
             commits_per_message: (after.commits - before.commits) as f64 / accepted,
             fsyncs_per_message: (after.fsyncs - before.fsyncs) as f64 / accepted,
+            wal_kib_per_message: (after.wal_octets - before.wal_octets) as f64 / 1024.0 / accepted,
             cpu_ms_per_message: (after.cpu_millis - before.cpu_millis) as f64 / accepted,
             idle_rss_mib: before.rss_kib as f64 / 1_024.0,
             peak_rss_mib: after.peak_rss_kib as f64 / 1_024.0,
@@ -244,7 +246,10 @@ impl Report {
         row("final dot to webhook", times(self.mail_to_webhook_ms));
         row(
             "commits per mail",
-            format!("{:.3}, and {:.3} fsyncs", self.commits_per_message, self.fsyncs_per_message),
+            format!(
+                "{:.3}, and {:.3} fsyncs, {:.1} KiB of WAL",
+                self.commits_per_message, self.fsyncs_per_message, self.wal_kib_per_message
+            ),
         );
         row("CPU of the server", format!("{:.3} ms a mail", self.cpu_ms_per_message));
         row("RSS of the server", format!("{:.0} MiB idle, {:.0} MiB at most", self.idle_rss_mib, self.peak_rss_mib));

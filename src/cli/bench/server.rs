@@ -62,6 +62,9 @@ pub struct Figures {
     pub commits: u64,
     /// Fsyncs so far: of commits, of object files and of their folders.
     pub fsyncs: u64,
+    /// Octets written to the database's WAL so far.
+    #[serde(default)]
+    pub wal_octets: u64,
     /// Memory that it holds, and the most that it ever held, in KiB.
     pub rss_kib: u64,
     pub peak_rss_kib: u64,
@@ -74,7 +77,7 @@ impl Figures {
         let (commits, synced) = db.commits();
         let fsyncs = synced + objects.fsyncs();
         let (rss_kib, peak_rss_kib) = (memory_kib("VmRSS:"), memory_kib("VmHWM:"));
-        Self { commits, fsyncs, rss_kib, peak_rss_kib, cpu_millis: cpu_millis() }
+        Self { commits, fsyncs, wal_octets: db.wal_written(), rss_kib, peak_rss_kib, cpu_millis: cpu_millis() }
     }
 }
 

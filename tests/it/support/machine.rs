@@ -3,6 +3,8 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::{IpAddr, UdpSocket};
+use std::path::Path;
+use std::process::Command;
 
 /// Says that the running test is skipped and why: on standard error, past the harness, which hides the output of tests that
 /// pass; and in the file that `tests/run` lists at its end.
@@ -27,4 +29,18 @@ pub fn own_address() -> Option<IpAddr> {
         skip("this machine has no address but loopback");
     }
     found
+}
+
+/// Compiles a library of `tests/fixtures` into `folder`, to be preloaded; without a C compiler the test is skipped.
+pub fn preload(source: &str, folder: &Path) -> Option<String> {
+    let library = folder.join(source).with_extension("so");
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(source);
+    let made =
+        Command::new("cc").args(["-O2", "-shared", "-fPIC", "-o"]).arg(&library).arg(&from).arg("-ldl").output();
+    match made {
+        Ok(output) if output.status.success() => return Some(library.to_str().unwrap().to_owned()),
+        Ok(output) => panic!("{}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => skip(&format!("a library to preload: cc: {error}")),
+    }
+    None
 }

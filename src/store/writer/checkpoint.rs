@@ -1,0 +1,217 @@
+//! When the WAL is moved into the database file, so that it begins anew: in the background first, so that commits go
+//! on, then the short rest between two commits.
+//!
+//! How large it may grow follows the room on the disk: what it holds has to fit into the database file.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
+
+/// The size at which the WAL is moved, where there is room …
+const MARK_MAX: u64 = 64 << 20;
+/// … and where there is nearly none.
+const MARK_MIN: u64 = 256 << 10;
+/// Else, this share of the free room.
+const ROOM_SHARE: u64 = 16;
+/// What the file keeps of its length when it begins anew: transactions that fit need no room on a full disk.
+const KEPT_MIN: u64 = 1 << 20;
+/// Between two tries.
+const RETRY: Duration = Duration::from_millis(250);
+/// The same after an error.
+const ERROR_RETRY: Duration = Duration::from_secs(1);
+/// Rounds in the background, until the rest is done whatever its size.
+const ROUNDS: u32 = 3;
+
+/// How much of the WAL was moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Moved {
+    /// Pages in the WAL, and how many of them are in the database file.
+    pub pages: u64,
+    pub moved: u64,
+}
+
+impl Moved {
+    pub(super) const fn is_all(&self) -> bool {
+        self.pages == self.moved
+    }
+}
+
+/// Moves what can be moved without waiting for anybody.
+pub(super) fn passive(connection: &Connection) -> rusqlite::Result<Moved> {
+    run(connection, "PRAGMA wal_checkpoint(PASSIVE)")
+}
+
+/// The same, and waits for readers of the WAL as long as the connection does.
+pub(super) fn restart(connection: &Connection) -> rusqlite::Result<Moved> {
+    run(connection, "PRAGMA wal_checkpoint(RESTART)")
+}
+
+fn run(connection: &Connection, statement: &str) -> rusqlite::Result<Moved> {
+    connection.prepare_cached(statement)?.query_row([], |row| {
+        // A database that is not in WAL mode says -1.
+        let pages = |column| row.get(column).map(|pages: i64| u64::try_from(pages).unwrap_or(0));
+        Ok(Moved { pages: pages(1)?, moved: pages(2)? })
+    })
+}
+
+/// Octets of WAL at which it is moved, with so much room on the disk.
+pub(super) fn mark(free: u64) -> u64 {
+    (free / ROOM_SHARE).clamp(MARK_MIN, MARK_MAX)
+}
+
+/// The length that the file keeps when it begins anew.
+pub(super) fn kept(mark: u64) -> u64 {
+    mark.max(KEPT_MIN)
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Nothing,
+    /// Ask the background thread.
+    Background,
+    /// Move the rest now, between two commits.
+    Rest,
+}
+
+/// Where the moving of the WAL stands.
+#[derive(Debug)]
+pub(super) struct Progress {
+    running: bool,
+    rounds: u32,
+    /// Nothing is tried before.
+    next: Option<Instant>,
+    /// Tries that readers, or another process, kept from moving all.
+    held_back: u32,
+}
+
+impl Progress {
+    pub(super) const fn new() -> Self {
+        Self { running: false, rounds: 0, next: None, held_back: 0 }
+    }
+
+    /// After a commit that left the WAL so large.
+    pub(super) fn grown(&mut self, octets: u64, mark: u64, now: Instant) -> Step {
+        if octets < mark {
+            if octets < mark / 2 {
+                self.held_back = 0;
+            }
+            return Step::Nothing;
+        }
+        if self.running || self.next.is_some_and(|next| now < next) {
+            return Step::Nothing;
+        }
+        self.running = true;
+        self.rounds = 1;
+        Step::Background
+    }
+
+    /// The background thread is done; the WAL has so many pages by now.
+    pub(super) fn moved(&mut self, moved: Moved, pages: u64) -> Step {
+        let rest = pages.saturating_sub(moved.moved);
+        if rest > pages / 8 && self.rounds < ROUNDS {
+            self.rounds += 1;
+            return Step::Background;
+        }
+        self.running = false;
+        Step::Rest
+    }
+
+    /// The rest was moved, or not all of it.
+    pub(super) fn rested(&mut self, moved: Moved, now: Instant) {
+        self.running = false;
+        self.next = Some(now + RETRY);
+        self.held_back = if moved.is_all() { 0 } else { self.held_back.saturating_add(1) };
+    }
+
+    /// Something failed that may go away.
+    pub(super) fn failed(&mut self, now: Instant) {
+        self.running = false;
+        self.next = Some(now + ERROR_RETRY);
+    }
+
+    /// How often in a row readers kept the WAL from beginning anew.
+    pub(super) const fn held_back(&self) -> u32 {
+        self.held_back
+    }
+}
+
+/// The background thread, which ends with this value.
+pub(super) struct Background {
+    asks: Sender<()>,
+}
+
+impl Background {
+    /// Starts it over the database at `path`; `tell` hears of each end.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub(super) fn start(
+        path: &Path,
+        tell: impl Fn(rusqlite::Result<Moved>) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (asks, asked) = channel();
+        let path = path.to_owned();
+        let thread = std::thread::Builder::new().name("checkpoint".to_owned());
+        thread.spawn(move || serve(&path, &asked, tell))?;
+        Ok(Self { asks })
+    }
+
+    /// Asks for one; false when nobody is there to do it.
+    pub(super) fn ask(&self) -> bool {
+        self.asks.send(()).is_ok()
+    }
+}
+
+fn serve(path: &PathBuf, asked: &Receiver<()>, tell: impl Fn(rusqlite::Result<Moved>)) {
+    let mut open: Option<Connection> = None;
+    while asked.recv().is_ok() {
+        let moved = match open.take().map_or_else(|| connect(path), Ok) {
+            Ok(connection) => {
+                let moved = passive(&connection);
+                open = Some(connection);
+                moved
+            }
+            Err(error) => Err(error),
+        };
+        tell(moved);
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    // It fsyncs the WAL before it copies, and the database before the WAL may begin anew.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "cache_size", -256)?;
+    connection.pragma_update(None, "mmap_size", 0)?;
+    Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wal_leaves_room_for_what_it_holds() {
+        assert_eq!(mark(u64::MAX), 64 << 20);
+        for free in [0, 1 << 20, 24 << 20, 64 << 20, 512 << 20] {
+            assert!(mark(free) <= (free / 8).max(MARK_MIN), "{free}");
+        }
+    }
+
+    #[test]
+    fn the_bulk_is_moved_in_the_background_and_the_rest_between_two_commits() {
+        let (mut progress, now) = (Progress::new(), Instant::now());
+        assert_eq!(progress.grown(99, 100, now), Step::Nothing);
+        assert_eq!(progress.grown(100, 100, now), Step::Background);
+        assert_eq!(progress.grown(120, 100, now), Step::Nothing, "one at a time");
+        assert_eq!(progress.moved(Moved { pages: 100, moved: 100 }, 150), Step::Background, "much came meanwhile");
+        assert_eq!(progress.moved(Moved { pages: 150, moved: 150 }, 160), Step::Rest);
+        progress.rested(Moved { pages: 160, moved: 130 }, now);
+        assert_eq!((progress.held_back(), progress.grown(170, 100, now)), (1, Step::Nothing), "not at every commit");
+        assert_eq!(progress.grown(170, 100, now + RETRY), Step::Background);
+    }
+}
