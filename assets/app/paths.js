@@ -1,8 +1,16 @@
 // Every path of the API that holds an id or a name, and every address of a screen, is made here: literal parts as they
 // are, each other part checked and encoded. What is no id of anything leads nowhere; it reaches no other path.
 
-/** Contract 1.3. */
-const ID = /^(?:usr|dom|rte|msg|dlv|dla|tpl|ssnd|evt|key|upl)_[0-9A-Za-z]{16}$|^base_[a-z_]{1,40}$/;
+/** Contract 1.3: what kind of id stands behind which word of a path. */
+const ID = {
+  messages: /^msg_[0-9A-Za-z]{16}$/,
+  deliveries: /^dlv_[0-9A-Za-z]{16}$/,
+  routes: /^rte_[0-9A-Za-z]{16}$/,
+  domains: /^dom_[0-9A-Za-z]{16}$/,
+  templates: /^tpl_[0-9A-Za-z]{16}$|^base_[a-z_]{1,40}$/,
+  scoped: /^key_[0-9A-Za-z]{16}$/,
+  scheduled: /^ssnd_[0-9A-Za-z]{16}$/,
+};
 /** What stands in a path by another name than an id; dots alone would be a step up, also when they are encoded. */
 const NAME = /^(?!\.{1,2}$)\P{Cc}{1,320}$/u;
 
@@ -15,14 +23,14 @@ class Name {
 /** A part of a path that is no id: the name of a domain, an e-mail address, what a session is named by. */
 export const named = (text) => new Name(text);
 
-const part = (value) => {
-  const [text, shape] = value instanceof Name ? [value.text, NAME] : [value, ID];
+const part = (value, before) => {
+  const [text, shape] = value instanceof Name ? [value.text, NAME] : [value, ID[/(\w+)\/$/.exec(before)[1]]];
   return typeof text === "string" && shape.test(text) ? encodeURIComponent(text) : null;
 };
 
 /** A path of the API: apiPath`/api/messages/${id}/raw`; "" when a part is not what it has to be. */
 export function apiPath(literals, ...values) {
-  const parts = values.map(part);
+  const parts = values.map((value, at) => part(value, literals[at]));
   return parts.includes(null) ? "" : literals.reduce((made, literal, at) => made + parts[at - 1] + literal);
 }
 

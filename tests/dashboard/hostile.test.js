@@ -239,7 +239,7 @@ test("an address that names no id asks the server for nothing", async () => {
   for (const id of ["..", ".", "%2e%2e"]) {
     const before = view.requests.length;
     await view.screen(`#/domains/${id}`);
-    await page.getByText("not found").waitFor();
+    await page.getByText("There is nothing here.").waitFor();
     assert.deepEqual(
       view.requests.slice(before).filter((url) => !url.includes("/assets/")),
       [],
