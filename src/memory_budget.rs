@@ -4,6 +4,7 @@
 //! about to hold much makes a [`Reservation`] first: at once or not at all, or in turn behind the others of its door.
 //! What it holds ends with it.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,8 +14,12 @@ use tokio::sync::Notify;
 
 /// What reservations are rounded up to, in octets. Small, so that those who send a little hold a little.
 const UNIT: usize = 1024;
-/// A reservation that grows by no more does not queue behind large ones of its door.
+/// A reservation that grows by no more does not queue behind large ones of its door, …
 const SMALL: usize = 64 * 1024;
+/// … nor does a request, because those before it wait for some seconds only.
+const SMALL_REQUEST: usize = 1 << 20;
+/// One account leaves one part of so many of its door to the others.
+const LEFT_TO_OTHERS: usize = 7;
 /// What the shares below are parts of.
 const PARTS: usize = 192;
 
@@ -73,6 +78,8 @@ struct Share {
 struct State {
     held: [usize; DOORS.len()],
     waiting: [usize; DOORS.len()],
+    /// What accounts hold that hold anything.
+    of_accounts: HashMap<i64, usize>,
     most_held: usize,
 }
 
@@ -106,7 +113,12 @@ impl MemoryBudget {
 
     /// A reservation that holds nothing yet.
     pub fn reservation(&self, door: Door) -> Reservation {
-        Reservation { shared: Arc::clone(&self.shared), door, held: 0 }
+        Reservation { shared: Arc::clone(&self.shared), door, account: None, held: 0 }
+    }
+
+    /// The same for an account, which leaves something to the others.
+    pub fn reservation_of(&self, door: Door, account: i64) -> Reservation {
+        Reservation { shared: Arc::clone(&self.shared), door, account: Some(account), held: 0 }
     }
 
     /// Waits for so many octets.
@@ -118,7 +130,7 @@ impl MemoryBudget {
 
     /// Whether a door can hold nothing more.
     pub fn is_used_up(&self, door: Door) -> bool {
-        !self.shared.fits(&self.shared.state(), door, UNIT)
+        !self.shared.fits(&self.shared.state(), door, None, UNIT)
     }
 
     /// Counts a refusal that the caller made because [`MemoryBudget::is_used_up`].
@@ -181,7 +193,13 @@ impl Shared {
     }
 
     /// Whether a door may hold so much more, with what is kept for the others.
-    fn fits(&self, state: &State, door: Door, more: usize) -> bool {
+    fn fits(&self, state: &State, door: Door, account: Option<i64>, more: usize) -> bool {
+        if let Some(account) = account {
+            let held = state.of_accounts.get(&account).copied().unwrap_or(0);
+            if held.saturating_add(more) > self.most_of(door, Some(account)) {
+                return false;
+            }
+        }
         let mut taken: usize = 0;
         for (at, (share, held)) in self.shares.iter().zip(state.held).enumerate() {
             if at == door as usize {
@@ -197,10 +215,19 @@ impl Shared {
         taken <= self.total
     }
 
-    fn try_take(&self, door: Door, more: usize) -> bool {
+    /// The most that a door may hold, or one account of it.
+    fn most_of(&self, door: Door, account: Option<i64>) -> usize {
+        let most = self.shares.get(door as usize).map_or(0, |share| share.most);
+        if account.is_some() { most - most / LEFT_TO_OTHERS } else { most }
+    }
+
+    fn try_take(&self, door: Door, account: Option<i64>, more: usize) -> bool {
         let mut state = self.state();
-        if !self.fits(&state, door, more) {
+        if !self.fits(&state, door, account, more) {
             return false;
+        }
+        if let Some(account) = account {
+            *state.of_accounts.entry(account).or_default() += more;
         }
         if let Some(held) = state.held.get_mut(door as usize) {
             *held += more;
@@ -210,9 +237,17 @@ impl Shared {
         true
     }
 
-    fn give_back(&self, door: Door, octets: usize) {
+    fn give_back(&self, door: Door, account: Option<i64>, octets: usize) {
         let waiting = {
             let mut state = self.state();
+            if let Some(account) = account
+                && let Some(held) = state.of_accounts.get_mut(&account)
+            {
+                *held = held.saturating_sub(octets);
+                if *held == 0 {
+                    state.of_accounts.remove(&account);
+                }
+            }
             if let Some(held) = state.held.get_mut(door as usize) {
                 *held = held.saturating_sub(octets);
             }
@@ -246,6 +281,7 @@ impl Drop for Waiting<'_> {
 pub struct Reservation {
     shared: Arc<Shared>,
     door: Door,
+    account: Option<i64>,
     held: usize,
 }
 
@@ -254,7 +290,7 @@ impl Reservation {
     pub fn resize(&mut self, octets: usize) -> bool {
         let needed = octets.div_ceil(UNIT).saturating_mul(UNIT);
         if needed > self.held {
-            if !self.shared.try_take(self.door, needed - self.held) {
+            if !self.shared.try_take(self.door, self.account, needed - self.held) {
                 return false;
             }
             self.held = needed;
@@ -270,7 +306,7 @@ impl Reservation {
         if needed < self.held {
             let over = self.held - needed;
             self.held = needed;
-            self.shared.give_back(self.door, over);
+            self.shared.give_back(self.door, self.account, over);
         }
     }
 
@@ -279,8 +315,9 @@ impl Reservation {
     pub async fn wait_for(&mut self, octets: usize) {
         let shared = Arc::clone(&self.shared);
         let Some(share) = shared.shares.get(self.door as usize) else { return };
-        let octets = octets.min(share.most / UNIT * UNIT);
-        let small = octets.saturating_sub(self.held) <= SMALL;
+        let octets = octets.min(shared.most_of(self.door, self.account) / UNIT * UNIT);
+        let small = if matches!(self.door, Door::Anonymous | Door::Api) { SMALL_REQUEST } else { SMALL };
+        let small = octets.saturating_sub(self.held) <= small;
         if small && self.resize(octets) {
             return;
         }
@@ -322,7 +359,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if self.held > 0 {
-            self.shared.give_back(self.door, self.held);
+            self.shared.give_back(self.door, self.account, self.held);
         }
     }
 }
@@ -370,6 +407,29 @@ mod tests {
         assert!(text.lines().any(|line| line == "mailkite_memory_held_bytes{door=\"smtp\"} 67108864"), "{text}");
         drop(held);
         assert_eq!(budget.held(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_account_leaves_something_to_the_others() {
+        let budget = MemoryBudget::new(192 * MIB, 64 * MIB);
+        let mut greedy = budget.reservation_of(Door::Api, 1);
+        greedy.wait_for(usize::MAX).await;
+        let mut again = budget.reservation_of(Door::Api, 1);
+        assert!(greedy.held() >= 70 * MIB && !again.resize(1));
+        // Others need not wait behind it.
+        let mut waiting = Box::pin(again.wait_within(20 * MIB, Duration::from_secs(60)));
+        tokio::select! {
+            biased;
+            waited = &mut waiting => unreachable!("{waited:?}"),
+            () = tokio::task::yield_now() => {}
+        }
+        let mut other = budget.reservation_of(Door::Api, 2);
+        other.wait_within(MIB, Duration::from_secs(60)).await.unwrap();
+        assert!(other.resize(8 * MIB));
+        drop(greedy);
+        waiting.await.unwrap();
+        drop((again, other));
+        assert!(budget.shared.state().of_accounts.is_empty());
     }
 
     #[tokio::test]

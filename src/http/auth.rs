@@ -113,7 +113,7 @@ impl FromRequestParts<App> for Caller {
         let client = Client::from_request_parts(parts, app).await?;
         match authenticate(parts, app, now).await {
             Ok(caller) => {
-                note_credential(&parts.extensions);
+                note_credential(&parts.extensions, Some(caller.id()));
                 app.limits.requests.take(&caller.limit_key(), now).map_err(ApiError::rate_limited)?;
                 app.limits.account_requests.take(&caller.id().to_string(), now).map_err(|wait| {
                     app.account_limits.note_refused(Kind::Requests, 1);

@@ -324,7 +324,7 @@ mod tests {
     async fn what_was_read_is_held_of_the_budget_until_the_request_ends() {
         let budget = MemoryBudget::new(192 << 20, 0);
         let memory = RequestMemory::new(budget.clone());
-        memory.know();
+        memory.know(Some(1));
         let body = HttpBody::from(vec![b' '; 3 << 20]);
         read(body, 4 << 20, Duration::from_secs(60), &memory).await.unwrap();
         assert!(budget.held() >= 3 << 20 && !budget.is_used_up(Door::Api));

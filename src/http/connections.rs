@@ -260,10 +260,10 @@ impl Drop for Work {
     }
 }
 
-/// A request has shown a credential: it may hold more, and its connection is not closed for a stranger's.
-pub fn note_credential(extensions: &Extensions) {
+/// A request has shown a credential, of this account if it is one's: it may hold more, and its connection is not closed for a stranger's.
+pub fn note_credential(extensions: &Extensions, account: Option<i64>) {
     if let Some(memory) = extensions.get::<RequestMemory>() {
-        memory.know();
+        memory.know(account);
     }
     if let Some(Connection(open)) = extensions.get::<Connection>() {
         open.proven.store(true, Ordering::Relaxed);
@@ -307,7 +307,7 @@ impl Drop for BodyTurn<'_> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
 
     use super::*;
 
@@ -327,7 +327,7 @@ mod tests {
     fn prove(place: &Place) {
         let mut extensions = Extensions::new();
         extensions.insert(place.connection.clone());
-        note_credential(&extensions);
+        note_credential(&extensions, None);
     }
 
     #[test]

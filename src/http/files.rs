@@ -63,7 +63,7 @@ pub async fn download(
     extensions: Extensions,
 ) -> Result<Response, ApiError> {
     let (raw, part) = open_link(&app, &mid, &idx, &signed.exp, &signed.sig).await?;
-    note_credential(&extensions);
+    note_credential(&extensions, None);
     let whole = Span { from: 0, to: part.size };
     // RFC 9110 §14.2: of GET alone; §13.1.5: If-Range fits no validator, because none is ever sent.
     let asked = headers.get(RANGE).filter(|_| method == Method::GET && !headers.contains_key(IF_RANGE));

@@ -1,7 +1,6 @@
 //! What one request holds of the memory budget: little until a credential was seen, and all of it until it is answered.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
@@ -24,8 +23,8 @@ pub struct RequestMemory(Arc<Request>);
 #[derive(Debug)]
 struct Request {
     budget: MemoryBudget,
-    /// Whether a credential was seen.
-    known: AtomicBool,
+    /// Whether a credential was seen, and of which account, if it is one's.
+    known: OnceLock<Option<i64>>,
     share: Mutex<Share>,
 }
 
@@ -52,17 +51,18 @@ impl RequestMemory {
 
     /// Nothing yet, of somebody unknown.
     pub fn new(budget: MemoryBudget) -> Self {
-        Self(Arc::new(Request { budget, known: AtomicBool::new(false), share: Mutex::default() }))
+        Self(Arc::new(Request { budget, known: OnceLock::new(), share: Mutex::default() }))
     }
 
-    /// A credential was seen.
-    pub fn know(&self) {
-        self.0.known.store(true, Ordering::Relaxed);
+    /// A credential was seen, of this account if it is one's.
+    pub fn know(&self, account: Option<i64>) {
+        // The first one counts; there are no others.
+        let _ = self.0.known.set(account);
     }
 
     /// Whether a credential was seen.
     pub fn is_known(&self) -> bool {
-        self.0.known.load(Ordering::Relaxed)
+        self.0.known.get().is_some()
     }
 
     /// Holds so many octets, at least: waits for its turn.
@@ -82,10 +82,13 @@ impl RequestMemory {
     }
 
     async fn resize(&self, octets: usize, shrink: bool) -> Result<(), ApiError> {
-        let door = if self.is_known() { Door::Api } else { Door::Anonymous };
         let mut share = self.0.share.lock().await;
         let Share { reservation, waited } = &mut *share;
-        let reservation = reservation.get_or_insert_with(|| self.0.budget.reservation(door));
+        let reservation = reservation.get_or_insert_with(|| match self.0.known.get() {
+            Some(Some(account)) => self.0.budget.reservation_of(Door::Api, *account),
+            Some(None) => self.0.budget.reservation(Door::Api),
+            None => self.0.budget.reservation(Door::Anonymous),
+        });
         if octets > reservation.held() {
             let asked = Instant::now();
             let in_time = reservation.wait_within(octets, PATIENCE.saturating_sub(*waited)).await;
@@ -107,8 +110,8 @@ impl RequestMemory {
 ///
 /// # Errors
 /// 503: the turn did not come in time.
-pub async fn reserve(app: &App, octets: usize) -> Result<Reservation, ApiError> {
-    let mut share = app.memory.reservation(Door::Api);
+pub async fn reserve(app: &App, account: i64, octets: usize) -> Result<Reservation, ApiError> {
+    let mut share = app.memory.reservation_of(Door::Api, account);
     share.wait_within(octets, PATIENCE).await.map_err(|_| used_up())?;
     Ok(share)
 }

@@ -127,7 +127,7 @@ pub async fn stream(
             return Err(error);
         }
     };
-    note_credential(&extensions);
+    note_credential(&extensions, Some(caller.id()));
     let domain = match query.domain {
         Some(name) => Some(find_domain(&app, &caller, name).await?),
         None => caller.scope(),

@@ -31,6 +31,9 @@ pub use recode::{base64_lines, to_seven_bit};
 pub use text::{PlacedText, TextReader};
 pub use trace_fields::{field_values, received_by, without_results_of};
 
+/// Octets of a subject or of a display name that are kept beside the header.
+const MAX_SHOWN: usize = 4096;
+
 /// What is read of a message at most; beyond it the message is stored all the same and flagged.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -239,7 +242,7 @@ fn take_field(mail: &mut Mail, field: &Field<'_>, limits: &Limits) {
         }
         b"to" => mail.truncated |= !address::parse(field.value, limits.max_addresses, &mut mail.to_names),
         b"cc" => mail.truncated |= !address::parse(field.value, limits.max_addresses, &mut mail.cc_names),
-        b"subject" if mail.subject.is_none() => mail.subject = Some(words::decode_text(field.value)),
+        b"subject" if mail.subject.is_none() => mail.subject = Some(shown(words::decode_text(field.value))),
         b"message-id" if mail.message_id.is_none() => mail.message_id = first_id(field.value),
         b"in-reply-to" if mail.in_reply_to.is_none() => mail.in_reply_to = first_id(field.value),
         b"received" => mail.received_count += 1,
@@ -255,6 +258,12 @@ fn take_field(mail: &mut Mail, field: &Field<'_>, limits: &Limits) {
         }
         _ => {}
     }
+}
+
+/// A subject or name as lists show it: hundreds of them stand side by side. All of it is among the header fields.
+fn shown(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MAX_SHOWN));
+    text
 }
 
 /// The first `<id>` of the value; a bare id gets its brackets. An id holds neither blank nor control character.

@@ -73,7 +73,7 @@ pub fn list(connection: &Connection, delivery: i64) -> Result<Vec<Attempt>> {
         .prepare_cached(
             "SELECT public_id, attempt, manual, request_url, request_headers, status_code, response_headers,
                     response_body, response_truncated, error, duration_ms, created_at
-             FROM attempt WHERE delivery_id = ?1 ORDER BY attempt DESC, id DESC",
+             FROM attempt WHERE delivery_id = ?1 ORDER BY attempt DESC, id DESC LIMIT 200",
         )?
         .query_map([delivery], |row| {
             Ok(Attempt {

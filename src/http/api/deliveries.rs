@@ -14,6 +14,7 @@ use crate::http::body::Body;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::http::listener::Hangup;
+use crate::http::memory::RequestMemory;
 use crate::http::streamed::{self, StreamedJson};
 use crate::id::DeliveryId;
 use crate::memory_budget::Reservation;
@@ -248,6 +249,7 @@ pub async fn attempts(
     caller: Caller,
     Path(id): Path<String>,
     Extension(hangup): Extension<Hangup>,
+    memory: RequestMemory,
 ) -> Result<Response, ApiError> {
     let id = DeliveryId::parse(&id).ok_or_else(ApiError::not_found)?;
     let found = app.db.read(move |connection| {
@@ -262,6 +264,9 @@ pub async fn attempts(
         Ok(Ok((delivery, rows)))
     });
     let (delivery, rows) = found.await??;
+    // What was answered stands beside its JSON, in which an octet may be six.
+    let answered = rows.iter().filter_map(|row| row.response_body.as_ref()).map(Vec::len).sum::<usize>();
+    memory.hold(answered.saturating_mul(4)).await?;
     // The payload is not stored with the attempts: it is the same bytes whenever it is rebuilt.
     let body = app.webhooks.request_body(&delivery).await.unwrap_or_else(|error| {
         tracing::warn!(%error, delivery = %delivery.public_id, "what was posted cannot be shown");

@@ -293,7 +293,7 @@ pub async fn detail(
     let mut share = None;
     if size > LARGE {
         // The mail, and its texts, which may be twice as long in UTF-8.
-        share = Some(memory::reserve(&app, size.saturating_mul(3)).await?);
+        share = Some(memory::reserve(&app, row.account_id, size.saturating_mul(3)).await?);
     }
     let (objects, links) = (app.objects.clone(), app.links.clone());
     let found = app.db.read(move |connection| {
@@ -383,7 +383,7 @@ pub async fn raw(
     if row.raw_id.is_none() {
         return Err(Code::RawExpired.into());
     }
-    let share = memory::reserve(&app, usize::try_from(row.size).unwrap_or(usize::MAX)).await?;
+    let share = memory::reserve(&app, row.account_id, usize::try_from(row.size).unwrap_or(usize::MAX)).await?;
     let found = app.db.read(move |connection| content::load(connection, &objects, &row));
     match found.await? {
         Some(Source::Raw(bytes)) => {

@@ -167,7 +167,7 @@ impl<'x> List<'x, '_> {
             self.complete = false;
             return;
         }
-        let name = name.filter(|name| !name.is_empty());
+        let name = name.filter(|name| !name.is_empty()).map(super::shown);
         self.out.push(NamedAddress { address, name });
     }
 }
