@@ -47,14 +47,19 @@ pub fn raise_file_limit() {
     }
 }
 
-/// Makes a write beyond `RLIMIT_FSIZE` an error (a full disk to the caller) instead of the end of the process.
+/// Catches the signals that would end the process for nothing: a write beyond `RLIMIT_FSIZE` becomes an error (a full
+/// disk to the caller), and SIGUSR1 and SIGUSR2, which mean something to other servers, nothing here.
 ///
 /// # Errors
-/// The signal cannot be caught.
-pub fn survive_file_size_limit() -> std::io::Result<()> {
+/// A signal cannot be caught.
+pub fn survive_signals() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
     /// `SIGXFSZ` on every Linux architecture that Rust's tier 1 names.
     const SIGXFSZ: i32 = 25;
-    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(SIGXFSZ)).map(drop)
+    // Once caught they stay so.
+    [SignalKind::from_raw(SIGXFSZ), SignalKind::user_defined1(), SignalKind::user_defined2()]
+        .into_iter()
+        .try_for_each(|kind| signal(kind).map(drop))
 }
 
 /// How many files the process may have open.

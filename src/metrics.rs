@@ -1,8 +1,8 @@
 //! Counters of what the server did, in the text format of Prometheus.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 macro_rules! counters {
     ($($name:ident = $metric:literal, $help:literal;)*) => {
@@ -45,6 +45,8 @@ pub struct Metrics {
     doors: AtomicU64,
     damaged_objects: AtomicU64,
     held_orphans: AtomicU64,
+    /// Counted by the log, once there is one.
+    dropped_lines: OnceLock<Arc<AtomicU64>>,
 }
 
 /// A door for mail that accepts connections, while this value lives.
@@ -65,6 +67,7 @@ impl Default for Metrics {
             doors: AtomicU64::new(0),
             damaged_objects: AtomicU64::new(0),
             held_orphans: AtomicU64::new(0),
+            dropped_lines: OnceLock::new(),
         }
     }
 }
@@ -91,6 +94,12 @@ impl Metrics {
     /// Whether mail is received: a door accepts connections.
     pub fn has_open_door(&self) -> bool {
         self.doors.load(Ordering::Relaxed) > 0
+    }
+
+    /// Shows the count of log lines that were dropped because nobody took them in time.
+    pub fn count_dropped_lines(&self, dropped: Arc<AtomicU64>) {
+        // The first log is the process's.
+        drop(self.dropped_lines.set(dropped));
     }
 
     /// Sets how many SMTP sessions are open.
@@ -134,6 +143,8 @@ impl Metrics {
         );
         line("counter", "mailkite_commits_total", "Commits of the database.", commits.0);
         line("counter", "mailkite_commits_fsynced_total", "Commits of the database that were fsynced.", commits.1);
+        let dropped = self.dropped_lines.get().map_or(0, |dropped| dropped.load(Ordering::Relaxed));
+        line("counter", "mailkite_log_lines_dropped_total", "Log lines that nobody took in time.", dropped);
         text
     }
 }

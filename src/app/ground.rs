@@ -87,7 +87,7 @@ impl Ground {
     /// Opens the data directory with all that is in it.
     pub(super) fn open(config: Config, clock: Clock) -> Result<Self, StartError> {
         crate::host::raise_file_limit();
-        crate::host::survive_file_size_limit().map_err(StartError::because)?;
+        crate::host::survive_signals().map_err(StartError::because)?;
         let config = Arc::new(config);
         let data_dir = DataDir::open(&config.data_dir).map_err(StartError::because)?;
         let secrets = Arc::new(Secrets::open(&config.data_dir).map_err(StartError::because)?);

@@ -1,15 +1,93 @@
 //! Log lines on stderr: human on a terminal, JSON otherwise; level by configuration and `RUST_LOG`.
+//!
+//! A thread writes them. Who has something to say never waits for it: while a pipe is full or a disk hangs, lines beyond
+//! a bound are dropped and counted.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{Log, LogFormat};
+
+/// Lines that wait to be written at most.
+const WAITING_MAX: usize = 4_096;
+/// How long the end of the process waits for lines that were not written yet.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
+
+enum Message {
+    Line(Vec<u8>),
+    /// Answered once everything before it is written.
+    Flush(SyncSender<()>),
+}
+
+/// The process's log; dropped, it waits a moment for the lines that are on their way.
+pub struct Logs {
+    lines: Lines,
+}
+
+impl Logs {
+    /// How many lines were dropped.
+    pub fn dropped(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.lines.dropped)
+    }
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        let (written, all_written) = sync_channel(1);
+        if self.lines.sender.try_send(Message::Flush(written)).is_ok() {
+            let _ = all_written.recv_timeout(FLUSH_MAX);
+        }
+    }
+}
+
+/// Hands lines to the thread.
+#[derive(Clone)]
+struct Lines {
+    sender: SyncSender<Message>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl MakeWriter<'_> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        if let Err(TrySendError::Full(_)) = self.sender.try_send(Message::Line(line.to_vec())) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write_lines(messages: &Receiver<Message>) {
+    while let Ok(message) = messages.recv() {
+        match message {
+            // What cannot be written is nobody's to hear of.
+            Message::Line(line) => drop(std::io::stderr().write_all(&line)),
+            Message::Flush(written) => drop(written.try_send(())),
+        }
+    }
+}
 
 /// Starts logging for the process.
 ///
 /// `RUST_LOG` overrides the configured level. Starting twice changes nothing.
-pub fn init(log: &Log) {
+pub fn init(log: &Log) -> Logs {
     let filter = EnvFilter::try_from_default_env()
         .or_else(|_| EnvFilter::try_new(&log.level))
         .unwrap_or_else(|_| EnvFilter::new("info"));
@@ -19,15 +97,20 @@ pub fn init(log: &Log) {
         LogFormat::Human => false,
         LogFormat::Auto => !terminal,
     };
-    let lines = tracing_subscriber::fmt()
+    let (sender, messages) = sync_channel(WAITING_MAX);
+    let lines = Lines { sender, dropped: Arc::default() };
+    // Without its thread nothing is logged, and everything else goes on.
+    drop(std::thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(&messages)));
+    let formatted = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(lines.clone())
         .with_ansi(terminal)
         // It would tell of a line that cannot be written on stderr too, and panic when that fails: a full disk or a reader
         // that went away would end whatever thread has something to say.
         .log_internal_errors(false);
     let started =
-        if json { lines.json().flatten_event(true).try_init() } else { lines.with_target(false).try_init() };
+        if json { formatted.json().flatten_event(true).try_init() } else { formatted.with_target(false).try_init() };
     // Another subscriber is in place already, as in tests; its lines are as good.
     drop(started);
+    Logs { lines }
 }

@@ -21,11 +21,12 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
             bail!("{} is not a valid configuration; nothing was started", path.display());
         }
     };
-    logs::init(&config.log);
+    let logs = logs::init(&config.log);
     super::runtime()?.block_on(async {
         let stop = stop_on_signal()?;
         let mut hangup = signal(SignalKind::hangup()).context("catching SIGHUP")?;
         let bound = app::bind(config, Clock::System).await?;
+        bound.metrics().count_dropped_lines(logs.dropped());
         let tls = bound.tls().clone();
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {

@@ -250,16 +250,13 @@ impl From<store::Error> for ApiError {
             store::Error::Limit { name, most } => {
                 Self::new(Code::LimitReached, format!("{name}: this account may have {most}; remove some first"))
             }
-            store::Error::Full(_) | store::Error::Busy | store::Error::Stopped | store::Error::Unknown(_) => {
+            _ if error.is_storage_trouble() => {
                 tracing::warn!(%error, "a request found storage unavailable");
                 Code::Unavailable.into()
             }
             // The alarm is raised once for each object, not by each request.
             store::Error::Damaged { .. } => Code::ContentDamaged.into(),
-            store::Error::Conflict(_)
-            | store::Error::Io { .. }
-            | store::Error::Sqlite(_)
-            | store::Error::Corrupt(_) => {
+            _ => {
                 tracing::error!(%error, "a request failed");
                 Code::Internal.into()
             }

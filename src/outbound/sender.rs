@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use super::Outbound;
 use super::sign::DomainKeys;
 use crate::clock::Timestamp;
+use crate::domain::DomainError;
 use crate::domain::keys::PURPOSE;
 use crate::id::DomainId;
 use crate::mail::address::Domain;
@@ -76,7 +77,10 @@ impl Outbound {
                 let made = self.parts.domains.ensure_keys(domain, now).await;
                 made.map_err(|error| {
                     tracing::error!(%error, "the keys of a domain could not be made");
-                    store::Error::Corrupt("DKIM key")
+                    match error {
+                        DomainError::Store(error) => error,
+                        _ => store::Error::Corrupt("DKIM key"),
+                    }
                 })?;
                 self.ask_sender(account, scope, from).await
             }

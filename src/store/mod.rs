@@ -214,6 +214,21 @@ impl Error {
         }
     }
 
+    /// Whether storage failed or was not to be had, so that coming again may help: no fault of what was asked.
+    pub fn is_storage_trouble(&self) -> bool {
+        use rusqlite::ErrorCode as Code;
+        match self {
+            Self::Busy | Self::Full(_) | Self::Stopped | Self::Io { .. } | Self::Unknown(_) => true,
+            Self::Sqlite(error) => error.sqlite_error_code().is_some_and(|code| {
+                matches!(
+                    code,
+                    Code::SystemIoFailure | Code::CannotOpen | Code::OutOfMemory | Code::OperationInterrupted
+                )
+            }),
+            Self::Conflict(_) | Self::Limit { .. } | Self::Damaged { .. } | Self::Corrupt(_) => false,
+        }
+    }
+
     /// Whether there was no room.
     pub fn is_full(&self) -> bool {
         match self {

@@ -350,6 +350,43 @@ async fn sigterm_during_data_stores_the_mail_or_says_421() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn signals_that_mean_nothing_here_end_nothing() {
+    use rustix::process::Signal;
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = dir.path().join("data");
+    let mut receiver = Receiver::start(|_| Reply::status(200)).await;
+    let process = Process::start(&data_dir, &receiver.url()).await;
+    for (signal, subject) in [(Signal::USR1, "One"), (Signal::USR2, "Two")] {
+        process.signal(signal);
+        let mut client = SmtpClient::greeted(process.smtp).await;
+        assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], message(subject)).await.code, 250);
+        assert_eq!(receiver.next_request().await.json()["subject"], subject);
+    }
+    process.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data_dir, pipe) = (dir.path().join("data"), dir.path().join("log"));
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // Open at both ends, so that nobody waits for a reader; and never read, so that 64 KiB fill it.
+    let _stalled = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let mut receiver = Receiver::start(|_| Reply::status(200)).await;
+    let redirected = format!("RUST_LOG=trace exec \"$0\" \"$@\" 2>{}", pipe.display());
+    let process = Process::start_under(&["sh", "-c", &redirected], &data_dir, &receiver.url()).await;
+    let mut client = SmtpClient::greeted(process.smtp).await;
+    for number in 0..50 {
+        let subject = format!("Number {number}");
+        assert_eq!(client.mail("ada@example.com", &["a@inbox.test"], message(&subject)).await.code, 250);
+        assert_eq!(receiver.next_request().await.json()["subject"], subject);
+    }
+    assert_eq!(http_get(&process.http, "/api/ready").await.0, 200);
+    process.terminate().await;
+    assert_sound(&data_dir);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_cannot_be_written_stops_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let data_dir = dir.path().join("data");

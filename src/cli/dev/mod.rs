@@ -79,7 +79,7 @@ struct Ready {
 /// Runs until a signal.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let level = Log { level: "warn".to_owned(), format: LogFormat::Human };
-    logs::init(&level);
+    let _logs = logs::init(&level);
     let addresses = [("--http", options.http), ("--smtp", options.smtp), ("--submission", options.submission)];
     for (name, address) in addresses {
         if !address.ip().is_loopback() {
