@@ -53,11 +53,6 @@ const WAL_LARGE: u64 = 128 << 20;
 /// … this often.
 const WAL_TOLD_EVERY: Duration = Duration::from_secs(60);
 
-thread_local! {
-    /// Pages in the WAL, as SQLite told after this thread's last commit.
-    static WAL_PAGES: Cell<u64> = const { Cell::new(0) };
-}
-
 /// What a committed transaction survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Durability {
@@ -161,15 +156,12 @@ impl Writer {
         let syncs = Syncs::start(open_wal(&connection, path)?, Box::new(told)).map_err(threads)?;
         let moves = events.clone();
         let background = Background::start(path, move |moved| drop(moves.send(Event::Moved(moved))));
-        connection.wal_hook(Some(|_, pages| {
-            WAL_PAGES.set(u64::try_from(pages).unwrap_or(0));
-            Ok(())
-        }));
         let frame: u64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
         let thread = Thread {
             connection,
             path: path.to_owned(),
             frame: frame + FRAME_HEADER,
+            pages: 0,
             heard,
             batch: Vec::new(),
             counts: Arc::clone(&counts),
@@ -303,6 +295,8 @@ struct Thread {
     path: PathBuf,
     /// Octets that a page takes in the WAL.
     frame: u64,
+    /// Pages in the WAL after the last commit.
+    pages: u64,
     heard: Receiver<Event>,
     batch: Vec<Request>,
     counts: Arc<Counts>,
@@ -445,7 +439,11 @@ impl Thread {
 
     /// Moves the WAL into the database when it has grown.
     fn mind_wal(&mut self, now: Instant) {
-        let octets = WAL_PAGES.get() * self.frame;
+        match checkpoint::look(&self.connection) {
+            Ok(moved) => self.pages = moved.pages,
+            Err(error) => tracing::debug!(%error, "the length of the database's log is not known"),
+        }
+        let octets = self.pages * self.frame;
         let before = self.counts.wal_octets.swap(octets, Ordering::Relaxed);
         // It began anew when there is less in it than before.
         let written = octets.checked_sub(before).unwrap_or(octets);
@@ -468,7 +466,7 @@ impl Thread {
 
     fn moved(&mut self, moved: rusqlite::Result<Moved>) {
         let step = match moved {
-            Ok(moved) => self.progress.moved(moved, WAL_PAGES.get()),
+            Ok(moved) => self.progress.moved(moved, self.pages),
             Err(error) => return self.move_failed(&error),
         };
         match step {

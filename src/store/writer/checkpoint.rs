@@ -38,6 +38,11 @@ impl Moved {
     }
 }
 
+/// Moves nothing and tells how much there is.
+pub(super) fn look(connection: &Connection) -> rusqlite::Result<Moved> {
+    run(connection, "PRAGMA wal_checkpoint(NOOP)")
+}
+
 /// Moves what can be moved without waiting for anybody.
 pub(super) fn passive(connection: &Connection) -> rusqlite::Result<Moved> {
     run(connection, "PRAGMA wal_checkpoint(PASSIVE)")
