@@ -130,11 +130,10 @@ impl Whole<'_> {
     fn tag(&self, wanted: &str) -> Option<String> {
         let value = self.whole.split_at_checked(self.name.len())?.1;
         let text: String = String::from_utf8_lossy(value).chars().filter(|c| !c.is_whitespace()).collect();
-        let tags = text.strip_prefix(':')?.split(';').find_map(|tag| {
+        text.strip_prefix(':')?.split(';').find_map(|tag| {
             let (name, value) = tag.split_once('=')?;
             (name == wanted).then(|| value.to_owned())
-        });
-        tags
+        })
     }
 }
 

@@ -40,8 +40,7 @@ pub(crate) fn rewritten(mail: &[u8], address: &str, domain: &str) -> Vec<u8> {
 
 fn field(name: &str, address: Address<'_>) -> Vec<u8> {
     let mut field = format!("{name}: ").into_bytes();
-    // Writing to memory does not fail.
-    let _written = address.write_header(&mut field, name.len() + 2);
+    address.write_header(&mut field, name.len() + 2);
     field
 }
 
