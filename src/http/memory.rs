@@ -1,12 +1,12 @@
 //! What one request holds of the memory budget: little until a credential was seen, and all of it until it is answered.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::Extensions;
 use axum::http::request::Parts;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 
 use super::App;
@@ -24,7 +24,7 @@ pub struct RequestMemory(Arc<Request>);
 struct Request {
     budget: MemoryBudget,
     /// Whether a credential was seen, and of which account, if it is one's.
-    known: OnceLock<Option<i64>>,
+    known: OnceCell<Option<i64>>,
     share: Mutex<Share>,
 }
 
@@ -51,7 +51,7 @@ impl RequestMemory {
 
     /// Nothing yet, of somebody unknown.
     pub fn new(budget: MemoryBudget) -> Self {
-        Self(Arc::new(Request { budget, known: OnceLock::new(), share: Mutex::default() }))
+        Self(Arc::new(Request { budget, known: OnceCell::new(), share: Mutex::default() }))
     }
 
     /// A credential was seen, of this account if it is one's.
