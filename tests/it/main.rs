@@ -41,6 +41,7 @@ mod memory_sent;
 mod messages;
 mod objects;
 mod openapi;
+mod outcomes;
 mod packaging;
 mod queue;
 mod readiness;

@@ -7,6 +7,7 @@ pub mod dns;
 pub mod google;
 pub mod machine;
 pub mod process;
+pub mod promises;
 pub mod receiver;
 pub mod remote;
 pub mod served;

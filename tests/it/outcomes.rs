@@ -1,0 +1,259 @@
+//! Commits and system calls that fail at any moment, a restart, and senders that repeat: whatever was promised by 250,
+//! 201 or 202 can be read, was posted and was sent.
+//!
+//! One walk fails the commit of each writer of objects inside this process. The other preloads the real binary with
+//! `fixtures/failing_calls.c` and fails single system calls; the whole of it is
+//! `cargo test --test it -- --ignored --nocapture every_call`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use mailkite::app;
+use mailkite::clock::Clock;
+use mailkite::config::Config;
+use mailkite::store::Db;
+use mailkite::store::faults::Fault;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::support::machine::skip;
+use super::support::promises::{Doors, Kind, Promises};
+use super::support::served::{Served, configure};
+use super::support::server::{DEADLINE, assert_sound};
+
+/// A server in this process.
+struct Running {
+    doors: Doors,
+    db: Db,
+    stop: CancellationToken,
+    ended: JoinHandle<Result<(), app::StartError>>,
+}
+
+impl Running {
+    async fn start(folder: &Path, sections: &str) -> Self {
+        let config = Config::load(&configure(folder, sections)).unwrap();
+        let bound = app::bind(config, Clock::System).await.unwrap();
+        let doors = Doors {
+            smtp: bound.smtp_addresses()[0],
+            submission: bound.submission_addresses()[0][0],
+            http: bound.http_addresses()[0],
+        };
+        let (db, stop) = (bound.db().clone(), CancellationToken::new());
+        Self { doors, db, ended: tokio::spawn(bound.run(stop.clone())), stop }
+    }
+
+    /// Waits for its end, which is an error once storage failed.
+    async fn end(self) -> Result<(), app::StartError> {
+        timeout(DEADLINE, self.ended).await.unwrap().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "it starts a hundred servers: run it with --ignored"]
+async fn a_commit_that_fails_at_any_moment_loses_nothing_that_is_promised_before_or_after() {
+    let mut promises = Promises::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = promises.data_dir(folder.path());
+    let sections = promises.sections().to_owned();
+    let mut refused = 0;
+    for fault in Fault::ALL {
+        for kind in Kind::ALL {
+            let number = promises.number();
+            let server = Running::start(folder.path(), &sections).await;
+            server.db.faults().arm(fault);
+            let taken = promises.offer(server.doors, kind, number).await;
+            assert!(!server.db.faults().is_armed(), "{kind:?}: no commit came");
+            // The engine's first commit may have met the fault instead.
+            refused += usize::from(!taken);
+            if fault != Fault::Before {
+                // It has to be started again, as systemd does.
+                let error = server.end().await.unwrap_err();
+                assert!(error.to_string().contains("storage failed"), "{error}");
+                let again = Running::start(folder.path(), &sections).await;
+                assert!(
+                    taken || promises.offer(again.doors, kind, number).await,
+                    "{fault:?}: the repeat of {kind:?}"
+                );
+                again.stop.cancel();
+                again.end().await.unwrap();
+            } else {
+                // A full disk is known for a moment.
+                let repeated = async { while !taken && !promises.offer(server.doors, kind, number).await {} };
+                timeout(DEADLINE, repeated).await.unwrap();
+                server.stop.cancel();
+                server.end().await.unwrap();
+            }
+        }
+    }
+    assert_eq!(promises.count(), Fault::ALL.len() * Kind::ALL.len());
+    assert!(refused > promises.count() / 2, "{refused} commits failed");
+    let server = Running::start(folder.path(), &sections).await;
+    assert_eq!(promises.broken(server.doors).await, Vec::<String>::new());
+    server.stop.cancel();
+    server.end().await.unwrap();
+    assert_sound(&data_dir);
+}
+
+/// Calls that fail, and what with.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    call: &'static str,
+    errno: i32,
+    nth: usize,
+    /// From the nth on all of them, or it alone.
+    stays: bool,
+}
+
+const CALLS: [&str; 7] = ["open", "write", "pwrite", "fsync", "fdatasync", "rename", "ftruncate"];
+/// EIO, ENOSPC, EINTR, EDQUOT, EMFILE.
+const ERRNOS: [i32; 5] = [5, 28, 4, 122, 24];
+
+/// Builds the library that fails calls; `None`, and a sentence, without a C compiler.
+fn build(folder: &Path) -> Option<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/failing_calls.c");
+    let library = folder.join("failing_calls.so");
+    let built =
+        Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl").output();
+    match built {
+        Ok(output) if output.status.success() => return Some(library),
+        Ok(output) => skip(&format!("the fault walk: {}", String::from_utf8_lossy(&output.stderr))),
+        Err(error) => skip(&format!("the fault walk: cc: {error}")),
+    }
+    None
+}
+
+/// What came of one run.
+#[derive(Debug, Default)]
+struct Came {
+    fired: bool,
+    /// The process ended by itself.
+    ended: bool,
+    broken: Vec<String>,
+}
+
+/// One run: everything is offered once while calls fail, the process goes, and what was not taken is repeated.
+async fn run(promises: &mut Promises, library: &Path, failing: Failing) -> Came {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = promises.data_dir(folder.path());
+    let (armed, log) = (folder.path().join("armed"), folder.path().join("failed"));
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let environment = [
+        ("LD_PRELOAD", text(library)),
+        ("FAULT_CALL", failing.call.to_owned()),
+        ("FAULT_ERRNO", failing.errno.to_string()),
+        ("FAULT_NTH", failing.nth.to_string()),
+        ("FAULT_LAST", if failing.stays { usize::MAX >> 1 } else { failing.nth }.to_string()),
+        ("FAULT_BELOW", text(&data_dir)),
+        ("FAULT_ARMED", text(&armed)),
+        ("FAULT_LOG", text(&log)),
+    ];
+    let sections = promises.sections().to_owned();
+    let served = Served::start_in(folder.path(), &sections, &environment).await;
+    let doors = served.doors();
+    let (mut child, said) = served.watched();
+    std::fs::write(&armed, "").unwrap();
+    let mut pending = Vec::new();
+    for at in 0..Kind::ALL.len() {
+        let kind = Kind::ALL[(at + failing.nth) % Kind::ALL.len()];
+        let number = promises.number();
+        if !promises.offer(doors, kind, number).await {
+            pending.push((kind, number));
+        }
+    }
+    let mut came = Came { fired: log.exists(), ..Came::default() };
+    // A process that stops because of its disk says so and is no success; every other is killed.
+    let wait = if pending.is_empty() { Duration::ZERO } else { Duration::from_secs(2) };
+    if let Ok(status) = timeout(wait, child.wait()).await {
+        came.ended = true;
+        let status = status.unwrap();
+        assert!(!status.success(), "{failing:?}: {status}");
+    }
+    drop(child.kill().await);
+    let said = said.lock().unwrap().join("\n");
+    assert!(!said.contains("panicked"), "{failing:?}: {said}");
+
+    let served = Served::start_in(folder.path(), &sections, &[]).await;
+    let doors = served.doors();
+    let (mut child, _said) = served.watched();
+    for (kind, number) in pending {
+        if !promises.offer(doors, kind, number).await {
+            came.broken.push(format!("{kind:?}-{number} was not taken by a sound server"));
+        }
+    }
+    came.broken.extend(promises.broken(doors).await);
+    drop(child.kill().await);
+    assert_sound(&data_dir);
+    came
+}
+
+/// Walks over runs and says what they came to.
+async fn walk(runs: impl Iterator<Item = Failing>) {
+    let tools = tempfile::tempdir().unwrap();
+    let Some(library) = build(tools.path()) else { return };
+    let mut promises = Promises::new().await;
+    let (mut made, mut fired, mut ended, mut broken) = (0, 0, 0, Vec::new());
+    let mut past: Option<Failing> = None;
+    for failing in runs {
+        // There are no more such calls than the last time.
+        let is_past =
+            |past: Failing| (past.call, past.errno, past.stays) == (failing.call, failing.errno, failing.stays);
+        if past.is_some_and(is_past) {
+            continue;
+        }
+        let came = run(&mut promises, &library, failing).await;
+        made += 1;
+        fired += usize::from(came.fired);
+        ended += usize::from(came.ended);
+        if !came.fired {
+            past = Some(failing);
+        }
+        if !came.broken.is_empty() {
+            println!("{failing:?}: {:?}", came.broken);
+            broken.extend(came.broken.into_iter().map(|why| format!("{failing:?}: {why}")));
+        }
+    }
+    println!(
+        "{made} runs, {fired} with a failed call, {ended} processes ended by themselves, {} broken",
+        broken.len()
+    );
+    assert!(fired > 0, "no call failed");
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "it takes minutes: run it with --ignored"]
+async fn calls_that_fail_lose_nothing_that_is_promised() {
+    let chosen = [
+        ("fdatasync", 5, 1, false),
+        ("fdatasync", 28, 4, false),
+        ("fsync", 5, 1, false),
+        ("fsync", 122, 2, false),
+        ("pwrite", 28, 6, true),
+        ("pwrite", 5, 23, false),
+        ("write", 28, 1, false),
+        ("rename", 5, 2, false),
+        ("open", 24, 1, true),
+        ("open", 24, 5, false),
+        ("ftruncate", 5, 1, false),
+    ];
+    walk(chosen.into_iter().map(|(call, errno, nth, stays)| Failing { call, errno, nth, stays })).await;
+}
+
+/// Every call, with every error, at every place.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "it takes an hour or more"]
+async fn every_call_that_fails_loses_nothing_that_is_promised() {
+    let part = std::env::var("FAULT_CALLS").unwrap_or_default();
+    let calls = CALLS.into_iter().filter(|call| part.is_empty() || part.split(',').any(|one| one == *call));
+    let runs = calls.flat_map(|call| {
+        ERRNOS.into_iter().flat_map(move |errno| {
+            [false, true].into_iter().flat_map(move |stays| {
+                let places = (1..=40).chain((45..=400).step_by(7));
+                places.map(move |nth| Failing { call, errno, nth, stays })
+            })
+        })
+    });
+    walk(runs).await;
+}
