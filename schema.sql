@@ -421,14 +421,17 @@ CREATE INDEX passing_raw ON passing (raw_id);
 CREATE TABLE job (                               -- what is still to be attempted; a finished job has no row
   id INTEGER PRIMARY KEY,
   lane TEXT NOT NULL,                            -- what must not be hurried: an endpoint's origin, a recipient domain
+  account_id INTEGER NOT NULL DEFAULT 0,         -- accounts take turns within a lane; 0: the appliance's own
+  endpoint INTEGER NOT NULL DEFAULT 0,           -- tells the endpoints of a lane apart; 0 where there is one
   kind TEXT NOT NULL CHECK (kind IN ('webhook', 'passing', 'dispatch', 'release', 'notice')),
   subject_id INTEGER NOT NULL,                   -- the delivery, passing mail, dispatch, scheduled message, notice
   run_at INTEGER NOT NULL,                       -- not before
+  queued_at INTEGER NOT NULL DEFAULT 0,          -- when it was first due: a schedule ends however its flow pauses
   failures INTEGER NOT NULL DEFAULT 0,           -- settled as deferred: the rung of the ladder
   claims INTEGER NOT NULL DEFAULT 0,             -- claimed since the last settlement; above 1 a crash came between
   lease_until INTEGER                            -- NULL: waiting; else claimed until then
 ) STRICT;
-CREATE INDEX job_waiting ON job (lane, run_at) WHERE lease_until IS NULL;
+CREATE INDEX job_waiting ON job (lane, account_id, endpoint, run_at) WHERE lease_until IS NULL;
 CREATE INDEX job_leased ON job (lease_until) WHERE lease_until IS NOT NULL;
 -- Which job is left of a delivery? Asked by who retries or removes one by hand.
 CREATE INDEX job_by_subject ON job (subject_id);

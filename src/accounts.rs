@@ -16,7 +16,7 @@ use rusqlite::Connection;
 use crate::clock::Timestamp;
 use crate::config::Signup;
 use crate::id::random_base62;
-use crate::jobs::{self, Jobs};
+use crate::jobs::{self, Flow, Jobs};
 use crate::passwords::{HashError, Passwords};
 use crate::secrets::{self, Secrets, token_hash};
 use crate::session::Tokens;
@@ -24,6 +24,7 @@ use crate::store::accounts::{self, Account, NewAccount};
 use crate::store::sessions::{self, NewSession};
 use crate::store::verifications::{self, LINK_LIFETIME};
 use crate::store::{self, Db, domains, keys as key_rows, notices, routes};
+use crate::throttle::address_key;
 use policy::Policy;
 pub use tickets::Tickets;
 
@@ -61,6 +62,13 @@ pub struct Client {
     pub address: String,
     /// What it calls itself.
     pub user_agent: String,
+}
+
+impl Client {
+    /// Whose turn it is at what takes long: all of an address together (contract 1.12).
+    fn turn(&self) -> String {
+        self.address.parse().map_or_else(|_| self.address.clone(), address_key)
+    }
 }
 
 /// How somebody proves to run this machine (contract 2.2).
@@ -159,7 +167,7 @@ impl Accounts {
                 }))
             })
             .await??;
-        let hash = self.passwords.hash(password).await?;
+        let hash = self.passwords.hash(password, &client.turn()).await?;
         let new = NewAccount { email, password_hash: Some(hash), ..NewAccount::default() };
         self.create(new, proof, client, now).await
     }
@@ -182,7 +190,7 @@ impl Accounts {
             Ok(Some((account, hash)))
         });
         let (account, hash) = found.await?.map_or((None, None), |(account, hash)| (Some(account), hash));
-        let genuine = self.passwords.verify(password, hash.clone()).await;
+        let genuine = self.passwords.verify(password, hash.clone(), &client.turn()).await?;
         let Some(account) = account.filter(|_| genuine) else { return Err(Refusal::BadLogin) };
         let (token, session) = self.new_session(&account, client, now);
         let (id, most) = (account.id, self.most_sessions);
@@ -285,11 +293,11 @@ impl Accounts {
         let stored = self.db.read(move |connection| accounts::find_password_hash(connection, id)).await?;
         if let Some(stored) = &stored {
             let current = current.ok_or(Refusal::PasswordMissing)?;
-            if !self.passwords.verify(current, Some(stored.clone())).await {
+            if !self.passwords.verify(current, Some(stored.clone()), &client.turn()).await? {
                 return Err(Refusal::WrongPassword);
             }
         }
-        let hash = self.passwords.hash(new).await?;
+        let hash = self.passwords.hash(new, &client.turn()).await?;
         let (token, session) = self.new_session(&account, client, now);
         let most = self.most_sessions;
         let written = self.db.write(move |tx| {
@@ -333,14 +341,14 @@ impl Accounts {
             }
             key_rows::insert(tx, account.id, &token_hash(&key), &sealed_key, now)?;
             accounts::set_webhook_secret(tx, account.id, &secret, None)?;
-            let lane = match account.email_verified {
+            let flow = match account.email_verified {
                 true => None,
                 false => Some(queue_verification(tx, &account, &link, &notice, now)?),
             };
-            Ok(Ok((account, lane)))
+            Ok(Ok((account, flow)))
         });
-        let (account, lane) = created.await??;
-        lane.into_iter().for_each(|lane| self.jobs.wake(lane, now));
+        let (account, flow) = created.await??;
+        flow.into_iter().for_each(|flow| self.jobs.wake(&flow, now));
         self.open_session(account, client, now).await
     }
 
@@ -383,8 +391,8 @@ impl Accounts {
             return Ok(Verification::Verified);
         }
         let (link, notice) = self.verification_mail();
-        let lane = self.db.write(move |tx| queue_verification(tx, &account, &link, &notice, now)).await?;
-        self.jobs.wake(lane, now);
+        let flow = self.db.write(move |tx| queue_verification(tx, &account, &link, &notice, now)).await?;
+        self.jobs.wake(&flow, now);
         Ok(Verification::Sent)
     }
 
@@ -445,17 +453,18 @@ fn disown(tx: &Connection, account: i64, webhook_secret: &[u8], now: Timestamp) 
     accounts::set_email_verified(tx, account)
 }
 
-/// Puts the mail into the line, and its link among the valid ones; returns the lane to wake.
+/// Puts the mail into the line, and its link among the valid ones; returns the flow to wake.
 fn queue_verification(
     tx: &Connection,
     account: &Account,
     link: &[u8],
     notice: &[u8],
     now: Timestamp,
-) -> store::Result<String> {
+) -> store::Result<Flow> {
     verifications::insert(tx, link, account.id, now)?;
     let subject = "Confirm your e-mail address";
-    let lane = jobs::mail_lane(account.email.rsplit_once('@').map_or("", |(_, domain)| domain));
-    notices::insert(tx, &lane, &account.email, subject, notice, now, now.plus(LINK_LIFETIME))?;
-    Ok(lane)
+    let domain = account.email.rsplit_once('@').map_or("", |(_, domain)| domain);
+    let flow = jobs::mail_flow(domain, account.id);
+    notices::insert(tx, &flow, &account.email, subject, notice, now, now.plus(LINK_LIFETIME))?;
+    Ok(flow)
 }

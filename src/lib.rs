@@ -27,7 +27,7 @@
 //!    budget) → trace fields → **one** [`store::Db::write`]: per recipient the message, its attachments and, for each
 //!    matching webhook route, a delivery with its job ([`jobs::Jobs::leave`]). The writer thread commits all that wait
 //!    together: one fsync for many sessions. Then `250 2.0.0 Ok: msg_…`, and [`jobs::Left::announce`].
-//! 4. [`jobs::Worker`] claims (a lease is committed before the attempt; of an idle lane, by the transaction that leaves the
+//! 4. [`jobs::Worker`] claims (a lease is committed before the attempt; of an idle flow, by the transaction that leaves the
 //!    job) → [`webhook::deliver`] makes the payload of the stored message, or of what was accepted a moment ago
 //!    ([`webhook::fresh`]), signs it twice and posts it through [`egress`] → a [`jobs::Verdict`] → settled in one
 //!    transaction with the attempt's row. A large [`webhook::payload`] is never held whole: it is written from the mail
@@ -69,7 +69,7 @@
 //!
 //! | level | modules | what they are |
 //! | --- | --- | --- |
-//! | 0 | [`clock`] [`id`] [`hex`] [`mail`] [`memory`] | vocabulary, pure |
+//! | 0 | [`clock`] [`gate`] [`id`] [`hex`] [`mail`] [`memory`] | vocabulary, pure |
 //! | 1 | [`activity`] [`config`] [`datadir`] [`dns`] [`egress`] [`host`] [`limits`] [`links`] [`memory_budget`] [`metrics`] [`passwords`] [`secrets`] [`session`] [`store`] [`throttle`] [`tls`] | one outside thing each |
 //! | 2 | [`accounts`] [`content`] [`domain`] [`google`] [`jobs`] [`setup`] [`uploads`] | accounts and sessions; a stored message's content; domains and their DNS; Google's word; the engine; first things; clients' files |
 //! | 3 | [`retention`] [`webhook`] | the sweep; events, signatures, attempts |
@@ -113,7 +113,8 @@
 //!   trigram index was planned. Over a million messages the index had to gather every hit of a frequent word before the
 //!   first page (p99 257 ms), knew nothing of needles of one or two letters (1 s), and mixed all accounts; the blocks
 //!   answer in 4 to 32 ms.
-//! * Lanes start with two attempts at a time and earn their full width; ailing lanes share three quarters of all slots.
+//! * Within a lane accounts take turns. Their flows start with two attempts at a time and earn the lane's full width; ailing
+//!   ones share three quarters of all slots, one that fails five times in a row pauses and is probed.
 //!
 //! # Standards
 //!
@@ -204,6 +205,7 @@ pub mod datadir;
 pub mod dns;
 pub mod domain;
 pub mod egress;
+pub mod gate;
 pub mod google;
 pub mod hex;
 pub mod host;

@@ -1,16 +1,16 @@
-//! Passwords: Argon2id with 19 MiB, two passes and one lane, a few at a time so that logins cannot exhaust memory.
+//! Passwords: Argon2id with 19 MiB, two passes and one lane, a few at a time so that logins cannot exhaust memory; who
+//! asks takes turns.
 
-use std::sync::Arc;
-
-use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
-use tokio::sync::Semaphore;
-
+use crate::gate::{Crowded, Gate};
 use crate::id::fill_random;
+use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
 
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
-/// Hashes computed at the same time; the rest wait.
+/// Hashes computed at the same time.
 const AT_ONCE: usize = 2;
+/// Those that wait; at some 50 ms each the last of them does so for two seconds.
+const MOST_WAITING: usize = 64;
 /// The shortest password, in characters (contract 2.2).
 const MIN_CHARS: usize = 10;
 /// The longest, in bytes: nobody makes us hash a megabyte.
@@ -33,10 +33,16 @@ pub enum Weak {
     Email,
 }
 
-/// The password could not be hashed; only for want of memory.
+/// A password was neither hashed nor verified.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("a password could not be hashed")]
-pub struct HashError;
+pub enum HashError {
+    /// Only for want of memory.
+    #[error("a password could not be hashed")]
+    Failed,
+    /// Too many wait for the same.
+    #[error(transparent)]
+    Crowded(#[from] Crowded),
+}
 
 /// Whether a password may be used for an account with this e-mail.
 ///
@@ -57,57 +63,70 @@ pub fn check(password: &str, email: &str) -> Result<(), Weak> {
 /// Hashes and verifies off the async threads; clones share the limit.
 #[derive(Clone, Debug)]
 pub struct Passwords {
-    slots: Arc<Semaphore>,
+    gate: Gate,
 }
 
 impl Default for Passwords {
     fn default() -> Self {
-        Self { slots: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { gate: Gate::new(AT_ONCE, MOST_WAITING) }
     }
 }
 
 impl Passwords {
-    /// The hash of a password in PHC form, with a salt of its own.
+    /// The hash of a password in PHC form, with a salt of its own, in the turn of `who`.
     ///
     /// # Errors
-    /// Not enough memory.
-    pub async fn hash(&self, password: String) -> Result<String, HashError> {
-        self.run(move || hash(&password)).await.unwrap_or(Err(HashError))
+    /// Not enough memory, or too many wait.
+    pub async fn hash(&self, password: String, who: &str) -> Result<String, HashError> {
+        self.run(who, move || hash(&password)).await?
     }
 
-    /// Whether the password is the stored one. Without a stored one the same work is done, and the answer is no.
-    pub async fn verify(&self, password: String, stored: Option<String>) -> bool {
+    /// Whether the password is the stored one, in the turn of `who`. Without a stored one the same work is done, and the
+    /// answer is no.
+    ///
+    /// # Errors
+    /// Too many wait.
+    pub async fn verify(&self, password: String, stored: Option<String>, who: &str) -> Result<bool, HashError> {
         if password.len() > MAX_BYTES {
-            return false;
+            return Ok(false);
         }
-        let verified = self.run(move || {
+        let verified = self.run(who, move || {
             let genuine = verify(&password, stored.as_deref().unwrap_or(STAND_IN));
             genuine && stored.is_some()
         });
-        verified.await.unwrap_or(false)
+        verified.await
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
-        // The work ends when it is done, not when whoever asked goes away; so long it has its slot.
+    /// How many wait for their turn, and how many were refused since the start.
+    pub fn figures(&self) -> (usize, u64) {
+        self.gate.figures()
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        who: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, HashError> {
+        let turn = self.gate.enter(who).await?;
+        // The work ends when it is done, not when whoever asked goes away; so long it has its turn.
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
-            drop(slot);
+            drop(turn);
             done
         });
-        done.await.ok()
+        done.await.map_err(|_| HashError::Failed)
     }
 }
 
 fn argon() -> Result<Argon2<'static>, HashError> {
-    let params = Params::new(MEMORY_KIB, PASSES, 1, None).map_err(|_| HashError)?;
+    let params = Params::new(MEMORY_KIB, PASSES, 1, None).map_err(|_| HashError::Failed)?;
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 
 fn hash(password: &str) -> Result<String, HashError> {
     let mut salt = [0_u8; 16];
     fill_random(&mut salt);
-    let hash = argon()?.hash_password_with_salt(password.as_bytes(), &salt).map_err(|_| HashError)?;
+    let hash = argon()?.hash_password_with_salt(password.as_bytes(), &salt).map_err(|_| HashError::Failed)?;
     Ok(hash.to_string())
 }
 
@@ -126,24 +145,29 @@ mod tests {
     #[tokio::test]
     async fn a_password_verifies_against_its_own_hash_alone() {
         let passwords = Passwords::default();
-        let stored = passwords.hash("correct horse".to_owned()).await.unwrap();
+        let stored = passwords.hash("correct horse".to_owned(), "me").await.unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
-        assert!(passwords.verify("correct horse".to_owned(), Some(stored.clone())).await);
-        assert!(!passwords.verify("correct Horse".to_owned(), Some(stored)).await);
-        assert!(!passwords.verify("correct horse".to_owned(), None).await);
+        assert!(passwords.verify("correct horse".to_owned(), Some(stored.clone()), "me").await.unwrap());
+        assert!(!passwords.verify("correct Horse".to_owned(), Some(stored), "me").await.unwrap());
+        assert!(!passwords.verify("correct horse".to_owned(), None, "me").await.unwrap());
         assert!(argon2::PasswordHash::new(STAND_IN).is_ok(), "the stand-in costs what a stored hash costs");
     }
 
     #[tokio::test]
-    async fn whoever_goes_away_gives_no_slot_free_while_the_work_runs() {
+    async fn whoever_goes_away_hands_no_turn_on_while_the_work_runs() {
         let passwords = Passwords::default();
         let (release, held) = std::sync::mpsc::channel::<()>();
-        let mut asked = Box::pin(passwords.run(move || held.recv()));
+        let mut asked = Box::pin(passwords.run("me", move || held.recv()));
         assert!((&mut asked).now_or_never().is_none());
         drop(asked);
-        assert_eq!(passwords.slots.available_permits(), AT_ONCE - 1);
+        let mut turns = Vec::new();
+        for _ in 1..AT_ONCE {
+            turns.push(passwords.gate.enter("other").await.unwrap());
+        }
+        let mut last = Box::pin(passwords.gate.enter("other"));
+        assert!((&mut last).now_or_never().is_none());
         release.send(()).unwrap();
-        assert!(passwords.slots.acquire_many(u32::try_from(AT_ONCE).unwrap()).await.is_ok(), "the work is done");
+        assert!(last.await.is_ok(), "the work is done");
     }
 
     #[test]

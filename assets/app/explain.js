@@ -19,6 +19,10 @@ export const ATTEMPT_ERRORS = {
   gone: ["Gone", "The endpoint answered 410, which means: never again. Retry by hand if that was a mistake."],
   route_gone: ["Route gone", "The route was deleted or paused before this could be delivered."],
   message_gone: ["Message gone", "The message was deleted, or its retention ended, before this could be delivered."],
+  endpoint_failing: [
+    "Endpoint failing",
+    "The endpoint took nothing for as long as the retry schedule lasts, so this was given up. Retry it once it works.",
+  ],
   message_damaged: [
     "Message damaged",
     "What the server had stored of the message is missing or damaged, so nothing was posted. The operator was alarmed.",

@@ -34,12 +34,12 @@ impl Accounts {
             {
                 return Ok(None);
             }
-            let lane = jobs::mail_lane(address.domain().as_str());
+            let flow = jobs::mail_flow(address.domain().as_str(), account.id);
             let subject = "Do you want this mail to be forwarded to you?";
-            notices::insert(tx, &lane, &address.to_string(), subject, &text, now, now.plus(LINK_LIFETIME))?;
-            Ok(Some(lane))
+            notices::insert(tx, &flow, &address.to_string(), subject, &text, now, now.plus(LINK_LIFETIME))?;
+            Ok(Some(flow))
         });
-        asked.await?.into_iter().for_each(|lane| self.jobs.wake(lane, now));
+        asked.await?.into_iter().for_each(|flow| self.jobs.wake(&flow, now));
         Ok(())
     }
 

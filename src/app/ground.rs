@@ -302,26 +302,29 @@ impl Ground {
     /// The engine, with a handler for each kind of job.
     pub(super) fn worker(&self, webhooks: &Arc<Webhooks>, dispatcher: Arc<Dispatcher>, outbound: Outbound) -> Worker {
         let (webhook, mail) = (&self.config.webhook, &self.config.outbound);
-        let posts = |handler: Arc<dyn Handler>| Track {
+        let schedule = Schedule::new(webhook.retry.clone());
+        let posts = |handler: Arc<dyn Handler>, give_up_after| Track {
             handler,
-            schedule: Schedule::new(webhook.retry.clone()),
+            schedule: schedule.clone(),
             lease: POST_LEASE,
+            give_up_after,
         };
-        let sends = |handler: Arc<dyn Handler>| Track {
+        let sends = |handler: Arc<dyn Handler>, give_up_after| Track {
             handler,
             schedule: Schedule::repeating(mail.retry.clone()),
             lease: MAIL_LEASE,
+            give_up_after,
         };
         Worker {
             db: self.db.clone(),
             clock: self.clock.clone(),
             jobs: self.jobs.clone(),
             tracks: HashMap::from([
-                (Kind::Webhook, posts(Arc::clone(webhooks) as Arc<dyn Handler>)),
-                (Kind::Passing, posts(Arc::new(Passing { webhooks: Arc::clone(webhooks) }))),
-                (Kind::Dispatch, sends(Arc::clone(&dispatcher) as Arc<dyn Handler>)),
-                (Kind::Notice, sends(Arc::new(Notices { dispatcher }))),
-                (Kind::Release, sends(Arc::new(Releases { outbound }))),
+                (Kind::Webhook, posts(Arc::clone(webhooks) as Arc<dyn Handler>, Some(schedule.whole()))),
+                (Kind::Passing, posts(Arc::new(Passing { webhooks: Arc::clone(webhooks) }), None)),
+                (Kind::Dispatch, sends(Arc::clone(&dispatcher) as Arc<dyn Handler>, Some(mail.give_up_after))),
+                (Kind::Notice, sends(Arc::new(Notices { dispatcher }), None)),
+                (Kind::Release, sends(Arc::new(Releases { outbound }), None)),
             ]),
             config: WorkerConfig {
                 lane_width: webhook.lane_width,

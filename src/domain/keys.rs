@@ -1,12 +1,19 @@
 //! The DKIM keys of a domain: made with it, sealed at rest.
+//!
+//! An RSA pair takes a core for a good part of a second, so a few are made ahead while nobody wants one.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use rsa::pkcs8::{EncodePrivateKey as _, EncodePublicKey as _};
 use rsa::{RsaPrivateKey, RsaPublicKey};
-use tokio::sync::Semaphore;
 
+use crate::gate::{Crowded, Gate};
 use crate::secrets::Secrets;
 use crate::store::dkim_keys::NewDkimKey;
 
@@ -15,32 +22,64 @@ pub const PURPOSE: &str = "dkim-key";
 /// RFC 8301 §3.2: at least 1024, should be 2048.
 const RSA_BITS: usize = 2048;
 
-/// A pair could not be made.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("a DKIM key could not be made: {0}")]
-pub struct KeyError(String);
+/// Those who wait for a pair.
+const MOST_WAITING: usize = 32;
+/// RSA pairs made ahead.
+const AHEAD: usize = 8;
+/// How long nobody must have wanted one before the next is made ahead.
+const IDLE: Duration = Duration::from_secs(5);
 
-/// Makes pairs, one at a time: each takes a core for a good part of a second.
-#[derive(Debug)]
+/// A pair was not made.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The libraries failed.
+    #[error("a DKIM key could not be made: {0}")]
+    Failed(String),
+    /// Too many wait for the same.
+    #[error(transparent)]
+    Crowded(#[from] Crowded),
+}
+
+/// PKCS #8 of the private half, and the public one as DNS has it.
+type Pair = (Vec<u8>, String);
+
+/// Makes pairs, one at a time; who asks takes turns.
 pub struct KeyMaker {
-    turn: Semaphore,
+    gate: Gate,
+    ahead: Arc<Mutex<Vec<Pair>>>,
+    /// A task is there that makes some ahead.
+    making: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for KeyMaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyMaker").field("gate", &self.gate).finish_non_exhaustive()
+    }
 }
 
 impl Default for KeyMaker {
     fn default() -> Self {
-        Self { turn: Semaphore::new(1) }
+        Self { gate: Gate::new(1, MOST_WAITING), ahead: Arc::default(), making: Arc::default() }
     }
 }
 
 impl KeyMaker {
-    /// An RSA-2048 and an Ed25519 pair, their private halves sealed.
+    /// An RSA-2048 and an Ed25519 pair, their private halves sealed, in the turn of `who`.
     ///
     /// # Errors
-    /// The libraries could not make one.
-    pub async fn make(&self, secrets: &Secrets) -> Result<Vec<NewDkimKey>, KeyError> {
-        let _turn = self.turn.acquire().await.map_err(|error| KeyError(error.to_string()))?;
-        let made = tokio::task::spawn_blocking(|| Ok::<_, KeyError>((rsa_pair()?, ed25519_pair()?)));
-        let ((rsa, rsa_public), (ed, ed_public)) = made.await.map_err(|error| KeyError(error.to_string()))??;
+    /// The libraries could not make one, or too many wait.
+    pub async fn make(&self, secrets: &Secrets, who: &str) -> Result<Vec<NewDkimKey>, KeyError> {
+        let turn = self.gate.enter(who).await?;
+        let ready = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        // The work ends when it is done, not when whoever asked goes away; so long it has its turn.
+        let made = tokio::task::spawn_blocking(move || {
+            let rsa = ready.map_or_else(rsa_pair, Ok);
+            drop(turn);
+            Ok::<_, KeyError>((rsa?, ed25519_pair()?))
+        });
+        let made = made.await.map_err(|error| KeyError::Failed(error.to_string()));
+        self.make_ahead();
+        let ((rsa, rsa_public), (ed, ed_public)) = made??;
         let key = |algorithm, private: &[u8], public_key| NewDkimKey {
             algorithm,
             private_sealed: secrets.seal(PURPOSE, private),
@@ -48,11 +87,40 @@ impl KeyMaker {
         };
         Ok(vec![key("rsa", &rsa, rsa_public), key("ed25519", &ed, ed_public)])
     }
+
+    /// How many wait for their turn, and how many were refused since the start.
+    pub fn figures(&self) -> (usize, u64) {
+        self.gate.figures()
+    }
+
+    /// Makes RSA pairs ahead, one after the other and only while nobody wants one, until there are enough.
+    fn make_ahead(&self) {
+        if self.making.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (gate, ahead, making) = (self.gate.clone(), Arc::clone(&self.ahead), Arc::clone(&self.making));
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(IDLE).await;
+                if ahead.lock().unwrap_or_else(PoisonError::into_inner).len() >= AHEAD {
+                    break;
+                }
+                if !gate.is_idle() {
+                    continue;
+                }
+                match tokio::task::spawn_blocking(rsa_pair).await {
+                    Ok(Ok(pair)) => ahead.lock().unwrap_or_else(PoisonError::into_inner).push(pair),
+                    Ok(Err(_)) | Err(_) => break,
+                }
+            }
+            making.store(false, Ordering::Relaxed);
+        });
+    }
 }
 
 /// PKCS #8 of the private half; the public one as RFC 6376 §3.6.1 has it in practice, a SubjectPublicKeyInfo.
-fn rsa_pair() -> Result<(Vec<u8>, String), KeyError> {
-    let failed = |error: &dyn std::fmt::Display| KeyError(error.to_string());
+fn rsa_pair() -> Result<Pair, KeyError> {
+    let failed = |error: &dyn std::fmt::Display| KeyError::Failed(error.to_string());
     let private = RsaPrivateKey::new(&mut rsa::rand_core::OsRng, RSA_BITS).map_err(|error| failed(&error))?;
     let public = RsaPublicKey::from(&private).to_public_key_der().map_err(|error| failed(&error))?;
     let private = private.to_pkcs8_der().map_err(|error| failed(&error))?;
@@ -60,10 +128,10 @@ fn rsa_pair() -> Result<(Vec<u8>, String), KeyError> {
 }
 
 /// RFC 8463 §4.2: the public half is the bare 32 bytes.
-fn ed25519_pair() -> Result<(Vec<u8>, String), KeyError> {
-    let failed = |_| KeyError("Ed25519".to_owned());
+fn ed25519_pair() -> Result<Pair, KeyError> {
+    let failed = |_| KeyError::Failed("Ed25519".to_owned());
     let private = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).map_err(failed)?;
-    let pair = Ed25519KeyPair::from_pkcs8(private.as_ref()).map_err(|error| KeyError(error.to_string()))?;
+    let pair = Ed25519KeyPair::from_pkcs8(private.as_ref()).map_err(|error| KeyError::Failed(error.to_string()))?;
     Ok((private.as_ref().to_vec(), BASE64.encode(pair.public_key().as_ref())))
 }
 

@@ -97,7 +97,7 @@ impl Domains {
             Ok(free)
         });
         looked.await??;
-        let keys = self.keys.make(&self.secrets).await?;
+        let keys = self.keys.make(&self.secrets, &account.to_string()).await?;
         let limits = Arc::clone(&self.limits);
         let added = self.db.write(move |tx| match may_add(tx, account, &name)? {
             Ok(()) => {
@@ -214,7 +214,7 @@ impl Domains {
         if self.db.read(move |connection| dkim_keys::find_public(connection, domain, "rsa")).await?.is_some() {
             return Ok(());
         }
-        let keys = self.keys.make(&self.secrets).await?;
+        let keys = self.keys.make(&self.secrets, &format!("domain {domain}")).await?;
         let stored = self.db.write(move |tx| match domains::find_by_row(tx, domain)? {
             Some(_) => dkim_keys::insert(tx, domain, &keys, now).map(Ok),
             None => Ok(Err(DomainError::Gone)),

@@ -92,6 +92,14 @@ impl Target {
         origin.unwrap_or_else(|| text.to_owned())
     }
 
+    /// Tells the endpoints of an origin apart: what its path, without the query, hashes to.
+    pub fn endpoint_of(text: &str) -> i64 {
+        let url = Url::parse(text).ok();
+        let path = url.as_ref().map_or(text, Url::path);
+        let hash = ring::digest::digest(&ring::digest::SHA256, path.as_bytes());
+        hash.as_ref().iter().take(4).fold(0, |number, byte| (number << 8) | i64::from(*byte))
+    }
+
     /// `https://host:port`, the port always given: what endpoints have in common that share their fate.
     pub fn origin(&self) -> &str {
         &self.origin

@@ -72,6 +72,20 @@ pub async fn openapi(State(app): State<App>) -> Response {
     ([(CONTENT_TYPE, "application/json")], document).into_response()
 }
 
+/// How attempts, passwords and keys wait for their turn.
+fn waiting(app: &App) -> String {
+    let (passwords, keys) = (app.accounts.passwords.figures(), app.domains.keys.figures());
+    let costly = format!(
+        "# HELP mailkite_costly_work_waiting Requests that wait for a password hash or an RSA key.\n\
+         # TYPE mailkite_costly_work_waiting gauge\nmailkite_costly_work_waiting {}\n\
+         # HELP mailkite_costly_work_refused_total Such requests that were refused because too many waited.\n\
+         # TYPE mailkite_costly_work_refused_total counter\nmailkite_costly_work_refused_total {}\n",
+        passwords.0 + keys.0,
+        passwords.1 + keys.1,
+    );
+    app.webhooks.jobs.figures().render() + &costly
+}
+
 /// The counters, on their own listener.
 pub async fn metrics(State(app): State<App>) -> Response {
     app.metrics.set_objects(app.objects.damaged_count(), app.objects.held_back());
@@ -81,7 +95,8 @@ pub async fn metrics(State(app): State<App>) -> Response {
             + &app.db.render()
             + &app.account_limits.render()
             + &app.memory.render()
-            + &app.connections.render(),
+            + &app.connections.render()
+            + &waiting(&app),
     )
         .into_response()
 }

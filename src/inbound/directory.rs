@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use super::route::{self, BadMatch, Pattern, Route, RouteTable};
-use crate::egress::Target;
 use crate::id::RouteId;
 use crate::store::routes::RouteRow;
 use crate::store::{self, Db};
+use crate::webhook;
 
 /// Domains kept at most; a flood of made-up ones only empties the memory.
 const MAX_DOMAINS: usize = 10_000;
@@ -218,10 +218,11 @@ impl Directory {
 
     async fn make(&self, rows: Vec<RouteRow>, previous: Option<Arc<RouteTable>>) -> store::Result<RouteTable> {
         if !RouteTable::is_slow_to_make(&rows) {
-            return Ok(RouteTable::new(rows, Target::lane_of, None));
+            return Ok(RouteTable::new(rows, webhook::flow_of, None));
         }
         let _permit = self.compiling.acquire().await;
-        let making = tokio::task::spawn_blocking(move || RouteTable::new(rows, Target::lane_of, previous.as_deref()));
+        let making =
+            tokio::task::spawn_blocking(move || RouteTable::new(rows, webhook::flow_of, previous.as_deref()));
         making.await.map_err(|_| store::Error::Stopped)
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 use tokio::sync::Mutex;
 
+use crate::store::jobs::Flow;
 use crate::store::routes::{Action, RouteRow};
 
 /// The longest match.
@@ -123,8 +124,8 @@ impl Pattern {
 pub struct Route {
     /// As stored.
     pub row: Arc<RouteRow>,
-    /// Its lane, if it is a webhook.
-    pub lane: Option<String>,
+    /// Where its jobs wait, if it is a webhook.
+    pub flow: Option<Flow>,
 }
 
 /// What a match that begins with `/` says between its slashes; none of another match.
@@ -205,9 +206,9 @@ pub struct RouteTable {
 }
 
 impl RouteTable {
-    /// Builds the table from rows in their order of age; `lane` names a webhook's lane by its URL. A set of regexes that
+    /// Builds the table from rows in their order of age; `flow` says where a webhook's jobs wait. A set of regexes that
     /// `previous` has is not compiled again; compiling takes time that an async thread does not have.
-    pub fn new(rows: Vec<RouteRow>, lane: impl Fn(&str) -> String, previous: Option<&Self>) -> Self {
+    pub fn new(rows: Vec<RouteRow>, flow: impl Fn(&str, i64) -> Flow, previous: Option<&Self>) -> Self {
         let mut table = Self::default();
         let mut bodies = Vec::new();
         for row in rows {
@@ -227,8 +228,8 @@ impl RouteTable {
                 continue;
             }
             let webhook = row.action == Action::Webhook;
-            let lane = row.destination.as_deref().filter(|_| webhook).map(&lane);
-            table.routes.push(Arc::new(Route { row: Arc::new(row), lane }));
+            let flow = row.destination.as_deref().filter(|_| webhook).map(|url| flow(url, row.account_id));
+            table.routes.push(Arc::new(Route { row: Arc::new(row), flow }));
         }
         let known = previous.and_then(|previous| previous.regexes.clone()).filter(|known| known.bodies == bodies);
         table.regexes = match known {
@@ -311,7 +312,7 @@ mod tests {
 
     fn matches(pattern: &str, address: &str) -> bool {
         let alone = Pattern::parse(pattern).unwrap().matches(address);
-        let table = RouteTable::new(vec![row(pattern, Action::Store)], |_| String::new(), None);
+        let table = RouteTable::new(vec![row(pattern, Action::Store)], |_, _| Flow::new("", 0), None);
         assert_eq!(table.matching(address).len(), usize::from(alone), "{pattern} matches alike in a table");
         alone
     }
@@ -343,7 +344,7 @@ mod tests {
     fn the_oldest_routes_run_and_drop_is_never_one_too_many() {
         let actions = [Action::Webhook, Action::Store, Action::Forward, Action::Webhook, Action::Drop];
         let rows = actions.map(|action| row("*@acme.dev", action)).to_vec();
-        let table = RouteTable::new(rows, |_| String::new(), None);
+        let table = RouteTable::new(rows, |_, _| Flow::new("", 0), None);
         let run = |most| {
             let (routes, over) = running(table.matching("a@acme.dev"), most);
             (routes.iter().map(|route| route.row.action).collect::<Vec<_>>(), over)
@@ -362,7 +363,7 @@ mod tests {
         rows.extend(large.iter().map(|text| row(text, Action::Store)));
         rows.push(row("/last/", Action::Store));
         rows.push(row("last@acme.dev", Action::Store));
-        let table = RouteTable::new(rows, |_| String::new(), None);
+        let table = RouteTable::new(rows, |_, _| Flow::new("", 0), None);
         assert_eq!(table.matching("first@acme.dev").len(), 1);
         let last = table.matching("last@acme.dev");
         let last: Vec<&str> = last.iter().map(|route| route.row.match_pattern.as_str()).collect();
@@ -372,7 +373,11 @@ mod tests {
     #[test]
     fn a_set_is_compiled_again_only_when_a_regex_changed() {
         let new = |last: &str, previous: Option<&RouteTable>| {
-            RouteTable::new(vec![row("/a/", Action::Store), row(last, Action::Store)], |_| String::new(), previous)
+            RouteTable::new(
+                vec![row("/a/", Action::Store), row(last, Action::Store)],
+                |_, _| Flow::new("", 0),
+                previous,
+            )
         };
         let (first, second) = (new("x@acme.dev", None), new("y@acme.dev", None));
         let same = |one: &RouteTable, other: &RouteTable| {

@@ -1,55 +1,91 @@
-//! Which lane may attempt next: pure bookkeeping over what the engine knows, at a cost that no backlog changes.
+//! Which job may be attempted next: pure bookkeeping over what the engine knows, at a cost that no backlog changes.
 //!
-//! A lane's *width* is how many attempts it may have at once. It starts small, grows with each success and halves
-//! with each failure, so an endpoint that hangs holds few slots. Lanes that are not proven healthy by their latest
-//! attempt hold at most three quarters of all slots together; the rest is always there for the proven.
+//! A *lane* is what must not be hurried: an endpoint's origin, a recipient domain. Within it accounts take turns, and
+//! each *flow*, the jobs of one account for one endpoint, has a *width* of its own: how many attempts it may have at
+//! once. It starts small, grows with each success and halves when nothing answers, so an endpoint that hangs holds few
+//! slots. Flows that are not proven healthy by their latest attempt hold at most three quarters of all slots together;
+//! the rest is always there for the proven. Where there are several accounts, each leaves slots free for the others.
+
+mod breaker;
+mod lane;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::{MAIL_LANE, WorkerConfig};
+use super::{Health, MAIL_LANE, WorkerConfig};
 use crate::clock::Timestamp;
-use crate::store::jobs::Claimed;
+use crate::id::fill_random;
+use crate::store::jobs::{Claimed, Flow};
+use breaker::Breaker;
+use lane::{Lane, may_take};
 
-const FIRST_WIDTH: usize = 2;
-/// Jobs that may be handed over, for each attempt that a lane may have at once: with attempts of 15 s the last of them
-/// begins after 90 s, within its lease.
-const IN_HAND: usize = 6;
-/// Beyond this many lanes one without jobs is forgotten, and with it that it was healthy.
+/// Beyond this many flows one without jobs is forgotten, and with it that it was healthy.
 const REMEMBERED: usize = 10_000;
+/// Lanes that are looked at again when an attempt ends, of those that were held back.
+const LOOKED_AT_AGAIN: usize = 4;
 
 /// Every lane that has or had something to do.
 #[derive(Debug)]
 pub struct Lanes {
-    lanes: HashMap<String, Lane>,
-    /// Lanes with waiting jobs by when the first is due.
-    due: BTreeSet<(Timestamp, String)>,
-    /// Lanes with claimed jobs and room for one more, in turn.
-    ready: VecDeque<String>,
+    lanes: HashMap<Arc<str>, Lane>,
+    accounts: HashMap<i64, Account>,
+    /// Flows with waiting jobs by when the first may be claimed.
+    due: BTreeSet<(Timestamp, Flow)>,
+    /// Lanes with claimed jobs and room for one more attempt, in turn.
+    ready: VecDeque<Arc<str>>,
+    /// Accounts with lanes that wait for their share, in turn.
+    held: VecDeque<i64>,
     config: WorkerConfig,
     running: usize,
     running_ailing: usize,
+    flows: usize,
+    figures: Figures,
 }
 
-#[derive(Debug)]
-struct Lane {
-    due_at: Option<Timestamp>,
-    claimed: VecDeque<Claimed>,
-    /// Jobs on their way into `claimed`, from transactions that run.
-    reserved: usize,
-    /// Its waiting jobs are left alone until those in hand run low.
-    parked: bool,
-    claiming: bool,
-    queued: bool,
+/// What an account has of all.
+#[derive(Debug, Default)]
+struct Account {
+    flows: usize,
     running: usize,
-    width: usize,
-    ailing: bool,
+    running_ailing: usize,
+    /// Lanes where it may start nothing until it has less of all slots.
+    held: VecDeque<Arc<str>>,
+}
+
+/// How the engine fares, for `/metrics`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Attempts that run.
+    pub running: usize,
+    /// Flows whose breaker is open.
+    pub paused: usize,
+    /// Pauses that began since the start.
+    pub pauses: u64,
+}
+
+impl Figures {
+    /// The text format of Prometheus.
+    pub fn render(&self) -> String {
+        let Self { running, paused, pauses } = self;
+        format!(
+            "# HELP mailkite_job_attempts_running Attempts of webhooks and outbound mail that run.\n\
+             # TYPE mailkite_job_attempts_running gauge\nmailkite_job_attempts_running {running}\n\
+             # HELP mailkite_job_queues_paused Queues for one endpoint or domain that pause because it fails.\n\
+             # TYPE mailkite_job_queues_paused gauge\nmailkite_job_queues_paused {paused}\n\
+             # HELP mailkite_job_pauses_total Pauses of such queues that began.\n\
+             # TYPE mailkite_job_pauses_total counter\nmailkite_job_pauses_total {pauses}\n"
+        )
+    }
 }
 
 /// A claim that the engine should make.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Want {
-    /// The lane.
-    pub lane: String,
+    /// Whose jobs.
+    pub flow: Flow,
     /// How many jobs at most.
     pub limit: usize,
 }
@@ -59,11 +95,15 @@ impl Lanes {
     pub fn new(config: WorkerConfig) -> Self {
         Self {
             lanes: HashMap::new(),
+            accounts: HashMap::new(),
             due: BTreeSet::new(),
             ready: VecDeque::new(),
+            held: VecDeque::new(),
             config: WorkerConfig { max_in_flight: config.max_in_flight.max(4), ..config },
             running: 0,
             running_ailing: 0,
+            flows: 0,
+            figures: Figures::default(),
         }
     }
 
@@ -72,326 +112,335 @@ impl Lanes {
         if mail { self.config.mail_lane_width.max(1) } else { self.config.lane_width.max(1) }
     }
 
-    fn lane(&mut self, name: &str) -> &mut Lane {
-        let width = FIRST_WIDTH.min(self.full_width(name));
-        self.lanes.entry(name.to_owned()).or_insert_with(|| Lane {
-            due_at: None,
-            claimed: VecDeque::new(),
-            reserved: 0,
-            parked: false,
-            claiming: false,
-            queued: false,
-            running: 0,
-            width,
-            ailing: true,
-        })
+    /// The lane of a flow, which is known from now on.
+    fn enter(&mut self, flow: &Flow) -> &mut Lane {
+        let width = self.full_width(&flow.lane);
+        let lane = self.lanes.entry(Arc::clone(&flow.lane)).or_insert_with(|| Lane::new(width));
+        if lane.enter(flow.account, flow.endpoint) {
+            self.flows += 1;
+            self.accounts.entry(flow.account).or_default().flows += 1;
+        }
+        lane
     }
 
-    /// Keeps a place in hand for a job that a transaction is about to leave, if the lane has nothing else to do first.
-    pub fn reserve(&mut self, name: &str, now: Timestamp) -> bool {
-        let lane = self.lane(name);
-        let waiting = lane.claiming || lane.parked || lane.due_at.is_some_and(|at| at <= now);
-        let room = lane.claimed.len() + lane.reserved < lane.width * IN_HAND;
-        let granted = room && !waiting;
-        lane.reserved += usize::from(granted);
-        granted
+    /// Keeps a place in hand for a job that a transaction is about to leave, if its flow has nothing else to do first.
+    pub fn reserve(&mut self, flow: &Flow, now: Timestamp) -> bool {
+        self.enter(flow).reserve(flow.account, flow.endpoint, now)
     }
 
     /// Gives a place back: what was to be left there was undone.
-    pub fn unreserve(&mut self, name: &str) {
-        if let Some(lane) = self.lanes.get_mut(name) {
-            lane.reserved = lane.reserved.saturating_sub(1);
+    pub fn unreserve(&mut self, flow: &Flow) {
+        if let Some(lane) = self.lanes.get_mut(&flow.lane) {
+            lane.unreserve(flow.account, flow.endpoint);
         }
-        self.forget(name);
+        self.unpark(flow);
+        self.forget(flow);
     }
 
-    /// The job for which a place was kept.
-    pub fn hand_over(&mut self, name: &str, job: Claimed) {
-        let lane = self.lane(name);
-        lane.reserved = lane.reserved.saturating_sub(1);
-        lane.claimed.push_back(job);
-        self.queue(name);
+    /// The job for which a place was kept; it comes back when its flow pauses by now.
+    pub fn hand_over(&mut self, flow: &Flow, job: Claimed, now: Timestamp) -> Option<Claimed> {
+        let lane = self.enter(flow);
+        lane.unreserve(flow.account, flow.endpoint);
+        let back = lane.take(flow.account, flow.endpoint, vec![job], now);
+        self.unpark(flow);
+        self.queue(&flow.lane);
+        back.into_iter().next()
     }
 
-    /// A lane has a job due at `at`.
-    pub fn wake(&mut self, lane: String, at: Timestamp) {
-        let entry = self.lane(&lane);
-        if entry.due_at.is_some_and(|due| due <= at) {
+    /// A flow has a job due at `at`.
+    pub fn wake(&mut self, flow: &Flow, at: Timestamp) {
+        if let Some(state) = self.enter(flow).state(flow.account, flow.endpoint)
+            && state.due_at.is_none_or(|due| at < due)
+        {
+            state.due_at = Some(at);
+            self.arm(flow);
+        }
+    }
+
+    /// Puts a flow where it belongs among the due ones.
+    fn arm(&mut self, flow: &Flow) {
+        let lane = self.lanes.get_mut(&flow.lane);
+        let Some(state) = lane.and_then(|lane| lane.state(flow.account, flow.endpoint)) else { return };
+        let due = state.due_from();
+        if state.armed == due {
             return;
         }
-        let earlier = entry.due_at.replace(at);
-        if entry.parked {
-            return;
+        if let Some(before) = std::mem::replace(&mut state.armed, due) {
+            self.due.remove(&(before, flow.clone()));
         }
-        if let Some(due) = earlier {
-            self.due.remove(&(due, lane.clone()));
-        }
-        self.due.insert((at, lane));
+        self.due.extend(due.map(|at| (at, flow.clone())));
     }
 
-    /// Up to `limit` claims that should be made now: due lanes whose ready queue runs low.
+    /// Up to `limit` claims that should be made now: due flows whose hand runs low.
     pub fn wants(&mut self, now: Timestamp, limit: usize) -> Vec<Want> {
         let mut wants = Vec::new();
-        while wants.len() < limit {
-            if self.due.first().is_none_or(|(at, _)| *at > now) {
-                break;
+        while wants.len() < limit && self.due.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, flow)) = self.due.pop_first() else { break };
+            let Some(lane) = self.lanes.get_mut(&flow.lane) else { continue };
+            if let Some(limit) = lane.wants(flow.account, flow.endpoint) {
+                wants.push(Want { flow, limit });
             }
-            let Some((_, name)) = self.due.pop_first() else { break };
-            let Some(lane) = self.lanes.get_mut(&name) else { continue };
-            if lane.claimed.len() >= lane.width {
-                lane.parked = true;
-                continue;
-            }
-            lane.due_at = None;
-            lane.claiming = true;
-            wants.push(Want { limit: lane.width * 2 - lane.claimed.len(), lane: name });
         }
         wants
     }
 
-    /// What a claim brought: jobs in hand, and when the lane's next waiting job is due.
-    pub fn claimed(&mut self, name: &str, jobs: Vec<Claimed>, next_due: Option<Timestamp>) {
-        if let Some(lane) = self.lanes.get_mut(name) {
-            lane.claiming = false;
-            lane.claimed.extend(jobs);
+    /// What a claim brought: jobs in hand, and when the flow's next waiting job is due. Returns what comes back because
+    /// the flow pauses by now.
+    pub fn claimed(
+        &mut self,
+        flow: &Flow,
+        jobs: Vec<Claimed>,
+        next_due: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Vec<Claimed> {
+        let lane = self.enter(flow);
+        lane.claimed(flow.account, flow.endpoint);
+        let back = lane.take(flow.account, flow.endpoint, jobs, now);
+        if let Some(state) = lane.state(flow.account, flow.endpoint) {
+            state.due_at = state.due_at.into_iter().chain(next_due).min();
         }
-        if let Some(at) = next_due {
-            self.wake(name.to_owned(), at);
-        }
-        self.queue(name);
-        self.forget(name);
+        self.arm(flow);
+        self.unpark(flow);
+        self.queue(&flow.lane);
+        self.forget(flow);
+        back
     }
 
     /// The next job to attempt, if there is a slot for it.
-    pub fn start(&mut self) -> Option<(String, Claimed)> {
-        for _ in 0..self.ready.len() {
+    pub fn start(&mut self) -> Option<(Flow, Claimed)> {
+        let slots = self.config.max_in_flight;
+        while self.running < slots {
             let name = self.ready.pop_front()?;
-            let ailing_full = self.running_ailing >= self.config.max_in_flight / 4 * 3;
             let Some(lane) = self.lanes.get_mut(&name) else { continue };
-            if self.running >= self.config.max_in_flight || (lane.ailing && ailing_full) {
-                self.ready.push_back(name);
-                continue;
-            }
             lane.queued = false;
-            let Some(job) = lane.claimed.pop_front() else { continue };
-            lane.running += 1;
+            let (accounts, running, ailing) = (&self.accounts, self.running, self.running_ailing);
+            let (picked, held) = lane.pick(|account, is_ailing| {
+                let Some(has) = accounts.get(&account) else { return true };
+                let alone = accounts.len() == 1;
+                let ailing_slots = slots / 4 * 3;
+                let share = alone || may_take(has.running, slots, running);
+                let ailing_share =
+                    ailing < ailing_slots && (alone || may_take(has.running_ailing, ailing_slots, ailing));
+                share && (!is_ailing || ailing_share)
+            });
+            for account in held {
+                self.hold(account, &name);
+            }
+            let Some(picked) = picked else { continue };
+            let flow = Flow { lane: name, account: picked.account, endpoint: picked.endpoint };
             self.running += 1;
-            if lane.ailing {
-                self.running_ailing += 1;
-            }
-            if lane.parked && lane.claimed.len() * 2 < lane.width {
-                lane.parked = false;
-                self.due.extend(lane.due_at.map(|at| (at, name.clone())));
-            }
-            self.queue(&name);
-            return Some((name, job));
+            self.running_ailing += usize::from(picked.ailing);
+            let account = self.accounts.entry(flow.account).or_default();
+            account.running += 1;
+            account.running_ailing += usize::from(picked.ailing);
+            self.unpark(&flow);
+            self.queue(&flow.lane);
+            return Some((flow, picked.job));
         }
         None
     }
 
-    /// An attempt of a lane ended.
-    pub fn finished(&mut self, name: &str, healthy: bool) {
-        self.running = self.running.saturating_sub(1);
-        let full_width = self.full_width(name);
-        if let Some(lane) = self.lanes.get_mut(name) {
-            lane.running = lane.running.saturating_sub(1);
-            if lane.ailing {
-                self.running_ailing = self.running_ailing.saturating_sub(1);
-            }
-            if lane.ailing == healthy {
-                // The lane's other attempts change their side of the count with it.
-                lane.ailing = !healthy;
-                if healthy {
-                    self.running_ailing = self.running_ailing.saturating_sub(lane.running);
-                } else {
-                    self.running_ailing += lane.running;
-                }
-            }
-            lane.width = if healthy { (lane.width + 1).min(full_width) } else { (lane.width / 2).max(1) };
+    fn hold(&mut self, account: i64, lane: &Arc<str>) {
+        let entry = self.accounts.entry(account).or_default();
+        if entry.held.is_empty() {
+            self.held.push_back(account);
         }
-        self.queue(name);
-        self.forget(name);
+        entry.held.push_back(Arc::clone(lane));
     }
 
-    /// When the next lane is due, for the engine's sleep.
+    /// Looks again at some of what was held back for its account's sake.
+    fn release_held(&mut self) {
+        for _ in 0..LOOKED_AT_AGAIN {
+            let Some(account) = self.held.pop_front() else { return };
+            let Some(entry) = self.accounts.get_mut(&account) else { continue };
+            let Some(name) = entry.held.pop_front() else { continue };
+            if !entry.held.is_empty() {
+                self.held.push_back(account);
+            }
+            if let Some(lane) = self.lanes.get_mut(&name) {
+                lane.unhold(account);
+            }
+            self.queue(&name);
+        }
+    }
+
+    /// An attempt of a flow ended. Returns what comes back out of hand because a pause begins.
+    pub fn finished(&mut self, flow: &Flow, health: Health, now: Timestamp) -> Vec<Claimed> {
+        self.running = self.running.saturating_sub(1);
+        let full_width = self.full_width(&flow.lane);
+        let account = self.accounts.entry(flow.account).or_default();
+        account.running = account.running.saturating_sub(1);
+        let mut back = Vec::new();
+        if let Some(lane) = self.lanes.get_mut(&flow.lane) {
+            lane.finished(flow.account);
+            if let Some(state) = lane.state(flow.account, flow.endpoint) {
+                state.running = state.running.saturating_sub(1);
+                let was_ailing = state.ailing;
+                if was_ailing {
+                    self.running_ailing = self.running_ailing.saturating_sub(1);
+                    account.running_ailing = account.running_ailing.saturating_sub(1);
+                }
+                match health {
+                    Health::Up => state.width = (state.width + 1).min(full_width),
+                    Health::Unreachable | Health::Reluctant => state.width = (state.width / 2).max(1),
+                    Health::Failing { .. } | Health::Unknown => {}
+                }
+                match health {
+                    Health::Up | Health::Failing { .. } => state.ailing = false,
+                    Health::Unreachable | Health::Reluctant => state.ailing = true,
+                    Health::Unknown => {}
+                }
+                // The flow's other attempts change their side of the count with it.
+                match (was_ailing, state.ailing) {
+                    (true, false) => {
+                        self.running_ailing = self.running_ailing.saturating_sub(state.running);
+                        account.running_ailing = account.running_ailing.saturating_sub(state.running);
+                    }
+                    (false, true) => {
+                        self.running_ailing += state.running;
+                        account.running_ailing += state.running;
+                    }
+                    _ => {}
+                }
+                let was_open = state.breaker.is_open();
+                let failed = match health {
+                    Health::Up => {
+                        state.breaker.succeeded();
+                        None
+                    }
+                    Health::Failing { not_before } => Some(not_before),
+                    Health::Unreachable => Some(None),
+                    Health::Unknown | Health::Reluctant => {
+                        state.breaker.said_nothing();
+                        None
+                    }
+                };
+                if let Some(not_before) = failed
+                    && state.breaker.failed(now, not_before, state.running, chance())
+                {
+                    state.width = 1;
+                    self.figures.pauses += 1;
+                    back = lane.empty_hand(flow.account, flow.endpoint);
+                }
+                let is_open = lane.state(flow.account, flow.endpoint).is_some_and(|state| state.breaker.is_open());
+                self.figures.paused += usize::from(is_open && !was_open);
+                self.figures.paused = self.figures.paused.saturating_sub(usize::from(was_open && !is_open));
+                lane.offer(flow.account, flow.endpoint);
+            }
+        }
+        self.arm(flow);
+        self.unpark(flow);
+        self.release_held();
+        self.queue(&flow.lane);
+        self.forget(flow);
+        back
+    }
+
+    /// Until when a flow pauses; none if it does not.
+    pub fn paused_until(&mut self, flow: &Flow, now: Timestamp) -> Option<Timestamp> {
+        let state = self.lanes.get_mut(&flow.lane)?.state(flow.account, flow.endpoint)?;
+        state.breaker.until().filter(|until| *until > now)
+    }
+
+    /// Whether a flow pauses, or waits for its probe.
+    pub fn is_paused(&mut self, flow: &Flow) -> bool {
+        let lane = self.lanes.get_mut(&flow.lane);
+        lane.and_then(|lane| lane.state(flow.account, flow.endpoint)).is_some_and(|state| state.breaker.is_open())
+    }
+
+    /// Lets a flow that pauses make its probe at once.
+    pub fn probe(&mut self, flow: &Flow, now: Timestamp) {
+        let lane = self.lanes.get_mut(&flow.lane);
+        if let Some(state) = lane.and_then(|lane| lane.state(flow.account, flow.endpoint)) {
+            state.breaker.probe_at(now);
+        }
+        self.arm(flow);
+    }
+
+    /// The clock was set back: pauses end as much earlier.
+    pub fn shift_back(&mut self, by: Duration) {
+        self.change_pauses(|breaker| breaker.shift_back(by));
+    }
+
+    /// Lets every flow that pauses make its probe at once.
+    pub fn probe_all(&mut self, now: Timestamp) {
+        self.change_pauses(|breaker| breaker.probe_at(now));
+    }
+
+    fn change_pauses(&mut self, change: impl Fn(&mut Breaker)) {
+        let mut paused = Vec::new();
+        for (name, lane) in &mut self.lanes {
+            for (account, endpoint, state) in lane.states().filter(|(_, _, state)| state.breaker.is_open()) {
+                change(&mut state.breaker);
+                paused.push(Flow { lane: Arc::clone(name), account, endpoint });
+            }
+        }
+        paused.iter().for_each(|flow| self.arm(flow));
+    }
+
+    /// When the next flow is due, for the engine's sleep.
     pub fn next_due(&self) -> Option<Timestamp> {
         self.due.first().map(|(at, _)| *at)
+    }
+
+    /// How the engine fares.
+    pub const fn figures(&self) -> Figures {
+        Figures { running: self.running, ..self.figures }
     }
 
     /// Every job in hand that was not started, to be given back.
     pub fn drain(&mut self) -> Vec<Claimed> {
         self.ready.clear();
         self.due.clear();
-        self.lanes.values_mut().flat_map(|lane| lane.claimed.drain(..)).collect()
+        let states = self.lanes.values_mut().flat_map(Lane::states);
+        states.flat_map(|(_, _, state)| state.claimed.drain(..)).collect()
     }
 
-    fn queue(&mut self, name: &str) {
-        if let Some(lane) = self.lanes.get_mut(name)
-            && !lane.queued
-            && !lane.claimed.is_empty()
-            && lane.running < lane.width
-        {
-            lane.queued = true;
-            self.ready.push_back(name.to_owned());
+    fn unpark(&mut self, flow: &Flow) {
+        let Some(lane) = self.lanes.get_mut(&flow.lane) else { return };
+        for (account, endpoint) in lane.unpark(flow.account, flow.endpoint) {
+            self.arm(&Flow { lane: Arc::clone(&flow.lane), account, endpoint });
         }
     }
 
-    /// A lane with nothing to do is remembered while there is room.
-    fn forget(&mut self, name: &str) {
-        let crowded = self.lanes.len() > REMEMBERED;
-        let idle = self.lanes.get(name).is_some_and(|lane| {
-            let in_hand = lane.running + lane.claimed.len() + lane.reserved;
-            let busy = in_hand > 0 || lane.due_at.is_some() || lane.claiming;
-            crowded && !busy
-        });
-        if idle {
-            self.lanes.remove(name);
+    fn queue(&mut self, name: &Arc<str>) {
+        if let Some(lane) = self.lanes.get_mut(name)
+            && !lane.queued
+            && lane.may_start()
+        {
+            lane.queued = true;
+            self.ready.push_back(Arc::clone(name));
+        }
+    }
+
+    /// A flow with nothing to do is remembered while there is room.
+    fn forget(&mut self, flow: &Flow) {
+        if self.flows <= REMEMBERED {
+            return;
+        }
+        let Some(lane) = self.lanes.get_mut(&flow.lane) else { return };
+        let was_open = lane.state(flow.account, flow.endpoint).is_some_and(|state| state.breaker.is_open());
+        if !lane.forget(flow.account, flow.endpoint) {
+            return;
+        }
+        self.flows -= 1;
+        self.figures.paused = self.figures.paused.saturating_sub(usize::from(was_open));
+        if lane.is_empty() {
+            self.lanes.remove(&flow.lane);
+        }
+        if let Some(account) = self.accounts.get_mut(&flow.account) {
+            account.flows = account.flows.saturating_sub(1);
+            if account.flows == 0 {
+                self.accounts.remove(&flow.account);
+                self.held.retain(|held| *held != flow.account);
+            }
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests may panic")]
-
-    use super::*;
-    use crate::store::jobs::Kind;
-
-    const NOW: Timestamp = Timestamp::from_millis(1_000);
-
-    fn lanes(lane_width: usize, max_in_flight: usize) -> Lanes {
-        Lanes::new(WorkerConfig { lane_width, mail_lane_width: 1, max_in_flight })
-    }
-
-    fn jobs(count: usize) -> Vec<Claimed> {
-        let id = |n: usize| i64::try_from(n).unwrap();
-        (0..count)
-            .map(|n| Claimed {
-                id: id(n),
-                kind: Kind::Webhook,
-                subject_id: id(n),
-                failures: 0,
-                run_at: NOW,
-                lease_until: NOW,
-            })
-            .collect()
-    }
-
-    fn claim_all(lanes: &mut Lanes, backlog: usize) {
-        for want in lanes.wants(NOW, 10_000) {
-            let brought = jobs(want.limit.min(backlog));
-            lanes.claimed(&want.lane, brought, (backlog > want.limit).then_some(NOW));
-        }
-    }
-
-    #[test]
-    fn a_lane_starts_small_and_grows_with_success_to_its_width() {
-        let mut lanes = lanes(16, 1_000);
-        lanes.wake("a".into(), NOW);
-        claim_all(&mut lanes, 1_000);
-        let mut most = 0;
-        for _ in 0..200 {
-            while lanes.start().is_some() {}
-            most = most.max(lanes.running);
-            lanes.finished("a", true);
-            claim_all(&mut lanes, 1_000);
-        }
-        assert_eq!(most, 16);
-    }
-
-    #[test]
-    fn hanging_lanes_leave_a_quarter_of_the_slots_to_the_healthy() {
-        let mut lanes = lanes(16, 40);
-        lanes.wake("healthy".into(), NOW);
-        claim_all(&mut lanes, 1);
-        assert!(lanes.start().is_some());
-        lanes.finished("healthy", true);
-        for n in 0..200 {
-            let name = format!("hang{n}");
-            lanes.wake(name, NOW);
-        }
-        claim_all(&mut lanes, 100);
-        // Every one of them fails its first attempts.
-        let mut running = Vec::new();
-        for _ in 0..50 {
-            while let Some((name, _)) = lanes.start() {
-                running.push(name);
-            }
-            for name in running.drain(..) {
-                lanes.finished(&name, false);
-            }
-            claim_all(&mut lanes, 100);
-        }
-        while lanes.start().is_some() {}
-        assert!(lanes.running <= 30, "{} attempts of ailing lanes", lanes.running);
-        lanes.wake("healthy".into(), NOW);
-        claim_all(&mut lanes, 100);
-        let (started, _) = lanes.start().unwrap();
-        assert_eq!(started, "healthy");
-    }
-
-    #[test]
-    fn a_lane_with_enough_in_hand_is_claimed_again_when_it_runs_low() {
-        let mut lanes = lanes(16, 1_000);
-        lanes.wake("a".into(), NOW);
-        claim_all(&mut lanes, 100);
-        assert_eq!(lanes.wants(NOW, 10), []);
-        while lanes.start().is_some() {}
-        for _ in 0..3 {
-            lanes.finished("a", true);
-            while lanes.start().is_some() {}
-        }
-        assert_eq!(lanes.wants(NOW, 10).len(), 1);
-    }
-
-    fn job(id: i64) -> Claimed {
-        let lease_until = Timestamp::from_millis(i64::MAX);
-        Claimed { id, kind: Kind::Webhook, subject_id: id, failures: 0, run_at: NOW, lease_until }
-    }
-
-    #[test]
-    fn a_lane_with_nothing_else_to_do_takes_jobs_up_to_a_bound() {
-        let mut lanes = lanes(16, 1_000);
-        let room = FIRST_WIDTH * IN_HAND;
-        assert!((0..room).all(|_| lanes.reserve("a", NOW)));
-        assert!(!lanes.reserve("a", NOW), "every place is kept");
-        lanes.unreserve("a");
-        assert!(lanes.reserve("a", NOW), "one was given back");
-        (1..).zip(0..room).for_each(|(id, _)| lanes.hand_over("a", job(id)));
-        assert!(!lanes.reserve("a", NOW), "every place is taken");
-        assert_eq!(lanes.start().map(|(lane, job)| (lane, job.id)), Some(("a".to_owned(), 1)));
-        assert!(lanes.reserve("a", NOW), "one is being attempted");
-    }
-
-    #[test]
-    fn jobs_that_wait_already_go_first() {
-        let mut lanes = lanes(16, 1_000);
-        lanes.wake("a".into(), NOW);
-        assert!(!lanes.reserve("a", NOW), "one is due");
-        assert_eq!(lanes.wants(NOW, 10).len(), 1);
-        assert!(!lanes.reserve("a", NOW), "it is being claimed");
-        lanes.claimed("a", vec![job(1)], Some(Timestamp::from_millis(NOW.as_millis() + 1)));
-        assert!(lanes.reserve("a", NOW), "the next is due later");
-    }
-
-    #[test]
-    fn nothing_is_due_before_its_time() {
-        let mut lanes = lanes(16, 1_000);
-        lanes.wake("a".into(), Timestamp::from_millis(2_000));
-        assert_eq!(lanes.wants(NOW, 10), []);
-        assert_eq!(lanes.next_due(), Some(Timestamp::from_millis(2_000)));
-    }
-
-    #[test]
-    fn lanes_with_nothing_to_do_take_bounded_memory() {
-        let mut lanes = lanes(16, 1_000);
-        for n in 0..REMEMBERED + 500 {
-            let name = format!("lane{n}");
-            lanes.wake(name.clone(), NOW);
-            claim_all(&mut lanes, 1);
-            assert!(lanes.start().is_some());
-            lanes.finished(&name, true);
-        }
-        assert!(lanes.lanes.len() <= REMEMBERED + 1, "{} lanes", lanes.lanes.len());
-    }
+/// From 0 to 1.
+fn chance() -> f64 {
+    let mut chance = [0_u8; 2];
+    fill_random(&mut chance);
+    f64::from(u16::from_le_bytes(chance)) / 65_536.0
 }

@@ -1,8 +1,9 @@
 //! The job engine: claim, attempt, settle, in lanes.
 //!
-//! Whoever leaves a job in a transaction with [`Jobs::leave`] announces it after the commit. The engine claims (a lease is
-//! committed before the attempt; where a lane is idle it is a part of the transaction that leaves the job), runs the [`Handler`] of the job's kind as a task, and settles its verdict in one
-//! transaction with what the handler wants recorded. What a job means is its handler's business.
+//! Whoever leaves a job in a transaction with [`Jobs::leave`] announces it after the commit. The engine claims (a lease
+//! is committed before the attempt; where nothing else waits it is a part of the transaction that leaves the job), runs the
+//! [`Handler`] of the job's kind as a task, and settles its verdict in one transaction with what the handler wants
+//! recorded. What a job means is its handler's business.
 
 mod lanes;
 pub mod schedule;
@@ -19,7 +20,8 @@ use tokio::sync::Notify;
 
 use crate::clock::Timestamp;
 use crate::store;
-pub use crate::store::jobs::{Claimed, Kind};
+pub use crate::store::jobs::{Claimed, Flow, Kind};
+pub use lanes::Figures;
 use lanes::Lanes;
 pub use schedule::Schedule;
 pub use worker::{Worker, WorkerConfig};
@@ -35,6 +37,11 @@ pub fn mail_lane(domain: &str) -> String {
     format!("{MAIL_LANE}{}", domain.to_ascii_lowercase())
 }
 
+/// An account's mail to a domain.
+pub fn mail_flow(domain: &str, account: i64) -> Flow {
+    Flow::new(&mail_lane(domain), account)
+}
+
 /// How a kind of job is worked on.
 #[derive(Clone)]
 pub struct Track {
@@ -44,6 +51,8 @@ pub struct Track {
     pub schedule: Schedule,
     /// How long a claim holds. It covers the wait in the lane's ready queue and the longest attempt.
     pub lease: Duration,
+    /// After this time a job whose flow pauses is given up, as its schedule would have ended; none: never.
+    pub give_up_after: Option<Duration>,
 }
 
 /// What came of an attempt.
@@ -90,8 +99,26 @@ pub struct Attempted {
     pub verdict: Verdict,
     /// What to write down with it.
     pub record: Record,
-    /// Whether the remote answered well; an ailing lane gets fewer attempts at a time.
-    pub healthy: bool,
+    /// What it says of the remote.
+    pub health: Health,
+}
+
+/// What an attempt says of its remote, whatever became of the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It works: it took the job, or refused this one for its own sake.
+    Up,
+    /// It answers, but takes nothing at the moment; perhaps it says until when.
+    Failing {
+        /// What it asks for.
+        not_before: Option<Timestamp>,
+    },
+    /// It does not answer.
+    Unreachable,
+    /// It is slow, or did not take this job at the moment, which says nothing of the others: fewer at a time.
+    Reluctant,
+    /// It was not asked.
+    Unknown,
 }
 
 /// A boxed future that a handler returns.
@@ -101,6 +128,12 @@ pub type Attempt = Pin<Box<dyn Future<Output = Attempted> + Send>>;
 pub trait Handler: Send + Sync + 'static {
     /// Makes one attempt. `now` is when it starts.
     fn attempt(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt;
+
+    /// The end of a job whose time is over while its flow pauses; nothing is attempted.
+    fn give_up(self: Arc<Self>, _job: Claimed, _now: Timestamp) -> Attempt {
+        let record: Record = Box::new(|_, _| Ok(None));
+        Box::pin(std::future::ready(Attempted { verdict: Verdict::Failed, health: Health::Unknown, record }))
+    }
 }
 
 /// The way to the engine; clones share it.
@@ -124,43 +157,49 @@ struct Desk {
     turned: Instant,
     /// How long a claim of each kind holds, once jobs may be handed over.
     leases: HashMap<Kind, Duration>,
-    /// Claims that nobody announced.
-    doubtful: Vec<(String, Claimed)>,
+    /// Claims to be given back: nobody announced them, or their flow pauses.
+    returned: Vec<(Flow, Claimed)>,
+}
+
+impl Desk {
+    fn give_back(&mut self, flow: &Flow, jobs: impl IntoIterator<Item = Claimed>) {
+        self.returned.extend(jobs.into_iter().map(|job| (flow.clone(), job)));
+    }
 }
 
 impl Jobs {
-    /// Leaves a job that is due at once, inside a transaction. Where its lane has nothing else to do first the engine has
-    /// it in hand as soon as it is told of the commit, and its lease is a part of the transaction.
+    /// Leaves a job that is due at once, inside a transaction. Where its flow has nothing else to do first the engine
+    /// has it in hand as soon as it is told of the commit, and its lease is a part of the transaction.
     ///
     /// # Errors
     /// Storage trouble.
     pub fn leave(
         &self,
         tx: &Connection,
-        lane: &str,
+        flow: &Flow,
         kind: Kind,
         subject: i64,
         now: Timestamp,
     ) -> store::Result<Left> {
         let lease = self.with_desk(|desk| {
             let lease = desk.leases.get(&kind)?;
-            desk.lanes.reserve(lane, now).then_some(*lease)
+            desk.lanes.reserve(flow, now).then_some(*lease)
         });
-        let mut left = Left::waiting(self, lane, now);
+        let mut left = Left::waiting(self, flow, now);
         match lease.flatten() {
             Some(lease) => {
                 left.place = Place::Reserved;
-                let job = store::jobs::insert_claimed(tx, lane, kind, subject, now, now.plus(lease))?;
+                let job = store::jobs::insert_claimed(tx, flow, kind, subject, now, now.plus(lease))?;
                 left.place = Place::Claimed(job);
             }
-            None => store::jobs::insert(tx, lane, kind, subject, now)?,
+            None => store::jobs::insert(tx, flow, kind, subject, now)?,
         }
         Ok(left)
     }
 
-    /// Says that a lane has a job due at `run_at`; call it after the commit that left it.
-    pub fn wake(&self, lane: String, run_at: Timestamp) {
-        self.with_desk(|desk| desk.lanes.wake(lane, run_at));
+    /// Says that a flow has a job due at `run_at`; call it after the commit that left it.
+    pub fn wake(&self, flow: &Flow, run_at: Timestamp) {
+        self.with_desk(|desk| desk.lanes.wake(flow, run_at));
         self.shared.bell.notify_one();
     }
 
@@ -174,16 +213,41 @@ impl Jobs {
         self.with_desk(|desk| desk.turned = Instant::now());
     }
 
-    /// An attempt of a lane is done with the network.
-    fn finished(&self, lane: &str, healthy: bool) {
-        self.with_lanes(|lanes| lanes.finished(lane, healthy));
+    /// Until when a flow pauses because its endpoint fails; none if it does not.
+    pub fn paused_until(&self, flow: &Flow, now: Timestamp) -> Option<Timestamp> {
+        self.with_lanes(|lanes| lanes.paused_until(flow, now))
+    }
+
+    /// Lets a flow that pauses probe its endpoint at once: there is news of it.
+    pub fn probe(&self, flow: &Flow, now: Timestamp) {
+        self.with_lanes(|lanes| lanes.probe(flow, now));
+        self.shared.bell.notify_one();
+    }
+
+    /// How the engine fares.
+    pub fn figures(&self) -> Figures {
+        self.with_desk(|desk| desk.lanes.figures()).unwrap_or_default()
+    }
+
+    /// An attempt of a flow is done with the network.
+    fn finished(&self, flow: &Flow, health: Health, now: Timestamp) {
+        self.with_desk(|desk| {
+            let back = desk.lanes.finished(flow, health, now);
+            desk.give_back(flow, back);
+        });
+        self.shared.bell.notify_one();
+    }
+
+    /// Gives a claim back that was not attempted.
+    fn give_back(&self, flow: &Flow, job: Claimed) {
+        self.with_desk(|desk| desk.give_back(flow, [job]));
         self.shared.bell.notify_one();
     }
 
     /// An engine begins: it hears of lanes from now on.
     fn open(&self, lanes: Lanes) {
         *self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Desk { lanes, turned: Instant::now(), leases: HashMap::new(), doubtful: Vec::new() });
+            Some(Desk { lanes, turned: Instant::now(), leases: HashMap::new(), returned: Vec::new() });
     }
 
     /// It took over what an earlier one left; jobs may be handed over.
@@ -197,8 +261,8 @@ impl Jobs {
         desk.map(|mut desk| desk.lanes.drain()).unwrap_or_default()
     }
 
-    fn take_doubtful(&self) -> Vec<(String, Claimed)> {
-        self.with_desk(|desk| std::mem::take(&mut desk.doubtful)).unwrap_or_default()
+    fn take_returned(&self) -> Vec<(Flow, Claimed)> {
+        self.with_desk(|desk| std::mem::take(&mut desk.returned)).unwrap_or_default()
     }
 
     fn with_desk<T>(&self, act: impl FnOnce(&mut Desk) -> T) -> Option<T> {
@@ -216,7 +280,7 @@ impl Jobs {
 #[must_use]
 pub struct Left {
     jobs: Jobs,
-    lane: String,
+    flow: Flow,
     run_at: Timestamp,
     place: Place,
 }
@@ -225,9 +289,9 @@ pub struct Left {
 enum Place {
     /// In the table, like any other.
     Waiting,
-    /// In the lane, for a job that is still to be stored.
+    /// In hand, for a job that is still to be stored.
     Reserved,
-    /// In the lane, for this job.
+    /// In hand, for this job.
     Claimed(Claimed),
     /// The engine knows.
     Announced,
@@ -235,8 +299,8 @@ enum Place {
 
 impl Left {
     /// A job that was left to wait until `run_at`.
-    pub fn waiting(jobs: &Jobs, lane: &str, run_at: Timestamp) -> Self {
-        Self { jobs: jobs.clone(), lane: lane.to_owned(), run_at, place: Place::Waiting }
+    pub fn waiting(jobs: &Jobs, flow: &Flow, run_at: Timestamp) -> Self {
+        Self { jobs: jobs.clone(), flow: flow.clone(), run_at, place: Place::Waiting }
     }
 
     /// Whether the engine will have the job in hand at once.
@@ -247,25 +311,29 @@ impl Left {
     /// Tells the engine; call it after the commit.
     pub fn announce(mut self) {
         if let Place::Claimed(job) = std::mem::replace(&mut self.place, Place::Announced) {
-            self.jobs.with_lanes(|lanes| lanes.hand_over(&self.lane, job));
+            let (flow, now) = (&self.flow, self.run_at);
+            self.jobs.with_desk(|desk| {
+                let back = desk.lanes.hand_over(flow, job, now);
+                desk.give_back(flow, back);
+            });
             self.jobs.shared.bell.notify_one();
         } else {
-            self.jobs.wake(std::mem::take(&mut self.lane), self.run_at);
+            self.jobs.wake(&self.flow, self.run_at);
         }
     }
 }
 
 impl Drop for Left {
     fn drop(&mut self) {
-        let lane = std::mem::take(&mut self.lane);
+        let flow = &self.flow;
         match std::mem::replace(&mut self.place, Place::Announced) {
             Place::Announced => {}
-            Place::Waiting => self.jobs.wake(lane, self.run_at),
-            Place::Reserved => self.jobs.with_lanes(|lanes| lanes.unreserve(&lane)),
+            Place::Waiting => self.jobs.wake(flow, self.run_at),
+            Place::Reserved => self.jobs.with_lanes(|lanes| lanes.unreserve(flow)),
             Place::Claimed(job) => {
                 self.jobs.with_desk(|desk| {
-                    desk.lanes.unreserve(&lane);
-                    desk.doubtful.push((lane, job));
+                    desk.lanes.unreserve(flow);
+                    desk.give_back(flow, [job]);
                 });
                 self.jobs.shared.bell.notify_one();
             }

@@ -28,6 +28,11 @@ impl Schedule {
         self.waits.iter().max().map_or(Duration::ZERO, |wait| wait.mul_f64(1.1))
     }
 
+    /// The longest that the attempts of one job take altogether, an hour for the attempts themselves included.
+    pub fn whole(&self) -> Duration {
+        self.waits.iter().sum::<Duration>().mul_f64(1.1) + Duration::from_secs(3600)
+    }
+
     /// When to try again after `failures` earlier failures and this one; `None` when that was the last.
     ///
     /// The wait is lengthened by up to a tenth so that retries of one outage spread out, and never ends before

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::lanes::{Lanes, Want};
-use super::{Attempted, Claimed, Fate, Jobs, Kind, Track, Verdict};
+use super::{Attempted, Claimed, Fate, Flow, Health, Jobs, Kind, Track, Verdict};
 use crate::clock::{Clock, Timestamp};
 use crate::store::{self, Db};
 
-/// Lanes claimed in one transaction at most.
-const CLAIM_LANES: usize = 128;
+/// Flows claimed in one transaction at most.
+const CLAIM_FLOWS: usize = 128;
 /// The longest sleep: leases are looked at this often, and a clock that is set is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 /// A clock that goes back by less is let be.
@@ -26,6 +26,10 @@ const SMALL_STEP: Duration = Duration::from_secs(2);
 const LONGEST_ASKED_FOR: Duration = Duration::from_secs(25 * 3600);
 /// After a failed claim or settlement (a full disk) the engine waits this long.
 const TROUBLE_WAIT: Duration = Duration::from_secs(1);
+/// How often jobs are looked for whose time is over while their flow pauses.
+const GIVE_UP_EVERY: Duration = Duration::from_secs(60);
+/// Jobs read at a time to find them.
+const GIVE_UP_PAGE: usize = 500;
 /// How long a job waits whose attempt panicked.
 const PANIC_WAIT: Duration = Duration::from_secs(300);
 
@@ -54,15 +58,18 @@ pub struct Worker {
     pub config: WorkerConfig,
 }
 
-/// A claim's outcome: per lane what was claimed and when the next is due.
-type Claims = Vec<(String, Vec<Claimed>, Option<Timestamp>)>;
-type Claiming = JoinHandle<(Vec<String>, store::Result<Claims>)>;
+/// A claim's outcome: per flow what was claimed and when the next is due.
+type Claims = Vec<(Flow, Vec<Claimed>, Option<Timestamp>)>;
+type Claiming = JoinHandle<(Vec<Flow>, store::Result<Claims>)>;
 
 struct Running {
     worker: Arc<Worker>,
     tracker: TaskTracker,
     claiming: Option<Claiming>,
     leases_checked: Timestamp,
+    given_up: Timestamp,
+    /// One looks for jobs to be given up.
+    giving_up: Arc<AtomicBool>,
     /// The clock at the last turn, and when that was.
     seen: (Timestamp, Instant),
     /// Of the database, when it was last asked.
@@ -85,8 +92,8 @@ impl Worker {
                 () = stop.cancelled() => return drop(self.jobs.close()),
             }
         };
-        for (lane, due) in waiting {
-            self.jobs.wake(lane, due);
+        for (flow, due) in &waiting {
+            self.jobs.wake(flow, *due);
         }
         self.jobs.take_jobs(self.leases());
         let now = self.clock.now();
@@ -95,6 +102,8 @@ impl Worker {
             tracker: TaskTracker::new(),
             claiming: None,
             leases_checked: now,
+            given_up: now,
+            giving_up: Arc::default(),
             seen: (now, Instant::now()),
             seen_version: Arc::new(AtomicI64::new(version)),
         };
@@ -105,8 +114,8 @@ impl Worker {
         self.tracks.iter().map(|(kind, track)| (*kind, track.lease)).collect()
     }
 
-    /// Takes over what an earlier process left; the version of the database, and the lanes.
-    async fn begin(&self) -> store::Result<(i64, Vec<(String, Timestamp)>)> {
+    /// Takes over what an earlier process left; the version of the database, and the flows.
+    async fn begin(&self) -> store::Result<(i64, Vec<(Flow, Timestamp)>)> {
         let now = self.clock.now();
         // One process per data directory: every lease of before is a crash's.
         let everything = Timestamp::from_millis(i64::MAX);
@@ -117,7 +126,7 @@ impl Worker {
             self.db.write(move |tx| store::jobs::bring_forward(tx, last, now)).await?;
         }
         let version = self.db.write_behind(store::data_version).await?;
-        Ok((version, self.db.read(store::jobs::list_lanes).await?))
+        Ok((version, self.db.read(store::jobs::list_flows).await?))
     }
 }
 
@@ -145,17 +154,17 @@ impl Running {
         let now = self.worker.clock.now();
         self.worker.jobs.note_turn();
         self.follow_clock(now);
-        let mays = if self.claiming.is_none() { CLAIM_LANES } else { 0 };
+        let mays = if self.claiming.is_none() { CLAIM_FLOWS } else { 0 };
         let (started, wants, due) = self.worker.jobs.with_lanes(|lanes| {
             let started: Vec<_> = std::iter::from_fn(|| lanes.start()).collect();
             (started, lanes.wants(now, mays), lanes.next_due())
         });
-        for (lane, job) in started {
-            self.start(lane, job);
+        for (flow, job) in started {
+            self.start(flow, job);
         }
-        let doubtful = self.worker.jobs.take_doubtful();
-        if !doubtful.is_empty() {
-            self.tracker.spawn(give_back(Arc::clone(&self.worker), doubtful));
+        let returned = self.worker.jobs.take_returned();
+        if !returned.is_empty() {
+            self.tracker.spawn(give_back(Arc::clone(&self.worker), returned));
         }
         if !wants.is_empty() {
             self.claiming = Some(tokio::spawn(claim(Arc::clone(&self.worker), wants)));
@@ -165,28 +174,36 @@ impl Running {
             self.tracker.spawn(release_expired(Arc::clone(&self.worker), now));
             self.tracker.spawn(notice_others(Arc::clone(&self.worker), Arc::clone(&self.seen_version)));
         }
+        if now.since(self.given_up) >= GIVE_UP_EVERY || now < self.given_up {
+            self.given_up = now;
+            if self.worker.jobs.figures().paused > 0 && !self.giving_up.swap(true, Ordering::Relaxed) {
+                self.tracker.spawn(give_up(Arc::clone(&self.worker), Arc::clone(&self.giving_up)));
+            }
+        }
         let due = due.filter(|_| self.claiming.is_none());
         due.map_or(LONGEST_SLEEP, |at| at.since(now)).clamp(Duration::from_millis(1), LONGEST_SLEEP)
     }
 
     /// When the clock was set back, what waits goes back with it, or it would wait for as much longer. (Set forward, it
-    /// makes everything due, lane by lane.)
+    /// makes everything due, flow by flow.)
     fn follow_clock(&mut self, now: Timestamp) {
         let (seen, at) = std::mem::replace(&mut self.seen, (now, Instant::now()));
         let back = seen.plus(at.elapsed()).since(now);
         if back > SMALL_STEP {
             tracing::warn!(back_secs = back.as_secs(), "the clock was set back; waiting jobs follow it");
+            self.worker.jobs.with_lanes(|lanes| lanes.shift_back(back));
             self.tracker.spawn(move_back(Arc::clone(&self.worker), seen, back));
         }
     }
 
-    fn start(&self, lane: String, job: Claimed) {
+    fn start(&self, flow: Flow, job: Claimed) {
         let worker = Arc::clone(&self.worker);
         self.tracker.spawn(async move {
             let now = worker.clock.now();
             if job.lease_until <= now {
-                // It waited too long behind others of its lane; by now it was given back.
-                return worker.jobs.finished(&lane, false);
+                // It waited too long behind others of its lane.
+                worker.jobs.finished(&flow, Health::Unknown, now);
+                return worker.jobs.give_back(&flow, job);
             }
             let attempted = match worker.tracks.get(&job.kind) {
                 Some(track) => {
@@ -196,19 +213,24 @@ impl Running {
                 None => None,
             };
             // The slot is free as soon as the network is done with it.
-            worker.jobs.finished(&lane, attempted.as_ref().is_some_and(|attempted| attempted.healthy));
-            worker.settle(lane, job, attempted).await;
+            let health = attempted.as_ref().map_or(Health::Unknown, |attempted| attempted.health);
+            worker.jobs.finished(&flow, health, worker.clock.now());
+            worker.settle(flow, job, attempted).await;
         });
     }
 
-    fn take_claims(&self, (names, claims): (Vec<String>, store::Result<Claims>)) {
+    fn take_claims(&self, (flows, claims): (Vec<Flow>, store::Result<Claims>)) {
+        let now = self.worker.clock.now();
         let claims = claims.unwrap_or_else(|error| {
             tracing::warn!(%error, "claiming jobs failed; trying again");
-            let later = self.worker.clock.now().plus(TROUBLE_WAIT);
-            names.into_iter().map(|name| (name, Vec::new(), Some(later))).collect()
+            let later = now.plus(TROUBLE_WAIT);
+            flows.into_iter().map(|flow| (flow, Vec::new(), Some(later))).collect()
         });
-        self.worker.jobs.with_lanes(|lanes| {
-            claims.into_iter().for_each(|(name, jobs, next_due)| lanes.claimed(&name, jobs, next_due));
+        self.worker.jobs.with_desk(|desk| {
+            for (flow, jobs, next_due) in claims {
+                let back = desk.lanes.claimed(&flow, jobs, next_due, now);
+                desk.give_back(&flow, back);
+            }
         });
     }
 
@@ -236,43 +258,44 @@ impl Running {
     }
 }
 
-async fn next_claim(claiming: &mut Option<Claiming>) -> (Vec<String>, store::Result<Claims>) {
+async fn next_claim(claiming: &mut Option<Claiming>) -> (Vec<Flow>, store::Result<Claims>) {
     let Some(handle) = claiming else { return std::future::pending().await };
     let claims = handle.await.unwrap_or_else(|_| (Vec::new(), Err(store::Error::Stopped)));
     *claiming = None;
     claims
 }
 
-async fn claim(worker: Arc<Worker>, wants: Vec<Want>) -> (Vec<String>, store::Result<Claims>) {
-    let lanes = wants.iter().map(|want| want.lane.clone()).collect();
+async fn claim(worker: Arc<Worker>, wants: Vec<Want>) -> (Vec<Flow>, store::Result<Claims>) {
+    let flows = wants.iter().map(|want| want.flow.clone()).collect();
     let now = worker.clock.now();
     let leases = worker.leases();
     let claims = worker.db.write_behind(move |tx| {
         let mut claims = Claims::with_capacity(wants.len());
         let lease = |kind| leases.get(&kind).copied().unwrap_or(LONGEST_SLEEP);
         for want in wants {
-            let jobs = store::jobs::claim(tx, &want.lane, want.limit, now, lease)?;
-            let next_due = store::jobs::next_due(tx, &want.lane)?;
-            claims.push((want.lane, jobs, next_due));
+            let jobs = store::jobs::claim(tx, &want.flow, want.limit, now, lease)?;
+            let next_due = store::jobs::next_due(tx, &want.flow)?;
+            claims.push((want.flow, jobs, next_due));
         }
         Ok(claims)
     });
-    (lanes, claims.await)
+    (flows, claims.await)
 }
 
-/// Gives claims back that may never have been committed, and looks at the lanes of those that were.
-async fn give_back(worker: Arc<Worker>, doubtful: Vec<(String, Claimed)>) {
+/// Gives claims back that were not attempted, or may never have been committed, and looks at the flows of those that
+/// were.
+async fn give_back(worker: Arc<Worker>, returned: Vec<(Flow, Claimed)>) {
     let given_back = worker.db.write_behind(move |tx| {
-        let mut lanes = Vec::new();
-        for (lane, job) in doubtful {
+        let mut flows = Vec::new();
+        for (flow, job) in returned {
             if store::jobs::give_back(tx, &job)? {
-                lanes.push((lane, job.run_at));
+                flows.push((flow, job.run_at));
             }
         }
-        Ok(lanes)
+        Ok(flows)
     });
     match given_back.await {
-        Ok(lanes) => lanes.into_iter().for_each(|(lane, due)| worker.jobs.wake(lane, due)),
+        Ok(flows) => wake(&worker, &flows),
         Err(error) => tracing::warn!(%error, "claims were not given back; their leases will run out"),
     }
 }
@@ -280,7 +303,7 @@ async fn give_back(worker: Arc<Worker>, doubtful: Vec<(String, Claimed)>) {
 async fn release_expired(worker: Arc<Worker>, now: Timestamp) {
     let released = worker.db.write_behind(move |tx| store::jobs::release_expired(tx, now, now)).await;
     match released {
-        Ok(released) => released.into_iter().for_each(|(lane, due)| worker.jobs.wake(lane, due)),
+        Ok(released) => wake(&worker, &released),
         Err(error) => tracing::warn!(%error, "looking for expired leases failed"),
     }
 }
@@ -297,13 +320,17 @@ async fn move_back(worker: Arc<Worker>, seen: Timestamp, back: Duration) {
 }
 
 async fn wake_all(worker: &Worker) {
-    match worker.db.read(store::jobs::list_lanes).await {
-        Ok(lanes) => lanes.into_iter().for_each(|(lane, due)| worker.jobs.wake(lane, due)),
-        Err(error) => tracing::warn!(%error, "lanes could not be listed"),
+    match worker.db.read(store::jobs::list_flows).await {
+        Ok(flows) => wake(worker, &flows),
+        Err(error) => tracing::warn!(%error, "the job table could not be listed"),
     }
 }
 
-/// Looks whether another process changed the database (`mailkite queue`); then every lane is looked at anew, at a cost
+fn wake(worker: &Worker, flows: &[(Flow, Timestamp)]) {
+    flows.iter().for_each(|(flow, due)| worker.jobs.wake(flow, *due));
+}
+
+/// Looks whether another process changed the database (`mailkite queue`); then every flow is looked at anew, at a cost
 /// by their number.
 async fn notice_others(worker: Arc<Worker>, seen: Arc<AtomicI64>) {
     let version = match worker.db.write_behind(store::data_version).await {
@@ -312,13 +339,60 @@ async fn notice_others(worker: Arc<Worker>, seen: Arc<AtomicI64>) {
     };
     let before = seen.swap(version, Ordering::Relaxed);
     if before != version {
+        let now = worker.clock.now();
+        worker.jobs.with_lanes(|lanes| lanes.probe_all(now));
         wake_all(&worker).await;
     }
 }
 
+/// Ends the jobs whose schedule would be over by now while their flow pauses. The oldest stand first in the table, so
+/// looking ends at the first that is young.
+async fn give_up(worker: Arc<Worker>, giving_up: Arc<AtomicBool>) {
+    let after = |kind| worker.tracks.get(&kind).and_then(|track: &Track| track.give_up_after);
+    let shortest = worker.tracks.values().filter_map(|track| track.give_up_after).min();
+    let now = worker.clock.now();
+    let mut last = 0;
+    while let Some(shortest) = shortest {
+        let page = worker.db.read(move |connection| store::jobs::list_after(connection, last, GIVE_UP_PAGE)).await;
+        let page = page.unwrap_or_else(|error| {
+            tracing::warn!(%error, "looking for jobs to be given up failed");
+            Vec::new()
+        });
+        let young = |listed: &store::jobs::Listed| {
+            after(listed.job.kind).is_some() && listed.job.queued_at.plus(shortest) > now
+        };
+        let ends = page.len() < GIVE_UP_PAGE || page.last().is_some_and(young);
+        last = page.last().map_or(last, |listed| listed.job.id);
+        for listed in page {
+            let over = after(listed.job.kind).is_some_and(|after| listed.job.queued_at.plus(after) <= now);
+            let waits = !listed.is_claimed && listed.job.run_at <= now;
+            if over && waits && worker.jobs.with_lanes(|lanes| lanes.is_paused(&listed.flow)) {
+                worker.give_up(listed.flow, listed.job, now).await;
+            }
+        }
+        if ends {
+            break;
+        }
+    }
+    giving_up.store(false, Ordering::Relaxed);
+}
+
 impl Worker {
+    async fn give_up(&self, flow: Flow, job: Claimed, now: Timestamp) {
+        let Some(track) = self.tracks.get(&job.kind) else { return };
+        let job = Claimed { lease_until: now.plus(track.lease), ..job };
+        let claim = job.clone();
+        match self.db.write_behind(move |tx| store::jobs::claim_one(tx, &claim)).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return tracing::warn!(%error, "a job could not be given up; trying again later"),
+        }
+        let attempted = Arc::clone(&track.handler).give_up(job.clone(), now).await;
+        self.settle(flow, job, Some(attempted)).await;
+    }
+
     /// Writes down an attempt and what becomes of its job; `None` is an attempt that panicked.
-    async fn settle(&self, lane: String, job: Claimed, attempted: Option<Attempted>) {
+    async fn settle(&self, flow: Flow, job: Claimed, attempted: Option<Attempted>) {
         let now = self.clock.now();
         let (verdict, record) = match attempted {
             Some(attempted) => (attempted.verdict, Some(attempted.record)),
@@ -329,8 +403,11 @@ impl Worker {
             Verdict::Failed => (Fate::Failed, false),
             Verdict::PutOff { until } => (Fate::Retry(until), false),
             Verdict::Deferred { not_before, not_after } => {
-                let schedule = self.tracks.get(&job.kind).map(|track| &track.schedule);
-                let next = schedule.and_then(|schedule| schedule.next(job.failures, now, not_before));
+                let track = self.tracks.get(&job.kind);
+                // Pauses may have kept it from attempts, but do not lengthen its time.
+                let over = |after| not_before.is_none() && not_after.is_none() && job.queued_at.plus(after) <= now;
+                let track = track.filter(|track| !track.give_up_after.is_some_and(over));
+                let next = track.and_then(|track| track.schedule.next(job.failures, now, not_before));
                 let next = next.map(|next| not_after.map_or(next, |last| next.min(last)));
                 (next.map_or(Fate::Failed, Fate::Retry), true)
             }
@@ -350,7 +427,7 @@ impl Worker {
             Ok(Some(after)) => {
                 after.into_iter().for_each(|act| act());
                 if let Fate::Retry(at) = fate {
-                    self.jobs.wake(lane, at);
+                    self.jobs.wake(&flow, at);
                 }
             }
             Ok(None) => tracing::info!(job = id, "an attempt outlived its job or its lease and was not recorded"),

@@ -19,7 +19,7 @@ use super::transport::Transport;
 use super::{Destination, Outbound, Outcome, Parcel, Receipt, Transmitted, Verdict};
 use crate::activity::Activity;
 use crate::clock::{Clock, Timestamp};
-use crate::jobs::{self, After, Attempt, Attempted, Claimed, Fate, Handler};
+use crate::jobs::{self, After, Attempt, Attempted, Claimed, Fate, Handler, Health};
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::verification::Verification;
 use crate::memory_budget::{Door, MemoryBudget, Reservation};
@@ -100,9 +100,27 @@ impl Handler for Dispatcher {
             }
         })
     }
+
+    fn give_up(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
+        Box::pin(self.end_unattempted(job.subject_id, now))
+    }
 }
 
 impl Dispatcher {
+    /// The end of a dispatch whose time is over while its destination took nothing.
+    async fn end_unattempted(self: Arc<Self>, id: i64, now: Timestamp) -> Attempted {
+        match self.prepare(id).await {
+            Ok((Found::Ready(prepared), _permit)) => {
+                let trouble = Outcome::ours(Verdict::Deferred, "4.4.1 the destination did not answer");
+                let transmitted = all(&prepared, &trouble);
+                self.attempted(*prepared, transmitted)
+            }
+            Ok((Found::Lost(lost), _)) => self.lost(*lost),
+            Ok((Found::Ended, _)) => ended(),
+            Ok((Found::Large(_), _)) | Err(_) => put_off(now),
+        }
+    }
+
     /// Waits for the turn of a dispatch, before its mail data takes up room.
     async fn wait_for_turn(self: &Arc<Self>, id: i64) {
         if !self.pace.is_kept() {
@@ -245,10 +263,14 @@ impl Dispatcher {
     /// Judges an attempt. What is still deferred when the time is over bounces.
     fn attempted(self: Arc<Self>, prepared: Prepared, transmitted: Transmitted) -> Attempted {
         let now = self.clock.now();
-        let Prepared { dispatch, recipients, .. } = prepared;
+        let Prepared { dispatch, recipients, local, .. } = prepared;
         let give_up_at = dispatch.queued_at.plus(self.outbound.parts.config.outbound.give_up_after);
         let Transmitted { outcomes, receipt } = transmitted;
-        let healthy = outcomes.iter().all(|outcome| outcome.verdict != Verdict::Deferred);
+        let health = match health(&outcomes) {
+            // That is our own trouble.
+            Health::Unreachable if local => Health::Reluctant,
+            health => health,
+        };
         let settled: Vec<Settled> = recipients
             .into_iter()
             .zip(outcomes)
@@ -261,7 +283,7 @@ impl Dispatcher {
             jobs::Verdict::Delivered
         };
         let record = move |tx: &Connection, fate: Fate| self.record(tx, dispatch, settled, &receipt, fate, now);
-        Attempted { verdict, healthy, record: Box::new(record) }
+        Attempted { verdict, health, record: Box::new(record) }
     }
 
     fn record(
@@ -337,6 +359,22 @@ impl Dispatcher {
     }
 }
 
+/// What outcomes say of the destination. A reply that defers a recipient says little of others; no reply, or 421
+/// (RFC 5321 §3.8: the service closes), says that nothing else would fare better.
+pub(super) fn health(outcomes: &[Outcome]) -> Health {
+    let deferred = |one: &&Outcome| one.verdict == Verdict::Deferred;
+    if outcomes.iter().filter(deferred).any(|one| one.code.is_none_or(|code| code == 421)) {
+        let taken = outcomes.iter().any(|one| one.verdict == Verdict::Sent);
+        return if taken { Health::Reluctant } else { Health::Unreachable };
+    }
+    if outcomes.iter().any(|one| deferred(&one)) {
+        return Health::Reluctant;
+    }
+    // What we bounced ourselves did not ask it.
+    let asked = outcomes.iter().any(|one| one.code.is_some() || one.verdict == Verdict::Sent);
+    if asked { Health::Up } else { Health::Unknown }
+}
+
 /// The same outcome for every recipient, without a host.
 fn all(prepared: &Prepared, outcome: &Outcome) -> Transmitted {
     Transmitted { outcomes: vec![outcome.clone(); prepared.recipients.len()], receipt: Receipt::default() }
@@ -359,11 +397,11 @@ impl Outcome {
 }
 
 fn ended() -> Attempted {
-    Attempted { verdict: jobs::Verdict::Delivered, healthy: true, record: Box::new(|_, _| Ok(None)) }
+    Attempted { verdict: jobs::Verdict::Delivered, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }
 }
 
 /// An attempt that did not come to be for a reason of our own; no rung of the ladder is used up.
 pub(super) fn put_off(now: Timestamp) -> Attempted {
     let verdict = jobs::Verdict::PutOff { until: now.plus(TROUBLE_WAIT) };
-    Attempted { verdict, healthy: true, record: Box::new(|_, _| Ok(None)) }
+    Attempted { verdict, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }
 }

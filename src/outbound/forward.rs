@@ -20,7 +20,7 @@ use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::domain::name::{organizational, with_parents};
 use crate::id::RouteId;
-use crate::jobs::{self, Left};
+use crate::jobs::{self, Flow, Left};
 use crate::limits::{Kind, Limits};
 use crate::mail::address::Mailbox;
 use crate::mail::mime;
@@ -316,10 +316,11 @@ impl Outbound {
         to: Mailbox,
         now: Timestamp,
     ) -> store::Result<Option<Left>> {
+        let account = new.account_id;
         let (domain, lane) = self.parts.destination(tx, new.sending_domain, &to)?;
         let dispatch = dispatches::insert(tx, &NewDispatch { domain, ..new }, now)?;
         recipients::insert(tx, dispatch, 0, &to.to_string(), "queued", now)?;
-        self.parts.jobs.leave(tx, &lane, jobs::Kind::Dispatch, dispatch, now).map(Some)
+        self.parts.jobs.leave(tx, &Flow::new(&lane, account), jobs::Kind::Dispatch, dispatch, now).map(Some)
     }
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::compose::{Letter, compose};
-use super::deliver::{Dispatcher, put_off};
+use super::deliver::{Dispatcher, health, put_off};
 use super::{Destination, Outcome, Parcel, Verdict};
 use crate::activity::Activity;
 use crate::clock::Timestamp;
 use crate::domain::name::with_parents;
-use crate::jobs::{self, Attempt, Attempted, Claimed, Fate, Handler};
+use crate::jobs::{self, Attempt, Attempted, Claimed, Fate, Handler, Health};
 use crate::mail::address::Mailbox;
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::mail::verification::Verification;
@@ -46,9 +46,11 @@ impl Handler for Notices {
                     let outcome = Outcome::ours(Verdict::Bounced, "5.1.3 the notice cannot be sent");
                     self.attempted(notice, outcome, now)
                 }
-                Ok(None) => {
-                    Attempted { verdict: jobs::Verdict::Delivered, healthy: true, record: Box::new(|_, _| Ok(None)) }
-                }
+                Ok(None) => Attempted {
+                    verdict: jobs::Verdict::Delivered,
+                    health: Health::Unknown,
+                    record: Box::new(|_, _| Ok(None)),
+                },
                 Err(error) => {
                     tracing::warn!(job = id, %error, "a notice could not be read");
                     put_off(now)
@@ -129,6 +131,7 @@ impl Notices {
         if outcome.verdict != Verdict::Sent {
             tracing::warn!(subject = %notice.subject, diagnostic = %outcome.diagnostic, "a notice was not delivered");
         }
+        let health = health(std::slice::from_ref(&outcome));
         let feed = self.dispatcher.outbound.parts.feed.clone();
         let from = format!("postmaster@{}", self.dispatcher.outbound.parts.config.hostname);
         let record = move |tx: &Connection, fate: Fate| {
@@ -153,6 +156,6 @@ impl Notices {
             });
             Ok(Some(after))
         };
-        Attempted { verdict, healthy: outcome.verdict != Verdict::Deferred, record: Box::new(record) }
+        Attempted { verdict, health, record: Box::new(record) }
     }
 }

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::{Outbound, Parts, sender};
 use crate::clock::Timestamp;
 use crate::id::ScheduledId;
-use crate::jobs::{After, Attempt, Attempted, Claimed, Handler, Verdict, mail_lane};
+use crate::jobs::{After, Attempt, Attempted, Claimed, Flow, Handler, Health, Verdict, mail_lane};
 use crate::mail::address::Mailbox;
 use crate::store::dispatches::{self, DispatchRow};
 use crate::store::jobs::{self, Kind};
@@ -43,19 +43,19 @@ impl Handler for Releases {
         Box::pin(async move {
             let parts = Arc::clone(&self.outbound.parts);
             let record = move |tx: &Connection, _| {
-                let lanes = parts.release(tx, job.subject_id, now)?;
+                let flows = parts.release(tx, job.subject_id, now)?;
                 let bell = parts.jobs.clone();
-                let after: After = Box::new(move || lanes.into_iter().for_each(|lane| bell.wake(lane, now)));
+                let after: After = Box::new(move || flows.iter().for_each(|flow| bell.wake(flow, now)));
                 Ok(Some(after))
             };
-            Attempted { verdict: Verdict::Delivered, healthy: true, record: Box::new(record) }
+            Attempted { verdict: Verdict::Delivered, health: Health::Up, record: Box::new(record) }
         })
     }
 }
 
 impl Parts {
-    /// Lets a scheduled message go, if its gates are still open; returns the lanes to wake.
-    fn release(&self, tx: &Connection, message: i64, now: Timestamp) -> store::Result<Vec<String>> {
+    /// Lets a scheduled message go, if its gates are still open; returns the flows to wake.
+    fn release(&self, tx: &Connection, message: i64, now: Timestamp) -> store::Result<Vec<Flow>> {
         let Some(row) = messages::find_by_row(tx, message)? else { return Ok(Vec::new()) };
         if row.status != "scheduled" {
             return Ok(Vec::new());
@@ -78,23 +78,23 @@ impl Parts {
             recipients::settle(tx, one.dispatch, one.idx, standing, now)?;
         }
         recipients::set_status_of_message(tx, message, "scheduled", "queued", now)?;
-        let mut lanes = Vec::new();
+        let mut flows = Vec::new();
         for dispatch in dispatches::list_by_message(tx, message)? {
             let left = recipients::list(tx, dispatch.id)?;
             if left.iter().any(RecipientRow::is_unsettled) {
                 dispatches::set_queued_at(tx, dispatch.id, now)?;
-                let lane = self.lane_of(&dispatch);
-                jobs::insert(tx, &lane, Kind::Dispatch, dispatch.id, now)?;
-                lanes.push(lane);
+                let flow = Flow::new(&self.lane_of(&dispatch), row.account_id);
+                jobs::insert(tx, &flow, Kind::Dispatch, dispatch.id, now)?;
+                flows.push(flow);
             } else {
                 dispatches::finish(tx, &dispatch)?;
             }
         }
-        if lanes.is_empty() {
+        if flows.is_empty() {
             submissions::set_failure(tx, message, "every recipient is suppressed")?;
         }
         submissions::set_send_status(tx, message, recipients::send_status(tx, message)?)?;
-        Ok(lanes)
+        Ok(flows)
     }
 
     /// The gates of contract 8.1, once more.

@@ -9,7 +9,7 @@ use super::Outbound;
 use super::sign::DomainKeys;
 use crate::clock::Timestamp;
 use crate::domain::DomainError;
-use crate::domain::keys::PURPOSE;
+use crate::domain::keys::{KeyError, PURPOSE};
 use crate::id::DomainId;
 use crate::mail::address::Domain;
 use crate::store::accounts::Account;
@@ -75,11 +75,12 @@ impl Outbound {
         match self.ask_sender(account.clone(), scope, from).await {
             Err(Refusal::NoKeys(domain)) => {
                 let made = self.parts.domains.ensure_keys(domain, now).await;
-                made.map_err(|error| {
-                    tracing::error!(%error, "the keys of a domain could not be made");
-                    match error {
-                        DomainError::Store(error) => error,
-                        _ => store::Error::Corrupt("DKIM key"),
+                made.map_err(|error| match error {
+                    DomainError::Store(error) => error,
+                    DomainError::Keys(KeyError::Crowded(_)) => store::Error::Busy,
+                    error => {
+                        tracing::error!(%error, "the keys of a domain could not be made");
+                        store::Error::Corrupt("DKIM key")
                     }
                 })?;
                 self.ask_sender(account, scope, from).await

@@ -9,7 +9,7 @@ use super::{Outbound, Parts};
 use crate::clock::Timestamp;
 use crate::config::Smarthost;
 use crate::id::{MessageId, ScheduledId};
-use crate::jobs::{self, Left};
+use crate::jobs::{self, Flow, Left};
 use crate::limits;
 use crate::mail::address::Mailbox;
 use crate::mail::mime::{self, Part};
@@ -188,12 +188,14 @@ impl Parts {
             let dispatch = dispatches::insert(tx, &new, now)?;
             recipients::insert(tx, dispatch, place, &mailbox.to_string(), status, now)?;
             if outgoing.scheduled.is_none() {
-                left.push(self.jobs.leave(tx, &lane, Kind::Dispatch, dispatch, now)?);
+                let flow = Flow::new(&lane, sender.account);
+                left.push(self.jobs.leave(tx, &flow, Kind::Dispatch, dispatch, now)?);
             }
         }
         if let Some((_, at)) = &outgoing.scheduled {
-            store::jobs::insert(tx, RELEASE_LANE, Kind::Release, message, *at)?;
-            left.push(Left::waiting(&self.jobs, RELEASE_LANE, *at));
+            let flow = Flow::new(RELEASE_LANE, sender.account);
+            store::jobs::insert(tx, &flow, Kind::Release, message, *at)?;
+            left.push(Left::waiting(&self.jobs, &flow, *at));
         }
         Ok(left)
     }

@@ -1,5 +1,6 @@
 //! The job table: what is still to be attempted, in lanes. Only the job engine claims and settles.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -44,6 +45,30 @@ impl Kind {
     }
 }
 
+/// Jobs of one account for one endpoint, within a lane: first come, first served. Accounts take turns.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Flow {
+    /// What must not be hurried: an endpoint's origin, a recipient domain.
+    pub lane: Arc<str>,
+    /// Row id of the account; 0: the appliance's own.
+    pub account: i64,
+    /// Tells the endpoints of a lane apart; 0 where there is one.
+    pub endpoint: i64,
+}
+
+impl Flow {
+    /// An account's jobs in a lane that is one endpoint.
+    pub fn new(lane: &str, account: i64) -> Self {
+        Self { lane: lane.into(), account, endpoint: 0 }
+    }
+
+    /// From columns of these places.
+    fn read(row: &rusqlite::Row<'_>, lane: usize) -> rusqlite::Result<Self> {
+        let name = row.get_ref(lane)?.as_str()?;
+        Ok(Self { lane: name.into(), account: row.get(lane + 1)?, endpoint: row.get(lane + 2)? })
+    }
+}
+
 /// A job that was claimed and may be attempted until its lease runs out.
 #[derive(Clone, Debug)]
 pub struct Claimed {
@@ -57,6 +82,8 @@ pub struct Claimed {
     pub failures: u32,
     /// When it was due.
     pub run_at: Timestamp,
+    /// When it was first due.
+    pub queued_at: Timestamp,
     /// Until when the claim holds.
     pub lease_until: Timestamp,
 }
@@ -65,13 +92,13 @@ pub struct Claimed {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, lane: &str, kind: Kind, subject: i64, run_at: Timestamp) -> Result<()> {
+pub fn insert(connection: &Connection, flow: &Flow, kind: Kind, subject: i64, run_at: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO job (lane, kind, subject_id, run_at)
-             VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO job (lane, account_id, endpoint, kind, subject_id, run_at, queued_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
         )?
-        .execute(params![lane, kind.as_str(), subject, run_at.as_millis()])?;
+        .execute(params![flow.lane, flow.account, flow.endpoint, kind.as_str(), subject, run_at.as_millis()])?;
     Ok(())
 }
 
@@ -81,7 +108,7 @@ pub fn insert(connection: &Connection, lane: &str, kind: Kind, subject: i64, run
 /// Storage trouble.
 pub fn insert_claimed(
     connection: &Connection,
-    lane: &str,
+    flow: &Flow,
     kind: Kind,
     subject_id: i64,
     run_at: Timestamp,
@@ -89,31 +116,47 @@ pub fn insert_claimed(
 ) -> Result<Claimed> {
     connection
         .prepare_cached(
-            "INSERT INTO job (lane, kind, subject_id, run_at, claims, lease_until)
-             VALUES (?1, ?2, ?3, ?4, 1, ?5)",
+            "INSERT INTO job (lane, account_id, endpoint, kind, subject_id, run_at, queued_at, claims, lease_until)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, 1, ?7)",
         )?
-        .execute(params![lane, kind.as_str(), subject_id, run_at.as_millis(), lease_until.as_millis()])?;
-    Ok(Claimed { id: connection.last_insert_rowid(), kind, subject_id, failures: 0, run_at, lease_until })
+        .execute(params![
+            flow.lane,
+            flow.account,
+            flow.endpoint,
+            kind.as_str(),
+            subject_id,
+            run_at.as_millis(),
+            lease_until.as_millis()
+        ])?;
+    Ok(Claimed {
+        id: connection.last_insert_rowid(),
+        kind,
+        subject_id,
+        failures: 0,
+        run_at,
+        queued_at: run_at,
+        lease_until,
+    })
 }
 
-/// Claims up to `limit` due jobs of a lane, each for as long as its kind needs.
+/// Claims up to `limit` due jobs of a flow, each for as long as its kind needs.
 ///
 /// # Errors
 /// Storage trouble.
 pub fn claim(
     connection: &Connection,
-    lane: &str,
+    flow: &Flow,
     limit: usize,
     now: Timestamp,
     lease: impl Fn(Kind) -> Duration,
 ) -> Result<Vec<Claimed>> {
     let claimed: Vec<Claimed> = connection
         .prepare_cached(
-            "SELECT id, subject_id, failures, run_at, kind FROM job
-             WHERE lane = ?1 AND lease_until IS NULL AND run_at <= ?2
-             ORDER BY run_at LIMIT ?3",
+            "SELECT id, subject_id, failures, run_at, kind, queued_at FROM job
+             WHERE lane = ?1 AND account_id = ?2 AND endpoint = ?3 AND lease_until IS NULL AND run_at <= ?4
+             ORDER BY run_at LIMIT ?5",
         )?
-        .query_map(params![lane, now.as_millis(), limit], |row| {
+        .query_map(params![flow.lane, flow.account, flow.endpoint, now.as_millis(), limit], |row| {
             let kind = Kind::parse(row.get_ref(4)?.as_str()?);
             Ok(Claimed {
                 id: row.get(0)?,
@@ -121,6 +164,7 @@ pub fn claim(
                 subject_id: row.get(1)?,
                 failures: row.get(2)?,
                 run_at: Timestamp::from_millis(row.get(3)?),
+                queued_at: Timestamp::from_millis(row.get(5)?),
                 lease_until: now.plus(lease(kind)),
             })
         })?
@@ -133,55 +177,115 @@ pub fn claim(
     Ok(claimed)
 }
 
-/// When the next job of a lane is due.
-///
-/// # Errors
-/// Storage trouble.
-pub fn next_due(connection: &Connection, lane: &str) -> Result<Option<Timestamp>> {
-    let found: Option<i64> = connection
-        .prepare_cached("SELECT run_at FROM job WHERE lane = ?1 AND lease_until IS NULL ORDER BY run_at LIMIT 1")?
-        .query_row([lane], |row| row.get(0))
-        .optional()?;
-    Ok(found.map(Timestamp::from_millis))
+/// A job as the table shows it.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Where it waits.
+    pub flow: Flow,
+    /// The job; its lease is `lease_until` of whoever claims it with [`claim_one`].
+    pub job: Claimed,
+    /// Whether somebody has it.
+    pub is_claimed: bool,
 }
 
-/// Every lane with waiting jobs and when its first is due; costs by the number of lanes, not of jobs.
+/// Up to `limit` jobs after the one with this id, in the order in which they were left.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_lanes(connection: &Connection) -> Result<Vec<(String, Timestamp)>> {
+pub fn list_after(connection: &Connection, id: i64, limit: usize) -> Result<Vec<Listed>> {
     let rows = connection
-        .prepare(
-            "WITH RECURSIVE lanes (lane) AS (
-               SELECT (SELECT min(lane) FROM job WHERE lease_until IS NULL)
-               UNION ALL
-               SELECT (SELECT min(job.lane) FROM job WHERE job.lease_until IS NULL AND job.lane > lanes.lane)
-               FROM lanes WHERE lanes.lane IS NOT NULL)
-             SELECT lane, (SELECT min(run_at) FROM job WHERE job.lane = lanes.lane AND lease_until IS NULL)
-             FROM lanes WHERE lane IS NOT NULL",
+        .prepare_cached(
+            "SELECT lane, account_id, endpoint, id, kind, subject_id, failures, run_at, queued_at, lease_until
+             FROM job WHERE id > ?1 ORDER BY id LIMIT ?2",
         )?
-        .query_map([], |row| Ok((row.get(0)?, Timestamp::from_millis(row.get(1)?))))?
+        .query_map(params![id, limit], |row| {
+            let lease_until: Option<i64> = row.get(9)?;
+            Ok(Listed {
+                flow: Flow::read(row, 0)?,
+                job: Claimed {
+                    id: row.get(3)?,
+                    kind: Kind::parse(row.get_ref(4)?.as_str()?),
+                    subject_id: row.get(5)?,
+                    failures: row.get(6)?,
+                    run_at: Timestamp::from_millis(row.get(7)?),
+                    queued_at: Timestamp::from_millis(row.get(8)?),
+                    lease_until: Timestamp::from_millis(lease_until.unwrap_or(0)),
+                },
+                is_claimed: lease_until.is_some(),
+            })
+        })?
         .collect::<rusqlite::Result<_>>()?;
     Ok(rows)
 }
 
-/// When the last waiting job of all is due; costs by the number of lanes, not of jobs.
+/// Claims a waiting job until its `lease_until`; whether it still was one.
+///
+/// # Errors
+/// Storage trouble.
+pub fn claim_one(connection: &Connection, job: &Claimed) -> Result<bool> {
+    let changed = connection
+        .prepare_cached(
+            "UPDATE job SET lease_until = ?2, claims = claims + 1
+             WHERE id = ?1 AND lease_until IS NULL AND kind = ?3 AND subject_id = ?4",
+        )?
+        .execute(params![job.id, job.lease_until.as_millis(), job.kind.as_str(), job.subject_id])?;
+    Ok(changed > 0)
+}
+
+/// When the next job of a flow is due.
+///
+/// # Errors
+/// Storage trouble.
+pub fn next_due(connection: &Connection, flow: &Flow) -> Result<Option<Timestamp>> {
+    let found: Option<i64> = connection
+        .prepare_cached(
+            "SELECT run_at FROM job
+             WHERE lane = ?1 AND account_id = ?2 AND endpoint = ?3 AND lease_until IS NULL
+             ORDER BY run_at LIMIT 1",
+        )?
+        .query_row(params![flow.lane, flow.account, flow.endpoint], |row| row.get(0))
+        .optional()?;
+    Ok(found.map(Timestamp::from_millis))
+}
+
+/// Every flow with waiting jobs and when its first is due; costs by the number of flows, not of jobs.
+///
+/// # Errors
+/// Storage trouble.
+pub fn list_flows(connection: &Connection) -> Result<Vec<(Flow, Timestamp)>> {
+    let mut after = connection.prepare(
+        "SELECT lane, account_id, endpoint, run_at FROM job
+         WHERE lease_until IS NULL AND (lane, account_id, endpoint) > (?1, ?2, ?3)
+         ORDER BY lane, account_id, endpoint, run_at LIMIT 1",
+    )?;
+    let mut flows: Vec<(Flow, Timestamp)> = Vec::new();
+    let mut last = Flow::new("", i64::MIN);
+    loop {
+        let next = after.query_row(params![last.lane, last.account, last.endpoint], |row| {
+            Ok((Flow::read(row, 0)?, Timestamp::from_millis(row.get(3)?)))
+        });
+        let Some((flow, due)) = next.optional()? else { return Ok(flows) };
+        last = flow.clone();
+        flows.push((flow, due));
+    }
+}
+
+/// When the last waiting job of all is due; costs by the number of flows, not of jobs.
 ///
 /// # Errors
 /// Storage trouble.
 pub fn last_due(connection: &Connection) -> Result<Option<Timestamp>> {
-    let found: Option<i64> = connection.query_row(
-        "WITH RECURSIVE lanes (lane) AS (
-           SELECT (SELECT min(lane) FROM job WHERE lease_until IS NULL)
-           UNION ALL
-           SELECT (SELECT min(job.lane) FROM job WHERE job.lease_until IS NULL AND job.lane > lanes.lane)
-           FROM lanes WHERE lanes.lane IS NOT NULL)
-         SELECT max((SELECT max(run_at) FROM job WHERE job.lane = lanes.lane AND lease_until IS NULL))
-         FROM lanes WHERE lane IS NOT NULL",
-        [],
-        |row| row.get(0),
+    let mut last = connection.prepare(
+        "SELECT run_at FROM job
+         WHERE lane = ?1 AND account_id = ?2 AND endpoint = ?3 AND lease_until IS NULL
+         ORDER BY run_at DESC LIMIT 1",
     )?;
-    Ok(found.map(Timestamp::from_millis))
+    let mut latest = None;
+    for (flow, _) in list_flows(connection)? {
+        let due = last.query_row(params![flow.lane, flow.account, flow.endpoint], |row| row.get(0)).optional()?;
+        latest = latest.max(due);
+    }
+    Ok(latest.map(Timestamp::from_millis))
 }
 
 /// Makes the jobs due that wait for longer than `last`: since they were put back the clock was set back. A scheduled
@@ -217,28 +321,24 @@ fn retime(connection: &Connection, from: Timestamp, run_at: &str, value: i64) ->
     Ok(())
 }
 
-/// Gives back claims whose lease ran out before `until`; returns the lanes and times they wait in.
+/// Gives back claims whose lease ran out before `until`; returns the flows and times they wait in.
 ///
 /// A job that was claimed several times without a settlement met a crash each time, so it waits a little longer each
 /// time: a crash must not hammer a remote.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn release_expired(
-    connection: &Connection,
-    until: Timestamp,
-    now: Timestamp,
-) -> Result<Vec<(String, Timestamp)>> {
+pub fn release_expired(connection: &Connection, until: Timestamp, now: Timestamp) -> Result<Vec<(Flow, Timestamp)>> {
     let rows = connection
         .prepare_cached(
             "UPDATE job
              SET lease_until = NULL,
                  run_at = CASE WHEN claims <= 3 THEN run_at ELSE ?2 + min(claims - 3, 12) * 5000 END
              WHERE lease_until IS NOT NULL AND lease_until <= ?1
-             RETURNING lane, run_at",
+             RETURNING lane, account_id, endpoint, run_at",
         )?
         .query_map(params![until.as_millis(), now.as_millis()], |row| {
-            Ok((row.get(0)?, Timestamp::from_millis(row.get(1)?)))
+            Ok((Flow::read(row, 0)?, Timestamp::from_millis(row.get(3)?)))
         })?
         .collect::<rusqlite::Result<_>>()?;
     Ok(rows)
@@ -332,18 +432,15 @@ pub fn delete_by_subject(connection: &Connection, kind: Kind, subject: i64) -> R
     Ok(())
 }
 
-/// Makes the waiting job of a subject due; returns its lane, none when there is no such job.
+/// Makes the waiting job of a subject due; whether there is one.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn hurry(connection: &Connection, kind: Kind, subject: i64, now: Timestamp) -> Result<Option<String>> {
-    let found = connection
-        .prepare_cached(
-            "UPDATE job SET run_at = ?3 WHERE subject_id = ?2 AND kind = ?1 AND lease_until IS NULL RETURNING lane",
-        )?
-        .query_row(params![kind.as_str(), subject, now.as_millis()], |row| row.get(0))
-        .optional()?;
-    Ok(found)
+pub fn hurry(connection: &Connection, kind: Kind, subject: i64, now: Timestamp) -> Result<bool> {
+    let changed = connection
+        .prepare_cached("UPDATE job SET run_at = ?3 WHERE subject_id = ?2 AND kind = ?1 AND lease_until IS NULL")?
+        .execute(params![kind.as_str(), subject, now.as_millis()])?;
+    Ok(changed > 0)
 }
 
 /// Removes a job unless it is claimed.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Result;
-use super::jobs::{self, Kind};
+use super::jobs::{self, Flow, Kind};
 use crate::clock::Timestamp;
 
 /// What `text_sealed` of a notice is sealed for.
@@ -30,13 +30,13 @@ pub struct Notice {
     pub expires_at: Timestamp,
 }
 
-/// Leaves a mail with its job in `lane`.
+/// Leaves a mail with its job in `flow`.
 ///
 /// # Errors
 /// Storage trouble.
 pub fn insert(
     connection: &Connection,
-    lane: &str,
+    flow: &Flow,
     recipient: &str,
     subject: &str,
     text_sealed: &[u8],
@@ -48,7 +48,7 @@ pub fn insert(
             "INSERT INTO notice (recipient, subject, text_sealed, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
         .execute(params![recipient, subject, text_sealed, now.as_millis(), expires_at.as_millis()])?;
-    jobs::insert(connection, lane, Kind::Notice, connection.last_insert_rowid(), now)
+    jobs::insert(connection, flow, Kind::Notice, connection.last_insert_rowid(), now)
 }
 
 /// A mail by row id.

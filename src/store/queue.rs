@@ -143,7 +143,7 @@ pub fn totals(connection: &Connection) -> Result<Totals> {
 pub fn retry(connection: &Connection, which: &Which, now: Timestamp) -> Result<usize> {
     let mut hurried = 0;
     for waiting in find(connection, which)? {
-        hurried += usize::from(jobs::hurry(connection, Kind::Dispatch, waiting.dispatch.id, now)?.is_some());
+        hurried += usize::from(jobs::hurry(connection, Kind::Dispatch, waiting.dispatch.id, now)?);
     }
     Ok(hurried)
 }

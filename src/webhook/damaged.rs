@@ -13,7 +13,7 @@ use super::updated::{self, Standing};
 use crate::activity::Activity;
 use crate::clock::Timestamp;
 use crate::id::AttemptId;
-use crate::jobs::{After, Attempted, Verdict};
+use crate::jobs::{After, Attempted, Health, Verdict};
 use crate::metrics::Counter;
 use crate::store::attempts::Attempt;
 use crate::store::deliveries::{DeliveryRow, Progress};
@@ -36,7 +36,7 @@ impl Webhooks {
     pub(super) fn attempted_damaged(self: Arc<Self>, damaged: Damaged, now: Timestamp) -> Attempted {
         self.metrics.add(Counter::WebhooksRejected);
         let record = move |tx: &Connection, _| self.record_damaged(tx, damaged, now);
-        Attempted { verdict: Verdict::Failed, healthy: true, record: Box::new(record) }
+        Attempted { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) }
     }
 
     fn record_damaged(

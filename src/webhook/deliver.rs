@@ -24,7 +24,7 @@ use crate::clock::Timestamp;
 use crate::content::{Source, Texts};
 use crate::egress::{Answer, Body, Egress, EgressError, Limits, Policy, Target};
 use crate::id::RouteId;
-use crate::jobs::{After, Attempt, Attempted, Claimed, Fate, Handler, Jobs, Record, Verdict};
+use crate::jobs::{After, Attempt, Attempted, Claimed, Fate, Handler, Health, Jobs, Record, Verdict};
 use crate::limits;
 use crate::links::Links;
 use crate::memory_budget::{MemoryBudget, Reservation};
@@ -151,6 +151,12 @@ impl Handler for Webhooks {
             };
             guarded(attempted, guard)
         })
+    }
+
+    fn give_up(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
+        let record = move |tx: &Connection, _: Fate| self.end_unattempted(tx, job.subject_id, now);
+        let attempted = Attempted { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) };
+        Box::pin(std::future::ready(attempted))
     }
 }
 
@@ -329,7 +335,7 @@ impl Webhooks {
     }
 
     fn attempted(self: Arc<Self>, posted: Posted) -> Attempted {
-        let (verdict, healthy) = (posted.verdict(), posted.answer.is_ok());
+        let (verdict, health) = (posted.verdict(), posted.health());
         let record = move |tx: &Connection, fate: Fate| {
             let (status, next_attempt_at) = match fate {
                 Fate::Delivered => ("delivered", None),
@@ -338,7 +344,7 @@ impl Webhooks {
             };
             self.record(tx, posted, status, next_attempt_at)
         };
-        Attempted { verdict, healthy, record: Box::new(record) }
+        Attempted { verdict, health, record: Box::new(record) }
     }
 }
 
@@ -367,7 +373,7 @@ pub(super) fn judge(mode: AckMode, answer: &Answer, now: Timestamp) -> Outcome {
 
 /// Keeps `guard` until the attempt is settled, or is known not to be.
 fn guarded(attempted: Attempted, guard: Guard) -> Attempted {
-    let Attempted { verdict, record, healthy } = attempted;
+    let Attempted { verdict, record, health } = attempted;
     let record: Record = Box::new(move |tx, fate| {
         let after = record(tx, fate)?;
         let after: After = Box::new(move || {
@@ -377,7 +383,7 @@ fn guarded(attempted: Attempted, guard: Guard) -> Attempted {
         });
         Ok(Some(after))
     });
-    Attempted { verdict, record, healthy }
+    Attempted { verdict, record, health }
 }
 
 /// The job of a delivery that has nothing left to attempt.
@@ -388,11 +394,11 @@ fn end(ended: Option<(i64, &'static str)>, now: Timestamp) -> Attempted {
         }
         Ok(None)
     };
-    Attempted { verdict: Verdict::Failed, healthy: true, record: Box::new(record) }
+    Attempted { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) }
 }
 
 /// The job of an attempt that did not come to be for a reason of our own; no rung of the ladder is used up.
 pub(super) fn put_off(now: Timestamp) -> Attempted {
     let verdict = Verdict::PutOff { until: now.plus(TROUBLE_WAIT) };
-    Attempted { verdict, healthy: true, record: Box::new(|_, _| Ok(None)) }
+    Attempted { verdict, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }
 }

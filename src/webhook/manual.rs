@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::deliver::{Asked, Found, Webhooks, begins};
+use super::flow_of;
 use super::record::status_word;
 use crate::clock::Timestamp;
 use crate::egress::EgressError;
@@ -98,6 +99,7 @@ impl Webhooks {
         let answered = posted.answer.as_ref().map(|answer| Manual { ok: delivered, status: answer.status });
         let answered = answered.map_err(|error| Refused::DeliveryFailed(*error));
         let this = Arc::clone(&self);
+        let flow = flow_of(posted.url(), posted.delivery().account_id);
         let recorded = self.db.write(move |tx| {
             let before = posted.delivery();
             let (status, next_attempt_at) =
@@ -109,6 +111,10 @@ impl Webhooks {
         });
         let after = recorded.await?;
         drop(guard);
+        if delivered {
+            // What waits for the endpoint need not do so any longer.
+            self.jobs.probe(&flow, now);
+        }
         after.into_iter().for_each(|act| act());
         answered
     }

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::deliver::Webhooks;
 use crate::clock::Timestamp;
 use crate::egress::Target;
-use crate::jobs;
+use crate::jobs::{self, Flow};
 use crate::store::deliveries::DeliveryRow;
 use crate::store::{self, accounts, notices};
 
@@ -15,7 +15,7 @@ use crate::store::{self, accounts, notices};
 const LIFETIME: Duration = Duration::from_secs(3 * 86_400);
 
 impl Webhooks {
-    /// Leaves the mail, unless one about the endpoint left within a day; returns the lane to wake.
+    /// Leaves the mail, unless one about the endpoint left within a day; returns the flow to wake.
     pub(super) fn tell_owner(
         &self,
         tx: &Connection,
@@ -24,7 +24,7 @@ impl Webhooks {
         error: Option<&str>,
         status_code: Option<u16>,
         now: Timestamp,
-    ) -> store::Result<Option<String>> {
+    ) -> store::Result<Option<Flow>> {
         let endpoint = Target::lane_of(url);
         let Some(account) = accounts::find_by_row(tx, delivery.account_id)? else { return Ok(None) };
         let Some((_, domain)) = account.email.rsplit_once('@') else { return Ok(None) };
@@ -54,10 +54,10 @@ impl Webhooks {
             self.links.public_url(),
         );
         let sealed = self.secrets.seal(notices::PURPOSE, text.as_bytes());
-        let lane = jobs::mail_lane(domain);
+        let flow = jobs::mail_flow(domain, account.id);
         let subject = format!("Deliveries to {endpoint} are failing");
-        notices::insert(tx, &lane, &account.email, &subject, &sealed, now, now.plus(LIFETIME))?;
-        Ok(Some(lane))
+        notices::insert(tx, &flow, &account.email, &subject, &sealed, now, now.plus(LIFETIME))?;
+        Ok(Some(flow))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::clock::Timestamp;
 use crate::content::{Readable, Texts};
 use crate::egress::{Answer, EgressError};
 use crate::id::{DeliveryId, MessageId};
-use crate::jobs::{After, Attempt, Attempted, Claimed, Handler, Verdict};
+use crate::jobs::{After, Attempt, Attempted, Claimed, Handler, Health, Verdict};
 use crate::mail::mime;
 use crate::memory_budget::Reservation;
 use crate::metrics::Counter;
@@ -181,10 +181,11 @@ impl Passing {
         let delivered = matches!(outcome, Some(Outcome::Delivered { .. }));
         let metrics = &self.webhooks.metrics;
         metrics.add(if delivered { Counter::WebhooksDelivered } else { Counter::WebhooksRejected });
-        let healthy = answer.is_ok();
+        // Each mail has one attempt, and is not kept: it does not wait for a better time.
+        let health = if answer.is_ok() { Health::Up } else { Health::Reluctant };
         let verdict = if delivered { Verdict::Delivered } else { Verdict::Failed };
         let record = move |tx: &Connection, _| self.record(tx, &prepared, &answer, outcome.as_ref(), now, duration);
-        Attempted { verdict, healthy, record: Box::new(record) }
+        Attempted { verdict, health, record: Box::new(record) }
     }
 
     /// Forgets the mail; of a control answer (contract 9.4) only what it asks for the sender has something to act on.
@@ -241,7 +242,7 @@ impl Passing {
             let after: After = Box::new(move || self.remove(file));
             Ok(Some(after))
         };
-        Attempted { verdict: Verdict::Failed, healthy: true, record: Box::new(record) }
+        Attempted { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) }
     }
 
     fn remove(&self, file: Option<String>) {

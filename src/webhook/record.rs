@@ -8,6 +8,7 @@ use hyper::HeaderMap;
 use rusqlite::Connection;
 
 use super::deliver::{Prepared, Received, Webhooks};
+use super::flow_of;
 use super::outcome::{Control, Outcome, Reason};
 use super::request;
 use super::updated::{self, Standing};
@@ -16,11 +17,14 @@ use crate::activity::realtime::Event;
 use crate::clock::Timestamp;
 use crate::egress::{Answer, EgressError};
 use crate::id::AttemptId;
-use crate::jobs::{After, Verdict};
+use crate::jobs::{After, Health, Verdict};
 use crate::limits::{Kind, Limits};
 use crate::store::attempts::Attempt as AttemptRow;
 use crate::store::deliveries::{self, DeliveryRow, Progress};
 use crate::store::{self, attachments, blocked, messages, routes};
+
+/// The word of contract 6.1 for what was given up while its endpoint took nothing.
+const ENDPOINT_FAILING: &str = "endpoint_failing";
 
 /// What was sent, and when.
 pub(super) struct Sent<'a> {
@@ -81,6 +85,19 @@ impl Posted {
         &self.prepared.delivery
     }
 
+    /// Where it was posted to.
+    pub(super) fn url(&self) -> &str {
+        &self.prepared.url
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let not_before = match self.verdict() {
+            Verdict::Deferred { not_before, .. } => not_before,
+            _ => None,
+        };
+        health(&self.answer, not_before)
+    }
+
     pub(super) fn verdict(&self) -> Verdict {
         match &self.outcome {
             Some(Outcome::Delivered { .. }) => Verdict::Delivered,
@@ -90,6 +107,15 @@ impl Posted {
             }
             None => Verdict::Deferred { not_before: None, not_after: None },
         }
+    }
+}
+
+/// What an attempt says of its endpoint: a status that refuses this event alone says that it works.
+fn health(answer: &Result<Answer, EgressError>, not_before: Option<Timestamp>) -> Health {
+    match answer {
+        Err(_) => Health::Unreachable,
+        Ok(answer) if answer.status >= 500 || answer.status == 429 => Health::Failing { not_before },
+        Ok(_) => Health::Up,
     }
 }
 
@@ -158,8 +184,8 @@ impl Webhooks {
                 let event: Event = updated::event(posted.delivery(), &message, domain, standing, posted.finished);
                 self.feed.realtime.tell(posted.delivery().account_id, event);
             }
-            if let Some(lane) = told {
-                self.jobs.wake(lane, posted.row.created_at);
+            if let Some(flow) = told {
+                self.jobs.wake(&flow, posted.row.created_at);
             }
             if blocked {
                 self.db.routes_changed(posted.delivery().account_id);
@@ -170,6 +196,31 @@ impl Webhooks {
             self.db.remove_later(&self.objects, dropped_file.into_iter().collect());
             self.feed.tell(|| posted.activity(status, error, next_attempt_at));
         })))
+    }
+}
+
+impl Webhooks {
+    /// Ends a delivery whose time is over while its endpoint took nothing (contract 9.5).
+    pub(super) fn end_unattempted(
+        self: Arc<Self>,
+        tx: &Connection,
+        delivery: i64,
+        now: Timestamp,
+    ) -> store::Result<Option<After>> {
+        let row = deliveries::find_by_row(tx, delivery)?;
+        let Some(row) = row.filter(|row| row.status == "pending") else { return Ok(None) };
+        deliveries::end(tx, delivery, ENDPOINT_FAILING, now)?;
+        let told = self.tell_owner(tx, &row, &row.url, Some(ENDPOINT_FAILING), row.last_status_code, now)?;
+        Ok(Some(Box::new(move || told.iter().for_each(|flow| self.jobs.wake(flow, now)))))
+    }
+
+    /// A delivery as it stands: while its endpoint's pause lasts, that is when it is attempted next at the earliest.
+    pub fn with_pause(&self, mut row: DeliveryRow, now: Timestamp) -> DeliveryRow {
+        if row.status == "pending" {
+            let until = self.jobs.paused_until(&flow_of(&row.url, row.account_id), now);
+            row.next_attempt_at = row.next_attempt_at.max(until);
+        }
+        row
     }
 }
 

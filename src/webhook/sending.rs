@@ -8,13 +8,13 @@ use rusqlite::Connection;
 use serde::Serialize;
 
 use super::deliver::{Found, Prepared, Webhooks};
+use super::flow_of;
 use super::outcome::AckMode;
 use crate::activity::Feed;
 use crate::activity::realtime::{Body, Event};
 use crate::clock::Timestamp;
-use crate::egress::Target;
 use crate::id::EventId;
-use crate::jobs::Jobs;
+use crate::jobs::{Flow, Jobs};
 use crate::store::deliveries::DeliveryRow;
 use crate::store::domains::{self, DomainRow};
 use crate::store::events::{self, NewEvent};
@@ -139,8 +139,8 @@ fn payload(id: &EventId, what: &What<'_>, subject: Subject<'_>, now: Timestamp) 
 #[must_use]
 pub struct Raised {
     account: i64,
-    /// The lane of its delivery, if it has one.
-    lane: Option<String>,
+    /// Where its delivery waits, if it has one.
+    flow: Option<Flow>,
     /// What streams are told; a complaint is none of theirs.
     event: Option<Event>,
 }
@@ -151,8 +151,8 @@ impl Raised {
         if let Some(event) = self.event {
             feed.realtime.tell(self.account, event);
         }
-        if let Some(lane) = self.lane {
-            jobs.wake(lane, now);
+        if let Some(flow) = self.flow {
+            jobs.wake(&flow, now);
         }
     }
 }
@@ -164,7 +164,7 @@ impl Raised {
 pub fn raise(tx: &Connection, what: &What<'_>, subject: Subject<'_>, now: Timestamp) -> store::Result<Raised> {
     let id = EventId::new(now);
     let payload = payload(&id, what, subject, now);
-    let lane = deliver(tx, what, subject, &id, &payload, now)?;
+    let flow = deliver(tx, what, subject, &id, &payload, now)?;
     let event = match what {
         What::Complained { .. } => None,
         What::Sent | What::Bounced { .. } => Some(Event {
@@ -173,10 +173,10 @@ pub fn raise(tx: &Connection, what: &What<'_>, subject: Subject<'_>, now: Timest
             body: Body::Told { event_type: what.event_type(), json: payload },
         }),
     };
-    Ok(Raised { account: subject.account, lane, event })
+    Ok(Raised { account: subject.account, flow, event })
 }
 
-/// The delivery of an event to the webhook that wants it; returns the lane to wake.
+/// The delivery of an event to the webhook that wants it; returns the flow to wake.
 fn deliver(
     tx: &Connection,
     what: &What<'_>,
@@ -184,7 +184,7 @@ fn deliver(
     id: &EventId,
     payload: &str,
     now: Timestamp,
-) -> store::Result<Option<String>> {
+) -> store::Result<Option<Flow>> {
     let Some(domain) = domains::find_by_row(tx, subject.domain)? else { return Ok(None) };
     let (route, url) = match &domain.tracking_webhook_url {
         Some(url) => (None, url.clone()),
@@ -208,9 +208,9 @@ fn deliver(
         payload,
     };
     let delivery = events::insert(tx, &event, now)?;
-    let lane = Target::lane_of(&url);
-    jobs::insert(tx, &lane, Kind::Webhook, delivery, now)?;
-    Ok(Some(lane))
+    let flow = flow_of(&url, subject.account);
+    jobs::insert(tx, &flow, Kind::Webhook, delivery, now)?;
+    Ok(Some(flow))
 }
 
 fn opted_in(domain: &DomainRow, event_type: &str) -> bool {

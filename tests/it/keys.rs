@@ -29,7 +29,7 @@ async fn member(server: &Server, email: &str) -> Api {
 /// A session of the owner.
 async fn owner_session(server: &Server) -> Api {
     let owner = server.owner().await;
-    let hash = server.accounts.passwords.hash(PASSWORD.to_owned()).await.unwrap();
+    let hash = server.accounts.passwords.hash(PASSWORD.to_owned(), "test").await.unwrap();
     let id = server.inbox.account_id;
     server.write(move |tx, _, _| mailkite::store::accounts::set_password_hash(tx, id, &hash)).await;
     let body = json!({"email": "owner@inbox.invalid", "password": PASSWORD});

@@ -9,9 +9,11 @@
 )]
 
 mod accounts;
+mod breaker;
 mod config;
 mod console;
 mod conventions;
+mod costly;
 mod dashboard;
 mod delivery;
 mod dev;
@@ -21,6 +23,7 @@ mod domain_webhook;
 mod domains;
 mod durability;
 mod egress;
+mod fairness;
 mod flows;
 mod forwarding;
 mod golden;

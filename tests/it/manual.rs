@@ -669,7 +669,9 @@ async fn a_removed_route_ends_what_is_pending_at_once_and_its_running_attempt_do
     let mut slow = Receiver::start(|_| Reply::status(500).after(Duration::from_millis(700))).await;
     let mut server = Server::start_with(standing(), |_| {}).await;
     let hook = server.webhook(&receiver.url()).await;
-    let other = server.route("*@inbox.test", "lenient", &receiver.url()).await;
+    // Another endpoint of the same origin: neither fails so often in a row that it pauses.
+    let other_url = receiver.url().replace("/hook", "/other");
+    let other = server.route("*@inbox.test", "lenient", &other_url).await;
     let lame = server.route("last@inbox.test", "lenient", &slow.url()).await;
     for mail in 0..3 {
         server.accepted("a@inbox.test", &format!("{mail}")).await;
@@ -698,7 +700,7 @@ async fn a_removed_route_ends_what_is_pending_at_once_and_its_running_attempt_do
     // The job of the attempt that ran finds nothing to do when its time comes; the other route's go on.
     server.advance(Duration::from_secs(6), &slow.url());
     server.until("SELECT count(*) FROM job", 4_i64).await;
-    assert_eq!((other.url, slow.requests().len()), (receiver.url(), 1));
+    assert_eq!((other.url, slow.requests().len()), (other_url, 1));
     server.stop_with_any_jobs().await;
 }
 

@@ -33,7 +33,7 @@ impl Bench {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let secrets = Secrets::open(dir.path()).unwrap();
-        let made = KeyMaker::default().make(&secrets).await.unwrap();
+        let made = KeyMaker::default().make(&secrets, "test").await.unwrap();
         let private: Vec<Vec<u8>> =
             made.iter().map(|key| secrets.open_sealed(PURPOSE, &key.private_sealed).unwrap()).collect();
         let wanted = Wanted {

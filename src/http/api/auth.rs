@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::accounts::{GoogleUser, Proof, Refusal, SignedIn, Verification};
+use crate::gate::Crowded;
 use crate::google::{GoogleError, Grant};
 use crate::hex;
 use crate::http::App;
@@ -18,7 +19,7 @@ use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
 use crate::http::pages::{notice, question};
 use crate::mail::address::Mailbox;
-use crate::passwords;
+use crate::passwords::{self, HashError};
 use crate::secrets::token_hash;
 use crate::store::accounts::Account;
 use crate::store::sessions;
@@ -77,7 +78,8 @@ impl From<Refusal> for ApiError {
             Refusal::WrongPassword => Code::WrongPassword.into(),
             Refusal::PasswordMissing => missing("currentPassword"),
             Refusal::Store(error) => error.into(),
-            Refusal::Hash(error) => {
+            Refusal::Hash(HashError::Crowded(_)) => Self::rate_limited(Crowded::RETRY_AFTER_SECS),
+            Refusal::Hash(error @ HashError::Failed) => {
                 tracing::error!(%error, "a request failed");
                 Code::Internal.into()
             }

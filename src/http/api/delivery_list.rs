@@ -115,7 +115,12 @@ pub async fn list(
     });
     let unknown = || ApiError::field(Code::BadQuery, "before", "before is no nextCursor of this list");
     let (page, next_cursor, names) = found.await?.ok_or_else(unknown)?;
-    let deliveries = page.into_iter().map(|listed| view(listed, &names)).collect();
+    let now = app.clock.now();
+    let shown = page.into_iter().map(|Listed { delivery, message }| {
+        let delivery = app.webhooks.with_pause(delivery, now);
+        view(Listed { delivery, message }, &names)
+    });
+    let deliveries = shown.collect();
     Ok(Json(DeliveryPage { deliveries, next_cursor }))
 }
 

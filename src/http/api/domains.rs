@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
+use crate::domain::keys::KeyError;
 use crate::domain::records::Status;
 use crate::domain::{DomainError, Seen, name};
+use crate::gate::Crowded;
 use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::body::{Body, DONE, Done, Loose};
@@ -152,7 +154,8 @@ impl From<DomainError> for ApiError {
             DomainError::Taken => Code::DomainTaken.into(),
             DomainError::Gone => Self::not_found(),
             DomainError::Store(error) => error.into(),
-            DomainError::Keys(error) => {
+            DomainError::Keys(KeyError::Crowded(_)) => Self::rate_limited(Crowded::RETRY_AFTER_SECS),
+            DomainError::Keys(error @ KeyError::Failed(_)) => {
                 tracing::error!(%error, "a request failed");
                 Code::Internal.into()
             }

@@ -1,5 +1,7 @@
 //! Messages: list, detail, raw (contract 5).
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
@@ -296,6 +298,7 @@ pub async fn detail(
         share = Some(memory::reserve(&app, row.account_id, size.saturating_mul(3)).await?);
     }
     let (objects, links) = (app.objects.clone(), app.links.clone());
+    let (webhooks, now) = (Arc::clone(&app.webhooks), app.clock.now());
     let found = app.db.read(move |connection| {
         let row = match find_message(connection, &caller, &id)? {
             Ok(row) => row,
@@ -325,7 +328,10 @@ pub async fn detail(
         let id = id.to_string();
         Ok(Ok(Detail {
             message,
-            deliveries: deliveries.into_iter().map(|one| DeliveryView::new(one, Some(id.clone()))).collect(),
+            deliveries: deliveries
+                .into_iter()
+                .map(|one| DeliveryView::new(webhooks.with_pause(one, now), Some(id.clone())))
+                .collect(),
             attachments: (0_u32..)
                 .zip(parts)
                 .map(|(index, part)| attachment_view(&row, index, part, &links))

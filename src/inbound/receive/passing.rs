@@ -12,7 +12,7 @@ use crate::id::MessageId;
 use crate::jobs::{Kind, Left};
 use crate::store::passing::NewPassing;
 use crate::store::{self, passing};
-use crate::webhook::passing::Told;
+use crate::webhook::{self, passing::Told};
 
 /// One row and job for each webhook route that the recipient reaches; returns their jobs. `raw_id` stores the raw copy
 /// if nobody did yet.
@@ -48,10 +48,10 @@ pub(super) fn store(
     };
     let event = serde_json::to_string(&told).map_err(|_| store::Error::Corrupt("event"))?;
     for route in &plan.routes {
-        let Some(lane) = &route.lane else { continue };
+        let Some(flow) = &route.flow else { continue };
         let new = NewPassing { account_id, route_id: &route.row.public_id, event: &event, raw_id: raw_id()? };
         let row = passing::insert(tx, new, now)?;
-        left.push(ways.jobs.leave(tx, lane, Kind::Passing, row, now)?);
+        left.push(ways.jobs.leave(tx, &webhook::zero_retention_flow(flow), Kind::Passing, row, now)?);
     }
     Ok(left)
 }

@@ -153,7 +153,7 @@ fn store_one(
     stored.jobs = forward_all(tx, ways, common, &plan, Some(row), raw_id, now)?;
     let message = Arc::new(new.into_row(row, received_at));
     for route in &plan.routes {
-        let (Some(url), Some(lane)) = (&route.row.destination, &route.lane) else { continue };
+        let (Some(url), Some(flow)) = (&route.row.destination, &route.flow) else { continue };
         let delivery = store::deliveries::NewDelivery {
             account_id: account,
             message: row,
@@ -162,7 +162,7 @@ fn store_one(
             url,
         };
         let delivery = store::deliveries::insert_received(tx, &delivery, now)?;
-        let left = ways.jobs.leave(tx, lane, jobs::Kind::Webhook, delivery.id, now)?;
+        let left = ways.jobs.leave(tx, flow, jobs::Kind::Webhook, delivery.id, now)?;
         if left.is_claimed() {
             let version = plan.recipient.routes_version;
             let (message, route) = (Arc::clone(&message), Arc::clone(&route.row));

@@ -14,15 +14,19 @@ impl Handler for Said {
     fn attempt(self: Arc<Self>, job: Claimed, _: Timestamp) -> Attempt {
         assert!(self.0.send(job.subject_id).is_ok());
         Box::pin(async {
-            Attempted { verdict: Verdict::Delivered, record: Box::new(|_, _| Ok(None)), healthy: true }
+            Attempted { verdict: Verdict::Delivered, record: Box::new(|_, _| Ok(None)), health: Health::Up }
         })
     }
 }
 
 fn worker(db: &Db, jobs: Jobs) -> (Worker, UnboundedReceiver<i64>) {
     let (said, asked) = unbounded_channel();
-    let track =
-        Track { handler: Arc::new(Said(said)), schedule: Schedule::new(Vec::new()), lease: Duration::from_secs(60) };
+    let track = Track {
+        handler: Arc::new(Said(said)),
+        schedule: Schedule::new(Vec::new()),
+        lease: Duration::from_secs(60),
+        give_up_after: None,
+    };
     let worker = Worker {
         db: db.clone(),
         clock: Clock::System,
@@ -42,7 +46,7 @@ async fn a_database_that_cannot_be_written_at_the_start_is_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     let db = Db::open(dir.path()).unwrap();
     let now = Clock::System.now();
-    db.write(move |tx| store::jobs::insert(tx, "lane", Kind::Webhook, 7, now)).await.unwrap();
+    db.write(move |tx| store::jobs::insert(tx, &Flow::new("lane", 1), Kind::Webhook, 7, now)).await.unwrap();
     let (worker, mut asked) = worker(&db, Jobs::default());
     let lock = rusqlite::Connection::open(db.path()).unwrap();
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -69,7 +73,7 @@ async fn a_job_is_claimed_by_the_transaction_that_leaves_it_and_attempted_whethe
     let leave = |lane: &'static str, subject, fails: bool| {
         let jobs = jobs.clone();
         db.write(move |tx| {
-            let left = jobs.leave(tx, lane, Kind::Webhook, subject, now)?;
+            let left = jobs.leave(tx, &Flow::new(lane, 1), Kind::Webhook, subject, now)?;
             if fails { Err(store::Error::Busy) } else { Ok(left) }
         })
     };

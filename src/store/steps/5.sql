@@ -244,3 +244,17 @@ SELECT account_id, created_at / 60000, sum(status = 'pending'), sum(status = 'de
 FROM delivery WHERE true GROUP BY account_id, created_at / 60000
 ON CONFLICT (account_id, minute) DO UPDATE
 SET pending = excluded.pending, delivered = excluded.delivered, failed = excluded.failed;
+
+-- Jobs take turns by account within their lane.
+ALTER TABLE job ADD COLUMN account_id INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE job ADD COLUMN endpoint INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE job ADD COLUMN queued_at INTEGER NOT NULL DEFAULT 0;
+UPDATE job SET queued_at = run_at, account_id = coalesce(
+  CASE kind
+    WHEN 'webhook' THEN (SELECT account_id FROM delivery WHERE id = job.subject_id)
+    WHEN 'passing' THEN (SELECT account_id FROM passing WHERE id = job.subject_id)
+    WHEN 'dispatch' THEN (SELECT account_id FROM dispatch WHERE id = job.subject_id)
+    WHEN 'release' THEN (SELECT account_id FROM message WHERE id = job.subject_id)
+  END, 0);
+DROP INDEX job_waiting;
+CREATE INDEX job_waiting ON job (lane, account_id, endpoint, run_at) WHERE lease_until IS NULL;

@@ -14,7 +14,6 @@ use mailkite::app::{self, StartError};
 use mailkite::clock::{Clock, Timestamp};
 use mailkite::config::{Config, Smarthost, SmarthostSecurity};
 use mailkite::domain::Domains;
-use mailkite::egress::Target;
 use mailkite::id::RouteId;
 use mailkite::jobs::Jobs;
 use mailkite::secrets::Secrets;
@@ -306,12 +305,13 @@ impl Server {
     /// Moves a manual clock and rings the engine for mail to a domain.
     pub fn advance_mail(&self, by: Duration, domain: &str) {
         self.clock.advance(by);
-        self.jobs.wake(mailkite::jobs::mail_lane(domain), self.clock.now());
+        self.jobs.wake(&mailkite::jobs::mail_flow(domain, self.inbox.account_id), self.clock.now());
     }
 
     /// Rings the engine for scheduled messages.
     pub fn wake_releases(&self) {
-        self.jobs.wake(mailkite::outbound::submit::RELEASE_LANE.to_owned(), self.clock.now());
+        let flow = mailkite::jobs::Flow::new(mailkite::outbound::submit::RELEASE_LANE, self.inbox.account_id);
+        self.jobs.wake(&flow, self.clock.now());
     }
 
     /// How the next mail fared that nothing is stored of, once it is forgotten: status, code, error.
@@ -331,7 +331,7 @@ impl Server {
     /// Moves a manual clock and rings the engine for the endpoint `url`.
     pub fn advance(&self, by: Duration, url: &str) {
         self.clock.advance(by);
-        self.jobs.wake(Target::lane_of(url), self.clock.now());
+        self.jobs.wake(&mailkite::webhook::flow_of(url, self.inbox.account_id), self.clock.now());
     }
 
     /// Waits until a query gives `wanted`; no row and a null are values that are not there yet. For what no event

@@ -1,0 +1,172 @@
+//! A circuit breaker for one flow: after some failures in a row nothing is attempted for a while, then one attempt
+//! probes.
+//!
+//! Each probe that fails doubles the pause up to a bound; the first success closes the breaker. Waiting for it is no
+//! attempt: the jobs of the flow keep their place on the schedule.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+
+/// Failures in a row that open it.
+pub(super) const OPENS_AFTER: u32 = 5;
+/// The first pause; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause, unless the remote asks for a longer one.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// Closed at first.
+#[derive(Debug, Default)]
+pub(super) struct Breaker {
+    /// In a row.
+    failures: u32,
+    pauses: u32,
+    /// When a probe may be made; none while it is closed.
+    until: Option<Timestamp>,
+    /// The latest time that a failure of this row asked to wait for.
+    asked_for: Option<Timestamp>,
+    /// Attempts that run since before it opened; they are no probes.
+    stale: usize,
+}
+
+impl Breaker {
+    /// When the next probe may be made; none while it is closed.
+    pub(super) const fn until(&self) -> Option<Timestamp> {
+        self.until
+    }
+
+    /// Whether it pauses, or waits for its probe.
+    pub(super) const fn is_open(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// Whether nothing may be attempted at `now`, not even a probe.
+    pub(super) fn pauses(&self, now: Timestamp) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
+    /// An attempt succeeded.
+    pub(super) fn succeeded(&mut self) {
+        *self = Self::default();
+    }
+
+    /// An attempt ended without saying anything of the remote.
+    pub(super) const fn said_nothing(&mut self) {
+        self.stale = self.stale.saturating_sub(1);
+    }
+
+    /// An attempt failed while `running` others run; whether a pause begins. `chance`, from 0 to 1, lengthens it by up
+    /// to a quarter, so that the probes of one outage spread out.
+    pub(super) fn failed(
+        &mut self,
+        now: Timestamp,
+        not_before: Option<Timestamp>,
+        running: usize,
+        chance: f64,
+    ) -> bool {
+        self.failures = self.failures.saturating_add(1);
+        self.asked_for = self.asked_for.max(not_before);
+        if let Some(until) = self.until
+            && self.stale > 0
+        {
+            self.stale -= 1;
+            self.until = Some(not_before.map_or(until, |at| at.max(until)));
+            return false;
+        }
+        if self.failures < OPENS_AFTER {
+            return false;
+        }
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.pauses.min(16)).min(LONGEST_PAUSE);
+        let until = now.plus(pause.mul_f64(1.0 + chance / 4.0));
+        self.pauses = self.pauses.saturating_add(1);
+        self.until = Some(self.asked_for.map_or(until, |at| at.max(until)));
+        self.stale = running;
+        true
+    }
+
+    /// Lets a probe be made at once.
+    pub(super) fn probe_at(&mut self, now: Timestamp) {
+        self.until = self.until.map(|until| until.min(now));
+        self.asked_for = None;
+    }
+
+    /// The clock was set back.
+    pub(super) fn shift_back(&mut self, by: Duration) {
+        self.until = self.until.map(|until| until.minus(by));
+        self.asked_for = self.asked_for.map(|until| until.minus(by));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn opened() -> Breaker {
+        let mut breaker = Breaker::default();
+        for n in 1..=OPENS_AFTER {
+            assert_eq!(breaker.failed(at(0), None, 0, 0.0), n == OPENS_AFTER);
+        }
+        breaker
+    }
+
+    #[test]
+    fn it_opens_after_failures_in_a_row_and_one_success_in_between_begins_anew() {
+        let mut breaker = Breaker::default();
+        for _ in 0..100 {
+            for _ in 1..OPENS_AFTER {
+                assert!(!breaker.failed(at(0), None, 0, 0.0));
+            }
+            breaker.succeeded();
+        }
+        assert!(!breaker.is_open());
+        let breaker = opened();
+        assert_eq!(breaker.until(), Some(at(1_000)));
+        assert!(breaker.pauses(at(999)) && !breaker.pauses(at(1_000)));
+    }
+
+    #[test]
+    fn pauses_double_up_to_five_minutes_and_are_lengthened_by_at_most_a_quarter() {
+        let mut breaker = opened();
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            assert!(breaker.failed(at(0), None, 0, 0.0));
+            pauses.push(breaker.until().map_or(0, Timestamp::as_secs));
+        }
+        assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300]);
+        assert!(breaker.failed(at(0), None, 0, 1.0));
+        assert_eq!(breaker.until(), Some(at(375_000)));
+        breaker.succeeded();
+        assert!(!breaker.failed(at(0), None, 0, 0.0), "the row begins anew");
+    }
+
+    #[test]
+    fn what_ran_when_it_opened_is_no_probe() {
+        let mut breaker = Breaker::default();
+        for running in (2..7).rev() {
+            breaker.failed(at(0), None, running, 0.0);
+        }
+        assert_eq!(breaker.until(), Some(at(1_000)));
+        assert!(!breaker.failed(at(5_000), None, 1, 0.0));
+        breaker.said_nothing();
+        assert_eq!(breaker.until(), Some(at(1_000)), "both had begun before");
+        assert!(breaker.failed(at(5_000), None, 0, 0.0));
+        assert_eq!(breaker.until(), Some(at(7_000)));
+    }
+
+    #[test]
+    fn a_pause_is_no_shorter_than_what_the_remote_asks_for() {
+        let mut breaker = Breaker::default();
+        breaker.failed(at(0), Some(at(90_000)), 0, 0.0);
+        assert!(!breaker.is_open(), "one failure says little of the others");
+        for _ in 1..OPENS_AFTER {
+            breaker.failed(at(0), None, 0, 0.0);
+        }
+        assert_eq!(breaker.until(), Some(at(90_000)));
+        breaker.probe_at(at(10));
+        assert!(!breaker.pauses(at(10)));
+    }
+}

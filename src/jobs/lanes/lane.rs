@@ -1,0 +1,409 @@
+//! One lane: its flows take turns by account, and those of one account among each other.
+//!
+//! No account has to wait behind the backlog of another: it waits for one attempt of each at most. Within a flow it is
+//! first come, first served.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::breaker::Breaker;
+use crate::clock::Timestamp;
+use crate::store::jobs::Claimed;
+
+pub(super) const FIRST_WIDTH: usize = 2;
+/// Jobs that may be handed over, for each attempt that may be made at once: with attempts of 15 s the last of them
+/// begins after 90 s, within its lease.
+pub(super) const IN_HAND: usize = 6;
+/// Flows of one account that are looked at before it is another's turn.
+const LOOKED_AT: usize = 16;
+
+/// Whether somebody who has `has` of `all` places may take one more while `taken` are: three times as many as are left
+/// free. So one alone gets three quarters, and there is always a place for who has none.
+pub(super) fn may_take(has: usize, all: usize, taken: usize) -> bool {
+    has < all.saturating_sub(taken).saturating_mul(3)
+}
+
+/// What is known of one flow.
+#[derive(Debug)]
+pub(super) struct State {
+    /// When its next waiting job is due.
+    pub due_at: Option<Timestamp>,
+    /// Under which time it stands among the due ones.
+    pub armed: Option<Timestamp>,
+    pub claimed: VecDeque<Claimed>,
+    /// Jobs on their way into `claimed`, from transactions that run.
+    pub reserved: usize,
+    /// Its waiting jobs are left alone until those in hand run low.
+    pub parked: bool,
+    /// It is parked for want of room in the lane's hand.
+    lacks_room: bool,
+    pub claiming: bool,
+    /// How many jobs its claim may bring; they count as in hand.
+    expected: usize,
+    /// It stands in its account's turns.
+    in_turn: bool,
+    pub running: usize,
+    /// How many attempts it may have at once.
+    pub width: usize,
+    /// Its latest attempt was not answered, or there was none yet.
+    pub ailing: bool,
+    pub breaker: Breaker,
+}
+
+impl State {
+    fn new(width: usize) -> Self {
+        Self {
+            due_at: None,
+            armed: None,
+            claimed: VecDeque::new(),
+            reserved: 0,
+            parked: false,
+            lacks_room: false,
+            claiming: false,
+            expected: 0,
+            in_turn: false,
+            running: 0,
+            width,
+            ailing: true,
+            breaker: Breaker::default(),
+        }
+    }
+
+    fn in_hand(&self) -> usize {
+        self.claimed.len() + self.reserved
+    }
+
+    /// From when on its waiting jobs are to be claimed.
+    pub(super) fn due_from(&self) -> Option<Timestamp> {
+        let at = self.due_at.filter(|_| !self.parked && !self.claiming)?;
+        Some(self.breaker.until().map_or(at, |until| until.max(at)))
+    }
+
+    fn is_idle(&self) -> bool {
+        self.running + self.in_hand() == 0 && self.due_at.is_none() && !self.claiming
+    }
+}
+
+/// What a lane holds of one account.
+#[derive(Debug, Default)]
+struct Member {
+    flows: HashMap<i64, State>,
+    running: usize,
+    in_hand: usize,
+    /// Flows with a job in hand and room for an attempt, in turn.
+    turns: VecDeque<i64>,
+    in_turns: bool,
+    /// It waits for the account's share of all attempts.
+    held: bool,
+    /// Flows that wait for room in the lane's hand.
+    parked: VecDeque<i64>,
+    in_parked: bool,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// How many attempts it may have at once.
+    width: usize,
+    running: usize,
+    in_hand: usize,
+    /// It stands among the lanes that may start something.
+    pub queued: bool,
+    members: HashMap<i64, Member>,
+    /// Accounts with a job that may start, in turn.
+    turns: VecDeque<i64>,
+    /// Accounts with flows that wait for room in hand.
+    parked: VecDeque<i64>,
+}
+
+/// A job whose turn it is.
+pub(super) struct Picked {
+    pub account: i64,
+    pub endpoint: i64,
+    pub job: Claimed,
+    pub ailing: bool,
+}
+
+impl Lane {
+    pub(super) fn new(width: usize) -> Self {
+        Self {
+            width,
+            running: 0,
+            in_hand: 0,
+            queued: false,
+            members: HashMap::new(),
+            turns: VecDeque::new(),
+            parked: VecDeque::new(),
+        }
+    }
+
+    /// Knows a flow from now on; whether it did not before.
+    pub(super) fn enter(&mut self, account: i64, endpoint: i64) -> bool {
+        let width = FIRST_WIDTH.min(self.width);
+        let member = self.members.entry(account).or_default();
+        let known = member.flows.contains_key(&endpoint);
+        member.flows.entry(endpoint).or_insert_with(|| State::new(width));
+        !known
+    }
+
+    /// Forgets a flow with nothing to do; whether it did.
+    pub(super) fn forget(&mut self, account: i64, endpoint: i64) -> bool {
+        let Some(member) = self.members.get_mut(&account) else { return false };
+        if !member.flows.get(&endpoint).is_some_and(State::is_idle) {
+            return false;
+        }
+        member.flows.remove(&endpoint);
+        member.turns.retain(|one| *one != endpoint);
+        member.parked.retain(|one| *one != endpoint);
+        if member.flows.is_empty() {
+            self.members.remove(&account);
+            self.turns.retain(|one| *one != account);
+            self.parked.retain(|one| *one != account);
+        }
+        true
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub(super) fn state(&mut self, account: i64, endpoint: i64) -> Option<&mut State> {
+        self.members.get_mut(&account)?.flows.get_mut(&endpoint)
+    }
+
+    pub(super) fn states(&mut self) -> impl Iterator<Item = (i64, i64, &mut State)> {
+        self.members.iter_mut().flat_map(|(account, member)| {
+            member.flows.iter_mut().map(|(endpoint, state)| (*account, *endpoint, state))
+        })
+    }
+
+    /// Whether one more may be attempted at once.
+    pub(super) fn may_start(&self) -> bool {
+        self.running < self.width && !self.turns.is_empty()
+    }
+
+    /// Keeps a place in hand, if the flow has nothing else to do first.
+    pub(super) fn reserve(&mut self, account: i64, endpoint: i64, now: Timestamp) -> bool {
+        let full = self.in_hand >= self.width * IN_HAND;
+        let Some(member) = self.members.get_mut(&account) else { return false };
+        let Some(state) = member.flows.get_mut(&endpoint) else { return false };
+        let waiting = state.claiming || state.parked || state.due_at.is_some_and(|at| at <= now);
+        // Who has nothing in hand gets a place behind every backlog of others.
+        let room = state.in_hand() < state.width * IN_HAND && (!full || member.in_hand == 0);
+        if waiting || !room || state.breaker.is_open() {
+            return false;
+        }
+        state.reserved += 1;
+        member.in_hand += 1;
+        self.in_hand += 1;
+        true
+    }
+
+    pub(super) fn unreserve(&mut self, account: i64, endpoint: i64) {
+        let Some(member) = self.members.get_mut(&account) else { return };
+        let Some(state) = member.flows.get_mut(&endpoint).filter(|state| state.reserved > 0) else { return };
+        state.reserved -= 1;
+        member.in_hand = member.in_hand.saturating_sub(1);
+        self.in_hand = self.in_hand.saturating_sub(1);
+    }
+
+    /// A claim ended.
+    pub(super) fn claimed(&mut self, account: i64, endpoint: i64) {
+        let Some(member) = self.members.get_mut(&account) else { return };
+        let Some(state) = member.flows.get_mut(&endpoint) else { return };
+        let expected = std::mem::take(&mut state.expected);
+        state.claiming = false;
+        member.in_hand = member.in_hand.saturating_sub(expected);
+        self.in_hand = self.in_hand.saturating_sub(expected);
+    }
+
+    /// Takes jobs in hand; gives them back when the flow pauses by now.
+    pub(super) fn take(&mut self, account: i64, endpoint: i64, jobs: Vec<Claimed>, now: Timestamp) -> Vec<Claimed> {
+        let Some(member) = self.members.get_mut(&account) else { return jobs };
+        let Some(state) = member.flows.get_mut(&endpoint) else { return jobs };
+        if state.breaker.pauses(now) {
+            return jobs;
+        }
+        member.in_hand += jobs.len();
+        self.in_hand += jobs.len();
+        state.claimed.extend(jobs);
+        self.offer(account, endpoint);
+        Vec::new()
+    }
+
+    /// Gives a flow its turn, if it has something that may start.
+    pub(super) fn offer(&mut self, account: i64, endpoint: i64) {
+        let Some(member) = self.members.get_mut(&account) else { return };
+        let Some(state) = member.flows.get_mut(&endpoint) else { return };
+        if !state.in_turn && !state.claimed.is_empty() && state.running < state.width {
+            state.in_turn = true;
+            member.turns.push_back(endpoint);
+        }
+        self.offer_account(account);
+    }
+
+    fn offer_account(&mut self, account: i64) {
+        let Some(member) = self.members.get_mut(&account) else { return };
+        if !member.in_turns && !member.turns.is_empty() {
+            member.in_turns = true;
+            self.turns.push_back(account);
+        }
+    }
+
+    /// What was held back for its account's sake may be looked at again.
+    pub(super) fn unhold(&mut self, account: i64) {
+        if let Some(member) = self.members.get_mut(&account) {
+            member.held = false;
+        }
+        self.offer_account(account);
+    }
+
+    /// The next job. `fits` says whether an account may have one more attempt, healthy or ailing; the second value is
+    /// the accounts that may not, to be looked at when they may again.
+    pub(super) fn pick(&mut self, fits: impl Fn(i64, bool) -> bool) -> (Option<Picked>, Vec<i64>) {
+        let shared = self.members.len() > 1;
+        let mut held = Vec::new();
+        for _ in 0..self.turns.len() {
+            let Some(account) = self.turns.pop_front() else { break };
+            let Some(member) = self.members.get_mut(&account) else { continue };
+            if shared && !may_take(member.running, self.width, self.running) {
+                self.turns.push_back(account);
+                continue;
+            }
+            match member.pick(account, &fits) {
+                Some(picked) => {
+                    member.in_turns = false;
+                    self.running += 1;
+                    self.in_hand = self.in_hand.saturating_sub(1);
+                    self.offer(account, picked.endpoint);
+                    return (Some(picked), held);
+                }
+                None => {
+                    member.in_turns = false;
+                    if !member.turns.is_empty() && !std::mem::replace(&mut member.held, true) {
+                        held.push(account);
+                    }
+                }
+            }
+        }
+        (None, held)
+    }
+
+    /// An attempt of a flow ended.
+    pub(super) fn finished(&mut self, account: i64) {
+        self.running = self.running.saturating_sub(1);
+        if let Some(member) = self.members.get_mut(&account) {
+            member.running = member.running.saturating_sub(1);
+        }
+    }
+
+    /// Takes everything of a flow out of hand.
+    pub(super) fn empty_hand(&mut self, account: i64, endpoint: i64) -> Vec<Claimed> {
+        let Some(member) = self.members.get_mut(&account) else { return Vec::new() };
+        let Some(state) = member.flows.get_mut(&endpoint) else { return Vec::new() };
+        let jobs: Vec<Claimed> = state.claimed.drain(..).collect();
+        member.in_hand = member.in_hand.saturating_sub(jobs.len());
+        self.in_hand = self.in_hand.saturating_sub(jobs.len());
+        jobs
+    }
+
+    /// How many waiting jobs of a due flow should be claimed now; none: it is parked.
+    pub(super) fn wants(&mut self, account: i64, endpoint: i64) -> Option<usize> {
+        let member = self.members.get_mut(&account)?;
+        let state = member.flows.get_mut(&endpoint)?;
+        state.armed = None;
+        let limit = if state.breaker.is_open() {
+            // One probe, once everything else has ended.
+            state.parked = state.running + state.in_hand() > 0;
+            1
+        } else if state.claimed.len() >= state.width {
+            state.parked = true;
+            0
+        } else if self.in_hand >= self.width * 2 && member.in_hand > 0 {
+            state.parked = true;
+            state.lacks_room = true;
+            member.parked.push_back(endpoint);
+            if !std::mem::replace(&mut member.in_parked, true) {
+                self.parked.push_back(account);
+            }
+            0
+        } else {
+            let room = (self.width * 2).saturating_sub(self.in_hand).max(1);
+            (state.width * 2).saturating_sub(state.claimed.len()).min(room)
+        };
+        if state.parked {
+            return None;
+        }
+        state.due_at = None;
+        state.claiming = true;
+        state.expected = limit;
+        member.in_hand += limit;
+        self.in_hand += limit;
+        Some(limit)
+    }
+
+    /// After something left the hand, or nothing came into it: the parked flows whose jobs may be claimed again.
+    pub(super) fn unpark(&mut self, account: i64, endpoint: i64) -> Vec<(i64, i64)> {
+        let mut unparked = Vec::new();
+        if let Some(member) = self.members.get_mut(&account) {
+            if let Some(state) = member.flows.get_mut(&endpoint).filter(|state| state.parked && !state.lacks_room) {
+                let busy = state.breaker.is_open() && state.running > 0;
+                if !busy && state.claimed.len() * 2 < state.width {
+                    state.parked = false;
+                    unparked.push((account, endpoint));
+                }
+            }
+            if member.in_hand == 0 {
+                unparked.extend(member.unpark().map(|endpoint| (account, endpoint)));
+            }
+        }
+        // One that pauses by now brings nothing, so the next has its turn too.
+        while self.in_hand < self.width
+            && let Some(next) = self.parked.pop_front()
+        {
+            let Some(member) = self.members.get_mut(&next) else { continue };
+            let endpoint = member.unpark();
+            member.in_parked = !member.parked.is_empty();
+            if member.in_parked {
+                self.parked.push_back(next);
+            }
+            let Some(endpoint) = endpoint else { continue };
+            unparked.push((next, endpoint));
+            if !self.state(next, endpoint).is_some_and(|state| state.breaker.is_open()) {
+                break;
+            }
+        }
+        unparked
+    }
+}
+
+impl Member {
+    fn pick(&mut self, account: i64, fits: impl Fn(i64, bool) -> bool) -> Option<Picked> {
+        for _ in 0..self.turns.len().min(LOOKED_AT) {
+            let endpoint = self.turns.pop_front()?;
+            let Some(state) = self.flows.get_mut(&endpoint) else { continue };
+            if !fits(account, state.ailing) {
+                self.turns.push_back(endpoint);
+                continue;
+            }
+            state.in_turn = false;
+            // It may have become narrower, or paused, since it got its turn.
+            if state.running >= state.width {
+                continue;
+            }
+            let Some(job) = state.claimed.pop_front() else { continue };
+            state.running += 1;
+            self.running += 1;
+            self.in_hand = self.in_hand.saturating_sub(1);
+            return Some(Picked { account, endpoint, job, ailing: state.ailing });
+        }
+        None
+    }
+
+    fn unpark(&mut self) -> Option<i64> {
+        let endpoint = self.parked.pop_front()?;
+        let state = self.flows.get_mut(&endpoint)?;
+        state.parked = false;
+        state.lacks_room = false;
+        Some(endpoint)
+    }
+}
