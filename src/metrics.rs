@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 macro_rules! counters {
     ($($name:ident = $metric:literal, $help:literal;)*) => {
@@ -46,7 +46,7 @@ pub struct Metrics {
     damaged_objects: AtomicU64,
     held_orphans: AtomicU64,
     /// Counted by the log, once there is one.
-    dropped_lines: OnceLock<Arc<AtomicU64>>,
+    dropped_lines: Mutex<Arc<AtomicU64>>,
 }
 
 /// A door for mail that accepts connections, while this value lives.
@@ -67,7 +67,7 @@ impl Default for Metrics {
             doors: AtomicU64::new(0),
             damaged_objects: AtomicU64::new(0),
             held_orphans: AtomicU64::new(0),
-            dropped_lines: OnceLock::new(),
+            dropped_lines: Mutex::default(),
         }
     }
 }
@@ -98,8 +98,7 @@ impl Metrics {
 
     /// Shows the count of log lines that were dropped because nobody took them in time.
     pub fn count_dropped_lines(&self, dropped: Arc<AtomicU64>) {
-        // The first log is the process's.
-        drop(self.dropped_lines.set(dropped));
+        *self.dropped_lines.lock().unwrap_or_else(PoisonError::into_inner) = dropped;
     }
 
     /// Sets how many SMTP sessions are open.
@@ -143,7 +142,7 @@ impl Metrics {
         );
         line("counter", "mailkite_commits_total", "Commits of the database.", commits.0);
         line("counter", "mailkite_commits_fsynced_total", "Commits of the database that were fsynced.", commits.1);
-        let dropped = self.dropped_lines.get().map_or(0, |dropped| dropped.load(Ordering::Relaxed));
+        let dropped = self.dropped_lines.lock().unwrap_or_else(PoisonError::into_inner).load(Ordering::Relaxed);
         line("counter", "mailkite_log_lines_dropped_total", "Log lines that nobody took in time.", dropped);
         text
     }

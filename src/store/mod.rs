@@ -508,6 +508,13 @@ impl Db {
         settled.await.unwrap_or(Err(Error::Stopped))
     }
 
+    /// Ends the writer, and returns once its threads have closed the database: whoever opens it again in this process
+    /// meets nobody. Without it they close it a moment after the last clone is gone.
+    pub async fn close(self) {
+        // On a runtime that ends meanwhile the threads end with the process.
+        drop(tokio::task::spawn_blocking(move || self.inner.writer.end()).await);
+    }
+
     /// The path of the database file.
     pub fn path(&self) -> &Path {
         &self.inner.path

@@ -231,7 +231,7 @@ mod tests {
                 assert!(refused.is_err(), "{fault:?}: it went on");
             }
             assert!(is_there(dir.path(), &name), "{fault:?}: the object was removed");
-            drop(db);
+            db.close().await;
             let again = Db::open(dir.path()).unwrap();
             let found = again.read(move |connection| audit::names_object(connection, &name)).await.unwrap();
             let kept = matches!(fault, Fault::SyncKept | Fault::After | Fault::Panic);

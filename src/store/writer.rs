@@ -16,9 +16,10 @@ use std::cell::Cell;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -111,6 +112,8 @@ pub struct Writer {
     faults: Arc<Faults>,
     waiting: Queue,
     failure: watch::Receiver<bool>,
+    /// None once somebody waited for its end.
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Why a shared commit failed, told to each caller in turn.
@@ -181,8 +184,8 @@ impl Writer {
                 failed.send_replace(true);
             }
         };
-        std::thread::Builder::new().name("writer".to_owned()).spawn(run).map_err(threads)?;
-        Ok(Self { events, counts, faults, waiting: Queue::default(), failure })
+        let thread = std::thread::Builder::new().name("writer".to_owned()).spawn(run).map_err(threads)?;
+        Ok(Self { events, counts, faults, waiting: Queue::default(), failure, thread: Mutex::new(Some(thread)) })
     }
 
     /// Runs `work` on the thread and waits for the commit that carries it.
@@ -263,6 +266,14 @@ impl Writer {
     /// The faults of its commits, for tests.
     pub fn faults(&self) -> &Faults {
         &self.faults
+    }
+
+    /// Ends the thread, and waits until it and those that it started have closed the database. Blocks.
+    pub fn end(&self) {
+        drop(self.events.send(Event::End));
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A thread that panicked told of it in its own words.
+        drop(thread.map(JoinHandle::join));
     }
 
     /// Becomes true when the writer stopped for good.

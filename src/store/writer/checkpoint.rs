@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
@@ -145,7 +146,9 @@ impl Progress {
 
 /// The background thread, which ends with this value.
 pub(super) struct Background {
-    asks: Sender<()>,
+    /// None once it ends.
+    asks: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Background {
@@ -160,13 +163,21 @@ impl Background {
         let (asks, asked) = channel();
         let path = path.to_owned();
         let thread = std::thread::Builder::new().name("checkpoint".to_owned());
-        thread.spawn(move || serve(&path, &asked, tell))?;
-        Ok(Self { asks })
+        let thread = thread.spawn(move || serve(&path, &asked, tell))?;
+        Ok(Self { asks: Some(asks), thread: Some(thread) })
     }
 
     /// Asks for one; false when nobody is there to do it.
     pub(super) fn ask(&self) -> bool {
-        self.asks.send(()).is_ok()
+        self.asks.as_ref().is_some_and(|asks| asks.send(()).is_ok())
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.asks = None;
+        // A thread that panicked told of it in its own words.
+        drop(self.thread.take().map(JoinHandle::join));
     }
 }
 

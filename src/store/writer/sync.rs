@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Fsyncs at the same time at most.
@@ -31,6 +32,7 @@ pub(super) trait Listener: Send + Sync + 'static {
 /// Commits whose fsync is under way or about to be.
 pub(super) struct Syncs {
     shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -82,18 +84,22 @@ impl Syncs {
     /// Not even one thread can be started.
     pub(super) fn start(files: Vec<File>, listener: Box<dyn Listener>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::default(), work: Condvar::new(), listener });
+        let mut threads = Vec::new();
         let mut started = Err(std::io::Error::other("no descriptor of the WAL"));
         for file in files {
             let shared = Arc::clone(&shared);
             let thread = std::thread::Builder::new().name("wal-sync".to_owned()).stack_size(STACK);
             match thread.spawn(move || shared.run(&file)) {
-                Ok(_) => started = Ok(()),
+                Ok(thread) => {
+                    threads.push(thread);
+                    started = Ok(());
+                }
                 Err(error) if started.is_err() => started = Err(error),
                 // Fewer at a time do as well.
                 Err(_) => break,
             }
         }
-        started.map(|()| Self { shared })
+        started.map(|()| Self { shared, threads })
     }
 
     /// Takes over a commit that was made; `answers` hear of it when it is durable, or, without `sync`, when all before
@@ -128,6 +134,8 @@ impl Drop for Syncs {
     fn drop(&mut self) {
         self.shared.lock().ended = true;
         self.shared.work.notify_all();
+        // A thread that panicked told of it in its own words.
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
     }
 }
 
