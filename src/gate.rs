@@ -68,10 +68,10 @@ impl Gate {
                 state.running += 1;
                 return Ok(Turn { shared: Some(Arc::clone(&self.shared)) });
             }
-            state.make_room(who, self.shared.most_waiting).and_then(|()| {
+            state.make_room(who, self.shared.most_waiting).map(|()| {
                 let (sender, receiver) = oneshot::channel();
                 state.push(who, sender);
-                Ok(receiver)
+                receiver
             })
         };
         let turn = match waiting {

@@ -60,11 +60,11 @@ impl Finding {
 
 impl Finding {
     fn to_json(&self) -> serde_json::Value {
-        let mut json = json!({"ok": self.lost.is_empty(), "said": self.said, "lost": self.lost});
-        if !self.counts.is_empty() {
-            json["counts"] = json!(self.counts);
+        if self.counts.is_empty() {
+            json!({"ok": self.lost.is_empty(), "said": self.said, "lost": self.lost})
+        } else {
+            json!({"ok": self.lost.is_empty(), "said": self.said, "lost": self.lost, "counts": self.counts})
         }
-        json
     }
 }
 

@@ -97,7 +97,7 @@ async fn queued_mail_of_one_account_to_a_domain_is_nobody_elses_wait() {
     for batch in 0..4 {
         let recipients: Vec<_> = (0..50).map(|n| json!({"to": format!("m{batch}.{n}@remote.test")})).collect();
         let body = json!({"from": "hi@inbox.test", "subject": "Bulk", "text": "x", "recipients": recipients});
-        owner.post("/v1/send/batch", body).await.expect(202);
+        owner.post("/v1/send/batch", body).await.expect(200);
     }
     remote.taken().await;
     let body = json!({"from": "hi@honest.test", "to": "ada@remote.test", "subject": "Hi", "text": "It branches."});

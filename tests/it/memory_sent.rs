@@ -42,9 +42,8 @@ impl Post {
              [outbound.smarthost]\nhost = \"127.0.0.1\"\nport = {}\nsecurity = \"none\"\n",
             remote.address.port()
         );
-        let mut served = Served::start_with(folder.path(), &sections).await;
-        let submission = served.said("taking mail from mail programs").await["address"].as_str().unwrap().to_owned();
-        Self { served, submission: submission.parse().unwrap(), remote, key, _folder: folder }
+        let served = Served::start_with(folder.path(), &sections).await;
+        Self { submission: served.submission, served, remote, key, _folder: folder }
     }
 
     async fn signed_in(&self) -> SmtpClient {

@@ -221,7 +221,7 @@ async fn a_file_that_cannot_be_opened_at_the_moment_is_no_damage() {
     fs::rename(&file, &kept).unwrap();
     symlink(&file, &file).unwrap();
     let (status, answer) = server.api(&format!("/api/messages/{id}/raw")).await;
-    assert_eq!((status, &answer["code"]), (500, &json!("internal")));
+    assert_eq!((status, &answer["code"]), (503, &json!("unavailable")));
     server.advance(HOUR, &hook.url);
     fs::remove_file(&file).unwrap();
     fs::rename(&kept, &file).unwrap();

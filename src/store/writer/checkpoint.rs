@@ -3,7 +3,7 @@
 //!
 //! How large it may grow follows the room on the disk: what it holds has to fit into the database file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -18,8 +18,9 @@ const MARK_MIN: u64 = 256 << 10;
 const ROOM_SHARE: u64 = 16;
 /// What the file keeps of its length when it begins anew: transactions that fit need no room on a full disk.
 const KEPT_MIN: u64 = 1 << 20;
-/// Between two tries.
-const RETRY: Duration = Duration::from_millis(250);
+/// Between two tries, and how many times as long it becomes while readers keep the WAL from beginning anew.
+const RETRY: Duration = Duration::from_millis(50);
+const RETRY_GROWTH: u32 = 5;
 /// The same after an error.
 const ERROR_RETRY: Duration = Duration::from_secs(1);
 /// Rounds in the background, until the rest is done whatever its size.
@@ -128,8 +129,8 @@ impl Progress {
     /// The rest was moved, or not all of it.
     pub(super) fn rested(&mut self, moved: Moved, now: Instant) {
         self.running = false;
-        self.next = Some(now + RETRY);
         self.held_back = if moved.is_all() { 0 } else { self.held_back.saturating_add(1) };
+        self.next = Some(now + RETRY * self.held_back.clamp(1, RETRY_GROWTH));
     }
 
     /// Something failed that may go away.
@@ -181,7 +182,7 @@ impl Drop for Background {
     }
 }
 
-fn serve(path: &PathBuf, asked: &Receiver<()>, tell: impl Fn(rusqlite::Result<Moved>)) {
+fn serve(path: &Path, asked: &Receiver<()>, tell: impl Fn(rusqlite::Result<Moved>)) {
     let mut open: Option<Connection> = None;
     while asked.recv().is_ok() {
         let moved = match open.take().map_or_else(|| connect(path), Ok) {
