@@ -5,7 +5,7 @@ use mailkite::id::MessageId;
 use mailkite::mail::address::Mailbox;
 use mailkite::mail::mailbox_list;
 use mailkite::mail::report::{self, Report};
-use mailkite::outbound::return_path::{ReturnPath, ReturnPaths};
+use mailkite::outbound::return_path::{BounceTag, ReturnPath, ReturnPaths};
 
 const HOSTNAME: &str = "mx.mailkite.test";
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
@@ -103,7 +103,7 @@ fn senders() -> Vec<Mailbox> {
     let parse = |text| Mailbox::parse(text).expect("a mailbox");
     let plain = parse("ada@example.com");
     let forwarded = parse("SRS0=abcd=ab=example.com=ada@other.test");
-    [paths().bounce(&message(), "acme.test"), paths().srs(&plain, NOW), paths().srs(&forwarded, NOW)]
+    [paths().bounce(&message(), 3, "acme.test"), paths().srs(&plain, NOW), paths().srs(&forwarded, NOW)]
         .into_iter()
         .flatten()
         .chain([plain, forwarded])
@@ -119,7 +119,10 @@ pub fn path(input: &[u8]) {
     let Ok(address) = Mailbox::parse(&String::from_utf8_lossy(input)) else { return };
     let paths = paths();
     match paths.read(&address, NOW) {
-        Some(ReturnPath::Bounce(id)) => assert_eq!(id, message(), "a forged tag: {address}"),
+        Some(ReturnPath::Bounce(tag)) => {
+            let made = BounceTag { message: message(), recipient: Some(3) };
+            assert_eq!(tag, made, "a forged tag: {address}");
+        }
         Some(ReturnPath::Srs(sender)) => {
             let genuine = ["ada@example.com", "srs0=abcd=ab=example.com=ada@other.test"];
             assert!(genuine.contains(&sender.to_string().to_lowercase().as_str()), "a forged sender: {address}");
