@@ -56,9 +56,7 @@ impl Finding {
     const fn new(what: &'static str, said: String, lost: Vec<String>) -> Self {
         Self { what, said, lost, counts: BTreeMap::new() }
     }
-}
 
-impl Finding {
     fn to_json(&self) -> serde_json::Value {
         if self.counts.is_empty() {
             json!({"ok": self.lost.is_empty(), "said": self.said, "lost": self.lost})
