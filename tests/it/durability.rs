@@ -12,7 +12,7 @@ use regex::Regex;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::support::audit::{assert_audited, audit};
+use super::support::audit::{assert_audited, assert_ledger};
 use super::support::machine::skip;
 use super::support::process::{Process, http_get, refusal};
 use super::support::receiver::{Receiver, Reply};
@@ -125,10 +125,8 @@ async fn twenty_kills_under_load_lose_nothing_that_was_acknowledged() {
     last.terminate().await;
 
     assert_sound(&data_dir);
-    let replies = dir.path().join("replies");
-    fs::write(&replies, ledger.replies.lock().unwrap().join("\n")).unwrap();
-    let (good, said) = audit(&data_dir, &["--ledger", replies.to_str().unwrap()]);
-    assert!(good && said.contains("delivered"), "{said}");
+    let said = assert_ledger(&data_dir, &ledger.replies.lock().unwrap().join("\n"));
+    assert!(said.contains("delivered"), "{said}");
     let stored = stored_subjects(&data_dir);
     let lost: Vec<_> = acknowledged.iter().filter(|subject| stored.get(*subject) != Some(&1)).collect();
     assert!(lost.is_empty(), "acknowledged, but not stored exactly once: {lost:?}");

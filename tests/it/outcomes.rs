@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::support::audit::assert_ledger;
 use super::support::machine::skip;
 use super::support::promises::{Doors, Kind, Promises};
 use super::support::served::{Served, configure};
@@ -91,11 +92,13 @@ async fn a_commit_that_fails_at_any_moment_loses_nothing_that_is_promised_before
     }
     assert_eq!(promises.count(), Fault::ALL.len() * Kind::ALL.len());
     assert!(refused > promises.count() / 2, "{refused} commits failed");
+    let ledger = promises.ledger();
     let server = Running::start(folder.path(), &sections).await;
     assert_eq!(promises.broken(server.doors).await, Vec::<String>::new());
     server.stop.cancel();
     server.end().await.unwrap();
     assert_sound(&data_dir);
+    assert_ledger(&data_dir, &ledger);
 }
 
 /// Calls that fail, and what with.
@@ -184,9 +187,11 @@ async fn run(promises: &mut Promises, library: &Path, failing: Failing) -> Came 
             came.broken.push(format!("{kind:?}-{number} was not taken by a sound server"));
         }
     }
+    let ledger = promises.ledger();
     came.broken.extend(promises.broken(doors).await);
     drop(child.kill().await);
     assert_sound(&data_dir);
+    assert_ledger(&data_dir, &ledger);
     came
 }
 

@@ -22,3 +22,13 @@ pub fn assert_audited(data_dir: &Path) {
     let (good, said) = audit(data_dir, &[]);
     assert!(good, "{said}");
 }
+
+/// Nothing is lost, and each id of a ledger has an end state; what was said of them.
+#[track_caller]
+pub fn assert_ledger(data_dir: &Path, ledger: &str) -> String {
+    let file = data_dir.with_extension("ledger");
+    std::fs::write(&file, ledger).unwrap();
+    let (good, said) = audit(data_dir, &["--ledger", file.to_str().unwrap()]);
+    assert!(good, "{said}");
+    said
+}

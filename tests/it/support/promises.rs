@@ -75,8 +75,16 @@ pub struct Doors {
 struct Promise {
     kind: Kind,
     subject: String,
-    /// Ids of messages, or the path of an upload's link.
+    taken: Taken,
+}
+
+/// What an answer named.
+#[derive(Clone, Debug)]
+struct Taken {
+    /// Ids of messages, or of an upload.
     ids: Vec<String>,
+    /// The path of an upload's link.
+    link: Option<String>,
 }
 
 /// The world outside, and what it was promised.
@@ -166,9 +174,14 @@ impl Promises {
         let offered = Offer { kind, doors, subject: subject.clone(), key: self.key.clone() };
         // A server that ends in the middle breaks the exchange off.
         let answered = tokio::spawn(offered.make()).await;
-        let Ok(Some(ids)) = answered else { return false };
-        self.given.push(Promise { kind, subject, ids });
+        let Ok(Some(taken)) = answered else { return false };
+        self.given.push(Promise { kind, subject, taken });
         true
+    }
+
+    /// The ids that were promised since the last look, one a line.
+    pub fn ledger(&self) -> String {
+        self.given.iter().flat_map(|promise| &promise.taken.ids).map(|id| format!("{id}\n")).collect()
     }
 
     /// Waits until all that was promised so far has reached whom it was for, and reads it back; what was not kept.
@@ -181,7 +194,7 @@ impl Promises {
                 matches!(promise.kind, Kind::Small | Kind::Large | Kind::File | Kind::Forwarded | Kind::Passing);
             while posted && !self.is_posted(subject) {
                 if Instant::now() > deadline {
-                    broken.push(format!("{subject} {:?} never reached the webhook", promise.ids));
+                    broken.push(format!("{subject} {:?} never reached the webhook", promise.taken.ids));
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -189,14 +202,14 @@ impl Promises {
             let sent = matches!(promise.kind, Kind::Forwarded | Kind::Sent | Kind::Batch | Kind::Handed);
             while sent && !self.is_sent(subject) {
                 if Instant::now() > deadline {
-                    broken.push(format!("{subject} {:?} never reached the remote host", promise.ids));
+                    broken.push(format!("{subject} {:?} never reached the remote host", promise.taken.ids));
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             let owner = Api::anonymous(doors.http).with(self.key.clone());
             if let Err(why) = read_back(&owner, &promise).await {
-                broken.push(format!("{subject} {:?} {why}", promise.ids));
+                broken.push(format!("{subject} {:?} {why}", promise.taken.ids));
             }
         }
         broken
@@ -252,38 +265,42 @@ struct Offer {
 }
 
 impl Offer {
-    /// The ids, once it is promised.
-    async fn make(self) -> Option<Vec<String>> {
+    /// What the answer names, once it is promised.
+    async fn make(self) -> Option<Taken> {
+        let messages = |ids| Taken { ids, link: None };
         TcpStream::connect(self.doors.smtp).await.ok()?;
         match self.kind {
-            Kind::Small | Kind::Large | Kind::File => self.deliver("ada@example.com", "load@acme.test").await,
-            Kind::Forwarded => self.deliver("ada@example.com", "f@acme.test").await,
-            Kind::Passing => self.deliver("ada@example.com", "load@zero.test").await,
-            Kind::Handed => self.hand_in().await,
-            Kind::Sent => self.request("/v1/send", json!({"to": "ada@remote.test"}), 202).await,
+            Kind::Small | Kind::Large | Kind::File => self.deliver("load@acme.test").await.map(messages),
+            Kind::Forwarded => self.deliver("f@acme.test").await.map(messages),
+            Kind::Passing => self.deliver("load@zero.test").await.map(messages),
+            Kind::Handed => self.hand_in().await.map(messages),
+            Kind::Sent => self.request("/v1/send", json!({"to": "ada@remote.test"}), 202).await.map(messages),
             Kind::Batch => {
                 let recipients = json!([{"to": "ada@remote.test"}, {"to": "bob@remote.test"}]);
-                self.request("/v1/send/batch", json!({"recipients": recipients}), 200).await
+                self.request("/v1/send/batch", json!({"recipients": recipients}), 200).await.map(messages)
             }
             Kind::Upload => {
                 let owner = Api::anonymous(self.doors.http).with(self.key);
                 let path = format!("/v1/attachments?filename={}.csv", self.subject);
                 let made =
                     owner.exchange("POST", &path, &[("Content-Type", "text/csv")], Some(FILE.as_bytes())).await;
-                let url = (made.status == 201).then(|| made.json["url"].as_str().unwrap().to_owned())?;
-                Some(vec![url.split_once("mailkite.test").unwrap().1.to_owned()])
+                (made.status == 201).then(|| {
+                    let (id, url) = (made.json["id"].as_str().unwrap(), made.json["url"].as_str().unwrap());
+                    let link = url.split_once("mailkite.test").unwrap().1.to_owned();
+                    Taken { ids: vec![id.to_owned()], link: Some(link) }
+                })
             }
         }
     }
 
-    async fn deliver(&self, from: &str, to: &str) -> Option<Vec<String>> {
+    async fn deliver(&self, to: &str) -> Option<Vec<String>> {
         let mut client = SmtpClient::open(self.doors.smtp).await;
         if client.try_reply().await.ok()?.code != 220 {
             return None;
         }
         client.try_send(b"EHLO client.test\r\n").await.ok()?;
         client.try_reply().await.ok()?;
-        promised(&client.try_mail(from, to, mail(self.kind, &self.subject).as_bytes()).await.ok()?)
+        promised(&client.try_mail("ada@example.com", to, mail(self.kind, &self.subject).as_bytes()).await.ok()?)
     }
 
     async fn hand_in(&self) -> Option<Vec<String>> {
@@ -329,14 +346,14 @@ async fn read_back(owner: &Api, promise: &Promise) -> Result<(), String> {
     let wrong = |what: &str, answer: &Answer| {
         Err(format!("{what}: {} {}", answer.status, String::from_utf8_lossy(&answer.body)))
     };
-    if promise.kind == Kind::Upload {
-        let file = get(&promise.ids[0]).await;
+    if let Some(link) = &promise.taken.link {
+        let file = get(link).await;
         return if file.body == FILE.as_bytes() { Ok(()) } else { wrong("the file", &file) };
     }
     if promise.kind == Kind::Passing {
         return Ok(());
     }
-    for id in &promise.ids {
+    for id in &promise.taken.ids {
         let raw = get(&format!("/api/messages/{id}/raw")).await;
         let text = mail(promise.kind, &promise.subject);
         let received = matches!(promise.kind, Kind::Small | Kind::Large | Kind::File | Kind::Forwarded);
