@@ -194,7 +194,7 @@ impl Lanes {
         now: Timestamp,
     ) -> Vec<Claimed> {
         let lane = self.enter(flow);
-        lane.claimed(flow.account, flow.endpoint);
+        lane.claimed(flow.account, flow.endpoint, jobs.len());
         let back = lane.take(flow.account, flow.endpoint, jobs, now);
         if let Some(state) = lane.state(flow.account, flow.endpoint) {
             state.due_at = state.due_at.into_iter().chain(next_due).min();
@@ -279,6 +279,9 @@ impl Lanes {
                 if was_ailing {
                     self.running_ailing = self.running_ailing.saturating_sub(1);
                     account.running_ailing = account.running_ailing.saturating_sub(1);
+                }
+                if !matches!(health, Health::Up | Health::Unknown) {
+                    state.hold_few();
                 }
                 match health {
                     Health::Up => state.width = (state.width + 1).min(full_width),

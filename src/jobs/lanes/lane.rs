@@ -13,6 +13,10 @@ pub(super) const FIRST_WIDTH: usize = 2;
 /// Jobs that may be handed over, for each attempt that may be made at once: with attempts of 15 s the last of them
 /// begins after 90 s, within its lease.
 pub(super) const IN_HAND: usize = 6;
+/// The same for jobs that are claimed, to begin with …
+const REACH: usize = 2;
+/// … and where attempts end so soon that the hand is empty before the next claim is committed, as on a slow disk.
+const REACH_MAX: usize = 16;
 /// Flows of one account that are looked at before it is another's turn.
 const LOOKED_AT: usize = 16;
 
@@ -39,6 +43,8 @@ pub(super) struct State {
     pub claiming: bool,
     /// How many jobs its claim may bring; they count as in hand.
     expected: usize,
+    /// How many jobs are kept in hand for each attempt that may be made at once.
+    reach: usize,
     /// It stands in its account's turns.
     in_turn: bool,
     pub running: usize,
@@ -60,6 +66,7 @@ impl State {
             lacks_room: false,
             claiming: false,
             expected: 0,
+            reach: REACH,
             in_turn: false,
             running: 0,
             width,
@@ -76,6 +83,16 @@ impl State {
     pub(super) fn due_from(&self) -> Option<Timestamp> {
         let at = self.due_at.filter(|_| !self.parked && !self.claiming)?;
         Some(self.breaker.until().map_or(at, |until| until.max(at)))
+    }
+
+    /// How many jobs it may have in hand.
+    const fn hand(&self) -> usize {
+        self.width * self.reach
+    }
+
+    /// An attempt did not go well: claims would be held for long.
+    pub(super) const fn hold_few(&mut self) {
+        self.reach = REACH;
     }
 
     fn is_idle(&self) -> bool {
@@ -183,12 +200,13 @@ impl Lane {
 
     /// Keeps a place in hand, if the flow has nothing else to do first.
     pub(super) fn reserve(&mut self, account: i64, endpoint: i64, now: Timestamp) -> bool {
-        let full = self.in_hand >= self.width * IN_HAND;
         let Some(member) = self.members.get_mut(&account) else { return false };
         let Some(state) = member.flows.get_mut(&endpoint) else { return false };
+        let reach = state.reach.max(IN_HAND);
+        let full = self.in_hand >= self.width * reach;
         let waiting = state.claiming || state.parked || state.due_at.is_some_and(|at| at <= now);
         // Who has nothing in hand gets a place behind every backlog of others.
-        let room = state.in_hand() < state.width * IN_HAND && (!full || member.in_hand == 0);
+        let room = state.in_hand() < state.width * reach && (!full || member.in_hand == 0);
         if waiting || !room || state.breaker.is_open() {
             return false;
         }
@@ -206,12 +224,17 @@ impl Lane {
         self.in_hand = self.in_hand.saturating_sub(1);
     }
 
-    /// A claim ended.
-    pub(super) fn claimed(&mut self, account: i64, endpoint: i64) {
+    /// A claim ended that brought so many jobs.
+    pub(super) fn claimed(&mut self, account: i64, endpoint: i64, jobs: usize) {
         let Some(member) = self.members.get_mut(&account) else { return };
         let Some(state) = member.flows.get_mut(&endpoint) else { return };
         let expected = std::mem::take(&mut state.expected);
         state.claiming = false;
+        if !state.claimed.is_empty() {
+            state.reach = (state.reach - 1).max(REACH);
+        } else if jobs == expected && !state.ailing && state.running < state.width {
+            state.reach = (state.reach * 2).min(REACH_MAX);
+        }
         member.in_hand = member.in_hand.saturating_sub(expected);
         self.in_hand = self.in_hand.saturating_sub(expected);
     }
@@ -308,6 +331,8 @@ impl Lane {
 
     /// How many waiting jobs of a due flow should be claimed now; none: it is parked.
     pub(super) fn wants(&mut self, account: i64, endpoint: i64) -> Option<usize> {
+        // What each account may have in hand however much the others have.
+        let share = (self.width * REACH / self.members.len().max(1)).max(1);
         let member = self.members.get_mut(&account)?;
         let state = member.flows.get_mut(&endpoint)?;
         state.armed = None;
@@ -315,10 +340,10 @@ impl Lane {
             // One probe, once everything else has ended.
             state.parked = state.running + state.in_hand() > 0;
             1
-        } else if state.claimed.len() >= state.width {
+        } else if state.claimed.len() * 2 >= state.hand() {
             state.parked = true;
             0
-        } else if self.in_hand >= self.width * 2 && member.in_hand > 0 {
+        } else if self.in_hand >= self.width * state.reach && member.in_hand >= share {
             state.parked = true;
             state.lacks_room = true;
             member.parked.push_back(endpoint);
@@ -327,8 +352,9 @@ impl Lane {
             }
             0
         } else {
-            let room = (self.width * 2).saturating_sub(self.in_hand).max(1);
-            (state.width * 2).saturating_sub(state.claimed.len()).min(room)
+            let room = (self.width * state.reach).saturating_sub(self.in_hand);
+            let room = room.max(share.saturating_sub(member.in_hand)).max(1);
+            state.hand().saturating_sub(state.claimed.len()).min(room)
         };
         if state.parked {
             return None;
@@ -347,7 +373,7 @@ impl Lane {
         if let Some(member) = self.members.get_mut(&account) {
             if let Some(state) = member.flows.get_mut(&endpoint).filter(|state| state.parked && !state.lacks_room) {
                 let busy = state.breaker.is_open() && state.running > 0;
-                if !busy && state.claimed.len() * 2 < state.width {
+                if !busy && state.claimed.len() * 4 < state.hand() {
                     state.parked = false;
                     unparked.push((account, endpoint));
                 }

@@ -419,3 +419,56 @@ fn no_job_is_forgotten() {
         assert_eq!((lanes.running_ailing, lanes.figures().running), (0, 0), "seed {seed}");
     }
 }
+
+#[test]
+fn more_is_claimed_where_attempts_end_before_the_next_claim_is_committed() {
+    let mut lanes = lanes(16, 1_000);
+    let mut limits = Vec::new();
+    lanes.wake(&flow("a"), NOW);
+    for _ in 0..20 {
+        let Some(want) = lanes.wants(NOW, 1).pop() else { break };
+        limits.push(want.limit);
+        // While the claim is committed all that is in hand ends.
+        let ran = std::iter::from_fn(|| lanes.start()).collect::<Vec<_>>();
+        ran.iter().for_each(|(flow, _)| drop(lanes.finished(flow, Health::Up, NOW)));
+        lanes.claimed(&want.flow, jobs(want.limit), Some(NOW), NOW);
+        while let Some((flow, _)) = lanes.start() {
+            drop(lanes.finished(&flow, Health::Up, NOW));
+        }
+    }
+    let most = limits.iter().max().copied().unwrap();
+    assert!(most > 16 * IN_HAND, "{limits:?}");
+    assert!(limits.iter().all(|limit| *limit <= 16 * 16), "{limits:?}");
+    lanes.claimed(&flow("a"), jobs(1), Some(NOW), NOW);
+    assert!(lanes.start().is_some());
+    lanes.finished(&flow("a"), Health::Reluctant, NOW);
+    let few = lanes.wants(NOW, 1).pop().unwrap().limit;
+    assert!(few <= 16 * 2, "{few} while it is slow");
+}
+
+#[test]
+fn a_hand_full_of_one_accounts_jobs_leaves_the_others_their_share_of_claims() {
+    let mut lanes = lanes(16, 1_000);
+    let (busy, honest) = (shared(1, 1), shared(2, 1));
+    lanes.wake(&busy, NOW);
+    for _ in 0..40 {
+        for want in lanes.wants(NOW, 1) {
+            lanes.claimed(&want.flow, jobs(want.limit), Some(NOW), NOW);
+        }
+        while let Some((flow, _)) = lanes.start() {
+            drop(lanes.finished(&flow, Health::Up, NOW));
+        }
+    }
+    lanes.wake(&honest, NOW);
+    let mut claimed = 0;
+    for _ in 0..40 {
+        for want in lanes.wants(NOW, 10) {
+            claimed += if want.flow == honest { want.limit } else { 0 };
+            lanes.claimed(&want.flow, jobs(want.limit), Some(NOW), NOW);
+        }
+        if let Some((flow, _)) = lanes.start() {
+            lanes.finished(&flow, Health::Up, NOW);
+        }
+    }
+    assert!(claimed >= 16, "{claimed}");
+}
