@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use mailkite::clock::Clock;
+use serde_json::json;
 
 use super::support::audit::assert_audited;
 use super::support::machine::skip;
@@ -193,6 +196,43 @@ async fn a_small_disk_is_filled_by_mail_and_not_by_the_log_of_the_database() {
     server.stop_with_any_jobs().await;
     assert_eq!(stored(&data_dir), acknowledged);
     assert_eq!(leftovers(&data_dir), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_sending_says_when_to_try_again_and_deleting_makes_room() {
+    let Some(disk) = SmallDisk::mount("size=24m") else { return };
+    let data_dir = disk.path.join("data");
+    let server = Server::start_with(Clock::System, |config| config.data_dir.clone_from(&data_dir)).await;
+    let owner = server.owner().await;
+    let mut ids = Vec::new();
+    for number in 0..6 {
+        let reply = attempt(server.smtp, &incompressible(&format!("old {number}"), 1_000_000)).await;
+        assert_eq!(reply.code, 250, "{reply:?}");
+        ids.push(reply.text().split_whitespace().find(|word| word.starts_with("msg_")).unwrap().to_owned());
+    }
+    let _filler = disk.fill();
+    let content = BASE64.encode(incompressible("file", 200_000));
+    let send = json!({"from": "hi@inbox.test", "to": "ada@remote.test", "subject": "Hi", "text": "See below.",
+        "attachments": [{"filename": "n.txt", "content": content}]});
+    let file = json!({"filename": "n.txt", "content": content});
+    for (path, body) in [("/v1/send", &send), ("/v1/attachments", &file)] {
+        let refused = owner.post(path, body.clone()).await;
+        assert_eq!((refused.status, refused.code()), (503, "unavailable"), "{path} {}", refused.json);
+        let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+        assert!((1..=3600).contains(&seconds), "{path} {seconds}");
+    }
+    while attempt(server.smtp, &message(&format!("more {}", ids.len()))).await.code == 250 {
+        ids.push("a little room is left in the files that exist".to_owned());
+    }
+    for id in ids.iter().filter(|id| id.starts_with("msg_")) {
+        owner.delete(&format!("/api/messages/{id}")).await.expect(200);
+    }
+    until_taken(server.smtp, "after").await;
+    owner.post("/v1/send", send).await.expect(202);
+    owner.post("/v1/attachments", file).await.expect(201);
+    server.stop_with_any_jobs().await;
+    assert_sound(&data_dir);
+    assert_audited(&data_dir);
 }
 
 #[tokio::test(flavor = "multi_thread")]

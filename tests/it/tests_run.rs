@@ -209,6 +209,25 @@ fn a_skipped_test_is_listed_at_the_end_and_fails_in_ci() {
 }
 
 #[test]
+fn dependencies_are_compared_with_the_list_of_known_faults_where_it_can_be_fetched() {
+    for (fetched, compared) in [("true", 1), ("false", 0)] {
+        let machine = Machine::new();
+        let rust = env!("CARGO_PKG_RUST_VERSION");
+        machine.script("cargo", &format!("case \"$*\" in *'fetch db') {fetched} ;; *) echo {rust} ;; esac"));
+        let outcome = machine.run(&[("CI", "true")]);
+        assert!(outcome.passed, "{}", outcome.stderr);
+        let ran = |checks: &str| outcome.calls.iter().filter(|call| call.ends_with(checks)).count();
+        assert_eq!(
+            (ran("check licenses bans sources"), ran("check advisories")),
+            (1, compared),
+            "{:?}",
+            outcome.calls
+        );
+        assert_eq!(outcome.stdout.contains("cannot be fetched here"), compared == 0, "{}", outcome.stdout);
+    }
+}
+
+#[test]
 fn bare_says_what_it_cannot_do_before_it_makes_anything() {
     let machine = Machine::new();
     let scratch = tempfile::tempdir().unwrap();
