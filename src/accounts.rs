@@ -194,7 +194,7 @@ impl Accounts {
         let Some(account) = account.filter(|_| genuine) else { return Err(Refusal::BadLogin) };
         let (token, session) = self.new_session(&account, client, now);
         let (id, most) = (account.id, self.most_sessions);
-        let opened = self.db.write(move |tx| {
+        let opened = self.db.write_removal(move |tx| {
             // A password that was changed meanwhile opens nothing: its change has ended what it had opened.
             let current = accounts::find_password_hash(tx, id)? == hash;
             if current {
@@ -367,7 +367,7 @@ impl Accounts {
     async fn open_session(&self, account: Account, client: Client, now: Timestamp) -> Result<SignedIn, Refusal> {
         let (token, session) = self.new_session(&account, client, now);
         let most = self.most_sessions;
-        self.db.write(move |tx| sessions::insert(tx, &session, most, now)).await?;
+        self.db.write_removal(move |tx| sessions::insert(tx, &session, most, now)).await?;
         Ok(SignedIn { token, account })
     }
 

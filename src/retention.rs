@@ -130,7 +130,7 @@ impl Retention {
             });
             let (jobs, expired) = expired.await?;
             let count = expired.len();
-            let files = self.db.write(move |tx| {
+            let files = self.db.write_removal(move |tx| {
                 let mut files = Vec::new();
                 delete_jobs(tx, &jobs)?;
                 for (message, raw) in expired {
@@ -160,7 +160,7 @@ impl Retention {
             if count == 0 {
                 return Ok(gone);
             }
-            let files = self.db.write(move |tx| {
+            let files = self.db.write_removal(move |tx| {
                 let forget = |row: &PassingRow| {
                     removal::note_passing(tx, row.id, Reason::Undelivered, now)?;
                     passing::finish(tx, row)
@@ -247,7 +247,7 @@ impl Retention {
             if count == 0 {
                 return Ok(gone);
             }
-            let files = self.db.write(move |tx| {
+            let files = self.db.write_removal(move |tx| {
                 let delete = |(id, file)| {
                     removal::note_upload(tx, id, Reason::Retention, now)?;
                     uploads::delete(tx, id).map(|()| file)
@@ -393,7 +393,7 @@ fn small_share(total: usize) -> usize {
 /// Storage trouble. Should only removing its file fail, the message is gone and the sweep removes the file.
 pub async fn delete_message(db: &Db, objects: &Objects, message: i64, now: Timestamp) -> store::Result<bool> {
     let jobs = db.read(move |connection| find_jobs(connection, &[message])).await?;
-    let removed = db.write(move |tx| {
+    let removed = db.write_removal(move |tx| {
         let Some(row) = messages::find_by_row(tx, message)? else { return Ok(None) };
         delete_jobs(tx, &jobs)?;
         deliveries::part_from_message(tx, message, now)?;

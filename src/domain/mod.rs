@@ -195,7 +195,7 @@ impl Domains {
     /// Storage trouble.
     pub async fn remove(&self, domain: &DomainRow) -> store::Result<Vec<RouteId>> {
         let id = domain.public_id.clone();
-        let gone = self.db.write(move |tx| {
+        let gone = self.db.write_removal(move |tx| {
             let Some(domain) = domains::find(tx, &id)? else { return Ok(Vec::new()) };
             let routes = routes::list(tx, domain.account_id, Some(domain.id))?;
             domains::delete(tx, &id)?;

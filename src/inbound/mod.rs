@@ -157,6 +157,9 @@ impl Inbound {
 
     /// Whether a store that was full a moment ago should not be asked again yet.
     pub fn is_full(&self) -> bool {
+        if self.shared.db.is_full() {
+            return true;
+        }
         let until = Timestamp::from_millis(self.shared.full_until.load(Ordering::Relaxed));
         let left = until.since(self.shared.clock.now());
         // A clock that was set back leaves more of it than there ever is.

@@ -136,7 +136,7 @@ impl Outbound {
         id: ScheduledId,
         now: Timestamp,
     ) -> Result<(), NotCanceled> {
-        let canceled = self.parts.db.write(move |tx| {
+        let canceled = self.parts.db.write_removal(move |tx| {
             let message = submissions::find_scheduled(tx, &id)?;
             let row = message.map(|message| messages::find_by_row(tx, message)).transpose()?.flatten();
             let Some(row) = row.filter(|row| row.account_id == account) else {

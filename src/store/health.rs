@@ -55,7 +55,7 @@ impl Db {
     /// # Errors
     /// As [`Db::write`].
     pub async fn until_durable(&self) -> Result<()> {
-        self.write(|_| Ok(())).await
+        self.write_removal(|_| Ok(())).await
     }
 
     /// The figures in the text format of Prometheus.

@@ -17,6 +17,7 @@ pub mod dispatches;
 pub mod dkim_keys;
 pub mod dns_checks;
 pub mod domains;
+mod error;
 pub mod events;
 pub mod faults;
 pub mod figures;
@@ -39,6 +40,7 @@ pub mod raws;
 pub mod recent;
 pub mod recipients;
 pub mod removal;
+mod reserve;
 pub mod routes;
 pub mod search;
 pub mod sessions;
@@ -60,9 +62,12 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, watch};
 
+pub use error::{Error, Outcome, Result};
+use error::{is_busy, is_no_room};
 use mark::{Evidence, Keeper};
 use placed::Doubtful;
-use writer::{Durability, Urgency, Writer};
+use reserve::Reserve;
+use writer::{Durability, Room, Urgency, Writer};
 
 /// The file name of the database inside the data directory.
 pub const FILE_NAME: &str = "mailkite.db";
@@ -72,8 +77,8 @@ const READERS: u32 = 6;
 const READER_IDLE: Duration = Duration::from_secs(30);
 /// A reader older than this is interrupted, so that no query holds the WAL back for long.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
-/// While readers hold so much of the WAL that it cannot begin anew, they get less time.
-const WAL_BOUND: u64 = 256 << 20;
+/// While they keep the WAL from beginning anew at so many times the size at which it should, they get less time.
+const WAL_BOUND: u64 = 4;
 const READ_DEADLINE_LARGE: Duration = Duration::from_secs(1);
 
 /// How long the last checkpoint waits for readers.
@@ -83,171 +88,6 @@ const SETTLE_MAX: Duration = Duration::from_secs(5);
 const BREATH: Duration = Duration::from_millis(1);
 /// No gentle read waits longer for its turn.
 const TURN_MAX: Duration = Duration::from_millis(100);
-
-/// Why the store could not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Another process holds the database, or the pool has no reader free in time.
-    #[error("the database is busy")]
-    Busy,
-    /// The disk, a quota or a file size limit is full, or the file system is read-only.
-    #[error("no room on the data directory's file system: {0}")]
-    Full(String),
-    /// A row with this value exists; the constraint's columns are named.
-    #[error("a row with the same {0} exists")]
-    Conflict(String),
-    /// The account has as many of something as it may (contract 1.9).
-    #[error("this account may have {most} {name}, and has them")]
-    Limit {
-        /// What of: a key of `[limits]`.
-        name: &'static str,
-        /// How many it may have.
-        most: u64,
-    },
-    /// The writer has stopped: after a failed fsync nothing may be believed until a restart.
-    #[error("storage failed earlier and takes nothing more until the restart")]
-    Stopped,
-    /// Reading or writing a file failed.
-    #[error("{context}: {source}")]
-    Io {
-        /// What was being done, with the path.
-        context: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// An object is missing, or is not what its row says.
-    #[error("object {name} is {what}")]
-    Damaged {
-        /// The object's name.
-        name: String,
-        /// In which way.
-        what: objects::Damage,
-    },
-    /// Anything else that SQLite says.
-    #[error("database: {0}")]
-    Sqlite(#[source] rusqlite::Error),
-    /// A stored value does not have the form that this version writes.
-    #[error("stored {0} cannot be read")]
-    Corrupt(&'static str),
-    /// A commit failed after it had begun, or nobody heard how it ended: the disk may hold the transaction, whole.
-    #[error("it is not known whether this was stored: {0}")]
-    Unknown(#[source] Box<Error>),
-}
-
-/// What became of a transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is durable.
-    Committed,
-    /// Nothing of it is or will be on disk.
-    NotCommitted,
-    /// A restart may find all of it or nothing; until then nothing that it relies on may be undone.
-    Unknown,
-}
-
-impl Outcome {
-    /// What a result of [`Db::write`] says.
-    pub const fn of<T>(written: &Result<T>) -> Self {
-        match written {
-            Ok(_) => Self::Committed,
-            Err(error) => error.outcome(),
-        }
-    }
-}
-
-/// What store functions return.
-pub type Result<T> = std::result::Result<T, Error>;
-
-impl From<rusqlite::Error> for Error {
-    fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::ffi;
-        let rusqlite::Error::SqliteFailure(failure, message) = &error else {
-            return Self::Sqlite(error);
-        };
-        let text = message.clone().unwrap_or_default();
-        if is_busy(*failure) {
-            return Self::Busy;
-        }
-        if is_no_room(*failure) {
-            return Self::Full(text);
-        }
-        match failure.extended_code {
-            ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY => {
-                Self::Conflict(text.rsplit(": ").next().unwrap_or_default().to_owned())
-            }
-            _ => Self::Sqlite(error),
-        }
-    }
-}
-
-/// Whether another process holds a lock.
-const fn is_busy(failure: rusqlite::ffi::Error) -> bool {
-    matches!(failure.code, rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
-}
-
-/// Whether a statement found no room, or a file system that may not be written. SQLite says FULL for ENOSPC alone;
-/// EFBIG and EDQUOT come as a failed write. Of a COMMIT, [`writer`] judges otherwise.
-const fn is_no_room(failure: rusqlite::ffi::Error) -> bool {
-    use rusqlite::ffi;
-    matches!(failure.code, rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::ReadOnly)
-        || matches!(
-            failure.extended_code,
-            ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_TRUNCATE | ffi::SQLITE_IOERR_SHMSIZE
-        )
-}
-
-impl Error {
-    /// What became of the transaction that ended with this error. Only [`Outcome::NotCommitted`] lets anything be
-    /// undone.
-    pub const fn outcome(&self) -> Outcome {
-        match self {
-            Self::Unknown(_) => Outcome::Unknown,
-            Self::Busy
-            | Self::Full(_)
-            | Self::Conflict(_)
-            | Self::Stopped
-            | Self::Limit { .. }
-            | Self::Io { .. }
-            | Self::Damaged { .. }
-            | Self::Sqlite(_)
-            | Self::Corrupt(_) => Outcome::NotCommitted,
-        }
-    }
-
-    /// Whether storage failed or was not to be had, so that coming again may help: no fault of what was asked.
-    pub fn is_storage_trouble(&self) -> bool {
-        use rusqlite::ErrorCode as Code;
-        match self {
-            Self::Busy | Self::Full(_) | Self::Stopped | Self::Io { .. } | Self::Unknown(_) => true,
-            Self::Sqlite(error) => error.sqlite_error_code().is_some_and(|code| {
-                matches!(
-                    code,
-                    Code::SystemIoFailure | Code::CannotOpen | Code::OutOfMemory | Code::OperationInterrupted
-                )
-            }),
-            Self::Conflict(_) | Self::Limit { .. } | Self::Damaged { .. } | Self::Corrupt(_) => false,
-        }
-    }
-
-    /// Whether there was no room.
-    pub fn is_full(&self) -> bool {
-        match self {
-            Self::Unknown(error) => error.is_full(),
-            error => matches!(error, Self::Full(_)),
-        }
-    }
-
-    /// An [`Error::Io`] or, when the system ran out of room, an [`Error::Full`].
-    pub fn io(context: impl Into<String>, source: std::io::Error) -> Self {
-        use std::io::ErrorKind as Kind;
-        match source.kind() {
-            Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge | Kind::ReadOnlyFilesystem => {
-                Self::Full(format!("{}: {source}", context.into()))
-            }
-            _ => Self::Io { context: context.into(), source },
-        }
-    }
-}
 
 /// The open database; clones share it.
 #[derive(Clone, Debug)]
@@ -272,6 +112,7 @@ struct Inner {
     routes_versions: Mutex<HashMap<i64, u64>>,
     all_routes_version: AtomicU64,
     mark: Arc<Keeper>,
+    reserve: Arc<Reserve>,
     path: PathBuf,
 }
 
@@ -303,7 +144,8 @@ impl Db {
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build(manager)
             .map_err(|_| Error::Busy)?;
-        let writer = Writer::start(connection, &path, Arc::clone(&mark))?;
+        let reserve = Arc::new(Reserve::open(data_dir));
+        let writer = Writer::start(connection, &path, Arc::clone(&mark), Arc::clone(&reserve))?;
         let turns = Arc::new(Semaphore::new(1));
         let inner = Inner {
             writer,
@@ -316,6 +158,7 @@ impl Db {
             routes_versions: Mutex::default(),
             all_routes_version: AtomicU64::new(1),
             mark,
+            reserve,
             path,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -333,7 +176,24 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        self.inner.writer.run(Durability::Power, Urgency::Now, work).await
+        self.inner.writer.run(Durability::Power, Urgency::Now, Room::Free, work).await
+    }
+
+    /// As [`Db::write`], also while the disk is full: for what removes content, and for sign-in.
+    ///
+    /// # Errors
+    /// As [`Db::write`].
+    pub async fn write_removal<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        self.inner.writer.run(Durability::Power, Urgency::Now, Room::Rest, work).await
+    }
+
+    /// Whether the disk is full: nothing new may be stored.
+    pub fn is_full(&self) -> bool {
+        self.inner.reserve.is_spent()
     }
 
     /// Returns once everything that was committed before is on disk, and everything that waited to be has ended.
@@ -346,7 +206,7 @@ impl Db {
             let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
             Ok(tx.pragma_update(None, "user_version", version)?)
         };
-        self.inner.writer.run(Durability::Power, Urgency::Soon, version).await
+        self.inner.writer.run(Durability::Power, Urgency::Soon, Room::Rest, version).await
     }
 
     /// As [`Db::write`], but a power cut soon after may undo it; a crash of the process alone does not.
@@ -361,7 +221,7 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        self.inner.writer.run(Durability::Process, Urgency::Now, work).await
+        self.inner.writer.run(Durability::Process, Urgency::Now, Room::Reserve, work).await
     }
 
     /// As [`Db::write_behind`], but it may wait some milliseconds, so that it costs no commit of its own while mail comes:
@@ -374,7 +234,7 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        self.inner.writer.run(Durability::Process, Urgency::Soon, work).await
+        self.inner.writer.run(Durability::Process, Urgency::Soon, Room::Reserve, work).await
     }
 
     /// Runs `work` on a read-only connection off the async threads; all its statements see one state of the database.
@@ -423,7 +283,7 @@ impl Db {
         let started = std::time::Instant::now();
         let counts = Arc::clone(self.inner.writer.counts());
         let is_late = move || {
-            let most = if counts.wal_octets() > WAL_BOUND { READ_DEADLINE_LARGE } else { READ_DEADLINE };
+            let most = if counts.wal_marks() >= WAL_BOUND { READ_DEADLINE_LARGE } else { READ_DEADLINE };
             started.elapsed() > most
         };
         connection.progress_handler(10_000, Some(is_late))?;

@@ -11,6 +11,7 @@ mod pace;
 mod readers;
 mod sync;
 mod waiting;
+mod wal;
 
 use std::cell::Cell;
 use std::fs::File;
@@ -27,8 +28,9 @@ use tokio::sync::{oneshot, watch};
 
 use super::faults::Faults;
 use super::mark::Keeper;
+use super::reserve::Reserve;
 use super::{Error, Result};
-use checkpoint::{Background, Moved, Progress, Step};
+use checkpoint::{Background, Moved, Progress};
 use counts::{Counts, Told};
 use pace::{Due, Pace, Waiting};
 use sync::Syncs;
@@ -44,15 +46,6 @@ const CROWDED: Duration = Duration::from_millis(100);
 
 /// How long a statement waits for another process's lock.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
-/// How long a checkpoint waits for readers, once they kept so many before it from beginning the WAL anew.
-const READERS_WAIT: Duration = Duration::from_millis(50);
-const HELD_BACK: u32 = 4;
-/// On a full disk, how often the WAL is moved out of the way.
-const RECLAIM_EVERY: Duration = Duration::from_secs(1);
-/// A WAL beyond this is told of …
-const WAL_LARGE: u64 = 128 << 20;
-/// … this often.
-const WAL_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// What a committed transaction survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +65,17 @@ pub enum Urgency {
     Soon,
 }
 
+/// What a transaction may use when the disk is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Room {
+    /// Nothing: it adds content.
+    Free,
+    /// The reserve, but for its rest: it settles what was begun.
+    Reserve,
+    /// All of it: it removes content, or lets somebody in who will.
+    Rest,
+}
+
 /// Answers one caller, once it is known whether the shared commit succeeded.
 type Answer = Box<dyn FnOnce(std::result::Result<(), &CommitError>) + Send>;
 /// Runs inside a savepoint and tells whether to keep it and how to answer; or, given an error, answers with that.
@@ -89,6 +93,7 @@ enum Savepoint {
 struct Request {
     durability: Durability,
     urgency: Urgency,
+    room: Room,
     came: Instant,
     work: Work,
 }
@@ -142,7 +147,7 @@ impl Writer {
     ///
     /// # Errors
     /// The WAL cannot be opened, or a thread cannot be started.
-    pub fn start(connection: Connection, path: &Path, mark: Arc<Keeper>) -> Result<Self> {
+    pub fn start(connection: Connection, path: &Path, mark: Arc<Keeper>, reserve: Arc<Reserve>) -> Result<Self> {
         // A commit writes its frames; the fsync is ours, and a checkpoint fsyncs both files in their order.
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         let (events, heard) = channel();
@@ -175,6 +180,7 @@ impl Writer {
             progress: Progress::new(),
             background: background.map_err(threads)?,
             mark,
+            reserve,
             kept: 0,
             reclaim_at: Cell::new(None),
             told_at: None,
@@ -189,7 +195,7 @@ impl Writer {
     }
 
     /// Runs `work` on the thread and waits for the commit that carries it.
-    pub async fn run<T, F>(&self, durability: Durability, urgency: Urgency, work: F) -> Result<T>
+    pub async fn run<T, F>(&self, durability: Durability, urgency: Urgency, room: Room, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
@@ -224,7 +230,7 @@ impl Writer {
             });
             Some((savepoint, respond))
         });
-        let request = Request { durability, urgency, came: Instant::now(), work };
+        let request = Request { durability, urgency, room, came: Instant::now(), work };
         self.events.send(Event::Request(request)).map_err(|_| Error::Stopped)?;
         // The thread ended with the request in hand.
         answered.await.unwrap_or_else(|_| Err(Error::Unknown(Box::new(Error::Stopped))))
@@ -319,6 +325,7 @@ struct Thread {
     background: Background,
     /// Told of each commit, and of its fsync.
     mark: Arc<Keeper>,
+    reserve: Arc<Reserve>,
     /// What `PRAGMA journal_size_limit` stands at.
     kept: u64,
     /// While the disk is full: when to make room again.
@@ -395,7 +402,29 @@ impl Thread {
         self.mind_wal(Instant::now());
     }
 
+    /// Those of a batch that there is room for; the others are answered.
+    fn admit(&self, batch: Vec<Request>) -> Vec<Request> {
+        self.reserve.look();
+        if !self.reserve.is_spent() {
+            return batch;
+        }
+        let most = if self.reserve.is_nearly_used() { Room::Reserve } else { Room::Free };
+        let (refused, admitted): (Vec<_>, Vec<_>) = batch.into_iter().partition(|request| request.room <= most);
+        if !refused.is_empty() {
+            self.counts.note(&self.counts.bad_at);
+            refuse(refused, &CommitError::Full("the disk is full".to_owned()));
+        }
+        if self.reclaim_at.get().is_none() {
+            self.reclaim_at.set(Some(Instant::now()));
+        }
+        admitted
+    }
+
     fn commit_together(&mut self, batch: Vec<Request>) {
+        let batch = self.admit(batch);
+        if batch.is_empty() {
+            return;
+        }
         let durability = batch.iter().map(|request| request.durability).max().unwrap_or(Durability::Power);
         let changes_before = self.connection.total_changes();
         if let Err(error) = self.execute("BEGIN IMMEDIATE").and_then(|()| self.raise_mark(durability)) {
@@ -446,94 +475,6 @@ impl Thread {
             self.stop(&error);
         }
         self.mark.rolled_back();
-    }
-
-    /// Moves the WAL into the database when it has grown.
-    fn mind_wal(&mut self, now: Instant) {
-        match checkpoint::look(&self.connection) {
-            Ok(moved) => self.pages = moved.pages,
-            Err(error) => tracing::debug!(%error, "the length of the database's log is not known"),
-        }
-        let octets = self.pages * self.frame;
-        let before = self.counts.wal_octets.swap(octets, Ordering::Relaxed);
-        // It began anew when there is less in it than before.
-        let written = octets.checked_sub(before).unwrap_or(octets);
-        self.counts.wal_written.fetch_add(written, Ordering::Relaxed);
-        if self.told_at.is_none_or(|told| now.duration_since(told) > WAL_TOLD_EVERY) && octets > WAL_LARGE {
-            self.told_at = Some(now);
-            let others = readers::others(&self.path).join(", ");
-            tracing::warn!(
-                octets,
-                others,
-                "the database's log is large: somebody has read it for long and keeps it from beginning anew"
-            );
-        }
-        let mark = checkpoint::mark(free(&self.path));
-        self.keep_length(checkpoint::kept(mark));
-        if self.progress.grown(octets, mark, now) == Step::Background && !self.background.ask() {
-            self.move_rest();
-        }
-    }
-
-    fn moved(&mut self, moved: rusqlite::Result<Moved>) {
-        let step = match moved {
-            Ok(moved) => self.progress.moved(moved, self.pages),
-            Err(error) => return self.move_failed(&error),
-        };
-        match step {
-            Step::Background if self.background.ask() => {}
-            Step::Background | Step::Rest => self.move_rest(),
-            Step::Nothing => {}
-        }
-    }
-
-    /// Moves the rest while nobody writes, so that the next commit begins the WAL anew unless somebody reads it.
-    fn move_rest(&mut self) {
-        let moved = if self.progress.held_back() < HELD_BACK {
-            checkpoint::passive(&self.connection)
-        } else {
-            let patient = self.connection.busy_timeout(READERS_WAIT);
-            let moved = patient.and_then(|()| checkpoint::restart(&self.connection));
-            self.connection.busy_timeout(LOCK_WAIT).and(moved)
-        };
-        match moved {
-            Ok(moved) => {
-                self.progress.rested(moved, Instant::now());
-                if moved.is_all() {
-                    self.reclaim_at.set(None);
-                }
-            }
-            Err(error) => self.move_failed(&error),
-        }
-    }
-
-    fn move_failed(&mut self, error: &rusqlite::Error) {
-        self.progress.failed(Instant::now());
-        match error.sqlite_error() {
-            Some(failure) if super::is_busy(*failure) || super::is_no_room(*failure) => {
-                tracing::debug!(%error, "the database's log was not moved; trying again");
-            }
-            _ => drop(self.stop(error)),
-        }
-    }
-
-    /// On a full disk: what the WAL holds goes into the database file, and its room is used again, or given back.
-    fn reclaim(&mut self) {
-        self.reclaim_at.set(Some(Instant::now() + RECLAIM_EVERY));
-        self.keep_length(checkpoint::kept(0));
-        self.move_rest();
-    }
-
-    /// How long the file of the WAL stays when it begins anew.
-    fn keep_length(&mut self, octets: u64) {
-        // A little more or less is not worth a statement.
-        if octets / 2 < self.kept && self.kept / 2 < octets {
-            return;
-        }
-        match self.connection.pragma_update(None, "journal_size_limit", i64::try_from(octets).unwrap_or(i64::MAX)) {
-            Ok(()) => self.kept = octets,
-            Err(error) => tracing::debug!(%error, "the length of the database's log was not set"),
-        }
     }
 
     /// One caller's work; an error is of the whole transaction.
@@ -614,7 +555,8 @@ impl Thread {
     }
 
     fn no_room(&self, error: &rusqlite::Error) -> CommitError {
-        tracing::warn!(%error, "no room to commit; new mail is refused until there is");
+        tracing::warn!(%error, "no room to commit");
+        self.reserve.spend();
         self.counts.note(&self.counts.bad_at);
         if self.reclaim_at.get().is_none() {
             self.reclaim_at.set(Some(Instant::now()));
@@ -633,11 +575,6 @@ fn waiting(batch: &[Request]) -> Option<Waiting> {
         since: batch.first()?.came,
         urgent_since: urgent().next().map(|request| request.came),
     })
-}
-
-/// Free octets of the file system that holds a file.
-fn free(path: &Path) -> u64 {
-    rustix::fs::statvfs(path).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Answers everybody with an error; nothing was begun.

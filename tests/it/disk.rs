@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -12,10 +12,12 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use mailkite::clock::Clock;
 use serde_json::json;
 
+use super::support::api::Api;
 use super::support::audit::assert_audited;
 use super::support::machine::skip;
 use super::support::process::{Process, http_get};
 use super::support::receiver::{Receiver, Reply};
+use super::support::served::Served;
 use super::support::server::{Server, assert_sound, leftovers, message, open_database};
 use super::support::smtp::{SmtpClient, SmtpReply};
 
@@ -196,6 +198,63 @@ async fn a_small_disk_is_filled_by_mail_and_not_by_the_log_of_the_database() {
     server.stop_with_any_jobs().await;
     assert_eq!(stored(&data_dir), acknowledged);
     assert_eq!(leftovers(&data_dir), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_holds_the_log_of_the_database_back_is_named_and_shown() {
+    let Some(disk) = SmallDisk::mount("size=60m") else { return };
+    let token = "a-token-of-thirty-two-characters";
+    let sections = format!("[metrics]\nlisten = \"off\"\ntoken = \"{token}\"\n");
+    let mut served = Served::start_with(&disk.path, &sections).await;
+    let api = Api::anonymous(served.http);
+    let setup = served.said("nobody owns this server yet").await["setup_token"].clone();
+    let account = json!({"email": "ada@inbox.test", "password": "correct horse battery", "setupToken": setup});
+    let session = api.post("/api/auth/signup", account).await.expect(201)["token"].as_str().unwrap().to_owned();
+    let owner = api.with(session);
+    let in_use = async || {
+        let metrics = api.with(token).exchange("GET", "/metrics", &[], None).await;
+        let metrics = String::from_utf8(metrics.body).unwrap();
+        let octets = metrics.lines().find_map(|line| line.strip_prefix("mailkite_wal_bytes ")).unwrap();
+        octets.parse::<f64>().unwrap()
+    };
+    let template = json!({"name": "Letter", "subject": "s", "text": "t"});
+    let made = owner.post("/api/templates", template.clone()).await.expect(201);
+    let path = format!("/api/templates/{}", made["id"].as_str().unwrap());
+    let write = async |number: usize| {
+        let mut template = template.clone();
+        template["text"] = BASE64.encode(incompressible(&format!("template {number}"), 60_000)).into();
+        owner.put(&path, template).await.expect(200);
+    };
+
+    // Another process, such as a copy that takes hours.
+    let script = "import sqlite3, sys\nread = sqlite3.connect(sys.argv[1])\nread.execute('BEGIN')\n\
+                  read.execute('SELECT count(*) FROM message').fetchone()\nprint(flush=True)\nsys.stdin.read()";
+    let mut reader = Command::new("python3")
+        .args(["-c", script])
+        .arg(disk.path.join("data/mailkite.db"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    BufReader::new(reader.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+    let mut number = 0;
+    while in_use().await < 10_000_000.0 {
+        write(number).await;
+        number += 1;
+        assert!(number < 300, "{} octets", in_use().await);
+    }
+    let told = served.said("the database's log is large").await;
+    let named = told["others"].as_str().unwrap().to_owned();
+    assert!(named.contains(&format!("({})", reader.id())), "{named}");
+
+    drop(reader.stdin.take());
+    assert!(reader.wait().unwrap().success());
+    let deadline = Instant::now() + RECOVERY;
+    while in_use().await > 5_000_000.0 {
+        write(number).await;
+        number += 1;
+        assert!(Instant::now() < deadline, "{} octets without a reader", in_use().await);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

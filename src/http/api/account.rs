@@ -258,7 +258,7 @@ pub async fn delete_scoped_key(
         return Err(ApiError::not_found());
     }
     caller.needs_account()?;
-    app.db.write(move |tx| keys::delete_scoped(tx, account, &id)).await?;
+    app.db.write_removal(move |tx| keys::delete_scoped(tx, account, &id)).await?;
     Ok(DONE)
 }
 

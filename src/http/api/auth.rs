@@ -281,7 +281,7 @@ pub async fn google(State(app): State<App>, client: Client, body: Body) -> Resul
 /// Ends this session.
 pub async fn log_out(State(app): State<App>, caller: Caller) -> Result<Json<Done>, ApiError> {
     let jti = caller.needs_session()?.to_owned();
-    app.db.write(move |tx| sessions::delete(tx, &jti)).await?;
+    app.db.write_removal(move |tx| sessions::delete(tx, &jti)).await?;
     Ok(DONE)
 }
 

@@ -65,7 +65,7 @@ pub async fn delete_tracking(
     Path(id): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
     let row = the_domain(&app, &caller, &id).await?;
-    app.db.write(move |tx| domains::set_tracking_webhook(tx, &row.public_id, None)).await?;
+    app.db.write_removal(move |tx| domains::set_tracking_webhook(tx, &row.public_id, None)).await?;
     Ok(DONE)
 }
 
@@ -126,7 +126,7 @@ pub async fn delete_events(
     Path(id): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
     let row = the_domain(&app, &caller, &id).await?;
-    app.db.write(move |tx| domains::set_webhook_events(tx, &row.public_id, None)).await?;
+    app.db.write_removal(move |tx| domains::set_webhook_events(tx, &row.public_id, None)).await?;
     Ok(DONE)
 }
 

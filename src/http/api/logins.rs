@@ -54,6 +54,6 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Logins>
 pub async fn end(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Done>, ApiError> {
     caller.needs_session()?;
     let account = caller.id();
-    let ended = app.db.write(move |tx| sessions::delete_own(tx, account, &id)).await?;
+    let ended = app.db.write_removal(move |tx| sessions::delete_own(tx, account, &id)).await?;
     if ended { Ok(DONE) } else { Err(ApiError::not_found()) }
 }

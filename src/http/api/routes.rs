@@ -461,7 +461,7 @@ pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<Strin
 /// Storage trouble.
 pub async fn remove(app: &App, account: i64, id: RouteId) -> Result<(), ApiError> {
     let gone = id.clone();
-    app.db.write(move |tx| routes::delete(tx, &gone)).await?;
+    app.db.write_removal(move |tx| routes::delete(tx, &gone)).await?;
     app.db.routes_changed(account);
     app.webhooks.end_routes(vec![id], app.clock.now()).await?;
     Ok(())

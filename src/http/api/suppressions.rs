@@ -166,7 +166,7 @@ pub async fn remove(
 ) -> Result<Json<Done>, ApiError> {
     caller.needs_account()?;
     let email = normalized(&email).unwrap_or(email);
-    app.db.write(move |tx| suppressions::delete(tx, caller.id(), &email)).await?;
+    app.db.write_removal(move |tx| suppressions::delete(tx, caller.id(), &email)).await?;
     Ok(DONE)
 }
 
@@ -208,6 +208,6 @@ pub async fn unblock(
 ) -> Result<Json<Done>, ApiError> {
     caller.needs_account()?;
     let email = normalized(&email).unwrap_or(email);
-    app.db.write(move |tx| blocked::delete(tx, caller.id(), &email)).await?;
+    app.db.write_removal(move |tx| blocked::delete(tx, caller.id(), &email)).await?;
     Ok(DONE)
 }

@@ -276,7 +276,7 @@ pub async fn update(
 pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Done>, ApiError> {
     let row = find(&app, &caller, &id).await?;
     caller.needs_account()?;
-    app.db.write(move |tx| templates::delete(tx, caller.id(), &row.public_id)).await?;
+    app.db.write_removal(move |tx| templates::delete(tx, caller.id(), &row.public_id)).await?;
     Ok(DONE)
 }
 

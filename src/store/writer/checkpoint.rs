@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 
 /// The size at which the WAL is moved, where there is room …
-const MARK_MAX: u64 = 64 << 20;
+pub(super) const MARK_MAX: u64 = 64 << 20;
 /// … and where there is nearly none.
 const MARK_MIN: u64 = 256 << 10;
 /// Else, this share of the free room.

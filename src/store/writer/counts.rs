@@ -23,6 +23,8 @@ pub(in crate::store) struct Counts {
     pub(super) good_at: AtomicU64,
     pub(super) bad_at: AtomicU64,
     pub(super) wal_octets: AtomicU64,
+    /// The size at which it is moved.
+    pub(super) wal_mark: AtomicU64,
     pub(super) wal_written: AtomicU64,
     /// The number of the last commit that wants an fsync, and of the last durable one that wrote anything.
     pub(super) made: AtomicU64,
@@ -39,6 +41,7 @@ impl Counts {
             good_at: AtomicU64::new(0),
             bad_at: AtomicU64::new(0),
             wal_octets: AtomicU64::new(0),
+            wal_mark: AtomicU64::new(super::checkpoint::MARK_MAX),
             wal_written: AtomicU64::new(0),
             made: AtomicU64::new(0),
             proven: AtomicU64::new(0),
@@ -61,6 +64,11 @@ impl Counts {
     /// Octets of the WAL that are in use.
     pub(in crate::store) fn wal_octets(&self) -> u64 {
         self.wal_octets.load(Ordering::Relaxed)
+    }
+
+    /// How many times the size at which it is moved it has: readers keep it from beginning anew.
+    pub(in crate::store) fn wal_marks(&self) -> u64 {
+        self.wal_octets() / self.wal_mark.load(Ordering::Relaxed).max(1)
     }
 }
 

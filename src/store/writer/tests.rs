@@ -13,7 +13,7 @@ fn writer(dir: &tempfile::TempDir) -> Writer {
     connection.pragma_update(None, "journal_mode", "WAL").unwrap();
     connection.execute_batch("CREATE TABLE one (value INTEGER)").unwrap();
     let mark = Keeper::begin(&connection, dir.path(), &evidence).unwrap();
-    Writer::start(connection, &path, Arc::new(mark)).unwrap()
+    Writer::start(connection, &path, Arc::new(mark), Arc::new(Reserve::open(dir.path()))).unwrap()
 }
 
 fn insert(connection: &Connection) -> Result<()> {
@@ -34,11 +34,11 @@ async fn commits(urgencies: &[Urgency]) -> u64 {
     };
     let holding = tokio::spawn({
         let writer = Arc::clone(&writer);
-        async move { writer.run(Durability::Process, Urgency::Now, hold).await }
+        async move { writer.run(Durability::Process, Urgency::Now, Room::Free, hold).await }
     });
     begins.await.unwrap();
     let before = writer.commits().0;
-    let all = urgencies.iter().map(|urgency| writer.run(Durability::Process, *urgency, insert));
+    let all = urgencies.iter().map(|urgency| writer.run(Durability::Process, *urgency, Room::Free, insert));
     let mut all = Box::pin(futures_util::future::join_all(all));
     // The first look at them sends them all.
     assert!(futures_util::poll!(&mut all).is_pending());
@@ -69,7 +69,7 @@ async fn whoever_waits_is_known_until_the_answer() {
     let writer = writer(&dir);
     assert_eq!(writer.longest_wait(), Duration::ZERO);
     let (release, held) = channel::<()>();
-    let mut waits = Box::pin(writer.run(Durability::Power, Urgency::Now, move |tx| {
+    let mut waits = Box::pin(writer.run(Durability::Power, Urgency::Now, Room::Free, move |tx| {
         held.recv().unwrap_or_default();
         insert(tx)
     }));

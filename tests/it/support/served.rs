@@ -111,13 +111,14 @@ impl Served {
 pub fn configure(folder: &Path, sections: &str) -> PathBuf {
     let has_certificate = folder.join("cert.pem").exists();
     let tls = if has_certificate { "[tls]\ncert_file = \"cert.pem\"\nkey_file = \"key.pem\"\n" } else { "" };
+    let metrics = if sections.contains("[metrics]") { "" } else { "[metrics]\nlisten = \"off\"\n" };
     let submission =
         if sections.contains("[submission]") { "" } else { "[submission]\nlisten = []\nlisten_tls = []\n" };
     let config = format!(
         "hostname = \"mx.mailkite.test\"\npublic_url = \"https://mx.mailkite.test\"\ndata_dir = \"data\"\n\
          [log]\nlevel = \"info\"\nformat = \"json\"\n{tls}\
-         [smtp]\nlisten = [\"{any}\"]\n[http]\nlisten = [\"{any}\"]\n[metrics]\nlisten = \"off\"\n\
-         {submission}{sections}",
+         [smtp]\nlisten = [\"{any}\"]\n[http]\nlisten = [\"{any}\"]\n\
+         {metrics}{submission}{sections}",
         any = "127.0.0.1:0"
     );
     let path = folder.join("mailkite.toml");

@@ -1,0 +1,117 @@
+//! The length of the WAL: when it is moved into the database file, on a full disk too, and who is told that it is large.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::checkpoint::{self, Moved, Step};
+use super::{LOCK_WAIT, Thread, readers};
+use crate::store::{is_busy, is_no_room};
+
+/// How long a checkpoint waits for readers, once they kept so many before it from beginning the WAL anew.
+const READERS_WAIT: Duration = Duration::from_millis(50);
+const HELD_BACK: u32 = 4;
+/// On a full disk, how often the WAL is moved out of the way.
+const RECLAIM_EVERY: Duration = Duration::from_secs(1);
+/// A WAL of so many times the size at which it is moved is told of …
+const WAL_LARGE: u64 = 2;
+/// … this often.
+const WAL_TOLD_EVERY: Duration = Duration::from_secs(60);
+
+impl Thread {
+    /// Moves the WAL into the database when it has grown.
+    pub(super) fn mind_wal(&mut self, now: Instant) {
+        match checkpoint::look(&self.connection) {
+            Ok(moved) => self.pages = moved.pages,
+            Err(error) => tracing::debug!(%error, "the length of the database's log is not known"),
+        }
+        let octets = self.pages * self.frame;
+        let before = self.counts.wal_octets.swap(octets, Ordering::Relaxed);
+        // It began anew when there is less in it than before.
+        let written = octets.checked_sub(before).unwrap_or(octets);
+        self.counts.wal_written.fetch_add(written, Ordering::Relaxed);
+        let mark = checkpoint::mark(free(&self.path));
+        self.counts.wal_mark.store(mark, Ordering::Relaxed);
+        let told = self.told_at.is_some_and(|told| now.duration_since(told) <= WAL_TOLD_EVERY);
+        if !told && octets > mark * WAL_LARGE {
+            self.told_at = Some(now);
+            let others = readers::others(&self.path).join(", ");
+            tracing::warn!(
+                octets,
+                others,
+                "the database's log is large: somebody has read it for long and keeps it from beginning anew"
+            );
+        }
+        self.keep_length(checkpoint::kept(mark));
+        if self.progress.grown(octets, mark, now) == Step::Background && !self.background.ask() {
+            self.move_rest();
+        }
+    }
+
+    pub(super) fn moved(&mut self, moved: rusqlite::Result<Moved>) {
+        let step = match moved {
+            Ok(moved) => self.progress.moved(moved, self.pages),
+            Err(error) => return self.move_failed(&error),
+        };
+        match step {
+            Step::Background if self.background.ask() => {}
+            Step::Background | Step::Rest => self.move_rest(),
+            Step::Nothing => {}
+        }
+    }
+
+    /// Moves the rest while nobody writes, so that the next commit begins the WAL anew unless somebody reads it.
+    fn move_rest(&mut self) {
+        let moved = if self.progress.held_back() < HELD_BACK {
+            checkpoint::passive(&self.connection)
+        } else {
+            let patient = self.connection.busy_timeout(READERS_WAIT);
+            let moved = patient.and_then(|()| checkpoint::restart(&self.connection));
+            self.connection.busy_timeout(LOCK_WAIT).and(moved)
+        };
+        match moved {
+            Ok(moved) => {
+                self.progress.rested(moved, Instant::now());
+                if moved.is_all() && !self.reserve.is_spent() {
+                    self.reclaim_at.set(None);
+                }
+            }
+            Err(error) => self.move_failed(&error),
+        }
+    }
+
+    fn move_failed(&mut self, error: &rusqlite::Error) {
+        self.progress.failed(Instant::now());
+        match error.sqlite_error() {
+            Some(failure) if is_busy(*failure) || is_no_room(*failure) => {
+                tracing::debug!(%error, "the database's log was not moved; trying again");
+            }
+            _ => drop(self.stop(error)),
+        }
+    }
+
+    /// On a full disk: what the WAL holds goes into the database file, and its room is used again, or given back.
+    pub(super) fn reclaim(&mut self) {
+        self.reclaim_at.set(Some(Instant::now() + RECLAIM_EVERY));
+        self.keep_length(checkpoint::kept(0));
+        self.reserve.restore();
+        self.move_rest();
+    }
+
+    /// How long the file of the WAL stays when it begins anew.
+    fn keep_length(&mut self, octets: u64) {
+        // A little more or less is not worth a statement.
+        if octets / 2 < self.kept && self.kept / 2 < octets {
+            return;
+        }
+        match self.connection.pragma_update(None, "journal_size_limit", i64::try_from(octets).unwrap_or(i64::MAX)) {
+            Ok(()) => self.kept = octets,
+            Err(error) => tracing::debug!(%error, "the length of the database's log was not set"),
+        }
+    }
+}
+
+/// Free octets of the file system that holds a file.
+fn free(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
