@@ -405,6 +405,7 @@ impl Thread {
     /// Those of a batch that there is room for; the others are answered.
     fn admit(&self, batch: Vec<Request>) -> Vec<Request> {
         self.reserve.look();
+        self.reserve.restore();
         if !self.reserve.is_spent() {
             return batch;
         }
