@@ -20,12 +20,14 @@ import {
   Loaded,
   Dialog,
   Segments,
+  EndpointPaused,
   confirm,
   say,
   useBusy,
   complain,
 } from "./ui.js";
 import { PROVIDERS, RECORDS, recordProblem } from "./explain.js";
+import { useLiveSoon } from "./live.js";
 import { AddDomain, SetWebhook, TestWebhook } from "./start.js";
 
 const Flags = ({ domain }) =>
@@ -178,6 +180,10 @@ function Webhook({ detail }) {
     say("A new secret signs; the old one does too for 24 hours");
   };
   const [version, setVersion] = useState(0);
+  const routes = useLoad(domain.webhookUrl ? "/api/routes" : null);
+  useLiveSoon((type) => type === "delivery.updated", routes.reload, 2000);
+  const own = (one) => one.is_domain_webhook && one.match_pattern === `*@${domain.domain}`;
+  const pausedUntil = routes.data?.find(own)?.paused_until;
   return html`<${Card} title="Webhook" id="webhook">${!domain.mx_verified && html`<${Notice}>Once the MX record is found, say here where mail goes.<//>`}
     ${
       domain.mx_verified &&
@@ -186,6 +192,7 @@ function Webhook({ detail }) {
       domain.webhookUrl &&
       html`<dl class="facts"><div><dt>Signing secret</dt><dd><${Secret} key=${version} load=${async () => (await get(apiPath`/api/domains/${domain.id}/webhook/secret`)).secret} label="signing secret" /> <${Button} kind="small" action=${rotate}>Rotate<//></dd></div>
       <div><dt>Counts as delivered</dt><dd><${Segments} label="Ack mode" value=${domain.webhookAckMode} options=${ACK.map(([key, text]) => [key, text])} onChange=${setAck} /><p class="hint">${ACK.find(([key]) => key === domain.webhookAckMode)?.[2]}</p></dd></div></dl>
+      ${pausedUntil && html`<${EndpointPaused} until=${pausedUntil} />`}
       <${TestWebhook} domain=${domain}><${Button} kind="quiet-danger" icon="trash" action=${remove}>Remove webhook<//><//>`
     }</div>`
     }<//>`;

@@ -31,6 +31,30 @@ export const ATTEMPT_ERRORS = {
 
 export const attemptError = (word) => ATTEMPT_ERRORS[word] || [word, ""];
 
+/** The latest outcome of a route (contract 4.3), and what held a forward back (contract 4.6). */
+const OUTCOMES = {
+  delivered: ["Delivered", "good", ""],
+  sent: ["Forwarded", "good", ""],
+  deferred: ["Put off", "warn", "The destination's server refused it for now; it is tried again for up to 72 hours."],
+  failed: ["Failed", "bad", ""],
+  unverified: ["Not forwarded", "bad", "Your own e-mail address is not verified. The mail is stored."],
+  unproven: ["Not forwarded", "bad", "The destination had not confirmed that it wants this mail. The mail is stored."],
+  suppressed: ["Not forwarded", "bad", "The destination is on your list of suppressed addresses. The mail is stored."],
+  refused: ["Not forwarded", "bad", "Its author is not proven, so it may be forged. The mail is stored."],
+};
+
+export const routeOutcome = (word) => OUTCOMES[word] || [word, "bad", ""];
+
+/** What a forward route does with mail that may be forged (contract 4.6). */
+export const ON_AUTH_FAIL = [
+  ["refuse", "Keep it here", "Mail whose author is not proven, so that it may be forged, is stored and not forwarded."],
+  [
+    "rewrite",
+    "Forward it as yours",
+    "Mail whose author is not proven leaves with the address it came to as its From, “Name via your domain”, and its author in Reply-To. Your domain signs it, so it has to be verified for sending; until it is, such mail is stored.",
+  ],
+];
+
 const VERDICTS = {
   spf: {
     what: "SPF: may this server send for the sender's domain?",

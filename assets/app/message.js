@@ -17,6 +17,7 @@ import {
   Failure,
   Skeleton,
   Copy,
+  EndpointPaused,
   FileName,
   confirm,
   say,
@@ -191,7 +192,8 @@ export function Delivery({ delivery, reload, showUrl = true }) {
     ${showUrl && html`<p class="mono wrap"><bdi>${delivery.url}</bdi></p>`}
     ${delivery.event_type && delivery.event_type !== "email.received" && html`<p class="hint">Event ${delivery.event_type}</p>`}
     ${delivery.last_error && html`<p class="hint">${word}${why ? `: ${why}` : ""}</p>`}
-    ${delivery.next_attempt_at && delivery.status === "pending" && delivery.attempts > 0 && html`<p class="hint">Next attempt <${Time} at=${delivery.next_attempt_at} /></p>`}
+    ${delivery.paused_until && html`<${EndpointPaused} until=${delivery.paused_until} />`}
+    ${delivery.next_attempt_at && !delivery.paused_until && delivery.status === "pending" && delivery.attempts > 0 && html`<p class="hint">Next attempt <${Time} at=${delivery.next_attempt_at} /></p>`}
     ${attempts.data?.map((attempt) => html`<${Attempt} key=${attempt.id} attempt=${attempt} />`)}
     ${attempts.error && html`<p class="hint bad">${attempts.error.message}</p>`}<//>`;
 }
@@ -200,7 +202,7 @@ export function Delivery({ delivery, reload, showUrl = true }) {
 function Recipient({ recipient, by, forwarded }) {
   const [word, tone, why] = SEND_STATES[recipient.status] || [recipient.status, "", ""];
   const icon = tone === "good" ? "check" : tone === "bad" ? "cross" : "clock";
-  return html`<${Event} tone=${tone} icon=${icon} title=${forwarded ? `Forward: ${word.toLowerCase()}` : word} at=${recipient.updatedAt}>
+  return html`<${Event} tone=${tone} icon=${icon} title=${forwarded ? (recipient.status === "failed" ? "Not forwarded" : `Forward: ${word.toLowerCase()}`) : word} at=${recipient.updatedAt}>
     <p class="mono wrap"><bdi>${recipient.address}</bdi></p>
     ${by?.host && html`<p class="hint">by <bdi>${by.host}</bdi> · ${by.tls ? html`<bdi>${by.tls}</bdi>` : "not encrypted"}${by.attempts > 1 ? ` · attempt ${by.attempts}` : ""}</p>`}
     ${recipient.diagnostic ? html`<pre class="raw small" tabindex="0" dir="auto">${recipient.diagnostic}</pre>` : html`<p class="hint">${why}</p>`}

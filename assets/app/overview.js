@@ -36,7 +36,7 @@ function Endpoints({ all }) {
         one,
         at,
       ) => html`<tr key=${at}><td class="wide-cell"><${Url}>${one.url}<//>${one.domain && html`<div class="faint">${one.domain}</div>`}</td><td class="num">${number(one.delivered)}</td><td class=${`num ${one.failed ? "bad-text" : ""}`}>${number(one.failed)}</td><td class="num">${number(one.waiting)}</td>
-      <td class="nowrap">${one.lastStatusCode ? html`<${Badge} kind=${one.lastStatusCode < 300 ? "good" : "bad"}>${one.lastStatusCode}<//>` : one.lastAttemptAt ? html`<${Badge} kind="bad">none<//>` : "–"} ${one.lastAttemptAt && html`<${Time} at=${one.lastAttemptAt} class="faint" />`}</td></tr>`,
+      <td class="nowrap">${one.lastStatusCode ? html`<${Badge} kind=${one.lastStatusCode < 300 ? "good" : "bad"}>${one.lastStatusCode}<//>` : one.lastAttemptAt ? html`<${Badge} kind="bad">none<//>` : "–"} ${one.pausedUntil && html`<${Badge} kind="warn" title="It failed five times in a row. Its deliveries wait; one at a time tries it.">Paused<//> `}${one.lastAttemptAt && html`<${Time} at=${one.lastAttemptAt} class="faint" />`}</td></tr>`,
     )}</tbody></table></div><//>`;
 }
 

@@ -19,12 +19,15 @@ import {
   Segments,
   Value,
   Code,
+  EndpointPaused,
   confirm,
   say,
   complain,
   useBusy,
 } from "./ui.js";
-import { plural, number } from "./format.js";
+import { useLiveSoon } from "./live.js";
+import { ON_AUTH_FAIL, routeOutcome } from "./explain.js";
+import { plural, number, useNow } from "./format.js";
 
 const ACTIONS = [
   ["webhook", "Webhook", "Post it as signed JSON."],
@@ -37,6 +40,12 @@ const ACK = [
   ["ack", "Acknowledged"],
   ["control", "Control"],
 ];
+
+const DAY = 86_400_000;
+/** The link is mailed to one address at most once in so long … */
+const ASK_AGAIN = 7 * DAY;
+/** … and for so long not at all once somebody there declined (contract 4.6). */
+const DECLINED_FOR = 90 * DAY;
 
 // --- The tester
 
@@ -83,6 +92,7 @@ function Editor({ route, onClose, onSaved }) {
     action: route?.action || "webhook",
     destination: route?.destination || "",
     ackMode: route?.ack_mode || "lenient",
+    onAuthFail: route?.on_auth_fail || "refuse",
   });
   const [error, fail] = useState(null);
   const [made, setMade] = useState(null);
@@ -107,28 +117,23 @@ function Editor({ route, onClose, onSaved }) {
   const save = (event) => {
     event.preventDefault();
     act(async () => {
-      if (route) {
-        const fields = {
-          ...(route.is_domain_webhook ? {} : { match: form.match }),
-          ...(needs ? { destination: form.destination } : {}),
-          ...(form.action === "webhook" ? { ackMode: form.ackMode } : {}),
-        };
-        await patch(apiPath`/api/routes/${route.id}`, fields);
-        say("Route saved");
-        onSaved();
-        return onClose();
-      }
-      const answer = await post("/api/routes", {
-        match: form.match,
-        action: form.action,
+      const fields = {
+        ...(route?.is_domain_webhook ? {} : { match: form.match }),
         ...(needs ? { destination: form.destination } : {}),
         ...(form.action === "webhook" ? { ackMode: form.ackMode } : {}),
-      });
+        ...(form.action === "forward" ? { onAuthFail: form.onAuthFail } : {}),
+      };
+      const answer = route
+        ? await patch(apiPath`/api/routes/${route.id}`, fields)
+        : await post("/api/routes", { action: form.action, ...fields });
+      if (route) say("Route saved");
       onSaved();
-      answer.signing_secret ? setMade(answer) : onClose();
-      return undefined;
+      const asks = answer.destination_proven === false && answer.destination !== route?.destination;
+      answer.signing_secret || asks ? setMade(answer) : onClose();
     }, fail);
   };
+  if (made && !made.signing_secret)
+    return html`<${Dialog} title="The destination has to confirm" onClose=${onClose} actions=${html`<${Button} kind="primary" onClick=${onClose}>Done<//>`}><${Unproven} route=${made} /><//>`;
   if (made)
     return html`<${Dialog} title="Route created" onClose=${onClose} actions=${html`<${Button} kind="primary" onClick=${onClose}>Done<//>`}><p>It signs with a secret of its own. It is shown now; a lost one is replaced by a new one.</p><${Value} wrap>${made.signing_secret}<//><//>`;
   return html`<${Dialog} title=${route ? "Edit route" : "New route"} onClose=${onClose}><form class="stack" onSubmit=${save}>
@@ -136,6 +141,7 @@ function Editor({ route, onClose, onSaved }) {
     ${!route && html`<${Field} label="Action" hint=${ACTIONS.find(([key]) => key === form.action)[2]}><select value=${form.action} onChange=${change("action")}>${ACTIONS.map(([key, text]) => html`<option key=${key} value=${key} selected=${key === form.action}>${text}</option>`)}</select><//>`}
     ${needs && html`<${Field} label=${form.action === "webhook" ? "Webhook URL" : "Forward to"} error=${atDestination}><input class="mono" type=${form.action === "webhook" ? "url" : "email"} value=${form.destination} onInput=${change("destination")} required placeholder=${form.action === "webhook" ? "https://app.acme.dev/support" : "team@example.com"} /><//>`}
     ${form.action === "webhook" && html`<div class="field"><label>Counts as delivered</label><${Segments} label="Ack mode" value=${form.ackMode} options=${ACK} onChange=${(ackMode) => set({ ...form, ackMode })} /></div>`}
+    ${form.action === "forward" && html`<${Field} label="Mail that may be forged" hint=${ON_AUTH_FAIL.find(([key]) => key === form.onAuthFail)[2]}><select value=${form.onAuthFail} onChange=${change("onAuthFail")}>${ON_AUTH_FAIL.map(([key, text]) => html`<option key=${key} value=${key} selected=${key === form.onAuthFail}>${text}</option>`)}</select><//>`}
     ${error && !atMatch && !atDestination && html`<${Notice} kind="bad">${error.message}<//>`}
     <div class="actions"><${Button} type="submit" kind="primary" busy=${busy}>${route ? "Save" : "Create route"}<//><${Button} onClick=${onClose}>Cancel<//></div></form><//>`;
 }
@@ -199,6 +205,33 @@ function Replay({ route, onClose }) {
     ${state.next && html`<div><${Button} action=${() => load(state.next)}>More<//></div>`}<//>`;
 }
 
+// --- Whether the destination wants it
+
+/** What a forward waits for, and the link once more when it may be mailed; `swap` takes the route as it is then. */
+function Unproven({ route, swap }) {
+  const now = useNow();
+  const { destination, destination_asked_at: asked, destination_declined_at: declined } = route;
+  const next = declined ? declined + DECLINED_FOR : asked ? asked + ASK_AGAIN : 0;
+  const ask = async () => {
+    const answer = await patch(apiPath`/api/routes/${route.id}`, { destination });
+    swap(answer);
+    if (answer.destination_proven) say("The destination has confirmed");
+    else if (answer.destination_asked_at !== asked) say(`A link was mailed to ${destination}`);
+    else say("Not mailed: your e-mail is not verified, or too many links were mailed lately.", { bad: true });
+  };
+  const mailbox = html`<bdi class="mono">${destination}</bdi>`;
+  const what = declined
+    ? html`Somebody at ${mailbox} declined <${Time} at=${declined} />.`
+    : asked
+      ? html`A link was mailed to ${mailbox} <${Time} at=${asked} />.`
+      : html`No link was mailed to ${mailbox} yet.`;
+  const until = declined
+    ? "Mail is stored and not forwarded."
+    : "Until somebody there follows it and confirms, mail is stored and not forwarded.";
+  return html`<${Notice} kind="warn" title="Not forwarding yet"><p>${what} ${until}</p>
+    ${swap && (next > now ? html`<p class="hint">The address can be asked again <${Time} at=${next} />.</p>` : html`<p><${Button} kind="small" icon="send" action=${ask}>${asked ? "Mail the link again" : "Mail the link"}<//></p>`)}<//>`;
+}
+
 // --- The list
 
 function Route({ route, reload, mutate, edit, replay }) {
@@ -236,12 +269,13 @@ function Route({ route, reload, mutate, edit, replay }) {
       setVersion(version + 1);
     }
   };
-  const good = ["delivered", "sent"].includes(route.last_status);
+  const [outcome, tone, why] = routeOutcome(route.last_status);
   return html`<li class=${`thing ${route.active ? "" : "paused"}`}><div class="thing-head"><span class="route-line"><bdi class="mono"><strong>${route.match_pattern}</strong></bdi><${Icon} name="next" size="14" /><${Badge}>${route.action}<//>${route.is_domain_webhook && html`<${Badge} kind="info">Domain webhook<//>`}${!route.active && html`<${Badge} kind="warn">Paused<//>`}</span>
       <div class="actions"><${Button} kind="small" icon=${route.active ? "pause" : "play"} onClick=${pause}>${route.active ? "Pause" : "Resume"}<//><${Button} kind="small" icon="edit" onClick=${edit} disabled=${route.action === "store" || route.action === "drop" ? route.is_domain_webhook : false}>Edit<//>
         ${route.action === "webhook" && html`<${Button} kind="small" icon="refresh" onClick=${replay}>Replay<//><${Button} kind="small" icon="keys" action=${rotate}>New secret<//>`}<${Button} kind="small quiet-danger" icon="trash" action=${remove}>Delete<//></div></div>
     ${route.destination && html`<p class="mono wrap"><bdi>${route.destination}</bdi></p>`}${fresh && html`<${Notice} kind="good" title="The new secret"><${Value} wrap>${fresh}<//><//>`}
-    <p class="hint">${route.last_status ? html`Last: <${Badge} kind=${good ? "good" : "bad"}>${route.last_status} ${route.last_status_code || ""}<//>` : "Nothing yet."}${route.ack_mode && route.ack_mode !== "lenient" ? ` Ack mode: ${route.ack_mode}.` : ""} Made <${Time} at=${route.created_at} />.</p></li>`;
+    ${route.active && route.paused_until && html`<${EndpointPaused} until=${route.paused_until} />`}${route.destination_proven === false && html`<${Unproven} route=${route} swap=${swap} />`}
+    <p class="hint">${route.last_status ? html`Last: <${Badge} kind=${tone}>${outcome} ${route.last_status_code || ""}<//>${why ? ` ${why}` : ""}` : "Nothing yet."}${route.on_auth_fail === "rewrite" ? " Mail that may be forged is forwarded as yours." : ""}${route.ack_mode && route.ack_mode !== "lenient" ? ` Ack mode: ${route.ack_mode}.` : ""} Made <${Time} at=${route.created_at} />.</p></li>`;
 }
 
 export default function Routes({ route }) {
@@ -249,6 +283,7 @@ export default function Routes({ route }) {
   const domains = useLoad("/api/domains");
   const [editing, edit] = useState(null);
   const [replaying, replay] = useState(null);
+  useLiveSoon((type) => type === "delivery.updated", routes.reload, 2000);
   return html`<${Page} title="Routes" lead="Every active route that matches an address runs, oldest first." actions=${html`<${Button} kind="primary" icon="plus" onClick=${() => edit({})}>New route<//>`}>
     <${Loaded} of=${routes}>${(all) => html`${
       all.length

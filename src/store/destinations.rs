@@ -82,6 +82,32 @@ pub fn ask(
     Ok(asked > 0)
 }
 
+/// What is known of a link that was mailed to an address.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// When it was mailed last.
+    pub at: Timestamp,
+    /// When somebody there declined; none: nobody did.
+    pub declined_at: Option<Timestamp>,
+}
+
+/// What an account asked of an address; none: nothing.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_asked(connection: &Connection, account: i64, address: &Mailbox) -> Result<Option<Asked>> {
+    let found = connection
+        .prepare_cached("SELECT asked_at, declined_at FROM forward_proof WHERE account_id = ?1 AND address = ?2")?
+        .query_row(params![account, address.canonical()], |row| {
+            Ok(Asked {
+                at: Timestamp::from_millis(row.get(0)?),
+                declined_at: row.get::<_, Option<i64>>(1)?.map(Timestamp::from_millis),
+            })
+        })
+        .optional()?;
+    Ok(found)
+}
+
 /// Whether a link with this hash is valid.
 ///
 /// # Errors

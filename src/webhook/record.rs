@@ -214,13 +214,9 @@ impl Webhooks {
         Ok(Some(Box::new(move || told.iter().for_each(|flow| self.jobs.wake(flow, now)))))
     }
 
-    /// A delivery as it stands: while its endpoint's pause lasts, that is when it is attempted next at the earliest.
-    pub fn with_pause(&self, mut row: DeliveryRow, now: Timestamp) -> DeliveryRow {
-        if row.status == "pending" {
-            let until = self.jobs.paused_until(&flow_of(&row.url, row.account_id), now);
-            row.next_attempt_at = row.next_attempt_at.max(until);
-        }
-        row
+    /// Until when nothing is posted to an endpoint because it fails; none if it does not pause.
+    pub fn paused_until(&self, url: &str, account: i64, now: Timestamp) -> Option<Timestamp> {
+        self.jobs.paused_until(&flow_of(url, account), now)
     }
 }
 

@@ -2,7 +2,20 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
-import { PICTURES, browse, dns, mailHost, serve, until } from "./support.js";
+import {
+  PICTURES,
+  browse,
+  call,
+  dns,
+  mail,
+  mailHost,
+  plainMail,
+  receiver,
+  serve,
+  settled,
+  signedIn,
+  until,
+} from "./support.js";
 
 test("a mailed link asks before it proves an address, without scripts", async () => {
   const names = await dns({});
@@ -53,5 +66,108 @@ test("a mailed link asks before it proves an address, without scripts", async ()
     await server.stop();
     relay.stop();
     names.stop();
+  }
+});
+
+/** The link of the first mail that holds one to this path. */
+async function mailed(relay, path) {
+  const plain = (data) => data.replace(/=\r\n/g, "").replace(/=3D/g, "=");
+  const find = () => relay.got.map((data) => new RegExp(`http:\\S+${path}\\?token=\\w+`).exec(plain(data))?.[0]);
+  return until(`a mail with a link to ${path}`, () => find().find(Boolean));
+}
+
+test("a forward whose destination has to confirm, and an endpoint that is paused, in words", async () => {
+  const names = await dns({});
+  const relay = await mailHost();
+  const app = await receiver(() => ({ status: 503 }));
+  const smarthost = `[outbound.smarthost]\nhost = "127.0.0.1"\nport = ${relay.port}\nsecurity = "none"\n`;
+  const server = await serve(names.port, `[auth]\nsignup = "open"\n${smarthost}`);
+  const signUp = async (email) =>
+    (await call(server, "POST", "/api/auth/signup", { email, password: "correct horse battery" })).token;
+  try {
+    await signUp("owner@example.com");
+    const token = await signUp("ada@example.com");
+    await fetch(await mailed(relay, "/api/auth/verify"), { method: "POST" });
+    server.key = token;
+    server.session = token;
+    const { dns: records } = await call(server, "POST", "/api/domains", { domain: "kite.test" });
+    names.records["kite.test"] = [{ mx: "mx.kite.test" }, { txt: records[1].value }];
+    for (const one of records.slice(2)) names.records[one.name.toLowerCase()] = [{ txt: one.value }];
+    await call(server, "POST", "/api/domains/kite.test/verify");
+    await call(server, "PUT", "/api/domains/kite.test/webhook", { url: app.url });
+
+    const view = await signedIn(server);
+    const { page } = view;
+    await view.screen("#/routes");
+    await page.getByRole("button", { name: "New route" }).click();
+    const dialog = page.getByRole("dialog");
+    await dialog.getByLabel("Address").fill("sales@kite.test");
+    await dialog.getByLabel("Action").selectOption("forward");
+    await dialog.getByLabel("Forward to").fill("team@example.net");
+    await dialog.getByText("is stored and not forwarded").waitFor();
+    await dialog.getByLabel("Mail that may be forged").selectOption("rewrite");
+    await dialog.getByText("so it has to be verified for sending").waitFor();
+    await page.screenshot({ path: join(PICTURES, "new-forward.png") });
+    assert.deepEqual(await view.axe(), []);
+    await dialog.getByRole("button", { name: "Create route" }).click();
+    await dialog.getByText("A link was mailed to team@example.net").waitFor();
+    await page.screenshot({ path: join(PICTURES, "forward-made.png") });
+    assert.deepEqual(await view.axe(), []);
+    await dialog.getByRole("button", { name: "Done" }).click();
+    const [made] = (await call(server, "GET", "/api/routes")).filter((one) => one.action === "forward");
+    assert.deepEqual([made.on_auth_fail, made.destination_proven], ["rewrite", false]);
+    await page.getByText("Not forwarding yet").waitFor();
+    await page.getByText("The address can be asked again in 7 days").waitFor();
+
+    for (let n = 0; n < 5; n++) await mail(server.smtp, plainMail(`Fails ${n}`), { to: "sales@kite.test" });
+    await until("the pause", async () => (await call(server, "GET", "/api/routes")).some((one) => one.paused_until));
+    const id = (await call(server, "GET", "/api/messages?limit=1"))[0].id;
+    // A pause ends by itself after a second or more; each screen is looked at as one that stands still would be.
+    await page.route(/\/api\/(routes|deliveries|messages\/msg_\w+|overview)(\?|$)/, async (route) => {
+      const answer = await route.fetch();
+      const text = await answer.text();
+      const later = Date.now() + 240_000;
+      const paused = text.replace(/"(paused_until|pausedUntil)":(null|\d+)/g, `"$1":${later}`);
+      await route.fulfill({ response: answer, body: paused });
+    });
+    const screens = {
+      routes: ["#/routes", "This endpoint is paused."],
+      deliveries: ["#/deliveries", "endpoint paused, next"],
+      message: [`#/messages/${id}`, "This endpoint is paused."],
+      domain: ["#/domains/kite.test", "This endpoint is paused."],
+      overview: ["#/overview", "Paused"],
+    };
+    await page.evaluate(() => localStorage.setItem("mailkite.started", "hidden"));
+    for (const [width, colorScheme] of [
+      [1360, "light"],
+      [1360, "dark"],
+      [390, "light"],
+      [390, "dark"],
+    ]) {
+      await page.setViewportSize({ width, height: 860 });
+      await page.emulateMedia({ colorScheme });
+      for (const [name, [address, words]] of Object.entries(screens)) {
+        await view.screen(address);
+        await page.getByText(words).filter({ visible: true }).first().waitFor();
+        await settled(page);
+        await page.screenshot({ path: join(PICTURES, `paused-${name}-${width}-${colorScheme}.png`), fullPage: true });
+        assert.deepEqual(await view.axe(), [], name);
+        const wide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
+        assert.ok(!wide, `${name}, ${width}: nothing to scroll sideways for`);
+      }
+    }
+    await page.unroute(/\/api\/(routes|deliveries|messages\/msg_\w+|overview)(\?|$)/);
+
+    await fetch(await mailed(relay, "/api/forwards/confirm"), { method: "POST" });
+    await view.screen("#/overview");
+    await view.screen("#/routes");
+    await page.getByText("Not forwarding yet").waitFor({ state: "detached" });
+    assert.deepEqual(await view.check(), []);
+    await view.close();
+  } finally {
+    await server.stop();
+    relay.stop();
+    names.stop();
+    app.stop();
   }
 });

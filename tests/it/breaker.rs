@@ -52,8 +52,17 @@ async fn a_failing_endpoint_is_probed_once_a_pause_and_its_deliveries_keep_their
     let now = server.clock.now().as_millis();
     for delivery in list["deliveries"].as_array().unwrap() {
         let next = delivery["next_attempt_at"].as_i64().unwrap();
-        assert!(next > now, "{delivery}");
+        let until = delivery["paused_until"].as_i64().unwrap();
+        assert!(until > now && next >= until, "{delivery}");
     }
+    let path = format!("/api/messages/{}", list["deliveries"][0]["message_id"].as_str().unwrap());
+    let (_, detail) = server.api(&path).await;
+    assert_eq!(detail["deliveries"][0]["paused_until"], list["deliveries"][0]["paused_until"]);
+    let (_, routes) = server.api("/api/routes").await;
+    assert_eq!(routes[0]["paused_until"], list["deliveries"][0]["paused_until"]);
+    let (_, overview) = server.api("/api/overview").await;
+    assert_eq!(overview["endpoints"][0]["pausedUntil"], routes[0]["paused_until"]);
+    assert!(overview["attention"][0]["detail"].as_str().unwrap().contains("one at a time tries it"), "{overview}");
     // Another account's endpoint of the same origin does not pause with it.
     server.accepted("a@victim.test", "Honest").await;
     assert_eq!(server.attempted().await.status, "delivered");
@@ -74,6 +83,8 @@ async fn a_failing_endpoint_is_probed_once_a_pause_and_its_deliveries_keep_their
     let fresh: i64 = server.query("SELECT count(*) FROM delivery WHERE attempts = 1 AND account_id = 1").await;
     let later: i64 = server.query("SELECT count(*) FROM delivery WHERE attempts = 2").await;
     assert_eq!((fresh, later), (18, 7), "waiting was no attempt");
+    let (_, routes) = server.api("/api/routes").await;
+    assert_eq!(routes[0]["paused_until"], serde_json::Value::Null);
     server.stop().await;
 }
 

@@ -192,6 +192,13 @@ async fn a_destination_gets_mail_once_somebody_there_has_confirmed() {
     let eve = house.tenant("eve.test", true).await;
     let made = forward(&eve, "*@eve.test", "victim@remote.test").await;
     assert_eq!(made["destination_proven"], false);
+    let asked_at = made["destination_asked_at"].as_i64().unwrap();
+    assert!(asked_at > 0 && made["destination_declined_at"].is_null());
+    // Asked again within the week, nothing is mailed, and the route says so.
+    let id = made["id"].as_str().unwrap();
+    let again = json!({"destination": "victim@remote.test"});
+    let again = eve.patch(&format!("/api/routes/{id}"), again).await.expect(200);
+    assert_eq!((&again["destination_proven"], &again["destination_asked_at"]), (&json!(false), &json!(asked_at)));
     let (asked, token) = house.asked().await;
     assert_eq!(asked, "victim@remote.test");
     for number in 0..12 {
@@ -225,7 +232,6 @@ async fn a_destination_gets_mail_once_somebody_there_has_confirmed() {
     house.server.mail("a@eve.test", &message("Wanted")).await;
     assert_eq!(house.remote.taken().await.recipients(), ["victim@remote.test"]);
     // Another destination proves itself anew; one on a domain of the account's own need not.
-    let id = made["id"].as_str().unwrap();
     let aim = async |to: &str| eve.patch(&format!("/api/routes/{id}"), json!({"destination": to})).await.expect(200);
     assert_eq!(aim("next@remote.test").await["destination_proven"], false);
     house.server.mail("a@eve.test", &message("Next")).await;
@@ -237,7 +243,8 @@ async fn a_destination_gets_mail_once_somebody_there_has_confirmed() {
     assert_eq!(api.exchange("POST", &decline, &[], None).await.status, 200);
     let mallory = house.tenant("mallory.test", true).await;
     forward(&mallory, "*@mallory.test", "next+again@remote.test").await;
-    aim("next@remote.test").await;
+    let declined = aim("next@remote.test").await;
+    assert!(declined["destination_declined_at"].as_i64().unwrap() >= asked_at, "{declined}");
     house.settled().await;
     assert!(house.remote.is_drained());
     house.server.stop().await;

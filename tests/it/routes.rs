@@ -66,6 +66,9 @@ async fn every_form_of_match_makes_a_route_and_is_kept_in_one_form() {
             "last_status_code",
             "on_auth_fail",
             "destination_proven",
+            "destination_asked_at",
+            "destination_declined_at",
+            "paused_until",
             "created_at",
             "updated_at"
         ]

@@ -21,6 +21,7 @@ use crate::memory_budget::Reservation;
 use crate::store::attempts::{self, Attempt};
 use crate::store::deliveries::{self, DeliveryRow};
 use crate::store::messages;
+use crate::webhook::deliver::Webhooks;
 use crate::webhook::manual::{Manual, Refused};
 use crate::webhook::payload::Payload;
 use crate::webhook::replay::{BulkError, BulkResult, Item, Scope};
@@ -43,14 +44,20 @@ pub struct DeliveryView {
     last_status_code: Option<u16>,
     last_error: Option<String>,
     next_attempt_at: Option<Timestamp>,
+    /// While it waits because its endpoint failed five times in a row: when that is tried again at the earliest.
+    paused_until: Option<Timestamp>,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
 
 impl DeliveryView {
     /// The view of a row that belongs to a message.
-    pub fn new(row: DeliveryRow, message_id: Option<String>) -> Self {
+    pub fn new(row: DeliveryRow, message_id: Option<String>, webhooks: &Webhooks, now: Timestamp) -> Self {
+        let waits = row.status == "pending";
+        let paused_until = webhooks.paused_until(&row.url, row.account_id, now).filter(|_| waits);
         Self {
+            next_attempt_at: row.next_attempt_at.max(paused_until),
+            paused_until,
             id: row.public_id,
             message_id,
             event_id: row.event_id,
@@ -61,7 +68,6 @@ impl DeliveryView {
             attempts: row.attempts,
             last_status_code: row.last_status_code,
             last_error: row.last_error,
-            next_attempt_at: row.next_attempt_at,
             created_at: row.created_at,
             updated_at: row.updated_at,
         }

@@ -16,6 +16,7 @@ use crate::http::extract::{Query, integer};
 use crate::id::DeliveryId;
 use crate::store::delivery_list::{self, Filter, Listed};
 use crate::store::{deliveries, domains};
+use crate::webhook::deliver::Webhooks;
 
 const DEFAULT_LIMIT: i64 = 100;
 const MAX_LIMIT: i64 = 200;
@@ -116,18 +117,14 @@ pub async fn list(
     let unknown = || ApiError::field(Code::BadQuery, "before", "before is no nextCursor of this list");
     let (page, next_cursor, names) = found.await?.ok_or_else(unknown)?;
     let now = app.clock.now();
-    let shown = page.into_iter().map(|Listed { delivery, message }| {
-        let delivery = app.webhooks.with_pause(delivery, now);
-        view(Listed { delivery, message }, &names)
-    });
-    let deliveries = shown.collect();
+    let deliveries = page.into_iter().map(|listed| view(listed, &names, &app.webhooks, now)).collect();
     Ok(Json(DeliveryPage { deliveries, next_cursor }))
 }
 
-fn view(listed: Listed, names: &HashMap<i64, String>) -> ListedView {
+fn view(listed: Listed, names: &HashMap<i64, String>, webhooks: &Webhooks, now: Timestamp) -> ListedView {
     let Listed { delivery, message } = listed;
     let Some(message) = message else {
-        let delivery = DeliveryView::new(delivery, None);
+        let delivery = DeliveryView::new(delivery, None, webhooks, now);
         return ListedView {
             delivery,
             subject: None,
@@ -138,7 +135,7 @@ fn view(listed: Listed, names: &HashMap<i64, String>) -> ListedView {
         };
     };
     ListedView {
-        delivery: DeliveryView::new(delivery, Some(message.public_id)),
+        delivery: DeliveryView::new(delivery, Some(message.public_id), webhooks, now),
         subject: message.subject,
         from_addr: Some(message.from_addr),
         to_addr: Some(message.to_addr),

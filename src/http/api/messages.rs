@@ -330,7 +330,7 @@ pub async fn detail(
             message,
             deliveries: deliveries
                 .into_iter()
-                .map(|one| DeliveryView::new(webhooks.with_pause(one, now), Some(id.clone())))
+                .map(|one| DeliveryView::new(one, Some(id.clone()), &webhooks, now))
                 .collect(),
             attachments: (0_u32..)
                 .zip(parts)

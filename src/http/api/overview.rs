@@ -4,7 +4,7 @@
 //! screen that asks at every event costs no more than one that does not.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Json;
@@ -127,13 +127,17 @@ struct EndpointView {
     /// Of its latest attempt; null when none was answered.
     last_status_code: Option<u16>,
     last_attempt_at: Option<Timestamp>,
+    /// While it fails and is left alone: when it is tried again at the earliest.
+    paused_until: Option<Timestamp>,
 }
 
 impl EndpointView {
-    /// Whether it lately took nothing: its latest attempt was not answered well, and more than one delivery is behind.
+    /// Whether it lately took nothing: it pauses, or its latest attempt was not answered well, and more than one delivery is
+    /// behind.
     fn is_failing(&self) -> bool {
         let well = self.last_status_code.is_some_and(|code| (200..300).contains(&code));
-        self.last_attempt_at.is_some() && self.failed + self.waiting > 1 && (self.delivered == 0 || !well)
+        let behind = self.last_attempt_at.is_some() && self.failed + self.waiting > 1;
+        self.paused_until.is_some() || (behind && (self.delivered == 0 || !well))
     }
 }
 
@@ -172,7 +176,9 @@ pub async fn overview(
     let from = Timestamp::from_millis(last - step_ms * (count - 1));
     let steps = Steps { from, step_ms, count: usize::try_from(count).unwrap_or(0) };
     let account = caller.id();
-    let mut overview = app.db.read(move |connection| gather(connection, account, range, steps)).await?;
+    let webhooks = Arc::clone(&app.webhooks);
+    let pause = move |url: &str| webhooks.paused_until(url, account, now);
+    let mut overview = app.db.read(move |connection| gather(connection, account, range, steps, pause)).await?;
     if caller.account.is_admin {
         overview.attention.extend(of_server(&app, now));
     }
@@ -181,7 +187,13 @@ pub async fn overview(
     Ok(Json(answer))
 }
 
-fn gather(connection: &Connection, account: i64, range: &'static str, steps: Steps) -> store::Result<Overview> {
+fn gather(
+    connection: &Connection,
+    account: i64,
+    range: &'static str,
+    steps: Steps,
+    pause: impl Fn(&str) -> Option<Timestamp>,
+) -> store::Result<Overview> {
     let counts = figures::count(connection, account, steps)?;
     let mut totals = Totals::default();
     let mut bounced = 0;
@@ -203,7 +215,10 @@ fn gather(connection: &Connection, account: i64, range: &'static str, steps: Ste
     }
     let ended = totals.delivered + totals.failed;
     let sample = figures::sample(connection, account, steps.from)?;
-    let endpoints = endpoints(connection, &sample)?;
+    let mut endpoints = endpoints(connection, &sample)?;
+    for endpoint in &mut endpoints {
+        endpoint.paused_until = pause(&endpoint.url);
+    }
     let unverified: Vec<String> = domains::list(connection, account, None)?
         .into_iter()
         .filter(|row| !row.verified)
@@ -246,6 +261,7 @@ fn endpoints(connection: &Connection, sample: &[DeliveryRow]) -> store::Result<V
                 waiting: 0,
                 last_status_code: None,
                 last_attempt_at: None,
+                paused_until: None,
             };
             (endpoint, row.message)
         });
@@ -286,7 +302,8 @@ fn attention(endpoints: &[EndpointView], totals: Totals, bounced: u64, unverifie
             |code| format!("It answered with HTTP status {code} last."),
         );
         let title = format!("{} is failing", endpoint.url);
-        found.push(one("endpoint_failing", title, &said, "deliveries"));
+        let pauses = if endpoint.paused_until.is_some() { " Its deliveries wait; one at a time tries it." } else { "" };
+        found.push(one("endpoint_failing", title, &format!("{said}{pauses}"), "deliveries"));
     }
     if totals.failed > 0 {
         let (title, detail) = (

@@ -58,6 +58,12 @@ pub struct RouteView {
     on_auth_fail: Option<&'static str>,
     /// Whether the destination is proven; null unless the action is `forward`.
     destination_proven: Option<bool>,
+    /// When the link that proves it was mailed last; null if it never was.
+    destination_asked_at: Option<Timestamp>,
+    /// When somebody there declined; null if nobody did.
+    destination_declined_at: Option<Timestamp>,
+    /// While its endpoint fails: when that is tried again at the earliest; null unless the action is `webhook`.
+    paused_until: Option<Timestamp>,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
@@ -68,13 +74,19 @@ impl RouteView {
     /// # Errors
     /// Storage trouble.
     pub(super) fn new(app: &App, connection: &Connection, row: RouteRow, user_id: &str) -> store::Result<Self> {
-        let destination_proven = match row.destination.as_deref().map(Mailbox::parse) {
-            Some(Ok(to)) if row.action == Action::Forward => {
-                Some(app.config.dev || destinations::is_proven(connection, row.account_id, &to)?)
-            }
-            _ => None,
-        };
+        let url = row.destination.as_deref().filter(|_| row.action == Action::Webhook);
+        let paused_until = url.and_then(|url| app.webhooks.paused_until(url, row.account_id, app.clock.now()));
+        let (mut destination_proven, mut asked) = (None, None);
+        if let Some(Ok(to)) = row.destination.as_deref().map(Mailbox::parse)
+            && row.action == Action::Forward
+        {
+            destination_proven = Some(app.config.dev || destinations::is_proven(connection, row.account_id, &to)?);
+            asked = destinations::find_asked(connection, row.account_id, &to)?;
+        }
         Ok(Self {
+            destination_asked_at: asked.map(|asked| asked.at),
+            destination_declined_at: asked.and_then(|asked| asked.declined_at),
+            paused_until,
             on_auth_fail: (row.action == Action::Forward).then(|| row.on_auth_fail.as_str()),
             destination_proven,
             id: row.public_id.to_string(),
