@@ -1,8 +1,8 @@
 //! One budget for the octets of mail, request bodies and payloads that all doors hold in memory together.
 //!
 //! Each door has the most it may hold and a reserve that the others cannot take, so none starves another. Whoever is
-//! about to hold much makes a [`Reservation`] first: at once or not at all, or in turn behind the others of its door.
-//! What it holds ends with it.
+//! about to hold much makes a [`Reservation`] first: at once or not at all, or in turn behind the others of its door,
+//! where accounts take turns. What it holds ends with it.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+
+use crate::gate::Gate;
 
 /// What reservations are rounded up to, in octets. Small, so that those who send a little hold a little.
 const UNIT: usize = 1024;
@@ -68,8 +70,8 @@ struct Shared {
 struct Share {
     most: usize,
     reserve: usize,
-    /// First come, first served.
-    turn: tokio::sync::Mutex<()>,
+    /// One at a time, by account; what waits is bounded by who may ask.
+    turns: Gate,
     freed: Notify,
     refused: AtomicU64,
 }
@@ -78,8 +80,8 @@ struct Share {
 struct State {
     held: [usize; DOORS.len()],
     waiting: [usize; DOORS.len()],
-    /// What accounts hold that hold anything.
-    of_accounts: HashMap<i64, usize>,
+    /// What accounts hold of a door, that hold anything.
+    of_accounts: HashMap<(usize, i64), usize>,
     most_held: usize,
 }
 
@@ -103,7 +105,7 @@ impl MemoryBudget {
             Share {
                 most: most.min(total - (reserves - kept)),
                 reserve: kept,
-                turn: tokio::sync::Mutex::new(()),
+                turns: Gate::new(1, usize::MAX),
                 freed: Notify::new(),
                 refused: AtomicU64::new(0),
             }
@@ -113,17 +115,26 @@ impl MemoryBudget {
 
     /// A reservation that holds nothing yet.
     pub fn reservation(&self, door: Door) -> Reservation {
-        Reservation { shared: Arc::clone(&self.shared), door, account: None, held: 0 }
+        self.nothing_yet(door, None, None)
     }
 
-    /// The same for an account, which leaves something to the others.
+    fn nothing_yet(&self, door: Door, whose: Option<i64>, account: Option<i64>) -> Reservation {
+        Reservation { shared: Arc::clone(&self.shared), door, whose, account, held: 0 }
+    }
+
+    /// The same for an account, which takes its turn among the others.
+    pub fn reservation_in_turn(&self, door: Door, whose: i64) -> Reservation {
+        self.nothing_yet(door, Some(whose), None)
+    }
+
+    /// The same for an account, which leaves something to the others as well.
     pub fn reservation_of(&self, door: Door, account: i64) -> Reservation {
-        Reservation { shared: Arc::clone(&self.shared), door, account: Some(account), held: 0 }
+        self.nothing_yet(door, Some(account), Some(account))
     }
 
-    /// Waits for so many octets.
-    pub async fn reserve(&self, door: Door, octets: usize) -> Reservation {
-        let mut reservation = self.reservation(door);
+    /// Waits for so many octets, in the turn of an account.
+    pub async fn reserve(&self, door: Door, whose: i64, octets: usize) -> Reservation {
+        let mut reservation = self.reservation_in_turn(door, whose);
         reservation.wait_for(octets).await;
         reservation
     }
@@ -147,9 +158,9 @@ impl MemoryBudget {
 
     /// The figures in the text format of Prometheus.
     pub fn render(&self) -> String {
-        let (held, most_held) = {
+        let (held, waiting, most_held) = {
             let state = self.shared.state();
-            (state.held, state.most_held)
+            (state.held, state.waiting, state.most_held)
         };
         let mut text = String::with_capacity(2048);
         // Writing to a string cannot fail.
@@ -176,6 +187,14 @@ impl MemoryBudget {
             let _ = writeln!(text, "mailkite_memory_held_bytes{{door=\"{name}\"}} {held}");
         }
         let _ = text.write_str(
+            "# HELP mailkite_memory_waiting Who waits for memory of the budget, by door.\n\
+             # TYPE mailkite_memory_waiting gauge\n",
+        );
+        for (((_, name, ..), share), waiting) in DOORS.iter().zip(&self.shared.shares).zip(waiting) {
+            let waiting = waiting + share.turns.figures().0;
+            let _ = writeln!(text, "mailkite_memory_waiting{{door=\"{name}\"}} {waiting}");
+        }
+        let _ = text.write_str(
             "# HELP mailkite_memory_refused_total What was refused for want of memory budget, by door.\n\
              # TYPE mailkite_memory_refused_total counter\n",
         );
@@ -195,7 +214,7 @@ impl Shared {
     /// Whether a door may hold so much more, with what is kept for the others.
     fn fits(&self, state: &State, door: Door, account: Option<i64>, more: usize) -> bool {
         if let Some(account) = account {
-            let held = state.of_accounts.get(&account).copied().unwrap_or(0);
+            let held = state.of_accounts.get(&(door as usize, account)).copied().unwrap_or(0);
             if held.saturating_add(more) > self.most_of(door, Some(account)) {
                 return false;
             }
@@ -227,7 +246,7 @@ impl Shared {
             return false;
         }
         if let Some(account) = account {
-            *state.of_accounts.entry(account).or_default() += more;
+            *state.of_accounts.entry((door as usize, account)).or_default() += more;
         }
         if let Some(held) = state.held.get_mut(door as usize) {
             *held += more;
@@ -241,11 +260,11 @@ impl Shared {
         let waiting = {
             let mut state = self.state();
             if let Some(account) = account
-                && let Some(held) = state.of_accounts.get_mut(&account)
+                && let Some(held) = state.of_accounts.get_mut(&(door as usize, account))
             {
                 *held = held.saturating_sub(octets);
                 if *held == 0 {
-                    state.of_accounts.remove(&account);
+                    state.of_accounts.remove(&(door as usize, account));
                 }
             }
             if let Some(held) = state.held.get_mut(door as usize) {
@@ -281,6 +300,9 @@ impl Drop for Waiting<'_> {
 pub struct Reservation {
     shared: Arc<Shared>,
     door: Door,
+    /// In whose turn it waits; those of nobody take turns as one.
+    whose: Option<i64>,
+    /// Whose share it is limited to.
     account: Option<i64>,
     held: usize,
 }
@@ -310,8 +332,8 @@ impl Reservation {
         }
     }
 
-    /// Makes it as large as what will be held, in turn behind those of its door who wait already. More than the door may
-    /// ever hold waits for all of that.
+    /// Makes it as large as what will be held, in turn with those of its door who wait already: each account with one at a
+    /// time, so nobody waits for the pile of another. More than the door may ever hold waits for all of that.
     pub async fn wait_for(&mut self, octets: usize) {
         let shared = Arc::clone(&self.shared);
         let Some(share) = shared.shares.get(self.door as usize) else { return };
@@ -321,7 +343,9 @@ impl Reservation {
         if small && self.resize(octets) {
             return;
         }
-        let _turn = share.turn.lock().await;
+        let whose = self.whose.map_or_else(String::new, |account| account.to_string());
+        // Only a full queue refuses, and this one has no end.
+        let _turn = share.turns.enter(&whose).await;
         shared.count_waiting(self.door, 1);
         let _waiting = Waiting(&shared, self.door);
         while !self.resize(octets) {
@@ -435,7 +459,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_gets_its_turn_in_order_and_whoever_waits_too_long_is_refused() {
         let budget = MemoryBudget::new(192 * MIB, MIB);
-        let whole = budget.reserve(Door::Webhooks, usize::MAX).await;
+        let whole = budget.reserve(Door::Webhooks, 1, usize::MAX).await;
         assert_eq!(whole.held(), 48 * MIB);
         let late = budget.reservation(Door::Webhooks).wait_within(MIB, Duration::from_millis(20)).await;
         assert_eq!(late, Err(UsedUp));
@@ -445,19 +469,44 @@ mod tests {
         for number in 0..3 {
             let (budget, order) = (budget.clone(), Arc::clone(&order));
             waiting.push(tokio::spawn(async move {
-                let reservation = budget.reserve(Door::Webhooks, 30 * MIB).await;
+                let reservation = budget.reserve(Door::Webhooks, 1, 30 * MIB).await;
                 order.lock().unwrap().push(number);
                 drop(reservation);
             }));
             tokio::task::yield_now().await;
         }
         // Another door is not held up.
-        drop(budget.reserve(Door::Sending, 36 * MIB).await);
+        drop(budget.reserve(Door::Sending, 1, 36 * MIB).await);
         drop(whole);
         for one in waiting {
             one.await.unwrap();
         }
         assert_eq!(*order.lock().unwrap(), [0, 1, 2]);
         assert_eq!(budget.held(), 0);
+    }
+
+    #[tokio::test]
+    async fn accounts_take_turns_whatever_one_of_them_piled_up() {
+        let budget = MemoryBudget::new(192 * MIB, MIB);
+        let whole = budget.reserve(Door::Parsing, 1, usize::MAX).await;
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut waiting = Vec::new();
+        for (place, account) in [1; 20].into_iter().chain([2, 3]).enumerate() {
+            let (budget, order) = (budget.clone(), Arc::clone(&order));
+            waiting.push(tokio::spawn(async move {
+                let reservation = budget.reserve(Door::Parsing, account, 30 * MIB).await;
+                order.lock().unwrap().push((account, place));
+                drop(reservation);
+            }));
+            tokio::task::yield_now().await;
+        }
+        drop(whole);
+        for one in waiting {
+            one.await.unwrap();
+        }
+        let order = order.lock().unwrap();
+        let first: Vec<i64> = order.iter().take(4).map(|(account, _)| *account).collect();
+        assert_eq!(first, [1, 1, 2, 3], "the one whose turn it was, then one of each");
+        assert!(order.iter().filter(|(account, _)| *account == 1).is_sorted());
     }
 }

@@ -138,16 +138,16 @@ impl Inbound {
     }
 
     /// Waits until mail data of this size may be read into memory, where it is held while the answer lives: large mail
-    /// takes turns.
+    /// takes turns, by the account whose it is.
     ///
     /// # Errors
     /// [`ReceiveError::Busy`]: the turn did not come in time.
-    pub async fn turn_to_read(&self, size: u64) -> Result<Option<Reservation>, ReceiveError> {
+    pub async fn turn_to_read(&self, account: i64, size: u64) -> Result<Option<Reservation>, ReceiveError> {
         let octets = usize::try_from(size).unwrap_or(usize::MAX);
         if octets < PARSE_FREELY {
             return Ok(None);
         }
-        let mut turn = self.shared.memory.reservation(Door::Parsing);
+        let mut turn = self.shared.memory.reservation_in_turn(Door::Parsing, account);
         turn.wait_within(octets, PARSE_WAIT).await.map_err(|_| {
             tracing::warn!("a message waited too long for its turn and was refused");
             ReceiveError::Busy

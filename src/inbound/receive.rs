@@ -174,7 +174,9 @@ impl Inbound {
     ) -> Result<Receipt, ReceiveError> {
         let now = self.shared.clock.now();
         let size = data.len();
-        let turn = self.turn_to_read(size).await?;
+        // Of several accounts the first; a message to an address of our own is nobody's.
+        let account = envelope.recipients.first().map_or(0, |recipient| recipient.account);
+        let turn = self.turn_to_read(account, size).await?;
         let (bytes, draft) = match data {
             MailData::Memory(bytes) => (bytes, None),
             MailData::Spooled(mut draft) => {

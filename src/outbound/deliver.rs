@@ -74,7 +74,10 @@ struct Prepared {
 enum Found {
     Ready(Box<Prepared>),
     /// Its mail data is so large; take part in the budget and look again.
-    Large(u64),
+    Large {
+        account: i64,
+        size: u64,
+    },
     /// Every recipient is settled, or it was removed.
     Ended,
     /// Its mail data is gone or damaged.
@@ -92,7 +95,7 @@ impl Handler for Dispatcher {
                 }
                 Ok((Found::Lost(lost), _)) => self.lost(*lost),
                 Ok((Found::Ended, _)) => ended(),
-                Ok((Found::Large(_), _)) => put_off(now),
+                Ok((Found::Large { .. }, _)) => put_off(now),
                 Err(error) => {
                     tracing::warn!(job = job.id, %error, "a dispatch could not be prepared");
                     put_off(now)
@@ -117,7 +120,7 @@ impl Dispatcher {
             }
             Ok((Found::Lost(lost), _)) => self.lost(*lost),
             Ok((Found::Ended, _)) => ended(),
-            Ok((Found::Large(_), _)) | Err(_) => put_off(now),
+            Ok((Found::Large { .. }, _)) | Err(_) => put_off(now),
         }
     }
 
@@ -157,9 +160,9 @@ impl Dispatcher {
         const SMALL: u64 = 64 * 1024;
         let this = Arc::clone(self);
         let found = self.outbound.parts.db.read(move |connection| this.look_up(connection, id, SMALL)).await?;
-        let Found::Large(size) = found else { return Ok((found, None)) };
+        let Found::Large { account, size } = found else { return Ok((found, None)) };
         let octets = usize::try_from(size).unwrap_or(usize::MAX);
-        let share = self.memory.reserve(Door::Sending, octets).await;
+        let share = self.memory.reserve(Door::Sending, account, octets).await;
         let this = Arc::clone(self);
         let found = self.outbound.parts.db.read(move |connection| this.look_up(connection, id, u64::MAX)).await?;
         Ok((found, Some(share)))
@@ -174,7 +177,7 @@ impl Dispatcher {
             return Ok(Found::Ended);
         }
         match raws::size(connection, raw)? {
-            Some(size) if size > largest => return Ok(Found::Large(size)),
+            Some(size) if size > largest => return Ok(Found::Large { account: dispatch.account_id, size }),
             Some(_) => {}
             None => return Ok(Found::Lost(Box::new((dispatch, recipients)))),
         }

@@ -114,7 +114,7 @@ pub(super) enum Found {
     /// It can be attempted.
     Ready(Box<Prepared>),
     /// Its mail is large; take part in the budget and look again.
-    Large(u64),
+    Large { account: i64, size: u64 },
     /// Its mail is not what was accepted.
     Damaged(Box<Damaged>),
     /// It ended meanwhile, or its route or message is gone: the word of contract 6.1.
@@ -143,7 +143,7 @@ impl Handler for Webhooks {
                 }
                 Ok((Found::Damaged(damaged), _)) => self.attempted_damaged(*damaged, now),
                 Ok((Found::Ended(ended), _)) => end(ended, now),
-                Ok((Found::Large(_), _)) => put_off(now),
+                Ok((Found::Large { .. }, _)) => put_off(now),
                 Err(error) => {
                     tracing::warn!(job = job.id, %error, "a delivery could not be prepared");
                     put_off(now)
@@ -169,13 +169,13 @@ impl Webhooks {
     ) -> store::Result<(Found, Option<Reservation>)> {
         let this = Arc::clone(self);
         let found = self.db.read(move |connection| this.look_up(connection, id, asked, now, SMALL as u64)).await?;
-        let Found::Large(size) = found else { return Ok((found, None)) };
-        let share = self.share(size).await;
+        let Found::Large { account, size } = found else { return Ok((found, None)) };
+        let share = self.share(account, size).await;
         let this = Arc::clone(self);
         let found = self.db.read(move |connection| this.look_up(connection, id, asked, now, u64::MAX)).await?;
         let share = match &found {
             Found::Ready(prepared) => budget::lower(share, &prepared.payload),
-            Found::Large(_) | Found::Damaged(_) | Found::Ended(_) => None,
+            Found::Large { .. } | Found::Damaged(_) | Found::Ended(_) => None,
         };
         Ok((found, share))
     }
@@ -192,7 +192,7 @@ impl Webhooks {
     ) -> store::Result<Option<(Payload, Option<Reservation>)>> {
         let found = self.db.read(move |connection| messages::find_by_row(connection, message)).await?;
         let Some(row) = found.filter(|row| row.public_id.as_str() == id) else { return Ok(None) };
-        let permit = if row.size > SMALL as u64 { Some(self.share(row.size).await) } else { None };
+        let permit = if row.size > SMALL as u64 { Some(self.share(row.account_id, row.size).await) } else { None };
         let this = Arc::clone(self);
         let made = self.db.read(move |connection| payload(connection, &this.objects, &this.links, &row)).await?;
         Ok(made.map(|made| {
@@ -251,7 +251,7 @@ impl Webhooks {
         };
         let Some(message) = message else { return Ok(Found::Ended(Some((id, "message_gone")))) };
         if message.size > largest {
-            return Ok(Found::Large(message.size));
+            return Ok(Found::Large { account: message.account_id, size: message.size });
         }
         let payload = match payload(connection, &self.objects, &self.links, &message) {
             Err(store::Error::Damaged { .. }) => {

@@ -92,7 +92,7 @@ impl Webhooks {
             Found::Ended(Some((_, "route_gone"))) => return Err(Refused::RouteGone),
             Found::Ended(_) => return Err(Refused::MessageExpired),
             Found::Damaged(_) => return Err(Refused::MessageDamaged),
-            Found::Large(_) => return Err(Refused::Store(store::Error::Busy)),
+            Found::Large { .. } => return Err(Refused::Store(store::Error::Busy)),
         };
         let posted = self.exchange(*prepared, Asked::ByHand, begins(now, waiting)).await;
         let delivered = posted.is_delivered();

@@ -81,7 +81,7 @@ enum Found {
     /// It can be posted.
     Ready(Box<Prepared>),
     /// It is large; take part in the budget and look again.
-    Large(u64),
+    Large { account: i64, size: u64 },
     /// Its route or its content is gone, or the row itself.
     Gone(Option<PassingRow>),
 }
@@ -99,7 +99,7 @@ impl Handler for Passing {
                     self.post(*prepared, begins).await
                 }
                 Ok((Found::Gone(row), _)) => self.forget(row, now),
-                Ok((Found::Large(_), _)) => put_off(now),
+                Ok((Found::Large { .. }, _)) => put_off(now),
                 Err(error) => {
                     tracing::warn!(job = job.id, %error, "a mail that is not stored could not be prepared");
                     put_off(now)
@@ -114,13 +114,13 @@ impl Passing {
         let db = &self.webhooks.db;
         let this = Arc::clone(self);
         let found = db.read(move |connection| this.look_up(connection, id, now, SMALL as u64)).await?;
-        let Found::Large(size) = found else { return Ok((found, None)) };
-        let share = self.webhooks.share(size).await;
+        let Found::Large { account, size } = found else { return Ok((found, None)) };
+        let share = self.webhooks.share(account, size).await;
         let this = Arc::clone(self);
         let found = db.read(move |connection| this.look_up(connection, id, now, u64::MAX)).await?;
         let share = match &found {
             Found::Ready(prepared) => budget::lower(share, &prepared.payload),
-            Found::Large(_) | Found::Gone(_) => None,
+            Found::Large { .. } | Found::Gone(_) => None,
         };
         Ok((found, share))
     }
@@ -134,7 +134,7 @@ impl Passing {
         };
         let size = raws::size(connection, row.raw_id)?.unwrap_or(0);
         if size > largest {
-            return Ok(Found::Large(size));
+            return Ok(Found::Large { account: row.account_id, size });
         }
         let Some(raw) = self.content(connection, &row)? else { return Ok(Found::Gone(Some(row))) };
         let told: Told = serde_json::from_str(&row.event).map_err(|_| store::Error::Corrupt("event"))?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mailkite::clock::Clock;
+use mailkite::memory_budget::Door;
 use mailkite::store;
 use mailkite::store::jobs::Kind;
 use serde_json::json;
@@ -11,6 +12,7 @@ use super::support::dns::DnsServer;
 use super::support::receiver::{Receiver, Reply};
 use super::support::remote::Remote;
 use super::support::server::Server;
+use super::support::smtp::SmtpClient;
 
 /// Deliveries of the owner to `url` with their jobs, due for a minute: they wait in the table.
 async fn backlog(server: &Server, url: &str, count: i64) {
@@ -33,6 +35,18 @@ async fn backlog(server: &Server, url: &str, count: i64) {
             Ok(())
         })
         .await;
+}
+
+/// A new key of an account.
+async fn key_of(server: &Server, email: &'static str) -> String {
+    let made = server.write(move |tx, secrets, now| {
+        let account = store::accounts::find_by_email(tx, email)?.unwrap();
+        let key = mailkite::secrets::new_api_key();
+        let sealed = secrets.seal(store::keys::PURPOSE, key.as_bytes());
+        store::keys::insert(tx, account.id, &mailkite::secrets::token_hash(&key), &sealed, now)?;
+        Ok(key)
+    });
+    made.await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,16 +98,7 @@ async fn queued_mail_of_one_account_to_a_domain_is_nobody_elses_wait() {
     let owner = server.owner().await;
     let honest = server.other_account("honest.test", "https://hooks.example/").await;
     drop(honest);
-    let key = server
-        .write(|tx, secrets, now| {
-            let account = store::accounts::find_by_email(tx, "owner@honest.test")?.unwrap();
-            let key = mailkite::secrets::new_api_key();
-            let sealed = secrets.seal(store::keys::PURPOSE, key.as_bytes());
-            store::keys::insert(tx, account.id, &mailkite::secrets::token_hash(&key), &sealed, now)?;
-            Ok(key)
-        })
-        .await;
-    let honest = server.anonymous().with(key);
+    let honest = server.anonymous().with(key_of(&server, "owner@honest.test").await);
     for batch in 0..4 {
         let recipients: Vec<_> = (0..50).map(|n| json!({"to": format!("m{batch}.{n}@remote.test")})).collect();
         let body = json!({"from": "hi@inbox.test", "subject": "Bulk", "text": "x", "recipients": recipients});
@@ -107,4 +112,66 @@ async fn queued_mail_of_one_account_to_a_domain_is_nobody_elses_wait() {
         place += 1;
         assert!(place < 10, "the 200 others go first");
     }
+}
+
+/// A figure of `/metrics`.
+async fn figure(server: &Server, name: &str) -> usize {
+    let answer = server.anonymous().with(TOKEN).get("/metrics").await;
+    let text = String::from_utf8(answer.body).unwrap();
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} in {text}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+const TOKEN: &str = "0123456789abcdef0123";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_mail_of_one_account_is_nobody_elses_wait() {
+    const PILE: usize = 10;
+    let server = Server::start_with(Clock::System, |config| {
+        // One of the mails at a time fits into what is kept for parsing.
+        config.limits.memory_bytes = 32 << 20;
+        config.metrics.token = Some(TOKEN.to_owned());
+    })
+    .await;
+    server.other_account("victim.test", "https://hooks.example/").await;
+    let line = format!("{}\r\n", "x".repeat(76));
+    let mail = format!("From: a@example.com\r\nSubject: Large\r\n\r\n{}", line.repeat(3 * (1 << 20) / line.len()));
+    let parsing = server.webhooks.memory.reserve(Door::Parsing, 0, usize::MAX).await;
+    let mut sent = Vec::new();
+    for (number, to) in
+        [("a@inbox.test", PILE), ("a@victim.test", 1)].iter().flat_map(|(to, n)| vec![*to; *n]).enumerate()
+    {
+        let (address, mail) = (server.smtp, mail.clone());
+        sent.push(tokio::spawn(async move {
+            let mut client = SmtpClient::greeted(address).await;
+            assert_eq!(client.mail("a@example.com", &[to], &mail).await.code, 250);
+        }));
+        // Each waits before the next one comes.
+        while figure(&server, "mailkite_memory_waiting{door=\"parsing\"}").await <= number {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    drop(parsing);
+    for one in sent {
+        one.await.unwrap();
+    }
+    let before: i64 = server
+        .query("SELECT count(*) FROM message WHERE id < (SELECT id FROM message WHERE to_addr = 'a@victim.test')")
+        .await;
+    assert!(before <= 3, "{before} of the pile went first");
+    server.stop_with_any_jobs().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_is_found_at_once_however_much_of_others_waits_to_be_indexed() {
+    let server = Server::start().await;
+    server.other_account("victim.test", "https://hooks.example/").await;
+    for number in 0..50 {
+        server.accepted("a@inbox.test", &format!("Pile {number}")).await;
+    }
+    server.accepted("a@victim.test", "Needle").await;
+    let key = key_of(&server, "owner@victim.test").await;
+    let found = server.anonymous().with(key).get("/api/messages?search=needle").await.expect(200);
+    assert_eq!(found.as_array().unwrap().len(), 1);
+    server.stop_with_any_jobs().await;
 }

@@ -139,7 +139,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Accepted::Received(_) => None,
             })
             .recipients;
-        let Ok(_turn) = self.shared.inbound.turn_to_read(data.len()).await else { return Reply::STORAGE_TROUBLE };
+        let turn = self.shared.inbound.turn_to_read(caller.account.id, data.len());
+        let Ok(_turn) = turn.await else { return Reply::STORAGE_TROUBLE };
         let read = tokio::task::spawn_blocking(move || match data {
             MailData::Memory(bytes) => Ok(bytes),
             MailData::Spooled(mut draft) => draft.read_all(),
