@@ -1,7 +1,8 @@
 //! What one account may have: the one place that says whether it may have one more of something.
 //!
 //! [`Limits::admit`] counts in the transaction that adds the row, so that requests side by side cannot pass a limit
-//! together. Values are `[limits]`' of the configuration; what was refused is counted for `/metrics`.
+//! together. [`Limits::take_request`] is the one rate of an account, for its requests and for what it forwards. Values are
+//! `[limits]`' of the configuration; what was refused is counted for `/metrics`.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -11,9 +12,11 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use crate::clock::Timestamp;
 use crate::config;
 use crate::store::limits::{Counted, count, stored_bytes};
 use crate::store::{self, Error};
+use crate::throttle::Buckets;
 
 /// While an account had so much room not long ago, a recipient of it is taken without another look.
 const ROOMY_BYTES: u64 = 64 << 20;
@@ -114,6 +117,7 @@ impl Kind {
 #[derive(Debug)]
 pub struct Limits {
     table: config::Limits,
+    requests: Buckets,
     refused: [AtomicU64; Kind::ALL.len()],
     /// When the bytes of an account were last looked at, and what they were.
     seen: Mutex<HashMap<i64, (Instant, Stored)>>,
@@ -144,7 +148,8 @@ impl Stored {
 impl Limits {
     /// With the values of the configuration.
     pub fn new(table: config::Limits) -> Self {
-        Self { table, refused: [const { AtomicU64::new(0) }; Kind::ALL.len()], seen: Mutex::default() }
+        let requests = Buckets::new(table.requests_per_second);
+        Self { table, requests, refused: [const { AtomicU64::new(0) }; Kind::ALL.len()], seen: Mutex::default() }
     }
 
     /// How many an account may have; `None`: any number.
@@ -167,6 +172,14 @@ impl Limits {
             Kind::StorageBytes => return Some(table.storage_bytes).filter(|most| *most > 0),
         };
         Some(u64::from(most)).filter(|most| *most > 0)
+    }
+
+    /// Counts a request of an account, or a message that it forwards, against its rate.
+    ///
+    /// # Errors
+    /// It is beyond its rate; so many seconds later it is not.
+    pub fn take_request(&self, account: i64, now: Timestamp) -> Result<(), u64> {
+        self.requests.take(&account.to_string(), now).inspect_err(|_| self.note_refused(Kind::Requests, 1))
     }
 
     /// Lets an account have one more, which the same transaction adds.

@@ -35,6 +35,7 @@ pub fn address_key(address: IpAddr) -> String {
 }
 
 /// Token buckets: a rate, and bursts of twice as much.
+#[derive(Debug)]
 pub struct Buckets {
     per_second: u32,
     /// For each key the time at which its bucket is full again, in milliseconds.

@@ -10,8 +10,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub struct Limits {
     /// Requests of one credential.
     pub requests: Buckets,
-    /// Requests of one account, whatever it asks with.
-    pub account_requests: Buckets,
     /// 401 answers to one client address.
     pub failures: Window,
     /// Failed logins of one client address and e-mail.
@@ -25,11 +23,10 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limits, with so many requests a second for each credential and for each account; 0 is no limit.
-    pub fn new(requests_per_second: u32, of_account: u32) -> Self {
+    /// The limits, with so many requests a second for each credential; 0 is no limit.
+    pub fn new(requests_per_second: u32) -> Self {
         Self {
             requests: Buckets::new(requests_per_second),
-            account_requests: Buckets::new(of_account),
             failures: Window::new(60, MINUTE),
             logins_of_pair: Tries::new(5, 15 * MINUTE),
             logins_of_address: Tries::new(50, 15 * MINUTE),

@@ -232,7 +232,7 @@ impl Http {
             of_address: http.max_connections_per_address,
             proxies: http.trusted_proxies.clone(),
         }));
-        let limits = Limits::new(parts.config.http.rate_limit, parts.config.limits.requests_per_second);
+        let limits = Limits::new(parts.config.http.rate_limit);
         let app = Door {
             started_at: parts.clock.now(),
             tls: tls.clone(),

@@ -31,6 +31,10 @@ use crate::store::{self, domains};
 
 /// How long an attempt waits that failed for a reason of our own (a busy database).
 const TROUBLE_WAIT: Duration = Duration::from_secs(5);
+/// How long an attempt to forward waits for its account's rate before its job goes back into the queue, …
+const RATE_PATIENCE: Duration = Duration::from_secs(10);
+/// … and how often it looks.
+const RATE_LOOK: Duration = Duration::from_millis(200);
 
 /// A future that a local delivery returns.
 pub type Delivering = Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>>;
@@ -88,7 +92,21 @@ impl Handler for Dispatcher {
     fn attempt(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
         Box::pin(async move {
             self.wait_for_turn(job.subject_id).await;
-            match self.prepare(job.subject_id).await {
+            let mut found = self.prepare(job.subject_id).await;
+            if let Ok((Found::Ready(prepared), _)) = &found
+                && prepared.dispatch.route_id.is_some()
+            {
+                let account = prepared.dispatch.account_id;
+                if !self.is_within_rate(account) {
+                    // Its mail data is not held while it waits.
+                    drop(found);
+                    if !self.wait_for_rate(account).await {
+                        return put_off(self.clock.now());
+                    }
+                    found = self.prepare(job.subject_id).await;
+                }
+            }
+            match found {
                 Ok((Found::Ready(mut prepared), _share)) => {
                     let transmitted = self.transmit(&mut prepared, now).await;
                     self.attempted(*prepared, transmitted)
@@ -135,6 +153,22 @@ impl Dispatcher {
         if let Ok(Some(whose)) = found {
             self.pace.turn(&whose).await;
         }
+    }
+
+    /// Counts a forwarded message against the rate of its account, as a request to send it would be (contract 1.12).
+    fn is_within_rate(&self, account: i64) -> bool {
+        self.outbound.parts.limits.take_request(account, self.clock.now()).is_ok()
+    }
+
+    /// Waits until the rate of an account lets it forward one more; false: not within some seconds. Like a paced lane, an
+    /// account beyond its rate holds a few attempts and no more, however much it has to forward.
+    async fn wait_for_rate(&self, account: i64) -> bool {
+        let waiting = async {
+            while !self.is_within_rate(account) {
+                tokio::time::sleep(RATE_LOOK).await;
+            }
+        };
+        tokio::time::timeout(RATE_PATIENCE, waiting).await.is_ok()
     }
 
     /// The relay or recipient domain that a dispatch goes to; none if it does not leave this machine.

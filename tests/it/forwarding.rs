@@ -6,7 +6,8 @@ use mail_auth::common::crypto::Ed25519Key;
 use mail_auth::common::headers::HeaderWriter as _;
 use mail_auth::dkim::DkimSigner;
 use mail_auth::dkim::generate::DkimKeyPair;
-use mailkite::clock::Clock;
+use mailkite::clock::{Clock, Timestamp};
+use mailkite::config::Config;
 use mailkite::dns::Resolver;
 use mailkite::inbound::verify::{Verification, Verifier};
 use mailkite::mail::envelope::Peer;
@@ -77,16 +78,20 @@ impl House {
     }
 
     async fn start_behind(proxies: Vec<ipnet::IpNet>) -> Self {
+        Self::start_with(Clock::System, |config| config.smtp.proxy_protocol_from = proxies).await
+    }
+
+    async fn start_with(clock: Clock, adjust: impl FnOnce(&mut Config)) -> Self {
         let dns = DnsServer::start().await;
         let remote = Remote::start().await;
         dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
         let (servers, port) = (vec![dns.address], remote.address.port());
-        let server = Server::start_with(Clock::System, |config| {
+        let server = Server::start_with(clock, |config| {
             config.dns.servers = servers;
             config.outbound.smarthost = None;
             config.outbound.port = port;
             config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
-            config.smtp.proxy_protocol_from = proxies;
+            adjust(config);
         })
         .await;
         let owner = server.owner().await;
@@ -276,6 +281,33 @@ async fn asking_for_a_proof_is_no_way_to_flood_anybody() {
     }
     house.settled().await;
     assert!(house.remote.is_drained());
+    house.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_forwarded_counts_against_the_rate_of_its_account_and_leaves_later_beyond_it() {
+    // It stands still, so what the rate allows at once is all it allows.
+    let clock = Clock::manual(Timestamp::from_millis(1_785_196_800_000));
+    let mut house = House::start_with(clock, |config| config.limits.requests_per_second = 2).await;
+    forward(&house.owner, "*@inbox.test", "ada@remote.test").await;
+    for number in 0..6 {
+        house.server.accepted("a@inbox.test", &format!("Number {number}")).await;
+    }
+    for _ in 0..3 {
+        house.remote.taken().await;
+    }
+    house.server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 3_i64).await;
+    house.owner.get("/v1/me").await.expect_error(429, "rate_limited");
+    assert!(house.remote.is_drained(), "four at once, and one was the request that made the route");
+    assert_eq!(house.server.query::<i64>("SELECT count(*) FROM recipient WHERE status = 'queued'").await, 3);
+    for (seconds, leave) in [(1, 2), (1, 1)] {
+        house.server.clock.advance(Duration::from_secs(seconds));
+        for _ in 0..leave {
+            assert_eq!(house.remote.taken().await.recipients(), ["ada@remote.test"]);
+        }
+    }
+    house.settled().await;
+    assert_eq!(house.server.query::<i64>("SELECT count(*) FROM recipient WHERE status = 'sent'").await, 6);
     house.server.stop().await;
 }
 

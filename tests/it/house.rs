@@ -15,6 +15,7 @@ const SAME_LEVEL: &[(&str, &str, &str)] = &[
     ("egress", "dns", "it resolves names itself, to check what it connects to"),
     ("limits", "config", "its values are configured"),
     ("limits", "store", "it counts rows in the transaction that adds one"),
+    ("limits", "throttle", "it counts requests against a rate"),
     ("accounts", "jobs", "mail that proves an address is a job"),
     ("cli", "app", "commands run the whole"),
     ("id", "clock", "an id begins with its time"),

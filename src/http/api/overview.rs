@@ -302,7 +302,8 @@ fn attention(endpoints: &[EndpointView], totals: Totals, bounced: u64, unverifie
             |code| format!("It answered with HTTP status {code} last."),
         );
         let title = format!("{} is failing", endpoint.url);
-        let pauses = if endpoint.paused_until.is_some() { " Its deliveries wait; one at a time tries it." } else { "" };
+        let pauses =
+            if endpoint.paused_until.is_some() { " Its deliveries wait; one at a time tries it." } else { "" };
         found.push(one("endpoint_failing", title, &format!("{said}{pauses}"), "deliveries"));
     }
     if totals.failed > 0 {
