@@ -5,6 +5,7 @@
 mod destinations;
 mod keys;
 mod policy;
+mod strangers;
 mod tickets;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use crate::clock::Timestamp;
 use crate::config::Signup;
 use crate::id::random_base62;
 use crate::jobs::{self, Flow, Jobs};
+use crate::mail::address::Mailbox;
 use crate::passwords::{HashError, Passwords};
 use crate::secrets::{self, Secrets, token_hash};
 use crate::session::Tokens;
@@ -26,6 +28,7 @@ use crate::store::verifications::{self, LINK_LIFETIME};
 use crate::store::{self, Db, domains, keys as key_rows, notices, routes};
 use crate::throttle::address_key;
 use policy::Policy;
+pub use strangers::StrangerMail;
 pub use tickets::Tickets;
 
 /// How long both secrets sign after a rotation (contract 9.3).
@@ -45,6 +48,8 @@ pub struct Accounts {
     pub tokens: Tokens,
     /// Sign-ins that the operator hands out.
     pub tickets: Tickets,
+    /// How often proofs of addresses are mailed to one mailbox.
+    pub strangers: Arc<StrangerMail>,
     /// Who may sign up.
     pub signup: Signup,
     /// Whether every account is verified from the start (dev mode).
@@ -325,7 +330,7 @@ impl Accounts {
         let sealed_key = self.secrets.seal(key_rows::PURPOSE, key.as_bytes());
         let secret = self.secrets.seal(accounts::WEBHOOK_SECRET_PURPOSE, secrets::new_webhook_secret().as_bytes());
         let (link, notice) = self.verification_mail();
-        let dev = self.dev;
+        let (dev, strangers) = (self.dev, Arc::clone(&self.strangers));
         let created = self.db.write(move |tx| {
             let owner = match policy.owner_if_permitted(tx)? {
                 Ok(owner) => owner,
@@ -343,7 +348,7 @@ impl Accounts {
             accounts::set_webhook_secret(tx, account.id, &secret, None)?;
             let flow = match account.email_verified {
                 true => None,
-                false => Some(queue_verification(tx, &account, &link, &notice, now)?),
+                false => queue_verification(tx, &strangers, &account, &link, &notice, now)?,
             };
             Ok(Ok((account, flow)))
         });
@@ -382,7 +387,8 @@ impl Accounts {
         Ok(found.filter(|account| account.public_id == claims.sub).map(|account| (account, claims.jti)))
     }
 
-    /// Puts a mail with a link that proves the account's address into the line.
+    /// Puts a mail with a link that proves the account's address into the line. To a mailbox that got many lately none goes,
+    /// which is not told: it would say that others asked for the same mailbox.
     ///
     /// # Errors
     /// Storage trouble.
@@ -391,8 +397,9 @@ impl Accounts {
             return Ok(Verification::Verified);
         }
         let (link, notice) = self.verification_mail();
-        let flow = self.db.write(move |tx| queue_verification(tx, &account, &link, &notice, now)).await?;
-        self.jobs.wake(&flow, now);
+        let strangers = Arc::clone(&self.strangers);
+        let queued = self.db.write(move |tx| queue_verification(tx, &strangers, &account, &link, &notice, now));
+        queued.await?.into_iter().for_each(|flow| self.jobs.wake(&flow, now));
         Ok(Verification::Sent)
     }
 
@@ -453,18 +460,24 @@ fn disown(tx: &Connection, account: i64, webhook_secret: &[u8], now: Timestamp) 
     accounts::set_email_verified(tx, account)
 }
 
-/// Puts the mail into the line, and its link among the valid ones; returns the flow to wake.
+/// Puts the mail into the line, and its link among the valid ones; returns the flow to wake. None: the mailbox got as many
+/// as it may.
 fn queue_verification(
     tx: &Connection,
+    strangers: &StrangerMail,
     account: &Account,
     link: &[u8],
     notice: &[u8],
     now: Timestamp,
-) -> store::Result<Flow> {
+) -> store::Result<Option<Flow>> {
+    let to = Mailbox::parse(&account.email).map_err(|_| store::Error::Corrupt("e-mail"))?;
+    if !strangers.may_mail(&to, now) {
+        return Ok(None);
+    }
     verifications::insert(tx, link, account.id, now)?;
+    let flow = jobs::mail_flow(to.domain().as_str(), account.id);
     let subject = "Confirm your e-mail address";
-    let domain = account.email.rsplit_once('@').map_or("", |(_, domain)| domain);
-    let flow = jobs::mail_flow(domain, account.id);
     notices::insert(tx, &flow, &account.email, subject, notice, now, now.plus(LINK_LIFETIME))?;
-    Ok(flow)
+    strangers.count(&to, now);
+    Ok(Some(flow))
 }

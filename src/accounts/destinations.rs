@@ -1,5 +1,7 @@
 //! The proof that an address wants the mail that an account would forward to it (contract 4.6).
 
+use std::sync::Arc;
+
 use super::Accounts;
 use crate::clock::Timestamp;
 use crate::id::random_base62;
@@ -28,8 +30,10 @@ impl Accounts {
         }
         let token = random_base62(43);
         let (hash, text) = (token_hash(&token), self.question(&account.email, source, &token));
+        let strangers = Arc::clone(&self.strangers);
         let asked = self.db.write(move |tx| {
             if destinations::is_proven(tx, account.id, &address)?
+                || !strangers.may_mail(&address, now)
                 || !destinations::ask(tx, account.id, &address, &hash, now)?
             {
                 return Ok(None);
@@ -37,6 +41,7 @@ impl Accounts {
             let flow = jobs::mail_flow(address.domain().as_str(), account.id);
             let subject = "Do you want this mail to be forwarded to you?";
             notices::insert(tx, &flow, &address.to_string(), subject, &text, now, now.plus(LINK_LIFETIME))?;
+            strangers.count(&address, now);
             Ok(Some(flow))
         });
         asked.await?.into_iter().for_each(|flow| self.jobs.wake(&flow, now));

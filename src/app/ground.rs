@@ -124,6 +124,7 @@ impl Ground {
             passwords: Passwords::default(),
             tokens: Tokens::new(&self.secrets.session_key()),
             tickets: Tickets::default(),
+            strangers: Arc::default(),
             signup: self.config.auth.signup,
             dev: self.config.dev,
             public_url: self.config.public_url.clone(),

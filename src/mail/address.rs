@@ -146,6 +146,14 @@ impl Mailbox {
             Some(text) => format!("{}@{}", quote(&text.to_lowercase()), self.domain),
         }
     }
+
+    /// What mails to one mailbox are counted by: the canonical form without a `+` suffix.
+    pub fn without_suffix(&self) -> String {
+        let canonical = self.canonical();
+        let (local, domain) = canonical.rsplit_once('@').unwrap_or((&canonical, ""));
+        let plain = local.split_once('+').map_or(local, |(plain, _)| plain);
+        format!("{}@{domain}", if plain.is_empty() { local } else { plain })
+    }
 }
 
 /// The text that the inside of a quoted string stands for.
@@ -244,6 +252,18 @@ mod tests {
         assert_eq!(Domain::parse("[192.0.2.1]"), Err(AddressError::Literal));
         for bad in ["", ".", "a..b", "-a.b", "a-.b", "a b.c", "a\u{0}.b", &"x".repeat(64), "a@b"] {
             assert!(Domain::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_suffix_makes_no_other_mailbox() {
+        for (address, mailbox) in [
+            ("Ada@x.test", "ada@x.test"),
+            ("ada+news+1@X.test", "ada@x.test"),
+            ("\"ada+x\"@x.test", "ada@x.test"),
+            ("+1@x.test", "+1@x.test"),
+        ] {
+            assert_eq!(Mailbox::parse(address).unwrap().without_suffix(), mailbox);
         }
     }
 

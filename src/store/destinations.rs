@@ -48,7 +48,7 @@ pub fn ask(
     token_hash: &[u8],
     now: Timestamp,
 ) -> Result<bool> {
-    let mailbox = without_suffix(&address.canonical());
+    let mailbox = address.without_suffix();
     let count = |sql: &str, since: Duration, value: &dyn rusqlite::ToSql| -> Result<u32> {
         Ok(connection
             .prepare_cached(sql)?
@@ -162,25 +162,4 @@ pub fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> 
         )?
         .execute([now.minus(DECLINED_FOR).as_millis()])?;
     Ok(gone)
-}
-
-/// `ada@x.test` of `ada+news@x.test`.
-fn without_suffix(canonical: &str) -> String {
-    let (local, domain) = canonical.rsplit_once('@').unwrap_or((canonical, ""));
-    let plain = local.split_once('+').map_or(local, |(plain, _)| plain);
-    format!("{}@{domain}", if plain.is_empty() { local } else { plain })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::without_suffix;
-
-    #[test]
-    fn a_suffix_makes_no_other_mailbox() {
-        for (address, mailbox) in
-            [("ada@x.test", "ada@x.test"), ("ada+news+1@x.test", "ada@x.test"), ("+1@x.test", "+1@x.test")]
-        {
-            assert_eq!(without_suffix(address), mailbox);
-        }
-    }
 }

@@ -601,3 +601,42 @@ async fn a_link_can_be_asked_for_five_times_an_hour() {
     assert!(tokens.iter().all(|token| token.len() == 43));
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mailbox_gets_few_proofs_of_addresses_whoever_asks_from_wherever() {
+    let server = Server::start_with(clock(), |config| {
+        config.auth.signup = Signup::Open;
+        config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    })
+    .await;
+    let api = server.anonymous();
+    let mailed = async || -> i64 { server.query("SELECT count(*) FROM notice WHERE recipient LIKE 'vic%'").await };
+    let sign_up = async |number: usize, email: &str| {
+        let from = format!("192.0.2.{number}");
+        let body = json!({"email": email, "password": PASSWORD}).to_string();
+        let headers = [("X-Forwarded-For", from.as_str()), ("X-Forwarded-Proto", "https")];
+        let made = api.send("POST", "/api/auth/signup", &headers, Some(body.as_bytes())).await.expect(201);
+        assert_eq!(made["user"]["emailVerified"], false);
+        server.anonymous().with(text(&made["token"]))
+    };
+    let mut last = None;
+    for number in 0..12 {
+        let email =
+            if number % 2 == 0 { format!("Vic+{number}@third.test") } else { format!("\"vic+{number}\"@THIRD.test") };
+        last = Some(sign_up(number, &email).await);
+        assert_eq!(mailed().await, (number as i64 + 1).min(6), "{email}");
+    }
+    // Nobody is told, or they would learn that others asked for the same mailbox.
+    let sent = last.unwrap().post_nothing("/api/auth/verify/send").await.expect(200);
+    assert_eq!((sent, mailed().await), (json!({"status": "sent"}), 6));
+    sign_up(50, "other@third.test").await;
+    assert_eq!(server.query::<i64>("SELECT count(*) FROM notice").await, 7, "another mailbox is another's");
+    for hour in 1..4 {
+        server.clock.advance(HOUR);
+        for number in 0..8 {
+            sign_up(60 + number, &format!("vic+{hour}.{number}@third.test")).await;
+        }
+    }
+    assert_eq!(mailed().await, 12, "twelve a day");
+    server.stop_with_any_jobs().await;
+}

@@ -1,0 +1,54 @@
+//! How often mail of the appliance's own goes to one mailbox, whoever asks for it: anybody may sign up with an address, or
+//! name one as a destination, that is somebody else's.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::hex;
+use crate::mail::address::Mailbox;
+use crate::secrets::token_hash;
+use crate::throttle::Window;
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// In an hour: the mail of a sign-up, and as often as one account may ask for another.
+const MOST_AN_HOUR: u32 = 6;
+const MOST_A_DAY: u32 = 12;
+
+/// Proofs of addresses that were mailed lately, by mailbox.
+pub struct StrangerMail {
+    hour: Window,
+    day: Window,
+}
+
+impl Default for StrangerMail {
+    fn default() -> Self {
+        Self { hour: Window::new(MOST_AN_HOUR, HOUR), day: Window::new(MOST_A_DAY, 24 * HOUR) }
+    }
+}
+
+impl StrangerMail {
+    /// Whether one more may be mailed; addresses that differ in case, quotes or a `+` suffix are one mailbox.
+    pub fn may_mail(&self, to: &Mailbox, now: Timestamp) -> bool {
+        let key = key(to);
+        let may = self.hour.check(&key, now).is_ok() && self.day.check(&key, now).is_ok();
+        if !may {
+            tracing::info!(
+                domain = to.domain().as_str(),
+                "a mailbox got as many proofs of addresses as it may; none is sent"
+            );
+        }
+        may
+    }
+
+    /// Counts one that is mailed.
+    pub fn count(&self, to: &Mailbox, now: Timestamp) {
+        let key = key(to);
+        self.hour.count(&key, now);
+        self.day.count(&key, now);
+    }
+}
+
+/// An address may be long; its hash is not.
+fn key(to: &Mailbox) -> String {
+    hex::encode(&token_hash(&to.without_suffix()))
+}
