@@ -71,8 +71,12 @@ impl Webhooks {
             Progress { status: "failed", url: &url, status_code: None, error: Some(WORD), next_attempt_at: None };
         deliveries::note_attempt(tx, delivery.id, attempt.attempt, &progress, now)?;
         Ok(Some(Box::new(move || {
-            let standing =
-                Standing { status: "failed", attempts: attempt.attempt, last_status_code: delivery.last_status_code };
+            let standing = Standing {
+                status: "failed",
+                attempts: attempt.attempt,
+                last_status_code: delivery.last_status_code,
+                paused_until: self.paused_until(&url, delivery.account_id, now),
+            };
             let event = updated::event(&delivery, &delivery.event_id, domain, standing, now);
             self.feed.realtime.tell(delivery.account_id, event);
             self.feed.tell(|| Activity::Attempted {

@@ -180,9 +180,11 @@ impl Webhooks {
         let last_status_code = row.status_code.or(present.last_status_code);
         Ok(Some(Box::new(move || {
             if let Some((message, domain)) = named {
-                let standing = Standing { status, attempts: posted.row.attempt, last_status_code };
-                let event: Event = updated::event(posted.delivery(), &message, domain, standing, posted.finished);
-                self.feed.realtime.tell(posted.delivery().account_id, event);
+                let delivery = posted.delivery();
+                let paused_until = self.paused_until(posted.url(), delivery.account_id, posted.finished);
+                let standing = Standing { status, attempts: posted.row.attempt, last_status_code, paused_until };
+                let event: Event = updated::event(delivery, &message, domain, standing, posted.finished);
+                self.feed.realtime.tell(delivery.account_id, event);
             }
             if let Some(flow) = told {
                 self.jobs.wake(&flow, posted.row.created_at);
@@ -211,7 +213,16 @@ impl Webhooks {
         let Some(row) = row.filter(|row| row.status == "pending") else { return Ok(None) };
         deliveries::end(tx, delivery, ENDPOINT_FAILING, now)?;
         let told = self.tell_owner(tx, &row, &row.url, Some(ENDPOINT_FAILING), row.last_status_code, now)?;
-        Ok(Some(Box::new(move || told.iter().for_each(|flow| self.jobs.wake(flow, now)))))
+        let named = row.message.map(|message| messages::find_name(tx, message)).transpose()?.flatten();
+        Ok(Some(Box::new(move || {
+            if let Some((message, domain)) = named {
+                let (attempts, last_status_code) = (row.attempts, row.last_status_code);
+                let paused_until = self.paused_until(&row.url, row.account_id, now);
+                let standing = Standing { status: "failed", attempts, last_status_code, paused_until };
+                self.feed.realtime.tell(row.account_id, updated::event(&row, &message, domain, standing, now));
+            }
+            told.iter().for_each(|flow| self.jobs.wake(flow, now));
+        })))
     }
 
     /// Until when nothing is posted to an endpoint because it fails; none if it does not pause.

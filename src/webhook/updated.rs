@@ -1,4 +1,7 @@
-//! `delivery.updated`, which streams are told after each attempt (contract 10).
+//! `delivery.updated`, which streams are told after each attempt, and when a delivery ends without one (contract 10).
+//!
+//! What waits while its endpoint pauses is not told one by one: the event of the attempt that begins or lengthens the pause
+//! says until when it lasts, however many wait.
 
 use serde::Serialize;
 
@@ -9,12 +12,14 @@ use crate::store::deliveries::DeliveryRow;
 
 const TYPE: &str = "delivery.updated";
 
-/// How a delivery stands after an attempt.
+/// How a delivery stands.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Standing<'a> {
     pub status: &'a str,
     pub attempts: u32,
     pub last_status_code: Option<u16>,
+    /// Until when its endpoint pauses; none: it does not.
+    pub paused_until: Option<Timestamp>,
 }
 
 #[derive(Serialize)]
@@ -36,6 +41,7 @@ struct Data<'a> {
     status: &'a str,
     attempts: u32,
     last_status_code: Option<u16>,
+    paused_until: Option<Timestamp>,
 }
 
 /// The event of a delivery whose message is called `message` and belongs to `domain`.
@@ -59,6 +65,7 @@ pub(super) fn event(
             status: standing.status,
             attempts: standing.attempts,
             last_status_code: standing.last_status_code,
+            paused_until: standing.paused_until,
         },
     };
     // Strings and numbers always serialize.

@@ -129,7 +129,8 @@ async fn mail_and_its_deliveries_are_told_as_webhooks_have_them() {
         updated.data,
         json!({"id": updated.id, "type": "delivery.updated", "createdAt": updated.data["createdAt"],
             "createdAtIso": updated.data["createdAtIso"], "data": {"deliveryId": delivery, "messageId": id,
-            "routeId": route, "status": "delivered", "attempts": 1, "lastStatusCode": 200}})
+            "routeId": route, "status": "delivered", "attempts": 1, "lastStatusCode": 200,
+            "pausedUntil": null}})
     );
     drop(events);
     server.stop().await;
@@ -332,4 +333,47 @@ async fn a_stream_whose_client_reads_nothing_is_let_go_when_it_is_far_behind() {
     let opened = opened.await.expect("the place of the stalled stream");
     drop((stalled, others, opened));
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_is_told_by_its_attempt_and_what_is_given_up_meanwhile_once() {
+    let receiver = Receiver::start(|_| Reply::status(503)).await;
+    let server = Server::start_with(Clock::manual(NOW), |_| {}).await;
+    let hook = server.webhook(&receiver.url()).await;
+    let mut events = Events::open(&server.owner().await, "/v1/realtime", &[]).await;
+    for number in 1..=5 {
+        server.accepted("a@inbox.test", &format!("Fails {number}")).await;
+        events.event("email.received").await;
+        let told = events.event("delivery.updated").await.data["data"].clone();
+        assert_eq!((&told["status"], &told["attempts"]), (&json!("pending"), &json!(1)));
+        let until = told["pausedUntil"].as_i64();
+        assert_eq!(until.is_some_and(|until| until > NOW.as_millis()), number == 5, "{told}");
+    }
+    for number in 0..10 {
+        server.accepted("a@inbox.test", &format!("Waits {number}")).await;
+        // No other event comes in between.
+        events.event("email.received").await;
+    }
+    server.until("SELECT count(*) FROM job WHERE lease_until IS NULL", 15_i64).await;
+    server.advance(Duration::from_secs(90 * 3600), &hook.url);
+    let mut given_up = Vec::new();
+    while given_up.len() < 15 {
+        server.advance(Duration::from_secs(61), &hook.url);
+        server.until("SELECT count(*) FROM job WHERE lease_until IS NOT NULL AND kind = 'webhook'", 0_i64).await;
+        let ended: i64 = server.query("SELECT count(*) FROM delivery WHERE status = 'failed'").await;
+        while given_up.len() < usize::try_from(ended).unwrap() {
+            let told = events.event("delivery.updated").await.data["data"].clone();
+            if told["status"] == "failed" {
+                given_up.push(told["deliveryId"].to_string());
+            }
+        }
+    }
+    given_up.sort();
+    given_up.dedup();
+    assert_eq!(given_up.len(), 15, "each once");
+    let unattempted: i64 =
+        server.query("SELECT count(*) FROM delivery WHERE last_error = 'endpoint_failing' AND attempts = 0").await;
+    assert!(unattempted >= 5, "{unattempted}");
+    drop(events);
+    server.stop_with_any_jobs().await;
 }
