@@ -90,6 +90,12 @@ struct State {
 #[error("the memory budget is used up")]
 pub struct UsedUp;
 
+/// The most that SMTP can hold of so many octets: what is kept for the other doors is not its.
+pub fn most_of_smtp(total: u64) -> u64 {
+    let kept: usize = DOORS.iter().filter(|(door, ..)| *door != Door::Smtp).map(|(.., kept)| kept).sum();
+    total - total / PARTS as u64 * kept as u64
+}
+
 impl MemoryBudget {
     /// So many octets in all, of which SMTP may take at most `smtp`.
     pub fn new(total: usize, smtp: usize) -> Self {

@@ -17,6 +17,7 @@ use super::{
     UnknownRecipients, Webhook,
 };
 use super::{limits, outbound};
+use crate::memory_budget::most_of_smtp;
 
 const FORMATS: &[(&str, LogFormat)] =
     &[("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)];
@@ -129,6 +130,15 @@ fn compare(document: &Document<'_>, config: &Config) {
                 document.problem_at(have, format!("{lack} is missing; {why}"));
             }
         }
+    }
+    let (smtp, all) = (config.smtp.memory_bytes, config.limits.memory_bytes);
+    let most = most_of_smtp(all);
+    if document.has("smtp.memory_bytes") && smtp > most {
+        let message = format!(
+            "{smtp} would have no effect beyond {most}, which is what limits.memory_bytes = {all} leaves beside the other \
+             doors; write {most} or less, or raise limits.memory_bytes"
+        );
+        document.problem_at("smtp.memory_bytes", message);
     }
     let metrics: Vec<SocketAddr> = config.metrics.listen.into_iter().collect();
     let services = [

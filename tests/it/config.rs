@@ -188,3 +188,25 @@ fn a_database_that_the_server_would_refuse_is_found_and_left_alone() {
     }
     assert!(!data.join("mailkite.db-wal").exists() && !data.join("mailkite.db-shm").exists());
 }
+
+#[test]
+fn more_memory_for_smtp_than_all_doors_leave_is_refused_with_both_figures() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |smtp: &str, all: &str| {
+        check(&folder, &format!("{REQUIRED}data_dir = \"data\"\n[smtp]\n{smtp}[limits]\n{all}"))
+    };
+    let refused = with("memory_bytes = 134217728\n", "");
+    assert_eq!(refused.code, Some(1), "{}", refused.out);
+    for word in ["line 5", "smtp.memory_bytes", "134217728", "67108864", "limits.memory_bytes = 201326592"] {
+        assert!(refused.out.contains(word), "{word} in {}", refused.out);
+    }
+    for (smtp, all) in [
+        ("memory_bytes = 67108864\n", ""),
+        ("memory_bytes = 134217728\n", "memory_bytes = 402653184\n"),
+        // What is not written is no contradiction.
+        ("", "memory_bytes = 100000000\n"),
+    ] {
+        let good = with(smtp, all);
+        assert_eq!(good.code, Some(0), "{}{}", good.out, good.err);
+    }
+}

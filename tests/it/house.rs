@@ -9,6 +9,7 @@ use rusqlite::Connection;
 
 /// Modules that one of the same level may use, each with the reason.
 const SAME_LEVEL: &[(&str, &str, &str)] = &[
+    ("config", "memory_budget", "it knows what a door can hold of all"),
     ("dns", "config", "its servers are configured"),
     ("tls", "config", "its files are configured"),
     ("egress", "config", "its guard is configured"),
