@@ -258,7 +258,7 @@ async fn whoever_shows_no_credential_holds_little() {
     stuck.push(join_all((0..100).map(|_| begin(house.served.http, &fields, &[]))).await);
     house.check_peak("headers of nobody");
     drop(stuck);
-    let mut connections = Vec::new();
+    let (mut connections, mut answers) = (Vec::new(), Vec::new());
     for _ in 0..10 {
         let io = TokioIo::new(TcpStream::connect(house.served.http).await.unwrap());
         let executor = TokioExecutor::new();
@@ -269,13 +269,12 @@ async fn whoever_shows_no_credential_holds_little() {
                 stream::iter(0..64).map(|_| Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b' '; 16_384]))));
             let body = StreamBody::new(pieces.chain(stream::pending()));
             let request = hyper::Request::post("http://a/api/auth/login").body(body).unwrap();
-            connections.push(tokio::spawn({
-                let answer = sender.send_request(request);
-                async move { answer.await.map(drop) }
-            }));
+            let answer = sender.send_request(request);
+            answers.push(tokio::spawn(async move { answer.await.map(drop) }));
         }
     }
-    sleep(Duration::from_secs(2)).await;
+    // Each is refused, however its body goes on; by then all of them held what they ever do.
+    timeout(Duration::from_secs(60), join_all(answers)).await.expect("every request is answered");
     house.owner.get("/api/health").await.expect(200);
     house.check_peak("HTTP/2 streams of nobody");
     connections.iter().for_each(tokio::task::JoinHandle::abort);
