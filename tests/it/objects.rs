@@ -223,7 +223,7 @@ async fn a_file_that_cannot_be_opened_at_the_moment_is_no_damage() {
     let (status, answer) = server.api(&format!("/api/messages/{id}/raw")).await;
     assert_eq!((status, &answer["code"]), (503, &json!("unavailable")));
     server.advance(HOUR, &hook.url);
-    fs::remove_file(&file).unwrap();
+    // At once: at no moment is it missing.
     fs::rename(&kept, &file).unwrap();
     // Whoever put it off does so by the clock as it stood: the bell is rung until it was heard behind that.
     let posted = async {
