@@ -387,8 +387,8 @@ impl Accounts {
         Ok(found.filter(|account| account.public_id == claims.sub).map(|account| (account, claims.jti)))
     }
 
-    /// Puts a mail with a link that proves the account's address into the line. To a mailbox that got many lately none goes,
-    /// which is not told: it would say that others asked for the same mailbox.
+    /// Puts a mail with a link that proves the account's address into the line. To a mailbox that got many lately none
+    /// goes, which is not told: it would say that others asked for the same mailbox.
     ///
     /// # Errors
     /// Storage trouble.
@@ -460,8 +460,8 @@ fn disown(tx: &Connection, account: i64, webhook_secret: &[u8], now: Timestamp) 
     accounts::set_email_verified(tx, account)
 }
 
-/// Puts the mail into the line, and its link among the valid ones; returns the flow to wake. None: the mailbox got as many
-/// as it may.
+/// Puts the mail into the line, and its link among the valid ones; returns the flow to wake. None: the mailbox got as
+/// many as it may.
 fn queue_verification(
     tx: &Connection,
     strangers: &StrangerMail,

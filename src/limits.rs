@@ -1,8 +1,8 @@
 //! What one account may have: the one place that says whether it may have one more of something.
 //!
 //! [`Limits::admit`] counts in the transaction that adds the row, so that requests side by side cannot pass a limit
-//! together. [`Limits::take_request`] is the one rate of an account, for its requests and for what it forwards. Values are
-//! `[limits]`' of the configuration; what was refused is counted for `/metrics`.
+//! together. [`Limits::take_request`] is the one rate of an account, for its requests and for what it forwards. Values
+//! are `[limits]`' of the configuration; what was refused is counted for `/metrics`.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -174,12 +174,12 @@ impl Limits {
         Some(u64::from(most)).filter(|most| *most > 0)
     }
 
-    /// Counts a request of an account, or a message that it forwards, against its rate.
+    /// Counts a request of an account, or a message that it forwards, against its rate. Who is refused counts that, once.
     ///
     /// # Errors
     /// It is beyond its rate; so many seconds later it is not.
     pub fn take_request(&self, account: i64, now: Timestamp) -> Result<(), u64> {
-        self.requests.take(&account.to_string(), now).inspect_err(|_| self.note_refused(Kind::Requests, 1))
+        self.requests.take(&account.to_string(), now)
     }
 
     /// Lets an account have one more, which the same transaction adds.

@@ -338,8 +338,8 @@ impl Reservation {
         }
     }
 
-    /// Makes it as large as what will be held, in turn with those of its door who wait already: each account with one at a
-    /// time, so nobody waits for the pile of another. More than the door may ever hold waits for all of that.
+    /// Makes it as large as what will be held, in turn with those of its door who wait already: each account with one
+    /// at a time, so nobody waits for the pile of another. More than the door may ever hold waits for all of that.
     pub async fn wait_for(&mut self, octets: usize) {
         let shared = Arc::clone(&self.shared);
         let Some(share) = shared.shares.get(self.door as usize) else { return };

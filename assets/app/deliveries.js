@@ -18,7 +18,7 @@ import {
   Failure,
   Skeleton,
   Segments,
-  EndpointPaused,
+  PauseWords,
   confirm,
   say,
 } from "./ui.js";
@@ -62,7 +62,7 @@ function Failing({ show }) {
     (
       one,
     ) => html`<li key=${one.url}><${Icon} name="warn" /><div><strong><bdi class="mono wrap">${one.url}</bdi></strong>
-      <p class="hint">In the last 7 days ${[one.failed && `${number(one.failed)} given up`, one.waiting && `${number(one.waiting)} waiting for another attempt`].filter(Boolean).join(", ")}${one.lastAttemptAt && html`; last answer ${one.lastStatusCode || "none"}, <${Time} at=${one.lastAttemptAt} />`}.</p>${one.pausedUntil && html`<${EndpointPaused} until=${one.pausedUntil} />`}</div>
+      <p class="hint">In the last 7 days ${[one.failed && `${number(one.failed)} given up`, one.waiting && `${number(one.waiting)} waiting for another attempt`].filter(Boolean).join(", ")}${one.lastAttemptAt && html`; last answer ${one.lastStatusCode || "none"}, <${Time} at=${one.lastAttemptAt} />`}.</p>${one.pausedUntil && html`<p class="hint"><strong>Paused.</strong> <${PauseWords} until=${one.pausedUntil} /></p>`}</div>
       <${Button} kind="small" onClick=${() => show(one)}>Show<//></li>`,
   )}</ul><//>`;
 }
@@ -164,9 +164,9 @@ export default function Deliveries({ route }) {
         (
           row,
         ) => html`<tr key=${row.id}><td class="td-check"><input type="checkbox" aria-label=${`Select ${row.subject || row.id}`} checked=${chosen.has(row.id)} onChange=${() => flip(row.id)} /></td>
-        <td><${Badge} kind=${TONE[row.status]} title=${row.last_error ? attemptError(row.last_error).join(": ") : undefined}>${row.last_status_code || (row.last_error ? attemptError(row.last_error)[0] : WORD[row.status])}<//></td>
+        <td><${Badge} kind=${TONE[row.status]} title=${row.last_error ? attemptError(row.last_error).join(": ") : undefined}>${row.last_status_code || (row.last_error ? attemptError(row.last_error)[0] : WORD[row.status])}<//>${row.paused_until && html` <${Badge} title="Its endpoint failed five times in a row. It waits, and loses no attempt.">Paused<//>`}</td>
         <td class="subject-cell">${row.message_id ? html`<a href=${to("messages", row.message_id)}><${Text}>${row.subject || "(no subject)"}<//></a>` : html`<${Text}>${row.event_type}<//>`}<div class="faint"><bdi>${row.from_addr || ""}</bdi></div><div class="only-narrow"><${Url}>${row.url}<//></div></td>
-        <td class="endpoint-cell"><${Url}>${row.url}<//></td><td class="num attempts-cell">${row.attempts}</td><td><${Time} at=${row.updated_at} />${row.status === "pending" && row.next_attempt_at && html`<div class="faint">${row.paused_until ? "endpoint paused, next" : "next"} <${Time} at=${row.next_attempt_at} /></div>`}</td></tr>`,
+        <td class="endpoint-cell"><${Url}>${row.url}<//></td><td class="num attempts-cell">${row.attempts}</td><td><${Time} at=${row.updated_at} />${row.status === "pending" && row.next_attempt_at && html`<div class="faint">next <${Time} at=${row.next_attempt_at} /></div>`}</td></tr>`,
       )}</tbody></table></div>
       ${state.next && html`<div class="actions"><${Button} action=${() => load(state.next)}>More<//></div>`}</section>`
     }<//>`;

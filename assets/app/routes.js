@@ -275,7 +275,7 @@ function Route({ route, reload, mutate, edit, replay }) {
         ${route.action === "webhook" && html`<${Button} kind="small" icon="refresh" onClick=${replay}>Replay<//><${Button} kind="small" icon="keys" action=${rotate}>New secret<//>`}<${Button} kind="small quiet-danger" icon="trash" action=${remove}>Delete<//></div></div>
     ${route.destination && html`<p class="mono wrap"><bdi>${route.destination}</bdi></p>`}${fresh && html`<${Notice} kind="good" title="The new secret"><${Value} wrap>${fresh}<//><//>`}
     ${route.active && route.paused_until && html`<${EndpointPaused} until=${route.paused_until} />`}${route.destination_proven === false && html`<${Unproven} route=${route} swap=${swap} />`}
-    <p class="hint">${route.last_status ? html`Last: <${Badge} kind=${tone}>${outcome} ${route.last_status_code || ""}<//>${why ? ` ${why}` : ""}` : "Nothing yet."}${route.on_auth_fail === "rewrite" ? " Mail that may be forged is forwarded as yours." : ""}${route.ack_mode && route.ack_mode !== "lenient" ? ` Ack mode: ${route.ack_mode}.` : ""} Made <${Time} at=${route.created_at} />.</p></li>`;
+    <p class="hint">${route.last_status ? html`Last: <${Badge} kind=${tone}>${outcome} ${route.last_status_code || ""}<//>${why && !(route.destination_proven === false && route.last_status === "unproven") ? ` ${why}` : ""}` : "Nothing yet."}${route.on_auth_fail === "rewrite" ? " Mail that may be forged is forwarded as yours." : ""}${route.ack_mode && route.ack_mode !== "lenient" ? ` Ack mode: ${route.ack_mode}.` : ""} Made <${Time} at=${route.created_at} />.</p></li>`;
 }
 
 export default function Routes({ route }) {

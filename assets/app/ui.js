@@ -296,11 +296,14 @@ export const Failure = ({ error, retry }) =>
     : html`<${Notice} kind="bad" title="This could not be loaded.">
   <p>${error.message}</p>${retry && html`<${Button} action=${retry} icon="refresh">Try again<//>`}<//>`;
 
-/** An endpoint that is left alone for a while (contract 9.5); `until` is when one delivery tries it again. */
-export function EndpointPaused({ until }) {
+/** Why an endpoint is left alone for a while (contract 9.5); `until` is when one delivery tries it again. */
+export function PauseWords({ until }) {
   const now = useNow();
-  return html`<${Notice} kind="warn" title="This endpoint is paused."><p>It failed five times in a row, so nothing is posted to it for a while. One delivery tries it again ${until > now ? html`<${Time} at=${until} />` : "at this moment"}; the others wait, lose no attempt, and follow once it works.</p><//>`;
+  return html`It failed five times in a row, so nothing is posted to it for a while. One delivery tries it again ${until > now ? html`<${Time} at=${until} />` : "at this moment"}; the others wait, lose no attempt, and follow once it works.`;
 }
+
+export const EndpointPaused = ({ until }) =>
+  html`<${Notice} kind="warn" title="This endpoint is paused."><p><${PauseWords} until=${until} /></p><//>`;
 
 export const Skeleton = ({ lines = 4 }) =>
   html`<div class="skeleton" aria-hidden="true">${Array.from({ length: lines }, (_, at) => html`<div key=${at}></div>`)}</div>`;

@@ -1,5 +1,5 @@
-//! How often mail of the appliance's own goes to one mailbox, whoever asks for it: anybody may sign up with an address, or
-//! name one as a destination, that is somebody else's.
+//! How often mail of the appliance's own goes to one mailbox, whoever asks for it: anybody may sign up with an address,
+//! or name one as a destination, that is somebody else's.
 
 use std::time::Duration;
 

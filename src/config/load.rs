@@ -135,8 +135,8 @@ fn compare(document: &Document<'_>, config: &Config) {
     let most = most_of_smtp(all);
     if document.has("smtp.memory_bytes") && smtp > most {
         let message = format!(
-            "{smtp} would have no effect beyond {most}, which is what limits.memory_bytes = {all} leaves beside the other \
-             doors; write {most} or less, or raise limits.memory_bytes"
+            "{smtp} would have no effect beyond {most}, which is what limits.memory_bytes = {all} leaves beside the \
+             other doors; write {most} or less, or raise limits.memory_bytes"
         );
         document.problem_at("smtp.memory_bytes", message);
     }

@@ -11,6 +11,7 @@ use super::client::Client;
 use super::connections::note_credential;
 use super::error::{ApiError, Code};
 use crate::clock::Timestamp;
+use crate::limits::Kind;
 use crate::secrets::token_hash;
 use crate::store::accounts::Account;
 use crate::store::keys::{self, KeyHolder};
@@ -114,7 +115,10 @@ impl FromRequestParts<App> for Caller {
             Ok(caller) => {
                 note_credential(&parts.extensions, Some(caller.id()));
                 app.limits.requests.take(&caller.limit_key(), now).map_err(ApiError::rate_limited)?;
-                app.account_limits.take_request(caller.id(), now).map_err(ApiError::rate_limited)?;
+                app.account_limits.take_request(caller.id(), now).map_err(|wait| {
+                    app.account_limits.note_refused(Kind::Requests, 1);
+                    ApiError::rate_limited(wait)
+                })?;
                 Ok(caller)
             }
             Err(error) if error.code().status() == 401 => {

@@ -20,6 +20,7 @@ use super::{Destination, Outbound, Outcome, Parcel, Receipt, Transmitted, Verdic
 use crate::activity::Activity;
 use crate::clock::{Clock, Timestamp};
 use crate::jobs::{self, After, Attempt, Attempted, Claimed, Fate, Handler, Health};
+use crate::limits::Kind;
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::verification::Verification;
 use crate::memory_budget::{Door, MemoryBudget, Reservation};
@@ -160,9 +161,10 @@ impl Dispatcher {
         self.outbound.parts.limits.take_request(account, self.clock.now()).is_ok()
     }
 
-    /// Waits until the rate of an account lets it forward one more; false: not within some seconds. Like a paced lane, an
-    /// account beyond its rate holds a few attempts and no more, however much it has to forward.
+    /// Waits until the rate of an account lets it forward one more; false: not within some seconds. Like a paced lane,
+    /// an account beyond its rate holds a few attempts and no more, however much it has to forward.
     async fn wait_for_rate(&self, account: i64) -> bool {
+        self.outbound.parts.limits.note_refused(Kind::Requests, 1);
         let waiting = async {
             while !self.is_within_rate(account) {
                 tokio::time::sleep(RATE_LOOK).await;

@@ -1,7 +1,7 @@
 //! `delivery.updated`, which streams are told after each attempt, and when a delivery ends without one (contract 10).
 //!
-//! What waits while its endpoint pauses is not told one by one: the event of the attempt that begins or lengthens the pause
-//! says until when it lasts, however many wait.
+//! What waits while its endpoint pauses is not told one by one: the event of the attempt that begins or lengthens the
+//! pause says until when it lasts, however many wait.
 
 use serde::Serialize;
 

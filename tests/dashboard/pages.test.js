@@ -125,14 +125,19 @@ test("a forward whose destination has to confirm, and an endpoint that is paused
     // A pause ends by itself after a second or more; each screen is looked at as one that stands still would be.
     await page.route(/\/api\/(routes|deliveries|messages\/msg_\w+|overview)(\?|$)/, async (route) => {
       const answer = await route.fetch();
-      const text = await answer.text();
       const later = Date.now() + 240_000;
-      const paused = text.replace(/"(paused_until|pausedUntil)":(null|\d+)/g, `"$1":${later}`);
-      await route.fulfill({ response: answer, body: paused });
+      const stands = (_key, one) => {
+        if (one?.action === "forward") return one;
+        for (const name of ["paused_until", "pausedUntil", "next_attempt_at"])
+          if (name in Object(one)) one[name] = later;
+        return one;
+      };
+      const body = JSON.stringify(JSON.parse(await answer.text(), stands));
+      await route.fulfill({ response: answer, body });
     });
     const screens = {
       routes: ["#/routes", "This endpoint is paused."],
-      deliveries: ["#/deliveries", "endpoint paused, next"],
+      deliveries: ["#/deliveries", "Paused"],
       message: [`#/messages/${id}`, "This endpoint is paused."],
       domain: ["#/domains/kite.test", "This endpoint is paused."],
       overview: ["#/overview", "Paused"],

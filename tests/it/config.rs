@@ -193,7 +193,8 @@ fn a_database_that_the_server_would_refuse_is_found_and_left_alone() {
 fn more_memory_for_smtp_than_all_doors_leave_is_refused_with_both_figures() {
     let folder = tempfile::tempdir().unwrap();
     let with = |smtp: &str, all: &str| {
-        check(&folder, &format!("{REQUIRED}data_dir = \"data\"\n[smtp]\n{smtp}[limits]\n{all}"))
+        let text = format!("{REQUIRED}data_dir = \"data\"\n[smtp]\n{smtp}[limits]\n{all}");
+        check(&folder, &text)
     };
     let refused = with("memory_bytes = 134217728\n", "");
     assert_eq!(refused.code, Some(1), "{}", refused.out);

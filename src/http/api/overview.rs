@@ -132,8 +132,8 @@ struct EndpointView {
 }
 
 impl EndpointView {
-    /// Whether it lately took nothing: it pauses, or its latest attempt was not answered well, and more than one delivery is
-    /// behind.
+    /// Whether it lately took nothing: it pauses, or its latest attempt was not answered well and more than one delivery
+    /// is behind.
     fn is_failing(&self) -> bool {
         let well = self.last_status_code.is_some_and(|code| (200..300).contains(&code));
         let behind = self.last_attempt_at.is_some() && self.failed + self.waiting > 1;
