@@ -1,4 +1,6 @@
-//! Prepares the dashboard's files for the binary: each as it is, and smaller by gzip and brotli where that pays. Nothing
+//! Prepares the dashboard's files for the binary, and compiles the one setting of the C library's allocator.
+//!
+//! The dashboard's files: each as it is, and smaller by gzip and brotli where that pays. Nothing
 //! is bundled or rewritten; what `assets` holds is what a browser gets.
 //!
 //! All files are served below one path that holds a hash of them all, so that they may be cached for ever and never mix
@@ -16,6 +18,8 @@ const WORTH_COMPRESSING: usize = 512;
 fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=assets");
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=src/malloc.c");
+    cc::Build::new().file("src/malloc.c").link_lib_modifier("+whole-archive").compile("mailkite_malloc");
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("assets");
     if out.exists() {
         fs::remove_dir_all(&out)?;

@@ -16,6 +16,7 @@ use rusqlite::Connection;
 
 use crate::clock::Timestamp;
 use crate::config::Signup;
+use crate::gate::Asker;
 use crate::id::random_base62;
 use crate::jobs::{self, Flow, Jobs};
 use crate::mail::address::Mailbox;
@@ -172,7 +173,7 @@ impl Accounts {
                 }))
             })
             .await??;
-        let hash = self.passwords.hash(password, &client.turn()).await?;
+        let hash = self.passwords.hash(password, client.turn().as_str()).await?;
         let new = NewAccount { email, password_hash: Some(hash), ..NewAccount::default() };
         self.create(new, proof, client, now).await
     }
@@ -189,13 +190,16 @@ impl Accounts {
         client: Client,
         now: Timestamp,
     ) -> Result<SignedIn, Refusal> {
+        let address = client.address.clone();
         let found = self.db.read(move |connection| {
             let Some(account) = accounts::find_by_email(connection, &email)? else { return Ok(None) };
             let hash = accounts::find_password_hash(connection, account.id)?;
-            Ok(Some((account, hash)))
+            let known = sessions::is_known(connection, account.id, &address, now)?;
+            Ok(Some((account, hash, known)))
         });
-        let (account, hash) = found.await?.map_or((None, None), |(account, hash)| (Some(account), hash));
-        let genuine = self.passwords.verify(password, hash.clone(), &client.turn()).await?;
+        let (account, hash, known) =
+            found.await?.map_or((None, None, false), |(account, hash, known)| (Some(account), hash, known));
+        let genuine = self.passwords.verify(password, hash.clone(), Asker { name: &client.turn(), known }).await?;
         let Some(account) = account.filter(|_| genuine) else { return Err(Refusal::BadLogin) };
         let (token, session) = self.new_session(&account, client, now);
         let (id, most) = (account.id, self.most_sessions);
@@ -298,11 +302,12 @@ impl Accounts {
         let stored = self.db.read(move |connection| accounts::find_password_hash(connection, id)).await?;
         if let Some(stored) = &stored {
             let current = current.ok_or(Refusal::PasswordMissing)?;
-            if !self.passwords.verify(current, Some(stored.clone()), &client.turn()).await? {
+            let asker = Asker { name: &client.turn(), known: true };
+            if !self.passwords.verify(current, Some(stored.clone()), asker).await? {
                 return Err(Refusal::WrongPassword);
             }
         }
-        let hash = self.passwords.hash(new, &client.turn()).await?;
+        let hash = self.passwords.hash(new, Asker { name: &client.turn(), known: true }).await?;
         let (token, session) = self.new_session(&account, client, now);
         let most = self.most_sessions;
         let written = self.db.write(move |tx| {

@@ -1,8 +1,9 @@
 //! Turns at what costs a core for a good part of a second: password hashes, RSA keys.
 //!
 //! A few run at once; the rest waits in a bounded queue where everybody who asks (a client address, an account) takes
-//! turns, so nobody waits behind the pile of another. Who finds no room is refused at once. Pure waiting: what is done
-//! in a turn is its owner's.
+//! turns, so nobody waits behind the pile of another. Who finds no room is refused at once. Who is known has a queue
+//! apart, and every second turn, so that a crowd of strangers shuts nobody out. Pure waiting: what is done in a turn is
+//! its owner's.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,9 +35,34 @@ struct Shared {
     state: Mutex<State>,
 }
 
+/// Who asks for a turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// Whose turns these are.
+    pub name: &'a str,
+    /// It was let in before.
+    pub known: bool,
+}
+
+impl<'a> From<&'a str> for Asker<'a> {
+    /// A stranger.
+    fn from(name: &'a str) -> Self {
+        Self { name, known: false }
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     running: usize,
+    strangers: Line,
+    known: Line,
+    /// The last turn was a known one's.
+    known_had: bool,
+}
+
+/// Some who wait.
+#[derive(Debug, Default)]
+struct Line {
     waiting: usize,
     /// Who waits, in turn.
     turns: VecDeque<String>,
@@ -51,26 +77,28 @@ pub struct Turn {
 }
 
 impl Gate {
-    /// So many at once, and so many that wait.
+    /// So many at once, and so many of each kind that wait.
     pub fn new(at_once: usize, most_waiting: usize) -> Self {
         let shared = Shared { at_once, most_waiting, refused: AtomicU64::new(0), state: Mutex::default() };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Waits for the turn of `who`. When the queue is full the last of whoever has most in it goes.
+    /// Waits for a turn. When the queue is full the last of whoever has most in it goes.
     ///
     /// # Errors
     /// There is no room, or no more.
-    pub async fn enter(&self, who: &str) -> Result<Turn, Crowded> {
+    pub async fn enter<'a>(&self, who: impl Into<Asker<'a>>) -> Result<Turn, Crowded> {
+        let who = who.into();
         let waiting = {
             let mut state = self.shared.lock();
             if state.running < self.shared.at_once {
                 state.running += 1;
                 return Ok(Turn { shared: Some(Arc::clone(&self.shared)) });
             }
-            state.make_room(who, self.shared.most_waiting).map(|()| {
+            let line = if who.known { &mut state.known } else { &mut state.strangers };
+            line.make_room(who.name, self.shared.most_waiting).map(|()| {
                 let (sender, receiver) = oneshot::channel();
-                state.push(who, sender);
+                line.push(who.name, sender);
                 receiver
             })
         };
@@ -87,12 +115,12 @@ impl Gate {
     /// Whether nobody has or wants a turn.
     pub fn is_idle(&self) -> bool {
         let state = self.shared.lock();
-        state.running + state.waiting == 0
+        state.running + state.waiting() == 0
     }
 
     /// How many wait, and how many were refused since the start.
     pub fn figures(&self) -> (usize, u64) {
-        (self.shared.lock().waiting, self.shared.refused.load(Ordering::Relaxed))
+        (self.shared.lock().waiting(), self.shared.refused.load(Ordering::Relaxed))
     }
 }
 
@@ -103,6 +131,23 @@ impl Shared {
 }
 
 impl State {
+    const fn waiting(&self) -> usize {
+        self.strangers.waiting + self.known.waiting
+    }
+
+    /// The next who waits.
+    fn pop(&mut self) -> Option<oneshot::Sender<Turn>> {
+        self.known_had = !self.known_had;
+        let (first, second) = if self.known_had {
+            (&mut self.known, &mut self.strangers)
+        } else {
+            (&mut self.strangers, &mut self.known)
+        };
+        first.pop().or_else(|| second.pop())
+    }
+}
+
+impl Line {
     fn push(&mut self, who: &str, sender: oneshot::Sender<Turn>) {
         let queue = self.queues.entry(who.to_owned()).or_default();
         if queue.is_empty() {
@@ -216,6 +261,29 @@ mod tests {
         drop(running);
         drop((&mut piled[0]).now_or_never().unwrap().unwrap());
         assert!((&mut honest).now_or_never().unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_crowd_of_strangers_shuts_out_nobody_who_is_known() {
+        let gate = Gate::new(1, 4);
+        let mut turn = gate.enter("busy").await.unwrap();
+        let names: Vec<String> = (0..4).map(|number| format!("stranger {number}")).collect();
+        let mut crowd: Vec<_> = names.iter().map(|name| Box::pin(gate.enter(name.as_str()))).collect();
+        crowd.iter_mut().for_each(|one| assert!(one.now_or_never().is_none()));
+        assert!(matches!(gate.enter("one more").now_or_never(), Some(Err(Crowded))));
+        for _ in 0..2 {
+            let mut known = Box::pin(gate.enter(Asker { name: "known", known: true }));
+            assert!((&mut known).now_or_never().is_none(), "there is room to wait");
+            drop(turn);
+            let stranger = crowd.iter_mut().find_map(|one| one.now_or_never());
+            turn = match (&mut known).now_or_never() {
+                Some(had) => had.unwrap(),
+                None => {
+                    drop(stranger.unwrap());
+                    (&mut known).now_or_never().unwrap().unwrap()
+                }
+            };
+        }
     }
 
     #[tokio::test]

@@ -69,7 +69,7 @@
 //!
 //! | level | modules | what they are |
 //! | --- | --- | --- |
-//! | 0 | [`clock`] [`gate`] [`id`] [`hex`] [`mail`] [`memory`] | vocabulary, pure |
+//! | 0 | [`clock`] [`gate`] [`id`] [`hex`] [`mail`] | vocabulary, pure |
 //! | 1 | [`activity`] [`config`] [`datadir`] [`dns`] [`egress`] [`host`] [`limits`] [`links`] [`memory_budget`] [`metrics`] [`passwords`] [`secrets`] [`session`] [`store`] [`throttle`] [`tls`] | one outside thing each |
 //! | 2 | [`accounts`] [`content`] [`domain`] [`google`] [`jobs`] [`setup`] [`uploads`] | accounts and sessions; a stored message's content; domains and their DNS; Google's word; the engine; first things; clients' files |
 //! | 3 | [`retention`] [`webhook`] | the sweep; events, signatures, attempts |
@@ -216,7 +216,6 @@ pub mod jobs;
 pub mod limits;
 pub mod links;
 pub mod mail;
-pub mod memory;
 pub mod memory_budget;
 pub mod metrics;
 pub mod outbound;

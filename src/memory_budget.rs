@@ -351,7 +351,7 @@ impl Reservation {
         }
         let whose = self.whose.map_or_else(String::new, |account| account.to_string());
         // Only a full queue refuses, and this one has no end.
-        let _turn = share.turns.enter(&whose).await;
+        let _turn = share.turns.enter(whose.as_str()).await;
         shared.count_waiting(self.door, 1);
         let _waiting = Waiting(&shared, self.door);
         while !self.resize(octets) {

@@ -1,7 +1,7 @@
 //! Passwords: Argon2id with 19 MiB, two passes and one lane, a few at a time so that logins cannot exhaust memory; who
 //! asks takes turns.
 
-use crate::gate::{Crowded, Gate};
+use crate::gate::{Asker, Crowded, Gate};
 use crate::id::fill_random;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
 
@@ -77,7 +77,7 @@ impl Passwords {
     ///
     /// # Errors
     /// Not enough memory, or too many wait.
-    pub async fn hash(&self, password: String, who: &str) -> Result<String, HashError> {
+    pub async fn hash<'a>(&self, password: String, who: impl Into<Asker<'a>>) -> Result<String, HashError> {
         self.run(who, move || hash(&password)).await?
     }
 
@@ -86,7 +86,12 @@ impl Passwords {
     ///
     /// # Errors
     /// Too many wait.
-    pub async fn verify(&self, password: String, stored: Option<String>, who: &str) -> Result<bool, HashError> {
+    pub async fn verify<'a>(
+        &self,
+        password: String,
+        stored: Option<String>,
+        who: impl Into<Asker<'a>>,
+    ) -> Result<bool, HashError> {
         if password.len() > MAX_BYTES {
             return Ok(false);
         }
@@ -102,9 +107,9 @@ impl Passwords {
         self.gate.figures()
     }
 
-    async fn run<T: Send + 'static>(
+    async fn run<'a, T: Send + 'static>(
         &self,
-        who: &str,
+        who: impl Into<Asker<'a>>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, HashError> {
         let turn = self.gate.enter(who).await?;

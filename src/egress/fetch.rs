@@ -9,7 +9,6 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::{BadUrl, Bytes, Egress, EgressError, Limits, Policy, Target, next_data};
-use crate::memory;
 
 /// How much a fetched file may cost (contract 7.2): 10 s in all, redirects included, and 25 MiB.
 pub const FILE_LIMITS: Limits = Limits { timeout: Duration::from_secs(10), max_answer_bytes: 26_214_400 };
@@ -123,7 +122,7 @@ async fn follow(
         if announced.is_some_and(|length| length > max_bytes) {
             return Err(FetchError::TooLarge);
         }
-        let mut bytes = Vec::with_capacity(memory::returned(announced.unwrap_or(0)));
+        let mut bytes = Vec::with_capacity(announced.unwrap_or(0));
         allowance.take(announced.unwrap_or(0)).await?;
         let mut taken = announced.unwrap_or(0);
         while let Some(data) = next_data(&parts.headers, &mut incoming).await? {

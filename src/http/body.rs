@@ -19,7 +19,6 @@ use super::error::{ApiError, Code};
 pub use super::json::Loose;
 use super::json::Object;
 use super::memory::RequestMemory;
-use crate::memory;
 
 /// The largest JSON body (contract 1.9) …
 pub const MAX_BYTES: usize = 1_048_576;
@@ -226,7 +225,7 @@ async fn read_within(
         if error.is::<LengthLimitError>() { too_large() } else { ApiError::new(Code::BadJson, "the body broke off") }
     };
     let mut body = Limited::new(request.into_body(), max);
-    let mut bytes = Vec::with_capacity(memory::returned(declared));
+    let mut bytes = Vec::with_capacity(declared);
     // Those who would hold much wait before anything of it is read, lest all wait with a part of theirs.
     let mut held = if declared > STEP && memory.is_known() { declared } else { 0 };
     memory.hold(held.saturating_mul(times)).await?;

@@ -25,7 +25,6 @@ use crate::egress::Fetched;
 use crate::id::{MessageId, UploadId};
 use crate::links::{LinkError, LinkTarget};
 use crate::mail::mime::{Decoder, Encoding, Part};
-use crate::memory;
 use crate::store::objects::{Object, Objects};
 use crate::store::raws::{self, RawRow};
 use crate::store::{self, attachments, messages, uploads};
@@ -115,7 +114,7 @@ impl OwnFile {
         let (objects, Self { raw, part }) = (app.objects.clone(), self);
         check(app, &raw, true).await?;
         let read = tokio::task::spawn_blocking(move || {
-            let mut bytes = Vec::with_capacity(memory::returned(usize::try_from(part.size).unwrap_or(0)));
+            let mut bytes = Vec::with_capacity(usize::try_from(part.size).unwrap_or(0));
             let mut pieces = Pieces::open(&objects, raw, &part, Span { from: 0, to: part.size })?;
             while let Some(piece) = pieces.next()? {
                 bytes.extend_from_slice(&piece);

@@ -18,7 +18,6 @@ use mail_builder::mime::{BodyPart, MimePart};
 use crate::clock::Timestamp;
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::mail::mime;
-use crate::memory;
 
 /// Fields that are written here, or by hosts on the way (contract 8.1); and all that begin with `Content-`.
 const RESERVED: &[&str] = &[
@@ -195,7 +194,7 @@ fn write<'l>(letter: &'l Letter, bodies: Bodies<'l>) -> Result<Vec<u8>, ComposeE
         message = message.header(name.as_str(), unstructured(value));
     }
     message = message.header("MIME-Version", Raw::new("1.0"));
-    let mut mail = Vec::with_capacity(memory::returned(bodies.length()));
+    let mut mail = Vec::with_capacity(bodies.length());
     // Fails only where writing to memory fails.
     message.body(body(letter, bodies)).write_to(&mut mail).map_err(|_| ComposeError::Write)?;
     Ok(mail)
@@ -302,7 +301,7 @@ fn lines(text: Cow<'_, str>) -> Cow<'_, str> {
     if breaks == 0 {
         return text;
     }
-    let mut lines = String::with_capacity(memory::returned(text.len() + breaks));
+    let mut lines = String::with_capacity(text.len() + breaks);
     let mut rest = text.as_ref();
     while let Some((line, after)) = rest.split_once(['\r', '\n']) {
         lines.extend([line, "\r\n"]);

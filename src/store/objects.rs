@@ -17,7 +17,6 @@ use super::placed::{Names, Placed};
 use super::{Error, Result};
 use crate::clock::Timestamp;
 use crate::id::{MessageId, UploadId};
-use crate::memory;
 
 const FOLDER: &str = "objects";
 const DRAFTS: &str = "tmp";
@@ -471,7 +470,7 @@ fn age_of(modified: Option<SystemTime>) -> Duration {
 }
 
 fn read_whole(file: &mut File, length: u64) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(memory::returned(usize::try_from(length).unwrap_or(0)));
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
 }

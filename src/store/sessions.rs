@@ -99,6 +99,17 @@ pub fn list(connection: &Connection, account: i64, now: Timestamp) -> Result<Vec
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Whether a live session of an account began at this address.
+///
+/// # Errors
+/// Storage trouble.
+pub fn is_known(connection: &Connection, account: i64, address: &str, now: Timestamp) -> Result<bool> {
+    let mut statement = connection.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM session WHERE account_id = ?1 AND expires_at > ?3 AND client_address = ?2)",
+    )?;
+    Ok(statement.query_row(params![account, address, now.as_millis()], |row| row.get(0))?)
+}
+
 /// Ends a session of an account; whether there was one.
 ///
 /// # Errors

@@ -15,7 +15,6 @@ use serde_json::ser::Formatter;
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::mail::mime::{Decoder, Encoding};
-use crate::memory;
 
 /// How much of an attachment is decoded at a time.
 const PIECE: usize = 16 * 1024;
@@ -140,7 +139,7 @@ impl EmailReceived<'_> {
     pub fn to_json(&self) -> Vec<u8> {
         let bodies = self.text.map_or(0, Text::len) + self.html.map_or(0, Text::len);
         let contents: usize = self.attachments.iter().map(Attachment::json_size).sum();
-        let mut json = Vec::with_capacity(memory::returned(1024 + bodies + bodies / 8 + contents));
+        let mut json = Vec::with_capacity(1024 + bodies + bodies / 8 + contents);
         // Writing strings and numbers into memory has no error to report.
         let written = serde_json::to_writer(&mut json, &self.wire());
         debug_assert!(written.is_ok());

@@ -12,7 +12,6 @@ use serde_json::ser::Formatter;
 use super::event::{Base64File, EmailReceived, Text};
 use crate::content::Texts;
 use crate::mail::mime::{Encoding, PlacedText, TextReader};
-use crate::memory;
 
 /// About how large a piece is.
 const PIECE: usize = 64 * 1024;
@@ -89,7 +88,7 @@ impl Payload {
             Self::Whole(bytes) => bytes,
             Self::Written(_) => {
                 let length = self.held();
-                let mut whole = Vec::with_capacity(memory::returned(length + length / 8));
+                let mut whole = Vec::with_capacity(length + length / 8);
                 self.pieces().for_each(|piece| whole.extend_from_slice(&piece));
                 whole.into()
             }

@@ -16,6 +16,38 @@ async fn log_in(api: &Api, from: &str, email: &str) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_addresses_shuts_out_nobody_who_was_here_before() {
+    const ADDRESSES: usize = 150;
+    let server = Server::start_with(Clock::System, |config| {
+        config.auth.signup = mailkite::config::Signup::Open;
+        config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    })
+    .await;
+    let api = server.anonymous();
+    let body: Value = json!({"email": "ada@acme.test", "password": "correct horse battery"});
+    api.post("/api/auth/signup", body).await.expect(201);
+    log_in(&api, "203.0.113.7", "ada@acme.test").await.expect(200);
+
+    let refused = Arc::new(AtomicUsize::new(0));
+    let mut attack = Vec::new();
+    for address in 0..ADDRESSES {
+        let (api, refused) = (api.clone(), Arc::clone(&refused));
+        attack.push(tokio::spawn(async move {
+            let answer = log_in(&api, &format!("198.51.100.{address}"), "ada@acme.test").await;
+            refused.fetch_add(usize::from(answer.status == 429), Ordering::SeqCst);
+        }));
+    }
+    while refused.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    log_in(&api, "203.0.113.7", "ada@acme.test").await.expect(200);
+    for one in attack {
+        one.await.unwrap();
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_login_waits_for_one_turn_of_each_other_address_and_not_for_their_piles() {
     const ADDRESSES: usize = 12;
     const EACH: usize = 10;

@@ -32,7 +32,7 @@ async fn requests_side_by_side_cannot_pass_a_limit_together() {
     let server = Server::start_with(Clock::System, |config| {
         let limits = &mut config.limits;
         (limits.routes, limits.regex_routes, limits.templates, limits.scoped_keys) = (9, 2, 3, 4);
-        (limits.blocked_senders, limits.suppressions) = (5, 6);
+        (limits.blocked_senders, limits.suppressions, limits.domains) = (5, 6, 3);
     })
     .await;
     let owner = server.owner().await;
@@ -47,7 +47,10 @@ async fn requests_side_by_side_cannot_pass_a_limit_together() {
     let address = |n: usize| json!({"email": format!("a{n}@example.com")});
     assert_eq!(made_side_by_side(&owner, "/api/blocked-senders", 20, address).await, 5);
     assert_eq!(made_side_by_side(&owner, "/api/contacts/suppressions", 20, address).await, 6);
+    let domain = |n: usize| json!({"domain": format!("d{n}.test")});
+    assert_eq!(made_side_by_side(&owner, "/api/domains", 6, domain).await, 2, "one is there");
     for (sql, count) in [
+        ("SELECT count(*) FROM domain", 3),
         ("SELECT count(*) FROM route", 9),
         ("SELECT count(*) FROM template", 3),
         ("SELECT count(*) FROM api_key WHERE public_id IS NOT NULL", 4),

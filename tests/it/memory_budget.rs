@@ -15,8 +15,8 @@ use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mailkite::clock::Clock;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::api::{Answer, Api};
@@ -288,4 +288,32 @@ impl House {
         println!("{what}: {} MiB idle, {} at most", self.idle / 1024, peak / 1024);
         assert!(peak <= MOST_RESIDENT, "{what}: {} MiB at most", peak / 1024);
     }
+}
+
+/// A login with a wrong password from an address of its own; the status.
+async fn log_in_from(place: u8, to: SocketAddr) -> String {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 1, place], 0))).unwrap();
+    let mut stream = socket.connect(to).await.unwrap();
+    let body = json!({"email": format!("guess{place}@acme.test"), "password": "correct horse battery"}).to_string();
+    let head = format!(
+        "POST /api/auth/login HTTP/1.1\r\nHost: {to}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer).split(' ').nth(1).unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logins_of_strangers_give_back_what_their_hashes_took() {
+    let house = House::open().await;
+    for round in 0..6 {
+        let logins = (1..=16).map(|place| log_in_from(round * 16 + place, house.served.http));
+        let statuses = join_all(logins).await;
+        assert!(statuses.iter().all(|status| status == "401"), "{statuses:?}");
+    }
+    house.check("96 logins, 16 at a time").await;
 }

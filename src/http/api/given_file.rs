@@ -13,7 +13,6 @@ use crate::http::App;
 use crate::http::error::{ApiError, Code};
 use crate::http::files::{self, OwnFile};
 use crate::http::memory::RequestMemory;
-use crate::memory;
 
 /// The largest file, and all files of one message together (contract 1.9).
 pub const MAX_BYTES: usize = 26_214_400;
@@ -65,7 +64,7 @@ fn decode(text: &str) -> Result<Vec<u8>, FileFault> {
     if most > MAX_BYTES + 2 {
         return Err(FileFault::TooLarge);
     }
-    let mut bytes = Vec::with_capacity(memory::returned(most));
+    let mut bytes = Vec::with_capacity(most);
     let mut piece = Vec::with_capacity(PIECE.min(text.len()));
     let mut ended = false;
     let mut decode = |piece: &mut Vec<u8>, bytes: &mut Vec<u8>| {

@@ -12,7 +12,6 @@ use super::params::{self, Value};
 use super::text::{PlacedText, decode_lines};
 use super::walk::{Leaf, Parent, Reading};
 use super::{Disposition, Mail, Part};
-use crate::memory;
 
 /// Decoded texts may take this much in any message, and twice its size in a large one; so a message costs at most
 /// three times its size even where each byte becomes a character of three.
@@ -57,7 +56,7 @@ pub fn read(raw: &[u8], leaves: &[Leaf<'_>], mut texts: Texts<'_>, mail: &mut Ma
                     Texts::Decoded => {
                         let text = slot.get_or_insert_with(|| match raw.len() {
                             0..LARGE => String::new(),
-                            _ => String::with_capacity(memory::returned(budget)),
+                            _ => String::with_capacity(budget),
                         });
                         mail.truncated |= !append(body, part.encoding, charset(), text, &mut budget);
                     }

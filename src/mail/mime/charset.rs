@@ -13,8 +13,6 @@ use encoding_rs::{
 
 use escapes::Escapes;
 
-use crate::memory;
-
 /// The most that is gathered for the few sets that can only be decoded as a whole.
 const MAX_WHOLE: usize = 4 * 1024 * 1024;
 
@@ -137,7 +135,7 @@ impl TextDecoder {
                 self.cut |= bytes.len() > room;
                 let taken = bytes.get(..room.min(bytes.len())).unwrap_or_default();
                 if gathered.capacity() < gathered.len() + taken.len() {
-                    gathered.reserve_exact(memory::returned(gathered.len() + 2 * taken.len()));
+                    gathered.reserve_exact(gathered.len() + 2 * taken.len());
                 }
                 gathered.extend_from_slice(taken);
             }

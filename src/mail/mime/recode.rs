@@ -7,7 +7,6 @@ use std::ops::Range;
 use super::params::Value;
 use super::walk::{Leaf, Reading, walk};
 use super::{Encoding, Limits, decode};
-use crate::memory;
 use lines::Lines;
 pub use lines::base64_lines;
 
@@ -24,7 +23,7 @@ pub fn to_seven_bit(raw: &[u8]) -> Option<Vec<u8>> {
     }
     edits.sort_by_key(|edit| edit.at.start);
     let length = raw.len() + edits.iter().map(Edit::growth).sum::<usize>();
-    let mut out = Vec::with_capacity(memory::returned(length));
+    let mut out = Vec::with_capacity(length);
     let mut done = 0;
     for edit in &edits {
         out.extend_from_slice(raw.get(done..edit.at.start).filter(|kept| kept.is_ascii())?);

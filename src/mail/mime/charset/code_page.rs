@@ -1,7 +1,5 @@
 //! The code pages of DOS that mail still names and no library here decodes, and UTF-32.
 
-use crate::memory;
-
 /// The decoder of a label in lower case.
 pub fn decoder(label: &str) -> Option<fn(&[u8]) -> String> {
     if label.starts_with("utf-32") || label.starts_with("utf32") {
@@ -27,7 +25,7 @@ fn single_byte(bytes: &[u8], high: &str) -> String {
         Some(place) => high.get(usize::from(place)).copied().unwrap_or(char::REPLACEMENT_CHARACTER),
     };
     // No character of these pages takes more.
-    let mut text = String::with_capacity(memory::returned(3 * bytes.len()));
+    let mut text = String::with_capacity(3 * bytes.len());
     text.extend(bytes.iter().map(character));
     text
 }
@@ -40,7 +38,7 @@ fn utf_32(bytes: &[u8]) -> String {
         let code = if little { u32::from_le_bytes(*quad) } else { u32::from_be_bytes(*quad) };
         char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
     };
-    let mut text = String::with_capacity(memory::returned(bytes.len()));
+    let mut text = String::with_capacity(bytes.len());
     text.extend(quads.iter().map(character));
     text.extend((!rest.is_empty()).then_some(char::REPLACEMENT_CHARACTER));
     text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)

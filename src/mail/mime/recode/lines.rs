@@ -3,15 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::memory;
-
 /// What a line says.
 const LINE_OCTETS: usize = 57;
 const LINE: usize = 76;
 
 /// The lines of these octets, without a line break at the end.
 pub fn base64_lines(content: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(memory::returned(room(content.len())));
+    let mut out = Vec::with_capacity(room(content.len()));
     let mut lines = Lines::new(&mut out);
     lines.feed(content);
     lines.finish();
