@@ -4,15 +4,17 @@
 //! about to hold much makes a [`Reservation`] first: at once or not at all, or in turn behind the others of its door,
 //! where accounts take turns. What it holds ends with it.
 
+mod queue;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::oneshot;
 
-use crate::gate::Gate;
+use queue::{Fit, Grant, Queue, Waiter};
 
 /// What reservations are rounded up to, in octets. Small, so that those who send a little hold a little.
 const UNIT: usize = 1024;
@@ -65,21 +67,19 @@ struct Shared {
     state: Mutex<State>,
 }
 
-/// What one door may hold, and who waits for it.
+/// What one door may hold.
 #[derive(Debug)]
 struct Share {
     most: usize,
     reserve: usize,
-    /// One at a time, by account; what waits is bounded by who may ask.
-    turns: Gate,
-    freed: Notify,
     refused: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     held: [usize; DOORS.len()],
-    waiting: [usize; DOORS.len()],
+    /// Who waits for octets of each door; bounded by who may ask.
+    queues: [Queue; DOORS.len()],
     /// What accounts hold of a door, that hold anything.
     of_accounts: HashMap<(usize, i64), usize>,
     most_held: usize,
@@ -108,13 +108,7 @@ impl MemoryBudget {
         let shares = DOORS.map(|(door, _, most, kept)| {
             let kept = reserve(door, kept);
             let most = if door == Door::Smtp { smtp } else { part(most) };
-            Share {
-                most: most.min(total - (reserves - kept)),
-                reserve: kept,
-                turns: Gate::new(1, usize::MAX),
-                freed: Notify::new(),
-                refused: AtomicU64::new(0),
-            }
+            Share { most: most.min(total - (reserves - kept)), reserve: kept, refused: AtomicU64::new(0) }
         });
         Self { shared: Arc::new(Shared { total, shares, state: Mutex::default() }) }
     }
@@ -166,7 +160,7 @@ impl MemoryBudget {
     pub fn render(&self) -> String {
         let (held, waiting, most_held) = {
             let state = self.shared.state();
-            (state.held, state.waiting, state.most_held)
+            (state.held, state.queues.each_ref().map(Queue::len), state.most_held)
         };
         let mut text = String::with_capacity(2048);
         // Writing to a string cannot fail.
@@ -196,8 +190,7 @@ impl MemoryBudget {
             "# HELP mailkite_memory_waiting Who waits for memory of the budget, by door.\n\
              # TYPE mailkite_memory_waiting gauge\n",
         );
-        for (((_, name, ..), share), waiting) in DOORS.iter().zip(&self.shared.shares).zip(waiting) {
-            let waiting = waiting + share.turns.figures().0;
+        for ((_, name, ..), waiting) in DOORS.iter().zip(waiting) {
             let _ = writeln!(text, "mailkite_memory_waiting{{door=\"{name}\"}} {waiting}");
         }
         let _ = text.write_str(
@@ -247,8 +240,11 @@ impl Shared {
     }
 
     fn try_take(&self, door: Door, account: Option<i64>, more: usize) -> bool {
-        let mut state = self.state();
-        if !self.fits(&state, door, account, more) {
+        self.take(&mut self.state(), door, account, more)
+    }
+
+    fn take(&self, state: &mut State, door: Door, account: Option<i64>, more: usize) -> bool {
+        if !self.fits(state, door, account, more) {
             return false;
         }
         if let Some(account) = account {
@@ -262,8 +258,8 @@ impl Shared {
         true
     }
 
-    fn give_back(&self, door: Door, account: Option<i64>, octets: usize) {
-        let waiting = {
+    fn give_back(self: &Arc<Self>, door: Door, account: Option<i64>, octets: usize) {
+        {
             let mut state = self.state();
             if let Some(account) = account
                 && let Some(held) = state.of_accounts.get_mut(&(door as usize, account))
@@ -276,28 +272,41 @@ impl Shared {
             if let Some(held) = state.held.get_mut(door as usize) {
                 *held = held.saturating_sub(octets);
             }
-            state.waiting
-        };
-        for (share, waiting) in self.shares.iter().zip(waiting) {
-            if waiting > 0 {
-                share.freed.notify_one();
+        }
+        self.serve();
+    }
+
+    /// Grants what fits by now to those who wait.
+    fn serve(self: &Arc<Self>) {
+        let granted: Vec<_> = {
+            let mut state = self.state();
+            let mut queues = std::mem::take(&mut state.queues);
+            let mut granted = Vec::new();
+            for ((door, ..), queue) in DOORS.iter().zip(&mut queues) {
+                while let Some(waiter) = queue.next(|waiter| self.judge(&state, *door, waiter)) {
+                    let taken = self.take(&mut state, *door, waiter.account, waiter.more);
+                    debug_assert!(taken, "it fitted");
+                    granted.push((*door, waiter));
+                }
             }
+            state.queues = queues;
+            granted
+        };
+        for (door, waiter) in granted {
+            let grant = Grant { shared: Arc::clone(self), door, account: waiter.account, octets: waiter.more };
+            // Who does not wait any more gives it back by dropping it.
+            drop(waiter.granted.send(grant));
         }
     }
 
-    fn count_waiting(&self, door: Door, change: isize) {
-        if let Some(waiting) = self.state().waiting.get_mut(door as usize) {
-            *waiting = waiting.saturating_add_signed(change);
+    fn judge(&self, state: &State, door: Door, waiter: &Waiter) -> Fit {
+        if self.fits(state, door, waiter.account, waiter.more) {
+            Fit::Now
+        } else if self.fits(state, door, None, waiter.more) {
+            Fit::NotOfIts
+        } else {
+            Fit::NotYet
         }
-    }
-}
-
-/// Somebody waits for octets of a door, until this is dropped.
-struct Waiting<'a>(&'a Shared, Door);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.count_waiting(self.1, -1);
     }
 }
 
@@ -338,24 +347,24 @@ impl Reservation {
         }
     }
 
-    /// Makes it as large as what will be held, in turn with those of its door who wait already: each account with one
-    /// at a time, so nobody waits for the pile of another. More than the door may ever hold waits for all of that.
+    /// Makes it as large as what will be held, in turn with those of its door who wait already: accounts take turns, and
+    /// one that holds its whole share keeps nobody else waiting. More than the door may ever hold waits for all of that.
     pub async fn wait_for(&mut self, octets: usize) {
         let shared = Arc::clone(&self.shared);
-        let Some(share) = shared.shares.get(self.door as usize) else { return };
         let octets = octets.min(shared.most_of(self.door, self.account) / UNIT * UNIT);
         let small = if matches!(self.door, Door::Anonymous | Door::Api) { SMALL_REQUEST } else { SMALL };
         let small = octets.saturating_sub(self.held) <= small;
-        if small && self.resize(octets) {
+        let more = octets.div_ceil(UNIT).saturating_mul(UNIT).saturating_sub(self.held);
+        if more == 0 || (small && self.resize(octets)) {
             return;
         }
-        let whose = self.whose.map_or_else(String::new, |account| account.to_string());
-        // Only a full queue refuses, and this one has no end.
-        let _turn = share.turns.enter(whose.as_str()).await;
-        shared.count_waiting(self.door, 1);
-        let _waiting = Waiting(&shared, self.door);
-        while !self.resize(octets) {
-            share.freed.notified().await;
+        let (granted, grant) = oneshot::channel();
+        if let Some(queue) = shared.state().queues.get_mut(self.door as usize) {
+            queue.push(self.whose, Waiter { account: self.account, more, granted });
+        }
+        shared.serve();
+        if let Ok(grant) = grant.await {
+            self.held += grant.take();
         }
     }
 
@@ -395,124 +404,4 @@ impl Drop for Reservation {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests may panic")]
-
-    use super::*;
-
-    const MIB: usize = 1 << 20;
-
-    #[test]
-    fn reservations_grow_and_shrink_within_the_share_and_end_with_their_owner() {
-        let budget = MemoryBudget::new(192 * MIB, 10 * 1024);
-        let (mut one, mut other) = (budget.reservation(Door::Smtp), budget.reservation(Door::Smtp));
-        assert!(one.resize(1) && other.resize(8 * 1024) && one.resize(1025));
-        assert!(budget.is_used_up(Door::Smtp));
-        assert!(!one.resize(2049) && one.resize(2048));
-        assert!(other.resize(0) && one.resize(10 * 1024) && budget.is_used_up(Door::Smtp));
-        drop(one);
-        assert!(!budget.is_used_up(Door::Smtp) && other.resize(10 * 1024));
-        drop(other);
-        assert_eq!(budget.held(), 0);
-    }
-
-    #[test]
-    fn no_door_takes_what_is_kept_for_another_and_all_together_take_no_more_than_there_is() {
-        let budget = MemoryBudget::new(192 * MIB, 64 * MIB);
-        let mut held = Vec::new();
-        for (door, ..) in DOORS {
-            let mut reservation = budget.reservation(door);
-            let mut octets = 0;
-            while reservation.resize(octets + MIB) {
-                octets += MIB;
-            }
-            held.push(reservation);
-        }
-        assert!(budget.held() <= 192 * MIB, "{}", budget.held());
-        for (reservation, (door, _, _, kept)) in held.iter().zip(DOORS) {
-            assert!(reservation.held() >= kept * MIB, "{door:?}");
-        }
-        let text = budget.render();
-        assert!(text.lines().any(|line| line == "mailkite_memory_budget_bytes 201326592"), "{text}");
-        assert!(text.lines().any(|line| line == "mailkite_memory_held_bytes{door=\"smtp\"} 67108864"), "{text}");
-        drop(held);
-        assert_eq!(budget.held(), 0);
-    }
-
-    #[tokio::test]
-    async fn one_account_leaves_something_to_the_others() {
-        let budget = MemoryBudget::new(192 * MIB, 64 * MIB);
-        let mut greedy = budget.reservation_of(Door::Api, 1);
-        greedy.wait_for(usize::MAX).await;
-        let mut again = budget.reservation_of(Door::Api, 1);
-        assert!(greedy.held() >= 70 * MIB && !again.resize(1));
-        // Others need not wait behind it.
-        let mut waiting = Box::pin(again.wait_within(20 * MIB, Duration::from_secs(60)));
-        tokio::select! {
-            biased;
-            waited = &mut waiting => unreachable!("{waited:?}"),
-            () = tokio::task::yield_now() => {}
-        }
-        let mut other = budget.reservation_of(Door::Api, 2);
-        other.wait_within(MIB, Duration::from_secs(60)).await.unwrap();
-        assert!(other.resize(8 * MIB));
-        drop(greedy);
-        waiting.await.unwrap();
-        drop((again, other));
-        assert!(budget.shared.state().of_accounts.is_empty());
-    }
-
-    #[tokio::test]
-    async fn whoever_waits_gets_its_turn_in_order_and_whoever_waits_too_long_is_refused() {
-        let budget = MemoryBudget::new(192 * MIB, MIB);
-        let whole = budget.reserve(Door::Webhooks, 1, usize::MAX).await;
-        assert_eq!(whole.held(), 48 * MIB);
-        let late = budget.reservation(Door::Webhooks).wait_within(MIB, Duration::from_millis(20)).await;
-        assert_eq!(late, Err(UsedUp));
-        assert!(budget.render().contains("mailkite_memory_refused_total{door=\"webhooks\"} 1"));
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let mut waiting = Vec::new();
-        for number in 0..3 {
-            let (budget, order) = (budget.clone(), Arc::clone(&order));
-            waiting.push(tokio::spawn(async move {
-                let reservation = budget.reserve(Door::Webhooks, 1, 30 * MIB).await;
-                order.lock().unwrap().push(number);
-                drop(reservation);
-            }));
-            tokio::task::yield_now().await;
-        }
-        // Another door is not held up.
-        drop(budget.reserve(Door::Sending, 1, 36 * MIB).await);
-        drop(whole);
-        for one in waiting {
-            one.await.unwrap();
-        }
-        assert_eq!(*order.lock().unwrap(), [0, 1, 2]);
-        assert_eq!(budget.held(), 0);
-    }
-
-    #[tokio::test]
-    async fn accounts_take_turns_whatever_one_of_them_piled_up() {
-        let budget = MemoryBudget::new(192 * MIB, MIB);
-        let whole = budget.reserve(Door::Parsing, 1, usize::MAX).await;
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let mut waiting = Vec::new();
-        for (place, account) in [1; 20].into_iter().chain([2, 3]).enumerate() {
-            let (budget, order) = (budget.clone(), Arc::clone(&order));
-            waiting.push(tokio::spawn(async move {
-                let reservation = budget.reserve(Door::Parsing, account, 30 * MIB).await;
-                order.lock().unwrap().push((account, place));
-                drop(reservation);
-            }));
-            tokio::task::yield_now().await;
-        }
-        drop(whole);
-        for one in waiting {
-            one.await.unwrap();
-        }
-        let order = order.lock().unwrap();
-        let first: Vec<i64> = order.iter().take(4).map(|(account, _)| *account).collect();
-        assert_eq!(first, [1, 1, 2, 3], "the one whose turn it was, then one of each");
-        assert!(order.iter().filter(|(account, _)| *account == 1).is_sorted());
-    }
-}
+mod tests;
