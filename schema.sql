@@ -308,11 +308,15 @@ CREATE TABLE recipient (                         -- of a dispatch (contract 5.4)
 
 CREATE TABLE forward_mark (                      -- what was forwarded with an SRS address (contract 5.1)
   mark BLOB PRIMARY KEY,                         -- SHA-256 of the address and the Message-ID
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  sender TEXT NOT NULL,                          -- who gets a report, in canonical form without a + suffix
   recipient TEXT NOT NULL,                       -- whom the message was sent to
-  reported INTEGER NOT NULL,                     -- the actions that a report told of, one bit each
-  sent_at INTEGER NOT NULL
+  sent_at INTEGER NOT NULL,
+  reported_at INTEGER                            -- NULL: its sender got no report
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX forward_mark_by_time ON forward_mark (sent_at);
+CREATE INDEX forward_mark_by_account ON forward_mark (account_id, reported_at) WHERE reported_at IS NOT NULL;
+CREATE INDEX forward_mark_by_sender ON forward_mark (sender, reported_at) WHERE reported_at IS NOT NULL;
 
 -- ------------------------------------------------------------------------------- what is derived from messages
 

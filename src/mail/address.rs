@@ -147,6 +147,13 @@ impl Mailbox {
         }
     }
 
+    /// How mail of our own names it to somebody whom its owner does not know. A local part may be a sentence, and an
+    /// international one look like anything, so only plain ones stand there.
+    pub fn shown_to_strangers(&self) -> String {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte);
+        if self.local.bytes().all(is_plain) { self.to_string() } else { format!("an address at {}", self.domain) }
+    }
+
     /// What mails to one mailbox are counted by: the canonical form without a `+` suffix.
     pub fn without_suffix(&self) -> String {
         let canonical = self.canonical();
@@ -264,6 +271,19 @@ mod tests {
             ("+1@x.test", "+1@x.test"),
         ] {
             assert_eq!(Mailbox::parse(address).unwrap().without_suffix(), mailbox);
+        }
+    }
+
+    #[test]
+    fn strangers_are_shown_no_text_of_a_local_part() {
+        for (address, shown) in [
+            ("Ada.L+x-1_y@X.test", "Ada.L+x-1_y@x.test"),
+            ("\"buy at http://evil.test now\"@x.test", "an address at x.test"),
+            ("\"ada\"@x.test", "an address at x.test"),
+            ("http//evil.test/x@x.test", "an address at x.test"),
+            ("\u{430}da@x.test", "an address at x.test"),
+        ] {
+            assert_eq!(Mailbox::parse(address).unwrap().shown_to_strangers(), shown);
         }
     }
 

@@ -27,6 +27,7 @@ use crate::mail::mime;
 use crate::mail::trace::Verdict;
 use crate::mail::verification::Verification;
 use crate::store::dispatches::NewDispatch;
+use crate::store::forward_marks::NewMark;
 use crate::store::recipients::Standing;
 use crate::store::routes::OnAuthFail;
 use crate::store::{
@@ -223,10 +224,15 @@ impl Outbound {
         let forwarding = Forwarding { verification: forward.verification.clone(), from };
         let forwarding = serde_json::to_string(&forwarding).map_err(|_| store::Error::Corrupt("forwarding"))?;
         let sender = Mailbox::parse(forward.mail_from).ok();
-        let srs = sender.and_then(|sender| self.parts.return_paths.srs(&sender, now));
-        if let Some(srs) = &srs {
-            let mark = report::mark(srs, forward.mark);
-            forward_marks::insert(tx, &mark, &forward.recipient.to_string(), now)?;
+        let srs = sender.as_ref().and_then(|sender| self.parts.return_paths.srs(sender, now));
+        if let (Some(srs), Some(sender)) = (&srs, sender.filter(|sender| is_known_sender(forward, sender))) {
+            let new = NewMark {
+                mark: &report::mark(srs, forward.mark),
+                account: forward.account,
+                sender: &sender.without_suffix(),
+                recipient: &forward.recipient.to_string(),
+            };
+            forward_marks::insert(tx, new, now)?;
         }
         let reverse_path = srs.map(|mailbox| mailbox.to_string()).unwrap_or_default();
         let new = NewDispatch {
@@ -322,6 +328,19 @@ impl Outbound {
         recipients::insert(tx, dispatch, 0, &to.to_string(), "queued", now)?;
         self.parts.jobs.leave(tx, &Flow::new(&lane, account), jobs::Kind::Dispatch, dispatch, now).map(Some)
     }
+}
+
+/// Whether the envelope sender of a message is who sent it. Reports go to nobody else: mail with anybody's address as the
+/// envelope sender would be a way to mail them (contract 5.1).
+fn is_known_sender(forward: Forward<'_>, sender: &Mailbox) -> bool {
+    let verdicts = &forward.verification.verdicts;
+    // SPF of a message with an envelope sender is about that.
+    if verdicts.spf == Some(Verdict::Pass) {
+        return true;
+    }
+    let owner = organizational(sender.domain().as_str());
+    let is_author = matches!(forward.authors, [author] if organizational(author) == owner);
+    verdicts.dmarc == Some(Verdict::Pass) && forward.plain_header && is_author
 }
 
 /// Writes down, on the route and beside the message, that and why it was not forwarded.

@@ -92,7 +92,7 @@ impl ReturnPaths {
     }
 
     /// `SRS0=<proof>=<day>=<domain>=<local>@<hostname>`; of a sender that is an SRS address already, SRS1 with the first
-    /// forwarder's domain. A sender too long for that is replaced by the postmaster, because bounces of it could not find
+    /// forwarder's domain, whose day stands behind the proof: other forwarders take both for one tag. A sender too long for that is replaced by the postmaster, because bounces of it could not find
     /// their way anyhow.
     pub fn srs(&self, sender: &Mailbox, now: Timestamp) -> Option<Mailbox> {
         let (local, domain) = (sender.local(), sender.domain().as_str());
@@ -101,8 +101,8 @@ impl ReturnPaths {
             // The first forwarder proved its part itself; ours goes before it.
             Some(_) => {
                 let first = first_forwarder(local, domain)?;
-                let proof = self.srs_proof(&first)?;
-                format!("{SRS1}{proof}={first}")
+                let day = srs_day(now);
+                format!("{SRS1}{}{day}={first}", self.srs_proof(&format!("{day}={first}"))?)
             }
             None => {
                 let day = srs_day(now);
@@ -130,8 +130,9 @@ impl ReturnPaths {
         if let Some(rest) = strip_prefix_any_case(local, SRS0) {
             return self.read_srs0(rest, now).map(ReturnPath::Srs);
         }
-        let (proof, rest) = strip_prefix_any_case(local, SRS1)?.split_once('=')?;
-        self.is_srs_proof(proof, rest).then_some(())?;
+        let (tag, rest) = strip_prefix_any_case(local, SRS1)?.split_once('=')?;
+        let (proof, day) = tag.split_at_checked(tag.len().checked_sub(2)?)?;
+        (self.is_srs_proof(proof, &format!("{day}={rest}")) && self.is_fresh(day, now)).then_some(())?;
         let (host, inner) = rest.split_once("==")?;
         Mailbox::parse(&format!("SRS0={inner}@{host}")).ok().map(ReturnPath::Srs)
     }
@@ -164,10 +165,13 @@ impl ReturnPaths {
             return None;
         }
         let (day, rest) = rest.split_once('=')?;
-        let made = srs_day_number(day)?;
-        let age = (now.as_secs() / DAY - made).rem_euclid(SRS_CYCLE);
         let (domain, local) = rest.split_once('=')?;
-        (age <= self.srs_days).then(|| Mailbox::parse(&format!("{local}@{domain}")).ok())?
+        self.is_fresh(day, now).then(|| Mailbox::parse(&format!("{local}@{domain}")).ok())?
+    }
+
+    /// Whether an address of that day is still valid.
+    fn is_fresh(&self, day: &str, now: Timestamp) -> bool {
+        srs_day_number(day).is_some_and(|made| (now.as_secs() / DAY - made).rem_euclid(SRS_CYCLE) <= self.srs_days)
     }
 
     /// Over the text in lower case: remote hosts may have changed it.
@@ -322,6 +326,10 @@ mod tests {
         let second = paths().srs(&first, NOW).unwrap();
         assert!(second.local().starts_with("SRS1="), "{second}");
         assert_eq!(paths().read(&second, NOW), Some(ReturnPath::Srs(first.clone())));
+        let later = |days: u64| NOW.plus(Duration::from_secs(days * 86_400));
+        let lower = mailbox(&second.to_string().to_lowercase());
+        assert!(paths().read(&lower, later(8)).is_some());
+        assert_eq!(paths().read(&second, later(9)), None, "as long as SRS0");
         let third = ReturnPaths::new([3; 32], "three.test").srs(&second, NOW).unwrap();
         assert!(third.local().contains("=one.test=="), "{third}");
         assert_eq!(ReturnPaths::new([3; 32], "three.test").read(&third, NOW), Some(ReturnPath::Srs(first)));

@@ -1,4 +1,5 @@
-//! What was forwarded with an SRS address, so that only reports about it come back there (contract 5.1).
+//! What was forwarded with an SRS address, so that only reports about it come back there, and how many of those are sent on
+//! (contract 5.1).
 
 use std::time::Duration;
 
@@ -9,35 +10,70 @@ use crate::clock::Timestamp;
 
 /// Longer than any SRS address is valid.
 const KEPT_FOR: Duration = Duration::from_secs(60 * 86_400);
+/// In this time so many reports are sent of what one account forwards …
+const REPORTED_WITHIN: Duration = Duration::from_secs(3_600);
+const MAX_OF_ACCOUNT: u32 = 100;
+/// … and so many to one sender.
+const MAX_TO_SENDER: u32 = 10;
 
-/// Notes that a message with this mark was forwarded, on behalf of the address that it was sent to.
+/// A forwarded message of which a report may come back.
+#[derive(Clone, Copy, Debug)]
+pub struct NewMark<'a> {
+    /// What it is known by.
+    pub mark: &'a [u8],
+    /// Who forwards it.
+    pub account: i64,
+    /// Who gets the report: what senders are counted by.
+    pub sender: &'a str,
+    /// The address that it was sent to.
+    pub recipient: &'a str,
+}
+
+/// What a report may say of a forwarded message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marked {
+    /// The address that it was sent to.
+    pub recipient: String,
+    /// When it was forwarded last.
+    pub sent_at: Timestamp,
+}
+
+/// Notes that a message was forwarded.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, mark: &[u8], recipient: &str, now: Timestamp) -> Result<()> {
+pub fn insert(connection: &Connection, new: NewMark<'_>, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO forward_mark (mark, recipient, reported, sent_at) VALUES (?1, ?2, 0, ?3)
+            "INSERT INTO forward_mark (mark, account_id, sender, recipient, sent_at) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT (mark) DO UPDATE SET sent_at = excluded.sent_at",
         )?
-        .execute(params![mark, recipient, now.as_millis()])?;
+        .execute(params![new.mark, new.account, new.sender, new.recipient, now.as_millis()])?;
     Ok(())
 }
 
-/// Takes a report about a message with this mark: the address that the message was sent to, the first time that this
-/// `action`, one bit, is reported.
+/// Takes a report about a message with this mark. None when there is no such message, one was taken before, or as many
+/// were sent as may be.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn take(connection: &Connection, mark: &[u8], action: u8) -> Result<Option<String>> {
-    let recipient = connection
+pub fn take(connection: &Connection, mark: &[u8], now: Timestamp) -> Result<Option<Marked>> {
+    let since = now.minus(REPORTED_WITHIN).as_millis();
+    let taken = connection
         .prepare_cached(
-            "UPDATE forward_mark SET reported = reported | ?2 WHERE mark = ?1 AND reported & ?2 = 0
-             RETURNING recipient",
+            "UPDATE forward_mark SET reported_at = ?2
+             WHERE mark = ?1 AND reported_at IS NULL
+               AND (SELECT count(*) FROM forward_mark AS other
+                    WHERE other.account_id = forward_mark.account_id AND other.reported_at > ?3) < ?4
+               AND (SELECT count(*) FROM forward_mark AS other
+                    WHERE other.sender = forward_mark.sender AND other.reported_at > ?3) < ?5
+             RETURNING recipient, sent_at",
         )?
-        .query_row(params![mark, action], |row| row.get(0))
+        .query_row(params![mark, now.as_millis(), since, MAX_OF_ACCOUNT, MAX_TO_SENDER], |row| {
+            Ok(Marked { recipient: row.get(0)?, sent_at: Timestamp::from_millis(row.get(1)?) })
+        })
         .optional()?;
-    Ok(recipient)
+    Ok(taken)
 }
 
 /// Removes marks that no report can come for any more; how many.

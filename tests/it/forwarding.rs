@@ -7,136 +7,16 @@ use mail_auth::common::headers::HeaderWriter as _;
 use mail_auth::dkim::DkimSigner;
 use mail_auth::dkim::generate::DkimKeyPair;
 use mailkite::clock::{Clock, Timestamp};
-use mailkite::config::Config;
-use mailkite::dns::Resolver;
-use mailkite::inbound::verify::{Verification, Verifier};
-use mailkite::mail::envelope::Peer;
-use mailkite::mail::mime;
 use mailkite::mail::trace::Verdict;
-use mailkite::secrets::{self, token_hash};
 use mailkite::setup;
-use mailkite::store::accounts::{self, NewAccount};
-use mailkite::store::keys;
-use serde_json::{Value, json};
+use mailkite::store::accounts;
+use serde_json::json;
 
-use super::support::api::Api;
 use super::support::dns::DnsServer;
+use super::support::forwards::{EVIL, GOOD, House, forward, from, route, text_of};
 use super::support::remote::Remote;
 use super::support::server::{Server, message};
 use super::support::smtp::{SmtpClient, data};
-
-/// A server whose mail for remote.test goes to a remote host.
-struct House {
-    server: Server,
-    remote: Remote,
-    dns: DnsServer,
-    owner: Api,
-}
-
-/// The host that the mail of good.test comes from.
-const GOOD: &str = "192.0.2.7";
-/// Somebody else's.
-const EVIL: &str = "192.0.2.66";
-
-impl House {
-    async fn start() -> Self {
-        Self::start_behind(Vec::new()).await
-    }
-
-    /// One whose SMTP clients say by the PROXY protocol where they come from, in a world of domains with policies.
-    async fn open() -> Self {
-        let house = Self::start_behind(vec!["127.0.0.0/8".parse().unwrap()]).await;
-        let dns = &house.dns;
-        dns.txt("good.test", "v=spf1 ip4:192.0.2.7 -all").txt("_dmarc.good.test", "v=DMARC1; p=reject");
-        dns.txt("bank.test", "v=spf1 -all").txt("_dmarc.bank.test", "v=DMARC1; p=reject");
-        dns.txt("calm.test", "v=spf1 -all").txt("_dmarc.calm.test", "v=DMARC1; p=none");
-        dns.txt("evil.test", "v=spf1 +all").fail("_dmarc.broken.test");
-        dns.txt("mx.mailkite.test", "v=spf1 ip4:198.51.100.1 -all");
-        house.server.domains.ensure_keys(house.server.inbox.id, house.server.clock.now()).await.unwrap();
-        let key = house.server.query::<String>("SELECT public_key FROM dkim_key WHERE algorithm = 'rsa'").await;
-        house.dns.txt("mailkite._domainkey.inbox.test", &format!("v=DKIM1; k=rsa; p={key}"));
-        house.dns.txt("_dmarc.inbox.test", "v=DMARC1; p=reject").txt("inbox.test", "v=spf1 -all");
-        house
-    }
-
-    /// Hands over one mail from a host with this address; the code of the last reply.
-    async fn deliver(&self, host: &str, mail_from: &str, to: &str, mail: &str) -> u16 {
-        let mut client = SmtpClient::open(self.server.smtp).await;
-        client.send(format!("PROXY TCP4 {host} 198.51.100.1 4711 25\r\n")).await;
-        assert_eq!(client.reply().await.code, 220);
-        client.expect("EHLO client.test", 250).await;
-        client.mail(mail_from, &[to], mail).await.code
-    }
-
-    /// What the destination finds out about a mail that our host hands over.
-    async fn verify(&self, mail_from: &str, mail: &str) -> Verification {
-        let resolver = Resolver::new(&[self.dns.address]).unwrap();
-        let verifier = Verifier::new(resolver, "mx.remote.test".into(), Duration::from_secs(10));
-        let address = "198.51.100.1".parse().unwrap();
-        let peer = Peer { address, helo: "mx.mailkite.test".into(), esmtp: true, tls: None };
-        verifier.verify(&peer, mail_from, mail.as_bytes(), &mime::parse(mail.as_bytes())).await
-    }
-
-    async fn start_behind(proxies: Vec<ipnet::IpNet>) -> Self {
-        Self::start_with(Clock::System, |config| config.smtp.proxy_protocol_from = proxies).await
-    }
-
-    async fn start_with(clock: Clock, adjust: impl FnOnce(&mut Config)) -> Self {
-        let dns = DnsServer::start().await;
-        let remote = Remote::start().await;
-        dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
-        let (servers, port) = (vec![dns.address], remote.address.port());
-        let server = Server::start_with(clock, |config| {
-            config.dns.servers = servers;
-            config.outbound.smarthost = None;
-            config.outbound.port = port;
-            config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
-            adjust(config);
-        })
-        .await;
-        let owner = server.owner().await;
-        Self { server, remote, dns, owner }
-    }
-
-    /// Another account with a verified domain, by its key.
-    async fn tenant(&self, domain: &'static str, email_verified: bool) -> Api {
-        let key = self
-            .server
-            .write(move |tx, secrets, now| {
-                let email = format!("owner@{domain}");
-                let account = accounts::insert(tx, NewAccount { email, email_verified, ..Default::default() }, now)?;
-                setup::verified_domain(tx, account.id, domain, now)?;
-                let key = secrets::new_api_key();
-                keys::insert(tx, account.id, &token_hash(&key), &secrets.seal(keys::PURPOSE, key.as_bytes()), now)?;
-                Ok(key)
-            })
-            .await;
-        self.server.anonymous().with(key)
-    }
-
-    /// The mail that comes next asks for a proof; the token of its links.
-    async fn asked(&mut self) -> (String, String) {
-        let taken = self.remote.taken().await;
-        assert_eq!(taken.sender(), "", "nothing comes back of it");
-        let text = String::from_utf8(taken.data()).unwrap().replace("=\r\n", "").replace("=3D", "=");
-        let (_, rest) = text.split_once("/api/forwards/confirm?token=").unwrap_or_else(|| panic!("{text}"));
-        let token = rest.split_whitespace().next().unwrap().to_owned();
-        assert!(text.contains(&format!("/api/forwards/decline?token={token}")), "{text}");
-        (taken.recipients().remove(0), token)
-    }
-
-    async fn settled(&self) {
-        self.server.until("SELECT count(*) FROM job", 0_i64).await;
-    }
-}
-
-async fn forward(api: &Api, matching: &str, to: &str) -> Value {
-    api.post("/api/routes", json!({"match": matching, "action": "forward", "destination": to})).await.expect(201)
-}
-
-async fn route(api: &Api) -> Value {
-    api.get("/api/routes").await.expect(200)[0].clone()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_injected_message_leaves_only_with_a_from_that_the_account_may_send_from() {
@@ -327,14 +207,6 @@ async fn a_suppressed_destination_gets_nothing_forwarded() {
     house.server.stop().await;
 }
 
-fn text_of(taken: &super::support::remote::Taken) -> String {
-    String::from_utf8(taken.data()).unwrap()
-}
-
-fn from(author: &str, subject: &str) -> String {
-    format!("From: {author}\r\nTo: sales@inbox.test\r\nSubject: {subject}\r\n\r\nPay to me.\r\n")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn forwarding_vouches_for_no_author_who_was_not_authenticated() {
     let mut house = House::open().await;
@@ -520,65 +392,6 @@ async fn a_hop_within_the_server_forgets_no_verdict() {
     let found = house.verify(&taken.sender(), &text).await;
     assert_eq!((found.verdicts.dmarc, found.verdicts.arc), (Some(Verdict::Pass), Some(Verdict::Pass)), "{text}");
     house.settled().await;
-    house.server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_srs_address_takes_nothing_but_reports_about_what_went_out_with_it() {
-    let mut house = House::start().await;
-    forward(&house.owner, "*@inbox.test", "boss@remote.test").await;
-    let send = async |mail_from: &str, to: &str, mail: &str| {
-        SmtpClient::greeted(house.server.smtp).await.mail(mail_from, &[to], mail).await
-    };
-    let original =
-        from("Ada <ada@remote.test>", "First").replace("\r\n\r\n", "\r\nMessage-ID: <1@remote.test>\r\n\r\n");
-    send("ada@remote.test", "a@inbox.test", &original).await;
-    let srs = house.remote.taken().await.sender();
-    assert!(srs.starts_with("SRS0="), "{srs}");
-    let spam = format!("{}\r\n", "BUY NOW ".repeat(1_000));
-    let head = "From: MAILER-DAEMON@remote.test\r\nSubject: BUY NOW\r\nAuto-Submitted: auto-replied\r\n";
-    let dsn = |action: &str, id: &str| {
-        format!(
-            "{head}MIME-Version: 1.0\r\nContent-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n\
-             --b\r\nContent-Type: text/plain\r\n\r\n{spam}\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\n\
-             Reporting-MTA: dns; BUY\r\n\r\nFinal-Recipient: rfc822; boss@remote.test\r\nAction: {action}\r\n\
-             Status: 5.2.2\r\nDiagnostic-Code: smtp; 552 BUY NOW\r\n\r\n--b\r\nContent-Type: application/octet-stream\r\n\
-             Content-Disposition: attachment; filename=BUY.exe\r\n\r\n{spam}\r\n--b\r\n\
-             Content-Type: text/rfc822-headers\r\n\r\nSubject: BUY NOW\r\nMessage-ID: {id}\r\n\r\n--b--\r\n"
-        )
-    };
-    for (mail_from, mail) in [
-        ("", format!("{head}\r\n{spam}")),
-        ("", format!("{head}In-Reply-To: <1@remote.test>\r\n\r\nI am away. BUY NOW\r\n")),
-        ("", dsn("failed", "<2@remote.test>")),
-        ("", dsn("failed", "")),
-        ("eve@remote.test", dsn("failed", "<1@remote.test>")),
-    ] {
-        for _ in 0..5 {
-            let reply = send(mail_from, &srs, &mail).await;
-            assert_eq!((reply.code, reply.text().contains("5.7.1")), (550, true), "{reply:?} to {mail:.300}");
-        }
-    }
-    house.settled().await;
-    assert!(house.remote.is_drained(), "nothing of it leaves");
-    for action in ["delayed", "failed"] {
-        let mail = dsn(action, "<1@remote.test>");
-        // Once beside a recipient whose mail is stored.
-        let to = [srs.as_str(), "postmaster@mx.mailkite.test"];
-        let to = if action == "delayed" { &to[..] } else { &to[..1] };
-        let reply = SmtpClient::greeted(house.server.smtp).await.mail("", to, &mail).await;
-        assert_eq!(reply.code, 250, "{reply:?}");
-        let taken = house.remote.taken().await;
-        assert_eq!((taken.sender().as_str(), taken.recipients()), ("", vec!["ada@remote.test".to_owned()]));
-        let text = text_of(&taken);
-        assert!(text.contains(&format!("\r\nAction: {action}\r\nStatus: 5.2.2\r\n")), "{text}");
-        assert!(text.contains("\r\nMessage-ID: <1@remote.test>\r\n") && !text.contains("BUY"), "{text}");
-        for _ in 0..5 {
-            assert_eq!(send("", &srs, &mail).await.code, 550, "once");
-        }
-    }
-    house.settled().await;
-    assert!(house.remote.is_drained());
     house.server.stop().await;
 }
 

@@ -25,6 +25,7 @@ mod durability;
 mod egress;
 mod fairness;
 mod flows;
+mod forward_reports;
 mod forwarding;
 mod golden;
 mod google;

@@ -607,50 +607,6 @@ async fn a_forward_route_sends_mail_on_with_its_sender_rewritten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_report_about_forwarded_mail_goes_back_to_its_sender() {
-    let mut post = Post::start(Clock::System, Remote::start().await).await;
-    let route = json!({"match": "sales@inbox.test", "action": "forward", "destination": "ada@remote.test"});
-    post.owner.post("/api/routes", route).await.expect(201);
-    let original = "From: Bob <bob@remote.test>\r\nSubject: Forward me\r\n\r\nHi.\r\n";
-    SmtpClient::greeted(post.server.smtp).await.mail("bob@remote.test", &["sales@inbox.test"], original).await;
-    let forwarded = post.remote.taken().await;
-    let srs = forwarded.sender();
-    let enclosed = String::from_utf8(forwarded.data()).unwrap();
-    let part = format!(
-        "Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; x\r\n\r\n\
-         Final-Recipient: rfc822; ada@remote.test\r\nAction: failed\r\nStatus: 5.1.1\r\n\
-         Diagnostic-Code: smtp; 550 5.1.1 buy now\r\n\r\n--b\r\nContent-Type: message/rfc822\r\n\r\n{enclosed}"
-    );
-    let dsn = report("delivery-status", &part, &srs);
-    let to = srs.to_ascii_lowercase();
-    // What has a sender is no report.
-    let reply = SmtpClient::greeted(post.server.smtp).await.mail("eve@remote.test", &[&to], &dsn).await;
-    assert_eq!(reply.code, 550, "{reply:?}");
-    assert_eq!(SmtpClient::greeted(post.server.smtp).await.mail("", &[&to], &dsn).await.code, 250);
-    let taken = post.remote.taken().await;
-    assert_eq!((taken.sender().as_str(), taken.recipients()), ("", vec!["bob@remote.test".to_owned()]));
-    let text = String::from_utf8(taken.data()).unwrap();
-    for line in [
-        "Content-Type: multipart/report; report-type=delivery-status;",
-        "\r\nFinal-Recipient: rfc822; sales@inbox.test\r\nAction: failed\r\nStatus: 5.1.1\r\n",
-        "\r\nDiagnostic-Code: smtp; 550 5.1.1\r\n",
-    ] {
-        assert!(text.contains(line), "{line:?} in {text}");
-    }
-    for foreign in ["buy now", "Sorry.", "ada@remote.test"] {
-        assert!(!text.contains(foreign), "{foreign} in {text}");
-    }
-    // It was told.
-    let reply = SmtpClient::greeted(post.server.smtp).await.mail("", &[&srs], &dsn).await;
-    assert_eq!(reply.code, 550, "{reply:?}");
-    post.server.until("SELECT count(*) FROM job", 0_i64).await;
-    assert!(post.remote.is_drained());
-    assert_eq!(post.server.query::<i64>("SELECT count(*) FROM message").await, 1);
-    assert_eq!(post.server.query::<i64>("SELECT count(*) FROM dispatch").await, 1, "the forward alone is remembered");
-    post.server.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_owner_hears_of_an_endpoint_that_fails_for_good_once_a_day() {
     let dns = DnsServer::start().await;
     dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");

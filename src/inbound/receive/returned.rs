@@ -7,7 +7,7 @@ use crate::id::MessageId;
 use crate::inbound::{Inbound, Recipient};
 use crate::jobs::Left;
 use crate::mail::address::{Mailbox, ReversePath};
-use crate::mail::report::{self, Report};
+use crate::mail::report::{self, Action, Report};
 use crate::outbound::Outbound;
 use crate::outbound::forward::ForwardReport;
 use crate::outbound::return_path::{BounceTag, ReturnPath};
@@ -77,7 +77,7 @@ impl Inbound {
     }
 }
 
-/// What a mail to SRS addresses reports; nothing when it has an envelope sender (RFC 3464 §2) or tells no status.
+/// What a mail to SRS addresses reports; nothing when it has an envelope sender (RFC 3464 §2) or tells of no failure.
 pub(super) fn forward_reports(
     returned: &[Recipient],
     reverse_path: &ReversePath,
@@ -88,7 +88,8 @@ pub(super) fn forward_reports(
     }
     // A forwarded message went to one recipient.
     let Some(Report::Delivery(statuses)) = report::read(bytes) else { return Vec::new() };
-    let Some(status) = statuses.into_iter().next() else { return Vec::new() };
+    let status = statuses.into_iter().next().filter(|status| status.action == Action::Failed);
+    let Some(status) = status else { return Vec::new() };
     let marks = report::enclosed_ids(bytes);
     let of = |recipient: &Recipient| {
         Some(ForwardReport {

@@ -142,11 +142,15 @@ CREATE TABLE forward_proof (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE forward_mark (
   mark BLOB PRIMARY KEY,
+  account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
+  sender TEXT NOT NULL,
   recipient TEXT NOT NULL,
-  reported INTEGER NOT NULL,
-  sent_at INTEGER NOT NULL
+  sent_at INTEGER NOT NULL,
+  reported_at INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX forward_mark_by_time ON forward_mark (sent_at);
+CREATE INDEX forward_mark_by_account ON forward_mark (account_id, reported_at) WHERE reported_at IS NOT NULL;
+CREATE INDEX forward_mark_by_sender ON forward_mark (sender, reported_at) WHERE reported_at IS NOT NULL;
 CREATE UNIQUE INDEX forward_proof_by_token ON forward_proof (token_hash);
 CREATE INDEX forward_proof_by_mailbox ON forward_proof (mailbox, asked_at);
 

@@ -4,6 +4,7 @@ pub mod api;
 pub mod audit;
 pub mod dialog;
 pub mod dns;
+pub mod forwards;
 pub mod google;
 pub mod machine;
 pub mod process;

@@ -1,0 +1,142 @@
+//! A server that forwards mail to a remote host, and a world of domains with policies around it.
+
+use std::time::Duration;
+
+use mailkite::clock::Clock;
+use mailkite::config::Config;
+use mailkite::dns::Resolver;
+use mailkite::inbound::verify::{Verification, Verifier};
+use mailkite::mail::envelope::Peer;
+use mailkite::mail::mime;
+use mailkite::secrets::{self, token_hash};
+use mailkite::setup;
+use mailkite::store::accounts::{self, NewAccount};
+use mailkite::store::keys;
+use serde_json::{Value, json};
+
+use super::api::Api;
+use super::dns::DnsServer;
+use super::remote::{Remote, Taken};
+use super::server::Server;
+use super::smtp::SmtpClient;
+
+/// A server whose mail for remote.test goes to a remote host.
+pub struct House {
+    pub server: Server,
+    pub remote: Remote,
+    pub dns: DnsServer,
+    pub owner: Api,
+}
+
+/// The host that the mail of good.test comes from.
+pub const GOOD: &str = "192.0.2.7";
+/// Somebody else's.
+pub const EVIL: &str = "192.0.2.66";
+
+impl House {
+    pub async fn start() -> Self {
+        Self::start_behind(Vec::new()).await
+    }
+
+    /// One whose SMTP clients say by the PROXY protocol where they come from, in a world of domains with policies.
+    pub async fn open() -> Self {
+        let house = Self::start_behind(vec!["127.0.0.0/8".parse().unwrap()]).await;
+        let dns = &house.dns;
+        dns.txt("good.test", "v=spf1 ip4:192.0.2.7 -all").txt("_dmarc.good.test", "v=DMARC1; p=reject");
+        dns.txt("bank.test", "v=spf1 -all").txt("_dmarc.bank.test", "v=DMARC1; p=reject");
+        dns.txt("calm.test", "v=spf1 -all").txt("_dmarc.calm.test", "v=DMARC1; p=none");
+        dns.txt("evil.test", "v=spf1 +all").fail("_dmarc.broken.test");
+        dns.txt("mx.mailkite.test", "v=spf1 ip4:198.51.100.1 -all");
+        house.server.domains.ensure_keys(house.server.inbox.id, house.server.clock.now()).await.unwrap();
+        let key = house.server.query::<String>("SELECT public_key FROM dkim_key WHERE algorithm = 'rsa'").await;
+        house.dns.txt("mailkite._domainkey.inbox.test", &format!("v=DKIM1; k=rsa; p={key}"));
+        house.dns.txt("_dmarc.inbox.test", "v=DMARC1; p=reject").txt("inbox.test", "v=spf1 -all");
+        house
+    }
+
+    /// Hands over one mail from a host with this address; the code of the last reply.
+    pub async fn deliver(&self, host: &str, mail_from: &str, to: &str, mail: &str) -> u16 {
+        let mut client = SmtpClient::open(self.server.smtp).await;
+        client.send(format!("PROXY TCP4 {host} 198.51.100.1 4711 25\r\n")).await;
+        assert_eq!(client.reply().await.code, 220);
+        client.expect("EHLO client.test", 250).await;
+        client.mail(mail_from, &[to], mail).await.code
+    }
+
+    /// What the destination finds out about a mail that our host hands over.
+    pub async fn verify(&self, mail_from: &str, mail: &str) -> Verification {
+        let resolver = Resolver::new(&[self.dns.address]).unwrap();
+        let verifier = Verifier::new(resolver, "mx.remote.test".into(), Duration::from_secs(10));
+        let address = "198.51.100.1".parse().unwrap();
+        let peer = Peer { address, helo: "mx.mailkite.test".into(), esmtp: true, tls: None };
+        verifier.verify(&peer, mail_from, mail.as_bytes(), &mime::parse(mail.as_bytes())).await
+    }
+
+    async fn start_behind(proxies: Vec<ipnet::IpNet>) -> Self {
+        Self::start_with(Clock::System, |config| config.smtp.proxy_protocol_from = proxies).await
+    }
+
+    pub async fn start_with(clock: Clock, adjust: impl FnOnce(&mut Config)) -> Self {
+        let dns = DnsServer::start().await;
+        let remote = Remote::start().await;
+        dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
+        let (servers, port) = (vec![dns.address], remote.address.port());
+        let server = Server::start_with(clock, |config| {
+            config.dns.servers = servers;
+            config.outbound.smarthost = None;
+            config.outbound.port = port;
+            config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
+            adjust(config);
+        })
+        .await;
+        let owner = server.owner().await;
+        Self { server, remote, dns, owner }
+    }
+
+    /// Another account with a verified domain, by its key.
+    pub async fn tenant(&self, domain: &'static str, email_verified: bool) -> Api {
+        let key = self
+            .server
+            .write(move |tx, secrets, now| {
+                let email = format!("owner@{domain}");
+                let account = accounts::insert(tx, NewAccount { email, email_verified, ..Default::default() }, now)?;
+                setup::verified_domain(tx, account.id, domain, now)?;
+                let key = secrets::new_api_key();
+                keys::insert(tx, account.id, &token_hash(&key), &secrets.seal(keys::PURPOSE, key.as_bytes()), now)?;
+                Ok(key)
+            })
+            .await;
+        self.server.anonymous().with(key)
+    }
+
+    /// The mail that comes next asks for a proof; the token of its links.
+    pub async fn asked(&mut self) -> (String, String) {
+        let taken = self.remote.taken().await;
+        assert_eq!(taken.sender(), "", "nothing comes back of it");
+        let text = String::from_utf8(taken.data()).unwrap().replace("=\r\n", "").replace("=3D", "=");
+        let (_, rest) = text.split_once("/api/forwards/confirm?token=").unwrap_or_else(|| panic!("{text}"));
+        let token = rest.split_whitespace().next().unwrap().to_owned();
+        assert!(text.contains(&format!("/api/forwards/decline?token={token}")), "{text}");
+        (taken.recipients().remove(0), token)
+    }
+
+    pub async fn settled(&self) {
+        self.server.until("SELECT count(*) FROM job", 0_i64).await;
+    }
+}
+
+pub async fn forward(api: &Api, matching: &str, to: &str) -> Value {
+    api.post("/api/routes", json!({"match": matching, "action": "forward", "destination": to})).await.expect(201)
+}
+
+pub async fn route(api: &Api) -> Value {
+    api.get("/api/routes").await.expect(200)[0].clone()
+}
+
+pub fn text_of(taken: &Taken) -> String {
+    String::from_utf8(taken.data()).unwrap()
+}
+
+pub fn from(author: &str, subject: &str) -> String {
+    format!("From: {author}\r\nTo: sales@inbox.test\r\nSubject: {subject}\r\n\r\nPay to me.\r\n")
+}
