@@ -51,7 +51,7 @@ export const ON_AUTH_FAIL = [
   [
     "rewrite",
     "Forward it as yours",
-    "Mail whose author is not proven leaves with the address it came to as its From, “Name via your domain”, and its author in Reply-To. Your domain signs it, so it has to be verified for sending; until it is, such mail is stored.",
+    "Mail whose author is not proven leaves as “Name via your domain”, from the route’s address, or noreply@ your domain if it matches several; its author is in Reply-To. Your domain signs it, so it has to be verified for sending. Mail that claims to be from your own domains is stored.",
   ],
 ];
 

@@ -134,6 +134,11 @@ fn regex_body(text: &str) -> Option<Result<&str, BadMatch>> {
     Some(rest.strip_suffix("/i").or_else(|| rest.strip_suffix('/')).ok_or(BadMatch::Form))
 }
 
+/// Whether a match is one address.
+pub fn is_exact(text: &str) -> bool {
+    !is_regex(text) && !text.contains('*')
+}
+
 /// Whether a match is a regex, in whatever form.
 pub fn is_regex(text: &str) -> bool {
     text.starts_with('/')

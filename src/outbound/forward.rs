@@ -41,6 +41,9 @@ pub const COPIES: &str = "X-Mailkite-Copies";
 /// A message with more Received fields is not forwarded (contract 4.1).
 pub const MAX_RECEIVED: usize = 50;
 
+/// The local part that speaks for an author where a route matches many addresses.
+const NOBODY: &str = "noreply";
+
 /// A received message that a route forwards.
 #[derive(Clone, Copy, Debug)]
 pub struct Forward<'a> {
@@ -62,6 +65,8 @@ pub struct Forward<'a> {
     pub raw_id: i64,
     /// The recipient that the route matched.
     pub recipient: &'a Mailbox,
+    /// Whether the route matches this one address, and not whichever a sender likes.
+    pub exact: bool,
     /// What becomes of it when its author is not authenticated.
     pub policy: OnAuthFail,
     /// What was found out about who it is from.
@@ -271,9 +276,17 @@ impl Outbound {
         if forward.policy == OnAuthFail::Refuse || !forward.plain_header {
             return Ok(Err(Gate::Refused));
         }
+        for author in forward.authors {
+            // A name beside an address of its own domain would be believed.
+            if self.is_local_author(tx, author)? || is_own_author(tx, forward, author)? {
+                return Ok(Err(Gate::Refused));
+            }
+        }
         // A From of the domain is sent as any other is.
         match self.parts.find_sender(tx, &account, None, forward.domain) {
-            Ok(_) => Ok(Ok(Some(forward.recipient.to_string()))),
+            Ok(_) if forward.exact => Ok(Ok(Some(forward.recipient.canonical()))),
+            // The sender chose the recipient.
+            Ok(_) => Ok(Ok(Some(format!("{NOBODY}@{}", forward.domain)))),
             Err(Refusal::Store(error)) => Err(error),
             Err(_) => Ok(Err(Gate::Refused)),
         }
@@ -328,6 +341,17 @@ impl Outbound {
         recipients::insert(tx, dispatch, 0, &to.to_string(), "queued", now)?;
         self.parts.jobs.leave(tx, &Flow::new(&lane, account), jobs::Kind::Dispatch, dispatch, now).map(Some)
     }
+}
+
+/// Whether a From domain lies under the route's, or under one that its account may send from.
+fn is_own_author(tx: &Connection, forward: Forward<'_>, author: &str) -> store::Result<bool> {
+    for name in with_parents(author) {
+        let own = domains::find_of_account(tx, forward.account, &name)?;
+        if name == forward.domain || own.is_some_and(|own| own.flags.spf && own.flags.dkim) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether the envelope sender of a message is who sent it. Reports go to nobody else: mail with anybody's address as the

@@ -255,31 +255,57 @@ async fn forwarding_vouches_for_no_author_who_was_not_authenticated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_route_may_let_its_own_address_speak_for_an_author() {
+async fn a_route_may_let_an_address_of_its_domain_speak_for_an_author() {
     let mut house = House::open().await;
     let made = forward(&house.owner, "sales@inbox.test", "boss@remote.test").await;
     let path = format!("/api/routes/{}", made["id"].as_str().unwrap());
     house.owner.patch(&path, json!({"onAuthFail": "perhaps"})).await.expect_field(400, "bad_request", "onAuthFail");
-    assert_eq!(
-        house.owner.patch(&path, json!({"onAuthFail": "rewrite"})).await.expect(200)["on_auth_fail"],
-        "rewrite"
-    );
-    for author in ["CEO <ceo@bank.test>", "CEO <ceo@mailkite.test>", "CEO <ceo@inbox.test>"] {
-        assert_eq!(house.deliver(EVIL, "x@evil.test", "sales@inbox.test", &from(author, "Pay")).await, 250);
-        let taken = house.remote.taken().await;
-        let text = text_of(&taken);
-        assert!(text.contains("\r\nFrom: \"CEO via inbox.test\" <sales@inbox.test>\r\n"), "{text}");
-        let address = author.split(['<', '>']).nth(1).unwrap();
-        assert!(text.contains(&format!("\r\nReply-To: \"CEO\" <{address}>\r\n")), "{text}");
-        assert_eq!(text.matches("\r\nFrom: ").count(), 1, "{text}");
-        let found = house.verify(&taken.sender(), &text).await;
-        assert_eq!((found.verdicts.dkim, found.verdicts.dmarc), (Some(Verdict::Pass), Some(Verdict::Pass)), "{text}");
-        assert_eq!(found.verdicts.arc, Some(Verdict::Pass), "{text}");
+    for (matching, to, speaker) in [
+        ("sales@inbox.test", "Sales@inbox.test", "sales@inbox.test"),
+        // Whoever sends chooses the recipient of these, so it says nothing.
+        ("*@inbox.test", "ceo@inbox.test", "noreply@inbox.test"),
+        ("c*@inbox.test", "ceo@inbox.test", "noreply@inbox.test"),
+        ("/.*@inbox.test/", "ceo@inbox.test", "noreply@inbox.test"),
+    ] {
+        let change = json!({"onAuthFail": "rewrite", "match": matching});
+        assert_eq!(house.owner.patch(&path, change).await.expect(200)["on_auth_fail"], "rewrite");
+        for (author, name) in [("CEO <ceo@bank.test>", "CEO"), ("\"ceo@inbox.test\" <ceo@bank.test>", "unknown")] {
+            let mail = from(author, &format!("Pay {matching}"));
+            assert_eq!(house.deliver(EVIL, "x@evil.test", to, &mail).await, 250);
+            let taken = house.remote.taken().await;
+            let text = text_of(&taken);
+            assert!(text.contains(&format!("\r\nFrom: \"{name} via inbox.test\" <{speaker}>\r\n")), "{text}");
+            assert!(text.contains("\r\nReply-To: ") && text.contains(" <ceo@bank.test>\r\n"), "{text}");
+            assert_eq!(text.matches("\r\nFrom: ").count(), 1, "{text}");
+            let found = house.verify(&taken.sender(), &text).await;
+            let pass = Some(Verdict::Pass);
+            assert_eq!((found.verdicts.dkim, found.verdicts.dmarc, found.verdicts.arc), (pass, pass, pass), "{text}");
+        }
     }
-    // A header that has no author for every reader stays here.
-    let odd = from("\r\nSender: a@evil.test", "Odd");
-    assert_eq!(house.deliver(EVIL, "x@evil.test", "sales@inbox.test", &odd).await, 250);
-    assert_eq!(route(&house.owner).await["last_status"], "refused");
+    // Nobody speaks for who claims to be of the route's domain, of one that the account sends from, or of the host's; and a
+    // header that has no author for every reader stays here.
+    house
+        .server
+        .write(|tx, _, now| {
+            let owner = accounts::find_owner(tx)?.unwrap();
+            let shop = mailkite::store::domains::insert(tx, owner.id, "shop.test", false, now)?;
+            Ok(tx.execute("UPDATE domain SET spf_verified = 1, dkim_verified = 1 WHERE id = ?1", [shop.id])?)
+        })
+        .await;
+    house.dns.txt("_dmarc.shop.test", "v=DMARC1; p=reject");
+    for author in [
+        "CEO <ceo@inbox.test>",
+        "CEO <ceo@mail.inbox.test>",
+        "CEO <ceo@shop.test>",
+        "CEO <ceo@mailkite.test>",
+        "CEO <ceo@mx.mailkite.test>",
+        "a@bank.test, ceo@inbox.test",
+        "\r\nSender: a@evil.test",
+    ] {
+        house.server.write(|tx, _, _| Ok(tx.execute("UPDATE route SET last_status = NULL", [])?)).await;
+        assert_eq!(house.deliver(EVIL, "x@evil.test", "ceo@inbox.test", &from(author, "Pay")).await, 250);
+        assert_eq!(route(&house.owner).await["last_status"], "refused", "{author}");
+    }
     house.settled().await;
     assert!(house.remote.is_drained());
     house.server.stop().await;

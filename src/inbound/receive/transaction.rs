@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::{Common, Plan, passing};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
-use crate::inbound::route::Route;
+use crate::inbound::route::{Route, is_exact};
 use crate::jobs::{self, Jobs, Left};
 use crate::limits::{Kind, Limits};
 use crate::outbound::Outbound;
@@ -201,6 +201,7 @@ pub(super) fn forward_all(
             raw_id,
             copies,
             recipient: &plan.recipient.mailbox,
+            exact: is_exact(&route.row.match_pattern),
             policy: route.row.on_auth_fail,
             verification: &common.verification,
             mark: common.message_id_header.as_deref().unwrap_or(&plan.own_id),

@@ -1,9 +1,10 @@
-//! The From of a message whose author is not authenticated, as lists rewrite it (contract 4.6): the forwarding address
-//! speaks for the author, and answers go to the author.
+//! The From of a message whose author is not authenticated, as lists rewrite it (contract 4.6): an address that the sender
+//! cannot choose speaks for the author, and answers go to the author.
 
 use mail_builder::headers::Header as _;
 use mail_builder::headers::address::Address;
 
+use crate::mail::invisible::is_invisible;
 use crate::mail::mime::{self, Fields, Limits};
 
 /// Fields that do not hold any more, or that the rewritten From stands for.
@@ -14,8 +15,7 @@ const MAX_NAME: usize = 120;
 pub(crate) fn rewritten(mail: &[u8], address: &str, domain: &str) -> Vec<u8> {
     let read = mime::parse_apart_from_texts(mail);
     let author = read.header_from.first();
-    let shown = author.map_or("unknown", |author| author.name.as_deref().unwrap_or(&author.address));
-    let name: String = shown.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
+    let name = author.and_then(|author| author.name.as_deref()).and_then(shown_name).unwrap_or("unknown".to_owned());
     let mut header = field("From", Address::new_address(Some(format!("{name} via {domain}")), address));
     let mut answers = false;
     let limits = Limits::default();
@@ -31,11 +31,21 @@ pub(crate) fn rewritten(mail: &[u8], address: &str, domain: &str) -> Vec<u8> {
         }
     }
     if !answers && let Some(author) = author {
-        let reply_to = field("Reply-To", Address::new_address(author.name.clone(), author.address.clone()));
+        let reply_to = field(
+            "Reply-To",
+            Address::new_address(author.name.as_deref().and_then(shown_name), author.address.clone()),
+        );
         header.splice(..0, reply_to);
     }
     header.extend_from_slice(mail.get(start..).unwrap_or_default());
     header
+}
+
+/// A display name without what nobody sees; none when it holds an address, which programs show as if it were the From.
+fn shown_name(name: &str) -> Option<String> {
+    const AT: [char; 3] = ['@', '\u{fe6b}', '\u{ff20}'];
+    let seen: String = name.chars().filter(|c| !c.is_control() && !is_invisible(*c)).take(MAX_NAME).collect();
+    (!seen.trim().is_empty() && !seen.contains(AT)).then_some(seen)
 }
 
 fn field(name: &str, address: Address<'_>) -> Vec<u8> {
@@ -66,11 +76,21 @@ mod tests {
     }
 
     #[test]
+    fn no_address_stands_in_the_name() {
+        for name in
+            ["ceo@acme.dev", "\"Ada ceo@acme.dev\"", "=?utf-8?q?ceo=EF=BC=A0acme.dev?=", "=?utf-8?q?=E2=80=8B?="]
+        {
+            let written = text(&format!("From: {name} <x@bank.test>\r\n\r\nHi\r\n"));
+            assert!(written.contains("From: \"unknown via acme.dev\" <sales@acme.dev>\r\n"), "{written}");
+        }
+    }
+
+    #[test]
     fn an_answer_goes_where_the_author_wants_it() {
         let mail = "Reply-To: desk@bank.test\r\nFrom: ceo@bank.test\r\nFrom: b@c.test\r\n\r\nHi\r\n";
         assert_eq!(
             text(mail),
-            "From: \"ceo@bank.test via acme.dev\" <sales@acme.dev>\r\nReply-To: desk@bank.test\r\n\r\nHi\r\n"
+            "From: \"unknown via acme.dev\" <sales@acme.dev>\r\nReply-To: desk@bank.test\r\n\r\nHi\r\n"
         );
         assert_eq!(
             text("Subject: x\r\n\r\nHi\r\n"),
