@@ -82,14 +82,14 @@ CREATE TABLE owner_notice (
 
 CREATE TABLE blocked_sender (                    -- contract 9.4: later mail from it is stored as spam, no route runs
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
-  email TEXT NOT NULL,                           -- lower-cased, compared whole
+  email TEXT NOT NULL,                           -- in canonical form, compared whole
   created_at INTEGER NOT NULL,
   PRIMARY KEY (account_id, email)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE suppression (                       -- contract 8.4: nothing is sent to it
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
-  email TEXT NOT NULL,                           -- lower-cased, compared whole
+  email TEXT NOT NULL,                           -- in canonical form, compared whole
   reason TEXT NOT NULL CHECK (reason IN ('manual', 'unsubscribe', 'bounce', 'complaint')),
   note TEXT,                                     -- NULL: none given
   created_at INTEGER NOT NULL,                   -- unique within the account: the cursor of its list

@@ -134,7 +134,7 @@ impl Mailbox {
         self.local.chars().any(is_invisible)
     }
 
-    /// `local@domain` in lower case: what routes and duplicates compare (contract 4.1).
+    /// `local@domain` in lower case: what routes, suppressions, blocked senders and duplicates compare (contract 4.1).
     ///
     /// Quotes and backslashes that nothing in the local part needs are dropped: RFC 5321 §4.1.2 says that they change
     /// nothing.
@@ -161,6 +161,11 @@ impl Mailbox {
         let plain = local.split_once('+').map_or(local, |(plain, _)| plain);
         format!("{}@{domain}", if plain.is_empty() { local } else { plain })
     }
+}
+
+/// The canonical form of an address that was stored or read in whatever spelling; what is none in lower case.
+pub fn canonical(text: &str) -> String {
+    Mailbox::parse(text).map_or_else(|_| text.to_lowercase(), |mailbox| mailbox.canonical())
 }
 
 /// The text that the inside of a quoted string stands for.

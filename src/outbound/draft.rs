@@ -20,7 +20,7 @@ pub struct Draft {
     pub letter: Letter,
     /// Recipients that no field names.
     pub bcc: Vec<NamedMailbox>,
-    /// Lower-cased addresses that nothing is sent to.
+    /// Addresses that nothing is sent to, in canonical form.
     pub suppressed: Vec<String>,
     /// JSON object.
     pub metadata: Option<String>,
@@ -46,21 +46,17 @@ pub enum DraftError {
 }
 
 impl Draft {
-    /// Every envelope recipient once, whatever its case, in the order To, Cc, Bcc.
+    /// Every envelope recipient once, whatever its spelling, in the order To, Cc, Bcc.
     pub fn recipients(&self) -> Vec<Mailbox> {
         let mut seen = HashSet::new();
         let fields = self.letter.to.iter().chain(&self.letter.cc).chain(&self.bcc);
         fields.map(|one| &one.mailbox).filter(|one| seen.insert(one.canonical())).cloned().collect()
     }
 
-    /// The recipients, of those that this message has, that nothing is sent to; as the message writes them.
+    /// The recipients, of those that this message has, that nothing is sent to.
     pub fn skipped(&self) -> Vec<String> {
-        let skipped = |mailbox: &Mailbox| self.suppressed.contains(&mailbox.to_string().to_lowercase());
-        self.recipients()
-            .iter()
-            .filter(|mailbox| skipped(mailbox))
-            .map(|mailbox| mailbox.to_string().to_lowercase())
-            .collect()
+        let skipped = |mailbox: &Mailbox| self.suppressed.contains(&mailbox.canonical());
+        self.recipients().iter().filter(|mailbox| skipped(mailbox)).map(|mailbox| mailbox.canonical()).collect()
     }
 }
 
@@ -72,7 +68,7 @@ impl Outbound {
     pub async fn compose(&self, sender: &Sender, draft: Draft, now: Timestamp) -> Result<Outgoing, DraftError> {
         let skipped: HashSet<String> = draft.skipped().into_iter().collect();
         let mut recipients = draft.recipients();
-        recipients.retain(|mailbox| !skipped.contains(&mailbox.to_string().to_lowercase()));
+        recipients.retain(|mailbox| !skipped.contains(&mailbox.canonical()));
         if recipients.is_empty() {
             return Err(DraftError::Suppressed);
         }

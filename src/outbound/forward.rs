@@ -267,7 +267,7 @@ impl Outbound {
         if !dev && !destinations::is_proven(tx, forward.account, to)? {
             return Ok(Err(Gate::Unproven));
         }
-        if !suppressions::find_suppressed(tx, forward.account, &[to.to_string().to_lowercase()])?.is_empty() {
+        if !suppressions::find_suppressed(tx, forward.account, &[to.canonical()])?.is_empty() {
             return Ok(Err(Gate::Suppressed));
         }
         if dev || self.is_authenticated(tx, forward)? {

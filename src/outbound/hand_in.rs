@@ -90,7 +90,7 @@ impl Outbound {
         let suppressed =
             self.suppressed(sender.account, recipients.iter().map(ToString::to_string).collect()).await?;
         let mut recipients = recipients;
-        recipients.retain(|mailbox| !suppressed.contains(&mailbox.to_string().to_lowercase()));
+        recipients.retain(|mailbox| !suppressed.contains(&mailbox.canonical()));
         if recipients.is_empty() {
             return Err(HandInError::Suppressed);
         }

@@ -8,7 +8,7 @@ use super::{Outbound, Parts, sender};
 use crate::clock::Timestamp;
 use crate::id::ScheduledId;
 use crate::jobs::{After, Attempt, Attempted, Claimed, Flow, Handler, Health, Verdict, mail_lane};
-use crate::mail::address::Mailbox;
+use crate::mail::address::{Mailbox, canonical};
 use crate::store::dispatches::{self, DispatchRow};
 use crate::store::jobs::{self, Kind};
 use crate::store::messages::{self, MessageRow};
@@ -70,9 +70,9 @@ impl Parts {
             }
         }
         let all = recipients::list_by_message(tx, message)?;
-        let addresses: Vec<String> = all.iter().map(|one| one.address.to_lowercase()).collect();
+        let addresses: Vec<String> = all.iter().map(|one| canonical(&one.address)).collect();
         let suppressed = suppressions::find_suppressed(tx, row.account_id, &addresses)?;
-        for one in all.iter().filter(|one| suppressed.contains(&one.address.to_lowercase())) {
+        for one in all.iter().filter(|one| suppressed.contains(&canonical(&one.address))) {
             let standing =
                 Standing { status: "failed", smtp_code: None, diagnostic: Some("the recipient is suppressed") };
             recipients::settle(tx, one.dispatch, one.idx, standing, now)?;

@@ -102,13 +102,12 @@ impl Outbound {
         asked.await?
     }
 
-    /// Which of these addresses nothing is sent to (contract 8.4).
+    /// Which of these addresses nothing is sent to (contract 8.4), in canonical form.
     ///
     /// # Errors
     /// Storage trouble.
     pub async fn suppressed(&self, account: i64, addresses: Vec<String>) -> store::Result<Vec<String>> {
-        let lower = addresses.iter().map(|address| address.to_lowercase()).collect::<Vec<_>>();
-        self.parts.db.read(move |connection| suppressions::find_suppressed(connection, account, &lower)).await
+        self.parts.db.read(move |connection| suppressions::find_suppressed(connection, account, &addresses)).await
     }
 }
 

@@ -1,9 +1,10 @@
-//! Senders that an account blocked (contract 9.4).
+//! Senders that an account blocked (contract 9.4); compared in canonical form.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Result;
 use crate::clock::Timestamp;
+use crate::mail::address::canonical;
 
 /// Blocks a sender for an account; blocking it again changes nothing.
 ///
@@ -16,7 +17,7 @@ pub fn insert(connection: &Connection, account: i64, email: &str, now: Timestamp
              VALUES (?1, ?2, ?3)
              ON CONFLICT (account_id, email) DO NOTHING",
         )?
-        .execute(params![account, email.to_lowercase(), now.as_millis()])?;
+        .execute(params![account, canonical(email), now.as_millis()])?;
     Ok(())
 }
 
@@ -27,14 +28,14 @@ pub fn insert(connection: &Connection, account: i64, email: &str, now: Timestamp
 pub fn is_blocked(connection: &Connection, account: i64, email: &str) -> Result<bool> {
     let found = connection
         .prepare_cached("SELECT 1 FROM blocked_sender WHERE account_id = ?1 AND email = ?2")?
-        .exists(params![account, email.to_lowercase()])?;
+        .exists(params![account, canonical(email)])?;
     Ok(found)
 }
 
 /// A sender that an account blocked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockedSender {
-    /// Lower-cased.
+    /// In canonical form.
     pub email: String,
     /// Since when.
     pub created_at: Timestamp,
@@ -45,7 +46,7 @@ pub struct BlockedSender {
 /// # Errors
 /// Storage trouble.
 pub fn find(connection: &Connection, account: i64, email: &str) -> Result<Option<BlockedSender>> {
-    let email = email.to_lowercase();
+    let email = canonical(email);
     let found = connection
         .prepare_cached("SELECT created_at FROM blocked_sender WHERE account_id = ?1 AND email = ?2")?
         .query_row(params![account, email], |row| row.get(0))
@@ -74,6 +75,6 @@ pub fn list(connection: &Connection, account: i64) -> Result<Vec<BlockedSender>>
 pub fn delete(connection: &Connection, account: i64, email: &str) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM blocked_sender WHERE account_id = ?1 AND email = ?2")?
-        .execute(params![account, email.to_lowercase()])?;
+        .execute(params![account, canonical(email)])?;
     Ok(())
 }

@@ -5,22 +5,54 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::{Error, Result};
+use crate::mail::address::canonical;
 
 /// The whole present schema.
 pub const SCHEMA: &str = include_str!("../../schema.sql");
 /// "mkit": marks the file as ours, so that another program's database is never taken for one.
 const APPLICATION_ID: i32 = 0x6d6b_6974;
 
+/// What brings a version to the next: SQL, and what SQL cannot say.
+struct Step {
+    sql: &'static str,
+    rows: fn(&Connection) -> Result<()>,
+}
+
 /// Step `n` brings version `n + 1` to `n + 2`; version 1 is the first released schema.
-const STEPS: &[&str] = &[
-    include_str!("steps/2.sql"),
-    include_str!("steps/3.sql"),
-    include_str!("steps/4.sql"),
-    include_str!("steps/5.sql"),
+const STEPS: &[Step] = &[
+    Step { sql: include_str!("steps/2.sql"), rows: |_| Ok(()) },
+    Step { sql: include_str!("steps/3.sql"), rows: |_| Ok(()) },
+    Step { sql: include_str!("steps/4.sql"), rows: |_| Ok(()) },
+    Step { sql: include_str!("steps/5.sql"), rows: canonical_addresses },
 ];
+
+/// Suppressed addresses and blocked senders in canonical form. Of two spellings of one address one stays.
+fn canonical_addresses(connection: &Connection) -> Result<()> {
+    for table in ["suppression", "blocked_sender"] {
+        let mut statement = connection.prepare(&format!("SELECT account_id, email FROM {table}"))?;
+        let mut rows = statement.query([])?;
+        let mut others: Vec<(i64, String, String)> = Vec::new();
+        while let Some(row) = rows.next()? {
+            let email: String = row.get(1)?;
+            let form = canonical(&email);
+            if form != email {
+                others.push((row.get(0)?, email, form));
+            }
+        }
+        let mut change = connection
+            .prepare(&format!("UPDATE OR IGNORE {table} SET email = ?3 WHERE account_id = ?1 AND email = ?2"))?;
+        let mut remove = connection.prepare(&format!("DELETE FROM {table} WHERE account_id = ?1 AND email = ?2"))?;
+        for (account, email, form) in others {
+            if change.execute(params![account, email, form])? == 0 {
+                remove.execute(params![account, email])?;
+            }
+        }
+    }
+    Ok(())
+}
 
 /// Why a database cannot be used by this version.
 pub(super) fn refused(sentence: String) -> Error {
@@ -128,7 +160,8 @@ fn upgrade(connection: &mut Connection, path: &Path, from: i32) -> Result<()> {
     let done = usize::try_from(from).unwrap_or(1).saturating_sub(1);
     for (index, step) in STEPS.iter().enumerate().skip(done) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute_batch(step)?;
+        transaction.execute_batch(step.sql)?;
+        (step.rows)(&transaction)?;
         if transaction.prepare("PRAGMA foreign_key_check")?.exists([])? {
             return Err(refused(format!("upgrading {} would part rows that belong together", path.display())));
         }
@@ -241,5 +274,28 @@ mod tests {
         assert_eq!(one("SELECT part_length FROM attachment WHERE message_id = 3"), 3);
         assert_eq!(one("SELECT foreign_keys FROM pragma_foreign_keys"), 1);
         assert_eq!(one("SELECT count(*) FROM pragma_integrity_check WHERE integrity_check = 'ok'"), 1);
+    }
+
+    #[test]
+    fn stored_addresses_become_canonical() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("old.db");
+        let mut old = database(EARLIER[3], 4, &path);
+        old.execute_batch(
+            r#"INSERT INTO account (id, public_id, email, created_at) VALUES (1, 'usr_1', 'a@b.c', 5);
+               INSERT INTO suppression (account_id, email, reason, created_at)
+                 VALUES (1, '"ada"@x.test', 'manual', 1), (1, 'ada@x.test', 'bounce', 2),
+                        (1, '"b\ob"@x.test', 'manual', 3), (1, '"a b"@x.test', 'manual', 4);
+               INSERT INTO blocked_sender (account_id, email, created_at) VALUES (1, 'x@bücher.test', 1);"#,
+        )
+        .unwrap();
+        run(&mut old, &path).unwrap();
+        let text = |sql: &str| -> String { old.query_row(sql, [], |row| row.get(0)).unwrap() };
+        assert_eq!(
+            text("SELECT group_concat(email || ' ' || reason, ', ' ORDER BY email) FROM suppression"),
+            "\"a b\"@x.test manual, ada@x.test bounce, bob@x.test manual"
+        );
+        assert_eq!(text("SELECT group_concat(rows) FROM account_rows WHERE table_name = 'suppression'"), "3");
+        assert_eq!(text("SELECT email FROM blocked_sender"), "x@xn--bcher-kva.test");
     }
 }

@@ -1,14 +1,15 @@
-//! Addresses that nothing is sent to (contract 8.4), by account; lower-cased and compared whole.
+//! Addresses that nothing is sent to (contract 8.4), by account; compared in canonical form.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Result;
 use crate::clock::Timestamp;
+use crate::mail::address::canonical;
 
 /// A suppression as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suppression {
-    /// Lower-cased.
+    /// In canonical form.
     pub email: String,
     /// `manual`, `unsubscribe`, `bounce` or `complaint`.
     pub reason: String,
@@ -54,7 +55,7 @@ pub fn put(
     note: Option<&str>,
     now: Timestamp,
 ) -> Result<(Suppression, bool)> {
-    let email = email.to_lowercase();
+    let email = canonical(email);
     let gone = connection
         .prepare_cached("DELETE FROM suppression WHERE account_id = ?1 AND email = ?2")?
         .execute(params![account, email])?;
@@ -73,7 +74,7 @@ pub fn put(
 /// # Errors
 /// Storage trouble.
 pub fn suppress(connection: &Connection, account: i64, email: &str, reason: &str, now: Timestamp) -> Result<bool> {
-    if is_suppressed(connection, account, &email.to_lowercase())? {
+    if is_suppressed(connection, account, email)? {
         return Ok(false);
     }
     put(connection, account, email, reason, None, now).map(|_| true)
@@ -82,11 +83,11 @@ pub fn suppress(connection: &Connection, account: i64, email: &str, reason: &str
 fn is_suppressed(connection: &Connection, account: i64, email: &str) -> Result<bool> {
     let found = connection
         .prepare_cached("SELECT 1 FROM suppression WHERE account_id = ?1 AND email = ?2")?
-        .exists(params![account, email])?;
+        .exists(params![account, canonical(email)])?;
     Ok(found)
 }
 
-/// Which of these lower-cased addresses are suppressed.
+/// Which of these addresses, in whatever spelling, are suppressed; in canonical form.
 ///
 /// # Errors
 /// Storage trouble.
@@ -94,7 +95,7 @@ pub fn find_suppressed(connection: &Connection, account: i64, emails: &[String])
     let mut found = Vec::new();
     for email in emails {
         if is_suppressed(connection, account, email)? {
-            found.push(email.clone());
+            found.push(canonical(email));
         }
     }
     Ok(found)
@@ -107,7 +108,7 @@ pub fn find_suppressed(connection: &Connection, account: i64, emails: &[String])
 pub fn delete(connection: &Connection, account: i64, email: &str) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM suppression WHERE account_id = ?1 AND email = ?2")?
-        .execute(params![account, email.to_lowercase()])?;
+        .execute(params![account, canonical(email)])?;
     Ok(())
 }
 

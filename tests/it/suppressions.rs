@@ -3,6 +3,7 @@
 use mailkite::clock::{Clock, Timestamp};
 use serde_json::json;
 
+use crate::support::forwards::{House, forward, route};
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::server::Server;
 
@@ -72,15 +73,69 @@ async fn mail_of_a_blocked_sender_calls_no_webhook_until_it_is_unblocked() {
     assert_eq!(owner.post("/api/blocked-senders", json!({"email": "Ada@example.com"})).await.expect(201), row);
     assert_eq!(owner.post("/api/blocked-senders", json!({"email": "ada@example.com"})).await.expect(200), row);
     assert_eq!(owner.get("/api/blocked-senders").await.expect(200), json!([row]));
+    assert_eq!(owner.post("/api/blocked-senders", json!({"email": "\"A\\da\"@EXAMPLE.com"})).await.expect(200), row);
     owner.post("/api/blocked-senders", json!({"email": ""})).await.expect_error(400, "bad_address");
     let blocked = server.accepted("a@inbox.test", "Blocked").await;
     let shown = owner.get(&format!("/api/messages/{blocked}")).await.expect(200);
     assert_eq!((&shown["message"]["spam"], &shown["deliveries"]), (&json!("spam"), &json!([])));
-    for _ in 0..2 {
-        owner.delete("/api/blocked-senders/ada%40example.com").await.expect(200);
+    for spelled in ["%22ada%22%40example.com", "ada%40example.com"] {
+        owner.delete(&format!("/api/blocked-senders/{spelled}")).await.expect(200);
+        assert_eq!(owner.get("/api/blocked-senders").await.expect(200), json!([]));
     }
     let heard = server.accepted("a@inbox.test", "Heard").await;
     assert_eq!(receiver.next_request().await.json()["id"], json!(heard));
     assert_eq!(server.attempted().await.status, "delivered");
     server.stop().await;
+}
+
+/// One address, and how else it may be spelled.
+const SPELLINGS: [&str; 5] = [
+    "victim@bücher.test",
+    "Victim@XN--BCHER-KVA.Test",
+    "\"victim\"@bücher.test",
+    "\"v\\ictim\"@bücher.test",
+    "\"VIC\\tim\"@BÜCHER.test",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suppressed_address_is_suppressed_however_it_is_spelled() {
+    let mut house = House::start_with(Clock::manual(NOW), |_| {}).await;
+    house.dns.mx("xn--bcher-kva.test", 10, "mx.remote.test");
+    let owner = house.owner.clone();
+    let made = forward(&owner, "*@inbox.test", "boss@remote.test").await;
+    let path = format!("/api/routes/{}", made["id"].as_str().unwrap());
+    let send = |to: &str| json!({"from": "hi@inbox.test", "to": to, "subject": "x", "text": "y"});
+    for (number, kept) in SPELLINGS.into_iter().enumerate() {
+        let row = owner.post("/api/contacts/suppressions", json!({"email": kept})).await.expect(201);
+        assert_eq!(row["suppression"]["email"], "victim@xn--bcher-kva.test");
+        for to in SPELLINGS {
+            owner.post("/v1/send", send(to)).await.expect_error(409, "recipient_suppressed");
+            let shared = json!({"from": "hi@inbox.test", "recipients": [{"to": to}], "subject": "x", "text": "y"});
+            let batch = owner.post("/v1/send/batch", shared).await.expect(200);
+            assert_eq!(batch["results"][0]["code"], "recipient_suppressed", "{to}");
+            owner.patch(&path, json!({"destination": to})).await.expect(200);
+            house.server.accepted("a@inbox.test", &format!("{number} {to}")).await;
+            assert_eq!(route(&owner).await["last_status"], "suppressed", "{to}");
+        }
+        let other = SPELLINGS[(number + 1) % SPELLINGS.len()]
+            .replace('"', "%22")
+            .replace('\\', "%5C")
+            .replace(['ü', 'Ü'], "%C3%BC");
+        owner.delete(&format!("/api/contacts/suppressions/{other}")).await.expect(200);
+        let list = owner.get("/api/contacts/suppressions").await.expect(200);
+        assert_eq!(list["suppressions"], json!([]), "{other}");
+    }
+    // What waits is looked at again, and two spellings are one recipient.
+    let mut later = send(SPELLINGS[3]);
+    later["scheduledAt"] = json!("in 1 minute");
+    owner.post("/v1/send", later).await.expect(202);
+    owner.post("/api/contacts/suppressions", json!({"email": SPELLINGS[1]})).await.expect(201);
+    house.server.clock.advance(std::time::Duration::from_secs(61));
+    house.server.until("SELECT status FROM message WHERE direction = 'outbound'", "failed".to_owned()).await;
+    owner.delete("/api/contacts/suppressions/victim@b%C3%BCcher.test").await.expect(200);
+    owner.post("/v1/send", send(&SPELLINGS.join(", "))).await.expect(202);
+    house.remote.taken().await;
+    house.settled().await;
+    assert!(house.remote.is_drained(), "one message to one recipient");
+    house.server.stop().await;
 }

@@ -103,16 +103,16 @@ pub struct BlockedFields {
     email: Loose<String>,
 }
 
-/// The bare address of a field, lower-cased.
+/// The bare address of a field, in canonical form.
 fn address(given: Loose<String>) -> Result<String, ApiError> {
     let bad = || ApiError::at(Code::BadAddress, "email");
     let text = given.required(bad)?;
     normalized(&text).ok_or_else(bad)
 }
 
-/// An address as it is kept: lower-cased, its domain as A-label.
+/// An address as it is kept.
 fn normalized(text: &str) -> Option<String> {
-    Mailbox::parse(text.trim()).ok().map(|mailbox| mailbox.to_string().to_lowercase())
+    Mailbox::parse(text.trim()).ok().map(|mailbox| mailbox.canonical())
 }
 
 /// `GET /api/contacts/suppressions`
