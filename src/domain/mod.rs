@@ -154,8 +154,8 @@ impl Domains {
         self.check(domain, IfTaken::Refuse, now).await
     }
 
-    /// As [`Self::verify`], where a domain that another account has proven meanwhile stays pending: what it proved
-    /// earlier must be able to fall.
+    /// As [`Self::verify`], where a domain that another account has proven meanwhile stays pending and loses what
+    /// it proved earlier.
     ///
     /// # Errors
     /// It is gone, or storage failed; then nothing was changed.
@@ -261,12 +261,16 @@ fn is_taken(connection: &Connection, account: i64, name: &str) -> store::Result<
     Ok(false)
 }
 
-/// Whether a domain cannot be verified any more; one that is keeps what it won, whoever proves a domain above it.
-fn is_lost(connection: &Connection, domain: &DomainRow) -> store::Result<bool> {
+/// Whether a domain cannot be verified any more, nor sent from, because another account has verified it or one above
+/// it; one that is verified keeps what it won, whoever proves a domain above it.
+///
+/// # Errors
+/// Storage trouble.
+pub fn is_lost(connection: &Connection, domain: &DomainRow) -> store::Result<bool> {
     Ok(!domain.verified && is_taken(connection, domain.account_id, &domain.name)?)
 }
 
-/// What a check makes of a domain that another account has verified.
+/// What a check does with a domain that another account has verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum IfTaken {
     Refuse,
@@ -314,10 +318,16 @@ fn settle(
     // is asked of all but the installation's first account, whoever may sign up today; what a domain won without one, it
     // keeps. With open sign-up everybody has to show it.
     let by_mx = !open && (accounts::is_first(tx, domain.account_id)? || (domain.verified && !domain.flags.dkim));
+    if lost {
+        flags = Flags::default();
+    }
     let holds = |flags: Flags| flags.mx && (flags.dkim || by_mx);
     // A flag that outlives its record keeps what a domain has, but wins nothing: the name may be somebody else's by now.
     let verified = holds(flags) && (domain.verified || holds(checks)) && !lost;
     domains::set_checked(tx, id, flags, verified, now)?;
+    if verified && !domain.verified {
+        domains::clear_flags_of_others(tx, domain.account_id, &domain.name)?;
+    }
     let domain = domains::find_by_row(tx, id)?.ok_or(store::Error::Corrupt("domain"))?;
     Ok(Ok(Verified { domain, checks }))
 }

@@ -8,8 +8,8 @@ use rusqlite::Connection;
 use super::Outbound;
 use super::sign::DomainKeys;
 use crate::clock::Timestamp;
-use crate::domain::DomainError;
 use crate::domain::keys::{KeyError, PURPOSE};
+use crate::domain::{DomainError, is_lost};
 use crate::id::DomainId;
 use crate::mail::address::Domain;
 use crate::store::accounts::Account;
@@ -128,7 +128,7 @@ impl super::Parts {
         if scope.is_some_and(|only| only != domain.id) {
             return Err(Refusal::KeyScope);
         }
-        if !domain.flags.spf || !domain.flags.dkim {
+        if !domain.flags.spf || !domain.flags.dkim || is_lost(connection, &domain)? {
             return Err(Refusal::FromDomain);
         }
         let keys = self.keys_of(connection, &domain)?.ok_or(Refusal::NoKeys(domain.id))?;

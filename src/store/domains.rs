@@ -186,6 +186,21 @@ pub fn set_checked(connection: &Connection, id: i64, flags: Flags, verified: boo
     Ok(())
 }
 
+/// Takes from all other accounts what they proved of this name, and of pending ones below it: it is `account`'s now.
+///
+/// # Errors
+/// Storage trouble.
+pub fn clear_flags_of_others(connection: &Connection, account: i64, name: &str) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE domain SET mx_verified = 0, spf_verified = 0, dkim_verified = 0, dmarc_verified = 0
+             WHERE account_id <> ?1 AND status = 'pending'
+               AND (name = ?2 OR substr(name, -1 - length(?2)) = '.' || ?2)",
+        )?
+        .execute(params![account, name])?;
+    Ok(())
+}
+
 /// Sets or removes where sending events go.
 ///
 /// # Errors

@@ -462,7 +462,7 @@ async fn an_mx_record_alone_proves_a_domain_to_the_first_account_and_to_no_other
 }
 
 #[tokio::test]
-async fn a_proof_of_somebody_who_lost_the_domain_falls_as_any_other() {
+async fn what_an_account_proved_of_a_domain_falls_when_another_wins_it() {
     let bench = Bench::new().await;
     let mine = bench.verified(&bench.owner, "acme.dev").await;
     bench.server.write(|tx, _, _| Ok(tx.execute("DELETE FROM domain WHERE name LIKE '%.test'", [])?)).await;
@@ -474,21 +474,43 @@ async fn a_proof_of_somebody_who_lost_the_domain_falls_as_any_other() {
     }
     assert_eq!(bench.recheck().await, 1);
     assert_eq!(flags(&row(&bench.owner, "acme.dev").await), [false, true, true, true]);
+    let send = json!({"from": "ceo@acme.dev", "to": "a@remote.test", "subject": "x", "text": "y"});
+    let mut later = send.clone();
+    later["scheduledAt"] = json!("in 2 days");
+    bench.owner.post("/v1/send", later).await.expect(202);
     // Somebody else proves it with a key of their own.
     let other = bench.account("other@example.com").await;
     let theirs = add(&other, "acme.dev").await;
+    // Below it, and beside it, is sent from as well.
+    for name in ["news.acme.dev", "newsacme.dev"] {
+        bench.published(&bench.owner, name).await;
+        bench.dns.without(name, RecordType::MX);
+        assert_eq!(verify(&bench.owner, name).await["status"], "pending");
+    }
     for record in mine["dns"].as_array().unwrap() {
         bench.dns.remove(record["name"].as_str().unwrap());
     }
     bench.publish(&theirs);
     assert_eq!(verify(&other, "acme.dev").await["status"], "verified");
-    for _ in 0..5 {
-        bench.server.clock.advance(DAY + Duration::from_millis(1));
-        assert_eq!(bench.recheck().await, 2);
+    for name in ["acme.dev", "news.acme.dev"] {
+        let row = row(&bench.owner, name).await;
+        assert_eq!((flags(&row), &row["status"]), ([false; 4], &json!("pending")), "{name}");
     }
-    let row = row(&bench.owner, "acme.dev").await;
-    assert_eq!((flags(&row), &row["status"]), ([true, true, false, true], &json!("pending")));
-    assert_eq!(bench.owner.get("/v1/me").await.expect(200)["sendingDomains"], json!([]));
+    assert_eq!(bench.owner.get("/v1/me").await.expect(200)["sendingDomains"], json!(["newsacme.dev"]));
+    bench.owner.post("/v1/send", send.clone()).await.expect_error(403, "from_domain");
+    for _ in 0..2 {
+        bench.server.clock.advance(DAY + Duration::from_millis(1));
+        assert_eq!(bench.recheck().await, 2, "nothing of it is looked at any more");
+    }
+    bench.server.until("SELECT status FROM message WHERE direction = 'outbound'", "failed".to_owned()).await;
+    // Whatever the row says, who has the domain decides.
+    let raised = "UPDATE domain SET spf_verified = 1, dkim_verified = 1 WHERE status = 'pending'";
+    bench.server.write(move |tx, _, _| Ok(tx.execute(raised, [])?)).await;
+    bench.owner.post("/v1/send", send.clone()).await.expect_error(403, "from_domain");
+    let mut below = send.clone();
+    below["from"] = json!("ceo@news.acme.dev");
+    bench.owner.post("/v1/send", below).await.expect_error(403, "from_domain");
+    other.post("/v1/send", send).await.expect(202);
     assert_eq!(verify(&other, "acme.dev").await["status"], "verified");
 }
 
