@@ -16,23 +16,16 @@ use mail_builder::headers::raw::Raw;
 use mail_builder::mime::{BodyPart, MimePart};
 
 use crate::clock::Timestamp;
-use crate::mail::mailbox_list::NamedMailbox;
+use crate::mail::mailbox_list::{NamedMailbox, parse_one};
 use crate::mail::mime;
 
-/// Fields that are written here, or by hosts on the way (contract 8.1); and all that begin with `Content-`.
-const RESERVED: &[&str] = &[
-    "From",
-    "To",
-    "Cc",
-    "Bcc",
-    "Subject",
-    "Date",
-    "Message-ID",
-    "MIME-Version",
-    "DKIM-Signature",
-    "Received",
-    "Return-Path",
-];
+/// Fields that are written here (contract 8.1); and those that [`is_of_hosts`].
+const RESERVED: &[&str] = &["From", "To", "Cc", "Bcc", "Subject", "Date", "Message-ID", "MIME-Version"];
+/// Fields that hosts on the way write, and that others believe for it.
+const OF_HOSTS: &[&str] =
+    &["Authentication-Results", "Delivered-To", "DomainKey-Signature", "Received", "Received-SPF", "Return-Path"];
+/// The same, by what their names begin with: signatures, seals, who handed a message on, and our own marks of loops.
+const OF_HOSTS_ALL: &[&str] = &["ARC-", "DKIM-", "Resent-", "X-Mailkite-"];
 const UNKNOWN_TYPE: &str = "application/octet-stream";
 /// RFC 6838 §4.2: type and subtype, 127 octets each.
 const MAX_TYPE_LENGTH: usize = 255;
@@ -83,18 +76,40 @@ pub enum ComposeError {
     /// A field's name is none (RFC 5322 §3.6.8).
     #[error("that is no header name")]
     Name,
-    /// A field that the server writes itself.
-    #[error("the server writes this header itself")]
+    /// A field that the server writes itself, or hosts on the way.
+    #[error("mail servers write this header themselves")]
     Reserved,
     /// CR, LF, NUL or another control character.
     #[error("a header must not hold control characters")]
     ControlCharacter,
+    /// Sender names no one mailbox.
+    #[error("that is not exactly one mailbox")]
+    Sender,
     /// No Message-ID.
     #[error("that is no Message-ID")]
     MessageId,
     /// Writing failed.
     #[error("the message could not be written")]
     Write,
+}
+
+/// Whether a field says what only hosts on the way may say: no author writes one.
+pub(super) fn is_of_hosts(name: &str) -> bool {
+    OF_HOSTS.iter().any(|known| known.eq_ignore_ascii_case(name))
+        || OF_HOSTS_ALL.iter().any(|head| begins(name, head))
+}
+
+fn begins(name: &str, head: &str) -> bool {
+    name.get(..head.len()).is_some_and(|found| found.eq_ignore_ascii_case(head))
+}
+
+/// The one mailbox of a Sender field of the caller's own, whose domain has to be one that the account may send from.
+///
+/// # Errors
+/// It is not one mailbox.
+pub fn sender_field(value: &str) -> Result<NamedMailbox, ComposeError> {
+    let one = parse_one(value).map_err(|_| ComposeError::Sender)?;
+    if one.mailbox.has_invisible_characters() { Err(ComposeError::Sender) } else { Ok(one) }
 }
 
 /// Whether a field of the caller's own may stand in a message (contract 8.1).
@@ -106,11 +121,14 @@ pub fn check_header(name: &str, value: &str) -> Result<(), ComposeError> {
     if !named {
         return Err(ComposeError::Name);
     }
-    let content = name.get(..8).is_some_and(|head| head.eq_ignore_ascii_case("Content-"));
-    if content || RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name)) {
+    let reserved = RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name));
+    if reserved || is_of_hosts(name) || begins(name, "Content-") {
         return Err(ComposeError::Reserved);
     }
-    if value.chars().any(char::is_control) { Err(ComposeError::ControlCharacter) } else { Ok(()) }
+    if value.chars().any(char::is_control) {
+        return Err(ComposeError::ControlCharacter);
+    }
+    if name.eq_ignore_ascii_case("Sender") { sender_field(value).map(|_| ()) } else { Ok(()) }
 }
 
 /// A Message-ID as it stands in In-Reply-To; missing angle brackets are added.
@@ -172,6 +190,8 @@ impl Bodies<'_> {
 
 /// The mail data of a letter.
 fn write<'l>(letter: &'l Letter, bodies: Bodies<'l>) -> Result<Vec<u8>, ComposeError> {
+    let sender = letter.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sender"));
+    let sender = sender.map(|(_, value)| sender_field(value)).transpose()?;
     let own = |name: &str| letter.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
     let mut message = MessageBuilder::new().header("From", address(&letter.from)).header("To", addresses(&letter.to));
     if !letter.cc.is_empty() {
@@ -191,7 +211,13 @@ fn write<'l>(letter: &'l Letter, bodies: Bodies<'l>) -> Result<Vec<u8>, ComposeE
     }
     for (name, value) in &letter.headers {
         check_header(name, value)?;
+        if name.eq_ignore_ascii_case("Sender") {
+            continue;
+        }
         message = message.header(name.as_str(), unstructured(value));
+    }
+    if let Some(sender) = &sender {
+        message = message.header("Sender", address(sender));
     }
     message = message.header("MIME-Version", Raw::new("1.0"));
     let mut mail = Vec::with_capacity(bodies.length());

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
-use super::Outbound;
+use mail_builder::headers::Header as _;
+use mail_builder::headers::address::Address;
+
 use super::sender::Refusal;
 use super::submit::Outgoing;
+use super::{Outbound, compose};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::mail::address::{Domain, Mailbox};
-use crate::mail::mime::{self, Fields, Limits, Mail};
+use crate::mail::mailbox_list::NamedMailbox;
+use crate::mail::mime::{self, Field, Fields, Limits, Mail};
 use crate::store;
 use crate::store::accounts::Account;
 
@@ -17,8 +21,6 @@ const MAX_LINE: usize = 998;
 /// Fields that stand once at most (RFC 5322 §3.6).
 const ONCE: &[&str] =
     &["From", "Sender", "Reply-To", "To", "Cc", "Message-ID", "In-Reply-To", "References", "Subject", "Date"];
-/// Fields of a client that mean something else here, or are nobody's business (RFC 6409 §8).
-const REMOVED: &[&str] = &["Bcc", "Resent-Bcc", "Return-Path", "Authentication-Results"];
 
 /// A message that was handed in.
 pub struct Handed {
@@ -86,7 +88,19 @@ impl Outbound {
             return Err(HandInError::From);
         }
         let domain = Domain::parse(author.domain().as_str()).map_err(|_| HandInError::From)?;
-        let sender = self.sender(account, scope, &domain, now).await?;
+        let sender = self.sender(account.clone(), scope, &domain, now).await?;
+        // Programs show it beside the author, so it is kept only where the account may send from (RFC 6409 §8.1).
+        let mut sender_field = match mime::field_values(&data, "Sender").as_slice() {
+            [only] => compose::sender_field(only).ok(),
+            _ => None,
+        };
+        if let Some(one) = &sender_field {
+            match self.sender(account, scope, one.mailbox.domain(), now).await {
+                Ok(_) => {}
+                Err(Refusal::Store(error)) => return Err(error.into()),
+                Err(_) => sender_field = None,
+            }
+        }
         let suppressed =
             self.suppressed(sender.account, recipients.iter().map(ToString::to_string).collect()).await?;
         let mut recipients = recipients;
@@ -98,7 +112,7 @@ impl Outbound {
         let fresh_id = format!("<{}@{}>", id.suffix(), sender.domain.name);
         let keys = Arc::clone(&sender.keys);
         let signed = tokio::task::spawn_blocking(move || {
-            let mut completed = complete(data, mail, &fresh_id, now).ok_or(HandInError::Message)?;
+            let mut completed = complete(data, mail, &fresh_id, sender_field, now).ok_or(HandInError::Message)?;
             completed.data = in_seven_bits(completed.data);
             let signature = keys.sign(&completed.data).map_err(|_| HandInError::Sign)?;
             completed.data.splice(..0, signature.into_bytes());
@@ -136,11 +150,17 @@ fn in_seven_bits(data: Vec<u8>) -> Vec<u8> {
 }
 
 /// Removes what must not go out and adds what is missing (RFC 6409 §8); `None` when it cannot be sent as it is.
-fn complete(mut data: Vec<u8>, mail: Mail, fresh_id: &str, now: Timestamp) -> Option<Completed> {
+fn complete(
+    mut data: Vec<u8>,
+    mail: Mail,
+    fresh_id: &str,
+    sender: Option<NamedMailbox>,
+    now: Timestamp,
+) -> Option<Completed> {
     if mail.header_truncated || data.split(|byte| *byte == b'\n').any(|line| line.len() > MAX_LINE + 1) {
         return None;
     }
-    let (header, body) = completed_header(&data, &mail, fresh_id, now)?;
+    let (header, body) = completed_header(&data, &mail, fresh_id, sender, now)?;
     // In place, as there may be much behind it.
     data.splice(..body, header);
     let message_id = mail.message_id.clone().unwrap_or_else(|| fresh_id.to_owned());
@@ -148,7 +168,13 @@ fn complete(mut data: Vec<u8>, mail: Mail, fresh_id: &str, now: Timestamp) -> Op
 }
 
 /// The header that a message goes out with, the empty line included, and where its body begins.
-fn completed_header(data: &[u8], mail: &Mail, fresh_id: &str, now: Timestamp) -> Option<(Vec<u8>, usize)> {
+fn completed_header(
+    data: &[u8],
+    mail: &Mail,
+    fresh_id: &str,
+    sender: Option<NamedMailbox>,
+    now: Timestamp,
+) -> Option<(Vec<u8>, usize)> {
     let limits = Limits::default();
     let mut fields = Fields::new(data, 0, &limits);
     let mut seen: Vec<&[u8]> = Vec::new();
@@ -163,7 +189,7 @@ fn completed_header(data: &[u8], mail: &Mail, fresh_id: &str, now: Timestamp) ->
         if whole.contains(&0) {
             return None;
         }
-        if REMOVED.iter().any(|name| field.is(name)) {
+        if is_removed(&field) {
             continue;
         }
         if ONCE.iter().any(|name| field.is(name)) {
@@ -171,6 +197,9 @@ fn completed_header(data: &[u8], mail: &Mail, fresh_id: &str, now: Timestamp) ->
                 return None;
             }
             seen.push(field.name);
+        }
+        if field.is("Sender") {
+            continue;
         }
         date |= field.is("Date");
         message_id |= field.is("Message-ID") && mail.message_id.is_some();
@@ -186,9 +215,22 @@ fn completed_header(data: &[u8], mail: &Mail, fresh_id: &str, now: Timestamp) ->
     if !message_id {
         header.extend_from_slice(format!("Message-ID: {fresh_id}\r\n").as_bytes());
     }
+    if let Some(sender) = sender {
+        // Written anew: what was checked is what every reader finds.
+        header.extend_from_slice(b"Sender: ");
+        Address::new_address(sender.name, sender.mailbox.to_string()).write_header(&mut header, "Sender: ".len());
+    }
     header.extend_from_slice(&kept);
     header.extend_from_slice(b"\r\n");
     Some((header, fields.body_offset().min(data.len())))
+}
+
+/// Whether a field of a client is nobody's business, or says what only hosts on the way may say. Received stays: a host
+/// of the client's may have taken the message first, and loops are found by it.
+fn is_removed(field: &Field<'_>) -> bool {
+    let name = String::from_utf8_lossy(field.name);
+    let name = name.trim_end();
+    name.eq_ignore_ascii_case("Bcc") || (compose::is_of_hosts(name) && !name.eq_ignore_ascii_case("Received"))
 }
 
 /// A date as a field has it (RFC 5322 §3.3).
@@ -206,7 +248,7 @@ mod tests {
 
     fn completed(text: &str) -> Option<String> {
         let data = text.as_bytes();
-        complete(data.to_vec(), mime::parse(data), "<new@acme.dev>", NOW)
+        complete(data.to_vec(), mime::parse(data), "<new@acme.dev>", None, NOW)
             .map(|done| String::from_utf8(done.data).unwrap())
     }
 
@@ -215,7 +257,7 @@ mod tests {
         assert_eq!(
             completed(
                 "From: a@acme.dev\r\nBcc: secret@b.test,\r\n other@b.test\r\nSubject: folded\r\n line\r\n\
-                 bcc: x@y.test\r\nResent-Bcc: x@y.test\r\nReturn-Path: <z@y.test>\r\n\r\nBody\r\n.\r\n"
+                 bcc: x@y.test\r\nResent-Bcc: x@y.test\r\nReturn-Path: <z@y.test>\r\nArc-Seal : i=1\r\n\r\nBody\r\n.\r\n"
             )
             .unwrap(),
             "Date: Tue, 28 Jul 2026 00:00:00 +0000\r\nMessage-ID: <new@acme.dev>\r\nFrom: a@acme.dev\r\n\

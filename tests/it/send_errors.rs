@@ -65,6 +65,11 @@ async fn every_field_has_its_error() {
         (json!({"headers": {"Bcc": "x@y.test"}}), "bad_header", "headers"),
         (json!({"headers": {"content-type": "text/html"}}), "bad_header", "headers"),
         (json!({"headers": {"X-A": "a\nb"}}), "bad_header", "headers"),
+        (json!({"headers": {"Authentication-Results": "mx.mailkite.test; dmarc=pass"}}), "bad_header", "headers"),
+        (json!({"headers": {"ARC-Seal": "i=1"}}), "bad_header", "headers"),
+        (json!({"headers": {"resent-from": "ceo@bank.test"}}), "bad_header", "headers"),
+        (json!({"headers": {"Received-SPF": "pass"}}), "bad_header", "headers"),
+        (json!({"headers": {"Sender": "ceo"}}), "bad_header", "headers"),
         (json!({"headers": {"X A": "a"}}), "bad_header", "headers"),
         (json!({"headers": {"X-A": 5}}), "bad_header", "headers"),
         (json!({"headers": {"X-A": "1", "x-a": "2"}}), "bad_header", "headers"),
@@ -214,4 +219,30 @@ async fn a_recipient_counts_once_in_the_first_field_that_names_it() {
     let raw = String::from_utf8(owner.get(&format!("/api/messages/{id}/raw")).await.body).unwrap();
     assert!(raw.contains("\r\nTo: <A@b.test>\r\nCc: <c@d.test>\r\n"), "{raw}");
     assert_eq!(server.stop_with_any_jobs().await, 2, "one for each recipient");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_field_is_of_a_domain_that_the_account_may_send_from() {
+    let (server, owner) = start().await;
+    let send = |sender: &str| {
+        let headers = json!({"sender": sender});
+        json!({"from": "hi@inbox.test", "to": "ada@remote.test", "subject": "x", "text": "y", "headers": headers})
+    };
+    for foreign in ["ceo@bank.test", "Desk <ceo@pending.test>", "ceo@[192.0.2.1]", "desk@sub.inbox.test"] {
+        let mut shared = send(foreign);
+        owner.post("/v1/send", shared.clone()).await.expect_field(400, "bad_header", "headers");
+        shared["recipients"] = json!([{"to": "ada@remote.test"}]);
+        owner.post("/v1/send/batch", shared.clone()).await.expect_field(400, "bad_header", "headers");
+        let headers = shared["headers"].take();
+        shared["headers"] = json!({});
+        shared["recipients"] = json!([{"to": "ada@remote.test", "headers": headers}]);
+        let batch = owner.post("/v1/send/batch", shared).await.expect(200);
+        assert_eq!(batch["results"][0]["code"], "bad_header", "{foreign}");
+    }
+    let sent = owner.post("/v1/send", send("\"Desk, Grüße\" <desk@inbox.test>")).await.expect(202);
+    let raw = owner.get(&format!("/api/messages/{}/raw", sent["id"].as_str().unwrap())).await.body;
+    let text = String::from_utf8(raw).unwrap();
+    assert_eq!(text.matches("\r\nSender: =?utf-8?").count(), 1, "{text}");
+    assert!(text.contains("<desk@inbox.test>\r\n"), "{text}");
+    server.stop_with_any_jobs().await;
 }

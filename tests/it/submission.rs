@@ -271,6 +271,40 @@ async fn a_line_of_an_mbox_file_does_not_go_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_only_hosts_may_say_does_not_go_out() {
+    let door = Door::open().await;
+    let mut client = door.signed_in().await;
+    let claims = "Received: from laptop by desk; Tue, 28 Jul 2026 00:00:00 +0000\r\n\
+        Authentication-Results: mx.mailkite.test; dmarc=pass\r\nARC-Seal: i=1; cv=none\r\nReceived-SPF: pass\r\n\
+        DKIM-Signature: v=1; d=bank.test;\r\n b=x\r\nDelivered-To: ada@remote.test\r\nX-Mailkite-Copies: 0\r\n\
+        Resent-From: ceo@bank.test\r\nresent-sender: ceo@bank.test\r\nReturn-Path: <ceo@bank.test>\r\n";
+    for (sender, wanted) in [
+        ("ceo@bank.test", ""),
+        ("Desk <desk@inbox.test>, ceo@bank.test", ""),
+        // Only one of its readers finds an own address in it.
+        ("=?utf-8?q?=22?= <ceo@bank.test> =?utf-8?q?=22_<desk@inbox.test>?=", "<desk@inbox.test>"),
+        ("Desk <desk@inbox.test>", "\"Desk\" <desk@inbox.test>"),
+    ] {
+        let mail = format!("{claims}Sender: {sender}\r\n{MAIL}");
+        let reply = client.mail("hi@inbox.test", &["ada@remote.test"], mail).await;
+        let id = reply.text().rsplit(' ').next().unwrap().to_owned();
+        assert_eq!(said(&reply), format!("250 2.0.0 Ok: {id}"));
+        let raw = door.owner.get(&format!("/api/messages/{id}/raw")).await.body;
+        let text = String::from_utf8(raw).unwrap();
+        let header = text.split_once("Date: ").unwrap().1.split_once("\r\n\r\n").unwrap().0;
+        let names: Vec<&str> =
+            header.split("\r\n").skip(1).filter_map(|line| Some(line.split_once(": ")?.0)).collect();
+        let mut kept = vec!["Message-ID", "Received", "From", "To", "Subject"];
+        if !wanted.is_empty() {
+            kept.insert(1, "Sender");
+        }
+        assert_eq!(names, kept, "{text}");
+        assert!(header.contains(wanted) && !header.contains("bank.test>\r\n"), "{text}");
+    }
+    door.server.stop_with_any_jobs().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_gates_of_the_api_count_here() {
     let door = Door::open().await;
     door.owner.post("/api/contacts/suppressions", json!({"email": "no@remote.test"})).await.expect(201);

@@ -180,7 +180,25 @@ fn own_headers_stand_beside_ours_and_replace_those_for_threading() {
 
 #[test]
 fn headers_that_are_refused() {
-    for name in ["From", "bcc", "CONTENT-TYPE", "Content-", "message-id", "DKIM-Signature", "received"] {
+    for name in [
+        "From",
+        "bcc",
+        "CONTENT-TYPE",
+        "Content-",
+        "message-id",
+        "DKIM-Signature",
+        "received",
+        "Authentication-Results",
+        "ARC-Seal",
+        "arc-x",
+        "Resent-From",
+        "resent-sender",
+        "Received-SPF",
+        "Return-Path",
+        "Delivered-To",
+        "DomainKey-Signature",
+        "X-Mailkite-Copies",
+    ] {
         assert_eq!(check_header(name, "x"), Err(ComposeError::Reserved), "{name}");
     }
     for name in ["", "X Order", "X-Order:", "Ünï", "X\r\n"] {
@@ -190,6 +208,10 @@ fn headers_that_are_refused() {
         assert_eq!(check_header("X-Order", value), Err(ComposeError::ControlCharacter), "{value:?}");
     }
     assert_eq!(check_header("X-Order", "Grüße 🦀"), Ok(()));
+    for bad in ["", "a", "a@b.test, c@d.test", "\u{202e}a@b.test"] {
+        assert_eq!(check_header("sender", bad), Err(ComposeError::Sender), "{bad:?}");
+    }
+    assert_eq!(check_header("Sender", "Grüße <a@b.test>"), Ok(()));
     assert_eq!(thread_header("a@b"), Ok("<a@b>".to_owned()));
     assert_eq!(thread_header(" <a@b> "), Ok("<a@b>".to_owned()));
     for bad in ["", "<>", "a b", "<a>\r\n", "<a> <b>"] {

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::attachments::{self, AttachmentFields};
 use super::fields::{self, Content, When};
-use super::{Shared, answer, gate, in_reply_to};
+use super::{Shared, answer, check_sender_field, gate, in_reply_to};
 use crate::clock::Timestamp;
 use crate::http::App;
 use crate::http::auth::Caller;
@@ -190,6 +190,7 @@ pub async fn send_batch(
     fields::flag(given.track_clicks, "trackClicks")?;
     let wanted = attachments::check(&app, given.attachments)?;
     let sender = gate(&app, &caller, &from, now).await?;
+    check_sender_field(&app, &caller, &own_headers, now).await?;
     let content = content.with_template(&app, &caller).await?;
     // The entries stay in memory beside the files and the message that is being written.
     let beside = memory.held().await / 2;
@@ -205,7 +206,7 @@ pub async fn send_batch(
     for (entry, mailbox) in entries.into_iter().zip(mailboxes) {
         let to = mailbox.as_ref().map_or_else(|_| entry.written(), |one| one.mailbox.to_string());
         let composed = match mailbox {
-            Ok(mailbox) => batch.compose(&app, &memory, entry, mailbox).await,
+            Ok(mailbox) => batch.compose(&app, &caller, &memory, entry, mailbox).await,
             Err(error) => Err(error.into()),
         };
         results.push(BatchResultView::new(to, &composed));
@@ -242,6 +243,7 @@ impl Batch {
     async fn compose(
         &self,
         app: &App,
+        caller: &Caller,
         memory: &RequestMemory,
         entry: BatchEntry,
         to: NamedMailbox,
@@ -253,6 +255,7 @@ impl Batch {
             headers.push((name, value));
         }
         fields::check_header_count(headers.len())?;
+        check_sender_field(app, caller, &headers, self.now).await?;
         let texts = self.shared.content.length(own.as_ref())?;
         memory.hold(self.held.saturating_add(3 * texts)).await?;
         let filled = self.shared.content.fill(own.as_ref())?;

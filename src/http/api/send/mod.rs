@@ -24,7 +24,7 @@ use crate::http::idempotency::{self, Begun};
 use crate::http::memory::RequestMemory;
 use crate::id::{MessageId, ScheduledId, TemplateId};
 use crate::mail::mailbox_list::NamedMailbox;
-use crate::outbound::compose::{Attachment, Letter, thread_header};
+use crate::outbound::compose::{Attachment, Letter, sender_field, thread_header};
 use crate::outbound::draft::{Draft, DraftError};
 use crate::outbound::sender::{Refusal, Sender};
 use crate::outbound::submit::Remember;
@@ -355,6 +355,7 @@ pub async fn send(
     fields::flag(given.track_clicks, "trackClicks")?;
     let wanted = attachments::check(&app, given.attachments)?;
     let sender = gate(&app, &caller, &from, now).await?;
+    check_sender_field(&app, &caller, &own_headers, now).await?;
     let mut content = content.with_template(&app, &caller).await?;
     let texts = content.length(None)?;
     memory.hold(2 * texts).await?;
@@ -415,6 +416,25 @@ async fn preview_sender(app: &App, caller: &Caller) -> Result<NamedMailbox, ApiE
     let names = app.db.read(move |connection| domains::list_sending(connection, account, None)).await?;
     let oldest = names.first().ok_or(Code::DomainNotVerified)?;
     fields::mailbox(&format!("preview@{oldest}"), "from")
+}
+
+/// Whether a Sender of the caller's own lies at a domain that the account may send from (contract 8.1): programs show it
+/// beside the author.
+async fn check_sender_field(
+    app: &App,
+    caller: &Caller,
+    headers: &[(String, String)],
+    now: Timestamp,
+) -> Result<(), ApiError> {
+    let Some((_, value)) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sender")) else {
+        return Ok(());
+    };
+    let bad = |message: &str| ApiError::field(Code::BadHeader, "headers", format!("Sender: {message}"));
+    let one = sender_field(value).map_err(|error| bad(&error.to_string()))?;
+    match gate(app, caller, &one, now).await {
+        Err(error) if error.code().status() < 500 => Err(bad("its domain is none that you may send from")),
+        asked => asked.map(|_| ()),
+    }
 }
 
 /// The gates, in the contract's order.
