@@ -39,7 +39,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const PIECE: usize = 64 * 1024;
 /// How long a client may leave a piece of a frame lying that takes part in the budget of large payloads.
 const PIECE_TIME: Duration = Duration::from_secs(15);
-/// How soon a stream notices that its credential was revoked.
+/// How soon a stream that has nothing to tell notices that its credential was revoked.
 const RECHECK: Duration = Duration::from_secs(3);
 const TOKEN_LIFETIME: Duration = Duration::from_secs(300);
 const TOKEN_PREFIX: &str = "mkrt_";
@@ -247,11 +247,17 @@ impl Writer {
             let Some(frame) = frame else { return Ended::Orderly };
             for piece in frame.pieces() {
                 let large = self.permit.is_some();
-                tokio::select! {
-                    sent = pieces.send(piece) => if sent.is_err() { return Ended::Orderly },
+                let place = tokio::select! {
+                    place = pieces.reserve() => place,
                     () = self.until_over() => return Ended::Unread,
                     () = sleep(PIECE_TIME), if large => return Ended::Unread,
+                };
+                let Ok(place) = place else { return Ended::Orderly };
+                // Asked of each piece: nothing goes out once the answer to a revocation did.
+                if !self.is_allowed().await {
+                    return Ended::Unread;
                 }
+                place.send(piece);
             }
         }
     }

@@ -228,6 +228,50 @@ async fn a_stream_holds_what_its_credential_may_see() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_event_goes_out_once_the_revocation_of_its_credential_is_answered() {
+    let server = Server::start().await;
+    let mut owner = server.owner().await;
+    let session = async || server.anonymous().with(server.owner_session().await);
+    let ended = async |mut events: Events, what: &str| {
+        server.accepted("a@inbox.test", what).await;
+        assert_eq!(events.frame_or_end().await, None, "{what}");
+    };
+    let one = session().await;
+    let events = Events::open(&one, "/v1/realtime", &[]).await;
+    one.post_nothing("/api/auth/logout").await.expect(200);
+    ended(events, "logout").await;
+    let (one, other) = (session().await, session().await);
+    let events = Events::open(&one, "/v1/realtime", &[]).await;
+    let list = other.get("/api/auth/sessions").await.expect(200)["sessions"].clone();
+    for row in list.as_array().unwrap().iter().filter(|row| row["current"] == json!(false)) {
+        other.delete(&format!("/api/auth/sessions/{}", row["id"].as_str().unwrap())).await.expect(200);
+    }
+    ended(events, "an ended session").await;
+    let events = Events::open(&other, "/v1/realtime", &[]).await;
+    let waiting = other.post_nothing("/v1/realtime/token").await.expect(200)["token"].clone();
+    let path = format!("/v1/realtime?token={}", waiting.as_str().unwrap());
+    let by_token = Events::open(&server.anonymous(), &path, &[]).await;
+    let password = json!({"newPassword": "correct horse battery staple"});
+    other.post("/api/auth/password", password).await.expect(200);
+    ended(events, "a new password").await;
+    ended(by_token, "a new password, by a token").await;
+    let scoped = json!({"domainId": "inbox.test", "name": "one"});
+    let scoped = owner.post("/api/keys/scoped", scoped).await.expect(201);
+    let events = Events::open(&owner.with(scoped["key"].as_str().unwrap()), "/v1/realtime", &[]).await;
+    owner.delete(&format!("/api/keys/scoped/{}", scoped["id"].as_str().unwrap())).await.expect(200);
+    ended(events, "a removed key").await;
+    let events = Events::open(&owner, "/v1/realtime", &[]).await;
+    let rotated = session().await.post_nothing("/api/keys/rotate").await.expect(200);
+    ended(events, "a rotated key").await;
+    owner = owner.with(rotated["key"].as_str().unwrap());
+    let mut events = Events::open(&owner, "/v1/realtime", &[]).await;
+    let id = server.accepted("a@inbox.test", "heard").await;
+    assert_eq!(events.event("email.received").await.id.as_ref(), Some(&id));
+    drop(events);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_opens_one_stream_within_five_minutes() {
     let clock = Clock::manual(NOW);
     let server = Server::start_with(clock.clone(), |_| {}).await;
