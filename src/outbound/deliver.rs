@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rusqlite::Connection;
 
-use super::forward::Forwarding;
+use super::forward::{Forwarding, Gate};
 use super::pace::Pace;
 use super::settle::{self, Settled};
 use super::sign::DomainKeys;
@@ -28,7 +28,7 @@ use crate::metrics::Counter;
 use crate::store::dispatches::{self, DispatchRow};
 use crate::store::raws::{self, RawRow};
 use crate::store::recipients::{self, RecipientRow};
-use crate::store::{self, domains};
+use crate::store::{self, domains, routes};
 
 /// How long an attempt waits that failed for a reason of our own (a busy database).
 const TROUBLE_WAIT: Duration = Duration::from_secs(5);
@@ -73,6 +73,8 @@ struct Prepared {
     forwarding: Option<Forwarding>,
     /// The keys of the domain that it came to, if that has any.
     keys: Option<Arc<DomainKeys>>,
+    /// The gate of forwarding that closed since it was stored.
+    closed: Option<Gate>,
 }
 
 /// What the database says of a dispatch.
@@ -235,11 +237,16 @@ impl Dispatcher {
             Some(_) => self.outbound.parts.keys_of_name(connection, dispatch.account_id, &dispatch.sending_domain)?,
             None => None,
         };
-        Ok(Found::Ready(Box::new(Prepared { dispatch, recipients, data: mail.into(), local, forwarding, keys })))
+        let closed = self.outbound.parts.closed_gate(connection, &dispatch, &recipients)?;
+        let data = mail.into();
+        Ok(Found::Ready(Box::new(Prepared { dispatch, recipients, data, local, forwarding, keys, closed })))
     }
 
     /// The mail data goes with the parcel, and out of memory as soon as that is done with it.
     async fn transmit(&self, prepared: &mut Prepared, now: Timestamp) -> Transmitted {
+        if let Some(gate) = prepared.closed {
+            return all(prepared, &Outcome::ours(Verdict::Bounced, gate.sentence()));
+        }
         let data = std::mem::take(&mut prepared.data);
         let Some((data, verification)) = self.finish(prepared, data, now).await else {
             return all(prepared, &Outcome::ours(Verdict::Bounced, "5.7.1 the domain has no keys to sign it with"));
@@ -302,7 +309,7 @@ impl Dispatcher {
     /// Judges an attempt. What is still deferred when the time is over bounces.
     fn attempted(self: Arc<Self>, prepared: Prepared, transmitted: Transmitted) -> Attempted {
         let now = self.clock.now();
-        let Prepared { dispatch, recipients, local, .. } = prepared;
+        let Prepared { dispatch, recipients, local, closed, .. } = prepared;
         let give_up_at = dispatch.queued_at.plus(self.outbound.parts.config.outbound.give_up_after);
         let Transmitted { outcomes, receipt } = transmitted;
         let health = match health(&outcomes) {
@@ -321,7 +328,14 @@ impl Dispatcher {
         } else {
             jobs::Verdict::Delivered
         };
-        let record = move |tx: &Connection, fate: Fate| self.record(tx, dispatch, settled, &receipt, fate, now);
+        let record = move |tx: &Connection, fate: Fate| {
+            let route = dispatch.route_id.clone();
+            let after = self.record(tx, dispatch, settled, &receipt, fate, now)?;
+            if let (Some(gate), Some(route)) = (closed, route) {
+                routes::note_outcome(tx, &route, gate.word(), None)?;
+            }
+            Ok(after)
+        };
         Attempted { verdict, health, record: Box::new(record) }
     }
 
@@ -392,8 +406,15 @@ impl Dispatcher {
         tracing::error!(dispatch = dispatch.id, "the mail data of a dispatch is missing or damaged");
         let gone = Outcome::ours(Verdict::Bounced, "5.3.0 the stored mail data is missing or damaged");
         let outcomes = vec![gone; recipients.len()];
-        let prepared =
-            Prepared { dispatch, recipients, data: Bytes::new(), local: false, forwarding: None, keys: None };
+        let prepared = Prepared {
+            dispatch,
+            recipients,
+            data: Bytes::new(),
+            local: false,
+            forwarding: None,
+            keys: None,
+            closed: None,
+        };
         self.attempted(prepared, Transmitted { outcomes, receipt: Receipt::default() })
     }
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sender::Refusal;
 use super::sign::DomainKeys;
-use super::{Outbound, arc};
+use super::{Outbound, Parts, arc};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::domain::name::{organizational, with_parents};
@@ -26,9 +26,10 @@ use crate::mail::address::Mailbox;
 use crate::mail::mime;
 use crate::mail::trace::Verdict;
 use crate::mail::verification::Verification;
-use crate::store::dispatches::NewDispatch;
+use crate::store::accounts::Account;
+use crate::store::dispatches::{DispatchRow, NewDispatch};
 use crate::store::forward_marks::NewMark;
-use crate::store::recipients::Standing;
+use crate::store::recipients::{RecipientRow, Standing};
 use crate::store::routes::OnAuthFail;
 use crate::store::{
     self, accounts, destinations, dispatches, domains, forward_marks, recipients, routes, suppressions,
@@ -160,7 +161,7 @@ impl Forwarding {
 
 /// The gate that holds a message back (contract 4.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Gate {
+pub(super) enum Gate {
     /// The account's e-mail is not verified.
     Unverified,
     /// The destination did not confirm.
@@ -173,7 +174,7 @@ enum Gate {
 
 impl Gate {
     /// What the route's last outcome says.
-    const fn word(self) -> &'static str {
+    pub(super) const fn word(self) -> &'static str {
         match self {
             Self::Unverified => "unverified",
             Self::Unproven => "unproven",
@@ -183,7 +184,7 @@ impl Gate {
     }
 
     /// What the recipient's row says.
-    const fn sentence(self) -> &'static str {
+    pub(super) const fn sentence(self) -> &'static str {
         match self {
             Self::Unverified => "5.7.1 not forwarded: the account's e-mail address is not verified",
             Self::Unproven => "5.7.1 not forwarded: the destination has not confirmed that it wants this mail",
@@ -261,16 +262,11 @@ impl Outbound {
         forward: Forward<'_>,
         to: &Mailbox,
     ) -> store::Result<Result<Option<String>, Gate>> {
-        let dev = self.parts.config.dev;
-        let account = accounts::find_by_row(tx, forward.account)?.filter(|account| dev || account.email_verified);
-        let Some(account) = account else { return Ok(Err(Gate::Unverified)) };
-        if !dev && !destinations::is_proven(tx, forward.account, to)? {
-            return Ok(Err(Gate::Unproven));
-        }
-        if !suppressions::find_suppressed(tx, forward.account, &[to.canonical()])?.is_empty() {
-            return Ok(Err(Gate::Suppressed));
-        }
-        if dev || self.is_authenticated(tx, forward)? {
+        let account = match self.parts.forwarder(tx, forward.account, to)? {
+            Ok(account) => account,
+            Err(gate) => return Ok(Err(gate)),
+        };
+        if self.parts.config.dev || self.is_authenticated(tx, forward)? {
             return Ok(Ok(None));
         }
         if forward.policy == OnAuthFail::Refuse || !forward.plain_header {
@@ -365,6 +361,39 @@ fn is_known_sender(forward: Forward<'_>, sender: &Mailbox) -> bool {
     let owner = organizational(sender.domain().as_str());
     let is_author = matches!(forward.authors, [author] if organizational(author) == owner);
     verdicts.dmarc == Some(Verdict::Pass) && forward.plain_header && is_author
+}
+
+impl Parts {
+    /// The gate that closed for a dispatch since it was stored; forwarded mail has one recipient.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub(super) fn closed_gate(
+        &self,
+        connection: &Connection,
+        dispatch: &DispatchRow,
+        recipients: &[RecipientRow],
+    ) -> store::Result<Option<Gate>> {
+        let (Some(_), Some(recipient)) = (&dispatch.route_id, recipients.first()) else { return Ok(None) };
+        let Ok(to) = Mailbox::parse(&recipient.address) else { return Ok(None) };
+        Ok(self.forwarder(connection, dispatch.account_id, &to)?.err())
+    }
+
+    /// The account, where nothing speaks against that it forwards to an address; else the first gate that is closed. Asked
+    /// when a message comes in and again before each attempt: somebody may have declined meanwhile.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    fn forwarder(&self, connection: &Connection, account: i64, to: &Mailbox) -> store::Result<Result<Account, Gate>> {
+        let dev = self.config.dev;
+        let found = accounts::find_by_row(connection, account)?.filter(|account| dev || account.email_verified);
+        let Some(found) = found else { return Ok(Err(Gate::Unverified)) };
+        if !dev && !destinations::is_proven(connection, account, to)? {
+            return Ok(Err(Gate::Unproven));
+        }
+        let suppressed = suppressions::find_suppressed(connection, account, &[to.canonical()])?;
+        Ok(if suppressed.is_empty() { Ok(found) } else { Err(Gate::Suppressed) })
+    }
 }
 
 /// Writes down, on the route and beside the message, that and why it was not forwarded.

@@ -1,5 +1,7 @@
 //! Who may forward what to whom, and how it leaves (contract 4.6).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mail_auth::common::crypto::Ed25519Key;
@@ -14,7 +16,7 @@ use serde_json::json;
 
 use super::support::dns::DnsServer;
 use super::support::forwards::{EVIL, GOOD, House, forward, from, route, text_of};
-use super::support::remote::Remote;
+use super::support::remote::{Act, Remote};
 use super::support::server::{Server, message};
 use super::support::smtp::{SmtpClient, data};
 
@@ -132,6 +134,43 @@ async fn a_destination_gets_mail_once_somebody_there_has_confirmed() {
     assert!(declined["destination_declined_at"].as_i64().unwrap() >= asked_at, "{declined}");
     house.settled().await;
     assert!(house.remote.is_drained());
+    house.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_declines_gets_nothing_of_what_waits_for_it() {
+    let deferring = Arc::new(AtomicBool::new(false));
+    let script = {
+        let deferring = Arc::clone(&deferring);
+        move |what: &str, _| {
+            let defers = what.starts_with("RCPT ") && deferring.load(Ordering::SeqCst);
+            defers.then(|| Act::Say("451 4.3.0 later\r\n".to_owned()))
+        }
+    };
+    let clock = Clock::manual(Timestamp::from_millis(1_785_196_800_000));
+    let mut house = House::start_at(clock, Remote::scripted(script).await, |_| {}).await;
+    let eve = house.tenant("eve.test", true).await;
+    forward(&eve, "*@eve.test", "victim@remote.test").await;
+    let (_, token) = house.asked().await;
+    let answer = async |answer: &str| {
+        let link = format!("/api/forwards/{answer}?token={token}");
+        assert_eq!(house.server.anonymous().exchange("POST", &link, &[], None).await.status, 200);
+    };
+    answer("confirm").await;
+    deferring.store(true, Ordering::SeqCst);
+    house.server.accepted("a@eve.test", "Waits").await;
+    house.server.until("SELECT last_status FROM route", "deferred".to_owned()).await;
+    answer("decline").await;
+    deferring.store(false, Ordering::SeqCst);
+    house.server.clock.advance(Duration::from_secs(24 * 3_600));
+    house.settled().await;
+    assert!(house.remote.is_drained());
+    assert_eq!(route(&eve).await["last_status"], "unproven");
+    let kept = eve.get("/api/messages").await.expect(200);
+    let path = format!("/api/messages/{}/transmissions", kept[0]["id"].as_str().unwrap());
+    let shown = eve.get(&path).await.expect(200);
+    assert_eq!((&shown[0]["settled"], &shown[0]["recipients"][0]["status"]), (&json!(true), &json!("bounced")));
+    assert!(shown[0]["recipients"][0]["diagnostic"].as_str().unwrap().contains("has not confirmed"), "{shown}");
     house.server.stop().await;
 }
 

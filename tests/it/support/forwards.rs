@@ -77,8 +77,12 @@ impl House {
     }
 
     pub async fn start_with(clock: Clock, adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::start_at(clock, Remote::start().await, adjust).await
+    }
+
+    /// One whose destinations are at this host.
+    pub async fn start_at(clock: Clock, remote: Remote, adjust: impl FnOnce(&mut Config)) -> Self {
         let dns = DnsServer::start().await;
-        let remote = Remote::start().await;
         dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
         let (servers, port) = (vec![dns.address], remote.address.port());
         let server = Server::start_with(clock, |config| {
