@@ -29,7 +29,7 @@ impl Accounts {
             return Ok(());
         }
         let token = random_base62(43);
-        let (hash, text) = (token_hash(&token), self.question(&account.email, source, &token));
+        let (hash, text) = (token_hash(&token), self.question(&account, source, &token));
         let strangers = Arc::clone(&self.strangers);
         let asked = self.db.write(move |tx| {
             if destinations::is_proven(tx, account.id, &address)?
@@ -66,8 +66,11 @@ impl Accounts {
         self.db.write(move |tx| destinations::answer(tx, &hash, answer, now)).await
     }
 
-    /// The sealed text of the mail. Nothing in it is the account's to write but its own, proven address and its domain.
-    fn question(&self, email: &str, source: &str, token: &str) -> Vec<u8> {
+    /// The sealed text of the mail. Nothing in it is the account's to write but its own, proven address, unless
+    /// that is a text, and its domain.
+    fn question(&self, account: &Account, source: &str, token: &str) -> Vec<u8> {
+        let email = Mailbox::parse(&account.email);
+        let email = email.map_or_else(|_| "Somebody".to_owned(), |mailbox| mailbox.shown_to_strangers());
         let base = self.public_url.trim_end_matches('/');
         let text = format!(
             "{email} wants to forward mail that comes in for {source} to this address.\r\n\r\n\

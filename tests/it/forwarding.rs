@@ -138,6 +138,21 @@ async fn a_destination_gets_mail_once_somebody_there_has_confirmed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_a_proof_says_nothing_in_a_local_part() {
+    let mut house = House::start().await;
+    let eve = house.tenant("eve.test", true).await;
+    let text =
+        "UPDATE account SET email = '\"win at http://evil.test/x now\"@eve.test' WHERE email = 'owner@eve.test'";
+    house.server.write(move |tx, _, _| Ok(tx.execute(text, [])?)).await;
+    forward(&eve, "*@eve.test", "victim@remote.test").await;
+    let text = text_of(&house.remote.taken().await);
+    assert!(text.contains("an address at eve.test wants to forward mail"), "{text}");
+    assert!(!text.contains("evil.test"), "{text}");
+    house.settled().await;
+    house.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_destination_that_declines_gets_nothing_of_what_waits_for_it() {
     let deferring = Arc::new(AtomicBool::new(false));
     let script = {
