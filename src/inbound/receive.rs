@@ -17,7 +17,7 @@ use self::transaction::{Kept, Ways, store_all};
 use super::Inbound;
 use super::recipients::Recipient;
 use super::route::Route;
-use super::verify::{Verdicts, Verification, author_domains};
+use super::verify::{Verdicts, Verification};
 use crate::activity::Activity;
 use crate::activity::realtime::{Body, Event};
 use crate::clock::Timestamp;
@@ -112,9 +112,9 @@ struct Common {
     thread_id: Option<String>,
     verdicts: Verdicts,
     verification: Verification,
-    /// Domains of From.
-    authors: Vec<String>,
-    /// Whether every reader finds the same From fields.
+    /// The domain of the author whom every reader finds in From.
+    author: Option<String>,
+    /// Whether every reader finds the same fields.
     plain_header: bool,
     spam: Option<&'static str>,
     truncated: bool,
@@ -392,7 +392,7 @@ impl Common {
         (forwarded_by, copies): (Vec<String>, Option<u64>),
     ) -> (Self, Vec<mime::NamedAddress>) {
         let from_addr = mail.from_addr(&mail_from, hostname);
-        let authors = author_domains(&mail);
+        let author = mail.author_domain().map(str::to_owned);
         let common = Self {
             from_name: mime::name_for(&mail.header_from, &from_addr).map(str::to_owned),
             from_addr,
@@ -402,7 +402,7 @@ impl Common {
             message_id_header: mail.message_id,
             verdicts: verification.verdicts,
             verification,
-            authors,
+            author,
             plain_header: false,
             spam,
             truncated: mail.truncated,

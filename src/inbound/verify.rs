@@ -25,9 +25,9 @@ use tokio::time::timeout;
 use crate::dns::Resolver;
 use crate::dns::budget::Budget;
 use crate::domain::name::organizational;
-use crate::mail::address::Mailbox;
+use crate::mail::address::Domain;
 use crate::mail::envelope::Peer;
-use crate::mail::mime::Mail;
+use crate::mail::mime::{Fields, Limits, Mail};
 use crate::mail::trace::{self, Checked, Verdict};
 pub use crate::mail::verification::{Verdicts, Verification};
 
@@ -72,7 +72,7 @@ impl Verifier {
         if !matches!(finished, Ok(Some(()))) {
             tracing::debug!(peer = %peer.address, "authentication of a message did not finish in time");
         }
-        found.verification(&self.hostname, &author_domains(mail))
+        found.verification(&self.hostname, mail.author_domain())
     }
 }
 
@@ -85,10 +85,12 @@ struct Found {
     /// Whether the policy that applies wants what fails quarantined or rejected.
     enforced: bool,
     arc: Option<Checked>,
+    /// Whether the library finds the header that our own reader finds.
+    same_header: bool,
 }
 
 impl Found {
-    fn verification(self, hostname: &str, authors: &[String]) -> Verification {
+    fn verification(self, hostname: &str, author: Option<&str>) -> Verification {
         let unanswered = |method| Checked { method, verdict: Verdict::TempError, properties: Vec::new() };
         let spf = self.spf.unwrap_or_else(|| unanswered("spf"));
         let dkim = self.dkim.unwrap_or_else(|| vec![unanswered("dkim")]);
@@ -100,10 +102,9 @@ impl Found {
             dmarc: Some(dmarc.verdict),
             arc: Some(arc.verdict),
         };
-        let aligned = match authors {
-            [author] => dkim.iter().chain([&spf]).any(|checked| is_aligned(checked, author)),
-            _ => false,
-        };
+        let author = author.filter(|_| self.same_header);
+        let aligned =
+            author.is_some_and(|author| dkim.iter().chain([&spf]).any(|checked| is_aligned(checked, author)));
         let mut checks = vec![spf];
         checks.extend(dkim);
         checks.push(dmarc);
@@ -111,20 +112,6 @@ impl Found {
         let authentication_results = trace::authentication_results(hostname, &checks);
         Verification { verdicts, authentication_results, aligned, enforced: self.enforced }
     }
-}
-
-/// The domains of From, each once, in lower case; none when there are several From fields.
-pub(super) fn author_domains(mail: &Mail) -> Vec<String> {
-    let mut domains: Vec<String> = Vec::new();
-    for author in mail.header_from.iter().filter(|_| mail.from_fields == 1) {
-        let domain = Mailbox::parse(&author.address).map(|mailbox| mailbox.domain().as_str().to_lowercase());
-        // What is no address has no domain that anything could pass for.
-        let domain = domain.unwrap_or_default();
-        if !domains.contains(&domain) {
-            domains.push(domain);
-        }
-    }
-    domains
 }
 
 /// Whether a check passed for the organizational domain of an author.
@@ -143,6 +130,15 @@ fn best(signatures: &[Checked]) -> Verdict {
     let order = [Verdict::Pass, Verdict::TempError, Verdict::Fail, Verdict::PermError, Verdict::Neutral];
     let has = |verdict: &Verdict| signatures.iter().any(|checked| checked.verdict == *verdict);
     order.into_iter().find(has).unwrap_or(Verdict::None)
+}
+
+/// A message as the library reads it.
+struct Read<'m> {
+    message: AuthenticatedMessage<'m>,
+    /// Whether it finds the header that our own reader finds.
+    same_header: bool,
+    /// Whether it finds nobody in From but the author whom every reader finds.
+    same_author: bool,
 }
 
 struct Check<'c> {
@@ -169,15 +165,24 @@ impl<'c> Check<'c> {
             found.spf = Some(self.spf().await.1);
             return;
         }
-        let Some(message) = catch_unwind(AssertUnwindSafe(|| self.message())).ok().flatten() else {
+        let Some(read) = catch_unwind(AssertUnwindSafe(|| self.read())).ok().flatten() else {
             // Without a header there is nothing that anybody could have signed.
-            found.dkim = Some(vec![nothing("dkim")]);
-            found.dmarc = Some(nothing("dmarc"));
-            found.arc = Some(nothing("arc"));
-            found.spf = Some(self.spf().await.1);
+            let limits = Limits::default();
+            let has_fields = Fields::new(self.raw, 0, &limits).next(|_| false).is_some();
+            let verdict = if has_fields { Verdict::PermError } else { Verdict::None };
+            let unread = |method| Checked { method, verdict, properties: Vec::new() };
+            found.dkim = Some(vec![unread("dkim")]);
+            found.arc = Some(unread("arc"));
+            let (spf_output, checked) = self.spf().await;
+            found.spf = Some(checked);
+            let message = AuthenticatedMessage { from: self.authors(), ..AuthenticatedMessage::default() };
+            let read = Read { message, same_header: false, same_author: false };
+            let (checked, policy) = self.dmarc(&read, &spf_output, &[]).await;
+            (found.dmarc, found.enforced) = (Some(checked), is_enforced(policy));
             return;
         };
-        let Found { spf, dkim, dmarc, enforced, arc } = found;
+        found.same_header = read.same_header;
+        let Found { spf, dkim, dmarc, enforced, arc, .. } = found;
         let (spf_output, dkim_output, ()) = tokio::join!(
             async {
                 let (output, checked) = self.spf().await;
@@ -185,32 +190,44 @@ impl<'c> Check<'c> {
                 output
             },
             async {
-                let output = self.asks().verify_dkim(&message).await;
-                *dkim = Some(dkim_checks(&message, &output));
+                let output = self.asks().verify_dkim(&read.message).await;
+                *dkim = Some(dkim_checks(&read.message, &output));
                 output
             },
             async {
-                let verdict = if signatures::has_too_many_seals(&message) {
+                let verdict = if signatures::has_too_many_seals(&read.message) {
                     Verdict::PermError
                 } else {
-                    dkim_verdict(self.asks().verify_arc(&message).await.result())
+                    dkim_verdict(self.asks().verify_arc(&read.message).await.result())
                 };
                 *arc = Some(Checked { method: "arc", verdict, properties: Vec::new() });
             },
         );
-        let (checked, policy) = self.dmarc(&message, &spf_output, &dkim_output).await;
-        (*dmarc, *enforced) = (Some(checked), matches!(policy, Policy::Quarantine | Policy::Reject));
+        let (checked, policy) = self.dmarc(&read, &spf_output, &dkim_output).await;
+        (*dmarc, *enforced) = (Some(checked), is_enforced(policy));
     }
 
-    /// The message as the library wants it, with our own reading of From: a name never yields an author there.
-    fn message(&self) -> Option<AuthenticatedMessage<'_>> {
-        let mut message = blocking(self.raw.len(), || {
-            let mut message = AuthenticatedMessage::parse(self.raw)?;
-            signatures::prepare(&mut message, self.mail.body_offset);
-            Some(message)
+    /// The message as the library reads it from where our own reader finds its header, with our own reading of From: a name
+    /// never yields an author there.
+    fn read(&self) -> Option<Read<'_>> {
+        let Mail { header_offset, body_offset, .. } = *self.mail;
+        let raw = self.raw.get(header_offset..)?;
+        let (mut message, same_header) = blocking(raw.len(), || {
+            let mut message = AuthenticatedMessage::parse(raw)?;
+            let same_header = signatures::prepare(&mut message, body_offset.saturating_sub(header_offset));
+            Some((message, same_header))
         })?;
-        message.from = self.mail.header_from.iter().map(|named| named.address.to_lowercase()).collect();
-        Some(message)
+        let same_author = self.mail.author_domain().is_some_and(|author| {
+            let mut domains = message.from.iter().filter_map(|address| address.rsplit_once('@'));
+            domains.all(|(_, domain)| is_domain(domain, author))
+        });
+        message.from = self.authors();
+        Some(Read { message, same_header, same_author })
+    }
+
+    /// All whom From names, one of several readings among them.
+    fn authors(&self) -> Vec<String> {
+        self.mail.header_from.iter().map(|named| named.address.to_lowercase()).collect()
     }
 
     /// RFC 7208 §2.4: without an envelope sender the HELO name is checked.
@@ -238,14 +255,9 @@ impl<'c> Check<'c> {
         (output, checked)
     }
 
-    /// A message with two From fields is no message (RFC 5322 §3.6): `permerror`. One field whose addresses lie in several
-    /// domains has no author whose policy could apply (RFC 9989 §5.3; RFC 7489 §6.6.1 leaves it to us): `none`.
-    async fn dmarc(
-        &self,
-        message: &AuthenticatedMessage<'_>,
-        spf: &SpfOutput,
-        dkim: &[DkimOutput<'_>],
-    ) -> (Checked, Policy) {
+    /// A message with two From fields is no message (RFC 5322 §3.6): `permerror`. So is one whose author not every reader
+    /// finds, as the one who is judged may not be the one who is shown: of what is judged then only `fail` counts.
+    async fn dmarc(&self, read: &Read<'_>, spf: &SpfOutput, dkim: &[DkimOutput<'_>]) -> (Checked, Policy) {
         if self.mail.from_fields > 1 {
             let refused = Checked { method: "dmarc", verdict: Verdict::PermError, properties: Vec::new() };
             return (refused, Policy::Unspecified);
@@ -257,21 +269,35 @@ impl<'c> Check<'c> {
         let output: DmarcOutput = self
             .asks()
             .verify_dmarc(DmarcParameters {
-                message,
+                message: &read.message,
                 dkim_output: dkim,
                 dkim2_output: None,
                 rfc5321_mail_from_domain: mail_from_domain,
                 spf_output: spf,
             })
             .await;
-        let domain = Some(output.domain().to_owned()).filter(|domain| !domain.is_empty());
-        let checked = Checked {
-            method: "dmarc",
-            verdict: dmarc_verdict(&output.result()),
-            properties: domain.map(|domain| ("header.from", domain)).into_iter().collect(),
+        let judged = output.domain();
+        let is_author = self.mail.author_domain().is_some_and(|author| is_domain(judged, author));
+        let verdict = match dmarc_verdict(&output.result()) {
+            Verdict::Pass | Verdict::None if !(is_author && read.same_author && read.same_header) => {
+                Verdict::PermError
+            }
+            verdict => verdict,
         };
-        (checked, output.policy())
+        let domain = Some(judged.to_owned()).filter(|domain| !domain.is_empty());
+        let properties = domain.map(|domain| ("header.from", domain)).into_iter().collect();
+        (Checked { method: "dmarc", verdict, properties }, output.policy())
     }
+}
+
+/// Whether a domain, in either spelling, is `author`.
+fn is_domain(domain: &str, author: &str) -> bool {
+    domain.eq_ignore_ascii_case(author) || Domain::parse(domain).is_ok_and(|domain| domain.as_str() == author)
+}
+
+/// Whether a policy wants what fails kept away.
+const fn is_enforced(policy: Policy) -> bool {
+    matches!(policy, Policy::Quarantine | Policy::Reject)
 }
 
 const fn nothing(method: &'static str) -> Checked {

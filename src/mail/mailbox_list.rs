@@ -78,6 +78,12 @@ fn split(text: &str) -> Result<Vec<String>, MailboxListError> {
             '(' if !quoted => depth += 1,
             ')' if !quoted && in_comment => {
                 depth -= 1;
+                // RFC 5322 §3.2.2: a comment parts words as a blank does.
+                if depth == 0
+                    && let Some(item) = items.last_mut().filter(|item| !item.ends_with(' '))
+                {
+                    item.push(' ');
+                }
                 continue;
             }
             '<' if !quoted && !in_comment => angle = true,
@@ -197,6 +203,12 @@ mod tests {
             "<>",
             "Ada <>",
             "a@b.test (open",
+            "a@b(x).test",
+            "a@b(x)c.test",
+            "Ada <a(x)b@b.test>",
+            "a@b.test\".c.test",
+            "a@b.test>.c.test",
+            "a@b.test).c.test",
             "Ada <b@b.test> <c@b.test>",
         ] {
             assert_eq!(parse_list(bad), Err(MailboxListError::Malformed), "{bad}");

@@ -6,6 +6,7 @@
 //! into the file when its link is called.
 
 mod address;
+mod author;
 mod body;
 mod charset;
 mod decode;
@@ -22,6 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
+pub use author::sole as sole_author;
 use body::{Placed, Texts};
 pub use decode::{Decoder, Encoding, decode_part, decoded_size};
 pub use header::{Field, Fields, without_mbox_lines};
@@ -127,6 +129,9 @@ pub struct Mail {
     pub header_from: Vec<NamedAddress>,
     /// How many From fields there are; RFC 5322 §3.6 allows one.
     pub from_fields: usize,
+    /// The address that every reader finds in the one From field; none where they may differ, and what only some of them
+    /// read must not pass for authenticated.
+    pub author: Option<String>,
     /// The mailboxes of To.
     pub to_names: Vec<NamedAddress>,
     /// The mailboxes of Cc.
@@ -150,6 +155,8 @@ pub struct Mail {
     pub auto_submitted: bool,
     /// Whether a mailing list or a bulk sender sent it (RFC 2919, RFC 2369, `Precedence`).
     pub bulk: bool,
+    /// Where the header begins: behind the line that separates it from others in an mbox file, if there is one.
+    pub header_offset: usize,
     /// Where the body begins.
     pub body_offset: usize,
     /// Whether the header of the message itself went past a limit.
@@ -167,6 +174,11 @@ impl Mail {
             _ if mail_from.is_empty() => format!("MAILER-DAEMON@{hostname}"),
             _ => mail_from.to_owned(),
         }
+    }
+
+    /// The domain of [`Mail::author`].
+    pub fn author_domain(&self) -> Option<&str> {
+        self.author.as_deref()?.rsplit_once('@').map(|(_, domain)| domain)
     }
 
     /// First id of In-Reply-To, else the own Message-ID (contract 5.2).
@@ -228,6 +240,7 @@ fn read(raw: &[u8], limits: &Limits, texts: Texts<'_>) -> Mail {
     let mut mail = Mail::default();
     let structure = walk::walk(raw, limits, |field| take_field(&mut mail, field, limits));
     mail.truncated |= structure.truncated;
+    mail.header_offset = structure.header_offset;
     mail.body_offset = structure.body_offset;
     mail.header_truncated = structure.header_truncated;
     body::read(raw, &structure.leaves, texts, &mut mail);
@@ -239,6 +252,10 @@ fn take_field(mail: &mut Mail, field: &Field<'_>, limits: &Limits) {
         b"from" => {
             mail.from_fields += 1;
             mail.truncated |= !address::parse(field.value, limits.max_addresses, &mut mail.header_from);
+            mail.author = match mail.header_from.as_slice() {
+                [only] if mail.from_fields == 1 => author::sole(field.value).filter(|sole| *sole == only.address),
+                _ => None,
+            };
         }
         b"to" => mail.truncated |= !address::parse(field.value, limits.max_addresses, &mut mail.to_names),
         b"cc" => mail.truncated |= !address::parse(field.value, limits.max_addresses, &mut mail.cc_names),

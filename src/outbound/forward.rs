@@ -74,9 +74,9 @@ pub struct Forward<'a> {
     pub verification: &'a Verification,
     /// What reports about it are known by: its Message-ID, else our own id of it.
     pub mark: &'a str,
-    /// The domains of From, each once.
-    pub authors: &'a [String],
-    /// Whether every reader finds the same From.
+    /// The domain of the author whom every reader finds in From; none where they may differ.
+    pub author: Option<&'a str>,
+    /// Whether every reader finds the same fields.
     pub plain_header: bool,
     /// How many messages it may still become where it arrives; none: any number.
     pub copies: Option<u64>,
@@ -291,10 +291,7 @@ impl Outbound {
     /// Whether a message may leave with its own From (contract 4.6).
     fn is_authenticated(&self, tx: &Connection, forward: Forward<'_>) -> store::Result<bool> {
         let Verification { verdicts, aligned, enforced, .. } = forward.verification;
-        let [author] = forward.authors else { return Ok(false) };
-        if !forward.plain_header || author.is_empty() {
-            return Ok(false);
-        }
+        let Some(author) = forward.author.filter(|_| forward.plain_header) else { return Ok(false) };
         match verdicts.dmarc {
             Some(Verdict::Pass) => return Ok(true),
             Some(Verdict::Fail) if *enforced => return Ok(false),

@@ -37,7 +37,7 @@ pub struct Handed {
 /// Why it is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum HandInError {
-    /// Not exactly one author.
+    /// Not exactly one author, or not the same for every reader.
     #[error("not exactly one From field with one mailbox")]
     From,
     /// A repeated field, one with a NUL, or a line that is too long.
@@ -80,10 +80,8 @@ impl Outbound {
             (mime::parse_apart_from_texts(&data), data)
         });
         let (mail, data) = parsed.await.map_err(|_| store::Error::Stopped)?;
-        let author = match mail.header_from.as_slice() {
-            [only] if mail.from_fields == 1 => Mailbox::parse(&only.address).map_err(|_| HandInError::From)?,
-            _ => return Err(HandInError::From),
-        };
+        let author = mail.author.as_deref().ok_or(HandInError::From)?;
+        let author = Mailbox::parse(author).map_err(|_| HandInError::From)?;
         if author.has_invisible_characters() {
             return Err(HandInError::From);
         }

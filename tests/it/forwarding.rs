@@ -284,6 +284,19 @@ async fn forwarding_vouches_for_no_author_who_was_not_authenticated() {
         ("a@evil.test\r\nFrom: ceo@mailkite.test", "x@evil.test"),
         ("a@evil.test\r\n: odd\r\nFrom: ceo@mailkite.test", "x@evil.test"),
         ("\r\nSender: a@evil.test", "x@evil.test"),
+        ("hi@inbox .test", "x@evil.test"),
+        ("hi@inbox(x).test", "x@evil.test"),
+        ("c@mx.mailkite (a) .\r\n (b) test", "x@evil.test"),
+        ("Team: ceo@bank. test;", "x@evil.test"),
+        ("hi@inbox.test\"x", "x@evil.test"),
+        ("CEO hi@inbox.test>x", "x@evil.test"),
+        ("hi@inbox.test\".evil.test", "x@evil.test"),
+        ("hi@inbox.test>.evil.test", "x@evil.test"),
+        ("hi@inbox.test(.evil.test", "x@evil.test"),
+        ("hi@inbox.test .evil.test", "x@evil.test"),
+        ("hi@inbox.test <x@evil.test>", "x@evil.test"),
+        ("<hi@inbox.test(x).evil.test>", "x@evil.test"),
+        ("x@evil.test hi@inbox.test", "x@evil.test"),
     ]
     .into_iter()
     .enumerate()
@@ -295,7 +308,7 @@ async fn forwarding_vouches_for_no_author_who_was_not_authenticated() {
     }
     house.settled().await;
     assert!(house.remote.is_drained());
-    assert_eq!(house.server.query::<i64>("SELECT count(*) FROM message").await, 13, "stored all the same");
+    assert_eq!(house.server.query::<i64>("SELECT count(*) FROM message").await, 26, "stored all the same");
     // What its author's own host hands over goes on as it is, and so does what no policy speaks against.
     for (host, author, mail_from) in
         [(GOOD, "ada@good.test", "ada@good.test"), (EVIL, "x@calm.test", "x@evil.test"), (EVIL, "x@evil.test", "")]

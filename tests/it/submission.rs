@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use mailkite::clock::{Clock, Timestamp};
 use mailkite::config::Config;
+use mailkite::setup;
 use rustls::pki_types::ServerName;
 use serde_json::json;
 
@@ -300,6 +301,43 @@ async fn what_only_hosts_may_say_does_not_go_out() {
         }
         assert_eq!(names, kept, "{text}");
         assert!(header.contains(wanted) && !header.contains("bank.test>\r\n"), "{text}");
+    }
+    door.server.stop_with_any_jobs().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_author_is_one_whom_every_reader_finds() {
+    let door = Door::open().await;
+    let owner = door.server.inbox.account_id;
+    door.server.write(move |tx, _, now| setup::verified_domain(tx, owner, "bank.test.inbox.test", now)).await;
+    let mut client = door.signed_in().await;
+    for author in [
+        "ceo@bank.test\".inbox.test",
+        "ceo@bank.test>.inbox.test",
+        "ceo@bank.test).inbox.test",
+        "ceo@bank.test(.inbox.test",
+        "\"CEO\" ceo@bank.test).inbox.test",
+        "ceo@bank.test .inbox.test",
+        "<ceo@bank.test(x).inbox.test>",
+        "ceo@bank.test <a@inbox.test>",
+        "<@bank.test:a@inbox.test>",
+        "<\"ceo@bank.test\"@inbox.test>",
+        "a@inbox.test ceo@bank.test",
+        "a@inbox.test (a) .bank.test",
+    ] {
+        let mail = format!("From: {author}\r\nSubject: x\r\n\r\nPay to me.\r\n");
+        let reply = client.mail("a@inbox.test", &["ada@remote.test"], &mail).await;
+        assert_eq!(said(&reply), "550 5.6.0 Exactly one From field with exactly one mailbox is needed", "{author}");
+        let body = json!({"from": author, "to": "ada@remote.test", "subject": "x", "text": "y"});
+        let reply = door.owner.post("/v1/send", body).await;
+        // Here the display name is put into quotes.
+        let wanted = if author == "ceo@bank.test <a@inbox.test>" { 202 } else { 400 };
+        assert_eq!(reply.status, wanted, "{author}");
+    }
+    for author in ["Acme, Inc. <a@inbox.test>", "a@inbox.test (Acme)", "\"ceo@bank.test\" <a@inbox.test>"] {
+        let mail = format!("From: {author}\r\nSubject: x\r\n\r\nHi.\r\n");
+        let reply = client.mail("a@inbox.test", &["ada@remote.test"], &mail).await;
+        assert_eq!(reply.code, 250, "{author}: {reply:?}");
     }
     door.server.stop_with_any_jobs().await;
 }

@@ -266,16 +266,66 @@ async fn dmarc_follows_the_from_field_and_refuses_two_of_them() {
         ("From: ada@mail.example.com\r\n", Verdict::Pass),
         ("From: ada@nowhere.example\r\n", Verdict::None),
         ("From: ada@failing.example\r\n", Verdict::TempError),
-        ("From: ada@example.com, bob@example.com\r\n", Verdict::Pass),
-        ("From: ada@example.com, bob@other.example\r\n", Verdict::None),
+        ("From: Lovelace, Ada <ada@example.com>\r\n", Verdict::Pass),
+        ("From: Engines: all of them <ada@example.com>\r\n", Verdict::Pass),
+        ("From: Ada (the first) <ada@example.com>\r\n", Verdict::Pass),
+        ("From: Ada @ Engines <ada@example.com>\r\n", Verdict::Pass),
+        ("From: \"ceo@bank.example\" <ada@example.com>\r\n", Verdict::Pass),
+        ("From: ada@example.com <ada@example.com>\r\n", Verdict::Pass),
+        ("From: Team: Ada <ada@example.com>;\r\n", Verdict::Pass),
+        ("From: =?utf-8?Q?ceo=40bank.example,?= <ada@example.com>\r\n", Verdict::Pass),
+        ("From: \"ada l\"@example.com\r\n", Verdict::Pass),
+        ("From: ada@example.com, bob@example.com\r\n", Verdict::PermError),
+        ("From: ada@example.com, bob@other.example\r\n", Verdict::PermError),
         ("From: ada@example.com\r\nFrom: bob@other.example\r\n", Verdict::PermError),
-        ("From: =?utf-8?Q?ada=40example.com?=\r\n", Verdict::None),
-        ("From: =?utf-8?Q?ada=40example.com?= (x)\r\n", Verdict::None),
-        ("Subject: none\r\n", Verdict::None),
+        ("From: =?utf-8?Q?ada=40example.com?=\r\n", Verdict::PermError),
+        ("From: =?utf-8?Q?ada=40example.com?= (x)\r\n", Verdict::PermError),
+        ("From: Team:;\r\n", Verdict::PermError),
+        ("From: <>\r\n", Verdict::PermError),
+        ("Subject: none\r\n", Verdict::PermError),
     ] {
         let found = bench.verify("192.0.2.7", "a@example.com", &format!("{from}\r\nbody\r\n")).await;
         assert_eq!(found.verdicts.dmarc, Some(verdict), "{from}");
     }
+}
+
+#[tokio::test]
+async fn a_from_that_readers_read_differently_passes_for_nobody() {
+    let bench = Bench::new().await;
+    let thief = format!("v=DKIM1; k=ed25519; p={}", bench.keys.encoded_public_key());
+    for domain in ["evil.test", "bank.test.evil.test"] {
+        bench.dns.txt(domain, "v=spf1 +all").txt(&format!("s1._domainkey.{domain}"), &thief);
+    }
+    bench.dns.txt("_dmarc.evil.test", "v=DMARC1; p=none").txt("_dmarc.bank.test", "v=DMARC1; p=reject");
+    for author in [
+        "ceo@bank.test\".evil.test",
+        "ceo@bank.test>.evil.test",
+        "ceo@bank.test).evil.test",
+        "ceo@bank.test(.evil.test",
+        "ceo@bank.test .evil.test",
+        "<ceo@bank.test(x).evil.test>",
+        "<ceo@bank.test\r\n .evil.test>",
+        "\"CEO\" ceo@bank.test\".evil.test",
+        "ceo@bank.test <x@evil.test>",
+        "ceo@bank.test, x@evil.test",
+        "<@bank.test:x@evil.test>",
+        "<\"ceo@bank.test\"@evil.test>",
+        "x@evil.test ceo@bank.test",
+        "ceo@bank .test",
+        "ceo@bank(x).test",
+        "ceo@bank.\r\n test",
+    ] {
+        let mail = format!("From: {author}\r\nSubject: x\r\n\r\nPay to me.\r\n");
+        let signed = bench.sign(&mail, "evil.test", &["From", "Subject"]);
+        let found = bench.verify("192.0.2.66", "x@bank.test.evil.test", &signed).await;
+        assert_eq!((found.verdicts.spf, found.verdicts.dkim), (Some(Verdict::Pass), Some(Verdict::Pass)), "{author}");
+        let judged = found.verdicts.dmarc;
+        assert!(matches!(judged, Some(Verdict::Fail | Verdict::PermError)), "{author}: {judged:?}");
+        assert!(!found.aligned, "{author}");
+    }
+    // A domain is judged by its policy wherever its blanks stand.
+    let found = bench.verify("192.0.2.66", "x@evil.test", "From: ceo@bank. test\r\n\r\nPay to me.\r\n").await;
+    assert_eq!((found.verdicts.dmarc, found.enforced), (Some(Verdict::Fail), true));
 }
 
 #[tokio::test]

@@ -205,7 +205,7 @@ pub(super) fn forward_all(
             policy: route.row.on_auth_fail,
             verification: &common.verification,
             mark: common.message_id_header.as_deref().unwrap_or(&plan.own_id),
-            authors: &common.authors,
+            author: common.author.as_deref(),
             plain_header: common.plain_header,
         };
         jobs.extend(ways.outbound.forward(tx, forward, now)?);

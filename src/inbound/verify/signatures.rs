@@ -39,8 +39,9 @@ const ONCE: &[&str] = &[
     "content-location",
 ];
 
-/// Leaves in `message` what is to be checked; `body_offset` is where our own reader finds the body.
-pub fn prepare(message: &mut AuthenticatedMessage<'_>, body_offset: usize) {
+/// Leaves in `message` what is to be checked; `body_offset` is where our own reader finds the body. Returns whether the
+/// library finds the header that our reader finds.
+pub fn prepare(message: &mut AuthenticatedMessage<'_>, body_offset: usize) -> bool {
     correct_relaxed_hashes(message);
     take_partial(message);
     // A line that is no field ends the header for our reader and not for the library: what it would vouch for is not the
@@ -72,6 +73,7 @@ pub fn prepare(message: &mut AuthenticatedMessage<'_>, body_offset: usize) {
     message.dkim_headers.truncate(MAX_SIGNATURES);
     message.errors.extend(refused);
     message.errors.truncate(MAX_SIGNATURES);
+    repeated.is_some()
 }
 
 /// Whether a chain of seals is longer than what is checked.

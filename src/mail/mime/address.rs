@@ -1,6 +1,7 @@
 //! Address lists (RFC 5322 §3.4): which mailboxes a From or To field names, and by what display names.
 //!
-//! Only what stands in the field as an address is one; an encoded word is a name, whatever it decodes to.
+//! Only what stands in the field as an address is one; an encoded word is a name, whatever it decodes to. Of what fits no
+//! grammar as much is read as can be; whose name may be relied on, [`super::author`] says.
 
 use super::NamedAddress;
 use super::words;
@@ -38,6 +39,8 @@ struct Token<'x> {
     raw: &'x [u8],
     /// Whether it follows the token before it without a blank.
     attached: bool,
+    /// A quote, bracket or parenthesis without its partner: no part of a name, and no address reaches across it.
+    stray: bool,
 }
 
 struct List<'x, 'o> {
@@ -72,7 +75,10 @@ impl<'x> List<'x, '_> {
             }
             b'"' if !self.open_quote => match end_of_quote(tail) {
                 Some(end) => return self.push(raw, end + 2),
-                None => self.open_quote = true,
+                None => {
+                    self.open_quote = true;
+                    return self.push(raw, 1);
+                }
             },
             b'(' if !self.open_comment => match end_of_comment(tail) {
                 Some(end) => {
@@ -80,7 +86,10 @@ impl<'x> List<'x, '_> {
                     self.item.blank_before = true;
                     return tail.get(end + 1..).unwrap_or_default();
                 }
-                None => self.open_comment = true,
+                None => {
+                    self.open_comment = true;
+                    return self.push(raw, 1);
+                }
             },
             b'=' if raw.starts_with(b"=?") => match words::word(raw.get(..raw.len().min(1000)).unwrap_or(raw)) {
                 Some(word) => return self.push(raw, word.length),
@@ -90,7 +99,7 @@ impl<'x> List<'x, '_> {
                 let literal = memchr::memchr2(b']', b'\n', tail.get(..tail.len().min(100)).unwrap_or(tail));
                 return self.push(raw, literal.map_or(1, |end| end + 2));
             }
-            b'>' | b')' | b'"' | b'(' => {}
+            b'>' | b')' | b'"' | b'(' => return self.push(raw, 1),
             _ => {
                 let special = |byte: &u8| byte.is_ascii_whitespace() || b",;:<>\"()[".contains(byte);
                 return self.push(raw, raw.iter().position(special).unwrap_or(raw.len()));
@@ -103,7 +112,8 @@ impl<'x> List<'x, '_> {
         // At least one byte is taken, or the loop over the list would not end.
         let (token, rest) = raw.split_at_checked(length.max(1)).unwrap_or((raw, &[]));
         let attached = !self.item.blank_before && !self.item.tokens.is_empty();
-        self.item.tokens.push(Token { raw: token, attached });
+        let stray = matches!(token, b">" | b")" | b"\"" | b"(");
+        self.item.tokens.push(Token { raw: token, attached, stray });
         self.item.blank_before = false;
         rest
     }
@@ -142,9 +152,10 @@ impl<'x> List<'x, '_> {
         // Without brackets: a run of attached tokens that reads as an address is one, the rest is its name.
         let mut addresses = Vec::new();
         let mut names = Vec::new();
-        // RFC 5322 §4.4: blanks may stand around the sign of an address.
+        // RFC 5322 §3.4.1, §4.4: blanks and comments may stand around the sign of an address, and around its dots.
+        let binds = |byte: Option<&u8>| matches!(byte, Some(b'@' | b'.'));
         let joins = |prev: &Token<'_>, next: &Token<'_>| {
-            next.attached || prev.raw.ends_with(b"@") || next.raw.starts_with(b"@")
+            !prev.stray && !next.stray && (next.attached || binds(prev.raw.last()) || binds(next.raw.first()))
         };
         for run in item.tokens.chunk_by(joins) {
             let joined: Vec<u8> = run.iter().flat_map(|token| token.raw).copied().collect();
@@ -172,7 +183,7 @@ impl<'x> List<'x, '_> {
     }
 }
 
-fn end_of_quote(tail: &[u8]) -> Option<usize> {
+pub(super) fn end_of_quote(tail: &[u8]) -> Option<usize> {
     let mut escaped = false;
     tail.iter().position(|byte| {
         let ends = *byte == b'"' && !escaped;
@@ -181,7 +192,7 @@ fn end_of_quote(tail: &[u8]) -> Option<usize> {
     })
 }
 
-fn end_of_comment(tail: &[u8]) -> Option<usize> {
+pub(super) fn end_of_comment(tail: &[u8]) -> Option<usize> {
     let mut depth = 1_usize;
     let mut escaped = false;
     tail.iter().position(|byte| {
@@ -198,8 +209,13 @@ fn end_of_comment(tail: &[u8]) -> Option<usize> {
 
 fn name_of<'t, 'x: 't>(tokens: impl Iterator<Item = &'t Token<'x>>) -> Option<String> {
     let mut phrase = Vec::new();
+    let mut blank = false;
     for token in tokens {
-        if !phrase.is_empty() && !token.attached {
+        blank |= !token.attached;
+        if token.stray {
+            continue;
+        }
+        if std::mem::take(&mut blank) && !phrase.is_empty() {
             phrase.push(b' ');
         }
         match token.raw {
@@ -224,23 +240,58 @@ fn push_unquoted(quoted: &[u8], out: &mut Vec<u8>) {
 }
 
 /// `local@domain` with the domain as A-labels in lower case, or `None` if this is no address.
-fn normalise(raw: &[u8]) -> Option<String> {
+pub(super) fn normalise(raw: &[u8]) -> Option<String> {
     let text = String::from_utf8(without_blanks(raw)?).ok()?;
     let text = text.as_str();
     // RFC 5322 §4.4: a source route is ignored.
     let text = if text.starts_with('@') { text.split_once(':')?.1 } else { text };
     let (local, domain) = text.rsplit_once('@')?;
-    let quoted = local.len() > 2
-        && local.starts_with('"')
-        && end_of_quote(local.as_bytes().get(1..)?) == Some(local.len() - 2);
-    let plain = |c: char| !c.is_control() && !c.is_whitespace() && !"()<>[]:;@\\,\"".contains(c);
     if local.is_empty() || local.len() > 255 || local.chars().any(char::is_control) {
         return None;
     }
-    if !quoted && (!local.chars().all(plain) || (local.contains("=?") && local.contains("?="))) {
-        return None;
+    let domain = normal_domain(domain)?;
+    if is_quoted(local) || is_plain(local) {
+        return Some(format!("{local}@{domain}"));
     }
-    Some(format!("{local}@{}", normal_domain(domain)?))
+    Some(format!("{}@{domain}", one_word(local)?))
+}
+
+/// Whether a local part is one quoted string.
+pub(super) fn is_quoted(local: &str) -> bool {
+    let inner = local.strip_prefix('"').map(str::as_bytes);
+    local.len() > 2 && inner.and_then(end_of_quote) == Some(local.len() - 2)
+}
+
+/// Whether a local part is words with dots between them, none of them quoted or encoded.
+pub(super) fn is_plain(local: &str) -> bool {
+    let plain = |c: char| !c.is_control() && !c.is_whitespace() && !"()<>[]:;@\\,\"".contains(c);
+    local.chars().all(plain) && !(local.contains("=?") && local.contains("?="))
+}
+
+/// RFC 5322 §4.4: words with dots between them, some of them quoted, as the one quoted string that they stand for.
+fn one_word(local: &str) -> Option<String> {
+    let mut text = Vec::new();
+    let mut rest = local.as_bytes();
+    loop {
+        let end = match rest {
+            [b'"', tail @ ..] => end_of_quote(tail)? + 2,
+            _ => memchr::memchr2(b'.', b'"', rest).unwrap_or(rest.len()),
+        };
+        let (word, after) = rest.split_at_checked(end)?;
+        match word {
+            [b'"', quoted @ .., b'"'] => push_unquoted(quoted, &mut text),
+            [] => return None,
+            atom => is_plain(std::str::from_utf8(atom).ok()?).then(|| text.extend_from_slice(atom))?,
+        }
+        match after {
+            [] => break,
+            [b'.', next @ ..] => rest = next,
+            _ => return None,
+        }
+        text.push(b'.');
+    }
+    let text = String::from_utf8(text).ok()?;
+    Some(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")))
 }
 
 /// An address without the blanks and comments that may stand around its words (RFC 5322 §3.4.1, §4.4); `None` if there is
@@ -269,7 +320,7 @@ fn without_blanks(raw: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-fn normal_domain(domain: &str) -> Option<String> {
+pub(super) fn normal_domain(domain: &str) -> Option<String> {
     if let Some(literal) = domain.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         let fits =
             !literal.is_empty() && literal.bytes().all(|byte| byte.is_ascii_hexdigit() || b".:IPv".contains(&byte));
@@ -288,92 +339,4 @@ fn normal_domain(domain: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(raw: &str) -> Vec<(String, Option<String>)> {
-        let mut out = Vec::new();
-        parse(raw.as_bytes(), 100, &mut out);
-        out.into_iter().map(|named| (named.address, named.name)).collect()
-    }
-
-    fn one(raw: &str, address: &str, name: Option<&str>) {
-        assert_eq!(read(raw), [(address.to_owned(), name.map(str::to_owned))], "{raw}");
-    }
-
-    #[test]
-    fn mailboxes_are_read_in_every_form_senders_write() {
-        one("ada@Example.COM", "ada@example.com", None);
-        one("Ada Lovelace <ada@example.com>", "ada@example.com", Some("Ada Lovelace"));
-        one("\"Lovelace, \\\"Ada\\\"\" <ada@example.com>", "ada@example.com", Some("Lovelace, \"Ada\""));
-        one("ada@example.com (Ada Lovelace)", "ada@example.com", Some("Ada Lovelace"));
-        one("Ada (the (first)) Lovelace<ada@example.com>", "ada@example.com", Some("Ada Lovelace"));
-        one("=?utf-8?Q?Doe,_J=C3=B6rg?= <j@example.com>", "j@example.com", Some("Doe, J\u{f6}rg"));
-        one("\"=?utf-8?B?w6Q=?=\" <j@example.com>", "j@example.com", Some("\u{e4}"));
-        one("ceo@bank.example <thief@example.com>", "thief@example.com", Some("ceo@bank.example"));
-        one("<@relay.example,@other.example:ada@example.com>", "ada@example.com", None);
-        one("\"ada lovelace\"@example.com", "\"ada lovelace\"@example.com", None);
-        one("Ada <ada@b\u{fc}cher.example>", "ada@xn--bcher-kva.example", Some("Ada"));
-        one("ada@[192.0.2.1]", "ada@[192.0.2.1]", None);
-        one("Ada <ada@\r\n example.com>", "ada@example.com", Some("Ada"));
-        one("Ada < ada (home) @ example . com (x) >", "ada@example.com", Some("Ada"));
-        one("ada @ example.com", "ada@example.com", None);
-        one("Ada <<ada@example.com>>", "ada@example.com", Some("Ada"));
-        one("Ada <ada@example.com", "ada@example.com", Some("Ada"));
-        one("\"Ada <ada@example.com>", "ada@example.com", Some("Ada"));
-    }
-
-    #[test]
-    fn lists_and_groups_name_every_member() {
-        let members = read("a@x.example, Team: b@x.example, \"C\" <c@x.example>; d@x.example");
-        assert_eq!(members.len(), 4);
-        assert!(read("undisclosed-recipients:;").is_empty());
-        assert_eq!(read("a@x.example\u{c},\u{b}, b@x.example").len(), 2);
-        assert_eq!(read("<a@x.example> <b@x.example>").len(), 2);
-    }
-
-    #[test]
-    fn an_encoded_word_never_yields_an_address() {
-        assert!(read("=?utf-8?Q?ceo=40bank.example?=").is_empty());
-        assert!(read("=?utf-8?Q?ceo=40bank.example?= (Boss)").is_empty());
-        assert!(read("=?utf-8?Q?ceo?=@bank.example").is_empty());
-        assert!(read("=?utf-8?Q?ceo?= @ bank.example").is_empty());
-        assert!(read("<=?utf-8?Q?ceo=40bank.example?=>").is_empty());
-        assert!(read("<=?utf-8?Q?ceo?=@bank.example>").is_empty());
-        one(
-            "=?utf-8?Q?<ceo=40bank.example>,?= <thief@example.com>",
-            "thief@example.com",
-            Some("<ceo@bank.example>,"),
-        );
-    }
-
-    #[test]
-    fn what_is_no_address_names_nobody() {
-        for raw in [
-            "",
-            "Ada",
-            "@example.com",
-            "ada@",
-            "<ada@exa mple>",
-            "<a da@example>",
-            "<ada@example (open>",
-            "<a@b@c.example>",
-            "<ada@-.>",
-            "<a@b..c>",
-            "<a\0@b.example>",
-        ] {
-            assert!(read(raw).is_empty(), "{raw}");
-        }
-    }
-
-    #[test]
-    fn hostile_lists_take_linear_time() {
-        for unit in ["\"\\", "(", "<", "=?a?q?", "[", ",", "a@b.example,", "\"", "<\"", "<\"\\\"> "] {
-            let raw = unit.repeat(262_144 / unit.len());
-            let start = std::time::Instant::now();
-            let mut out = Vec::new();
-            parse(raw.as_bytes(), 1000, &mut out);
-            assert!(start.elapsed().as_millis() < 2000, "{unit}");
-        }
-    }
-}
+mod tests;

@@ -26,6 +26,7 @@ pub struct Fields<'x, 'l> {
     raw: &'x [u8],
     limits: &'l Limits,
     start: usize,
+    first: usize,
     at: usize,
     seen: usize,
     /// Whether the block went past a limit; the fields beyond it are not read.
@@ -36,7 +37,12 @@ pub struct Fields<'x, 'l> {
 impl<'x, 'l> Fields<'x, 'l> {
     /// The block that begins at the offset `at` of `raw`.
     pub fn new(raw: &'x [u8], at: usize, limits: &'l Limits) -> Self {
-        Self { raw, limits, start: at, at, seen: 0, truncated: false, done: false }
+        Self { raw, limits, start: at, first: at, at, seen: 0, truncated: false, done: false }
+    }
+
+    /// Where the first field begins, once it was read: behind the line that separates mails in an mbox file.
+    pub fn header_offset(&self) -> usize {
+        self.first.min(self.raw.len())
     }
 
     /// Where the body begins, once there is no further field.
@@ -67,7 +73,7 @@ impl<'x, 'l> Fields<'x, 'l> {
                 self.seen = self.seen.saturating_add(1);
                 return Some(Field { name, value: without_line_break(value) });
             } else if self.seen == 0 && self.at == self.start && is_mbox_line(line) {
-                self.at = next;
+                (self.first, self.at) = (next, next);
             } else {
                 self.done = true;
             }

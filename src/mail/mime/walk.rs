@@ -93,6 +93,8 @@ pub struct Structure<'x> {
     pub leaves: Vec<Leaf<'x>>,
     /// What opened multiparts say of their transfer encoding.
     pub multipart_encodings: Vec<&'x [u8]>,
+    /// Where the header of the message begins.
+    pub header_offset: usize,
     /// Where the body of the message begins.
     pub body_offset: usize,
     /// Whether the header of the message went past a limit.
@@ -164,6 +166,7 @@ impl<'x> Walk<'x, '_> {
         let body = fields.body_offset();
         self.out.truncated |= fields.truncated;
         if root {
+            self.out.header_offset = fields.header_offset();
             self.out.body_offset = body;
             self.out.header_truncated = fields.truncated;
         }

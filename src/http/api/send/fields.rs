@@ -11,6 +11,7 @@ use crate::http::body::Loose;
 pub use crate::http::body::text;
 use crate::http::error::{ApiError, Code};
 use crate::mail::mailbox_list::{MailboxListError, NamedMailbox, parse_list, parse_one};
+use crate::mail::mime;
 use crate::outbound::compose::check_header;
 use crate::outbound::schedule::{self, BadSchedule};
 use crate::outbound::template::MergeData;
@@ -73,6 +74,13 @@ pub fn sender(from: Loose<String>) -> Result<NamedMailbox, ApiError> {
     let from = parse_one(&text).map_err(|error| list_error(error, "from"))?;
     if from.mailbox.has_invisible_characters() {
         return Err(ApiError::field(Code::BadAddress, "from", "from: the address holds characters that nobody sees"));
+    }
+    if mime::sole_author(from.mailbox.to_string().as_bytes()).is_none() {
+        return Err(ApiError::field(
+            Code::BadAddress,
+            "from",
+            "from: not every mail program reads this as one address",
+        ));
     }
     Ok(from)
 }
