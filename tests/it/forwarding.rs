@@ -322,6 +322,30 @@ async fn forwarding_vouches_for_no_author_who_was_not_authenticated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_line_of_an_mbox_file_on_top_makes_nobody_authenticated_and_stays_here() {
+    let mut house = House::open().await;
+    forward(&house.owner, "sales@inbox.test", "boss@remote.test").await;
+    for (number, line) in
+        ["From a", ">From a b", ">From ", "From x@y.test Mon Nov 30 01:00:00 2026"].iter().enumerate()
+    {
+        house.server.write(|tx, _, _| Ok(tx.execute("UPDATE route SET last_status = NULL", [])?)).await;
+        let forged = format!("{line}\r\n{}", from("ceo@bank.test", &format!("Forged {number}")));
+        assert_eq!(house.deliver(EVIL, "x@evil.test", "sales@inbox.test", &forged).await, 250);
+        assert_eq!(route(&house.owner).await["last_status"], "refused", "{line}");
+        let shown = house.owner.get("/api/messages?limit=1").await.expect(200)[0].clone();
+        assert_eq!((&shown["from"]["address"], &shown["dmarc"]), (&json!("ceo@bank.test"), &json!("fail")), "{line}");
+        let true_one = from("ada@good.test", &format!("True {number}"));
+        let saved = format!("{line}\r\n{true_one}");
+        assert_eq!(house.deliver(GOOD, "ada@good.test", "sales@inbox.test", &saved).await, 250);
+        let text = text_of(&house.remote.taken().await);
+        assert!(text.ends_with(&true_one) && !text.contains(&format!("\n{line}\r")), "{text}");
+    }
+    house.settled().await;
+    assert!(house.remote.is_drained());
+    house.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_route_may_let_an_address_of_its_domain_speak_for_an_author() {
     let mut house = House::open().await;
     let made = forward(&house.owner, "sales@inbox.test", "boss@remote.test").await;

@@ -329,6 +329,37 @@ async fn a_from_that_readers_read_differently_passes_for_nobody() {
 }
 
 #[tokio::test]
+async fn a_line_of_an_mbox_file_on_top_hides_no_header() {
+    let bench = Bench::new().await;
+    let signed = bench.sign(MESSAGE, "example.com", &["From", "Subject"]);
+    for line in
+        ["From a", "From ", ">From a", ">From ", "From a@b.test Mon Nov 30 01:02:03 2026", ">From a@b.test Mon"]
+    {
+        let found = bench.verify("192.0.2.66", "x@evil.test", &format!("{line}\r\n{MESSAGE}")).await;
+        let verdicts = (found.verdicts.dkim, found.verdicts.dmarc, found.enforced);
+        assert_eq!(verdicts, (Some(Verdict::None), Some(Verdict::Fail), true), "{line}");
+        let found = bench.verify("192.0.2.66", "x@evil.test", &format!("{line}\r\n{signed}")).await;
+        let verdicts = (found.verdicts.dkim, found.verdicts.dmarc, found.aligned);
+        assert_eq!(verdicts, (Some(Verdict::Pass), Some(Verdict::Pass), true), "{line}");
+    }
+    // Whatever else makes readers disagree about the header, nobody passes, whichever way the sender came.
+    for line in ["junk", " x", ": x", "From\ta", ">>From a", "From a\r\nFrom b", "X\u{e9}: y", "FROM a", "Fr om: x"] {
+        for raw in [
+            format!("{line}\r\n{signed}"),
+            signed.replacen("To: ", &format!("{line}\r\nTo: "), 1),
+            signed.replacen("\r\n\r\n", &format!("\r\n{line}\r\n\r\n"), 1),
+        ] {
+            // A line with a blank before it goes on from the one above.
+            let is_plain = line == " x" && !raw.starts_with(line);
+            let found = bench.verify("192.0.2.7", "a@example.com", &raw).await;
+            let judged = found.verdicts.dmarc;
+            assert!(is_plain || matches!(judged, Some(Verdict::PermError)), "{raw}: {judged:?}");
+            assert!(is_plain || !found.aligned, "{raw}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn at_most_five_signatures_are_checked() {
     let bench = Bench::new().await;
     let mut raw = MESSAGE.to_owned();
