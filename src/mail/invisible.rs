@@ -1,5 +1,8 @@
 //! Characters that are not seen, or that change the order of those that are: two texts that look the same are not.
 
+use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory, GeneralCategoryGroup};
+use icu_properties::{CodePointMapData, CodePointSetData};
+
 /// Bidirectional marks and line separators: `invoice\u{202e}fdp.exe` would be shown as `invoiceexe.pdf`. The joiners, which
 /// Arabic, Indic scripts and emoji need, are not among them.
 pub const fn changes_the_order(c: char) -> bool {
@@ -10,37 +13,25 @@ pub const fn changes_the_order(c: char) -> bool {
     )
 }
 
-/// The same, and everything else that leaves no mark of its own: joiners, fillers, selectors, tags, odd blanks, what stands
-/// for no character. None of it belongs into an address of ours.
+/// The same, and everything else that leaves no mark of its own: formats, joiners, fillers, selectors, tags, odd blanks, what
+/// stands for no character. None of it belongs into an address of ours.
 pub fn is_invisible(c: char) -> bool {
-    changes_the_order(c)
-        || c.is_control()
-        || matches!(
-            c,
-            '\u{a0}'
-                | '\u{ad}'
-                | '\u{34f}'
-                | '\u{115f}'
-                | '\u{1160}'
-                | '\u{1680}'
-                | '\u{17b4}'
-                | '\u{17b5}'
-                | '\u{180b}'..='\u{180f}'
-                | '\u{2000}'..='\u{200f}'
-                | '\u{202f}'
-                | '\u{205f}'
-                | '\u{3000}'
-                | '\u{3164}'
-                | '\u{e000}'..='\u{f8ff}'
-                | '\u{fdd0}'..='\u{fdef}'
-                | '\u{fe00}'..='\u{fe0f}'
-                | '\u{ffa0}'
-                | '\u{fff0}'..='\u{ffff}'
-                | '\u{1bca0}'..='\u{1bca3}'
-                | '\u{1d173}'..='\u{1d17a}'
-                | '\u{e0000}'..='\u{10ffff}'
-        )
+    let category = CodePointMapData::<GeneralCategory>::new().get(c);
+    c != ' ' && HIDDEN.contains(category)
+        || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
+        || LOOKS_BLANK.contains(&c)
+        || matches!(c, '\u{fdd0}'..='\u{fdef}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{10ffff}')
 }
+
+/// Controls (Cc), formats (Cf), characters of nobody but those who agreed on them (Co), blanks and line ends (Z).
+const HIDDEN: GeneralCategoryGroup = GeneralCategoryGroup::Control
+    .union(GeneralCategoryGroup::Format)
+    .union(GeneralCategoryGroup::PrivateUse)
+    .union(GeneralCategoryGroup::Separator);
+
+/// Letters and signs that no property tells of, and that the code charts show as nothing: the Braille pattern without a
+/// dot, the Khitan filler, two blank hieroglyphs, a note without a head.
+const LOOKS_BLANK: [char; 5] = ['\u{2800}', '\u{16fe4}', '\u{13441}', '\u{13442}', '\u{1d159}'];
 
 #[cfg(test)]
 mod tests {
@@ -55,5 +46,64 @@ mod tests {
         {
             assert!(is_invisible(c), "{c:?}");
         }
+    }
+
+    #[test]
+    fn nothing_that_leaves_no_mark_is_visible() {
+        // Formats (Cf) of Unicode 16, then what is shown as nothing.
+        let formats = [
+            0xad..=0xad,
+            0x600..=0x605,
+            0x61c..=0x61c,
+            0x6dd..=0x6dd,
+            0x70f..=0x70f,
+            0x890..=0x891,
+            0x8e2..=0x8e2,
+            0x180e..=0x180e,
+            0x200b..=0x200f,
+            0x202a..=0x202e,
+            0x2060..=0x2064,
+            0x2066..=0x206f,
+            0xfeff..=0xfeff,
+            0xfff9..=0xfffb,
+            0x110bd..=0x110bd,
+            0x110cd..=0x110cd,
+            0x13430..=0x1343f,
+            0x1bca0..=0x1bca3,
+            0x1d173..=0x1d17a,
+            0xe0001..=0xe0001,
+            0xe0020..=0xe007f,
+        ];
+        let blanks = [
+            0..=0x1f,
+            0x7f..=0xa0,
+            0x34f..=0x34f,
+            0x115f..=0x1160,
+            0x1680..=0x1680,
+            0x17b4..=0x17b5,
+            0x180b..=0x180f,
+            0x2000..=0x200a,
+            0x2028..=0x2029,
+            0x202f..=0x202f,
+            0x205f..=0x205f,
+            0x2065..=0x2065,
+            0x2800..=0x2800,
+            0x3000..=0x3000,
+            0x3164..=0x3164,
+            0xe000..=0xf8ff,
+            0xfdd0..=0xfdef,
+            0xfe00..=0xfe0f,
+            0xffa0..=0xffa0,
+            0xfff0..=0xffff,
+            0x13441..=0x13442,
+            0x16fe4..=0x16fe4,
+            0x1d159..=0x1d159,
+            0xe0000..=0xe0fff,
+            0xf0000..=0x0010_ffff,
+        ];
+        for c in formats.into_iter().chain(blanks).flatten().filter_map(char::from_u32) {
+            assert!(is_invisible(c), "{c:?}");
+        }
+        assert!(!is_invisible(' '), "it is seen between others");
     }
 }

@@ -34,6 +34,14 @@ async fn an_injected_message_leaves_only_with_a_from_that_the_account_may_send_f
         inject(&format!("CEO <ceo{number}@bank.example>")).await.expect_error(404, "domain_not_owned");
     }
     inject("hi@pending.test").await.expect_error(403, "from_domain");
+    for unseen in ['\u{202e}', '\u{200b}', '\u{2800}', '\u{600}', '\u{1d159}', '\u{13430}'] {
+        inject(&format!("hi{unseen}@inbox.test")).await.expect_field(400, "bad_request", "from");
+        inject(&format!("\"hi{unseen}\"@inbox.test")).await.expect_field(400, "bad_request", "from");
+        let to = json!({"from": "hi@inbox.test", "address": format!("out{unseen}@inbox.test"), "text": "now"});
+        house.owner.post("/v1/route", to).await.expect_field(400, "bad_request", "address");
+        let send = json!({"from": format!("hi{unseen}@inbox.test"), "to": "victim@remote.test", "text": "now"});
+        house.owner.post("/v1/send", send).await.expect_field(400, "bad_address", "from");
+    }
     assert_eq!(house.server.query::<i64>("SELECT count(*) FROM dispatch").await, 0);
     inject("Acme <hi@inbox.test>").await.expect(202);
     let taken = house.remote.taken().await;

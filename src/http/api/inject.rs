@@ -104,12 +104,18 @@ pub async fn inject(
     caller.needs_verified()?;
     let from = required(fields.from, "from")?;
     let (from_name, from) = sender(&from).ok_or_else(|| bad("from", "from must be one address"))?;
+    if from.has_invisible_characters() {
+        return Err(bad("from", "from: the address holds characters that nobody sees"));
+    }
     let (route_id, address) = (text(fields.route_id, "routeId")?, text(fields.address, "address")?);
     if route_id.is_none() && address.is_none() {
         return Err(bad("routeId", "routeId or address is required"));
     }
     let address = address.map(|text| Mailbox::parse(text.trim())).transpose();
     let address = address.map_err(|_| bad("address", "address must be one address"))?;
+    if address.as_ref().is_some_and(Mailbox::has_invisible_characters) {
+        return Err(bad("address", "address: it holds characters that nobody sees"));
+    }
     let subject = text(fields.subject, "subject")?;
     if let Some(subject) = &subject
         && (subject.chars().count() > MAX_SUBJECT_CHARS || subject.chars().any(char::is_control))
