@@ -74,8 +74,9 @@ impl OwnNames {
         let mut origins = headers.get_all(ORIGIN).iter().peekable();
         if origins.peek().is_some() {
             // A form's origin is `null` where the page sends no referrer; the browser still says that it is the page's own.
-            return sites == [b"same-origin"]
-                || origins.all(|origin| origin.to_str().is_ok_and(|one| self.is_own(one)));
+            // Any other is judged by itself.
+            let is_hidden = |origin: &str| origin == "null" && sites == [b"same-origin"];
+            return origins.all(|origin| origin.to_str().is_ok_and(|one| is_hidden(one) || self.is_own(one)));
         }
         sites.iter().all(|site| match *site {
             b"same-origin" | b"none" => true,
@@ -88,7 +89,8 @@ impl OwnNames {
     fn is_own(&self, origin: &str) -> bool {
         let Ok(url) = Url::parse(origin) else { return false };
         let host = url.host().map(|host| without_final_dot(host.to_owned()));
-        let is_web = matches!(url.scheme(), "http" | "https");
+        // Browsers send the one spelling that an origin has.
+        let is_web = matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == origin;
         is_web && host.is_some_and(|host| is_loopback(&host) || self.is_own_name(&host))
     }
 
@@ -222,6 +224,17 @@ mod tests {
             &[("origin", "chrome-extension://localhost")],
             &[("origin", "http://localhost"), ("origin", "https://evil.example")],
             &[("origin", "https://evil.example"), ("sec-fetch-site", "none")],
+            &[("origin", "https://evil.example"), ("sec-fetch-site", "same-origin")],
+            &[("origin", "null"), ("origin", "https://evil.example"), ("sec-fetch-site", "same-origin")],
+            &[("origin", "NULL"), ("sec-fetch-site", "same-origin")],
+            &[("origin", "http:/localhost")],
+            &[("origin", "http:localhost")],
+            &[("origin", "http:\\\\localhost")],
+            &[("origin", "http://localhost/")],
+            &[("origin", "http://localhost/evil")],
+            &[("origin", "http://localhost#")],
+            &[("origin", "http://evil@localhost")],
+            &[("origin", "http://2130706433")],
             &[("sec-fetch-site", "cross-site")],
             &[("sec-fetch-site", "Cross-Site")],
             &[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")],
