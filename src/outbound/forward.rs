@@ -274,11 +274,10 @@ impl Outbound {
         if forward.policy == OnAuthFail::Refuse || !forward.plain_header {
             return Ok(Err(Gate::Refused));
         }
-        for author in forward.authors {
-            // A name beside an address of its own domain would be believed.
-            if self.is_local_author(tx, author)? || is_own_author(tx, forward, author)? {
-                return Ok(Err(Gate::Refused));
-            }
+        // Nobody speaks for whom readers do not agree on, and a name beside an address of its own domain would be believed.
+        let Some(author) = forward.author else { return Ok(Err(Gate::Refused)) };
+        if self.is_local_author(tx, author)? || is_own_author(tx, forward, author)? {
+            return Ok(Err(Gate::Refused));
         }
         // A From of the domain is sent as any other is.
         match self.parts.find_sender(tx, &account, None, forward.domain) {
@@ -358,7 +357,7 @@ fn is_known_sender(forward: Forward<'_>, sender: &Mailbox) -> bool {
         return true;
     }
     let owner = organizational(sender.domain().as_str());
-    let is_author = matches!(forward.authors, [author] if organizational(author) == owner);
+    let is_author = forward.author.is_some_and(|author| organizational(author) == owner);
     verdicts.dmarc == Some(Verdict::Pass) && forward.plain_header && is_author
 }
 
