@@ -91,8 +91,8 @@
 //! before its fsync; an answer that promises again what a reader found waits for [`store::Db::until_durable`]. The WAL is
 //! moved into the database file in the background, sooner when the disk has little room.
 //!
-//! After a failed fsync nothing is believed any more: the writer refuses everything and the process ends, so that a
-//! restart reads what the disk really holds.
+//! After a failed fsync nothing is believed any more: the writer refuses everything, nothing moves the WAL (SQLite would,
+//! when the last connection closes), and the process ends, so that a restart reads what the disk really holds.
 //!
 //! After each fsynced commit [`store::mark`] notes how far the database has come, in a file of its own. A start that finds
 //! less refuses: SQLite takes a database without its WAL for the whole truth.

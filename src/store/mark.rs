@@ -165,7 +165,7 @@ pub fn inspect(data_dir: &Path) -> Result<Standing> {
         return Ok(Standing { promised_at, missing: Some(Missing::Database) });
     }
     let connection = Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    keep_wal(&connection, true)?;
+    keep_wal(&connection)?;
     Ok(Standing { promised_at, missing: evidence.missing(&connection)? })
 }
 
@@ -183,13 +183,13 @@ pub fn forget(data_dir: &Path) -> Result<()> {
     }
 }
 
-/// Leaves the WAL where it is when the last connection closes: what reads it must not change what the next start finds.
+/// Leaves the WAL where it is when the last connection closes; every connection asks for it. SQLite would move it into
+/// the file and remove it, frames whose fsync failed as well, and what reads must not change what the next start finds.
 ///
 /// # Errors
 /// SQLite refuses.
-pub(super) fn keep_wal(connection: &Connection, keep: bool) -> Result<()> {
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)?;
-    Ok(())
+pub(super) fn keep_wal(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
 }
 
 fn is_empty(path: &Path) -> bool {
@@ -397,6 +397,11 @@ impl Keeper {
     /// The next transaction raises the generation.
     pub(super) fn raise_next(&self) {
         self.lock(|state| state.is_due = true);
+    }
+
+    /// Writes what the last commit left, as no promise: the writer takes no more.
+    pub(super) fn end(&self) {
+        self.lock(|state| state.write(true));
     }
 
     /// Writes the last mark of an orderly end: all is in the database file, and its WAL is empty.

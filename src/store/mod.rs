@@ -348,15 +348,19 @@ impl Db {
     /// orderly end. Without it nothing is lost either; the next start reads the WAL.
     ///
     /// # Errors
-    /// Storage trouble, or somebody still reads.
+    /// Storage trouble, or somebody still reads. After storage failed the WAL stays as it is.
     pub async fn settle(&self) -> Result<()> {
         self.inner.mark.raise_next();
         // Should there be no room for it, the mark says what it said before.
         drop(self.write(|_| Ok(())).await);
+        if !self.is_healthy() {
+            return Err(Error::Stopped);
+        }
         let path = self.inner.path.clone();
         let mark = Arc::clone(&self.inner.mark);
         let settled = tokio::task::spawn_blocking(move || {
             let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            mark::keep_wal(&connection)?;
             connection.busy_timeout(SETTLE_MAX)?;
             let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
             if busy {
@@ -389,9 +393,8 @@ fn make_private(path: &Path) -> Result<()> {
 
 fn open_writer(data_dir: &Path, path: &Path, evidence: &Evidence) -> Result<Connection> {
     let mut connection = Connection::open(path)?;
-    mark::keep_wal(&connection, true)?;
+    mark::keep_wal(&connection)?;
     evidence.check(data_dir, Some(&connection))?;
-    mark::keep_wal(&connection, false)?;
     migrate::run(&mut connection, path)?;
     configure_writer(&connection)?;
     Ok(connection)
@@ -451,7 +454,9 @@ fn open_uri(path: &Path, parameters: &str) -> Result<Connection> {
     let name =
         percent_encoding::percent_encode(path.as_os_str().as_encoded_bytes(), percent_encoding::NON_ALPHANUMERIC);
     let uri = format!("file:{name}{parameters}");
-    Ok(Connection::open_with_flags(uri, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)?)
+    let connection = Connection::open_with_flags(uri, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)?;
+    mark::keep_wal(&connection)?;
+    Ok(connection)
 }
 
 /// Runs `work` on the database in `data_dir` as it is, beside a server that may have it open; `None` when there is none.
@@ -464,7 +469,6 @@ pub fn peek<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> 
         return Ok(None);
     }
     let mut connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    mark::keep_wal(&connection, true)?;
     configure_reader(&mut connection)?;
     work(&connection).map(Some)
 }
@@ -480,7 +484,7 @@ pub fn intervene<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>
         return Ok(None);
     }
     let mut connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    mark::keep_wal(&connection, true)?;
+    mark::keep_wal(&connection)?;
     migrate::check_present(&connection, &path)?;
     connection.busy_timeout(Duration::from_secs(10))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -516,6 +520,7 @@ fn configure_writer(connection: &Connection) -> Result<()> {
 }
 
 fn configure_reader(connection: &mut Connection) -> rusqlite::Result<()> {
+    mark::keep_wal(connection)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "cache_size", -4096)?;

@@ -163,7 +163,7 @@ impl Writer {
         let threads = |error| Error::io("starting a thread of the database", error);
         let syncs = Syncs::start(open_wal(&connection, path)?, Box::new(told)).map_err(threads)?;
         let moves = events.clone();
-        let background = Background::start(path, move |moved| drop(moves.send(Event::Moved(moved))));
+        let background = Background::start(path, failure.clone(), move |moved| drop(moves.send(Event::Moved(moved))));
         let frame: u64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
         let thread = Thread {
             connection,
@@ -338,7 +338,7 @@ impl Thread {
     fn run(mut self) {
         while self.hear() {
             let now = Instant::now();
-            if *self.failed.borrow() {
+            if self.has_failed() {
                 refuse(std::mem::take(&mut self.batch), &CommitError::Stopped);
             } else if matches!(self.due(), Some(Due::At(at)) if at <= now) {
                 self.commit_batch(now);
@@ -347,9 +347,16 @@ impl Thread {
                 self.reclaim();
             }
         }
-        while !self.batch.is_empty() {
+        while !self.batch.is_empty() && !self.has_failed() {
             self.commit_batch(Instant::now());
         }
+        refuse(std::mem::take(&mut self.batch), &CommitError::Stopped);
+        self.mark.end();
+    }
+
+    /// Whether storage failed: from then on nothing writes, and nothing moves the WAL.
+    fn has_failed(&self) -> bool {
+        *self.failed.borrow()
     }
 
     /// Waits for the next event, as long as nothing is to be done; then takes all that are there. False: it is the end.

@@ -14,15 +14,18 @@ use mailkite::clock::Clock;
 use mailkite::config::Config;
 use mailkite::store::Db;
 use mailkite::store::faults::Fault;
+use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::support::api::Api;
 use super::support::audit::assert_ledger;
 use super::support::machine::skip;
 use super::support::promises::{Doors, Kind, Promises};
 use super::support::served::{Served, configure};
 use super::support::server::{DEADLINE, assert_sound};
+use super::support::smtp::SmtpClient;
 
 /// A server in this process.
 struct Running {
@@ -129,6 +132,25 @@ fn build(folder: &Path) -> Option<PathBuf> {
     None
 }
 
+impl Failing {
+    /// The environment in which it fails below `data_dir`, once the file exists that is returned, and the log of it.
+    fn environment(self, library: &Path, data_dir: &Path) -> (Vec<(&'static str, String)>, PathBuf, PathBuf) {
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let (armed, log) = (data_dir.with_extension("armed"), data_dir.with_extension("failed"));
+        let environment = vec![
+            ("LD_PRELOAD", text(library)),
+            ("FAULT_CALL", self.call.to_owned()),
+            ("FAULT_ERRNO", self.errno.to_string()),
+            ("FAULT_NTH", self.nth.to_string()),
+            ("FAULT_LAST", if self.stays { usize::MAX >> 1 } else { self.nth }.to_string()),
+            ("FAULT_BELOW", text(data_dir)),
+            ("FAULT_ARMED", text(&armed)),
+            ("FAULT_LOG", text(&log)),
+        ];
+        (environment, armed, log)
+    }
+}
+
 /// What came of one run.
 #[derive(Debug, Default)]
 struct Came {
@@ -142,18 +164,7 @@ struct Came {
 async fn run(promises: &mut Promises, library: &Path, failing: Failing) -> Came {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = promises.data_dir(folder.path());
-    let (armed, log) = (folder.path().join("armed"), folder.path().join("failed"));
-    let text = |path: &Path| path.to_str().unwrap().to_owned();
-    let environment = [
-        ("LD_PRELOAD", text(library)),
-        ("FAULT_CALL", failing.call.to_owned()),
-        ("FAULT_ERRNO", failing.errno.to_string()),
-        ("FAULT_NTH", failing.nth.to_string()),
-        ("FAULT_LAST", if failing.stays { usize::MAX >> 1 } else { failing.nth }.to_string()),
-        ("FAULT_BELOW", text(&data_dir)),
-        ("FAULT_ARMED", text(&armed)),
-        ("FAULT_LOG", text(&log)),
-    ];
+    let (environment, armed, log) = failing.environment(library, &data_dir);
     let sections = promises.sections().to_owned();
     let served = Served::start_in(folder.path(), &sections, &environment).await;
     let doors = served.doors();
@@ -245,6 +256,129 @@ async fn calls_that_fail_lose_nothing_that_is_promised() {
         ("ftruncate", 5, 1, false),
     ];
     walk(chosen.into_iter().map(|(call, errno, nth, stays)| Failing { call, errno, nth, stays })).await;
+}
+
+/// Sends mail as fast as it is taken, until a connection breaks; the ids that were promised.
+async fn flood(smtp: std::net::SocketAddr, sender: usize) -> Vec<String> {
+    let mut taken = Vec::new();
+    let Ok(mut client) = tokio::spawn(SmtpClient::greeted(smtp)).await else { return taken };
+    for number in 0.. {
+        let text = format!("From: ada@example.com\r\nSubject: {sender}-{number}\r\n\r\nHello.\r\n");
+        match client.try_mail("ada@example.com", "u@acme.test", text.as_bytes()).await {
+            Ok(reply) if reply.code == 250 => {
+                let id = reply.text().split_whitespace().find(|word| word.starts_with("msg_")).unwrap().to_owned();
+                taken.push(id);
+            }
+            _ => break,
+        }
+    }
+    taken
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_failed_fsync_under_load_the_next_start_always_succeeds_with_all_that_was_promised() {
+    let tools = tempfile::tempdir().unwrap();
+    let Some(library) = build(tools.path()) else { return };
+    let promises = Promises::new().await;
+    let (mut ended, mut promised) = (0, 0);
+    for nth in 1..=24 {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = promises.data_dir(folder.path());
+        let failing = Failing { call: "fdatasync", errno: [5, 28, 122][nth % 3], nth: 3 * nth, stays: false };
+        let (mut environment, armed, log) = failing.environment(&library, &data_dir);
+        environment.push(("FAULT_NAME", "-wal".to_owned()));
+        let served = Served::start_in(folder.path(), promises.sections(), &environment).await;
+        let smtp = served.smtp;
+        let (mut child, said) = served.watched();
+        std::fs::write(&armed, "").unwrap();
+        let senders: Vec<_> = (0..6).map(|sender| tokio::spawn(flood(smtp, sender))).collect();
+        let status = timeout(DEADLINE, child.wait()).await.unwrap().unwrap();
+        assert!(log.exists() && !status.success(), "{failing:?}: {status}");
+        ended += 1;
+        let mut ledger = String::new();
+        for sender in senders {
+            let ids = timeout(DEADLINE, sender).await.unwrap().unwrap();
+            promised += ids.len();
+            ids.iter().for_each(|id| ledger.push_str(&format!("{id}\n")));
+        }
+        let said = said.lock().unwrap().join("\n");
+        assert!(!said.contains("panicked"), "{failing:?}: {said}");
+        assert!(std::fs::metadata(data_dir.join("mailkite.db-wal")).is_ok_and(|wal| wal.len() > 0), "{failing:?}");
+        // As systemd does it; it has to say that it serves.
+        let mut again = Served::start_in(folder.path(), promises.sections(), &[]).await;
+        if nth % 2 == 0 {
+            again.signal(rustix::process::Signal::TERM);
+            assert!(timeout(DEADLINE, again.child.wait()).await.unwrap().unwrap().success());
+        } else {
+            again.child.kill().await.unwrap();
+        }
+        assert_sound(&data_dir);
+        assert_ledger(&data_dir, &ledger);
+        let mut third = Served::start_in(folder.path(), promises.sections(), &[]).await;
+        third.child.kill().await.unwrap();
+    }
+    assert_eq!(ended, 24);
+    assert!(promised > 500, "{promised}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_database_cannot_be_read_the_api_says_to_come_again() {
+    let tools = tempfile::tempdir().unwrap();
+    let Some(library) = build(tools.path()) else { return };
+    let promises = Promises::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = promises.data_dir(folder.path());
+    let failing = Failing { call: "pread", errno: 5, nth: 1, stays: true };
+    let (mut environment, armed, _) = failing.environment(&library, &data_dir);
+    environment.push(("FAULT_NAME", "mailkite.db".to_owned()));
+    let served = Served::start_in(folder.path(), promises.sections(), &environment).await;
+    let api = Api::anonymous(served.http).with(promises.key.clone());
+    let (mut child, said) = served.watched();
+    let send = json!({"from": "hi@acme.test", "to": "ada@remote.test", "subject": "Hi", "text": "Hello."});
+    let batch =
+        json!({"from": "hi@acme.test", "subject": "Hi", "text": "Hello.", "recipients": [{"to": "ada@remote.test"}]});
+    let file = json!({"filename": "n.txt", "content": "aGVsbG8="});
+    let template = json!({"name": "Letter", "subject": "s", "text": "t"});
+    let mut refused = 0;
+    for round in 0..12 {
+        // What was committed meanwhile makes readers read again.
+        assert!(takes_template(&api, &template).await, "{round}: {}", said.lock().unwrap().join("\n"));
+        std::fs::write(&armed, "").unwrap();
+        let asked = [
+            api.get("/api/messages").await,
+            api.get("/v1/me").await,
+            api.get("/api/deliveries").await,
+            api.get("/api/overview?range=hour").await,
+            api.post("/v1/send", send.clone()).await,
+            api.post("/v1/send/batch", batch.clone()).await,
+            api.post("/v1/attachments", file.clone()).await,
+            api.post("/api/templates", template.clone()).await,
+        ];
+        std::fs::remove_file(&armed).unwrap();
+        for answer in asked {
+            if answer.status == 503 {
+                assert_eq!(answer.code(), "unavailable");
+                assert!(answer.header("retry-after").is_some());
+                refused += 1;
+            } else {
+                assert!(answer.status < 300, "{round}: {} {}", answer.status, answer.json);
+            }
+        }
+    }
+    assert!(refused > 20, "{refused}");
+    drop(child.kill().await);
+    assert_sound(&data_dir);
+}
+
+/// Whether a template is taken, once whatever failed is over.
+async fn takes_template(api: &Api, template: &serde_json::Value) -> bool {
+    for _ in 0..50 {
+        if api.post("/api/templates", template.clone()).await.status == 201 {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    false
 }
 
 /// Every call, with every error, at every place.

@@ -9,6 +9,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
+use tokio::sync::watch;
+
+use crate::store::mark;
 
 /// The size at which the WAL is moved, where there is room …
 pub(super) const MARK_MAX: u64 = 64 << 20;
@@ -153,18 +156,19 @@ pub(super) struct Background {
 }
 
 impl Background {
-    /// Starts it over the database at `path`; `tell` hears of each end.
+    /// Starts it over the database at `path`; `tell` hears of each end. Once storage failed it moves nothing.
     ///
     /// # Errors
     /// No thread can be started.
     pub(super) fn start(
         path: &Path,
+        failure: watch::Receiver<bool>,
         tell: impl Fn(rusqlite::Result<Moved>) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (asks, asked) = channel();
         let path = path.to_owned();
         let thread = std::thread::Builder::new().name("checkpoint".to_owned());
-        let thread = thread.spawn(move || serve(&path, &asked, tell))?;
+        let thread = thread.spawn(move || serve(&path, &asked, &failure, tell))?;
         Ok(Self { asks: Some(asks), thread: Some(thread) })
     }
 
@@ -182,9 +186,9 @@ impl Drop for Background {
     }
 }
 
-fn serve(path: &Path, asked: &Receiver<()>, tell: impl Fn(rusqlite::Result<Moved>)) {
+fn serve(path: &Path, asked: &Receiver<()>, failure: &watch::Receiver<bool>, tell: impl Fn(rusqlite::Result<Moved>)) {
     let mut open: Option<Connection> = None;
-    while asked.recv().is_ok() {
+    while asked.recv().is_ok() && !*failure.borrow() {
         let moved = match open.take().map_or_else(|| connect(path), Ok) {
             Ok(connection) => {
                 let moved = passive(&connection);
@@ -200,6 +204,7 @@ fn serve(path: &Path, asked: &Receiver<()>, tell: impl Fn(rusqlite::Result<Moved
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
+    mark::keep_wal(&connection)?;
     // It fsyncs the WAL before it copies, and the database before the WAL may begin anew.
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "cache_size", -256)?;

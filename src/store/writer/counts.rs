@@ -94,6 +94,7 @@ impl Listener for Told {
         tracing::error!(%error, "an fsync of the database's log failed; storage stops until a restart");
         self.counts.note(&self.counts.bad_at);
         self.failed.send_replace(true);
+        self.mark.end();
         drop(self.events.send(Event::Synced));
     }
 }

@@ -42,6 +42,9 @@ impl Thread {
                 "the database's log is large: somebody has read it for long and keeps it from beginning anew"
             );
         }
+        if self.has_failed() {
+            return;
+        }
         self.keep_length(checkpoint::kept(mark));
         if self.progress.grown(octets, mark, now) == Step::Background && !self.background.ask() {
             self.move_rest();
@@ -49,6 +52,9 @@ impl Thread {
     }
 
     pub(super) fn moved(&mut self, moved: rusqlite::Result<Moved>) {
+        if self.has_failed() {
+            return;
+        }
         let step = match moved {
             Ok(moved) => self.progress.moved(moved, self.pages),
             Err(error) => return self.move_failed(&error),
@@ -92,6 +98,9 @@ impl Thread {
 
     /// On a full disk: what the WAL holds goes into the database file, and its room is used again, or given back.
     pub(super) fn reclaim(&mut self) {
+        if self.has_failed() {
+            return self.reclaim_at.set(None);
+        }
         self.reclaim_at.set(Some(Instant::now() + RECLAIM_EVERY));
         self.keep_length(checkpoint::kept(0));
         self.reserve.restore();
