@@ -108,9 +108,10 @@ impl Retention {
             messages: self.sweep_messages(now).await?,
             // Before the raw copies, which it holds.
             passing: self.sweep_passing(now).await?,
+            // What removes alone goes before what also writes, for which a full disk may have no room.
+            uploads: self.sweep_uploads(now).await?,
             raws: self.sweep_raws(now).await?,
             attempts: self.sweep_attempts(now).await?,
-            uploads: self.sweep_uploads(now).await?,
             ended: self.sweep_ended(now).await?,
             orphans: {
                 self.sweep_recent(now).await?;

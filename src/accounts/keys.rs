@@ -85,21 +85,27 @@ impl Accounts {
     /// # Errors
     /// Storage trouble, or a stored token that this master key does not open.
     pub async fn setup_token(&self) -> store::Result<Option<String>> {
-        let token = secrets::new_setup_token();
-        let fresh = self.secrets.seal(SETUP_PURPOSE, token.as_bytes());
-        let stored = self.db.write(move |tx| {
-            if accounts::find_owner(tx)?.is_some() {
-                return Ok(None);
+        // Who is owned and who has one writes nothing: a full disk is no reason against a start.
+        let known = self.db.read(|connection| {
+            if accounts::find_owner(connection)?.is_some() {
+                return Ok(Some(None));
             }
-            match verifications::find_setup_token(tx)? {
-                Some(sealed) => Ok(Some(sealed)),
-                None => verifications::insert_setup_token(tx, &fresh).map(|()| Some(fresh)),
-            }
+            Ok(verifications::find_setup_token(connection)?.map(Some))
         });
+        let stored = match known.await? {
+            Some(stored) => stored,
+            None => {
+                let token = secrets::new_setup_token();
+                let fresh = self.secrets.seal(SETUP_PURPOSE, token.as_bytes());
+                let made =
+                    self.db.write(move |tx| verifications::insert_setup_token(tx, &fresh).map(|()| fresh)).await?;
+                Some(made)
+            }
+        };
         let open = |sealed: Vec<u8>| {
             let opened = self.secrets.open_text(SETUP_PURPOSE, &sealed);
             opened.map_err(|_| store::Error::Corrupt("setup token"))
         };
-        stored.await?.map(open).transpose()
+        stored.map(open).transpose()
     }
 }

@@ -42,13 +42,22 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
         for address in bound.submission_addresses().into_iter().flatten() {
             tracing::info!(%address, "taking mail from mail programs");
         }
-        // The one secret that belongs into the log: it is spent by the first sign-up (contract 2.2).
-        if let Some(token) = bound.accounts().setup_token().await.context("making the setup token")? {
-            let url = bound.config().public_url.trim_end_matches('/');
-            tracing::info!(
-                setup_token = %token,
-                "nobody owns this server yet; sign up with this token, or open {url}/#/setup/{token}"
-            );
+        match bound.accounts().setup_token().await {
+            // The one secret that belongs into the log: it is spent by the first sign-up (contract 2.2).
+            Ok(Some(token)) => {
+                let url = bound.config().public_url.trim_end_matches('/');
+                tracing::info!(
+                    setup_token = %token,
+                    "nobody owns this server yet; sign up with this token, or open {url}/#/setup/{token}"
+                );
+            }
+            Ok(None) => {}
+            Err(error) if error.is_full() => tracing::warn!(
+                %error,
+                "nobody owns this server yet, and there is no room to keep a setup token: nobody can sign up before \
+                 there is room and the server is started again"
+            ),
+            Err(error) => return Err(error).context("making the setup token"),
         }
         bound.run(stop).await.context("the server stopped by itself")?;
         tracing::info!("stopped");

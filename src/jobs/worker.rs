@@ -82,10 +82,14 @@ impl Worker {
     /// Storage that fails at the start (a full disk, a lock) is asked until it does not.
     pub async fn run(self, stop: CancellationToken, grace: Duration) {
         self.jobs.open(Lanes::new(self.config));
+        let mut told = false;
         let (version, waiting) = loop {
             match self.begin().await {
                 Ok(begun) => break begun,
-                Err(error) => tracing::warn!(%error, "the job table cannot be used yet; trying again"),
+                Err(error) if !std::mem::replace(&mut told, true) => {
+                    tracing::warn!(%error, "nothing is delivered or sent yet: the job table cannot be used; trying again");
+                }
+                Err(error) => tracing::debug!(%error, "the job table cannot be used yet"),
             }
             tokio::select! {
                 () = tokio::time::sleep(TROUBLE_WAIT) => {}
@@ -119,11 +123,11 @@ impl Worker {
         let now = self.clock.now();
         // One process per data directory: every lease of before is a crash's.
         let everything = Timestamp::from_millis(i64::MAX);
-        self.db.write(move |tx| store::jobs::release_expired(tx, everything, now)).await?;
+        self.db.write_behind(move |tx| store::jobs::release_expired(tx, everything, now)).await?;
         let longest = self.tracks.values().map(|track| track.schedule.longest()).max().unwrap_or_default();
         let last = now.plus(longest.max(LONGEST_ASKED_FOR));
         if self.db.read(store::jobs::last_due).await?.is_some_and(|due| due > last) {
-            self.db.write(move |tx| store::jobs::bring_forward(tx, last, now)).await?;
+            self.db.write_behind(move |tx| store::jobs::bring_forward(tx, last, now)).await?;
         }
         let version = self.db.write_behind(store::data_version).await?;
         Ok((version, self.db.read(store::jobs::list_flows).await?))

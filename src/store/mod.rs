@@ -128,6 +128,8 @@ impl Db {
             evidence.check(data_dir, None)?;
         }
         make_private(&path)?;
+        // First of all: where the disk is full, its room is what the next steps need.
+        let reserve = Arc::new(Reserve::open(data_dir));
         let connection = open_writer(data_dir, &path, &evidence).map_err(|error| migrate::damaged(error, &path))?;
         make_durable(&connection)?;
         let mark = Arc::new(Keeper::begin(&connection, data_dir, &evidence)?);
@@ -144,7 +146,6 @@ impl Db {
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build(manager)
             .map_err(|_| Error::Busy)?;
-        let reserve = Arc::new(Reserve::open(data_dir));
         let writer = Writer::start(connection, &path, Arc::clone(&mark), Arc::clone(&reserve))?;
         let turns = Arc::new(Semaphore::new(1));
         let inner = Inner {

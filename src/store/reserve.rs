@@ -4,7 +4,7 @@
 //! what adds content, until there is room for the file again.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -35,6 +35,7 @@ impl Reserve {
         let size = (total / SHARE).clamp(SIZE_MIN, SIZE_MAX);
         let reserve = Self { path: data_dir.join(FILE_NAME), size, spent: AtomicBool::new(false) };
         reserve.lay_in();
+        reserve.look();
         reserve
     }
 
@@ -93,8 +94,17 @@ impl Reserve {
 
     fn allocate(&self) -> std::io::Result<()> {
         let file: File = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
+        let found = file.metadata()?;
+        if found.len() == self.size && found.blocks().saturating_mul(512) >= self.size {
+            return Ok(());
+        }
         file.set_len(0)?;
-        Ok(fallocate(&file, FallocateFlags::empty(), 0, self.size)?)
+        let allocated = fallocate(&file, FallocateFlags::empty(), 0, self.size);
+        if allocated.is_err() {
+            // Some file systems keep the part that they found, which is what is left of a full disk.
+            file.set_len(0)?;
+        }
+        Ok(allocated?)
     }
 
     fn free(&self) -> u64 {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -290,6 +291,56 @@ async fn on_a_full_disk_sending_says_when_to_try_again_and_deleting_makes_room()
     owner.post("/v1/send", send).await.expect(202);
     owner.post("/v1/attachments", file).await.expect(201);
     server.stop_with_any_jobs().await;
+    assert_sound(&data_dir);
+    assert_audited(&data_dir);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_kill_on_a_full_disk_it_starts_and_deleting_makes_room_for_mail() {
+    let Some(disk) = SmallDisk::mount("size=24m") else { return };
+    let (folder, data_dir) = (tempfile::tempdir().unwrap(), disk.path.join("data"));
+    fs::DirBuilder::new().mode(0o700).create(&data_dir).unwrap();
+    symlink(&data_dir, folder.path().join("data")).unwrap();
+    let mut served = Served::start(folder.path()).await;
+    let setup = served.said("nobody owns this server yet").await["setup_token"].clone();
+    let mut login = json!({"email": "ada@inbox.test", "password": "correct horse battery", "setupToken": setup});
+    Api::anonymous(served.http).post("/api/auth/signup", login.clone()).await.expect(201);
+    served.signal(rustix::process::Signal::TERM);
+    assert!(served.child.wait().await.unwrap().success());
+
+    // This one makes inbox.test the owner's.
+    let receiver = Receiver::start(|_| Reply::status(503)).await;
+    let process = Process::start(&data_dir, &receiver.url()).await;
+    let mut ids = Vec::new();
+    for number in 0..6 {
+        let reply = attempt(process.smtp, &incompressible(&format!("old {number}"), 1_000_000)).await;
+        assert_eq!(reply.code, 250, "{reply:?}");
+        ids.push(reply.text().split_whitespace().find(|word| word.starts_with("msg_")).unwrap().to_owned());
+    }
+    let filler = disk.fill();
+    for number in 0.. {
+        if attempt(process.smtp, &sized(&format!("more {number}"), 10_000)).await.code != 250 {
+            break;
+        }
+    }
+    process.kill().await;
+    // Whatever it gave back is taken by others meanwhile.
+    let mut file = File::options().append(true).open(&filler).unwrap();
+    while file.write_all(b"x").is_ok() {}
+
+    let mut served = Served::start(folder.path()).await;
+    login.as_object_mut().unwrap().remove("setupToken");
+    let session = Api::anonymous(served.http).post("/api/auth/login", login).await.expect(200);
+    let owner = Api::anonymous(served.http).with(session["token"].as_str().unwrap());
+    assert!(owner.get("/api/messages").await.expect(200).as_array().unwrap().len() >= ids.len());
+    let reply = attempt(served.smtp, &sized("refused", 100_000)).await;
+    assert_eq!(reply.text(), "452 4.3.1 Insufficient storage, please come again");
+    for id in &ids {
+        owner.delete(&format!("/api/messages/{id}")).await.expect(200);
+    }
+    until_taken(served.smtp, "after").await;
+    served.signal(rustix::process::Signal::TERM);
+    assert!(served.child.wait().await.unwrap().success());
     assert_sound(&data_dir);
     assert_audited(&data_dir);
 }
