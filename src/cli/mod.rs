@@ -11,6 +11,7 @@ mod serve;
 mod setup_token;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -77,14 +78,43 @@ impl Cli {
     }
 }
 
-/// The runtime of every command that serves: a worker for each core, two at least.
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+/// How long a thread for what blocks may take to start, in tries of this length.
+const THREAD_TRIES: u32 = 8;
+const THREAD_TRY: Duration = Duration::from_millis(250);
+
+/// Runs a command that serves: a worker for each core, two at least, and threads for what blocks.
+///
+/// tokio panics where it finds no thread to run something on. It can no more once one is there that never ends, so
+/// everything before that ends the process with a sentence.
+fn serve_on_threads<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let earlier = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {
+        eprintln!("error: {NO_THREADS}");
+        std::process::exit(1);
+    }));
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.max(2))
-        // Reads and spooling of large mail; each of them is short.
-        .max_blocking_threads(64)
+        // Reads and spooling of large mail, each of them short; and the one that never ends.
+        .max_blocking_threads(65)
         .enable_all()
         .build()?;
-    Ok(runtime)
+    let (ends, end) = std::sync::mpsc::channel::<()>();
+    runtime.spawn_blocking(move || end.recv().is_ok());
+    std::panic::set_hook(earlier);
+    let outcome = runtime.block_on(async {
+        let mut tries = 0;
+        while tokio::time::timeout(THREAD_TRY, tokio::task::spawn_blocking(|| ())).await.is_err() {
+            tries += 1;
+            if tries == THREAD_TRIES {
+                anyhow::bail!(NO_THREADS);
+            }
+        }
+        work.await
+    });
+    drop(ends);
+    outcome
 }
+
+const NO_THREADS: &str = "the system gives this process no more threads; raise TasksMax of its unit, or RLIMIT_NPROC \
+                          (ulimit -u) of its user";

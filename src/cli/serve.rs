@@ -22,7 +22,7 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
         }
     };
     let logs = logs::init(&config.log);
-    super::runtime()?.block_on(async {
+    super::serve_on_threads(async {
         let stop = stop_on_signal()?;
         let mut hangup = signal(SignalKind::hangup()).context("catching SIGHUP")?;
         let bound = app::bind(config, Clock::System).await?;

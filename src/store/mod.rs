@@ -35,6 +35,7 @@ pub mod notices;
 pub mod objects;
 pub mod passing;
 pub mod placed;
+mod pool;
 pub mod queue;
 pub mod raws;
 pub mod recent;
@@ -58,7 +59,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, watch};
 
@@ -66,15 +66,13 @@ pub use error::{Error, Outcome, Result};
 use error::{is_busy, is_no_room};
 use mark::{Evidence, Keeper};
 use placed::Doubtful;
+use pool::Readers;
 use reserve::Reserve;
 use writer::{Durability, Room, Urgency, Writer};
 
 /// The file name of the database inside the data directory.
 pub const FILE_NAME: &str = "mailkite.db";
 
-const READERS: u32 = 6;
-/// How long a reader that has nothing to do keeps its connection.
-const READER_IDLE: Duration = Duration::from_secs(30);
 /// A reader older than this is interrupted, so that no query holds the WAL back for long.
 const READ_DEADLINE: Duration = Duration::from_secs(10);
 /// While they keep the WAL from beginning anew at so many times the size at which it should, they get less time.
@@ -98,7 +96,7 @@ pub struct Db {
 #[derive(Debug)]
 struct Inner {
     writer: Writer,
-    readers: r2d2::Pool<SqliteConnectionManager>,
+    readers: Arc<Readers>,
     /// Who reads, and since when.
     reading: writer::Queue,
     /// One at a time asks whether commits are made.
@@ -133,19 +131,7 @@ impl Db {
         let connection = open_writer(data_dir, &path, &evidence).map_err(|error| migrate::damaged(error, &path))?;
         make_durable(&connection)?;
         let mark = Arc::new(Keeper::begin(&connection, data_dir, &evidence)?);
-        let manager = SqliteConnectionManager::file(&path)
-            .with_flags(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .with_init(configure_reader);
-        let readers = r2d2::Pool::builder()
-            .max_size(READERS)
-            .min_idle(Some(1))
-            // What a reader has in its cache goes back soon after.
-            .idle_timeout(Some(READER_IDLE))
-            .connection_timeout(Duration::from_secs(10))
-            .test_on_check_out(false)
-            .error_handler(Box::new(r2d2::NopErrorHandler))
-            .build(manager)
-            .map_err(|_| Error::Busy)?;
+        let readers = Readers::open(&path)?;
         let writer = Writer::start(connection, &path, Arc::clone(&mark), Arc::clone(&reserve))?;
         let turns = Arc::new(Semaphore::new(1));
         let inner = Inner {
@@ -279,7 +265,8 @@ impl Db {
     /// # Errors
     /// As [`Db::read`].
     pub fn read_now<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        let connection = self.inner.readers.get().map_err(|_| Error::Busy)?;
+        let reader = self.inner.readers.get()?;
+        let connection = reader.connection()?;
         let _reading = self.inner.reading.enter();
         let started = std::time::Instant::now();
         let counts = Arc::clone(self.inner.writer.counts());

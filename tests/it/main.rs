@@ -68,6 +68,7 @@ mod suppressions;
 mod templates;
 mod tenancy;
 mod tests_run;
+mod threads;
 mod tls;
 mod transport;
 mod uploads;

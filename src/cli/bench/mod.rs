@@ -136,7 +136,7 @@ fn scratch(dir: &Path, allow_tmpfs: bool) -> anyhow::Result<Scratch> {
 
 /// Runs a measurement; a signal ends it with an error, after which the folder is removed.
 fn until_stopped<T>(measurement: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    super::runtime()?.block_on(async {
+    super::serve_on_threads(async {
         let stop = super::serve::stop_on_signal()?;
         tokio::select! {
             measured = measurement => measured,

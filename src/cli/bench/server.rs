@@ -84,7 +84,7 @@ impl Figures {
 /// Serves until standard input ends; each line there asks for the figures.
 pub fn run(options: &ServerOptions) -> anyhow::Result<()> {
     let _logs = crate::cli::logs::init(&Log { level: "warn".to_owned(), format: LogFormat::Human });
-    crate::cli::runtime()?.block_on(async {
+    crate::cli::serve_on_threads(async {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut config = Config::dev(options.data_dir.clone(), any, any);
         // As production does it; loopback peers are verified without DNS anyway.

@@ -94,7 +94,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             format!("webhooks cannot go to {url}; give an https:// URL, or http:// on localhost or 127.0.0.1")
         })?;
     }
-    super::runtime()?.block_on(start(options))
+    super::serve_on_threads(start(options))
 }
 
 async fn start(options: &Options) -> anyhow::Result<()> {
