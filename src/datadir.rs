@@ -86,6 +86,9 @@ pub enum DataDirError {
 pub struct DataDir {
     /// The lock ends with this value or the process, whichever comes first.
     lock: File,
+    /// The same for a lock on the directory itself, which nobody removes unnoticed as the file may be; `None` where the
+    /// file system has no such locks.
+    _directory: Option<File>,
 }
 
 impl DataDir {
@@ -100,11 +103,12 @@ impl DataDir {
         }
         Self::inspect(path)?;
         check_owner(path)?;
+        let directory = lock_directory(path)?;
         let lock = path.join(LOCK_NAME);
         let io = |error| DataDirError::Io(lock.display().to_string(), error);
         let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&lock).map_err(io)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { lock: file }),
+            Ok(()) => Ok(Self { lock: file, _directory: directory }),
             Err(TryLockError::WouldBlock) => Err(DataDirError::Locked(path.to_owned())),
             Err(TryLockError::Error(error)) => Err(io(error)),
         }
@@ -194,6 +198,19 @@ impl DataDir {
     }
 }
 
+fn lock_directory(path: &Path) -> Result<Option<File>, DataDirError> {
+    let directory =
+        File::open(path).map_err(|error| DataDirError::Io(format!("opening {}", path.display()), error))?;
+    match directory.try_lock() {
+        Ok(()) => Ok(Some(directory)),
+        Err(TryLockError::WouldBlock) => Err(DataDirError::Locked(path.to_owned())),
+        Err(TryLockError::Error(error)) => {
+            tracing::debug!(%error, "the file system locks no folders; the lock file alone keeps others out");
+            Ok(None)
+        }
+    }
+}
+
 /// An error when the lock file says that there was a database, and the file is missing or empty.
 fn miss(lock: std::io::Result<fs::Metadata>, file: &Path) -> Result<(), DataDirError> {
     let length = |metadata: std::io::Result<fs::Metadata>| metadata.map_or(0, |metadata| metadata.len());
@@ -246,6 +263,8 @@ mod tests {
         let path = parent.path().join("data");
         let held = DataDir::open(&path).unwrap();
         assert!(matches!(DataDir::open(&path), Err(DataDirError::Locked(_))));
+        fs::remove_file(path.join(LOCK_NAME)).unwrap();
+        assert!(matches!(DataDir::open(&path), Err(DataDirError::Locked(_))), "its lock file was removed");
         drop(held);
         DataDir::open(&path).unwrap();
     }

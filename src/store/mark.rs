@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -91,10 +92,19 @@ impl Mark {
         Some(Self { sequence: u64::try_from(sequence).ok()?, database, generation, base, at, frame, seen })
     }
 
-    /// The later of the two places; `None` without the file, and when both are damaged.
-    fn read(data_dir: &Path) -> Option<Self> {
-        let bytes = fs::read(data_dir.join(MARK_NAME)).ok()?;
-        bytes.chunks(PLACE).filter_map(Self::of_line).max_by_key(|mark| mark.sequence)
+    /// The later of the two places; `None` without the file.
+    ///
+    /// # Errors
+    /// There is one, and it cannot be read, or both places are damaged.
+    fn read(data_dir: &Path) -> std::result::Result<Option<Self>, Missing> {
+        match fs::read(data_dir.join(MARK_NAME)) {
+            Ok(bytes) => {
+                let marks = bytes.chunks(PLACE).filter_map(Self::of_line);
+                marks.max_by_key(|mark| mark.sequence).map(Some).ok_or(Missing::Mark)
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(_) => Err(Missing::Mark),
+        }
     }
 }
 
@@ -102,6 +112,8 @@ impl Mark {
 #[derive(Debug)]
 pub(super) struct Evidence {
     mark: Option<Mark>,
+    /// There is a mark that cannot be read.
+    unreadable: bool,
     /// Generation of the database file without its WAL; `None`: it cannot be read so.
     file: Option<i64>,
     /// Whether the database file holds the page of the last frame, or of the last one that was fsynced.
@@ -121,6 +133,8 @@ pub enum Missing {
     Wal,
     /// The WAL ends too early: frames that are there, and that were.
     WalEnd(u32, u32),
+    /// What says whether anything is.
+    Mark,
 }
 
 impl std::fmt::Display for Missing {
@@ -133,6 +147,9 @@ impl std::fmt::Display for Missing {
                     f,
                     "{FILE_NAME}-wal is missing or another one, and what was committed to it is not in {FILE_NAME}"
                 )
+            }
+            Self::Mark => {
+                write!(f, "{MARK_NAME} is damaged, so that nobody knows whether {FILE_NAME} is all that was promised")
             }
             Self::WalEnd(have, had) => {
                 write!(f, "{FILE_NAME}-wal is cut or damaged: {have} of {had} committed pages can be read")
@@ -158,7 +175,7 @@ pub fn inspect(data_dir: &Path) -> Result<Standing> {
     let evidence = Evidence::gather(data_dir);
     let promised_at = evidence.mark.map(|mark| mark.at);
     if evidence.mark.is_none() {
-        return Ok(Standing { promised_at, missing: None });
+        return Ok(Standing { promised_at, missing: evidence.unreadable.then_some(Missing::Mark) });
     }
     let path = data_dir.join(FILE_NAME);
     if is_empty(&path) {
@@ -200,12 +217,15 @@ impl Evidence {
     /// Reads the files; call it before this process opens the database.
     pub(super) fn gather(data_dir: &Path) -> Self {
         let path = data_dir.join(FILE_NAME);
-        let mark = Mark::read(data_dir);
+        let read = Mark::read(data_dir);
+        let unreadable = read.is_err();
+        let mark = read.unwrap_or_default();
         let frames = mark.map(|mark| [mark.frame, mark.seen]).into_iter().flatten().flatten();
         let mut held = frames.map(|frame| page_checksum(&path, frame.page) == Some(frame.checksum));
         let has_page = held.any(|is_held| is_held);
         Self {
             mark,
+            unreadable,
             has_page,
             salts: File::open(wal_path(&path)).ok().and_then(|wal| read_salts(&wal)),
             file: if is_empty(&path) { None } else { file_generation(&path) },
@@ -218,20 +238,21 @@ impl Evidence {
     /// A sentence with the way out.
     pub(super) fn check(&self, data_dir: &Path, connection: Option<&Connection>) -> Result<()> {
         let missing = match connection {
-            None => self.mark.map(|_| Missing::Database),
+            None => (self.mark.is_some() || self.unreadable).then_some(Missing::Database),
             Some(connection) => self.missing(connection)?,
         };
         let Some(missing) = missing else { return Ok(()) };
         let dir = data_dir.display();
+        let would = if missing == Missing::Mark { "might" } else { "would" };
         Err(super::migrate::refused(format!(
-            "{missing} ({dir}). Acknowledged mail would be lost, so nothing is started: put back the {FILE_NAME} and \
+            "{missing} ({dir}). Acknowledged mail {would} be lost, so nothing is started: put back the {FILE_NAME} and \
              {FILE_NAME}-wal that belong together, or restore a backup; what is there, and how to start with it, says: \
              mailkite recover"
         )))
     }
 
     fn missing(&self, connection: &Connection) -> Result<Option<Missing>> {
-        let Some(mark) = self.mark else { return Ok(None) };
+        let Some(mark) = self.mark else { return Ok(self.unreadable.then_some(Missing::Mark)) };
         // Reading brings the WAL in.
         let (database, generation) = read_row(connection)?.unwrap_or_default();
         if (mark.database != 0 && database != mark.database) || generation < mark.generation {
@@ -498,11 +519,19 @@ impl State {
     fn try_write(&mut self, sync: bool) -> std::io::Result<()> {
         self.mark.sequence += 1;
         self.mark.at = Clock::System.now().as_millis();
-        let fresh = self.file.is_none();
         let path = self.data_dir.join(MARK_NAME);
-        let file = match self.file.take() {
-            Some(file) => file,
-            None => OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?,
+        let opened = match self.file.take() {
+            Some(file) => Ok(file),
+            None => OpenOptions::new().write(true).open(&path),
+        };
+        // A new one is whole before it has its name: one that is there and cannot be read was damaged.
+        let (file, fresh) = match opened {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let mut new = OpenOptions::new();
+                new.create(true).truncate(true).write(true).mode(0o600);
+                (new.open(path.with_extension("mark.new"))?, true)
+            }
+            opened => (opened?, false),
         };
         let place = (self.mark.sequence % 2) * PLACE as u64;
         let Mark { sequence, at, seen, .. } = self.mark;
@@ -513,6 +542,7 @@ impl State {
         }
         if fresh {
             file.sync_all()?;
+            fs::rename(path.with_extension("mark.new"), path)?;
             File::open(&self.data_dir)?.sync_all()?;
         }
         self.file = Some(file);
@@ -542,11 +572,13 @@ mod tests {
         let mut bytes = [later.to_line(), earlier.to_line()].concat().into_bytes();
         assert_eq!(bytes.len(), 2 * PLACE);
         fs::write(dir.path().join(MARK_NAME), &bytes).unwrap();
-        assert_eq!(Mark::read(dir.path()), Some(later));
+        assert_eq!(Mark::read(dir.path()), Ok(Some(later)));
         bytes.iter_mut().skip(20).take(20).for_each(|octet| *octet = b'x');
         fs::write(dir.path().join(MARK_NAME), &bytes).unwrap();
-        assert_eq!(Mark::read(dir.path()), Some(earlier));
+        assert_eq!(Mark::read(dir.path()), Ok(Some(earlier)));
         fs::write(dir.path().join(MARK_NAME), "").unwrap();
-        assert_eq!(Mark::read(dir.path()), None);
+        assert_eq!(Mark::read(dir.path()), Err(Missing::Mark), "it is never empty");
+        fs::remove_file(dir.path().join(MARK_NAME)).unwrap();
+        assert_eq!(Mark::read(dir.path()), Ok(None));
     }
 }

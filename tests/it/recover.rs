@@ -99,6 +99,7 @@ const HARMS: &[(&str, Harm)] = &[
             fs::remove_file(dir.join(name)).unwrap();
         }
     }),
+    ("the mark is damaged", |dir, _| fs::write(dir.join("mailkite.mark"), [0xa5; 1024]).unwrap()),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,6 +202,24 @@ async fn what_lost_nothing_starts_whoever_looked_at_it_meanwhile() {
     let count: i64 =
         open_database(&data_dir).query_row("SELECT count(*) FROM message", [], |row| row.get(0)).unwrap();
     assert_eq!(count, 16);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_is_refused_whatever_becomes_of_the_lock_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    let process = Process::start(&data_dir, &receiver.url()).await;
+    send(&process, 2, 0).await;
+    for _ in 0..2 {
+        let said = refusal(&data_dir).await;
+        assert!(said.contains("in use by another mailkite process"), "{said}");
+        drop(fs::remove_file(data_dir.join("mailkite.lock")));
+    }
+    send(&process, 2, 2).await;
+    process.terminate().await;
+    Process::start(&data_dir, &receiver.url()).await.terminate().await;
+    assert_audited(&data_dir);
 }
 
 #[tokio::test(flavor = "multi_thread")]
