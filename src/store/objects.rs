@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::fs::OFlags;
+
 use super::placed::{Names, Placed};
 use super::{Error, Result};
 use crate::clock::Timestamp;
@@ -47,6 +49,8 @@ pub enum Damage {
     Length(u64),
     /// It has the right length and other octets.
     Content,
+    /// What stands in its place is no file: a folder, a pipe, a device.
+    NoFile,
 }
 
 impl std::fmt::Display for Damage {
@@ -55,6 +59,7 @@ impl std::fmt::Display for Damage {
             Self::Missing => f.write_str("missing"),
             Self::Length(length) => write!(f, "of another length ({length} octets)"),
             Self::Content => f.write_str("changed (its checksum differs)"),
+            Self::NoFile => f.write_str("no file any more"),
         }
     }
 }
@@ -277,13 +282,22 @@ impl Objects {
     /// [`Error::Damaged`] when it is missing or has another length; anything else says nothing about the object.
     pub fn open_object(&self, object: &Object) -> Result<File> {
         let io = |error| Error::io(format!("opening object {}", object.name), error);
-        let file = match File::open(self.root.join(&object.name)) {
+        let path = self.root.join(&object.name);
+        // Nobody waits for the other end of a pipe.
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.damaged(object, Damage::Missing)),
+            Err(_) if fs::metadata(&path).is_ok_and(|found| !found.is_file()) => {
+                return Err(self.damaged(object, Damage::NoFile));
+            }
             Err(error) => return Err(io(error)),
         };
-        let length = file.metadata().map_err(io)?.len();
-        if length == object.size { Ok(file) } else { Err(self.damaged(object, Damage::Length(length))) }
+        let found = file.metadata().map_err(io)?;
+        if !found.is_file() {
+            return Err(self.damaged(object, Damage::NoFile));
+        }
+        if found.len() == object.size { Ok(file) } else { Err(self.damaged(object, Damage::Length(found.len()))) }
     }
 
     /// All of an object, in memory, length and checksum compared. Blocks.

@@ -8,6 +8,7 @@ use mailkite::clock::{Clock, Timestamp};
 use mailkite::retention::Retention;
 use mailkite::store::objects::Objects;
 use mailkite::store::routes::Action;
+use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::{Value, json};
 
 use super::support::audit::{assert_audited, audit};
@@ -23,9 +24,11 @@ enum Harm {
     Cut,
     Grow,
     Flip,
+    /// A pipe, whose other end never comes.
+    Pipe,
 }
 
-const ALL: [Harm; 4] = [Harm::Remove, Harm::Cut, Harm::Grow, Harm::Flip];
+const ALL: [Harm; 5] = [Harm::Remove, Harm::Cut, Harm::Grow, Harm::Flip, Harm::Pipe];
 
 impl Harm {
     fn done_to(self, file: &Path) {
@@ -36,6 +39,10 @@ impl Harm {
             Self::Cut => bytes.truncate(middle),
             Self::Grow => bytes.push(b'x'),
             Self::Flip => bytes[middle] ^= 1,
+            Self::Pipe => {
+                fs::remove_file(file).unwrap();
+                return mkfifoat(CWD, file, Mode::RWXU).unwrap();
+            }
         }
         fs::write(file, bytes).unwrap();
     }
@@ -124,21 +131,21 @@ async fn every_door_says_that_an_object_is_damaged_and_the_others_are_served() {
         all.into_iter().find(|one| one["kind"] == "objects_damaged").map(|one| one["title"].clone())
     };
     let told = async {
-        while noticed().await != Some(json!("8 stored objects are missing or damaged")) {
+        while noticed().await != Some(json!("10 stored objects are missing or damaged")) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     assert!(tokio::time::timeout(Duration::from_secs(30), told).await.is_ok(), "{:?}", noticed().await);
 
     let (good, said) = audit(server.data_dir(), &[]);
-    assert!(!good && said.contains("8 things are lost"), "{said}");
+    assert!(!good && said.contains("10 things are lost"), "{said}");
     for (_, id, ..) in &harmed {
         assert!(said.contains(id.as_str()), "{id} in {said}");
     }
-    assert!(said.contains("1 of 5 messages' objects are whole") && !said.contains(&whole), "{said}");
+    assert!(said.contains("1 of 6 messages' objects are whole") && !said.contains(&whole), "{said}");
     let (good, json) = audit(server.data_dir(), &["--json"]);
     let json: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
-    assert!(!good && json["lost"] == 8 && json["checks"]["uploads"]["ok"] == false, "{json}");
+    assert!(!good && json["lost"] == 10 && json["checks"]["uploads"]["ok"] == false, "{json}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
