@@ -250,6 +250,10 @@ impl From<store::Error> for ApiError {
             store::Error::Limit { name, most } => {
                 Self::new(Code::LimitReached, format!("{name}: this account may have {most}; remove some first"))
             }
+            _ if error.is_unreadable() => {
+                tracing::error!(%error, "the database cannot be read: its disk fails, or it is damaged (mailkite audit)");
+                Code::Unavailable.into()
+            }
             _ if error.is_storage_trouble() => {
                 tracing::warn!(%error, "a request found storage unavailable");
                 Code::Unavailable.into()

@@ -135,14 +135,31 @@ impl Error {
         use rusqlite::ErrorCode as Code;
         match self {
             Self::Busy | Self::Full(_) | Self::Stopped | Self::Io { .. } | Self::Unknown(_) => true,
+            Self::Sqlite(_) if self.is_unreadable() => true,
             Self::Sqlite(error) => error.sqlite_error_code().is_some_and(|code| {
                 matches!(
                     code,
-                    Code::SystemIoFailure | Code::CannotOpen | Code::OutOfMemory | Code::OperationInterrupted
+                    Code::SystemIoFailure
+                        | Code::CannotOpen
+                        | Code::OutOfMemory
+                        | Code::OperationInterrupted
+                        | Code::OperationAborted
+                        | Code::FileLockingProtocolFailed
                 )
             }),
             Self::Conflict(_) | Self::Limit { .. } | Self::Damaged { .. } | Self::Corrupt(_) => false,
         }
+    }
+
+    /// Whether the database file could not be read: it is damaged, or the disk failed, for which (EIO) SQLite has the same
+    /// word.
+    pub fn is_unreadable(&self) -> bool {
+        use rusqlite::ErrorCode as Code;
+        let code = match self {
+            Self::Sqlite(error) => error.sqlite_error_code(),
+            _ => None,
+        };
+        matches!(code, Some(Code::DatabaseCorrupt | Code::NotADatabase))
     }
 
     /// Whether there was no room.

@@ -68,8 +68,8 @@ impl From<ReceiveError> for ApiError {
     fn from(error: ReceiveError) -> Self {
         match error {
             ReceiveError::AccountFull => ApiError::new(Code::LimitReached, "storage_bytes: this account is full"),
-            ReceiveError::StorageFull | ReceiveError::Busy => Code::Unavailable.into(),
-            ReceiveError::Storage | ReceiveError::MailLoop | ReceiveError::NotAReport => {
+            ReceiveError::StorageFull | ReceiveError::Busy | ReceiveError::Storage => Code::Unavailable.into(),
+            ReceiveError::MailLoop | ReceiveError::NotAReport => {
                 tracing::error!(%error, "a message could not be handed to its route");
                 Code::Internal.into()
             }
