@@ -392,7 +392,7 @@ CREATE INDEX delivery_by_time ON delivery (account_id, created_at);
 CREATE INDEX delivery_unsettled ON delivery (account_id, status, created_at) WHERE status <> 'delivered';
 CREATE INDEX delivery_payload ON delivery (created_at) WHERE payload IS NOT NULL;
 
-CREATE TABLE attempt (                           -- kept 45 days
+CREATE TABLE attempt (                           -- kept 45 days, the newest 200 of each delivery
   id INTEGER PRIMARY KEY,
   public_id TEXT NOT NULL,                       -- dla_…
   delivery_id INTEGER NOT NULL REFERENCES delivery (id) ON DELETE CASCADE,
@@ -401,7 +401,7 @@ CREATE TABLE attempt (                           -- kept 45 days
   request_url TEXT NOT NULL,
   request_headers TEXT NOT NULL,                 -- JSON object; the body is rebuilt from the message
   status_code INTEGER,                           -- NULL: no HTTP answer
-  response_headers TEXT,                         -- JSON object; NULL: no HTTP answer
+  response_headers TEXT,                         -- JSON object, as far as 8 KiB go; NULL: no HTTP answer
   response_body BLOB,                            -- at most 64 KiB; NULL: no HTTP answer
   response_truncated INTEGER NOT NULL CHECK (response_truncated IN (0, 1)),
   error TEXT,                                    -- the words of last_error; NULL: success
@@ -456,7 +456,7 @@ CREATE INDEX idempotency_by_time ON idempotency (created_at);
 -- ------------------------------------------------------------------------------------------------------ limits
 
 -- How many rows an account has in tables that may hold many, and the bytes in them, kept by the triggers below: what
--- limits ask for. Of attempts only large answers count.
+-- limits ask for.
 CREATE TABLE account_rows (
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   table_name TEXT NOT NULL,
@@ -530,18 +530,20 @@ CREATE TRIGGER template_changed AFTER UPDATE ON template BEGIN
       + coalesce(octet_length(OLD.json), 0) + coalesce(octet_length(OLD.theme), 0))
   WHERE account_id = NEW.account_id AND table_name = 'template';
 END;
-CREATE TRIGGER attempt_added AFTER INSERT ON attempt WHEN octet_length(NEW.response_body) > 4096 BEGIN
+CREATE TRIGGER attempt_added AFTER INSERT ON attempt BEGIN
   INSERT INTO account_rows (account_id, table_name, rows, bytes)
-  SELECT account_id, 'attempt', 1, octet_length(NEW.response_body) FROM delivery WHERE id = NEW.delivery_id
+  SELECT account_id, 'attempt', 1, 300 + octet_length(NEW.request_url) + octet_length(NEW.request_headers)
+    + coalesce(octet_length(NEW.response_headers), 0) + coalesce(octet_length(NEW.response_body), 0)
+  FROM delivery WHERE id = NEW.delivery_id
   ON CONFLICT (account_id, table_name) DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;
 END;
-CREATE TRIGGER attempt_removed AFTER DELETE ON attempt WHEN octet_length(OLD.response_body) > 4096 BEGIN
-  UPDATE account_rows SET rows = rows - 1, bytes = bytes - octet_length(OLD.response_body)
+CREATE TRIGGER attempt_removed AFTER DELETE ON attempt BEGIN
+  UPDATE account_rows SET rows = rows - 1, bytes = bytes - (300 + octet_length(OLD.request_url) + octet_length(OLD.request_headers)
+    + coalesce(octet_length(OLD.response_headers), 0) + coalesce(octet_length(OLD.response_body), 0))
   WHERE table_name = 'attempt' AND account_id = (SELECT account_id FROM delivery WHERE id = OLD.delivery_id);
 END;
 -- Attempts that go with their delivery do not find it any more.
-CREATE TRIGGER delivery_removed BEFORE DELETE ON delivery WHEN EXISTS (
-  SELECT 1 FROM attempt WHERE delivery_id = OLD.id AND octet_length(response_body) > 4096) BEGIN
+CREATE TRIGGER delivery_removed BEFORE DELETE ON delivery BEGIN
   DELETE FROM attempt WHERE delivery_id = OLD.id;
 END;
 CREATE TRIGGER message_removed AFTER DELETE ON message

@@ -243,12 +243,14 @@ fn deliveries() -> Vec<Endpoint> {
                 Code::ContentDamaged,
                 Code::RouteGone,
                 Code::AttemptInProgress,
+                Code::LimitReached,
             ]),
         Endpoint::post("/api/deliveries/retry", deliveries::retry_many)
             .about(TAG, "Attempt several deliveries now")
             .more("1 to 50 ids in all, and at most 50 attempts.")
             .takes::<deliveries::BulkRetry>()
-            .gives::<deliveries::Results>(200),
+            .gives::<deliveries::Results>(200)
+            .fails(&[Code::LimitReached]),
         Endpoint::get("/api/deliveries", delivery_list::list)
             .about(TAG, "List deliveries of all messages, newest first")
             .query::<delivery_list::ListQuery>()
@@ -362,7 +364,7 @@ fn routes() -> Vec<Endpoint> {
             .about(TAG, "Post stored messages to a webhook route")
             .takes::<replay::Replay>()
             .gives::<deliveries::Results>(200)
-            .fails(&[Code::RouteAction]),
+            .fails(&[Code::RouteAction, Code::LimitReached]),
     ]
 }
 

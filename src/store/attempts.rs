@@ -6,6 +6,9 @@ use super::Result;
 use crate::clock::Timestamp;
 use crate::id::AttemptId;
 
+/// Attempts of a delivery that are kept and shown: the newest.
+const KEPT: u32 = 200;
+
 /// An attempt, before and after it is stored.
 #[derive(Clone, Debug)]
 pub struct Attempt {
@@ -35,7 +38,7 @@ pub struct Attempt {
     pub created_at: Timestamp,
 }
 
-/// Stores an attempt of a delivery.
+/// Stores an attempt of a delivery; one that is too old to be shown goes.
 ///
 /// # Errors
 /// Storage trouble.
@@ -61,6 +64,14 @@ pub fn insert(connection: &Connection, delivery: i64, new: &Attempt) -> Result<(
             new.duration_ms,
             new.created_at.as_millis()
         ])?;
+    if new.attempt > KEPT {
+        connection
+            .prepare_cached(
+                "DELETE FROM attempt WHERE id IN
+                   (SELECT id FROM attempt WHERE delivery_id = ?1 ORDER BY attempt DESC, id DESC LIMIT -1 OFFSET ?2)",
+            )?
+            .execute(params![delivery, KEPT])?;
+    }
     Ok(())
 }
 
@@ -73,9 +84,9 @@ pub fn list(connection: &Connection, delivery: i64) -> Result<Vec<Attempt>> {
         .prepare_cached(
             "SELECT public_id, attempt, manual, request_url, request_headers, status_code, response_headers,
                     response_body, response_truncated, error, duration_ms, created_at
-             FROM attempt WHERE delivery_id = ?1 ORDER BY attempt DESC, id DESC LIMIT 200",
+             FROM attempt WHERE delivery_id = ?1 ORDER BY attempt DESC, id DESC LIMIT ?2",
         )?
-        .query_map([delivery], |row| {
+        .query_map(params![delivery, KEPT], |row| {
             Ok(Attempt {
                 public_id: row.get("public_id")?,
                 attempt: row.get("attempt")?,

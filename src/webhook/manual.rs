@@ -53,7 +53,7 @@ impl Webhooks {
     /// the ladder. The attempt counts. It is made and recorded even if the caller stops waiting.
     ///
     /// # Errors
-    /// Nothing was attempted, or nothing answered; see [`Refused`].
+    /// Nothing was attempted, for one because the account is full, or nothing answered; see [`Refused`].
     pub async fn retry(self: &Arc<Self>, delivery: i64, now: Timestamp) -> Result<Manual, Refused> {
         let jobs = self.db.read(move |connection| {
             let row = deliveries::find_by_row(connection, delivery)?;
@@ -94,6 +94,9 @@ impl Webhooks {
             Found::Damaged(_) => return Err(Refused::MessageDamaged),
             Found::Large { .. } => return Err(Refused::Store(store::Error::Busy)),
         };
+        // What it captures has to be stored; automatic attempts are as few as the schedule has.
+        let (limits, account) = (Arc::clone(&self.limits), prepared.delivery.account_id);
+        self.db.read(move |connection| limits.admit_mail(connection, account)).await?;
         let posted = self.exchange(*prepared, Asked::ByHand, begins(now, waiting)).await;
         let delivered = posted.is_delivered();
         let answered = posted.answer.as_ref().map(|answer| Manual { ok: delivered, status: answer.status });

@@ -37,6 +37,23 @@ pub(super) struct Sent<'a> {
     pub duration: Duration,
 }
 
+/// Header fields of an answer that are captured at most, and octets of their names and values.
+const FIELDS_MAX: usize = 64;
+const FIELD_OCTETS_MAX: usize = 8 * 1024;
+
+/// The fields of an answer that are kept: from the first on, as far as they fit.
+fn captured(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    let mut octets = 0_usize;
+    headers.iter().take(FIELDS_MAX).map(|(name, value)| (name.as_str(), value.as_str())).filter(
+        move |(name, value)| {
+            let with = octets.saturating_add(name.len() + value.len());
+            let fits = with <= FIELD_OCTETS_MAX;
+            octets = if fits { with } else { octets };
+            fits
+        },
+    )
+}
+
 /// An attempt that reached the network, and what came of it.
 pub(super) struct Posted {
     prepared: Prepared,
@@ -64,9 +81,7 @@ impl Posted {
             request_url: prepared.url.clone(),
             request_headers: request::headers_json(headers),
             status_code: answered.map(|answer| answer.status),
-            response_headers: answered.map(|answer| {
-                request::headers_json(answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))
-            }),
+            response_headers: answered.map(|answer| request::headers_json(captured(&answer.headers))),
             response_body: answered.map(|answer| answer.body.clone()),
             response_truncated: answered.is_some_and(|answer| answer.truncated),
             error: error.map(str::to_owned),

@@ -3,7 +3,7 @@
 ALTER TABLE message ADD COLUMN overhead INTEGER NOT NULL DEFAULT 2048;
 ALTER TABLE message ADD COLUMN account_total INTEGER NOT NULL DEFAULT 0;
 -- How many rows an account has in tables that may hold many, and the bytes in them, kept by the triggers below: what
--- limits ask for. Of attempts only large answers count.
+-- limits ask for.
 CREATE TABLE account_rows (
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   table_name TEXT NOT NULL,
@@ -77,18 +77,20 @@ CREATE TRIGGER template_changed AFTER UPDATE ON template BEGIN
       + coalesce(octet_length(OLD.json), 0) + coalesce(octet_length(OLD.theme), 0))
   WHERE account_id = NEW.account_id AND table_name = 'template';
 END;
-CREATE TRIGGER attempt_added AFTER INSERT ON attempt WHEN octet_length(NEW.response_body) > 4096 BEGIN
+CREATE TRIGGER attempt_added AFTER INSERT ON attempt BEGIN
   INSERT INTO account_rows (account_id, table_name, rows, bytes)
-  SELECT account_id, 'attempt', 1, octet_length(NEW.response_body) FROM delivery WHERE id = NEW.delivery_id
+  SELECT account_id, 'attempt', 1, 300 + octet_length(NEW.request_url) + octet_length(NEW.request_headers)
+    + coalesce(octet_length(NEW.response_headers), 0) + coalesce(octet_length(NEW.response_body), 0)
+  FROM delivery WHERE id = NEW.delivery_id
   ON CONFLICT (account_id, table_name) DO UPDATE SET rows = rows + 1, bytes = bytes + excluded.bytes;
 END;
-CREATE TRIGGER attempt_removed AFTER DELETE ON attempt WHEN octet_length(OLD.response_body) > 4096 BEGIN
-  UPDATE account_rows SET rows = rows - 1, bytes = bytes - octet_length(OLD.response_body)
+CREATE TRIGGER attempt_removed AFTER DELETE ON attempt BEGIN
+  UPDATE account_rows SET rows = rows - 1, bytes = bytes - (300 + octet_length(OLD.request_url) + octet_length(OLD.request_headers)
+    + coalesce(octet_length(OLD.response_headers), 0) + coalesce(octet_length(OLD.response_body), 0))
   WHERE table_name = 'attempt' AND account_id = (SELECT account_id FROM delivery WHERE id = OLD.delivery_id);
 END;
 -- Attempts that go with their delivery do not find it any more.
-CREATE TRIGGER delivery_removed BEFORE DELETE ON delivery WHEN EXISTS (
-  SELECT 1 FROM attempt WHERE delivery_id = OLD.id AND octet_length(response_body) > 4096) BEGIN
+CREATE TRIGGER delivery_removed BEFORE DELETE ON delivery BEGIN
   DELETE FROM attempt WHERE delivery_id = OLD.id;
 END;
 CREATE TRIGGER message_removed AFTER DELETE ON message
@@ -121,9 +123,9 @@ SELECT account_id, 'template', count(*), sum(500 + coalesce(octet_length(templat
       + coalesce(octet_length(template.json), 0) + coalesce(octet_length(template.theme), 0))
     FROM template GROUP BY account_id;
 INSERT INTO account_rows (account_id, table_name, rows, bytes)
-SELECT delivery.account_id, 'attempt', count(*), sum(octet_length(response_body))
-FROM attempt JOIN delivery ON delivery.id = attempt.delivery_id
-WHERE octet_length(response_body) > 4096 GROUP BY delivery.account_id;
+SELECT delivery.account_id, 'attempt', count(*), sum(300 + octet_length(attempt.request_url) + octet_length(attempt.request_headers)
+    + coalesce(octet_length(attempt.response_headers), 0) + coalesce(octet_length(attempt.response_body), 0))
+FROM attempt JOIN delivery ON delivery.id = attempt.delivery_id GROUP BY delivery.account_id;
 INSERT INTO message_bytes (account_id, floor, removed)
 SELECT account_id, sum(message.overhead + iif(message.raw_id IS NULL, 0, message.size)
     + coalesce(octet_length(message.body), 0)), 0 FROM message GROUP BY account_id;
