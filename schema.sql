@@ -570,7 +570,7 @@ CREATE TABLE mark (                              -- what the high-water mark bes
 ) STRICT;
 INSERT INTO mark (only, database_id, generation) VALUES (1, 0, 0);
 
-CREATE TABLE removal (                           -- why a message or upload has no row, for 90 days
+CREATE TABLE removal (                           -- why a message or upload has no row, for 90 days, the newest 500,000
   id INTEGER PRIMARY KEY,
   name_hash INTEGER NOT NULL,                    -- 64 bits of SHA-256 of its public id
   reason TEXT NOT NULL CHECK (reason IN ('api', 'retention', 'rule', 'delivered', 'undelivered')),

@@ -11,6 +11,11 @@ use super::Result;
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 
+/// Notes that are kept at most, whatever their age: anybody outside makes one by a mail to a `drop` route.
+const KEPT: i64 = 500_000;
+/// How many go at a time beyond that.
+const STEP: i64 = 250;
+
 /// Why something is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
@@ -82,6 +87,10 @@ fn note_named(tx: &Connection, statement: &str, row: i64, reason: Reason, now: T
 fn insert(tx: &Connection, id: &str, reason: Reason, now: Timestamp) -> Result<()> {
     tx.prepare_cached("INSERT INTO removal (name_hash, reason, removed_at) VALUES (?1, ?2, ?3)")?
         .execute(params![name_hash(id), reason.as_str(), now.as_millis()])?;
+    let row = tx.last_insert_rowid();
+    if row % STEP == 0 {
+        tx.prepare_cached("DELETE FROM removal WHERE id <= ?1")?.execute([row - KEPT])?;
+    }
     Ok(())
 }
 
@@ -120,4 +129,31 @@ pub fn delete_before(tx: &Connection, before: Timestamp, limit: u32) -> Result<u
         )?
         .execute(params![before.as_millis(), limit])?;
     Ok(gone)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use super::*;
+
+    #[test]
+    fn beyond_so_many_the_oldest_notes_go() {
+        let db = Connection::open_in_memory().unwrap();
+        db.execute_batch(super::super::migrate::SCHEMA).unwrap();
+        let note = |id: i64| {
+            let made = "INSERT INTO removal (id, name_hash, reason, removed_at) VALUES (?1, 0, 'rule', 0)";
+            db.execute(made, [id]).unwrap();
+        };
+        [1, STEP, STEP + 1, KEPT + STEP - 1].into_iter().for_each(note);
+        let rows = || -> Vec<i64> {
+            let mut statement = db.prepare("SELECT id FROM removal ORDER BY id").unwrap();
+            statement.query_map([], |row| row.get(0)).unwrap().collect::<rusqlite::Result<_>>().unwrap()
+        };
+        let now = Timestamp::from_millis(0);
+        insert(&db, "msg_1", Reason::Api, now).unwrap();
+        assert_eq!(rows(), [STEP + 1, KEPT + STEP - 1, KEPT + STEP]);
+        insert(&db, "msg_2", Reason::Api, now).unwrap();
+        assert_eq!(rows().len(), 4);
+    }
 }

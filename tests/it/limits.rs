@@ -494,6 +494,23 @@ async fn attempts_count_the_newest_200_are_kept_and_a_full_account_asks_for_none
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_mail_that_is_dropped_the_one_id_that_was_told_is_remembered() {
+    let server = Server::start().await;
+    server.plain_route("*@inbox.test", store::routes::Action::Drop).await;
+    let mut client = SmtpClient::greeted(server.smtp).await;
+    let to: Vec<String> = (0..50).map(|number| format!("<{number}@inbox.test>")).collect();
+    let to: Vec<&str> = to.iter().map(|to| to.trim_matches(['<', '>'])).collect();
+    let reply = client.mail("ada@example.com", &to, message("dropped")).await;
+    assert_eq!(reply.code, 250, "{reply:?}");
+    assert_eq!(server.query::<i64>("SELECT count(*) FROM removal").await, 1);
+    let id = reply.text().split_whitespace().find(|word| word.starts_with("msg_")).unwrap().to_owned();
+    let data_dir = server.data_dir().to_owned();
+    let said = super::support::audit::assert_ledger(&data_dir, &id);
+    assert!(said.contains("1 acknowledged"), "{said}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_account_whose_email_is_not_proven_has_its_settings_only() {
     let server = Server::start_with(Clock::System, |config| config.auth.signup = Signup::Open).await;
     let (ada, id) = other(&server, false).await;

@@ -70,8 +70,10 @@ pub(super) fn store_all(
     for plan in plans {
         let to = plan.recipient.mailbox.to_string();
         if plan.is_dropped() {
-            let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-            store::removal::note(tx, &id, Reason::Rule, now)?;
+            let named = next_id.take();
+            // Nobody was told any other id.
+            named.iter().try_for_each(|id| store::removal::note(tx, id, Reason::Rule, now))?;
+            let id = named.unwrap_or_else(|| MessageId::new(now));
             stored.push(Stored::nothing(id.to_string(), to));
             continue;
         }
