@@ -48,7 +48,7 @@ async fn requests_side_by_side_cannot_pass_a_limit_together() {
     assert_eq!(made_side_by_side(&owner, "/api/blocked-senders", 20, address).await, 5);
     assert_eq!(made_side_by_side(&owner, "/api/contacts/suppressions", 20, address).await, 6);
     let domain = |n: usize| json!({"domain": format!("d{n}.test")});
-    assert_eq!(made_side_by_side(&owner, "/api/domains", 6, domain).await, 2, "one is there");
+    assert_eq!(made_side_by_side(&owner, "/api/domains", 6, domain).await, 1, "two are there");
     for (sql, count) in [
         ("SELECT count(*) FROM domain", 3),
         ("SELECT count(*) FROM route", 9),
@@ -453,16 +453,19 @@ async fn attempts_count_the_newest_200_are_kept_and_a_full_account_asks_for_none
     assert!((12_000..16_000).contains(&first), "{first}");
     let delivery = server.query::<String>("SELECT public_id FROM delivery").await;
     let path = format!("/api/deliveries/{delivery}/retry");
-    let mut made = 0;
-    while made < 205 {
-        let answer = ada.post_nothing(&path).await;
-        // The first automatic attempt may not have ended yet.
-        if answer.status == 409 && made == 0 {
+    let again = async || {
+        for _ in 0..1_000 {
+            let answer = ada.post_nothing(&path).await;
+            if answer.status != 409 {
+                return assert_eq!(answer.expect(200)["status"], 503);
+            }
+            // The engine may hold the delivery at this moment.
             answer.expect_error(409, "attempt_in_progress");
-            continue;
         }
-        assert_eq!(answer.expect(200)["status"], 503);
-        made += 1;
+        panic!("it is held for ever");
+    };
+    for _ in 0..205 {
+        again().await;
     }
     let kept = "SELECT count(*) || ' ' || min(attempt) || ' ' || max(attempt) FROM attempt";
     assert_eq!(server.query::<String>(kept).await, "200 7 206");
@@ -485,7 +488,7 @@ async fn attempts_count_the_newest_200_are_kept_and_a_full_account_asks_for_none
     assert_eq!((receiver.requests().len(), used(&ada).await), (asked, MOST));
     // What goes makes room for the next.
     server.write(|tx, _, _| Ok(tx.execute("DELETE FROM upload", [])?)).await;
-    assert_eq!(ada.post_nothing(&path).await.expect(200)["status"], 503);
+    again().await;
     let message = server.query::<String>("SELECT public_id FROM message").await;
     ada.delete(&format!("/api/messages/{message}")).await.expect(200);
     server.write(|tx, _, _| Ok(tx.execute("DELETE FROM delivery", [])?)).await;
