@@ -115,26 +115,17 @@ impl MemoryBudget {
 
     /// A reservation that holds nothing yet.
     pub fn reservation(&self, door: Door) -> Reservation {
-        self.nothing_yet(door, None, None)
+        Reservation { shared: Arc::clone(&self.shared), door, account: None, held: 0 }
     }
 
-    fn nothing_yet(&self, door: Door, whose: Option<i64>, account: Option<i64>) -> Reservation {
-        Reservation { shared: Arc::clone(&self.shared), door, whose, account, held: 0 }
-    }
-
-    /// The same for an account, which takes its turn among the others.
-    pub fn reservation_in_turn(&self, door: Door, whose: i64) -> Reservation {
-        self.nothing_yet(door, Some(whose), None)
-    }
-
-    /// The same for an account, which leaves something to the others as well.
+    /// The same for an account, which takes its turn among the others and leaves something to them.
     pub fn reservation_of(&self, door: Door, account: i64) -> Reservation {
-        self.nothing_yet(door, Some(account), Some(account))
+        Reservation { shared: Arc::clone(&self.shared), door, account: Some(account), held: 0 }
     }
 
-    /// Waits for so many octets, in the turn of an account.
-    pub async fn reserve(&self, door: Door, whose: i64, octets: usize) -> Reservation {
-        let mut reservation = self.reservation_in_turn(door, whose);
+    /// Waits for so many octets of an account.
+    pub async fn reserve(&self, door: Door, account: i64, octets: usize) -> Reservation {
+        let mut reservation = self.reservation_of(door, account);
         reservation.wait_for(octets).await;
         reservation
     }
@@ -315,9 +306,7 @@ impl Shared {
 pub struct Reservation {
     shared: Arc<Shared>,
     door: Door,
-    /// In whose turn it waits; those of nobody take turns as one.
-    whose: Option<i64>,
-    /// Whose share it is limited to.
+    /// In whose turn it waits, and whose share it is limited to; those of nobody take turns as one.
     account: Option<i64>,
     held: usize,
 }
@@ -360,7 +349,7 @@ impl Reservation {
         }
         let (granted, grant) = oneshot::channel();
         if let Some(queue) = shared.state().queues.get_mut(self.door as usize) {
-            queue.push(self.whose, Waiter { account: self.account, more, granted });
+            queue.push(Waiter { account: self.account, more, granted });
         }
         shared.serve();
         if let Ok(grant) = grant.await {

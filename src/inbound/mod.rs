@@ -147,7 +147,7 @@ impl Inbound {
         if octets < PARSE_FREELY {
             return Ok(None);
         }
-        let mut turn = self.shared.memory.reservation_in_turn(Door::Parsing, account);
+        let mut turn = self.shared.memory.reservation_of(Door::Parsing, account);
         turn.wait_within(octets, PARSE_WAIT).await.map_err(|_| {
             tracing::warn!("a message waited too long for its turn and was refused");
             ReceiveError::Busy

@@ -18,7 +18,7 @@ pub(super) struct Queue {
 /// One who waits.
 #[derive(Debug)]
 pub(super) struct Waiter {
-    /// Whose share it is limited to.
+    /// In whose line, and whose share it is limited to.
     pub account: Option<i64>,
     pub more: usize,
     pub granted: oneshot::Sender<Grant>,
@@ -39,10 +39,10 @@ impl Queue {
         self.len
     }
 
-    pub(super) fn push(&mut self, whose: Option<i64>, waiter: Waiter) {
-        let line = self.lines.entry(whose).or_default();
+    pub(super) fn push(&mut self, waiter: Waiter) {
+        let line = self.lines.entry(waiter.account).or_default();
         if line.is_empty() {
-            self.turns.push_back(whose);
+            self.turns.push_back(waiter.account);
         }
         line.push_back(waiter);
         self.len += 1;

@@ -68,7 +68,8 @@ async fn one_account_leaves_something_to_the_others() {
 #[tokio::test]
 async fn whoever_waits_gets_its_turn_in_order_and_whoever_waits_too_long_is_refused() {
     let budget = MemoryBudget::new(192 * MIB, MIB);
-    let whole = budget.reserve(Door::Webhooks, 1, usize::MAX).await;
+    let mut whole = budget.reservation(Door::Webhooks);
+    whole.wait_for(usize::MAX).await;
     assert_eq!(whole.held(), 48 * MIB);
     let late = budget.reservation(Door::Webhooks).wait_within(MIB, Duration::from_millis(20)).await;
     assert_eq!(late, Err(UsedUp));
@@ -97,7 +98,8 @@ async fn whoever_waits_gets_its_turn_in_order_and_whoever_waits_too_long_is_refu
 #[tokio::test]
 async fn accounts_take_turns_whatever_one_of_them_piled_up() {
     let budget = MemoryBudget::new(192 * MIB, MIB);
-    let whole = budget.reserve(Door::Parsing, 1, usize::MAX).await;
+    let mut whole = budget.reservation(Door::Parsing);
+    whole.wait_for(usize::MAX).await;
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut waiting = Vec::new();
     for (place, account) in [1; 20].into_iter().chain([2, 3]).enumerate() {
