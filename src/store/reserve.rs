@@ -108,7 +108,9 @@ impl Reserve {
     }
 
     fn free(&self) -> u64 {
-        rustix::fs::statvfs(&self.path).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+        // Of the folder: somebody may have removed the file.
+        let folder = self.path.parent().unwrap_or(&self.path);
+        rustix::fs::statvfs(folder).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 }
 
