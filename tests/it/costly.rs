@@ -9,6 +9,19 @@ use serde_json::{Value, json};
 use super::support::api::{Answer, Api};
 use super::support::server::Server;
 
+/// A server where ada@acme.test signed up, which believes what a proxy says of addresses.
+async fn open() -> (Server, Api) {
+    let server = Server::start_with(Clock::System, |config| {
+        config.auth.signup = mailkite::config::Signup::Open;
+        config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    })
+    .await;
+    let api = server.anonymous();
+    let body: Value = json!({"email": "ada@acme.test", "password": "correct horse battery"});
+    api.post("/api/auth/signup", body).await.expect(201);
+    (server, api)
+}
+
 async fn log_in(api: &Api, from: &str, email: &str) -> Answer {
     let body = json!({"email": email, "password": "correct horse battery"}).to_string();
     let headers = [("X-Forwarded-For", from), ("Content-Type", "application/json")];
@@ -18,14 +31,7 @@ async fn log_in(api: &Api, from: &str, email: &str) -> Answer {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_of_addresses_shuts_out_nobody_who_was_here_before() {
     const ADDRESSES: usize = 150;
-    let server = Server::start_with(Clock::System, |config| {
-        config.auth.signup = mailkite::config::Signup::Open;
-        config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
-    })
-    .await;
-    let api = server.anonymous();
-    let body: Value = json!({"email": "ada@acme.test", "password": "correct horse battery"});
-    api.post("/api/auth/signup", body).await.expect(201);
+    let (server, api) = open().await;
     log_in(&api, "203.0.113.7", "ada@acme.test").await.expect(200);
 
     let refused = Arc::new(AtomicUsize::new(0));
@@ -51,14 +57,7 @@ async fn a_crowd_of_addresses_shuts_out_nobody_who_was_here_before() {
 async fn a_login_waits_for_one_turn_of_each_other_address_and_not_for_their_piles() {
     const ADDRESSES: usize = 12;
     const EACH: usize = 10;
-    let server = Server::start_with(Clock::System, |config| {
-        config.auth.signup = mailkite::config::Signup::Open;
-        config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
-    })
-    .await;
-    let api = server.anonymous();
-    let body: Value = json!({"email": "ada@acme.test", "password": "correct horse battery"});
-    api.post("/api/auth/signup", body).await.expect(201);
+    let (server, api) = open().await;
 
     let judged = Arc::new(AtomicUsize::new(0));
     let refused = Arc::new(AtomicUsize::new(0));
