@@ -255,7 +255,7 @@ CREATE TABLE attachment (                        -- a slice of the raw object, d
   size INTEGER NOT NULL,                         -- octets once decoded
   part_offset INTEGER NOT NULL,
   part_length INTEGER NOT NULL,
-  encoding TEXT NOT NULL CHECK (encoding IN ('identity', 'base64', 'quoted-printable')),
+  encoding TEXT NOT NULL CHECK (encoding IN ('identity', 'base64', 'quoted-printable', 'uuencode')),
   PRIMARY KEY (message_id, idx)
 ) STRICT, WITHOUT ROWID;
 

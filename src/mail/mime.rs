@@ -16,6 +16,7 @@ mod params;
 mod recode;
 mod text;
 mod trace_fields;
+mod uuencode;
 mod walk;
 mod words;
 

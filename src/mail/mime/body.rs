@@ -11,7 +11,7 @@ use super::decode::{Encoding, decoded_size};
 use super::params::{self, Value};
 use super::text::{PlacedText, decode_lines};
 use super::walk::{Leaf, Parent, Reading};
-use super::{Disposition, Mail, Part};
+use super::{Disposition, Mail, Part, uuencode, words};
 
 /// Decoded texts may take this much in any message, and twice its size in a large one; so a message costs at most
 /// three times its size even where each byte becomes a character of three.
@@ -44,11 +44,11 @@ pub fn read(raw: &[u8], leaves: &[Leaf<'_>], mut texts: Texts<'_>, mail: &mut Ma
         if leaf.reading == Reading::Text && body.trim_ascii().is_empty() {
             continue;
         }
-        let part = Described::of(leaf);
+        let part = Described::of(leaf, body);
         match part.text_kind(leaf, mail.text.is_none() && mail.html.is_none()) {
             Some(kind) => {
                 let slot = if kind == Kind::Plain { &mut mail.text } else { &mut mail.html };
-                let charset = || Charset::for_label(&part.content_type.bytes("charset").unwrap_or_default());
+                let charset = || Charset::for_label(&part.content_type.charset().unwrap_or_default());
                 match &mut texts {
                     Texts::Skipped => {
                         slot.get_or_insert_default();
@@ -90,7 +90,7 @@ struct Described {
 }
 
 impl Described {
-    fn of(leaf: &Leaf<'_>) -> Self {
+    fn of(leaf: &Leaf<'_>, body: &[u8]) -> Self {
         let content_type = leaf.header.content_type.map(Value::parse).unwrap_or_default();
         let disposition = leaf.header.disposition.map(Value::parse).unwrap_or_default();
         let mime_type = match (leaf.header.content_type, leaf.parent) {
@@ -99,14 +99,20 @@ impl Described {
             _ if content_type.main == "text" => Some("text/plain".to_owned()),
             _ => Some(content_type.main.clone()).filter(|main| is_type(main)),
         };
+        let encoding = match leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field) {
+            Encoding::Uuencode if !uuencode::is_file(body) => Encoding::Identity,
+            encoding => encoding,
+        };
+        let inner_name = || uuencode::filename(body).filter(|_| encoding == Encoding::Uuencode);
         Self {
-            filename: params::filename(&disposition, &content_type),
+            filename: params::filename(&disposition, &content_type)
+                .or_else(|| params::safe_filename(&words::decode_text(inner_name()?))),
             disposition: match disposition.main.as_str() {
                 "" => None,
                 "inline" => Some(Disposition::Inline),
                 _ => Some(Disposition::Attachment),
             },
-            encoding: leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field),
+            encoding,
             content_type,
             mime_type,
         }
@@ -132,7 +138,8 @@ impl Described {
 
     fn into_attachment(self, leaf: &Leaf<'_>, body: &[u8]) -> Part {
         let is_text = self.mime_type.as_deref().is_some_and(|main| main.starts_with("text/"));
-        let charset = self.content_type.get("charset").filter(|charset| is_text && is_token(charset));
+        let charset = self.content_type.charset().and_then(|charset| String::from_utf8(charset).ok());
+        let charset = charset.filter(|charset| is_text && is_token(charset));
         Part {
             filename: self.filename.or_else(|| usual_name(self.mime_type.as_deref()?)),
             charset: charset.map(|charset| charset.to_ascii_lowercase()),

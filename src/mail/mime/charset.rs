@@ -65,6 +65,12 @@ impl Charset {
         }
     }
 
+    /// Whether `label` names a set.
+    pub fn is_label(label: &[u8]) -> bool {
+        matches!(label.trim_ascii().to_ascii_lowercase().as_slice(), b"utf-8" | b"utf8" | b"us-ascii")
+            || !Self::for_label(label).is_utf_8()
+    }
+
     /// Whether a valid UTF-8 text is its own decoding.
     pub fn is_utf_8(self) -> bool {
         matches!(self, Self::Known(known) if known == UTF_8)

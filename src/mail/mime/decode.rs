@@ -3,6 +3,8 @@
 //! The size that a part announces and the bytes that its link serves both come from [`Decoder`], so they cannot
 //! differ. Decoding never fails: what is not well-formed is skipped (base64) or kept as written (quoted-printable).
 
+use super::uuencode::Lines;
+
 /// How the bytes of a part stand in the raw message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
@@ -12,6 +14,8 @@ pub enum Encoding {
     Base64,
     /// RFC 2045 §6.7.
     QuotedPrintable,
+    /// uuencode, which is older than MIME and has no RFC; POSIX describes it.
+    Uuencode,
 }
 
 impl Encoding {
@@ -21,15 +25,19 @@ impl Encoding {
             Self::Identity => "identity",
             Self::Base64 => "base64",
             Self::QuotedPrintable => "quoted-printable",
+            Self::Uuencode => "uuencode",
         }
     }
 
     /// The encoding a Content-Transfer-Encoding word (or [`Self::as_str`]) names; unknown words mean [`Self::Identity`].
     pub fn parse(word: &str) -> Self {
-        if word.eq_ignore_ascii_case("base64") {
+        let is = |known: &str| word.eq_ignore_ascii_case(known);
+        if is("base64") {
             Self::Base64
-        } else if word.eq_ignore_ascii_case("quoted-printable") {
+        } else if is("quoted-printable") {
             Self::QuotedPrintable
+        } else if ["uuencode", "x-uuencode", "uue", "x-uue"].into_iter().any(is) {
+            Self::Uuencode
         } else {
             Self::Identity
         }
@@ -58,6 +66,7 @@ enum State {
     Identity,
     Base64 { bits: u32, digits: u8 },
     QuotedPrintable { blanks: Vec<u8>, place: Place },
+    Uuencode(Lines),
 }
 
 /// Where in a quoted-printable line the decoder stands.
@@ -79,6 +88,7 @@ impl Decoder {
             Encoding::Identity => State::Identity,
             Encoding::Base64 => State::Base64 { bits: 0, digits: 0 },
             Encoding::QuotedPrintable => State::QuotedPrintable { blanks: Vec::new(), place: Place::Text },
+            Encoding::Uuencode => State::Uuencode(Lines::new()),
         })
     }
 
@@ -92,6 +102,7 @@ impl Decoder {
                     quoted_printable(*byte, blanks, place, out);
                 }
             }
+            State::Uuencode(lines) => lines.feed(raw, out),
         }
     }
 
@@ -101,6 +112,7 @@ impl Decoder {
             State::Identity => {}
             State::Base64 { bits, digits } => end_of_quantum(bits, digits, out),
             State::QuotedPrintable { place: Place::Digit(digit), .. } => out.extend([b'=', digit]),
+            State::Uuencode(lines) => lines.finish(out),
             // RFC 2045 §6.7 (3): blanks at the end of a line were added on the way.
             State::QuotedPrintable { .. } => {}
         }
@@ -306,7 +318,7 @@ mod tests {
     proptest! {
         #[test]
         fn pieces_of_any_size_decode_as_the_whole(raw in "[A-Za-z0-9+/= \r\n\t=!]{0,400}", cut in 1_usize..64) {
-            for encoding in [Encoding::Identity, Encoding::Base64, Encoding::QuotedPrintable] {
+            for encoding in [Encoding::Identity, Encoding::Base64, Encoding::QuotedPrintable, Encoding::Uuencode] {
                 let whole = decode_part(encoding, raw.as_bytes());
                 let mut decoder = Decoder::new(encoding);
                 let mut out = Vec::new();

@@ -1,16 +1,20 @@
 //! Header blocks: fields one by one, within limits, as they stand in the raw message.
 //!
-//! Nothing is decoded here. A line that can be no field ends the block, and the body begins with it, so that a mail
-//! without headers keeps its text.
+//! Nothing is decoded here. A line that is no field is stepped over where the header goes on behind it, as programs that write
+//! headers by hand leave such lines. Otherwise the body begins with it, so that a mail without a header keeps its text.
 
 use super::Limits;
+
+/// Senders put one before the first field, or several, when files that begin with one are joined.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// One header field as it stands: the value still folded, without the line break that ends it.
 #[derive(Clone, Copy, Debug)]
 pub struct Field<'x> {
     /// The field name, in the sender's case.
     pub name: &'x [u8],
-    /// What follows the colon.
+    /// What follows the colon. A line in it that begins without a blank is no field and stands among those that continue this
+    /// one.
     pub value: &'x [u8],
 }
 
@@ -29,15 +33,39 @@ pub struct Fields<'x, 'l> {
     first: usize,
     at: usize,
     seen: usize,
+    /// Whether the block is that of a part, in which only a few fields mean anything.
+    of_part: bool,
+    /// Up to here lines that are no field are stepped over.
+    goes_on_until: usize,
     /// Whether the block went past a limit; the fields beyond it are not read.
     pub truncated: bool,
     done: bool,
 }
 
 impl<'x, 'l> Fields<'x, 'l> {
-    /// The block that begins at the offset `at` of `raw`.
+    /// The header of a message that begins at the offset `at` of `raw`.
     pub fn new(raw: &'x [u8], at: usize, limits: &'l Limits) -> Self {
-        Self { raw, limits, start: at, first: at, at, seen: 0, truncated: false, done: false }
+        let mut first = at;
+        while raw.get(first..).is_some_and(|rest| rest.starts_with(BYTE_ORDER_MARK)) {
+            first += BYTE_ORDER_MARK.len();
+        }
+        Self {
+            raw,
+            limits,
+            start: first,
+            first,
+            at: first,
+            seen: 0,
+            of_part: false,
+            goes_on_until: 0,
+            truncated: false,
+            done: false,
+        }
+    }
+
+    /// The header of a part that begins at the offset `at` of `raw`.
+    pub fn of_part(raw: &'x [u8], at: usize, limits: &'l Limits) -> Self {
+        Self { of_part: true, ..Self::new(raw, at, limits) }
     }
 
     /// Where the first field begins, once it was read: behind the line that separates mails in an mbox file.
@@ -65,20 +93,54 @@ impl<'x, 'l> Fields<'x, 'l> {
             {
                 self.truncated = true;
                 self.at = next;
-            } else if let Some(colon) = field_name(line) {
-                let end = self.end_of_field(next);
+            } else if let Some((indent, colon)) = self.begins_field(line) {
+                let end = self.end_of_field(line, next, &ends);
                 let value = self.raw.get(self.at + colon + 1..end).unwrap_or_default();
-                let name = line.get(..colon).unwrap_or_default().trim_ascii_end();
+                let name = line.get(indent..colon).unwrap_or_default().trim_ascii_end();
                 self.at = end;
                 self.seen = self.seen.saturating_add(1);
                 return Some(Field { name, value: without_line_break(value) });
             } else if self.seen == 0 && self.at == self.start && is_mbox_line(line) {
                 (self.first, self.at) = (next, next);
+            } else if self.goes_on(next, &ends) {
+                self.at = next;
             } else {
                 self.done = true;
             }
         }
         None
+    }
+
+    /// Where the field that `line` begins has its name and its colon. Some programs indent even the first line.
+    fn begins_field(&self, line: &[u8]) -> Option<(usize, usize)> {
+        let indent = if self.seen == 0 { line.len() - line.trim_ascii_start().len() } else { 0 };
+        let colon = field_name(line.get(indent..)?)?;
+        let is_known =
+            || is_known(line.get(indent..indent + colon).unwrap_or_default().trim_ascii_end(), self.of_part);
+        (indent == 0 || is_known()).then_some((indent, indent + colon))
+    }
+
+    /// Whether the header goes on behind a line that is no field: another field comes before the empty line, one that is
+    /// known as such, since texts have colons too.
+    fn goes_on(&mut self, next: usize, ends: &impl Fn(&[u8]) -> bool) -> bool {
+        if next <= self.goes_on_until {
+            return true;
+        }
+        let (mut at, mut known) = (next, None);
+        while at < self.raw.len() && at - self.start <= self.limits.max_header_bytes {
+            let (line, after) = self.line(at);
+            if line.is_empty() || (line.starts_with(b"--") && ends(line)) {
+                self.goes_on_until = known.unwrap_or(self.goes_on_until);
+                return known.is_some();
+            }
+            let name = field_name(line).and_then(|colon| line.get(..colon));
+            if name.is_some_and(|name| is_known(name.trim_ascii_end(), self.of_part)) {
+                known = Some(at);
+            }
+            at = after;
+        }
+        // A text without any empty line behind it.
+        false
     }
 
     /// The line at `at` without its line break, and where the next one begins.
@@ -88,18 +150,140 @@ impl<'x, 'l> Fields<'x, 'l> {
         (without_line_break(rest.get(..length).unwrap_or_default()), at + length)
     }
 
-    /// Goes over the lines that continue a field, but not far past the limit.
-    fn end_of_field(&mut self, mut end: usize) -> usize {
-        while matches!(self.raw.get(end), Some(b' ' | b'\t')) {
-            if end - self.start > self.limits.max_header_bytes {
-                self.truncated = true;
-                self.seen = usize::MAX;
-                break;
+    /// Goes over the lines that continue the field that `line` begins, but not far past the limit.
+    fn end_of_field(&mut self, line: &[u8], mut end: usize, ends: &impl Fn(&[u8]) -> bool) -> usize {
+        let begin = self.at;
+        let has_parameters = has_parameters(line);
+        loop {
+            if matches!(self.raw.get(end), Some(b' ' | b'\t')) {
+                if end - self.start > self.limits.max_header_bytes {
+                    self.truncated = true;
+                    self.seen = usize::MAX;
+                    return end;
+                }
+                end = self.line(end).1;
+            } else if let Some(further) = self.continuation(begin, end, ends).filter(|_| has_parameters) {
+                end = further;
+            } else {
+                return end;
             }
-            end = self.line(end).1;
         }
-        end
     }
+
+    /// Where the field from `begin` goes on, if what stands at `end` is no field: its parameters may stand unindented, or
+    /// behind lines that do not belong there.
+    fn continuation(&mut self, begin: usize, end: usize, ends: &impl Fn(&[u8]) -> bool) -> Option<usize> {
+        let is_unfinished = self.raw.get(begin..end)?.trim_ascii_end().ends_with(b";");
+        let mut at = end;
+        while at < self.raw.len() && at - self.start <= self.limits.max_header_bytes {
+            let (line, next) = self.line(at);
+            if is_parameter(line, is_unfinished) {
+                return Some(next);
+            }
+            if line.starts_with(b" ") || line.starts_with(b"\t") {
+                return (is_unfinished || self.goes_on(next, ends)).then_some(at);
+            }
+            if line.is_empty() || field_name(line).is_some() || (line.starts_with(b"--") && ends(line)) {
+                return None;
+            }
+            at = next;
+        }
+        None
+    }
+}
+
+/// One-word fields, and others, behind which nobody doubts that a line belongs to a header.
+const KNOWN: &[&str] = &[
+    "accept-language",
+    "apparently-to",
+    "authentication-results",
+    "auto-submitted",
+    "autocrypt",
+    "bcc",
+    "cc",
+    "comments",
+    "date",
+    "delivered-to",
+    "delivery-date",
+    "disposition-notification-to",
+    "domainkey-signature",
+    "envelope-to",
+    "errors-to",
+    "feedback-id",
+    "from",
+    "importance",
+    "in-reply-to",
+    "keywords",
+    "mail-followup-to",
+    "mailing-list",
+    "message-id",
+    "organization",
+    "precedence",
+    "priority",
+    "received",
+    "received-spf",
+    "references",
+    "reply-to",
+    "return-path",
+    "return-receipt-to",
+    "sender",
+    "sensitivity",
+    "status",
+    "subject",
+    "thread-index",
+    "thread-topic",
+    "to",
+    "user-agent",
+];
+/// How the names of whole families begin.
+const KNOWN_FAMILIES: &[&str] = &["arc-", "dkim-", "list-", "old-", "original-", "resent-", "x400-"];
+/// As [`KNOWN_FAMILIES`], also of fields that mean something in the header of a part (RFC 2045 §9).
+const OF_PARTS: &[&str] = &["content-", "mime-", "x-"];
+
+/// Whether a field of this name shows that what stands before it was header.
+fn is_known(name: &[u8], of_part: bool) -> bool {
+    let is_family = |families: &[&str]| {
+        let is_in = |family: &&str| {
+            name.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family.as_bytes()))
+        };
+        families.iter().any(|family| is_in(family))
+    };
+    is_family(OF_PARTS)
+        || (!of_part
+            && (is_family(KNOWN_FAMILIES) || KNOWN.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))))
+}
+
+/// Whether the field that `line` begins is one with parameters that decide what a part is.
+fn has_parameters(line: &[u8]) -> bool {
+    let name = field_name(line.trim_ascii_start()).and_then(|colon| line.trim_ascii_start().get(..colon));
+    name.is_some_and(|name| {
+        let name = name.trim_ascii_end();
+        name.eq_ignore_ascii_case(b"Content-Type") || name.eq_ignore_ascii_case(b"Content-Disposition")
+    })
+}
+
+/// Parameters that are known even behind a value that looks finished.
+const PARAMETERS: &[&str] = &[
+    "boundary",
+    "charset",
+    "filename",
+    "format",
+    "micalg",
+    "name",
+    "protocol",
+    "report-type",
+    "size",
+    "start",
+    "type",
+];
+
+/// Whether the line is a parameter that should have been indented: any, where one has to follow.
+pub(super) fn is_parameter(line: &[u8], has_to_be: bool) -> bool {
+    let Some(equals) = memchr::memchr(b'=', line) else { return false };
+    let name = line.get(..equals).unwrap_or_default().trim_ascii_end();
+    let is_token = !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_*".contains(byte));
+    let word = name.split(|byte| *byte == b'*').next().unwrap_or_default();
+    is_token && (has_to_be || PARAMETERS.iter().any(|known| word.eq_ignore_ascii_case(known.as_bytes())))
 }
 
 /// `raw` without the lines in its header that separate the mails of an mbox file: no field, and for some readers the end of

@@ -1,8 +1,11 @@
 //! Content-Type and Content-Disposition: value and parameters (RFC 2045 §5.1, RFC 2183, RFC 2231), and the file names
 //! that parts are offered under.
 
+use std::borrow::Cow;
+
 use super::charset::Charset;
 use super::decode::hex;
+use super::header::is_parameter;
 use super::words;
 use crate::mail::invisible::changes_the_order;
 
@@ -29,13 +32,13 @@ struct Parameter {
 }
 
 impl Value {
-    /// Reads a field value; whatever cannot be read is left out.
+    /// Reads a field value; whatever cannot be read is left out. Signs that senders forget or double are of no account.
     pub fn parse(raw: &[u8]) -> Self {
-        let raw = words::unfold(raw);
-        let end = memchr::memchr2(b';', b'(', &raw).unwrap_or(raw.len());
-        let (main, mut rest) = raw.split_at_checked(end).unwrap_or_default();
-        let mut value =
-            Self { main: String::from_utf8_lossy(main.trim_ascii()).to_ascii_lowercase(), ..Self::default() };
+        let raw = unfold(raw);
+        let (main, mut rest) = raw.split_at_checked(end_of_main(&raw)).unwrap_or_default();
+        let main: Vec<u8> =
+            main.iter().copied().filter(|byte| !byte.is_ascii_whitespace() && *byte != b'"').collect();
+        let mut value = Self { main: String::from_utf8_lossy(&main).to_ascii_lowercase(), ..Self::default() };
         if value.main.contains('=') {
             // A disposition or type was forgotten and the parameters stand first.
             value.main.clear();
@@ -49,6 +52,12 @@ impl Value {
         value
     }
 
+    /// The label of its charset, also where it stands without its name.
+    pub fn charset(&self) -> Option<Vec<u8>> {
+        let bare = || self.parameters.iter().find(|p| p.name.is_empty() && Charset::is_label(&p.value));
+        self.bytes("charset").or_else(|| bare().map(|p| p.value.clone()))
+    }
+
     /// The text of the parameter `name`: an extended or continued form before the plain one.
     pub fn get(&self, name: &str) -> Option<String> {
         self.extended(name).or_else(|| self.plain(name).map(words::decode_text))
@@ -56,7 +65,8 @@ impl Value {
 
     /// The names of its parameters, each once.
     pub fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
+        let named = self.parameters.iter().map(|parameter| parameter.name.as_str());
+        let mut names: Vec<&str> = named.filter(|name| !name.is_empty()).collect();
         let mut seen = std::collections::HashSet::new();
         names.retain(|name| seen.insert(*name));
         names
@@ -100,22 +110,73 @@ impl Value {
     }
 }
 
-/// One parameter from behind a semicolon, and what follows it.
+/// `raw` without the line breaks of its folding. A line that begins without a blank is either a parameter that should have been
+/// indented, or does not belong there.
+fn unfold(raw: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr2(b'\r', b'\n', raw).is_none() {
+        return Cow::Borrowed(raw);
+    }
+    let mut unfolded = Vec::with_capacity(raw.len());
+    for (number, line) in raw.split(|byte| *byte == b'\n').enumerate() {
+        let indented = number == 0 || matches!(line.first(), None | Some(b' ' | b'\t' | b'\r'));
+        if !indented && !is_parameter(line, true) {
+            continue;
+        }
+        if !indented && !unfolded.trim_ascii_end().ends_with(b";") {
+            unfolded.push(b';');
+        }
+        unfolded.extend(line.iter().copied().filter(|byte| *byte != b'\r'));
+    }
+    Cow::Owned(unfolded)
+}
+
+/// Where the parameters begin: behind `type/subtype` or the disposition, whatever separates them from it.
+fn end_of_main(raw: &[u8]) -> usize {
+    let mut at = raw.len() - raw.trim_ascii_start().len();
+    loop {
+        let rest = raw.get(at..).unwrap_or_default();
+        let word = rest.iter().position(|byte| byte.is_ascii_whitespace() || b";(,:".contains(byte));
+        at += word.unwrap_or(rest.len());
+        let rest = raw.get(at..).unwrap_or_default();
+        let blanks = rest.len() - rest.trim_ascii_start().len();
+        let is_open = raw.get(..at).is_some_and(|main| main.ends_with(b"/"));
+        let goes_on = rest.trim_ascii_start().starts_with(b"/") || (is_open && blanks > 0 && blanks < rest.len());
+        if blanks == 0 || !goes_on {
+            return at;
+        }
+        at += blanks;
+    }
+}
+
+/// One parameter from behind a semicolon, and what follows it. A word without a value has no name.
 fn parameter(raw: &[u8]) -> (Option<Parameter>, &[u8]) {
-    let raw = raw.strip_prefix(b";").unwrap_or(raw).trim_ascii_start();
-    let Some(end) = memchr::memchr2(b'=', b';', raw) else { return (None, &[]) };
+    let is_separator = |byte: &u8| byte.is_ascii_whitespace() || b";,:".contains(byte);
+    let raw = raw.get(raw.iter().position(|byte| !is_separator(byte)).unwrap_or(raw.len())..).unwrap_or_default();
+    let end = memchr::memchr2(b'=', b';', raw).unwrap_or(raw.len());
     let (name, rest) = raw.split_at_checked(end).unwrap_or_default();
-    let Some(rest) = rest.strip_prefix(b"=") else { return (None, rest) };
+    let Some(rest) = rest.strip_prefix(b"=") else {
+        let bare = bare_value("", name);
+        let bare = Parameter { name: String::new(), section: None, extended: false, value: bare.0 };
+        return (Some(bare).filter(|bare| !bare.value.is_empty()), rest);
+    };
     let name = String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase();
     // A comment before the name is dropped with its bracket.
-    let name = name.rsplit([')', ' ']).next().unwrap_or_default();
+    let name = name.rsplit([')', ' ', '\t', ',']).next().unwrap_or_default();
     let rest = rest.trim_ascii_start();
     let (value, after) = match rest.strip_prefix(b"\"") {
         Some(quoted) => quoted_value(quoted),
         None => {
             let (value, after) =
                 rest.split_at_checked(memchr::memchr(b';', rest).unwrap_or(rest.len())).unwrap_or_default();
-            (bare_value(name, value), after)
+            let (value, behind) = bare_value(name, value);
+            (
+                value,
+                if behind.is_empty() {
+                    after
+                } else {
+                    rest.get(rest.len() - after.len() - behind.len()..).unwrap_or_default()
+                },
+            )
         }
     };
     let (name, extended) = match name.strip_suffix('*') {
@@ -132,14 +193,21 @@ fn parameter(raw: &[u8]) -> (Option<Parameter>, &[u8]) {
     (Some(Parameter { name: name.to_owned(), section, extended, value }), after)
 }
 
-/// RFC 2045 §5.1 allows no blank in a bare value, but names are sent with them; elsewhere a comment begins there.
-fn bare_value(name: &str, value: &[u8]) -> Vec<u8> {
-    let value = value.trim_ascii();
+/// RFC 2045 §5.1 allows no blank in a bare value, but names are sent with them; elsewhere a comment begins there, or the next
+/// parameter where its semicolon was forgotten, which is what comes back as the second.
+fn bare_value<'v>(name: &str, value: &'v [u8]) -> (Vec<u8>, &'v [u8]) {
+    let whole = value.trim_ascii();
     if name.starts_with("name") || name.starts_with("filename") {
-        return value.to_vec();
+        return (whole.to_vec(), &[]);
     }
-    let end = value.iter().position(|byte| byte.is_ascii_whitespace() || *byte == b'(');
-    value.get(..end.unwrap_or(value.len())).unwrap_or_default().to_vec()
+    let end = whole.iter().position(|byte| byte.is_ascii_whitespace() || *byte == b'(').unwrap_or(whole.len());
+    let (word, behind) = value.trim_ascii_start().split_at_checked(end).unwrap_or_default();
+    (word.to_vec(), if next_is_parameter(behind) { behind } else { &[] })
+}
+
+/// Whether a parameter begins there, as its name shows.
+fn next_is_parameter(rest: &[u8]) -> bool {
+    is_parameter(rest.trim_ascii_start(), true)
 }
 
 /// A quoted value up to its closing quote. Only `\"` and `\\` are escapes: many senders write paths as they are.
@@ -156,6 +224,9 @@ fn quoted_value(raw: &[u8]) -> (Vec<u8>, &[u8]) {
             }
             _ => value.push(*byte),
         }
+    }
+    if next_is_parameter(rest) {
+        return (value, rest);
     }
     let after = memchr::memchr(b';', rest).and_then(|at| rest.get(at..)).unwrap_or_default();
     (value, after)
@@ -264,6 +335,36 @@ mod tests {
         assert_eq!(value.main, "text/plain");
         assert_eq!(value.get("charset").as_deref(), Some("us-ascii"));
         assert_eq!(value.get("format").as_deref(), Some("flowed"));
+    }
+
+    #[test]
+    fn forgotten_and_doubled_signs_are_of_no_account() {
+        for raw in [
+            "text/html; charset=koi8-r",
+            "text/html charset=koi8-r",
+            "text/html;koi8-r",
+            "text/html koi8-r",
+            "text/html;; charset = \"koi8-r\";",
+            "text/html, charset=koi8-r",
+            "text/html: charset=koi8-r",
+            "text / html; charset=koi8-r",
+            "\"text/html\"; charset='koi8-r'",
+            "text/html; charset=\"koi8-r",
+            "text/html; format=flowed charset=koi8-r",
+            "text/html; format=\"flowed\" charset=koi8-r",
+            "text/html;\r\ncharset=koi8-r",
+            "text/html\r\ncharset=koi8-r",
+            "text/html;\r\nwhat is that; charset=utf-8\r\n charset=koi8-r",
+        ] {
+            let value = Value::parse(raw.as_bytes());
+            assert_eq!(value.main, "text/html", "{raw}");
+            let charset = value.charset().unwrap_or_default();
+            assert_eq!(String::from_utf8_lossy(&charset).trim_matches('\''), "koi8-r", "{raw}");
+        }
+        for raw in ["attachment filename=\"a b.pdf\"", "attachment;filename=a b.pdf;", "filename=a b.pdf"] {
+            assert_eq!(name(raw).as_deref(), Some("a b.pdf"), "{raw}");
+        }
+        assert_eq!(Value::parse(b"text/html; x-y").charset(), None);
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub struct Leaf<'x> {
 pub enum Reading {
     /// As its header says.
     Declared,
-    /// A multipart in which no delimiter came, or that names none: text for its reader.
+    /// A multipart in which no part began, or that names no boundary: text for its reader.
     Text,
     /// A multipart that was not opened because of a limit.
     Unopened,
@@ -124,7 +124,7 @@ struct Delimiter {
 /// Walks over the whole message; `top` sees every field of its header.
 pub fn walk<'x>(raw: &'x [u8], limits: &Limits, mut top: impl FnMut(&Field<'x>)) -> Structure<'x> {
     let mut walk =
-        Walk { raw, limits, stack: Vec::new(), levels: HashMap::new(), out: Structure::default(), parts: 0 };
+        Walk { raw, limits, stack: Vec::new(), levels: Levels::new(), out: Structure::default(), parts: 0 };
     let mut at = 0;
     loop {
         walk.parts += 1;
@@ -141,12 +141,15 @@ pub fn walk<'x>(raw: &'x [u8], limits: &Limits, mut top: impl FnMut(&Field<'x>))
     walk.out
 }
 
+/// Which open multiparts use a boundary, the innermost last. By RFC 2046 §5.1.2 there is one; some senders give a multipart the
+/// boundary of the one around it.
+type Levels = HashMap<Vec<u8>, Vec<usize>>;
+
 struct Walk<'x, 'l> {
     raw: &'x [u8],
     limits: &'l Limits,
     stack: Vec<Open<'x>>,
-    /// Which open multipart a boundary belongs to.
-    levels: HashMap<Vec<u8>, usize>,
+    levels: Levels,
     out: Structure<'x>,
     parts: usize,
 }
@@ -155,8 +158,9 @@ impl<'x> Walk<'x, '_> {
     /// Reads the header of the part at `at`. A multipart is opened; anything else is a leaf whose end is not known yet.
     fn begin(&mut self, at: usize, top: &mut impl FnMut(&Field<'x>)) -> (usize, Option<Leaf<'x>>) {
         let mut header = PartHeader::default();
-        let mut fields = Fields::new(self.raw, at, self.limits);
         let root = self.parts == 1;
+        let mut fields =
+            if root { Fields::new(self.raw, at, self.limits) } else { Fields::of_part(self.raw, at, self.limits) };
         while let Some(field) = fields.next(|line| delimiter(&self.levels, line).is_some()) {
             header.take(&field);
             if root {
@@ -182,10 +186,9 @@ impl<'x> Walk<'x, '_> {
         if let Some(content_type) = header.content_type.filter(|raw| is_multipart(raw)) {
             let content_type = Value::parse(content_type);
             reading = Reading::Text;
-            // Inside itself a boundary cannot be told apart: its parts become those of the outer multipart.
-            if let Some(boundary) = boundary(&content_type).filter(|boundary| !self.levels.contains_key(boundary)) {
+            if let Some(boundary) = boundary(&content_type) {
                 if self.stack.len() < self.limits.max_depth {
-                    self.levels.insert(boundary.clone(), self.stack.len());
+                    self.levels.entry(boundary.clone()).or_default().push(self.stack.len());
                     self.out.multipart_encodings.extend(header.encoding);
                     let kind = kind(&content_type.main);
                     let start =
@@ -218,19 +221,21 @@ impl<'x> Walk<'x, '_> {
             if !found.closing {
                 return Some(found.line.end);
             }
-            if let Some(open) = self.stack.last_mut() {
-                open.children = open.children.max(1); // it was delimited, if only to its end
-            }
             self.close_above(found.level, end);
             at = found.line.end;
         }
     }
 
-    /// Closes the open multiparts from `level` on. One in which no delimiter came is text for its reader.
+    /// Closes the open multiparts from `level` on. One in which no part began is text for its reader.
     fn close_above(&mut self, level: usize, end: usize) {
         while self.stack.len() > level {
             let Some(open) = self.stack.pop() else { return };
-            self.levels.remove(&open.boundary);
+            if let Some(levels) = self.levels.get_mut(&open.boundary) {
+                levels.pop();
+                if levels.is_empty() {
+                    self.levels.remove(&open.boundary);
+                }
+            }
             if open.children == 0 {
                 let Open { header, body, parent, first, .. } = open;
                 let body = body..end.max(body);
@@ -264,14 +269,15 @@ impl<'x> Walk<'x, '_> {
     }
 }
 
-/// The level whose delimiter `line` is, and whether it is the last one.
-fn delimiter(levels: &HashMap<Vec<u8>, usize>, line: &[u8]) -> Option<(usize, bool)> {
+/// The level whose delimiter `line` is, and whether it is the last one. Of levels with one boundary the innermost ends first.
+fn delimiter(levels: &Levels, line: &[u8]) -> Option<(usize, bool)> {
     if levels.is_empty() || line.len() > MAX_DELIMITER {
         return None;
     }
     let line = line.strip_prefix(b"--")?.trim_ascii_end();
-    let open = levels.get(line).map(|level| (*level, false));
-    open.or_else(|| levels.get(line.strip_suffix(b"--")?).map(|level| (*level, true)))
+    let innermost = |boundary: &[u8]| levels.get(boundary).and_then(|levels| levels.last().copied());
+    let open = innermost(line).map(|level| (level, false));
+    open.or_else(|| innermost(line.strip_suffix(b"--")?).map(|level| (level, true)))
 }
 
 fn is_multipart(raw: &[u8]) -> bool {

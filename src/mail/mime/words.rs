@@ -2,8 +2,6 @@
 //!
 //! The text that comes out holds no control character: line breaks, NUL and their like become blanks.
 
-use std::borrow::Cow;
-
 use memchr::memmem;
 
 use super::charset::Charset;
@@ -136,14 +134,6 @@ fn push_clean(text: &str, out: &mut String) {
 
 fn is_unfit(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
-}
-
-/// The value without the line breaks of its folding.
-pub fn unfold(raw: &[u8]) -> Cow<'_, [u8]> {
-    if memchr::memchr2(b'\r', b'\n', raw).is_none() {
-        return Cow::Borrowed(raw);
-    }
-    Cow::Owned(raw.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect())
 }
 
 #[cfg(test)]

@@ -264,3 +264,20 @@ UPDATE job SET queued_at = run_at, account_id = coalesce(
   END, 0);
 DROP INDEX job_waiting;
 CREATE INDEX job_waiting ON job (lane, account_id, endpoint, run_at) WHERE lease_until IS NULL;
+CREATE TABLE attachment_after (
+  message_id INTEGER NOT NULL REFERENCES message (id) ON DELETE CASCADE,
+  idx INTEGER NOT NULL,
+  filename TEXT, content_type TEXT, charset TEXT, content_id TEXT,
+  disposition TEXT CHECK (disposition IN ('attachment', 'inline')),
+  size INTEGER NOT NULL,
+  part_offset INTEGER NOT NULL,
+  part_length INTEGER NOT NULL,
+  encoding TEXT NOT NULL CHECK (encoding IN ('identity', 'base64', 'quoted-printable', 'uuencode')),
+  PRIMARY KEY (message_id, idx)
+) STRICT, WITHOUT ROWID;
+INSERT INTO attachment_after (message_id, idx, filename, content_type, charset, content_id, disposition, size, part_offset,
+part_length, encoding)
+  SELECT message_id, idx, filename, content_type, charset, content_id, disposition, size, part_offset, part_length, encoding
+  FROM attachment;
+DROP TABLE attachment;
+ALTER TABLE attachment_after RENAME TO attachment;

@@ -1,0 +1,136 @@
+//! uuencode, as some programs still send files: `begin 644 name`, lines of up to 45 octets with their count in front, `end`.
+//! What makes no sense is left out, and a file whose first or last line was lost is still read.
+
+/// Lines of data have 61 characters; what stands behind these is left out.
+const MAX_LINE: usize = 200;
+/// Where a file has to begin, at the latest, to be taken for one.
+const MAX_PREFACE: usize = 4096;
+
+/// A decoder that is fed lines in pieces of any size.
+#[derive(Clone, Debug)]
+pub struct Lines {
+    line: Vec<u8>,
+    ended: bool,
+}
+
+impl Lines {
+    /// A decoder at the beginning of a part.
+    pub const fn new() -> Self {
+        Self { line: Vec::new(), ended: false }
+    }
+
+    /// Decodes the lines that are whole by now to the end of `out`.
+    pub fn feed(&mut self, raw: &[u8], out: &mut Vec<u8>) {
+        for piece in raw.split_inclusive(|byte| *byte == b'\n') {
+            let room = MAX_LINE.saturating_sub(self.line.len());
+            self.line.extend_from_slice(piece.get(..room).unwrap_or(piece));
+            if piece.ends_with(b"\n") {
+                self.end_of_line(out);
+            }
+        }
+    }
+
+    /// Decodes what stands behind the last line break.
+    pub fn finish(mut self, out: &mut Vec<u8>) {
+        self.end_of_line(out);
+    }
+
+    fn end_of_line(&mut self, out: &mut Vec<u8>) {
+        let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line == b"end" {
+            self.ended = true;
+        } else if !self.ended && name_of(line).is_none() {
+            out.extend(decoded(line).unwrap_or_default());
+        }
+        self.line.clear();
+    }
+}
+
+/// Whether a file stands in `body`.
+pub fn is_file(body: &[u8]) -> bool {
+    let mut lines = head(body);
+    lines.any(|line| name_of(line).is_some() || decoded(line).is_some_and(|octets| !octets.is_empty()))
+}
+
+/// The name that the file in `body` has, as written.
+pub fn filename(body: &[u8]) -> Option<&[u8]> {
+    head(body).find_map(name_of).filter(|name| !name.is_empty())
+}
+
+fn head(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let head = body.get(..MAX_PREFACE).unwrap_or(body);
+    head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+}
+
+/// The name in a line such as `begin 644 name`.
+fn name_of(line: &[u8]) -> Option<&[u8]> {
+    let rest = line.strip_prefix(b"begin ")?.trim_ascii_start();
+    let digits = rest.iter().take_while(|byte| (b'0'..=b'7').contains(*byte)).count();
+    let name = rest.get(digits..)?;
+    ((3..=5).contains(&digits) && matches!(name.first(), None | Some(b' '))).then(|| name.trim_ascii())
+}
+
+/// The octets of a line whose length is the one that its count promises. Blanks at its end, which stand for zeros, may have been
+/// cut off; some encoders add one character or a check sum.
+fn decoded(line: &[u8]) -> Option<Vec<u8>> {
+    let (count, text) = line.split_first()?;
+    let count = usize::from(value(*count)?);
+    let length = count.div_ceil(3) * 4;
+    if text.len() > length + 2 {
+        return None;
+    }
+    let mut octets = Vec::with_capacity(count.div_ceil(3) * 3);
+    let mut values = text.iter().take(length).copied().chain(std::iter::repeat(b' ')).take(length).map(value);
+    while let Some(first) = values.next() {
+        let (first, second, third, fourth) = (first?, values.next()??, values.next()??, values.next()??);
+        octets.extend([first << 2 | second >> 4, second << 4 | third >> 2, third << 6 | fourth]);
+    }
+    octets.truncate(count);
+    Some(octets)
+}
+
+const fn value(character: u8) -> Option<u8> {
+    match character {
+        b' '..=b'`' => Some((character - b' ') & 0x3f),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Lines, filename, is_file};
+
+    fn file(raw: &str) -> String {
+        let mut out = Vec::new();
+        let mut lines = Lines::new();
+        lines.feed(raw.as_bytes(), &mut out);
+        lines.finish(&mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    #[test]
+    fn a_file_is_read_with_or_without_its_first_and_last_line() {
+        for raw in [
+            "begin 644 t.txt\r\n#0V%T\r\n`\r\nend\r\n",
+            "begin 0644 t.txt\n#0V%T\n \nend\n",
+            "see below\r\n\r\nbegin 644 t.txt\r\n#0V%T\r\n`\r\nend\r\n#0V%T\r\n",
+            "begin 644 t.txt\n#0V%T\n\nend\n",
+            "begin 644 t.txt\n#0V%T",
+            "#0V%T\r\n`\r\n",
+            "begin 644 t.txt\n#0V%TX\n`\nend",
+        ] {
+            assert_eq!(file(raw), "Cat", "{raw:?}");
+            assert!(is_file(raw.as_bytes()), "{raw:?}");
+        }
+        assert_eq!(file("begin 644 zeros\n#\n`\nend"), "\0\0\0", "blanks at the end of a line were cut off");
+        assert_eq!(filename(b"begin 644 an old name.txt\r\n"), Some(b"an old name.txt".as_slice()));
+    }
+
+    #[test]
+    fn a_text_is_no_file() {
+        assert!(!is_file(b"begin the day with a smile\r\nand end it so\r\n"));
+        assert!(!is_file(b""));
+        assert_eq!(filename(b"begin 644\r\n"), None);
+    }
+}
