@@ -367,7 +367,8 @@ impl Plan {
 /// envelope must not show somebody another author than the one that was verified.
 fn is_plain_header(bytes: &[u8], mail: &Mail) -> bool {
     let end = memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |end| end + 4);
-    !mail.header_truncated && mail.from_fields == 1 && !mail.header_from.is_empty() && mail.body_offset == end
+    let is_read_alike = !mail.header_truncated && !mail.has_stray_lines && mail.body_offset == end;
+    is_read_alike && mail.from_fields == 1 && !mail.header_from.is_empty()
 }
 
 /// Reads mail data, unless it goes round in a loop. Its texts are read later, by whoever shows them.

@@ -210,11 +210,14 @@ impl<'c> Check<'c> {
     /// The message as the library reads it from where our own reader finds its header, with our own reading of From: a name
     /// never yields an author there.
     fn read(&self) -> Option<Read<'_>> {
-        let Mail { header_offset, body_offset, .. } = *self.mail;
+        let Mail { header_offset, body_offset, has_stray_lines, .. } = *self.mail;
         let raw = self.raw.get(header_offset..)?;
         let (mut message, same_header) = blocking(raw.len(), || {
             let mut message = AuthenticatedMessage::parse(raw)?;
-            let same_header = signatures::prepare(&mut message, body_offset.saturating_sub(header_offset));
+            let same_header = {
+                let body_offset = body_offset.saturating_sub(header_offset);
+                signatures::prepare(&mut message, body_offset, has_stray_lines)
+            };
             Some((message, same_header))
         })?;
         let same_author = self.mail.author_domain().is_some_and(|author| {

@@ -12,6 +12,7 @@ mod charset;
 mod decode;
 mod header;
 mod headers;
+mod message_id;
 mod params;
 mod recode;
 mod text;
@@ -20,6 +21,7 @@ mod uuencode;
 mod walk;
 mod words;
 
+use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
@@ -27,7 +29,7 @@ use bytes::Bytes;
 pub use author::sole as sole_author;
 use body::{Placed, Texts};
 pub use decode::{Decoder, Encoding, decode_part, decoded_size};
-pub use header::{Field, Fields, without_mbox_lines};
+pub use header::{Field, Fields, without_stray_lines};
 pub use headers::Headers;
 pub use params::{Value, safe_filename};
 pub use recode::{base64_lines, to_seven_bit};
@@ -122,7 +124,7 @@ pub struct Part {
 
 /// What a message says (contract 5.2, 5.4, 9.6).
 ///
-/// Of a field that occurs twice the first counts; only From collects all, since two of them mean that none is
+/// Of a field that occurs twice the first counts; only From collects all, since two that differ mean that none is
 /// believed. Header texts hold no line break and no control character.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mail {
@@ -130,6 +132,8 @@ pub struct Mail {
     pub header_from: Vec<NamedAddress>,
     /// How many From fields there are; RFC 5322 §3.6 allows one.
     pub from_fields: usize,
+    /// Whether From fields name others than the first does.
+    pub from_fields_differ: bool,
     /// The address that every reader finds in the one From field; none where they may differ, and what only some of them
     /// read must not pass for authenticated.
     pub author: Option<String>,
@@ -141,7 +145,7 @@ pub struct Mail {
     pub subject: Option<String>,
     /// Message-ID with its angle brackets.
     pub message_id: Option<String>,
-    /// First id of In-Reply-To, with its angle brackets.
+    /// The id in In-Reply-To, with its angle brackets: the first, or with prose around it the last.
     pub in_reply_to: Option<String>,
     /// All text/plain parts that are shown, in order, each on a line of its own. Line breaks are `\n`, and there is none
     /// at the end. `None` if there is no such part.
@@ -162,16 +166,18 @@ pub struct Mail {
     pub body_offset: usize,
     /// Whether the header of the message itself went past a limit.
     pub header_truncated: bool,
+    /// Whether something in that header is no field; for other readers it may end there.
+    pub has_stray_lines: bool,
     /// Whether something was left out because of a limit.
     pub truncated: bool,
 }
 
 impl Mail {
-    /// The address the message is from (contract 5.2): that of the From field if there is one field that names exactly one,
-    /// else the envelope sender, else `MAILER-DAEMON@hostname`.
+    /// The address the message is from (contract 5.2): that of the From field if it names exactly one, and every other From
+    /// field the same; else the envelope sender, else `MAILER-DAEMON@hostname`.
     pub fn from_addr(&self, mail_from: &str, hostname: &str) -> String {
         match self.header_from.as_slice() {
-            [only] if self.from_fields == 1 => only.address.clone(),
+            [only] if !self.from_fields_differ => only.address.clone(),
             _ if mail_from.is_empty() => format!("MAILER-DAEMON@{hostname}"),
             _ => mail_from.to_owned(),
         }
@@ -239,30 +245,53 @@ fn unread() -> Mail {
 
 fn read(raw: &[u8], limits: &Limits, texts: Texts<'_>) -> Mail {
     let mut mail = Mail::default();
-    let structure = walk::walk(raw, limits, |field| take_field(&mut mail, field, limits));
+    let mut fields = Vec::with_capacity(32);
+    let structure = walk::walk(raw, limits, |field| fields.push(*field));
     mail.truncated |= structure.truncated;
     mail.header_offset = structure.header_offset;
     mail.body_offset = structure.body_offset;
     mail.header_truncated = structure.header_truncated;
-    body::read(raw, &structure.leaves, texts, &mut mail);
+    mail.has_stray_lines = structure.has_stray_lines;
+    let charset = OnceCell::new();
+    let charset = || *charset.get_or_init(|| body::charset_of_texts(raw, &structure.leaves));
+    for field in &fields {
+        take_field(&mut mail, field, &words::in_utf_8(field.value, charset), limits);
+    }
+    mail.in_reply_to = fields.iter().find(|field| field.is("In-Reply-To")).and_then(|field| {
+        let is_person = |id: &str| {
+            let people = mail.header_from.iter().chain(&mail.to_names).chain(&mail.cc_names);
+            people.into_iter().any(|named| named.address.eq_ignore_ascii_case(id))
+        };
+        message_id::answered(&words::decode_text(field.value), is_person)
+    });
+    body::read(raw, &structure.leaves, charset, texts, &mut mail);
     mail
 }
 
-fn take_field(mail: &mut Mail, field: &Field<'_>, limits: &Limits) {
+/// Takes what is wanted of a field of the header, whose value is `value` in UTF-8.
+fn take_field(mail: &mut Mail, field: &Field<'_>, value: &[u8], limits: &Limits) {
     match field.name.to_ascii_lowercase().as_slice() {
         b"from" => {
             mail.from_fields += 1;
-            mail.truncated |= !address::parse(field.value, limits.max_addresses, &mut mail.header_from);
+            let mut named = Vec::new();
+            mail.truncated |= !address::parse(value, limits.max_addresses, &mut named);
+            if mail.from_fields == 1 {
+                mail.header_from = named;
+            } else if named != mail.header_from {
+                mail.from_fields_differ = true;
+                mail.header_from.extend(named);
+                mail.header_from.truncate(limits.max_addresses);
+            }
+            // As the field stands: not every reader knows what set it is in.
             mail.author = match mail.header_from.as_slice() {
                 [only] if mail.from_fields == 1 => author::sole(field.value).filter(|sole| *sole == only.address),
                 _ => None,
             };
         }
-        b"to" => mail.truncated |= !address::parse(field.value, limits.max_addresses, &mut mail.to_names),
-        b"cc" => mail.truncated |= !address::parse(field.value, limits.max_addresses, &mut mail.cc_names),
-        b"subject" if mail.subject.is_none() => mail.subject = Some(shown(words::decode_text(field.value))),
-        b"message-id" if mail.message_id.is_none() => mail.message_id = first_id(field.value),
-        b"in-reply-to" if mail.in_reply_to.is_none() => mail.in_reply_to = first_id(field.value),
+        b"to" => mail.truncated |= !address::parse(value, limits.max_addresses, &mut mail.to_names),
+        b"cc" => mail.truncated |= !address::parse(value, limits.max_addresses, &mut mail.cc_names),
+        b"subject" if mail.subject.is_none() => mail.subject = Some(shown(words::decode_text(value))),
+        b"message-id" if mail.message_id.is_none() => mail.message_id = message_id::own(&words::decode_text(value)),
         b"received" => mail.received_count += 1,
         b"auto-submitted" => {
             let word = field.value.trim_ascii();
@@ -282,17 +311,6 @@ fn take_field(mail: &mut Mail, field: &Field<'_>, limits: &Limits) {
 fn shown(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(MAX_SHOWN));
     text
-}
-
-/// The first `<id>` of the value; a bare id gets its brackets. An id holds neither blank nor control character.
-fn first_id(value: &[u8]) -> Option<String> {
-    let value = words::decode_text(value);
-    let id = match value.split_once('<').and_then(|(_, rest)| rest.split_once('>')) {
-        Some((id, _)) => id.trim(),
-        None => value.trim_matches(['<', '>']),
-    };
-    let fits = !id.is_empty() && id.len() <= 998 && !id.contains(|c: char| c.is_whitespace() || c == '<');
-    fits.then(|| format!("<{id}>"))
 }
 
 #[cfg(test)]

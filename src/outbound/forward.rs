@@ -137,7 +137,7 @@ impl Forwarding {
         now: Timestamp,
     ) -> Option<(Vec<u8>, Verification)> {
         // What is put before it would otherwise end at such a line for some readers; no signature covers one.
-        let mail = mime::without_mbox_lines(mail);
+        let mail = mime::without_stray_lines(mail);
         let mut mail = mime::without_results_of(mail, hostname);
         let mut verification = self.verification;
         let mut known = verification.clone();

@@ -76,7 +76,7 @@ impl Outbound {
     pub async fn hand_in(&self, handed: Handed, now: Timestamp) -> Result<MessageId, HandInError> {
         let Handed { account, scope, recipients, data } = handed;
         let parsed = tokio::task::spawn_blocking(move || {
-            let data = mime::without_mbox_lines(data);
+            let data = mime::without_stray_lines(data);
             (mime::parse_apart_from_texts(&data), data)
         });
         let (mail, data) = parsed.await.map_err(|_| store::Error::Stopped)?;

@@ -39,15 +39,15 @@ const ONCE: &[&str] = &[
     "content-location",
 ];
 
-/// Leaves in `message` what is to be checked; `body_offset` is where our own reader finds the body. Returns whether the
-/// library finds the header that our reader finds.
-pub fn prepare(message: &mut AuthenticatedMessage<'_>, body_offset: usize) -> bool {
+/// Leaves in `message` what is to be checked; `body_offset` is where our own reader finds the body, and `has_stray_lines` whether
+/// it found what is no field in the header. Returns whether every reader finds the header that ours does.
+pub fn prepare(message: &mut AuthenticatedMessage<'_>, body_offset: usize, has_stray_lines: bool) -> bool {
     correct_relaxed_hashes(message);
     take_partial(message);
-    // A line that is no field ends the header for our reader and not for the library: what it would vouch for is not the
-    // text that is shown. Such a message has no form that could be signed (RFC 6376 §3.8).
+    // A line that is no field is stepped over by our reader and ends the header for others: what is vouched for is not the text
+    // that is shown. Such a message has no form that could be signed (RFC 6376 §3.8).
     let same_body = usize::try_from(message.body_offset).is_ok_and(|offset| offset == body_offset);
-    let repeated = if same_body { repeated(message) } else { None };
+    let repeated = if same_body && !has_stray_lines { repeated(message) } else { None };
     let covers_what_is_read = |names: &[String]| {
         let named = |field: &str| names.iter().filter(|name| name.eq_ignore_ascii_case(field)).count();
         repeated.as_ref().is_some_and(|repeated| repeated.iter().all(|(field, times)| named(field) >= *times))

@@ -13,6 +13,7 @@ pub fn parse(raw: &[u8], limit: usize, out: &mut Vec<NamedAddress>) -> bool {
         limit,
         complete: true,
         item: Item::default(),
+        last_semicolon: memchr::memrchr(b';', raw).map_or(0, |at| raw.len() - at),
         open_quote: false,
         open_comment: false,
         open_angle: false,
@@ -31,16 +32,63 @@ struct Item<'x> {
     /// Words of the display name, or of an address without angle brackets.
     tokens: Vec<Token<'x>>,
     angle: Option<&'x [u8]>,
+    /// What stands in the last comment.
     comment: Option<&'x [u8]>,
     blank_before: bool,
+    /// Where in `tokens` what follows the last comma begins.
+    segment: usize,
 }
 
 struct Token<'x> {
     raw: &'x [u8],
     /// Whether it follows the token before it without a blank.
     attached: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Word,
+    /// `(…)`: part of a name only where an address in brackets follows.
+    Comment,
+    /// A comma, colon or semicolon, which separates mailboxes unless an address in brackets shows that it is of a name.
+    Separator,
     /// A quote, bracket or parenthesis without its partner: no part of a name, and no address reaches across it.
-    stray: bool,
+    Stray,
+}
+
+/// Words of a display name without quotes around its commas; what has more is a list of something else.
+const MAX_WORDS: usize = 200;
+
+impl Item<'_> {
+    /// Whether a separator ends it: a name without quotes may hold one itself, if an address follows only then.
+    fn is_mailbox(&self) -> bool {
+        let segment = self.tokens.get(self.segment..).unwrap_or_default();
+        self.angle.is_some()
+            || self.tokens.is_empty()
+            || self.tokens.len() > MAX_WORDS
+            || runs(segment).any(|run| address_of(run).is_some())
+    }
+}
+
+/// Runs of tokens that belong together. RFC 5322 §3.4.1, §4.4: blanks and comments may stand around the sign of an address, and
+/// around its dots.
+fn runs<'t, 'x>(tokens: &'t [Token<'x>]) -> impl Iterator<Item = &'t [Token<'x>]> {
+    let binds = |byte: Option<&u8>| matches!(byte, Some(b'@' | b'.'));
+    tokens.chunk_by(move |prev, next| {
+        let ends = |token: &Token<'_>| matches!(token.kind, Kind::Stray | Kind::Separator);
+        let around_comment = prev.kind == Kind::Comment || next.kind == Kind::Comment;
+        !ends(prev)
+            && !ends(next)
+            && (around_comment || next.attached || binds(prev.raw.last()) || binds(next.raw.first()))
+    })
+}
+
+/// The address that a run reads as, if none of it is encoded.
+fn address_of(run: &[Token<'_>]) -> Option<String> {
+    let joined: Vec<u8> = run.iter().flat_map(|token| token.raw).copied().collect();
+    let encoded = run.iter().any(|token| token.raw.starts_with(b"=?"));
+    normalise(&joined).or_else(|| normalise(unapostrophed(&joined)?)).filter(|_| !encoded)
 }
 
 struct List<'x, 'o> {
@@ -48,6 +96,8 @@ struct List<'x, 'o> {
     limit: usize,
     complete: bool,
     item: Item<'x>,
+    /// Octets behind and with the last semicolon: a group ends at one (RFC 5322 §3.4).
+    last_semicolon: usize,
     /// A quote or comment that nothing closes was met: its sign is text from there on. This keeps the time linear.
     open_quote: bool,
     open_comment: bool,
@@ -60,8 +110,16 @@ impl<'x> List<'x, '_> {
         let Some((first, tail)) = raw.split_first() else { return raw };
         match first {
             blank if blank.is_ascii_whitespace() => self.item.blank_before = true,
-            b',' | b';' => self.end_item(),
-            b':' => self.item = Item::default(), // what stood before was the name of a group
+            b',' | b';' if self.item.is_mailbox() => self.end_item(),
+            b',' | b';' => {
+                let rest = self.push(raw, 1, Kind::Separator);
+                self.item.segment = self.item.tokens.len();
+                return rest;
+            }
+            b':' if raw.len() > self.last_semicolon && self.last_semicolon > 0 => {
+                self.item = Item::default(); // what stood before was the name of a group
+            }
+            b':' => return self.push(raw, 1, Kind::Separator),
             b'<' => {
                 if self.item.angle.is_some() {
                     self.end_item();
@@ -74,46 +132,47 @@ impl<'x> List<'x, '_> {
                 return tail.get(end + 1..).unwrap_or_default();
             }
             b'"' if !self.open_quote => match end_of_quote(tail) {
-                Some(end) => return self.push(raw, end + 2),
+                Some(end) => return self.push(raw, end + 2, Kind::Word),
                 None => {
                     self.open_quote = true;
-                    return self.push(raw, 1);
+                    return self.push(raw, 1, Kind::Stray);
                 }
             },
             b'(' if !self.open_comment => match end_of_comment(tail) {
                 Some(end) => {
                     self.item.comment = tail.get(..end);
-                    self.item.blank_before = true;
+                    if self.item.angle.is_none() {
+                        self.push(raw, end + 2, Kind::Comment);
+                    }
                     return tail.get(end + 1..).unwrap_or_default();
                 }
                 None => {
                     self.open_comment = true;
-                    return self.push(raw, 1);
+                    return self.push(raw, 1, Kind::Stray);
                 }
             },
             b'=' if raw.starts_with(b"=?") => match words::word(raw.get(..raw.len().min(1000)).unwrap_or(raw)) {
-                Some(word) => return self.push(raw, word.length),
-                None => return self.push(raw, 2),
+                Some(word) => return self.push(raw, word.length, Kind::Word),
+                None => return self.push(raw, 2, Kind::Word),
             },
             b'[' => {
                 let literal = memchr::memchr2(b']', b'\n', tail.get(..tail.len().min(100)).unwrap_or(tail));
-                return self.push(raw, literal.map_or(1, |end| end + 2));
+                return self.push(raw, literal.map_or(1, |end| end + 2), Kind::Word);
             }
-            b'>' | b')' | b'"' | b'(' => return self.push(raw, 1),
+            b'>' | b')' | b'"' | b'(' => return self.push(raw, 1, Kind::Stray),
             _ => {
                 let special = |byte: &u8| byte.is_ascii_whitespace() || b",;:<>\"()[".contains(byte);
-                return self.push(raw, raw.iter().position(special).unwrap_or(raw.len()));
+                return self.push(raw, raw.iter().position(special).unwrap_or(raw.len()), Kind::Word);
             }
         }
         tail
     }
 
-    fn push(&mut self, raw: &'x [u8], length: usize) -> &'x [u8] {
+    fn push(&mut self, raw: &'x [u8], length: usize, kind: Kind) -> &'x [u8] {
         // At least one byte is taken, or the loop over the list would not end.
         let (token, rest) = raw.split_at_checked(length.max(1)).unwrap_or((raw, &[]));
         let attached = !self.item.blank_before && !self.item.tokens.is_empty();
-        let stray = matches!(token, b">" | b")" | b"\"" | b"(");
-        self.item.tokens.push(Token { raw: token, attached, stray });
+        self.item.tokens.push(Token { raw: token, attached, kind });
         self.item.blank_before = false;
         rest
     }
@@ -143,29 +202,36 @@ impl<'x> List<'x, '_> {
     fn end_item(&mut self) {
         let item = std::mem::take(&mut self.item);
         if let Some(angle) = item.angle {
-            if let Some(address) = normalise(angle) {
-                let name = name_of(item.tokens.iter()).or_else(|| item.comment.map(words::decode_text));
-                self.add(address, name);
+            if let Some(address) = normalise(angle).or_else(|| normalise(unwrapped(angle))) {
+                let words = |token: &&Token<'_>| token.kind != Kind::Comment;
+                let name = if item.tokens.iter().any(|token| token.kind == Kind::Word) {
+                    name_of(item.tokens.iter())
+                } else {
+                    name_of(item.tokens.iter().filter(words))
+                };
+                self.add(address, name.or_else(|| item.comment.map(words::decode_text)));
             }
             return;
         }
-        // Without brackets: a run of attached tokens that reads as an address is one, the rest is its name.
+        // No brackets came that could show a name with separators in it.
+        for segment in item.tokens.split(|token| matches!(token.raw, b"," | b";")) {
+            self.bare(segment, item.comment);
+        }
+    }
+
+    /// Without brackets: a run of attached tokens that reads as an address is one, the rest is its name.
+    fn bare(&mut self, tokens: &[Token<'x>], comment: Option<&'x [u8]>) {
+        // What stands before a colon is the name of a group that nothing ends.
+        let tokens = tokens.rsplit(|token| token.raw == b":").next().unwrap_or_default();
         let mut addresses = Vec::new();
         let mut names = Vec::new();
-        // RFC 5322 §3.4.1, §4.4: blanks and comments may stand around the sign of an address, and around its dots.
-        let binds = |byte: Option<&u8>| matches!(byte, Some(b'@' | b'.'));
-        let joins = |prev: &Token<'_>, next: &Token<'_>| {
-            !prev.stray && !next.stray && (next.attached || binds(prev.raw.last()) || binds(next.raw.first()))
-        };
-        for run in item.tokens.chunk_by(joins) {
-            let joined: Vec<u8> = run.iter().flat_map(|token| token.raw).copied().collect();
-            let encoded = run.iter().any(|token| token.raw.starts_with(b"=?"));
-            match normalise(&joined).filter(|_| !encoded) {
+        for run in runs(tokens) {
+            match address_of(run) {
                 Some(address) => addresses.push(address),
-                None => names.extend(run),
+                None => names.extend(run.iter().filter(|token| token.kind != Kind::Comment)),
             }
         }
-        let name = name_of(names.into_iter()).or_else(|| item.comment.map(words::decode_text));
+        let name = name_of(names.into_iter()).or_else(|| comment.map(words::decode_text));
         // Several addresses without a comma between them share no name.
         let mut name = name.filter(|_| addresses.len() == 1);
         for address in addresses {
@@ -212,7 +278,7 @@ fn name_of<'t, 'x: 't>(tokens: impl Iterator<Item = &'t Token<'x>>) -> Option<St
     let mut blank = false;
     for token in tokens {
         blank |= !token.attached;
-        if token.stray {
+        if token.kind == Kind::Stray {
             continue;
         }
         if std::mem::take(&mut blank) && !phrase.is_empty() {
@@ -237,6 +303,21 @@ fn push_unquoted(quoted: &[u8], out: &mut Vec<u8>) {
             out.push(*byte);
         }
     }
+}
+
+/// What some programs write into brackets around the address: quotes, apostrophes, further brackets, the scheme of its URL.
+fn unwrapped(angle: &[u8]) -> &[u8] {
+    let mut address = angle.trim_ascii();
+    if address.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"mailto:")) {
+        let rest = address.get(7..).unwrap_or_default();
+        address = rest.split(|byte| *byte == b'?').next().unwrap_or_default();
+    }
+    let quoted = |quote: &[u8]| address.strip_prefix(quote)?.strip_suffix(quote);
+    quoted(b"\"").or_else(|| quoted(b"'")).unwrap_or(address)
+}
+
+fn unapostrophed(address: &[u8]) -> Option<&[u8]> {
+    address.strip_prefix(b"'")?.strip_suffix(b"'")
 }
 
 /// `local@domain` with the domain as A-labels in lower case, or `None` if this is no address.

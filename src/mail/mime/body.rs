@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use super::charset::Charset;
-use super::decode::{Encoding, decoded_size};
+use super::decode::{Encoding, decode_part, decoded_size, in_pieces};
 use super::params::{self, Value};
 use super::text::{PlacedText, decode_lines};
 use super::walk::{Leaf, Parent, Reading};
@@ -18,6 +18,9 @@ use super::{Disposition, Mail, Part, uuencode, words};
 const MIN_TEXT_BYTES: usize = 256 * 1024;
 /// From this size on a mail has memory of its own for each of its texts.
 const LARGE: usize = 1024 * 1024;
+
+/// Encoded octets of HTML in which its set is looked for.
+const MAX_HTML_HEAD: usize = 4 * 1024;
 
 /// What becomes of the texts.
 pub enum Texts<'t> {
@@ -36,19 +39,19 @@ pub struct Placed {
     pub html: Option<PlacedText>,
 }
 
-/// Reads the bodies of `leaves` into `mail`.
-pub fn read(raw: &[u8], leaves: &[Leaf<'_>], mut texts: Texts<'_>, mail: &mut Mail) {
+/// Reads the bodies of `leaves` into `mail`. What is not ASCII in their headers is in the set that `in_header` gives.
+pub fn read(raw: &[u8], leaves: &[Leaf<'_>], in_header: impl Fn() -> Charset, mut texts: Texts<'_>, mail: &mut Mail) {
     let mut budget = (raw.len() * 2).max(MIN_TEXT_BYTES);
     for leaf in leaves {
         let body = raw.get(leaf.body.clone()).unwrap_or_default();
         if leaf.reading == Reading::Text && body.trim_ascii().is_empty() {
             continue;
         }
-        let part = Described::of(leaf, body);
+        let part = Described::of(leaf, body, &in_header);
         match part.text_kind(leaf, mail.text.is_none() && mail.html.is_none()) {
             Some(kind) => {
                 let slot = if kind == Kind::Plain { &mut mail.text } else { &mut mail.html };
-                let charset = || Charset::for_label(&part.content_type.charset().unwrap_or_default());
+                let charset = || part.charset(kind, body);
                 match &mut texts {
                     Texts::Skipped => {
                         slot.get_or_insert_default();
@@ -90,9 +93,10 @@ struct Described {
 }
 
 impl Described {
-    fn of(leaf: &Leaf<'_>, body: &[u8]) -> Self {
-        let content_type = leaf.header.content_type.map(Value::parse).unwrap_or_default();
-        let disposition = leaf.header.disposition.map(Value::parse).unwrap_or_default();
+    fn of(leaf: &Leaf<'_>, body: &[u8], in_header: impl Fn() -> Charset) -> Self {
+        let parsed = |value: &[u8]| Value::parse(&words::in_utf_8(value, &in_header));
+        let content_type = leaf.header.content_type.map(parsed).unwrap_or_default();
+        let disposition = leaf.header.disposition.map(parsed).unwrap_or_default();
         let mime_type = match (leaf.header.content_type, leaf.parent) {
             (None, Parent::Digest) => Some("message/rfc822".to_owned()),
             // RFC 2045 §5.2: the type without a subtype that is still sent now and then.
@@ -136,6 +140,26 @@ impl Described {
         (!attached).then_some(kind)
     }
 
+    /// The set that a text is in: the one that its header names, else the one that HTML names itself.
+    fn charset(&self, kind: Kind, body: &[u8]) -> Charset {
+        let declared = Charset::for_label(&self.content_type.charset().unwrap_or_default());
+        let in_html = || {
+            let encoded = body.get(..MAX_HTML_HEAD).unwrap_or(body);
+            Charset::of_html(&decode_part(self.encoding, encoded))
+        };
+        match (declared, kind) {
+            (Charset::Utf7, Kind::Html) => Charset::utf_7_markup(),
+            (Charset::Unknown, Kind::Html) => in_html()
+                .filter(|html| {
+                    // ISO-2022-JP is ASCII with escapes.
+                    let is_needed = || html.is_escaped() || !is_utf_8(self.encoding, body);
+                    !html.is_utf_8() && is_needed()
+                })
+                .unwrap_or(declared),
+            (declared, _) => declared,
+        }
+    }
+
     fn into_attachment(self, leaf: &Leaf<'_>, body: &[u8]) -> Part {
         let is_text = self.mime_type.as_deref().is_some_and(|main| main.starts_with("text/"));
         let charset = self.content_type.charset().and_then(|charset| String::from_utf8(charset).ok());
@@ -152,6 +176,39 @@ impl Described {
             encoding: self.encoding,
         }
     }
+}
+
+/// The set in which raw octets of a header stand: that of the first text which is not UTF-8, since headers that are need no such
+/// help; Windows-1252 where there is none.
+pub fn charset_of_texts(raw: &[u8], leaves: &[Leaf<'_>]) -> Charset {
+    let of = |leaf: &Leaf<'_>| {
+        let body = raw.get(leaf.body.clone()).unwrap_or_default();
+        let part = Described::of(leaf, body, || Charset::Unknown);
+        let kind = part.text_kind(leaf, true)?;
+        Some(part.charset(kind, body)).filter(|charset| !charset.is_utf_8())
+    };
+    leaves.iter().find_map(of).unwrap_or(Charset::Unknown)
+}
+
+/// Whether a decoded text is valid UTF-8.
+fn is_utf_8(encoding: Encoding, body: &[u8]) -> bool {
+    if encoding == Encoding::Identity {
+        return std::str::from_utf8(body).is_ok();
+    }
+    let mut pending: Vec<u8> = Vec::new();
+    let mut valid = true;
+    in_pieces(encoding, body, |piece| {
+        pending.extend_from_slice(piece);
+        let (checked, split) = match std::str::from_utf8(&pending) {
+            Ok(_) => (pending.len(), true),
+            // A character may go on in the next piece.
+            Err(error) => (error.valid_up_to(), error.error_len().is_none()),
+        };
+        valid = split;
+        pending.drain(..checked);
+        valid
+    });
+    valid && pending.is_empty()
 }
 
 /// A name for what mail programs send without one and show under such a name.

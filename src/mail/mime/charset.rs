@@ -1,85 +1,99 @@
 //! Character sets to UTF-8.
 //!
-//! Labels follow the WHATWG list, then a few that mail uses besides. What has no or an unknown label is read as UTF-8.
-//! Bytes that mean nothing become U+FFFD; nothing here fails.
+//! What has no label, or one that nobody knows, is UTF-8 where it can be, and Windows-1252 elsewhere, so that no octet of it is
+//! lost. Octets that mean nothing in a known set become U+FFFD; nothing here fails.
 
 mod code_page;
 mod escapes;
+mod labels;
+mod utf_7;
 
-use encoding_rs::{
-    BIG5, CoderResult, EUC_JP, EUC_KR, GBK, ISO_2022_JP, MACINTOSH, SHIFT_JIS, UTF_8, UTF_16BE, UTF_16LE,
-    X_MAC_CYRILLIC,
-};
+use encoding_rs::{CoderResult, EUC_KR, GBK, ISO_2022_JP, REPLACEMENT, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
 
 use escapes::Escapes;
 
 /// The most that is gathered for the few sets that can only be decoded as a whole.
 const MAX_WHOLE: usize = 4 * 1024 * 1024;
+/// How far into a text HTML is asked for its set (WHATWG HTML, "prescan a byte stream").
+const MAX_PRESCAN: usize = 1024;
 
 /// A character set.
 #[derive(Clone, Copy, Debug)]
 pub enum Charset {
+    /// No set is named, or none that is known: UTF-8 or Windows-1252. ASCII is one of them, as it is said of what is not.
+    Unknown,
     /// One that the streaming decoder knows.
     Known(&'static encoding_rs::Encoding),
     /// RFC 2781: the byte order comes from the text.
     Utf16,
+    /// RFC 2152.
+    Utf7,
     /// One that is decoded as a whole.
     Whole(fn(&[u8]) -> String),
 }
 
 impl Charset {
-    /// The set that `label` names, UTF-8 when there is none of that name.
-    ///
-    /// US-ASCII is read as UTF-8 as well: it is the label of mail that has none, and a guess at a code page would turn
-    /// broken text into wrong text.
+    /// The set that `label` names.
     pub fn for_label(label: &[u8]) -> Self {
-        let label: String = label
-            .iter()
-            .filter(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\''))
-            .take(64)
-            .map(|byte| char::from(byte.to_ascii_lowercase()))
-            .collect();
-        match label.as_str() {
-            "" | "utf-8" | "utf8" | "us-ascii" | "ascii" | "ansi_x3.4-1968" | "unknown-8bit" => Self::Known(UTF_8),
-            "utf-16" | "utf16" | "unicode" | "ucs-2" | "iso-10646-ucs-2" | "csunicode" => Self::Utf16,
-            "utf-7" | "utf7" | "unicode-1-1-utf-7" | "x-unicode-2-0-utf-7" | "csutf7" => Self::Whole(utf_7),
-            "iso-2022-kr" | "csiso2022kr" => Self::Whole(iso_2022_kr),
-            "hz-gb-2312" | "hz" => Self::Whole(hz),
-            "cp932" | "ms932" | "windows-932" | "shift-jis-2004" => Self::Known(SHIFT_JIS),
-            "cp936" | "ms936" | "windows-936" | "euc-cn" | "gb_2312" | "gb2312-80" => Self::Known(GBK),
-            "cp949" | "ms949" | "uhc" | "ks_c_5601" | "ks_c-5601-1987" => Self::Known(EUC_KR),
-            "cp950" | "ms950" | "windows-950" => Self::Known(BIG5),
-            "cp51932" | "eucjp" | "euc_jp" | "eucjp-ms" => Self::Known(EUC_JP),
-            "mac-roman" | "macroman" => Self::Known(MACINTOSH),
-            "mac-cyrillic" | "maccyrillic" => Self::Known(X_MAC_CYRILLIC),
-            "cp50220" | "cp50221" | "cp50222" => Self::Known(ISO_2022_JP),
-            other if other.starts_with("iso-2022-jp") => Self::Known(ISO_2022_JP),
-            other => encoding_rs::Encoding::for_label(other.as_bytes())
-                .or_else(|| encoding_rs::Encoding::for_label(other.replace('_', "-").as_bytes()))
-                .filter(|known| *known != encoding_rs::REPLACEMENT)
-                .map(Self::Known)
-                .or_else(|| code_page::decoder(other).map(Self::Whole))
-                .or_else(|| mail_parser::decoders::charsets::map::charset_decoder(other.as_bytes()).map(Self::Whole))
-                .or_else(|| windows(other).map(Self::Known))
-                .unwrap_or(Self::Known(UTF_8)),
+        let key = labels::key(label);
+        if key == "utf8" {
+            return Self::Known(UTF_8);
+        }
+        match labels::set(&key) {
+            None if key.starts_with("iso2022jp") => Self::Known(ISO_2022_JP),
+            None | Some("us-ascii") => Self::Unknown,
+            Some("utf-16") => Self::Utf16,
+            Some("utf-7") => Self::Utf7,
+            Some("iso-2022-kr") => Self::Whole(iso_2022_kr),
+            Some("hz-gb-2312") => Self::Whole(hz),
+            Some(name) => code_page::decoder(name)
+                .map(Self::Whole)
+                .or_else(|| {
+                    let known = encoding_rs::Encoding::for_label(name.as_bytes());
+                    known.filter(|known| *known != REPLACEMENT).map(Self::Known)
+                })
+                .unwrap_or(Self::Unknown),
         }
     }
 
     /// Whether `label` names a set.
     pub fn is_label(label: &[u8]) -> bool {
-        matches!(label.trim_ascii().to_ascii_lowercase().as_slice(), b"utf-8" | b"utf8" | b"us-ascii")
-            || !Self::for_label(label).is_utf_8()
+        let key = labels::key(label);
+        key.starts_with("iso2022jp") || labels::set(&key).is_some()
+    }
+
+    /// The set that HTML says to be in, if its first octets do, as `head` gives them.
+    pub fn of_html(head: &[u8]) -> Option<Self> {
+        let named = Self::for_label(meta_charset(head.get(..MAX_PRESCAN).unwrap_or(head))?);
+        // What could be read so far is ASCII, and UTF-7 would hide markup.
+        match named {
+            Self::Known(known) if known.is_ascii_compatible() || known == ISO_2022_JP => Some(named),
+            Self::Whole(_) => Some(named),
+            _ => None,
+        }
+    }
+
+    /// UTF-7 in HTML, where no run becomes markup.
+    pub const fn utf_7_markup() -> Self {
+        Self::Whole(utf_7::decode_markup)
     }
 
     /// Whether a valid UTF-8 text is its own decoding.
     pub fn is_utf_8(self) -> bool {
-        matches!(self, Self::Known(known) if known == UTF_8)
+        matches!(self, Self::Unknown) || matches!(self, Self::Known(known) if known == UTF_8)
+    }
+
+    /// Whether texts of this set are ASCII with escapes.
+    pub fn is_escaped(self) -> bool {
+        matches!(self, Self::Known(known) if known == ISO_2022_JP)
     }
 
     /// Decodes a whole text.
     pub fn decode(self, bytes: &[u8]) -> String {
-        if self.is_utf_8() {
-            return String::from_utf8_lossy(bytes).into_owned();
+        if let Ok(text) = std::str::from_utf8(bytes)
+            && self.is_utf_8()
+        {
+            return text.strip_prefix('\u{feff}').unwrap_or(text).to_owned();
         }
         let mut decoder = TextDecoder::new(self);
         let mut text = String::new();
@@ -89,11 +103,48 @@ impl Charset {
     }
 }
 
-/// The Windows sets by other names for them: `win-1251`, `cp-1252`.
-fn windows(label: &str) -> Option<&'static encoding_rs::Encoding> {
-    let number =
-        label.strip_prefix("windows").or_else(|| label.strip_prefix("win")).or_else(|| label.strip_prefix("cp"))?;
-    encoding_rs::Encoding::for_label(format!("windows-{}", number.trim_start_matches(['-', '_'])).as_bytes())
+/// The label in the first `<meta>` that has one, as `<meta charset=x>` or within the content of `http-equiv`.
+fn meta_charset(head: &[u8]) -> Option<&[u8]> {
+    let mut at = 0;
+    while let Some(found) = head.get(at..).and_then(|rest| memchr::memchr(b'<', rest)) {
+        let rest = head.get(at + found..)?;
+        let starts = |tag: &[u8]| rest.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag));
+        let length = if rest.starts_with(b"<!--") {
+            memchr::memmem::find(rest, b"-->").map_or(rest.len(), |end| end + 3)
+        } else {
+            let end = memchr::memchr(b'>', rest).unwrap_or(rest.len());
+            let label = || value_behind(rest.get(..end)?, b"charset");
+            if starts(b"<meta")
+                && let Some(label) = label()
+            {
+                return Some(label);
+            }
+            if starts(b"<?xml")
+                && let Some(label) = rest.get(..end).and_then(|tag| value_behind(tag, b"encoding"))
+            {
+                return Some(label);
+            }
+            end.max(1)
+        };
+        at += found + length;
+    }
+    None
+}
+
+/// What stands behind the first `name=` of a tag, without quotes.
+fn value_behind<'t>(tag: &'t [u8], name: &[u8]) -> Option<&'t [u8]> {
+    let lower = tag.to_ascii_lowercase();
+    let mut at = 0;
+    while let Some(found) = lower.get(at..).and_then(|rest| memchr::memmem::find(rest, name)) {
+        at += found + name.len();
+        let Some(value) = tag.get(at..)?.trim_ascii_start().strip_prefix(b"=") else { continue };
+        let value = value.trim_ascii_start();
+        let value = value.strip_prefix(b"\"").or_else(|| value.strip_prefix(b"'")).unwrap_or(value);
+        let ends = |byte: &u8| byte.is_ascii_whitespace() || b"\"';/>".contains(byte);
+        let end = value.iter().position(ends).unwrap_or(value.len());
+        return value.get(..end).filter(|label| !label.is_empty());
+    }
+    None
 }
 
 /// Decodes a text that comes in pieces.
@@ -105,6 +156,11 @@ pub struct TextDecoder {
 
 enum State {
     Stream(encoding_rs::Decoder),
+    /// What may be the beginning of a character, and whether something came before it.
+    Unknown {
+        pending: Vec<u8>,
+        begun: bool,
+    },
     /// ISO-2022-JP.
     Escaped(encoding_rs::Decoder, Escapes),
     Utf16(Vec<u8>),
@@ -117,7 +173,9 @@ impl TextDecoder {
         let state = match charset {
             Charset::Known(known) if known == ISO_2022_JP => State::Escaped(known.new_decoder(), Escapes::default()),
             Charset::Known(known) => State::Stream(known.new_decoder_with_bom_removal()),
+            Charset::Unknown => State::Unknown { pending: Vec::new(), begun: false },
             Charset::Utf16 => State::Utf16(Vec::new()),
+            Charset::Utf7 => State::Whole(utf_7::decode, Vec::new()),
             Charset::Whole(decode) => State::Whole(decode, Vec::new()),
         };
         Self { state, cut: false }
@@ -127,6 +185,11 @@ impl TextDecoder {
     pub fn feed(&mut self, bytes: &[u8], out: &mut String) {
         match &mut self.state {
             State::Stream(decoder) => run(decoder, bytes, out, false),
+            State::Unknown { pending, begun } => {
+                pending.extend_from_slice(bytes);
+                let rest = either(pending, begun, out);
+                pending.drain(..pending.len() - rest);
+            }
             State::Escaped(decoder, escapes) => run(decoder, &escapes.pass(bytes), out, false),
             State::Utf16(head) => {
                 head.extend_from_slice(bytes);
@@ -152,6 +215,7 @@ impl TextDecoder {
     pub fn finish(&mut self, out: &mut String) {
         match &mut self.state {
             State::Stream(decoder) => run(decoder, &[], out, true),
+            State::Unknown { pending, .. } => out.push_str(&WINDOWS_1252.decode_without_bom_handling(pending).0),
             State::Escaped(decoder, escapes) => run(decoder, &escapes.finish(), out, true),
             State::Utf16(head) if head.is_empty() => {}
             State::Utf16(_) => out.push(char::REPLACEMENT_CHARACTER),
@@ -161,6 +225,24 @@ impl TextDecoder {
             }
         }
     }
+}
+
+/// Decodes what is valid UTF-8 as such and every other octet as Windows-1252. Returns how many octets at the end may be the
+/// beginning of a character.
+fn either(bytes: &[u8], begun: &mut bool, out: &mut String) -> usize {
+    for chunk in bytes.utf8_chunks() {
+        let valid = chunk.valid();
+        let valid = if *begun { valid } else { valid.strip_prefix('\u{feff}').unwrap_or(valid) };
+        out.push_str(valid);
+        let invalid = chunk.invalid();
+        *begun |= !(chunk.valid().is_empty() && invalid.is_empty());
+        let is_last = std::ptr::eq(invalid.as_ptr_range().end, bytes.as_ptr_range().end);
+        if is_last && std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none()) {
+            return invalid.len();
+        }
+        out.push_str(&WINDOWS_1252.decode_without_bom_handling(invalid).0);
+    }
+    0
 }
 
 fn run(decoder: &mut encoding_rs::Decoder, mut bytes: &[u8], out: &mut String, last: bool) {
@@ -183,45 +265,6 @@ fn byte_order(head: &[u8]) -> &'static encoding_rs::Encoding {
         [first, 0, ..] if *first != 0 => UTF_16LE,
         _ => UTF_16BE,
     }
-}
-
-/// RFC 2152, with one reserve: a shifted run that stands for a character of markup stays as it is written, so that
-/// no filter is passed by `+ADw-script+AD4-`.
-fn utf_7(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let Some((first, tail)) = rest.split_first() {
-        rest = tail;
-        if *first != b'+' {
-            out.push(if first.is_ascii() { char::from(*first) } else { char::REPLACEMENT_CHARACTER });
-            continue;
-        }
-        let length =
-            tail.iter().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/')).count();
-        let (run, after) = tail.split_at_checked(length).unwrap_or_default();
-        let closed = after.first() == Some(&b'-');
-        rest = after.get(usize::from(closed)..).unwrap_or_default();
-        match shifted(run) {
-            _ if run.is_empty() && closed => out.push('+'),
-            Some(text) => out.push_str(&text),
-            None => {
-                out.push('+');
-                out.extend(run.iter().map(|byte| char::from(*byte)));
-                out.extend(closed.then_some('-'));
-            }
-        }
-    }
-    out
-}
-
-fn shifted(run: &[u8]) -> Option<String> {
-    let bytes = super::decode::decode_part(super::decode::Encoding::Base64, run);
-    let units = bytes
-        .chunks_exact(2)
-        .map(|pair| u16::from_be_bytes([pair.first().copied().unwrap_or(0), pair.last().copied().unwrap_or(0)]));
-    let text: String = char::decode_utf16(units).collect::<Result<_, _>>().ok()?;
-    let harmless = |c: char| !matches!(c, '<' | '>' | '&' | '"' | '\'' | '`') && !c.is_control();
-    (!text.is_empty() && text.chars().all(harmless)).then_some(text)
 }
 
 /// RFC 1557: SO and SI switch between ASCII and KS X 1001, which is EUC-KR with the high bits off.
@@ -274,16 +317,12 @@ fn hz(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
+
     use super::*;
 
     fn decode(label: &str, bytes: &[u8]) -> String {
         Charset::for_label(label.as_bytes()).decode(bytes)
-    }
-
-    #[test]
-    fn utf_7_is_read_but_never_becomes_markup() {
-        assert_eq!(decode("utf-7", b"Gr+APwA3w-e +- 1"), "Gr\u{fc}\u{df}e + 1");
-        assert_eq!(decode("utf-7", b"+ADw-script+AD4-alert(1)"), "+ADw-script+AD4-alert(1)");
     }
 
     #[test]
@@ -296,11 +335,67 @@ mod tests {
     }
 
     #[test]
-    fn a_set_without_decoder_here_falls_back_to_the_tables_of_the_parser() {
-        assert_eq!(decode("ibm850", b"\x9b\x9c"), "\u{f8}\u{a3}");
-        assert_eq!(decode("x-nobody-knows", b"plain \xff"), "plain \u{fffd}");
-        assert_eq!(decode("win-1251", b"\xcf"), "\u{41f}");
-        assert_eq!(decode("CP-1252", b"\x80"), "\u{20ac}");
+    fn labels_are_read_in_every_spelling() {
+        for (labels, octets, text) in [
+            ("latin-1 Latin_1 8859-1 8859_1 x-iso-8859-1 ISO-8859-01 iso-8859-1-windows-3.1-latin-1", "df", "ß"),
+            ("cp1252 CP-1252 windows1252 \"windows-1252\" x-nobody-knows default us_ascii", "80", "€"),
+            ("latin9 ISO_8859-15 iso8859_15", "a4", "€"),
+            ("koi8r KOI8_R", "f0", "П"),
+            ("win-1251 windows1251 CP1251", "cf", "П"),
+            ("gb18030-2000 gb_2312-80 cp936 x-gbk", "c4e3", "你"),
+            ("euckr KS_C_5601-1987 cp949 uhc", "b0a1", "가"),
+            ("big5hkscs big-5 cp950", "a741", "你"),
+            ("shiftjis cswindows31j s-jis cp932", "93fa", "日"),
+            ("ujis eucjp EUC_JP", "c6fc", "日"),
+            ("iso2022-jp ISO-2022-JP-3 csISO2022JP", "1b24424673", "二"),
+            ("tis620 x-windows-874 iso-8859-11", "a1", "ก"),
+            ("x-mac-ce macce", "8e", "é"),
+            ("mac x-mac-roman", "8e", "é"),
+            ("ibm850 cp-850 850", "9b", "ø"),
+            ("utf8 UTF_8 unicode-1-1-utf-8 cp65001", "c3a9", "é"),
+        ] {
+            let octets: Vec<u8> =
+                (0..octets.len()).step_by(2).map(|at| u8::from_str_radix(&octets[at..at + 2], 16).unwrap()).collect();
+            for label in labels.split(' ') {
+                assert_eq!(decode(label, &octets), text, "{label}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_no_known_set_loses_no_octet() {
+        let octets: Vec<u8> = (0..=u8::MAX).collect();
+        for label in ["", "x-nobody-knows", "us-ascii", "unknown-8bit"] {
+            assert!(!decode(label, &octets).contains(char::REPLACEMENT_CHARACTER), "{label}");
+            assert_eq!(decode(label, "\u{feff}grün".as_bytes()), "grün", "{label}");
+            let mixed = "– \u{1f600}".bytes().chain([0xfc, 0xe2, 0x82]);
+            let mixed: Vec<u8> = mixed.collect();
+            for cut in 1..mixed.len() {
+                let mut decoder = TextDecoder::new(Charset::for_label(label.as_bytes()));
+                let mut text = String::new();
+                mixed.chunks(cut).for_each(|piece| decoder.feed(piece, &mut text));
+                decoder.finish(&mut text);
+                assert_eq!(text, "– \u{1f600}üâ‚", "{label} {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn html_says_what_it_is_in() {
+        for (head, name) in [
+            ("<html><head><meta charset=\"Shift_JIS\">", Some("Shift_JIS")),
+            ("<META http-equiv='Content-Type' content='text/html; charset=koi8-r'>", Some("koi8-r")),
+            ("<meta content=\"text/html;charset=koi8-r\" http-equiv=Content-Type/>", Some("koi8-r")),
+            ("<!-- <meta charset=a> --><meta name=charset><meta charset = big5 >", Some("big5")),
+            ("<?xml version='1.0' encoding='iso-8859-2'?><html>", Some("iso-8859-2")),
+            ("<p>charset=koi8-r</p>", None),
+            ("<meta charset=>", None),
+            ("<!-- <meta charset=koi8-r>", None),
+        ] {
+            assert_eq!(meta_charset(head.as_bytes()), name.map(str::as_bytes), "{head}");
+        }
+        assert!(Charset::of_html(b"<meta charset=utf-7>").is_none());
+        assert!(Charset::of_html(b"<meta charset=nobody-knows>").is_none());
     }
 
     #[test]

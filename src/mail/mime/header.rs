@@ -35,8 +35,12 @@ pub struct Fields<'x, 'l> {
     seen: usize,
     /// Whether the block is that of a part, in which only a few fields mean anything.
     of_part: bool,
+    /// Where the field that was read last begins.
+    field: usize,
     /// Up to here lines that are no field are stepped over.
     goes_on_until: usize,
+    /// Whether something that is no field stands in the block, which for other readers may end there.
+    pub has_stray_lines: bool,
     /// Whether the block went past a limit; the fields beyond it are not read.
     pub truncated: bool,
     done: bool,
@@ -57,7 +61,9 @@ impl<'x, 'l> Fields<'x, 'l> {
             at: first,
             seen: 0,
             of_part: false,
+            field: first,
             goes_on_until: 0,
+            has_stray_lines: first > at,
             truncated: false,
             done: false,
         }
@@ -71,6 +77,11 @@ impl<'x, 'l> Fields<'x, 'l> {
     /// Where the first field begins, once it was read: behind the line that separates mails in an mbox file.
     pub fn header_offset(&self) -> usize {
         self.first.min(self.raw.len())
+    }
+
+    /// Where the field that was read last begins; it goes on to [`Self::body_offset`].
+    pub fn field_offset(&self) -> usize {
+        self.field.min(self.raw.len())
     }
 
     /// Where the body begins, once there is no further field.
@@ -97,12 +108,14 @@ impl<'x, 'l> Fields<'x, 'l> {
                 let end = self.end_of_field(line, next, &ends);
                 let value = self.raw.get(self.at + colon + 1..end).unwrap_or_default();
                 let name = line.get(indent..colon).unwrap_or_default().trim_ascii_end();
-                self.at = end;
+                self.has_stray_lines |= indent > 0;
+                (self.field, self.at) = (self.at, end);
                 self.seen = self.seen.saturating_add(1);
                 return Some(Field { name, value: without_line_break(value) });
             } else if self.seen == 0 && self.at == self.start && is_mbox_line(line) {
                 (self.first, self.at) = (next, next);
-            } else if self.goes_on(next, &ends) {
+            } else if (is_mbox_line(line) && self.is_before_field(next)) || self.goes_on(next, &ends) {
+                self.has_stray_lines = true;
                 self.at = next;
             } else {
                 self.done = true;
@@ -118,6 +131,18 @@ impl<'x, 'l> Fields<'x, 'l> {
         let is_known =
             || is_known(line.get(indent..indent + colon).unwrap_or_default().trim_ascii_end(), self.of_part);
         (indent == 0 || is_known()).then_some((indent, indent + colon))
+    }
+
+    /// Whether a field begins at `next`, or behind further lines of an mbox file.
+    fn is_before_field(&self, mut next: usize) -> bool {
+        while next < self.raw.len() {
+            let (line, after) = self.line(next);
+            if !is_mbox_line(line) {
+                return field_name(line).is_some();
+            }
+            next = after;
+        }
+        false
     }
 
     /// Whether the header goes on behind a line that is no field: another field comes before the empty line, one that is
@@ -162,7 +187,8 @@ impl<'x, 'l> Fields<'x, 'l> {
                     return end;
                 }
                 end = self.line(end).1;
-            } else if let Some(further) = self.continuation(begin, end, ends).filter(|_| has_parameters) {
+            } else if has_parameters && let Some(further) = self.continuation(begin, end, ends) {
+                self.has_stray_lines = true;
                 end = further;
             } else {
                 return end;
@@ -286,25 +312,33 @@ pub(super) fn is_parameter(line: &[u8], has_to_be: bool) -> bool {
     is_token && (has_to_be || PARAMETERS.iter().any(|known| word.eq_ignore_ascii_case(known.as_bytes())))
 }
 
-/// `raw` without the lines in its header that separate the mails of an mbox file: no field, and for some readers the end of
-/// the header. What a program hands in may come out of such a file.
-pub fn without_mbox_lines(mut raw: Vec<u8>) -> Vec<u8> {
+/// `raw` without what is no field in its header, at which the header ends for some readers: lines that separate the mails of an
+/// mbox file, byte order marks and their like. Parameters that stand unindented are indented.
+pub fn without_stray_lines(mut raw: Vec<u8>) -> Vec<u8> {
+    let limits = Limits::default();
+    let mut fields = Fields::new(&raw, 0, &limits);
     let mut kept = Vec::new();
-    let (mut at, mut copied) = (0, 0);
-    while let Some(rest) = raw.get(at..).filter(|rest| !rest.is_empty()) {
-        let next = at + memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
-        let line = without_line_break(raw.get(at..next).unwrap_or_default());
-        if is_mbox_line(line) {
-            kept.extend_from_slice(raw.get(copied..at).unwrap_or_default());
-            copied = next;
-        } else if !matches!(line.first(), Some(b' ' | b'\t')) && field_name(line).is_none() {
-            break;
+    while fields.next(|_| false).is_some() {
+        let whole = raw.get(fields.field_offset()..fields.body_offset()).unwrap_or_default();
+        for (number, line) in whole.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            match line.first() {
+                Some(b' ' | b'\t') if number == 0 => kept.extend_from_slice(line.trim_ascii_start()),
+                Some(b' ' | b'\t') => kept.extend_from_slice(line),
+                _ if number == 0 => kept.extend_from_slice(line),
+                _ if is_parameter(line, true) => {
+                    kept.push(b' ');
+                    kept.extend_from_slice(line);
+                }
+                _ => {}
+            }
         }
-        at = next;
     }
-    if copied > 0 {
-        // In place, as there may be much behind them.
-        raw.splice(..copied, kept);
+    let end = fields.body_offset();
+    if !fields.truncated && (fields.has_stray_lines || fields.header_offset() > 0) {
+        // The empty line, if there is one; in place, as there may be much behind it.
+        let fields_end = raw.get(..end).unwrap_or_default();
+        let empty = if fields_end.ends_with(b"\n\r\n") { 2 } else { usize::from(fields_end.ends_with(b"\n\n")) };
+        raw.splice(..end - empty, kept);
     }
     raw
 }
@@ -327,19 +361,25 @@ fn without_line_break(line: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use super::without_mbox_lines;
+    use super::without_stray_lines;
 
     #[test]
-    fn lines_of_an_mbox_file_go_from_the_header_alone() {
+    fn stray_lines_go_from_the_header_alone() {
         for (raw, wanted) in [
             ("From a@b Mon\r\nSubject: x\r\n\r\nFrom here\r\n", "Subject: x\r\n\r\nFrom here\r\n"),
             ("To: a\r\n b\r\n>From a@b Mon\r\nFrom c\r\nX: y\r\n\r\n", "To: a\r\n b\r\nX: y\r\n\r\n"),
             ("From: a@b\r\n\r\nFrom me\r\n", "From: a@b\r\n\r\nFrom me\r\n"),
             ("Subject: x\r\nno field\r\nFrom me\r\n", "Subject: x\r\nno field\r\nFrom me\r\n"),
+            ("\u{feff}To: a\r\nstray\r\nFrom: b\r\n\r\nstray\r\n", "To: a\r\nFrom: b\r\n\r\nstray\r\n"),
+            (
+                "Content-Type: a/b;\r\nboundary=x\r\nstray\r\n c=d\r\nTo: b\r\n\r\n",
+                "Content-Type: a/b;\r\n boundary=x\r\n c=d\r\nTo: b\r\n\r\n",
+            ),
+            ("stray\r\nTo: b\r\nno field\r\nnor this\r\n\r\nx", "To: b\r\nno field\r\nnor this\r\n\r\nx"),
             ("From a@b", ""),
             ("", ""),
         ] {
-            let kept = without_mbox_lines(raw.as_bytes().to_vec());
+            let kept = without_stray_lines(raw.as_bytes().to_vec());
             assert_eq!(String::from_utf8_lossy(&kept), wanted, "{raw:?}");
         }
     }

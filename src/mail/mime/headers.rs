@@ -1,10 +1,14 @@
 //! A whole header as contract 5.4 shows it.
 
+use std::cell::OnceCell;
+
 use serde_json::{Map, Value};
 
 use super::Limits;
+use super::body::charset_of_texts;
 use super::header::Fields;
 use super::trace_fields::authserv_id;
+use super::walk::walk;
 use super::words;
 
 const RESULTS: &str = "authentication-results";
@@ -20,9 +24,11 @@ impl Headers {
         let limits = Limits::default();
         let mut fields = Fields::new(raw, 0, &limits);
         let mut headers = Self::default();
+        let charset = OnceCell::new();
         while let Some(field) = fields.next(|_| false) {
+            let charset = || *charset.get_or_init(|| charset_of_texts(raw, &walk(raw, &limits, |_| {}).leaves));
             let name = String::from_utf8_lossy(field.name).to_ascii_lowercase();
-            headers.push(name, &words::decode_text(field.value));
+            headers.push(name, &words::decode_text(&words::in_utf_8(field.value, charset)));
         }
         headers
     }

@@ -99,6 +99,8 @@ pub struct Structure<'x> {
     pub body_offset: usize,
     /// Whether the header of the message went past a limit.
     pub header_truncated: bool,
+    /// Whether something in it is no field.
+    pub has_stray_lines: bool,
     /// Whether a limit ended the walk early.
     pub truncated: bool,
 }
@@ -173,6 +175,7 @@ impl<'x> Walk<'x, '_> {
             self.out.header_offset = fields.header_offset();
             self.out.body_offset = body;
             self.out.header_truncated = fields.truncated;
+            self.out.has_stray_lines = fields.has_stray_lines;
         }
         let (parent, first) = match self.stack.last_mut() {
             Some(open) => {

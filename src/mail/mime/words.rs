@@ -2,6 +2,8 @@
 //!
 //! The text that comes out holds no control character: line breaks, NUL and their like become blanks.
 
+use std::borrow::Cow;
+
 use memchr::memmem;
 
 use super::charset::Charset;
@@ -19,6 +21,16 @@ pub fn decode_text(raw: &[u8]) -> String {
     match out.trim() {
         trimmed if trimmed.len() == out.len() => out,
         trimmed => trimmed.to_owned(),
+    }
+}
+
+/// `value` in UTF-8: where it is not, it stands in the set that `charset` gives, as is Japanese that is ASCII with escapes.
+pub fn in_utf_8(value: &[u8], charset: impl FnOnce() -> Charset) -> Cow<'_, [u8]> {
+    let is_escaped = || memmem::find(value, b"\x1b$").is_some();
+    match std::str::from_utf8(value) {
+        Ok(_) if is_escaped() => Cow::Owned(Charset::for_label(b"iso-2022-jp").decode(value).into_bytes()),
+        Ok(_) => Cow::Borrowed(value),
+        Err(_) => Cow::Owned(charset().decode(value).into_bytes()),
     }
 }
 

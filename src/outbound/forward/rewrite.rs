@@ -23,7 +23,7 @@ pub(crate) fn rewritten(mail: &[u8], address: &str, domain: &str) -> Vec<u8> {
     let mut start = 0;
     while let Some(found) = fields.next(|_| false) {
         let end = fields.body_offset();
-        let whole = mail.get(start..end).unwrap_or_default();
+        let whole = mail.get(fields.field_offset()..end).unwrap_or_default();
         start = end;
         answers |= found.is("Reply-To");
         if !REMOVED.iter().any(|name| found.is(name)) {

@@ -18,7 +18,7 @@ fn mailboxes_are_read_in_every_form_senders_write() {
     one("Ada Lovelace <ada@example.com>", "ada@example.com", Some("Ada Lovelace"));
     one("\"Lovelace, \\\"Ada\\\"\" <ada@example.com>", "ada@example.com", Some("Lovelace, \"Ada\""));
     one("ada@example.com (Ada Lovelace)", "ada@example.com", Some("Ada Lovelace"));
-    one("Ada (the (first)) Lovelace<ada@example.com>", "ada@example.com", Some("Ada Lovelace"));
+    one("Ada (the (first)) Lovelace<ada@example.com>", "ada@example.com", Some("Ada (the (first)) Lovelace"));
     one("=?utf-8?Q?Doe,_J=C3=B6rg?= <j@example.com>", "j@example.com", Some("Doe, J\u{f6}rg"));
     one("\"=?utf-8?B?w6Q=?=\" <j@example.com>", "j@example.com", Some("\u{e4}"));
     one("ceo@bank.example <thief@example.com>", "thief@example.com", Some("ceo@bank.example"));
@@ -34,6 +34,47 @@ fn mailboxes_are_read_in_every_form_senders_write() {
     one("\"Ada <ada@example.com>", "ada@example.com", Some("Ada"));
     one("5\" Pipes > Co <ada@example.com>", "ada@example.com", Some("5 Pipes Co"));
     one("Ada \"Lovelace <ada@example.com>", "ada@example.com", Some("Ada Lovelace"));
+}
+
+#[test]
+fn a_name_may_hold_what_it_should_have_quoted() {
+    one("Fuller, Jo <jo@example.com>", "jo@example.com", Some("Fuller, Jo"));
+    one("Fuller, Jo, PhD <jo@example.com>", "jo@example.com", Some("Fuller, Jo, PhD"));
+    one("HowlHouse: A Centre for Theatre <w@example.com>", "w@example.com", Some("HowlHouse: A Centre for Theatre"));
+    one("Support (Billing) <a@example.com>", "a@example.com", Some("Support (Billing)"));
+    one("(Billing) <a@example.com>", "a@example.com", Some("Billing"));
+    one("Ann <a@example.com> (home)", "a@example.com", Some("Ann"));
+    one("A; B <a@example.com>", "a@example.com", Some("A; B"));
+    one("=?utf-8?Q?M=C3=BCller?=, Jo <jo@example.com>", "jo@example.com", Some("Müller, Jo"));
+    one("Team: a@example.com", "a@example.com", None);
+    one("bob, a@example.com", "a@example.com", None);
+    let both = read("Fuller, Jo <jo@x.example>, Ann <ann@x.example>");
+    assert_eq!(both.iter().map(|(_, name)| name.as_deref()).collect::<Vec<_>>(), [Some("Fuller, Jo"), Some("Ann")]);
+    let both = read("a@x.example, Jo <jo@x.example>");
+    assert_eq!(both.iter().map(|(_, name)| name.as_deref()).collect::<Vec<_>>(), [None, Some("Jo")]);
+    assert_eq!(read("a@x.example; b@x.example").len(), 2);
+    assert_eq!(read("Team: Ann <ann@x.example>, b@x.example;").len(), 2);
+}
+
+#[test]
+fn what_programs_write_around_an_address_is_no_part_of_it() {
+    for raw in [
+        "Ann <\"ann@example.com\">",
+        "Ann <'ann@example.com'>",
+        "Ann <mailto:ann@example.com>",
+        "Ann <MAILTO:ann@example.com?subject=x>",
+        "Ann <<ann@example.com>>",
+        "Ann < ann@example.com >",
+        "Ann <ann@example.com",
+    ] {
+        one(raw, "ann@example.com", Some("Ann"));
+    }
+    one("'ann@example.com'", "ann@example.com", None);
+    one("mailto:ann@example.com", "ann@example.com", None);
+    one("\"ann@example.com\" <ann@example.com>", "ann@example.com", Some("ann@example.com"));
+    assert!(
+        read("<\"ceo@bank.example\"@evil.example>").iter().all(|(address, _)| address.ends_with("@evil.example"))
+    );
 }
 
 #[test]
@@ -111,7 +152,9 @@ fn what_is_no_address_names_nobody() {
 
 #[test]
 fn hostile_lists_take_linear_time() {
-    for unit in ["\"\\", "(", "<", "=?a?q?", "[", ",", "a@b.example,", "\"", "<\"", "<\"\\\"> "] {
+    for unit in
+        ["\"\\", "(", "<", "=?a?q?", "[", ",", "a,", "a:", "a;", "(),", "a@b.example,", "\"", "<\"", "<\"\\\"> "]
+    {
         let raw = unit.repeat(262_144 / unit.len());
         let start = std::time::Instant::now();
         let mut out = Vec::new();
