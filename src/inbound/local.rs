@@ -56,22 +56,16 @@ impl Inbound {
         let envelope = Envelope { reverse_path, recipients, smtputf8: true, eight_bit: true };
         let data = MailData::Memory(parcel.data.into());
         match self.receive_checked(&peer, envelope, data, Checks::Known(verification)).await {
-            Ok(receipt) => Outcome {
-                verdict: Verdict::Sent,
-                code: Some(250),
-                diagnostic: format!("250 2.0.0 Ok: {}", receipt.id),
-            },
-            Err(ReceiveError::MailLoop) => Outcome {
-                verdict: Verdict::Bounced,
-                code: Some(554),
-                diagnostic: "554 5.4.6 the message goes round in a loop".to_owned(),
-            },
+            Ok(receipt) => Outcome::of_reply(Verdict::Sent, 250, format!("250 2.0.0 Ok: {}", receipt.id)),
+            Err(ReceiveError::MailLoop) => {
+                Outcome::of_reply(Verdict::Bounced, 554, "554 5.4.6 the message goes round in a loop")
+            }
             Err(ReceiveError::AccountFull) => Outcome::ours(Verdict::Deferred, "4.2.2 the mailbox is full"),
-            Err(ReceiveError::NotAReport) => Outcome {
-                verdict: Verdict::Bounced,
-                code: Some(550),
-                diagnostic: "550 5.7.1 only reports about forwarded mail are taken at this address".to_owned(),
-            },
+            Err(ReceiveError::NotAReport) => Outcome::of_reply(
+                Verdict::Bounced,
+                550,
+                "550 5.7.1 only reports about forwarded mail are taken at this address",
+            ),
             Err(error @ (ReceiveError::StorageFull | ReceiveError::Storage | ReceiveError::Busy)) => {
                 Outcome::ours(Verdict::Deferred, format!("4.3.0 {error}"))
             }
@@ -81,11 +75,9 @@ impl Inbound {
 
 fn refused(refusal: RecipientRefusal) -> Outcome {
     match refusal {
-        RecipientRefusal::Unknown => Outcome {
-            verdict: Verdict::Bounced,
-            code: Some(550),
-            diagnostic: "550 5.1.1 there is no such recipient here".to_owned(),
-        },
+        RecipientRefusal::Unknown => {
+            Outcome::of_reply(Verdict::Bounced, 550, "550 5.1.1 there is no such recipient here")
+        }
         // The domain left since the dispatch was looked at; the next attempt asks its hosts.
         RecipientRefusal::RelayRefused | RecipientRefusal::DomainPending => {
             Outcome::ours(Verdict::Deferred, "4.4.4 the domain is no longer received here")

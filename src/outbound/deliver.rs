@@ -13,6 +13,7 @@ use rusqlite::Connection;
 
 use super::forward::{Forwarding, Gate};
 use super::pace::Pace;
+use super::refusal::{self, Speaker, Stage};
 use super::settle::{self, Settled};
 use super::sign::DomainKeys;
 use super::transport::Transport;
@@ -441,9 +442,36 @@ fn all(prepared: &Prepared, outcome: &Outcome) -> Transmitted {
 }
 
 impl Outcome {
+    /// One that `speaker`, who is no host of the recipient's domain as such, gave by a reply.
+    pub(super) fn said_by(mut self, speaker: Speaker) -> Self {
+        if self.verdict == Verdict::Bounced
+            && let Some(code) = self.code
+        {
+            let meant = refusal::meaning(speaker, self.stage, Some(code), &self.diagnostic);
+            (self.verdict, self.no_mailbox) = (meant.verdict, meant.no_mailbox);
+        }
+        self
+    }
+
+    /// One of this server as the host of the recipient's domain.
+    pub fn of_reply(verdict: Verdict, code: u16, diagnostic: impl Into<String>) -> Self {
+        let diagnostic = diagnostic.into();
+        let meant = refusal::meaning(Speaker::Ours, Stage::Rcpt, Some(code), &diagnostic);
+        Self {
+            verdict,
+            code: Some(code),
+            no_mailbox: verdict == Verdict::Bounced && meant.no_mailbox,
+            diagnostic,
+            stage: Stage::Rcpt,
+        }
+    }
+
     /// One that we decided; the diagnostic begins with an enhanced status code (RFC 3463).
     pub fn ours(verdict: Verdict, diagnostic: impl Into<String>) -> Self {
-        Self { verdict, code: None, diagnostic: diagnostic.into() }
+        let diagnostic = diagnostic.into();
+        let no_mailbox =
+            verdict == Verdict::Bounced && refusal::meaning(Speaker::Ours, Stage::Rcpt, None, &diagnostic).no_mailbox;
+        Self { verdict, code: None, diagnostic, no_mailbox, stage: Stage::Session }
     }
 
     /// A deferral is final once the time to try is over (RFC 3463 §3.5: 5.4.7).
@@ -452,7 +480,7 @@ impl Outcome {
             return self;
         }
         let diagnostic = format!("5.4.7 not delivered in time; the last answer was: {}", self.diagnostic);
-        Self { verdict: Verdict::Bounced, code: None, diagnostic }
+        Self { verdict: Verdict::Bounced, code: None, diagnostic, no_mailbox: false, ..self }
     }
 }
 

@@ -4,7 +4,6 @@
 //! [`transport`] is the network: hosts of a domain, sessions, verdicts. Everything before and after it is the store's.
 
 mod arc;
-pub mod bounce;
 pub mod client;
 pub mod compose;
 pub mod dane;
@@ -16,6 +15,7 @@ pub mod mta_sts;
 pub mod mx;
 pub mod notice;
 pub mod pace;
+pub mod refusal;
 pub mod release;
 pub mod return_path;
 pub mod returned;
@@ -43,6 +43,7 @@ use crate::metrics::Metrics;
 use crate::secrets::Secrets;
 use crate::store::Db;
 use crate::store::objects::Objects;
+use refusal::Stage;
 use return_path::ReturnPaths;
 use sender::KeyCache;
 
@@ -120,6 +121,10 @@ pub struct Outcome {
     /// The reply as one line, `550 5.1.1 no such user`, or our own sentence, which begins with an enhanced status code.
     /// Printable, at most 1,000 characters.
     pub diagnostic: String,
+    /// Whether it says that the mailbox does not exist, so that its address is suppressed.
+    pub no_mailbox: bool,
+    /// What was refused.
+    pub stage: Stage,
 }
 
 /// Which way an attempt went for a recipient.

@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 
 use super::Outbound;
-use super::bounce::is_no_mailbox;
+use super::refusal::{self, Speaker, Stage};
 use super::return_path::BounceTag;
 use super::settle::raise_event;
 use crate::clock::Timestamp;
@@ -90,8 +90,9 @@ fn bounce(
     recipients::settle(tx, recipient.dispatch, recipient.idx, standing, now)?;
     // The status field is the reporter's verdict; the diagnostic text may hold another host's words. But x.0.0 is none
     // (RFC 3463 §3.1): some hosts write it whatever the reason.
-    let judged = enhanced.filter(|status| !status.ends_with(".0.0")).unwrap_or_else(|| diagnostic.clone());
-    if is_no_mailbox(&judged) {
+    let status = enhanced.filter(|status| !status.ends_with(".0.0"));
+    let judged = status.map_or_else(|| diagnostic.clone(), |status| format!("{status} {diagnostic}"));
+    if refusal::meaning(Speaker::Report, Stage::Rcpt, None, &judged).no_mailbox {
         suppressions::suppress(tx, message.account_id, &recipient.address, "bounce", now)?;
     }
     raise_event(tx, message, &recipient.address, &What::Bounced { diagnostic: &diagnostic }, now)

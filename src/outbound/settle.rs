@@ -3,7 +3,6 @@
 
 use rusqlite::Connection;
 
-use super::bounce::is_dead_mailbox;
 use super::{Outcome, Verdict};
 use crate::clock::Timestamp;
 use crate::store::dispatches::{self, DispatchRow};
@@ -91,7 +90,7 @@ fn raise(tx: &Connection, message: &MessageRow, one: &Settled, now: Timestamp) -
         Verdict::Deferred => return Ok(None),
         Verdict::Sent => What::Sent,
         Verdict::Bounced => {
-            if is_dead_mailbox(one.outcome.code, &one.outcome.diagnostic) {
+            if one.outcome.no_mailbox {
                 suppressions::suppress(tx, message.account_id, &one.recipient.address, "bounce", now)?;
             }
             What::Bounced { diagnostic: &one.outcome.diagnostic }

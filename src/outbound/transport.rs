@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::client::{Ended, Fault, Opening, Session, Timeouts, Transcript};
 use super::mx::Hosts;
+use super::refusal::Speaker;
 use super::tls::ClientTls;
 use super::{Destination, Host, Outcome, Parcel, Receipt, TlsRule, Transmitted, Unroutable, Verdict};
 use crate::clock::Timestamp;
@@ -37,6 +38,7 @@ pub struct Transport {
 /// How sessions with a destination are opened, beside what each host asks for.
 #[derive(Clone, Copy, Default)]
 struct Access<'a> {
+    smarthost: bool,
     implicit_tls: bool,
     auth: Option<(&'a str, &'a str)>,
     guard: Option<&'a Guard>,
@@ -105,7 +107,8 @@ impl Transport {
     /// By a relay; when it cannot be reached and the operator wants that, by the recipients' own hosts.
     async fn relay(&self, relay: &Arc<Smarthost>, parcel: Parcel, now: Timestamp) -> Transmitted {
         let auth = relay.username.as_deref().zip(relay.password.as_deref());
-        let access = Access { implicit_tls: relay.security == SmarthostSecurity::Tls, auth, guard: None };
+        let access =
+            Access { smarthost: true, implicit_tls: relay.security == SmarthostSecurity::Tls, auth, guard: None };
         let progress = match self.hosts.of_smarthost(relay).await {
             Ok(hosts) => self.transmit_to(hosts, &parcel, access).await,
             Err(unroutable) => {
@@ -166,8 +169,9 @@ impl Transport {
         progress: &mut Progress,
     ) {
         let key = Key::new(host, address, access.auth.map(|(user, _)| user));
+        let speaker = if access.smarthost { Speaker::Smarthost } else { Speaker::Host };
         if let Some(session) = self.pool.take(&key)
-            && self.use_session(session, true, &key, host, parcel, progress).await
+            && self.use_session(session, true, &key, host, parcel, progress, speaker).await
         {
             return;
         }
@@ -185,7 +189,8 @@ impl Transport {
             };
             match Session::open(host, address, &opening).await {
                 Ok(session) => {
-                    self.use_session(session, false, &key, host, parcel, progress).await;
+                    let speaker = if plain { Speaker::WithoutTls } else { speaker };
+                    self.use_session(session, false, &key, host, parcel, progress, speaker).await;
                     return;
                 }
                 Err((fault, transcript)) => {
@@ -211,6 +216,7 @@ impl Transport {
         host: &Host,
         parcel: &Parcel,
         progress: &mut Progress,
+        speaker: Speaker,
     ) -> bool {
         let mut open = progress.open();
         open.truncate(MAX_RECIPIENTS);
@@ -220,7 +226,10 @@ impl Transport {
         if kept {
             session.transcript.note(&format!("{} [{}], a session that was kept", host.name, key.address()));
         }
-        let ended = session.send(parcel, &recipients, progress.deadline).await;
+        let mut ended = session.send(parcel, &recipients, progress.deadline).await;
+        if speaker != Speaker::Host {
+            ended.outcomes = ended.outcomes.into_iter().map(|one| one.map(|one| one.said_by(speaker))).collect();
+        }
         let undecided = ended.outcomes.iter().flatten().all(|outcome| outcome.code.is_none());
         if kept
             && undecided
@@ -233,7 +242,8 @@ impl Transport {
         progress.receipt.host = Some(host.name.clone());
         progress.receipt.address = Some(key.address());
         progress.receipt.tls = session.tls.as_ref().map(|version| tls_word(version, &host.tls));
-        let reusable = ended.reusable;
+        // The next attempt tries TLS again.
+        let reusable = ended.reusable && speaker != Speaker::WithoutTls;
         progress.take(&open, ended, host, key.address());
         if reusable {
             self.pool.put(key.clone(), session);

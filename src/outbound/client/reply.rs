@@ -1,5 +1,6 @@
 //! Replies of a remote host (RFC 5321 §4.2), made printable.
 
+use crate::outbound::refusal::{self, Speaker, Stage};
 use crate::outbound::{Outcome, Verdict};
 
 const MAX_DIAGNOSTIC: usize = 1_000;
@@ -56,24 +57,19 @@ impl Reply {
         text.chars().take(MAX_DIAGNOSTIC).collect()
     }
 
-    /// What it means for the message.
-    pub fn outcome(&self) -> Outcome {
-        let verdict = match self.code {
-            200..300 => Verdict::Sent,
-            500..600 => Verdict::Bounced,
-            _ => Verdict::Deferred,
+    /// What it means for those whom it is about.
+    pub fn outcome(&self, stage: Stage) -> Outcome {
+        let diagnostic = self.text();
+        let (verdict, no_mailbox) = match self.code {
+            200..300 => (Verdict::Sent, false),
+            // No final reply.
+            300..400 => (Verdict::Deferred, false),
+            code => {
+                let meant = refusal::meaning(Speaker::Host, stage, Some(code), &diagnostic);
+                (meant.verdict, meant.no_mailbox)
+            }
         };
-        Outcome { verdict, code: Some(self.code), diagnostic: self.text() }
-    }
-
-    /// What a refusal means for a recipient: too many at a time is not for ever (RFC 5321 §4.5.3.1.10).
-    pub fn recipient_outcome(&self) -> Outcome {
-        let mut outcome = self.outcome();
-        let words = outcome.diagnostic.to_ascii_lowercase();
-        if self.code == 552 && words.contains("too many recipients") {
-            outcome.verdict = Verdict::Deferred;
-        }
-        outcome
+        Outcome { verdict, code: Some(self.code), diagnostic, no_mailbox, stage }
     }
 }
 
@@ -107,11 +103,11 @@ mod tests {
         let of = |code, lines: &[&str]| Reply { code, lines: lines.iter().map(|line| (*line).to_owned()).collect() };
         let gmail = of(550, &["5.1.1 The account", "5.1.1 does not exist", "5.1.1"]);
         assert_eq!(gmail.text(), "550 5.1.1 The account does not exist");
-        assert_eq!(gmail.outcome().verdict, Verdict::Bounced);
-        assert_eq!(of(451, &["later"]).outcome().verdict, Verdict::Deferred);
-        assert_eq!(of(250, &[]).outcome().verdict, Verdict::Sent);
-        assert_eq!(of(552, &["5.5.3 Too many recipients"]).recipient_outcome().verdict, Verdict::Deferred);
-        assert_eq!(of(552, &["5.2.2 full"]).recipient_outcome().verdict, Verdict::Bounced);
-        assert_eq!(of(354, &["go"]).outcome().verdict, Verdict::Deferred, "no final reply");
+        assert_eq!(gmail.outcome(Stage::Rcpt).verdict, Verdict::Bounced);
+        assert_eq!(of(451, &["later"]).outcome(Stage::Data).verdict, Verdict::Deferred);
+        assert_eq!(of(250, &[]).outcome(Stage::Data).verdict, Verdict::Sent);
+        assert_eq!(of(552, &["5.5.3 Too many recipients"]).outcome(Stage::Rcpt).verdict, Verdict::Deferred);
+        assert_eq!(of(552, &["5.2.2 full"]).outcome(Stage::Rcpt).verdict, Verdict::Bounced);
+        assert_eq!(of(354, &["go"]).outcome(Stage::Data).verdict, Verdict::Deferred, "no final reply");
     }
 }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::offers::is_international;
 use super::{Fault, Reply, Session};
 use crate::mail::address::Mailbox;
+use crate::outbound::refusal::Stage;
 use crate::outbound::{Outcome, Parcel};
 
 /// Octets written at a time.
@@ -85,7 +86,7 @@ impl Session {
             if data.code == 421 || !(400..600).contains(&data.code) {
                 return Err(Fault::Refused(data));
             }
-            ended.settle_rest(&data.outcome());
+            ended.settle_rest(&data.outcome(Stage::Data));
             return Ok(());
         }
         if !ended.outcomes.iter().any(Option::is_none) {
@@ -102,7 +103,7 @@ impl Session {
             return match early.code {
                 421 => Err(Fault::Refused(early)),
                 400.. => {
-                    ended.settle_rest(&early.outcome());
+                    ended.settle_rest(&early.outcome(Stage::Data));
                     Ok(())
                 }
                 _ => Err(Fault::Malformed("it answers what was not said")),
@@ -113,14 +114,14 @@ impl Session {
             // It may have said why it hung up.
             let said = self.read_reply("the final dot", LAST_WORDS).await;
             let reply = said.ok().filter(|reply| reply.code >= 400 && reply.code != 421).ok_or(fault)?;
-            ended.settle_rest(&reply.outcome());
+            ended.settle_rest(&reply.outcome(Stage::Data));
             return Ok(());
         }
         let last = self.read_reply("the reply to the final dot", self.timeouts.end_of_data).await?;
         if last.code == 421 {
             return Err(Fault::Refused(last));
         }
-        ended.settle_rest(&last.outcome());
+        ended.settle_rest(&last.outcome(Stage::Data));
         ended.reusable = last.is_positive();
         Ok(())
     }
@@ -155,7 +156,7 @@ impl Session {
         let mail = self.reply_to("MAIL").await?;
         if !mail.is_positive() {
             // It may hang up now; what it said counts nevertheless.
-            ended.settle_rest(&mail.outcome());
+            ended.settle_rest(&mail.outcome(Stage::Mail));
             for _ in 0..recipients {
                 self.reply_to("RCPT").await?;
             }
@@ -163,7 +164,7 @@ impl Session {
         for outcome in ended.open() {
             let reply = self.reply_to("RCPT").await?;
             if !reply.is_positive() {
-                *outcome = Some(reply.recipient_outcome());
+                *outcome = Some(reply.outcome(Stage::Rcpt));
             }
         }
         let data = self.read_reply("DATA", self.timeouts.data).await?;
@@ -176,14 +177,14 @@ impl Session {
         self.say(mail).await?;
         let reply = self.reply_to("MAIL").await?;
         if !reply.is_positive() {
-            ended.settle_rest(&reply.outcome());
+            ended.settle_rest(&reply.outcome(Stage::Mail));
             return Ok(None);
         }
         for (command, outcome) in recipients.iter().zip(ended.open()) {
             self.say(command).await?;
             let reply = self.reply_to("RCPT").await?;
             if !reply.is_positive() {
-                *outcome = Some(reply.recipient_outcome());
+                *outcome = Some(reply.outcome(Stage::Rcpt));
             }
         }
         if ended.outcomes.iter().all(Option::is_some) {

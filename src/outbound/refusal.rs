@@ -1,0 +1,345 @@
+//! What a refusal means, by who said it, to which command, with which codes and in which words: the one table (contract 8.5).
+//!
+//! A reply code alone says little. Providers answer 550 to a spammer, to a host without a name, to the second message of a
+//! minute and for a mailbox that is gone; only the last must keep an address from ever being written to again. So a mailbox
+//! counts as gone only when a host says so of a recipient, and nothing in the reply speaks of anything else.
+
+use super::Verdict;
+
+/// Who refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// A host of the recipient's domain.
+    Host,
+    /// The relay that the operator named: what it does not like is mostly its own client.
+    Smarthost,
+    /// A host of the recipient's domain in plain text, after TLS with it failed: it may well want TLS.
+    WithoutTls,
+    /// A delivery status notification about the recipient.
+    Report,
+    /// This server.
+    Ours,
+}
+
+/// What was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The session: greeting, EHLO, STARTTLS, AUTH.
+    Session,
+    /// MAIL.
+    Mail,
+    /// RCPT, or a report about one recipient.
+    Rcpt,
+    /// DATA, or the mail data.
+    Data,
+}
+
+/// What a refusal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meaning {
+    /// [`Verdict::Bounced`] or [`Verdict::Deferred`].
+    pub verdict: Verdict,
+    /// Whether the mailbox does not exist or is disabled, so that its address is suppressed.
+    pub no_mailbox: bool,
+    /// Whether it is about the client as such, so that any other message would fare the same.
+    pub of_host: bool,
+}
+
+/// What `speaker` means by answering `code` with `text` at `stage`. `text` may begin with the code; a report has none.
+pub fn meaning(speaker: Speaker, stage: Stage, code: Option<u16>, text: &str) -> Meaning {
+    let words = Words::of(text);
+    let permanent = match code {
+        Some(code) => (500..600).contains(&code),
+        None => words.codes.first().is_none_or(|status| status.class == 5),
+    };
+    let of_host = stage == Stage::Session || code == Some(421) || (stage == Stage::Mail && words.is_of_client());
+    if !permanent || stage == Stage::Session {
+        return Meaning { verdict: Verdict::Deferred, no_mailbox: false, of_host };
+    }
+    let names_no_mailbox = words.codes.iter().any(Status::is_no_mailbox);
+    let wants_tls = speaker == Speaker::WithoutTls && !names_no_mailbox;
+    if wants_tls || (words.says_later() && !words.is_of_recipient()) {
+        return Meaning { verdict: Verdict::Deferred, no_mailbox: false, of_host: of_host || wants_tls };
+    }
+    let no_mailbox = stage == Stage::Rcpt
+        && !words.is_policy()
+        && match speaker {
+            // A stranger's word: nothing but a code that says just that will do.
+            Speaker::Report => words.codes.first().is_some_and(Status::is_no_mailbox),
+            Speaker::Smarthost => names_no_mailbox,
+            Speaker::Host | Speaker::WithoutTls | Speaker::Ours => words.is_no_mailbox(code),
+        };
+    Meaning { verdict: Verdict::Bounced, no_mailbox, of_host }
+}
+
+/// Whether a refusal is about the name of our address in DNS, which another address family may have.
+pub fn wants_reverse_name(text: &str) -> bool {
+    let words = Words::of(text);
+    words.codes.iter().any(|status| (status.subject, status.detail) == (7, 25))
+        || words.has_stem(&["ptr", "rdns"])
+        || ["reverse dns", "reverse lookup", "reverse hostname", "reverse name"]
+            .iter()
+            .any(|word| words.text.contains(word))
+}
+
+/// Words by which a refusal is about the sender, its host or the content, as beginnings of words.
+const POLICY: &[&str] = &[
+    "abus",
+    "attachment",
+    "auth",
+    "ban",
+    "blackhole",
+    "blacklist",
+    "block",
+    "bulk",
+    "client",
+    "connection",
+    "content",
+    "deny",
+    "denylist",
+    "denied",
+    "dkim",
+    "dmarc",
+    "dnsbl",
+    "ehlo",
+    "encrypt",
+    "forbid",
+    "forged",
+    "frequen",
+    "graylist",
+    "greylist",
+    "hello",
+    "helo",
+    "hostname",
+    "ip",
+    "junk",
+    "limit",
+    "malware",
+    "permission",
+    "permit",
+    "phish",
+    "polic",
+    "prohibit",
+    "protocol",
+    "ptr",
+    "quota",
+    "rate",
+    "rbl",
+    "rdns",
+    "relay",
+    "reput",
+    "restrict",
+    "reverse",
+    "security",
+    "sender",
+    "size",
+    "spam",
+    "spf",
+    "spoof",
+    "ssl",
+    "starttls",
+    "submit",
+    "suspicious",
+    "throttl",
+    "tls",
+    "trust",
+    "unauth",
+    "unsolicit",
+    "virus",
+];
+/// Phrases of the same kind.
+const POLICY_PHRASES: &[&str] =
+    &["too many", "too large", "too big", "not allowed", "not accepted from", "is listed", "mail loop"];
+/// Phrases by which a refusal speaks of a time to come, though its code is for ever.
+const LATER: &[&str] = &[
+    "24-hour",
+    "daily limit",
+    "frequency limit",
+    "graylist",
+    "greylist",
+    "hourly limit",
+    "later",
+    "per day",
+    "per hour",
+    "per minute",
+    "rate exceeded",
+    "rate limit",
+    "slow down",
+    "temporar",
+    "throttl",
+    "too fast",
+    "too frequent",
+    "too many connections",
+    "too many messages",
+    "too many recipients",
+    "too quickly",
+    "sending limit",
+    "sending rate",
+];
+/// Phrases of a mailbox that is not there.
+const NO_MAILBOX: &[&str] = &[
+    "account disabled",
+    "account inactive",
+    "account is disabled",
+    "address unknown",
+    "cannot be found",
+    "desconocid",
+    "desconhecid",
+    "disabled",
+    "does not exist",
+    "does not have a",
+    "doesn't exist",
+    "doesn't have a",
+    "existe pas",
+    "existiert nicht",
+    "inactive",
+    "inconnu",
+    "inexist",
+    "invalid address",
+    "invalid mailbox",
+    "invalid recipient",
+    "invalid user",
+    "mailbox not found",
+    "mailbox unavailable",
+    "nicht gefunden",
+    "nie istnieje",
+    "no existe",
+    "no longer",
+    "no mailbox",
+    "no recipient",
+    "no such",
+    "no user",
+    "não existe",
+    "not a valid mailbox",
+    "not a valid user",
+    "not exist",
+    "not found",
+    "not known",
+    "not our customer",
+    "onbekend",
+    "recipient not found",
+    "recipient unknown",
+    "sconosciut",
+    "unbekannt",
+    "undeliverable address",
+    "unknown account",
+    "unknown address",
+    "unknown local",
+    "unknown mailbox",
+    "unknown recipient",
+    "unknown user",
+    "unrouteable",
+    "unroutable",
+    "user doesn't",
+    "user has moved",
+    "user has left",
+    "user not",
+    "user unknown",
+    "неизвест",
+    "не существует",
+    "не найден",
+    "不存在",
+    "存在しません",
+    "없는",
+];
+/// Vague words: with these alone a reply code does not say that a mailbox is gone.
+const VAGUE: &[&str] =
+    &["administrat", "error", "fail", "fault", "not accept", "refus", "reject", "unable", "violat"];
+
+/// An enhanced status code (RFC 3463 §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Status {
+    class: u16,
+    subject: u16,
+    detail: u16,
+}
+
+impl Status {
+    /// Of an address that does not exist, or of a domain that takes no mail.
+    fn is_no_mailbox(&self) -> bool {
+        self.class == 5 && self.subject == 1 && matches!(self.detail, 1 | 2 | 3 | 6 | 10)
+    }
+
+    /// That of a host which has no code for its reason (RFC 3463 §3.1), or writes one of syntax for any.
+    const fn says_nothing(self) -> bool {
+        matches!((self.subject, self.detail), (0, 0) | (5, 0))
+    }
+}
+
+/// A refusal as it is judged.
+struct Words {
+    /// In lower case, without URLs and addresses, whose words are not the host's.
+    text: String,
+    codes: Vec<Status>,
+}
+
+impl Words {
+    fn of(text: &str) -> Self {
+        let lower = text.to_lowercase();
+        let own = |word: &&str| !word.contains("://") && !word.contains('@') && !word.starts_with("www.");
+        let kept: Vec<&str> = lower.split_whitespace().filter(own).collect();
+        Self { codes: lower.split_whitespace().filter_map(status).collect(), text: kept.join(" ") }
+    }
+
+    /// Whether a word begins with one of `stems`; very short ones have to be the word.
+    fn has_stem(&self, stems: &[&str]) -> bool {
+        let mut words = self.text.split(|c: char| !c.is_alphanumeric() && c != '\'');
+        words.any(|word| stems.iter().any(|stem| if stem.len() < 4 { word == *stem } else { word.starts_with(stem) }))
+    }
+
+    fn has(&self, phrases: &[&str]) -> bool {
+        phrases.iter().any(|phrase| self.text.contains(phrase))
+    }
+
+    fn is_policy(&self) -> bool {
+        self.codes.iter().any(|status| status.subject == 7) || self.has_stem(POLICY) || self.has(POLICY_PHRASES)
+    }
+
+    fn says_later(&self) -> bool {
+        self.has(LATER)
+    }
+
+    /// Whether it is about the mailbox by its code, whatever its words: a full one is not a matter of rates.
+    fn is_of_recipient(&self) -> bool {
+        self.codes.iter().any(|status| status.class == 5 && (status.is_no_mailbox() || status.subject == 2))
+    }
+
+    fn is_of_client(&self) -> bool {
+        self.has_stem(&["blacklist", "block", "connection", "dnsbl", "frequen", "ip", "ptr", "rbl", "rdns", "reput"])
+    }
+
+    fn is_no_mailbox(&self, code: Option<u16>) -> bool {
+        let codes: Vec<&Status> = self.codes.iter().filter(|status| !status.says_nothing()).collect();
+        match codes.as_slice() {
+            [] if self.has(NO_MAILBOX) => true,
+            // RFC 5321 §4.2.3 has these for a mailbox, and no others.
+            [] => {
+                self.codes.is_empty()
+                    && matches!(code, Some(550 | 551 | 553))
+                    && !self.has_stem(VAGUE)
+                    && !self.has(VAGUE)
+            }
+            codes => {
+                let is_disabled = |status: &&Status| (status.class, status.subject, status.detail) == (5, 2, 1);
+                codes.iter().all(|status| status.is_no_mailbox() || is_disabled(status))
+            }
+        }
+    }
+}
+
+/// The enhanced status code that a word is, whatever signs stand around it: `5.7.1`, `(#5.7.1)`, `550-5.7.1`, `5.1.1:`.
+fn status(word: &str) -> Option<Status> {
+    let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    // `550-5.1.1` is how a continued reply looks, `#smtp;550` how a report names its source.
+    let word = word.rsplit(['-', ';', '#', '(', '[', '=', ':']).find(|part| part.contains('.')).unwrap_or(word);
+    let mut parts = word.split('.');
+    let mut number = |most: usize| {
+        let part = parts.next().filter(|part| (1..=most).contains(&part.len()))?;
+        part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse::<u16>().ok())?
+    };
+    let (class, subject, detail) = (number(1)?, number(3)?, number(3)?);
+    (parts.next().is_none() && matches!(class, 2 | 4 | 5)).then_some(Status { class, subject, detail })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,328 @@
+//! Replies of hosts in the field, and what they say of the mailbox.
+
+use super::{Meaning, Speaker, Stage, meaning, status, wants_reverse_name};
+use crate::outbound::Verdict;
+
+/// Stage, reply code, text, and whether the mailbox is gone.
+const REPLIES: &[(Stage, u16, &str, bool)] = &[
+    (
+        Stage::Rcpt,
+        550,
+        "5.1.1 The email account that you tried to reach does not exist. Please try 5.1.1 double-checking the recipient's email address for typos or 5.1.1 unnecessary spaces.",
+        true,
+    ),
+    (Stage::Rcpt, 550, "5.2.1 The email account that you tried to reach is disabled.", true),
+    (
+        Stage::Rcpt,
+        552,
+        "5.2.2 The email account that you tried to reach is over quota. 5.2.2 https://support.google.com/mail/?p=OverQuotaPerm",
+        false,
+    ),
+    (
+        Stage::Data,
+        550,
+        "5.7.26 This mail has been blocked because the sender is unauthenticated. 5.7.26 Gmail requires all senders to authenticate with either SPF or DKIM.",
+        false,
+    ),
+    (
+        Stage::Data,
+        550,
+        "5.7.25 The IP address sending this message does not have a PTR record setup 5.7.25 blocked.",
+        false,
+    ),
+    (
+        Stage::Data,
+        550,
+        "5.7.1 [192.0.2.1] Our system has detected that this message is likely unsolicited mail. 5.7.1 blocked.",
+        false,
+    ),
+    (
+        Stage::Mail,
+        550,
+        "5.7.1 Unfortunately, messages from [192.0.2.1] weren't sent. Please contact your Internet service provider since part of their network is on our block list (S3140).",
+        false,
+    ),
+    (Stage::Rcpt, 550, "5.5.0 Requested action not taken: mailbox unavailable (S2017062302).", true),
+    (Stage::Rcpt, 550, "5.7.511 Access denied, banned sender[192.0.2.1].", false),
+    (Stage::Rcpt, 550, "5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient not found by SMTP address lookup", true),
+    (Stage::Rcpt, 550, "5.7.133 RESOLVER.RST.SenderNotAuthenticatedForGroup; authentication required", false),
+    (
+        Stage::Rcpt,
+        554,
+        "delivery error: dd This user doesn't have a yahoo.com account (x@yahoo.com) [0] - mta1.mail.yahoo.com",
+        true,
+    ),
+    (
+        Stage::Rcpt,
+        554,
+        "5.7.9 Message not accepted for policy reasons. See https://postmaster.yahooinc.com/error-codes",
+        false,
+    ),
+    (
+        Stage::Rcpt,
+        553,
+        "5.7.1 [BL21] Connections will not be accepted from 192.0.2.1, because the ip is in Spamhaus's list",
+        false,
+    ),
+    (Stage::Rcpt, 550, "5.1.1 <x@icloud.com>: user does not exist", true),
+    (
+        Stage::Data,
+        550,
+        "5.7.1 [CS01] Message rejected due to local policy. Please visit https://support.apple.com/en-us/HT204137",
+        false,
+    ),
+    (
+        Stage::Rcpt,
+        550,
+        "Message was not accepted -- invalid mailbox.  Local mailbox x@mail.ru is unavailable: user not found",
+        true,
+    ),
+    (Stage::Data, 550, "spam message rejected. Please visit http://help.mail.ru/notspam-support/", false),
+    (Stage::Rcpt, 550, "Requested action not taken: mailbox unavailable", true),
+    (
+        Stage::Session,
+        554,
+        "gmx.net (mxgmx001) Nemesis ESMTP Service not available No SMTP service Bad DNS PTR resource record.",
+        false,
+    ),
+    (
+        Stage::Session,
+        554,
+        "IP=192.0.2.1 - A problem occurred. (Ask your postmaster for help or to contact tosa@rx.t-online.de to clarify.)",
+        false,
+    ),
+    (
+        Stage::Rcpt,
+        550,
+        "5.1.1 <x@example.net>: Recipient address rejected: User unknown in virtual mailbox table",
+        true,
+    ),
+    (Stage::Rcpt, 554, "5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org", false),
+    (Stage::Rcpt, 550, "5.1.1 <x@example.net>: blocked using bl.spamcop.net; see https://spamcop.net", false),
+    (Stage::Rcpt, 554, "5.7.1 <x@example.net>: Relay access denied", false),
+    (Stage::Rcpt, 504, "5.5.2 <mail>: Helo command rejected: need fully-qualified hostname", false),
+    (Stage::Rcpt, 550, "5.1.8 <hi@example.com>: Sender address rejected: Domain not found", false),
+    (Stage::Rcpt, 550, "5.7.25 Client host rejected: cannot find your reverse hostname, [192.0.2.1]", false),
+    (Stage::Rcpt, 550, "Unrouteable address", true),
+    (
+        Stage::Rcpt,
+        550,
+        "Verification failed for <hi@example.com> The mail server could not deliver mail to hi@example.com. Sender verify failed",
+        false,
+    ),
+    (Stage::Data, 550, "This message contains a virus", false),
+    (Stage::Rcpt, 553, "sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)", false),
+    (Stage::Rcpt, 550, "sorry, no mailbox here by that name (#5.1.1 - chkusr)", true),
+    (Stage::Rcpt, 550, "5.1.1 <x@example.net>... User unknown", true),
+    (Stage::Rcpt, 550, "permanent failure for one or more recipients (x@example.net:blocked)", false),
+    (
+        Stage::Rcpt,
+        550,
+        "csi.mimecast.org Poor Reputation Sender. - https://community.mimecast.com/docs/DOC-1369#550",
+        false,
+    ),
+    (
+        Stage::Rcpt,
+        550,
+        "5.7.1 Service unavailable; Client host [192.0.2.1] blocked using Proofpoint Dynamic Reputation",
+        false,
+    ),
+    (Stage::Rcpt, 550, "5.1.1 User Unknown", true),
+    (
+        Stage::Session,
+        554,
+        "Your access to this mail system has been rejected due to the sending MTA's poor reputation.",
+        false,
+    ),
+    (
+        Stage::Mail,
+        554,
+        "resimta-po-01v.sys.comcast.net comcast 192.0.2.1 found on one or more DNSBLs, see http://postmaster.comcast.net/smtp-error-codes.php#BL000001",
+        false,
+    ),
+    (Stage::Mail, 552, "5.3.4 Message size exceeds fixed maximum message size", false),
+    (Stage::Data, 552, "Message too large", false),
+    (Stage::Data, 550, "5.7.1 Email rejected per DMARC policy for example.com", false),
+    (Stage::Mail, 550, "SPF check failed: 192.0.2.1 is not allowed to send mail from example.com", false),
+    (Stage::Rcpt, 550, "5.7.23 SPF validation failed", false),
+    (Stage::Data, 550, "DKIM signature verification failed", false),
+    (Stage::Rcpt, 550, "Too many recipients received this hour", false),
+    (Stage::Rcpt, 550, "Sending rate exceeded, slow down", false),
+    (Stage::Mail, 550, "TLS is required by this server", false),
+    (Stage::Rcpt, 550, "Authentication required for relay", false),
+    (Stage::Rcpt, 530, "5.7.0 Authentication required", false),
+    (Stage::Rcpt, 550, "5.2.1 Mailbox inactive", true),
+    (Stage::Rcpt, 550, "Greylisted, please try again later", false),
+    (Stage::Rcpt, 550, "Sender IP is blacklisted", false),
+    (Stage::Rcpt, 550, "rejected because of poor reputation of 192.0.2.1", false),
+    (Stage::Data, 550, "5.6.0 content rejected", false),
+    (
+        Stage::Data,
+        552,
+        "5.7.0 This message was blocked because its content presents a potential security issue.",
+        false,
+    ),
+    (Stage::Rcpt, 501, "5.1.3 Bad recipient address syntax", true),
+    (Stage::Rcpt, 551, "5.1.6 user has moved; please try y@example.net", true),
+    (Stage::Rcpt, 550, "5.1.2 Host unknown", true),
+    (Stage::Rcpt, 556, "5.1.10 domain does not accept mail", true),
+    (
+        Stage::Rcpt,
+        550,
+        "Requested action not taken: mailbox unavailable Reject due to policy restrictions. For explanation visit https://postmaster.web.de",
+        false,
+    ),
+    (Stage::Rcpt, 550, "User not found: x@163.com", true),
+    (Stage::Mail, 554, "DT:SPM 163 smtp1,policy violation", false),
+    (Stage::Mail, 550, "Connection frequency limited. http://service.mail.qq.com/cgi-bin/help", false),
+    (Stage::Data, 550, "This message was classified as SPAM and may not be delivered", false),
+    (
+        Stage::Rcpt,
+        550,
+        "JunkMail rejected - mail.example.com [192.0.2.1] is in an RBL, see https://www.spamcop.net/bl.shtml?192.0.2.1",
+        false,
+    ),
+    (Stage::Rcpt, 550, "inconsistent or no DNS PTR record for 2001:db8::1 (see RFC 1912 2.1)", false),
+    (Stage::Mail, 553, "sorry, your envelope sender is in my badmailfrom list (#5.7.1)", false),
+    (Stage::Rcpt, 550, "Blocked by policy 5.7.1 see https://rbl.example/192.0.2.1", false),
+    (Stage::Rcpt, 550, "#5.7.1 Your access to submit messages to this e-mail system has been rejected.", false),
+    (Stage::Rcpt, 550, "User hi@example.com has exceeded its 24-hour sending limit.", false),
+    (Stage::Data, 550, "Protocol violation", false),
+    (Stage::Rcpt, 550, "No Such User Here", true),
+    (Stage::Rcpt, 550, "5.1.1 no such user", true),
+    (Stage::Rcpt, 550, "Rejected", false),
+    (Stage::Rcpt, 550, "Administrative prohibition", false),
+    (Stage::Rcpt, 554, "5.7.1 <x@example.net>: Recipient address rejected: Access denied", false),
+    (Stage::Rcpt, 550, "5.4.1 Recipient address rejected: Access denied. AS(201806281)", false),
+    (Stage::Rcpt, 550, "Verification failed; the policy of this host wants a reverse DNS entry", false),
+    (Stage::Rcpt, 550, "IP 192.0.2.1 is blacklisted by EarthLink", false),
+    (Stage::Rcpt, 550, "sorry, you must authenticate first", false),
+    (Stage::Rcpt, 550, "Your host is not allowed to send mail to this domain", false),
+    (Stage::Rcpt, 550, "Usuario desconocido", true),
+    (Stage::Rcpt, 550, "Benutzer unbekannt", true),
+    (Stage::Rcpt, 550, "Adresse inconnue", true),
+    (Stage::Rcpt, 550, "x@example.net... No such person at this address", true),
+    (Stage::Rcpt, 550, "5.1.1 sid=x; Address rejected x@example.net. See https://example.net/spam-policy", true),
+    (Stage::Rcpt, 550, "5.1.0 Address rejected.", false),
+    (Stage::Rcpt, 550, "", true),
+    (Stage::Rcpt, 553, "", true),
+    (Stage::Rcpt, 554, "", false),
+];
+
+#[test]
+fn only_a_mailbox_that_is_gone_is_suppressed() {
+    for (stage, code, text, gone) in REPLIES {
+        let of = |speaker| meaning(speaker, *stage, Some(*code), &format!("{code} {text}"));
+        assert_eq!(of(Speaker::Host).no_mailbox, *gone, "{code} {text}");
+        // A smarthost has to say it by a code.
+        let said = *gone && text.contains("5.1.");
+        assert_eq!(of(Speaker::Smarthost).no_mailbox, said, "a smarthost: {code} {text}");
+        let temporary = meaning(Speaker::Host, *stage, Some(code - 100), text);
+        assert_eq!((temporary.verdict, temporary.no_mailbox), (Verdict::Deferred, false), "{code} {text}");
+    }
+}
+
+#[test]
+fn a_refusal_at_any_other_command_is_not_about_the_mailbox() {
+    for (_, code, text, _) in REPLIES {
+        for stage in [Stage::Session, Stage::Mail, Stage::Data] {
+            assert!(!meaning(Speaker::Host, stage, Some(*code), text).no_mailbox, "{stage:?} {code} {text}");
+        }
+    }
+}
+
+#[test]
+fn what_is_for_a_time_is_deferred_whatever_its_code() {
+    for (stage, code, text) in [
+        (Stage::Mail, 550, "Connection frequency limited"),
+        (Stage::Rcpt, 552, "5.5.3 Too many recipients"),
+        (Stage::Rcpt, 550, "User hi@example.com has exceeded its 24-hour sending limit."),
+        (Stage::Rcpt, 550, "Greylisted, please try again later"),
+        (Stage::Data, 554, "5.7.1 rate limit exceeded"),
+        (Stage::Session, 554, "no SMTP service here"),
+        (Stage::Session, 550, "5.7.1 blocked"),
+    ] {
+        assert_eq!(meaning(Speaker::Host, stage, Some(code), text).verdict, Verdict::Deferred, "{text}");
+    }
+    for (code, text) in [
+        (552, "5.2.2 mailbox full, try again later"),
+        (552, "5.3.4 message size exceeds fixed limit"),
+        (550, "5.1.1 no such user, temporarily or not"),
+        (554, "5.7.1 spam"),
+    ] {
+        assert_eq!(meaning(Speaker::Host, Stage::Rcpt, Some(code), text).verdict, Verdict::Bounced, "{text}");
+    }
+}
+
+#[test]
+fn a_host_may_want_the_tls_that_failed() {
+    for (stage, code, text) in [
+        (Stage::Mail, 530, "530 5.7.0 Must issue a STARTTLS command first"),
+        (Stage::Mail, 554, "554 5.7.0 TLS required"),
+        (Stage::Rcpt, 550, "550 5.7.10 Encryption needed"),
+        (Stage::Rcpt, 550, "550 no"),
+        (Stage::Data, 554, "554 not like this"),
+    ] {
+        let meant = meaning(Speaker::WithoutTls, stage, Some(code), text);
+        assert_eq!((meant.verdict, meant.no_mailbox), (Verdict::Deferred, false), "{text}");
+    }
+    let gone = meaning(Speaker::WithoutTls, Stage::Rcpt, Some(550), "550 5.1.1 no such user");
+    assert_eq!((gone.verdict, gone.no_mailbox), (Verdict::Bounced, true));
+}
+
+#[test]
+fn a_report_has_to_say_by_its_status_that_there_is_no_mailbox() {
+    let gone = |text: &str| meaning(Speaker::Report, Stage::Rcpt, None, text).no_mailbox;
+    for told in ["5.1.1", "550 5.1.1 no such user", "550-5.1.10 no mail", "5.1.6"] {
+        assert!(gone(told), "{told}");
+    }
+    for told in [
+        "550 no such user",
+        "5.2.1",
+        "5.1.8",
+        "550 5.7.1 5.1.1",
+        "4.1.1",
+        "returned as undeliverable",
+        "5.1.1 blocked as spam",
+    ] {
+        assert!(!gone(told), "{told}");
+    }
+}
+
+#[test]
+fn what_we_decide_ourselves_is_said_by_its_code() {
+    let ours = |text: &str| meaning(Speaker::Ours, Stage::Rcpt, None, text);
+    assert!(ours("5.1.10 the domain takes no mail (null MX)").no_mailbox);
+    assert!(ours("5.1.2 there is no such domain").no_mailbox);
+    assert!(!ours("5.4.7 not delivered in time; the last answer was: 450 4.1.1 no").no_mailbox);
+    assert!(!ours("5.7.1 the domain has no keys to sign it with").no_mailbox);
+    assert_eq!(ours("4.4.1 no answer").verdict, Verdict::Deferred);
+}
+
+#[test]
+fn what_is_about_the_client_is_of_the_host() {
+    let of_host = |stage, code, text: &str| {
+        let Meaning { of_host, .. } = meaning(Speaker::Host, stage, Some(code), text);
+        of_host
+    };
+    assert!(of_host(Stage::Session, 554, "554 no"));
+    assert!(of_host(Stage::Rcpt, 421, "421 too many connections"));
+    assert!(of_host(Stage::Mail, 550, "550 your IP is blocked"));
+    assert!(!of_host(Stage::Rcpt, 550, "550 5.1.1 no such user"));
+}
+
+#[test]
+fn codes_are_found_wherever_they_stand() {
+    for word in ["5.7.1", "(#5.7.1)", "#5.7.1", "550-5.7.1", "5.7.1:", "[5.7.1]", "x;5.7.1"] {
+        assert!(
+            status(word).is_some_and(|status| (status.class, status.subject, status.detail) == (5, 7, 1)),
+            "{word}"
+        );
+    }
+    for word in ["192.0.2.1", "5.7", "5.7.1.1", "6.7.1", "5.7.x", "v5.7.1", "5.1234.1", ""] {
+        assert_eq!(status(word), None, "{word}");
+    }
+    assert!(wants_reverse_name("550 5.7.25 no PTR"));
+    assert!(wants_reverse_name("554 Bad DNS PTR resource record."));
+    assert!(!wants_reverse_name("550 5.7.1 spam"));
+}
