@@ -52,6 +52,7 @@ mod readiness;
 mod readme;
 mod realtime;
 mod recover;
+mod refusals;
 mod retention;
 mod routes;
 mod send_errors;
