@@ -5,6 +5,7 @@
 
 mod authentic;
 pub mod budget;
+mod edns;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use std::time::Duration;
 use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ProtocolConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
+use hickory_resolver::lookup::Lookup;
+use hickory_resolver::lookup_ip::LookupIp;
 use hickory_resolver::net::{DnsError as AnswerError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
@@ -66,6 +69,9 @@ impl DnsError {
 #[derive(Clone)]
 pub struct Resolver {
     inner: MessageAuthenticator,
+    /// The same without EDNS, for servers that do not know it.
+    without_edns: MessageAuthenticator,
+    edns: Arc<edns::Support>,
     /// Whom it asks, for questions that want a proof.
     servers: Arc<[SocketAddr]>,
     proven: Arc<authentic::Cache>,
@@ -105,16 +111,55 @@ impl Resolver {
             let port = server.connections.first().map_or(53, |connection| connection.port);
             SocketAddr::new(server.ip, port)
         });
+        let servers = asked.collect();
+        let mut plain = options.clone();
+        plain.edns0 = false;
         Ok(Self {
-            servers: asked.collect(),
+            servers,
+            without_edns: MessageAuthenticator::new(config.clone(), plain).map_err(setup)?,
             inner: MessageAuthenticator::new(config, options).map_err(setup)?,
+            edns: Arc::default(),
             proven: Arc::default(),
         })
     }
 
     /// The same resolver as mail authentication wants it.
-    pub const fn authenticator(&self) -> &MessageAuthenticator {
-        &self.inner
+    pub fn authenticator(&self) -> &MessageAuthenticator {
+        if self.edns.is_missing() { &self.without_edns } else { &self.inner }
+    }
+
+    /// Finds out how the servers are to be asked, if nobody did yet: for whom asks by [`Self::authenticator`], who does not
+    /// ask again. It is the root that is asked for, as nobody else's silence should cost time.
+    pub async fn learn(&self) {
+        if self.edns.is_unknown() {
+            drop(self.lookup("", RecordType::NS).await);
+        }
+    }
+
+    async fn lookup(&self, name: &str, kind: RecordType) -> Result<Lookup, NetError> {
+        let asked = format!("{}.", name.trim_end_matches('.'));
+        if !self.edns.is_missing() {
+            let answer = self.inner.resolver().lookup(asked.as_str(), kind).await;
+            if !self.edns.is_refused(&answer) {
+                return answer;
+            }
+        }
+        let answer = self.without_edns.resolver().lookup(asked.as_str(), kind).await;
+        self.edns.note_without(&answer);
+        answer
+    }
+
+    /// `name` has its final dot.
+    async fn lookup_ip(&self, name: &str) -> Result<LookupIp, NetError> {
+        if !self.edns.is_missing() {
+            let answer = self.inner.resolver().lookup_ip(name).await;
+            if !self.edns.is_refused(&answer) {
+                return answer;
+            }
+        }
+        let answer = self.without_edns.resolver().lookup_ip(name).await;
+        self.edns.note_without(&answer);
+        answer
     }
 
     /// All addresses of `host`, from `/etc/hosts` or DNS; never empty. An address literal stands for itself.
@@ -127,7 +172,7 @@ impl Resolver {
         if name.len() < 2 || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Err(DnsError::BadName(host.to_owned()));
         }
-        let found = self.inner.resolver().lookup_ip(name.as_str()).await.map_err(|error| failure(host, &error));
+        let found = self.lookup_ip(&name).await.map_err(|error| failure(host, &error));
         let addresses: Result<Vec<IpAddr>, DnsError> = found.map(|found| found.iter().collect());
         match addresses {
             Ok(addresses) if !addresses.is_empty() => Ok(addresses),
@@ -177,7 +222,7 @@ impl Resolver {
     /// The MX records of a domain, as [`Resolver::mail_hosts`] has them, and whether DNS proves them. None, when the domain
     /// has no such record: then it tells whether DNS proves that.
     pub async fn authentic_mail_hosts(&self, domain: &str) -> Result<(Vec<(u16, String)>, bool), DnsError> {
-        let proven = authentic::ask(&self.servers, &self.proven, domain, RecordType::MX).await?;
+        let proven = authentic::ask(&self.servers, &self.edns, &self.proven, domain, RecordType::MX).await?;
         let read = |data: &RData| match data {
             RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
             _ => None,
@@ -188,7 +233,7 @@ impl Resolver {
     /// Whether DNS proves an address of `host`. Its IPv4 and its IPv6 addresses stand in one zone, so either kind will do.
     pub async fn has_authentic_address(&self, host: &str) -> Result<bool, DnsError> {
         for kind in [RecordType::A, RecordType::AAAA] {
-            match authentic::ask(&self.servers, &self.proven, host, kind).await {
+            match authentic::ask(&self.servers, &self.edns, &self.proven, host, kind).await {
                 Ok(proven) if proven.authentic && !proven.records.is_empty() => return Ok(true),
                 Ok(_) | Err(DnsError::NoSuchName(_)) => {}
                 Err(error) => return Err(error),
@@ -199,7 +244,7 @@ impl Resolver {
 
     /// The TLSA records of a name; [`DnsError::NoAddress`] when there are none that DNS proves.
     pub async fn tlsa(&self, name: &str) -> Result<Vec<TlsaFields>, DnsError> {
-        let proven = authentic::ask(&self.servers, &self.proven, name, RecordType::TLSA).await?;
+        let proven = authentic::ask(&self.servers, &self.edns, &self.proven, name, RecordType::TLSA).await?;
         if !proven.authentic || proven.records.is_empty() {
             return Err(DnsError::NoAddress(name.to_owned()));
         }
@@ -218,9 +263,7 @@ impl Resolver {
         kind: RecordType,
         read: impl Fn(&RData) -> Option<T>,
     ) -> Result<Vec<T>, DnsError> {
-        let asked = format!("{}.", name.trim_end_matches('.'));
-        let found =
-            self.inner.resolver().lookup(asked.as_str(), kind).await.map_err(|error| failure(name, &error))?;
+        let found = self.lookup(name, kind).await.map_err(|error| failure(name, &error))?;
         let records: Vec<T> = found.answers().iter().filter_map(|record| read(&record.data)).collect();
         if records.is_empty() { Err(DnsError::NoAddress(name.to_owned())) } else { Ok(records) }
     }

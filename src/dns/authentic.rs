@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
+use super::edns::{self, Support};
 use super::{ATTEMPTS, DnsError, MAX_NEGATIVE_TTL, MAX_TTL, TIMEOUT};
 
 const REMEMBERED: usize = 4_096;
@@ -50,6 +51,7 @@ impl Cache {
 /// Asks `servers` in turn; only those on this machine can prove anything. No records, when the name exists without any.
 pub(super) async fn ask(
     servers: &[SocketAddr],
+    edns: &Support,
     cache: &Cache,
     name: &str,
     kind: RecordType,
@@ -61,23 +63,33 @@ pub(super) async fn ask(
     let asked = Name::from_ascii(format!("{}.", name.trim_end_matches('.')));
     let asked = asked.map_err(|_| DnsError::BadName(name.to_owned()))?;
     let mut reason = "no name server".to_owned();
-    for server in servers.iter().cycle().take(servers.len().max(1) * ATTEMPTS).filter(|_| !servers.is_empty()) {
-        let answer = match timeout(TIMEOUT, exchange(*server, &asked, kind)).await {
+    // First with EDNS. Whoever refuses it or says nothing is asked without (RFC 6891 §7).
+    let mut attempts: Vec<(SocketAddr, bool)> = Vec::with_capacity(servers.len() * ATTEMPTS);
+    let is_missing = edns.is_missing();
+    (0..ATTEMPTS).for_each(|attempt| {
+        attempts.extend(servers.iter().map(|server| (*server, attempt == 0 && !is_missing)));
+    });
+    let mut refused = false;
+    for (server, with_edns) in attempts {
+        let answer = match timeout(TIMEOUT, exchange(server, &asked, kind, with_edns)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
                 reason = format!("{server}: {error}");
                 continue;
             }
             Err(_) => {
+                refused |= with_edns;
                 reason = format!("{server} is silent");
                 continue;
             }
         };
         let response_code = answer.metadata.response_code;
         if !matches!(response_code, ResponseCode::NoError | ResponseCode::NXDomain) {
+            refused |= with_edns && edns::is_refused_by(response_code);
             reason = format!("{server}: {response_code}");
             continue;
         }
+        edns.note(with_edns, refused);
         let records: Vec<RData> = answer
             .answers
             .iter()
@@ -101,14 +113,16 @@ fn found(name: &str, proven: Proven) -> Result<Proven, DnsError> {
     Ok(proven)
 }
 
-async fn exchange(server: SocketAddr, name: &Name, kind: RecordType) -> std::io::Result<Message> {
+async fn exchange(server: SocketAddr, name: &Name, kind: RecordType, with_edns: bool) -> std::io::Result<Message> {
     let mut question = Message::query();
     question.metadata.recursion_desired = true;
     question.metadata.authentic_data = true;
     question.add_query(Query::query(name.clone(), kind));
-    let mut edns = Edns::new();
-    edns.set_max_payload(MAX_PAYLOAD);
-    question.set_edns(edns);
+    if with_edns {
+        let mut edns = Edns::new();
+        edns.set_max_payload(MAX_PAYLOAD);
+        question.set_edns(edns);
+    }
     let octets = question.to_vec().map_err(std::io::Error::other)?;
     let answer = over_udp(server, &octets, &question).await?;
     if !answer.metadata.truncation {

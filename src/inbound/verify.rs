@@ -151,7 +151,7 @@ struct Check<'c> {
 }
 
 impl<'c> Check<'c> {
-    const fn asks(&self) -> &'c MessageAuthenticator {
+    fn asks(&self) -> &'c MessageAuthenticator {
         self.resolver.authenticator()
     }
 
@@ -182,6 +182,7 @@ impl<'c> Check<'c> {
             return;
         };
         found.same_header = read.same_header;
+        self.resolver.learn().await;
         let Found { spf, dkim, dmarc, enforced, arc, .. } = found;
         let (spf_output, dkim_output, ()) = tokio::join!(
             async {

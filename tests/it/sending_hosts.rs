@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use hickory_resolver::proto::op::ResponseCode;
 use mailkite::clock::Clock;
 use mailkite::config::{Config, Smarthost, SmarthostSecurity};
 use mailkite::setup;
 use serde_json::{Value, json};
 
 use crate::support::api::Api;
-use crate::support::dns::DnsServer;
+use crate::support::dns::{DnsServer, Edns};
 use crate::support::remote::{Act, Manner, Remote};
 use crate::support::server::Server;
 
@@ -51,6 +52,27 @@ async fn a_host_that_says_nothing_is_in_nobody_elses_way() {
     server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 20_i64).await;
     server.until("SELECT count(*) FROM recipient WHERE status = 'queued'", 60_i64).await;
     assert_eq!(tarpit.connections(), 2, "a domain gets more only after a success");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn name_servers_that_do_not_know_edns_are_asked_without() {
+    for edns in [
+        Edns::Refused(ResponseCode::FormErr),
+        Edns::Refused(ResponseCode::NotImp),
+        Edns::Refused(ResponseCode::BADVERS),
+        Edns::Dropped,
+    ] {
+        let dns = DnsServer::start().await;
+        dns.edns(edns);
+        dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
+        let mut remote = Remote::start().await;
+        let server = Server::start_with(Clock::System, |config| open(config, &dns, remote.address.port())).await;
+        let owner = server.owner().await;
+        send(&owner, "hi@inbox.test", "ada@remote.test").await;
+        assert_eq!(remote.taken().await.recipients(), ["ada@remote.test"], "{edns:?}");
+        server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 1_i64).await;
+        server.stop().await;
+    }
 }
 
 /// A relay that wants a password, and says which.

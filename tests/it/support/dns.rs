@@ -32,6 +32,18 @@ struct Zone {
     asked: Vec<String>,
     over_tcp: Vec<String>,
     silent: bool,
+    edns: Edns,
+}
+
+/// How a question with EDNS is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Edns {
+    #[default]
+    Known,
+    /// By this error.
+    Refused(ResponseCode),
+    /// Not at all.
+    Dropped,
 }
 
 impl Zone {
@@ -148,6 +160,12 @@ impl DnsServer {
         self
     }
 
+    /// From now on questions with EDNS are answered like that.
+    pub fn edns(&self, edns: Edns) -> &Self {
+        self.zone.lock().unwrap().edns = edns;
+        self
+    }
+
     /// The questions so far, as `name TYPE`.
     pub fn asked(&self) -> Vec<String> {
         self.zone.lock().unwrap().asked.clone()
@@ -236,6 +254,19 @@ fn answer(question: &Message, zone: &Mutex<Zone>) -> Option<Message> {
         return None;
     }
     let mut message = Message::new(question.metadata.id, MessageType::Response, OpCode::Query);
+    match (question.edns.is_some(), zone.edns) {
+        (true, Edns::Dropped) => return None,
+        (true, Edns::Refused(code)) => {
+            message.add_query(query.clone());
+            message.metadata.response_code = code;
+            // The upper bits of such a code stand in the OPT record (RFC 6891 §6.1.3).
+            if code == ResponseCode::BADVERS {
+                message.set_edns(hickory_resolver::proto::op::Edns::new());
+            }
+            return Some(message);
+        }
+        _ => {}
+    }
     message.metadata.recursion_desired = question.metadata.recursion_desired;
     message.metadata.recursion_available = true;
     message.add_query(query.clone());
