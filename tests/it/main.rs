@@ -71,6 +71,7 @@ mod tests_run;
 mod threads;
 mod tls;
 mod transport;
+mod unnamed_proxy;
 mod uploads;
 mod verify;
 mod zero_retention;
