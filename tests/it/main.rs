@@ -47,6 +47,7 @@ mod objects;
 mod openapi;
 mod outcomes;
 mod packaging;
+mod proxies;
 mod queue;
 mod readiness;
 mod readme;
