@@ -27,7 +27,6 @@ use crate::store::accounts::{self, Account, NewAccount};
 use crate::store::sessions::{self, NewSession};
 use crate::store::verifications::{self, LINK_LIFETIME};
 use crate::store::{self, Db, domains, keys as key_rows, notices, routes};
-use crate::throttle::address_key;
 use policy::Policy;
 pub use strangers::StrangerMail;
 pub use tickets::Tickets;
@@ -68,13 +67,8 @@ pub struct Client {
     pub address: String,
     /// What it calls itself.
     pub user_agent: String,
-}
-
-impl Client {
     /// Whose turn it is at what takes long: all of an address together (contract 1.12).
-    fn turn(&self) -> String {
-        self.address.parse().map_or_else(|_| self.address.clone(), address_key)
-    }
+    pub turn: String,
 }
 
 /// How somebody proves to run this machine (contract 2.2).
@@ -173,7 +167,7 @@ impl Accounts {
                 }))
             })
             .await??;
-        let hash = self.passwords.hash(password, client.turn().as_str()).await?;
+        let hash = self.passwords.hash(password, client.turn.as_str()).await?;
         let new = NewAccount { email, password_hash: Some(hash), ..NewAccount::default() };
         self.create(new, proof, client, now).await
     }
@@ -199,7 +193,7 @@ impl Accounts {
         });
         let (account, hash, known) =
             found.await?.map_or((None, None, false), |(account, hash, known)| (Some(account), hash, known));
-        let genuine = self.passwords.verify(password, hash.clone(), Asker { name: &client.turn(), known }).await?;
+        let genuine = self.passwords.verify(password, hash.clone(), Asker { name: &client.turn, known }).await?;
         let Some(account) = account.filter(|_| genuine) else { return Err(Refusal::BadLogin) };
         let (token, session) = self.new_session(&account, client, now);
         let (id, most) = (account.id, self.most_sessions);
@@ -302,12 +296,12 @@ impl Accounts {
         let stored = self.db.read(move |connection| accounts::find_password_hash(connection, id)).await?;
         if let Some(stored) = &stored {
             let current = current.ok_or(Refusal::PasswordMissing)?;
-            let asker = Asker { name: &client.turn(), known: true };
+            let asker = Asker { name: &client.turn, known: true };
             if !self.passwords.verify(current, Some(stored.clone()), asker).await? {
                 return Err(Refusal::WrongPassword);
             }
         }
-        let hash = self.passwords.hash(new, Asker { name: &client.turn(), known: true }).await?;
+        let hash = self.passwords.hash(new, Asker { name: &client.turn, known: true }).await?;
         let (token, session) = self.new_session(&account, client, now);
         let most = self.most_sessions;
         let written = self.db.write(move |tx| {

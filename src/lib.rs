@@ -162,6 +162,7 @@
 //! | RFC 6531 | SMTPUTF8 |
 //! | RFC 6533 | reports with international addresses |
 //! | RFC 6591 | ARF: reports of failed authentication |
+//! | RFC 6598 | shared addresses of providers |
 //! | RFC 6698 | DANE: TLSA |
 //! | RFC 6749 | OAuth 2.0: codes for tokens |
 //! | RFC 6761 | special-use names: localhost |
@@ -170,6 +171,7 @@
 //! | RFC 6890 | special-purpose addresses |
 //! | RFC 6840 | DNSSEC: the AD bit |
 //! | RFC 7208 | SPF |
+//! | RFC 7239 | the Forwarded field |
 //! | RFC 7301 | ALPN |
 //! | RFC 7435 | opportunistic security |
 //! | RFC 7489 | DMARC |

@@ -33,6 +33,7 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
             format!("{} is not encrypted: passwords and keys cross the network in the clear", config.public_url);
         findings.hint("public_url", hint);
     }
+    proxy(&config, &mut findings);
     secrets_in(&config, path, &mut findings);
     data_dir(&config, &mut findings);
     certificates(&config, &mut findings);
@@ -75,6 +76,20 @@ impl Findings {
             }
         }
         true
+    }
+}
+
+/// Whether a proxy must be in front that nobody named: it would speak for everybody as one client.
+fn proxy(config: &Config, findings: &mut Findings) {
+    let http = &config.http;
+    let is_near = http.listen.iter().all(|address| address.ip().to_canonical().is_loopback());
+    if is_near && config.public_url.starts_with("https://") && http.trusted_proxies.is_empty() {
+        let hint = format!(
+            "http.listen is this machine alone, so a proxy has to serve {}; name it: http.trusted_proxies = \
+             [\"127.0.0.1\", \"::1\"]",
+            config.public_url
+        );
+        findings.hint("proxy", hint);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who is at the other end: the client's address through trusted proxies, and whether it sits at this machine.
+//! Who is at the other end: the client's address, and whether it sits at this machine.
 
 use std::net::IpAddr;
 
@@ -8,10 +8,11 @@ use axum::http::header::{FORWARDED, HOST, ORIGIN, USER_AGENT, VIA};
 use axum::http::request::Parts;
 
 use super::error::{ApiError, Code};
+use super::forwarded::{Origin, trace};
 use super::local::{OwnNames, is_loopback_name};
 use super::{App, PeerAddress};
 use crate::accounts;
-use crate::config::Config;
+use crate::throttle::address_key;
 
 const X_FORWARDED: &str = "x-forwarded-";
 /// A user agent is remembered with its session up to so many characters.
@@ -22,6 +23,8 @@ const MAX_AGENT_CHARS: usize = 200;
 pub struct Client {
     /// The TCP peer, or whom trusted proxies speak for (contract 1.12).
     pub address: IpAddr,
+    /// Whom `address` says it speaks for, which nobody was told to believe.
+    pub claimed: Option<IpAddr>,
     /// Whether the request came over loopback in the sense of contract 2.2.
     pub over_loopback: bool,
     /// What the client calls itself; "" when it does not say.
@@ -31,12 +34,19 @@ pub struct Client {
 impl Client {
     /// What limits count this client under.
     pub fn key(&self) -> String {
-        crate::throttle::address_key(self.address)
+        address_key(self.address)
+    }
+
+    /// What limits count it under that may shut out nobody else: a proxy that is not trusted is not one client.
+    pub fn narrow_key(&self) -> String {
+        let key = self.key();
+        self.claimed.map_or_else(|| key.clone(), |claimed| format!("{key} for {}", address_key(claimed)))
     }
 
     /// How the list of sessions knows it.
     pub fn session(&self) -> accounts::Client {
-        accounts::Client { address: self.address.to_string(), user_agent: self.user_agent.clone() }
+        let (address, user_agent) = (self.address.to_string(), self.user_agent.clone());
+        accounts::Client { address, user_agent, turn: self.narrow_key() }
     }
 }
 
@@ -47,43 +57,21 @@ impl FromRequestParts<App> for Client {
         // Without a peer there is no connection either.
         let peer = parts.extensions.get::<PeerAddress>().ok_or(Code::Internal)?.0.ip().to_canonical();
         let agent = parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        let Origin { address, claimed } = trace(&app.config.http.trusted_proxies, peer, &parts.headers);
         Ok(Self {
-            address: client_address(&app.config, peer, &parts.headers),
+            address,
+            claimed,
             over_loopback: is_over_loopback(&app.own_names, peer, host(parts), &parts.headers),
             user_agent: agent.chars().take(MAX_AGENT_CHARS).collect(),
         })
     }
 }
 
-/// Whom a request comes from, before anything else is known of it.
+/// Whom a request comes from, before anything else is known of it; a claim counts, for it is to shut out nobody else.
 pub(super) fn address_of(app: &App, request: &Request) -> Option<IpAddr> {
     let peer = request.extensions().get::<PeerAddress>()?.0.ip().to_canonical();
-    Some(client_address(&app.config, peer, request.headers()))
-}
-
-/// The peer, or the right-most entry of X-Forwarded-For that no trusted proxy stands behind.
-fn client_address(config: &Config, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-    let is_trusted = |address: &IpAddr| config.http.trusted_proxies.iter().any(|network| network.contains(address));
-    let fields = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-    let entries: Vec<&str> = fields.flat_map(|value| value.split(',')).map(str::trim).collect();
-    let mut address = peer;
-    for entry in entries.iter().rev() {
-        if !is_trusted(&address) {
-            break;
-        }
-        let Some(next) = parse_address(entry) else { break };
-        address = next;
-    }
-    address
-}
-
-/// An entry of X-Forwarded-For: an address, perhaps with a port.
-fn parse_address(entry: &str) -> Option<IpAddr> {
-    let bare = entry.strip_prefix('[').and_then(|entry| entry.split(']').next()).unwrap_or(entry);
-    let parsed = bare.parse::<IpAddr>().ok();
-    parsed
-        .or_else(|| entry.parse::<std::net::SocketAddr>().ok().map(|address| address.ip()))
-        .map(|ip| ip.to_canonical())
+    let origin = trace(&app.config.http.trusted_proxies, peer, request.headers());
+    Some(origin.claimed.unwrap_or(origin.address))
 }
 
 /// Whom a request is meant for: the authority that HTTP/2 and absolute forms name, else the one Host field
@@ -117,30 +105,6 @@ mod tests {
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
-    }
-
-    fn config(public_url: &str) -> Config {
-        let mut config = Config { public_url: public_url.to_owned(), ..Config::default() };
-        config.http.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
-        config
-    }
-
-    #[test]
-    fn the_client_is_the_right_most_entry_that_no_trusted_proxy_stands_behind() {
-        let address = |peer: &str, list: &'static str| {
-            let config = config("https://mail.acme.dev");
-            client_address(&config, peer.parse().unwrap(), &headers(&[("x-forwarded-for", list)])).to_string()
-        };
-        assert_eq!(address("192.0.2.9", "203.0.113.1"), "192.0.2.9", "not from a proxy of ours");
-        assert_eq!(address("10.0.0.1", "203.0.113.1"), "203.0.113.1");
-        assert_eq!(
-            address("10.0.0.1", "6.6.6.6, 203.0.113.1, 10.0.0.2"),
-            "203.0.113.1",
-            "what is left of it is a claim"
-        );
-        assert_eq!(address("10.0.0.1", "rubbish"), "10.0.0.1");
-        assert_eq!(address("10.0.0.1", "[2001:db8::1]:443"), "2001:db8::1");
-        assert_eq!(address("10.0.0.1", "203.0.113.1:99"), "203.0.113.1");
     }
 
     #[test]

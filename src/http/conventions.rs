@@ -42,6 +42,9 @@ pub async fn apply(State(app): State<App>, mut request: Request, next: Next) -> 
     let span = tracing::info_span!("request", %id, method = %request.method());
     let path = request.uri().path();
     let is_api = matches!(path.split('/').nth(1), Some("v1" | "api" | "att"));
+    if let Some(PeerAddress(peer)) = request.extensions().get::<PeerAddress>() {
+        app.unbelieved.note(&app.config.http.trusted_proxies, peer.ip().to_canonical(), request.headers());
+    }
     let admitted = admit(&app, &request);
     let is_foreign = admitted.as_ref().is_err_and(|error| error.code().status() == 403);
     let hsts = wants_hsts(&app, &request);

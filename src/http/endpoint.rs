@@ -5,6 +5,7 @@
 use axum::handler::Handler;
 use axum::http::Method;
 use axum::routing::{MethodFilter, MethodRouter, on};
+use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::openapi::path::ParameterIn;
 use utoipa::openapi::{RefOr, Schema};
@@ -12,6 +13,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::App;
 use super::error::Code;
+
+/// Media types of files: any, and the one that is told where nobody knows.
+pub const FILES: &[&str] = &["application/octet-stream", "*/*"];
 
 /// Which credentials an endpoint takes (contract 1.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +30,17 @@ pub enum Class {
     Session,
 }
 
+/// A header that a request may have.
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    /// As it is written.
+    pub name: &'static str,
+    /// What it does.
+    pub about: &'static str,
+    /// A value.
+    pub example: &'static str,
+}
+
 /// A row of the table.
 pub struct Endpoint {
     /// The method.
@@ -36,17 +51,23 @@ pub struct Endpoint {
     pub class: Class,
     /// The chapter it stands in.
     pub tag: &'static str,
+    /// Its name in the document, and so in clients that are generated of it.
+    pub id: &'static str,
     /// What it does, in a few words.
     pub summary: &'static str,
     /// What else there is to know.
     pub description: &'static str,
     /// Codes beside the common ones (contract 1.6).
     pub errors: &'static [Code],
+    /// Fields of the body that have to be there; `None` where no body is needed.
+    pub needs: Option<&'static [&'static str]>,
     pub(super) query: Vec<Value>,
+    pub(super) headers: Vec<Header>,
     pub(super) body: Option<Value>,
     pub(super) status: u16,
     pub(super) also: Option<u16>,
     pub(super) response: Value,
+    pub(super) response_headers: Vec<(&'static str, &'static str)>,
     pub(super) components: Vec<(String, RefOr<Schema>)>,
     pub(super) response_components: Vec<(String, RefOr<Schema>)>,
     pub(super) handler: MethodRouter<App>,
@@ -63,14 +84,18 @@ impl Endpoint {
             path,
             class: Class::Any,
             tag: "",
+            id: "",
             summary: "",
             description: "",
             errors: &[],
+            needs: None,
             query: Vec::new(),
+            headers: Vec::new(),
             body: None,
             status: 200,
             also: None,
             response: Value::Null,
+            response_headers: Vec::new(),
             components: Vec::new(),
             response_components: Vec::new(),
             handler: on(filter, handler),
@@ -109,8 +134,9 @@ impl Endpoint {
     }
 
     /// What it does.
-    pub const fn about(mut self, tag: &'static str, summary: &'static str) -> Self {
+    pub const fn about(mut self, tag: &'static str, id: &'static str, summary: &'static str) -> Self {
         self.tag = tag;
+        self.id = id;
         self.summary = summary;
         self
     }
@@ -124,7 +150,31 @@ impl Endpoint {
     /// Its query parameters.
     pub fn query<T: IntoParams>(mut self) -> Self {
         let parameters = T::into_params(|| Some(ParameterIn::Query));
-        self.query.extend(parameters.iter().map(|one| serde_json::to_value(one).unwrap_or_default()));
+        self.query.extend(parameters.iter().map(|one| without_null(serde_json::to_value(one).unwrap_or_default())));
+        self
+    }
+
+    /// The values that a query parameter may have.
+    pub fn choice<T: Serialize>(self, name: &str, values: &[T]) -> Self {
+        self.parameter(name, &[("enum", json!(values))])
+    }
+
+    /// What its `limit` is at most, and by default; beyond it is clamped.
+    pub fn limit(self, most: u32, default: u32) -> Self {
+        self.parameter("limit", &[("minimum", json!(1)), ("maximum", json!(most)), ("default", json!(default))])
+    }
+
+    fn parameter(mut self, name: &str, words: &[(&str, Value)]) -> Self {
+        let named = self.query.iter_mut().filter(|one| one.get("name").is_some_and(|known| known == name));
+        for schema in named.filter_map(|one| one.get_mut("schema")?.as_object_mut()) {
+            schema.extend(words.iter().map(|(word, value)| ((*word).to_owned(), value.clone())));
+        }
+        self
+    }
+
+    /// A header that it takes.
+    pub fn header(mut self, header: Header) -> Self {
+        self.headers.push(header);
         self
     }
 
@@ -135,11 +185,19 @@ impl Endpoint {
         self
     }
 
+    /// A body has to be there, with these fields; with none named, which ones depends.
+    pub const fn needs(mut self, fields: &'static [&'static str]) -> Self {
+        self.needs = Some(fields);
+        self
+    }
+
     /// Another kind of body beside it.
     pub fn takes_bytes(mut self) -> Self {
         let mut content = self.body.take().unwrap_or_else(|| json!({}));
         if let Value::Object(kinds) = &mut content {
-            kinds.insert("*/*".to_owned(), json!({"schema": {"type": "string", "format": "binary"}}));
+            for kind in FILES {
+                kinds.insert((*kind).to_owned(), json!({"schema": {"type": "string", "format": "binary"}}));
+            }
         }
         self.body = Some(content);
         self
@@ -166,9 +224,38 @@ impl Endpoint {
         self
     }
 
-    /// Another media type as its success.
+    /// The document itself as its success.
+    pub fn gives_document(mut self) -> Self {
+        self.response = json!({"application/json": {"schema": {"$ref": "#/components/schemas/OpenApiDocument"}}});
+        self
+    }
+
+    /// Text of another media type as its success.
     pub fn gives_media(mut self, media_type: &'static str) -> Self {
         self.response = json!({media_type: {"schema": {"type": "string"}}});
+        self
+    }
+
+    /// A file as its success, of one of these media types.
+    pub fn gives_file(mut self, media_types: &[&'static str]) -> Self {
+        let kinds = media_types
+            .iter()
+            .map(|kind| ((*kind).to_owned(), json!({"schema": {"type": "string", "format": "binary"}})));
+        self.response = Value::Object(kinds.collect());
+        self.response_headers.push(("Content-Disposition", "The name to save it under."));
+        self
+    }
+
+    /// It may give a part of its success.
+    pub fn partial(mut self) -> Self {
+        self.also = Some(206);
+        self.response_headers.push(("Content-Range", "On 206, which part it is."));
+        self
+    }
+
+    /// It says when its success is that of an earlier request.
+    pub fn replays(mut self) -> Self {
+        self.response_headers.push(("Idempotent-Replayed", "`true` when this answers an earlier request."));
         self
     }
 
@@ -177,6 +264,16 @@ impl Endpoint {
         self.errors = errors;
         self
     }
+}
+
+/// A parameter is there or not, but never null.
+fn without_null(mut parameter: Value) -> Value {
+    if let Some(kind) = parameter.pointer_mut("/schema/type")
+        && let Some(first) = kind.as_array().and_then(|kinds| kinds.iter().find(|one| *one != "null")).cloned()
+    {
+        *kind = first;
+    }
+    parameter
 }
 
 fn reference<T: ToSchema>() -> Value {

@@ -16,8 +16,12 @@ pub struct Limits {
     pub logins_of_pair: Tries,
     /// Failed logins of one client address.
     pub logins_of_address: Tries,
+    /// Failed logins for one e-mail by one proxy that is not trusted, whomever it says it speaks for.
+    pub logins_by_proxy: Tries,
     /// Sign-ups of one client address.
     pub signups: Window,
+    /// Sign-ups by one proxy that is not trusted.
+    pub signups_by_proxy: Window,
     /// Verification mails of one account.
     pub verifications: Window,
 }
@@ -30,7 +34,10 @@ impl Limits {
             failures: Window::new(60, MINUTE),
             logins_of_pair: Tries::new(5, 15 * MINUTE),
             logins_of_address: Tries::new(50, 15 * MINUTE),
+            // Wider than for one client and no way around it: whoever can choose the claimed address gets no more.
+            logins_by_proxy: Tries::new(20, 15 * MINUTE),
             signups: Window::new(10, 60 * MINUTE),
+            signups_by_proxy: Window::new(100, 60 * MINUTE),
             verifications: Window::new(5, 60 * MINUTE),
         }
     }

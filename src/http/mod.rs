@@ -14,6 +14,7 @@ pub mod endpoint;
 pub mod error;
 mod extract;
 mod files;
+mod forwarded;
 pub mod idempotency;
 mod json;
 mod limits;
@@ -65,6 +66,7 @@ use crate::uploads::Uploads;
 use crate::webhook::deliver::Webhooks;
 
 use connections::{Caps, Connections};
+use forwarded::Unbelieved;
 use idempotency::Idempotency;
 use limits::Limits;
 use local::OwnNames;
@@ -121,6 +123,7 @@ pub struct Door {
     overviews: api::overview::Kept,
     tls: ServerTls,
     own_names: OwnNames,
+    unbelieved: Unbelieved,
     started_at: Timestamp,
     /// Cancelled when the door closes: streams end then.
     closing: CancellationToken,
@@ -238,6 +241,7 @@ impl Http {
             tls: tls.clone(),
             own_names: OwnNames::new(&parts.config.public_url, &parts.config.hostname),
             overviews: api::overview::Kept::default(),
+            unbelieved: Unbelieved::default(),
             parts,
             limits,
             connections,

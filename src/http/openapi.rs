@@ -1,33 +1,51 @@
 //! The OpenAPI 3.1 document (contract 2.1), made of the router's table and the handlers' types.
+//!
+//! Clients are generated of it: names are stable and told apart from Rust's, whatever stands twice stands once as a
+//! component, and what a body needs is said.
 
-use std::collections::BTreeMap;
+mod names;
+mod responses;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{RefOr, Schema};
 
-use super::endpoint::{Class, Endpoint};
-use super::error::Code;
+use super::endpoint::{Class, Endpoint, Header};
 
 const ABOUT: &str = "Mail in over SMTP, out as signed webhooks. Send the credential as `Authorization: Bearer …`: a \
     session token, the account's API key, or a key that is limited to one domain. Times are integers, milliseconds \
     since the Unix epoch. Errors are `{\"error\":\"<sentence>\",\"code\":\"<code>\"}`, with `field` when one field is at \
     fault. Lists are bare arrays, newest first where they are long; `before` is an exclusive cursor.";
 
+/// The chapters.
+const TAGS: &[(&str, &str)] = &[
+    ("Service", "The server itself: whether it is up, and how it goes."),
+    ("Signing in", "Accounts, their sessions and passwords."),
+    ("Account", "The account that asks, its keys and secrets."),
+    ("Domains", "Domains, their DNS records and their settings."),
+    ("Routes", "What becomes of mail to an address."),
+    ("Messages", "Stored mail, received and sent."),
+    ("Deliveries", "Webhooks that were posted or are to be."),
+    ("Realtime", "Events as they happen."),
+    ("Attachments", "Files of messages, up and down."),
+    ("Sending", "Mail that goes out, now or later."),
+    ("Suppressions and blocked senders", "Whom nothing is sent to, and whose mail is spam."),
+    ("Templates", "Texts with merge tags."),
+    ("For compatibility", "What clients ask and this server has one answer to."),
+];
+
 /// The document of a table.
 pub fn document(table: &[Endpoint], public_url: &str) -> Value {
+    let table: Vec<&Endpoint> = table.iter().filter(|endpoint| !endpoint.tag.is_empty()).collect();
     let mut paths: Map<String, Value> = Map::new();
-    let mut schemas: BTreeMap<String, Value> = BTreeMap::new();
-    for endpoint in table.iter().filter(|endpoint| !endpoint.tag.is_empty()) {
+    for endpoint in &table {
         let item = paths.entry(endpoint.path).or_insert_with(|| json!({}));
         if let Value::Object(item) = item {
             item.insert(endpoint.method.as_str().to_lowercase(), operation(endpoint));
         }
-        schemas.extend(endpoint.components.iter().map(|(name, schema)| (name.clone(), to_value(schema))));
-        let answers = endpoint.response_components.iter();
-        schemas.extend(answers.map(|(name, schema)| (name.clone(), always_present(to_value(schema)))));
     }
-    schemas.insert("Error".to_owned(), error_schema());
-    json!({
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {
             "title": "mailkite",
@@ -36,33 +54,70 @@ pub fn document(table: &[Endpoint], public_url: &str) -> Value {
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": public_url}],
+        "tags": TAGS.iter().map(|(name, about)| json!({"name": name, "description": about})).collect::<Vec<_>>(),
         "paths": paths,
         "components": {
-            "schemas": schemas,
+            "schemas": schemas(&table),
+            "responses": responses::shared(),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
-    })
+    });
+    names::publish(&mut document);
+    document
+}
+
+fn schemas(table: &[&Endpoint]) -> BTreeMap<String, Value> {
+    let mut schemas: BTreeMap<String, Value> = BTreeMap::new();
+    for endpoint in table {
+        schemas.extend(endpoint.components.iter().map(|(name, schema)| (name.clone(), to_value(schema))));
+        let answers = endpoint.response_components.iter();
+        schemas.extend(answers.map(|(name, schema)| (name.clone(), always_present(to_value(schema)))));
+    }
+    for endpoint in table {
+        let body = endpoint.body.as_ref().and_then(|body| body.pointer("/application~1json/schema/$ref"));
+        let name = body.and_then(Value::as_str).and_then(|reference| reference.rsplit('/').next());
+        if let Some(schema) = name.and_then(|name| schemas.get_mut(name)) {
+            require(schema, endpoint.needs.unwrap_or_default());
+        }
+    }
+    let document = json!({"type": "object", "description": "An OpenAPI document.", "additionalProperties": true});
+    schemas.insert("OpenApiDocument".to_owned(), document);
+    schemas.extend(responses::error_schemas().map(|(name, schema)| (name.to_owned(), schema)));
+    schemas
 }
 
 fn to_value(schema: &RefOr<Schema>) -> Value {
     serde_json::to_value(schema).unwrap_or_default()
 }
 
+/// Fields that have to be there; null counts as absent.
+fn require(schema: &mut Value, fields: &[&str]) {
+    let Value::Object(object) = schema else { return };
+    let mut required: Vec<Value> = object.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+    required.extend(fields.iter().map(|field| json!(field)));
+    let mut seen = BTreeSet::new();
+    required.retain(|field| field.as_str().is_some_and(|field| seen.insert(field.to_owned())));
+    if !required.is_empty() {
+        object.insert("required".to_owned(), Value::Array(required));
+    }
+}
+
 fn operation(endpoint: &Endpoint) -> Value {
     let mut parameters: Vec<Value> = path_parameters(endpoint.path);
     parameters.extend(endpoint.query.iter().cloned());
+    parameters.extend(endpoint.headers.iter().map(header));
     let description = [endpoint.description, who(endpoint.class)].join(" ");
     let mut operation = json!({
-        "operationId": operation_id(endpoint),
+        "operationId": endpoint.id,
         "tags": [endpoint.tag],
         "summary": endpoint.summary,
         "description": description.trim(),
         "parameters": parameters,
-        "responses": responses(endpoint),
+        "responses": responses::of(endpoint),
         "security": if endpoint.class == Class::Public { json!([]) } else { json!([{"bearer": []}]) },
     });
     if let (Value::Object(operation), Some(content)) = (&mut operation, &endpoint.body) {
-        operation.insert("requestBody".to_owned(), json!({"content": content}));
+        operation.insert("requestBody".to_owned(), json!({"required": endpoint.needs.is_some(), "content": content}));
     }
     operation
 }
@@ -76,86 +131,16 @@ const fn who(class: Class) -> &'static str {
     }
 }
 
-fn operation_id(endpoint: &Endpoint) -> String {
-    let words = endpoint.path.split(['/', '-', '{', '}']).filter(|word| !word.is_empty());
-    words.fold(endpoint.method.as_str().to_lowercase(), |id, word| format!("{id}_{word}"))
-}
-
 fn path_parameters(path: &str) -> Vec<Value> {
     let names = path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
     names.map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}})).collect()
 }
 
-fn responses(endpoint: &Endpoint) -> Value {
-    let mut all = Map::new();
-    let mut success = json!({"description": endpoint.summary});
-    if let (Value::Object(success), false) = (&mut success, endpoint.response.is_null()) {
-        success.insert("content".to_owned(), endpoint.response.clone());
-    }
-    all.extend(endpoint.also.map(|status| (status.to_string(), success.clone())));
-    all.insert(endpoint.status.to_string(), success);
-    let is_page = endpoint.response.get("text/html").is_some();
-    let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
-    for code in codes(endpoint) {
-        by_status.entry(code.status()).or_default().push(code);
-    }
-    if is_page {
-        // A page for people tells them itself what is wrong.
-        by_status.remove(&400);
-        all.insert("400".to_owned(), json!({"description": "Not valid", "content": endpoint.response}));
-    }
-    for (status, codes) in by_status {
-        let words: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
-        let sentences: Vec<String> =
-            codes.iter().map(|code| format!("`{}`: {}", code.as_str(), code.sentence())).collect();
-        let examples: Map<String, Value> = codes
-            .iter()
-            .map(|code| {
-                let value = json!({"error": code.sentence(), "code": code.as_str()});
-                (code.as_str().to_owned(), json!({"value": value}))
-            })
-            .collect();
-        let schema = json!({
-            "allOf": [{"$ref": "#/components/schemas/Error"}, {"properties": {"code": {"enum": words}}}],
-        });
-        let content = json!({"application/json": {"schema": schema, "examples": examples}});
-        all.insert(status.to_string(), json!({"description": sentences.join("; "), "content": content}));
-    }
-    Value::Object(all)
-}
-
-/// Every code that an endpoint may answer with.
-pub fn codes(endpoint: &Endpoint) -> Vec<Code> {
-    let mut codes =
-        vec![Code::HttpsRequired, Code::ForeignHost, Code::ForeignOrigin, Code::Internal, Code::Unavailable];
-    if endpoint.class != Class::Public {
-        codes.extend([Code::Unauthorized, Code::BadKey, Code::SessionExpired, Code::RateLimited]);
-        codes.push(if endpoint.class == Class::Session { Code::SessionRequired } else { Code::KeyScope });
-    }
-    if endpoint.path.contains('{') {
-        codes.push(Code::NotFound);
-    }
-    if !endpoint.query.is_empty() {
-        codes.push(Code::BadQuery);
-    }
-    if endpoint.body.is_some() {
-        codes.extend([Code::BadJson, Code::BadRequest, Code::BodyTooLarge]);
-    }
-    codes.extend(endpoint.errors);
-    codes.sort_unstable();
-    codes.dedup();
-    codes
-}
-
-fn error_schema() -> Value {
+fn header(header: &Header) -> Value {
+    let Header { name, about, example } = header;
     json!({
-        "type": "object",
-        "required": ["error", "code"],
-        "properties": {
-            "error": {"type": "string", "description": "A sentence for people; it may change."},
-            "code": {"type": "string", "description": "A word for programs."},
-            "field": {"type": "string", "description": "On 400, the field at fault when there is one."},
-        },
+        "name": name, "in": "header", "required": false, "description": about, "example": example,
+        "schema": {"type": "string"},
     })
 }
 
@@ -200,6 +185,21 @@ mod tests {
                 let schema = to_value(schema);
                 let known = seen.entry(name.clone()).or_insert_with(|| schema.clone());
                 assert_eq!(*known, schema, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_body_needs_is_one_of_its_fields() {
+        for endpoint in super::super::table() {
+            let fields: BTreeSet<String> = endpoint
+                .components
+                .iter()
+                .filter_map(|(_, schema)| Some(to_value(schema).get("properties")?.as_object()?.clone()))
+                .flat_map(|properties| properties.into_iter().map(|(name, _)| name))
+                .collect();
+            for field in endpoint.needs.unwrap_or_default() {
+                assert!(fields.contains(*field), "{}: {field}", endpoint.path);
             }
         }
     }

@@ -158,6 +158,22 @@ fn a_certificate_that_does_not_fit_its_key_is_refused() {
 }
 
 #[test]
+fn a_check_names_the_proxy_that_has_to_be_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let hint = |url: &str, http: &str| {
+        let text = format!("{REQUIRED}data_dir = \"data\"\n[http]\n{http}\n");
+        let checked = check(&folder, &text.replace("https://mail.example.com", url));
+        assert_eq!(checked.code, Some(0), "{}", checked.out);
+        checked.out.contains("! proxy") && checked.out.contains("http.trusted_proxies = [\"127.0.0.1\", \"::1\"]")
+    };
+    assert!(hint("https://mail.example.com", "listen = [\"127.0.0.1:8080\"]"));
+    assert!(hint("https://mail.example.com", "listen = [\"[::1]:8080\", \"127.0.0.1:8080\"]"));
+    assert!(!hint("https://mail.example.com", "trusted_proxies = [\"127.0.0.1\"]"));
+    assert!(!hint("https://mail.example.com", "listen = [\"[::]:443\"]"));
+    assert!(!hint("http://localhost:8080", "listen = [\"127.0.0.1:8080\"]"));
+}
+
+#[test]
 fn a_database_that_the_server_would_refuse_is_found_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     make_data_dir(&folder, 0o700);

@@ -22,10 +22,13 @@ impl Machine {
     /// Has every tool; its user is not root.
     fn new() -> Self {
         let machine = Self { dir: tempfile::tempdir().unwrap() };
-        for folder in ["bin", "tests/dashboard"] {
+        for folder in ["bin", "tests/dashboard", "tests/clients/python"] {
             fs::create_dir_all(machine.dir.path().join(folder)).unwrap();
         }
-        for file in ["Cargo.toml", "tests/run", "tests/prepare", "tests/bare"] {
+        machine.install("tests/clients/run", b"#!/bin/sh\necho 'clients ran'\n");
+        for file in
+            ["Cargo.toml", "tests/run", "tests/prepare", "tests/bare", "tests/clients/python/requirements.txt"]
+        {
             machine.install(file, &fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap());
         }
         for (tool, version) in [
@@ -38,7 +41,10 @@ impl Machine {
             ("mount", "mount from util-linux 2.38.1"),
             ("prlimit", "prlimit from util-linux 2.38.1"),
             ("systemd-analyze", "systemd 252 (252.39-1~deb12u1)"),
-            ("python3", "1.1.4"),
+            ("python3", "23.0.1"),
+            ("nginx", "nginx version: nginx/1.22.1"),
+            ("haproxy", "HAProxy version 2.6.12-1+deb12u4"),
+            ("caddy", "2.6.2"),
             ("npm", "9.2.0"),
             ("node", "v20.20.2"),
             ("chromium", "Chromium 156.0.8078.108 built on Debian"),
@@ -187,6 +193,18 @@ fn the_node_that_comes_with_the_packages_goes_before_an_old_one() {
     let outcome = machine.run(&[]);
     assert!(outcome.passed, "{}", outcome.stderr);
     assert!(outcome.stdout.contains("Node.js 24.22.3"), "{}", outcome.stdout);
+}
+
+#[test]
+fn the_generators_of_clients_are_installed_when_their_list_changes() {
+    let machine = Machine::new();
+    let installed = |outcome: &Outcome| outcome.calls.iter().filter(|call| call.contains("pip install")).count();
+    let outcome = machine.run(&[]);
+    assert!(outcome.passed && outcome.stdout.contains("clients ran"), "{}{}", outcome.stdout, outcome.stderr);
+    assert_eq!(installed(&outcome), 1);
+    assert_eq!(installed(&machine.run(&[])), 1, "calls of both runs");
+    machine.install("tests/clients/python/requirements.txt", b"another==1.0\n");
+    assert_eq!(installed(&machine.run(&[])), 2);
 }
 
 #[test]

@@ -148,7 +148,11 @@ impl axum::extract::FromRequestParts<App> for SignUpLimit {
 
     async fn from_request_parts(parts: &mut axum::http::request::Parts, app: &App) -> Result<Self, ApiError> {
         let client = Client::from_request_parts(parts, app).await?;
-        app.limits.signups.take(&client.key(), app.clock.now()).map_err(ApiError::rate_limited)?;
+        let now = app.clock.now();
+        app.limits.signups.take(&client.narrow_key(), now).map_err(ApiError::rate_limited)?;
+        if client.claimed.is_some() {
+            app.limits.signups_by_proxy.take(&client.key(), now).map_err(ApiError::rate_limited)?;
+        }
         Ok(Self)
     }
 }
@@ -191,20 +195,36 @@ pub async fn log_in(State(app): State<App>, client: Client, body: Body) -> Resul
 /// A try at a password (contract 2.3), of one client address for one e-mail.
 struct Attempt<'a> {
     of_pair: Try<'a>,
+    /// Where a proxy that is not trusted says for whom it speaks.
+    of_proxy: Option<Try<'a>>,
     of_address: Try<'a>,
-    pair: String,
+    pairs: [String; 2],
 }
 
 impl<'a> Attempt<'a> {
     async fn begin(app: &'a App, client: &Client, email: &str) -> Result<Self, ApiError> {
-        let address = client.key();
+        let address = client.narrow_key();
         // What is given as an e-mail may be long; its hash is not.
-        let pair = format!("{address} {}", hex::encode(&token_hash(email)));
-        let of_pair = app.limits.logins_of_pair.begin(&pair, &app.clock).await.map_err(ApiError::rate_limited)?;
-        match app.limits.logins_of_address.begin(&address, &app.clock).await {
-            Ok(of_address) => Ok(Self { of_pair, of_address, pair }),
+        let email = hex::encode(&token_hash(email));
+        let pairs = [format!("{address} {email}"), format!("{} {email}", client.key())];
+        let [pair, by_proxy] = &pairs;
+        let limits = &app.limits;
+        let of_pair = limits.logins_of_pair.begin(pair, &app.clock).await.map_err(ApiError::rate_limited)?;
+        let of_proxy = match client.claimed {
+            Some(_) => match limits.logins_by_proxy.begin(by_proxy, &app.clock).await {
+                Ok(of_proxy) => Some(of_proxy),
+                Err(wait) => {
+                    of_pair.forgive();
+                    return Err(ApiError::rate_limited(wait));
+                }
+            },
+            None => None,
+        };
+        match limits.logins_of_address.begin(&address, &app.clock).await {
+            Ok(of_address) => Ok(Self { of_pair, of_proxy, of_address, pairs }),
             Err(wait) => {
                 of_pair.forgive();
+                forgive(of_proxy);
                 Err(ApiError::rate_limited(wait))
             }
         }
@@ -215,10 +235,19 @@ impl<'a> Attempt<'a> {
             return;
         }
         self.of_pair.forgive();
+        forgive(self.of_proxy);
         self.of_address.forgive();
         if result.is_ok() {
-            app.limits.logins_of_pair.forget(&self.pair);
+            let [pair, by_proxy] = &self.pairs;
+            app.limits.logins_of_pair.forget(pair);
+            app.limits.logins_by_proxy.forget(by_proxy);
         }
+    }
+}
+
+fn forgive(attempt: Option<Try<'_>>) {
+    if let Some(attempt) = attempt {
+        attempt.forgive();
     }
 }
 
@@ -254,7 +283,7 @@ pub async fn google(State(app): State<App>, client: Client, body: Body) -> Resul
     let redirect_uri = text(fields.redirect_uri, "redirectUri")?;
     let code_verifier = text(fields.code_verifier, "codeVerifier")?;
     let proof = proof(fields.setup_token, &client)?;
-    let attempt = app.limits.logins_of_address.begin(&client.key(), &app.clock).await;
+    let attempt = app.limits.logins_of_address.begin(&client.narrow_key(), &app.clock).await;
     let attempt = attempt.map_err(ApiError::rate_limited)?;
     let grant = Grant { code: &code, redirect_uri: redirect_uri.as_deref(), code_verifier: code_verifier.as_deref() };
     let identity = match app.google.sign_in(grant, app.clock.now()).await {

@@ -19,8 +19,8 @@ use crate::store::routes::Action;
 use crate::store::{self, candidates, deliveries};
 use crate::webhook::replay::{BULK_MAX, Scope};
 
-const DEFAULT_LIMIT: i64 = 100;
-const MAX_LIMIT: i64 = 200;
+const DEFAULT_LIMIT: i64 = 50;
+const MAX_LIMIT: i64 = 100;
 
 /// Where to look for candidates.
 #[derive(Deserialize, IntoParams)]
@@ -28,7 +28,7 @@ pub struct CandidatesQuery {
     /// Only messages with a smaller `received_at`, in milliseconds.
     #[param(value_type = Option<i64>)]
     before: Option<String>,
-    /// 1 to 200, by default 100; clamped.
+    /// 1 to 100, by default 50; clamped.
     #[param(value_type = Option<i64>)]
     limit: Option<String>,
 }

@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::{IpAddr, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Says that the running test is skipped and why: on standard error, past the harness, which hides the output of tests that
@@ -27,6 +27,16 @@ pub fn own_address() -> Option<IpAddr> {
     let found = address.ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
     if found.is_none() {
         skip("this machine has no address but loopback");
+    }
+    found
+}
+
+/// Where a server's program is, which may lie outside of a user's path; without it the test is skipped.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
+    let found = path.split(':').map(|folder| Path::new(folder).join(name)).find(|program| program.is_file());
+    if found.is_none() {
+        skip(&format!("{name} is not installed"));
     }
     found
 }

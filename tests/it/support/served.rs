@@ -114,11 +114,11 @@ pub fn configure(folder: &Path, sections: &str) -> PathBuf {
     let metrics = if sections.contains("[metrics]") { "" } else { "[metrics]\nlisten = \"off\"\n" };
     let submission =
         if sections.contains("[submission]") { "" } else { "[submission]\nlisten = []\nlisten_tls = []\n" };
+    let http = if sections.contains("[http]") { "" } else { "[http]\nlisten = [\"127.0.0.1:0\"]\n" };
     let config = format!(
         "hostname = \"mx.mailkite.test\"\npublic_url = \"https://mx.mailkite.test\"\ndata_dir = \"data\"\n\
          [log]\nlevel = \"info\"\nformat = \"json\"\n{tls}\
-         [smtp]\nlisten = [\"{any}\"]\n[http]\nlisten = [\"{any}\"]\n\
-         {metrics}{submission}{sections}",
+         [smtp]\nlisten = [\"{any}\"]\n{http}{metrics}{submission}{sections}",
         any = "127.0.0.1:0"
     );
     let path = folder.join("mailkite.toml");
