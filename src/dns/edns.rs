@@ -75,9 +75,9 @@ impl Support {
     }
 }
 
-/// Whether a response code says that EDNS is not understood (RFC 6891 §7, §6.1.3).
+/// Whether a response code says that EDNS is not understood (RFC 6891 §7).
 pub(super) const fn is_refused_by(code: ResponseCode) -> bool {
-    matches!(code, ResponseCode::FormErr | ResponseCode::NotImp | ResponseCode::BADVERS)
+    matches!(code, ResponseCode::FormErr | ResponseCode::NotImp)
 }
 
 fn is_refusal(error: &NetError) -> bool {

@@ -56,12 +56,7 @@ async fn a_host_that_says_nothing_is_in_nobody_elses_way() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn name_servers_that_do_not_know_edns_are_asked_without() {
-    for edns in [
-        Edns::Refused(ResponseCode::FormErr),
-        Edns::Refused(ResponseCode::NotImp),
-        Edns::Refused(ResponseCode::BADVERS),
-        Edns::Dropped,
-    ] {
+    for edns in [Edns::Refused(ResponseCode::FormErr), Edns::Refused(ResponseCode::NotImp), Edns::Dropped] {
         let dns = DnsServer::start().await;
         dns.edns(edns);
         dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");

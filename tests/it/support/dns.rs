@@ -259,10 +259,6 @@ fn answer(question: &Message, zone: &Mutex<Zone>) -> Option<Message> {
         (true, Edns::Refused(code)) => {
             message.add_query(query.clone());
             message.metadata.response_code = code;
-            // The upper bits of such a code stand in the OPT record (RFC 6891 §6.1.3).
-            if code == ResponseCode::BADVERS {
-                message.set_edns(hickory_resolver::proto::op::Edns::new());
-            }
             return Some(message);
         }
         _ => {}
