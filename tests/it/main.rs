@@ -24,6 +24,7 @@ mod domains;
 mod durability;
 mod egress;
 mod fairness;
+mod fetched_files;
 mod flows;
 mod forward_reports;
 mod forwarding;

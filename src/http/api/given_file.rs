@@ -178,9 +178,12 @@ pub async fn load(app: &App, located: Located, together: &Together) -> Result<Fe
         FetchError::Url(_) => FileFault::Url,
         FetchError::TooLarge => FileFault::TooLarge,
         FetchError::NoMemory => FileFault::NoMemory(ApiError::new(Code::Unavailable, error.to_string())),
-        FetchError::Redirect(_) | FetchError::TooManyRedirects | FetchError::Status(_) | FetchError::Egress(_) => {
-            FileFault::Fetch(error.to_string())
-        }
+        FetchError::Redirect(_)
+        | FetchError::TooManyRedirects
+        | FetchError::Status(_)
+        | FetchError::Coding
+        | FetchError::Undecodable(_)
+        | FetchError::Egress(_) => FileFault::Fetch(error.to_string()),
     })
 }
 
