@@ -34,7 +34,7 @@ use crate::store::deliveries::{self, DeliveryRow};
 use crate::store::messages::{self, MessageRow};
 use crate::store::objects::Objects;
 use crate::store::routes::{self, RouteRow};
-use crate::store::{self, Db, events};
+use crate::store::{self, Db, events, former_webhooks};
 
 /// The one event whose payload is made of the stored message.
 const EMAIL_RECEIVED: &str = "email.received";
@@ -239,7 +239,7 @@ impl Webhooks {
             return Ok(Found::Ended(Some((id, "message_gone"))));
         }
         let route = match &delivery.route_id {
-            Some(route_id) => routes::find(connection, route_id)?,
+            Some(route_id) => former_webhooks::find_route(connection, route_id)?,
             None => None,
         };
         let Some(route) = route.filter(|route| route.active) else {

@@ -74,4 +74,5 @@ mod tls;
 mod transport;
 mod uploads;
 mod verify;
+mod webhook_answers;
 mod zero_retention;

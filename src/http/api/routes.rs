@@ -25,7 +25,7 @@ use crate::limits::Kind;
 use crate::mail::address::{Domain, Mailbox};
 use crate::secrets;
 use crate::store::routes::{self, Action, Change, NewRoute, OnAuthFail, RouteRow, SECRET_PURPOSE};
-use crate::store::{self, destinations, domains};
+use crate::store::{self, destinations, domains, former_webhooks};
 
 /// A route (contract 4.3).
 #[derive(Serialize, ToSchema)]
@@ -472,10 +472,17 @@ pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<Strin
 /// # Errors
 /// Storage trouble.
 pub async fn remove(app: &App, account: i64, id: RouteId) -> Result<(), ApiError> {
-    let gone = id.clone();
-    app.db.write_removal(move |tx| routes::delete(tx, &gone)).await?;
+    let (gone, now) = (id.clone(), app.clock.now());
+    let removed = app.db.write_removal(move |tx| {
+        let webhook = routes::find(tx, &gone)?.filter(|route| route.is_domain_webhook);
+        if let Some(domain) = webhook.and_then(|route| route.domain_id) {
+            former_webhooks::note(tx, &gone, domain, now)?;
+        }
+        routes::delete(tx, &gone)
+    });
+    removed.await?;
     app.db.routes_changed(account);
-    app.webhooks.end_routes(vec![id], app.clock.now()).await?;
+    app.webhooks.end_routes(vec![id], now).await?;
     Ok(())
 }
 

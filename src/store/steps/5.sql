@@ -264,3 +264,11 @@ UPDATE job SET queued_at = run_at, account_id = coalesce(
   END, 0);
 DROP INDEX job_waiting;
 CREATE INDEX job_waiting ON job (lane, account_id, endpoint, run_at) WHERE lease_until IS NULL;
+
+-- Ids that a domain's webhook had and has no more.
+CREATE TABLE former_webhook (
+  route_id TEXT PRIMARY KEY,
+  domain_id INTEGER NOT NULL REFERENCES domain (id) ON DELETE CASCADE,
+  removed_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX former_webhook_by_domain ON former_webhook (domain_id, removed_at);
