@@ -35,6 +35,7 @@ mod http;
 mod http_connections;
 mod inbound;
 mod keys;
+mod lenient_fields;
 mod limits;
 mod list;
 mod local_doors;
