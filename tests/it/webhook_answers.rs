@@ -95,11 +95,13 @@ fn egress() -> Egress {
     Egress::new(guard, &client_config(RootCertStore::empty()), Arc::new(Resolver::new(&[]).unwrap()))
 }
 
+/// The connection that a request came on, from 0, and its body.
+type Seen = (usize, Vec<u8>);
+
 /// Answers of each connection, by its number from 0; after the last it closes at the next request.
 struct Closing {
     url: String,
-    /// Bodies, and on which connection each came.
-    seen: Arc<Mutex<Vec<(usize, Vec<u8>)>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Closing {
