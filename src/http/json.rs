@@ -44,6 +44,20 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Loose<T> {
     }
 }
 
+/// A text that counts though it is empty: what somebody typed to sign in is wrong then, not left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Typed(pub Loose<String>);
+
+impl<'de> Deserialize<'de> for Typed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <&RawValue>::deserialize(deserializer)?;
+        if text.get() == "\"\"" {
+            return Ok(Self(Loose::Given(String::new())));
+        }
+        Loose::deserialize(text).map(Self).map_err(D::Error::custom)
+    }
+}
+
 /// An object of whatever members. An empty list is one too: PHP tells the two apart by what is in them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members(pub Map<String, Value>);
