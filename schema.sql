@@ -178,6 +178,14 @@ CREATE TABLE route (
 CREATE INDEX route_by_account ON route (account_id, id);
 CREATE UNIQUE INDEX route_domain_webhook ON route (domain_id) WHERE is_domain_webhook = 1;
 
+-- Ids that a domain's webhook had and has no more: its deliveries are still the domain's (contract 3.6).
+CREATE TABLE former_webhook (
+  route_id TEXT PRIMARY KEY,                     -- rte_…
+  domain_id INTEGER NOT NULL REFERENCES domain (id) ON DELETE CASCADE,
+  removed_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX former_webhook_by_domain ON former_webhook (domain_id, removed_at);
+
 CREATE TABLE forward_proof (                     -- an address that an account would forward to (contract 4.6)
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,
   address TEXT NOT NULL,                         -- in its canonical form

@@ -5,6 +5,7 @@
 //! its mind in between. Connections are kept and shared; an exchange that hangs costs a task.
 
 mod body;
+mod coding;
 mod fetch;
 mod guard;
 mod stream;
@@ -28,13 +29,14 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 pub use self::body::Body;
+use self::body::Interest;
 pub use self::fetch::{Allowance, FILE_LIMITS, FetchError, Fetched, fetch_file, fetch_file_within};
 pub use self::guard::{Blocked, Guard, Policy, not_global};
-use self::stream::Stream;
+use self::stream::{Stream, Traffic};
 pub use self::target::{BadUrl, Target};
 use crate::dns::Resolver;
 
@@ -57,6 +59,8 @@ const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Egress {
     client: Client<Connector, Body>,
+    /// Opens a connection for each request.
+    unpooled: Client<Connector, Body>,
 }
 
 /// How much of a peer's time and answer an exchange takes.
@@ -86,6 +90,8 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// Whether the body was longer than the limit.
     pub truncated: bool,
+    /// Why the body is not whole: it broke off, or took too long. Only [`Egress::post_for_status`] lets that pass.
+    pub broken: Option<EgressError>,
 }
 
 /// Why there is no answer; `as_str` gives the words of `last_error` (contract 6.1).
@@ -131,19 +137,21 @@ impl Egress {
         let mut tls = tls.clone();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let connector = Connector { guard: Arc::new(guard), tls: TlsConnector::from(Arc::new(tls)), resolver };
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(MAX_IDLE_PER_ORIGIN)
-            .http1_max_buf_size(MAX_HTTP1_BUFFER_BYTES)
-            .http2_max_header_list_size(MAX_HTTP2_HEADER_BYTES)
-            .http2_initial_stream_window_size(HTTP2_WINDOW_BYTES)
-            .http2_initial_connection_window_size(4 * HTTP2_WINDOW_BYTES)
-            .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
-            .http2_keep_alive_timeout(HTTP2_PING_INTERVAL)
-            .build(connector);
-        Self { client }
+        let client = |idle| {
+            Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE_TIMEOUT)
+                .pool_max_idle_per_host(idle)
+                .http1_max_buf_size(MAX_HTTP1_BUFFER_BYTES)
+                .http2_max_header_list_size(MAX_HTTP2_HEADER_BYTES)
+                .http2_initial_stream_window_size(HTTP2_WINDOW_BYTES)
+                .http2_initial_connection_window_size(4 * HTTP2_WINDOW_BYTES)
+                .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
+                .http2_keep_alive_timeout(HTTP2_PING_INTERVAL)
+                .build(connector.clone())
+        };
+        Self { client: client(MAX_IDLE_PER_ORIGIN), unpooled: client(0) }
     }
 
     /// Posts `body` once and reads the answer, whatever its status; redirects are answers too.
@@ -151,6 +159,20 @@ impl Egress {
     /// # Errors
     /// There is no whole answer in time.
     pub async fn post(
+        &self,
+        target: &Target,
+        headers: HeaderMap,
+        body: impl Into<Body>,
+        limits: Limits,
+    ) -> Result<Answer, EgressError> {
+        self.exchange(Method::POST, target, headers, body.into(), limits).await?.whole()
+    }
+
+    /// As [`Egress::post`]; but once the head of an answer is there, it counts, whatever becomes of its body.
+    ///
+    /// # Errors
+    /// There is no head of an answer in time.
+    pub async fn post_for_status(
         &self,
         target: &Target,
         headers: HeaderMap,
@@ -165,7 +187,7 @@ impl Egress {
     /// # Errors
     /// There is no whole answer in time.
     pub async fn get(&self, target: &Target, headers: HeaderMap, limits: Limits) -> Result<Answer, EgressError> {
-        self.exchange(Method::GET, target, headers, Bytes::new().into(), limits).await
+        self.exchange(Method::GET, target, headers, Bytes::new().into(), limits).await?.whole()
     }
 
     async fn exchange(
@@ -176,34 +198,55 @@ impl Egress {
         body: Body,
         limits: Limits,
     ) -> Result<Answer, EgressError> {
-        let interest = body.interest();
-        let exchange = async {
-            let _interest = interest;
-            let (parts, mut incoming) = self.open(method, target, headers, body).await?.into_parts();
-            let mut body = Vec::new();
-            let whole = read_body(&parts.headers, &mut incoming, limits.max_answer_bytes, &mut body).await?;
-            let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-            let headers =
-                parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes())));
-            let headers = headers.collect();
-            Ok(Answer { status: parts.status.as_u16(), headers, body, truncated: !whole })
-        };
-        timeout(limits.timeout, exchange).await.unwrap_or(Err(EgressError::Timeout))
+        let deadline = Instant::now() + limits.timeout;
+        let mut interest = Interest::default();
+        let opened = timeout_at(deadline, self.open(method, target, headers, body, &mut interest)).await;
+        let (parts, mut incoming) = opened.unwrap_or(Err(EgressError::Timeout))?.into_parts();
+        let mut body = Vec::new();
+        let read = read_body(&parts.headers, &mut incoming, limits.max_answer_bytes, &mut body);
+        let read = timeout_at(deadline, read).await.unwrap_or(Err(EgressError::Timeout));
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        let headers = parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes())));
+        Ok(Answer {
+            status: parts.status.as_u16(),
+            headers: headers.collect(),
+            body,
+            truncated: read != Ok(true),
+            broken: read.err(),
+        })
     }
 
-    /// Sends a request and takes the head of its answer. Sets no deadline of its own.
+    /// Sends a request and takes the head of its answer; `interest` has to live as long as its body is wanted. Sets no
+    /// deadline of its own.
+    ///
+    /// A server may close a connection that was kept alive at the moment when the next request is on its way (RFC 9112
+    /// §9.3.1). Where that is all that came back, the request is made once more, on a connection of its own.
     async fn open(
         &self,
         method: Method,
         target: &Target,
         headers: HeaderMap,
         body: Body,
+        interest: &mut Interest,
     ) -> Result<Response<Incoming>, EgressError> {
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = target.uri().clone();
-        *request.headers_mut() = headers;
-        self.client.request(request).await.map_err(|error| {
+        let request = |body| {
+            let mut request = Request::new(body);
+            *request.method_mut() = method.clone();
+            *request.uri_mut() = target.uri().clone();
+            *request.headers_mut() = headers.clone();
+            request
+        };
+        let again = body.again();
+        interest.add(&body);
+        let mut opened = self.client.request(request(body)).await;
+        if opened.as_ref().is_err_and(closed_unanswered)
+            && let Some(again) = again
+        {
+            let body = again();
+            interest.add(&body);
+            opened = self.unpooled.request(request(body)).await;
+        }
+        opened.map_err(|error| {
             classify(&error).unwrap_or(if error.is_connect() {
                 EgressError::Connect
             } else {
@@ -211,6 +254,22 @@ impl Egress {
             })
         })
     }
+}
+
+impl Answer {
+    /// The answer, if its body is whole.
+    fn whole(self) -> Result<Self, EgressError> {
+        self.broken.map_or(Ok(self), Err)
+    }
+}
+
+/// Whether a connection that had answered before was closed without an octet of an answer to this request.
+fn closed_unanswered(error: &hyper_util::client::legacy::Error) -> bool {
+    let Some(connected) = error.connect_info() else { return false };
+    let mut extras = hyper::http::Extensions::new();
+    connected.get_extras(&mut extras);
+    let timed_out = classify(error) == Some(EgressError::Timeout);
+    !timed_out && extras.get::<Arc<Traffic>>().is_some_and(|traffic| traffic.is_unanswered())
 }
 
 /// Adds up to `max_bytes` of an answer's body to `body`; whether that is all of it.

@@ -124,6 +124,7 @@
 //! | RFC 1557 | ISO-2022-KR |
 //! | RFC 1843 | HZ-GB-2312 |
 //! | RFC 1870 | SIZE |
+//! | RFC 1950 | zlib: `deflate` in HTTP |
 //! | RFC 2034 | ENHANCEDSTATUSCODES |
 //! | RFC 2045 | MIME: bodies, transfer encodings |
 //! | RFC 2046 | MIME: media types, multiparts |
@@ -134,6 +135,7 @@
 //! | RFC 2231 | MIME: parameter values and continuations |
 //! | RFC 2369 | List-* fields |
 //! | RFC 2387 | multipart/related |
+//! | RFC 2397 | `data:` URLs |
 //! | RFC 2781 | UTF-16 |
 //! | RFC 2919 | List-Id |
 //! | RFC 2920 | PIPELINING |
@@ -148,6 +150,7 @@
 //! | RFC 3986 | URIs |
 //! | RFC 4291 | IPv6 addresses |
 //! | RFC 4616 | AUTH PLAIN |
+//! | RFC 4648 | base64 for URLs |
 //! | RFC 4954 | AUTH |
 //! | RFC 5214 | ISATAP addresses |
 //! | RFC 5321 | SMTP |
@@ -180,8 +183,10 @@
 //! | RFC 7518 | RSA keys in them |
 //! | RFC 7636 | OAuth 2.0: PKCE |
 //! | RFC 7672 | DANE for SMTP |
+//! | RFC 7932 | brotli |
 //! | RFC 8058 | List-Unsubscribe-Post |
 //! | RFC 8187 | extended parameters in HTTP |
+//! | RFC 8259 | JSON |
 //! | RFC 8301 | DKIM: key sizes |
 //! | RFC 8305 | trying addresses in turn |
 //! | RFC 8314 | submission over TLS |

@@ -17,35 +17,67 @@ pub struct Body(State);
 
 enum State {
     Whole(Bytes),
-    Pieces { left: u64, source: Arc<Source>, making: Option<JoinHandle<Option<Bytes>>> },
+    Pieces { left: u64, source: Arc<Source>, making: Option<JoinHandle<Option<Bytes>>>, again: Option<Again> },
 }
+
+type BoxedPieces = Box<dyn Iterator<Item = Bytes> + Send>;
+
+/// What begins the pieces of a body anew, and how long they are.
+#[derive(Clone)]
+struct Again(u64, Arc<dyn Fn() -> BoxedPieces + Send + Sync>);
 
 /// Where pieces come from, until there are no more or nobody wants them.
 struct Source(Mutex<Supply>);
 
 enum Supply {
-    Open(Box<dyn Iterator<Item = Bytes> + Send>),
+    Open(BoxedPieces),
     /// A piece is being made.
     Taken,
     Over,
 }
 
-/// Lets the pieces of a body go when it is dropped.
-pub(super) struct Interest(Option<Arc<Source>>);
+/// Lets the pieces of bodies go when it is dropped.
+#[derive(Default)]
+pub(super) struct Interest(Vec<Arc<Source>>);
 
 impl Body {
     /// A body of `length` bytes that come in `pieces`, none of them empty. Making a piece may block.
     pub fn pieces(length: u64, pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Self {
         let source = Arc::new(Source(Mutex::new(Supply::Open(Box::new(pieces)))));
-        Self(State::Pieces { left: length, source, making: None })
+        Self(State::Pieces { left: length, source, making: None, again: None })
     }
 
-    /// Whoever waits for the answer holds this.
-    pub(super) fn interest(&self) -> Interest {
-        Interest(match &self.0 {
-            State::Whole(_) => None,
-            State::Pieces { source, .. } => Some(Arc::clone(source)),
-        })
+    /// As [`Body::pieces`], of pieces that can be begun more than once.
+    pub fn repeatable<I>(length: u64, begin: impl Fn() -> I + Send + Sync + 'static) -> Self
+    where
+        I: Iterator<Item = Bytes> + Send + 'static,
+    {
+        Again(length, Arc::new(move || Box::new(begin()))).body()
+    }
+
+    /// What makes the same body once more, if it can be made.
+    pub(super) fn again(&self) -> Option<impl FnOnce() -> Self + use<>> {
+        let (bytes, again) = match &self.0 {
+            State::Whole(bytes) => (bytes.clone(), None),
+            State::Pieces { again, .. } => (Bytes::new(), Some(again.clone()?)),
+        };
+        Some(move || again.map_or_else(|| bytes.into(), |again| again.body()))
+    }
+}
+
+impl Again {
+    fn body(self) -> Body {
+        let source = Arc::new(Source(Mutex::new(Supply::Open((self.1)()))));
+        Body(State::Pieces { left: self.0, source, making: None, again: Some(self) })
+    }
+}
+
+impl Interest {
+    /// Whoever waits for the answer holds the interest in its body.
+    pub(super) fn add(&mut self, body: &Body) {
+        if let State::Pieces { source, .. } = &body.0 {
+            self.0.push(Arc::clone(source));
+        }
     }
 }
 
@@ -90,7 +122,7 @@ impl hyper::body::Body for Body {
         let piece = match &mut self.0 {
             State::Whole(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()).map(Ok),
             State::Pieces { left: 0, .. } => None,
-            State::Pieces { left, source, making } => {
+            State::Pieces { left, source, making, .. } => {
                 let running = making.get_or_insert_with(|| {
                     let source = Arc::clone(source);
                     spawn_blocking(move || source.next())

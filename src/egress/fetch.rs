@@ -8,6 +8,8 @@ use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
 use url::Url;
 
+use super::body::Interest;
+use super::coding::{Coding, decode};
 use super::{BadUrl, Bytes, Egress, EgressError, Limits, Policy, Target, next_data};
 
 /// How much a fetched file may cost (contract 7.2): 10 s in all, redirects included, and 25 MiB.
@@ -19,7 +21,7 @@ const USER_AGENT_VALUE: &str = concat!("mailkite/", env!("CARGO_PKG_VERSION"));
 /// A file as it was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
-    /// All of it, not decoded.
+    /// All of it, without the content coding that it was sent in.
     pub bytes: Vec<u8>,
     /// Content-Type as sent; `None` when absent or not text.
     pub content_type: Option<String>,
@@ -45,6 +47,12 @@ pub enum FetchError {
     /// The body is longer than the limit: 400 `attachment_too_large`.
     #[error("the file is too large")]
     TooLarge,
+    /// A content coding that is not known, or several.
+    #[error("the file is sent in a content coding other than gzip, deflate and br")]
+    Coding,
+    /// It is not what its content coding says, or becomes far too much when it is decoded.
+    #[error("the file is sent in the content coding {0} and cannot be decoded")]
+    Undecodable(&'static str),
     /// There is no memory for it at the moment: 503 `unavailable`.
     #[error("there is no memory for the file at the moment")]
     NoMemory,
@@ -70,7 +78,8 @@ impl Allowance for Unshared {
 
 /// Gets the file at `url` through `egress`, whose guard judges every connection; `policy` judges every URL by its form.
 ///
-/// No credentials are sent and no content coding is asked for. At most `limits.max_answer_bytes` are ever in memory.
+/// No credentials are sent and no content coding is asked for; one that is used all the same is undone, for it is no part
+/// of the file (RFC 9110 §8.4). The file has at most `limits.max_answer_bytes`, as sent and decoded.
 ///
 /// # Errors
 /// There is no file, it is longer than the limit, or it is not whole when `limits.timeout` is over.
@@ -107,8 +116,10 @@ async fn follow(
             (USER_AGENT, HeaderValue::from_static(USER_AGENT_VALUE)),
             (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
         ]);
-        let (parts, mut incoming) =
-            egress.open(Method::GET, &target, headers, Bytes::new().into()).await?.into_parts();
+        let (parts, mut incoming) = egress
+            .open(Method::GET, &target, headers, Bytes::new().into(), &mut Interest::default())
+            .await?
+            .into_parts();
         if is_redirect(parts.status)
             && let Some(location) = parts.headers.get(LOCATION)
         {
@@ -118,6 +129,7 @@ async fn follow(
         if parts.status != StatusCode::OK {
             return Err(FetchError::Status(parts.status.as_u16()));
         }
+        let coding = Coding::of(&parts.headers)?;
         let announced = announced_length(&parts.headers);
         if announced.is_some_and(|length| length > max_bytes) {
             return Err(FetchError::TooLarge);
@@ -135,6 +147,9 @@ async fn follow(
                 taken = length;
             }
             bytes.extend_from_slice(&data);
+        }
+        if let Some(coding) = coding {
+            bytes = decode(coding, &bytes, max_bytes, allowance).await?;
         }
         let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
         return Ok(Fetched { bytes, content_type, filename: filename(&target) });

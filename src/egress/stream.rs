@@ -5,6 +5,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,10 +18,36 @@ use tokio_rustls::client::TlsStream;
 
 const LONGEST_STALL: Duration = Duration::from_secs(20);
 
-/// A connection, and since when it takes nothing.
+/// A connection, since when it takes nothing, and what passed over it.
 pub(super) struct Stream {
     wire: Wire,
     stall: Option<Pin<Box<Sleep>>>,
+    traffic: Arc<Traffic>,
+}
+
+/// What passed over a connection, as far as it tells whether the peer answered.
+#[derive(Default)]
+pub(super) struct Traffic {
+    /// Whether the peer ever sent anything.
+    heard: AtomicBool,
+    /// Whether it has sent nothing since the last that was written.
+    unanswered: AtomicBool,
+}
+
+impl Traffic {
+    /// Whether the peer, which had answered before, sent nothing since the last that was written.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.heard.load(Ordering::Relaxed) && self.unanswered.load(Ordering::Relaxed)
+    }
+
+    fn note_written(&self) {
+        self.unanswered.store(true, Ordering::Relaxed);
+    }
+
+    fn note_read(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+        self.unanswered.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Plain or TLS; the latter is boxed because its state is large.
@@ -30,11 +58,11 @@ enum Wire {
 
 impl Stream {
     pub(super) fn plain(tcp: TcpStream) -> Self {
-        Self { wire: Wire::Plain(tcp), stall: None }
+        Self { wire: Wire::Plain(tcp), stall: None, traffic: Arc::default() }
     }
 
     pub(super) fn tls(tls: TlsStream<TcpStream>) -> Self {
-        Self { wire: Wire::Tls(Box::new(tls)), stall: None }
+        Self { wire: Wire::Tls(Box::new(tls)), stall: None, traffic: Arc::default() }
     }
 
     /// Does something that waits for the peer to read.
@@ -55,26 +83,32 @@ impl Stream {
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
+        let connected = Connected::new().extra(Arc::clone(&self.traffic));
         match &self.wire {
-            Wire::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                Connected::new().negotiated_h2()
-            }
-            Wire::Tls(_) | Wire::Plain(_) => Connected::new(),
+            Wire::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => connected.negotiated_h2(),
+            Wire::Tls(_) | Wire::Plain(_) => connected,
         }
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().wire {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let done = match &mut this.wire {
             Wire::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Wire::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        if buf.filled().len() > before {
+            this.traffic.note_read();
         }
+        done
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.traffic.note_written();
         self.get_mut().patiently(cx, |wire, cx| match wire {
             Wire::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Wire::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -86,6 +120,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.traffic.note_written();
         self.get_mut().patiently(cx, |wire, cx| match wire {
             Wire::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Wire::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),

@@ -16,8 +16,8 @@ use tokio::time::{Instant, timeout_at};
 use super::App;
 use super::client::address_of;
 use super::error::{ApiError, Code};
-pub use super::json::Loose;
 use super::json::Object;
+pub use super::json::{Loose, Members, Typed};
 use super::memory::RequestMemory;
 
 /// The largest JSON body (contract 1.9) …

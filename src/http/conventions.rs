@@ -29,6 +29,8 @@ const SINGLE: [HeaderName; 8] = [
     HeaderName::from_static("idempotency-key"),
     HeaderName::from_static("last-event-id"),
 ];
+/// Whether the process lives is no secret, and who asks may be a balancer without TLS (contract 1.1).
+const HEALTH: &str = "/api/health";
 /// A year, for this host alone.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
@@ -52,7 +54,7 @@ pub async fn apply(State(app): State<App>, mut request: Request, next: Next) -> 
         refusal.into_response()
     } else if is_api && request.method() == Method::OPTIONS {
         preflight()
-    } else if is_api && !is_secure(&app, &request) {
+    } else if is_api && path != HEALTH && !is_secure(&app, &request) {
         ApiError::from(Code::HttpsRequired).into_response()
     } else if is_not_supported(path) {
         // Before the router, where some of these paths look like an id.
@@ -147,18 +149,34 @@ fn preflight() -> Response {
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
-/// Plain HTTP is for loopback and for trusted proxies that say it was HTTPS.
+/// Plain HTTP is for loopback and for trusted proxies that say it was HTTPS. One that says it was not speaks for a client
+/// from afar, wherever it runs itself.
 fn is_secure(app: &App, request: &Request) -> bool {
-    let peer = request.extensions().get::<PeerAddress>();
-    is_https(app, request) || peer.is_some_and(|PeerAddress(peer)| peer.ip().to_canonical().is_loopback())
+    match forwarded_proto(app, request) {
+        Some(proto) => is_https_word(proto),
+        None => {
+            let peer = request.extensions().get::<PeerAddress>();
+            is_https(app, request) || peer.is_some_and(|PeerAddress(peer)| peer.ip().to_canonical().is_loopback())
+        }
+    }
 }
 
 /// Whether the client speaks HTTPS, to this server or to a trusted proxy.
 fn is_https(app: &App, request: &Request) -> bool {
-    // Of several fields the last is the proxy's own; what stands before may be the client's.
-    let told = request.headers().get_all("x-forwarded-proto").iter().next_back();
     request.extensions().get::<Secure>().is_some_and(|Secure(over_tls)| *over_tls)
-        || (told.is_some_and(|proto| proto == "https") && is_trusted_proxy(app, request))
+        || forwarded_proto(app, request).is_some_and(is_https_word)
+}
+
+/// What a trusted proxy says that its client speaks.
+fn forwarded_proto<'r>(app: &App, request: &'r Request) -> Option<&'r [u8]> {
+    // Of several values the last is the proxy's own; what stands before may be the client's.
+    let told = request.headers().get_all("x-forwarded-proto").iter().next_back()?.as_bytes();
+    let last = told.rsplit(|byte| *byte == b',').next()?.trim_ascii();
+    is_trusted_proxy(app, request).then_some(last)
+}
+
+fn is_https_word(proto: &[u8]) -> bool {
+    proto.eq_ignore_ascii_case(b"https")
 }
 
 /// RFC 6797 §7.1: over HTTPS alone; and not where the server's own name is localhost, which other servers share.

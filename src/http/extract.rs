@@ -21,7 +21,7 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
     }
 }
 
-/// Query parameters as text, the first of each name; unknown ones are ignored (contract 1.2).
+/// Query parameters as text, the first of each name; unknown ones are ignored, empty ones count as absent (contract 1.1).
 pub struct Query<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
@@ -29,7 +29,8 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
         let mut fields = Map::new();
-        for (name, value) in form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
+        let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        for (name, value) in pairs.filter(|(_, value)| !value.is_empty()) {
             fields.entry(name.into_owned()).or_insert_with(|| Value::String(value.into_owned()));
         }
         serde_json::from_value(Value::Object(fields)).map(Self).map_err(|_| Code::BadQuery.into())

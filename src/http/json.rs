@@ -6,11 +6,13 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::value::MapDeserializer;
-use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::error::{ApiError, Code};
 
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// How deep a document may be nested (contract 1.6).
 const MAX_DEPTH: usize = 64;
 /// How many values and names a document may have (contract 1.9).
@@ -19,10 +21,10 @@ const MAX_VALUES: usize = 100_000;
 const VALUE_COST: usize = 200;
 
 /// A field whose type is judged in its turn, after the fields before it (contract 1.7), perhaps with a code of its own:
-/// its value, if it has the right type.
+/// its value, if it has the right type. Null and an empty text count as absent (contract 1.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Loose<T> {
-    /// Not given, or null.
+    /// Not given, null, or an empty text.
     #[default]
     Absent,
     /// Of the right type.
@@ -34,10 +36,39 @@ pub enum Loose<T> {
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Loose<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <&RawValue>::deserialize(deserializer)?.get();
-        if text == "null" {
+        // Clients send an empty text for a field of a form that nobody filled in.
+        if matches!(text, "null" | "\"\"") {
             return Ok(Self::Absent);
         }
         Ok(serde_json::from_str(text).map_or(Self::Wrong, Self::Given))
+    }
+}
+
+/// A text that counts though it is empty: what somebody typed to sign in is wrong then, not left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Typed(pub Loose<String>);
+
+impl<'de> Deserialize<'de> for Typed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <&RawValue>::deserialize(deserializer)?;
+        if text.get() == "\"\"" {
+            return Ok(Self(Loose::Given(String::new())));
+        }
+        Loose::deserialize(text).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// An object of whatever members. An empty list is one too: PHP tells the two apart by what is in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members(pub Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::Object(members) => Ok(Self(members)),
+            Value::Array(list) if list.is_empty() => Ok(Self::default()),
+            _ => Err(D::Error::custom("expected an object")),
+        }
     }
 }
 
@@ -78,13 +109,17 @@ impl Object {
     ///
     /// # Errors
     /// 400 `bad_json`.
-    pub fn parse(bytes: Vec<u8>) -> Result<Self, ApiError> {
+    pub fn parse(mut bytes: Vec<u8>) -> Result<Self, ApiError> {
         let no_json = |why: &dyn fmt::Display| ApiError::new(Code::BadJson, format!("the body is no JSON: {why}"));
+        // RFC 8259 §8.1: a byte order mark may be ignored.
+        if bytes.starts_with(BYTE_ORDER_MARK) {
+            bytes.drain(..BYTE_ORDER_MARK.len());
+        }
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self { text: "{}".to_owned(), values: 0 });
         }
+        let values = measure(&mut bytes)?;
         let text = String::from_utf8(bytes).map_err(|error| no_json(&error))?;
-        let values = measure(&text)?;
         let value: &RawValue = serde_json::from_str(&text).map_err(|error| no_json(&error))?;
         if !value.get().starts_with('{') {
             return Err(Code::BadJson.into());
@@ -156,20 +191,16 @@ impl<'de> Deserialize<'de> for Shallow<'de> {
     }
 }
 
-/// How many values and names a document has. It is looked at before anything is built of it.
-fn measure(text: &str) -> Result<usize, ApiError> {
+/// How many values and names a document has. It is looked at before anything is built of it. Half of a surrogate pair,
+/// which is no character (RFC 8259 §8.2), becomes U+FFFD on the way.
+fn measure(text: &mut [u8]) -> Result<usize, ApiError> {
     let refused = |why: String| Err(ApiError::new(Code::BadJson, why));
     let (mut depth, mut values) = (0_usize, 0_usize);
-    let mut rest = text.as_bytes();
-    while let Some((byte, behind)) = rest.split_first() {
-        rest = behind;
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        at += 1;
         match byte {
-            b'"' => {
-                let Some(behind) = after_string(rest) else {
-                    return refused("the body is no JSON: it has half of a surrogate pair".to_owned());
-                };
-                rest = behind;
-            }
+            b'"' => at = end_of_string(text, at),
             b'{' | b'[' => {
                 (depth, values) = (depth + 1, values + 1);
                 if depth > MAX_DEPTH {
@@ -187,39 +218,36 @@ fn measure(text: &str) -> Result<usize, ApiError> {
     Ok(values)
 }
 
-/// What stands behind a string whose quotation mark was read; `None`: it names half of a character.
-fn after_string(mut rest: &[u8]) -> Option<&[u8]> {
+/// Where a string ends whose quotation mark was read; what is malformed in it is found by the parser.
+fn end_of_string(text: &mut [u8], mut at: usize) -> usize {
     /// The four digits behind `\u`, if that is what stands there.
-    fn unit(text: &[u8]) -> Option<u16> {
-        let digits = text.strip_prefix(b"\\u")?.get(..4)?;
+    fn unit(text: &[u8], at: usize) -> Option<u16> {
+        let digits = text.get(at..)?.strip_prefix(b"\\u")?.get(..4)?;
         u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
     }
-    while let Some(at) = memchr::memchr2(b'"', b'\\', rest) {
-        let (_, found) = rest.split_at_checked(at)?;
-        if found.first() == Some(&b'"') {
-            return found.get(1..);
+    loop {
+        let found = text.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest));
+        let Some(found) = found.map(|found| at + found) else { return text.len() };
+        if text.get(found) == Some(&b'"') {
+            return found + 1;
         }
-        let length = match unit(found) {
-            Some(0xD800..=0xDBFF) => {
-                let low = unit(found.get(6..)?);
-                low.filter(|low| (0xDC00..=0xDFFF).contains(low))?;
-                12
+        at = match unit(text, found) {
+            Some(0xD800..=0xDBFF) if matches!(unit(text, found + 6), Some(0xDC00..=0xDFFF)) => found + 12,
+            Some(0xD800..=0xDFFF) => {
+                if let Some(digits) = text.get_mut(found + 2..found + 6) {
+                    digits.copy_from_slice(b"fffd");
+                }
+                found + 6
             }
-            Some(0xDC00..=0xDFFF) => return None,
-            Some(_) => 6,
-            // What is malformed is found by the parser.
-            None => 2,
+            Some(_) => found + 6,
+            None => found + 2,
         };
-        rest = found.get(length..).unwrap_or_default();
     }
-    Some(&[])
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests may panic")]
-
-    use serde_json::{Map, Value};
 
     use super::*;
 
@@ -242,6 +270,7 @@ mod tests {
         for text in ["", "  \r\n", "{}", " {} ", r#"{"name":null,"url":null,"other":[1]}"#] {
             assert_eq!(fields_of(text).unwrap(), absent, "{text}");
         }
+        assert_eq!(fields_of(r#"{"url":"","list": "" }"#).unwrap(), absent);
     }
 
     #[test]
@@ -269,8 +298,8 @@ mod tests {
 
     #[test]
     fn what_is_no_object_or_too_deep_is_refused() {
-        let broken = ["[]", "5", "{", "\"x\"", "{}x", "\u{feff}{}", r#"{"a":"\ud800"}"#, r#"{"a":"\udc00\ud800"}"#];
-        for text in broken.into_iter().chain([r#"{"a":"\ud800\u0041"}"#, r#"{"a":"\x"}"#, r#"{"a":"#, "{\"a"]) {
+        let broken = ["[]", "5", "{", "\"x\"", "{}x", "\u{feff}\u{feff}{}", "{}\u{feff}", r#"{"a":"\ud8"}"#];
+        for text in broken.into_iter().chain([r#"{"a":"\x"}"#, r#"{"a":"#, "{\"a", "{\"a\":\"\\ud800"]) {
             assert_eq!(fields_of(text).unwrap_err().code(), Code::BadJson, "{text}");
         }
         assert_eq!(Object::parse(vec![b'{', b'"', 0xff, b'"']).unwrap_err().code(), Code::BadJson);
@@ -296,10 +325,38 @@ mod tests {
     fn a_map_inside_is_read_whole() {
         #[derive(Deserialize)]
         struct Data {
-            data: Loose<Map<String, Value>>,
+            data: Loose<Members>,
         }
-        let data: Data = Object::parse(br#"{"data":{"a":1,"b":[true]}}"#.to_vec()).unwrap().fields().unwrap();
-        let Loose::Given(data) = data.data else { unreachable!("it is a map") };
+        let read = |text: &str| -> Data { Object::parse(text.as_bytes().to_vec()).unwrap().fields().unwrap() };
+        let Loose::Given(Members(data)) = read(r#"{"data":{"a":1,"b":[true]}}"#).data else {
+            unreachable!("it is a map")
+        };
         assert_eq!(Value::Object(data).to_string(), r#"{"a":1,"b":[true]}"#);
+        assert_eq!(read(r#"{"data":[ ]}"#).data, Loose::Given(Members::default()), "PHP's empty array");
+        for wrong in [r#"{"data":[0]}"#, r#"{"data":["a"]}"#, r#"{"data":[[]]}"#, r#"{"data":"x"}"#] {
+            assert_eq!(read(wrong).data, Loose::Wrong, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_the_replacement_character_wherever_it_stands() {
+        for (text, name) in [
+            (r#"{"name":"\ud800"}"#, "\u{fffd}"),
+            (r#"{"name":"a\uDC00\uD83D\uDE00b"}"#, "a\u{fffd}\u{1f600}b"),
+            (r#"{"name":"\ud83d\ud83d\ude00"}"#, "\u{fffd}\u{1f600}"),
+            (r#"{"name":"\ud800\u0041"}"#, "\u{fffd}A"),
+            (r#"{"name":"\udc00\ud800"}"#, "\u{fffd}\u{fffd}"),
+            (r#"{"name":"\\ud800"}"#, "\\ud800"),
+            (r#"{"n\u0061me":"\ud83d\ud83d"}"#, "\u{fffd}\u{fffd}"),
+        ] {
+            assert_eq!(fields_of(text).unwrap().name.as_deref(), Some(name), "{text}");
+        }
+        assert!(fields_of(r#"{"\udfff":0}"#).is_ok());
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_document() {
+        assert_eq!(fields_of("\u{feff}{\"name\":\"b\"}").unwrap().name.as_deref(), Some("b"));
+        assert_eq!(fields_of("\u{feff}").unwrap().name, None);
     }
 }

@@ -1,7 +1,8 @@
 //! Mailboxes with display names as people write them: `a@b`, `Ada <a@b>`, `"Lovelace, Ada" <a@b>`, with commas between.
 //!
-//! The grammar is RFC 5322 §3.4 without groups; comments are dropped. Control characters are told apart from other
-//! faults, because they are an attempt on a header.
+//! The grammar is RFC 5322 §3.4 without groups; comments are dropped. A display name may hold, unquoted, what wants
+//! quotes (`Acme, Inc. <a@b>`, `a < b <a@b>`), as long as nothing in it could be an address of its own. Control characters
+//! are told apart from other faults, because they are an attempt on a header.
 
 use super::address::Mailbox;
 
@@ -42,14 +43,22 @@ pub fn parse_list(text: &str) -> Result<Vec<NamedMailbox>, MailboxListError> {
     if text.chars().any(char::is_control) {
         return Err(MailboxListError::ControlCharacter);
     }
-    let items = split(text)?;
-    let list: Vec<NamedMailbox> = items
-        .iter()
-        .map(|item| item.trim())
-        .filter(|item| !item.is_empty())
-        .map(parse_item)
-        .collect::<Result<_, _>>()?;
-    if list.is_empty() { Err(MailboxListError::Malformed) } else { Ok(list) }
+    let mut list = Vec::new();
+    // Words before a comma that are no address: they begin the display name of the next one.
+    let mut name = String::new();
+    for item in split(text)? {
+        if item.trim().is_empty() && name.is_empty() {
+            continue;
+        }
+        let is_name = !item.contains('@');
+        name.push_str(&item);
+        if is_name {
+            name.push(',');
+        } else {
+            list.push(parse_item(std::mem::take(&mut name).trim())?);
+        }
+    }
+    if list.is_empty() || !name.is_empty() { Err(MailboxListError::Malformed) } else { Ok(list) }
 }
 
 /// Exactly one mailbox.
@@ -57,7 +66,11 @@ pub fn parse_list(text: &str) -> Result<Vec<NamedMailbox>, MailboxListError> {
 /// # Errors
 /// See [`MailboxListError`].
 pub fn parse_one(text: &str) -> Result<NamedMailbox, MailboxListError> {
-    let mut list = parse_list(text)?;
+    let mut list = match parse_list(text) {
+        // Quotes or parentheses without their partner.
+        Err(MailboxListError::Malformed) => vec![parse_by_last_angle(text.trim())?],
+        read => read?,
+    };
     match (list.pop(), list.is_empty()) {
         (Some(only), true) => Ok(only),
         (Some(_), false) => Err(MailboxListError::Several),
@@ -112,9 +125,29 @@ fn parse_item(item: &str) -> Result<NamedMailbox, MailboxListError> {
         return Ok(NamedMailbox { name: None, mailbox: Mailbox::parse(item).map_err(malformed)? });
     };
     let (name, rest) = item.split_at_checked(at).ok_or(MailboxListError::Malformed)?;
-    let inner = rest.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).ok_or(MailboxListError::Malformed)?;
-    let mailbox = Mailbox::parse(inner.trim()).map_err(malformed)?;
-    Ok(NamedMailbox { name: display_name(name)?, mailbox })
+    let inner = rest.strip_prefix('<').and_then(|rest| rest.strip_suffix('>'));
+    match inner.and_then(|inner| Mailbox::parse(inner.trim()).ok()) {
+        Some(mailbox) => Ok(NamedMailbox { name: display_name(name), mailbox }),
+        None => parse_by_last_angle(item),
+    }
+}
+
+/// A mailbox whose display name holds a `<` or half of a pair of quotes: its address stands behind the last `<`.
+fn parse_by_last_angle(text: &str) -> Result<NamedMailbox, MailboxListError> {
+    let parts = text.strip_suffix('>').and_then(|text| text.rsplit_once('<'));
+    let (name, inner) = parts.ok_or(MailboxListError::Malformed)?;
+    let mailbox = Mailbox::parse(inner.trim()).map_err(|_| MailboxListError::Malformed)?;
+    if holds_address(name) {
+        return Err(MailboxListError::Malformed);
+    }
+    Ok(NamedMailbox { name: display_name(name), mailbox })
+}
+
+/// Whether something in a display name could be meant as a mailbox of its own.
+fn holds_address(name: &str) -> bool {
+    let in_angles = name.split('<').skip(1).filter_map(|rest| rest.split('>').next());
+    let in_list = name.split([',', ';']);
+    in_angles.chain(in_list).any(|text| Mailbox::parse(text.trim()).is_ok())
 }
 
 /// Where the address of `Name <a@b>` begins.
@@ -132,8 +165,9 @@ fn angle_of(item: &str) -> Option<usize> {
     None
 }
 
-/// A name without its quotes; characters that want quotes are let pass without, for people do so.
-fn display_name(text: &str) -> Result<Option<String>, MailboxListError> {
+/// A name without its quotes, unless they do not pair; characters that want quotes are let pass without, for people do
+/// so.
+fn display_name(text: &str) -> Option<String> {
     let mut name = String::with_capacity(text.len());
     let (mut quoted, mut escaped) = (false, false);
     for c in text.trim().chars() {
@@ -144,12 +178,11 @@ fn display_name(text: &str) -> Result<Option<String>, MailboxListError> {
             }
             '\\' if quoted => escaped = true,
             '"' => quoted = !quoted,
-            '<' | '>' if !quoted => return Err(MailboxListError::Malformed),
             _ => name.push(c),
         }
     }
-    let name = name.trim();
-    Ok((!name.is_empty()).then(|| name.to_owned()))
+    let name = if quoted { text.trim() } else { name.trim() };
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 #[cfg(test)]
@@ -182,6 +215,59 @@ mod tests {
         assert_eq!(shown("\"a,b\"@b.test"), [plain("\"a,b\"@b.test")]);
         assert_eq!(shown("x@bücher.example"), [plain("x@xn--bcher-kva.example")]);
         assert_eq!(shown("Acme, Inc <a@b.test>".replace("Acme, ", "\"Acme, \" ").as_str()).len(), 1);
+    }
+
+    #[test]
+    fn a_display_name_without_quotes_may_hold_what_wants_them() {
+        for (text, name) in [
+            ("Acme, Inc. <a@b.test>", "Acme, Inc."),
+            ("Acme,Inc <a@b.test>", "Acme,Inc"),
+            ("Fuller, Jo, Dr. <a@b.test>", "Fuller, Jo, Dr."),
+            ("Acme,, Inc <a@b.test>", "Acme,, Inc"),
+            ("a < b <a@b.test>", "a < b"),
+            ("a > b <a@b.test>", "a > b"),
+            ("I <3 mail <a@b.test>", "I <3 mail"),
+            ("<<Acme>> <a@b.test>", "<<Acme>>"),
+            ("Sales <EU> <a@b.test>", "Sales <EU>"),
+            ("a < b, c <a@b.test>", "a < b, c"),
+            ("Acme: a, b; c <a@b.test>", "Acme: a, b; c"),
+            ("\"Acme\", Inc. <a@b.test>", "Acme, Inc."),
+            ("R&D @ Acme, Inc. <a@b.test>", "R&D @ Acme, Inc."),
+        ] {
+            let one = parse_one(text).unwrap();
+            assert_eq!((one.name.as_deref(), one.mailbox.to_string().as_str()), (Some(name), "a@b.test"), "{text}");
+        }
+        for (text, name) in [
+            ("5\" pipes <a@b.test>", "5\" pipes"),
+            ("\"Acme, Inc. <a@b.test>", "\"Acme, Inc."),
+            ("Acme (EU <a@b.test>", "Acme (EU"),
+            ("Acme EU) <a@b.test>", "Acme EU)"),
+        ] {
+            assert_eq!(parse_one(text).unwrap().name.as_deref(), Some(name), "{text}");
+        }
+        let named = |name: &str, address: &str| (Some(name.to_owned()), address.to_owned());
+        assert_eq!(
+            shown("Acme, Inc. <a@b.test>, c@b.test, Fuller, Jo <d@b.test>"),
+            [named("Acme, Inc.", "a@b.test"), (None, "c@b.test".to_owned()), named("Fuller, Jo", "d@b.test")]
+        );
+        assert_eq!(shown("a < b <a@b.test>, c@b.test").len(), 2);
+        assert_eq!(shown("c@b.test, Inc. <a@b.test>"), [(None, "c@b.test".to_owned()), named("Inc.", "a@b.test")]);
+    }
+
+    #[test]
+    fn a_name_that_could_be_an_address_of_its_own_is_none() {
+        for bad in [
+            "Ada <b@b.test> <c@b.test>",
+            "\"Bob, b@b.test <c@b.test>",
+            "x < y, b@b.test, z <c@b.test>",
+            "b@b.test; \"Bob <c@b.test>",
+            "Bob, a@b.test x",
+            "Bob, a@b.test",
+            "a@b.test, Bob",
+        ] {
+            assert_eq!(parse_one(bad), Err(MailboxListError::Malformed), "{bad}");
+        }
+        assert_eq!(parse_one("b@b.test, Inc. <c@b.test>"), Err(MailboxListError::Several));
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub struct Letter {
     pub html: Option<String>,
     /// What it answers: sets In-Reply-To and References; with angle brackets.
     pub in_reply_to: Option<String>,
-    /// Fields of the caller's own, which replace those for threading.
+    /// Fields of the caller's own, which replace those for threading; a Date among them is one (`own_header`).
     pub headers: Vec<(String, String)>,
     /// Files.
     pub attachments: Vec<Attachment>,
@@ -192,6 +192,8 @@ impl Bodies<'_> {
 fn write<'l>(letter: &'l Letter, bodies: Bodies<'l>) -> Result<Vec<u8>, ComposeError> {
     let sender = letter.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sender"));
     let sender = sender.map(|(_, value)| sender_field(value)).transpose()?;
+    let own_date = letter.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Date"));
+    let date = own_date.map_or_else(|| Date::new(letter.date.as_secs()).to_rfc822(), |(_, date)| date.clone());
     let own = |name: &str| letter.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
     let mut message = MessageBuilder::new().header("From", address(&letter.from)).header("To", addresses(&letter.to));
     if !letter.cc.is_empty() {
@@ -202,14 +204,14 @@ fn write<'l>(letter: &'l Letter, bodies: Bodies<'l>) -> Result<Vec<u8>, ComposeE
     }
     message = message
         .header("Subject", unstructured(&letter.subject))
-        .header("Date", Date::new(letter.date.as_secs()))
+        .header("Date", Raw::new(date))
         .header("Message-ID", Raw::new(letter.message_id.as_str()));
     if let Some(answered) = &letter.in_reply_to {
         for name in ["In-Reply-To", "References"].into_iter().filter(|name| !own(name)) {
             message = message.header(name, Raw::new(answered.as_str()));
         }
     }
-    for (name, value) in &letter.headers {
+    for (name, value) in letter.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("Date")) {
         check_header(name, value)?;
         if name.eq_ignore_ascii_case("Sender") {
             continue;

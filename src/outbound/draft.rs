@@ -16,7 +16,7 @@ use crate::mail::mailbox_list::NamedMailbox;
 /// A message that somebody wants to send.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// What is composed; its Message-ID and date are set here.
+    /// What is composed; its Message-ID and date are set here, unless its own headers have them.
     pub letter: Letter,
     /// Recipients that no field names.
     pub bcc: Vec<NamedMailbox>,
@@ -73,8 +73,10 @@ impl Outbound {
             return Err(DraftError::Suppressed);
         }
         let id = MessageId::new(now);
-        let message_id = format!("<{}@{}>", id.suffix(), sender.domain.name);
         let Draft { mut letter, metadata, scheduled_at, .. } = draft;
+        let own_id = letter.headers.extract_if(.., |(name, _)| name.eq_ignore_ascii_case("Message-ID")).last();
+        let message_id =
+            own_id.map_or_else(|| format!("<{}@{}>", id.suffix(), sender.domain.name), |(_, message_id)| message_id);
         letter.message_id.clone_from(&message_id);
         letter.date = scheduled_at.unwrap_or(now);
         let keys = Arc::clone(&sender.keys);

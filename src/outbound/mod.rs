@@ -14,6 +14,7 @@ pub mod hand_in;
 pub mod mta_sts;
 pub mod mx;
 pub mod notice;
+pub mod own_header;
 pub mod pace;
 pub mod refusal;
 pub mod release;

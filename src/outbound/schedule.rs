@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::civil::{Date, DateTime};
+use jiff::fmt::temporal::Pieces;
 use jiff::tz::TimeZone;
 
 use crate::clock::Timestamp;
@@ -16,15 +17,16 @@ const DAY: u64 = 86_400;
 #[error("scheduledAt must be a time at most 365 days ahead: milliseconds, ISO 8601, or such as \"in 2 hours\"")]
 pub struct BadSchedule;
 
-/// A time in milliseconds: `None` when it is past, which means now.
+/// A time in milliseconds, whose fraction does not count: `None` when it is past, which means now.
 ///
 /// # Errors
 /// It is more than 365 days ahead.
-pub fn from_millis(millis: i64, now: Timestamp) -> Result<Option<Timestamp>, BadSchedule> {
-    within(Timestamp::from_millis(millis), now)
+pub fn from_millis(millis: f64, now: Timestamp) -> Result<Option<Timestamp>, BadSchedule> {
+    // What no integer holds becomes the largest, which is too far ahead.
+    within(Timestamp::from_millis(millis.floor() as i64), now)
 }
 
-/// A time as text: ISO 8601 (a date, or date and time; without offset it is UTC), `now`, `tomorrow` or
+/// A time as text: ISO 8601 (a date, or date and time; without offset it is UTC), milliseconds, `now`, `tomorrow` or
 /// `in <n> minutes|hours|days|weeks`. `None` when it is past, which means now.
 ///
 /// # Errors
@@ -40,10 +42,17 @@ pub fn from_text(text: &str, now: Timestamp) -> Result<Option<Timestamp>, BadSch
     if let Some(span) = lower.strip_prefix("in ") {
         return within(now.plus(relative(span)?), now);
     }
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(BadSchedule);
+    if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return from_millis(digits(text)?, now);
     }
     within(Timestamp::from_millis(iso(text)?), now)
+}
+
+/// Milliseconds as text. Fewer digits are rather seconds, or a date without its dashes, than a time long past.
+fn digits(text: &str) -> Result<f64, BadSchedule> {
+    const FEWEST: usize = 12;
+    let whole = text.split('.').next().unwrap_or_default();
+    if whole.len() < FEWEST { Err(BadSchedule) } else { text.parse().map_err(|_| BadSchedule) }
 }
 
 fn within(at: Timestamp, now: Timestamp) -> Result<Option<Timestamp>, BadSchedule> {
@@ -74,6 +83,12 @@ fn relative(span: &str) -> Result<Duration, BadSchedule> {
 }
 
 fn iso(text: &str) -> Result<i64, BadSchedule> {
+    /// RFC 3339 §5.6: an offset has up to 23 hours; jiff takes two more.
+    const LARGEST_OFFSET: i32 = 86_399;
+    let offset = Pieces::parse(text).ok().and_then(|pieces| pieces.to_numeric_offset());
+    if offset.is_some_and(|offset| offset.seconds().abs() > LARGEST_OFFSET) {
+        return Err(BadSchedule);
+    }
     if let Ok(stamp) = text.parse::<jiff::Timestamp>() {
         return Ok(stamp.as_millisecond());
     }
@@ -121,8 +136,17 @@ mod tests {
         assert_eq!(after("2026-07-28 01:00:00"), 3_600_000);
         assert_eq!(after("2026-07-29"), 86_400_000);
         assert_eq!(from_text("2020-01-01", NOW).unwrap(), None, "past is now");
-        assert_eq!(from_millis(5, NOW).unwrap(), None);
-        assert_eq!(from_millis(NOW.as_millis() + 5, NOW).unwrap(), Some(Timestamp::from_millis(NOW.as_millis() + 5)));
+        assert_eq!(after("2026-07-29T00:59:00+23:59"), 3_600_000);
+        assert_eq!(after("2026-07-28T02:00:00-14:00"), 16 * 3_600_000);
+        assert_eq!(after("1785196800005"), 5);
+        assert_eq!(after("1785196800005.999"), 5);
+        assert_eq!(from_text("0999999999999", NOW).unwrap(), None);
+        let millis = |millis| from_millis(millis, NOW).unwrap();
+        assert_eq!(millis(5.0), None);
+        assert_eq!(millis(-5.5), None);
+        for fraction in [0.0, 0.25, 0.999] {
+            assert_eq!(millis(1_785_196_800_005.0 + fraction), Some(Timestamp::from_millis(1_785_196_800_005)));
+        }
     }
 
     #[test]
@@ -130,7 +154,14 @@ mod tests {
         for bad in [
             "",
             " ",
-            "1785196800000",
+            "1785196800",
+            "20270728",
+            "1785196800.5",
+            "17851968000.00.5",
+            "1.785196800000",
+            "99999999999999999999",
+            "1785196800000ms",
+            "0x19fa8d8f400",
             "soon",
             "in",
             "in 5",
@@ -145,10 +176,16 @@ mod tests {
             "in 366 days",
             "2030-01-01",
             "2026-07-28T01:00[Europe/Berlin]",
+            "2026-07-29T01:00:00+25:00",
+            "2026-07-29T01:00:00+24:00",
+            "2026-07-27T01:00:00-25:59",
+            "2026-07-29T01:00:00+02:60",
+            "2026-07-29T01:00:00+2500",
         ] {
             assert_eq!(from_text(bad, NOW), Err(BadSchedule), "{bad}");
         }
         assert_eq!(after("in 365 days"), 365 * 86_400_000);
-        assert_eq!(from_millis(i64::MAX, NOW), Err(BadSchedule));
+        assert_eq!(from_millis(i64::MAX as f64, NOW), Err(BadSchedule));
+        assert_eq!(from_millis(1e300, NOW), Err(BadSchedule));
     }
 }

@@ -21,6 +21,7 @@ mod error;
 pub mod events;
 pub mod faults;
 pub mod figures;
+pub mod former_webhooks;
 pub mod forward_marks;
 mod health;
 pub mod idempotency;

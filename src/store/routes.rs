@@ -170,7 +170,14 @@ fn read(row: &Row<'_>) -> rusqlite::Result<RouteRow> {
 /// # Errors
 /// [`super::Error::Conflict`] when the domain has its webhook already.
 pub fn insert(connection: &Connection, new: &NewRoute, now: Timestamp) -> Result<RouteId> {
-    let public_id = RouteId::new(now);
+    insert_as(connection, RouteId::new(now), new, now)
+}
+
+/// As [`insert`], under an id that is known already.
+///
+/// # Errors
+/// As [`insert`].
+pub fn insert_as(connection: &Connection, public_id: RouteId, new: &NewRoute, now: Timestamp) -> Result<RouteId> {
     connection
         .prepare_cached(
             "INSERT INTO route (public_id, account_id, domain_id, match_pattern, action, destination, ack_mode,

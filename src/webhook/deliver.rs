@@ -34,7 +34,7 @@ use crate::store::deliveries::{self, DeliveryRow};
 use crate::store::messages::{self, MessageRow};
 use crate::store::objects::Objects;
 use crate::store::routes::{self, RouteRow};
-use crate::store::{self, Db, events};
+use crate::store::{self, Db, events, former_webhooks};
 
 /// The one event whose payload is made of the stored message.
 const EMAIL_RECEIVED: &str = "email.received";
@@ -239,7 +239,7 @@ impl Webhooks {
             return Ok(Found::Ended(Some((id, "message_gone"))));
         }
         let route = match &delivery.route_id {
-            Some(route_id) => routes::find(connection, route_id)?,
+            Some(route_id) => former_webhooks::find_route(connection, route_id)?,
             None => None,
         };
         let Some(route) = route.filter(|route| route.active) else {
@@ -316,7 +316,7 @@ impl Webhooks {
         let head = Letterhead { delivery, event_id, attempt, secrets };
         let (headers, body) = request::signed(head, payload, now);
         let clock = Instant::now();
-        let answer = self.post(&prepared.url, headers.clone(), body).await;
+        let answer = self.post(&prepared.url, prepared.ack_mode, headers.clone(), body).await;
         let duration = clock.elapsed();
         let outcome = answer.as_ref().ok().map(|answer| judge(prepared.ack_mode, answer, now.plus(duration)));
         let sent = Sent { attempt, by_hand: asked == Asked::ByHand, headers: &headers, at: now, duration };
@@ -326,12 +326,19 @@ impl Webhooks {
         posted
     }
 
-    pub(super) async fn post(&self, url: &str, headers: HeaderMap, body: Body) -> Result<Answer, EgressError> {
-        match Target::parse(url, &self.policy) {
-            Ok(target) => self.egress.post(&target, headers, body, Limits::default()).await,
-            // It was fit when the route was made; the operator's policy changed since.
-            Err(_) => Err(EgressError::BlockedAddress),
-        }
+    /// Posts once. An answer whose body is broken or late is one all the same, unless `mode` needs that body.
+    pub(super) async fn post(
+        &self,
+        url: &str,
+        mode: AckMode,
+        headers: HeaderMap,
+        body: Body,
+    ) -> Result<Answer, EgressError> {
+        // It was fit when the route was made; the operator's policy may have changed since.
+        let target = Target::parse(url, &self.policy).map_err(|_| EgressError::BlockedAddress)?;
+        let answer = self.egress.post_for_status(&target, headers, body, Limits::default()).await?;
+        let broken = answer.broken.filter(|_| outcome::needs_body(mode, view(&answer)));
+        broken.map_or(Ok(answer), Err)
     }
 
     fn attempted(self: Arc<Self>, posted: Posted) -> Attempted {
@@ -362,13 +369,12 @@ pub(super) fn ack_mode(route: &RouteRow) -> AckMode {
 
 /// What an answer means by the route's ack mode; `now` is when it was complete.
 pub(super) fn judge(mode: AckMode, answer: &Answer, now: Timestamp) -> Outcome {
-    let view = AnswerView {
-        status: answer.status,
-        headers: &answer.headers,
-        body: &answer.body,
-        truncated: answer.truncated,
-    };
-    outcome::judge(mode, view, now)
+    outcome::judge(mode, view(answer), now)
+}
+
+fn view(answer: &Answer) -> AnswerView<'_> {
+    let Answer { status, headers, body, truncated, .. } = answer;
+    AnswerView { status: *status, headers, body, truncated: *truncated }
 }
 
 /// Keeps `guard` until the attempt is settled, or is known not to be.

@@ -116,9 +116,17 @@ pub fn judge(mode: AckMode, answer: AnswerView<'_>, now: Timestamp) -> Outcome {
     }
 }
 
+/// Whether what an answer means by `mode` depends on its body. Where it does not, one that broke off does no harm.
+pub fn needs_body(mode: AckMode, answer: AnswerView<'_>) -> bool {
+    mode == AckMode::Ack && (200..=299).contains(&answer.status) && !has_ack_header(answer)
+}
+
+fn has_ack_header(answer: AnswerView<'_>) -> bool {
+    values(answer.headers, "x-mailkite-ack").any(|value| value.eq_ignore_ascii_case("ok"))
+}
+
 fn acknowledges(answer: AnswerView<'_>) -> bool {
-    let header = values(answer.headers, "x-mailkite-ack").any(|value| value.eq_ignore_ascii_case("ok"));
-    header || json(answer).is_some_and(|body| word(&body, "status") == Some("ok"))
+    has_ack_header(answer) || json(answer).is_some_and(|body| word(&body, "status") == Some("ok"))
 }
 
 fn control(answer: AnswerView<'_>) -> Control {

@@ -175,9 +175,10 @@ impl Passing {
         let head = Letterhead { delivery: &delivery, event_id, attempt: 1, secrets };
         let (headers, body) = request::signed(head, payload, now);
         let clock = Instant::now();
-        let answer = self.webhooks.post(&prepared.url, headers, body).await;
+        let mode = ack_mode(&prepared.route);
+        let answer = self.webhooks.post(&prepared.url, mode, headers, body).await;
         let duration = clock.elapsed();
-        let outcome = answer.as_ref().ok().map(|answer| judge(ack_mode(&prepared.route), answer, now.plus(duration)));
+        let outcome = answer.as_ref().ok().map(|answer| judge(mode, answer, now.plus(duration)));
         let delivered = matches!(outcome, Some(Outcome::Delivered { .. }));
         let metrics = &self.webhooks.metrics;
         metrics.add(if delivered { Counter::WebhooksDelivered } else { Counter::WebhooksRejected });

@@ -34,8 +34,9 @@ impl Webhooks {
         };
         let (headers, body) = request::signed(head, payload, now);
         let clock = std::time::Instant::now();
-        let answer = self.post(url, headers, body).await.map_err(Refused::DeliveryFailed)?;
-        let outcome = judge(ack_mode(route), &answer, now.plus(clock.elapsed()));
+        let mode = ack_mode(route);
+        let answer = self.post(url, mode, headers, body).await.map_err(Refused::DeliveryFailed)?;
+        let outcome = judge(mode, &answer, now.plus(clock.elapsed()));
         Ok(Manual { ok: matches!(outcome, Outcome::Delivered { .. }), status: answer.status })
     }
 }

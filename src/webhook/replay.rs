@@ -270,10 +270,17 @@ fn aim(
 }
 
 /// Ends those of `step`, pairs of job and delivery, that still are what they were; a claimed job finds its delivery ended.
-fn end_step(tx: &Connection, routes: &[RouteId], step: &[(i64, i64)], now: Timestamp) -> store::Result<()> {
+fn end_step(tx: &Connection, ids: &[RouteId], step: &[(i64, i64)], now: Timestamp) -> store::Result<()> {
+    // A domain's webhook may have come back meanwhile, a stopped route may run again.
+    let mut gone = Vec::with_capacity(ids.len());
+    for route in ids {
+        if routes::find(tx, route)?.is_none_or(|row| !row.active) {
+            gone.push(route);
+        }
+    }
     for (job, delivery) in step {
         let row = deliveries::find_by_row(tx, *delivery)?;
-        if row.and_then(|row| row.route_id).is_some_and(|route| routes.contains(&route)) {
+        if row.and_then(|row| row.route_id).is_some_and(|route| gone.contains(&&route)) {
             deliveries::end(tx, *delivery, "route_gone", now)?;
             jobs::delete_waiting(tx, *job, Kind::Webhook, *delivery)?;
         }

@@ -49,7 +49,7 @@ pub(super) fn signed(head: Letterhead<'_>, payload: Payload, now: Timestamp) -> 
             let mut length = 0;
             let counted = payload.pieces().inspect(|piece| length += piece.len() as u64);
             let headers = tokio::task::block_in_place(|| headers(head, now, counted));
-            (headers, Body::pieces(length, payload.pieces()))
+            (headers, Body::repeatable(length, move || payload.pieces()))
         }
     }
 }

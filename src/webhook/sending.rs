@@ -19,7 +19,7 @@ use crate::store::deliveries::DeliveryRow;
 use crate::store::domains::{self, DomainRow};
 use crate::store::events::{self, NewEvent};
 use crate::store::jobs::Kind;
-use crate::store::{self, accounts, jobs, routes};
+use crate::store::{self, accounts, former_webhooks, jobs, routes};
 
 /// How long the payload of a sending event is kept.
 pub const PAYLOAD_AGE: Duration = Duration::from_secs(45 * 86_400);
@@ -233,7 +233,7 @@ impl Webhooks {
     ) -> store::Result<Found> {
         let gone = Found::Ended(Some((delivery.id, "route_gone")));
         if let Some(route_id) = delivery.route_id.clone() {
-            let route = routes::find(connection, &route_id)?.filter(|route| route.active);
+            let route = former_webhooks::find_route(connection, &route_id)?.filter(|route| route.active);
             let Some(route) = route else { return Ok(gone) };
             return self.ready(delivery, None, &route, payload.into(), now);
         }

@@ -286,10 +286,9 @@ async fn a_body_is_one_object_of_bounded_depth() {
         "{'a':1}",
         "{\"a\":}",
         "{\"a\":1,}",
-        "\u{feff}{}",
+        "{}\u{feff}",
         "{\"a\":NaN}",
         "a=b",
-        "{\"a\":\"\\ud800\"}",
         "{\"a\":01}",
     ] {
         post(bad.as_bytes()).await.expect_error(400, "bad_json");
@@ -303,7 +302,9 @@ async fn a_body_is_one_object_of_bounded_depth() {
     post(nested(65).as_bytes()).await.expect_error(400, "bad_json");
     post(&[b"{\"a\":".as_slice(), &b"[".repeat(500_000)].concat()).await.expect_error(400, "bad_json");
     // Nothing at all is an empty object.
-    for empty in ["", " ", "\r\n\t ", "{}", "{\"domainId\":null,\"name\":null}"] {
+    let nothing =
+        ["", " ", "\r\n\t ", "{}", "{\"domainId\":null,\"name\":null}", "{\"domainId\":\"\",\"name\":\"\"}"];
+    for empty in nothing.into_iter().chain(["\u{feff}", "\u{feff} {}", "{\"a\":\"\\ud800\"}"]) {
         post(empty.as_bytes()).await.expect_field(400, "bad_request", "domainId");
     }
     owner.post_nothing("/api/keys/scoped").await.expect_field(400, "bad_request", "domainId");
@@ -539,19 +540,58 @@ async fn plain_http_from_afar_needs_a_trusted_proxy_that_says_https() {
         let (api, owner) = (server.anonymous(), server.owner().await);
         assert!(!server.http.ip().is_loopback());
         let proto = |value: &'static str| [("X-Forwarded-Proto", value)];
-        for path in ["/v1/me", "/api/nothing", "/api/health", "/att/x/0", "/v1/agent"] {
+        for path in ["/v1/me", "/api/nothing", "/api/ready", "/att/x/0", "/v1/agent", "/api/health/", "/api//health"]
+        {
             let refused = owner.exchange("GET", path, &[], None).await;
             refused.expect_error(403, "https_required");
             assert_conventions(path, &refused);
             owner.exchange("GET", path, &proto("http"), None).await.expect_error(403, "https_required");
         }
-        let proxied = owner.exchange("GET", "/v1/me", &proto("https"), None).await;
-        if trusted {
-            proxied.expect(200);
-        } else {
-            proxied.expect_error(403, "https_required");
+        for told in ["https", "HTTPS", "http, https"] {
+            let proxied = owner.exchange("GET", "/v1/me", &proto(told), None).await;
+            if trusted {
+                proxied.expect(200);
+            } else {
+                proxied.expect_error(403, "https_required");
+            }
+        }
+        owner.exchange("GET", "/v1/me", &proto("https, http"), None).await.expect_error(403, "https_required");
+        // Who asks whether the process lives may have no TLS.
+        for headers in [&[][..], &proto("http"), &proto("https")] {
+            for method in ["GET", "HEAD"] {
+                assert_eq!(api.exchange(method, "/api/health", headers, None).await.status, 200);
+            }
         }
         assert_eq!(api.exchange("OPTIONS", "/v1/me", &[], None).await.status, 204);
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trusted_proxy_on_this_machine_that_says_http_speaks_for_a_client_from_afar() {
+    for trusted in [false, true] {
+        let server = Server::start_with(Clock::System, |config| {
+            config.http.trusted_proxies = if trusted { vec!["127.0.0.0/8".parse().unwrap()] } else { Vec::new() };
+        })
+        .await;
+        let owner = server.owner().await;
+        let ask = async |path: &str, told: &[&'static str]| {
+            let headers: Vec<_> = told.iter().map(|proto| ("X-Forwarded-Proto", *proto)).collect();
+            owner.exchange("GET", path, &headers, None).await
+        };
+        for told in [&[][..], &["https"], &["http", "https"], &["http,https"]] {
+            ask("/v1/me", told).await.expect(200);
+        }
+        for told in [&["http"][..], &["HTTP"], &["ws"], &[""], &["https", "http"], &["https, http"]] {
+            let answer = ask("/v1/me", told).await;
+            if trusted {
+                answer.expect_error(403, "https_required");
+            } else {
+                // Anybody on this machine may say anything.
+                answer.expect(200);
+            }
+            ask("/api/health", told).await.expect(200);
+        }
         server.stop().await;
     }
 }

@@ -133,7 +133,7 @@ async fn a_webhook_has_a_good_url_and_a_verified_domain() {
         bench.owner.put(path, json!("https://app.acme.dev/")).await.expect_error(400, "bad_json");
         bench.server.anonymous().put(path, json!({})).await.expect_error(401, "unauthorized");
     }
-    for bad in [json!("strict"), json!(""), json!("LENIENT"), json!(1)] {
+    for bad in [json!("strict"), json!(" "), json!("LENIENT"), json!(1)] {
         let body = json!({"url": "https://app.acme.dev/", "ackMode": bad});
         bench.owner.put(HOOK, body).await.expect_field(400, "bad_request", "ackMode");
     }

@@ -13,7 +13,7 @@ use super::domains::find_domain;
 use crate::clock::Timestamp;
 use crate::http::App;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, DONE, Done, Loose, missing, required};
+use crate::http::body::{Body, DONE, Done, Loose, required, text};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::KeyId;
@@ -199,9 +199,9 @@ pub struct NewScopedKey {
     #[serde(default)]
     #[schema(value_type = String, example = "acme.dev")]
     domain_id: Loose<String>,
-    /// At most 100 characters.
+    /// At most 100 characters; by default the domain's name.
     #[serde(default)]
-    #[schema(value_type = String, example = "blog")]
+    #[schema(value_type = Option<String>, example = "blog")]
     name: Loose<String>,
 }
 
@@ -214,25 +214,25 @@ pub async fn new_scoped_key(
     caller.needs_account()?;
     let fields: NewScopedKey = body.fields()?;
     let domain = required(fields.domain_id, "domainId")?;
-    let name = required(fields.name, "name")?.trim().to_owned();
-    if name.is_empty() {
-        return Err(missing("name"));
-    }
+    let name = text(fields.name, "name")?.map(|name| name.trim().to_owned()).unwrap_or_default();
     if name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {
         return Err(ApiError::field(Code::BadRequest, "name", "a name has at most 100 characters, on one line"));
     }
     let (account, now, key) = (caller.id(), app.clock.now(), secrets::new_api_key());
     let (hash, sealed) = (token_hash(&key), app.secrets.seal(keys::PURPOSE, key.as_bytes()));
-    let (kept, limits) = (name.clone(), Arc::clone(&app.account_limits));
+    let limits = Arc::clone(&app.account_limits);
     let made = app.db.write(move |tx| {
         let Some(domain) = find_domain(tx, account, &domain)? else {
             return Ok(None);
         };
         limits.admit(tx, account, Kind::ScopedKeys)?;
-        let id = keys::insert_scoped(tx, account, domain.id, &kept, &hash, &sealed, now)?;
-        Ok(Some((id, domain)))
+        let name = if name.is_empty() { domain.name.clone() } else { name };
+        // A domain's name may be longer.
+        let name: String = name.chars().take(MAX_NAME_CHARS).collect();
+        let id = keys::insert_scoped(tx, account, domain.id, &name, &hash, &sealed, now)?;
+        Ok(Some((id, name, domain)))
     });
-    let (id, domain) = made.await?.ok_or(Code::DomainNotOwned)?;
+    let (id, name, domain) = made.await?.ok_or(Code::DomainNotOwned)?;
     let view = ScopedKey {
         id: id.to_string(),
         name,

@@ -13,7 +13,7 @@ use crate::google::{GoogleError, Grant};
 use crate::hex;
 use crate::http::App;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, DONE, Done, Loose, missing, required, text};
+use crate::http::body::{Body, DONE, Done, Loose, Typed, missing, required, text};
 use crate::http::client::Client;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
@@ -162,10 +162,10 @@ impl axum::extract::FromRequestParts<App> for SignUpLimit {
 pub struct LogIn {
     #[serde(default)]
     #[schema(value_type = String, example = "ada@acme.dev")]
-    email: Loose<String>,
+    email: Typed,
     #[serde(default)]
     #[schema(value_type = String, example = "correct horse battery")]
-    password: Loose<String>,
+    password: Typed,
     /// Instead of both: a ticket that `mailkite dev` printed, good for one sign-in.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
@@ -181,11 +181,11 @@ pub async fn log_in(State(app): State<App>, client: Client, body: Body) -> Resul
         attempt.end(&app, &result);
         return Ok(Json(result?.into()));
     }
-    let email = required(fields.email, "email")?;
+    let email = required(fields.email.0, "email")?;
     // What is no address is looked for as it is, and not found.
     let email =
         Mailbox::parse(email.trim()).map_or_else(|_| email.trim().to_lowercase(), |mailbox| mailbox.canonical());
-    let password = required(fields.password, "password")?;
+    let password = required(fields.password.0, "password")?;
     let attempt = Attempt::begin(&app, &client, &email).await?;
     let result = app.accounts.log_in(email, password, client.session(), app.clock.now()).await;
     attempt.end(&app, &result);
@@ -321,7 +321,7 @@ pub struct ChangePassword {
     /// Required if the account has a password.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    current_password: Loose<String>,
+    current_password: Typed,
     #[serde(default)]
     #[schema(value_type = String, example = "correct horse battery")]
     new_password: Loose<String>,
@@ -345,7 +345,7 @@ pub async fn change_password(
 ) -> Result<Json<PasswordChanged>, ApiError> {
     caller.needs_session()?;
     let fields: ChangePassword = body.fields()?;
-    let current = text(fields.current_password, "currentPassword")?;
+    let current = text(fields.current_password.0, "currentPassword")?;
     if current.is_none() && app.accounts.has_password(caller.id()).await? {
         return Err(missing("currentPassword"));
     }

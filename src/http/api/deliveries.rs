@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use crate::clock::Timestamp;
 use crate::http::App;
 use crate::http::auth::Caller;
-use crate::http::body::Body;
+use crate::http::body::{Body, Loose};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::http::listener::Hangup;
@@ -227,26 +227,38 @@ pub async fn retry(
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BulkRetry {
-    #[schema(nullable = false)]
-    delivery_ids: Option<Vec<String>>,
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<String>>)]
+    delivery_ids: Loose<Vec<String>>,
     /// A message stands for its latest delivery to each route.
-    #[schema(nullable = false)]
-    message_ids: Option<Vec<String>>,
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<String>>)]
+    message_ids: Loose<Vec<String>>,
     /// A thread stands for all its messages.
-    #[schema(nullable = false)]
-    thread_ids: Option<Vec<String>>,
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<String>>)]
+    thread_ids: Loose<Vec<String>>,
 }
 
 /// `POST /api/deliveries/retry`
 pub async fn retry_many(State(app): State<App>, caller: Caller, body: Body) -> Result<Json<Results>, ApiError> {
     let fields: BulkRetry = body.fields()?;
-    let deliveries = fields.delivery_ids.unwrap_or_default().into_iter().map(Item::Delivery);
-    let messages = fields.message_ids.unwrap_or_default().into_iter().map(Item::Message);
-    let threads = fields.thread_ids.unwrap_or_default().into_iter().map(Item::Thread);
+    let deliveries = ids(fields.delivery_ids, "deliveryIds")?.into_iter().map(Item::Delivery);
+    let messages = ids(fields.message_ids, "messageIds")?.into_iter().map(Item::Message);
+    let threads = ids(fields.thread_ids, "threadIds")?.into_iter().map(Item::Thread);
     let scope = Scope { account: caller.id(), domain: caller.scope() };
     let items = deliveries.chain(messages).chain(threads).collect();
     let results = app.webhooks.retry_many(scope, items, app.clock.now()).await?;
     Ok(Json(Results::new(results)))
+}
+
+/// A list of ids that may be left out.
+///
+/// # Errors
+/// 400 `bad_request` for anything else.
+pub fn ids(given: Loose<Vec<String>>, field: &'static str) -> Result<Vec<String>, ApiError> {
+    let bad = || ApiError::field(Code::BadRequest, field, format!("{field} must be a list of strings"));
+    Ok(given.optional(bad)?.unwrap_or_default())
 }
 
 /// `GET /api/deliveries/:id/attempts`

@@ -16,10 +16,11 @@ use crate::http::auth::Caller;
 use crate::http::body::{Body, DONE, Done, Loose};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
+use crate::id::RouteId;
 use crate::limits::Kind;
 use crate::secrets;
 use crate::store::routes::{self, Action, Change, NewRoute, RouteRow, SECRET_PURPOSE};
-use crate::store::{self, domains, domains::DomainRow};
+use crate::store::{self, domains, domains::DomainRow, former_webhooks};
 
 /// `PUT /api/domains/:id/webhook`
 #[derive(Deserialize, ToSchema)]
@@ -103,7 +104,9 @@ pub async fn put(
                     is_domain_webhook: true,
                     secret_sealed: Some(fresh),
                 };
-                routes::insert(tx, &new, now)?
+                // The webhook keeps its id though it was removed, so that its deliveries are its own still.
+                let id = former_webhooks::take(tx, domain.id)?.unwrap_or_else(|| RouteId::new(now));
+                routes::insert_as(tx, id, &new, now)?
             }
         };
         routes::find(tx, &id)

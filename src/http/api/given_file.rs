@@ -5,8 +5,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde_json::value::RawValue;
 
 use crate::egress::{Allowance, FILE_LIMITS, FetchError, Fetched, Target, fetch_file_within};
 use crate::http::App;
@@ -38,7 +39,15 @@ pub enum FileFault {
 #[derive(Debug)]
 pub struct Base64File(pub Result<Vec<u8>, FileFault>);
 
+impl Base64File {
+    /// Whether it is a file without content.
+    pub fn is_empty(&self) -> bool {
+        self.0.as_ref().is_ok_and(Vec::is_empty)
+    }
+}
+
 impl<'de> Deserialize<'de> for Base64File {
+    /// What is no text is no base64 either.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Text;
         impl Visitor<'_> for Text {
@@ -52,15 +61,19 @@ impl<'de> Deserialize<'de> for Base64File {
                 Ok(Base64File(decode(text)))
             }
         }
-        deserializer.deserialize_str(Text)
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        let read = serde_json::Deserializer::from_str(raw).deserialize_str(Text);
+        Ok(read.unwrap_or(Self(Err(FileFault::Base64))))
     }
 }
 
-/// The octets of a base64 text. Line breaks are let pass, for encoders of mail write them (RFC 2045 §6.8).
+/// The octets of a base64 text. It may be broken into lines and indented, for encoders of mail and people do so (RFC 2045
+/// §6.8), be of the alphabet for URLs (RFC 4648 §5), lack its padding, and have the head of a `data:` URL (RFC 2397).
 fn decode(text: &str) -> Result<Vec<u8>, FileFault> {
-    let text = text.trim();
-    let breaks = text.bytes().filter(|byte| matches!(byte, b'\r' | b'\n')).count();
-    let most = (text.len() - breaks).div_ceil(4).saturating_mul(3);
+    let text = without_data_head(text.trim())?;
+    let is_blank = |byte: u8| matches!(byte, b'\r' | b'\n' | b'\t' | b' ');
+    let blanks = text.bytes().filter(|byte| is_blank(*byte)).count();
+    let most = (text.len() - blanks).div_ceil(4).saturating_mul(3);
     if most > MAX_BYTES + 2 {
         return Err(FileFault::TooLarge);
     }
@@ -68,30 +81,40 @@ fn decode(text: &str) -> Result<Vec<u8>, FileFault> {
     let mut piece = Vec::with_capacity(PIECE.min(text.len()));
     let mut ended = false;
     let mut decode = |piece: &mut Vec<u8>, bytes: &mut Vec<u8>| {
-        // Padding ends the text.
+        // Padding ends the text, and so does its lack.
         if ended {
             return Err(FileFault::Base64);
         }
-        ended = piece.contains(&b'=');
-        BASE64.decode_vec(&piece, bytes).map_err(|_| FileFault::Base64)?;
+        ended = piece.contains(&b'=') || piece.len() < PIECE;
+        let engine = if piece.contains(&b'=') { &STANDARD } else { &STANDARD_NO_PAD };
+        engine.decode_vec(&piece, bytes).map_err(|_| FileFault::Base64)?;
         piece.clear();
         Ok(())
     };
-    for line in text.split(['\r', '\n']) {
-        let mut line = line.as_bytes();
-        while !line.is_empty() {
-            let (taken, rest) = line.split_at(line.len().min(PIECE - piece.len()));
-            piece.extend_from_slice(taken);
-            line = rest;
-            if piece.len() == PIECE {
-                decode(&mut piece, &mut bytes)?;
-            }
+    for byte in text.bytes().filter(|byte| !is_blank(*byte)) {
+        piece.push(match byte {
+            b'-' => b'+',
+            b'_' => b'/',
+            byte => byte,
+        });
+        if piece.len() == PIECE {
+            decode(&mut piece, &mut bytes)?;
         }
     }
     if !piece.is_empty() {
         decode(&mut piece, &mut bytes)?;
     }
     if bytes.len() > MAX_BYTES { Err(FileFault::TooLarge) } else { Ok(bytes) }
+}
+
+/// What stands behind `data:<type>;base64,`; all of a text that does not begin so.
+fn without_data_head(text: &str) -> Result<&str, FileFault> {
+    if !text.get(..5).is_some_and(|head| head.eq_ignore_ascii_case("data:")) {
+        return Ok(text);
+    }
+    let (head, data) = text.split_once(',').ok_or(FileFault::Base64)?;
+    let coding = head.rsplit(';').next().unwrap_or_default().trim();
+    if coding.eq_ignore_ascii_case("base64") { Ok(data) } else { Err(FileFault::Base64) }
 }
 
 /// What the files of one request may have together, and hold of the memory budget while they are loaded.
@@ -178,9 +201,12 @@ pub async fn load(app: &App, located: Located, together: &Together) -> Result<Fe
         FetchError::Url(_) => FileFault::Url,
         FetchError::TooLarge => FileFault::TooLarge,
         FetchError::NoMemory => FileFault::NoMemory(ApiError::new(Code::Unavailable, error.to_string())),
-        FetchError::Redirect(_) | FetchError::TooManyRedirects | FetchError::Status(_) | FetchError::Egress(_) => {
-            FileFault::Fetch(error.to_string())
-        }
+        FetchError::Redirect(_)
+        | FetchError::TooManyRedirects
+        | FetchError::Status(_)
+        | FetchError::Coding
+        | FetchError::Undecodable(_)
+        | FetchError::Egress(_) => FileFault::Fetch(error.to_string()),
     })
 }
 
@@ -193,14 +219,43 @@ mod tests {
     #[test]
     fn base64_is_decoded_in_pieces_whatever_its_lines_are() {
         let octets: Vec<u8> = (0..200_000_u32).map(|number| number.to_le_bytes()[0]).collect();
-        let text = BASE64.encode(&octets);
+        let text = STANDARD.encode(&octets);
         assert_eq!(decode(&text).unwrap(), octets);
         let lines: Vec<&str> = text.as_bytes().chunks(77).map(|line| str::from_utf8(line).unwrap()).collect();
         assert_eq!(decode(&format!(" {}\r\n", lines.join("\r\n"))).unwrap(), octets);
         assert_eq!(decode("").unwrap(), b"");
         let padded = format!("{}AA==", "A".repeat(PIECE - 4));
         assert_eq!(decode(&padded).unwrap().len(), PIECE / 4 * 3 - 2);
-        for bad in ["A", "AA=", "AA==AA==", "A A=", "ä", "AAA", &format!("{padded}AAAA"), &format!("{padded}====")] {
+        let unpadded = format!("{}AA", "A".repeat(PIECE));
+        assert_eq!(decode(&unpadded).unwrap().len(), PIECE / 4 * 3 + 1);
+        for (text, octets) in [
+            ("AAA", &[0, 0][..]),
+            ("AA", &[0]),
+            ("AA = =", &[0]),
+            ("-_-_", &[0xfb, 0xff, 0xbf]),
+            ("+_-/", &[0xfb, 0xff, 0xbf]),
+            ("eA\t\r\n ==", b"x"),
+            ("e\n\tA", b"x"),
+            ("data:text/plain;charset=utf-8;base64,eHl6", b"xyz"),
+            ("DATA:;BASE64,eA", b"x"),
+            ("data:application/pdf;base64,", b""),
+        ] {
+            assert_eq!(decode(text).unwrap(), octets, "{text}");
+        }
+        let more = [format!("{padded}AAAA"), format!("{padded}===="), format!("{unpadded}==AA")];
+        let bad = [
+            "A",
+            "AA=",
+            "AA==AA==",
+            "A A=",
+            "ä",
+            "AAAAA",
+            "AB",
+            "data:text/plain,eHl6",
+            "data:eHl6",
+            "\u{a0}AAAA\u{b}AA",
+        ];
+        for bad in bad.into_iter().chain(more.iter().map(String::as_str)) {
             assert!(matches!(decode(bad), Err(FileFault::Base64)), "{bad}");
         }
         assert!(matches!(decode(&"A".repeat(MAX_BYTES / 3 * 4 + 8)), Err(FileFault::TooLarge)));

@@ -16,6 +16,7 @@ use crate::inbound::ReceiveError;
 use crate::inbound::inject::Injection;
 use crate::inbound::route::{Pattern, is_regex};
 use crate::mail::address::Mailbox;
+use crate::mail::mailbox_list::{NamedMailbox, parse_one};
 use crate::store::routes::{self, Action, RouteRow};
 
 /// What stands for the `*` of a match when no address is given.
@@ -37,7 +38,7 @@ pub struct InjectFields {
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "rte_9c31aB7KmPq2XwZe")]
     route_id: Loose<String>,
-    /// The recipient; picks the oldest matching active route when no `routeId` is given.
+    /// The recipient; picks the active route whose match says most of it when no `routeId` is given.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "support@acme.dev")]
     address: Loose<String>,
@@ -81,18 +82,6 @@ fn bad(field: &'static str, message: &'static str) -> ApiError {
     ApiError::field(Code::BadRequest, field, message)
 }
 
-/// `a@b`, or `Name <a@b>`.
-fn sender(text: &str) -> Option<(Option<String>, Mailbox)> {
-    let text = text.trim();
-    if text.chars().any(char::is_control) {
-        return None;
-    }
-    let Some((name, rest)) = text.split_once('<') else { return Some((None, Mailbox::parse(text).ok()?)) };
-    let mailbox = Mailbox::parse(rest.strip_suffix('>')?.trim()).ok()?;
-    let name = name.trim().trim_matches('"').trim();
-    Some(((!name.is_empty()).then(|| name.to_owned()), mailbox))
-}
-
 /// `POST /v1/route`
 pub async fn inject(
     State(app): State<App>,
@@ -103,7 +92,8 @@ pub async fn inject(
     let fields: InjectFields = body.fields().await?;
     caller.needs_verified()?;
     let from = required(fields.from, "from")?;
-    let (from_name, from) = sender(&from).ok_or_else(|| bad("from", "from must be one address"))?;
+    let NamedMailbox { name: from_name, mailbox: from } =
+        parse_one(&from).map_err(|_| bad("from", "from must be one address"))?;
     if from.has_invisible_characters() {
         return Err(bad("from", "from: the address holds characters that nobody sees"));
     }
@@ -190,13 +180,24 @@ async fn find_route(
         }
         (None, Some(address)) => {
             let (matching, _) = directory.matching(account, &address).await?;
-            let reached = matching.iter().find(|route| caller.needs_domain(route.row.domain_id).is_ok());
-            reached.map(|route| RouteRow::clone(&route.row))
+            let reached = matching.iter().filter(|route| caller.needs_domain(route.row.domain_id).is_ok());
+            // Of equals the first, which is the oldest.
+            reached.min_by_key(|route| breadth(&route.row.match_pattern)).map(|route| RouteRow::clone(&route.row))
         }
     };
     let route = found.ok_or_else(ApiError::not_found)?;
     caller.needs_domain(route.domain_id)?;
     Ok(route)
+}
+
+/// How much a match covers: one address, some of a domain's, all of them.
+fn breadth(pattern: &str) -> u8 {
+    match pattern.split_once('*') {
+        _ if is_regex(pattern) => 2,
+        None => 0,
+        Some(("", rest)) if rest.starts_with('@') => 3,
+        Some(_) => 1,
+    }
 }
 
 /// The domain of a recipient: only those on the account's own verified domains reach any route (contract 4.1).

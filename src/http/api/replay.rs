@@ -5,13 +5,13 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::deliveries::Results;
+use super::deliveries::{Results, ids};
 use super::messages::MessageView;
 use super::routes::the_route;
 use crate::clock::Timestamp;
 use crate::http::App;
 use crate::http::auth::Caller;
-use crate::http::body::Body;
+use crate::http::body::{Body, Loose};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::{Path, Query, integer};
 use crate::inbound::route::Pattern;
@@ -95,8 +95,9 @@ pub async fn candidates(
 #[serde(rename_all = "camelCase")]
 pub struct Replay {
     /// 1 to 50 ids of stored inbound messages.
-    #[schema(required = true, nullable = false)]
-    message_ids: Option<Vec<String>>,
+    #[serde(default)]
+    #[schema(value_type = Vec<String>, required = true)]
+    message_ids: Loose<Vec<String>>,
 }
 
 /// `POST /api/routes/:id/deliver`
@@ -108,7 +109,7 @@ pub async fn deliver(
 ) -> Result<Json<Results>, ApiError> {
     let route = the_route(&app, &caller, &id).await?;
     let fields: Replay = body.fields()?;
-    let ids = fields.message_ids.unwrap_or_default();
+    let ids = ids(fields.message_ids, "messageIds")?;
     if ids.is_empty() || ids.len() > BULK_MAX {
         return Err(ApiError::field(Code::BadRequest, "messageIds", "messageIds must hold 1 to 50 ids"));
     }

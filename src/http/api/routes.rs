@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::account::RotatedSecret;
 use crate::accounts::BOTH_SIGN;
 use crate::clock::Timestamp;
-use crate::egress::Target;
+use crate::egress::{Policy, Target};
 use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::body::{Body, DONE, Done, Loose};
@@ -25,7 +25,7 @@ use crate::limits::Kind;
 use crate::mail::address::{Domain, Mailbox};
 use crate::secrets;
 use crate::store::routes::{self, Action, Change, NewRoute, OnAuthFail, RouteRow, SECRET_PURPOSE};
-use crate::store::{self, destinations, domains};
+use crate::store::{self, destinations, domains, former_webhooks};
 
 /// A route (contract 4.3).
 #[derive(Serialize, ToSchema)]
@@ -246,13 +246,25 @@ fn destination(app: &App, action: Action, given: Loose<String>) -> Result<Option
     }
 }
 
+/// Begins as the sentence of `bad_url` does (contract 1.6).
+const PLAIN_LOCALHOST: &str =
+    "a valid https url is required; http to this host needs the setting webhook.allow_localhost";
+
 /// A URL that webhooks may be posted to (contract 9.1).
 pub fn webhook_url(app: &App, given: Loose<String>, field: &'static str) -> Result<String, ApiError> {
     let url = given.required(|| ApiError::at(Code::BadUrl, field))?;
-    match Target::parse(url.trim(), &app.webhooks.policy) {
-        Ok(_) => Ok(url.trim().to_owned()),
+    let url = url.trim();
+    match Target::parse(url, &app.webhooks.policy) {
+        Ok(_) => Ok(url.to_owned()),
+        Err(_) if is_plain_localhost(app, url) => Err(ApiError::field(Code::BadUrl, field, PLAIN_LOCALHOST)),
         Err(_) => Err(ApiError::at(Code::BadUrl, field)),
     }
+}
+
+/// Whether a setting of the operator's is all that a URL lacks (contract 9.1).
+fn is_plain_localhost(app: &App, url: &str) -> bool {
+    let policy = Policy { allow_localhost: true, ..app.webhooks.policy.clone() };
+    !app.webhooks.policy.allow_localhost && Target::parse(url, &policy).is_ok()
 }
 
 /// An acknowledgement mode.
@@ -472,10 +484,17 @@ pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<Strin
 /// # Errors
 /// Storage trouble.
 pub async fn remove(app: &App, account: i64, id: RouteId) -> Result<(), ApiError> {
-    let gone = id.clone();
-    app.db.write_removal(move |tx| routes::delete(tx, &gone)).await?;
+    let (gone, now) = (id.clone(), app.clock.now());
+    let removed = app.db.write_removal(move |tx| {
+        let webhook = routes::find(tx, &gone)?.filter(|route| route.is_domain_webhook);
+        if let Some(domain) = webhook.and_then(|route| route.domain_id) {
+            former_webhooks::note(tx, &gone, domain, now)?;
+        }
+        routes::delete(tx, &gone)
+    });
+    removed.await?;
     app.db.routes_changed(account);
-    app.webhooks.end_routes(vec![id], app.clock.now()).await?;
+    app.webhooks.end_routes(vec![id], now).await?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::clock::Timestamp;
 use crate::http::App;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, DONE, Done, Loose};
+use crate::http::body::{Body, DONE, Done, Loose, text};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::{Path, Query, integer};
 use crate::limits::Kind;
@@ -70,7 +70,9 @@ pub struct SuppressionFields {
     #[schema(value_type = Option<String>)]
     reason: Loose<String>,
     /// At most 500 characters.
-    note: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    note: Loose<String>,
 }
 
 /// `POST /api/contacts/suppressions`
@@ -142,7 +144,8 @@ pub async fn add(
         Loose::Given(word) if REASONS.contains(&word.as_str()) => word.clone(),
         Loose::Given(_) | Loose::Absent | Loose::Wrong => "manual".to_owned(),
     };
-    if fields.note.as_ref().is_some_and(|note| note.chars().count() > MAX_NOTE_CHARS) {
+    let note = text(fields.note, "note")?;
+    if note.as_ref().is_some_and(|note| note.chars().count() > MAX_NOTE_CHARS) {
         return Err(ApiError::field(Code::BadRequest, "note", "a note has at most 500 characters"));
     }
     let now = app.clock.now();
@@ -151,7 +154,7 @@ pub async fn add(
         if suppressions::find_suppressed(tx, caller.id(), std::slice::from_ref(&email))?.is_empty() {
             limits.admit(tx, caller.id(), Kind::Suppressions)?;
         }
-        suppressions::put(tx, caller.id(), &email, &reason, fields.note.as_deref(), now)
+        suppressions::put(tx, caller.id(), &email, &reason, note.as_deref(), now)
     });
     let (row, new) = put.await?;
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };

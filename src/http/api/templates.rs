@@ -179,7 +179,7 @@ pub async fn create(
 ) -> Result<(StatusCode, Json<FullView>), ApiError> {
     caller.needs_account()?;
     caller.needs_verified()?;
-    let fields = TemplateFields { category: None, ..body.fields()? };
+    let fields = TemplateFields { category: None, ..body.fields()? }.without_empty();
     let base = match fields.base_id.as_deref() {
         None => None,
         Some(id) => Some(base_content(&app, &caller, id).await?),
@@ -220,10 +220,25 @@ async fn base_content(app: &App, caller: &Caller, id: &str) -> Result<TemplateCo
 }
 
 impl TemplateFields {
+    /// These fields without those that are empty. What is stored already is emptied by them.
+    fn without_empty(self) -> Self {
+        let given = |field: Option<String>| field.filter(|text| !text.is_empty());
+        Self {
+            base_id: given(self.base_id),
+            name: given(self.name),
+            subject: given(self.subject),
+            html: given(self.html),
+            text: given(self.text),
+            json: given(self.json),
+            theme: given(self.theme),
+            category: given(self.category),
+        }
+    }
+
     /// These fields over what was there.
     fn over(self, content: TemplateContent) -> Result<TemplateContent, ApiError> {
         let content = TemplateContent {
-            name: self.name.map_or(content.name, |name| name.trim().to_owned()),
+            name: self.name.filter(|name| !name.is_empty()).map_or(content.name, |name| name.trim().to_owned()),
             category: self.category.or(content.category),
             subject: self.subject.or(content.subject),
             html: self.html.or(content.html),

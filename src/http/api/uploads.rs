@@ -43,14 +43,15 @@ pub struct UploadFields {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     url: Loose<String>,
-    /// The file in base64.
-    #[serde(default)]
+    /// The file in base64; "" with a `filename` is a file without content.
     #[schema(value_type = Option<String>)]
-    content: Loose<Base64File>,
-    #[schema(example = "po.pdf")]
-    filename: Option<String>,
-    #[schema(example = "application/pdf")]
-    content_type: Option<String>,
+    content: Option<Base64File>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "po.pdf")]
+    filename: Loose<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "application/pdf")]
+    content_type: Loose<String>,
     /// 7 (default), 30, 90 or 365.
     #[serde(default)]
     #[schema(value_type = Option<u32>)]
@@ -100,9 +101,6 @@ pub async fn create(
     } else {
         from_body(&app, query, kind, request).await?
     };
-    if file.bytes.is_empty() {
-        return Err(ApiError::new(Code::BadAttachment, "the file is empty"));
-    }
     let name = file.filename.as_deref().unwrap_or(DEFAULT_NAME);
     let content_type = file.content_type.as_deref().unwrap_or(DEFAULT_TYPE);
     let kept = app.uploads.keep(caller.id(), name, content_type, file.bytes, file.days, app.clock.now()).await?;
@@ -119,6 +117,13 @@ pub async fn create(
 
 async fn from_body(app: &App, query: UploadQuery, kind: Option<String>, request: Request) -> Result<File, ApiError> {
     let bytes = body::read(request, app, MAX_BYTES, 1).await?;
+    // A file may have no octets, but something has to say that there is one.
+    if bytes.is_empty() && (query.filename.is_none() || kind.is_none()) {
+        return Err(ApiError::new(
+            Code::BadAttachment,
+            "the body is empty; a file without content has a name and a type",
+        ));
+    }
     let days = match query.retention_days.as_deref() {
         None | Some("") => DEFAULT_DAYS,
         Some(text) => text.parse().map_err(|_| bad_days()).and_then(permitted)?,
@@ -130,8 +135,11 @@ async fn from_json(app: &App, memory: RequestMemory, body: LargeBody) -> Result<
     let fields: UploadFields = body.fields().await?;
     let bad = |field, message| ApiError::field(Code::BadAttachment, field, message);
     let url = fields.url.optional(|| ApiError::at(Code::BadUrl, "url"))?;
-    let content = fields.content.optional(|| bad("content", "content must be base64"))?;
-    if fields.filename.as_ref().is_some_and(|name| name.chars().count() > MAX_NAME_CHARS) {
+    let filename = body::text(fields.filename, "filename")?;
+    let is_file = |content: &Base64File| !content.is_empty() || (url.is_none() && filename.is_some());
+    let content = fields.content.filter(is_file);
+    let content_type = body::text(fields.content_type, "contentType")?;
+    if filename.as_ref().is_some_and(|name| name.chars().count() > MAX_NAME_CHARS) {
         return Err(ApiError::field(Code::BadRequest, "filename", "a file name has at most 255 characters"));
     }
     let days = fields.retention_days.optional(bad_days)?.map_or(Ok(DEFAULT_DAYS), permitted)?;
@@ -150,8 +158,8 @@ async fn from_json(app: &App, memory: RequestMemory, body: LargeBody) -> Result<
     };
     Ok(File {
         bytes: fetched.bytes.into(),
-        filename: fields.filename.or(fetched.filename),
-        content_type: fields.content_type.or(fetched.content_type),
+        filename: filename.or(fetched.filename),
+        content_type: content_type.or(fetched.content_type),
         days,
     })
 }

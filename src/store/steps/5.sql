@@ -281,3 +281,11 @@ part_length, encoding)
   FROM attachment;
 DROP TABLE attachment;
 ALTER TABLE attachment_after RENAME TO attachment;
+
+-- Ids that a domain's webhook had and has no more.
+CREATE TABLE former_webhook (
+  route_id TEXT PRIMARY KEY,
+  domain_id INTEGER NOT NULL REFERENCES domain (id) ON DELETE CASCADE,
+  removed_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX former_webhook_by_domain ON former_webhook (domain_id, removed_at);

@@ -24,15 +24,19 @@ const MAX_ENTRIES: usize = 100;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AttachmentFields {
-    #[schema(required = true, nullable = false, example = "po.pdf")]
-    filename: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = String, required = true, example = "po.pdf")]
+    filename: Loose<String>,
     /// Where to fetch the file: https, or a link of this server.
-    url: Option<String>,
-    /// The file in base64.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    url: Loose<String>,
+    /// The file in base64; "" is a file without content, unless there is a `url`.
     #[schema(value_type = Option<String>)]
     content: Option<Base64File>,
-    #[schema(example = "application/pdf")]
-    content_type: Option<String>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "application/pdf")]
+    content_type: Loose<String>,
 }
 
 /// An attachment whose fields are right.
@@ -75,25 +79,27 @@ pub fn check(app: &App, given: Loose<Vec<AttachmentFields>>) -> Result<Vec<Wante
     let mut size = 0;
     let mut wanted = Vec::with_capacity(entries.len());
     for entry in entries {
-        let filename = entry.filename.ok_or_else(|| bad("an attachment needs a filename"))?;
+        let filename = entry.filename.required(|| bad("an attachment needs a filename"))?;
+        let content_type =
+            entry.content_type.optional(|| bad(format!("{filename}: contentType must be a string")))?;
+        let url = entry.url.optional(|| bad(format!("{filename}: url must be a string")))?;
         if filename.trim().is_empty() || filename.chars().count() > MAX_NAME_CHARS {
             return Err(bad(format!("a file name has 1 to {MAX_NAME_CHARS} characters")));
         }
-        let header = [Some(&filename), entry.content_type.as_ref()];
+        let header = [Some(&filename), content_type.as_ref()];
         if header.into_iter().flatten().any(|text| text.chars().any(char::is_control)) {
             let message = "a file's name and type must not hold control characters";
             return Err(ApiError::field(Code::BadHeader, "attachments", message));
         }
-        let source = match (entry.url, entry.content) {
+        // Forms send both fields, and nothing in the one that was not filled in.
+        let content = entry.content.filter(|content| url.is_none() || !content.is_empty());
+        let source = match (url, content) {
             (Some(url), None) => {
                 given_file::check_url(app, &url).map_err(|error| fault(error, &filename))?;
                 Source::Url(url)
             }
             (None, Some(Base64File(decoded))) => {
                 let bytes = decoded.map_err(|error| fault(error, &filename))?;
-                if bytes.is_empty() {
-                    return Err(empty(&filename));
-                }
                 size += bytes.len();
                 Source::Bytes(bytes.into())
             }
@@ -104,13 +110,9 @@ pub fn check(app: &App, given: Loose<Vec<AttachmentFields>>) -> Result<Vec<Wante
         if size > MAX_BYTES {
             return Err(too_large());
         }
-        wanted.push(Wanted { filename, content_type: entry.content_type, source });
+        wanted.push(Wanted { filename, content_type, source });
     }
     Ok(wanted)
-}
-
-fn empty(filename: &str) -> ApiError {
-    bad(format!("{filename}: the file is empty"))
 }
 
 fn too_large() -> ApiError {
@@ -186,9 +188,6 @@ impl Found {
             FoundSource::File(located) => located,
         };
         let fetched = given_file::load(app, located, together).await.map_err(|error| fault(error, &filename))?;
-        if fetched.bytes.is_empty() {
-            return Err(empty(&filename));
-        }
         let content_type = content_type.or(fetched.content_type);
         Ok(Attachment { filename, content_type, content: fetched.bytes.into() })
     }

@@ -4,16 +4,15 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::attachments::{self, AttachmentFields};
-use super::fields::{self, Content, When};
+use super::fields::{self, Content, Mailboxes, When};
 use super::{Shared, answer, check_sender_field, gate, in_reply_to};
 use crate::clock::Timestamp;
 use crate::http::App;
 use crate::http::auth::Caller;
-use crate::http::body::{LargeBody, Loose};
+use crate::http::body::{LargeBody, Loose, Members};
 use crate::http::error::{ApiError, Code};
 use crate::http::idempotency::{self, Begun};
 use crate::http::memory::RequestMemory;
@@ -36,11 +35,11 @@ struct BatchEntry {
     /// Merged over the shared data.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    template_data: Loose<Map<String, Value>>,
+    template_data: Loose<Members>,
     /// Merged over the shared headers.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    headers: Loose<Map<String, Value>>,
+    headers: Loose<Members>,
 }
 
 /// `POST /v1/send/batch`
@@ -68,13 +67,13 @@ pub struct BatchFields {
     template_id: Loose<String>,
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    template_data: Loose<Map<String, Value>>,
+    template_data: Loose<Members>,
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    headers: Loose<Map<String, Value>>,
+    headers: Loose<Members>,
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
-    reply_to: Loose<String>,
+    #[schema(value_type = Option<Mailboxes>)]
+    reply_to: Loose<Mailboxes>,
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     in_reply_to: Loose<String>,
@@ -177,13 +176,15 @@ pub async fn send_batch(
         subject: fields::text(given.subject, "subject")?,
         html: fields::text(given.html, "html")?,
         text: fields::text(given.text, "text")?,
-        template_id: fields::text(given.template_id, "templateId")?,
+        template_id: fields::name(given.template_id, "templateId")?,
         data: None,
     };
     content.check()?;
     content.data = fields::template_data(given.template_data)?;
-    let own_headers = fields::headers(given.headers)?;
-    let reply_to = fields::reply_to(given.reply_to)?;
+    let mut own_headers = fields::headers(given.headers)?;
+    // RFC 5322 §3.6.4: one message has it; an entry may have its own.
+    own_headers.retain(|(name, _)| !name.eq_ignore_ascii_case("Message-ID"));
+    let reply_to = fields::mailboxes(given.reply_to, "replyTo")?;
     let in_reply_to = in_reply_to(&app, &caller, given.in_reply_to).await?;
     let scheduled_at = fields::scheduled_at(given.scheduled_at, now)?;
     fields::flag(given.track_opens, "trackOpens")?;

@@ -3,16 +3,16 @@
 use std::collections::HashSet;
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
-use crate::http::body::Loose;
 pub use crate::http::body::text;
+use crate::http::body::{Loose, Members};
 use crate::http::error::{ApiError, Code};
 use crate::mail::mailbox_list::{MailboxListError, NamedMailbox, parse_list, parse_one};
 use crate::mail::mime;
-use crate::outbound::compose::check_header;
+use crate::outbound::own_header;
 use crate::outbound::schedule::{self, BadSchedule};
 use crate::outbound::template::MergeData;
 
@@ -40,9 +40,9 @@ pub enum Mailboxes {
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum When {
-    /// Since the epoch.
-    Millis(i64),
-    /// ISO 8601, `now`, `tomorrow`, `in 2 hours`.
+    /// Since the epoch; a fraction does not count.
+    Millis(f64),
+    /// ISO 8601, `now`, `tomorrow`, `in 2 hours`, or the milliseconds as text.
     Text(String),
 }
 
@@ -99,12 +99,20 @@ pub fn mailboxes(given: Loose<Mailboxes>, field: &'static str) -> Result<Vec<Nam
     };
     let mut all = Vec::new();
     for text in texts.iter().filter(|text| !text.trim().is_empty()) {
-        all.extend(parse_list(text).map_err(|error| list_error(error, field))?);
+        all.extend(some_mailboxes(text).map_err(|error| list_error(error, field))?);
         if all.len() > MAX_RECIPIENTS {
             return Err(bad(Code::TooManyRecipients, field));
         }
     }
     Ok(all)
+}
+
+/// A list, or what can be read as one mailbox alone.
+fn some_mailboxes(text: &str) -> Result<Vec<NamedMailbox>, MailboxListError> {
+    parse_list(text).or_else(|error| match error {
+        MailboxListError::Malformed => parse_one(text).map(|one| vec![one]),
+        _ => Err(error),
+    })
 }
 
 /// To, Cc and Bcc together; each recipient once, whatever its case, in the first field that names it.
@@ -126,6 +134,11 @@ pub fn recipients(
         list.into_iter().filter(|one| seen.insert(one.mailbox.canonical())).collect()
     };
     Ok([once(to), once(cc), once(bcc)])
+}
+
+/// A text that names something; nothing but blanks names nothing.
+pub fn name(given: Loose<String>, field: &'static str) -> Result<Option<String>, ApiError> {
+    Ok(text(given, field)?.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
 }
 
 /// Something that only its type is asked of.
@@ -168,14 +181,6 @@ impl Content {
     }
 }
 
-/// The mailboxes that answers go to.
-pub fn reply_to(given: Loose<String>) -> Result<Vec<NamedMailbox>, ApiError> {
-    match given.optional(|| bad(Code::BadAddress, "replyTo"))? {
-        Some(text) if !text.trim().is_empty() => parse_list(&text).map_err(|error| list_error(error, "replyTo")),
-        Some(_) | None => Ok(Vec::new()),
-    }
-}
-
 fn bad_header(message: String) -> ApiError {
     ApiError::field(Code::BadHeader, "headers", message)
 }
@@ -188,22 +193,38 @@ pub fn check_header_count(headers: usize) -> Result<(), ApiError> {
     Err(bad_header(format!("a message has at most {MAX_HEADERS} headers of your own")))
 }
 
-/// Header fields of the caller's own.
-pub fn headers(given: Loose<Map<String, Value>>) -> Result<Vec<(String, String)>, ApiError> {
-    let object =
-        given.optional(|| bad_header("headers must be an object of strings".to_owned()))?.unwrap_or_default();
+/// The text of a header's value, which may be a number or a bool; a list of one is that one. Null and nothing are absent.
+fn header_text(value: Value) -> Result<Option<String>, Value> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text).filter(|text| !text.is_empty())),
+        Value::Number(number) => Ok(Some(number.to_string())),
+        Value::Bool(flag) => Ok(Some(flag.to_string())),
+        Value::Array(mut list) if list.len() <= 1 => match list.pop() {
+            Some(inner @ (Value::Array(_) | Value::Object(_))) => Err(inner),
+            inner => inner.map_or(Ok(None), header_text),
+        },
+        other => Err(other),
+    }
+}
+
+/// Header fields of the caller's own, those left out that say how the message is made.
+pub fn headers(given: Loose<Members>) -> Result<Vec<(String, String)>, ApiError> {
+    let object = given.optional(|| bad_header("headers must be an object of strings".to_owned()))?;
+    let object = object.unwrap_or_default().0;
     check_header_count(object.len())?;
     let mut headers = Vec::with_capacity(object.len());
     for (name, value) in object {
-        let Value::String(value) = value else {
-            return Err(bad_header(format!("{name}: the value must be a string")));
-        };
+        let text = header_text(value).map_err(|_| bad_header(format!("{name}: the value must be a string")))?;
+        let Some(value) = text else { continue };
         if name.chars().count() > MAX_HEADER_NAME || value.chars().count() > MAX_HEADER_VALUE {
             let message =
                 format!("a header's name has at most {MAX_HEADER_NAME} characters, its value {MAX_HEADER_VALUE}");
             return Err(bad_header(message));
         }
-        check_header(&name, &value).map_err(|refused| bad_header(format!("{name}: {refused}")))?;
+        let written =
+            own_header::written(&name, &value).map_err(|refused| bad_header(format!("{name}: {refused}")))?;
+        let Some(value) = written else { continue };
         if headers.iter().any(|(known, _): &(String, String)| known.eq_ignore_ascii_case(&name)) {
             return Err(bad_header(format!("{name}: this header is given twice")));
         }
@@ -213,8 +234,10 @@ pub fn headers(given: Loose<Map<String, Value>>) -> Result<Vec<(String, String)>
 }
 
 /// The values of merge tags.
-pub fn template_data(given: Loose<Map<String, Value>>) -> Result<Option<MergeData>, ApiError> {
-    let Some(object) = given.optional(|| bad(Code::BadTemplateData, "templateData"))? else { return Ok(None) };
+pub fn template_data(given: Loose<Members>) -> Result<Option<MergeData>, ApiError> {
+    let Some(Members(object)) = given.optional(|| bad(Code::BadTemplateData, "templateData"))? else {
+        return Ok(None);
+    };
     MergeData::from_json(&object)
         .map(Some)
         .map_err(|error| ApiError::field(Code::BadTemplateData, "templateData", error.to_string()))
@@ -225,14 +248,15 @@ pub fn scheduled_at(given: Loose<When>, now: Timestamp) -> Result<Option<Timesta
     let at = match given.optional(|| bad(Code::BadSchedule, "scheduledAt"))? {
         None => return Ok(None),
         Some(When::Millis(millis)) => schedule::from_millis(millis, now),
+        Some(When::Text(text)) if text.trim().is_empty() => return Ok(None),
         Some(When::Text(text)) => schedule::from_text(&text, now),
     };
     at.map_err(|error: BadSchedule| ApiError::field(Code::BadSchedule, "scheduledAt", error.to_string()))
 }
 
 /// What is kept beside the message, as JSON.
-pub fn metadata(given: Loose<Map<String, Value>>) -> Result<Option<String>, ApiError> {
-    let Some(object) = given.optional(|| bad(Code::BadMetadata, "metadata"))? else { return Ok(None) };
+pub fn metadata(given: Loose<Members>) -> Result<Option<String>, ApiError> {
+    let Some(Members(object)) = given.optional(|| bad(Code::BadMetadata, "metadata"))? else { return Ok(None) };
     let fits = |(key, value): (&String, &Value)| {
         let scalar = match value {
             Value::String(text) => text.chars().count() <= MAX_METADATA_TEXT,

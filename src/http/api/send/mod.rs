@@ -11,14 +11,13 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::templates::TestFields;
 use crate::clock::Timestamp;
 use crate::http::App;
 use crate::http::auth::Caller;
-use crate::http::body::{LargeBody, Loose};
+use crate::http::body::{LargeBody, Loose, Members};
 use crate::http::error::{ApiError, Code};
 use crate::http::idempotency::{self, Begun};
 use crate::http::memory::RequestMemory;
@@ -72,16 +71,17 @@ pub struct SendFields {
     text: Loose<String>,
     /// One or more mailboxes.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
-    reply_to: Loose<String>,
+    #[schema(value_type = Option<Mailboxes>)]
+    reply_to: Loose<Mailboxes>,
     /// Id of a stored message, or a Message-ID.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     in_reply_to: Loose<String>,
-    /// Header fields of your own, at most 50.
+    /// Header fields of your own, at most 50; numbers and booleans count as text. What says how the message is made
+    /// (MIME-Version, Content-*) is left out; Date and Message-ID are used where they are valid.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    headers: Loose<Map<String, Value>>,
+    headers: Loose<Members>,
     /// At most 25 MiB together.
     #[serde(default)]
     #[schema(value_type = Option<Vec<AttachmentFields>>)]
@@ -92,14 +92,14 @@ pub struct SendFields {
     /// Values of the merge tags.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    template_data: Loose<Map<String, Value>>,
+    template_data: Loose<Members>,
     #[serde(default)]
     #[schema(value_type = Option<When>)]
     scheduled_at: Loose<When>,
     /// Stored with the message and shown on reads, never mailed.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    metadata: Loose<Map<String, Value>>,
+    metadata: Loose<Members>,
     /// Without effect.
     #[serde(default)]
     #[schema(value_type = Option<bool>)]
@@ -341,11 +341,11 @@ pub async fn send(
         subject: fields::text(given.subject, "subject")?,
         html: fields::text(given.html, "html")?,
         text: fields::text(given.text, "text")?,
-        template_id: fields::text(given.template_id, "templateId")?,
+        template_id: fields::name(given.template_id, "templateId")?,
         data: None,
     };
     content.check()?;
-    let reply_to = fields::reply_to(given.reply_to)?;
+    let reply_to = fields::mailboxes(given.reply_to, "replyTo")?;
     let in_reply_to = in_reply_to(&app, &caller, given.in_reply_to).await?;
     let own_headers = fields::headers(given.headers)?;
     content.data = fields::template_data(given.template_data)?;

@@ -1,0 +1,136 @@
+//! Header fields of the caller's own (contract 8.1): what is written as it was given, what says how the message is made
+//! and is left out, and what only the server or hosts on the way may say.
+//!
+//! Programs forward the whole header of a message that they once would have made themselves. What describes its form is
+//! made anew here, so leaving it out changes nothing; Date and Message-ID are honoured where they are what they should be.
+
+use jiff::fmt::rfc2822::{DateTimeParser, DateTimePrinter};
+
+use super::compose::{ComposeError, check_header};
+
+/// RFC 5322 §2.1.1: with its name and brackets it fits a line of 998 octets.
+const MAX_ID: usize = 900;
+
+/// A field's value as it is written; `None` for one that is left out.
+///
+/// # Errors
+/// The field may not stand in a message.
+pub fn written(name: &str, value: &str) -> Result<Option<String>, ComposeError> {
+    if value.chars().any(char::is_control) {
+        return Err(ComposeError::ControlCharacter);
+    }
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    if is("Date") {
+        return Ok(date(value));
+    }
+    if is("Message-ID") {
+        return Ok(message_id(value));
+    }
+    if is("MIME-Version") || name.get(..8).is_some_and(|head| head.eq_ignore_ascii_case("Content-")) {
+        return Ok(None);
+    }
+    check_header(name, value).map(|()| Some(value.to_owned()))
+}
+
+/// A date as RFC 5322 §3.3 has it, in its own zone.
+fn date(text: &str) -> Option<String> {
+    /// A zone has up to 23 hours and 59 minutes; jiff takes more.
+    const LARGEST_ZONE: i32 = 86_399;
+    let date = DateTimeParser::new().parse_zoned(text.trim()).ok()?;
+    if date.offset().seconds().abs() > LARGEST_ZONE {
+        return None;
+    }
+    DateTimePrinter::new().zoned_to_string(&date).ok()
+}
+
+/// A Message-ID as RFC 5322 §3.6.4 has it, whose right side may be a literal; brackets that are missing are added.
+fn message_id(text: &str) -> Option<String> {
+    let text = text.trim();
+    let inner = match text.strip_prefix('<') {
+        Some(text) => text.strip_suffix('>')?,
+        None => text,
+    };
+    let (left, right) = inner.split_once('@')?;
+    let is_literal = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && !b"[]\\<>".contains(&byte));
+    let literal = right.strip_prefix('[').and_then(|right| right.strip_suffix(']'));
+    let right = literal.map_or_else(|| is_dot_atom(right), is_literal);
+    (right && is_dot_atom(left) && inner.len() <= MAX_ID).then(|| format!("<{inner}>"))
+}
+
+/// RFC 5322 §3.2.3.
+fn is_dot_atom(text: &str) -> bool {
+    let is_atext = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte);
+    text.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atext))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_says_how_a_message_is_made_is_left_out() {
+        for (name, value) in [
+            ("MIME-Version", "1.0"),
+            ("mime-version", "2.0"),
+            ("Content-Type", "text/html; charset=UTF-8"),
+            ("content-transfer-encoding", "8bit"),
+            ("Content-Language", "de"),
+            ("Content-Length", "5"),
+            ("Date", "yesterday"),
+            ("Date", "Mon, 28 Jul 2026 00:00:00 +0000"),
+            ("Date", "Tue, 28 Jul 2026 00:00:00 +2500"),
+            ("Date", "2026-07-28T00:00:00Z"),
+            ("Message-ID", "nonsense"),
+            ("message-id", "<a b@c.test>"),
+            ("Message-Id", "<@c.test>"),
+            ("Message-ID", "<a@>"),
+            ("Message-ID", "<a@b@c.test>"),
+            ("Message-ID", "<a@c.test"),
+            ("Message-ID", "<ä@c.test>"),
+            ("Message-ID", "<a@c.test> <b@c.test>"),
+        ] {
+            assert_eq!(written(name, value), Ok(None), "{name}: {value}");
+        }
+        let long = format!("<{}@c.test>", "a".repeat(900));
+        assert_eq!(written("Message-ID", &long), Ok(None));
+    }
+
+    #[test]
+    fn a_valid_date_and_message_id_are_the_senders_own() {
+        for (name, value, kept) in [
+            ("Date", "Tue, 28 Jul 2026 02:00:00 +0200", "Tue, 28 Jul 2026 02:00:00 +0200"),
+            ("date", " 28 Jul 2026 02:00 -0500 ", "Tue, 28 Jul 2026 02:00:00 -0500"),
+            ("DATE", "Tue, 28 Jul 2026 00:00:00 GMT", "Tue, 28 Jul 2026 00:00:00 +0000"),
+            ("Message-ID", "<a.b+c@d.test>", "<a.b+c@d.test>"),
+            ("message-id", "a@d.test", "<a@d.test>"),
+            ("Message-Id", " <a@[192.0.2.1]> ", "<a@[192.0.2.1]>"),
+            ("X-Tag", "one", "one"),
+        ] {
+            assert_eq!(written(name, value), Ok(Some(kept.to_owned())), "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn what_only_the_server_and_hosts_may_say_is_refused() {
+        for name in [
+            "From",
+            "to",
+            "CC",
+            "Bcc",
+            "Subject",
+            "Received",
+            "Return-Path",
+            "DKIM-Signature",
+            "ARC-Seal",
+            "Resent-To",
+            "Authentication-Results",
+            "X-Mailkite-Copies",
+        ] {
+            assert_eq!(written(name, "a@b.test"), Err(ComposeError::Reserved), "{name}");
+        }
+        assert_eq!(written("Content-Type", "text/html\r\nBcc: a@b.test"), Err(ComposeError::ControlCharacter));
+        assert_eq!(written("Date", "x\0"), Err(ComposeError::ControlCharacter));
+        assert_eq!(written("Sender", "nobody"), Err(ComposeError::Sender));
+        assert_eq!(written("X A", "a"), Err(ComposeError::Name));
+    }
+}
