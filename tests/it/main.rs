@@ -44,6 +44,7 @@ mod memory_received;
 mod memory_sent;
 mod messages;
 mod objects;
+mod odd_addresses;
 mod openapi;
 mod outcomes;
 mod packaging;
