@@ -53,6 +53,7 @@ mod readiness;
 mod readme;
 mod realtime;
 mod recover;
+mod repeats;
 mod retention;
 mod routes;
 mod send_errors;
