@@ -75,4 +75,5 @@ mod tls;
 mod transport;
 mod uploads;
 mod verify;
+mod verify_records;
 mod zero_retention;
