@@ -76,4 +76,5 @@ mod transport;
 mod uploads;
 mod verify;
 mod verify_records;
+mod winmail;
 mod zero_retention;

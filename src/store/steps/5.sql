@@ -264,3 +264,6 @@ UPDATE job SET queued_at = run_at, account_id = coalesce(
   END, 0);
 DROP INDEX job_waiting;
 CREATE INDEX job_waiting ON job (lane, account_id, endpoint, run_at) WHERE lease_until IS NULL;
+
+-- Files inside a winmail.dat stand at a place in its decoded part.
+ALTER TABLE attachment ADD COLUMN inner_offset INTEGER;
