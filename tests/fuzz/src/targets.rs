@@ -180,8 +180,11 @@ fn files(folder: &str, end: &str) -> Vec<Vec<u8>> {
 fn command(line: &[u8]) {
     let reply = match command::parse(line) {
         Ok(Command::Mail(arguments)) => {
-            if let ReversePath::Mailbox(mailbox) = &arguments.reverse_path {
-                reads_again(mailbox);
+            let path = arguments.reverse_path;
+            match &path {
+                ReversePath::Null => {}
+                ReversePath::Mailbox(mailbox) => reads_again(mailbox),
+                ReversePath::Local(local) => assert_eq!(ReversePath::parse_received(local).as_ref(), Ok(&path)),
             }
             return;
         }
@@ -198,7 +201,7 @@ fn command(line: &[u8]) {
 
 fn reads_again(mailbox: &Mailbox) {
     let written = mailbox.to_string();
-    let again = Mailbox::parse(&written).expect("a mailbox that was read cannot be read again");
+    let again = Mailbox::parse_received(&written).expect("a mailbox that was read cannot be read again");
     assert_eq!((again.to_string(), again.canonical()), (written, mailbox.canonical()));
     assert!(!mailbox.to_string().chars().any(char::is_control));
     assert!(mailbox.domain().as_str().is_ascii());
