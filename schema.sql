@@ -264,6 +264,7 @@ CREATE TABLE attachment (                        -- a slice of the raw object, d
   part_offset INTEGER NOT NULL,
   part_length INTEGER NOT NULL,
   encoding TEXT NOT NULL CHECK (encoding IN ('identity', 'base64', 'quoted-printable', 'uuencode')),
+  inner_offset INTEGER,                          -- of a file in a winmail.dat, in the decoded part; NULL: all of the part
   PRIMARY KEY (message_id, idx)
 ) STRICT, WITHOUT ROWID;
 

@@ -175,6 +175,7 @@ fn upload(connection: &Connection, id: &UploadId) -> store::Result<Option<(RawRo
         offset: 0,
         length: upload.size,
         encoding: Encoding::Identity,
+        inner_offset: None,
     };
     let object = Object { name: upload.file, size: upload.size, checksum: upload.checksum };
     Ok(Some((RawRow::File(object), part)))
@@ -319,6 +320,8 @@ impl Pieces {
         };
         source.seek(SeekFrom::Start(part.offset)).map_err(read_error)?;
         let (source, decoder) = (source.take(part.length), Some(Decoder::new(part.encoding)));
+        let before = part.inner_offset.unwrap_or(0);
+        let span = Span { from: span.from.saturating_add(before), to: span.to.saturating_add(before) };
         Ok(Self { source, decoder, span, passed: 0 })
     }
 

@@ -116,6 +116,8 @@ struct Common {
     author: Option<String>,
     /// Whether every reader finds the same fields.
     plain_header: bool,
+    /// Whether it has neither Date nor Message-ID, so that the same bytes may be another message.
+    undated: bool,
     spam: Option<&'static str>,
     truncated: bool,
     size: u64,
@@ -220,7 +222,7 @@ impl Inbound {
         let plain_header = is_plain_header(&bytes, &mail);
         let (mut common, to_names) =
             Common::new(mail, mail_from, hostname, verification, spam, size, (forwarded_by, copies));
-        (common.verdicts, common.plain_header) = (verdicts, plain_header);
+        (common.verdicts, common.plain_header, common.undated) = (verdicts, plain_header, is_undated(&bytes));
         let fingerprint = hmac::sign(&self.shared.fingerprint_key, &bytes);
         let id = MessageId::new(now);
         let plans: Vec<Plan> = envelope
@@ -263,7 +265,9 @@ impl Inbound {
             self.shared.limits.note_refused(Kind::FanOut, recipient.idle_routes);
         }
         let mut context = hmac::Context::with_key(&self.shared.fingerprint_key);
-        for part in [fingerprint, common.mail_from.as_bytes(), address.as_bytes()] {
+        // Another device may send the same.
+        let device = if common.undated { peer.address.to_canonical().to_string() } else { String::new() };
+        for part in [fingerprint, common.mail_from.as_bytes(), address.as_bytes(), device.as_bytes()] {
             context.update(&part.len().to_le_bytes());
             context.update(part);
         }
@@ -371,6 +375,12 @@ fn is_plain_header(bytes: &[u8], mail: &Mail) -> bool {
     is_read_alike && mail.from_fields == 1 && !mail.header_from.is_empty()
 }
 
+/// Whether nothing in the header tells a message from another of the same text.
+fn is_undated(bytes: &[u8]) -> bool {
+    let lacks = |name| mime::field_values(bytes, name).iter().all(String::is_empty);
+    lacks("Date") && lacks("Message-ID")
+}
+
 /// Reads mail data, unless it goes round in a loop. Its texts are read later, by whoever shows them.
 fn read_mail(bytes: &[u8], hostname: &str) -> Result<Mail, ReceiveError> {
     let read = || {
@@ -405,6 +415,7 @@ impl Common {
             verification,
             author,
             plain_header: false,
+            undated: false,
             spam,
             truncated: mail.truncated,
             size,

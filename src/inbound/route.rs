@@ -9,6 +9,7 @@ use std::sync::Arc;
 use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 use tokio::sync::Mutex;
 
+use crate::mail::address::Mailbox;
 use crate::store::jobs::Flow;
 use crate::store::routes::{Action, RouteRow};
 
@@ -82,7 +83,7 @@ impl Pattern {
             return Err(BadMatch::Form);
         }
         match local.split_once('*') {
-            None => Ok(Self::Exact(lower)),
+            None => Ok(Self::Exact(Mailbox::parse_received(&lower).map_or(lower, |mailbox| mailbox.routed()))),
             Some((_, after)) if after.contains('*') => Err(BadMatch::Form),
             Some((before, after)) => {
                 let suffix = format!("{after}@{domain}");

@@ -3,8 +3,12 @@
 //! A verdict never refuses and never delays a message beyond the budget: what DNS did not answer by then is
 //! `temperror`. Authentication results that a message brings along are not read here.
 
+mod keys;
+mod policy;
+mod records;
 mod signatures;
 mod spf;
+mod tags;
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,16 +16,17 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use mail_auth::dkim::DkimError;
+use mail_auth::dkim::{DkimError, Signature};
 use mail_auth::dmarc::Policy;
 use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{
-    AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, Error, MessageAuthenticator, SpfOutput,
-    SpfResult,
+    AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, Error, MessageAuthenticator, Parameters,
+    SpfOutput, SpfResult,
 };
 use tokio::time::timeout;
 
+use self::records::Records;
 use crate::dns::Resolver;
 use crate::dns::budget::Budget;
 use crate::domain::name::organizational;
@@ -184,6 +189,7 @@ impl<'c> Check<'c> {
         found.same_header = read.same_header;
         self.resolver.learn().await;
         let Found { spf, dkim, dmarc, enforced, arc, .. } = found;
+        let keys = Records::default();
         let (spf_output, dkim_output, ()) = tokio::join!(
             async {
                 let (output, checked) = self.spf().await;
@@ -191,16 +197,12 @@ impl<'c> Check<'c> {
                 output
             },
             async {
-                let output = self.asks().verify_dkim(&read.message).await;
-                *dkim = Some(dkim_checks(&read.message, &output));
+                let (output, refused) = self.dkim(&read.message, &keys).await;
+                *dkim = Some(dkim_checks(&read.message, &output, &refused));
                 output
             },
             async {
-                let verdict = if signatures::has_too_many_seals(&read.message) {
-                    Verdict::PermError
-                } else {
-                    dkim_verdict(self.asks().verify_arc(&read.message).await.result())
-                };
+                let verdict = self.arc(&read.message, &keys).await;
                 *arc = Some(Checked { method: "arc", verdict, properties: Vec::new() });
             },
         );
@@ -234,8 +236,79 @@ impl<'c> Check<'c> {
         self.mail.header_from.iter().map(|named| named.address.to_lowercase()).collect()
     }
 
-    /// RFC 7208 §2.4: without an envelope sender the HELO name is checked.
+    /// The signatures that were verified, and those whose key is not for them (RFC 6376 §6.1.2): of another service, hash
+    /// or type, revoked, or malformed.
+    async fn dkim<'m>(
+        &self,
+        message: &'m AuthenticatedMessage<'m>,
+        keys: &'m Records,
+    ) -> (Vec<DkimOutput<'m>>, Vec<&'m Signature>) {
+        let mut refused = Vec::new();
+        for header in &message.dkim_headers {
+            if !keys.find_key(self.resolver, &header.header).await {
+                refused.push(&header.header);
+            }
+        }
+        let mut output = self.asks().verify_dkim(Parameters::new(message).with_txt_cache(keys)).await;
+        let is_refused = |signature: &Signature| refused.iter().any(|refused| std::ptr::eq(*refused, signature));
+        output.retain(|output| !output.signature().is_some_and(is_refused));
+        (output, refused)
+    }
+
+    /// The keys of a chain of seals are keys of signatures (RFC 8617 §4.1).
+    async fn arc(&self, message: &AuthenticatedMessage<'_>, keys: &Records) -> Verdict {
+        if signatures::has_too_many_seals(message) {
+            return Verdict::PermError;
+        }
+        let newest = message.ams_headers.iter().max_by_key(|seal| seal.header.i);
+        let mut fit = match newest {
+            Some(seal) => keys.find_key(self.resolver, &seal.header).await,
+            None => true,
+        };
+        for seal in message.as_headers.iter().filter(|_| newest.is_some()) {
+            fit = fit && keys.find_key(self.resolver, &seal.header).await;
+        }
+        if !fit {
+            return Verdict::PermError;
+        }
+        dkim_verdict(self.asks().verify_arc(Parameters::new(message).with_txt_cache(keys)).await.result())
+    }
+
+    /// The policies of the author's domain and of those that may be aligned with it.
+    async fn policies(
+        &self,
+        message: &AuthenticatedMessage<'_>,
+        spf: &SpfOutput,
+        dkim: &[DkimOutput<'_>],
+    ) -> Records {
+        let records = Records::default();
+        let domain_of =
+            |address: &String| address.rsplit_once('@').and_then(|(_, domain)| Domain::parse(domain).ok());
+        let Some(author) = message.from.iter().find_map(domain_of) else { return records };
+        records.find_policies(self.resolver, author.as_str()).await;
+        let signers = dkim.iter().filter(|output| is_good(output.result())).filter_map(DkimOutput::signature);
+        let sender = self.mail_from_domain().unwrap_or(&self.peer.helo);
+        let sender = Some(sender).filter(|_| matches!(spf.result(), SpfResult::Pass | SpfResult::TempError));
+        for domain in signers.map(|signature| signature.d.as_str()).chain(sender) {
+            if let Ok(domain) = Domain::parse(domain)
+                && top(domain.as_str()) == top(author.as_str())
+            {
+                records.find_policies(self.resolver, domain.as_str()).await;
+            }
+        }
+        records
+    }
+
+    /// The domain of the envelope sender. A local part alone (`"a@b"`) has none.
+    fn mail_from_domain(&self) -> Option<&str> {
+        self.mail_from.rsplit_once('@').map(|(_, domain)| domain).filter(|domain| !domain.ends_with('"'))
+    }
+
+    /// RFC 7208 §2.4: without an envelope sender the HELO name is checked; for one without a domain nobody can be asked.
     async fn spf(&self) -> (SpfOutput, Checked) {
+        if !self.mail_from.is_empty() && self.mail_from_domain().is_none() {
+            return (SpfOutput::default(), nothing("spf"));
+        }
         let (address, helo) = (self.peer.address.to_canonical(), self.peer.helo.as_str());
         // RFC 7208 §2.3: a HELO name that is no domain, such as an address literal, cannot be checked.
         if self.mail_from.is_empty()
@@ -249,7 +322,7 @@ impl<'c> Check<'c> {
             let sender = SpfParameters::verify_mail_from(address, helo, self.hostname, self.mail_from);
             (sender, ("smtp.mailfrom", self.mail_from.to_owned()))
         };
-        let domain = property.1.rsplit_once('@').map_or(property.1.as_str(), |(_, domain)| domain);
+        let domain = self.mail_from_domain().unwrap_or(helo);
         let output = match self.resolver.texts(domain).await {
             Ok(texts) if spf::are_malformed(&texts) => SpfOutput::default().with_result(SpfResult::PermError),
             // The answer is in the resolver's cache now.
@@ -266,20 +339,16 @@ impl<'c> Check<'c> {
             let refused = Checked { method: "dmarc", verdict: Verdict::PermError, properties: Vec::new() };
             return (refused, Policy::Unspecified);
         }
-        let mail_from_domain = match self.mail_from.rsplit_once('@') {
-            Some((_, domain)) => domain,
-            None => self.peer.helo.as_str(),
-        };
-        let output: DmarcOutput = self
-            .asks()
-            .verify_dmarc(DmarcParameters {
-                message: &read.message,
-                dkim_output: dkim,
-                dkim2_output: None,
-                rfc5321_mail_from_domain: mail_from_domain,
-                spf_output: spf,
-            })
-            .await;
+        let mail_from_domain = self.mail_from_domain().unwrap_or(&self.peer.helo);
+        let records = self.policies(&read.message, spf, dkim).await;
+        let parameters = Parameters::new(DmarcParameters {
+            message: &read.message,
+            dkim_output: dkim,
+            dkim2_output: None,
+            rfc5321_mail_from_domain: mail_from_domain,
+            spf_output: spf,
+        });
+        let output: DmarcOutput = self.asks().verify_dmarc(parameters.with_txt_cache(&records)).await;
         let judged = output.domain();
         let is_author = self.mail.author_domain().is_some_and(|author| is_domain(judged, author));
         let verdict = match dmarc_verdict(&output.result()) {
@@ -308,17 +377,35 @@ const fn nothing(method: &'static str) -> Checked {
     Checked { method, verdict: Verdict::None, properties: Vec::new() }
 }
 
-fn dkim_checks(message: &AuthenticatedMessage<'_>, outputs: &[DkimOutput<'_>]) -> Vec<Checked> {
+/// The last two labels of a domain.
+fn top(domain: &str) -> &str {
+    let start = domain.rmatch_indices('.').nth(1).map_or(0, |(at, _)| at + 1);
+    domain.get(start..).unwrap_or(domain)
+}
+
+const fn is_good(result: &DkimResult) -> bool {
+    matches!(result, DkimResult::Pass | DkimResult::TempError(_))
+}
+
+fn dkim_checks(
+    message: &AuthenticatedMessage<'_>,
+    outputs: &[DkimOutput<'_>],
+    refused: &[&Signature],
+) -> Vec<Checked> {
+    let named = |signature: &Signature| vec![("header.d", signature.d.clone()), ("header.s", signature.s.clone())];
     let mut checks: Vec<Checked> = outputs
         .iter()
         .map(|output| {
-            let properties = match output.signature() {
-                Some(signature) => vec![("header.d", signature.d.clone()), ("header.s", signature.s.clone())],
-                None => Vec::new(),
-            };
+            let properties = output.signature().map(named).unwrap_or_default();
             Checked { method: "dkim", verdict: dkim_verdict(output.result()), properties }
         })
         .collect();
+    let refused = refused.iter();
+    checks.extend(refused.map(|signature| Checked {
+        method: "dkim",
+        verdict: Verdict::PermError,
+        properties: named(signature),
+    }));
     let uncovered = message.errors.iter().filter(|header| header.header == Error::MissingParameters);
     checks.extend(uncovered.map(|_| Checked { method: "dkim", verdict: Verdict::PermError, properties: Vec::new() }));
     if checks.is_empty() {

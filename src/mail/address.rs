@@ -8,8 +8,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::invisible::is_invisible;
 
-/// RFC 5321 §4.5.3.1.1.
+/// RFC 5321 §4.5.3.1.1: no longer one is sent from here.
 const MAX_LOCAL: usize = 64;
+/// And that is the least that a receiver takes; senders that write a recipient into their bounce address need more.
+const MAX_RECEIVED_LOCAL: usize = 255;
 /// RFC 5321 §4.5.3.1.2.
 const MAX_DOMAIN: usize = 255;
 /// RFC 5321 §4.5.3.1.3: a path has at most 256 octets, two of which are its angle brackets.
@@ -104,18 +106,39 @@ impl Mailbox {
     /// # Errors
     /// It is none, or a part is too long.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
+        let mailbox = Self::parse_received(text)?;
+        if mailbox.local.len() > MAX_LOCAL || mailbox.local.len() + 1 + mailbox.domain.as_str().len() > MAX_MAILBOX {
+            return Err(AddressError::TooLong);
+        }
+        if !mailbox.local.starts_with('"') && !is_dot_string(&mailbox.local) {
+            return Err(AddressError::Syntax);
+        }
+        Ok(mailbox)
+    }
+
+    /// Reads a mailbox as the door takes it from others, without angle brackets: dots may stand anywhere in its local
+    /// part, which may be longer than one of ours.
+    ///
+    /// # Errors
+    /// It is none, or a part is too long.
+    pub fn parse_received(text: &str) -> Result<Self, AddressError> {
         let at =
             if text.starts_with('"') { end_of_quoted(text)? } else { text.find('@').ok_or(AddressError::Syntax)? };
         let (local, rest) = text.split_at_checked(at).ok_or(AddressError::Syntax)?;
         let domain = rest.strip_prefix('@').ok_or(AddressError::Syntax)?;
         let domain = if domain.starts_with('[') { Domain::parse_literal(domain) } else { Domain::parse(domain) }?;
-        if local.len() > MAX_LOCAL || local.len() + 1 + domain.as_str().len() > MAX_MAILBOX {
+        if local.len() > MAX_RECEIVED_LOCAL {
             return Err(AddressError::TooLong);
         }
-        if !local.starts_with('"') && !is_dot_string(local) {
+        if !local.starts_with('"') && !is_dotted(local) {
             return Err(AddressError::Syntax);
         }
         Ok(Self { local: local.to_owned(), domain })
+    }
+
+    /// Whether mail may be sent to it, and from it, as it is written ([`Mailbox::parse`]).
+    pub fn is_sendable(&self) -> bool {
+        Self::parse(&self.to_string()).is_ok()
     }
 
     /// The local part as written, with its quotes.
@@ -134,17 +157,25 @@ impl Mailbox {
         self.local.chars().any(is_invisible)
     }
 
-    /// `local@domain` in lower case: what routes, suppressions, blocked senders and duplicates compare (contract 4.1).
+    /// `local@domain` in lower case: what suppressions, blocked senders and duplicates compare.
     ///
     /// Quotes and backslashes that nothing in the local part needs are dropped: RFC 5321 §4.1.2 says that they change
-    /// nothing.
+    /// nothing. What needs quotes and came without has them here.
     pub fn canonical(&self) -> String {
+        self.comparable(is_dot_string)
+    }
+
+    /// The canonical form for routes (contract 4.1): dots need no quotes there, wherever they stand.
+    pub fn routed(&self) -> String {
+        self.comparable(is_dotted)
+    }
+
+    /// In lower case, with quotes unless `is_plain`.
+    fn comparable(&self, is_plain: impl Fn(&str) -> bool) -> String {
         let quoted = self.local.strip_prefix('"').and_then(|local| local.strip_suffix('"'));
-        match quoted.map(unescape) {
-            None => format!("{}@{}", self.local.to_lowercase(), self.domain),
-            Some(text) if is_dot_string(&text) => format!("{}@{}", text.to_lowercase(), self.domain),
-            Some(text) => format!("{}@{}", quote(&text.to_lowercase()), self.domain),
-        }
+        let text = quoted.map_or_else(|| self.local.clone(), unescape);
+        let local = if is_plain(&text) { text.to_lowercase() } else { quote(&text.to_lowercase()) };
+        format!("{local}@{}", self.domain)
     }
 
     /// How mail of our own names it to somebody whom its owner does not know. A local part may be a sentence, and an
@@ -165,7 +196,7 @@ impl Mailbox {
 
 /// The canonical form of an address that was stored or read in whatever spelling; what is none in lower case.
 pub fn canonical(text: &str) -> String {
-    Mailbox::parse(text).map_or_else(|_| text.to_lowercase(), |mailbox| mailbox.canonical())
+    Mailbox::parse_received(text).map_or_else(|_| text.to_lowercase(), |mailbox| mailbox.canonical())
 }
 
 /// The text that the inside of a quoted string stands for.
@@ -215,10 +246,16 @@ fn end_of_quoted(text: &str) -> Result<usize, AddressError> {
 
 /// RFC 5321 §4.1.2 Dot-string, with the non-ASCII atoms of RFC 6531.
 fn is_dot_string(text: &str) -> bool {
-    let atext = |c: char| {
-        c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || (!c.is_ascii() && !c.is_control())
-    };
-    !text.is_empty() && text.split('.').all(|atom| !atom.is_empty() && atom.chars().all(atext))
+    text.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
+}
+
+/// Atoms and dots in any order: some hosts give out local parts such as `ken..taro` and `ada.`.
+fn is_dotted(text: &str) -> bool {
+    text.chars().any(is_atext) && text.chars().all(|c| c == '.' || is_atext(c))
+}
+
+fn is_atext(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || (!c.is_ascii() && !c.is_control())
 }
 
 /// The reverse-path of a transaction.
@@ -228,12 +265,30 @@ pub enum ReversePath {
     Null,
     /// Who gets the bounce.
     Mailbox(Mailbox),
+    /// `<scanner>`: a name without a domain, as devices give. Nobody can be written to there.
+    Local(String),
+}
+
+impl ReversePath {
+    /// Reads a path that is not the null one, without angle brackets.
+    ///
+    /// # Errors
+    /// It is neither a mailbox, as the door takes it, nor a local part alone.
+    pub fn parse_received(text: &str) -> Result<Self, AddressError> {
+        let is_local = if text.starts_with('"') { end_of_quoted(text)? == text.len() } else { is_dotted(text) };
+        match is_local {
+            true if text.len() > MAX_RECEIVED_LOCAL => Err(AddressError::TooLong),
+            true => Ok(Self::Local(text.to_owned())),
+            false => Mailbox::parse_received(text).map(Self::Mailbox),
+        }
+    }
 }
 
 impl fmt::Display for ReversePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => Ok(()),
+            Self::Local(local) => f.write_str(local),
             Self::Mailbox(mailbox) => mailbox.fmt(f),
         }
     }
@@ -324,6 +379,44 @@ mod tests {
             assert!(Mailbox::parse(bad).is_err(), "{bad:?}");
         }
         assert_eq!(Mailbox::parse(&format!("{}@a.dev", "x".repeat(65))), Err(AddressError::TooLong));
+    }
+
+    #[test]
+    fn what_others_write_is_taken_where_it_names_one_mailbox() {
+        let longest = format!("{}@a.dev", "x".repeat(MAX_RECEIVED_LOCAL));
+        for taken in ["ken..taro@a.dev", ".ken@a.dev", "ilo.@A.dev", "...x@a.dev", &longest] {
+            let mailbox = Mailbox::parse_received(taken).unwrap();
+            assert_eq!(mailbox.local(), taken.split_once('@').unwrap().0, "as written");
+            assert!(!mailbox.is_sendable(), "{taken}");
+        }
+        assert!(Mailbox::parse_received("\"ken..taro\"@a.dev").unwrap().is_sendable());
+        for bad in
+            ["..@a.dev", ".@a.dev", "a b@c.d", "a,b@c.d", "a@b..c", "a@b@c", "@a.dev", "a", "<a@b.c>", "a\"b\"@c.d"]
+        {
+            assert!(Mailbox::parse_received(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(Mailbox::parse_received(&format!("x{longest}")), Err(AddressError::TooLong));
+    }
+
+    #[test]
+    fn dots_make_no_other_mailbox_with_quotes_than_without() {
+        for spelling in ["Ken..taro@a.dev", "\"ken..taro\"@A.dev", "\"k\\en..taro\"@a.dev"] {
+            let mailbox = Mailbox::parse_received(spelling).unwrap();
+            assert_eq!(mailbox.canonical(), "\"ken..taro\"@a.dev");
+            assert_eq!(mailbox.routed(), "ken..taro@a.dev");
+            assert_eq!(canonical(spelling), mailbox.canonical());
+        }
+        assert_eq!(Mailbox::parse("\"a b\"@a.dev").unwrap().routed(), "\"a b\"@a.dev");
+    }
+
+    #[test]
+    fn a_reverse_path_may_be_a_name_alone() {
+        for local in ["scanner", "HP_Scanner.", "\"a b@c\""] {
+            assert_eq!(ReversePath::parse_received(local), Ok(ReversePath::Local(local.to_owned())));
+        }
+        for bad in ["", "scanner@", "@scanner", "a b", "\"a", "..", &"x".repeat(256)] {
+            assert!(ReversePath::parse_received(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod message_id;
 mod params;
 mod recode;
 mod text;
+mod tnef;
 mod trace_fields;
 mod uuencode;
 mod walk;
@@ -120,6 +121,8 @@ pub struct Part {
     pub length: u64,
     /// How the body is encoded.
     pub encoding: Encoding,
+    /// Where the file stands in the decoded body, if it is one of those in a winmail.dat; else it is all of it.
+    pub inner_offset: Option<u64>,
 }
 
 /// What a message says (contract 5.2, 5.4, 9.6).
@@ -152,7 +155,7 @@ pub struct Mail {
     pub text: Option<String>,
     /// The same of text/html parts. Neither is made from the other.
     pub html: Option<String>,
-    /// Everything else, in order: files, inline images, nested messages, calendars.
+    /// Everything else, in order: files, inline images, nested messages, calendars; what a winmail.dat holds behind it.
     pub attachments: Vec<Part>,
     /// Number of Received fields.
     pub received_count: usize,
@@ -264,7 +267,7 @@ fn read(raw: &[u8], limits: &Limits, texts: Texts<'_>) -> Mail {
         };
         message_id::answered(&words::decode_text(field.value), is_person)
     });
-    body::read(raw, &structure.leaves, charset, texts, &mut mail);
+    body::read(raw, &structure.leaves, charset, texts, limits.max_parts, &mut mail);
     mail
 }
 

@@ -74,7 +74,9 @@ pub struct AbuseReport {
 pub fn read(raw: &[u8]) -> Option<Report> {
     let mail = mime::parse(raw);
     let of_type = |types: &[&str]| {
-        let fits = |part: &&Part| part.content_type.as_deref().is_some_and(|found| types.contains(&found));
+        let is_whole = |part: &Part| part.inner_offset.is_none();
+        let fits =
+            |part: &&Part| is_whole(part) && part.content_type.as_deref().is_some_and(|found| types.contains(&found));
         mail.attachments.iter().find(fits)
     };
     if let Some(part) = of_type(&["message/feedback-report"]) {
@@ -117,7 +119,9 @@ pub fn enclosed_ids(raw: &[u8]) -> Vec<String> {
     const OWN_ID: &str = "msg_";
     const TYPES: [&str; 4] = ["message/rfc822", "message/global", "text/rfc822-headers", "message/global-headers"];
     let mail = mime::parse(raw);
-    let of_type = |part: &&Part| part.content_type.as_deref().is_some_and(|found| TYPES.contains(&found));
+    let of_type = |part: &&Part| {
+        part.inner_offset.is_none() && part.content_type.as_deref().is_some_and(|found| TYPES.contains(&found))
+    };
     let mut texts: Vec<Vec<u8>> = mail.attachments.iter().filter(of_type).map(|part| content(raw, part)).collect();
     if texts.is_empty() {
         // Older reports quote the message in their text.

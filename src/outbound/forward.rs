@@ -231,8 +231,12 @@ impl Outbound {
         let copies = forward.copies.map(|copies| format!("{COPIES}: {copies}\r\n")).unwrap_or_default();
         let forwarding = Forwarding { verification: forward.verification.clone(), from };
         let forwarding = serde_json::to_string(&forwarding).map_err(|_| store::Error::Corrupt("forwarding"))?;
-        let sender = Mailbox::parse(forward.mail_from).ok();
-        let srs = sender.as_ref().and_then(|sender| self.parts.return_paths.srs(sender, now));
+        let sender = Mailbox::parse_received(forward.mail_from).ok();
+        let srs = match &sender {
+            _ if forward.mail_from.is_empty() => None,
+            Some(sender) => self.parts.return_paths.srs(sender, now),
+            None => self.parts.return_paths.nobody(),
+        };
         if let (Some(srs), Some(sender)) = (&srs, sender.filter(|sender| is_known_sender(forward, sender))) {
             let new = NewMark {
                 mark: &report::mark(srs, forward.mark),
@@ -281,8 +285,10 @@ impl Outbound {
         }
         // A From of the domain is sent as any other is.
         match self.parts.find_sender(tx, &account, None, forward.domain) {
-            Ok(_) if forward.exact => Ok(Ok(Some(forward.recipient.canonical()))),
-            // The sender chose the recipient.
+            Ok(_) if forward.exact && Mailbox::parse(&forward.recipient.canonical()).is_ok() => {
+                Ok(Ok(Some(forward.recipient.canonical())))
+            }
+            // The sender chose the recipient, or nobody can be sent mail there.
             Ok(_) => Ok(Ok(Some(format!("{NOBODY}@{}", forward.domain)))),
             Err(Refusal::Store(error)) => Err(error),
             Err(_) => Ok(Err(Gate::Refused)),

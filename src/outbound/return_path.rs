@@ -40,7 +40,7 @@ pub struct ReturnPaths {
     former: Option<String>,
     /// How many days an SRS address is valid.
     srs_days: i64,
-    /// A sender whose SRS form would be too long.
+    /// A sender that has no SRS form.
     fallback: Option<Mailbox>,
 }
 
@@ -92,8 +92,9 @@ impl ReturnPaths {
     }
 
     /// `SRS0=<proof>=<day>=<domain>=<local>@<hostname>`; of a sender that is an SRS address already, SRS1 with the first
-    /// forwarder's domain, whose day stands behind the proof: other forwarders take both for one tag. A sender too long for that is replaced by the postmaster, because bounces of it could not find
-    /// their way anyhow.
+    /// forwarder's domain, whose day stands behind the proof: other forwarders take both for one tag. A sender that is too
+    /// long for that, or of no form that mail is sent with, is [`ReturnPaths::nobody`]: bounces of it could not find their
+    /// way anyhow.
     pub fn srs(&self, sender: &Mailbox, now: Timestamp) -> Option<Mailbox> {
         let (local, domain) = (sender.local(), sender.domain().as_str());
         let rewritten = match strip_prefix_any_case(local, "SRS1=").or_else(|| strip_prefix_any_case(local, "SRS0="))
@@ -111,9 +112,14 @@ impl ReturnPaths {
             }
         };
         if rewritten.len() > MAX_LOCAL {
-            return self.fallback.clone();
+            return self.nobody();
         }
-        Mailbox::parse(&format!("{rewritten}@{}", self.hostname)).ok().or_else(|| self.fallback.clone())
+        Mailbox::parse(&format!("{rewritten}@{}", self.hostname)).ok().or_else(|| self.nobody())
+    }
+
+    /// The postmaster, for a sender that no address of ours can stand for.
+    pub fn nobody(&self) -> Option<Mailbox> {
+        self.fallback.clone()
     }
 
     /// What one of our addresses says; `None` when it is not of our form, its proof is wrong, or its time is over.

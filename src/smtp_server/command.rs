@@ -1,15 +1,20 @@
-//! One command line to a [`Command`] (RFC 5321 §4.1.1), strictly.
+//! One command line to a [`Command`] (RFC 5321 §4.1.1).
 //!
 //! Ours rather than a library's, because what it refuses is policy: `<postmaster>` is not `<>`, a quoted local part
-//! is never split at another @, an overflowing SIZE is too large and never small.
+//! is never split at another @, an overflowing SIZE is too large and never small. What devices write and other servers
+//! take, such as a path without its brackets, is read where it says one thing alone.
+
+use std::borrow::Cow;
 
 use crate::mail::address::{AddressError, Domain, ForwardPath, Mailbox, ReversePath};
 use crate::mail::reply::Reply;
 
-/// With its source route; without it a path has 256 octets (RFC 5321 §4.5.3.1.3).
-const MAX_PATH: usize = 1024;
+/// With its source route; RFC 5321 §4.5.3.1.3 has 256 octets as the least that is taken.
+const MAX_PATH: usize = 1000;
+const BLANKS: [char; 2] = [' ', '\t'];
 /// STARTTLS.
 const LONGEST_VERB: usize = 8;
+const MAX_NAME: usize = 255;
 
 /// A command with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,17 +80,34 @@ impl From<Reply> for Refusal {
     }
 }
 
+impl Command {
+    /// Whether its path, if it has one, is of the form that mail is sent with.
+    pub fn has_sendable_path(&self) -> bool {
+        match self {
+            Self::Mail(MailArguments { reverse_path: ReversePath::Mailbox(mailbox), .. })
+            | Self::Rcpt(ForwardPath::Mailbox(mailbox)) => mailbox.is_sendable(),
+            Self::Mail(MailArguments { reverse_path: ReversePath::Local(_), .. }) => false,
+            _ => true,
+        }
+    }
+}
+
 /// Parses a line without its CRLF.
 ///
 /// # Errors
 /// The reply it is refused with.
 pub fn parse(line: &[u8]) -> Result<Command, Refusal> {
-    let text = std::str::from_utf8(line).map_err(|_| Reply::BAD_SYNTAX)?;
+    let text = match std::str::from_utf8(line) {
+        Ok(text) => Cow::Borrowed(text),
+        // A machine's name in whatever charset it has.
+        Err(_) if is_greeting(line) => String::from_utf8_lossy(line),
+        Err(_) => return Err(Reply::BAD_SYNTAX.into()),
+    };
     if text.chars().any(|c| c.is_control() && c != '\t') {
         return Err(Reply::BAD_SYNTAX.into());
     }
-    let (verb, rest) = text.split_once([' ', '\t']).unwrap_or((text, ""));
-    let rest = rest.trim_matches([' ', '\t']);
+    let (verb, rest) = text.split_once(BLANKS).unwrap_or((&text, ""));
+    let rest = rest.trim_matches(BLANKS);
     let mut upper = [0_u8; LONGEST_VERB];
     let upper = upper.get_mut(..verb.len()).ok_or(Reply::UNKNOWN_COMMAND)?;
     upper.copy_from_slice(verb.as_bytes());
@@ -129,14 +151,17 @@ fn bare(rest: &str, command: Command) -> Result<Command, Refusal> {
     if rest.is_empty() { Ok(command) } else { Err(Reply::BAD_SYNTAX.into()) }
 }
 
-/// Who the client says it is: a domain or an address literal, but much else is met and harmless.
+fn is_greeting(line: &[u8]) -> bool {
+    line.get(..5).is_some_and(|head| head.eq_ignore_ascii_case(b"EHLO ") || head.eq_ignore_ascii_case(b"HELO "))
+}
+
+/// Who the client says it is: a domain or an address literal, but much else is met and harmless, such as two words.
 fn client_name(text: &str) -> Result<String, Reply> {
-    let fits = !text.is_empty() && text.len() <= 255 && text.chars().all(|c| c.is_ascii_graphic() || !c.is_ascii());
-    if fits { Ok(text.to_owned()) } else { Err(Reply::BAD_SYNTAX) }
+    if text.is_empty() || text.len() > MAX_NAME { Err(Reply::BAD_SYNTAX) } else { Ok(text.to_owned()) }
 }
 
 fn mail(rest: &str) -> Result<MailArguments, Reply> {
-    let (path, parameters) = split_path(rest, "FROM:")?;
+    let (path, parameters) = split_path(rest, "FROM")?;
     let mut arguments =
         MailArguments { reverse_path: ReversePath::Null, size: None, eight_bit: false, smtputf8: false, auth: false };
     let (mut size_seen, mut body_seen) = (false, false);
@@ -165,7 +190,8 @@ fn mail(rest: &str) -> Result<MailArguments, Reply> {
         if !path.is_ascii() && !arguments.smtputf8 {
             return Err(Reply::NEEDS_SMTPUTF8);
         }
-        arguments.reverse_path = ReversePath::Mailbox(mailbox(path).map_err(|_| Reply::BAD_SYNTAX)?);
+        let path = behind_route(path).and_then(ReversePath::parse_received);
+        arguments.reverse_path = path.map_err(|_| Reply::BAD_SYNTAX)?;
     }
     Ok(arguments)
 }
@@ -179,7 +205,7 @@ fn parse_size(digits: &str) -> Result<u64, Reply> {
 }
 
 fn rcpt(rest: &str) -> Result<ForwardPath, Reply> {
-    let (path, parameters) = split_path(rest, "TO:")?;
+    let (path, parameters) = split_path(rest, "TO")?;
     if !parameters.is_empty() {
         return Err(Reply::UNKNOWN_PARAMETER);
     }
@@ -187,44 +213,74 @@ fn rcpt(rest: &str) -> Result<ForwardPath, Reply> {
     if path.eq_ignore_ascii_case("postmaster") {
         return Ok(ForwardPath::Postmaster);
     }
-    mailbox(path).map(ForwardPath::Mailbox).map_err(|_| Reply::BAD_SYNTAX)
+    let mailbox = behind_route(path).and_then(Mailbox::parse_received);
+    mailbox.map(ForwardPath::Mailbox).map_err(|_| Reply::BAD_SYNTAX)
 }
 
-/// What stands between the angle brackets, and the parameters behind them.
+/// The path without its angle brackets, and the parameters behind it. An empty path is the null one, which is written
+/// `<>` and not otherwise.
 fn split_path<'l>(rest: &'l str, keyword: &str) -> Result<(&'l str, &'l str), Reply> {
-    let head = rest.get(..keyword.len()).ok_or(Reply::BAD_SYNTAX)?;
-    let body = rest.get(keyword.len()..).ok_or(Reply::BAD_SYNTAX)?;
-    // A blank behind the colon is not allowed but common.
-    let body = body.trim_start_matches(' ').strip_prefix('<');
+    let (head, body) = rest.split_at_checked(keyword.len()).ok_or(Reply::BAD_SYNTAX)?;
+    // Blanks around the colon are not allowed but common.
+    let body = body.trim_start_matches(BLANKS).strip_prefix(':').map(|body| body.trim_start_matches(BLANKS));
     let body = body.filter(|_| head.eq_ignore_ascii_case(keyword)).ok_or(Reply::BAD_SYNTAX)?;
+    let (path, behind) = match bracketed(body) {
+        Some(inside) => {
+            let end = find_unquoted(inside, &['>']).ok_or(Reply::BAD_SYNTAX)?;
+            let (path, behind) = inside.split_at_checked(end).ok_or(Reply::BAD_SYNTAX)?;
+            let trimmed = path.trim_matches(BLANKS);
+            if trimmed.is_empty() && !path.is_empty() {
+                return Err(Reply::BAD_SYNTAX);
+            }
+            (trimmed, behind.strip_prefix('>').unwrap_or_default())
+        }
+        None => {
+            let end = find_unquoted(body, &BLANKS).unwrap_or(body.len());
+            let (path, behind) = body.split_at_checked(end).ok_or(Reply::BAD_SYNTAX)?;
+            // A parameter is no sender, and of two addresses neither is the one.
+            let is_parameter = path.contains('=') && find_unquoted(path, &['@']).is_none();
+            if path.is_empty() || is_parameter || behind.trim_start_matches(BLANKS).starts_with('<') {
+                return Err(Reply::BAD_SYNTAX);
+            }
+            (path, behind)
+        }
+    };
+    let separated = behind.is_empty() || behind.starts_with(BLANKS);
+    if !separated || path.len() > MAX_PATH {
+        return Err(Reply::BAD_SYNTAX);
+    }
+    Ok((path, behind.trim_matches(BLANKS)))
+}
+
+/// What follows the opening bracket, before which a display name may stand; none for a path without brackets.
+fn bracketed(body: &str) -> Option<&str> {
+    let (name, behind) = body.split_at_checked(find_unquoted(body, &['<'])?)?;
+    // Beside an address a bracket is part of a parameter, and two addresses would be one too many.
+    let other = name.contains('@') || find_unquoted(name, &['=', '>']).is_some();
+    if other { None } else { behind.strip_prefix('<') }
+}
+
+/// Where one of these characters stands first outside of quoted strings.
+fn find_unquoted(text: &str, wanted: &[char]) -> Option<usize> {
     let (mut quoted, mut escaped) = (false, false);
-    let end = body.char_indices().find(|(_, c)| {
+    let found = text.char_indices().find(|(_, c)| {
         match c {
             _ if escaped => escaped = false,
             '\\' if quoted => escaped = true,
             '"' => quoted = !quoted,
-            '>' => return !quoted,
-            _ => {}
+            _ => return !quoted && wanted.contains(c),
         }
         false
     });
-    let (end, _) = end.ok_or(Reply::BAD_SYNTAX)?;
-    let (path, behind) = body.split_at_checked(end).ok_or(Reply::BAD_SYNTAX)?;
-    let behind = behind.strip_prefix('>').unwrap_or_default();
-    let separated = behind.is_empty() || behind.starts_with(' ');
-    if !separated || path.len() > MAX_PATH {
-        return Err(Reply::BAD_SYNTAX);
-    }
-    Ok((path, behind.trim_matches(' ')))
+    found.map(|(at, _)| at)
 }
 
-/// RFC 5321 §4.1.1.3 and appendix C: a source route is ignored.
-fn mailbox(path: &str) -> Result<Mailbox, AddressError> {
-    Mailbox::parse(if path.starts_with('@') { behind_route(path)? } else { path })
-}
-
-/// What stands behind the source route that begins the path: `@one.example,@[192.0.2.1]:` (RFC 5321 §4.1.2: A-d-l).
+/// What stands behind the source route that may begin a path: `@one.example,@[192.0.2.1]:` (RFC 5321 §4.1.2: A-d-l). It
+/// is ignored (RFC 5321 §4.1.1.3, appendix C).
 fn behind_route(path: &str) -> Result<&str, AddressError> {
+    if !path.starts_with('@') {
+        return Ok(path);
+    }
     let mut rest = path;
     loop {
         rest = rest.strip_prefix('@').ok_or(AddressError::Syntax)?;
@@ -275,6 +331,61 @@ mod tests {
     }
 
     #[test]
+    fn a_path_is_read_where_it_says_one_thing_alone() {
+        let path = |line: &str| mail(line).map(|arguments| arguments.reverse_path.to_string());
+        for (line, read) in [
+            ("MAIL FROM:raid@maker.example", "raid@maker.example"),
+            ("MAIL FROM: raid@maker.example SIZE=100", "raid@maker.example"),
+            ("MAIL FROM:\t<raid@maker.example>\t", "raid@maker.example"),
+            ("MAIL FROM :<raid@maker.example>", "raid@maker.example"),
+            ("MAIL FROM:< raid@maker.example >", "raid@maker.example"),
+            ("MAIL FROM:HP Scanner <raid@maker.example> SIZE=1", "raid@maker.example"),
+            ("MAIL FROM:\"Scanner, <2nd floor>\" <raid@maker.example>", "raid@maker.example"),
+            ("MAIL FROM:\"a b@c\"@maker.example SIZE=1", "\"a b@c\"@maker.example"),
+            ("MAIL FROM:a=b@maker.example", "a=b@maker.example"),
+            ("MAIL FROM:<scanner>", "scanner"),
+            ("MAIL FROM:scanner", "scanner"),
+            ("MAIL FROM:<ilo.@maker.example>", "ilo.@maker.example"),
+            ("MAIL FROM:<@one.example:ilo..x@maker.example>", "ilo..x@maker.example"),
+        ] {
+            assert_eq!(path(line).as_deref(), Ok(read), "{line}");
+        }
+        for bad in [
+            "MAIL FROM:",
+            "MAIL FROM: ",
+            "MAIL FROM:< >",
+            "MAIL FROM:SIZE=100",
+            "MAIL FROM:scanner=1",
+            "MAIL FROM:a@b.dev <c@d.dev>",
+            "MAIL FROM:\"a@b.dev\" <c@d.dev>",
+            "MAIL FROM:a@b.dev,c@d.dev",
+            "MAIL FROM:<a@b.dev",
+            "MAIL FROM:a@b.dev>",
+            "MAIL FROM:\"a b@c.dev",
+            "MAIL FROM:<<a@b.dev>>",
+            "MAIL FROM:<one.example:a@b.dev>",
+        ] {
+            let refused = path(bad);
+            assert!(refused.is_err(), "{bad}: {refused:?}");
+        }
+        assert_eq!(mail("MAIL FROM:a@b.dev SIZE=100").unwrap().size, Some(100));
+        assert!(mail("MAIL FROM:a@b.dev AUTH=<>").unwrap().auth, "brackets of a parameter are none of a path");
+        assert_eq!(mail("MAIL FROM:<>").unwrap().reverse_path, ReversePath::Null);
+    }
+
+    #[test]
+    fn a_client_may_call_itself_as_it_likes() {
+        for name in ["HP Scanner", "under_score", "[10.0.0.1", "192.0.2.1", "a\tb", "localhost.", "(none)"] {
+            assert_eq!(parse(format!("EHLO {name}").as_bytes()), Ok(Command::Ehlo(name.to_owned())));
+        }
+        assert_eq!(parse(b"helo B\xdcRO"), Ok(Command::Helo("B\u{fffd}RO".to_owned())));
+        assert_eq!(parse(b"MAIL FROM:<B\xdcRO@x.test>"), Err(Reply::BAD_SYNTAX.into()));
+        for bad in [&b"EHLO"[..], b"EHLO  ", b"EHLO a\x07"] {
+            assert_eq!(parse(bad), Err(Reply::BAD_SYNTAX.into()));
+        }
+    }
+
+    #[test]
     fn postmaster_is_not_the_null_path_and_the_null_path_is_no_recipient() {
         assert_eq!(rcpt("RCPT TO:<Postmaster>").unwrap(), "postmaster");
         assert_eq!(rcpt("RCPT TO:<>"), Err(Reply::BAD_SYNTAX.into()));
@@ -289,8 +400,9 @@ mod tests {
         assert_eq!(rcpt("RCPT TO:<@[IPv6:::1],@a.example:bob@inbox.test>").unwrap(), "bob@inbox.test");
         assert_eq!(rcpt("RCPT TO:<@a.example:\"x:y\"@inbox.test>").unwrap(), "\"x:y\"@inbox.test");
         assert_eq!(rcpt("RCPT TO:<bob@[192.0.2.1]>").unwrap(), "bob@[192.0.2.1]");
+        assert_eq!(rcpt("RCPT TO:bob@inbox.test").unwrap(), "bob@inbox.test");
         for bad in [
-            "RCPT TO:bob@inbox.test",
+            "RCPT TO:bob@inbox.test>",
             "RCPT TO:<bob@inbox.test",
             "RCPT TO:<a@b@c>",
             "RCPT TO:<a\u{1}@b>",

@@ -242,6 +242,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return self.dismiss(&Reply::TOO_MANY_ERRORS);
         }
         match command::parse(&line) {
+            // What is handed in goes on to others, who need not take what we take.
+            Ok(command) if matches!(self.shared.role, Role::Submission(_)) && !command.has_sendable_path() => {
+                self.refuse(&Reply::BAD_SYNTAX)
+            }
             Ok(command) => self.obey(command, line.is_ascii()).await,
             Err(Refusal::Reply(reply)) => self.refuse(&reply),
             Err(Refusal::Close(reply)) => self.dismiss(&reply),

@@ -16,11 +16,13 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Part> {
         offset: row.get("part_offset")?,
         length: row.get("part_length")?,
         encoding: Encoding::parse(row.get_ref("encoding")?.as_str()?),
+        inner_offset: row.get("inner_offset")?,
     })
 }
 
 const COLUMNS: &str =
-    "filename, content_type, charset, content_id, disposition, size, part_offset, part_length, encoding";
+    "filename, content_type, charset, content_id, disposition, size, part_offset, part_length, encoding,
+     inner_offset";
 
 /// Stores a message's attachments in their order.
 ///
@@ -29,8 +31,8 @@ const COLUMNS: &str =
 pub fn insert_all(connection: &Connection, message: i64, parts: &[Part]) -> Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO attachment (message_id, idx, filename, content_type, charset, content_id, disposition, size,
-                                 part_offset, part_length, encoding)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                                 part_offset, part_length, encoding, inner_offset)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?;
     for (index, part) in parts.iter().enumerate() {
         statement.execute(params![
@@ -44,7 +46,8 @@ pub fn insert_all(connection: &Connection, message: i64, parts: &[Part]) -> Resu
             part.size,
             part.offset,
             part.length,
-            part.encoding.as_str()
+            part.encoding.as_str(),
+            part.inner_offset
         ])?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Duplicate suppression: what arrived within the last 24 hours (contract 5.1).
+//! Duplicate suppression: what arrived within the last 24 hours, or one (contract 5.1).
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -8,6 +8,8 @@ use crate::clock::Timestamp;
 
 /// How long a repeat is recognised.
 pub const WINDOW: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+/// The same for mail without Date and Message-ID: an alarm that says the same again is another.
+pub const UNDATED_WINDOW: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// Keys of one such span lie together, so that new ones touch few pages of the table.
 const SPAN_SECS: i64 = 4 * 3600;
@@ -23,6 +25,8 @@ pub struct Original<'a> {
     pub to_addr: &'a str,
     /// Octets as received.
     pub size: u64,
+    /// How long ago it came at most.
+    pub window: std::time::Duration,
 }
 
 /// The key of a fingerprint that was seen `spans_ago` spans before `now`.
@@ -64,7 +68,13 @@ pub fn find(
                  WHERE id = ?1 AND received_at > ?2 AND size = ?3 AND mail_from = ?4 AND lower(to_addr) = lower(?5)",
             )?
             .query_row(
-                params![message, now.minus(WINDOW).as_millis(), original.size, original.mail_from, original.to_addr],
+                params![
+                    message,
+                    now.minus(original.window).as_millis(),
+                    original.size,
+                    original.mail_from,
+                    original.to_addr
+                ],
                 |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
             )
             .optional()?;

@@ -4,6 +4,7 @@
 //! and the raw copy with the last row that names it; a crash before that repeats the attempt. Nothing else is written
 //! down but how the route fared.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ use crate::content::{Readable, Texts};
 use crate::egress::{Answer, EgressError};
 use crate::id::{DeliveryId, MessageId};
 use crate::jobs::{After, Attempt, Attempted, Claimed, Handler, Health, Verdict};
-use crate::mail::mime;
+use crate::mail::mime::{self, Encoding};
 use crate::memory_budget::Reservation;
 use crate::metrics::Counter;
 use crate::store::passing::PassingRow;
@@ -268,12 +269,16 @@ pub(super) fn payload_of(told: &Told, raw: Vec<u8>, small: usize) -> Payload {
         (outline.mail, Texts::Placed(outline.text, outline.html))
     };
     let mut apart = payload::texts_apart(&texts);
+    let carriers = carriers(&raw, &mail.attachments);
     let mut bytes = |part: &mime::Part| {
-        let body = body(&raw, part);
+        let (encoding, whole, body) = match carriers.get(&part.offset).filter(|_| part.inner_offset.is_some()) {
+            Some(carrier) => (Encoding::Identity, carrier, inside(carrier, part)),
+            None => (part.encoding, &raw, body(&raw, part)),
+        };
         if small {
-            return AttachmentBytes::Content(part.encoding, body);
+            return AttachmentBytes::Content(encoding, body);
         }
-        apart.push(Segment::File(part.encoding, raw.slice_ref(body)));
+        apart.push(Segment::File(encoding, whole.slice_ref(body)));
         AttachmentBytes::Apart
     };
     let attachments: Vec<Attachment<'_>> = (0_u32..)
@@ -305,6 +310,22 @@ pub(super) fn payload_of(told: &Told, raw: Vec<u8>, small: usize) -> Payload {
         attachments: &attachments,
     };
     Payload::of(&event, apart)
+}
+
+/// The decoded parts that files stand in, by their places in the mail data.
+fn carriers(raw: &[u8], parts: &[mime::Part]) -> HashMap<u64, Bytes> {
+    let mut carriers = HashMap::new();
+    for part in parts.iter().filter(|part| part.inner_offset.is_some()) {
+        carriers.entry(part.offset).or_insert_with(|| mime::decode_part(part.encoding, body(raw, part)).into());
+    }
+    carriers
+}
+
+/// A file in a decoded part.
+fn inside<'c>(carrier: &'c [u8], part: &mime::Part) -> &'c [u8] {
+    let from = usize::try_from(part.inner_offset.unwrap_or(0)).unwrap_or(usize::MAX);
+    let size = usize::try_from(part.size).unwrap_or(usize::MAX);
+    carrier.get(from..from.saturating_add(size)).unwrap_or_default()
 }
 
 /// The encoded body of a part.

@@ -23,7 +23,8 @@ fn named(list: &[NamedAddress]) -> Value {
     list.iter().map(|named| json!({ "address": named.address, "name": named.name })).collect()
 }
 
-/// The file as its link serves it: the slice of the raw message, fed to the decoder in small pieces.
+/// The file as its link serves it: the slice of the raw message, fed to the decoder in small pieces; of a file in a
+/// winmail.dat what stands at its place.
 fn served(raw: &[u8], part: &Part) -> Vec<u8> {
     let offset = usize::try_from(part.offset).unwrap();
     let slice = &raw[offset..offset + usize::try_from(part.length).unwrap()];
@@ -33,7 +34,10 @@ fn served(raw: &[u8], part: &Part) -> Vec<u8> {
         decoder.feed(piece, &mut file);
     }
     decoder.finish(&mut file);
-    file
+    match part.inner_offset.map(|offset| usize::try_from(offset).unwrap()) {
+        Some(offset) => file[offset..offset + usize::try_from(part.size).unwrap()].to_vec(),
+        None => file,
+    }
 }
 
 fn attachment(raw: &[u8], part: &Part) -> Value {

@@ -15,17 +15,17 @@ use mailkite::mail::trace::Verdict;
 
 use crate::support::dns::DnsServer;
 
-const MESSAGE: &str =
+pub const MESSAGE: &str =
     "From: Ada <ada@example.com>\r\nTo: support@acme.dev\r\nSubject: Engine\r\n\r\nDoes it branch?\r\n";
 
-struct Bench {
-    dns: DnsServer,
+pub struct Bench {
+    pub dns: DnsServer,
     verifier: Verifier,
-    keys: DkimKeyPair,
+    pub keys: DkimKeyPair,
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         Self::with_budget(Duration::from_secs(10)).await
     }
 
@@ -42,7 +42,7 @@ impl Bench {
         Self { dns, verifier, keys }
     }
 
-    fn sign(&self, message: &str, domain: &str, headers: &[&str]) -> String {
+    pub fn sign(&self, message: &str, domain: &str, headers: &[&str]) -> String {
         self.sign_with(message, domain, headers, false)
     }
 
@@ -53,7 +53,7 @@ impl Bench {
         format!("{}{message}", signer.sign(message.as_bytes()).unwrap().to_header())
     }
 
-    async fn verify(&self, address: &str, mail_from: &str, raw: &str) -> Verification {
+    pub async fn verify(&self, address: &str, mail_from: &str, raw: &str) -> Verification {
         self.verify_from(&peer(address, "out.example.com"), mail_from, raw).await
     }
 
@@ -116,6 +116,23 @@ async fn the_null_reverse_path_is_checked_by_its_helo_name() {
     assert!(found.authentication_results.contains("spf=pass smtp.helo=example.com"));
     let found = bench.verify_from(&peer("192.0.2.7", "[192.0.2.7]"), "", MESSAGE).await;
     assert_eq!(found.verdicts.spf, Some(Verdict::None));
+}
+
+#[tokio::test]
+async fn an_envelope_sender_without_a_domain_is_nobody_s() {
+    let bench = Bench::new().await;
+    for sender in ["scanner", "\"scanner@example.com\""] {
+        let found = bench.verify_from(&peer("192.0.2.7", "example.com"), sender, MESSAGE).await;
+        assert_eq!(found.verdicts.spf, Some(Verdict::None), "{sender}");
+        assert_eq!(found.verdicts.dmarc, Some(Verdict::Fail), "{sender}");
+        assert!(!found.authentication_results.contains("spf=none smtp"), "{}", found.authentication_results);
+    }
+    let long = format!("{}@example.com", "x".repeat(255));
+    for sender in ["ilo.@example.com", "a..b@example.com", &long] {
+        let found = bench.verify("192.0.2.7", sender, MESSAGE).await;
+        assert_eq!(found.verdicts.spf, Some(Verdict::Pass), "{sender}");
+        assert_eq!(found.verdicts.dmarc, Some(Verdict::Pass), "{sender}");
+    }
 }
 
 #[tokio::test]

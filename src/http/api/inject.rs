@@ -101,7 +101,7 @@ pub async fn inject(
     if route_id.is_none() && address.is_none() {
         return Err(bad("routeId", "routeId or address is required"));
     }
-    let address = address.map(|text| Mailbox::parse(text.trim())).transpose();
+    let address = address.map(|text| Mailbox::parse_received(text.trim())).transpose();
     let address = address.map_err(|_| bad("address", "address must be one address"))?;
     if address.as_ref().is_some_and(Mailbox::has_invisible_characters) {
         return Err(bad("address", "address: it holds characters that nobody sees"));
@@ -132,7 +132,8 @@ pub async fn inject(
             let example =
                 pattern.and_then(|text| Pattern::parse(text).ok()).and_then(|pattern| pattern.example(STAR));
             let example = example.ok_or_else(|| bad("address", "a regex route needs an address as well"))?;
-            let to = Mailbox::parse(&example).map_err(|_| bad("address", "the match is no address; give one"))?;
+            let to =
+                Mailbox::parse_received(&example).map_err(|_| bad("address", "the match is no address; give one"))?;
             let domain = own_domain(&app, &caller, &to).await?;
             (to, domain)
         }
@@ -163,7 +164,7 @@ async fn find_route(
     address: Option<&Mailbox>,
 ) -> Result<RouteRow, ApiError> {
     let account = caller.id();
-    let address = address.map(Mailbox::canonical);
+    let address = address.map(Mailbox::routed);
     let directory = app.inbound.directory();
     let found = match (id.as_deref().map(RouteId::parse), address) {
         (Some(None), _) | (None, None) => None,

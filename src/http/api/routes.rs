@@ -178,7 +178,7 @@ impl Match {
                 let domain = Domain::parse(domain).map_err(|_| bad(format!("{domain:?} is no domain name")))?;
                 // What stands for one address has to be one, with any text for its star.
                 let probe = format!("{}@{domain}", local.replacen('*', "x", 1));
-                let probe = Mailbox::parse(&probe).map_err(|error| bad(error.to_string()))?;
+                let probe = Mailbox::parse_received(&probe).map_err(|error| bad(error.to_string()))?;
                 if probe.has_invisible_characters() {
                     return Err(bad("the address holds characters that nobody sees".to_owned()));
                 }

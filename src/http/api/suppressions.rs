@@ -114,7 +114,7 @@ fn address(given: Loose<String>) -> Result<String, ApiError> {
 
 /// An address as it is kept.
 fn normalized(text: &str) -> Option<String> {
-    Mailbox::parse(text.trim()).ok().map(|mailbox| mailbox.canonical())
+    Mailbox::parse_received(text.trim()).ok().map(|mailbox| mailbox.canonical())
 }
 
 /// `GET /api/contacts/suppressions`

@@ -94,7 +94,9 @@ pub(super) fn store_all(
             stored.push(Stored { id: id.to_string(), to, jobs, kept, fresh: Vec::new() });
             continue;
         }
-        let original = store::recent::Original { mail_from: &common.mail_from, to_addr: &to, size: common.size };
+        let window = if common.undated { store::recent::UNDATED_WINDOW } else { store::recent::WINDOW };
+        let (mail_from, size) = (common.mail_from.as_str(), common.size);
+        let original = store::recent::Original { mail_from, to_addr: &to, size, window };
         if let Some(id) = store::recent::find(tx, ways.objects, plan.fingerprint, original, now)? {
             stored.push(Stored::nothing(id, to));
             continue;

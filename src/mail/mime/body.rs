@@ -10,12 +10,14 @@ use super::charset::Charset;
 use super::decode::{Encoding, decode_part, decoded_size, in_pieces};
 use super::params::{self, Value};
 use super::text::{PlacedText, decode_lines};
+use super::tnef::{self, Unpacked};
 use super::walk::{Leaf, Parent, Reading};
 use super::{Disposition, Mail, Part, uuencode, words};
 
 /// Decoded texts may take this much in any message, and twice its size in a large one; so a message costs at most
 /// three times its size even where each byte becomes a character of three.
 const MIN_TEXT_BYTES: usize = 256 * 1024;
+const UTF_8: Charset = Charset::Known(encoding_rs::UTF_8);
 /// From this size on a mail has memory of its own for each of its texts.
 const LARGE: usize = 1024 * 1024;
 
@@ -40,8 +42,18 @@ pub struct Placed {
 }
 
 /// Reads the bodies of `leaves` into `mail`. What is not ASCII in their headers is in the set that `in_header` gives.
-pub fn read(raw: &[u8], leaves: &[Leaf<'_>], in_header: impl Fn() -> Charset, mut texts: Texts<'_>, mail: &mut Mail) {
+pub fn read(
+    raw: &[u8],
+    leaves: &[Leaf<'_>],
+    in_header: impl Fn() -> Charset,
+    mut texts: Texts<'_>,
+    max_parts: usize,
+    mail: &mut Mail,
+) {
     let mut budget = (raw.len() * 2).max(MIN_TEXT_BYTES);
+    // Whether there is a text that says something, and what a winmail.dat has to say.
+    let mut says = [false; 2];
+    let mut packed: Option<Unpacked> = None;
     for leaf in leaves {
         let body = raw.get(leaf.body.clone()).unwrap_or_default();
         if leaf.reading == Reading::Text && body.trim_ascii().is_empty() {
@@ -50,6 +62,9 @@ pub fn read(raw: &[u8], leaves: &[Leaf<'_>], in_header: impl Fn() -> Charset, mu
         let part = Described::of(leaf, body, &in_header);
         match part.text_kind(leaf, mail.text.is_none() && mail.html.is_none()) {
             Some(kind) => {
+                if let Some(says) = says.get_mut(kind as usize) {
+                    *says |= !body.trim_ascii().is_empty();
+                }
                 let slot = if kind == Kind::Plain { &mut mail.text } else { &mut mail.html };
                 let charset = || part.charset(kind, body);
                 match &mut texts {
@@ -71,7 +86,65 @@ pub fn read(raw: &[u8], leaves: &[Leaf<'_>], in_header: impl Fn() -> Charset, mu
                     }
                 }
             }
-            None => mail.attachments.push(part.into_attachment(leaf, body)),
+            None => {
+                let part = part.into_attachment(leaf, body);
+                let found = unpack(&part, body, max_parts.saturating_sub(mail.attachments.len() + 1), budget);
+                let carrier = part.clone();
+                mail.attachments.push(part);
+                if let Some(mut found) = found {
+                    mail.truncated |= found.truncated;
+                    let files = std::mem::take(&mut found.files);
+                    mail.attachments.extend(files.into_iter().map(|file| carrier.of_inside(file)));
+                    packed.get_or_insert(found);
+                }
+            }
+        }
+    }
+    // Mail programs that know TNEF show its body; here it stands in for one that the mail has not.
+    let Unpacked { text, html, .. } = packed.unwrap_or_default();
+    for (kind, found) in [(Kind::Plain, text), (Kind::Html, html)] {
+        if let Some(found) = found.filter(|_| says.get(kind as usize) == Some(&false)) {
+            let slot = if kind == Kind::Plain { &mut mail.text } else { &mut mail.html };
+            match &mut texts {
+                Texts::Skipped => *slot = Some(String::new()),
+                Texts::Decoded => {
+                    let text = slot.insert(String::new());
+                    mail.truncated |= !append(found.as_bytes(), Encoding::Identity, UTF_8, text, &mut budget);
+                }
+                Texts::Placed(_, placed) => {
+                    *slot = Some(String::new());
+                    let place = if kind == Kind::Plain { &mut placed.text } else { &mut placed.html };
+                    let place = place.insert(PlacedText::default());
+                    mail.truncated |= !place.append(found.into(), Encoding::Identity, UTF_8, &mut budget);
+                }
+            }
+        }
+    }
+}
+
+/// What a part holds that is a winmail.dat, whole and undamaged; its texts have at most `budget` octets each.
+fn unpack(part: &Part, body: &[u8], max_files: usize, budget: usize) -> Option<Unpacked> {
+    let named = || part.filename.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("winmail.dat"));
+    let may_be = match part.content_type.as_deref() {
+        Some("application/ms-tnef" | "application/vnd.ms-tnef") => true,
+        Some("application/octet-stream") | None => named(),
+        Some(_) => false,
+    };
+    may_be.then(|| tnef::unpack(&decode_part(part.encoding, body), max_files, budget))?
+}
+
+impl Part {
+    /// A file inside this part.
+    fn of_inside(&self, file: tnef::File) -> Self {
+        Self {
+            filename: file.filename,
+            content_type: file.content_type,
+            charset: file.charset,
+            content_id: file.content_id,
+            disposition: Some(if file.inline { Disposition::Inline } else { Disposition::Attachment }),
+            size: file.place.len() as u64,
+            inner_offset: Some(file.place.start as u64),
+            ..*self
         }
     }
 }
@@ -174,6 +247,7 @@ impl Described {
             offset: leaf.body.start as u64,
             length: body.len() as u64,
             encoding: self.encoding,
+            inner_offset: None,
         }
     }
 }
@@ -227,7 +301,7 @@ fn usual_name(mime_type: &str) -> Option<String> {
     Some(name.to_owned())
 }
 
-fn is_type(main: &str) -> bool {
+pub(super) fn is_type(main: &str) -> bool {
     main.len() <= 255 && main.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
 }
 

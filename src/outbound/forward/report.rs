@@ -80,7 +80,7 @@ fn compose(report: &ForwardReport, mark: &[u8], marked: &Marked, hostname: &str,
     let code = status.code.filter(|code| (500..600).contains(code));
     let diagnostic = code.map(|code| format!("Diagnostic-Code: smtp; {code} {enhanced}\r\n")).unwrap_or_default();
     let number = HEXLOWER.encode(mark.get(..12).unwrap_or(mark));
-    let recipient = Mailbox::parse(&marked.recipient).ok();
+    let recipient = Mailbox::parse_received(&marked.recipient).ok();
     let recipient = recipient.map_or_else(|| "an address".to_owned(), |mailbox| mailbox.shown_to_strangers());
     let kind = if recipient.contains('@') { "rfc822" } else { "unknown" };
     format!(

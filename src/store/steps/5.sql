@@ -273,6 +273,7 @@ CREATE TABLE attachment_after (
   part_offset INTEGER NOT NULL,
   part_length INTEGER NOT NULL,
   encoding TEXT NOT NULL CHECK (encoding IN ('identity', 'base64', 'quoted-printable', 'uuencode')),
+  inner_offset INTEGER,
   PRIMARY KEY (message_id, idx)
 ) STRICT, WITHOUT ROWID;
 INSERT INTO attachment_after (message_id, idx, filename, content_type, charset, content_id, disposition, size, part_offset,

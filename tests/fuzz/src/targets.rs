@@ -25,10 +25,11 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target { name: "command", run: command, corpus: dialog_lines, dictionary: COMMANDS },
     Target { name: "data", run: data, corpus: mails, dictionary: ENDS },
     Target { name: "mime", run: mime, corpus: mails, dictionary: FIELDS },
+    Target { name: "tnef", run: tnef, corpus: streams, dictionary: ATTRIBUTES },
     Target { name: "link", run: link, corpus: links, dictionary: URLS },
     Target { name: "report", run: sending::report, corpus: sending::reports, dictionary: sending::REPORT_WORDS },
     Target { name: "path", run: sending::path, corpus: sending::addresses, dictionary: sending::PATH_WORDS },
@@ -92,6 +93,26 @@ const FIELDS: &[&[u8]] = &[
     b"+AGEA-",
     b"(((((((",
     b"\"\\",
+];
+const ATTRIBUTES: &[&[u8]] = &[
+    b"\x78\x9f\x3e\x22",
+    b"\x01\x07\x90\x06\x00",
+    b"\x01\x03\x90\x06\x00",
+    b"\x02\x02\x90\x06\x00",
+    b"\x02\x0f\x80\x06\x00",
+    b"\x02\x05\x90\x06\x00",
+    b"\x02\x01\x09\x10",
+    b"\x0d\x00\x01\x37",
+    b"\x1f\x10\x07\x37",
+    b"LZFu",
+    b"MELA",
+    b"{\\rtf1\\fromhtml1 ",
+    b"{\\*\\htmltag64 ",
+    b"\\htmlrtf0 ",
+    b"\\u-10179 ?",
+    b"\\'83",
+    b"\\bin99999999 ",
+    b"\xff\xff\xff\xff",
 ];
 const URLS: &[&[u8]] = &[
     b"http://",
@@ -159,8 +180,11 @@ fn files(folder: &str, end: &str) -> Vec<Vec<u8>> {
 fn command(line: &[u8]) {
     let reply = match command::parse(line) {
         Ok(Command::Mail(arguments)) => {
-            if let ReversePath::Mailbox(mailbox) = &arguments.reverse_path {
-                reads_again(mailbox);
+            let path = arguments.reverse_path;
+            match &path {
+                ReversePath::Null => {}
+                ReversePath::Mailbox(mailbox) => reads_again(mailbox),
+                ReversePath::Local(local) => assert_eq!(ReversePath::parse_received(local).as_ref(), Ok(&path)),
             }
             return;
         }
@@ -177,7 +201,7 @@ fn command(line: &[u8]) {
 
 fn reads_again(mailbox: &Mailbox) {
     let written = mailbox.to_string();
-    let again = Mailbox::parse(&written).expect("a mailbox that was read cannot be read again");
+    let again = Mailbox::parse_received(&written).expect("a mailbox that was read cannot be read again");
     assert_eq!((again.to_string(), again.canonical()), (written, mailbox.canonical()));
     assert!(!mailbox.to_string().chars().any(char::is_control));
     assert!(mailbox.domain().as_str().is_ascii());
@@ -235,6 +259,24 @@ fn plain_data(input: &[u8]) -> Option<Result<(Vec<u8>, usize), ()>> {
 }
 
 /// A message is read within its limits, and its event is JSON that says the same.
+/// A winmail.dat, in a mail that is nothing else.
+fn tnef(stream: &[u8]) {
+    mime(&[&b"Content-Type: application/ms-tnef\r\n\r\n"[..], stream].concat());
+}
+
+/// The winmail.dat of the mails that have one.
+fn streams() -> Vec<Vec<u8>> {
+    let in_mail = |mail: Vec<u8>| {
+        let parts = mime::parse(&mail).attachments.into_iter();
+        let carriers = parts.filter(|part| part.inner_offset.is_none());
+        let body = |part: mime::Part| {
+            mime::decode_part(part.encoding, &mail[part.offset as usize..(part.offset + part.length) as usize])
+        };
+        carriers.map(body).filter(|body| body.starts_with(b"\x78\x9f\x3e\x22")).collect::<Vec<_>>()
+    };
+    mails().into_iter().flat_map(in_mail).collect()
+}
+
 fn mime(raw: &[u8]) {
     let mail = mime::parse(raw);
     let headers: serde_json::Value =
@@ -264,7 +306,11 @@ fn mime(raw: &[u8]) {
     for (index, part) in mail.attachments.iter().enumerate() {
         assert!(part.offset + part.length <= size);
         let body = &raw[part.offset as usize..(part.offset + part.length) as usize];
-        assert_eq!(mime::decode_part(part.encoding, body).len() as u64, part.size, "announced and served size");
+        let whole = mime::decode_part(part.encoding, body).len() as u64;
+        match part.inner_offset {
+            Some(offset) => assert!(offset + part.size <= whole, "a file in a winmail.dat stands in it"),
+            None => assert_eq!(whole, part.size, "announced and served size"),
+        }
         if let Some(name) = &part.filename {
             assert!(!name.is_empty() && name.len() <= 255, "{name:?}");
             assert!(!name.chars().any(|c| c.is_control() || matches!(c, '/' | '\\' | '\u{202e}')), "{name:?}");

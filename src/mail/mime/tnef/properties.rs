@@ -1,0 +1,163 @@
+//! MAPI properties, as attributes of a stream hold them ([MS-OXTNEF] §2.1.3.4).
+
+use std::ops::Range;
+
+use super::Text;
+use super::cursor::Cursor;
+
+/// Those that are read ([MS-OXPROPS]).
+pub const SUBJECT: u16 = 0x0037;
+pub const BODY: u16 = 0x1000;
+pub const RTF: u16 = 0x1009;
+pub const HTML: u16 = 0x1013;
+pub const INTERNET_CODE_PAGE: u16 = 0x3fde;
+pub const DISPLAY_NAME: u16 = 0x3001;
+pub const DATA: u16 = 0x3701;
+pub const FILE_NAME: u16 = 0x3704;
+pub const LONG_FILE_NAME: u16 = 0x3707;
+pub const MIME_TAG: u16 = 0x370e;
+pub const CONTENT_ID: u16 = 0x3712;
+pub const FLAGS: u16 = 0x3714;
+pub const HIDDEN: u16 = 0x7ffe;
+
+const WANTED: [u16; 13] = [
+    SUBJECT,
+    BODY,
+    RTF,
+    HTML,
+    INTERNET_CODE_PAGE,
+    DISPLAY_NAME,
+    DATA,
+    FILE_NAME,
+    LONG_FILE_NAME,
+    MIME_TAG,
+    CONTENT_ID,
+    FLAGS,
+    HIDDEN,
+];
+
+const OBJECT: u16 = 0x000d;
+const STRING: u16 = 0x001e;
+const UNICODE: u16 = 0x001f;
+const BINARY: u16 = 0x0102;
+/// Of a type: there are several values.
+const MULTIPLE: u16 = 0x1000;
+/// From here on a property has a name of its own.
+const NAMED: u16 = 0x8000;
+
+/// A property; of several values the first.
+#[derive(Clone)]
+pub struct Property<'d> {
+    kind: u16,
+    /// A text without its final zeros.
+    pub value: &'d [u8],
+    /// Where that stands.
+    pub place: Range<usize>,
+}
+
+impl<'d> Property<'d> {
+    /// The text, if it is one.
+    pub fn text(&self) -> Option<Text<'d>> {
+        match self.kind {
+            STRING => Some(Text::Narrow(self.value)),
+            UNICODE => Some(Text::Wide(self.value)),
+            _ => None,
+        }
+    }
+
+    /// Whether it is an object, which begins with the identifier of its interface.
+    pub const fn is_object(&self) -> bool {
+        self.kind == OBJECT
+    }
+
+    fn new(kind: u16, value: &'d [u8], place: Range<usize>) -> Self {
+        let length = match kind {
+            STRING => value.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1),
+            UNICODE => {
+                let units = value.as_chunks::<2>().0;
+                units.iter().rposition(|unit| *unit != [0, 0]).map_or(0, |last| 2 * (last + 1))
+            }
+            _ => value.len(),
+        };
+        let place = place.start..place.start + length;
+        Self { kind, value: value.get(..length).unwrap_or_default(), place }
+    }
+}
+
+/// The properties of a message or of an attachment.
+#[derive(Default)]
+pub struct Properties<'d>(Vec<(u16, Property<'d>)>);
+
+impl<'d> Properties<'d> {
+    /// Reads the properties at a place, as far as they can be read.
+    pub fn read(data: &'d [u8], place: Range<usize>) -> Self {
+        let mut properties = Self::default();
+        let mut cursor = Cursor::new(data, place);
+        let count = cursor.u32().unwrap_or_default();
+        for _ in 0..count {
+            if properties.read_one(&mut cursor).is_none() {
+                break;
+            }
+        }
+        properties
+    }
+
+    fn read_one(&mut self, cursor: &mut Cursor<'d>) -> Option<()> {
+        let (kind, id) = (cursor.u16()?, cursor.u16()?);
+        if id >= NAMED {
+            // The set that the name is of; then a number or the name.
+            cursor.take(16)?;
+            match cursor.u32()? {
+                0 => cursor.take(4)?,
+                _ => take_sized(cursor)?,
+            };
+        }
+        let single = kind & !MULTIPLE;
+        let is_sized = matches!(single, OBJECT | STRING | UNICODE | BINARY);
+        let values = if is_sized || kind & MULTIPLE != 0 { cursor.u32()? } else { 1 };
+        if values > 1 && fixed_size(single) == Some(0) {
+            return None;
+        }
+        for number in 0..values {
+            let (value, place) = if is_sized { take_sized(cursor)? } else { cursor.take(fixed_size(single)?)? };
+            if number == 0 && id < NAMED && WANTED.contains(&id) && self.get(id).is_none() {
+                self.0.push((id, Property::new(single, value, place)));
+            }
+        }
+        Some(())
+    }
+
+    /// A property.
+    pub fn get(&self, id: u16) -> Option<&Property<'d>> {
+        self.0.iter().find(|(known, _)| *known == id).map(|(_, property)| property)
+    }
+
+    /// A text.
+    pub fn text(&self, id: u16) -> Option<Text<'d>> {
+        self.get(id)?.text()
+    }
+
+    /// A number.
+    pub fn number(&self, id: u16) -> Option<u32> {
+        self.get(id)?.value.first_chunk().map(|octets| u32::from_le_bytes(*octets))
+    }
+}
+
+/// A value with its length before it, filled up to a multiple of four.
+fn take_sized<'d>(cursor: &mut Cursor<'d>) -> Option<(&'d [u8], Range<usize>)> {
+    let length = usize::try_from(cursor.u32()?).ok()?;
+    let found = cursor.take(length)?;
+    cursor.take(length.wrapping_neg() % 4)?;
+    Some(found)
+}
+
+/// Octets of a value of a type, filled up to a multiple of four.
+const fn fixed_size(kind: u16) -> Option<usize> {
+    match kind {
+        0x0001 => Some(0),
+        0x0002 | 0x0003 | 0x0004 | 0x000a | 0x000b => Some(4),
+        0x0005 | 0x0006 | 0x0007 | 0x0014 | 0x0040 => Some(8),
+        0x0048 => Some(16),
+        _ => None,
+    }
+}
