@@ -171,6 +171,7 @@
 //! | RFC 6840 | DNSSEC: the AD bit |
 //! | RFC 7208 | SPF |
 //! | RFC 7301 | ALPN |
+//! | RFC 7372 | status codes of failed authentication |
 //! | RFC 7435 | opportunistic security |
 //! | RFC 7489 | DMARC |
 //! | RFC 7505 | null MX |

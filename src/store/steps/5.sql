@@ -264,3 +264,9 @@ UPDATE job SET queued_at = run_at, account_id = coalesce(
   END, 0);
 DROP INDEX job_waiting;
 CREATE INDEX job_waiting ON job (lane, account_id, endpoint, run_at) WHERE lease_until IS NULL;
+-- Lanes of mail whose hosts take nothing at the moment, for who looks.
+CREATE TABLE lane_pause (
+  lane TEXT PRIMARY KEY,
+  until INTEGER NOT NULL,
+  reason TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
