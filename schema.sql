@@ -449,6 +449,12 @@ CREATE INDEX job_leased ON job (lease_until) WHERE lease_until IS NOT NULL;
 -- Which job is left of a delivery? Asked by who retries or removes one by hand.
 CREATE INDEX job_by_subject ON job (subject_id);
 
+CREATE TABLE lane_pause (                        -- lanes of mail whose hosts take nothing at the moment, for who looks
+  lane TEXT PRIMARY KEY,
+  until INTEGER NOT NULL,                        -- when one message tries them next
+  reason TEXT NOT NULL                           -- what the host said, or that it did not answer
+) STRICT, WITHOUT ROWID;
+
 -- Answers of POST /v1/send and /v1/send/batch by Idempotency-Key, kept 24 hours (contract 1.11).
 CREATE TABLE idempotency (
   account_id INTEGER NOT NULL REFERENCES account (id) ON DELETE CASCADE,

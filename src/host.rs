@@ -1,6 +1,6 @@
 //! The process and its host: listening sockets, limits that a server wants raised, signals it must survive.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -32,6 +32,14 @@ fn listen_exactly(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+/// Whether an address is this machine's, so that connections may come from it.
+///
+/// # Errors
+/// It is not, and what the system says.
+pub fn has_address(ip: IpAddr) -> std::io::Result<()> {
+    UdpSocket::bind((ip, 0)).map(drop)
 }
 
 fn no_ipv6(error: &std::io::Error) -> bool {

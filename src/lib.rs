@@ -176,6 +176,7 @@
 //! | RFC 7208 | SPF |
 //! | RFC 7239 | the Forwarded field |
 //! | RFC 7301 | ALPN |
+//! | RFC 7372 | status codes of failed authentication |
 //! | RFC 7435 | opportunistic security |
 //! | RFC 7489 | DMARC |
 //! | RFC 7505 | null MX |

@@ -16,7 +16,7 @@ use crate::store::raws::RawRow;
 use crate::store::removal::Reason;
 use crate::store::{
     self, Db, attempts, audit, deliveries, destinations, dispatches, events, figures, forward_marks, idempotency,
-    messages, notices, passing, raws, recent, removal, search, sessions, uploads, verifications,
+    messages, notices, passing, pauses, raws, recent, removal, search, sessions, uploads, verifications,
 };
 
 /// Raw copies and attachments live seven days (contract 1.9).
@@ -266,7 +266,8 @@ impl Retention {
                 + verifications::delete_expired(tx, now)?
                 + destinations::delete_expired(tx, now)?
                 + forward_marks::delete_expired(tx, now)?
-                + notices::delete_expired(tx, now)?)
+                + notices::delete_expired(tx, now)?
+                + pauses::delete_expired(tx, now)?)
         });
         let mut gone = ended.await?;
         let before = now.minus(REMOVAL_AGE);

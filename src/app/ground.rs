@@ -298,6 +298,7 @@ impl Ground {
             .then(|| MtaSts::new(Arc::clone(&self.resolver), self.egress(guard.clone()), policy, HTTPS_PORT));
         let hosts = Hosts::new(settings, &hostname, Arc::clone(&self.resolver), guard, sts);
         Transport::new(hostname, Timeouts::default(), ClientTls::new(&self.client_tls), hosts)
+            .waking(self.jobs.clone(), self.clock.clone())
     }
 
     /// The engine, with a handler for each kind of job.

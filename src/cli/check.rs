@@ -8,6 +8,7 @@ use anyhow::bail;
 
 use crate::config::{Config, table};
 use crate::datadir::DataDir;
+use crate::host;
 use crate::outbound::forward::shared_domain;
 use crate::secrets::{self, Secrets};
 use crate::store;
@@ -36,6 +37,7 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
     proxy(&config, &mut findings);
     secrets_in(&config, path, &mut findings);
     data_dir(&config, &mut findings);
+    source_addresses(&config, &mut findings);
     certificates(&config, &mut findings);
     write!(out, "{}", findings.lines)?;
     if findings.bad > 0 {
@@ -163,6 +165,21 @@ fn database(dir: &Path, config: &Config, findings: &mut Findings) {
         // An older schema may know no routes.
         if let Ok(Some(Some(hint))) = store::examine(dir, |connection| shared_domain(connection, config)) {
             findings.hint("forwarding", hint);
+        }
+    }
+}
+
+/// Whether mail can leave from the addresses that are to be its source.
+fn source_addresses(config: &Config, findings: &mut Findings) {
+    const WHAT: &str = "source address";
+    for ip in &config.outbound.source_addresses {
+        let bound = host::has_address(*ip)
+            .map_err(|error| format!("outbound.source_addresses: {ip} is no address of this machine ({error})"));
+        findings.outcome(WHAT, bound, |()| {
+            format!("{ip} is this machine's; its PTR record should name {}", config.hostname)
+        });
+        if ip.is_ipv6() && !config.outbound.ipv6 {
+            findings.hint(WHAT, format!("{ip} is not used: [outbound] ipv6 is off"));
         }
     }
 }

@@ -100,14 +100,14 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     match &options.command {
         Command::List { limit, scheduled, json } => {
             let found = store::peek(&data_dir, |connection| {
-                Ok((queue::list(connection, *scheduled, *limit)?, queue::totals(connection)?))
+                Ok((queue::list(connection, *scheduled, *limit, now)?, queue::totals(connection)?))
             });
             let (rows, totals) = found.with_context(reading)?.with_context(none)?;
             if *json { print_json(&rows) } else { print_list(&rows, totals, *scheduled, now) }
         }
         Command::Show { id } => {
             let which = which(id)?;
-            let rows = store::peek(&data_dir, |connection| queue::find(connection, &which));
+            let rows = store::peek(&data_dir, |connection| queue::find(connection, &which, now));
             let rows = rows.with_context(reading)?.with_context(none)?;
             if rows.is_empty() {
                 bail!("nothing was ever to be sent of {id}");
@@ -180,9 +180,18 @@ fn last_answer(row: &Waiting) -> &str {
     deferred.unwrap_or("not attempted yet")
 }
 
+/// Why the destination pauses, or the last answer.
+fn standing(row: &Waiting, now: Timestamp) -> String {
+    match &row.pause {
+        Some(pause) => format!("pauses for {}: {}", wait(pause.until.since(now)), pause.reason),
+        None => last_answer(row).to_owned(),
+    }
+}
+
 fn next(row: &Waiting, now: Timestamp) -> String {
     match row.run_at {
         None => "now".to_owned(),
+        Some(_) if row.pause.as_ref().is_some_and(|pause| pause.until > now) => "paused".to_owned(),
         Some(at) if at <= now => "now".to_owned(),
         Some(at) => format!("in {}", wait(at.since(now))),
     }
@@ -201,7 +210,7 @@ fn print_list(rows: &[Waiting], totals: queue::Totals, scheduled: bool, now: Tim
             let age = wait(now.since(row.dispatch.queued_at));
             let (number, tries) = (row.dispatch.id, row.dispatch.attempts);
             say(&format!("{number:>7}  {who}  {age:>6}  {tries:>5}  {}", next(row, now)))?;
-            say(&format!("{:>7}  {}", "", cut(last_answer(row), wide - 10)))?;
+            say(&format!("{:>7}  {}", "", cut(&standing(row, now), wide - 10)))?;
         }
     }
     let note = |count: u64, what: &str| (count > 0).then(|| format!("{count} {what}"));
@@ -225,6 +234,8 @@ fn print_json(rows: &[Waiting]) -> anyhow::Result<()> {
             "queuedAt": row.dispatch.queued_at.as_millis(),
             "attempts": row.dispatch.attempts,
             "nextAttemptAt": row.run_at.map(Timestamp::as_millis),
+            "pausedUntil": row.pause.as_ref().map(|pause| pause.until.as_millis()),
+            "pauseReason": row.pause.as_ref().map(|pause| &pause.reason),
         });
         say(&line.to_string())?;
     }
@@ -245,6 +256,9 @@ fn print_whole(row: &Waiting, now: Timestamp) -> anyhow::Result<()> {
     line("attempts", &dispatch.attempts.to_string())?;
     if dispatch.raw_id.is_some() {
         line("next", &next(row, now))?;
+    }
+    if row.pause.is_some() {
+        line("paused", &standing(row, now))?;
     }
     if let Some(host) = &dispatch.host {
         line("host", &format!("{host}, {}", dispatch.tls.as_deref().unwrap_or("without TLS")))?;

@@ -31,6 +31,12 @@ pub struct Outbound {
     pub give_up_after: Duration,
     /// The most messages on their way to one recipient domain at a time.
     pub lane_width: usize,
+    /// The most connections to one mail host at a time, whatever domains it serves.
+    pub host_width: usize,
+    /// The addresses of this machine that mail leaves from; none of a family: the system chooses.
+    pub source_addresses: Vec<IpAddr>,
+    /// Whether mail is sent over IPv6 as well.
+    pub ipv6: bool,
     /// The most messages a minute to one recipient domain; 0: any number.
     pub domain_rate_per_minute: u32,
     /// Whether MTA-STS policies are looked up and kept (RFC 8461).
@@ -114,6 +120,9 @@ impl Default for Outbound {
             retry: waits.map(Duration::from_secs).to_vec(),
             give_up_after: Duration::from_secs(72 * HOUR),
             lane_width: 4,
+            host_width: 20,
+            source_addresses: Vec::new(),
+            ipv6: true,
             domain_rate_per_minute: 0,
             mta_sts: true,
             dane: true,
@@ -149,6 +158,9 @@ pub(super) fn read(section: &Section<'_, '_>) -> Outbound {
         retry: if waits.is_empty() { default.retry } else { waits },
         give_up_after: section.value("give_up_after", default.give_up_after, duration),
         lane_width: section.value("lane_width", default.lane_width, number(1..=1000, "messages")),
+        host_width: section.value("host_width", default.host_width, number(1..=1000, "connections")),
+        source_addresses: section.list("source_addresses", default.source_addresses, source_address),
+        ipv6: section.value("ipv6", default.ipv6, truth),
         domain_rate_per_minute: section.value(
             "domain_rate_per_minute",
             default.domain_rate_per_minute,
@@ -188,6 +200,15 @@ fn domain(value: &DeValue<'_>) -> Reading<String> {
     Domain::parse(&text)
         .map(|name| name.as_str().to_owned())
         .map_err(|_| format!("{text:?} is no domain; write one such as \"fwd.example.net\""))
+}
+
+/// An address that connections may come from.
+fn source_address(value: &DeValue<'_>) -> Reading<IpAddr> {
+    let text = text(value)?;
+    let read = text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
+    read.filter(|ip| !ip.is_unspecified() && !ip.is_multicast()).ok_or_else(|| {
+        format!("{text:?} is no address of this machine; write one such as \"192.0.2.1\" or \"2001:db8::1\"")
+    })
 }
 
 /// A host name or an IP address.

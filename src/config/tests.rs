@@ -269,6 +269,23 @@ fn the_spf_include_may_begin_with_an_underscore_as_they_do() {
 }
 
 #[test]
+fn source_addresses_are_addresses() {
+    let config =
+        good("[outbound]\nsource_addresses = [\"192.0.2.1\", \"2001:db8::1\"]\nipv6 = false\nhost_width = 5\n");
+    let read: Vec<String> = config.outbound.source_addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        (read, config.outbound.ipv6, config.outbound.host_width),
+        (vec!["192.0.2.1".to_owned(), "2001:db8::1".to_owned()], false, 5)
+    );
+    assert!(good("").outbound.ipv6);
+    for bad in ["mail.example.com", "192.0.2.0/24", "0.0.0.0", "::", "224.0.0.1", "192.0.2.1:25"] {
+        let found = problems(&format!("[outbound]\nsource_addresses = [{bad:?}]\n"));
+        assert!(found.iter().any(|problem| problem.contains("is no address of this machine")), "{bad}: {found:?}");
+    }
+    assert!(!problems("[outbound]\nhost_width = 0\n").is_empty());
+}
+
+#[test]
 fn a_paced_lane_is_no_wider_than_it_has_turns_in_five_minutes() {
     for (width, a_minute, paced) in [(4, 0, 4), (4, 1, 4), (64, 1, 5), (64, 10, 50), (64, 1_000, 64)] {
         let outbound = Outbound { lane_width: width, domain_rate_per_minute: a_minute, ..Outbound::default() };

@@ -19,7 +19,7 @@ use super::{Health, MAIL_LANE, WorkerConfig};
 use crate::clock::Timestamp;
 use crate::id::fill_random;
 use crate::store::jobs::{Claimed, Flow};
-use breaker::Breaker;
+pub use breaker::Breaker;
 use lane::{Lane, may_take};
 
 /// Beyond this many flows one without jobs is forgotten, and with it that it was healthy.
@@ -280,18 +280,18 @@ impl Lanes {
                     self.running_ailing = self.running_ailing.saturating_sub(1);
                     account.running_ailing = account.running_ailing.saturating_sub(1);
                 }
-                if !matches!(health, Health::Up | Health::Unknown) {
+                if !matches!(health, Health::Up | Health::Unknown | Health::Held { .. }) {
                     state.hold_few();
                 }
                 match health {
                     Health::Up => state.width = (state.width + 1).min(full_width),
                     Health::Unreachable | Health::Reluctant => state.width = (state.width / 2).max(1),
-                    Health::Failing { .. } | Health::Unknown => {}
+                    Health::Failing { .. } | Health::Unknown | Health::Held { .. } => {}
                 }
                 match health {
                     Health::Up | Health::Failing { .. } => state.ailing = false,
                     Health::Unreachable | Health::Reluctant => state.ailing = true,
-                    Health::Unknown => {}
+                    Health::Unknown | Health::Held { .. } => {}
                 }
                 // The flow's other attempts change their side of the count with it.
                 match (was_ailing, state.ailing) {
@@ -306,6 +306,12 @@ impl Lanes {
                     _ => {}
                 }
                 let was_open = state.breaker.is_open();
+                let resumed_at = state.resumed_at.take();
+                if let Health::Held { until } = health {
+                    state.breaker.hold(resumed_at.map_or(until, |at| at.min(until)));
+                } else if health != Health::Unknown {
+                    state.breaker.end_hold();
+                }
                 let failed = match health {
                     Health::Up => {
                         state.breaker.succeeded();
@@ -313,16 +319,20 @@ impl Lanes {
                     }
                     Health::Failing { not_before } => Some(not_before),
                     Health::Unreachable => Some(None),
-                    Health::Unknown | Health::Reluctant => {
+                    Health::Unknown | Health::Reluctant | Health::Held { .. } => {
                         state.breaker.said_nothing();
                         None
                     }
                 };
+                let mut stops = matches!(health, Health::Held { .. });
                 if let Some(not_before) = failed
                     && state.breaker.failed(now, not_before, state.running, chance())
                 {
                     state.width = 1;
                     self.figures.pauses += 1;
+                    stops = true;
+                }
+                if stops {
                     back = lane.empty_hand(flow.account, flow.endpoint);
                 }
                 let is_open = lane.state(flow.account, flow.endpoint).is_some_and(|state| state.breaker.is_open());
@@ -356,6 +366,17 @@ impl Lanes {
         let lane = self.lanes.get_mut(&flow.lane);
         if let Some(state) = lane.and_then(|lane| lane.state(flow.account, flow.endpoint)) {
             state.breaker.probe_at(now);
+        }
+        self.arm(flow);
+    }
+
+    /// Lets a held flow make an attempt at `at`, if that is sooner. One whose attempt runs is held no longer than that.
+    pub fn resume(&mut self, flow: &Flow, at: Timestamp) {
+        let lane = self.lanes.get_mut(&flow.lane);
+        if let Some(state) = lane.and_then(|lane| lane.state(flow.account, flow.endpoint))
+            && !state.breaker.resume_at(at)
+        {
+            state.resumed_at = Some(at);
         }
         self.arm(flow);
     }

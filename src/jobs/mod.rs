@@ -12,6 +12,7 @@ mod worker;
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,8 @@ use tokio::sync::Notify;
 use crate::clock::Timestamp;
 use crate::store;
 pub use crate::store::jobs::{Claimed, Flow, Kind};
-pub use lanes::Figures;
 use lanes::Lanes;
+pub use lanes::{Breaker, Figures};
 pub use schedule::Schedule;
 pub use worker::{Worker, WorkerConfig};
 
@@ -119,6 +120,12 @@ pub enum Health {
     Reluctant,
     /// It was not asked.
     Unknown,
+    /// It was not asked, because its hosts take nothing more at the moment. The flow waits until then, and one of its
+    /// jobs tries.
+    Held {
+        /// When, unless [`Jobs::resume`] says sooner.
+        until: Timestamp,
+    },
 }
 
 /// A boxed future that a handler returns.
@@ -126,8 +133,8 @@ pub type Attempt = Pin<Box<dyn Future<Output = Attempted> + Send>>;
 
 /// Attempts one kind of job. Network only; what it wants stored it returns.
 pub trait Handler: Send + Sync + 'static {
-    /// Makes one attempt. `now` is when it starts.
-    fn attempt(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt;
+    /// Makes one attempt at a job of `flow`. `now` is when it starts.
+    fn attempt(self: Arc<Self>, flow: Flow, job: Claimed, now: Timestamp) -> Attempt;
 
     /// The end of a job whose time is over while its flow pauses; nothing is attempted.
     fn give_up(self: Arc<Self>, _job: Claimed, _now: Timestamp) -> Attempt {
@@ -145,6 +152,8 @@ pub struct Jobs {
 #[derive(Debug, Default)]
 struct Shared {
     bell: Notify,
+    /// How often everything that pauses was to be tried at once.
+    nudges: AtomicU64,
     /// None while no engine runs.
     desk: Mutex<Option<Desk>>,
 }
@@ -222,6 +231,23 @@ impl Jobs {
     pub fn probe(&self, flow: &Flow, now: Timestamp) {
         self.with_lanes(|lanes| lanes.probe(flow, now));
         self.shared.bell.notify_one();
+    }
+
+    /// Lets a held flow make an attempt at `at`.
+    pub fn resume(&self, flow: &Flow, at: Timestamp) {
+        self.with_lanes(|lanes| lanes.resume(flow, at));
+        self.shared.bell.notify_one();
+    }
+
+    /// Lets everything that pauses be tried at once: the operator may have seen to it.
+    fn probe_all(&self, now: Timestamp) {
+        self.shared.nudges.fetch_add(1, Ordering::Relaxed);
+        self.with_lanes(|lanes| lanes.probe_all(now));
+    }
+
+    /// How often everything that pauses was to be tried at once.
+    pub fn nudges(&self) -> u64 {
+        self.shared.nudges.load(Ordering::Relaxed)
     }
 
     /// How the engine fares.

@@ -211,7 +211,7 @@ impl Running {
             }
             let attempted = match worker.tracks.get(&job.kind) {
                 Some(track) => {
-                    let attempt = Arc::clone(&track.handler).attempt(job.clone(), now);
+                    let attempt = Arc::clone(&track.handler).attempt(flow.clone(), job.clone(), now);
                     AssertUnwindSafe(attempt).catch_unwind().await.ok()
                 }
                 None => None,
@@ -344,7 +344,7 @@ async fn notice_others(worker: Arc<Worker>, seen: Arc<AtomicI64>) {
     let before = seen.swap(version, Ordering::Relaxed);
     if before != version {
         let now = worker.clock.now();
-        worker.jobs.with_lanes(|lanes| lanes.probe_all(now));
+        worker.jobs.probe_all(now);
         wake_all(&worker).await;
     }
 }

@@ -10,13 +10,13 @@ mod transaction;
 mod transcript;
 mod wire;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
@@ -107,6 +107,25 @@ impl Fault {
 trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire for S {}
 
+/// Connects to one address of a host until `deadline`, from `source` if that is given.
+///
+/// # Errors
+/// There is no connection, and why.
+pub async fn connect(address: SocketAddr, source: Option<IpAddr>, deadline: Instant) -> Result<TcpStream, Fault> {
+    let connecting = async {
+        let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+        if let Some(source) = source {
+            socket.bind(SocketAddr::new(source, 0))?;
+        }
+        socket.connect(address).await
+    };
+    match timeout_at(deadline, connecting).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(Fault::Connection(format!("no connection to {address}: {error}"))),
+        Err(_) => Err(Fault::Connection(format!("no connection to {address} in time"))),
+    }
+}
+
 /// A session that is ready for a transaction.
 pub struct Session {
     wire: Box<dyn Wire>,
@@ -124,22 +143,18 @@ pub struct Session {
 }
 
 impl Session {
-    /// Connects to one address of a host and greets it.
+    /// Greets one address of a host over a connection to it.
     ///
     /// # Errors
     /// The host's trouble, with what was said.
-    pub async fn open(host: &Host, address: SocketAddr, opening: &Opening<'_>) -> Result<Self, (Fault, Transcript)> {
+    pub async fn open(
+        stream: TcpStream,
+        host: &Host,
+        address: SocketAddr,
+        opening: &Opening<'_>,
+    ) -> Result<Self, (Fault, Transcript)> {
         let mut transcript = Transcript::default();
         transcript.note(&format!("{} [{address}]", host.name));
-        let until = opening.deadline.min(Instant::now() + opening.timeouts.connect);
-        let connecting = timeout_at(until, TcpStream::connect(address));
-        let stream = match connecting.await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                return Err((Fault::Connection(format!("no connection to {address}: {error}")), transcript));
-            }
-            Err(_) => return Err((Fault::Connection(format!("no connection to {address} in time")), transcript)),
-        };
         if let Some(guard) = opening.guard
             && let Ok(local) = stream.local_addr()
             && let Err(blocked) = guard.permits_connection(local, address)

@@ -13,6 +13,7 @@ use rusqlite::Connection;
 
 use super::forward::{Forwarding, Gate};
 use super::pace::Pace;
+use super::peers::Wait;
 use super::refusal::{self, Speaker, Stage};
 use super::settle::{self, Settled};
 use super::sign::DomainKeys;
@@ -20,7 +21,7 @@ use super::transport::Transport;
 use super::{Destination, Outbound, Outcome, Parcel, Receipt, Transmitted, Verdict};
 use crate::activity::Activity;
 use crate::clock::{Clock, Timestamp};
-use crate::jobs::{self, After, Attempt, Attempted, Claimed, Fate, Handler, Health};
+use crate::jobs::{self, After, Attempt, Attempted, Claimed, Fate, Flow, Handler, Health};
 use crate::limits::Kind;
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::verification::Verification;
@@ -29,7 +30,7 @@ use crate::metrics::Counter;
 use crate::store::dispatches::{self, DispatchRow};
 use crate::store::raws::{self, RawRow};
 use crate::store::recipients::{self, RecipientRow};
-use crate::store::{self, domains, routes};
+use crate::store::{self, domains, pauses, routes};
 
 /// How long an attempt waits that failed for a reason of our own (a busy database).
 const TROUBLE_WAIT: Duration = Duration::from_secs(5);
@@ -93,7 +94,7 @@ enum Found {
 }
 
 impl Handler for Dispatcher {
-    fn attempt(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
+    fn attempt(self: Arc<Self>, flow: Flow, job: Claimed, now: Timestamp) -> Attempt {
         Box::pin(async move {
             self.wait_for_turn(job.subject_id).await;
             let mut found = self.prepare(job.subject_id).await;
@@ -112,8 +113,8 @@ impl Handler for Dispatcher {
             }
             match found {
                 Ok((Found::Ready(mut prepared), _share)) => {
-                    let transmitted = self.transmit(&mut prepared, now).await;
-                    self.attempted(*prepared, transmitted)
+                    let transmitted = self.transmit(&flow, &mut prepared, now).await;
+                    self.attempted_or_waits(&flow, &job, *prepared, transmitted)
                 }
                 Ok((Found::Lost(lost), _)) => self.lost(*lost),
                 Ok((Found::Ended, _)) => ended(),
@@ -244,7 +245,7 @@ impl Dispatcher {
     }
 
     /// The mail data goes with the parcel, and out of memory as soon as that is done with it.
-    async fn transmit(&self, prepared: &mut Prepared, now: Timestamp) -> Transmitted {
+    async fn transmit(&self, flow: &Flow, prepared: &mut Prepared, now: Timestamp) -> Transmitted {
         if let Some(gate) = prepared.closed {
             return all(prepared, &Outcome::ours(Verdict::Bounced, gate.sentence()));
         }
@@ -264,7 +265,7 @@ impl Dispatcher {
         if prepared.local {
             let outcomes = self.local.deliver(parcel, verification).await;
             let host = Some(self.outbound.parts.config.hostname.clone());
-            return Transmitted { outcomes, receipt: Receipt { host, ..Receipt::default() } };
+            return Transmitted { outcomes, receipt: Receipt { host, ..Receipt::default() }, wait: None };
         }
         if self.outbound.parts.config.dev {
             return all(
@@ -275,14 +276,14 @@ impl Dispatcher {
         let relay = self.outbound.parts.config.outbound.smarthost_of(&dispatch.sending_domain);
         match (relay, &dispatch.domain) {
             (Some(relay), _) => {
-                self.transport.transmit(&Destination::Smarthost(Arc::clone(relay)), parcel, now).await
+                self.transport.transmit(flow, &Destination::Smarthost(Arc::clone(relay)), parcel, now).await
             }
             (None, Some(domain)) => match Domain::parse(domain) {
-                Ok(domain) => self.transport.transmit(&Destination::Domain(domain), parcel, now).await,
+                Ok(domain) => self.transport.transmit(flow, &Destination::Domain(domain), parcel, now).await,
                 Err(_) => all(prepared, &Outcome::ours(Verdict::Bounced, "5.1.2 the domain is no host name")),
             },
             // The smarthost that took them together was removed from the configuration.
-            (None, None) => self.transport.transmit_apart(parcel, now).await,
+            (None, None) => self.transport.transmit_apart(flow, parcel, now).await,
         }
     }
 
@@ -307,12 +308,27 @@ impl Dispatcher {
         }
     }
 
+    /// Judges an attempt, unless its hosts take nothing more at the moment: then nothing was attempted.
+    fn attempted_or_waits(
+        self: Arc<Self>,
+        flow: &Flow,
+        job: &Claimed,
+        prepared: Prepared,
+        transmitted: Transmitted,
+    ) -> Attempted {
+        let give_up_at = prepared.dispatch.queued_at.plus(self.outbound.parts.config.outbound.give_up_after);
+        match transmitted.wait {
+            Some(wait) if self.clock.now() < give_up_at => waits(flow, job, wait),
+            _ => self.attempted(prepared, transmitted),
+        }
+    }
+
     /// Judges an attempt. What is still deferred when the time is over bounces.
     fn attempted(self: Arc<Self>, prepared: Prepared, transmitted: Transmitted) -> Attempted {
         let now = self.clock.now();
         let Prepared { dispatch, recipients, local, closed, .. } = prepared;
         let give_up_at = dispatch.queued_at.plus(self.outbound.parts.config.outbound.give_up_after);
-        let Transmitted { outcomes, receipt } = transmitted;
+        let Transmitted { outcomes, receipt, .. } = transmitted;
         let health = match health(&outcomes) {
             // That is our own trouble.
             Health::Unreachable if local => Health::Reluctant,
@@ -360,6 +376,9 @@ impl Dispatcher {
             transcript: &receipt.transcript,
         };
         dispatches::note_attempt(tx, dispatch.id, made, now)?;
+        if settled.iter().any(|one| one.outcome.verdict == Verdict::Sent) {
+            pauses::end(tx, &self.outbound.parts.lane_of(&dispatch))?;
+        }
         let left = settle::settle(tx, &dispatch, &settled, now)?;
         let host = receipt.host.clone();
         let next_attempt_at = match fate {
@@ -416,7 +435,7 @@ impl Dispatcher {
             keys: None,
             closed: None,
         };
-        self.attempted(prepared, Transmitted { outcomes, receipt: Receipt::default() })
+        self.attempted(prepared, Transmitted { outcomes, receipt: Receipt::default(), wait: None })
     }
 }
 
@@ -438,7 +457,8 @@ pub(super) fn health(outcomes: &[Outcome]) -> Health {
 
 /// The same outcome for every recipient, without a host.
 fn all(prepared: &Prepared, outcome: &Outcome) -> Transmitted {
-    Transmitted { outcomes: vec![outcome.clone(); prepared.recipients.len()], receipt: Receipt::default() }
+    let outcomes = vec![outcome.clone(); prepared.recipients.len()];
+    Transmitted { outcomes, receipt: Receipt::default(), wait: None }
 }
 
 impl Outcome {
@@ -451,6 +471,12 @@ impl Outcome {
             (self.verdict, self.no_mailbox) = (meant.verdict, meant.no_mailbox);
         }
         self
+    }
+
+    /// Whether a host defers it, and would any other message as well.
+    pub(super) fn is_of_host(&self, speaker: Speaker) -> bool {
+        let meant = || refusal::meaning(speaker, self.stage, self.code, &self.diagnostic);
+        self.verdict == Verdict::Deferred && self.code.is_some() && meant().of_host
     }
 
     /// One of this server as the host of the recipient's domain.
@@ -482,6 +508,20 @@ impl Outcome {
         let diagnostic = format!("5.4.7 not delivered in time; the last answer was: {}", self.diagnostic);
         Self { verdict: Verdict::Bounced, code: None, diagnostic, no_mailbox: false, ..self }
     }
+}
+
+/// A job whose flow waits for its hosts. It keeps its place and its rung.
+pub(super) fn waits(flow: &Flow, job: &Claimed, wait: Wait) -> Attempted {
+    let lane = Arc::clone(&flow.lane);
+    let Wait { until, pause } = wait;
+    let record = move |tx: &Connection, _: Fate| {
+        if let Some(pause) = pause {
+            pauses::note(tx, &lane, &pause)?;
+        }
+        Ok(None)
+    };
+    let verdict = jobs::Verdict::PutOff { until: job.run_at };
+    Attempted { verdict, health: Health::Held { until }, record: Box::new(record) }
 }
 
 fn ended() -> Attempted {

@@ -16,6 +16,7 @@ pub mod mx;
 pub mod notice;
 pub mod own_header;
 pub mod pace;
+pub mod peers;
 pub mod refusal;
 pub mod release;
 pub mod return_path;
@@ -44,6 +45,7 @@ use crate::metrics::Metrics;
 use crate::secrets::Secrets;
 use crate::store::Db;
 use crate::store::objects::Objects;
+use peers::Wait;
 use refusal::Stage;
 use return_path::ReturnPaths;
 use sender::KeyCache;
@@ -160,6 +162,8 @@ pub struct Transmitted {
     pub outcomes: Vec<Outcome>,
     /// How.
     pub receipt: Receipt,
+    /// Nothing was tried, because every host pauses or has all the connections that it gets.
+    pub wait: Option<Wait>,
 }
 
 /// A host to try, and how.
@@ -167,6 +171,8 @@ pub struct Transmitted {
 pub struct Host {
     /// As the MX record names it: an A-label without final dot.
     pub name: String,
+    /// The preference of its MX record; hosts of the same are equals.
+    pub preference: u16,
     /// Its addresses in the order to try them, each permitted by the guard; at least one.
     pub addresses: Vec<SocketAddr>,
     /// What TLS has to prove.

@@ -23,6 +23,7 @@ const MAX_ADDRESSES: usize = 8;
 /// Addresses that are tried for one parcel.
 const MAX_ADDRESSES_IN_ALL: usize = 40;
 
+const ONLY_IPV6: &str = "IPv6 addresses alone, and [outbound] ipv6 is off";
 const LEADS_BACK: &str = "5.4.6 the mail hosts of this domain lead back here, but it is not received here";
 
 /// Finds hosts.
@@ -38,11 +39,15 @@ struct Shared {
     port: u16,
     sts: Option<MtaSts>,
     dane: bool,
+    ipv6: bool,
+    source_addresses: Vec<IpAddr>,
+    width: usize,
+    relay_width: usize,
 }
 
-/// The names to try, and whether DNS proved them.
+/// The names to try with their preferences, and whether DNS proved them.
 struct Names {
-    names: Vec<String>,
+    names: Vec<(u16, String)>,
     authentic: bool,
 }
 
@@ -62,6 +67,11 @@ impl Hosts {
             port: config.port,
             sts,
             dane: config.dane,
+            ipv6: config.ipv6,
+            source_addresses: config.source_addresses.clone(),
+            width: config.host_width,
+            // A relay has a lane of its own, which is as wide as the operator wants it.
+            relay_width: config.host_width.max(config.lane_width),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -69,6 +79,26 @@ impl Hosts {
     /// What says which addresses mail may go to.
     pub fn guard(&self) -> &Guard {
         &self.shared.guard
+    }
+
+    /// How many connections the host of a domain gets at a time.
+    pub fn width(&self) -> usize {
+        self.shared.width
+    }
+
+    /// The same for a relay.
+    pub fn relay_width(&self) -> usize {
+        self.shared.relay_width
+    }
+
+    /// The address of ours that connections to a host come from; none: the system chooses. Where several are configured,
+    /// a host is always met by the same one.
+    pub fn source(&self, host: &str, address: SocketAddr) -> Option<IpAddr> {
+        let same_family = self.shared.source_addresses.iter().filter(|ip| ip.is_ipv6() == address.is_ipv6());
+        let sources: Vec<&IpAddr> = same_family.collect();
+        let mut octets = host.bytes();
+        let sum = octets.by_ref().fold(0_usize, |sum, octet| sum.wrapping_mul(31).wrapping_add(usize::from(octet)));
+        sources.get(sum.checked_rem(sources.len())?).map(|ip| **ip)
     }
 
     /// The hosts of a domain, in the order to try them; never empty.
@@ -86,8 +116,8 @@ impl Hosts {
             None => Found::None,
         };
         let mut trouble = None;
-        let allowed: Vec<&String> = match &policy {
-            Found::Enforced(policy) => names.names.iter().filter(|host| policy.covers(host)).collect(),
+        let allowed: Vec<&(u16, String)> = match &policy {
+            Found::Enforced(policy) => names.names.iter().filter(|(_, host)| policy.covers(host)).collect(),
             Found::None => names.names.iter().collect(),
         };
         if allowed.len() < names.names.len() {
@@ -95,7 +125,8 @@ impl Hosts {
         }
         let enforced = matches!(policy, Found::Enforced(_));
         // At once: twenty names that nobody answers for shall not add up.
-        let found = allowed.into_iter().take(MAX_HOSTS).map(|host| self.host(host, names.authentic, enforced));
+        let found = allowed.into_iter().take(MAX_HOSTS);
+        let found = found.map(|(preference, host)| self.host(host, *preference, names.authentic, enforced));
         let mut hosts = Vec::new();
         let mut room = MAX_ADDRESSES_IN_ALL;
         for host in join_all(found).await {
@@ -124,9 +155,15 @@ impl Hosts {
             SmarthostSecurity::None => TlsRule::Never,
             SmarthostSecurity::StartTls | SmarthostSecurity::Tls => TlsRule::Verified { by: "verified" },
         };
-        let addresses =
-            in_turn(addresses).into_iter().map(|ip| SocketAddr::new(ip, smarthost.port)).take(MAX_ADDRESSES);
-        Ok(vec![Host { name: smarthost.host.clone(), addresses: addresses.collect(), tls }])
+        let addresses: Vec<SocketAddr> = in_turn(self.of_family(addresses))
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, smarthost.port))
+            .take(MAX_ADDRESSES)
+            .collect();
+        if addresses.is_empty() {
+            return Err(deferred(format!("4.4.4 the smarthost {} has {ONLY_IPV6}", smarthost.host)));
+        }
+        Ok(vec![Host { name: smarthost.host.clone(), preference: 0, addresses, tls }])
     }
 
     /// The names of a domain's mail hosts: equal preferences in random order, none that would lead back here.
@@ -137,7 +174,7 @@ impl Hosts {
                 return Err(bounced(LEADS_BACK));
             }
             // RFC 5321 §5.1: without MX records the domain is its own host.
-            return Ok(Names { names: vec![domain.to_owned()], authentic });
+            return Ok(Names { names: vec![(0, domain.to_owned())], authentic });
         }
         let name = |host: &str| host.trim_end_matches('.').to_ascii_lowercase();
         if hosts.iter().all(|(_, host)| name(host).is_empty()) {
@@ -154,7 +191,8 @@ impl Hosts {
                 return Err(bounced(LEADS_BACK));
             }
         }
-        Ok(Names { names: keyed.into_iter().map(|(_, _, host)| host).collect(), authentic })
+        let names = keyed.into_iter().map(|(preference, _, host)| (preference, host)).collect();
+        Ok(Names { names, authentic })
     }
 
     /// The MX records of a domain, none if it has none, and whether DNS proves that.
@@ -173,7 +211,13 @@ impl Hosts {
         }
     }
 
-    async fn host(&self, name: &str, authentic: bool, enforced: bool) -> Result<Host, Unroutable> {
+    /// Those of the families that mail may be sent over.
+    fn of_family(&self, mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+        addresses.retain(|ip| self.shared.ipv6 || ip.is_ipv4());
+        addresses
+    }
+
+    async fn host(&self, name: &str, preference: u16, authentic: bool, enforced: bool) -> Result<Host, Unroutable> {
         // RFC 5321 §5.1: an MX record gives a domain name, and nothing else counts as one.
         if name.parse::<IpAddr>().is_ok() {
             return Err(bounced(format!("5.4.4 the mail host {name} is an address, not a name")));
@@ -187,6 +231,10 @@ impl Hosts {
                 return Err(deferred(format!("4.4.3 {error}")));
             }
         };
+        let found = self.of_family(found);
+        if found.is_empty() {
+            return Err(deferred(format!("4.4.4 the mail host {name} has {ONLY_IPV6}")));
+        }
         let on_port = |ip| SocketAddr::new(ip, self.shared.port);
         let permitted = found.into_iter().filter(|ip| self.shared.guard.permits(name, on_port(*ip)).is_ok());
         let addresses: Vec<SocketAddr> =
@@ -200,7 +248,7 @@ impl Hosts {
             _ if enforced => TlsRule::Verified { by: "MTA-STS" },
             _ => TlsRule::Opportunistic,
         };
-        Ok(Host { name: name.to_owned(), addresses, tls })
+        Ok(Host { name: name.to_owned(), preference, addresses, tls })
     }
 
     /// The TLSA records of a host whose name DNS proved; `None` when there are none that DNS proves.

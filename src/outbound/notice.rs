@@ -5,12 +5,13 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::compose::{Letter, compose};
-use super::deliver::{Dispatcher, health, put_off};
+use super::deliver::{Dispatcher, health, put_off, waits};
+use super::peers::Wait;
 use super::{Destination, Outcome, Parcel, Verdict};
 use crate::activity::Activity;
 use crate::clock::Timestamp;
 use crate::domain::name::with_parents;
-use crate::jobs::{self, Attempt, Attempted, Claimed, Fate, Handler, Health};
+use crate::jobs::{self, Attempt, Attempted, Claimed, Fate, Flow, Handler, Health};
 use crate::mail::address::Mailbox;
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::mail::verification::Verification;
@@ -27,7 +28,7 @@ pub struct Notices {
 }
 
 impl Handler for Notices {
-    fn attempt(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
+    fn attempt(self: Arc<Self>, flow: Flow, job: Claimed, now: Timestamp) -> Attempt {
         Box::pin(async move {
             let id = job.subject_id;
             let this = Arc::clone(&self);
@@ -38,8 +39,10 @@ impl Handler for Notices {
             });
             match found.await {
                 Ok(Some((notice, Some((recipient, data))))) => {
-                    let outcome = self.transmit(recipient, data, now).await;
-                    self.attempted(notice, outcome, now)
+                    match self.transmit(&flow, recipient, data, now).await {
+                        (_, Some(wait)) if now < notice.expires_at => waits(&flow, &job, wait),
+                        (outcome, _) => self.attempted(notice, outcome, now),
+                    }
                 }
                 // The address, or the mail, cannot be read; it never will.
                 Ok(Some((notice, None))) => {
@@ -96,7 +99,14 @@ impl Notices {
         Ok(Some((recipient, mail)))
     }
 
-    async fn transmit(&self, recipient: Mailbox, data: Vec<u8>, now: Timestamp) -> Outcome {
+    /// What came of it, or what it waits for.
+    async fn transmit(
+        &self,
+        flow: &Flow,
+        recipient: Mailbox,
+        data: Vec<u8>,
+        now: Timestamp,
+    ) -> (Outcome, Option<Wait>) {
         let dispatcher = &self.dispatcher;
         let parts = &dispatcher.outbound.parts;
         let hostname = parts.config.hostname.as_str();
@@ -105,6 +115,7 @@ impl Notices {
         let parcel = Parcel { reverse_path: None, recipients: vec![recipient.clone()], data: data.into() };
         let asked = name.clone();
         let local = parts.db.read(move |connection| domains::find_verified(connection, &asked)).await;
+        let mut wait = None;
         let outcomes = if matches!(local, Ok(Some(_))) {
             dispatcher.local.deliver(parcel, Verification::own(hostname, hostname, "")).await
         } else if parts.config.dev {
@@ -114,9 +125,12 @@ impl Notices {
                 Some(relay) => Destination::Smarthost(Arc::clone(relay)),
                 None => Destination::Domain(recipient.domain().clone()),
             };
-            dispatcher.transport.transmit(&destination, parcel, now).await.outcomes
+            let done = dispatcher.transport.transmit(flow, &destination, parcel, now).await;
+            wait = done.wait;
+            done.outcomes
         };
-        outcomes.into_iter().next().unwrap_or_else(|| Outcome::ours(Verdict::Deferred, "4.3.0 no outcome"))
+        let outcome = outcomes.into_iter().next();
+        (outcome.unwrap_or_else(|| Outcome::ours(Verdict::Deferred, "4.3.0 no outcome")), wait)
     }
 
     fn attempted(&self, notice: Notice, outcome: Outcome, now: Timestamp) -> Attempted {

@@ -72,14 +72,22 @@ pub fn meaning(speaker: Speaker, stage: Stage, code: Option<u16>, text: &str) ->
     Meaning { verdict: Verdict::Bounced, no_mailbox, of_host }
 }
 
-/// Whether a refusal is about the name of our address in DNS, which another address family may have.
+/// Whether a refusal says that the address we come from has no name in DNS, or another than it should: x.7.25
+/// (RFC 7372 §3.3), or the words of those that have another code for it.
 pub fn wants_reverse_name(text: &str) -> bool {
+    const PHRASES: [&str; 8] = [
+        "reverse dns",
+        "reverse-dns",
+        "reverse hostname",
+        "reverse lookup",
+        "reverse mapping",
+        "reverse name",
+        "fcrdns",
+        "ipv6 sending guidelines",
+    ];
     let words = Words::of(text);
-    words.codes.iter().any(|status| (status.subject, status.detail) == (7, 25))
-        || words.has_stem(&["ptr", "rdns"])
-        || ["reverse dns", "reverse lookup", "reverse hostname", "reverse name"]
-            .iter()
-            .any(|word| words.text.contains(word))
+    let is_code = |status: &Status| (status.subject, status.detail) == (7, 25);
+    words.codes.iter().any(is_code) || words.has_stem(&["ptr", "rdns"]) || words.has(&PHRASES)
 }
 
 /// Words by which a refusal is about the sender, its host or the content, as beginnings of words.
@@ -87,7 +95,7 @@ const POLICY: &[&str] = &[
     "abus",
     "attachment",
     "auth",
-    "ban",
+    "banned",
     "blackhole",
     "blacklist",
     "block",
@@ -95,14 +103,16 @@ const POLICY: &[&str] = &[
     "client",
     "connection",
     "content",
+    "country",
+    "denied",
     "deny",
     "denylist",
-    "denied",
     "dkim",
     "dmarc",
     "dnsbl",
     "ehlo",
     "encrypt",
+    "fcrdns",
     "forbid",
     "forged",
     "frequen",
@@ -148,25 +158,40 @@ const POLICY: &[&str] = &[
     "virus",
 ];
 /// Phrases of the same kind.
-const POLICY_PHRASES: &[&str] =
-    &["too many", "too large", "too big", "not allowed", "not accepted from", "is listed", "mail loop"];
+const POLICY_PHRASES: &[&str] = &[
+    "is listed",
+    "listed at",
+    "listed by",
+    "listed in",
+    "listed on",
+    "mail loop",
+    "not accepted from",
+    "not allowed",
+    "not wanted",
+    "too big",
+    "too large",
+    "too many",
+    "you are ",
+    "your domain",
+    "your host",
+    "your ip",
+    "your mail ",
+    "your message",
+    "your network",
+    "your server",
+];
 /// Phrases by which a refusal speaks of a time to come, though its code is for ever.
 const LATER: &[&str] = &[
     "24-hour",
     "daily limit",
     "frequency limit",
-    "graylist",
-    "greylist",
     "hourly limit",
-    "later",
     "per day",
     "per hour",
     "per minute",
     "rate exceeded",
     "rate limit",
     "slow down",
-    "temporar",
-    "throttl",
     "too fast",
     "too frequent",
     "too many connections",
@@ -181,10 +206,12 @@ const NO_MAILBOX: &[&str] = &[
     "account disabled",
     "account inactive",
     "account is disabled",
+    "account not found",
+    "address not found",
     "address unknown",
     "cannot be found",
-    "desconocid",
     "desconhecid",
+    "desconocid",
     "disabled",
     "does not exist",
     "does not have a",
@@ -203,19 +230,26 @@ const NO_MAILBOX: &[&str] = &[
     "mailbox unavailable",
     "nicht gefunden",
     "nie istnieje",
+    "no account",
     "no existe",
-    "no longer",
+    "no longer active",
+    "no longer available",
+    "no longer exist",
+    "no longer here",
+    "no longer in use",
+    "no longer valid",
     "no mailbox",
     "no recipient",
     "no such",
     "no user",
-    "não existe",
     "not a valid mailbox",
     "not a valid user",
     "not exist",
-    "not found",
+    "not found in",
     "not known",
+    "not local",
     "not our customer",
+    "não existe",
     "onbekend",
     "recipient not found",
     "recipient unknown",
@@ -228,23 +262,21 @@ const NO_MAILBOX: &[&str] = &[
     "unknown mailbox",
     "unknown recipient",
     "unknown user",
-    "unrouteable",
     "unroutable",
+    "unrouteable",
     "user doesn't",
-    "user has moved",
     "user has left",
+    "user has moved",
     "user not",
+    "user not found",
     "user unknown",
-    "неизвест",
-    "не существует",
     "не найден",
+    "не существует",
+    "неизвест",
     "不存在",
     "存在しません",
     "없는",
 ];
-/// Vague words: with these alone a reply code does not say that a mailbox is gone.
-const VAGUE: &[&str] =
-    &["administrat", "error", "fail", "fault", "not accept", "refus", "reject", "unable", "violat"];
 
 /// An enhanced status code (RFC 3463 §2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,8 +308,12 @@ struct Words {
 impl Words {
     fn of(text: &str) -> Self {
         let lower = text.to_lowercase();
-        let own = |word: &&str| !word.contains("://") && !word.contains('@') && !word.starts_with("www.");
-        let kept: Vec<&str> = lower.split_whitespace().filter(own).collect();
+        let own = |word: &&str| !word.contains("://") && !word.starts_with("www.");
+        // Something may stand behind an address without a blank.
+        let behind =
+            |word| if str::contains(word, '@') { word.rsplit(['>', ')']).next().unwrap_or_default() } else { word };
+        let kept: Vec<&str> =
+            lower.split_whitespace().filter(own).map(behind).filter(|word| !word.contains('@')).collect();
         Self { codes: lower.split_whitespace().filter_map(status).collect(), text: kept.join(" ") }
     }
 
@@ -296,7 +332,7 @@ impl Words {
     }
 
     fn says_later(&self) -> bool {
-        self.has(LATER)
+        self.has(LATER) || self.has_stem(&["graylist", "greylist", "later", "temporar", "throttl"])
     }
 
     /// Whether it is about the mailbox by its code, whatever its words: a full one is not a matter of rates.
@@ -308,17 +344,16 @@ impl Words {
         self.has_stem(&["blacklist", "block", "connection", "dnsbl", "frequen", "ip", "ptr", "rbl", "rdns", "reput"])
     }
 
+    fn says_nothing(&self) -> bool {
+        !self.text.chars().any(char::is_alphabetic)
+    }
+
     fn is_no_mailbox(&self, code: Option<u16>) -> bool {
         let codes: Vec<&Status> = self.codes.iter().filter(|status| !status.says_nothing()).collect();
         match codes.as_slice() {
             [] if self.has(NO_MAILBOX) => true,
-            // RFC 5321 §4.2.3 has these for a mailbox, and no others.
-            [] => {
-                self.codes.is_empty()
-                    && matches!(code, Some(550 | 551 | 553))
-                    && !self.has_stem(VAGUE)
-                    && !self.has(VAGUE)
-            }
+            // RFC 5321 §4.2.3 has these for a mailbox, where nothing is said of the reason.
+            [] => self.codes.is_empty() && matches!(code, Some(550 | 551 | 553)) && self.says_nothing(),
             codes => {
                 let is_disabled = |status: &&Status| (status.class, status.subject, status.detail) == (5, 2, 1);
                 codes.iter().all(|status| status.is_no_mailbox() || is_disabled(status))

@@ -39,7 +39,7 @@ pub struct Releases {
 }
 
 impl Handler for Releases {
-    fn attempt(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
+    fn attempt(self: Arc<Self>, _: Flow, job: Claimed, now: Timestamp) -> Attempt {
         Box::pin(async move {
             let parts = Arc::clone(&self.outbound.parts);
             let record = move |tx: &Connection, _| {

@@ -290,7 +290,7 @@ mod tests {
 
     /// How the two agree; none if they do not.
     fn shake_hands(tls: &ClientTls, rule: &TlsRule, server: &Arc<ServerConfig>) -> Option<HandshakeKind> {
-        let host = Host { name: "mx.test".to_owned(), addresses: Vec::new(), tls: rule.clone() };
+        let host = Host { name: "mx.test".to_owned(), preference: 0, addresses: Vec::new(), tls: rule.clone() };
         let config = Arc::clone(tls.connector(&host).config());
         let mut client = ClientConnection::new(config, ServerName::try_from("mx.test").unwrap()).unwrap();
         let mut server = ServerConnection::new(Arc::clone(server)).unwrap();

@@ -1,24 +1,33 @@
 //! Takes a parcel to its destination: hosts in turn, verdicts for each recipient, sessions kept for the next parcel.
+//!
+//! Hosts of one preference are equals: a session with any of them that waits is used first, then their addresses are
+//! tried one after the other, a little apart, until one answers ([`reach`]). A host that pauses or has no room
+//! ([`super::peers`]) is passed over; where all are, nothing was attempted and the flow waits.
 
 mod pool;
+mod progress;
+mod reach;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::Instant;
+use tokio::net::TcpStream;
 
-use super::client::{Ended, Fault, Opening, Session, Timeouts, Transcript};
+use super::client::{self, Fault, Opening, Session, Timeouts, Transcript};
 use super::mx::Hosts;
+use super::peers::{Peers, Permit};
 use super::refusal::Speaker;
 use super::tls::ClientTls;
-use super::{Destination, Host, Outcome, Parcel, Receipt, TlsRule, Transmitted, Unroutable, Verdict};
-use crate::clock::Timestamp;
+use super::{Destination, Host, Parcel, Receipt, TlsRule, Transmitted, Unroutable, Verdict};
+use crate::clock::{Clock, Timestamp};
 use crate::config::{Smarthost, SmarthostSecurity};
 use crate::egress::Guard;
+use crate::jobs::{Flow, Jobs};
 use crate::mail::address::{Domain, Mailbox};
 use pool::{Key, Pool};
+use progress::Progress;
+use reach::{Candidate, Reached};
 
 /// Octets of a transcript at most.
 pub const MAX_TRANSCRIPT: usize = 16 * 1024;
@@ -33,52 +42,75 @@ pub struct Transport {
     tls: ClientTls,
     hosts: Hosts,
     pool: Arc<Pool>,
+    peers: Arc<Peers>,
 }
 
 /// How sessions with a destination are opened, beside what each host asks for.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Access<'a> {
+    /// Whether it is the operator's relay.
     smarthost: bool,
+    /// Whose mail it is.
+    flow: &'a Flow,
+    /// How many connections each host gets.
+    width: usize,
     implicit_tls: bool,
     auth: Option<(&'a str, &'a str)>,
     guard: Option<&'a Guard>,
 }
 
-/// What is known of a parcel so far.
-struct Progress {
-    outcomes: Vec<Option<Outcome>>,
-    receipt: Receipt,
-    transcript: Transcript,
-    /// The last trouble, for those who are left.
-    trouble: Option<Outcome>,
-    /// Mail data went out and was not answered: no other host gets it in this attempt.
-    stop: bool,
-    /// When the attempt ends, however far it came.
-    deadline: Instant,
+/// A session and its place at the host.
+struct Connection {
+    session: Session,
+    permit: Permit,
+    /// Whether TLS with the host failed before, so that it speaks in plain text.
+    without_tls: bool,
 }
 
 impl Transport {
     /// A transport that greets as `helo`.
     pub fn new(helo: String, timeouts: Timeouts, tls: ClientTls, hosts: Hosts) -> Self {
-        Self { helo, timeouts, tls, hosts, pool: Arc::default() }
+        let peers = Arc::new(Peers::new(Jobs::default(), Clock::System));
+        Self { helo, timeouts, tls, hosts, pool: Arc::default(), peers }
     }
 
-    /// Takes a parcel to its destination.
-    pub async fn transmit(&self, destination: &Destination, parcel: Parcel, now: Timestamp) -> Transmitted {
+    /// The same, that wakes flows of `jobs` when a host has room for them.
+    #[must_use]
+    pub fn waking(self, jobs: Jobs, clock: Clock) -> Self {
+        Self { peers: Arc::new(Peers::new(jobs, clock)), ..self }
+    }
+
+    /// Takes a parcel of a flow to its destination.
+    pub async fn transmit(
+        &self,
+        flow: &Flow,
+        destination: &Destination,
+        parcel: Parcel,
+        now: Timestamp,
+    ) -> Transmitted {
         match destination {
             Destination::Domain(domain) => match self.hosts.of_domain(domain, now).await {
                 Ok(hosts) => {
-                    let access = Access { guard: Some(self.hosts.guard()), ..Access::default() };
-                    self.transmit_to(hosts, &parcel, access).await.finish()
+                    let guard = Some(self.hosts.guard());
+                    let access = Access {
+                        smarthost: false,
+                        flow,
+                        width: self.hosts.width(),
+                        implicit_tls: false,
+                        auth: None,
+                        guard,
+                    };
+                    let progress = self.transmit_to(&hosts, &parcel, access).await;
+                    self.finish(progress, flow)
                 }
                 Err(unroutable) => Progress::of(&parcel, self.timeouts.total).unroutable(unroutable).finish(),
             },
-            Destination::Smarthost(relay) => self.relay(relay, parcel, now).await,
+            Destination::Smarthost(relay) => self.relay(flow, relay, parcel, now).await,
         }
     }
 
     /// Takes a parcel whose recipients have several domains to the hosts of each.
-    pub async fn transmit_apart(&self, parcel: Parcel, now: Timestamp) -> Transmitted {
+    pub async fn transmit_apart(&self, flow: &Flow, parcel: Parcel, now: Timestamp) -> Transmitted {
         let mut domains: Vec<Domain> = Vec::new();
         for recipient in &parcel.recipients {
             if !domains.contains(recipient.domain()) {
@@ -91,51 +123,74 @@ impl Transport {
             let recipients = parcel.recipients.iter().filter(|one| *one.domain() == domain).cloned().collect();
             let part = Parcel { recipients, ..parcel.clone() };
             async move {
-                let done = Box::pin(self.transmit(&Destination::Domain(domain.clone()), part, now)).await;
+                let destination = Destination::Domain(domain.clone());
+                let done = Box::pin(self.transmit(flow, &destination, part, now)).await;
                 (domain, done)
             }
         });
-        for (domain, done) in join_all(parts).await {
+        let done = join_all(parts).await;
+        // What was attempted for some has to be written down.
+        let waits: Option<Vec<_>> = done.iter().map(|(_, done)| done.wait.clone()).collect();
+        let wait = waits.and_then(|waits| waits.into_iter().min_by_key(|wait| wait.until));
+        for (domain, done) in done {
             let places = parcel.recipients.iter().zip(&mut whole.outcomes).filter(|(one, _)| *one.domain() == domain);
             places.zip(done.outcomes).for_each(|((_, place), outcome)| *place = Some(outcome));
             whole.transcript.append(&done.receipt.transcript);
             whole.receipt = Receipt { transcript: String::new(), ..done.receipt };
         }
-        whole.finish()
+        Transmitted { wait, ..whole.finish() }
     }
 
     /// By a relay; when it cannot be reached and the operator wants that, by the recipients' own hosts.
-    async fn relay(&self, relay: &Arc<Smarthost>, parcel: Parcel, now: Timestamp) -> Transmitted {
-        let auth = relay.username.as_deref().zip(relay.password.as_deref());
-        let access =
-            Access { smarthost: true, implicit_tls: relay.security == SmarthostSecurity::Tls, auth, guard: None };
+    async fn relay(&self, flow: &Flow, relay: &Arc<Smarthost>, parcel: Parcel, now: Timestamp) -> Transmitted {
         let progress = match self.hosts.of_smarthost(relay).await {
-            Ok(hosts) => self.transmit_to(hosts, &parcel, access).await,
+            Ok(hosts) => {
+                let auth = relay.username.as_deref().zip(relay.password.as_deref());
+                let implicit_tls = relay.security == SmarthostSecurity::Tls;
+                let access = Access {
+                    smarthost: true,
+                    flow,
+                    width: self.hosts.relay_width(),
+                    implicit_tls,
+                    auth,
+                    guard: None,
+                };
+                self.transmit_to(&hosts, &parcel, access).await
+            }
             Err(unroutable) => {
                 let unroutable = Unroutable { verdict: Verdict::Deferred, ..unroutable };
                 Progress::of(&parcel, self.timeouts.total).unroutable(unroutable)
             }
         };
-        let unreached = progress.outcomes.iter().all(Option::is_none) && !progress.stop;
-        if !unreached || !relay.fallback {
-            return progress.finish();
+        if !progress.is_untouched() || !relay.fallback {
+            return self.finish(progress, flow);
         }
         let mut transcript = progress.transcript;
-        let mut done = self.transmit_apart(parcel, now).await;
+        let mut done = self.transmit_apart(flow, parcel, now).await;
         transcript.append(&done.receipt.transcript);
         done.receipt.transcript = transcript.text();
         done
     }
 
+    /// What came of it, or what the flow waits for when nothing could be tried.
+    fn finish(&self, progress: Progress, flow: &Flow) -> Transmitted {
+        let full = || progress.passed_over.iter().any(|address| !self.peers.is_paused(*address));
+        // Where one of several was tried in vain and another has no room, its turn is to be waited for as well.
+        let waits = !progress.passed_over.is_empty() && progress.is_untouched() && (!progress.tried || full());
+        let wait = waits.then(|| self.peers.wait(&progress.passed_over, flow));
+        Transmitted { wait, ..progress.finish() }
+    }
+
     /// Tries hosts in turn until every recipient has a verdict.
-    async fn transmit_to(&self, hosts: Vec<Host>, parcel: &Parcel, access: Access<'_>) -> Progress {
+    async fn transmit_to(&self, hosts: &[Host], parcel: &Parcel, access: Access<'_>) -> Progress {
         let mut progress = Progress::of(parcel, self.timeouts.total);
-        for host in &hosts {
-            for address in &host.addresses {
-                self.try_all(host, *address, parcel, access, &mut progress).await;
-                if progress.is_over() {
-                    return progress;
-                }
+        progress.has_ipv4 = hosts.iter().flat_map(|host| &host.addresses).any(SocketAddr::is_ipv4);
+        for equals in hosts.chunk_by(|one, next| one.preference == next.preference) {
+            let mut left = reach::candidates(equals);
+            while !progress.is_over()
+                && let Some(reached) = self.reach(&mut left, access, &mut progress).await
+            {
+                self.try_host(reached, &mut left, parcel, access, &mut progress).await;
             }
         }
         progress
@@ -143,38 +198,40 @@ impl Transport {
 
     /// Tries one address of a host: if it takes the first hundred recipients it gets the next, over the session that was
     /// kept.
-    async fn try_all(
+    async fn try_host<'h>(
         &self,
-        host: &Host,
-        address: SocketAddr,
+        reached: Reached<'h>,
+        left: &mut Vec<Candidate<'h>>,
         parcel: &Parcel,
         access: Access<'_>,
         progress: &mut Progress,
     ) {
-        loop {
-            let before = progress.open().len();
-            self.try_host(host, address, parcel, access, progress).await;
-            if progress.is_over() || before <= MAX_RECIPIENTS || progress.open().len() == before {
-                return;
+        let before = progress.open().len();
+        let (candidate, kept, connection) = match reached {
+            Reached::Kept(candidate, connection) => (candidate, true, Some(*connection)),
+            Reached::New(candidate, stream, permit) => {
+                (candidate, false, self.open(candidate, stream, permit, access, progress).await)
             }
+        };
+        let Some(connection) = connection else { return };
+        if !self.use_connection(connection, kept, candidate, parcel, access, progress).await {
+            left.insert(0, Candidate { opens_anew: true, ..candidate });
+        } else if before > MAX_RECIPIENTS && progress.open().len() < before {
+            left.insert(0, candidate);
         }
     }
 
-    async fn try_host(
+    /// Greets a host over a connection to it, and without TLS over another where that is allowed.
+    async fn open(
         &self,
-        host: &Host,
-        address: SocketAddr,
-        parcel: &Parcel,
+        candidate: Candidate<'_>,
+        stream: TcpStream,
+        mut permit: Permit,
         access: Access<'_>,
         progress: &mut Progress,
-    ) {
-        let key = Key::new(host, address, access.auth.map(|(user, _)| user));
-        let speaker = if access.smarthost { Speaker::Smarthost } else { Speaker::Host };
-        if let Some(session) = self.pool.take(&key)
-            && self.use_session(session, true, &key, host, parcel, progress, speaker).await
-        {
-            return;
-        }
+    ) -> Option<Connection> {
+        let Candidate { host, address, .. } = candidate;
+        let mut connected = Ok(stream);
         let mut plain = false;
         loop {
             let never = plain || host.tls == TlsRule::Never;
@@ -187,44 +244,60 @@ impl Transport {
                 auth: access.auth,
                 guard: access.guard,
             };
-            match Session::open(host, address, &opening).await {
-                Ok(session) => {
-                    let speaker = if plain { Speaker::WithoutTls } else { speaker };
-                    self.use_session(session, false, &key, host, parcel, progress, speaker).await;
-                    return;
+            let opened = match connected {
+                Ok(stream) => Session::open(stream, host, address, &opening).await,
+                Err(fault) => Err((fault, Transcript::default())),
+            };
+            let (fault, transcript) = match opened {
+                Ok(session) => return Some(Connection { session, permit, without_tls: plain }),
+                Err(failed) => failed,
+            };
+            progress.transcript.append(&transcript.text());
+            progress.failed(host, address, &fault);
+            let tls_failed = matches!(fault, Fault::Tls(_));
+            // Opportunistic: better in plain text than not at all, and once (RFC 7435 §3).
+            if !tls_failed || host.tls != TlsRule::Opportunistic || plain {
+                // What TLS has to prove is asked for one destination, not by the host.
+                if !tls_failed {
+                    permit.failed(&fault.diagnostic(&host.name));
                 }
-                Err((fault, transcript)) => {
-                    progress.transcript.append(&transcript.text());
-                    progress.trouble(host, address, &fault);
-                    // Opportunistic: better in plain text than not at all, and once (RFC 7435 §3).
-                    let again = matches!(fault, Fault::Tls(_)) && host.tls == TlsRule::Opportunistic && !plain;
-                    if !again {
-                        return;
-                    }
-                    plain = true;
-                }
+                return None;
             }
+            plain = true;
+            connected = self.connect(candidate, progress.deadline).await;
         }
     }
 
+    async fn connect(&self, candidate: Candidate<'_>, deadline: tokio::time::Instant) -> Result<TcpStream, Fault> {
+        let Candidate { host, address, .. } = candidate;
+        let until = deadline.min(tokio::time::Instant::now() + self.timeouts.connect);
+        client::connect(address, self.hosts.source(&host.name, address), until).await
+    }
+
     /// One transaction; whether it came to anything. A kept session that the host had closed meanwhile does not count.
-    async fn use_session(
+    async fn use_connection(
         &self,
-        mut session: Session,
+        connection: Connection,
         kept: bool,
-        key: &Key,
-        host: &Host,
+        candidate: Candidate<'_>,
         parcel: &Parcel,
+        access: Access<'_>,
         progress: &mut Progress,
-        speaker: Speaker,
     ) -> bool {
+        let Candidate { host, address, .. } = candidate;
+        let Connection { mut session, mut permit, without_tls } = connection;
+        let speaker = match access.smarthost {
+            _ if without_tls => Speaker::WithoutTls,
+            true => Speaker::Smarthost,
+            false => Speaker::Host,
+        };
         let mut open = progress.open();
         open.truncate(MAX_RECIPIENTS);
         let recipients: Vec<Mailbox> =
             open.iter().filter_map(|place| parcel.recipients.get(*place)).cloned().collect();
         session.transcript = if kept { Transcript::default() } else { std::mem::take(&mut session.transcript) };
         if kept {
-            session.transcript.note(&format!("{} [{}], a session that was kept", host.name, key.address()));
+            session.transcript.note(&format!("{} [{address}], a session that was kept", host.name));
         }
         let mut ended = session.send(parcel, &recipients, progress.deadline).await;
         if speaker != Speaker::Host {
@@ -238,17 +311,31 @@ impl Transport {
         {
             return false;
         }
+        let answered = ended.outcomes.iter().all(Option::is_some);
+        match &ended.fault {
+            Some(fault @ Fault::Refused(_)) => permit.failed(&fault.diagnostic(&host.name)),
+            None => match ended.outcomes.iter().flatten().find(|one| one.is_of_host(speaker)) {
+                Some(refused) => permit.failed(&refused.diagnostic),
+                None => permit.succeeded(),
+            },
+            // It may well hang up once it has refused the message.
+            Some(_) if answered => permit.succeeded(),
+            // A connection that is lost over the data may be lost by it.
+            Some(_) if ended.data_sent => {}
+            Some(fault) => permit.failed(&fault.diagnostic(&host.name)),
+        }
         progress.transcript.append(&session.transcript.text());
-        progress.receipt.host = Some(host.name.clone());
-        progress.receipt.address = Some(key.address());
         progress.receipt.tls = session.tls.as_ref().map(|version| tls_word(version, &host.tls));
         // The next attempt tries TLS again.
-        let reusable = ended.reusable && speaker != Speaker::WithoutTls;
-        progress.take(&open, ended, host, key.address());
+        let reusable = ended.reusable && !without_tls;
+        if progress.take(&open, ended, host, address) {
+            self.peers.demote(address);
+        }
         if reusable {
-            self.pool.put(key.clone(), session);
+            let key = Key::new(host, address, access.auth.map(|(user, _)| user));
+            self.pool.put(key, Connection { session, permit, without_tls });
         } else {
-            tokio::spawn(session.quit());
+            tokio::spawn(pool::quit(session, permit));
         }
         true
     }
@@ -259,65 +346,5 @@ fn tls_word(version: &str, rule: &TlsRule) -> String {
         TlsRule::Dane(records) if !records.is_empty() => format!("{version} (DANE)"),
         TlsRule::Verified { by } => format!("{version} ({by})"),
         TlsRule::Dane(_) | TlsRule::Opportunistic | TlsRule::Never => version.to_owned(),
-    }
-}
-
-impl Progress {
-    fn of(parcel: &Parcel, time: Duration) -> Self {
-        Self {
-            outcomes: vec![None; parcel.recipients.len()],
-            receipt: Receipt::default(),
-            transcript: Transcript::default(),
-            trouble: None,
-            stop: false,
-            deadline: Instant::now() + time,
-        }
-    }
-
-    /// The places of recipients without a verdict.
-    fn open(&self) -> Vec<usize> {
-        let open = self.outcomes.iter().enumerate().filter(|(_, outcome)| outcome.is_none());
-        open.map(|(place, _)| place).collect()
-    }
-
-    fn is_over(&self) -> bool {
-        self.stop || Instant::now() >= self.deadline || self.outcomes.iter().all(Option::is_some)
-    }
-
-    fn trouble(&mut self, host: &Host, address: SocketAddr, fault: &Fault) {
-        self.receipt.host = Some(host.name.clone());
-        self.receipt.address = Some(address);
-        self.trouble = Some(Outcome::ours(Verdict::Deferred, fault.diagnostic(&host.name)));
-    }
-
-    fn take(&mut self, open: &[usize], ended: Ended, host: &Host, address: SocketAddr) {
-        for (place, outcome) in open.iter().zip(ended.outcomes) {
-            if let Some(slot) = self.outcomes.get_mut(*place) {
-                *slot = outcome;
-            }
-        }
-        if let Some(fault) = &ended.fault {
-            self.trouble(host, address, fault);
-            // Its last word never came: perhaps it has the mail.
-            self.stop = ended.data_sent;
-        }
-    }
-
-    fn unroutable(mut self, unroutable: Unroutable) -> Self {
-        let Unroutable { verdict, diagnostic } = unroutable;
-        self.transcript.note(&diagnostic);
-        let outcome = Outcome::ours(verdict, diagnostic);
-        if verdict == Verdict::Bounced {
-            self.outcomes.fill(Some(outcome));
-        } else {
-            self.trouble = Some(outcome);
-        }
-        self
-    }
-
-    fn finish(self) -> Transmitted {
-        let rest = self.trouble.unwrap_or_else(|| Outcome::ours(Verdict::Deferred, "4.4.4 no host could be tried"));
-        let outcomes = self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| rest.clone())).collect();
-        Transmitted { outcomes, receipt: Receipt { transcript: self.transcript.text(), ..self.receipt } }
     }
 }

@@ -35,6 +35,7 @@ pub mod migrate;
 pub mod notices;
 pub mod objects;
 pub mod passing;
+pub mod pauses;
 pub mod placed;
 mod pool;
 pub mod queue;

@@ -6,7 +6,7 @@ use super::dispatches::{self, DispatchRow};
 use super::jobs::{self, Kind};
 use super::messages::{self, MessageRow};
 use super::recipients::{self, RecipientRow, Standing};
-use super::{Result, submissions};
+use super::{Result, pauses, pauses::Pause, submissions};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 
@@ -21,6 +21,8 @@ pub struct Waiting {
     pub recipients: Vec<RecipientRow>,
     /// When it is attempted next, or released if it is scheduled; none while it is, or when everything is settled.
     pub run_at: Option<Timestamp>,
+    /// That its hosts take nothing at the moment.
+    pub pause: Option<Pause>,
 }
 
 /// Which dispatches are meant.
@@ -49,7 +51,7 @@ pub struct Totals {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list(connection: &Connection, scheduled: bool, limit: u32) -> Result<Vec<Waiting>> {
+pub fn list(connection: &Connection, scheduled: bool, limit: u32, now: Timestamp) -> Result<Vec<Waiting>> {
     const PAGE: u32 = 500;
     let mut found = Vec::new();
     let mut after = 0;
@@ -58,7 +60,7 @@ pub fn list(connection: &Connection, scheduled: bool, limit: u32) -> Result<Vec<
         let is_last = page.len() < PAGE as usize;
         for dispatch in page {
             after = dispatch.id;
-            let waiting = look(connection, dispatch)?;
+            let waiting = look(connection, dispatch, now)?;
             if waiting.is_scheduled() == scheduled {
                 found.push(waiting);
             }
@@ -76,7 +78,7 @@ pub fn list(connection: &Connection, scheduled: bool, limit: u32) -> Result<Vec<
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find(connection: &Connection, which: &Which) -> Result<Vec<Waiting>> {
+pub fn find(connection: &Connection, which: &Which, now: Timestamp) -> Result<Vec<Waiting>> {
     let ids: Vec<i64> = match which {
         Which::Dispatch(id) => vec![*id],
         Which::Message(id) => column(
@@ -97,7 +99,7 @@ pub fn find(connection: &Connection, which: &Which) -> Result<Vec<Waiting>> {
     let mut found = Vec::with_capacity(ids.len());
     for id in ids {
         if let Some(dispatch) = dispatches::find(connection, id)? {
-            found.push(look(connection, dispatch)?);
+            found.push(look(connection, dispatch, now)?);
         }
     }
     Ok(found)
@@ -109,10 +111,11 @@ fn column(connection: &Connection, statement: &str, value: &str) -> Result<Vec<i
     Ok(rows)
 }
 
-fn look(connection: &Connection, dispatch: DispatchRow) -> Result<Waiting> {
+fn look(connection: &Connection, dispatch: DispatchRow, now: Timestamp) -> Result<Waiting> {
     let message = dispatch.message.map(|id| messages::find_by_row(connection, id)).transpose()?.flatten();
     let recipients = recipients::list(connection, dispatch.id)?;
-    let mut waiting = Waiting { dispatch, message, recipients, run_at: None };
+    let pause = pauses::of_dispatch(connection, dispatch.id, now)?;
+    let mut waiting = Waiting { dispatch, message, recipients, run_at: None, pause };
     let (kind, subject) = match &waiting.message {
         Some(message) if waiting.is_scheduled() => ("release", message.id),
         Some(_) | None => ("dispatch", waiting.dispatch.id),
@@ -142,7 +145,7 @@ pub fn totals(connection: &Connection) -> Result<Totals> {
 /// Storage trouble.
 pub fn retry(connection: &Connection, which: &Which, now: Timestamp) -> Result<usize> {
     let mut hurried = 0;
-    for waiting in find(connection, which)? {
+    for waiting in find(connection, which, now)? {
         hurried += usize::from(jobs::hurry(connection, Kind::Dispatch, waiting.dispatch.id, now)?);
     }
     Ok(hurried)
@@ -156,7 +159,7 @@ pub fn retry(connection: &Connection, which: &Which, now: Timestamp) -> Result<u
 /// Storage trouble.
 pub fn give_up(connection: &Connection, which: &Which, now: Timestamp) -> Result<usize> {
     let mut dropped = 0;
-    for waiting in find(connection, which)? {
+    for waiting in find(connection, which, now)? {
         let id = waiting.dispatch.id;
         let scheduled = waiting.is_scheduled();
         let open = waiting.recipients.iter().filter(|one| one.is_unsettled() || one.status == "scheduled");

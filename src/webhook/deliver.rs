@@ -24,7 +24,7 @@ use crate::clock::Timestamp;
 use crate::content::{Source, Texts};
 use crate::egress::{Answer, Body, Egress, EgressError, Limits, Policy, Target};
 use crate::id::RouteId;
-use crate::jobs::{After, Attempt, Attempted, Claimed, Fate, Handler, Health, Jobs, Record, Verdict};
+use crate::jobs::{After, Attempt, Attempted, Claimed, Fate, Flow, Handler, Health, Jobs, Record, Verdict};
 use crate::limits;
 use crate::links::Links;
 use crate::memory_budget::{MemoryBudget, Reservation};
@@ -122,7 +122,7 @@ pub(super) enum Found {
 }
 
 impl Handler for Webhooks {
-    fn attempt(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
+    fn attempt(self: Arc<Self>, _: Flow, job: Claimed, now: Timestamp) -> Attempt {
         Box::pin(async move {
             // While a person's attempt runs the job waits; it keeps its rung.
             let Some(guard) = self.in_flight.enter(job.subject_id) else { return put_off(now) };

@@ -25,7 +25,7 @@ use crate::clock::Timestamp;
 use crate::content::{Readable, Texts};
 use crate::egress::{Answer, EgressError};
 use crate::id::{DeliveryId, MessageId};
-use crate::jobs::{After, Attempt, Attempted, Claimed, Handler, Health, Verdict};
+use crate::jobs::{After, Attempt, Attempted, Claimed, Flow, Handler, Health, Verdict};
 use crate::mail::mime::{self, Encoding};
 use crate::memory_budget::Reservation;
 use crate::metrics::Counter;
@@ -88,7 +88,7 @@ enum Found {
 }
 
 impl Handler for Passing {
-    fn attempt(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
+    fn attempt(self: Arc<Self>, _: Flow, job: Claimed, now: Timestamp) -> Attempt {
         Box::pin(async move {
             let waiting = Instant::now();
             match self.prepare(job.subject_id, now).await {

@@ -48,6 +48,20 @@ fn a_good_configuration_is_told_so_and_nothing_is_made() {
 }
 
 #[test]
+fn a_source_address_has_to_be_this_machines() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |address: &str| {
+        check(&folder, &format!("{REQUIRED}data_dir = \"data\"\n[outbound]\nsource_addresses = [\"{address}\"]\n"))
+    };
+    let own = with("127.0.0.1");
+    assert_eq!(own.code, Some(0), "{}", own.err);
+    assert!(own.out.contains("127.0.0.1 is this machine's"), "{}", own.out);
+    let other = with("192.0.2.1");
+    assert_eq!(other.code, Some(1), "{}", other.out);
+    assert!(other.out.contains("192.0.2.1 is no address of this machine"), "{}", other.out);
+}
+
+#[test]
 fn a_configuration_with_secrets_is_not_for_everybody_to_read() {
     let folder = tempfile::tempdir().unwrap();
     let plain = format!("{REQUIRED}data_dir = \"data\"\n");

@@ -30,6 +30,7 @@ mod forward_reports;
 mod forwarding;
 mod golden;
 mod google;
+mod host_pauses;
 mod house;
 mod http;
 mod http_connections;

@@ -8,6 +8,7 @@ use mailkite::clock::Timestamp;
 use mailkite::config::{Outbound, Smarthost, SmarthostSecurity};
 use mailkite::dns::Resolver;
 use mailkite::egress::{Guard, Policy};
+use mailkite::jobs::Flow;
 use mailkite::mail::address::Mailbox;
 use mailkite::outbound::client::Timeouts;
 use mailkite::outbound::mx::Hosts;
@@ -55,8 +56,13 @@ impl Rig {
 
     async fn send(&self, recipients: &[&str], data: &[u8]) -> Transmitted {
         let destination = Destination::Domain("remote.test".parse_domain());
-        self.transport.transmit(&destination, parcel(recipients, data), NOW).await
+        self.transport.transmit(&flow(), &destination, parcel(recipients, data), NOW).await
     }
+}
+
+/// Whose mail it is.
+fn flow() -> Flow {
+    Flow::new("smtp:remote.test", 1)
 }
 
 trait ParseDomain {
@@ -350,7 +356,7 @@ async fn the_null_reverse_path_goes_out_as_it_is() {
     let mut remote = Remote::with(Manner { extensions: vec![], ..Manner::default() }).await;
     let rig = Rig::to(&remote, patient()).await;
     let parcel = Parcel { reverse_path: None, ..parcel(ADA, MAIL) };
-    let done = rig.transport.transmit(&Destination::Domain("remote.test".parse_domain()), parcel, NOW).await;
+    let done = rig.transport.transmit(&flow(), &Destination::Domain("remote.test".parse_domain()), parcel, NOW).await;
     assert_eq!(only(&done).0, Verdict::Sent);
     assert_eq!(remote.taken().await.mail, "MAIL FROM:<>");
 }
@@ -490,7 +496,8 @@ async fn a_smarthost_takes_all_with_a_password_and_its_certificate_counts() {
                 let tls = ClientTls::new(&mailkite::tls::client_config(ca_file).unwrap());
                 let transport = Transport::new("mail.acme.test".to_owned(), patient(), tls, hosts.clone());
                 let everywhere = parcel(&["a@one.test", "b@two.test"], MAIL);
-                let done = transport.transmit(&Destination::Smarthost(Arc::clone(&relay)), everywhere, NOW).await;
+                let done =
+                    transport.transmit(&flow(), &Destination::Smarthost(Arc::clone(&relay)), everywhere, NOW).await;
                 assert_eq!(verdicts(&done), [verdict, verdict], "{}", done.receipt.transcript);
                 assert!(!done.receipt.transcript.contains("c2VjcmV0") && !done.receipt.transcript.contains("secret"));
                 if verdict == Verdict::Sent {
@@ -524,14 +531,14 @@ async fn a_smarthost_that_cannot_be_reached_may_be_gone_round() {
         fallback: true,
     };
     let both = || parcel(&["ada@remote.test", "bob@other.test"], MAIL);
-    let done = rig.transport.transmit(&Destination::Smarthost(Arc::new(relay.clone())), both(), NOW).await;
+    let done = rig.transport.transmit(&flow(), &Destination::Smarthost(Arc::new(relay.clone())), both(), NOW).await;
     assert_eq!(verdicts(&done), [Verdict::Sent, Verdict::Sent], "{}", done.receipt.transcript);
     let mut taken = [remote.taken().await.recipients(), remote.taken().await.recipients()];
     taken.sort();
     assert_eq!(taken, [["ada@remote.test"], ["bob@other.test"]]);
     relay.fallback = false;
     rig = Rig::to(&remote, patient()).await;
-    let done = rig.transport.transmit(&Destination::Smarthost(Arc::new(relay)), both(), NOW).await;
+    let done = rig.transport.transmit(&flow(), &Destination::Smarthost(Arc::new(relay)), both(), NOW).await;
     assert_eq!(verdicts(&done), [Verdict::Deferred, Verdict::Deferred]);
 }
 
@@ -560,13 +567,13 @@ async fn where_there_is_no_host_there_is_a_reason() {
     ] {
         let to = format!("ada@{domain}");
         let destination = Destination::Domain(domain.parse_domain());
-        let done = rig.transport.transmit(&destination, parcel(&[&to], MAIL), NOW).await;
+        let done = rig.transport.transmit(&flow(), &destination, parcel(&[&to], MAIL), NOW).await;
         let (found, _, said) = only(&done);
         assert_eq!((found, said), (verdict, diagnostic));
     }
     let done = rig
         .transport
-        .transmit(&Destination::Domain("broken.test".parse_domain()), parcel(&["a@broken.test"], MAIL), NOW)
+        .transmit(&flow(), &Destination::Domain("broken.test".parse_domain()), parcel(&["a@broken.test"], MAIL), NOW)
         .await;
     let (found, _, said) = only(&done);
     assert_eq!(found, Verdict::Deferred);

@@ -14,7 +14,7 @@ use crate::http::error::ApiError;
 use crate::http::extract::Path;
 use crate::id::{MessageId, RouteId};
 use crate::store::dispatches::{self, DispatchRow};
-use crate::store::{self, recipients};
+use crate::store::{self, pauses, recipients};
 
 /// What of a message goes to one destination.
 #[derive(Serialize, ToSchema)]
@@ -37,6 +37,10 @@ pub struct TransmissionView {
     transcript: Option<String>,
     /// Whether no recipient waits any more.
     settled: bool,
+    /// While the destination's hosts take nothing: when one message tries them next; else null.
+    paused_until: Option<Timestamp>,
+    /// What they said, or that they did not answer; else null.
+    pause_reason: Option<String>,
 }
 
 /// `GET /api/messages/:id/transmissions`
@@ -46,18 +50,21 @@ pub async fn list(
     Path(id): Path<String>,
 ) -> Result<Json<Vec<TransmissionView>>, ApiError> {
     let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
+    let now = app.clock.now();
     let found = app.db.read(move |connection| match find_message(connection, &caller, &id)? {
         Ok(row) => {
             let all = dispatches::list_by_message(connection, row.id)?;
-            Ok(Ok(all.into_iter().map(|one| view(connection, one)).collect::<store::Result<_>>()?))
+            Ok(Ok(all.into_iter().map(|one| view(connection, one, now)).collect::<store::Result<_>>()?))
         }
         Err(refused) => Ok(Err(refused)),
     });
     found.await?.map(Json)
 }
 
-fn view(connection: &Connection, dispatch: DispatchRow) -> store::Result<TransmissionView> {
+fn view(connection: &Connection, dispatch: DispatchRow, now: Timestamp) -> store::Result<TransmissionView> {
     let recipients = recipients::list(connection, dispatch.id)?;
+    let (paused_until, pause_reason) =
+        pauses::of_dispatch(connection, dispatch.id, now)?.map(|pause| (pause.until, pause.reason)).unzip();
     Ok(TransmissionView {
         recipients: recipients.into_iter().map(RecipientView::from).collect(),
         route_id: dispatch.route_id,
@@ -67,5 +74,7 @@ fn view(connection: &Connection, dispatch: DispatchRow) -> store::Result<Transmi
         tls: dispatch.tls,
         transcript: dispatch.transcript,
         settled: dispatch.raw_id.is_none(),
+        paused_until,
+        pause_reason,
     })
 }

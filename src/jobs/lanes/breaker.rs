@@ -1,8 +1,9 @@
-//! A circuit breaker for one flow: after some failures in a row nothing is attempted for a while, then one attempt
-//! probes.
+//! A circuit breaker for one flow, or for one mail host: after some failures in a row nothing is attempted for a while,
+//! then one attempt probes.
 //!
 //! Each probe that fails doubles the pause up to a bound; the first success closes the breaker. Waiting for it is no
-//! attempt: the jobs of the flow keep their place on the schedule.
+//! attempt: the jobs of the flow keep their place on the schedule. A flow may also be *held*, because the hosts of its
+//! destination take nothing until then: that is no failure of it.
 
 use std::time::Duration;
 
@@ -16,8 +17,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// Closed at first.
-#[derive(Debug, Default)]
-pub(super) struct Breaker {
+#[derive(Debug)]
+pub struct Breaker {
+    opens_after: u32,
     /// In a row.
     failures: u32,
     pauses: u32,
@@ -27,43 +29,66 @@ pub(super) struct Breaker {
     asked_for: Option<Timestamp>,
     /// Attempts that run since before it opened; they are no probes.
     stale: usize,
+    /// Until when it is held; none: it is not.
+    held: Option<Timestamp>,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self::opening_after(OPENS_AFTER)
+    }
 }
 
 impl Breaker {
+    /// One that opens after so many failures in a row.
+    pub const fn opening_after(failures: u32) -> Self {
+        Self { opens_after: failures, failures: 0, pauses: 0, until: None, asked_for: None, stale: 0, held: None }
+    }
+
     /// When the next probe may be made; none while it is closed.
-    pub(super) const fn until(&self) -> Option<Timestamp> {
-        self.until
+    pub fn until(&self) -> Option<Timestamp> {
+        self.until.max(self.held)
     }
 
     /// Whether it pauses, or waits for its probe.
-    pub(super) const fn is_open(&self) -> bool {
-        self.until.is_some()
+    pub const fn is_open(&self) -> bool {
+        self.until.is_some() || self.held.is_some()
     }
 
     /// Whether nothing may be attempted at `now`, not even a probe.
-    pub(super) fn pauses(&self, now: Timestamp) -> bool {
-        self.until.is_some_and(|until| now < until)
+    pub fn pauses(&self, now: Timestamp) -> bool {
+        self.until().is_some_and(|until| now < until)
     }
 
     /// An attempt succeeded.
-    pub(super) fn succeeded(&mut self) {
-        *self = Self::default();
+    pub fn succeeded(&mut self) {
+        *self = Self::opening_after(self.opens_after);
+    }
+
+    /// Nothing is attempted until then, for no fault of the flow's own.
+    pub(super) const fn hold(&mut self, until: Timestamp) {
+        self.held = Some(until);
+    }
+
+    /// An attempt was made: nothing holds the flow any more.
+    pub(super) const fn end_hold(&mut self) {
+        self.held = None;
+    }
+
+    /// Lets a held flow probe at `at`, if that is sooner; whether it is held.
+    pub(super) fn resume_at(&mut self, at: Timestamp) -> bool {
+        self.held = self.held.map(|until| until.min(at));
+        self.held.is_some()
     }
 
     /// An attempt ended without saying anything of the remote.
-    pub(super) const fn said_nothing(&mut self) {
+    pub const fn said_nothing(&mut self) {
         self.stale = self.stale.saturating_sub(1);
     }
 
     /// An attempt failed while `running` others run; whether a pause begins. `chance`, from 0 to 1, lengthens it by up
     /// to a quarter, so that the probes of one outage spread out.
-    pub(super) fn failed(
-        &mut self,
-        now: Timestamp,
-        not_before: Option<Timestamp>,
-        running: usize,
-        chance: f64,
-    ) -> bool {
+    pub fn failed(&mut self, now: Timestamp, not_before: Option<Timestamp>, running: usize, chance: f64) -> bool {
         self.failures = self.failures.saturating_add(1);
         self.asked_for = self.asked_for.max(not_before);
         if let Some(until) = self.until
@@ -73,7 +98,7 @@ impl Breaker {
             self.until = Some(not_before.map_or(until, |at| at.max(until)));
             return false;
         }
-        if self.failures < OPENS_AFTER {
+        if self.failures < self.opens_after {
             return false;
         }
         let pause = FIRST_PAUSE.saturating_mul(1 << self.pauses.min(16)).min(LONGEST_PAUSE);
@@ -85,14 +110,16 @@ impl Breaker {
     }
 
     /// Lets a probe be made at once.
-    pub(super) fn probe_at(&mut self, now: Timestamp) {
+    pub fn probe_at(&mut self, now: Timestamp) {
         self.until = self.until.map(|until| until.min(now));
+        self.held = self.held.map(|until| until.min(now));
         self.asked_for = None;
     }
 
     /// The clock was set back.
     pub(super) fn shift_back(&mut self, by: Duration) {
         self.until = self.until.map(|until| until.minus(by));
+        self.held = self.held.map(|until| until.minus(by));
         self.asked_for = self.asked_for.map(|until| until.minus(by));
     }
 }
@@ -155,6 +182,19 @@ mod tests {
         assert_eq!(breaker.until(), Some(at(1_000)), "both had begun before");
         assert!(breaker.failed(at(5_000), None, 0, 0.0));
         assert_eq!(breaker.until(), Some(at(7_000)));
+    }
+
+    #[test]
+    fn a_hold_is_no_failure_and_ends_with_any_attempt() {
+        let mut breaker = Breaker::default();
+        breaker.hold(at(5_000));
+        assert!(breaker.is_open() && breaker.pauses(at(4_999)) && !breaker.pauses(at(5_000)));
+        assert!(breaker.resume_at(at(2_000)) && !breaker.pauses(at(2_000)));
+        breaker.end_hold();
+        assert!(!breaker.is_open() && !breaker.resume_at(at(1)));
+        let mut breaker = opened();
+        breaker.hold(at(500));
+        assert_eq!(breaker.until(), Some(at(1_000)), "the longer of both");
     }
 
     #[test]

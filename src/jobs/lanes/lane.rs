@@ -53,6 +53,8 @@ pub(super) struct State {
     /// Its latest attempt was not answered, or there was none yet.
     pub ailing: bool,
     pub breaker: Breaker,
+    /// When it may go on, said before the attempt ended that was to hold it.
+    pub resumed_at: Option<Timestamp>,
 }
 
 impl State {
@@ -72,6 +74,7 @@ impl State {
             width,
             ailing: true,
             breaker: Breaker::default(),
+            resumed_at: None,
         }
     }
 

@@ -472,3 +472,41 @@ fn a_hand_full_of_one_accounts_jobs_leaves_the_others_their_share_of_claims() {
     }
     assert!(claimed >= 16, "{claimed}");
 }
+
+#[test]
+fn a_held_flow_keeps_its_jobs_and_tries_one_when_it_may() {
+    let mut lanes = lanes(16, 64);
+    let flow = flow("smtp:a.test");
+    lanes.wake(&flow, NOW);
+    claim_all(&mut lanes, 10);
+    let (_, first) = lanes.start().unwrap();
+    let until = NOW.plus(Duration::from_secs(60));
+    let back = lanes.finished(&flow, Health::Held { until }, NOW);
+    assert!(!back.is_empty(), "what is in hand goes back");
+    assert!(lanes.is_paused(&flow) && lanes.start().is_none());
+    lanes.wake(&flow, first.run_at);
+    assert_eq!((lanes.next_due(), lanes.wants(NOW, 10)), (Some(until), Vec::new()));
+    assert_eq!(lanes.figures().pauses, 0, "it did not fail");
+    let sooner = NOW.plus(Duration::from_secs(5));
+    lanes.resume(&flow, sooner);
+    assert_eq!(lanes.next_due(), Some(sooner));
+    assert_eq!(lanes.wants(sooner, 10), [Want { flow: flow.clone(), limit: 1 }]);
+    lanes.claimed(&flow, jobs(1), Some(NOW), sooner);
+    lanes.start().unwrap();
+    lanes.finished(&flow, Health::Up, sooner);
+    assert!(!lanes.is_paused(&flow));
+    assert!(lanes.wants(sooner, 10).first().unwrap().limit > 1);
+}
+
+#[test]
+fn a_turn_that_comes_before_the_attempt_ends_is_not_missed() {
+    let mut lanes = lanes(16, 64);
+    let flow = flow("smtp:a.test");
+    lanes.wake(&flow, NOW);
+    claim_all(&mut lanes, 1);
+    lanes.start().unwrap();
+    lanes.resume(&flow, NOW);
+    lanes.finished(&flow, Health::Held { until: NOW.plus(Duration::from_secs(60)) }, NOW);
+    lanes.wake(&flow, NOW);
+    assert_eq!(lanes.wants(NOW, 10).len(), 1);
+}

@@ -11,7 +11,7 @@ use crate::jobs::{Attempt, Handler, Schedule};
 struct Said(UnboundedSender<i64>);
 
 impl Handler for Said {
-    fn attempt(self: Arc<Self>, job: Claimed, _: Timestamp) -> Attempt {
+    fn attempt(self: Arc<Self>, _: Flow, job: Claimed, _: Timestamp) -> Attempt {
         assert!(self.0.send(job.subject_id).is_ok());
         Box::pin(async {
             Attempted { verdict: Verdict::Delivered, record: Box::new(|_, _| Ok(None)), health: Health::Up }

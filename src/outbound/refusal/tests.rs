@@ -204,6 +204,16 @@ const REPLIES: &[(Stage, u16, &str, bool)] = &[
     (Stage::Rcpt, 550, "x@example.net... No such person at this address", true),
     (Stage::Rcpt, 550, "5.1.1 sid=x; Address rejected x@example.net. See https://example.net/spam-policy", true),
     (Stage::Rcpt, 550, "5.1.0 Address rejected.", false),
+    (Stage::Rcpt, 550, "You are banned", false),
+    (Stage::Rcpt, 550, "listed in b.example.org", false),
+    (Stage::Rcpt, 550, "Mail from this country is not wanted", false),
+    (Stage::Rcpt, 550, "\u{412}\u{430}\u{448}\u{435} \u{43f}\u{438}\u{441}\u{44c}\u{43c}\u{43e}", false),
+    (Stage::Rcpt, 550, "your server is no longer welcome", false),
+    (Stage::Rcpt, 550, "MX not found for your domain", false),
+    (Stage::Rcpt, 550, "<x@example.net>:blocked", false),
+    (Stage::Rcpt, 550, "no account by that name here", true),
+    (Stage::Rcpt, 551, "not local", true),
+    (Stage::Rcpt, 550, "this person is no longer available", true),
     (Stage::Rcpt, 550, "", true),
     (Stage::Rcpt, 553, "", true),
     (Stage::Rcpt, 554, "", false),
@@ -249,6 +259,7 @@ fn what_is_for_a_time_is_deferred_whatever_its_code() {
         (552, "5.3.4 message size exceeds fixed limit"),
         (550, "5.1.1 no such user, temporarily or not"),
         (554, "5.7.1 spam"),
+        (554, "5.6.0 collateral"),
     ] {
         assert_eq!(meaning(Speaker::Host, Stage::Rcpt, Some(code), text).verdict, Verdict::Bounced, "{text}");
     }
@@ -322,7 +333,23 @@ fn codes_are_found_wherever_they_stand() {
     for word in ["192.0.2.1", "5.7", "5.7.1.1", "6.7.1", "5.7.x", "v5.7.1", "5.1234.1", ""] {
         assert_eq!(status(word), None, "{word}");
     }
-    assert!(wants_reverse_name("550 5.7.25 no PTR"));
-    assert!(wants_reverse_name("554 Bad DNS PTR resource record."));
-    assert!(!wants_reverse_name("550 5.7.1 spam"));
+}
+
+#[test]
+fn refusals_of_an_address_without_a_name() {
+    for text in [
+        "550 5.7.25 [2001:db8::1] The IP address sending this message does not have a PTR record setup",
+        "450 4.7.25 Client host rejected: cannot find your hostname",
+        "554 5.7.1 Our system has detected that this message does not meet IPv6 sending guidelines regarding PTR",
+        "550 (#5.7.25) refused",
+        "554 Reverse DNS lookup failed for 2001:db8::1",
+        "550 no PTR for your address",
+        "554 Bad DNS PTR resource record.",
+        "550 FCrDNS check failed",
+    ] {
+        assert!(wants_reverse_name(text), "{text}");
+    }
+    for text in ["550 5.7.1 spam", "550 5.1.1 no such user", "550 15.7.250 odd", "452 4.2.2 full", ""] {
+        assert!(!wants_reverse_name(text), "{text}");
+    }
 }

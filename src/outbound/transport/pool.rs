@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Connection;
 use crate::outbound::client::Session;
+use crate::outbound::peers::{IdlePermit, Permit};
 use crate::outbound::{Host, TlsRule};
 
 /// Sessions of one host that wait.
@@ -33,11 +35,6 @@ impl Key {
     pub fn new(host: &Host, address: SocketAddr, user: Option<&str>) -> Self {
         Self { name: host.name.clone(), address, rule: host.tls.clone(), user: user.map(str::to_owned) }
     }
-
-    /// The address.
-    pub const fn address(&self) -> SocketAddr {
-        self.address
-    }
 }
 
 /// Sessions that wait.
@@ -46,44 +43,79 @@ pub struct Pool {
     waiting: Mutex<Waiting>,
 }
 
+/// One that waits, since when, and its place at the host.
+struct Idle {
+    since: Instant,
+    session: Session,
+    permit: IdlePermit,
+}
+
 #[derive(Default)]
 struct Waiting {
-    sessions: HashMap<Key, Vec<(Instant, Session)>>,
+    sessions: HashMap<Key, Vec<Idle>>,
     count: usize,
     /// A task is there that ends the old ones.
     watched: bool,
 }
 
+impl Waiting {
+    fn pop(&mut self, key: &Key) -> Option<Idle> {
+        let sessions = self.sessions.get_mut(key)?;
+        let taken = sessions.pop();
+        if sessions.is_empty() {
+            self.sessions.remove(key);
+        }
+        self.count -= usize::from(taken.is_some());
+        taken
+    }
+}
+
 impl Pool {
-    /// A session that is still good.
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a session waits, perhaps a good one.
+    pub fn has(&self, key: &Key) -> bool {
+        self.waiting().sessions.contains_key(key)
+    }
+
+    /// A session that is still good, over to a new place at its host.
     pub fn take(&self, key: &Key) -> Option<Session> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
         loop {
-            let sessions = waiting.sessions.get_mut(key)?;
-            let taken = sessions.pop();
-            if sessions.is_empty() {
-                waiting.sessions.remove(key);
-            }
-            let (since, mut session) = taken?;
-            waiting.count -= 1;
-            if now.duration_since(since) < IDLE && !session.is_stale() {
-                return Some(session);
+            let mut idle = self.waiting().pop(key)?;
+            if idle.since.elapsed() < IDLE && !idle.session.is_stale() {
+                return Some(idle.session);
             }
         }
     }
 
+    /// Ends a session with this address, because its place is wanted; whether there was one.
+    pub async fn make_room(&self, address: SocketAddr) -> bool {
+        let idle = {
+            let mut waiting = self.waiting();
+            let key = waiting.sessions.keys().find(|key| key.address == address).cloned();
+            key.and_then(|key| waiting.pop(&key))
+        };
+        let Some(Idle { session, permit, .. }) = idle else { return false };
+        session.quit().await;
+        drop(permit);
+        true
+    }
+
     /// Keeps a session, if there is room for it.
-    pub fn put(self: &Arc<Self>, key: Key, session: Session) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn put(self: &Arc<Self>, key: Key, connection: Connection) {
+        let Connection { session, permit, .. } = connection;
+        let mut waiting = self.waiting();
         let full = waiting.count >= MAX || waiting.sessions.get(&key).is_some_and(|list| list.len() >= MAX_PER_HOST);
         if full || session.transactions >= MAX_TRANSACTIONS {
             drop(waiting);
-            tokio::spawn(session.quit());
+            tokio::spawn(quit(session, permit));
             return;
         }
+        let idle = Idle { since: Instant::now(), session, permit: permit.idle() };
         waiting.count += 1;
-        waiting.sessions.entry(key).or_default().push((Instant::now(), session));
+        waiting.sessions.entry(key).or_default().push(idle);
         if !std::mem::replace(&mut waiting.watched, true) {
             tokio::spawn(Arc::clone(self).watch());
         }
@@ -94,22 +126,19 @@ impl Pool {
         loop {
             tokio::time::sleep(IDLE / 2).await;
             let Some(old) = self.remove_old(Instant::now()) else { return };
-            for session in old {
+            for Idle { session, permit, .. } in old {
                 session.quit().await;
+                drop(permit);
             }
         }
     }
 
     /// The old ones; `None` when none is left at all.
-    fn remove_old(&self, now: Instant) -> Option<Vec<Session>> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    fn remove_old(&self, now: Instant) -> Option<Vec<Idle>> {
+        let mut waiting = self.waiting();
         let mut old = Vec::new();
         for list in waiting.sessions.values_mut() {
-            let (gone, kept) =
-                std::mem::take(list).into_iter().partition(|(since, _)| now.duration_since(*since) >= IDLE);
-            *list = kept;
-            let gone: Vec<(Instant, Session)> = gone;
-            old.extend(gone.into_iter().map(|(_, session)| session));
+            old.extend(list.extract_if(.., |idle| now.duration_since(idle.since) >= IDLE));
         }
         waiting.sessions.retain(|_, list| !list.is_empty());
         waiting.count -= old.len();
@@ -119,4 +148,10 @@ impl Pool {
         }
         Some(old)
     }
+}
+
+/// Ends a session, and frees its place once the host knows.
+pub async fn quit(session: Session, permit: Permit) {
+    session.quit().await;
+    drop(permit);
 }

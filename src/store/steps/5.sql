@@ -290,3 +290,9 @@ CREATE TABLE former_webhook (
   removed_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX former_webhook_by_domain ON former_webhook (domain_id, removed_at);
+-- Lanes of mail whose hosts take nothing at the moment, for who looks.
+CREATE TABLE lane_pause (
+  lane TEXT PRIMARY KEY,
+  until INTEGER NOT NULL,
+  reason TEXT NOT NULL
+) STRICT, WITHOUT ROWID;

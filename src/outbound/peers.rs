@@ -1,0 +1,355 @@
+//! What is known of each remote mail host, by its address: how many connections it has of ours, whether it takes any,
+//! and who waits for it (RFC 5321 §4.5.4.1).
+//!
+//! All destinations that a host serves share its *width*, the connections that it gets at a time. A host that refuses a
+//! session pauses, twice as long after each probe that fails; one attempt probes, and after a success the width grows
+//! from one. An attempt that finds no host to try leaves its flow here and ends: nothing waits but the flow's name, and
+//! accounts take turns. The table is bounded; what is forgotten first is what says least.
+
+mod turns;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::{Clock, Timestamp};
+use crate::id::fill_random;
+use crate::jobs::{Breaker, Flow, Jobs};
+use crate::store::pauses::Pause;
+use turns::Turns;
+
+/// Hosts remembered at most.
+const REMEMBERED: usize = 10_000;
+/// Connections that a host gets before it has taken anything.
+const FIRST_WIDTH: usize = 5;
+/// How long a freed place is kept for the flow whose turn it is.
+const KEPT_FOR: Duration = Duration::from_secs(10);
+/// How long a flow waits for its turn before it looks by itself.
+const LOOKS_AGAIN: Duration = Duration::from_secs(60);
+/// For how long an address stands last that did not answer in time; twice as long after each further time …
+const FIRST_DEMOTION: Duration = Duration::from_secs(60);
+/// … up to this.
+const LONGEST_DEMOTION: Duration = Duration::from_secs(3600);
+
+/// Every host that has connections, pauses, or did not answer of late.
+#[derive(Debug)]
+pub struct Peers {
+    clock: Clock,
+    jobs: Jobs,
+    table: Mutex<HashMap<SocketAddr, Peer>>,
+}
+
+/// One address of a host.
+#[derive(Debug)]
+struct Peer {
+    /// Attempts that use it.
+    busy: usize,
+    /// Sessions that wait for the next message.
+    idle: usize,
+    /// How many may use it at a time: one more with each success, up to what the configuration allows.
+    width: usize,
+    /// From this width on, which was too much once, it grows more slowly.
+    threshold: usize,
+    /// Successes since the width last changed.
+    successes: usize,
+    breaker: Breaker,
+    /// When its pause began, in nudges of the engine.
+    nudges: u64,
+    /// Why it pauses.
+    reason: String,
+    /// A flow tries it when the pause ends.
+    has_prober: bool,
+    /// Places that are kept for flows whose turn it is, and until when.
+    kept: Vec<(Flow, Timestamp)>,
+    waiting: Turns,
+    /// Until when its other addresses are tried first, and how often in a row it earned that.
+    last_until: Option<Timestamp>,
+    demotions: u32,
+}
+
+impl Default for Peer {
+    fn default() -> Self {
+        Self {
+            busy: 0,
+            idle: 0,
+            width: FIRST_WIDTH,
+            threshold: usize::MAX,
+            successes: 0,
+            // A refusal of the session is about all that would follow.
+            breaker: Breaker::opening_after(1),
+            nudges: 0,
+            reason: String::new(),
+            has_prober: false,
+            kept: Vec::new(),
+            waiting: Turns::default(),
+            last_until: None,
+            demotions: 0,
+        }
+    }
+}
+
+/// A place at a host, while an attempt uses it.
+#[derive(Debug)]
+pub struct Permit {
+    peers: Arc<Peers>,
+    address: SocketAddr,
+    limit: usize,
+    /// Whether it said what became of the host.
+    told: bool,
+}
+
+/// The place of a session that waits for the next message.
+#[derive(Debug)]
+pub struct IdlePermit {
+    peers: Arc<Peers>,
+    address: SocketAddr,
+}
+
+/// What a flow waits for that found no host to try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// When it looks again, unless it has its turn sooner.
+    pub until: Timestamp,
+    /// That its hosts pause; none: they have all the connections that they get.
+    pub pause: Option<Pause>,
+}
+
+/// Flows to resume once the table is free again.
+type Resumed = Vec<(Flow, Timestamp)>;
+
+impl Peers {
+    /// Knows none; wakes flows of `jobs`.
+    pub fn new(jobs: Jobs, clock: Clock) -> Self {
+        Self { clock, jobs, table: Mutex::default() }
+    }
+
+    /// Looks at a host, then wakes those whose turn it became.
+    fn with<T>(&self, address: SocketAddr, act: impl FnOnce(&mut Peer, Timestamp, &mut Resumed) -> T) -> T {
+        let now = self.clock.now();
+        let mut resumed = Vec::new();
+        let done = {
+            let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+            if table.len() >= REMEMBERED && !table.contains_key(&address) {
+                table.retain(|_, peer| peer.matters(now));
+                if table.len() >= REMEMBERED {
+                    table.retain(|_, peer| peer.is_used());
+                }
+            }
+            act(table.entry(address).or_default(), now, &mut resumed)
+        };
+        for (flow, at) in resumed {
+            self.jobs.resume(&flow, at);
+        }
+        done
+    }
+
+    /// A place at a host for an attempt of `flow`, of `limit` in all; none while it pauses or has no room.
+    pub fn admit(self: &Arc<Self>, address: SocketAddr, flow: &Flow, limit: usize) -> Option<Permit> {
+        let nudges = self.jobs.nudges();
+        self.with(address, |peer, now, resumed| {
+            peer.width = peer.width.min(limit).max(1);
+            peer.drop_overdue(now, resumed);
+            if !peer.admits(flow, nudges, now) {
+                return None;
+            }
+            peer.kept.retain(|(kept, _)| kept != flow);
+            peer.waiting.remove(flow);
+            peer.busy += 1;
+            Some(Permit { peers: Arc::clone(self), address, limit, told: false })
+        })
+    }
+
+    /// Whether a host has more connections than it gets, those included that only wait.
+    pub fn is_over(&self, address: SocketAddr, limit: usize) -> bool {
+        self.with(address, |peer, _, _| peer.busy + peer.idle > limit)
+    }
+
+    /// Leaves a flow that found no place at any of these addresses to wait for one.
+    pub fn wait(&self, addresses: &[SocketAddr], flow: &Flow) -> Wait {
+        let now = self.clock.now();
+        // The one that is free soonest: one without a pause, else the shortest pause.
+        let pause = |address: &&SocketAddr| self.with(**address, |peer, now, _| peer.paused_until(now));
+        let Some(address) = addresses.iter().min_by_key(pause) else {
+            return Wait { until: now.plus(LOOKS_AGAIN), pause: None };
+        };
+        self.with(*address, |peer, now, _| {
+            let Some(until) = peer.paused_until(now) else {
+                peer.waiting.push(flow);
+                let until = now.plus(LOOKS_AGAIN);
+                let pause = peer.breaker.is_open().then(|| Pause { until, reason: peer.reason.clone() });
+                return Wait { until, pause };
+            };
+            let pause = Some(Pause { until, reason: peer.reason.clone() });
+            if std::mem::replace(&mut peer.has_prober, true) {
+                peer.waiting.push(flow);
+                return Wait { until: until.plus(LOOKS_AGAIN), pause };
+            }
+            peer.waiting.remove(flow);
+            Wait { until, pause }
+        })
+    }
+
+    /// Whether nothing may be tried at a host now.
+    pub fn is_paused(&self, address: SocketAddr) -> bool {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.get(&address).is_some_and(|peer| peer.breaker.is_open())
+    }
+
+    /// An address did not answer while another did, or is no good for other reasons: the others are tried first.
+    pub fn demote(&self, address: SocketAddr) {
+        self.with(address, |peer, now, _| {
+            let time = FIRST_DEMOTION.saturating_mul(1 << peer.demotions.min(16)).min(LONGEST_DEMOTION);
+            peer.demotions = peer.demotions.saturating_add(1);
+            peer.last_until = Some(now.plus(time));
+        });
+    }
+
+    /// Whether an address is to be tried after the others.
+    pub fn is_demoted(&self, address: SocketAddr) -> bool {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(peer) = table.get(&address) else { return false };
+        peer.last_until.is_some_and(|until| self.clock.now() < until)
+    }
+}
+
+impl Permit {
+    /// The host took a session and answered in it, whatever it said of the message.
+    pub fn succeeded(&mut self) {
+        self.told = true;
+        self.peers.with(self.address, |peer, now, resumed| {
+            if peer.breaker.is_open() {
+                tracing::info!(address = %self.address, "a mail host takes mail again");
+                peer.breaker.succeeded();
+                peer.has_prober = false;
+            }
+            peer.last_until = None;
+            peer.demotions = 0;
+            peer.successes += 1;
+            if peer.width < peer.threshold || peer.successes >= peer.width {
+                peer.successes = 0;
+                peer.width = peer.width.saturating_add(1).min(self.limit);
+            }
+            peer.promote(now, resumed);
+        });
+    }
+
+    /// The host took no session, or ended it: `reason`, as a sentence.
+    pub fn failed(&mut self, reason: &str) {
+        self.told = true;
+        let nudges = self.peers.jobs.nudges();
+        self.peers.with(self.address, |peer, now, resumed| {
+            let others = peer.busy.saturating_sub(1);
+            let was_open = peer.breaker.is_open();
+            if !peer.breaker.failed(now, None, others, chance()) {
+                return;
+            }
+            // Perhaps it takes just so many at a time.
+            peer.threshold = others.min(peer.width).max(1);
+            peer.width = 1;
+            peer.successes = 0;
+            peer.nudges = nudges;
+            reason.clone_into(&mut peer.reason);
+            let until = peer.breaker.until().unwrap_or(now);
+            if !was_open {
+                let pause = until.since(now);
+                tracing::warn!(address = %self.address, reason, ?pause, "a mail host pauses; one message at a time tries it");
+            }
+            let prober = peer.waiting.pop();
+            peer.has_prober = prober.is_some();
+            resumed.extend(prober.map(|flow| (flow, until)));
+        });
+    }
+
+    /// Keeps the connection, while the place is another's.
+    pub fn idle(self) -> IdlePermit {
+        let (peers, address) = (Arc::clone(&self.peers), self.address);
+        peers.with(address, |peer, _, _| peer.idle += 1);
+        // Dropping it frees the place.
+        drop(self);
+        IdlePermit { peers, address }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.peers.with(self.address, |peer, now, resumed| {
+            peer.busy = peer.busy.saturating_sub(1);
+            if !self.told {
+                peer.breaker.said_nothing();
+            }
+            peer.promote(now, resumed);
+        });
+    }
+}
+
+impl Drop for IdlePermit {
+    fn drop(&mut self) {
+        self.peers.with(self.address, |peer, _, _| peer.idle = peer.idle.saturating_sub(1));
+    }
+}
+
+impl Peer {
+    /// Until when nothing may be tried; none: it does not pause, or waits for its probe.
+    fn paused_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.breaker.until().filter(|until| now < *until)
+    }
+
+    fn admits(&mut self, flow: &Flow, nudges: u64, now: Timestamp) -> bool {
+        if self.breaker.is_open() {
+            if self.nudges != nudges {
+                // The operator wants it tried.
+                self.nudges = nudges;
+                self.breaker.probe_at(now);
+            }
+            return !self.breaker.pauses(now) && self.busy == 0;
+        }
+        self.kept.iter().any(|(kept, _)| kept == flow) || self.busy + self.kept.len() < self.width
+    }
+
+    /// Gives free places to those who wait, in turn.
+    fn promote(&mut self, now: Timestamp, resumed: &mut Resumed) {
+        if self.breaker.is_open() {
+            // Its probe came to nothing that says anything: another's turn.
+            if !self.breaker.pauses(now) && self.busy == 0 {
+                resumed.extend(self.waiting.pop().map(|flow| (flow, now)));
+            }
+            return;
+        }
+        while self.busy + self.kept.len() < self.width
+            && let Some(flow) = self.waiting.pop()
+        {
+            self.kept.push((flow.clone(), now.plus(KEPT_FOR)));
+            resumed.push((flow, now));
+        }
+    }
+
+    /// Gives the places of those who did not come to others.
+    fn drop_overdue(&mut self, now: Timestamp, resumed: &mut Resumed) {
+        let before = self.kept.len();
+        self.kept.retain(|(_, until)| now < *until);
+        if self.kept.len() < before {
+            self.promote(now, resumed);
+        }
+    }
+
+    /// Whether connections or flows hang on it.
+    fn is_used(&self) -> bool {
+        self.busy + self.idle > 0 || !self.kept.is_empty() || !self.waiting.is_empty()
+    }
+
+    /// Whether forgetting it would change anything.
+    fn matters(&self, now: Timestamp) -> bool {
+        self.is_used() || self.breaker.is_open() || self.last_until.is_some_and(|until| now < until)
+    }
+}
+
+/// From 0 to 1.
+fn chance() -> f64 {
+    let mut octets = [0; 2];
+    fill_random(&mut octets);
+    f64::from(u16::from_le_bytes(octets)) / 65_536.0
+}
+
+#[cfg(test)]
+mod tests;

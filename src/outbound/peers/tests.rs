@@ -1,0 +1,173 @@
+//! Widths, pauses, probes and turns of hosts, without a network.
+
+#![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+use super::*;
+
+const LIMIT: usize = 20;
+
+struct Rig {
+    peers: Arc<Peers>,
+    clock: Clock,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let clock = Clock::manual(Timestamp::from_millis(1_785_196_800_000));
+        Self { peers: Arc::new(Peers::new(Jobs::default(), clock.clone())), clock }
+    }
+
+    fn admit(&self, flow: &Flow) -> Option<Permit> {
+        self.peers.admit(host(1), flow, LIMIT)
+    }
+
+    /// Takes as many places as there are.
+    fn fill(&self) -> Vec<Permit> {
+        std::iter::from_fn(|| self.admit(&flow("full", 1))).collect()
+    }
+
+    fn wait(&self, flow: &Flow) -> Wait {
+        self.peers.wait(&[host(1)], flow)
+    }
+
+    fn seconds_until(&self, at: Timestamp) -> u64 {
+        at.since(self.clock.now()).as_secs()
+    }
+}
+
+fn host(number: u16) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], number))
+}
+
+fn flow(domain: &str, account: i64) -> Flow {
+    Flow::new(domain, account)
+}
+
+#[test]
+fn a_host_gets_few_connections_at_first_and_more_with_each_success() {
+    let rig = Rig::new();
+    let mut all = rig.fill();
+    assert_eq!(all.len(), FIRST_WIDTH);
+    for width in FIRST_WIDTH + 1..=LIMIT {
+        all.first_mut().unwrap().succeeded();
+        all.extend(rig.fill());
+        assert_eq!(all.len(), width);
+    }
+    all.first_mut().unwrap().succeeded();
+    assert!(rig.admit(&flow("a", 2)).is_none(), "no more than the limit");
+    assert!(rig.peers.admit(host(2), &flow("a", 2), LIMIT).is_some(), "another host has places of its own");
+}
+
+#[test]
+fn a_refusal_pauses_the_host_for_everybody_and_one_at_a_time_probes() {
+    let rig = Rig::new();
+    let (one, other) = (flow("one", 1), flow("other", 2));
+    for pause in [1, 2, 4, 8] {
+        let mut permit = rig.admit(&one).unwrap();
+        assert!(pause == 1 || rig.admit(&other).is_none(), "one probe");
+        permit.failed("421 too many");
+        drop(permit);
+        let wait = rig.wait(&other);
+        assert!((pause..=pause + pause / 4 + 1).contains(&rig.seconds_until(wait.until)), "{pause}: {wait:?}");
+        assert_eq!(wait.pause.unwrap().reason, "421 too many");
+        let later = rig.wait(&one);
+        assert!(later.until > wait.until, "only one of them tries it when the pause ends");
+        assert!(rig.admit(&one).is_none() && rig.admit(&other).is_none());
+        rig.clock.advance(wait.until.since(rig.clock.now()));
+    }
+    let mut probe = rig.admit(&other).unwrap();
+    assert!(rig.admit(&one).is_none());
+    assert_eq!(rig.wait(&one).pause.unwrap().reason, "421 too many", "it is not known to be over yet");
+    probe.succeeded();
+    let second = rig.admit(&one);
+    assert!(second.is_some() && rig.admit(&other).is_none(), "it starts slowly");
+}
+
+#[test]
+fn a_probe_that_says_nothing_of_the_host_leaves_the_next_its_turn() {
+    let rig = Rig::new();
+    rig.admit(&flow("one", 1)).unwrap().failed("no answer");
+    rig.clock.advance(Duration::from_secs(2));
+    drop(rig.admit(&flow("two", 1)).unwrap());
+    let mut probe = rig.admit(&flow("three", 1)).unwrap();
+    probe.failed("no answer");
+    drop(probe);
+    let wait = rig.wait(&flow("three", 1));
+    assert!((2..=3).contains(&rig.seconds_until(wait.until)), "the second pause is longer: {wait:?}");
+}
+
+#[test]
+fn freed_places_go_to_those_who_wait_account_by_account() {
+    let rig = Rig::new();
+    let mut held = rig.fill();
+    let flows @ [first, second, third] = &[flow("a.test", 1), flow("b.test", 1), flow("c.test", 1)];
+    let lone = flow("lone.test", 2);
+    for one in flows.iter().chain([&lone]) {
+        assert!(rig.admit(one).is_none());
+        assert_eq!(rig.wait(one).pause, None);
+        rig.wait(one);
+    }
+    for next in [first, &lone, second, third] {
+        drop(held.pop());
+        assert!(rig.admit(&flow("new.test", 3)).is_none(), "nobody goes before who waited");
+        held.insert(0, rig.admit(next).unwrap());
+    }
+    drop(held.pop());
+    assert!(rig.admit(&flow("new.test", 3)).is_some(), "nobody waits any more");
+}
+
+#[test]
+fn a_place_that_is_not_taken_goes_to_the_next() {
+    let rig = Rig::new();
+    let mut held = rig.fill();
+    let (gone, next) = (flow("gone.test", 1), flow("next.test", 1));
+    rig.wait(&gone);
+    rig.wait(&next);
+    drop(held.pop());
+    assert!(rig.admit(&next).is_none());
+    rig.clock.advance(KEPT_FOR);
+    assert!(rig.admit(&next).is_some());
+}
+
+#[test]
+fn sessions_that_wait_count_as_connections_and_leave_their_place_to_others() {
+    let rig = Rig::new();
+    let limit = 2;
+    let (one, other) = (flow("one", 1), flow("other", 2));
+    let idle: Vec<IdlePermit> = (0..2).map(|_| rig.peers.admit(host(1), &one, limit).unwrap().idle()).collect();
+    assert!(!rig.peers.is_over(host(1), limit));
+    let _permit = rig.peers.admit(host(1), &other, limit).unwrap();
+    assert!(rig.peers.is_over(host(1), limit), "one of those that wait has to go");
+    drop(idle);
+    assert!(!rig.peers.is_over(host(1), limit));
+}
+
+#[test]
+fn an_address_that_did_not_answer_stands_last_for_longer_each_time() {
+    let rig = Rig::new();
+    for seconds in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
+        rig.peers.demote(host(1));
+        rig.clock.advance(Duration::from_secs(seconds) - Duration::from_millis(1));
+        assert!(rig.peers.is_demoted(host(1)));
+        rig.clock.advance(Duration::from_millis(1));
+        assert!(!rig.peers.is_demoted(host(1)), "{seconds}");
+    }
+    rig.peers.demote(host(1));
+    rig.admit(&flow("a", 1)).unwrap().succeeded();
+    assert!(!rig.peers.is_demoted(host(1)), "it answers");
+}
+
+#[test]
+fn hosts_are_forgotten_but_not_those_in_use() {
+    let rig = Rig::new();
+    let used = rig.peers.admit(host(1), &flow("used", 1), LIMIT).unwrap();
+    for number in 0..=u16::MAX {
+        let address = SocketAddr::from(([198, 51, 100, 1], number));
+        rig.peers.admit(address, &flow("a", 1), LIMIT).unwrap().failed("no answer");
+    }
+    let table = rig.peers.table.lock().unwrap();
+    assert!(table.len() <= REMEMBERED, "{}", table.len());
+    assert!(table.contains_key(&host(1)));
+    drop(table);
+    drop(used);
+}

@@ -1,0 +1,132 @@
+//! What is known of a parcel so far.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::outbound::client::{Ended, Fault, Transcript};
+use crate::outbound::refusal;
+use crate::outbound::{Host, Outcome, Parcel, Receipt, Transmitted, Unroutable, Verdict};
+
+/// See the head of this file.
+pub(super) struct Progress {
+    pub outcomes: Vec<Option<Outcome>>,
+    pub receipt: Receipt,
+    pub transcript: Transcript,
+    /// The last trouble, for those who are left.
+    trouble: Option<Outcome>,
+    /// Mail data went out and was not answered: no other host gets it in this attempt.
+    stop: bool,
+    /// When the attempt ends, however far it came.
+    pub deadline: Instant,
+    /// A host was tried, …
+    pub tried: bool,
+    /// … and these were not, because they pause or have no room.
+    pub passed_over: Vec<SocketAddr>,
+    /// One of the hosts has an IPv4 address.
+    pub has_ipv4: bool,
+    /// Our IPv6 address has no name: no other of theirs would do.
+    pub only_ipv4: bool,
+}
+
+impl Progress {
+    pub(super) fn of(parcel: &Parcel, time: Duration) -> Self {
+        Self {
+            outcomes: vec![None; parcel.recipients.len()],
+            receipt: Receipt::default(),
+            transcript: Transcript::default(),
+            trouble: None,
+            stop: false,
+            deadline: Instant::now() + time,
+            tried: false,
+            passed_over: Vec::new(),
+            has_ipv4: false,
+            only_ipv4: false,
+        }
+    }
+
+    /// The places of recipients without a verdict.
+    pub(super) fn open(&self) -> Vec<usize> {
+        let open = self.outcomes.iter().enumerate().filter(|(_, outcome)| outcome.is_none());
+        open.map(|(place, _)| place).collect()
+    }
+
+    /// Whether no host decided anything, nor may have.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.outcomes.iter().all(Option::is_none) && !self.stop
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.stop || Instant::now() >= self.deadline || self.outcomes.iter().all(Option::is_some)
+    }
+
+    /// A host could not be connected to.
+    pub(super) fn note_unreached(&mut self, host: &Host, address: SocketAddr, fault: &Fault) {
+        self.transcript.note(&format!("{} [{address}]", host.name));
+        self.failed(host, address, fault);
+    }
+
+    /// A host took no session, or broke it off.
+    pub(super) fn failed(&mut self, host: &Host, address: SocketAddr, fault: &Fault) {
+        self.tried = true;
+        self.receipt.host = Some(host.name.clone());
+        self.receipt.address = Some(address);
+        if let Fault::Refused(reply) = fault {
+            self.only_ipv4 |= self.wants_ipv4(address, &reply.text());
+        }
+        self.trouble = Some(Outcome::ours(Verdict::Deferred, fault.diagnostic(&host.name)));
+    }
+
+    /// Takes over what a transaction decided. Whether the host wants us to come over IPv4: then those whom it refused for
+    /// that have no verdict yet.
+    pub(super) fn take(&mut self, open: &[usize], ended: Ended, host: &Host, address: SocketAddr) -> bool {
+        self.tried = true;
+        self.receipt.host = Some(host.name.clone());
+        self.receipt.address = Some(address);
+        for (place, outcome) in open.iter().zip(ended.outcomes) {
+            let refused = outcome.as_ref().filter(|one| one.verdict != Verdict::Sent);
+            let outcome = match refused {
+                Some(refused) if self.wants_ipv4(address, &refused.diagnostic) => {
+                    self.only_ipv4 = true;
+                    self.trouble = Some(Outcome { verdict: Verdict::Deferred, ..refused.clone() });
+                    None
+                }
+                _ => outcome,
+            };
+            if let Some(slot) = self.outcomes.get_mut(*place) {
+                *slot = outcome;
+            }
+        }
+        if let Some(fault) = &ended.fault {
+            self.failed(host, address, fault);
+            // Its last word never came: perhaps it has the mail.
+            self.stop = ended.data_sent;
+        }
+        self.only_ipv4
+    }
+
+    /// Whether a refusal is about the name of our IPv6 address, which IPv4 may do without.
+    fn wants_ipv4(&self, address: SocketAddr, text: &str) -> bool {
+        address.is_ipv6() && self.has_ipv4 && refusal::wants_reverse_name(text)
+    }
+
+    pub(super) fn unroutable(mut self, unroutable: Unroutable) -> Self {
+        let Unroutable { verdict, diagnostic } = unroutable;
+        self.transcript.note(&diagnostic);
+        let outcome = Outcome::ours(verdict, diagnostic);
+        if verdict == Verdict::Bounced {
+            self.outcomes.fill(Some(outcome));
+        } else {
+            self.trouble = Some(outcome);
+        }
+        self
+    }
+
+    pub(super) fn finish(self) -> Transmitted {
+        let rest = self.trouble.unwrap_or_else(|| Outcome::ours(Verdict::Deferred, "4.4.4 no host could be tried"));
+        let outcomes = self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| rest.clone())).collect();
+        let receipt = Receipt { transcript: self.transcript.text(), ..self.receipt };
+        Transmitted { outcomes, receipt, wait: None }
+    }
+}

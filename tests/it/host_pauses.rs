@@ -1,0 +1,382 @@
+//! What a mail host is spared and what it gets: pauses with one probe, its share of connections, and which of its
+//! addresses are tried (RFC 5321 §4.5.4.1, RFC 8305).
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use mailkite::clock::{Clock, Timestamp};
+use mailkite::config::{Config, Outbound};
+use mailkite::dns::Resolver;
+use mailkite::egress::{Guard, Policy};
+use mailkite::jobs::Flow;
+use mailkite::mail::address::{Domain, Mailbox};
+use mailkite::outbound::client::Timeouts;
+use mailkite::outbound::mx::Hosts;
+use mailkite::outbound::tls::ClientTls;
+use mailkite::outbound::transport::Transport;
+use mailkite::outbound::{Destination, Parcel, Transmitted, Verdict};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use crate::support::api::Api;
+use crate::support::dns::DnsServer;
+use crate::support::remote::{Act, Manner, Remote};
+use crate::support::server::Server;
+
+const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
+const WAITING: &str = "SELECT count(*) FROM job WHERE lease_until IS NULL";
+const SENT: &str = "SELECT count(*) FROM recipient WHERE status = 'sent'";
+
+/// A host that answers `reply` at `stage` as long as it is busy.
+async fn busy(address: SocketAddr, stage: &'static str, reply: &'static str) -> (Remote, Arc<AtomicBool>) {
+    let is_busy = Arc::new(AtomicBool::new(true));
+    let asked = Arc::clone(&is_busy);
+    let script = move |command: &str, _: usize| {
+        (command.starts_with(stage) && asked.load(Ordering::SeqCst)).then(|| Act::Leave(format!("{reply}\r\n")))
+    };
+    (Remote::at(address, Manner { script: Arc::new(script), ..Manner::default() }).await, is_busy)
+}
+
+fn any_port(ip: [u8; 4]) -> SocketAddr {
+    SocketAddr::from((ip, 0))
+}
+
+/// A server whose mail leaves for loopback.
+async fn sending(clock: Clock, dns: &DnsServer, port: u16, adjust: impl FnOnce(&mut Config)) -> Server {
+    Server::start_with(clock, |config| {
+        config.dns.servers = vec![dns.address];
+        config.outbound.smarthost = None;
+        config.outbound.port = port;
+        config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
+        config.outbound.mta_sts = false;
+        config.outbound.dane = false;
+        adjust(config);
+    })
+    .await
+}
+
+/// Sends a message, and returns its id.
+async fn send(api: &Api, to: &str) -> String {
+    let body = json!({"from": "hi@inbox.test", "to": to, "subject": "Hi", "text": "It waits."});
+    api.post("/v1/send", body).await.expect(202)["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_refuses_sessions_is_left_alone_by_all_domains_and_loses_nothing() {
+    const DOMAINS: usize = 60;
+    for (stage, reply) in
+        [("GREETING", "421 4.3.2 too many connections"), ("MAIL", "421 4.7.0 [TSS04] temporarily deferred")]
+    {
+        let dns = DnsServer::start().await;
+        let (mut remote, is_busy) = busy(any_port([127, 0, 0, 1]), stage, reply).await;
+        dns.address("mx.provider.test", "127.0.0.1");
+        for number in 0..DOMAINS {
+            dns.mx(&format!("c{number}.test"), 10, "mx.provider.test");
+        }
+        let clock = Clock::manual(NOW);
+        let server = sending(clock, &dns, remote.address.port(), |_| {}).await;
+        let owner = server.owner().await;
+        let first = send(&owner, "a@c0.test").await;
+        server.until("SELECT count(*) FROM recipient WHERE status = 'deferred'", 1_i64).await;
+        let mut last = String::new();
+        for number in 1..DOMAINS {
+            last = send(&owner, &format!("a@c{number}.test")).await;
+        }
+        let jobs = i64::try_from(DOMAINS).unwrap();
+        server.until(WAITING, jobs).await;
+        assert_eq!(remote.connections(), 1, "the host pauses for every domain that it serves");
+        let unattempted: i64 = server.query("SELECT count(*) FROM dispatch WHERE attempts = 0").await;
+        assert_eq!(unattempted, jobs - 1, "waiting is no attempt");
+
+        // Whoever looks is told that it pauses, why, and until when.
+        let transmissions = owner.get(&format!("/api/messages/{last}/transmissions")).await.expect(200);
+        assert!(transmissions[0]["pauseReason"].as_str().unwrap().contains(reply), "{transmissions}");
+        let until = transmissions[0]["pausedUntil"].as_i64().unwrap();
+        assert!((1_000..=1_300).contains(&(until - NOW.as_millis())), "{until}");
+        let transmissions = owner.get(&format!("/api/messages/{first}/transmissions")).await.expect(200);
+        assert_eq!(transmissions[0]["attempts"], 1, "{transmissions}");
+
+        // One probe for each pause, whoever waits.
+        for (probes, pause) in [(2, 2), (3, 3), (4, 6)] {
+            server.clock.advance(Duration::from_secs(pause));
+            for number in 1..DOMAINS {
+                server
+                    .webhooks
+                    .jobs
+                    .wake(&mailkite::jobs::mail_flow(&format!("c{number}.test"), 1), server.clock.now());
+            }
+            let attempts = "SELECT sum(attempts) FROM dispatch";
+            server.until(attempts, probes).await;
+            server.until(WAITING, jobs).await;
+            assert_eq!(i64::try_from(remote.connections()).unwrap(), probes, "one probe");
+        }
+
+        is_busy.store(false, Ordering::SeqCst);
+        server.clock.advance(Duration::from_secs(3600));
+        for number in 0..DOMAINS {
+            server.webhooks.jobs.wake(&mailkite::jobs::mail_flow(&format!("c{number}.test"), 1), server.clock.now());
+        }
+        for _ in 0..DOMAINS {
+            remote.taken().await;
+        }
+        server.until(SENT, jobs).await;
+        let paused: i64 = server.query("SELECT count(*) FROM lane_pause WHERE until > 1785200000000").await;
+        assert_eq!(paused, 0, "nothing pauses any more");
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queue_tells_of_a_pause_until_the_host_takes_mail_again() {
+    let dns = DnsServer::start().await;
+    let (mut remote, is_busy) = busy(any_port([127, 0, 0, 1]), "GREETING", "421 4.3.2 too many connections").await;
+    dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
+    let server = sending(Clock::manual(Clock::System.now()), &dns, remote.address.port(), |_| {}).await;
+    let owner = server.owner().await;
+    for number in 0..3 {
+        send(&owner, &format!("a{number}@remote.test")).await;
+    }
+    server.until("SELECT count(*) FROM lane_pause", 1_i64).await;
+    server.until(WAITING, 3_i64).await;
+    // The command reads the system's clock, which goes on.
+    server
+        .write(|tx, _, now| {
+            tx.execute("UPDATE lane_pause SET until = ?1", [now.plus(Duration::from_secs(600)).as_millis()])?;
+            Ok(())
+        })
+        .await;
+    let data_dir = server.data_dir().to_owned();
+    let queue = async |arguments: &'static [&'static str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mailkite"));
+        command.arg("queue").args(arguments).arg("--data-dir").arg(&data_dir);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    let list = queue(&["list"]).await;
+    assert!(
+        list.contains("paused") && list.contains("pauses for") && list.contains("mx.remote.test refused"),
+        "{list}"
+    );
+    let json = queue(&["list", "--json"]).await;
+    assert!(json.contains("\"pausedUntil\":1") && json.contains("\"pauseReason\":\"4.3.2 mx.remote.test"), "{json}");
+    is_busy.store(false, Ordering::SeqCst);
+    server.advance_mail(Duration::from_secs(3600), "remote.test");
+    for _ in 0..3 {
+        remote.taken().await;
+    }
+    server.until(SENT, 3_i64).await;
+    server.until("SELECT count(*) FROM lane_pause", 0_i64).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_domains_of_a_host_share_its_connections_and_wait_in_no_slot() {
+    let dns = DnsServer::start().await;
+    let silent = Manner { script: Arc::new(|_, _| Some(Act::Silence)), ..Manner::default() };
+    let remote = Remote::at(any_port([127, 0, 0, 1]), silent).await;
+    dns.address("mx.provider.test", "127.0.0.1");
+    for number in 0..30 {
+        dns.mx(&format!("c{number}.test"), 10, "mx.provider.test");
+    }
+    let server =
+        sending(Clock::manual(NOW), &dns, remote.address.port(), |config| config.outbound.host_width = 3).await;
+    let owner = server.owner().await;
+    for number in 0..30 {
+        send(&owner, &format!("a@c{number}.test")).await;
+    }
+    server.until(WAITING, 27_i64).await;
+    assert_eq!((remote.connections(), server.webhooks.jobs.figures().running), (3, 3));
+    server.stop_with_any_jobs().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_domains_and_names_of_one_host_all_have_their_turn() {
+    let dns = DnsServer::start().await;
+    let mut remote = Remote::start().await;
+    for number in 0..40 {
+        // Half of them name the host by one name, the others each by its own.
+        let name = if number % 2 == 0 { "mx.provider.test".to_owned() } else { format!("mx{number}.provider.test") };
+        dns.mx(&format!("c{number}.test"), 10, &name);
+        if number == 0 || number % 2 == 1 {
+            dns.address(&name, "127.0.0.1");
+        }
+    }
+    let server = sending(Clock::System, &dns, remote.address.port(), |config| config.outbound.host_width = 2).await;
+    let owner = server.owner().await;
+    for number in 0..40 {
+        send(&owner, &format!("a@c{number}.test")).await;
+    }
+    for _ in 0..40 {
+        remote.taken().await;
+    }
+    server.until(SENT, 40_i64).await;
+    let attempts: i64 = server.query("SELECT sum(attempts) FROM dispatch").await;
+    assert_eq!(attempts, 40);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_host_is_asked_while_one_pauses() {
+    let dns = DnsServer::start().await;
+    let (first, _busy) = busy(any_port([127, 0, 0, 1]), "GREETING", "421 4.3.2 busy").await;
+    let second = SocketAddr::from(([127, 0, 0, 2], first.address.port()));
+    let mut second = Remote::at(second, Manner::default()).await;
+    dns.mx("remote.test", 10, "mx1.remote.test").address("mx1.remote.test", "127.0.0.1");
+    dns.mx("remote.test", 20, "mx2.remote.test").address("mx2.remote.test", "127.0.0.2");
+    let server = sending(Clock::manual(NOW), &dns, first.address.port(), |_| {}).await;
+    let owner = server.owner().await;
+    for number in 0..10 {
+        send(&owner, &format!("a{number}@remote.test")).await;
+        assert_eq!(second.taken().await.recipients(), [format!("a{number}@remote.test")]);
+        server.until(SENT, number + 1).await;
+    }
+    assert_eq!(first.connections(), 1);
+    server.stop().await;
+}
+
+/// Parcels to remote.test, without a server.
+struct Rig {
+    dns: DnsServer,
+    transport: Transport,
+}
+
+impl Rig {
+    async fn new(port: u16, adjust: impl FnOnce(&mut Outbound)) -> Self {
+        let dns = DnsServer::start().await;
+        let mut config = Outbound { port, ..Outbound::default() };
+        adjust(&mut config);
+        let resolver = Arc::new(Resolver::fresh(&[dns.address]).unwrap());
+        let allow_networks = vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
+        let guard = Guard { policy: Policy { allow_localhost: false, allow_networks }, own_listeners: Vec::new() };
+        let hosts = Hosts::new(&config, "mail.acme.test", resolver, guard, None);
+        let tls = ClientTls::new(&mailkite::tls::client_config(None).unwrap());
+        let transport = Transport::new("mail.acme.test".to_owned(), Timeouts::default(), tls, hosts);
+        dns.mx("remote.test", 10, "mx.remote.test");
+        Self { dns, transport }
+    }
+
+    async fn send(&self) -> Transmitted {
+        let parcel = Parcel {
+            reverse_path: Some(Mailbox::parse("bounce@acme.test").unwrap()),
+            recipients: vec![Mailbox::parse("ada@remote.test").unwrap()],
+            data: "Subject: Hi\r\n\r\nHi\r\n".into(),
+        };
+        let destination = Destination::Domain(Domain::parse("remote.test").unwrap());
+        self.transport.transmit(&Flow::new("smtp:remote.test", 1), &destination, parcel, NOW).await
+    }
+}
+
+fn verdict(done: &Transmitted) -> Verdict {
+    done.outcomes[0].verdict
+}
+
+/// A listener that answers no SYN: its queue is full. It and who filled it, to be kept.
+async fn deaf(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let mut fill = Vec::new();
+    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+        fill.push(stream.unwrap());
+    }
+    (listener, fill)
+}
+
+#[tokio::test]
+async fn an_address_that_does_not_answer_is_passed_by_and_remembered() {
+    let mut good = Remote::at(any_port([127, 0, 0, 3]), Manner::default()).await;
+    let dead = SocketAddr::from(([127, 0, 0, 2], good.address.port()));
+    let _deaf = deaf(dead).await;
+    let rig = Rig::new(good.address.port(), |_| {}).await;
+    rig.dns.address("mx.remote.test", "127.0.0.2").address("mx.remote.test", "127.0.0.3");
+    let done = rig.send().await;
+    assert_eq!((verdict(&done), done.receipt.address), (Verdict::Sent, Some(good.address)));
+    good.taken().await;
+    for _ in 0..5 {
+        let done = rig.send().await;
+        assert_eq!(verdict(&done), Verdict::Sent);
+        assert!(!done.receipt.transcript.contains("127.0.0.2"), "{}", done.receipt.transcript);
+    }
+    assert_eq!(good.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_session_that_waits_is_used_before_another_address_is_tried() {
+    let good = Remote::at(any_port([127, 0, 0, 3]), Manner::default()).await;
+    let rig = Rig::new(good.address.port(), |_| {}).await;
+    rig.dns.address("mx.remote.test", "127.0.0.2").address("mx.remote.test", "127.0.0.3");
+    assert_eq!(verdict(&rig.send().await), Verdict::Sent);
+    let late = Remote::at(SocketAddr::from(([127, 0, 0, 2], good.address.port())), Manner::default()).await;
+    for _ in 0..5 {
+        assert_eq!(verdict(&rig.send().await), Verdict::Sent);
+    }
+    assert_eq!((good.connections(), late.connections()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_host_that_wants_a_name_for_our_ipv6_address_gets_the_mail_over_ipv4() {
+    for (stage, reply) in [
+        ("GREETING", "554 5.7.25 no PTR for your address"),
+        ("MAIL", "550 5.7.25 The IP address sending this message does not have a PTR record"),
+        ("RCPT", "450 4.7.25 cannot find your reverse hostname"),
+        ("END", "550 5.7.1 this message does not meet IPv6 sending guidelines regarding PTR records"),
+    ] {
+        let mut four = Remote::at(any_port([127, 0, 0, 1]), Manner::default()).await;
+        let six = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], four.address.port()));
+        let (six, _) = busy(six, stage, reply).await;
+        let rig = Rig::new(four.address.port(), |_| {}).await;
+        rig.dns.address("mx.remote.test", "::1").address("mx.remote.test", "127.0.0.1");
+        let done = rig.send().await;
+        assert_eq!(verdict(&done), Verdict::Sent, "{stage}: {}", done.receipt.transcript);
+        assert!(done.receipt.transcript.contains(reply), "{}", done.receipt.transcript);
+        assert_eq!(four.taken().await.recipients(), ["ada@remote.test"]);
+        assert_eq!(verdict(&rig.send().await), Verdict::Sent);
+        assert_eq!(six.connections(), 1, "{stage}: it is not asked again at once");
+    }
+}
+
+#[tokio::test]
+async fn a_name_is_no_reason_where_there_is_no_ipv4() {
+    let six = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0));
+    let (six, _) = busy(six, "MAIL", "550 5.7.25 no PTR record").await;
+    let rig = Rig::new(six.address.port(), |_| {}).await;
+    rig.dns.address("mx.remote.test", "::1");
+    let done = rig.send().await;
+    assert_eq!(done.outcomes[0].diagnostic, "550 5.7.25 no PTR record");
+}
+
+#[tokio::test]
+async fn without_ipv6_only_ipv4_is_tried() {
+    let four = Remote::at(any_port([127, 0, 0, 1]), Manner::default()).await;
+    let six = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], four.address.port()));
+    let six = Remote::at(six, Manner::default()).await;
+    let rig = Rig::new(four.address.port(), |config| config.ipv6 = false).await;
+    rig.dns.address("mx.remote.test", "::1").address("mx.remote.test", "127.0.0.1");
+    assert_eq!(verdict(&rig.send().await), Verdict::Sent);
+    assert_eq!((six.connections(), four.connections()), (0, 1));
+    let rig = Rig::new(four.address.port(), |config| config.ipv6 = false).await;
+    rig.dns.address("mx.remote.test", "::1");
+    let done = rig.send().await;
+    assert_eq!(verdict(&done), Verdict::Deferred);
+    assert!(done.outcomes[0].diagnostic.contains("ipv6 is off"), "{}", done.outcomes[0].diagnostic);
+}
+
+#[tokio::test]
+async fn mail_leaves_from_the_address_of_its_family_that_is_configured() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let sources = vec!["127.0.0.9".parse().unwrap(), "::1".parse().unwrap()];
+    let rig = Rig::new(port, |config| config.source_addresses = sources).await;
+    rig.dns.address("mx.remote.test", "127.0.0.1");
+    let peer = async {
+        let (stream, peer) = listener.accept().await.unwrap();
+        drop(stream);
+        peer.ip().to_string()
+    };
+    let (_, peer) = tokio::join!(rig.send(), peer);
+    assert_eq!(peer, "127.0.0.9");
+}
