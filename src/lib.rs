@@ -125,6 +125,7 @@
 //! | RFC 1843 | HZ-GB-2312 |
 //! | RFC 1870 | SIZE |
 //! | RFC 1950 | zlib: `deflate` in HTTP |
+//! | RFC 1912 | names of hosts in DNS |
 //! | RFC 2034 | ENHANCEDSTATUSCODES |
 //! | RFC 2045 | MIME: bodies, transfer encodings |
 //! | RFC 2046 | MIME: media types, multiparts |
@@ -172,6 +173,7 @@
 //! | RFC 6797 | HSTS |
 //! | RFC 6838 | length of media type names |
 //! | RFC 6890 | special-purpose addresses |
+//! | RFC 6891 | EDNS |
 //! | RFC 6840 | DNSSEC: the AD bit |
 //! | RFC 7208 | SPF |
 //! | RFC 7239 | the Forwarded field |

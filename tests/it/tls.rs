@@ -87,12 +87,14 @@ async fn one_port_speaks_http_and_https_in_both_versions() {
 async fn from_another_machine_the_api_wants_https() {
     let Some(address) = own_address() else { return };
     let server = Server::start_with(Clock::System, |config| config.http.listen = vec![(address, 0).into()]).await;
-    let (refused, _, body) = http_get(&format!("http://{}", server.http), "/api/health").await;
+    let (refused, _, body) = http_get(&format!("http://{}", server.http), "/v1/me").await;
     assert_eq!(
         (refused, serde_json::from_slice::<serde_json::Value>(&body).unwrap()["code"].as_str()),
         (403, Some("https_required"))
     );
     assert_eq!(status(&mut https(server.http, &["http/1.1"]).await, "/api/health").await, 200);
+    // Whoever looks after the server may have no certificate to check it by.
+    assert_eq!(http_get(&format!("http://{}", server.http), "/api/health").await.0, 200);
     server.stop().await;
 }
 

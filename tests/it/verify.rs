@@ -377,6 +377,33 @@ async fn a_line_of_an_mbox_file_on_top_hides_no_header() {
 }
 
 #[tokio::test]
+async fn fields_behind_a_line_that_is_none_are_read_and_never_vouched_for() {
+    let bench = Bench::new().await;
+    let signed = bench.sign(MESSAGE, "example.com", &["From", "To", "Subject"]);
+    let whole = bench.verify("192.0.2.7", "a@example.com", &signed).await;
+    assert_eq!((whole.verdicts.dkim, whole.verdicts.dmarc), (Some(Verdict::Pass), Some(Verdict::Pass)));
+    for line in ["junk", ": x", "X\u{e9}: y", "Fr om: x", "From a@b.test Mon Nov 30 01:02:03 2026", "\u{feff}"] {
+        for field in ["Subject: Pay me", "From: ceo@bank.test", "Content-Type: text/html", "X-Any: y"] {
+            for forged in [
+                format!("{line}\r\n{field}\r\n{signed}"),
+                format!("{field}\r\n{line}\r\n{signed}"),
+                signed.replacen("To: ", &format!("{line}\r\n{field}\r\nTo: "), 1),
+                signed.replacen("\r\n\r\n", &format!("\r\n{line}\r\n{field}\r\n\r\n"), 1),
+            ] {
+                // The separator of an mbox file on top is stepped over by everything.
+                let is_separator = forged.starts_with("From a@b.test") && field == "X-Any: y";
+                let found = bench.verify("192.0.2.7", "a@example.com", &forged).await;
+                let text = mime::parse(forged.as_bytes()).text;
+                assert!(field.contains("html") || text.unwrap().starts_with("Does"), "{forged}");
+                assert!(is_separator || found.verdicts.dkim != Some(Verdict::Pass), "{forged}");
+                assert!(is_separator || found.verdicts.dmarc != Some(Verdict::Pass), "{forged}");
+                assert!(is_separator || !found.aligned, "{forged}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn at_most_five_signatures_are_checked() {
     let bench = Bench::new().await;
     let mut raw = MESSAGE.to_owned();

@@ -169,13 +169,17 @@ pub struct LogIn {
     /// Instead of both: a ticket that `mailkite dev` printed, good for one sign-in.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    ticket: Loose<String>,
+    ticket: Typed,
 }
 
 /// Signs in by e-mail and password, or by a ticket.
 pub async fn log_in(State(app): State<App>, client: Client, body: Body) -> Result<Json<Session>, ApiError> {
     let fields: LogIn = body.fields()?;
-    if let Loose::Given(ticket) = fields.ticket {
+    // An empty ticket beside an e-mail is none.
+    let has_email = matches!(fields.email.0, Loose::Given(_));
+    if let Loose::Given(ticket) = fields.ticket.0
+        && !(ticket.is_empty() && has_email)
+    {
         let attempt = Attempt::begin(&app, &client, "").await?;
         let result = app.accounts.log_in_with_ticket(&ticket, client.session(), app.clock.now()).await;
         attempt.end(&app, &result);

@@ -53,6 +53,10 @@ impl<'x, 'l> Fields<'x, 'l> {
         while raw.get(first..).is_some_and(|rest| rest.starts_with(BYTE_ORDER_MARK)) {
             first += BYTE_ORDER_MARK.len();
         }
+        // One on a line of its own is a line that is no field.
+        if matches!(raw.get(first), None | Some(b'\r' | b'\n')) {
+            first = at;
+        }
         Self {
             raw,
             limits,
@@ -209,7 +213,7 @@ impl<'x, 'l> Fields<'x, 'l> {
             if line.starts_with(b" ") || line.starts_with(b"\t") {
                 return (is_unfinished || self.goes_on(next, ends)).then_some(at);
             }
-            if line.is_empty() || field_name(line).is_some() || (line.starts_with(b"--") && ends(line)) {
+            if line.is_empty() || is_usual_field(line) || (line.starts_with(b"--") && ends(line)) {
                 return None;
             }
             at = next;
@@ -348,6 +352,12 @@ fn field_name(line: &[u8]) -> Option<usize> {
     let colon = memchr::memchr(b':', line)?;
     let name = line.get(..colon)?.trim_ascii_end();
     (!name.is_empty() && name.iter().all(u8::is_ascii_graphic)).then_some(colon)
+}
+
+/// Whether a field begins there whose name is of letters, digits and hyphens, as all names are that are in use.
+fn is_usual_field(line: &[u8]) -> bool {
+    let name = field_name(line).and_then(|colon| line.get(..colon)).map(<[u8]>::trim_ascii_end);
+    name.is_some_and(|name| name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte)))
 }
 
 fn is_mbox_line(line: &[u8]) -> bool {

@@ -186,12 +186,92 @@ proptest! {
     }
 
     #[test]
+    fn no_attachment_is_lost_by_a_line_in_a_header_that_is_no_field(
+        line in proptest::sample::select(ODD_LINES), at in any::<proptest::sample::Index>(), parts in 1_usize..6,
+    ) {
+        let (mut lines, mut places) = (Vec::new(), Vec::new());
+        let mut header = |lines: &mut Vec<String>, fields: &[&str]| {
+            places.extend(lines.len()..=lines.len() + fields.len());
+            lines.extend(fields.iter().map(ToString::to_string));
+            lines.push(String::new());
+        };
+        header(&mut lines, &["From: a@b.example", "Subject: x", "Content-Type: multipart/mixed;", " boundary=q"]);
+        for part in 0..parts {
+            lines.push("--q".to_owned());
+            header(&mut lines, &[&format!("Content-Type: application/pdf; name={part}"), "Content-Description: x"]);
+            lines.push(format!("body {part}"));
+        }
+        lines.push("--q--".to_owned());
+        lines.insert(*at.get(&places), line.to_owned());
+        let mail = check_invariants(lines.join("\r\n").as_bytes());
+        prop_assert_eq!(mail.attachments.len(), parts, "{:?}", lines);
+    }
+
+    #[test]
+    fn every_line_is_in_the_part_that_it_stands_in(
+        tree in proptest::collection::vec((0_usize..4, 0_usize..3), 1..12),
+    ) {
+        // Each step opens a multipart, some with the boundary of another, adds a part, or closes the innermost.
+        let (mut raw, mut open, mut bodies) = (String::from("Content-Type: multipart/mixed; boundary=b0\r\n\r\ngap\r\n"), vec![0], 0);
+        for (step, boundary) in tree {
+            let Some(innermost) = open.last().copied() else { break };
+            match step {
+                0 => {
+                    raw += &format!("--b{innermost}\r\nContent-Type: multipart/mixed; boundary=b{boundary}\r\n\r\ngap\r\n--b{boundary}\r\n\r\nbody {bodies}.\r\n");
+                    open.push(boundary);
+                    bodies += 1;
+                }
+                1 | 2 => {
+                    raw += &format!("--b{innermost}\r\nContent-Type: text/x\r\n\r\nbody {bodies}.\r\n");
+                    bodies += 1;
+                }
+                _ if open.len() > 1 => {
+                    raw += &format!("--b{innermost}--\r\ngap\r\n");
+                    open.pop();
+                }
+                _ => {}
+            }
+        }
+        for boundary in open.iter().rev() {
+            raw += &format!("--b{boundary}--\r\n");
+        }
+        let structure = walk::walk(raw.as_bytes(), &Limits::default(), |_| {});
+        let (mut gaps, mut end, mut found) = (String::new(), 0, 0);
+        for leaf in structure.leaves.iter().filter(|_| bodies > 0) {
+            prop_assert!(end <= leaf.body.start, "parts overlap");
+            gaps += &raw[end..leaf.body.start];
+            let body = format!("body {found}.");
+            prop_assert_eq!(&raw[leaf.body.clone()], body.as_str());
+            (end, found) = (leaf.body.end, found + 1);
+        }
+        gaps += &raw[end..];
+        prop_assert_eq!(found, bodies);
+        let is_between = |line: &str| line.is_empty() || ["--b", "Content-Type: ", "gap"].iter().any(|it| line.starts_with(it));
+        prop_assert!(bodies == 0 || gaps.lines().all(is_between), "{}", gaps);
+    }
+
+    #[test]
     fn scraps_of_mail_in_any_order_are_read_without_panic(
         scraps in proptest::collection::vec(proptest::sample::select(SCRAPS), 0..60),
     ) {
         check_invariants(scraps.concat().as_bytes());
     }
 }
+
+const ODD_LINES: &[&str] = &[
+    "From a@b.example  Tue Jul 28 00:00:00 2026",
+    ">From a@b.example",
+    ": value",
+    "scanned by the gateway",
+    "X Result: clean",
+    "X-Gr\u{fc}n: y",
+    "\u{feff}",
+    "<b>Warning</b>: mail() failed",
+    "no colon; but=this",
+    " indented",
+    "\u{1}\u{2} =?utf-8?q?x?=",
+    "HTTP/1.1 200 OK",
+];
 
 const SCRAPS: &[&str] = &[
     "\r\n",

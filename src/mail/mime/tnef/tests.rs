@@ -1,3 +1,5 @@
+//! TNEF as it is sent, damaged and hostile.
+
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
 
 use proptest::prelude::*;
