@@ -14,6 +14,7 @@ mod header;
 mod headers;
 mod params;
 mod recode;
+mod repair;
 mod text;
 mod trace_fields;
 mod walk;
@@ -30,6 +31,7 @@ pub use header::{Field, Fields, without_mbox_lines};
 pub use headers::Headers;
 pub use params::{Value, safe_filename};
 pub use recode::{base64_lines, to_seven_bit};
+pub use repair::{Irreparable, repaired};
 pub use text::{PlacedText, TextReader};
 pub use trace_fields::{field_values, received_by, without_results_of};
 
