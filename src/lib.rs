@@ -127,6 +127,7 @@
 //! | RFC 1950 | zlib: `deflate` in HTTP |
 //! | RFC 1912 | names of hosts in DNS |
 //! | RFC 2034 | ENHANCEDSTATUSCODES |
+//! | RFC 1847 | multipart/signed, multipart/encrypted |
 //! | RFC 2045 | MIME: bodies, transfer encodings |
 //! | RFC 2046 | MIME: media types, multiparts |
 //! | RFC 2047 | MIME: encoded words |
@@ -149,6 +150,7 @@
 //! | RFC 3834 | automatic responses |
 //! | RFC 3848 | the protocol words of Received |
 //! | RFC 3986 | URIs |
+//! | RFC 3987 | URIs beyond ASCII |
 //! | RFC 4291 | IPv6 addresses |
 //! | RFC 4616 | AUTH PLAIN |
 //! | RFC 4648 | base64 for URLs |
@@ -172,6 +174,7 @@
 //! | RFC 6761 | special-use names: localhost |
 //! | RFC 6797 | HSTS |
 //! | RFC 6838 | length of media type names |
+//! | RFC 6857 | international fields for old hosts |
 //! | RFC 6890 | special-purpose addresses |
 //! | RFC 6891 | EDNS |
 //! | RFC 6840 | DNSSEC: the AD bit |
@@ -196,6 +199,7 @@
 //! | RFC 8446 | TLS 1.3 |
 //! | RFC 8461 | MTA-STS |
 //! | RFC 8463 | DKIM: Ed25519 |
+//! | RFC 8551 | S/MIME |
 //! | RFC 8601 | Authentication-Results |
 //! | RFC 8617 | ARC |
 //! | RFC 9110 | HTTP |

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod envelope;
+pub mod header_value;
 pub mod invisible;
 pub mod mailbox_list;
 pub mod mime;

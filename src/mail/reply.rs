@@ -103,7 +103,11 @@ replies! {
     /// RFC 6409 §6.1.
     BAD_FROM = 550 "5.6.0" "Exactly one From field with exactly one mailbox is needed";
     /// A message that cannot be sent as it is.
-    BAD_MESSAGE = 550 "5.6.0" "Message has a repeated header, a NUL in one, or a line of over 998 octets";
+    BAD_MESSAGE = 550 "5.6.0" "Message has a repeated header, or a NUL in one";
+    /// One that nothing can be done about.
+    LONG_LINE = 554 "5.6.0" "A line of over 998 octets that can neither be folded nor encoded";
+    /// One that must not be changed.
+    SEALED_LINE = 554 "5.6.3" "A signed or encrypted part has a line of over 998 octets, and must not be changed";
     /// A verb that we know and do not offer.
     NOT_IMPLEMENTED = 502 "5.5.1" "Command not implemented";
     /// A command out of order.

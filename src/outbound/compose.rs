@@ -1,21 +1,16 @@
 //! A submission becomes mail data (RFC 5322): 7-bit, CRLF, no line over 998 octets, one of each field, no Bcc.
 //!
-//! mail-builder folds lines, writes addresses and parameters and chooses the transfer encoding of plain text; which fields
-//! there are, what of them is encoded, and that files arrive octet for octet is decided here.
+//! [`header_value`] writes fields, mail-builder parts: parameters, and the transfer encoding of plain text; which fields
+//! there are, and that files arrive octet for octet is decided here.
 
 use std::borrow::Cow;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use mail_builder::MessageBuilder;
-use mail_builder::headers::address::{Address, EmailAddress};
 use mail_builder::headers::content_type::ContentType;
-use mail_builder::headers::date::Date;
-use mail_builder::headers::raw::Raw;
 use mail_builder::mime::{BodyPart, MimePart};
 
 use crate::clock::Timestamp;
+use crate::mail::header_value::{self, ValueError};
 use crate::mail::mailbox_list::{NamedMailbox, parse_one};
 use crate::mail::mime;
 
@@ -88,9 +83,9 @@ pub enum ComposeError {
     /// No Message-ID.
     #[error("that is no Message-ID")]
     MessageId,
-    /// Writing failed.
-    #[error("the message could not be written")]
-    Write,
+    /// A value without the syntax of its field.
+    #[error(transparent)]
+    Value(#[from] ValueError),
 }
 
 /// Whether a field says what only hosts on the way may say: no author writes one.
@@ -128,7 +123,11 @@ pub fn check_header(name: &str, value: &str) -> Result<(), ComposeError> {
     if value.chars().any(char::is_control) {
         return Err(ComposeError::ControlCharacter);
     }
-    if name.eq_ignore_ascii_case("Sender") { sender_field(value).map(|_| ()) } else { Ok(()) }
+    if name.eq_ignore_ascii_case("Sender") {
+        return sender_field(value).map(|_| ());
+    }
+    header_value::field(name, value)?;
+    Ok(())
 }
 
 /// A Message-ID as it stands in In-Reply-To; missing angle brackets are added.
@@ -193,101 +192,37 @@ fn write<'l>(letter: &'l Letter, bodies: Bodies<'l>) -> Result<Vec<u8>, ComposeE
     let sender = letter.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sender"));
     let sender = sender.map(|(_, value)| sender_field(value)).transpose()?;
     let own_date = letter.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Date"));
-    let date = own_date.map_or_else(|| Date::new(letter.date.as_secs()).to_rfc822(), |(_, date)| date.clone());
+    let date = own_date.map_or_else(|| letter.date.rfc5322(), |(_, date)| date.clone());
     let own = |name: &str| letter.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
-    let mut message = MessageBuilder::new().header("From", address(&letter.from)).header("To", addresses(&letter.to));
+    let mut mail = Vec::with_capacity(bodies.length());
+    let mut add = |field: String| mail.extend_from_slice(field.as_bytes());
+    add(header_value::mailboxes_field("From", [&letter.from])?);
+    add(header_value::mailboxes_field("To", &letter.to)?);
     if !letter.cc.is_empty() {
-        message = message.header("Cc", addresses(&letter.cc));
+        add(header_value::mailboxes_field("Cc", &letter.cc)?);
     }
     if !letter.reply_to.is_empty() && !own("Reply-To") {
-        message = message.header("Reply-To", addresses(&letter.reply_to));
+        add(header_value::mailboxes_field("Reply-To", &letter.reply_to)?);
     }
-    message = message
-        .header("Subject", unstructured(&letter.subject))
-        .header("Date", Raw::new(date))
-        .header("Message-ID", Raw::new(letter.message_id.as_str()));
+    add(header_value::text_field("Subject", &letter.subject)?);
+    add(format!("Date: {date}\r\nMessage-ID: {}\r\n", letter.message_id));
     if let Some(answered) = &letter.in_reply_to {
         for name in ["In-Reply-To", "References"].into_iter().filter(|name| !own(name)) {
-            message = message.header(name, Raw::new(answered.as_str()));
+            add(header_value::folded(name, answered)?);
         }
     }
     for (name, value) in letter.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("Date")) {
         check_header(name, value)?;
-        if name.eq_ignore_ascii_case("Sender") {
-            continue;
+        if !name.eq_ignore_ascii_case("Sender") {
+            add(header_value::field(name, value)?);
         }
-        message = message.header(name.as_str(), unstructured(value));
     }
     if let Some(sender) = &sender {
-        message = message.header("Sender", address(sender));
+        add(header_value::mailboxes_field("Sender", [sender])?);
     }
-    message = message.header("MIME-Version", Raw::new("1.0"));
-    let mut mail = Vec::with_capacity(bodies.length());
-    // Fails only where writing to memory fails.
-    message.body(body(letter, bodies)).write_to(&mut mail).map_err(|_| ComposeError::Write)?;
+    add("MIME-Version: 1.0\r\n".to_owned());
+    body(letter, bodies).write_part(&mut mail);
     Ok(mail)
-}
-
-/// The value of an unstructured field. Its words stand as they are, so that structured fields of the caller's own stay
-/// what they are; those that would not arrive so become encoded words (RFC 2047 §5).
-fn unstructured(text: &str) -> Raw<'static> {
-    let mut value = String::with_capacity(text.len() + 16);
-    // Blanks and words behind an encoded word, which another one right after them would swallow (RFC 2047 §6.2).
-    let mut encoding = String::new();
-    let mut blanks = String::new();
-    for token in text.split_inclusive([' ', '\t']) {
-        let (word, blank) = match token.strip_suffix([' ', '\t']) {
-            Some(word) => (word, token.get(word.len()..).unwrap_or_default()),
-            None => (token, ""),
-        };
-        if needs_encoding(word) {
-            if encoding.is_empty() {
-                value.push_str(&blanks);
-            } else {
-                encoding.push_str(&blanks);
-            }
-            blanks.clear();
-            encoding.push_str(word);
-        } else if !word.is_empty() {
-            value.push_str(&encoded_words(&std::mem::take(&mut encoding)));
-            value.push_str(&std::mem::take(&mut blanks));
-            value.push_str(word);
-        }
-        blanks.push_str(blank);
-    }
-    value.push_str(&encoded_words(&encoding));
-    Raw::new(value)
-}
-
-/// Whether a word has to be encoded: it is not ASCII, a reader would decode it, or no line is long enough for it.
-fn needs_encoding(word: &str) -> bool {
-    /// With a blank before it a line of 998 octets (RFC 5322 §2.1.1) has room for it.
-    const MAX_WORD: usize = 900;
-    !word.is_ascii() || word.contains("=?") || word.len() > MAX_WORD
-}
-
-/// RFC 2047 §2; nothing for nothing.
-fn encoded_words(text: &str) -> String {
-    /// Octets that fit an encoded word of 75 characters.
-    const FIT: usize = 45;
-    let mut words = String::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (now, later) = rest.split_at(rest.floor_char_boundary(FIT));
-        let separator = if words.is_empty() { "" } else { " " };
-        words.extend([separator, "=?utf-8?B?", &BASE64.encode(now), "?="]);
-        rest = later;
-    }
-    words
-}
-
-fn address(one: &NamedMailbox) -> Address<'_> {
-    let email = Cow::Owned(one.mailbox.to_string());
-    Address::Address(EmailAddress { name: one.name.as_deref().map(Cow::Borrowed), email })
-}
-
-fn addresses(list: &[NamedMailbox]) -> Address<'_> {
-    Address::List(list.iter().map(address).collect())
 }
 
 /// text, html, or both as alternatives; with files, all of it in a multipart/mixed.
@@ -302,9 +237,11 @@ fn body<'l>(letter: &'l Letter, bodies: Bodies<'l>) -> MimePart<'l> {
     if letter.attachments.is_empty() {
         return shown;
     }
-    let files = letter.attachments.iter().zip(bodies.files).map(|(file, lines)| {
-        in_base64(media_type(file.content_type.as_deref()), lines).attachment(file.filename.as_str())
-    });
+    let files = letter
+        .attachments
+        .iter()
+        .zip(bodies.files)
+        .map(|(file, lines)| in_base64(file_type(file), lines).attachment(file.filename.as_str()));
     MimePart::new("multipart/mixed", std::iter::once(shown).chain(files).collect::<Vec<_>>())
 }
 
@@ -339,6 +276,27 @@ fn lines(text: Cow<'_, str>) -> Cow<'_, str> {
     }
     lines.push_str(rest);
     Cow::Owned(lines)
+}
+
+/// The type of a file: the one given, else what its name suggests. A name beyond ASCII stands here too, in encoded words:
+/// readers that know no RFC 2231 look for it there.
+fn file_type(file: &Attachment) -> ContentType<'_> {
+    let given = file.content_type.as_deref().filter(|given| !given.trim().is_empty());
+    let kind = media_type(given.or_else(|| guessed_type(&file.filename)));
+    let is_named = kind.attributes.iter().any(|(name, _)| name.eq_ignore_ascii_case("name"));
+    if file.filename.is_ascii() || is_named {
+        return kind;
+    }
+    kind.attribute("name", header_value::encoded_words(&file.filename))
+}
+
+/// What the ending of a file's name says of it; nothing of one that runs.
+fn guessed_type(filename: &str) -> Option<&'static str> {
+    const RUNS: &[&str] =
+        &["application/x-msdownload", "application/x-msdos-program", "application/javascript", "text/javascript"];
+    let guessed = mime_guess::from_path(filename).first_raw()?;
+    let runs = RUNS.contains(&guessed) || guessed.contains("executable") || guessed.starts_with("application/x-sh");
+    (!runs).then_some(guessed)
 }
 
 /// `type/subtype` and its parameters, if it is one (RFC 2045 §5.1). A multipart or message type is not ours to vouch for.

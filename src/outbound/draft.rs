@@ -11,6 +11,7 @@ use super::submit::Outgoing;
 use crate::clock::Timestamp;
 use crate::id::{MessageId, ScheduledId};
 use crate::mail::address::Mailbox;
+use crate::mail::header_value::message_ids;
 use crate::mail::mailbox_list::NamedMailbox;
 
 /// A message that somebody wants to send.
@@ -93,7 +94,7 @@ impl Outbound {
             found.map(|(_, value)| value.clone())
         };
         let thread = header("In-Reply-To").or_else(|| letter.in_reply_to.clone());
-        let thread = thread.and_then(|ids| ids.split_whitespace().next().map(str::to_owned));
+        let thread = thread.and_then(|ids| message_ids(&ids).ok()?.into_iter().next());
         Ok(Outgoing {
             id,
             sender: sender.clone(),

@@ -12,12 +12,10 @@ use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::mailbox_list::NamedMailbox;
-use crate::mail::mime::{self, Field, Fields, Limits, Mail};
+use crate::mail::mime::{self, Field, Fields, Irreparable, Limits, Mail};
 use crate::store;
 use crate::store::accounts::Account;
 
-/// RFC 5322 §2.1.1, without CRLF.
-const MAX_LINE: usize = 998;
 /// Fields that stand once at most (RFC 5322 §3.6).
 const ONCE: &[&str] =
     &["From", "Sender", "Reply-To", "To", "Cc", "Message-ID", "In-Reply-To", "References", "Subject", "Date"];
@@ -40,9 +38,12 @@ pub enum HandInError {
     /// Not exactly one author, or not the same for every reader.
     #[error("not exactly one From field with one mailbox")]
     From,
-    /// A repeated field, one with a NUL, or a line that is too long.
-    #[error("a repeated header, a NUL in one, or a line of over 998 octets")]
+    /// A repeated field, or one with a NUL.
+    #[error("a repeated header, or a NUL in one")]
     Message,
+    /// A line that is too long and cannot be repaired.
+    #[error(transparent)]
+    Irreparable(#[from] Irreparable),
     /// Nobody may be sent to.
     #[error("every recipient is suppressed")]
     Suppressed,
@@ -76,10 +77,10 @@ impl Outbound {
     pub async fn hand_in(&self, handed: Handed, now: Timestamp) -> Result<MessageId, HandInError> {
         let Handed { account, scope, recipients, data } = handed;
         let parsed = tokio::task::spawn_blocking(move || {
-            let data = mime::without_stray_lines(data);
-            (mime::parse_apart_from_texts(&data), data)
+            let data = mime::repaired(mime::without_stray_lines(data))?;
+            Ok::<_, Irreparable>((mime::parse_apart_from_texts(&data), data))
         });
-        let (mail, data) = parsed.await.map_err(|_| store::Error::Stopped)?;
+        let (mail, data) = parsed.await.map_err(|_| store::Error::Stopped)??;
         let author = mail.author.as_deref().ok_or(HandInError::From)?;
         let author = Mailbox::parse(author).map_err(|_| HandInError::From)?;
         if author.has_invisible_characters() {
@@ -111,7 +112,6 @@ impl Outbound {
         let keys = Arc::clone(&sender.keys);
         let signed = tokio::task::spawn_blocking(move || {
             let mut completed = complete(data, mail, &fresh_id, sender_field, now).ok_or(HandInError::Message)?;
-            completed.data = in_seven_bits(completed.data);
             let signature = keys.sign(&completed.data).map_err(|_| HandInError::Sign)?;
             completed.data.splice(..0, signature.into_bytes());
             Ok::<_, HandInError>(completed)
@@ -140,23 +140,20 @@ impl Outbound {
     }
 }
 
-/// The message in 7 bits, if that can be: a later host might recode it otherwise, and break the signature
-/// (RFC 6376 §5.3).
-fn in_seven_bits(data: Vec<u8>) -> Vec<u8> {
-    let recoded = if data.is_ascii() { None } else { mime::to_seven_bit(&data) };
-    recoded.unwrap_or(data)
-}
-
 /// Removes what must not go out and adds what is missing (RFC 6409 §8); `None` when it cannot be sent as it is.
 fn complete(
     mut data: Vec<u8>,
-    mail: Mail,
+    mut mail: Mail,
     fresh_id: &str,
     sender: Option<NamedMailbox>,
     now: Timestamp,
 ) -> Option<Completed> {
-    if mail.header_truncated || data.split(|byte| *byte == b'\n').any(|line| line.len() > MAX_LINE + 1) {
+    if mail.header_truncated {
         return None;
+    }
+    // What is no Message-ID is replaced: it would tie nothing together, and filters take offence at it.
+    if !mime::field_values(&data, "Message-ID").iter().all(|value| is_message_id(value)) {
+        mail.message_id = None;
     }
     let (header, body) = completed_header(&data, &mail, fresh_id, sender, now)?;
     // In place, as there may be much behind it.
@@ -231,6 +228,16 @@ fn is_removed(field: &Field<'_>) -> bool {
     name.eq_ignore_ascii_case("Bcc") || (compose::is_of_hosts(name) && !name.eq_ignore_ascii_case("Received"))
 }
 
+/// `<left@right>` (RFC 5322 §3.6.4), of whatever characters.
+fn is_message_id(value: &str) -> bool {
+    let value = value.trim();
+    let inner = value.strip_prefix('<').and_then(|value| value.strip_suffix('>'));
+    inner.is_some_and(|inner| {
+        let sides = inner.rsplit_once('@').is_some_and(|(left, right)| !left.is_empty() && !right.is_empty());
+        sides && inner.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>".contains(&byte))
+    })
+}
+
 /// A date as a field has it (RFC 5322 §3.3).
 fn rfc5322(now: Timestamp) -> String {
     mail_builder::headers::date::Date::new(now.as_secs()).to_rfc822()
@@ -271,15 +278,23 @@ mod tests {
 
     #[test]
     fn what_cannot_be_sent_as_it_is() {
-        let long = format!("From: a@acme.dev\r\n\r\n{}\r\n", "x".repeat(999));
         for text in [
             "From: a@acme.dev\r\nSubject: 1\r\nsubject: 2\r\n\r\n",
             "From: a@acme.dev\r\nTo: x@y.test\r\nTo: z@y.test\r\n\r\n",
             "From: a@acme.dev\r\nSubject: a\0b\r\n\r\n",
-            long.as_str(),
         ] {
             assert_eq!(completed(text), None, "{text:.60}");
         }
-        assert!(completed(&format!("From: a@acme.dev\r\n\r\n{}\r\n", "x".repeat(998))).is_some());
+    }
+
+    #[test]
+    fn what_is_no_message_id_is_replaced() {
+        for bad in ["nonsense", "<nonsense>", "a@b.test", "<a b@c.test>", "<a@b.test> <c@d.test>", "<@b>"] {
+            let done = completed(&format!("Date: x\r\nMessage-ID: {bad}\r\nFrom: a@acme.dev\r\n\r\n")).unwrap();
+            assert!(
+                done.contains("Message-ID: <new@acme.dev>\r\n") && done.matches("Message-ID").count() == 1,
+                "{done}"
+            );
+        }
     }
 }

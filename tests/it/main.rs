@@ -70,6 +70,7 @@ mod sign_in;
 mod signatures;
 mod smtp;
 mod submission;
+mod submission_repairs;
 mod support;
 mod suppressions;
 mod templates;

@@ -10,6 +10,8 @@ use super::{Encoding, Limits, decode};
 use lines::Lines;
 pub use lines::base64_lines;
 
+/// RFC 5322 §2.1.1, without CRLF.
+const MAX_LINE: usize = 998;
 /// Messages inside one another.
 const MAX_NESTED: usize = 10;
 const FIELD: &[u8] = b"Content-Transfer-Encoding: ";
@@ -18,7 +20,7 @@ const FIELD: &[u8] = b"Content-Transfer-Encoding: ";
 /// beyond the limits. Signatures over what is changed do not survive it. Costs the memory of what it returns.
 pub fn to_seven_bit(raw: &[u8]) -> Option<Vec<u8>> {
     let mut edits = Vec::new();
-    if !raw.is_ascii() {
+    if !is_plain(raw) {
         collect(raw, 0, 0, &mut edits)?;
     }
     edits.sort_by_key(|edit| edit.at.start);
@@ -84,7 +86,7 @@ fn collect(raw: &[u8], base: usize, depth: usize, edits: &mut Vec<Edit>) -> Opti
     }
     for leaf in &structure.leaves {
         let body = raw.get(leaf.body.clone())?;
-        if !body.is_ascii() {
+        if !is_plain(body) {
             collect_leaf(raw, leaf, body, (base, depth), edits)?;
         }
     }
@@ -123,6 +125,11 @@ fn collect_leaf(
     let line_break = leaf.body.end == raw.len();
     edits.push(Edit { at: moved(leaf.body.clone(), base), with: With::Base64 { declared, line_break } });
     Some(())
+}
+
+/// Whether octets go to any host as they are: 7 bits, and lines of at most 998 octets (RFC 5321 §4.5.3.1.6).
+pub(super) fn is_plain(octets: &[u8]) -> bool {
+    octets.is_ascii() && octets.split(|byte| *byte == b'\n').all(|line| line.len() <= MAX_LINE + 1)
 }
 
 fn moved(range: Range<usize>, by: usize) -> Range<usize> {

@@ -93,6 +93,8 @@ pub struct Structure<'x> {
     pub leaves: Vec<Leaf<'x>>,
     /// What opened multiparts say of their transfer encoding.
     pub multipart_encodings: Vec<&'x [u8]>,
+    /// Where the header of each part and of the message stands, in order, and the type that it declares.
+    pub headers: Vec<(Range<usize>, Option<&'x [u8]>)>,
     /// Where the header of the message begins.
     pub header_offset: usize,
     /// Where the body of the message begins.
@@ -171,6 +173,7 @@ impl<'x> Walk<'x, '_> {
         }
         let body = fields.body_offset();
         self.out.truncated |= fields.truncated;
+        self.out.headers.push((at..body, header.content_type));
         if root {
             self.out.header_offset = fields.header_offset();
             self.out.body_offset = body;

@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{Accepted, Caller, End, Role, Session, Submission};
 use crate::mail::address::{ForwardPath, Mailbox};
 use crate::mail::envelope::Envelope;
+use crate::mail::mime::Irreparable;
 use crate::mail::reply::Reply;
 use crate::metrics::Counter;
 use crate::outbound::hand_in::{self, HandInError};
@@ -158,6 +159,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             Err(HandInError::From) => Reply::BAD_FROM,
             Err(HandInError::Message) => Reply::BAD_MESSAGE,
+            Err(HandInError::Irreparable(Irreparable::Sealed)) => Reply::SEALED_LINE,
+            Err(HandInError::Irreparable(Irreparable::Line)) => Reply::LONG_LINE,
             Err(HandInError::Suppressed) => Reply::ALL_SUPPRESSED,
             Err(HandInError::Sender(Refusal::EmailNotVerified)) => Reply::ACCOUNT_UNVERIFIED,
             Err(HandInError::Sender(Refusal::Store(error)) | HandInError::Store(error)) => trouble(&error),
