@@ -276,7 +276,7 @@ fn is_known(name: &[u8], of_part: bool) -> bool {
         let is_in = |family: &&str| {
             name.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family.as_bytes()))
         };
-        families.iter().any(|family| is_in(family))
+        families.iter().any(is_in)
     };
     is_family(OF_PARTS)
         || (!of_part
