@@ -35,7 +35,7 @@ pub use header::{Field, Fields, without_stray_lines};
 pub use headers::Headers;
 pub use params::{Value, safe_filename};
 pub use recode::{base64_lines, to_seven_bit};
-pub use repair::{Irreparable, repaired};
+pub use repair::{Irreparable, repaired, with_ascii_header};
 pub use text::{PlacedText, TextReader};
 pub use trace_fields::{field_values, received_by, without_results_of};
 

@@ -24,6 +24,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::jobs::{self, After, Attempt, Attempted, Claimed, Fate, Flow, Handler, Health};
 use crate::limits::Kind;
 use crate::mail::address::{Domain, Mailbox};
+use crate::mail::mime;
 use crate::mail::verification::Verification;
 use crate::memory_budget::{Door, MemoryBudget, Reservation};
 use crate::metrics::Counter;
@@ -235,9 +236,10 @@ impl Dispatcher {
             None if dispatch.prefix.is_empty() => None,
             None => Some(Forwarding::unknown(&self.outbound.parts.config.hostname)),
         };
-        let keys = match &forwarding {
-            Some(_) => self.outbound.parts.keys_of_name(connection, dispatch.account_id, &dispatch.sending_domain)?,
-            None => None,
+        let keys = if forwarding.is_some() || !header_of(&mail).is_ascii() {
+            self.outbound.parts.keys_of_name(connection, dispatch.account_id, &dispatch.sending_domain)?
+        } else {
+            None
         };
         let closed = self.outbound.parts.closed_gate(connection, &dispatch, &recipients)?;
         let data = mail.into();
@@ -261,7 +263,9 @@ impl Dispatcher {
             return all(prepared, &Outcome::ours(Verdict::Bounced, "5.1.3 the address cannot be read"));
         };
         let reverse_path = Mailbox::parse(&dispatch.reverse_path).ok();
-        let parcel = Parcel { reverse_path, recipients, data };
+        let ascii =
+            if prepared.local || self.outbound.parts.config.dev { None } else { ascii_form(prepared, &data).await };
+        let parcel = Parcel { reverse_path, recipients, data, ascii };
         if prepared.local {
             let outcomes = self.local.deliver(parcel, verification).await;
             let host = Some(self.outbound.parts.config.hostname.clone());
@@ -453,6 +457,25 @@ pub(super) fn health(outcomes: &[Outcome]) -> Health {
     // What we bounced ourselves did not ask it.
     let asked = outcomes.iter().any(|one| one.code.is_some() || one.verdict == Verdict::Sent);
     if asked { Health::Up } else { Health::Unknown }
+}
+
+/// The header of mail data.
+fn header_of(mail: &[u8]) -> &[u8] {
+    let end = memchr::memmem::find(mail, b"\r\n\r\n").unwrap_or(mail.len());
+    mail.get(..end).unwrap_or_default()
+}
+
+/// Mail of our own with an international header, signed anew with an ASCII one: the recipients' hosts may know no other.
+async fn ascii_form(prepared: &Prepared, data: &Bytes) -> Option<Bytes> {
+    let keys = prepared.keys.clone().filter(|_| prepared.forwarding.is_none())?;
+    let data = data.clone();
+    let made = tokio::task::spawn_blocking(move || {
+        let mut mail = mime::with_ascii_header(&data)?;
+        let signature = keys.sign(&mail).ok()?;
+        mail.splice(..0, signature.into_bytes());
+        Some(Bytes::from(mail))
+    });
+    made.await.ok().flatten()
 }
 
 /// The same outcome for every recipient, without a host.

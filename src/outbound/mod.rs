@@ -112,6 +112,8 @@ pub struct Parcel {
     pub recipients: Vec<Mailbox>,
     /// The mail data, CRLF line ends, not dot-stuffed.
     pub data: Bytes,
+    /// The same for a host that takes no international headers (RFC 6531), where `data` has one.
+    pub ascii: Option<Bytes>,
 }
 
 /// What became of one recipient in one attempt.

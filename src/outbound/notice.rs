@@ -112,7 +112,8 @@ impl Notices {
         let hostname = parts.config.hostname.as_str();
         let name = recipient.domain().as_str().to_owned();
         // The null reverse-path: a notice that cannot be delivered is nobody's.
-        let parcel = Parcel { reverse_path: None, recipients: vec![recipient.clone()], data: data.into() };
+        let parcel =
+            Parcel { reverse_path: None, recipients: vec![recipient.clone()], data: data.into(), ascii: None };
         let asked = name.clone();
         let local = parts.db.read(move |connection| domains::find_verified(connection, &asked)).await;
         let mut wait = None;

@@ -263,6 +263,7 @@ impl Rig {
             reverse_path: Some(Mailbox::parse("bounce@acme.test").unwrap()),
             recipients: vec![Mailbox::parse("ada@remote.test").unwrap()],
             data: "Subject: Hi\r\n\r\nHi\r\n".into(),
+            ascii: None,
         };
         let destination = Destination::Domain(Domain::parse("remote.test").unwrap());
         self.transport.transmit(&Flow::new("smtp:remote.test", 1), &destination, parcel, NOW).await

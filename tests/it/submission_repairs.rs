@@ -161,3 +161,24 @@ async fn a_file_has_its_name_for_old_readers_and_the_type_that_its_name_suggests
     assert_eq!(mime::parse(text.as_bytes()).header_from[0].name.as_deref(), Some("=?utf-8?q?x?="));
     post.server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_international_address_is_in_nobody_elses_way() {
+    let mut post = Post::start().await;
+    let text = post
+        .sent(json!({"cc": ["Jörg <jörg@remote.test>", "Bob <bob@remote.test>"], "replyTo": "ö@inbox.test"}))
+        .await;
+    let mail = mime::parse(text.as_bytes());
+    assert_eq!(mail.cc_names.iter().map(|one| one.address.as_str()).collect::<Vec<_>>(), ["bob@remote.test"]);
+    let cc = mime::field_values(text.as_bytes(), "Cc").concat();
+    assert!(cc.contains("Jörg jörg@remote.test:;"), "{cc}");
+    assert!(mime::field_values(text.as_bytes(), "Reply-To").concat().contains("ö@inbox.test:;"), "{text}");
+    // Bob's copy is the same; the host knows no address such as the third.
+    assert_eq!(mime::field_values(post.received().await.as_bytes(), "Cc").concat(), cc);
+    let told = "SELECT count(*) FROM recipient WHERE status = 'bounced' AND diagnostic LIKE '5.6.7 %'";
+    post.server.until(told, 1_i64).await;
+    post.server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 2_i64).await;
+    let mail = "From: hi@inbox.test\r\nTo: ada@remote.test, jörg@remote.test\r\nSubject: s\r\n\r\nhi\r\n";
+    let text = post.handed_in(mail).await;
+    assert!(mime::field_values(text.as_bytes(), "To").concat().contains("jörg@remote.test:;"), "{text}");
+}

@@ -80,6 +80,7 @@ fn parcel(recipients: &[&str], data: &[u8]) -> Parcel {
         reverse_path: Some(Mailbox::parse("bounce@acme.test").unwrap()),
         recipients: recipients.iter().map(|one| Mailbox::parse(one).unwrap()).collect(),
         data: data.to_vec().into(),
+        ascii: None,
     }
 }
 

@@ -11,7 +11,7 @@ use super::header::Fields;
 use super::params::Value;
 use super::recode::{is_plain, to_seven_bit};
 use super::walk::{Structure, walk};
-use super::{Limits, address, words};
+use super::{Limits, NamedAddress, address, words};
 use crate::mail::header_value::{self, Syntax, encoded_words, folded, mailbox, message_ids, syntax_of};
 
 /// What every reader takes octets for that are no UTF-8, and that nothing is said of.
@@ -147,6 +147,54 @@ fn mailboxes(name: &str, text: &str) -> Option<String> {
     }
     let list = list.iter().map(|one| mailbox(one.name.as_deref(), &one.address));
     folded(name, &list.collect::<Vec<_>>().join(", ")).ok()
+}
+
+/// `raw`, which was signed here, for a host that takes ASCII headers alone (RFC 6857 §3.1): without its signatures, and with an
+/// international address as the name of a group without members. None where the header is ASCII, or cannot be.
+pub fn with_ascii_header(raw: &[u8]) -> Option<Vec<u8>> {
+    let limits = Limits::default();
+    let mut fields = Fields::new(raw, 0, &limits);
+    let mut header = Vec::new();
+    let mut is_changed = false;
+    while let Some(field) = fields.next(|_| false) {
+        let whole = raw.get(fields.field_offset()..fields.body_offset()).unwrap_or_default();
+        if whole.is_ascii() {
+            if !field.is("DKIM-Signature") {
+                header.extend_from_slice(whole);
+            }
+            continue;
+        }
+        is_changed = true;
+        let (name, text) = (std::str::from_utf8(field.name).ok()?, std::str::from_utf8(field.value).ok()?);
+        let text = text_of(text.as_bytes(), Charset::for_label(b"utf-8"));
+        let written = match syntax_of(name) {
+            Syntax::Mailboxes => ascii_mailboxes(name, &text),
+            _ => rewritten(name, &text).filter(|field| field.is_ascii()),
+        };
+        let written = written.or_else(|| header_value::text_field(name, &text).ok());
+        header.extend_from_slice(written.filter(|field| field.is_ascii())?.as_bytes());
+    }
+    if !is_changed || fields.truncated {
+        return None;
+    }
+    header.extend_from_slice(b"\r\n");
+    header.extend_from_slice(raw.get(fields.body_offset()..).unwrap_or_default());
+    Some(header)
+}
+
+fn ascii_mailboxes(name: &str, text: &str) -> Option<String> {
+    let mut list = Vec::new();
+    if !address::parse(text.as_bytes(), Limits::default().max_addresses, &mut list) || list.is_empty() {
+        return None;
+    }
+    let one = |one: &NamedAddress| {
+        if one.address.is_ascii() {
+            return mailbox(one.name.as_deref(), &one.address);
+        }
+        let shown = one.name.iter().map(String::as_str).chain([one.address.as_str()]).collect::<Vec<_>>().join(" ");
+        format!("{}:;", encoded_words(&shown))
+    };
+    folded(name, &list.iter().map(one).collect::<Vec<_>>().join(", ")).ok()
 }
 
 /// The Message-IDs of a field, without what is none.

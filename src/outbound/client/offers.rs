@@ -58,10 +58,17 @@ impl Offers {
         }
     }
 
-    /// The parcel as the host can take it, recoded if it takes 7 bits alone; or why it cannot (RFC 1870 §6, RFC 6152 §3).
+    /// The parcel as the host can take it, with an ASCII header if it knows no other, recoded if it takes 7 bits alone; or why
+    /// it cannot (RFC 1870 §6, RFC 6152 §3).
     pub(super) async fn fitted<'p>(&self, parcel: &'p Parcel) -> Result<Cow<'p, Parcel>, Outcome> {
         let refuse = |diagnostic: &str| Err(Outcome::ours(Verdict::Bounced, diagnostic));
         let mut parcel = Cow::Borrowed(parcel);
+        if !self.smtputf8
+            && let Some(ascii) = &parcel.ascii
+        {
+            let data = ascii.clone();
+            parcel.to_mut().data = data;
+        }
         if !self.eight_bit && !parcel.data.is_ascii() {
             let data = parcel.data.clone();
             // It may be 25 MiB.

@@ -137,7 +137,9 @@ impl Session {
         if self.offers.eight_bit && !parcel.data.is_ascii() {
             command.push_str(" BODY=8BITMIME");
         }
-        if parcel.reverse_path.iter().chain(recipients.iter().copied()).any(is_international) {
+        let mut addresses = parcel.reverse_path.iter().chain(recipients.iter().copied());
+        // RFC 6531 §3.4: also where only the header is international.
+        if addresses.any(is_international) || (self.offers.smtputf8 && parcel.ascii.is_some()) {
             command.push_str(" SMTPUTF8");
         }
         command
