@@ -277,7 +277,8 @@ CREATE TABLE submission (
   metadata TEXT,                                 -- JSON object; NULL: none given
   scheduled_id TEXT,                             -- ssnd_…; NULL: was not scheduled
   scheduled_at INTEGER,                          -- NULL: was not scheduled
-  failure TEXT                                   -- why it is 'failed'; NULL: it is not
+  failure TEXT,                                  -- why it is 'failed'; NULL: it is not
+  return_to TEXT                                 -- who hears what of it cannot be delivered; NULL: webhooks alone
 ) STRICT;
 CREATE UNIQUE INDEX submission_scheduled ON submission (scheduled_id) WHERE scheduled_id IS NOT NULL;
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rusqlite::Connection;
 
+use super::failure_report::Failure;
 use super::forward::{Forwarding, Gate};
 use super::pace::Pace;
 use super::peers::Wait;
@@ -383,7 +384,18 @@ impl Dispatcher {
         if settled.iter().any(|one| one.outcome.verdict == Verdict::Sent) {
             pauses::end(tx, &self.outbound.parts.lane_of(&dispatch))?;
         }
-        let left = settle::settle(tx, &dispatch, &settled, now)?;
+        let mut left = settle::settle(tx, &dispatch, &settled, now)?;
+        if let Some(message) = &left.message {
+            let failed = settled.iter().filter(|one| one.outcome.verdict == Verdict::Bounced);
+            let failures: Vec<Failure<'_>> = failed
+                .map(|one| Failure {
+                    recipient: &one.recipient.address,
+                    code: one.outcome.code,
+                    diagnostic: &one.outcome.diagnostic,
+                })
+                .collect();
+            left.report = self.outbound.report_failures(tx, message, &failures, now)?;
+        }
         let host = receipt.host.clone();
         let next_attempt_at = match fate {
             Fate::Retry(at) => Some(at.as_millis()),
@@ -404,6 +416,7 @@ impl Dispatcher {
     ) {
         let parts = &self.outbound.parts;
         left.raised.into_iter().for_each(|one| one.tell(&parts.feed, &parts.jobs, now));
+        left.report.into_iter().for_each(jobs::Left::announce);
         parts.db.remove_later(&parts.objects, left.file.into_iter().collect());
         for one in settled {
             parts.metrics.add(match one.outcome.verdict {

@@ -109,6 +109,7 @@ impl Outbound {
             metadata,
             scheduled: scheduled_at.map(|at| (ScheduledId::new(now), at)),
             has_attachments: !letter.attachments.is_empty(),
+            return_to: None,
         })
     }
 }

@@ -328,7 +328,7 @@ impl Outbound {
     }
 
     /// The dispatch of received mail to one address.
-    fn send_on(
+    pub(super) fn send_on(
         &self,
         tx: &Connection,
         new: NewDispatch<'_>,

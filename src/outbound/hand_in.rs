@@ -26,6 +26,8 @@ pub struct Handed {
     pub account: Account,
     /// The domain that the key is limited to.
     pub scope: Option<i64>,
+    /// The envelope's sender; none: nobody wants to hear of failures.
+    pub reverse_path: Option<Mailbox>,
     /// The envelope's recipients.
     pub recipients: Vec<Mailbox>,
     /// The mail data.
@@ -75,7 +77,7 @@ impl Outbound {
     /// # Errors
     /// See [`HandInError`]; nothing was stored.
     pub async fn hand_in(&self, handed: Handed, now: Timestamp) -> Result<MessageId, HandInError> {
-        let Handed { account, scope, recipients, data } = handed;
+        let Handed { account, scope, reverse_path, recipients, data } = handed;
         let parsed = tokio::task::spawn_blocking(move || {
             let data = mime::repaired(mime::without_stray_lines(data))?;
             Ok::<_, Irreparable>((mime::parse_apart_from_texts(&data), data))
@@ -94,7 +96,7 @@ impl Outbound {
             _ => None,
         };
         if let Some(one) = &sender_field {
-            match self.sender(account, scope, one.mailbox.domain(), now).await {
+            match self.sender(account.clone(), scope, one.mailbox.domain(), now).await {
                 Ok(_) => {}
                 Err(Refusal::Store(error)) => return Err(error.into()),
                 Err(_) => sender_field = None,
@@ -107,6 +109,14 @@ impl Outbound {
         if recipients.is_empty() {
             return Err(HandInError::Suppressed);
         }
+        // Reports go to nobody else's address: they would be a way to mail anybody.
+        let return_to = match reverse_path {
+            None => None,
+            Some(path) if path == author || self.sender(account.clone(), scope, path.domain(), now).await.is_ok() => {
+                Some(path)
+            }
+            Some(_) => Some(author.clone()),
+        };
         let id = MessageId::new(now);
         let fresh_id = format!("<{}@{}>", id.suffix(), sender.domain.name);
         let keys = Arc::clone(&sender.keys);
@@ -134,6 +144,7 @@ impl Outbound {
             thread_id,
             metadata: None,
             scheduled: None,
+            return_to,
         };
         self.submit(vec![outgoing], None, now).await?;
         Ok(id)

@@ -9,6 +9,7 @@ pub mod compose;
 pub mod dane;
 pub mod deliver;
 pub mod draft;
+mod failure_report;
 pub mod forward;
 pub mod hand_in;
 pub mod mta_sts;

@@ -10,7 +10,6 @@ use super::peers::Wait;
 use super::{Destination, Outcome, Parcel, Verdict};
 use crate::activity::Activity;
 use crate::clock::Timestamp;
-use crate::domain::name::with_parents;
 use crate::jobs::{self, Attempt, Attempted, Claimed, Fate, Flow, Handler, Health};
 use crate::mail::address::Mailbox;
 use crate::mail::mailbox_list::NamedMailbox;
@@ -88,13 +87,8 @@ impl Notices {
             date: notice.created_at,
         };
         let Ok(mut mail) = compose(&letter) else { return Ok(None) };
-        for name in with_parents(hostname) {
-            let domain = domains::find_by_name(connection, &name)?;
-            let Some(domain) = domain.filter(|domain| domain.verified && domain.flags.dkim) else { continue };
-            if let Some(Ok(signature)) = parts.keys_of(connection, &domain)?.map(|keys| keys.sign(&mail)) {
-                mail.splice(..0, signature.into_bytes());
-                return Ok(Some((recipient, mail)));
-            }
+        if let Some(signature) = parts.host_signature(connection, &mail)? {
+            mail.splice(..0, signature.into_bytes());
         }
         Ok(Some((recipient, mail)))
     }

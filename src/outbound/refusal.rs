@@ -72,6 +72,12 @@ pub fn meaning(speaker: Speaker, stage: Stage, code: Option<u16>, text: &str) ->
     Meaning { verdict: Verdict::Bounced, no_mailbox, of_host }
 }
 
+/// The enhanced status code in a refusal, if it has one.
+pub fn status_of(text: &str) -> Option<String> {
+    let status = text.split_whitespace().find_map(status)?;
+    Some(format!("{}.{}.{}", status.class, status.subject, status.detail))
+}
+
 /// Whether a refusal says that the address we come from has no name in DNS, or another than it should: x.7.25
 /// (RFC 7372 §3.3), or the words of those that have another code for it.
 pub fn wants_reverse_name(text: &str) -> bool {

@@ -1,15 +1,17 @@
 //! What comes back: delivery status notifications and abuse reports at a bounce address settle the recipient whose
 //! address it is (contract 8.5). They say nothing of the others: who got the message could make one up.
 //!
-//! Nothing is answered, so nothing can go round: no bounce of a bounce.
+//! Who handed a message in by mail is told. That has the null reverse-path, so nothing can go round: no bounce of a bounce.
 
 use rusqlite::Connection;
 
 use super::Outbound;
+use super::failure_report::Failure;
 use super::refusal::{self, Speaker, Stage};
 use super::return_path::BounceTag;
 use super::settle::raise_event;
 use crate::clock::Timestamp;
+use crate::jobs::Left;
 use crate::mail::address::Mailbox;
 use crate::mail::report::{AbuseReport, Action, RecipientStatus, Report};
 use crate::store::messages::MessageRow;
@@ -24,30 +26,35 @@ impl Outbound {
     /// # Errors
     /// Storage trouble.
     pub fn settle_report(
+        &self,
         tx: &Connection,
         tag: &BounceTag,
         report: &Report,
         now: Timestamp,
-    ) -> store::Result<Vec<Raised>> {
+    ) -> store::Result<(Vec<Raised>, Option<Left>)> {
         let found = messages::find(tx, &tag.message)?.filter(|row| row.outbound);
-        let Some(message) = found else { return Ok(Vec::new()) };
+        let Some(message) = found else { return Ok((Vec::new(), None)) };
         let all = recipients::list_by_message(tx, message.id)?;
         let own = match tag.recipient {
             Some(place) => all.iter().find(|one| one.idx == u32::from(place)),
             None => Some(all.as_slice()).filter(|all| all.len() == 1).and_then(<[_]>::first),
         };
-        let Some(recipient) = own else { return Ok(Vec::new()) };
-        let mut raised = Vec::new();
+        let Some(recipient) = own else { return Ok((Vec::new(), None)) };
+        let (mut raised, mut left) = (Vec::new(), None);
         match report {
             Report::Delivery(statuses) => {
-                let Some(status) = status_of(recipient, &all, statuses) else { return Ok(raised) };
-                raised.extend(bounce(tx, &message, recipient, status, now)?);
+                let Some(status) = status_of(recipient, &all, statuses) else { return Ok((raised, None)) };
+                if let Some(diagnostic) = bounce(tx, &message, recipient, status, &mut raised, now)? {
+                    let failure =
+                        Failure { recipient: &recipient.address, code: status.code, diagnostic: &diagnostic };
+                    left = self.report_failures(tx, &message, &[failure], now)?;
+                }
                 submissions::set_send_status(tx, message.id, recipients::send_status(tx, message.id)?)?;
             }
             Report::Abuse(abuse) if !abuse.is_complaint() => {}
             Report::Abuse(abuse) => raised.extend(complain(tx, &message, recipient, abuse, now)?),
         }
-        Ok(raised)
+        Ok((raised, left))
     }
 }
 
@@ -72,13 +79,15 @@ fn status_of<'s>(
     })
 }
 
+/// Settles a recipient whose mail came back; the diagnostic, unless that was known.
 fn bounce(
     tx: &Connection,
     message: &MessageRow,
     recipient: &RecipientRow,
     status: &RecipientStatus,
+    raised: &mut Vec<Raised>,
     now: Timestamp,
-) -> store::Result<Option<Raised>> {
+) -> store::Result<Option<String>> {
     // Only what a remote host had accepted can come back, and only once.
     if recipient.status != "sent" {
         return Ok(None);
@@ -95,7 +104,8 @@ fn bounce(
     if refusal::meaning(Speaker::Report, Stage::Rcpt, None, &judged).no_mailbox {
         suppressions::suppress(tx, message.account_id, &recipient.address, "bounce", now)?;
     }
-    raise_event(tx, message, &recipient.address, &What::Bounced { diagnostic: &diagnostic }, now)
+    raised.extend(raise_event(tx, message, &recipient.address, &What::Bounced { diagnostic: &diagnostic }, now)?);
+    Ok(Some(diagnostic))
 }
 
 fn complain(

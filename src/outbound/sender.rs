@@ -9,6 +9,7 @@ use super::Outbound;
 use super::sign::DomainKeys;
 use crate::clock::Timestamp;
 use crate::domain::keys::{KeyError, PURPOSE};
+use crate::domain::name::with_parents;
 use crate::domain::{DomainError, is_lost};
 use crate::id::DomainId;
 use crate::mail::address::Domain;
@@ -146,6 +147,18 @@ impl super::Parts {
             Some(domain) => self.keys_of(connection, &domain),
             None => Ok(None),
         }
+    }
+
+    /// The signature of a mail of the appliance's own, when its host name belongs to a domain that is verified here.
+    pub(super) fn host_signature(&self, connection: &Connection, mail: &[u8]) -> store::Result<Option<String>> {
+        for name in with_parents(&self.config.hostname) {
+            let domain = domains::find_by_name(connection, &name)?;
+            let Some(domain) = domain.filter(|domain| domain.verified && domain.flags.dkim) else { continue };
+            if let Some(Ok(signature)) = self.keys_of(connection, &domain)?.map(|keys| keys.sign(mail)) {
+                return Ok(Some(signature));
+            }
+        }
+        Ok(None)
     }
 
     /// The keys of a domain, if it has them; Ed25519 signs while its record is seen in DNS (contract 8.5).

@@ -5,6 +5,7 @@ use rusqlite::Connection;
 
 use super::{Outcome, Verdict};
 use crate::clock::Timestamp;
+use crate::jobs;
 use crate::store::dispatches::{self, DispatchRow};
 use crate::store::messages::{self, MessageRow};
 use crate::store::recipients::{self, RecipientRow, Standing};
@@ -38,6 +39,8 @@ pub struct Left {
     pub raised: Vec<Raised>,
     /// A file that nothing needs any more.
     pub file: Option<String>,
+    /// A report for who handed the message in.
+    pub report: Option<jobs::Left>,
     /// The message, for whoever listens.
     pub message: Option<MessageRow>,
 }

@@ -53,6 +53,8 @@ pub struct Outgoing {
     pub scheduled: Option<(ScheduledId, Timestamp)>,
     /// Whether the data has attachments.
     pub has_attachments: bool,
+    /// Who hears by mail what of it cannot be delivered.
+    pub return_to: Option<Mailbox>,
 }
 
 /// The answer to remember with the messages that make it true (contract 1.11).
@@ -257,6 +259,7 @@ impl Outgoing {
             scheduled_id: self.scheduled.as_ref().map(|(id, _)| id.clone()),
             scheduled_at: self.scheduled.as_ref().map(|(_, at)| *at),
             failure: None,
+            return_to: self.return_to.as_ref().map(ToString::to_string),
         }
     }
 }

@@ -103,16 +103,22 @@ pub struct Submission {
     pub scheduled_at: Option<Timestamp>,
     /// Why the message is `failed`.
     pub failure: Option<String>,
+    /// Who hears what of it cannot be delivered.
+    pub return_to: Option<String>,
 }
 
 impl Submission {
     /// Whether there is anything to store.
     pub const fn is_empty(&self) -> bool {
-        self.header_to.is_none() && self.metadata.is_none() && self.scheduled_id.is_none() && self.failure.is_none()
+        self.header_to.is_none()
+            && self.metadata.is_none()
+            && self.scheduled_id.is_none()
+            && self.failure.is_none()
+            && self.return_to.is_none()
     }
 }
 
-const COLUMNS: &str = "header_to, metadata, scheduled_id, scheduled_at, failure";
+const COLUMNS: &str = "header_to, metadata, scheduled_id, scheduled_at, failure, return_to";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Submission> {
     Ok(Submission {
@@ -121,6 +127,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Submission> {
         scheduled_id: row.get("scheduled_id")?,
         scheduled_at: row.get::<_, Option<i64>>("scheduled_at")?.map(Timestamp::from_millis),
         failure: row.get("failure")?,
+        return_to: row.get("return_to")?,
     })
 }
 
@@ -131,8 +138,9 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Submission> {
 pub fn insert(connection: &Connection, message: i64, new: &Submission) -> Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO submission (message_id, header_to, metadata, scheduled_id, scheduled_at, failure)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO submission (message_id, header_to, metadata, scheduled_id, scheduled_at, failure,
+                                     return_to)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
         .execute(params![
             message,
@@ -140,7 +148,8 @@ pub fn insert(connection: &Connection, message: i64, new: &Submission) -> Result
             new.metadata,
             new.scheduled_id,
             new.scheduled_at.map(Timestamp::as_millis),
-            new.failure
+            new.failure,
+            new.return_to
         ])?;
     Ok(())
 }

@@ -23,6 +23,7 @@ mod domain_webhook;
 mod domains;
 mod durability;
 mod egress;
+mod failure_reports;
 mod fairness;
 mod fetched_files;
 mod flows;

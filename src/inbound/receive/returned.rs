@@ -8,7 +8,6 @@ use crate::inbound::{Inbound, Recipient};
 use crate::jobs::Left;
 use crate::mail::address::{Mailbox, ReversePath};
 use crate::mail::report::{self, Action, Report};
-use crate::outbound::Outbound;
 use crate::outbound::forward::ForwardReport;
 use crate::outbound::return_path::{BounceTag, ReturnPath};
 
@@ -40,16 +39,19 @@ impl Inbound {
         if reports.is_empty() {
             return Ok(());
         }
+        let outbound = self.shared.outbound.clone();
         let settled = self.shared.db.write(move |tx| {
-            let mut raised = Vec::new();
+            let (mut raised, mut left) = (Vec::new(), Vec::new());
             for (tag, report) in &reports {
-                raised.extend(Outbound::settle_report(tx, tag, report, now)?);
+                let (events, told) = outbound.settle_report(tx, tag, report, now)?;
+                raised.extend(events);
+                left.extend(told);
             }
-            Ok(raised)
+            Ok((raised, left))
         });
-        for one in within_deadline(settled).await? {
-            one.tell(&self.shared.feed, &self.shared.jobs, now);
-        }
+        let (raised, left) = within_deadline(settled).await?;
+        raised.into_iter().for_each(|one| one.tell(&self.shared.feed, &self.shared.jobs, now));
+        left.into_iter().for_each(Left::announce);
         Ok(())
     }
 

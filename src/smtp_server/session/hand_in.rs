@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Accepted, Caller, End, Role, Session, Submission};
-use crate::mail::address::{ForwardPath, Mailbox};
+use crate::mail::address::{ForwardPath, Mailbox, ReversePath};
 use crate::mail::envelope::Envelope;
 use crate::mail::mime::Irreparable;
 use crate::mail::reply::Reply;
@@ -134,6 +134,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// The end of the data: what becomes of a submitted message.
     pub(super) async fn hand_in(&mut self, caller: Caller, envelope: Envelope<Accepted>, data: MailData) -> Reply {
         let Role::Submission(door) = &self.shared.role else { return Reply::STORAGE_TROUBLE };
+        let reverse_path = match &envelope.reverse_path {
+            ReversePath::Mailbox(mailbox) => Some(mailbox.clone()),
+            _ => None,
+        };
         let recipients: Vec<Mailbox> = envelope
             .map(|recipient| match recipient {
                 Accepted::Submitted(mailbox) => Some(mailbox),
@@ -151,7 +155,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(Err(error)) => return trouble(&error),
             Err(_) => return Reply::STORAGE_TROUBLE,
         };
-        let handed = hand_in::Handed { account: caller.account, scope: caller.scope, recipients, data: bytes };
+        let handed =
+            hand_in::Handed { account: caller.account, scope: caller.scope, reverse_path, recipients, data: bytes };
         match door.outbound.hand_in(handed, door.clock.now()).await {
             Ok(id) => {
                 self.shared.metrics.add(Counter::MessagesSubmitted);

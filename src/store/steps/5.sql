@@ -296,3 +296,6 @@ CREATE TABLE lane_pause (
   until INTEGER NOT NULL,
   reason TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Who handed a message in hears what of it cannot be delivered.
+ALTER TABLE submission ADD COLUMN return_to TEXT;
