@@ -1,7 +1,7 @@
 //! Takes a parcel to its destination: hosts in turn, verdicts for each recipient, sessions kept for the next parcel.
 //!
 //! Hosts of one preference are equals: a session with any of them that waits is used first, then their addresses are
-//! tried one after the other, a little apart, until one answers ([`reach`]). A host that pauses or has no room
+//! tried one after the other, a little apart, until one answers (`reach`). A host that pauses or has no room
 //! ([`super::peers`]) is passed over; where all are, nothing was attempted and the flow waits.
 
 mod pool;
