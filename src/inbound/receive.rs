@@ -194,11 +194,12 @@ impl Inbound {
         if recipients.is_empty() {
             return self.take_back(returned, reverse_path, &bytes, now).await;
         }
-        let reports = returned::read_reports(&returned, &reverse_path, &bytes);
+        let mut reports = returned::read_reports(&returned, &reverse_path, &bytes);
         let forwards = returned::forward_reports(&returned, &reverse_path, &bytes);
         let envelope = Envelope { reverse_path, recipients, smtputf8, eight_bit };
         let mail_from = envelope.reverse_path.to_string();
         let mail = read_mail(&bytes, hostname)?;
+        reports.extend(returned::complaint(&mail, &bytes, self.shared.outbound.return_paths(), now));
         let spam = match &self.shared.spam {
             Some(check) if checks == Checks::All => check.check(&bytes, peer, &envelope).await,
             Some(_) | None => None,

@@ -6,6 +6,8 @@
 
 use super::mime::{self, Fields, Limits, Part, decode_part};
 
+/// Envelope senders that a complaint may name.
+const MAX_REVERSE_PATHS: usize = 5;
 const MAX_RECIPIENTS: usize = 1_000;
 /// Octets of a report part that are read.
 const MAX_REPORT: usize = 256 * 1024;
@@ -68,6 +70,8 @@ pub struct AbuseReport {
     pub original_rcpt_to: Option<String>,
     /// Message-ID of what was complained of, with angle brackets.
     pub message_id: Option<String>,
+    /// What it was sent with as the envelope sender, by the report and by what that encloses.
+    pub reverse_paths: Vec<String>,
 }
 
 /// The report that mail data holds, if it is one.
@@ -320,11 +324,15 @@ fn abuse(text: &[u8], original: Option<Vec<u8>>) -> AbuseReport {
         (1..=40).contains(&kind.len())
             && kind.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
+    let paths = first("Original-Mail-From").into_iter();
+    let enclosed = original.iter().flat_map(|original| mime::field_values(original, "Return-Path"));
+    let reverse_paths = paths.chain(enclosed).filter_map(|value| address(&value)).take(MAX_REVERSE_PATHS).collect();
     let original = original.map(|original| mime::parse(&original));
     AbuseReport {
         feedback_type: kind.filter(fits).unwrap_or_else(|| "abuse".to_owned()),
         original_rcpt_to: first("Original-Rcpt-To").and_then(|value| address(&value)),
         message_id: original.and_then(|mail| mail.message_id),
+        reverse_paths,
     }
 }
 
@@ -452,6 +460,7 @@ mod tests {
                 feedback_type: "abuse".to_owned(),
                 original_rcpt_to: Some("ada@example.com".to_owned()),
                 message_id: Some("<1@acme.dev>".to_owned()),
+                reverse_paths: vec!["bounce@acme.dev".to_owned()],
             }))
         );
     }

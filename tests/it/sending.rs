@@ -646,3 +646,45 @@ async fn an_owner_hears_of_an_endpoint_that_fails_for_good_once_a_day() {
     assert!(remote.is_drained(), "once a day");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_complaint_at_the_address_of_a_feedback_loop_has_to_prove_which_copy_it_is_about() {
+    let mut post = Post::start(Clock::System, Remote::start().await).await;
+    let mut receiver = Receiver::start(|_| Reply::status(200)).await;
+    let tracking = json!({"url": receiver.url()});
+    post.owner.put("/api/domains/inbox.test/tracking-webhook", tracking).await.expect(200);
+    post.send(hello("ada@remote.test")).await;
+    let taken = post.remote.taken().await;
+    let (bounce, header) = (taken.sender(), String::from_utf8(taken.data()).unwrap());
+    assert_eq!(receiver.next_request().await.json()["type"], "email.sent");
+    let complaint = |original: &str, return_path: &str| {
+        format!(
+            "From: staff@isp.test\r\nTo: fbl@inbox.test\r\nSubject: complaint\r\nMIME-Version: 1.0\r\n\
+             Content-Type: multipart/report; report-type=feedback-report; boundary=BB\r\n\r\n--BB\r\n\r\nx\r\n--BB\r\n\
+             Content-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\nUser-Agent: x\r\nVersion: 1\r\n\
+             {original}\r\n--BB\r\nContent-Type: message/rfc822\r\n\r\n{return_path}{header}\r\n--BB--\r\n"
+        )
+    };
+    let forged = bounce.replace(|c: char| c.is_ascii_digit(), "v");
+    let named = |path: &str| complaint(&format!("Original-Mail-From: <{path}>\r\n"), "");
+    // Who got a copy knows the Message-ID; a tag that does not prove itself is nobody's.
+    for (mail, counts) in [
+        (complaint("", ""), false),
+        (named(&forged), false),
+        (complaint("", &format!("Return-Path: <{bounce}>\r\n")), true),
+        (named(&bounce), false),
+    ] {
+        let reply =
+            SmtpClient::greeted(post.server.smtp).await.mail("fbl@isp.test", &["fbl@inbox.test"], &mail).await;
+        assert_eq!(reply.code, 250, "{reply:?}");
+        if counts {
+            let told = receiver.next_request().await.json();
+            assert_eq!((&told["type"], &told["data"]["to"]), (&json!("email.complained"), &json!("ada@remote.test")));
+        }
+        // Settled before the 250 was said.
+        let settled: i64 = post.server.query("SELECT count(*) FROM suppression WHERE reason = 'complaint'").await;
+        assert_eq!(settled, i64::from(counts || mail == named(&bounce)), "{mail}");
+    }
+    let suppressed = post.owner.get("/api/contacts/suppressions").await.expect(200);
+    assert_eq!(suppressed["suppressions"][0]["reason"], "complaint", "{suppressed}");
+}

@@ -7,9 +7,10 @@ use crate::id::MessageId;
 use crate::inbound::{Inbound, Recipient};
 use crate::jobs::Left;
 use crate::mail::address::{Mailbox, ReversePath};
+use crate::mail::mime::{Mail, Part};
 use crate::mail::report::{self, Action, Report};
 use crate::outbound::forward::ForwardReport;
-use crate::outbound::return_path::{BounceTag, ReturnPath};
+use crate::outbound::return_path::{BounceTag, ReturnPath, ReturnPaths};
 
 impl Inbound {
     /// Takes mail that goes to our own addresses alone.
@@ -77,6 +78,28 @@ impl Inbound {
         left.into_iter().for_each(Left::announce);
         Ok(told)
     }
+}
+
+/// The complaint in a mail to any other address, such as the one that a feedback loop was registered with (RFC 5965). Only a
+/// bounce address that proves itself ties it to a message of ours: a Message-ID is known to everybody who got a copy.
+pub(super) fn complaint(
+    mail: &Mail,
+    bytes: &[u8],
+    return_paths: &ReturnPaths,
+    now: Timestamp,
+) -> Option<(BounceTag, Report)> {
+    let is_report = |part: &Part| part.content_type.as_deref() == Some("message/feedback-report");
+    if !mail.attachments.iter().any(is_report) {
+        return None;
+    }
+    let report = report::read(bytes)?;
+    let Report::Abuse(abuse) = &report else { return None };
+    let tag =
+        abuse.reverse_paths.iter().find_map(|path| match return_paths.read(&Mailbox::parse(path).ok()?, now) {
+            Some(ReturnPath::Bounce(tag)) => Some(tag),
+            Some(ReturnPath::Srs(_)) | None => None,
+        })?;
+    Some((tag, report))
 }
 
 /// What a mail to SRS addresses reports; nothing when it has an envelope sender (RFC 3464 §2) or tells of no failure.

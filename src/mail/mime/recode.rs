@@ -104,17 +104,15 @@ fn collect_leaf(
         && leaf.header.content_type.is_some_and(|given| Value::parse(given).main.starts_with("message/"));
     // A message inside is never encoded as a whole (RFC 2045 §6.4).
     let word = if is_message { "7bit" } else { "base64" };
+    // The empty line has to be there: a body that is written anew must not read as more of the header.
+    let empty = leaf.body.start.checked_sub(2)?;
+    let before = raw.get(..empty)?;
+    if raw.get(empty..leaf.body.start)? != b"\r\n" || !(before.is_empty() || before.ends_with(b"\r\n")) {
+        return None;
+    }
     let (at, octets) = match leaf.header.encoding {
         Some(encoding) => (place_of(raw, encoding)?, format!(" {word}").into_bytes()),
-        None => {
-            // Before the empty line, which has to be there.
-            let at = leaf.body.start.checked_sub(2)?;
-            let before = raw.get(..at)?;
-            if raw.get(at..leaf.body.start)? != b"\r\n" || !(before.is_empty() || before.ends_with(b"\r\n")) {
-                return None;
-            }
-            (at..at, [FIELD, word.as_bytes(), b"\r\n"].concat())
-        }
+        None => (empty..empty, [FIELD, word.as_bytes(), b"\r\n"].concat()),
     };
     edits.push(Edit { at: moved(at, base), with: With::Octets(octets) });
     if is_message {

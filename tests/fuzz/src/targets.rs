@@ -258,7 +258,6 @@ fn plain_data(input: &[u8]) -> Option<Result<(Vec<u8>, usize), ()>> {
     }
 }
 
-/// A message is read within its limits, and its event is JSON that says the same.
 /// A winmail.dat, in a mail that is nothing else.
 fn tnef(stream: &[u8]) {
     mime(&[&b"Content-Type: application/ms-tnef\r\n\r\n"[..], stream].concat());
@@ -277,6 +276,7 @@ fn streams() -> Vec<Vec<u8>> {
     mails().into_iter().flat_map(in_mail).collect()
 }
 
+/// A message is read within its limits, and its event is JSON that says the same.
 fn mime(raw: &[u8]) {
     let mail = mime::parse(raw);
     let headers: serde_json::Value =
