@@ -119,6 +119,10 @@ fn collect_leaf(
         return collect(body, base + leaf.body.start, depth + 1, edits);
     }
     let declared = leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field);
+    // The name of such a file stands in its body, and no octet of it is beyond ASCII.
+    if declared == Encoding::Uuencode {
+        return None;
+    }
     // A delimiter brings its own line break; the end of a message does not.
     let line_break = leaf.body.end == raw.len();
     edits.push(Edit { at: moved(leaf.body.clone(), base), with: With::Base64 { declared, line_break } });
