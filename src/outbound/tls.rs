@@ -6,7 +6,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
+};
 use tokio_rustls::TlsConnector;
 
 use super::dane::Tlsa;
@@ -72,6 +74,10 @@ struct DaneCertificate {
     records: Arc<[Tlsa]>,
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("the certificate matches none of the TLSA records")]
+struct NoTlsaMatch;
+
 macro_rules! verify_handshakes {
     () => {
         fn verify_tls12_signature(
@@ -128,6 +134,7 @@ impl ServerCertVerifier for DaneCertificate {
         if self.records.iter().any(|record| record.usage == 3 && record.matches(leaf)) {
             return Ok(ServerCertVerified::assertion());
         }
+        let mut failure = Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(NoTlsaMatch))));
         // DANE-TA(2): a certificate of the chain is the only root, and the name counts (RFC 7672 §3.1.2).
         for anchor in chain {
             if !self.records.iter().any(|record| record.usage == 2 && record.matches(anchor)) {
@@ -139,11 +146,14 @@ impl ServerCertVerifier for DaneCertificate {
             }
             let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider));
             let Ok(verifier) = verifier.build() else { continue };
-            if verifier.verify_server_cert(leaf, chain, name, ocsp, now).is_ok() {
-                return Ok(ServerCertVerified::assertion());
+            match verifier.verify_server_cert(leaf, chain, name, ocsp, now) {
+                Ok(verified) => return Ok(verified),
+                Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {}
+                // The issuer is the right one: then it is the name or the date.
+                Err(error) => failure = error,
             }
         }
-        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+        Err(failure)
     }
 
     verify_handshakes!();
@@ -260,18 +270,18 @@ mod tests {
     }
 
     fn trusting(root: Option<&Authority>) -> ClientTls {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(root.map(|root| root.own().clone()));
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verified = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        ClientTls::new(&verified)
+        let config = match root {
+            Some(root) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(root.own().clone()).unwrap();
+                crate::tls::trusting(roots)
+            }
+            None => crate::tls::client_config(None),
+        };
+        ClientTls::new(&config.unwrap())
     }
 
-    /// Hands what one side says to the other; false when either takes offence.
+    /// Hands what one side says to the other; the reason when that one does not take it.
     macro_rules! carry {
         ($from:expr, $to:expr) => {{
             let mut wire = Vec::new();
@@ -279,27 +289,26 @@ mod tests {
                 $from.write_tls(&mut wire).unwrap();
             }
             let mut rest = wire.as_slice();
-            let mut taken = true;
-            while taken && !rest.is_empty() {
+            let mut taken = Ok(());
+            while taken.is_ok() && !rest.is_empty() {
                 $to.read_tls(&mut rest).unwrap();
-                taken = $to.process_new_packets().is_ok();
+                taken = $to.process_new_packets().map(drop).map_err(|error| crate::tls::reason(&error));
             }
             taken
         }};
     }
 
-    /// How the two agree; none if they do not.
-    fn shake_hands(tls: &ClientTls, rule: &TlsRule, server: &Arc<ServerConfig>) -> Option<HandshakeKind> {
+    /// How the two agree, or the reason of the side that does not.
+    fn shake_hands(tls: &ClientTls, rule: &TlsRule, server: &Arc<ServerConfig>) -> Result<HandshakeKind, String> {
         let host = Host { name: "mx.test".to_owned(), preference: 0, addresses: Vec::new(), tls: rule.clone() };
         let config = Arc::clone(tls.connector(&host).config());
         let mut client = ClientConnection::new(config, ServerName::try_from("mx.test").unwrap()).unwrap();
         let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
         while client.is_handshaking() || server.is_handshaking() || client.wants_write() || server.wants_write() {
-            if !carry!(client, server) || !carry!(server, client) {
-                return None;
-            }
+            carry!(client, server)?;
+            carry!(server, client)?;
         }
-        client.handshake_kind()
+        Ok(client.handshake_kind().unwrap())
     }
 
     fn record(usage: u8, selector: u8, selected: &[u8]) -> Tlsa {
@@ -316,9 +325,14 @@ mod tests {
     fn agree(root: Option<&Authority>, rule: &TlsRule, shown: &Shown) -> bool {
         let tls = trusting(root);
         let [two, three] = [ProtocolVersion::TLSv1_2, ProtocolVersion::TLSv1_3]
-            .map(|version| shake_hands(&tls, rule, &shown.server(version)).is_some());
+            .map(|version| shake_hands(&tls, rule, &shown.server(version)).is_ok());
         assert_eq!(two, three, "{rule:?}");
         two
+    }
+
+    /// Why the client does not go on.
+    fn refusal(root: Option<&Authority>, rule: &TlsRule, shown: &Shown) -> String {
+        shake_hands(&trusting(root), rule, &shown.server(ProtocolVersion::TLSv1_3)).unwrap_err()
     }
 
     #[test]
@@ -344,6 +358,29 @@ mod tests {
         assert!(!agree(Some(&root), &VERIFIED, &root.issue(Flaw::OtherName)));
         assert!(!agree(Some(&root), &VERIFIED, &root.issue(Flaw::Expired)));
         assert!(!agree(Some(&root), &VERIFIED, &good.stolen()));
+    }
+
+    #[test]
+    fn a_refusal_says_which_name_date_or_issuer() {
+        let (root, other) = (Authority::new(), Authority::new());
+        let middle = root.below();
+        for rule in [VERIFIED, tlsa(2, middle.own())] {
+            let said = refusal(Some(&root), &rule, &middle.issue(Flaw::OtherName));
+            assert_eq!(said, "the certificate is for other.test, not for mx.test", "{rule:?}");
+            let said = refusal(Some(&root), &rule, &middle.issue(Flaw::Expired));
+            assert_eq!(said, "the certificate expired at 2020-01-01T00:00:00.000Z", "{rule:?}");
+        }
+        assert_eq!(refusal(None, &VERIFIED, &self_signed()), "the certificate is self-signed");
+        let mut unsent = middle.issue(Flaw::None);
+        let said = refusal(None, &VERIFIED, &unsent);
+        assert_eq!(said, "the issuer of the certificate, CN=below, is not trusted");
+        unsent.chain.truncate(1);
+        let said = refusal(Some(&root), &VERIFIED, &unsent);
+        let alone = "; the host sends no intermediate certificate";
+        assert_eq!(said, format!("the issuer of the certificate, CN=below, is not trusted{alone}"));
+        for rule in [tlsa(3, root.own()), tlsa(2, other.own())] {
+            assert_eq!(refusal(None, &rule, &unsent), "the certificate matches none of the TLSA records");
+        }
     }
 
     #[test]
@@ -393,12 +430,12 @@ mod tests {
         for version in [ProtocolVersion::TLSv1_2, ProtocolVersion::TLSv1_3] {
             let (tls, server) = (trusting(Some(&root)), good.server(version));
             for rule in [TlsRule::Opportunistic, VERIFIED] {
-                assert_eq!(shake_hands(&tls, &rule, &server), Some(HandshakeKind::Full), "{rule:?} {version:?}");
-                assert_eq!(shake_hands(&tls, &rule, &server), Some(HandshakeKind::Resumed), "{rule:?} {version:?}");
+                assert_eq!(shake_hands(&tls, &rule, &server), Ok(HandshakeKind::Full), "{rule:?} {version:?}");
+                assert_eq!(shake_hands(&tls, &rule, &server), Ok(HandshakeKind::Resumed), "{rule:?} {version:?}");
             }
             for _ in 0..2 {
                 let rule = tlsa(3, good.leaf());
-                assert_eq!(shake_hands(&tls, &rule, &server), Some(HandshakeKind::Full), "{version:?}");
+                assert_eq!(shake_hands(&tls, &rule, &server), Ok(HandshakeKind::Full), "{version:?}");
             }
         }
     }

@@ -17,7 +17,7 @@ use mailkite::outbound::transport::{MAX_TRANSCRIPT, Transport};
 use mailkite::outbound::{Destination, Parcel, Transmitted, Verdict};
 
 use crate::support::dns::DnsServer;
-use crate::support::remote::{Act, Manner, Remote, self_signed};
+use crate::support::remote::{Act, Manner, Remote, self_signed, self_signed_with};
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
@@ -508,6 +508,46 @@ async fn a_smarthost_takes_all_with_a_password_and_its_certificate_counts() {
                 }
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_does_not_do_is_told_by_its_name_date_or_issuer() {
+    let named = |name: &str| rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let mut expired = named("127.0.0.1");
+    expired.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let mut early = named("127.0.0.1");
+    early.not_before = rcgen::date_time_ymd(2200, 1, 1);
+    early.not_after = rcgen::date_time_ymd(2201, 1, 1);
+    for (params, trusted, why) in [
+        (named("mx.other.test"), true, "the certificate is for mx.other.test, not for 127.0.0.1"),
+        (expired, true, "the certificate expired at 2020-01-01T00:00:00.000Z"),
+        (early, true, "the certificate is not valid before 2200-01-01T00:00:00.000Z"),
+        (named("127.0.0.1"), false, "the certificate is self-signed"),
+    ] {
+        let (acceptor, certificate) = self_signed_with(params);
+        let remote = Remote::with(Manner { tls: Some(acceptor), ..Manner::default() }).await;
+        let relay = Smarthost {
+            host: "127.0.0.1".to_owned(),
+            port: remote.address.port(),
+            security: SmarthostSecurity::StartTls,
+            username: None,
+            password: None,
+            fallback: false,
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let ca = dir.path().join("ca.pem");
+        std::fs::write(&ca, pem(&certificate)).unwrap();
+        let tls = ClientTls::new(&mailkite::tls::client_config(trusted.then_some(ca.as_path())).unwrap());
+        let dns = DnsServer::start().await;
+        let resolver = Arc::new(Resolver::new(&[dns.address]).unwrap());
+        let hosts = Hosts::new(&Outbound::default(), "mail.acme.test", resolver, Guard::default(), None);
+        let transport = Transport::new("mail.acme.test".to_owned(), patient(), tls, hosts);
+        let smarthost = Destination::Smarthost(Arc::new(relay));
+        let done = transport.transmit(&flow(), &smarthost, parcel(&["a@one.test"], MAIL), NOW).await;
+        let said = format!("4.7.5 127.0.0.1: TLS failed: {why} (the smarthost has to show a valid certificate)");
+        assert_eq!(only(&done), (Verdict::Deferred, None, said.as_str()));
+        assert!(done.receipt.transcript.contains(why), "{}", done.receipt.transcript);
     }
 }
 

@@ -1,5 +1,7 @@
 //! The beginning of a session: greeting, EHLO, STARTTLS, AUTH.
 
+use std::io;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rustls::pki_types::ServerName;
@@ -9,13 +11,14 @@ use tokio_rustls::TlsConnector;
 use super::offers::Offers;
 use super::{Fault, Opening, Session};
 use crate::outbound::{Host, TlsRule};
+use crate::tls;
 
 impl Session {
     pub(super) async fn begin(&mut self, host: &Host, opening: &Opening<'_>) -> Result<(), Fault> {
         if opening.implicit_tls
             && let Some(connector) = &opening.tls
         {
-            self.handshake(host, connector).await?;
+            self.handshake(host, connector).await.map_err(|fault| required(fault, &host.tls))?;
         }
         let greeting = self.read_reply("the greeting", self.timeouts.command).await?;
         if !greeting.is_positive() {
@@ -25,7 +28,8 @@ impl Session {
         if self.tls.is_none()
             && let Some(connector) = &opening.tls
         {
-            self.start_tls(host, connector, opening.helo).await?;
+            let started = self.start_tls(host, connector, opening.helo).await;
+            started.map_err(|fault| required(fault, &host.tls))?;
         }
         if let Some((user, password)) = opening.auth {
             self.authenticate(user, password).await?;
@@ -76,7 +80,11 @@ impl Session {
         let shaking = timeout_at(self.until(self.timeouts.command), connector.connect(name, plain)).await;
         let stream = match shaking {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(Fault::Tls(format!("TLS failed: {error}"))),
+            Ok(Err(error)) => {
+                let why = format!("TLS failed: {}", handshake_failure(&error));
+                self.transcript.note(&why);
+                return Err(Fault::Tls(why));
+            }
             Err(_) => return Err(Fault::Tls("the TLS handshake has no end".to_owned())),
         };
         let version = stream.get_ref().1.protocol_version();
@@ -112,6 +120,27 @@ impl Session {
             return Err(Fault::Tls("neither AUTH PLAIN nor AUTH LOGIN is offered".to_owned()));
         };
         if reply.is_positive() { Ok(()) } else { Err(Fault::Auth(reply)) }
+    }
+}
+
+/// Says who wants the TLS that failed, where that is no matter of opportunity.
+fn required(fault: Fault, rule: &TlsRule) -> Fault {
+    let by = match rule {
+        TlsRule::Opportunistic | TlsRule::Never => return fault,
+        TlsRule::Verified { by: "MTA-STS" } => "the domain's MTA-STS policy requires TLS with a valid certificate",
+        TlsRule::Verified { .. } => "the smarthost has to show a valid certificate",
+        TlsRule::Dane(_) => "the host's TLSA records require TLS",
+    };
+    match fault {
+        Fault::Tls(why) => Fault::Tls(format!("{why} ({by})")),
+        other => other,
+    }
+}
+
+fn handshake_failure(error: &io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(error) => tls::reason(error),
+        None => error.to_string(),
     }
 }
 

@@ -318,8 +318,15 @@ async fn read_data(stream: &mut Stream) -> Option<Vec<u8>> {
 
 /// A certificate for `name` that nobody trusts, and what serves it.
 pub fn self_signed(name: &str) -> (TlsAcceptor, rustls::pki_types::CertificateDer<'static>) {
+    self_signed_with(rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap())
+}
+
+/// The same with what `params` say.
+pub fn self_signed_with(
+    params: rcgen::CertificateParams,
+) -> (TlsAcceptor, rustls::pki_types::CertificateDer<'static>) {
     let key = rcgen::KeyPair::generate().unwrap();
-    let made = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key).unwrap();
+    let made = params.self_signed(&key).unwrap();
     let certificate = made.der().clone();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let key = rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
