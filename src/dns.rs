@@ -1,7 +1,8 @@
 //! The one resolver: configured servers or the system's, with a cache, over UDP and then TCP.
 //!
 //! Mail authentication asks through [`Resolver::authenticator`], everything that connects to a host through
-//! [`Resolver::addresses`]; the records of a domain are read with [`Resolver::mail_hosts`] and [`Resolver::texts`]. What may be connected to is not decided here.
+//! [`Resolver::addresses`]; the records of a domain are read with [`Resolver::mail_hosts`] and [`Resolver::texts`]. What
+//! may be connected to is not decided here.
 
 mod authentic;
 pub mod budget;

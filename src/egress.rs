@@ -1,8 +1,9 @@
 //! The only outgoing HTTP: guarded addresses, no redirects, no proxies, no cookies, bounded answers.
 //!
-//! `webhook::deliver` posts through it, [`fetch_file`] gets files that clients name. A URL becomes a [`Target`] by form; at each connection the names are resolved,
-//! every address is judged by the [`Guard`], and the connection goes to a judged address, so that a name cannot change
-//! its mind in between. Connections are kept and shared; an exchange that hangs costs a task.
+//! `webhook::deliver` posts through it, [`fetch_file`] gets files that clients name. A URL becomes a [`Target`] by form;
+//! at each connection the names are resolved, every address is judged by the [`Guard`], and the connection goes to a
+//! judged address, so that a name cannot change its mind in between. Connections are kept and shared; an exchange that
+//! hangs costs a task.
 
 mod body;
 mod coding;

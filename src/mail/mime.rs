@@ -23,6 +23,7 @@ mod uuencode;
 mod walk;
 mod words;
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -260,7 +261,7 @@ fn read(raw: &[u8], limits: &Limits, texts: Texts<'_>) -> Mail {
     let charset = OnceCell::new();
     let charset = || *charset.get_or_init(|| body::charset_of_texts(raw, &structure.leaves));
     for field in &fields {
-        take_field(&mut mail, field, &words::in_utf_8(field.value, charset), limits);
+        take_field(&mut mail, field, || words::in_utf_8(field.value, charset), limits);
     }
     mail.in_reply_to = fields.iter().find(|field| field.is("In-Reply-To")).and_then(|field| {
         let is_person = |id: &str| {
@@ -273,13 +274,13 @@ fn read(raw: &[u8], limits: &Limits, texts: Texts<'_>) -> Mail {
     mail
 }
 
-/// Takes what is wanted of a field of the header, whose value is `value` in UTF-8.
-fn take_field(mail: &mut Mail, field: &Field<'_>, value: &[u8], limits: &Limits) {
+/// Takes what is wanted of a field of the header, whose value in UTF-8 `value` gives.
+fn take_field<'x>(mail: &mut Mail, field: &Field<'x>, value: impl Fn() -> Cow<'x, [u8]>, limits: &Limits) {
     match field.name.to_ascii_lowercase().as_slice() {
         b"from" => {
             mail.from_fields += 1;
             let mut named = Vec::new();
-            mail.truncated |= !address::parse(value, limits.max_addresses, &mut named);
+            mail.truncated |= !address::parse(&value(), limits.max_addresses, &mut named);
             if mail.from_fields == 1 {
                 mail.header_from = named;
             } else if named != mail.header_from {
@@ -293,10 +294,12 @@ fn take_field(mail: &mut Mail, field: &Field<'_>, value: &[u8], limits: &Limits)
                 _ => None,
             };
         }
-        b"to" => mail.truncated |= !address::parse(value, limits.max_addresses, &mut mail.to_names),
-        b"cc" => mail.truncated |= !address::parse(value, limits.max_addresses, &mut mail.cc_names),
-        b"subject" if mail.subject.is_none() => mail.subject = Some(shown(words::decode_text(value))),
-        b"message-id" if mail.message_id.is_none() => mail.message_id = message_id::own(&words::decode_text(value)),
+        b"to" => mail.truncated |= !address::parse(&value(), limits.max_addresses, &mut mail.to_names),
+        b"cc" => mail.truncated |= !address::parse(&value(), limits.max_addresses, &mut mail.cc_names),
+        b"subject" if mail.subject.is_none() => mail.subject = Some(shown(words::decode_text(&value()))),
+        b"message-id" if mail.message_id.is_none() => {
+            mail.message_id = message_id::own(&words::decode_text(&value()))
+        }
         b"received" => mail.received_count += 1,
         b"auto-submitted" => {
             let word = field.value.trim_ascii();

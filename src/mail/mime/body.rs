@@ -180,7 +180,7 @@ impl Described {
             Encoding::Uuencode if !uuencode::is_file(body) => Encoding::Identity,
             encoding => encoding,
         };
-        let inner_name = || uuencode::filename(body).filter(|_| encoding == Encoding::Uuencode);
+        let inner_name = || (encoding == Encoding::Uuencode).then(|| uuencode::filename(body)).flatten();
         Self {
             filename: params::filename(&disposition, &content_type)
                 .or_else(|| params::safe_filename(&words::decode_text(inner_name()?))),

@@ -97,11 +97,7 @@ impl Decoder {
         match &mut self.0 {
             State::Identity => out.extend_from_slice(raw),
             State::Base64 { bits, digits } => base64(raw, bits, digits, out),
-            State::QuotedPrintable { blanks, place } => {
-                for byte in raw {
-                    quoted_printable(*byte, blanks, place, out);
-                }
-            }
+            State::QuotedPrintable { blanks, place } => quoted_printable(raw, blanks, place, out),
             State::Uuencode(lines) => lines.feed(raw, out),
         }
     }
@@ -224,7 +220,23 @@ fn end_of_quantum(bits: u32, digits: u8, out: &mut Vec<u8>) {
     }
 }
 
-fn quoted_printable(byte: u8, blanks: &mut Vec<u8>, place: &mut Place, out: &mut Vec<u8>) {
+fn quoted_printable(mut raw: &[u8], blanks: &mut Vec<u8>, place: &mut Place, out: &mut Vec<u8>) {
+    while let Some((byte, rest)) = raw.split_first() {
+        if !matches!(place, Place::Text) || matches!(byte, b'=' | b' ' | b'\t' | b'\r' | b'\n') {
+            quoted_printable_byte(*byte, blanks, place, out);
+            raw = rest;
+            continue;
+        }
+        // The line as it stands, up to the blanks at its end, which may have to go.
+        let line = raw.get(..memchr::memchr3(b'=', b'\r', b'\n', raw).unwrap_or(raw.len())).unwrap_or_default();
+        let length = line.iter().rposition(|byte| !matches!(byte, b' ' | b'\t')).map_or(1, |last| last + 1);
+        out.append(blanks);
+        out.extend_from_slice(raw.get(..length).unwrap_or_default());
+        raw = raw.get(length..).unwrap_or_default();
+    }
+}
+
+fn quoted_printable_byte(byte: u8, blanks: &mut Vec<u8>, place: &mut Place, out: &mut Vec<u8>) {
     match (*place, byte) {
         (Place::Text, b' ' | b'\t') => {
             blanks.push(byte);
@@ -262,17 +274,17 @@ fn quoted_printable(byte: u8, blanks: &mut Vec<u8>, place: &mut Place, out: &mut
                 *place = Place::Text;
             } else {
                 literally(&[high], blanks, place, out);
-                quoted_printable(byte, blanks, place, out);
+                quoted_printable_byte(byte, blanks, place, out);
             }
         }
         (Place::SoftCr, _) => {
             blanks.clear();
             *place = Place::Text;
-            quoted_printable(byte, blanks, place, out);
+            quoted_printable_byte(byte, blanks, place, out);
         }
         (Place::Equals, _) => {
             literally(&[], blanks, place, out);
-            quoted_printable(byte, blanks, place, out);
+            quoted_printable_byte(byte, blanks, place, out);
         }
     }
 }

@@ -109,9 +109,9 @@ impl<'x, 'l> Fields<'x, 'l> {
                 self.truncated = true;
                 self.at = next;
             } else if let Some((indent, colon)) = self.begins_field(line) {
-                let end = self.end_of_field(line, next, &ends);
-                let value = self.raw.get(self.at + colon + 1..end).unwrap_or_default();
                 let name = line.get(indent..colon).unwrap_or_default().trim_ascii_end();
+                let end = self.end_of_field(name, next, &ends);
+                let value = self.raw.get(self.at + colon + 1..end).unwrap_or_default();
                 self.has_stray_lines |= indent > 0;
                 (self.field, self.at) = (self.at, end);
                 self.seen = self.seen.saturating_add(1);
@@ -179,10 +179,10 @@ impl<'x, 'l> Fields<'x, 'l> {
         (without_line_break(rest.get(..length).unwrap_or_default()), at + length)
     }
 
-    /// Goes over the lines that continue the field that `line` begins, but not far past the limit.
-    fn end_of_field(&mut self, line: &[u8], mut end: usize, ends: &impl Fn(&[u8]) -> bool) -> usize {
+    /// Goes over the lines that continue the field `name` from `end` on, but not far past the limit.
+    fn end_of_field(&mut self, name: &[u8], mut end: usize, ends: &impl Fn(&[u8]) -> bool) -> usize {
         let begin = self.at;
-        let has_parameters = has_parameters(line);
+        let has_parameters = has_parameters(name);
         loop {
             if matches!(self.raw.get(end), Some(b' ' | b'\t')) {
                 if end - self.start > self.limits.max_header_bytes {
@@ -283,13 +283,9 @@ fn is_known(name: &[u8], of_part: bool) -> bool {
             && (is_family(KNOWN_FAMILIES) || KNOWN.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))))
 }
 
-/// Whether the field that `line` begins is one with parameters that decide what a part is.
-fn has_parameters(line: &[u8]) -> bool {
-    let name = field_name(line.trim_ascii_start()).and_then(|colon| line.trim_ascii_start().get(..colon));
-    name.is_some_and(|name| {
-        let name = name.trim_ascii_end();
-        name.eq_ignore_ascii_case(b"Content-Type") || name.eq_ignore_ascii_case(b"Content-Disposition")
-    })
+/// Whether the field `name` is one with parameters that decide what a part is.
+fn has_parameters(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"Content-Type") || name.eq_ignore_ascii_case(b"Content-Disposition")
 }
 
 /// Parameters that are known even behind a value that looks finished.

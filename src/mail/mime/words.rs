@@ -13,7 +13,7 @@ use super::decode::{self, Encoding, hex};
 pub fn decode_text(raw: &[u8]) -> String {
     let raw = raw.trim_ascii();
     let mut out = String::with_capacity(raw.len());
-    if memmem::find(raw, b"=?").is_none() {
+    if find_pair(raw, *b"=?").is_none() {
         push_clean(&String::from_utf8_lossy(raw), &mut out);
     } else {
         decode_words(raw, &mut out);
@@ -26,12 +26,17 @@ pub fn decode_text(raw: &[u8]) -> String {
 
 /// `value` in UTF-8: where it is not, it stands in the set that `charset` gives, as is Japanese that is ASCII with escapes.
 pub fn in_utf_8(value: &[u8], charset: impl FnOnce() -> Charset) -> Cow<'_, [u8]> {
-    let is_escaped = || memmem::find(value, b"\x1b$").is_some();
+    let is_escaped = || find_pair(value, *b"\x1b$").is_some();
     match std::str::from_utf8(value) {
         Ok(_) if is_escaped() => Cow::Owned(Charset::for_label(b"iso-2022-jp").decode(value).into_bytes()),
         Ok(_) => Cow::Borrowed(value),
         Err(_) => Cow::Owned(charset().decode(value).into_bytes()),
     }
+}
+
+/// Where two octets stand side by side. Fields are many and short: a searcher takes longer to make than to use.
+fn find_pair(text: &[u8], [first, second]: [u8; 2]) -> Option<usize> {
+    memchr::memchr_iter(first, text).find(|at| text.get(at + 1) == Some(&second))
 }
 
 /// One encoded word at the beginning of `raw`.
@@ -58,7 +63,7 @@ pub fn word(raw: &[u8]) -> Option<Word<'_>> {
         b'b' | b'B' => false,
         _ => return None,
     };
-    let end = memmem::find(text, b"?=")?;
+    let end = find_pair(text, *b"?=")?;
     let text_of_word = text.get(..end)?;
     let bytes = if quoted { decode_q(text_of_word) } else { decode::decode_part(Encoding::Base64, text_of_word) };
     // RFC 2231 §5: a language may follow the charset.
@@ -96,7 +101,7 @@ fn decode_words(raw: &[u8], out: &mut String) {
     let mut at = 0;
     // Behind the last terminator there is no word; so the search for one is never in vain and the loop stays linear.
     let last = memmem::rfind(raw, b"?=").unwrap_or(0);
-    while let Some(found) = raw.get(at..last).and_then(|rest| memmem::find(rest, b"=?")) {
+    while let Some(found) = raw.get(at..last).and_then(|rest| find_pair(rest, *b"=?")) {
         let start = at + found;
         let Some(word) = raw.get(start..).and_then(word) else {
             at = start + 2;

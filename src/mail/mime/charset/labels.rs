@@ -1,6 +1,9 @@
 //! The labels of character sets: those of the WHATWG list, of IANA's registry and what senders write besides, as [`key`]
 //! spells them.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 /// Each set by its name here, and the keys of all its labels.
 const SETS: &[(&str, &str)] = &[
     (
@@ -151,10 +154,10 @@ pub fn key(label: &[u8]) -> String {
 
 /// The name of the set that a key stands for.
 pub fn set(key: &str) -> Option<&'static str> {
-    let find =
-        |key: &str| SETS.iter().find(|(_, keys)| keys.split(' ').any(|known| known == key)).map(|(name, _)| *name);
+    static BY_KEY: LazyLock<HashMap<&str, &str>> =
+        LazyLock::new(|| SETS.iter().flat_map(|(name, keys)| keys.split(' ').map(move |key| (key, *name))).collect());
     // Private labels are often those of the set with a sign in front.
-    find(key).or_else(|| find(key.strip_prefix('x')?))
+    BY_KEY.get(key).or_else(|| BY_KEY.get(key.strip_prefix('x')?)).copied()
 }
 
 #[cfg(test)]
