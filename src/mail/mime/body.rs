@@ -21,8 +21,8 @@ const UTF_8: Charset = Charset::Known(encoding_rs::UTF_8);
 /// From this size on a mail has memory of its own for each of its texts.
 const LARGE: usize = 1024 * 1024;
 
-/// Encoded octets of HTML in which its set is looked for.
-const MAX_HTML_HEAD: usize = 4 * 1024;
+/// Encoded octets of a text in which is looked for what it is.
+const MAX_HEAD: usize = 4 * 1024;
 
 /// What becomes of the texts.
 pub enum Texts<'t> {
@@ -60,7 +60,7 @@ pub fn read(
             continue;
         }
         let part = Described::of(leaf, body, &in_header);
-        match part.text_kind(leaf, mail.text.is_none() && mail.html.is_none()) {
+        match part.text_kind(leaf, body, mail.text.is_none() && mail.html.is_none()) {
             Some(kind) => {
                 if let Some(says) = says.get_mut(kind as usize) {
                     *says |= !body.trim_ascii().is_empty();
@@ -176,14 +176,19 @@ impl Described {
             _ if content_type.main == "text" => Some("text/plain".to_owned()),
             _ => Some(content_type.main.clone()).filter(|main| is_type(main)),
         };
+        let is_text = mime_type.as_deref().is_none_or(|main| main.starts_with("text/"));
         let encoding = match leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field) {
-            Encoding::Uuencode if !uuencode::is_file(body) => Encoding::Identity,
+            // As it stands it can be read, and taken apart by hand, where decoding would lose something.
+            Encoding::Uuencode if !uuencode::is_file(body) || uuencode::is_several(body) => Encoding::Identity,
+            Encoding::Uuencode if is_text && !uuencode::is_alone(body) => Encoding::Identity,
             encoding => encoding,
         };
-        let inner_name = || (encoding == Encoding::Uuencode).then(|| uuencode::filename(body)).flatten();
+        let inner_name = || {
+            let name = (encoding == Encoding::Uuencode).then(|| uuencode::filename(body))??;
+            params::safe_filename(&words::decode_text(&words::in_utf_8(name, &in_header)))
+        };
         Self {
-            filename: params::filename(&disposition, &content_type)
-                .or_else(|| params::safe_filename(&words::decode_text(inner_name()?))),
+            filename: params::filename(&disposition, &content_type).or_else(inner_name),
             disposition: match disposition.main.as_str() {
                 "" => None,
                 "inline" => Some(Disposition::Inline),
@@ -196,7 +201,7 @@ impl Described {
     }
 
     /// Which text this part is, if it is one. `first_text`: no text came before it.
-    fn text_kind(&self, leaf: &Leaf<'_>, first_text: bool) -> Option<Kind> {
+    fn text_kind(&self, leaf: &Leaf<'_>, body: &[u8], first_text: bool) -> Option<Kind> {
         if leaf.reading == Reading::Text {
             return Some(Kind::Plain);
         }
@@ -208,6 +213,7 @@ impl Described {
             _ => return None,
         };
         let attached = self.disposition == Some(Disposition::Attachment)
+            || (self.encoding == Encoding::Uuencode && is_binary(self.encoding, body))
             || (leaf.parent == Parent::Related && !leaf.first)
             || (self.filename.is_some() && !(first_text && leaf.first));
         (!attached).then_some(kind)
@@ -217,11 +223,11 @@ impl Described {
     fn charset(&self, kind: Kind, body: &[u8]) -> Charset {
         let declared = Charset::for_label(&self.content_type.charset().unwrap_or_default());
         let in_html = || {
-            let encoded = body.get(..MAX_HTML_HEAD).unwrap_or(body);
+            let encoded = body.get(..MAX_HEAD).unwrap_or(body);
             Charset::of_html(&decode_part(self.encoding, encoded))
         };
         match (declared, kind) {
-            (Charset::Utf7, Kind::Html) => Charset::utf_7_markup(),
+            (Charset::Utf7, Kind::Html) => Charset::Utf7Markup,
             (Charset::Unknown, Kind::Html) => in_html()
                 .filter(|html| {
                     // ISO-2022-JP is ASCII with escapes.
@@ -252,16 +258,21 @@ impl Described {
     }
 }
 
-/// The set in which raw octets of a header stand: that of the first text which is not UTF-8, since headers that are need no such
-/// help; Windows-1252 where there is none.
+/// The set in which raw octets of a header stand: that of the first text which is not UTF-8, since headers that are need
+/// no such help, and in which ASCII is ASCII; Windows-1252 where there is none.
 pub fn charset_of_texts(raw: &[u8], leaves: &[Leaf<'_>]) -> Charset {
     let of = |leaf: &Leaf<'_>| {
         let body = raw.get(leaf.body.clone()).unwrap_or_default();
         let part = Described::of(leaf, body, || Charset::Unknown);
-        let kind = part.text_kind(leaf, true)?;
-        Some(part.charset(kind, body)).filter(|charset| !charset.is_utf_8())
+        let kind = part.text_kind(leaf, body, true)?;
+        Some(part.charset(kind, body)).filter(|charset| !charset.is_utf_8() && charset.keeps_ascii())
     };
     leaves.iter().find_map(of).unwrap_or(Charset::Unknown)
+}
+
+/// Whether what a file begins with is no text.
+fn is_binary(encoding: Encoding, body: &[u8]) -> bool {
+    decode_part(encoding, body.get(..MAX_HEAD).unwrap_or(body)).contains(&0)
 }
 
 /// Whether a decoded text is valid UTF-8.

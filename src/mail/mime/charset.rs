@@ -28,6 +28,10 @@ pub enum Charset {
     Utf16,
     /// RFC 2152.
     Utf7,
+    /// The same in HTML, where no run becomes markup.
+    Utf7Markup,
+    /// Four octets for each character.
+    Utf32,
     /// One that is decoded as a whole.
     Whole(fn(&[u8]) -> String),
 }
@@ -44,6 +48,7 @@ impl Charset {
             None | Some("us-ascii") => Self::Unknown,
             Some("utf-16") => Self::Utf16,
             Some("utf-7") => Self::Utf7,
+            Some("utf-32") => Self::Utf32,
             Some("iso-2022-kr") => Self::Whole(iso_2022_kr),
             Some("hz-gb-2312") => Self::Whole(hz),
             Some(name) => code_page::decoder(name)
@@ -62,20 +67,25 @@ impl Charset {
         key.starts_with("iso2022jp") || labels::set(&key).is_some()
     }
 
+    /// The usual name of the set that `label` names.
+    pub fn name_for_label(label: &[u8]) -> Option<&'static str> {
+        labels::set(&labels::key(label))
+    }
+
     /// The set that HTML says to be in, if its first octets do, as `head` gives them.
     pub fn of_html(head: &[u8]) -> Option<Self> {
         let named = Self::for_label(meta_charset(head.get(..MAX_PRESCAN).unwrap_or(head))?);
-        // What could be read so far is ASCII, and UTF-7 would hide markup.
-        match named {
-            Self::Known(known) if known.is_ascii_compatible() || known == ISO_2022_JP => Some(named),
-            Self::Whole(_) => Some(named),
-            _ => None,
-        }
+        // What could be read so far is ASCII.
+        Some(named).filter(|named| !matches!(named, Self::Unknown) && named.keeps_ascii())
     }
 
-    /// UTF-7 in HTML, where no run becomes markup.
-    pub const fn utf_7_markup() -> Self {
-        Self::Whole(utf_7::decode_markup)
+    /// Whether ASCII stands in it as it is, apart from escapes; UTF-7 would hide what is markup or syntax.
+    pub fn keeps_ascii(self) -> bool {
+        match self {
+            Self::Known(known) => known.is_ascii_compatible() || known == ISO_2022_JP,
+            Self::Unknown | Self::Whole(_) => true,
+            Self::Utf7 | Self::Utf7Markup | Self::Utf16 | Self::Utf32 => false,
+        }
     }
 
     /// Whether a valid UTF-8 text is its own decoding.
@@ -176,6 +186,8 @@ impl TextDecoder {
             Charset::Unknown => State::Unknown { pending: Vec::new(), begun: false },
             Charset::Utf16 => State::Utf16(Vec::new()),
             Charset::Utf7 => State::Whole(utf_7::decode, Vec::new()),
+            Charset::Utf7Markup => State::Whole(utf_7::decode_markup, Vec::new()),
+            Charset::Utf32 => State::Whole(code_page::utf_32, Vec::new()),
             Charset::Whole(decode) => State::Whole(decode, Vec::new()),
         };
         Self { state, cut: false }

@@ -39,6 +39,8 @@ pub struct Fields<'x, 'l> {
     field: usize,
     /// Up to here lines that are no field are stepped over.
     goes_on_until: usize,
+    /// Where the lines of mbox files that were looked at last end, and whether a field follows them.
+    mbox_lines: (usize, bool),
     /// Whether something that is no field stands in the block, which for other readers may end there.
     pub has_stray_lines: bool,
     /// Whether the block went past a limit; the fields beyond it are not read.
@@ -67,6 +69,7 @@ impl<'x, 'l> Fields<'x, 'l> {
             of_part: false,
             field: first,
             goes_on_until: 0,
+            mbox_lines: (0, false),
             has_stray_lines: first > at,
             truncated: false,
             done: false,
@@ -132,21 +135,25 @@ impl<'x, 'l> Fields<'x, 'l> {
     fn begins_field(&self, line: &[u8]) -> Option<(usize, usize)> {
         let indent = if self.seen == 0 { line.len() - line.trim_ascii_start().len() } else { 0 };
         let colon = field_name(line.get(indent..)?)?;
-        let is_known =
-            || is_known(line.get(indent..indent + colon).unwrap_or_default().trim_ascii_end(), self.of_part);
+        let is_known = || is_known_field(line.get(indent..).unwrap_or_default(), self.of_part);
         (indent == 0 || is_known()).then_some((indent, indent + colon))
     }
 
     /// Whether a field begins at `next`, or behind further lines of an mbox file.
-    fn is_before_field(&self, mut next: usize) -> bool {
-        while next < self.raw.len() {
-            let (line, after) = self.line(next);
+    fn is_before_field(&mut self, next: usize) -> bool {
+        let mut at = next;
+        while at > self.mbox_lines.0 && at < self.raw.len() && at - self.start <= self.limits.max_header_bytes {
+            let (line, after) = self.line(at);
             if !is_mbox_line(line) {
-                return field_name(line).is_some();
+                self.mbox_lines = (at, field_name(line).is_some());
+                break;
             }
-            next = after;
+            at = after;
         }
-        false
+        if at > self.mbox_lines.0 {
+            self.mbox_lines = (at, false);
+        }
+        self.mbox_lines.1
     }
 
     /// Whether the header goes on behind a line that is no field: another field comes before the empty line, one that is
@@ -162,8 +169,7 @@ impl<'x, 'l> Fields<'x, 'l> {
                 self.goes_on_until = known.unwrap_or(self.goes_on_until);
                 return known.is_some();
             }
-            let name = field_name(line).and_then(|colon| line.get(..colon));
-            if name.is_some_and(|name| is_known(name.trim_ascii_end(), self.of_part)) {
+            if is_known_field(line, self.of_part) {
                 known = Some(at);
             }
             at = after;
@@ -222,7 +228,7 @@ impl<'x, 'l> Fields<'x, 'l> {
     }
 }
 
-/// One-word fields, and others, behind which nobody doubts that a line belongs to a header.
+/// Fields behind which nobody doubts that a line belongs to a header.
 const KNOWN: &[&str] = &[
     "accept-language",
     "apparently-to",
@@ -231,8 +237,6 @@ const KNOWN: &[&str] = &[
     "autocrypt",
     "bcc",
     "cc",
-    "comments",
-    "date",
     "delivered-to",
     "delivery-date",
     "disposition-notification-to",
@@ -241,15 +245,20 @@ const KNOWN: &[&str] = &[
     "errors-to",
     "feedback-id",
     "from",
-    "importance",
     "in-reply-to",
-    "keywords",
+    "list-archive",
+    "list-help",
+    "list-id",
+    "list-owner",
+    "list-post",
+    "list-subscribe",
+    "list-unsubscribe",
+    "list-unsubscribe-post",
     "mail-followup-to",
     "mailing-list",
     "message-id",
-    "organization",
-    "precedence",
-    "priority",
+    "original-message-id",
+    "original-recipient",
     "received",
     "received-spf",
     "references",
@@ -257,8 +266,6 @@ const KNOWN: &[&str] = &[
     "return-path",
     "return-receipt-to",
     "sender",
-    "sensitivity",
-    "status",
     "subject",
     "thread-index",
     "thread-topic",
@@ -266,21 +273,58 @@ const KNOWN: &[&str] = &[
     "user-agent",
 ];
 /// How the names of whole families begin.
-const KNOWN_FAMILIES: &[&str] = &["arc-", "dkim-", "list-", "old-", "original-", "resent-", "x400-"];
-/// As [`KNOWN_FAMILIES`], also of fields that mean something in the header of a part (RFC 2045 §9).
-const OF_PARTS: &[&str] = &["content-", "mime-", "x-"];
+const KNOWN_FAMILIES: &[&str] = &["arc-", "dkim-", "old-", "resent-", "x400-"];
+/// Fields that mean something in the header of a part too (RFC 2045 §9), without `Content-`.
+const OF_PARTS: &[&str] = &[
+    "alternative",
+    "base",
+    "class",
+    "description",
+    "disposition",
+    "duration",
+    "features",
+    "id",
+    "identifier",
+    "language",
+    "length",
+    "location",
+    "md5",
+    "return",
+    "transfer-encoding",
+    "type",
+];
 
-/// Whether a field of this name shows that what stands before it was header.
-fn is_known(name: &[u8], of_part: bool) -> bool {
-    let is_family = |families: &[&str]| {
-        let is_in = |family: &&str| {
-            name.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family.as_bytes()))
-        };
-        families.iter().any(is_in)
+/// Whether `line` is a field that shows that what stands before it was header.
+fn is_known_field(line: &[u8], of_part: bool) -> bool {
+    let Some((name, value)) = field_name(line).and_then(|colon| line.split_at_checked(colon)) else { return false };
+    let (name, value) = (name.trim_ascii_end(), value.trim_ascii_start().get(1..).unwrap_or_default().trim_ascii());
+    let is_any = |names: &[&str], name: &[u8]| names.iter().any(|one| name.eq_ignore_ascii_case(one.as_bytes()));
+    let behind = |start: &str| {
+        let (head, rest) = name.split_at_checked(start.len())?;
+        head.eq_ignore_ascii_case(start.as_bytes()).then_some(rest)
     };
-    is_family(OF_PARTS)
+    behind("content-").is_some_and(|rest| is_any(OF_PARTS, rest))
+        || behind("x-").is_some()
+        || name.eq_ignore_ascii_case(b"MIME-Version")
         || (!of_part
-            && (is_family(KNOWN_FAMILIES) || KNOWN.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))))
+            && (is_any(KNOWN, name)
+                || KNOWN_FAMILIES.iter().any(|family| behind(family).is_some())
+                || is_known_by_value(name, value)))
+}
+
+/// The same of names that are words of any text: what they say has to be what such a field says.
+fn is_known_by_value(name: &[u8], value: &[u8]) -> bool {
+    let is_one_of = |words: &[&str]| words.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()));
+    match name.to_ascii_lowercase().as_slice() {
+        b"date" => value.contains(&b':') && value.iter().any(u8::is_ascii_digit),
+        b"importance" => is_one_of(&["high", "low", "normal"]),
+        b"precedence" => is_one_of(&["bulk", "first-class", "junk", "list"]),
+        b"priority" => is_one_of(&["non-urgent", "normal", "urgent"]),
+        b"sensitivity" => is_one_of(&["company-confidential", "personal", "private"]),
+        // What mail programs note of a message in their mbox files.
+        b"status" => value.len() <= 3 && value.iter().all(|byte| b"ADFNORTU".contains(byte)),
+        _ => false,
+    }
 }
 
 /// Whether the field `name` is one with parameters that decide what a part is.

@@ -3,6 +3,9 @@
 /// Longer ones are not kept; no line of a header is longer.
 const MAX_ID: usize = 998;
 
+/// Ids of a field that are looked at.
+const MAX_IDS: usize = 1_000;
+
 /// The id of a Message-ID field, with its angle brackets; one without gets them.
 pub fn own(value: &str) -> Option<String> {
     let mut ids = Bracketed(value);
@@ -18,14 +21,15 @@ pub fn own(value: &str) -> Option<String> {
 /// The id of the message that an In-Reply-To field says to be answered. Old programs write a sentence about it, in which the id
 /// comes last and the people may be named in brackets too: `is_person` says whether an address is theirs.
 pub fn answered(value: &str, is_person: impl Fn(&str) -> bool) -> Option<String> {
+    let has_prose = has_prose(value);
     let mut last = None;
-    for id in Bracketed(value) {
+    for id in Bracketed(value).take(MAX_IDS) {
         let Some(found) = bracketed(id) else { continue };
         let address = found.trim_matches(['<', '>']);
         if is_person(address) {
             continue;
         }
-        if !has_prose(value) {
+        if !has_prose {
             return Some(found);
         }
         last = Some(found);

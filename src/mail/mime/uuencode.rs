@@ -1,5 +1,5 @@
-//! uuencode, as some programs still send files: `begin 644 name`, lines of up to 45 octets with their count in front, `end`.
-//! What makes no sense is left out, and a file whose first or last line was lost is still read.
+//! uuencode, as some programs still send files: `begin 644 name`, lines of up to 45 octets with their count in front,
+//! `end`. A file whose first or last line was lost is still read; what stands around it is left out.
 
 /// Lines of data have 61 characters; what stands behind these is left out.
 const MAX_LINE: usize = 200;
@@ -53,14 +53,32 @@ pub fn is_file(body: &[u8]) -> bool {
     lines.any(|line| name_of(line).is_some() || decoded(line).is_some_and(|octets| !octets.is_empty()))
 }
 
+/// Whether more than one file stands in `body`.
+pub fn is_several(body: &[u8]) -> bool {
+    lines(body).filter(|line| name_of(line).is_some()).nth(1).is_some()
+}
+
+/// Whether nothing stands in `body` but a file.
+pub fn is_alone(body: &[u8]) -> bool {
+    let mut ended = false;
+    lines(body).all(|line| {
+        let fits = line.trim_ascii().is_empty() || (!ended && (name_of(line).is_some() || decoded(line).is_some()));
+        ended |= line == b"end";
+        fits || line == b"end"
+    })
+}
+
 /// The name that the file in `body` has, as written.
 pub fn filename(body: &[u8]) -> Option<&[u8]> {
     head(body).find_map(name_of).filter(|name| !name.is_empty())
 }
 
 fn head(body: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let head = body.get(..MAX_PREFACE).unwrap_or(body);
-    head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+    lines(body.get(..MAX_PREFACE).unwrap_or(body))
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line))
 }
 
 /// The name in a line such as `begin 644 name`.
@@ -99,7 +117,7 @@ const fn value(character: u8) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Lines, filename, is_file};
+    use super::{Lines, filename, is_alone, is_file, is_several};
 
     fn file(raw: &str) -> String {
         let mut out = Vec::new();
@@ -125,6 +143,18 @@ mod tests {
         }
         assert_eq!(file("begin 644 zeros\n#\n`\nend"), "\0\0\0", "blanks at the end of a line were cut off");
         assert_eq!(filename(b"begin 644 an old name.txt\r\n"), Some(b"an old name.txt".as_slice()));
+    }
+
+    #[test]
+    fn what_stands_around_a_file_is_seen() {
+        let file = "begin 644 t.txt\r\n#0V%T\r\n`\r\nend\r\n";
+        for alone in [file.to_owned(), format!("\r\n{file}\r\n"), "#0V%T\r\n`\r\n".to_owned()] {
+            assert!(is_alone(alone.as_bytes()) && !is_several(alone.as_bytes()), "{alone:?}");
+        }
+        for more in [format!("Dear Bob\r\n\r\n{file}"), format!("{file}Regards\r\n"), format!("{file}{file}")] {
+            assert!(!is_alone(more.as_bytes()), "{more:?}");
+        }
+        assert!(is_several(format!("{file}\r\n{file}").as_bytes()));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 /// The decoder of the set of this name.
 pub fn decoder(name: &str) -> Option<fn(&[u8]) -> String> {
     Some(match name {
-        "utf-32" => utf_32,
         "ibm437" => |bytes| single_byte(bytes, IBM_437),
         "ibm737" => |bytes| single_byte(bytes, IBM_737),
         "ibm775" => |bytes| single_byte(bytes, IBM_775),
@@ -44,7 +43,7 @@ fn single_byte(bytes: &[u8], high: &str) -> String {
 }
 
 /// Its mark says the order, or else the first character, whose highest octet is always 0.
-fn utf_32(bytes: &[u8]) -> String {
+pub fn utf_32(bytes: &[u8]) -> String {
     let little = bytes.first().is_some_and(|first| *first != 0);
     let (quads, rest) = bytes.as_chunks::<4>();
     let character = |quad: &[u8; 4]| {
@@ -172,9 +171,9 @@ mod tests {
 
     #[test]
     fn utf_32_is_read_in_both_orders() {
-        assert_eq!(decode("utf-32", b"\xff\xfe\0\0A\0\0\0").as_deref(), Some("A"));
-        assert_eq!(decode("utf-32", b"\0\x01\xf6\0").as_deref(), Some("\u{1f600}"));
-        assert_eq!(decode("utf-32", b"A\0\0\0\0").as_deref(), Some("A\u{fffd}"));
-        assert_eq!(decode("utf-32", b"\0\0\xd8\0").as_deref(), Some("\u{fffd}"));
+        assert_eq!(utf_32(b"\xff\xfe\0\0A\0\0\0"), "A");
+        assert_eq!(utf_32(b"\0\x01\xf6\0"), "\u{1f600}");
+        assert_eq!(utf_32(b"A\0\0\0\0"), "A\u{fffd}");
+        assert_eq!(utf_32(b"\0\0\xd8\0"), "\u{fffd}");
     }
 }

@@ -24,11 +24,11 @@ const SETS: &[(&str, &str)] = &[
     ("gb18030", "cp54936 gb18030 gb180302000 gb180302005 gb180302022 windows54936"),
     (
         "gbk",
-        "gb 936 gbk gbk1 xgbk cp936 euccn ms936 gb2312 xeuccn chinese cp20936 isoir58 csgb2312 gb231280 \
+        "cp51936 gb 936 gbk gbk1 xgbk cp936 euccn ms936 gb2312 xeuccn chinese cp20936 isoir58 csgb2312 gb231280 \
          gb23121980 windows936 eucgb2312cn csiso58gb231280 xmacsimpchinese",
     ),
     ("hp-roman8", "r8 cp1051 roman8 ibm1051 hproman8 cshproman8"),
-    ("hz-gb-2312", "hz hzgb hzgb2312"),
+    ("hz-gb-2312", "cp52936 hz hzgb hzgb2312"),
     ("ibm437", "437 cp437 pc437 dos437 ibm437 oem437 xcp437 cspc437 csibm437 ibm437p100 cspc8codepage437"),
     ("ibm737", "737 cp737 pc737 dos737 ibm737 oem737 xcp737 cspc737 csibm737 ibm737p100"),
     ("ibm775", "775 cp775 pc775 dos775 ibm775 oem775 xcp775 cspc775 csibm775 ibm775p100 cspc775baltic"),
@@ -53,19 +53,19 @@ const SETS: &[(&str, &str)] = &[
         "jis jis7 cp50220 cp50221 cp50222 iso2022jp xiso2022jp csiso2022jp windows50220 windows50221 \
          csjisencoding",
     ),
-    ("iso-2022-kr", "iso2022kr csiso2022kr"),
+    ("iso-2022-kr", "cp50225 iso2022kr csiso2022kr"),
     ("iso-8859-10", "l6 885910 latin6 isoir157 iso885910 csisolatin6 iso8859101992"),
-    ("iso-8859-13", "l7 885913 latin7 iso885913"),
-    ("iso-8859-14", "l8 885914 latin8 isoir199 iso885914 isoceltic iso8859141998"),
+    ("iso-8859-13", "cp28603 l7 885913 latin7 iso885913"),
+    ("iso-8859-14", "cp28604 l8 885914 latin8 isoir199 iso885914 isoceltic iso8859141998"),
     ("iso-8859-15", "l9 885915 latin0 latin9 cp28605 iso885915 csiso885915 csisolatin9 iso885915euro"),
     ("iso-8859-16", "l10 885916 latin10 isoir226 iso885916 iso8859162001"),
     ("iso-8859-2", "l2 88592 latin2 cp28592 iso88592 isoir101 isolatin2 csisolatin2 iso885921987"),
-    ("iso-8859-3", "l3 88593 latin3 iso88593 isoir109 csisolatin3 iso885931988"),
-    ("iso-8859-4", "l4 88594 latin4 iso88594 isoir110 csisolatin4 iso885941988"),
+    ("iso-8859-3", "cp28593 l3 88593 latin3 iso88593 isoir109 csisolatin3 iso885931988"),
+    ("iso-8859-4", "cp28594 l4 88594 latin4 iso88594 isoir110 csisolatin4 iso885941988"),
     ("iso-8859-5", "88595 cp28595 cyrillic iso88595 isoir144 iso885951988 csisolatincyrillic"),
     (
         "iso-8859-6",
-        "88596 arabic asmo708 ecma114 iso88596 isoir127 iso88596e iso88596i csiso88596e csiso88596i iso885961987 \
+        "cp28596 88596 arabic asmo708 ecma114 iso88596 isoir127 iso88596e iso88596i csiso88596e csiso88596i iso885961987 \
          csisolatinarabic",
     ),
     (
@@ -76,7 +76,7 @@ const SETS: &[(&str, &str)] = &[
         "iso-8859-8",
         "88598 hebrew visual cp28598 iso88598 isoir138 iso88598e csiso88598e iso885981988 csisolatinhebrew",
     ),
-    ("iso-8859-8-i", "logical iso88598i csiso88598i"),
+    ("iso-8859-8-i", "cp38598 logical iso88598i csiso88598i"),
     ("koi8-r", "koi koi8 koi8r cp20866 cskoi8r koi8rfc1489"),
     ("koi8-u", "koi8u koi8ru cp21866"),
     ("macintosh", "mac cp10000 macroman macintosh xmacroman appleroman csmacintosh"),
@@ -93,7 +93,7 @@ const SETS: &[(&str, &str)] = &[
     ("utf-16", "u16 ucs2 utf16 csutf16 unicode csunicode iso10646ucs2"),
     ("utf-16be", "cp1201 utf16be csutf16be unicodefffe unicodebigunmarked"),
     ("utf-16le", "cp1200 utf16le xutf16le csutf16le unicodefeff unicodelittleunmarked"),
-    ("utf-32", "ucs4 utf32 csucs4 csutf32 utf32be utf32le iso10646ucs4"),
+    ("utf-32", "cp12000 cp12001 ucs4 utf32 csucs4 csutf32 utf32be utf32le iso10646ucs4"),
     ("utf-7", "utf7 csutf7 cp65000 windows65000 unicode11utf7 unicode20utf7 xunicode20utf7 csunicode11utf7"),
     (
         "utf-8",
@@ -156,7 +156,7 @@ pub fn key(label: &[u8]) -> String {
 pub fn set(key: &str) -> Option<&'static str> {
     static BY_KEY: LazyLock<HashMap<&str, &str>> =
         LazyLock::new(|| SETS.iter().flat_map(|(name, keys)| keys.split(' ').map(move |key| (key, *name))).collect());
-    // Private labels are often those of the set with a sign in front.
+    // Private labels are often those of the set with `x-` in front.
     BY_KEY.get(key).or_else(|| BY_KEY.get(key.strip_prefix('x')?)).copied()
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::code_page;
+use crate::mail::mime::charset::Charset;
 
 /// Groups inside one another; RTF of mail has some ten.
 const MAX_DEPTH: usize = 500;
@@ -63,6 +64,7 @@ struct Reader<'s> {
     /// Octets that wait for their decoding, and their code page.
     octets: Vec<u8>,
     octets_page: u32,
+    charset: Charset,
     out: String,
 }
 
@@ -82,6 +84,7 @@ impl<'s> Reader<'s> {
             high: None,
             octets: Vec::new(),
             octets_page: 1252,
+            charset: code_page::charset(1252),
             out: String::new(),
         }
     }
@@ -233,6 +236,7 @@ impl<'s> Reader<'s> {
         if page != self.octets_page {
             self.flush();
             self.octets_page = page;
+            self.charset = code_page::charset(page);
         }
         match self.escaped(char::from(byte)) {
             Some(escaped) => self.octets.extend_from_slice(escaped.as_bytes()),
@@ -275,7 +279,7 @@ impl<'s> Reader<'s> {
     /// Decodes what waits.
     fn flush(&mut self) {
         if !self.octets.is_empty() {
-            self.out.push_str(&code_page::charset(self.octets_page).decode(&self.octets));
+            self.out.push_str(&self.charset.decode(&self.octets));
             self.octets.clear();
         }
     }
