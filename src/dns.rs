@@ -19,7 +19,7 @@ use hickory_resolver::lookup::Lookup;
 use hickory_resolver::lookup_ip::LookupIp;
 use hickory_resolver::net::{DnsError as AnswerError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
 use mail_auth::MessageAuthenticator;
 
@@ -137,30 +137,30 @@ impl Resolver {
         }
     }
 
-    async fn lookup(&self, name: &str, kind: RecordType) -> Result<Lookup, NetError> {
-        let asked = format!("{}.", name.trim_end_matches('.'));
+    async fn lookup(&self, name: &str, kind: RecordType) -> Result<Lookup, DnsError> {
+        let asked = absolute(name)?;
         if !self.edns.is_missing() {
-            let answer = self.inner.resolver().lookup(asked.as_str(), kind).await;
+            let answer = self.inner.resolver().lookup(asked.clone(), kind).await;
             if !self.edns.is_refused(&answer) {
-                return answer;
+                return answer.map_err(|error| failure(name, &error));
             }
         }
-        let answer = self.without_edns.resolver().lookup(asked.as_str(), kind).await;
+        let answer = self.without_edns.resolver().lookup(asked, kind).await;
         self.edns.note_without(&answer);
-        answer
+        answer.map_err(|error| failure(name, &error))
     }
 
-    /// `name` has its final dot.
-    async fn lookup_ip(&self, name: &str) -> Result<LookupIp, NetError> {
+    async fn lookup_ip(&self, host: &str) -> Result<LookupIp, DnsError> {
+        let asked = absolute(host)?;
         if !self.edns.is_missing() {
-            let answer = self.inner.resolver().lookup_ip(name).await;
+            let answer = self.inner.resolver().lookup_ip(asked.clone()).await;
             if !self.edns.is_refused(&answer) {
-                return answer;
+                return answer.map_err(|error| failure(host, &error));
             }
         }
-        let answer = self.without_edns.resolver().lookup_ip(name).await;
+        let answer = self.without_edns.resolver().lookup_ip(asked).await;
         self.edns.note_without(&answer);
-        answer
+        answer.map_err(|error| failure(host, &error))
     }
 
     /// All addresses of `host`, from `/etc/hosts` or DNS; never empty. An address literal stands for itself.
@@ -168,14 +168,11 @@ impl Resolver {
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
         }
-        // The final dot keeps the system's search domains out: a host name means itself.
-        let name = format!("{}.", host.trim_end_matches('.'));
-        if name.len() < 2 || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        if host.trim_end_matches('.').is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Err(DnsError::BadName(host.to_owned()));
         }
-        let found = self.lookup_ip(&name).await.map_err(|error| failure(host, &error));
-        let addresses: Result<Vec<IpAddr>, DnsError> = found.map(|found| found.iter().collect());
-        match addresses {
+        let found = self.lookup_ip(host).await;
+        match found.map(|found| found.iter().collect::<Vec<IpAddr>>()) {
             Ok(addresses) if !addresses.is_empty() => Ok(addresses),
             Ok(_) | Err(DnsError::NoAddress(_)) if self.has_endless_aliases(host).await => {
                 Err(DnsError::NoAnswer { name: host.to_owned(), reason: "its aliases have no end".to_owned() })
@@ -264,7 +261,7 @@ impl Resolver {
         kind: RecordType,
         read: impl Fn(&RData) -> Option<T>,
     ) -> Result<Vec<T>, DnsError> {
-        let found = self.lookup(name, kind).await.map_err(|error| failure(name, &error))?;
+        let found = self.lookup(name, kind).await?;
         let records: Vec<T> = found.answers().iter().filter_map(|record| read(&record.data)).collect();
         if records.is_empty() { Err(DnsError::NoAddress(name.to_owned())) } else { Ok(records) }
     }
@@ -279,6 +276,12 @@ fn name_server(server: SocketAddr) -> NameServerConfig {
     NameServerConfig::new(server.ip(), true, connections.to_vec())
 }
 
+/// The name as such: without a final dot the system's search domains would be tried too.
+fn absolute(name: &str) -> Result<Name, DnsError> {
+    let absolute = Name::from_utf8(format!("{}.", name.trim_end_matches('.')));
+    absolute.map_err(|_| DnsError::BadName(name.to_owned()))
+}
+
 fn failure(host: &str, error: &NetError) -> DnsError {
     let host = host.to_owned();
     match error {
@@ -288,7 +291,7 @@ fn failure(host: &str, error: &NetError) -> DnsError {
         NetError::Dns(AnswerError::NoRecordsFound(none)) if none.response_code == ResponseCode::NoError => {
             DnsError::NoAddress(host)
         }
-        NetError::Proto(_) => DnsError::BadName(host),
+        // Also an answer that cannot be decoded: the next may be whole.
         other => DnsError::NoAnswer { name: host, reason: other.to_string() },
     }
 }

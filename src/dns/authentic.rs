@@ -78,7 +78,7 @@ pub(super) async fn ask(
                 continue;
             }
             Err(_) => {
-                refused |= with_edns;
+                refused |= with_edns && !edns.works();
                 reason = format!("{server} is silent");
                 continue;
             }

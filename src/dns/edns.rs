@@ -1,5 +1,5 @@
-//! Whether the servers to ask know EDNS (RFC 6891). Some home routers and old servers answer such a question with an error, and
-//! some drop it; §7 has them asked again without.
+//! Whether the servers to ask know EDNS (RFC 6891). Some home routers and old servers answer such a question with an
+//! error, and some drop it; §7 has them asked again without.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -29,6 +29,11 @@ impl Support {
         matches!(self.known(), Known::Fails(since) if since.elapsed() < BELIEVED)
     }
 
+    /// Whether a question with EDNS was answered not long ago.
+    pub(super) fn works(&self) -> bool {
+        matches!(self.known(), Known::Works(since) if since.elapsed() < BELIEVED)
+    }
+
     /// Whether a question has to be asked before it is known.
     pub(super) fn is_unknown(&self) -> bool {
         matches!(self.known(), Known::Nothing)
@@ -36,9 +41,11 @@ impl Support {
 
     /// Takes the answer to a question with EDNS; whether it has to be asked again without.
     pub(super) fn is_refused<T>(&self, answer: &Result<T, NetError>) -> bool {
-        let works = matches!(self.known(), Known::Works(since) if since.elapsed() < BELIEVED);
+        let works = self.works();
         match answer {
             Err(error) if is_refusal(error) => true,
+            // RFC 2671 §5.3 named SERVFAIL too; but that is mostly said of one domain alone.
+            Err(error) if self.is_unknown() && is_failure(error) => true,
             // Servers that do not answer at all are asked twice only until they are known.
             Err(error) if is_silence(error) => !works,
             Err(NetError::Dns(DnsError::ResponseCode(_))) => false,
@@ -84,6 +91,15 @@ fn is_refusal(error: &NetError) -> bool {
     match error {
         NetError::Dns(DnsError::ResponseCode(code)) => is_refused_by(*code),
         NetError::Dns(DnsError::NoRecordsFound(none)) => is_refused_by(none.response_code),
+        _ => false,
+    }
+}
+
+fn is_failure(error: &NetError) -> bool {
+    let is_failure = |code: ResponseCode| matches!(code, ResponseCode::ServFail | ResponseCode::Refused);
+    match error {
+        NetError::Dns(DnsError::ResponseCode(code)) => is_failure(*code),
+        NetError::Dns(DnsError::NoRecordsFound(none)) => is_failure(none.response_code),
         _ => false,
     }
 }

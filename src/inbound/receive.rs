@@ -267,8 +267,9 @@ impl Inbound {
         }
         let mut context = hmac::Context::with_key(&self.shared.fingerprint_key);
         // Another device may send the same.
-        let device = if common.undated { peer.address.to_canonical().to_string() } else { String::new() };
-        for part in [fingerprint, common.mail_from.as_bytes(), address.as_bytes(), device.as_bytes()] {
+        let device = common.undated.then(|| peer.address.to_canonical().to_string());
+        let parts = [fingerprint, common.mail_from.as_bytes(), address.as_bytes()];
+        for part in parts.into_iter().chain(device.as_ref().map(String::as_bytes)) {
             context.update(&part.len().to_le_bytes());
             context.update(part);
         }
@@ -384,12 +385,16 @@ fn is_undated(bytes: &[u8]) -> bool {
 
 /// Reads mail data, unless it goes round in a loop. Its texts are read later, by whoever shows them.
 fn read_mail(bytes: &[u8], hostname: &str) -> Result<Mail, ReceiveError> {
-    let read = || {
+    reading(bytes.len(), || {
         let mail = mime::parse_apart_from_texts(bytes);
         let loops = mail.received_count > MAX_RECEIVED || mime::received_by(bytes, hostname) > MAX_OWN_RECEIVED;
         if loops { Err(ReceiveError::MailLoop) } else { Ok(mail) }
-    };
-    if bytes.len() <= PARSE_HERE_MAX { read() } else { tokio::task::block_in_place(read) }
+    })
+}
+
+/// Runs what takes time in proportion to a mail of `size` octets, so that others do not wait for it.
+fn reading<T>(size: usize, read: impl FnOnce() -> T) -> T {
+    if size <= PARSE_HERE_MAX { read() } else { tokio::task::block_in_place(read) }
 }
 
 impl Common {

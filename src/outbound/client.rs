@@ -136,6 +136,8 @@ pub struct Session {
     deadline: Instant,
     /// `TLSv1.3`; none: plain text.
     pub tls: Option<String>,
+    /// Whether it offers STARTTLS, and then refused it.
+    pub refuses_tls: bool,
     /// What was said so far.
     pub transcript: Transcript,
     /// Transactions that were made.
@@ -170,6 +172,7 @@ impl Session {
             timeouts: opening.timeouts,
             deadline: opening.deadline,
             tls: None,
+            refuses_tls: false,
             transcript,
             transactions: 0,
         };

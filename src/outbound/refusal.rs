@@ -1,4 +1,5 @@
-//! What a refusal means, by who said it, to which command, with which codes and in which words: the one table (contract 8.5).
+//! What a refusal means, by who said it, to which command, with which codes and in which words: the one table
+//! (contract 8.5).
 //!
 //! A reply code alone says little. Providers answer 550 to a spammer, to a host without a name, to the second message of a
 //! minute and for a mailbox that is gone; only the last must keep an address from ever being written to again. So a mailbox
@@ -52,12 +53,16 @@ pub fn meaning(speaker: Speaker, stage: Stage, code: Option<u16>, text: &str) ->
         Some(code) => (500..600).contains(&code),
         None => words.codes.first().is_none_or(|status| status.class == 5),
     };
-    let of_host = stage == Stage::Session || code == Some(421) || (stage == Stage::Mail && words.is_of_client());
+    let of_host = stage == Stage::Session
+        || code == Some(421)
+        || (stage == Stage::Mail && words.is_of_client())
+        || words.is_of_load();
     if !permanent || stage == Stage::Session {
         return Meaning { verdict: Verdict::Deferred, no_mailbox: false, of_host };
     }
     let names_no_mailbox = words.codes.iter().any(Status::is_no_mailbox);
-    let wants_tls = speaker == Speaker::WithoutTls && !names_no_mailbox;
+    let wants_tls = (speaker == Speaker::WithoutTls && !names_no_mailbox)
+        || (speaker == Speaker::Host && !names_no_mailbox && words.wants_tls());
     if wants_tls || (words.says_later() && !words.is_of_recipient()) {
         return Meaning { verdict: Verdict::Deferred, no_mailbox: false, of_host: of_host || wants_tls };
     }
@@ -81,7 +86,15 @@ pub fn status_of(text: &str) -> Option<String> {
 /// Whether a refusal says that the address we come from has no name in DNS, or another than it should: x.7.25
 /// (RFC 7372 §3.3), or the words of those that have another code for it.
 pub fn wants_reverse_name(text: &str) -> bool {
-    const PHRASES: [&str; 8] = [
+    const PHRASES: [&str; 16] = [
+        "cannot find your hostname",
+        "does not resolve",
+        "forged",
+        "host name lookup failed",
+        "hostname lookup failed",
+        "ip name lookup failed",
+        "no dns name",
+        "no host name",
         "reverse dns",
         "reverse-dns",
         "reverse hostname",
@@ -131,6 +144,7 @@ const POLICY: &[&str] = &[
     "junk",
     "limit",
     "malware",
+    "moderat",
     "permission",
     "permit",
     "phish",
@@ -142,7 +156,6 @@ const POLICY: &[&str] = &[
     "rate",
     "rbl",
     "rdns",
-    "relay",
     "reput",
     "restrict",
     "reverse",
@@ -155,6 +168,7 @@ const POLICY: &[&str] = &[
     "ssl",
     "starttls",
     "submit",
+    "subscri",
     "suspicious",
     "throttl",
     "tls",
@@ -171,9 +185,17 @@ const POLICY_PHRASES: &[&str] = &[
     "listed in",
     "listed on",
     "mail loop",
+    "members",
     "not accepted from",
     "not allowed",
+    "not relay",
     "not wanted",
+    "open relay",
+    "relay access",
+    "relay denied",
+    "relay not",
+    "relaying",
+    "to relay",
     "too big",
     "too large",
     "too many",
@@ -186,6 +208,56 @@ const POLICY_PHRASES: &[&str] = &[
     "your network",
     "your server",
 ];
+/// Words of a sender, its domain or its host, of which a host may say too that they do not exist. They count where no code
+/// says who is meant.
+const SENDER: &[&str] = &[
+    "absender",
+    "afzender",
+    "avsändare",
+    "callback",
+    "callout",
+    "dns",
+    "envelope",
+    "feature",
+    "from",
+    "mailfrom",
+    "maintenance",
+    "mittente",
+    "mx",
+    "nadawc",
+    "originator",
+    "remetente",
+    "remitente",
+    "resolv",
+    "return",
+    "sending",
+    "service",
+    "отправител",
+];
+/// Phrases of the same kind.
+const SENDER_PHRASES: &[&str] = &[
+    "domain does not exist",
+    "domain must",
+    "domain not found",
+    "domain of",
+    "expediteur",
+    "expéditeur",
+    "no such command",
+    "no such domain",
+    "no such host",
+    "unknown domain",
+    "your account",
+    "your address",
+    "your e-mail",
+    "your email",
+    "发件人",
+    "寄件者",
+    "送信者",
+];
+/// Nouns for a mailbox, and what may be said of them to say that they are no more.
+const MAILBOX: &[&str] = &["account", "address", "inbox", "konto", "mailbox", "recipient", "user"];
+const GONE: &[&str] = &["closed", "deactivated", "deleted", "disabled", "expired", "inactive", "terminated"];
+
 /// Phrases by which a refusal speaks of a time to come, though its code is for ever.
 const LATER: &[&str] = &[
     "24-hour",
@@ -209,23 +281,18 @@ const LATER: &[&str] = &[
 ];
 /// Phrases of a mailbox that is not there.
 const NO_MAILBOX: &[&str] = &[
-    "account disabled",
-    "account inactive",
-    "account is disabled",
     "account not found",
     "address not found",
     "address unknown",
     "cannot be found",
     "desconhecid",
     "desconocid",
-    "disabled",
     "does not exist",
     "does not have a",
     "doesn't exist",
     "doesn't have a",
     "existe pas",
     "existiert nicht",
-    "inactive",
     "inconnu",
     "inexist",
     "invalid address",
@@ -248,6 +315,9 @@ const NO_MAILBOX: &[&str] = &[
     "no recipient",
     "no such",
     "no user",
+    "non existent",
+    "non-existent",
+    "nonexistent",
     "not a valid mailbox",
     "not a valid user",
     "not exist",
@@ -318,8 +388,8 @@ impl Words {
         // Something may stand behind an address without a blank.
         let behind =
             |word| if str::contains(word, '@') { word.rsplit(['>', ')']).next().unwrap_or_default() } else { word };
-        let kept: Vec<&str> =
-            lower.split_whitespace().filter(own).map(behind).filter(|word| !word.contains('@')).collect();
+        let is_word = |word: &&str| !word.is_empty() && !word.contains('@');
+        let kept: Vec<&str> = lower.split_whitespace().filter(own).map(behind).filter(is_word).collect();
         Self { codes: lower.split_whitespace().filter_map(status).collect(), text: kept.join(" ") }
     }
 
@@ -327,6 +397,20 @@ impl Words {
     fn has_stem(&self, stems: &[&str]) -> bool {
         let mut words = self.text.split(|c: char| !c.is_alphanumeric() && c != '\'');
         words.any(|word| stems.iter().any(|stem| if stem.len() < 4 { word == *stem } else { word.starts_with(stem) }))
+    }
+
+    /// Whether it says that a mailbox is no more: `the account has been disabled`, or `<x@y> is disabled`, without the
+    /// address.
+    fn says_gone(&self) -> bool {
+        let words =
+            self.text.split(|c: char| !c.is_alphanumeric()).filter(|word| word.chars().any(char::is_alphabetic));
+        let words: Vec<&str> = words.collect();
+        let is_gone = |at: usize| {
+            let before = words.get(at.saturating_sub(4)..at).unwrap_or_default();
+            let is_noun = |word: &&str| MAILBOX.iter().any(|noun| word.starts_with(noun));
+            before.iter().any(is_noun) || before.iter().all(|word| ["is", "has", "been", "was"].contains(word))
+        };
+        words.iter().enumerate().any(|(at, word)| GONE.contains(word) && is_gone(at))
     }
 
     fn has(&self, phrases: &[&str]) -> bool {
@@ -343,7 +427,33 @@ impl Words {
 
     /// Whether it is about the mailbox by its code, whatever its words: a full one is not a matter of rates.
     fn is_of_recipient(&self) -> bool {
-        self.codes.iter().any(|status| status.class == 5 && (status.is_no_mailbox() || status.subject == 2))
+        let is_full_or_disabled = |status: &Status| status.subject == 2 && matches!(status.detail, 1..=3);
+        self.codes.iter().any(|status| status.class == 5 && (status.is_no_mailbox() || is_full_or_disabled(status)))
+    }
+
+    /// Whether the host has no room or no time for more, from us or from anybody.
+    fn is_of_load(&self) -> bool {
+        const PHRASES: [&str; 10] = [
+            "rate limit",
+            "rate-limit",
+            "rate exceeded",
+            "server is busy",
+            "server busy",
+            "slow down",
+            "too many connections",
+            "too many messages",
+            "too much mail from",
+            "insufficient system",
+        ];
+        let is_of_recipient = self.codes.iter().any(|status| matches!(status.subject, 1 | 2));
+        !is_of_recipient && (self.has(&PHRASES) || self.has_stem(&["concurren", "overload", "throttl"]))
+    }
+
+    /// Whether it wants TLS: x.7.10 and x.7.11 (RFC 5248), or the words of RFC 3207 §4.
+    fn wants_tls(&self) -> bool {
+        let is_code = |status: &Status| status.subject == 7 && matches!(status.detail, 10 | 11);
+        let wants = self.has_stem(&["must", "need", "requir", "issue", "only"]);
+        self.codes.iter().any(is_code) || (wants && self.has_stem(&["starttls", "tls", "ssl", "encrypt"]))
     }
 
     fn is_of_client(&self) -> bool {
@@ -357,7 +467,8 @@ impl Words {
     fn is_no_mailbox(&self, code: Option<u16>) -> bool {
         let codes: Vec<&Status> = self.codes.iter().filter(|status| !status.says_nothing()).collect();
         match codes.as_slice() {
-            [] if self.has(NO_MAILBOX) => true,
+            [] if self.has_stem(SENDER) || self.has(SENDER_PHRASES) => false,
+            [] if self.has(NO_MAILBOX) || self.says_gone() => true,
             // RFC 5321 §4.2.3 has these for a mailbox, where nothing is said of the reason.
             [] => self.codes.is_empty() && matches!(code, Some(550 | 551 | 553)) && self.says_nothing(),
             codes => {

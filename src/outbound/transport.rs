@@ -287,7 +287,7 @@ impl Transport {
         let Candidate { host, address, .. } = candidate;
         let Connection { mut session, mut permit, without_tls } = connection;
         let speaker = match access.smarthost {
-            _ if without_tls => Speaker::WithoutTls,
+            _ if without_tls || session.refuses_tls => Speaker::WithoutTls,
             true => Speaker::Smarthost,
             false => Speaker::Host,
         };
@@ -327,7 +327,7 @@ impl Transport {
         progress.transcript.append(&session.transcript.text());
         progress.receipt.tls = session.tls.as_ref().map(|version| tls_word(version, &host.tls));
         // The next attempt tries TLS again.
-        let reusable = ended.reusable && !without_tls;
+        let reusable = ended.reusable && !without_tls && !session.refuses_tls;
         if progress.take(&open, ended, host, address) {
             self.peers.demote(address);
         }

@@ -183,7 +183,9 @@ async fn what_dns_cannot_say_now_is_asked_later() {
         rig.dns.mx("half.test", 20, "b.half.test").address("b.half.test", "192.0.2.1");
         rig.dns.cname("loop.test", "pool.test").cname("pool.test", "loop.test");
         rig.dns.mx("winding.test", 10, "loop.test");
-        for domain in ["broken.test", "hidden.test", "loop.test", "winding.test"] {
+        rig.dns.mx("cut.test", 10, "mx.half.test").break_off("cut.test");
+        rig.dns.mx("limp.test", 10, "mx.limp.test").address("mx.limp.test", "192.0.2.1").break_off("mx.limp.test");
+        for domain in ["broken.test", "hidden.test", "loop.test", "winding.test", "cut.test", "limp.test"] {
             let (verdict, why) = rig.refusal_of(domain).await;
             assert!(verdict == Verdict::Deferred && why.starts_with("4.4.3 "), "{domain}: {verdict:?} {why}");
         }

@@ -1,7 +1,7 @@
 //! Mail to our own bounce and SRS addresses: reports settle what they tell of, or go on to the sender of what was
 //! forwarded. No message is stored of them.
 
-use super::{Receipt, ReceiveError, within_deadline};
+use super::{Receipt, ReceiveError, reading, within_deadline};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::inbound::{Inbound, Recipient};
@@ -92,7 +92,7 @@ pub(super) fn complaint(
     if !mail.attachments.iter().any(is_report) {
         return None;
     }
-    let report = report::read(bytes)?;
+    let report = reading(bytes.len(), || report::read(bytes))?;
     let Report::Abuse(abuse) = &report else { return None };
     let tag =
         abuse.reverse_paths.iter().find_map(|path| match return_paths.read(&Mailbox::parse(path).ok()?, now) {
@@ -112,10 +112,11 @@ pub(super) fn forward_reports(
         return Vec::new();
     }
     // A forwarded message went to one recipient.
-    let Some(Report::Delivery(statuses)) = report::read(bytes) else { return Vec::new() };
+    let report = reading(bytes.len(), || report::read(bytes));
+    let Some(Report::Delivery(statuses)) = report else { return Vec::new() };
     let status = statuses.into_iter().next().filter(|status| status.action == Action::Failed);
     let Some(status) = status else { return Vec::new() };
-    let marks = report::enclosed_ids(bytes);
+    let marks = reading(bytes.len(), || report::enclosed_ids(bytes));
     let of = |recipient: &Recipient| {
         Some(ForwardReport {
             address: recipient.mailbox.clone(),
@@ -150,9 +151,8 @@ pub(super) fn read_reports(
         })
         .collect();
     let Some(first) = tags.first() else { return Vec::new() };
-    let report =
-        report::read(bytes).filter(|report| *reverse_path == ReversePath::Null || matches!(report, Report::Abuse(_)));
-    match report {
+    let counts = |report: &Report| *reverse_path == ReversePath::Null || matches!(report, Report::Abuse(_));
+    match reading(bytes.len(), || report::read(bytes)).filter(counts) {
         Some(report) => tags.into_iter().map(|tag| (tag.clone(), report.clone())).collect(),
         None => {
             tracing::info!(message = %first.message, "mail that is no report came to a bounce address");

@@ -158,6 +158,11 @@ fn hostile_structures_take_bounded_time() {
         ("equals", format!("Content-Transfer-Encoding: quoted-printable\n\n{}", "= ".repeat(2_000_000))),
         ("blanks", format!("Content-Transfer-Encoding: quoted-printable\n\n{}", " ".repeat(4_000_000))),
         ("nested messages", "Content-Type: message/rfc822\n\n".repeat(100_000)),
+        ("mbox lines", format!("{}Subject: x\n\nbody", "From a\n".repeat(150_000))),
+        ("mbox lines behind a field", format!("A: b\n{}\nbody", ">From a\n".repeat(150_000))),
+        ("mbox lines in a part", format!("{head}--b\nA: b\n{}\n", ">From a\n".repeat(150_000))),
+        ("ids and prose", format!("In-Reply-To: {} x\n\n", "<a@b>\n ".repeat(35_000))),
+        ("sets", format!("Content-Type: a/b; name=\"{}\"\n\n", "=?b?q?x?= =?c?q?x?= ".repeat(12_000))),
         ("comments", format!("Received: by {}\nFrom: {}\n\n", "(".repeat(100_000), "(".repeat(100_000))),
     ] {
         let raw = crlf(&raw);

@@ -62,6 +62,7 @@ impl Session {
             return Err(Fault::Tls(format!("STARTTLS: {}", reply.text())));
         }
         if reply.code != 220 {
+            self.refuses_tls = true;
             return if optional { Ok(()) } else { Err(Fault::Tls(format!("STARTTLS: {}", reply.text()))) };
         }
         // RFC 3207 §6: what came behind the reply in plain text is somebody's in the middle.

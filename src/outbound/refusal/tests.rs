@@ -214,6 +214,40 @@ const REPLIES: &[(Stage, u16, &str, bool)] = &[
     (Stage::Rcpt, 550, "no account by that name here", true),
     (Stage::Rcpt, 551, "not local", true),
     (Stage::Rcpt, 550, "this person is no longer available", true),
+    (Stage::Rcpt, 550, "<hi@example.com>, Return-path address does not exist", false),
+    (Stage::Rcpt, 550, "The return path does not exist", false),
+    (Stage::Rcpt, 550, "Your address hi@example.com does not exist (verified by callback)", false),
+    (Stage::Rcpt, 550, "MAIL FROM address unknown: hi@example.com", false),
+    (Stage::Rcpt, 550, "mailfrom <hi@example.com> user unknown at example.com", false),
+    (Stage::Rcpt, 550, "<hi@example.com>... Envelope-From: user unknown", false),
+    (Stage::Rcpt, 550, "Return address unknown user", false),
+    (Stage::Rcpt, 550, "No such host: mail.example.com", false),
+    (Stage::Rcpt, 550, "A or MX record for example.com does not exist", false),
+    (Stage::Rcpt, 553, "<example.com> Domain must resolve: no such domain", false),
+    (Stage::Rcpt, 550, "Domain of mail.example.com cannot be found", false),
+    (Stage::Rcpt, 550, "Account hi@example.com is disabled from sending", false),
+    (Stage::Rcpt, 550, "Mail service is disabled for maintenance, use another MX", false),
+    (Stage::Rcpt, 550, "This feature is disabled", false),
+    (Stage::Rcpt, 550, "5.1.1 Not subscribed: only members may post", false),
+    (Stage::Rcpt, 550, "Absender unbekannt", false),
+    (Stage::Rcpt, 550, "Adresse de l'exp\u{e9}diteur inconnue", false),
+    (
+        Stage::Rcpt,
+        550,
+        "\u{41e}\u{442}\u{43f}\u{440}\u{430}\u{432}\u{438}\u{442}\u{435}\u{43b}\u{44c} \u{43d}\u{435} \u{441}\u{443}\u{449}\u{435}\u{441}\u{442}\u{432}\u{443}\u{435}\u{442}",
+        false,
+    ),
+    (Stage::Rcpt, 550, "User <x@example.net> unknown", true),
+    (Stage::Rcpt, 550, "The recipient may contain a non-existent account, please check the recipient address.", true),
+    (Stage::Rcpt, 550, "<x@example.net> is disabled", true),
+    (Stage::Rcpt, 550, "This account has been disabled or discontinued [#102].", true),
+    (Stage::Rcpt, 554, "The mailbox x@example.net was closed", true),
+    (
+        Stage::Rcpt,
+        550,
+        "5.1.1 <x@example.net>: Recipient address rejected: User unknown in relay recipient table",
+        true,
+    ),
     (Stage::Rcpt, 550, "", true),
     (Stage::Rcpt, 553, "", true),
     (Stage::Rcpt, 554, "", false),
@@ -249,6 +283,10 @@ fn what_is_for_a_time_is_deferred_whatever_its_code() {
         (Stage::Rcpt, 550, "User hi@example.com has exceeded its 24-hour sending limit."),
         (Stage::Rcpt, 550, "Greylisted, please try again later"),
         (Stage::Data, 554, "5.7.1 rate limit exceeded"),
+        (Stage::Rcpt, 550, "5.2.0 x@example.net Greylisted, try again in 5 minutes"),
+        (Stage::Mail, 530, "5.7.0 Must issue a STARTTLS command first"),
+        (Stage::Rcpt, 550, "5.7.10 Encryption needed"),
+        (Stage::Rcpt, 554, "5.7.1 <x@example.net>: TLS is required"),
         (Stage::Session, 554, "no SMTP service here"),
         (Stage::Session, 550, "5.7.1 blocked"),
     ] {
@@ -320,6 +358,27 @@ fn what_is_about_the_client_is_of_the_host() {
     assert!(of_host(Stage::Rcpt, 421, "421 too many connections"));
     assert!(of_host(Stage::Mail, 550, "550 your IP is blocked"));
     assert!(!of_host(Stage::Rcpt, 550, "550 5.1.1 no such user"));
+    for (stage, code, text) in [
+        (Stage::Mail, 451, "451 4.7.1 Rate limited"),
+        (Stage::Mail, 452, "452 4.3.1 Insufficient system storage"),
+        (Stage::Rcpt, 451, "451 4.7.500 Server busy. Please try again later from [192.0.2.1]. (S77719)"),
+        (Stage::Rcpt, 450, "450 4.7.1 Error: too much mail from 192.0.2.1"),
+        (Stage::Data, 452, "452 4.5.3 Your message exceeded the concurrency limit"),
+    ] {
+        assert!(of_host(stage, code, text), "{text}");
+    }
+    for (stage, code, text) in [
+        (Stage::Rcpt, 452, "452 4.5.3 Too many recipients"),
+        (
+            Stage::Rcpt,
+            450,
+            "450 4.2.1 The user you are trying to contact is receiving mail at a rate that is too high",
+        ),
+        (Stage::Rcpt, 451, "451 4.7.1 Greylisted, please try again in 5 minutes"),
+        (Stage::Rcpt, 452, "452 4.2.2 mailbox full"),
+    ] {
+        assert!(!of_host(stage, code, text), "{text}");
+    }
 }
 
 #[test]
@@ -346,6 +405,12 @@ fn refusals_of_an_address_without_a_name() {
         "550 no PTR for your address",
         "554 Bad DNS PTR resource record.",
         "550 FCrDNS check failed",
+        "450 4.7.1 Client host rejected: cannot find your hostname, [2001:db8::1]",
+        "550 Host name lookup failed for [2001:db8::1]",
+        "550 5.7.1 IP name lookup failed 2001:db8::1",
+        "550 5.7.1 IP name possibly forged [2001:db8::1]",
+        "550 5.7.1 IPv6 client has no DNS name",
+        "554 5.7.1 Your host 2001:db8::1 does not resolve",
     ] {
         assert!(wants_reverse_name(text), "{text}");
     }

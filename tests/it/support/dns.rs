@@ -33,6 +33,8 @@ struct Zone {
     over_tcp: Vec<String>,
     silent: bool,
     edns: Edns,
+    /// Those whose answers break off.
+    broken_off: HashSet<String>,
 }
 
 /// How a question with EDNS is answered.
@@ -149,6 +151,12 @@ impl DnsServer {
         self.set(name, Answer::Failure)
     }
 
+    /// Answers for `name` break off in their last record.
+    pub fn break_off(&self, name: &str) -> &Self {
+        self.zone.lock().unwrap().broken_off.insert(key(name));
+        self
+    }
+
     /// Never answers a question for `name`.
     pub fn silence(&self, name: &str) -> &Self {
         self.set(name, Answer::Silence)
@@ -208,7 +216,7 @@ async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
     while let Ok((length, peer)) = socket.recv_from(&mut buffer).await {
         let Ok(question) = Message::from_vec(&buffer[..length]) else { continue };
         if let Some(answer) = answer(&question, &zone) {
-            let mut bytes = answer.to_vec().unwrap();
+            let mut bytes = octets(&answer, &zone);
             if bytes.len() > MAX_UDP {
                 let mut cut = Message::new(question.metadata.id, MessageType::Response, OpCode::Query);
                 cut.metadata.truncation = true;
@@ -238,11 +246,20 @@ async fn converse(mut tcp: TcpStream, zone: &Mutex<Zone>) -> std::io::Result<()>
             zone.lock().unwrap().over_tcp.push(asked);
         }
         if let Some(answer) = answer(&question, zone) {
-            let bytes = answer.to_vec().unwrap();
+            let bytes = octets(&answer, zone);
             tcp.write_u16(bytes.len().try_into().unwrap()).await?;
             tcp.write_all(&bytes).await?;
         }
     }
+}
+
+/// The answer as it goes out.
+fn octets(answer: &Message, zone: &Mutex<Zone>) -> Vec<u8> {
+    let mut octets = answer.to_vec().unwrap();
+    if zone.lock().unwrap().broken_off.contains(&key(&answer.queries[0].name.to_ascii())) {
+        octets.truncate(octets.len() - 3);
+    }
+    octets
 }
 
 fn answer(question: &Message, zone: &Mutex<Zone>) -> Option<Message> {
