@@ -146,6 +146,8 @@ fn hostile_structures_take_bounded_time() {
     for level in 0..99 {
         many_open.push_str(&format!("Content-Type: multipart/mixed; boundary=\"{level:060}\"\n\n--{level:060}\n"));
     }
+    let unnamed = |n| format!("Content-Type: multipart/mixed; boundary=a{n}\n\n--q{n}\n");
+    let unnamed: String = (0..90).map(unnamed).collect();
     for (name, raw) in [
         ("dashes", format!("{head}--b\n\n{}", "--\n".repeat(2_000_000))),
         ("dashes below 99 levels", format!("{many_open}\n{}", format!("--{:060}x\n", 7).repeat(60_000))),
@@ -158,6 +160,10 @@ fn hostile_structures_take_bounded_time() {
         ("equals", format!("Content-Transfer-Encoding: quoted-printable\n\n{}", "= ".repeat(2_000_000))),
         ("blanks", format!("Content-Transfer-Encoding: quoted-printable\n\n{}", " ".repeat(4_000_000))),
         ("nested messages", "Content-Type: message/rfc822\n\n".repeat(100_000)),
+        ("boundaries that are not named", format!("{unnamed}{}", "\n--x\n".repeat(400_000))),
+        ("files in a text", format!("\n{}", "begin 644 a\n#0V%T\n`\nend\n".repeat(100_000))),
+        ("files without an end", format!("\n{}", "begin 644 a\n#0V%T\n".repeat(200_000))),
+        ("text as base64", format!("Content-Transfer-Encoding: base64\n\n{}", "SGVs=\nno data\n".repeat(200_000))),
         ("comments", format!("Received: by {}\nFrom: {}\n\n", "(".repeat(100_000), "(".repeat(100_000))),
     ] {
         let raw = crlf(&raw);
