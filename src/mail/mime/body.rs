@@ -4,6 +4,8 @@
 //! multipart/related, or has a file name and is not the first thing to read. All texts of a kind are joined in order, as
 //! mail programs show them one below the other. Everything else is an attachment; nothing is left out.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::charset::Charset;
@@ -12,7 +14,7 @@ use super::params::{self, Value};
 use super::text::{PlacedText, decode_lines};
 use super::tnef::{self, Unpacked};
 use super::walk::{Leaf, Parent, Reading};
-use super::{Disposition, Mail, Part, uuencode, words};
+use super::{Disposition, Mail, Part, base64_text, uuencode, words};
 
 /// Decoded texts may take this much in any message, and twice its size in a large one; so a message costs at most
 /// three times its size even where each byte becomes a character of three.
@@ -60,42 +62,36 @@ pub fn read(
             continue;
         }
         let part = Described::of(leaf, body, &in_header);
-        match part.text_kind(leaf, mail.text.is_none() && mail.html.is_none()) {
-            Some(kind) => {
-                if let Some(says) = says.get_mut(kind as usize) {
-                    *says |= !body.trim_ascii().is_empty();
-                }
-                let slot = if kind == Kind::Plain { &mut mail.text } else { &mut mail.html };
-                let charset = || part.charset(kind, body);
-                match &mut texts {
-                    Texts::Skipped => {
-                        slot.get_or_insert_default();
-                    }
-                    Texts::Decoded => {
-                        let text = slot.get_or_insert_with(|| match raw.len() {
-                            0..LARGE => String::new(),
-                            _ => String::with_capacity(budget),
-                        });
-                        mail.truncated |= !append(body, part.encoding, charset(), text, &mut budget);
-                    }
-                    Texts::Placed(raw, placed) => {
-                        slot.get_or_insert_default();
-                        let place = if kind == Kind::Plain { &mut placed.text } else { &mut placed.html };
-                        let (body, place) = (raw.slice_ref(body), place.get_or_insert_default());
-                        mail.truncated |= !place.append(body, part.encoding, charset(), &mut budget);
-                    }
-                }
+        let Some(kind) = part.text_kind(leaf, mail.text.is_none() && mail.html.is_none()) else {
+            let body = part.data(body);
+            attach(part.into_attachment(leaf, body), body, (max_parts, budget), mail, &mut packed);
+            continue;
+        };
+        let charset = || part.charset(kind, body);
+        for (at, encoding) in part.pieces(kind, body) {
+            let piece = body.get(at.clone()).unwrap_or_default();
+            // What is not encoded behind what is comes from another hand.
+            let charset = || if encoding == part.encoding { charset() } else { Charset::Unknown };
+            if let Some(says) = says.get_mut(kind as usize) {
+                *says |= !piece.trim_ascii().is_empty();
             }
-            None => {
-                let part = part.into_attachment(leaf, body);
-                let found = unpack(&part, body, max_parts.saturating_sub(mail.attachments.len() + 1), budget);
-                let carrier = part.clone();
-                mail.attachments.push(part);
-                if let Some(mut found) = found {
-                    mail.truncated |= found.truncated;
-                    let files = std::mem::take(&mut found.files);
-                    mail.attachments.extend(files.into_iter().map(|file| carrier.of_inside(file)));
-                    packed.get_or_insert(found);
+            let slot = if kind == Kind::Plain { &mut mail.text } else { &mut mail.html };
+            match &mut texts {
+                Texts::Skipped => {
+                    slot.get_or_insert_default();
+                }
+                Texts::Decoded => {
+                    let text = slot.get_or_insert_with(|| match raw.len() {
+                        0..LARGE => String::new(),
+                        _ => String::with_capacity(budget),
+                    });
+                    mail.truncated |= !append(piece, encoding, charset(), text, &mut budget);
+                }
+                Texts::Placed(raw, placed) => {
+                    slot.get_or_insert_default();
+                    let place = if kind == Kind::Plain { &mut placed.text } else { &mut placed.html };
+                    let (piece, place) = (raw.slice_ref(piece), place.get_or_insert_default());
+                    mail.truncated |= !place.append(piece, encoding, charset(), &mut budget);
                 }
             }
         }
@@ -119,6 +115,25 @@ pub fn read(
                 }
             }
         }
+    }
+}
+
+/// Adds an attachment, and what it holds if it is a winmail.dat.
+fn attach(
+    part: Part,
+    body: &[u8],
+    (max_parts, budget): (usize, usize),
+    mail: &mut Mail,
+    packed: &mut Option<Unpacked>,
+) {
+    let found = unpack(&part, body, max_parts.saturating_sub(mail.attachments.len() + 1), budget);
+    let carrier = part.clone();
+    mail.attachments.push(part);
+    if let Some(mut found) = found {
+        mail.truncated |= found.truncated;
+        let files = std::mem::take(&mut found.files);
+        mail.attachments.extend(files.into_iter().map(|file| carrier.of_inside(file)));
+        packed.get_or_insert(found);
     }
 }
 
@@ -176,10 +191,7 @@ impl Described {
             _ if content_type.main == "text" => Some("text/plain".to_owned()),
             _ => Some(content_type.main.clone()).filter(|main| is_type(main)),
         };
-        let encoding = match leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field) {
-            Encoding::Uuencode if !uuencode::is_file(body) => Encoding::Identity,
-            encoding => encoding,
-        };
+        let encoding = leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field).of_body(body);
         let inner_name = || (encoding == Encoding::Uuencode).then(|| uuencode::filename(body)).flatten();
         Self {
             filename: params::filename(&disposition, &content_type)
@@ -211,6 +223,30 @@ impl Described {
             || (leaf.parent == Parent::Related && !leaf.first)
             || (self.filename.is_some() && !(first_text && leaf.first));
         (!attached).then_some(kind)
+    }
+
+    /// `body` without the text that stands behind what is encoded.
+    fn data<'x>(&self, body: &'x [u8]) -> &'x [u8] {
+        match self.encoding {
+            Encoding::Base64 => body.get(..base64_text::end_of_data(body)).unwrap_or(body),
+            _ => body,
+        }
+    }
+
+    /// What a text consists of, and how that is encoded: what is not may stand behind one that is.
+    fn pieces(&self, kind: Kind, body: &[u8]) -> Vec<(Range<usize>, Encoding)> {
+        let end = self.data(body).len();
+        let mut pieces = vec![(0..end, self.encoding)];
+        if kind == Kind::Plain {
+            pieces.push((end..body.len(), Encoding::Identity));
+        }
+        let says = |at: &Range<usize>| !body.get(at.clone()).unwrap_or_default().trim_ascii().is_empty();
+        let mut number = 0;
+        pieces.retain(|(at, _)| {
+            number += 1;
+            number == 1 || says(at)
+        });
+        pieces
     }
 
     /// The set that a text is in: the one that its header names, else the one that HTML names itself.
