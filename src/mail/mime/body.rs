@@ -68,10 +68,16 @@ pub fn read(
             continue;
         };
         let charset = || part.charset(kind, body);
-        for (at, encoding) in part.pieces(kind, body) {
+        let max_files = max_parts.saturating_sub(mail.attachments.len());
+        for (at, encoding) in part.pieces(kind, body, max_files) {
             let piece = body.get(at.clone()).unwrap_or_default();
             // What is not encoded behind what is comes from another hand.
             let charset = || if encoding == part.encoding { charset() } else { Charset::Unknown };
+            if encoding == Encoding::Uuencode && part.encoding == Encoding::Identity {
+                let file = file_in_text(leaf.body.start + at.start, piece);
+                attach(file, piece, (max_parts, budget), mail, &mut packed);
+                continue;
+            }
             if let Some(says) = says.get_mut(kind as usize) {
                 *says |= !piece.trim_ascii().is_empty();
             }
@@ -134,6 +140,23 @@ fn attach(
         let files = std::mem::take(&mut found.files);
         mail.attachments.extend(files.into_iter().map(|file| carrier.of_inside(file)));
         packed.get_or_insert(found);
+    }
+}
+
+/// A file that stands in a text, at the offset `at` of the raw message.
+fn file_in_text(at: usize, body: &[u8]) -> Part {
+    let name = uuencode::filename(body).map(words::decode_text);
+    Part {
+        filename: name.and_then(|name| params::safe_filename(&name)),
+        charset: None,
+        content_type: None,
+        content_id: None,
+        disposition: Some(Disposition::Attachment),
+        size: decoded_size(Encoding::Uuencode, body),
+        offset: at as u64,
+        length: body.len() as u64,
+        encoding: Encoding::Uuencode,
+        inner_offset: None,
     }
 }
 
@@ -233,10 +256,22 @@ impl Described {
         }
     }
 
-    /// What a text consists of, and how that is encoded: what is not may stand behind one that is.
-    fn pieces(&self, kind: Kind, body: &[u8]) -> Vec<(Range<usize>, Encoding)> {
+    /// What a text consists of, and how that is encoded: files in uuencode stand in one that is not encoded itself, and
+    /// what is not may stand behind one that is.
+    fn pieces(&self, kind: Kind, body: &[u8], max_files: usize) -> Vec<(Range<usize>, Encoding)> {
         let end = self.data(body).len();
-        let mut pieces = vec![(0..end, self.encoding)];
+        let mut pieces = Vec::new();
+        let mut at = 0;
+        if kind == Kind::Plain && self.encoding == Encoding::Identity {
+            while pieces.len() < max_files * 2
+                && let Some(file) = uuencode::find(body, at)
+            {
+                pieces.push((at..file.start, Encoding::Identity));
+                at = file.end;
+                pieces.push((file, Encoding::Uuencode));
+            }
+        }
+        pieces.push((at..end, self.encoding));
         if kind == Kind::Plain {
             pieces.push((end..body.len(), Encoding::Identity));
         }
