@@ -1,7 +1,7 @@
 //! Text where base64 was declared: a body that is none, and what list software writes behind the data.
 //!
-//! RFC 2045 §6.8 has a reader ignore octets outside the alphabet, which is right for noise; but the letters of a sentence
-//! are in it, so that prose would become octets that nobody sent.
+//! RFC 2045 §6.8 has a reader ignore octets outside the alphabet, which is right for noise; but the letters of a
+//! sentence are in it, so that prose would become octets that nobody sent.
 
 /// How much of the beginning of a body is looked at, and how much of its end.
 const LOOKED_AT: usize = 8 * 1024;
@@ -35,8 +35,8 @@ fn padded_word(line: &[u8]) -> Option<usize> {
     (word.ends_with(b"=") && is_data(word)).then_some(length)
 }
 
-/// Where the data of a base64 body ends and text follows: a line that is no data behind padding or an empty line, one of
-/// signs alone, or what is left of a delimiter; unless data goes on behind it.
+/// Where the data of a base64 body ends and text follows: a line that is no data behind padding or an empty line, one
+/// of signs alone, or what is left of a delimiter; unless data goes on behind it.
 pub fn end_of_data(body: &[u8]) -> usize {
     let from = body.len().saturating_sub(LOOKED_AT);
     let tail = body.get(from..).unwrap_or_default();

@@ -243,8 +243,8 @@ impl<'x> Walk<'x, '_> {
         }
     }
 
-    /// Where the innermost multipart, from `level` on, is to be read again: no part began in it before `end`, but it has
-    /// parts, with another boundary than the one that it names.
+    /// Where the innermost multipart, from `level` on, is to be read again: no part began in it before `end`, but it
+    /// has parts, with another boundary than the one that it names.
     fn reopen_above(&mut self, level: usize, end: usize) -> Option<usize> {
         let innermost = self.stack.len().checked_sub(1).filter(|innermost| *innermost >= level)?;
         let open = self.stack.last_mut().filter(|open| open.children == 0)?;

@@ -34,7 +34,8 @@ pub fn in_utf_8(value: &[u8], charset: impl FnOnce() -> Charset) -> Cow<'_, [u8]
     }
 }
 
-/// `value`, which is in `charset`, in UTF-8, apart from encoded words with raw octets, which are in the set of their word.
+/// `value`, which is in `charset`, in UTF-8, apart from encoded words with raw octets, which are in the set of their
+/// word.
 fn in_utf_8_around_words(value: &[u8], charset: Charset) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.len() * 2);
     let (mut done, mut at) = (0, 0);
