@@ -138,6 +138,7 @@
 //! | RFC 2369 | List-* fields |
 //! | RFC 2387 | multipart/related |
 //! | RFC 2397 | `data:` URLs |
+//! | RFC 2671 | EDNS, as it was at first |
 //! | RFC 2781 | UTF-16 |
 //! | RFC 2919 | List-Id |
 //! | RFC 2920 | PIPELINING |
@@ -156,6 +157,7 @@
 //! | RFC 4648 | base64 for URLs |
 //! | RFC 4954 | AUTH |
 //! | RFC 5214 | ISATAP addresses |
+//! | RFC 5248 | which enhanced status codes there are |
 //! | RFC 5321 | SMTP |
 //! | RFC 5322 | the message format |
 //! | RFC 5598 | roles in mail |

@@ -7,6 +7,7 @@
 
 mod address;
 mod author;
+mod base64_text;
 mod body;
 mod charset;
 mod decode;

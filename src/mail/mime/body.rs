@@ -4,6 +4,8 @@
 //! multipart/related, or has a file name and is not the first thing to read. All texts of a kind are joined in order, as
 //! mail programs show them one below the other. Everything else is an attachment; nothing is left out.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::charset::Charset;
@@ -12,7 +14,7 @@ use super::params::{self, Value};
 use super::text::{PlacedText, decode_lines};
 use super::tnef::{self, Unpacked};
 use super::walk::{Leaf, Parent, Reading};
-use super::{Disposition, Mail, Part, uuencode, words};
+use super::{Disposition, Mail, Part, base64_text, uuencode, words};
 
 /// Decoded texts may take this much in any message, and twice its size in a large one; so a message costs at most
 /// three times its size even where each byte becomes a character of three.
@@ -60,42 +62,42 @@ pub fn read(
             continue;
         }
         let part = Described::of(leaf, body, &in_header);
-        match part.text_kind(leaf, body, mail.text.is_none() && mail.html.is_none()) {
-            Some(kind) => {
-                if let Some(says) = says.get_mut(kind as usize) {
-                    *says |= !body.trim_ascii().is_empty();
-                }
-                let slot = if kind == Kind::Plain { &mut mail.text } else { &mut mail.html };
-                let charset = || part.charset(kind, body);
-                match &mut texts {
-                    Texts::Skipped => {
-                        slot.get_or_insert_default();
-                    }
-                    Texts::Decoded => {
-                        let text = slot.get_or_insert_with(|| match raw.len() {
-                            0..LARGE => String::new(),
-                            _ => String::with_capacity(budget),
-                        });
-                        mail.truncated |= !append(body, part.encoding, charset(), text, &mut budget);
-                    }
-                    Texts::Placed(raw, placed) => {
-                        slot.get_or_insert_default();
-                        let place = if kind == Kind::Plain { &mut placed.text } else { &mut placed.html };
-                        let (body, place) = (raw.slice_ref(body), place.get_or_insert_default());
-                        mail.truncated |= !place.append(body, part.encoding, charset(), &mut budget);
-                    }
-                }
+        let Some(kind) = part.text_kind(leaf, body, mail.text.is_none() && mail.html.is_none()) else {
+            let body = part.data(body);
+            attach(part.into_attachment(leaf, body), body, (max_parts, budget), mail, &mut packed);
+            continue;
+        };
+        let charset = || part.charset(kind, body);
+        let max_files = max_parts.saturating_sub(mail.attachments.len());
+        for (at, encoding) in part.pieces(kind, body, max_files) {
+            let piece = body.get(at.clone()).unwrap_or_default();
+            // What is not encoded behind what is comes from another hand.
+            let charset = || if encoding == part.encoding { charset() } else { Charset::Unknown };
+            if encoding == Encoding::Uuencode && part.encoding == Encoding::Identity {
+                let file = file_in_text(leaf.body.start + at.start, piece, &in_header);
+                attach(file, piece, (max_parts, budget), mail, &mut packed);
+                continue;
             }
-            None => {
-                let part = part.into_attachment(leaf, body);
-                let found = unpack(&part, body, max_parts.saturating_sub(mail.attachments.len() + 1), budget);
-                let carrier = part.clone();
-                mail.attachments.push(part);
-                if let Some(mut found) = found {
-                    mail.truncated |= found.truncated;
-                    let files = std::mem::take(&mut found.files);
-                    mail.attachments.extend(files.into_iter().map(|file| carrier.of_inside(file)));
-                    packed.get_or_insert(found);
+            if let Some(says) = says.get_mut(kind as usize) {
+                *says |= !piece.trim_ascii().is_empty();
+            }
+            let slot = if kind == Kind::Plain { &mut mail.text } else { &mut mail.html };
+            match &mut texts {
+                Texts::Skipped => {
+                    slot.get_or_insert_default();
+                }
+                Texts::Decoded => {
+                    let text = slot.get_or_insert_with(|| match raw.len() {
+                        0..LARGE => String::new(),
+                        _ => String::with_capacity(budget),
+                    });
+                    mail.truncated |= !append(piece, encoding, charset(), text, &mut budget);
+                }
+                Texts::Placed(raw, placed) => {
+                    slot.get_or_insert_default();
+                    let place = if kind == Kind::Plain { &mut placed.text } else { &mut placed.html };
+                    let (piece, place) = (raw.slice_ref(piece), place.get_or_insert_default());
+                    mail.truncated |= !place.append(piece, encoding, charset(), &mut budget);
                 }
             }
         }
@@ -119,6 +121,42 @@ pub fn read(
                 }
             }
         }
+    }
+}
+
+/// Adds an attachment, and what it holds if it is a winmail.dat.
+fn attach(
+    part: Part,
+    body: &[u8],
+    (max_parts, budget): (usize, usize),
+    mail: &mut Mail,
+    packed: &mut Option<Unpacked>,
+) {
+    let found = unpack(&part, body, max_parts.saturating_sub(mail.attachments.len() + 1), budget);
+    let carrier = part.clone();
+    mail.attachments.push(part);
+    if let Some(mut found) = found {
+        mail.truncated |= found.truncated;
+        let files = std::mem::take(&mut found.files);
+        mail.attachments.extend(files.into_iter().map(|file| carrier.of_inside(file)));
+        packed.get_or_insert(found);
+    }
+}
+
+/// A file that stands in a text, at the offset `at` of the raw message.
+fn file_in_text(at: usize, body: &[u8], in_header: impl Fn() -> Charset) -> Part {
+    let name = uuencode::filename(body).map(|name| words::decode_text(&words::in_utf_8(name, in_header)));
+    Part {
+        filename: name.and_then(|name| params::safe_filename(&name)),
+        charset: None,
+        content_type: None,
+        content_id: None,
+        disposition: Some(Disposition::Attachment),
+        size: decoded_size(Encoding::Uuencode, body),
+        offset: at as u64,
+        length: body.len() as u64,
+        encoding: Encoding::Uuencode,
+        inner_offset: None,
     }
 }
 
@@ -177,9 +215,8 @@ impl Described {
             _ => Some(content_type.main.clone()).filter(|main| is_type(main)),
         };
         let is_text = mime_type.as_deref().is_none_or(|main| main.starts_with("text/"));
-        let encoding = match leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field) {
-            // As it stands it can be read, and taken apart by hand, where decoding would lose something.
-            Encoding::Uuencode if !uuencode::is_file(body) || uuencode::is_several(body) => Encoding::Identity,
+        let encoding = match leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field).of_body(body) {
+            // The text around the file counts too.
             Encoding::Uuencode if is_text && !uuencode::is_alone(body) => Encoding::Identity,
             encoding => encoding,
         };
@@ -217,6 +254,42 @@ impl Described {
             || (leaf.parent == Parent::Related && !leaf.first)
             || (self.filename.is_some() && !(first_text && leaf.first));
         (!attached).then_some(kind)
+    }
+
+    /// `body` without the text that stands behind what is encoded.
+    fn data<'x>(&self, body: &'x [u8]) -> &'x [u8] {
+        match self.encoding {
+            Encoding::Base64 => body.get(..base64_text::end_of_data(body)).unwrap_or(body),
+            _ => body,
+        }
+    }
+
+    /// What a text consists of, and how that is encoded: files in uuencode stand in one that is not encoded itself, and
+    /// what is not may stand behind one that is.
+    fn pieces(&self, kind: Kind, body: &[u8], max_files: usize) -> Vec<(Range<usize>, Encoding)> {
+        let end = self.data(body).len();
+        let mut pieces = Vec::new();
+        let mut at = 0;
+        if kind == Kind::Plain && self.encoding == Encoding::Identity {
+            while pieces.len() < max_files * 2
+                && let Some(file) = uuencode::find(body, at)
+            {
+                pieces.push((at..file.start, Encoding::Identity));
+                at = file.end;
+                pieces.push((file, Encoding::Uuencode));
+            }
+        }
+        pieces.push((at..end, self.encoding));
+        if kind == Kind::Plain {
+            pieces.push((end..body.len(), Encoding::Identity));
+        }
+        let says = |at: &Range<usize>| !body.get(at.clone()).unwrap_or_default().trim_ascii().is_empty();
+        let mut number = 0;
+        pieces.retain(|(at, _)| {
+            number += 1;
+            number == 1 || says(at)
+        });
+        pieces
     }
 
     /// The set that a text is in: the one that its header names, else the one that HTML names itself.

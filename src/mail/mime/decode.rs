@@ -3,7 +3,8 @@
 //! The size that a part announces and the bytes that its link serves both come from [`Decoder`], so they cannot
 //! differ. Decoding never fails: what is not well-formed is skipped (base64) or kept as written (quoted-printable).
 
-use super::uuencode::Lines;
+use super::base64_text;
+use super::uuencode::{self, Lines};
 
 /// How the bytes of a part stand in the raw message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,16 @@ impl Encoding {
         let ends = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b';' | b'(');
         let word = value.split(ends).next().unwrap_or_default();
         std::str::from_utf8(word).map_or(Self::Identity, Self::parse)
+    }
+
+    /// The encoding that `body` is in, if this one is declared. As it stands it can be read, and taken apart by hand, where
+    /// decoding would lose something.
+    pub(super) fn of_body(self, body: &[u8]) -> Self {
+        match self {
+            Self::Base64 if base64_text::is_prose(body) => Self::Identity,
+            Self::Uuencode if !uuencode::is_file(body) || uuencode::is_several(body) => Self::Identity,
+            declared => declared,
+        }
     }
 }
 

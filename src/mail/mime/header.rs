@@ -394,6 +394,12 @@ fn field_name(line: &[u8]) -> Option<usize> {
     (!name.is_empty() && name.iter().all(u8::is_ascii_graphic)).then_some(colon)
 }
 
+/// Whether a field begins there that says what a part is.
+pub(super) fn is_field_of_part(line: &[u8]) -> bool {
+    let family = b"content-";
+    field_name(line).is_some() && line.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family))
+}
+
 /// Whether a field begins there whose name is of letters, digits and hyphens, as all names are that are in use.
 fn is_usual_field(line: &[u8]) -> bool {
     let name = field_name(line).and_then(|colon| line.get(..colon)).map(<[u8]>::trim_ascii_end);

@@ -118,7 +118,7 @@ fn collect_leaf(
     if is_message {
         return collect(body, base + leaf.body.start, depth + 1, edits);
     }
-    let declared = leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field);
+    let declared = leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field).of_body(body);
     // The name of such a file stands in its body, and no octet of it is beyond ASCII.
     if declared == Encoding::Uuencode {
         return None;
@@ -162,6 +162,13 @@ mod tests {
                         Content-Transfer-Encoding: base64\r\n\r\nR3LDvMOfZQ0K\r\n";
         assert_eq!(recoded(mail), expected);
         assert_eq!(mime::parse(expected.as_bytes()).text, mime::parse(mail.as_bytes()).text);
+    }
+
+    #[test]
+    fn what_is_no_base64_is_recoded_as_it_stands() {
+        let mail = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n\
+                    Grüße aus Köln\r\n";
+        assert_eq!(mime::parse(recoded(mail).as_bytes()).text.as_deref(), Some("Grüße aus Köln"));
     }
 
     #[test]

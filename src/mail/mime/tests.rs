@@ -146,6 +146,8 @@ fn hostile_structures_take_bounded_time() {
     for level in 0..99 {
         many_open.push_str(&format!("Content-Type: multipart/mixed; boundary=\"{level:060}\"\n\n--{level:060}\n"));
     }
+    let unnamed = |n| format!("Content-Type: multipart/mixed; boundary=a{n}\n\n--q{n}\n");
+    let unnamed: String = (0..90).map(unnamed).collect();
     for (name, raw) in [
         ("dashes", format!("{head}--b\n\n{}", "--\n".repeat(2_000_000))),
         ("dashes below 99 levels", format!("{many_open}\n{}", format!("--{:060}x\n", 7).repeat(60_000))),
@@ -163,6 +165,10 @@ fn hostile_structures_take_bounded_time() {
         ("mbox lines in a part", format!("{head}--b\nA: b\n{}\n", ">From a\n".repeat(150_000))),
         ("ids and prose", format!("In-Reply-To: {} x\n\n", "<a@b>\n ".repeat(35_000))),
         ("sets", format!("Content-Type: a/b; name=\"{}\"\n\n", "=?b?q?x?= =?c?q?x?= ".repeat(12_000))),
+        ("boundaries that are not named", format!("{unnamed}{}", "\n--x\n".repeat(60_000))),
+        ("files in a text", format!("\n{}", "begin 644 a\n#0V%T\n`\nend\n".repeat(100_000))),
+        ("files without an end", format!("\n{}", "begin 644 a\n#0V%T\n".repeat(200_000))),
+        ("text as base64", format!("Content-Transfer-Encoding: base64\n\n{}", "SGVs=\nno data\n".repeat(200_000))),
         ("comments", format!("Received: by {}\nFrom: {}\n\n", "(".repeat(100_000), "(".repeat(100_000))),
     ] {
         let raw = crlf(&raw);

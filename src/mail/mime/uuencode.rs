@@ -1,6 +1,10 @@
 //! uuencode, as some programs still send files: `begin 644 name`, lines of up to 45 octets with their count in front,
 //! `end`. A file whose first or last line was lost is still read; what stands around it is left out.
 
+use std::ops::Range;
+
+use memchr::memmem;
+
 /// Lines of data have 61 characters; what stands behind these is left out.
 const MAX_LINE: usize = 200;
 /// Where a file has to begin, at the latest, to be taken for one.
@@ -68,6 +72,38 @@ pub fn is_alone(body: &[u8]) -> bool {
     })
 }
 
+/// Where the next file stands in a text, from its first line to its last one: only a whole one is sure to be no prose.
+pub fn find(text: &[u8], from: usize) -> Option<Range<usize>> {
+    let mut at = from;
+    loop {
+        let start = at + memmem::find(text.get(at..)?, b"begin ")?;
+        at = start + 1;
+        if text.get(..start)?.last().is_none_or(|before| *before == b'\n')
+            && let Some(length) = length_of_file(text.get(start..)?)
+        {
+            return Some(start..start + length);
+        }
+    }
+}
+
+/// The length of the file that `text` begins with, if that is whole.
+fn length_of_file(text: &[u8]) -> Option<usize> {
+    let (mut at, mut has_data) = (0, false);
+    for piece in text.split_inclusive(|byte| *byte == b'\n') {
+        let line = piece.strip_suffix(b"\n").unwrap_or(piece);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if at == 0 {
+            name_of(line).filter(|name| !name.is_empty())?;
+        } else if line == b"end" {
+            return has_data.then_some(at + piece.len());
+        } else if !line.is_empty() {
+            has_data |= !decoded(line)?.is_empty();
+        }
+        at += piece.len();
+    }
+    None
+}
+
 /// The name that the file in `body` has, as written.
 pub fn filename(body: &[u8]) -> Option<&[u8]> {
     head(body).find_map(name_of).filter(|name| !name.is_empty())
@@ -117,7 +153,7 @@ const fn value(character: u8) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Lines, filename, is_alone, is_file, is_several};
+    use super::{Lines, filename, find, is_alone, is_file, is_several};
 
     fn file(raw: &str) -> String {
         let mut out = Vec::new();
@@ -155,6 +191,27 @@ mod tests {
             assert!(!is_alone(more.as_bytes()), "{more:?}");
         }
         assert!(is_several(format!("{file}\r\n{file}").as_bytes()));
+    }
+
+    #[test]
+    fn whole_files_are_found_in_a_text() {
+        let file = "begin 644 t.txt\r\n#0V%T\r\n`\r\nend\r\n";
+        let text = format!("see:\r\n\r\n{file}and\r\n{file}");
+        let first = find(text.as_bytes(), 0);
+        assert_eq!(first, Some(8..8 + file.len()));
+        let second = 13 + file.len();
+        assert_eq!(find(text.as_bytes(), 8 + file.len()), Some(second..second + file.len()));
+        assert_eq!(find(text.as_bytes(), text.len()), None);
+        for text in [
+            "begin 644 t.txt\n#0V%T\n`\n",
+            "begin 644 t.txt\nthe story\nend\n",
+            "begin 644 t.txt\nend\n",
+            "> begin 644 t.txt\n#0V%T\n`\nend\n",
+            "begin 644\n#0V%T\n`\nend\n",
+            "",
+        ] {
+            assert_eq!(find(text.as_bytes(), 0), None, "{text:?}");
+        }
     }
 
     #[test]

@@ -9,12 +9,16 @@ use std::ops::Range;
 use memchr::memmem;
 
 use super::Limits;
-use super::header::{Field, Fields};
+use super::header::{Field, Fields, is_field_of_part};
 use super::params::Value;
 use super::words;
 
 /// Longer delimiter lines are text (RFC 2046 §5.1.1 allows a boundary of 70 characters).
 const MAX_DELIMITER: usize = 300;
+/// How many multiparts may be read by a boundary that they do not name; each of them is gone over twice.
+const MAX_FOUND: usize = 8;
+/// Lines that may stand before the first part then; what has more of them is a text that quotes a part.
+const MAX_PREAMBLE_LINES: usize = 3;
 
 /// What a multipart means for its children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +85,7 @@ pub struct Leaf<'x> {
 pub enum Reading {
     /// As its header says.
     Declared,
-    /// A multipart in which no part began, or that names no boundary: text for its reader.
+    /// A multipart in which no part began: text for its reader.
     Text,
     /// A multipart that was not opened because of a limit.
     Unopened,
@@ -108,6 +112,7 @@ pub struct Structure<'x> {
 }
 
 struct Open<'x> {
+    /// Empty where none is named.
     boundary: Vec<u8>,
     kind: Parent,
     /// The Content-ID of the part that a multipart/related begins with.
@@ -128,7 +133,7 @@ struct Delimiter {
 /// Walks over the whole message; `top` sees every field of its header.
 pub fn walk<'x>(raw: &'x [u8], limits: &Limits, mut top: impl FnMut(&Field<'x>)) -> Structure<'x> {
     let mut walk =
-        Walk { raw, limits, stack: Vec::new(), levels: Levels::new(), out: Structure::default(), parts: 0 };
+        Walk { raw, limits, stack: Vec::new(), levels: Levels::new(), out: Structure::default(), parts: 0, found: 0 };
     let mut at = 0;
     loop {
         walk.parts += 1;
@@ -156,6 +161,8 @@ struct Walk<'x, 'l> {
     levels: Levels,
     out: Structure<'x>,
     parts: usize,
+    /// How many boundaries were found in a body.
+    found: usize,
 }
 
 impl<'x> Walk<'x, '_> {
@@ -191,20 +198,20 @@ impl<'x> Walk<'x, '_> {
         let mut reading = Reading::Declared;
         if let Some(content_type) = header.content_type.filter(|raw| is_multipart(raw)) {
             let content_type = Value::parse(content_type);
-            reading = Reading::Text;
-            if let Some(boundary) = boundary(&content_type) {
-                if self.stack.len() < self.limits.max_depth {
+            let boundary = boundary(&content_type).unwrap_or_default();
+            if self.stack.len() < self.limits.max_depth {
+                if !boundary.is_empty() {
                     self.levels.entry(boundary.clone()).or_default().push(self.stack.len());
                     self.out.multipart_encodings.extend(header.encoding);
-                    let kind = kind(&content_type.main);
-                    let start =
-                        content_type.get("start").as_deref().and_then(bare_id).filter(|_| kind == Parent::Related);
-                    self.stack.push(Open { boundary, kind, start, header, body, parent, first, children: 0 });
-                    return (body, None);
                 }
-                self.out.truncated = true;
-                reading = Reading::Unopened;
+                let kind = kind(&content_type.main);
+                let start =
+                    content_type.get("start").as_deref().and_then(bare_id).filter(|_| kind == Parent::Related);
+                self.stack.push(Open { boundary, kind, start, header, body, parent, first, children: 0 });
+                return (body, None);
             }
+            self.out.truncated = true;
+            reading = Reading::Unopened;
         }
         (body, Some(Leaf { header, body: body..body, parent, first, reading }))
     }
@@ -219,6 +226,10 @@ impl<'x> Walk<'x, '_> {
                 leaf.body.end = end.max(leaf.body.start);
                 self.out.leaves.push(leaf);
             }
+            if let Some(body) = self.reopen_above(found.as_ref().map_or(0, |found| found.level + 1), end) {
+                at = body;
+                continue;
+            }
             let Some(found) = found else {
                 self.close_above(0, end);
                 return None;
@@ -232,16 +243,38 @@ impl<'x> Walk<'x, '_> {
         }
     }
 
+    /// Where the innermost multipart, from `level` on, is to be read again: no part began in it before `end`, but it
+    /// has parts, with another boundary than the one that it names.
+    fn reopen_above(&mut self, level: usize, end: usize) -> Option<usize> {
+        let innermost = self.stack.len().checked_sub(1).filter(|innermost| *innermost >= level)?;
+        let open = self.stack.last_mut().filter(|open| open.children == 0)?;
+        let found = evident_boundary(self.raw.get(open.body..end)?).filter(|_| self.found < MAX_FOUND)?;
+        self.found += 1;
+        if open.boundary.is_empty() {
+            self.out.multipart_encodings.extend(open.header.encoding);
+        }
+        let named = std::mem::replace(&mut open.boundary, found.to_vec());
+        let body = open.body;
+        self.leave(&named);
+        self.levels.entry(found.to_vec()).or_default().push(innermost);
+        Some(body)
+    }
+
+    /// The innermost multipart has this boundary no more.
+    fn leave(&mut self, boundary: &[u8]) {
+        if let Some(levels) = self.levels.get_mut(boundary) {
+            levels.pop();
+            if levels.is_empty() {
+                self.levels.remove(boundary);
+            }
+        }
+    }
+
     /// Closes the open multiparts from `level` on. One in which no part began is text for its reader.
     fn close_above(&mut self, level: usize, end: usize) {
         while self.stack.len() > level {
             let Some(open) = self.stack.pop() else { return };
-            if let Some(levels) = self.levels.get_mut(&open.boundary) {
-                levels.pop();
-                if levels.is_empty() {
-                    self.levels.remove(&open.boundary);
-                }
-            }
+            self.leave(&open.boundary);
             if open.children == 0 {
                 let Open { header, body, parent, first, .. } = open;
                 let body = body..end.max(body);
@@ -284,6 +317,41 @@ fn delimiter(levels: &Levels, line: &[u8]) -> Option<(usize, bool)> {
     let innermost = |boundary: &[u8]| levels.get(boundary).and_then(|levels| levels.last().copied());
     let open = innermost(line).map(|level| (level, false));
     open.or_else(|| innermost(line.strip_suffix(b"--")?).map(|level| (level, true)))
+}
+
+/// The boundary that shows in the body of a multipart: that of a delimiter at its beginning, if one with it comes right
+/// before the header of a part. Senders and gateways cut, alter or forget the parameter.
+fn evident_boundary(body: &[u8]) -> Option<&[u8]> {
+    let mut preamble = 0;
+    let mut rest = body;
+    while preamble <= MAX_PREAMBLE_LINES && !rest.is_empty() {
+        let (line, after) = split_line(rest);
+        rest = after;
+        let boundary = line.strip_prefix(b"--").map(<[u8]>::trim_ascii_end).unwrap_or_default();
+        if !boundary.is_empty() && line.len() <= MAX_DELIMITER && begins_part(boundary, after) {
+            return Some(boundary);
+        }
+        preamble += usize::from(!line.trim_ascii().is_empty());
+    }
+    None
+}
+
+/// Whether the header of a part stands at the beginning of `after`, or there behind another delimiter with `boundary`.
+fn begins_part(boundary: &[u8], mut after: &[u8]) -> bool {
+    loop {
+        if is_field_of_part(split_line(after).0) {
+            return true;
+        }
+        let Some(found) = memmem::find(after, b"\n--") else { return false };
+        let (line, rest) = split_line(after.get(found + 3..).unwrap_or_default());
+        after = if line.trim_ascii_end() == boundary { rest } else { after.get(found + 1..).unwrap_or_default() };
+    }
+}
+
+/// `raw` after its first line break, and what stands before.
+fn split_line(raw: &[u8]) -> (&[u8], &[u8]) {
+    let length = memchr::memchr(b'\n', raw).map_or(raw.len(), |end| end + 1);
+    raw.split_at_checked(length).unwrap_or((raw, &[]))
 }
 
 fn is_multipart(raw: &[u8]) -> bool {

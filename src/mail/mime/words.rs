@@ -30,8 +30,30 @@ pub fn in_utf_8(value: &[u8], charset: impl FnOnce() -> Charset) -> Cow<'_, [u8]
     match std::str::from_utf8(value) {
         Ok(_) if is_escaped() => Cow::Owned(Charset::for_label(b"iso-2022-jp").decode(value).into_bytes()),
         Ok(_) => Cow::Borrowed(value),
-        Err(_) => Cow::Owned(charset().decode(value).into_bytes()),
+        Err(_) => Cow::Owned(in_utf_8_around_words(value, charset())),
     }
+}
+
+/// `value`, which is in `charset`, in UTF-8, apart from encoded words with raw octets, which are in the set of their
+/// word.
+fn in_utf_8_around_words(value: &[u8], charset: Charset) -> Vec<u8> {
+    let mut out = Vec::with_capacity(value.len() * 2);
+    let (mut done, mut at) = (0, 0);
+    // As in `decode_words`, this keeps the time linear.
+    let last = memmem::rfind(value, b"?=").unwrap_or(0);
+    while let Some(found) = value.get(at..last).and_then(|rest| find_pair(rest, *b"=?")) {
+        let start = at + found;
+        let rest = value.get(start..).unwrap_or_default();
+        at = start + word(rest).map_or(2, |word| word.length);
+        let word = value.get(start..at).unwrap_or_default();
+        if !word.is_ascii() {
+            out.extend(charset.decode(value.get(done..start).unwrap_or_default()).into_bytes());
+            out.extend_from_slice(word);
+            done = at;
+        }
+    }
+    out.extend(charset.decode(value.get(done..).unwrap_or_default()).into_bytes());
+    out
 }
 
 /// Where two octets stand side by side. Fields are many and short: a searcher takes longer to make than to use.
@@ -156,6 +178,20 @@ fn is_unfit(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn raw_octets_in_a_word_are_in_its_set() {
+        for (raw, text) in [
+            (
+                &b"Gr\xfc\xdfe =?iso-8859-5?Q?\xb0=B1?= Gr\xfc\xdfe"[..],
+                "Gr\u{fc}\u{df}e \u{410}\u{411} Gr\u{fc}\u{df}e",
+            ),
+            (b"=?iso-8859-1?Q?Gr\xfc\xdfe?=", "Gr\u{fc}\u{df}e"),
+            (b"=?iso-8859-1?X?Gr\xfc\xdfe =?utf-8?Q?=C3=A4?=", "=?iso-8859-1?X?Gr\u{fc}\u{df}e \u{e4}"),
+        ] {
+            assert_eq!(decode_text(&in_utf_8(raw, || Charset::Unknown)), text);
+        }
+    }
 
     #[test]
     fn encoded_words_are_read_as_rfc_2047_shows() {

@@ -1,0 +1,133 @@
+//! Text where base64 was declared: a body that is none, and what list software writes behind the data.
+//!
+//! RFC 2045 §6.8 has a reader ignore octets outside the alphabet, which is right for noise; but the letters of a
+//! sentence are in it, so that prose would become octets that nobody sent.
+
+/// How much of the beginning of a body is looked at, and how much of its end.
+const LOOKED_AT: usize = 8 * 1024;
+/// A line of so many digits is data wherever it stands; encoders write 60 to 76.
+const LONG: usize = 60;
+
+/// Whether a body that is declared as base64 is prose: words, and no line that could be data.
+pub fn is_prose(body: &[u8]) -> bool {
+    let head = body.get(..LOOKED_AT).unwrap_or(body);
+    let mut has_words = false;
+    for line in head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
+        if (is_data(line) && (line.len() % 4 == 0 || line.len() >= LONG)) || padded_word(line).is_some() {
+            return false;
+        }
+        has_words |= has_words_of_different_lengths(line);
+    }
+    has_words
+}
+
+/// Digits that are sent in groups have one length.
+fn has_words_of_different_lengths(line: &[u8]) -> bool {
+    let mut lengths = line.split(u8::is_ascii_whitespace).map(<[u8]>::len).filter(|length| *length > 0);
+    let first = lengths.next();
+    lengths.any(|length| Some(length) != first)
+}
+
+/// The length of the last word of data, if a line begins with it and goes on with something else.
+fn padded_word(line: &[u8]) -> Option<usize> {
+    let length = line.iter().position(u8::is_ascii_whitespace)?;
+    let word = line.get(..length)?;
+    (word.ends_with(b"=") && is_data(word)).then_some(length)
+}
+
+/// Where the data of a base64 body ends and text follows: a line that is no data behind padding or an empty line, one
+/// of signs alone, or what is left of a delimiter; unless data goes on behind it.
+pub fn end_of_data(body: &[u8]) -> usize {
+    let from = body.len().saturating_sub(LOOKED_AT);
+    let tail = body.get(from..).unwrap_or_default();
+    let mut at = match from {
+        0 => 0,
+        _ => memchr::memchr(b'\n', tail).map_or(tail.len(), |end| end + 1),
+    };
+    // Before any data nothing can follow it.
+    let (mut has_data, mut may_end) = (from > 0, false);
+    let mut end = None;
+    while let Some(rest) = tail.get(at..).filter(|rest| !rest.is_empty()) {
+        let length = memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
+        let line = rest.get(..length).unwrap_or_default().trim_ascii();
+        if line.is_empty() {
+            may_end = true;
+        } else if let Some(word) = padded_word(line) {
+            let indent = rest.len() - rest.trim_ascii_start().len();
+            end = end.or(Some(from + at + indent + word));
+            (has_data, may_end) = (true, true);
+        } else if is_data(line) {
+            end = end.filter(|_| line.len() < LONG);
+            (has_data, may_end) = (true, line.ends_with(b"="));
+        } else {
+            if has_data && (may_end || is_rule(line) || is_closing(line)) {
+                end = end.or(Some(from + at));
+            }
+            may_end = line.ends_with(b"=");
+        }
+        at += length;
+    }
+    end.unwrap_or(body.len())
+}
+
+fn is_data(line: &[u8]) -> bool {
+    line.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='))
+}
+
+/// Whether a line separates what stands above it from what stands below.
+fn is_rule(line: &[u8]) -> bool {
+    line.len() > 2 && line.iter().all(u8::is_ascii_punctuation)
+}
+
+fn is_closing(line: &[u8]) -> bool {
+    line.len() > 4 && line.starts_with(b"--") && line.ends_with(b"--")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{end_of_data, is_prose};
+
+    #[test]
+    fn text_behind_the_data_is_none_of_it() {
+        for (data, text) in [
+            ("SGVsbG8=\r\n", "_____________\r\nlist mailing list\r\n"),
+            ("SGVsbG8=\n", "To unsubscribe write to list@x.example\n"),
+            ("SGVs\n\n", "Sent with a program that is free.\n\nHelp yourself\n"),
+            ("SGVs\n", "-----------\nAd\n"),
+            ("SGVs\n", "--left-over--\n\n"),
+            ("SGVs\nbG8=", " and no more\n"),
+        ] {
+            assert_eq!(end_of_data(format!("{data}{text}").as_bytes()), data.len(), "{text}");
+            let long = format!("{}\r\n", "QUJD".repeat(19)).repeat(500);
+            assert_eq!(end_of_data(format!("{long}{data}{text}").as_bytes()), long.len() + data.len(), "{text}");
+        }
+    }
+
+    #[test]
+    fn noise_and_portions_stay_with_the_data() {
+        let line = "QUJD".repeat(19);
+        for body in [
+            "SGVs\n bG8s!\n-- IHdv cmxk\nIQ==\n\nUFM=\n",
+            "SGVsbG8=\nSGVsbG8=\n",
+            "",
+            "\n\n",
+            "\nHere it comes:\nSGVs\n",
+            &format!("SGVsbG8=\nAn advertisement.\n{line}\n"),
+        ] {
+            assert_eq!(end_of_data(body.as_bytes()), body.len(), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_of_words_is_no_base64() {
+        for body in
+            ["It forgot to encode this.\r\n\r\nHello\r\n", "[removed part]", "Gr\u{fc}\u{df}e aus K\u{f6}ln\n"]
+        {
+            assert!(is_prose(body.as_bytes()), "{body}");
+        }
+        let noise = ["SGVs\n bG8s!\n-- IHdv cmxk\n", "SGVs bG8s IHdv\n", "SGVsbG8= ignored\n", "PGh0*bWw+Cg=="];
+        for body in noise.into_iter().chain(["", "SGVsbG8\n"]) {
+            assert!(!is_prose(body.as_bytes()), "{body}");
+        }
+    }
+}
