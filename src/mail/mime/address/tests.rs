@@ -159,6 +159,7 @@ fn hostile_lists_take_linear_time() {
         let start = std::time::Instant::now();
         let mut out = Vec::new();
         parse(raw.as_bytes(), 1000, &mut out);
-        assert!(start.elapsed().as_millis() < 2000, "{unit}");
+        // The square of this takes minutes, and what is linear a moment.
+        assert!(start.elapsed().as_secs() < 60, "{unit}");
     }
 }
