@@ -4,6 +4,7 @@ pub mod address;
 pub mod envelope;
 pub mod header_value;
 pub mod invisible;
+pub mod line;
 pub mod mailbox_list;
 pub mod mime;
 pub mod reply;
