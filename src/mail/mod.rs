@@ -6,6 +6,7 @@ pub mod header_value;
 pub mod invisible;
 pub mod line;
 pub mod mailbox_list;
+pub mod message_id;
 pub mod mime;
 pub mod reply;
 pub mod report;

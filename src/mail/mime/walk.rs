@@ -76,6 +76,14 @@ pub struct Leaf<'x> {
     pub reading: Reading,
 }
 
+/// A part with children.
+#[derive(Debug)]
+pub struct Multipart<'x> {
+    pub header: PartHeader<'x>,
+    /// Where its body stands in the raw message, its children included.
+    pub body: Range<usize>,
+}
+
 /// How a leaf is to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
@@ -91,8 +99,8 @@ pub enum Reading {
 #[derive(Debug, Default)]
 pub struct Structure<'x> {
     pub leaves: Vec<Leaf<'x>>,
-    /// What opened multiparts say of their transfer encoding.
-    pub multipart_encodings: Vec<&'x [u8]>,
+    /// Opened multiparts, in the order in which they end.
+    pub multiparts: Vec<Multipart<'x>>,
     /// Where the header of each part and of the message stands, in order, and the type that it declares.
     pub headers: Vec<(Range<usize>, Option<&'x [u8]>)>,
     /// Where the header of the message begins.
@@ -134,6 +142,8 @@ pub fn walk<'x>(raw: &'x [u8], limits: &Limits, mut top: impl FnMut(&Field<'x>))
         walk.parts += 1;
         if walk.parts > limits.max_parts {
             walk.out.truncated = true;
+            let open = walk.stack.drain(..).map(|open| Multipart { header: open.header, body: open.body..raw.len() });
+            walk.out.multiparts.extend(open);
             break;
         }
         let leaf = walk.begin(at, &mut top);
@@ -195,7 +205,6 @@ impl<'x> Walk<'x, '_> {
             if let Some(boundary) = boundary(&content_type) {
                 if self.stack.len() < self.limits.max_depth {
                     self.levels.entry(boundary.clone()).or_default().push(self.stack.len());
-                    self.out.multipart_encodings.extend(header.encoding);
                     let kind = kind(&content_type.main);
                     let start =
                         content_type.get("start").as_deref().and_then(bare_id).filter(|_| kind == Parent::Related);
@@ -242,9 +251,11 @@ impl<'x> Walk<'x, '_> {
                     self.levels.remove(&open.boundary);
                 }
             }
-            if open.children == 0 {
-                let Open { header, body, parent, first, .. } = open;
-                let body = body..end.max(body);
+            let Open { header, body, parent, first, .. } = open;
+            let body = body..end.max(body);
+            if open.children > 0 {
+                self.out.multiparts.push(Multipart { header, body });
+            } else {
                 self.out.leaves.push(Leaf { header, body, parent, first, reading: Reading::Text });
             }
         }
