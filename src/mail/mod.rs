@@ -12,4 +12,5 @@ pub mod reply;
 pub mod report;
 pub mod signed_part;
 pub mod trace;
+pub mod uri;
 pub mod verification;

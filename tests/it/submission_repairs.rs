@@ -175,6 +175,22 @@ fn octets(text: &str) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ids_and_senders_are_written_by_one_rule() {
+    let mut post = post().await;
+    let mail = |fields: &str| format!("From: hi@inbox.test\r\n{fields}\r\n\r\nhi\r\n");
+    for (id, is_kept) in
+        [("<a@b@c.test>", false), ("<@c.test>", false), ("<a.1@c.test>", true), ("<a:1@[192.0.2.1]>", true)]
+    {
+        let text = post.handed_in(mail(&format!("Message-ID: {id}"))).await;
+        assert_eq!(text.contains(&format!("\r\nMessage-ID: {id}\r\n")), is_kept, "{text}");
+        let text = post.sent_by_api(json!({"headers": {"Message-ID": id}})).await;
+        assert_eq!(text.contains(&format!("\r\nMessage-ID: {id}\r\n")), is_kept, "{text}");
+    }
+    let text = post.handed_in(mail("Sender: =?utf-8?q?=3D=3Futf-8=3Fq=3Fx=3F=3D?= <hi@inbox.test>")).await;
+    assert_eq!(mime::field_values(text.as_bytes(), "Sender"), ["=?utf-8?q?x?= <hi@inbox.test>"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn fields_of_callers_are_written_in_the_syntax_of_each() {
     let mut post = post().await;
     for (name, value, wanted) in [
@@ -188,7 +204,8 @@ async fn fields_of_callers_are_written_in_the_syntax_of_each() {
     for (name, value) in [
         ("List-Unsubscribe", "click here"),
         ("Reply-To", "nobody"),
-        ("Importance", "höchste")
+        ("Importance", "höchste"),
+        ("References", "<a@b> garbage"),
     ] {
         let body = json!({"from": "hi@inbox.test", "to": "ada@remote.test", "subject": "s", "text": "x",
             "headers": {name: value}});
