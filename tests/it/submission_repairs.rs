@@ -221,6 +221,15 @@ async fn a_file_has_its_name_for_old_readers_and_the_type_that_its_name_suggests
         ("a.pdf", "application/pdf"),
         ("Größe 基础.pdf", "application/pdf"),
         ("setup.exe", "application/octet-stream"),
+        ("tool.jar", "application/octet-stream"),
+        ("app.apk", "application/octet-stream"),
+        ("a.VBS", "application/octet-stream"),
+        ("a.hta", "application/octet-stream"),
+        ("a.lnk", "application/octet-stream"),
+        ("a.cmd", "application/octet-stream"),
+        ("a.py", "application/octet-stream"),
+        ("a.txt.scr", "application/octet-stream"),
+        ("notes.md", "text/markdown"),
         ("nothing", "application/octet-stream"),
     ] {
         let text = post.sent_by_api(json!({"attachments": [{"filename": name, "content": "eA=="}]})).await;
