@@ -321,4 +321,51 @@ mod tests {
         assert!(out.starts_with("Subject: =?utf-8?B?w7w=?=\r\n") && out.ends_with(&parts));
         assert_eq!(repaired(raw(&format!("{}\r\n", "x".repeat(1_200))).into_bytes()), Err(Irreparable::Sealed));
     }
+
+    /// Parts, and whether they have to arrive octet for octet.
+    fn parts() -> Vec<(String, bool)> {
+        let long = "x".repeat(1_200);
+        let signed =
+            "Content-Type: multipart/signed; boundary=s\r\n\r\n--s\r\n\r\nSchöne Grüße\r\n--s\r\n\r\nx\r\n--s--";
+        vec![
+            ("Content-Type: text/plain; charset=utf-8\r\n\r\nSchöne Grüße".to_owned(), false),
+            (format!("Content-Type: text/html\r\nContent-Transfer-Encoding: 8BIT\r\n\r\n{long}"), false),
+            (format!("Content-Type: text/x; name=\"ü\"\r\nContent-Transfer-Encoding: base64\r\n\r\n{long}"), false),
+            ("Content-Type: image/x\r\n\r\nplain".to_owned(), true),
+            ("Content-Transfer-Encoding: x-uuencode\r\n\r\nbegin 644 ü\r\n#0V%T\r\n`\r\nend".to_owned(), true),
+            ("Content-Type: application/pkcs7-mime\r\nContent-Transfer-Encoding: binary\r\n\r\nü".to_owned(), true),
+            (signed.to_owned(), true),
+            (format!("Content-Type: message/rfc822\r\n\r\nSubject: inside\r\n{signed}"), true),
+            (format!("Content-Type: message/rfc822\r\n\r\nSubject: inside\r\n\r\n{long}"), false),
+        ]
+    }
+
+    #[test]
+    fn parts_are_repaired_each_by_itself() {
+        let whole = |parts: &[&str]| {
+            let parts: String = parts.iter().map(|part| format!("--b\r\n{part}\r\n")).collect();
+            format!(
+                "Content-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: 8bit\r\n\r\n{parts}--b--\r\n"
+            )
+        };
+        for (first, first_stays) in parts() {
+            for (second, second_stays) in parts() {
+                let raw = whole(&[&first, &second]);
+                let out = String::from_utf8(repaired(raw.clone().into_bytes()).unwrap()).unwrap();
+                assert!(!has_long_line(out.as_bytes()), "{out}");
+                for (part, _) in [(&first, first_stays), (&second, second_stays)].iter().filter(|(_, stays)| *stays) {
+                    assert!(out.contains(&format!("\r\n--b\r\n{part}\r\n--b")), "{out}");
+                }
+                // What says to be in 7 bits is.
+                let is_ascii = out.is_ascii();
+                assert!(is_ascii || out.contains("boundary=b\r\nContent-Transfer-Encoding: 8bit\r\n"), "{out}");
+                let (before, after) = (mime::parse(raw.as_bytes()), mime::parse(out.as_bytes()));
+                assert_eq!((&after.text, &after.html), (&before.text, &before.html), "{out}");
+                let names = |mail: &mime::Mail| -> Vec<_> {
+                    mail.attachments.iter().map(|part| (part.filename.clone(), part.content_type.clone())).collect()
+                };
+                assert_eq!(names(&after), names(&before), "{out}");
+            }
+        }
+    }
 }
