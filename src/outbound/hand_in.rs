@@ -214,7 +214,7 @@ fn completed_header(
     }
     let mut header = Vec::with_capacity(kept.len() + 256);
     if !date {
-        header.extend_from_slice(format!("Date: {}\r\n", rfc5322(now)).as_bytes());
+        header.extend_from_slice(format!("Date: {}\r\n", now.rfc5322()).as_bytes());
     }
     if !message_id {
         header.extend_from_slice(format!("Message-ID: {fresh_id}\r\n").as_bytes());
@@ -234,11 +234,6 @@ fn is_removed(field: &Field<'_>) -> bool {
     let name = String::from_utf8_lossy(field.name);
     let name = name.trim_end();
     name.eq_ignore_ascii_case("Bcc") || (compose::is_of_hosts(name) && !name.eq_ignore_ascii_case("Received"))
-}
-
-/// A date as a field has it (RFC 5322 §3.3).
-fn rfc5322(now: Timestamp) -> String {
-    mail_builder::headers::date::Date::new(now.as_secs()).to_rfc822()
 }
 
 #[cfg(test)]
