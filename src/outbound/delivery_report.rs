@@ -1,8 +1,8 @@
 //! Writes the reports of failures that go out from here (RFC 3464): for whom, and whether, others decide.
 //!
-//! A report has the null reverse-path, so one that a host cannot take is lost. Each goes to any host: its lines are short
-//! and its octets ASCII, whatever other hosts said. Only the header names an international address as it is, and only where
-//! the report goes to one.
+//! A report has the null reverse-path, so one that a host cannot take is lost. Each goes to any host: its lines are
+//! short and its octets ASCII, whatever other hosts said. Only the header names an international address as it is, and
+//! only where the report goes to one.
 
 use mail_builder::mime::MimePart;
 use rusqlite::Connection;
@@ -147,8 +147,8 @@ fn typed_address(text: &str) -> String {
     address
 }
 
-/// The part with the header of the message. RFC 6533 §6.3: one with letters beyond ASCII has a type of its own, which may
-/// be encoded.
+/// The part with the header of the message. RFC 6533 §6.3: one with letters beyond ASCII has a type of its own, which
+/// may be encoded.
 fn enclose(header: &[u8], mail: &mut Vec<u8>) {
     if is_plain(header) {
         mail.extend_from_slice(b"Content-Type: text/rfc822-headers\r\n\r\n");

@@ -1,4 +1,4 @@
-//! Text in header fields: as it stands where it can be, else in encoded words, and only where RFC 2047 §5 lets them stand.
+//! Text in header fields: as it stands where it can be, else in encoded words, where RFC 2047 §5 lets them stand.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;

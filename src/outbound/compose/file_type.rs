@@ -30,8 +30,8 @@ const RUNS: &[&str] = &[
     "pyo", "pyw", "pyz", "pyzw", "rb", "sh", "tcl", "zsh",
 ];
 
-/// The type of a file: the one given, else what its name suggests. A name beyond ASCII stands here too, in encoded words:
-/// readers that know no RFC 2231 look for it there.
+/// The type of a file: the one given, else what its name suggests. A name beyond ASCII stands here too, in encoded
+/// words: readers that know no RFC 2231 look for it there.
 pub fn file_type(file: &Attachment) -> ContentType<'_> {
     let given = file.content_type.as_deref().filter(|given| !given.trim().is_empty());
     let kind = media_type(given.or_else(|| guessed_type(&file.filename)));
@@ -49,7 +49,8 @@ fn guessed_type(filename: &str) -> Option<&'static str> {
     if runs { None } else { mime_guess::from_ext(ending).first_raw() }
 }
 
-/// `type/subtype` and its parameters, if it is one (RFC 2045 §5.1). A multipart or message type is not ours to vouch for.
+/// `type/subtype` and its parameters, if it is one (RFC 2045 §5.1). A multipart or message type is not ours to vouch
+/// for.
 fn media_type(given: Option<&str>) -> ContentType<'_> {
     let unknown = || ContentType::new(UNKNOWN);
     let Some(given) = given else { return unknown() };
