@@ -3,21 +3,17 @@
 //!
 //! Used for the fields of the API's callers, which are refused where they are wrong, and for what submission repairs.
 
-use std::borrow::Cow;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+mod text;
 
 use super::address::Domain;
+use super::line::MAX_LINE;
 use super::mailbox_list::{NamedMailbox, parse_list};
+use super::{message_id, uri};
+pub use text::encoded_words;
+use text::{phrase, phrase_of_list, unstructured};
 
-/// RFC 5322 §2.1.1: what a line should not exceed, and what it must not.
+/// RFC 5322 §2.1.1: what a line should not exceed.
 const WANTED_LINE: usize = 78;
-/// Octets of a line at most, without CRLF.
-pub const MAX_LINE: usize = 998;
-/// A word of a text that becomes encoded words: with a blank before it, a line has room for anything shorter.
-const MAX_WORD: usize = 900;
 
 /// What the value of a field is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,91 +220,14 @@ pub fn mailbox(name: Option<&str>, address: &str) -> String {
     }
 }
 
-/// A display name, quoted; in encoded words where it is not ASCII, or would be taken for such.
-fn phrase(name: &str) -> String {
-    if !name.is_ascii() || looks_encoded(name) || name.split(' ').any(|word| word.len() > MAX_WORD) {
-        return encoded_words(name);
-    }
-    let mut quoted = String::with_capacity(name.len() + 2);
-    quoted.push('"');
-    for c in name.chars() {
-        if matches!(c, '"' | '\\') {
-            quoted.push('\\');
-        }
-        quoted.push(c);
-    }
-    quoted.push('"');
-    quoted
-}
-
-/// A phrase as it is written without quotes where it can be.
-fn phrase_of_list(text: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b" !#$%&'*+-/=?^_`{|}~".contains(&byte);
-    if text.bytes().all(is_plain) && !looks_encoded(text) { text.to_owned() } else { phrase(text) }
-}
-
-/// The value of an unstructured field. Its words stand as they are; those that would not arrive so become encoded words
-/// (RFC 2047 §5).
-fn unstructured(text: &str) -> String {
-    let mut value = String::with_capacity(text.len() + 16);
-    // Blanks and words behind an encoded word, which another one right after them would swallow (RFC 2047 §6.2).
-    let mut encoding = String::new();
-    let mut blanks = String::new();
-    // A reader that is generous joins what blanks part, so one word alone does not tell.
-    let protect = looks_encoded(text);
-    for token in text.split_inclusive([' ', '\t']) {
-        let (word, blank) = match token.strip_suffix([' ', '\t']) {
-            Some(word) => (word, token.get(word.len()..).unwrap_or_default()),
-            None => (token, ""),
-        };
-        if !word.is_ascii() || word.len() > MAX_WORD || (protect && (word.contains("=?") || word.contains("?="))) {
-            if encoding.is_empty() {
-                value.push_str(&blanks);
-            } else {
-                encoding.push_str(&blanks);
-            }
-            blanks.clear();
-            encoding.push_str(word);
-        } else if !word.is_empty() {
-            value.push_str(&encoded_words(&std::mem::take(&mut encoding)));
-            value.push_str(&std::mem::take(&mut blanks));
-            value.push_str(word);
-        }
-        blanks.push_str(blank);
-    }
-    value.push_str(&encoded_words(&encoding));
-    value
-}
-
-/// Whether a reader may find an encoded word in a text.
-fn looks_encoded(text: &str) -> bool {
-    let Some((_, rest)) = text.split_once("=?") else { return false };
-    // Charset and encoding have their own question marks before the end.
-    rest.rfind("?=").and_then(|end| rest.get(..end)).is_some_and(|inner| inner.matches('?').count() >= 2)
-}
-
-/// RFC 2047 §2; nothing for nothing.
-pub fn encoded_words(text: &str) -> String {
-    /// Octets that fit an encoded word of 75 characters.
-    const FIT: usize = 45;
-    let mut words = String::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (now, later) = rest.split_at(rest.floor_char_boundary(FIT));
-        let separator = if words.is_empty() { "" } else { " " };
-        words.extend([separator, "=?utf-8?B?", &BASE64.encode(now), "?="]);
-        rest = later;
-    }
-    words
-}
-
 /// The Message-IDs of a field, in angle brackets, which one alone may lack.
 ///
 /// # Errors
 /// One of them is none.
 pub fn message_ids(value: &str) -> Result<Vec<String>, ValueError> {
     let mut ids = Vec::new();
-    let mut rest = value.trim();
+    let value = value.trim();
+    let mut rest = value;
     let is_between = |c: char| c.is_whitespace() || c == ',';
     while !rest.is_empty() {
         let (id, behind) = match rest.strip_prefix('<') {
@@ -316,11 +235,11 @@ pub fn message_ids(value: &str) -> Result<Vec<String>, ValueError> {
             None => rest.split_at(rest.find(|c: char| is_between(c) || c == '<').unwrap_or(rest.len())),
         };
         let bare = !rest.starts_with('<');
-        let fits = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>".contains(&byte));
-        if !fits || (bare && !id.contains('@') && id.len() < rest.len()) {
+        // A word beside others is none of them.
+        if bare && !id.contains('@') && id.len() < value.len() {
             return Err(ValueError::MessageIds);
         }
-        ids.push(format!("<{id}>"));
+        ids.push(message_id::named(id).ok_or(ValueError::MessageIds)?);
         rest = behind.trim_start_matches(is_between);
     }
     if ids.is_empty() { Err(ValueError::MessageIds) } else { Ok(ids) }
@@ -334,15 +253,15 @@ fn uris(name: &str, value: &str) -> Result<String, ValueError> {
     }
     if !value.contains('<') {
         // A comma may belong to the one URI, or stand between two.
-        let apart: Option<Vec<String>> = value.split(',').map(|one| uri(one.trim())).collect();
-        let list = apart.or_else(|| uri(value).map(|one| vec![one])).ok_or(ValueError::Uris)?;
+        let apart: Option<Vec<String>> = value.split(',').map(|one| uri::in_ascii(one.trim())).collect();
+        let list = apart.or_else(|| uri::in_ascii(value).map(|one| vec![one])).ok_or(ValueError::Uris)?;
         return Ok(list.iter().map(|one| format!("<{one}>")).collect::<Vec<_>>().join(", "));
     }
     let mut list = Vec::new();
     let mut rest = value;
     while !rest.is_empty() {
         let (given, behind) = rest.strip_prefix('<').and_then(|rest| rest.split_once('>')).ok_or(ValueError::Uris)?;
-        let mut item = format!("<{}>", uri(given).ok_or(ValueError::Uris)?);
+        let mut item = format!("<{}>", uri::in_ascii(given).ok_or(ValueError::Uris)?);
         let mut behind = behind.trim_start();
         if let Some(comment) = behind.strip_prefix('(') {
             let (comment, after) = comment.split_once(')').ok_or(ValueError::Uris)?;
@@ -359,55 +278,6 @@ fn uris(name: &str, value: &str) -> Result<String, ValueError> {
         };
     }
     Ok(list.join(", "))
-}
-
-/// What a URI must not hold as it is (RFC 3986 §2); what is percent-encoded already stays.
-const UNSAFE: &AsciiSet =
-    &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
-
-/// A URI in ASCII: its host as A-labels, the rest percent-encoded (RFC 3987 §3.1). Blanks are those of folding.
-fn uri(text: &str) -> Option<String> {
-    let text: Cow<'_, str> = if text.contains(char::is_whitespace) {
-        text.split_whitespace().collect::<String>().into()
-    } else {
-        text.into()
-    };
-    let (scheme, rest) = text.split_once(':')?;
-    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-    if !is_scheme || rest.is_empty() {
-        return None;
-    }
-    let (before, host, after) = host_of(scheme, rest)?;
-    let host = if host.is_ascii() { host.to_owned() } else { Domain::parse(host).ok()?.to_string() };
-    let encode = |text| utf8_percent_encode(text, UNSAFE).to_string();
-    Some(format!("{scheme}:{}{}{}", encode(before), encode(&host), encode(after)))
-}
-
-/// The host of a URI behind its scheme, and what stands before and after it.
-fn host_of<'u>(scheme: &str, rest: &'u str) -> Option<(&'u str, &'u str, &'u str)> {
-    let (start, end) = if let Some(authority) = rest.strip_prefix("//") {
-        let end = 2 + authority.find(['/', '?', '#']).unwrap_or(authority.len());
-        let start = rest.get(..end)?.rfind('@').map_or(2, |at| at + 1);
-        let port = rest
-            .get(start..end)?
-            .rfind(':')
-            .filter(|_| !rest.get(start..end).is_some_and(|host| host.starts_with('[')));
-        let end = port.map_or(end, |port| start + port);
-        if start == end {
-            return None;
-        }
-        (start, end)
-    } else if scheme.eq_ignore_ascii_case("mailto") {
-        let end = rest.find(['?', ',']).unwrap_or(rest.len());
-        let start = rest.get(..end)?.rfind('@')? + 1;
-        (start, end)
-    } else if ["http", "https", "ftp"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
-        return None;
-    } else {
-        (0, 0)
-    };
-    Some((rest.get(..start)?, rest.get(start..end)?, rest.get(end..)?))
 }
 
 /// `"Phrase" <list.example>` (RFC 2919 §3); the id may lack its brackets.
@@ -480,6 +350,8 @@ mod tests {
             ("List-Unsubscribe", "<https:///x>", ValueError::Uris),
             ("References", "see <a@b>", ValueError::MessageIds),
             ("References", "<ä@b>", ValueError::MessageIds),
+            ("References", "<a@b> garbage", ValueError::MessageIds),
+            ("References", "garbage <a@b>", ValueError::MessageIds),
             ("Importance", "höchste", ValueError::Ascii),
         ] {
             assert_eq!(written(name, value), Err(wanted), "{name}: {value}");

@@ -7,10 +7,12 @@
 
 mod address;
 mod author;
+mod base64_lines;
 mod base64_text;
 mod body;
 mod charset;
 mod decode;
+mod edit;
 mod header;
 mod headers;
 mod message_id;
@@ -31,12 +33,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 
 pub use author::sole as sole_author;
+pub use base64_lines::base64_lines;
 use body::{Placed, Texts};
 pub use decode::{Decoder, Encoding, decode_part, decoded_size};
 pub use header::{Field, Fields, without_stray_lines};
 pub use headers::Headers;
-pub use params::{Value, safe_filename};
-pub use recode::{base64_lines, to_seven_bit};
+pub use params::{Value, is_token, safe_filename};
+pub use recode::to_seven_bit;
 pub use repair::{Irreparable, repaired, with_ascii_header};
 pub use text::{PlacedText, TextReader};
 pub use trace_fields::{field_values, received_by, without_results_of};

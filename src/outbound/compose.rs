@@ -3,6 +3,8 @@
 //! [`header_value`] writes fields, mail-builder parts: parameters, and the transfer encoding of plain text; which fields
 //! there are, and that files arrive octet for octet is decided here.
 
+mod file_type;
+
 use std::borrow::Cow;
 
 use bytes::Bytes;
@@ -12,7 +14,8 @@ use mail_builder::mime::{BodyPart, MimePart};
 use crate::clock::Timestamp;
 use crate::mail::header_value::{self, ValueError};
 use crate::mail::mailbox_list::{NamedMailbox, parse_one};
-use crate::mail::mime;
+use crate::mail::{message_id, mime};
+use file_type::file_type;
 
 /// Fields that are written here (contract 8.1); and those that [`is_of_hosts`].
 const RESERVED: &[&str] = &["From", "To", "Cc", "Bcc", "Subject", "Date", "Message-ID", "MIME-Version"];
@@ -21,9 +24,6 @@ const OF_HOSTS: &[&str] =
     &["Authentication-Results", "Delivered-To", "DomainKey-Signature", "Received", "Received-SPF", "Return-Path"];
 /// The same, by what their names begin with: signatures, seals, who handed a message on, and our own marks of loops.
 const OF_HOSTS_ALL: &[&str] = &["ARC-", "DKIM-", "Resent-", "X-Mailkite-"];
-const UNKNOWN_TYPE: &str = "application/octet-stream";
-/// RFC 6838 §4.2: type and subtype, 127 octets each.
-const MAX_TYPE_LENGTH: usize = 255;
 
 /// A file that goes with a message.
 #[derive(Clone, Debug)]
@@ -139,8 +139,7 @@ pub fn thread_header(text: &str) -> Result<String, ComposeError> {
         return Err(ComposeError::ControlCharacter);
     }
     let inner = text.trim().trim_start_matches('<').trim_end_matches('>');
-    let fits = !inner.is_empty() && inner.len() <= 900 && inner.is_ascii() && !inner.contains([' ', '<', '>']);
-    if fits { Ok(format!("<{inner}>")) } else { Err(ComposeError::MessageId) }
+    message_id::named(inner).filter(|_| inner.len() <= 900).ok_or(ComposeError::MessageId)
 }
 
 /// The mail data of a letter.
@@ -276,53 +275,6 @@ fn lines(text: Cow<'_, str>) -> Cow<'_, str> {
     }
     lines.push_str(rest);
     Cow::Owned(lines)
-}
-
-/// The type of a file: the one given, else what its name suggests. A name beyond ASCII stands here too, in encoded words:
-/// readers that know no RFC 2231 look for it there.
-fn file_type(file: &Attachment) -> ContentType<'_> {
-    let given = file.content_type.as_deref().filter(|given| !given.trim().is_empty());
-    let kind = media_type(given.or_else(|| guessed_type(&file.filename)));
-    let is_named = kind.attributes.iter().any(|(name, _)| name.eq_ignore_ascii_case("name"));
-    if file.filename.is_ascii() || is_named {
-        return kind;
-    }
-    kind.attribute("name", header_value::encoded_words(&file.filename))
-}
-
-/// What the ending of a file's name says of it; nothing of one that runs.
-fn guessed_type(filename: &str) -> Option<&'static str> {
-    const RUNS: &[&str] =
-        &["application/x-msdownload", "application/x-msdos-program", "application/javascript", "text/javascript"];
-    let guessed = mime_guess::from_path(filename).first_raw()?;
-    let runs = RUNS.contains(&guessed) || guessed.contains("executable") || guessed.starts_with("application/x-sh");
-    (!runs).then_some(guessed)
-}
-
-/// `type/subtype` and its parameters, if it is one (RFC 2045 §5.1). A multipart or message type is not ours to vouch for.
-fn media_type(given: Option<&str>) -> ContentType<'_> {
-    let unknown = || ContentType::new(UNKNOWN_TYPE);
-    let Some(given) = given else { return unknown() };
-    let read = mime::Value::parse(given.as_bytes());
-    let Some((kind, subkind)) = read.main.split_once('/') else { return unknown() };
-    let composite = ["multipart", "message"].contains(&kind);
-    if !is_token(kind) || !is_token(subkind) || composite || read.main.len() > MAX_TYPE_LENGTH {
-        return unknown();
-    }
-    let mut found = ContentType::new(read.main.clone());
-    for name in read.names() {
-        let value = read.get(name).filter(|value| !value.is_empty() && !value.chars().any(char::is_control));
-        if let Some(value) = value.filter(|_| is_token(name)) {
-            found = found.attribute(name.to_owned(), value);
-        }
-    }
-    found
-}
-
-/// RFC 2045 §5.1.
-fn is_token(text: &str) -> bool {
-    let special = |byte| b"()<>@,;:\\\"/[]?=".contains(&byte);
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !special(byte))
 }
 
 #[cfg(test)]

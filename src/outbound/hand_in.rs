@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use mail_builder::headers::Header as _;
-use mail_builder::headers::address::Address;
-
 use super::sender::Refusal;
 use super::submit::Outgoing;
 use super::{Outbound, compose};
@@ -13,6 +10,7 @@ use crate::id::MessageId;
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::mail::mime::{self, Field, Fields, Irreparable, Limits, Mail};
+use crate::mail::{header_value, message_id};
 use crate::store;
 use crate::store::accounts::Account;
 
@@ -163,7 +161,7 @@ fn complete(
         return None;
     }
     // What is no Message-ID is replaced: it would tie nothing together, and filters take offence at it.
-    if !mime::field_values(&data, "Message-ID").iter().all(|value| is_message_id(value)) {
+    if !mime::field_values(&data, "Message-ID").iter().all(|value| message_id::own(value).as_deref() == Some(value)) {
         mail.message_id = None;
     }
     let (header, body) = completed_header(&data, &mail, fresh_id, sender, now)?;
@@ -216,15 +214,14 @@ fn completed_header(
     }
     let mut header = Vec::with_capacity(kept.len() + 256);
     if !date {
-        header.extend_from_slice(format!("Date: {}\r\n", rfc5322(now)).as_bytes());
+        header.extend_from_slice(format!("Date: {}\r\n", now.rfc5322()).as_bytes());
     }
     if !message_id {
         header.extend_from_slice(format!("Message-ID: {fresh_id}\r\n").as_bytes());
     }
     if let Some(sender) = sender {
         // Written anew: what was checked is what every reader finds.
-        header.extend_from_slice(b"Sender: ");
-        Address::new_address(sender.name, sender.mailbox.to_string()).write_header(&mut header, "Sender: ".len());
+        header.extend_from_slice(header_value::mailboxes_field("Sender", [&sender]).ok()?.as_bytes());
     }
     header.extend_from_slice(&kept);
     header.extend_from_slice(b"\r\n");
@@ -237,21 +234,6 @@ fn is_removed(field: &Field<'_>) -> bool {
     let name = String::from_utf8_lossy(field.name);
     let name = name.trim_end();
     name.eq_ignore_ascii_case("Bcc") || (compose::is_of_hosts(name) && !name.eq_ignore_ascii_case("Received"))
-}
-
-/// `<left@right>` (RFC 5322 §3.6.4), of whatever characters.
-fn is_message_id(value: &str) -> bool {
-    let value = value.trim();
-    let inner = value.strip_prefix('<').and_then(|value| value.strip_suffix('>'));
-    inner.is_some_and(|inner| {
-        let sides = inner.rsplit_once('@').is_some_and(|(left, right)| !left.is_empty() && !right.is_empty());
-        sides && inner.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>".contains(&byte))
-    })
-}
-
-/// A date as a field has it (RFC 5322 §3.3).
-fn rfc5322(now: Timestamp) -> String {
-    mail_builder::headers::date::Date::new(now.as_secs()).to_rfc822()
 }
 
 #[cfg(test)]

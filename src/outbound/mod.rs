@@ -8,6 +8,7 @@ pub mod client;
 pub mod compose;
 pub mod dane;
 pub mod deliver;
+mod delivery_report;
 pub mod draft;
 mod failure_report;
 pub mod forward;

@@ -7,9 +7,7 @@
 use jiff::fmt::rfc2822::{DateTimeParser, DateTimePrinter};
 
 use super::compose::{ComposeError, check_header};
-
-/// RFC 5322 §2.1.1: with its name and brackets it fits a line of 998 octets.
-const MAX_ID: usize = 900;
+use crate::mail::message_id;
 
 /// A field's value as it is written; `None` for one that is left out.
 ///
@@ -24,7 +22,7 @@ pub fn written(name: &str, value: &str) -> Result<Option<String>, ComposeError> 
         return Ok(date(value));
     }
     if is("Message-ID") {
-        return Ok(message_id(value));
+        return Ok(message_id::own(value));
     }
     if is("MIME-Version") || name.get(..8).is_some_and(|head| head.eq_ignore_ascii_case("Content-")) {
         return Ok(None);
@@ -41,26 +39,6 @@ fn date(text: &str) -> Option<String> {
         return None;
     }
     DateTimePrinter::new().zoned_to_string(&date).ok()
-}
-
-/// A Message-ID as RFC 5322 §3.6.4 has it, whose right side may be a literal; brackets that are missing are added.
-fn message_id(text: &str) -> Option<String> {
-    let text = text.trim();
-    let inner = match text.strip_prefix('<') {
-        Some(text) => text.strip_suffix('>')?,
-        None => text,
-    };
-    let (left, right) = inner.split_once('@')?;
-    let is_literal = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && !b"[]\\<>".contains(&byte));
-    let literal = right.strip_prefix('[').and_then(|right| right.strip_suffix(']'));
-    let right = literal.map_or_else(|| is_dot_atom(right), is_literal);
-    (right && is_dot_atom(left) && inner.len() <= MAX_ID).then(|| format!("<{inner}>"))
-}
-
-/// RFC 5322 §3.2.3.
-fn is_dot_atom(text: &str) -> bool {
-    let is_atext = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte);
-    text.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atext))
 }
 
 #[cfg(test)]

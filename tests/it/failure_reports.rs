@@ -1,59 +1,35 @@
 //! Who handed a message in is told by mail what of it could not be delivered (contract 8.6).
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use std::sync::Arc;
+
 use mailkite::clock::Clock;
 use mailkite::mail::mime;
 use mailkite::mail::report::{self, Report};
+use mailkite::secrets::Secrets;
+use mailkite::setup;
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::support::api::Api;
-use crate::support::dns::DnsServer;
-use crate::support::remote::{Act, Remote};
-use crate::support::server::Server;
-use crate::support::smtp::SmtpClient;
+use crate::support::post::Post;
+use crate::support::remote::{Act, Manner, Remote};
+use crate::support::smtp::{SmtpClient, data};
 
-struct Post {
-    server: Server,
-    remote: Remote,
-    owner: Api,
-    _dns: DnsServer,
+/// A server whose mail for remote.test goes to a host that knows no `gone`.
+async fn post() -> Post {
+    refusing("550 5.1.1 no such user", Manner::default()).await
+}
+
+/// The same, of a host of this manner that has other words for it.
+async fn refusing(reply: &str, manner: Manner) -> Post {
+    let reply = format!("{reply}\r\n");
+    let script = move |command: &str, _| {
+        let is_gone = command.starts_with("RCPT TO:<gone");
+        is_gone.then(|| Act::Say(reply.clone()))
+    };
+    Post::start(Clock::System, Remote::with(Manner { script: Arc::new(script), ..manner }).await).await
 }
 
 impl Post {
-    /// A server whose mail for remote.test goes to a host that knows no `gone`.
-    async fn start() -> Self {
-        let dns = DnsServer::start().await;
-        dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
-        let remote = Remote::scripted(|command, _| {
-            let is_gone = command.starts_with("RCPT TO:<gone");
-            is_gone.then(|| Act::Say("550 5.1.1 no such user\r\n".to_owned()))
-        })
-        .await;
-        let (servers, port) = (vec![dns.address], remote.address.port());
-        let server = Server::start_with(Clock::System, |config| {
-            config.submission.listen = vec!["127.0.0.1:0".parse().unwrap()];
-            config.dns.servers = servers;
-            config.outbound.smarthost = None;
-            config.outbound.port = port;
-            config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
-        })
-        .await;
-        let owner = server.owner().await;
-        Self { server, remote, owner, _dns: dns }
-    }
-
-    async fn hand_in(&self, reverse_path: &str, to: &[&str], mail: &str) {
-        let mut client = SmtpClient::connect(self.server.submission[0]).await;
-        client.expect("EHLO client.test", 250).await;
-        let mut client = client.starttls().await;
-        client.expect("EHLO client.test", 250).await;
-        let key = self.owner.credential.clone().unwrap();
-        client.expect(&format!("AUTH PLAIN {}", BASE64.encode(format!("\0me\0{key}"))), 235).await;
-        let reply = client.mail(reverse_path, to, mail).await;
-        assert_eq!(reply.code, 250, "{}", reply.text());
-    }
-
     async fn inbound(&self) -> Vec<Value> {
         let listed = self.owner.get("/api/messages?direction=inbound").await.expect(200);
         listed.as_array().unwrap().clone()
@@ -65,7 +41,7 @@ const MAIL: &str = "From: hi@inbox.test\r\nTo: gone@remote.test, ada@remote.test
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_is_reported_once_to_who_handed_the_message_in() {
-    let mut post = Post::start().await;
+    let mut post = post().await;
     post.hand_in("hi@inbox.test", &["gone@remote.test", "ada@remote.test"], MAIL).await;
     post.remote.taken().await;
     post.server.until("SELECT count(*) FROM message WHERE direction = 'inbound'", 1_i64).await;
@@ -92,7 +68,7 @@ async fn a_failure_is_reported_once_to_who_handed_the_message_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_else_gets_a_report() {
-    let post = Post::start().await;
+    let post = post().await;
     // The null reverse-path wants none; the API's callers have webhooks; another's address is not written to.
     post.hand_in("", &["gone@remote.test"], &MAIL.replace("own.1", "own.2")).await;
     let body = json!({"from": "hi@inbox.test", "to": "gone2@remote.test", "subject": "s", "text": "x"});
@@ -108,7 +84,7 @@ async fn nobody_else_gets_a_report() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_back_later_is_reported_too() {
-    let mut post = Post::start().await;
+    let mut post = post().await;
     post.hand_in("hi@inbox.test", &["ada@remote.test"], MAIL).await;
     let bounce = post.remote.taken().await.sender();
     post.server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 1_i64).await;
@@ -129,4 +105,61 @@ async fn what_comes_back_later_is_reported_too() {
     assert_eq!(statuses[0].status.as_deref(), Some("5.2.2"));
     post.server.until("SELECT count(*) FROM job WHERE kind = 'dispatch'", 0_i64).await;
     assert_eq!(post.inbound().await.len(), 1);
+}
+
+/// The report that comes of a message to `to`, as a host takes it that knows no extension but `extensions`.
+async fn told_by(post: &mut Post, to: &str, mail: &str) -> String {
+    let account = post.server.inbox.account_id;
+    let prepare = move |tx: &Connection, _: &Secrets, now| {
+        setup::verified_domain(tx, account, "remote.test", now)?;
+        // It sends from here, and its mail goes to a host of its own.
+        tx.execute("UPDATE domain SET status = 'pending' WHERE name = 'remote.test'", [])?;
+        Ok(())
+    };
+    post.server.write(prepare).await;
+    let mut client = post.session().await;
+    client.expect("MAIL FROM:<hi@remote.test> SMTPUTF8", 250).await;
+    client.expect(&format!("RCPT TO:<{to}>"), 250).await;
+    client.expect("DATA", 354).await;
+    client.send(data(mail.as_bytes())).await;
+    assert_eq!(client.reply().await.code, 250);
+    let taken = post.remote.taken().await;
+    assert_eq!((taken.sender().as_str(), taken.recipients()), ("", vec!["hi@remote.test".to_owned()]));
+    let text = String::from_utf8(taken.data()).unwrap();
+    assert!(text.is_ascii() && text.lines().all(|line| line.len() <= 998), "{text}");
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_is_one_that_every_host_takes() {
+    let refusal = format!("550 5.1.1 Boîte inexistante {}", "\u{1f4ea}".repeat(400));
+    let mut post = refusing(&refusal, Manner { extensions: vec!["PIPELINING"], ..Manner::default() }).await;
+    let mail = format!(
+        "From: hi@remote.test\r\nTo: gone@remote.test\r\nSubject: Zurück {}\r\nMessage-ID: <own.1@remote.test>\r\n\r\nHi\r\n",
+        "ü".repeat(1_500)
+    );
+    let text = told_by(&mut post, "gone@remote.test", &mail).await;
+    let Some(Report::Delivery(statuses)) = report::read(text.as_bytes()) else { panic!("{text}") };
+    assert_eq!(statuses[0].recipient.as_deref(), Some("gone@remote.test"));
+    assert_eq!((statuses[0].status.as_deref(), statuses[0].code), (Some("5.1.1"), Some(550)));
+    assert!(text.contains("Content-Type: message/delivery-status\r\n"), "{text}");
+    assert!(text.contains("Diagnostic-Code: smtp; 550 5.1.1 Bo?te inexistante"), "{text}");
+    let said = mime::parse(text.as_bytes()).text.unwrap();
+    assert!(said.contains("550 5.1.1 Boîte inexistante") && said.contains("Subject: Zurück üüü"), "{said}");
+    assert_eq!(report::enclosed_ids(text.as_bytes()), ["<own.1@remote.test>"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_international_recipient_is_named_in_a_report_of_seven_bits() {
+    let mut post = refusing("550 5.1.1 x", Manner { extensions: vec!["PIPELINING"], ..Manner::default() }).await;
+    let mail = "From: hi@remote.test\r\nTo: J <jörg+1@remote.test>\r\nMessage-ID: <own.2@remote.test>\r\n\r\nHi\r\n";
+    let text = told_by(&mut post, "jörg+1@remote.test", mail).await;
+    assert!(text.contains("\r\nFinal-Recipient: utf-8; j\\x{F6}rg\\x{2B}1@remote.test\r\n"), "{text}");
+    let Some(Report::Delivery(statuses)) = report::read(text.as_bytes()) else { panic!("{text}") };
+    assert_eq!(statuses[0].recipient.as_deref(), Some("jörg+1@remote.test"));
+    assert!(mime::parse(text.as_bytes()).text.unwrap().contains("jörg+1@remote.test"));
+    // RFC 6533 §4: the header that it encloses is not ASCII.
+    let header = mime::parse(text.as_bytes()).attachments.pop().unwrap();
+    assert_eq!(header.content_type.as_deref(), Some("message/global-headers"));
+    assert_eq!(report::enclosed_ids(text.as_bytes()), ["<own.2@remote.test>"]);
 }

@@ -4,8 +4,7 @@
 use mailkite::clock::{Clock, Timestamp};
 use serde_json::{Value, json};
 
-use crate::support::api::Api;
-use crate::support::dns::DnsServer;
+use crate::support::post::Post;
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::remote::{Remote, Taken};
 use crate::support::server::Server;
@@ -13,31 +12,11 @@ use crate::support::server::Server;
 /// 2026-07-28T00:00:00Z
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
-/// A server whose mail for remote.test goes to a remote host.
-struct Post {
-    server: Server,
-    remote: Remote,
-    _dns: DnsServer,
-    owner: Api,
+async fn post() -> Post {
+    Post::start(Clock::manual(NOW), Remote::start().await).await
 }
 
 impl Post {
-    async fn start() -> Self {
-        let remote = Remote::start().await;
-        let dns = DnsServer::start().await;
-        dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
-        let (servers, port) = (vec![dns.address], remote.address.port());
-        let server = Server::start_with(Clock::manual(NOW), |config| {
-            config.dns.servers = servers;
-            config.outbound.smarthost = None;
-            config.outbound.port = port;
-            config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
-        })
-        .await;
-        let owner = server.owner().await;
-        Self { server, remote, _dns: dns, owner }
-    }
-
     /// Sends a good request with these changes; its id, and what the remote host got.
     async fn sent(&mut self, changes: Value) -> (String, String) {
         let answer = self.owner.post("/v1/send", with(&changes)).await;
@@ -71,7 +50,7 @@ fn field<'m>(mail: &'m str, name: &'m str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_says_how_a_message_is_made_is_made_anew_and_a_valid_date_and_id_are_kept() {
-    let mut post = Post::start().await;
+    let mut post = post().await;
     // What plugins forward of a message that they once would have made.
     let (_, mail) = post
         .sent(json!({"headers": {"mime-version": "9.9", "Content-Type": "text/html; charset=x", "x-mailer": "WP",
@@ -107,7 +86,7 @@ async fn what_says_how_a_message_is_made_is_made_anew_and_a_valid_date_and_id_ar
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_gives_each_message_its_own_id_and_merges_what_is_left_of_the_headers() {
-    let mut post = Post::start().await;
+    let mut post = post().await;
     let batch = json!({"from": "hi@inbox.test", "subject": "Hi", "text": "x", "templateData": [], "replyTo": ["a@inbox.test", ""],
         "headers": {"Message-ID": "<shared@shop.test>", "X-Run": 7, "MIME-Version": "1.0"},
         "recipients": [{"to": "a@remote.test", "headers": []}, {"to": "Fuller, Jo <b@remote.test>", "templateData": "",
@@ -129,7 +108,7 @@ async fn a_batch_gives_each_message_its_own_id_and_merges_what_is_left_of_the_he
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_display_name_needs_no_quotes() {
-    let mut post = Post::start().await;
+    let mut post = post().await;
     for (given, name) in [
         ("Acme, Inc. <hi@inbox.test>", "Acme, Inc."),
         ("a < b <hi@inbox.test>", "a < b"),
@@ -170,7 +149,7 @@ async fn a_display_name_needs_no_quotes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_text_and_an_empty_list_are_what_was_left_out() {
-    let mut post = Post::start().await;
+    let mut post = post().await;
     let empty = json!({"cc": "", "bcc": [""], "html": "", "replyTo": "", "inReplyTo": "", "headers": [], "attachments": "",
         "templateId": "", "templateData": [], "scheduledAt": "", "metadata": [], "trackOpens": "", "trackClicks": ""});
     let (_, mail) = post.sent(empty).await;
@@ -284,7 +263,7 @@ async fn times_are_numbers_with_a_fraction_or_texts_of_digits_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn json_with_a_byte_order_mark_or_half_a_character_is_read() {
-    let mut post = Post::start().await;
+    let mut post = post().await;
     let body = "\u{feff}{\"from\":\"hi@inbox.test\",\"to\":\"ada@remote.test\",\"subject\":\"cut \\ud83d\",\"text\":\"a\\uDE00b\\ud83d\\ude00\"}";
     let sent = post.owner.send("POST", "/v1/send", &[], Some(body.as_bytes())).await.expect(202);
     post.remote.taken().await;
@@ -296,7 +275,7 @@ async fn json_with_a_byte_order_mark_or_half_a_character_is_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_may_be_empty_and_base64_has_many_spellings() {
-    let mut post = Post::start().await;
+    let mut post = post().await;
     let receiver = Receiver::start(|_| Reply::status(200)).await;
     let spellings = [
         ("padded", "+/8=", 2),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use mailkite::clock::{Clock, Timestamp};
 use serde_json::{Value, json};
 
-use crate::support::api::Api;
 use crate::support::dns::DnsServer;
+use crate::support::post::Post;
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::remote::{Act, Remote, Taken};
 use crate::support::server::{Server, message};
@@ -14,30 +14,7 @@ use crate::support::smtp::{SmtpClient, data};
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
-/// A server whose mail for remote.test goes to a remote host.
-struct Post {
-    server: Server,
-    remote: Remote,
-    _dns: DnsServer,
-    owner: Api,
-}
-
 impl Post {
-    async fn start(clock: Clock, remote: Remote) -> Self {
-        let dns = DnsServer::start().await;
-        dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
-        let (servers, port) = (vec![dns.address], remote.address.port());
-        let server = Server::start_with(clock, |config| {
-            config.dns.servers = servers;
-            config.outbound.smarthost = None;
-            config.outbound.port = port;
-            config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
-        })
-        .await;
-        let owner = server.owner().await;
-        Self { server, remote, _dns: dns, owner }
-    }
-
     async fn send(&self, body: Value) -> String {
         let answer = self.owner.post("/v1/send", body).await.expect(202);
         assert_eq!(answer["status"], "queued", "{answer}");

@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use mailkite::clock::{Clock, Timestamp};
 use mailkite::dns::Resolver;
 use mailkite::inbound::verify::Verifier;
@@ -12,55 +10,23 @@ use mailkite::mail::envelope::Peer;
 use mailkite::mail::mime;
 use serde_json::{Value, json};
 
-use crate::support::api::Api;
-use crate::support::dns::DnsServer;
+use crate::support::post::Post;
 use crate::support::remote::{Manner, Remote};
-use crate::support::server::Server;
-use crate::support::smtp::SmtpClient;
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
-/// A server with a submission door whose mail goes to a host that takes 7 bits alone.
-struct Post {
-    server: Server,
-    remote: Remote,
-    owner: Api,
-    verifier: Verifier,
-    dns: DnsServer,
+/// A server whose mail goes to a host that takes 7 bits alone.
+async fn post() -> Post {
+    with_extensions(vec!["PIPELINING"]).await
+}
+
+async fn with_extensions(extensions: Vec<&'static str>) -> Post {
+    Post::start(Clock::manual(NOW), Remote::with(Manner { extensions, ..Manner::default() }).await).await
 }
 
 impl Post {
-    async fn start() -> Self {
-        let dns = DnsServer::start().await;
-        dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
-        let remote = Remote::with(Manner { extensions: vec!["PIPELINING"], ..Manner::default() }).await;
-        let (servers, port) = (vec![dns.address], remote.address.port());
-        let server = Server::start_with(Clock::manual(NOW), |config| {
-            config.submission.listen = vec!["127.0.0.1:0".parse().unwrap()];
-            config.dns.servers = servers;
-            config.outbound.smarthost = None;
-            config.outbound.port = port;
-            config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
-        })
-        .await;
-        let owner = server.owner().await;
-        let resolver = Resolver::new(&[dns.address]).unwrap();
-        let verifier = Verifier::new(resolver, "mx.b.test".into(), Duration::from_secs(10));
-        Self { server, remote, owner, verifier, dns }
-    }
-
-    async fn session(&self) -> SmtpClient {
-        let mut client = SmtpClient::connect(self.server.submission[0]).await;
-        client.expect("EHLO client.test", 250).await;
-        let mut client = client.starttls().await;
-        client.expect("EHLO client.test", 250).await;
-        let key = self.owner.credential.clone().unwrap();
-        client.expect(&format!("AUTH PLAIN {}", BASE64.encode(format!("\0me\0{key}"))), 235).await;
-        client
-    }
-
-    /// A message as the remote host got it, after its signature and form were looked at.
-    async fn received(&mut self) -> String {
+    /// A message as the remote host got it, after its signature was looked at.
+    async fn arrived(&mut self) -> Vec<u8> {
         let data = self.remote.taken().await.data();
         let key: String = self
             .server
@@ -73,20 +39,26 @@ impl Post {
         let strings: Vec<&str> = record.as_bytes().chunks(255).map(|s| std::str::from_utf8(s).unwrap()).collect();
         self.dns.strings("mailkite._domainkey.inbox.test", &strings);
         let peer = Peer { address: "192.0.2.7".parse().unwrap(), helo: "mx.test".into(), esmtp: true, tls: None };
-        let found = self.verifier.verify(&peer, "", &data, &mime::parse(&data)).await;
+        let resolver = Resolver::new(&[self.dns.address]).unwrap();
+        let verifier = Verifier::new(resolver, "mx.b.test".into(), Duration::from_secs(10));
+        let found = verifier.verify(&peer, "", &data, &mime::parse(&data)).await;
         assert!(found.authentication_results.contains("dkim=pass"), "{}", found.authentication_results);
-        let text = String::from_utf8(data).unwrap();
+        data
+    }
+
+    /// The same, in the form that every host takes.
+    async fn received(&mut self) -> String {
+        let text = String::from_utf8(self.arrived().await).unwrap();
         assert!(text.is_ascii() && text.lines().all(|line| line.len() <= 998), "{text}");
         text
     }
 
     async fn handed_in(&mut self, mail: impl AsRef<[u8]>) -> String {
-        let reply = self.session().await.mail("hi@inbox.test", &["ada@remote.test"], mail).await;
-        assert_eq!(reply.code, 250, "{}", reply.text());
+        self.hand_in("hi@inbox.test", &["ada@remote.test"], mail).await;
         self.received().await
     }
 
-    async fn sent(&mut self, fields: Value) -> String {
+    async fn sent_by_api(&mut self, fields: Value) -> String {
         let mut body = json!({"from": "hi@inbox.test", "to": "ada@remote.test", "subject": "s", "text": "x"});
         body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         self.owner.post("/v1/send", body).await.expect(202);
@@ -96,7 +68,7 @@ impl Post {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_handed_in_beyond_ascii_or_too_long_is_repaired_and_signed() {
-    let mut post = Post::start().await;
+    let mut post = post().await;
     let latin = b"From: J\xf6rg <hi@inbox.test>\r\nTo: ada@remote.test\r\nSubject: Gr\xfc\xdfe\r\n\r\nhi\r\n";
     let mail = mime::parse(post.handed_in(latin).await.as_bytes());
     assert_eq!((mail.subject.as_deref(), mail.header_from[0].name.as_deref()), (Some("Grüße"), Some("Jörg")));
@@ -124,17 +96,117 @@ async fn what_is_handed_in_beyond_ascii_or_too_long_is_repaired_and_signed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_sealed_stays_at_any_depth_and_all_around_it_is_repaired() {
+    let mut post = with_extensions(vec!["8BITMIME"]).await;
+    let line = "x".repeat(1_500);
+    let sealed = "Content-Type: multipart/signed; boundary=s\r\n\r\n--s\r\nContent-Type: text/plain; charset=utf-8\r\n\
+        Content-Transfer-Encoding: 8bit\r\n\r\nGrüße\r\n--s\r\nContent-Type: application/pgp-signature\r\n\r\nx\r\n--s--\r\n";
+    let mail = format!(
+        "From: hi@inbox.test\r\nContent-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\
+         --b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nSchöne Grüße\r\n\
+         --b\r\nContent-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n\r\nSubject: inside\r\n{sealed}\r\n\
+         --b\r\nContent-Type: text/html\r\nContent-Disposition: inline; filename=\"Größe.html\"\r\n\r\n{line}\r\n--b--\r\n"
+    );
+    post.hand_in("hi@inbox.test", &["ada@remote.test"], &mail).await;
+    let text = String::from_utf8(post.arrived().await).unwrap();
+    assert!(
+        text.contains(&format!("Content-Transfer-Encoding: 8bit\r\n\r\nSubject: inside\r\n{sealed}\r\n--b\r\n")),
+        "{text}"
+    );
+    assert!(text.contains("boundary=b\r\nContent-Transfer-Encoding: 8bit\r\n"), "{text}");
+    assert!(text.contains("base64\r\n\r\nU2Now7ZuZSBHcsO8w59l\r\n--b\r\n"), "{text}");
+    assert!(text.lines().all(|line| line.len() <= 998) && !text.contains("Größe.html"), "{text}");
+    assert_eq!(mime::parse(text.as_bytes()).attachments.len(), mime::parse(mail.as_bytes()).attachments.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_cannot_be_changed_keeps_nothing_else_from_being_repaired() {
+    let mut post = with_extensions(vec!["8BITMIME"]).await;
+    let line = "x".repeat(1_500);
+    let html = |name: &str| format!("--b\r\nContent-Type: text/html\r\n\r\n<p>{name}</p>{line}\r\n");
+    let p7m = "--b\r\nContent-Type: application/pkcs7-mime; name=old.p7m\r\nContent-Transfer-Encoding: base64\r\n\r\nTUlNRQ==\r\n";
+    let uu = "--b\r\nContent-Transfer-Encoding: x-uuencode\r\n\r\nbegin 644 Größe.txt\r\n#0V%T\r\n`\r\nend\r\n";
+    let head = "From: hi@inbox.test\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n";
+    for kept in [p7m, uu] {
+        let mail = format!("{head}{}{kept}{}--b--\r\n", html("before"), html("behind"));
+        post.hand_in("hi@inbox.test", &["ada@remote.test"], &mail).await;
+        let text = String::from_utf8(post.arrived().await).unwrap();
+        assert!(text.contains(kept) && text.lines().all(|line| line.len() <= 998), "{text}");
+        let (before, after) = (mime::parse(mail.as_bytes()), mime::parse(text.as_bytes()));
+        assert_eq!((after.html, after.attachments.len()), (before.html, before.attachments.len()));
+    }
+    let refused = format!(
+        "{head}--b\r\nContent-Transfer-Encoding: x-uuencode\r\n\r\nbegin 644 x\r\n{line}\r\nend\r\n--b--\r\n"
+    );
+    let reply = post.session().await.mail("hi@inbox.test", &["ada@remote.test"], refused).await;
+    assert!(reply.text().starts_with("554 5.6.0 "), "{}", reply.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn raw_fields_become_what_readers_take_them_for() {
+    let mut post = post().await;
+    let text = |charset: &str| format!("--b\r\nContent-Type: text/plain; {charset}\r\n\r\nx\r\n");
+    let meta = "--b\r\nContent-Type: text/html\r\n\r\n<meta charset=koi8-r><p>\\xf0\r\n";
+    for (subject, parts, wanted) in [
+        ("Grüße \\xfc".to_owned(), text("charset=utf-8"), "Grüße ü"),
+        ("\\xf0\\xd2\\xc9".to_owned(), text("charset=utf-8") + &text("charset=koi8-r"), "При"),
+        ("\\xf0\\xd2\\xc9".to_owned(), text("koi8-r"), "При"),
+        ("\\xf0\\xd2\\xc9".to_owned(), meta.to_owned(), "При"),
+    ] {
+        let mail = format!(
+            "From: hi@inbox.test\r\nSubject: {subject}\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n{parts}--b--\r\n"
+        );
+        let octets = octets(&mail);
+        let read = mime::parse(&octets).subject;
+        assert_eq!(read.as_deref(), Some(wanted), "the reader's own");
+        assert_eq!(mime::parse(post.handed_in(octets).await.as_bytes()).subject, read);
+    }
+}
+
+/// What `\xNN` stand for.
+fn octets(text: &str) -> Vec<u8> {
+    let mut parts = text.split("\\x");
+    let mut octets = parts.next().unwrap().as_bytes().to_vec();
+    for part in parts {
+        octets.push(u8::from_str_radix(&part[..2], 16).unwrap());
+        octets.extend(&part.as_bytes()[2..]);
+    }
+    octets
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_and_senders_are_written_by_one_rule() {
+    let mut post = post().await;
+    let mail = |fields: &str| format!("From: hi@inbox.test\r\n{fields}\r\n\r\nhi\r\n");
+    for (id, is_kept) in
+        [("<a@b@c.test>", false), ("<@c.test>", false), ("<a.1@c.test>", true), ("<a:1@[192.0.2.1]>", true)]
+    {
+        let text = post.handed_in(mail(&format!("Message-ID: {id}"))).await;
+        assert_eq!(text.contains(&format!("\r\nMessage-ID: {id}\r\n")), is_kept, "{text}");
+        let text = post.sent_by_api(json!({"headers": {"Message-ID": id}})).await;
+        assert_eq!(text.contains(&format!("\r\nMessage-ID: {id}\r\n")), is_kept, "{text}");
+    }
+    let text = post.handed_in(mail("Sender: =?utf-8?q?=3D=3Futf-8=3Fq=3Fx=3F=3D?= <hi@inbox.test>")).await;
+    assert_eq!(mime::field_values(text.as_bytes(), "Sender"), ["=?utf-8?q?x?= <hi@inbox.test>"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn fields_of_callers_are_written_in_the_syntax_of_each() {
-    let mut post = Post::start().await;
+    let mut post = post().await;
     for (name, value, wanted) in [
         ("List-Unsubscribe", "<https://a.test/ü?t=?abc>", "<https://a.test/%C3%BC?t=?abc>"),
         ("Disposition-Notification-To", "leser@bücher.example", "<leser@xn--bcher-kva.example>"),
         ("Reply-To", "\"Jörg, M.\" <j@remote.test>", "=?utf-8?B?SsO2cmcsIE0u?= <j@remote.test>"),
     ] {
-        let text = post.sent(json!({"headers": {name: value}})).await;
+        let text = post.sent_by_api(json!({"headers": {name: value}})).await;
         assert!(text.contains(&format!("\r\n{name}: {wanted}\r\n")), "{text}");
     }
-    for (name, value) in [("List-Unsubscribe", "click here"), ("Reply-To", "nobody"), ("Importance", "höchste")] {
+    for (name, value) in [
+        ("List-Unsubscribe", "click here"),
+        ("Reply-To", "nobody"),
+        ("Importance", "höchste"),
+        ("References", "<a@b> garbage"),
+    ] {
         let body = json!({"from": "hi@inbox.test", "to": "ada@remote.test", "subject": "s", "text": "x",
             "headers": {name: value}});
         assert_eq!(post.owner.post("/v1/send", body).await.expect(400)["code"], "bad_header", "{name}");
@@ -144,29 +216,38 @@ async fn fields_of_callers_are_written_in_the_syntax_of_each() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_has_its_name_for_old_readers_and_the_type_that_its_name_suggests() {
-    let mut post = Post::start().await;
+    let mut post = post().await;
     for (name, kind) in [
         ("a.pdf", "application/pdf"),
         ("Größe 基础.pdf", "application/pdf"),
         ("setup.exe", "application/octet-stream"),
+        ("tool.jar", "application/octet-stream"),
+        ("app.apk", "application/octet-stream"),
+        ("a.VBS", "application/octet-stream"),
+        ("a.hta", "application/octet-stream"),
+        ("a.lnk", "application/octet-stream"),
+        ("a.cmd", "application/octet-stream"),
+        ("a.py", "application/octet-stream"),
+        ("a.txt.scr", "application/octet-stream"),
+        ("notes.md", "text/markdown"),
         ("nothing", "application/octet-stream"),
     ] {
-        let text = post.sent(json!({"attachments": [{"filename": name, "content": "eA=="}]})).await;
+        let text = post.sent_by_api(json!({"attachments": [{"filename": name, "content": "eA=="}]})).await;
         let mail = mime::parse(text.as_bytes());
         let part = &mail.attachments[0];
         assert_eq!((part.filename.as_deref(), part.content_type.as_deref()), (Some(name), Some(kind)));
         assert_eq!(text.contains("name=\"=?utf-8?B?") && text.contains("filename*"), !name.is_ascii(), "{text}");
     }
-    let text = post.sent(json!({"from": "\"=?utf-8?q?x?=\" <hi@inbox.test>"})).await;
+    let text = post.sent_by_api(json!({"from": "\"=?utf-8?q?x?=\" <hi@inbox.test>"})).await;
     assert_eq!(mime::parse(text.as_bytes()).header_from[0].name.as_deref(), Some("=?utf-8?q?x?="));
     post.server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_international_address_is_in_nobody_elses_way() {
-    let mut post = Post::start().await;
+    let mut post = post().await;
     let text = post
-        .sent(json!({"cc": ["Jörg <jörg@remote.test>", "Bob <bob@remote.test>"], "replyTo": "ö@inbox.test"}))
+        .sent_by_api(json!({"cc": ["Jörg <jörg@remote.test>", "Bob <bob@remote.test>"], "replyTo": "ö@inbox.test"}))
         .await;
     let mail = mime::parse(text.as_bytes());
     assert_eq!(mail.cc_names.iter().map(|one| one.address.as_str()).collect::<Vec<_>>(), ["bob@remote.test"]);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::charset::Charset;
 use super::decode::{Encoding, decode_part, decoded_size, in_pieces};
-use super::params::{self, Value};
+use super::params::{self, Value, is_token};
 use super::text::{PlacedText, decode_lines};
 use super::tnef::{self, Unpacked};
 use super::walk::{Leaf, Parent, Reading};
@@ -387,11 +387,6 @@ fn usual_name(mime_type: &str) -> Option<String> {
 
 pub(super) fn is_type(main: &str) -> bool {
     main.len() <= 255 && main.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
-}
-
-/// RFC 2045 §5.1: `token`.
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&byte))
 }
 
 /// Appends a decoded text on a line of its own; `false` if it had to be cut.

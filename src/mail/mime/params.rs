@@ -13,6 +13,11 @@ use crate::mail::invisible::changes_the_order;
 const MAX_PARAMETERS: usize = 200;
 const MAX_FILENAME_BYTES: usize = 255;
 
+/// RFC 2045 §5.1: `token`.
+pub fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&byte))
+}
+
 /// A structured value: `text/plain; charset=utf-8`.
 #[derive(Debug, Default)]
 pub struct Value {

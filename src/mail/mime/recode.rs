@@ -1,141 +1,182 @@
-//! Mail for hosts that take 7-bit lines alone (RFC 6152 §3): parts with octets above 127 become base64.
-
-mod lines;
+//! Parts that not every host takes, with octets above 127 or long lines, become base64: at submission, so that what is
+//! signed stays as it is on its way, and for a host that takes 7-bit lines alone (RFC 6152 §3).
 
 use std::ops::Range;
 
+use super::edit::{Edit, With, edited, keep_ascii, moved};
 use super::params::Value;
-use super::walk::{Leaf, Reading, walk};
-use super::{Encoding, Limits, decode};
-use lines::Lines;
-pub use lines::base64_lines;
+use super::walk::{Leaf, Parent, Reading, Structure, walk};
+use super::{Encoding, Limits, base64_text, uuencode};
+use crate::mail::line::is_plain;
 
-/// RFC 5322 §2.1.1, without CRLF.
-const MAX_LINE: usize = 998;
 /// Messages inside one another.
 const MAX_NESTED: usize = 10;
 const FIELD: &[u8] = b"Content-Transfer-Encoding: ";
+/// Types whose parts are signed or encrypted as they stand (RFC 1847, RFC 8551).
+const SEALED: &[&str] =
+    &["multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"];
+/// Types whose parts are messages; others of message/ hold fields, or pieces, and become base64 like any part.
+const MESSAGES: &[&str] = &["message/rfc822", "message/global", "message/news"];
 
 /// The message with every part in 7 bits; `None` when that cannot be: header fields are not ASCII, or the structure is
-/// beyond the limits. Signatures over what is changed do not survive it. Costs the memory of what it returns.
+/// beyond the limits. Signatures over what is changed do not survive it.
 pub fn to_seven_bit(raw: &[u8]) -> Option<Vec<u8>> {
     let mut edits = Vec::new();
     if !is_plain(raw) {
-        collect(raw, 0, 0, &mut edits)?;
+        let mut recoding = Recoding::default();
+        recoding.message(raw, &walk(raw, &Limits::default(), |_| {}), 0, 0);
+        edits = recoding.finish(raw);
     }
-    edits.sort_by_key(|edit| edit.at.start);
-    let length = raw.len() + edits.iter().map(Edit::growth).sum::<usize>();
-    let mut out = Vec::with_capacity(length);
-    let mut done = 0;
-    for edit in &edits {
-        out.extend_from_slice(raw.get(done..edit.at.start).filter(|kept| kept.is_ascii())?);
-        edit.write(raw, &mut out)?;
-        done = edit.at.end;
-    }
-    out.extend_from_slice(raw.get(done..).filter(|kept| kept.is_ascii())?);
-    Some(out)
+    keep_ascii(raw, &edits, 0..raw.len()).then(|| edited(raw, &edits))
 }
 
-/// What stands in place of a range of the message.
-struct Edit {
-    at: Range<usize>,
-    with: With,
+/// What is repaired of the fields of a message inside another, whose ranges say what is sealed there.
+pub type InnerFields = fn(&[u8], &Structure<'_>, &[Range<usize>]) -> Vec<Edit>;
+
+/// Gathers the changes of a message. A part that cannot be recoded stays as it is.
+#[derive(Default)]
+pub struct Recoding {
+    /// Given, nothing of what is sealed changes, at any depth.
+    inner_fields: Option<InnerFields>,
+    /// Fields written anew.
+    pub fields: Vec<Edit>,
+    parts: Vec<Edit>,
+    /// Multiparts and messages that declare an encoding: where, and of what.
+    containers: Vec<(Range<usize>, Range<usize>)>,
+    /// Where something sealed was found.
+    pub sealed: Vec<Range<usize>>,
 }
 
-enum With {
-    /// These.
-    Octets(Vec<u8>),
-    /// What the range says in this encoding, in base64, and perhaps a line break.
-    Base64 { declared: Encoding, line_break: bool },
-}
-
-impl Edit {
-    /// How many octets it adds at most.
-    fn growth(&self) -> usize {
-        match &self.with {
-            With::Octets(octets) => octets.len(),
-            With::Base64 { .. } => lines::room(self.at.len()) - self.at.len() + 2,
-        }
+impl Recoding {
+    /// One that changes nothing of what is sealed.
+    pub fn around_sealed(inner_fields: InnerFields) -> Self {
+        Self { inner_fields: Some(inner_fields), ..Self::default() }
     }
 
-    fn write(&self, raw: &[u8], out: &mut Vec<u8>) -> Option<()> {
-        match &self.with {
-            With::Octets(octets) => out.extend_from_slice(octets),
-            With::Base64 { declared, line_break } => {
-                let mut lines = Lines::new(out);
-                decode::in_pieces(*declared, raw.get(self.at.clone())?, |piece| {
-                    lines.feed(piece);
-                    true
-                });
-                lines.finish();
-                out.extend_from_slice(if *line_break { b"\r\n" } else { b"" });
+    /// Takes the message `raw`, which stands at `base` of the whole one, inside `depth` others.
+    pub fn message(&mut self, raw: &[u8], structure: &Structure<'_>, base: usize, depth: usize) {
+        let mut sealed = Vec::new();
+        if let Some(inner_fields) = self.inner_fields {
+            sealed = sealed_in(structure);
+            self.sealed.extend(sealed.iter().map(|range| moved(range, base)));
+            if depth > 0 {
+                let fields = inner_fields(raw, structure, &sealed);
+                self.fields.extend(fields.into_iter().map(|edit| edit.moved(base)));
             }
         }
-        Some(())
-    }
-}
-
-/// The edits of the message `raw`, which stands at `base` of the whole one.
-fn collect(raw: &[u8], base: usize, depth: usize, edits: &mut Vec<Edit>) -> Option<()> {
-    let structure = walk(raw, &Limits::default(), |_| {});
-    if structure.truncated || structure.header_truncated || depth > MAX_NESTED {
-        return None;
-    }
-    for encoding in structure.multipart_encodings {
-        edits.push(Edit { at: moved(place_of(raw, encoding)?, base), with: With::Octets(b" 7bit".to_vec()) });
-    }
-    for leaf in &structure.leaves {
-        let body = raw.get(leaf.body.clone())?;
-        if !is_plain(body) {
-            collect_leaf(raw, leaf, body, (base, depth), edits)?;
+        if structure.truncated || structure.header_truncated {
+            return;
+        }
+        for multipart in &structure.multiparts {
+            self.container(raw, multipart.header.encoding, &multipart.body, base);
+        }
+        for leaf in &structure.leaves {
+            let body = raw.get(leaf.body.clone()).unwrap_or_default();
+            if !is_plain(body) && !is_within(&sealed, leaf.body.start) {
+                self.leaf(raw, leaf, body, base, depth);
+            }
         }
     }
-    Some(())
+
+    fn container(&mut self, raw: &[u8], encoding: Option<&[u8]>, body: &Range<usize>, base: usize) {
+        if let Some(at) = encoding.and_then(|encoding| place_of(raw, encoding)) {
+            self.containers.push((moved(&at, base), moved(body, base)));
+        }
+    }
+
+    fn leaf(&mut self, raw: &[u8], leaf: &Leaf<'_>, body: &[u8], base: usize, depth: usize) {
+        let declared = leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field);
+        // A message inside is never encoded as a whole (RFC 2045 §6.4).
+        if is_message(leaf) && declared == Encoding::Identity {
+            self.container(raw, leaf.header.encoding, &leaf.body, base);
+            if depth < MAX_NESTED {
+                let structure = walk(body, &Limits::default(), |_| {});
+                self.message(body, &structure, base + leaf.body.start, depth + 1);
+            }
+            return;
+        }
+        let declared = declared.of_body(body);
+        let is_changed_by_encoding = match declared {
+            // The name of such a file stands in its body, and no octet of it is beyond ASCII.
+            Encoding::Uuencode => true,
+            // A file in a text is found only as long as the text stands as it is.
+            Encoding::Identity => uuencode::find(body, 0).is_some(),
+            // As is what stands behind the data.
+            Encoding::Base64 => base64_text::end_of_data(body) < body.len(),
+            Encoding::QuotedPrintable => false,
+        };
+        if is_changed_by_encoding {
+            return;
+        }
+        // The empty line has to be there: a body that is written anew must not read as more of the header.
+        let Some(empty) = leaf.body.start.checked_sub(2) else { return };
+        let before = raw.get(..empty).unwrap_or_default();
+        let is_empty_line = raw.get(empty..leaf.body.start) == Some(b"\r\n".as_slice());
+        if !is_empty_line || !(before.is_empty() || before.ends_with(b"\r\n")) {
+            return;
+        }
+        let field = match leaf.header.encoding {
+            Some(encoding) => place_of(raw, encoding).map(|at| Edit::octets(at, b" base64".to_vec())),
+            None => Some(Edit::octets(empty..empty, [FIELD, b"base64\r\n"].concat())),
+        };
+        let Some(field) = field else { return };
+        // A delimiter brings its own line break; the end of a message does not.
+        let line_break = leaf.body.end == raw.len();
+        let body = Edit { at: leaf.body.clone(), with: With::Base64 { declared, line_break } };
+        self.parts.extend([field.moved(base), body.moved(base)]);
+    }
+
+    /// All changes of `raw`, in order.
+    pub fn finish(self, raw: &[u8]) -> Vec<Edit> {
+        let Self { mut fields, mut parts, containers, .. } = self;
+        parts.sort_by_key(|edit| edit.at.start);
+        // What a part says of its encoding may be such a field.
+        fields.retain(|field| {
+            let next = parts.partition_point(|edit| edit.at.start < field.at.start);
+            parts.get(next).is_none_or(|edit| edit.at.start >= field.at.end)
+        });
+        parts.extend(fields);
+        parts.sort_by_key(|edit| edit.at.start);
+        let is_changed = |body: &Range<usize>| {
+            let next = parts.partition_point(|edit| edit.at.start < body.start);
+            parts.get(next).is_some_and(|edit| edit.at.start < body.end)
+        };
+        let is_in_field = |at: &Range<usize>| {
+            let next = parts.partition_point(|edit| edit.at.start <= at.start);
+            next.checked_sub(1).and_then(|last| parts.get(last)).is_some_and(|edit| edit.at.end > at.start)
+        };
+        let to_seven = |(encoding, body): (Range<usize>, Range<usize>)| {
+            let fits = is_changed(&body) && !is_in_field(&encoding) && keep_ascii(raw, &parts, body);
+            fits.then(|| Edit::octets(encoding, b" 7bit".to_vec()))
+        };
+        let labels: Vec<Edit> = containers.into_iter().filter_map(to_seven).collect();
+        parts.extend(labels);
+        parts.sort_by_key(|edit| edit.at.start);
+        parts
+    }
 }
 
-fn collect_leaf(
-    raw: &[u8],
-    leaf: &Leaf<'_>,
-    body: &[u8],
-    (base, depth): (usize, usize),
-    edits: &mut Vec<Edit>,
-) -> Option<()> {
-    let is_message = leaf.reading == Reading::Declared
-        && leaf.header.content_type.is_some_and(|given| Value::parse(given).main.starts_with("message/"));
-    // A message inside is never encoded as a whole (RFC 2045 §6.4).
-    let word = if is_message { "7bit" } else { "base64" };
-    // The empty line has to be there: a body that is written anew must not read as more of the header.
-    let empty = leaf.body.start.checked_sub(2)?;
-    let before = raw.get(..empty)?;
-    if raw.get(empty..leaf.body.start)? != b"\r\n" || !(before.is_empty() || before.ends_with(b"\r\n")) {
-        return None;
-    }
-    let (at, octets) = match leaf.header.encoding {
-        Some(encoding) => (place_of(raw, encoding)?, format!(" {word}").into_bytes()),
-        None => (empty..empty, [FIELD, word.as_bytes(), b"\r\n"].concat()),
-    };
-    edits.push(Edit { at: moved(at, base), with: With::Octets(octets) });
-    if is_message {
-        return collect(body, base + leaf.body.start, depth + 1, edits);
-    }
-    let declared = leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field).of_body(body);
-    // The name of such a file stands in its body, and no octet of it is beyond ASCII.
-    if declared == Encoding::Uuencode {
-        return None;
-    }
-    // A delimiter brings its own line break; the end of a message does not.
-    let line_break = leaf.body.end == raw.len();
-    edits.push(Edit { at: moved(leaf.body.clone(), base), with: With::Base64 { declared, line_break } });
-    Some(())
+/// Where the parts stand that are signed or encrypted.
+pub fn sealed_in(structure: &Structure<'_>) -> Vec<Range<usize>> {
+    let multiparts = structure.multiparts.iter().map(|part| (part.header.content_type, &part.body));
+    let leaves = structure.leaves.iter().map(|part| (part.header.content_type, &part.body));
+    let sealed = multiparts.chain(leaves).filter(|(kind, _)| kind.is_some_and(is_sealed));
+    sealed.map(|(_, body)| body.clone()).collect()
 }
 
-/// Whether octets go to any host as they are: 7 bits, and lines of at most 998 octets (RFC 5321 §4.5.3.1.6).
-pub(super) fn is_plain(octets: &[u8]) -> bool {
-    octets.is_ascii() && octets.split(|byte| *byte == b'\n').all(|line| line.len() <= MAX_LINE + 1)
+/// Whether something stands in one of these ranges.
+pub fn is_within(ranges: &[Range<usize>], at: usize) -> bool {
+    ranges.iter().any(|range| range.contains(&at))
 }
 
-fn moved(range: Range<usize>, by: usize) -> Range<usize> {
-    range.start + by..range.end + by
+fn is_sealed(kind: &[u8]) -> bool {
+    SEALED.contains(&Value::parse(kind).main.as_str())
+}
+
+fn is_message(leaf: &Leaf<'_>) -> bool {
+    let kind = leaf.header.content_type.map(|kind| Value::parse(kind).main);
+    let is_one = kind.map_or(leaf.parent == Parent::Digest, |kind| MESSAGES.contains(&kind.as_str()));
+    leaf.reading == Reading::Declared && is_one
 }
 
 /// Where a slice of the message stands in it.
@@ -200,5 +241,15 @@ mod tests {
         assert_eq!(to_seven_bit("Subject: ü\r\n\r\nx\r\n".as_bytes()), None);
         assert_eq!(to_seven_bit("ü\r\n".as_bytes()), None);
         assert_eq!(to_seven_bit(b"Subject: x\r\n\r\nx\r\n").as_deref(), Some(&b"Subject: x\r\n\r\nx\r\n"[..]));
+    }
+
+    #[test]
+    fn a_report_inside_keeps_its_groups_of_fields() {
+        let mail = "Content-Type: multipart/report; boundary=b\r\n\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\n\
+            Reporting-MTA: dns; a.test\r\n\r\nFinal-Recipient: rfc822; a@b.test\r\nAction: failed\r\n\
+            Diagnostic-Code: smtp; 550 Boîte\r\n--b--\r\n";
+        let (before, after) = (mime::parse(mail.as_bytes()), recoded(mail));
+        let part = mime::parse(after.as_bytes()).attachments.pop().unwrap();
+        assert_eq!(part.size, before.attachments.first().unwrap().size, "{after}");
     }
 }

@@ -1,24 +1,23 @@
 //! What a submission server repairs of a message before it signs it (RFC 6409 §8): fields beyond ASCII, and lines that are
 //! longer than any host has to take.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 
 use mail_builder::headers::Header as _;
 use mail_builder::headers::content_type::ContentType;
 
+use super::body::charset_of_texts;
 use super::charset::Charset;
+use super::edit::{Edit, edited};
 use super::header::Fields;
 use super::params::Value;
-use super::recode::{is_plain, to_seven_bit};
+use super::recode::{Recoding, is_within, sealed_in};
 use super::walk::{Structure, walk};
 use super::{Limits, NamedAddress, address, words};
-use crate::mail::header_value::{self, Syntax, encoded_words, folded, mailbox, message_ids, syntax_of};
-
-/// What every reader takes octets for that are no UTF-8, and that nothing is said of.
-const UNKNOWN_CHARSET: &[u8] = b"windows-1252";
-/// Types whose parts are signed or encrypted as they stand (RFC 1847, RFC 8551).
-const SEALED: &[&str] =
-    &["multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"];
+use crate::mail::header_value::{self, Syntax, encoded_words, folded, mailbox, syntax_of};
+use crate::mail::line::{has_long_line, is_plain};
+use crate::mail::message_id;
 
 /// Why a message can neither be sent nor repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +31,7 @@ pub enum Irreparable {
 }
 
 /// The message as any host takes it, as far as that can be: fields in ASCII, lines of at most 998 octets, bodies in 7 bits.
-/// What is so already stays as it is, octet for octet.
+/// What is so already stays as it is, octet for octet, and so does what is signed or encrypted.
 ///
 /// # Errors
 /// A line stays too long.
@@ -40,84 +39,64 @@ pub fn repaired(raw: Vec<u8>) -> Result<Vec<u8>, Irreparable> {
     if is_plain(&raw) {
         return Ok(raw);
     }
-    let limits = Limits::default();
-    let structure = walk(&raw, &limits, |_| {});
-    let sealed = structure.headers.iter().find(|(_, kind)| kind.is_some_and(is_sealed));
-    let sealed = sealed.map(|(header, _)| header.end);
-    let edits = edits(&raw, &structure, sealed, &limits)?;
-    let raw = if edits.is_empty() { raw } else { edited(&raw, &edits) };
-    if sealed.is_some() {
-        let long = raw.split(|byte| *byte == b'\n').any(|line| line.len() > header_value::MAX_LINE + 1);
-        return if long { Err(Irreparable::Sealed) } else { Ok(raw) };
+    let structure = walk(&raw, &Limits::default(), |_| {});
+    let mut recoding = Recoding::around_sealed(inner_fields);
+    let written = fields(&raw, &structure, &sealed_in(&structure), |field| !is_plain(field));
+    for (at, field) in written {
+        recoding.fields.push(Edit::octets(at, field.ok_or(Irreparable::Line)?));
     }
-    let recoded = if is_plain(&raw) { None } else { to_seven_bit(&raw) };
-    let raw = recoded.unwrap_or(raw);
-    let long = raw.split(|byte| *byte == b'\n').any(|line| line.len() > header_value::MAX_LINE + 1);
-    if long { Err(Irreparable::Line) } else { Ok(raw) }
+    recoding.message(&raw, &structure, 0, 0);
+    let sealed = std::mem::take(&mut recoding.sealed);
+    let edits = recoding.finish(&raw);
+    let is_sealed_long = || sealed.iter().any(|range| has_long_line(raw.get(range.clone()).unwrap_or_default()));
+    let done = edited(&raw, &edits);
+    match has_long_line(&done) {
+        false => Ok(done),
+        true if is_sealed_long() => Err(Irreparable::Sealed),
+        true => Err(Irreparable::Line),
+    }
 }
 
-fn is_sealed(kind: &[u8]) -> bool {
-    SEALED.contains(&Value::parse(kind).main.as_str())
+/// Of a message inside only what is too long is written anew: hosts take its fields beyond ASCII as content.
+fn inner_fields(raw: &[u8], structure: &Structure<'_>, sealed: &[Range<usize>]) -> Vec<Edit> {
+    let written = fields(raw, structure, sealed, has_long_line).into_iter();
+    written.filter_map(|(at, field)| Some(Edit::octets(at, field?))).collect()
 }
 
-/// The fields that are written anew, and how. Within what is sealed none is.
-fn edits(
+/// The fields that `is_wanted` wants to be written anew, and how, if they can be. Within what is sealed none is.
+fn fields(
     raw: &[u8],
     structure: &Structure<'_>,
-    sealed: Option<usize>,
-    limits: &Limits,
-) -> Result<Vec<(Range<usize>, String)>, Irreparable> {
-    let mut edits = Vec::new();
-    let charset = text_charset(structure);
+    sealed: &[Range<usize>],
+    is_wanted: fn(&[u8]) -> bool,
+) -> Vec<(Range<usize>, Option<Vec<u8>>)> {
+    let limits = Limits::default();
+    let mut written = Vec::new();
+    let charset = OnceCell::new();
+    let charset = || *charset.get_or_init(|| charset_of_texts(raw, &structure.leaves));
     for (block, _) in &structure.headers {
         let header = raw.get(..block.end).unwrap_or_default();
-        let inside = sealed.is_some_and(|sealed| block.start >= sealed);
-        if inside || is_plain(header.get(block.start..).unwrap_or_default()) {
+        if is_within(sealed, block.start) || !is_wanted(header.get(block.start..).unwrap_or_default()) {
             continue;
         }
-        let mut fields = Fields::new(header, block.start, limits);
+        let mut fields = Fields::new(header, block.start, &limits);
         let mut start = block.start;
         while let Some(field) = fields.next(|_| false) {
             let at = start.max(fields.header_offset())..fields.body_offset();
             start = at.end;
             let (Some(whole), Ok(name)) = (header.get(at.clone()), std::str::from_utf8(field.name)) else { continue };
-            if !is_plain(whole) {
-                edits.push((at, rewritten(name, &text_of(field.value, charset)).ok_or(Irreparable::Line)?));
+            if is_wanted(whole) {
+                written.push((at, rewritten(name, &text_of(field.value, charset)).map(String::into_bytes)));
             }
         }
     }
-    Ok(edits)
+    written
 }
 
-fn edited(raw: &[u8], edits: &[(Range<usize>, String)]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(raw.len() + edits.iter().map(|(_, field)| field.len()).sum::<usize>());
-    let mut done = 0;
-    for (at, field) in edits {
-        out.extend_from_slice(raw.get(done..at.start).unwrap_or_default());
-        out.extend_from_slice(field.as_bytes());
-        done = at.end;
-    }
-    out.extend_from_slice(raw.get(done..).unwrap_or_default());
-    out
-}
-
-/// The charset of the first text of a message, for its fields.
-fn text_charset(structure: &Structure<'_>) -> Charset {
-    let declared = structure.headers.iter().filter_map(|(_, kind)| {
-        let kind = Value::parse((*kind)?);
-        if kind.main.starts_with("text/") { kind.bytes("charset") } else { None }
-    });
-    let charset = declared.map(|label| Charset::for_label(&label)).next();
-    charset.filter(|charset| !charset.is_utf_8()).unwrap_or_else(|| Charset::for_label(UNKNOWN_CHARSET))
-}
-
-/// The value of a field on one line.
-fn text_of(value: &[u8], charset: Charset) -> String {
-    let text = match std::str::from_utf8(value) {
-        Ok(text) => text.to_owned(),
-        Err(_) => charset.decode(value),
-    };
-    let unfolded = text.replace("\r\n", "");
+/// The value of a field on one line, as a reader takes it.
+fn text_of(value: &[u8], charset: impl FnOnce() -> Charset) -> String {
+    let text = words::in_utf_8(value, charset);
+    let unfolded = String::from_utf8_lossy(&text).replace("\r\n", "");
     unfolded.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
 }
 
@@ -166,7 +145,7 @@ pub fn with_ascii_header(raw: &[u8]) -> Option<Vec<u8>> {
         }
         is_changed = true;
         let (name, text) = (std::str::from_utf8(field.name).ok()?, std::str::from_utf8(field.value).ok()?);
-        let text = text_of(text.as_bytes(), Charset::for_label(b"utf-8"));
+        let text = text_of(text.as_bytes(), || Charset::Unknown);
         let written = match syntax_of(name) {
             Syntax::Mailboxes => ascii_mailboxes(name, &text),
             _ => rewritten(name, &text).filter(|field| field.is_ascii()),
@@ -200,7 +179,7 @@ fn ascii_mailboxes(name: &str, text: &str) -> Option<String> {
 /// The Message-IDs of a field, without what is none.
 fn ids(name: &str, text: &str) -> Option<String> {
     let ids = text.split('<').skip(1).filter_map(|rest| rest.split_once('>'));
-    let ids: Vec<String> = ids.filter_map(|(id, _)| message_ids(&format!("<{id}>")).ok()).flatten().collect();
+    let ids: Vec<String> = ids.filter_map(|(id, _)| message_id::named(id)).collect();
     if ids.is_empty() { Some(String::new()) } else { folded(name, &ids.join(" ")).ok() }
 }
 
@@ -305,5 +284,88 @@ mod tests {
         let out = String::from_utf8(repaired(short.clone().into_bytes()).unwrap()).unwrap();
         assert_eq!(out.split_once("Content-Type").unwrap().1, short.split_once("Content-Type").unwrap().1);
         assert!(out.starts_with("Subject: =?utf-8?B?w7w=?=\r\n"), "{out}");
+    }
+
+    #[test]
+    fn a_field_that_says_the_encoding_is_written_once() {
+        let long = "x".repeat(1_200);
+        for field in ["8bit; ü".to_owned(), format!("8bit ({long})")] {
+            let raw = format!(
+                "Content-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: {field}\r\n\r\n--b\r\n\
+                 Content-Transfer-Encoding: {field}\r\n\r\nGrüße\r\n--b--\r\n"
+            );
+            let out = text(raw.as_bytes());
+            assert_eq!(mime::parse(out.as_bytes()).text.as_deref(), Some("Grüße"), "{out}");
+            assert_eq!(out.matches("Content-Transfer-Encoding:").count(), 2, "{out}");
+        }
+    }
+
+    #[test]
+    fn of_a_message_inside_long_fields_are_folded_and_others_stay() {
+        let ids = "<1@b.test> ".repeat(200);
+        let inside = format!("Subject: Grüße\r\nReferences: {}\r\n\r\nx\r\n", ids.trim());
+        let raw = format!("Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n\r\n{inside}");
+        let out = String::from_utf8(repaired(raw.into_bytes()).unwrap()).unwrap();
+        assert!(out.starts_with(
+            "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n\r\nSubject: Grüße\r\n"
+        ));
+        assert!(!has_long_line(out.as_bytes()) && out.matches("<1@b.test>").count() == 200, "{out}");
+    }
+
+    #[test]
+    fn what_cannot_be_read_whole_is_changed_in_its_header_alone() {
+        let parts = "--b\r\n\r\nx\r\n".repeat(1_100);
+        let raw =
+            |line: &str| format!("Subject: ü\r\nContent-Type: multipart/signed; boundary=b\r\n\r\n{line}{parts}");
+        let out = text(raw("").as_bytes());
+        assert!(out.starts_with("Subject: =?utf-8?B?w7w=?=\r\n") && out.ends_with(&parts));
+        assert_eq!(repaired(raw(&format!("{}\r\n", "x".repeat(1_200))).into_bytes()), Err(Irreparable::Sealed));
+    }
+
+    /// Parts, and whether they have to arrive octet for octet.
+    fn parts() -> Vec<(String, bool)> {
+        let long = "x".repeat(1_200);
+        let signed =
+            "Content-Type: multipart/signed; boundary=s\r\n\r\n--s\r\n\r\nSchöne Grüße\r\n--s\r\n\r\nx\r\n--s--";
+        vec![
+            ("Content-Type: text/plain; charset=utf-8\r\n\r\nSchöne Grüße".to_owned(), false),
+            (format!("Content-Type: text/html\r\nContent-Transfer-Encoding: 8BIT\r\n\r\n{long}"), false),
+            (format!("Content-Type: text/x; name=\"ü\"\r\nContent-Transfer-Encoding: base64\r\n\r\n{long}"), false),
+            ("Content-Type: image/x\r\n\r\nplain".to_owned(), true),
+            ("Content-Transfer-Encoding: x-uuencode\r\n\r\nbegin 644 ü\r\n#0V%T\r\n`\r\nend".to_owned(), true),
+            ("Content-Type: application/pkcs7-mime\r\nContent-Transfer-Encoding: binary\r\n\r\nü".to_owned(), true),
+            (signed.to_owned(), true),
+            (format!("Content-Type: message/rfc822\r\n\r\nSubject: inside\r\n{signed}"), true),
+            (format!("Content-Type: message/rfc822\r\n\r\nSubject: inside\r\n\r\n{long}"), false),
+        ]
+    }
+
+    #[test]
+    fn parts_are_repaired_each_by_itself() {
+        let whole = |parts: &[&str]| {
+            let parts: String = parts.iter().map(|part| format!("--b\r\n{part}\r\n")).collect();
+            format!(
+                "Content-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: 8bit\r\n\r\n{parts}--b--\r\n"
+            )
+        };
+        for (first, first_stays) in parts() {
+            for (second, second_stays) in parts() {
+                let raw = whole(&[&first, &second]);
+                let out = String::from_utf8(repaired(raw.clone().into_bytes()).unwrap()).unwrap();
+                assert!(!has_long_line(out.as_bytes()), "{out}");
+                for (part, _) in [(&first, first_stays), (&second, second_stays)].iter().filter(|(_, stays)| *stays) {
+                    assert!(out.contains(&format!("\r\n--b\r\n{part}\r\n--b")), "{out}");
+                }
+                // What says to be in 7 bits is.
+                let is_ascii = out.is_ascii();
+                assert!(is_ascii || out.contains("boundary=b\r\nContent-Transfer-Encoding: 8bit\r\n"), "{out}");
+                let (before, after) = (mime::parse(raw.as_bytes()), mime::parse(out.as_bytes()));
+                assert_eq!((&after.text, &after.html), (&before.text, &before.html), "{out}");
+                let names = |mail: &mime::Mail| -> Vec<_> {
+                    mail.attachments.iter().map(|part| (part.filename.clone(), part.content_type.clone())).collect()
+                };
+                assert_eq!(names(&after), names(&before), "{out}");
+            }
+        }
     }
 }

@@ -80,6 +80,14 @@ pub struct Leaf<'x> {
     pub reading: Reading,
 }
 
+/// A part with children.
+#[derive(Debug)]
+pub struct Multipart<'x> {
+    pub header: PartHeader<'x>,
+    /// Where its body stands in the raw message, its children included.
+    pub body: Range<usize>,
+}
+
 /// How a leaf is to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
@@ -95,8 +103,8 @@ pub enum Reading {
 #[derive(Debug, Default)]
 pub struct Structure<'x> {
     pub leaves: Vec<Leaf<'x>>,
-    /// What opened multiparts say of their transfer encoding.
-    pub multipart_encodings: Vec<&'x [u8]>,
+    /// Opened multiparts, in the order in which they end.
+    pub multiparts: Vec<Multipart<'x>>,
     /// Where the header of each part and of the message stands, in order, and the type that it declares.
     pub headers: Vec<(Range<usize>, Option<&'x [u8]>)>,
     /// Where the header of the message begins.
@@ -139,6 +147,8 @@ pub fn walk<'x>(raw: &'x [u8], limits: &Limits, mut top: impl FnMut(&Field<'x>))
         walk.parts += 1;
         if walk.parts > limits.max_parts {
             walk.out.truncated = true;
+            let open = walk.stack.drain(..).map(|open| Multipart { header: open.header, body: open.body..raw.len() });
+            walk.out.multiparts.extend(open);
             break;
         }
         let leaf = walk.begin(at, &mut top);
@@ -202,7 +212,6 @@ impl<'x> Walk<'x, '_> {
             if self.stack.len() < self.limits.max_depth {
                 if !boundary.is_empty() {
                     self.levels.entry(boundary.clone()).or_default().push(self.stack.len());
-                    self.out.multipart_encodings.extend(header.encoding);
                 }
                 let kind = kind(&content_type.main);
                 let start =
@@ -250,9 +259,6 @@ impl<'x> Walk<'x, '_> {
         let open = self.stack.last_mut().filter(|open| open.children == 0)?;
         let found = evident_boundary(self.raw.get(open.body..end)?).filter(|_| self.found < MAX_FOUND)?;
         self.found += 1;
-        if open.boundary.is_empty() {
-            self.out.multipart_encodings.extend(open.header.encoding);
-        }
         let named = std::mem::replace(&mut open.boundary, found.to_vec());
         let body = open.body;
         self.leave(&named);
@@ -275,9 +281,11 @@ impl<'x> Walk<'x, '_> {
         while self.stack.len() > level {
             let Some(open) = self.stack.pop() else { return };
             self.leave(&open.boundary);
-            if open.children == 0 {
-                let Open { header, body, parent, first, .. } = open;
-                let body = body..end.max(body);
+            let Open { header, body, parent, first, .. } = open;
+            let body = body..end.max(body);
+            if open.children > 0 {
+                self.out.multiparts.push(Multipart { header, body });
+            } else {
                 self.out.leaves.push(Leaf { header, body, parent, first, reading: Reading::Text });
             }
         }

@@ -10,9 +10,8 @@ use crate::clock::Timestamp;
 use crate::jobs::Left;
 use crate::mail::address::Mailbox;
 use crate::mail::report::RecipientStatus;
-use crate::store::dispatches::NewDispatch;
+use crate::outbound::delivery_report::{DeliveryReport, FailedRecipient, UNKNOWN_STATUS};
 use crate::store::forward_marks::Marked;
-use crate::store::raws::{self, NewRaw};
 use crate::store::{self, accounts, forward_marks};
 
 /// A report of a failure at one of our SRS addresses.
@@ -54,19 +53,7 @@ impl Outbound {
             let Some(owner) = accounts::find_owner(tx)? else { return Ok(None) };
             let hostname = self.parts.config.hostname.as_str();
             let data = compose(report, &mark, &marked, hostname, now);
-            let raw_id = raws::insert(tx, &NewRaw::inline(&data), now)?;
-            let new = NewDispatch {
-                account_id: owner.id,
-                message: None,
-                route_id: None,
-                sending_domain: hostname,
-                domain: None,
-                reverse_path: "",
-                prefix: "",
-                raw_id,
-                forwarding: None,
-            };
-            return self.send_on(tx, new, report.sender.clone(), now);
+            return self.send_report(tx, owner.id, report.sender.clone(), &data, now);
         }
         Ok(None)
     }
@@ -76,28 +63,25 @@ impl Outbound {
 /// named only where it is a plain one.
 fn compose(report: &ForwardReport, mark: &[u8], marked: &Marked, hostname: &str, now: Timestamp) -> Vec<u8> {
     let status = &report.status;
-    let enhanced = status.status.as_deref().filter(|status| status.starts_with('5')).unwrap_or("5.0.0");
+    let enhanced = status.status.as_deref().filter(|status| status.starts_with('5')).unwrap_or(UNKNOWN_STATUS);
     let code = status.code.filter(|code| (500..600).contains(code));
-    let diagnostic = code.map(|code| format!("Diagnostic-Code: smtp; {code} {enhanced}\r\n")).unwrap_or_default();
-    let number = HEXLOWER.encode(mark.get(..12).unwrap_or(mark));
+    let said = code.map(|code| format!("{code} {enhanced}"));
     let recipient = Mailbox::parse_received(&marked.recipient).ok();
     let recipient = recipient.map_or_else(|| "an address".to_owned(), |mailbox| mailbox.shown_to_strangers());
-    let kind = if recipient.contains('@') { "rfc822" } else { "unknown" };
-    format!(
-        "From: Mail Delivery System <MAILER-DAEMON@{hostname}>\r\nTo: <{sender}>\r\n\
-         Subject: Delivery Status Notification (Failure)\r\nDate: {date}\r\n\
-         Message-ID: <report.{number}@{hostname}>\r\nAuto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n\
-         Content-Type: multipart/report; report-type=delivery-status; boundary=\"{number}\"\r\n\r\n\
-         --{number}\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n\
-         A message of yours to {recipient}\r\nwas forwarded from there. The host that it was forwarded to reports that it\r\n\
-         cannot be delivered ({enhanced}).\r\n\
-         \r\n--{number}\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; {hostname}\r\n\
-         Arrival-Date: {arrival}\r\n\r\n\
-         Final-Recipient: {kind}; {recipient}\r\nAction: failed\r\nStatus: {enhanced}\r\n{diagnostic}\
-         \r\n--{number}--\r\n",
-        sender = report.sender,
-        date = now.rfc5322(),
-        arrival = marked.sent_at.rfc5322(),
-    )
-    .into_bytes()
+    let text = format!(
+        "A message of yours to {recipient}\r\nwas forwarded from there. The host that it was forwarded to reports that it\r\n\
+         cannot be delivered ({enhanced}).\r\n"
+    );
+    let failure =
+        FailedRecipient { recipient: &recipient, status: Some(enhanced.to_owned()), diagnostic: said.as_deref() };
+    let report = DeliveryReport {
+        to: &report.sender,
+        subject: "Delivery Status Notification (Failure)",
+        id: &format!("report.{}", HEXLOWER.encode(mark.get(..12).unwrap_or(mark))),
+        text: &text,
+        arrival: marked.sent_at,
+        failures: &[failure],
+        enclosed: None,
+    };
+    report.compose(hostname, now)
 }

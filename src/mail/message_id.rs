@@ -1,0 +1,59 @@
+//! Message-IDs as they are taken from callers and written. What mail of others holds is read more generously.
+
+/// Octets of an id at most: with the name of its field it fits a line.
+const MAX_ID: usize = 900;
+
+/// `<id>`, of an id that names some message: programs make ids of all kinds, and the answer to one has to repeat it.
+pub fn named(id: &str) -> Option<String> {
+    let fits = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>".contains(&byte));
+    fits.then(|| format!("<{id}>"))
+}
+
+/// The Message-ID that a message of ours may have: `<left@right>` with one `@` (RFC 5322 §3.6.4). Of which characters
+/// the sides are is its maker's business, who will look for it again. Brackets that are missing are added.
+pub fn own(text: &str) -> Option<String> {
+    let text = text.trim();
+    let inner = match text.strip_prefix('<') {
+        Some(text) => text.strip_suffix('>')?,
+        None => text,
+    };
+    let (left, right) = inner.split_once('@')?;
+    let fits = !left.is_empty() && !right.is_empty() && !right.contains('@') && inner.len() <= MAX_ID;
+    named(inner).filter(|_| fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{named, own};
+
+    #[test]
+    fn an_own_id_has_two_sides() {
+        for (text, id) in [
+            ("<a@b>", Some("<a@b>")),
+            (" a.b+c@d.test ", Some("<a.b+c@d.test>")),
+            ("<a:1@[192.0.2.1]>", Some("<a:1@[192.0.2.1]>")),
+            ("<a@b@c>", None),
+            ("<@b>", None),
+            ("<a@>", None),
+            ("<a b@c>", None),
+            ("<ä@c>", None),
+            ("<a@b", None),
+            ("<a@b> <c@d>", None),
+            ("nonsense", None),
+            ("", None),
+        ] {
+            assert_eq!(own(text).as_deref(), id, "{text}");
+        }
+        assert_eq!(own(&format!("<{}@c.test>", "a".repeat(900))), None);
+    }
+
+    #[test]
+    fn any_id_can_be_named() {
+        for id in ["9210.AA9@@host", "1234", "a@b"] {
+            assert_eq!(named(id), Some(format!("<{id}>")));
+        }
+        for bad in ["", "a b", "a>b", "ä@b"] {
+            assert_eq!(named(bad), None, "{bad}");
+        }
+    }
+}

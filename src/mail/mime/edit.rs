@@ -1,0 +1,83 @@
+//! Changes of a message at some places, all else of it octet for octet as it was.
+
+use std::ops::Range;
+
+use super::base64_lines::{Lines, room};
+use super::{Encoding, decode};
+
+/// What stands in place of a range of the message.
+pub struct Edit {
+    pub at: Range<usize>,
+    pub with: With,
+}
+
+pub enum With {
+    /// These.
+    Octets(Vec<u8>),
+    /// What the range says in this encoding, in base64, and perhaps a line break.
+    Base64 { declared: Encoding, line_break: bool },
+}
+
+impl Edit {
+    pub const fn octets(at: Range<usize>, octets: Vec<u8>) -> Self {
+        Self { at, with: With::Octets(octets) }
+    }
+
+    /// The same in a message that begins at `base` of another.
+    pub fn moved(self, base: usize) -> Self {
+        Self { at: moved(&self.at, base), ..self }
+    }
+
+    /// How many octets it adds at most.
+    fn growth(&self) -> usize {
+        match &self.with {
+            With::Octets(octets) => octets.len(),
+            With::Base64 { .. } => room(self.at.len()).saturating_sub(self.at.len()) + 2,
+        }
+    }
+
+    fn write(&self, raw: &[u8], out: &mut Vec<u8>) {
+        match &self.with {
+            With::Octets(octets) => out.extend_from_slice(octets),
+            With::Base64 { declared, line_break } => {
+                let mut lines = Lines::new(out);
+                decode::in_pieces(*declared, raw.get(self.at.clone()).unwrap_or_default(), |piece| {
+                    lines.feed(piece);
+                    true
+                });
+                lines.finish();
+                out.extend_from_slice(if *line_break { b"\r\n" } else { b"" });
+            }
+        }
+    }
+}
+
+pub const fn moved(range: &Range<usize>, by: usize) -> Range<usize> {
+    range.start + by..range.end + by
+}
+
+/// The message with these changes, which are in order. Costs the memory of what it returns.
+pub fn edited(raw: &[u8], edits: &[Edit]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(raw.len() + edits.iter().map(Edit::growth).sum::<usize>());
+    let mut done = 0;
+    for edit in edits {
+        out.extend_from_slice(raw.get(done..edit.at.start).unwrap_or_default());
+        edit.write(raw, &mut out);
+        done = edit.at.end;
+    }
+    out.extend_from_slice(raw.get(done..).unwrap_or_default());
+    out
+}
+
+/// Whether what these changes, which are in order, leave as it is within a range is ASCII.
+pub fn keep_ascii(raw: &[u8], edits: &[Edit], within: Range<usize>) -> bool {
+    let first = edits.partition_point(|edit| edit.at.start < within.start);
+    let mut done = within.start;
+    for edit in edits.get(first..).unwrap_or_default().iter().take_while(|edit| edit.at.start < within.end) {
+        if !raw.get(done..edit.at.start).unwrap_or_default().is_ascii() {
+            return false;
+        }
+        done = done.max(edit.at.end);
+    }
+    raw.get(done..within.end).unwrap_or_default().is_ascii()
+}

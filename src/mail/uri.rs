@@ -1,0 +1,81 @@
+//! URIs as header fields and DNS records have them (RFC 3986).
+
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use super::address::Domain;
+
+/// What a URI must not hold as it is (RFC 3986 §2); what is percent-encoded already stays.
+const UNSAFE: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
+
+/// A URI in ASCII: its host as A-labels, the rest percent-encoded (RFC 3987 §3.1). Blanks are those of folding.
+pub fn in_ascii(text: &str) -> Option<String> {
+    let text: Cow<'_, str> = if text.contains(char::is_whitespace) {
+        text.split_whitespace().collect::<String>().into()
+    } else {
+        text.into()
+    };
+    let (scheme, rest) = scheme_of(&text)?;
+    let (before, host, after) = host_of(scheme, rest)?;
+    let host = if host.is_ascii() { host.to_owned() } else { Domain::parse(host).ok()?.to_string() };
+    let encode = |text| utf8_percent_encode(text, UNSAFE).to_string();
+    Some(format!("{scheme}:{}{}{}", encode(before), encode(&host), encode(after)))
+}
+
+/// The scheme of a URI (RFC 3986 §3.1) and what stands behind it, neither of them empty.
+pub fn scheme_of(uri: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = uri.split_once(':')?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    (is_scheme && !rest.is_empty()).then_some((scheme, rest))
+}
+
+/// The host of a URI behind its scheme, and what stands before and after it.
+fn host_of<'u>(scheme: &str, rest: &'u str) -> Option<(&'u str, &'u str, &'u str)> {
+    let (start, end) = if let Some(authority) = rest.strip_prefix("//") {
+        let end = 2 + authority.find(['/', '?', '#']).unwrap_or(authority.len());
+        let start = rest.get(..end)?.rfind('@').map_or(2, |at| at + 1);
+        let port = rest
+            .get(start..end)?
+            .rfind(':')
+            .filter(|_| !rest.get(start..end).is_some_and(|host| host.starts_with('[')));
+        let end = port.map_or(end, |port| start + port);
+        if start == end {
+            return None;
+        }
+        (start, end)
+    } else if scheme.eq_ignore_ascii_case("mailto") {
+        let end = rest.find(['?', ',']).unwrap_or(rest.len());
+        let start = rest.get(..end)?.rfind('@')? + 1;
+        (start, end)
+    } else if ["http", "https", "ftp"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return None;
+    } else {
+        (0, 0)
+    };
+    Some((rest.get(..start)?, rest.get(start..end)?, rest.get(end..)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{in_ascii, scheme_of};
+
+    #[test]
+    fn a_uri_has_a_scheme_and_a_host() {
+        for (text, wanted) in [
+            ("https://bücher.example:81/ü?q=ä b", Some("https://xn--bcher-kva.example:81/%C3%BC?q=%C3%A4b")),
+            ("mailto:ü@bücher.example", Some("mailto:%C3%BC@xn--bcher-kva.example")),
+            ("https:///x", None),
+            ("https:x", None),
+            ("mailto:x", None),
+            ("1a:b", None),
+            ("click here", None),
+        ] {
+            assert_eq!(in_ascii(text).as_deref(), wanted, "{text}");
+        }
+        assert_eq!(scheme_of("a+b:c:d"), Some(("a+b", "c:d")));
+        assert_eq!(scheme_of("a:"), None);
+    }
+}
