@@ -4,11 +4,11 @@
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mailkite::clock::{Clock, Timestamp};
-use mailkite::config::{Config, Outbound};
+use mailkite::config::Outbound;
 use mailkite::dns::Resolver;
 use mailkite::egress::{Guard, Policy};
 use mailkite::jobs::Flow;
@@ -18,51 +18,13 @@ use mailkite::outbound::mx::Hosts;
 use mailkite::outbound::tls::ClientTls;
 use mailkite::outbound::transport::Transport;
 use mailkite::outbound::{Destination, Parcel, Transmitted, Verdict};
-use serde_json::json;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::support::api::Api;
 use crate::support::dns::DnsServer;
+use crate::support::outgoing::{SENT, WAITING, any_port, busy, send, sending};
 use crate::support::remote::{Act, Manner, Remote};
-use crate::support::server::Server;
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
-const WAITING: &str = "SELECT count(*) FROM job WHERE lease_until IS NULL";
-const SENT: &str = "SELECT count(*) FROM recipient WHERE status = 'sent'";
-
-/// A host that answers `reply` at `stage` as long as it is busy.
-async fn busy(address: SocketAddr, stage: &'static str, reply: &'static str) -> (Remote, Arc<AtomicBool>) {
-    let is_busy = Arc::new(AtomicBool::new(true));
-    let asked = Arc::clone(&is_busy);
-    let script = move |command: &str, _: usize| {
-        (command.starts_with(stage) && asked.load(Ordering::SeqCst)).then(|| Act::Leave(format!("{reply}\r\n")))
-    };
-    (Remote::at(address, Manner { script: Arc::new(script), ..Manner::default() }).await, is_busy)
-}
-
-fn any_port(ip: [u8; 4]) -> SocketAddr {
-    SocketAddr::from((ip, 0))
-}
-
-/// A server whose mail leaves for loopback.
-async fn sending(clock: Clock, dns: &DnsServer, port: u16, adjust: impl FnOnce(&mut Config)) -> Server {
-    Server::start_with(clock, |config| {
-        config.dns.servers = vec![dns.address];
-        config.outbound.smarthost = None;
-        config.outbound.port = port;
-        config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
-        config.outbound.mta_sts = false;
-        config.outbound.dane = false;
-        adjust(config);
-    })
-    .await
-}
-
-/// Sends a message, and returns its id.
-async fn send(api: &Api, to: &str) -> String {
-    let body = json!({"from": "hi@inbox.test", "to": to, "subject": "Hi", "text": "It waits."});
-    api.post("/v1/send", body).await.expect(202)["id"].as_str().unwrap().to_owned()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_refuses_sessions_is_left_alone_by_all_domains_and_loses_nothing() {
