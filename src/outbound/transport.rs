@@ -65,7 +65,7 @@ enum Used<'h> {
     /// It is over, or waits for the next parcel.
     Up,
     /// It took some of many recipients, and may have the next.
-    Ready(Connection),
+    Ready(Box<Connection>),
     /// It is closed, and another is wanted: the place at the host is ours still.
     Closed(Candidate<'h>, Permit),
 }
@@ -231,7 +231,7 @@ impl Transport {
         loop {
             match self.use_connection(connection, kept, candidate, parcel, access, progress).await {
                 Used::Up => return,
-                Used::Ready(next) => (connection, kept) = (next, true),
+                Used::Ready(next) => (connection, kept) = (*next, true),
                 Used::Closed(candidate, permit) => return left.again(candidate, permit),
             }
         }
@@ -357,7 +357,7 @@ impl Transport {
         }
         let connection = Connection { session, permit, without_tls };
         if goes_on {
-            return Used::Ready(connection);
+            return Used::Ready(Box::new(connection));
         }
         self.pool.put(Key::new(host, address, access.auth.map(|(user, _)| user)), connection);
         Used::Up

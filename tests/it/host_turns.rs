@@ -5,11 +5,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use mailkite::clock::{Clock, Timestamp};
 use mailkite::config::{Smarthost, SmarthostSecurity};
+use serde_json::json;
 use tokio::time::Instant;
 
 use crate::support::dns::DnsServer;
+use crate::support::forwards::{House, forward};
 use crate::support::outgoing::{SENT, WAITING, any_port, busy, send, sending};
 use crate::support::remote::{Act, Manner, Remote, Script};
 
@@ -191,4 +195,64 @@ async fn a_pause_is_no_longer_when_the_clock_is_set_back() {
     assert_eq!(remote.taken().await.recipients(), ["ada@remote.test"]);
     server.until(SENT, 1_i64).await;
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_waits_to_be_forwarded_takes_nothing_of_the_rate() {
+    let silent = manner(|command, _| command.starts_with("MAIL").then_some(Act::Silence));
+    let remote = Remote::at(any_port([127, 0, 0, 1]), silent).await;
+    let house = House::start_at(Clock::manual(NOW), remote, |config| {
+        config.limits.requests_per_second = 2;
+        config.outbound.host_width = 1;
+    })
+    .await;
+    for number in 0..4 {
+        house.dns.mx(&format!("c{number}.test"), 10, "mx.remote.test");
+        forward(&house.owner, &format!("a{number}@inbox.test"), &format!("a@c{number}.test")).await;
+    }
+    // Four at once.
+    house.server.clock.advance(Duration::from_secs(10));
+    for number in 0..4 {
+        house.server.accepted(&format!("a{number}@inbox.test"), "Waits").await;
+        while house.remote.connections() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        house.server.until(WAITING, number).await;
+    }
+    for _ in 0..3 {
+        house.owner.get("/v1/me").await.expect(200);
+    }
+    house.owner.get("/v1/me").await.expect_error(429, "rate_limited");
+    house.server.stop_with_any_jobs().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_host_may_want_in_ascii_is_held_within_the_budget_in_both_forms() {
+    const SIZE: usize = 1 << 20;
+    let dns = DnsServer::start().await;
+    let silent = manner(|command, _| command.starts_with("MAIL").then_some(Act::Silence));
+    let remote = Remote::at(any_port([127, 0, 0, 1]), silent).await;
+    dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
+    let server = sending(Clock::manual(NOW), &dns, remote.address.port(), |config| {
+        config.metrics.token = Some("a token of the metrics".to_owned());
+    })
+    .await;
+    let owner = server.owner().await;
+    let file = json!({"filename": "a.bin", "content": BASE64.encode(vec![b'x'; SIZE])});
+    for reply_to in ["o@inbox.test", "ö@inbox.test"] {
+        let body = json!({"from": "hi@inbox.test", "to": "ada@remote.test", "subject": "s", "text": "x",
+            "replyTo": reply_to, "attachments": [file]});
+        owner.post("/v1/send", body).await.expect(202);
+    }
+    while remote.connections() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let figures = server.anonymous().with("a token of the metrics").exchange("GET", "/metrics", &[], None).await;
+    let figures = String::from_utf8(figures.body).unwrap();
+    let held = figures.lines().find_map(|line| line.strip_prefix("mailkite_memory_held_bytes{door=\"sending\"} "));
+    let held: usize = held.unwrap().parse().unwrap();
+    // In base64 it is a third larger.
+    let one = SIZE / 3 * 4;
+    assert!((one * 3..one * 7 / 2).contains(&held), "one once, the other twice: {held}");
+    server.stop_with_any_jobs().await;
 }
