@@ -182,6 +182,11 @@ impl Limits {
         self.requests.take(&account.to_string(), now)
     }
 
+    /// Gives back what a request took that came to nothing.
+    pub fn give_request_back(&self, account: i64) {
+        self.requests.give_back(&account.to_string());
+    }
+
     /// Lets an account have one more, which the same transaction adds.
     ///
     /// # Errors

@@ -76,6 +76,14 @@ impl Buckets {
         all.insert(key.to_owned(), full_at + cost);
         Ok(())
     }
+
+    /// Gives a token back that was not used.
+    pub fn give_back(&self, key: &str) {
+        let cost = 1_000_000_i64.checked_div(i64::from(self.per_second)).unwrap_or(0);
+        if let Some(full_at) = self.full_at.lock().unwrap_or_else(PoisonError::into_inner).get_mut(key) {
+            *full_at = full_at.saturating_sub(cost);
+        }
+    }
 }
 
 /// So many events of one key within a span that starts with the first.

@@ -154,6 +154,8 @@ struct Shared {
     bell: Notify,
     /// How often everything that pauses was to be tried at once.
     nudges: AtomicU64,
+    /// How far the clock was set back altogether, in milliseconds.
+    set_back: AtomicU64,
     /// None while no engine runs.
     desk: Mutex<Option<Desk>>,
 }
@@ -248,6 +250,18 @@ impl Jobs {
     /// How often everything that pauses was to be tried at once.
     pub fn nudges(&self) -> u64 {
         self.shared.nudges.load(Ordering::Relaxed)
+    }
+
+    /// The clock was set back: pauses end as much earlier.
+    fn shift_back(&self, by: Duration) {
+        let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        self.shared.set_back.fetch_add(millis, Ordering::Relaxed);
+        self.with_lanes(|lanes| lanes.shift_back(by));
+    }
+
+    /// How far the clock was set back since the start; whoever keeps times of his own has them follow it.
+    pub fn set_back(&self) -> Duration {
+        Duration::from_millis(self.shared.set_back.load(Ordering::Relaxed))
     }
 
     /// How the engine fares.

@@ -195,7 +195,7 @@ impl Running {
         let back = seen.plus(at.elapsed()).since(now);
         if back > SMALL_STEP {
             tracing::warn!(back_secs = back.as_secs(), "the clock was set back; waiting jobs follow it");
-            self.worker.jobs.with_lanes(|lanes| lanes.shift_back(back));
+            self.worker.jobs.shift_back(back);
             self.tracker.spawn(move_back(Arc::clone(&self.worker), seen, back));
         }
     }

@@ -10,7 +10,9 @@ mod transaction;
 mod transcript;
 mod wire;
 
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -76,6 +78,8 @@ pub struct Opening<'a> {
 /// Trouble with a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
+    /// This machine could not ask it: no file descriptor, no such source address, no route, no permission.
+    Ours(String),
     /// No connection, or it was lost.
     Connection(String),
     /// Nothing came in time.
@@ -94,6 +98,7 @@ impl Fault {
     /// A sentence that begins with an enhanced status code (RFC 3463, RFC 7672 §8.3 style for TLS).
     pub fn diagnostic(&self, host: &str) -> String {
         match self {
+            Self::Ours(why) => format!("4.3.0 {host} was not asked, for a reason of our own: {why}"),
             Self::Connection(why) => format!("4.4.1 {host}: {why}"),
             Self::Timeout(what) => format!("4.4.2 {host}: timed out waiting for {what}"),
             Self::Malformed(why) => format!("4.5.0 {host}: {why}"),
@@ -101,6 +106,11 @@ impl Fault {
             Self::Refused(reply) => format!("4.3.2 {host} refused the session: {}", reply.text()),
             Self::Auth(reply) => format!("4.7.8 {host} refused our credentials: {}", reply.text()),
         }
+    }
+
+    /// Whether it says nothing of the host.
+    pub const fn is_ours(&self) -> bool {
+        matches!(self, Self::Ours(_))
     }
 }
 
@@ -110,18 +120,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire for S {}
 /// Connects to one address of a host until `deadline`, from `source` if that is given.
 ///
 /// # Errors
-/// There is no connection, and why.
+/// There is no connection, and why: by this machine's fault or not.
 pub async fn connect(address: SocketAddr, source: Option<IpAddr>, deadline: Instant) -> Result<TcpStream, Fault> {
-    let connecting = async {
-        let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
-        if let Some(source) = source {
-            socket.bind(SocketAddr::new(source, 0))?;
+    let why = |error: io::Error| format!("no connection to {address}: {error}");
+    let ours = |error| Fault::Ours(why(error));
+    let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }.map_err(ours)?;
+    if let Some(source) = source {
+        socket.bind(SocketAddr::new(source, 0)).map_err(ours)?;
+    }
+    let mut connecting = pin!(socket.connect(address));
+    // What the system says at once it says by itself, but that a host of this machine takes no connections. A router
+    // that knows no way answers the same a little later.
+    match connecting.as_mut().now_or_never() {
+        Some(Ok(stream)) => return Ok(stream),
+        Some(Err(error)) => {
+            let is_refused = matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset);
+            return Err(if is_refused { Fault::Connection(why(error)) } else { ours(error) });
         }
-        socket.connect(address).await
-    };
+        None => {}
+    }
     match timeout_at(deadline, connecting).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(Fault::Connection(format!("no connection to {address}: {error}"))),
+        Ok(Err(error)) => Err(Fault::Connection(why(error))),
         Err(_) => Err(Fault::Connection(format!("no connection to {address} in time"))),
     }
 }

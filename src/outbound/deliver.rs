@@ -3,6 +3,8 @@
 //! Mail to a domain that is received here goes in by the inbound door at once. In dev mode nothing leaves the machine:
 //! all other mail is captured, which means that its recipients count as sent and the API shows it.
 
+mod prepare;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,12 +14,10 @@ use bytes::Bytes;
 use rusqlite::Connection;
 
 use super::failure_report::Failure;
-use super::forward::{Forwarding, Gate};
-use super::pace::Pace;
+use super::outcome::health;
+use super::pace::{Pace, Turn};
 use super::peers::Wait;
-use super::refusal::{self, Speaker, Stage};
 use super::settle::{self, Settled};
-use super::sign::DomainKeys;
 use super::transport::Transport;
 use super::{Destination, Outbound, Outcome, Parcel, Receipt, Transmitted, Verdict};
 use crate::activity::Activity;
@@ -25,14 +25,13 @@ use crate::clock::{Clock, Timestamp};
 use crate::jobs::{self, After, Attempt, Attempted, Claimed, Fate, Flow, Handler, Health};
 use crate::limits::Kind;
 use crate::mail::address::{Domain, Mailbox};
-use crate::mail::mime;
 use crate::mail::verification::Verification;
-use crate::memory_budget::{Door, MemoryBudget, Reservation};
+use crate::memory_budget::MemoryBudget;
 use crate::metrics::Counter;
 use crate::store::dispatches::{self, DispatchRow};
-use crate::store::raws::{self, RawRow};
-use crate::store::recipients::{self, RecipientRow};
-use crate::store::{self, domains, pauses, routes};
+use crate::store::recipients::RecipientRow;
+use crate::store::{self, pauses, routes};
+use prepare::{Found, Prepared};
 
 /// How long an attempt waits that failed for a reason of our own (a busy database).
 const TROUBLE_WAIT: Duration = Duration::from_secs(5);
@@ -66,39 +65,10 @@ pub struct Dispatcher {
     pub memory: MemoryBudget,
 }
 
-/// A dispatch that can be attempted.
-struct Prepared {
-    dispatch: DispatchRow,
-    recipients: Vec<RecipientRow>,
-    data: Bytes,
-    /// Whether its domain is received here.
-    local: bool,
-    /// What is to be done to forwarded mail before it leaves, and what is known of it.
-    forwarding: Option<Forwarding>,
-    /// The keys of the domain that it came to, if that has any.
-    keys: Option<Arc<DomainKeys>>,
-    /// The gate of forwarding that closed since it was stored.
-    closed: Option<Gate>,
-}
-
-/// What the database says of a dispatch.
-enum Found {
-    Ready(Box<Prepared>),
-    /// Its mail data is so large; take part in the budget and look again.
-    Large {
-        account: i64,
-        size: u64,
-    },
-    /// Every recipient is settled, or it was removed.
-    Ended,
-    /// Its mail data is gone or damaged.
-    Lost(Box<(DispatchRow, Vec<RecipientRow>)>),
-}
-
 impl Handler for Dispatcher {
     fn attempt(self: Arc<Self>, flow: Flow, job: Claimed, now: Timestamp) -> Attempt {
         Box::pin(async move {
-            self.wait_for_turn(job.subject_id).await;
+            let turn = self.wait_for_turn(job.subject_id).await;
             let mut found = self.prepare(job.subject_id).await;
             if let Ok((Found::Ready(prepared), _)) = &found
                 && prepared.dispatch.route_id.is_some()
@@ -116,6 +86,9 @@ impl Handler for Dispatcher {
             match found {
                 Ok((Found::Ready(mut prepared), _share)) => {
                     let transmitted = self.transmit(&flow, &mut prepared, now).await;
+                    if transmitted.wait.is_some() {
+                        self.give_back(&prepared, turn);
+                    }
                     self.attempted_or_waits(&flow, &job, *prepared, transmitted)
                 }
                 Ok((Found::Lost(lost), _)) => self.lost(*lost),
@@ -150,15 +123,23 @@ impl Dispatcher {
     }
 
     /// Waits for the turn of a dispatch, before its mail data takes up room.
-    async fn wait_for_turn(self: &Arc<Self>, id: i64) {
+    async fn wait_for_turn(self: &Arc<Self>, id: i64) -> Option<Turn> {
         if !self.pace.is_kept() {
-            return;
+            return None;
         }
         let this = Arc::clone(self);
         // Who has no turn to wait for, or cannot be read, is found out by what follows.
         let found = self.outbound.parts.db.read(move |connection| this.whose_turn(connection, id)).await;
-        if let Ok(Some(whose)) = found {
-            self.pace.turn(&whose).await;
+        self.pace.turn(&found.ok()??).await
+    }
+
+    /// What only waits for its hosts has taken nothing of its account's rate, nor of its domain's.
+    fn give_back(&self, prepared: &Prepared, turn: Option<Turn>) {
+        if prepared.dispatch.route_id.is_some() {
+            self.outbound.parts.limits.give_request_back(prepared.dispatch.account_id);
+        }
+        if let Some(turn) = turn {
+            self.pace.give_back(turn);
         }
     }
 
@@ -190,63 +171,6 @@ impl Dispatcher {
         Ok(relay.map(|relay| relay.host.clone()).or(dispatch.domain))
     }
 
-    /// Whether the domain of a dispatch is received here.
-    fn is_local(&self, connection: &Connection, dispatch: &DispatchRow) -> store::Result<bool> {
-        match &dispatch.domain {
-            Some(domain) => Ok(domains::find_verified(connection, domain)?.is_some()),
-            None => Ok(false),
-        }
-    }
-
-    async fn prepare(self: &Arc<Self>, id: i64) -> store::Result<(Found, Option<Reservation>)> {
-        const SMALL: u64 = 64 * 1024;
-        let this = Arc::clone(self);
-        let found = self.outbound.parts.db.read(move |connection| this.look_up(connection, id, SMALL)).await?;
-        let Found::Large { account, size } = found else { return Ok((found, None)) };
-        let octets = usize::try_from(size).unwrap_or(usize::MAX);
-        let share = self.memory.reserve(Door::Sending, account, octets).await;
-        let this = Arc::clone(self);
-        let found = self.outbound.parts.db.read(move |connection| this.look_up(connection, id, u64::MAX)).await?;
-        Ok((found, Some(share)))
-    }
-
-    fn look_up(&self, connection: &Connection, id: i64, largest: u64) -> store::Result<Found> {
-        let Some(dispatch) = dispatches::find(connection, id)? else { return Ok(Found::Ended) };
-        let Some(raw) = dispatch.raw_id else { return Ok(Found::Ended) };
-        let mut recipients = recipients::list(connection, id)?;
-        recipients.retain(RecipientRow::is_unsettled);
-        if recipients.is_empty() {
-            return Ok(Found::Ended);
-        }
-        match raws::size(connection, raw)? {
-            Some(size) if size > largest => return Ok(Found::Large { account: dispatch.account_id, size }),
-            Some(_) => {}
-            None => return Ok(Found::Lost(Box::new((dispatch, recipients)))),
-        }
-        let mail = match raws::find(connection, raw)? {
-            Some(RawRow::Inline(bytes)) => bytes,
-            Some(RawRow::File(object)) => match self.outbound.parts.objects.read_all(&object) {
-                Err(store::Error::Damaged { .. }) => return Ok(Found::Lost(Box::new((dispatch, recipients)))),
-                read => read?,
-            },
-            None => return Ok(Found::Lost(Box::new((dispatch, recipients)))),
-        };
-        let local = self.is_local(connection, &dispatch)?;
-        let forwarding = match &dispatch.forwarding {
-            Some(json) => Some(Forwarding::parse(json)?),
-            None if dispatch.prefix.is_empty() => None,
-            None => Some(Forwarding::unknown(&self.outbound.parts.config.hostname)),
-        };
-        let keys = if forwarding.is_some() || !header_of(&mail).is_ascii() {
-            self.outbound.parts.keys_of_name(connection, dispatch.account_id, &dispatch.sending_domain)?
-        } else {
-            None
-        };
-        let closed = self.outbound.parts.closed_gate(connection, &dispatch, &recipients)?;
-        let data = mail.into();
-        Ok(Found::Ready(Box::new(Prepared { dispatch, recipients, data, local, forwarding, keys, closed })))
-    }
-
     /// The mail data goes with the parcel, and out of memory as soon as that is done with it.
     async fn transmit(&self, flow: &Flow, prepared: &mut Prepared, now: Timestamp) -> Transmitted {
         if let Some(gate) = prepared.closed {
@@ -264,8 +188,7 @@ impl Dispatcher {
             return all(prepared, &Outcome::ours(Verdict::Bounced, "5.1.3 the address cannot be read"));
         };
         let reverse_path = Mailbox::parse(&dispatch.reverse_path).ok();
-        let ascii =
-            if prepared.local || self.outbound.parts.config.dev { None } else { ascii_form(prepared, &data).await };
+        let ascii = prepared.ascii_form();
         let parcel = Parcel { reverse_path, recipients, data, ascii };
         if prepared.local {
             let outcomes = self.local.deliver(parcel, verification).await;
@@ -456,94 +379,10 @@ impl Dispatcher {
     }
 }
 
-/// What outcomes say of the destination. A reply that defers a recipient says little of others; no reply, or 421
-/// (RFC 5321 §3.8: the service closes), says that nothing else would fare better.
-pub(super) fn health(outcomes: &[Outcome]) -> Health {
-    let deferred = |one: &&Outcome| one.verdict == Verdict::Deferred;
-    if outcomes.iter().filter(deferred).any(|one| one.code.is_none_or(|code| code == 421)) {
-        let taken = outcomes.iter().any(|one| one.verdict == Verdict::Sent);
-        return if taken { Health::Reluctant } else { Health::Unreachable };
-    }
-    if outcomes.iter().any(|one| deferred(&one)) {
-        return Health::Reluctant;
-    }
-    // What we bounced ourselves did not ask it.
-    let asked = outcomes.iter().any(|one| one.code.is_some() || one.verdict == Verdict::Sent);
-    if asked { Health::Up } else { Health::Unknown }
-}
-
-/// The header of mail data.
-fn header_of(mail: &[u8]) -> &[u8] {
-    let end = memchr::memmem::find(mail, b"\r\n\r\n").unwrap_or(mail.len());
-    mail.get(..end).unwrap_or_default()
-}
-
-/// Mail of our own with an international header, signed anew with an ASCII one: the recipients' hosts may know no other.
-async fn ascii_form(prepared: &Prepared, data: &Bytes) -> Option<Bytes> {
-    let keys = prepared.keys.clone().filter(|_| prepared.forwarding.is_none())?;
-    let data = data.clone();
-    let made = tokio::task::spawn_blocking(move || {
-        let mut mail = mime::with_ascii_header(&data)?;
-        let signature = keys.sign(&mail).ok()?;
-        mail.splice(..0, signature.into_bytes());
-        Some(Bytes::from(mail))
-    });
-    made.await.ok().flatten()
-}
-
 /// The same outcome for every recipient, without a host.
 fn all(prepared: &Prepared, outcome: &Outcome) -> Transmitted {
     let outcomes = vec![outcome.clone(); prepared.recipients.len()];
     Transmitted { outcomes, receipt: Receipt::default(), wait: None }
-}
-
-impl Outcome {
-    /// One that `speaker`, who is no host of the recipient's domain as such, gave by a reply.
-    pub(super) fn said_by(mut self, speaker: Speaker) -> Self {
-        if self.verdict == Verdict::Bounced
-            && let Some(code) = self.code
-        {
-            let meant = refusal::meaning(speaker, self.stage, Some(code), &self.diagnostic);
-            (self.verdict, self.no_mailbox) = (meant.verdict, meant.no_mailbox);
-        }
-        self
-    }
-
-    /// Whether a host defers it, and would any other message as well.
-    pub(super) fn is_of_host(&self, speaker: Speaker) -> bool {
-        let meant = || refusal::meaning(speaker, self.stage, self.code, &self.diagnostic);
-        self.verdict == Verdict::Deferred && self.code.is_some() && meant().of_host
-    }
-
-    /// One of this server as the host of the recipient's domain.
-    pub fn of_reply(verdict: Verdict, code: u16, diagnostic: impl Into<String>) -> Self {
-        let diagnostic = diagnostic.into();
-        let meant = refusal::meaning(Speaker::Ours, Stage::Rcpt, Some(code), &diagnostic);
-        Self {
-            verdict,
-            code: Some(code),
-            no_mailbox: verdict == Verdict::Bounced && meant.no_mailbox,
-            diagnostic,
-            stage: Stage::Rcpt,
-        }
-    }
-
-    /// One that we decided; the diagnostic begins with an enhanced status code (RFC 3463).
-    pub fn ours(verdict: Verdict, diagnostic: impl Into<String>) -> Self {
-        let diagnostic = diagnostic.into();
-        let no_mailbox =
-            verdict == Verdict::Bounced && refusal::meaning(Speaker::Ours, Stage::Rcpt, None, &diagnostic).no_mailbox;
-        Self { verdict, code: None, diagnostic, no_mailbox, stage: Stage::Session }
-    }
-
-    /// A deferral is final once the time to try is over (RFC 3463 §3.5: 5.4.7).
-    fn unless_over(self, over: bool) -> Self {
-        if !over || self.verdict != Verdict::Deferred {
-            return self;
-        }
-        let diagnostic = format!("5.4.7 not delivered in time; the last answer was: {}", self.diagnostic);
-        Self { verdict: Verdict::Bounced, code: None, diagnostic, no_mailbox: false, ..self }
-    }
 }
 
 /// A job whose flow waits for its hosts. It keeps its place and its rung.

@@ -4,6 +4,7 @@
 //! [`transport`] is the network: hosts of a domain, sessions, verdicts. Everything before and after it is the store's.
 
 mod arc;
+pub mod ascii_form;
 pub mod client;
 pub mod compose;
 pub mod dane;
@@ -16,6 +17,7 @@ pub mod hand_in;
 pub mod mta_sts;
 pub mod mx;
 pub mod notice;
+mod outcome;
 pub mod own_header;
 pub mod pace;
 pub mod peers;
@@ -47,6 +49,7 @@ use crate::metrics::Metrics;
 use crate::secrets::Secrets;
 use crate::store::Db;
 use crate::store::objects::Objects;
+use ascii_form::AsciiForm;
 use peers::Wait;
 use refusal::Stage;
 use return_path::ReturnPaths;
@@ -114,8 +117,8 @@ pub struct Parcel {
     pub recipients: Vec<Mailbox>,
     /// The mail data, CRLF line ends, not dot-stuffed.
     pub data: Bytes,
-    /// The same for a host that takes no international headers (RFC 6531), where `data` has one.
-    pub ascii: Option<Bytes>,
+    /// What makes the same for a host that takes no international headers (RFC 6531), where `data` has one.
+    pub ascii: Option<AsciiForm>,
 }
 
 /// What became of one recipient in one attempt.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::compose::{Letter, compose};
-use super::deliver::{Dispatcher, health, put_off, waits};
+use super::deliver::{Dispatcher, put_off, waits};
+use super::outcome::health;
 use super::peers::Wait;
 use super::{Destination, Outcome, Parcel, Verdict};
 use crate::activity::Activity;

@@ -20,6 +20,13 @@ pub struct Pace {
     next: Mutex<HashMap<String, Instant>>,
 }
 
+/// A turn that came.
+#[derive(Debug)]
+pub struct Turn {
+    domain: String,
+    at: Instant,
+}
+
 impl Pace {
     /// So many messages a minute for each domain; 0: any number.
     pub fn new(per_minute: u32) -> Self {
@@ -32,10 +39,19 @@ impl Pace {
         self.gap.is_some()
     }
 
-    /// Waits for the turn of a message to `domain`.
-    pub async fn turn(&self, domain: &str) {
-        if let Some(at) = self.take(domain, Instant::now()) {
-            tokio::time::sleep_until(at).await;
+    /// Waits for the turn of a message to `domain`; none: there are no turns.
+    pub async fn turn(&self, domain: &str) -> Option<Turn> {
+        let at = self.take(domain, Instant::now())?;
+        tokio::time::sleep_until(at).await;
+        Some(Turn { domain: domain.to_owned(), at })
+    }
+
+    /// Takes a turn back that was not used, unless somebody waits behind it already.
+    pub fn give_back(&self, turn: Turn) {
+        let Some(gap) = self.gap else { return };
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(free) = next.get_mut(&turn.domain).filter(|free| **free == turn.at + gap) {
+            *free = turn.at;
         }
     }
 
@@ -66,5 +82,19 @@ mod tests {
         assert_eq!(pace.take("b.test", now), Some(now), "each domain has its own turns");
         assert_eq!(pace.take("a.test", now + second * 9), Some(now + second * 9), "unused turns are not saved up");
         assert_eq!(Pace::new(0).take("a.test", now), None);
+    }
+
+    #[test]
+    fn a_turn_that_was_not_used_is_the_next_ones_unless_another_is_taken() {
+        let pace = Pace::new(60);
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let turn = |at| Turn { domain: "a.test".to_owned(), at };
+        assert_eq!(pace.take("a.test", now), Some(now));
+        pace.give_back(turn(now));
+        assert_eq!(pace.take("a.test", now), Some(now));
+        assert_eq!(pace.take("a.test", now), Some(now + second));
+        pace.give_back(turn(now));
+        assert_eq!(pace.take("a.test", now), Some(now + second * 2), "messages keep their distance");
     }
 }

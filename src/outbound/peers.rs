@@ -3,14 +3,15 @@
 //!
 //! All destinations that a host serves share its *width*, the connections that it gets at a time. A host that refuses a
 //! session pauses, twice as long after each probe that fails; one attempt probes, and after a success the width grows
-//! from one. An attempt that finds no host to try leaves its flow here and ends: nothing waits but the flow's name, and
-//! accounts take turns. The table is bounded; what is forgotten first is what says least.
+//! from one. A host that pauses has failed and another may be asked; one that is full or probed is waited for
+//! ([`Denied`]). An attempt that finds no host to try leaves its flow here and ends: nothing waits but the flow's name,
+//! and accounts take turns. The table is bounded; what is forgotten first is what says least.
 
 mod turns;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
@@ -27,7 +28,9 @@ const FIRST_WIDTH: usize = 5;
 const KEPT_FOR: Duration = Duration::from_secs(10);
 /// How long a flow waits for its turn before it looks by itself.
 const LOOKS_AGAIN: Duration = Duration::from_secs(60);
-/// For how long an address stands last that did not answer in time; twice as long after each further time …
+/// How long a probe is waited for: one that lasts longer says that the host still takes nothing.
+const PROBE_PATIENCE: Duration = Duration::from_secs(60);
+/// For how long an address is tried last that did not answer in time; twice as long after each further time …
 const FIRST_DEMOTION: Duration = Duration::from_secs(60);
 /// … up to this.
 const LONGEST_DEMOTION: Duration = Duration::from_secs(3600);
@@ -37,7 +40,14 @@ const LONGEST_DEMOTION: Duration = Duration::from_secs(3600);
 pub struct Peers {
     clock: Clock,
     jobs: Jobs,
-    table: Mutex<HashMap<SocketAddr, Peer>>,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    peers: HashMap<SocketAddr, Peer>,
+    /// How far the clock was set back that its times have followed.
+    set_back: Duration,
 }
 
 /// One address of a host.
@@ -60,6 +70,8 @@ struct Peer {
     reason: String,
     /// A flow tries it when the pause ends.
     has_prober: bool,
+    /// Since when an attempt probes it.
+    probed_since: Option<Timestamp>,
     /// Places that are kept for flows whose turn it is, and until when.
     kept: Vec<(Flow, Timestamp)>,
     waiting: Turns,
@@ -81,6 +93,7 @@ impl Default for Peer {
             nudges: 0,
             reason: String::new(),
             has_prober: false,
+            probed_since: None,
             kept: Vec::new(),
             waiting: Turns::default(),
             last_until: None,
@@ -106,6 +119,15 @@ pub struct IdlePermit {
     address: SocketAddr,
 }
 
+/// Why there is no place at a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// It has all the connections that it gets, or one is finding out whether it takes any: its turn is waited for.
+    Full,
+    /// It failed, and is left alone for now.
+    Pauses,
+}
+
 /// What a flow waits for that found no host to try.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wait {
@@ -121,7 +143,20 @@ type Resumed = Vec<(Flow, Timestamp)>;
 impl Peers {
     /// Knows none; wakes flows of `jobs`.
     pub fn new(jobs: Jobs, clock: Clock) -> Self {
-        Self { clock, jobs, table: Mutex::default() }
+        let table = Table { set_back: jobs.set_back(), ..Table::default() };
+        Self { clock, jobs, table: Mutex::new(table) }
+    }
+
+    /// The table, on the time of the clock.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let set_back = self.jobs.set_back();
+        let by = set_back.saturating_sub(table.set_back);
+        if !by.is_zero() {
+            table.set_back = set_back;
+            table.peers.values_mut().for_each(|peer| peer.shift_back(by));
+        }
+        table
     }
 
     /// Looks at a host, then wakes those whose turn it became.
@@ -129,14 +164,15 @@ impl Peers {
         let now = self.clock.now();
         let mut resumed = Vec::new();
         let done = {
-            let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-            if table.len() >= REMEMBERED && !table.contains_key(&address) {
-                table.retain(|_, peer| peer.matters(now));
-                if table.len() >= REMEMBERED {
-                    table.retain(|_, peer| peer.is_used());
+            let mut table = self.table();
+            let peers = &mut table.peers;
+            if peers.len() >= REMEMBERED && !peers.contains_key(&address) {
+                peers.retain(|_, peer| peer.matters(now));
+                if peers.len() >= REMEMBERED {
+                    peers.retain(|_, peer| peer.is_used());
                 }
             }
-            act(table.entry(address).or_default(), now, &mut resumed)
+            act(peers.entry(address).or_default(), now, &mut resumed)
         };
         for (flow, at) in resumed {
             self.jobs.resume(&flow, at);
@@ -144,19 +180,23 @@ impl Peers {
         done
     }
 
-    /// A place at a host for an attempt of `flow`, of `limit` in all; none while it pauses or has no room.
-    pub fn admit(self: &Arc<Self>, address: SocketAddr, flow: &Flow, limit: usize) -> Option<Permit> {
+    /// A place at a host for an attempt of `flow`, of `limit` in all.
+    ///
+    /// # Errors
+    /// It pauses or has no room.
+    pub fn admit(self: &Arc<Self>, address: SocketAddr, flow: &Flow, limit: usize) -> Result<Permit, Denied> {
         let nudges = self.jobs.nudges();
         self.with(address, |peer, now, resumed| {
             peer.width = peer.width.min(limit).max(1);
             peer.drop_overdue(now, resumed);
             if !peer.admits(flow, nudges, now) {
-                return None;
+                return Err(peer.denied(now));
             }
+            peer.probed_since = peer.breaker.is_open().then_some(now);
             peer.kept.retain(|(kept, _)| kept != flow);
             peer.waiting.remove(flow);
             peer.busy += 1;
-            Some(Permit { peers: Arc::clone(self), address, limit, told: false })
+            Ok(Permit { peers: Arc::clone(self), address, limit, told: false })
         })
     }
 
@@ -168,15 +208,21 @@ impl Peers {
     /// Leaves a flow that found no place at any of these addresses to wait for one.
     pub fn wait(&self, addresses: &[SocketAddr], flow: &Flow) -> Wait {
         let now = self.clock.now();
-        // The one that is free soonest: one without a pause, else the shortest pause.
-        let pause = |address: &&SocketAddr| self.with(**address, |peer, now, _| peer.paused_until(now));
+        // The one that is free soonest: one that is full, else one that is probed, else the shortest pause.
+        let pause = |address: &&SocketAddr| {
+            self.with(**address, |peer, now, _| (peer.breaker.is_open(), peer.paused_until(now)))
+        };
         let Some(address) = addresses.iter().min_by_key(pause) else {
             return Wait { until: now.plus(LOOKS_AGAIN), pause: None };
         };
-        self.with(*address, |peer, now, _| {
+        self.with(*address, |peer, now, resumed| {
             let Some(until) = peer.paused_until(now) else {
                 peer.waiting.push(flow);
-                let until = now.plus(LOOKS_AGAIN);
+                // A place may have become free since it was asked for, and nobody else would say so.
+                peer.promote(now, resumed);
+                let probed_until = peer.probed_since.map(|since| since.plus(PROBE_PATIENCE));
+                let later = now.plus(LOOKS_AGAIN);
+                let until = probed_until.filter(|at| now < *at).map_or(later, |at| at.min(later));
                 let pause = peer.breaker.is_open().then(|| Pause { until, reason: peer.reason.clone() });
                 return Wait { until, pause };
             };
@@ -190,13 +236,8 @@ impl Peers {
         })
     }
 
-    /// Whether nothing may be tried at a host now.
-    pub fn is_paused(&self, address: SocketAddr) -> bool {
-        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        table.get(&address).is_some_and(|peer| peer.breaker.is_open())
-    }
-
-    /// An address did not answer while another did, or is no good for other reasons: the others are tried first.
+    /// An address did not answer while another did, or refused us for want of a name of our IPv6 address: the others are
+    /// tried first for a while.
     pub fn demote(&self, address: SocketAddr) {
         self.with(address, |peer, now, _| {
             let time = FIRST_DEMOTION.saturating_mul(1 << peer.demotions.min(16)).min(LONGEST_DEMOTION);
@@ -207,9 +248,9 @@ impl Peers {
 
     /// Whether an address is to be tried after the others.
     pub fn is_demoted(&self, address: SocketAddr) -> bool {
-        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(peer) = table.get(&address) else { return false };
-        peer.last_until.is_some_and(|until| self.clock.now() < until)
+        let table = self.table();
+        let until = table.peers.get(&address).and_then(|peer| peer.last_until);
+        until.is_some_and(|until| self.clock.now() < until)
     }
 }
 
@@ -222,6 +263,7 @@ impl Permit {
                 tracing::info!(address = %self.address, "a mail host takes mail again");
                 peer.breaker.succeeded();
                 peer.has_prober = false;
+                peer.probed_since = None;
             }
             peer.last_until = None;
             peer.demotions = 0;
@@ -240,6 +282,7 @@ impl Permit {
         let nudges = self.peers.jobs.nudges();
         self.peers.with(self.address, |peer, now, resumed| {
             let others = peer.busy.saturating_sub(1);
+            peer.probed_since = None;
             let was_open = peer.breaker.is_open();
             if !peer.breaker.failed(now, None, others, chance()) {
                 return;
@@ -278,6 +321,9 @@ impl Drop for Permit {
             if !self.told {
                 peer.breaker.said_nothing();
             }
+            if peer.busy == 0 {
+                peer.probed_since = None;
+            }
             peer.promote(now, resumed);
         });
     }
@@ -305,6 +351,19 @@ impl Peer {
             return !self.breaker.pauses(now) && self.busy == 0;
         }
         self.kept.iter().any(|(kept, _)| kept == flow) || self.busy + self.kept.len() < self.width
+    }
+
+    /// Why it has no place.
+    fn denied(&self, now: Timestamp) -> Denied {
+        let is_probed = self.probed_since.is_some_and(|since| now.since(since) < PROBE_PATIENCE);
+        if self.breaker.is_open() && !is_probed { Denied::Pauses } else { Denied::Full }
+    }
+
+    /// The clock was set back.
+    fn shift_back(&mut self, by: Duration) {
+        self.breaker.shift_back(by);
+        let times = self.kept.iter_mut().map(|(_, until)| until);
+        times.chain(&mut self.last_until).chain(&mut self.probed_since).for_each(|at| *at = at.minus(by));
     }
 
     /// Gives free places to those who wait, in turn.

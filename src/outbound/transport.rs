@@ -1,8 +1,9 @@
 //! Takes a parcel to its destination: hosts in turn, verdicts for each recipient, sessions kept for the next parcel.
 //!
 //! Hosts of one preference are equals: a session with any of them that waits is used first, then their addresses are
-//! tried one after the other, a little apart, until one answers (`reach`). A host that pauses or has no room
-//! ([`super::peers`]) is passed over; where all are, nothing was attempted and the flow waits.
+//! tried one after the other, a little apart, until one answers (`reach`). The next preference is for when all addresses
+//! of this one failed or pause (RFC 5321 §5.1); a host that is only full ([`super::peers`]) is waited for, and that is no
+//! attempt.
 
 mod pool;
 mod progress;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
 
-use super::client::{self, Fault, Opening, Session, Timeouts, Transcript};
+use super::client::{self, Ended, Fault, Opening, Session, Timeouts, Transcript};
 use super::mx::Hosts;
 use super::peers::{Peers, Permit};
 use super::refusal::Speaker;
@@ -27,7 +28,7 @@ use crate::jobs::{Flow, Jobs};
 use crate::mail::address::{Domain, Mailbox};
 use pool::{Key, Pool};
 use progress::Progress;
-use reach::{Candidate, Reached};
+use reach::{Candidate, Left, Reached};
 
 /// Octets of a transcript at most.
 pub const MAX_TRANSCRIPT: usize = 16 * 1024;
@@ -57,6 +58,16 @@ struct Access<'a> {
     implicit_tls: bool,
     auth: Option<(&'a str, &'a str)>,
     guard: Option<&'a Guard>,
+}
+
+/// What became of a session that was used.
+enum Used<'h> {
+    /// It is over, or waits for the next parcel.
+    Up,
+    /// It took some of many recipients, and may have the next.
+    Ready(Box<Connection>),
+    /// It is closed, and another is wanted: the place at the host is ours still.
+    Closed(Candidate<'h>, Permit),
 }
 
 /// A session and its place at the host.
@@ -141,7 +152,7 @@ impl Transport {
         Transmitted { wait, ..whole.finish() }
     }
 
-    /// By a relay; when it cannot be reached and the operator wants that, by the recipients' own hosts.
+    /// By a relay; where it fails or pauses and the operator wants that, by the recipients' own hosts.
     async fn relay(&self, flow: &Flow, relay: &Arc<Smarthost>, parcel: Parcel, now: Timestamp) -> Transmitted {
         let progress = match self.hosts.of_smarthost(relay).await {
             Ok(hosts) => {
@@ -162,7 +173,7 @@ impl Transport {
                 Progress::of(&parcel, self.timeouts.total).unroutable(unroutable)
             }
         };
-        if !progress.is_untouched() || !relay.fallback {
+        if !progress.is_untouched() || progress.is_full() || !relay.fallback {
             return self.finish(progress, flow);
         }
         let mut transcript = progress.transcript;
@@ -174,10 +185,10 @@ impl Transport {
 
     /// What came of it, or what the flow waits for when nothing could be tried.
     fn finish(&self, progress: Progress, flow: &Flow) -> Transmitted {
-        let full = || progress.passed_over.iter().any(|address| !self.peers.is_paused(*address));
-        // Where one of several was tried in vain and another has no room, its turn is to be waited for as well.
-        let waits = !progress.passed_over.is_empty() && progress.is_untouched() && (!progress.tried || full());
-        let wait = waits.then(|| self.peers.wait(&progress.passed_over, flow));
+        let wait = progress.waits().then(|| {
+            let addresses: Vec<SocketAddr> = progress.passed_over.iter().map(|(address, _)| *address).collect();
+            self.peers.wait(&addresses, flow)
+        });
         Transmitted { wait, ..progress.finish() }
     }
 
@@ -186,38 +197,43 @@ impl Transport {
         let mut progress = Progress::of(parcel, self.timeouts.total);
         progress.has_ipv4 = hosts.iter().flat_map(|host| &host.addresses).any(SocketAddr::is_ipv4);
         for equals in hosts.chunk_by(|one, next| one.preference == next.preference) {
-            let mut left = reach::candidates(equals);
+            let mut left = Left::of(equals);
             while !progress.is_over()
                 && let Some(reached) = self.reach(&mut left, access, &mut progress).await
             {
                 self.try_host(reached, &mut left, parcel, access, &mut progress).await;
             }
+            if progress.is_full() {
+                break;
+            }
         }
         progress
     }
 
-    /// Tries one address of a host: if it takes the first hundred recipients it gets the next, over the session that was
-    /// kept.
+    /// Tries one address of a host: if it takes the first hundred recipients it gets the next over the same session.
     async fn try_host<'h>(
         &self,
         reached: Reached<'h>,
-        left: &mut Vec<Candidate<'h>>,
+        left: &mut Left<'h>,
         parcel: &Parcel,
         access: Access<'_>,
         progress: &mut Progress,
     ) {
-        let before = progress.open().len();
-        let (candidate, kept, connection) = match reached {
-            Reached::Kept(candidate, connection) => (candidate, true, Some(*connection)),
+        let (candidate, mut kept, mut connection) = match reached {
+            Reached::Kept(candidate, connection) => (candidate, true, *connection),
             Reached::New(candidate, stream, permit) => {
-                (candidate, false, self.open(candidate, stream, permit, access, progress).await)
+                match self.open(candidate, stream, permit, access, progress).await {
+                    Some(connection) => (candidate, false, connection),
+                    None => return,
+                }
             }
         };
-        let Some(connection) = connection else { return };
-        if !self.use_connection(connection, kept, candidate, parcel, access, progress).await {
-            left.insert(0, Candidate { opens_anew: true, ..candidate });
-        } else if before > MAX_RECIPIENTS && progress.open().len() < before {
-            left.insert(0, candidate);
+        loop {
+            match self.use_connection(connection, kept, candidate, parcel, access, progress).await {
+                Used::Up => return,
+                Used::Ready(next) => (connection, kept) = (*next, true),
+                Used::Closed(candidate, permit) => return left.again(candidate, permit),
+            }
         }
     }
 
@@ -230,7 +246,7 @@ impl Transport {
         access: Access<'_>,
         progress: &mut Progress,
     ) -> Option<Connection> {
-        let Candidate { host, address, .. } = candidate;
+        let Candidate { host, address } = candidate;
         let mut connected = Ok(stream);
         let mut plain = false;
         loop {
@@ -253,12 +269,14 @@ impl Transport {
                 Err(failed) => failed,
             };
             progress.transcript.append(&transcript.text());
-            progress.failed(host, address, &fault);
+            if progress.failed(host, address, &fault) {
+                self.peers.demote(address);
+            }
             let tls_failed = matches!(fault, Fault::Tls(_));
             // Opportunistic: better in plain text than not at all, and once (RFC 7435 §3).
             if !tls_failed || host.tls != TlsRule::Opportunistic || plain {
                 // What TLS has to prove is asked for one destination, not by the host.
-                if !tls_failed {
+                if !tls_failed && !fault.is_ours() {
                     permit.failed(&fault.diagnostic(&host.name));
                 }
                 return None;
@@ -269,22 +287,22 @@ impl Transport {
     }
 
     async fn connect(&self, candidate: Candidate<'_>, deadline: tokio::time::Instant) -> Result<TcpStream, Fault> {
-        let Candidate { host, address, .. } = candidate;
+        let Candidate { host, address } = candidate;
         let until = deadline.min(tokio::time::Instant::now() + self.timeouts.connect);
         client::connect(address, self.hosts.source(&host.name, address), until).await
     }
 
-    /// One transaction; whether it came to anything. A kept session that the host had closed meanwhile does not count.
-    async fn use_connection(
+    /// One transaction. A kept session that the host had closed meanwhile does not count.
+    async fn use_connection<'h>(
         &self,
         connection: Connection,
         kept: bool,
-        candidate: Candidate<'_>,
+        candidate: Candidate<'h>,
         parcel: &Parcel,
         access: Access<'_>,
         progress: &mut Progress,
-    ) -> bool {
-        let Candidate { host, address, .. } = candidate;
+    ) -> Used<'h> {
+        let Candidate { host, address } = candidate;
         let Connection { mut session, mut permit, without_tls } = connection;
         let speaker = match access.smarthost {
             _ if without_tls || session.refuses_tls => Speaker::WithoutTls,
@@ -309,35 +327,57 @@ impl Transport {
             && !ended.data_sent
             && matches!(ended.fault, Some(Fault::Connection(_) | Fault::Refused(_)))
         {
-            return false;
+            return Used::Closed(candidate, permit);
         }
-        let answered = ended.outcomes.iter().all(Option::is_some);
-        match &ended.fault {
-            Some(fault @ Fault::Refused(_)) => permit.failed(&fault.diagnostic(&host.name)),
-            None => match ended.outcomes.iter().flatten().find(|one| one.is_of_host(speaker)) {
-                Some(refused) => permit.failed(&refused.diagnostic),
-                None => permit.succeeded(),
-            },
-            // It may well hang up once it has refused the message.
-            Some(_) if answered => permit.succeeded(),
-            // A connection that is lost over the data may be lost by it.
-            Some(_) if ended.data_sent => {}
-            Some(fault) => permit.failed(&fault.diagnostic(&host.name)),
-        }
+        let (reusable, of_host) = (ended.reusable, said_of_host(&ended, host, speaker));
         progress.transcript.append(&session.transcript.text());
         progress.receipt.tls = session.tls.as_ref().map(|version| tls_word(version, &host.tls));
-        // The next attempt tries TLS again.
-        let reusable = ended.reusable && !without_tls && !session.refuses_tls;
-        if progress.take(&open, ended, host, address) {
+        let wants_ipv4 = progress.take(&open, ended, host, address);
+        let takes_more = !wants_ipv4 && matches!(of_host, Some(Ok(())));
+        if wants_ipv4 {
+            // It would refuse any other message as well.
+            permit.failed(&progress.trouble_text());
             self.peers.demote(address);
-        }
-        if reusable {
-            let key = Key::new(host, address, access.auth.map(|(user, _)| user));
-            self.pool.put(key, Connection { session, permit, without_tls });
         } else {
-            tokio::spawn(pool::quit(session, permit));
+            match of_host {
+                Some(Ok(())) => permit.succeeded(),
+                Some(Err(why)) => permit.failed(&why),
+                None => {}
+            }
         }
-        true
+        let goes_on = takes_more && open.len() == MAX_RECIPIENTS && !progress.is_over();
+        // The next attempt tries TLS again.
+        if !reusable || without_tls || session.refuses_tls {
+            if goes_on {
+                session.quit().await;
+                return Used::Closed(candidate, permit);
+            }
+            tokio::spawn(pool::quit(session, permit));
+            return Used::Up;
+        }
+        let connection = Connection { session, permit, without_tls };
+        if goes_on {
+            return Used::Ready(Box::new(connection));
+        }
+        self.pool.put(Key::new(host, address, access.auth.map(|(user, _)| user)), connection);
+        Used::Up
+    }
+}
+
+/// What a transaction says of the host, if it says anything: that it takes mail, whatever it thinks of this one, or why
+/// it would take no other either.
+fn said_of_host(ended: &Ended, host: &Host, speaker: Speaker) -> Option<Result<(), String>> {
+    let answered = ended.outcomes.iter().all(Option::is_some);
+    let refused = ended.outcomes.iter().flatten().find(|one| one.is_of_host(speaker));
+    match (&ended.fault, refused) {
+        (Some(fault @ Fault::Refused(_)), _) => Some(Err(fault.diagnostic(&host.name))),
+        (_, Some(refused)) => Some(Err(refused.diagnostic.clone())),
+        (None, None) => Some(Ok(())),
+        // It may well hang up once it has refused the message.
+        (Some(_), None) if answered => Some(Ok(())),
+        // A connection that is lost over the data may be lost by it.
+        (Some(_), None) if ended.data_sent => None,
+        (Some(fault), None) => Some(Err(fault.diagnostic(&host.name))),
     }
 }
 

@@ -4,65 +4,27 @@
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mailkite::clock::{Clock, Timestamp};
-use mailkite::config::{Config, Outbound};
+use mailkite::config::Outbound;
 use mailkite::dns::Resolver;
 use mailkite::egress::{Guard, Policy};
-use mailkite::jobs::Flow;
+use mailkite::jobs::{Flow, Jobs};
 use mailkite::mail::address::{Domain, Mailbox};
 use mailkite::outbound::client::Timeouts;
 use mailkite::outbound::mx::Hosts;
 use mailkite::outbound::tls::ClientTls;
 use mailkite::outbound::transport::Transport;
 use mailkite::outbound::{Destination, Parcel, Transmitted, Verdict};
-use serde_json::json;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::support::api::Api;
 use crate::support::dns::DnsServer;
+use crate::support::outgoing::{SENT, WAITING, any_port, busy, send, sending};
 use crate::support::remote::{Act, Manner, Remote};
-use crate::support::server::Server;
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
-const WAITING: &str = "SELECT count(*) FROM job WHERE lease_until IS NULL";
-const SENT: &str = "SELECT count(*) FROM recipient WHERE status = 'sent'";
-
-/// A host that answers `reply` at `stage` as long as it is busy.
-async fn busy(address: SocketAddr, stage: &'static str, reply: &'static str) -> (Remote, Arc<AtomicBool>) {
-    let is_busy = Arc::new(AtomicBool::new(true));
-    let asked = Arc::clone(&is_busy);
-    let script = move |command: &str, _: usize| {
-        (command.starts_with(stage) && asked.load(Ordering::SeqCst)).then(|| Act::Leave(format!("{reply}\r\n")))
-    };
-    (Remote::at(address, Manner { script: Arc::new(script), ..Manner::default() }).await, is_busy)
-}
-
-fn any_port(ip: [u8; 4]) -> SocketAddr {
-    SocketAddr::from((ip, 0))
-}
-
-/// A server whose mail leaves for loopback.
-async fn sending(clock: Clock, dns: &DnsServer, port: u16, adjust: impl FnOnce(&mut Config)) -> Server {
-    Server::start_with(clock, |config| {
-        config.dns.servers = vec![dns.address];
-        config.outbound.smarthost = None;
-        config.outbound.port = port;
-        config.outbound.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
-        config.outbound.mta_sts = false;
-        config.outbound.dane = false;
-        adjust(config);
-    })
-    .await
-}
-
-/// Sends a message, and returns its id.
-async fn send(api: &Api, to: &str) -> String {
-    let body = json!({"from": "hi@inbox.test", "to": to, "subject": "Hi", "text": "It waits."});
-    api.post("/v1/send", body).await.expect(202)["id"].as_str().unwrap().to_owned()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_refuses_sessions_is_left_alone_by_all_domains_and_loses_nothing() {
@@ -380,4 +342,57 @@ async fn mail_leaves_from_the_address_of_its_family_that_is_configured() {
     };
     let (_, peer) = tokio::join!(rig.send(), peer);
     assert_eq!(peer, "127.0.0.9");
+}
+
+#[tokio::test]
+async fn a_refusal_for_want_of_a_name_is_held_against_the_address_that_gave_it() {
+    // Its sessions end with each message, so that addresses are chosen anew.
+    let once =
+        |command: &str, _: usize| (command == "END").then(|| Act::Leave("250 2.0.0 taken, and bye\r\n".to_owned()));
+    let four = Remote::at(any_port([127, 0, 0, 1]), Manner { script: Arc::new(once), ..Manner::default() }).await;
+    let port = four.address.port();
+    let other = Remote::at(SocketAddr::from(([127, 0, 0, 2], port)), Manner::default()).await;
+    let six = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port));
+    let (six, _busy) = busy(six, "MAIL", "550 5.7.25 no PTR record").await;
+    let clock = Clock::manual(NOW);
+    let Rig { dns, transport } = Rig::new(port, |_| {}).await;
+    let rig = Rig { dns, transport: transport.waking(Jobs::default(), clock.clone()) };
+    for address in ["::1", "127.0.0.1", "127.0.0.2"] {
+        rig.dns.address("mx.remote.test", address);
+    }
+    for (asked, passed) in [(1, 61), (2, 61), (2, 61), (3, 0)] {
+        let done = rig.send().await;
+        assert_eq!(verdict(&done), Verdict::Sent, "{}", done.receipt.transcript);
+        assert_eq!(six.connections(), asked, "for longer each time");
+        clock.advance(Duration::from_secs(passed));
+    }
+    assert_eq!((four.connections(), other.connections()), (4, 0), "the address that takes mail is as good as ever");
+}
+
+#[tokio::test]
+async fn what_this_machine_cannot_do_is_held_against_no_host() {
+    let four = Remote::at(any_port([127, 0, 0, 1]), Manner::default()).await;
+    let nowhere = |config: &mut Outbound| config.source_addresses = vec!["192.0.2.77".parse().unwrap()];
+    let rig = Rig::new(four.address.port(), nowhere).await;
+    rig.dns.address("mx.remote.test", "127.0.0.1");
+    for _ in 0..3 {
+        let done = rig.send().await;
+        assert_eq!((verdict(&done), &done.wait), (Verdict::Deferred, &None), "it does not pause");
+        let said = &done.outcomes[0].diagnostic;
+        assert!(said.starts_with("4.3.0 mx.remote.test was not asked, for a reason of our own: "), "{said}");
+    }
+    assert_eq!(four.connections(), 0);
+}
+
+#[tokio::test]
+async fn an_address_that_this_machine_has_no_way_to_is_no_attempt_while_the_others_pause() {
+    let (four, _busy) = busy(any_port([127, 0, 0, 1]), "GREETING", "421 4.3.2 too many connections").await;
+    let nowhere = |config: &mut Outbound| config.source_addresses = vec!["2001:db8::77".parse().unwrap()];
+    let rig = Rig::new(four.address.port(), nowhere).await;
+    rig.dns.address("mx.remote.test", "::1").address("mx.remote.test", "127.0.0.1");
+    let done = rig.send().await;
+    assert!(done.outcomes[0].diagnostic.contains("421 4.3.2 too many"), "{}", done.outcomes[0].diagnostic);
+    let pause = rig.send().await.wait.and_then(|wait| wait.pause);
+    assert!(pause.is_some_and(|pause| pause.reason.contains("421 4.3.2 too many")), "nothing was attempted");
+    assert_eq!(four.connections(), 1);
 }

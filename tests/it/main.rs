@@ -32,6 +32,7 @@ mod forwarding;
 mod golden;
 mod google;
 mod host_pauses;
+mod host_turns;
 mod house;
 mod http;
 mod http_connections;

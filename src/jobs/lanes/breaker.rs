@@ -117,7 +117,7 @@ impl Breaker {
     }
 
     /// The clock was set back.
-    pub(super) fn shift_back(&mut self, by: Duration) {
+    pub fn shift_back(&mut self, by: Duration) {
         self.until = self.until.map(|until| until.minus(by));
         self.held = self.held.map(|until| until.minus(by));
         self.asked_for = self.asked_for.map(|until| until.minus(by));

@@ -64,9 +64,9 @@ impl Offers {
         let refuse = |diagnostic: &str| Err(Outcome::ours(Verdict::Bounced, diagnostic));
         let mut parcel = Cow::Borrowed(parcel);
         if !self.smtputf8
-            && let Some(ascii) = &parcel.ascii
+            && let Some(form) = &parcel.ascii
+            && let Some(data) = form.of(&parcel.data).await
         {
-            let data = ascii.clone();
             parcel.to_mut().data = data;
         }
         if !self.eight_bit && !parcel.data.is_ascii() {

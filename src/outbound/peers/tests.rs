@@ -18,7 +18,7 @@ impl Rig {
     }
 
     fn admit(&self, flow: &Flow) -> Option<Permit> {
-        self.peers.admit(host(1), flow, LIMIT)
+        self.peers.admit(host(1), flow, LIMIT).ok()
     }
 
     /// Takes as many places as there are.
@@ -55,7 +55,7 @@ fn a_host_gets_few_connections_at_first_and_more_with_each_success() {
     }
     all.first_mut().unwrap().succeeded();
     assert!(rig.admit(&flow("a", 2)).is_none(), "no more than the limit");
-    assert!(rig.peers.admit(host(2), &flow("a", 2), LIMIT).is_some(), "another host has places of its own");
+    assert!(rig.peers.admit(host(2), &flow("a", 2), LIMIT).is_ok(), "another host has places of its own");
 }
 
 #[test]
@@ -117,6 +117,39 @@ fn freed_places_go_to_those_who_wait_account_by_account() {
 }
 
 #[test]
+fn a_host_that_is_full_or_probed_takes_mail_and_one_that_pauses_does_not() {
+    let rig = Rig::new();
+    let (one, other) = (flow("one", 1), flow("other", 2));
+    let denied = |rig: &Rig| rig.peers.admit(host(1), &other, LIMIT).unwrap_err();
+    let held = rig.fill();
+    assert_eq!(denied(&rig), Denied::Full);
+    drop(held);
+    rig.admit(&one).unwrap().failed("421 too many");
+    assert_eq!(denied(&rig), Denied::Pauses);
+    rig.clock.advance(Duration::from_secs(2));
+    let probe = rig.admit(&one).unwrap();
+    assert_eq!(denied(&rig), Denied::Full);
+    rig.clock.advance(Duration::from_secs(20));
+    assert_eq!(rig.seconds_until(rig.wait(&other).until), 40, "the end of patience is not slept through");
+    rig.clock.advance(Duration::from_secs(40));
+    assert_eq!(denied(&rig), Denied::Pauses, "a probe that does not end");
+    assert_eq!(rig.seconds_until(rig.wait(&other).until), 60);
+    drop(probe);
+    assert!(rig.admit(&other).is_some());
+}
+
+#[test]
+fn who_begins_to_wait_for_a_place_that_became_free_has_it() {
+    let rig = Rig::new();
+    let (one, other) = (flow("one", 1), flow("other", 2));
+    drop(rig.fill());
+    rig.wait(&one);
+    let held = rig.fill();
+    assert_eq!(held.len(), FIRST_WIDTH - 1, "a place is kept");
+    assert!(rig.admit(&other).is_none() && rig.admit(&one).is_some());
+}
+
+#[test]
 fn a_place_that_is_not_taken_goes_to_the_next() {
     let rig = Rig::new();
     let mut held = rig.fill();
@@ -143,7 +176,7 @@ fn sessions_that_wait_count_as_connections_and_leave_their_place_to_others() {
 }
 
 #[test]
-fn an_address_that_did_not_answer_stands_last_for_longer_each_time() {
+fn an_address_that_did_not_answer_is_tried_last_for_longer_each_time() {
     let rig = Rig::new();
     for seconds in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
         rig.peers.demote(host(1));
@@ -165,9 +198,9 @@ fn hosts_are_forgotten_but_not_those_in_use() {
         let address = SocketAddr::from(([198, 51, 100, 1], number));
         rig.peers.admit(address, &flow("a", 1), LIMIT).unwrap().failed("no answer");
     }
-    let table = rig.peers.table.lock().unwrap();
-    assert!(table.len() <= REMEMBERED, "{}", table.len());
-    assert!(table.contains_key(&host(1)));
+    let table = rig.peers.table();
+    assert!(table.peers.len() <= REMEMBERED, "{}", table.peers.len());
+    assert!(table.peers.contains_key(&host(1)));
     drop(table);
     drop(used);
 }

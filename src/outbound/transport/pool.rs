@@ -44,10 +44,17 @@ pub struct Pool {
 }
 
 /// One that waits, since when, and its place at the host.
-struct Idle {
+pub struct Idle {
     since: Instant,
     session: Session,
     permit: IdlePermit,
+}
+
+impl Idle {
+    /// The session, over to another place at its host.
+    pub fn into_session(self) -> Session {
+        self.session
+    }
 }
 
 #[derive(Default)]
@@ -75,19 +82,19 @@ impl Pool {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a session waits, perhaps a good one.
-    pub fn has(&self, key: &Key) -> bool {
-        self.waiting().sessions.contains_key(key)
-    }
-
-    /// A session that is still good, over to a new place at its host.
-    pub fn take(&self, key: &Key) -> Option<Session> {
+    /// A session that is still good.
+    pub fn take(&self, key: &Key) -> Option<Idle> {
         loop {
             let mut idle = self.waiting().pop(key)?;
             if idle.since.elapsed() < IDLE && !idle.session.is_stale() {
-                return Some(idle.session);
+                return Some(idle);
             }
         }
+    }
+
+    /// Leaves a session to wait on, as long as it would have.
+    pub fn put_back(self: &Arc<Self>, key: Key, idle: Idle) {
+        self.keep(&mut self.waiting(), key, idle);
     }
 
     /// Ends a session with this address, because its place is wanted; whether there was one.
@@ -114,6 +121,10 @@ impl Pool {
             return;
         }
         let idle = Idle { since: Instant::now(), session, permit: permit.idle() };
+        self.keep(&mut waiting, key, idle);
+    }
+
+    fn keep(self: &Arc<Self>, waiting: &mut Waiting, key: Key, idle: Idle) {
         waiting.count += 1;
         waiting.sessions.entry(key).or_default().push(idle);
         if !std::mem::replace(&mut waiting.watched, true) {

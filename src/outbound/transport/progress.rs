@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::outbound::client::{Ended, Fault, Transcript};
+use crate::outbound::peers::Denied;
 use crate::outbound::refusal;
 use crate::outbound::{Host, Outcome, Parcel, Receipt, Transmitted, Unroutable, Verdict};
 
@@ -23,7 +24,7 @@ pub(super) struct Progress {
     /// A host was tried, …
     pub tried: bool,
     /// … and these were not, because they pause or have no room.
-    pub passed_over: Vec<SocketAddr>,
+    pub passed_over: Vec<(SocketAddr, Denied)>,
     /// One of the hosts has an IPv4 address.
     pub has_ipv4: bool,
     /// Our IPv6 address has no name: no other of theirs would do.
@@ -61,34 +62,55 @@ impl Progress {
         self.stop || Instant::now() >= self.deadline || self.outcomes.iter().all(Option::is_some)
     }
 
+    /// Whether one of the hosts takes mail, but has no room for another connection.
+    pub(super) fn is_full(&self) -> bool {
+        let of_use = |address: &SocketAddr| !self.only_ipv4 || address.is_ipv4();
+        self.passed_over.iter().any(|(address, denied)| *denied == Denied::Full && of_use(address))
+    }
+
+    /// Whether nothing came of it, and what was passed over is to be waited for: every host that is left pauses, or one
+    /// of them is full.
+    pub(super) fn waits(&self) -> bool {
+        self.is_untouched() && (self.is_full() || (!self.tried && !self.passed_over.is_empty()))
+    }
+
     /// A host could not be connected to.
     pub(super) fn note_unreached(&mut self, host: &Host, address: SocketAddr, fault: &Fault) {
         self.transcript.note(&format!("{} [{address}]", host.name));
         self.failed(host, address, fault);
     }
 
-    /// A host took no session, or broke it off.
-    pub(super) fn failed(&mut self, host: &Host, address: SocketAddr, fault: &Fault) {
-        self.tried = true;
-        self.receipt.host = Some(host.name.clone());
-        self.receipt.address = Some(address);
-        if let Fault::Refused(reply) = fault {
-            self.only_ipv4 |= self.wants_ipv4(address, &reply.text());
+    /// A host took no session, or broke it off. Whether it did so because our IPv6 address has no name.
+    pub(super) fn failed(&mut self, host: &Host, address: SocketAddr, fault: &Fault) -> bool {
+        let trouble = Outcome::ours(Verdict::Deferred, fault.diagnostic(&host.name));
+        if fault.is_ours() {
+            // It was not asked. What others said says more.
+            self.trouble.get_or_insert(trouble);
+            return false;
         }
-        self.trouble = Some(Outcome::ours(Verdict::Deferred, fault.diagnostic(&host.name)));
+        self.trouble = Some(trouble);
+        self.tried_at(host, address);
+        let wants_ipv4 = matches!(fault, Fault::Refused(reply) if self.wants_ipv4(address, &reply.text()));
+        self.only_ipv4 |= wants_ipv4;
+        wants_ipv4
     }
 
-    /// Takes over what a transaction decided. Whether the host wants us to come over IPv4: then those whom it refused for
-    /// that have no verdict yet.
-    pub(super) fn take(&mut self, open: &[usize], ended: Ended, host: &Host, address: SocketAddr) -> bool {
+    fn tried_at(&mut self, host: &Host, address: SocketAddr) {
         self.tried = true;
         self.receipt.host = Some(host.name.clone());
         self.receipt.address = Some(address);
+    }
+
+    /// Takes over what a transaction decided. Whether this address refused anybody because our IPv6 address has no name:
+    /// those have no verdict yet.
+    pub(super) fn take(&mut self, open: &[usize], ended: Ended, host: &Host, address: SocketAddr) -> bool {
+        self.tried_at(host, address);
+        let mut wants_ipv4 = false;
         for (place, outcome) in open.iter().zip(ended.outcomes) {
             let refused = outcome.as_ref().filter(|one| one.verdict != Verdict::Sent);
             let outcome = match refused {
                 Some(refused) if self.wants_ipv4(address, &refused.diagnostic) => {
-                    self.only_ipv4 = true;
+                    wants_ipv4 = true;
                     self.trouble = Some(Outcome { verdict: Verdict::Deferred, ..refused.clone() });
                     None
                 }
@@ -98,12 +120,18 @@ impl Progress {
                 *slot = outcome;
             }
         }
+        self.only_ipv4 |= wants_ipv4;
         if let Some(fault) = &ended.fault {
-            self.failed(host, address, fault);
+            wants_ipv4 |= self.failed(host, address, fault);
             // Its last word never came: perhaps it has the mail.
             self.stop = ended.data_sent;
         }
-        self.only_ipv4
+        wants_ipv4
+    }
+
+    /// The last trouble, as a sentence.
+    pub(super) fn trouble_text(&self) -> String {
+        self.trouble.as_ref().map(|trouble| trouble.diagnostic.clone()).unwrap_or_default()
     }
 
     /// Whether a refusal is about the name of our IPv6 address, which IPv4 may do without.
@@ -124,7 +152,12 @@ impl Progress {
     }
 
     pub(super) fn finish(self) -> Transmitted {
-        let rest = self.trouble.unwrap_or_else(|| Outcome::ours(Verdict::Deferred, "4.4.4 no host could be tried"));
+        let untried = if self.passed_over.is_empty() {
+            "4.4.4 no host could be tried"
+        } else {
+            "4.4.5 the mail hosts take no more connections at the moment"
+        };
+        let rest = self.trouble.unwrap_or_else(|| Outcome::ours(Verdict::Deferred, untried));
         let outcomes = self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| rest.clone())).collect();
         let receipt = Receipt { transcript: self.transcript.text(), ..self.receipt };
         Transmitted { outcomes, receipt, wait: None }

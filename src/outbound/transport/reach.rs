@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::pool::Key;
 use super::progress::Progress;
@@ -22,8 +22,14 @@ const STAGGER: Duration = Duration::from_secs(1);
 pub(super) struct Candidate<'h> {
     pub host: &'h Host,
     pub address: SocketAddr,
-    /// Sessions with it that wait are no good.
-    pub opens_anew: bool,
+}
+
+/// The addresses of equal hosts that are left to try.
+pub(super) struct Left<'h> {
+    /// In the order to try them.
+    candidates: Vec<Candidate<'h>>,
+    /// One where we have a place already, which goes before all.
+    admitted: Option<(Candidate<'h>, Permit)>,
 }
 
 /// An address that was reached.
@@ -34,81 +40,96 @@ pub(super) enum Reached<'h> {
     New(Candidate<'h>, TcpStream, Permit),
 }
 
-/// The addresses of hosts, in the order to try them.
-pub(super) fn candidates(hosts: &[Host]) -> Vec<Candidate<'_>> {
-    let mut all = Vec::new();
-    for host in hosts {
-        all.extend(host.addresses.iter().map(|address| Candidate { host, address: *address, opens_anew: false }));
+impl<'h> Left<'h> {
+    /// All addresses of hosts.
+    pub(super) fn of(hosts: &'h [Host]) -> Self {
+        let mut candidates = Vec::new();
+        for host in hosts {
+            candidates.extend(host.addresses.iter().map(|address| Candidate { host, address: *address }));
+        }
+        Self { candidates, admitted: None }
     }
-    all
+
+    /// An address is to be connected to anew, and our place there is still ours.
+    pub(super) fn again(&mut self, candidate: Candidate<'h>, permit: Permit) {
+        self.admitted = Some((candidate, permit));
+    }
 }
 
 impl Transport {
-    /// Reaches one of the candidates that are left, which it takes away, as well as those that fail; none: no more can be.
+    /// Reaches one of the addresses that are left, which it takes away, as well as those that fail; none: no more can be.
     pub(super) async fn reach<'h>(
         &self,
-        left: &mut Vec<Candidate<'h>>,
+        left: &mut Left<'h>,
         access: Access<'_>,
         progress: &mut Progress,
     ) -> Option<Reached<'h>> {
-        left.retain(|candidate| !progress.only_ipv4 || candidate.address.is_ipv4());
-        if let Some(kept) = self.take_kept(left, access) {
+        if progress.only_ipv4 {
+            left.candidates.retain(|candidate| candidate.address.is_ipv4());
+            left.admitted.take_if(|(candidate, _)| !candidate.address.is_ipv4());
+        }
+        if left.admitted.is_none()
+            && let Some(kept) = self.take_kept(&mut left.candidates, access)
+        {
             return Some(kept);
         }
-        left.sort_by_key(|candidate| self.peers.is_demoted(candidate.address));
+        left.candidates.sort_by_key(|candidate| self.peers.is_demoted(candidate.address));
         self.race(left, access, progress).await
     }
 
     fn take_kept<'h>(&self, left: &mut Vec<Candidate<'h>>, access: Access<'_>) -> Option<Reached<'h>> {
-        for (at, candidate) in left.iter().enumerate().filter(|(_, candidate)| !candidate.opens_anew) {
+        for (at, candidate) in left.iter().enumerate() {
             let key = Key::new(candidate.host, candidate.address, access.auth.map(|(user, _)| user));
-            if self.pool.has(&key)
-                && let Some(permit) = self.peers.admit(candidate.address, access.flow, access.width)
-                && let Some(session) = self.pool.take(&key)
-            {
-                return Some(Reached::Kept(
-                    left.remove(at),
-                    Box::new(Connection { session, permit, without_tls: false }),
-                ));
+            // A place is asked for only once there is a good session to use it: it may be a turn that was waited for.
+            let Some(idle) = self.pool.take(&key) else { continue };
+            match self.peers.admit(candidate.address, access.flow, access.width) {
+                Ok(permit) => {
+                    let connection = Connection { session: idle.into_session(), permit, without_tls: false };
+                    return Some(Reached::Kept(left.remove(at), Box::new(connection)));
+                }
+                Err(_) => self.pool.put_back(key, idle),
             }
         }
         None
     }
 
     /// Connects to one after the other, each a little after the one before or as soon as that failed. The first that
-    /// answers is taken; those that did not by then stand last for a while, and may be tried later.
+    /// answers is taken; those that had their time and did not are tried last for a while, and may be tried later.
     async fn race<'h>(
         &self,
-        left: &mut Vec<Candidate<'h>>,
+        left: &mut Left<'h>,
         access: Access<'_>,
         progress: &mut Progress,
     ) -> Option<Reached<'h>> {
         let mut connecting = FuturesUnordered::new();
         // In the order that they began.
-        let mut begun: Vec<Candidate<'h>> = Vec::new();
+        let mut begun: Vec<(Candidate<'h>, Instant)> = Vec::new();
         loop {
-            if let Some((candidate, permit)) = self.next_admitted(left, access, progress) {
+            let admitted = left.admitted.take();
+            if let Some((candidate, permit)) = admitted.or_else(|| self.next_admitted(left, access, progress)) {
                 self.make_room(candidate.address, access.width).await;
-                begun.push(candidate);
+                begun.push((candidate, Instant::now()));
                 let deadline = progress.deadline;
                 connecting.push(async move { (candidate, self.connect(candidate, deadline).await, permit) });
             }
             let (candidate, connected, mut permit) = tokio::select! {
                 Some(done) = connecting.next() => done,
-                () = sleep(STAGGER), if !left.is_empty() => continue,
+                () = sleep(STAGGER), if !left.candidates.is_empty() => continue,
                 else => return None,
             };
-            let place = begun.iter().position(|one| one.address == candidate.address).unwrap_or_default();
+            let place = begun.iter().position(|(one, _)| one.address == candidate.address).unwrap_or_default();
             begun.remove(place);
             match connected {
                 Ok(stream) => {
-                    let unanswered = begun.iter().take(place);
-                    unanswered.for_each(|slow| self.peers.demote(slow.address));
-                    left.append(&mut begun);
+                    let begins = begun.iter().map(|(slow, began)| (slow.address, *began));
+                    unanswered(begins, Instant::now()).for_each(|slow| self.peers.demote(slow));
+                    left.candidates.extend(begun.into_iter().map(|(candidate, _)| candidate));
                     return Some(Reached::New(candidate, stream, permit));
                 }
                 Err(fault) => {
-                    permit.failed(&fault.diagnostic(&candidate.host.name));
+                    if !fault.is_ours() {
+                        permit.failed(&fault.diagnostic(&candidate.host.name));
+                    }
                     progress.note_unreached(candidate.host, candidate.address, &fault);
                 }
             }
@@ -118,16 +139,16 @@ impl Transport {
     /// The next candidate that has a place for us.
     fn next_admitted<'h>(
         &self,
-        left: &mut Vec<Candidate<'h>>,
+        left: &mut Left<'h>,
         access: Access<'_>,
         progress: &mut Progress,
     ) -> Option<(Candidate<'h>, Permit)> {
-        while !left.is_empty() {
-            let candidate = left.remove(0);
-            if let Some(permit) = self.peers.admit(candidate.address, access.flow, access.width) {
-                return Some((candidate, permit));
+        while !left.candidates.is_empty() {
+            let candidate = left.candidates.remove(0);
+            match self.peers.admit(candidate.address, access.flow, access.width) {
+                Ok(permit) => return Some((candidate, permit)),
+                Err(denied) => progress.passed_over.push((candidate.address, denied)),
             }
-            progress.passed_over.push(candidate.address);
         }
         None
     }
@@ -135,5 +156,24 @@ impl Transport {
     /// Ends sessions that wait for messages under other conditions, where the host would have too many connections.
     async fn make_room(&self, address: SocketAddr, width: usize) {
         while self.peers.is_over(address, width) && self.pool.make_room(address).await {}
+    }
+}
+
+/// The addresses that had as long to answer as any gets before the next is tried, and did not.
+fn unanswered(begun: impl Iterator<Item = (SocketAddr, Instant)>, now: Instant) -> impl Iterator<Item = SocketAddr> {
+    begun.filter(move |(_, began)| now.duration_since(*began) >= STAGGER).map(|(address, _)| address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_was_tried_only_a_moment_ago_is_not_one_that_does_not_answer() {
+        let now = Instant::now() + 5 * STAGGER;
+        let begun = [(1, 2 * STAGGER), (2, STAGGER), (3, STAGGER / 2), (4, Duration::ZERO)];
+        let begun = begun.map(|(number, ago)| (SocketAddr::from(([192, 0, 2, number], 25)), now - ago));
+        let wanted = [begun[0].0, begun[1].0];
+        assert!(unanswered(begun.into_iter(), now).eq(wanted));
     }
 }

@@ -7,6 +7,7 @@ pub mod dns;
 pub mod forwards;
 pub mod google;
 pub mod machine;
+pub mod outgoing;
 pub mod post;
 pub mod process;
 pub mod promises;

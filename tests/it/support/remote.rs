@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,6 +20,8 @@ pub enum Act {
     Say(String),
     /// Says this and hangs up.
     Leave(String),
+    /// Says this after a while.
+    Later(Duration, String),
     /// Says nothing, for ever.
     Silence,
     /// Says this, and then nothing.
@@ -219,7 +222,7 @@ impl Host {
             };
             let acted = (self.manner.script)(&line, self.number);
             let said = match &acted {
-                Some(Act::Say(text) | Act::Leave(text)) => text.clone(),
+                Some(Act::Say(text) | Act::Leave(text) | Act::Later(_, text)) => text.clone(),
                 _ => usual.clone(),
             };
             if !self.answer(&mut stream, &line, &usual).await {
@@ -238,7 +241,7 @@ impl Host {
                         connection: self.number,
                     };
                     let accepted = match (self.manner.script)("END", self.number) {
-                        Some(Act::Say(text)) => text.starts_with('2'),
+                        Some(Act::Say(text) | Act::Later(_, text)) => text.starts_with('2'),
                         Some(_) => false,
                         None => true,
                     };
@@ -274,6 +277,10 @@ impl Host {
         match (self.manner.script)(what, self.number) {
             None => stream.write_all(usual.as_bytes()).await.is_ok() && stream.flush().await.is_ok(),
             Some(Act::Say(text)) => stream.write_all(text.as_bytes()).await.is_ok() && stream.flush().await.is_ok(),
+            Some(Act::Later(time, text)) => {
+                tokio::time::sleep(time).await;
+                stream.write_all(text.as_bytes()).await.is_ok() && stream.flush().await.is_ok()
+            }
             Some(Act::Leave(text)) => {
                 drop(stream.write_all(text.as_bytes()).await);
                 drop(stream.flush().await);
