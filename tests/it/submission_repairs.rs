@@ -148,6 +148,8 @@ async fn a_file_has_its_name_for_old_readers_and_the_type_that_its_name_suggests
     for (name, kind) in [
         ("a.pdf", "application/pdf"),
         ("Größe 基础.pdf", "application/pdf"),
+        ("Rechnung für Müller & Söhne GmbH vom März.pdf", "application/pdf"),
+        ("очень длинное имя файла для проверки.pdf", "application/pdf"),
         ("setup.exe", "application/octet-stream"),
         ("nothing", "application/octet-stream"),
     ] {
@@ -156,6 +158,12 @@ async fn a_file_has_its_name_for_old_readers_and_the_type_that_its_name_suggests
         let part = &mail.attachments[0];
         assert_eq!((part.filename.as_deref(), part.content_type.as_deref()), (Some(name), Some(kind)));
         assert_eq!(text.contains("name=\"=?utf-8?B?") && text.contains("filename*"), !name.is_ascii(), "{text}");
+        assert!(!text.contains(" name*"), "{text}");
+    }
+    for (name, kept) in [("../..\\C:\\a/Größe.pdf", "Größe.pdf"), ("/etc/a.pdf", "a.pdf"), ("..", "file")] {
+        let text = post.sent(json!({"attachments": [{"filename": name, "content": "eA=="}]})).await;
+        assert_eq!(mime::parse(text.as_bytes()).attachments[0].filename.as_deref(), Some(kept));
+        assert!(!text.contains("C:"), "{text}");
     }
     let text = post.sent(json!({"from": "\"=?utf-8?q?x?=\" <hi@inbox.test>"})).await;
     assert_eq!(mime::parse(text.as_bytes()).header_from[0].name.as_deref(), Some("=?utf-8?q?x?="));
