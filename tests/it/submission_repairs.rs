@@ -190,3 +190,24 @@ async fn an_international_address_is_in_nobody_elses_way() {
     let text = post.handed_in(mail).await;
     assert!(mime::field_values(text.as_bytes(), "To").concat().contains("jörg@remote.test:;"), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_author_with_an_international_address_stays_or_the_message_does_not_leave() {
+    let mut post = Post::start().await;
+    let told = "SELECT count(*) FROM recipient WHERE status = 'bounced' AND diagnostic LIKE '5.6.7 %'";
+    for (count, fields) in
+        [(1, json!({"from": "Jörg <jörg@inbox.test>"})), (2, json!({"headers": {"Sender": "jörg@inbox.test"}}))]
+    {
+        let mut body = json!({"from": "hi@inbox.test", "to": "ada@remote.test", "subject": "s", "text": "x"});
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        post.owner.post("/v1/send", body).await.expect(202);
+        post.server.until(told, count).await;
+    }
+    let mail = "From: jörg@inbox.test\r\nTo: ada@remote.test\r\nSubject: s\r\n\r\nhi\r\n";
+    assert_eq!(post.session().await.mail("hi@inbox.test", &["ada@remote.test"], mail).await.code, 250);
+    post.server.until(told, 3_i64).await;
+    // A name is no address.
+    let text = post.sent(json!({"from": "Jörg <hi@inbox.test>"})).await;
+    assert_eq!(mime::parse(text.as_bytes()).header_from[0].address, "hi@inbox.test");
+    assert_eq!(post.server.query::<i64>("SELECT count(*) FROM suppression").await, 0);
+}

@@ -66,6 +66,11 @@ impl Offers {
         if !self.smtputf8
             && let Some(ascii) = &parcel.ascii
         {
+            // RFC 6857 is for mail that was delivered; what is sent keeps its author (RFC 5322 §3.6.2), whose domain is
+            // judged.
+            if mime::has_international_author(&parcel.data) {
+                return refuse("5.6.7 the remote host takes no international addresses, and the author has one");
+            }
             let data = ascii.clone();
             parcel.to_mut().data = data;
         }
