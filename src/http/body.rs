@@ -17,7 +17,7 @@ use super::App;
 use super::client::address_of;
 use super::error::{ApiError, Code};
 use super::json::Object;
-pub use super::json::{Loose, Members, Typed};
+pub use super::json::{Loose, Members, Texts, Typed};
 use super::memory::RequestMemory;
 
 /// The largest JSON body (contract 1.9) …
