@@ -432,4 +432,16 @@ async fn a_plain_url_of_this_machine_is_refused_with_the_setting_that_it_lacks()
         assert_eq!(refused.expect(400)["error"], "a valid https url is required", "{url}: no setting helps");
     }
     server.stop_with_any_jobs().await;
+    // Who opens a network by its numbers opens it to plain HTTP, loopback addresses too.
+    let server = Server::start_with(Clock::manual(NOW), |config| {
+        config.webhook.allow_localhost = false;
+        config.webhook.allow_networks = vec!["127.0.0.2/32".parse().unwrap()];
+    })
+    .await;
+    let owner = server.owner().await;
+    owner.put(hook, json!({"url": "http://127.0.0.2:8000/"})).await.expect(200);
+    for url in ["http://127.0.0.1:8000/", "http://localhost:8000/"] {
+        owner.put(hook, json!({"url": url})).await.expect_field(400, "bad_url", "url");
+    }
+    server.stop_with_any_jobs().await;
 }
