@@ -53,6 +53,8 @@ const MAX_ADDRESSES: usize = 8;
 /// Also the longest header section of an answer.
 const MAX_HTTP1_BUFFER_BYTES: usize = 64 * 1024;
 const MAX_HTTP2_HEADER_BYTES: u32 = 64 * 1024;
+/// As many as HTTP/2 has room for at most, which counts 32 octets for each (RFC 9113 §6.5.2).
+const MAX_HTTP1_FIELDS: usize = 2048;
 const HTTP2_WINDOW_BYTES: u32 = 64 * 1024;
 const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -145,6 +147,12 @@ impl Egress {
                 .pool_idle_timeout(IDLE_TIMEOUT)
                 .pool_max_idle_per_host(idle)
                 .http1_max_buf_size(MAX_HTTP1_BUFFER_BYTES)
+                .http1_max_headers(MAX_HTTP1_FIELDS)
+                // RFC 9112 §5.2: a user agent reads folded fields. Others that are none do not undo the status before
+                // them; what they hold is passed over, blanks before a colon are (§5.1).
+                .http1_allow_obsolete_multiline_headers_in_responses(true)
+                .http1_allow_spaces_after_header_name_in_responses(true)
+                .http1_ignore_invalid_headers_in_responses(true)
                 .http2_max_header_list_size(MAX_HTTP2_HEADER_BYTES)
                 .http2_initial_stream_window_size(HTTP2_WINDOW_BYTES)
                 .http2_initial_connection_window_size(4 * HTTP2_WINDOW_BYTES)

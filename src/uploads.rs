@@ -21,7 +21,7 @@ use crate::store::{self, Db};
 /// How many days an upload may be kept; the first is the default.
 pub const RETENTION_DAYS: [u32; 4] = [7, 30, 90, 365];
 
-/// What an upload is called whose name has nothing that can be shown.
+/// What a file is called whose name has nothing that can be shown.
 const NAMELESS: &str = "file";
 /// The media type of an upload that has none.
 const UNKNOWN_TYPE: &str = "application/octet-stream";
@@ -57,6 +57,11 @@ pub struct Upload {
     pub expires_at: Timestamp,
 }
 
+/// The name of a file that a client gives: its last path component (contract 7.2).
+pub fn given_name(filename: &str) -> String {
+    safe_filename(filename).unwrap_or_else(|| NAMELESS.to_owned())
+}
+
 impl Uploads {
     /// Stores `bytes` for the account with row id `account`; once this returns, neither a crash nor a power cut loses
     /// them.
@@ -90,7 +95,7 @@ impl Uploads {
         let row = UploadRow {
             public_id: id,
             account_id: account,
-            filename: safe_filename(filename).unwrap_or_else(|| NAMELESS.to_owned()),
+            filename: given_name(filename),
             content_type: media_type(content_type).unwrap_or(UNKNOWN_TYPE).to_owned(),
             size,
             file: object.name,

@@ -4,7 +4,7 @@
 use std::io::{self, Read};
 
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, TRANSFER_ENCODING};
 use tokio::sync::Semaphore;
 
 use super::fetch::{Allowance, FetchError};
@@ -33,18 +33,15 @@ impl Coding {
     /// # Errors
     /// It is in several, or in one that is not known.
     pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, FetchError> {
-        let fields: Vec<String> = headers
-            .get_all(CONTENT_ENCODING)
-            .iter()
-            .map(|field| String::from_utf8_lossy(field.as_bytes()).to_ascii_lowercase())
-            .collect();
-        let words = fields.iter().flat_map(|field| field.split(',')).map(str::trim);
-        let codings: Vec<&str> = words.filter(|word| !matches!(*word, "" | "identity")).collect();
+        let codings = codings(headers, &CONTENT_ENCODING);
         let coding = match codings.as_slice() {
             [] => return Ok(None),
-            ["gzip" | "x-gzip"] => Self::Gzip,
-            ["deflate"] => Self::Deflate,
-            ["br"] => Self::Brotli,
+            [one] => match one.as_str() {
+                "gzip" | "x-gzip" => Self::Gzip,
+                "deflate" => Self::Deflate,
+                "br" => Self::Brotli,
+                _ => return Err(FetchError::Coding),
+            },
             _ => return Err(FetchError::Coding),
         };
         // Servers that take `.gz` for a coding say it twice; the file is the archive.
@@ -70,6 +67,26 @@ impl Coding {
             Self::Deflate => Box::new(DeflateDecoder::new(encoded)),
             Self::Brotli => Box::new(brotli_decompressor::Decompressor::new(encoded, PIECE)),
         }
+    }
+}
+
+/// The codings that a field lists, in lower case, but those that change nothing.
+fn codings(headers: &HeaderMap, field: &HeaderName) -> Vec<String> {
+    let fields = headers.get_all(field).iter().map(|field| String::from_utf8_lossy(field.as_bytes()).into_owned());
+    let words =
+        fields.flat_map(|field| field.split(',').map(|word| word.trim().to_ascii_lowercase()).collect::<Vec<_>>());
+    words.filter(|word| !matches!(word.as_str(), "" | "identity")).collect()
+}
+
+/// RFC 9112 §6.1: of transfer codings only chunked may be used unasked, and it is undone before the file is read.
+///
+/// # Errors
+/// There is another, which the file would be in.
+pub(super) fn check_transfer_coding(headers: &HeaderMap) -> Result<(), FetchError> {
+    match codings(headers, &TRANSFER_ENCODING).as_slice() {
+        [] => Ok(()),
+        [one] if one == "chunked" => Ok(()),
+        _ => Err(FetchError::TransferCoding),
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::body::Interest;
-use super::coding::{Coding, decode};
+use super::coding::{Coding, check_transfer_coding, decode};
 use super::{BadUrl, Bytes, Egress, EgressError, Limits, Policy, Target, next_data};
 
 /// How much a fetched file may cost (contract 7.2): 10 s in all, redirects included, and 25 MiB.
@@ -50,6 +50,9 @@ pub enum FetchError {
     /// A content coding that is not known, or several.
     #[error("the file is sent in a content coding other than gzip, deflate and br")]
     Coding,
+    /// A transfer coding other than chunked.
+    #[error("the file is sent in a transfer coding that was not asked for")]
+    TransferCoding,
     /// It is not what its content coding says, or becomes far too much when it is decoded.
     #[error("the file is sent in the content coding {0} and cannot be decoded")]
     Undecodable(&'static str),
@@ -129,6 +132,7 @@ async fn follow(
         if parts.status != StatusCode::OK {
             return Err(FetchError::Status(parts.status.as_u16()));
         }
+        check_transfer_coding(&parts.headers)?;
         let coding = Coding::of(&parts.headers)?;
         let announced = announced_length(&parts.headers);
         if announced.is_some_and(|length| length > max_bytes) {

@@ -14,10 +14,10 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
 use super::App;
-use super::client::address_of;
+use super::client::origin_of;
 use super::error::{ApiError, Code};
 use super::json::Object;
-pub use super::json::{Loose, Members, Typed};
+pub use super::json::{Loose, Members, Texts, Typed};
 use super::memory::RequestMemory;
 
 /// The largest JSON body (contract 1.9) …
@@ -189,8 +189,8 @@ async fn read_anonymous(
     max: usize,
 ) -> Result<Vec<u8>, ApiError> {
     // Without a peer there is no connection either.
-    let client = address_of(app, &request).ok_or(Code::Internal)?;
-    let turn = app.connections.read_anonymous(client);
+    let origin = origin_of(app, &request).ok_or(Code::Internal)?;
+    let turn = app.connections.read_anonymous(origin.address, origin.claimed);
     tokio::select! {
         read = read_within(request, memory, max, 1, ANONYMOUS) => read,
         () = turn.lost() => {

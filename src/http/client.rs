@@ -67,11 +67,10 @@ impl FromRequestParts<App> for Client {
     }
 }
 
-/// Whom a request comes from, before anything else is known of it; a claim counts, for it is to shut out nobody else.
-pub(super) fn address_of(app: &App, request: &Request) -> Option<IpAddr> {
+/// Whom a request comes from, before anything else is known of it.
+pub(super) fn origin_of(app: &App, request: &Request) -> Option<Origin> {
     let peer = request.extensions().get::<PeerAddress>()?.0.ip().to_canonical();
-    let origin = trace(&app.config.http.trusted_proxies, peer, request.headers());
-    Some(origin.claimed.unwrap_or(origin.address))
+    Some(trace(&app.config.http.trusted_proxies, peer, request.headers()))
 }
 
 /// Whom a request is meant for: the authority that HTTP/2 and absolute forms name, else the one Host field

@@ -14,6 +14,8 @@ use crate::throttle::address_network;
 
 /// Bodies of requests without a credential that are read at the same time from one client address.
 const ANONYMOUS_BODIES: usize = 32;
+/// The same for all whom one address that is not trusted says it speaks for.
+const CLAIMED_BODIES: usize = 4 * ANONYMOUS_BODIES;
 
 /// What bounds connections.
 #[derive(Clone, Debug)]
@@ -166,22 +168,21 @@ impl Connections {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A turn to read the body of a request without a credential, which takes that of the oldest of its address when there
-    /// are many.
-    pub fn read_anonymous(&self, client: IpAddr) -> BodyTurn<'_> {
-        let client = address_network(client);
+    /// A turn to read the body of a request without a credential, of a client address that perhaps says whom it speaks
+    /// for. Where there are many it takes that of the oldest of its own; beyond the cap of all claims of the address that
+    /// of the claim with most.
+    pub fn read_anonymous(&self, client: IpAddr, claimed: Option<IpAddr>) -> BodyTurn<'_> {
+        let (client, claimed) = (address_network(client), claimed.map(address_network));
         let mut bodies = self.bodies();
         let number = bodies.next;
         bodies.next += 1;
         let cut_off = CancellationToken::new();
         let reading = bodies.reading.entry(client).or_default();
-        if reading.len() >= ANONYMOUS_BODIES
-            && let Some((_, oldest)) = reading.pop_front()
-        {
-            oldest.cancel();
+        if let Some(oldest) = displaced_body(reading, claimed).and_then(|at| reading.remove(at)) {
+            oldest.cut_off.cancel();
             self.displaced.fetch_add(1, Ordering::Relaxed);
         }
-        reading.push_back((number, cut_off.clone()));
+        reading.push_back(Reading { number, claimed, cut_off: cut_off.clone() });
         BodyTurn { connections: self, client, number, cut_off }
     }
 
@@ -275,7 +276,32 @@ pub fn note_credential(extensions: &Extensions, account: Option<i64>) {
 struct Bodies {
     next: u64,
     /// The oldest first.
-    reading: HashMap<IpAddr, VecDeque<(u64, CancellationToken)>>,
+    reading: HashMap<IpAddr, VecDeque<Reading>>,
+}
+
+#[derive(Debug)]
+struct Reading {
+    number: u64,
+    /// Whom the client says it speaks for.
+    claimed: Option<IpAddr>,
+    cut_off: CancellationToken,
+}
+
+/// Which body of a client address makes room for another of this claim, if one has to.
+fn displaced_body(reading: &VecDeque<Reading>, claimed: Option<IpAddr>) -> Option<usize> {
+    let mut counts: HashMap<Option<IpAddr>, usize> = HashMap::new();
+    for one in reading {
+        *counts.entry(one.claimed).or_default() += 1;
+    }
+    if counts.get(&claimed).is_some_and(|own| *own >= ANONYMOUS_BODIES) {
+        return reading.iter().position(|one| one.claimed == claimed);
+    }
+    counts.remove(&None);
+    if claimed.is_none() || counts.values().sum::<usize>() < CLAIMED_BODIES {
+        return None;
+    }
+    let most = counts.values().max();
+    reading.iter().position(|one| counts.get(&one.claimed) == most)
 }
 
 /// The turn of a body, until it is dropped.
@@ -297,7 +323,7 @@ impl Drop for BodyTurn<'_> {
     fn drop(&mut self) {
         let mut bodies = self.connections.bodies();
         if let Some(reading) = bodies.reading.get_mut(&self.client) {
-            reading.retain(|(number, _)| *number != self.number);
+            reading.retain(|one| one.number != self.number);
             if reading.is_empty() {
                 bodies.reading.remove(&self.client);
             }
@@ -378,12 +404,33 @@ mod tests {
     fn the_oldest_body_of_an_address_without_a_credential_makes_room_for_a_new_one() {
         let connections = connections();
         let client: IpAddr = "192.0.2.1".parse().unwrap();
-        let turns: Vec<_> = (0..=ANONYMOUS_BODIES).map(|_| connections.read_anonymous(client)).collect();
-        let other = connections.read_anonymous("192.0.2.2".parse().unwrap());
+        let turns: Vec<_> = (0..=ANONYMOUS_BODIES).map(|_| connections.read_anonymous(client, None)).collect();
+        let other = connections.read_anonymous("192.0.2.2".parse().unwrap(), None);
         let lost: Vec<bool> = turns.iter().map(|turn| turn.cut_off.is_cancelled()).collect();
         assert!(lost[0] && !other.cut_off.is_cancelled());
         assert_eq!(lost.iter().filter(|lost| **lost).count(), 1);
         drop((turns, other));
         assert!(connections.bodies().reading.is_empty());
+    }
+
+    #[test]
+    fn bodies_count_by_claim_and_all_claims_of_one_address_are_capped() {
+        let connections = connections();
+        let address = |last: usize| format!("198.51.100.{last}").parse::<IpAddr>().unwrap();
+        let proxy: IpAddr = "127.0.0.1".parse().unwrap();
+        let is_lost = |turn: &BodyTurn<'_>| turn.cut_off.is_cancelled();
+        let direct = connections.read_anonymous(address(1), None);
+        let honest = connections.read_anonymous(proxy, Some(address(2)));
+        let stranger: Vec<_> =
+            (0..=ANONYMOUS_BODIES).map(|_| connections.read_anonymous(proxy, Some(address(1)))).collect();
+        assert!(is_lost(&stranger[0]) && !is_lost(&stranger[1]), "its own oldest");
+        assert!(!is_lost(&direct) && !is_lost(&honest), "nobody else's");
+        let many: Vec<_> =
+            (3..).map(|last| connections.read_anonymous(proxy, Some(address(last)))).take(200).collect();
+        let lost = many.iter().chain(&stranger).filter(|turn| is_lost(turn)).count();
+        assert_eq!(many.len() + stranger.len() - lost + usize::from(!is_lost(&honest)), CLAIMED_BODIES);
+        assert!(stranger.iter().filter(|turn| !is_lost(turn)).count() <= 1, "the claim with most gives way first");
+        let own = connections.read_anonymous(proxy, None);
+        assert!(!is_lost(&own) && !is_lost(&direct));
     }
 }

@@ -72,6 +72,35 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
+/// As [`Members`], of values that end as text: a number is the text that it was written as, for it may have more digits
+/// than a number here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Texts(pub Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let given = <&RawValue>::deserialize(deserializer)?;
+        if !given.get().starts_with('{') {
+            return Members::deserialize(given).map(|Members(none)| Self(none)).map_err(D::Error::custom);
+        }
+        let Shallow(fields) = Shallow::deserialize(given).map_err(D::Error::custom)?;
+        let fields = fields.into_iter().map(|(name, value)| Ok((name, as_written(value, true)?)));
+        fields.collect::<serde_json::Result<_>>().map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// A value, its number a text; so are those of a list.
+fn as_written(value: &RawValue, is_outer: bool) -> serde_json::Result<Value> {
+    match value.get().as_bytes().first() {
+        Some(b'-' | b'0'..=b'9') => Ok(Value::String(value.get().to_owned())),
+        Some(b'[') if is_outer => {
+            let list: Vec<&RawValue> = serde_json::from_str(value.get())?;
+            list.into_iter().map(|inner| as_written(inner, false)).collect()
+        }
+        _ => serde_json::from_str(value.get()),
+    }
+}
+
 impl<T> Loose<T> {
     /// The value; neither absent nor wrong.
     ///

@@ -18,6 +18,8 @@ pub struct Limits {
     pub logins_of_address: Tries,
     /// Failed logins for one e-mail by one proxy that is not trusted, whomever it says it speaks for.
     pub logins_by_proxy: Tries,
+    /// All failed logins by such a proxy.
+    pub logins_of_proxy: Tries,
     /// Sign-ups of one client address.
     pub signups: Window,
     /// Sign-ups by one proxy that is not trusted.
@@ -34,8 +36,10 @@ impl Limits {
             failures: Window::new(60, MINUTE),
             logins_of_pair: Tries::new(5, 15 * MINUTE),
             logins_of_address: Tries::new(50, 15 * MINUTE),
-            // Wider than for one client and no way around it: whoever can choose the claimed address gets no more.
+            // Wider than for one client, so that one stranger behind it does not lock out everybody; and a bound for
+            // whoever can choose the claimed address.
             logins_by_proxy: Tries::new(20, 15 * MINUTE),
+            logins_of_proxy: Tries::new(250, 15 * MINUTE),
             signups: Window::new(10, 60 * MINUTE),
             signups_by_proxy: Window::new(100, 60 * MINUTE),
             verifications: Window::new(5, 60 * MINUTE),

@@ -32,7 +32,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
-pub use author::sole as sole_author;
+pub use author::{is_international as has_international_author, sole as sole_author};
 pub use base64_lines::base64_lines;
 use body::{Placed, Texts};
 pub use decode::{Decoder, Encoding, decode_part, decoded_size};

@@ -3,7 +3,7 @@
 //! [`header_value`] writes fields, mail-builder parts: parameters, and the transfer encoding of plain text; which fields
 //! there are, and that files arrive octet for octet is decided here.
 
-mod file_type;
+mod file;
 
 use std::borrow::Cow;
 
@@ -15,7 +15,6 @@ use crate::clock::Timestamp;
 use crate::mail::header_value::{self, ValueError};
 use crate::mail::mailbox_list::{NamedMailbox, parse_one};
 use crate::mail::{message_id, mime};
-use file_type::file_type;
 
 /// Fields that are written here (contract 8.1); and those that [`is_of_hosts`].
 const RESERVED: &[&str] = &["From", "To", "Cc", "Bcc", "Subject", "Date", "Message-ID", "MIME-Version"];
@@ -236,11 +235,7 @@ fn body<'l>(letter: &'l Letter, bodies: Bodies<'l>) -> MimePart<'l> {
     if letter.attachments.is_empty() {
         return shown;
     }
-    let files = letter
-        .attachments
-        .iter()
-        .zip(bodies.files)
-        .map(|(file, lines)| in_base64(file_type(file), lines).attachment(file.filename.as_str()));
+    let files = letter.attachments.iter().zip(bodies.files).map(|(file, lines)| file::part(file, lines));
     MimePart::new("multipart/mixed", std::iter::once(shown).chain(files).collect::<Vec<_>>())
 }
 

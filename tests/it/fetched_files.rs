@@ -10,7 +10,7 @@ use mailkite::egress::{Egress, FILE_LIMITS, FetchError, Fetched, Guard, Policy, 
 use rustls::RootCertStore;
 use serde_json::json;
 
-use super::support::receiver::{Receiver, Reply, client_config};
+use super::support::receiver::{Receiver, Reply, client_config, raw_peer};
 use super::support::server::Server;
 
 fn file() -> Vec<u8> {
@@ -43,12 +43,35 @@ const BROTLI: &[u8] = b"\x0b\x08\x80brotli, as a file\x03";
 async fn fetch(kind: &'static str, coding: &'static str, sent: Vec<u8>) -> Result<Fetched, FetchError> {
     let reply = Reply::status(200).header("content-type", kind).header("content-encoding", coding).body(sent);
     let mut receiver = Receiver::start(move |_| reply.clone()).await;
+    let fetched = fetch_url(&receiver.url()).await;
+    assert_eq!(receiver.next_request().await.header("accept-encoding"), "identity");
+    fetched
+}
+
+async fn fetch_url(url: &str) -> Result<Fetched, FetchError> {
     let policy = Policy { allow_localhost: true, ..Policy::default() };
     let guard = Guard { policy: policy.clone(), ..Guard::default() };
     let egress = Egress::new(guard, &client_config(RootCertStore::empty()), Arc::new(Resolver::new(&[]).unwrap()));
-    let fetched = fetch_file(&egress, &policy, &receiver.url(), FILE_LIMITS).await;
-    assert_eq!(receiver.next_request().await.header("accept-encoding"), "identity");
-    fetched
+    fetch_file(&egress, &policy, url, FILE_LIMITS).await
+}
+
+#[tokio::test]
+async fn a_transfer_coding_that_nobody_asked_for_gives_no_file() {
+    let sent = gzip(b"file");
+    let chunked = [format!("{:x}\r\n", sent.len()).as_bytes(), &sent, b"\r\n0\r\n\r\n"].concat();
+    for (coding, body, file) in [
+        ("gzip, chunked", &chunked, None),
+        ("GZIP\r\nTransfer-Encoding: chunked", &chunked, None),
+        ("x-gzip", &sent, None),
+        ("chunked", &chunked, Some(&sent)),
+        ("Chunked", &chunked, Some(&sent)),
+        ("identity", &sent, Some(&sent)),
+    ] {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: {coding}\r\n\r\n");
+        let peer = raw_peer([head.as_bytes(), body].concat()).await;
+        let fetched = fetch_url(&format!("http://{peer}/a.txt")).await.map(|fetched| fetched.bytes);
+        assert_eq!(fetched, file.cloned().ok_or(FetchError::TransferCoding), "{coding}");
+    }
 }
 
 #[tokio::test]

@@ -168,6 +168,23 @@ async fn an_empty_text_and_an_empty_list_are_what_was_left_out() {
     for name in ["X-None", "X-Empty", "Content-Length"] {
         assert!(field(&mail, name).is_empty(), "{name}");
     }
+    // A number has its own digits, however many; nobody asked for others.
+    let body = r#"{"from": "hi@inbox.test", "to": "ada@remote.test", "subject": "{{total}}", "text": "x", "headers": {"X-Order":
+        12345678901234567890123, "X-Price": 1.10, "X-Far": [-1E400], "X-Same": 0, "X-Same": 2}, "templateData": {"total": 10.00}}"#;
+    let none = [("idempotency-key", "")];
+    for _ in 0..2 {
+        post.owner.send("POST", "/v1/send", &none, Some(body.as_bytes())).await.expect(202);
+        let mail = text(&post.remote.taken().await);
+        for (name, value) in [
+            ("X-Order", "12345678901234567890123"),
+            ("X-Price", "1.10"),
+            ("X-Far", "-1E400"),
+            ("X-Same", "2"),
+            ("Subject", "10.00"),
+        ] {
+            assert_eq!(field(&mail, name), [value]);
+        }
+    }
     // What is required is missing still, and another list is no object.
     for (changes, code, name) in [
         (json!({"from": ""}), "bad_address", "from"),
@@ -177,6 +194,11 @@ async fn an_empty_text_and_an_empty_list_are_what_was_left_out() {
         (json!({"text": "", "html": ""}), "missing_content", "text"),
         (json!({"metadata": [1]}), "bad_metadata", "metadata"),
         (json!({"templateData": ["a"]}), "bad_template_data", "templateData"),
+        (json!({"templateData": {"a": [1]}}), "bad_template_data", "templateData"),
+        (json!({"headers": ["a"]}), "bad_header", "headers"),
+        (json!({"headers": 5}), "bad_header", "headers"),
+        (json!({"headers": {"X-A": [[1]]}}), "bad_header", "headers"),
+        (json!({"headers": {"X-A": [1, 2]}}), "bad_header", "headers"),
     ] {
         post.owner.post("/v1/send", with(&changes)).await.expect_field(400, code, name);
     }
@@ -387,6 +409,18 @@ async fn a_plain_url_of_this_machine_is_refused_with_the_setting_that_it_lacks()
         let refused = owner.put(hook, json!({"url": url})).await;
         refused.expect_field(400, "bad_url", "url");
         assert_eq!(refused.expect(400)["error"], "a valid https url is required", "{url}: no setting helps");
+    }
+    server.stop_with_any_jobs().await;
+    // Who opens a network by its numbers opens it to plain HTTP, loopback addresses too.
+    let server = Server::start_with(Clock::manual(NOW), |config| {
+        config.webhook.allow_localhost = false;
+        config.webhook.allow_networks = vec!["127.0.0.2/32".parse().unwrap()];
+    })
+    .await;
+    let owner = server.owner().await;
+    owner.put(hook, json!({"url": "http://127.0.0.2:8000/"})).await.expect(200);
+    for url in ["http://127.0.0.1:8000/", "http://localhost:8000/"] {
+        owner.put(hook, json!({"url": url})).await.expect_field(400, "bad_url", "url");
     }
     server.stop_with_any_jobs().await;
 }

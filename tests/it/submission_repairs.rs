@@ -220,6 +220,8 @@ async fn a_file_has_its_name_for_old_readers_and_the_type_that_its_name_suggests
     for (name, kind) in [
         ("a.pdf", "application/pdf"),
         ("Größe 基础.pdf", "application/pdf"),
+        ("Rechnung für Müller & Söhne GmbH vom März.pdf", "application/pdf"),
+        ("очень длинное имя файла для проверки.pdf", "application/pdf"),
         ("setup.exe", "application/octet-stream"),
         ("tool.jar", "application/octet-stream"),
         ("app.apk", "application/octet-stream"),
@@ -237,6 +239,12 @@ async fn a_file_has_its_name_for_old_readers_and_the_type_that_its_name_suggests
         let part = &mail.attachments[0];
         assert_eq!((part.filename.as_deref(), part.content_type.as_deref()), (Some(name), Some(kind)));
         assert_eq!(text.contains("name=\"=?utf-8?B?") && text.contains("filename*"), !name.is_ascii(), "{text}");
+        assert!(!text.contains(" name*"), "{text}");
+    }
+    for (name, kept) in [("../..\\C:\\a/Größe.pdf", "Größe.pdf"), ("/etc/a.pdf", "a.pdf"), ("..", "file")] {
+        let text = post.sent_by_api(json!({"attachments": [{"filename": name, "content": "eA=="}]})).await;
+        assert_eq!(mime::parse(text.as_bytes()).attachments[0].filename.as_deref(), Some(kept));
+        assert!(!text.contains("C:"), "{text}");
     }
     let text = post.sent_by_api(json!({"from": "\"=?utf-8?q?x?=\" <hi@inbox.test>"})).await;
     assert_eq!(mime::parse(text.as_bytes()).header_from[0].name.as_deref(), Some("=?utf-8?q?x?="));
@@ -262,4 +270,25 @@ async fn an_international_address_is_in_nobody_elses_way() {
     let mail = "From: hi@inbox.test\r\nTo: ada@remote.test, jörg@remote.test\r\nSubject: s\r\n\r\nhi\r\n";
     let text = post.handed_in(mail).await;
     assert!(mime::field_values(text.as_bytes(), "To").concat().contains("jörg@remote.test:;"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_author_with_an_international_address_stays_or_the_message_does_not_leave() {
+    let mut post = post().await;
+    let told = "SELECT count(*) FROM recipient WHERE status = 'bounced' AND diagnostic LIKE '5.6.7 %'";
+    for (count, fields) in
+        [(1, json!({"from": "Jörg <jörg@inbox.test>"})), (2, json!({"headers": {"Sender": "jörg@inbox.test"}}))]
+    {
+        let mut body = json!({"from": "hi@inbox.test", "to": "ada@remote.test", "subject": "s", "text": "x"});
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        post.owner.post("/v1/send", body).await.expect(202);
+        post.server.until(told, count).await;
+    }
+    let mail = "From: jörg@inbox.test\r\nTo: ada@remote.test\r\nSubject: s\r\n\r\nhi\r\n";
+    assert_eq!(post.session().await.mail("hi@inbox.test", &["ada@remote.test"], mail).await.code, 250);
+    post.server.until(told, 3_i64).await;
+    // A name is no address.
+    let text = post.sent_by_api(json!({"from": "Jörg <hi@inbox.test>"})).await;
+    assert_eq!(mime::parse(text.as_bytes()).header_from[0].address, "hi@inbox.test");
+    assert_eq!(post.server.query::<i64>("SELECT count(*) FROM suppression").await, 0);
 }

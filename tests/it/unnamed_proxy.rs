@@ -72,6 +72,28 @@ async fn whoever_can_choose_the_claimed_address_has_no_more_guesses_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_can_choose_the_claimed_address_has_no_endless_guesses_either() {
+    let (server, api) = open().await;
+    let guess = async |number: usize| {
+        let claim = format!("198.51.{}.{}", 100 + number / 200, number % 200);
+        let email = format!("nobody{number}@example.com");
+        log_in(&api, ("X-Forwarded-For", &claim), &email, "wrong password").await
+    };
+    for number in 0..250 {
+        guess(number).await.expect_error(401, "bad_login");
+    }
+    guess(250).await.expect_error(429, "rate_limited");
+    guess(251).await.expect_error(429, "rate_limited");
+    // Nobody's claim is another client; and a claim that says so is of the proxy still.
+    api.post("/api/auth/login", json!({"email": "ada@acme.test", "password": PASSWORD})).await.expect(200);
+    let own = log_in(&api, ("X-Forwarded-For", "127.0.0.1"), "ada@acme.test", PASSWORD).await;
+    own.expect_error(429, "rate_limited");
+    server.clock.advance(std::time::Duration::from_secs(900));
+    log_in(&api, ("X-Forwarded-For", "203.0.113.9"), "ada@acme.test", PASSWORD).await.expect(200);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_it_claims_is_believed_in_nothing_else() {
     let (server, api) = open().await;
     let signed_in = log_in(&api, ("X-Forwarded-For", "203.0.113.9"), "ada@acme.test", PASSWORD).await.expect(200);

@@ -72,6 +72,40 @@ async fn a_2xx_counts_whatever_becomes_of_its_body_unless_the_mode_needs_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_2xx_counts_though_its_head_is_odd_but_not_where_its_length_is_none() {
+    let many = |count: usize| (0..count).map(|number| format!("X-{number}: y\r\n")).collect::<String>();
+    for (fields, error) in [
+        ("X-Long: a\r\n  b\r\n".to_owned(), None),
+        ("X-Long:\r\n\tb\r\n \r\n".to_owned(), None),
+        ("X-Long: a\n b\n".to_owned(), None),
+        (" begins: with a fold\r\n".to_owned(), None),
+        ("X-A : b\r\n".to_owned(), None),
+        ("X A: b\r\n folded\r\n".to_owned(), None),
+        ("no field at all\r\n: without a name\r\nX-B: \u{1}\r\nX-\u{e4}: b\r\n".to_owned(), None),
+        (many(99), None),
+        (many(100), None),
+        (many(2_000), None),
+        (many(20_000), Some("bad_response")),
+        (format!("X-Long: {}\r\n", "x".repeat(300_000)), Some("bad_response")),
+        // Equal ones are one (RFC 9112 §6.3).
+        ("Content-Length: 2\r\n".to_owned(), None),
+        ("Content-Length: 3\r\n".to_owned(), Some("bad_response")),
+        ("Content-Length: abc\r\n".to_owned(), Some("bad_response")),
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\nX-Mailkite-Ack: ok\r\n\r\nok");
+        let peer = raw_peer(answer.into_bytes()).await;
+        let mut server = Server::start_with(Clock::manual(NOW), |_| {}).await;
+        server.route("*@inbox.test", "ack", &format!("http://{peer}/hook")).await;
+        server.accepted("a@inbox.test", "Odd").await;
+        let attempted = server.attempted().await;
+        let status = if error.is_none() { "delivered" } else { "pending" };
+        let shown: String = fields.chars().take(60).collect();
+        assert_eq!((attempted.status, attempted.error), (status, error), "{shown:?}");
+        server.stop_with_any_jobs().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_2xx_whose_body_takes_too_long_counts_when_the_attempt_is_over() {
     let egress = egress();
     let target = |url: &str| Target::parse(url, &localhost()).unwrap();

@@ -23,7 +23,7 @@ use crate::passwords::{self, HashError};
 use crate::secrets::token_hash;
 use crate::store::accounts::Account;
 use crate::store::sessions;
-use crate::throttle::Try;
+use crate::throttle::{Tries, Try};
 
 /// The longest e-mail of an account.
 const MAX_EMAIL: usize = 254;
@@ -182,7 +182,7 @@ pub async fn log_in(State(app): State<App>, client: Client, body: Body) -> Resul
     {
         let attempt = Attempt::begin(&app, &client, "").await?;
         let result = app.accounts.log_in_with_ticket(&ticket, client.session(), app.clock.now()).await;
-        attempt.end(&app, &result);
+        attempt.end(&result);
         return Ok(Json(result?.into()));
     }
     let email = required(fields.email.0, "email")?;
@@ -192,66 +192,63 @@ pub async fn log_in(State(app): State<App>, client: Client, body: Body) -> Resul
     let password = required(fields.password.0, "password")?;
     let attempt = Attempt::begin(&app, &client, &email).await?;
     let result = app.accounts.log_in(email, password, client.session(), app.clock.now()).await;
-    attempt.end(&app, &result);
+    attempt.end(&result);
     Ok(Json(result?.into()))
 }
 
-/// A try at a password (contract 2.3), of one client address for one e-mail.
+/// A try to sign in (contract 2.3). It holds the place of a failure wherever its failure counts, until it is forgiven.
 struct Attempt<'a> {
-    of_pair: Try<'a>,
-    /// Where a proxy that is not trusted says for whom it speaks.
-    of_proxy: Option<Try<'a>>,
-    of_address: Try<'a>,
-    pairs: [String; 2],
+    tries: Vec<Try<'a>>,
+    /// Whose failures its success makes forgotten.
+    pairs: Vec<(&'a Tries, String)>,
 }
 
 impl<'a> Attempt<'a> {
+    /// One for an e-mail.
     async fn begin(app: &'a App, client: &Client, email: &str) -> Result<Self, ApiError> {
-        let address = client.narrow_key();
         // What is given as an e-mail may be long; its hash is not.
         let email = hex::encode(&token_hash(email));
-        let pairs = [format!("{address} {email}"), format!("{} {email}", client.key())];
-        let [pair, by_proxy] = &pairs;
-        let limits = &app.limits;
-        let of_pair = limits.logins_of_pair.begin(pair, &app.clock).await.map_err(ApiError::rate_limited)?;
-        let of_proxy = match client.claimed {
-            Some(_) => match limits.logins_by_proxy.begin(by_proxy, &app.clock).await {
-                Ok(of_proxy) => Some(of_proxy),
-                Err(wait) => {
-                    of_pair.forgive();
-                    return Err(ApiError::rate_limited(wait));
-                }
-            },
-            None => None,
-        };
-        match limits.logins_of_address.begin(&address, &app.clock).await {
-            Ok(of_address) => Ok(Self { of_pair, of_proxy, of_address, pairs }),
-            Err(wait) => {
-                of_pair.forgive();
-                forgive(of_proxy);
-                Err(ApiError::rate_limited(wait))
-            }
+        let mut pairs = vec![(&app.limits.logins_of_pair, format!("{} {email}", client.narrow_key()))];
+        if client.claimed.is_some() {
+            pairs.push((&app.limits.logins_by_proxy, format!("{} {email}", client.key())));
         }
+        Self::begin_at(app, client, pairs).await
     }
 
-    fn end(self, app: &App, result: &Result<SignedIn, Refusal>) {
+    /// One of which nobody knows yet who it is for, unless that is among `pairs`.
+    async fn begin_at(app: &'a App, client: &Client, pairs: Vec<(&'a Tries, String)>) -> Result<Self, ApiError> {
+        let mut places = pairs.clone();
+        places.push((&app.limits.logins_of_address, client.narrow_key()));
+        if client.claimed.is_some() {
+            places.push((&app.limits.logins_of_proxy, client.key()));
+        }
+        let mut attempt = Self { tries: Vec::with_capacity(places.len()), pairs };
+        for (limit, key) in places {
+            match limit.begin(&key, &app.clock).await {
+                Ok(one) => attempt.tries.push(one),
+                Err(wait) => {
+                    attempt.forgive();
+                    return Err(ApiError::rate_limited(wait));
+                }
+            }
+        }
+        Ok(attempt)
+    }
+
+    fn end(self, result: &Result<SignedIn, Refusal>) {
         if matches!(result, Err(Refusal::BadLogin | Refusal::WrongPassword)) {
             return;
         }
-        self.of_pair.forgive();
-        forgive(self.of_proxy);
-        self.of_address.forgive();
+        let pairs = self.forgive();
         if result.is_ok() {
-            let [pair, by_proxy] = &self.pairs;
-            app.limits.logins_of_pair.forget(pair);
-            app.limits.logins_by_proxy.forget(by_proxy);
+            pairs.iter().for_each(|(limit, key)| limit.forget(key));
         }
     }
-}
 
-fn forgive(attempt: Option<Try<'_>>) {
-    if let Some(attempt) = attempt {
-        attempt.forgive();
+    /// It was no failure.
+    fn forgive(self) -> Vec<(&'a Tries, String)> {
+        self.tries.into_iter().for_each(Try::forgive);
+        self.pairs
     }
 }
 
@@ -287,8 +284,7 @@ pub async fn google(State(app): State<App>, client: Client, body: Body) -> Resul
     let redirect_uri = text(fields.redirect_uri, "redirectUri")?;
     let code_verifier = text(fields.code_verifier, "codeVerifier")?;
     let proof = proof(fields.setup_token, &client)?;
-    let attempt = app.limits.logins_of_address.begin(&client.narrow_key(), &app.clock).await;
-    let attempt = attempt.map_err(ApiError::rate_limited)?;
+    let attempt = Attempt::begin_at(&app, &client, Vec::new()).await?;
     let grant = Grant { code: &code, redirect_uri: redirect_uri.as_deref(), code_verifier: code_verifier.as_deref() };
     let identity = match app.google.sign_in(grant, app.clock.now()).await {
         Ok(identity) => identity,
@@ -357,7 +353,7 @@ pub async fn change_password(
     let attempt = Attempt::begin(&app, &client, &caller.account.email).await?;
     let (client, now) = (client.session(), app.clock.now());
     let result = app.accounts.change_password(caller.account, current, new, client, now).await;
-    attempt.end(&app, &result);
+    attempt.end(&result);
     Ok(Json(PasswordChanged { ok: true, token: result?.token }))
 }
 

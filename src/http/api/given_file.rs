@@ -205,6 +205,7 @@ pub async fn load(app: &App, located: Located, together: &Together) -> Result<Fe
         | FetchError::TooManyRedirects
         | FetchError::Status(_)
         | FetchError::Coding
+        | FetchError::TransferCoding
         | FetchError::Undecodable(_)
         | FetchError::Egress(_) => FileFault::Fetch(error.to_string()),
     })

@@ -10,7 +10,8 @@ use crate::http::error::Code;
 /// By which a repeated request is known.
 const IDEMPOTENCY_KEY: Header = Header {
     name: "Idempotency-Key",
-    about: "1 to 255 visible ASCII characters. A request with a key that was seen within 24 hours is answered as the first.",
+    about: "1 to 255 visible ASCII characters; an empty one counts as absent. A request with a key that was seen within 24 \
+            hours is answered as the first.",
     example: "order-1017",
 };
 

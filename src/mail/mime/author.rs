@@ -3,7 +3,9 @@
 //! Readers differ where a field fits no grammar, and over blanks and comments within an address, which RFC 5322 allows and
 //! few read so. There the address that somebody is shown may be another than the one that was judged.
 
-use super::address::{end_of_comment, end_of_quote, is_plain, is_quoted, normal_domain, normalise};
+use super::Limits;
+use super::address::{self, end_of_comment, end_of_quote, is_plain, is_quoted, normal_domain, normalise};
+use super::header::Fields;
 use crate::mail::invisible::changes_the_order;
 
 /// The one address that the value of a From field names, as `local@domain` with the domain as A-labels in lower case.
@@ -53,6 +55,20 @@ pub fn sole(raw: &[u8]) -> Option<String> {
             address(text.get(start..=end)?)
         }
     }
+}
+
+/// Whether From or Sender of a message names an international address (RFC 6531). Without it nobody answers for the
+/// message: it has no other form.
+pub fn is_international(raw: &[u8]) -> bool {
+    let limits = Limits::default();
+    let mut fields = Fields::new(raw, 0, &limits);
+    let mut list = Vec::new();
+    while let Some(field) = fields.next(|_| false) {
+        if (field.is("From") || field.is("Sender")) && !field.value.is_ascii() {
+            address::parse(field.value, limits.max_addresses, &mut list);
+        }
+    }
+    list.iter().any(|one| !one.address.is_ascii())
 }
 
 /// Where the bracket closes; there is nothing but an address inside.

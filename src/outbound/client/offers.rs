@@ -65,9 +65,15 @@ impl Offers {
         let mut parcel = Cow::Borrowed(parcel);
         if !self.smtputf8
             && let Some(form) = &parcel.ascii
-            && let Some(data) = form.of(&parcel.data).await
         {
-            parcel.to_mut().data = data;
+            // RFC 6857 is for mail that was delivered; what is sent keeps its author (RFC 5322 §3.6.2), whose domain is
+            // judged.
+            if mime::has_international_author(&parcel.data) {
+                return refuse("5.6.7 the remote host takes no international addresses, and the author has one");
+            }
+            if let Some(data) = form.of(&parcel.data).await {
+                parcel.to_mut().data = data;
+            }
         }
         if !self.eight_bit && !parcel.data.is_ascii() {
             let data = parcel.data.clone();

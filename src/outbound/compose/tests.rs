@@ -159,6 +159,46 @@ fn files_arrive_octet_for_octet_under_their_names() {
 }
 
 #[test]
+fn a_name_that_needs_rfc_2231_stands_whole_in_name_too() {
+    let long = format!("{}.pdf", "ä".repeat(120));
+    for (filename, kind, wanted) in [
+        ("Rechnung für Müller & Söhne GmbH vom März.pdf", None, None),
+        ("очень длинное имя файла для проверки.pdf", None, None),
+        (long.as_str(), None, None),
+        ("ä\"b\".pdf", None, None),
+        ("quarterly \"report\" of all that was sold in every shop of the whole country in the year.pdf", None, None),
+        (
+            "a.pdf",
+            Some("application/pdf; name=\"Müller & Söhne, eine sehr lange Rechnung.pdf\"; x=y"),
+            Some("Müller & Söhne, eine sehr lange Rechnung.pdf"),
+        ),
+        ("ä.pdf", Some("application/pdf; name=b.pdf"), Some("b.pdf")),
+        ("a.txt", Some("text/plain; charset=utf-8; name=\"=?utf-8?q?x?=\""), Some("x")),
+    ] {
+        let file = Attachment {
+            filename: filename.to_owned(),
+            content_type: kind.map(str::to_owned),
+            content: b"x".as_slice().into(),
+        };
+        let text = wire(&Letter { attachments: vec![file], ..letter() });
+        assert!(!text.contains(" name*"), "{text}");
+        assert!(text.lines().filter(|line| line.contains("=?")).all(|line| line.len() <= 76), "{text}");
+        let start = text.rfind("Content-Type: ").unwrap() + "Content-Type: ".len();
+        let field = text.get(start..).unwrap().split("\r\nContent-").next().unwrap();
+        let read = mime::Value::parse(field.as_bytes());
+        assert_eq!(read.get("name").as_deref(), Some(wanted.unwrap_or(filename)), "{field}");
+        // Each word is whole: between quotes and folds there is nothing else.
+        if let Some((_, words)) = field.split_once("\"=?") {
+            for word in format!("=?{words}").trim_end_matches('"').split("\r\n ") {
+                assert!(word.starts_with("=?utf-8?B?") && word.ends_with("?="), "{field}");
+            }
+        }
+        let mail = mime::parse(text.as_bytes());
+        assert_eq!(mail.attachments.first().unwrap().filename.as_deref(), Some(filename));
+    }
+}
+
+#[test]
 fn own_headers_stand_beside_ours_and_replace_those_for_threading() {
     let letter = Letter {
         in_reply_to: Some("<a@b.test>".to_owned()),

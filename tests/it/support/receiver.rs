@@ -357,16 +357,18 @@ where
 }
 
 /// A peer that answers whatever it is asked with `bytes` as they are, and closes.
-pub async fn raw_peer(bytes: &'static [u8]) -> SocketAddr {
+pub async fn raw_peer(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> SocketAddr {
+    let bytes = Arc::new(bytes);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut tcp, _)) = listener.accept().await {
+            let bytes = Arc::clone(&bytes);
             tokio::spawn(async move {
                 let mut request = vec![0; 64 * 1024];
                 // One read takes a small request whole; a TLS client's first flight too.
                 let _length = tcp.read(&mut request).await?;
-                tcp.write_all(bytes).await?;
+                tcp.write_all(bytes.as_ref().as_ref()).await?;
                 tcp.shutdown().await?;
                 tokio::io::copy(&mut tcp, &mut tokio::io::sink()).await
             });

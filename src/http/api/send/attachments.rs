@@ -13,6 +13,7 @@ use crate::http::body::Loose;
 use crate::http::error::{ApiError, Code};
 use crate::http::memory::RequestMemory;
 use crate::outbound::compose::Attachment;
+use crate::uploads::given_name;
 
 const MAX_NAME_CHARS: usize = 255;
 /// All files of one message together; the answer comes within 15 s (contract 8.1).
@@ -110,7 +111,7 @@ pub fn check(app: &App, given: Loose<Vec<AttachmentFields>>) -> Result<Vec<Wante
         if size > MAX_BYTES {
             return Err(too_large());
         }
-        wanted.push(Wanted { filename, content_type, source });
+        wanted.push(Wanted { filename: given_name(&filename), content_type, source });
     }
     Ok(wanted)
 }

@@ -12,7 +12,7 @@ use super::{Shared, answer, check_sender_field, gate, in_reply_to};
 use crate::clock::Timestamp;
 use crate::http::App;
 use crate::http::auth::Caller;
-use crate::http::body::{LargeBody, Loose, Members};
+use crate::http::body::{LargeBody, Loose, Texts};
 use crate::http::error::{ApiError, Code};
 use crate::http::idempotency::{self, Begun};
 use crate::http::memory::RequestMemory;
@@ -35,11 +35,11 @@ struct BatchEntry {
     /// Merged over the shared data.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    template_data: Loose<Members>,
+    template_data: Loose<Texts>,
     /// Merged over the shared headers.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    headers: Loose<Members>,
+    headers: Loose<Texts>,
 }
 
 /// `POST /v1/send/batch`
@@ -67,10 +67,10 @@ pub struct BatchFields {
     template_id: Loose<String>,
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    template_data: Loose<Members>,
+    template_data: Loose<Texts>,
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    headers: Loose<Members>,
+    headers: Loose<Texts>,
     #[serde(default)]
     #[schema(value_type = Option<Mailboxes>)]
     reply_to: Loose<Mailboxes>,

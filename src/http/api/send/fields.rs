@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 pub use crate::http::body::text;
-use crate::http::body::{Loose, Members};
+use crate::http::body::{Loose, Members, Texts};
 use crate::http::error::{ApiError, Code};
 use crate::mail::mailbox_list::{MailboxListError, NamedMailbox, parse_list, parse_one};
 use crate::mail::mime;
@@ -209,7 +209,7 @@ fn header_text(value: Value) -> Result<Option<String>, Value> {
 }
 
 /// Header fields of the caller's own, those left out that say how the message is made.
-pub fn headers(given: Loose<Members>) -> Result<Vec<(String, String)>, ApiError> {
+pub fn headers(given: Loose<Texts>) -> Result<Vec<(String, String)>, ApiError> {
     let object = given.optional(|| bad_header("headers must be an object of strings".to_owned()))?;
     let object = object.unwrap_or_default().0;
     check_header_count(object.len())?;
@@ -234,8 +234,8 @@ pub fn headers(given: Loose<Members>) -> Result<Vec<(String, String)>, ApiError>
 }
 
 /// The values of merge tags.
-pub fn template_data(given: Loose<Members>) -> Result<Option<MergeData>, ApiError> {
-    let Some(Members(object)) = given.optional(|| bad(Code::BadTemplateData, "templateData"))? else {
+pub fn template_data(given: Loose<Texts>) -> Result<Option<MergeData>, ApiError> {
+    let Some(Texts(object)) = given.optional(|| bad(Code::BadTemplateData, "templateData"))? else {
         return Ok(None);
     };
     MergeData::from_json(&object)

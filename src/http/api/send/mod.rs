@@ -17,7 +17,7 @@ use super::templates::TestFields;
 use crate::clock::Timestamp;
 use crate::http::App;
 use crate::http::auth::Caller;
-use crate::http::body::{LargeBody, Loose, Members};
+use crate::http::body::{LargeBody, Loose, Members, Texts};
 use crate::http::error::{ApiError, Code};
 use crate::http::idempotency::{self, Begun};
 use crate::http::memory::RequestMemory;
@@ -77,11 +77,11 @@ pub struct SendFields {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     in_reply_to: Loose<String>,
-    /// Header fields of your own, at most 50; numbers and booleans count as text. What says how the message is made
-    /// (MIME-Version, Content-*) is left out; Date and Message-ID are used where they are valid.
+    /// Header fields of your own, at most 50; numbers, as written, and booleans count as text. What says how the message
+    /// is made (MIME-Version, Content-*) is left out; Date and Message-ID are used where they are valid.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    headers: Loose<Members>,
+    headers: Loose<Texts>,
     /// At most 25 MiB together.
     #[serde(default)]
     #[schema(value_type = Option<Vec<AttachmentFields>>)]
@@ -92,7 +92,7 @@ pub struct SendFields {
     /// Values of the merge tags.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    template_data: Loose<Members>,
+    template_data: Loose<Texts>,
     #[serde(default)]
     #[schema(value_type = Option<When>)]
     scheduled_at: Loose<When>,

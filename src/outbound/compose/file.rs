@@ -1,8 +1,13 @@
-//! The media types of the files that go with a message.
+//! The files that go with a message: their media types and their names.
 
+use std::borrow::Cow;
+
+use mail_builder::headers::Header as _;
 use mail_builder::headers::content_type::ContentType;
+use mail_builder::headers::raw::Raw;
+use mail_builder::mime::{BodyPart, MimePart};
 
-use super::Attachment;
+use super::{Attachment, in_base64};
 use crate::mail::{header_value, mime};
 
 const UNKNOWN: &str = "application/octet-stream";
@@ -30,16 +35,47 @@ const RUNS: &[&str] = &[
     "pyo", "pyw", "pyz", "pyzw", "rb", "sh", "tcl", "zsh",
 ];
 
-/// The type of a file: the one given, else what its name suggests. A name beyond ASCII stands here too, in encoded
-/// words: readers that know no RFC 2231 look for it there.
-pub fn file_type(file: &Attachment) -> ContentType<'_> {
+/// A file: of the type given, else of the one that its name suggests. A name that RFC 2231 alone can write in
+/// Content-Disposition stands in Content-Type too, for readers that do not know it.
+pub fn part(file: &Attachment, lines: Vec<u8>) -> MimePart<'_> {
     let given = file.content_type.as_deref().filter(|given| !given.trim().is_empty());
-    let kind = media_type(given.or_else(|| guessed_type(&file.filename)));
-    let is_named = kind.attributes.iter().any(|(name, _)| name.eq_ignore_ascii_case("name"));
-    if file.filename.is_ascii() || is_named {
-        return kind;
+    let mut kind = media_type(given.or_else(|| guessed_type(&file.filename)));
+    let named = kind.attributes.iter().position(|(name, _)| name.eq_ignore_ascii_case("name"));
+    let name = named.map_or(Cow::Borrowed(file.filename.as_str()), |at| kind.attributes.remove(at).1);
+    if named.is_none() && is_plain(&name) {
+        return in_base64(kind, lines).attachment(file.filename.as_str());
     }
-    kind.attribute("name", header_value::encoded_words(&file.filename))
+    let mut value = Vec::new();
+    kind.write_header(&mut value, "Content-Type: ".len());
+    let value = String::from_utf8_lossy(&value);
+    let value = format!("{};\r\n name=\"{}\"", value.trim_end(), plain_name(&name));
+    let part = MimePart::raw(BodyPart::Binary(Cow::Owned(lines))).header("Content-Type", Raw::new(value));
+    part.transfer_encoding("base64").attachment(file.filename.as_str())
+}
+
+/// Whether mail-builder writes a value as one quoted string.
+fn is_plain(value: &str) -> bool {
+    value.len() <= 78 && value.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+}
+
+/// A value as it stands between quotes, without RFC 2231: beyond ASCII in whole encoded words, where RFC 2047 knows none
+/// but everybody looks for them.
+fn plain_name(name: &str) -> String {
+    /// Octets in a word, so that a line that begins with ` name="` has 76 characters at most (RFC 2047 §2).
+    const FIT: usize = 39;
+    /// A line has room for so many, quoted (RFC 5322 §2.1.1).
+    const LONGEST: usize = 450;
+    let is_quotable = name.is_ascii() && !name.contains("=?") && name.split(' ').all(|word| word.len() <= LONGEST);
+    if is_quotable {
+        return name.replace('\\', "\\\\").replace('"', "\\\"");
+    }
+    let (mut words, mut rest) = (Vec::new(), name);
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(rest.floor_char_boundary(FIT));
+        words.push(header_value::encoded_words(now));
+        rest = later;
+    }
+    words.join(" ")
 }
 
 /// What the ending of a file's name says of it; nothing of one that runs.
