@@ -29,12 +29,17 @@ pub use reply::Reply;
 pub use transaction::Ended;
 pub use transcript::Transcript;
 
+/// What a host that does not greet is waited for.
+pub const GREETING: &str = "the greeting";
+
 /// Deadlines of a session (RFC 5321 §4.5.3.2).
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     /// For a connection.
     pub connect: Duration,
-    /// For the greeting, a handshake, and the replies to EHLO, AUTH, MAIL and RCPT.
+    /// For the greeting, where another address may be tried instead.
+    pub greeting: Duration,
+    /// For the greeting of the last one, a handshake, and the replies to EHLO, AUTH, MAIL and RCPT.
     pub command: Duration,
     /// For the reply to DATA, and for each piece of data to be taken.
     pub data: Duration,
@@ -49,6 +54,7 @@ impl Default for Timeouts {
         let minutes = |count: u64| Duration::from_secs(60 * count);
         Self {
             connect: Duration::from_secs(30),
+            greeting: minutes(1),
             command: minutes(5),
             data: minutes(3),
             end_of_data: minutes(10),
@@ -65,6 +71,8 @@ pub struct Opening<'a> {
     pub timeouts: Timeouts,
     /// When all of them end.
     pub deadline: Instant,
+    /// For the greeting.
+    pub greeting: Duration,
     /// TLS from the first octet.
     pub implicit_tls: bool,
     /// What TLS has to prove; none: STARTTLS is not asked for.

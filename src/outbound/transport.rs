@@ -11,6 +11,7 @@ mod reach;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
@@ -196,8 +197,10 @@ impl Transport {
     async fn transmit_to(&self, hosts: &[Host], parcel: &Parcel, access: Access<'_>) -> Progress {
         let mut progress = Progress::of(parcel, self.timeouts.total);
         progress.has_ipv4 = hosts.iter().flat_map(|host| &host.addresses).any(SocketAddr::is_ipv4);
-        for equals in hosts.chunk_by(|one, next| one.preference == next.preference) {
+        let groups = self.in_order(hosts);
+        for (number, equals) in groups.iter().enumerate() {
             let mut left = Left::of(equals);
+            left.has_further = number + 1 < groups.len();
             while !progress.is_over()
                 && let Some(reached) = self.reach(&mut left, access, &mut progress).await
             {
@@ -208,6 +211,14 @@ impl Transport {
             }
         }
         progress
+    }
+
+    /// Hosts by preference; those of which no address answered of late come last (RFC 5321 §4.5.4.1).
+    fn in_order<'h>(&self, hosts: &'h [Host]) -> Vec<&'h [Host]> {
+        let mut groups: Vec<&[Host]> = hosts.chunk_by(|one, next| one.preference == next.preference).collect();
+        let is_demoted = |address: &SocketAddr| self.peers.is_demoted(*address);
+        groups.sort_by_key(|hosts| hosts.iter().flat_map(|host| &host.addresses).all(is_demoted));
+        groups
     }
 
     /// Tries one address of a host: if it takes the first hundred recipients it gets the next over the same session.
@@ -222,7 +233,8 @@ impl Transport {
         let (candidate, mut kept, mut connection) = match reached {
             Reached::Kept(candidate, connection) => (candidate, true, *connection),
             Reached::New(candidate, stream, permit) => {
-                match self.open(candidate, stream, permit, access, progress).await {
+                let greeting = if left.has_others() { self.timeouts.greeting } else { self.timeouts.command };
+                match self.open(candidate, (stream, permit), greeting, access, progress).await {
                     Some(connection) => (candidate, false, connection),
                     None => return,
                 }
@@ -241,8 +253,8 @@ impl Transport {
     async fn open(
         &self,
         candidate: Candidate<'_>,
-        stream: TcpStream,
-        mut permit: Permit,
+        (stream, mut permit): (TcpStream, Permit),
+        greeting: Duration,
         access: Access<'_>,
         progress: &mut Progress,
     ) -> Option<Connection> {
@@ -255,6 +267,7 @@ impl Transport {
                 helo: &self.helo,
                 timeouts: self.timeouts,
                 deadline: progress.deadline,
+                greeting,
                 implicit_tls: access.implicit_tls,
                 tls: (!never).then(|| self.tls.connector(host)),
                 auth: access.auth,
@@ -269,7 +282,7 @@ impl Transport {
                 Err(failed) => failed,
             };
             progress.transcript.append(&transcript.text());
-            if progress.failed(host, address, &fault) {
+            if progress.failed(host, address, &fault) || fault == Fault::Timeout(client::GREETING) {
                 self.peers.demote(address);
             }
             let tls_failed = matches!(fault, Fault::Tls(_));
@@ -334,6 +347,7 @@ impl Transport {
         progress.receipt.tls = session.tls.as_ref().map(|version| tls_word(version, &host.tls));
         let wants_ipv4 = progress.take(&open, ended, host, address);
         let takes_more = !wants_ipv4 && matches!(of_host, Some(Ok(())));
+        let reusable = reusable && takes_more && !without_tls && !session.refuses_tls;
         if wants_ipv4 {
             // It would refuse any other message as well.
             permit.failed(&progress.trouble_text());
@@ -347,7 +361,7 @@ impl Transport {
         }
         let goes_on = takes_more && open.len() == MAX_RECIPIENTS && !progress.is_over();
         // The next attempt tries TLS again.
-        if !reusable || without_tls || session.refuses_tls {
+        if !reusable {
             if goes_on {
                 session.quit().await;
                 return Used::Closed(candidate, permit);

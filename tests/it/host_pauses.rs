@@ -207,6 +207,10 @@ struct Rig {
 
 impl Rig {
     async fn new(port: u16, adjust: impl FnOnce(&mut Outbound)) -> Self {
+        Self::within(port, Timeouts::default(), adjust).await
+    }
+
+    async fn within(port: u16, timeouts: Timeouts, adjust: impl FnOnce(&mut Outbound)) -> Self {
         let dns = DnsServer::start().await;
         let mut config = Outbound { port, ..Outbound::default() };
         adjust(&mut config);
@@ -215,7 +219,7 @@ impl Rig {
         let guard = Guard { policy: Policy { allow_localhost: false, allow_networks }, own_listeners: Vec::new() };
         let hosts = Hosts::new(&config, "mail.acme.test", resolver, guard, None);
         let tls = ClientTls::new(&mailkite::tls::client_config(None).unwrap());
-        let transport = Transport::new("mail.acme.test".to_owned(), Timeouts::default(), tls, hosts);
+        let transport = Transport::new("mail.acme.test".to_owned(), timeouts, tls, hosts);
         dns.mx("remote.test", 10, "mx.remote.test");
         Self { dns, transport }
     }
@@ -265,6 +269,61 @@ async fn an_address_that_does_not_answer_is_passed_by_and_remembered() {
         assert!(!done.receipt.transcript.contains("127.0.0.2"), "{}", done.receipt.transcript);
     }
     assert_eq!(good.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_preferred_host_that_does_not_answer_is_not_waited_for_by_every_message() {
+    let mut good = Remote::at(any_port([127, 0, 0, 3]), Manner::default()).await;
+    let _deaf = deaf(SocketAddr::from(([127, 0, 0, 2], good.address.port()))).await;
+    let timeouts = Timeouts { connect: Duration::from_secs(2), ..Timeouts::default() };
+    let rig = Rig::within(good.address.port(), timeouts, |_| {}).await;
+    rig.dns.mx("remote.test", 5, "first.remote.test").address("first.remote.test", "127.0.0.2");
+    rig.dns.address("mx.remote.test", "127.0.0.3");
+    let done = rig.send().await;
+    assert_eq!((verdict(&done), done.receipt.address), (Verdict::Sent, Some(good.address)));
+    assert!(done.receipt.transcript.contains("127.0.0.2"), "{}", done.receipt.transcript);
+    good.taken().await;
+    for _ in 0..5 {
+        let done = rig.send().await;
+        assert_eq!(verdict(&done), Verdict::Sent);
+        assert!(!done.receipt.transcript.contains("127.0.0.2"), "{}", done.receipt.transcript);
+    }
+    assert_eq!(good.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_greet_is_left_for_another() {
+    let mut good = Remote::at(any_port([127, 0, 0, 3]), Manner::default()).await;
+    let mute = Manner { script: Arc::new(|_, _| Some(Act::Silence)), ..Manner::default() };
+    let mute = Remote::at(SocketAddr::from(([127, 0, 0, 2], good.address.port())), mute).await;
+    let timeouts = Timeouts { greeting: Duration::from_secs(1), ..Timeouts::default() };
+    let rig = Rig::within(good.address.port(), timeouts, |_| {}).await;
+    rig.dns.address("mx.remote.test", "127.0.0.2").address("mx.remote.test", "127.0.0.3");
+    for _ in 0..4 {
+        assert_eq!(verdict(&rig.send().await), Verdict::Sent);
+        good.taken().await;
+    }
+    assert!(mute.connections() <= 1, "{}", mute.connections());
+}
+
+#[tokio::test]
+async fn a_refused_message_costs_no_connection() {
+    for stage in ["MAIL", "RCPT", "DATA", "END"] {
+        let script = move |command: &str, _: usize| {
+            command.starts_with(stage).then(|| Act::Say("550 5.7.1 not this one\r\n".to_owned()))
+        };
+        for extensions in [vec!["PIPELINING"], Vec::new()] {
+            let manner = Manner { extensions, script: Arc::new(script), ..Manner::default() };
+            let remote = Remote::at(any_port([127, 0, 0, 3]), manner).await;
+            let rig = Rig::new(remote.address.port(), |_| {}).await;
+            rig.dns.address("mx.remote.test", "127.0.0.3");
+            for _ in 0..3 {
+                let done = rig.send().await;
+                assert_eq!(verdict(&done), Verdict::Bounced, "{stage}: {}", done.receipt.transcript);
+            }
+            assert_eq!(remote.connections(), 1, "{stage}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -77,6 +77,10 @@ async fn what_is_handed_in_beyond_ascii_or_too_long_is_repaired_and_signed() {
     let mail = format!("From: hi@inbox.test\r\nTo: {}\r\nSubject: s\r\n\r\n{line}\r\n", many.join(","));
     let mail = mime::parse(post.handed_in(mail).await.as_bytes());
     assert_eq!((mail.to_names.len(), mail.text.unwrap().trim_end()), (90, line.as_str()));
+    // It said nothing of its form, which has to be said now.
+    let text = post.handed_in("From: hi@inbox.test\r\nTo: ada@remote.test\r\nSubject: s\r\n\r\nhü\r\n").await;
+    assert_eq!(mime::field_values(text.as_bytes(), "MIME-Version"), ["1.0"]);
+    assert_eq!(mime::field_values(text.as_bytes(), "Content-Type"), ["text/plain; charset=utf-8"]);
     let file = "From: hi@inbox.test\r\nTo: Jörg <ada@remote.test>\r\nMessage-ID: nonsense\r\n\
         Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nkept\r\n--b\r\nContent-Type: application/pdf\r\n\
         Content-Disposition: attachment; filename=\"Größe.pdf\"\r\n\r\nx\r\n--b--\r\n";

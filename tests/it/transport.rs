@@ -28,7 +28,14 @@ fn patient() -> Timeouts {
 
 fn hasty() -> Timeouts {
     let short = Duration::from_millis(300);
-    Timeouts { connect: short, command: short, data: short, end_of_data: short, total: Duration::from_secs(3) }
+    Timeouts {
+        connect: short,
+        greeting: short,
+        command: short,
+        data: short,
+        end_of_data: short,
+        total: Duration::from_secs(3),
+    }
 }
 
 struct Rig {
@@ -342,13 +349,12 @@ async fn what_a_host_cannot_take_is_not_tried() {
 async fn a_host_of_7_bits_gets_8_bit_mail_in_base64() {
     let mut plain = Remote::with(Manner { extensions: vec!["PIPELINING"], ..Manner::default() }).await;
     let rig = Rig::to(&plain, patient()).await;
-    let mail =
-        "Subject: x\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nüber\r\n";
+    let mail = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nüber\r\n";
     let done = rig.send(ADA, mail.as_bytes()).await;
     assert_eq!(only(&done).0, Verdict::Sent);
     let taken = plain.taken().await;
     assert_eq!(taken.mail, "MAIL FROM:<bounce@acme.test>");
-    let recoded = "Subject: x\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\nw7xiZXINCg==\r\n";
+    let recoded = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\nw7xiZXINCg==\r\n";
     assert_eq!(String::from_utf8(taken.data()).unwrap(), recoded);
 }
 

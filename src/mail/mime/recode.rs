@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::edit::{Edit, With, edited, keep_ascii, moved};
 use super::params::Value;
 use super::walk::{Leaf, Parent, Reading, Structure, walk};
-use super::{Encoding, Limits, base64_text, uuencode};
+use super::{Encoding, Limits, base64_text, field_values, uuencode};
 use crate::mail::line::is_plain;
 
 /// Messages inside one another.
@@ -70,11 +70,20 @@ impl Recoding {
         for multipart in &structure.multiparts {
             self.container(raw, multipart.header.encoding, &multipart.body, base);
         }
+        let before = self.parts.len();
         for leaf in &structure.leaves {
             let body = raw.get(leaf.body.clone()).unwrap_or_default();
             if !is_plain(body) && !is_within(&sealed, leaf.body.start) {
                 self.leaf(raw, leaf, body, base, depth);
             }
+        }
+        // Without that field nothing says that the others mean anything (RFC 2045 §4).
+        if self.parts.len() > before
+            && field_values(raw, "MIME-Version").is_empty()
+            && let Some(empty) = empty_line(raw, structure.body_offset)
+        {
+            let version = Edit::octets(empty..empty, b"MIME-Version: 1.0\r\n".to_vec());
+            self.parts.push(version.moved(base));
         }
     }
 
@@ -108,18 +117,18 @@ impl Recoding {
         if is_changed_by_encoding {
             return;
         }
-        // The empty line has to be there: a body that is written anew must not read as more of the header.
-        let Some(empty) = leaf.body.start.checked_sub(2) else { return };
-        let before = raw.get(..empty).unwrap_or_default();
-        let is_empty_line = raw.get(empty..leaf.body.start) == Some(b"\r\n".as_slice());
-        if !is_empty_line || !(before.is_empty() || before.ends_with(b"\r\n")) {
-            return;
-        }
+        let Some(empty) = empty_line(raw, leaf.body.start) else { return };
         let field = match leaf.header.encoding {
             Some(encoding) => place_of(raw, encoding).map(|at| Edit::octets(at, b" base64".to_vec())),
             None => Some(Edit::octets(empty..empty, [FIELD, b"base64\r\n"].concat())),
         };
         let Some(field) = field else { return };
+        // The type that goes without saying is ASCII (RFC 2045 §5.2).
+        if leaf.header.content_type.is_none() && leaf.parent != Parent::Digest && !body.is_ascii() {
+            let charset = if std::str::from_utf8(body).is_ok() { "utf-8" } else { "windows-1252" };
+            let kind = format!("Content-Type: text/plain; charset={charset}\r\n");
+            self.parts.push(Edit::octets(empty..empty, kind.into_bytes()).moved(base));
+        }
         // A delimiter brings its own line break; the end of a message does not.
         let line_break = leaf.body.end == raw.len();
         let body = Edit { at: leaf.body.clone(), with: With::Base64 { declared, line_break } };
@@ -154,6 +163,15 @@ impl Recoding {
         parts.sort_by_key(|edit| edit.at.start);
         parts
     }
+}
+
+/// Where the empty line before a body stands. It has to be there: a body that is written anew must not read as more of
+/// the header.
+fn empty_line(raw: &[u8], body: usize) -> Option<usize> {
+    let empty = body.checked_sub(2)?;
+    let before = raw.get(..empty)?;
+    let is_empty = raw.get(empty..body)? == b"\r\n" && (before.is_empty() || before.ends_with(b"\r\n"));
+    is_empty.then_some(empty)
 }
 
 /// Where the parts stand that are signed or encrypted.
@@ -198,11 +216,33 @@ mod tests {
 
     #[test]
     fn a_single_body_becomes_base64() {
-        let mail = "Subject: x\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nGrüße\r\n";
-        let expected = "Subject: x\r\nContent-Type: text/plain; charset=utf-8\r\n\
+        let mail = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nGrüße\r\n";
+        let expected = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\
                         Content-Transfer-Encoding: base64\r\n\r\nR3LDvMOfZQ0K\r\n";
         assert_eq!(recoded(mail), expected);
         assert_eq!(mime::parse(expected.as_bytes()).text, mime::parse(mail.as_bytes()).text);
+    }
+
+    #[test]
+    fn what_goes_without_saying_is_said_of_an_encoded_body() {
+        let version = "Content-Transfer-Encoding: base64\r\nMIME-Version: 1.0\r\n\r\n";
+        for (mail, head) in [
+            (
+                "Subject: x\r\n\r\nhü\r\n",
+                format!("Subject: x\r\nContent-Type: text/plain; charset=utf-8\r\n{version}"),
+            ),
+            ("Content-Type: text/html\r\n\r\nhü\r\n", format!("Content-Type: text/html\r\n{version}")),
+        ] {
+            let out = recoded(mail);
+            assert!(out.starts_with(&head), "{out}");
+            let (before, after) = (mime::parse(mail.as_bytes()), mime::parse(out.as_bytes()));
+            assert_eq!((before.text, before.html), (after.text, after.html));
+        }
+        let out = to_seven_bit(b"Subject: x\r\n\r\nh\xfc\r\n").unwrap();
+        assert!(String::from_utf8(out.clone()).unwrap().contains("charset=windows-1252"));
+        assert_eq!(mime::parse(&out).text.as_deref(), Some("hü"));
+        let part = "MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nhü\r\n--b--\r\n";
+        assert!(recoded(part).contains("--b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer"));
     }
 
     #[test]
@@ -214,20 +254,20 @@ mod tests {
 
     #[test]
     fn parts_are_recoded_where_they_stand_and_the_others_stay() {
-        let mail = "Content-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\
+        let mail = "Mime-version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\
             --b\r\nContent-Type: text/plain; charset=iso-8859-15\r\nContent-transfer-encoding: 8BIT\r\n\r\nEntrée €\r\n\
             --b\r\n\r\nplain\r\n\
             --b\r\nContent-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\
-            Subject: inside\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nüber\r\n\
+            MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nüber\r\n\
             --b\r\nContent-Type: application/x\r\n\r\né\r\n--b--\r\n";
         let out = recoded(mail);
         assert!(out.starts_with(
-            "Content-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: 7bit\r\n\r\n--b\r\n"
+            "Mime-version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: 7bit\r\n\r\n--b\r\n"
         ));
         assert!(
             out.contains("\r\nContent-transfer-encoding: base64\r\n\r\nRW50csOpZSDigqw=\r\n--b\r\n\r\nplain\r\n")
         );
-        let inside = "Content-Transfer-Encoding: 7bit\r\n\r\nSubject: inside\r\n\
+        let inside = "Content-Transfer-Encoding: 7bit\r\n\r\nMIME-Version: 1.0\r\n\
             Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\nw7xiZXI=\r\n\r\n--b\r\n";
         assert!(out.contains(inside), "{out}");
         assert!(out.ends_with("Content-Transfer-Encoding: base64\r\n\r\nw6k=\r\n--b--\r\n"), "{out}");

@@ -9,7 +9,7 @@ use tokio::time::timeout_at;
 use tokio_rustls::TlsConnector;
 
 use super::offers::Offers;
-use super::{Fault, Opening, Session};
+use super::{Fault, GREETING, Opening, Session};
 use crate::outbound::{Host, TlsRule};
 use crate::tls;
 
@@ -20,7 +20,7 @@ impl Session {
         {
             self.handshake(host, connector).await.map_err(|fault| required(fault, &host.tls))?;
         }
-        let greeting = self.read_reply("the greeting", self.timeouts.command).await?;
+        let greeting = self.read_reply(GREETING, opening.greeting).await?;
         if !greeting.is_positive() {
             return Err(Fault::Refused(greeting));
         }

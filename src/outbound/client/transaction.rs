@@ -27,6 +27,16 @@ pub struct Ended {
     pub reusable: bool,
 }
 
+/// Where a transaction leaves the session.
+enum State {
+    /// Ready for another.
+    Done,
+    /// In the middle of it.
+    Open,
+    /// Nobody knows.
+    Lost,
+}
+
 impl Ended {
     /// Gives an outcome to all who have none.
     fn settle_rest(&mut self, outcome: &Outcome) {
@@ -59,15 +69,20 @@ impl Session {
                 return ended;
             }
         };
-        if let Err(fault) = self.transact(&parcel, recipients, &mut ended).await {
-            ended.reusable = false;
-            ended.fault = Some(fault);
+        match self.transact(&parcel, recipients, &mut ended).await {
+            Ok(State::Done) => ended.reusable = true,
+            // A refusal costs no connection (RFC 5321 §4.1.1.5).
+            Ok(State::Open) => {
+                ended.reusable = self.command("RSET", "RSET").await.is_ok_and(|reply| reply.is_positive());
+            }
+            Ok(State::Lost) => {}
+            Err(fault) => ended.fault = Some(fault),
         }
         ended
     }
 
     /// One transaction for the recipients that have no verdict yet.
-    async fn transact(&mut self, parcel: &Parcel, recipients: &[Mailbox], ended: &mut Ended) -> Result<(), Fault> {
+    async fn transact(&mut self, parcel: &Parcel, recipients: &[Mailbox], ended: &mut Ended) -> Result<State, Fault> {
         let open = recipients.iter().zip(&ended.outcomes).filter(|(_, outcome)| outcome.is_none());
         let recipients: Vec<&Mailbox> = open.map(|(recipient, _)| recipient).collect();
         let mut commands = vec![self.mail_command(parcel, &recipients)];
@@ -80,21 +95,21 @@ impl Session {
         };
         let Some(data) = data else {
             // No recipient is left; the session stands, but in the middle of a transaction.
-            return Ok(());
+            return Ok(State::Open);
         };
         if data.code != 354 {
             if data.code == 421 || !(400..600).contains(&data.code) {
                 return Err(Fault::Refused(data));
             }
             ended.settle_rest(&data.outcome(Stage::Data));
-            return Ok(());
+            return Ok(State::Open);
         }
         if !ended.outcomes.iter().any(Option::is_none) {
             // It waits for data that nobody is to have.
             self.transcript.client(".");
             self.write(b".\r\n").await?;
-            self.read_reply("the final dot", self.timeouts.data).await?;
-            return Ok(());
+            let reply = self.read_reply("the final dot", self.timeouts.data).await?;
+            return Ok(if reply.code == 421 { State::Lost } else { State::Done });
         }
         if !self.input.is_empty() {
             // It decides before it has the data. That is nothing to believe unless it is a refusal; and whatever else it
@@ -104,7 +119,7 @@ impl Session {
                 421 => Err(Fault::Refused(early)),
                 400.. => {
                     ended.settle_rest(&early.outcome(Stage::Data));
-                    Ok(())
+                    Ok(State::Lost)
                 }
                 _ => Err(Fault::Malformed("it answers what was not said")),
             };
@@ -115,15 +130,14 @@ impl Session {
             let said = self.read_reply("the final dot", LAST_WORDS).await;
             let reply = said.ok().filter(|reply| reply.code >= 400 && reply.code != 421).ok_or(fault)?;
             ended.settle_rest(&reply.outcome(Stage::Data));
-            return Ok(());
+            return Ok(State::Lost);
         }
         let last = self.read_reply("the reply to the final dot", self.timeouts.end_of_data).await?;
         if last.code == 421 {
             return Err(Fault::Refused(last));
         }
         ended.settle_rest(&last.outcome(Stage::Data));
-        ended.reusable = last.is_positive();
-        Ok(())
+        Ok(State::Done)
     }
 
     fn mail_command(&self, parcel: &Parcel, recipients: &[&Mailbox]) -> String {

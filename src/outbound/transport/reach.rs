@@ -30,6 +30,8 @@ pub(super) struct Left<'h> {
     candidates: Vec<Candidate<'h>>,
     /// One where we have a place already, which goes before all.
     admitted: Option<(Candidate<'h>, Permit)>,
+    /// Whether hosts of another preference may be tried behind them.
+    pub(super) has_further: bool,
 }
 
 /// An address that was reached.
@@ -47,7 +49,12 @@ impl<'h> Left<'h> {
         for host in hosts {
             candidates.extend(host.addresses.iter().map(|address| Candidate { host, address: *address }));
         }
-        Self { candidates, admitted: None }
+        Self { candidates, admitted: None, has_further: false }
+    }
+
+    /// Whether another address may be tried.
+    pub(super) const fn has_others(&self) -> bool {
+        self.has_further || !self.candidates.is_empty()
     }
 
     /// An address is to be connected to anew, and our place there is still ours.
@@ -118,7 +125,7 @@ impl Transport {
                 else => return None,
             };
             let place = begun.iter().position(|(one, _)| one.address == candidate.address).unwrap_or_default();
-            begun.remove(place);
+            let (_, began) = begun.remove(place);
             match connected {
                 Ok(stream) => {
                     let begins = begun.iter().map(|(slow, began)| (slow.address, *began));
@@ -129,6 +136,8 @@ impl Transport {
                 Err(fault) => {
                     if !fault.is_ours() {
                         permit.failed(&fault.diagnostic(&candidate.host.name));
+                        unanswered([(candidate.address, began)].into_iter(), Instant::now())
+                            .for_each(|silent| self.peers.demote(silent));
                     }
                     progress.note_unreached(candidate.host, candidate.address, &fault);
                 }
