@@ -74,6 +74,7 @@ const BY_NAME: &[(Syntax, &[&str])] = &[
             "Mail-Followup-To",
             "Mail-Reply-To",
             "Abuse-Reports-To",
+            "Apparently-To",
             "X-Report-Abuse-To",
         ],
     ),
@@ -248,8 +249,11 @@ pub fn message_ids(value: &str) -> Result<Vec<String>, ValueError> {
 /// URIs with commas between, each in angle brackets (RFC 2369 §2); comments stay.
 fn uris(name: &str, value: &str) -> Result<String, ValueError> {
     let value = value.trim();
-    if name.eq_ignore_ascii_case("List-Post") && value.eq_ignore_ascii_case("NO") {
-        return Ok("NO".to_owned());
+    if name.eq_ignore_ascii_case("List-Post")
+        && let Some((no, behind)) = value.split_at_checked(2).filter(|(no, _)| no.eq_ignore_ascii_case("NO"))
+        && let (said, "") = comment(behind)?
+    {
+        return Ok(format!("{}{said}", no.to_ascii_uppercase()));
     }
     if !value.contains('<') {
         // A comma may belong to the one URI, or stand between two.
@@ -260,17 +264,11 @@ fn uris(name: &str, value: &str) -> Result<String, ValueError> {
     let mut list = Vec::new();
     let mut rest = value;
     while !rest.is_empty() {
-        let (given, behind) = rest.strip_prefix('<').and_then(|rest| rest.split_once('>')).ok_or(ValueError::Uris)?;
-        let mut item = format!("<{}>", uri::in_ascii(given).ok_or(ValueError::Uris)?);
-        let mut behind = behind.trim_start();
-        if let Some(comment) = behind.strip_prefix('(') {
-            let (comment, after) = comment.split_once(')').ok_or(ValueError::Uris)?;
-            if !comment.contains(['(', '\\']) && comment.is_ascii() {
-                item.push_str(&format!(" ({comment})"));
-            }
-            behind = after.trim_start();
-        }
-        list.push(item);
+        let (before, uri) = comment(rest)?;
+        let (given, behind) = uri.strip_prefix('<').and_then(|rest| rest.split_once('>')).ok_or(ValueError::Uris)?;
+        let (after, behind) = comment(behind)?;
+        let given = uri::in_ascii(given).ok_or(ValueError::Uris)?;
+        list.push(format!("{before} <{given}>{after}").trim_start().to_owned());
         rest = match behind.strip_prefix(',') {
             Some(behind) => behind.trim_start(),
             None if behind.is_empty() => "",
@@ -278,6 +276,16 @@ fn uris(name: &str, value: &str) -> Result<String, ValueError> {
         };
     }
     Ok(list.join(", "))
+}
+
+/// The comment that `text` begins with, as it is kept, and what stands behind it.
+fn comment(text: &str) -> Result<(String, &str), ValueError> {
+    let text = text.trim_start();
+    let Some(comment) = text.strip_prefix('(') else { return Ok((String::new(), text)) };
+    let (comment, behind) = comment.split_once(')').ok_or(ValueError::Uris)?;
+    let is_plain = !comment.contains(['(', '\\']) && comment.is_ascii();
+    let kept = if is_plain { format!(" ({comment})") } else { String::new() };
+    Ok((kept, behind.trim_start()))
 }
 
 /// `"Phrase" <list.example>` (RFC 2919 §3); the id may lack its brackets.
@@ -322,6 +330,12 @@ mod tests {
                 "<mailto:%C3%BC@xn--bcher-kva.example?subject=H%C3%A4> (help)",
             ),
             ("List-Post", "no", "NO"),
+            ("List-Post", "NO (posting not allowed on this list)", "NO (posting not allowed on this list)"),
+            (
+                "List-Unsubscribe",
+                "(Use this command to get off the list) <mailto:list-manager@host.test?body=unsubscribe%20list>",
+                "(Use this command to get off the list) <mailto:list-manager@host.test?body=unsubscribe%20list>",
+            ),
             ("List-Id", "Bücher <list.bücher.example>", "=?utf-8?B?QsO8Y2hlcg==?= <list.xn--bcher-kva.example>"),
             ("Reply-To", "a@bücher.example", "<a@xn--bcher-kva.example>"),
             (
