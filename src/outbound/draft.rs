@@ -110,6 +110,7 @@ impl Outbound {
             scheduled: scheduled_at.map(|at| (ScheduledId::new(now), at)),
             has_attachments: !letter.attachments.is_empty(),
             return_to: None,
+            suppressed: Vec::new(),
         })
     }
 }

@@ -102,8 +102,8 @@ impl Outbound {
         }
         let suppressed =
             self.suppressed(sender.account, recipients.iter().map(ToString::to_string).collect()).await?;
-        let mut recipients = recipients;
-        recipients.retain(|mailbox| !suppressed.contains(&mailbox.canonical()));
+        let (suppressed, recipients): (Vec<Mailbox>, Vec<Mailbox>) =
+            recipients.into_iter().partition(|mailbox| suppressed.contains(&mailbox.canonical()));
         if recipients.is_empty() {
             return Err(HandInError::Suppressed);
         }
@@ -143,6 +143,7 @@ impl Outbound {
             metadata: None,
             scheduled: None,
             return_to,
+            suppressed,
         };
         self.submit(vec![outgoing], None, now).await?;
         Ok(id)

@@ -4,6 +4,7 @@
 
 use rusqlite::Connection;
 
+use super::failure_report::Failure;
 use super::sender::Sender;
 use super::{Outbound, Parts};
 use crate::clock::Timestamp;
@@ -20,7 +21,7 @@ use crate::store::limits::{MESSAGE_BYTES, add_deliveries};
 use crate::store::placed::Placed;
 use crate::store::raws::{self, NewRaw};
 use crate::store::submissions::{self, NewOutbound, Submission};
-use crate::store::{self, attachments, dispatches, domains, recipients};
+use crate::store::{self, attachments, dispatches, domains, messages, recipients};
 
 /// The lane of scheduled messages.
 pub const RELEASE_LANE: &str = "release";
@@ -55,6 +56,8 @@ pub struct Outgoing {
     pub has_attachments: bool,
     /// Who hears by mail what of it cannot be delivered.
     pub return_to: Option<Mailbox>,
+    /// Recipients it does not go to, as they are suppressed; that is reported too.
+    pub suppressed: Vec<Mailbox>,
 }
 
 /// The answer to remember with the messages that make it true (contract 1.11).
@@ -104,9 +107,9 @@ impl Outbound {
         now: Timestamp,
     ) -> store::Result<()> {
         let placed = staged.iter_mut().filter_map(|one| one.placed.take()).collect();
-        let parts = std::sync::Arc::clone(&self.parts);
+        let outbound = self.clone();
         let written = self.parts.db.write_naming(placed, move |tx| {
-            let mut left = Vec::new();
+            let (parts, mut left) = (&outbound.parts, Vec::new());
             let scheduled = staged.iter().filter(|one| one.outgoing.scheduled.is_some());
             if let Some(first) = scheduled.clone().next() {
                 let account = first.outgoing.sender.account;
@@ -117,6 +120,7 @@ impl Outbound {
                 let bytes = one.raw.size().saturating_add(overhead);
                 parts.limits.admit_bytes(tx, one.outgoing.sender.account, bytes)?;
                 left.extend(parts.store(tx, one, now)?);
+                left.extend(outbound.report_suppressed(tx, &one.outgoing, now)?);
             }
             if let Some(remember) = remember {
                 parts.limits.admit(tx, remember.request.account, limits::Kind::IdempotencyKeys)?;
@@ -147,6 +151,21 @@ impl Outbound {
         });
         let (placed, parts) = kept.await.unwrap_or(Err(store::Error::Stopped))?;
         Ok(Staged { outgoing, raw: NewRaw::File(placed.object().clone()), placed: Some(placed), parts })
+    }
+}
+
+impl Outbound {
+    fn report_suppressed(&self, tx: &Connection, outgoing: &Outgoing, now: Timestamp) -> store::Result<Option<Left>> {
+        if outgoing.suppressed.is_empty() || outgoing.return_to.is_none() {
+            return Ok(None);
+        }
+        let addresses: Vec<String> = outgoing.suppressed.iter().map(ToString::to_string).collect();
+        let of = |recipient| Failure { recipient, code: None, diagnostic: "5.7.1 the recipient is suppressed" };
+        let failures: Vec<Failure<'_>> = addresses.iter().map(|address| of(address)).collect();
+        match messages::find(tx, &outgoing.id)? {
+            Some(message) => self.report_failures(tx, &message, &failures, now),
+            None => Ok(None),
+        }
     }
 }
 

@@ -83,6 +83,24 @@ async fn nobody_else_gets_a_report() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_suppressed_is_reported_and_the_others_get_the_message() {
+    let mut post = post().await;
+    for address in ["bob@remote.test", "eve@remote.test"] {
+        post.owner.post("/api/contacts/suppressions", json!({"email": address})).await.expect(201);
+    }
+    let to = ["ada@remote.test", "bob@remote.test", "\"eve\"@remote.test"];
+    post.hand_in("hi@inbox.test", &to, MAIL).await;
+    assert_eq!(post.remote.taken().await.recipients(), ["ada@remote.test"]);
+    post.server.until("SELECT count(*) FROM message WHERE direction = 'inbound'", 1_i64).await;
+    let id = post.inbound().await[0]["id"].as_str().unwrap().to_owned();
+    let raw = post.owner.get(&format!("/api/messages/{id}/raw")).await.body;
+    let Some(Report::Delivery(statuses)) = report::read(&raw) else { panic!("{}", String::from_utf8_lossy(&raw)) };
+    let told: Vec<_> = statuses.iter().map(|one| (one.recipient.as_deref(), one.status.as_deref())).collect();
+    assert_eq!(told, [(Some(to[1]), Some("5.7.1")), (Some(to[2]), Some("5.7.1"))]);
+    post.server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 1_i64).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_comes_back_later_is_reported_too() {
     let mut post = post().await;
     post.hand_in("hi@inbox.test", &["ada@remote.test"], MAIL).await;
