@@ -61,8 +61,12 @@ pub fn meaning(speaker: Speaker, stage: Stage, code: Option<u16>, text: &str) ->
         return Meaning { verdict: Verdict::Deferred, no_mailbox: false, of_host };
     }
     let names_no_mailbox = words.codes.iter().any(Status::is_no_mailbox);
-    let wants_tls = (speaker == Speaker::WithoutTls && !names_no_mailbox)
-        || (speaker == Speaker::Host && !names_no_mailbox && words.wants_tls());
+    let wants_tls = !names_no_mailbox
+        && match speaker {
+            Speaker::WithoutTls => true,
+            Speaker::Host => words.wants_tls(),
+            Speaker::Smarthost | Speaker::Report | Speaker::Ours => false,
+        };
     if wants_tls || (words.says_later() && !words.is_of_recipient()) {
         return Meaning { verdict: Verdict::Deferred, no_mailbox: false, of_host: of_host || wants_tls };
     }
@@ -208,8 +212,8 @@ const POLICY_PHRASES: &[&str] = &[
     "your network",
     "your server",
 ];
-/// Words of a sender, its domain or its host, of which a host may say too that they do not exist. They count where no code
-/// says who is meant.
+/// Words of a sender, its domain or its host, of which a host may say too that they do not exist. They count where no
+/// code says who is meant.
 const SENDER: &[&str] = &[
     "absender",
     "afzender",
