@@ -83,7 +83,7 @@ async fn a_relay_that_is_full_or_probed_is_not_gone_round() {
         dns.mx(&format!("c{number}.test"), 10, "mx.provider.test");
     }
     let smarthost = relay(&remote);
-    let server = sending(Clock::System, &dns, direct.address.port(), |config| {
+    let server = sending(Clock::manual(Clock::System.now()), &dns, direct.address.port(), |config| {
         config.outbound.smarthost = Some(smarthost);
     })
     .await;
@@ -92,7 +92,8 @@ async fn a_relay_that_is_full_or_probed_is_not_gone_round() {
     // It failed: that is what fallback is for.
     direct.taken().await;
     server.until(SENT, 1_i64).await;
-    tokio::time::sleep(Duration::from_millis(1300)).await;
+    // Its pause is over.
+    server.clock.advance(Duration::from_millis(1300));
     for number in 0..MESSAGES {
         send(&owner, &format!("a@c{number}.test")).await;
     }
