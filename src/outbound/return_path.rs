@@ -103,12 +103,12 @@ impl ReturnPaths {
             Some(_) => {
                 let first = first_forwarder(local, domain)?;
                 let day = srs_day(now);
-                format!("{SRS1}{}{day}={first}", self.srs_proof(&format!("{day}={first}"))?)
+                format!("{SRS1}{}{day}={first}", self.srs_proof(SRS1, &format!("{day}={first}"))?)
             }
             None => {
                 let day = srs_day(now);
                 let rest = format!("{domain}={local}");
-                format!("{SRS0}{}={day}={rest}", self.srs_proof(&format!("{day}={rest}"))?)
+                format!("{SRS0}{}={day}={rest}", self.srs_proof(SRS0, &format!("{day}={rest}"))?)
             }
         };
         if rewritten.len() > MAX_LOCAL {
@@ -138,7 +138,7 @@ impl ReturnPaths {
         }
         let (tag, rest) = strip_prefix_any_case(local, SRS1)?.split_once('=')?;
         let (proof, day) = tag.split_at_checked(tag.len().checked_sub(2)?)?;
-        (self.is_srs_proof(proof, &format!("{day}={rest}")) && self.is_fresh(day, now)).then_some(())?;
+        (self.is_srs_proof(SRS1, proof, &format!("{day}={rest}")) && self.is_fresh(day, now)).then_some(())?;
         let (host, inner) = rest.split_once("==")?;
         Mailbox::parse(&format!("SRS0={inner}@{host}")).ok().map(ReturnPath::Srs)
     }
@@ -167,7 +167,7 @@ impl ReturnPaths {
 
     fn read_srs0(&self, rest: &str, now: Timestamp) -> Option<Mailbox> {
         let (proof, rest) = rest.split_once('=')?;
-        if !self.is_srs_proof(proof, rest) {
+        if !self.is_srs_proof(SRS0, proof, rest) {
             return None;
         }
         let (day, rest) = rest.split_once('=')?;
@@ -180,15 +180,19 @@ impl ReturnPaths {
         srs_day_number(day).is_some_and(|made| (now.as_secs() / DAY - made).rem_euclid(SRS_CYCLE) <= self.srs_days)
     }
 
-    /// Over the text in lower case: remote hosts may have changed it.
-    fn srs_proof(&self, text: &str) -> Option<String> {
-        let proof = self.proof::<SRS_PROOF>("srs", &text.to_lowercase())?;
-        Some(BASE32HEX_NOPAD.encode(&proof))
+    /// Over the text in lower case: remote hosts may have changed it. SRS0 and SRS1 differ in it: one read as the other
+    /// would name somebody else.
+    fn srs_octets(&self, form: &str, text: &str) -> Option<[u8; SRS_PROOF]> {
+        self.proof(if form == SRS1 { "srs1" } else { "srs" }, &text.to_lowercase())
     }
 
-    fn is_srs_proof(&self, given: &str, text: &str) -> bool {
+    fn srs_proof(&self, form: &str, text: &str) -> Option<String> {
+        Some(BASE32HEX_NOPAD.encode(&self.srs_octets(form, text)?))
+    }
+
+    fn is_srs_proof(&self, form: &str, given: &str, text: &str) -> bool {
         let decoded = BASE32HEX_NOPAD.decode(given.to_ascii_uppercase().as_bytes());
-        let wanted = self.proof::<SRS_PROOF>("srs", &text.to_lowercase());
+        let wanted = self.srs_octets(form, text);
         wanted.zip(decoded.ok()).is_some_and(|(wanted, decoded)| is_same(&wanted, &decoded))
     }
 
@@ -341,6 +345,21 @@ mod tests {
         assert_eq!(ReturnPaths::new([3; 32], "three.test").read(&third, NOW), Some(ReturnPath::Srs(first)));
         let long = mailbox(&format!("{}@{}.example", "l".repeat(50), "d".repeat(50)));
         assert_eq!(paths().srs(&long, NOW).unwrap().to_string(), "postmaster@mail.acme.dev");
+    }
+
+    #[test]
+    fn neither_form_of_srs_is_read_as_the_other() {
+        let first = ReturnPaths::new([1; 32], "one.test").srs(&mailbox("ada@example.com"), NOW).unwrap();
+        let second = paths().srs(&first, NOW).unwrap().to_string();
+        let (tag, rest) = second.strip_prefix(SRS1).unwrap().split_once('=').unwrap();
+        let (proof, day) = tag.split_at(tag.len() - 2);
+        let odd = paths().srs(&mailbox("=ada@example.com"), NOW).unwrap().to_string();
+        let (odd_proof, odd_rest) = odd.strip_prefix(SRS0).unwrap().split_once('=').unwrap();
+        let (odd_day, odd_rest) = odd_rest.split_once('=').unwrap();
+        for forged in [format!("{SRS0}{proof}={day}={rest}"), format!("{SRS1}{odd_proof}{odd_day}={odd_rest}")] {
+            assert_eq!(paths().read(&mailbox(&forged), NOW), None, "{forged}");
+        }
+        assert!(paths().read(&mailbox(&second), NOW).is_some() && paths().read(&mailbox(&odd), NOW).is_some());
     }
 
     proptest! {

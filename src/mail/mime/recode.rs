@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::edit::{Edit, With, edited, keep_ascii, moved};
-use super::params::Value;
+use super::params::{self, Value};
 use super::walk::{Leaf, Parent, Reading, Structure, walk};
 use super::{Encoding, Limits, base64_text, field_values, uuencode};
 use crate::mail::line::is_plain;
@@ -98,7 +98,8 @@ impl Recoding {
         // A message inside is never encoded as a whole (RFC 2045 §6.4).
         if is_message(leaf) && declared == Encoding::Identity {
             self.container(raw, leaf.header.encoding, &leaf.body, base);
-            if depth < MAX_NESTED {
+            // Without one, fields that are added inside would read as fields of the part.
+            if depth < MAX_NESTED && empty_line(raw, leaf.body.start).is_some() {
                 let structure = walk(body, &Limits::default(), |_| {});
                 self.message(body, &structure, base + leaf.body.start, depth + 1);
             }
@@ -106,6 +107,8 @@ impl Recoding {
         }
         let declared = declared.of_body(body);
         let is_changed_by_encoding = match declared {
+            // A multipart without parts is text for its reader, encoded it is a file.
+            _ if leaf.reading != Reading::Declared => true,
             // The name of such a file stands in its body, and no octet of it is beyond ASCII.
             Encoding::Uuencode => true,
             // A file in a text is found only as long as the text stands as it is.
@@ -123,8 +126,10 @@ impl Recoding {
             None => Some(Edit::octets(empty..empty, [FIELD, b"base64\r\n"].concat())),
         };
         let Some(field) = field else { return };
-        // The type that goes without saying is ASCII (RFC 2045 §5.2).
-        if leaf.header.content_type.is_none() && leaf.parent != Parent::Digest && !body.is_ascii() {
+        // The type that goes without saying is ASCII (RFC 2045 §5.2). A named file is no text for want of a type, and
+        // stray octets in base64 say nothing of the data.
+        let is_text = leaf.header.content_type.is_none() && leaf.parent != Parent::Digest && !is_named(leaf);
+        if is_text && declared != Encoding::Base64 && !body.is_ascii() {
             let charset = if std::str::from_utf8(body).is_ok() { "utf-8" } else { "windows-1252" };
             let kind = format!("Content-Type: text/plain; charset={charset}\r\n");
             self.parts.push(Edit::octets(empty..empty, kind.into_bytes()).moved(base));
@@ -197,6 +202,12 @@ fn is_message(leaf: &Leaf<'_>) -> bool {
     leaf.reading == Reading::Declared && is_one
 }
 
+/// Whether the part, which declares no type, has a filename.
+fn is_named(leaf: &Leaf<'_>) -> bool {
+    let disposition = leaf.header.disposition.map(Value::parse).unwrap_or_default();
+    params::filename(&disposition, &Value::default()).is_some()
+}
+
 /// Where a slice of the message stands in it.
 fn place_of(raw: &[u8], slice: &[u8]) -> Option<Range<usize>> {
     let start = slice.as_ptr().addr().checked_sub(raw.as_ptr().addr())?;
@@ -243,6 +254,43 @@ mod tests {
         assert_eq!(mime::parse(&out).text.as_deref(), Some("hü"));
         let part = "MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nhü\r\n--b--\r\n";
         assert!(recoded(part).contains("--b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer"));
+    }
+
+    #[test]
+    fn a_named_file_without_a_type_stays_a_file() {
+        for field in ["", "Content-Transfer-Encoding: base64\r\n", "Content-Transfer-Encoding: quoted-printable\r\n"]
+        {
+            let mail = format!(
+                "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n{field}\
+                 Content-Disposition: attachment; filename=winmail.dat\r\n\r\nR3LD\u{fc}vMOfZQ0K\r\n--b--\r\n"
+            );
+            let out = recoded(&mail);
+            let types = |mail: &[u8]| -> Vec<_> {
+                mime::parse(mail).attachments.into_iter().map(|file| (file.filename, file.content_type)).collect()
+            };
+            assert_eq!(types(out.as_bytes()), [(Some("winmail.dat".to_owned()), None)], "{out}");
+            assert_eq!(types(mail.as_bytes()), types(out.as_bytes()));
+        }
+        // Named and first, a text would be the body.
+        let mail = "Content-Disposition: inline; filename=a.bin\r\n\r\nh\u{fc}\r\n";
+        assert_eq!(mime::parse(recoded(mail).as_bytes()).attachments.len(), 1);
+    }
+
+    #[test]
+    fn a_message_without_an_empty_line_before_it_stays_as_it_is() {
+        let mail = |before: &str| {
+            format!(
+                "Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n{before}stray\r\nSubject: x\r\n\r\nh\u{fc}\r\n--b--\r\n"
+            )
+        };
+        assert_eq!(to_seven_bit(mail("").as_bytes()), None);
+        assert_eq!(mime::parse(recoded(&mail("\r\n")).as_bytes()).attachments.len(), 1);
+    }
+
+    #[test]
+    fn a_multipart_without_parts_stays_as_it_is() {
+        let mail = "Content-Type: multipart/mixed; boundary=b\r\n\r\nh\u{fc}\r\n";
+        assert_eq!(to_seven_bit(mail.as_bytes()), None);
     }
 
     #[test]
