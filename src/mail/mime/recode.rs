@@ -18,8 +18,8 @@ const SEALED: &[&str] =
 /// Types whose parts are messages; others of message/ hold fields, or pieces, and become base64 like any part.
 const MESSAGES: &[&str] = &["message/rfc822", "message/global", "message/news"];
 
-/// The message with every part in 7 bits; `None` when that cannot be: header fields are not ASCII, or the structure is
-/// beyond the limits. Signatures over what is changed do not survive it.
+/// The message with every part in 7 bits; `None` when that cannot be: header fields are not ASCII, the structure is
+/// beyond the limits, or so odd that it would read otherwise. Signatures over what is changed do not survive it.
 pub fn to_seven_bit(raw: &[u8]) -> Option<Vec<u8>> {
     let mut edits = Vec::new();
     if !is_plain(raw) {
@@ -27,7 +27,18 @@ pub fn to_seven_bit(raw: &[u8]) -> Option<Vec<u8>> {
         recoding.message(raw, &walk(raw, &Limits::default(), |_| {}), 0, 0);
         edits = recoding.finish(raw);
     }
-    keep_ascii(raw, &edits, 0..raw.len()).then(|| edited(raw, &edits))
+    let done = keep_ascii(raw, &edits, 0..raw.len()).then(|| edited(raw, &edits))?;
+    (edits.is_empty() || reads_alike(raw, &done)).then_some(done)
+}
+
+/// Whether a changed message has as many files as before, and texts where it had some. Where lines in a header are no
+/// field, a field that is added can show that more of them are header.
+pub fn reads_alike(before: &[u8], after: &[u8]) -> bool {
+    let found = |raw| {
+        let mail = super::parse_apart_from_texts(raw);
+        (mail.attachments.len(), mail.text.is_some(), mail.html.is_some())
+    };
+    found(before) == found(after)
 }
 
 /// What is repaired of the fields of a message inside another, whose ranges say what is sealed there.
@@ -280,11 +291,23 @@ mod tests {
     fn a_message_without_an_empty_line_before_it_stays_as_it_is() {
         let mail = |before: &str| {
             format!(
-                "Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n{before}stray\r\nSubject: x\r\n\r\nh\u{fc}\r\n--b--\r\n"
+                "Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n{before}\
+                 stray\r\nSubject: x\r\n\r\nh\u{fc}\r\n--b--\r\n"
             )
         };
         assert_eq!(to_seven_bit(mail("").as_bytes()), None);
         assert_eq!(mime::parse(recoded(&mail("\r\n")).as_bytes()).attachments.len(), 1);
+    }
+
+    #[test]
+    fn what_would_read_otherwise_stays_as_it_is() {
+        let stray =
+            "Content-Type:\r\nstr`y: base64\r\n multipart/mixed; boundary=m\r\n\r\n--m\r\n\r\nh\u{fc}\r\n--m--\r\n";
+        let unnamed = "Content-Type: multipart/\r\n--m\r\nstray\"e: x\r\n\r\nh\u{fc}\r\n--m\r\n\
+            Content-Type: application/pdf\r\n\r\nx\r\n";
+        for mail in [stray, unnamed] {
+            assert_eq!(to_seven_bit(mail.as_bytes()), None, "{mail}");
+        }
     }
 
     #[test]

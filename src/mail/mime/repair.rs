@@ -12,7 +12,7 @@ use super::charset::Charset;
 use super::edit::{Edit, edited};
 use super::header::Fields;
 use super::params::Value;
-use super::recode::{Recoding, is_within, sealed_in};
+use super::recode::{Recoding, is_within, reads_alike, sealed_in};
 use super::walk::{Structure, walk};
 use super::{Limits, NamedAddress, address, words};
 use crate::mail::header_value::{self, Syntax, encoded_words, folded, mailbox, syntax_of};
@@ -31,7 +31,8 @@ pub enum Irreparable {
 }
 
 /// The message as any host takes it, as far as that can be: fields in ASCII, lines of at most 998 octets, bodies in 7 bits.
-/// What is so already stays as it is, octet for octet, and so does what is signed or encrypted.
+/// What is so already stays as it is, octet for octet, and so does what is signed or encrypted, and a message so odd that
+/// it would read otherwise.
 ///
 /// # Errors
 /// A line stays too long.
@@ -48,11 +49,14 @@ pub fn repaired(raw: Vec<u8>) -> Result<Vec<u8>, Irreparable> {
     recoding.message(&raw, &structure, 0, 0);
     let sealed = std::mem::take(&mut recoding.sealed);
     let edits = recoding.finish(&raw);
-    let is_sealed_long = || sealed.iter().any(|range| has_long_line(raw.get(range.clone()).unwrap_or_default()));
-    let done = edited(&raw, &edits);
+    let is_sealed_long = sealed.iter().any(|range| has_long_line(raw.get(range.clone()).unwrap_or_default()));
+    let mut done = edited(&raw, &edits);
+    if !reads_alike(&raw, &done) {
+        done = raw;
+    }
     match has_long_line(&done) {
         false => Ok(done),
-        true if is_sealed_long() => Err(Irreparable::Sealed),
+        true if is_sealed_long => Err(Irreparable::Sealed),
         true => Err(Irreparable::Line),
     }
 }
