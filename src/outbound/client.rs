@@ -63,6 +63,9 @@ impl Default for Timeouts {
     }
 }
 
+/// How long a host has to answer QUIT.
+const PARTING: Duration = Duration::from_secs(1);
+
 /// How a session is opened.
 pub struct Opening<'a> {
     /// What we call ourselves.
@@ -216,10 +219,19 @@ impl Session {
         !self.input.is_empty() || self.wire.read_buf(&mut self.input).now_or_never().is_some()
     }
 
-    /// Says good-bye; does not wait for an answer.
+    /// Says good-bye. The host counts the connection until it answers and ends it (RFC 5321 §4.1.1.10), which is waited
+    /// for a moment.
     pub async fn quit(mut self) {
-        let _ = timeout(Duration::from_secs(1), self.wire.write_all(b"QUIT\r\n")).await;
-        let _ = timeout(Duration::from_secs(1), self.wire.shutdown()).await;
+        let parting = async {
+            self.wire.write_all(b"QUIT\r\n").await?;
+            self.wire.flush().await?;
+            while self.wire.read_buf(&mut self.input).await? > 0 {
+                self.input.clear();
+            }
+            Ok::<_, io::Error>(())
+        };
+        let _ = timeout(PARTING, parting).await;
+        let _ = timeout(PARTING, self.wire.shutdown()).await;
     }
 
     /// When a step ends that may take so long.

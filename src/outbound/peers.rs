@@ -14,6 +14,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use crate::clock::{Clock, Timestamp};
 use crate::id::fill_random;
 use crate::jobs::{Breaker, Flow, Jobs};
@@ -41,6 +43,8 @@ pub struct Peers {
     clock: Clock,
     jobs: Jobs,
     table: Mutex<Table>,
+    /// A session that waited has ended.
+    ended: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -144,7 +148,7 @@ impl Peers {
     /// Knows none; wakes flows of `jobs`.
     pub fn new(jobs: Jobs, clock: Clock) -> Self {
         let table = Table { set_back: jobs.set_back(), ..Table::default() };
-        Self { clock, jobs, table: Mutex::new(table) }
+        Self { clock, jobs, table: Mutex::new(table), ended: Notify::new() }
     }
 
     /// The table, on the time of the clock.
@@ -203,6 +207,12 @@ impl Peers {
     /// Whether a host has more connections than it gets, those included that only wait.
     pub fn is_over(&self, address: SocketAddr, limit: usize) -> bool {
         self.with(address, |peer, _, _| peer.busy + peer.idle > limit)
+    }
+
+    /// Until a session that waited for the next message has ended at some host, since this was called.
+    pub fn session_ended(&self) -> impl Future<Output = ()> {
+        // It gets what is said from now on, though nobody polls it yet.
+        self.ended.notified()
     }
 
     /// Leaves a flow that found no place at any of these addresses to wait for one.
@@ -332,6 +342,7 @@ impl Drop for Permit {
 impl Drop for IdlePermit {
     fn drop(&mut self) {
         self.peers.with(self.address, |peer, _, _| peer.idle = peer.idle.saturating_sub(1));
+        self.peers.ended.notify_waiters();
     }
 }
 

@@ -55,6 +55,30 @@ async fn a_host_that_is_only_full_sends_nothing_to_the_hosts_behind_it() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_takes_up_room_at_its_host_until_the_host_has_ended_it() {
+    const NAMES: usize = 6;
+    const MESSAGES: usize = 4 * NAMES;
+    let dns = DnsServer::start().await;
+    let takes_leave_slowly = manner(|command, _| {
+        (command == "QUIT").then(|| Act::Later(Duration::from_millis(100), "221 2.0.0 bye\r\n".to_owned()))
+    });
+    let host = Remote::at(any_port([127, 0, 0, 1]), takes_leave_slowly).await;
+    for number in 0..NAMES {
+        let name = format!("mx{number}.provider.test");
+        dns.mx(&format!("c{number}.test"), 10, &name).address(&name, "127.0.0.1");
+    }
+    let server = sending(Clock::System, &dns, host.address.port(), |config| config.outbound.host_width = 2).await;
+    let owner = server.owner().await;
+    for number in 0..MESSAGES {
+        send(&owner, &format!("a@c{}.test", number % NAMES)).await;
+    }
+    server.until(SENT, i64::try_from(MESSAGES).unwrap()).await;
+    assert!(host.connections() > 2, "each name has its own sessions");
+    assert_eq!(host.most_connections(), 2);
+    server.stop().await;
+}
+
 fn relay(remote: &Remote) -> Arc<Smarthost> {
     Arc::new(Smarthost {
         host: "127.0.0.1".to_owned(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::pool::Key;
 use super::progress::Progress;
@@ -16,6 +16,9 @@ use crate::outbound::peers::Permit;
 /// How long an address has to answer before the next is tried beside it. Mail is in less of a hurry than a browser: half
 /// a second more does no harm, and two connections where one would do are a nuisance.
 const STAGGER: Duration = Duration::from_secs(1);
+
+/// How long sessions that are ending are waited for.
+const ENDING: Duration = Duration::from_secs(3);
 
 /// An address that may be tried.
 #[derive(Clone, Copy)]
@@ -162,9 +165,21 @@ impl Transport {
         None
     }
 
-    /// Ends sessions that wait for messages under other conditions, where the host would have too many connections.
+    /// Ends sessions that wait for messages under other conditions, where the host would have too many connections, and
+    /// waits a moment for those that are ending already.
     async fn make_room(&self, address: SocketAddr, width: usize) {
-        while self.peers.is_over(address, width) && self.pool.make_room(address).await {}
+        let making = async {
+            loop {
+                let ended = self.peers.session_ended();
+                if !self.peers.is_over(address, width) {
+                    return;
+                }
+                if !self.pool.make_room(address).await {
+                    ended.await;
+                }
+            }
+        };
+        let _ = timeout(ENDING, making).await;
     }
 }
 

@@ -96,7 +96,32 @@ pub struct Remote {
     pub address: SocketAddr,
     taken: UnboundedReceiver<Taken>,
     connections: Arc<AtomicUsize>,
+    open: Arc<Open>,
     serving: tokio::task::JoinHandle<()>,
+}
+
+/// Connections at a time: now, and at most so far.
+#[derive(Default)]
+struct Open {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+/// One of them.
+struct Counted(Arc<Open>);
+
+impl Counted {
+    fn new(open: &Arc<Open>) -> Self {
+        let now = open.now.fetch_add(1, Ordering::SeqCst) + 1;
+        open.most.fetch_max(now, Ordering::SeqCst);
+        Self(Arc::clone(open))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Drop for Remote {
@@ -127,6 +152,8 @@ impl Remote {
         let connections = Arc::new(AtomicUsize::new(0));
         let (taken_sender, taken) = unbounded_channel();
         let count = Arc::clone(&connections);
+        let open = Arc::new(Open::default());
+        let opened = Arc::clone(&open);
         let serving = tokio::spawn(async move {
             let mut sessions = tokio::task::JoinSet::new();
             loop {
@@ -135,11 +162,12 @@ impl Remote {
                     manner: manner.clone(),
                     number: count.fetch_add(1, Ordering::SeqCst) + 1,
                     taken: taken_sender.clone(),
+                    counted: Counted::new(&opened),
                 };
                 sessions.spawn(host.serve(stream));
             }
         });
-        Self { address, taken, connections, serving }
+        Self { address, taken, connections, open, serving }
     }
 
     /// The next message that it takes.
@@ -162,12 +190,18 @@ impl Remote {
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
+
+    /// The most connections that it had at a time.
+    pub fn most_connections(&self) -> usize {
+        self.open.most.load(Ordering::SeqCst)
+    }
 }
 
 struct Host {
     manner: Manner,
     number: usize,
     taken: UnboundedSender<Taken>,
+    counted: Counted,
 }
 
 trait Wire: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
@@ -252,7 +286,11 @@ impl Host {
                         return;
                     }
                 }
-                "QUIT" => return,
+                "QUIT" => {
+                    // Before the connection ends: that is what a client may wait for.
+                    drop(self.counted);
+                    return;
+                }
                 _ => {}
             }
         }
