@@ -306,11 +306,15 @@ impl Lanes {
                     _ => {}
                 }
                 let was_open = state.breaker.is_open();
-                let resumed_at = state.resumed_at.take();
-                if let Health::Held { until } = health {
-                    state.breaker.hold(resumed_at.map_or(until, |at| at.min(until)));
-                } else if health != Health::Unknown {
-                    state.breaker.end_hold();
+                match health {
+                    // What it has is enough; when one of those ends there may be room for another.
+                    Health::Held { .. } if state.running > 0 => state.width = state.running,
+                    Health::Held { until, since } => {
+                        let resumed = state.resumed.filter(|(number, _)| *number > since);
+                        state.breaker.hold(resumed.map_or(until, |(_, at)| at.min(until)));
+                    }
+                    Health::Unknown => {}
+                    _ => state.breaker.end_hold(),
                 }
                 let failed = match health {
                     Health::Up => {
@@ -324,7 +328,7 @@ impl Lanes {
                         None
                     }
                 };
-                let mut stops = matches!(health, Health::Held { .. });
+                let mut stops = state.breaker.is_held();
                 if let Some(not_before) = failed
                     && state.breaker.failed(now, not_before, state.running, chance())
                 {
@@ -370,15 +374,22 @@ impl Lanes {
         self.arm(flow);
     }
 
-    /// Lets a held flow make an attempt at `at`, if that is sooner. One whose attempt runs is held no longer than that.
-    pub fn resume(&mut self, flow: &Flow, at: Timestamp) {
-        let lane = self.lanes.get_mut(&flow.lane);
-        if let Some(state) = lane.and_then(|lane| lane.state(flow.account, flow.endpoint))
-            && !state.breaker.resume_at(at)
-        {
-            state.resumed_at = Some(at);
+    /// Lets a held flow make an attempt at `at`, if that is sooner, the `number`th that goes on. Attempts that run and found
+    /// before that they had to wait hold it no longer either.
+    pub fn resume(&mut self, flow: &Flow, at: Timestamp, number: u64) {
+        let full_width = self.full_width(&flow.lane);
+        if let Some(lane) = self.lanes.get_mut(&flow.lane) {
+            if let Some(state) = lane.state(flow.account, flow.endpoint) {
+                state.resumed = Some((number, at));
+                if !state.breaker.resume_at(at) && !state.breaker.is_open() {
+                    state.width = state.width.max(state.running + 1).min(full_width);
+                }
+            }
+            lane.offer(flow.account, flow.endpoint);
         }
         self.arm(flow);
+        self.unpark(flow);
+        self.queue(&flow.lane);
     }
 
     /// The clock was set back: pauses end as much earlier.

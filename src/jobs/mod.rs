@@ -125,6 +125,8 @@ pub enum Health {
     Held {
         /// When, unless [`Jobs::resume`] says sooner.
         until: Timestamp,
+        /// [`Jobs::resumed`] when it began to wait.
+        since: u64,
     },
 }
 
@@ -154,6 +156,8 @@ struct Shared {
     bell: Notify,
     /// How often everything that pauses was to be tried at once.
     nudges: AtomicU64,
+    /// How many flows were resumed.
+    resumed: AtomicU64,
     /// How far the clock was set back altogether, in milliseconds.
     set_back: AtomicU64,
     /// None while no engine runs.
@@ -235,9 +239,16 @@ impl Jobs {
         self.shared.bell.notify_one();
     }
 
+    /// How many flows were resumed so far. Whoever is to be held asks before it waits to be resumed: it may be before its
+    /// attempt ends.
+    pub fn resumed(&self) -> u64 {
+        self.shared.resumed.load(Ordering::SeqCst)
+    }
+
     /// Lets a held flow make an attempt at `at`.
     pub fn resume(&self, flow: &Flow, at: Timestamp) {
-        self.with_lanes(|lanes| lanes.resume(flow, at));
+        let number = self.shared.resumed.fetch_add(1, Ordering::SeqCst) + 1;
+        self.with_lanes(|lanes| lanes.resume(flow, at, number));
         self.shared.bell.notify_one();
     }
 

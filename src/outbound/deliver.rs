@@ -388,7 +388,7 @@ fn all(prepared: &Prepared, outcome: &Outcome) -> Transmitted {
 /// A job whose flow waits for its hosts. It keeps its place and its rung.
 pub(super) fn waits(flow: &Flow, job: &Claimed, wait: Wait) -> Attempted {
     let lane = Arc::clone(&flow.lane);
-    let Wait { until, pause } = wait;
+    let Wait { until, since, pause } = wait;
     let record = move |tx: &Connection, _: Fate| {
         if let Some(pause) = pause {
             pauses::note(tx, &lane, &pause)?;
@@ -396,7 +396,7 @@ pub(super) fn waits(flow: &Flow, job: &Claimed, wait: Wait) -> Attempted {
         Ok(None)
     };
     let verdict = jobs::Verdict::PutOff { until: job.run_at };
-    Attempted { verdict, health: Health::Held { until }, record: Box::new(record) }
+    Attempted { verdict, health: Health::Held { until, since }, record: Box::new(record) }
 }
 
 fn ended() -> Attempted {

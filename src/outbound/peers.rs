@@ -72,8 +72,8 @@ struct Peer {
     nudges: u64,
     /// Why it pauses.
     reason: String,
-    /// A flow tries it when the pause ends.
-    has_prober: bool,
+    /// The flow that tries it when the pause ends.
+    prober: Option<Flow>,
     /// Since when an attempt probes it.
     probed_since: Option<Timestamp>,
     /// Places that are kept for flows whose turn it is, and until when.
@@ -96,7 +96,7 @@ impl Default for Peer {
             breaker: Breaker::opening_after(1),
             nudges: 0,
             reason: String::new(),
-            has_prober: false,
+            prober: None,
             probed_since: None,
             kept: Vec::new(),
             waiting: Turns::default(),
@@ -137,6 +137,8 @@ pub enum Denied {
 pub struct Wait {
     /// When it looks again, unless it has its turn sooner.
     pub until: Timestamp,
+    /// [`Jobs::resumed`] when it began to wait.
+    pub since: u64,
     /// That its hosts pause; none: they have all the connections that they get.
     pub pause: Option<Pause>,
 }
@@ -192,7 +194,9 @@ impl Peers {
         let nudges = self.jobs.nudges();
         self.with(address, |peer, now, resumed| {
             peer.width = peer.width.min(limit).max(1);
-            peer.drop_overdue(now, resumed);
+            if !peer.breaker.is_open() {
+                peer.promote(now, resumed);
+            }
             if !peer.admits(flow, nudges, now) {
                 return Err(peer.denied(now));
             }
@@ -218,12 +222,13 @@ impl Peers {
     /// Leaves a flow that found no place at any of these addresses to wait for one.
     pub fn wait(&self, addresses: &[SocketAddr], flow: &Flow) -> Wait {
         let now = self.clock.now();
+        let since = self.jobs.resumed();
         // The one that is free soonest: one that is full, else one that is probed, else the shortest pause.
         let pause = |address: &&SocketAddr| {
             self.with(**address, |peer, now, _| (peer.breaker.is_open(), peer.paused_until(now)))
         };
         let Some(address) = addresses.iter().min_by_key(pause) else {
-            return Wait { until: now.plus(LOOKS_AGAIN), pause: None };
+            return Wait { until: now.plus(LOOKS_AGAIN), since, pause: None };
         };
         self.with(*address, |peer, now, resumed| {
             let Some(until) = peer.paused_until(now) else {
@@ -234,15 +239,15 @@ impl Peers {
                 let later = now.plus(LOOKS_AGAIN);
                 let until = probed_until.filter(|at| now < *at).map_or(later, |at| at.min(later));
                 let pause = peer.breaker.is_open().then(|| Pause { until, reason: peer.reason.clone() });
-                return Wait { until, pause };
+                return Wait { until, since, pause };
             };
             let pause = Some(Pause { until, reason: peer.reason.clone() });
-            if std::mem::replace(&mut peer.has_prober, true) {
+            if peer.prober.get_or_insert_with(|| flow.clone()) != flow {
                 peer.waiting.push(flow);
-                return Wait { until: until.plus(LOOKS_AGAIN), pause };
+                return Wait { until: until.plus(LOOKS_AGAIN), since, pause };
             }
             peer.waiting.remove(flow);
-            Wait { until, pause }
+            Wait { until, since, pause }
         })
     }
 
@@ -272,7 +277,7 @@ impl Permit {
             if peer.breaker.is_open() {
                 tracing::info!(address = %self.address, "a mail host takes mail again");
                 peer.breaker.succeeded();
-                peer.has_prober = false;
+                peer.prober = None;
                 peer.probed_since = None;
             }
             peer.last_until = None;
@@ -308,9 +313,8 @@ impl Permit {
                 let pause = until.since(now);
                 tracing::warn!(address = %self.address, reason, ?pause, "a mail host pauses; one message at a time tries it");
             }
-            let prober = peer.waiting.pop();
-            peer.has_prober = prober.is_some();
-            resumed.extend(prober.map(|flow| (flow, until)));
+            peer.prober = peer.waiting.pop();
+            resumed.extend(peer.prober.clone().map(|flow| (flow, until)));
         });
     }
 
@@ -377,7 +381,7 @@ impl Peer {
         times.chain(&mut self.last_until).chain(&mut self.probed_since).for_each(|at| *at = at.minus(by));
     }
 
-    /// Gives free places to those who wait, in turn.
+    /// Gives free places to those who wait, in turn, and those of others who did not come.
     fn promote(&mut self, now: Timestamp, resumed: &mut Resumed) {
         if self.breaker.is_open() {
             // Its probe came to nothing that says anything: another's turn.
@@ -386,20 +390,12 @@ impl Peer {
             }
             return;
         }
+        self.kept.retain(|(_, until)| now < *until);
         while self.busy + self.kept.len() < self.width
             && let Some(flow) = self.waiting.pop()
         {
             self.kept.push((flow.clone(), now.plus(KEPT_FOR)));
             resumed.push((flow, now));
-        }
-    }
-
-    /// Gives the places of those who did not come to others.
-    fn drop_overdue(&mut self, now: Timestamp, resumed: &mut Resumed) {
-        let before = self.kept.len();
-        self.kept.retain(|(_, until)| now < *until);
-        if self.kept.len() < before {
-            self.promote(now, resumed);
         }
     }
 

@@ -55,6 +55,11 @@ impl Breaker {
         self.until.is_some() || self.held.is_some()
     }
 
+    /// Whether it is held.
+    pub(super) const fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// Whether nothing may be attempted at `now`, not even a probe.
     pub fn pauses(&self, now: Timestamp) -> bool {
         self.until().is_some_and(|until| now < until)

@@ -53,8 +53,8 @@ pub(super) struct State {
     /// Its latest attempt was not answered, or there was none yet.
     pub ailing: bool,
     pub breaker: Breaker,
-    /// When it may go on, said before the attempt ended that was to hold it.
-    pub resumed_at: Option<Timestamp>,
+    /// When it was resumed last, as a number of resumptions, and from when on it may go on.
+    pub resumed: Option<(u64, Timestamp)>,
 }
 
 impl State {
@@ -74,7 +74,7 @@ impl State {
             width,
             ailing: true,
             breaker: Breaker::default(),
-            resumed_at: None,
+            resumed: None,
         }
     }
 

@@ -481,14 +481,14 @@ fn a_held_flow_keeps_its_jobs_and_tries_one_when_it_may() {
     claim_all(&mut lanes, 10);
     let (_, first) = lanes.start().unwrap();
     let until = NOW.plus(Duration::from_secs(60));
-    let back = lanes.finished(&flow, Health::Held { until }, NOW);
+    let back = lanes.finished(&flow, Health::Held { until, since: 0 }, NOW);
     assert!(!back.is_empty(), "what is in hand goes back");
     assert!(lanes.is_paused(&flow) && lanes.start().is_none());
     lanes.wake(&flow, first.run_at);
     assert_eq!((lanes.next_due(), lanes.wants(NOW, 10)), (Some(until), Vec::new()));
     assert_eq!(lanes.figures().pauses, 0, "it did not fail");
     let sooner = NOW.plus(Duration::from_secs(5));
-    lanes.resume(&flow, sooner);
+    lanes.resume(&flow, sooner, 1);
     assert_eq!(lanes.next_due(), Some(sooner));
     assert_eq!(lanes.wants(sooner, 10), [Want { flow: flow.clone(), limit: 1 }]);
     lanes.claimed(&flow, jobs(1), Some(NOW), sooner);
@@ -498,15 +498,42 @@ fn a_held_flow_keeps_its_jobs_and_tries_one_when_it_may() {
     assert!(lanes.wants(sooner, 10).first().unwrap().limit > 1);
 }
 
+/// Held for a minute, since so many flows were resumed.
+fn held(since: u64) -> Health {
+    Health::Held { until: NOW.plus(Duration::from_secs(60)), since }
+}
+
 #[test]
-fn a_turn_that_comes_before_the_attempt_ends_is_not_missed() {
+fn a_turn_that_comes_before_attempts_end_is_missed_by_none_of_them() {
     let mut lanes = lanes(16, 64);
-    let flow = flow("smtp:a.test");
+    let flow = flow("a");
     lanes.wake(&flow, NOW);
-    claim_all(&mut lanes, 1);
-    lanes.start().unwrap();
-    lanes.resume(&flow, NOW);
-    lanes.finished(&flow, Health::Held { until: NOW.plus(Duration::from_secs(60)) }, NOW);
+    claim_all(&mut lanes, 2);
+    assert!(lanes.start().is_some() && lanes.start().is_some());
+    lanes.resume(&flow, NOW, 1);
+    lanes.finished(&flow, held(0), NOW);
+    lanes.finished(&flow, held(0), NOW);
     lanes.wake(&flow, NOW);
     assert_eq!(lanes.wants(NOW, 10).len(), 1);
+    lanes.claimed(&flow, jobs(1), None, NOW);
+    lanes.start().unwrap();
+    lanes.finished(&flow, held(1), NOW);
+    lanes.wake(&flow, NOW);
+    assert_eq!(lanes.wants(NOW, 10), [], "that turn was before");
+}
+
+#[test]
+fn a_flow_whose_host_has_no_room_for_more_goes_on_with_what_it_has() {
+    let mut lanes = lanes(16, 64);
+    let flow = flow("a");
+    lanes.wake(&flow, NOW);
+    claim_all(&mut lanes, 10);
+    assert!(lanes.start().is_some() && lanes.start().is_some());
+    assert!(lanes.finished(&flow, held(0), NOW).is_empty(), "its jobs stay in hand");
+    assert!(!lanes.is_paused(&flow) && lanes.start().is_none(), "one at a time");
+    lanes.resume(&flow, NOW, 1);
+    assert!(lanes.start().is_some(), "there is room for one more");
+    assert!(lanes.start().is_none());
+    lanes.finished(&flow, Health::Up, NOW);
+    assert!(lanes.start().is_some());
 }

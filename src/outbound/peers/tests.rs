@@ -69,7 +69,8 @@ fn a_refusal_pauses_the_host_for_everybody_and_one_at_a_time_probes() {
         drop(permit);
         let wait = rig.wait(&other);
         assert!((pause..=pause + pause / 4 + 1).contains(&rig.seconds_until(wait.until)), "{pause}: {wait:?}");
-        assert_eq!(wait.pause.unwrap().reason, "421 too many");
+        assert_eq!(wait.pause.as_ref().unwrap().reason, "421 too many");
+        assert_eq!(rig.wait(&other), wait, "another attempt of it waits no longer");
         let later = rig.wait(&one);
         assert!(later.until > wait.until, "only one of them tries it when the pause ends");
         assert!(rig.admit(&one).is_none() && rig.admit(&other).is_none());
