@@ -374,8 +374,8 @@ impl Lanes {
         self.arm(flow);
     }
 
-    /// Lets a held flow make an attempt at `at`, if that is sooner, the `number`th that goes on. Attempts that run and found
-    /// before that they had to wait hold it no longer either.
+    /// Lets a held flow make an attempt at `at`, if that is sooner: resumption `number`. Attempts still running that began
+    /// to wait before it do not hold the flow either.
     pub fn resume(&mut self, flow: &Flow, at: Timestamp, number: u64) {
         let full_width = self.full_width(&flow.lane);
         if let Some(lane) = self.lanes.get_mut(&flow.lane) {

@@ -156,7 +156,7 @@ struct Shared {
     bell: Notify,
     /// How often everything that pauses was to be tried at once.
     nudges: AtomicU64,
-    /// How many flows were resumed.
+    /// Resumptions of flows.
     resumed: AtomicU64,
     /// How far the clock was set back altogether, in milliseconds.
     set_back: AtomicU64,
@@ -239,8 +239,7 @@ impl Jobs {
         self.shared.bell.notify_one();
     }
 
-    /// How many flows were resumed so far. Whoever is to be held asks before it waits to be resumed: it may be before its
-    /// attempt ends.
+    /// Resumptions so far. Read before waiting to be resumed, which may happen before the attempt that waits has ended.
     pub fn resumed(&self) -> u64 {
         self.shared.resumed.load(Ordering::SeqCst)
     }
