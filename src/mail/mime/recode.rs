@@ -27,18 +27,18 @@ pub fn to_seven_bit(raw: &[u8]) -> Option<Vec<u8>> {
         recoding.message(raw, &walk(raw, &Limits::default(), |_| {}), 0, 0);
         edits = recoding.finish(raw);
     }
-    let done = keep_ascii(raw, &edits, 0..raw.len()).then(|| edited(raw, &edits))?;
-    (edits.is_empty() || reads_alike(raw, &done)).then_some(done)
+    keep_ascii(raw, &edits, 0..raw.len()).then(|| changed(raw, &edits))?
 }
 
-/// Whether a changed message has as many files as before, and texts where it had some. Where lines in a header are no
-/// field, a field that is added can show that more of them are header.
-pub fn reads_alike(before: &[u8], after: &[u8]) -> bool {
+/// The message with these changes, if it has as many files then as before, and texts where it had some. Where lines in a
+/// header are no field, a field that is added can show that more of them are header.
+pub fn changed(raw: &[u8], edits: &[Edit]) -> Option<Vec<u8>> {
+    let done = edited(raw, edits);
     let found = |raw| {
         let mail = super::parse_apart_from_texts(raw);
         (mail.attachments.len(), mail.text.is_some(), mail.html.is_some())
     };
-    found(before) == found(after)
+    (edits.is_empty() || found(raw) == found(&done)).then_some(done)
 }
 
 /// What is repaired of the fields of a message inside another, whose ranges say what is sealed there.

@@ -9,10 +9,10 @@ use mail_builder::headers::content_type::ContentType;
 
 use super::body::charset_of_texts;
 use super::charset::Charset;
-use super::edit::{Edit, edited};
+use super::edit::Edit;
 use super::header::Fields;
 use super::params::Value;
-use super::recode::{Recoding, is_within, reads_alike, sealed_in};
+use super::recode::{Recoding, changed, is_within, sealed_in};
 use super::walk::{Structure, walk};
 use super::{Limits, NamedAddress, address, words};
 use crate::mail::header_value::{self, Syntax, encoded_words, folded, mailbox, syntax_of};
@@ -50,10 +50,7 @@ pub fn repaired(raw: Vec<u8>) -> Result<Vec<u8>, Irreparable> {
     let sealed = std::mem::take(&mut recoding.sealed);
     let edits = recoding.finish(&raw);
     let is_sealed_long = sealed.iter().any(|range| has_long_line(raw.get(range.clone()).unwrap_or_default()));
-    let mut done = edited(&raw, &edits);
-    if !reads_alike(&raw, &done) {
-        done = raw;
-    }
+    let done = changed(&raw, &edits).unwrap_or(raw);
     match has_long_line(&done) {
         false => Ok(done),
         true if is_sealed_long => Err(Irreparable::Sealed),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::Connection;
@@ -55,6 +56,12 @@ impl Idle {
     pub fn into_session(self) -> Session {
         self.session
     }
+
+    /// Ends the session, and frees its place once the host knows.
+    async fn quit(self) {
+        self.session.quit().await;
+        drop(self.permit);
+    }
 }
 
 #[derive(Default)]
@@ -104,9 +111,8 @@ impl Pool {
             let key = waiting.sessions.keys().find(|key| key.address == address).cloned();
             key.and_then(|key| waiting.pop(&key))
         };
-        let Some(Idle { session, permit, .. }) = idle else { return false };
-        session.quit().await;
-        drop(permit);
+        let Some(idle) = idle else { return false };
+        idle.quit().await;
         true
     }
 
@@ -137,10 +143,8 @@ impl Pool {
         loop {
             tokio::time::sleep(IDLE / 2).await;
             let Some(old) = self.remove_old(Instant::now()) else { return };
-            for Idle { session, permit, .. } in old {
-                session.quit().await;
-                drop(permit);
-            }
+            // At once: a host may take its time to answer.
+            join_all(old.into_iter().map(Idle::quit)).await;
         }
     }
 
