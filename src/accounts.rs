@@ -28,75 +28,75 @@ use crate::store::sessions::{self, NewSession};
 use crate::store::verifications::{self, LINK_LIFETIME};
 use crate::store::{self, Db, domains, keys as key_rows, notices, routes};
 use policy::Policy;
-pub use strangers::StrangerMail;
-pub use tickets::Tickets;
+pub(crate) use strangers::StrangerMail;
+pub(crate) use tickets::Tickets;
 
 /// How long both secrets sign after a rotation (contract 9.3).
-pub const BOTH_SIGN: Duration = Duration::from_secs(86_400);
+pub(crate) const BOTH_SIGN: Duration = Duration::from_secs(86_400);
 
 /// What the accounts are made of.
 pub struct Accounts {
     /// The database.
-    pub db: Db,
+    pub(crate) db: Db,
     /// Hears of mail that waits.
-    pub jobs: Jobs,
+    pub(crate) jobs: Jobs,
     /// Seals keys and secrets.
-    pub secrets: Arc<Secrets>,
+    pub(crate) secrets: Arc<Secrets>,
     /// Hashes passwords.
     pub passwords: Passwords,
     /// Issues session tokens.
-    pub tokens: Tokens,
+    pub(crate) tokens: Tokens,
     /// Sign-ins that the operator hands out.
     pub tickets: Tickets,
     /// How often proofs of addresses are mailed to one mailbox.
-    pub strangers: Arc<StrangerMail>,
+    pub(crate) strangers: Arc<StrangerMail>,
     /// Who may sign up.
-    pub signup: Signup,
+    pub(crate) signup: Signup,
     /// Whether every account is verified from the start (dev mode).
-    pub dev: bool,
+    pub(crate) dev: bool,
     /// Where links in mails lead.
-    pub public_url: String,
+    pub(crate) public_url: String,
     /// How many sessions an account may have; 0: any number.
-    pub most_sessions: u32,
+    pub(crate) most_sessions: u32,
 }
 
 /// Who signs in, for the list of sessions.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub(crate) struct Client {
     /// Its address.
-    pub address: String,
+    pub(crate) address: String,
     /// What it calls itself.
-    pub user_agent: String,
+    pub(crate) user_agent: String,
     /// Whose turn it is at what takes long: all of an address together (contract 1.12).
-    pub turn: String,
+    pub(crate) turn: String,
 }
 
 /// How somebody proves to run this machine (contract 2.2).
 #[derive(Clone)]
-pub struct Proof {
+pub(crate) struct Proof {
     /// The setup token that was given.
-    pub token: Option<String>,
+    pub(crate) token: Option<String>,
     /// Whether the request came over loopback.
-    pub over_loopback: bool,
+    pub(crate) over_loopback: bool,
 }
 
 /// What Google says of somebody who proved it.
 #[derive(Clone, Debug)]
-pub struct GoogleUser {
+pub(crate) struct GoogleUser {
     /// Google's own name for the person.
-    pub subject: String,
+    pub(crate) subject: String,
     /// The verified, lower-cased address.
-    pub email: String,
+    pub(crate) email: String,
     /// A picture.
-    pub picture: Option<String>,
+    pub(crate) picture: Option<String>,
 }
 
 /// A new session.
-pub struct SignedIn {
+pub(crate) struct SignedIn {
     /// The token that names it.
-    pub token: String,
+    pub(crate) token: String,
     /// Whose it is.
-    pub account: Account,
+    pub(crate) account: Account,
 }
 
 impl fmt::Debug for SignedIn {
@@ -107,7 +107,7 @@ impl fmt::Debug for SignedIn {
 
 /// Why an account does not get what it asks for; nothing was changed.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// Nobody may sign up.
     #[error("sign-up is closed")]
     SignupClosed,
@@ -136,7 +136,7 @@ pub enum Refusal {
 
 /// What became of a wish for a verification mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verification {
+pub(crate) enum Verification {
     /// The address is proven already.
     Verified,
     /// A mail with a link waits to be sent.
@@ -148,7 +148,7 @@ impl Accounts {
     ///
     /// # Errors
     /// The policy or an existing account is against it, or storage failed.
-    pub async fn sign_up(
+    pub(crate) async fn sign_up(
         &self,
         email: String,
         password: String,
@@ -177,7 +177,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Refusal::BadLogin`], or storage failed.
-    pub async fn log_in(
+    pub(crate) async fn log_in(
         &self,
         email: String,
         password: String,
@@ -212,7 +212,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Refusal::BadLogin`], or storage failed.
-    pub async fn log_in_with_ticket(
+    pub(crate) async fn log_in_with_ticket(
         &self,
         ticket: &str,
         client: Client,
@@ -230,7 +230,7 @@ impl Accounts {
     ///
     /// # Errors
     /// The policy is against a new account, or storage failed.
-    pub async fn sign_in_with_google(
+    pub(crate) async fn sign_in_with_google(
         &self,
         user: GoogleUser,
         proof: Proof,
@@ -276,7 +276,7 @@ impl Accounts {
     ///
     /// # Errors
     /// Storage trouble.
-    pub async fn has_password(&self, account: i64) -> store::Result<bool> {
+    pub(crate) async fn has_password(&self, account: i64) -> store::Result<bool> {
         Ok(self.db.read(move |connection| accounts::find_password_hash(connection, account)).await?.is_some())
     }
 
@@ -284,7 +284,7 @@ impl Accounts {
     ///
     /// # Errors
     /// The account has a password and `current` is not it, or storage failed.
-    pub async fn change_password(
+    pub(crate) async fn change_password(
         &self,
         account: Account,
         current: Option<String>,
@@ -379,7 +379,7 @@ impl Accounts {
     ///
     /// # Errors
     /// Storage trouble.
-    pub async fn find_session(&self, token: &str, now: Timestamp) -> store::Result<Option<(Account, String)>> {
+    pub(crate) async fn find_session(&self, token: &str, now: Timestamp) -> store::Result<Option<(Account, String)>> {
         let Some(claims) = self.tokens.read(token, now) else { return Ok(None) };
         let jti = claims.jti.clone();
         let found = self.db.read(move |connection| sessions::find_account(connection, &jti, now)).await?;
@@ -391,7 +391,7 @@ impl Accounts {
     ///
     /// # Errors
     /// Storage trouble.
-    pub async fn send_verification(&self, account: Account, now: Timestamp) -> store::Result<Verification> {
+    pub(crate) async fn send_verification(&self, account: Account, now: Timestamp) -> store::Result<Verification> {
         if account.email_verified {
             return Ok(Verification::Verified);
         }
@@ -406,7 +406,7 @@ impl Accounts {
     ///
     /// # Errors
     /// Storage trouble.
-    pub async fn find_by_link(&self, token: &str, now: Timestamp) -> store::Result<Option<Account>> {
+    pub(crate) async fn find_by_link(&self, token: &str, now: Timestamp) -> store::Result<Option<Account>> {
         let hash = token_hash(token);
         let found = self.db.read(move |connection| match verifications::find_account(connection, &hash, now)? {
             Some(account) => accounts::find_by_row(connection, account),
@@ -419,7 +419,7 @@ impl Accounts {
     ///
     /// # Errors
     /// Storage trouble.
-    pub async fn verify_email(&self, token: &str, now: Timestamp) -> store::Result<bool> {
+    pub(crate) async fn verify_email(&self, token: &str, now: Timestamp) -> store::Result<bool> {
         let hash = token_hash(token);
         let proven = self.db.write(move |tx| match verifications::find_account(tx, &hash, now)? {
             Some(account) => accounts::set_email_verified(tx, account).map(|()| Some(account)),

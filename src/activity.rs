@@ -3,7 +3,7 @@
 //! Told after the commit, never before; with nobody listening it costs nothing, and a slow listener misses some
 //! instead of holding anything up.
 
-pub mod realtime;
+pub(crate) mod realtime;
 
 use tokio::sync::broadcast;
 
@@ -91,7 +91,7 @@ pub enum Activity {
 pub struct Feed {
     sender: broadcast::Sender<Activity>,
     /// The event streams of accounts.
-    pub realtime: Realtime,
+    pub(crate) realtime: Realtime,
 }
 
 impl Default for Feed {
@@ -102,7 +102,7 @@ impl Default for Feed {
 
 impl Feed {
     /// Tells all listeners; `make` runs only if there is one.
-    pub fn tell(&self, make: impl FnOnce() -> Activity) {
+    pub(crate) fn tell(&self, make: impl FnOnce() -> Activity) {
         if self.sender.receiver_count() > 0 {
             drop(self.sender.send(make()));
         }

@@ -33,7 +33,7 @@ const CERTIFICATE_EVERY: Duration = Duration::from_secs(60);
 /// Why the server did not start, or stopped by itself; a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct StartError(pub String);
+pub struct StartError(pub(crate) String);
 
 impl StartError {
     fn because(error: impl std::fmt::Display) -> Self {
@@ -114,12 +114,12 @@ impl Bound {
     }
 
     /// The configuration in force.
-    pub fn config(&self) -> &Config {
+    pub(crate) fn config(&self) -> &Config {
         &self.ground.config
     }
 
     /// The clock in use.
-    pub const fn clock(&self) -> &Clock {
+    pub(crate) const fn clock(&self) -> &Clock {
         &self.ground.clock
     }
 
@@ -154,12 +154,12 @@ impl Bound {
     }
 
     /// Counters.
-    pub const fn metrics(&self) -> &Arc<Metrics> {
+    pub(crate) const fn metrics(&self) -> &Arc<Metrics> {
         &self.ground.metrics
     }
 
     /// The certificate of both doors.
-    pub const fn tls(&self) -> &ServerTls {
+    pub(crate) const fn tls(&self) -> &ServerTls {
         &self.ground.server_tls
     }
 
@@ -169,7 +169,7 @@ impl Bound {
     }
 
     /// The sweep, to be run by hand.
-    pub const fn retention(&self) -> &Retention {
+    pub(crate) const fn retention(&self) -> &Retention {
         &self.retention
     }
 

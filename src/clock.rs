@@ -55,7 +55,7 @@ impl Timestamp {
     }
 
     /// The date-time of RFC 5322 §3.3 in UTC: `Tue, 28 Jul 2026 00:00:00 +0000`.
-    pub fn rfc5322(self) -> String {
+    pub(crate) fn rfc5322(self) -> String {
         self.zoned().strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
     }
 

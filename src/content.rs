@@ -19,16 +19,16 @@ const KEPT_MAX: usize = 128 * 1024 * 1024;
 
 /// The readable parts of a message.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Readable {
+pub(crate) struct Readable {
     /// The plain text body.
-    pub text: Option<String>,
+    pub(crate) text: Option<String>,
     /// The HTML body.
-    pub html: Option<String>,
+    pub(crate) html: Option<String>,
 }
 
 /// The readable parts of a message for those who need not hold them whole.
 #[derive(Debug)]
-pub enum Texts {
+pub(crate) enum Texts {
     /// Decoded.
     Decoded(Readable),
     /// Where they stand in the mail data: the plain text body and the HTML body.
@@ -45,7 +45,7 @@ struct Kept {
 
 /// Where a message's content was found.
 #[derive(Debug)]
-pub enum Source {
+pub(crate) enum Source {
     /// The mail data as received.
     Raw(Vec<u8>),
     /// JSON of what was kept of it.
@@ -56,7 +56,11 @@ pub enum Source {
 ///
 /// # Errors
 /// Storage trouble; [`Error::Damaged`] is an error of this message alone.
-pub fn load(connection: &Connection, objects: &Objects, message: &MessageRow) -> store::Result<Option<Source>> {
+pub(crate) fn load(
+    connection: &Connection,
+    objects: &Objects,
+    message: &MessageRow,
+) -> store::Result<Option<Source>> {
     if let Some(raw) = message.raw_id {
         return match raws::find(connection, raw)? {
             Some(RawRow::Inline(bytes)) => Ok(Some(Source::Raw(bytes))),
@@ -74,7 +78,7 @@ impl Source {
     ///
     /// # Errors
     /// [`Error::Corrupt`] when what was kept cannot be read.
-    pub fn readable(&self) -> store::Result<Readable> {
+    pub(crate) fn readable(&self) -> store::Result<Readable> {
         match self {
             Self::Raw(bytes) => {
                 let mail = mime::parse(bytes);
@@ -88,7 +92,7 @@ impl Source {
     ///
     /// # Errors
     /// As for [`Self::readable`].
-    pub fn texts(self, largest: usize) -> store::Result<Texts> {
+    pub(crate) fn texts(self, largest: usize) -> store::Result<Texts> {
         match self {
             Self::Raw(bytes) if bytes.len() > largest => {
                 let bytes = Bytes::from(bytes);
@@ -109,7 +113,7 @@ impl Source {
     ///
     /// # Errors
     /// [`Error::Corrupt`] when what was kept cannot be read.
-    pub fn headers_json(&self, trace: &str) -> store::Result<String> {
+    pub(crate) fn headers_json(&self, trace: &str) -> store::Result<String> {
         let headers = match self {
             Self::Raw(bytes) => Headers::read(bytes),
             Self::Kept(json) => Headers::parse(&kept(json)?.headers).ok_or(Error::Corrupt("message body"))?,
@@ -126,7 +130,7 @@ fn kept(json: &[u8]) -> store::Result<Kept> {
 ///
 /// # Errors
 /// It cannot be packed.
-pub fn condense(raw: &[u8]) -> store::Result<Vec<u8>> {
+pub(crate) fn condense(raw: &[u8]) -> store::Result<Vec<u8>> {
     let mail = mime::parse(raw);
     let readable = Readable { text: mail.text, html: mail.html };
     let kept = Kept { readable, headers: Headers::read(raw).to_json() };

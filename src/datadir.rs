@@ -33,7 +33,7 @@ const LOCAL_FUSE: &[&str] = &["fuseblk", "virtiofs", "fuse.fuse-overlayfs", "fus
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum DataDirError {
+pub(crate) enum DataDirError {
     /// It is no directory.
     #[error("{0} is not a directory")]
     NotADirectory(PathBuf),
@@ -83,7 +83,7 @@ pub enum DataDirError {
 
 /// A data directory that this process holds.
 #[derive(Debug)]
-pub struct DataDir {
+pub(crate) struct DataDir {
     /// The lock ends with this value or the process, whichever comes first.
     lock: File,
     /// The same for a lock on the directory itself, which nobody removes unnoticed as the file may be; `None` where the
@@ -96,7 +96,7 @@ impl DataDir {
     ///
     /// # Errors
     /// A sentence that says what is in the way.
-    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         if !path.exists() {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
             made.map_err(|error| DataDirError::Io(format!("making {}", path.display()), error))?;
@@ -118,7 +118,7 @@ impl DataDir {
     ///
     /// # Errors
     /// It is lost.
-    pub fn check_database(&self, file: &Path) -> Result<(), DataDirError> {
+    pub(crate) fn check_database(&self, file: &Path) -> Result<(), DataDirError> {
         miss(self.lock.metadata(), file)
     }
 
@@ -126,7 +126,7 @@ impl DataDir {
     ///
     /// # Errors
     /// It is lost.
-    pub fn inspect_database(path: &Path, file: &Path) -> Result<(), DataDirError> {
+    pub(crate) fn inspect_database(path: &Path, file: &Path) -> Result<(), DataDirError> {
         miss(fs::metadata(path.join(LOCK_NAME)), file)
     }
 
@@ -134,7 +134,7 @@ impl DataDir {
     ///
     /// # Errors
     /// The note cannot be written.
-    pub fn note_database(&self) -> Result<(), DataDirError> {
+    pub(crate) fn note_database(&self) -> Result<(), DataDirError> {
         let io = |error| DataDirError::Io(LOCK_NAME.to_owned(), error);
         if self.lock.metadata().map_err(io)?.len() == 0 {
             (&self.lock).write_all(IN_USE).and_then(|()| self.lock.sync_all()).map_err(io)?;
@@ -146,7 +146,7 @@ impl DataDir {
     ///
     /// # Errors
     /// The note cannot be written.
-    pub fn forget_database(&self) -> Result<(), DataDirError> {
+    pub(crate) fn forget_database(&self) -> Result<(), DataDirError> {
         let io = |error| DataDirError::Io(LOCK_NAME.to_owned(), error);
         self.lock.set_len(0).and_then(|()| self.lock.sync_all()).map_err(io)
     }
@@ -155,7 +155,7 @@ impl DataDir {
     ///
     /// # Errors
     /// A sentence that says what is wrong.
-    pub fn inspect(path: &Path) -> Result<(), DataDirError> {
+    pub(crate) fn inspect(path: &Path) -> Result<(), DataDirError> {
         let metadata = fs::metadata(path).map_err(|error| DataDirError::Io(path.display().to_string(), error))?;
         if !metadata.is_dir() {
             return Err(DataDirError::NotADirectory(path.to_owned()));
@@ -174,13 +174,13 @@ impl DataDir {
     ///
     /// # Errors
     /// It cannot be asked.
-    pub fn free_bytes(path: &Path) -> std::io::Result<u64> {
+    pub(crate) fn free_bytes(path: &Path) -> std::io::Result<u64> {
         let stat = rustix::fs::statvfs(path)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     /// Whether something can be written: the file system is not mounted read-only, and not full, as far as it tells.
-    pub fn has_room(path: &Path) -> bool {
+    pub(crate) fn has_room(path: &Path) -> bool {
         const LEAST: u64 = 1 << 20;
         rustix::fs::statvfs(path).is_ok_and(|stat| {
             let writable = !stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
@@ -192,7 +192,7 @@ impl DataDir {
     ///
     /// # Errors
     /// It cannot be asked.
-    pub fn total_bytes(path: &Path) -> std::io::Result<u64> {
+    pub(crate) fn total_bytes(path: &Path) -> std::io::Result<u64> {
         let stat = rustix::fs::statvfs(path)?;
         Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
     }

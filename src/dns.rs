@@ -5,7 +5,7 @@
 //! may be connected to is not decided here.
 
 mod authentic;
-pub mod budget;
+pub(crate) mod budget;
 mod edns;
 
 use std::net::{IpAddr, SocketAddr};
@@ -79,7 +79,7 @@ pub struct Resolver {
 }
 
 /// The fields of a TLSA record: usage, selector, matching, data.
-pub type TlsaFields = (u8, u8, u8, Vec<u8>);
+pub(crate) type TlsaFields = (u8, u8, u8, Vec<u8>);
 
 impl Resolver {
     /// A resolver that asks `servers`, or those of `/etc/resolv.conf` if there are none.
@@ -125,13 +125,13 @@ impl Resolver {
     }
 
     /// The same resolver as mail authentication wants it.
-    pub fn authenticator(&self) -> &MessageAuthenticator {
+    pub(crate) fn authenticator(&self) -> &MessageAuthenticator {
         if self.edns.is_missing() { &self.without_edns } else { &self.inner }
     }
 
     /// Finds out how the servers are to be asked, if nobody did yet: for whom asks by [`Self::authenticator`], who does not
     /// ask again. It is the root that is asked for, as nobody else's silence should cost time.
-    pub async fn learn(&self) {
+    pub(crate) async fn learn(&self) {
         if self.edns.is_unknown() {
             drop(self.lookup("", RecordType::NS).await);
         }
@@ -200,7 +200,7 @@ impl Resolver {
     }
 
     /// The MX records of a domain, as preference and host; never empty.
-    pub async fn mail_hosts(&self, domain: &str) -> Result<Vec<(u16, String)>, DnsError> {
+    pub(crate) async fn mail_hosts(&self, domain: &str) -> Result<Vec<(u16, String)>, DnsError> {
         let read = |data: &RData| match data {
             RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
             _ => None,
@@ -209,7 +209,7 @@ impl Resolver {
     }
 
     /// The TXT records of a name, each joined of its strings (RFC 7208 §3.3); U+FFFD for what is no UTF-8; never empty.
-    pub async fn texts(&self, name: &str) -> Result<Vec<String>, DnsError> {
+    pub(crate) async fn texts(&self, name: &str) -> Result<Vec<String>, DnsError> {
         let read = |data: &RData| match data {
             RData::TXT(txt) => Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned()),
             _ => None,
@@ -219,7 +219,7 @@ impl Resolver {
 
     /// The MX records of a domain, as [`Resolver::mail_hosts`] has them, and whether DNS proves them. None, when the domain
     /// has no such record: then it tells whether DNS proves that.
-    pub async fn authentic_mail_hosts(&self, domain: &str) -> Result<(Vec<(u16, String)>, bool), DnsError> {
+    pub(crate) async fn authentic_mail_hosts(&self, domain: &str) -> Result<(Vec<(u16, String)>, bool), DnsError> {
         let proven = authentic::ask(&self.servers, &self.edns, &self.proven, domain, RecordType::MX).await?;
         let read = |data: &RData| match data {
             RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
@@ -229,7 +229,7 @@ impl Resolver {
     }
 
     /// Whether DNS proves an address of `host`. Its IPv4 and its IPv6 addresses stand in one zone, so either kind will do.
-    pub async fn has_authentic_address(&self, host: &str) -> Result<bool, DnsError> {
+    pub(crate) async fn has_authentic_address(&self, host: &str) -> Result<bool, DnsError> {
         for kind in [RecordType::A, RecordType::AAAA] {
             match authentic::ask(&self.servers, &self.edns, &self.proven, host, kind).await {
                 Ok(proven) if proven.authentic && !proven.records.is_empty() => return Ok(true),
@@ -241,7 +241,7 @@ impl Resolver {
     }
 
     /// The TLSA records of a name; [`DnsError::NoAddress`] when there are none that DNS proves.
-    pub async fn tlsa(&self, name: &str) -> Result<Vec<TlsaFields>, DnsError> {
+    pub(crate) async fn tlsa(&self, name: &str) -> Result<Vec<TlsaFields>, DnsError> {
         let proven = authentic::ask(&self.servers, &self.edns, &self.proven, name, RecordType::TLSA).await?;
         if !proven.authentic || proven.records.is_empty() {
             return Err(DnsError::NoAddress(name.to_owned()));

@@ -35,10 +35,18 @@ use tokio_rustls::TlsConnector;
 
 pub use self::body::Body;
 use self::body::Interest;
-pub use self::fetch::{Allowance, FILE_LIMITS, FetchError, Fetched, fetch_file, fetch_file_within};
-pub use self::guard::{Blocked, Guard, Policy, not_global};
+pub use self::fetch::FILE_LIMITS;
+pub use self::fetch::FetchError;
+pub use self::fetch::Fetched;
+pub use self::fetch::fetch_file;
+pub(crate) use self::fetch::{Allowance, fetch_file_within};
+pub(crate) use self::guard::Blocked;
+pub use self::guard::Guard;
+pub use self::guard::Policy;
 use self::stream::{Stream, Traffic};
-pub use self::target::{BadUrl, Target};
+pub use self::target::BadUrl;
+pub use self::target::Target;
+
 use crate::dns::Resolver;
 
 /// Shorter than the 5 s after which common servers close an idle connection, so that a request hardly ever meets a

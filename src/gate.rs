@@ -18,12 +18,12 @@ pub struct Crowded;
 
 impl Crowded {
     /// For `Retry-After`.
-    pub const RETRY_AFTER_SECS: u64 = 3;
+    pub(crate) const RETRY_AFTER_SECS: u64 = 3;
 }
 
 /// Clones share the turns.
 #[derive(Clone, Debug)]
-pub struct Gate {
+pub(crate) struct Gate {
     shared: Arc<Shared>,
 }
 
@@ -39,9 +39,9 @@ struct Shared {
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
     /// Whose turns these are.
-    pub name: &'a str,
+    pub(crate) name: &'a str,
     /// It was let in before.
-    pub known: bool,
+    pub(crate) known: bool,
 }
 
 impl<'a> From<&'a str> for Asker<'a> {
@@ -71,14 +71,14 @@ struct Line {
 
 /// A turn, as long as it is kept.
 #[derive(Debug)]
-pub struct Turn {
+pub(crate) struct Turn {
     /// None once it was passed on.
     shared: Option<Arc<Shared>>,
 }
 
 impl Gate {
     /// So many at once, and so many of each kind that wait.
-    pub fn new(at_once: usize, most_waiting: usize) -> Self {
+    pub(crate) fn new(at_once: usize, most_waiting: usize) -> Self {
         let shared = Shared { at_once, most_waiting, refused: AtomicU64::new(0), state: Mutex::default() };
         Self { shared: Arc::new(shared) }
     }
@@ -87,7 +87,7 @@ impl Gate {
     ///
     /// # Errors
     /// There is no room, or no more.
-    pub async fn enter<'a>(&self, who: impl Into<Asker<'a>>) -> Result<Turn, Crowded> {
+    pub(crate) async fn enter<'a>(&self, who: impl Into<Asker<'a>>) -> Result<Turn, Crowded> {
         let who = who.into();
         let waiting = {
             let mut state = self.shared.lock();
@@ -113,13 +113,13 @@ impl Gate {
     }
 
     /// Whether nobody has or wants a turn.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         let state = self.shared.lock();
         state.running + state.waiting() == 0
     }
 
     /// How many wait, and how many were refused since the start.
-    pub fn figures(&self) -> (usize, u64) {
+    pub(crate) fn figures(&self) -> (usize, u64) {
         (self.shared.lock().waiting(), self.shared.refused.load(Ordering::Relaxed))
     }
 }

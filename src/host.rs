@@ -17,7 +17,7 @@ const RESERVED_FILES: u64 = 256;
 ///
 /// # Errors
 /// The address is taken or may not be bound.
-pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     match listen_exactly(address) {
         Err(error) if address.is_ipv6() && address.ip().is_unspecified() && no_ipv6(&error) => {
             listen_exactly((Ipv4Addr::UNSPECIFIED, address.port()).into())
@@ -38,7 +38,7 @@ fn listen_exactly(address: SocketAddr) -> std::io::Result<TcpListener> {
 ///
 /// # Errors
 /// It is not, and what the system says.
-pub fn has_address(ip: IpAddr) -> std::io::Result<()> {
+pub(crate) fn has_address(ip: IpAddr) -> std::io::Result<()> {
     UdpSocket::bind((ip, 0)).map(drop)
 }
 
@@ -60,7 +60,7 @@ pub fn raise_file_limit() {
 ///
 /// # Errors
 /// A signal cannot be caught.
-pub fn survive_signals() -> std::io::Result<()> {
+pub(crate) fn survive_signals() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     /// `SIGXFSZ` on every Linux architecture that Rust's tier 1 names.
     const SIGXFSZ: i32 = 25;
@@ -78,7 +78,7 @@ pub fn file_limit() -> u64 {
 /// Who opens files by the thousand. What they may have open together leaves a sixteenth and a reserve to storage
 /// and outgoing connections, and a flood of one leaves the others their part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileUse {
+pub(crate) enum FileUse {
     /// Sessions of the door that takes mail from anybody.
     Mail,
     /// Sessions of one door where mail programs hand in mail; there are two.
@@ -91,7 +91,7 @@ pub enum FileUse {
 
 impl FileUse {
     /// How many files it may have open, at least one.
-    pub fn most(self) -> usize {
+    pub(crate) fn most(self) -> usize {
         self.most_of(file_limit())
     }
 

@@ -4,6 +4,7 @@
 //! first so that an index over ids appends instead of scattering; the ids are no capability by themselves.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ const EPOCH_MILLIS: i64 = 1_577_836_800_000;
 /// Fills `bytes` from the operating system's random source.
 ///
 /// A machine without a working random source can make neither ids nor keys, so the process ends.
-pub fn fill_random(bytes: &mut [u8]) {
+pub(crate) fn fill_random(bytes: &mut [u8]) {
     if SystemRandom::new().fill(bytes).is_err() {
         tracing::error!("the operating system's random source failed; stopping");
         std::process::abort();
@@ -26,12 +27,12 @@ pub fn fill_random(bytes: &mut [u8]) {
 }
 
 /// `length` characters of `[0-9A-Za-z]`, each drawn evenly from the random source.
-pub fn random_base62(length: usize) -> String {
+pub(crate) fn random_base62(length: usize) -> String {
     random_digits(62, length)
 }
 
 /// `length` characters of `[0-9a-z]`, each drawn evenly from the random source.
-pub fn random_base36(length: usize) -> String {
+pub(crate) fn random_base36(length: usize) -> String {
     random_digits(36, length).to_ascii_lowercase()
 }
 
@@ -52,7 +53,7 @@ fn digit(value: usize) -> char {
     DIGITS.get(value).map_or('0', |byte| char::from(*byte))
 }
 
-fn fresh_suffix(now: Timestamp) -> String {
+fn new_suffix(now: Timestamp) -> String {
     let quarters = u128::try_from((now.as_millis() - EPOCH_MILLIS) / 250).unwrap_or(0) & ((1 << 35) - 1);
     let mut random = [0_u8; 8];
     fill_random(&mut random);
@@ -65,96 +66,112 @@ fn fresh_suffix(now: Timestamp) -> String {
     digits.into_iter().map(digit).collect()
 }
 
-macro_rules! ids {
-    ($($(#[$doc:meta])* $name:ident = $prefix:literal;)*) => {$(
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(transparent)]
-        pub struct $name(String);
-
-        impl $name {
-            /// What every id of this kind begins with.
-            pub const PREFIX: &'static str = $prefix;
-
-            /// A new id whose sortable part is `now`.
-            pub fn new(now: Timestamp) -> Self {
-                Self(format!("{}{}", $prefix, fresh_suffix(now)))
-            }
-
-            /// The id as written, if it has this kind's form.
-            pub fn parse(text: &str) -> Option<Self> {
-                let suffix = text.strip_prefix($prefix)?;
-                let fits = suffix.len() == LENGTH && suffix.bytes().all(|byte| byte.is_ascii_alphanumeric());
-                fits.then(|| Self(text.to_owned()))
-            }
-
-            /// The whole id with its prefix.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-
-            /// The id without its prefix, as signed links and Message-IDs carry it.
-            pub fn suffix(&self) -> &str {
-                self.0.strip_prefix($prefix).unwrap_or(&self.0)
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl rusqlite::ToSql for $name {
-            fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
-                self.0.to_sql()
-            }
-        }
-
-        impl rusqlite::types::FromSql for $name {
-            fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
-                value.as_str().map(|text| Self(text.to_owned()))
-            }
-        }
-    )*};
+/// A kind of thing that has ids.
+pub trait Kind {
+    /// Begins every public id of the kind.
+    const PREFIX: &'static str;
 }
 
-ids! {
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident $id:ident = $prefix:literal;)*) => {
+        /// The kinds, as type arguments of ids.
+        pub(crate) mod kind {$(
+            $(#[$doc])*
+            #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+            pub enum $kind {}
+
+            impl super::Kind for $kind {
+                const PREFIX: &'static str = $prefix;
+            }
+        )*}
+
+        $($(#[$doc])* pub type $id = PublicId<kind::$kind>;)*
+    };
+}
+
+kinds! {
     /// An account.
-    AccountId = "usr_";
+    Account AccountId = "usr_";
     /// A domain of an account.
-    DomainId = "dom_";
+    Domain DomainId = "dom_";
     /// A route.
-    RouteId = "rte_";
+    Route RouteId = "rte_";
     /// A message, inbound or outbound.
-    MessageId = "msg_";
+    Message MessageId = "msg_";
     /// A webhook delivery: one event to one endpoint.
-    DeliveryId = "dlv_";
+    Delivery DeliveryId = "dlv_";
     /// One attempt of a delivery.
-    AttemptId = "dla_";
+    Attempt AttemptId = "dla_";
     /// An event other than `email.received`.
-    EventId = "evt_";
+    Event EventId = "evt_";
     /// A scoped key.
-    KeyId = "key_";
+    Key KeyId = "key_";
     /// An uploaded attachment.
-    UploadId = "upl_";
+    Upload UploadId = "upl_";
     /// A scheduled send.
-    ScheduledId = "ssnd_";
+    ScheduledSend ScheduledId = "ssnd_";
     /// A template.
-    TemplateId = "tpl_";
+    Template TemplateId = "tpl_";
 }
 
-impl MessageId {
-    /// An id that names nothing stored and never parses as one: `msg_test_…` (contract 3.6).
-    pub fn of_test(now: Timestamp) -> Self {
-        Self(format!("msg_test_{}", fresh_suffix(now)))
+/// The public id of a thing of kind `K`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent, bound = "")]
+pub struct PublicId<K>(String, PhantomData<K>);
+
+impl<K: Kind> PublicId<K> {
+    /// Begins every id of this kind.
+    pub const PREFIX: &'static str = K::PREFIX;
+
+    /// Makes a new id whose sortable part is `now`.
+    pub fn new(now: Timestamp) -> Self {
+        Self::with_suffix(&new_suffix(now))
+    }
+
+    /// Reads an id, if it has this kind's form.
+    pub fn parse(text: &str) -> Option<Self> {
+        let suffix = text.strip_prefix(K::PREFIX)?;
+        let fits = suffix.len() == LENGTH && suffix.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        fits.then(|| Self(text.to_owned(), PhantomData))
+    }
+
+    /// Returns the id without its prefix, as signed links and Message-IDs carry it.
+    pub fn suffix(&self) -> &str {
+        self.0.strip_prefix(K::PREFIX).unwrap_or(&self.0)
+    }
+
+    /// Makes an id that names nothing stored and never parses as one: `msg_test_…` (contract 3.6).
+    pub(crate) fn of_test(now: Timestamp) -> Self {
+        Self::with_suffix(&format!("test_{}", new_suffix(now)))
+    }
+
+    fn with_suffix(suffix: &str) -> Self {
+        Self(format!("{}{suffix}", K::PREFIX), PhantomData)
     }
 }
 
-impl DeliveryId {
-    /// An id that names nothing stored and never parses as one: `dlv_test_…` (contract 3.6).
-    pub fn of_test(now: Timestamp) -> Self {
-        Self(format!("dlv_test_{}", fresh_suffix(now)))
+impl<K> PublicId<K> {
+    /// Returns the whole id with its prefix.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<K> fmt::Display for PublicId<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<K> rusqlite::ToSql for PublicId<K> {
+    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+        self.0.to_sql()
+    }
+}
+
+impl<K> rusqlite::types::FromSql for PublicId<K> {
+    fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
+        value.as_str().map(|text| Self(text.to_owned(), PhantomData))
     }
 }
 

@@ -26,7 +26,7 @@ const MAX_SEEN: usize = 10_000;
 
 /// Something that an account may have so many of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Routes.
     Routes,
     /// Routes whose match is a regex.
@@ -76,7 +76,7 @@ impl Kind {
     ];
 
     /// Its key in `[limits]`, which is also its label in `/metrics`.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Routes => "routes",
             Self::RegexRoutes => "regex_routes",
@@ -125,11 +125,11 @@ pub struct Limits {
 
 /// The bytes that an account has stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// Bytes of messages, files, templates, captures and what else it keeps.
-    pub used: u64,
+    pub(crate) used: u64,
     /// How many it may have; none: any number.
-    pub most: Option<u64>,
+    pub(crate) most: Option<u64>,
 }
 
 impl Stored {
@@ -153,7 +153,7 @@ impl Limits {
     }
 
     /// How many an account may have; `None`: any number.
-    pub fn most(&self, kind: Kind) -> Option<u64> {
+    pub(crate) fn most(&self, kind: Kind) -> Option<u64> {
         let table = &self.table;
         let most = match kind {
             Kind::Routes => table.routes,
@@ -178,12 +178,12 @@ impl Limits {
     ///
     /// # Errors
     /// It is beyond its rate; so many seconds later it is not.
-    pub fn take_request(&self, account: i64, now: Timestamp) -> Result<(), u64> {
+    pub(crate) fn take_request(&self, account: i64, now: Timestamp) -> Result<(), u64> {
         self.requests.take(&account.to_string(), now)
     }
 
     /// Gives back what a request took that came to nothing.
-    pub fn give_request_back(&self, account: i64) {
+    pub(crate) fn give_request_back(&self, account: i64) {
         self.requests.give_back(&account.to_string());
     }
 
@@ -191,7 +191,7 @@ impl Limits {
     ///
     /// # Errors
     /// [`Error::Limit`]: it has as many as it may; or storage trouble.
-    pub fn admit(&self, tx: &Connection, account: i64, kind: Kind) -> store::Result<()> {
+    pub(crate) fn admit(&self, tx: &Connection, account: i64, kind: Kind) -> store::Result<()> {
         self.admit_many(tx, account, kind, 1)
     }
 
@@ -199,7 +199,7 @@ impl Limits {
     ///
     /// # Errors
     /// As [`Limits::admit`].
-    pub fn admit_many(&self, tx: &Connection, account: i64, kind: Kind, more: u64) -> store::Result<()> {
+    pub(crate) fn admit_many(&self, tx: &Connection, account: i64, kind: Kind, more: u64) -> store::Result<()> {
         let (Some(most), Some(counted)) = (self.most(kind), kind.counted()) else { return Ok(()) };
         if count(tx, account, counted, most)?.saturating_add(more) <= most {
             return Ok(());
@@ -212,7 +212,7 @@ impl Limits {
     ///
     /// # Errors
     /// Storage trouble.
-    pub fn stored(&self, connection: &Connection, account: i64) -> store::Result<Stored> {
+    pub(crate) fn stored(&self, connection: &Connection, account: i64) -> store::Result<Stored> {
         let (used, owner) = stored_bytes(connection, account)?;
         let most = if owner { self.table.owner_storage_bytes } else { self.table.storage_bytes };
         let stored = Stored { used, most: Some(most).filter(|most| *most > 0) };
@@ -228,7 +228,7 @@ impl Limits {
     ///
     /// # Errors
     /// [`Error::Limit`]: they are more than it may have; or storage trouble.
-    pub fn admit_bytes(&self, tx: &Connection, account: i64, more: u64) -> store::Result<()> {
+    pub(crate) fn admit_bytes(&self, tx: &Connection, account: i64, more: u64) -> store::Result<()> {
         let stored = self.stored(tx, account)?;
         if stored.has_room_for(more) { Ok(()) } else { Err(self.full(stored)) }
     }
@@ -238,7 +238,7 @@ impl Limits {
     ///
     /// # Errors
     /// As [`Limits::admit_bytes`].
-    pub fn admit_mail(&self, connection: &Connection, account: i64) -> store::Result<()> {
+    pub(crate) fn admit_mail(&self, connection: &Connection, account: i64) -> store::Result<()> {
         // The account of who runs the server has no limit as a rule, and most mail.
         if self.saw(account, |stored| stored.most.is_none()) {
             return Ok(());
@@ -248,7 +248,7 @@ impl Limits {
     }
 
     /// Whether an account surely has room for a mail, as seen a moment ago.
-    pub fn was_roomy(&self, account: i64) -> bool {
+    pub(crate) fn was_roomy(&self, account: i64) -> bool {
         self.saw(account, |stored| stored.has_room_for(ROOMY_BYTES))
     }
 
@@ -263,14 +263,14 @@ impl Limits {
     }
 
     /// Counts so many things that were not done because of this limit.
-    pub fn note_refused(&self, kind: Kind, count: usize) {
+    pub(crate) fn note_refused(&self, kind: Kind, count: usize) {
         if let Some(total) = self.refused.get(kind as usize) {
             total.fetch_add(count as u64, Ordering::Relaxed);
         }
     }
 
     /// The figures in the text format of Prometheus.
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let name = "mailkite_limit_reached_total";
         let mut text = format!("# HELP {name} What was refused because an account has as much as it may.\n");
         // Writing to a string cannot fail.

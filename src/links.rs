@@ -49,7 +49,7 @@ impl Links {
     }
 
     /// Where every link begins, without trailing slash.
-    pub fn public_url(&self) -> &str {
+    pub(crate) fn public_url(&self) -> &str {
         &self.public_url
     }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use mailkite::cli::Cli;
+use mailkite::Cli;
 
 fn main() -> ExitCode {
     match Cli::parse().run() {

@@ -88,17 +88,17 @@ struct State {
 /// The octets are not there, and were not within the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the memory budget is used up")]
-pub struct UsedUp;
+pub(crate) struct UsedUp;
 
 /// The most that SMTP can hold of so many octets: what is kept for the other doors is not its.
-pub fn most_of_smtp(total: u64) -> u64 {
+pub(crate) fn most_of_smtp(total: u64) -> u64 {
     let kept: usize = DOORS.iter().filter(|(door, ..)| *door != Door::Smtp).map(|(.., kept)| kept).sum();
     total - total / PARTS as u64 * kept as u64
 }
 
 impl MemoryBudget {
     /// So many octets in all, of which SMTP may take at most `smtp`.
-    pub fn new(total: usize, smtp: usize) -> Self {
+    pub(crate) fn new(total: usize, smtp: usize) -> Self {
         let part = |parts: usize| total / PARTS * parts;
         let reserve = |door: Door, parts: usize| {
             let reserve = part(parts);
@@ -114,12 +114,12 @@ impl MemoryBudget {
     }
 
     /// A reservation that holds nothing yet.
-    pub fn reservation(&self, door: Door) -> Reservation {
+    pub(crate) fn reservation(&self, door: Door) -> Reservation {
         Reservation { shared: Arc::clone(&self.shared), door, account: None, held: 0 }
     }
 
     /// The same for an account, which takes its turn among the others and leaves something to them.
-    pub fn reservation_of(&self, door: Door, account: i64) -> Reservation {
+    pub(crate) fn reservation_of(&self, door: Door, account: i64) -> Reservation {
         Reservation { shared: Arc::clone(&self.shared), door, account: Some(account), held: 0 }
     }
 
@@ -131,24 +131,25 @@ impl MemoryBudget {
     }
 
     /// Whether a door can hold nothing more.
-    pub fn is_used_up(&self, door: Door) -> bool {
+    pub(crate) fn is_used_up(&self, door: Door) -> bool {
         !self.shared.fits(&self.shared.state(), door, None, UNIT)
     }
 
     /// Counts a refusal that the caller made because [`MemoryBudget::is_used_up`].
-    pub fn count_refusal(&self, door: Door) {
+    pub(crate) fn count_refusal(&self, door: Door) {
         if let Some(share) = self.shared.shares.get(door as usize) {
             share.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Octets that are held now.
-    pub fn held(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
         self.shared.state().held.iter().sum()
     }
 
     /// The figures in the text format of Prometheus.
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let (held, waiting, most_held) = {
             let state = self.shared.state();
             (state.held, state.queues.each_ref().map(Queue::len), state.most_held)
@@ -313,7 +314,7 @@ pub struct Reservation {
 
 impl Reservation {
     /// Makes it as large as what is held; `false` when there is no more, and it stays as it was.
-    pub fn resize(&mut self, octets: usize) -> bool {
+    pub(crate) fn resize(&mut self, octets: usize) -> bool {
         let needed = octets.div_ceil(UNIT).saturating_mul(UNIT);
         if needed > self.held {
             if !self.shared.try_take(self.door, self.account, needed - self.held) {
@@ -327,7 +328,7 @@ impl Reservation {
     }
 
     /// Gives back what is over.
-    pub fn shrink_to(&mut self, octets: usize) {
+    pub(crate) fn shrink_to(&mut self, octets: usize) {
         let needed = octets.div_ceil(UNIT).saturating_mul(UNIT);
         if needed < self.held {
             let over = self.held - needed;
@@ -338,7 +339,7 @@ impl Reservation {
 
     /// Makes it as large as what will be held, in turn with those of its door who wait already: accounts take turns, and
     /// one that holds its whole share keeps nobody else waiting. More than the door may ever hold waits for all of that.
-    pub async fn wait_for(&mut self, octets: usize) {
+    pub(crate) async fn wait_for(&mut self, octets: usize) {
         let shared = Arc::clone(&self.shared);
         let octets = octets.min(shared.most_of(self.door, self.account) / UNIT * UNIT);
         let small = if matches!(self.door, Door::Anonymous | Door::Api) { SMALL_REQUEST } else { SMALL };
@@ -361,7 +362,7 @@ impl Reservation {
     ///
     /// # Errors
     /// The octets were not there in time; it stays as it was.
-    pub async fn wait_within(&mut self, octets: usize, patience: Duration) -> Result<(), UsedUp> {
+    pub(crate) async fn wait_within(&mut self, octets: usize, patience: Duration) -> Result<(), UsedUp> {
         match tokio::time::timeout(patience, self.wait_for(octets)).await {
             Ok(()) => Ok(()),
             Err(_) => {
@@ -372,14 +373,14 @@ impl Reservation {
     }
 
     /// Counts a refusal for want of octets.
-    pub fn count_refusal(&self) {
+    pub(crate) fn count_refusal(&self) {
         if let Some(share) = self.shared.shares.get(self.door as usize) {
             share.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Octets that it holds.
-    pub const fn held(&self) -> usize {
+    pub(crate) const fn held(&self) -> usize {
         self.held
     }
 }

@@ -8,7 +8,7 @@ macro_rules! counters {
     ($($name:ident = $metric:literal, $help:literal;)*) => {
         /// What is counted since the start.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Counter {
+        pub(crate) enum Counter {
             $(#[doc = $help] $name,)*
         }
 
@@ -39,7 +39,7 @@ counters! {
 
 /// The counters; shared by `Arc`.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     counts: Vec<AtomicU64>,
     sessions: AtomicU64,
     doors: AtomicU64,
@@ -51,11 +51,21 @@ pub struct Metrics {
 
 /// A door for mail that accepts connections, while this value lives.
 #[derive(Debug)]
-pub struct OpenDoor(Arc<Metrics>);
+pub(crate) struct OpenDoor(Arc<Metrics>);
 
 impl Drop for OpenDoor {
     fn drop(&mut self) {
         self.0.doors.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An SMTP session that is open, while this value lives.
+#[derive(Debug)]
+pub(crate) struct OpenSession(Arc<Metrics>);
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -74,46 +84,47 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Counts one.
-    pub fn add(&self, counter: Counter) {
+    pub(crate) fn add(&self, counter: Counter) {
         if let Some(count) = self.counts.get(counter as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// How many were counted.
-    pub fn get(&self, counter: Counter) -> u64 {
+    pub(crate) fn get(&self, counter: Counter) -> u64 {
         self.counts.get(counter as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
     /// Says that a door for mail accepts connections, until the value goes.
-    pub fn open_door(self: &Arc<Self>) -> OpenDoor {
+    pub(crate) fn open_door(self: &Arc<Self>) -> OpenDoor {
         self.doors.fetch_add(1, Ordering::Relaxed);
         OpenDoor(Arc::clone(self))
     }
 
     /// Whether mail is received: a door accepts connections.
-    pub fn has_open_door(&self) -> bool {
+    pub(crate) fn has_open_door(&self) -> bool {
         self.doors.load(Ordering::Relaxed) > 0
     }
 
     /// Shows the count of log lines that were dropped because nobody took them in time.
-    pub fn count_dropped_lines(&self, dropped: Arc<AtomicU64>) {
+    pub(crate) fn count_dropped_lines(&self, dropped: Arc<AtomicU64>) {
         *self.dropped_lines.lock().unwrap_or_else(PoisonError::into_inner) = dropped;
     }
 
-    /// Sets how many SMTP sessions are open.
-    pub fn set_sessions(&self, open: usize) {
-        self.sessions.store(open as u64, Ordering::Relaxed);
+    /// Counts an SMTP session as open, until the value is dropped.
+    pub(crate) fn open_session(self: &Arc<Self>) -> OpenSession {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        OpenSession(Arc::clone(self))
     }
 
     /// Sets how many stored objects were found missing or damaged, and how many without a row are held back.
-    pub fn set_objects(&self, damaged: u64, orphans: u64) {
+    pub(crate) fn set_objects(&self, damaged: u64, orphans: u64) {
         self.damaged_objects.store(damaged, Ordering::Relaxed);
         self.held_orphans.store(orphans, Ordering::Relaxed);
     }
 
     /// The text format of Prometheus; `commits` are the database's commits and how many of them were fsynced.
-    pub fn render(&self, commits: (u64, u64)) -> String {
+    pub(crate) fn render(&self, commits: (u64, u64)) -> String {
         let mut text = String::with_capacity(4096);
         let mut line = |kind: &str, name: &str, help: &str, value: u64| {
             // Writing to a string cannot fail.
@@ -154,16 +165,17 @@ mod tests {
 
     #[test]
     fn every_figure_is_explained_once_and_counts() {
-        let metrics = Metrics::default();
+        let metrics = Arc::new(Metrics::default());
         metrics.add(Counter::MessagesAccepted);
         metrics.add(Counter::MessagesAccepted);
-        metrics.set_sessions(3);
+        let sessions = [metrics.open_session(), metrics.open_session()];
+        drop(metrics.open_session());
         let text = metrics.render((5, 2));
         for line in [
             "mailkite_messages_accepted_total 2",
             "mailkite_recipients_refused_unknown_total 0",
             "# TYPE mailkite_smtp_sessions gauge",
-            "mailkite_smtp_sessions 3",
+            "mailkite_smtp_sessions 2",
             "mailkite_commits_total 5",
             "mailkite_commits_fsynced_total 2",
         ] {
@@ -174,5 +186,7 @@ mod tests {
         helped.sort_unstable();
         helped.dedup_by_key(|help| help.split(' ').next());
         assert_eq!((helped.len(), text.lines().count()), (all, 3 * all));
+        drop(sessions);
+        assert!(metrics.render((5, 2)).contains("mailkite_smtp_sessions 0\n"));
     }
 }

@@ -21,7 +21,7 @@ const STAND_IN: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5IGhhcyB0aGlz$\
 
 /// Why a new password is refused; the API answers 400 `weak_password`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Weak {
+pub(crate) enum Weak {
     /// Fewer than ten characters.
     #[error("a password has at least {MIN_CHARS} characters")]
     Short,
@@ -48,7 +48,7 @@ pub enum HashError {
 ///
 /// # Errors
 /// It is too short, too long, or says no more than the e-mail.
-pub fn check(password: &str, email: &str) -> Result<(), Weak> {
+pub(crate) fn check(password: &str, email: &str) -> Result<(), Weak> {
     if password.chars().count() < MIN_CHARS {
         return Err(Weak::Short);
     }
@@ -86,7 +86,7 @@ impl Passwords {
     ///
     /// # Errors
     /// Too many wait.
-    pub async fn verify<'a>(
+    pub(crate) async fn verify<'a>(
         &self,
         password: String,
         stored: Option<String>,
@@ -103,7 +103,7 @@ impl Passwords {
     }
 
     /// How many wait for their turn, and how many were refused since the start.
-    pub fn figures(&self) -> (usize, u64) {
+    pub(crate) fn figures(&self) -> (usize, u64) {
         self.gate.figures()
     }
 

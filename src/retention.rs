@@ -79,7 +79,7 @@ pub struct Swept {
 
 impl Retention {
     /// Sweeps now and then, and fills the search index, until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(self, stop: CancellationToken) {
         let sweeping = async {
             tokio::time::sleep(FIRST_SWEEP_AFTER).await;
             loop {

@@ -16,7 +16,7 @@ use ring::{digest, hkdf};
 use crate::id::{fill_random, random_base36, random_base62};
 
 /// The file name of the master key inside the data directory.
-pub const FILE_NAME: &str = "master.key";
+pub(crate) const FILE_NAME: &str = "master.key";
 const KEY_LEN: usize = 32;
 
 /// Why the master key cannot be used.
@@ -80,7 +80,7 @@ impl Secrets {
     ///
     /// # Errors
     /// As [`Secrets::open`].
-    pub fn read(data_dir: &Path) -> Result<Self, SecretsError> {
+    pub(crate) fn read(data_dir: &Path) -> Result<Self, SecretsError> {
         let path = data_dir.join(FILE_NAME);
         let name = path.display().to_string();
         if !path.exists() && Self::are_lost(data_dir)? {
@@ -96,7 +96,7 @@ impl Secrets {
     ///
     /// # Errors
     /// The directory cannot be read.
-    pub fn are_lost(data_dir: &Path) -> Result<bool, SecretsError> {
+    pub(crate) fn are_lost(data_dir: &Path) -> Result<bool, SecretsError> {
         let io = |error| SecretsError::Io(data_dir.display().to_string(), error);
         Ok(!data_dir.join(FILE_NAME).exists() && has_database(data_dir).map_err(io)?)
     }
@@ -157,12 +157,12 @@ impl Secrets {
     }
 
     /// The key that duplicate suppression hashes with.
-    pub fn fingerprint_key(&self) -> [u8; KEY_LEN] {
+    pub(crate) fn fingerprint_key(&self) -> [u8; KEY_LEN] {
         derive(&self.root, b"fingerprint")
     }
 
     /// The key of envelope senders that prove themselves.
-    pub fn return_path_key(&self) -> [u8; KEY_LEN] {
+    pub(crate) fn return_path_key(&self) -> [u8; KEY_LEN] {
         derive(&self.root, b"return path")
     }
 }
@@ -202,7 +202,7 @@ fn create(data_dir: &Path, path: &Path) -> std::io::Result<()> {
 ///
 /// # Errors
 /// They may, or it cannot be looked at.
-pub fn check_mode(path: &Path) -> Result<(), SecretsError> {
+pub(crate) fn check_mode(path: &Path) -> Result<(), SecretsError> {
     let name = path.display().to_string();
     let mode = fs::metadata(path).map_err(|error| SecretsError::Io(name.clone(), error))?.permissions().mode();
     if mode & 0o077 == 0 { Ok(()) } else { Err(SecretsError::TooOpen(name)) }
@@ -214,7 +214,7 @@ pub fn new_api_key() -> String {
 }
 
 /// A new setup token: 32 characters `[0-9a-z]` (contract 1.4).
-pub fn new_setup_token() -> String {
+pub(crate) fn new_setup_token() -> String {
     random_base36(32)
 }
 

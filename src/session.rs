@@ -9,15 +9,15 @@ use crate::clock::Timestamp;
 use crate::id::{AccountId, random_base62};
 
 /// How long a session lasts (contract 1.4).
-pub const LIFETIME: Duration = Duration::from_secs(604_800);
+pub(crate) const LIFETIME: Duration = Duration::from_secs(604_800);
 
 /// What a token says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     /// The account's public id.
-    pub sub: AccountId,
+    pub(crate) sub: AccountId,
     /// When it was issued, in seconds.
-    pub iat: i64,
+    pub(crate) iat: i64,
     /// When it ends, in seconds.
     pub exp: i64,
     /// The session it names.
@@ -50,7 +50,7 @@ impl Tokens {
     }
 
     /// What a token says, if it is genuine and has not ended.
-    pub fn read(&self, token: &str, now: Timestamp) -> Option<Claims> {
+    pub(crate) fn read(&self, token: &str, now: Timestamp) -> Option<Claims> {
         let mut rules = Validation::new(Algorithm::HS256);
         // The end is compared below, with the clock that issued it.
         rules.validate_exp = false;

@@ -16,7 +16,7 @@ use crate::clock::{Clock, Timestamp};
 const MAX_KEYS: usize = 50_000;
 
 /// Whoever has one IPv6 address has its whole /64: the address that it counts as (contract 1.12).
-pub fn address_network(address: IpAddr) -> IpAddr {
+pub(crate) fn address_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
         v4 => v4,
@@ -24,7 +24,7 @@ pub fn address_network(address: IpAddr) -> IpAddr {
 }
 
 /// The key that an address counts under: IPv6 by its /64 (contract 1.12).
-pub fn address_key(address: IpAddr) -> String {
+pub(crate) fn address_key(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => {
@@ -36,7 +36,7 @@ pub fn address_key(address: IpAddr) -> String {
 
 /// Token buckets: a rate, and bursts of twice as much.
 #[derive(Debug)]
-pub struct Buckets {
+pub(crate) struct Buckets {
     per_second: u32,
     /// For each key the time at which its bucket is full again, in milliseconds.
     full_at: Mutex<HashMap<String, i64>>,
@@ -44,7 +44,7 @@ pub struct Buckets {
 
 impl Buckets {
     /// So many a second over time; 0 is no limit.
-    pub fn new(per_second: u32) -> Self {
+    pub(crate) fn new(per_second: u32) -> Self {
         Self { per_second, full_at: Mutex::default() }
     }
 
@@ -52,7 +52,7 @@ impl Buckets {
     ///
     /// # Errors
     /// There is none; so many seconds later there will be.
-    pub fn take(&self, key: &str, now: Timestamp) -> Result<(), u64> {
+    pub(crate) fn take(&self, key: &str, now: Timestamp) -> Result<(), u64> {
         if self.per_second == 0 {
             return Ok(());
         }
@@ -78,7 +78,7 @@ impl Buckets {
     }
 
     /// Gives a token back that was not used.
-    pub fn give_back(&self, key: &str) {
+    pub(crate) fn give_back(&self, key: &str) {
         let cost = 1_000_000_i64.checked_div(i64::from(self.per_second)).unwrap_or(0);
         if let Some(full_at) = self.full_at.lock().unwrap_or_else(PoisonError::into_inner).get_mut(key) {
             *full_at = full_at.saturating_sub(cost);
@@ -87,7 +87,7 @@ impl Buckets {
 }
 
 /// So many events of one key within a span that starts with the first.
-pub struct Window {
+pub(crate) struct Window {
     most: u32,
     span: Duration,
     open: Mutex<HashMap<String, (Timestamp, u32)>>,
@@ -95,7 +95,7 @@ pub struct Window {
 
 impl Window {
     /// So many within a span.
-    pub fn new(most: u32, span: Duration) -> Self {
+    pub(crate) fn new(most: u32, span: Duration) -> Self {
         Self { most, span, open: Mutex::default() }
     }
 
@@ -119,12 +119,12 @@ impl Window {
     ///
     /// # Errors
     /// No; after so many seconds it may.
-    pub fn check(&self, key: &str, now: Timestamp) -> Result<(), u64> {
+    pub(crate) fn check(&self, key: &str, now: Timestamp) -> Result<(), u64> {
         self.left(key, now).map(drop)
     }
 
     /// Counts an event of `key`.
-    pub fn count(&self, key: &str, now: Timestamp) {
+    pub(crate) fn count(&self, key: &str, now: Timestamp) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.len() >= MAX_KEYS && !open.contains_key(key) {
             open.retain(|_, (since, _)| self.holds(*since, now));
@@ -143,14 +143,14 @@ impl Window {
     ///
     /// # Errors
     /// As [`Window::check`]; then nothing is counted.
-    pub fn take(&self, key: &str, now: Timestamp) -> Result<(), u64> {
+    pub(crate) fn take(&self, key: &str, now: Timestamp) -> Result<(), u64> {
         self.check(key, now)?;
         self.count(key, now);
         Ok(())
     }
 
     /// Forgets the events of `key`.
-    pub fn clear(&self, key: &str) {
+    pub(crate) fn clear(&self, key: &str) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
@@ -163,7 +163,7 @@ impl Window {
 
 /// Tries of which only the failed ones count, so many within a span. What is being tried holds the place of a failure
 /// until its end, so that guesses made at once are no more than guesses made in turn; who finds all places held waits.
-pub struct Tries {
+pub(crate) struct Tries {
     failures: Window,
     running: Mutex<HashMap<String, u32>>,
     ended: Notify,
@@ -171,7 +171,7 @@ pub struct Tries {
 
 impl Tries {
     /// So many failures within a span.
-    pub fn new(most: u32, span: Duration) -> Self {
+    pub(crate) fn new(most: u32, span: Duration) -> Self {
         Self { failures: Window::new(most, span), running: Mutex::default(), ended: Notify::new() }
     }
 
@@ -179,7 +179,7 @@ impl Tries {
     ///
     /// # Errors
     /// There were too many failures; after so many seconds it may begin.
-    pub async fn begin(&self, key: &str, clock: &Clock) -> Result<Try<'_>, u64> {
+    pub(crate) async fn begin(&self, key: &str, clock: &Clock) -> Result<Try<'_>, u64> {
         loop {
             // Listening begins before looking, so no end in between is missed.
             let mut ended = std::pin::pin!(self.ended.notified());
@@ -203,7 +203,7 @@ impl Tries {
     }
 
     /// Forgets the failures of `key`.
-    pub fn forget(&self, key: &str) {
+    pub(crate) fn forget(&self, key: &str) {
         self.failures.clear(key);
     }
 
@@ -223,7 +223,7 @@ impl Tries {
 
 /// A try; it has failed unless somebody says otherwise before it goes.
 #[must_use]
-pub struct Try<'t> {
+pub(crate) struct Try<'t> {
     tries: &'t Tries,
     key: String,
     now: Timestamp,
@@ -232,7 +232,7 @@ pub struct Try<'t> {
 
 impl Try<'_> {
     /// It was no failure.
-    pub fn forgive(mut self) {
+    pub(crate) fn forgive(mut self) {
         self.failed = false;
     }
 }

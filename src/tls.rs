@@ -22,7 +22,7 @@ use x509_parser::extensions::GeneralName;
 
 use crate::clock::Timestamp;
 use crate::config::Config;
-pub use failure::reason;
+pub(crate) use failure::reason;
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +40,7 @@ pub enum TlsError {
 
 /// The server's side: a configuration whose certificate can be replaced.
 #[derive(Clone, Debug)]
-pub struct ServerTls {
+pub(crate) struct ServerTls {
     config: Arc<ServerConfig>,
     current: Arc<Current>,
 }
@@ -80,18 +80,18 @@ impl ResolvesServerCert for Current {
 
 /// What a certificate says of itself.
 #[derive(Clone, Debug)]
-pub struct CertificateFacts {
+pub(crate) struct CertificateFacts {
     /// The names it is for, else its subject.
-    pub subject: String,
+    pub(crate) subject: String,
     /// When it ends.
-    pub not_after: Timestamp,
+    pub(crate) not_after: Timestamp,
     /// Whether nobody else vouches for it.
-    pub self_signed: bool,
+    pub(crate) self_signed: bool,
 }
 
 impl ServerTls {
     /// What the certificate in use says; nothing when it cannot be read.
-    pub fn facts(&self) -> Option<CertificateFacts> {
+    pub(crate) fn facts(&self) -> Option<CertificateFacts> {
         let key = Arc::clone(&self.current.key.read().unwrap_or_else(PoisonError::into_inner));
         let (_, certificate) = x509_parser::parse_x509_certificate(key.cert.first()?).ok()?;
         let names = certificate.subject_alternative_name().ok().flatten();
@@ -113,7 +113,7 @@ impl ServerTls {
     ///
     /// # Errors
     /// A file is missing, unreadable or no certificate or key.
-    pub fn open(config: &Config) -> Result<Self, TlsError> {
+    pub(crate) fn open(config: &Config) -> Result<Self, TlsError> {
         let files = match (&config.tls.cert_file, &config.tls.key_file) {
             (Some(cert), Some(key)) => {
                 if let Some(mode) = open_to_others(key)? {
@@ -137,12 +137,12 @@ impl ServerTls {
     }
 
     /// What an acceptor is made of.
-    pub const fn config(&self) -> &Arc<ServerConfig> {
+    pub(crate) const fn config(&self) -> &Arc<ServerConfig> {
         &self.config
     }
 
     /// The same for HTTPS: offers HTTP/2 and HTTP/1.1 (RFC 7301).
-    pub fn https_config(&self) -> Arc<ServerConfig> {
+    pub(crate) fn https_config(&self) -> Arc<ServerConfig> {
         let mut config = ServerConfig::clone(&self.config);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Arc::new(config)
@@ -152,7 +152,7 @@ impl ServerTls {
     ///
     /// # Errors
     /// As [`ServerTls::open`].
-    pub fn reload(&self) -> Result<(), TlsError> {
+    pub(crate) fn reload(&self) -> Result<(), TlsError> {
         // Noted before they are read: a change in between is news the next time.
         self.current.note();
         let fresh = Arc::new(load(&self.current.files.0, &self.current.files.1)?);
@@ -164,7 +164,7 @@ impl ServerTls {
     ///
     /// # Errors
     /// As [`ServerTls::open`], once for each change.
-    pub fn reload_if_changed(&self) -> Result<bool, TlsError> {
+    pub(crate) fn reload_if_changed(&self) -> Result<bool, TlsError> {
         if !self.current.note() {
             return Ok(false);
         }
@@ -172,7 +172,7 @@ impl ServerTls {
     }
 
     /// Looks at the files at this interval and takes what is new, until `stop`.
-    pub async fn watch(self, every: Duration, stop: CancellationToken) {
+    pub(crate) async fn watch(self, every: Duration, stop: CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
             tell(self.reload_if_changed());
         }
@@ -180,7 +180,7 @@ impl ServerTls {
 }
 
 /// What came of a look at the files, for the log.
-pub fn tell(reloaded: Result<bool, TlsError>) {
+pub(crate) fn tell(reloaded: Result<bool, TlsError>) {
     match reloaded {
         Ok(false) => {}
         Ok(true) => tracing::info!("the certificate was read again; new connections get it"),
@@ -192,7 +192,7 @@ pub fn tell(reloaded: Result<bool, TlsError>) {
 ///
 /// # Errors
 /// They cannot be read, or do not.
-pub fn load(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
+pub(crate) fn load(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     let name = |path: &Path| path.display().to_string();
     let pem = |path: &Path, error: rustls::pki_types::pem::Error| TlsError::Pem(name(path), error.to_string());
     let chain: Vec<CertificateDer<'static>> =
@@ -209,7 +209,7 @@ pub fn load(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
 ///
 /// # Errors
 /// The file cannot be looked at.
-pub fn open_to_others(key: &Path) -> Result<Option<u32>, TlsError> {
+pub(crate) fn open_to_others(key: &Path) -> Result<Option<u32>, TlsError> {
     let metadata = fs::metadata(key).map_err(|error| TlsError::Io(key.display().to_string(), error))?;
     let mode = metadata.permissions().mode() & 0o777;
     Ok((mode & 0o007 != 0).then_some(mode))
@@ -274,7 +274,7 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, TlsError> {
 ///
 /// # Errors
 /// There is no root.
-pub fn trusting(roots: RootCertStore) -> Result<ClientConfig, TlsError> {
+pub(crate) fn trusting(roots: RootCertStore) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .build()

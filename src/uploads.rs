@@ -58,7 +58,7 @@ pub struct Upload {
 }
 
 /// The name of a file that a client gives: its last path component (contract 7.2).
-pub fn given_name(filename: &str) -> String {
+pub(crate) fn given_name(filename: &str) -> String {
     safe_filename(filename).unwrap_or_else(|| NAMELESS.to_owned())
 }
 

@@ -18,7 +18,7 @@ impl Accounts {
     ///
     /// # Errors
     /// Storage trouble.
-    pub async fn ask_destination(
+    pub(crate) async fn ask_destination(
         &self,
         account: Account,
         address: Mailbox,
@@ -52,7 +52,7 @@ impl Accounts {
     ///
     /// # Errors
     /// Storage trouble.
-    pub async fn is_destination_token(&self, token: &str, now: Timestamp) -> store::Result<bool> {
+    pub(crate) async fn is_destination_token(&self, token: &str, now: Timestamp) -> store::Result<bool> {
         let hash = token_hash(token);
         self.db.read(move |connection| destinations::is_valid(connection, &hash, now)).await
     }
@@ -61,7 +61,12 @@ impl Accounts {
     ///
     /// # Errors
     /// Storage trouble.
-    pub async fn answer_destination(&self, token: &str, answer: Answer, now: Timestamp) -> store::Result<bool> {
+    pub(crate) async fn answer_destination(
+        &self,
+        token: &str,
+        answer: Answer,
+        now: Timestamp,
+    ) -> store::Result<bool> {
         let hash = token_hash(token);
         self.db.write(move |tx| destinations::answer(tx, &hash, answer, now)).await
     }

@@ -11,7 +11,7 @@ impl Accounts {
     ///
     /// # Errors
     /// Storage trouble, or a stored key that this master key does not open.
-    pub async fn api_key(&self, account: i64, now: Timestamp) -> store::Result<String> {
+    pub(crate) async fn api_key(&self, account: i64, now: Timestamp) -> store::Result<String> {
         let sealed = match self.db.read(move |connection| keys::find_sealed(connection, account)).await? {
             Some(sealed) => sealed,
             None => {
@@ -32,7 +32,7 @@ impl Accounts {
     ///
     /// # Errors
     /// Storage trouble.
-    pub async fn rotate_api_key(&self, account: i64, now: Timestamp) -> store::Result<String> {
+    pub(crate) async fn rotate_api_key(&self, account: i64, now: Timestamp) -> store::Result<String> {
         let key = secrets::new_api_key();
         let (hash, sealed) = (token_hash(&key), self.secrets.seal(keys::PURPOSE, key.as_bytes()));
         self.db
@@ -48,7 +48,7 @@ impl Accounts {
     ///
     /// # Errors
     /// Storage trouble, or a stored secret that this master key does not open.
-    pub async fn webhook_secret(&self, account: i64) -> store::Result<String> {
+    pub(crate) async fn webhook_secret(&self, account: i64) -> store::Result<String> {
         let fresh = secrets::new_webhook_secret();
         let sealed_fresh = self.secrets.seal(accounts::WEBHOOK_SECRET_PURPOSE, fresh.as_bytes());
         let stored = self.db.read(move |connection| accounts::find_webhook_secret(connection, account)).await?.sealed;
@@ -73,7 +73,11 @@ impl Accounts {
     ///
     /// # Errors
     /// Storage trouble.
-    pub async fn rotate_webhook_secret(&self, account: i64, now: Timestamp) -> store::Result<(String, Timestamp)> {
+    pub(crate) async fn rotate_webhook_secret(
+        &self,
+        account: i64,
+        now: Timestamp,
+    ) -> store::Result<(String, Timestamp)> {
         let (secret, until) = (secrets::new_webhook_secret(), now.plus(BOTH_SIGN));
         let sealed = self.secrets.seal(accounts::WEBHOOK_SECRET_PURPOSE, secret.as_bytes());
         self.db.write(move |tx| accounts::set_webhook_secret(tx, account, &sealed, Some(until))).await?;

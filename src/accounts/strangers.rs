@@ -15,7 +15,7 @@ const MOST_AN_HOUR: u32 = 6;
 const MOST_A_DAY: u32 = 12;
 
 /// Proofs of addresses that were mailed lately, by mailbox.
-pub struct StrangerMail {
+pub(crate) struct StrangerMail {
     hour: Window,
     day: Window,
 }
@@ -28,7 +28,7 @@ impl Default for StrangerMail {
 
 impl StrangerMail {
     /// Whether one more may be mailed; addresses that differ in case, quotes or a `+` suffix are one mailbox.
-    pub fn may_mail(&self, to: &Mailbox, now: Timestamp) -> bool {
+    pub(crate) fn may_mail(&self, to: &Mailbox, now: Timestamp) -> bool {
         let key = key(to);
         let may = self.hour.check(&key, now).is_ok() && self.day.check(&key, now).is_ok();
         if !may {
@@ -41,7 +41,7 @@ impl StrangerMail {
     }
 
     /// Counts one that is mailed.
-    pub fn count(&self, to: &Mailbox, now: Timestamp) {
+    pub(crate) fn count(&self, to: &Mailbox, now: Timestamp) {
         let key = key(to);
         self.hour.count(&key, now);
         self.day.count(&key, now);

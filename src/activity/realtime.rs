@@ -18,18 +18,18 @@ const MAX_ACCOUNTS: usize = 256;
 
 /// Something that happened.
 #[derive(Debug)]
-pub struct Event {
+pub(crate) struct Event {
     /// What `Last-Event-ID` names.
-    pub id: String,
+    pub(crate) id: String,
     /// The domain that it belongs to.
-    pub domain: Option<i64>,
+    pub(crate) domain: Option<i64>,
     /// What there is to tell.
-    pub body: Body,
+    pub(crate) body: Body,
 }
 
 /// What an event tells.
 #[derive(Debug)]
-pub enum Body {
+pub(crate) enum Body {
     /// `email.received`, of the message with this row id and the event's own id.
     Received(i64),
     /// Another event with its JSON.
@@ -43,7 +43,7 @@ pub enum Body {
 
 /// Where events are told and followed; clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Realtime(Arc<Mutex<HashMap<i64, Ring>>>);
+pub(crate) struct Realtime(Arc<Mutex<HashMap<i64, Ring>>>);
 
 #[derive(Debug)]
 struct Ring {
@@ -64,11 +64,11 @@ impl Default for Ring {
 /// An account has all the streams that it may have.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("an account may have {MAX_STREAMS} streams")]
-pub struct TooManyStreams;
+pub(crate) struct TooManyStreams;
 
 impl Realtime {
     /// Tells the streams of an account.
-    pub fn tell(&self, account: i64, event: Event) {
+    pub(crate) fn tell(&self, account: i64, event: Event) {
         let mut rings = self.rings();
         if rings.len() >= MAX_ACCOUNTS && !rings.contains_key(&account) {
             forget_one(&mut rings);
@@ -87,7 +87,7 @@ impl Realtime {
     ///
     /// # Errors
     /// The account has too many.
-    pub fn follow(&self, account: i64, last: Option<&str>) -> Result<(Stream, bool), TooManyStreams> {
+    pub(crate) fn follow(&self, account: i64, last: Option<&str>) -> Result<(Stream, bool), TooManyStreams> {
         let mut rings = self.rings();
         let ring = rings.entry(account).or_default();
         if ring.streams >= MAX_STREAMS {
@@ -120,7 +120,7 @@ fn forget_one(rings: &mut HashMap<i64, Ring>) {
 
 /// A position in the events of an account.
 #[derive(Debug)]
-pub struct Stream {
+pub(crate) struct Stream {
     all: Realtime,
     account: i64,
     next: u64,
@@ -129,7 +129,7 @@ pub struct Stream {
 
 impl Stream {
     /// The next event, once there is one; `None` when it is not kept any more, because the stream is too far behind.
-    pub async fn next(&mut self) -> Option<Arc<Event>> {
+    pub(crate) async fn next(&mut self) -> Option<Arc<Event>> {
         loop {
             // Before the look, so that what comes after it is noticed.
             self.news.borrow_and_update();
@@ -142,7 +142,7 @@ impl Stream {
     }
 
     /// Waits until the stream is too far behind: the next event is not kept any more.
-    pub async fn lost(&mut self) {
+    pub(crate) async fn lost(&mut self) {
         loop {
             self.news.borrow_and_update();
             if self.look().is_none() || self.news.changed().await.is_err() {

@@ -27,7 +27,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// `mailkite audit`
 #[derive(Debug, Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = "/etc/mailkite/mailkite.toml")]
     config: PathBuf,
@@ -80,7 +80,7 @@ struct Orphans {
 ///
 /// # Errors
 /// What went wrong, as a chain of sentences.
-pub fn run(options: &Options) -> anyhow::Result<()> {
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let data_dir = match &options.data_dir {
         Some(data_dir) => data_dir.clone(),
         None => configured(&options.config)?,

@@ -18,7 +18,7 @@ use crate::tls;
 const LOW_SPACE_BYTES: u64 = 1 << 30;
 
 /// Prints every problem; an error if there is one.
-pub fn run(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     let config = match Config::load(path) {
         Ok(config) => config,

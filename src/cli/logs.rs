@@ -26,13 +26,13 @@ enum Message {
 }
 
 /// The process's log; dropped, it waits a moment for the lines that are on their way.
-pub struct Logs {
+pub(crate) struct Logs {
     lines: Lines,
 }
 
 impl Logs {
     /// How many lines were dropped.
-    pub fn dropped(&self) -> Arc<AtomicU64> {
+    pub(crate) fn dropped(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.lines.dropped)
     }
 }
@@ -87,7 +87,7 @@ fn write_lines(messages: &Receiver<Message>) {
 /// Starts logging for the process.
 ///
 /// `RUST_LOG` overrides the configured level. Starting twice changes nothing.
-pub fn init(log: &Log) -> Logs {
+pub(crate) fn init(log: &Log) -> Logs {
     let filter = EnvFilter::try_from_default_env()
         .or_else(|_| EnvFilter::try_new(&log.level))
         .unwrap_or_else(|_| EnvFilter::new("info"));

@@ -16,7 +16,7 @@ use crate::store::queue::{self, Waiting, Which};
 
 /// `mailkite queue`
 #[derive(Debug, Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = "/etc/mailkite/mailkite.toml", global = true)]
     config: PathBuf,
@@ -89,7 +89,7 @@ fn which(id: &str) -> anyhow::Result<Which> {
 ///
 /// # Errors
 /// What went wrong, as a chain of sentences.
-pub fn run(options: &Options) -> anyhow::Result<()> {
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let data_dir = match &options.data_dir {
         Some(data_dir) => data_dir.clone(),
         None => configured(&options.config)?,

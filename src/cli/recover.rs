@@ -16,7 +16,7 @@ use crate::store::{self, audit};
 
 /// `mailkite recover`
 #[derive(Debug, Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = "/etc/mailkite/mailkite.toml")]
     config: PathBuf,
@@ -32,7 +32,7 @@ pub struct Options {
 ///
 /// # Errors
 /// What went wrong, as a chain of sentences.
-pub fn run(options: &Options) -> anyhow::Result<()> {
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let dir = match &options.data_dir {
         Some(data_dir) => data_dir.clone(),
         None => configured(&options.config)?,

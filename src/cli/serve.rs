@@ -13,7 +13,7 @@ use crate::config::{self, Config};
 use crate::tls;
 
 /// Serves until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reads the certificate again.
-pub fn run(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(problems) => {
@@ -66,7 +66,7 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
 }
 
 /// A token that the first SIGTERM or SIGINT cancels; the second ends the process.
-pub fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate()).context("catching SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("catching SIGINT")?;
     let stop = CancellationToken::new();

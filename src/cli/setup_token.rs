@@ -10,7 +10,7 @@ use crate::secrets::Secrets;
 use crate::store::{self, accounts, verifications};
 
 /// Prints the token; the server may run meanwhile.
-pub fn run(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(problems) => {

@@ -37,7 +37,7 @@ pub struct Limits {
     /// Bytes of messages, files, templates and captures, of an account that is not the owner's.
     pub storage_bytes: u64,
     /// The same, of the owner's account.
-    pub owner_storage_bytes: u64,
+    pub(crate) owner_storage_bytes: u64,
     /// Requests a second over time, all credentials of the account together.
     pub requests_per_second: u32,
     /// Bytes of mail, request bodies and payloads that all doors hold in memory together, of all accounts.

@@ -31,7 +31,8 @@ impl Config {
     ///
     /// # Errors
     /// Everything that is wrong, in the order of the lines.
-    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+    #[cfg(test)]
+    pub(crate) fn parse(text: &str) -> Result<Self, Vec<Problem>> {
         let reading = read(text, None);
         if reading.problems.is_empty() { Ok(reading.config) } else { Err(reading.problems) }
     }

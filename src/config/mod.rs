@@ -1,6 +1,6 @@
 //! The configuration: one TOML file, read once at start, as typed and checked values.
 //!
-//! [`Config::parse`] turns text into a [`Config`] or into *all* its [`Problem`]s, each with key and line;
+//! [`Config::load`] turns text into a [`Config`] or into *all* its [`Problem`]s, each with key and line;
 //! [`Config::load`] does the same for a file and also looks whether the files it names exist. The keys, their
 //! defaults and meanings stand in `mailkite.toml.example`; a test holds the three together.
 
@@ -21,8 +21,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use limits::Limits;
-pub use outbound::{Outbound, Smarthost, SmarthostSecurity};
-pub use problem::{Problem, table};
+pub use outbound::Outbound;
+pub use outbound::Smarthost;
+pub use outbound::SmarthostSecurity;
+
+pub(crate) use problem::{Problem, table};
 
 /// Everything the operator decides. `Config::default()` is the documented defaults; `hostname` and `public_url` have none
 /// and are empty.
@@ -68,14 +71,14 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// A level, or filter directives such as `info,mailkite::jobs=debug`.
-    pub level: String,
+    pub(crate) level: String,
     /// The form of a log line.
-    pub format: LogFormat,
+    pub(crate) format: LogFormat,
 }
 
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Human on a terminal, JSON otherwise.
     #[default]
     Auto,
@@ -89,11 +92,11 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
     /// PEM certificate chain of `hostname`, leaf first; unset: a self-signed one is made at the first start.
-    pub cert_file: Option<PathBuf>,
+    pub(crate) cert_file: Option<PathBuf>,
     /// PEM private key of `cert_file`.
-    pub key_file: Option<PathBuf>,
+    pub(crate) key_file: Option<PathBuf>,
     /// PEM certificates that outgoing TLS trusts besides the public ones.
-    pub ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// `[smtp]`: the mail port.
@@ -137,7 +140,7 @@ pub struct Http {
     /// Addresses to listen on; each speaks HTTP and HTTPS.
     pub listen: Vec<SocketAddr>,
     /// The most connections open at a time.
-    pub max_connections: usize,
+    pub(crate) max_connections: usize,
     /// The most connections, and requests at work, at a time of one address (IPv6: one /64).
     pub max_connections_per_address: usize,
     /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
@@ -215,7 +218,7 @@ pub struct Spam {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Storage {
     /// Days that a message stays listed.
-    pub retention_days: u32,
+    pub(crate) retention_days: u32,
 }
 
 /// `[webhook]`: deliveries to endpoints.
@@ -230,7 +233,7 @@ pub struct Webhook {
     /// The most attempts in flight to one endpoint origin.
     pub lane_width: usize,
     /// The most attempts in flight in all.
-    pub max_in_flight: usize,
+    pub(crate) max_in_flight: usize,
 }
 
 /// `[submission]`: mail programs hand in mail (RFC 6409).
@@ -284,13 +287,13 @@ impl Default for Config {
 
 impl Config {
     /// The domain of the envelope senders of forwarded mail.
-    pub fn forward_domain(&self) -> &str {
+    pub(crate) fn forward_domain(&self) -> &str {
         self.outbound.forward_domain.as_deref().unwrap_or(&self.hostname)
     }
 
     /// The configuration of `mailkite dev`: loopback only, endpoints on this machine allowed, open to sign up, no DNS, no
     /// metrics port.
-    pub fn dev(data_dir: PathBuf, http: SocketAddr, smtp: SocketAddr) -> Self {
+    pub(crate) fn dev(data_dir: PathBuf, http: SocketAddr, smtp: SocketAddr) -> Self {
         let default = Smtp::default();
         Self {
             hostname: "localhost".to_owned(),

@@ -52,7 +52,7 @@ pub struct Outbound {
 impl Outbound {
     /// How many messages are on their way to one recipient domain at a time: no more than have their turn within five
     /// minutes, because those that wait for it hold their places.
-    pub fn paced_lane_width(&self) -> usize {
+    pub(crate) fn paced_lane_width(&self) -> usize {
         match usize::try_from(self.domain_rate_per_minute) {
             Ok(0) | Err(_) => self.lane_width,
             Ok(a_minute) => self.lane_width.min(a_minute.saturating_mul(5)),
@@ -60,7 +60,7 @@ impl Outbound {
     }
 
     /// The relay for mail of a sending domain.
-    pub fn smarthost_of(&self, domain: &str) -> Option<&Arc<Smarthost>> {
+    pub(crate) fn smarthost_of(&self, domain: &str) -> Option<&Arc<Smarthost>> {
         self.domain_smarthosts.get(domain).or(self.smarthost.as_ref())
     }
 }

@@ -6,11 +6,11 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The setting with its section: `smtp.listen`; empty for text that is no TOML.
-    pub key: String,
+    pub(crate) key: String,
     /// The line it stands on, counted from 1; `None` for what is missing.
-    pub line: Option<usize>,
+    pub(crate) line: Option<usize>,
     /// What is wrong and what to do, to be read after the key.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 impl fmt::Display for Problem {
@@ -26,7 +26,7 @@ impl fmt::Display for Problem {
 }
 
 /// The problems below each other: line, key, message in columns.
-pub fn table(problems: &[Problem]) -> String {
+pub(crate) fn table(problems: &[Problem]) -> String {
     let place = |problem: &Problem| problem.line.map_or_else(String::new, |line| format!("line {line}"));
     let places = problems.iter().map(|problem| place(problem).len()).max().unwrap_or(0);
     let keys = problems.iter().map(|problem| problem.key.len()).max().unwrap_or(0);

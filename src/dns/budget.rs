@@ -13,7 +13,7 @@ use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{DnsError, Error, MX, MessageAuthenticator, RecordSet, ResolverCache, SpfOutput, SpfResult, Txt};
 
 /// The answers of one look, each asked for once, and how many questions it has left.
-pub struct Budget {
+pub(crate) struct Budget {
     left: AtomicUsize,
     refused: AtomicUsize,
     texts: Answers<Box<str>, Txt>,
@@ -27,7 +27,7 @@ type Answers<K, V> = Mutex<HashMap<K, V>>;
 
 impl Budget {
     /// So many questions.
-    pub fn new(questions: usize) -> Self {
+    pub(crate) fn new(questions: usize) -> Self {
         Self {
             left: AtomicUsize::new(questions),
             refused: AtomicUsize::new(0),
@@ -40,7 +40,7 @@ impl Budget {
     }
 
     /// RFC 7208's check within the budget; beyond it the policy is in error, as it is beyond the limits of the RFC.
-    pub async fn verify_spf(&self, asks: &MessageAuthenticator, sender: SpfParameters<'_>) -> SpfOutput {
+    pub(crate) async fn verify_spf(&self, asks: &MessageAuthenticator, sender: SpfParameters<'_>) -> SpfOutput {
         let parameters = mail_auth::Parameters::new(sender)
             .with_txt_cache(self)
             .with_mx_cache(self)

@@ -13,7 +13,7 @@ use crate::dns::{DnsError, Resolver};
 
 /// The time that all questions of one check together may take: with the rest of the request it is within the ten
 /// seconds of contract 3.5.
-pub const BUDGET: Duration = Duration::from_secs(9);
+pub(crate) const BUDGET: Duration = Duration::from_secs(9);
 /// The questions that a look at the SPF record may cost, all addresses of the host together.
 const SPF_QUESTIONS: usize = 40;
 /// Values shown of one record, and how much of each.
@@ -26,7 +26,7 @@ pub struct Finding {
     /// How it compares with what is wanted.
     pub status: Status,
     /// The values seen, the first few of them.
-    pub found: Vec<String>,
+    pub(crate) found: Vec<String>,
 }
 
 /// Looks.

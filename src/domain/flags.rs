@@ -12,19 +12,19 @@ const SPAN: Duration = Duration::from_secs(72 * 3600);
 
 /// A flag and the failed checks in a row since it last held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flag {
+pub(crate) struct Flag {
     /// Whether it is set.
-    pub set: bool,
+    pub(crate) set: bool,
     /// Failed checks in a row.
-    pub failures: u32,
+    pub(crate) failures: u32,
     /// When the first of them was.
-    pub first_failed_at: Option<Timestamp>,
+    pub(crate) first_failed_at: Option<Timestamp>,
 }
 
 impl Flag {
     /// The flag after a check at `now`. No answer changes nothing; the first pass sets it; it falls only after three
     /// failures over 72 hours.
-    pub fn after(self, result: Status, now: Timestamp) -> Self {
+    pub(crate) fn after(self, result: Status, now: Timestamp) -> Self {
         match result {
             Status::Unchecked => self,
             Status::Ok => Self { set: true, failures: 0, first_failed_at: None },

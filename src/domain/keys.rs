@@ -89,7 +89,7 @@ impl KeyMaker {
     }
 
     /// How many wait for their turn, and how many were refused since the start.
-    pub fn figures(&self) -> (usize, u64) {
+    pub(crate) fn figures(&self) -> (usize, u64) {
         self.gate.figures()
     }
 

@@ -2,12 +2,12 @@
 //!
 //! `name` says what can be a domain, `records` what DNS should say, `check` looks, `flags` judges over time.
 
-pub mod check;
-pub mod flags;
-pub mod keys;
-pub mod name;
-pub mod recheck;
-pub mod records;
+pub(crate) mod check;
+pub(crate) mod flags;
+pub(crate) mod keys;
+pub(crate) mod name;
+pub(crate) mod recheck;
+pub(crate) mod records;
 
 use std::sync::Arc;
 
@@ -29,35 +29,35 @@ use crate::store::{self, Db, accounts, dkim_keys, routes};
 /// What the domains are made of.
 pub struct Domains {
     /// The database.
-    pub db: Db,
+    pub(crate) db: Db,
     /// Seals private keys.
-    pub secrets: Arc<Secrets>,
+    pub(crate) secrets: Arc<Secrets>,
     /// The configuration.
-    pub config: Arc<Config>,
+    pub(crate) config: Arc<Config>,
     /// Looks DNS up.
-    pub checker: Checker,
+    pub(crate) checker: Checker,
     /// Makes keys.
-    pub keys: KeyMaker,
+    pub(crate) keys: KeyMaker,
     /// How many domains an account may have.
-    pub limits: Arc<Limits>,
+    pub(crate) limits: Arc<Limits>,
 }
 
 /// A record, and what the last look at it found.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// As it should be.
-    pub record: Record,
+    pub(crate) record: Record,
     /// As it is.
-    pub finding: Finding,
+    pub(crate) finding: Finding,
 }
 
 /// What a verification found.
 #[derive(Clone, Debug)]
-pub struct Verified {
+pub(crate) struct Verified {
     /// The domain after it.
-    pub domain: DomainRow,
+    pub(crate) domain: DomainRow,
     /// The results of this check; where there was no result, the stored flag.
-    pub checks: Flags,
+    pub(crate) checks: Flags,
 }
 
 /// Why a domain was not added or verified.
@@ -85,7 +85,7 @@ impl Domains {
     ///
     /// # Errors
     /// The account has it, another account has proven it, or storage failed.
-    pub async fn add(&self, account: i64, name: String, now: Timestamp) -> Result<DomainRow, DomainError> {
+    pub(crate) async fn add(&self, account: i64, name: String, now: Timestamp) -> Result<DomainRow, DomainError> {
         let asked = name.clone();
         // Looked at before keys are made, and again in the transaction that counts.
         let limits = Arc::clone(&self.limits);
@@ -117,7 +117,7 @@ impl Domains {
     ///
     /// # Errors
     /// Storage trouble.
-    pub fn records(&self, connection: &Connection, domain: &DomainRow) -> store::Result<Vec<Seen>> {
+    pub(crate) fn records(&self, connection: &Connection, domain: &DomainRow) -> store::Result<Vec<Seen>> {
         let keys = Keys::find(connection, domain.id)?;
         let checks = dns_checks::list(connection, domain.id)?;
         let seen = |record: Record| {
@@ -145,7 +145,7 @@ impl Domains {
     ///
     /// # Errors
     /// Another account has proven it, it is gone, or storage failed; then nothing was changed.
-    pub async fn verify(&self, domain: DomainRow, now: Timestamp) -> Result<Verified, DomainError> {
+    pub(crate) async fn verify(&self, domain: DomainRow, now: Timestamp) -> Result<Verified, DomainError> {
         let asked = domain.clone();
         // Looked at before DNS is asked, and again in the transaction that counts.
         if self.db.read(move |connection| is_lost(connection, &asked)).await? {
@@ -159,7 +159,7 @@ impl Domains {
     ///
     /// # Errors
     /// It is gone, or storage failed; then nothing was changed.
-    pub async fn recheck(&self, domain: DomainRow, now: Timestamp) -> Result<Verified, DomainError> {
+    pub(crate) async fn recheck(&self, domain: DomainRow, now: Timestamp) -> Result<Verified, DomainError> {
         self.check(domain, IfTaken::StayPending, now).await
     }
 
@@ -193,7 +193,7 @@ impl Domains {
     ///
     /// # Errors
     /// Storage trouble.
-    pub async fn remove(&self, domain: &DomainRow) -> store::Result<Vec<RouteId>> {
+    pub(crate) async fn remove(&self, domain: &DomainRow) -> store::Result<Vec<RouteId>> {
         let id = domain.public_id.clone();
         let gone = self.db.write_removal(move |tx| {
             let Some(domain) = domains::find(tx, &id)? else { return Ok(Vec::new()) };
@@ -266,7 +266,7 @@ fn is_taken(connection: &Connection, account: i64, name: &str) -> store::Result<
 ///
 /// # Errors
 /// Storage trouble.
-pub fn is_lost(connection: &Connection, domain: &DomainRow) -> store::Result<bool> {
+pub(crate) fn is_lost(connection: &Connection, domain: &DomainRow) -> store::Result<bool> {
     Ok(!domain.verified && is_taken(connection, domain.account_id, &domain.name)?)
 }
 

@@ -7,7 +7,7 @@ const MAX_LENGTH: usize = 253 - 23;
 
 /// Why a name is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadName {
+pub(crate) enum BadName {
     /// No host name, an address, or without a dot.
     #[error("a domain name such as example.com is required")]
     Form,
@@ -26,7 +26,7 @@ pub enum BadName {
 ///
 /// # Errors
 /// It cannot be an account's domain.
-pub fn parse(text: &str, hostname: &str) -> Result<String, BadName> {
+pub(crate) fn parse(text: &str, hostname: &str) -> Result<String, BadName> {
     let text = text.trim();
     // Every spelling that a URL's host may have of an address is one, whatever DNS would make of it.
     let is_address = url::Host::parse(text).is_ok_and(|host| !matches!(host, url::Host::Domain(_)));
@@ -53,7 +53,7 @@ pub fn parse(text: &str, hostname: &str) -> Result<String, BadName> {
 }
 
 /// The name and every domain above it that could be somebody's.
-pub fn with_parents(name: &str) -> Vec<String> {
+pub(crate) fn with_parents(name: &str) -> Vec<String> {
     let mut names = vec![name.to_owned()];
     let mut rest = name;
     while let Some((_, parent)) = rest.split_once('.') {
@@ -66,12 +66,12 @@ pub fn with_parents(name: &str) -> Vec<String> {
 }
 
 /// The registrable name that a domain lies under, or the domain itself: whose owner it is (RFC 7489 §3.2).
-pub fn organizational(name: &str) -> &str {
+pub(crate) fn organizational(name: &str) -> &str {
     psl::domain_str(name).unwrap_or(name)
 }
 
 /// Whether a name is reserved for trying things out (RFC 6761), so that dev mode verifies it without DNS.
-pub fn is_for_trying(name: &str) -> bool {
+pub(crate) fn is_for_trying(name: &str) -> bool {
     [".test", ".localhost", ".example"].iter().any(|suffix| name.ends_with(suffix))
 }
 

@@ -21,7 +21,7 @@ const ROUND: u32 = 100;
 const AT_ONCE: usize = 4;
 
 /// Checks due domains again, a few at a time, until `stop`.
-pub async fn run(domains: Arc<Domains>, clock: Clock, stop: CancellationToken) {
+pub(crate) async fn run(domains: Arc<Domains>, clock: Clock, stop: CancellationToken) {
     let rounds = async {
         loop {
             tokio::time::sleep(EVERY).await;

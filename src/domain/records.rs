@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 /// The selector of the RSA key.
-pub const SELECTOR_RSA: &str = "mailkite";
+pub(crate) const SELECTOR_RSA: &str = "mailkite";
 /// The selector of the Ed25519 key.
-pub const SELECTOR_ED25519: &str = "mailkite-ed";
+pub(crate) const SELECTOR_ED25519: &str = "mailkite-ed";
 const MX_PRIORITY: u16 = 10;
 
 /// Which of the five records.
@@ -25,10 +25,10 @@ pub enum Kind {
 
 impl Kind {
     /// All five, in the order of the contract.
-    pub const ALL: [Self; 5] = [Self::Mx, Self::Spf, Self::Dkim, Self::Dmarc, Self::DkimEd25519];
+    pub(crate) const ALL: [Self; 5] = [Self::Mx, Self::Spf, Self::Dkim, Self::Dmarc, Self::DkimEd25519];
 
     /// The word that the store keeps.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Mx => "mx",
             Self::Spf => "spf",
@@ -56,7 +56,7 @@ pub enum Status {
 
 impl Status {
     /// The word of the contract.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Missing => "missing",
@@ -66,7 +66,7 @@ impl Status {
     }
 
     /// The status that a word names.
-    pub fn from_word(word: &str) -> Self {
+    pub(crate) fn from_word(word: &str) -> Self {
         match word {
             "ok" => Self::Ok,
             "missing" => Self::Missing,
@@ -82,15 +82,15 @@ pub struct Record {
     /// Which one.
     pub kind: Kind,
     /// `MX` or `TXT`.
-    pub record_type: &'static str,
+    pub(crate) record_type: &'static str,
     /// Fully qualified, without final dot.
     pub name: String,
     /// What it says.
     pub value: String,
     /// Of the MX alone.
-    pub priority: Option<u16>,
+    pub(crate) priority: Option<u16>,
     /// Whether everything works without it.
-    pub optional: bool,
+    pub(crate) optional: bool,
 }
 
 /// What a domain's records are made of.
@@ -110,7 +110,7 @@ pub struct Wanted<'w> {
 
 impl Wanted<'_> {
     /// The mechanism that an SPF record has to contain.
-    pub fn spf_mechanism(&self) -> String {
+    pub(crate) fn spf_mechanism(&self) -> String {
         match self.spf_include {
             Some(include) => format!("include:{include}"),
             None => format!("a:{}", self.hostname),

@@ -65,7 +65,7 @@ pub enum FetchError {
 }
 
 /// What several files have to fit in together.
-pub trait Allowance: Sync {
+pub(crate) trait Allowance: Sync {
     /// Takes so many octets of it, before they are read; may wait for memory.
     fn take(&self, octets: usize) -> impl Future<Output = Result<(), FetchError>> + Send;
 }
@@ -95,7 +95,7 @@ pub async fn fetch_file(egress: &Egress, policy: &Policy, url: &str, limits: Lim
 ///
 /// # Errors
 /// As [`fetch_file`], or those of the allowance.
-pub async fn fetch_file_within(
+pub(crate) async fn fetch_file_within(
     egress: &Egress,
     policy: &Policy,
     url: &str,

@@ -19,18 +19,18 @@ pub struct Policy {
 
 impl Policy {
     /// Everything is open: for services that the operator names, which need no permission.
-    pub fn everywhere() -> Self {
+    pub(crate) fn everywhere() -> Self {
         let networks = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
         Self { allow_localhost: true, allow_networks: networks.to_vec() }
     }
 
     /// Whether `ip` lies in one of the opened networks.
-    pub fn opens(&self, ip: IpAddr) -> bool {
+    pub(crate) fn opens(&self, ip: IpAddr) -> bool {
         self.allow_networks.iter().any(|network| network.contains(&ip))
     }
 
     /// Whether loopback is open under `host`, written as a URL has it.
-    pub fn opens_localhost(&self, host: &str) -> bool {
+    pub(crate) fn opens_localhost(&self, host: &str) -> bool {
         self.allow_localhost && matches!(host, "localhost" | "127.0.0.1" | "[::1]")
     }
 }
@@ -47,16 +47,16 @@ pub struct Guard {
 /// An address that outgoing HTTP may not reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{address} is refused: {reason}")]
-pub struct Blocked {
+pub(crate) struct Blocked {
     /// The address.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// What it is.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
 }
 
 impl Guard {
     /// Whether a URL with host `host` (as its parser gives it, IPv6 in brackets) may connect to `address`.
-    pub fn permits(&self, host: &str, address: SocketAddr) -> Result<(), Blocked> {
+    pub(crate) fn permits(&self, host: &str, address: SocketAddr) -> Result<(), Blocked> {
         let ip = address.ip().to_canonical();
         let refuse = |reason| Err(Blocked { address, reason });
         if self.own_listeners.iter().any(|own| is_same_listener(*own, SocketAddr::new(ip, address.port()))) {
@@ -71,7 +71,7 @@ impl Guard {
 
     /// Looks again once the connection stands: a listener on all addresses is also reached under this machine's
     /// public ones, which shows in both ends having the same address.
-    pub fn permits_connection(&self, local: SocketAddr, address: SocketAddr) -> Result<(), Blocked> {
+    pub(crate) fn permits_connection(&self, local: SocketAddr, address: SocketAddr) -> Result<(), Blocked> {
         let to_itself = local.ip().to_canonical() == address.ip().to_canonical();
         let is_ours = |own: &SocketAddr| own.ip().is_unspecified() && own.port() == address.port();
         if to_itself && self.own_listeners.iter().any(is_ours) {
@@ -89,7 +89,7 @@ fn is_same_listener(own: SocketAddr, address: SocketAddr) -> bool {
 }
 
 /// What `ip` is, unless it is a global unicast address.
-pub fn not_global(ip: IpAddr) -> Option<&'static str> {
+pub(crate) fn not_global(ip: IpAddr) -> Option<&'static str> {
     match ip {
         IpAddr::V4(ip) => NOT_GLOBAL_V4.iter().find(|(net, _)| net.contains(&ip)).map(|(_, reason)| *reason),
         IpAddr::V6(ip) if is_isatap(ip) => Some("ISATAP address"),

@@ -93,7 +93,7 @@ impl Target {
     }
 
     /// Tells the endpoints of an origin apart: what its path, without the query, hashes to.
-    pub fn endpoint_of(text: &str) -> i64 {
+    pub(crate) fn endpoint_of(text: &str) -> i64 {
         let url = Url::parse(text).ok();
         let path = url.as_ref().map_or(text, Url::path);
         let hash = ring::digest::digest(&ring::digest::SHA256, path.as_bytes());

@@ -22,16 +22,16 @@ const KEY_PREFIX: &str = "mk_";
 
 /// The account that asks, and what it asked with.
 #[derive(Clone, Debug)]
-pub struct Caller {
+pub(crate) struct Caller {
     /// The account.
-    pub account: Account,
+    pub(crate) account: Account,
     /// Its proof.
-    pub credential: Credential,
+    pub(crate) credential: Credential,
 }
 
 /// What came with a request.
 #[derive(Clone, Debug)]
-pub enum Credential {
+pub(crate) enum Credential {
     /// The token of this session.
     Session(String),
     /// The account's own key.
@@ -47,12 +47,12 @@ pub enum Credential {
 
 impl Caller {
     /// Row id of the account.
-    pub const fn id(&self) -> i64 {
+    pub(crate) const fn id(&self) -> i64 {
         self.account.id
     }
 
     /// The domain that the credential is limited to, if it is.
-    pub const fn scope(&self) -> Option<i64> {
+    pub(crate) const fn scope(&self) -> Option<i64> {
         match self.credential {
             Credential::ScopedKey { domain, .. } => Some(domain),
             Credential::Session(_) | Credential::AccountKey(_) => None,
@@ -63,7 +63,7 @@ impl Caller {
     ///
     /// # Errors
     /// 403 `key_scope`.
-    pub fn needs_account(&self) -> Result<(), ApiError> {
+    pub(crate) fn needs_account(&self) -> Result<(), ApiError> {
         if self.scope().is_some() { Err(Code::KeyScope.into()) } else { Ok(()) }
     }
 
@@ -71,7 +71,7 @@ impl Caller {
     ///
     /// # Errors
     /// 403 `email_not_verified`.
-    pub fn needs_verified(&self) -> Result<(), ApiError> {
+    pub(crate) fn needs_verified(&self) -> Result<(), ApiError> {
         if self.account.email_verified { Ok(()) } else { Err(Code::EmailNotVerified.into()) }
     }
 
@@ -79,7 +79,7 @@ impl Caller {
     ///
     /// # Errors
     /// 403 `session_required`.
-    pub fn needs_session(&self) -> Result<&str, ApiError> {
+    pub(crate) fn needs_session(&self) -> Result<&str, ApiError> {
         match &self.credential {
             Credential::Session(jti) => Ok(jti),
             Credential::AccountKey(_) | Credential::ScopedKey { .. } => Err(Code::SessionRequired.into()),
@@ -90,7 +90,7 @@ impl Caller {
     ///
     /// # Errors
     /// 403 `key_scope`.
-    pub fn needs_domain(&self, domain: Option<i64>) -> Result<(), ApiError> {
+    pub(crate) fn needs_domain(&self, domain: Option<i64>) -> Result<(), ApiError> {
         match self.scope() {
             Some(own) if domain != Some(own) => Err(Code::KeyScope.into()),
             _ => Ok(()),

@@ -17,13 +17,13 @@ use super::App;
 use super::client::origin_of;
 use super::error::{ApiError, Code};
 use super::json::Object;
-pub use super::json::{Loose, Members, Texts, Typed};
+pub(crate) use super::json::{Loose, Members, Texts, Typed};
 use super::memory::RequestMemory;
 
 /// The largest JSON body (contract 1.9) …
-pub const MAX_BYTES: usize = 1_048_576;
+pub(crate) const MAX_BYTES: usize = 1_048_576;
 /// … and where files may be in it …
-pub const MAX_LARGE_BYTES: usize = 36_700_160;
+pub(crate) const MAX_LARGE_BYTES: usize = 36_700_160;
 /// … and of a request that has shown no credential.
 const MAX_ANONYMOUS_BYTES: usize = 16_384;
 /// A body of this size is parsed on the spot.
@@ -62,10 +62,10 @@ const ANONYMOUS: Pace = Pace {
 };
 
 /// A JSON object of up to 1 MiB.
-pub struct Body(Object);
+pub(crate) struct Body(Object);
 
 /// A JSON object of up to 35 MiB.
-pub struct LargeBody {
+pub(crate) struct LargeBody {
     object: Object,
     size: usize,
     /// SHA-256 of its bytes.
@@ -76,7 +76,7 @@ pub struct LargeBody {
 ///
 /// # Errors
 /// 400 `bad_request`.
-pub fn text(given: Loose<String>, field: &'static str) -> Result<Option<String>, ApiError> {
+pub(crate) fn text(given: Loose<String>, field: &'static str) -> Result<Option<String>, ApiError> {
     given.optional(|| ApiError::field(Code::BadRequest, field, format!("{field} must be a string")))
 }
 
@@ -84,12 +84,12 @@ pub fn text(given: Loose<String>, field: &'static str) -> Result<Option<String>,
 ///
 /// # Errors
 /// 400 `bad_request`.
-pub fn required(given: Loose<String>, field: &'static str) -> Result<String, ApiError> {
+pub(crate) fn required(given: Loose<String>, field: &'static str) -> Result<String, ApiError> {
     text(given, field)?.ok_or_else(|| missing(field))
 }
 
 /// What a field lacks that has to be there and has no narrower code.
-pub fn missing(field: &'static str) -> ApiError {
+pub(crate) fn missing(field: &'static str) -> ApiError {
     ApiError::field(Code::BadRequest, field, format!("{field} is required"))
 }
 
@@ -98,12 +98,12 @@ impl Body {
     ///
     /// # Errors
     /// 400 `bad_request` that names the field of a wrong type.
-    pub fn fields<T: DeserializeOwned>(self) -> Result<T, ApiError> {
+    pub(crate) fn fields<T: DeserializeOwned>(self) -> Result<T, ApiError> {
         self.0.fields()
     }
 
     /// Whether the body has a field, null or not.
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.0.has(name)
     }
 }
@@ -113,13 +113,13 @@ impl LargeBody {
     ///
     /// # Errors
     /// 400 `bad_request` that names the field of a wrong type.
-    pub async fn fields<T: DeserializeOwned + Send + 'static>(self) -> Result<T, ApiError> {
+    pub(crate) async fn fields<T: DeserializeOwned + Send + 'static>(self) -> Result<T, ApiError> {
         let Self { object, size, .. } = self;
         aside(size, move || object.fields()).await
     }
 
     /// SHA-256 of the body as sent, by which a repeated request is known.
-    pub fn hash(&self) -> &[u8] {
+    pub(crate) fn hash(&self) -> &[u8] {
         &self.hash
     }
 }
@@ -172,7 +172,12 @@ impl FromRequest<App> for LargeBody {
 ///
 /// # Errors
 /// 413 over the limit; 400 when it broke off or came too slowly; 503 when there is no memory for it.
-pub async fn read(request: Request<HttpBody>, app: &App, max: usize, times: usize) -> Result<Vec<u8>, ApiError> {
+pub(crate) async fn read(
+    request: Request<HttpBody>,
+    app: &App,
+    max: usize,
+    times: usize,
+) -> Result<Vec<u8>, ApiError> {
     let memory = RequestMemory::of(request.extensions(), app);
     if memory.is_known() {
         read_within(request, &memory, max, times, KNOWN).await
@@ -203,7 +208,7 @@ async fn read_anonymous(
 ///
 /// # Errors
 /// As [`read`].
-pub async fn read_page(request: Request<HttpBody>, app: &App, max: usize) -> Result<Vec<u8>, ApiError> {
+pub(crate) async fn read_page(request: Request<HttpBody>, app: &App, max: usize) -> Result<Vec<u8>, ApiError> {
     let memory = RequestMemory::of(request.extensions(), app);
     read_anonymous(request, app, &memory, max).await
 }
@@ -256,14 +261,14 @@ async fn read_within(
 
 /// `{"ok":true}`
 #[derive(Serialize, utoipa::ToSchema)]
-pub struct Done {
+pub(crate) struct Done {
     /// Always true.
     #[schema(example = true)]
     ok: bool,
 }
 
 /// The answer of what has nothing more to say.
-pub const DONE: axum::Json<Done> = axum::Json(Done { ok: true });
+pub(crate) const DONE: axum::Json<Done> = axum::Json(Done { ok: true });
 
 #[cfg(test)]
 mod tests {

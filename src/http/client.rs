@@ -20,31 +20,31 @@ const MAX_AGENT_CHARS: usize = 200;
 
 /// The other end of a request.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub(crate) struct Client {
     /// The TCP peer, or whom trusted proxies speak for (contract 1.12).
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
     /// Whom `address` says it speaks for, which nobody was told to believe.
-    pub claimed: Option<IpAddr>,
+    pub(crate) claimed: Option<IpAddr>,
     /// Whether the request came over loopback in the sense of contract 2.2.
-    pub over_loopback: bool,
+    pub(crate) over_loopback: bool,
     /// What the client calls itself; "" when it does not say.
-    pub user_agent: String,
+    pub(crate) user_agent: String,
 }
 
 impl Client {
     /// What limits count this client under.
-    pub fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         address_key(self.address)
     }
 
     /// What limits count it under that may shut out nobody else: a proxy that is not trusted is not one client.
-    pub fn narrow_key(&self) -> String {
+    pub(crate) fn narrow_key(&self) -> String {
         let key = self.key();
         self.claimed.map_or_else(|| key.clone(), |claimed| format!("{key} for {}", address_key(claimed)))
     }
 
     /// How the list of sessions knows it.
-    pub fn session(&self) -> accounts::Client {
+    pub(crate) fn session(&self) -> accounts::Client {
         let (address, user_agent) = (self.address.to_string(), self.user_agent.clone());
         accounts::Client { address, user_agent, turn: self.narrow_key() }
     }

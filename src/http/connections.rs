@@ -19,18 +19,18 @@ const CLAIMED_BODIES: usize = 4 * ANONYMOUS_BODIES;
 
 /// What bounds connections.
 #[derive(Clone, Debug)]
-pub struct Caps {
+pub(crate) struct Caps {
     /// In all.
-    pub connections: usize,
+    pub(crate) connections: usize,
     /// Of one address.
-    pub of_address: usize,
+    pub(crate) of_address: usize,
     /// Proxies, which are not counted by their own address.
-    pub proxies: Vec<ipnet::IpNet>,
+    pub(crate) proxies: Vec<ipnet::IpNet>,
 }
 
 /// The open connections of all listeners of one kind.
 #[derive(Debug)]
-pub struct Connections {
+pub(crate) struct Connections {
     caps: Caps,
     table: Mutex<Table>,
     bodies: Mutex<Bodies>,
@@ -56,7 +56,7 @@ enum Group {
 
 /// A connection; clones are the same one.
 #[derive(Clone, Debug)]
-pub struct Connection(Arc<Open>);
+pub(crate) struct Connection(Arc<Open>);
 
 #[derive(Debug)]
 struct Open {
@@ -83,20 +83,20 @@ enum Worth {
 }
 
 /// The place of a connection in the table, until it is dropped.
-pub struct Place {
+pub(crate) struct Place {
     connections: Arc<Connections>,
     group: Group,
     number: u64,
     /// The connection.
-    pub connection: Connection,
+    pub(crate) connection: Connection,
 }
 
 /// A request at work on its connection, until it is dropped.
-pub struct Work(Connection);
+pub(crate) struct Work(Connection);
 
 impl Connections {
     /// None yet.
-    pub fn new(caps: Caps) -> Self {
+    pub(crate) fn new(caps: Caps) -> Self {
         Self {
             caps,
             table: Mutex::default(),
@@ -108,7 +108,7 @@ impl Connections {
 
     /// A place for a new connection, if need be that of another; `None`: every connection of its address is at work for
     /// somebody known.
-    pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
+    pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
         let peer = peer.to_canonical();
         let is_proxy = self.caps.proxies.iter().any(|network| network.contains(&peer));
         let group = if is_proxy { Group::Proxy(peer) } else { Group::Address(address_network(peer)) };
@@ -171,7 +171,7 @@ impl Connections {
     /// A turn to read the body of a request without a credential, of a client address that perhaps says whom it speaks
     /// for. Where there are many it takes that of the oldest of its own; beyond the cap of all claims of the address that
     /// of the claim with most.
-    pub fn read_anonymous(&self, client: IpAddr, claimed: Option<IpAddr>) -> BodyTurn<'_> {
+    pub(crate) fn read_anonymous(&self, client: IpAddr, claimed: Option<IpAddr>) -> BodyTurn<'_> {
         let (client, claimed) = (address_network(client), claimed.map(address_network));
         let mut bodies = self.bodies();
         let number = bodies.next;
@@ -191,7 +191,7 @@ impl Connections {
     }
 
     /// The figures in the text format of Prometheus.
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let open = self.table().open.len();
         let (refused, displaced) = (self.refused.load(Ordering::Relaxed), self.displaced.load(Ordering::Relaxed));
         format!(
@@ -228,19 +228,19 @@ impl Drop for Place {
 
 impl Connection {
     /// A request came.
-    pub fn begin(&self) -> Work {
+    pub(crate) fn begin(&self) -> Work {
         self.0.asked.store(true, Ordering::Relaxed);
         self.0.at_work.fetch_add(1, Ordering::Relaxed);
         Work(self.clone())
     }
 
     /// Whether a request came.
-    pub fn has_asked(&self) -> bool {
+    pub(crate) fn has_asked(&self) -> bool {
         self.0.asked.load(Ordering::Relaxed)
     }
 
     /// Waits until the connection has to make room.
-    pub async fn displaced(&self) {
+    pub(crate) async fn displaced(&self) {
         self.0.closing.cancelled().await;
     }
 
@@ -262,7 +262,7 @@ impl Drop for Work {
 }
 
 /// A request has shown a credential, of this account if it is one's: it may hold more, and its connection is not closed for a stranger's.
-pub fn note_credential(extensions: &Extensions, account: Option<i64>) {
+pub(crate) fn note_credential(extensions: &Extensions, account: Option<i64>) {
     if let Some(memory) = extensions.get::<RequestMemory>() {
         memory.know(account);
     }
@@ -305,7 +305,7 @@ fn displaced_body(reading: &VecDeque<Reading>, claimed: Option<IpAddr>) -> Optio
 }
 
 /// The turn of a body, until it is dropped.
-pub struct BodyTurn<'c> {
+pub(crate) struct BodyTurn<'c> {
     connections: &'c Connections,
     client: IpAddr,
     number: u64,
@@ -314,7 +314,7 @@ pub struct BodyTurn<'c> {
 
 impl BodyTurn<'_> {
     /// Waits until a newer one of the address takes the turn.
-    pub async fn lost(&self) {
+    pub(crate) async fn lost(&self) {
         self.cut_off.cancelled().await;
     }
 }

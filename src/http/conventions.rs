@@ -35,7 +35,7 @@ const HEALTH: &str = "/api/health";
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Wraps a request.
-pub async fn apply(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn apply(State(app): State<App>, mut request: Request, next: Next) -> Response {
     // It ends with the answer, whoever has a clone.
     let memory = RequestMemory::new(app.memory.clone());
     request.extensions_mut().insert(memory.clone());
@@ -77,7 +77,7 @@ pub async fn apply(State(app): State<App>, mut request: Request, next: Next) -> 
 }
 
 /// Wraps a request for the metrics on their own listener.
-pub async fn apply_to_metrics(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(crate) async fn apply_to_metrics(State(app): State<App>, request: Request, next: Next) -> Response {
     let hsts = wants_hsts(&app, &request);
     let mut response = match admit(&app, &request) {
         Ok(()) => next.run(request).await,

@@ -33,7 +33,7 @@ const MAX_FRAME_BYTES: usize = 4 * 1_048_576;
 const FIELD: &[u8] = b"html=";
 
 /// The page at `/`.
-pub async fn index(State(app): State<App>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(crate) async fn index(State(app): State<App>, headers: HeaderMap) -> Result<Response, ApiError> {
     let empty = app.db.read(|connection| Ok(!accounts::any(connection)?)).await?;
     let google = &app.config.auth.google;
     let page = html(
@@ -69,7 +69,7 @@ const fn sign_up(config: &Config, empty: bool) -> &'static str {
 
 /// How a mail is to be shown.
 #[derive(Deserialize)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// Whether it may load pictures from elsewhere.
     #[serde(default)]
     remote: Option<String>,
@@ -78,7 +78,7 @@ pub struct Frame {
 /// HTML that the dashboard posts into a frame, given back under a policy of its own: a document that the page writes
 /// itself would have the page's, which forbids all styles of mail. Only a frame of the dashboard gets it, so that nobody
 /// shows their own words under this server's name.
-pub async fn frame(
+pub(crate) async fn frame(
     State(app): State<App>,
     Query(frame): Query<Frame>,
     request: Request,

@@ -15,7 +15,7 @@ use super::App;
 use super::error::Code;
 
 /// Media types of files: any, and the one that is told where nobody knows.
-pub const FILES: &[&str] = &["application/octet-stream", "*/*"];
+pub(crate) const FILES: &[&str] = &["application/octet-stream", "*/*"];
 
 /// Which credentials an endpoint takes (contract 1.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +32,13 @@ pub enum Class {
 
 /// A header that a request may have.
 #[derive(Clone, Copy, Debug)]
-pub struct Header {
+pub(crate) struct Header {
     /// As it is written.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What it does.
-    pub about: &'static str,
+    pub(crate) about: &'static str,
     /// A value.
-    pub example: &'static str,
+    pub(crate) example: &'static str,
 }
 
 /// A row of the table.
@@ -56,11 +56,11 @@ pub struct Endpoint {
     /// What it does, in a few words.
     pub summary: &'static str,
     /// What else there is to know.
-    pub description: &'static str,
+    pub(crate) description: &'static str,
     /// Codes beside the common ones (contract 1.6).
     pub errors: &'static [Code],
     /// Fields of the body that have to be there; `None` where no body is needed.
-    pub needs: Option<&'static [&'static str]>,
+    pub(crate) needs: Option<&'static [&'static str]>,
     pub(super) query: Vec<Value>,
     pub(super) headers: Vec<Header>,
     pub(super) body: Option<Value>,
@@ -103,38 +103,38 @@ impl Endpoint {
     }
 
     /// `GET`, and with it `HEAD`.
-    pub fn get<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
+    pub(crate) fn get<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
         Self::new(Method::GET, MethodFilter::GET, path, handler)
     }
 
     /// `POST`
-    pub fn post<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
+    pub(crate) fn post<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
         Self::new(Method::POST, MethodFilter::POST, path, handler)
     }
 
     /// `PUT`
-    pub fn put<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
+    pub(crate) fn put<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
         Self::new(Method::PUT, MethodFilter::PUT, path, handler)
     }
 
     /// `PATCH`
-    pub fn patch<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
+    pub(crate) fn patch<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
         Self::new(Method::PATCH, MethodFilter::PATCH, path, handler)
     }
 
     /// `DELETE`
-    pub fn delete<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
+    pub(crate) fn delete<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
         Self::new(Method::DELETE, MethodFilter::DELETE, path, handler)
     }
 
     /// Who may use it; without this any credential may.
-    pub const fn who(mut self, class: Class) -> Self {
+    pub(crate) const fn who(mut self, class: Class) -> Self {
         self.class = class;
         self
     }
 
     /// What it does.
-    pub const fn about(mut self, tag: &'static str, id: &'static str, summary: &'static str) -> Self {
+    pub(crate) const fn about(mut self, tag: &'static str, id: &'static str, summary: &'static str) -> Self {
         self.tag = tag;
         self.id = id;
         self.summary = summary;
@@ -142,25 +142,25 @@ impl Endpoint {
     }
 
     /// What else there is to know.
-    pub const fn more(mut self, description: &'static str) -> Self {
+    pub(crate) const fn more(mut self, description: &'static str) -> Self {
         self.description = description;
         self
     }
 
     /// Its query parameters.
-    pub fn query<T: IntoParams>(mut self) -> Self {
+    pub(crate) fn query<T: IntoParams>(mut self) -> Self {
         let parameters = T::into_params(|| Some(ParameterIn::Query));
         self.query.extend(parameters.iter().map(|one| without_null(serde_json::to_value(one).unwrap_or_default())));
         self
     }
 
     /// The values that a query parameter may have.
-    pub fn choice<T: Serialize>(self, name: &str, values: &[T]) -> Self {
+    pub(crate) fn choice<T: Serialize>(self, name: &str, values: &[T]) -> Self {
         self.parameter(name, &[("enum", json!(values))])
     }
 
     /// What its `limit` is at most, and by default; beyond it is clamped.
-    pub fn limit(self, most: u32, default: u32) -> Self {
+    pub(crate) fn limit(self, most: u32, default: u32) -> Self {
         self.parameter("limit", &[("minimum", json!(1)), ("maximum", json!(most)), ("default", json!(default))])
     }
 
@@ -173,26 +173,26 @@ impl Endpoint {
     }
 
     /// A header that it takes.
-    pub fn header(mut self, header: Header) -> Self {
+    pub(crate) fn header(mut self, header: Header) -> Self {
         self.headers.push(header);
         self
     }
 
     /// Its JSON body.
-    pub fn takes<T: ToSchema>(mut self) -> Self {
+    pub(crate) fn takes<T: ToSchema>(mut self) -> Self {
         self.body = Some(json!({"application/json": {"schema": reference::<T>()}}));
         add::<T>(&mut self.components);
         self
     }
 
     /// A body has to be there, with these fields; with none named, which ones depends.
-    pub const fn needs(mut self, fields: &'static [&'static str]) -> Self {
+    pub(crate) const fn needs(mut self, fields: &'static [&'static str]) -> Self {
         self.needs = Some(fields);
         self
     }
 
     /// Another kind of body beside it.
-    pub fn takes_bytes(mut self) -> Self {
+    pub(crate) fn takes_bytes(mut self) -> Self {
         let mut content = self.body.take().unwrap_or_else(|| json!({}));
         if let Value::Object(kinds) = &mut content {
             for kind in FILES {
@@ -204,13 +204,13 @@ impl Endpoint {
     }
 
     /// The same answer has another status too.
-    pub const fn also(mut self, status: u16) -> Self {
+    pub(crate) const fn also(mut self, status: u16) -> Self {
         self.also = Some(status);
         self
     }
 
     /// The JSON of its success.
-    pub fn gives<T: ToSchema>(mut self, status: u16) -> Self {
+    pub(crate) fn gives<T: ToSchema>(mut self, status: u16) -> Self {
         self.status = status;
         self.response = json!({"application/json": {"schema": reference::<T>()}});
         add::<T>(&mut self.response_components);
@@ -218,26 +218,26 @@ impl Endpoint {
     }
 
     /// A JSON array as its success.
-    pub fn gives_list<T: ToSchema>(mut self) -> Self {
+    pub(crate) fn gives_list<T: ToSchema>(mut self) -> Self {
         self.response = json!({"application/json": {"schema": {"type": "array", "items": reference::<T>()}}});
         add::<T>(&mut self.response_components);
         self
     }
 
     /// The document itself as its success.
-    pub fn gives_document(mut self) -> Self {
+    pub(crate) fn gives_document(mut self) -> Self {
         self.response = json!({"application/json": {"schema": {"$ref": "#/components/schemas/OpenApiDocument"}}});
         self
     }
 
     /// Text of another media type as its success.
-    pub fn gives_media(mut self, media_type: &'static str) -> Self {
+    pub(crate) fn gives_media(mut self, media_type: &'static str) -> Self {
         self.response = json!({media_type: {"schema": {"type": "string"}}});
         self
     }
 
     /// A file as its success, of one of these media types.
-    pub fn gives_file(mut self, media_types: &[&'static str]) -> Self {
+    pub(crate) fn gives_file(mut self, media_types: &[&'static str]) -> Self {
         let kinds = media_types
             .iter()
             .map(|kind| ((*kind).to_owned(), json!({"schema": {"type": "string", "format": "binary"}})));
@@ -247,20 +247,20 @@ impl Endpoint {
     }
 
     /// It may give a part of its success.
-    pub fn partial(mut self) -> Self {
+    pub(crate) fn partial(mut self) -> Self {
         self.also = Some(206);
         self.response_headers.push(("Content-Range", "On 206, which part it is."));
         self
     }
 
     /// It says when its success is that of an earlier request.
-    pub fn replays(mut self) -> Self {
+    pub(crate) fn replays(mut self) -> Self {
         self.response_headers.push(("Idempotent-Replayed", "`true` when this answers an earlier request."));
         self
     }
 
     /// Codes beside the common ones.
-    pub const fn fails(mut self, errors: &'static [Code]) -> Self {
+    pub(crate) const fn fails(mut self, errors: &'static [Code]) -> Self {
         self.errors = errors;
         self
     }

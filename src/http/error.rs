@@ -191,7 +191,7 @@ codes! {
 
 /// An error as the client sees it; what caused it is logged, never sent.
 #[derive(Clone, Debug)]
-pub struct ApiError {
+pub(crate) struct ApiError {
     code: Code,
     pub(super) message: Cow<'static, str>,
     pub(super) field: Option<Cow<'static, str>>,
@@ -214,32 +214,36 @@ impl From<Code> for ApiError {
 
 impl ApiError {
     /// An error with a sentence of its own.
-    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
         Self { message: message.into(), ..Self::from(code) }
     }
 
     /// A 400 for one field.
-    pub fn field(code: Code, field: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn field(
+        code: Code,
+        field: impl Into<Cow<'static, str>>,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self { field: Some(field.into()), ..Self::new(code, message) }
     }
 
     /// A 400 for one field, with the code's own sentence.
-    pub fn at(code: Code, field: &'static str) -> Self {
+    pub(crate) fn at(code: Code, field: &'static str) -> Self {
         Self { field: Some(Cow::Borrowed(field)), ..Self::from(code) }
     }
 
     /// 404 for an unknown or foreign thing.
-    pub fn not_found() -> Self {
+    pub(crate) fn not_found() -> Self {
         Code::NotFound.into()
     }
 
     /// 429, and when to come again.
-    pub fn rate_limited(retry_after_secs: u64) -> Self {
+    pub(crate) fn rate_limited(retry_after_secs: u64) -> Self {
         Self { retry_after_secs: Some(retry_after_secs.max(1)), ..Self::from(Code::RateLimited) }
     }
 
     /// Which error it is.
-    pub const fn code(&self) -> Code {
+    pub(crate) const fn code(&self) -> Code {
         self.code
     }
 }
@@ -331,6 +335,6 @@ pub(super) fn is_not_supported(path: &str) -> bool {
 }
 
 /// An unknown path, or a method that a known path does not have.
-pub async fn unknown_path() -> ApiError {
+pub(crate) async fn unknown_path() -> ApiError {
     ApiError::not_found()
 }

@@ -10,7 +10,7 @@ use super::App;
 use super::error::{ApiError, Code};
 
 /// Segments of the path, percent-decoded one by one; what cannot be decoded is no id of anything: 404.
-pub struct Path<T>(pub T);
+pub(crate) struct Path<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
     type Rejection = ApiError;
@@ -22,7 +22,7 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
 }
 
 /// Query parameters as text, the first of each name; unknown ones are ignored, empty ones count as absent (contract 1.1).
-pub struct Query<T>(pub T);
+pub(crate) struct Query<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
     type Rejection = ApiError;
@@ -41,7 +41,7 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
 ///
 /// # Errors
 /// 400 `bad_query` that names it.
-pub fn integer(name: &'static str, text: Option<&str>) -> Result<Option<i64>, ApiError> {
+pub(crate) fn integer(name: &'static str, text: Option<&str>) -> Result<Option<i64>, ApiError> {
     let parse = |text: &str| {
         text.parse().map_err(|_| ApiError::field(Code::BadQuery, name, format!("{name} must be an integer")))
     };

@@ -34,7 +34,7 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 
 /// The signed part of a link.
 #[derive(Deserialize, IntoParams)]
-pub struct Signed {
+pub(crate) struct Signed {
     /// When the link ends, in Unix seconds.
     #[serde(default)]
     #[param(required = true)]
@@ -53,7 +53,7 @@ struct Span {
 }
 
 /// `GET /att/:mid/:idx`
-pub async fn download(
+pub(crate) async fn download(
     State(app): State<App>,
     Path((mid, idx)): Path<(String, String)>,
     Query(signed): Query<Signed>,
@@ -85,7 +85,7 @@ pub async fn download(
 }
 
 /// Whether a URL is a link of this server, valid or not.
-pub fn is_own_link(app: &App, url: &str) -> bool {
+pub(crate) fn is_own_link(app: &App, url: &str) -> bool {
     behind_own_links(app, url).is_some()
 }
 
@@ -95,14 +95,14 @@ fn behind_own_links<'u>(app: &App, url: &'u str) -> Option<&'u str> {
 }
 
 /// A file behind a link of this server; nothing of it is read yet.
-pub struct OwnFile {
+pub(crate) struct OwnFile {
     raw: RawRow,
     part: Part,
 }
 
 impl OwnFile {
     /// Octets of it, decoded.
-    pub const fn size(&self) -> u64 {
+    pub(crate) const fn size(&self) -> u64 {
         self.part.size
     }
 
@@ -110,7 +110,7 @@ impl OwnFile {
     ///
     /// # Errors
     /// It cannot be read.
-    pub async fn read(self, app: &App) -> Result<Fetched, ApiError> {
+    pub(crate) async fn read(self, app: &App) -> Result<Fetched, ApiError> {
         let (objects, Self { raw, part }) = (app.objects.clone(), self);
         check(app, &raw, true).await?;
         let read = tokio::task::spawn_blocking(move || {
@@ -129,7 +129,7 @@ impl OwnFile {
 ///
 /// # Errors
 /// The link is not valid, or its file is gone.
-pub async fn find_own_link(app: &App, url: &str) -> Option<Result<OwnFile, ApiError>> {
+pub(crate) async fn find_own_link(app: &App, url: &str) -> Option<Result<OwnFile, ApiError>> {
     let rest = behind_own_links(app, url)?;
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (mid, idx) = path.split_once('/').unwrap_or((path, ""));

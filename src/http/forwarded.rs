@@ -16,15 +16,15 @@ const X_REAL_IP: &str = "x-real-ip";
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// The peer, or the right-most entry of X-Forwarded-For that no trusted proxy stands behind.
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
     /// Whom `address` says it speaks for, where it could be a proxy.
-    pub claimed: Option<IpAddr>,
+    pub(crate) claimed: Option<IpAddr>,
 }
 
 /// Where a request of this peer comes from.
-pub fn trace(trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> Origin {
+pub(crate) fn trace(trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> Origin {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let fields = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
     let mut entries: Vec<&str> = fields.flat_map(|value| value.split(',')).map(str::trim).collect();
@@ -87,14 +87,14 @@ impl Kind {
 
 /// Says in the log that forwarded addresses are not believed, once for each kind of address.
 #[derive(Debug, Default)]
-pub struct Unbelieved {
+pub(crate) struct Unbelieved {
     loopback: AtomicBool,
     private: AtomicBool,
 }
 
 impl Unbelieved {
     /// Looks whether a request says for whom it was forwarded, by an address that is not trusted.
-    pub fn note(&self, trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) {
+    pub(crate) fn note(&self, trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) {
         if ![X_FORWARDED_FOR, X_REAL_IP, FORWARDED.as_str()].iter().any(|name| headers.contains_key(*name)) {
             return;
         }

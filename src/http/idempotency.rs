@@ -28,13 +28,13 @@ const MAX_KEY: usize = 255;
 
 /// The requests with a key that are under way.
 #[derive(Debug, Default)]
-pub struct Idempotency {
+pub(crate) struct Idempotency {
     running: Mutex<HashMap<RequestKey, Arc<AsyncMutex<()>>>>,
 }
 
 /// What a request with a key meets.
 #[derive(Debug)]
-pub enum Begun<'i> {
+pub(crate) enum Begun<'i> {
     /// It is the first: carry it out and remember the answer.
     First(Running<'i>),
     /// It was answered before; say so with `Idempotent-Replayed: true`.
@@ -43,12 +43,12 @@ pub enum Begun<'i> {
 
 /// A request under way; another with its key waits until this is dropped.
 #[derive(Debug)]
-pub struct Running<'i> {
+pub(crate) struct Running<'i> {
     idempotency: &'i Idempotency,
     /// What the answer is remembered by.
-    pub request: RequestKey,
+    pub(crate) request: RequestKey,
     /// The hash that is remembered with it.
-    pub body_hash: Vec<u8>,
+    pub(crate) body_hash: Vec<u8>,
     guard: Option<OwnedMutexGuard<()>>,
 }
 
@@ -67,7 +67,7 @@ impl Drop for Running<'_> {
 ///
 /// # Errors
 /// 400 `bad_request` for anything else in the header.
-pub fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+pub(crate) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let Some(value) = headers.get(HEADER).filter(|value| !value.is_empty()) else { return Ok(None) };
     let visible = value.len() <= MAX_KEY && value.as_bytes().iter().all(u8::is_ascii_graphic);
     match value.to_str() {
@@ -80,7 +80,7 @@ pub fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 ///
 /// # Errors
 /// 400 for a malformed key, 409 when it was used with another body, storage trouble.
-pub async fn begin<'a>(
+pub(crate) async fn begin<'a>(
     app: &'a App,
     caller: &Caller,
     headers: &HeaderMap,
@@ -94,12 +94,12 @@ pub async fn begin<'a>(
 }
 
 /// A JSON answer of these bytes.
-pub fn respond(status: StatusCode, body: Vec<u8>) -> Response {
+pub(crate) fn respond(status: StatusCode, body: Vec<u8>) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// The remembered answer, said to be one.
-pub fn replay(answer: Remembered) -> Response {
+pub(crate) fn replay(answer: Remembered) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     let mut response = respond(status, answer.response);
     response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
@@ -111,7 +111,7 @@ impl Idempotency {
     ///
     /// # Errors
     /// 409 `idempotency_conflict` when the key was used with another body; storage trouble.
-    pub async fn begin(
+    pub(crate) async fn begin(
         &self,
         db: &Db,
         objects: &Objects,

@@ -23,7 +23,7 @@ const VALUE_COST: usize = 200;
 /// A field whose type is judged in its turn, after the fields before it (contract 1.7), perhaps with a code of its own:
 /// its value, if it has the right type. Null and an empty text count as absent (contract 1.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Loose<T> {
+pub(crate) enum Loose<T> {
     /// Not given, null, or an empty text.
     #[default]
     Absent,
@@ -46,7 +46,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Loose<T> {
 
 /// A text that counts though it is empty: what somebody typed to sign in is wrong then, not left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Typed(pub Loose<String>);
+pub(crate) struct Typed(pub(crate) Loose<String>);
 
 impl<'de> Deserialize<'de> for Typed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -60,7 +60,7 @@ impl<'de> Deserialize<'de> for Typed {
 
 /// An object of whatever members. An empty list is one too: PHP tells the two apart by what is in them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Members(pub Map<String, Value>);
+pub(crate) struct Members(pub(crate) Map<String, Value>);
 
 impl<'de> Deserialize<'de> for Members {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -75,7 +75,7 @@ impl<'de> Deserialize<'de> for Members {
 /// As [`Members`], of values that end as text: a number is the text that it was written as, for it may have more digits
 /// than a number here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Texts(pub Map<String, Value>);
+pub(crate) struct Texts(pub(crate) Map<String, Value>);
 
 impl<'de> Deserialize<'de> for Texts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -106,7 +106,7 @@ impl<T> Loose<T> {
     ///
     /// # Errors
     /// `error`, when it is one of them.
-    pub fn required(self, error: impl FnOnce() -> ApiError) -> Result<T, ApiError> {
+    pub(crate) fn required(self, error: impl FnOnce() -> ApiError) -> Result<T, ApiError> {
         match self {
             Self::Given(value) => Ok(value),
             Self::Absent | Self::Wrong => Err(error()),
@@ -117,7 +117,7 @@ impl<T> Loose<T> {
     ///
     /// # Errors
     /// `error`, when it has another type.
-    pub fn optional(self, error: impl FnOnce() -> ApiError) -> Result<Option<T>, ApiError> {
+    pub(crate) fn optional(self, error: impl FnOnce() -> ApiError) -> Result<Option<T>, ApiError> {
         match self {
             Self::Given(value) => Ok(Some(value)),
             Self::Absent => Ok(None),
@@ -128,7 +128,7 @@ impl<T> Loose<T> {
 
 /// A JSON object as it was sent, whose form is right.
 #[derive(Debug)]
-pub struct Object {
+pub(crate) struct Object {
     text: String,
     values: usize,
 }
@@ -138,7 +138,7 @@ impl Object {
     ///
     /// # Errors
     /// 400 `bad_json`.
-    pub fn parse(mut bytes: Vec<u8>) -> Result<Self, ApiError> {
+    pub(crate) fn parse(mut bytes: Vec<u8>) -> Result<Self, ApiError> {
         let no_json = |why: &dyn fmt::Display| ApiError::new(Code::BadJson, format!("the body is no JSON: {why}"));
         // RFC 8259 §8.1: a byte order mark may be ignored.
         if bytes.starts_with(BYTE_ORDER_MARK) {
@@ -157,7 +157,7 @@ impl Object {
     }
 
     /// What its fields may take in memory, in octets.
-    pub const fn cost(&self) -> usize {
+    pub(crate) const fn cost(&self) -> usize {
         self.text.len().saturating_add(self.values.saturating_mul(VALUE_COST))
     }
 
@@ -165,7 +165,7 @@ impl Object {
     ///
     /// # Errors
     /// 400 `bad_request` that names the field of a wrong type.
-    pub fn fields<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+    pub(crate) fn fields<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         let fields = self.shallow()?;
         let fields = MapDeserializer::new(fields.iter().map(|(name, value)| (name.as_str(), *value)));
         serde_path_to_error::deserialize::<_, T>(fields).map_err(|error| {
@@ -180,7 +180,7 @@ impl Object {
     }
 
     /// Whether there is a field, null or not.
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.shallow().is_ok_and(|fields| fields.iter().any(|(known, _)| known == name))
     }
 

@@ -7,30 +7,30 @@ use crate::throttle::{Buckets, Tries, Window};
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// All limits of the door.
-pub struct Limits {
+pub(crate) struct Limits {
     /// Requests of one credential.
-    pub requests: Buckets,
+    pub(crate) requests: Buckets,
     /// 401 answers to one client address.
-    pub failures: Window,
+    pub(crate) failures: Window,
     /// Failed logins of one client address and e-mail.
-    pub logins_of_pair: Tries,
+    pub(crate) logins_of_pair: Tries,
     /// Failed logins of one client address.
-    pub logins_of_address: Tries,
+    pub(crate) logins_of_address: Tries,
     /// Failed logins for one e-mail by one proxy that is not trusted, whomever it says it speaks for.
-    pub logins_by_proxy: Tries,
+    pub(crate) logins_by_proxy: Tries,
     /// All failed logins by such a proxy.
-    pub logins_of_proxy: Tries,
+    pub(crate) logins_of_proxy: Tries,
     /// Sign-ups of one client address.
-    pub signups: Window,
+    pub(crate) signups: Window,
     /// Sign-ups by one proxy that is not trusted.
-    pub signups_by_proxy: Window,
+    pub(crate) signups_by_proxy: Window,
     /// Verification mails of one account.
-    pub verifications: Window,
+    pub(crate) verifications: Window,
 }
 
 impl Limits {
     /// The limits, with so many requests a second for each credential; 0 is no limit.
-    pub fn new(requests_per_second: u32) -> Self {
+    pub(crate) fn new(requests_per_second: u32) -> Self {
         Self {
             requests: Buckets::new(requests_per_second),
             failures: Window::new(60, MINUTE),

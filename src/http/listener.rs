@@ -49,7 +49,7 @@ const HANDSHAKE: u8 = 22;
 
 /// Whether a request came over TLS.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Secure(pub bool);
+pub(super) struct Secure(pub(crate) bool);
 
 /// Ends the connection that a request came by, whatever is still being written to it.
 #[derive(Clone, Debug)]

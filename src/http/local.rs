@@ -17,7 +17,7 @@ const FETCH_SITE: &str = "sec-fetch-site";
 
 /// The names that are this server's own over loopback.
 #[derive(Clone, Debug)]
-pub struct OwnNames {
+pub(crate) struct OwnNames {
     /// The host of `public_url`.
     public: Option<Host<String>>,
     /// The name in mail, which the operator's DNS leads here too.
@@ -27,7 +27,7 @@ pub struct OwnNames {
 
 impl OwnNames {
     /// Loopback names, the host of `public_url`, and `hostname`.
-    pub fn new(public_url: &str, hostname: &str) -> Self {
+    pub(crate) fn new(public_url: &str, hostname: &str) -> Self {
         let url = Url::parse(public_url).ok();
         let is_https = url.as_ref().is_some_and(|url| url.scheme() == "https");
         let public = url.and_then(|url| url.host().map(|host| host.to_owned()));
@@ -49,7 +49,7 @@ impl OwnNames {
     ///
     /// # Errors
     /// `foreign_host` or `foreign_origin`.
-    pub fn admit<B>(&self, request: &Request<B>, is_proxied: bool) -> Result<(), Code> {
+    pub(crate) fn admit<B>(&self, request: &Request<B>, is_proxied: bool) -> Result<(), Code> {
         let headers = request.headers();
         let fields = headers.get_all(HOST).iter().map(|host| host.to_str().ok());
         let hosts = request.uri().authority().map(|authority| Some(authority.as_str())).into_iter().chain(fields);

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 
 /// The share of one request; clones are the same share. It ends with the last of them.
 #[derive(Clone, Debug)]
-pub struct RequestMemory(Arc<Request>);
+pub(crate) struct RequestMemory(Arc<Request>);
 
 #[derive(Debug)]
 struct Request {
@@ -45,23 +45,23 @@ impl FromRequestParts<App> for RequestMemory {
 
 impl RequestMemory {
     /// The share that a request was given.
-    pub fn of(extensions: &Extensions, app: &App) -> Self {
+    pub(crate) fn of(extensions: &Extensions, app: &App) -> Self {
         extensions.get::<Self>().cloned().unwrap_or_else(|| Self::new(app.memory.clone()))
     }
 
     /// Nothing yet, of somebody unknown.
-    pub fn new(budget: MemoryBudget) -> Self {
+    pub(crate) fn new(budget: MemoryBudget) -> Self {
         Self(Arc::new(Request { budget, known: OnceCell::new(), share: Mutex::default() }))
     }
 
     /// A credential was seen, of this account if it is one's.
-    pub fn know(&self, account: Option<i64>) {
+    pub(crate) fn know(&self, account: Option<i64>) {
         // The first one counts; there are no others.
         let _ = self.0.known.set(account);
     }
 
     /// Whether a credential was seen.
-    pub fn is_known(&self) -> bool {
+    pub(crate) fn is_known(&self) -> bool {
         self.0.known.get().is_some()
     }
 
@@ -69,7 +69,7 @@ impl RequestMemory {
     ///
     /// # Errors
     /// 503: the turn did not come in time.
-    pub async fn hold(&self, octets: usize) -> Result<(), ApiError> {
+    pub(crate) async fn hold(&self, octets: usize) -> Result<(), ApiError> {
         self.resize(octets, false).await
     }
 
@@ -77,7 +77,7 @@ impl RequestMemory {
     ///
     /// # Errors
     /// 503: the turn did not come in time.
-    pub async fn hold_exactly(&self, octets: usize) -> Result<(), ApiError> {
+    pub(crate) async fn hold_exactly(&self, octets: usize) -> Result<(), ApiError> {
         self.resize(octets, true).await
     }
 
@@ -101,7 +101,7 @@ impl RequestMemory {
     }
 
     /// Octets that are held.
-    pub async fn held(&self) -> usize {
+    pub(crate) async fn held(&self) -> usize {
         self.0.share.lock().await.reservation.as_ref().map_or(0, Reservation::held)
     }
 }
@@ -110,7 +110,7 @@ impl RequestMemory {
 ///
 /// # Errors
 /// 503: the turn did not come in time.
-pub async fn reserve(app: &App, account: i64, octets: usize) -> Result<Reservation, ApiError> {
+pub(crate) async fn reserve(app: &App, account: i64, octets: usize) -> Result<Reservation, ApiError> {
     let mut share = app.memory.reservation_of(Door::Api, account);
     share.wait_within(octets, PATIENCE).await.map_err(|_| used_up())?;
     Ok(share)

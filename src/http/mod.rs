@@ -10,17 +10,17 @@ mod client;
 mod connections;
 mod conventions;
 mod dashboard;
-pub mod endpoint;
-pub mod error;
+pub(crate) mod endpoint;
+pub(crate) mod error;
 mod extract;
 mod files;
 mod forwarded;
-pub mod idempotency;
+pub(crate) mod idempotency;
 mod json;
 mod limits;
 mod linger;
 mod listener;
-pub mod local;
+pub(crate) mod local;
 mod memory;
 mod openapi;
 mod pages;
@@ -74,45 +74,45 @@ use realtime::StreamTokens;
 pub use table::table;
 
 /// What the door is built from.
-pub struct Parts {
+pub(crate) struct Parts {
     /// The configuration.
-    pub config: Arc<Config>,
+    pub(crate) config: Arc<Config>,
     /// What time it is.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// The database.
-    pub db: Db,
+    pub(crate) db: Db,
     /// Mail data on disk.
-    pub objects: Objects,
+    pub(crate) objects: Objects,
     /// Signs and checks attachment links.
-    pub links: Arc<Links>,
+    pub(crate) links: Arc<Links>,
     /// Counters.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     /// What one account may have.
-    pub account_limits: Arc<crate::limits::Limits>,
+    pub(crate) account_limits: Arc<crate::limits::Limits>,
     /// What requests and answers are held within.
-    pub memory: MemoryBudget,
+    pub(crate) memory: MemoryBudget,
     /// Opens what is sealed.
-    pub secrets: Arc<Secrets>,
+    pub(crate) secrets: Arc<Secrets>,
     /// Signing up and in.
-    pub accounts: Arc<Accounts>,
+    pub(crate) accounts: Arc<Accounts>,
     /// Adds and verifies domains.
-    pub domains: Arc<Domains>,
+    pub(crate) domains: Arc<Domains>,
     /// Asks Google who somebody is.
-    pub google: Google,
+    pub(crate) google: Google,
     /// Takes messages for a route.
-    pub inbound: Inbound,
+    pub(crate) inbound: Inbound,
     /// Keeps files of clients.
-    pub uploads: Uploads,
+    pub(crate) uploads: Uploads,
     /// Takes mail to send.
-    pub outbound: Outbound,
+    pub(crate) outbound: Outbound,
     /// Attempts what a person asks for.
-    pub webhooks: Arc<Webhooks>,
+    pub(crate) webhooks: Arc<Webhooks>,
     /// The event streams of accounts.
-    pub realtime: Realtime,
+    pub(crate) realtime: Realtime,
 }
 
 /// What every handler may use.
-pub struct Door {
+pub(crate) struct Door {
     parts: Parts,
     limits: Limits,
     connections: Arc<Connections>,
@@ -138,7 +138,7 @@ impl Deref for Door {
 }
 
 /// The door, as handlers share it.
-pub type App = Arc<Door>;
+pub(crate) type App = Arc<Door>;
 
 /// The address a request came from.
 #[derive(Clone, Copy, Debug)]
@@ -151,20 +151,20 @@ struct OverLoopback(bool);
 /// An address that could not be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot serve HTTP on {address}: {source}")]
-pub struct BindError {
+pub(crate) struct BindError {
     address: SocketAddr,
     source: std::io::Error,
 }
 
 /// Every address of the door, bound; nothing is served yet.
-pub struct Listeners {
+pub(crate) struct Listeners {
     api: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
     metrics: Option<(TcpListener, SocketAddr)>,
 }
 
 /// The door.
-pub struct Http {
+pub(crate) struct Http {
     listeners: Listeners,
     tls: TlsAcceptor,
     app: App,
@@ -198,7 +198,7 @@ impl Listeners {
     ///
     /// # Errors
     /// The first address that cannot be bound.
-    pub fn bind(config: &Config) -> Result<Self, BindError> {
+    pub(crate) fn bind(config: &Config) -> Result<Self, BindError> {
         let mut api = Vec::new();
         let mut addresses = Vec::new();
         for &address in &config.http.listen {
@@ -214,12 +214,12 @@ impl Listeners {
     }
 
     /// Where the API is to be served.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
     /// The same, and where the metrics are to be served.
-    pub fn all_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+    pub(crate) fn all_addresses(&self) -> impl Iterator<Item = SocketAddr> {
         let metrics = self.metrics.as_ref().map(|(_, address)| *address);
         self.addresses.iter().copied().chain(metrics)
     }
@@ -227,7 +227,7 @@ impl Listeners {
 
 impl Http {
     /// The door at these addresses; each speaks HTTP and, with this certificate, HTTPS.
-    pub fn new(listeners: Listeners, parts: Parts, tls: &ServerTls) -> Self {
+    pub(crate) fn new(listeners: Listeners, parts: Parts, tls: &ServerTls) -> Self {
         let acceptor = TlsAcceptor::from(tls.https_config());
         let http = &parts.config.http;
         let connections = Arc::new(Connections::new(Caps {
@@ -254,12 +254,12 @@ impl Http {
     }
 
     /// Where it listens.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
         self.listeners.addresses()
     }
 
     /// Serves until `stop`; requests that run then have `grace` to finish.
-    pub async fn run(self, stop: CancellationToken, grace: Duration) {
+    pub(crate) async fn run(self, stop: CancellationToken, grace: Duration) {
         let tasks = TaskTracker::new();
         let router = router(Arc::clone(&self.app));
         let (stopped, closing) = (stop.clone(), self.app.closing.clone());

@@ -36,7 +36,7 @@ const TAGS: &[(&str, &str)] = &[
 ];
 
 /// The document of a table.
-pub fn document(table: &[Endpoint], public_url: &str) -> Value {
+pub(crate) fn document(table: &[Endpoint], public_url: &str) -> Value {
     let table: Vec<&Endpoint> = table.iter().filter(|endpoint| !endpoint.tag.is_empty()).collect();
     let mut paths: Map<String, Value> = Map::new();
     for endpoint in &table {

@@ -33,7 +33,7 @@ struct Assets;
 
 /// The page behind a mailed link that does something: `text`, and a button that posts to the page's own URL. Opening a
 /// link changes nothing, since programs that scan mail open links too; and the page needs no script.
-pub fn question(title: &str, text: &str, button: &str) -> Response {
+pub(crate) fn question(title: &str, text: &str, button: &str) -> Response {
     let texts = [("{{title}}", title), ("{{text}}", text), ("{{button}}", button)];
     let mut response = page(StatusCode::OK, "ask.html", QUESTION_POLICY, &texts);
     // With `no-referrer` the form would be posted with the origin `null`.
@@ -42,7 +42,7 @@ pub fn question(title: &str, text: &str, button: &str) -> Response {
 }
 
 /// A page that says how something ended.
-pub fn notice(status: StatusCode, title: &str, text: &str) -> Response {
+pub(crate) fn notice(status: StatusCode, title: &str, text: &str) -> Response {
     page(status, "notice.html", NOTICE_POLICY, &[("{{title}}", title), ("{{text}}", text)])
 }
 
@@ -80,7 +80,10 @@ pub(super) fn is_known(headers: &HeaderMap, tag: &str) -> bool {
 }
 
 /// Styles, modules and pictures; pages themselves have their own paths.
-pub async fn asset(Path((version, name)): Path<(String, String)>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(crate) async fn asset(
+    Path((version, name)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let kind = match name.rsplit_once('.') {
         Some((_, "css")) => "text/css; charset=utf-8",
         Some((_, "js")) => "text/javascript; charset=utf-8",

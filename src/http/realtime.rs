@@ -53,7 +53,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Tokens of one use for clients that can send no header; they stand for the credential that asked for them.
 #[derive(Default)]
-pub struct StreamTokens(Mutex<HashMap<[u8; 32], (String, Timestamp)>>);
+pub(crate) struct StreamTokens(Mutex<HashMap<[u8; 32], (String, Timestamp)>>);
 
 impl StreamTokens {
     /// A new token in place of `credential`, and when it expires; none when too many wait.
@@ -81,14 +81,18 @@ impl StreamTokens {
 /// `POST /v1/realtime/token`
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct StreamToken {
+pub(crate) struct StreamToken {
     #[schema(example = "mkrt_dQw4w9WgXcQ0aB1cD2eF3gH4iJ5kL6mN7oP8qR9sTuv")]
     token: String,
     expires_at: Timestamp,
 }
 
 /// `POST /v1/realtime/token`
-pub async fn token(State(app): State<App>, _: Caller, headers: HeaderMap) -> Result<Json<StreamToken>, ApiError> {
+pub(crate) async fn token(
+    State(app): State<App>,
+    _: Caller,
+    headers: HeaderMap,
+) -> Result<Json<StreamToken>, ApiError> {
     let credential = bearer(&headers).ok_or(Code::Unauthorized)?;
     let issued = app.stream_tokens.issue(credential, app.clock.now());
     let (token, expires_at) = issued.ok_or_else(|| ApiError::rate_limited(RETRY_AFTER_SECS))?;
@@ -97,7 +101,7 @@ pub async fn token(State(app): State<App>, _: Caller, headers: HeaderMap) -> Res
 
 /// What a stream is to hold.
 #[derive(Deserialize, IntoParams)]
-pub struct StreamQuery {
+pub(crate) struct StreamQuery {
     /// A token of `POST /v1/realtime/token`, for clients that can send no `Authorization`.
     token: Option<String>,
     /// Only events of this domain, by id or name.
@@ -105,7 +109,7 @@ pub struct StreamQuery {
 }
 
 /// `GET /v1/realtime`
-pub async fn stream(
+pub(crate) async fn stream(
     State(app): State<App>,
     client: Client,
     Query(query): Query<StreamQuery>,

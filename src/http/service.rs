@@ -18,19 +18,19 @@ use crate::secrets::token_hash;
 
 /// `GET /api/health`
 #[derive(Serialize, ToSchema)]
-pub struct Health {
+pub(crate) struct Health {
     #[schema(example = true)]
     ok: bool,
 }
 
 /// As soon as the process serves HTTP.
-pub async fn health() -> Json<Health> {
+pub(crate) async fn health() -> Json<Health> {
     Json(Health { ok: true })
 }
 
 /// What mail and webhooks need.
 #[derive(Serialize, ToSchema)]
-pub struct ReadyChecks {
+pub(crate) struct ReadyChecks {
     /// The database can be read, there is room, and commits become durable within seconds.
     storage: bool,
     /// A door for mail accepts connections.
@@ -41,13 +41,13 @@ pub struct ReadyChecks {
 
 /// `GET /api/ready`
 #[derive(Serialize, ToSchema)]
-pub struct Ready {
+pub(crate) struct Ready {
     ok: bool,
     checks: ReadyChecks,
 }
 
 /// Whether mail can be taken and webhooks be made, each as it was just seen.
-pub async fn ready(State(app): State<App>) -> Response {
+pub(crate) async fn ready(State(app): State<App>) -> Response {
     let readable = app.db.read(crate::store::search::indexed_to).await.is_ok();
     let roomy = !app.inbound.is_full() && DataDir::has_room(&app.config.data_dir);
     let checks = ReadyChecks {
@@ -63,7 +63,7 @@ pub async fn ready(State(app): State<App>) -> Response {
 }
 
 /// The OpenAPI document.
-pub async fn openapi(State(app): State<App>) -> Response {
+pub(crate) async fn openapi(State(app): State<App>) -> Response {
     let document = async {
         let document = openapi::document(&table(), &app.config.public_url);
         Bytes::from(serde_json::to_vec(&document).unwrap_or_default())
@@ -87,7 +87,7 @@ fn waiting(app: &App) -> String {
 }
 
 /// The counters, on their own listener.
-pub async fn metrics(State(app): State<App>) -> Response {
+pub(crate) async fn metrics(State(app): State<App>) -> Response {
     app.metrics.set_objects(app.objects.damaged_count(), app.objects.held_back());
     (
         [(CONTENT_TYPE, "text/plain; version=0.0.4")],
@@ -102,7 +102,7 @@ pub async fn metrics(State(app): State<App>) -> Response {
 }
 
 /// The counters on the main listener, for who knows the token; for everyone else the path does not exist.
-pub async fn metrics_with_token(state: State<App>, headers: HeaderMap) -> Response {
+pub(crate) async fn metrics_with_token(state: State<App>, headers: HeaderMap) -> Response {
     let genuine = match (bearer(&headers), &state.config.metrics.token) {
         // Hashes are compared, so the time taken says nothing of the token.
         (Some(given), Some(token)) => token_hash(given) == token_hash(token),

@@ -18,7 +18,7 @@ use crate::memory_budget::Reservation;
 use crate::webhook::payload::escape;
 
 /// A text from this size on is sent in pieces …
-pub const LARGE: usize = 64 * 1024;
+pub(crate) const LARGE: usize = 64 * 1024;
 /// … of about this size.
 const PIECE: usize = 64 * 1024;
 /// How long a client may take for an answer, …
@@ -27,11 +27,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SLOWEST: usize = 64 * 1024;
 
 /// Pieces of a text, each UTF-8 by itself.
-pub type Text = Box<dyn Iterator<Item = Bytes> + Send>;
+pub(crate) type Text = Box<dyn Iterator<Item = Bytes> + Send>;
 
 /// A JSON document whose large texts are left out until they are written.
 #[derive(Default)]
-pub struct StreamedJson {
+pub(crate) struct StreamedJson {
     parts: VecDeque<Part>,
     /// Octets of the texts, before they are escaped.
     octets: usize,
@@ -46,12 +46,12 @@ enum Part {
 }
 
 /// What stands for a text in a document until it is split there.
-pub fn marker() -> String {
+pub(crate) fn marker() -> String {
     random_base62(32)
 }
 
 /// A text in pieces.
-pub fn pieces_of(text: String) -> Text {
+pub(crate) fn pieces_of(text: String) -> Text {
     let mut at = 0;
     Box::new(std::iter::from_fn(move || {
         let end = text.floor_char_boundary(at + PIECE);
@@ -63,12 +63,12 @@ pub fn pieces_of(text: String) -> Text {
 
 impl StreamedJson {
     /// Adds JSON as it stands.
-    pub fn push(&mut self, json: &'static [u8]) {
+    pub(crate) fn push(&mut self, json: &'static [u8]) {
         self.parts.push_back(Part::Json(Bytes::from_static(json)));
     }
 
     /// Adds a document in which markers stand for texts of so many octets, in the order in which it names them.
-    pub fn push_document(&mut self, document: &impl Serialize, texts: Vec<(String, usize, Text)>) {
+    pub(crate) fn push_document(&mut self, document: &impl Serialize, texts: Vec<(String, usize, Text)>) {
         // Views always serialize.
         let mut json = Bytes::from(serde_json::to_vec(document).unwrap_or_default());
         for (marker, octets, text) in texts {
@@ -82,18 +82,18 @@ impl StreamedJson {
     }
 
     /// Adds bytes that are in memory, and counts them.
-    pub fn push_bytes(&mut self, bytes: Bytes) {
+    pub(crate) fn push_bytes(&mut self, bytes: Bytes) {
         self.octets += bytes.len();
         self.parts.push_back(Part::Json(bytes));
     }
 
     /// The answer. Its texts hold `share` until it is taken.
-    pub fn answer(self, share: Option<Reservation>, hangup: &Hangup) -> Response {
+    pub(crate) fn answer(self, share: Option<Reservation>, hangup: &Hangup) -> Response {
         ([(CONTENT_TYPE, "application/json")], self.body(share, hangup)).into_response()
     }
 
     /// The body of the answer.
-    pub fn body(mut self, share: Option<Reservation>, hangup: &Hangup) -> Body {
+    pub(crate) fn body(mut self, share: Option<Reservation>, hangup: &Hangup) -> Body {
         let patience = PATIENCE + Duration::from_secs((self.octets / SLOWEST) as u64);
         let (taken, hangup) = (CancellationToken::new(), hangup.clone());
         let guard = taken.clone().drop_guard();

@@ -23,13 +23,13 @@ const AT_A_TIME: usize = 1;
 
 /// A domain that mail is received for, or will be.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The account that holds it.
-    pub account: i64,
+    pub(crate) account: i64,
     /// Its row; none for the host name itself.
-    pub domain: Option<i64>,
+    pub(crate) domain: Option<i64>,
     /// Whether mail is received already.
-    pub verified: bool,
+    pub(crate) verified: bool,
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +80,7 @@ impl Tables {
 
 /// The directory; clones share its memory.
 #[derive(Clone, Debug)]
-pub struct Directory {
+pub(crate) struct Directory {
     db: Db,
     domains: Arc<Mutex<Domains>>,
     tables: Arc<Mutex<Tables>>,
@@ -92,13 +92,13 @@ pub struct Directory {
 
 /// The turn to change the regexes of an account: until it is dropped nobody else does.
 #[derive(Debug)]
-pub struct RegexTurn {
+pub(crate) struct RegexTurn {
     _turn: tokio::sync::OwnedMutexGuard<()>,
 }
 
 impl Directory {
     /// An empty directory over a database.
-    pub fn new(db: Db) -> Self {
+    pub(crate) fn new(db: Db) -> Self {
         Self {
             db,
             domains: Arc::default(),
@@ -113,7 +113,7 @@ impl Directory {
     ///
     /// # Errors
     /// Storage trouble.
-    pub async fn find(&self, domain: &str) -> store::Result<Option<Entry>> {
+    pub(crate) async fn find(&self, domain: &str) -> store::Result<Option<Entry>> {
         let version = self.db.directory_version();
         if let Some(known) = self.with_domains(version, |domains| domains.entries.get(domain).cloned()) {
             return Ok(known);
@@ -141,7 +141,7 @@ impl Directory {
     ///
     /// # Errors
     /// Storage trouble.
-    pub async fn owner(&self) -> store::Result<Option<Entry>> {
+    pub(crate) async fn owner(&self) -> store::Result<Option<Entry>> {
         let owner = self.db.read(store::accounts::find_owner).await?;
         Ok(owner.map(|account| Entry { account: account.id, domain: None, verified: true }))
     }
@@ -150,7 +150,7 @@ impl Directory {
     ///
     /// # Errors
     /// Storage trouble.
-    pub async fn matching(&self, account: i64, address: &str) -> store::Result<(Vec<Arc<Route>>, u64)> {
+    pub(crate) async fn matching(&self, account: i64, address: &str) -> store::Result<(Vec<Arc<Route>>, u64)> {
         let table = self.table(account).await?;
         Ok((self.matched(&table, address).await?, table.version()))
     }
@@ -159,7 +159,7 @@ impl Directory {
     ///
     /// # Errors
     /// The process ends.
-    pub async fn matching_of(&self, rows: Vec<RouteRow>, address: &str) -> store::Result<Vec<Arc<Route>>> {
+    pub(crate) async fn matching_of(&self, rows: Vec<RouteRow>, address: &str) -> store::Result<Vec<Arc<Route>>> {
         let table = Arc::new(self.make(rows, None).await?);
         self.matched(&table, address).await
     }
@@ -178,7 +178,7 @@ impl Directory {
     ///
     /// # Errors
     /// Storage trouble; [`BadMatch`]: it does not compile, or not beside the others.
-    pub async fn check_regex(
+    pub(crate) async fn check_regex(
         &self,
         account: i64,
         text: &str,
@@ -211,7 +211,7 @@ impl Directory {
         }
         let version = self.db.routes_version(account);
         let rows = self.db.read(move |connection| store::routes::list_active(connection, account)).await?;
-        let table = Arc::new(self.make(rows, known).await?.as_of(version));
+        let table = Arc::new(self.make(rows, known).await?.at_version(version));
         self.with_tables(|tables| tables.put(account, Arc::clone(&table)));
         Ok(table)
     }

@@ -18,19 +18,19 @@ use crate::store::routes::RouteRow;
 
 /// What the message is made of.
 #[derive(Clone, Debug)]
-pub struct Injection {
+pub(crate) struct Injection {
     /// Who it is from, in the envelope and in the header.
-    pub from: Mailbox,
+    pub(crate) from: Mailbox,
     /// The display name of that address.
-    pub from_name: Option<String>,
+    pub(crate) from_name: Option<String>,
     /// The recipient.
-    pub to: Mailbox,
+    pub(crate) to: Mailbox,
     /// Subject.
-    pub subject: Option<String>,
+    pub(crate) subject: Option<String>,
     /// Plain text.
-    pub text: Option<String>,
+    pub(crate) text: Option<String>,
     /// HTML.
-    pub html: Option<String>,
+    pub(crate) html: Option<String>,
 }
 
 impl Inbound {
@@ -39,7 +39,7 @@ impl Inbound {
     ///
     /// # Errors
     /// Nothing was stored.
-    pub async fn inject(
+    pub(crate) async fn inject(
         &self,
         injection: Injection,
         sender: Option<Sender>,

@@ -3,14 +3,14 @@
 //! The SMTP door asks [`Inbound::resolve`] at RCPT and [`Inbound::receive`] after the data; the API hands in a message
 //! with [`Inbound::inject`]. Nothing else enters.
 
-pub mod directory;
-pub mod inject;
+pub(crate) mod directory;
+pub(crate) mod inject;
 mod local;
-pub mod receive;
-pub mod recipients;
-pub mod route;
-pub mod spam;
-pub mod verify;
+pub(crate) mod receive;
+pub(crate) mod recipients;
+pub(crate) mod route;
+pub(crate) mod spam;
+pub(crate) mod verify;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -31,8 +31,8 @@ use crate::store::objects::Objects;
 use crate::webhook::fresh::FreshMail;
 
 use directory::Directory;
-pub use receive::{Receipt, ReceiveError};
-pub use recipients::{Recipient, RecipientRefusal};
+pub(crate) use receive::ReceiveError;
+pub(crate) use recipients::{Recipient, RecipientRefusal};
 use spam::SpamCheck;
 use verify::Verifier;
 
@@ -45,40 +45,40 @@ const PARSE_FREELY: usize = 64 * 1024;
 const PARSE_WAIT: Duration = Duration::from_secs(180);
 
 /// What the pipeline is built from.
-pub struct Parts {
+pub(crate) struct Parts {
     /// The configuration.
-    pub config: Arc<Config>,
+    pub(crate) config: Arc<Config>,
     /// What time it is.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// The database.
-    pub db: Db,
+    pub(crate) db: Db,
     /// Mail data on disk.
-    pub objects: Objects,
+    pub(crate) objects: Objects,
     /// The bell of the job engine.
-    pub jobs: Jobs,
+    pub(crate) jobs: Jobs,
     /// What it has for the first attempts of webhooks.
-    pub fresh: FreshMail,
+    pub(crate) fresh: FreshMail,
     /// Counters.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     /// What one account may have.
-    pub limits: Arc<Limits>,
+    pub(crate) limits: Arc<Limits>,
     /// Who wants to hear of it.
-    pub feed: Feed,
+    pub(crate) feed: Feed,
     /// SPF, DKIM, DMARC and ARC.
-    pub verifier: Verifier,
+    pub(crate) verifier: Verifier,
     /// rspamd, if configured.
-    pub spam: Option<SpamCheck>,
+    pub(crate) spam: Option<SpamCheck>,
     /// What large mail is read within.
-    pub memory: MemoryBudget,
+    pub(crate) memory: MemoryBudget,
     /// Takes what routes forward, and reads what comes back.
-    pub outbound: Outbound,
+    pub(crate) outbound: Outbound,
     /// The key that duplicate suppression hashes with.
-    pub fingerprint_key: [u8; 32],
+    pub(crate) fingerprint_key: [u8; 32],
 }
 
 /// The pipeline; clones share it.
 #[derive(Clone)]
-pub struct Inbound {
+pub(crate) struct Inbound {
     shared: Arc<Shared>,
 }
 
@@ -104,7 +104,7 @@ struct Shared {
 
 impl Inbound {
     /// The pipeline over its parts.
-    pub fn new(parts: Parts) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
         let directory = Directory::new(parts.db.clone());
         let shared = Shared {
             directory,
@@ -128,12 +128,12 @@ impl Inbound {
     }
 
     /// Which routes a recipient reaches.
-    pub fn directory(&self) -> &Directory {
+    pub(crate) fn directory(&self) -> &Directory {
         &self.shared.directory
     }
 
     /// Where large mail data is written while it arrives.
-    pub fn objects(&self) -> &Objects {
+    pub(crate) fn objects(&self) -> &Objects {
         &self.shared.objects
     }
 
@@ -142,7 +142,7 @@ impl Inbound {
     ///
     /// # Errors
     /// [`ReceiveError::Busy`]: the turn did not come in time.
-    pub async fn turn_to_read(&self, account: i64, size: u64) -> Result<Option<Reservation>, ReceiveError> {
+    pub(crate) async fn turn_to_read(&self, account: i64, size: u64) -> Result<Option<Reservation>, ReceiveError> {
         let octets = usize::try_from(size).unwrap_or(usize::MAX);
         if octets < PARSE_FREELY {
             return Ok(None);
@@ -156,7 +156,7 @@ impl Inbound {
     }
 
     /// Whether a store that was full a moment ago should not be asked again yet.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         if self.shared.db.is_full() {
             return true;
         }

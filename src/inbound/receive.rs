@@ -46,15 +46,15 @@ const COMMIT_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What the sender is told of an accepted message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
+pub(crate) struct Receipt {
     /// The message's public id, of the first recipient.
-    pub id: String,
+    pub(crate) id: String,
 }
 
 /// Why a message is not accepted. Should a commit have failed midway, a restart may find it stored; its repeat is
 /// recognised then.
 #[derive(Debug, thiserror::Error)]
-pub enum ReceiveError {
+pub(crate) enum ReceiveError {
     /// It goes round in a loop.
     #[error("the message goes round in a loop")]
     MailLoop,
@@ -134,7 +134,7 @@ impl Inbound {
     ///
     /// # Errors
     /// The sender may try again unless it is a loop.
-    pub async fn receive(
+    pub(crate) async fn receive(
         &self,
         peer: &Peer,
         envelope: Envelope<Recipient>,
@@ -408,7 +408,7 @@ impl Common {
         size: u64,
         (forwarded_by, copies): (Vec<String>, Option<u64>),
     ) -> (Self, Vec<mime::NamedAddress>) {
-        let from_addr = mail.from_addr(&mail_from, hostname);
+        let from_addr = mail.sender_address(&mail_from, hostname);
         let author = mail.author_domain().map(str::to_owned);
         let common = Self {
             from_name: mime::name_for(&mail.header_from, &from_addr).map(str::to_owned),

@@ -13,7 +13,7 @@ use crate::store::routes::Action;
 
 /// A recipient that mail is accepted for.
 #[derive(Clone, Debug)]
-pub struct Recipient {
+pub(crate) struct Recipient {
     pub(super) mailbox: Mailbox,
     pub(super) account: i64,
     pub(super) domain: Option<i64>,
@@ -34,20 +34,20 @@ impl Recipient {
     }
 
     /// How many deliveries and dispatches mail to it makes.
-    pub fn runs(&self) -> usize {
+    pub(crate) fn runs(&self) -> usize {
         let runs = |route: &&Arc<Route>| matches!(route.row.action, Action::Webhook | Action::Forward);
         self.routes.iter().filter(runs).count()
     }
 
     /// Its address; the bare `postmaster` is written with the host's name.
-    pub const fn mailbox(&self) -> &Mailbox {
+    pub(crate) const fn mailbox(&self) -> &Mailbox {
         &self.mailbox
     }
 }
 
 /// Why mail for a recipient is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecipientRefusal {
+pub(crate) enum RecipientRefusal {
     /// Not one of our domains.
     RelayRefused,
     /// Our domain, but no route matches and the operator wants such mail refused.
@@ -67,7 +67,7 @@ impl Inbound {
     ///
     /// # Errors
     /// The refusal that RCPT is answered with.
-    pub async fn resolve(&self, to: &ForwardPath) -> Result<Recipient, RecipientRefusal> {
+    pub(crate) async fn resolve(&self, to: &ForwardPath) -> Result<Recipient, RecipientRefusal> {
         if self.is_full() {
             return Err(RecipientRefusal::StorageFull);
         }

@@ -93,13 +93,13 @@ impl Pattern {
     }
 
     /// The domain that it lies on; none for a regex.
-    pub fn domain(&self) -> Option<&str> {
+    pub(crate) fn domain(&self) -> Option<&str> {
         let (Self::Exact(address) | Self::Wildcard { suffix: address, .. }) = self else { return None };
         address.rsplit_once('@').map(|(_, domain)| domain)
     }
 
     /// An address that it matches: its `*` replaced by `star`; none for a regex.
-    pub fn example(&self, star: &str) -> Option<String> {
+    pub(crate) fn example(&self, star: &str) -> Option<String> {
         match self {
             Self::Exact(address) => Some(address.clone()),
             Self::Wildcard { prefix, suffix } => Some(format!("{prefix}{star}{suffix}")),
@@ -122,11 +122,11 @@ impl Pattern {
 
 /// A route that can run.
 #[derive(Debug)]
-pub struct Route {
+pub(crate) struct Route {
     /// As stored.
-    pub row: Arc<RouteRow>,
+    pub(crate) row: Arc<RouteRow>,
     /// Where its jobs wait, if it is a webhook.
-    pub flow: Option<Flow>,
+    pub(crate) flow: Option<Flow>,
 }
 
 /// What a match that begins with `/` says between its slashes; none of another match.
@@ -136,12 +136,12 @@ fn regex_body(text: &str) -> Option<Result<&str, BadMatch>> {
 }
 
 /// Whether a match is one address.
-pub fn is_exact(text: &str) -> bool {
+pub(crate) fn is_exact(text: &str) -> bool {
     !is_regex(text) && !text.contains('*')
 }
 
 /// Whether a match is a regex, in whatever form.
-pub fn is_regex(text: &str) -> bool {
+pub(crate) fn is_regex(text: &str) -> bool {
     text.starts_with('/')
 }
 
@@ -193,14 +193,14 @@ impl Regexes {
 ///
 /// # Errors
 /// [`BadMatch::Set`].
-pub fn check_together<'m>(matches: impl Iterator<Item = &'m str>) -> Result<(), BadMatch> {
+pub(crate) fn check_together<'m>(matches: impl Iterator<Item = &'m str>) -> Result<(), BadMatch> {
     let bodies: Vec<String> = matches.filter_map(|text| regex_body(text)?.ok().map(str::to_owned)).collect();
     Regexes::compile(&bodies).map(drop).map_err(|_| BadMatch::Set)
 }
 
 /// The active routes of one account, ready to be matched.
 #[derive(Debug, Default)]
-pub struct RouteTable {
+pub(crate) struct RouteTable {
     /// See [`RouteTable::version`].
     version: u64,
     routes: Vec<Arc<Route>>,
@@ -214,7 +214,7 @@ pub struct RouteTable {
 impl RouteTable {
     /// Builds the table from rows in their order of age; `flow` says where a webhook's jobs wait. A set of regexes that
     /// `previous` has is not compiled again; compiling takes time that an async thread does not have.
-    pub fn new(rows: Vec<RouteRow>, flow: impl Fn(&str, i64) -> Flow, previous: Option<&Self>) -> Self {
+    pub(crate) fn new(rows: Vec<RouteRow>, flow: impl Fn(&str, i64) -> Flow, previous: Option<&Self>) -> Self {
         let mut table = Self::default();
         let mut bodies = Vec::new();
         for row in rows {
@@ -247,33 +247,33 @@ impl RouteTable {
     }
 
     /// Whether rows have a regex, so that making a table of them may take time.
-    pub fn is_slow_to_make(rows: &[RouteRow]) -> bool {
+    pub(crate) fn is_slow_to_make(rows: &[RouteRow]) -> bool {
         rows.iter().any(|row| is_regex(&row.match_pattern))
     }
 
     /// The same, of rows that were read since the routes of the account had this version.
-    pub fn as_of(self, version: u64) -> Self {
+    pub(crate) fn at_version(self, version: u64) -> Self {
         Self { version, ..self }
     }
 
     /// The version of the account's routes that it is as new as; 0 is none.
-    pub const fn version(&self) -> u64 {
+    pub(crate) const fn version(&self) -> u64 {
         self.version
     }
 
     /// What it is taken to hold in memory, in bytes.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         let set = self.regexes.as_ref().map_or(0, |regexes| regexes.held);
         set.saturating_add(self.routes.len().saturating_add(1).saturating_mul(ROUTE_BYTES))
     }
 
     /// Whether matching may take milliseconds, and the turn in which it is done then.
-    pub fn turn(&self) -> Option<&Mutex<()>> {
+    pub(crate) fn turn(&self) -> Option<&Mutex<()>> {
         self.regexes.as_ref().map(|regexes| &regexes.turn)
     }
 
     /// The routes that a recipient reaches, oldest first.
-    pub fn matching(&self, address: &str) -> Vec<Arc<Route>> {
+    pub(crate) fn matching(&self, address: &str) -> Vec<Arc<Route>> {
         let mut found: Vec<usize> = self.exact.get(address).cloned().unwrap_or_default();
         found.extend(self.wildcards.iter().filter(|(_, pattern)| pattern.matches(address)).map(|(index, _)| *index));
         if let Some(regexes) = &self.regexes {
@@ -288,7 +288,7 @@ impl RouteTable {
 /// Of the routes that a recipient reaches, those that run when no more than `most` may; how many more there were.
 ///
 /// The oldest webhooks and forwards run. What runs nothing, `store` and `drop`, is never one too many.
-pub fn running(mut matching: Vec<Arc<Route>>, most: Option<u64>) -> (Vec<Arc<Route>>, usize) {
+pub(crate) fn running(mut matching: Vec<Arc<Route>>, most: Option<u64>) -> (Vec<Arc<Route>>, usize) {
     let all = matching.len();
     let mut left = most.unwrap_or(u64::MAX);
     matching.retain(|route| match route.row.action {
@@ -325,7 +325,6 @@ mod tests {
 
     fn row(match_pattern: &str, action: Action) -> RouteRow {
         RouteRow {
-            id: 1,
             public_id: RouteId::new(NOW),
             account_id: 1,
             domain_id: None,

@@ -17,7 +17,7 @@ const LIMITS: Limits = Limits { timeout: Duration::from_secs(10), max_answer_byt
 
 /// How to ask rspamd.
 #[derive(Clone)]
-pub struct SpamCheck {
+pub(crate) struct SpamCheck {
     target: Target,
     egress: Egress,
 }
@@ -30,12 +30,17 @@ struct RspamdAnswer {
 
 impl SpamCheck {
     /// A check against the controller or worker at `target` (its `/checkv2`), through a client that may reach it.
-    pub const fn new(target: Target, egress: Egress) -> Self {
+    pub(crate) const fn new(target: Target, egress: Egress) -> Self {
         Self { target, egress }
     }
 
     /// `ham`, `spam`, or `None` when rspamd gave no verdict.
-    pub async fn check(&self, raw: &[u8], peer: &Peer, envelope: &Envelope<Recipient>) -> Option<&'static str> {
+    pub(crate) async fn check(
+        &self,
+        raw: &[u8],
+        peer: &Peer,
+        envelope: &Envelope<Recipient>,
+    ) -> Option<&'static str> {
         let mut headers = HeaderMap::new();
         let mut add = |name: &'static str, text: &str| {
             // What cannot stand in a header is left out; rspamd judges without it.

@@ -34,10 +34,11 @@ use crate::mail::address::Domain;
 use crate::mail::envelope::Peer;
 use crate::mail::mime::{Fields, Limits, Mail};
 use crate::mail::trace::{self, Checked, Verdict};
-pub use crate::mail::verification::{Verdicts, Verification};
+pub(crate) use crate::mail::verification::Verdicts;
+pub use crate::mail::verification::Verification;
 
 /// The time that all checks of one message together may take.
-pub const BUDGET: Duration = Duration::from_secs(10);
+pub(crate) const BUDGET: Duration = Duration::from_secs(10);
 /// The DNS questions that an SPF policy may cost. With five signatures, ten seals and the walk for a DMARC policy a message
 /// costs some fifty at most.
 const SPF_QUESTIONS: usize = 25;

@@ -19,7 +19,7 @@ use super::{Health, MAIL_LANE, WorkerConfig};
 use crate::clock::Timestamp;
 use crate::id::fill_random;
 use crate::store::jobs::{Claimed, Flow};
-pub use breaker::Breaker;
+pub(crate) use breaker::Breaker;
 use lane::{Lane, may_take};
 
 /// Beyond this many flows one without jobs is forgotten, and with it that it was healthy.
@@ -29,7 +29,7 @@ const LOOKED_AT_AGAIN: usize = 4;
 
 /// Every lane that has or had something to do.
 #[derive(Debug)]
-pub struct Lanes {
+pub(crate) struct Lanes {
     lanes: HashMap<Arc<str>, Lane>,
     accounts: HashMap<i64, Account>,
     /// Flows with waiting jobs by when the first may be claimed.
@@ -63,12 +63,12 @@ pub struct Figures {
     /// Flows whose breaker is open.
     pub paused: usize,
     /// Pauses that began since the start.
-    pub pauses: u64,
+    pub(crate) pauses: u64,
 }
 
 impl Figures {
     /// The text format of Prometheus.
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let Self { running, paused, pauses } = self;
         format!(
             "# HELP mailkite_job_attempts_running Attempts of webhooks and outbound mail that run.\n\
@@ -83,16 +83,16 @@ impl Figures {
 
 /// A claim that the engine should make.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Want {
+pub(crate) struct Want {
     /// Whose jobs.
-    pub flow: Flow,
+    pub(crate) flow: Flow,
     /// How many jobs at most.
-    pub limit: usize,
+    pub(crate) limit: usize,
 }
 
 impl Lanes {
     /// No lanes; each may grow to its width, all together to `max_in_flight`.
-    pub fn new(config: WorkerConfig) -> Self {
+    pub(crate) fn new(config: WorkerConfig) -> Self {
         Self {
             lanes: HashMap::new(),
             accounts: HashMap::new(),
@@ -124,12 +124,12 @@ impl Lanes {
     }
 
     /// Keeps a place in hand for a job that a transaction is about to leave, if its flow has nothing else to do first.
-    pub fn reserve(&mut self, flow: &Flow, now: Timestamp) -> bool {
+    pub(crate) fn reserve(&mut self, flow: &Flow, now: Timestamp) -> bool {
         self.enter(flow).reserve(flow.account, flow.endpoint, now)
     }
 
     /// Gives a place back: what was to be left there was undone.
-    pub fn unreserve(&mut self, flow: &Flow) {
+    pub(crate) fn unreserve(&mut self, flow: &Flow) {
         if let Some(lane) = self.lanes.get_mut(&flow.lane) {
             lane.unreserve(flow.account, flow.endpoint);
         }
@@ -138,7 +138,7 @@ impl Lanes {
     }
 
     /// The job for which a place was kept; it comes back when its flow pauses by now.
-    pub fn hand_over(&mut self, flow: &Flow, job: Claimed, now: Timestamp) -> Option<Claimed> {
+    pub(crate) fn hand_over(&mut self, flow: &Flow, job: Claimed, now: Timestamp) -> Option<Claimed> {
         let lane = self.enter(flow);
         lane.unreserve(flow.account, flow.endpoint);
         let back = lane.take(flow.account, flow.endpoint, vec![job], now);
@@ -148,7 +148,7 @@ impl Lanes {
     }
 
     /// A flow has a job due at `at`.
-    pub fn wake(&mut self, flow: &Flow, at: Timestamp) {
+    pub(crate) fn wake(&mut self, flow: &Flow, at: Timestamp) {
         if let Some(state) = self.enter(flow).state(flow.account, flow.endpoint)
             && state.due_at.is_none_or(|due| at < due)
         {
@@ -172,7 +172,7 @@ impl Lanes {
     }
 
     /// Up to `limit` claims that should be made now: due flows whose hand runs low.
-    pub fn wants(&mut self, now: Timestamp, limit: usize) -> Vec<Want> {
+    pub(crate) fn wants(&mut self, now: Timestamp, limit: usize) -> Vec<Want> {
         let mut wants = Vec::new();
         while wants.len() < limit && self.due.first().is_some_and(|(at, _)| *at <= now) {
             let Some((_, flow)) = self.due.pop_first() else { break };
@@ -186,7 +186,7 @@ impl Lanes {
 
     /// What a claim brought: jobs in hand, and when the flow's next waiting job is due. Returns what comes back because
     /// the flow pauses by now.
-    pub fn claimed(
+    pub(crate) fn claimed(
         &mut self,
         flow: &Flow,
         jobs: Vec<Claimed>,
@@ -207,7 +207,7 @@ impl Lanes {
     }
 
     /// The next job to attempt, if there is a slot for it.
-    pub fn start(&mut self) -> Option<(Flow, Claimed)> {
+    pub(crate) fn start(&mut self) -> Option<(Flow, Claimed)> {
         let slots = self.config.max_in_flight;
         while self.running < slots {
             let name = self.ready.pop_front()?;
@@ -265,7 +265,7 @@ impl Lanes {
     }
 
     /// An attempt of a flow ended. Returns what comes back out of hand because a pause begins.
-    pub fn finished(&mut self, flow: &Flow, health: Health, now: Timestamp) -> Vec<Claimed> {
+    pub(crate) fn finished(&mut self, flow: &Flow, health: Health, now: Timestamp) -> Vec<Claimed> {
         self.running = self.running.saturating_sub(1);
         let full_width = self.full_width(&flow.lane);
         let account = self.accounts.entry(flow.account).or_default();
@@ -354,19 +354,19 @@ impl Lanes {
     }
 
     /// Until when a flow pauses; none if it does not.
-    pub fn paused_until(&mut self, flow: &Flow, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn paused_until(&mut self, flow: &Flow, now: Timestamp) -> Option<Timestamp> {
         let state = self.lanes.get_mut(&flow.lane)?.state(flow.account, flow.endpoint)?;
         state.breaker.until().filter(|until| *until > now)
     }
 
     /// Whether a flow pauses, or waits for its probe.
-    pub fn is_paused(&mut self, flow: &Flow) -> bool {
+    pub(crate) fn is_paused(&mut self, flow: &Flow) -> bool {
         let lane = self.lanes.get_mut(&flow.lane);
         lane.and_then(|lane| lane.state(flow.account, flow.endpoint)).is_some_and(|state| state.breaker.is_open())
     }
 
     /// Lets a flow that pauses make its probe at once.
-    pub fn probe(&mut self, flow: &Flow, now: Timestamp) {
+    pub(crate) fn probe(&mut self, flow: &Flow, now: Timestamp) {
         let lane = self.lanes.get_mut(&flow.lane);
         if let Some(state) = lane.and_then(|lane| lane.state(flow.account, flow.endpoint)) {
             state.breaker.probe_at(now);
@@ -376,7 +376,7 @@ impl Lanes {
 
     /// Lets a held flow make an attempt at `at`, if that is sooner: resumption `number`. Attempts still running that began
     /// to wait before it do not hold the flow either.
-    pub fn resume(&mut self, flow: &Flow, at: Timestamp, number: u64) {
+    pub(crate) fn resume(&mut self, flow: &Flow, at: Timestamp, number: u64) {
         let full_width = self.full_width(&flow.lane);
         if let Some(lane) = self.lanes.get_mut(&flow.lane) {
             if let Some(state) = lane.state(flow.account, flow.endpoint) {
@@ -393,12 +393,12 @@ impl Lanes {
     }
 
     /// The clock was set back: pauses end as much earlier.
-    pub fn shift_back(&mut self, by: Duration) {
+    pub(crate) fn shift_back(&mut self, by: Duration) {
         self.change_pauses(|breaker| breaker.shift_back(by));
     }
 
     /// Lets every flow that pauses make its probe at once.
-    pub fn probe_all(&mut self, now: Timestamp) {
+    pub(crate) fn probe_all(&mut self, now: Timestamp) {
         self.change_pauses(|breaker| breaker.probe_at(now));
     }
 
@@ -414,17 +414,17 @@ impl Lanes {
     }
 
     /// When the next flow is due, for the engine's sleep.
-    pub fn next_due(&self) -> Option<Timestamp> {
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
         self.due.first().map(|(at, _)| *at)
     }
 
     /// How the engine fares.
-    pub const fn figures(&self) -> Figures {
+    pub(crate) const fn figures(&self) -> Figures {
         Figures { running: self.running, ..self.figures }
     }
 
     /// Every job in hand that was not started, to be given back.
-    pub fn drain(&mut self) -> Vec<Claimed> {
+    pub(crate) fn drain(&mut self) -> Vec<Claimed> {
         self.ready.clear();
         self.due.clear();
         let states = self.lanes.values_mut().flat_map(Lane::states);

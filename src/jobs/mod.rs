@@ -6,7 +6,7 @@
 //! recorded. What a job means is its handler's business.
 
 mod lanes;
-pub mod schedule;
+pub(crate) mod schedule;
 mod worker;
 
 use std::collections::HashMap;
@@ -21,20 +21,21 @@ use tokio::sync::Notify;
 
 use crate::clock::Timestamp;
 use crate::store;
-pub use crate::store::jobs::{Claimed, Flow, Kind};
+pub use crate::store::jobs::Flow;
+pub(crate) use crate::store::jobs::{Claimed, Kind};
 use lanes::Lanes;
-pub use lanes::{Breaker, Figures};
-pub use schedule::Schedule;
-pub use worker::{Worker, WorkerConfig};
+pub(crate) use lanes::{Breaker, Figures};
+pub(crate) use schedule::Schedule;
+pub(crate) use worker::{Worker, WorkerConfig};
 
 /// What the lanes of outbound mail begin with; all others are webhooks' and the appliance's own.
-pub const MAIL_LANE: &str = "smtp:";
+pub(crate) const MAIL_LANE: &str = "smtp:";
 
 /// An engine that has not looked for jobs for so long stands still.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// The lane of mail to a domain.
-pub fn mail_lane(domain: &str) -> String {
+pub(crate) fn mail_lane(domain: &str) -> String {
     format!("{MAIL_LANE}{}", domain.to_ascii_lowercase())
 }
 
@@ -45,20 +46,20 @@ pub fn mail_flow(domain: &str, account: i64) -> Flow {
 
 /// How a kind of job is worked on.
 #[derive(Clone)]
-pub struct Track {
+pub(crate) struct Track {
     /// Who attempts it.
-    pub handler: Arc<dyn Handler>,
+    pub(crate) handler: Arc<dyn Handler>,
     /// Waits between its attempts.
-    pub schedule: Schedule,
+    pub(crate) schedule: Schedule,
     /// How long a claim holds. It covers the wait in the lane's ready queue and the longest attempt.
-    pub lease: Duration,
+    pub(crate) lease: Duration,
     /// After this time a job whose flow pauses is given up, as its schedule would have ended; none: never.
-    pub give_up_after: Option<Duration>,
+    pub(crate) give_up_after: Option<Duration>,
 }
 
 /// What came of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Done; nothing more to do.
     Delivered,
     /// Not now; again by the schedule, but not before the time given, if any.
@@ -79,7 +80,7 @@ pub enum Verdict {
 
 /// What the engine made of a verdict, told to the handler's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// The job is finished and succeeded.
     Delivered,
     /// It runs again then.
@@ -89,24 +90,24 @@ pub enum Fate {
 }
 
 /// Done once the settlement is committed.
-pub type After = Box<dyn FnOnce() + Send>;
+pub(crate) type After = Box<dyn FnOnce() + Send>;
 
 /// Writes down an attempt, inside the transaction that settles its job.
-pub type Record = Box<dyn FnOnce(&Connection, Fate) -> store::Result<Option<After>> + Send>;
+pub(crate) type Record = Box<dyn FnOnce(&Connection, Fate) -> store::Result<Option<After>> + Send>;
 
 /// A finished attempt: its verdict and what to write down.
-pub struct Attempted {
+pub(crate) struct Attempted {
     /// What came of it.
-    pub verdict: Verdict,
+    pub(crate) verdict: Verdict,
     /// What to write down with it.
-    pub record: Record,
+    pub(crate) record: Record,
     /// What it says of the remote.
-    pub health: Health,
+    pub(crate) health: Health,
 }
 
 /// What an attempt says of its remote, whatever became of the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
+pub(crate) enum Health {
     /// It works: it took the job, or refused this one for its own sake.
     Up,
     /// It answers, but takes nothing at the moment; perhaps it says until when.
@@ -131,10 +132,10 @@ pub enum Health {
 }
 
 /// A boxed future that a handler returns.
-pub type Attempt = Pin<Box<dyn Future<Output = Attempted> + Send>>;
+pub(crate) type Attempt = Pin<Box<dyn Future<Output = Attempted> + Send>>;
 
 /// Attempts one kind of job. Network only; what it wants stored it returns.
-pub trait Handler: Send + Sync + 'static {
+pub(crate) trait Handler: Send + Sync + 'static {
     /// Makes one attempt at a job of `flow`. `now` is when it starts.
     fn attempt(self: Arc<Self>, flow: Flow, job: Claimed, now: Timestamp) -> Attempt;
 
@@ -188,7 +189,7 @@ impl Jobs {
     ///
     /// # Errors
     /// Storage trouble.
-    pub fn leave(
+    pub(crate) fn leave(
         &self,
         tx: &Connection,
         flow: &Flow,
@@ -219,7 +220,7 @@ impl Jobs {
     }
 
     /// Whether an engine is at work: it looks for something to do several times a minute.
-    pub fn are_attempted(&self) -> bool {
+    pub(crate) fn are_attempted(&self) -> bool {
         self.with_desk(|desk| desk.turned.elapsed() < SILENCE_MAX).unwrap_or(false)
     }
 
@@ -229,23 +230,23 @@ impl Jobs {
     }
 
     /// Until when a flow pauses because its endpoint fails; none if it does not.
-    pub fn paused_until(&self, flow: &Flow, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn paused_until(&self, flow: &Flow, now: Timestamp) -> Option<Timestamp> {
         self.with_lanes(|lanes| lanes.paused_until(flow, now))
     }
 
     /// Lets a flow that pauses probe its endpoint at once: there is news of it.
-    pub fn probe(&self, flow: &Flow, now: Timestamp) {
+    pub(crate) fn probe(&self, flow: &Flow, now: Timestamp) {
         self.with_lanes(|lanes| lanes.probe(flow, now));
         self.shared.bell.notify_one();
     }
 
     /// Resumptions so far. Read before waiting to be resumed, which may happen before the attempt that waits has ended.
-    pub fn resumed(&self) -> u64 {
+    pub(crate) fn resumed(&self) -> u64 {
         self.shared.resumed.load(Ordering::SeqCst)
     }
 
     /// Lets a held flow make an attempt at `at`.
-    pub fn resume(&self, flow: &Flow, at: Timestamp) {
+    pub(crate) fn resume(&self, flow: &Flow, at: Timestamp) {
         let number = self.shared.resumed.fetch_add(1, Ordering::SeqCst) + 1;
         self.with_lanes(|lanes| lanes.resume(flow, at, number));
         self.shared.bell.notify_one();
@@ -258,7 +259,7 @@ impl Jobs {
     }
 
     /// How often everything that pauses was to be tried at once.
-    pub fn nudges(&self) -> u64 {
+    pub(crate) fn nudges(&self) -> u64 {
         self.shared.nudges.load(Ordering::Relaxed)
     }
 
@@ -270,7 +271,7 @@ impl Jobs {
     }
 
     /// How far the clock was set back since the start; whoever keeps times of his own has them follow it.
-    pub fn set_back(&self) -> Duration {
+    pub(crate) fn set_back(&self) -> Duration {
         Duration::from_millis(self.shared.set_back.load(Ordering::Relaxed))
     }
 
@@ -328,7 +329,7 @@ impl Jobs {
 /// undone or because its caller went away, the engine looks whether there is such a job.
 #[derive(Debug)]
 #[must_use]
-pub struct Left {
+pub(crate) struct Left {
     jobs: Jobs,
     flow: Flow,
     run_at: Timestamp,
@@ -349,17 +350,17 @@ enum Place {
 
 impl Left {
     /// A job that was left to wait until `run_at`.
-    pub fn waiting(jobs: &Jobs, flow: &Flow, run_at: Timestamp) -> Self {
+    pub(crate) fn waiting(jobs: &Jobs, flow: &Flow, run_at: Timestamp) -> Self {
         Self { jobs: jobs.clone(), flow: flow.clone(), run_at, place: Place::Waiting }
     }
 
     /// Whether the engine will have the job in hand at once.
-    pub const fn is_claimed(&self) -> bool {
+    pub(crate) const fn is_claimed(&self) -> bool {
         matches!(self.place, Place::Claimed(_))
     }
 
     /// Tells the engine; call it after the commit.
-    pub fn announce(mut self) {
+    pub(crate) fn announce(mut self) {
         if let Place::Claimed(job) = std::mem::replace(&mut self.place, Place::Announced) {
             let (flow, now) = (&self.flow, self.run_at);
             self.jobs.with_desk(|desk| {

@@ -7,29 +7,29 @@ use crate::id::fill_random;
 
 /// The waits after the first, second, … failure; after the last of them a failure is final, unless that is repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     waits: Vec<Duration>,
     repeats: bool,
 }
 
 impl Schedule {
     /// A schedule of these waits.
-    pub const fn new(waits: Vec<Duration>) -> Self {
+    pub(crate) const fn new(waits: Vec<Duration>) -> Self {
         Self { waits, repeats: false }
     }
 
     /// The same, but the last wait is repeated for ever; what ends it is the attempt's own verdict.
-    pub const fn repeating(waits: Vec<Duration>) -> Self {
+    pub(crate) const fn repeating(waits: Vec<Duration>) -> Self {
         Self { waits, repeats: true }
     }
 
     /// The longest that [`Schedule::next`] makes anything wait by itself.
-    pub fn longest(&self) -> Duration {
+    pub(crate) fn longest(&self) -> Duration {
         self.waits.iter().max().map_or(Duration::ZERO, |wait| wait.mul_f64(1.1))
     }
 
     /// The longest that the attempts of one job take altogether, an hour for the attempts themselves included.
-    pub fn whole(&self) -> Duration {
+    pub(crate) fn whole(&self) -> Duration {
         self.waits.iter().sum::<Duration>().mul_f64(1.1) + Duration::from_secs(3600)
     }
 
@@ -37,7 +37,7 @@ impl Schedule {
     ///
     /// The wait is lengthened by up to a tenth so that retries of one outage spread out, and never ends before
     /// `not_before`.
-    pub fn next(&self, failures: u32, now: Timestamp, not_before: Option<Timestamp>) -> Option<Timestamp> {
+    pub(crate) fn next(&self, failures: u32, now: Timestamp, not_before: Option<Timestamp>) -> Option<Timestamp> {
         let mut chance = [0_u8; 2];
         fill_random(&mut chance);
         self.next_with(failures, now, not_before, f64::from(u16::from_le_bytes(chance)) / 65_536.0)

@@ -35,27 +35,27 @@ const PANIC_WAIT: Duration = Duration::from_secs(300);
 
 /// How much the engine does at once.
 #[derive(Clone, Copy, Debug)]
-pub struct WorkerConfig {
+pub(crate) struct WorkerConfig {
     /// Attempts of one lane at once.
-    pub lane_width: usize,
+    pub(crate) lane_width: usize,
     /// The same for lanes of outbound mail.
-    pub mail_lane_width: usize,
+    pub(crate) mail_lane_width: usize,
     /// Attempts of all lanes at once.
-    pub max_in_flight: usize,
+    pub(crate) max_in_flight: usize,
 }
 
 /// The engine, ready to run.
-pub struct Worker {
+pub(crate) struct Worker {
     /// Where jobs are.
-    pub db: Db,
+    pub(crate) db: Db,
     /// What time it is.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// The bell that others ring.
-    pub jobs: Jobs,
+    pub(crate) jobs: Jobs,
     /// How each kind is worked on.
-    pub tracks: HashMap<Kind, Track>,
+    pub(crate) tracks: HashMap<Kind, Track>,
     /// How much at once.
-    pub config: WorkerConfig,
+    pub(crate) config: WorkerConfig,
 }
 
 /// A claim's outcome: per flow what was claimed and when the next is due.
@@ -80,7 +80,7 @@ impl Worker {
     /// Attempts jobs until `stop`; then starts nothing new and waits up to `grace` for what runs.
     ///
     /// Storage that fails at the start (a full disk, a lock) is asked until it does not.
-    pub async fn run(self, stop: CancellationToken, grace: Duration) {
+    pub(crate) async fn run(self, stop: CancellationToken, grace: Duration) {
         self.jobs.open(Lanes::new(self.config));
         let mut told = false;
         let (version, waiting) = loop {

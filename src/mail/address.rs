@@ -137,7 +137,7 @@ impl Mailbox {
     }
 
     /// Whether mail may be sent to it, and from it, as it is written ([`Mailbox::parse`]).
-    pub fn is_sendable(&self) -> bool {
+    pub(crate) fn is_sendable(&self) -> bool {
         Self::parse(&self.to_string()).is_ok()
     }
 
@@ -153,7 +153,7 @@ impl Mailbox {
 
     /// Whether the local part holds characters that nobody sees. As an address of ours, none may: it would look like
     /// another one.
-    pub fn has_invisible_characters(&self) -> bool {
+    pub(crate) fn has_invisible_characters(&self) -> bool {
         self.local.chars().any(is_invisible)
     }
 
@@ -166,7 +166,7 @@ impl Mailbox {
     }
 
     /// The canonical form for routes (contract 4.1): dots need no quotes there, wherever they stand.
-    pub fn routed(&self) -> String {
+    pub(crate) fn routed(&self) -> String {
         self.comparable(is_dotted)
     }
 
@@ -180,13 +180,13 @@ impl Mailbox {
 
     /// How mail of our own names it to somebody whom its owner does not know. A local part may be a sentence, and an
     /// international one look like anything, so only plain ones stand there.
-    pub fn shown_to_strangers(&self) -> String {
+    pub(crate) fn shown_to_strangers(&self) -> String {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte);
         if self.local.bytes().all(is_plain) { self.to_string() } else { format!("an address at {}", self.domain) }
     }
 
     /// What mails to one mailbox are counted by: the canonical form without a `+` suffix.
-    pub fn without_suffix(&self) -> String {
+    pub(crate) fn without_suffix(&self) -> String {
         let canonical = self.canonical();
         let (local, domain) = canonical.rsplit_once('@').unwrap_or((&canonical, ""));
         let plain = local.split_once('+').map_or(local, |(plain, _)| plain);
@@ -195,7 +195,7 @@ impl Mailbox {
 }
 
 /// The canonical form of an address that was stored or read in whatever spelling; what is none in lower case.
-pub fn canonical(text: &str) -> String {
+pub(crate) fn canonical(text: &str) -> String {
     Mailbox::parse_received(text).map_or_else(|_| text.to_lowercase(), |mailbox| mailbox.canonical())
 }
 

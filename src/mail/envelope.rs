@@ -21,27 +21,27 @@ pub struct Peer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsInfo {
     /// `TLSv1.3`.
-    pub version: String,
+    pub(crate) version: String,
     /// `TLS_AES_256_GCM_SHA384`.
-    pub cipher: String,
+    pub(crate) cipher: String,
 }
 
 /// The envelope of one transaction (RFC 5321 §2.3.1); recipients are what the door resolved them to.
 #[derive(Clone, Debug)]
-pub struct Envelope<R> {
+pub(crate) struct Envelope<R> {
     /// Who gets a bounce.
-    pub reverse_path: ReversePath,
+    pub(crate) reverse_path: ReversePath,
     /// Who gets the message; never empty at acceptance.
-    pub recipients: Vec<R>,
+    pub(crate) recipients: Vec<R>,
     /// Whether MAIL asked for SMTPUTF8 (RFC 6531).
-    pub smtputf8: bool,
+    pub(crate) smtputf8: bool,
     /// Whether MAIL declared 8BITMIME (RFC 6152).
-    pub eight_bit: bool,
+    pub(crate) eight_bit: bool,
 }
 
 impl<R> Envelope<R> {
     /// The same with other recipients; those that become none are left out.
-    pub fn map<T>(self, other: impl FnMut(R) -> Option<T>) -> Envelope<T> {
+    pub(crate) fn map<T>(self, other: impl FnMut(R) -> Option<T>) -> Envelope<T> {
         Envelope {
             reverse_path: self.reverse_path,
             recipients: self.recipients.into_iter().filter_map(other).collect(),

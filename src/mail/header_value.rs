@@ -9,7 +9,7 @@ use super::address::Domain;
 use super::line::MAX_LINE;
 use super::mailbox_list::{NamedMailbox, parse_list};
 use super::{message_id, uri};
-pub use text::encoded_words;
+pub(crate) use text::encoded_words;
 use text::{phrase, phrase_of_list, unstructured};
 
 /// RFC 5322 §2.1.1: what a line should not exceed.
@@ -17,7 +17,7 @@ const WANTED_LINE: usize = 78;
 
 /// What the value of a field is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Syntax {
+pub(crate) enum Syntax {
     /// Unstructured text (RFC 5322 §2.2.1).
     Text,
     /// Mailboxes with display names.
@@ -126,7 +126,7 @@ const BY_NAME: &[(Syntax, &[&str])] = &[
 ];
 
 /// The syntax of a field; what is not known is text.
-pub fn syntax_of(name: &str) -> Syntax {
+pub(crate) fn syntax_of(name: &str) -> Syntax {
     let names_it = |names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
     BY_NAME.iter().find(|(_, names)| names_it(names)).map_or(Syntax::Text, |(syntax, _)| *syntax)
 }
@@ -135,7 +135,7 @@ pub fn syntax_of(name: &str) -> Syntax {
 ///
 /// # Errors
 /// The value has not the syntax of the field.
-pub fn field(name: &str, value: &str) -> Result<String, ValueError> {
+pub(crate) fn field(name: &str, value: &str) -> Result<String, ValueError> {
     folded(name, &written(name, value)?)
 }
 
@@ -143,7 +143,7 @@ pub fn field(name: &str, value: &str) -> Result<String, ValueError> {
 ///
 /// # Errors
 /// A line is too short for one of them.
-pub fn mailboxes_field<'m>(
+pub(crate) fn mailboxes_field<'m>(
     name: &str,
     list: impl IntoIterator<Item = &'m NamedMailbox>,
 ) -> Result<String, ValueError> {
@@ -154,7 +154,7 @@ pub fn mailboxes_field<'m>(
 ///
 /// # Errors
 /// None occurs: what is too long is encoded.
-pub fn text_field(name: &str, text: &str) -> Result<String, ValueError> {
+pub(crate) fn text_field(name: &str, text: &str) -> Result<String, ValueError> {
     folded(name, &unstructured(text))
 }
 
@@ -176,7 +176,7 @@ fn written(name: &str, value: &str) -> Result<String, ValueError> {
 ///
 /// # Errors
 /// There is a word that no line has room for.
-pub fn folded(name: &str, value: &str) -> Result<String, ValueError> {
+pub(crate) fn folded(name: &str, value: &str) -> Result<String, ValueError> {
     let mut field = String::with_capacity(name.len() + value.len() + value.len() / 32 + 8);
     field.push_str(name);
     field.push(':');
@@ -208,13 +208,13 @@ pub fn folded(name: &str, value: &str) -> Result<String, ValueError> {
 }
 
 /// Mailboxes with commas between.
-pub fn mailboxes<'m>(list: impl IntoIterator<Item = &'m NamedMailbox>) -> String {
+pub(crate) fn mailboxes<'m>(list: impl IntoIterator<Item = &'m NamedMailbox>) -> String {
     let list = list.into_iter().map(|one| mailbox(one.name.as_deref(), &one.mailbox.to_string()));
     list.collect::<Vec<_>>().join(", ")
 }
 
 /// `"Name" <address>`, or `<address>`.
-pub fn mailbox(name: Option<&str>, address: &str) -> String {
+pub(crate) fn mailbox(name: Option<&str>, address: &str) -> String {
     match name.filter(|name| !name.trim().is_empty()) {
         Some(name) => format!("{} <{address}>", phrase(name)),
         None => format!("<{address}>"),
@@ -225,7 +225,7 @@ pub fn mailbox(name: Option<&str>, address: &str) -> String {
 ///
 /// # Errors
 /// One of them is none.
-pub fn message_ids(value: &str) -> Result<Vec<String>, ValueError> {
+pub(crate) fn message_ids(value: &str) -> Result<Vec<String>, ValueError> {
     let mut ids = Vec::new();
     let value = value.trim();
     let mut rest = value;

@@ -5,7 +5,7 @@ use icu_properties::{CodePointMapData, CodePointSetData};
 
 /// Bidirectional marks and line separators: `invoice\u{202e}fdp.exe` would be shown as `invoiceexe.pdf`. The joiners, which
 /// Arabic, Indic scripts and emoji need, are not among them.
-pub const fn changes_the_order(c: char) -> bool {
+pub(crate) const fn changes_the_order(c: char) -> bool {
     matches!(
         c,
         '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'
@@ -15,7 +15,7 @@ pub const fn changes_the_order(c: char) -> bool {
 
 /// The same, and everything else that leaves no mark of its own: formats, joiners, fillers, selectors, tags, odd blanks, what
 /// stands for no character. None of it belongs into an address of ours.
-pub fn is_invisible(c: char) -> bool {
+pub(crate) fn is_invisible(c: char) -> bool {
     let category = CodePointMapData::<GeneralCategory>::new().get(c);
     c != ' ' && HIDDEN.contains(category)
         || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)

@@ -4,14 +4,14 @@
 const MAX_ID: usize = 900;
 
 /// `<id>`, of an id that names some message: programs make ids of all kinds, and the answer to one has to repeat it.
-pub fn named(id: &str) -> Option<String> {
+pub(crate) fn named(id: &str) -> Option<String> {
     let fits = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>".contains(&byte));
     fits.then(|| format!("<{id}>"))
 }
 
 /// The Message-ID that a message of ours may have: `<left@right>` with one `@` (RFC 5322 §3.6.4). Of which characters
 /// the sides are is its maker's business, who will look for it again. Brackets that are missing are added.
-pub fn own(text: &str) -> Option<String> {
+pub(crate) fn own(text: &str) -> Option<String> {
     let text = text.trim();
     let inner = match text.strip_prefix('<') {
         Some(text) => text.strip_suffix('>')?,

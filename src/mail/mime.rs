@@ -32,34 +32,38 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
-pub use author::{is_international as has_international_author, sole as sole_author};
-pub use base64_lines::base64_lines;
+pub(crate) use author::{is_international as has_international_author, sole as sole_author};
+pub(crate) use base64_lines::base64_lines;
 use body::{Placed, Texts};
-pub use decode::{Decoder, Encoding, decode_part, decoded_size};
-pub use header::{Field, Fields, without_stray_lines};
+pub use decode::Decoder;
+pub(crate) use decode::Encoding;
+pub use decode::decode_part;
+pub(crate) use header::{Field, Fields, without_stray_lines};
 pub use headers::Headers;
-pub use params::{Value, is_token, safe_filename};
+pub(crate) use params::{Value, is_token, safe_filename};
 pub use recode::to_seven_bit;
-pub use repair::{Irreparable, repaired, with_ascii_header};
-pub use text::{PlacedText, TextReader};
-pub use trace_fields::{field_values, received_by, without_results_of};
+pub(crate) use repair::{Irreparable, repaired, with_ascii_header};
+pub(crate) use text::PlacedText;
+pub use text::TextReader;
+pub use trace_fields::field_values;
+pub(crate) use trace_fields::{received_by, without_results_of};
 
 /// Octets of a subject or of a display name that are kept beside the header.
 const MAX_SHOWN: usize = 4096;
 
 /// What is read of a message at most; beyond it the message is stored all the same and flagged.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Parts, multiparts included.
-    pub max_parts: usize,
+    pub(crate) max_parts: usize,
     /// Multiparts inside one another.
-    pub max_depth: usize,
+    pub(crate) max_depth: usize,
     /// Bytes of one header block.
-    pub max_header_bytes: usize,
+    pub(crate) max_header_bytes: usize,
     /// Fields of one header block.
-    pub max_header_fields: usize,
+    pub(crate) max_header_fields: usize,
     /// Mailboxes of one address list.
-    pub max_addresses: usize,
+    pub(crate) max_addresses: usize,
 }
 
 impl Default for Limits {
@@ -102,7 +106,7 @@ impl Disposition {
     }
 
     /// The disposition that a stored word names.
-    pub fn parse(word: &str) -> Self {
+    pub(crate) fn parse(word: &str) -> Self {
         if word == "inline" { Self::Inline } else { Self::Attachment }
     }
 }
@@ -115,7 +119,7 @@ pub struct Part {
     /// `type/subtype` in lower case, if the part has a valid one.
     pub content_type: Option<String>,
     /// The charset parameter of a text, in lower case.
-    pub charset: Option<String>,
+    pub(crate) charset: Option<String>,
     /// Content-ID without its angle brackets.
     pub content_id: Option<String>,
     /// Content-Disposition, if the part has one.
@@ -141,12 +145,12 @@ pub struct Mail {
     /// All mailboxes that all From fields name.
     pub header_from: Vec<NamedAddress>,
     /// How many From fields there are; RFC 5322 §3.6 allows one.
-    pub from_fields: usize,
+    pub(crate) from_fields: usize,
     /// Whether From fields name others than the first does.
-    pub from_fields_differ: bool,
+    pub(crate) from_fields_differ: bool,
     /// The address that every reader finds in the one From field; none where they may differ, and what only some of them
     /// read must not pass for authenticated.
-    pub author: Option<String>,
+    pub(crate) author: Option<String>,
     /// The mailboxes of To.
     pub to_names: Vec<NamedAddress>,
     /// The mailboxes of Cc.
@@ -165,19 +169,19 @@ pub struct Mail {
     /// Everything else, in order: files, inline images, nested messages, calendars; what a winmail.dat holds behind it.
     pub attachments: Vec<Part>,
     /// Number of Received fields.
-    pub received_count: usize,
+    pub(crate) received_count: usize,
     /// Whether the message says that no person sent it (RFC 3834 §5).
     pub auto_submitted: bool,
     /// Whether a mailing list or a bulk sender sent it (RFC 2919, RFC 2369, `Precedence`).
-    pub bulk: bool,
+    pub(crate) bulk: bool,
     /// Where the header begins: behind the line that separates it from others in an mbox file, if there is one.
-    pub header_offset: usize,
+    pub(crate) header_offset: usize,
     /// Where the body begins.
-    pub body_offset: usize,
+    pub(crate) body_offset: usize,
     /// Whether the header of the message itself went past a limit.
-    pub header_truncated: bool,
+    pub(crate) header_truncated: bool,
     /// Whether something in that header is no field; for other readers it may end there.
-    pub has_stray_lines: bool,
+    pub(crate) has_stray_lines: bool,
     /// Whether something was left out because of a limit.
     pub truncated: bool,
 }
@@ -185,7 +189,7 @@ pub struct Mail {
 impl Mail {
     /// The address the message is from (contract 5.2): that of the From field if it names exactly one, and every other From
     /// field the same; else the envelope sender, else `MAILER-DAEMON@hostname`.
-    pub fn from_addr(&self, mail_from: &str, hostname: &str) -> String {
+    pub fn sender_address(&self, mail_from: &str, hostname: &str) -> String {
         match self.header_from.as_slice() {
             [only] if !self.from_fields_differ => only.address.clone(),
             _ if mail_from.is_empty() => format!("MAILER-DAEMON@{hostname}"),
@@ -194,7 +198,7 @@ impl Mail {
     }
 
     /// The domain of [`Mail::author`].
-    pub fn author_domain(&self) -> Option<&str> {
+    pub(crate) fn author_domain(&self) -> Option<&str> {
         self.author.as_deref()?.rsplit_once('@').map(|(_, domain)| domain)
     }
 
@@ -216,14 +220,14 @@ pub fn parse(raw: &[u8]) -> Mail {
 }
 
 /// Reads a message within `limits`.
-pub fn parse_within(raw: &[u8], limits: &Limits) -> Mail {
+pub(crate) fn parse_within(raw: &[u8], limits: &Limits) -> Mail {
     // Nothing below is meant to panic; but were it to, a mail must not be lost by it.
     catch_unwind(AssertUnwindSafe(|| read(raw, limits, Texts::Decoded))).unwrap_or_else(|_| unread())
 }
 
 /// As [`parse`] for whoever does not want the texts, whose decoding is most of the work: they are empty where there are any,
 /// and [`Mail::truncated`] does not tell whether they would be cut.
-pub fn parse_apart_from_texts(raw: &[u8]) -> Mail {
+pub(crate) fn parse_apart_from_texts(raw: &[u8]) -> Mail {
     catch_unwind(AssertUnwindSafe(|| read(raw, &Limits::default(), Texts::Skipped))).unwrap_or_else(|_| unread())
 }
 

@@ -1,16 +1,16 @@
 //! The vocabulary of mail, pure: addresses, envelopes, replies, MIME, trace fields.
 
-pub mod address;
-pub mod envelope;
-pub mod header_value;
-pub mod invisible;
-pub mod line;
-pub mod mailbox_list;
-pub mod message_id;
-pub mod mime;
-pub mod reply;
-pub mod report;
-pub mod signed_part;
-pub mod trace;
-pub mod uri;
-pub mod verification;
+pub(crate) mod address;
+pub(crate) mod envelope;
+pub(crate) mod header_value;
+pub(crate) mod invisible;
+pub(crate) mod line;
+pub(crate) mod mailbox_list;
+pub(crate) mod message_id;
+pub(crate) mod mime;
+pub(crate) mod reply;
+pub(crate) mod report;
+pub(crate) mod signed_part;
+pub(crate) mod trace;
+pub(crate) mod uri;
+pub(crate) mod verification;

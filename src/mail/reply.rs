@@ -20,7 +20,7 @@ macro_rules! replies {
 
         impl Reply {$(
             $(#[$doc])*
-            pub const $name: Self = Self { code: $code, enhanced: $enhanced, text: Cow::Borrowed($text) };
+            pub(crate) const $name: Self = Self { code: $code, enhanced: $enhanced, text: Cow::Borrowed($text) };
         )*}
     };
 }
@@ -136,22 +136,22 @@ replies! {
 
 impl Reply {
     /// The greeting.
-    pub fn greeting(hostname: &str) -> Self {
+    pub(crate) fn greeting(hostname: &str) -> Self {
         Self { code: 220, enhanced: "", text: format!("{hostname} ESMTP mailkite").into() }
     }
 
     /// The promise.
-    pub fn accepted(id: &str) -> Self {
+    pub(crate) fn accepted(id: &str) -> Self {
         Self { code: 250, enhanced: "2.0.0", text: format!("Ok: {id}").into() }
     }
 
     /// HELO.
-    pub fn hello(hostname: &str) -> Self {
+    pub(crate) fn hello(hostname: &str) -> Self {
         Self { code: 250, enhanced: "", text: hostname.to_owned().into() }
     }
 
     /// Whether it refuses something for good.
-    pub const fn is_permanent_failure(&self) -> bool {
+    pub(crate) const fn is_permanent_failure(&self) -> bool {
         self.code >= 500
     }
 
@@ -169,7 +169,7 @@ impl Reply {
 }
 
 /// The reply to EHLO: the host's name, then one extension a line (RFC 5321 §4.1.1.1).
-pub fn write_ehlo(out: &mut Vec<u8>, hostname: &str, extensions: &[String]) {
+pub(crate) fn write_ehlo(out: &mut Vec<u8>, hostname: &str, extensions: &[String]) {
     let lines = std::iter::once(hostname).chain(extensions.iter().map(String::as_str));
     let last = extensions.len();
     for (index, line) in lines.enumerate() {

@@ -41,7 +41,7 @@ pub struct RecipientStatus {
 
 impl AbuseReport {
     /// Whether a user did not want the message; some reports say the opposite, or tell of signatures (RFC 6591).
-    pub fn is_complaint(&self) -> bool {
+    pub(crate) fn is_complaint(&self) -> bool {
         !matches!(self.feedback_type.as_str(), "not-spam" | "auth-failure" | "dmarc")
     }
 }

@@ -4,7 +4,7 @@
 ///
 /// mail-auth ignores trailing lines that are empty, but not those of blanks alone; without them it finds the hash that
 /// the rest of the world finds.
-pub fn without_trailing_blanks(mail: &[u8]) -> &[u8] {
+pub(crate) fn without_trailing_blanks(mail: &[u8]) -> &[u8] {
     let body = memchr::memmem::find(mail, b"\r\n\r\n").map_or(mail.len(), |end| end + 4);
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
     let end = mail.iter().rposition(|byte| !blank(byte)).map_or(0, |last| last + 1);

@@ -36,7 +36,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// The contract's word.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Pass => "pass",
             Self::Fail => "fail",
@@ -57,20 +57,20 @@ impl fmt::Display for Verdict {
 
 /// One check of an Authentication-Results field: method, verdict and the identifiers that it was about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checked {
+pub(crate) struct Checked {
     /// `spf`, `dkim`, `dmarc`, `arc`.
-    pub method: &'static str,
+    pub(crate) method: &'static str,
     /// What came out.
-    pub verdict: Verdict,
+    pub(crate) verdict: Verdict,
     /// `smtp.mailfrom`, `header.d` and so on (RFC 8601 §2.7), each with its value as the message gives it.
-    pub properties: Vec<(&'static str, String)>,
+    pub(crate) properties: Vec<(&'static str, String)>,
 }
 
 /// The Received field of a message that `peer` handed over, with its final CRLF.
 ///
 /// `for_recipient` names the one recipient, and is `None` where there are several (RFC 5321 §7.6: it would betray
 /// blind copies).
-pub fn received(
+pub(crate) fn received(
     peer: &Peer,
     hostname: &str,
     id: &str,
@@ -110,7 +110,7 @@ fn literal(address: IpAddr) -> String {
 }
 
 /// The Authentication-Results field of `hostname`, with its final CRLF; without checks it says `none` (RFC 8601 §2.2).
-pub fn authentication_results(hostname: &str, checks: &[Checked]) -> String {
+pub(crate) fn authentication_results(hostname: &str, checks: &[Checked]) -> String {
     let mut field = format!("Authentication-Results: {hostname}");
     if checks.is_empty() {
         field.push_str("; none");

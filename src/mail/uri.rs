@@ -11,7 +11,7 @@ const UNSAFE: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
 
 /// A URI in ASCII: its host as A-labels, the rest percent-encoded (RFC 3987 §3.1). Blanks are those of folding.
-pub fn in_ascii(text: &str) -> Option<String> {
+pub(crate) fn in_ascii(text: &str) -> Option<String> {
     let text: Cow<'_, str> = if text.contains(char::is_whitespace) {
         text.split_whitespace().collect::<String>().into()
     } else {
@@ -25,7 +25,7 @@ pub fn in_ascii(text: &str) -> Option<String> {
 }
 
 /// The scheme of a URI (RFC 3986 §3.1) and what stands behind it, neither of them empty.
-pub fn scheme_of(uri: &str) -> Option<(&str, &str)> {
+pub(crate) fn scheme_of(uri: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = uri.split_once(':')?;
     let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));

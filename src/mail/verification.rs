@@ -33,7 +33,7 @@ pub struct Verification {
 
 impl Verification {
     /// Nobody was asked.
-    pub fn unasked(hostname: &str) -> Self {
+    pub(crate) fn unasked(hostname: &str) -> Self {
         Self {
             verdicts: Verdicts::default(),
             authentication_results: trace::authentication_results(hostname, &[]),
@@ -43,7 +43,7 @@ impl Verification {
     }
 
     /// Of a message that this server sent itself, for an account that it let send from `domain`.
-    pub fn own(hostname: &str, domain: &str, mail_from: &str) -> Self {
+    pub(crate) fn own(hostname: &str, domain: &str, mail_from: &str) -> Self {
         let passed = |method, property, value: &str| Checked {
             method,
             verdict: Verdict::Pass,

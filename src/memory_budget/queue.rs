@@ -19,9 +19,9 @@ pub(super) struct Queue {
 #[derive(Debug)]
 pub(super) struct Waiter {
     /// In whose line, and whose share it is limited to.
-    pub account: Option<i64>,
-    pub more: usize,
-    pub granted: oneshot::Sender<Grant>,
+    pub(crate) account: Option<i64>,
+    pub(crate) more: usize,
+    pub(crate) granted: oneshot::Sender<Grant>,
 }
 
 /// Whether somebody can have what it waits for.

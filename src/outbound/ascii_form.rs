@@ -16,12 +16,12 @@ pub struct AsciiForm {
 
 impl AsciiForm {
     /// Signed by these keys.
-    pub const fn new(keys: Arc<DomainKeys>) -> Self {
+    pub(crate) const fn new(keys: Arc<DomainKeys>) -> Self {
         Self { keys }
     }
 
     /// The mail signed anew with an ASCII header; none where that cannot be written.
-    pub async fn of(&self, data: &Bytes) -> Option<Bytes> {
+    pub(crate) async fn of(&self, data: &Bytes) -> Option<Bytes> {
         let (keys, data) = (Arc::clone(&self.keys), data.clone());
         let made = tokio::task::spawn_blocking(move || {
             let mut mail = mime::with_ascii_header(&data)?;

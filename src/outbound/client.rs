@@ -25,12 +25,12 @@ use tokio_rustls::TlsConnector;
 use super::Host;
 use crate::egress::Guard;
 use offers::Offers;
-pub use reply::Reply;
-pub use transaction::Ended;
-pub use transcript::Transcript;
+pub(crate) use reply::Reply;
+pub(crate) use transaction::Ended;
+pub(crate) use transcript::Transcript;
 
 /// What a host that does not greet is waited for.
-pub const GREETING: &str = "the greeting";
+pub(crate) const GREETING: &str = "the greeting";
 
 /// Deadlines of a session (RFC 5321 §4.5.3.2).
 #[derive(Clone, Copy, Debug)]
@@ -67,28 +67,28 @@ impl Default for Timeouts {
 const PARTING: Duration = Duration::from_secs(1);
 
 /// How a session is opened.
-pub struct Opening<'a> {
+pub(crate) struct Opening<'a> {
     /// What we call ourselves.
-    pub helo: &'a str,
+    pub(crate) helo: &'a str,
     /// Deadlines of each step.
-    pub timeouts: Timeouts,
+    pub(crate) timeouts: Timeouts,
     /// When all of them end.
-    pub deadline: Instant,
+    pub(crate) deadline: Instant,
     /// For the greeting.
-    pub greeting: Duration,
+    pub(crate) greeting: Duration,
     /// TLS from the first octet.
-    pub implicit_tls: bool,
+    pub(crate) implicit_tls: bool,
     /// What TLS has to prove; none: STARTTLS is not asked for.
-    pub tls: Option<TlsConnector>,
+    pub(crate) tls: Option<TlsConnector>,
     /// User and password.
-    pub auth: Option<(&'a str, &'a str)>,
+    pub(crate) auth: Option<(&'a str, &'a str)>,
     /// What refuses a connection that turns out to lead back to this server; none: the operator chose the host.
-    pub guard: Option<&'a Guard>,
+    pub(crate) guard: Option<&'a Guard>,
 }
 
 /// Trouble with a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// This machine could not ask it: no file descriptor, no such source address, no route, no permission.
     Ours(String),
     /// No connection, or it was lost.
@@ -107,7 +107,7 @@ pub enum Fault {
 
 impl Fault {
     /// A sentence that begins with an enhanced status code (RFC 3463, RFC 7672 §8.3 style for TLS).
-    pub fn diagnostic(&self, host: &str) -> String {
+    pub(crate) fn diagnostic(&self, host: &str) -> String {
         match self {
             Self::Ours(why) => format!("4.3.0 {host} was not asked, for a reason of our own: {why}"),
             Self::Connection(why) => format!("4.4.1 {host}: {why}"),
@@ -120,7 +120,7 @@ impl Fault {
     }
 
     /// Whether it says nothing of the host.
-    pub const fn is_ours(&self) -> bool {
+    pub(crate) const fn is_ours(&self) -> bool {
         matches!(self, Self::Ours(_))
     }
 }
@@ -132,7 +132,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire for S {}
 ///
 /// # Errors
 /// There is no connection, and why: by this machine's fault or not.
-pub async fn connect(address: SocketAddr, source: Option<IpAddr>, deadline: Instant) -> Result<TcpStream, Fault> {
+pub(crate) async fn connect(
+    address: SocketAddr,
+    source: Option<IpAddr>,
+    deadline: Instant,
+) -> Result<TcpStream, Fault> {
     let why = |error: io::Error| format!("no connection to {address}: {error}");
     let ours = |error| Fault::Ours(why(error));
     let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }.map_err(ours)?;
@@ -158,7 +162,7 @@ pub async fn connect(address: SocketAddr, source: Option<IpAddr>, deadline: Inst
 }
 
 /// A session that is ready for a transaction.
-pub struct Session {
+pub(crate) struct Session {
     wire: Box<dyn Wire>,
     input: BytesMut,
     offers: Offers,
@@ -166,13 +170,13 @@ pub struct Session {
     /// When the parcel's time is over, whatever step it is at.
     deadline: Instant,
     /// `TLSv1.3`; none: plain text.
-    pub tls: Option<String>,
+    pub(crate) tls: Option<String>,
     /// Whether it offers STARTTLS, and then refused it.
-    pub refuses_tls: bool,
+    pub(crate) refuses_tls: bool,
     /// What was said so far.
-    pub transcript: Transcript,
+    pub(crate) transcript: Transcript,
     /// Transactions that were made.
-    pub transactions: u32,
+    pub(crate) transactions: u32,
 }
 
 impl Session {
@@ -180,7 +184,7 @@ impl Session {
     ///
     /// # Errors
     /// The host's trouble, with what was said.
-    pub async fn open(
+    pub(crate) async fn open(
         stream: TcpStream,
         host: &Host,
         address: SocketAddr,
@@ -214,14 +218,14 @@ impl Session {
     }
 
     /// Whether the host closed the session, or said something unasked, while nobody looked.
-    pub fn is_stale(&mut self) -> bool {
+    pub(crate) fn is_stale(&mut self) -> bool {
         // Nothing to read is the one healthy answer.
         !self.input.is_empty() || self.wire.read_buf(&mut self.input).now_or_never().is_some()
     }
 
     /// Says good-bye. The host counts the connection until it answers and ends it (RFC 5321 §4.1.1.10), which is waited
     /// for a moment.
-    pub async fn quit(mut self) {
+    pub(crate) async fn quit(mut self) {
         let parting = async {
             self.wire.write_all(b"QUIT\r\n").await?;
             self.wire.flush().await?;

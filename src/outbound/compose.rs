@@ -101,7 +101,7 @@ fn begins(name: &str, head: &str) -> bool {
 ///
 /// # Errors
 /// It is not one mailbox.
-pub fn sender_field(value: &str) -> Result<NamedMailbox, ComposeError> {
+pub(crate) fn sender_field(value: &str) -> Result<NamedMailbox, ComposeError> {
     let one = parse_one(value).map_err(|_| ComposeError::Sender)?;
     if one.mailbox.has_invisible_characters() { Err(ComposeError::Sender) } else { Ok(one) }
 }
@@ -110,7 +110,7 @@ pub fn sender_field(value: &str) -> Result<NamedMailbox, ComposeError> {
 ///
 /// # Errors
 /// Its name or value may not.
-pub fn check_header(name: &str, value: &str) -> Result<(), ComposeError> {
+pub(crate) fn check_header(name: &str, value: &str) -> Result<(), ComposeError> {
     let named = !name.is_empty() && name.bytes().all(|byte| (33..=126).contains(&byte) && byte != b':');
     if !named {
         return Err(ComposeError::Name);
@@ -133,7 +133,7 @@ pub fn check_header(name: &str, value: &str) -> Result<(), ComposeError> {
 ///
 /// # Errors
 /// It holds control characters, blanks within, or nothing.
-pub fn thread_header(text: &str) -> Result<String, ComposeError> {
+pub(crate) fn thread_header(text: &str) -> Result<String, ComposeError> {
     if text.chars().any(char::is_control) {
         return Err(ComposeError::ControlCharacter);
     }
@@ -159,7 +159,7 @@ pub fn compose(letter: &Letter) -> Result<Vec<u8>, ComposeError> {
 ///
 /// # Errors
 /// A field of the caller's own may not stand in a message.
-pub fn compose_last(letter: &mut Letter) -> Result<Vec<u8>, ComposeError> {
+pub(crate) fn compose_last(letter: &mut Letter) -> Result<Vec<u8>, ComposeError> {
     let contents = letter.attachments.iter_mut().map(|file| std::mem::take(&mut file.content));
     let bodies = Bodies {
         text: letter.text.take().map(|text| lines(text.into())),

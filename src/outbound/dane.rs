@@ -18,7 +18,7 @@ pub struct Tlsa {
 
 impl Tlsa {
     /// Whether the record is of a kind that can be obeyed; others are ignored (RFC 7672 §3.1.3).
-    pub fn is_usable(&self) -> bool {
+    pub(crate) fn is_usable(&self) -> bool {
         let length = match self.matching {
             0 => !self.data.is_empty(),
             1 => self.data.len() == 32,
@@ -29,7 +29,7 @@ impl Tlsa {
     }
 
     /// Whether a certificate is the one that the record names.
-    pub fn matches(&self, certificate: &CertificateDer<'_>) -> bool {
+    pub(crate) fn matches(&self, certificate: &CertificateDer<'_>) -> bool {
         let key;
         let selected: &[u8] = match self.selector {
             0 => certificate,

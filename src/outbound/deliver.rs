@@ -41,28 +41,28 @@ const RATE_PATIENCE: Duration = Duration::from_secs(10);
 const RATE_LOOK: Duration = Duration::from_millis(200);
 
 /// A future that a local delivery returns.
-pub type Delivering = Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>>;
+pub(crate) type Delivering = Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>>;
 
 /// Takes mail for domains that are received here.
-pub trait LocalDelivery: Send + Sync + 'static {
+pub(crate) trait LocalDelivery: Send + Sync + 'static {
     /// What became of each recipient, in the parcel's order; who the mail is from was found out before.
     fn deliver(&self, parcel: Parcel, verification: Verification) -> Delivering;
 }
 
 /// Attempts dispatches; the handler of its kind of job.
-pub struct Dispatcher {
+pub(crate) struct Dispatcher {
     /// Sending.
-    pub outbound: Outbound,
+    pub(crate) outbound: Outbound,
     /// The network.
-    pub transport: Transport,
+    pub(crate) transport: Transport,
     /// The door of mail that is received here.
-    pub local: Arc<dyn LocalDelivery>,
+    pub(crate) local: Arc<dyn LocalDelivery>,
     /// What time it is when an attempt ends.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// Turns of recipient domains.
-    pub pace: Pace,
+    pub(crate) pace: Pace,
     /// What large mail data is held within.
-    pub memory: MemoryBudget,
+    pub(crate) memory: MemoryBudget,
 }
 
 impl Handler for Dispatcher {

@@ -25,27 +25,27 @@ pub(super) const UNKNOWN_STATUS: &str = "5.0.0";
 /// A report of a failure.
 pub(super) struct DeliveryReport<'r> {
     /// Whom it goes to.
-    pub to: &'r Mailbox,
-    pub subject: &'static str,
+    pub(crate) to: &'r Mailbox,
+    pub(crate) subject: &'static str,
     /// The left side of its Message-ID, which no other report has; of a dot-atom's characters.
-    pub id: &'r str,
+    pub(crate) id: &'r str,
     /// What it says to people, with CRLF line ends.
-    pub text: &'r str,
+    pub(crate) text: &'r str,
     /// When the message came that it is about.
-    pub arrival: Timestamp,
-    pub failures: &'r [FailedRecipient<'r>],
+    pub(crate) arrival: Timestamp,
+    pub(crate) failures: &'r [FailedRecipient<'r>],
     /// The header of that message.
-    pub enclosed: Option<&'r [u8]>,
+    pub(crate) enclosed: Option<&'r [u8]>,
 }
 
 /// A recipient who was not reached.
 pub(super) struct FailedRecipient<'r> {
     /// An address, or words for one that is not told.
-    pub recipient: &'r str,
+    pub(crate) recipient: &'r str,
     /// Enhanced status code of a failure, where one is known.
-    pub status: Option<String>,
+    pub(crate) status: Option<String>,
     /// What a host replied.
-    pub diagnostic: Option<&'r str>,
+    pub(crate) diagnostic: Option<&'r str>,
 }
 
 impl Outbound {

@@ -16,22 +16,22 @@ use crate::mail::mailbox_list::NamedMailbox;
 
 /// A message that somebody wants to send.
 #[derive(Clone, Debug)]
-pub struct Draft {
+pub(crate) struct Draft {
     /// What is composed; its Message-ID and date are set here, unless its own headers have them.
-    pub letter: Letter,
+    pub(crate) letter: Letter,
     /// Recipients that no field names.
-    pub bcc: Vec<NamedMailbox>,
+    pub(crate) bcc: Vec<NamedMailbox>,
     /// Addresses that nothing is sent to, in canonical form.
-    pub suppressed: Vec<String>,
+    pub(crate) suppressed: Vec<String>,
     /// JSON object.
-    pub metadata: Option<String>,
+    pub(crate) metadata: Option<String>,
     /// When it is to be sent; none: now.
-    pub scheduled_at: Option<Timestamp>,
+    pub(crate) scheduled_at: Option<Timestamp>,
 }
 
 /// Why a draft cannot be sent.
 #[derive(Debug, thiserror::Error)]
-pub enum DraftError {
+pub(crate) enum DraftError {
     /// Every recipient is suppressed: 409 `recipient_suppressed`.
     #[error("every recipient is suppressed")]
     Suppressed,
@@ -48,14 +48,14 @@ pub enum DraftError {
 
 impl Draft {
     /// Every envelope recipient once, whatever its spelling, in the order To, Cc, Bcc.
-    pub fn recipients(&self) -> Vec<Mailbox> {
+    pub(crate) fn recipients(&self) -> Vec<Mailbox> {
         let mut seen = HashSet::new();
         let fields = self.letter.to.iter().chain(&self.letter.cc).chain(&self.bcc);
         fields.map(|one| &one.mailbox).filter(|one| seen.insert(one.canonical())).cloned().collect()
     }
 
     /// The recipients, of those that this message has, that nothing is sent to.
-    pub fn skipped(&self) -> Vec<String> {
+    pub(crate) fn skipped(&self) -> Vec<String> {
         let skipped = |mailbox: &Mailbox| self.suppressed.contains(&mailbox.canonical());
         self.recipients().iter().filter(|mailbox| skipped(mailbox)).map(|mailbox| mailbox.canonical()).collect()
     }
@@ -66,7 +66,12 @@ impl Outbound {
     ///
     /// # Errors
     /// See [`DraftError`].
-    pub async fn compose(&self, sender: &Sender, draft: Draft, now: Timestamp) -> Result<Outgoing, DraftError> {
+    pub(crate) async fn compose(
+        &self,
+        sender: &Sender,
+        draft: Draft,
+        now: Timestamp,
+    ) -> Result<Outgoing, DraftError> {
         let skipped: HashSet<String> = draft.skipped().into_iter().collect();
         let mut recipients = draft.recipients();
         recipients.retain(|mailbox| !skipped.contains(&mailbox.canonical()));

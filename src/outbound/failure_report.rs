@@ -19,9 +19,9 @@ const MAX_SUBJECT: usize = 300;
 
 /// A recipient whom a message did not reach, and why.
 pub(super) struct Failure<'f> {
-    pub recipient: &'f str,
-    pub code: Option<u16>,
-    pub diagnostic: &'f str,
+    pub(crate) recipient: &'f str,
+    pub(crate) code: Option<u16>,
+    pub(crate) diagnostic: &'f str,
 }
 
 impl Outbound {

@@ -8,7 +8,7 @@
 mod report;
 mod rewrite;
 
-pub use report::ForwardReport;
+pub(crate) use report::ForwardReport;
 
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
@@ -36,55 +36,55 @@ use crate::store::{
 };
 
 /// The field that names the routes which forwarded a message.
-pub const FORWARDED: &str = "X-Mailkite-Forwarded";
+pub(crate) const FORWARDED: &str = "X-Mailkite-Forwarded";
 /// The field that says how many messages this one may still become.
-pub const COPIES: &str = "X-Mailkite-Copies";
+pub(crate) const COPIES: &str = "X-Mailkite-Copies";
 /// A message with more Received fields is not forwarded (contract 4.1).
-pub const MAX_RECEIVED: usize = 50;
+pub(crate) const MAX_RECEIVED: usize = 50;
 
 /// The local part that speaks for an author where a route matches many addresses.
 const NOBODY: &str = "noreply";
 
 /// A received message that a route forwards.
 #[derive(Clone, Copy, Debug)]
-pub struct Forward<'a> {
+pub(crate) struct Forward<'a> {
     /// The account.
-    pub account: i64,
+    pub(crate) account: i64,
     /// The message's row; none when nothing else is stored of it.
-    pub message: Option<i64>,
+    pub(crate) message: Option<i64>,
     /// The route.
-    pub route: &'a RouteId,
+    pub(crate) route: &'a RouteId,
     /// Where it goes.
-    pub to: &'a str,
+    pub(crate) to: &'a str,
     /// The domain of the recipient that the route matched.
-    pub domain: &'a str,
+    pub(crate) domain: &'a str,
     /// Envelope sender; empty is the null reverse-path, which stays so.
-    pub mail_from: &'a str,
+    pub(crate) mail_from: &'a str,
     /// The trace fields that we put before it.
-    pub trace: &'a str,
+    pub(crate) trace: &'a str,
     /// The raw copy's row.
-    pub raw_id: i64,
+    pub(crate) raw_id: i64,
     /// The recipient that the route matched.
-    pub recipient: &'a Mailbox,
+    pub(crate) recipient: &'a Mailbox,
     /// Whether the route matches this one address, and not whichever a sender likes.
-    pub exact: bool,
+    pub(crate) exact: bool,
     /// What becomes of it when its author is not authenticated.
-    pub policy: OnAuthFail,
+    pub(crate) policy: OnAuthFail,
     /// What was found out about who it is from.
-    pub verification: &'a Verification,
+    pub(crate) verification: &'a Verification,
     /// What reports about it are known by: its Message-ID, else our own id of it.
-    pub mark: &'a str,
+    pub(crate) mark: &'a str,
     /// The domain of the author whom every reader finds in From; none where they may differ.
-    pub author: Option<&'a str>,
+    pub(crate) author: Option<&'a str>,
     /// Whether every reader finds the same fields.
-    pub plain_header: bool,
+    pub(crate) plain_header: bool,
     /// How many messages it may still become where it arrives; none: any number.
-    pub copies: Option<u64>,
+    pub(crate) copies: Option<u64>,
 }
 
 /// How many messages a received one may still become by forwarding: what the limit says, or less if it was forwarded
 /// already. The field can be made up outside, but only to make it less.
-pub fn copies_left(fields: &[String], limits: &Limits) -> Option<u64> {
+pub(crate) fn copies_left(fields: &[String], limits: &Limits) -> Option<u64> {
     let told = fields.iter().map(|field| field.trim().parse::<u64>().unwrap_or(0)).min();
     match (limits.most(Kind::LocalCopies), told) {
         (Some(most), Some(told)) => Some(most.min(told)),
@@ -94,7 +94,7 @@ pub fn copies_left(fields: &[String], limits: &Limits) -> Option<u64> {
 
 /// How many of `due` forwards may run, and how many messages each of theirs may become then: together no more than `copies`.
 /// A loop is bounded by its depth elsewhere; this bounds its width.
-pub fn share_copies(copies: Option<u64>, due: usize) -> (usize, Option<u64>) {
+pub(crate) fn share_copies(copies: Option<u64>, due: usize) -> (usize, Option<u64>) {
     let Some(copies) = copies else { return (due, None) };
     let running = due.min(usize::try_from(copies).unwrap_or(usize::MAX));
     let rest = copies.saturating_sub(running as u64);
@@ -201,7 +201,7 @@ impl Gate {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn shared_domain(connection: &Connection, config: &Config) -> store::Result<Option<String>> {
+pub(crate) fn shared_domain(connection: &Connection, config: &Config) -> store::Result<Option<String>> {
     let host = config.forward_domain().to_lowercase();
     let names = domains::list_beside_forwards(connection)?;
     let shared = names.into_iter().find(|name| organizational(name) == organizational(&host));
@@ -219,7 +219,12 @@ impl Outbound {
     ///
     /// # Errors
     /// Storage trouble.
-    pub fn forward(&self, tx: &Connection, forward: Forward<'_>, now: Timestamp) -> store::Result<Option<Left>> {
+    pub(crate) fn forward(
+        &self,
+        tx: &Connection,
+        forward: Forward<'_>,
+        now: Timestamp,
+    ) -> store::Result<Option<Left>> {
         let Ok(to) = Mailbox::parse(forward.to) else { return Ok(None) };
         let from = match self.pass(tx, forward, &to)? {
             Ok(from) => from,

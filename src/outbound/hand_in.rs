@@ -19,22 +19,22 @@ const ONCE: &[&str] =
     &["From", "Sender", "Reply-To", "To", "Cc", "Message-ID", "In-Reply-To", "References", "Subject", "Date"];
 
 /// A message that was handed in.
-pub struct Handed {
+pub(crate) struct Handed {
     /// Whose key it was.
-    pub account: Account,
+    pub(crate) account: Account,
     /// The domain that the key is limited to.
-    pub scope: Option<i64>,
+    pub(crate) scope: Option<i64>,
     /// The envelope's sender; none: nobody wants to hear of failures.
-    pub reverse_path: Option<Mailbox>,
+    pub(crate) reverse_path: Option<Mailbox>,
     /// The envelope's recipients.
-    pub recipients: Vec<Mailbox>,
+    pub(crate) recipients: Vec<Mailbox>,
     /// The mail data.
-    pub data: Vec<u8>,
+    pub(crate) data: Vec<u8>,
 }
 
 /// Why it is not taken.
 #[derive(Debug, thiserror::Error)]
-pub enum HandInError {
+pub(crate) enum HandInError {
     /// Not exactly one author, or not the same for every reader.
     #[error("not exactly one From field with one mailbox")]
     From,
@@ -60,13 +60,13 @@ pub enum HandInError {
 
 /// What was read of a message, and how it goes out.
 #[derive(Debug)]
-pub struct Completed {
+pub(crate) struct Completed {
     /// The mail data.
-    pub data: Vec<u8>,
+    pub(crate) data: Vec<u8>,
     /// What it says.
-    pub mail: Mail,
+    pub(crate) mail: Mail,
     /// Its Message-ID.
-    pub message_id: String,
+    pub(crate) message_id: String,
 }
 
 impl Outbound {
@@ -74,7 +74,7 @@ impl Outbound {
     ///
     /// # Errors
     /// See [`HandInError`]; nothing was stored.
-    pub async fn hand_in(&self, handed: Handed, now: Timestamp) -> Result<MessageId, HandInError> {
+    pub(crate) async fn hand_in(&self, handed: Handed, now: Timestamp) -> Result<MessageId, HandInError> {
         let Handed { account, scope, reverse_path, recipients, data } = handed;
         let parsed = tokio::task::spawn_blocking(move || {
             let data = mime::repaired(mime::without_stray_lines(data))?;

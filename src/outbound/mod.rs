@@ -4,35 +4,35 @@
 //! [`transport`] is the network: hosts of a domain, sessions, verdicts. Everything before and after it is the store's.
 
 mod arc;
-pub mod ascii_form;
-pub mod client;
-pub mod compose;
-pub mod dane;
-pub mod deliver;
+pub(crate) mod ascii_form;
+pub(crate) mod client;
+pub(crate) mod compose;
+pub(crate) mod dane;
+pub(crate) mod deliver;
 mod delivery_report;
-pub mod draft;
+pub(crate) mod draft;
 mod failure_report;
-pub mod forward;
-pub mod hand_in;
-pub mod mta_sts;
-pub mod mx;
-pub mod notice;
+pub(crate) mod forward;
+pub(crate) mod hand_in;
+pub(crate) mod mta_sts;
+pub(crate) mod mx;
+pub(crate) mod notice;
 mod outcome;
-pub mod own_header;
-pub mod pace;
-pub mod peers;
-pub mod refusal;
-pub mod release;
-pub mod return_path;
-pub mod returned;
-pub mod schedule;
-pub mod sender;
-pub mod settle;
-pub mod sign;
-pub mod submit;
-pub mod template;
-pub mod tls;
-pub mod transport;
+pub(crate) mod own_header;
+pub(crate) mod pace;
+pub(crate) mod peers;
+pub(crate) mod refusal;
+pub(crate) mod release;
+pub(crate) mod return_path;
+pub(crate) mod returned;
+pub(crate) mod schedule;
+pub(crate) mod sender;
+pub(crate) mod settle;
+pub(crate) mod sign;
+pub(crate) mod submit;
+pub(crate) mod template;
+pub(crate) mod tls;
+pub(crate) mod transport;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -56,45 +56,45 @@ use return_path::ReturnPaths;
 use sender::KeyCache;
 
 /// What sending is made of.
-pub struct Parts {
+pub(crate) struct Parts {
     /// The configuration in force.
-    pub config: Arc<Config>,
+    pub(crate) config: Arc<Config>,
     /// The database.
-    pub db: Db,
+    pub(crate) db: Db,
     /// Mail data on disk.
-    pub objects: Objects,
+    pub(crate) objects: Objects,
     /// Opens signing keys.
-    pub secrets: Arc<Secrets>,
+    pub(crate) secrets: Arc<Secrets>,
     /// Makes signing keys.
-    pub domains: Arc<Domains>,
+    pub(crate) domains: Arc<Domains>,
     /// Hears of mail that waits.
-    pub jobs: Jobs,
+    pub(crate) jobs: Jobs,
     /// Counters.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     /// What one account may have.
-    pub limits: Arc<Limits>,
+    pub(crate) limits: Arc<Limits>,
     /// Who wants to hear of it.
-    pub feed: Feed,
+    pub(crate) feed: Feed,
     /// Envelope senders that prove themselves.
-    pub return_paths: ReturnPaths,
+    pub(crate) return_paths: ReturnPaths,
     /// Signing keys in use.
-    pub keys: KeyCache,
+    pub(crate) keys: KeyCache,
 }
 
 /// Takes mail to send; clones share it.
 #[derive(Clone)]
-pub struct Outbound {
+pub(crate) struct Outbound {
     parts: Arc<Parts>,
 }
 
 impl Outbound {
     /// Sending, of these parts.
-    pub fn new(parts: Parts) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
         Self { parts: Arc::new(parts) }
     }
 
     /// Envelope senders that prove themselves.
-    pub fn return_paths(&self) -> &ReturnPaths {
+    pub(crate) fn return_paths(&self) -> &ReturnPaths {
         &self.parts.return_paths
     }
 }
@@ -132,9 +132,9 @@ pub struct Outcome {
     /// Printable, at most 1,000 characters.
     pub diagnostic: String,
     /// Whether it says that the mailbox does not exist, so that its address is suppressed.
-    pub no_mailbox: bool,
+    pub(crate) no_mailbox: bool,
     /// What was refused.
-    pub stage: Stage,
+    pub(crate) stage: Stage,
 }
 
 /// Which way an attempt went for a recipient.
@@ -179,7 +179,7 @@ pub struct Host {
     /// As the MX record names it: an A-label without final dot.
     pub name: String,
     /// The preference of its MX record; hosts of the same are equals.
-    pub preference: u16,
+    pub(crate) preference: u16,
     /// Its addresses in the order to try them, each permitted by the guard; at least one.
     pub addresses: Vec<SocketAddr>,
     /// What TLS has to prove.

@@ -36,7 +36,7 @@ pub struct MtaSts {
 
 /// What a domain asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub(crate) enum Found {
     /// Nothing, or only a test.
     None,
     /// These hosts alone, with a valid certificate.
@@ -45,7 +45,7 @@ pub enum Found {
 
 /// A policy (RFC 8461 §3.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
+pub(crate) struct Policy {
     mode: Mode,
     max_age: Duration,
     /// Names, or `*.` and a name.
@@ -95,7 +95,7 @@ impl MtaSts {
     }
 
     /// What a domain asks for.
-    pub async fn of_domain(&self, domain: &str, now: Timestamp) -> Found {
+    pub(crate) async fn of_domain(&self, domain: &str, now: Timestamp) -> Found {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(domain).cloned();
         if let Some(known) = &known
             && known.is_fresh(now)
@@ -223,7 +223,7 @@ fn pattern(value: &str) -> Option<String> {
 
 impl Policy {
     /// Whether a host is one of the policy's; a wildcard stands for one label (RFC 8461 §4.1).
-    pub fn covers(&self, host: &str) -> bool {
+    pub(crate) fn covers(&self, host: &str) -> bool {
         self.hosts.iter().any(|pattern| match pattern.strip_prefix("*.") {
             Some(parent) => host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
             None => pattern == host,

@@ -77,23 +77,23 @@ impl Hosts {
     }
 
     /// What says which addresses mail may go to.
-    pub fn guard(&self) -> &Guard {
+    pub(crate) fn guard(&self) -> &Guard {
         &self.shared.guard
     }
 
     /// How many connections the host of a domain gets at a time.
-    pub fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.shared.width
     }
 
     /// The same for a relay.
-    pub fn relay_width(&self) -> usize {
+    pub(crate) fn relay_width(&self) -> usize {
         self.shared.relay_width
     }
 
     /// The address of ours that connections to a host come from; none: the system chooses. Where several are configured,
     /// a host is always met by the same one.
-    pub fn source(&self, host: &str, address: SocketAddr) -> Option<IpAddr> {
+    pub(crate) fn source(&self, host: &str, address: SocketAddr) -> Option<IpAddr> {
         let same_family = self.shared.source_addresses.iter().filter(|ip| ip.is_ipv6() == address.is_ipv6());
         let sources: Vec<&IpAddr> = same_family.collect();
         let mut octets = host.bytes();

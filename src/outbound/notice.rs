@@ -22,9 +22,9 @@ use crate::store::{self, domains};
 const NAME: &str = "mailkite";
 
 /// Sends notices; the handler of its kind of job.
-pub struct Notices {
+pub(crate) struct Notices {
     /// What takes mail to its hosts.
-    pub dispatcher: Arc<Dispatcher>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
 }
 
 impl Handler for Notices {

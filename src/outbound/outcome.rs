@@ -23,7 +23,7 @@ impl Outcome {
     }
 
     /// One of this server as the host of the recipient's domain.
-    pub fn of_reply(verdict: Verdict, code: u16, diagnostic: impl Into<String>) -> Self {
+    pub(crate) fn of_reply(verdict: Verdict, code: u16, diagnostic: impl Into<String>) -> Self {
         let diagnostic = diagnostic.into();
         let meant = refusal::meaning(Speaker::Ours, Stage::Rcpt, Some(code), &diagnostic);
         Self {
@@ -36,7 +36,7 @@ impl Outcome {
     }
 
     /// One that we decided; the diagnostic begins with an enhanced status code (RFC 3463).
-    pub fn ours(verdict: Verdict, diagnostic: impl Into<String>) -> Self {
+    pub(crate) fn ours(verdict: Verdict, diagnostic: impl Into<String>) -> Self {
         let diagnostic = diagnostic.into();
         let no_mailbox =
             verdict == Verdict::Bounced && refusal::meaning(Speaker::Ours, Stage::Rcpt, None, &diagnostic).no_mailbox;

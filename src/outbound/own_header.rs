@@ -13,7 +13,7 @@ use crate::mail::message_id;
 ///
 /// # Errors
 /// The field may not stand in a message.
-pub fn written(name: &str, value: &str) -> Result<Option<String>, ComposeError> {
+pub(crate) fn written(name: &str, value: &str) -> Result<Option<String>, ComposeError> {
     if value.chars().any(char::is_control) {
         return Err(ComposeError::ControlCharacter);
     }

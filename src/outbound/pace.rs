@@ -14,7 +14,7 @@ const REMEMBERED: usize = 10_000;
 
 /// Turns of each domain.
 #[derive(Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     /// Between two messages; none: no pacing.
     gap: Option<Duration>,
     next: Mutex<HashMap<String, Instant>>,
@@ -22,32 +22,32 @@ pub struct Pace {
 
 /// A turn that came.
 #[derive(Debug)]
-pub struct Turn {
+pub(crate) struct Turn {
     domain: String,
     at: Instant,
 }
 
 impl Pace {
     /// So many messages a minute for each domain; 0: any number.
-    pub fn new(per_minute: u32) -> Self {
+    pub(crate) fn new(per_minute: u32) -> Self {
         let gap = (per_minute > 0).then(|| Duration::from_secs(60) / per_minute);
         Self { gap, next: Mutex::default() }
     }
 
     /// Whether there are turns at all.
-    pub const fn is_kept(&self) -> bool {
+    pub(crate) const fn is_kept(&self) -> bool {
         self.gap.is_some()
     }
 
     /// Waits for the turn of a message to `domain`; none: there are no turns.
-    pub async fn turn(&self, domain: &str) -> Option<Turn> {
+    pub(crate) async fn turn(&self, domain: &str) -> Option<Turn> {
         let at = self.take(domain, Instant::now())?;
         tokio::time::sleep_until(at).await;
         Some(Turn { domain: domain.to_owned(), at })
     }
 
     /// Takes a turn back that was not used, unless somebody waits behind it already.
-    pub fn give_back(&self, turn: Turn) {
+    pub(crate) fn give_back(&self, turn: Turn) {
         let Some(gap) = self.gap else { return };
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(free) = next.get_mut(&turn.domain).filter(|free| **free == turn.at + gap) {

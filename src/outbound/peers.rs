@@ -39,7 +39,7 @@ const LONGEST_DEMOTION: Duration = Duration::from_secs(3600);
 
 /// Every host that has connections, pauses, or did not answer of late.
 #[derive(Debug)]
-pub struct Peers {
+pub(crate) struct Peers {
     clock: Clock,
     jobs: Jobs,
     table: Mutex<Table>,
@@ -108,7 +108,7 @@ impl Default for Peer {
 
 /// A place at a host, while an attempt uses it.
 #[derive(Debug)]
-pub struct Permit {
+pub(crate) struct Permit {
     peers: Arc<Peers>,
     address: SocketAddr,
     limit: usize,
@@ -118,14 +118,14 @@ pub struct Permit {
 
 /// The place of a session that waits for the next message.
 #[derive(Debug)]
-pub struct IdlePermit {
+pub(crate) struct IdlePermit {
     peers: Arc<Peers>,
     address: SocketAddr,
 }
 
 /// Why there is no place at a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Denied {
+pub(crate) enum Denied {
     /// It has all the connections that it gets, or one is finding out whether it takes any: its turn is waited for.
     Full,
     /// It failed, and is left alone for now.
@@ -136,9 +136,9 @@ pub enum Denied {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wait {
     /// When it looks again, unless it has its turn sooner.
-    pub until: Timestamp,
+    pub(crate) until: Timestamp,
     /// [`Jobs::resumed`] when it began to wait.
-    pub since: u64,
+    pub(crate) since: u64,
     /// That its hosts pause; none: they have all the connections that they get.
     pub pause: Option<Pause>,
 }
@@ -148,7 +148,7 @@ type Resumed = Vec<(Flow, Timestamp)>;
 
 impl Peers {
     /// Knows none; wakes flows of `jobs`.
-    pub fn new(jobs: Jobs, clock: Clock) -> Self {
+    pub(crate) fn new(jobs: Jobs, clock: Clock) -> Self {
         let table = Table { set_back: jobs.set_back(), ..Table::default() };
         Self { clock, jobs, table: Mutex::new(table), ended: Notify::new() }
     }
@@ -190,7 +190,7 @@ impl Peers {
     ///
     /// # Errors
     /// It pauses or has no room.
-    pub fn admit(self: &Arc<Self>, address: SocketAddr, flow: &Flow, limit: usize) -> Result<Permit, Denied> {
+    pub(crate) fn admit(self: &Arc<Self>, address: SocketAddr, flow: &Flow, limit: usize) -> Result<Permit, Denied> {
         let nudges = self.jobs.nudges();
         self.with(address, |peer, now, resumed| {
             peer.width = peer.width.min(limit).max(1);
@@ -209,18 +209,18 @@ impl Peers {
     }
 
     /// Whether a host has more connections than it gets, those included that only wait.
-    pub fn is_over(&self, address: SocketAddr, limit: usize) -> bool {
+    pub(crate) fn is_over(&self, address: SocketAddr, limit: usize) -> bool {
         self.with(address, |peer, _, _| peer.busy + peer.idle > limit)
     }
 
     /// Until a session that waited for the next message has ended at some host, since this was called.
-    pub fn session_ended(&self) -> impl Future<Output = ()> {
+    pub(crate) fn session_ended(&self) -> impl Future<Output = ()> {
         // It gets what is said from now on, though nobody polls it yet.
         self.ended.notified()
     }
 
     /// Leaves a flow that found no place at any of these addresses to wait for one.
-    pub fn wait(&self, addresses: &[SocketAddr], flow: &Flow) -> Wait {
+    pub(crate) fn wait(&self, addresses: &[SocketAddr], flow: &Flow) -> Wait {
         let now = self.clock.now();
         let since = self.jobs.resumed();
         // The one that is free soonest: one that is full, else one that is probed, else the shortest pause.
@@ -253,7 +253,7 @@ impl Peers {
 
     /// An address did not answer while another did, or refused us for want of a name of our IPv6 address: the others are
     /// tried first for a while.
-    pub fn demote(&self, address: SocketAddr) {
+    pub(crate) fn demote(&self, address: SocketAddr) {
         self.with(address, |peer, now, _| {
             let time = FIRST_DEMOTION.saturating_mul(1 << peer.demotions.min(16)).min(LONGEST_DEMOTION);
             peer.demotions = peer.demotions.saturating_add(1);
@@ -262,7 +262,7 @@ impl Peers {
     }
 
     /// Whether an address is to be tried after the others.
-    pub fn is_demoted(&self, address: SocketAddr) -> bool {
+    pub(crate) fn is_demoted(&self, address: SocketAddr) -> bool {
         let table = self.table();
         let until = table.peers.get(&address).and_then(|peer| peer.last_until);
         until.is_some_and(|until| self.clock.now() < until)
@@ -271,7 +271,7 @@ impl Peers {
 
 impl Permit {
     /// The host took a session and answered in it, whatever it said of the message.
-    pub fn succeeded(&mut self) {
+    pub(crate) fn succeeded(&mut self) {
         self.told = true;
         self.peers.with(self.address, |peer, now, resumed| {
             if peer.breaker.is_open() {
@@ -292,7 +292,7 @@ impl Permit {
     }
 
     /// The host took no session, or ended it: `reason`, as a sentence.
-    pub fn failed(&mut self, reason: &str) {
+    pub(crate) fn failed(&mut self, reason: &str) {
         self.told = true;
         let nudges = self.peers.jobs.nudges();
         self.peers.with(self.address, |peer, now, resumed| {
@@ -319,7 +319,7 @@ impl Permit {
     }
 
     /// Keeps the connection, while the place is another's.
-    pub fn idle(self) -> IdlePermit {
+    pub(crate) fn idle(self) -> IdlePermit {
         let (peers, address) = (Arc::clone(&self.peers), self.address);
         peers.with(address, |peer, _, _| peer.idle += 1);
         // Dropping it frees the place.

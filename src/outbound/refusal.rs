@@ -9,7 +9,7 @@ use super::Verdict;
 
 /// Who refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speaker {
+pub(crate) enum Speaker {
     /// A host of the recipient's domain.
     Host,
     /// The relay that the operator named: what it does not like is mostly its own client.
@@ -24,7 +24,7 @@ pub enum Speaker {
 
 /// What was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// The session: greeting, EHLO, STARTTLS, AUTH.
     Session,
     /// MAIL.
@@ -37,17 +37,17 @@ pub enum Stage {
 
 /// What a refusal means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Meaning {
+pub(crate) struct Meaning {
     /// [`Verdict::Bounced`] or [`Verdict::Deferred`].
-    pub verdict: Verdict,
+    pub(crate) verdict: Verdict,
     /// Whether the mailbox does not exist or is disabled, so that its address is suppressed.
-    pub no_mailbox: bool,
+    pub(crate) no_mailbox: bool,
     /// Whether it is about the client as such, so that any other message would fare the same.
-    pub of_host: bool,
+    pub(crate) of_host: bool,
 }
 
 /// What `speaker` means by answering `code` with `text` at `stage`. `text` may begin with the code; a report has none.
-pub fn meaning(speaker: Speaker, stage: Stage, code: Option<u16>, text: &str) -> Meaning {
+pub(crate) fn meaning(speaker: Speaker, stage: Stage, code: Option<u16>, text: &str) -> Meaning {
     let words = Words::of(text);
     let permanent = match code {
         Some(code) => (500..600).contains(&code),
@@ -82,14 +82,14 @@ pub fn meaning(speaker: Speaker, stage: Stage, code: Option<u16>, text: &str) ->
 }
 
 /// The enhanced status code in a refusal, if it has one.
-pub fn status_of(text: &str) -> Option<String> {
+pub(crate) fn status_of(text: &str) -> Option<String> {
     let status = text.split_whitespace().find_map(status)?;
     Some(format!("{}.{}.{}", status.class, status.subject, status.detail))
 }
 
 /// Whether a refusal says that the address we come from has no name in DNS, or another than it should: x.7.25
 /// (RFC 7372 §3.3), or the words of those that have another code for it.
-pub fn wants_reverse_name(text: &str) -> bool {
+pub(crate) fn wants_reverse_name(text: &str) -> bool {
     const PHRASES: [&str; 16] = [
         "cannot find your hostname",
         "does not resolve",

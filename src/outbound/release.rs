@@ -17,7 +17,7 @@ use crate::store::{self, accounts, submissions, suppressions};
 
 /// Why a scheduled send cannot be canceled.
 #[derive(Debug, thiserror::Error)]
-pub enum NotCanceled {
+pub(crate) enum NotCanceled {
     /// 404: there is none with this id.
     #[error("there is no such scheduled send")]
     NotFound,
@@ -33,9 +33,9 @@ pub enum NotCanceled {
 }
 
 /// Releases scheduled messages; the handler of its kind of job.
-pub struct Releases {
+pub(crate) struct Releases {
     /// Sending.
-    pub outbound: Outbound,
+    pub(crate) outbound: Outbound,
 }
 
 impl Handler for Releases {
@@ -129,7 +129,7 @@ impl Outbound {
     ///
     /// # Errors
     /// See [`NotCanceled`].
-    pub async fn cancel(
+    pub(crate) async fn cancel(
         &self,
         account: i64,
         scope: Option<i64>,

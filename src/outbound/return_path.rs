@@ -76,7 +76,7 @@ impl ReturnPaths {
     }
 
     /// The same, valid for as long as mail may be on its way that we try for so long; they are read at `former` too.
-    pub fn lasting(self, give_up_after: Duration, former: &str) -> Self {
+    pub(crate) fn lasting(self, give_up_after: Duration, former: &str) -> Self {
         let days = i64::try_from(give_up_after.as_secs().div_ceil(86_400)).unwrap_or(WE_TRY);
         Self { srs_days: days.min(SRS_CYCLE / 2) + OTHERS_TRY, former: Some(former.to_owned()), ..self }
     }
@@ -118,7 +118,7 @@ impl ReturnPaths {
     }
 
     /// The postmaster, for a sender that no address of ours can stand for.
-    pub fn nobody(&self) -> Option<Mailbox> {
+    pub(crate) fn nobody(&self) -> Option<Mailbox> {
         self.fallback.clone()
     }
 

@@ -25,7 +25,7 @@ impl Outbound {
     ///
     /// # Errors
     /// Storage trouble.
-    pub fn settle_report(
+    pub(crate) fn settle_report(
         &self,
         tx: &Connection,
         tag: &BounceTag,

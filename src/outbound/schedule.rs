@@ -15,13 +15,13 @@ const DAY: u64 = 86_400;
 /// A text that names no time within a year.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("scheduledAt must be a time at most 365 days ahead: milliseconds, ISO 8601, or such as \"in 2 hours\"")]
-pub struct BadSchedule;
+pub(crate) struct BadSchedule;
 
 /// A time in milliseconds, whose fraction does not count: `None` when it is past, which means now.
 ///
 /// # Errors
 /// It is more than 365 days ahead.
-pub fn from_millis(millis: f64, now: Timestamp) -> Result<Option<Timestamp>, BadSchedule> {
+pub(crate) fn from_millis(millis: f64, now: Timestamp) -> Result<Option<Timestamp>, BadSchedule> {
     // What no integer holds becomes the largest, which is too far ahead.
     within(Timestamp::from_millis(millis.floor() as i64), now)
 }
@@ -31,7 +31,7 @@ pub fn from_millis(millis: f64, now: Timestamp) -> Result<Option<Timestamp>, Bad
 ///
 /// # Errors
 /// It is none of these, or more than 365 days ahead.
-pub fn from_text(text: &str, now: Timestamp) -> Result<Option<Timestamp>, BadSchedule> {
+pub(crate) fn from_text(text: &str, now: Timestamp) -> Result<Option<Timestamp>, BadSchedule> {
     let text = text.trim();
     let lower = text.to_lowercase();
     match lower.as_str() {

@@ -22,25 +22,25 @@ const REMEMBERED: usize = 1_000;
 
 /// Parsed keys of domains: parsing one costs as much as a signature.
 #[derive(Default)]
-pub struct KeyCache {
+pub(crate) struct KeyCache {
     /// By domain, and whether Ed25519 signs too.
     keys: Mutex<HashMap<(DomainId, bool), Arc<DomainKeys>>>,
 }
 
 /// Somebody who may send from a domain.
 #[derive(Clone)]
-pub struct Sender {
+pub(crate) struct Sender {
     /// Row id of the account.
-    pub account: i64,
+    pub(crate) account: i64,
     /// The From domain.
-    pub domain: DomainRow,
+    pub(crate) domain: DomainRow,
     /// What signs for it.
-    pub keys: Arc<DomainKeys>,
+    pub(crate) keys: Arc<DomainKeys>,
 }
 
 /// Why an account may not send from a domain.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// 403 `email_not_verified`.
     #[error("the e-mail address of the account is not verified")]
     EmailNotVerified,
@@ -66,7 +66,7 @@ impl Outbound {
     ///
     /// # Errors
     /// The first gate that is closed.
-    pub async fn sender(
+    pub(crate) async fn sender(
         &self,
         account: Account,
         scope: Option<i64>,
@@ -107,7 +107,7 @@ impl Outbound {
     ///
     /// # Errors
     /// Storage trouble.
-    pub async fn suppressed(&self, account: i64, addresses: Vec<String>) -> store::Result<Vec<String>> {
+    pub(crate) async fn suppressed(&self, account: i64, addresses: Vec<String>) -> store::Result<Vec<String>> {
         self.parts.db.read(move |connection| suppressions::find_suppressed(connection, account, &addresses)).await
     }
 }

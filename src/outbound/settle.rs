@@ -14,16 +14,16 @@ use crate::webhook::sending::{self, Raised, Subject, What};
 
 /// A recipient and what became of it.
 #[derive(Clone, Debug)]
-pub struct Settled {
+pub(crate) struct Settled {
     /// As it stood.
-    pub recipient: RecipientRow,
+    pub(crate) recipient: RecipientRow,
     /// What became of it.
-    pub outcome: Outcome,
+    pub(crate) outcome: Outcome,
 }
 
 impl Verdict {
     /// The state that it leaves a recipient in.
-    pub const fn status(self) -> &'static str {
+    pub(crate) const fn status(self) -> &'static str {
         match self {
             Self::Sent => "sent",
             Self::Deferred => "deferred",
@@ -34,22 +34,27 @@ impl Verdict {
 
 /// What a settlement left to be done after its commit.
 #[derive(Debug, Default)]
-pub struct Left {
+pub(crate) struct Left {
     /// Events to tell of.
-    pub raised: Vec<Raised>,
+    pub(crate) raised: Vec<Raised>,
     /// A file that nothing needs any more.
-    pub file: Option<String>,
+    pub(crate) file: Option<String>,
     /// A report for who handed the message in.
-    pub report: Option<jobs::Left>,
+    pub(crate) report: Option<jobs::Left>,
     /// The message, for whoever listens.
-    pub message: Option<MessageRow>,
+    pub(crate) message: Option<MessageRow>,
 }
 
 /// Writes down the outcomes of an attempt.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn settle(tx: &Connection, dispatch: &DispatchRow, settled: &[Settled], now: Timestamp) -> store::Result<Left> {
+pub(crate) fn settle(
+    tx: &Connection,
+    dispatch: &DispatchRow,
+    settled: &[Settled],
+    now: Timestamp,
+) -> store::Result<Left> {
     let mut left = Left::default();
     for one in settled {
         let standing = Standing {
@@ -106,7 +111,7 @@ fn raise(tx: &Connection, message: &MessageRow, one: &Settled, now: Timestamp) -
 ///
 /// # Errors
 /// Storage trouble.
-pub fn raise_event(
+pub(crate) fn raise_event(
     tx: &Connection,
     message: &MessageRow,
     to: &str,

@@ -27,49 +27,49 @@ use crate::store::{self, attachments, dispatches, domains, messages, recipients}
 pub const RELEASE_LANE: &str = "release";
 
 /// A signed message that is to be stored and sent.
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     /// Its id.
-    pub id: MessageId,
+    pub(crate) id: MessageId,
     /// Who sends it.
-    pub sender: Sender,
+    pub(crate) sender: Sender,
     /// The mail data, signatures included.
-    pub data: Vec<u8>,
+    pub(crate) data: Vec<u8>,
     /// From address.
-    pub from_addr: String,
+    pub(crate) from_addr: String,
     /// Display name of From.
-    pub from_name: Option<String>,
+    pub(crate) from_name: Option<String>,
     /// To and Cc: address and display name.
-    pub header_to: Vec<(String, Option<String>)>,
+    pub(crate) header_to: Vec<(String, Option<String>)>,
     /// Envelope recipients; at least one, each once.
-    pub recipients: Vec<Mailbox>,
+    pub(crate) recipients: Vec<Mailbox>,
     /// Subject.
-    pub subject: Option<String>,
+    pub(crate) subject: Option<String>,
     /// Message-ID, with angle brackets.
-    pub message_id_header: Option<String>,
+    pub(crate) message_id_header: Option<String>,
     /// First id of In-Reply-To, else the own Message-ID.
-    pub thread_id: Option<String>,
+    pub(crate) thread_id: Option<String>,
     /// JSON object.
-    pub metadata: Option<String>,
+    pub(crate) metadata: Option<String>,
     /// When it is to be sent; none: now.
-    pub scheduled: Option<(ScheduledId, Timestamp)>,
+    pub(crate) scheduled: Option<(ScheduledId, Timestamp)>,
     /// Whether the data has attachments.
-    pub has_attachments: bool,
+    pub(crate) has_attachments: bool,
     /// Who hears by mail what of it cannot be delivered.
-    pub return_to: Option<Mailbox>,
+    pub(crate) return_to: Option<Mailbox>,
     /// Recipients it does not go to, as they are suppressed; that is reported too.
-    pub suppressed: Vec<Mailbox>,
+    pub(crate) suppressed: Vec<Mailbox>,
 }
 
 /// The answer to remember with the messages that make it true (contract 1.11).
-pub struct Remember {
+pub(crate) struct Remember {
     /// By what.
-    pub request: RequestKey,
+    pub(crate) request: RequestKey,
     /// What.
-    pub answer: Remembered,
+    pub(crate) answer: Remembered,
 }
 
 /// A message on its way into the transaction: its data is in memory no more, if there is much of it.
-pub struct Staged {
+pub(crate) struct Staged {
     outgoing: Outgoing,
     raw: NewRaw,
     /// The object that holds the data, until a row names it.
@@ -83,7 +83,7 @@ impl Outbound {
     ///
     /// # Errors
     /// The disk is full or fails; [`store::Error::outcome`] says whether nothing is stored for sure.
-    pub async fn submit(
+    pub(crate) async fn submit(
         &self,
         outgoing: Vec<Outgoing>,
         remember: Option<Remember>,
@@ -100,7 +100,7 @@ impl Outbound {
     ///
     /// # Errors
     /// As for [`Outbound::submit`].
-    pub async fn submit_staged(
+    pub(crate) async fn submit_staged(
         &self,
         mut staged: Vec<Staged>,
         remember: Option<Remember>,
@@ -137,7 +137,7 @@ impl Outbound {
     ///
     /// # Errors
     /// The disk is full or fails.
-    pub async fn stage(&self, mut outgoing: Outgoing, now: Timestamp) -> store::Result<Staged> {
+    pub(crate) async fn stage(&self, mut outgoing: Outgoing, now: Timestamp) -> store::Result<Staged> {
         let data = std::mem::take(&mut outgoing.data);
         if !outgoing.has_attachments && data.len() <= raws::INLINE_MAX {
             return Ok(Staged { raw: NewRaw::inline(&data), placed: None, parts: Vec::new(), outgoing });

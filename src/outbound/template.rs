@@ -11,19 +11,19 @@ const MAX_KEY: usize = 64;
 
 /// The values of tags, as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MergeData(HashMap<String, String>);
+pub(crate) struct MergeData(HashMap<String, String>);
 
 /// A value that is no text, number, boolean or null.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}: a value must be text, a number, true, false or null")]
-pub struct BadTemplateData(String);
+pub(crate) struct BadTemplateData(String);
 
 impl MergeData {
     /// Values from a JSON object; null is empty.
     ///
     /// # Errors
     /// A value is an object or an array.
-    pub fn from_json(object: &Map<String, Value>) -> Result<Self, BadTemplateData> {
+    pub(crate) fn from_json(object: &Map<String, Value>) -> Result<Self, BadTemplateData> {
         let mut data = HashMap::with_capacity(object.len());
         for (key, value) in object {
             let text = match value {
@@ -40,14 +40,14 @@ impl MergeData {
 
     /// These values, replaced by those of `over` where both have one.
     #[must_use]
-    pub fn merged_with(&self, over: &Self) -> Self {
+    pub(crate) fn merged_with(&self, over: &Self) -> Self {
         let mut merged = self.0.clone();
         merged.extend(over.0.iter().map(|(key, value)| (key.clone(), value.clone())));
         Self(merged)
     }
 
     /// Octets of its keys and values.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.0.iter().map(|(key, value)| key.len() + value.len()).sum()
     }
 
@@ -57,12 +57,12 @@ impl MergeData {
 }
 
 /// Fills plain text: values stand as they are.
-pub fn fill_text(template: &str, data: &MergeData) -> String {
+pub(crate) fn fill_text(template: &str, data: &MergeData) -> String {
     fill(template, data, |value, out| out.push_str(value))
 }
 
 /// Fills HTML: values are escaped, so that they are text wherever a text or a quoted attribute may stand.
-pub fn fill_html(template: &str, data: &MergeData) -> String {
+pub(crate) fn fill_html(template: &str, data: &MergeData) -> String {
     fill(template, data, |value, out| {
         for c in value.chars() {
             match c {
@@ -78,7 +78,7 @@ pub fn fill_html(template: &str, data: &MergeData) -> String {
 }
 
 /// Fills a subject: control characters of values become blanks.
-pub fn fill_subject(template: &str, data: &MergeData) -> String {
+pub(crate) fn fill_subject(template: &str, data: &MergeData) -> String {
     fill(template, data, |value, out| out.extend(value.chars().map(|c| if c.is_control() { ' ' } else { c })))
 }
 
@@ -96,7 +96,7 @@ fn fill(template: &str, data: &MergeData, put: impl Fn(&str, &mut String)) -> St
 
 /// How long a template is once it is filled, in octets, at the most and without filling it; `None`: longer than `most`.
 /// Values may be large, and their tags many.
-pub fn filled_length(template: &str, data: &MergeData, most: usize) -> Option<usize> {
+pub(crate) fn filled_length(template: &str, data: &MergeData, most: usize) -> Option<usize> {
     let mut length: usize = 0;
     walk(template, |piece| {
         length = length.saturating_add(match piece {
@@ -161,25 +161,25 @@ fn tag(behind: &str) -> Option<(&str, &str)> {
 
 /// A template that everybody has.
 #[derive(Clone, Copy, Debug)]
-pub struct BuiltIn {
+pub(crate) struct BuiltIn {
     /// `base_…`
-    pub id: &'static str,
+    pub(crate) id: &'static str,
     /// What it is called.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What it is for.
-    pub category: &'static str,
+    pub(crate) category: &'static str,
     /// Subject.
-    pub subject: &'static str,
+    pub(crate) subject: &'static str,
     /// HTML body.
-    pub html: &'static str,
+    pub(crate) html: &'static str,
     /// Plain text of the same content.
-    pub text: &'static str,
+    pub(crate) text: &'static str,
 }
 
 macro_rules! built_in {
     ($($id:literal $name:literal $category:literal $subject:literal;)*) => {
         /// The templates that are built in.
-        pub const BUILT_IN: &[BuiltIn] = &[$(BuiltIn {
+        pub(crate) const BUILT_IN: &[BuiltIn] = &[$(BuiltIn {
             id: concat!("base_", $id),
             name: $name,
             category: $category,
@@ -199,7 +199,7 @@ built_in! {
 }
 
 /// A built-in template by its id.
-pub fn find_built_in(id: &str) -> Option<&'static BuiltIn> {
+pub(crate) fn find_built_in(id: &str) -> Option<&'static BuiltIn> {
     BUILT_IN.iter().find(|template| template.id == id)
 }
 

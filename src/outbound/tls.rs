@@ -32,7 +32,7 @@ impl ClientTls {
     }
 
     /// The connector for a host. Without TLS there is none to make, and it is as for any certificate.
-    pub fn connector(&self, host: &Host) -> TlsConnector {
+    pub(crate) fn connector(&self, host: &Host) -> TlsConnector {
         TlsConnector::from(match &host.tls {
             TlsRule::Opportunistic | TlsRule::Never => Arc::clone(&self.any),
             TlsRule::Verified { .. } => Arc::clone(&self.verified),

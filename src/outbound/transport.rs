@@ -122,7 +122,7 @@ impl Transport {
     }
 
     /// Takes a parcel whose recipients have several domains to the hosts of each.
-    pub async fn transmit_apart(&self, flow: &Flow, parcel: Parcel, now: Timestamp) -> Transmitted {
+    pub(crate) async fn transmit_apart(&self, flow: &Flow, parcel: Parcel, now: Timestamp) -> Transmitted {
         let mut domains: Vec<Domain> = Vec::new();
         for recipient in &parcel.recipients {
             if !domains.contains(recipient.domain()) {

@@ -82,7 +82,7 @@ impl From<Reply> for Refusal {
 
 impl Command {
     /// Whether its path, if it has one, is of the form that mail is sent with.
-    pub fn has_sendable_path(&self) -> bool {
+    pub(crate) fn has_sendable_path(&self) -> bool {
         match self {
             Self::Mail(MailArguments { reverse_path: ReversePath::Mailbox(mailbox), .. })
             | Self::Rcpt(ForwardPath::Mailbox(mailbox)) => mailbox.is_sendable(),

@@ -118,7 +118,7 @@ impl DataReader {
 ///
 /// It holds the right to its draft until it is dropped, which should be after the draft.
 #[derive(Debug)]
-pub struct Gathered {
+pub(crate) struct Gathered {
     buffer: Vec<u8>,
     draft: Option<Draft>,
     room: Room,
@@ -130,22 +130,22 @@ pub struct Gathered {
 
 impl Gathered {
     /// Nothing yet; at most `limit` octets.
-    pub const fn new(limit: u64, room: Room) -> Self {
+    pub(crate) const fn new(limit: u64, room: Room) -> Self {
         Self { buffer: Vec::new(), draft: None, room, right: None, limit, too_large: false, trouble: None }
     }
 
     /// Where the reader appends to.
-    pub const fn buffer(&mut self) -> &mut Vec<u8> {
+    pub(crate) const fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.buffer
     }
 
     /// Whether the message is past its limit.
-    pub const fn too_large(&self) -> bool {
+    pub(crate) const fn too_large(&self) -> bool {
         self.too_large
     }
 
     /// Octets held in memory.
-    pub const fn in_memory(&self) -> usize {
+    pub(crate) const fn in_memory(&self) -> usize {
         self.buffer.capacity()
     }
 
@@ -153,7 +153,7 @@ impl Gathered {
     ///
     /// A disk that fails is not told now but by [`Gathered::finish`], after the client has sent everything: replies come
     /// only at the end of data.
-    pub async fn settle(&mut self, objects: &Objects, short_of_memory: bool) {
+    pub(crate) async fn settle(&mut self, objects: &Objects, short_of_memory: bool) {
         let written = self.draft.as_ref().map_or(0, Draft::len);
         if written + self.buffer.len() as u64 > self.limit {
             self.too_large = true;
@@ -173,7 +173,7 @@ impl Gathered {
     }
 
     /// Called when the client pauses: what is held in memory goes to disk, if there may be another draft.
-    pub async fn set_aside(&mut self, objects: &Objects) {
+    pub(crate) async fn set_aside(&mut self, objects: &Objects) {
         if self.has_right() {
             self.settle(objects, true).await;
             self.buffer.shrink_to_fit();
@@ -211,7 +211,7 @@ impl Gathered {
     ///
     /// # Errors
     /// The disk failed on the way.
-    pub async fn finish(&mut self, objects: &Objects) -> Result<MailData> {
+    pub(crate) async fn finish(&mut self, objects: &Objects) -> Result<MailData> {
         if let Some(error) = self.trouble.take() {
             return Err(error);
         }

@@ -32,7 +32,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Connections that are open, by peer.
 #[derive(Debug, Default)]
-pub struct Open {
+pub(crate) struct Open {
     by_peer: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -44,13 +44,13 @@ struct Counted {
 
 /// What bounds connections.
 #[derive(Clone, Debug)]
-pub struct Caps {
+pub(crate) struct Caps {
     /// In all.
-    pub max_sessions: usize,
+    pub(crate) max_sessions: usize,
     /// Of one peer.
-    pub max_sessions_per_address: usize,
+    pub(crate) max_sessions_per_address: usize,
     /// Peers that send a PROXY header.
-    pub proxies: Vec<ipnet::IpNet>,
+    pub(crate) proxies: Vec<ipnet::IpNet>,
 }
 
 impl Caps {
@@ -87,7 +87,7 @@ impl Drop for Counted {
 }
 
 /// Accepts until the server stops.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     shared: Arc<Shared>,
     open: Arc<Open>,
@@ -141,6 +141,7 @@ pub async fn serve(
 
 async fn begin(stream: TcpStream, address: IpAddr, shared: Arc<Shared>) {
     shared.metrics.add(Counter::SessionsOpened);
+    let _open = shared.metrics.open_session();
     let abort = shared.abort.clone();
     let session = Session::new(shared, stream, address);
     // A session in DATA says 421 itself; this is for one that waits for storage or a handshake.

@@ -2,12 +2,12 @@
 //!
 //! `listener` accepts, `session` talks, `command` parses, `phase` judges, `data` reads mail data, `room` bounds it.
 
-pub mod command;
-pub mod data;
+pub(crate) mod command;
+pub(crate) mod data;
 mod listener;
-pub mod phase;
-pub mod room;
-pub mod session;
+pub(crate) mod phase;
+pub(crate) mod room;
+pub(crate) mod session;
 mod stream;
 
 use std::net::SocketAddr;
@@ -29,37 +29,37 @@ use listener::{Caps, Open};
 use phase::Bounds;
 use room::Room;
 use session::Shared;
-pub use session::{Role, Submission};
+pub(crate) use session::{Role, Submission};
 
 /// Failed logins of one address within a minute before the next one that fails ends its session. As with the API
 /// (contract 1.12), keys that are good still work: nobody is locked out by a neighbour.
-pub const MAX_FAILED_LOGINS: u32 = 60;
+pub(crate) const MAX_FAILED_LOGINS: u32 = 60;
 
 /// An address that could not be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot receive mail on {address}: {source}")]
-pub struct BindError {
+pub(crate) struct BindError {
     address: SocketAddr,
     source: std::io::Error,
 }
 
 /// What every door is made of; clones share it.
 #[derive(Clone)]
-pub struct Parts {
+pub(crate) struct Parts {
     /// The pipeline that takes the mail.
-    pub inbound: Inbound,
+    pub(crate) inbound: Inbound,
     /// The certificate.
-    pub tls: ServerTls,
+    pub(crate) tls: ServerTls,
     /// Counters.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Our name.
-    pub hostname: String,
+    pub(crate) hostname: String,
     /// For mail data while it is received.
-    pub room: Room,
+    pub(crate) room: Room,
 }
 
 /// The door, bound.
-pub struct SmtpServer {
+pub(crate) struct SmtpServer {
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
     shared: Arc<Shared>,
@@ -71,7 +71,7 @@ impl SmtpServer {
     ///
     /// # Errors
     /// The first address that cannot be bound.
-    pub async fn bind(
+    pub(crate) async fn bind(
         listen: &[SocketAddr],
         role: Role,
         config: &config::Smtp,
@@ -113,12 +113,12 @@ impl SmtpServer {
     }
 
     /// Where it listens.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
     /// Serves until `stop`. Then idle sessions are told to come again; one in DATA has `grace` to finish.
-    pub async fn run(self, stop: CancellationToken, grace: Duration) {
+    pub(crate) async fn run(self, stop: CancellationToken, grace: Duration) {
         let sessions = TaskTracker::new();
         let open = Arc::new(Open::default());
         let accepting = TaskTracker::new();
@@ -149,6 +149,6 @@ impl SmtpServer {
 }
 
 /// For all doors together, as the budget and the limit of open files have it.
-pub fn room(memory: MemoryBudget) -> Room {
+pub(crate) fn room(memory: MemoryBudget) -> Room {
     Room::new(memory, FileUse::Drafts.most())
 }

@@ -1,6 +1,5 @@
 //! Where a session stands, and what each command may do there (RFC 5321 §4.1.4). No I/O: check, then proceed.
 
-use crate::mail::address::ReversePath;
 use crate::mail::envelope::Envelope;
 use crate::mail::reply::Reply;
 
@@ -8,7 +7,7 @@ use super::command::MailArguments;
 
 /// Where a session stands; leaving a transaction drops its envelope.
 #[derive(Debug)]
-pub enum Phase<R> {
+pub(crate) enum Phase<R> {
     /// Nothing was said yet.
     Connected,
     /// EHLO or HELO was.
@@ -19,21 +18,21 @@ pub enum Phase<R> {
 
 /// What bounds a transaction.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// The largest message.
-    pub max_message_bytes: u64,
+    pub(crate) max_message_bytes: u64,
     /// Recipients of one message.
-    pub max_recipients: usize,
+    pub(crate) max_recipients: usize,
 }
 
 impl<R: PartialEq> Phase<R> {
     /// EHLO or HELO: a new start (RFC 5321 §4.1.4).
-    pub fn greet(&mut self) {
+    pub(crate) fn greet(&mut self) {
         *self = Self::Greeted;
     }
 
     /// RSET.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         if matches!(self, Self::Transaction(_)) {
             *self = Self::Greeted;
         }
@@ -43,7 +42,7 @@ impl<R: PartialEq> Phase<R> {
     ///
     /// # Errors
     /// The refusal; nothing changed.
-    pub fn mail(&mut self, arguments: MailArguments, bounds: Bounds) -> Result<Reply, Reply> {
+    pub(crate) fn mail(&mut self, arguments: MailArguments, bounds: Bounds) -> Result<Reply, Reply> {
         if !matches!(self, Self::Greeted) {
             return Err(Reply::BAD_SEQUENCE);
         }
@@ -63,7 +62,7 @@ impl<R: PartialEq> Phase<R> {
     ///
     /// # Errors
     /// The refusal.
-    pub fn check_rcpt(&self, ascii: bool) -> Result<(), Reply> {
+    pub(crate) fn check_rcpt(&self, ascii: bool) -> Result<(), Reply> {
         match self {
             Self::Transaction(envelope) if !ascii && !envelope.smtputf8 => Err(Reply::NEEDS_SMTPUTF8),
             Self::Transaction(_) => Ok(()),
@@ -72,7 +71,7 @@ impl<R: PartialEq> Phase<R> {
     }
 
     /// RCPT, once resolved; a repeated recipient counts once, also where no other fits.
-    pub fn add_recipient(&mut self, recipient: R, bounds: Bounds) -> Reply {
+    pub(crate) fn add_recipient(&mut self, recipient: R, bounds: Bounds) -> Reply {
         let Self::Transaction(envelope) = self else { return Reply::BAD_SEQUENCE };
         if !envelope.recipients.contains(&recipient) {
             if envelope.recipients.len() >= bounds.max_recipients {
@@ -87,7 +86,7 @@ impl<R: PartialEq> Phase<R> {
     ///
     /// # Errors
     /// The refusal; nothing changed.
-    pub fn data(&mut self) -> Result<Envelope<R>, Reply> {
+    pub(crate) fn data(&mut self) -> Result<Envelope<R>, Reply> {
         match self {
             Self::Transaction(envelope) if envelope.recipients.is_empty() => Err(Reply::NO_RECIPIENTS),
             Self::Transaction(_) => match std::mem::replace(self, Self::Greeted) {
@@ -99,18 +98,10 @@ impl<R: PartialEq> Phase<R> {
     }
 
     /// The recipients of the present transaction.
-    pub fn recipients(&self) -> &[R] {
+    pub(crate) fn recipients(&self) -> &[R] {
         match self {
             Self::Transaction(envelope) => &envelope.recipients,
             Self::Connected | Self::Greeted => &[],
-        }
-    }
-
-    /// The sender of the present transaction.
-    pub const fn reverse_path(&self) -> Option<&ReversePath> {
-        match self {
-            Self::Transaction(envelope) => Some(&envelope.reverse_path),
-            Self::Connected | Self::Greeted => None,
         }
     }
 }
@@ -122,6 +113,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::mail::address::ReversePath;
 
     const BOUNDS: Bounds = Bounds { max_message_bytes: 1000, max_recipients: 2 };
 

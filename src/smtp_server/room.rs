@@ -8,19 +8,19 @@ use crate::memory_budget::{Door, MemoryBudget, Reservation};
 
 /// The room; clones share it.
 #[derive(Clone, Debug)]
-pub struct Room {
+pub(crate) struct Room {
     memory: MemoryBudget,
     drafts: Arc<Semaphore>,
 }
 
 impl Room {
     /// SMTP's share of the budget, and so many drafts, each of which is an open file.
-    pub fn new(memory: MemoryBudget, drafts: usize) -> Self {
+    pub(crate) fn new(memory: MemoryBudget, drafts: usize) -> Self {
         Self { memory, drafts: Arc::new(Semaphore::new(drafts.min(Semaphore::MAX_PERMITS))) }
     }
 
     /// Whether no memory is left; then a message is refused.
-    pub fn refuses(&self) -> bool {
+    pub(crate) fn refuses(&self) -> bool {
         let used_up = self.memory.is_used_up(Door::Smtp);
         if used_up {
             self.memory.count_refusal(Door::Smtp);
@@ -29,12 +29,12 @@ impl Room {
     }
 
     /// The memory of one message, none at first.
-    pub fn share(&self) -> Reservation {
+    pub(crate) fn share(&self) -> Reservation {
         self.memory.reservation(Door::Smtp)
     }
 
     /// The right to one draft, as long as it is held; `None` when there are as many as may be.
-    pub fn draft(&self) -> Option<OwnedSemaphorePermit> {
+    pub(crate) fn draft(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.drafts).try_acquire_owned().ok()
     }
 }

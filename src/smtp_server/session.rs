@@ -48,33 +48,33 @@ const READ_FIRST: usize = 512;
 const READ_LARGE: usize = 32 * 1024;
 
 /// What all sessions of a listener share.
-pub struct Shared {
+pub(crate) struct Shared {
     /// The pipeline that takes the mail.
-    pub inbound: Inbound,
+    pub(crate) inbound: Inbound,
     /// Whose mail it takes.
-    pub role: Role,
+    pub(crate) role: Role,
     /// Counters.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Our name.
-    pub hostname: String,
+    pub(crate) hostname: String,
     /// STARTTLS.
-    pub tls: Option<TlsAcceptor>,
+    pub(crate) tls: Option<TlsAcceptor>,
     /// Limits of a transaction.
-    pub bounds: Bounds,
+    pub(crate) bounds: Bounds,
     /// Wait for a command.
-    pub command_timeout: Duration,
+    pub(crate) command_timeout: Duration,
     /// Wait for the whole of a message.
-    pub data_timeout: Duration,
+    pub(crate) data_timeout: Duration,
     /// For mail data while it is received.
-    pub room: Room,
+    pub(crate) room: Room,
     /// Cancelled when the server stops: idle sessions end, those in DATA go on.
-    pub stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
     /// Cancelled when the grace is over: every session ends.
-    pub abort: CancellationToken,
+    pub(crate) abort: CancellationToken,
 }
 
 /// Which of the two doors this is.
-pub enum Role {
+pub(crate) enum Role {
     /// Mail from anybody, for our domains.
     Mx,
     /// Mail from our accounts, for anybody (RFC 6409).
@@ -83,7 +83,7 @@ pub enum Role {
 
 impl Role {
     /// What its sessions count as.
-    pub const fn files(&self) -> FileUse {
+    pub(crate) const fn files(&self) -> FileUse {
         match self {
             Self::Mx => FileUse::Mail,
             Self::Submission(_) => FileUse::Submission,
@@ -92,22 +92,22 @@ impl Role {
 }
 
 /// What the submission door needs besides.
-pub struct Submission {
+pub(crate) struct Submission {
     /// Takes mail to send.
-    pub outbound: Outbound,
+    pub(crate) outbound: Outbound,
     /// Where keys are.
-    pub db: Db,
+    pub(crate) db: Db,
     /// What time it is.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// Failed logins of an address; shared by all ports.
-    pub failures: Arc<Window>,
+    pub(crate) failures: Arc<Window>,
     /// Whether TLS begins with the first octet (RFC 8314 §3.3).
-    pub implicit_tls: bool,
+    pub(crate) implicit_tls: bool,
 }
 
 /// A recipient that was accepted, by the door's role.
 #[derive(Clone, Debug)]
-pub enum Accepted {
+pub(crate) enum Accepted {
     /// One of ours.
     Received(Recipient),
     /// Anybody.
@@ -164,7 +164,7 @@ impl From<std::io::Error> for End {
 }
 
 /// A session.
-pub struct Session<S> {
+pub(crate) struct Session<S> {
     shared: Arc<Shared>,
     stream: Stream<S>,
     peer: Peer,
@@ -184,7 +184,7 @@ pub struct Session<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// A session with a peer.
-    pub fn new(shared: Arc<Shared>, stream: S, address: std::net::IpAddr) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, stream: S, address: std::net::IpAddr) -> Self {
         let peer = Peer { address, helo: String::new(), esmtp: false, tls: None };
         Self {
             shared,
@@ -204,7 +204,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// Serves the peer to the end.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let end = match self.begin().await {
             Err(end) => end,
             Ok(()) => loop {

@@ -9,7 +9,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 /// Plain or encrypted.
-pub enum Stream<S> {
+pub(crate) enum Stream<S> {
     /// As it was accepted.
     Plain(S),
     /// After STARTTLS.
@@ -23,7 +23,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     ///
     /// # Errors
     /// The handshake failed; the stream is closed.
-    pub async fn start_tls(&mut self, acceptor: &TlsAcceptor) -> io::Result<(String, String)> {
+    pub(crate) async fn start_tls(&mut self, acceptor: &TlsAcceptor) -> io::Result<(String, String)> {
         let Self::Plain(plain) = std::mem::replace(self, Self::Closed) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
@@ -36,7 +36,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     }
 
     /// Closes the sending side; what was written still arrives.
-    pub async fn shutdown(&mut self) {
+    pub(crate) async fn shutdown(&mut self) {
         // The peer may be gone already.
         drop(AsyncWriteExt::shutdown(self).await);
     }

@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::id::AccountId;
 
 /// What `webhook_secret_sealed` is sealed for.
-pub const WEBHOOK_SECRET_PURPOSE: &str = "account-webhook-secret";
+pub(crate) const WEBHOOK_SECRET_PURPOSE: &str = "account-webhook-secret";
 
 /// An account as stored.
 #[derive(Clone, Debug)]
@@ -17,13 +17,13 @@ pub struct Account {
     /// Public id.
     pub public_id: AccountId,
     /// Lower-cased address.
-    pub email: String,
+    pub(crate) email: String,
     /// Whether it owns the installation.
-    pub is_admin: bool,
+    pub(crate) is_admin: bool,
     /// Whether its address is verified.
-    pub email_verified: bool,
+    pub(crate) email_verified: bool,
     /// A picture, if Google gave one.
-    pub avatar_url: Option<String>,
+    pub(crate) avatar_url: Option<String>,
 }
 
 /// What a new account is made of.
@@ -45,13 +45,13 @@ pub struct NewAccount {
 
 /// The secret of an account's tracking webhooks, sealed, with the one before it.
 #[derive(Clone, Debug, Default)]
-pub struct WebhookSecret {
+pub(crate) struct WebhookSecret {
     /// The present secret.
-    pub sealed: Option<Vec<u8>>,
+    pub(crate) sealed: Option<Vec<u8>>,
     /// The one before the last rotation.
-    pub previous_sealed: Option<Vec<u8>>,
+    pub(crate) previous_sealed: Option<Vec<u8>>,
     /// Until when that signs too.
-    pub previous_until: Option<Timestamp>,
+    pub(crate) previous_until: Option<Timestamp>,
 }
 
 pub(super) const COLUMNS: &str = "account.id, account.public_id, account.email, account.is_admin,
@@ -109,7 +109,7 @@ fn find(connection: &Connection, condition: &str, value: impl rusqlite::ToSql) -
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_by_row(connection: &Connection, id: i64) -> Result<Option<Account>> {
+pub(crate) fn find_by_row(connection: &Connection, id: i64) -> Result<Option<Account>> {
     find(connection, "id = ?1", id)
 }
 
@@ -125,7 +125,7 @@ pub fn find_owner(connection: &Connection) -> Result<Option<Account>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn is_first(connection: &Connection, account: i64) -> Result<bool> {
+pub(crate) fn is_first(connection: &Connection, account: i64) -> Result<bool> {
     let first: Option<i64> =
         connection.prepare_cached("SELECT min(id) FROM account")?.query_row([], |row| row.get(0))?;
     Ok(first == Some(account))
@@ -143,7 +143,7 @@ pub fn find_by_email(connection: &Connection, email: &str) -> Result<Option<Acco
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_by_google_subject(connection: &Connection, subject: &str) -> Result<Option<Account>> {
+pub(crate) fn find_by_google_subject(connection: &Connection, subject: &str) -> Result<Option<Account>> {
     find(connection, "google_subject = ?1", subject)
 }
 
@@ -151,7 +151,7 @@ pub fn find_by_google_subject(connection: &Connection, subject: &str) -> Result<
 ///
 /// # Errors
 /// Storage trouble.
-pub fn any(connection: &Connection) -> Result<bool> {
+pub(crate) fn any(connection: &Connection) -> Result<bool> {
     Ok(connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM account)")?.query_row([], |row| row.get(0))?)
 }
 
@@ -159,7 +159,7 @@ pub fn any(connection: &Connection) -> Result<bool> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_password_hash(connection: &Connection, account: i64) -> Result<Option<String>> {
+pub(crate) fn find_password_hash(connection: &Connection, account: i64) -> Result<Option<String>> {
     let found = connection
         .prepare_cached("SELECT password_hash FROM account WHERE id = ?1")?
         .query_row([account], |row| row.get(0))
@@ -182,7 +182,7 @@ pub fn set_password_hash(connection: &Connection, account: i64, hash: &str) -> R
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_password(connection: &Connection, account: i64) -> Result<()> {
+pub(crate) fn delete_password(connection: &Connection, account: i64) -> Result<()> {
     connection.prepare_cached("UPDATE account SET password_hash = NULL WHERE id = ?1")?.execute([account])?;
     Ok(())
 }
@@ -191,7 +191,12 @@ pub fn delete_password(connection: &Connection, account: i64) -> Result<()> {
 ///
 /// # Errors
 /// [`super::Error::Conflict`] when another account has the subject.
-pub fn set_google(connection: &Connection, account: i64, subject: &str, avatar_url: Option<&str>) -> Result<()> {
+pub(crate) fn set_google(
+    connection: &Connection,
+    account: i64,
+    subject: &str,
+    avatar_url: Option<&str>,
+) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE account SET google_subject = ?2, avatar_url = coalesce(?3, avatar_url) WHERE id = ?1",
@@ -204,7 +209,7 @@ pub fn set_google(connection: &Connection, account: i64, subject: &str, avatar_u
 ///
 /// # Errors
 /// Storage trouble.
-pub fn set_email_verified(connection: &Connection, account: i64) -> Result<()> {
+pub(crate) fn set_email_verified(connection: &Connection, account: i64) -> Result<()> {
     connection.prepare_cached("UPDATE account SET email_verified = 1 WHERE id = ?1")?.execute([account])?;
     Ok(())
 }
@@ -213,7 +218,7 @@ pub fn set_email_verified(connection: &Connection, account: i64) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_webhook_secret(connection: &Connection, account: i64) -> Result<WebhookSecret> {
+pub(crate) fn find_webhook_secret(connection: &Connection, account: i64) -> Result<WebhookSecret> {
     let found = connection
         .prepare_cached(
             "SELECT webhook_secret_sealed, previous_webhook_secret_sealed, previous_webhook_secret_until
@@ -234,7 +239,7 @@ pub fn find_webhook_secret(connection: &Connection, account: i64) -> Result<Webh
 ///
 /// # Errors
 /// Storage trouble.
-pub fn set_webhook_secret(
+pub(crate) fn set_webhook_secret(
     connection: &Connection,
     account: i64,
     sealed: &[u8],

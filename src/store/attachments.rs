@@ -28,7 +28,7 @@ const COLUMNS: &str =
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert_all(connection: &Connection, message: i64, parts: &[Part]) -> Result<()> {
+pub(crate) fn insert_all(connection: &Connection, message: i64, parts: &[Part]) -> Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO attachment (message_id, idx, filename, content_type, charset, content_id, disposition, size,
                                  part_offset, part_length, encoding, inner_offset)
@@ -57,7 +57,7 @@ pub fn insert_all(connection: &Connection, message: i64, parts: &[Part]) -> Resu
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list(connection: &Connection, message: i64) -> Result<Vec<Part>> {
+pub(crate) fn list(connection: &Connection, message: i64) -> Result<Vec<Part>> {
     let statement = format!("SELECT {COLUMNS} FROM attachment WHERE message_id = ?1 ORDER BY idx");
     let rows = connection.prepare_cached(&statement)?.query_map([message], read)?.collect::<rusqlite::Result<_>>()?;
     Ok(rows)
@@ -67,7 +67,7 @@ pub fn list(connection: &Connection, message: i64) -> Result<Vec<Part>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find(connection: &Connection, message: i64, index: u32) -> Result<Option<Part>> {
+pub(crate) fn find(connection: &Connection, message: i64, index: u32) -> Result<Option<Part>> {
     let statement = format!("SELECT {COLUMNS} FROM attachment WHERE message_id = ?1 AND idx = ?2");
     Ok(connection.prepare_cached(&statement)?.query_row(params![message, index], read).optional()?)
 }
@@ -76,7 +76,7 @@ pub fn find(connection: &Connection, message: i64, index: u32) -> Result<Option<
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_all(connection: &Connection, message: i64) -> Result<()> {
+pub(crate) fn delete_all(connection: &Connection, message: i64) -> Result<()> {
     connection.prepare_cached("DELETE FROM attachment WHERE message_id = ?1")?.execute([message])?;
     Ok(())
 }

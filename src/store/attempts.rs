@@ -11,38 +11,38 @@ const KEPT: u32 = 200;
 
 /// An attempt, before and after it is stored.
 #[derive(Clone, Debug)]
-pub struct Attempt {
+pub(crate) struct Attempt {
     /// Public id.
-    pub public_id: AttemptId,
+    pub(crate) public_id: AttemptId,
     /// Number from 1, manual ones included.
-    pub attempt: u32,
+    pub(crate) attempt: u32,
     /// Whether a person asked for it.
-    pub manual: bool,
+    pub(crate) manual: bool,
     /// URL that was tried.
-    pub request_url: String,
+    pub(crate) request_url: String,
     /// Header name to value, a JSON object.
-    pub request_headers: String,
+    pub(crate) request_headers: String,
     /// HTTP status; none without an answer.
-    pub status_code: Option<u16>,
+    pub(crate) status_code: Option<u16>,
     /// Header name to value, a JSON object; none without an answer.
-    pub response_headers: Option<String>,
+    pub(crate) response_headers: Option<String>,
     /// At most 64 KiB; none without an answer.
-    pub response_body: Option<Vec<u8>>,
+    pub(crate) response_body: Option<Vec<u8>>,
     /// Whether there was more of the body.
-    pub response_truncated: bool,
+    pub(crate) response_truncated: bool,
     /// Why it failed, in the words of contract 6.1.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// How long it took.
-    pub duration_ms: u64,
+    pub(crate) duration_ms: u64,
     /// When it began.
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
 }
 
 /// Stores an attempt of a delivery; one that is too old to be shown goes.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, delivery: i64, new: &Attempt) -> Result<()> {
+pub(crate) fn insert(connection: &Connection, delivery: i64, new: &Attempt) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO attempt (public_id, delivery_id, attempt, manual, request_url, request_headers, status_code,
@@ -79,7 +79,7 @@ pub fn insert(connection: &Connection, delivery: i64, new: &Attempt) -> Result<(
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list(connection: &Connection, delivery: i64) -> Result<Vec<Attempt>> {
+pub(crate) fn list(connection: &Connection, delivery: i64) -> Result<Vec<Attempt>> {
     let rows = connection
         .prepare_cached(
             "SELECT public_id, attempt, manual, request_url, request_headers, status_code, response_headers,
@@ -110,7 +110,7 @@ pub fn list(connection: &Connection, delivery: i64) -> Result<Vec<Attempt>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_before(connection: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
+pub(crate) fn delete_before(connection: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
     // Row ids grow with time, so only the old end is looked at.
     let gone = connection
         .prepare_cached(

@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 
 /// Which rows name objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Table {
+pub(crate) enum Table {
     /// Mail data.
     Mail,
     /// Files of clients.
@@ -24,7 +24,12 @@ pub enum Table {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_objects(connection: &Connection, table: Table, after: i64, limit: u32) -> Result<Vec<(i64, Object)>> {
+pub(crate) fn list_objects(
+    connection: &Connection,
+    table: Table,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<(i64, Object)>> {
     let statement = match table {
         Table::Mail => {
             "SELECT id, file, size, checksum FROM raw WHERE file IS NOT NULL AND id > ?1 ORDER BY id LIMIT ?2"
@@ -44,7 +49,7 @@ pub fn list_objects(connection: &Connection, table: Table, after: i64, limit: u3
 ///
 /// # Errors
 /// Storage trouble.
-pub fn names_object(connection: &Connection, name: &str) -> Result<bool> {
+pub(crate) fn names_object(connection: &Connection, name: &str) -> Result<bool> {
     Ok(raws::names_file(connection, name)? || uploads::names_file(connection, name)?)
 }
 
@@ -52,7 +57,7 @@ pub fn names_object(connection: &Connection, name: &str) -> Result<bool> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn has_tables(connection: &Connection) -> Result<bool> {
+pub(crate) fn has_tables(connection: &Connection) -> Result<bool> {
     let count: i64 = connection.query_row(
         "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('raw', 'upload', 'message')",
         [],
@@ -65,7 +70,7 @@ pub fn has_tables(connection: &Connection) -> Result<bool> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn latest_message(connection: &Connection) -> Result<Option<Timestamp>> {
+pub(crate) fn latest_message(connection: &Connection) -> Result<Option<Timestamp>> {
     if !has_tables(connection)? {
         return Ok(None);
     }
@@ -79,7 +84,7 @@ pub fn latest_message(connection: &Connection) -> Result<Option<Timestamp>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn owners(connection: &Connection, table: Table, row: i64) -> Result<Vec<String>> {
+pub(crate) fn owners(connection: &Connection, table: Table, row: i64) -> Result<Vec<String>> {
     let statement = match table {
         Table::Mail => "SELECT public_id FROM message WHERE raw_id = ?1 ORDER BY id",
         Table::Uploads => "SELECT public_id FROM upload WHERE id = ?1",
@@ -93,7 +98,7 @@ pub fn owners(connection: &Connection, table: Table, row: i64) -> Result<Vec<Str
 ///
 /// # Errors
 /// Storage trouble.
-pub fn quick_check(connection: &Connection) -> Result<Vec<String>> {
+pub(crate) fn quick_check(connection: &Connection) -> Result<Vec<String>> {
     let mut statement = connection.prepare("PRAGMA quick_check(20)")?;
     let rows: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     Ok(rows.into_iter().filter(|line| line != "ok").collect())
@@ -103,7 +108,7 @@ pub fn quick_check(connection: &Connection) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn strays(connection: &Connection, limit: u32) -> Result<Vec<(&'static str, Vec<String>)>> {
+pub(crate) fn strays(connection: &Connection, limit: u32) -> Result<Vec<(&'static str, Vec<String>)>> {
     const QUESTIONS: &[(&str, &str)] = &[
         (
             "message without its mail data",
@@ -150,7 +155,7 @@ pub fn strays(connection: &Connection, limit: u32) -> Result<Vec<(&'static str, 
 
 /// The end state of what was acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// Somebody took it: a webhook, or the remote host of every recipient.
     Delivered,
     /// It can be read.
@@ -171,7 +176,7 @@ pub enum Fate {
 
 /// What is needed to tell the end state of many ids.
 #[derive(Debug)]
-pub struct Fates {
+pub(crate) struct Fates {
     gone: HashMap<i64, Reason>,
     passing: HashSet<String>,
 }
@@ -181,7 +186,7 @@ impl Fates {
     ///
     /// # Errors
     /// Storage trouble.
-    pub fn load(connection: &Connection) -> Result<Self> {
+    pub(crate) fn load(connection: &Connection) -> Result<Self> {
         // First what is on its way: it leaves its note when it goes.
         let mut statement = connection.prepare("SELECT event ->> '$.id' FROM passing")?;
         let passing = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
@@ -192,7 +197,7 @@ impl Fates {
     ///
     /// # Errors
     /// Storage trouble.
-    pub fn find(&self, connection: &Connection, id: &str) -> Result<Fate> {
+    pub(crate) fn find(&self, connection: &Connection, id: &str) -> Result<Fate> {
         if self.passing.contains(id) {
             return Ok(Fate::Pending);
         }

@@ -10,7 +10,7 @@ use crate::mail::address::canonical;
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, account: i64, email: &str, now: Timestamp) -> Result<()> {
+pub(crate) fn insert(connection: &Connection, account: i64, email: &str, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO blocked_sender (account_id, email, created_at)
@@ -25,7 +25,7 @@ pub fn insert(connection: &Connection, account: i64, email: &str, now: Timestamp
 ///
 /// # Errors
 /// Storage trouble.
-pub fn is_blocked(connection: &Connection, account: i64, email: &str) -> Result<bool> {
+pub(crate) fn is_blocked(connection: &Connection, account: i64, email: &str) -> Result<bool> {
     let found = connection
         .prepare_cached("SELECT 1 FROM blocked_sender WHERE account_id = ?1 AND email = ?2")?
         .exists(params![account, canonical(email)])?;
@@ -34,18 +34,18 @@ pub fn is_blocked(connection: &Connection, account: i64, email: &str) -> Result<
 
 /// A sender that an account blocked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BlockedSender {
+pub(crate) struct BlockedSender {
     /// In canonical form.
-    pub email: String,
+    pub(crate) email: String,
     /// Since when.
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
 }
 
 /// A blocked sender by address.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find(connection: &Connection, account: i64, email: &str) -> Result<Option<BlockedSender>> {
+pub(crate) fn find(connection: &Connection, account: i64, email: &str) -> Result<Option<BlockedSender>> {
     let email = canonical(email);
     let found = connection
         .prepare_cached("SELECT created_at FROM blocked_sender WHERE account_id = ?1 AND email = ?2")?
@@ -58,7 +58,7 @@ pub fn find(connection: &Connection, account: i64, email: &str) -> Result<Option
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list(connection: &Connection, account: i64) -> Result<Vec<BlockedSender>> {
+pub(crate) fn list(connection: &Connection, account: i64) -> Result<Vec<BlockedSender>> {
     let rows = connection
         .prepare_cached("SELECT email, created_at FROM blocked_sender WHERE account_id = ?1 ORDER BY email")?
         .query_map([account], |row| {
@@ -72,7 +72,7 @@ pub fn list(connection: &Connection, account: i64) -> Result<Vec<BlockedSender>>
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete(connection: &Connection, account: i64, email: &str) -> Result<()> {
+pub(crate) fn delete(connection: &Connection, account: i64, email: &str) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM blocked_sender WHERE account_id = ?1 AND email = ?2")?
         .execute(params![account, canonical(email)])?;

@@ -8,67 +8,67 @@ use crate::id::{DeliveryId, MessageId, RouteId};
 
 /// What a new delivery of a received message is made of.
 #[derive(Clone, Debug)]
-pub struct NewDelivery<'a> {
+pub(crate) struct NewDelivery<'a> {
     /// The account.
-    pub account_id: i64,
+    pub(crate) account_id: i64,
     /// The message's row.
-    pub message: i64,
+    pub(crate) message: i64,
     /// The message's public id, which is the event's id too.
-    pub message_id: &'a MessageId,
+    pub(crate) message_id: &'a MessageId,
     /// The route that asks for it.
-    pub route_id: &'a RouteId,
+    pub(crate) route_id: &'a RouteId,
     /// Its URL at this time.
-    pub url: &'a str,
+    pub(crate) url: &'a str,
 }
 
 /// A delivery as stored.
 #[derive(Clone, Debug)]
-pub struct DeliveryRow {
+pub(crate) struct DeliveryRow {
     /// Row id.
-    pub id: i64,
+    pub(crate) id: i64,
     /// Public id.
-    pub public_id: DeliveryId,
+    pub(crate) public_id: DeliveryId,
     /// The account.
-    pub account_id: i64,
+    pub(crate) account_id: i64,
     /// The message's row; none when the event names no message.
-    pub message: Option<i64>,
+    pub(crate) message: Option<i64>,
     /// The route; none for a tracking webhook.
-    pub route_id: Option<RouteId>,
+    pub(crate) route_id: Option<RouteId>,
     /// What the receiver de-duplicates on.
-    pub event_id: String,
+    pub(crate) event_id: String,
     /// `email.received` and so on.
-    pub event_type: String,
+    pub(crate) event_type: String,
     /// URL of the latest attempt.
-    pub url: String,
+    pub(crate) url: String,
     /// `pending`, `delivered` or `failed`.
-    pub status: String,
+    pub(crate) status: String,
     /// Attempts made and recorded.
-    pub attempts: u32,
+    pub(crate) attempts: u32,
     /// HTTP status of the last attempt that was answered.
-    pub last_status_code: Option<u16>,
+    pub(crate) last_status_code: Option<u16>,
     /// Why the last attempt failed (contract 6.1).
-    pub last_error: Option<String>,
+    pub(crate) last_error: Option<String>,
     /// When the next attempt is planned.
-    pub next_attempt_at: Option<Timestamp>,
+    pub(crate) next_attempt_at: Option<Timestamp>,
     /// When it was made.
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// When it last changed.
-    pub updated_at: Timestamp,
+    pub(crate) updated_at: Timestamp,
 }
 
 /// How an attempt left its delivery.
 #[derive(Clone, Debug)]
-pub struct Progress<'a> {
+pub(crate) struct Progress<'a> {
     /// `pending`, `delivered` or `failed`.
-    pub status: &'static str,
+    pub(crate) status: &'static str,
     /// URL that was tried.
-    pub url: &'a str,
+    pub(crate) url: &'a str,
     /// HTTP status, if there was an answer.
-    pub status_code: Option<u16>,
+    pub(crate) status_code: Option<u16>,
     /// Why it failed.
-    pub error: Option<&'a str>,
+    pub(crate) error: Option<&'a str>,
     /// When the next one is planned.
-    pub next_attempt_at: Option<Timestamp>,
+    pub(crate) next_attempt_at: Option<Timestamp>,
 }
 
 /// Reads [`COLUMNS`] by their place: finding each by its name would take as long as the query.
@@ -100,7 +100,7 @@ pub(super) const COLUMNS: &str =
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert_received(connection: &Connection, new: &NewDelivery<'_>, now: Timestamp) -> Result<DeliveryRow> {
+pub(crate) fn insert_received(connection: &Connection, new: &NewDelivery<'_>, now: Timestamp) -> Result<DeliveryRow> {
     let public_id = DeliveryId::new(now);
     connection
         .prepare_cached(
@@ -142,7 +142,7 @@ pub fn insert_received(connection: &Connection, new: &NewDelivery<'_>, now: Time
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert_replayed(connection: &Connection, new: &NewDelivery<'_>, now: Timestamp) -> Result<i64> {
+pub(crate) fn insert_replayed(connection: &Connection, new: &NewDelivery<'_>, now: Timestamp) -> Result<i64> {
     let id = insert_received(connection, new, now)?.id;
     connection
         .prepare_cached("UPDATE delivery SET status = 'failed', next_attempt_at = NULL WHERE id = ?1")?
@@ -154,7 +154,7 @@ pub fn insert_replayed(connection: &Connection, new: &NewDelivery<'_>, now: Time
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_by_row(connection: &Connection, id: i64) -> Result<Option<DeliveryRow>> {
+pub(crate) fn find_by_row(connection: &Connection, id: i64) -> Result<Option<DeliveryRow>> {
     let statement = format!("SELECT {COLUMNS} FROM delivery WHERE id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
@@ -163,7 +163,7 @@ pub fn find_by_row(connection: &Connection, id: i64) -> Result<Option<DeliveryRo
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find(connection: &Connection, id: &DeliveryId) -> Result<Option<DeliveryRow>> {
+pub(crate) fn find(connection: &Connection, id: &DeliveryId) -> Result<Option<DeliveryRow>> {
     let statement = format!("SELECT {COLUMNS} FROM delivery WHERE public_id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
@@ -172,7 +172,7 @@ pub fn find(connection: &Connection, id: &DeliveryId) -> Result<Option<DeliveryR
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_in_scope(
+pub(crate) fn find_in_scope(
     connection: &Connection,
     id: &DeliveryId,
     account: i64,
@@ -190,7 +190,7 @@ pub fn find_in_scope(
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_latest(connection: &Connection, message: i64) -> Result<Vec<DeliveryRow>> {
+pub(crate) fn list_latest(connection: &Connection, message: i64) -> Result<Vec<DeliveryRow>> {
     let statement = format!(
         "SELECT {COLUMNS} FROM delivery
          WHERE id IN (SELECT max(id) FROM delivery WHERE message_id = ?1 GROUP BY route_id) ORDER BY id"
@@ -203,7 +203,7 @@ pub fn list_latest(connection: &Connection, message: i64) -> Result<Vec<Delivery
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_received(connection: &Connection, message: i64, route: &RouteId) -> Result<Option<DeliveryRow>> {
+pub(crate) fn find_received(connection: &Connection, message: i64, route: &RouteId) -> Result<Option<DeliveryRow>> {
     let statement = format!(
         "SELECT {COLUMNS} FROM delivery
          WHERE message_id = ?1 AND route_id = ?2 AND event_type = 'email.received' ORDER BY id DESC LIMIT 1"
@@ -215,7 +215,7 @@ pub fn find_received(connection: &Connection, message: i64, route: &RouteId) -> 
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_by_message(connection: &Connection, message: i64) -> Result<Vec<DeliveryRow>> {
+pub(crate) fn list_by_message(connection: &Connection, message: i64) -> Result<Vec<DeliveryRow>> {
     let statement = format!("SELECT {COLUMNS} FROM delivery WHERE message_id = ?1 ORDER BY id");
     let rows = connection.prepare_cached(&statement)?.query_map([message], read)?.collect::<rusqlite::Result<_>>()?;
     Ok(rows)
@@ -225,7 +225,7 @@ pub fn list_by_message(connection: &Connection, message: i64) -> Result<Vec<Deli
 ///
 /// # Errors
 /// Storage trouble.
-pub fn note_attempt(
+pub(crate) fn note_attempt(
     connection: &Connection,
     id: i64,
     attempts: u32,
@@ -256,7 +256,7 @@ pub fn note_attempt(
 ///
 /// # Errors
 /// Storage trouble.
-pub fn end(connection: &Connection, id: i64, error: &str, now: Timestamp) -> Result<()> {
+pub(crate) fn end(connection: &Connection, id: i64, error: &str, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE delivery SET status = 'failed', last_error = ?2, next_attempt_at = NULL, updated_at = ?3
@@ -270,7 +270,7 @@ pub fn end(connection: &Connection, id: i64, error: &str, now: Timestamp) -> Res
 ///
 /// # Errors
 /// Storage trouble.
-pub fn end_by_message(connection: &Connection, message: i64, error: &str, now: Timestamp) -> Result<()> {
+pub(crate) fn end_by_message(connection: &Connection, message: i64, error: &str, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE delivery SET status = 'failed', last_error = ?2, next_attempt_at = NULL, updated_at = ?3
@@ -282,24 +282,24 @@ pub fn end_by_message(connection: &Connection, message: i64, error: &str, now: T
 
 /// How the deliveries of a message stand, and the latest of them (contract 5.3).
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Delivered.
-    pub delivered: u64,
+    pub(crate) delivered: u64,
     /// Failed for good.
-    pub failed: u64,
+    pub(crate) failed: u64,
     /// Still tried.
-    pub pending: u64,
+    pub(crate) pending: u64,
     /// Attempts of the latest; none without a delivery.
-    pub latest_attempts: Option<u32>,
+    pub(crate) latest_attempts: Option<u32>,
     /// HTTP status of the latest.
-    pub latest_status_code: Option<u16>,
+    pub(crate) latest_status_code: Option<u16>,
 }
 
 /// Counts the deliveries of a message.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn tally(connection: &Connection, message: i64) -> Result<Tally> {
+pub(crate) fn tally(connection: &Connection, message: i64) -> Result<Tally> {
     Ok(tallies(connection, &[message])?.pop().unwrap_or_default())
 }
 
@@ -307,7 +307,7 @@ pub fn tally(connection: &Connection, message: i64) -> Result<Tally> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn tallies(connection: &Connection, messages: &[i64]) -> Result<Vec<Tally>> {
+pub(crate) fn tallies(connection: &Connection, messages: &[i64]) -> Result<Vec<Tally>> {
     let mut statement = connection.prepare_cached(
         "SELECT status, attempts, last_status_code FROM delivery WHERE message_id = ?1 ORDER BY id",
     )?;
@@ -329,27 +329,13 @@ pub fn tallies(connection: &Connection, messages: &[i64]) -> Result<Vec<Tally>> 
     Ok(tallies)
 }
 
-/// How many deliveries are in each state: pending, delivered, failed.
-///
-/// # Errors
-/// Storage trouble.
-pub fn count_by_status(connection: &Connection) -> Result<(u64, u64, u64)> {
-    let counts = connection.query_row(
-        "SELECT count(*) FILTER (WHERE status = 'pending'), count(*) FILTER (WHERE status = 'delivered'),
-                count(*) FILTER (WHERE status = 'failed') FROM delivery",
-        [],
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-    )?;
-    Ok(counts)
-}
-
 /// Up to `limit` pending deliveries of these routes with their jobs, by job id after `after`: pairs of job and delivery.
 ///
 /// Walks the job table from there, so it is for readers.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_pending_of_routes(
+pub(crate) fn list_pending_of_routes(
     connection: &Connection,
     routes: &[RouteId],
     after: i64,
@@ -372,7 +358,7 @@ pub fn list_pending_of_routes(
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_ids_of_messages(connection: &Connection, messages: &[i64]) -> Result<Vec<i64>> {
+pub(crate) fn list_ids_of_messages(connection: &Connection, messages: &[i64]) -> Result<Vec<i64>> {
     let rows = connection
         .prepare_cached("SELECT id FROM delivery WHERE message_id IN (SELECT value FROM json_each(?1))")?
         .query_map([super::id_list(messages)], |row| row.get(0))?
@@ -384,7 +370,7 @@ pub fn list_ids_of_messages(connection: &Connection, messages: &[i64]) -> Result
 ///
 /// # Errors
 /// Storage trouble.
-pub fn part_from_message(connection: &Connection, message: i64, now: Timestamp) -> Result<()> {
+pub(crate) fn part_from_message(connection: &Connection, message: i64, now: Timestamp) -> Result<()> {
     end_by_message(connection, message, "message_gone", now)?;
     connection
         .prepare_cached("DELETE FROM attempt WHERE delivery_id IN (SELECT id FROM delivery WHERE message_id = ?1)")?
@@ -412,7 +398,7 @@ pub fn delete_parted(connection: &Connection, before: Timestamp, limit: u32) -> 
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_by_message(connection: &Connection, message: i64) -> Result<()> {
+pub(crate) fn delete_by_message(connection: &Connection, message: i64) -> Result<()> {
     connection.prepare_cached("DELETE FROM delivery WHERE message_id = ?1")?.execute([message])?;
     Ok(())
 }

@@ -11,54 +11,54 @@ const LOOKED_AT: usize = 20_000;
 
 /// Which deliveries are listed.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
+pub(crate) struct Filter {
     /// Only in this state.
-    pub status: Option<&'static str>,
+    pub(crate) status: Option<&'static str>,
     /// Only of messages of this domain.
-    pub domain: Option<i64>,
+    pub(crate) domain: Option<i64>,
     /// Only of this route.
-    pub route: Option<String>,
+    pub(crate) route: Option<String>,
     /// Only of events at or after this time.
-    pub since: Option<Timestamp>,
+    pub(crate) since: Option<Timestamp>,
     /// Only of events before this time.
-    pub until: Option<Timestamp>,
+    pub(crate) until: Option<Timestamp>,
     /// Only those that follow this one.
-    pub before: Option<DeliveryRow>,
+    pub(crate) before: Option<DeliveryRow>,
     /// At most so many.
-    pub limit: usize,
+    pub(crate) limit: usize,
 }
 
 /// A delivery with its message.
 #[derive(Debug)]
-pub struct Listed {
+pub(crate) struct Listed {
     /// The delivery.
-    pub delivery: DeliveryRow,
+    pub(crate) delivery: DeliveryRow,
     /// Its message, while that is stored.
-    pub message: Option<About>,
+    pub(crate) message: Option<About>,
 }
 
 /// What a list says of a message.
 #[derive(Debug)]
-pub struct About {
+pub(crate) struct About {
     /// Public id.
-    pub public_id: String,
+    pub(crate) public_id: String,
     /// Subject.
-    pub subject: Option<String>,
+    pub(crate) subject: Option<String>,
     /// Author.
-    pub from_addr: String,
+    pub(crate) from_addr: String,
     /// Recipient.
-    pub to_addr: String,
+    pub(crate) to_addr: String,
     /// Row id of its domain.
-    pub domain: Option<i64>,
+    pub(crate) domain: Option<i64>,
     /// When it arrived.
-    pub received_at: Timestamp,
+    pub(crate) received_at: Timestamp,
 }
 
 /// A page, and after which delivery the next one begins; none when there is no more.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list(connection: &Connection, account: i64, filter: &Filter) -> Result<(Vec<Listed>, Option<String>)> {
+pub(crate) fn list(connection: &Connection, account: i64, filter: &Filter) -> Result<(Vec<Listed>, Option<String>)> {
     // The literal term lets the partial index be used.
     let state = match filter.status {
         Some("delivered") => "AND status = 'delivered'",
@@ -102,7 +102,7 @@ pub fn list(connection: &Connection, account: i64, filter: &Filter) -> Result<(V
 ///
 /// # Errors
 /// Storage trouble.
-pub fn about(connection: &Connection, message: i64) -> Result<Option<About>> {
+pub(crate) fn about(connection: &Connection, message: i64) -> Result<Option<About>> {
     let mut statement = connection.prepare_cached(
         "SELECT public_id, subject, from_addr, to_addr, domain_id, received_at FROM message WHERE id = ?1",
     )?;

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::mail::address::Mailbox;
 
 /// How long a link confirms or declines.
-pub const LINK_LIFETIME: Duration = Duration::from_secs(7 * DAY);
+pub(crate) const LINK_LIFETIME: Duration = Duration::from_secs(7 * DAY);
 const DAY: u64 = 86_400;
 /// How many links one account may have mailed a day.
 const MAX_ASKED_BY_ACCOUNT: u32 = 10;
@@ -25,7 +25,7 @@ const DECLINED_FOR: Duration = Duration::from_secs(90 * DAY);
 ///
 /// # Errors
 /// Storage trouble.
-pub fn is_proven(connection: &Connection, account: i64, address: &Mailbox) -> Result<bool> {
+pub(crate) fn is_proven(connection: &Connection, account: i64, address: &Mailbox) -> Result<bool> {
     let proven = connection
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM account WHERE id = ?1 AND is_admin = 1)
@@ -41,7 +41,7 @@ pub fn is_proven(connection: &Connection, account: i64, address: &Mailbox) -> Re
 ///
 /// # Errors
 /// Storage trouble.
-pub fn ask(
+pub(crate) fn ask(
     connection: &Connection,
     account: i64,
     address: &Mailbox,
@@ -84,18 +84,18 @@ pub fn ask(
 
 /// What is known of a link that was mailed to an address.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked {
+pub(crate) struct Asked {
     /// When it was mailed last.
-    pub at: Timestamp,
+    pub(crate) at: Timestamp,
     /// When somebody there declined; none: nobody did.
-    pub declined_at: Option<Timestamp>,
+    pub(crate) declined_at: Option<Timestamp>,
 }
 
 /// What an account asked of an address; none: nothing.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_asked(connection: &Connection, account: i64, address: &Mailbox) -> Result<Option<Asked>> {
+pub(crate) fn find_asked(connection: &Connection, account: i64, address: &Mailbox) -> Result<Option<Asked>> {
     let found = connection
         .prepare_cached("SELECT asked_at, declined_at FROM forward_proof WHERE account_id = ?1 AND address = ?2")?
         .query_row(params![account, address.canonical()], |row| {
@@ -112,7 +112,7 @@ pub fn find_asked(connection: &Connection, account: i64, address: &Mailbox) -> R
 ///
 /// # Errors
 /// Storage trouble.
-pub fn is_valid(connection: &Connection, token_hash: &[u8], now: Timestamp) -> Result<bool> {
+pub(crate) fn is_valid(connection: &Connection, token_hash: &[u8], now: Timestamp) -> Result<bool> {
     let found = connection
         .prepare_cached("SELECT 1 FROM forward_proof WHERE token_hash = ?1 AND asked_at > ?2")?
         .query_row(params![token_hash, now.minus(LINK_LIFETIME).as_millis()], |_| Ok(()))
@@ -122,7 +122,7 @@ pub fn is_valid(connection: &Connection, token_hash: &[u8], now: Timestamp) -> R
 
 /// What the holder of a link decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// The account may forward to the address.
     Confirmed,
     /// It may not, and the address is not asked again for a long time.
@@ -133,7 +133,7 @@ pub enum Answer {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn answer(connection: &Connection, token_hash: &[u8], answer: Answer, now: Timestamp) -> Result<bool> {
+pub(crate) fn answer(connection: &Connection, token_hash: &[u8], answer: Answer, now: Timestamp) -> Result<bool> {
     let statement = match answer {
         Answer::Confirmed => {
             "UPDATE forward_proof SET proven_at = coalesce(proven_at, ?3), declined_at = NULL
@@ -155,7 +155,7 @@ pub fn answer(connection: &Connection, token_hash: &[u8], answer: Answer, now: T
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
+pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
     let gone = connection
         .prepare_cached(
             "DELETE FROM forward_proof WHERE proven_at IS NULL AND coalesce(declined_at, asked_at) <= ?1",

@@ -8,73 +8,73 @@ use crate::id::RouteId;
 
 /// What a new dispatch is made of.
 #[derive(Clone, Debug)]
-pub struct NewDispatch<'a> {
+pub(crate) struct NewDispatch<'a> {
     /// The account.
-    pub account_id: i64,
+    pub(crate) account_id: i64,
     /// The message; none when nothing else is stored of it.
-    pub message: Option<i64>,
+    pub(crate) message: Option<i64>,
     /// The route that forwards it; none when it was submitted.
-    pub route_id: Option<&'a RouteId>,
+    pub(crate) route_id: Option<&'a RouteId>,
     /// The domain whose smarthost counts.
-    pub sending_domain: &'a str,
+    pub(crate) sending_domain: &'a str,
     /// The recipients' domain; none when they have several.
-    pub domain: Option<&'a str>,
+    pub(crate) domain: Option<&'a str>,
     /// Envelope sender; empty is the null reverse-path.
-    pub reverse_path: &'a str,
+    pub(crate) reverse_path: &'a str,
     /// Fields that go before the mail data.
-    pub prefix: &'a str,
+    pub(crate) prefix: &'a str,
     /// The raw copy's row.
-    pub raw_id: i64,
+    pub(crate) raw_id: i64,
     /// JSON of what is forwarded; none when it was submitted.
-    pub forwarding: Option<&'a str>,
+    pub(crate) forwarding: Option<&'a str>,
 }
 
 /// A dispatch as stored.
 #[derive(Clone, Debug)]
-pub struct DispatchRow {
+pub(crate) struct DispatchRow {
     /// Row id.
-    pub id: i64,
+    pub(crate) id: i64,
     /// The account.
-    pub account_id: i64,
+    pub(crate) account_id: i64,
     /// The message; none when nothing else is stored of it.
-    pub message: Option<i64>,
+    pub(crate) message: Option<i64>,
     /// The route that forwards it; none when it was submitted.
-    pub route_id: Option<RouteId>,
+    pub(crate) route_id: Option<RouteId>,
     /// The domain whose smarthost counts.
-    pub sending_domain: String,
+    pub(crate) sending_domain: String,
     /// The recipients' domain; none when they have several.
-    pub domain: Option<String>,
+    pub(crate) domain: Option<String>,
     /// Envelope sender; empty is the null reverse-path.
-    pub reverse_path: String,
+    pub(crate) reverse_path: String,
     /// Fields that go before the mail data.
-    pub prefix: String,
+    pub(crate) prefix: String,
     /// The raw copy's row, while there is a recipient to settle.
-    pub raw_id: Option<i64>,
+    pub(crate) raw_id: Option<i64>,
     /// From when on the time to give up counts.
-    pub queued_at: Timestamp,
+    pub(crate) queued_at: Timestamp,
     /// Attempts made.
-    pub attempts: u32,
+    pub(crate) attempts: u32,
     /// When the last one was made.
-    pub attempted_at: Option<Timestamp>,
+    pub(crate) attempted_at: Option<Timestamp>,
     /// The remote host that decided it.
-    pub host: Option<String>,
+    pub(crate) host: Option<String>,
     /// Its TLS.
-    pub tls: Option<String>,
+    pub(crate) tls: Option<String>,
     /// Its dialog.
-    pub transcript: Option<String>,
+    pub(crate) transcript: Option<String>,
     /// JSON of what is forwarded; none when it was submitted.
-    pub forwarding: Option<String>,
+    pub(crate) forwarding: Option<String>,
 }
 
 /// What an attempt leaves.
 #[derive(Clone, Copy, Debug)]
-pub struct Attempted<'a> {
+pub(crate) struct Attempted<'a> {
     /// The remote host that decided it.
-    pub host: Option<&'a str>,
+    pub(crate) host: Option<&'a str>,
     /// Its TLS.
-    pub tls: Option<&'a str>,
+    pub(crate) tls: Option<&'a str>,
     /// Its dialog.
-    pub transcript: &'a str,
+    pub(crate) transcript: &'a str,
 }
 
 const COLUMNS: &str = "id, account_id, message_id, route_id, sending_domain, domain, reverse_path, prefix, raw_id,
@@ -105,7 +105,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<DispatchRow> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, new: &NewDispatch<'_>, queued_at: Timestamp) -> Result<i64> {
+pub(crate) fn insert(connection: &Connection, new: &NewDispatch<'_>, queued_at: Timestamp) -> Result<i64> {
     connection
         .prepare_cached(
             "INSERT INTO dispatch (account_id, message_id, route_id, sending_domain, domain, reverse_path, prefix,
@@ -131,7 +131,7 @@ pub fn insert(connection: &Connection, new: &NewDispatch<'_>, queued_at: Timesta
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find(connection: &Connection, id: i64) -> Result<Option<DispatchRow>> {
+pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<DispatchRow>> {
     let statement = format!("SELECT {COLUMNS} FROM dispatch WHERE id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
@@ -140,7 +140,7 @@ pub fn find(connection: &Connection, id: i64) -> Result<Option<DispatchRow>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_by_message(connection: &Connection, message: i64) -> Result<Vec<DispatchRow>> {
+pub(crate) fn list_by_message(connection: &Connection, message: i64) -> Result<Vec<DispatchRow>> {
     let statement = format!("SELECT {COLUMNS} FROM dispatch WHERE message_id = ?1 ORDER BY id");
     let rows = connection.prepare_cached(&statement)?.query_map([message], read)?.collect::<rusqlite::Result<_>>()?;
     Ok(rows)
@@ -150,7 +150,7 @@ pub fn list_by_message(connection: &Connection, message: i64) -> Result<Vec<Disp
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_unsettled(connection: &Connection, after: i64, limit: u32) -> Result<Vec<DispatchRow>> {
+pub(crate) fn list_unsettled(connection: &Connection, after: i64, limit: u32) -> Result<Vec<DispatchRow>> {
     let statement =
         format!("SELECT {COLUMNS} FROM dispatch WHERE raw_id IS NOT NULL AND id > ?1 ORDER BY id LIMIT ?2");
     let rows = connection
@@ -164,7 +164,7 @@ pub fn list_unsettled(connection: &Connection, after: i64, limit: u32) -> Result
 ///
 /// # Errors
 /// Storage trouble.
-pub fn set_queued_at(connection: &Connection, id: i64, now: Timestamp) -> Result<()> {
+pub(crate) fn set_queued_at(connection: &Connection, id: i64, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE dispatch SET queued_at = ?2 WHERE id = ?1")?
         .execute(params![id, now.as_millis()])?;
@@ -175,7 +175,7 @@ pub fn set_queued_at(connection: &Connection, id: i64, now: Timestamp) -> Result
 ///
 /// # Errors
 /// Storage trouble.
-pub fn note_attempt(connection: &Connection, id: i64, made: Attempted<'_>, now: Timestamp) -> Result<()> {
+pub(crate) fn note_attempt(connection: &Connection, id: i64, made: Attempted<'_>, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE dispatch SET attempts = attempts + 1, attempted_at = ?2, host = ?3, tls = ?4, transcript = ?5
@@ -189,7 +189,7 @@ pub fn note_attempt(connection: &Connection, id: i64, made: Attempted<'_>, now: 
 ///
 /// # Errors
 /// Storage trouble.
-pub fn hold_back(connection: &Connection, id: i64) -> Result<()> {
+pub(crate) fn hold_back(connection: &Connection, id: i64) -> Result<()> {
     connection.prepare_cached("UPDATE dispatch SET raw_id = NULL, prefix = '' WHERE id = ?1")?.execute([id])?;
     Ok(())
 }
@@ -199,7 +199,7 @@ pub fn hold_back(connection: &Connection, id: i64) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn finish(connection: &Connection, dispatch: &DispatchRow) -> Result<Option<String>> {
+pub(crate) fn finish(connection: &Connection, dispatch: &DispatchRow) -> Result<Option<String>> {
     let passing = dispatch.message.is_none();
     let statement = if passing {
         "DELETE FROM dispatch WHERE id = ?1"
@@ -226,7 +226,7 @@ fn holds_raw(connection: &Connection, message: Option<i64>, raw: i64) -> Result<
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_by_message(connection: &Connection, message: i64) -> Result<()> {
+pub(crate) fn delete_by_message(connection: &Connection, message: i64) -> Result<()> {
     connection
         .prepare_cached(
             "DELETE FROM job WHERE kind = 'dispatch'

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 #[derive(Clone, Debug)]
 pub struct NewDkimKey {
     /// `rsa` or `ed25519`.
-    pub algorithm: &'static str,
+    pub(crate) algorithm: &'static str,
     /// PKCS #8, sealed.
     pub private_sealed: Vec<u8>,
     /// Base64, as the record's `p=` has it.
@@ -20,7 +20,7 @@ pub struct NewDkimKey {
 ///
 /// # Errors
 /// [`super::Error::Conflict`] when it has such a key.
-pub fn insert(connection: &Connection, domain: i64, keys: &[NewDkimKey], now: Timestamp) -> Result<()> {
+pub(crate) fn insert(connection: &Connection, domain: i64, keys: &[NewDkimKey], now: Timestamp) -> Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO dkim_key (domain_id, algorithm, private_sealed, public_key, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -35,7 +35,7 @@ pub fn insert(connection: &Connection, domain: i64, keys: &[NewDkimKey], now: Ti
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_public(connection: &Connection, domain: i64, algorithm: &str) -> Result<Option<String>> {
+pub(crate) fn find_public(connection: &Connection, domain: i64, algorithm: &str) -> Result<Option<String>> {
     let mut statement =
         connection.prepare_cached("SELECT public_key FROM dkim_key WHERE domain_id = ?1 AND algorithm = ?2")?;
     let mut rows = statement.query(params![domain, algorithm])?;
@@ -46,7 +46,7 @@ pub fn find_public(connection: &Connection, domain: i64, algorithm: &str) -> Res
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_private(connection: &Connection, domain: i64, algorithm: &str) -> Result<Option<Vec<u8>>> {
+pub(crate) fn find_private(connection: &Connection, domain: i64, algorithm: &str) -> Result<Option<Vec<u8>>> {
     let mut statement =
         connection.prepare_cached("SELECT private_sealed FROM dkim_key WHERE domain_id = ?1 AND algorithm = ?2")?;
     let mut rows = statement.query(params![domain, algorithm])?;

@@ -7,24 +7,24 @@ use crate::clock::Timestamp;
 
 /// The state of one record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DnsCheck {
+pub(crate) struct DnsCheck {
     /// Which record: `mx`, `spf`, `dkim`, `dmarc`, `dkim_ed25519`.
-    pub record: String,
+    pub(crate) record: String,
     /// `ok`, `missing`, `mismatch` or `unchecked`.
-    pub status: String,
+    pub(crate) status: String,
     /// The values seen.
-    pub found: Vec<String>,
+    pub(crate) found: Vec<String>,
     /// Failed checks in a row.
-    pub failures: u32,
+    pub(crate) failures: u32,
     /// When the first of them was.
-    pub first_failed_at: Option<Timestamp>,
+    pub(crate) first_failed_at: Option<Timestamp>,
 }
 
 /// The states of a domain's records, as far as they were ever looked at.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list(connection: &Connection, domain: i64) -> Result<Vec<DnsCheck>> {
+pub(crate) fn list(connection: &Connection, domain: i64) -> Result<Vec<DnsCheck>> {
     let rows = connection
         .prepare_cached(
             "SELECT record, status, found, failures, first_failed_at FROM dns_check WHERE domain_id = ?1",
@@ -46,7 +46,7 @@ pub fn list(connection: &Connection, domain: i64) -> Result<Vec<DnsCheck>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn put(connection: &Connection, domain: i64, check: &DnsCheck) -> Result<()> {
+pub(crate) fn put(connection: &Connection, domain: i64, check: &DnsCheck) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO dns_check (domain_id, record, status, found, failures, first_failed_at)
@@ -67,7 +67,7 @@ pub fn put(connection: &Connection, domain: i64, check: &DnsCheck) -> Result<()>
 ///
 /// # Errors
 /// Storage trouble.
-pub fn is_ok(connection: &Connection, domain: i64, record: &str) -> Result<bool> {
+pub(crate) fn is_ok(connection: &Connection, domain: i64, record: &str) -> Result<bool> {
     let found = connection
         .prepare_cached("SELECT 1 FROM dns_check WHERE domain_id = ?1 AND record = ?2 AND status = 'ok'")?
         .exists(params![domain, record])?;

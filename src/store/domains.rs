@@ -42,13 +42,13 @@ pub struct DomainRow {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
     /// Mail for it comes here.
-    pub mx: bool,
+    pub(crate) mx: bool,
     /// Mail of it may come from here.
-    pub spf: bool,
+    pub(crate) spf: bool,
     /// Its signatures can be checked.
-    pub dkim: bool,
+    pub(crate) dkim: bool,
     /// It says what to do with forgeries.
-    pub dmarc: bool,
+    pub(crate) dmarc: bool,
 }
 
 const COLUMNS: &str = "id, public_id, account_id, name, status, mx_verified, spf_verified, dkim_verified,
@@ -114,7 +114,7 @@ pub fn insert(
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_by_row(connection: &Connection, id: i64) -> Result<Option<DomainRow>> {
+pub(crate) fn find_by_row(connection: &Connection, id: i64) -> Result<Option<DomainRow>> {
     let statement = format!("SELECT {COLUMNS} FROM domain WHERE id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
@@ -123,7 +123,7 @@ pub fn find_by_row(connection: &Connection, id: i64) -> Result<Option<DomainRow>
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find(connection: &Connection, id: &DomainId) -> Result<Option<DomainRow>> {
+pub(crate) fn find(connection: &Connection, id: &DomainId) -> Result<Option<DomainRow>> {
     let statement = format!("SELECT {COLUMNS} FROM domain WHERE public_id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
@@ -132,7 +132,7 @@ pub fn find(connection: &Connection, id: &DomainId) -> Result<Option<DomainRow>>
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list(connection: &Connection, account: i64, only: Option<i64>) -> Result<Vec<DomainRow>> {
+pub(crate) fn list(connection: &Connection, account: i64, only: Option<i64>) -> Result<Vec<DomainRow>> {
     let statement =
         format!("SELECT {COLUMNS} FROM domain WHERE account_id = ?1 AND (?2 IS NULL OR id = ?2) ORDER BY id");
     let rows = connection
@@ -146,7 +146,7 @@ pub fn list(connection: &Connection, account: i64, only: Option<i64>) -> Result<
 ///
 /// # Errors
 /// Storage trouble.
-pub fn is_held_by_another(connection: &Connection, account: i64, name: &str) -> Result<bool> {
+pub(crate) fn is_held_by_another(connection: &Connection, account: i64, name: &str) -> Result<bool> {
     Ok(connection
         .prepare_cached("SELECT 1 FROM domain WHERE name = ?1 AND status = 'verified' AND account_id <> ?2")?
         .exists(params![name, account])?)
@@ -156,7 +156,7 @@ pub fn is_held_by_another(connection: &Connection, account: i64, name: &str) -> 
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_due(connection: &Connection, before: Timestamp, limit: u32) -> Result<Vec<DomainRow>> {
+pub(crate) fn list_due(connection: &Connection, before: Timestamp, limit: u32) -> Result<Vec<DomainRow>> {
     let statement = format!(
         "SELECT {COLUMNS} FROM domain
          WHERE (checked_at IS NULL OR checked_at < ?1)
@@ -174,7 +174,13 @@ pub fn list_due(connection: &Connection, before: Timestamp, limit: u32) -> Resul
 ///
 /// # Errors
 /// [`super::Error::Conflict`] when it would be verified and another account holds it.
-pub fn set_checked(connection: &Connection, id: i64, flags: Flags, verified: bool, now: Timestamp) -> Result<()> {
+pub(crate) fn set_checked(
+    connection: &Connection,
+    id: i64,
+    flags: Flags,
+    verified: bool,
+    now: Timestamp,
+) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE domain SET mx_verified = ?2, spf_verified = ?3, dkim_verified = ?4, dmarc_verified = ?5,
@@ -190,7 +196,7 @@ pub fn set_checked(connection: &Connection, id: i64, flags: Flags, verified: boo
 ///
 /// # Errors
 /// Storage trouble.
-pub fn clear_flags_of_others(connection: &Connection, account: i64, name: &str) -> Result<()> {
+pub(crate) fn clear_flags_of_others(connection: &Connection, account: i64, name: &str) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE domain SET mx_verified = 0, spf_verified = 0, dkim_verified = 0, dmarc_verified = 0
@@ -205,7 +211,7 @@ pub fn clear_flags_of_others(connection: &Connection, account: i64, name: &str) 
 ///
 /// # Errors
 /// Storage trouble.
-pub fn set_tracking_webhook(connection: &Connection, id: &DomainId, url: Option<&str>) -> Result<()> {
+pub(crate) fn set_tracking_webhook(connection: &Connection, id: &DomainId, url: Option<&str>) -> Result<()> {
     connection
         .prepare_cached("UPDATE domain SET tracking_webhook_url = ?2 WHERE public_id = ?1")?
         .execute(params![id, url])?;
@@ -216,7 +222,7 @@ pub fn set_tracking_webhook(connection: &Connection, id: &DomainId, url: Option<
 ///
 /// # Errors
 /// Storage trouble.
-pub fn set_webhook_events(connection: &Connection, id: &DomainId, events: Option<&str>) -> Result<()> {
+pub(crate) fn set_webhook_events(connection: &Connection, id: &DomainId, events: Option<&str>) -> Result<()> {
     connection
         .prepare_cached("UPDATE domain SET webhook_events = ?2 WHERE public_id = ?1")?
         .execute(params![id, events])?;
@@ -227,7 +233,7 @@ pub fn set_webhook_events(connection: &Connection, id: &DomainId, events: Option
 ///
 /// # Errors
 /// Storage trouble.
-pub fn set_retention(connection: &Connection, id: &DomainId, zero: bool, days: Option<u32>) -> Result<()> {
+pub(crate) fn set_retention(connection: &Connection, id: &DomainId, zero: bool, days: Option<u32>) -> Result<()> {
     connection
         .prepare_cached("UPDATE domain SET zero_retention = ?2, retention_days = ?3 WHERE public_id = ?1")?
         .execute(params![id, zero, days])?;
@@ -238,7 +244,7 @@ pub fn set_retention(connection: &Connection, id: &DomainId, zero: bool, days: O
 ///
 /// # Errors
 /// Storage trouble.
-pub fn reset_settings(connection: &Connection, account: i64) -> Result<()> {
+pub(crate) fn reset_settings(connection: &Connection, account: i64) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE domain SET tracking_webhook_url = NULL, webhook_events = NULL, zero_retention = 0,
@@ -253,7 +259,7 @@ pub fn reset_settings(connection: &Connection, account: i64) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete(connection: &Connection, id: &DomainId) -> Result<()> {
+pub(crate) fn delete(connection: &Connection, id: &DomainId) -> Result<()> {
     connection.prepare_cached("DELETE FROM domain WHERE public_id = ?1")?.execute([id])?;
     Ok(())
 }
@@ -262,7 +268,7 @@ pub fn delete(connection: &Connection, id: &DomainId) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_by_name(connection: &Connection, name: &str) -> Result<Option<DomainRow>> {
+pub(crate) fn find_by_name(connection: &Connection, name: &str) -> Result<Option<DomainRow>> {
     let statement =
         format!("SELECT {COLUMNS} FROM domain WHERE name = ?1 ORDER BY status = 'verified' DESC, id LIMIT 1");
     Ok(connection.prepare_cached(&statement)?.query_row([name], read).optional()?)
@@ -272,7 +278,7 @@ pub fn find_by_name(connection: &Connection, name: &str) -> Result<Option<Domain
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_verified(connection: &Connection, name: &str) -> Result<Option<i64>> {
+pub(crate) fn find_verified(connection: &Connection, name: &str) -> Result<Option<i64>> {
     let found = connection
         .prepare_cached("SELECT id FROM domain WHERE name = ?1 AND status = 'verified'")?
         .query_row([name], |row| row.get(0))
@@ -293,7 +299,12 @@ pub fn find_of_account(connection: &Connection, account: i64, name: &str) -> Res
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_by_name_or_id(connection: &Connection, account: i64, name: &str, id: &str) -> Result<Option<DomainRow>> {
+pub(crate) fn find_by_name_or_id(
+    connection: &Connection,
+    account: i64,
+    name: &str,
+    id: &str,
+) -> Result<Option<DomainRow>> {
     let statement = format!("SELECT {COLUMNS} FROM domain WHERE account_id = ?1 AND (name = ?2 OR public_id = ?3)");
     let domain = Domain::parse(name);
     let name = domain.as_ref().map_or(name, Domain::as_str);
@@ -304,7 +315,7 @@ pub fn find_by_name_or_id(connection: &Connection, account: i64, name: &str, id:
 ///
 /// # Errors
 /// Storage trouble.
-pub fn is_zero_retention(connection: &Connection, domain: i64) -> Result<bool> {
+pub(crate) fn is_zero_retention(connection: &Connection, domain: i64) -> Result<bool> {
     let found =
         connection.prepare_cached("SELECT 1 FROM domain WHERE id = ?1 AND zero_retention = 1")?.exists([domain])?;
     Ok(found)
@@ -314,7 +325,7 @@ pub fn is_zero_retention(connection: &Connection, domain: i64) -> Result<bool> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_beside_forwards(connection: &Connection) -> Result<Vec<String>> {
+pub(crate) fn list_beside_forwards(connection: &Connection) -> Result<Vec<String>> {
     let rows = connection
         .prepare_cached(
             "SELECT DISTINCT name FROM domain WHERE (status = 'verified' OR spf_verified = 1)
@@ -329,7 +340,7 @@ pub fn list_beside_forwards(connection: &Connection) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_sending(connection: &Connection, account: i64, only: Option<i64>) -> Result<Vec<String>> {
+pub(crate) fn list_sending(connection: &Connection, account: i64, only: Option<i64>) -> Result<Vec<String>> {
     let rows = connection
         .prepare_cached(
             "SELECT name FROM domain

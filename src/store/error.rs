@@ -52,7 +52,7 @@ pub enum Error {
 
 /// What became of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It is durable.
     Committed,
     /// Nothing of it is or will be on disk.
@@ -63,7 +63,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// What a result of [`Db::write`](super::Db::write) says.
-    pub const fn of<T>(written: &Result<T>) -> Self {
+    pub(crate) const fn of<T>(written: &Result<T>) -> Self {
         match written {
             Ok(_) => Self::Committed,
             Err(error) => error.outcome(),
@@ -115,7 +115,7 @@ pub(super) const fn is_no_room(failure: rusqlite::ffi::Error) -> bool {
 impl Error {
     /// What became of the transaction that ended with this error. Only [`Outcome::NotCommitted`] lets anything be
     /// undone.
-    pub const fn outcome(&self) -> Outcome {
+    pub(crate) const fn outcome(&self) -> Outcome {
         match self {
             Self::Unknown(_) => Outcome::Unknown,
             Self::Busy
@@ -131,7 +131,7 @@ impl Error {
     }
 
     /// Whether storage failed or was not to be had, so that coming again may help: no fault of what was asked.
-    pub fn is_storage_trouble(&self) -> bool {
+    pub(crate) fn is_storage_trouble(&self) -> bool {
         use rusqlite::ErrorCode as Code;
         match self {
             Self::Busy | Self::Full(_) | Self::Stopped | Self::Io { .. } | Self::Unknown(_) => true,
@@ -153,7 +153,7 @@ impl Error {
 
     /// Whether the database file could not be read: it is damaged, or the disk failed, for which (EIO) SQLite has the same
     /// word.
-    pub fn is_unreadable(&self) -> bool {
+    pub(crate) fn is_unreadable(&self) -> bool {
         use rusqlite::ErrorCode as Code;
         let code = match self {
             Self::Sqlite(error) => error.sqlite_error_code(),
@@ -163,7 +163,7 @@ impl Error {
     }
 
     /// Whether there was no room.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         match self {
             Self::Unknown(error) => error.is_full(),
             error => matches!(error, Self::Full(_)),
@@ -171,7 +171,7 @@ impl Error {
     }
 
     /// An [`Error::Io`] or, when the system ran out of room, an [`Error::Full`].
-    pub fn io(context: impl Into<String>, source: std::io::Error) -> Self {
+    pub(crate) fn io(context: impl Into<String>, source: std::io::Error) -> Self {
         use std::io::ErrorKind as Kind;
         match source.kind() {
             Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge | Kind::ReadOnlyFilesystem => {

@@ -8,30 +8,30 @@ use crate::id::{DeliveryId, EventId, RouteId};
 
 /// What the delivery of a sending event is made of.
 #[derive(Clone, Debug)]
-pub struct NewEvent<'a> {
+pub(crate) struct NewEvent<'a> {
     /// The account.
-    pub account_id: i64,
+    pub(crate) account_id: i64,
     /// The message's row.
-    pub message: i64,
+    pub(crate) message: i64,
     /// The route that gets it; none for a tracking webhook.
-    pub route_id: Option<&'a RouteId>,
+    pub(crate) route_id: Option<&'a RouteId>,
     /// The domain whose tracking webhook gets it; none for a route.
-    pub domain: Option<i64>,
+    pub(crate) domain: Option<i64>,
     /// What the receiver de-duplicates on.
-    pub event_id: &'a EventId,
+    pub(crate) event_id: &'a EventId,
     /// `email.sent` and so on.
-    pub event_type: &'a str,
+    pub(crate) event_type: &'a str,
     /// The URL at this time.
-    pub url: &'a str,
+    pub(crate) url: &'a str,
     /// The whole body.
-    pub payload: &'a str,
+    pub(crate) payload: &'a str,
 }
 
 /// Stores the delivery of a sending event; returns its row id.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, new: &NewEvent<'_>, now: Timestamp) -> Result<i64> {
+pub(crate) fn insert(connection: &Connection, new: &NewEvent<'_>, now: Timestamp) -> Result<i64> {
     connection
         .prepare_cached(
             "INSERT INTO delivery (public_id, account_id, message_id, route_id, domain_id, event_id, event_type, url,
@@ -57,7 +57,7 @@ pub fn insert(connection: &Connection, new: &NewEvent<'_>, now: Timestamp) -> Re
 ///
 /// # Errors
 /// Storage trouble.
-pub fn was_raised(connection: &Connection, message: i64, event_type: &str, to: &str) -> Result<bool> {
+pub(crate) fn was_raised(connection: &Connection, message: i64, event_type: &str, to: &str) -> Result<bool> {
     let found = connection
         .prepare_cached(
             "SELECT 1 FROM delivery
@@ -72,7 +72,7 @@ pub fn was_raised(connection: &Connection, message: i64, event_type: &str, to: &
 ///
 /// # Errors
 /// Storage trouble.
-pub fn payload_of(connection: &Connection, delivery: i64) -> Result<Option<String>> {
+pub(crate) fn payload_of(connection: &Connection, delivery: i64) -> Result<Option<String>> {
     let found = connection
         .prepare_cached("SELECT payload FROM delivery WHERE id = ?1")?
         .query_row([delivery], |row| row.get(0))
@@ -84,7 +84,7 @@ pub fn payload_of(connection: &Connection, delivery: i64) -> Result<Option<Strin
 ///
 /// # Errors
 /// Storage trouble.
-pub fn domain_of(connection: &Connection, delivery: i64) -> Result<Option<i64>> {
+pub(crate) fn domain_of(connection: &Connection, delivery: i64) -> Result<Option<i64>> {
     let found = connection
         .prepare_cached("SELECT domain_id FROM delivery WHERE id = ?1")?
         .query_row([delivery], |row| row.get(0))
@@ -96,7 +96,7 @@ pub fn domain_of(connection: &Connection, delivery: i64) -> Result<Option<i64>> 
 ///
 /// # Errors
 /// Storage trouble.
-pub fn forget_payloads(connection: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
+pub(crate) fn forget_payloads(connection: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
     let gone = connection
         .prepare_cached(
             "UPDATE delivery SET payload = NULL WHERE id IN (

@@ -11,13 +11,13 @@ const SAMPLE: u32 = 2_000;
 
 /// A range of time in equal steps.
 #[derive(Clone, Copy, Debug)]
-pub struct Steps {
+pub(crate) struct Steps {
     /// Its beginning.
-    pub from: Timestamp,
+    pub(crate) from: Timestamp,
     /// Milliseconds of a step.
-    pub step_ms: i64,
+    pub(crate) step_ms: i64,
     /// How many steps.
-    pub count: usize,
+    pub(crate) count: usize,
 }
 
 impl Steps {
@@ -28,17 +28,17 @@ impl Steps {
 
 /// What happened in a step of time; also their sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Messages that arrived.
-    pub received: u64,
+    pub(crate) received: u64,
     /// Messages that were taken to be sent.
-    pub sent: u64,
+    pub(crate) sent: u64,
     /// Of these, those that came back or were refused for good.
-    pub bounced: u64,
+    pub(crate) bounced: u64,
     /// Deliveries of its events that were acknowledged.
-    pub delivered: u64,
+    pub(crate) delivered: u64,
     /// Deliveries of its events that failed for good.
-    pub failed: u64,
+    pub(crate) failed: u64,
 }
 
 const MINUTE_MS: i64 = 60_000;
@@ -49,7 +49,7 @@ const KEPT_MILLIS: i64 = 8 * 86_400_000;
 ///
 /// # Errors
 /// Storage trouble.
-pub fn count(connection: &Connection, account: i64, steps: Steps) -> Result<Vec<Counts>> {
+pub(crate) fn count(connection: &Connection, account: i64, steps: Steps) -> Result<Vec<Counts>> {
     let mut counts = vec![Counts::default(); steps.count];
     let mut statement = connection.prepare_cached(COUNT)?;
     let from = steps.from.as_millis();
@@ -78,7 +78,7 @@ fn positive(count: i64) -> u64 {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn forget_before(connection: &Connection, now: Timestamp, limit: u32) -> Result<usize> {
+pub(crate) fn forget_before(connection: &Connection, now: Timestamp, limit: u32) -> Result<usize> {
     let gone = connection
         .prepare_cached(
             "DELETE FROM tally WHERE (account_id, minute) IN (
@@ -92,20 +92,20 @@ pub fn forget_before(connection: &Connection, now: Timestamp, limit: u32) -> Res
 
 /// What waits, and since when the oldest of it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// Deliveries of webhooks.
-    pub webhooks: u64,
+    pub(crate) webhooks: u64,
     /// Messages with recipients that are not settled.
-    pub outbound: u64,
+    pub(crate) outbound: u64,
     /// The oldest of both.
-    pub oldest_at: Option<Timestamp>,
+    pub(crate) oldest_at: Option<Timestamp>,
 }
 
 /// What of an account waits.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn waiting(connection: &Connection, account: i64) -> Result<Waiting> {
+pub(crate) fn waiting(connection: &Connection, account: i64) -> Result<Waiting> {
     let (webhooks, outbound): (i64, i64) = connection
         .prepare_cached(
             "SELECT coalesce(sum(pending), 0), coalesce(sum(unsent), 0) FROM tally WHERE account_id = ?1",
@@ -131,7 +131,7 @@ pub fn waiting(connection: &Connection, account: i64) -> Result<Waiting> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn sample(connection: &Connection, account: i64, since: Timestamp) -> Result<Vec<DeliveryRow>> {
+pub(crate) fn sample(connection: &Connection, account: i64, since: Timestamp) -> Result<Vec<DeliveryRow>> {
     let statement = format!(
         "SELECT {} FROM delivery WHERE account_id = ?1 AND created_at >= ?2 ORDER BY created_at DESC, id DESC LIMIT ?3",
         deliveries::COLUMNS

@@ -15,7 +15,7 @@ const MOST: u32 = 20;
 ///
 /// # Errors
 /// Storage trouble.
-pub fn note(connection: &Connection, route: &RouteId, domain: i64, now: Timestamp) -> Result<()> {
+pub(crate) fn note(connection: &Connection, route: &RouteId, domain: i64, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO former_webhook (route_id, domain_id, removed_at) VALUES (?1, ?2, ?3)",
@@ -35,7 +35,7 @@ pub fn note(connection: &Connection, route: &RouteId, domain: i64, now: Timestam
 ///
 /// # Errors
 /// Storage trouble.
-pub fn take(connection: &Connection, domain: i64) -> Result<Option<RouteId>> {
+pub(crate) fn take(connection: &Connection, domain: i64) -> Result<Option<RouteId>> {
     let taken = connection
         .prepare_cached(
             "DELETE FROM former_webhook WHERE route_id =
@@ -53,7 +53,7 @@ pub fn take(connection: &Connection, domain: i64) -> Result<Option<RouteId>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_route(connection: &Connection, id: &RouteId) -> Result<Option<RouteRow>> {
+pub(crate) fn find_route(connection: &Connection, id: &RouteId) -> Result<Option<RouteRow>> {
     if let Some(route) = routes::find(connection, id)? {
         return Ok(Some(route));
     }

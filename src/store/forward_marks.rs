@@ -18,31 +18,31 @@ const MAX_TO_SENDER: u32 = 10;
 
 /// A forwarded message of which a report may come back.
 #[derive(Clone, Copy, Debug)]
-pub struct NewMark<'a> {
+pub(crate) struct NewMark<'a> {
     /// What it is known by.
-    pub mark: &'a [u8],
+    pub(crate) mark: &'a [u8],
     /// Who forwards it.
-    pub account: i64,
+    pub(crate) account: i64,
     /// Who gets the report: what senders are counted by.
-    pub sender: &'a str,
+    pub(crate) sender: &'a str,
     /// The address that it was sent to.
-    pub recipient: &'a str,
+    pub(crate) recipient: &'a str,
 }
 
 /// What a report may say of a forwarded message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Marked {
+pub(crate) struct Marked {
     /// The address that it was sent to.
-    pub recipient: String,
+    pub(crate) recipient: String,
     /// When it was forwarded last.
-    pub sent_at: Timestamp,
+    pub(crate) sent_at: Timestamp,
 }
 
 /// Notes that a message was forwarded.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, new: NewMark<'_>, now: Timestamp) -> Result<()> {
+pub(crate) fn insert(connection: &Connection, new: NewMark<'_>, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO forward_mark (mark, account_id, sender, recipient, sent_at) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -57,7 +57,7 @@ pub fn insert(connection: &Connection, new: NewMark<'_>, now: Timestamp) -> Resu
 ///
 /// # Errors
 /// Storage trouble.
-pub fn take(connection: &Connection, mark: &[u8], now: Timestamp) -> Result<Option<Marked>> {
+pub(crate) fn take(connection: &Connection, mark: &[u8], now: Timestamp) -> Result<Option<Marked>> {
     let since = now.minus(REPORTED_WITHIN).as_millis();
     let taken = connection
         .prepare_cached(
@@ -80,7 +80,7 @@ pub fn take(connection: &Connection, mark: &[u8], now: Timestamp) -> Result<Opti
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
+pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
     let gone = connection
         .prepare_cached("DELETE FROM forward_mark WHERE sent_at <= ?1")?
         .execute([now.minus(KEPT_FOR).as_millis()])?;

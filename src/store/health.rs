@@ -14,28 +14,28 @@ const PROBE_MAX: Duration = Duration::from_secs(2);
 
 impl Db {
     /// How long the transaction has waited that waits longest for its commit.
-    pub fn longest_wait(&self) -> Duration {
+    pub(crate) fn longest_wait(&self) -> Duration {
         self.inner.writer.longest_wait()
     }
 
     /// How long the reader has read that reads longest: as long the WAL keeps what it reads.
-    pub fn longest_read(&self) -> Duration {
+    pub(crate) fn longest_read(&self) -> Duration {
         self.inner.reading.longest()
     }
 
     /// Octets of the WAL that are in use.
-    pub fn wal_octets(&self) -> u64 {
+    pub(crate) fn wal_octets(&self) -> u64 {
         self.inner.writer.counts().wal_octets()
     }
 
     /// Octets that commits have written to the WAL since the start.
-    pub fn wal_written(&self) -> u64 {
+    pub(crate) fn wal_written(&self) -> u64 {
         self.inner.writer.counts().wal_written()
     }
 
     /// Whether commits are made: one was a moment ago, or an empty one is, in a few seconds. An fsync that does not
     /// return, a full disk and another process's lock are in the way of both.
-    pub async fn is_committing(&self) -> bool {
+    pub(crate) async fn is_committing(&self) -> bool {
         let fresh = || self.inner.writer.committed_within(FRESH);
         if !self.is_healthy() || self.longest_wait() > STALLED {
             return false;
@@ -54,12 +54,12 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::write`].
-    pub async fn until_durable(&self) -> Result<()> {
+    pub(crate) async fn until_durable(&self) -> Result<()> {
         self.write_removal(|_| Ok(())).await
     }
 
     /// The figures in the text format of Prometheus.
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let figures = [
             (
                 "mailkite_wal_written_bytes_total",

@@ -8,35 +8,35 @@ use super::Result;
 use crate::clock::Timestamp;
 
 /// How long an answer is remembered.
-pub const LIFETIME: Duration = Duration::from_secs(86_400);
+pub(crate) const LIFETIME: Duration = Duration::from_secs(86_400);
 
 /// Whose request it is: the key counts for one account and path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct RequestKey {
+pub(crate) struct RequestKey {
     /// Row id of the account.
-    pub account: i64,
+    pub(crate) account: i64,
     /// The request's path.
-    pub path: String,
+    pub(crate) path: String,
     /// The header's value.
-    pub key: String,
+    pub(crate) key: String,
 }
 
 /// An answer, and the hash of the body that it answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remembered {
+pub(crate) struct Remembered {
     /// SHA-256 of the request's body.
-    pub body_hash: Vec<u8>,
+    pub(crate) body_hash: Vec<u8>,
     /// HTTP status.
-    pub status: u16,
+    pub(crate) status: u16,
     /// The body of the answer.
-    pub response: Vec<u8>,
+    pub(crate) response: Vec<u8>,
 }
 
 /// The answer to a request, if it is remembered.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find(connection: &Connection, request: &RequestKey, now: Timestamp) -> Result<Option<Remembered>> {
+pub(crate) fn find(connection: &Connection, request: &RequestKey, now: Timestamp) -> Result<Option<Remembered>> {
     let found = connection
         .prepare_cached(
             "SELECT body_hash, status, response FROM idempotency
@@ -53,7 +53,7 @@ pub fn find(connection: &Connection, request: &RequestKey, now: Timestamp) -> Re
 ///
 /// # Errors
 /// Storage trouble.
-pub fn put(connection: &Connection, request: &RequestKey, answer: &Remembered, now: Timestamp) -> Result<()> {
+pub(crate) fn put(connection: &Connection, request: &RequestKey, answer: &Remembered, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO idempotency (account_id, path, idempotency_key, body_hash, status, response, created_at)
@@ -78,7 +78,7 @@ pub fn put(connection: &Connection, request: &RequestKey, answer: &Remembered, n
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_expired(connection: &Connection, now: Timestamp, limit: u32) -> Result<usize> {
+pub(crate) fn delete_expired(connection: &Connection, now: Timestamp, limit: u32) -> Result<usize> {
     Ok(connection
         .prepare_cached(
             "DELETE FROM idempotency WHERE (account_id, path, idempotency_key) IN (

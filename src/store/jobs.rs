@@ -49,11 +49,11 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Flow {
     /// What must not be hurried: an endpoint's origin, a recipient domain.
-    pub lane: Arc<str>,
+    pub(crate) lane: Arc<str>,
     /// Row id of the account; 0: the appliance's own.
-    pub account: i64,
+    pub(crate) account: i64,
     /// Tells the endpoints of a lane apart; 0 where there is one.
-    pub endpoint: i64,
+    pub(crate) endpoint: i64,
 }
 
 impl Flow {
@@ -71,21 +71,21 @@ impl Flow {
 
 /// A job that was claimed and may be attempted until its lease runs out.
 #[derive(Clone, Debug)]
-pub struct Claimed {
+pub(crate) struct Claimed {
     /// Row id.
-    pub id: i64,
+    pub(crate) id: i64,
     /// What kind of thing it attempts.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// The row it attempts, in the table of its kind.
-    pub subject_id: i64,
+    pub(crate) subject_id: i64,
     /// Attempts that were settled as deferred: the rung of the ladder.
-    pub failures: u32,
+    pub(crate) failures: u32,
     /// When it was due.
-    pub run_at: Timestamp,
+    pub(crate) run_at: Timestamp,
     /// When it was first due.
-    pub queued_at: Timestamp,
+    pub(crate) queued_at: Timestamp,
     /// Until when the claim holds.
-    pub lease_until: Timestamp,
+    pub(crate) lease_until: Timestamp,
 }
 
 /// Leaves a job to be attempted from `run_at` on.
@@ -106,7 +106,7 @@ pub fn insert(connection: &Connection, flow: &Flow, kind: Kind, subject: i64, ru
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert_claimed(
+pub(crate) fn insert_claimed(
     connection: &Connection,
     flow: &Flow,
     kind: Kind,
@@ -143,7 +143,7 @@ pub fn insert_claimed(
 ///
 /// # Errors
 /// Storage trouble.
-pub fn claim(
+pub(crate) fn claim(
     connection: &Connection,
     flow: &Flow,
     limit: usize,
@@ -179,20 +179,20 @@ pub fn claim(
 
 /// A job as the table shows it.
 #[derive(Clone, Debug)]
-pub struct Listed {
+pub(crate) struct Listed {
     /// Where it waits.
-    pub flow: Flow,
+    pub(crate) flow: Flow,
     /// The job; its lease is `lease_until` of whoever claims it with [`claim_one`].
-    pub job: Claimed,
+    pub(crate) job: Claimed,
     /// Whether somebody has it.
-    pub is_claimed: bool,
+    pub(crate) is_claimed: bool,
 }
 
 /// Up to `limit` jobs after the one with this id, in the order in which they were left.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_after(connection: &Connection, id: i64, limit: usize) -> Result<Vec<Listed>> {
+pub(crate) fn list_after(connection: &Connection, id: i64, limit: usize) -> Result<Vec<Listed>> {
     let rows = connection
         .prepare_cached(
             "SELECT lane, account_id, endpoint, id, kind, subject_id, failures, run_at, queued_at, lease_until
@@ -222,7 +222,7 @@ pub fn list_after(connection: &Connection, id: i64, limit: usize) -> Result<Vec<
 ///
 /// # Errors
 /// Storage trouble.
-pub fn claim_one(connection: &Connection, job: &Claimed) -> Result<bool> {
+pub(crate) fn claim_one(connection: &Connection, job: &Claimed) -> Result<bool> {
     let changed = connection
         .prepare_cached(
             "UPDATE job SET lease_until = ?2, claims = claims + 1
@@ -236,7 +236,7 @@ pub fn claim_one(connection: &Connection, job: &Claimed) -> Result<bool> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn next_due(connection: &Connection, flow: &Flow) -> Result<Option<Timestamp>> {
+pub(crate) fn next_due(connection: &Connection, flow: &Flow) -> Result<Option<Timestamp>> {
     let found: Option<i64> = connection
         .prepare_cached(
             "SELECT run_at FROM job
@@ -252,7 +252,7 @@ pub fn next_due(connection: &Connection, flow: &Flow) -> Result<Option<Timestamp
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_flows(connection: &Connection) -> Result<Vec<(Flow, Timestamp)>> {
+pub(crate) fn list_flows(connection: &Connection) -> Result<Vec<(Flow, Timestamp)>> {
     let mut after = connection.prepare(
         "SELECT lane, account_id, endpoint, run_at FROM job
          WHERE lease_until IS NULL AND (lane, account_id, endpoint) > (?1, ?2, ?3)
@@ -274,7 +274,7 @@ pub fn list_flows(connection: &Connection) -> Result<Vec<(Flow, Timestamp)>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn last_due(connection: &Connection) -> Result<Option<Timestamp>> {
+pub(crate) fn last_due(connection: &Connection) -> Result<Option<Timestamp>> {
     let mut last = connection.prepare(
         "SELECT run_at FROM job
          WHERE lane = ?1 AND account_id = ?2 AND endpoint = ?3 AND lease_until IS NULL
@@ -293,7 +293,7 @@ pub fn last_due(connection: &Connection) -> Result<Option<Timestamp>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn bring_forward(connection: &Connection, last: Timestamp, now: Timestamp) -> Result<()> {
+pub(crate) fn bring_forward(connection: &Connection, last: Timestamp, now: Timestamp) -> Result<()> {
     retime(connection, last, "?2", now.as_millis())
 }
 
@@ -301,7 +301,7 @@ pub fn bring_forward(connection: &Connection, last: Timestamp, now: Timestamp) -
 ///
 /// # Errors
 /// Storage trouble.
-pub fn move_back(connection: &Connection, seen: Timestamp, back: Duration) -> Result<()> {
+pub(crate) fn move_back(connection: &Connection, seen: Timestamp, back: Duration) -> Result<()> {
     let from = Timestamp::from_millis(seen.as_millis().saturating_sub(1));
     retime(connection, from, "run_at - ?2", i64::try_from(back.as_millis()).unwrap_or(i64::MAX))
 }
@@ -328,7 +328,11 @@ fn retime(connection: &Connection, from: Timestamp, run_at: &str, value: i64) ->
 ///
 /// # Errors
 /// Storage trouble.
-pub fn release_expired(connection: &Connection, until: Timestamp, now: Timestamp) -> Result<Vec<(Flow, Timestamp)>> {
+pub(crate) fn release_expired(
+    connection: &Connection,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<Vec<(Flow, Timestamp)>> {
     let rows = connection
         .prepare_cached(
             "UPDATE job
@@ -348,7 +352,7 @@ pub fn release_expired(connection: &Connection, until: Timestamp, now: Timestamp
 ///
 /// # Errors
 /// Storage trouble.
-pub fn put_back(connection: &Connection, job: &Claimed, run_at: Timestamp, failed: bool) -> Result<bool> {
+pub(crate) fn put_back(connection: &Connection, job: &Claimed, run_at: Timestamp, failed: bool) -> Result<bool> {
     let changed = connection
         .prepare_cached(
             "UPDATE job SET run_at = ?5, failures = failures + ?6, claims = 0, lease_until = NULL
@@ -369,7 +373,7 @@ pub fn put_back(connection: &Connection, job: &Claimed, run_at: Timestamp, faile
 ///
 /// # Errors
 /// Storage trouble.
-pub fn give_back(connection: &Connection, job: &Claimed) -> Result<bool> {
+pub(crate) fn give_back(connection: &Connection, job: &Claimed) -> Result<bool> {
     let changed = connection
         .prepare_cached(
             "UPDATE job SET claims = claims - 1, lease_until = NULL
@@ -384,7 +388,7 @@ pub fn give_back(connection: &Connection, job: &Claimed) -> Result<bool> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn finish(connection: &Connection, job: &Claimed) -> Result<bool> {
+pub(crate) fn finish(connection: &Connection, job: &Claimed) -> Result<bool> {
     let removed = connection
         .prepare_cached("DELETE FROM job WHERE id = ?1 AND lease_until = ?2 AND kind = ?3 AND subject_id = ?4")?
         .execute(params![job.id, job.lease_until.as_millis(), job.kind.as_str(), job.subject_id])?;
@@ -395,7 +399,7 @@ pub fn finish(connection: &Connection, job: &Claimed) -> Result<bool> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_by_subjects(connection: &Connection, kind: Kind, subjects: &[i64]) -> Result<Vec<(i64, i64)>> {
+pub(crate) fn find_by_subjects(connection: &Connection, kind: Kind, subjects: &[i64]) -> Result<Vec<(i64, i64)>> {
     if subjects.is_empty() {
         return Ok(Vec::new());
     }
@@ -413,7 +417,7 @@ pub fn find_by_subjects(connection: &Connection, kind: Kind, subjects: &[i64]) -
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_of(connection: &Connection, id: i64, kind: Kind, subject: i64) -> Result<()> {
+pub(crate) fn delete_of(connection: &Connection, id: i64, kind: Kind, subject: i64) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM job WHERE id = ?1 AND kind = ?2 AND subject_id = ?3")?
         .execute(params![id, kind.as_str(), subject])?;
@@ -425,7 +429,7 @@ pub fn delete_of(connection: &Connection, id: i64, kind: Kind, subject: i64) -> 
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_by_subject(connection: &Connection, kind: Kind, subject: i64) -> Result<()> {
+pub(crate) fn delete_by_subject(connection: &Connection, kind: Kind, subject: i64) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM job WHERE subject_id = ?2 AND kind = ?1")?
         .execute(params![kind.as_str(), subject])?;
@@ -436,7 +440,7 @@ pub fn delete_by_subject(connection: &Connection, kind: Kind, subject: i64) -> R
 ///
 /// # Errors
 /// Storage trouble.
-pub fn hurry(connection: &Connection, kind: Kind, subject: i64, now: Timestamp) -> Result<bool> {
+pub(crate) fn hurry(connection: &Connection, kind: Kind, subject: i64, now: Timestamp) -> Result<bool> {
     let changed = connection
         .prepare_cached("UPDATE job SET run_at = ?3 WHERE subject_id = ?2 AND kind = ?1 AND lease_until IS NULL")?
         .execute(params![kind.as_str(), subject, now.as_millis()])?;
@@ -447,7 +451,7 @@ pub fn hurry(connection: &Connection, kind: Kind, subject: i64, now: Timestamp) 
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_waiting(connection: &Connection, id: i64, kind: Kind, subject: i64) -> Result<()> {
+pub(crate) fn delete_waiting(connection: &Connection, id: i64, kind: Kind, subject: i64) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM job WHERE id = ?1 AND kind = ?2 AND subject_id = ?3 AND lease_until IS NULL")?
         .execute(params![id, kind.as_str(), subject])?;
@@ -455,9 +459,7 @@ pub fn delete_waiting(connection: &Connection, id: i64, kind: Kind, subject: i64
 }
 
 /// How many jobs there are, claimed ones included.
-///
-/// # Errors
-/// Storage trouble.
-pub fn count(connection: &Connection) -> Result<u64> {
+#[cfg(test)]
+pub(crate) fn count(connection: &Connection) -> Result<u64> {
     Ok(connection.query_row("SELECT count(*) FROM job", [], |row| row.get(0))?)
 }

@@ -12,38 +12,34 @@ pub const PURPOSE: &str = "api-key";
 
 /// What a key that came with a request stands for.
 #[derive(Clone, Debug)]
-pub struct KeyHolder {
+pub(crate) struct KeyHolder {
     /// Row id of the key.
-    pub key: i64,
+    pub(crate) key: i64,
     /// Whose it is.
-    pub account: Account,
+    pub(crate) account: Account,
     /// The domain that it is limited to; none for the account's own key.
-    pub domain: Option<i64>,
+    pub(crate) domain: Option<i64>,
     /// When it was last used, to the minute.
-    pub last_used_at: Option<Timestamp>,
+    pub(crate) last_used_at: Option<Timestamp>,
 }
 
 /// A scoped key as listed.
 #[derive(Clone, Debug)]
-pub struct ScopedKey {
-    /// Row id.
-    pub id: i64,
+pub(crate) struct ScopedKey {
     /// Public id.
-    pub public_id: KeyId,
+    pub(crate) public_id: KeyId,
     /// What its owner calls it.
-    pub name: String,
-    /// Row id of its domain.
-    pub domain: i64,
+    pub(crate) name: String,
     /// Public id of its domain.
-    pub domain_id: DomainId,
+    pub(crate) domain_id: DomainId,
     /// Name of its domain.
-    pub domain_name: String,
+    pub(crate) domain_name: String,
     /// The key, sealed.
-    pub key_sealed: Vec<u8>,
+    pub(crate) key_sealed: Vec<u8>,
     /// When it was made.
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// When it was last used, to the minute.
-    pub last_used_at: Option<Timestamp>,
+    pub(crate) last_used_at: Option<Timestamp>,
 }
 
 /// Stores an account's own API key: its hash, by which it is found, and itself, sealed.
@@ -84,7 +80,7 @@ pub fn insert_scoped(
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_sealed(connection: &Connection, account: i64) -> Result<Option<Vec<u8>>> {
+pub(crate) fn find_sealed(connection: &Connection, account: i64) -> Result<Option<Vec<u8>>> {
     let found = connection
         .prepare_cached(
             "SELECT key_sealed FROM api_key WHERE account_id = ?1 AND public_id IS NULL ORDER BY id DESC LIMIT 1",
@@ -98,7 +94,7 @@ pub fn find_sealed(connection: &Connection, account: i64) -> Result<Option<Vec<u
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_by_hash(connection: &Connection, hash: &[u8]) -> Result<Option<KeyHolder>> {
+pub(crate) fn find_by_hash(connection: &Connection, hash: &[u8]) -> Result<Option<KeyHolder>> {
     let statement = format!(
         "SELECT {}, api_key.id, api_key.domain_id, api_key.last_used_at
          FROM api_key JOIN account ON account.id = api_key.account_id WHERE api_key.key_hash = ?1",
@@ -122,7 +118,7 @@ pub fn find_by_hash(connection: &Connection, hash: &[u8]) -> Result<Option<KeyHo
 ///
 /// # Errors
 /// Storage trouble.
-pub fn note_use(connection: &Connection, key: i64, now: Timestamp) -> Result<()> {
+pub(crate) fn note_use(connection: &Connection, key: i64, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE api_key SET last_used_at = ?2 WHERE id = ?1")?
         .execute(params![key, now.as_millis()])?;
@@ -133,7 +129,7 @@ pub fn note_use(connection: &Connection, key: i64, now: Timestamp) -> Result<()>
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_own(connection: &Connection, account: i64) -> Result<()> {
+pub(crate) fn delete_own(connection: &Connection, account: i64) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM api_key WHERE account_id = ?1 AND public_id IS NULL")?
         .execute([account])?;
@@ -144,7 +140,7 @@ pub fn delete_own(connection: &Connection, account: i64) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_of_account(connection: &Connection, account: i64) -> Result<()> {
+pub(crate) fn delete_of_account(connection: &Connection, account: i64) -> Result<()> {
     connection.prepare_cached("DELETE FROM api_key WHERE account_id = ?1")?.execute([account])?;
     Ok(())
 }
@@ -153,25 +149,23 @@ pub fn delete_of_account(connection: &Connection, account: i64) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_scoped(connection: &Connection, account: i64) -> Result<Vec<ScopedKey>> {
+pub(crate) fn list_scoped(connection: &Connection, account: i64) -> Result<Vec<ScopedKey>> {
     let rows = connection
         .prepare_cached(
-            "SELECT api_key.id, api_key.public_id, api_key.name, domain.id, domain.public_id, domain.name,
-                    api_key.key_sealed, api_key.created_at, api_key.last_used_at
+            "SELECT api_key.public_id, api_key.name, domain.public_id, domain.name, api_key.key_sealed,
+                    api_key.created_at, api_key.last_used_at
              FROM api_key JOIN domain ON domain.id = api_key.domain_id
              WHERE api_key.account_id = ?1 AND api_key.public_id IS NOT NULL ORDER BY api_key.id DESC",
         )?
         .query_map([account], |row| {
             Ok(ScopedKey {
-                id: row.get(0)?,
-                public_id: row.get(1)?,
-                name: row.get(2)?,
-                domain: row.get(3)?,
-                domain_id: row.get(4)?,
-                domain_name: row.get(5)?,
-                key_sealed: row.get(6)?,
-                created_at: Timestamp::from_millis(row.get(7)?),
-                last_used_at: row.get::<_, Option<i64>>(8)?.map(Timestamp::from_millis),
+                public_id: row.get(0)?,
+                name: row.get(1)?,
+                domain_id: row.get(2)?,
+                domain_name: row.get(3)?,
+                key_sealed: row.get(4)?,
+                created_at: Timestamp::from_millis(row.get(5)?),
+                last_used_at: row.get::<_, Option<i64>>(6)?.map(Timestamp::from_millis),
             })
         })?
         .collect::<rusqlite::Result<_>>()?;
@@ -182,7 +176,7 @@ pub fn list_scoped(connection: &Connection, account: i64) -> Result<Vec<ScopedKe
 ///
 /// # Errors
 /// Storage trouble.
-pub fn has_scoped(connection: &Connection, account: i64, id: &KeyId) -> Result<bool> {
+pub(crate) fn has_scoped(connection: &Connection, account: i64, id: &KeyId) -> Result<bool> {
     let found = connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM api_key WHERE account_id = ?1 AND public_id = ?2)")?
         .query_row(params![account, id], |row| row.get(0))?;
@@ -193,7 +187,7 @@ pub fn has_scoped(connection: &Connection, account: i64, id: &KeyId) -> Result<b
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_scoped(connection: &Connection, account: i64, id: &KeyId) -> Result<bool> {
+pub(crate) fn delete_scoped(connection: &Connection, account: i64, id: &KeyId) -> Result<bool> {
     let removed = connection
         .prepare_cached("DELETE FROM api_key WHERE account_id = ?1 AND public_id = ?2")?
         .execute(params![account, id])?;

@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 
 /// Rows that are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counted {
+pub(crate) enum Counted {
     /// Routes, inactive ones included.
     Routes,
     /// Routes of no domain.
@@ -38,7 +38,7 @@ pub enum Counted {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn count(connection: &Connection, account: i64, what: Counted, most: u64) -> Result<u64> {
+pub(crate) fn count(connection: &Connection, account: i64, what: Counted, most: u64) -> Result<u64> {
     let rows = match what {
         Counted::Routes => "SELECT 1 FROM route WHERE account_id = ?1",
         Counted::RegexRoutes => "SELECT 1 FROM route WHERE account_id = ?1 AND domain_id IS NULL",
@@ -70,7 +70,7 @@ fn kept(connection: &Connection, account: i64, table: &str) -> Result<u64> {
 
 /// What a message takes beside its mail data: its row and what finds it, with one delivery or recipient; as much again for
 /// each more of these.
-pub const MESSAGE_BYTES: u64 = 2048;
+pub(crate) const MESSAGE_BYTES: u64 = 2048;
 
 /// The sum that a message of so many octets carries when it is inserted now.
 ///
@@ -102,7 +102,7 @@ pub(super) fn add_message(connection: &Connection, account: i64, size: u64, at: 
 ///
 /// # Errors
 /// Storage trouble.
-pub fn add_deliveries(connection: &Connection, account: i64, message: i64, count: usize) -> Result<()> {
+pub(crate) fn add_deliveries(connection: &Connection, account: i64, message: i64, count: usize) -> Result<()> {
     let more = (count as u64).saturating_sub(1).saturating_mul(MESSAGE_BYTES);
     if more == 0 {
         return Ok(());
@@ -124,7 +124,7 @@ pub fn add_deliveries(connection: &Connection, account: i64, message: i64, count
 ///
 /// # Errors
 /// Storage trouble.
-pub fn stored_bytes(connection: &Connection, account: i64) -> Result<(u64, bool)> {
+pub(crate) fn stored_bytes(connection: &Connection, account: i64) -> Result<(u64, bool)> {
     let found: Option<(i64, bool)> = connection
         .prepare_cached(
             "SELECT coalesce((SELECT sum(bytes) FROM account_rows WHERE account_id = ?1), 0)

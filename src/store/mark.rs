@@ -23,7 +23,7 @@ use super::{Error, FILE_NAME, Result};
 use crate::clock::Clock;
 
 /// The file name of the mark inside the data directory.
-pub const MARK_NAME: &str = "mailkite.mark";
+pub(crate) const MARK_NAME: &str = "mailkite.mark";
 
 /// Octets of one of the two places in the file; they are written in turn, so that a torn one leaves the other.
 const PLACE: usize = 512;
@@ -124,7 +124,7 @@ pub(super) struct Evidence {
 
 /// What is missing of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Missing {
+pub(crate) enum Missing {
     /// All of it.
     Database,
     /// It is an older one, or another.
@@ -160,18 +160,18 @@ impl std::fmt::Display for Missing {
 
 /// How a database stands to its mark.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub(crate) struct Standing {
     /// When the mark was written, in milliseconds of the epoch; `None`: there is no mark.
-    pub promised_at: Option<i64>,
+    pub(crate) promised_at: Option<i64>,
     /// What is missing, if anything is.
-    pub missing: Option<Missing>,
+    pub(crate) missing: Option<Missing>,
 }
 
 /// Compares the database in `data_dir`, which nobody has open, with its mark. Changes neither.
 ///
 /// # Errors
 /// The database cannot be read.
-pub fn inspect(data_dir: &Path) -> Result<Standing> {
+pub(crate) fn inspect(data_dir: &Path) -> Result<Standing> {
     let evidence = Evidence::gather(data_dir);
     let promised_at = evidence.mark.map(|mark| mark.at);
     if evidence.mark.is_none() {
@@ -190,7 +190,7 @@ pub fn inspect(data_dir: &Path) -> Result<Standing> {
 ///
 /// # Errors
 /// It cannot be removed.
-pub fn forget(data_dir: &Path) -> Result<()> {
+pub(crate) fn forget(data_dir: &Path) -> Result<()> {
     let path = data_dir.join(MARK_NAME);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

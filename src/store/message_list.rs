@@ -17,7 +17,7 @@ const FEW: u32 = 4_000;
 
 /// Which way a message went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
+pub(crate) enum Direction {
     /// It was received.
     Inbound,
     /// It was, or is to be, sent.
@@ -26,23 +26,23 @@ pub enum Direction {
 
 /// Which of an account's messages a list shows.
 #[derive(Clone, Debug)]
-pub struct Filter {
+pub(crate) struct Filter {
     /// The account.
-    pub account: i64,
+    pub(crate) account: i64,
     /// Only older ones than this millisecond.
-    pub before: Option<i64>,
+    pub(crate) before: Option<i64>,
     /// Only younger ones than this millisecond.
-    pub after: Option<i64>,
+    pub(crate) after: Option<i64>,
     /// How many.
-    pub limit: u32,
+    pub(crate) limit: u32,
     /// Substring of sender, recipient or subject, whatever its case.
-    pub search: Option<String>,
+    pub(crate) search: Option<String>,
     /// Only those of this domain.
-    pub domain: Option<i64>,
+    pub(crate) domain: Option<i64>,
     /// Only those that went this way.
-    pub direction: Option<Direction>,
+    pub(crate) direction: Option<Direction>,
     /// Only those in this state.
-    pub status: Option<String>,
+    pub(crate) status: Option<String>,
 }
 
 impl Filter {
@@ -161,7 +161,7 @@ impl Order {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list(connection: &Connection, filter: &Filter) -> Result<Vec<MessageRow>> {
+pub(crate) fn list(connection: &Connection, filter: &Filter) -> Result<Vec<MessageRow>> {
     let (order, is_few) = Order::choose(connection, filter)?;
     match filter.search.as_deref().filter(|text| !text.is_empty()).map(Needle::new) {
         None => scan(connection, filter, order, |_| true),

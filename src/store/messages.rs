@@ -3,61 +3,61 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Result;
-pub use super::message_list::{Direction, Filter, list};
+pub(crate) use super::message_list::{Direction, Filter, list};
 use super::search::Gone;
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 
 /// What a new inbound message is made of.
 #[derive(Clone, Debug)]
-pub struct NewMessage {
+pub(crate) struct NewMessage {
     /// Public id.
-    pub public_id: MessageId,
+    pub(crate) public_id: MessageId,
     /// The account of the recipient.
-    pub account_id: i64,
+    pub(crate) account_id: i64,
     /// The domain of the recipient; none for the host name itself.
-    pub domain_id: Option<i64>,
+    pub(crate) domain_id: Option<i64>,
     /// Public id of the route that counts (contract 5.2).
-    pub route_id: Option<String>,
+    pub(crate) route_id: Option<String>,
     /// Envelope sender; empty is the null reverse-path.
-    pub mail_from: String,
+    pub(crate) mail_from: String,
     /// Who it is from (contract 5.2).
-    pub from_addr: String,
+    pub(crate) from_addr: String,
     /// The display name that the header gives that address.
-    pub from_name: Option<String>,
+    pub(crate) from_name: Option<String>,
     /// The one envelope recipient.
-    pub to_addr: String,
+    pub(crate) to_addr: String,
     /// The display name that the header gives that address.
-    pub to_name: Option<String>,
+    pub(crate) to_name: Option<String>,
     /// Decoded subject.
-    pub subject: Option<String>,
+    pub(crate) subject: Option<String>,
     /// Own Message-ID, with angle brackets.
-    pub message_id_header: Option<String>,
+    pub(crate) message_id_header: Option<String>,
     /// What ties it to its conversation (contract 5.2).
-    pub thread_id: Option<String>,
+    pub(crate) thread_id: Option<String>,
     /// SPF verdict, null when not asked.
-    pub spf: Option<&'static str>,
+    pub(crate) spf: Option<&'static str>,
     /// DKIM verdict.
-    pub dkim: Option<&'static str>,
+    pub(crate) dkim: Option<&'static str>,
     /// DMARC verdict.
-    pub dmarc: Option<&'static str>,
+    pub(crate) dmarc: Option<&'static str>,
     /// `ham` or `spam`, null when not asked.
-    pub spam: Option<&'static str>,
+    pub(crate) spam: Option<&'static str>,
     /// The trace fields that we put before it.
-    pub trace: String,
+    pub(crate) trace: String,
     /// Whether MIME limits cut the reading short.
-    pub truncated: bool,
+    pub(crate) truncated: bool,
     /// How many attachments it has.
-    pub attachment_count: usize,
+    pub(crate) attachment_count: usize,
     /// Octets as received.
-    pub size: u64,
+    pub(crate) size: u64,
     /// Where its bytes are.
-    pub raw_id: i64,
+    pub(crate) raw_id: i64,
 }
 
 impl NewMessage {
     /// The row that it became.
-    pub fn into_row(self, id: i64, received_at: Timestamp) -> MessageRow {
+    pub(crate) fn into_row(self, id: i64, received_at: Timestamp) -> MessageRow {
         MessageRow {
             id,
             public_id: self.public_id,
@@ -95,55 +95,55 @@ pub struct MessageRow {
     /// Row id.
     pub id: i64,
     /// Public id.
-    pub public_id: MessageId,
+    pub(crate) public_id: MessageId,
     /// The account.
-    pub account_id: i64,
+    pub(crate) account_id: i64,
     /// The domain it belongs to, which may be gone; none for the host name itself.
-    pub domain_id: Option<i64>,
+    pub(crate) domain_id: Option<i64>,
     /// Public id of the route that counts.
-    pub route_id: Option<String>,
+    pub(crate) route_id: Option<String>,
     /// Whether it was sent from here.
-    pub outbound: bool,
+    pub(crate) outbound: bool,
     /// `received` or `dropped`; outbound: contract 8.5.
-    pub status: String,
+    pub(crate) status: String,
     /// Envelope sender.
-    pub mail_from: String,
+    pub(crate) mail_from: String,
     /// Who it is from.
-    pub from_addr: String,
+    pub(crate) from_addr: String,
     /// Display name of that address.
-    pub from_name: Option<String>,
+    pub(crate) from_name: Option<String>,
     /// The one envelope recipient.
-    pub to_addr: String,
+    pub(crate) to_addr: String,
     /// Display name of that address.
-    pub to_name: Option<String>,
+    pub(crate) to_name: Option<String>,
     /// Decoded subject.
     pub subject: Option<String>,
     /// Own Message-ID.
-    pub message_id_header: Option<String>,
+    pub(crate) message_id_header: Option<String>,
     /// Conversation.
-    pub thread_id: Option<String>,
+    pub(crate) thread_id: Option<String>,
     /// SPF verdict.
-    pub spf: Option<String>,
+    pub(crate) spf: Option<String>,
     /// DKIM verdict.
-    pub dkim: Option<String>,
+    pub(crate) dkim: Option<String>,
     /// DMARC verdict.
-    pub dmarc: Option<String>,
+    pub(crate) dmarc: Option<String>,
     /// Present spam verdict.
-    pub spam: Option<String>,
+    pub(crate) spam: Option<String>,
     /// Spam verdict on arrival, as the payload says it.
-    pub spam_on_arrival: Option<String>,
+    pub(crate) spam_on_arrival: Option<String>,
     /// The trace fields that we put before it; empty in a list.
-    pub trace: String,
+    pub(crate) trace: String,
     /// How many attachments it has.
-    pub attachment_count: usize,
+    pub(crate) attachment_count: usize,
     /// Octets as received.
-    pub size: u64,
+    pub(crate) size: u64,
     /// Where its bytes are, while they are.
-    pub raw_id: Option<i64>,
+    pub(crate) raw_id: Option<i64>,
     /// Text, html and headers once the bytes are gone; none in a list.
-    pub body: Option<Vec<u8>>,
+    pub(crate) body: Option<Vec<u8>>,
     /// When it was accepted; unique within the account.
-    pub received_at: Timestamp,
+    pub(crate) received_at: Timestamp,
 }
 
 const COLUMNS: &str =
@@ -193,7 +193,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, new: &NewMessage, now: Timestamp) -> Result<(i64, Timestamp)> {
+pub(crate) fn insert(connection: &Connection, new: &NewMessage, now: Timestamp) -> Result<(i64, Timestamp)> {
     let received_at = free_millisecond(connection, new.account_id, now)?;
     let account_total = super::limits::add_message(connection, new.account_id, new.size, received_at)?;
     connection
@@ -265,7 +265,7 @@ pub(super) fn free_millisecond(connection: &Connection, account: i64, now: Times
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_by_row(connection: &Connection, id: i64) -> Result<Option<MessageRow>> {
+pub(crate) fn find_by_row(connection: &Connection, id: i64) -> Result<Option<MessageRow>> {
     let statement = format!("SELECT {COLUMNS} FROM message WHERE id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
@@ -274,7 +274,7 @@ pub fn find_by_row(connection: &Connection, id: i64) -> Result<Option<MessageRow
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_name(connection: &Connection, id: i64) -> Result<Option<(String, Option<i64>)>> {
+pub(crate) fn find_name(connection: &Connection, id: i64) -> Result<Option<(String, Option<i64>)>> {
     let mut statement = connection.prepare_cached("SELECT public_id, domain_id FROM message WHERE id = ?1")?;
     Ok(statement.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }
@@ -288,19 +288,11 @@ pub fn find(connection: &Connection, id: &MessageId) -> Result<Option<MessageRow
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
-/// How many messages are stored.
-///
-/// # Errors
-/// Storage trouble.
-pub fn count(connection: &Connection) -> Result<u64> {
-    Ok(connection.query_row("SELECT count(*) FROM message", [], |row| row.get(0))?)
-}
-
 /// How many outbound messages an account made from `start` on and before `end`.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn count_outbound(connection: &Connection, account: i64, start: Timestamp, end: Timestamp) -> Result<u64> {
+pub(crate) fn count_outbound(connection: &Connection, account: i64, start: Timestamp, end: Timestamp) -> Result<u64> {
     Ok(connection
         .prepare_cached(
             "SELECT count(*) FROM message
@@ -313,7 +305,7 @@ pub fn count_outbound(connection: &Connection, account: i64, start: Timestamp, e
 ///
 /// # Errors
 /// Storage trouble.
-pub fn mark_spam(connection: &Connection, id: i64) -> Result<()> {
+pub(crate) fn mark_spam(connection: &Connection, id: i64) -> Result<()> {
     connection.prepare_cached("UPDATE message SET spam = 'spam' WHERE id = ?1")?.execute([id])?;
     Ok(())
 }
@@ -324,7 +316,7 @@ pub fn mark_spam(connection: &Connection, id: i64) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn mark_dropped(connection: &Connection, id: i64) -> Result<Option<i64>> {
+pub(crate) fn mark_dropped(connection: &Connection, id: i64) -> Result<Option<i64>> {
     let raw: Option<i64> = connection
         .prepare_cached("SELECT raw_id FROM message WHERE id = ?1")?
         .query_row([id], |row| row.get(0))
@@ -342,7 +334,7 @@ pub fn mark_dropped(connection: &Connection, id: i64) -> Result<Option<i64>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn set_body(connection: &Connection, id: i64, body: &[u8]) -> Result<()> {
+pub(crate) fn set_body(connection: &Connection, id: i64, body: &[u8]) -> Result<()> {
     connection
         .prepare_cached("UPDATE message SET raw_id = NULL, body = ?2 WHERE id = ?1")?
         .execute(params![id, body])?;
@@ -353,7 +345,7 @@ pub fn set_body(connection: &Connection, id: i64, body: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_by_raw(connection: &Connection, raw: i64) -> Result<Vec<i64>> {
+pub(crate) fn list_by_raw(connection: &Connection, raw: i64) -> Result<Vec<i64>> {
     let rows = connection
         .prepare_cached("SELECT id FROM message WHERE raw_id = ?1")?
         .query_map([raw], |row| row.get(0))?
@@ -365,7 +357,7 @@ pub fn list_by_raw(connection: &Connection, raw: i64) -> Result<Vec<i64>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_expired(
+pub(crate) fn list_expired(
     connection: &Connection,
     default_days: u32,
     now: Timestamp,
@@ -394,7 +386,7 @@ pub fn list_expired(
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_in_scope(
+pub(crate) fn find_in_scope(
     connection: &Connection,
     id: &MessageId,
     account: i64,
@@ -414,7 +406,7 @@ pub fn find_in_scope(
 ///
 /// # Errors
 /// Storage trouble.
-pub fn replayable(connection: &Connection, id: i64) -> Result<Option<bool>> {
+pub(crate) fn replayable(connection: &Connection, id: i64) -> Result<Option<bool>> {
     let found = connection
         .prepare_cached("SELECT status = 'received' FROM message WHERE id = ?1 AND direction = 'inbound'")?
         .query_row([id], |row| row.get(0))
@@ -426,7 +418,7 @@ pub fn replayable(connection: &Connection, id: i64) -> Result<Option<bool>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete(connection: &Connection, id: i64) -> Result<()> {
+pub(crate) fn delete(connection: &Connection, id: i64) -> Result<()> {
     let gone = connection
         .prepare_cached("DELETE FROM message WHERE id = ?1 RETURNING account_id, received_at, thread_id")?
         .query_row([id], |row| Ok(Gone { id, account: row.get(0)?, received_at: row.get(1)?, thread: row.get(2)? }))

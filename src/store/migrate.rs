@@ -11,7 +11,7 @@ use super::{Error, Result};
 use crate::mail::address::canonical;
 
 /// The whole present schema.
-pub const SCHEMA: &str = include_str!("../../schema.sql");
+pub(crate) const SCHEMA: &str = include_str!("../../schema.sql");
 /// "mkit": marks the file as ours, so that another program's database is never taken for one.
 const APPLICATION_ID: i32 = 0x6d6b_6974;
 
@@ -60,7 +60,7 @@ pub(super) fn refused(sentence: String) -> Error {
 }
 
 /// The version that this program writes.
-pub fn present_version() -> i32 {
+pub(crate) fn present_version() -> i32 {
     i32::try_from(STEPS.len()).unwrap_or(i32::MAX).saturating_add(1)
 }
 
@@ -68,7 +68,7 @@ pub fn present_version() -> i32 {
 ///
 /// # Errors
 /// The file is another program's database, is damaged, or was written by a newer version.
-pub fn run(connection: &mut Connection, path: &Path) -> Result<()> {
+pub(crate) fn run(connection: &mut Connection, path: &Path) -> Result<()> {
     let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let objects: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if version == 0 && objects == 0 {
@@ -85,7 +85,7 @@ pub fn run(connection: &mut Connection, path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// A sentence that says what it is instead.
-pub fn check_openable(connection: &Connection, path: &Path) -> Result<()> {
+pub(crate) fn check_openable(connection: &Connection, path: &Path) -> Result<()> {
     let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     // Reads the whole schema.
@@ -105,7 +105,7 @@ pub fn check_openable(connection: &Connection, path: &Path) -> Result<()> {
 }
 
 /// What SQLite finds damaged, as a sentence with a way out; any other error as it is.
-pub fn damaged(error: Error, path: &Path) -> Error {
+pub(crate) fn damaged(error: Error, path: &Path) -> Error {
     use rusqlite::ErrorCode;
     let Error::Sqlite(rusqlite::Error::SqliteFailure(failure, _)) = &error else { return error };
     let path = path.display();
@@ -121,7 +121,7 @@ pub fn damaged(error: Error, path: &Path) -> Error {
 ///
 /// # Errors
 /// A sentence that says what it is instead.
-pub fn check_present(connection: &Connection, path: &Path) -> Result<()> {
+pub(crate) fn check_present(connection: &Connection, path: &Path) -> Result<()> {
     let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     if application != APPLICATION_ID || version != present_version() {

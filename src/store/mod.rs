@@ -4,54 +4,54 @@
 //! transaction in a pipeline reads as the list of what is promised. Mail data beside the database is
 //! [`objects`]' business.
 
-pub mod accounts;
-pub mod attachments;
-pub mod attempts;
-pub mod audit;
-pub mod blocked;
-pub mod candidates;
-pub mod deliveries;
-pub mod delivery_list;
-pub mod destinations;
-pub mod dispatches;
-pub mod dkim_keys;
-pub mod dns_checks;
-pub mod domains;
+pub(crate) mod accounts;
+pub(crate) mod attachments;
+pub(crate) mod attempts;
+pub(crate) mod audit;
+pub(crate) mod blocked;
+pub(crate) mod candidates;
+pub(crate) mod deliveries;
+pub(crate) mod delivery_list;
+pub(crate) mod destinations;
+pub(crate) mod dispatches;
+pub(crate) mod dkim_keys;
+pub(crate) mod dns_checks;
+pub(crate) mod domains;
 mod error;
-pub mod events;
-pub mod faults;
-pub mod figures;
-pub mod former_webhooks;
-pub mod forward_marks;
+pub(crate) mod events;
+pub(crate) mod faults;
+pub(crate) mod figures;
+pub(crate) mod former_webhooks;
+pub(crate) mod forward_marks;
 mod health;
-pub mod idempotency;
-pub mod jobs;
-pub mod keys;
-pub mod limits;
-pub mod mark;
+pub(crate) mod idempotency;
+pub(crate) mod jobs;
+pub(crate) mod keys;
+pub(crate) mod limits;
+pub(crate) mod mark;
 mod message_list;
-pub mod messages;
-pub mod migrate;
-pub mod notices;
-pub mod objects;
-pub mod passing;
-pub mod pauses;
-pub mod placed;
+pub(crate) mod messages;
+pub(crate) mod migrate;
+pub(crate) mod notices;
+pub(crate) mod objects;
+pub(crate) mod passing;
+pub(crate) mod pauses;
+pub(crate) mod placed;
 mod pool;
-pub mod queue;
-pub mod raws;
-pub mod recent;
-pub mod recipients;
-pub mod removal;
+pub(crate) mod queue;
+pub(crate) mod raws;
+pub(crate) mod recent;
+pub(crate) mod recipients;
+pub(crate) mod removal;
 mod reserve;
-pub mod routes;
-pub mod search;
-pub mod sessions;
-pub mod submissions;
-pub mod suppressions;
-pub mod templates;
-pub mod uploads;
-pub mod verifications;
+pub(crate) mod routes;
+pub(crate) mod search;
+pub(crate) mod sessions;
+pub(crate) mod submissions;
+pub(crate) mod suppressions;
+pub(crate) mod templates;
+pub(crate) mod uploads;
+pub(crate) mod verifications;
 mod writer;
 
 use std::collections::HashMap;
@@ -64,7 +64,8 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, watch};
 
-pub use error::{Error, Outcome, Result};
+pub use error::Result;
+pub(crate) use error::{Error, Outcome};
 use error::{is_busy, is_no_room};
 use mark::{Evidence, Keeper};
 use placed::Doubtful;
@@ -172,7 +173,7 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::write`].
-    pub async fn write_removal<T, F>(&self, work: F) -> Result<T>
+    pub(crate) async fn write_removal<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
@@ -181,7 +182,7 @@ impl Db {
     }
 
     /// Whether the disk is full: nothing new may be stored.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.inner.reserve.is_spent()
     }
 
@@ -189,7 +190,7 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::write`].
-    pub async fn sync(&self) -> Result<()> {
+    pub(crate) async fn sync(&self) -> Result<()> {
         // A commit that writes nothing is not fsynced.
         let version = |tx: &Connection| {
             let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -205,7 +206,7 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::write`].
-    pub async fn write_behind<T, F>(&self, work: F) -> Result<T>
+    pub(crate) async fn write_behind<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
@@ -218,7 +219,7 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::write`].
-    pub async fn write_along<T, F>(&self, work: F) -> Result<T>
+    pub(crate) async fn write_along<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
@@ -245,7 +246,7 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::read`].
-    pub async fn read_gently<T, F>(&self, work: F) -> Result<T>
+    pub(crate) async fn read_gently<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
@@ -266,7 +267,7 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::read`].
-    pub fn read_now<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    pub(crate) fn read_now<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let reader = self.inner.readers.get()?;
         let connection = reader.connection()?;
         let _reading = self.inner.reading.enter();
@@ -283,7 +284,7 @@ impl Db {
     }
 
     /// A number that changes whenever a domain may have changed hands or status.
-    pub fn directory_version(&self) -> u64 {
+    pub(crate) fn directory_version(&self) -> u64 {
         self.inner.directory_version.load(Ordering::Acquire)
     }
 
@@ -296,14 +297,14 @@ impl Db {
     }
 
     /// Says that the routes or blocked senders of an account changed; call it after the commit.
-    pub fn routes_changed(&self, account: i64) {
+    pub(crate) fn routes_changed(&self, account: i64) {
         let mut versions = self.inner.routes_versions.lock().unwrap_or_else(PoisonError::into_inner);
         let own = versions.entry(account).or_default();
         *own = own.saturating_add(1);
     }
 
     /// Says that a domain of an account changed, and perhaps routes with it; call it after the commit.
-    pub fn domain_changed(&self, account: i64) {
+    pub(crate) fn domain_changed(&self, account: i64) {
         self.inner.directory_version.fetch_add(1, Ordering::AcqRel);
         self.routes_changed(account);
     }
@@ -315,7 +316,7 @@ impl Db {
     }
 
     /// How many commits and how many of them with an fsync the writer has made.
-    pub fn commits(&self) -> (u64, u64) {
+    pub(crate) fn commits(&self) -> (u64, u64) {
         self.inner.writer.commits()
     }
 
@@ -325,12 +326,12 @@ impl Db {
     }
 
     /// Becomes true when an fsync failed: from then on nothing is accepted, and the process should end.
-    pub fn failure(&self) -> watch::Receiver<bool> {
+    pub(crate) fn failure(&self) -> watch::Receiver<bool> {
         self.inner.writer.failure()
     }
 
     /// Whether the writer still takes work.
-    pub fn is_healthy(&self) -> bool {
+    pub(crate) fn is_healthy(&self) -> bool {
         !*self.inner.writer.failure().borrow()
     }
 
@@ -339,7 +340,7 @@ impl Db {
     ///
     /// # Errors
     /// Storage trouble, or somebody still reads. After storage failed the WAL stays as it is.
-    pub async fn settle(&self) -> Result<()> {
+    pub(crate) async fn settle(&self) -> Result<()> {
         self.inner.mark.raise_next();
         // Should there be no room for it, the mark says what it said before.
         drop(self.write(|_| Ok(())).await);
@@ -406,7 +407,7 @@ fn make_durable(connection: &Connection) -> Result<()> {
 ///
 /// # Errors
 /// A sentence that says why not.
-pub fn inspect(data_dir: &Path) -> Result<()> {
+pub(crate) fn inspect(data_dir: &Path) -> Result<()> {
     let path = data_dir.join(FILE_NAME);
     if std::fs::metadata(&path).map_or(0, |found| found.len()) == 0 {
         return Ok(());
@@ -420,7 +421,7 @@ pub fn inspect(data_dir: &Path) -> Result<()> {
 ///
 /// # Errors
 /// It cannot be opened or read, or what `work` returned.
-pub fn examine<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
+pub(crate) fn examine<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
     let path = data_dir.join(FILE_NAME);
     if !path.exists() {
         return Ok(None);
@@ -453,7 +454,7 @@ fn open_uri(path: &Path, parameters: &str) -> Result<Connection> {
 ///
 /// # Errors
 /// It cannot be opened or read, or what `work` returned.
-pub fn peek<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
+pub(crate) fn peek<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
     let path = data_dir.join(FILE_NAME);
     if !path.exists() {
         return Ok(None);
@@ -468,7 +469,7 @@ pub fn peek<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> 
 ///
 /// # Errors
 /// It cannot be opened or written, has another schema than this program, or what `work` returned.
-pub fn intervene<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
+pub(crate) fn intervene<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
     let path = data_dir.join(FILE_NAME);
     if !path.exists() {
         return Ok(None);
@@ -489,7 +490,7 @@ pub fn intervene<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>
 ///
 /// # Errors
 /// Storage trouble.
-pub fn data_version(connection: &Connection) -> Result<i64> {
+pub(crate) fn data_version(connection: &Connection) -> Result<i64> {
     Ok(connection.pragma_query_value(None, "data_version", |row| row.get(0))?)
 }
 

@@ -15,26 +15,26 @@ const TELL_EVERY: Duration = Duration::from_secs(86_400);
 
 /// A mail as stored.
 #[derive(Clone, Debug)]
-pub struct Notice {
+pub(crate) struct Notice {
     /// Row id.
-    pub id: i64,
+    pub(crate) id: i64,
     /// To whom.
-    pub recipient: String,
+    pub(crate) recipient: String,
     /// About what.
-    pub subject: String,
+    pub(crate) subject: String,
     /// Plain text, sealed.
-    pub text_sealed: Vec<u8>,
+    pub(crate) text_sealed: Vec<u8>,
     /// When it was written.
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// After that it would tell nothing any more.
-    pub expires_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
 }
 
 /// Leaves a mail with its job in `flow`.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(
+pub(crate) fn insert(
     connection: &Connection,
     flow: &Flow,
     recipient: &str,
@@ -55,7 +55,7 @@ pub fn insert(
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find(connection: &Connection, id: i64) -> Result<Option<Notice>> {
+pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<Notice>> {
     let found = connection
         .prepare_cached("SELECT recipient, subject, text_sealed, created_at, expires_at FROM notice WHERE id = ?1")?
         .query_row([id], |row| {
@@ -76,7 +76,7 @@ pub fn find(connection: &Connection, id: i64) -> Result<Option<Notice>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete(connection: &Connection, id: i64) -> Result<()> {
+pub(crate) fn delete(connection: &Connection, id: i64) -> Result<()> {
     connection.prepare_cached("DELETE FROM notice WHERE id = ?1")?.execute([id])?;
     Ok(())
 }
@@ -85,7 +85,7 @@ pub fn delete(connection: &Connection, id: i64) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
+pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
     let expired: Vec<i64> = connection
         .prepare_cached("DELETE FROM notice WHERE expires_at <= ?1 RETURNING id")?
         .query_map([now.as_millis()], |row| row.get(0))?
@@ -98,7 +98,7 @@ pub fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> 
 ///
 /// # Errors
 /// Storage trouble.
-pub fn take_turn(connection: &Connection, account: i64, endpoint: &str, now: Timestamp) -> Result<bool> {
+pub(crate) fn take_turn(connection: &Connection, account: i64, endpoint: &str, now: Timestamp) -> Result<bool> {
     let taken = connection
         .prepare_cached(
             "INSERT INTO owner_notice (account_id, endpoint, noticed_at) VALUES (?1, ?2, ?3)

@@ -31,13 +31,13 @@ const DAMAGED_MAX: usize = 10_000;
 
 /// An object as its row knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Object {
+pub(crate) struct Object {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Octets.
-    pub size: u64,
+    pub(crate) size: u64,
     /// CRC-32 of them, made while they were written; `None` of an object of an earlier version.
-    pub checksum: Option<u32>,
+    pub(crate) checksum: Option<u32>,
 }
 
 /// In which way an object is not what its row says.
@@ -91,7 +91,7 @@ pub struct Objects {
 
 /// A file that is being written; it disappears with this value unless it is kept.
 #[derive(Debug)]
-pub struct Draft {
+pub(crate) struct Draft {
     file: File,
     path: PathBuf,
     length: u64,
@@ -101,7 +101,7 @@ pub struct Draft {
 
 /// Mail data as it was received: small in memory, large in a draft.
 #[derive(Debug)]
-pub enum MailData {
+pub(crate) enum MailData {
     /// All of it.
     Memory(Vec<u8>),
     /// In a file of the object store, not yet fsynced.
@@ -110,16 +110,11 @@ pub enum MailData {
 
 impl MailData {
     /// Octets as received.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         match self {
             Self::Memory(bytes) => bytes.len() as u64,
             Self::Spooled(draft) => draft.length,
         }
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -128,7 +123,7 @@ impl Draft {
     ///
     /// # Errors
     /// The disk is full or fails.
-    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).map_err(|error| Error::io("writing mail data", error))?;
         self.length += bytes.len() as u64;
         self.checksum.update(bytes);
@@ -136,20 +131,15 @@ impl Draft {
     }
 
     /// Octets written.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.length
-    }
-
-    /// Whether nothing was written.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
     }
 
     /// All of it, in memory. Blocks.
     ///
     /// # Errors
     /// The disk fails.
-    pub fn read_all(&mut self) -> Result<Vec<u8>> {
+    pub(crate) fn read_all(&mut self) -> Result<Vec<u8>> {
         let read = |draft: &mut Self| {
             draft.file.seek(SeekFrom::Start(0))?;
             read_whole(&mut draft.file, draft.length)
@@ -192,7 +182,7 @@ impl Objects {
     }
 
     /// The object store of a data directory as it stands, for who only looks: nothing is made or cleared.
-    pub fn look(data_dir: &Path) -> Self {
+    pub(crate) fn look(data_dir: &Path) -> Self {
         Self {
             root: Arc::new(data_dir.join(FOLDER)),
             day: Arc::default(),
@@ -217,7 +207,7 @@ impl Objects {
     ///
     /// # Errors
     /// The disk or its inodes are full, or it fails.
-    pub fn draft(&self) -> Result<Draft> {
+    pub(crate) fn draft(&self) -> Result<Draft> {
         let path = self.root.join(DRAFTS).join(crate::id::random_base62(20));
         let file = OpenOptions::new()
             .read(true)
@@ -233,7 +223,7 @@ impl Objects {
     ///
     /// # Errors
     /// The disk is full or fails; no row may name what is left then.
-    pub fn keep(&self, draft: Draft, id: &MessageId, now: Timestamp) -> Result<Placed> {
+    pub(crate) fn keep(&self, draft: Draft, id: &MessageId, now: Timestamp) -> Result<Placed> {
         self.place(draft, &format!("{id}.eml"), now)
     }
 
@@ -241,7 +231,7 @@ impl Objects {
     ///
     /// # Errors
     /// As for [`Objects::keep`].
-    pub fn keep_upload(&self, draft: Draft, id: &UploadId, now: Timestamp) -> Result<Placed> {
+    pub(crate) fn keep_upload(&self, draft: Draft, id: &UploadId, now: Timestamp) -> Result<Placed> {
         self.place(draft, &format!("{id}.bin"), now)
     }
 
@@ -280,7 +270,7 @@ impl Objects {
     ///
     /// # Errors
     /// [`Error::Damaged`] when it is missing or has another length; anything else says nothing about the object.
-    pub fn open_object(&self, object: &Object) -> Result<File> {
+    pub(crate) fn open_object(&self, object: &Object) -> Result<File> {
         let io = |error| Error::io(format!("opening object {}", object.name), error);
         let path = self.root.join(&object.name);
         // Nobody waits for the other end of a pipe.
@@ -304,7 +294,7 @@ impl Objects {
     ///
     /// # Errors
     /// As for [`Objects::open_object`]; [`Error::Damaged`] also when its checksum differs.
-    pub fn read_all(&self, object: &Object) -> Result<Vec<u8>> {
+    pub(crate) fn read_all(&self, object: &Object) -> Result<Vec<u8>> {
         let mut file = self.open_object(object)?;
         let read = read_whole(&mut file, object.size);
         let bytes = read.map_err(|error| Error::io(format!("reading object {}", object.name), error))?;
@@ -316,7 +306,7 @@ impl Objects {
     ///
     /// # Errors
     /// As for [`Objects::read_all`].
-    pub fn check(&self, object: &Object) -> Result<()> {
+    pub(crate) fn check(&self, object: &Object) -> Result<()> {
         let mut file = self.open_object(object)?;
         if object.checksum.is_none() {
             return Ok(());
@@ -347,7 +337,7 @@ impl Objects {
     }
 
     /// Whether the file is there, whatever is in it. Blocks.
-    pub fn exists(&self, name: &str) -> bool {
+    pub(crate) fn exists(&self, name: &str) -> bool {
         self.root.join(name).exists()
     }
 
@@ -362,24 +352,24 @@ impl Objects {
 
     /// The objects that readers found damaged since this was asked last. An object that was removed with its row while
     /// somebody read it is among them: ask whether a row still names it, then [`Objects::confirm`].
-    pub fn take_suspected(&self) -> Vec<(String, Damage)> {
+    pub(crate) fn take_suspected(&self) -> Vec<(String, Damage)> {
         let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut damaged.suspected).into_iter().collect()
     }
 
     /// Counts a damaged object; whether that is news.
-    pub fn confirm(&self, name: String, what: Damage) -> bool {
+    pub(crate) fn confirm(&self, name: String, what: Damage) -> bool {
         let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
         damaged.known.len() < DAMAGED_MAX && damaged.known.insert(name, what).is_none()
     }
 
     /// How many objects were found damaged since the start, and still are there to be asked for.
-    pub fn damaged_count(&self) -> u64 {
+    pub(crate) fn damaged_count(&self) -> u64 {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).known.len() as u64
     }
 
     /// Whether a transaction under way may come to name this object.
-    pub fn is_awaited(&self, name: &str) -> bool {
+    pub(crate) fn is_awaited(&self, name: &str) -> bool {
         self.placed.contains(name)
     }
 
@@ -388,7 +378,7 @@ impl Objects {
     ///
     /// # Errors
     /// It cannot be removed.
-    pub fn remove(&self, name: &str) -> Result<()> {
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
         match fs::remove_file(self.root.join(name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io(format!("removing object {name}"), error))
@@ -401,7 +391,7 @@ impl Objects {
     ///
     /// # Errors
     /// A folder cannot be read.
-    pub fn list(&self, age: Duration) -> Result<Vec<Found>> {
+    pub(crate) fn list(&self, age: Duration) -> Result<Vec<Found>> {
         let read = |path: &Path| fs::read_dir(path).map_err(|error| Error::io(path.display().to_string(), error));
         let modified = |entry: &fs::DirEntry| entry.metadata().and_then(|metadata| metadata.modified()).ok();
         let mut found = Vec::new();
@@ -428,12 +418,12 @@ impl Objects {
     }
 
     /// Whether a file was there before this process opened the store: what it belongs to, this process never knew.
-    pub fn is_inherited(&self, found: &Found) -> bool {
+    pub(crate) fn is_inherited(&self, found: &Found) -> bool {
         age_of(found.modified) > self.opened.elapsed()
     }
 
     /// Says how many files without a row were left where they are; whether that is news.
-    pub fn hold_back(&self, count: u64) -> bool {
+    pub(crate) fn hold_back(&self, count: u64) -> bool {
         self.held_back.swap(count, Ordering::Relaxed) != count
     }
 
@@ -446,7 +436,7 @@ impl Objects {
     ///
     /// # Errors
     /// It cannot be moved.
-    pub fn set_aside(&self, name: &str) -> Result<()> {
+    pub(crate) fn set_aside(&self, name: &str) -> Result<()> {
         let from = self.root.join(name);
         let to = self.root.join(ORPHANED).join(name);
         let io = |error| Error::io(format!("moving object {name} aside"), error);
@@ -457,23 +447,23 @@ impl Objects {
     }
 
     /// Where [`Objects::set_aside`] puts them.
-    pub fn aside(&self) -> PathBuf {
+    pub(crate) fn aside(&self) -> PathBuf {
         self.root.join(ORPHANED)
     }
 }
 
 /// A file of the object store.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub(crate) struct Found {
     /// The object's name.
-    pub name: String,
+    pub(crate) name: String,
     /// When it was last written, by the system's clock, whatever the engine's clock says; `None`: it went meanwhile.
     modified: Option<SystemTime>,
 }
 
 impl Found {
     /// Whether it was last written more than `age` ago.
-    pub fn is_older_than(&self, age: Duration) -> bool {
+    pub(crate) fn is_older_than(&self, age: Duration) -> bool {
         age_of(self.modified) > age
     }
 }

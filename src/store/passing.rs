@@ -8,32 +8,32 @@ use crate::id::RouteId;
 
 /// What a new row is made of.
 #[derive(Clone, Copy, Debug)]
-pub struct NewPassing<'a> {
+pub(crate) struct NewPassing<'a> {
     /// The account.
-    pub account_id: i64,
+    pub(crate) account_id: i64,
     /// The route that asks for it.
-    pub route_id: &'a RouteId,
+    pub(crate) route_id: &'a RouteId,
     /// JSON: what the payload says beside the mail's own content.
-    pub event: &'a str,
+    pub(crate) event: &'a str,
     /// The raw copy's row.
-    pub raw_id: i64,
+    pub(crate) raw_id: i64,
 }
 
 /// A row as stored.
 #[derive(Clone, Debug)]
-pub struct PassingRow {
+pub(crate) struct PassingRow {
     /// Row id.
-    pub id: i64,
+    pub(crate) id: i64,
     /// The account.
-    pub account_id: i64,
+    pub(crate) account_id: i64,
     /// The route that asks for it.
-    pub route_id: RouteId,
+    pub(crate) route_id: RouteId,
     /// JSON: what the payload says beside the mail's own content.
-    pub event: String,
+    pub(crate) event: String,
     /// The raw copy's row.
-    pub raw_id: i64,
+    pub(crate) raw_id: i64,
     /// When it was accepted.
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<PassingRow> {
@@ -51,7 +51,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<PassingRow> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, new: NewPassing<'_>, now: Timestamp) -> Result<i64> {
+pub(crate) fn insert(connection: &Connection, new: NewPassing<'_>, now: Timestamp) -> Result<i64> {
     connection
         .prepare_cached(
             "INSERT INTO passing (account_id, route_id, event, raw_id, created_at)
@@ -65,7 +65,7 @@ pub fn insert(connection: &Connection, new: NewPassing<'_>, now: Timestamp) -> R
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find(connection: &Connection, id: i64) -> Result<Option<PassingRow>> {
+pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<PassingRow>> {
     let found = connection
         .prepare_cached("SELECT id, account_id, route_id, event, raw_id, created_at FROM passing WHERE id = ?1")?
         .query_row([id], read)
@@ -77,7 +77,7 @@ pub fn find(connection: &Connection, id: i64) -> Result<Option<PassingRow>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_created_before(connection: &Connection, before: Timestamp, limit: u32) -> Result<Vec<PassingRow>> {
+pub(crate) fn list_created_before(connection: &Connection, before: Timestamp, limit: u32) -> Result<Vec<PassingRow>> {
     let rows: Vec<PassingRow> = connection
         .prepare_cached(
             "SELECT id, account_id, route_id, event, raw_id, created_at FROM passing ORDER BY id LIMIT ?1",
@@ -93,7 +93,7 @@ pub fn list_created_before(connection: &Connection, before: Timestamp, limit: u3
 ///
 /// # Errors
 /// Storage trouble.
-pub fn finish(connection: &Connection, row: &PassingRow) -> Result<Option<String>> {
+pub(crate) fn finish(connection: &Connection, row: &PassingRow) -> Result<Option<String>> {
     let removed = connection
         .prepare_cached("DELETE FROM passing WHERE id = ?1 AND route_id = ?2 AND raw_id = ?3 AND created_at = ?4")?
         .execute(params![row.id, row.route_id, row.raw_id, row.created_at.as_millis()])?;

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pause {
     /// When one message tries them next.
-    pub until: Timestamp,
+    pub(crate) until: Timestamp,
     /// What the host said, or that it did not answer.
     pub reason: String,
 }
@@ -18,7 +18,7 @@ pub struct Pause {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn note(connection: &Connection, lane: &str, pause: &Pause) -> Result<()> {
+pub(crate) fn note(connection: &Connection, lane: &str, pause: &Pause) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO lane_pause (lane, until, reason) VALUES (?1, ?2, ?3)
@@ -32,7 +32,7 @@ pub fn note(connection: &Connection, lane: &str, pause: &Pause) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn end(connection: &Connection, lane: &str) -> Result<()> {
+pub(crate) fn end(connection: &Connection, lane: &str) -> Result<()> {
     connection.prepare_cached("DELETE FROM lane_pause WHERE lane = ?1")?.execute([lane])?;
     Ok(())
 }
@@ -41,7 +41,7 @@ pub fn end(connection: &Connection, lane: &str) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn of_dispatch(connection: &Connection, dispatch: i64, now: Timestamp) -> Result<Option<Pause>> {
+pub(crate) fn of_dispatch(connection: &Connection, dispatch: i64, now: Timestamp) -> Result<Option<Pause>> {
     let found = connection
         .prepare_cached(
             "SELECT lane_pause.until, lane_pause.reason FROM job JOIN lane_pause ON lane_pause.lane = job.lane
@@ -58,6 +58,6 @@ pub fn of_dispatch(connection: &Connection, dispatch: i64, now: Timestamp) -> Re
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
+pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
     Ok(connection.prepare_cached("DELETE FROM lane_pause WHERE until <= ?1")?.execute([now.as_millis()])?)
 }

@@ -49,7 +49,7 @@ impl Drop for Hold {
 /// became of the transaction.
 #[derive(Debug)]
 #[must_use]
-pub struct Placed {
+pub(crate) struct Placed {
     objects: Objects,
     object: Object,
     hold: Arc<Hold>,
@@ -62,7 +62,7 @@ impl Placed {
     }
 
     /// What the row is to have.
-    pub const fn object(&self) -> &Object {
+    pub(crate) const fn object(&self) -> &Object {
         &self.object
     }
 
@@ -105,7 +105,7 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::write`].
-    pub async fn write_naming<T, F>(&self, mut placed: Vec<Placed>, work: F) -> Result<T>
+    pub(crate) async fn write_naming<T, F>(&self, mut placed: Vec<Placed>, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<(T, bool)> + Send + 'static,
@@ -138,7 +138,7 @@ impl Db {
 
     /// Removes objects that a committed transaction let go of, once a power cut cannot bring their rows back. Needs the
     /// runtime.
-    pub fn remove_later(&self, objects: &Objects, names: Vec<String>) {
+    pub(crate) fn remove_later(&self, objects: &Objects, names: Vec<String>) {
         if names.is_empty() {
             return;
         }

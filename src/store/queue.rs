@@ -12,22 +12,22 @@ use crate::id::MessageId;
 
 /// What of a message waits for one destination.
 #[derive(Clone, Debug)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// The dispatch.
-    pub dispatch: DispatchRow,
+    pub(crate) dispatch: DispatchRow,
     /// Its message; none when nothing is stored of it.
-    pub message: Option<MessageRow>,
+    pub(crate) message: Option<MessageRow>,
     /// All its recipients.
-    pub recipients: Vec<RecipientRow>,
+    pub(crate) recipients: Vec<RecipientRow>,
     /// When it is attempted next, or released if it is scheduled; none while it is, or when everything is settled.
-    pub run_at: Option<Timestamp>,
+    pub(crate) run_at: Option<Timestamp>,
     /// That its hosts take nothing at the moment.
-    pub pause: Option<Pause>,
+    pub(crate) pause: Option<Pause>,
 }
 
 /// Which dispatches are meant.
 #[derive(Clone, Debug)]
-pub enum Which {
+pub(crate) enum Which {
     /// One, by its number.
     Dispatch(i64),
     /// Those of a message.
@@ -40,18 +40,18 @@ pub enum Which {
 
 /// How much waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
+pub(crate) struct Totals {
     /// Dispatches with unsettled recipients, scheduled ones aside.
-    pub waiting: u64,
+    pub(crate) waiting: u64,
     /// Messages that wait for their time.
-    pub scheduled: u64,
+    pub(crate) scheduled: u64,
 }
 
 /// Up to `limit` dispatches that wait, oldest first; with `scheduled`, those of scheduled messages instead.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list(connection: &Connection, scheduled: bool, limit: u32, now: Timestamp) -> Result<Vec<Waiting>> {
+pub(crate) fn list(connection: &Connection, scheduled: bool, limit: u32, now: Timestamp) -> Result<Vec<Waiting>> {
     const PAGE: u32 = 500;
     let mut found = Vec::new();
     let mut after = 0;
@@ -78,7 +78,7 @@ pub fn list(connection: &Connection, scheduled: bool, limit: u32, now: Timestamp
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find(connection: &Connection, which: &Which, now: Timestamp) -> Result<Vec<Waiting>> {
+pub(crate) fn find(connection: &Connection, which: &Which, now: Timestamp) -> Result<Vec<Waiting>> {
     let ids: Vec<i64> = match which {
         Which::Dispatch(id) => vec![*id],
         Which::Message(id) => column(
@@ -132,7 +132,7 @@ fn look(connection: &Connection, dispatch: DispatchRow, now: Timestamp) -> Resul
 ///
 /// # Errors
 /// Storage trouble.
-pub fn totals(connection: &Connection) -> Result<Totals> {
+pub(crate) fn totals(connection: &Connection) -> Result<Totals> {
     let count = |kind: &str| {
         connection.query_row("SELECT count(*) FROM job WHERE kind = ?1", params![kind], |row| row.get(0))
     };
@@ -143,7 +143,7 @@ pub fn totals(connection: &Connection) -> Result<Totals> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn retry(connection: &Connection, which: &Which, now: Timestamp) -> Result<usize> {
+pub(crate) fn retry(connection: &Connection, which: &Which, now: Timestamp) -> Result<usize> {
     let mut hurried = 0;
     for waiting in find(connection, which, now)? {
         hurried += usize::from(jobs::hurry(connection, Kind::Dispatch, waiting.dispatch.id, now)?);
@@ -157,7 +157,7 @@ pub fn retry(connection: &Connection, which: &Which, now: Timestamp) -> Result<u
 ///
 /// # Errors
 /// Storage trouble.
-pub fn give_up(connection: &Connection, which: &Which, now: Timestamp) -> Result<usize> {
+pub(crate) fn give_up(connection: &Connection, which: &Which, now: Timestamp) -> Result<usize> {
     let mut dropped = 0;
     for waiting in find(connection, which, now)? {
         let id = waiting.dispatch.id;
@@ -182,7 +182,7 @@ pub fn give_up(connection: &Connection, which: &Which, now: Timestamp) -> Result
 
 impl Waiting {
     /// Whether its message waits for its time.
-    pub fn is_scheduled(&self) -> bool {
+    pub(crate) fn is_scheduled(&self) -> bool {
         self.message.as_ref().is_some_and(|message| message.status == "scheduled")
     }
 }

@@ -11,7 +11,7 @@ use super::{Error, Result};
 use crate::clock::Timestamp;
 
 /// Mail data up to this many octets, without attachments, lives beside its row.
-pub const INLINE_MAX: usize = 64 * 1024;
+pub(crate) const INLINE_MAX: usize = 64 * 1024;
 /// Compression pays from here on.
 const COMPRESS_MIN: usize = 256;
 const ZSTD_LEVEL: i32 = 1;
@@ -32,7 +32,7 @@ fn decompress(packed: &[u8], size: usize) -> Option<Vec<u8>> {
 
 /// Where mail data is to be put, ready for the transaction.
 #[derive(Debug)]
-pub enum NewRaw {
+pub(crate) enum NewRaw {
     /// In the row, as [`NewRaw::inline`] packed it.
     Inline {
         /// The octets, perhaps compressed.
@@ -48,7 +48,7 @@ pub enum NewRaw {
 
 impl NewRaw {
     /// Packs small mail data for the row; compressed where that pays.
-    pub fn inline(bytes: &[u8]) -> Self {
+    pub(crate) fn inline(bytes: &[u8]) -> Self {
         let size = bytes.len();
         if size >= COMPRESS_MIN
             && let Some(packed) = compress(bytes)
@@ -60,25 +60,17 @@ impl NewRaw {
     }
 
     /// Octets as received.
-    pub const fn size(&self) -> u64 {
+    pub(crate) const fn size(&self) -> u64 {
         match self {
             Self::Inline { size, .. } => *size as u64,
             Self::File(object) => object.size,
-        }
-    }
-
-    /// The object that holds them, if one does.
-    pub fn file(&self) -> Option<&str> {
-        match self {
-            Self::Inline { .. } => None,
-            Self::File(object) => Some(&object.name),
         }
     }
 }
 
 /// Where stored mail data is.
 #[derive(Debug)]
-pub enum RawRow {
+pub(crate) enum RawRow {
     /// The octets themselves.
     Inline(Vec<u8>),
     /// The object that holds them.
@@ -89,7 +81,7 @@ pub enum RawRow {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, new: &NewRaw, now: Timestamp) -> Result<i64> {
+pub(crate) fn insert(connection: &Connection, new: &NewRaw, now: Timestamp) -> Result<i64> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO raw (size, data, compressed, file, checksum, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -114,7 +106,7 @@ pub fn insert(connection: &Connection, new: &NewRaw, now: Timestamp) -> Result<i
 ///
 /// # Errors
 /// Storage trouble, or [`Error::Damaged`] when it does not decompress.
-pub fn find(connection: &Connection, id: i64) -> Result<Option<RawRow>> {
+pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<RawRow>> {
     let found = connection
         .prepare_cached("SELECT size, data, compressed, file, checksum FROM raw WHERE id = ?1")?
         .query_row([id], |row| {
@@ -138,7 +130,7 @@ pub fn find(connection: &Connection, id: i64) -> Result<Option<RawRow>> {
 ///
 /// # Errors
 /// Storage trouble; the object cannot be asked.
-pub fn is_whole(connection: &Connection, objects: &Objects, id: i64) -> Result<bool> {
+pub(crate) fn is_whole(connection: &Connection, objects: &Objects, id: i64) -> Result<bool> {
     let opened = match find(connection, id) {
         Ok(Some(RawRow::File(object))) => objects.open_object(&object).map(|_| true),
         Ok(found) => Ok(found.is_some()),
@@ -154,7 +146,7 @@ pub fn is_whole(connection: &Connection, objects: &Objects, id: i64) -> Result<b
 ///
 /// # Errors
 /// Storage trouble.
-pub fn size(connection: &Connection, id: i64) -> Result<Option<u64>> {
+pub(crate) fn size(connection: &Connection, id: i64) -> Result<Option<u64>> {
     let found = connection.prepare_cached("SELECT size FROM raw WHERE id = ?1")?.query_row([id], |row| row.get(0));
     Ok(found.optional()?)
 }
@@ -163,7 +155,7 @@ pub fn size(connection: &Connection, id: i64) -> Result<Option<u64>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn release(connection: &Connection, id: i64) -> Result<Option<String>> {
+pub(crate) fn release(connection: &Connection, id: i64) -> Result<Option<String>> {
     let used = connection
         .prepare_cached(
             "SELECT 1 FROM message WHERE raw_id = ?1
@@ -190,7 +182,7 @@ pub fn release(connection: &Connection, id: i64) -> Result<Option<String>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_created_before(connection: &Connection, before: Timestamp, limit: u32) -> Result<Vec<i64>> {
+pub(crate) fn list_created_before(connection: &Connection, before: Timestamp, limit: u32) -> Result<Vec<i64>> {
     // Row ids grow with time, so the oldest are at the start and the walk stops at the first young one.
     let rows: Vec<(i64, i64)> = connection
         .prepare_cached(
@@ -206,6 +198,6 @@ pub fn list_created_before(connection: &Connection, before: Timestamp, limit: u3
 ///
 /// # Errors
 /// Storage trouble.
-pub fn names_file(connection: &Connection, name: &str) -> Result<bool> {
+pub(crate) fn names_file(connection: &Connection, name: &str) -> Result<bool> {
     Ok(connection.prepare_cached("SELECT 1 FROM raw WHERE file = ?1")?.exists([name])?)
 }

@@ -7,9 +7,9 @@ use super::{Result, raws};
 use crate::clock::Timestamp;
 
 /// How long a repeat is recognised.
-pub const WINDOW: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+pub(crate) const WINDOW: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 /// The same for mail without Date and Message-ID: an alarm that says the same again is another.
-pub const UNDATED_WINDOW: std::time::Duration = std::time::Duration::from_secs(3600);
+pub(crate) const UNDATED_WINDOW: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// Keys of one such span lie together, so that new ones touch few pages of the table.
 const SPAN_SECS: i64 = 4 * 3600;
@@ -18,15 +18,15 @@ const HASH_BITS: u32 = 48;
 
 /// What a repeat must agree with besides its fingerprint: 48 bits alone are too few to drop mail by.
 #[derive(Clone, Copy, Debug)]
-pub struct Original<'a> {
+pub(crate) struct Original<'a> {
     /// Envelope sender.
-    pub mail_from: &'a str,
+    pub(crate) mail_from: &'a str,
     /// Envelope recipient.
-    pub to_addr: &'a str,
+    pub(crate) to_addr: &'a str,
     /// Octets as received.
-    pub size: u64,
+    pub(crate) size: u64,
     /// How long ago it came at most.
-    pub window: std::time::Duration,
+    pub(crate) window: std::time::Duration,
 }
 
 /// The key of a fingerprint that was seen `spans_ago` spans before `now`.
@@ -40,7 +40,7 @@ fn key(fingerprint: i64, now: Timestamp, spans_ago: i64) -> i64 {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find(
+pub(crate) fn find(
     connection: &Connection,
     objects: &Objects,
     fingerprint: i64,
@@ -92,7 +92,7 @@ pub fn find(
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, fingerprint: i64, message: i64, now: Timestamp) -> Result<()> {
+pub(crate) fn insert(connection: &Connection, fingerprint: i64, message: i64, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO recent (fingerprint, message_id)
@@ -107,7 +107,7 @@ pub fn insert(connection: &Connection, fingerprint: i64, message: i64, now: Time
 ///
 /// # Errors
 /// Storage trouble.
-pub fn sweep(connection: &Connection, from: i64, limit: u32, now: Timestamp) -> Result<Option<i64>> {
+pub(crate) fn sweep(connection: &Connection, from: i64, limit: u32, now: Timestamp) -> Result<Option<i64>> {
     let last: Option<i64> = connection
         .prepare_cached(
             "SELECT fingerprint FROM recent WHERE fingerprint > ?1 ORDER BY fingerprint LIMIT 1 OFFSET ?2",

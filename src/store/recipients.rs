@@ -7,26 +7,26 @@ use crate::clock::Timestamp;
 
 /// A recipient as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecipientRow {
+pub(crate) struct RecipientRow {
     /// The dispatch.
-    pub dispatch: i64,
+    pub(crate) dispatch: i64,
     /// Its place in the message, from 0.
-    pub idx: u32,
+    pub(crate) idx: u32,
     /// As written, `local@domain`.
-    pub address: String,
+    pub(crate) address: String,
     /// Contract 8.5.
-    pub status: String,
+    pub(crate) status: String,
     /// Reply code that decided it.
-    pub smtp_code: Option<u16>,
+    pub(crate) smtp_code: Option<u16>,
     /// The reply, or our own sentence.
-    pub diagnostic: Option<String>,
+    pub(crate) diagnostic: Option<String>,
     /// When it last changed.
-    pub updated_at: Timestamp,
+    pub(crate) updated_at: Timestamp,
 }
 
 impl RecipientRow {
     /// Whether it is still to be sent to.
-    pub fn is_unsettled(&self) -> bool {
+    pub(crate) fn is_unsettled(&self) -> bool {
         matches!(self.status.as_str(), "queued" | "deferred")
     }
 }
@@ -49,7 +49,7 @@ const COLUMNS: &str = "dispatch_id, idx, address, recipient.status, smtp_code, d
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(
+pub(crate) fn insert(
     connection: &Connection,
     dispatch: i64,
     idx: usize,
@@ -69,7 +69,7 @@ pub fn insert(
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list(connection: &Connection, dispatch: i64) -> Result<Vec<RecipientRow>> {
+pub(crate) fn list(connection: &Connection, dispatch: i64) -> Result<Vec<RecipientRow>> {
     let statement = format!("SELECT {COLUMNS} FROM recipient WHERE dispatch_id = ?1 ORDER BY idx");
     let rows =
         connection.prepare_cached(&statement)?.query_map([dispatch], read)?.collect::<rusqlite::Result<_>>()?;
@@ -80,7 +80,7 @@ pub fn list(connection: &Connection, dispatch: i64) -> Result<Vec<RecipientRow>>
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_by_message(connection: &Connection, message: i64) -> Result<Vec<RecipientRow>> {
+pub(crate) fn list_by_message(connection: &Connection, message: i64) -> Result<Vec<RecipientRow>> {
     let statement = format!(
         "SELECT {COLUMNS} FROM dispatch JOIN recipient ON recipient.dispatch_id = dispatch.id
          WHERE dispatch.message_id = ?1 AND dispatch.route_id IS NULL ORDER BY idx"
@@ -91,20 +91,20 @@ pub fn list_by_message(connection: &Connection, message: i64) -> Result<Vec<Reci
 
 /// How a recipient is to stand.
 #[derive(Clone, Copy, Debug)]
-pub struct Standing<'a> {
+pub(crate) struct Standing<'a> {
     /// Contract 8.5.
-    pub status: &'a str,
+    pub(crate) status: &'a str,
     /// Reply code that decided it.
-    pub smtp_code: Option<u16>,
+    pub(crate) smtp_code: Option<u16>,
     /// The reply, or our own sentence.
-    pub diagnostic: Option<&'a str>,
+    pub(crate) diagnostic: Option<&'a str>,
 }
 
 /// Changes how a recipient stands.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn settle(
+pub(crate) fn settle(
     connection: &Connection,
     dispatch: i64,
     idx: u32,
@@ -124,7 +124,7 @@ pub fn settle(
 ///
 /// # Errors
 /// Storage trouble.
-pub fn set_status_of_message(
+pub(crate) fn set_status_of_message(
     connection: &Connection,
     message: i64,
     from: &str,
@@ -144,7 +144,7 @@ pub fn set_status_of_message(
 ///
 /// # Errors
 /// Storage trouble.
-pub fn send_status(connection: &Connection, message: i64) -> Result<&'static str> {
+pub(crate) fn send_status(connection: &Connection, message: i64) -> Result<&'static str> {
     let statuses: Vec<String> = connection
         .prepare_cached(
             "SELECT DISTINCT recipient.status FROM dispatch JOIN recipient ON recipient.dispatch_id = dispatch.id

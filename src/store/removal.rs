@@ -18,7 +18,7 @@ const STEP: i64 = 250;
 
 /// Why something is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// Its owner removed it.
     Api,
     /// Its time was over.
@@ -49,7 +49,7 @@ impl Reason {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn note(tx: &Connection, id: &MessageId, reason: Reason, now: Timestamp) -> Result<()> {
+pub(crate) fn note(tx: &Connection, id: &MessageId, reason: Reason, now: Timestamp) -> Result<()> {
     insert(tx, id.as_str(), reason, now)
 }
 
@@ -57,7 +57,7 @@ pub fn note(tx: &Connection, id: &MessageId, reason: Reason, now: Timestamp) -> 
 ///
 /// # Errors
 /// Storage trouble.
-pub fn note_message(tx: &Connection, row: i64, reason: Reason, now: Timestamp) -> Result<()> {
+pub(crate) fn note_message(tx: &Connection, row: i64, reason: Reason, now: Timestamp) -> Result<()> {
     note_named(tx, "SELECT public_id FROM message WHERE id = ?1", row, reason, now)
 }
 
@@ -65,7 +65,7 @@ pub fn note_message(tx: &Connection, row: i64, reason: Reason, now: Timestamp) -
 ///
 /// # Errors
 /// Storage trouble.
-pub fn note_upload(tx: &Connection, row: i64, reason: Reason, now: Timestamp) -> Result<()> {
+pub(crate) fn note_upload(tx: &Connection, row: i64, reason: Reason, now: Timestamp) -> Result<()> {
     note_named(tx, "SELECT public_id FROM upload WHERE id = ?1", row, reason, now)
 }
 
@@ -73,7 +73,7 @@ pub fn note_upload(tx: &Connection, row: i64, reason: Reason, now: Timestamp) ->
 ///
 /// # Errors
 /// Storage trouble.
-pub fn note_passing(tx: &Connection, row: i64, reason: Reason, now: Timestamp) -> Result<()> {
+pub(crate) fn note_passing(tx: &Connection, row: i64, reason: Reason, now: Timestamp) -> Result<()> {
     note_named(tx, "SELECT event ->> '$.id' FROM passing WHERE id = ?1", row, reason, now)
 }
 
@@ -95,7 +95,7 @@ fn insert(tx: &Connection, id: &str, reason: Reason, now: Timestamp) -> Result<(
 }
 
 /// 64 bits of SHA-256.
-pub fn name_hash(id: &str) -> i64 {
+pub(crate) fn name_hash(id: &str) -> i64 {
     let digest = ring::digest::digest(&ring::digest::SHA256, id.as_bytes());
     i64::from_be_bytes(digest.as_ref().first_chunk().copied().unwrap_or_default())
 }
@@ -104,7 +104,7 @@ pub fn name_hash(id: &str) -> i64 {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn load(connection: &Connection) -> Result<HashMap<i64, Reason>> {
+pub(crate) fn load(connection: &Connection) -> Result<HashMap<i64, Reason>> {
     let mut statement = connection.prepare("SELECT name_hash, reason FROM removal")?;
     let mut rows = statement.query([])?;
     let mut all = HashMap::new();
@@ -121,7 +121,7 @@ pub fn load(connection: &Connection) -> Result<HashMap<i64, Reason>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_before(tx: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
+pub(crate) fn delete_before(tx: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
     let gone = tx
         .prepare_cached(
             "DELETE FROM removal WHERE id IN

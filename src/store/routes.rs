@@ -24,7 +24,7 @@ pub enum Action {
 
 impl Action {
     /// The contract's word.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Webhook => "webhook",
             Self::Forward => "forward",
@@ -34,7 +34,7 @@ impl Action {
     }
 
     /// The action that a word of the contract names, if it names one.
-    pub fn from_word(word: &str) -> Option<Self> {
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
         [Self::Webhook, Self::Forward, Self::Store, Self::Drop].into_iter().find(|action| action.as_str() == word)
     }
 
@@ -50,7 +50,7 @@ impl Action {
 
 /// What a forward route does with mail whose author is not authenticated (contract 4.6).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnAuthFail {
+pub(crate) enum OnAuthFail {
     /// Store it, and forward nothing.
     #[default]
     Refuse,
@@ -60,7 +60,7 @@ pub enum OnAuthFail {
 
 impl OnAuthFail {
     /// The contract's word.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Refuse => "refuse",
             Self::Rewrite => "rewrite",
@@ -68,7 +68,7 @@ impl OnAuthFail {
     }
 
     /// The policy that a word of the contract names, if it names one.
-    pub fn from_word(word: &str) -> Option<Self> {
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
         [Self::Refuse, Self::Rewrite].into_iter().find(|policy| policy.as_str() == word)
     }
 }
@@ -76,42 +76,40 @@ impl OnAuthFail {
 /// A route as stored.
 #[derive(Clone, Debug)]
 pub struct RouteRow {
-    /// Row id; smaller is older.
-    pub id: i64,
     /// Public id.
-    pub public_id: RouteId,
+    pub(crate) public_id: RouteId,
     /// The account it belongs to.
-    pub account_id: i64,
+    pub(crate) account_id: i64,
     /// The domain its match lies on; none for a regex.
-    pub domain_id: Option<i64>,
+    pub(crate) domain_id: Option<i64>,
     /// The match as written (contract 4.1).
-    pub match_pattern: String,
+    pub(crate) match_pattern: String,
     /// What it does.
-    pub action: Action,
+    pub(crate) action: Action,
     /// URL or address, by action.
-    pub destination: Option<String>,
+    pub(crate) destination: Option<String>,
     /// `lenient`, `ack` or `control`; only webhooks have one.
-    pub ack_mode: Option<String>,
+    pub(crate) ack_mode: Option<String>,
     /// Whether it runs.
-    pub active: bool,
+    pub(crate) active: bool,
     /// The signing secret, sealed; only webhooks have one.
-    pub secret_sealed: Option<Vec<u8>>,
+    pub(crate) secret_sealed: Option<Vec<u8>>,
     /// The secret before the last rotation, sealed.
-    pub previous_secret_sealed: Option<Vec<u8>>,
+    pub(crate) previous_secret_sealed: Option<Vec<u8>>,
     /// Until when the previous secret signs too.
-    pub previous_valid_until: Option<Timestamp>,
+    pub(crate) previous_valid_until: Option<Timestamp>,
     /// Whether it is the one that `PUT webhook` keeps (contract 4.2).
-    pub is_domain_webhook: bool,
+    pub(crate) is_domain_webhook: bool,
     /// The latest outcome.
-    pub last_status: Option<String>,
+    pub(crate) last_status: Option<String>,
     /// The HTTP or SMTP code of that outcome.
-    pub last_status_code: Option<u16>,
+    pub(crate) last_status_code: Option<u16>,
     /// When it was made.
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// When it was last changed.
-    pub updated_at: Timestamp,
+    pub(crate) updated_at: Timestamp,
     /// What becomes of mail whose author is not authenticated; only forward routes ask.
-    pub on_auth_fail: OnAuthFail,
+    pub(crate) on_auth_fail: OnAuthFail,
 }
 
 /// What a new route is made of.
@@ -135,13 +133,12 @@ pub struct NewRoute {
     pub secret_sealed: Option<Vec<u8>>,
 }
 
-const COLUMNS: &str = "id, public_id, account_id, domain_id, match_pattern, action, destination, ack_mode, active,
+const COLUMNS: &str = "public_id, account_id, domain_id, match_pattern, action, destination, ack_mode, active,
      secret_sealed, previous_secret_sealed, previous_valid_until, is_domain_webhook, last_status, last_status_code,
      created_at, updated_at, on_auth_fail";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<RouteRow> {
     Ok(RouteRow {
-        id: row.get("id")?,
         public_id: row.get("public_id")?,
         account_id: row.get("account_id")?,
         domain_id: row.get("domain_id")?,
@@ -177,7 +174,12 @@ pub fn insert(connection: &Connection, new: &NewRoute, now: Timestamp) -> Result
 ///
 /// # Errors
 /// As [`insert`].
-pub fn insert_as(connection: &Connection, public_id: RouteId, new: &NewRoute, now: Timestamp) -> Result<RouteId> {
+pub(crate) fn insert_as(
+    connection: &Connection,
+    public_id: RouteId,
+    new: &NewRoute,
+    now: Timestamp,
+) -> Result<RouteId> {
     connection
         .prepare_cached(
             "INSERT INTO route (public_id, account_id, domain_id, match_pattern, action, destination, ack_mode,
@@ -203,7 +205,7 @@ pub fn insert_as(connection: &Connection, public_id: RouteId, new: &NewRoute, no
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_active(connection: &Connection, account: i64) -> Result<Vec<RouteRow>> {
+pub(crate) fn list_active(connection: &Connection, account: i64) -> Result<Vec<RouteRow>> {
     let statement = format!("SELECT {COLUMNS} FROM route WHERE account_id = ?1 AND active = 1 ORDER BY id");
     let rows = connection.prepare_cached(&statement)?.query_map([account], read)?.collect::<rusqlite::Result<_>>()?;
     Ok(rows)
@@ -213,7 +215,7 @@ pub fn list_active(connection: &Connection, account: i64) -> Result<Vec<RouteRow
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list(connection: &Connection, account: i64, domain: Option<i64>) -> Result<Vec<RouteRow>> {
+pub(crate) fn list(connection: &Connection, account: i64, domain: Option<i64>) -> Result<Vec<RouteRow>> {
     let statement =
         format!("SELECT {COLUMNS} FROM route WHERE account_id = ?1 AND (?2 IS NULL OR domain_id = ?2) ORDER BY id");
     let rows = connection
@@ -227,7 +229,7 @@ pub fn list(connection: &Connection, account: i64, domain: Option<i64>) -> Resul
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_same(
+pub(crate) fn find_same(
     connection: &Connection,
     account: i64,
     match_pattern: &str,
@@ -247,26 +249,26 @@ pub fn find_same(
 
 /// What may change in a route.
 #[derive(Clone, Debug)]
-pub struct Change {
+pub(crate) struct Change {
     /// The domain its match lies on; none for a regex.
-    pub domain_id: Option<i64>,
+    pub(crate) domain_id: Option<i64>,
     /// The match.
-    pub match_pattern: String,
+    pub(crate) match_pattern: String,
     /// URL or address.
-    pub destination: Option<String>,
+    pub(crate) destination: Option<String>,
     /// Acknowledgement mode of a webhook.
-    pub ack_mode: Option<String>,
+    pub(crate) ack_mode: Option<String>,
     /// Whether it runs.
-    pub active: bool,
+    pub(crate) active: bool,
     /// Whether it is the one that `PUT webhook` keeps.
-    pub is_domain_webhook: bool,
+    pub(crate) is_domain_webhook: bool,
 }
 
 /// Changes a route; its action, id and secret stay.
 ///
 /// # Errors
 /// [`super::Error::Conflict`] when the domain has another webhook of its own.
-pub fn update(connection: &Connection, id: &RouteId, change: &Change, now: Timestamp) -> Result<()> {
+pub(crate) fn update(connection: &Connection, id: &RouteId, change: &Change, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE route SET domain_id = ?2, match_pattern = ?3, destination = ?4, ack_mode = ?5, active = ?6,
@@ -290,7 +292,7 @@ pub fn update(connection: &Connection, id: &RouteId, change: &Change, now: Times
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete(connection: &Connection, id: &RouteId) -> Result<()> {
+pub(crate) fn delete(connection: &Connection, id: &RouteId) -> Result<()> {
     connection.prepare_cached("DELETE FROM route WHERE public_id = ?1")?.execute([id])?;
     Ok(())
 }
@@ -308,7 +310,7 @@ pub fn find(connection: &Connection, id: &RouteId) -> Result<Option<RouteRow>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_domain_webhook(connection: &Connection, domain: i64) -> Result<Option<RouteRow>> {
+pub(crate) fn find_domain_webhook(connection: &Connection, domain: i64) -> Result<Option<RouteRow>> {
     let statement = format!("SELECT {COLUMNS} FROM route WHERE domain_id = ?1 AND is_domain_webhook = 1");
     Ok(connection.prepare_cached(&statement)?.query_row([domain], read).optional()?)
 }
@@ -349,7 +351,7 @@ pub fn rotate_secret(
 ///
 /// # Errors
 /// Storage trouble.
-pub fn set_on_auth_fail(connection: &Connection, id: &RouteId, policy: OnAuthFail) -> Result<()> {
+pub(crate) fn set_on_auth_fail(connection: &Connection, id: &RouteId, policy: OnAuthFail) -> Result<()> {
     connection
         .prepare_cached("UPDATE route SET on_auth_fail = ?2 WHERE public_id = ?1")?
         .execute(params![id, policy.as_str()])?;
@@ -371,7 +373,7 @@ pub fn set_active(connection: &Connection, id: &RouteId, active: bool, now: Time
 ///
 /// # Errors
 /// Storage trouble.
-pub fn pause_all(connection: &Connection, account: i64, now: Timestamp) -> Result<()> {
+pub(crate) fn pause_all(connection: &Connection, account: i64, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE route SET active = 0, updated_at = ?2 WHERE account_id = ?1 AND active = 1")?
         .execute(params![account, now.as_millis()])?;
@@ -382,7 +384,7 @@ pub fn pause_all(connection: &Connection, account: i64, now: Timestamp) -> Resul
 ///
 /// # Errors
 /// Storage trouble.
-pub fn note_outcome(connection: &Connection, id: &RouteId, status: &str, code: Option<u16>) -> Result<()> {
+pub(crate) fn note_outcome(connection: &Connection, id: &RouteId, status: &str, code: Option<u16>) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE route SET last_status = ?2, last_status_code = ?3

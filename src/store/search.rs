@@ -108,13 +108,13 @@ fn stored<'a>(row: &'a rusqlite::Row<'_>) -> rusqlite::Result<Stored<'a>> {
 /// A message whose row was removed.
 pub(super) struct Gone {
     /// Row id.
-    pub id: i64,
+    pub(crate) id: i64,
     /// The account.
-    pub account: i64,
+    pub(crate) account: i64,
     /// Its millisecond.
-    pub received_at: i64,
+    pub(crate) received_at: i64,
     /// Its thread.
-    pub thread: Option<String>,
+    pub(crate) thread: Option<String>,
 }
 
 /// Forgets a message whose row was just removed.
@@ -163,7 +163,7 @@ fn wipe(connection: &Connection, account: i64, received_at: i64) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn indexed_to(connection: &Connection) -> Result<i64> {
+pub(crate) fn indexed_to(connection: &Connection) -> Result<i64> {
     Ok(connection.prepare_cached("SELECT indexed_to FROM search_state")?.query_row([], |row| row.get(0))?)
 }
 
@@ -171,7 +171,7 @@ pub fn indexed_to(connection: &Connection) -> Result<i64> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn behind(connection: &Connection, limit: u32) -> Result<u32> {
+pub(crate) fn behind(connection: &Connection, limit: u32) -> Result<u32> {
     let from = indexed_to(connection)?;
     Ok(connection
         .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM message WHERE id > ?1 LIMIT ?2)")?

@@ -54,7 +54,7 @@ pub fn insert(connection: &Connection, new: &NewSession, most: u32, now: Timesta
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_account(connection: &Connection, jti: &str, now: Timestamp) -> Result<Option<Account>> {
+pub(crate) fn find_account(connection: &Connection, jti: &str, now: Timestamp) -> Result<Option<Account>> {
     let statement = format!(
         "SELECT {} FROM session JOIN account ON account.id = session.account_id
          WHERE session.jti = ?1 AND session.expires_at > ?2",
@@ -65,24 +65,24 @@ pub fn find_account(connection: &Connection, jti: &str, now: Timestamp) -> Resul
 
 /// A login as listed.
 #[derive(Clone, Debug)]
-pub struct SessionRow {
+pub(crate) struct SessionRow {
     /// What its token names it by.
-    pub jti: String,
+    pub(crate) jti: String,
     /// Where the login came from.
-    pub client_address: String,
+    pub(crate) client_address: String,
     /// What the client calls itself; may be empty.
-    pub user_agent: String,
+    pub(crate) user_agent: String,
     /// When it began.
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// When it ends.
-    pub expires_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
 }
 
 /// The live sessions of an account, newest first, at most a hundred.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list(connection: &Connection, account: i64, now: Timestamp) -> Result<Vec<SessionRow>> {
+pub(crate) fn list(connection: &Connection, account: i64, now: Timestamp) -> Result<Vec<SessionRow>> {
     let mut statement = connection.prepare_cached(
         "SELECT jti, client_address, user_agent, created_at, expires_at FROM session
          WHERE account_id = ?1 AND expires_at > ?2 ORDER BY id DESC LIMIT 100",
@@ -103,7 +103,7 @@ pub fn list(connection: &Connection, account: i64, now: Timestamp) -> Result<Vec
 ///
 /// # Errors
 /// Storage trouble.
-pub fn is_known(connection: &Connection, account: i64, address: &str, now: Timestamp) -> Result<bool> {
+pub(crate) fn is_known(connection: &Connection, account: i64, address: &str, now: Timestamp) -> Result<bool> {
     let mut statement = connection.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM session WHERE account_id = ?1 AND expires_at > ?3 AND client_address = ?2)",
     )?;
@@ -114,7 +114,7 @@ pub fn is_known(connection: &Connection, account: i64, address: &str, now: Times
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_own(connection: &Connection, account: i64, jti: &str) -> Result<bool> {
+pub(crate) fn delete_own(connection: &Connection, account: i64, jti: &str) -> Result<bool> {
     let mut statement = connection.prepare_cached("DELETE FROM session WHERE jti = ?1 AND account_id = ?2")?;
     Ok(statement.execute(params![jti, account])? > 0)
 }
@@ -123,7 +123,7 @@ pub fn delete_own(connection: &Connection, account: i64, jti: &str) -> Result<bo
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete(connection: &Connection, jti: &str) -> Result<()> {
+pub(crate) fn delete(connection: &Connection, jti: &str) -> Result<()> {
     connection.prepare_cached("DELETE FROM session WHERE jti = ?1")?.execute([jti])?;
     Ok(())
 }
@@ -132,7 +132,7 @@ pub fn delete(connection: &Connection, jti: &str) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_of_account(connection: &Connection, account: i64) -> Result<()> {
+pub(crate) fn delete_of_account(connection: &Connection, account: i64) -> Result<()> {
     connection.prepare_cached("DELETE FROM session WHERE account_id = ?1")?.execute([account])?;
     Ok(())
 }
@@ -141,6 +141,6 @@ pub fn delete_of_account(connection: &Connection, account: i64) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
+pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
     Ok(connection.prepare_cached("DELETE FROM session WHERE expires_at <= ?1")?.execute([now.as_millis()])?)
 }

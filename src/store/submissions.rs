@@ -10,44 +10,44 @@ use crate::id::{MessageId, ScheduledId};
 
 /// What a new outbound message is made of.
 #[derive(Clone, Debug)]
-pub struct NewOutbound {
+pub(crate) struct NewOutbound {
     /// Public id.
-    pub public_id: MessageId,
+    pub(crate) public_id: MessageId,
     /// The account.
-    pub account_id: i64,
+    pub(crate) account_id: i64,
     /// The From domain.
-    pub domain_id: i64,
+    pub(crate) domain_id: i64,
     /// `queued` or `scheduled`.
-    pub status: &'static str,
+    pub(crate) status: &'static str,
     /// Bounce address.
-    pub mail_from: String,
+    pub(crate) mail_from: String,
     /// The From address.
-    pub from_addr: String,
+    pub(crate) from_addr: String,
     /// Its display name.
-    pub from_name: Option<String>,
+    pub(crate) from_name: Option<String>,
     /// All of To and Cc, joined with a comma.
-    pub to_addr: String,
+    pub(crate) to_addr: String,
     /// Display name of the one recipient in To and Cc.
-    pub to_name: Option<String>,
+    pub(crate) to_name: Option<String>,
     /// Subject.
-    pub subject: Option<String>,
+    pub(crate) subject: Option<String>,
     /// Message-ID, with angle brackets.
-    pub message_id_header: Option<String>,
+    pub(crate) message_id_header: Option<String>,
     /// What ties it to its conversation.
-    pub thread_id: Option<String>,
+    pub(crate) thread_id: Option<String>,
     /// How many attachments it has.
-    pub attachment_count: usize,
+    pub(crate) attachment_count: usize,
     /// Octets as queued.
-    pub size: u64,
+    pub(crate) size: u64,
     /// Where its bytes are.
-    pub raw_id: i64,
+    pub(crate) raw_id: i64,
 }
 
 /// Stores a new outbound message; returns its row id.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert_message(connection: &Connection, new: &NewOutbound, now: Timestamp) -> Result<i64> {
+pub(crate) fn insert_message(connection: &Connection, new: &NewOutbound, now: Timestamp) -> Result<i64> {
     let received_at = messages::free_millisecond(connection, new.account_id, now)?;
     let account_total = super::limits::add_message(connection, new.account_id, new.size, received_at)?;
     connection
@@ -83,7 +83,7 @@ pub fn insert_message(connection: &Connection, new: &NewOutbound, now: Timestamp
 ///
 /// # Errors
 /// Storage trouble.
-pub fn set_send_status(connection: &Connection, id: i64, status: &str) -> Result<()> {
+pub(crate) fn set_send_status(connection: &Connection, id: i64, status: &str) -> Result<()> {
     connection
         .prepare_cached("UPDATE message SET status = ?2 WHERE id = ?1 AND direction = 'outbound' AND status <> ?2")?
         .execute(params![id, status])?;
@@ -92,24 +92,24 @@ pub fn set_send_status(connection: &Connection, id: i64, status: &str) -> Result
 
 /// A row as stored, and what a new one is made of.
 #[derive(Clone, Debug, Default)]
-pub struct Submission {
+pub(crate) struct Submission {
     /// JSON: To and Cc as contract 5.3 shows them; none when the message's own columns say it.
-    pub header_to: Option<String>,
+    pub(crate) header_to: Option<String>,
     /// JSON object.
-    pub metadata: Option<String>,
+    pub(crate) metadata: Option<String>,
     /// The scheduled send's id.
-    pub scheduled_id: Option<ScheduledId>,
+    pub(crate) scheduled_id: Option<ScheduledId>,
     /// When it is to be sent.
-    pub scheduled_at: Option<Timestamp>,
+    pub(crate) scheduled_at: Option<Timestamp>,
     /// Why the message is `failed`.
-    pub failure: Option<String>,
+    pub(crate) failure: Option<String>,
     /// Who hears what of it cannot be delivered.
-    pub return_to: Option<String>,
+    pub(crate) return_to: Option<String>,
 }
 
 impl Submission {
     /// Whether there is anything to store.
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.header_to.is_none()
             && self.metadata.is_none()
             && self.scheduled_id.is_none()
@@ -135,7 +135,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Submission> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, message: i64, new: &Submission) -> Result<()> {
+pub(crate) fn insert(connection: &Connection, message: i64, new: &Submission) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO submission (message_id, header_to, metadata, scheduled_id, scheduled_at, failure,
@@ -158,7 +158,7 @@ pub fn insert(connection: &Connection, message: i64, new: &Submission) -> Result
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find(connection: &Connection, message: i64) -> Result<Option<Submission>> {
+pub(crate) fn find(connection: &Connection, message: i64) -> Result<Option<Submission>> {
     let statement = format!("SELECT {COLUMNS} FROM submission WHERE message_id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([message], read).optional()?)
 }
@@ -167,7 +167,7 @@ pub fn find(connection: &Connection, message: i64) -> Result<Option<Submission>>
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_scheduled(connection: &Connection, id: &ScheduledId) -> Result<Option<i64>> {
+pub(crate) fn find_scheduled(connection: &Connection, id: &ScheduledId) -> Result<Option<i64>> {
     let found = connection
         .prepare_cached("SELECT message_id FROM submission WHERE scheduled_id = ?1")?
         .query_row([id], |row| row.get(0))
@@ -180,7 +180,7 @@ pub fn find_scheduled(connection: &Connection, id: &ScheduledId) -> Result<Optio
 ///
 /// # Errors
 /// Storage trouble.
-pub fn is_lost(connection: &Connection, objects: &Objects, id: &MessageId) -> Result<bool> {
+pub(crate) fn is_lost(connection: &Connection, objects: &Objects, id: &MessageId) -> Result<bool> {
     let raw: Option<i64> = connection
         .prepare_cached(
             "SELECT raw_id FROM message
@@ -197,7 +197,7 @@ pub fn is_lost(connection: &Connection, objects: &Objects, id: &MessageId) -> Re
 ///
 /// # Errors
 /// Storage trouble.
-pub fn is_scheduled_lost(connection: &Connection, objects: &Objects, id: &ScheduledId) -> Result<bool> {
+pub(crate) fn is_scheduled_lost(connection: &Connection, objects: &Objects, id: &ScheduledId) -> Result<bool> {
     let Some(message) = find_scheduled(connection, id)? else { return Ok(false) };
     match messages::find_name(connection, message)? {
         Some((name, _)) => MessageId::parse(&name).map_or(Ok(false), |name| is_lost(connection, objects, &name)),
@@ -209,7 +209,7 @@ pub fn is_scheduled_lost(connection: &Connection, objects: &Objects, id: &Schedu
 ///
 /// # Errors
 /// Storage trouble.
-pub fn set_failure(connection: &Connection, message: i64, failure: &str) -> Result<()> {
+pub(crate) fn set_failure(connection: &Connection, message: i64, failure: &str) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO submission (message_id, failure) VALUES (?1, ?2)

@@ -8,15 +8,15 @@ use crate::mail::address::canonical;
 
 /// A suppression as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Suppression {
+pub(crate) struct Suppression {
     /// In canonical form.
-    pub email: String,
+    pub(crate) email: String,
     /// `manual`, `unsubscribe`, `bounce` or `complaint`.
-    pub reason: String,
+    pub(crate) reason: String,
     /// What somebody noted.
-    pub note: Option<String>,
+    pub(crate) note: Option<String>,
     /// Unique within the account.
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Suppression> {
@@ -32,7 +32,12 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Suppression> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list(connection: &Connection, account: i64, before: Option<i64>, limit: u32) -> Result<Vec<Suppression>> {
+pub(crate) fn list(
+    connection: &Connection,
+    account: i64,
+    before: Option<i64>,
+    limit: u32,
+) -> Result<Vec<Suppression>> {
     let rows = connection
         .prepare_cached(
             "SELECT email, reason, note, created_at FROM suppression
@@ -47,7 +52,7 @@ pub fn list(connection: &Connection, account: i64, before: Option<i64>, limit: u
 ///
 /// # Errors
 /// Storage trouble.
-pub fn put(
+pub(crate) fn put(
     connection: &Connection,
     account: i64,
     email: &str,
@@ -73,7 +78,13 @@ pub fn put(
 ///
 /// # Errors
 /// Storage trouble.
-pub fn suppress(connection: &Connection, account: i64, email: &str, reason: &str, now: Timestamp) -> Result<bool> {
+pub(crate) fn suppress(
+    connection: &Connection,
+    account: i64,
+    email: &str,
+    reason: &str,
+    now: Timestamp,
+) -> Result<bool> {
     if is_suppressed(connection, account, email)? {
         return Ok(false);
     }
@@ -91,7 +102,7 @@ fn is_suppressed(connection: &Connection, account: i64, email: &str) -> Result<b
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_suppressed(connection: &Connection, account: i64, emails: &[String]) -> Result<Vec<String>> {
+pub(crate) fn find_suppressed(connection: &Connection, account: i64, emails: &[String]) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for email in emails {
         if is_suppressed(connection, account, email)? {
@@ -105,7 +116,7 @@ pub fn find_suppressed(connection: &Connection, account: i64, emails: &[String])
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete(connection: &Connection, account: i64, email: &str) -> Result<()> {
+pub(crate) fn delete(connection: &Connection, account: i64, email: &str) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM suppression WHERE account_id = ?1 AND email = ?2")?
         .execute(params![account, canonical(email)])?;

@@ -8,47 +8,42 @@ use crate::id::TemplateId;
 
 /// What a template says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TemplateContent {
+pub(crate) struct TemplateContent {
     /// What it is called.
-    pub name: String,
+    pub(crate) name: String,
     /// What it is for.
-    pub category: Option<String>,
+    pub(crate) category: Option<String>,
     /// Subject.
-    pub subject: Option<String>,
+    pub(crate) subject: Option<String>,
     /// HTML body.
-    pub html: Option<String>,
+    pub(crate) html: Option<String>,
     /// Plain text body.
-    pub text: Option<String>,
+    pub(crate) text: Option<String>,
     /// An editor's own.
-    pub json: Option<String>,
+    pub(crate) json: Option<String>,
     /// An editor's own.
-    pub theme: Option<String>,
+    pub(crate) theme: Option<String>,
 }
 
 impl TemplateContent {
     /// Octets of its texts.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         let texts = [&self.html, &self.text, &self.json, &self.theme];
         texts.into_iter().flatten().map(String::len).sum()
-    }
-
-    /// Whether it has no text at all.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
 /// A template as stored.
 #[derive(Clone, Debug)]
-pub struct TemplateRow {
+pub(crate) struct TemplateRow {
     /// Public id.
-    pub public_id: TemplateId,
+    pub(crate) public_id: TemplateId,
     /// What it says.
-    pub content: TemplateContent,
+    pub(crate) content: TemplateContent,
     /// When it was made.
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// When it last changed.
-    pub updated_at: Timestamp,
+    pub(crate) updated_at: Timestamp,
 }
 
 const COLUMNS: &str = "public_id, name, category, subject, html, text, json, theme, created_at, updated_at";
@@ -74,7 +69,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<TemplateRow> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(
+pub(crate) fn insert(
     connection: &Connection,
     account: i64,
     content: TemplateContent,
@@ -106,7 +101,7 @@ pub fn insert(
 ///
 /// # Errors
 /// Storage trouble.
-pub fn update(
+pub(crate) fn update(
     connection: &Connection,
     account: i64,
     id: &TemplateId,
@@ -138,7 +133,7 @@ pub fn update(
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find(connection: &Connection, account: i64, id: &TemplateId) -> Result<Option<TemplateRow>> {
+pub(crate) fn find(connection: &Connection, account: i64, id: &TemplateId) -> Result<Option<TemplateRow>> {
     let statement = format!("SELECT {COLUMNS} FROM template WHERE account_id = ?1 AND public_id = ?2");
     Ok(connection.prepare_cached(&statement)?.query_row(params![account, id], read).optional()?)
 }
@@ -147,7 +142,7 @@ pub fn find(connection: &Connection, account: i64, id: &TemplateId) -> Result<Op
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list(connection: &Connection, account: i64) -> Result<Vec<TemplateRow>> {
+pub(crate) fn list(connection: &Connection, account: i64) -> Result<Vec<TemplateRow>> {
     let rows = connection
         .prepare_cached(
             "SELECT public_id, name, category, subject, NULL AS html, NULL AS text, NULL AS json, NULL AS theme,
@@ -163,7 +158,7 @@ pub fn list(connection: &Connection, account: i64) -> Result<Vec<TemplateRow>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete(connection: &Connection, account: i64, id: &TemplateId) -> Result<bool> {
+pub(crate) fn delete(connection: &Connection, account: i64, id: &TemplateId) -> Result<bool> {
     let gone = connection
         .prepare_cached("DELETE FROM template WHERE account_id = ?1 AND public_id = ?2")?
         .execute(params![account, id])?;

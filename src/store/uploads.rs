@@ -8,32 +8,32 @@ use crate::id::UploadId;
 
 /// An uploaded file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UploadRow {
+pub(crate) struct UploadRow {
     /// Its id in links.
-    pub public_id: UploadId,
+    pub(crate) public_id: UploadId,
     /// Row id of the account that it belongs to.
-    pub account_id: i64,
+    pub(crate) account_id: i64,
     /// Safe to offer for download.
-    pub filename: String,
+    pub(crate) filename: String,
     /// A syntactically valid media type.
-    pub content_type: String,
+    pub(crate) content_type: String,
     /// Octets.
-    pub size: u64,
+    pub(crate) size: u64,
     /// The object's name.
-    pub file: String,
+    pub(crate) file: String,
     /// Its checksum; `None` of an upload of an earlier version.
-    pub checksum: Option<u32>,
+    pub(crate) checksum: Option<u32>,
     /// When it came.
-    pub created_at: Timestamp,
+    pub(crate) created_at: Timestamp,
     /// When it goes.
-    pub expires_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
 }
 
 /// Stores an upload, whose object is durable already.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, upload: &UploadRow) -> Result<()> {
+pub(crate) fn insert(connection: &Connection, upload: &UploadRow) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO upload (public_id, account_id, filename, content_type, size, file, checksum,
@@ -58,7 +58,7 @@ pub fn insert(connection: &Connection, upload: &UploadRow) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find(connection: &Connection, id: &UploadId) -> Result<Option<UploadRow>> {
+pub(crate) fn find(connection: &Connection, id: &UploadId) -> Result<Option<UploadRow>> {
     let mut statement = connection.prepare_cached(
         "SELECT public_id, account_id, filename, content_type, size, file, checksum, created_at, expires_at
          FROM upload
@@ -84,7 +84,7 @@ pub fn find(connection: &Connection, id: &UploadId) -> Result<Option<UploadRow>>
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_expired(connection: &Connection, now: Timestamp, limit: u32) -> Result<Vec<(i64, String)>> {
+pub(crate) fn list_expired(connection: &Connection, now: Timestamp, limit: u32) -> Result<Vec<(i64, String)>> {
     let mut statement = connection.prepare_cached(
         "SELECT id, file
          FROM upload
@@ -100,7 +100,7 @@ pub fn list_expired(connection: &Connection, now: Timestamp, limit: u32) -> Resu
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete(connection: &Connection, id: i64) -> Result<()> {
+pub(crate) fn delete(connection: &Connection, id: i64) -> Result<()> {
     connection.prepare_cached("DELETE FROM upload WHERE id = ?1")?.execute([id])?;
     Ok(())
 }
@@ -109,6 +109,6 @@ pub fn delete(connection: &Connection, id: i64) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn names_file(connection: &Connection, name: &str) -> Result<bool> {
+pub(crate) fn names_file(connection: &Connection, name: &str) -> Result<bool> {
     Ok(connection.prepare_cached("SELECT 1 FROM upload WHERE file = ?1")?.exists([name])?)
 }

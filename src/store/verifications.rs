@@ -8,9 +8,9 @@ use super::Result;
 use crate::clock::Timestamp;
 
 /// What `token_sealed` of the setup token is sealed for.
-pub const SETUP_PURPOSE: &str = "setup-token";
+pub(crate) const SETUP_PURPOSE: &str = "setup-token";
 /// How long a link proves an address (contract 2.6).
-pub const LINK_LIFETIME: Duration = Duration::from_secs(86_400);
+pub(crate) const LINK_LIFETIME: Duration = Duration::from_secs(86_400);
 
 /// Stores a link that proves the account's address.
 ///
@@ -27,7 +27,7 @@ pub fn insert(connection: &Connection, hash: &[u8], account: i64, now: Timestamp
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_account(connection: &Connection, hash: &[u8], now: Timestamp) -> Result<Option<i64>> {
+pub(crate) fn find_account(connection: &Connection, hash: &[u8], now: Timestamp) -> Result<Option<i64>> {
     let found = connection
         .prepare_cached("SELECT account_id FROM email_verification WHERE token_hash = ?1 AND created_at > ?2")?
         .query_row(params![hash, now.minus(LINK_LIFETIME).as_millis()], |row| row.get(0))
@@ -39,7 +39,7 @@ pub fn find_account(connection: &Connection, hash: &[u8], now: Timestamp) -> Res
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
+pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
     let links = connection
         .prepare_cached("DELETE FROM email_verification WHERE created_at <= ?1")?
         .execute([now.minus(LINK_LIFETIME).as_millis()])?;
@@ -50,7 +50,7 @@ pub fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> 
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_setup_token(connection: &Connection) -> Result<Option<Vec<u8>>> {
+pub(crate) fn find_setup_token(connection: &Connection) -> Result<Option<Vec<u8>>> {
     let found = connection
         .prepare_cached("SELECT token_sealed FROM setup_token")?
         .query_row([], |row| row.get(0))
@@ -62,7 +62,7 @@ pub fn find_setup_token(connection: &Connection) -> Result<Option<Vec<u8>>> {
 ///
 /// # Errors
 /// [`super::Error::Conflict`] when there is one.
-pub fn insert_setup_token(connection: &Connection, sealed: &[u8]) -> Result<()> {
+pub(crate) fn insert_setup_token(connection: &Connection, sealed: &[u8]) -> Result<()> {
     connection.prepare_cached("INSERT INTO setup_token (only, token_sealed) VALUES (1, ?1)")?.execute([sealed])?;
     Ok(())
 }
@@ -71,7 +71,7 @@ pub fn insert_setup_token(connection: &Connection, sealed: &[u8]) -> Result<()> 
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_setup_token(connection: &Connection) -> Result<()> {
+pub(crate) fn delete_setup_token(connection: &Connection) -> Result<()> {
     connection.prepare_cached("DELETE FROM setup_token")?.execute([])?;
     Ok(())
 }

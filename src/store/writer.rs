@@ -49,7 +49,7 @@ const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// What a committed transaction survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Durability {
+pub(crate) enum Durability {
     /// The end of the process (the commit is in the page cache).
     Process,
     /// A power cut (the commit was fsynced).
@@ -58,7 +58,7 @@ pub enum Durability {
 
 /// When a transaction is to be committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Urgency {
+pub(crate) enum Urgency {
     /// At once: somebody waits.
     Now,
     /// Within some milliseconds.
@@ -67,7 +67,7 @@ pub enum Urgency {
 
 /// What a transaction may use when the disk is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Room {
+pub(crate) enum Room {
     /// Nothing: it adds content.
     Free,
     /// The reserve, but for its rest: it settles what was begun.
@@ -111,7 +111,7 @@ enum Event {
 
 /// The handle to the thread.
 #[derive(Debug)]
-pub struct Writer {
+pub(crate) struct Writer {
     events: Sender<Event>,
     counts: Arc<Counts>,
     faults: Arc<Faults>,
@@ -147,7 +147,12 @@ impl Writer {
     ///
     /// # Errors
     /// The WAL cannot be opened, or a thread cannot be started.
-    pub fn start(connection: Connection, path: &Path, mark: Arc<Keeper>, reserve: Arc<Reserve>) -> Result<Self> {
+    pub(crate) fn start(
+        connection: Connection,
+        path: &Path,
+        mark: Arc<Keeper>,
+        reserve: Arc<Reserve>,
+    ) -> Result<Self> {
         // A commit writes its frames; the fsync is ours, and a checkpoint fsyncs both files in their order.
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         let (events, heard) = channel();
@@ -195,7 +200,7 @@ impl Writer {
     }
 
     /// Runs `work` on the thread and waits for the commit that carries it.
-    pub async fn run<T, F>(&self, durability: Durability, urgency: Urgency, room: Room, work: F) -> Result<T>
+    pub(crate) async fn run<T, F>(&self, durability: Durability, urgency: Urgency, room: Room, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
@@ -237,29 +242,29 @@ impl Writer {
     }
 
     /// Commits so far, and how many that wanted an fsync had it.
-    pub fn commits(&self) -> (u64, u64) {
+    pub(crate) fn commits(&self) -> (u64, u64) {
         (self.counts.commits.load(Ordering::Relaxed), self.counts.synced.load(Ordering::Acquire))
     }
 
     /// Whether many transactions waited for one commit a moment ago: the machine has more to write than it can.
-    pub fn is_crowded(&self) -> bool {
+    pub(crate) fn is_crowded(&self) -> bool {
         let crowded_at = self.counts.crowded_at.load(Ordering::Relaxed);
         crowded_at > 0 && u128::from(self.counts.now().saturating_sub(crowded_at - 1)) < CROWDED.as_millis()
     }
 
     /// The number of the last commit that wants an fsync, and of the last durable one that wrote anything: when the second
     /// is greater than the first was when a commit failed, that commit's place in the WAL was taken by another.
-    pub fn progress(&self) -> (u64, u64) {
+    pub(crate) fn progress(&self) -> (u64, u64) {
         (self.counts.made.load(Ordering::Acquire), self.counts.proven.load(Ordering::Acquire))
     }
 
     /// How long the transaction has waited that waits longest.
-    pub fn longest_wait(&self) -> Duration {
+    pub(crate) fn longest_wait(&self) -> Duration {
         self.waiting.longest()
     }
 
     /// Whether the last that was heard of a commit is that it became durable, no longer ago than `within`.
-    pub fn committed_within(&self, within: Duration) -> bool {
+    pub(crate) fn committed_within(&self, within: Duration) -> bool {
         let (good, bad) = (self.counts.good_at.load(Ordering::Acquire), self.counts.bad_at.load(Ordering::Acquire));
         good > bad && u128::from(self.counts.now().saturating_sub(good - 1)) <= within.as_millis()
     }
@@ -270,12 +275,12 @@ impl Writer {
     }
 
     /// The faults of its commits, for tests.
-    pub fn faults(&self) -> &Faults {
+    pub(crate) fn faults(&self) -> &Faults {
         &self.faults
     }
 
     /// Ends the thread, and waits until it and those that it started have closed the database. Blocks.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         drop(self.events.send(Event::End));
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A thread that panicked told of it in its own words.
@@ -283,7 +288,7 @@ impl Writer {
     }
 
     /// Becomes true when the writer stopped for good.
-    pub fn failure(&self) -> watch::Receiver<bool> {
+    pub(crate) fn failure(&self) -> watch::Receiver<bool> {
         self.failure.clone()
     }
 }

@@ -17,7 +17,7 @@ const MAX_NAMES: usize = 5;
 const MAX_NAME_CHARS: usize = 120;
 
 /// One sentence for a failed handshake. What it quotes of the peer is bounded and printable.
-pub fn reason(error: &Error) -> String {
+pub(crate) fn reason(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(CertificateError::Other(other)) => other.to_string(),
         Error::InvalidCertificate(error) => certificate_reason(error),

@@ -17,7 +17,7 @@ use super::outcome::{self, AckMode, AnswerView, Outcome};
 use super::payload::Payload;
 use super::record::{Posted, Sent};
 use super::request::{self, Letterhead, SMALL};
-pub use super::request::{LINK_SECS, payload};
+pub(crate) use super::request::{LINK_SECS, payload};
 use super::signature::SigningSecrets;
 use crate::activity::Feed;
 use crate::clock::Timestamp;
@@ -46,31 +46,31 @@ const TROUBLE_WAIT: Duration = Duration::from_secs(5);
 /// Delivers webhooks; the handler of its kind of job.
 pub struct Webhooks {
     /// The database.
-    pub db: Db,
+    pub(crate) db: Db,
     /// Mail data on disk.
-    pub objects: Objects,
+    pub(crate) objects: Objects,
     /// Unseals the signing secrets.
-    pub secrets: Arc<Secrets>,
+    pub(crate) secrets: Arc<Secrets>,
     /// Signs attachment links.
-    pub links: Arc<Links>,
+    pub(crate) links: Arc<Links>,
     /// Posts.
-    pub egress: Egress,
+    pub(crate) egress: Egress,
     /// Which URLs are fit to be tried.
-    pub policy: Policy,
+    pub(crate) policy: Policy,
     /// Counters.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     /// What one account may have.
-    pub limits: Arc<limits::Limits>,
+    pub(crate) limits: Arc<limits::Limits>,
     /// Who wants to hear of it.
-    pub feed: Feed,
+    pub(crate) feed: Feed,
     /// Hears of mail to owners.
     pub jobs: Jobs,
     /// What large mail is held within.
     pub memory: MemoryBudget,
     /// Deliveries that are being attempted.
-    pub in_flight: InFlight,
+    pub(crate) in_flight: InFlight,
     /// Deliveries of mail that was just accepted.
-    pub fresh: FreshMail,
+    pub(crate) fresh: FreshMail,
 }
 
 /// A delivery that can be attempted, and with what.
@@ -185,7 +185,7 @@ impl Webhooks {
     ///
     /// # Errors
     /// Storage trouble.
-    pub async fn received(
+    pub(crate) async fn received(
         self: &Arc<Self>,
         message: i64,
         id: &str,
@@ -205,7 +205,7 @@ impl Webhooks {
     ///
     /// # Errors
     /// Storage trouble.
-    pub async fn request_body(
+    pub(crate) async fn request_body(
         self: &Arc<Self>,
         delivery: &DeliveryRow,
     ) -> store::Result<Option<(Payload, Option<Reservation>)>> {

@@ -69,13 +69,13 @@ pub struct Party<'a> {
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Auth<'a> {
     /// SPF (RFC 7208).
-    pub spf: Option<&'a str>,
+    pub(crate) spf: Option<&'a str>,
     /// DKIM (RFC 6376).
-    pub dkim: Option<&'a str>,
+    pub(crate) dkim: Option<&'a str>,
     /// DMARC (RFC 7489).
-    pub dmarc: Option<&'a str>,
+    pub(crate) dmarc: Option<&'a str>,
     /// `ham` or `spam`.
-    pub spam: Option<&'a str>,
+    pub(crate) spam: Option<&'a str>,
 }
 
 /// An attachment of the message.
@@ -148,7 +148,7 @@ impl EmailReceived<'_> {
 
     /// The JSON around what is left out: one piece more than there are gaps. In each belongs what would stand between the
     /// quotation marks of a string, in this order: text, html, attachments.
-    pub fn around(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn around(&self) -> Vec<Vec<u8>> {
         let mut json = Vec::new();
         let written = self.wire().serialize(&mut serde_json::Serializer::with_formatter(&mut json, Gaps));
         debug_assert!(written.is_ok());

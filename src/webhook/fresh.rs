@@ -18,20 +18,20 @@ const MAX_OCTETS: usize = 4 * 1024 * 1024;
 
 /// A delivery with everything that its payload is made of, as the transaction left it.
 #[derive(Clone, Debug)]
-pub struct Fresh {
+pub(crate) struct Fresh {
     /// The delivery.
-    pub delivery: DeliveryRow,
+    pub(crate) delivery: DeliveryRow,
     /// Its message, which has no attachments.
-    pub message: Arc<MessageRow>,
+    pub(crate) message: Arc<MessageRow>,
     /// Its route.
-    pub route: Arc<RouteRow>,
+    pub(crate) route: Arc<RouteRow>,
     /// Version of the account's routes that the route is as new as.
-    pub version: u64,
+    pub(crate) version: u64,
 }
 
 /// Fresh deliveries by row id; clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct FreshMail {
+pub(crate) struct FreshMail {
     kept: Arc<Mutex<Kept>>,
 }
 
@@ -45,7 +45,7 @@ struct Kept {
 
 impl FreshMail {
     /// Keeps a delivery for its first attempt, with the mail data.
-    pub fn put(&self, fresh: Fresh, data: Bytes) {
+    pub(crate) fn put(&self, fresh: Fresh, data: Bytes) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         kept.octets += data.len();
@@ -62,13 +62,13 @@ impl FreshMail {
     }
 
     /// A delivery that is as it was stored, if its account's routes still have the version that it was routed by.
-    pub fn take(&self, delivery: i64, version_of: impl FnOnce(i64) -> u64) -> Option<(Fresh, Bytes)> {
+    pub(crate) fn take(&self, delivery: i64, version_of: impl FnOnce(i64) -> u64) -> Option<(Fresh, Bytes)> {
         let (fresh, data, at) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(delivery)?;
         (fresh.version == version_of(fresh.delivery.account_id) && at.elapsed() < MAX_AGE).then_some((fresh, data))
     }
 
     /// Forgets all of it, which is little at any time: a message was removed, or a delivery attempted by hand.
-    pub fn forget_all(&self) {
+    pub(crate) fn forget_all(&self) {
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Kept::default();
     }
 }
@@ -119,7 +119,6 @@ mod tests {
             raw_id: 1,
         };
         let route = RouteRow {
-            id: 1,
             public_id: route_id.clone(),
             account_id: 1,
             domain_id: None,

@@ -8,20 +8,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The deliveries, by row id; clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct InFlight {
+pub(crate) struct InFlight {
     deliveries: Arc<Mutex<HashSet<i64>>>,
 }
 
 /// Holds a delivery as being attempted until it is dropped.
 #[derive(Debug)]
-pub struct Guard {
+pub(crate) struct Guard {
     delivery: i64,
     deliveries: Arc<Mutex<HashSet<i64>>>,
 }
 
 impl InFlight {
     /// Notes an attempt of this delivery; `None` while another one runs.
-    pub fn enter(&self, delivery: i64) -> Option<Guard> {
+    pub(crate) fn enter(&self, delivery: i64) -> Option<Guard> {
         let entered = self.deliveries.lock().unwrap_or_else(PoisonError::into_inner).insert(delivery);
         entered.then(|| Guard { delivery, deliveries: Arc::clone(&self.deliveries) })
     }

@@ -2,21 +2,21 @@
 
 mod budget;
 mod damaged;
-pub mod deliver;
-pub mod event;
-pub mod fresh;
-pub mod in_flight;
-pub mod manual;
-pub mod outcome;
+pub(crate) mod deliver;
+pub(crate) mod event;
+pub(crate) mod fresh;
+pub(crate) mod in_flight;
+pub(crate) mod manual;
+pub(crate) mod outcome;
 mod owner_notice;
-pub mod passing;
-pub mod payload;
-pub mod probe;
+pub(crate) mod passing;
+pub(crate) mod payload;
+pub(crate) mod probe;
 mod record;
-pub mod replay;
+pub(crate) mod replay;
 mod request;
-pub mod sending;
-pub mod signature;
+pub(crate) mod sending;
+pub(crate) mod signature;
 mod updated;
 
 use crate::egress::Target;
@@ -28,6 +28,6 @@ pub fn flow_of(url: &str, account: i64) -> Flow {
 }
 
 /// The same for mail that nothing is stored of, which has one attempt and waits for nothing but its turn.
-pub fn zero_retention_flow(flow: &Flow) -> Flow {
+pub(crate) fn zero_retention_flow(flow: &Flow) -> Flow {
     Flow { endpoint: -1 - flow.endpoint, ..flow.clone() }
 }

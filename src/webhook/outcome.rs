@@ -13,7 +13,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What an endpoint owes as proof of delivery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AckMode {
+pub(crate) enum AckMode {
     /// Any 2xx.
     #[default]
     Lenient,
@@ -25,12 +25,12 @@ pub enum AckMode {
 
 impl AckMode {
     /// The mode of this name, as API and database write it.
-    pub fn parse(word: &str) -> Option<Self> {
+    pub(crate) fn parse(word: &str) -> Option<Self> {
         [Self::Lenient, Self::Ack, Self::Control].into_iter().find(|mode| mode.as_str() == word)
     }
 
     /// `lenient`, `ack` or `control`.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Lenient => "lenient",
             Self::Ack => "ack",
@@ -41,20 +41,20 @@ impl AckMode {
 
 /// An endpoint's answer, as far as it was read.
 #[derive(Clone, Copy, Debug)]
-pub struct AnswerView<'a> {
+pub(crate) struct AnswerView<'a> {
     /// HTTP status.
-    pub status: u16,
+    pub(crate) status: u16,
     /// Header names and values.
-    pub headers: &'a [(String, String)],
+    pub(crate) headers: &'a [(String, String)],
     /// The first bytes of the body.
-    pub body: &'a [u8],
+    pub(crate) body: &'a [u8],
     /// Whether the body was longer than what was read.
-    pub truncated: bool,
+    pub(crate) truncated: bool,
 }
 
 /// The meaning of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The endpoint has the event.
     Delivered {
         /// What it asks to do with the stored message; nothing outside control mode.
@@ -71,18 +71,18 @@ pub enum Outcome {
 
 /// What a control body asks to do with the stored message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Control {
+pub(crate) struct Control {
     /// Mark it as spam.
-    pub spam: bool,
+    pub(crate) spam: bool,
     /// Delete its content.
-    pub drop: bool,
+    pub(crate) drop: bool,
     /// Put its sender on the account's block list.
-    pub block_sender: bool,
+    pub(crate) block_sender: bool,
 }
 
 /// Why an answer is no success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// Not 2xx.
     HttpStatus,
     /// 2xx without the proof that ack mode asks for.
@@ -93,7 +93,7 @@ pub enum Reason {
 
 impl Reason {
     /// The word of `last_error` (contract 6.1).
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::HttpStatus => "http_status",
             Self::NoAck => "no_ack",
@@ -103,7 +103,7 @@ impl Reason {
 }
 
 /// Judges `answer` by `mode`; `now` turns the date form of Retry-After into a wait.
-pub fn judge(mode: AckMode, answer: AnswerView<'_>, now: Timestamp) -> Outcome {
+pub(crate) fn judge(mode: AckMode, answer: AnswerView<'_>, now: Timestamp) -> Outcome {
     let rejected = |reason, retry_after| Outcome::Rejected { reason, retry_after };
     match (answer.status, mode) {
         (410, _) => rejected(Reason::Gone, None),
@@ -117,7 +117,7 @@ pub fn judge(mode: AckMode, answer: AnswerView<'_>, now: Timestamp) -> Outcome {
 }
 
 /// Whether what an answer means by `mode` depends on its body. Where it does not, one that broke off does no harm.
-pub fn needs_body(mode: AckMode, answer: AnswerView<'_>) -> bool {
+pub(crate) fn needs_body(mode: AckMode, answer: AnswerView<'_>) -> bool {
     mode == AckMode::Ack && (200..=299).contains(&answer.status) && !has_ack_header(answer)
 }
 

@@ -37,33 +37,33 @@ use crate::store::{self, passing};
 
 /// What the payload says beside the mail's own content: fixed when the mail is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
+pub(crate) struct Told {
     /// The event's id.
-    pub id: MessageId,
+    pub(crate) id: MessageId,
     /// `from_addr` of contract 5.2.
-    pub from_addr: String,
+    pub(crate) from_addr: String,
     /// The display name of it.
-    pub from_name: Option<String>,
+    pub(crate) from_name: Option<String>,
     /// The envelope recipient.
-    pub to_addr: String,
+    pub(crate) to_addr: String,
     /// The display name of it.
-    pub to_name: Option<String>,
+    pub(crate) to_name: Option<String>,
     /// SPF verdict (RFC 7208).
-    pub spf: Option<String>,
+    pub(crate) spf: Option<String>,
     /// DKIM verdict (RFC 6376).
-    pub dkim: Option<String>,
+    pub(crate) dkim: Option<String>,
     /// DMARC verdict (RFC 7489).
-    pub dmarc: Option<String>,
+    pub(crate) dmarc: Option<String>,
     /// `ham` or `spam`.
-    pub spam: Option<String>,
+    pub(crate) spam: Option<String>,
     /// When it was accepted.
-    pub received_at: Timestamp,
+    pub(crate) received_at: Timestamp,
 }
 
 /// Posts mail that nothing is stored of; the handler of its kind of job.
-pub struct Passing {
+pub(crate) struct Passing {
     /// How webhooks are posted.
-    pub webhooks: Arc<Webhooks>,
+    pub(crate) webhooks: Arc<Webhooks>,
 }
 
 /// A mail that can be posted, and with what.

@@ -20,7 +20,7 @@ pub(super) const WHOLE_MAX: usize = 1024 * 1024;
 
 /// The bytes that are posted.
 #[derive(Clone, Debug)]
-pub enum Payload {
+pub(crate) enum Payload {
     /// All of them.
     Whole(Bytes),
     /// What they are made of.
@@ -29,7 +29,7 @@ pub enum Payload {
 
 /// A part of a payload.
 #[derive(Clone, Debug)]
-pub enum Segment {
+pub(crate) enum Segment {
     /// JSON as it stands.
     Json(Bytes),
     /// The inside of a JSON string: a text.
@@ -66,7 +66,7 @@ impl Payload {
     }
 
     /// Walks over it from its beginning.
-    pub fn pieces(&self) -> Pieces {
+    pub(crate) fn pieces(&self) -> Pieces {
         let segments = match self {
             Self::Whole(bytes) => [Segment::Json(bytes.clone())].into(),
             Self::Written(segments) => Arc::clone(segments),
@@ -75,7 +75,7 @@ impl Payload {
     }
 
     /// Bytes in memory that it is made of; of mail data those that it reads.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         match self {
             Self::Whole(bytes) => bytes.len(),
             Self::Written(segments) => segments.iter().map(Segment::held).sum(),
@@ -83,7 +83,7 @@ impl Payload {
     }
 
     /// All of it in memory, for those who show it.
-    pub fn into_bytes(self) -> Bytes {
+    pub(crate) fn into_bytes(self) -> Bytes {
         match self {
             Self::Whole(bytes) => bytes,
             Self::Written(_) => {
@@ -136,7 +136,7 @@ impl Segment {
 }
 
 /// A walk over a payload.
-pub struct Pieces {
+pub(crate) struct Pieces {
     segments: Arc<[Segment]>,
     next: usize,
     open: Option<Open>,
@@ -200,7 +200,7 @@ impl Pieces {
 }
 
 /// The inside of a JSON string, escaped by the code that writes whole strings.
-pub fn escape(text: &str, out: &mut Vec<u8>) {
+pub(crate) fn escape(text: &str, out: &mut Vec<u8>) {
     // Writing a string into memory has no error to report.
     let written = text.serialize(&mut serde_json::Serializer::with_formatter(out, Inside));
     debug_assert!(written.is_ok());

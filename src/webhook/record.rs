@@ -29,12 +29,12 @@ const ENDPOINT_FAILING: &str = "endpoint_failing";
 /// What was sent, and when.
 pub(super) struct Sent<'a> {
     /// Number from 1.
-    pub attempt: u32,
-    pub by_hand: bool,
-    pub headers: &'a HeaderMap,
-    pub at: Timestamp,
+    pub(crate) attempt: u32,
+    pub(crate) by_hand: bool,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) at: Timestamp,
     /// Until there was an answer, or none.
-    pub duration: Duration,
+    pub(crate) duration: Duration,
 }
 
 /// Header fields of an answer that are captured at most, and octets of their names and values.
@@ -241,7 +241,7 @@ impl Webhooks {
     }
 
     /// Until when nothing is posted to an endpoint because it fails; none if it does not pause.
-    pub fn paused_until(&self, url: &str, account: i64, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn paused_until(&self, url: &str, account: i64, now: Timestamp) -> Option<Timestamp> {
         self.jobs.paused_until(&flow_of(url, account), now)
     }
 }

@@ -17,7 +17,7 @@ use crate::store::routes::{self, RouteRow};
 use crate::store::{self, jobs, messages, search};
 
 /// Ids in one call, and attempts that come of them (contract 1.9).
-pub const BULK_MAX: usize = 50;
+pub(crate) const BULK_MAX: usize = 50;
 /// Deliveries ended in one transaction.
 const END_STEP: u32 = 500;
 

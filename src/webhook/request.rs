@@ -20,7 +20,7 @@ use crate::store::{self, attachments};
 /// Mail up to this size is read and posted whole, and takes no part in the budget.
 pub(super) const SMALL: usize = 64 * 1024;
 /// Attachment links end seven days after arrival (contract 7.1).
-pub const LINK_SECS: i64 = 604_800;
+pub(crate) const LINK_SECS: i64 = 604_800;
 
 const USER_AGENT_VALUE: &str = concat!("mailkite/", env!("CARGO_PKG_VERSION"));
 const X_SIGNATURE: HeaderName = HeaderName::from_static("x-mailkite-signature");
@@ -33,11 +33,11 @@ const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature
 /// What the headers of a request say.
 #[derive(Clone, Copy)]
 pub(super) struct Letterhead<'a> {
-    pub delivery: &'a DeliveryId,
-    pub event_id: &'a str,
+    pub(crate) delivery: &'a DeliveryId,
+    pub(crate) event_id: &'a str,
     /// Number from 1.
-    pub attempt: u32,
-    pub secrets: SigningSecrets<'a>,
+    pub(crate) attempt: u32,
+    pub(crate) secrets: SigningSecrets<'a>,
 }
 
 /// The headers of a request, `payload` signed as of `now`, and its body. A payload that is not held whole takes its time,
@@ -93,7 +93,7 @@ pub(super) fn headers_json<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) 
 ///
 /// # Errors
 /// Storage trouble.
-pub fn payload(
+pub(crate) fn payload(
     connection: &Connection,
     objects: &Objects,
     links: &Links,

@@ -2,8 +2,6 @@
 //!
 //! Their payload is stored with the delivery, because the message may be gone before the last attempt.
 
-use std::time::Duration;
-
 use rusqlite::Connection;
 use serde::Serialize;
 
@@ -21,12 +19,9 @@ use crate::store::events::{self, NewEvent};
 use crate::store::jobs::Kind;
 use crate::store::{self, accounts, former_webhooks, jobs, routes};
 
-/// How long the payload of a sending event is kept.
-pub const PAYLOAD_AGE: Duration = Duration::from_secs(45 * 86_400);
-
 /// What happened to a recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What<'a> {
+pub(crate) enum What<'a> {
     /// The remote host accepted it.
     Sent,
     /// It was refused for good, gave no way in for too long, or came back.
@@ -43,7 +38,7 @@ pub enum What<'a> {
 
 impl What<'_> {
     /// `email.sent` and so on.
-    pub const fn event_type(&self) -> &'static str {
+    pub(crate) const fn event_type(&self) -> &'static str {
         match self {
             Self::Sent => "email.sent",
             Self::Bounced { .. } => "email.bounced",
@@ -54,23 +49,23 @@ impl What<'_> {
 
 /// A recipient that something happened to, and its message.
 #[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
+pub(crate) struct Subject<'a> {
     /// The account.
-    pub account: i64,
+    pub(crate) account: i64,
     /// The From domain.
-    pub domain: i64,
+    pub(crate) domain: i64,
     /// The message's row.
-    pub message: i64,
+    pub(crate) message: i64,
     /// The message.
-    pub message_id: &'a str,
+    pub(crate) message_id: &'a str,
     /// Its Message-ID.
-    pub message_id_header: Option<&'a str>,
+    pub(crate) message_id_header: Option<&'a str>,
     /// The From address.
-    pub from: &'a str,
+    pub(crate) from: &'a str,
     /// The recipient.
-    pub to: &'a str,
+    pub(crate) to: &'a str,
     /// The subject.
-    pub subject: Option<&'a str>,
+    pub(crate) subject: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -137,7 +132,7 @@ fn payload(id: &EventId, what: &What<'_>, subject: Subject<'_>, now: Timestamp) 
 /// An event that was raised, for after the commit.
 #[derive(Debug)]
 #[must_use]
-pub struct Raised {
+pub(crate) struct Raised {
     account: i64,
     /// Where its delivery waits, if it has one.
     flow: Option<Flow>,
@@ -147,7 +142,7 @@ pub struct Raised {
 
 impl Raised {
     /// Tells whoever waits for it.
-    pub fn tell(self, feed: &Feed, jobs: &Jobs, now: Timestamp) {
+    pub(crate) fn tell(self, feed: &Feed, jobs: &Jobs, now: Timestamp) {
         if let Some(event) = self.event {
             feed.realtime.tell(self.account, event);
         }
@@ -161,7 +156,7 @@ impl Raised {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn raise(tx: &Connection, what: &What<'_>, subject: Subject<'_>, now: Timestamp) -> store::Result<Raised> {
+pub(crate) fn raise(tx: &Connection, what: &What<'_>, subject: Subject<'_>, now: Timestamp) -> store::Result<Raised> {
     let id = EventId::new(now);
     let payload = payload(&id, what, subject, now);
     let flow = deliver(tx, what, subject, &id, &payload, now)?;

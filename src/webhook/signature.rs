@@ -12,31 +12,31 @@ use crate::hex;
 
 /// The secrets that sign for an endpoint at present.
 #[derive(Clone, Copy)]
-pub struct SigningSecrets<'a> {
+pub(crate) struct SigningSecrets<'a> {
     /// The secret in force, `whsec_` included.
-    pub current: &'a str,
+    pub(crate) current: &'a str,
     /// Its direct predecessor, during the 24 h after a rotation.
-    pub previous: Option<&'a str>,
+    pub(crate) previous: Option<&'a str>,
 }
 
 /// The values of the four headers that sign a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SignatureHeaders {
+pub(crate) struct SignatureHeaders {
     /// `x-mailkite-signature`: `t=<ms>,v1=<hex>`.
-    pub signature: String,
+    pub(crate) signature: String,
     /// `webhook-id`: the event's id.
-    pub webhook_id: String,
+    pub(crate) webhook_id: String,
     /// `webhook-timestamp`: whole seconds.
-    pub webhook_timestamp: String,
+    pub(crate) webhook_timestamp: String,
     /// `webhook-signature`: `v1,<base64>`, during a rotation two of them separated by a space.
-    pub webhook_signature: String,
+    pub(crate) webhook_signature: String,
 }
 
 /// Signs the body that comes in `pieces` for attempt number `attempt` (from 1) at the time `now`.
 ///
 /// During a rotation `webhook-signature` holds both signatures, the current secret's first. Verifiers of
 /// `x-mailkite-signature` read a single `v1`, so odd attempts carry the current secret's, even ones the previous one's.
-pub fn sign(
+pub(crate) fn sign(
     secrets: &SigningSecrets<'_>,
     event_id: &str,
     attempt: u32,

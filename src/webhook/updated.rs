@@ -15,11 +15,11 @@ const TYPE: &str = "delivery.updated";
 /// How a delivery stands.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Standing<'a> {
-    pub status: &'a str,
-    pub attempts: u32,
-    pub last_status_code: Option<u16>,
+    pub(crate) status: &'a str,
+    pub(crate) attempts: u32,
+    pub(crate) last_status_code: Option<u16>,
     /// Until when its endpoint pauses; none: it does not.
-    pub paused_until: Option<Timestamp>,
+    pub(crate) paused_until: Option<Timestamp>,
 }
 
 #[derive(Serialize)]

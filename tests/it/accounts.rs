@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use mailkite::clock::{Clock, Timestamp};
-use mailkite::config::{Config, Signup};
-use mailkite::store::notices::PURPOSE as NOTICE_PURPOSE;
+use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::config::{Config, Signup};
+use mailkite::testing::store::notices::PURPOSE as NOTICE_PURPOSE;
 use ring::hmac;
 use serde_json::{Value, json};
 

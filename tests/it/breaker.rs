@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mailkite::clock::{Clock, Timestamp};
+use mailkite::testing::clock::{Clock, Timestamp};
 
 use super::support::receiver::{Receiver, Reply};
 use super::support::server::Server;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use mailkite::clock::{Clock, Timestamp};
-use mailkite::setup;
+use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::setup;
 use serde_json::{Value, json};
 
 use crate::support::api::Api;
@@ -15,7 +15,7 @@ const NOW: Timestamp = Timestamp::from_millis(1_785_198_600_000);
 const PASSWORD: &str = "correct horse battery";
 
 async fn session(server: &Server) -> Api {
-    let owner = server.write(|tx, _, _| mailkite::store::accounts::find_owner(tx)).await.unwrap();
+    let owner = server.write(|tx, _, _| mailkite::testing::store::accounts::find_owner(tx)).await.unwrap();
     let ticket = server.accounts.tickets.issue(owner);
     let signed_in = server.anonymous().post("/api/auth/login", json!({"ticket": ticket})).await.expect(200);
     server.anonymous().with(signed_in["token"].as_str().unwrap())
@@ -31,7 +31,7 @@ async fn the_overview_counts_what_came_and_how_webhooks_fared() {
     server.route("bad@inbox.test", "lenient", &bad.url()).await;
     server
         .write(|tx, _, now| {
-            let account = mailkite::store::accounts::find_owner(tx)?.unwrap();
+            let account = mailkite::testing::store::accounts::find_owner(tx)?.unwrap();
             tx.execute(
                 "INSERT INTO domain (public_id, account_id, name, status, created_at)
                  VALUES ('dom_0000000000000000', ?1, 'late.test', 'pending', ?2)",
@@ -98,7 +98,7 @@ async fn deliveries_are_listed_by_state_domain_route_and_time() {
         Receiver::start(|request| Reply::status(if request.json()["subject"] == "bad" { 500 } else { 200 })).await;
     server
         .write(|tx, _, now| {
-            let account = mailkite::store::accounts::find_owner(tx)?.unwrap();
+            let account = mailkite::testing::store::accounts::find_owner(tx)?.unwrap();
             setup::verified_domain(tx, account.id, "shop.test", now)?;
             Ok(())
         })
@@ -181,7 +181,8 @@ async fn sessions_are_listed_and_ended_one_by_one() {
     // Another account's sessions are unknown sessions.
     let body = json!({"email": "bob@acme.dev", "password": PASSWORD});
     let open =
-        Server::start_with(Clock::manual(NOW), |config| config.auth.signup = mailkite::config::Signup::Open).await;
+        Server::start_with(Clock::manual(NOW), |config| config.auth.signup = mailkite::testing::config::Signup::Open)
+            .await;
     let bob = open.anonymous().post("/api/auth/signup", body).await.expect(201);
     let bob = open.anonymous().with(bob["token"].as_str().unwrap());
     let owner = session(&open).await;
@@ -227,7 +228,8 @@ async fn an_address_names_the_routes_that_it_reaches() {
 async fn the_server_says_what_it_is() {
     let clock = Clock::manual(NOW);
     let server =
-        Server::start_with(clock.clone(), |config| config.auth.signup = mailkite::config::Signup::Open).await;
+        Server::start_with(clock.clone(), |config| config.auth.signup = mailkite::testing::config::Signup::Open)
+            .await;
     clock.advance(Duration::from_secs(90));
     let owner = server.owner().await;
     let facts = owner.get("/api/server").await.expect(200);

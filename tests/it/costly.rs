@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mailkite::clock::Clock;
+use mailkite::testing::clock::Clock;
 use serde_json::{Value, json};
 
 use super::support::api::{Answer, Api};
@@ -12,7 +12,7 @@ use super::support::server::Server;
 /// A server where ada@acme.test signed up, which believes what a proxy says of addresses.
 async fn open() -> (Server, Api) {
     let server = Server::start_with(Clock::System, |config| {
-        config.auth.signup = mailkite::config::Signup::Open;
+        config.auth.signup = mailkite::testing::config::Signup::Open;
         config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
     })
     .await;

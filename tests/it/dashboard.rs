@@ -106,7 +106,7 @@ async fn mail_is_shown_only_in_a_frame_of_the_dashboard_and_runs_nothing() {
 async fn a_ticket_signs_in_once() {
     let server = Server::start().await;
     let api = server.anonymous();
-    let owner = server.write(|tx, _, _| mailkite::store::accounts::find_owner(tx)).await.unwrap();
+    let owner = server.write(|tx, _, _| mailkite::testing::store::accounts::find_owner(tx)).await.unwrap();
     let ticket = server.accounts.tickets.issue(owner);
     let signed_in = api.post("/api/auth/login", json!({"ticket": ticket})).await.expect(200);
     let session = api.with(signed_in["token"].as_str().unwrap());

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use mailkite::clock::{Clock, Timestamp};
-use mailkite::store;
-use mailkite::store::routes::Action;
+use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::store;
+use mailkite::testing::store::routes::Action;
 use ring::hmac;
 
 use super::support::machine::skip;
@@ -643,7 +643,7 @@ async fn only_verified_domains_receive_and_the_operator_may_refuse_unknown_recip
     for (unknown, code) in [("accept", 250), ("reject", 550)] {
         let server = Server::start_with(Clock::System, |config| {
             if unknown == "reject" {
-                config.smtp.unknown_recipients = mailkite::config::UnknownRecipients::Reject;
+                config.smtp.unknown_recipients = mailkite::testing::config::UnknownRecipients::Reject;
             }
         })
         .await;
@@ -726,8 +726,8 @@ async fn the_link_of_an_attachment_serves_its_bytes_until_it_ends() {
 async fn a_thousand_hanging_endpoints_with_ten_thousand_deliveries_do_not_delay_a_healthy_one() {
     const ENDPOINTS: usize = 1_000;
     const MAILS: usize = 10;
-    mailkite::host::raise_file_limit();
-    if mailkite::host::file_limit() < 12_000 {
+    mailkite::testing::host::raise_file_limit();
+    if mailkite::testing::host::file_limit() < 12_000 {
         skip("both ends of thousands of connections need 12,000 descriptors (ulimit -n)");
         return;
     }
@@ -760,7 +760,7 @@ async fn a_thousand_hanging_endpoints_with_ten_thousand_deliveries_do_not_delay_
                     is_domain_webhook: false,
                     secret_sealed: None,
                 };
-                mailkite::setup::webhook_route(tx, secrets, new, now)?;
+                mailkite::testing::setup::webhook_route(tx, secrets, new, now)?;
             }
             Ok(())
         })

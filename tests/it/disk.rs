@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use mailkite::clock::Clock;
+use mailkite::testing::clock::Clock;
 use serde_json::json;
 
 use super::support::api::Api;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mailkite::clock::Timestamp;
+use mailkite::testing::clock::Timestamp;
 use serde_json::{Value, json};
 
 use super::domains::{Bench, NOW, add, row};

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use hickory_resolver::proto::rr::RecordType;
-use mailkite::clock::{Clock, Timestamp};
-use mailkite::config::{Config, Signup};
-use mailkite::domain::recheck;
-use mailkite::secrets::{new_api_key, token_hash};
-use mailkite::store::{accounts, keys};
+use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::config::{Config, Signup};
+use mailkite::testing::domain::recheck;
+use mailkite::testing::secrets::{new_api_key, token_hash};
+use mailkite::testing::store::{accounts, keys};
 use serde_json::{Value, json};
 
 use super::support::api::Api;
@@ -16,24 +16,24 @@ use super::support::receiver::{Receiver, Reply};
 use super::support::server::{DEADLINE, HOSTNAME, Server};
 use super::support::smtp::SmtpClient;
 
-pub const NOW: i64 = 1_785_196_800_000;
-pub const DAY: Duration = Duration::from_secs(86_400);
+pub(crate) const NOW: i64 = 1_785_196_800_000;
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 /// The address of the host, as DNS has it.
-pub const ADDRESS: &str = "192.0.2.25";
+pub(crate) const ADDRESS: &str = "192.0.2.25";
 
 /// A server, its owner, and the DNS that it asks.
-pub struct Bench {
+pub(crate) struct Bench {
     pub dns: DnsServer,
     pub server: Server,
     pub owner: Api,
 }
 
 impl Bench {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
-    pub async fn with(adjust: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn with(adjust: impl FnOnce(&mut Config)) -> Self {
         let dns = DnsServer::start().await;
         dns.address(HOSTNAME, ADDRESS);
         let server = Server::start_with(Clock::manual(Timestamp::from_millis(NOW)), |config| {
@@ -46,7 +46,7 @@ impl Bench {
     }
 
     /// Another account.
-    pub async fn account(&self, email: &str) -> Api {
+    pub(crate) async fn account(&self, email: &str) -> Api {
         let (email, key) = (email.to_owned(), new_api_key());
         let credential = key.clone();
         let made = self.server.write(move |tx, secrets, now| {
@@ -59,20 +59,20 @@ impl Bench {
     }
 
     /// A key of the account that is limited to a domain.
-    pub async fn scoped(&self, api: &Api, domain: &str) -> Api {
+    pub(crate) async fn scoped(&self, api: &Api, domain: &str) -> Api {
         let made = api.post("/api/keys/scoped", json!({"domainId": domain, "name": "one"})).await.expect(201);
         api.with(made["key"].as_str().unwrap())
     }
 
     /// Adds a domain and publishes what the answer asks for.
-    pub async fn published(&self, api: &Api, name: &str) -> Value {
+    pub(crate) async fn published(&self, api: &Api, name: &str) -> Value {
         let added = add(api, name).await;
         self.publish(&added);
         added
     }
 
     /// Publishes the records of an answer.
-    pub fn publish(&self, answer: &Value) {
+    pub(crate) fn publish(&self, answer: &Value) {
         for record in answer["dns"].as_array().unwrap() {
             let (name, value) = (record["name"].as_str().unwrap(), record["value"].as_str().unwrap());
             match record["priority"].as_u64() {
@@ -83,14 +83,14 @@ impl Bench {
     }
 
     /// Adds, publishes and verifies.
-    pub async fn verified(&self, api: &Api, name: &str) -> Value {
+    pub(crate) async fn verified(&self, api: &Api, name: &str) -> Value {
         let added = self.published(api, name).await;
         assert_eq!(verify(api, name).await["status"], "verified");
         added
     }
 
     /// Replaces the TXT records of a name.
-    pub fn texts(&self, name: &str, texts: &[&str]) {
+    pub(crate) fn texts(&self, name: &str, texts: &[&str]) {
         self.dns.without(name, RecordType::TXT);
         for text in texts {
             self.dns.txt(name, text);
@@ -98,30 +98,30 @@ impl Bench {
     }
 
     /// The code that a recipient gets at the door.
-    pub async fn rcpt(&self, to: &str) -> u16 {
+    pub(crate) async fn rcpt(&self, to: &str) -> u16 {
         let mut client = SmtpClient::greeted(self.server.smtp).await;
         client.expect("MAIL FROM:<ada@example.com>", 250).await;
         client.command(&format!("RCPT TO:<{to}>")).await.code
     }
 
-    pub async fn recheck(&self) -> usize {
+    pub(crate) async fn recheck(&self) -> usize {
         recheck::round(&self.server.domains, self.server.clock.now()).await.unwrap()
     }
 }
 
-pub async fn add(api: &Api, name: &str) -> Value {
+pub(crate) async fn add(api: &Api, name: &str) -> Value {
     api.post("/api/domains", json!({"domain": name})).await.expect(201)
 }
 
-pub async fn verify(api: &Api, name: &str) -> Value {
+pub(crate) async fn verify(api: &Api, name: &str) -> Value {
     api.post_nothing(&format!("/api/domains/{name}/verify")).await.expect(200)
 }
 
-pub async fn row(api: &Api, name: &str) -> Value {
+pub(crate) async fn row(api: &Api, name: &str) -> Value {
     api.get(&format!("/api/domains/{name}")).await.expect(200)["domain"].clone()
 }
 
-pub fn flags(row: &Value) -> [bool; 4] {
+pub(crate) fn flags(row: &Value) -> [bool; 4] {
     ["mx_verified", "spf_verified", "dkim_verified", "dmarc_verified"].map(|key| row[key].as_bool().unwrap())
 }
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use mailkite::clock::Clock;
-use mailkite::mail::mime;
-use mailkite::mail::report::{self, Report};
-use mailkite::secrets::Secrets;
-use mailkite::setup;
+use mailkite::testing::clock::Clock;
+use mailkite::testing::mail::mime;
+use mailkite::testing::mail::report::{self, Report};
+use mailkite::testing::secrets::Secrets;
+use mailkite::testing::setup;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 

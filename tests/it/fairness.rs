@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use mailkite::clock::Clock;
-use mailkite::memory_budget::Door;
-use mailkite::store;
-use mailkite::store::jobs::Kind;
+use mailkite::testing::clock::Clock;
+use mailkite::testing::memory_budget::Door;
+use mailkite::testing::store;
+use mailkite::testing::store::jobs::Kind;
 use serde_json::json;
 
 use super::support::dns::DnsServer;
@@ -16,7 +16,7 @@ use super::support::smtp::SmtpClient;
 
 /// Deliveries of the owner to `url` with their jobs, due for a minute: they wait in the table.
 async fn backlog(server: &Server, url: &str, count: i64) {
-    let flow = mailkite::webhook::flow_of(url, server.inbox.account_id);
+    let flow = mailkite::testing::webhook::flow_of(url, server.inbox.account_id);
     server
         .write(move |tx, _, now| {
             let due = now.minus(Duration::from_secs(60));
@@ -41,9 +41,9 @@ async fn backlog(server: &Server, url: &str, count: i64) {
 async fn key_of(server: &Server, email: &'static str) -> String {
     let made = server.write(move |tx, secrets, now| {
         let account = store::accounts::find_by_email(tx, email)?.unwrap();
-        let key = mailkite::secrets::new_api_key();
+        let key = mailkite::testing::secrets::new_api_key();
         let sealed = secrets.seal(store::keys::PURPOSE, key.as_bytes());
-        store::keys::insert(tx, account.id, &mailkite::secrets::token_hash(&key), &sealed, now)?;
+        store::keys::insert(tx, account.id, &mailkite::testing::secrets::token_hash(&key), &sealed, now)?;
         Ok(key)
     });
     made.await

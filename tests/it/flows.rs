@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mailkite::clock::{Clock, Timestamp};
+use mailkite::testing::clock::{Clock, Timestamp};
 use serde_json::{Value, json};
 
 use super::support::api::Api;
@@ -20,7 +20,7 @@ const MAIL: &str = "From: Ada <ada@example.com>\r\nTo: Support <support@flow.tes
 async fn dev_server(clock: Clock) -> Server {
     Server::start_with(clock, |config| {
         config.dev = true;
-        config.auth.signup = mailkite::config::Signup::Open;
+        config.auth.signup = mailkite::testing::config::Signup::Open;
         config.webhook.allow_localhost = true;
     })
     .await

@@ -8,10 +8,10 @@ use mail_auth::common::crypto::Ed25519Key;
 use mail_auth::common::headers::HeaderWriter as _;
 use mail_auth::dkim::DkimSigner;
 use mail_auth::dkim::generate::DkimKeyPair;
-use mailkite::clock::{Clock, Timestamp};
-use mailkite::mail::trace::Verdict;
-use mailkite::setup;
-use mailkite::store::accounts;
+use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::mail::trace::Verdict;
+use mailkite::testing::setup;
+use mailkite::testing::store::accounts;
 use serde_json::json;
 
 use super::support::dns::DnsServer;
@@ -387,7 +387,7 @@ async fn a_route_may_let_an_address_of_its_domain_speak_for_an_author() {
         .server
         .write(|tx, _, now| {
             let owner = accounts::find_owner(tx)?.unwrap();
-            let shop = mailkite::store::domains::insert(tx, owner.id, "shop.test", false, now)?;
+            let shop = mailkite::testing::store::domains::insert(tx, owner.id, "shop.test", false, now)?;
             Ok(tx.execute("UPDATE domain SET spf_verified = 1, dkim_verified = 1 WHERE id = ?1", [shop.id])?)
         })
         .await;

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mailkite::mail::mime::{self, Decoder, Mail, NamedAddress, Part};
+use mailkite::testing::mail::mime::{self, Decoder, Mail, NamedAddress, Part};
 use proptest::prelude::*;
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};

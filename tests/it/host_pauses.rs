@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mailkite::clock::{Clock, Timestamp};
-use mailkite::config::Outbound;
-use mailkite::dns::Resolver;
-use mailkite::egress::{Guard, Policy};
-use mailkite::jobs::{Flow, Jobs};
-use mailkite::mail::address::{Domain, Mailbox};
-use mailkite::outbound::client::Timeouts;
-use mailkite::outbound::mx::Hosts;
-use mailkite::outbound::tls::ClientTls;
-use mailkite::outbound::transport::Transport;
-use mailkite::outbound::{Destination, Parcel, Transmitted, Verdict};
+use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::config::Outbound;
+use mailkite::testing::dns::Resolver;
+use mailkite::testing::egress::{Guard, Policy};
+use mailkite::testing::jobs::{Flow, Jobs};
+use mailkite::testing::mail::address::{Domain, Mailbox};
+use mailkite::testing::outbound::client::Timeouts;
+use mailkite::testing::outbound::mx::Hosts;
+use mailkite::testing::outbound::tls::ClientTls;
+use mailkite::testing::outbound::transport::Transport;
+use mailkite::testing::outbound::{Destination, Parcel, Transmitted, Verdict};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::support::dns::DnsServer;
@@ -68,7 +68,7 @@ async fn a_host_that_refuses_sessions_is_left_alone_by_all_domains_and_loses_not
                 server
                     .webhooks
                     .jobs
-                    .wake(&mailkite::jobs::mail_flow(&format!("c{number}.test"), 1), server.clock.now());
+                    .wake(&mailkite::testing::jobs::mail_flow(&format!("c{number}.test"), 1), server.clock.now());
             }
             let attempts = "SELECT sum(attempts) FROM dispatch";
             server.until(attempts, probes).await;
@@ -79,7 +79,10 @@ async fn a_host_that_refuses_sessions_is_left_alone_by_all_domains_and_loses_not
         is_busy.store(false, Ordering::SeqCst);
         server.clock.advance(Duration::from_secs(3600));
         for number in 0..DOMAINS {
-            server.webhooks.jobs.wake(&mailkite::jobs::mail_flow(&format!("c{number}.test"), 1), server.clock.now());
+            server
+                .webhooks
+                .jobs
+                .wake(&mailkite::testing::jobs::mail_flow(&format!("c{number}.test"), 1), server.clock.now());
         }
         for _ in 0..DOMAINS {
             remote.taken().await;
@@ -218,7 +221,7 @@ impl Rig {
         let allow_networks = vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
         let guard = Guard { policy: Policy { allow_localhost: false, allow_networks }, own_listeners: Vec::new() };
         let hosts = Hosts::new(&config, "mail.acme.test", resolver, guard, None);
-        let tls = ClientTls::new(&mailkite::tls::client_config(None).unwrap());
+        let tls = ClientTls::new(&mailkite::testing::tls::client_config(None).unwrap());
         let transport = Transport::new("mail.acme.test".to_owned(), timeouts, tls, hosts);
         dns.mx("remote.test", 10, "mx.remote.test");
         Self { dns, transport }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use mailkite::clock::{Clock, Timestamp};
-use mailkite::config::{Smarthost, SmarthostSecurity};
+use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::config::{Smarthost, SmarthostSecurity};
 use serde_json::json;
 use tokio::time::Instant;
 

@@ -267,8 +267,8 @@ fn no_file_outgrows_its_reader() {
 #[test]
 fn schema_sql_is_what_a_fresh_database_has() {
     let dir = tempfile::tempdir().unwrap();
-    drop(mailkite::store::Db::open(dir.path()).unwrap());
-    let fresh = Connection::open(dir.path().join(mailkite::store::FILE_NAME)).unwrap();
+    drop(mailkite::testing::store::Db::open(dir.path()).unwrap());
+    let fresh = Connection::open(dir.path().join(mailkite::testing::store::FILE_NAME)).unwrap();
     let told = Connection::open_in_memory().unwrap();
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("schema.sql")).unwrap();
     told.execute_batch(&text).unwrap();
@@ -285,8 +285,8 @@ fn schema(connection: &Connection) -> BTreeSet<(String, String, String)> {
 #[test]
 fn every_column_of_the_schema_belongs_to_a_strict_table() {
     let dir = tempfile::tempdir().unwrap();
-    drop(mailkite::store::Db::open(dir.path()).unwrap());
-    let fresh = Connection::open(dir.path().join(mailkite::store::FILE_NAME)).unwrap();
+    drop(mailkite::testing::store::Db::open(dir.path()).unwrap());
+    let fresh = Connection::open(dir.path().join(mailkite::testing::store::FILE_NAME)).unwrap();
     let lax: Vec<String> = fresh
         .prepare(
             "SELECT name FROM pragma_table_list WHERE type = 'table' AND NOT strict AND name NOT LIKE 'sqlite_%'",

@@ -39,7 +39,7 @@ async fn a_search_finds_parts_of_sender_recipient_and_subject_whether_indexed_or
     let server = server_with_mail(3).await;
     for indexed in [false, true] {
         if indexed {
-            server.write(|tx, _, _| mailkite::store::search::fill(tx, 1_000)).await;
+            server.write(|tx, _, _| mailkite::testing::store::search::fill(tx, 1_000)).await;
         }
         assert_eq!(subjects(&server.api("/api/messages?search=BER%201").await.1), ["number 1"]);
         assert_eq!(subjects(&server.api("/api/messages?search=2").await.1), ["number 2"]);

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use mailkite::clock::Clock;
+use mailkite::testing::clock::Clock;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -56,8 +56,8 @@ fn get(path: &str, credential: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thousands_of_stuck_connections_keep_nobody_out() {
-    mailkite::host::raise_file_limit();
-    let count = usize::try_from(mailkite::host::file_limit() / 2).unwrap().min(2450);
+    mailkite::testing::host::raise_file_limit();
+    let count = usize::try_from(mailkite::testing::host::file_limit() / 2).unwrap().min(2450);
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
     let seeded = Server::start_with(Clock::System, |config| config.data_dir.clone_from(&data_dir)).await;

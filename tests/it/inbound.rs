@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use mailkite::clock::Clock;
-use mailkite::config::Config;
+use mailkite::testing::clock::Clock;
+use mailkite::testing::config::Config;
 
 use super::support::dns::DnsServer;
 use super::support::receiver::{Receiver, Reply};
@@ -117,8 +117,11 @@ async fn rspamd_gives_the_spam_verdict_and_its_absence_costs_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn received_at_is_unique_within_an_account() {
-    let server =
-        Server::start_with(Clock::manual(mailkite::clock::Timestamp::from_millis(1_785_196_800_000)), |_| {}).await;
+    let server = Server::start_with(
+        Clock::manual(mailkite::testing::clock::Timestamp::from_millis(1_785_196_800_000)),
+        |_| {},
+    )
+    .await;
     let mut client = SmtpClient::greeted(server.smtp).await;
     for number in 0..20 {
         let reply =

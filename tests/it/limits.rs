@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use mailkite::clock::{Clock, Timestamp};
-use mailkite::config::Signup;
-use mailkite::retention::Retention;
-use mailkite::setup;
-use mailkite::store::{self, objects::Objects};
+use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::config::Signup;
+use mailkite::testing::retention::Retention;
+use mailkite::testing::setup;
+use mailkite::testing::store::{self, objects::Objects};
 use serde_json::{Value, json};
 
 use super::support::api::Api;
@@ -538,7 +538,7 @@ async fn an_account_whose_email_is_not_proven_has_its_settings_only() {
     // The link in the mail proves the address, and mail is received at once.
     server
         .write(move |tx, _, now| {
-            let token = mailkite::secrets::token_hash("token-of-the-link");
+            let token = mailkite::testing::secrets::token_hash("token-of-the-link");
             store::verifications::insert(tx, &token, id, now)
         })
         .await;

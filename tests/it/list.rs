@@ -25,7 +25,7 @@ async fn found(server: &Server, needle: &str) -> Vec<String> {
 }
 
 async fn index(server: &Server) {
-    server.write(|tx, _, _| mailkite::store::search::fill(tx, 1_000).map(drop)).await;
+    server.write(|tx, _, _| mailkite::testing::store::search::fill(tx, 1_000).map(drop)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,7 +98,7 @@ async fn pages_of_a_search_hold_every_row_once_while_the_index_follows() {
                 break;
             }
             before = format!("&before={}", rows[4]["received_at"]);
-            server.write(|tx, _, _| mailkite::store::search::fill(tx, 3).map(drop)).await;
+            server.write(|tx, _, _| mailkite::testing::store::search::fill(tx, 3).map(drop)).await;
         }
         assert_eq!(seen, wanted, "{search}");
     }

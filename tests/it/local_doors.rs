@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
-use mailkite::clock::Clock;
-use mailkite::config::{Config, Signup};
+use mailkite::testing::clock::Clock;
+use mailkite::testing::config::{Config, Signup};
 use rustls::pki_types::ServerName;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -3,15 +3,15 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mailkite::clock::Timestamp;
-use mailkite::config::{Outbound, Smarthost, SmarthostSecurity};
-use mailkite::dns::Resolver;
-use mailkite::egress::{Egress, Guard, Policy};
-use mailkite::mail::address::{Domain, Mailbox};
-use mailkite::outbound::dane::Tlsa;
-use mailkite::outbound::mta_sts::MtaSts;
-use mailkite::outbound::mx::Hosts;
-use mailkite::outbound::{Host, TlsRule, Unroutable, Verdict};
+use mailkite::testing::clock::Timestamp;
+use mailkite::testing::config::{Outbound, Smarthost, SmarthostSecurity};
+use mailkite::testing::dns::Resolver;
+use mailkite::testing::egress::{Egress, Guard, Policy};
+use mailkite::testing::mail::address::{Domain, Mailbox};
+use mailkite::testing::outbound::dane::Tlsa;
+use mailkite::testing::outbound::mta_sts::MtaSts;
+use mailkite::testing::outbound::mx::Hosts;
+use mailkite::testing::outbound::{Host, TlsRule, Unroutable, Verdict};
 
 use crate::support::dns::DnsServer;
 use crate::support::receiver::{Receiver, Reply, TestCertificate};

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::Duration;
 
-use mailkite::clock::{Clock, Timestamp};
-use mailkite::id::{DeliveryId, MessageId, RouteId};
-use mailkite::inbound::route::Pattern;
-use mailkite::retention::delete_message;
-use mailkite::store::candidates::{self, Candidates, SCAN_MAX};
-use mailkite::store::objects::Objects;
-use mailkite::store::{deliveries, messages, routes, search};
-use mailkite::webhook::manual::{Manual, Refused};
-use mailkite::webhook::replay::{BulkError, BulkResult, Item, Scope};
+use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::id::{DeliveryId, MessageId, RouteId};
+use mailkite::testing::inbound::route::Pattern;
+use mailkite::testing::retention::delete_message;
+use mailkite::testing::store::candidates::{self, Candidates, SCAN_MAX};
+use mailkite::testing::store::objects::Objects;
+use mailkite::testing::store::{deliveries, messages, routes, search};
+use mailkite::testing::webhook::manual::{Manual, Refused};
+use mailkite::testing::webhook::replay::{BulkError, BulkResult, Item, Scope};
 
 use super::support::receiver::{Received, Receiver, Reply};
 use super::support::server::{Hook, Server, leftovers, message};

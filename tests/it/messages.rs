@@ -1,6 +1,6 @@
 //! Messages and their deliveries over HTTP (contract 5, 6), and uploads (7.2).
 
-use mailkite::clock::{Clock, Timestamp};
+use mailkite::testing::clock::{Clock, Timestamp};
 use serde_json::{Value, json};
 
 use super::support::receiver::{Receiver, Reply};

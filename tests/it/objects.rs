@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mailkite::clock::{Clock, Timestamp};
-use mailkite::retention::Retention;
-use mailkite::store::objects::Objects;
-use mailkite::store::routes::Action;
+use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::retention::Retention;
+use mailkite::testing::store::objects::Objects;
+use mailkite::testing::store::routes::Action;
 use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::{Value, json};
 

@@ -115,7 +115,7 @@ async fn forwarding_makes_a_short_and_proper_envelope_of_any_sender() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_hands_mail_in_gives_addresses_that_mail_can_be_sent_to() {
-    let server = Server::start_with(mailkite::clock::Clock::System, |config| {
+    let server = Server::start_with(mailkite::testing::clock::Clock::System, |config| {
         config.submission.listen = vec!["127.0.0.1:0".parse().unwrap()];
     })
     .await;

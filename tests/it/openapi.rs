@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use mailkite::http::endpoint::Class;
-use mailkite::http::error::Code;
-use mailkite::http::table;
+use mailkite::testing::http::endpoint::Class;
+use mailkite::testing::http::error::Code;
+use mailkite::testing::http::table;
 use serde_json::{Map, Value, json};
 
 use super::support::api::resolved;

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use mailkite::app;
-use mailkite::clock::Clock;
-use mailkite::config::Config;
-use mailkite::store::Db;
-use mailkite::store::faults::Fault;
+use mailkite::testing::app;
+use mailkite::testing::clock::Clock;
+use mailkite::testing::config::Config;
+use mailkite::testing::store::Db;
+use mailkite::testing::store::faults::Fault;
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
-use mailkite::clock::Clock;
-use mailkite::config::{Config, Signup};
+use mailkite::testing::clock::Clock;
+use mailkite::testing::config::{Config, Signup};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Child;

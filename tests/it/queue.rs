@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mailkite::clock::Clock;
+use mailkite::testing::clock::Clock;
 use serde_json::{Value, json};
 
 use crate::support::dns::DnsServer;

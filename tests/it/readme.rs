@@ -1,7 +1,7 @@
 //! What the README tells people to paste works as pasted.
 
-use mailkite::clock::Clock;
-use mailkite::config::Signup;
+use mailkite::testing::clock::Clock;
+use mailkite::testing::config::Signup;
 
 use super::support::receiver::{Receiver, Reply};
 use super::support::server::Server;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use mailkite::clock::{Clock, Timestamp};
-use mailkite::setup;
+use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::setup;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -196,7 +196,7 @@ async fn a_stream_holds_what_its_credential_may_see() {
     let owner = server.owner().await;
     server
         .write(|tx, _, now| {
-            let account = mailkite::store::accounts::find_owner(tx)?.unwrap();
+            let account = mailkite::testing::store::accounts::find_owner(tx)?.unwrap();
             setup::verified_domain(tx, account.id, "shop.test", now)?;
             Ok(())
         })
@@ -344,7 +344,7 @@ async fn a_stream_whose_client_reads_nothing_is_let_go_when_it_is_far_behind() {
     let server = Server::start().await;
     server
         .write(|tx, _, now| {
-            let account = mailkite::store::accounts::find_owner(tx)?.unwrap();
+            let account = mailkite::testing::store::accounts::find_owner(tx)?.unwrap();
             setup::verified_domain(tx, account.id, "shop.test", now)?;
             Ok(())
         })

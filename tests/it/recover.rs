@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use mailkite::clock::Clock;
-use mailkite::retention::Retention;
-use mailkite::store::objects::Objects;
+use mailkite::testing::clock::Clock;
+use mailkite::testing::retention::Retention;
+use mailkite::testing::store::objects::Objects;
 
 use super::support::audit::{assert_audited, audit};
 use super::support::process::{Process, refusal};

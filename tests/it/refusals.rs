@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mailkite::clock::Clock;
-use mailkite::config::{Config, Smarthost, SmarthostSecurity};
+use mailkite::testing::clock::Clock;
+use mailkite::testing::config::{Config, Smarthost, SmarthostSecurity};
 use serde_json::{Value, json};
 
 use crate::support::api::Api;

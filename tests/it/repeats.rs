@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mailkite::clock::{Clock, Timestamp};
+use mailkite::testing::clock::{Clock, Timestamp};
 
 use crate::support::server::Server;
 use crate::support::smtp::SmtpClient;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use mailkite::clock::{Clock, Timestamp};
-use mailkite::retention::{Retention, Swept};
-use mailkite::store::objects::Objects;
+use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::retention::{Retention, Swept};
+use mailkite::testing::store::objects::Objects;
 
 use super::support::process::http_get;
 use super::support::receiver::{Receiver, Reply};

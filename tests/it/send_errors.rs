@@ -1,6 +1,6 @@
 //! Everything that `POST /v1/send` refuses, in the contract's order, and that nothing of it is stored (contract 8.1).
 
-use mailkite::clock::{Clock, Timestamp};
+use mailkite::testing::clock::{Clock, Timestamp};
 use serde_json::{Value, json};
 
 use crate::support::api::Api;

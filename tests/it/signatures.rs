@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use mailkite::clock::Timestamp;
-use mailkite::dns::Resolver;
-use mailkite::domain::keys::{KeyMaker, PURPOSE};
-use mailkite::domain::records::{Kind, Wanted};
-use mailkite::inbound::verify::Verifier;
-use mailkite::mail::envelope::Peer;
-use mailkite::mail::mailbox_list::{parse_list, parse_one};
-use mailkite::mail::mime;
-use mailkite::outbound::compose::{Attachment, Letter, compose};
-use mailkite::outbound::sign::DomainKeys;
-use mailkite::secrets::Secrets;
+use mailkite::testing::clock::Timestamp;
+use mailkite::testing::dns::Resolver;
+use mailkite::testing::domain::keys::{KeyMaker, PURPOSE};
+use mailkite::testing::domain::records::{Kind, Wanted};
+use mailkite::testing::inbound::verify::Verifier;
+use mailkite::testing::mail::envelope::Peer;
+use mailkite::testing::mail::mailbox_list::{parse_list, parse_one};
+use mailkite::testing::mail::mime;
+use mailkite::testing::outbound::compose::{Attachment, Letter, compose};
+use mailkite::testing::outbound::sign::DomainKeys;
+use mailkite::testing::secrets::Secrets;
 
 use crate::support::dns::DnsServer;
 use crate::support::machine::skip;

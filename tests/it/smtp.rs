@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mailkite::clock::Clock;
+use mailkite::testing::clock::Clock;
 use tokio::task::JoinSet;
 
 use super::support::dialog;
@@ -31,6 +31,34 @@ async fn every_dialog_goes_as_it_is_written() {
         failed.extend(ended.err().map(|error| error.to_string()));
     }
     assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+}
+
+/// The gauge of open sessions as `/metrics` shows it.
+async fn sessions_shown(server: &Server) -> u64 {
+    let metrics = server.anonymous().with("a token of sixteen").exchange("GET", "/metrics", &[], None).await;
+    let text = String::from_utf8(metrics.body).unwrap();
+    text.lines().find_map(|line| line.strip_prefix("mailkite_smtp_sessions ")).unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gauge_of_sessions_counts_those_that_are_open() {
+    let server = Server::start_with(Clock::System, |config| {
+        config.metrics.token = Some("a token of sixteen".to_owned());
+    })
+    .await;
+    assert_eq!(sessions_shown(&server).await, 0);
+    let mut sessions = Vec::new();
+    for open in 1..=3 {
+        sessions.push(SmtpClient::greeted(server.smtp).await);
+        assert_eq!(sessions_shown(&server).await, open);
+    }
+    drop(sessions);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while sessions_shown(&server).await > 0 {
+        assert!(Instant::now() < deadline, "closed sessions still count as open");
+        tokio::task::yield_now().await;
+    }
+    server.stop().await;
 }
 
 /// A transaction of another client up to the answer to its DATA. Its address is nobody else's: it asks so often that few

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use mailkite::clock::{Clock, Timestamp};
-use mailkite::config::Config;
-use mailkite::setup;
+use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::config::Config;
+use mailkite::testing::setup;
 use rustls::pki_types::ServerName;
 use serde_json::json;
 

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use mailkite::clock::{Clock, Timestamp};
-use mailkite::dns::Resolver;
-use mailkite::inbound::verify::Verifier;
-use mailkite::mail::envelope::Peer;
-use mailkite::mail::mime;
+use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::dns::Resolver;
+use mailkite::testing::inbound::verify::Verifier;
+use mailkite::testing::mail::envelope::Peer;
+use mailkite::testing::mail::mime;
 use serde_json::{Value, json};
 
 use crate::support::post::Post;

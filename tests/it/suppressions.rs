@@ -1,6 +1,6 @@
 //! Lists of addresses: whom nothing is sent to, whose mail calls no webhook (contract 8.4).
 
-use mailkite::clock::{Clock, Timestamp};
+use mailkite::testing::clock::{Clock, Timestamp};
 use serde_json::json;
 
 use crate::support::forwards::{House, forward, route};

@@ -1,6 +1,6 @@
 //! Templates: kept, changed, built in, filled and sent (contract 11).
 
-use mailkite::clock::{Clock, Timestamp};
+use mailkite::testing::clock::{Clock, Timestamp};
 use serde_json::{Value, json};
 
 use crate::support::server::Server;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
-use mailkite::clock::Clock;
+use mailkite::testing::clock::Clock;
 use rustix::process::Signal;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -3,15 +3,15 @@
 
 use std::path::Path;
 
-use mailkite::clock::Clock;
-use mailkite::config::Signup;
+use mailkite::testing::clock::Clock;
+use mailkite::testing::config::Signup;
 use serde_json::json;
 
 use super::support::api::{Answer, Api};
 use super::support::served::Served;
 use super::support::server::Server;
 
-const NOW: mailkite::clock::Timestamp = mailkite::clock::Timestamp::from_millis(1_785_196_800_000);
+const NOW: mailkite::testing::clock::Timestamp = mailkite::testing::clock::Timestamp::from_millis(1_785_196_800_000);
 const PASSWORD: &str = "correct horse battery";
 
 async fn open() -> (Server, Api) {

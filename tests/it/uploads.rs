@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use mailkite::clock::{Clock, Timestamp};
-use mailkite::config;
-use mailkite::limits::Limits;
-use mailkite::links::Links;
-use mailkite::retention::{Retention, Swept};
-use mailkite::store::objects::Objects;
-use mailkite::uploads::{RETENTION_DAYS, Upload, Uploads};
+use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::config;
+use mailkite::testing::limits::Limits;
+use mailkite::testing::links::Links;
+use mailkite::testing::retention::{Retention, Swept};
+use mailkite::testing::store::objects::Objects;
+use mailkite::testing::uploads::{RETENTION_DAYS, Upload, Uploads};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::support::process::{http_get, http_get_with};

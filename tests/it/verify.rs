@@ -7,25 +7,25 @@ use mail_auth::common::crypto::Ed25519Key;
 use mail_auth::common::headers::HeaderWriter;
 use mail_auth::dkim::DkimSigner;
 use mail_auth::dkim::generate::DkimKeyPair;
-use mailkite::dns::{DnsError, Resolver};
-use mailkite::inbound::verify::{Verification, Verifier};
-use mailkite::mail::envelope::Peer;
-use mailkite::mail::mime;
-use mailkite::mail::trace::Verdict;
+use mailkite::testing::dns::{DnsError, Resolver};
+use mailkite::testing::inbound::verify::{Verification, Verifier};
+use mailkite::testing::mail::envelope::Peer;
+use mailkite::testing::mail::mime;
+use mailkite::testing::mail::trace::Verdict;
 
 use crate::support::dns::DnsServer;
 
-pub const MESSAGE: &str =
+pub(crate) const MESSAGE: &str =
     "From: Ada <ada@example.com>\r\nTo: support@acme.dev\r\nSubject: Engine\r\n\r\nDoes it branch?\r\n";
 
-pub struct Bench {
+pub(crate) struct Bench {
     pub dns: DnsServer,
     verifier: Verifier,
     pub keys: DkimKeyPair,
 }
 
 impl Bench {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with_budget(Duration::from_secs(10)).await
     }
 
@@ -42,7 +42,7 @@ impl Bench {
         Self { dns, verifier, keys }
     }
 
-    pub fn sign(&self, message: &str, domain: &str, headers: &[&str]) -> String {
+    pub(crate) fn sign(&self, message: &str, domain: &str, headers: &[&str]) -> String {
         self.sign_with(message, domain, headers, false)
     }
 
@@ -53,7 +53,7 @@ impl Bench {
         format!("{}{message}", signer.sign(message.as_bytes()).unwrap().to_header())
     }
 
-    pub async fn verify(&self, address: &str, mail_from: &str, raw: &str) -> Verification {
+    pub(crate) async fn verify(&self, address: &str, mail_from: &str, raw: &str) -> Verification {
         self.verify_from(&peer(address, "out.example.com"), mail_from, raw).await
     }
 

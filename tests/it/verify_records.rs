@@ -1,7 +1,7 @@
 //! Which TXT records count: keys by what they are for, policies by how many there are and what is right in them.
 
 use mail_auth::common::headers::HeaderWriter as _;
-use mailkite::mail::trace::Verdict;
+use mailkite::testing::mail::trace::Verdict;
 
 use super::support::forwards::{GOOD, House, forward, from, text_of};
 use super::verify::{Bench, MESSAGE};

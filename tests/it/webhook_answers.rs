@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 use hyper::body::Bytes;
-use mailkite::clock::{Clock, Timestamp};
-use mailkite::dns::Resolver;
-use mailkite::egress::{Body, Egress, EgressError, Guard, Limits, Policy, Target};
+use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::dns::Resolver;
+use mailkite::testing::egress::{Body, Egress, EgressError, Guard, Limits, Policy, Target};
 use rustls::RootCertStore;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -29,7 +29,7 @@ const ACCEPT_BYTES: usize = 4_096;
 
 /// Options of `mailkite bench api`.
 #[derive(Clone, Debug, Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Messages stored before the measurement
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
     messages: u64,
@@ -60,7 +60,7 @@ struct Case {
 }
 
 /// Runs the benchmark and prints its table.
-pub fn run(options: &Options) -> anyhow::Result<()> {
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let scratch = super::scratch(&options.dir, options.allow_tmpfs)?;
     let report = super::until_stopped(measure(options, &scratch.0))?;
     if options.json {

@@ -13,13 +13,13 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 
 /// Where the API is and what opens it.
-pub struct Api {
+pub(crate) struct Api {
     address: SocketAddr,
     authorization: String,
 }
 
 /// One connection; a request at a time.
-pub struct Client {
+pub(crate) struct Client {
     requests: SendRequest<Full<Bytes>>,
     authorization: String,
     host: String,
@@ -27,21 +27,21 @@ pub struct Client {
 
 /// What is read of a row of a list.
 #[derive(Debug, Deserialize)]
-pub struct ListedRow {
+pub(crate) struct ListedRow {
     /// Public id.
-    pub id: String,
+    pub(crate) id: String,
     /// The cursor.
-    pub received_at: i64,
+    pub(crate) received_at: i64,
 }
 
 impl Api {
     /// Of a server, with an account's key.
-    pub fn new(address: SocketAddr, key: &str) -> Self {
+    pub(crate) fn new(address: SocketAddr, key: &str) -> Self {
         Self { address, authorization: format!("Bearer {key}") }
     }
 
     /// Opens a connection.
-    pub async fn connect(&self) -> anyhow::Result<Client> {
+    pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
         let stream = TcpStream::connect(self.address).await.context("connecting to the API")?;
         stream.set_nodelay(true)?;
         let (requests, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -52,12 +52,12 @@ impl Api {
 
 impl Client {
     /// The body of a 200.
-    pub async fn get(&mut self, path: &str) -> anyhow::Result<Bytes> {
+    pub(crate) async fn get(&mut self, path: &str) -> anyhow::Result<Bytes> {
         self.ask(Method::GET, path, Bytes::new(), StatusCode::OK).await
     }
 
     /// The body of a 202 to a JSON document.
-    pub async fn post(&mut self, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
+    pub(crate) async fn post(&mut self, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
         self.ask(Method::POST, path, body, StatusCode::ACCEPTED).await
     }
 
@@ -80,7 +80,7 @@ impl Client {
     }
 
     /// The rows of a list.
-    pub async fn rows(&mut self, path: &str) -> anyhow::Result<Vec<ListedRow>> {
+    pub(crate) async fn rows(&mut self, path: &str) -> anyhow::Result<Vec<ListedRow>> {
         Ok(serde_json::from_slice(&self.get(path).await?)?)
     }
 }

@@ -8,28 +8,28 @@ use crate::store::deliveries::{NewDelivery, Progress};
 use crate::store::{self, Db, deliveries, messages, raws};
 
 /// Domains that the mail is spread over; the server's seed makes them.
-pub const DOMAINS: u64 = 8;
+pub(crate) const DOMAINS: u64 = 8;
 /// The last of them gets this many messages, whatever the others get.
-pub const RARE_DOMAIN_MESSAGES: u64 = 300;
+pub(crate) const RARE_DOMAIN_MESSAGES: u64 = 300;
 /// Messages whose subject holds [`RARE_WORD`].
 const RARE: u64 = 40;
 /// Messages that a receiver dropped.
 const DROPPED: u64 = 60;
 /// A word of few subjects.
-pub const RARE_WORD: &str = "zeppelin";
+pub(crate) const RARE_WORD: &str = "zeppelin";
 /// Words of very many subjects.
-pub const FREQUENT_WORDS: [&str; 4] = ["invoice", "shipped", "question", "order"];
+pub(crate) const FREQUENT_WORDS: [&str; 4] = ["invoice", "shipped", "question", "order"];
 /// Words of no message; the last is made of frequent parts.
-pub const ABSENT_WORDS: [&str; 4] = ["quokka", "xylograph", "jazzhands", "invoicequestion"];
+pub(crate) const ABSENT_WORDS: [&str; 4] = ["quokka", "xylograph", "jazzhands", "invoicequestion"];
 /// Two and fewer letters of very many messages.
-pub const FREQUENT_LETTERS: [&str; 4] = ["in", "e", "er", "st"];
+pub(crate) const FREQUENT_LETTERS: [&str; 4] = ["in", "e", "er", "st"];
 /// Two and fewer letters of no message.
-pub const ABSENT_LETTERS: [&str; 4] = ["qz", "~", "jq", "xk"];
+pub(crate) const ABSENT_LETTERS: [&str; 4] = ["qz", "~", "jq", "xk"];
 
 /// Rows per transaction.
 const STEP: u64 = 2_000;
 /// The oldest message; younger than anything that the sweep looks for.
-pub const SPREAD: Duration = Duration::from_secs(6 * 86_400);
+pub(crate) const SPREAD: Duration = Duration::from_secs(6 * 86_400);
 
 const NAMES: &[&str] = &[
     "ada", "grace", "alan", "barbara", "edsger", "donald", "margaret", "dennis", "frances", "tony", "radia", "ken",
@@ -81,7 +81,7 @@ impl Draw {
 }
 
 /// The six digits in the subject of a message; each number belongs to one message in a million.
-pub fn order_number(number: u64) -> u64 {
+pub(crate) fn order_number(number: u64) -> u64 {
     number.wrapping_mul(387_420_489) % 1_000_000
 }
 
@@ -101,7 +101,7 @@ fn subject(number: u64, count: u64, draw: &mut Draw) -> String {
 }
 
 /// Stores `count` messages of the first account, most of them with a delivered webhook.
-pub async fn store(db: &Db, count: u64, now: Timestamp) -> anyhow::Result<()> {
+pub(crate) async fn store(db: &Db, count: u64, now: Timestamp) -> anyhow::Result<()> {
     let mut stored = 0;
     while stored < count {
         let until = (stored + STEP).min(count);

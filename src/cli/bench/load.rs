@@ -15,52 +15,52 @@ use super::peers::Arrivals;
 
 /// What is sent.
 #[derive(Clone, Debug)]
-pub struct Load {
+pub(crate) struct Load {
     /// Number of the first mail.
-    pub first: u64,
+    pub(crate) first: u64,
     /// Mails in all.
-    pub messages: u64,
+    pub(crate) messages: u64,
     /// Sessions at the same time.
-    pub sessions: usize,
+    pub(crate) sessions: usize,
     /// Mails over one connection.
-    pub per_connection: u64,
+    pub(crate) per_connection: u64,
     /// Mails a second; 0 is as fast as they are taken.
-    pub rate: u64,
+    pub(crate) rate: u64,
     /// MAIL, RCPT and DATA in one write.
-    pub pipelining: bool,
+    pub(crate) pipelining: bool,
     /// Domains the mails are spread over.
-    pub endpoints: usize,
+    pub(crate) endpoints: usize,
     /// Header fields of the body and the body.
-    pub body: Arc<str>,
+    pub(crate) body: Arc<str>,
 }
 
 /// What came of it.
 #[derive(Debug)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// Microseconds from MAIL (open loop: from when it was due) to the final 250, sorted.
-    pub accept_micros: Vec<u64>,
+    pub(crate) accept_micros: Vec<u64>,
     /// Numbers of the accepted mails.
     accepted: Vec<u64>,
     endpoints: u64,
     /// From the first mail to the last 250.
-    pub took: Duration,
+    pub(crate) took: Duration,
 }
 
 impl Loaded {
     /// Mails accepted a second.
-    pub fn per_second(&self) -> f64 {
+    pub(crate) fn per_second(&self) -> f64 {
         self.accepted.len() as f64 / self.took.as_secs_f64()
     }
 
     /// How many were accepted for endpoints that a predicate names.
-    pub fn accepted_for(&self, wanted: impl Fn(usize) -> bool) -> u64 {
+    pub(crate) fn accepted_for(&self, wanted: impl Fn(usize) -> bool) -> u64 {
         let endpoint = |number: &u64| usize::try_from(number % self.endpoints).unwrap_or(0);
         self.accepted.iter().filter(|number| wanted(endpoint(number))).count() as u64
     }
 }
 
 /// A body of words that compress like text, of about `size` octets, and an attachment of random octets.
-pub fn body(size: usize, attachment: usize) -> Arc<str> {
+pub(crate) fn body(size: usize, attachment: usize) -> Arc<str> {
     const WORDS: &[&str] = &[
         "engine", "branch", "table", "number", "letter", "window", "garden", "silver", "morning", "question",
         "answer", "river", "paper", "station", "winter", "colour", "method", "signal", "harbour", "mirror",
@@ -99,7 +99,7 @@ pub fn body(size: usize, attachment: usize) -> Arc<str> {
 }
 
 /// Sends everything; `sent` notes when the last octet of each mail was written.
-pub async fn run(load: &Load, to: SocketAddr, sent: Arc<Arrivals>) -> anyhow::Result<Loaded> {
+pub(crate) async fn run(load: &Load, to: SocketAddr, sent: Arc<Arrivals>) -> anyhow::Result<Loaded> {
     let next = Arc::new(AtomicU64::new(load.first));
     let started = Instant::now();
     let clients: Vec<_> = (0..load.sessions)

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 
-pub use server::{ServerOptions, run as run_server};
+pub(crate) use server::{ServerOptions, run as run_server};
 
 use load::{Load, Loaded};
 use peers::{Arrivals, Sink};
@@ -44,7 +44,7 @@ enum Other {
 /// Options of `mailkite bench`.
 #[derive(Clone, Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
-pub struct Options {
+pub(crate) struct Options {
     #[command(subcommand)]
     other: Option<Other>,
     /// Mails to send
@@ -103,7 +103,7 @@ impl Drop for Scratch {
 }
 
 /// Runs the benchmark and prints its table; an error if a message was lost.
-pub fn run(options: &Options) -> anyhow::Result<()> {
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     match &options.other {
         Some(Other::Api(options)) => return api::run(options),
         Some(Other::Send(options)) => return send::run(options),

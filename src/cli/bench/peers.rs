@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// When each mail was sent and when its first webhook came, in microseconds since the start; 0 is not yet.
 #[derive(Debug)]
-pub struct Arrivals {
+pub(crate) struct Arrivals {
     started: Instant,
     sent: Vec<AtomicU64>,
     arrived: Vec<AtomicU64>,
@@ -22,7 +22,7 @@ pub struct Arrivals {
 
 impl Arrivals {
     /// Nothing sent, nothing arrived.
-    pub fn new(messages: u64) -> Self {
+    pub(crate) fn new(messages: u64) -> Self {
         let zeros = || (0..messages).map(|_| AtomicU64::new(0)).collect();
         Self { started: Instant::now(), sent: zeros(), arrived: zeros(), count: AtomicU64::new(0) }
     }
@@ -32,7 +32,7 @@ impl Arrivals {
     }
 
     /// The last octets of a mail are about to be written.
-    pub fn note_sent(&self, number: u64) {
+    pub(crate) fn note_sent(&self, number: u64) {
         if let Some(slot) = usize::try_from(number).ok().and_then(|index| self.sent.get(index)) {
             slot.store(self.now(), Ordering::Relaxed);
         }
@@ -57,12 +57,12 @@ impl Arrivals {
     }
 
     /// How many mails' webhooks came.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
     /// Microseconds from a mail's last octets to its webhook, sorted.
-    pub fn latencies(&self) -> Vec<u64> {
+    pub(crate) fn latencies(&self) -> Vec<u64> {
         let pair = |(sent, arrived): (&AtomicU64, &AtomicU64)| {
             let (sent, arrived) = (sent.load(Ordering::Relaxed), arrived.load(Ordering::Relaxed));
             (arrived > 0).then(|| arrived.saturating_sub(sent))
@@ -74,7 +74,7 @@ impl Arrivals {
 }
 
 /// Starts receivers, the first `hanging` of which never answer; returns their ports.
-pub async fn receivers(count: usize, hanging: usize, arrivals: &Arc<Arrivals>) -> anyhow::Result<Vec<u16>> {
+pub(crate) async fn receivers(count: usize, hanging: usize, arrivals: &Arc<Arrivals>) -> anyhow::Result<Vec<u16>> {
     let mut ports = Vec::with_capacity(count);
     for index in 0..count {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("binding a receiver")?;
@@ -132,14 +132,14 @@ fn request_length(input: &[u8]) -> Option<usize> {
 }
 
 /// An SMTP server that says yes and forgets.
-pub struct Sink {
+pub(crate) struct Sink {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Sink {
     /// Starts it; what it takes is noted.
-    pub async fn start(arrivals: Arc<Arrivals>) -> anyhow::Result<Self> {
+    pub(crate) async fn start(arrivals: Arc<Arrivals>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("binding the sink")?;
         let address = listener.local_addr()?;
         tokio::spawn(async move {
@@ -153,7 +153,7 @@ impl Sink {
 }
 
 /// At `address`, a host that takes every connection and never says a word.
-pub async fn tarpit(address: SocketAddr) -> anyhow::Result<()> {
+pub(crate) async fn tarpit(address: SocketAddr) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).await.context("binding the tarpit")?;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {

@@ -14,7 +14,7 @@ use super::server::Figures;
 
 /// Percentiles in milliseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Percentiles {
+pub(crate) struct Percentiles {
     p50: f64,
     p90: f64,
     p99: f64,
@@ -23,7 +23,7 @@ pub struct Percentiles {
 
 impl Percentiles {
     /// Four columns of eight.
-    pub fn columns(self) -> String {
+    pub(crate) fn columns(self) -> String {
         format!("{:>8.2} {:>8.2} {:>8.2} {:>8.2}", self.p50, self.p90, self.p99, self.max)
     }
 }
@@ -31,7 +31,7 @@ impl Percentiles {
 /// Everything that was measured.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Report {
+pub(crate) struct Report {
     messages: u64,
     sessions: usize,
     size_bytes: usize,
@@ -57,7 +57,7 @@ pub struct Report {
     idle_rss_mib: f64,
     peak_rss_mib: f64,
     /// Accepted for an endpoint that answers, and never delivered to it.
-    pub lost: u64,
+    pub(crate) lost: u64,
     #[serde(flatten)]
     machine: Machine,
 }
@@ -65,7 +65,7 @@ pub struct Report {
 /// What it was measured on.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Machine {
+pub(crate) struct Machine {
     cores: usize,
     cpu: String,
     kernel: String,
@@ -76,7 +76,7 @@ pub struct Machine {
 
 impl Machine {
     /// This one, with its disk.
-    pub fn new(disk: Disk) -> Self {
+    pub(crate) fn new(disk: Disk) -> Self {
         Self {
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             cpu: read_line("/proc/cpuinfo", "model name"),
@@ -88,7 +88,7 @@ impl Machine {
     }
 
     /// Two lines for people.
-    pub fn lines(&self) -> [String; 2] {
+    pub(crate) fn lines(&self) -> [String; 2] {
         [
             format!("{} cores, {}", self.cores, self.cpu),
             format!("Linux {}; {}, fdatasync p50 {} µs", self.kernel, self.filesystem, self.fsync_p50_us),
@@ -98,14 +98,14 @@ impl Machine {
 
 /// What the data lies on.
 #[derive(Clone, Debug)]
-pub struct Disk {
+pub(crate) struct Disk {
     filesystem: String,
     fsync_p50_us: u64,
 }
 
 impl Disk {
     /// Names the file system of `dir` and times it.
-    pub fn measure(dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn measure(dir: &Path) -> anyhow::Result<Self> {
         Ok(Self { filesystem: filesystem(dir)?, fsync_p50_us: fsync_micros(dir)? })
     }
 }
@@ -124,7 +124,7 @@ fn filesystem(dir: &Path) -> anyhow::Result<String> {
 }
 
 /// Of sorted microseconds.
-pub fn percentiles(sorted_micros: &[u64]) -> Percentiles {
+pub(crate) fn percentiles(sorted_micros: &[u64]) -> Percentiles {
     let at = |share: usize| {
         let index = (sorted_micros.len() * share / 100).min(sorted_micros.len().saturating_sub(1));
         sorted_micros.get(index).copied().unwrap_or(0) as f64 / 1_000.0
@@ -157,7 +157,7 @@ fn read_line(path: &str, prefix: &str) -> String {
 impl Report {
     /// Puts the figures together.
     #[expect(clippy::too_many_arguments, reason = "one call site; each is a measurement of its own")]
-    pub fn new(
+    pub(crate) fn new(
         options: &Options,
         loaded: &Loaded,
         arrivals: &Arrivals,
@@ -203,12 +203,12 @@ impl Report {
     }
 
     /// One JSON object.
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
     /// A table for people.
-    pub fn to_table(&self) -> String {
+    pub(crate) fn to_table(&self) -> String {
         let mut text = String::new();
         let mut row = |name: &str, value: String| {
             let line = format!("  {name:<22} {value}");

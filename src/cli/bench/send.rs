@@ -29,7 +29,7 @@ const FILLERS: usize = 16;
 
 /// Options of `mailkite bench send`.
 #[derive(Clone, Debug, Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Messages to send
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
     messages: u64,
@@ -70,7 +70,7 @@ struct Batch {
 }
 
 /// Runs the benchmark and prints its table; an error if a message was lost.
-pub fn run(options: &Options) -> anyhow::Result<()> {
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let scratch = super::scratch(&options.dir, options.allow_tmpfs)?;
     let report = super::until_stopped(measure(options, &scratch.0))?;
     if options.json {

@@ -27,7 +27,7 @@ const LOOPBACK: &str = "127.0.0.0/8";
 
 /// Options of the hidden command that is the server.
 #[derive(Clone, Debug, Args)]
-pub struct ServerOptions {
+pub(crate) struct ServerOptions {
     /// The data directory
     #[arg(long)]
     data_dir: PathBuf,
@@ -57,19 +57,19 @@ struct Ready {
 
 /// What the server tells of itself.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Figures {
+pub(crate) struct Figures {
     /// Commits so far.
-    pub commits: u64,
+    pub(crate) commits: u64,
     /// Fsyncs so far: of commits, of object files and of their folders.
-    pub fsyncs: u64,
+    pub(crate) fsyncs: u64,
     /// Octets written to the database's WAL so far.
     #[serde(default)]
-    pub wal_octets: u64,
+    pub(crate) wal_octets: u64,
     /// Memory that it holds, and the most that it ever held, in KiB.
-    pub rss_kib: u64,
-    pub peak_rss_kib: u64,
+    pub(crate) rss_kib: u64,
+    pub(crate) peak_rss_kib: u64,
     /// Processor time so far, of all its threads.
-    pub cpu_millis: u64,
+    pub(crate) cpu_millis: u64,
 }
 
 impl Figures {
@@ -82,7 +82,7 @@ impl Figures {
 }
 
 /// Serves until standard input ends; each line there asks for the figures.
-pub fn run(options: &ServerOptions) -> anyhow::Result<()> {
+pub(crate) fn run(options: &ServerOptions) -> anyhow::Result<()> {
     let _logs = crate::cli::logs::init(&Log { level: "warn".to_owned(), format: LogFormat::Human });
     crate::cli::serve_on_threads(async {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -203,21 +203,21 @@ fn preload_one(tx: &rusqlite::Connection, number: u64, count: u64, now: Timestam
 }
 
 /// The server's process.
-pub struct Child {
+pub(crate) struct Child {
     process: tokio::process::Child,
     ask: ChildStdin,
     told: Lines<BufReader<ChildStdout>>,
     /// Where it receives mail.
-    pub smtp: SocketAddr,
+    pub(crate) smtp: SocketAddr,
     /// Where its API is.
-    pub http: SocketAddr,
+    pub(crate) http: SocketAddr,
     /// The key of the account with all mail.
-    pub api_key: String,
+    pub(crate) api_key: String,
 }
 
 impl Child {
     /// Starts it and waits until it is ready; `more` are further options of its command.
-    pub async fn start(dir: &Path, ports: &[u16], more: &[&str]) -> anyhow::Result<Self> {
+    pub(crate) async fn start(dir: &Path, ports: &[u16], more: &[&str]) -> anyhow::Result<Self> {
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         let mut process = tokio::process::Command::new(std::env::current_exe()?)
             .arg("bench-server")
@@ -239,19 +239,19 @@ impl Child {
     }
 
     /// Asks for the figures.
-    pub async fn figures(&mut self) -> anyhow::Result<Figures> {
+    pub(crate) async fn figures(&mut self) -> anyhow::Result<Figures> {
         self.ask.write_all(b"\n").await?;
         let line = self.told.next_line().await?.context("the server ended")?;
         Ok(serde_json::from_str(&line)?)
     }
 
     /// Ends it as `kill -9` does.
-    pub async fn kill(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
         self.process.kill().await.context("killing the server")
     }
 
     /// Stops it and waits for its end.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         drop(self.ask);
         self.process.wait().await?;
         Ok(())

@@ -35,7 +35,7 @@ const SHORT_STOP: Duration = Duration::from_secs(1);
 
 /// Options of `mailkite dev`.
 #[derive(Clone, Debug, Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Where mail, keys and the database are kept
     #[arg(long, value_name = "DIR", default_value = "./mailkite-data")]
     data_dir: PathBuf,
@@ -77,7 +77,7 @@ struct Ready {
 }
 
 /// Runs until a signal.
-pub fn run(options: &Options) -> anyhow::Result<()> {
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let level = Log { level: "warn".to_owned(), format: LogFormat::Human };
     let _logs = logs::init(&level);
     let addresses = [("--http", options.http), ("--smtp", options.smtp), ("--submission", options.submission)];

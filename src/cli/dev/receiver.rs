@@ -24,24 +24,24 @@ const REMEMBERED: usize = 64;
 
 /// What a delivery's headers said, and whether both signatures hold.
 #[derive(Clone, Debug)]
-pub struct Received {
+pub(crate) struct Received {
     /// `x-mailkite-signature`.
-    pub signature: String,
+    pub(crate) signature: String,
     /// `webhook-signature`.
-    pub standard_signature: String,
+    pub(crate) standard_signature: String,
     /// Whether both hold.
-    pub genuine: bool,
+    pub(crate) genuine: bool,
 }
 
 /// The receiver; clones share what it remembers.
 #[derive(Clone, Debug, Default)]
-pub struct Receiver {
+pub(crate) struct Receiver {
     seen: Arc<Mutex<HashMap<String, Received>>>,
 }
 
 impl Receiver {
     /// Answers on `listener` for as long as the process runs.
-    pub fn start(listener: TcpListener, secret: String) -> Self {
+    pub(crate) fn start(listener: TcpListener, secret: String) -> Self {
         let receiver = Self::default();
         let (this, secret) = (receiver.clone(), Arc::new(secret));
         tokio::spawn(async move {
@@ -60,7 +60,7 @@ impl Receiver {
     }
 
     /// What was received of an event.
-    pub fn received(&self, event_id: &str) -> Option<Received> {
+    pub(crate) fn received(&self, event_id: &str) -> Option<Received> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(event_id).cloned()
     }
 

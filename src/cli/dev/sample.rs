@@ -17,15 +17,15 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const ATTACHMENT: &str = "bmFtZSxib3JuCkFkYSBMb3ZlbGFjZSwxODE1CkdyYWNlIEhvcHBlciwxOTA2Cg==";
 
 /// The server's last word on the mail.
-pub struct Sent {
+pub(crate) struct Sent {
     /// `250 2.0.0 Ok: msg_…`
-    pub reply: String,
+    pub(crate) reply: String,
     /// From MAIL to that reply.
-    pub took: Duration,
+    pub(crate) took: Duration,
 }
 
 /// Sends the mail and shows each step until its webhook was delivered and verified, or was not.
-pub async fn show(
+pub(crate) async fn show(
     smtp: SocketAddr,
     activity: &mut broadcast::Receiver<Activity>,
     receiver: &Receiver,
@@ -80,7 +80,7 @@ async fn follow(id: &str, activity: &mut broadcast::Receiver<Activity>, receiver
 }
 
 /// Sends the mail.
-pub async fn send(smtp: SocketAddr) -> anyhow::Result<Sent> {
+pub(crate) async fn send(smtp: SocketAddr) -> anyhow::Result<Sent> {
     let stream = TcpStream::connect(smtp).await.context("connecting to our own SMTP port")?;
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).lines();

@@ -20,7 +20,7 @@ const LEAD: usize = 12;
 const TAIL: usize = 26;
 
 /// The terminal, or whoever reads the lines.
-pub struct Screen {
+pub(crate) struct Screen {
     json: bool,
     colour: bool,
     accepted: HashMap<String, Mail>,
@@ -36,7 +36,7 @@ struct Mail {
 
 impl Screen {
     /// A screen on standard output.
-    pub fn new(json: bool) -> Self {
+    pub(crate) fn new(json: bool) -> Self {
         let colour = !json && std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Self { json, colour, accepted: HashMap::new() }
     }
@@ -62,7 +62,7 @@ impl Screen {
     }
 
     /// The server is up.
-    pub fn ready(&self, ready: &Ready, options: &Options, fresh: bool) {
+    pub(crate) fn ready(&self, ready: &Ready, options: &Options, fresh: bool) {
         if self.json {
             return self.line(&serde_json::to_string(ready).unwrap_or_default());
         }
@@ -85,17 +85,17 @@ impl Screen {
     }
 
     /// Something worth a word.
-    pub fn note(&self, text: &str) {
+    pub(crate) fn note(&self, text: &str) {
         self.prose(&format!("  {} {text}", self.paint("33", "!")));
     }
 
     /// The first mail is on its way.
-    pub fn sample_begins(&self) {
+    pub(crate) fn sample_begins(&self) {
         self.prose(&format!("\n{}\n", self.paint("1", "A first mail, from this process to itself")));
     }
 
     /// One step of the first mail.
-    pub fn step(&mut self, good: bool, name: &str, text: &str) {
+    pub(crate) fn step(&mut self, good: bool, name: &str, text: &str) {
         self.prose(&format!(
             "  {} {} {}",
             self.mark(good),
@@ -105,12 +105,12 @@ impl Screen {
     }
 
     /// A further line of a step.
-    pub fn more(&mut self, text: &str) {
+    pub(crate) fn more(&mut self, text: &str) {
         self.prose(&format!("              {}", cut(text, STEP_WIDTH)));
     }
 
     /// What to do next; every command works as pasted.
-    pub fn next_steps(&self, ready: &Ready) {
+    pub(crate) fn next_steps(&self, ready: &Ready) {
         let (host, port) = ready.smtp.rsplit_once(':').unwrap_or((&ready.smtp, "25"));
         self.prose(&format!("\n{}\n", self.paint("1", "Now you")));
         let (smtp, submission, domain) = (&ready.smtp, &ready.submission, ready.domain);
@@ -159,7 +159,7 @@ impl Screen {
     }
 
     /// A mail was accepted, or a webhook attempted.
-    pub fn activity(&mut self, event: &Activity) {
+    pub(crate) fn activity(&mut self, event: &Activity) {
         if self.json {
             return self.line(&as_json(event).to_string());
         }
@@ -217,7 +217,7 @@ impl Screen {
     }
 
     /// Keeps what the lines of a mail's attempts will say of it.
-    pub fn remember(&mut self, event: &Activity) {
+    pub(crate) fn remember(&mut self, event: &Activity) {
         let Activity::Accepted { message_id, from, to, subject, size, .. } = event else { return };
         if self.accepted.len() >= REMEMBERED {
             self.accepted.clear();
@@ -250,7 +250,7 @@ impl Screen {
     }
 
     /// More happened than could be shown.
-    pub fn missed(&self, count: u64) {
+    pub(crate) fn missed(&self, count: u64) {
         if self.json {
             return self.line(&json!({"event": "missed", "count": count}).to_string());
         }
@@ -258,7 +258,7 @@ impl Screen {
     }
 
     /// The end.
-    pub fn stopped(&self) {
+    pub(crate) fn stopped(&self) {
         self.prose("\nStopped. Everything accepted is on disk.");
     }
 

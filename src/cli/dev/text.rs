@@ -4,13 +4,13 @@ use crate::mail::invisible::changes_the_order;
 use std::time::Duration;
 
 /// Columns of the terminal on standard output, within reason; 80 where nobody knows.
-pub fn columns() -> usize {
+pub(crate) fn columns() -> usize {
     let size = rustix::termios::tcgetwinsize(std::io::stdout());
     size.map_or(80, |size| usize::from(size.ws_col)).clamp(60, 160)
 }
 
 /// Octets for people.
-pub fn size(octets: u64) -> String {
+pub(crate) fn size(octets: u64) -> String {
     match octets {
         0..1_000 => format!("{octets} B"),
         1_000..1_000_000 => format!("{}.{} kB", octets / 1_000, octets % 1_000 / 100),
@@ -19,7 +19,7 @@ pub fn size(octets: u64) -> String {
 }
 
 /// A wait for people.
-pub fn wait(wait: Duration) -> String {
+pub(crate) fn wait(wait: Duration) -> String {
     match wait.as_secs() {
         seconds @ 0..100 => format!("{} s", seconds.max(1)),
         seconds @ 100..6_000 => format!("{} min", (seconds + 30) / 60),
@@ -50,12 +50,12 @@ const fn columns_of(c: char) -> usize {
 }
 
 /// Columns that a text takes.
-pub fn width(text: &str) -> usize {
+pub(crate) fn width(text: &str) -> usize {
     text.chars().map(columns_of).sum()
 }
 
 /// Mail text made safe, in at most `columns`.
-pub fn cut(text: &str, columns: usize) -> String {
+pub(crate) fn cut(text: &str, columns: usize) -> String {
     let mut out = String::new();
     let mut taken = 0;
     for c in safe(text) {
@@ -78,7 +78,7 @@ pub fn cut(text: &str, columns: usize) -> String {
 }
 
 /// As [`cut`], and filled with blanks to exactly `columns`.
-pub fn fit(text: &str, columns: usize) -> String {
+pub(crate) fn fit(text: &str, columns: usize) -> String {
     let mut out = cut(text, columns);
     let missing = columns.saturating_sub(width(&out));
     out.extend(std::iter::repeat_n(' ', missing));

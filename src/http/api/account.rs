@@ -31,7 +31,7 @@ const PREFIX_CHARS: usize = 12;
 /// `GET /v1/me`
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Me {
+pub(crate) struct Me {
     #[schema(example = "usr_7fA2kQpVn4tLdA1B")]
     id: String,
     #[schema(example = "ada@acme.dev")]
@@ -47,7 +47,7 @@ pub struct Me {
 
 /// What the account has stored (contract 2.11).
 #[derive(Serialize, ToSchema)]
-pub struct StorageView {
+pub(crate) struct StorageView {
     /// Bytes of messages, files, templates and captures.
     #[schema(example = 73_400_320)]
     used: u64,
@@ -63,7 +63,7 @@ impl From<Stored> for StorageView {
 }
 
 /// The account behind the credential.
-pub async fn me(State(app): State<App>, caller: Caller) -> Result<Json<Me>, ApiError> {
+pub(crate) async fn me(State(app): State<App>, caller: Caller) -> Result<Json<Me>, ApiError> {
     let (id, scope) = (caller.id(), caller.scope());
     let limits = Arc::clone(&app.account_limits);
     let found = app
@@ -84,7 +84,7 @@ pub async fn me(State(app): State<App>, caller: Caller) -> Result<Json<Me>, ApiE
 /// `GET /api/billing/usage`
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Usage {
+pub(crate) struct Usage {
     #[schema(example = "self-hosted")]
     plan: &'static str,
     /// Always null: nothing is metered.
@@ -99,7 +99,7 @@ pub struct Usage {
 }
 
 /// How much the account sent this month.
-pub async fn usage(State(app): State<App>, caller: Caller) -> Result<Json<Usage>, ApiError> {
+pub(crate) async fn usage(State(app): State<App>, caller: Caller) -> Result<Json<Usage>, ApiError> {
     let (start, end) = month_of(app.clock.now());
     let id = caller.id();
     let limits = Arc::clone(&app.account_limits);
@@ -130,19 +130,19 @@ fn month_of(now: Timestamp) -> (Timestamp, Timestamp) {
 
 /// An API key.
 #[derive(Serialize, ToSchema)]
-pub struct Key {
+pub(crate) struct Key {
     #[schema(example = "mk_live_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0")]
     key: String,
 }
 
 /// The account's key, made if there is none.
-pub async fn key(State(app): State<App>, caller: Caller) -> Result<Json<Key>, ApiError> {
+pub(crate) async fn key(State(app): State<App>, caller: Caller) -> Result<Json<Key>, ApiError> {
     caller.needs_account()?;
     Ok(Json(Key { key: app.accounts.api_key(caller.id(), app.clock.now()).await? }))
 }
 
 /// A new key in place of the account's old one.
-pub async fn rotate_key(State(app): State<App>, caller: Caller) -> Result<Json<Key>, ApiError> {
+pub(crate) async fn rotate_key(State(app): State<App>, caller: Caller) -> Result<Json<Key>, ApiError> {
     caller.needs_account()?;
     Ok(Json(Key { key: app.accounts.rotate_api_key(caller.id(), app.clock.now()).await? }))
 }
@@ -150,7 +150,7 @@ pub async fn rotate_key(State(app): State<App>, caller: Caller) -> Result<Json<K
 /// A key that is limited to one domain (contract 2.8).
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ScopedKey {
+pub(crate) struct ScopedKey {
     #[schema(example = "key_1QaZ2wSx3EdC4rFv")]
     id: String,
     #[schema(example = "blog")]
@@ -171,7 +171,7 @@ pub struct ScopedKey {
 }
 
 /// The account's scoped keys.
-pub async fn scoped_keys(State(app): State<App>, caller: Caller) -> Result<Json<Vec<ScopedKey>>, ApiError> {
+pub(crate) async fn scoped_keys(State(app): State<App>, caller: Caller) -> Result<Json<Vec<ScopedKey>>, ApiError> {
     caller.needs_account()?;
     let id = caller.id();
     let rows = app.db.read(move |connection| keys::list_scoped(connection, id)).await?;
@@ -194,7 +194,7 @@ pub async fn scoped_keys(State(app): State<App>, caller: Caller) -> Result<Json<
 /// `POST /api/keys/scoped`
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct NewScopedKey {
+pub(crate) struct NewScopedKey {
     /// Id or name of a domain of the account.
     #[serde(default)]
     #[schema(value_type = String, example = "acme.dev")]
@@ -206,7 +206,7 @@ pub struct NewScopedKey {
 }
 
 /// Makes a key for one domain.
-pub async fn new_scoped_key(
+pub(crate) async fn new_scoped_key(
     State(app): State<App>,
     caller: Caller,
     body: Body,
@@ -247,7 +247,7 @@ pub async fn new_scoped_key(
 }
 
 /// Ends a scoped key.
-pub async fn delete_scoped_key(
+pub(crate) async fn delete_scoped_key(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
@@ -264,30 +264,33 @@ pub async fn delete_scoped_key(
 
 /// A webhook signing secret.
 #[derive(Serialize, ToSchema)]
-pub struct Secret {
+pub(crate) struct Secret {
     #[schema(example = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")]
-    pub secret: String,
+    pub(crate) secret: String,
 }
 
 /// A new webhook signing secret.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct RotatedSecret {
+pub(crate) struct RotatedSecret {
     /// The new secret.
     #[schema(example = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")]
-    pub secret: String,
+    pub(crate) secret: String,
     /// Until then the old secret signs too.
-    pub previous_valid_until: Timestamp,
+    pub(crate) previous_valid_until: Timestamp,
 }
 
 /// The secret of the account's tracking webhooks.
-pub async fn webhook_secret(State(app): State<App>, caller: Caller) -> Result<Json<Secret>, ApiError> {
+pub(crate) async fn webhook_secret(State(app): State<App>, caller: Caller) -> Result<Json<Secret>, ApiError> {
     caller.needs_account()?;
     Ok(Json(Secret { secret: app.accounts.webhook_secret(caller.id()).await? }))
 }
 
 /// A new secret in place of it.
-pub async fn rotate_webhook_secret(State(app): State<App>, caller: Caller) -> Result<Json<RotatedSecret>, ApiError> {
+pub(crate) async fn rotate_webhook_secret(
+    State(app): State<App>,
+    caller: Caller,
+) -> Result<Json<RotatedSecret>, ApiError> {
     caller.needs_account()?;
     let (secret, previous_valid_until) = app.accounts.rotate_webhook_secret(caller.id(), app.clock.now()).await?;
     Ok(Json(RotatedSecret { secret, previous_valid_until }))

@@ -31,7 +31,7 @@ const MAX_EMAIL: usize = 254;
 /// An account, as itself sees it (contract 2.5).
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct User {
+pub(crate) struct User {
     #[schema(example = "usr_7fA2kQpVn4tLdA1B")]
     id: String,
     #[schema(example = "ada@acme.dev")]
@@ -56,7 +56,7 @@ impl User {
 
 /// A new session.
 #[derive(Serialize, ToSchema)]
-pub struct Session {
+pub(crate) struct Session {
     /// A JWT; valid for seven days, until logout, or until the password changes.
     token: String,
     user: User,
@@ -90,7 +90,7 @@ impl From<Refusal> for ApiError {
 /// `POST /api/auth/signup`
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct SignUp {
+pub(crate) struct SignUp {
     /// One address, up to 254 characters; trimmed and lower-cased.
     #[serde(default)]
     #[schema(value_type = String, example = "ada@acme.dev")]
@@ -126,7 +126,7 @@ fn proof(setup_token: Loose<String>, client: &Client) -> Result<Proof, ApiError>
 }
 
 /// Makes an account.
-pub async fn sign_up(
+pub(crate) async fn sign_up(
     State(app): State<App>,
     client: Client,
     _: SignUpLimit,
@@ -141,7 +141,7 @@ pub async fn sign_up(
 }
 
 /// Counts a sign-up of the client address before its body is read (contract 1.7).
-pub struct SignUpLimit;
+pub(crate) struct SignUpLimit;
 
 impl axum::extract::FromRequestParts<App> for SignUpLimit {
     type Rejection = ApiError;
@@ -159,7 +159,7 @@ impl axum::extract::FromRequestParts<App> for SignUpLimit {
 
 /// `POST /api/auth/login`
 #[derive(Deserialize, ToSchema)]
-pub struct LogIn {
+pub(crate) struct LogIn {
     #[serde(default)]
     #[schema(value_type = String, example = "ada@acme.dev")]
     email: Typed,
@@ -173,7 +173,7 @@ pub struct LogIn {
 }
 
 /// Signs in by e-mail and password, or by a ticket.
-pub async fn log_in(State(app): State<App>, client: Client, body: Body) -> Result<Json<Session>, ApiError> {
+pub(crate) async fn log_in(State(app): State<App>, client: Client, body: Body) -> Result<Json<Session>, ApiError> {
     let fields: LogIn = body.fields()?;
     // An empty ticket beside an e-mail is none.
     let has_email = matches!(fields.email.0, Loose::Given(_));
@@ -255,7 +255,7 @@ impl<'a> Attempt<'a> {
 /// `POST /api/auth/google`
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct GoogleSignIn {
+pub(crate) struct GoogleSignIn {
     /// The authorization code that Google gave the browser.
     #[serde(default)]
     #[schema(value_type = String)]
@@ -275,7 +275,7 @@ pub struct GoogleSignIn {
 }
 
 /// Signs in with Google; makes an account if there is none.
-pub async fn google(State(app): State<App>, client: Client, body: Body) -> Result<Json<Session>, ApiError> {
+pub(crate) async fn google(State(app): State<App>, client: Client, body: Body) -> Result<Json<Session>, ApiError> {
     let fields: GoogleSignIn = body.fields()?;
     let code = required(fields.code, "code")?;
     if code.is_empty() {
@@ -308,7 +308,7 @@ pub async fn google(State(app): State<App>, client: Client, body: Body) -> Resul
 }
 
 /// Ends this session.
-pub async fn log_out(State(app): State<App>, caller: Caller) -> Result<Json<Done>, ApiError> {
+pub(crate) async fn log_out(State(app): State<App>, caller: Caller) -> Result<Json<Done>, ApiError> {
     let jti = caller.needs_session()?.to_owned();
     app.db.write_removal(move |tx| sessions::delete(tx, &jti)).await?;
     Ok(DONE)
@@ -317,7 +317,7 @@ pub async fn log_out(State(app): State<App>, caller: Caller) -> Result<Json<Done
 /// `POST /api/auth/password`
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ChangePassword {
+pub(crate) struct ChangePassword {
     /// Required if the account has a password.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
@@ -329,7 +329,7 @@ pub struct ChangePassword {
 
 /// A changed password.
 #[derive(Serialize, ToSchema)]
-pub struct PasswordChanged {
+pub(crate) struct PasswordChanged {
     #[schema(example = true)]
     ok: bool,
     /// The token of a new session; every earlier one has ended.
@@ -337,7 +337,7 @@ pub struct PasswordChanged {
 }
 
 /// Changes the password.
-pub async fn change_password(
+pub(crate) async fn change_password(
     State(app): State<App>,
     caller: Caller,
     client: Client,
@@ -359,14 +359,17 @@ pub async fn change_password(
 
 /// What became of a wish for a verification mail.
 #[derive(Serialize, ToSchema)]
-pub struct VerificationStatus {
+pub(crate) struct VerificationStatus {
     /// `verified`, or `sent`: a link that is valid for 24 hours.
     #[schema(example = "sent")]
     status: &'static str,
 }
 
 /// Mails a link that proves the account's e-mail.
-pub async fn send_verification(State(app): State<App>, caller: Caller) -> Result<Json<VerificationStatus>, ApiError> {
+pub(crate) async fn send_verification(
+    State(app): State<App>,
+    caller: Caller,
+) -> Result<Json<VerificationStatus>, ApiError> {
     caller.needs_account()?;
     let now = app.clock.now();
     if !caller.account.email_verified {
@@ -381,7 +384,7 @@ pub async fn send_verification(State(app): State<App>, caller: Caller) -> Result
 
 /// The token of a verification link.
 #[derive(Deserialize, IntoParams)]
-pub struct VerifyQuery {
+pub(crate) struct VerifyQuery {
     /// As mailed.
     #[serde(default)]
     #[param(value_type = String, required = true)]
@@ -389,7 +392,10 @@ pub struct VerifyQuery {
 }
 
 /// The page behind a verification link: it asks, and changes nothing.
-pub async fn verify_page(State(app): State<App>, Query(query): Query<VerifyQuery>) -> Result<Response, ApiError> {
+pub(crate) async fn verify_page(
+    State(app): State<App>,
+    Query(query): Query<VerifyQuery>,
+) -> Result<Response, ApiError> {
     let Some(account) = app.accounts.find_by_link(&query.token, app.clock.now()).await? else {
         return Ok(unknown_link());
     };
@@ -402,7 +408,7 @@ pub async fn verify_page(State(app): State<App>, Query(query): Query<VerifyQuery
 }
 
 /// Proves the address; posted by that page.
-pub async fn verify(State(app): State<App>, Query(query): Query<VerifyQuery>) -> Result<Response, ApiError> {
+pub(crate) async fn verify(State(app): State<App>, Query(query): Query<VerifyQuery>) -> Result<Response, ApiError> {
     if !app.accounts.verify_email(&query.token, app.clock.now()).await? {
         return Ok(unknown_link());
     }

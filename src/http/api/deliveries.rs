@@ -31,7 +31,7 @@ const AT_ONCE: usize = 1 << 20;
 
 /// A delivery as contract 6.1 shows it.
 #[derive(Serialize, ToSchema)]
-pub struct DeliveryView {
+pub(crate) struct DeliveryView {
     #[schema(value_type = String, example = "dlv_4WnR8sYc1GhT6uJm")]
     id: DeliveryId,
     message_id: Option<String>,
@@ -52,7 +52,7 @@ pub struct DeliveryView {
 
 impl DeliveryView {
     /// The view of a row that belongs to a message.
-    pub fn new(row: DeliveryRow, message_id: Option<String>, webhooks: &Webhooks, now: Timestamp) -> Self {
+    pub(crate) fn new(row: DeliveryRow, message_id: Option<String>, webhooks: &Webhooks, now: Timestamp) -> Self {
         let waits = row.status == "pending";
         let paused_until = webhooks.paused_until(&row.url, row.account_id, now).filter(|_| waits);
         Self {
@@ -76,7 +76,7 @@ impl DeliveryView {
 
 /// An attempt as contract 6.3 shows it.
 #[derive(Serialize, ToSchema)]
-pub struct AttemptView<'a> {
+pub(crate) struct AttemptView<'a> {
     id: String,
     #[schema(value_type = String)]
     delivery_id: &'a DeliveryId,
@@ -124,7 +124,7 @@ impl<'a> AttemptView<'a> {
 /// What came of one attempt, or why there was none (contract 6.3).
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ResultView {
+pub(crate) struct ResultView {
     /// The id that was asked for.
     #[schema(example = "msg_2Hk9QpVn4tLdA1B2")]
     id: String,
@@ -146,13 +146,13 @@ pub struct ResultView {
 
 /// The results of several attempts, in the order asked for.
 #[derive(Serialize, ToSchema)]
-pub struct Results {
+pub(crate) struct Results {
     results: Vec<ResultView>,
 }
 
 impl Results {
     /// The view of what came of a bulk call.
-    pub fn new(results: Vec<BulkResult>) -> Self {
+    pub(crate) fn new(results: Vec<BulkResult>) -> Self {
         let view = |one: BulkResult| ResultView {
             id: one.id,
             delivery_id: one.delivery.map(|delivery| delivery.to_string()),
@@ -175,7 +175,7 @@ impl From<BulkError> for ApiError {
 
 /// What an endpoint answered to one attempt.
 #[derive(Serialize, ToSchema)]
-pub struct AnswerView {
+pub(crate) struct AnswerView {
     /// Success by the route's ack mode.
     ok: bool,
     /// The endpoint's HTTP status.
@@ -205,7 +205,7 @@ impl From<Refused> for ApiError {
 }
 
 /// `POST /api/deliveries/:id/retry`
-pub async fn retry(
+pub(crate) async fn retry(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
@@ -226,7 +226,7 @@ pub async fn retry(
 /// `POST /api/deliveries/retry`
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct BulkRetry {
+pub(crate) struct BulkRetry {
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
     delivery_ids: Loose<Vec<String>>,
@@ -241,7 +241,11 @@ pub struct BulkRetry {
 }
 
 /// `POST /api/deliveries/retry`
-pub async fn retry_many(State(app): State<App>, caller: Caller, body: Body) -> Result<Json<Results>, ApiError> {
+pub(crate) async fn retry_many(
+    State(app): State<App>,
+    caller: Caller,
+    body: Body,
+) -> Result<Json<Results>, ApiError> {
     let fields: BulkRetry = body.fields()?;
     let deliveries = ids(fields.delivery_ids, "deliveryIds")?.into_iter().map(Item::Delivery);
     let messages = ids(fields.message_ids, "messageIds")?.into_iter().map(Item::Message);
@@ -256,13 +260,13 @@ pub async fn retry_many(State(app): State<App>, caller: Caller, body: Body) -> R
 ///
 /// # Errors
 /// 400 `bad_request` for anything else.
-pub fn ids(given: Loose<Vec<String>>, field: &'static str) -> Result<Vec<String>, ApiError> {
+pub(crate) fn ids(given: Loose<Vec<String>>, field: &'static str) -> Result<Vec<String>, ApiError> {
     let bad = || ApiError::field(Code::BadRequest, field, format!("{field} must be a list of strings"));
     Ok(given.optional(bad)?.unwrap_or_default())
 }
 
 /// `GET /api/deliveries/:id/attempts`
-pub async fn attempts(
+pub(crate) async fn attempts(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,

@@ -25,7 +25,7 @@ const MAX_LIMIT: i64 = 200;
 #[derive(Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(rename_all = "camelCase")]
-pub struct ListQuery {
+pub(crate) struct ListQuery {
     /// `pending`, `delivered` or `failed`.
     status: Option<String>,
     /// Id or name of a domain.
@@ -48,7 +48,7 @@ pub struct ListQuery {
 /// A page of deliveries.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct DeliveryPage {
+pub(crate) struct DeliveryPage {
     deliveries: Vec<ListedView>,
     /// What `before` is for the next page; null at the end. A page may be short, or empty, before that.
     next_cursor: Option<String>,
@@ -69,7 +69,7 @@ struct ListedView {
 }
 
 /// `GET /api/deliveries`
-pub async fn list(
+pub(crate) async fn list(
     State(app): State<App>,
     caller: Caller,
     Query(query): Query<ListQuery>,

@@ -21,7 +21,7 @@ const EVENTS: [&str; 5] = ["email.sent", "email.bounced", "email.complained", "e
 
 /// `PUT /api/domains/:id/tracking-webhook`
 #[derive(Deserialize, ToSchema)]
-pub struct TrackingFields {
+pub(crate) struct TrackingFields {
     /// Where sending events go.
     #[serde(default)]
     #[schema(value_type = String, example = "https://app.acme.dev/events")]
@@ -31,7 +31,7 @@ pub struct TrackingFields {
 /// Where a domain's sending events go.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct TrackingView {
+pub(crate) struct TrackingView {
     domain: DomainView,
     tracking_webhook_url: String,
     /// The account's webhook secret; null for a scoped key.
@@ -39,7 +39,7 @@ pub struct TrackingView {
 }
 
 /// `PUT /api/domains/:id/tracking-webhook`
-pub async fn put_tracking(
+pub(crate) async fn put_tracking(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
@@ -59,7 +59,7 @@ pub async fn put_tracking(
 }
 
 /// `DELETE /api/domains/:id/tracking-webhook`
-pub async fn delete_tracking(
+pub(crate) async fn delete_tracking(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
@@ -71,7 +71,7 @@ pub async fn delete_tracking(
 
 /// `PUT /api/domains/:id/webhook-events`
 #[derive(Deserialize, ToSchema)]
-pub struct EventsFields {
+pub(crate) struct EventsFields {
     /// `"all"`, or a list of `email.sent`, `email.bounced`, `email.complained`, `email.opened`, `email.clicked`.
     #[serde(default)]
     #[schema(value_type = Events)]
@@ -80,7 +80,7 @@ pub struct EventsFields {
 
 /// Which sending events the domain's webhook gets.
 #[derive(Serialize, ToSchema)]
-pub struct EventsView {
+pub(crate) struct EventsView {
     domain: DomainView,
     events: Events,
 }
@@ -104,7 +104,7 @@ fn events(given: Option<Value>) -> Result<Events, ApiError> {
 }
 
 /// `PUT /api/domains/:id/webhook-events`
-pub async fn put_events(
+pub(crate) async fn put_events(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
@@ -120,7 +120,7 @@ pub async fn put_events(
 }
 
 /// `DELETE /api/domains/:id/webhook-events`
-pub async fn delete_events(
+pub(crate) async fn delete_events(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
@@ -133,7 +133,7 @@ pub async fn delete_events(
 /// `PUT /api/domains/:id/retention`
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct RetentionFields {
+pub(crate) struct RetentionFields {
     /// Whether nothing of the domain's mail is stored.
     #[serde(default)]
     #[schema(value_type = Option<bool>)]
@@ -147,14 +147,14 @@ pub struct RetentionFields {
 /// How long a domain's messages are kept.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct RetentionView {
+pub(crate) struct RetentionView {
     domain: DomainView,
     zero_retention: bool,
     retention_days: Option<u32>,
 }
 
 /// `PUT /api/domains/:id/retention`
-pub async fn put_retention(
+pub(crate) async fn put_retention(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,

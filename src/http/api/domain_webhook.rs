@@ -25,7 +25,7 @@ use crate::store::{self, domains, domains::DomainRow, former_webhooks};
 /// `PUT /api/domains/:id/webhook`
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct WebhookFields {
+pub(crate) struct WebhookFields {
     /// An https URL.
     #[serde(default)]
     #[schema(value_type = String, example = "https://app.acme.dev/hook")]
@@ -39,7 +39,7 @@ pub struct WebhookFields {
 /// A domain's webhook.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct WebhookView {
+pub(crate) struct WebhookView {
     domain: DomainView,
     #[schema(example = "https://app.acme.dev/hook")]
     webhook_url: String,
@@ -52,7 +52,7 @@ pub struct WebhookView {
 }
 
 /// Sets or replaces it; route id and secret stay.
-pub async fn put(
+pub(crate) async fn put(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
@@ -136,7 +136,11 @@ async fn find(app: &App, domain: &DomainRow) -> Result<Option<RouteRow>, ApiErro
 }
 
 /// Removes it, if there is one.
-pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Done>, ApiError> {
+pub(crate) async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Done>, ApiError> {
     let domain = the_domain(&app, &caller, &id).await?;
     if let Some(route) = find(&app, &domain).await? {
         remove(&app, caller.id(), route.public_id).await?;
@@ -145,7 +149,7 @@ pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<Strin
 }
 
 /// Its signing secret.
-pub async fn secret(
+pub(crate) async fn secret(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
@@ -156,7 +160,7 @@ pub async fn secret(
 }
 
 /// A new signing secret in its place; for a day both sign.
-pub async fn rotate_secret(
+pub(crate) async fn rotate_secret(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
@@ -167,7 +171,7 @@ pub async fn rotate_secret(
 }
 
 /// Posts one signed test event to it.
-pub async fn test(
+pub(crate) async fn test(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,

@@ -24,7 +24,7 @@ use crate::store::{self, routes};
 
 /// A domain (contract 3.1).
 #[derive(Serialize, ToSchema)]
-pub struct DomainView {
+pub(crate) struct DomainView {
     #[schema(example = "dom_2VbXqTpN8rKwM3Ys")]
     id: String,
     user_id: String,
@@ -59,7 +59,7 @@ pub struct DomainView {
 /// The opted-in sending events.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
-pub enum Events {
+pub(crate) enum Events {
     /// `"all"`
     All(String),
     /// Some of them.
@@ -71,7 +71,7 @@ impl DomainView {
     ///
     /// # Errors
     /// Storage trouble.
-    pub fn new(connection: &Connection, row: &DomainRow, user_id: &str) -> store::Result<Self> {
+    pub(crate) fn new(connection: &Connection, row: &DomainRow, user_id: &str) -> store::Result<Self> {
         let webhook = routes::find_domain_webhook(connection, row.id)?;
         let events = row.webhook_events.as_deref().and_then(|json| serde_json::from_str(json).ok());
         let (url, mode) = webhook.map_or((None, None), |route| (route.destination, route.ack_mode));
@@ -103,7 +103,7 @@ const fn status(row: &DomainRow) -> &'static str {
 
 /// A DNS record that the domain needs (contract 3.3).
 #[derive(Serialize, ToSchema)]
-pub struct RecordView {
+pub(crate) struct RecordView {
     /// `MX` or `TXT`.
     #[serde(rename = "type")]
     #[schema(example = "MX")]
@@ -142,7 +142,7 @@ impl From<Seen> for RecordView {
 
 /// A domain with the DNS records that it needs.
 #[derive(Serialize, ToSchema)]
-pub struct DomainWithRecords {
+pub(crate) struct DomainWithRecords {
     domain: DomainView,
     dns: Vec<RecordView>,
 }
@@ -167,7 +167,7 @@ impl From<DomainError> for ApiError {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_domain(connection: &Connection, account: i64, id: &str) -> store::Result<Option<DomainRow>> {
+pub(crate) fn find_domain(connection: &Connection, account: i64, id: &str) -> store::Result<Option<DomainRow>> {
     let name = Domain::parse(id).map(|domain| domain.as_str().to_owned()).unwrap_or_default();
     domains::find_by_name_or_id(connection, account, &name, id)
 }
@@ -176,7 +176,7 @@ pub fn find_domain(connection: &Connection, account: i64, id: &str) -> store::Re
 ///
 /// # Errors
 /// 404 when it is unknown or another account's, 403 beyond a scoped key's domain.
-pub async fn the_domain(app: &App, caller: &Caller, id: &str) -> Result<DomainRow, ApiError> {
+pub(crate) async fn the_domain(app: &App, caller: &Caller, id: &str) -> Result<DomainRow, ApiError> {
     let (account, id) = (caller.id(), id.to_owned());
     let found = app.db.read(move |connection| find_domain(connection, account, &id));
     let domain = found.await?.ok_or_else(ApiError::not_found)?;
@@ -188,7 +188,7 @@ pub async fn the_domain(app: &App, caller: &Caller, id: &str) -> Result<DomainRo
 ///
 /// # Errors
 /// 404 when it was removed meanwhile.
-pub async fn view(app: &App, caller: &Caller, id: i64) -> Result<DomainView, ApiError> {
+pub(crate) async fn view(app: &App, caller: &Caller, id: i64) -> Result<DomainView, ApiError> {
     let user = caller.account.public_id.to_string();
     let view = app.db.read(move |connection| match domains::find_by_row(connection, id)? {
         Some(row) => DomainView::new(connection, &row, &user).map(Some),
@@ -208,7 +208,7 @@ async fn with_records(app: &App, caller: &Caller, row: DomainRow) -> Result<Doma
 }
 
 /// `GET /api/domains`
-pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<DomainView>>, ApiError> {
+pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<DomainView>>, ApiError> {
     let views = app.db.read(move |connection| {
         let user = caller.account.public_id.as_str();
         let rows = domains::list(connection, caller.id(), caller.scope())?;
@@ -219,7 +219,7 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Dom
 
 /// `POST /api/domains`
 #[derive(Deserialize, ToSchema)]
-pub struct NewDomain {
+pub(crate) struct NewDomain {
     /// Two or more labels; non-ASCII names are stored as A-labels.
     #[serde(default)]
     #[schema(value_type = String, example = "acme.dev")]
@@ -227,7 +227,7 @@ pub struct NewDomain {
 }
 
 /// `POST /api/domains`
-pub async fn add(
+pub(crate) async fn add(
     State(app): State<App>,
     caller: Caller,
     body: Body,
@@ -242,7 +242,7 @@ pub async fn add(
 }
 
 /// `GET /api/domains/:id`
-pub async fn detail(
+pub(crate) async fn detail(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
@@ -252,7 +252,11 @@ pub async fn detail(
 }
 
 /// `DELETE /api/domains/:id`
-pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Done>, ApiError> {
+pub(crate) async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Done>, ApiError> {
     let row = the_domain(&app, &caller, &id).await?;
     caller.needs_account()?;
     let routes = app.domains.remove(&row).await?;
@@ -262,7 +266,7 @@ pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<Strin
 
 /// The results of one check.
 #[derive(Serialize, ToSchema)]
-pub struct DnsChecks {
+pub(crate) struct DnsChecks {
     mx: bool,
     spf: bool,
     dkim: bool,
@@ -278,7 +282,7 @@ impl From<Flags> for DnsChecks {
 /// `POST /api/domains/:id/verify`
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct VerifiedView {
+pub(crate) struct VerifiedView {
     /// `pending` or `verified`.
     #[schema(example = "verified")]
     status: &'static str,
@@ -288,7 +292,7 @@ pub struct VerifiedView {
 }
 
 /// `POST /api/domains/:id/verify`
-pub async fn verify(
+pub(crate) async fn verify(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,

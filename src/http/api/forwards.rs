@@ -15,7 +15,7 @@ use crate::store::destinations::Answer;
 
 /// The token of a link.
 #[derive(Deserialize, IntoParams)]
-pub struct TokenQuery {
+pub(crate) struct TokenQuery {
     /// As mailed.
     #[serde(default)]
     #[param(value_type = String, required = true)]
@@ -23,24 +23,30 @@ pub struct TokenQuery {
 }
 
 /// The question whether to confirm.
-pub async fn show_confirm(State(app): State<App>, Query(query): Query<TokenQuery>) -> Result<Response, ApiError> {
+pub(crate) async fn show_confirm(
+    State(app): State<App>,
+    Query(query): Query<TokenQuery>,
+) -> Result<Response, ApiError> {
     let text = "Somebody wants to forward mail to your address. It starts only if you confirm.";
     show(&app, &query.token, || question("Do you want this mail?", text, "Yes, forward it to me")).await
 }
 
 /// The question whether to decline.
-pub async fn show_decline(State(app): State<App>, Query(query): Query<TokenQuery>) -> Result<Response, ApiError> {
+pub(crate) async fn show_decline(
+    State(app): State<App>,
+    Query(query): Query<TokenQuery>,
+) -> Result<Response, ApiError> {
     let text = "Nothing is forwarded to you then, and you are not asked again for a long time.";
     show(&app, &query.token, || question("Do you not want this mail?", text, "No, and do not ask again")).await
 }
 
 /// Confirms.
-pub async fn confirm(State(app): State<App>, Query(query): Query<TokenQuery>) -> Result<Response, ApiError> {
+pub(crate) async fn confirm(State(app): State<App>, Query(query): Query<TokenQuery>) -> Result<Response, ApiError> {
     answer(&app, &query.token, Answer::Confirmed, "Mail is forwarded to you").await
 }
 
 /// Declines.
-pub async fn decline(State(app): State<App>, Query(query): Query<TokenQuery>) -> Result<Response, ApiError> {
+pub(crate) async fn decline(State(app): State<App>, Query(query): Query<TokenQuery>) -> Result<Response, ApiError> {
     answer(&app, &query.token, Answer::Declined, "Nothing is forwarded to you").await
 }
 

@@ -16,13 +16,13 @@ use crate::http::files::{self, OwnFile};
 use crate::http::memory::RequestMemory;
 
 /// The largest file, and all files of one message together (contract 1.9).
-pub const MAX_BYTES: usize = 26_214_400;
+pub(crate) const MAX_BYTES: usize = 26_214_400;
 /// Base64 is decoded in pieces of so many characters, a multiple of four.
 const PIECE: usize = 64 * 1024;
 
 /// Why there is no file.
 #[derive(Debug)]
-pub enum FileFault {
+pub(crate) enum FileFault {
     /// The text is no base64.
     Base64,
     /// The URL is refused by its form.
@@ -37,11 +37,11 @@ pub enum FileFault {
 
 /// A file as base64, decoded while its field is read: text and octets never stand side by side, beyond a piece.
 #[derive(Debug)]
-pub struct Base64File(pub Result<Vec<u8>, FileFault>);
+pub(crate) struct Base64File(pub(crate) Result<Vec<u8>, FileFault>);
 
 impl Base64File {
     /// Whether it is a file without content.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.as_ref().is_ok_and(Vec::is_empty)
     }
 }
@@ -118,7 +118,7 @@ fn without_data_head(text: &str) -> Result<&str, FileFault> {
 }
 
 /// What the files of one request may have together, and hold of the memory budget while they are loaded.
-pub struct Together {
+pub(crate) struct Together {
     memory: RequestMemory,
     /// Octets of them so far.
     octets: AtomicUsize,
@@ -126,7 +126,7 @@ pub struct Together {
 
 impl Together {
     /// Beside files of `octets`, which are in memory.
-    pub const fn new(memory: RequestMemory, octets: usize) -> Self {
+    pub(crate) const fn new(memory: RequestMemory, octets: usize) -> Self {
         Self { memory, octets: AtomicUsize::new(octets) }
     }
 
@@ -134,7 +134,7 @@ impl Together {
     ///
     /// # Errors
     /// All together are too large, or there is no memory.
-    pub async fn add(&self, octets: usize) -> Result<(), FileFault> {
+    pub(crate) async fn add(&self, octets: usize) -> Result<(), FileFault> {
         let all = self.octets.fetch_add(octets, Ordering::Relaxed).saturating_add(octets);
         if all > MAX_BYTES {
             return Err(FileFault::TooLarge);
@@ -144,7 +144,7 @@ impl Together {
 }
 
 /// What files of so many octets take while a message with them is written: each stands in base64 beside its octets.
-pub const fn written(octets: usize) -> usize {
+pub(crate) const fn written(octets: usize) -> usize {
     octets + octets / 3 * 4 + octets / 24
 }
 
@@ -158,7 +158,7 @@ impl Allowance for Together {
 }
 
 /// Whether a URL may be fetched, as far as its form tells.
-pub fn check_url(app: &App, url: &str) -> Result<(), FileFault> {
+pub(crate) fn check_url(app: &App, url: &str) -> Result<(), FileFault> {
     if files::is_own_link(app, url) {
         return Ok(());
     }
@@ -166,7 +166,7 @@ pub fn check_url(app: &App, url: &str) -> Result<(), FileFault> {
 }
 
 /// Where a file is to come from, once it is known how large it is if that can be known.
-pub enum Located {
+pub(crate) enum Located {
     /// A file of this server.
     Own(OwnFile),
     /// Somewhere else.
@@ -177,7 +177,7 @@ pub enum Located {
 ///
 /// # Errors
 /// The link is not valid, or all are too large together. Nothing was read.
-pub async fn locate(app: &App, url: String, together: &Together) -> Result<Located, FileFault> {
+pub(crate) async fn locate(app: &App, url: String, together: &Together) -> Result<Located, FileFault> {
     let Some(found) = files::find_own_link(app, &url).await else { return Ok(Located::Remote(url)) };
     let file = found.map_err(|error| FileFault::Fetch(error.code().sentence().to_owned()))?;
     together.add(usize::try_from(file.size()).unwrap_or(usize::MAX)).await?;
@@ -188,7 +188,7 @@ pub async fn locate(app: &App, url: String, together: &Together) -> Result<Locat
 ///
 /// # Errors
 /// It cannot be had.
-pub async fn load(app: &App, located: Located, together: &Together) -> Result<Fetched, FileFault> {
+pub(crate) async fn load(app: &App, located: Located, together: &Together) -> Result<Fetched, FileFault> {
     let url = match located {
         Located::Own(file) => {
             let read = file.read(app).await;

@@ -29,7 +29,7 @@ const MAX_TEXT_BYTES: usize = 26_214_400;
 /// `POST /v1/route`
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct InjectFields {
+pub(crate) struct InjectFields {
     /// Any address, `a@b` or `Name <a@b>`.
     #[serde(default)]
     #[schema(value_type = String, example = "ada@example.com")]
@@ -55,7 +55,7 @@ pub struct InjectFields {
 
 /// What became of it.
 #[derive(Serialize, ToSchema)]
-pub struct InjectedView {
+pub(crate) struct InjectedView {
     /// Names nothing stored when the action is `drop`.
     #[schema(example = "msg_2Hk9QpVn4tLdA1B2")]
     id: String,
@@ -83,7 +83,7 @@ fn bad(field: &'static str, message: &'static str) -> ApiError {
 }
 
 /// `POST /v1/route`
-pub async fn inject(
+pub(crate) async fn inject(
     State(app): State<App>,
     caller: Caller,
     memory: RequestMemory,

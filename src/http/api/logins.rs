@@ -15,7 +15,7 @@ use crate::store::sessions;
 
 /// Where an account is signed in.
 #[derive(Serialize, ToSchema)]
-pub struct Logins {
+pub(crate) struct Logins {
     /// Newest first, at most a hundred.
     sessions: Vec<LoginView>,
 }
@@ -35,7 +35,7 @@ struct LoginView {
 }
 
 /// `GET /api/auth/sessions`
-pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Logins>, ApiError> {
+pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Logins>, ApiError> {
     let own = caller.needs_session()?.to_owned();
     let (account, now) = (caller.id(), app.clock.now());
     let rows = app.db.read(move |connection| sessions::list(connection, account, now)).await?;
@@ -51,7 +51,11 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Logins>
 }
 
 /// `DELETE /api/auth/sessions/:id`
-pub async fn end(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Done>, ApiError> {
+pub(crate) async fn end(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Done>, ApiError> {
     caller.needs_session()?;
     let account = caller.id();
     let ended = app.db.write_removal(move |tx| sessions::delete_own(tx, account, &id)).await?;

@@ -38,7 +38,7 @@ const MAX_LIMIT: i64 = 200;
 
 /// What the list is asked for; numbers come as text so that a bad one gets the contract's error.
 #[derive(Deserialize, IntoParams)]
-pub struct ListQuery {
+pub(crate) struct ListQuery {
     /// Only messages with a smaller `received_at`, in milliseconds.
     #[param(value_type = Option<i64>)]
     before: Option<String>,
@@ -69,7 +69,7 @@ struct Party {
 
 /// A message in a list (contract 5.3).
 #[derive(Serialize, ToSchema)]
-pub struct MessageView {
+pub(crate) struct MessageView {
     #[schema(value_type = String, example = "msg_2Hk9QpVn4tLdA1B2")]
     id: MessageId,
     user_id: String,
@@ -148,7 +148,7 @@ impl From<RecipientRow> for RecipientView {
 
 /// `GET /api/messages/:id`
 #[derive(Serialize, ToSchema)]
-pub struct Detail {
+pub(crate) struct Detail {
     message: DetailView,
     deliveries: Vec<DeliveryView>,
     attachments: Vec<AttachmentView>,
@@ -171,7 +171,7 @@ struct AttachmentView {
 
 impl MessageView {
     /// The view of a row; `beside` is what an outbound message has besides.
-    pub fn new(row: &MessageRow, beside: Option<Submission>, tally: Tally, user_id: &str) -> Self {
+    pub(crate) fn new(row: &MessageRow, beside: Option<Submission>, tally: Tally, user_id: &str) -> Self {
         let beside = beside.unwrap_or_default();
         let listed = beside.header_to.and_then(|json| serde_json::from_str(&json).ok());
         let to = listed.unwrap_or_else(|| vec![Party { address: row.to_addr.clone(), name: row.to_name.clone() }]);
@@ -211,7 +211,7 @@ impl MessageView {
 }
 
 /// `GET /api/messages`
-pub async fn list(
+pub(crate) async fn list(
     State(app): State<App>,
     caller: Caller,
     Query(query): Query<ListQuery>,
@@ -263,7 +263,7 @@ pub async fn list(
 ///
 /// # Errors
 /// Storage trouble.
-pub fn beside(connection: &Connection, row: &MessageRow) -> store::Result<Option<Submission>> {
+pub(crate) fn beside(connection: &Connection, row: &MessageRow) -> store::Result<Option<Submission>> {
     if row.outbound { submissions::find(connection, row.id) } else { Ok(None) }
 }
 
@@ -271,7 +271,7 @@ pub fn beside(connection: &Connection, row: &MessageRow) -> store::Result<Option
 ///
 /// # Errors
 /// 404 when it is unknown or another account's, 403 beyond a scoped key's domain.
-pub fn find_message(
+pub(crate) fn find_message(
     connection: &Connection,
     caller: &Caller,
     id: &MessageId,
@@ -282,7 +282,7 @@ pub fn find_message(
 }
 
 /// `GET /api/messages/:id`
-pub async fn detail(
+pub(crate) async fn detail(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
@@ -376,7 +376,7 @@ fn attachment_view(row: &MessageRow, index: u32, part: Part, links: &Links) -> A
 }
 
 /// `GET /api/messages/:id/raw`
-pub async fn raw(
+pub(crate) async fn raw(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
@@ -408,7 +408,11 @@ fn is_in_queue(row: &MessageRow) -> bool {
 }
 
 /// `DELETE /api/messages/:id`
-pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Done>, ApiError> {
+pub(crate) async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Done>, ApiError> {
     let id = MessageId::parse(&id).ok_or_else(ApiError::not_found)?;
     let row = app.db.read(move |connection| find_message(connection, &caller, &id)).await??;
     if is_in_queue(&row) {

@@ -37,7 +37,7 @@ type Key = (i64, &'static str);
 
 /// Answers that still serve, and when each was made.
 #[derive(Default)]
-pub struct Kept(Mutex<HashMap<Key, (Timestamp, Value)>>);
+pub(crate) struct Kept(Mutex<HashMap<Key, (Timestamp, Value)>>);
 
 impl Kept {
     fn find(&self, key: Key, now: Timestamp) -> Option<Value> {
@@ -57,7 +57,7 @@ impl Kept {
 
 /// Of which time.
 #[derive(Deserialize, IntoParams)]
-pub struct OverviewQuery {
+pub(crate) struct OverviewQuery {
     /// `hour`, `day` (default) or `week`.
     range: Option<String>,
 }
@@ -65,7 +65,7 @@ pub struct OverviewQuery {
 /// How it goes.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Overview {
+pub(crate) struct Overview {
     /// `hour`, `day` or `week`.
     range: &'static str,
     /// Milliseconds of a bucket: a minute, an hour or six.
@@ -154,7 +154,7 @@ struct Attention {
 }
 
 /// `GET /api/overview`
-pub async fn overview(
+pub(crate) async fn overview(
     State(app): State<App>,
     caller: Caller,
     Query(query): Query<OverviewQuery>,

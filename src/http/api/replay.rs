@@ -24,7 +24,7 @@ const MAX_LIMIT: i64 = 100;
 
 /// Where to look for candidates.
 #[derive(Deserialize, IntoParams)]
-pub struct CandidatesQuery {
+pub(crate) struct CandidatesQuery {
     /// Only messages with a smaller `received_at`, in milliseconds.
     #[param(value_type = Option<i64>)]
     before: Option<String>,
@@ -35,7 +35,7 @@ pub struct CandidatesQuery {
 
 /// A message that the route covers.
 #[derive(Serialize, ToSchema)]
-pub struct CandidateView {
+pub(crate) struct CandidateView {
     #[serde(flatten)]
     row: MessageView,
     /// Whether it was delivered to this route.
@@ -45,14 +45,14 @@ pub struct CandidateView {
 /// One step through the messages that a route covers.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct CandidatesView {
+pub(crate) struct CandidatesView {
     messages: Vec<CandidateView>,
     /// The cursor to go on with; null at the end. A page may be short although it is set.
     next_before: Option<Timestamp>,
 }
 
 /// `GET /api/routes/:id/candidates`
-pub async fn candidates(
+pub(crate) async fn candidates(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
@@ -93,7 +93,7 @@ pub async fn candidates(
 /// `POST /api/routes/:id/deliver`
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Replay {
+pub(crate) struct Replay {
     /// 1 to 50 ids of stored inbound messages.
     #[serde(default)]
     #[schema(value_type = Vec<String>, required = true)]
@@ -101,7 +101,7 @@ pub struct Replay {
 }
 
 /// `POST /api/routes/:id/deliver`
-pub async fn deliver(
+pub(crate) async fn deliver(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,

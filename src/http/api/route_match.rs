@@ -16,7 +16,7 @@ use crate::store::{domains, routes};
 
 /// The address.
 #[derive(Deserialize, IntoParams)]
-pub struct MatchQuery {
+pub(crate) struct MatchQuery {
     /// A recipient's address.
     #[param(required = true)]
     address: Option<String>,
@@ -24,7 +24,7 @@ pub struct MatchQuery {
 
 /// What mail to an address would reach.
 #[derive(Serialize, ToSchema)]
-pub struct MatchView {
+pub(crate) struct MatchView {
     /// The address as routes compare it.
     address: String,
     /// Whether it lies on a verified domain of the account; others reach no route.
@@ -36,7 +36,7 @@ pub struct MatchView {
 }
 
 /// `GET /api/routes/match`
-pub async fn find(
+pub(crate) async fn find(
     State(app): State<App>,
     caller: Caller,
     Query(query): Query<MatchQuery>,

@@ -29,7 +29,7 @@ use crate::store::{self, destinations, domains, former_webhooks};
 
 /// A route (contract 4.3).
 #[derive(Serialize, ToSchema)]
-pub struct RouteView {
+pub(crate) struct RouteView {
     #[schema(example = "rte_9c31aB7KmPq2XwZe")]
     id: String,
     user_id: String,
@@ -110,7 +110,7 @@ impl RouteView {
 
 /// A new route with its secret.
 #[derive(Serialize, ToSchema)]
-pub struct CreatedRoute {
+pub(crate) struct CreatedRoute {
     #[serde(flatten)]
     row: RouteView,
     /// Null unless the action is `webhook`.
@@ -119,7 +119,7 @@ pub struct CreatedRoute {
 }
 
 /// `GET /api/routes`
-pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<RouteView>>, ApiError> {
+pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<RouteView>>, ApiError> {
     let (account, scope) = (caller.id(), caller.scope());
     let (asked, user) = (app.clone(), caller.account.public_id.to_string());
     let views = app.db.read(move |connection| {
@@ -132,7 +132,7 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<Rou
 /// `POST /api/routes`
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct NewRouteFields {
+pub(crate) struct NewRouteFields {
     /// An address, a pattern with one `*` in its local part, or `/regex/`.
     #[serde(default, rename = "match")]
     #[schema(value_type = String, example = "support@acme.dev")]
@@ -251,7 +251,7 @@ const PLAIN_LOCALHOST: &str =
     "a valid https url is required; http to this host needs the setting webhook.allow_localhost";
 
 /// A URL that webhooks may be posted to (contract 9.1).
-pub fn webhook_url(app: &App, given: Loose<String>, field: &'static str) -> Result<String, ApiError> {
+pub(crate) fn webhook_url(app: &App, given: Loose<String>, field: &'static str) -> Result<String, ApiError> {
     let url = given.required(|| ApiError::at(Code::BadUrl, field))?;
     let url = url.trim();
     match Target::parse(url, &app.webhooks.policy) {
@@ -268,7 +268,7 @@ fn is_plain_localhost(app: &App, url: &str) -> bool {
 }
 
 /// An acknowledgement mode.
-pub fn ack_mode(given: Loose<String>) -> Result<Option<String>, ApiError> {
+pub(crate) fn ack_mode(given: Loose<String>) -> Result<Option<String>, ApiError> {
     let bad = || ApiError::field(Code::BadRequest, "ackMode", "ackMode must be lenient, ack or control");
     match given.optional(bad)? {
         Some(word) if !["lenient", "ack", "control"].contains(&word.as_str()) => Err(bad()),
@@ -292,7 +292,7 @@ async fn ask_destination(app: &App, caller: &Caller, route: &RouteRow) -> Result
 }
 
 /// `POST /api/routes`
-pub async fn create(
+pub(crate) async fn create(
     State(app): State<App>,
     caller: Caller,
     body: Body,
@@ -365,7 +365,7 @@ fn find_route(connection: &Connection, caller: &Caller, id: &RouteId) -> store::
 ///
 /// # Errors
 /// 404 or 403, as there.
-pub async fn the_route(app: &App, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
+pub(crate) async fn the_route(app: &App, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
     let id = RouteId::parse(id).ok_or_else(ApiError::not_found)?;
     let caller = caller.clone();
     app.db.read(move |connection| find_route(connection, &caller, &id)).await?
@@ -379,7 +379,7 @@ async fn the_webhook(app: &App, caller: &Caller, id: &str) -> Result<RouteRow, A
 /// `PATCH /api/routes/:id`
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct RouteChange {
+pub(crate) struct RouteChange {
     #[serde(default)]
     #[schema(value_type = Option<bool>)]
     active: Loose<bool>,
@@ -398,7 +398,7 @@ pub struct RouteChange {
 }
 
 /// `PATCH /api/routes/:id`
-pub async fn change(
+pub(crate) async fn change(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
@@ -473,7 +473,11 @@ pub async fn change(
 }
 
 /// `DELETE /api/routes/:id`
-pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Done>, ApiError> {
+pub(crate) async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Done>, ApiError> {
     let route = the_route(&app, &caller, &id).await?;
     remove(&app, caller.id(), route.public_id).await?;
     Ok(DONE)
@@ -483,7 +487,7 @@ pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<Strin
 ///
 /// # Errors
 /// Storage trouble.
-pub async fn remove(app: &App, account: i64, id: RouteId) -> Result<(), ApiError> {
+pub(crate) async fn remove(app: &App, account: i64, id: RouteId) -> Result<(), ApiError> {
     let (gone, now) = (id.clone(), app.clock.now());
     let removed = app.db.write_removal(move |tx| {
         let webhook = routes::find(tx, &gone)?.filter(|route| route.is_domain_webhook);
@@ -499,7 +503,7 @@ pub async fn remove(app: &App, account: i64, id: RouteId) -> Result<(), ApiError
 }
 
 /// `POST /api/routes/:id/secret/rotate`
-pub async fn rotate_secret(
+pub(crate) async fn rotate_secret(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
@@ -512,7 +516,7 @@ pub async fn rotate_secret(
 ///
 /// # Errors
 /// Storage trouble.
-pub async fn rotate(app: &App, account: i64, id: RouteId) -> Result<RotatedSecret, ApiError> {
+pub(crate) async fn rotate(app: &App, account: i64, id: RouteId) -> Result<RotatedSecret, ApiError> {
     let (secret, now) = (secrets::new_webhook_secret(), app.clock.now());
     let (sealed, until) = (app.secrets.seal(SECRET_PURPOSE, secret.as_bytes()), now.plus(BOTH_SIGN));
     app.db.write(move |tx| routes::rotate_secret(tx, &id, &sealed, until, now)).await?;

@@ -19,7 +19,7 @@ use crate::tls::CertificateFacts;
 /// What the server is and how it stands.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ServerView {
+pub(crate) struct ServerView {
     #[schema(example = "0.1.0")]
     version: &'static str,
     hostname: String,
@@ -41,7 +41,7 @@ pub struct ServerView {
 /// What waits.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct QueueView {
+pub(crate) struct QueueView {
     /// Deliveries of webhooks.
     webhooks: u64,
     /// Messages that are being sent.
@@ -59,18 +59,18 @@ impl From<figures::Waiting> for QueueView {
 /// The file system of the data directory.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct DiskView {
+pub(crate) struct DiskView {
     /// Its size, in octets.
-    pub total_bytes: u64,
+    pub(crate) total_bytes: u64,
     /// What mail may still fill.
-    pub free_bytes: u64,
+    pub(crate) free_bytes: u64,
     /// The database with its log.
-    pub database_bytes: u64,
+    pub(crate) database_bytes: u64,
 }
 
 impl DiskView {
     /// How the disk stands; nothing when it cannot be asked.
-    pub fn look(data_dir: &Path) -> Option<Self> {
+    pub(crate) fn look(data_dir: &Path) -> Option<Self> {
         let size = |name: &str| std::fs::metadata(data_dir.join(name)).map_or(0, |found| found.len());
         let database_bytes = size(store::FILE_NAME) + size(&format!("{}-wal", store::FILE_NAME));
         let free_bytes = DataDir::free_bytes(data_dir).ok()?;
@@ -79,7 +79,7 @@ impl DiskView {
     }
 
     /// Less than a GiB, or a twentieth of it, is free.
-    pub const fn is_nearly_full(&self) -> bool {
+    pub(crate) const fn is_nearly_full(&self) -> bool {
         self.free_bytes < 1 << 30 || self.free_bytes < self.total_bytes / 20
     }
 }
@@ -87,7 +87,7 @@ impl DiskView {
 /// The certificate that this server shows.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct CertificateView {
+pub(crate) struct CertificateView {
     subject: String,
     not_after: Timestamp,
     self_signed: bool,
@@ -100,7 +100,7 @@ impl From<CertificateFacts> for CertificateView {
 }
 
 /// `GET /api/server`
-pub async fn facts(State(app): State<App>, caller: Caller) -> Result<Json<ServerView>, ApiError> {
+pub(crate) async fn facts(State(app): State<App>, caller: Caller) -> Result<Json<ServerView>, ApiError> {
     caller.needs_account()?;
     let account = caller.id();
     let waiting = app.db.read(move |connection| figures::waiting(connection, account)).await?;

@@ -10,7 +10,7 @@ use crate::http::extract::Query;
 
 /// A domain that somebody would buy.
 #[derive(Deserialize, IntoParams)]
-pub struct RegisterQuery {
+pub(crate) struct RegisterQuery {
     /// Its name.
     #[param(required = true)]
     domain: Option<String>,
@@ -18,7 +18,7 @@ pub struct RegisterQuery {
 
 /// This server sells no domains.
 #[derive(Serialize, ToSchema)]
-pub struct RegisterView {
+pub(crate) struct RegisterView {
     configured: bool,
     #[schema(example = "acme.dev")]
     domain: String,
@@ -26,7 +26,10 @@ pub struct RegisterView {
 }
 
 /// `GET /api/domains/register/check`
-pub async fn register_check(_: Caller, Query(query): Query<RegisterQuery>) -> Result<Json<RegisterView>, ApiError> {
+pub(crate) async fn register_check(
+    _: Caller,
+    Query(query): Query<RegisterQuery>,
+) -> Result<Json<RegisterView>, ApiError> {
     let domain = query.domain.filter(|domain| !domain.is_empty());
     let domain = domain.ok_or_else(|| ApiError::field(Code::BadRequest, "domain", "domain is required"))?;
     Ok(Json(RegisterView { configured: false, domain, available: false }))
@@ -34,7 +37,7 @@ pub async fn register_check(_: Caller, Query(query): Query<RegisterQuery>) -> Re
 
 /// A search of the documentation.
 #[derive(Deserialize, IntoParams)]
-pub struct DocsQuery {
+pub(crate) struct DocsQuery {
     /// What to look for.
     #[serde(default)]
     query: String,
@@ -42,12 +45,12 @@ pub struct DocsQuery {
 
 /// This server carries no searchable documentation.
 #[derive(Serialize, ToSchema)]
-pub struct DocsView {
+pub(crate) struct DocsView {
     query: String,
     matches: Vec<String>,
 }
 
 /// `GET /v1/docs/search`
-pub async fn docs_search(Query(query): Query<DocsQuery>) -> Json<DocsView> {
+pub(crate) async fn docs_search(Query(query): Query<DocsQuery>) -> Json<DocsView> {
     Json(DocsView { query: query.query, matches: Vec::new() })
 }

@@ -25,7 +25,7 @@ const REASONS: &[&str] = &["manual", "unsubscribe", "bounce", "complaint"];
 
 /// `GET /api/contacts/suppressions`
 #[derive(Deserialize, IntoParams)]
-pub struct ListQuery {
+pub(crate) struct ListQuery {
     /// Only those with a smaller `created_at`, in milliseconds.
     #[param(value_type = Option<i64>)]
     before: Option<String>,
@@ -54,14 +54,14 @@ impl From<Suppression> for SuppressionView {
 
 /// `GET /api/contacts/suppressions`
 #[derive(Serialize, ToSchema)]
-pub struct SuppressionList {
+pub(crate) struct SuppressionList {
     /// Newest first.
     suppressions: Vec<SuppressionView>,
 }
 
 /// `POST /api/contacts/suppressions`
 #[derive(Deserialize, ToSchema)]
-pub struct SuppressionFields {
+pub(crate) struct SuppressionFields {
     #[serde(default)]
     #[schema(value_type = String, required = true, example = "x@example.com")]
     email: Loose<String>,
@@ -77,7 +77,7 @@ pub struct SuppressionFields {
 
 /// `POST /api/contacts/suppressions`
 #[derive(Serialize, ToSchema)]
-pub struct SuppressionAdded {
+pub(crate) struct SuppressionAdded {
     /// Always true.
     ok: bool,
     suppression: SuppressionView,
@@ -85,7 +85,7 @@ pub struct SuppressionAdded {
 
 /// A sender whose mail is stored as spam and calls no webhook.
 #[derive(Serialize, ToSchema)]
-pub struct BlockedView {
+pub(crate) struct BlockedView {
     #[schema(example = "x@example.com")]
     email: String,
     created_at: Timestamp,
@@ -99,7 +99,7 @@ impl From<BlockedSender> for BlockedView {
 
 /// `POST /api/blocked-senders`
 #[derive(Deserialize, ToSchema)]
-pub struct BlockedFields {
+pub(crate) struct BlockedFields {
     #[serde(default)]
     #[schema(value_type = String, required = true, example = "x@example.com")]
     email: Loose<String>,
@@ -118,7 +118,7 @@ fn normalized(text: &str) -> Option<String> {
 }
 
 /// `GET /api/contacts/suppressions`
-pub async fn list(
+pub(crate) async fn list(
     State(app): State<App>,
     caller: Caller,
     Query(query): Query<ListQuery>,
@@ -132,7 +132,7 @@ pub async fn list(
 }
 
 /// `POST /api/contacts/suppressions`
-pub async fn add(
+pub(crate) async fn add(
     State(app): State<App>,
     caller: Caller,
     body: Body,
@@ -162,7 +162,7 @@ pub async fn add(
 }
 
 /// `DELETE /api/contacts/suppressions/:email`
-pub async fn remove(
+pub(crate) async fn remove(
     State(app): State<App>,
     caller: Caller,
     Path(email): Path<String>,
@@ -174,14 +174,14 @@ pub async fn remove(
 }
 
 /// `GET /api/blocked-senders`
-pub async fn list_blocked(State(app): State<App>, caller: Caller) -> Result<Json<Vec<BlockedView>>, ApiError> {
+pub(crate) async fn list_blocked(State(app): State<App>, caller: Caller) -> Result<Json<Vec<BlockedView>>, ApiError> {
     caller.needs_account()?;
     let rows = app.db.read(move |connection| blocked::list(connection, caller.id())).await?;
     Ok(Json(rows.into_iter().map(Into::into).collect()))
 }
 
 /// `POST /api/blocked-senders`
-pub async fn block(
+pub(crate) async fn block(
     State(app): State<App>,
     caller: Caller,
     body: Body,
@@ -204,7 +204,7 @@ pub async fn block(
 }
 
 /// `DELETE /api/blocked-senders/:email`
-pub async fn unblock(
+pub(crate) async fn unblock(
     State(app): State<App>,
     caller: Caller,
     Path(email): Path<String>,

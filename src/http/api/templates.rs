@@ -27,7 +27,7 @@ const BASE_TIME: Timestamp = Timestamp::from_millis(0);
 
 /// A template without its bodies.
 #[derive(Serialize, ToSchema)]
-pub struct MetaView {
+pub(crate) struct MetaView {
     #[schema(example = "tpl_5TgB6yHn7UjM8iKo")]
     id: String,
     #[schema(example = "Welcome")]
@@ -41,7 +41,7 @@ pub struct MetaView {
 
 /// A template.
 #[derive(Serialize, ToSchema)]
-pub struct FullView {
+pub(crate) struct FullView {
     #[serde(flatten)]
     meta: MetaView,
     html: Option<String>,
@@ -58,7 +58,7 @@ pub struct FullView {
 /// `POST /api/templates` and `PUT /api/templates/:id`
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct TemplateFields {
+pub(crate) struct TemplateFields {
     /// A template to begin with; only when it is made.
     base_id: Option<String>,
     /// 1 to 200 characters; required without `baseId`.
@@ -74,7 +74,7 @@ pub struct TemplateFields {
 
 /// `POST /api/templates/test`
 #[derive(Deserialize, ToSchema)]
-pub struct TestFields {
+pub(crate) struct TestFields {
     /// One mailbox.
     #[serde(default)]
     #[schema(value_type = String, required = true, example = "you@example.com")]
@@ -142,18 +142,18 @@ impl FullView {
 }
 
 /// `GET /api/templates`
-pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<MetaView>>, ApiError> {
+pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<MetaView>>, ApiError> {
     let rows = app.db.read(move |connection| templates::list(connection, caller.id())).await?;
     Ok(Json(rows.iter().map(Into::into).collect()))
 }
 
 /// `GET /api/templates/base`
-pub async fn list_base(_: Caller) -> Json<Vec<MetaView>> {
+pub(crate) async fn list_base(_: Caller) -> Json<Vec<MetaView>> {
     Json(BUILT_IN.iter().map(Into::into).collect())
 }
 
 /// `GET /api/templates/:id`
-pub async fn detail(
+pub(crate) async fn detail(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
@@ -172,7 +172,7 @@ async fn find(app: &App, caller: &Caller, id: &str) -> Result<TemplateRow, ApiEr
 }
 
 /// `POST /api/templates`
-pub async fn create(
+pub(crate) async fn create(
     State(app): State<App>,
     caller: Caller,
     body: Body,
@@ -262,7 +262,7 @@ impl TemplateFields {
 }
 
 /// `PUT /api/templates/:id`
-pub async fn update(
+pub(crate) async fn update(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
@@ -288,7 +288,11 @@ pub async fn update(
 }
 
 /// `DELETE /api/templates/:id`
-pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Json<Done>, ApiError> {
+pub(crate) async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Done>, ApiError> {
     let row = find(&app, &caller, &id).await?;
     caller.needs_account()?;
     app.db.write_removal(move |tx| templates::delete(tx, caller.id(), &row.public_id)).await?;
@@ -296,7 +300,7 @@ pub async fn delete(State(app): State<App>, caller: Caller, Path(id): Path<Strin
 }
 
 /// `POST /api/templates/test`
-pub async fn test(
+pub(crate) async fn test(
     State(app): State<App>,
     caller: Caller,
     body: Body,

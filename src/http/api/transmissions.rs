@@ -19,7 +19,7 @@ use crate::store::{self, pauses, recipients};
 /// What of a message goes to one destination.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct TransmissionView {
+pub(crate) struct TransmissionView {
     /// Envelope recipients, in the message's order.
     recipients: Vec<RecipientView>,
     /// The route that forwards it; null when it was submitted.
@@ -44,7 +44,7 @@ pub struct TransmissionView {
 }
 
 /// `GET /api/messages/:id/transmissions`
-pub async fn list(
+pub(crate) async fn list(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,

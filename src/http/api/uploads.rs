@@ -27,7 +27,7 @@ const DEFAULT_DAYS: u32 = 7;
 #[derive(Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(rename_all = "camelCase")]
-pub struct UploadQuery {
+pub(crate) struct UploadQuery {
     /// Makes the body the file itself, whatever its content type.
     filename: Option<String>,
     /// 7 (default), 30, 90 or 365.
@@ -38,7 +38,7 @@ pub struct UploadQuery {
 /// The JSON form: exactly one of `url` and `content`.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct UploadFields {
+pub(crate) struct UploadFields {
     /// Where to fetch the file: https, 25 MiB at most.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
@@ -61,7 +61,7 @@ pub struct UploadFields {
 /// An uploaded file.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct UploadView {
+pub(crate) struct UploadView {
     #[schema(example = "upl_5TgB6yHn7UjM8iKo")]
     id: String,
     /// A signed link; whoever has it can read the file until it ends.
@@ -85,7 +85,7 @@ struct File {
 }
 
 /// `POST /v1/attachments`
-pub async fn create(
+pub(crate) async fn create(
     State(app): State<App>,
     caller: Caller,
     Query(query): Query<UploadQuery>,

@@ -96,7 +96,7 @@ const OBJECTS: &[(&str, &str, &[&str])] = &[
 ];
 
 /// Gives every schema of a document its name.
-pub fn publish(document: &mut Value) {
+pub(crate) fn publish(document: &mut Value) {
     name_objects(document);
     rename(document);
     let Some(Value::Object(schemas)) = document.pointer_mut("/components/schemas") else { return };

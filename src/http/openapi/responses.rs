@@ -57,12 +57,12 @@ fn codes(endpoint: &Endpoint) -> Vec<Code> {
 }
 
 /// The components.
-pub fn shared() -> BTreeMap<&'static str, Value> {
+pub(crate) fn shared() -> BTreeMap<&'static str, Value> {
     SHARED.iter().map(|(name, codes)| (*name, refusal(codes, "Error"))).collect()
 }
 
 /// The one form of errors; and that of one who is not ready, which says more.
-pub fn error_schemas() -> impl Iterator<Item = (&'static str, Value)> {
+pub(crate) fn error_schemas() -> impl Iterator<Item = (&'static str, Value)> {
     let fields = json!({
         "error": {"type": "string", "description": "A sentence for people; it may change."},
         "code": {"type": "string", "description": "A word for programs."},
@@ -86,7 +86,7 @@ pub fn error_schemas() -> impl Iterator<Item = (&'static str, Value)> {
 }
 
 /// All answers of an endpoint, by status.
-pub fn of(endpoint: &Endpoint) -> Value {
+pub(crate) fn of(endpoint: &Endpoint) -> Value {
     let mut all = Map::new();
     let success = success(endpoint);
     all.extend(endpoint.also.map(|status| (status.to_string(), success.clone())));

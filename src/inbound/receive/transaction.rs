@@ -21,12 +21,12 @@ use crate::webhook::fresh::Fresh;
 
 /// What the commit left behind for one recipient.
 pub(super) struct Stored {
-    pub id: String,
-    pub to: String,
-    pub jobs: Vec<Left>,
-    pub kept: Kept,
+    pub(crate) id: String,
+    pub(crate) to: String,
+    pub(crate) jobs: Vec<Left>,
+    pub(crate) kept: Kept,
     /// Deliveries that may be attempted without a look at what was stored.
-    pub fresh: Vec<Fresh>,
+    pub(crate) fresh: Vec<Fresh>,
 }
 
 impl Stored {
@@ -48,10 +48,10 @@ pub(super) enum Kept {
 /// The ways on from here.
 #[derive(Clone, Copy)]
 pub(super) struct Ways<'a> {
-    pub jobs: &'a Jobs,
-    pub outbound: &'a Outbound,
-    pub limits: &'a Limits,
-    pub objects: &'a Objects,
+    pub(crate) jobs: &'a Jobs,
+    pub(crate) outbound: &'a Outbound,
+    pub(crate) limits: &'a Limits,
+    pub(crate) objects: &'a Objects,
 }
 
 /// Stores what each recipient is to have, and the mail data once if any of it needs that; whether it did.

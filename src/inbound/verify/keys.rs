@@ -6,7 +6,7 @@ use super::tags::Tags;
 
 /// What a TXT record at a key's name is to one signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Key {
+pub(crate) enum Key {
     /// No key.
     None,
     /// A key that is not for it: of another service, hash or type, revoked, or malformed.
@@ -17,7 +17,7 @@ pub enum Key {
 
 impl Key {
     /// Reads a record for a signature of this algorithm.
-    pub fn of(text: &str, algorithm: Algorithm) -> Self {
+    pub(crate) fn of(text: &str, algorithm: Algorithm) -> Self {
         let tags = Tags::parse(text);
         let is_key = tags.get("v").is_none_or(|version| version == "DKIM1");
         let Some(data) = tags.get("p").filter(|_| is_key) else { return Self::None };

@@ -7,7 +7,7 @@ use super::tags::Tags;
 use crate::mail::uri::scheme_of;
 
 /// The policy record of a name; none where there is none, or several.
-pub fn one_record(texts: &[String]) -> Option<String> {
+pub(crate) fn one_record(texts: &[String]) -> Option<String> {
     let mut records = texts.iter().map(|text| Tags::parse(text)).filter(|tags| tags.begins_with_version());
     let record = records.next()?;
     if records.next().is_some() { None } else { Some(corrected(&record)) }

@@ -21,12 +21,12 @@ const MOST_LABELS: usize = 7;
 
 /// What was found for one message, by name.
 #[derive(Default)]
-pub struct Records(Mutex<HashMap<Box<str>, Txt>>);
+pub(crate) struct Records(Mutex<HashMap<Box<str>, Txt>>);
 
 impl Records {
     /// Looks the key of a signature up; whether there is none that the signature may not be verified with. Of several
     /// records under one name the first that fits the first signature is the one (RFC 6376 §6.1.2 leaves the choice).
-    pub async fn find_key(&self, resolver: &Resolver, signature: &impl VerifySignature) -> bool {
+    pub(crate) async fn find_key(&self, resolver: &Resolver, signature: &impl VerifySignature) -> bool {
         let name = signature.domain_key().to_lowercase();
         let texts = match resolver.texts(&name).await {
             Ok(texts) => texts,
@@ -46,7 +46,7 @@ impl Records {
     }
 
     /// Looks up what the walk from a domain to its top level finds (RFC 9989 §4.10).
-    pub async fn find_policies(&self, resolver: &Resolver, domain: &str) {
+    pub(crate) async fn find_policies(&self, resolver: &Resolver, domain: &str) {
         let mut name = domain;
         if !name.contains('.') {
             return;

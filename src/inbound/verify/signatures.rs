@@ -41,7 +41,7 @@ const ONCE: &[&str] = &[
 
 /// Leaves in `message` what is to be checked; `body_offset` is where our own reader finds the body, and `has_stray_lines` whether
 /// it found what is no field in the header. Returns whether every reader finds the header that ours does.
-pub fn prepare(message: &mut AuthenticatedMessage<'_>, body_offset: usize, has_stray_lines: bool) -> bool {
+pub(crate) fn prepare(message: &mut AuthenticatedMessage<'_>, body_offset: usize, has_stray_lines: bool) -> bool {
     correct_relaxed_hashes(message);
     take_partial(message);
     // A line that is no field is stepped over by our reader and ends the header for others: what is vouched for is not the text
@@ -77,7 +77,7 @@ pub fn prepare(message: &mut AuthenticatedMessage<'_>, body_offset: usize, has_s
 }
 
 /// Whether a chain of seals is longer than what is checked.
-pub const fn has_too_many_seals(message: &AuthenticatedMessage<'_>) -> bool {
+pub(crate) const fn has_too_many_seals(message: &AuthenticatedMessage<'_>) -> bool {
     message.as_headers.len() > MAX_SEALS
 }
 

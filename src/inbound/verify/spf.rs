@@ -4,7 +4,7 @@
 const MECHANISMS: [&str; 8] = ["all", "include", "a", "mx", "ptr", "ip4", "ip6", "exists"];
 
 /// Whether these TXT records of one name make `permerror` without a further look (RFC 7208 §4.5, §4.6.1).
-pub fn are_malformed(texts: &[String]) -> bool {
+pub(crate) fn are_malformed(texts: &[String]) -> bool {
     let mut records = texts.iter().filter_map(|text| terms(text));
     let Some(mut first) = records.next() else { return false };
     records.next().is_some() || first.any(|term| !is_term(term))

@@ -18,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// Closed at first.
 #[derive(Debug)]
-pub struct Breaker {
+pub(crate) struct Breaker {
     opens_after: u32,
     /// In a row.
     failures: u32,
@@ -41,17 +41,17 @@ impl Default for Breaker {
 
 impl Breaker {
     /// One that opens after so many failures in a row.
-    pub const fn opening_after(failures: u32) -> Self {
+    pub(crate) const fn opening_after(failures: u32) -> Self {
         Self { opens_after: failures, failures: 0, pauses: 0, until: None, asked_for: None, stale: 0, held: None }
     }
 
     /// When the next probe may be made; none while it is closed.
-    pub fn until(&self) -> Option<Timestamp> {
+    pub(crate) fn until(&self) -> Option<Timestamp> {
         self.until.max(self.held)
     }
 
     /// Whether it pauses, or waits for its probe.
-    pub const fn is_open(&self) -> bool {
+    pub(crate) const fn is_open(&self) -> bool {
         self.until.is_some() || self.held.is_some()
     }
 
@@ -61,12 +61,12 @@ impl Breaker {
     }
 
     /// Whether nothing may be attempted at `now`, not even a probe.
-    pub fn pauses(&self, now: Timestamp) -> bool {
+    pub(crate) fn pauses(&self, now: Timestamp) -> bool {
         self.until().is_some_and(|until| now < until)
     }
 
     /// An attempt succeeded.
-    pub fn succeeded(&mut self) {
+    pub(crate) fn succeeded(&mut self) {
         *self = Self::opening_after(self.opens_after);
     }
 
@@ -87,13 +87,19 @@ impl Breaker {
     }
 
     /// An attempt ended without saying anything of the remote.
-    pub const fn said_nothing(&mut self) {
+    pub(crate) const fn said_nothing(&mut self) {
         self.stale = self.stale.saturating_sub(1);
     }
 
     /// An attempt failed while `running` others run; whether a pause begins. `chance`, from 0 to 1, lengthens it by up
     /// to a quarter, so that the probes of one outage spread out.
-    pub fn failed(&mut self, now: Timestamp, not_before: Option<Timestamp>, running: usize, chance: f64) -> bool {
+    pub(crate) fn failed(
+        &mut self,
+        now: Timestamp,
+        not_before: Option<Timestamp>,
+        running: usize,
+        chance: f64,
+    ) -> bool {
         self.failures = self.failures.saturating_add(1);
         self.asked_for = self.asked_for.max(not_before);
         if let Some(until) = self.until
@@ -115,14 +121,14 @@ impl Breaker {
     }
 
     /// Lets a probe be made at once.
-    pub fn probe_at(&mut self, now: Timestamp) {
+    pub(crate) fn probe_at(&mut self, now: Timestamp) {
         self.until = self.until.map(|until| until.min(now));
         self.held = self.held.map(|until| until.min(now));
         self.asked_for = None;
     }
 
     /// The clock was set back.
-    pub fn shift_back(&mut self, by: Duration) {
+    pub(crate) fn shift_back(&mut self, by: Duration) {
         self.until = self.until.map(|until| until.minus(by));
         self.held = self.held.map(|until| until.minus(by));
         self.asked_for = self.asked_for.map(|until| until.minus(by));

@@ -30,31 +30,31 @@ pub(super) fn may_take(has: usize, all: usize, taken: usize) -> bool {
 #[derive(Debug)]
 pub(super) struct State {
     /// When its next waiting job is due.
-    pub due_at: Option<Timestamp>,
+    pub(crate) due_at: Option<Timestamp>,
     /// Under which time it stands among the due ones.
-    pub armed: Option<Timestamp>,
-    pub claimed: VecDeque<Claimed>,
+    pub(crate) armed: Option<Timestamp>,
+    pub(crate) claimed: VecDeque<Claimed>,
     /// Jobs on their way into `claimed`, from transactions that run.
-    pub reserved: usize,
+    pub(crate) reserved: usize,
     /// Its waiting jobs are left alone until those in hand run low.
-    pub parked: bool,
+    pub(crate) parked: bool,
     /// It is parked for want of room in the lane's hand.
     lacks_room: bool,
-    pub claiming: bool,
+    pub(crate) claiming: bool,
     /// How many jobs its claim may bring; they count as in hand.
     expected: usize,
     /// How many jobs are kept in hand for each attempt that may be made at once.
     reach: usize,
     /// It stands in its account's turns.
     in_turn: bool,
-    pub running: usize,
+    pub(crate) running: usize,
     /// How many attempts it may have at once.
-    pub width: usize,
+    pub(crate) width: usize,
     /// Its latest attempt was not answered, or there was none yet.
-    pub ailing: bool,
-    pub breaker: Breaker,
+    pub(crate) ailing: bool,
+    pub(crate) breaker: Breaker,
     /// When it was resumed last, as a number of resumptions, and from when on it may go on.
-    pub resumed: Option<(u64, Timestamp)>,
+    pub(crate) resumed: Option<(u64, Timestamp)>,
 }
 
 impl State {
@@ -127,7 +127,7 @@ pub(super) struct Lane {
     running: usize,
     in_hand: usize,
     /// It stands among the lanes that may start something.
-    pub queued: bool,
+    pub(crate) queued: bool,
     members: HashMap<i64, Member>,
     /// Accounts with a job that may start, in turn.
     turns: VecDeque<i64>,
@@ -137,10 +137,10 @@ pub(super) struct Lane {
 
 /// A job whose turn it is.
 pub(super) struct Picked {
-    pub account: i64,
-    pub endpoint: i64,
-    pub job: Claimed,
-    pub ailing: bool,
+    pub(crate) account: i64,
+    pub(crate) endpoint: i64,
+    pub(crate) job: Claimed,
+    pub(crate) ailing: bool,
 }
 
 impl Lane {

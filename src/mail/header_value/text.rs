@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 const MAX_WORD: usize = 900;
 
 /// A display name, quoted; in encoded words where it is not ASCII, or would be taken for such.
-pub fn phrase(name: &str) -> String {
+pub(crate) fn phrase(name: &str) -> String {
     if !name.is_ascii() || looks_encoded(name) || name.split(' ').any(|word| word.len() > MAX_WORD) {
         return encoded_words(name);
     }
@@ -24,14 +24,14 @@ pub fn phrase(name: &str) -> String {
 }
 
 /// A phrase as it is written without quotes where it can be.
-pub fn phrase_of_list(text: &str) -> String {
+pub(crate) fn phrase_of_list(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b" !#$%&'*+-/=?^_`{|}~".contains(&byte);
     if text.bytes().all(is_plain) && !looks_encoded(text) { text.to_owned() } else { phrase(text) }
 }
 
 /// The value of an unstructured field. Its words stand as they are; those that would not arrive so become encoded words
 /// (RFC 2047 §5).
-pub fn unstructured(text: &str) -> String {
+pub(crate) fn unstructured(text: &str) -> String {
     let mut value = String::with_capacity(text.len() + 16);
     // Blanks and words behind an encoded word, which another one right after them would swallow (RFC 2047 §6.2).
     let mut encoding = String::new();
@@ -70,7 +70,7 @@ fn looks_encoded(text: &str) -> bool {
 }
 
 /// RFC 2047 §2; nothing for nothing.
-pub fn encoded_words(text: &str) -> String {
+pub(crate) fn encoded_words(text: &str) -> String {
     /// Octets that fit an encoded word of 75 characters.
     const FIT: usize = 45;
     let mut words = String::new();

@@ -7,7 +7,7 @@ use super::NamedAddress;
 use super::words;
 
 /// Appends the mailboxes that `raw` names to `out`, at most until `out` holds `limit`; `false` if there were more.
-pub fn parse(raw: &[u8], limit: usize, out: &mut Vec<NamedAddress>) -> bool {
+pub(crate) fn parse(raw: &[u8], limit: usize, out: &mut Vec<NamedAddress>) -> bool {
     let mut list = List {
         out,
         limit,

@@ -11,7 +11,7 @@ use crate::mail::invisible::changes_the_order;
 /// The one address that the value of a From field names, as `local@domain` with the domain as A-labels in lower case.
 ///
 /// Signs that a name should have quoted, such as a comma, do no harm to an address in angle brackets.
-pub fn sole(raw: &[u8]) -> Option<String> {
+pub(crate) fn sole(raw: &[u8]) -> Option<String> {
     let mut rest = raw;
     // What stands in the field beside comments; and of that what is not quoted either.
     let (mut text, mut unquoted) = (Vec::new(), Vec::new());
@@ -59,7 +59,7 @@ pub fn sole(raw: &[u8]) -> Option<String> {
 
 /// Whether From or Sender of a message names an international address (RFC 6531). Without it nobody answers for the
 /// message: it has no other form.
-pub fn is_international(raw: &[u8]) -> bool {
+pub(crate) fn is_international(raw: &[u8]) -> bool {
     let limits = Limits::default();
     let mut fields = Fields::new(raw, 0, &limits);
     let mut list = Vec::new();

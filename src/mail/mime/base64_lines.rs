@@ -8,7 +8,7 @@ const LINE_OCTETS: usize = 57;
 const LINE: usize = 76;
 
 /// The lines of these octets, without a line break at the end.
-pub fn base64_lines(content: &[u8]) -> Vec<u8> {
+pub(crate) fn base64_lines(content: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(room(content.len()));
     let mut lines = Lines::new(&mut out);
     lines.feed(content);
@@ -17,12 +17,12 @@ pub fn base64_lines(content: &[u8]) -> Vec<u8> {
 }
 
 /// How long the lines of so many octets are at most.
-pub const fn room(octets: usize) -> usize {
+pub(crate) const fn room(octets: usize) -> usize {
     octets.div_ceil(LINE_OCTETS) * (LINE + 2)
 }
 
 /// Writes the lines of what it is fed, without a line break at the end.
-pub struct Lines<'o> {
+pub(crate) struct Lines<'o> {
     out: &'o mut Vec<u8>,
     /// The beginning of a line.
     rest: Vec<u8>,
@@ -30,11 +30,11 @@ pub struct Lines<'o> {
 }
 
 impl<'o> Lines<'o> {
-    pub fn new(out: &'o mut Vec<u8>) -> Self {
+    pub(crate) fn new(out: &'o mut Vec<u8>) -> Self {
         Self { out, rest: Vec::with_capacity(LINE_OCTETS), begun: false }
     }
 
-    pub fn feed(&mut self, piece: &[u8]) {
+    pub(crate) fn feed(&mut self, piece: &[u8]) {
         let missing = (LINE_OCTETS - self.rest.len()).min(piece.len());
         let (head, piece) = piece.split_at_checked(missing).unwrap_or((piece, &[]));
         self.rest.extend_from_slice(head);
@@ -52,7 +52,7 @@ impl<'o> Lines<'o> {
         self.rest.extend_from_slice(whole.remainder());
     }
 
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         if !self.rest.is_empty() {
             let rest = std::mem::take(&mut self.rest);
             self.line(&rest);

@@ -9,7 +9,7 @@ const LOOKED_AT: usize = 8 * 1024;
 const LONG: usize = 60;
 
 /// Whether a body that is declared as base64 is prose: words, and no line that could be data.
-pub fn is_prose(body: &[u8]) -> bool {
+pub(crate) fn is_prose(body: &[u8]) -> bool {
     let head = body.get(..LOOKED_AT).unwrap_or(body);
     let mut has_words = false;
     for line in head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
@@ -37,7 +37,7 @@ fn padded_word(line: &[u8]) -> Option<usize> {
 
 /// Where the data of a base64 body ends and text follows: a line that is no data behind padding or an empty line, one
 /// of signs alone, or what is left of a delimiter; unless data goes on behind it.
-pub fn end_of_data(body: &[u8]) -> usize {
+pub(crate) fn end_of_data(body: &[u8]) -> usize {
     let from = body.len().saturating_sub(LOOKED_AT);
     let tail = body.get(from..).unwrap_or_default();
     let mut at = match from {

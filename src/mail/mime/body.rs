@@ -27,7 +27,7 @@ const LARGE: usize = 1024 * 1024;
 const MAX_HEAD: usize = 4 * 1024;
 
 /// What becomes of the texts.
-pub enum Texts<'t> {
+pub(crate) enum Texts<'t> {
     /// They are decoded.
     Decoded,
     /// It is only told whether there are any.
@@ -38,13 +38,13 @@ pub enum Texts<'t> {
 
 /// The texts of a message, where they stand.
 #[derive(Debug, Default)]
-pub struct Placed {
-    pub text: Option<PlacedText>,
-    pub html: Option<PlacedText>,
+pub(crate) struct Placed {
+    pub(crate) text: Option<PlacedText>,
+    pub(crate) html: Option<PlacedText>,
 }
 
 /// Reads the bodies of `leaves` into `mail`. What is not ASCII in their headers is in the set that `in_header` gives.
-pub fn read(
+pub(crate) fn read(
     raw: &[u8],
     leaves: &[Leaf<'_>],
     in_header: impl Fn() -> Charset,
@@ -333,7 +333,7 @@ impl Described {
 
 /// The set in which raw octets of a header stand: that of the first text which is not UTF-8, since headers that are need
 /// no such help, and in which ASCII is ASCII; Windows-1252 where there is none.
-pub fn charset_of_texts(raw: &[u8], leaves: &[Leaf<'_>]) -> Charset {
+pub(crate) fn charset_of_texts(raw: &[u8], leaves: &[Leaf<'_>]) -> Charset {
     let of = |leaf: &Leaf<'_>| {
         let body = raw.get(leaf.body.clone()).unwrap_or_default();
         let part = Described::of(leaf, body, || Charset::Unknown);

@@ -19,7 +19,7 @@ const MAX_PRESCAN: usize = 1024;
 
 /// A character set.
 #[derive(Clone, Copy, Debug)]
-pub enum Charset {
+pub(crate) enum Charset {
     /// No set is named, or none that is known: UTF-8 or Windows-1252. ASCII is one of them, as it is said of what is not.
     Unknown,
     /// One that the streaming decoder knows.
@@ -38,7 +38,7 @@ pub enum Charset {
 
 impl Charset {
     /// The set that `label` names.
-    pub fn for_label(label: &[u8]) -> Self {
+    pub(crate) fn for_label(label: &[u8]) -> Self {
         let key = labels::key(label);
         if key == "utf8" {
             return Self::Known(UTF_8);
@@ -62,25 +62,25 @@ impl Charset {
     }
 
     /// Whether `label` names a set.
-    pub fn is_label(label: &[u8]) -> bool {
+    pub(crate) fn is_label(label: &[u8]) -> bool {
         let key = labels::key(label);
         key.starts_with("iso2022jp") || labels::set(&key).is_some()
     }
 
     /// The usual name of the set that `label` names.
-    pub fn name_for_label(label: &[u8]) -> Option<&'static str> {
+    pub(crate) fn name_for_label(label: &[u8]) -> Option<&'static str> {
         labels::set(&labels::key(label))
     }
 
     /// The set that HTML says to be in, if its first octets do, as `head` gives them.
-    pub fn of_html(head: &[u8]) -> Option<Self> {
+    pub(crate) fn of_html(head: &[u8]) -> Option<Self> {
         let named = Self::for_label(meta_charset(head.get(..MAX_PRESCAN).unwrap_or(head))?);
         // What could be read so far is ASCII.
         Some(named).filter(|named| !matches!(named, Self::Unknown) && named.keeps_ascii())
     }
 
     /// Whether ASCII stands in it as it is, apart from escapes; UTF-7 would hide what is markup or syntax.
-    pub fn keeps_ascii(self) -> bool {
+    pub(crate) fn keeps_ascii(self) -> bool {
         match self {
             Self::Known(known) => known.is_ascii_compatible() || known == ISO_2022_JP,
             Self::Unknown | Self::Whole(_) => true,
@@ -89,17 +89,17 @@ impl Charset {
     }
 
     /// Whether a valid UTF-8 text is its own decoding.
-    pub fn is_utf_8(self) -> bool {
+    pub(crate) fn is_utf_8(self) -> bool {
         matches!(self, Self::Unknown) || matches!(self, Self::Known(known) if known == UTF_8)
     }
 
     /// Whether texts of this set are ASCII with escapes.
-    pub fn is_escaped(self) -> bool {
+    pub(crate) fn is_escaped(self) -> bool {
         matches!(self, Self::Known(known) if known == ISO_2022_JP)
     }
 
     /// Decodes a whole text.
-    pub fn decode(self, bytes: &[u8]) -> String {
+    pub(crate) fn decode(self, bytes: &[u8]) -> String {
         if let Ok(text) = std::str::from_utf8(bytes)
             && self.is_utf_8()
         {
@@ -158,10 +158,10 @@ fn value_behind<'t>(tag: &'t [u8], name: &[u8]) -> Option<&'t [u8]> {
 }
 
 /// Decodes a text that comes in pieces.
-pub struct TextDecoder {
+pub(crate) struct TextDecoder {
     state: State,
     /// Set when a text was cut because its set can only be decoded as a whole and it is too large for that.
-    pub cut: bool,
+    pub(crate) cut: bool,
 }
 
 enum State {
@@ -179,7 +179,7 @@ enum State {
 
 impl TextDecoder {
     /// A decoder at the beginning of a text.
-    pub fn new(charset: Charset) -> Self {
+    pub(crate) fn new(charset: Charset) -> Self {
         let state = match charset {
             Charset::Known(known) if known == ISO_2022_JP => State::Escaped(known.new_decoder(), Escapes::default()),
             Charset::Known(known) => State::Stream(known.new_decoder_with_bom_removal()),
@@ -194,7 +194,7 @@ impl TextDecoder {
     }
 
     /// Decodes the next piece to the end of `out`.
-    pub fn feed(&mut self, bytes: &[u8], out: &mut String) {
+    pub(crate) fn feed(&mut self, bytes: &[u8], out: &mut String) {
         match &mut self.state {
             State::Stream(decoder) => run(decoder, bytes, out, false),
             State::Unknown { pending, begun } => {
@@ -224,7 +224,7 @@ impl TextDecoder {
     }
 
     /// Ends the text.
-    pub fn finish(&mut self, out: &mut String) {
+    pub(crate) fn finish(&mut self, out: &mut String) {
         match &mut self.state {
             State::Stream(decoder) => run(decoder, &[], out, true),
             State::Unknown { pending, .. } => out.push_str(&WINDOWS_1252.decode_without_bom_handling(pending).0),

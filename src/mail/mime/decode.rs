@@ -21,7 +21,7 @@ pub enum Encoding {
 
 impl Encoding {
     /// The word for this encoding, as the store keeps it.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Identity => "identity",
             Self::Base64 => "base64",
@@ -31,7 +31,7 @@ impl Encoding {
     }
 
     /// The encoding a Content-Transfer-Encoding word (or [`Self::as_str`]) names; unknown words mean [`Self::Identity`].
-    pub fn parse(word: &str) -> Self {
+    pub(crate) fn parse(word: &str) -> Self {
         let is = |known: &str| word.eq_ignore_ascii_case(known);
         if is("base64") {
             Self::Base64
@@ -136,7 +136,7 @@ pub fn decode_part(encoding: Encoding, raw: &[u8]) -> Vec<u8> {
 }
 
 /// How many bytes [`decode_part`] would give, in constant memory.
-pub fn decoded_size(encoding: Encoding, raw: &[u8]) -> u64 {
+pub(crate) fn decoded_size(encoding: Encoding, raw: &[u8]) -> u64 {
     if encoding == Encoding::Identity {
         return raw.len() as u64;
     }

@@ -6,12 +6,12 @@ use super::base64_lines::{Lines, room};
 use super::{Encoding, decode};
 
 /// What stands in place of a range of the message.
-pub struct Edit {
-    pub at: Range<usize>,
-    pub with: With,
+pub(crate) struct Edit {
+    pub(crate) at: Range<usize>,
+    pub(crate) with: With,
 }
 
-pub enum With {
+pub(crate) enum With {
     /// These.
     Octets(Vec<u8>),
     /// What the range says in this encoding, in base64, and perhaps a line break.
@@ -19,12 +19,12 @@ pub enum With {
 }
 
 impl Edit {
-    pub const fn octets(at: Range<usize>, octets: Vec<u8>) -> Self {
+    pub(crate) const fn octets(at: Range<usize>, octets: Vec<u8>) -> Self {
         Self { at, with: With::Octets(octets) }
     }
 
     /// The same in a message that begins at `base` of another.
-    pub fn moved(self, base: usize) -> Self {
+    pub(crate) fn moved(self, base: usize) -> Self {
         Self { at: moved(&self.at, base), ..self }
     }
 
@@ -52,12 +52,12 @@ impl Edit {
     }
 }
 
-pub const fn moved(range: &Range<usize>, by: usize) -> Range<usize> {
+pub(crate) const fn moved(range: &Range<usize>, by: usize) -> Range<usize> {
     range.start + by..range.end + by
 }
 
 /// The message with these changes, which are in order. Costs the memory of what it returns.
-pub fn edited(raw: &[u8], edits: &[Edit]) -> Vec<u8> {
+pub(crate) fn edited(raw: &[u8], edits: &[Edit]) -> Vec<u8> {
     let mut out = Vec::with_capacity(raw.len() + edits.iter().map(Edit::growth).sum::<usize>());
     let mut done = 0;
     for edit in edits {
@@ -70,7 +70,7 @@ pub fn edited(raw: &[u8], edits: &[Edit]) -> Vec<u8> {
 }
 
 /// Whether what these changes, which are in order, leave as it is within a range is ASCII.
-pub fn keep_ascii(raw: &[u8], edits: &[Edit], within: Range<usize>) -> bool {
+pub(crate) fn keep_ascii(raw: &[u8], edits: &[Edit], within: Range<usize>) -> bool {
     let first = edits.partition_point(|edit| edit.at.start < within.start);
     let mut done = within.start;
     for edit in edits.get(first..).unwrap_or_default().iter().take_while(|edit| edit.at.start < within.end) {

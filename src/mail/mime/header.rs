@@ -10,23 +10,23 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// One header field as it stands: the value still folded, without the line break that ends it.
 #[derive(Clone, Copy, Debug)]
-pub struct Field<'x> {
+pub(crate) struct Field<'x> {
     /// The field name, in the sender's case.
-    pub name: &'x [u8],
+    pub(crate) name: &'x [u8],
     /// What follows the colon. A line in it that begins without a blank is no field and stands among those that continue this
     /// one.
-    pub value: &'x [u8],
+    pub(crate) value: &'x [u8],
 }
 
 impl Field<'_> {
     /// Whether this is the field `name`.
-    pub fn is(&self, name: &str) -> bool {
+    pub(crate) fn is(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name.as_bytes())
     }
 }
 
 /// Reads the fields of one header block.
-pub struct Fields<'x, 'l> {
+pub(crate) struct Fields<'x, 'l> {
     raw: &'x [u8],
     limits: &'l Limits,
     start: usize,
@@ -42,15 +42,15 @@ pub struct Fields<'x, 'l> {
     /// Where the lines of mbox files that were looked at last end, and whether a field follows them.
     mbox_lines: (usize, bool),
     /// Whether something that is no field stands in the block, which for other readers may end there.
-    pub has_stray_lines: bool,
+    pub(crate) has_stray_lines: bool,
     /// Whether the block went past a limit; the fields beyond it are not read.
-    pub truncated: bool,
+    pub(crate) truncated: bool,
     done: bool,
 }
 
 impl<'x, 'l> Fields<'x, 'l> {
     /// The header of a message that begins at the offset `at` of `raw`.
-    pub fn new(raw: &'x [u8], at: usize, limits: &'l Limits) -> Self {
+    pub(crate) fn new(raw: &'x [u8], at: usize, limits: &'l Limits) -> Self {
         let mut first = at;
         while raw.get(first..).is_some_and(|rest| rest.starts_with(BYTE_ORDER_MARK)) {
             first += BYTE_ORDER_MARK.len();
@@ -77,28 +77,28 @@ impl<'x, 'l> Fields<'x, 'l> {
     }
 
     /// The header of a part that begins at the offset `at` of `raw`.
-    pub fn of_part(raw: &'x [u8], at: usize, limits: &'l Limits) -> Self {
+    pub(crate) fn of_part(raw: &'x [u8], at: usize, limits: &'l Limits) -> Self {
         Self { of_part: true, ..Self::new(raw, at, limits) }
     }
 
     /// Where the first field begins, once it was read: behind the line that separates mails in an mbox file.
-    pub fn header_offset(&self) -> usize {
+    pub(crate) fn header_offset(&self) -> usize {
         self.first.min(self.raw.len())
     }
 
     /// Where the field that was read last begins; it goes on to [`Self::body_offset`].
-    pub fn field_offset(&self) -> usize {
+    pub(crate) fn field_offset(&self) -> usize {
         self.field.min(self.raw.len())
     }
 
     /// Where the body begins, once there is no further field.
-    pub fn body_offset(&self) -> usize {
+    pub(crate) fn body_offset(&self) -> usize {
         self.at.min(self.raw.len())
     }
 
     /// The next field. `ends` says of a line whether it ends the block though no empty line came (RFC 2046 §5.1.1:
     /// a delimiter ends everything).
-    pub fn next(&mut self, ends: impl Fn(&[u8]) -> bool) -> Option<Field<'x>> {
+    pub(crate) fn next(&mut self, ends: impl Fn(&[u8]) -> bool) -> Option<Field<'x>> {
         while !self.done {
             let (line, next) = self.line(self.at);
             if self.at >= self.raw.len() || line.is_empty() {
@@ -358,7 +358,7 @@ pub(super) fn is_parameter(line: &[u8], has_to_be: bool) -> bool {
 
 /// `raw` without what is no field in its header, at which the header ends for some readers: lines that separate the mails of an
 /// mbox file, byte order marks and their like. Parameters that stand unindented are indented.
-pub fn without_stray_lines(mut raw: Vec<u8>) -> Vec<u8> {
+pub(crate) fn without_stray_lines(mut raw: Vec<u8>) -> Vec<u8> {
     let limits = Limits::default();
     let mut fields = Fields::new(&raw, 0, &limits);
     let mut kept = Vec::new();

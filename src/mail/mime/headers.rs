@@ -34,7 +34,7 @@ impl Headers {
     }
 
     /// What [`Headers::to_json`] gave.
-    pub fn parse(json: &str) -> Option<Self> {
+    pub(crate) fn parse(json: &str) -> Option<Self> {
         serde_json::from_str(json).ok().map(Self)
     }
 
@@ -46,7 +46,7 @@ impl Headers {
 
     /// These fields behind the trace fields that we put before the message. Authentication results that it brought along
     /// in our name are left out: nobody else may write those (RFC 8601 §5).
-    pub fn behind(self, trace: &str) -> Self {
+    pub(crate) fn behind(self, trace: &str) -> Self {
         let mut all = Self::read(trace.as_bytes());
         let ours = all.values(RESULTS).find_map(authserv_id);
         for (name, value) in self.0 {

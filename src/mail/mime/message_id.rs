@@ -7,7 +7,7 @@ const MAX_ID: usize = 998;
 const MAX_IDS: usize = 1_000;
 
 /// The id of a Message-ID field, with its angle brackets; one without gets them.
-pub fn own(value: &str) -> Option<String> {
+pub(crate) fn own(value: &str) -> Option<String> {
     let mut ids = Bracketed(value);
     match ids.next() {
         Some(first) => bracketed(first),
@@ -20,7 +20,7 @@ pub fn own(value: &str) -> Option<String> {
 
 /// The id of the message that an In-Reply-To field says to be answered. Old programs write a sentence about it, in which the id
 /// comes last and the people may be named in brackets too: `is_person` says whether an address is theirs.
-pub fn answered(value: &str, is_person: impl Fn(&str) -> bool) -> Option<String> {
+pub(crate) fn answered(value: &str, is_person: impl Fn(&str) -> bool) -> Option<String> {
     let has_prose = has_prose(value);
     let mut last = None;
     for id in Bracketed(value).take(MAX_IDS) {

@@ -14,15 +14,15 @@ const MAX_PARAMETERS: usize = 200;
 const MAX_FILENAME_BYTES: usize = 255;
 
 /// RFC 2045 §5.1: `token`.
-pub fn is_token(text: &str) -> bool {
+pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&byte))
 }
 
 /// A structured value: `text/plain; charset=utf-8`.
 #[derive(Debug, Default)]
-pub struct Value {
+pub(crate) struct Value {
     /// What stands before the parameters, in lower case and without comments.
-    pub main: String,
+    pub(crate) main: String,
     parameters: Vec<Parameter>,
 }
 
@@ -38,7 +38,7 @@ struct Parameter {
 
 impl Value {
     /// Reads a field value; whatever cannot be read is left out. Signs that senders forget or double are of no account.
-    pub fn parse(raw: &[u8]) -> Self {
+    pub(crate) fn parse(raw: &[u8]) -> Self {
         let raw = unfold(raw);
         let (main, mut rest) = raw.split_at_checked(end_of_main(&raw)).unwrap_or_default();
         let main: Vec<u8> =
@@ -58,18 +58,18 @@ impl Value {
     }
 
     /// The label of its charset, also where it stands without its name.
-    pub fn charset(&self) -> Option<Vec<u8>> {
+    pub(crate) fn charset(&self) -> Option<Vec<u8>> {
         let bare = || self.parameters.iter().find(|p| p.name.is_empty() && Charset::is_label(&p.value));
         self.bytes("charset").or_else(|| bare().map(|p| p.value.clone()))
     }
 
     /// The text of the parameter `name`: an extended or continued form before the plain one.
-    pub fn get(&self, name: &str) -> Option<String> {
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
         self.extended(name).or_else(|| self.plain(name).map(words::decode_text))
     }
 
     /// The names of its parameters, each once.
-    pub fn names(&self) -> Vec<&str> {
+    pub(crate) fn names(&self) -> Vec<&str> {
         let named = self.parameters.iter().map(|parameter| parameter.name.as_str());
         let mut names: Vec<&str> = named.filter(|name| !name.is_empty()).collect();
         let mut seen = std::collections::HashSet::new();
@@ -78,7 +78,7 @@ impl Value {
     }
 
     /// The bytes of the parameter `name`, which is compared and not shown.
-    pub fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+    pub(crate) fn bytes(&self, name: &str) -> Option<Vec<u8>> {
         self.plain(name).map(<[u8]>::to_vec).or_else(|| self.extended(name).map(String::into_bytes))
     }
 
@@ -264,7 +264,7 @@ fn percent_decode(text: &[u8]) -> Vec<u8> {
 }
 
 /// The one precedence of names: `filename*` before `filename` before `name*` before `name`; safe to offer for download.
-pub fn filename(disposition: &Value, content_type: &Value) -> Option<String> {
+pub(crate) fn filename(disposition: &Value, content_type: &Value) -> Option<String> {
     [disposition.get("filename"), content_type.get("name")]
         .into_iter()
         .flatten()
@@ -272,7 +272,7 @@ pub fn filename(disposition: &Value, content_type: &Value) -> Option<String> {
 }
 
 /// `name` without path, control and bidirectional characters, at most 255 bytes; `None` if nothing is left.
-pub fn safe_filename(name: &str) -> Option<String> {
+pub(crate) fn safe_filename(name: &str) -> Option<String> {
     let last = name.rsplit(['/', '\\']).find(|part| !part.trim().is_empty())?;
     let clean: String = last.chars().filter(|c| !c.is_control() && !changes_the_order(*c)).collect();
     let clean = clean.trim();

@@ -32,7 +32,7 @@ pub fn to_seven_bit(raw: &[u8]) -> Option<Vec<u8>> {
 
 /// The message with these changes, if it has as many files then as before, and texts where it had some. Where lines in a
 /// header are no field, a field that is added can show that more of them are header.
-pub fn changed(raw: &[u8], edits: &[Edit]) -> Option<Vec<u8>> {
+pub(crate) fn changed(raw: &[u8], edits: &[Edit]) -> Option<Vec<u8>> {
     let done = edited(raw, edits);
     let found = |raw| {
         let mail = super::parse_apart_from_texts(raw);
@@ -42,30 +42,30 @@ pub fn changed(raw: &[u8], edits: &[Edit]) -> Option<Vec<u8>> {
 }
 
 /// What is repaired of the fields of a message inside another, whose ranges say what is sealed there.
-pub type InnerFields = fn(&[u8], &Structure<'_>, &[Range<usize>]) -> Vec<Edit>;
+pub(crate) type InnerFields = fn(&[u8], &Structure<'_>, &[Range<usize>]) -> Vec<Edit>;
 
 /// Gathers the changes of a message. A part that cannot be recoded stays as it is.
 #[derive(Default)]
-pub struct Recoding {
+pub(crate) struct Recoding {
     /// Given, nothing of what is sealed changes, at any depth.
     inner_fields: Option<InnerFields>,
     /// Fields written anew.
-    pub fields: Vec<Edit>,
+    pub(crate) fields: Vec<Edit>,
     parts: Vec<Edit>,
     /// Multiparts and messages that declare an encoding: where, and of what.
     containers: Vec<(Range<usize>, Range<usize>)>,
     /// Where something sealed was found.
-    pub sealed: Vec<Range<usize>>,
+    pub(crate) sealed: Vec<Range<usize>>,
 }
 
 impl Recoding {
     /// One that changes nothing of what is sealed.
-    pub fn around_sealed(inner_fields: InnerFields) -> Self {
+    pub(crate) fn around_sealed(inner_fields: InnerFields) -> Self {
         Self { inner_fields: Some(inner_fields), ..Self::default() }
     }
 
     /// Takes the message `raw`, which stands at `base` of the whole one, inside `depth` others.
-    pub fn message(&mut self, raw: &[u8], structure: &Structure<'_>, base: usize, depth: usize) {
+    pub(crate) fn message(&mut self, raw: &[u8], structure: &Structure<'_>, base: usize, depth: usize) {
         let mut sealed = Vec::new();
         if let Some(inner_fields) = self.inner_fields {
             sealed = sealed_in(structure);
@@ -152,7 +152,7 @@ impl Recoding {
     }
 
     /// All changes of `raw`, in order.
-    pub fn finish(self, raw: &[u8]) -> Vec<Edit> {
+    pub(crate) fn finish(self, raw: &[u8]) -> Vec<Edit> {
         let Self { mut fields, mut parts, containers, .. } = self;
         parts.sort_by_key(|edit| edit.at.start);
         // What a part says of its encoding may be such a field.
@@ -191,7 +191,7 @@ fn empty_line(raw: &[u8], body: usize) -> Option<usize> {
 }
 
 /// Where the parts stand that are signed or encrypted.
-pub fn sealed_in(structure: &Structure<'_>) -> Vec<Range<usize>> {
+pub(crate) fn sealed_in(structure: &Structure<'_>) -> Vec<Range<usize>> {
     let multiparts = structure.multiparts.iter().map(|part| (part.header.content_type, &part.body));
     let leaves = structure.leaves.iter().map(|part| (part.header.content_type, &part.body));
     let sealed = multiparts.chain(leaves).filter(|(kind, _)| kind.is_some_and(is_sealed));
@@ -199,7 +199,7 @@ pub fn sealed_in(structure: &Structure<'_>) -> Vec<Range<usize>> {
 }
 
 /// Whether something stands in one of these ranges.
-pub fn is_within(ranges: &[Range<usize>], at: usize) -> bool {
+pub(crate) fn is_within(ranges: &[Range<usize>], at: usize) -> bool {
     ranges.iter().any(|range| range.contains(&at))
 }
 

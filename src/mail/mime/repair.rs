@@ -21,7 +21,7 @@ use crate::mail::message_id;
 
 /// Why a message can neither be sent nor repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Irreparable {
+pub(crate) enum Irreparable {
     /// A change would break a signature or what is encrypted.
     #[error("a line of over 998 octets in a signed or encrypted part")]
     Sealed,
@@ -36,7 +36,7 @@ pub enum Irreparable {
 ///
 /// # Errors
 /// A line stays too long.
-pub fn repaired(raw: Vec<u8>) -> Result<Vec<u8>, Irreparable> {
+pub(crate) fn repaired(raw: Vec<u8>) -> Result<Vec<u8>, Irreparable> {
     if is_plain(&raw) {
         return Ok(raw);
     }
@@ -131,7 +131,7 @@ fn mailboxes(name: &str, text: &str) -> Option<String> {
 
 /// `raw`, which was signed here, for a host that takes ASCII headers alone (RFC 6857 §3.1): without its signatures, and with an
 /// international address as the name of a group without members. None where the header is ASCII, or cannot be.
-pub fn with_ascii_header(raw: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn with_ascii_header(raw: &[u8]) -> Option<Vec<u8>> {
     let limits = Limits::default();
     let mut fields = Fields::new(raw, 0, &limits);
     let mut header = Vec::new();

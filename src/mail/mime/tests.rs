@@ -47,9 +47,9 @@ fn check_invariants(raw: &[u8]) -> Mail {
 #[test]
 fn the_sender_is_the_one_from_address_else_the_envelope_sender_else_mailer_daemon() {
     let one = parse(b"From: Ada <ada@example.com>\r\n\r\n");
-    assert_eq!(one.from_addr("bounce@example.com", "mx.acme.dev"), "ada@example.com");
+    assert_eq!(one.sender_address("bounce@example.com", "mx.acme.dev"), "ada@example.com");
     let twice = parse(b"From: Ada <ada@example.com>\r\nFrom: Ada <ada@example.com>\r\n\r\n");
-    assert_eq!(twice.from_addr("bounce@example.com", "mx.acme.dev"), "ada@example.com");
+    assert_eq!(twice.sender_address("bounce@example.com", "mx.acme.dev"), "ada@example.com");
     assert_eq!((twice.from_fields, twice.header_from.len(), twice.author), (2, 1, None), "no author to rely on");
     for raw in [
         "From: a@example.com, b@example.com\r\n\r\n",
@@ -59,8 +59,8 @@ fn the_sender_is_the_one_from_address_else_the_envelope_sender_else_mailer_daemo
         "\r\n",
     ] {
         let mail = parse(raw.as_bytes());
-        assert_eq!(mail.from_addr("bounce@example.com", "mx.acme.dev"), "bounce@example.com", "{raw}");
-        assert_eq!(mail.from_addr("", "mx.acme.dev"), "MAILER-DAEMON@mx.acme.dev");
+        assert_eq!(mail.sender_address("bounce@example.com", "mx.acme.dev"), "bounce@example.com", "{raw}");
+        assert_eq!(mail.sender_address("", "mx.acme.dev"), "MAILER-DAEMON@mx.acme.dev");
     }
 }
 

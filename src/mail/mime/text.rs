@@ -49,22 +49,18 @@ impl PlacedText {
     }
 
     /// Bytes of the decoded text.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether there is no text in it.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
     /// Bytes of the mail data that it is read from.
-    pub fn encoded_len(&self) -> usize {
+    pub(crate) fn encoded_len(&self) -> usize {
         self.parts.iter().map(|part| part.body.len()).sum()
     }
 
     /// Copies what it is read from, so that the rest of the mail data can go.
-    pub fn detach(&mut self) {
+    pub(crate) fn detach(&mut self) {
         for part in &mut self.parts {
             part.body = Bytes::copy_from_slice(&part.body);
         }

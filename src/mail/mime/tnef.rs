@@ -36,41 +36,41 @@ enum Text<'d> {
 
 /// What a stream holds.
 #[derive(Debug, Default)]
-pub struct Unpacked {
+pub(crate) struct Unpacked {
     /// The files, in order; those of attached messages behind the others.
-    pub files: Vec<File>,
+    pub(crate) files: Vec<File>,
     /// The plain text body.
-    pub text: Option<String>,
+    pub(crate) text: Option<String>,
     /// The HTML body.
-    pub html: Option<String>,
+    pub(crate) html: Option<String>,
     /// Whether files or some of a text were left out because of a limit.
-    pub truncated: bool,
+    pub(crate) truncated: bool,
 }
 
 /// A file in a stream.
 #[derive(Debug, PartialEq, Eq)]
-pub struct File {
+pub(crate) struct File {
     /// Safe to offer for download.
-    pub filename: Option<String>,
+    pub(crate) filename: Option<String>,
     /// `type/subtype`.
-    pub content_type: Option<String>,
+    pub(crate) content_type: Option<String>,
     /// The charset of a text.
-    pub charset: Option<String>,
+    pub(crate) charset: Option<String>,
     /// Content-ID without angle brackets.
-    pub content_id: Option<String>,
+    pub(crate) content_id: Option<String>,
     /// Whether the HTML shows it.
-    pub inline: bool,
+    pub(crate) inline: bool,
     /// Where it stands.
-    pub place: Range<usize>,
+    pub(crate) place: Range<usize>,
 }
 
 /// Whether data begins as a stream does.
-pub fn is_tnef(data: &[u8]) -> bool {
+pub(crate) fn is_tnef(data: &[u8]) -> bool {
     data.first_chunk::<4>().is_some_and(|head| u32::from_le_bytes(*head) == SIGNATURE)
 }
 
 /// Unpacks a stream: at most `max_files` files and `max_text` octets of each text. None when it is none or damaged.
-pub fn unpack(data: &[u8], max_files: usize, max_text: usize) -> Option<Unpacked> {
+pub(crate) fn unpack(data: &[u8], max_files: usize, max_text: usize) -> Option<Unpacked> {
     let mut unpacked = Unpacked::default();
     Stream::read(data, 0..data.len(), max_files)?.read_bodies(max_text, &mut unpacked);
     let mut waiting = VecDeque::from([(0..data.len(), 0)]);

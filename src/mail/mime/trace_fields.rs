@@ -4,7 +4,7 @@ use super::header::Fields;
 use super::{Limits, words};
 
 /// How many Received fields were written by `hostname`, to end loops through this server.
-pub fn received_by(raw: &[u8], hostname: &str) -> usize {
+pub(crate) fn received_by(raw: &[u8], hostname: &str) -> usize {
     let limits = Limits::default();
     let mut fields = Fields::new(raw, 0, &limits);
     let mut ours = 0;
@@ -33,7 +33,7 @@ pub fn field_values(raw: &[u8], name: &str) -> Vec<String> {
 
 /// `raw` without the Authentication-Results fields that name `hostname`. It did not write those: what it finds out itself is
 /// put before the message afterwards, and whoever trusts it must not be told otherwise (RFC 8601 §5).
-pub fn without_results_of(mut raw: Vec<u8>, hostname: &str) -> Vec<u8> {
+pub(crate) fn without_results_of(mut raw: Vec<u8>, hostname: &str) -> Vec<u8> {
     let limits = Limits::default();
     let mut fields = Fields::new(&raw, 0, &limits);
     let mut kept = Vec::new();

@@ -12,19 +12,19 @@ const MAX_PREFACE: usize = 4096;
 
 /// A decoder that is fed lines in pieces of any size.
 #[derive(Clone, Debug)]
-pub struct Lines {
+pub(crate) struct Lines {
     line: Vec<u8>,
     ended: bool,
 }
 
 impl Lines {
     /// A decoder at the beginning of a part.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { line: Vec::new(), ended: false }
     }
 
     /// Decodes the lines that are whole by now to the end of `out`.
-    pub fn feed(&mut self, raw: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn feed(&mut self, raw: &[u8], out: &mut Vec<u8>) {
         for piece in raw.split_inclusive(|byte| *byte == b'\n') {
             let room = MAX_LINE.saturating_sub(self.line.len());
             self.line.extend_from_slice(piece.get(..room).unwrap_or(piece));
@@ -35,7 +35,7 @@ impl Lines {
     }
 
     /// Decodes what stands behind the last line break.
-    pub fn finish(mut self, out: &mut Vec<u8>) {
+    pub(crate) fn finish(mut self, out: &mut Vec<u8>) {
         self.end_of_line(out);
     }
 
@@ -52,18 +52,18 @@ impl Lines {
 }
 
 /// Whether a file stands in `body`.
-pub fn is_file(body: &[u8]) -> bool {
+pub(crate) fn is_file(body: &[u8]) -> bool {
     let mut lines = head(body);
     lines.any(|line| name_of(line).is_some() || decoded(line).is_some_and(|octets| !octets.is_empty()))
 }
 
 /// Whether more than one file stands in `body`.
-pub fn is_several(body: &[u8]) -> bool {
+pub(crate) fn is_several(body: &[u8]) -> bool {
     lines(body).filter(|line| name_of(line).is_some()).nth(1).is_some()
 }
 
 /// Whether nothing stands in `body` but a file.
-pub fn is_alone(body: &[u8]) -> bool {
+pub(crate) fn is_alone(body: &[u8]) -> bool {
     let mut ended = false;
     lines(body).all(|line| {
         let fits = line.trim_ascii().is_empty() || (!ended && (name_of(line).is_some() || decoded(line).is_some()));
@@ -73,7 +73,7 @@ pub fn is_alone(body: &[u8]) -> bool {
 }
 
 /// Where the next file stands in a text, from its first line to its last one: only a whole one is sure to be no prose.
-pub fn find(text: &[u8], from: usize) -> Option<Range<usize>> {
+pub(crate) fn find(text: &[u8], from: usize) -> Option<Range<usize>> {
     let mut at = from;
     loop {
         let start = at + memmem::find(text.get(at..)?, b"begin ")?;
@@ -105,7 +105,7 @@ fn length_of_file(text: &[u8]) -> Option<usize> {
 }
 
 /// The name that the file in `body` has, as written.
-pub fn filename(body: &[u8]) -> Option<&[u8]> {
+pub(crate) fn filename(body: &[u8]) -> Option<&[u8]> {
     head(body).find_map(name_of).filter(|name| !name.is_empty())
 }
 

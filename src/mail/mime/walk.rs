@@ -22,7 +22,7 @@ const MAX_PREAMBLE_LINES: usize = 3;
 
 /// What a multipart means for its children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parent {
+pub(crate) enum Parent {
     /// The part is the message itself.
     Root,
     /// RFC 2046 §5.1.4.
@@ -37,11 +37,11 @@ pub enum Parent {
 
 /// The fields of a part that say what it is, as they stand.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct PartHeader<'x> {
-    pub content_type: Option<&'x [u8]>,
-    pub disposition: Option<&'x [u8]>,
-    pub encoding: Option<&'x [u8]>,
-    pub content_id: Option<&'x [u8]>,
+pub(crate) struct PartHeader<'x> {
+    pub(crate) content_type: Option<&'x [u8]>,
+    pub(crate) disposition: Option<&'x [u8]>,
+    pub(crate) encoding: Option<&'x [u8]>,
+    pub(crate) content_id: Option<&'x [u8]>,
 }
 
 impl<'x> PartHeader<'x> {
@@ -58,7 +58,7 @@ impl<'x> PartHeader<'x> {
     }
 
     /// Content-ID without its angle brackets.
-    pub fn content_id(&self) -> Option<String> {
+    pub(crate) fn content_id(&self) -> Option<String> {
         bare_id(&words::decode_text(self.content_id?))
     }
 }
@@ -70,27 +70,27 @@ fn bare_id(id: &str) -> Option<String> {
 
 /// A part without children.
 #[derive(Debug)]
-pub struct Leaf<'x> {
-    pub header: PartHeader<'x>,
+pub(crate) struct Leaf<'x> {
+    pub(crate) header: PartHeader<'x>,
     /// Where its body stands in the raw message.
-    pub body: Range<usize>,
-    pub parent: Parent,
+    pub(crate) body: Range<usize>,
+    pub(crate) parent: Parent,
     /// Whether it is the first child of its parent, or the root that a multipart/related names (RFC 2387 §3.2).
-    pub first: bool,
-    pub reading: Reading,
+    pub(crate) first: bool,
+    pub(crate) reading: Reading,
 }
 
 /// A part with children.
 #[derive(Debug)]
-pub struct Multipart<'x> {
-    pub header: PartHeader<'x>,
+pub(crate) struct Multipart<'x> {
+    pub(crate) header: PartHeader<'x>,
     /// Where its body stands in the raw message, its children included.
-    pub body: Range<usize>,
+    pub(crate) body: Range<usize>,
 }
 
 /// How a leaf is to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reading {
+pub(crate) enum Reading {
     /// As its header says.
     Declared,
     /// A multipart in which no part began: text for its reader.
@@ -101,22 +101,22 @@ pub enum Reading {
 
 /// The leaves of a message in order.
 #[derive(Debug, Default)]
-pub struct Structure<'x> {
-    pub leaves: Vec<Leaf<'x>>,
+pub(crate) struct Structure<'x> {
+    pub(crate) leaves: Vec<Leaf<'x>>,
     /// Opened multiparts, in the order in which they end.
-    pub multiparts: Vec<Multipart<'x>>,
+    pub(crate) multiparts: Vec<Multipart<'x>>,
     /// Where the header of each part and of the message stands, in order, and the type that it declares.
-    pub headers: Vec<(Range<usize>, Option<&'x [u8]>)>,
+    pub(crate) headers: Vec<(Range<usize>, Option<&'x [u8]>)>,
     /// Where the header of the message begins.
-    pub header_offset: usize,
+    pub(crate) header_offset: usize,
     /// Where the body of the message begins.
-    pub body_offset: usize,
+    pub(crate) body_offset: usize,
     /// Whether the header of the message went past a limit.
-    pub header_truncated: bool,
+    pub(crate) header_truncated: bool,
     /// Whether something in it is no field.
-    pub has_stray_lines: bool,
+    pub(crate) has_stray_lines: bool,
     /// Whether a limit ended the walk early.
-    pub truncated: bool,
+    pub(crate) truncated: bool,
 }
 
 struct Open<'x> {
@@ -139,7 +139,7 @@ struct Delimiter {
 }
 
 /// Walks over the whole message; `top` sees every field of its header.
-pub fn walk<'x>(raw: &'x [u8], limits: &Limits, mut top: impl FnMut(&Field<'x>)) -> Structure<'x> {
+pub(crate) fn walk<'x>(raw: &'x [u8], limits: &Limits, mut top: impl FnMut(&Field<'x>)) -> Structure<'x> {
     let mut walk =
         Walk { raw, limits, stack: Vec::new(), levels: Levels::new(), out: Structure::default(), parts: 0, found: 0 };
     let mut at = 0;

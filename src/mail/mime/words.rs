@@ -10,7 +10,7 @@ use super::charset::Charset;
 use super::decode::{self, Encoding, hex};
 
 /// The text of an unstructured field, a phrase or a comment.
-pub fn decode_text(raw: &[u8]) -> String {
+pub(crate) fn decode_text(raw: &[u8]) -> String {
     let raw = raw.trim_ascii();
     let mut out = String::with_capacity(raw.len());
     if find_pair(raw, *b"=?").is_none() {
@@ -25,7 +25,7 @@ pub fn decode_text(raw: &[u8]) -> String {
 }
 
 /// `value` in UTF-8: where it is not, it stands in the set that `charset` gives, as is Japanese that is ASCII with escapes.
-pub fn in_utf_8(value: &[u8], charset: impl FnOnce() -> Charset) -> Cow<'_, [u8]> {
+pub(crate) fn in_utf_8(value: &[u8], charset: impl FnOnce() -> Charset) -> Cow<'_, [u8]> {
     let is_escaped = || find_pair(value, *b"\x1b$").is_some();
     match std::str::from_utf8(value) {
         Ok(_) if is_escaped() => Cow::Owned(Charset::for_label(b"iso-2022-jp").decode(value).into_bytes()),
@@ -62,17 +62,17 @@ fn find_pair(text: &[u8], [first, second]: [u8; 2]) -> Option<usize> {
 }
 
 /// One encoded word at the beginning of `raw`.
-pub struct Word<'x> {
+pub(crate) struct Word<'x> {
     charset: &'x [u8],
     bytes: Vec<u8>,
     /// How many bytes of `raw` it takes.
-    pub length: usize,
+    pub(crate) length: usize,
 }
 
 /// The encoded word that `raw` begins with.
 ///
 /// Blanks inside a word and words longer than 75 characters are let pass, as everybody does.
-pub fn word(raw: &[u8]) -> Option<Word<'_>> {
+pub(crate) fn word(raw: &[u8]) -> Option<Word<'_>> {
     let inner = raw.strip_prefix(b"=?")?;
     let charset_end = memchr::memchr(b'?', inner.get(..inner.len().min(80))?)?;
     let (charset, rest) = inner.split_at_checked(charset_end)?;

@@ -7,7 +7,7 @@ const MAX_DIAGNOSTIC: usize = 1_000;
 
 /// A reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub(crate) struct Reply {
     /// 200 to 599.
     pub code: u16,
     /// The text of each line, without the code.
@@ -33,12 +33,12 @@ pub(super) fn line(octets: &[u8]) -> Option<(u16, bool, String)> {
 
 impl Reply {
     /// 2yz.
-    pub const fn is_positive(&self) -> bool {
+    pub(crate) const fn is_positive(&self) -> bool {
         self.code >= 200 && self.code < 300
     }
 
     /// The whole reply as one line, at most a thousand characters.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = self.code.to_string();
         let mut enhanced = None;
         for line in &self.lines {
@@ -58,7 +58,7 @@ impl Reply {
     }
 
     /// What it means for those whom it is about.
-    pub fn outcome(&self, stage: Stage) -> Outcome {
+    pub(crate) fn outcome(&self, stage: Stage) -> Outcome {
         let diagnostic = self.text();
         let (verdict, no_mailbox) = match self.code {
             200..300 => (Verdict::Sent, false),

@@ -16,15 +16,15 @@ const PIECE: usize = 32 * 1024;
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// How a transaction ended: what it decided, and whether the session is of further use.
-pub struct Ended {
+pub(crate) struct Ended {
     /// For each recipient; none: the host's trouble came before a decision.
-    pub outcomes: Vec<Option<Outcome>>,
+    pub(crate) outcomes: Vec<Option<Outcome>>,
     /// What broke it.
-    pub fault: Option<Fault>,
+    pub(crate) fault: Option<Fault>,
     /// Whether mail data went out, so that another host must not get it at once.
-    pub data_sent: bool,
+    pub(crate) data_sent: bool,
     /// Whether another transaction may follow.
-    pub reusable: bool,
+    pub(crate) reusable: bool,
 }
 
 /// Where a transaction leaves the session.
@@ -51,7 +51,7 @@ impl Ended {
 
 impl Session {
     /// Takes a parcel's mail to some of its recipients, until `deadline`.
-    pub async fn send(&mut self, parcel: &Parcel, recipients: &[Mailbox], deadline: Instant) -> Ended {
+    pub(crate) async fn send(&mut self, parcel: &Parcel, recipients: &[Mailbox], deadline: Instant) -> Ended {
         self.transactions += 1;
         self.deadline = deadline;
         let mut ended =

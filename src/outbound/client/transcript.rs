@@ -13,7 +13,7 @@ const MAX_LINE: usize = 512;
 
 /// Lines of a dialog.
 #[derive(Clone, Debug, Default)]
-pub struct Transcript {
+pub(crate) struct Transcript {
     head: String,
     tail: VecDeque<String>,
     tail_len: usize,
@@ -22,17 +22,17 @@ pub struct Transcript {
 
 impl Transcript {
     /// A line of our own: which host, which TLS.
-    pub fn note(&mut self, text: &str) {
+    pub(crate) fn note(&mut self, text: &str) {
         self.push(format!("-- {text}"));
     }
 
     /// What we say.
-    pub fn client(&mut self, text: &str) {
+    pub(crate) fn client(&mut self, text: &str) {
         self.push(format!("C: {text}"));
     }
 
     /// What the host says.
-    pub fn server(&mut self, reply: &Reply) {
+    pub(crate) fn server(&mut self, reply: &Reply) {
         let count = reply.lines.len();
         for (at, line) in reply.lines.iter().enumerate() {
             let mark = if at + 1 == count { ' ' } else { '-' };
@@ -41,7 +41,7 @@ impl Transcript {
     }
 
     /// Everything of another dialog.
-    pub fn append(&mut self, other: &str) {
+    pub(crate) fn append(&mut self, other: &str) {
         other.lines().for_each(|line| self.push(line.to_owned()));
     }
 
@@ -62,7 +62,7 @@ impl Transcript {
     }
 
     /// The dialog; at most [`MAX_TRANSCRIPT`] octets.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = self.head.clone();
         if self.left_out > 0 {
             text.push_str(&format!("-- {} lines are left out\n", self.left_out));

@@ -37,7 +37,7 @@ const RUNS: &[&str] = &[
 
 /// A file: of the type given, else of the one that its name suggests. A name that RFC 2231 alone can write in
 /// Content-Disposition stands in Content-Type too, for readers that do not know it.
-pub fn part(file: &Attachment, lines: Vec<u8>) -> MimePart<'_> {
+pub(crate) fn part(file: &Attachment, lines: Vec<u8>) -> MimePart<'_> {
     let given = file.content_type.as_deref().filter(|given| !given.trim().is_empty());
     let mut kind = media_type(given.or_else(|| guessed_type(&file.filename)));
     let named = kind.attributes.iter().position(|(name, _)| name.eq_ignore_ascii_case("name"));

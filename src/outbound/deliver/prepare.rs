@@ -17,17 +17,17 @@ use crate::store::{self, domains};
 
 /// A dispatch that can be attempted.
 pub(super) struct Prepared {
-    pub dispatch: DispatchRow,
-    pub recipients: Vec<RecipientRow>,
-    pub data: Bytes,
+    pub(crate) dispatch: DispatchRow,
+    pub(crate) recipients: Vec<RecipientRow>,
+    pub(crate) data: Bytes,
     /// Whether its domain is received here.
-    pub local: bool,
+    pub(crate) local: bool,
     /// What is to be done to forwarded mail before it leaves, and what is known of it.
-    pub forwarding: Option<Forwarding>,
+    pub(crate) forwarding: Option<Forwarding>,
     /// The keys of the domain that it came to, if that has any.
-    pub keys: Option<Arc<DomainKeys>>,
+    pub(crate) keys: Option<Arc<DomainKeys>>,
     /// The gate of forwarding that closed since it was stored.
-    pub closed: Option<Gate>,
+    pub(crate) closed: Option<Gate>,
 }
 
 /// What the database says of a dispatch.
@@ -46,7 +46,7 @@ pub(super) enum Found {
 
 impl Prepared {
     /// What makes mail of our own with an international header fit for hosts that know none; none: it may not be wanted.
-    pub fn ascii_form(&self) -> Option<AsciiForm> {
+    pub(crate) fn ascii_form(&self) -> Option<AsciiForm> {
         let keys = self.keys.clone().filter(|_| self.forwarding.is_none() && !self.local);
         keys.map(AsciiForm::new)
     }

@@ -16,15 +16,15 @@ use crate::store::{self, accounts, forward_marks};
 
 /// A report of a failure at one of our SRS addresses.
 #[derive(Clone, Debug)]
-pub struct ForwardReport {
+pub(crate) struct ForwardReport {
     /// The address.
-    pub address: Mailbox,
+    pub(crate) address: Mailbox,
     /// Whom it stands for.
-    pub sender: Mailbox,
+    pub(crate) sender: Mailbox,
     /// What it says.
-    pub status: RecipientStatus,
+    pub(crate) status: RecipientStatus,
     /// What the message that it encloses may be known by.
-    pub marks: Vec<String>,
+    pub(crate) marks: Vec<String>,
 }
 
 /// What a forwarded message is known by: the address that it went out with, and its Message-ID or our own id of it.
@@ -40,7 +40,7 @@ impl Outbound {
     ///
     /// # Errors
     /// Storage trouble.
-    pub fn report_forward(
+    pub(crate) fn report_forward(
         &self,
         tx: &Connection,
         report: &ForwardReport,

@@ -24,7 +24,7 @@ const MAX_TRANSACTIONS: u32 = 100;
 
 /// What a session was opened for; another use has to open its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
+pub(crate) struct Key {
     name: String,
     address: SocketAddr,
     rule: TlsRule,
@@ -33,19 +33,19 @@ pub struct Key {
 
 impl Key {
     /// Sessions with an address of a host, signed in as `user`.
-    pub fn new(host: &Host, address: SocketAddr, user: Option<&str>) -> Self {
+    pub(crate) fn new(host: &Host, address: SocketAddr, user: Option<&str>) -> Self {
         Self { name: host.name.clone(), address, rule: host.tls.clone(), user: user.map(str::to_owned) }
     }
 }
 
 /// Sessions that wait.
 #[derive(Default)]
-pub struct Pool {
+pub(crate) struct Pool {
     waiting: Mutex<Waiting>,
 }
 
 /// One that waits, since when, and its place at the host.
-pub struct Idle {
+pub(crate) struct Idle {
     since: Instant,
     session: Session,
     permit: IdlePermit,
@@ -53,7 +53,7 @@ pub struct Idle {
 
 impl Idle {
     /// The session, over to another place at its host.
-    pub fn into_session(self) -> Session {
+    pub(crate) fn into_session(self) -> Session {
         self.session
     }
 
@@ -90,7 +90,7 @@ impl Pool {
     }
 
     /// A session that is still good.
-    pub fn take(&self, key: &Key) -> Option<Idle> {
+    pub(crate) fn take(&self, key: &Key) -> Option<Idle> {
         loop {
             let mut idle = self.waiting().pop(key)?;
             if idle.since.elapsed() < IDLE && !idle.session.is_stale() {
@@ -100,12 +100,12 @@ impl Pool {
     }
 
     /// Leaves a session to wait on, as long as it would have.
-    pub fn put_back(self: &Arc<Self>, key: Key, idle: Idle) {
+    pub(crate) fn put_back(self: &Arc<Self>, key: Key, idle: Idle) {
         self.keep(&mut self.waiting(), key, idle);
     }
 
     /// Ends a session with this address, because its place is wanted; whether there was one.
-    pub async fn make_room(&self, address: SocketAddr) -> bool {
+    pub(crate) async fn make_room(&self, address: SocketAddr) -> bool {
         let idle = {
             let mut waiting = self.waiting();
             let key = waiting.sessions.keys().find(|key| key.address == address).cloned();
@@ -117,7 +117,7 @@ impl Pool {
     }
 
     /// Keeps a session, if there is room for it.
-    pub fn put(self: &Arc<Self>, key: Key, connection: Connection) {
+    pub(crate) fn put(self: &Arc<Self>, key: Key, connection: Connection) {
         let Connection { session, permit, .. } = connection;
         let mut waiting = self.waiting();
         let full = waiting.count >= MAX || waiting.sessions.get(&key).is_some_and(|list| list.len() >= MAX_PER_HOST);
@@ -166,7 +166,7 @@ impl Pool {
 }
 
 /// Ends a session, and frees its place once the host knows.
-pub async fn quit(session: Session, permit: Permit) {
+pub(crate) async fn quit(session: Session, permit: Permit) {
     session.quit().await;
     drop(permit);
 }

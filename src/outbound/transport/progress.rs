@@ -12,23 +12,23 @@ use crate::outbound::{Host, Outcome, Parcel, Receipt, Transmitted, Unroutable, V
 
 /// See the head of this file.
 pub(super) struct Progress {
-    pub outcomes: Vec<Option<Outcome>>,
-    pub receipt: Receipt,
-    pub transcript: Transcript,
+    pub(crate) outcomes: Vec<Option<Outcome>>,
+    pub(crate) receipt: Receipt,
+    pub(crate) transcript: Transcript,
     /// The last trouble, for those who are left.
     trouble: Option<Outcome>,
     /// Mail data went out and was not answered: no other host gets it in this attempt.
     stop: bool,
     /// When the attempt ends, however far it came.
-    pub deadline: Instant,
+    pub(crate) deadline: Instant,
     /// A host was tried, …
-    pub tried: bool,
+    pub(crate) tried: bool,
     /// … and these were not, because they pause or have no room.
-    pub passed_over: Vec<(SocketAddr, Denied)>,
+    pub(crate) passed_over: Vec<(SocketAddr, Denied)>,
     /// One of the hosts has an IPv4 address.
-    pub has_ipv4: bool,
+    pub(crate) has_ipv4: bool,
     /// Our IPv6 address has no name: no other of theirs would do.
-    pub only_ipv4: bool,
+    pub(crate) only_ipv4: bool,
 }
 
 impl Progress {

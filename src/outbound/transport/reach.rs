@@ -23,8 +23,8 @@ const ENDING: Duration = Duration::from_secs(3);
 /// An address that may be tried.
 #[derive(Clone, Copy)]
 pub(super) struct Candidate<'h> {
-    pub host: &'h Host,
-    pub address: SocketAddr,
+    pub(crate) host: &'h Host,
+    pub(crate) address: SocketAddr,
 }
 
 /// The addresses of equal hosts that are left to try.

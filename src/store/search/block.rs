@@ -8,7 +8,7 @@
 use memchr::memmem;
 
 /// Octets of text at which a block is full.
-pub const FULL: usize = 64 * 1024;
+pub(crate) const FULL: usize = 64 * 1024;
 /// Stands after each field. No UTF-8 holds it, so no needle reaches from one field into the next.
 const END: u8 = 0xFF;
 /// Octets of an entry: its millisecond, its domain, where its text ends.
@@ -25,7 +25,7 @@ const GRAMS: (usize, usize) = (64, 8 * 1024);
 /// Folds case, so that texts that differ in case alone become equal.
 ///
 /// Each character for itself, by its upper case: `ß` becomes `ss`, and both small sigmas are one.
-pub fn fold(text: &str) -> String {
+pub(crate) fn fold(text: &str) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();
     }
@@ -33,26 +33,26 @@ pub fn fold(text: &str) -> String {
 }
 
 /// What is looked for.
-pub struct Needle {
+pub(crate) struct Needle {
     folded: String,
     finder: memmem::Finder<'static>,
 }
 
 impl Needle {
     /// Of the text as the client gave it, which is not empty.
-    pub fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         let folded = fold(text);
         let finder = memmem::Finder::new(folded.as_bytes()).into_owned();
         Self { folded, finder }
     }
 
     /// Whether a text that is in no block yet holds it.
-    pub fn is_in(&self, text: &str) -> bool {
+    pub(crate) fn is_in(&self, text: &str) -> bool {
         self.finder.find(fold(text).as_bytes()).is_some()
     }
 
     /// Whether a block with these `grams` may hold it.
-    pub fn may_be_in(&self, grams: &[u8]) -> bool {
+    pub(crate) fn may_be_in(&self, grams: &[u8]) -> bool {
         let needle = self.folded.as_bytes();
         needle.windows(needle.len().clamp(1, GRAM)).all(|gram| {
             let (octet, bit) = place(gram, grams.len());
@@ -61,7 +61,7 @@ impl Needle {
     }
 
     /// The entries of a block whose text holds it, oldest first.
-    pub fn entries(&self, block: &Stored<'_>) -> Vec<Entry> {
+    pub(crate) fn entries(&self, block: &Stored<'_>) -> Vec<Entry> {
         let mut found = Vec::new();
         let mut from = 0;
         let mut entries = block.entries();
@@ -76,21 +76,21 @@ impl Needle {
 
 /// One message in a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The message's millisecond, which names it within its account.
-    pub received_at: i64,
+    pub(crate) received_at: i64,
     /// Its domain; none for the host name itself.
-    pub domain: Option<i64>,
+    pub(crate) domain: Option<i64>,
     end: usize,
 }
 
 /// A block as it lies in its row.
 #[derive(Clone, Copy, Debug)]
-pub struct Stored<'a> {
+pub(crate) struct Stored<'a> {
     /// For each message, by age, [`ENTRY`] octets.
-    pub entries: &'a [u8],
+    pub(crate) entries: &'a [u8],
     /// The texts in the same order.
-    pub texts: &'a [u8],
+    pub(crate) texts: &'a [u8],
 }
 
 impl<'a> Stored<'a> {
@@ -108,7 +108,7 @@ impl<'a> Stored<'a> {
     }
 
     /// Its messages with their texts, without those that are gone.
-    pub fn messages(&self) -> Vec<Message> {
+    pub(crate) fn messages(&self) -> Vec<Message> {
         let mut from = 0;
         let message = |entry: Entry| {
             let text = self.texts.get(from..entry.end).unwrap_or_default().to_vec();
@@ -119,7 +119,7 @@ impl<'a> Stored<'a> {
     }
 
     /// Both columns with one message wiped out, of the same length as before; none if it is not here.
-    pub fn without(&self, received_at: i64) -> Option<Wiped> {
+    pub(crate) fn without(&self, received_at: i64) -> Option<Wiped> {
         let mut from = 0;
         let (mut entries, mut texts) = (self.entries.to_vec(), self.texts.to_vec());
         let (mut is_here, mut others) = (false, 0);
@@ -140,27 +140,27 @@ impl<'a> Stored<'a> {
 
 /// A block after a message of it was wiped out.
 #[derive(Debug)]
-pub struct Wiped {
+pub(crate) struct Wiped {
     /// The column of that name.
-    pub entries: Vec<u8>,
+    pub(crate) entries: Vec<u8>,
     /// The column of that name.
-    pub texts: Vec<u8>,
+    pub(crate) texts: Vec<u8>,
     /// Whether that was its last message.
-    pub is_empty: bool,
+    pub(crate) is_empty: bool,
 }
 
 /// A message on its way into a block.
 #[derive(Clone, Debug)]
-pub struct Message {
+pub(crate) struct Message {
     /// Its millisecond.
-    pub received_at: i64,
+    pub(crate) received_at: i64,
     domain: Option<i64>,
     text: Vec<u8>,
 }
 
 impl Message {
     /// Folds what is searched of a message.
-    pub fn new(received_at: i64, domain: Option<i64>, fields: [&str; 3]) -> Self {
+    pub(crate) fn new(received_at: i64, domain: Option<i64>, fields: [&str; 3]) -> Self {
         let mut text = Vec::with_capacity(fields.iter().map(|field| field.len() + 1).sum());
         for field in fields {
             text.extend_from_slice(fold(field).as_bytes());
@@ -170,29 +170,29 @@ impl Message {
     }
 
     /// Octets of its text.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.text.len()
     }
 }
 
 /// A block on its way into its row.
 #[derive(Debug)]
-pub struct Block {
+pub(crate) struct Block {
     /// The millisecond of its oldest message.
-    pub oldest: i64,
+    pub(crate) oldest: i64,
     /// The millisecond of its newest message.
-    pub newest: i64,
+    pub(crate) newest: i64,
     /// Which runs of one to four octets its text holds, as a set that may err on the side of yes.
-    pub grams: Vec<u8>,
+    pub(crate) grams: Vec<u8>,
     /// See [`Stored`].
-    pub entries: Vec<u8>,
+    pub(crate) entries: Vec<u8>,
     /// See [`Stored`].
-    pub texts: Vec<u8>,
+    pub(crate) texts: Vec<u8>,
 }
 
 impl Block {
     /// A block of these messages; none without any.
-    pub fn of(mut messages: Vec<Message>) -> Option<Self> {
+    pub(crate) fn of(mut messages: Vec<Message>) -> Option<Self> {
         messages.sort_by_key(|message| message.received_at);
         let (oldest, newest) = (messages.first()?.received_at, messages.last()?.received_at);
         let mut texts = Vec::with_capacity(messages.iter().map(Message::size).sum());

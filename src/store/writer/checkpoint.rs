@@ -33,8 +33,8 @@ const ROUNDS: u32 = 3;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Moved {
     /// Pages in the WAL, and how many of them are in the database file.
-    pub pages: u64,
-    pub moved: u64,
+    pub(crate) pages: u64,
+    pub(crate) moved: u64,
 }
 
 impl Moved {

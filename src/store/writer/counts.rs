@@ -74,10 +74,10 @@ impl Counts {
 
 /// Hears of fsyncs, on their threads.
 pub(super) struct Told {
-    pub events: Sender<Event>,
-    pub counts: Arc<Counts>,
-    pub failed: watch::Sender<bool>,
-    pub mark: Arc<Keeper>,
+    pub(crate) events: Sender<Event>,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) failed: watch::Sender<bool>,
+    pub(crate) mark: Arc<Keeper>,
 }
 
 impl Listener for Told {

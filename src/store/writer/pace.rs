@@ -19,13 +19,13 @@ const SKIP_MAX: u32 = 512;
 /// What waits for a commit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waiting {
-    pub transactions: usize,
+    pub(crate) transactions: usize,
     /// Of these, how many somebody waits for, and how many of those want an fsync.
-    pub urgent: usize,
-    pub promises: usize,
+    pub(crate) urgent: usize,
+    pub(crate) promises: usize,
     /// When the first came, and the first that somebody waits for.
-    pub since: Instant,
-    pub urgent_since: Option<Instant>,
+    pub(crate) since: Instant,
+    pub(crate) urgent_since: Option<Instant>,
 }
 
 impl Waiting {

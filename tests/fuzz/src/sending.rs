@@ -1,11 +1,11 @@
 //! What sending reads from strangers: reports that come back, envelope senders of our own form, lists of mailboxes.
 
-use mailkite::clock::Timestamp;
-use mailkite::id::MessageId;
-use mailkite::mail::address::Mailbox;
-use mailkite::mail::mailbox_list;
-use mailkite::mail::report::{self, Report};
-use mailkite::outbound::return_path::{BounceTag, ReturnPath, ReturnPaths};
+use mailkite::testing::clock::Timestamp;
+use mailkite::testing::id::MessageId;
+use mailkite::testing::mail::address::Mailbox;
+use mailkite::testing::mail::mailbox_list;
+use mailkite::testing::mail::report::{self, Report};
+use mailkite::testing::outbound::return_path::{BounceTag, ReturnPath, ReturnPaths};
 
 const HOSTNAME: &str = "mx.mailkite.test";
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);

@@ -3,16 +3,16 @@
 use std::fs;
 use std::path::Path;
 
-use mailkite::clock::Timestamp;
-use mailkite::egress::{Policy, Target as Url};
-use mailkite::id::MessageId;
-use mailkite::inbound::route::Pattern;
-use mailkite::links::Links;
-use mailkite::mail::address::{ForwardPath, Mailbox, ReversePath};
-use mailkite::mail::mime;
-use mailkite::smtp_server::command::{self, Command, Refusal};
-use mailkite::smtp_server::data::{DataReader, Progress};
-use mailkite::webhook::event::{Attachment, AttachmentBytes, Auth, EmailReceived, Party, Text};
+use mailkite::testing::clock::Timestamp;
+use mailkite::testing::egress::{Policy, Target as Url};
+use mailkite::testing::id::MessageId;
+use mailkite::testing::inbound::route::Pattern;
+use mailkite::testing::links::Links;
+use mailkite::testing::mail::address::{ForwardPath, Mailbox, ReversePath};
+use mailkite::testing::mail::mime;
+use mailkite::testing::smtp_server::command::{self, Command, Refusal};
+use mailkite::testing::smtp_server::data::{DataReader, Progress};
+use mailkite::testing::webhook::event::{Attachment, AttachmentBytes, Auth, EmailReceived, Party, Text};
 
 use crate::sending;
 
@@ -324,7 +324,7 @@ fn mime(raw: &[u8]) {
         });
     }
     let id = MessageId::parse("msg_2Hk9QpVn4tLdA1B2").expect("an id");
-    let from = mail.from_addr("", "mx.mailkite.test");
+    let from = mail.sender_address("", "mx.mailkite.test");
     let event = EmailReceived {
         id: &id,
         from: Party { address: &from, name: mime::name_for(&mail.header_from, &from) },

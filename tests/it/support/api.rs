@@ -16,7 +16,7 @@ static DOCUMENT: OnceLock<Value> = OnceLock::new();
 
 /// A client with or without credential.
 #[derive(Clone, Debug)]
-pub struct Api {
+pub(crate) struct Api {
     /// Where the server is.
     pub address: SocketAddr,
     /// What is sent as `Authorization: Bearer`.
@@ -25,7 +25,7 @@ pub struct Api {
 
 /// An answer.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// HTTP status.
     pub status: u16,
     /// Lower-case names.
@@ -38,25 +38,25 @@ pub struct Answer {
 
 impl Answer {
     /// The answer's `code`, or "".
-    pub fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         self.json["code"].as_str().unwrap_or_default()
     }
 
     /// A header of the answer.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 
     /// Asserts the status; the JSON.
     #[track_caller]
-    pub fn expect(self, status: u16) -> Value {
+    pub(crate) fn expect(self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.body));
         self.json
     }
 
     /// Asserts an error.
     #[track_caller]
-    pub fn expect_error(&self, status: u16, code: &str) {
+    pub(crate) fn expect_error(&self, status: u16, code: &str) {
         assert_eq!((self.status, self.code()), (status, code), "{}", String::from_utf8_lossy(&self.body));
         assert!(self.json["error"].as_str().is_some_and(|sentence| !sentence.is_empty()), "{}", self.json);
         assert_eq!(self.headers.get("www-authenticate").map(String::as_str), (status == 401).then_some("Bearer"));
@@ -67,7 +67,7 @@ impl Answer {
 
     /// Asserts an error of one field.
     #[track_caller]
-    pub fn expect_field(&self, status: u16, code: &str, field: &str) {
+    pub(crate) fn expect_field(&self, status: u16, code: &str, field: &str) {
         self.expect_error(status, code);
         assert_eq!(self.json["field"], field, "{}", self.json);
     }
@@ -75,52 +75,58 @@ impl Answer {
 
 impl Api {
     /// A client without credential.
-    pub fn anonymous(address: SocketAddr) -> Self {
+    pub(crate) fn anonymous(address: SocketAddr) -> Self {
         Self { address, credential: None }
     }
 
     /// The same server with another credential.
-    pub fn with(&self, credential: impl Into<String>) -> Self {
+    pub(crate) fn with(&self, credential: impl Into<String>) -> Self {
         Self { address: self.address, credential: Some(credential.into()) }
     }
 
     /// `GET`
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, &[], None).await
     }
 
     /// `POST` with a JSON body.
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
         self.send("POST", path, &[("content-type", "application/json")], Some(body.to_string().as_bytes())).await
     }
 
     /// As [`Self::post`], by another method.
-    pub async fn post_as(&self, method: &str, path: &str, body: Value) -> Answer {
+    pub(crate) async fn post_as(&self, method: &str, path: &str, body: Value) -> Answer {
         self.send(method, path, &[("content-type", "application/json")], Some(body.to_string().as_bytes())).await
     }
 
     /// `POST` without a body, as the SDKs do: no content type, no content length.
-    pub async fn post_nothing(&self, path: &str) -> Answer {
+    pub(crate) async fn post_nothing(&self, path: &str) -> Answer {
         self.send("POST", path, &[], None).await
     }
 
     /// `PUT` with a JSON body.
-    pub async fn put(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Answer {
         self.send("PUT", path, &[("content-type", "application/json")], Some(body.to_string().as_bytes())).await
     }
 
     /// `PATCH` with a JSON body.
-    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
         self.send("PATCH", path, &[("content-type", "application/json")], Some(body.to_string().as_bytes())).await
     }
 
     /// `DELETE`
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.send("DELETE", path, &[], None).await
     }
 
     /// Any request; the answer is checked against the document.
-    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Answer {
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&[u8]>,
+    ) -> Answer {
         let answer = self.exchange(method, path, headers, body).await;
         let document = self.document().await;
         check(document, method, path, &answer);
@@ -128,7 +134,13 @@ impl Api {
     }
 
     /// Any request, unchecked.
-    pub async fn exchange(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Answer {
+    pub(crate) async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&[u8]>,
+    ) -> Answer {
         let mut head = format!("{method} {path} HTTP/1.1\r\n");
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             head.push_str(&format!("Host: {}\r\n", self.address));
@@ -156,7 +168,7 @@ impl Api {
     }
 
     /// The server's OpenAPI document.
-    pub async fn document(&self) -> &'static Value {
+    pub(crate) async fn document(&self) -> &'static Value {
         if let Some(document) = DOCUMENT.get() {
             return document;
         }
@@ -220,7 +232,7 @@ fn close(value: &mut Value, part_of_all: bool) {
 }
 
 /// The template of the document that a path fits: literal segments before parameters.
-pub fn template<'d>(document: &'d Value, path: &str) -> Option<&'d str> {
+pub(crate) fn template<'d>(document: &'d Value, path: &str) -> Option<&'d str> {
     let path = path.split('?').next().unwrap_or(path);
     let asked: Vec<&str> = path.split('/').collect();
     let is_parameter = |segment: &str| segment.starts_with('{');
@@ -237,7 +249,7 @@ pub fn template<'d>(document: &'d Value, path: &str) -> Option<&'d str> {
 }
 
 /// What a reference leads to; anything else is itself.
-pub fn resolved<'d>(document: &'d Value, value: &'d Value) -> &'d Value {
+pub(crate) fn resolved<'d>(document: &'d Value, value: &'d Value) -> &'d Value {
     let pointer = value["$ref"].as_str().and_then(|reference| reference.strip_prefix('#'));
     pointer.map_or(value, |pointer| document.pointer(pointer).unwrap())
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Runs it: whether nothing is lost, and what it said.
-pub fn audit(data_dir: &Path, arguments: &[&str]) -> (bool, String) {
+pub(crate) fn audit(data_dir: &Path, arguments: &[&str]) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_mailkite"))
         .arg("audit")
         .args(arguments)
@@ -18,14 +18,14 @@ pub fn audit(data_dir: &Path, arguments: &[&str]) -> (bool, String) {
 
 /// Nothing is lost.
 #[track_caller]
-pub fn assert_audited(data_dir: &Path) {
+pub(crate) fn assert_audited(data_dir: &Path) {
     let (good, said) = audit(data_dir, &[]);
     assert!(good, "{said}");
 }
 
 /// Nothing is lost, and each id of a ledger has an end state; what was said of them.
 #[track_caller]
-pub fn assert_ledger(data_dir: &Path, ledger: &str) -> String {
+pub(crate) fn assert_ledger(data_dir: &Path, ledger: &str) -> String {
     let file = data_dir.with_extension("ledger");
     std::fs::write(&file, ledger).unwrap();
     let (good, said) = audit(data_dir, &["--ledger", file.to_str().unwrap()]);

@@ -6,14 +6,14 @@
 //! `STORED n` counts messages, `NEW` opens another connection. `# text` is a comment, `set key value` before all else
 //! changes the configuration.
 
-use mailkite::clock::Clock;
-use mailkite::config::{Config, UnknownRecipients};
+use mailkite::testing::clock::Clock;
+use mailkite::testing::config::{Config, UnknownRecipients};
 
 use super::server::Server;
 use super::smtp::SmtpClient;
 
 /// Runs one script; `name` is for its failures.
-pub async fn run(name: &str, script: &str) {
+pub(crate) async fn run(name: &str, script: &str) {
     let server = Server::start_with(Clock::System, |config| {
         for line in script.lines().filter(|line| line.starts_with("set ")) {
             set(config, line, name);

@@ -39,7 +39,7 @@ struct Zone {
 
 /// How a question with EDNS is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Edns {
+pub(crate) enum Edns {
     #[default]
     Known,
     /// By this error.
@@ -62,7 +62,7 @@ impl Zone {
 }
 
 /// The server; it stops when it is dropped. A name that was not added does not exist; `*.name` stands for all below it.
-pub struct DnsServer {
+pub(crate) struct DnsServer {
     /// Where it listens, over UDP and TCP.
     pub address: SocketAddr,
     zone: Arc<Mutex<Zone>>,
@@ -70,7 +70,7 @@ pub struct DnsServer {
 }
 
 impl DnsServer {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (socket, listener) = loop {
             let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
             // The same port may be somebody's over TCP.
@@ -86,29 +86,29 @@ impl DnsServer {
     }
 
     /// Adds a TXT record, cut into strings of 255 bytes as it must be.
-    pub fn txt(&self, name: &str, text: &str) -> &Self {
+    pub(crate) fn txt(&self, name: &str, text: &str) -> &Self {
         let strings = text.as_bytes().chunks(255).collect();
         self.record(name, RData::TXT(TXT::from_bytes(strings)))
     }
 
     /// Adds a TXT record of these strings.
-    pub fn strings(&self, name: &str, strings: &[&str]) -> &Self {
+    pub(crate) fn strings(&self, name: &str, strings: &[&str]) -> &Self {
         self.record(name, RData::TXT(TXT::from_bytes(strings.iter().map(|text| text.as_bytes()).collect())))
     }
 
     /// Makes a name another one's.
-    pub fn cname(&self, name: &str, target: &str) -> &Self {
+    pub(crate) fn cname(&self, name: &str, target: &str) -> &Self {
         self.record(name, RData::CNAME(CNAME(Name::from_ascii(target).unwrap())))
     }
 
     /// Takes away everything of a name.
-    pub fn remove(&self, name: &str) -> &Self {
+    pub(crate) fn remove(&self, name: &str) -> &Self {
         self.zone.lock().unwrap().names.remove(&key(name));
         self
     }
 
     /// Takes away a name's records of one type, also a failure or silence.
-    pub fn without(&self, name: &str, kind: RecordType) -> &Self {
+    pub(crate) fn without(&self, name: &str, kind: RecordType) -> &Self {
         let mut zone = self.zone.lock().unwrap();
         match zone.names.get_mut(&key(name)) {
             Some(Answer::Records(records)) => records.retain(|data| data.record_type() != kind),
@@ -119,7 +119,7 @@ impl DnsServer {
     }
 
     /// Adds an A or AAAA record.
-    pub fn address(&self, name: &str, address: &str) -> &Self {
+    pub(crate) fn address(&self, name: &str, address: &str) -> &Self {
         self.record(
             name,
             match address.parse().unwrap() {
@@ -130,57 +130,57 @@ impl DnsServer {
     }
 
     /// Adds an MX record.
-    pub fn mx(&self, name: &str, preference: u16, host: &str) -> &Self {
+    pub(crate) fn mx(&self, name: &str, preference: u16, host: &str) -> &Self {
         self.record(name, RData::MX(MX::new(preference, Name::from_ascii(host).unwrap())))
     }
 
     /// Adds a TLSA record.
-    pub fn tlsa(&self, name: &str, usage: u8, selector: u8, matching: u8, data: &[u8]) -> &Self {
+    pub(crate) fn tlsa(&self, name: &str, usage: u8, selector: u8, matching: u8, data: &[u8]) -> &Self {
         self.record(name, RData::TLSA(TLSA::new(usage.into(), selector.into(), matching.into(), data.to_vec())))
     }
 
     /// Says of every answer for `name`, also that there is none, that it was validated: to those who ask with the AD or
     /// the DO bit.
-    pub fn sign(&self, name: &str) -> &Self {
+    pub(crate) fn sign(&self, name: &str) -> &Self {
         self.zone.lock().unwrap().signed.insert(key(name));
         self
     }
 
     /// Answers every question for `name` with SERVFAIL.
-    pub fn fail(&self, name: &str) -> &Self {
+    pub(crate) fn fail(&self, name: &str) -> &Self {
         self.set(name, Answer::Failure)
     }
 
     /// Answers for `name` break off in their last record.
-    pub fn break_off(&self, name: &str) -> &Self {
+    pub(crate) fn break_off(&self, name: &str) -> &Self {
         self.zone.lock().unwrap().broken_off.insert(key(name));
         self
     }
 
     /// Never answers a question for `name`.
-    pub fn silence(&self, name: &str) -> &Self {
+    pub(crate) fn silence(&self, name: &str) -> &Self {
         self.set(name, Answer::Silence)
     }
 
     /// Never answers anything any more.
-    pub fn silence_all(&self) -> &Self {
+    pub(crate) fn silence_all(&self) -> &Self {
         self.zone.lock().unwrap().silent = true;
         self
     }
 
     /// From now on questions with EDNS are answered like that.
-    pub fn edns(&self, edns: Edns) -> &Self {
+    pub(crate) fn edns(&self, edns: Edns) -> &Self {
         self.zone.lock().unwrap().edns = edns;
         self
     }
 
     /// The questions so far, as `name TYPE`.
-    pub fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         self.zone.lock().unwrap().asked.clone()
     }
 
     /// The questions so far that came over TCP, as `name TYPE`.
-    pub fn asked_over_tcp(&self) -> Vec<String> {
+    pub(crate) fn asked_over_tcp(&self) -> Vec<String> {
         self.zone.lock().unwrap().over_tcp.clone()
     }
 

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use mailkite::clock::Clock;
-use mailkite::config::Config;
-use mailkite::dns::Resolver;
-use mailkite::inbound::verify::{Verification, Verifier};
-use mailkite::mail::envelope::Peer;
-use mailkite::mail::mime;
-use mailkite::secrets::{self, token_hash};
-use mailkite::setup;
-use mailkite::store::accounts::{self, NewAccount};
-use mailkite::store::keys;
+use mailkite::testing::clock::Clock;
+use mailkite::testing::config::Config;
+use mailkite::testing::dns::Resolver;
+use mailkite::testing::inbound::verify::{Verification, Verifier};
+use mailkite::testing::mail::envelope::Peer;
+use mailkite::testing::mail::mime;
+use mailkite::testing::secrets::{self, token_hash};
+use mailkite::testing::setup;
+use mailkite::testing::store::accounts::{self, NewAccount};
+use mailkite::testing::store::keys;
 use serde_json::{Value, json};
 
 use super::api::Api;
@@ -21,7 +21,7 @@ use super::server::Server;
 use super::smtp::SmtpClient;
 
 /// A server whose mail for remote.test goes to a remote host.
-pub struct House {
+pub(crate) struct House {
     pub server: Server,
     pub remote: Remote,
     pub dns: DnsServer,
@@ -29,17 +29,17 @@ pub struct House {
 }
 
 /// The host that the mail of good.test comes from.
-pub const GOOD: &str = "192.0.2.7";
+pub(crate) const GOOD: &str = "192.0.2.7";
 /// Somebody else's.
-pub const EVIL: &str = "192.0.2.66";
+pub(crate) const EVIL: &str = "192.0.2.66";
 
 impl House {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_behind(Vec::new()).await
     }
 
     /// One whose SMTP clients say by the PROXY protocol where they come from, in a world of domains with policies.
-    pub async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let house = Self::start_behind(vec!["127.0.0.0/8".parse().unwrap()]).await;
         let dns = &house.dns;
         dns.txt("good.test", "v=spf1 ip4:192.0.2.7 -all").txt("_dmarc.good.test", "v=DMARC1; p=reject");
@@ -55,7 +55,7 @@ impl House {
     }
 
     /// Hands over one mail from a host with this address; the code of the last reply.
-    pub async fn deliver(&self, host: &str, mail_from: &str, to: &str, mail: &str) -> u16 {
+    pub(crate) async fn deliver(&self, host: &str, mail_from: &str, to: &str, mail: &str) -> u16 {
         let mut client = SmtpClient::open(self.server.smtp).await;
         client.send(format!("PROXY TCP4 {host} 198.51.100.1 4711 25\r\n")).await;
         assert_eq!(client.reply().await.code, 220);
@@ -64,7 +64,7 @@ impl House {
     }
 
     /// What the destination finds out about a mail that our host hands over.
-    pub async fn verify(&self, mail_from: &str, mail: &str) -> Verification {
+    pub(crate) async fn verify(&self, mail_from: &str, mail: &str) -> Verification {
         let resolver = Resolver::new(&[self.dns.address]).unwrap();
         let verifier = Verifier::new(resolver, "mx.remote.test".into(), Duration::from_secs(10));
         let address = "198.51.100.1".parse().unwrap();
@@ -76,12 +76,12 @@ impl House {
         Self::start_with(Clock::System, |config| config.smtp.proxy_protocol_from = proxies).await
     }
 
-    pub async fn start_with(clock: Clock, adjust: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start_with(clock: Clock, adjust: impl FnOnce(&mut Config)) -> Self {
         Self::start_at(clock, Remote::start().await, adjust).await
     }
 
     /// One whose destinations are at this host.
-    pub async fn start_at(clock: Clock, remote: Remote, adjust: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start_at(clock: Clock, remote: Remote, adjust: impl FnOnce(&mut Config)) -> Self {
         let dns = DnsServer::start().await;
         dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
         let (servers, port) = (vec![dns.address], remote.address.port());
@@ -98,7 +98,7 @@ impl House {
     }
 
     /// Another account with a verified domain, by its key.
-    pub async fn tenant(&self, domain: &'static str, email_verified: bool) -> Api {
+    pub(crate) async fn tenant(&self, domain: &'static str, email_verified: bool) -> Api {
         let key = self
             .server
             .write(move |tx, secrets, now| {
@@ -114,7 +114,7 @@ impl House {
     }
 
     /// The mail that comes next asks for a proof; the token of its links.
-    pub async fn asked(&mut self) -> (String, String) {
+    pub(crate) async fn asked(&mut self) -> (String, String) {
         let taken = self.remote.taken().await;
         assert_eq!(taken.sender(), "", "nothing comes back of it");
         let text = String::from_utf8(taken.data()).unwrap().replace("=\r\n", "").replace("=3D", "=");
@@ -124,23 +124,23 @@ impl House {
         (taken.recipients().remove(0), token)
     }
 
-    pub async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         self.server.until("SELECT count(*) FROM job", 0_i64).await;
     }
 }
 
-pub async fn forward(api: &Api, matching: &str, to: &str) -> Value {
+pub(crate) async fn forward(api: &Api, matching: &str, to: &str) -> Value {
     api.post("/api/routes", json!({"match": matching, "action": "forward", "destination": to})).await.expect(201)
 }
 
-pub async fn route(api: &Api) -> Value {
+pub(crate) async fn route(api: &Api) -> Value {
     api.get("/api/routes").await.expect(200)[0].clone()
 }
 
-pub fn text_of(taken: &Taken) -> String {
+pub(crate) fn text_of(taken: &Taken) -> String {
     String::from_utf8(taken.data()).unwrap()
 }
 
-pub fn from(author: &str, subject: &str) -> String {
+pub(crate) fn from(author: &str, subject: &str) -> String {
     format!("From: {author}\r\nTo: sales@inbox.test\r\nSubject: {subject}\r\n\r\nPay to me.\r\n")
 }

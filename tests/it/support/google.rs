@@ -2,8 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use mailkite::clock::Timestamp;
-use mailkite::config;
+use mailkite::testing::clock::Timestamp;
+use mailkite::testing::config;
 use ring::rand::SystemRandom;
 use ring::rsa;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
@@ -12,16 +12,16 @@ use serde_json::{Value, json};
 use super::receiver::{Receiver, Reply};
 
 /// When the good token is fresh.
-pub const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
+pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 /// Our name at Google.
-pub const CLIENT: &str = "1234567890-abc.apps.googleusercontent.com";
+pub(crate) const CLIENT: &str = "1234567890-abc.apps.googleusercontent.com";
 /// Google's key.
-pub const SIGNING_KEY: &str = include_str!("../../fixtures/rsa_signing_key.b64");
+pub(crate) const SIGNING_KEY: &str = include_str!("../../fixtures/rsa_signing_key.b64");
 /// Somebody's key.
-pub const OTHER_KEY: &str = include_str!("../../fixtures/rsa_other_key.b64");
+pub(crate) const OTHER_KEY: &str = include_str!("../../fixtures/rsa_other_key.b64");
 
 /// The settings that make `receiver` Google.
-pub fn settings(receiver: &Receiver) -> config::Google {
+pub(crate) fn settings(receiver: &Receiver) -> config::Google {
     config::Google {
         client_id: Some(CLIENT.to_owned()),
         client_secret: Some("GOCSPX-s&cret=".to_owned()),
@@ -32,23 +32,23 @@ pub fn settings(receiver: &Receiver) -> config::Google {
 }
 
 /// A key of the fixtures.
-pub fn key_pair(text: &str) -> RsaKeyPair {
+pub(crate) fn key_pair(text: &str) -> RsaKeyPair {
     let der = STANDARD.decode(text.split_whitespace().collect::<String>()).unwrap();
     RsaKeyPair::from_pkcs8(&der).unwrap()
 }
 
 /// A part of a JWT.
-pub fn part(bytes: impl AsRef<[u8]>) -> String {
+pub(crate) fn part(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// What a JWT signs.
-pub fn signed_text(header: &Value, claims: &Value) -> String {
+pub(crate) fn signed_text(header: &Value, claims: &Value) -> String {
     format!("{}.{}", part(header.to_string()), part(claims.to_string()))
 }
 
 /// A JWT signed by this key.
-pub fn rs256(key: &str, header: &Value, claims: &Value) -> String {
+pub(crate) fn rs256(key: &str, header: &Value, claims: &Value) -> String {
     let (pair, text) = (key_pair(key), signed_text(header, claims));
     let mut signature = vec![0; pair.public().modulus_len()];
     pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature).unwrap();
@@ -56,12 +56,12 @@ pub fn rs256(key: &str, header: &Value, claims: &Value) -> String {
 }
 
 /// The header of a good token.
-pub fn header() -> Value {
+pub(crate) fn header() -> Value {
     json!({"alg": "RS256", "typ": "JWT", "kid": "one"})
 }
 
 /// The claims of a good token.
-pub fn claims() -> Value {
+pub(crate) fn claims() -> Value {
     json!({
         "iss": "https://accounts.google.com", "aud": CLIENT, "azp": CLIENT, "sub": "110169484474386276334",
         "email": "Ada@Acme.dev", "email_verified": true, "name": "Ada Lovelace", "given_name": "Ada",
@@ -71,7 +71,7 @@ pub fn claims() -> Value {
 }
 
 /// The good claims with one changed; `null` takes it away.
-pub fn claims_with(name: &str, value: Value) -> Value {
+pub(crate) fn claims_with(name: &str, value: Value) -> Value {
     let mut claims = claims();
     if value.is_null() {
         claims.as_object_mut().unwrap().remove(name);
@@ -82,29 +82,29 @@ pub fn claims_with(name: &str, value: Value) -> Value {
 }
 
 /// The good token.
-pub fn good() -> String {
+pub(crate) fn good() -> String {
     rs256(SIGNING_KEY, &header(), &claims())
 }
 
 /// The signing key as the key set names it.
-pub fn jwk(kid: &str) -> Value {
+pub(crate) fn jwk(kid: &str) -> Value {
     let pair = key_pair(SIGNING_KEY);
     let public = rsa::PublicKeyComponents::<Vec<u8>>::from(pair.public());
     json!({"kty": "RSA", "alg": "RS256", "use": "sig", "kid": kid, "n": part(public.n), "e": part(public.e)})
 }
 
 /// The key set.
-pub fn key_set(kids: &[&str]) -> Reply {
+pub(crate) fn key_set(kids: &[&str]) -> Reply {
     let keys: Vec<Value> = kids.iter().map(|kid| jwk(kid)).collect();
     reply(&json!({ "keys": keys })).header("cache-control", "public, max-age=3600, must-revalidate, no-transform")
 }
 
 /// An answer in JSON.
-pub fn reply(json: &Value) -> Reply {
+pub(crate) fn reply(json: &Value) -> Reply {
     Reply::status(200).header("content-type", "application/json; charset=utf-8").body(json.to_string())
 }
 
 /// What the token endpoint answers.
-pub fn token_reply(token: &str) -> Reply {
+pub(crate) fn token_reply(token: &str) -> Reply {
     reply(&json!({"access_token": "ya29.secret", "expires_in": 3599, "token_type": "Bearer", "id_token": token}))
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 
 /// Says that the running test is skipped and why: on standard error, past the harness, which hides the output of tests that
 /// pass; and in the file that `tests/run` lists at its end.
-pub fn skip(reason: &str) {
+pub(crate) fn skip(reason: &str) {
     let thread = std::thread::current();
     let line = format!("{}: {reason}\n", thread.name().unwrap_or("a test"));
     std::io::stderr().write_all(format!("skipped {line}").as_bytes()).unwrap();
@@ -19,7 +19,7 @@ pub fn skip(reason: &str) {
 }
 
 /// An address of this machine that is not loopback; without one the test is skipped. No packet is sent to find it.
-pub fn own_address() -> Option<IpAddr> {
+pub(crate) fn own_address() -> Option<IpAddr> {
     let address = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
         socket.connect("192.0.2.1:9")?;
         socket.local_addr()
@@ -32,7 +32,7 @@ pub fn own_address() -> Option<IpAddr> {
 }
 
 /// Where a server's program is, which may lie outside of a user's path; without it the test is skipped.
-pub fn program(name: &str) -> Option<PathBuf> {
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
     let found = path.split(':').map(|folder| Path::new(folder).join(name)).find(|program| program.is_file());
     if found.is_none() {
@@ -42,7 +42,7 @@ pub fn program(name: &str) -> Option<PathBuf> {
 }
 
 /// Compiles a library of `tests/fixtures` into `folder`, to be preloaded; without a C compiler the test is skipped.
-pub fn preload(source: &str, folder: &Path) -> Option<String> {
+pub(crate) fn preload(source: &str, folder: &Path) -> Option<String> {
     let library = folder.join(source).with_extension("so");
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(source);
     let made =

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mailkite::clock::Clock;
-use mailkite::config::Config;
+use mailkite::testing::clock::Clock;
+use mailkite::testing::config::Config;
 use serde_json::json;
 
 use super::api::Api;
@@ -14,12 +14,12 @@ use super::remote::{Act, Manner, Remote};
 use super::server::Server;
 
 /// Jobs that nobody attempts at the moment.
-pub const WAITING: &str = "SELECT count(*) FROM job WHERE lease_until IS NULL";
+pub(crate) const WAITING: &str = "SELECT count(*) FROM job WHERE lease_until IS NULL";
 /// Recipients whose host took the mail.
-pub const SENT: &str = "SELECT count(*) FROM recipient WHERE status = 'sent'";
+pub(crate) const SENT: &str = "SELECT count(*) FROM recipient WHERE status = 'sent'";
 
 /// A host that answers `reply` at `stage` as long as it is busy.
-pub async fn busy(address: SocketAddr, stage: &'static str, reply: &'static str) -> (Remote, Arc<AtomicBool>) {
+pub(crate) async fn busy(address: SocketAddr, stage: &'static str, reply: &'static str) -> (Remote, Arc<AtomicBool>) {
     let is_busy = Arc::new(AtomicBool::new(true));
     let asked = Arc::clone(&is_busy);
     let script = move |command: &str, _: usize| {
@@ -28,12 +28,12 @@ pub async fn busy(address: SocketAddr, stage: &'static str, reply: &'static str)
     (Remote::at(address, Manner { script: Arc::new(script), ..Manner::default() }).await, is_busy)
 }
 
-pub fn any_port(ip: [u8; 4]) -> SocketAddr {
+pub(crate) fn any_port(ip: [u8; 4]) -> SocketAddr {
     SocketAddr::from((ip, 0))
 }
 
 /// A server whose mail leaves for loopback.
-pub async fn sending(clock: Clock, dns: &DnsServer, port: u16, adjust: impl FnOnce(&mut Config)) -> Server {
+pub(crate) async fn sending(clock: Clock, dns: &DnsServer, port: u16, adjust: impl FnOnce(&mut Config)) -> Server {
     Server::start_with(clock, |config| {
         config.dns.servers = vec![dns.address];
         config.outbound.smarthost = None;
@@ -47,7 +47,7 @@ pub async fn sending(clock: Clock, dns: &DnsServer, port: u16, adjust: impl FnOn
 }
 
 /// Sends a message, and returns its id.
-pub async fn send(api: &Api, to: &str) -> String {
+pub(crate) async fn send(api: &Api, to: &str) -> String {
     let body = json!({"from": "hi@inbox.test", "to": to, "subject": "Hi", "text": "It waits."});
     api.post("/v1/send", body).await.expect(202)["id"].as_str().unwrap().to_owned()
 }

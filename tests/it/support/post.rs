@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use mailkite::clock::Clock;
+use mailkite::testing::clock::Clock;
 
 use super::api::Api;
 use super::dns::DnsServer;
@@ -11,7 +11,7 @@ use super::server::Server;
 use super::smtp::SmtpClient;
 
 /// The server, its owner, and the host that takes its mail.
-pub struct Post {
+pub(crate) struct Post {
     pub server: Server,
     pub remote: Remote,
     pub owner: Api,
@@ -19,7 +19,7 @@ pub struct Post {
 }
 
 impl Post {
-    pub async fn start(clock: Clock, remote: Remote) -> Self {
+    pub(crate) async fn start(clock: Clock, remote: Remote) -> Self {
         let dns = DnsServer::start().await;
         dns.mx("remote.test", 10, "mx.remote.test").address("mx.remote.test", "127.0.0.1");
         let (servers, port) = (vec![dns.address], remote.address.port());
@@ -36,7 +36,7 @@ impl Post {
     }
 
     /// A session of the owner's at the submission door.
-    pub async fn session(&self) -> SmtpClient {
+    pub(crate) async fn session(&self) -> SmtpClient {
         let mut client = SmtpClient::connect(self.server.submission[0]).await;
         client.expect("EHLO client.test", 250).await;
         let mut client = client.starttls().await;
@@ -47,7 +47,7 @@ impl Post {
     }
 
     /// Hands in a message, which is taken.
-    pub async fn hand_in(&self, reverse_path: &str, to: &[&str], mail: impl AsRef<[u8]>) {
+    pub(crate) async fn hand_in(&self, reverse_path: &str, to: &[&str], mail: impl AsRef<[u8]>) {
         let reply = self.session().await.mail(reverse_path, to, mail).await;
         assert_eq!(reply.code, 250, "{}", reply.text());
     }

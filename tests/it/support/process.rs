@@ -16,7 +16,7 @@ use tokio::time::timeout;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A running `mailkite dev`.
-pub struct Process {
+pub(crate) struct Process {
     pub smtp: SocketAddr,
     pub http: String,
     pub webhook_secret: String,
@@ -29,12 +29,12 @@ pub struct Process {
 
 impl Process {
     /// Starts it on a data directory; webhooks of inbox.test go to `forward`.
-    pub async fn start(data_dir: &Path, forward: &str) -> Self {
+    pub(crate) async fn start(data_dir: &Path, forward: &str) -> Self {
         Self::start_under(&[], data_dir, forward).await
     }
 
     /// As [`Self::start`], with another program and its arguments in front.
-    pub async fn start_under(wrapper: &[&str], data_dir: &Path, forward: &str) -> Self {
+    pub(crate) async fn start_under(wrapper: &[&str], data_dir: &Path, forward: &str) -> Self {
         let started = Instant::now();
         let mut child = command(wrapper, data_dir, forward).spawn().unwrap();
         let output = Arc::new(Mutex::new(String::new()));
@@ -62,24 +62,24 @@ impl Process {
     }
 
     /// The process id.
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id().unwrap()
     }
 
     /// SIGKILL, and it is gone when this returns.
-    pub async fn kill(mut self) -> String {
+    pub(crate) async fn kill(mut self) -> String {
         self.child.kill().await.unwrap();
         self.last_words().await
     }
 
     /// SIGTERM; it has to end well. What it said, with the lines of its feed.
-    pub async fn terminate(self) -> String {
+    pub(crate) async fn terminate(self) -> String {
         self.signal(Signal::TERM);
         self.terminated().await
     }
 
     /// Waits for the good end that something else has asked for.
-    pub async fn terminated(mut self) -> String {
+    pub(crate) async fn terminated(mut self) -> String {
         let status = self.wait().await;
         let said = self.last_words().await;
         assert!(status.success(), "{status}: {said}");
@@ -87,7 +87,7 @@ impl Process {
     }
 
     /// Sends a signal and goes on.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_raw(i32::try_from(self.id()).unwrap()).unwrap(), signal).unwrap();
     }
 
@@ -108,7 +108,7 @@ impl Process {
 }
 
 /// Runs it where it has to refuse to start; what it says then.
-pub async fn refusal(data_dir: &Path) -> String {
+pub(crate) async fn refusal(data_dir: &Path) -> String {
     let output = timeout(DEADLINE, command(&[], data_dir, "http://127.0.0.1:3999/").output()).await;
     assert!(output.is_ok(), "it did not refuse within {DEADLINE:?}");
     let output = output.unwrap().unwrap();
@@ -144,12 +144,12 @@ async fn keep(mut from: BufReader<impl AsyncRead + Unpin>, output: Arc<Mutex<Str
 }
 
 /// The answer to a GET: its status, its head in lower case, its body.
-pub async fn http_get(base: &str, path: &str) -> (u16, String, Vec<u8>) {
+pub(crate) async fn http_get(base: &str, path: &str) -> (u16, String, Vec<u8>) {
     http_get_with(base, path, "").await
 }
 
 /// As [`http_get`], with further header lines, each with its CRLF.
-pub async fn http_get_with(base: &str, path: &str, headers: &str) -> (u16, String, Vec<u8>) {
+pub(crate) async fn http_get_with(base: &str, path: &str, headers: &str) -> (u16, String, Vec<u8>) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let host = base.trim_start_matches("http://");
     let asked = async {

@@ -26,7 +26,7 @@ const FILE: &str = "number,name\r\n1,Ada\r\n2,Grace\r\n";
 
 /// What is stored, each by another way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Mail that lives in its row.
     Small,
     /// Mail that is too large for a row.
@@ -49,7 +49,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Small,
         Self::Large,
         Self::File,
@@ -64,7 +64,7 @@ impl Kind {
 
 /// Where a running server takes things.
 #[derive(Clone, Copy, Debug)]
-pub struct Doors {
+pub(crate) struct Doors {
     pub smtp: SocketAddr,
     pub submission: SocketAddr,
     pub http: SocketAddr,
@@ -88,7 +88,7 @@ struct Taken {
 }
 
 /// The world outside, and what it was promised.
-pub struct Promises {
+pub(crate) struct Promises {
     pub receiver: Receiver,
     pub remote: Remote,
     pub key: String,
@@ -103,7 +103,7 @@ pub struct Promises {
 
 impl Promises {
     /// Makes the account with its domains and routes, in a data directory that every server gets a copy of.
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let dns = DnsServer::start().await;
         let receiver = Receiver::start(|_| Reply::status(200)).await;
         let remote = Remote::start().await;
@@ -146,30 +146,30 @@ impl Promises {
     }
 
     /// The configuration's sections, for another process on the same world.
-    pub fn sections(&self) -> &str {
+    pub(crate) fn sections(&self) -> &str {
         &self.sections
     }
 
     /// A new data directory below `folder`, as every server starts from.
-    pub fn data_dir(&self, folder: &Path) -> PathBuf {
+    pub(crate) fn data_dir(&self, folder: &Path) -> PathBuf {
         let to = folder.join("data");
         copy(&self.template.path().join("data"), &to);
         to
     }
 
     /// How many were promised.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.given.len()
     }
 
     /// A number that no mail has yet.
-    pub fn number(&mut self) -> usize {
+    pub(crate) fn number(&mut self) -> usize {
         self.next += 1;
         self.next
     }
 
     /// Offers one thing, once; whether it was promised. Offered again with the same number it is the same to the octet.
-    pub async fn offer(&mut self, doors: Doors, kind: Kind, number: usize) -> bool {
+    pub(crate) async fn offer(&mut self, doors: Doors, kind: Kind, number: usize) -> bool {
         let subject = format!("{kind:?}-{number}");
         let offered = Offer { kind, doors, subject: subject.clone(), key: self.key.clone() };
         // A server that ends in the middle breaks the exchange off.
@@ -180,12 +180,12 @@ impl Promises {
     }
 
     /// The ids that were promised since the last look, one a line.
-    pub fn ledger(&self) -> String {
+    pub(crate) fn ledger(&self) -> String {
         self.given.iter().flat_map(|promise| &promise.taken.ids).map(|id| format!("{id}\n")).collect()
     }
 
     /// Waits until all that was promised so far has reached whom it was for, and reads it back; what was not kept.
-    pub async fn broken(&mut self, doors: Doors) -> Vec<String> {
+    pub(crate) async fn broken(&mut self, doors: Doors) -> Vec<String> {
         let deadline = Instant::now() + DEADLINE;
         let mut broken = Vec::new();
         for promise in std::mem::take(&mut self.given) {

@@ -33,7 +33,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
-pub struct Received {
+pub(crate) struct Received {
     pub method: Method,
     /// With its query.
     pub path: String,
@@ -47,19 +47,19 @@ pub struct Received {
 
 impl Received {
     /// The value of header `name`; empty when absent.
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// The body as JSON.
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
 
 /// What the script answers.
 #[derive(Clone, Debug)]
-pub struct Reply {
+pub(crate) struct Reply {
     status: u16,
     headers: Vec<(&'static str, String)>,
     delay: Duration,
@@ -78,54 +78,54 @@ enum Manner {
 
 impl Reply {
     /// An empty answer of this status.
-    pub fn status(status: u16) -> Self {
+    pub(crate) fn status(status: u16) -> Self {
         Self { status, headers: Vec::new(), delay: Duration::ZERO, manner: Manner::Whole(Bytes::new()) }
     }
 
     /// Takes the request and never answers.
-    pub fn hang() -> Self {
+    pub(crate) fn hang() -> Self {
         Self { manner: Manner::Hang, ..Self::status(200) }
     }
 
     /// Closes the connection instead of answering.
-    pub fn close_before_headers() -> Self {
+    pub(crate) fn close_before_headers() -> Self {
         Self { manner: Manner::CloseBeforeHeaders, ..Self::status(200) }
     }
 
     /// Closes the connection in the middle of the body.
-    pub fn close_in_body() -> Self {
+    pub(crate) fn close_in_body() -> Self {
         Self { manner: Manner::CloseInBody, ..Self::status(200) }
     }
 
     /// Sends one byte of body per `interval`, for ever.
-    pub fn dribble(interval: Duration) -> Self {
+    pub(crate) fn dribble(interval: Duration) -> Self {
         Self { manner: Manner::Dribble(interval), ..Self::status(200) }
     }
 
     /// Sends body as fast as it is read, for ever.
-    pub fn endless() -> Self {
+    pub(crate) fn endless() -> Self {
         Self { manner: Manner::Endless, ..Self::status(200) }
     }
 
     /// A redirect to `location`.
-    pub fn redirect(status: u16, location: &str) -> Self {
+    pub(crate) fn redirect(status: u16, location: &str) -> Self {
         Self::status(status).header(LOCATION.as_str(), location)
     }
 
     /// Adds a header.
-    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.push((name, value.to_owned()));
         self
     }
 
     /// Sets the body.
-    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+    pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.manner = Manner::Whole(body.into());
         self
     }
 
     /// Waits before answering.
-    pub fn after(mut self, delay: Duration) -> Self {
+    pub(crate) fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
@@ -173,14 +173,14 @@ fn cut_off() -> impl Stream<Item = io::Result<Frame<Bytes>>> {
 }
 
 /// A certificate of its own that a client can be told to trust.
-pub struct TestCertificate {
+pub(crate) struct TestCertificate {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
 impl TestCertificate {
     /// A self-signed certificate for `names`, which may be IP addresses.
-    pub fn for_names(names: &[&str]) -> Self {
+    pub(crate) fn for_names(names: &[&str]) -> Self {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let made = rcgen::generate_simple_self_signed(names).unwrap();
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
@@ -188,14 +188,14 @@ impl TestCertificate {
     }
 
     /// A client's configuration that trusts this certificate alone.
-    pub fn client_config(&self) -> ClientConfig {
+    pub(crate) fn client_config(&self) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.chain.first().unwrap().clone()).unwrap();
         client_config(roots)
     }
 
     /// The server's side of TLS, offering the protocols `alpn` in this order.
-    pub fn acceptor(&self, alpn: &[&[u8]]) -> TlsAcceptor {
+    pub(crate) fn acceptor(&self, alpn: &[&[u8]]) -> TlsAcceptor {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let mut config =
@@ -206,14 +206,14 @@ impl TestCertificate {
 }
 
 /// A client's configuration that trusts `roots`.
-pub fn client_config(roots: RootCertStore) -> ClientConfig {
+pub(crate) fn client_config(roots: RootCertStore) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     builder.with_root_certificates(roots).with_no_client_auth()
 }
 
 /// The running receiver.
-pub struct Receiver {
+pub(crate) struct Receiver {
     address: SocketAddr,
     scheme: &'static str,
     log: Arc<Log>,
@@ -229,12 +229,12 @@ struct Log {
 
 impl Receiver {
     /// A plain receiver on 127.0.0.1.
-    pub async fn start(script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
         Self::launch(None, script).await
     }
 
     /// A receiver inside TLS that offers HTTP/2 and HTTP/1.1.
-    pub async fn start_tls(
+    pub(crate) async fn start_tls(
         certificate: &TestCertificate,
         script: impl Fn(&Received) -> Reply + Send + Sync + 'static,
     ) -> Self {
@@ -261,22 +261,22 @@ impl Receiver {
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// A URL of it, with the address for a host.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("{}://{}/hook", self.scheme, self.address)
     }
 
     /// A URL of it under another host name.
-    pub fn url_with_host(&self, host: &str) -> String {
+    pub(crate) fn url_with_host(&self, host: &str) -> String {
         format!("{}://{host}:{}/hook", self.scheme, self.address.port())
     }
 
     /// The next request that no call has returned yet; fails the test when none comes in time.
-    pub async fn next_request(&mut self) -> Received {
+    pub(crate) async fn next_request(&mut self) -> Received {
         let Ok(request) = timeout(DEADLINE, self.arrivals.recv()).await else {
             panic!("no request reached the receiver within {DEADLINE:?}");
         };
@@ -284,12 +284,12 @@ impl Receiver {
     }
 
     /// All requests so far, in the order in which their bodies were complete.
-    pub fn requests(&self) -> Vec<Received> {
+    pub(crate) fn requests(&self) -> Vec<Received> {
         self.log.requests.lock().unwrap().clone()
     }
 
     /// How many connections have been accepted.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.log.connections.load(Ordering::SeqCst)
     }
 }
@@ -357,7 +357,7 @@ where
 }
 
 /// A peer that answers whatever it is asked with `bytes` as they are, and closes.
-pub async fn raw_peer(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> SocketAddr {
+pub(crate) async fn raw_peer(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> SocketAddr {
     let bytes = Arc::new(bytes);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

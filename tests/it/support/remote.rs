@@ -15,7 +15,7 @@ use super::server::DEADLINE;
 
 /// What the host does instead of what it would.
 #[derive(Clone, Debug)]
-pub enum Act {
+pub(crate) enum Act {
     /// Answers this, line ends included.
     Say(String),
     /// Says this and hangs up.
@@ -31,11 +31,11 @@ pub enum Act {
 }
 
 /// Looks at a command, `GREETING`, or `END` of the data, and perhaps acts; the second argument counts connections from 1.
-pub type Script = Arc<dyn Fn(&str, usize) -> Option<Act> + Send + Sync>;
+pub(crate) type Script = Arc<dyn Fn(&str, usize) -> Option<Act> + Send + Sync>;
 
 /// How a host is made.
 #[derive(Clone)]
-pub struct Manner {
+pub(crate) struct Manner {
     /// Lines of the answer to EHLO after the first.
     pub extensions: Vec<&'static str>,
     /// STARTTLS, or TLS from the first octet.
@@ -57,7 +57,7 @@ impl Default for Manner {
 
 /// A message that the host took.
 #[derive(Clone, Debug)]
-pub struct Taken {
+pub(crate) struct Taken {
     /// `MAIL FROM:…` as it came.
     pub mail: String,
     /// Each `RCPT TO:…` that was accepted.
@@ -72,7 +72,7 @@ pub struct Taken {
 
 impl Taken {
     /// The mail data, its dots taken away.
-    pub fn data(&self) -> Vec<u8> {
+    pub(crate) fn data(&self) -> Vec<u8> {
         let mut data = Vec::with_capacity(self.wire.len());
         for line in self.wire.split_inclusive(|byte| *byte == b'\n') {
             data.extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
@@ -81,18 +81,18 @@ impl Taken {
     }
 
     /// The addresses in angle brackets.
-    pub fn recipients(&self) -> Vec<String> {
+    pub(crate) fn recipients(&self) -> Vec<String> {
         self.rcpt.iter().map(|line| line.split(['<', '>']).nth(1).unwrap().to_owned()).collect()
     }
 
     /// The envelope sender.
-    pub fn sender(&self) -> String {
+    pub(crate) fn sender(&self) -> String {
         self.mail.split(['<', '>']).nth(1).unwrap().to_owned()
     }
 }
 
 /// The host; it is gone with this.
-pub struct Remote {
+pub(crate) struct Remote {
     pub address: SocketAddr,
     taken: UnboundedReceiver<Taken>,
     connections: Arc<AtomicUsize>,
@@ -132,21 +132,21 @@ impl Drop for Remote {
 
 impl Remote {
     /// A host that takes everything.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(Manner::default()).await
     }
 
     /// A host that answers as `script` wants.
-    pub async fn scripted(script: impl Fn(&str, usize) -> Option<Act> + Send + Sync + 'static) -> Self {
+    pub(crate) async fn scripted(script: impl Fn(&str, usize) -> Option<Act> + Send + Sync + 'static) -> Self {
         Self::with(Manner { script: Arc::new(script), ..Manner::default() }).await
     }
 
-    pub async fn with(manner: Manner) -> Self {
+    pub(crate) async fn with(manner: Manner) -> Self {
         Self::at(SocketAddr::from(([127, 0, 0, 1], 0)), manner).await
     }
 
     /// At this address; another host may have had it.
-    pub async fn at(address: SocketAddr, manner: Manner) -> Self {
+    pub(crate) async fn at(address: SocketAddr, manner: Manner) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -171,28 +171,28 @@ impl Remote {
     }
 
     /// The next message that it takes.
-    pub async fn taken(&mut self) -> Taken {
+    pub(crate) async fn taken(&mut self) -> Taken {
         let taken = timeout(DEADLINE, self.taken.recv()).await;
         assert!(taken.is_ok(), "nothing came within {DEADLINE:?}");
         taken.unwrap().unwrap()
     }
 
     /// A message that it has taken already.
-    pub fn try_taken(&mut self) -> Option<Taken> {
+    pub(crate) fn try_taken(&mut self) -> Option<Taken> {
         self.taken.try_recv().ok()
     }
 
     /// Whether nothing was taken that nobody asked for.
-    pub fn is_drained(&mut self) -> bool {
+    pub(crate) fn is_drained(&mut self) -> bool {
         self.taken.try_recv().is_err()
     }
 
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 
     /// The most connections that it had at a time.
-    pub fn most_connections(&self) -> usize {
+    pub(crate) fn most_connections(&self) -> usize {
         self.open.most.load(Ordering::SeqCst)
     }
 }
@@ -362,12 +362,12 @@ async fn read_data(stream: &mut Stream) -> Option<Vec<u8>> {
 }
 
 /// A certificate for `name` that nobody trusts, and what serves it.
-pub fn self_signed(name: &str) -> (TlsAcceptor, rustls::pki_types::CertificateDer<'static>) {
+pub(crate) fn self_signed(name: &str) -> (TlsAcceptor, rustls::pki_types::CertificateDer<'static>) {
     self_signed_with(rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap())
 }
 
 /// The same with what `params` say.
-pub fn self_signed_with(
+pub(crate) fn self_signed_with(
     params: rcgen::CertificateParams,
 ) -> (TlsAcceptor, rustls::pki_types::CertificateDer<'static>) {
     let key = rcgen::KeyPair::generate().unwrap();

@@ -17,7 +17,7 @@ use super::promises::Doors;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// `mailkite serve` as a process.
-pub struct Served {
+pub(crate) struct Served {
     pub child: Child,
     log: Lines<BufReader<ChildStderr>>,
     pub smtp: SocketAddr,
@@ -28,17 +28,17 @@ pub struct Served {
 
 impl Served {
     /// Starts it in a folder, with the certificate of `cert.pem` and `key.pem` there if there is one.
-    pub async fn start(folder: &Path) -> Self {
+    pub(crate) async fn start(folder: &Path) -> Self {
         Self::start_with(folder, "").await
     }
 
     /// As [`Self::start`], with more sections of configuration.
-    pub async fn start_with(folder: &Path, sections: &str) -> Self {
+    pub(crate) async fn start_with(folder: &Path, sections: &str) -> Self {
         Self::start_in(folder, sections, &[]).await
     }
 
     /// As [`Self::start_with`], with more environment.
-    pub async fn start_in(folder: &Path, sections: &str, environment: &[(&str, String)]) -> Self {
+    pub(crate) async fn start_in(folder: &Path, sections: &str, environment: &[(&str, String)]) -> Self {
         let config = configure(folder, sections);
         let mut child = Command::new(env!("CARGO_BIN_EXE_mailkite"))
             .args(["serve", "--config"])
@@ -63,12 +63,12 @@ impl Served {
     }
 
     /// Where it takes things; its submission only if `sections` configured one.
-    pub const fn doors(&self) -> Doors {
+    pub(crate) const fn doors(&self) -> Doors {
         Doors { smtp: self.smtp, submission: self.submission, http: self.http }
     }
 
     /// The process, and the lines of its log as they come.
-    pub fn watched(self) -> (Child, Arc<Mutex<Vec<String>>>) {
+    pub(crate) fn watched(self) -> (Child, Arc<Mutex<Vec<String>>>) {
         let said = Arc::new(Mutex::new(Vec::new()));
         let (mut log, lines) = (self.log, Arc::clone(&said));
         tokio::spawn(async move {
@@ -80,7 +80,7 @@ impl Served {
     }
 
     /// The next log line with this text in its message.
-    pub async fn said(&mut self, text: &str) -> serde_json::Value {
+    pub(crate) async fn said(&mut self, text: &str) -> serde_json::Value {
         let found = async {
             loop {
                 let line = self.log.next_line().await.unwrap().unwrap_or_else(|| panic!("it ended before {text:?}"));
@@ -94,21 +94,21 @@ impl Served {
     }
 
     /// The process alone, whose log nobody reads any more.
-    pub fn unattended(self) -> Child {
+    pub(crate) fn unattended(self) -> Child {
         let mut log = self.log;
         tokio::spawn(async move { while log.next_line().await.is_ok_and(|line| line.is_some()) {} });
         self.child
     }
 
     /// Sends a signal and goes on.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id().unwrap()).unwrap();
         kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
     }
 }
 
 /// Writes the configuration of a folder, with the certificate of `cert.pem` and `key.pem` there if there is one.
-pub fn configure(folder: &Path, sections: &str) -> PathBuf {
+pub(crate) fn configure(folder: &Path, sections: &str) -> PathBuf {
     let has_certificate = folder.join("cert.pem").exists();
     let tls = if has_certificate { "[tls]\ncert_file = \"cert.pem\"\nkey_file = \"key.pem\"\n" } else { "" };
     let metrics = if sections.contains("[metrics]") { "" } else { "[metrics]\nlisten = \"off\"\n" };

@@ -8,20 +8,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mailkite::accounts::Accounts;
-use mailkite::activity::Activity;
-use mailkite::app::{self, StartError};
-use mailkite::clock::{Clock, Timestamp};
-use mailkite::config::{Config, Smarthost, SmarthostSecurity};
-use mailkite::domain::Domains;
-use mailkite::id::RouteId;
-use mailkite::jobs::Jobs;
-use mailkite::secrets::Secrets;
-use mailkite::setup;
-use mailkite::store::domains::DomainRow;
-use mailkite::store::routes::{Action, NewRoute, SECRET_PURPOSE};
-use mailkite::store::{self, Db};
-use mailkite::webhook::deliver::Webhooks;
+use mailkite::testing::accounts::Accounts;
+use mailkite::testing::activity::Activity;
+use mailkite::testing::app::{self, StartError};
+use mailkite::testing::clock::{Clock, Timestamp};
+use mailkite::testing::config::{Config, Smarthost, SmarthostSecurity};
+use mailkite::testing::domain::Domains;
+use mailkite::testing::id::RouteId;
+use mailkite::testing::jobs::Jobs;
+use mailkite::testing::secrets::Secrets;
+use mailkite::testing::setup;
+use mailkite::testing::store::domains::DomainRow;
+use mailkite::testing::store::routes::{Action, NewRoute, SECRET_PURPOSE};
+use mailkite::testing::store::{self, Db};
+use mailkite::testing::webhook::deliver::Webhooks;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use tempfile::TempDir;
 use tokio::sync::broadcast;
@@ -33,12 +33,12 @@ use super::api::Api;
 use super::smtp::{SmtpClient, SmtpReply};
 
 /// How long a test waits for something to happen before it fails.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// The name that the server bears.
-pub const HOSTNAME: &str = "mx.mailkite.test";
+pub(crate) const HOSTNAME: &str = "mx.mailkite.test";
 
 /// A running server.
-pub struct Server {
+pub(crate) struct Server {
     pub smtp: SocketAddr,
     pub http: SocketAddr,
     /// Where mail is handed in: with STARTTLS, with TLS at once; nowhere unless the test says so.
@@ -61,7 +61,7 @@ pub struct Server {
 
 /// A webhook route and what its receiver knows.
 #[derive(Clone, Debug)]
-pub struct Hook {
+pub(crate) struct Hook {
     pub route: RouteId,
     pub secret: String,
     pub url: String,
@@ -69,7 +69,7 @@ pub struct Hook {
 
 /// What a webhook attempt came to, as it was recorded.
 #[derive(Clone, Debug)]
-pub struct Attempted {
+pub(crate) struct Attempted {
     pub attempt: u32,
     pub status: &'static str,
     pub status_code: Option<u16>,
@@ -80,17 +80,17 @@ pub struct Attempted {
 
 impl Server {
     /// A server with the test's defaults.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(Clock::System, |_| {}).await
     }
 
     /// A server on this clock whose configuration `adjust` has changed.
-    pub async fn start_with(clock: Clock, adjust: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start_with(clock: Clock, adjust: impl FnOnce(&mut Config)) -> Self {
         Self::launch(clock, adjust, true).await
     }
 
     /// The same without any account: nobody owns it, and [`Server::inbox`] is nobody's.
-    pub async fn start_unowned(clock: Clock, adjust: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start_unowned(clock: Clock, adjust: impl FnOnce(&mut Config)) -> Self {
         Self::launch(clock, adjust, false).await
     }
 
@@ -126,12 +126,12 @@ impl Server {
     }
 
     /// The data directory.
-    pub fn data_dir(&self) -> &Path {
+    pub(crate) fn data_dir(&self) -> &Path {
         &self.data_dir
     }
 
     /// Runs a write and makes the directory of recipients look again.
-    pub async fn write<T: Send + 'static>(
+    pub(crate) async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection, &Secrets, Timestamp) -> store::Result<T> + Send + 'static,
     ) -> T {
@@ -142,7 +142,7 @@ impl Server {
     }
 
     /// One value that a query over the stored rows gives.
-    pub async fn query<T>(&self, sql: &'static str) -> T
+    pub(crate) async fn query<T>(&self, sql: &'static str) -> T
     where
         T: rusqlite::types::FromSql + Send + 'static,
     {
@@ -150,12 +150,12 @@ impl Server {
     }
 
     /// The lenient webhook of all of inbox.test.
-    pub async fn webhook(&self, url: &str) -> Hook {
+    pub(crate) async fn webhook(&self, url: &str) -> Hook {
         self.route("*@inbox.test", "lenient", url).await
     }
 
     /// A webhook route of the owner.
-    pub async fn route(&self, matching: &str, ack_mode: &str, url: &str) -> Hook {
+    pub(crate) async fn route(&self, matching: &str, ack_mode: &str, url: &str) -> Hook {
         let new = NewRoute {
             account_id: self.inbox.account_id,
             domain_id: (!matching.starts_with('/')).then_some(self.inbox.id),
@@ -171,7 +171,7 @@ impl Server {
     }
 
     /// A route of the owner that calls nobody.
-    pub async fn plain_route(&self, matching: &str, action: Action) -> RouteId {
+    pub(crate) async fn plain_route(&self, matching: &str, action: Action) -> RouteId {
         let new = NewRoute {
             account_id: self.inbox.account_id,
             domain_id: Some(self.inbox.id),
@@ -186,7 +186,7 @@ impl Server {
     }
 
     /// Another account with this verified domain, and the webhook of all of it.
-    pub async fn other_account(&self, domain: &'static str, url: &str) -> Hook {
+    pub(crate) async fn other_account(&self, domain: &'static str, url: &str) -> Hook {
         let url = url.to_owned();
         self.write(move |tx, secrets, now| {
             let account = store::accounts::insert(
@@ -206,10 +206,10 @@ impl Server {
     }
 
     /// Gives a route a new secret, the old one still valid for 24 hours; returns the new one.
-    pub async fn rotate(&self, hook: &Hook) -> String {
+    pub(crate) async fn rotate(&self, hook: &Hook) -> String {
         let route = hook.route.clone();
         self.write(move |tx, secrets, now| {
-            let fresh = mailkite::secrets::new_webhook_secret();
+            let fresh = mailkite::testing::secrets::new_webhook_secret();
             let sealed = secrets.seal(SECRET_PURPOSE, fresh.as_bytes());
             store::routes::rotate_secret(tx, &route, &sealed, now.plus(Duration::from_secs(86_400)), now)?;
             Ok(fresh)
@@ -218,16 +218,17 @@ impl Server {
     }
 
     /// The owner's API key.
-    pub async fn api_key(&self) -> String {
-        self.write(|tx, secrets, now| Ok(mailkite::setup::owner(tx, secrets, "owner@mailkite.test", now)?.1)).await
+    pub(crate) async fn api_key(&self) -> String {
+        self.write(|tx, secrets, now| Ok(mailkite::testing::setup::owner(tx, secrets, "owner@mailkite.test", now)?.1))
+            .await
     }
 
     /// A token of a session of the owner's.
-    pub async fn owner_session(&self) -> String {
+    pub(crate) async fn owner_session(&self) -> String {
         self.write(|tx, secrets, now| {
             let account = store::accounts::find_owner(tx)?.unwrap();
             let (token, claims) =
-                mailkite::session::Tokens::new(&secrets.session_key()).issue(&account.public_id, now);
+                mailkite::testing::session::Tokens::new(&secrets.session_key()).issue(&account.public_id, now);
             let session = store::sessions::NewSession {
                 jti: claims.jti,
                 account: account.id,
@@ -242,28 +243,28 @@ impl Server {
     }
 
     /// A GET of the API with the owner's key: status and JSON.
-    pub async fn api(&self, path: &str) -> (u16, serde_json::Value) {
+    pub(crate) async fn api(&self, path: &str) -> (u16, serde_json::Value) {
         let answer = self.owner().await.get(path).await;
         (answer.status, answer.json)
     }
 
     /// A client of the API without credential.
-    pub fn anonymous(&self) -> Api {
+    pub(crate) fn anonymous(&self) -> Api {
         Api::anonymous(self.http)
     }
 
     /// A client of the API with the owner's key.
-    pub async fn owner(&self) -> Api {
+    pub(crate) async fn owner(&self) -> Api {
         self.anonymous().with(self.api_key().await)
     }
 
     /// Sends one mail on a connection of its own; the reply to its data.
-    pub async fn mail(&self, to: &str, message: &str) -> SmtpReply {
+    pub(crate) async fn mail(&self, to: &str, message: &str) -> SmtpReply {
         SmtpClient::greeted(self.smtp).await.mail("ada@example.com", &[to], message).await
     }
 
     /// Sends one mail with this subject to `to`, which must be accepted; its message id.
-    pub async fn accepted(&self, to: &str, subject: &str) -> String {
+    pub(crate) async fn accepted(&self, to: &str, subject: &str) -> String {
         let reply = self.mail(to, &message(subject)).await;
         assert_eq!(reply.code, 250, "{reply:?}");
         let text = reply.text();
@@ -272,7 +273,7 @@ impl Server {
     }
 
     /// The next webhook attempt once it is recorded.
-    pub async fn attempted(&mut self) -> Attempted {
+    pub(crate) async fn attempted(&mut self) -> Attempted {
         let next = async {
             loop {
                 if let Activity::Attempted { attempt, status, status_code, error, next_attempt_at, url, .. } =
@@ -289,7 +290,7 @@ impl Server {
     }
 
     /// The next recipient that was settled or deferred: address, status, diagnostic.
-    pub async fn sent(&mut self) -> (String, &'static str, String) {
+    pub(crate) async fn sent(&mut self) -> (String, &'static str, String) {
         let next = async {
             loop {
                 if let Activity::Sent { to, status, diagnostic, .. } = self.activity.recv().await.unwrap() {
@@ -303,19 +304,22 @@ impl Server {
     }
 
     /// Moves a manual clock and rings the engine for mail to a domain.
-    pub fn advance_mail(&self, by: Duration, domain: &str) {
+    pub(crate) fn advance_mail(&self, by: Duration, domain: &str) {
         self.clock.advance(by);
-        self.jobs.wake(&mailkite::jobs::mail_flow(domain, self.inbox.account_id), self.clock.now());
+        self.jobs.wake(&mailkite::testing::jobs::mail_flow(domain, self.inbox.account_id), self.clock.now());
     }
 
     /// Rings the engine for scheduled messages.
-    pub fn wake_releases(&self) {
-        let flow = mailkite::jobs::Flow::new(mailkite::outbound::submit::RELEASE_LANE, self.inbox.account_id);
+    pub(crate) fn wake_releases(&self) {
+        let flow = mailkite::testing::jobs::Flow::new(
+            mailkite::testing::outbound::submit::RELEASE_LANE,
+            self.inbox.account_id,
+        );
         self.jobs.wake(&flow, self.clock.now());
     }
 
     /// How the next mail fared that nothing is stored of, once it is forgotten: status, code, error.
-    pub async fn passed(&mut self) -> (&'static str, Option<u16>, Option<&'static str>) {
+    pub(crate) async fn passed(&mut self) -> (&'static str, Option<u16>, Option<&'static str>) {
         let next = async {
             loop {
                 if let Activity::Passed { status, status_code, error, .. } = self.activity.recv().await.unwrap() {
@@ -329,14 +333,14 @@ impl Server {
     }
 
     /// Moves a manual clock and rings the engine for the endpoint `url`.
-    pub fn advance(&self, by: Duration, url: &str) {
+    pub(crate) fn advance(&self, by: Duration, url: &str) {
         self.clock.advance(by);
-        self.jobs.wake(&mailkite::webhook::flow_of(url, self.inbox.account_id), self.clock.now());
+        self.jobs.wake(&mailkite::testing::webhook::flow_of(url, self.inbox.account_id), self.clock.now());
     }
 
     /// Waits until a query gives `wanted`; no row and a null are values that are not there yet. For what no event
     /// tells; it asks again as soon as it is answered.
-    pub async fn until<T>(&self, sql: &'static str, wanted: T)
+    pub(crate) async fn until<T>(&self, sql: &'static str, wanted: T)
     where
         T: rusqlite::types::FromSql + PartialEq + std::fmt::Debug + Send + 'static,
     {
@@ -356,22 +360,22 @@ impl Server {
     }
 
     /// Asks it to stop, as SIGTERM does, and goes on.
-    pub fn begin_stop(&self) {
+    pub(crate) fn begin_stop(&self) {
         self.stop.cancel();
     }
 
     /// Drains it and checks what it leaves; every job must be done but mails of the appliance's own.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop_with_jobs(0).await;
     }
 
     /// As [`Self::stop`], with this many jobs waiting.
-    pub async fn stop_with_jobs(self, jobs: i64) {
+    pub(crate) async fn stop_with_jobs(self, jobs: i64) {
         assert_eq!(self.stop_with_any_jobs().await, jobs, "jobs that are left");
     }
 
     /// As [`Self::stop`]; how many jobs are waiting.
-    pub async fn stop_with_any_jobs(self) -> i64 {
+    pub(crate) async fn stop_with_any_jobs(self) -> i64 {
         self.stop.cancel();
         let ended = timeout(DEADLINE, self.running).await;
         assert!(ended.is_ok(), "it did not stop within {DEADLINE:?}");
@@ -383,7 +387,7 @@ impl Server {
 }
 
 /// The configuration of the tests: every port free, webhooks to this machine, as in production otherwise.
-pub fn config(data_dir: &Path) -> Config {
+pub(crate) fn config(data_dir: &Path) -> Config {
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut config = Config {
         hostname: HOSTNAME.to_owned(),
@@ -414,7 +418,7 @@ fn nobodys(now: Timestamp) -> DomainRow {
     let name = "nobody.invalid".to_owned();
     DomainRow {
         id: 0,
-        public_id: mailkite::id::DomainId::new(now),
+        public_id: mailkite::testing::id::DomainId::new(now),
         account_id: 0,
         name,
         verified: false,
@@ -442,7 +446,7 @@ async fn seed(db: &Db, secrets: &Arc<Secrets>, now: Timestamp) -> DomainRow {
 }
 
 /// A small mail with this subject.
-pub fn message(subject: &str) -> String {
+pub(crate) fn message(subject: &str) -> String {
     format!(
         "From: Ada Lovelace <ada@example.com>\r\nTo: Support <support@inbox.test>\r\nSubject: {subject}\r\n\
          Message-ID: <{}@example.com>\r\n\r\nDoes it branch?\r\n",
@@ -451,13 +455,13 @@ pub fn message(subject: &str) -> String {
 }
 
 /// The database of a data directory that no server uses.
-pub fn open_database(data_dir: &Path) -> Connection {
+pub(crate) fn open_database(data_dir: &Path) -> Connection {
     let path = data_dir.join(store::FILE_NAME);
     Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap()
 }
 
 /// Checks that a data directory is in order: integrity, and an object for every row that names one.
-pub fn assert_sound(data_dir: &Path) {
+pub(crate) fn assert_sound(data_dir: &Path) {
     let connection = open_database(data_dir);
     let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(verdict, "ok");
@@ -472,7 +476,7 @@ pub fn assert_sound(data_dir: &Path) {
 }
 
 /// The objects that no row names, and drafts: what a refused mail must not leave.
-pub fn leftovers(data_dir: &Path) -> Vec<String> {
+pub(crate) fn leftovers(data_dir: &Path) -> Vec<String> {
     let connection = open_database(data_dir);
     let mut left = Vec::new();
     for folder in std::fs::read_dir(data_dir.join("objects")).unwrap().map(Result::unwrap) {

@@ -23,7 +23,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 
 /// A whole reply, all of its lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SmtpReply {
+pub(crate) struct SmtpReply {
     pub code: u16,
     /// Each line without its code and separator.
     pub lines: Vec<String>,
@@ -31,13 +31,13 @@ pub struct SmtpReply {
 
 impl SmtpReply {
     /// The code and the last line, as on the wire.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         format!("{} {}", self.code, self.lines.last().map_or("", String::as_str))
     }
 }
 
 /// One connection.
-pub struct SmtpClient {
+pub(crate) struct SmtpClient {
     wire: BufReader<Box<dyn Wire>>,
     /// The server's own certificate, once encrypted.
     pub certificate: Option<CertificateDer<'static>>,
@@ -45,12 +45,12 @@ pub struct SmtpClient {
 
 impl SmtpClient {
     /// Connects and reads nothing.
-    pub async fn open(address: SocketAddr) -> Self {
+    pub(crate) async fn open(address: SocketAddr) -> Self {
         Self::over(TcpStream::connect(address).await.unwrap())
     }
 
     /// Connects from an address of one's own, as 127.0.0.2.
-    pub async fn open_from(local: &str, address: SocketAddr) -> Self {
+    pub(crate) async fn open_from(local: &str, address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::new(local.parse().unwrap(), 0)).unwrap();
         Self::over(socket.connect(address).await.unwrap())
@@ -62,7 +62,7 @@ impl SmtpClient {
     }
 
     /// Connects and reads the greeting.
-    pub async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         let mut client = Self::open(address).await;
         let greeting = client.reply().await;
         assert_eq!(greeting.code, 220, "{greeting:?}");
@@ -70,30 +70,30 @@ impl SmtpClient {
     }
 
     /// Connects and says EHLO.
-    pub async fn greeted(address: SocketAddr) -> Self {
+    pub(crate) async fn greeted(address: SocketAddr) -> Self {
         let mut client = Self::connect(address).await;
         client.expect("EHLO client.test", 250).await;
         client
     }
 
     /// Sends bytes as they are, at once.
-    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes.as_ref()).await.unwrap();
     }
 
     /// As [`Self::send`], where the other side may have closed.
-    pub async fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.wire.get_mut().write_all(bytes).await?;
         self.wire.get_mut().flush().await
     }
 
     /// The next reply.
-    pub async fn reply(&mut self) -> SmtpReply {
+    pub(crate) async fn reply(&mut self) -> SmtpReply {
         self.try_reply().await.expect("the connection ended where a reply was due")
     }
 
     /// The next reply; an error when the connection ends first.
-    pub async fn try_reply(&mut self) -> io::Result<SmtpReply> {
+    pub(crate) async fn try_reply(&mut self) -> io::Result<SmtpReply> {
         let mut lines = Vec::new();
         loop {
             let line = self.line().await?;
@@ -107,7 +107,7 @@ impl SmtpClient {
     }
 
     /// The next line, without its CRLF.
-    pub async fn line(&mut self) -> io::Result<String> {
+    pub(crate) async fn line(&mut self) -> io::Result<String> {
         let mut line = Vec::new();
         let read = timeout(DEADLINE, self.wire.read_until(b'\n', &mut line)).await;
         assert!(read.is_ok(), "no reply within {DEADLINE:?}");
@@ -117,20 +117,20 @@ impl SmtpClient {
     }
 
     /// Sends a command line and returns its reply.
-    pub async fn command(&mut self, line: &str) -> SmtpReply {
+    pub(crate) async fn command(&mut self, line: &str) -> SmtpReply {
         self.send(format!("{line}\r\n")).await;
         self.reply().await
     }
 
     /// Sends a command line and checks the code of its reply.
-    pub async fn expect(&mut self, line: &str, code: u16) -> SmtpReply {
+    pub(crate) async fn expect(&mut self, line: &str, code: u16) -> SmtpReply {
         let reply = self.command(line).await;
         assert_eq!(reply.code, code, "{line}: {reply:?}");
         reply
     }
 
     /// MAIL and RCPT, all accepted; what follows is DATA.
-    pub async fn envelope(&mut self, from: &str, to: &[&str]) {
+    pub(crate) async fn envelope(&mut self, from: &str, to: &[&str]) {
         self.expect(&format!("MAIL FROM:<{from}>"), 250).await;
         for to in to {
             self.expect(&format!("RCPT TO:<{to}>"), 250).await;
@@ -138,7 +138,7 @@ impl SmtpClient {
     }
 
     /// A transaction; returns the reply to its data. `message` has CRLF line ends; dots are stuffed here.
-    pub async fn mail(&mut self, from: &str, to: &[&str], message: impl AsRef<[u8]>) -> SmtpReply {
+    pub(crate) async fn mail(&mut self, from: &str, to: &[&str], message: impl AsRef<[u8]>) -> SmtpReply {
         self.envelope(from, to).await;
         self.expect("DATA", 354).await;
         self.send(data(message.as_ref())).await;
@@ -148,7 +148,7 @@ impl SmtpClient {
     /// A transaction in two writes, as a client with PIPELINING does it; returns the reply to its data.
     ///
     /// An error means that nothing is known of the message.
-    pub async fn try_mail(&mut self, from: &str, to: &str, message: &[u8]) -> io::Result<SmtpReply> {
+    pub(crate) async fn try_mail(&mut self, from: &str, to: &str, message: &[u8]) -> io::Result<SmtpReply> {
         self.try_send(format!("MAIL FROM:<{from}>\r\nRCPT TO:<{to}>\r\nDATA\r\n").as_bytes()).await?;
         let mut refused = None;
         for wanted in [250, 250, 354] {
@@ -165,13 +165,13 @@ impl SmtpClient {
     }
 
     /// Upgrades to TLS without checking the certificate: MX clients do not.
-    pub async fn starttls(mut self) -> Self {
+    pub(crate) async fn starttls(mut self) -> Self {
         self.expect("STARTTLS", 220).await;
         self.into_tls().await
     }
 
     /// The TLS handshake alone, after the 220.
-    pub async fn into_tls(self) -> Self {
+    pub(crate) async fn into_tls(self) -> Self {
         let connector = tokio_rustls::TlsConnector::from(Arc::new(any_certificate()));
         let name = ServerName::try_from("mx.mailkite.test").unwrap();
         let wire = timeout(DEADLINE, connector.connect(name, self.wire.into_inner())).await.unwrap().unwrap();
@@ -180,7 +180,7 @@ impl SmtpClient {
     }
 
     /// Whether the server ends the connection without another word.
-    pub async fn is_closed(&mut self) -> bool {
+    pub(crate) async fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         match timeout(DEADLINE, self.wire.read_to_end(&mut rest)).await {
             Ok(Ok(_)) => rest.is_empty(),
@@ -192,7 +192,7 @@ impl SmtpClient {
 }
 
 /// Mail data as it goes on the wire: dots stuffed, the end marked (RFC 5321 §4.5.2).
-pub fn data(message: &[u8]) -> Vec<u8> {
+pub(crate) fn data(message: &[u8]) -> Vec<u8> {
     let mut wire = Vec::with_capacity(message.len() + 64);
     for line in message.split_inclusive(|byte| *byte == b'\n') {
         if line.starts_with(b".") {
@@ -208,7 +208,7 @@ pub fn data(message: &[u8]) -> Vec<u8> {
 }
 
 /// A client that checks no certificate.
-pub fn any_certificate() -> ClientConfig {
+pub(crate) fn any_certificate() -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();

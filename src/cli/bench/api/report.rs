@@ -11,7 +11,7 @@ use crate::cli::bench::server::Figures;
 /// One kind of request.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Measured {
+pub(crate) struct Measured {
     name: &'static str,
     connections: usize,
     requests: usize,
@@ -22,7 +22,7 @@ pub struct Measured {
 
 impl Measured {
     /// From the sorted times of all requests.
-    pub fn new(name: &'static str, connections: usize, micros: &[u64], octets: u64, took: Duration) -> Self {
+    pub(crate) fn new(name: &'static str, connections: usize, micros: &[u64], octets: u64, took: Duration) -> Self {
         Self {
             name,
             connections,
@@ -37,7 +37,7 @@ impl Measured {
 /// Mails accepted a second, alone and while lists are asked for.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Accepting {
+pub(crate) struct Accepting {
     alone_per_second: f64,
     listing_per_second: f64,
     lists_per_second: f64,
@@ -46,7 +46,7 @@ pub struct Accepting {
 
 impl Accepting {
     /// From the rates of all rounds.
-    pub fn new(alone: &[f64], listing: &[f64], lists: &[f64]) -> Self {
+    pub(crate) fn new(alone: &[f64], listing: &[f64], lists: &[f64]) -> Self {
         let mean = |rates: &[f64]| rates.iter().sum::<f64>() / (rates.len().max(1) as f64);
         let (alone, listing) = (mean(alone), mean(listing));
         Self {
@@ -61,7 +61,7 @@ impl Accepting {
 /// Everything that was measured.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Report {
+pub(crate) struct Report {
     messages: u64,
     clients: u16,
     stored_in_secs: f64,
@@ -74,7 +74,7 @@ pub struct Report {
 
 impl Report {
     /// Puts the figures together.
-    pub fn new(
+    pub(crate) fn new(
         messages: u64,
         clients: u16,
         stored_in: Duration,
@@ -95,12 +95,12 @@ impl Report {
     }
 
     /// One JSON object.
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
     /// A table for people.
-    pub fn to_table(&self) -> String {
+    pub(crate) fn to_table(&self) -> String {
         let mut text = String::new();
         let mut row = |name: &str, value: String| {
             let line = format!("  {name:<30} {value}");

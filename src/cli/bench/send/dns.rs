@@ -9,19 +9,19 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::net::UdpSocket;
 
 /// Where the host of [`TARPIT_DOMAIN`] is; all others are at 127.0.0.1.
-pub const TARPIT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+pub(crate) const TARPIT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// The domain whose host never says a word.
-pub const TARPIT_DOMAIN: &str = "tarpit.test";
+pub(crate) const TARPIT_DOMAIN: &str = "tarpit.test";
 
 const TTL_SECONDS: u32 = 3_600;
 
 /// A recipient domain.
-pub fn domain(number: u64) -> String {
+pub(crate) fn domain(number: u64) -> String {
     format!("d{number}.sink.test")
 }
 
 /// Starts it; where it listens.
-pub async fn start() -> anyhow::Result<SocketAddr> {
+pub(crate) async fn start() -> anyhow::Result<SocketAddr> {
     let socket = UdpSocket::bind("127.0.0.1:0").await.context("binding the DNS server")?;
     let address = socket.local_addr()?;
     tokio::spawn(async move {

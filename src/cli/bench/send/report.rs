@@ -13,7 +13,7 @@ use crate::cli::bench::server::Figures;
 /// Everything that was measured.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Report {
+pub(crate) struct Report {
     messages: u64,
     clients: u16,
     size_bytes: usize,
@@ -31,7 +31,7 @@ pub struct Report {
     fsyncs_per_message: f64,
     peak_rss_mib: f64,
     /// Answered 202 for a host that answers, and never seen there.
-    pub lost: u64,
+    pub(crate) lost: u64,
     #[serde(flatten)]
     machine: Machine,
 }
@@ -39,7 +39,7 @@ pub struct Report {
 impl Report {
     /// Puts the figures together.
     #[expect(clippy::too_many_arguments, reason = "one call site; each is a measurement of its own")]
-    pub fn new(
+    pub(crate) fn new(
         options: &Options,
         accept_micros: &[u64],
         accepted_in: Duration,
@@ -75,12 +75,12 @@ impl Report {
     }
 
     /// One JSON object.
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
     /// A table for people.
-    pub fn to_table(&self) -> String {
+    pub(crate) fn to_table(&self) -> String {
         let mut text = String::new();
         let mut row = |name: &str, value: String| {
             let line = format!("  {name:<24} {value}");

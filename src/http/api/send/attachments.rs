@@ -24,7 +24,7 @@ const MAX_ENTRIES: usize = 100;
 /// One attachment: exactly one of `url` and `content`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct AttachmentFields {
+pub(crate) struct AttachmentFields {
     #[serde(default)]
     #[schema(value_type = String, required = true, example = "po.pdf")]
     filename: Loose<String>,
@@ -41,7 +41,7 @@ pub struct AttachmentFields {
 }
 
 /// An attachment whose fields are right.
-pub struct Wanted {
+pub(crate) struct Wanted {
     filename: String,
     content_type: Option<String>,
     source: Source,
@@ -70,7 +70,7 @@ fn fault(fault: FileFault, filename: &str) -> ApiError {
 }
 
 /// What the request gives, decoded; nothing is fetched yet.
-pub fn check(app: &App, given: Loose<Vec<AttachmentFields>>) -> Result<Vec<Wanted>, ApiError> {
+pub(crate) fn check(app: &App, given: Loose<Vec<AttachmentFields>>) -> Result<Vec<Wanted>, ApiError> {
     let entries = given
         .optional(|| bad("attachments must be a list of objects with filename and url or content"))?
         .unwrap_or_default();
@@ -123,7 +123,7 @@ fn too_large() -> ApiError {
 
 /// Loads what has a URL, all at once; how large it all is together is known, as far as it can be, before anything is read.
 /// Afterwards the request holds memory to write the message, whose other texts have `texts` octets.
-pub async fn load(
+pub(crate) async fn load(
     app: &App,
     memory: &RequestMemory,
     wanted: Vec<Wanted>,

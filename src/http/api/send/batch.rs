@@ -45,7 +45,7 @@ struct BatchEntry {
 /// `POST /v1/send/batch`
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct BatchFields {
+pub(crate) struct BatchFields {
     #[serde(default)]
     #[schema(value_type = String, required = true, example = "Acme <hello@acme.dev>")]
     from: Loose<String>,
@@ -118,7 +118,7 @@ struct BatchResultView {
 
 /// `POST /v1/send/batch`
 #[derive(Serialize, ToSchema)]
-pub struct BatchView {
+pub(crate) struct BatchView {
     /// In the order of the request.
     results: Vec<BatchResultView>,
     sent: usize,
@@ -150,7 +150,7 @@ struct Batch {
 }
 
 /// `POST /v1/send/batch`
-pub async fn send_batch(
+pub(crate) async fn send_batch(
     State(app): State<App>,
     caller: Caller,
     headers: HeaderMap,

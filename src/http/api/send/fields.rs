@@ -7,7 +7,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
-pub use crate::http::body::text;
+pub(crate) use crate::http::body::text;
 use crate::http::body::{Loose, Members, Texts};
 use crate::http::error::{ApiError, Code};
 use crate::mail::mailbox_list::{MailboxListError, NamedMailbox, parse_list, parse_one};
@@ -17,7 +17,7 @@ use crate::outbound::schedule::{self, BadSchedule};
 use crate::outbound::template::MergeData;
 
 /// To, Cc and Bcc of one message (contract 1.9).
-pub const MAX_RECIPIENTS: usize = 50;
+pub(crate) const MAX_RECIPIENTS: usize = 50;
 const MAX_SUBJECT_CHARS: usize = 998;
 const MAX_HEADERS: usize = 50;
 const MAX_HEADER_NAME: usize = 100;
@@ -29,7 +29,7 @@ const MAX_METADATA_TEXT: usize = 512;
 /// Mailboxes: one text, which may hold several, or a list of texts.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
-pub enum Mailboxes {
+pub(crate) enum Mailboxes {
     /// `a@b`, `Name <a@b>`, several with commas between.
     One(String),
     /// The same in a list.
@@ -39,7 +39,7 @@ pub enum Mailboxes {
 /// A time: milliseconds, or a text that names one.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
-pub enum When {
+pub(crate) enum When {
     /// Since the epoch; a fraction does not count.
     Millis(f64),
     /// ISO 8601, `now`, `tomorrow`, `in 2 hours`, or the milliseconds as text.
@@ -47,12 +47,12 @@ pub enum When {
 }
 
 /// A message as far as its fields tell.
-pub struct Content {
-    pub subject: Option<String>,
-    pub html: Option<String>,
-    pub text: Option<String>,
-    pub template_id: Option<String>,
-    pub data: Option<MergeData>,
+pub(crate) struct Content {
+    pub(crate) subject: Option<String>,
+    pub(crate) html: Option<String>,
+    pub(crate) text: Option<String>,
+    pub(crate) template_id: Option<String>,
+    pub(crate) data: Option<MergeData>,
 }
 
 fn bad(code: Code, field: &'static str) -> ApiError {
@@ -69,7 +69,7 @@ fn list_error(error: MailboxListError, field: &'static str) -> ApiError {
 }
 
 /// The one mailbox of From.
-pub fn sender(from: Loose<String>) -> Result<NamedMailbox, ApiError> {
+pub(crate) fn sender(from: Loose<String>) -> Result<NamedMailbox, ApiError> {
     let text = from.required(|| bad(Code::BadAddress, "from"))?;
     let from = parse_one(&text).map_err(|error| list_error(error, "from"))?;
     if from.mailbox.has_invisible_characters() {
@@ -86,12 +86,12 @@ pub fn sender(from: Loose<String>) -> Result<NamedMailbox, ApiError> {
 }
 
 /// One mailbox.
-pub fn mailbox(text: &str, field: &'static str) -> Result<NamedMailbox, ApiError> {
+pub(crate) fn mailbox(text: &str, field: &'static str) -> Result<NamedMailbox, ApiError> {
     parse_one(text).map_err(|error| list_error(error, field))
 }
 
 /// The mailboxes of a field that may be left out.
-pub fn mailboxes(given: Loose<Mailboxes>, field: &'static str) -> Result<Vec<NamedMailbox>, ApiError> {
+pub(crate) fn mailboxes(given: Loose<Mailboxes>, field: &'static str) -> Result<Vec<NamedMailbox>, ApiError> {
     let texts = match given.optional(|| bad(Code::BadAddress, field))? {
         None => return Ok(Vec::new()),
         Some(Mailboxes::One(text)) => vec![text],
@@ -116,7 +116,7 @@ fn some_mailboxes(text: &str) -> Result<Vec<NamedMailbox>, MailboxListError> {
 }
 
 /// To, Cc and Bcc together; each recipient once, whatever its case, in the first field that names it.
-pub fn recipients(
+pub(crate) fn recipients(
     to: Loose<Mailboxes>,
     cc: Loose<Mailboxes>,
     bcc: Loose<Mailboxes>,
@@ -137,17 +137,17 @@ pub fn recipients(
 }
 
 /// A text that names something; nothing but blanks names nothing.
-pub fn name(given: Loose<String>, field: &'static str) -> Result<Option<String>, ApiError> {
+pub(crate) fn name(given: Loose<String>, field: &'static str) -> Result<Option<String>, ApiError> {
     Ok(text(given, field)?.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
 }
 
 /// Something that only its type is asked of.
-pub fn flag(given: Loose<bool>, field: &'static str) -> Result<(), ApiError> {
+pub(crate) fn flag(given: Loose<bool>, field: &'static str) -> Result<(), ApiError> {
     given.optional(|| ApiError::field(Code::BadRequest, field, format!("{field} must be true or false"))).map(|_| ())
 }
 
 /// A subject that goes into a header.
-pub fn check_subject(subject: Option<&str>) -> Result<(), ApiError> {
+pub(crate) fn check_subject(subject: Option<&str>) -> Result<(), ApiError> {
     let Some(subject) = subject else { return Ok(()) };
     if subject.chars().any(char::is_control) {
         return Err(ApiError::field(Code::BadHeader, "subject", "subject must not hold control characters"));
@@ -160,12 +160,12 @@ pub fn check_subject(subject: Option<&str>) -> Result<(), ApiError> {
 
 impl Content {
     /// Octets of the values of tags.
-    pub fn data_size(&self) -> usize {
+    pub(crate) fn data_size(&self) -> usize {
         self.data.as_ref().map_or(0, MergeData::size)
     }
 
     /// Refuses a message without subject or body, unless a template may give them.
-    pub fn check(&self) -> Result<(), ApiError> {
+    pub(crate) fn check(&self) -> Result<(), ApiError> {
         check_subject(self.subject.as_deref())?;
         let empty = |text: &Option<String>| text.as_deref().is_none_or(|text| text.trim().is_empty());
         if self.template_id.is_some() {
@@ -186,7 +186,7 @@ fn bad_header(message: String) -> ApiError {
 }
 
 /// Whether one message may have so many header fields of the caller's own (contract 1.9).
-pub fn check_header_count(headers: usize) -> Result<(), ApiError> {
+pub(crate) fn check_header_count(headers: usize) -> Result<(), ApiError> {
     if headers <= MAX_HEADERS {
         return Ok(());
     }
@@ -209,7 +209,7 @@ fn header_text(value: Value) -> Result<Option<String>, Value> {
 }
 
 /// Header fields of the caller's own, those left out that say how the message is made.
-pub fn headers(given: Loose<Texts>) -> Result<Vec<(String, String)>, ApiError> {
+pub(crate) fn headers(given: Loose<Texts>) -> Result<Vec<(String, String)>, ApiError> {
     let object = given.optional(|| bad_header("headers must be an object of strings".to_owned()))?;
     let object = object.unwrap_or_default().0;
     check_header_count(object.len())?;
@@ -234,7 +234,7 @@ pub fn headers(given: Loose<Texts>) -> Result<Vec<(String, String)>, ApiError> {
 }
 
 /// The values of merge tags.
-pub fn template_data(given: Loose<Texts>) -> Result<Option<MergeData>, ApiError> {
+pub(crate) fn template_data(given: Loose<Texts>) -> Result<Option<MergeData>, ApiError> {
     let Some(Texts(object)) = given.optional(|| bad(Code::BadTemplateData, "templateData"))? else {
         return Ok(None);
     };
@@ -244,7 +244,7 @@ pub fn template_data(given: Loose<Texts>) -> Result<Option<MergeData>, ApiError>
 }
 
 /// When to send; none: now.
-pub fn scheduled_at(given: Loose<When>, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
+pub(crate) fn scheduled_at(given: Loose<When>, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
     let at = match given.optional(|| bad(Code::BadSchedule, "scheduledAt"))? {
         None => return Ok(None),
         Some(When::Millis(millis)) => schedule::from_millis(millis, now),
@@ -255,7 +255,7 @@ pub fn scheduled_at(given: Loose<When>, now: Timestamp) -> Result<Option<Timesta
 }
 
 /// What is kept beside the message, as JSON.
-pub fn metadata(given: Loose<Members>) -> Result<Option<String>, ApiError> {
+pub(crate) fn metadata(given: Loose<Members>) -> Result<Option<String>, ApiError> {
     let Some(Members(object)) = given.optional(|| bad(Code::BadMetadata, "metadata"))? else { return Ok(None) };
     let fits = |(key, value): (&String, &Value)| {
         let scalar = match value {

@@ -33,8 +33,8 @@ use crate::store::{domains, messages, templates};
 use attachments::AttachmentFields;
 use fields::{Content, Mailboxes, When};
 
-pub use batch::{BatchFields, BatchView, send_batch};
-pub use scheduled::{CanceledView, cancel};
+pub(crate) use batch::{BatchFields, BatchView, send_batch};
+pub(crate) use scheduled::{CanceledView, cancel};
 
 /// Subject, html and text of one message together, tags filled in (contract 1.9).
 const MAX_TEXT_BYTES: usize = 26_214_400;
@@ -42,7 +42,7 @@ const MAX_TEXT_BYTES: usize = 26_214_400;
 /// `POST /v1/send`
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct SendFields {
+pub(crate) struct SendFields {
     /// One mailbox, `a@b` or `Name <a@b>`, of a domain that is verified for sending.
     #[serde(default)]
     #[schema(value_type = String, required = true, example = "Acme <hello@acme.dev>")]
@@ -113,7 +113,7 @@ pub struct SendFields {
 /// A message that will be sent.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct SentView {
+pub(crate) struct SentView {
     /// The message's id; the scheduled send's, if it is scheduled.
     #[schema(example = "msg_2Hk9QpVn4tLdA1B2")]
     id: String,
@@ -135,7 +135,7 @@ pub struct SentView {
 
 impl SentView {
     /// The answer for a message.
-    pub fn new(id: &MessageId, scheduled: Option<&(ScheduledId, Timestamp)>, suppressed: Vec<String>) -> Self {
+    pub(crate) fn new(id: &MessageId, scheduled: Option<&(ScheduledId, Timestamp)>, suppressed: Vec<String>) -> Self {
         match scheduled {
             None => Self { id: id.to_string(), status: "queued", scheduled_at: None, message_id: None, suppressed },
             Some((scheduled, at)) => Self {
@@ -320,7 +320,7 @@ fn answer(
 }
 
 /// `POST /v1/send`
-pub async fn send(
+pub(crate) async fn send(
     State(app): State<App>,
     caller: Caller,
     headers: HeaderMap,
@@ -380,7 +380,7 @@ pub async fn send(
 ///
 /// # Errors
 /// As `POST /v1/send`.
-pub async fn send_test(app: &App, caller: &Caller, given: TestFields) -> Result<SentView, ApiError> {
+pub(crate) async fn send_test(app: &App, caller: &Caller, given: TestFields) -> Result<SentView, ApiError> {
     let now = app.clock.now();
     let to = fields::mailbox(&given.to.required(|| ApiError::at(Code::BadAddress, "to"))?, "to")?;
     let subject = given.subject.filter(|subject| !subject.trim().is_empty());

@@ -14,7 +14,7 @@ use crate::outbound::release::NotCanceled;
 
 /// `DELETE /v1/scheduled/:id`
 #[derive(Serialize, ToSchema)]
-pub struct CanceledView {
+pub(crate) struct CanceledView {
     /// Always true.
     ok: bool,
     #[schema(example = "ssnd_2Hk9QpVn4tLdA1B2")]
@@ -36,7 +36,7 @@ impl From<NotCanceled> for ApiError {
 }
 
 /// `DELETE /v1/scheduled/:id`
-pub async fn cancel(
+pub(crate) async fn cancel(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,

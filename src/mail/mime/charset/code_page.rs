@@ -1,7 +1,7 @@
 //! The code pages of DOS and of old Macs that mail still names and no library here decodes, and UTF-32.
 
 /// The decoder of the set of this name.
-pub fn decoder(name: &str) -> Option<fn(&[u8]) -> String> {
+pub(crate) fn decoder(name: &str) -> Option<fn(&[u8]) -> String> {
     Some(match name {
         "ibm437" => |bytes| single_byte(bytes, IBM_437),
         "ibm737" => |bytes| single_byte(bytes, IBM_737),
@@ -43,7 +43,7 @@ fn single_byte(bytes: &[u8], high: &str) -> String {
 }
 
 /// Its mark says the order, or else the first character, whose highest octet is always 0.
-pub fn utf_32(bytes: &[u8]) -> String {
+pub(crate) fn utf_32(bytes: &[u8]) -> String {
     let little = bytes.first().is_some_and(|first| *first != 0);
     let (quads, rest) = bytes.as_chunks::<4>();
     let character = |quad: &[u8; 4]| {

@@ -9,14 +9,14 @@ const SEQUENCES: [&[u8]; 5] = [b"\x1b(B", b"\x1b(J", b"\x1b(I", b"\x1b$@", b"\x1
 
 /// A text that comes in pieces, without the sequences that select nothing.
 #[derive(Default)]
-pub struct Escapes {
+pub(crate) struct Escapes {
     /// The beginning of a sequence, or a whole one, until it is known what follows.
     held: Vec<u8>,
 }
 
 impl Escapes {
     /// The next piece, with what was held back before it.
-    pub fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes.len() + self.held.len());
         for byte in bytes {
             match (*byte, self.held.len()) {
@@ -39,7 +39,7 @@ impl Escapes {
     }
 
     /// The end of the text.
-    pub fn finish(&mut self) -> Vec<u8> {
+    pub(crate) fn finish(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.held)
     }
 }

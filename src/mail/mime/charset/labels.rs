@@ -138,7 +138,7 @@ const SETS: &[(&str, &str)] = &[
 ];
 
 /// What of a label distinguishes it (Unicode TR 22 §1.4): letters and digits, without the zeros before a number.
-pub fn key(label: &[u8]) -> String {
+pub(crate) fn key(label: &[u8]) -> String {
     let mut key = String::new();
     let mut after_digit = false;
     let mut octets = label.iter().take(80).peekable();
@@ -153,7 +153,7 @@ pub fn key(label: &[u8]) -> String {
 }
 
 /// The name of the set that a key stands for.
-pub fn set(key: &str) -> Option<&'static str> {
+pub(crate) fn set(key: &str) -> Option<&'static str> {
     static BY_KEY: LazyLock<HashMap<&str, &str>> =
         LazyLock::new(|| SETS.iter().flat_map(|(name, keys)| keys.split(' ').map(move |key| (key, *name))).collect());
     // Private labels are often those of the set with `x-` in front.

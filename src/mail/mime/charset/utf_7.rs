@@ -3,13 +3,13 @@
 use crate::mail::mime::decode::{Encoding, decode_part};
 
 /// Decodes a text that is shown as such.
-pub fn decode(bytes: &[u8]) -> String {
+pub(crate) fn decode(bytes: &[u8]) -> String {
     decode_with(bytes, |c| !c.is_control() || c.is_ascii_whitespace())
 }
 
 /// Decodes HTML: a run that stands for a sign of markup stays as it is written, so that no filter is passed by
 /// `+ADw-script+AD4-`.
-pub fn decode_markup(bytes: &[u8]) -> String {
+pub(crate) fn decode_markup(bytes: &[u8]) -> String {
     decode_with(bytes, |c| !matches!(c, '<' | '>' | '&' | '"' | '\'' | '`') && !c.is_control())
 }
 

@@ -11,7 +11,7 @@ const INITIAL: &[u8] =
     \\pard\\plain\\f0\\fs20\\b\\i\\u\\tab\\tx";
 
 /// The RTF, at most `max` octets of it; none when this is none or it is damaged.
-pub fn unpack(packed: &[u8], max: usize) -> Option<Vec<u8>> {
+pub(crate) fn unpack(packed: &[u8], max: usize) -> Option<Vec<u8>> {
     let mut cursor = Cursor::new(packed, 0..packed.len());
     let (_, size, kind, _) = (cursor.u32()?, cursor.u32()?, cursor.u32()?, cursor.u32()?);
     let size = usize::try_from(size).ok()?.min(max);

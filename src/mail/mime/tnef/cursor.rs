@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// Where reading stands.
-pub struct Cursor<'d> {
+pub(crate) struct Cursor<'d> {
     data: &'d [u8],
     at: usize,
     end: usize,
@@ -11,12 +11,12 @@ pub struct Cursor<'d> {
 
 impl<'d> Cursor<'d> {
     /// At the beginning of a place.
-    pub fn new(data: &'d [u8], place: Range<usize>) -> Self {
+    pub(crate) fn new(data: &'d [u8], place: Range<usize>) -> Self {
         Self { data, at: place.start, end: place.end.min(data.len()) }
     }
 
     /// The next octets and their place; none when there are not so many.
-    pub fn take(&mut self, length: usize) -> Option<(&'d [u8], Range<usize>)> {
+    pub(crate) fn take(&mut self, length: usize) -> Option<(&'d [u8], Range<usize>)> {
         let place = self.at..self.at.checked_add(length).filter(|end| *end <= self.end)?;
         let taken = self.data.get(place.clone())?;
         self.at = place.end;
@@ -24,22 +24,22 @@ impl<'d> Cursor<'d> {
     }
 
     /// Whether nothing is left.
-    pub const fn is_at_end(&self) -> bool {
+    pub(crate) const fn is_at_end(&self) -> bool {
         self.at >= self.end
     }
 
     /// An octet.
-    pub fn u8(&mut self) -> Option<u8> {
+    pub(crate) fn u8(&mut self) -> Option<u8> {
         self.take(1)?.0.first().copied()
     }
 
     /// Two octets.
-    pub fn u16(&mut self) -> Option<u16> {
+    pub(crate) fn u16(&mut self) -> Option<u16> {
         self.take(2)?.0.first_chunk().map(|octets| u16::from_le_bytes(*octets))
     }
 
     /// Four octets.
-    pub fn u32(&mut self) -> Option<u32> {
+    pub(crate) fn u32(&mut self) -> Option<u32> {
         self.take(4)?.0.first_chunk().map(|octets| u32::from_le_bytes(*octets))
     }
 }

@@ -6,19 +6,19 @@ use super::Text;
 use super::cursor::Cursor;
 
 /// Those that are read ([MS-OXPROPS]).
-pub const SUBJECT: u16 = 0x0037;
-pub const BODY: u16 = 0x1000;
-pub const RTF: u16 = 0x1009;
-pub const HTML: u16 = 0x1013;
-pub const INTERNET_CODE_PAGE: u16 = 0x3fde;
-pub const DISPLAY_NAME: u16 = 0x3001;
-pub const DATA: u16 = 0x3701;
-pub const FILE_NAME: u16 = 0x3704;
-pub const LONG_FILE_NAME: u16 = 0x3707;
-pub const MIME_TAG: u16 = 0x370e;
-pub const CONTENT_ID: u16 = 0x3712;
-pub const FLAGS: u16 = 0x3714;
-pub const HIDDEN: u16 = 0x7ffe;
+pub(crate) const SUBJECT: u16 = 0x0037;
+pub(crate) const BODY: u16 = 0x1000;
+pub(crate) const RTF: u16 = 0x1009;
+pub(crate) const HTML: u16 = 0x1013;
+pub(crate) const INTERNET_CODE_PAGE: u16 = 0x3fde;
+pub(crate) const DISPLAY_NAME: u16 = 0x3001;
+pub(crate) const DATA: u16 = 0x3701;
+pub(crate) const FILE_NAME: u16 = 0x3704;
+pub(crate) const LONG_FILE_NAME: u16 = 0x3707;
+pub(crate) const MIME_TAG: u16 = 0x370e;
+pub(crate) const CONTENT_ID: u16 = 0x3712;
+pub(crate) const FLAGS: u16 = 0x3714;
+pub(crate) const HIDDEN: u16 = 0x7ffe;
 
 const WANTED: [u16; 13] = [
     SUBJECT,
@@ -47,17 +47,17 @@ const NAMED: u16 = 0x8000;
 
 /// A property; of several values the first.
 #[derive(Clone)]
-pub struct Property<'d> {
+pub(crate) struct Property<'d> {
     kind: u16,
     /// A text without its final zeros.
-    pub value: &'d [u8],
+    pub(crate) value: &'d [u8],
     /// Where that stands.
-    pub place: Range<usize>,
+    pub(crate) place: Range<usize>,
 }
 
 impl<'d> Property<'d> {
     /// The text, if it is one.
-    pub fn text(&self) -> Option<Text<'d>> {
+    pub(crate) fn text(&self) -> Option<Text<'d>> {
         match self.kind {
             STRING => Some(Text::Narrow(self.value)),
             UNICODE => Some(Text::Wide(self.value)),
@@ -66,7 +66,7 @@ impl<'d> Property<'d> {
     }
 
     /// Whether it is an object, which begins with the identifier of its interface.
-    pub const fn is_object(&self) -> bool {
+    pub(crate) const fn is_object(&self) -> bool {
         self.kind == OBJECT
     }
 
@@ -86,11 +86,11 @@ impl<'d> Property<'d> {
 
 /// The properties of a message or of an attachment.
 #[derive(Default)]
-pub struct Properties<'d>(Vec<(u16, Property<'d>)>);
+pub(crate) struct Properties<'d>(Vec<(u16, Property<'d>)>);
 
 impl<'d> Properties<'d> {
     /// Reads the properties at a place, as far as they can be read.
-    pub fn read(data: &'d [u8], place: Range<usize>) -> Self {
+    pub(crate) fn read(data: &'d [u8], place: Range<usize>) -> Self {
         let mut properties = Self::default();
         let mut cursor = Cursor::new(data, place);
         let count = cursor.u32().unwrap_or_default();
@@ -128,17 +128,17 @@ impl<'d> Properties<'d> {
     }
 
     /// A property.
-    pub fn get(&self, id: u16) -> Option<&Property<'d>> {
+    pub(crate) fn get(&self, id: u16) -> Option<&Property<'d>> {
         self.0.iter().find(|(known, _)| *known == id).map(|(_, property)| property)
     }
 
     /// A text.
-    pub fn text(&self, id: u16) -> Option<Text<'d>> {
+    pub(crate) fn text(&self, id: u16) -> Option<Text<'d>> {
         self.get(id)?.text()
     }
 
     /// A number.
-    pub fn number(&self, id: u16) -> Option<u32> {
+    pub(crate) fn number(&self, id: u16) -> Option<u32> {
         self.get(id)?.value.first_chunk().map(|octets| u32::from_le_bytes(*octets))
     }
 }

@@ -13,7 +13,7 @@ const MAX_WAITING: usize = 64 * 1024;
 
 /// What was read.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Read {
+pub(crate) enum Read {
     /// The HTML that it was made of.
     Html(String),
     /// The text.
@@ -21,7 +21,7 @@ pub enum Read {
 }
 
 /// Reads RTF, to at most `max` octets and some more. None when it is none.
-pub fn read(source: &[u8], max: usize) -> Option<Read> {
+pub(crate) fn read(source: &[u8], max: usize) -> Option<Read> {
     if !source.starts_with(b"{\\rtf") {
         return None;
     }
