@@ -16,13 +16,13 @@ use rusqlite::Connection;
 
 use crate::clock::Timestamp;
 use crate::config::Signup;
-use crate::gate::Asker;
+use crate::fair_semaphore::Asker;
 use crate::id::random_base62;
 use crate::jobs::{self, Flow, Jobs};
 use crate::mail::address::Mailbox;
 use crate::passwords::{HashError, Passwords};
 use crate::secrets::{self, Secrets, token_hash};
-use crate::session::Tokens;
+use crate::session_tokens::Tokens;
 use crate::store::accounts::{self, Account, NewAccount};
 use crate::store::sessions::{self, NewSession};
 use crate::store::verifications::{self, LINK_LIFETIME};

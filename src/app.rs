@@ -1,6 +1,6 @@
 //! Builds every part from the configuration, binds, starts the workers, drains and stops in order.
 
-mod ground;
+mod parts;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use self::ground::Ground;
+use self::parts::Ground;
 use crate::accounts::Accounts;
-use crate::activity::Feed;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::{Domains, recheck};
+use crate::event_bus::Feed;
 use crate::http::{self, Http};
 use crate::jobs::{Jobs, Worker};
 use crate::metrics::Metrics;

@@ -4,8 +4,8 @@
 //! [`Resolver::addresses`]; the records of a domain are read with [`Resolver::mail_hosts`] and [`Resolver::texts`]. What
 //! may be connected to is not decided here.
 
-mod authentic;
 pub(crate) mod budget;
+mod dnssec;
 mod edns;
 
 use std::net::{IpAddr, SocketAddr};
@@ -75,7 +75,7 @@ pub struct Resolver {
     edns: Arc<edns::Support>,
     /// Whom it asks, for questions that want a proof.
     servers: Arc<[SocketAddr]>,
-    proven: Arc<authentic::Cache>,
+    proven: Arc<dnssec::Cache>,
 }
 
 /// The fields of a TLSA record: usage, selector, matching, data.
@@ -220,7 +220,7 @@ impl Resolver {
     /// The MX records of a domain, as [`Resolver::mail_hosts`] has them, and whether DNS proves them. None, when the domain
     /// has no such record: then it tells whether DNS proves that.
     pub(crate) async fn authentic_mail_hosts(&self, domain: &str) -> Result<(Vec<(u16, String)>, bool), DnsError> {
-        let proven = authentic::ask(&self.servers, &self.edns, &self.proven, domain, RecordType::MX).await?;
+        let proven = dnssec::ask(&self.servers, &self.edns, &self.proven, domain, RecordType::MX).await?;
         let read = |data: &RData| match data {
             RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
             _ => None,
@@ -231,7 +231,7 @@ impl Resolver {
     /// Whether DNS proves an address of `host`. Its IPv4 and its IPv6 addresses stand in one zone, so either kind will do.
     pub(crate) async fn has_authentic_address(&self, host: &str) -> Result<bool, DnsError> {
         for kind in [RecordType::A, RecordType::AAAA] {
-            match authentic::ask(&self.servers, &self.edns, &self.proven, host, kind).await {
+            match dnssec::ask(&self.servers, &self.edns, &self.proven, host, kind).await {
                 Ok(proven) if proven.authentic && !proven.records.is_empty() => return Ok(true),
                 Ok(_) | Err(DnsError::NoSuchName(_)) => {}
                 Err(error) => return Err(error),
@@ -242,7 +242,7 @@ impl Resolver {
 
     /// The TLSA records of a name; [`DnsError::NoAddress`] when there are none that DNS proves.
     pub(crate) async fn tlsa(&self, name: &str) -> Result<Vec<TlsaFields>, DnsError> {
-        let proven = authentic::ask(&self.servers, &self.edns, &self.proven, name, RecordType::TLSA).await?;
+        let proven = dnssec::ask(&self.servers, &self.edns, &self.proven, name, RecordType::TLSA).await?;
         if !proven.authentic || proven.records.is_empty() {
             return Err(DnsError::NoAddress(name.to_owned()));
         }

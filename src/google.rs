@@ -3,7 +3,7 @@
 //! It knows nothing of accounts; the door decides whose the identity is. The operator names both URLs, so the guard of
 //! outgoing HTTP lets them pass wherever they lead.
 
-mod keys;
+mod jwks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 use url::form_urlencoded::Serializer;
 
-use self::keys::Keys;
+use self::jwks::Keys;
 use crate::clock::Timestamp;
 use crate::config;
 use crate::dns::Resolver;

@@ -211,17 +211,18 @@
 //! | RFC 9989 | DMARC, the successor |
 
 mod accounts;
-mod activity;
 mod app;
+mod bootstrap;
 mod cli;
 mod clock;
 mod config;
 mod content;
-mod datadir;
+mod data_dir;
 mod dns;
 mod domain;
 mod egress;
-mod gate;
+mod event_bus;
+mod fair_semaphore;
 mod google;
 mod hex;
 mod host;
@@ -230,21 +231,20 @@ mod id;
 mod inbound;
 mod jobs;
 mod limits;
-mod links;
 mod mail;
 mod memory_budget;
 mod metrics;
 mod outbound;
 mod passwords;
+mod rate_limit;
 mod retention;
 mod secrets;
-mod session;
-mod setup;
+mod session_tokens;
+mod signed_links;
 mod smtp_server;
 mod store;
 #[doc(hidden)]
 pub mod testing;
-mod throttle;
 mod tls;
 mod uploads;
 mod webhook;

@@ -14,9 +14,9 @@ use rusqlite::Connection;
 
 use crate::clock::Timestamp;
 use crate::config;
+use crate::rate_limit::Buckets;
 use crate::store::limits::{Counted, count, stored_bytes};
 use crate::store::{self, Error};
-use crate::throttle::Buckets;
 
 /// While an account had so much room not long ago, a recipient of it is taken without another look.
 const ROOMY_BYTES: u64 = 64 << 20;

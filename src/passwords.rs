@@ -1,7 +1,7 @@
 //! Passwords: Argon2id with 19 MiB, two passes and one lane, a few at a time so that logins cannot exhaust memory; who
 //! asks takes turns.
 
-use crate::gate::{Asker, Crowded, Gate};
+use crate::fair_semaphore::{Asker, Crowded, Gate};
 use crate::id::fill_random;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
 

@@ -6,7 +6,7 @@ pub mod accounts {
     pub use crate::accounts::Accounts;
 }
 pub mod activity {
-    pub use crate::activity::Activity;
+    pub use crate::event_bus::Activity;
 }
 pub mod app {
     pub use crate::app::{StartError, bind};
@@ -79,7 +79,7 @@ pub mod limits {
     pub use crate::limits::Limits;
 }
 pub mod links {
-    pub use crate::links::Links;
+    pub use crate::signed_links::Links;
 }
 pub mod mail {
     pub mod address {
@@ -128,7 +128,7 @@ pub mod outbound {
         pub use crate::outbound::return_path::{BounceTag, ReturnPath, ReturnPaths};
     }
     pub mod sign {
-        pub use crate::outbound::sign::DomainKeys;
+        pub use crate::outbound::dkim::DomainKeys;
     }
     pub mod submit {
         pub use crate::outbound::submit::RELEASE_LANE;
@@ -147,10 +147,10 @@ pub mod secrets {
     pub use crate::secrets::{Secrets, new_api_key, new_webhook_secret, token_hash};
 }
 pub mod session {
-    pub use crate::session::Tokens;
+    pub use crate::session_tokens::Tokens;
 }
 pub mod setup {
-    pub use crate::setup::{domain_webhook, owner, verified_domain, webhook_route};
+    pub use crate::bootstrap::{domain_webhook, owner, verified_domain, webhook_route};
 }
 pub mod smtp_server {
     pub mod command {
@@ -219,10 +219,10 @@ pub mod webhook {
         pub use crate::webhook::deliver::Webhooks;
     }
     pub mod event {
-        pub use crate::webhook::event::{Attachment, AttachmentBytes, Auth, EmailReceived, Party, Text};
+        pub use crate::webhook::email_received::{Attachment, AttachmentBytes, Auth, EmailReceived, Party, Text};
     }
     pub mod manual {
-        pub use crate::webhook::manual::{Manual, Refused};
+        pub use crate::webhook::retry_now::{Manual, Refused};
     }
     pub mod replay {
         pub use crate::webhook::replay::{BulkError, BulkResult, Item, Scope};

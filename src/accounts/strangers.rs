@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::hex;
 use crate::mail::address::Mailbox;
+use crate::rate_limit::Window;
 use crate::secrets::token_hash;
-use crate::throttle::Window;
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// In an hour: the mail of a sign-up, and as often as one account may ask for another.

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::bail;
 
 use crate::config::{Config, table};
-use crate::datadir::DataDir;
+use crate::data_dir::DataDir;
 use crate::host;
 use crate::outbound::forward::shared_domain;
 use crate::secrets::{self, Secrets};

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::queue::configured;
 use crate::clock::Timestamp;
-use crate::datadir::DataDir;
+use crate::data_dir::DataDir;
 use crate::store::mark::{self, Missing, Standing};
 use crate::store::objects::Objects;
 use crate::store::{self, audit};

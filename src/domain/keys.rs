@@ -13,7 +13,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use rsa::pkcs8::{EncodePrivateKey as _, EncodePublicKey as _};
 use rsa::{RsaPrivateKey, RsaPublicKey};
 
-use crate::gate::{Crowded, Gate};
+use crate::fair_semaphore::{Crowded, Gate};
 use crate::secrets::Secrets;
 use crate::store::dkim_keys::NewDkimKey;
 

@@ -12,7 +12,7 @@ use super::forwarded::{Origin, trace};
 use super::local::{OwnNames, is_loopback_name};
 use super::{App, PeerAddress};
 use crate::accounts;
-use crate::throttle::address_key;
+use crate::rate_limit::address_key;
 
 const X_FORWARDED: &str = "x-forwarded-";
 /// A user agent is remembered with its session up to so many characters.

@@ -10,7 +10,7 @@ use axum::http::Extensions;
 use tokio_util::sync::CancellationToken;
 
 use super::memory::RequestMemory;
-use crate::throttle::address_network;
+use crate::rate_limit::address_network;
 
 /// Bodies of requests without a credential that are read at the same time from one client address.
 const ANONYMOUS_BODIES: usize = 32;

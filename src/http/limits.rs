@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::throttle::{Buckets, Tries, Window};
+use crate::rate_limit::{Buckets, Tries, Window};
 
 const MINUTE: Duration = Duration::from_secs(60);
 

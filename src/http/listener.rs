@@ -27,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::connections::{Connections, Place, Work};
-use super::linger::{Lingering, Unread};
-use super::stall::Stalling;
+use super::drain_on_close::{Lingering, Unread};
+use super::write_timeout::Stalling;
 use super::{OverLoopback, PeerAddress, paths};
 
 /// How long a client may take to open: its first octet and, over TLS, the handshake; and then for a request's header.

@@ -8,8 +8,8 @@ mod auth;
 mod body;
 mod client;
 mod connections;
-mod conventions;
 mod dashboard;
+mod drain_on_close;
 pub(crate) mod endpoint;
 pub(crate) mod error;
 mod extract;
@@ -18,18 +18,18 @@ mod forwarded;
 pub(crate) mod idempotency;
 mod json;
 mod limits;
-mod linger;
 mod listener;
 pub(crate) mod local;
 mod memory;
+mod middleware;
 mod openapi;
 mod pages;
 mod paths;
 mod realtime;
 mod service;
-mod stall;
 mod streamed;
 mod table;
+mod write_timeout;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -47,18 +47,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accounts::Accounts;
-use crate::activity::realtime::Realtime;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::domain::Domains;
+use crate::event_bus::realtime::Realtime;
 use crate::google::Google;
 use crate::host::FileUse;
 use crate::inbound::Inbound;
-use crate::links::Links;
 use crate::memory_budget::MemoryBudget;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::secrets::Secrets;
+use crate::signed_links::Links;
 use crate::store::Db;
 use crate::store::objects::Objects;
 use crate::tls::ServerTls;
@@ -181,7 +181,7 @@ fn router(app: App) -> Router {
     router
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::unknown_path)
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), conventions::apply))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), middleware::apply))
         .with_state(app)
 }
 
@@ -189,7 +189,7 @@ fn metrics_router(app: App) -> Router {
     Router::new()
         .route("/metrics", get(service::metrics))
         .fallback(error::unknown_path)
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), conventions::apply_to_metrics))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), middleware::apply_to_metrics))
         .with_state(app)
 }
 

@@ -18,9 +18,9 @@ use std::time::Duration;
 
 use ring::hmac;
 
-use crate::activity::Feed;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
+use crate::event_bus::Feed;
 use crate::jobs::Jobs;
 use crate::limits::Limits;
 use crate::memory_budget::{Door, MemoryBudget, Reservation};
@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::store::Db;
 use crate::store::objects::Objects;
-use crate::webhook::fresh::FreshMail;
+use crate::webhook::first_attempt_cache::FreshMail;
 
 use directory::Directory;
 pub(crate) use receive::ReceiveError;

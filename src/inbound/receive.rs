@@ -3,9 +3,9 @@
 //! What `Ok` promises is on disk. The steps: read and check the data, verify the sender, write the object if it is
 //! large, then one transaction that lists everything promised; only after its commit do the workers wake.
 
-mod passing;
-mod returned;
+mod dsn;
 mod transaction;
+mod zero_retention;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +18,9 @@ use super::Inbound;
 use super::recipients::Recipient;
 use super::route::Route;
 use super::verify::{Verdicts, Verification};
-use crate::activity::Activity;
-use crate::activity::realtime::{Body, Event};
 use crate::clock::Timestamp;
+use crate::event_bus::Activity;
+use crate::event_bus::realtime::{Body, Event};
 use crate::id::MessageId;
 use crate::jobs::Left;
 use crate::limits::Kind;
@@ -194,12 +194,12 @@ impl Inbound {
         if recipients.is_empty() {
             return self.take_back(returned, reverse_path, &bytes, now).await;
         }
-        let mut reports = returned::read_reports(&returned, &reverse_path, &bytes);
-        let forwards = returned::forward_reports(&returned, &reverse_path, &bytes);
+        let mut reports = dsn::read_reports(&returned, &reverse_path, &bytes);
+        let forwards = dsn::forward_reports(&returned, &reverse_path, &bytes);
         let envelope = Envelope { reverse_path, recipients, smtputf8, eight_bit };
         let mail_from = envelope.reverse_path.to_string();
         let mail = read_mail(&bytes, hostname)?;
-        reports.extend(returned::complaint(&mail, &bytes, self.shared.outbound.return_paths(), now));
+        reports.extend(dsn::complaint(&mail, &bytes, self.shared.outbound.return_paths(), now));
         let spam = match &self.shared.spam {
             Some(check) if checks == Checks::All => check.check(&bytes, peer, &envelope).await,
             Some(_) | None => None,

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use mail_auth::common::crypto::HashAlgorithm;
 use mail_auth::dkim::Canonicalization;
 
-use super::sign::{DomainKeys, SignError};
+use super::dkim::{DomainKeys, SignError};
 use crate::clock::Timestamp;
 use crate::domain::records::SELECTOR_RSA;
 use crate::mail::mime::{Fields, Limits};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::sign::DomainKeys;
+use super::dkim::DomainKeys;
 use crate::mail::mime;
 
 /// How that form is made, once a host turns out to want it: it is as large as the mail, and takes a signature.

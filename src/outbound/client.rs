@@ -3,12 +3,12 @@
 //! It owns the stream, its deadlines and the transcript. Trouble is told apart: a reply to MAIL, RCPT or DATA is about
 //! the message; everything else ([`Fault`]) is about the host, and another may be tried.
 
-mod offers;
-mod opening;
+mod extensions;
+mod handshake;
+mod lines;
 mod reply;
 mod transaction;
 mod transcript;
-mod wire;
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -24,7 +24,7 @@ use tokio_rustls::TlsConnector;
 
 use super::Host;
 use crate::egress::Guard;
-use offers::Offers;
+use extensions::Offers;
 pub(crate) use reply::Reply;
 pub(crate) use transaction::Ended;
 pub(crate) use transcript::Transcript;

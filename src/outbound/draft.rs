@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::Outbound;
 use super::compose::{ComposeError, Letter, compose_last};
+use super::dkim::SignError;
 use super::sender::Sender;
-use super::sign::SignError;
 use super::submit::Outgoing;
 use crate::clock::Timestamp;
 use crate::id::{MessageId, ScheduledId};

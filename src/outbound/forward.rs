@@ -13,8 +13,8 @@ pub(crate) use report::ForwardReport;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
+use super::dkim::DomainKeys;
 use super::sender::Refusal;
-use super::sign::DomainKeys;
 use super::{Outbound, Parts, arc};
 use crate::clock::Timestamp;
 use crate::config::Config;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::Connection;
 
 use super::Outbound;
-use super::sign::DomainKeys;
+use super::dkim::DomainKeys;
 use crate::clock::Timestamp;
 use crate::domain::keys::{KeyError, PURPOSE};
 use crate::domain::name::with_parents;

@@ -10,7 +10,7 @@ use crate::store::dispatches::{self, DispatchRow};
 use crate::store::messages::{self, MessageRow};
 use crate::store::recipients::{self, RecipientRow, Standing};
 use crate::store::{self, routes, submissions, suppressions};
-use crate::webhook::sending::{self, Raised, Subject, What};
+use crate::webhook::sending_events::{self, Raised, Subject, What};
 
 /// A recipient and what became of it.
 #[derive(Clone, Debug)]
@@ -129,5 +129,5 @@ pub(crate) fn raise_event(
         to,
         subject: message.subject.as_deref(),
     };
-    sending::raise(tx, what, subject, now).map(Some)
+    sending_events::raise(tx, what, subject, now).map(Some)
 }

@@ -4,7 +4,7 @@
 
 use rusqlite::Connection;
 
-use super::failure_report::Failure;
+use super::bounce::Failure;
 use super::sender::Sender;
 use super::{Outbound, Parts};
 use crate::clock::Timestamp;

@@ -17,8 +17,8 @@ use futures_util::future::join_all;
 use tokio::net::TcpStream;
 
 use super::client::{self, Ended, Fault, Opening, Session, Timeouts, Transcript};
+use super::hosts::{Peers, Permit};
 use super::mx::Hosts;
-use super::peers::{Peers, Permit};
 use super::refusal::Speaker;
 use super::tls::ClientTls;
 use super::{Destination, Host, Parcel, Receipt, TlsRule, Transmitted, Unroutable, Verdict};

@@ -5,7 +5,7 @@
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::room::Room;
+use super::admission::Room;
 use crate::store::objects::{Draft, MailData, Objects};
 use crate::store::{Error, Result};
 

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::session::{Role, Session, Shared};
 use crate::mail::reply::Reply;
 use crate::metrics::Counter;
-use crate::throttle::address_network;
+use crate::rate_limit::address_network;
 
 /// How long a load balancer may take for its header.
 const PROXY_DEADLINE: Duration = Duration::from_secs(10);

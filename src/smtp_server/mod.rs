@@ -2,11 +2,11 @@
 //!
 //! `listener` accepts, `session` talks, `command` parses, `phase` judges, `data` reads mail data, `room` bounds it.
 
+pub(crate) mod admission;
 pub(crate) mod command;
 pub(crate) mod data;
 mod listener;
 pub(crate) mod phase;
-pub(crate) mod room;
 pub(crate) mod session;
 mod stream;
 
@@ -25,9 +25,9 @@ use crate::inbound::Inbound;
 use crate::memory_budget::MemoryBudget;
 use crate::metrics::Metrics;
 use crate::tls::ServerTls;
+use admission::Room;
 use listener::{Caps, Open};
 use phase::Bounds;
-use room::Room;
 use session::Shared;
 pub(crate) use session::{Role, Submission};
 

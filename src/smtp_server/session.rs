@@ -3,9 +3,9 @@
 //! Owns the stream, the deadlines and the count of errors; `wire` reads and writes, `transfer` is its DATA. Replies gather
 //! in a buffer that is written when the client's pipelined commands are used up, so a whole envelope costs one write.
 
-mod hand_in;
-mod transfer;
-mod wire;
+mod data;
+mod io;
+mod submission;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Room;
 use super::command::{self, Command, MailArguments, Refusal};
 use super::phase::{Bounds, Phase};
-use super::room::Room;
 use super::stream::Stream;
 use crate::clock::Clock;
 use crate::host::FileUse;
@@ -28,9 +28,9 @@ use crate::mail::envelope::Peer;
 use crate::mail::reply::{self, Reply};
 use crate::metrics::{Counter, Metrics};
 use crate::outbound::Outbound;
+use crate::rate_limit::Window;
 use crate::store::Db;
 use crate::store::accounts::Account;
-use crate::throttle::Window;
 
 /// Commands that make no sense before the session is closed.
 const MAX_ERRORS: usize = 10;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::deliver::Webhooks;
-use super::updated::{self, Standing};
-use crate::activity::Activity;
+use super::delivery_updated::{self, Standing};
 use crate::clock::Timestamp;
+use crate::event_bus::Activity;
 use crate::id::AttemptId;
 use crate::jobs::{After, Attempted, Health, Verdict};
 use crate::metrics::Counter;
@@ -77,7 +77,7 @@ impl Webhooks {
                 last_status_code: delivery.last_status_code,
                 paused_until: self.paused_until(&url, delivery.account_id, now),
             };
-            let event = updated::event(&delivery, &delivery.event_id, domain, standing, now);
+            let event = delivery_updated::event(&delivery, &delivery.event_id, domain, standing, now);
             self.feed.realtime.tell(delivery.account_id, event);
             self.feed.tell(|| Activity::Attempted {
                 delivery_id: delivery.public_id.to_string(),

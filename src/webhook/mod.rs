@@ -3,21 +3,21 @@
 mod budget;
 mod damaged;
 pub(crate) mod deliver;
-pub(crate) mod event;
-pub(crate) mod fresh;
+mod delivery_updated;
+pub(crate) mod email_received;
+pub(crate) mod first_attempt_cache;
 pub(crate) mod in_flight;
-pub(crate) mod manual;
 pub(crate) mod outcome;
 mod owner_notice;
-pub(crate) mod passing;
 pub(crate) mod payload;
-pub(crate) mod probe;
 mod record;
 pub(crate) mod replay;
 mod request;
-pub(crate) mod sending;
+pub(crate) mod retry_now;
+pub(crate) mod sending_events;
 pub(crate) mod signature;
-mod updated;
+pub(crate) mod test_event;
+pub(crate) mod zero_retention;
 
 use crate::egress::Target;
 use crate::jobs::Flow;

@@ -9,7 +9,7 @@ use hyper::body::Bytes;
 use serde::Serialize as _;
 use serde_json::ser::Formatter;
 
-use super::event::{Base64File, EmailReceived, Text};
+use super::email_received::{Base64File, EmailReceived, Text};
 use crate::content::Texts;
 use crate::mail::mime::{Encoding, PlacedText, TextReader};
 

@@ -8,14 +8,14 @@ use hyper::HeaderMap;
 use rusqlite::Connection;
 
 use super::deliver::{Prepared, Received, Webhooks};
+use super::delivery_updated::{self, Standing};
 use super::flow_of;
 use super::outcome::{Control, Outcome, Reason};
 use super::request;
-use super::updated::{self, Standing};
-use crate::activity::Activity;
-use crate::activity::realtime::Event;
 use crate::clock::Timestamp;
 use crate::egress::{Answer, EgressError};
+use crate::event_bus::Activity;
+use crate::event_bus::realtime::Event;
 use crate::id::AttemptId;
 use crate::jobs::{After, Health, Verdict};
 use crate::limits::{Kind, Limits};
@@ -198,7 +198,7 @@ impl Webhooks {
                 let delivery = posted.delivery();
                 let paused_until = self.paused_until(posted.url(), delivery.account_id, posted.finished);
                 let standing = Standing { status, attempts: posted.row.attempt, last_status_code, paused_until };
-                let event: Event = updated::event(delivery, &message, domain, standing, posted.finished);
+                let event: Event = delivery_updated::event(delivery, &message, domain, standing, posted.finished);
                 self.feed.realtime.tell(delivery.account_id, event);
             }
             if let Some(flow) = told {
@@ -234,7 +234,9 @@ impl Webhooks {
                 let (attempts, last_status_code) = (row.attempts, row.last_status_code);
                 let paused_until = self.paused_until(&row.url, row.account_id, now);
                 let standing = Standing { status: "failed", attempts, last_status_code, paused_until };
-                self.feed.realtime.tell(row.account_id, updated::event(&row, &message, domain, standing, now));
+                self.feed
+                    .realtime
+                    .tell(row.account_id, delivery_updated::event(&row, &message, domain, standing, now));
             }
             told.iter().for_each(|flow| self.jobs.wake(flow, now));
         })))

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use rusqlite::Connection;
 
 use super::deliver::Webhooks;
-use super::manual::{Manual, Refused};
+use super::retry_now::{Manual, Refused};
 use crate::clock::Timestamp;
 use crate::id::{DeliveryId, MessageId, RouteId};
 use crate::jobs::Kind;

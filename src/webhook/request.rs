@@ -4,15 +4,15 @@ use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use rusqlite::Connection;
 
-use super::event::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
+use super::email_received::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
 use super::payload::{self, Payload};
 use super::signature::{SigningSecrets, sign};
 use crate::clock::Timestamp;
 use crate::content::{self, Texts};
 use crate::egress::Body;
 use crate::id::DeliveryId;
-use crate::links::Links;
 use crate::mail::mime::Part;
+use crate::signed_links::Links;
 use crate::store::messages::MessageRow;
 use crate::store::objects::Objects;
 use crate::store::{self, attachments};

@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::library;
 use crate::app::{self, Bound};
+use crate::bootstrap;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Log, LogFormat};
 use crate::id::MessageId;
-use crate::setup;
 use crate::store::objects::Objects;
 use crate::store::{self, Db, messages, raws};
 
@@ -139,10 +139,10 @@ fn cpu_millis() -> u64 {
 async fn seed(bound: &Bound, ports: &[u16]) -> anyhow::Result<String> {
     let (secrets, now, ports) = (bound.secrets().clone(), bound.clock().now(), ports.to_vec());
     let seeded = bound.db().write(move |tx| {
-        let (account, key) = setup::owner(tx, &secrets, "bench@bench.test", now)?;
+        let (account, key) = bootstrap::owner(tx, &secrets, "bench@bench.test", now)?;
         for (index, port) in ports.into_iter().enumerate() {
-            let domain = setup::verified_domain(tx, account.id, &format!("e{index}.bench.test"), now)?;
-            setup::domain_webhook(tx, &secrets, &domain, &format!("http://127.0.0.1:{port}/hook"), now)?;
+            let domain = bootstrap::verified_domain(tx, account.id, &format!("e{index}.bench.test"), now)?;
+            bootstrap::domain_webhook(tx, &secrets, &domain, &format!("http://127.0.0.1:{port}/hook"), now)?;
         }
         Ok(key)
     });

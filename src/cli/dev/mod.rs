@@ -18,10 +18,10 @@ use serde::Serialize;
 
 use super::{logs, serve};
 use crate::app::{self, Bound};
+use crate::bootstrap;
 use crate::clock::Clock;
 use crate::config::{Config, Log, LogFormat};
 use crate::egress::{Policy, Target};
-use crate::setup;
 use crate::store;
 use receiver::Receiver;
 use screen::Screen;
@@ -173,9 +173,9 @@ async fn seed(bound: &Bound, webhook: &str) -> anyhow::Result<Ready> {
     let (secrets, now, url) = (bound.secrets().clone(), bound.clock().now(), webhook.to_owned());
     // After the first start there is nothing to write, and a full disk is no reason against the next.
     let seeded = bound.db().write_removal(move |tx| {
-        let (account, api_key) = setup::owner(tx, &secrets, OWNER, now)?;
-        let domain = setup::verified_domain(tx, account.id, DOMAIN, now)?;
-        let (_, secret) = setup::domain_webhook(tx, &secrets, &domain, &url, now)?;
+        let (account, api_key) = bootstrap::owner(tx, &secrets, OWNER, now)?;
+        let domain = bootstrap::verified_domain(tx, account.id, DOMAIN, now)?;
+        let (_, secret) = bootstrap::domain_webhook(tx, &secrets, &domain, &url, now)?;
         Ok((account, api_key, secret))
     });
     let (account, api_key, webhook_secret) = seeded.await?;

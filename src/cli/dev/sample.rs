@@ -10,8 +10,8 @@ use tokio::sync::broadcast;
 
 use super::receiver::Receiver;
 use super::screen::Screen;
-use crate::activity::Activity;
 use crate::clock::Clock;
+use crate::event_bus::Activity;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const ATTACHMENT: &str = "bmFtZSxib3JuCkFkYSBMb3ZlbGFjZSwxODE1CkdyYWNlIEhvcHBlciwxOTA2Cg==";

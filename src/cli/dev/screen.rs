@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::text::{columns, cut, fit, size, wait};
 use super::{DOMAIN, Options, Ready};
-use crate::activity::Activity;
 use crate::clock::{Clock, Timestamp};
+use crate::event_bus::Activity;
 
 /// Messages remembered until their webhook is settled.
 const REMEMBERED: usize = 1_000;

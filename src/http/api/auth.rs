@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::accounts::{GoogleUser, Proof, Refusal, SignedIn, Verification};
-use crate::gate::Crowded;
+use crate::fair_semaphore::Crowded;
 use crate::google::{GoogleError, Grant};
 use crate::hex;
 use crate::http::App;
@@ -20,10 +20,10 @@ use crate::http::extract::Query;
 use crate::http::pages::{notice, question};
 use crate::mail::address::Mailbox;
 use crate::passwords::{self, HashError};
+use crate::rate_limit::{Tries, Try};
 use crate::secrets::token_hash;
 use crate::store::accounts::Account;
 use crate::store::sessions;
-use crate::throttle::{Tries, Try};
 
 /// The longest e-mail of an account.
 const MAX_EMAIL: usize = 254;

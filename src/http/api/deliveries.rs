@@ -22,9 +22,9 @@ use crate::store::attempts::{self, Attempt};
 use crate::store::deliveries::{self, DeliveryRow};
 use crate::store::messages;
 use crate::webhook::deliver::Webhooks;
-use crate::webhook::manual::{Manual, Refused};
 use crate::webhook::payload::Payload;
 use crate::webhook::replay::{BulkError, BulkResult, Item, Scope};
+use crate::webhook::retry_now::{Manual, Refused};
 
 /// Payloads in an answer that is made in one piece.
 const AT_ONCE: usize = 1 << 20;

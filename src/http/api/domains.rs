@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::domain::keys::KeyError;
 use crate::domain::records::Status;
 use crate::domain::{DomainError, Seen, name};
-use crate::gate::Crowded;
+use crate::fair_semaphore::Crowded;
 use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::body::{Body, DONE, Done, Loose};

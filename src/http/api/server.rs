@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
-use crate::datadir::DataDir;
+use crate::data_dir::DataDir;
 use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::error::ApiError;

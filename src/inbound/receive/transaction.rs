@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::{Common, Plan, passing};
+use super::{Common, Plan, zero_retention};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::inbound::route::{Route, is_exact};
@@ -17,7 +17,7 @@ use crate::store::raws::NewRaw;
 use crate::store::removal::Reason;
 use crate::store::routes::Action;
 use crate::store::{self, messages, raws};
-use crate::webhook::fresh::Fresh;
+use crate::webhook::first_attempt_cache::Fresh;
 
 /// What the commit left behind for one recipient.
 pub(super) struct Stored {
@@ -86,7 +86,7 @@ pub(super) fn store_all(
             && store::domains::is_zero_retention(tx, domain)?
         {
             let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
-            let jobs = passing::store(tx, ways, &id, common, &plan, raw_id, now)?;
+            let jobs = zero_retention::store(tx, ways, &id, common, &plan, raw_id, now)?;
             if jobs.is_empty() {
                 store::removal::note(tx, &id, Reason::Rule, now)?;
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::offers::is_international;
+use super::extensions::is_international;
 use super::{Fault, Reply, Session};
 use crate::mail::address::Mailbox;
 use crate::outbound::refusal::Stage;

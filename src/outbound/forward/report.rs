@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::jobs::Left;
 use crate::mail::address::Mailbox;
 use crate::mail::report::RecipientStatus;
-use crate::outbound::delivery_report::{DeliveryReport, FailedRecipient, UNKNOWN_STATUS};
+use crate::outbound::dsn::{DeliveryReport, FailedRecipient, UNKNOWN_STATUS};
 use crate::store::forward_marks::Marked;
 use crate::store::{self, accounts, forward_marks};
 

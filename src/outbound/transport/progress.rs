@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::outbound::client::{Ended, Fault, Transcript};
-use crate::outbound::peers::Denied;
+use crate::outbound::hosts::Denied;
 use crate::outbound::refusal;
 use crate::outbound::{Host, Outcome, Parcel, Receipt, Transmitted, Unroutable, Verdict};
 

@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::content::Source;
 use crate::id::MessageId;
 use crate::mail::mime;
-use crate::webhook::passing::{Told, payload_of};
+use crate::webhook::zero_retention::{Told, payload_of};
 
 fn told() -> Told {
     Told {

@@ -12,8 +12,8 @@ use crate::http::body::{Loose, Members, Texts};
 use crate::http::error::{ApiError, Code};
 use crate::mail::mailbox_list::{MailboxListError, NamedMailbox, parse_list, parse_one};
 use crate::mail::mime;
-use crate::outbound::own_header;
-use crate::outbound::schedule::{self, BadSchedule};
+use crate::outbound::custom_headers;
+use crate::outbound::send_at::{self, BadSchedule};
 use crate::outbound::template::MergeData;
 
 /// To, Cc and Bcc of one message (contract 1.9).
@@ -223,7 +223,7 @@ pub(crate) fn headers(given: Loose<Texts>) -> Result<Vec<(String, String)>, ApiE
             return Err(bad_header(message));
         }
         let written =
-            own_header::written(&name, &value).map_err(|refused| bad_header(format!("{name}: {refused}")))?;
+            custom_headers::written(&name, &value).map_err(|refused| bad_header(format!("{name}: {refused}")))?;
         let Some(value) = written else { continue };
         if headers.iter().any(|(known, _): &(String, String)| known.eq_ignore_ascii_case(&name)) {
             return Err(bad_header(format!("{name}: this header is given twice")));
@@ -247,9 +247,9 @@ pub(crate) fn template_data(given: Loose<Texts>) -> Result<Option<MergeData>, Ap
 pub(crate) fn scheduled_at(given: Loose<When>, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
     let at = match given.optional(|| bad(Code::BadSchedule, "scheduledAt"))? {
         None => return Ok(None),
-        Some(When::Millis(millis)) => schedule::from_millis(millis, now),
+        Some(When::Millis(millis)) => send_at::from_millis(millis, now),
         Some(When::Text(text)) if text.trim().is_empty() => return Ok(None),
-        Some(When::Text(text)) => schedule::from_text(&text, now),
+        Some(When::Text(text)) => send_at::from_text(&text, now),
     };
     at.map_err(|error: BadSchedule| ApiError::field(Code::BadSchedule, "scheduledAt", error.to_string()))
 }

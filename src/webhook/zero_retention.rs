@@ -14,16 +14,16 @@ use serde::{Deserialize, Serialize};
 
 use super::budget;
 use super::deliver::{ATTEMPT_TIME, Webhooks, ack_mode, judge, put_off};
-use super::event::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
+use super::email_received::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
 use super::outcome::Outcome;
 use super::payload::{self, Payload, Segment};
 use super::record::block_sender;
 use super::request::{self, Letterhead, SMALL};
 use super::signature::SigningSecrets;
-use crate::activity::Activity;
 use crate::clock::Timestamp;
 use crate::content::{Readable, Texts};
 use crate::egress::{Answer, EgressError};
+use crate::event_bus::Activity;
 use crate::id::{DeliveryId, MessageId};
 use crate::jobs::{After, Attempt, Attempted, Claimed, Flow, Handler, Health, Verdict};
 use crate::mail::mime::{self, Encoding};

@@ -1,11 +1,11 @@
 //! The test of a webhook (contract 3.6): one signed event that nothing is stored of.
 
 use super::deliver::{Webhooks, ack_mode, judge};
-use super::event::{Auth, EmailReceived, Party, Text};
-use super::manual::{Manual, Refused};
+use super::email_received::{Auth, EmailReceived, Party, Text};
 use super::outcome::Outcome;
 use super::payload::Payload;
 use super::request::{self, Letterhead};
+use super::retry_now::{Manual, Refused};
 use super::signature::SigningSecrets;
 use crate::clock::Timestamp;
 use crate::id::{DeliveryId, MessageId};

@@ -5,8 +5,8 @@
 
 use serde::Serialize;
 
-use crate::activity::realtime::{Body, Event};
 use crate::clock::Timestamp;
+use crate::event_bus::realtime::{Body, Event};
 use crate::id::EventId;
 use crate::store::deliveries::DeliveryRow;
 

@@ -10,14 +10,14 @@ use crate::mail::envelope::Envelope;
 use crate::mail::mime::Irreparable;
 use crate::mail::reply::Reply;
 use crate::metrics::Counter;
-use crate::outbound::hand_in::{self, HandInError};
 use crate::outbound::sender::Refusal;
+use crate::outbound::smtp_submission::{self, HandInError};
+use crate::rate_limit::address_key;
 use crate::secrets::token_hash;
 use crate::smtp_server::phase::Phase;
 use crate::store;
 use crate::store::keys::{self, KeyHolder};
 use crate::store::objects::MailData;
-use crate::throttle::address_key;
 
 /// Bad keys of one session (contract 8.6).
 const MAX_FAILED: usize = 3;
@@ -155,8 +155,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(Err(error)) => return trouble(&error),
             Err(_) => return Reply::STORAGE_TROUBLE,
         };
-        let handed =
-            hand_in::Handed { account: caller.account, scope: caller.scope, reverse_path, recipients, data: bytes };
+        let handed = smtp_submission::Handed {
+            account: caller.account,
+            scope: caller.scope,
+            reverse_path,
+            recipients,
+            data: bytes,
+        };
         match door.outbound.hand_in(handed, door.clock.now()).await {
             Ok(id) => {
                 self.shared.metrics.add(Counter::MessagesSubmitted);

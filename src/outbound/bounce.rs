@@ -3,7 +3,7 @@
 
 use rusqlite::Connection;
 
-use super::delivery_report::{DeliveryReport, FailedRecipient, one_line, said};
+use super::dsn::{DeliveryReport, FailedRecipient, one_line, said};
 use super::{Outbound, refusal};
 use crate::clock::Timestamp;
 use crate::jobs::Left;

@@ -12,7 +12,7 @@ use crate::id::MessageId;
 use crate::jobs::{Kind, Left};
 use crate::store::passing::NewPassing;
 use crate::store::{self, passing};
-use crate::webhook::{self, passing::Told};
+use crate::webhook::{self, zero_retention::Told};
 
 /// One row and job for each webhook route that the recipient reaches; returns their jobs. `raw_id` stores the raw copy
 /// if nobody did yet.

@@ -6,11 +6,11 @@ use rusqlite::Connection;
 
 use super::compose::{Letter, compose};
 use super::deliver::{Dispatcher, put_off, waits};
+use super::hosts::Wait;
 use super::outcome::health;
-use super::peers::Wait;
 use super::{Destination, Outcome, Parcel, Verdict};
-use crate::activity::Activity;
 use crate::clock::Timestamp;
+use crate::event_bus::Activity;
 use crate::jobs::{self, Attempt, Attempted, Claimed, Fate, Flow, Handler, Health};
 use crate::mail::address::Mailbox;
 use crate::mail::mailbox_list::NamedMailbox;

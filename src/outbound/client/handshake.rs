@@ -8,7 +8,7 @@ use rustls::pki_types::ServerName;
 use tokio::time::timeout_at;
 use tokio_rustls::TlsConnector;
 
-use super::offers::Offers;
+use super::extensions::Offers;
 use super::{Fault, GREETING, Opening, Session};
 use crate::outbound::{Host, TlsRule};
 use crate::tls;

@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 
 use super::Outbound;
-use super::failure_report::Failure;
+use super::bounce::Failure;
 use super::refusal::{self, Speaker, Stage};
 use super::return_path::BounceTag;
 use super::settle::raise_event;
@@ -17,7 +17,7 @@ use crate::mail::report::{AbuseReport, Action, RecipientStatus, Report};
 use crate::store::messages::MessageRow;
 use crate::store::recipients::{self, RecipientRow, Standing};
 use crate::store::{self, events, messages, submissions, suppressions};
-use crate::webhook::sending::{Raised, What};
+use crate::webhook::sending_events::{Raised, What};
 
 impl Outbound {
     /// Settles what a report says of the recipient whose bounce address it came to, in the transaction that the 250
