@@ -18,8 +18,8 @@ const WORTH_COMPRESSING: usize = 512;
 fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=assets");
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=src/malloc.c");
-    cc::Build::new().file("src/malloc.c").link_lib_modifier("+whole-archive").compile("mailkite_malloc");
+    println!("cargo:rerun-if-changed=src/process/malloc.c");
+    cc::Build::new().file("src/process/malloc.c").link_lib_modifier("+whole-archive").compile("mailkite_malloc");
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("assets");
     if out.exists() {
         fs::remove_dir_all(&out)?;

@@ -8,10 +8,13 @@ use rusqlite::Connection;
 use crate::clock::Timestamp;
 use crate::id::RouteId;
 use crate::secrets::{self, Secrets};
+use crate::store::accounts::domains;
+use crate::store::accounts::domains::DomainRow;
+use crate::store::accounts::keys;
 use crate::store::accounts::{self, Account, NewAccount};
-use crate::store::domains::{self, DomainRow};
-use crate::store::routes::{self, Action, NewRoute, SECRET_PURPOSE};
-use crate::store::{Error, Result, keys};
+use crate::store::webhooks::routes;
+use crate::store::webhooks::routes::{Action, NewRoute, SECRET_PURPOSE};
+use crate::store::{Error, Result};
 
 /// The account that owns the installation and its API key.
 ///

@@ -28,12 +28,12 @@
 //!    matching webhook route, a delivery with its job ([`jobs::Jobs::leave`]). The writer thread commits all that wait
 //!    together: one fsync for many sessions. Then `250 2.0.0 Ok: msg_…`, and [`jobs::Left::announce`].
 //! 4. [`jobs::Worker`] claims (a lease is committed before the attempt; of an idle flow, by the transaction that leaves the
-//!    job) → [`webhook::deliver`] makes the payload of the stored message, or of what was accepted a moment ago
-//!    ([`webhook::fresh`]), signs it twice and posts it through [`egress`] → a [`jobs::Verdict`] → settled in one
-//!    transaction with the attempt's row. A large [`webhook::payload`] is never held whole: it is written from the mail
+//!    job) → [`webhook::attempt::deliver`] makes the payload of the stored message, or of what was accepted a moment ago
+//!    ([`webhook::attempt::first_attempt_cache`]), signs it twice and posts it through [`net::egress`] → a [`jobs::Verdict`] → settled in one
+//!    transaction with the attempt's row. A large [`webhook::attempt::payload`] is never held whole: it is written from the mail
 //!    data in pieces, once to sign it and once to send it.
 //!
-//! On a domain with zero retention `passing` rows stand in for messages and deliveries: [`webhook::passing`] posts each
+//! On a domain with zero retention `passing` rows stand in for messages and deliveries: [`webhook::attempt::zero_retention`] posts each
 //! once and removes it, and the mail data with the last.
 //!
 //! # An API request, from its connection to the answer
@@ -45,22 +45,22 @@
 //! 3. `http/auth.rs` finds the caller and counts against its rate; `http/body.rs` reads the JSON object.
 //! 4. The handler in `http/api/`, one file per resource, checks in the contract's order: is the thing the caller's (404),
 //!    may this credential (403), are the fields right (400), does anything stand against it (409). Reading and plain
-//!    changes are `store`'s; what means more is [`accounts`]', [`domain`]'s, [`webhook`]'s, [`inbound`]'s or [`uploads`]'.
+//!    changes are `store`'s; what means more is [`accounts`]', [`domain`]'s, [`webhook`]'s, [`inbound`]'s or [`content::uploads`]'.
 //!
 //! # A sent message, from the request to the remote MX
 //!
 //! 1. `http/api/send/` reads the fields in the contract's order; `smtp_server` takes the same from a mail program
-//!    ([`outbound::hand_in`]). Both ask [`outbound::sender`]: whose domain, which keys.
-//! 2. [`outbound::compose`] → [`outbound::sign`] → [`outbound::submit`]: **one** [`store::Db::write`] with the message, a
+//!    ([`outbound::submit::smtp_submission`]). Both ask [`outbound::submit::sender`]: whose domain, which keys.
+//! 2. [`outbound::message::compose`] → [`outbound::message::dkim`] → [`outbound::submit`]: **one** [`store::Db::write`] with the message, a
 //!    dispatch for each recipient with a bounce address of its own, and a job for each dispatch. Then `202`. A scheduled
-//!    message leaves one job instead, which [`outbound::release`] attempts when its time comes.
-//! 3. [`jobs::Worker`] claims → [`outbound::deliver`] → [`outbound::transport`]: [`outbound::mx`] finds the hosts,
-//!    [`outbound::mta_sts`] and [`outbound::dane`] say what TLS has to prove, [`outbound::client`] speaks SMTP → a verdict
+//!    message leaves one job instead, which [`outbound::submit::scheduled`] attempts when its time comes.
+//! 3. [`jobs::Worker`] claims → [`outbound::queue::deliver`] → [`outbound::transport`]: [`outbound::transport::mx`] finds the hosts,
+//!    [`outbound::transport::mta_sts`] and [`outbound::transport::dane`] say what TLS has to prove, [`outbound::client`] speaks SMTP → a verdict
 //!    for each recipient and a receipt.
-//! 4. [`outbound::settle`] writes both down in the transaction that settles the job, with the events that webhooks get
-//!    ([`webhook::sending`]) and the suppression that a dead mailbox earns. What is deferred for three days bounces.
+//! 4. [`outbound::queue::settle`] writes both down in the transaction that settles the job, with the events that webhooks get
+//!    ([`webhook::events::sending`]) and the suppression that a dead mailbox earns. What is deferred for three days bounces.
 //! 5. What comes back, a DSN or an abuse report at the authenticated bounce address, enters by the inbound door and
-//!    settles the one recipient whose address it is ([`outbound::returned`]).
+//!    settles the one recipient whose address it is ([`outbound::reports::incoming`]).
 //!
 //! Mail to a domain that is received here goes in by [`inbound`] at once. Forward routes leave a dispatch of the received
 //! message ([`outbound::forward`]). In dev mode nothing leaves the machine.
@@ -69,14 +69,15 @@
 //!
 //! | level | modules | what they are |
 //! | --- | --- | --- |
-//! | 0 | [`clock`] [`gate`] [`id`] [`hex`] [`mail`] | vocabulary, pure |
-//! | 1 | [`activity`] [`config`] [`datadir`] [`dns`] [`egress`] [`host`] [`limits`] [`links`] [`memory_budget`] [`metrics`] [`passwords`] [`secrets`] [`session`] [`store`] [`throttle`] [`tls`] | one outside thing each |
-//! | 2 | [`accounts`] [`content`] [`domain`] [`google`] [`jobs`] [`setup`] [`uploads`] | accounts and sessions; a stored message's content; domains and their DNS; Google's word; the engine; first things; clients' files |
+//! | 0 | [`clock`] [`fair_semaphore`] [`id`] [`mail`] | vocabulary, pure |
+//! | 1 | [`config`] [`event_bus`] [`limits`] [`memory_budget`] [`metrics`] [`net`] [`process`] [`rate_limit`] [`secrets`] [`store`] | one outside thing each |
+//! | 2 | [`accounts`] [`bootstrap`] [`content`] [`domain`] [`jobs`] | accounts and sign-in; the owner and first domain; a stored message's content; domains and their DNS; the job engine |
 //! | 3 | [`retention`] [`webhook`] | the sweep; events, signatures, attempts |
 //! | 4 | [`outbound`] | sending: compose, sign, deliver, bounces |
 //! | 5 | [`inbound`] | recipients, routes, verification, acceptance |
 //! | 6 | [`smtp_server`] [`http`] | the doors |
 //! | 7 | [`app`], then [`cli`] | everything together |
+//! | 8 | [`testing`] | what the tests reach beside the doors |
 //!
 //! # What durability means here
 //!
@@ -94,10 +95,10 @@
 //! After a failed fsync nothing is believed any more: the writer refuses everything, nothing moves the WAL (SQLite would,
 //! when the last connection closes), and the process ends, so that a restart reads what the disk really holds.
 //!
-//! After each fsynced commit [`store::mark`] notes how far the database has come, in a file of its own. A start that finds
+//! After each fsynced commit [`store::writer::mark`] notes how far the database has come, in a file of its own. A start that finds
 //! less refuses: SQLite takes a database without its WAL for the whole truth.
 //!
-//! Each object's row has its length and checksum, and every reader compares ([`store::objects`]): what is damaged is told,
+//! Each object's row has its length and checksum, and every reader compares ([`store::blobs::objects`]): what is damaged is told,
 //! never passed on.
 //!
 //! # Where this differs from what was planned
@@ -217,15 +218,9 @@ mod cli;
 mod clock;
 mod config;
 mod content;
-mod data_dir;
-mod dns;
 mod domain;
-mod egress;
 mod event_bus;
 mod fair_semaphore;
-mod google;
-mod hex;
-mod host;
 mod http;
 mod id;
 mod inbound;
@@ -234,19 +229,16 @@ mod limits;
 mod mail;
 mod memory_budget;
 mod metrics;
+mod net;
 mod outbound;
-mod passwords;
+mod process;
 mod rate_limit;
 mod retention;
 mod secrets;
-mod session_tokens;
-mod signed_links;
 mod smtp_server;
 mod store;
 #[doc(hidden)]
 pub mod testing;
-mod tls;
-mod uploads;
 mod webhook;
 
 pub use cli::Cli;

@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use crate::clock::Timestamp;
 use crate::config;
 use crate::rate_limit::Buckets;
-use crate::store::limits::{Counted, count, stored_bytes};
+use crate::store::accounts::limits::{Counted, count, stored_bytes};
 use crate::store::{self, Error};
 
 /// While an account had so much room not long ago, a recipient of it is taken without another look.

@@ -9,15 +9,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Timestamp};
 use crate::content;
+use crate::store;
+use crate::store::accounts::{idempotency, notices, sessions, stats, verifications};
+use crate::store::blobs::objects::{Damage, Objects};
+use crate::store::jobs::lane_pauses;
 use crate::store::jobs::{self, Kind};
-use crate::store::objects::{Damage, Objects};
-use crate::store::passing::PassingRow;
-use crate::store::raws::RawRow;
-use crate::store::removal::Reason;
-use crate::store::{
-    self, Db, attempts, audit, deliveries, destinations, dispatches, events, figures, forward_marks, idempotency,
-    messages, notices, passing, pauses, raws, recent, removal, search, sessions, uploads, verifications,
-};
+use crate::store::messages::mail_data::RawRow;
+use crate::store::messages::removals::Reason;
+use crate::store::messages::{dedup, mail_data, removals, uploads};
+use crate::store::sending::{destinations, dispatches, forward_marks};
+use crate::store::webhooks::zero_retention::PassingRow;
+use crate::store::webhooks::{attempts, deliveries, events, zero_retention};
+use crate::store::{Db, audit, messages, search};
 
 /// Raw copies and attachments live seven days (contract 1.9).
 const RAW_AGE: Duration = Duration::from_secs(604_800);
@@ -137,10 +140,10 @@ impl Retention {
                 for (message, raw) in expired {
                     deliveries::delete_by_message(tx, message)?;
                     dispatches::delete_by_message(tx, message)?;
-                    removal::note_message(tx, message, Reason::Retention, now)?;
+                    removals::note_message(tx, message, Reason::Retention, now)?;
                     messages::delete(tx, message)?;
                     if let Some(raw) = raw {
-                        files.extend(raws::release(tx, raw)?);
+                        files.extend(mail_data::release(tx, raw)?);
                     }
                 }
                 Ok(files)
@@ -156,15 +159,15 @@ impl Retention {
     async fn sweep_passing(&self, now: Timestamp) -> store::Result<usize> {
         let mut gone = 0;
         loop {
-            let old = self.db.read(move |c| passing::list_created_before(c, now.minus(RAW_AGE), STEP)).await?;
+            let old = self.db.read(move |c| zero_retention::list_created_before(c, now.minus(RAW_AGE), STEP)).await?;
             let count = old.len();
             if count == 0 {
                 return Ok(gone);
             }
             let files = self.db.write_removal(move |tx| {
                 let forget = |row: &PassingRow| {
-                    removal::note_passing(tx, row.id, Reason::Undelivered, now)?;
-                    passing::finish(tx, row)
+                    removals::note_passing(tx, row.id, Reason::Undelivered, now)?;
+                    zero_retention::finish(tx, row)
                 };
                 let files: store::Result<Vec<_>> = old.iter().map(forget).collect();
                 Ok(files?.into_iter().flatten().collect())
@@ -178,7 +181,7 @@ impl Retention {
         let mut gone = 0;
         loop {
             let before = now.minus(RAW_AGE);
-            let old = self.db.read(move |c| raws::list_created_before(c, before, STEP)).await?;
+            let old = self.db.read(move |c| mail_data::list_created_before(c, before, STEP)).await?;
             let count = old.len();
             let mut unreadable = 0;
             for raw in old {
@@ -197,7 +200,7 @@ impl Retention {
     async fn condense(&self, raw: i64) -> store::Result<bool> {
         let objects = self.objects.clone();
         let body = self.db.read(move |connection| {
-            let bytes = match raws::find(connection, raw)? {
+            let bytes = match mail_data::find(connection, raw)? {
                 Some(RawRow::Inline(bytes)) => bytes,
                 Some(RawRow::File(object)) => match objects.read_all(&object) {
                     // It leaves its message without content, but must not stop the sweep.
@@ -220,7 +223,7 @@ impl Retention {
             for message in messages::list_by_raw(tx, raw)? {
                 messages::set_body(tx, message, &body)?;
             }
-            raws::release(tx, raw)
+            mail_data::release(tx, raw)
         });
         self.remove_files(file.await?.into_iter().collect()).await?;
         Ok(true)
@@ -250,7 +253,7 @@ impl Retention {
             }
             let files = self.db.write_removal(move |tx| {
                 let delete = |(id, file)| {
-                    removal::note_upload(tx, id, Reason::Retention, now)?;
+                    removals::note_upload(tx, id, Reason::Retention, now)?;
                     uploads::delete(tx, id).map(|()| file)
                 };
                 expired.into_iter().map(delete).collect()
@@ -267,12 +270,12 @@ impl Retention {
                 + destinations::delete_expired(tx, now)?
                 + forward_marks::delete_expired(tx, now)?
                 + notices::delete_expired(tx, now)?
-                + pauses::delete_expired(tx, now)?)
+                + lane_pauses::delete_expired(tx, now)?)
         });
         let mut gone = ended.await?;
         let before = now.minus(REMOVAL_AGE);
-        while self.db.write_behind(move |tx| removal::delete_before(tx, before, STEP)).await? == STEP as usize {}
-        while self.db.write_behind(move |tx| figures::forget_before(tx, now, STEP)).await? == STEP as usize {}
+        while self.db.write_behind(move |tx| removals::delete_before(tx, before, STEP)).await? == STEP as usize {}
+        while self.db.write_behind(move |tx| stats::forget_before(tx, now, STEP)).await? == STEP as usize {}
         loop {
             let step = self.db.write_behind(move |tx| idempotency::delete_expired(tx, now, STEP)).await?;
             gone += step;
@@ -285,7 +288,7 @@ impl Retention {
     async fn sweep_recent(&self, now: Timestamp) -> store::Result<()> {
         let mut from = Some(i64::MIN);
         while let Some(after) = from {
-            from = self.db.write_behind(move |tx| recent::sweep(tx, after, STEP * 20, now)).await?;
+            from = self.db.write_behind(move |tx| dedup::sweep(tx, after, STEP * 20, now)).await?;
         }
         Ok(())
     }
@@ -400,9 +403,9 @@ pub async fn delete_message(db: &Db, objects: &Objects, message: i64, now: Times
         delete_jobs(tx, &jobs)?;
         deliveries::part_from_message(tx, message, now)?;
         dispatches::delete_by_message(tx, message)?;
-        removal::note_message(tx, message, Reason::Api, now)?;
+        removals::note_message(tx, message, Reason::Api, now)?;
         messages::delete(tx, message)?;
-        let file = row.raw_id.map(|raw| raws::release(tx, raw)).transpose()?;
+        let file = row.raw_id.map(|raw| mail_data::release(tx, raw)).transpose()?;
         Ok(Some(file.flatten()))
     });
     let Some(file) = removed.await? else { return Ok(false) };

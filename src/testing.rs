@@ -4,12 +4,15 @@
 
 pub mod accounts {
     pub use crate::accounts::Accounts;
-}
-pub mod activity {
-    pub use crate::event_bus::Activity;
+    pub mod google {
+        pub use crate::accounts::google::{Google, GoogleError, GoogleIdentity, Grant};
+    }
 }
 pub mod app {
     pub use crate::app::{StartError, bind};
+}
+pub mod bootstrap {
+    pub use crate::bootstrap::{domain_webhook, owner, verified_domain, webhook_route};
 }
 pub mod clock {
     pub use crate::clock::{Clock, Timestamp};
@@ -19,8 +22,10 @@ pub mod config {
         Config, Google, Limits, Outbound, Signup, Smarthost, SmarthostSecurity, UnknownRecipients,
     };
 }
-pub mod dns {
-    pub use crate::dns::{DnsError, Resolver};
+pub mod content {
+    pub mod uploads {
+        pub use crate::content::uploads::{RETENTION_DAYS, Upload, Uploads};
+    }
 }
 pub mod domain {
     pub use crate::domain::Domains;
@@ -37,17 +42,8 @@ pub mod domain {
         pub use crate::domain::records::{Kind, Status, Wanted};
     }
 }
-pub mod egress {
-    pub use crate::egress::{
-        Answer, BadUrl, Body, Egress, EgressError, FILE_LIMITS, FetchError, Fetched, Guard, Limits, Policy, Target,
-        fetch_file,
-    };
-}
-pub mod google {
-    pub use crate::google::{Google, GoogleError, GoogleIdentity, Grant};
-}
-pub mod host {
-    pub use crate::host::{file_limit, raise_file_limit};
+pub mod event_bus {
+    pub use crate::event_bus::Activity;
 }
 pub mod http {
     pub use crate::http::table;
@@ -78,9 +74,6 @@ pub mod jobs {
 pub mod limits {
     pub use crate::limits::Limits;
 }
-pub mod links {
-    pub use crate::signed_links::Links;
-}
 pub mod mail {
     pub mod address {
         pub use crate::mail::address::{Domain, ForwardPath, Mailbox, ReversePath};
@@ -107,37 +100,58 @@ pub mod mail {
 pub mod memory_budget {
     pub use crate::memory_budget::Door;
 }
+pub mod net {
+    pub mod dns {
+        pub use crate::net::dns::{DnsError, Resolver};
+    }
+    pub mod egress {
+        pub use crate::net::egress::{
+            Answer, BadUrl, Body, Egress, EgressError, FILE_LIMITS, FetchError, Fetched, Guard, Limits, Policy,
+            Target, fetch_file,
+        };
+    }
+    pub mod tls {
+        pub use crate::net::tls::client_config;
+    }
+}
 pub mod outbound {
     pub use crate::outbound::{Destination, Host, Parcel, TlsRule, Transmitted, Unroutable, Verdict};
     pub mod client {
         pub use crate::outbound::client::Timeouts;
     }
-    pub mod compose {
-        pub use crate::outbound::compose::{Attachment, Letter, compose};
-    }
-    pub mod dane {
-        pub use crate::outbound::dane::Tlsa;
-    }
-    pub mod mta_sts {
-        pub use crate::outbound::mta_sts::MtaSts;
-    }
-    pub mod mx {
-        pub use crate::outbound::mx::Hosts;
+    pub mod message {
+        pub mod compose {
+            pub use crate::outbound::message::compose::{Attachment, Letter, compose};
+        }
+        pub mod dkim {
+            pub use crate::outbound::message::dkim::DomainKeys;
+        }
     }
     pub mod return_path {
         pub use crate::outbound::return_path::{BounceTag, ReturnPath, ReturnPaths};
     }
-    pub mod sign {
-        pub use crate::outbound::dkim::DomainKeys;
-    }
     pub mod submit {
         pub use crate::outbound::submit::RELEASE_LANE;
     }
-    pub mod tls {
-        pub use crate::outbound::tls::ClientTls;
-    }
     pub mod transport {
         pub use crate::outbound::transport::{MAX_TRANSCRIPT, Transport};
+        pub mod dane {
+            pub use crate::outbound::transport::dane::Tlsa;
+        }
+        pub mod mta_sts {
+            pub use crate::outbound::transport::mta_sts::MtaSts;
+        }
+        pub mod mx {
+            pub use crate::outbound::transport::mx::Hosts;
+        }
+        pub mod tls {
+            pub use crate::outbound::transport::tls::ClientTls;
+        }
+    }
+}
+pub mod process {
+    pub mod host {
+        pub use crate::process::host::{file_limit, raise_file_limit};
     }
 }
 pub mod retention {
@@ -145,12 +159,12 @@ pub mod retention {
 }
 pub mod secrets {
     pub use crate::secrets::{Secrets, new_api_key, new_webhook_secret, token_hash};
-}
-pub mod session {
-    pub use crate::session_tokens::Tokens;
-}
-pub mod setup {
-    pub use crate::bootstrap::{domain_webhook, owner, verified_domain, webhook_route};
+    pub mod session_tokens {
+        pub use crate::secrets::session_tokens::Tokens;
+    }
+    pub mod signed_links {
+        pub use crate::secrets::signed_links::Links;
+    }
 }
 pub mod smtp_server {
     pub mod command {
@@ -164,67 +178,75 @@ pub mod store {
     pub use crate::store::{Db, FILE_NAME, Result};
     pub mod accounts {
         pub use crate::store::accounts::{NewAccount, find_by_email, find_owner, insert, set_password_hash};
+        pub mod domains {
+            pub use crate::store::accounts::domains::{DomainRow, Flags, find_of_account, insert};
+        }
+        pub mod keys {
+            pub use crate::store::accounts::keys::{PURPOSE, insert, insert_scoped};
+        }
+        pub mod notices {
+            pub use crate::store::accounts::notices::PURPOSE;
+        }
+        pub mod sessions {
+            pub use crate::store::accounts::sessions::{NewSession, insert};
+        }
+        pub mod verifications {
+            pub use crate::store::accounts::verifications::insert;
+        }
     }
-    pub mod candidates {
-        pub use crate::store::candidates::{Candidates, Query, SCAN_MAX, list};
-    }
-    pub mod deliveries {
-        pub use crate::store::deliveries::delete_parted;
-    }
-    pub mod domains {
-        pub use crate::store::domains::{DomainRow, Flags, find_of_account, insert};
-    }
-    pub mod faults {
-        pub use crate::store::faults::Fault;
+    pub mod blobs {
+        pub mod objects {
+            pub use crate::store::blobs::objects::Objects;
+        }
     }
     pub mod jobs {
         pub use crate::store::jobs::{Kind, insert};
     }
-    pub mod keys {
-        pub use crate::store::keys::{PURPOSE, insert, insert_scoped};
-    }
     pub mod messages {
         pub use crate::store::messages::find;
-    }
-    pub mod notices {
-        pub use crate::store::notices::PURPOSE;
-    }
-    pub mod objects {
-        pub use crate::store::objects::Objects;
-    }
-    pub mod routes {
-        pub use crate::store::routes::{
-            Action, NewRoute, SECRET_PURPOSE, find, insert, rotate_secret, set_active, set_destination,
-        };
+        pub mod replay_candidates {
+            pub use crate::store::messages::replay_candidates::{Candidates, Query, SCAN_MAX, list};
+        }
     }
     pub mod search {
         pub use crate::store::search::{fill, list_thread};
     }
-    pub mod sessions {
-        pub use crate::store::sessions::{NewSession, insert};
+    pub mod webhooks {
+        pub mod deliveries {
+            pub use crate::store::webhooks::deliveries::delete_parted;
+        }
+        pub mod routes {
+            pub use crate::store::webhooks::routes::{
+                Action, NewRoute, SECRET_PURPOSE, find, insert, rotate_secret, set_active, set_destination,
+            };
+        }
     }
-    pub mod verifications {
-        pub use crate::store::verifications::insert;
+    pub mod writer {
+        pub mod faults {
+            pub use crate::store::writer::faults::Fault;
+        }
     }
-}
-pub mod tls {
-    pub use crate::tls::client_config;
-}
-pub mod uploads {
-    pub use crate::uploads::{RETENTION_DAYS, Upload, Uploads};
 }
 pub mod webhook {
     pub use crate::webhook::flow_of;
-    pub mod deliver {
-        pub use crate::webhook::deliver::Webhooks;
+    pub mod attempt {
+        pub mod deliver {
+            pub use crate::webhook::attempt::deliver::Webhooks;
+        }
     }
-    pub mod event {
-        pub use crate::webhook::email_received::{Attachment, AttachmentBytes, Auth, EmailReceived, Party, Text};
+    pub mod events {
+        pub mod email_received {
+            pub use crate::webhook::events::email_received::{
+                Attachment, AttachmentBytes, Auth, EmailReceived, Party, Text,
+            };
+        }
     }
     pub mod manual {
-        pub use crate::webhook::retry_now::{Manual, Refused};
-    }
-    pub mod replay {
-        pub use crate::webhook::replay::{BulkError, BulkResult, Item, Scope};
+        pub mod replay {
+            pub use crate::webhook::manual::replay::{BulkError, BulkResult, Item, Scope};
+        }
+        pub mod retry_now {
+            pub use crate::webhook::manual::retry_now::{Manual, Refused};
+        }
     }
 }

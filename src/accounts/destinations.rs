@@ -8,9 +8,11 @@ use crate::id::random_base62;
 use crate::jobs;
 use crate::mail::address::Mailbox;
 use crate::secrets::token_hash;
+use crate::store;
 use crate::store::accounts::Account;
-use crate::store::destinations::{self, Answer, LINK_LIFETIME};
-use crate::store::{self, notices};
+use crate::store::accounts::notices;
+use crate::store::sending::destinations;
+use crate::store::sending::destinations::{Answer, LINK_LIFETIME};
 
 impl Accounts {
     /// Puts a mail into the line that asks an address whether it wants what `account` would forward to it, unless it is

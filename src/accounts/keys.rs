@@ -3,8 +3,11 @@
 use super::{Accounts, BOTH_SIGN};
 use crate::clock::Timestamp;
 use crate::secrets::{self, token_hash};
-use crate::store::verifications::{self, SETUP_PURPOSE};
-use crate::store::{self, accounts, keys};
+use crate::store;
+use crate::store::accounts;
+use crate::store::accounts::keys;
+use crate::store::accounts::verifications;
+use crate::store::accounts::verifications::SETUP_PURPOSE;
 
 impl Accounts {
     /// The account's API key, made if there is none.

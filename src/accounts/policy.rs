@@ -7,7 +7,8 @@ use rusqlite::Connection;
 use super::{Proof, Refusal};
 use crate::config::Signup;
 use crate::secrets::{Secrets, token_hash};
-use crate::store::verifications::{self, SETUP_PURPOSE};
+use crate::store::accounts::verifications;
+use crate::store::accounts::verifications::SETUP_PURPOSE;
 use crate::store::{self, accounts};
 
 /// The policy, asked about one who would sign up.

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::hex;
 use crate::mail::address::Mailbox;
 use crate::rate_limit::Window;
 use crate::secrets::token_hash;
+use data_encoding::HEXLOWER;
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// In an hour: the mail of a sign-up, and as often as one account may ask for another.
@@ -50,5 +50,5 @@ impl StrangerMail {
 
 /// An address may be long; its hash is not.
 fn key(to: &Mailbox) -> String {
-    hex::encode(&token_hash(&to.without_suffix()))
+    HEXLOWER.encode(&token_hash(&to.without_suffix()))
 }

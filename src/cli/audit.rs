@@ -13,8 +13,8 @@ use serde_json::json;
 use super::queue::configured;
 use crate::id::{MessageId, UploadId};
 use crate::store::audit::{self, Fate, Fates, Table};
-use crate::store::objects::Objects;
-use crate::store::removal::Reason;
+use crate::store::blobs::objects::Objects;
+use crate::store::messages::removals::Reason;
 use crate::store::{self, Error};
 
 /// Names that are shown of each kind; `--json` has them all.

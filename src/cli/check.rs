@@ -7,12 +7,12 @@ use std::path::Path;
 use anyhow::bail;
 
 use crate::config::{Config, table};
-use crate::data_dir::DataDir;
-use crate::host;
+use crate::net::tls;
 use crate::outbound::forward::shared_domain;
+use crate::process::data_dir::DataDir;
+use crate::process::host;
 use crate::secrets::{self, Secrets};
 use crate::store;
-use crate::tls;
 
 /// Less free room than this is worth a word.
 const LOW_SPACE_BYTES: u64 = 1 << 30;

@@ -12,7 +12,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, table};
 use crate::id::MessageId;
 use crate::store;
-use crate::store::queue::{self, Waiting, Which};
+use crate::store::sending::queue;
+use crate::store::sending::queue::{Waiting, Which};
 
 /// `mailkite queue`
 #[derive(Debug, Args)]

@@ -9,9 +9,10 @@ use clap::Args;
 
 use super::queue::configured;
 use crate::clock::Timestamp;
-use crate::data_dir::DataDir;
-use crate::store::mark::{self, Missing, Standing};
-use crate::store::objects::Objects;
+use crate::process::data_dir::DataDir;
+use crate::store::blobs::objects::Objects;
+use crate::store::writer::mark;
+use crate::store::writer::mark::{Missing, Standing};
 use crate::store::{self, audit};
 
 /// `mailkite recover`

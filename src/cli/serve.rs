@@ -10,7 +10,7 @@ use super::logs;
 use crate::app;
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::tls;
+use crate::net::tls;
 
 /// Serves until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reads the certificate again.
 pub(crate) fn run(path: &Path) -> anyhow::Result<()> {

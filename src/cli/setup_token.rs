@@ -7,7 +7,9 @@ use anyhow::{Context, bail};
 
 use crate::config::{Config, table};
 use crate::secrets::Secrets;
-use crate::store::{self, accounts, verifications};
+use crate::store;
+use crate::store::accounts;
+use crate::store::accounts::verifications;
 
 /// Prints the token; the server may run meanwhile.
 pub(crate) fn run(path: &Path) -> anyhow::Result<()> {

@@ -8,8 +8,8 @@ use mail_auth::spf::verify::SpfParameters;
 use tokio::time::timeout;
 
 use super::records::{Kind, Status, Wanted};
-use crate::dns::budget::Budget;
-use crate::dns::{DnsError, Resolver};
+use crate::net::dns::budget::Budget;
+use crate::net::dns::{DnsError, Resolver};
 
 /// The time that all questions of one check together may take: with the rest of the request it is within the ten
 /// seconds of contract 3.5.

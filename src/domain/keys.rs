@@ -15,7 +15,7 @@ use rsa::{RsaPrivateKey, RsaPublicKey};
 
 use crate::fair_semaphore::{Crowded, Gate};
 use crate::secrets::Secrets;
-use crate::store::dkim_keys::NewDkimKey;
+use crate::store::accounts::dkim_keys::NewDkimKey;
 
 /// What private keys are sealed for.
 pub const PURPOSE: &str = "dkim-key";

@@ -22,9 +22,14 @@ use crate::config::{Config, Signup};
 use crate::id::{DomainId, RouteId};
 use crate::limits::{self, Limits};
 use crate::secrets::Secrets;
-use crate::store::dns_checks::{self, DnsCheck};
-use crate::store::domains::{self, DomainRow, Flags};
-use crate::store::{self, Db, accounts, dkim_keys, routes};
+use crate::store;
+use crate::store::accounts::dkim_keys;
+use crate::store::accounts::dns_checks;
+use crate::store::accounts::dns_checks::DnsCheck;
+use crate::store::accounts::domains;
+use crate::store::accounts::domains::{DomainRow, Flags};
+use crate::store::webhooks::routes;
+use crate::store::{Db, accounts};
 
 /// What the domains are made of.
 pub struct Domains {

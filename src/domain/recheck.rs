@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DomainError, Domains};
 use crate::clock::{Clock, Timestamp};
-use crate::store::{self, domains, domains::DomainRow};
+use crate::store;
+use crate::store::accounts::domains;
+use crate::store::accounts::domains::DomainRow;
 
 /// How old a check gets before it is made again.
 const AGE: Duration = Duration::from_secs(86_400);

@@ -14,7 +14,8 @@ use crate::clock::Timestamp;
 use crate::limits::Kind;
 use crate::secrets::token_hash;
 use crate::store::accounts::Account;
-use crate::store::keys::{self, KeyHolder};
+use crate::store::accounts::keys;
+use crate::store::accounts::keys::KeyHolder;
 
 /// Uses of a key within this time count as one, so that reading does not turn into writing.
 const USE_STEP: Duration = Duration::from_secs(60);

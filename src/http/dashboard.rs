@@ -14,8 +14,8 @@ use super::error::{ApiError, Code};
 use super::extract::Query;
 use super::pages::{html, html_headers, is_known};
 use crate::config::{Config, Signup};
-use crate::hex;
 use crate::store::accounts;
+use data_encoding::HEXLOWER;
 
 /// Scripts and styles are files of this server, and one named policy alone may parse HTML.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -48,7 +48,7 @@ pub(crate) async fn index(State(app): State<App>, headers: HeaderMap) -> Result<
         ],
     );
     let page = page.ok_or_else(ApiError::not_found)?;
-    let tag = format!("\"{}\"", hex::encode(digest(&SHA256, page.as_bytes()).as_ref()));
+    let tag = format!("\"{}\"", HEXLOWER.encode(digest(&SHA256, page.as_bytes()).as_ref()));
     let mut fields = HeaderMap::from_iter(html_headers(POLICY));
     fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     fields.extend(HeaderValue::from_str(&tag).ok().map(|tag| (ETAG, tag)));

@@ -21,13 +21,16 @@ use super::App;
 use super::connections::note_credential;
 use super::error::{ApiError, Code};
 use super::extract::{Path, Query};
-use crate::egress::Fetched;
 use crate::id::{MessageId, UploadId};
 use crate::mail::mime::{Decoder, Encoding, Part};
-use crate::signed_links::{LinkError, LinkTarget};
-use crate::store::objects::{Object, Objects};
-use crate::store::raws::{self, RawRow};
-use crate::store::{self, attachments, messages, uploads};
+use crate::net::egress::Fetched;
+use crate::secrets::signed_links::{LinkError, LinkTarget};
+use crate::store;
+use crate::store::blobs::objects::{Object, Objects};
+use crate::store::messages;
+use crate::store::messages::mail_data;
+use crate::store::messages::mail_data::RawRow;
+use crate::store::messages::{attachments, uploads};
 
 const PIECE: usize = 64 * 1024;
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
@@ -159,7 +162,7 @@ fn attachment(connection: &Connection, id: &MessageId, index: u32) -> store::Res
     let (Some(raw), Some(part)) = (message.raw_id, attachments::find(connection, message.id, index)?) else {
         return Ok(None);
     };
-    Ok(raws::find(connection, raw)?.map(|raw| (raw, part)))
+    Ok(mail_data::find(connection, raw)?.map(|raw| (raw, part)))
 }
 
 /// An uploaded file is all of its object.

@@ -1,7 +1,7 @@
 //! Requests that may be repeated (contract 1.11): the same key and body get the remembered answer, and wait for a first
 //! one that is still under way.
 //!
-//! The answer itself is stored by the transaction that makes it true, with [`crate::store::idempotency::put`].
+//! The answer itself is stored by the transaction that makes it true, with [`crate::store::accounts::idempotency::put`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,9 +18,12 @@ use super::auth::Caller;
 use super::error::{ApiError, Code};
 use crate::clock::Timestamp;
 use crate::id::{MessageId, ScheduledId};
-use crate::store::idempotency::{self, Remembered, RequestKey};
-use crate::store::objects::Objects;
-use crate::store::{self, Db, submissions};
+use crate::store;
+use crate::store::Db;
+use crate::store::accounts::idempotency;
+use crate::store::accounts::idempotency::{Remembered, RequestKey};
+use crate::store::blobs::objects::Objects;
+use crate::store::sending::outbound_details;
 
 const HEADER: &str = "idempotency-key";
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -155,8 +158,8 @@ fn promises_what_is_lost(connection: &Connection, objects: &Objects, answer: &Re
     let ids = answer.id.into_iter().chain(answer.results.into_iter().filter_map(|one| one.id));
     for id in ids {
         let lost = match (MessageId::parse(&id), ScheduledId::parse(&id)) {
-            (Some(id), _) => submissions::is_lost(connection, objects, &id)?,
-            (_, Some(id)) => submissions::is_scheduled_lost(connection, objects, &id)?,
+            (Some(id), _) => outbound_details::is_lost(connection, objects, &id)?,
+            (_, Some(id)) => outbound_details::is_scheduled_lost(connection, objects, &id)?,
             (None, None) => false,
         };
         if lost {

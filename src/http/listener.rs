@@ -249,7 +249,7 @@ mod tests {
     use super::super::connections::Caps;
     use super::*;
     use crate::config::Config;
-    use crate::tls::ServerTls;
+    use crate::net::tls::ServerTls;
 
     /// A client whose connection is served with little patience, and the serving.
     async fn client() -> (TcpStream, tokio::task::JoinHandle<()>) {
@@ -265,7 +265,7 @@ mod tests {
             patience: Duration::from_millis(100),
             read_patience: Duration::from_millis(300),
         };
-        let listener = crate::host::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = crate::process::host::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, address) = listener.accept().await.unwrap();
         let caps = Caps { connections: 16, of_address: 16, proxies: Vec::new() };

@@ -47,23 +47,23 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accounts::Accounts;
+use crate::accounts::google::Google;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
+use crate::content::uploads::Uploads;
 use crate::domain::Domains;
 use crate::event_bus::realtime::Realtime;
-use crate::google::Google;
-use crate::host::FileUse;
 use crate::inbound::Inbound;
 use crate::memory_budget::MemoryBudget;
 use crate::metrics::Metrics;
+use crate::net::tls::ServerTls;
 use crate::outbound::Outbound;
+use crate::process::host::FileUse;
 use crate::secrets::Secrets;
-use crate::signed_links::Links;
+use crate::secrets::signed_links::Links;
 use crate::store::Db;
-use crate::store::objects::Objects;
-use crate::tls::ServerTls;
-use crate::uploads::Uploads;
-use crate::webhook::deliver::Webhooks;
+use crate::store::blobs::objects::Objects;
+use crate::webhook::attempt::deliver::Webhooks;
 
 use connections::{Caps, Connections};
 use forwarded::Unbelieved;
@@ -284,6 +284,6 @@ impl Http {
 }
 
 fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
-    let bound = crate::host::listen(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
+    let bound = crate::process::host::listen(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
     bound.map(|(address, listener)| (listener, address)).map_err(|source| BindError { address, source })
 }

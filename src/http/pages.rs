@@ -13,7 +13,7 @@ use rust_embed::{EmbeddedFile, RustEmbed};
 
 use super::error::ApiError;
 use super::extract::Path;
-use crate::hex;
+use data_encoding::HEXLOWER;
 
 /// The path of all assets of this version.
 const ASSETS_PATH: &str = concat!("/assets/", env!("MAILKITE_ASSETS"));
@@ -94,7 +94,7 @@ pub(crate) async fn asset(
         return Err(ApiError::not_found());
     }
     let (encoding, file) = smallest(&name, &headers).ok_or_else(ApiError::not_found)?;
-    let tag = format!("\"{}\"", hex::encode(&file.metadata.sha256_hash()));
+    let tag = format!("\"{}\"", HEXLOWER.encode(&file.metadata.sha256_hash()));
     let known = is_known(&headers, &tag);
     let mut fields = HeaderMap::new();
     fields.insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -31,8 +31,8 @@ use crate::event_bus::realtime::{Body, Event, Stream};
 use crate::id::fill_random;
 use crate::memory_budget::Reservation;
 use crate::secrets::token_hash;
-use crate::store::domains;
-use crate::webhook::payload::Payload;
+use crate::store::accounts::domains;
+use crate::webhook::attempt::payload::Payload;
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// A frame is handed over in pieces of this size.

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::auth::bearer;
 use super::error::ApiError;
 use super::{App, openapi, table};
-use crate::data_dir::DataDir;
+use crate::process::data_dir::DataDir;
 use crate::secrets::token_hash;
 
 /// `GET /api/health`

@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::listener::Hangup;
 use crate::id::random_base62;
 use crate::memory_budget::Reservation;
-use crate::webhook::payload::escape;
+use crate::webhook::attempt::payload::escape;
 
 /// A text from this size on is sent in pieces …
 pub(crate) const LARGE: usize = 64 * 1024;

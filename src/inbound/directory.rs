@@ -10,7 +10,7 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use super::route::{self, BadMatch, Pattern, Route, RouteTable};
 use crate::id::RouteId;
-use crate::store::routes::RouteRow;
+use crate::store::webhooks::routes::RouteRow;
 use crate::store::{self, Db};
 use crate::webhook;
 
@@ -120,7 +120,7 @@ impl Directory {
         }
         let name = domain.to_owned();
         let found = self.db.read(move |connection| {
-            let Some(row) = store::domains::find_by_name(connection, &name)? else { return Ok(None) };
+            let Some(row) = store::accounts::domains::find_by_name(connection, &name)? else { return Ok(None) };
             // Nothing is received for an account whose e-mail is not proven.
             let proven =
                 store::accounts::find_by_row(connection, row.account_id)?.is_some_and(|one| one.email_verified);
@@ -185,7 +185,7 @@ impl Directory {
         except: Option<RouteId>,
     ) -> store::Result<Result<RegexTurn, BadMatch>> {
         let turn = self.turn(account).lock_owned().await;
-        let rows = self.db.read(move |connection| store::routes::list(connection, account, None)).await?;
+        let rows = self.db.read(move |connection| store::webhooks::routes::list(connection, account, None)).await?;
         let _permit = self.compiling.acquire().await;
         let text = text.to_owned();
         let checked = tokio::task::spawn_blocking(move || {
@@ -210,7 +210,7 @@ impl Directory {
             return Ok(known);
         }
         let version = self.db.routes_version(account);
-        let rows = self.db.read(move |connection| store::routes::list_active(connection, account)).await?;
+        let rows = self.db.read(move |connection| store::webhooks::routes::list_active(connection, account)).await?;
         let table = Arc::new(self.make(rows, known).await?.at_version(version));
         self.with_tables(|tables| tables.put(account, Arc::clone(&table)));
         Ok(table)

@@ -12,9 +12,9 @@ use crate::clock::Timestamp;
 use crate::id::random_base62;
 use crate::mail::address::{Mailbox, ReversePath};
 use crate::mail::envelope::{Envelope, Peer};
-use crate::outbound::sender::Sender;
-use crate::store::objects::MailData;
-use crate::store::routes::RouteRow;
+use crate::outbound::submit::sender::Sender;
+use crate::store::blobs::objects::MailData;
+use crate::store::webhooks::routes::RouteRow;
 
 /// What the message is made of.
 #[derive(Clone, Debug)]

@@ -7,9 +7,9 @@ use super::{Inbound, ReceiveError, RecipientRefusal};
 use crate::mail::address::{ForwardPath, ReversePath};
 use crate::mail::envelope::{Envelope, Peer};
 use crate::mail::verification::Verification;
-use crate::outbound::deliver::{Delivering, LocalDelivery};
+use crate::outbound::queue::deliver::{Delivering, LocalDelivery};
 use crate::outbound::{Outcome, Parcel, Verdict};
-use crate::store::objects::MailData;
+use crate::store::blobs::objects::MailData;
 
 impl LocalDelivery for Inbound {
     fn deliver(&self, parcel: Parcel, verification: Verification) -> Delivering {

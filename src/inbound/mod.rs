@@ -27,8 +27,8 @@ use crate::memory_budget::{Door, MemoryBudget, Reservation};
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::store::Db;
-use crate::store::objects::Objects;
-use crate::webhook::first_attempt_cache::FreshMail;
+use crate::store::blobs::objects::Objects;
+use crate::webhook::attempt::first_attempt_cache::FreshMail;
 
 use directory::Directory;
 pub(crate) use receive::ReceiveError;

@@ -9,7 +9,7 @@ use crate::config::UnknownRecipients;
 use crate::limits::Kind;
 use crate::mail::address::{Domain, ForwardPath, Mailbox};
 use crate::outbound::return_path::ReturnPath;
-use crate::store::routes::Action;
+use crate::store::webhooks::routes::Action;
 
 /// A recipient that mail is accepted for.
 #[derive(Clone, Debug)]

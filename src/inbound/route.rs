@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use crate::mail::address::Mailbox;
 use crate::store::jobs::Flow;
-use crate::store::routes::{Action, RouteRow};
+use crate::store::webhooks::routes::{Action, RouteRow};
 
 /// The longest match.
 const MAX_MATCH: usize = 512;
@@ -312,7 +312,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::id::RouteId;
-    use crate::store::routes::OnAuthFail;
+    use crate::store::webhooks::routes::OnAuthFail;
 
     const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 

@@ -10,8 +10,8 @@ use hyper::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use super::recipients::Recipient;
-use crate::egress::{Egress, Limits, Target};
 use crate::mail::envelope::{Envelope, Peer};
+use crate::net::egress::{Egress, Limits, Target};
 
 const LIMITS: Limits = Limits { timeout: Duration::from_secs(10), max_answer_bytes: 1 << 20 };
 

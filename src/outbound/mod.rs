@@ -3,35 +3,14 @@
 //!
 //! [`transport`] is the network: hosts of a domain, sessions, verdicts. Everything before and after it is the store's.
 
-mod arc;
-pub(crate) mod ascii_form;
-mod bounce;
 pub(crate) mod client;
-pub(crate) mod compose;
-pub(crate) mod custom_headers;
-pub(crate) mod dane;
-pub(crate) mod deliver;
-pub(crate) mod dkim;
-pub(crate) mod draft;
-mod dsn;
 pub(crate) mod forward;
-pub(crate) mod hosts;
-pub(crate) mod incoming_reports;
-pub(crate) mod mta_sts;
-pub(crate) mod mx;
-mod outcome;
-pub(crate) mod rate_limiter;
-pub(crate) mod refusal;
+pub(crate) mod message;
+pub(crate) mod queue;
+pub(crate) mod reports;
 pub(crate) mod return_path;
-pub(crate) mod scheduled;
-pub(crate) mod send_at;
-pub(crate) mod sender;
-pub(crate) mod settle;
-pub(crate) mod smtp_submission;
 pub(crate) mod submit;
 pub(crate) mod system_mail;
-pub(crate) mod template;
-pub(crate) mod tls;
 pub(crate) mod transport;
 
 use std::net::SocketAddr;
@@ -48,12 +27,12 @@ use crate::mail::address::{Domain, Mailbox};
 use crate::metrics::Metrics;
 use crate::secrets::Secrets;
 use crate::store::Db;
-use crate::store::objects::Objects;
-use ascii_form::AsciiForm;
-use hosts::Wait;
-use refusal::Stage;
+use crate::store::blobs::objects::Objects;
+use message::ascii_form::AsciiForm;
+use queue::hosts::Wait;
+use queue::refusal::Stage;
 use return_path::ReturnPaths;
-use sender::KeyCache;
+use submit::sender::KeyCache;
 
 /// What sending is made of.
 pub(crate) struct Parts {
@@ -198,7 +177,7 @@ pub enum TlsRule {
         by: &'static str,
     },
     /// What these TLSA records say, or no mail (RFC 7672 §2.2).
-    Dane(Arc<[dane::Tlsa]>),
+    Dane(Arc<[transport::dane::Tlsa]>),
     /// Never; the operator wants it of the smarthost.
     Never,
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::compose::{Letter, compose};
-use super::deliver::{Dispatcher, put_off, waits};
-use super::hosts::Wait;
-use super::outcome::health;
+use super::message::compose::{Letter, compose};
+use super::queue::deliver::{Dispatcher, put_off, waits};
+use super::queue::hosts::Wait;
+use super::queue::outcome::health;
 use super::{Destination, Outcome, Parcel, Verdict};
 use crate::clock::Timestamp;
 use crate::event_bus::Activity;
@@ -15,8 +15,10 @@ use crate::jobs::{self, Attempt, Attempted, Claimed, Fate, Flow, Handler, Health
 use crate::mail::address::Mailbox;
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::mail::verification::Verification;
-use crate::store::notices::{self, Notice};
-use crate::store::{self, domains};
+use crate::store;
+use crate::store::accounts::domains;
+use crate::store::accounts::notices;
+use crate::store::accounts::notices::Notice;
 
 /// What the sender is called.
 const NAME: &str = "mailkite";

@@ -6,7 +6,7 @@
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::admission::Room;
-use crate::store::objects::{Draft, MailData, Objects};
+use crate::store::blobs::objects::{Draft, MailData, Objects};
 use crate::store::{Error, Result};
 
 /// RFC 5321 §4.5.3.1.6 says 1,000; real mail is met with more.

@@ -20,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config;
-use crate::host::FileUse;
 use crate::inbound::Inbound;
 use crate::memory_budget::MemoryBudget;
 use crate::metrics::Metrics;
-use crate::tls::ServerTls;
+use crate::net::tls::ServerTls;
+use crate::process::host::FileUse;
 use admission::Room;
 use listener::{Caps, Open};
 use phase::Bounds;
@@ -80,7 +80,8 @@ impl SmtpServer {
         let mut listeners = Vec::with_capacity(listen.len());
         let mut addresses = Vec::with_capacity(listen.len());
         for &address in listen {
-            let bound = crate::host::listen(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
+            let bound =
+                crate::process::host::listen(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
             let (address, listener) = bound.map_err(|source| BindError { address, source })?;
             addresses.push(address);
             listeners.push(listener);

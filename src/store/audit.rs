@@ -6,9 +6,11 @@ use std::collections::{HashMap, HashSet};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::objects::Object;
-use super::removal::{self, Reason};
-use super::{Result, raws, uploads};
+use super::Result;
+use super::blobs::objects::Object;
+use super::messages::removals;
+use super::messages::removals::Reason;
+use super::messages::{mail_data, uploads};
 use crate::clock::Timestamp;
 
 /// Which rows name objects.
@@ -50,7 +52,7 @@ pub(crate) fn list_objects(
 /// # Errors
 /// Storage trouble.
 pub(crate) fn names_object(connection: &Connection, name: &str) -> Result<bool> {
-    Ok(raws::names_file(connection, name)? || uploads::names_file(connection, name)?)
+    Ok(mail_data::names_file(connection, name)? || uploads::names_file(connection, name)?)
 }
 
 /// Whether this is a database of ours at all, of whatever version.
@@ -190,7 +192,7 @@ impl Fates {
         // First what is on its way: it leaves its note when it goes.
         let mut statement = connection.prepare("SELECT event ->> '$.id' FROM passing")?;
         let passing = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-        Ok(Self { passing, gone: removal::load(connection)? })
+        Ok(Self { passing, gone: removals::load(connection)? })
     }
 
     /// What became of a message or an upload.
@@ -218,7 +220,7 @@ impl Fates {
         if connection.prepare_cached("SELECT 1 FROM upload WHERE public_id = ?1")?.exists([id])? {
             return Ok(Fate::Stored);
         }
-        Ok(self.gone.get(&removal::name_hash(id)).map_or(Fate::Lost, |reason| Fate::Gone(*reason)))
+        Ok(self.gone.get(&removals::name_hash(id)).map_or(Fate::Lost, |reason| Fate::Gone(*reason)))
     }
 }
 

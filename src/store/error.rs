@@ -37,7 +37,7 @@ pub enum Error {
         /// The object's name.
         name: String,
         /// In which way.
-        what: super::objects::Damage,
+        what: super::blobs::objects::Damage,
     },
     /// Anything else that SQLite says.
     #[error("database: {0}")]

@@ -186,10 +186,10 @@ mod tests {
 
     /// Each schema that was ever written, oldest first; the step after it leads to the next.
     const EARLIER: &[&str] = &[
-        include_str!("steps/schema-1.sql"),
-        include_str!("steps/schema-2.sql"),
-        include_str!("steps/schema-3.sql"),
-        include_str!("steps/schema-4.sql"),
+        include_str!("../../tests/fixtures/schemas/schema-1.sql"),
+        include_str!("../../tests/fixtures/schemas/schema-2.sql"),
+        include_str!("../../tests/fixtures/schemas/schema-3.sql"),
+        include_str!("../../tests/fixtures/schemas/schema-4.sql"),
     ];
 
     /// Every definition of a schema, without comments, spacing and quotes, its columns and constraints in one order:

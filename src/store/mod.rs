@@ -2,57 +2,20 @@
 //!
 //! The only folder with SQL. Store functions are free functions over a connection that read as sentences; a
 //! transaction in a pipeline reads as the list of what is promised. Mail data beside the database is
-//! [`objects`]' business.
+//! [`blobs::objects`]' business.
 
 pub(crate) mod accounts;
-pub(crate) mod attachments;
-pub(crate) mod attempts;
 pub(crate) mod audit;
-pub(crate) mod blocked;
-pub(crate) mod candidates;
-pub(crate) mod deliveries;
-pub(crate) mod delivery_list;
-pub(crate) mod destinations;
-pub(crate) mod dispatches;
-pub(crate) mod dkim_keys;
-pub(crate) mod dns_checks;
-pub(crate) mod domains;
+pub(crate) mod blobs;
 mod error;
-pub(crate) mod events;
-pub(crate) mod faults;
-pub(crate) mod figures;
-pub(crate) mod former_webhooks;
-pub(crate) mod forward_marks;
-mod health;
-pub(crate) mod idempotency;
 pub(crate) mod jobs;
-pub(crate) mod keys;
-pub(crate) mod limits;
-pub(crate) mod mark;
-mod message_list;
 pub(crate) mod messages;
 pub(crate) mod migrate;
-pub(crate) mod notices;
-pub(crate) mod objects;
-pub(crate) mod passing;
-pub(crate) mod pauses;
-pub(crate) mod placed;
 mod pool;
-pub(crate) mod queue;
-pub(crate) mod raws;
-pub(crate) mod recent;
-pub(crate) mod recipients;
-pub(crate) mod removal;
-mod reserve;
-pub(crate) mod routes;
 pub(crate) mod search;
-pub(crate) mod sessions;
-pub(crate) mod submissions;
-pub(crate) mod suppressions;
-pub(crate) mod templates;
-pub(crate) mod uploads;
-pub(crate) mod verifications;
-mod writer;
+pub(crate) mod sending;
+pub(crate) mod webhooks;
+pub(crate) mod writer;
 
 use std::collections::HashMap;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -64,13 +27,13 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, watch};
 
+use blobs::uncommitted::Doubtful;
 pub use error::Result;
 pub(crate) use error::{Error, Outcome};
 use error::{is_busy, is_no_room};
-use mark::{Evidence, Keeper};
-use placed::Doubtful;
 use pool::Readers;
-use reserve::Reserve;
+use writer::mark::{Evidence, Keeper};
+use writer::reserve::Reserve;
 use writer::{Durability, Room, Urgency, Writer};
 
 /// The file name of the database inside the data directory.
@@ -321,7 +284,7 @@ impl Db {
     }
 
     /// Makes commits fail, for tests.
-    pub fn faults(&self) -> &faults::Faults {
+    pub fn faults(&self) -> &writer::faults::Faults {
         self.inner.writer.faults()
     }
 
@@ -351,7 +314,7 @@ impl Db {
         let mark = Arc::clone(&self.inner.mark);
         let settled = tokio::task::spawn_blocking(move || {
             let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-            mark::keep_wal(&connection)?;
+            writer::mark::keep_wal(&connection)?;
             connection.busy_timeout(SETTLE_MAX)?;
             let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
             if busy {
@@ -384,7 +347,7 @@ fn make_private(path: &Path) -> Result<()> {
 
 fn open_writer(data_dir: &Path, path: &Path, evidence: &Evidence) -> Result<Connection> {
     let mut connection = Connection::open(path)?;
-    mark::keep_wal(&connection)?;
+    writer::mark::keep_wal(&connection)?;
     evidence.check(data_dir, Some(&connection))?;
     migrate::run(&mut connection, path)?;
     configure_writer(&connection)?;
@@ -446,7 +409,7 @@ fn open_uri(path: &Path, parameters: &str) -> Result<Connection> {
         percent_encoding::percent_encode(path.as_os_str().as_encoded_bytes(), percent_encoding::NON_ALPHANUMERIC);
     let uri = format!("file:{name}{parameters}");
     let connection = Connection::open_with_flags(uri, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)?;
-    mark::keep_wal(&connection)?;
+    writer::mark::keep_wal(&connection)?;
     Ok(connection)
 }
 
@@ -475,7 +438,7 @@ pub(crate) fn intervene<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Re
         return Ok(None);
     }
     let mut connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    mark::keep_wal(&connection)?;
+    writer::mark::keep_wal(&connection)?;
     migrate::check_present(&connection, &path)?;
     connection.busy_timeout(Duration::from_secs(10))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -511,7 +474,7 @@ fn configure_writer(connection: &Connection) -> Result<()> {
 }
 
 fn configure_reader(connection: &mut Connection) -> rusqlite::Result<()> {
-    mark::keep_wal(connection)?;
+    writer::mark::keep_wal(connection)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "cache_size", -4096)?;

@@ -1,26 +1,12 @@
 //! Webhooks: events, signatures, deliveries (contract 9).
 
-mod budget;
-mod damaged;
-pub(crate) mod deliver;
-mod delivery_updated;
-pub(crate) mod email_received;
-pub(crate) mod first_attempt_cache;
-pub(crate) mod in_flight;
-pub(crate) mod outcome;
+pub(crate) mod attempt;
+pub(crate) mod events;
+pub(crate) mod manual;
 mod owner_notice;
-pub(crate) mod payload;
-mod record;
-pub(crate) mod replay;
-mod request;
-pub(crate) mod retry_now;
-pub(crate) mod sending_events;
-pub(crate) mod signature;
-pub(crate) mod test_event;
-pub(crate) mod zero_retention;
 
-use crate::egress::Target;
 use crate::jobs::Flow;
+use crate::net::egress::Target;
 
 /// An account's jobs for the endpoint at `url`.
 pub fn flow_of(url: &str, account: i64) -> Flow {

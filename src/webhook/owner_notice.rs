@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::deliver::Webhooks;
+use super::attempt::deliver::Webhooks;
 use crate::clock::Timestamp;
-use crate::egress::Target;
 use crate::jobs::{self, Flow};
-use crate::store::deliveries::DeliveryRow;
-use crate::store::{self, accounts, notices};
+use crate::net::egress::Target;
+use crate::store;
+use crate::store::accounts;
+use crate::store::accounts::notices;
+use crate::store::webhooks::deliveries::DeliveryRow;
 
 /// After that the news is old.
 const LIFETIME: Duration = Duration::from_secs(3 * 86_400);

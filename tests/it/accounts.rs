@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::config::{Config, Signup};
-use mailkite::testing::store::notices::PURPOSE as NOTICE_PURPOSE;
+use mailkite::testing::store::accounts::notices::PURPOSE as NOTICE_PURPOSE;
 use ring::hmac;
 use serde_json::{Value, json};
 

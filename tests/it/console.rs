@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use mailkite::testing::bootstrap;
 use mailkite::testing::clock::{Clock, Timestamp};
-use mailkite::testing::setup;
 use serde_json::{Value, json};
 
 use crate::support::api::Api;
@@ -99,7 +99,7 @@ async fn deliveries_are_listed_by_state_domain_route_and_time() {
     server
         .write(|tx, _, now| {
             let account = mailkite::testing::store::accounts::find_owner(tx)?.unwrap();
-            setup::verified_domain(tx, account.id, "shop.test", now)?;
+            bootstrap::verified_domain(tx, account.id, "shop.test", now)?;
             Ok(())
         })
         .await;

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::store;
-use mailkite::testing::store::routes::Action;
+use mailkite::testing::store::webhooks::routes::Action;
 use ring::hmac;
 
 use super::support::machine::skip;
@@ -459,7 +459,7 @@ async fn a_route_that_is_switched_off_ends_its_waiting_deliveries() {
     server.accepted("a@inbox.test", "Stopped").await;
     server.attempted().await;
     let route = hook.route.clone();
-    server.write(move |tx, _, now| store::routes::set_active(tx, &route, false, now)).await;
+    server.write(move |tx, _, now| store::webhooks::routes::set_active(tx, &route, false, now)).await;
     server.advance(HOUR, &hook.url);
     server.until("SELECT last_error FROM delivery", "route_gone".to_owned()).await;
     assert_eq!(receiver.requests().len(), 1);
@@ -482,7 +482,7 @@ async fn a_waiting_retry_goes_to_the_new_url_and_both_secrets_sign_it() {
 
     let fresh = server.rotate(&hook).await;
     let (route, url) = (hook.route.clone(), new.url());
-    server.write(move |tx, _, now| store::routes::set_destination(tx, &route, &url, now)).await;
+    server.write(move |tx, _, now| store::webhooks::routes::set_destination(tx, &route, &url, now)).await;
     server.advance(Duration::from_secs(6), &hook.url);
     let second = new.next_request().await;
     assert_eq!(server.attempted().await.url, new.url());
@@ -726,8 +726,8 @@ async fn the_link_of_an_attachment_serves_its_bytes_until_it_ends() {
 async fn a_thousand_hanging_endpoints_with_ten_thousand_deliveries_do_not_delay_a_healthy_one() {
     const ENDPOINTS: usize = 1_000;
     const MAILS: usize = 10;
-    mailkite::testing::host::raise_file_limit();
-    if mailkite::testing::host::file_limit() < 12_000 {
+    mailkite::testing::process::host::raise_file_limit();
+    if mailkite::testing::process::host::file_limit() < 12_000 {
         skip("both ends of thousands of connections need 12,000 descriptors (ulimit -n)");
         return;
     }
@@ -750,7 +750,7 @@ async fn a_thousand_hanging_endpoints_with_ten_thousand_deliveries_do_not_delay_
     server
         .write(move |tx, secrets, now| {
             for endpoint in 0..ENDPOINTS {
-                let new = store::routes::NewRoute {
+                let new = store::webhooks::routes::NewRoute {
                     account_id: account,
                     domain_id: Some(domain),
                     match_pattern: "hang@inbox.test".to_owned(),
@@ -760,7 +760,7 @@ async fn a_thousand_hanging_endpoints_with_ten_thousand_deliveries_do_not_delay_
                     is_domain_webhook: false,
                     secret_sealed: None,
                 };
-                mailkite::testing::setup::webhook_route(tx, secrets, new, now)?;
+                mailkite::testing::bootstrap::webhook_route(tx, secrets, new, now)?;
             }
             Ok(())
         })

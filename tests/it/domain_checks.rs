@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use hickory_resolver::proto::rr::RecordType;
-use mailkite::testing::dns::Resolver;
 use mailkite::testing::domain::check::Checker;
 use mailkite::testing::domain::records::{Status, Wanted};
+use mailkite::testing::net::dns::Resolver;
 use serde_json::json;
 
 use super::domains::{ADDRESS, Bench, DAY, NOW, add, flags, row, verify};

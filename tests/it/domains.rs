@@ -7,7 +7,7 @@ use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::config::{Config, Signup};
 use mailkite::testing::domain::recheck;
 use mailkite::testing::secrets::{new_api_key, token_hash};
-use mailkite::testing::store::{accounts, keys};
+use mailkite::testing::store::accounts::{self, keys};
 use serde_json::{Value, json};
 
 use super::support::api::Api;

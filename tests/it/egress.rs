@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use hyper::Version;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use mailkite::testing::dns::Resolver;
-use mailkite::testing::egress::{
+use mailkite::testing::net::dns::Resolver;
+use mailkite::testing::net::egress::{
     Answer, BadUrl, Body, Egress, EgressError, FILE_LIMITS, FetchError, Fetched, Guard, Limits, Policy, Target,
     fetch_file,
 };

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use mailkite::testing::bootstrap;
 use mailkite::testing::clock::Clock;
 use mailkite::testing::mail::mime;
 use mailkite::testing::mail::report::{self, Report};
 use mailkite::testing::secrets::Secrets;
-use mailkite::testing::setup;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -129,7 +129,7 @@ async fn what_comes_back_later_is_reported_too() {
 async fn told_by(post: &mut Post, to: &str, mail: &str) -> String {
     let account = post.server.inbox.account_id;
     let prepare = move |tx: &Connection, _: &Secrets, now| {
-        setup::verified_domain(tx, account, "remote.test", now)?;
+        bootstrap::verified_domain(tx, account, "remote.test", now)?;
         // It sends from here, and its mail goes to a host of its own.
         tx.execute("UPDATE domain SET status = 'pending' WHERE name = 'remote.test'", [])?;
         Ok(())

@@ -42,8 +42,8 @@ async fn key_of(server: &Server, email: &'static str) -> String {
     let made = server.write(move |tx, secrets, now| {
         let account = store::accounts::find_by_email(tx, email)?.unwrap();
         let key = mailkite::testing::secrets::new_api_key();
-        let sealed = secrets.seal(store::keys::PURPOSE, key.as_bytes());
-        store::keys::insert(tx, account.id, &mailkite::testing::secrets::token_hash(&key), &sealed, now)?;
+        let sealed = secrets.seal(store::accounts::keys::PURPOSE, key.as_bytes());
+        store::accounts::keys::insert(tx, account.id, &mailkite::testing::secrets::token_hash(&key), &sealed, now)?;
         Ok(key)
     });
     made.await

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
-use mailkite::testing::dns::Resolver;
-use mailkite::testing::egress::{Egress, FILE_LIMITS, FetchError, Fetched, Guard, Policy, fetch_file};
+use mailkite::testing::net::dns::Resolver;
+use mailkite::testing::net::egress::{Egress, FILE_LIMITS, FetchError, Fetched, Guard, Policy, fetch_file};
 use rustls::RootCertStore;
 use serde_json::json;
 

@@ -8,9 +8,9 @@ use mail_auth::common::crypto::Ed25519Key;
 use mail_auth::common::headers::HeaderWriter as _;
 use mail_auth::dkim::DkimSigner;
 use mail_auth::dkim::generate::DkimKeyPair;
+use mailkite::testing::bootstrap;
 use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::mail::trace::Verdict;
-use mailkite::testing::setup;
 use mailkite::testing::store::accounts;
 use serde_json::json;
 
@@ -387,7 +387,7 @@ async fn a_route_may_let_an_address_of_its_domain_speak_for_an_author() {
         .server
         .write(|tx, _, now| {
             let owner = accounts::find_owner(tx)?.unwrap();
-            let shop = mailkite::testing::store::domains::insert(tx, owner.id, "shop.test", false, now)?;
+            let shop = mailkite::testing::store::accounts::domains::insert(tx, owner.id, "shop.test", false, now)?;
             Ok(tx.execute("UPDATE domain SET spf_verified = 1, dkim_verified = 1 WHERE id = ?1", [shop.id])?)
         })
         .await;
@@ -541,7 +541,7 @@ async fn check_tells_of_envelope_senders_that_align_with_a_users_domain() {
         .server
         .write(|tx, _, now| {
             let owner = accounts::find_owner(tx)?.unwrap();
-            setup::verified_domain(tx, owner.id, "mailkite.test", now)
+            bootstrap::verified_domain(tx, owner.id, "mailkite.test", now)
         })
         .await;
     let told = check("");

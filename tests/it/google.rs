@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use mailkite::testing::accounts::google::{Google, GoogleError, GoogleIdentity, Grant};
 use mailkite::testing::clock::Timestamp;
 use mailkite::testing::config;
-use mailkite::testing::dns::Resolver;
-use mailkite::testing::google::{Google, GoogleError, GoogleIdentity, Grant};
+use mailkite::testing::net::dns::Resolver;
 use ring::{hmac, rsa};
 use rustls::RootCertStore;
 use serde_json::{Value, json};

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::config::Outbound;
-use mailkite::testing::dns::Resolver;
-use mailkite::testing::egress::{Guard, Policy};
 use mailkite::testing::jobs::{Flow, Jobs};
 use mailkite::testing::mail::address::{Domain, Mailbox};
+use mailkite::testing::net::dns::Resolver;
+use mailkite::testing::net::egress::{Guard, Policy};
 use mailkite::testing::outbound::client::Timeouts;
-use mailkite::testing::outbound::mx::Hosts;
-use mailkite::testing::outbound::tls::ClientTls;
 use mailkite::testing::outbound::transport::Transport;
+use mailkite::testing::outbound::transport::mx::Hosts;
+use mailkite::testing::outbound::transport::tls::ClientTls;
 use mailkite::testing::outbound::{Destination, Parcel, Transmitted, Verdict};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -221,7 +221,7 @@ impl Rig {
         let allow_networks = vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
         let guard = Guard { policy: Policy { allow_localhost: false, allow_networks }, own_listeners: Vec::new() };
         let hosts = Hosts::new(&config, "mail.acme.test", resolver, guard, None);
-        let tls = ClientTls::new(&mailkite::testing::tls::client_config(None).unwrap());
+        let tls = ClientTls::new(&mailkite::testing::net::tls::client_config(None).unwrap());
         let transport = Transport::new("mail.acme.test".to_owned(), timeouts, tls, hosts);
         dns.mx("remote.test", 10, "mx.remote.test");
         Self { dns, transport }

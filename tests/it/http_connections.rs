@@ -56,8 +56,8 @@ fn get(path: &str, credential: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thousands_of_stuck_connections_keep_nobody_out() {
-    mailkite::testing::host::raise_file_limit();
-    let count = usize::try_from(mailkite::testing::host::file_limit() / 2).unwrap().min(2450);
+    mailkite::testing::process::host::raise_file_limit();
+    let count = usize::try_from(mailkite::testing::process::host::file_limit() / 2).unwrap().min(2450);
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
     let seeded = Server::start_with(Clock::System, |config| config.data_dir.clone_from(&data_dir)).await;

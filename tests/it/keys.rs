@@ -249,12 +249,12 @@ async fn a_copy_of_the_database_tells_no_key_token_secret_or_password() {
     told.push(text(&ada.get("/api/webhooks/secret").await.expect(200)["secret"]));
     told.push(text(&ada.post_nothing("/api/webhooks/secret/rotate").await.expect(200)["secret"]));
     let account: i64 = server.query("SELECT id FROM account").await;
-    server.write(move |tx, _, now| mailkite::testing::setup::verified_domain(tx, account, "acme.dev", now)).await;
+    server.write(move |tx, _, now| mailkite::testing::bootstrap::verified_domain(tx, account, "acme.dev", now)).await;
     told.push(text(&scoped(&ada, "acme.dev", "blog").await["key"]));
     let route = json!({"match": "*@acme.dev", "action": "webhook", "destination": "https://hooks.acme.dev/in"});
     told.push(text(&ada.post("/api/routes", route).await.expect(201)["signing_secret"]));
     let sealed: Vec<u8> = server.query("SELECT text_sealed FROM notice").await;
-    let mail = server.secrets.open_text(mailkite::testing::store::notices::PURPOSE, &sealed).unwrap();
+    let mail = server.secrets.open_text(mailkite::testing::store::accounts::notices::PURPOSE, &sealed).unwrap();
     let link = mail.split("token=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
     assert_eq!(api.post_nothing(&format!("/api/auth/verify?token={link}")).await.status, 200);
     told.push(link);

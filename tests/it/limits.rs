@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use mailkite::testing::bootstrap;
 use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::config::Signup;
 use mailkite::testing::retention::Retention;
-use mailkite::testing::setup;
-use mailkite::testing::store::{self, objects::Objects};
+use mailkite::testing::store;
+use mailkite::testing::store::blobs::objects::Objects;
 use serde_json::{Value, json};
 
 use super::support::api::Api;
@@ -306,7 +307,7 @@ async fn other(server: &Server, proven: bool) -> (Api, i64) {
         .write(move |tx, _, now| {
             let id = tx.query_row("SELECT id FROM account WHERE email = 'ada@example.com'", [], |row| row.get(0))?;
             tx.execute("UPDATE account SET email_verified = ?2 WHERE id = ?1", (id, proven))?;
-            setup::verified_domain(tx, id, "other.test", now)?;
+            bootstrap::verified_domain(tx, id, "other.test", now)?;
             tx.execute("UPDATE domain SET spf_verified = 1, dkim_verified = 1 WHERE account_id = ?1", [id])?;
             Ok(id)
         })
@@ -499,7 +500,7 @@ async fn attempts_count_the_newest_200_are_kept_and_a_full_account_asks_for_none
 #[tokio::test(flavor = "multi_thread")]
 async fn of_mail_that_is_dropped_the_one_id_that_was_told_is_remembered() {
     let server = Server::start().await;
-    server.plain_route("*@inbox.test", store::routes::Action::Drop).await;
+    server.plain_route("*@inbox.test", store::webhooks::routes::Action::Drop).await;
     let mut client = SmtpClient::greeted(server.smtp).await;
     let to: Vec<String> = (0..50).map(|number| format!("<{number}@inbox.test>")).collect();
     let to: Vec<&str> = to.iter().map(|to| to.trim_matches(['<', '>'])).collect();
@@ -539,7 +540,7 @@ async fn an_account_whose_email_is_not_proven_has_its_settings_only() {
     server
         .write(move |tx, _, now| {
             let token = mailkite::testing::secrets::token_hash("token-of-the-link");
-            store::verifications::insert(tx, &token, id, now)
+            store::accounts::verifications::insert(tx, &token, id, now)
         })
         .await;
     assert_eq!(rcpt().await, 450);

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use mailkite::testing::clock::Timestamp;
 use mailkite::testing::config::{Outbound, Smarthost, SmarthostSecurity};
-use mailkite::testing::dns::Resolver;
-use mailkite::testing::egress::{Egress, Guard, Policy};
 use mailkite::testing::mail::address::{Domain, Mailbox};
-use mailkite::testing::outbound::dane::Tlsa;
-use mailkite::testing::outbound::mta_sts::MtaSts;
-use mailkite::testing::outbound::mx::Hosts;
+use mailkite::testing::net::dns::Resolver;
+use mailkite::testing::net::egress::{Egress, Guard, Policy};
+use mailkite::testing::outbound::transport::dane::Tlsa;
+use mailkite::testing::outbound::transport::mta_sts::MtaSts;
+use mailkite::testing::outbound::transport::mx::Hosts;
 use mailkite::testing::outbound::{Host, TlsRule, Unroutable, Verdict};
 
 use crate::support::dns::DnsServer;

@@ -8,11 +8,12 @@ use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::id::{DeliveryId, MessageId, RouteId};
 use mailkite::testing::inbound::route::Pattern;
 use mailkite::testing::retention::delete_message;
-use mailkite::testing::store::candidates::{self, Candidates, SCAN_MAX};
-use mailkite::testing::store::objects::Objects;
-use mailkite::testing::store::{deliveries, messages, routes, search};
-use mailkite::testing::webhook::manual::{Manual, Refused};
-use mailkite::testing::webhook::replay::{BulkError, BulkResult, Item, Scope};
+use mailkite::testing::store::blobs::objects::Objects;
+use mailkite::testing::store::messages::replay_candidates::{self, Candidates, SCAN_MAX};
+use mailkite::testing::store::webhooks::{deliveries, routes};
+use mailkite::testing::store::{messages, search};
+use mailkite::testing::webhook::manual::replay::{BulkError, BulkResult, Item, Scope};
+use mailkite::testing::webhook::manual::retry_now::{Manual, Refused};
 
 use super::support::receiver::{Received, Receiver, Reply};
 use super::support::server::{Hook, Server, leftovers, message};
@@ -492,11 +493,16 @@ async fn a_replay_of_a_pending_delivery_takes_it_off_the_ladder() {
     server.stop().await;
 }
 
-async fn candidates(server: &Server, hook: &Hook, matching: &'static str, query: candidates::Query) -> Candidates {
-    let query = candidates::Query { account: server.inbox.account_id, route: hook.route.clone(), ..query };
+async fn candidates(
+    server: &Server,
+    hook: &Hook,
+    matching: &'static str,
+    query: replay_candidates::Query,
+) -> Candidates {
+    let query = replay_candidates::Query { account: server.inbox.account_id, route: hook.route.clone(), ..query };
     let listed = server.db.read(move |connection| {
         let pattern = Pattern::parse(matching).unwrap();
-        candidates::list(connection, &query, |address| pattern.matches(address))
+        replay_candidates::list(connection, &query, |address| pattern.matches(address))
     });
     listed.await.unwrap()
 }
@@ -512,7 +518,7 @@ async fn candidates_are_what_the_match_covers_newest_first_in_pages() {
     let hook = server.route("ada@inbox.test", "lenient", &receiver.url()).await;
     server.accepted("ada@inbox.test", "4").await;
     server.attempted().await;
-    let page = |domain: Option<i64>, before, limit| candidates::Query {
+    let page = |domain: Option<i64>, before, limit| replay_candidates::Query {
         account: 0,
         domain,
         route: RouteId::new(Timestamp::from_millis(0)),

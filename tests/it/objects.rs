@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::retention::Retention;
-use mailkite::testing::store::objects::Objects;
-use mailkite::testing::store::routes::Action;
+use mailkite::testing::store::blobs::objects::Objects;
+use mailkite::testing::store::webhooks::routes::Action;
 use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::{Value, json};
 

@@ -13,7 +13,7 @@ use mailkite::testing::app;
 use mailkite::testing::clock::Clock;
 use mailkite::testing::config::Config;
 use mailkite::testing::store::Db;
-use mailkite::testing::store::faults::Fault;
+use mailkite::testing::store::writer::faults::Fault;
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;

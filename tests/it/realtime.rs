@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use mailkite::testing::bootstrap;
 use mailkite::testing::clock::{Clock, Timestamp};
-use mailkite::testing::setup;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -197,7 +197,7 @@ async fn a_stream_holds_what_its_credential_may_see() {
     server
         .write(|tx, _, now| {
             let account = mailkite::testing::store::accounts::find_owner(tx)?.unwrap();
-            setup::verified_domain(tx, account.id, "shop.test", now)?;
+            bootstrap::verified_domain(tx, account.id, "shop.test", now)?;
             Ok(())
         })
         .await;
@@ -345,7 +345,7 @@ async fn a_stream_whose_client_reads_nothing_is_let_go_when_it_is_far_behind() {
     server
         .write(|tx, _, now| {
             let account = mailkite::testing::store::accounts::find_owner(tx)?.unwrap();
-            setup::verified_domain(tx, account.id, "shop.test", now)?;
+            bootstrap::verified_domain(tx, account.id, "shop.test", now)?;
             Ok(())
         })
         .await;

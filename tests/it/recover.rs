@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use mailkite::testing::clock::Clock;
 use mailkite::testing::retention::Retention;
-use mailkite::testing::store::objects::Objects;
+use mailkite::testing::store::blobs::objects::Objects;
 
 use super::support::audit::{assert_audited, audit};
 use super::support::process::{Process, refusal};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::retention::{Retention, Swept};
-use mailkite::testing::store::objects::Objects;
+use mailkite::testing::store::blobs::objects::Objects;
 
 use super::support::process::http_get;
 use super::support::receiver::{Receiver, Reply};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hickory_resolver::proto::op::ResponseCode;
+use mailkite::testing::bootstrap;
 use mailkite::testing::clock::Clock;
 use mailkite::testing::config::{Config, Smarthost, SmarthostSecurity};
-use mailkite::testing::setup;
 use serde_json::{Value, json};
 
 use crate::support::api::Api;
@@ -106,7 +106,7 @@ async fn relays_take_the_mail_of_the_installation_and_of_a_domain() {
     server
         .write(|tx, _, now| {
             let account = mailkite::testing::store::accounts::find_owner(tx)?.unwrap();
-            setup::verified_domain(tx, account.id, "shop.test", now)?;
+            bootstrap::verified_domain(tx, account.id, "shop.test", now)?;
             Ok(())
         })
         .await;

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use mailkite::testing::clock::Timestamp;
-use mailkite::testing::dns::Resolver;
 use mailkite::testing::domain::keys::{KeyMaker, PURPOSE};
 use mailkite::testing::domain::records::{Kind, Wanted};
 use mailkite::testing::inbound::verify::Verifier;
 use mailkite::testing::mail::envelope::Peer;
 use mailkite::testing::mail::mailbox_list::{parse_list, parse_one};
 use mailkite::testing::mail::mime;
-use mailkite::testing::outbound::compose::{Attachment, Letter, compose};
-use mailkite::testing::outbound::sign::DomainKeys;
+use mailkite::testing::net::dns::Resolver;
+use mailkite::testing::outbound::message::compose::{Attachment, Letter, compose};
+use mailkite::testing::outbound::message::dkim::DomainKeys;
 use mailkite::testing::secrets::Secrets;
 
 use crate::support::dns::DnsServer;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use mailkite::testing::bootstrap;
 use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::config::Config;
-use mailkite::testing::setup;
 use rustls::pki_types::ServerName;
 use serde_json::json;
 
@@ -309,7 +309,7 @@ async fn what_only_hosts_may_say_does_not_go_out() {
 async fn an_author_is_one_whom_every_reader_finds() {
     let door = Door::open().await;
     let owner = door.server.inbox.account_id;
-    door.server.write(move |tx, _, now| setup::verified_domain(tx, owner, "bank.test.inbox.test", now)).await;
+    door.server.write(move |tx, _, now| bootstrap::verified_domain(tx, owner, "bank.test.inbox.test", now)).await;
     let mut client = door.signed_in().await;
     for author in [
         "ceo@bank.test\".inbox.test",

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use mailkite::testing::clock::{Clock, Timestamp};
-use mailkite::testing::dns::Resolver;
 use mailkite::testing::inbound::verify::Verifier;
 use mailkite::testing::mail::envelope::Peer;
 use mailkite::testing::mail::mime;
+use mailkite::testing::net::dns::Resolver;
 use serde_json::{Value, json};
 
 use crate::support::post::Post;

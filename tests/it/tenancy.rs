@@ -7,9 +7,10 @@ use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::http::endpoint::{Class, Endpoint};
 use mailkite::testing::http::table;
 use mailkite::testing::secrets::{self, Secrets, token_hash};
+use mailkite::testing::store::Result;
+use mailkite::testing::store::accounts::sessions::{self, NewSession};
 use mailkite::testing::store::accounts::{self, NewAccount};
-use mailkite::testing::store::sessions::{self, NewSession};
-use mailkite::testing::store::{Result, domains, keys};
+use mailkite::testing::store::accounts::{domains, keys};
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -54,7 +55,7 @@ async fn tenant(server: &Server, email: &'static str, domain: &'static str) -> T
                 Some(domain) => domain,
                 None => domains::insert(tx, account.id, domain, true, now)?,
             };
-            let tokens = mailkite::testing::session::Tokens::new(&secrets.session_key());
+            let tokens = mailkite::testing::secrets::session_tokens::Tokens::new(&secrets.session_key());
             let (token, claims) = tokens.issue(&account.public_id, now);
             let session = NewSession {
                 jti: claims.jti,

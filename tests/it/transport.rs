@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use mailkite::testing::clock::Timestamp;
 use mailkite::testing::config::{Outbound, Smarthost, SmarthostSecurity};
-use mailkite::testing::dns::Resolver;
-use mailkite::testing::egress::{Guard, Policy};
 use mailkite::testing::jobs::Flow;
 use mailkite::testing::mail::address::Mailbox;
+use mailkite::testing::net::dns::Resolver;
+use mailkite::testing::net::egress::{Guard, Policy};
 use mailkite::testing::outbound::client::Timeouts;
-use mailkite::testing::outbound::mx::Hosts;
-use mailkite::testing::outbound::tls::ClientTls;
+use mailkite::testing::outbound::transport::mx::Hosts;
+use mailkite::testing::outbound::transport::tls::ClientTls;
 use mailkite::testing::outbound::transport::{MAX_TRANSCRIPT, Transport};
 use mailkite::testing::outbound::{Destination, Parcel, Transmitted, Verdict};
 
@@ -57,7 +57,7 @@ impl Rig {
         let policy = Policy { allow_localhost: false, allow_networks: vec!["127.0.0.0/8".parse().unwrap()] };
         let guard = Guard { policy, own_listeners: Vec::new() };
         let hosts = Hosts::new(&config, "mail.acme.test", resolver, guard, None);
-        let tls = ClientTls::new(&mailkite::testing::tls::client_config(None).unwrap());
+        let tls = ClientTls::new(&mailkite::testing::net::tls::client_config(None).unwrap());
         Self { dns, transport: Transport::new("mail.acme.test".to_owned(), timeouts, tls, hosts) }
     }
 
@@ -500,7 +500,7 @@ async fn a_smarthost_takes_all_with_a_password_and_its_certificate_counts() {
             let resolver = Arc::new(Resolver::new(&[dns.address]).unwrap());
             let hosts = Hosts::new(&Outbound::default(), "mail.acme.test", resolver, Guard::default(), None);
             for (ca_file, verdict) in [(Some(ca.as_path()), Verdict::Sent), (None, Verdict::Deferred)] {
-                let tls = ClientTls::new(&mailkite::testing::tls::client_config(ca_file).unwrap());
+                let tls = ClientTls::new(&mailkite::testing::net::tls::client_config(ca_file).unwrap());
                 let transport = Transport::new("mail.acme.test".to_owned(), patient(), tls, hosts.clone());
                 let everywhere = parcel(&["a@one.test", "b@two.test"], MAIL);
                 let done =
@@ -544,7 +544,8 @@ async fn a_certificate_that_does_not_do_is_told_by_its_name_date_or_issuer() {
         let dir = tempfile::tempdir().unwrap();
         let ca = dir.path().join("ca.pem");
         std::fs::write(&ca, pem(&certificate)).unwrap();
-        let tls = ClientTls::new(&mailkite::testing::tls::client_config(trusted.then_some(ca.as_path())).unwrap());
+        let tls =
+            ClientTls::new(&mailkite::testing::net::tls::client_config(trusted.then_some(ca.as_path())).unwrap());
         let dns = DnsServer::start().await;
         let resolver = Arc::new(Resolver::new(&[dns.address]).unwrap());
         let hosts = Hosts::new(&Outbound::default(), "mail.acme.test", resolver, Guard::default(), None);

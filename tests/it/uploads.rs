@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::config;
+use mailkite::testing::content::uploads::{RETENTION_DAYS, Upload, Uploads};
 use mailkite::testing::limits::Limits;
-use mailkite::testing::links::Links;
 use mailkite::testing::retention::{Retention, Swept};
-use mailkite::testing::store::objects::Objects;
-use mailkite::testing::uploads::{RETENTION_DAYS, Upload, Uploads};
+use mailkite::testing::secrets::signed_links::Links;
+use mailkite::testing::store::blobs::objects::Objects;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::support::process::{http_get, http_get_with};

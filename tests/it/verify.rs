@@ -7,11 +7,11 @@ use mail_auth::common::crypto::Ed25519Key;
 use mail_auth::common::headers::HeaderWriter;
 use mail_auth::dkim::DkimSigner;
 use mail_auth::dkim::generate::DkimKeyPair;
-use mailkite::testing::dns::{DnsError, Resolver};
 use mailkite::testing::inbound::verify::{Verification, Verifier};
 use mailkite::testing::mail::envelope::Peer;
 use mailkite::testing::mail::mime;
 use mailkite::testing::mail::trace::Verdict;
+use mailkite::testing::net::dns::{DnsError, Resolver};
 
 use crate::support::dns::DnsServer;
 

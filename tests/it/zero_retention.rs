@@ -8,8 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::retention::{Retention, Swept};
-use mailkite::testing::store::objects::Objects;
-use mailkite::testing::store::routes::Action;
+use mailkite::testing::store::blobs::objects::Objects;
+use mailkite::testing::store::webhooks::routes::Action;
 
 use super::support::process::Process;
 use super::support::receiver::{Receiver, Reply};

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::id::{MessageId, RouteId};
-use crate::store::deliveries::{NewDelivery, Progress};
-use crate::store::{self, Db, deliveries, messages, raws};
+use crate::store;
+use crate::store::messages::mail_data;
+use crate::store::webhooks::deliveries;
+use crate::store::webhooks::deliveries::{NewDelivery, Progress};
+use crate::store::{Db, messages};
 
 /// Domains that the mail is spread over; the server's seed makes them.
 pub(crate) const DOMAINS: u64 = 8;
@@ -122,7 +125,7 @@ fn store_one(tx: &rusqlite::Connection, number: u64, count: u64, now: Timestamp)
     let to = format!("{}@e{domain}.bench.test", draw.of(BOXES));
     let subject = subject(number, count, &mut draw);
     let text = format!("From: {from}\r\nTo: {to}\r\nSubject: {subject}\r\n\r\n{}", "An older mail. ".repeat(20));
-    let raw = raws::insert(tx, &raws::NewRaw::inline(text.as_bytes()), at)?;
+    let raw = mail_data::insert(tx, &mail_data::NewRaw::inline(text.as_bytes()), at)?;
     let message_id = format!("<{number}@mail.example>");
     let new = messages::NewMessage {
         public_id: MessageId::new(at),

@@ -17,8 +17,10 @@ use crate::bootstrap;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Log, LogFormat};
 use crate::id::MessageId;
-use crate::store::objects::Objects;
-use crate::store::{self, Db, messages, raws};
+use crate::store;
+use crate::store::blobs::objects::Objects;
+use crate::store::messages::mail_data;
+use crate::store::{Db, messages};
 
 /// Rows per transaction of the preload.
 const PRELOAD_STEP: u64 = 2_000;
@@ -173,7 +175,7 @@ fn preload_one(tx: &rusqlite::Connection, number: u64, count: u64, now: Timestam
     let age = 86_400_000_u64.saturating_mul(count - number) / count;
     let at = now.minus(std::time::Duration::from_millis(age));
     let text = format!("From: bench@bench.test\r\nSubject: stored {number}\r\n\r\n{}", "An older mail. ".repeat(100));
-    let raw_id = raws::insert(tx, &raws::NewRaw::inline(text.as_bytes()), at)?;
+    let raw_id = mail_data::insert(tx, &mail_data::NewRaw::inline(text.as_bytes()), at)?;
     let new = messages::NewMessage {
         public_id: MessageId::new(at),
         account_id: 1,
@@ -199,7 +201,7 @@ fn preload_one(tx: &rusqlite::Connection, number: u64, count: u64, now: Timestam
     };
     let (message, _) = messages::insert(tx, &new, at)?;
     let fingerprint = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).cast_signed();
-    store::recent::insert(tx, fingerprint, message, at)
+    store::messages::dedup::insert(tx, fingerprint, message, at)
 }
 
 /// The server's process.

@@ -21,7 +21,7 @@ use crate::app::{self, Bound};
 use crate::bootstrap;
 use crate::clock::Clock;
 use crate::config::{Config, Log, LogFormat};
-use crate::egress::{Policy, Target};
+use crate::net::egress::{Policy, Target};
 use crate::store;
 use receiver::Receiver;
 use screen::Screen;

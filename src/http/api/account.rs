@@ -19,7 +19,8 @@ use crate::http::extract::Path;
 use crate::id::KeyId;
 use crate::limits::{Kind, Stored};
 use crate::secrets::{self, token_hash};
-use crate::store::{domains, keys, messages};
+use crate::store::accounts::{domains, keys};
+use crate::store::messages;
 
 /// What a self-hosted account's plan is called.
 const PLAN: &str = "self-hosted";

@@ -7,10 +7,9 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::accounts::google::{GoogleError, Grant};
 use crate::accounts::{GoogleUser, Proof, Refusal, SignedIn, Verification};
 use crate::fair_semaphore::Crowded;
-use crate::google::{GoogleError, Grant};
-use crate::hex;
 use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::body::{Body, DONE, Done, Loose, Typed, missing, required, text};
@@ -19,11 +18,13 @@ use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
 use crate::http::pages::{notice, question};
 use crate::mail::address::Mailbox;
-use crate::passwords::{self, HashError};
 use crate::rate_limit::{Tries, Try};
+use crate::secrets::passwords;
+use crate::secrets::passwords::HashError;
 use crate::secrets::token_hash;
 use crate::store::accounts::Account;
-use crate::store::sessions;
+use crate::store::accounts::sessions;
+use data_encoding::HEXLOWER;
 
 /// The longest e-mail of an account.
 const MAX_EMAIL: usize = 254;
@@ -207,7 +208,7 @@ impl<'a> Attempt<'a> {
     /// One for an e-mail.
     async fn begin(app: &'a App, client: &Client, email: &str) -> Result<Self, ApiError> {
         // What is given as an e-mail may be long; its hash is not.
-        let email = hex::encode(&token_hash(email));
+        let email = HEXLOWER.encode(&token_hash(email));
         let mut pairs = vec![(&app.limits.logins_of_pair, format!("{} {email}", client.narrow_key()))];
         if client.claimed.is_some() {
             pairs.push((&app.limits.logins_by_proxy, format!("{} {email}", client.key())));

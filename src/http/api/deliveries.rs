@@ -18,13 +18,15 @@ use crate::http::memory::RequestMemory;
 use crate::http::streamed::{self, StreamedJson};
 use crate::id::DeliveryId;
 use crate::memory_budget::Reservation;
-use crate::store::attempts::{self, Attempt};
-use crate::store::deliveries::{self, DeliveryRow};
 use crate::store::messages;
-use crate::webhook::deliver::Webhooks;
-use crate::webhook::payload::Payload;
-use crate::webhook::replay::{BulkError, BulkResult, Item, Scope};
-use crate::webhook::retry_now::{Manual, Refused};
+use crate::store::webhooks::attempts;
+use crate::store::webhooks::attempts::Attempt;
+use crate::store::webhooks::deliveries;
+use crate::store::webhooks::deliveries::DeliveryRow;
+use crate::webhook::attempt::deliver::Webhooks;
+use crate::webhook::attempt::payload::Payload;
+use crate::webhook::manual::replay::{BulkError, BulkResult, Item, Scope};
+use crate::webhook::manual::retry_now::{Manual, Refused};
 
 /// Payloads in an answer that is made in one piece.
 const AT_ONCE: usize = 1 << 20;

@@ -14,9 +14,11 @@ use crate::http::auth::Caller;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::{Query, integer};
 use crate::id::DeliveryId;
-use crate::store::delivery_list::{self, Filter, Listed};
-use crate::store::{deliveries, domains};
-use crate::webhook::deliver::Webhooks;
+use crate::store::accounts::domains;
+use crate::store::webhooks::deliveries;
+use crate::store::webhooks::delivery_list;
+use crate::store::webhooks::delivery_list::{Filter, Listed};
+use crate::webhook::attempt::deliver::Webhooks;
 
 const DEFAULT_LIMIT: i64 = 100;
 const MAX_LIMIT: i64 = 200;

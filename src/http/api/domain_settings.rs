@@ -14,7 +14,7 @@ use crate::http::auth::Caller;
 use crate::http::body::{Body, DONE, Done, Loose};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
-use crate::store::domains;
+use crate::store::accounts::domains;
 
 /// Every sending event that can be opted in (contract 3.7).
 const EVENTS: [&str; 5] = ["email.sent", "email.bounced", "email.complained", "email.opened", "email.clicked"];

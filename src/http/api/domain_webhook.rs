@@ -19,8 +19,12 @@ use crate::http::extract::Path;
 use crate::id::RouteId;
 use crate::limits::Kind;
 use crate::secrets;
-use crate::store::routes::{self, Action, Change, NewRoute, RouteRow, SECRET_PURPOSE};
-use crate::store::{self, domains, domains::DomainRow, former_webhooks};
+use crate::store;
+use crate::store::accounts::domains;
+use crate::store::accounts::domains::DomainRow;
+use crate::store::webhooks::former_webhooks;
+use crate::store::webhooks::routes;
+use crate::store::webhooks::routes::{Action, Change, NewRoute, RouteRow, SECRET_PURPOSE};
 
 /// `PUT /api/domains/:id/webhook`
 #[derive(Deserialize, ToSchema)]

@@ -19,8 +19,10 @@ use crate::http::body::{Body, DONE, Done, Loose};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::mail::address::Domain;
-use crate::store::domains::{self, DomainRow, Flags};
-use crate::store::{self, routes};
+use crate::store;
+use crate::store::accounts::domains;
+use crate::store::accounts::domains::{DomainRow, Flags};
+use crate::store::webhooks::routes;
 
 /// A domain (contract 3.1).
 #[derive(Serialize, ToSchema)]

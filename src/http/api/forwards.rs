@@ -11,7 +11,7 @@ use crate::http::App;
 use crate::http::error::ApiError;
 use crate::http::extract::Query;
 use crate::http::pages::{notice, question};
-use crate::store::destinations::Answer;
+use crate::store::sending::destinations::Answer;
 
 /// The token of a link.
 #[derive(Deserialize, IntoParams)]

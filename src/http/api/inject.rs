@@ -17,7 +17,8 @@ use crate::inbound::inject::Injection;
 use crate::inbound::route::{Pattern, is_regex};
 use crate::mail::address::Mailbox;
 use crate::mail::mailbox_list::{NamedMailbox, parse_one};
-use crate::store::routes::{self, Action, RouteRow};
+use crate::store::webhooks::routes;
+use crate::store::webhooks::routes::{Action, RouteRow};
 
 /// What stands for the `*` of a match when no address is given.
 const STAR: &str = "route";
@@ -205,8 +206,10 @@ fn breadth(pattern: &str) -> u8 {
 async fn own_domain(app: &App, caller: &Caller, address: &Mailbox) -> Result<i64, ApiError> {
     let name = address.domain().as_str().to_owned();
     let account = caller.id();
-    let found =
-        app.db.read(move |connection| crate::store::domains::find_of_account(connection, account, &name)).await?;
+    let found = app
+        .db
+        .read(move |connection| crate::store::accounts::domains::find_of_account(connection, account, &name))
+        .await?;
     let domain = found.filter(|domain| domain.verified).ok_or_else(ApiError::not_found)?;
     caller.needs_domain(Some(domain.id)).map(|()| domain.id)
 }

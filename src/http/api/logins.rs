@@ -11,7 +11,7 @@ use crate::http::auth::Caller;
 use crate::http::body::{DONE, Done};
 use crate::http::error::ApiError;
 use crate::http::extract::Path;
-use crate::store::sessions;
+use crate::store::accounts::sessions;
 
 /// Where an account is signed in.
 #[derive(Serialize, ToSchema)]

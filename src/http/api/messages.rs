@@ -25,13 +25,18 @@ use crate::http::streamed::{self, LARGE, StreamedJson};
 use crate::id::MessageId;
 use crate::mail::mime::{Disposition, Part};
 use crate::retention::delete_message;
-use crate::signed_links::Links;
-use crate::store::deliveries::{self, Tally};
+use crate::secrets::signed_links::Links;
+use crate::store;
+use crate::store::accounts::domains;
+use crate::store::messages::attachments;
 use crate::store::messages::{self, Direction, Filter, MessageRow};
-use crate::store::recipients::{self, RecipientRow};
-use crate::store::submissions::{self, Submission};
-use crate::store::{self, attachments, domains};
-use crate::webhook::deliver::LINK_SECS;
+use crate::store::sending::outbound_details;
+use crate::store::sending::outbound_details::Submission;
+use crate::store::sending::recipients;
+use crate::store::sending::recipients::RecipientRow;
+use crate::store::webhooks::deliveries;
+use crate::store::webhooks::deliveries::Tally;
+use crate::webhook::attempt::deliver::LINK_SECS;
 
 const DEFAULT_LIMIT: i64 = 100;
 const MAX_LIMIT: i64 = 200;
@@ -264,7 +269,7 @@ pub(crate) async fn list(
 /// # Errors
 /// Storage trouble.
 pub(crate) fn beside(connection: &Connection, row: &MessageRow) -> store::Result<Option<Submission>> {
-    if row.outbound { submissions::find(connection, row.id) } else { Ok(None) }
+    if row.outbound { outbound_details::find(connection, row.id) } else { Ok(None) }
 }
 
 /// A message that the caller may see.

@@ -1,6 +1,7 @@
 //! The API: one file per resource.
 
 pub(crate) mod account;
+mod attachment_url;
 pub(crate) mod auth;
 pub(crate) mod deliveries;
 pub(crate) mod delivery_list;
@@ -8,7 +9,6 @@ pub(crate) mod domain_settings;
 pub(crate) mod domain_webhook;
 pub(crate) mod domains;
 pub(crate) mod forwards;
-mod given_file;
 pub(crate) mod inject;
 pub(crate) mod logins;
 pub(crate) mod messages;
@@ -18,8 +18,8 @@ pub(crate) mod route_match;
 pub(crate) mod routes;
 pub(crate) mod send;
 pub(crate) mod server;
-pub(crate) mod stubs;
 pub(crate) mod suppressions;
 pub(crate) mod templates;
 pub(crate) mod transmissions;
+pub(crate) mod unsupported;
 pub(crate) mod uploads;

@@ -20,9 +20,12 @@ use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
-use crate::store::deliveries::DeliveryRow;
-use crate::store::figures::{self, Steps};
-use crate::store::{self, delivery_list, domains};
+use crate::store;
+use crate::store::accounts::domains;
+use crate::store::accounts::stats;
+use crate::store::accounts::stats::Steps;
+use crate::store::webhooks::deliveries::DeliveryRow;
+use crate::store::webhooks::delivery_list;
 
 /// How long an answer serves.
 const SERVES: Duration = Duration::from_secs(2);
@@ -194,7 +197,7 @@ fn gather(
     steps: Steps,
     pause: impl Fn(&str) -> Option<Timestamp>,
 ) -> store::Result<Overview> {
-    let counts = figures::count(connection, account, steps)?;
+    let counts = stats::count(connection, account, steps)?;
     let mut totals = Totals::default();
     let mut bounced = 0;
     let mut buckets = Vec::with_capacity(steps.count);
@@ -214,7 +217,7 @@ fn gather(
         buckets.push(bucket);
     }
     let ended = totals.delivered + totals.failed;
-    let sample = figures::sample(connection, account, steps.from)?;
+    let sample = stats::sample(connection, account, steps.from)?;
     let mut endpoints = endpoints(connection, &sample)?;
     for endpoint in &mut endpoints {
         endpoint.paused_until = pause(&endpoint.url);
@@ -230,7 +233,7 @@ fn gather(
         buckets,
         success_rate: (ended > 0).then(|| totals.delivered as f64 / ended as f64),
         latency_ms: latency(&sample),
-        queue: figures::waiting(connection, account)?.into(),
+        queue: stats::waiting(connection, account)?.into(),
         attention: attention(&endpoints, totals, bounced, &unverified),
         totals,
         endpoints,

@@ -15,9 +15,11 @@ use crate::http::body::{Body, Loose};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::{Path, Query, integer};
 use crate::inbound::route::Pattern;
-use crate::store::routes::Action;
-use crate::store::{self, candidates, deliveries};
-use crate::webhook::replay::{BULK_MAX, Scope};
+use crate::store;
+use crate::store::messages::replay_candidates;
+use crate::store::webhooks::deliveries;
+use crate::store::webhooks::routes::Action;
+use crate::webhook::manual::replay::{BULK_MAX, Scope};
 
 const DEFAULT_LIMIT: i64 = 50;
 const MAX_LIMIT: i64 = 100;
@@ -64,7 +66,7 @@ pub(crate) async fn candidates(
     if route.action != Action::Webhook {
         return Err(Code::RouteAction.into());
     }
-    let asked = candidates::Query {
+    let asked = replay_candidates::Query {
         account: caller.id(),
         domain: route.domain_id,
         route: route.public_id,
@@ -76,8 +78,8 @@ pub(crate) async fn candidates(
         // A stored match that this version cannot read covers nothing.
         let pattern = Pattern::parse(&route.match_pattern).ok();
         let covers = |address: &str| pattern.as_ref().is_some_and(|pattern| pattern.matches(address));
-        let step = candidates::list(connection, &asked, covers)?;
-        let view = |one: candidates::Candidate| {
+        let step = replay_candidates::list(connection, &asked, covers)?;
+        let view = |one: replay_candidates::Candidate| {
             let tally = deliveries::tally(connection, one.message.id)?;
             Ok(CandidateView {
                 row: MessageView::new(&one.message, None, tally, &user),

@@ -11,8 +11,9 @@ use crate::http::auth::Caller;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
 use crate::mail::address::Mailbox;
-use crate::store::routes::Action;
-use crate::store::{domains, routes};
+use crate::store::accounts::domains;
+use crate::store::webhooks::routes;
+use crate::store::webhooks::routes::Action;
 
 /// The address.
 #[derive(Deserialize, IntoParams)]

@@ -12,7 +12,6 @@ use utoipa::ToSchema;
 use super::account::RotatedSecret;
 use crate::accounts::BOTH_SIGN;
 use crate::clock::Timestamp;
-use crate::egress::{Policy, Target};
 use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::body::{Body, DONE, Done, Loose};
@@ -23,9 +22,14 @@ use crate::inbound::directory::RegexTurn;
 use crate::inbound::route::{Pattern, is_regex};
 use crate::limits::Kind;
 use crate::mail::address::{Domain, Mailbox};
+use crate::net::egress::{Policy, Target};
 use crate::secrets;
-use crate::store::routes::{self, Action, Change, NewRoute, OnAuthFail, RouteRow, SECRET_PURPOSE};
-use crate::store::{self, destinations, domains, former_webhooks};
+use crate::store;
+use crate::store::accounts::domains;
+use crate::store::sending::destinations;
+use crate::store::webhooks::former_webhooks;
+use crate::store::webhooks::routes;
+use crate::store::webhooks::routes::{Action, Change, NewRoute, OnAuthFail, RouteRow, SECRET_PURPOSE};
 
 /// A route (contract 4.3).
 #[derive(Serialize, ToSchema)]

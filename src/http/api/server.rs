@@ -9,12 +9,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
-use crate::data_dir::DataDir;
 use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::error::ApiError;
-use crate::store::{self, figures};
-use crate::tls::CertificateFacts;
+use crate::net::tls::CertificateFacts;
+use crate::process::data_dir::DataDir;
+use crate::store;
+use crate::store::accounts::stats;
 
 /// What the server is and how it stands.
 #[derive(Serialize, ToSchema)]
@@ -50,8 +51,8 @@ pub(crate) struct QueueView {
     oldest_at: Option<Timestamp>,
 }
 
-impl From<figures::Waiting> for QueueView {
-    fn from(waiting: figures::Waiting) -> Self {
+impl From<stats::Waiting> for QueueView {
+    fn from(waiting: stats::Waiting) -> Self {
         Self { webhooks: waiting.webhooks, outbound: waiting.outbound, oldest_at: waiting.oldest_at }
     }
 }
@@ -103,7 +104,7 @@ impl From<CertificateFacts> for CertificateView {
 pub(crate) async fn facts(State(app): State<App>, caller: Caller) -> Result<Json<ServerView>, ApiError> {
     caller.needs_account()?;
     let account = caller.id();
-    let waiting = app.db.read(move |connection| figures::waiting(connection, account)).await?;
+    let waiting = app.db.read(move |connection| stats::waiting(connection, account)).await?;
     let now = app.clock.now();
     let addresses = |all: &[SocketAddr]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
     let config = &app.config;

@@ -16,8 +16,10 @@ use crate::http::error::{ApiError, Code};
 use crate::http::extract::{Path, Query, integer};
 use crate::limits::Kind;
 use crate::mail::address::Mailbox;
-use crate::store::blocked::{self, BlockedSender};
-use crate::store::suppressions::{self, Suppression};
+use crate::store::sending::suppressions;
+use crate::store::sending::suppressions::Suppression;
+use crate::store::webhooks::blocked_senders;
+use crate::store::webhooks::blocked_senders::BlockedSender;
 
 const MAX_LIMIT: i64 = 1_000;
 const MAX_NOTE_CHARS: usize = 500;
@@ -176,7 +178,7 @@ pub(crate) async fn remove(
 /// `GET /api/blocked-senders`
 pub(crate) async fn list_blocked(State(app): State<App>, caller: Caller) -> Result<Json<Vec<BlockedView>>, ApiError> {
     caller.needs_account()?;
-    let rows = app.db.read(move |connection| blocked::list(connection, caller.id())).await?;
+    let rows = app.db.read(move |connection| blocked_senders::list(connection, caller.id())).await?;
     Ok(Json(rows.into_iter().map(Into::into).collect()))
 }
 
@@ -191,11 +193,11 @@ pub(crate) async fn block(
     let email = address(fields.email)?;
     let (now, limits) = (app.clock.now(), Arc::clone(&app.account_limits));
     let put = app.db.write(move |tx| {
-        let known = blocked::find(tx, caller.id(), &email)?;
+        let known = blocked_senders::find(tx, caller.id(), &email)?;
         let new = known.is_none();
         if new {
             limits.admit(tx, caller.id(), Kind::BlockedSenders)?;
-            blocked::insert(tx, caller.id(), &email, now)?;
+            blocked_senders::insert(tx, caller.id(), &email, now)?;
         }
         Ok((known.unwrap_or(BlockedSender { email, created_at: now }), new))
     });
@@ -211,6 +213,6 @@ pub(crate) async fn unblock(
 ) -> Result<Json<Done>, ApiError> {
     caller.needs_account()?;
     let email = normalized(&email).unwrap_or(email);
-    app.db.write_removal(move |tx| blocked::delete(tx, caller.id(), &email)).await?;
+    app.db.write_removal(move |tx| blocked_senders::delete(tx, caller.id(), &email)).await?;
     Ok(DONE)
 }

@@ -17,8 +17,9 @@ use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::TemplateId;
 use crate::limits::Kind;
-use crate::outbound::template::{BUILT_IN, BuiltIn, find_built_in};
-use crate::store::templates::{self, TemplateContent, TemplateRow};
+use crate::outbound::message::template::{BUILT_IN, BuiltIn, find_built_in};
+use crate::store::sending::templates;
+use crate::store::sending::templates::{TemplateContent, TemplateRow};
 
 const MAX_NAME_CHARS: usize = 200;
 const MAX_SUBJECT_CHARS: usize = 998;

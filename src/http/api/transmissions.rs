@@ -13,8 +13,11 @@ use crate::http::auth::Caller;
 use crate::http::error::ApiError;
 use crate::http::extract::Path;
 use crate::id::{MessageId, RouteId};
-use crate::store::dispatches::{self, DispatchRow};
-use crate::store::{self, pauses, recipients};
+use crate::store;
+use crate::store::jobs::lane_pauses;
+use crate::store::sending::dispatches;
+use crate::store::sending::dispatches::DispatchRow;
+use crate::store::sending::recipients;
 
 /// What of a message goes to one destination.
 #[derive(Serialize, ToSchema)]
@@ -64,7 +67,7 @@ pub(crate) async fn list(
 fn view(connection: &Connection, dispatch: DispatchRow, now: Timestamp) -> store::Result<TransmissionView> {
     let recipients = recipients::list(connection, dispatch.id)?;
     let (paused_until, pause_reason) =
-        pauses::of_dispatch(connection, dispatch.id, now)?.map(|pause| (pause.until, pause.reason)).unzip();
+        lane_pauses::of_dispatch(connection, dispatch.id, now)?.map(|pause| (pause.until, pause.reason)).unzip();
     Ok(TransmissionView {
         recipients: recipients.into_iter().map(RecipientView::from).collect(),
         route_id: dispatch.route_id,

@@ -8,15 +8,16 @@ use axum::http::header::CONTENT_TYPE;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::given_file::{self, Base64File, FileFault, MAX_BYTES, Together};
-use crate::egress::Fetched;
+use super::attachment_url;
+use super::attachment_url::{Base64File, FileFault, MAX_BYTES, Together};
+use crate::content::uploads::RETENTION_DAYS;
 use crate::http::App;
 use crate::http::auth::Caller;
 use crate::http::body::{self, LargeBody, Loose};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
 use crate::http::memory::RequestMemory;
-use crate::uploads::RETENTION_DAYS;
+use crate::net::egress::Fetched;
 
 const MAX_NAME_CHARS: usize = 255;
 const DEFAULT_NAME: &str = "file";
@@ -152,8 +153,8 @@ async fn from_json(app: &App, memory: RequestMemory, body: LargeBody) -> Result<
         }
         (Some(url), None) => {
             let together = Together::new(memory, 0);
-            let located = given_file::locate(app, url, &together).await.map_err(|error| fault(error, "url"))?;
-            given_file::load(app, located, &together).await.map_err(|error| fault(error, "url"))?
+            let located = attachment_url::locate(app, url, &together).await.map_err(|error| fault(error, "url"))?;
+            attachment_url::load(app, located, &together).await.map_err(|error| fault(error, "url"))?
         }
     };
     Ok(File {

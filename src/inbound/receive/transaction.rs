@@ -12,12 +12,14 @@ use crate::jobs::{self, Jobs, Left};
 use crate::limits::{Kind, Limits};
 use crate::outbound::Outbound;
 use crate::outbound::forward::{Forward, MAX_RECEIVED, share_copies};
-use crate::store::objects::Objects;
-use crate::store::raws::NewRaw;
-use crate::store::removal::Reason;
-use crate::store::routes::Action;
-use crate::store::{self, messages, raws};
-use crate::webhook::first_attempt_cache::Fresh;
+use crate::store;
+use crate::store::blobs::objects::Objects;
+use crate::store::messages;
+use crate::store::messages::mail_data;
+use crate::store::messages::mail_data::NewRaw;
+use crate::store::messages::removals::Reason;
+use crate::store::webhooks::routes::Action;
+use crate::webhook::attempt::first_attempt_cache::Fresh;
 
 /// What the commit left behind for one recipient.
 pub(super) struct Stored {
@@ -72,32 +74,33 @@ pub(super) fn store_all(
         if plan.is_dropped() {
             let named = next_id.take();
             // Nobody was told any other id.
-            named.iter().try_for_each(|id| store::removal::note(tx, id, Reason::Rule, now))?;
+            named.iter().try_for_each(|id| store::messages::removals::note(tx, id, Reason::Rule, now))?;
             let id = named.unwrap_or_else(|| MessageId::new(now));
             stored.push(Stored::nothing(id.to_string(), to));
             continue;
         }
         let mut raw_id = || match raw_row {
             Some(id) => Ok(id),
-            None => raws::insert(tx, raw, now).map(|id| *raw_row.insert(id)),
+            None => mail_data::insert(tx, raw, now).map(|id| *raw_row.insert(id)),
         };
         // Asked here, not at RCPT: once the account was told that nothing is stored, nothing is.
         if let Some(domain) = plan.recipient.domain
-            && store::domains::is_zero_retention(tx, domain)?
+            && store::accounts::domains::is_zero_retention(tx, domain)?
         {
             let id = next_id.take().unwrap_or_else(|| MessageId::new(now));
             let jobs = zero_retention::store(tx, ways, &id, common, &plan, raw_id, now)?;
             if jobs.is_empty() {
-                store::removal::note(tx, &id, Reason::Rule, now)?;
+                store::messages::removals::note(tx, &id, Reason::Rule, now)?;
             }
             let kept = if jobs.is_empty() { Kept::Nothing } else { Kept::Passing };
             stored.push(Stored { id: id.to_string(), to, jobs, kept, fresh: Vec::new() });
             continue;
         }
-        let window = if common.undated { store::recent::UNDATED_WINDOW } else { store::recent::WINDOW };
+        let window =
+            if common.undated { store::messages::dedup::UNDATED_WINDOW } else { store::messages::dedup::WINDOW };
         let (mail_from, size) = (common.mail_from.as_str(), common.size);
-        let original = store::recent::Original { mail_from, to_addr: &to, size, window };
-        if let Some(id) = store::recent::find(tx, ways.objects, plan.fingerprint, original, now)? {
+        let original = store::messages::dedup::Original { mail_from, to_addr: &to, size, window };
+        if let Some(id) = store::messages::dedup::find(tx, ways.objects, plan.fingerprint, original, now)? {
             stored.push(Stored::nothing(id, to));
             continue;
         }
@@ -121,7 +124,7 @@ fn store_one(
 ) -> store::Result<Stored> {
     let (account, domain) = (plan.recipient.account, plan.recipient.domain);
     ways.limits.admit_mail(tx, account)?;
-    let blocked = store::blocked::is_blocked(tx, account, &common.from_addr)?;
+    let blocked = store::webhooks::blocked_senders::is_blocked(tx, account, &common.from_addr)?;
     let new = messages::NewMessage {
         public_id: id.clone(),
         account_id: account,
@@ -146,9 +149,9 @@ fn store_one(
         raw_id,
     };
     let (row, received_at) = messages::insert(tx, &new, now)?;
-    store::limits::add_deliveries(tx, account, row, plan.runs)?;
-    store::recent::insert(tx, plan.fingerprint, row, now)?;
-    store::attachments::insert_all(tx, row, &common.parts)?;
+    store::accounts::limits::add_deliveries(tx, account, row, plan.runs)?;
+    store::messages::dedup::insert(tx, plan.fingerprint, row, now)?;
+    store::messages::attachments::insert_all(tx, row, &common.parts)?;
     let kept = Kept::Message { account, domain, row };
     let mut stored = Stored { id: id.to_string(), to, jobs: Vec::new(), kept, fresh: Vec::new() };
     if blocked {
@@ -158,14 +161,14 @@ fn store_one(
     let message = Arc::new(new.into_row(row, received_at));
     for route in &plan.routes {
         let (Some(url), Some(flow)) = (&route.row.destination, &route.flow) else { continue };
-        let delivery = store::deliveries::NewDelivery {
+        let delivery = store::webhooks::deliveries::NewDelivery {
             account_id: account,
             message: row,
             message_id: &id,
             route_id: &route.row.public_id,
             url,
         };
-        let delivery = store::deliveries::insert_received(tx, &delivery, now)?;
+        let delivery = store::webhooks::deliveries::insert_received(tx, &delivery, now)?;
         let left = ways.jobs.leave(tx, flow, jobs::Kind::Webhook, delivery.id, now)?;
         if left.is_claimed() {
             let version = plan.recipient.routes_version;

@@ -10,9 +10,11 @@ use super::{Common, Plan};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::jobs::{Kind, Left};
-use crate::store::passing::NewPassing;
-use crate::store::{self, passing};
-use crate::webhook::{self, zero_retention::Told};
+use crate::store;
+use crate::store::webhooks::zero_retention;
+use crate::store::webhooks::zero_retention::NewPassing;
+use crate::webhook;
+use crate::webhook::attempt::zero_retention::Told;
 
 /// One row and job for each webhook route that the recipient reaches; returns their jobs. `raw_id` stores the raw copy
 /// if nobody did yet.
@@ -28,7 +30,7 @@ pub(super) fn store(
     let account_id = plan.recipient.account;
     let mut left = Vec::new();
     ways.limits.admit_mail(tx, account_id)?;
-    if store::blocked::is_blocked(tx, account_id, &common.from_addr)? {
+    if store::webhooks::blocked_senders::is_blocked(tx, account_id, &common.from_addr)? {
         return Ok(left);
     }
     if forwards(common, plan).next().is_some() {
@@ -50,7 +52,7 @@ pub(super) fn store(
     for route in &plan.routes {
         let Some(flow) = &route.flow else { continue };
         let new = NewPassing { account_id, route_id: &route.row.public_id, event: &event, raw_id: raw_id()? };
-        let row = passing::insert(tx, new, now)?;
+        let row = zero_retention::insert(tx, new, now)?;
         left.push(ways.jobs.leave(tx, &webhook::zero_retention_flow(flow), Kind::Passing, row, now)?);
     }
     Ok(left)

@@ -14,7 +14,7 @@ use mail_auth::{Error, ResolverCache, Txt};
 
 use super::keys::Key;
 use super::policy;
-use crate::dns::{DnsError, Resolver};
+use crate::net::dns::{DnsError, Resolver};
 
 /// RFC 9989 §4.10: of a name with more labels the walk goes on with seven.
 const MOST_LABELS: usize = 7;

@@ -10,8 +10,8 @@ use tokio_rustls::TlsConnector;
 
 use super::extensions::Offers;
 use super::{Fault, GREETING, Opening, Session};
+use crate::net::tls;
 use crate::outbound::{Host, TlsRule};
-use crate::tls;
 
 impl Session {
     pub(super) async fn begin(&mut self, host: &Host, opening: &Opening<'_>) -> Result<(), Fault> {

@@ -1,6 +1,7 @@
 //! Replies of a remote host (RFC 5321 §4.2), made printable.
 
-use crate::outbound::refusal::{self, Speaker, Stage};
+use crate::outbound::queue::refusal;
+use crate::outbound::queue::refusal::{Speaker, Stage};
 use crate::outbound::{Outcome, Verdict};
 
 const MAX_DIAGNOSTIC: usize = 1_000;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::extensions::is_international;
 use super::{Fault, Reply, Session};
 use crate::mail::address::Mailbox;
-use crate::outbound::refusal::Stage;
+use crate::outbound::queue::refusal::Stage;
 use crate::outbound::{Outcome, Parcel};
 
 /// Octets written at a time.

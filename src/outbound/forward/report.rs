@@ -10,9 +10,11 @@ use crate::clock::Timestamp;
 use crate::jobs::Left;
 use crate::mail::address::Mailbox;
 use crate::mail::report::RecipientStatus;
-use crate::outbound::dsn::{DeliveryReport, FailedRecipient, UNKNOWN_STATUS};
-use crate::store::forward_marks::Marked;
-use crate::store::{self, accounts, forward_marks};
+use crate::outbound::reports::dsn::{DeliveryReport, FailedRecipient, UNKNOWN_STATUS};
+use crate::store;
+use crate::store::accounts;
+use crate::store::sending::forward_marks;
+use crate::store::sending::forward_marks::Marked;
 
 /// A report of a failure at one of our SRS addresses.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::Connection;
 use crate::outbound::client::Session;
-use crate::outbound::hosts::{IdlePermit, Permit};
+use crate::outbound::queue::hosts::{IdlePermit, Permit};
 use crate::outbound::{Host, TlsRule};
 
 /// Sessions of one host that wait.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::outbound::client::{Ended, Fault, Transcript};
-use crate::outbound::hosts::Denied;
-use crate::outbound::refusal;
+use crate::outbound::queue::hosts::Denied;
+use crate::outbound::queue::refusal;
 use crate::outbound::{Host, Outcome, Parcel, Receipt, Transmitted, Unroutable, Verdict};
 
 /// See the head of this file.

@@ -11,7 +11,7 @@ use super::pool::Key;
 use super::progress::Progress;
 use super::{Access, Connection, Transport};
 use crate::outbound::Host;
-use crate::outbound::hosts::Permit;
+use crate::outbound::queue::hosts::Permit;
 
 /// How long an address has to answer before the next is tried beside it. Mail is in less of a hurry than a browser: half
 /// a second more does no harm, and two connections where one would do are a nuisance.

@@ -10,14 +10,16 @@ use crate::mail::envelope::Envelope;
 use crate::mail::mime::Irreparable;
 use crate::mail::reply::Reply;
 use crate::metrics::Counter;
-use crate::outbound::sender::Refusal;
-use crate::outbound::smtp_submission::{self, HandInError};
+use crate::outbound::submit::sender::Refusal;
+use crate::outbound::submit::smtp_submission;
+use crate::outbound::submit::smtp_submission::HandInError;
 use crate::rate_limit::address_key;
 use crate::secrets::token_hash;
 use crate::smtp_server::phase::Phase;
 use crate::store;
-use crate::store::keys::{self, KeyHolder};
-use crate::store::objects::MailData;
+use crate::store::accounts::keys;
+use crate::store::accounts::keys::KeyHolder;
+use crate::store::blobs::objects::MailData;
 
 /// Bad keys of one session (contract 8.6).
 const MAX_FAILED: usize = 3;

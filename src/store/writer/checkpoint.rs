@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
 
-use crate::store::mark;
+use super::mark;
 
 /// The size at which the WAL is moved, where there is room …
 pub(super) const MARK_MAX: u64 = 64 << 20;

@@ -8,8 +8,8 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use super::Event;
+use super::mark::Keeper;
 use super::sync::Listener;
-use crate::store::mark::Keeper;
 
 /// What is counted of the writer, and when it last did what.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! What shares a commit, and what waits for which fsync.
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
+use super::mark::Evidence;
 use super::*;
-use crate::store::mark::Evidence;
 use crate::store::migrate;
 
 fn writer(dir: &tempfile::TempDir) -> Writer {

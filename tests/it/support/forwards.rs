@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use mailkite::testing::bootstrap;
 use mailkite::testing::clock::Clock;
 use mailkite::testing::config::Config;
-use mailkite::testing::dns::Resolver;
 use mailkite::testing::inbound::verify::{Verification, Verifier};
 use mailkite::testing::mail::envelope::Peer;
 use mailkite::testing::mail::mime;
+use mailkite::testing::net::dns::Resolver;
 use mailkite::testing::secrets::{self, token_hash};
-use mailkite::testing::setup;
+use mailkite::testing::store::accounts::keys;
 use mailkite::testing::store::accounts::{self, NewAccount};
-use mailkite::testing::store::keys;
 use serde_json::{Value, json};
 
 use super::api::Api;
@@ -104,7 +104,7 @@ impl House {
             .write(move |tx, secrets, now| {
                 let email = format!("owner@{domain}");
                 let account = accounts::insert(tx, NewAccount { email, email_verified, ..Default::default() }, now)?;
-                setup::verified_domain(tx, account.id, domain, now)?;
+                bootstrap::verified_domain(tx, account.id, domain, now)?;
                 let key = secrets::new_api_key();
                 keys::insert(tx, account.id, &token_hash(&key), &secrets.seal(keys::PURPOSE, key.as_bytes()), now)?;
                 Ok(key)

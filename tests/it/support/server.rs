@@ -9,19 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mailkite::testing::accounts::Accounts;
-use mailkite::testing::activity::Activity;
 use mailkite::testing::app::{self, StartError};
+use mailkite::testing::bootstrap;
 use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::config::{Config, Smarthost, SmarthostSecurity};
 use mailkite::testing::domain::Domains;
+use mailkite::testing::event_bus::Activity;
 use mailkite::testing::id::RouteId;
 use mailkite::testing::jobs::Jobs;
 use mailkite::testing::secrets::Secrets;
-use mailkite::testing::setup;
-use mailkite::testing::store::domains::DomainRow;
-use mailkite::testing::store::routes::{Action, NewRoute, SECRET_PURPOSE};
+use mailkite::testing::store::accounts::domains::DomainRow;
+use mailkite::testing::store::webhooks::routes::{Action, NewRoute, SECRET_PURPOSE};
 use mailkite::testing::store::{self, Db};
-use mailkite::testing::webhook::deliver::Webhooks;
+use mailkite::testing::webhook::attempt::deliver::Webhooks;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use tempfile::TempDir;
 use tokio::sync::broadcast;
@@ -166,7 +166,7 @@ impl Server {
             is_domain_webhook: false,
             secret_sealed: None,
         };
-        let (route, secret) = self.write(|tx, secrets, now| setup::webhook_route(tx, secrets, new, now)).await;
+        let (route, secret) = self.write(|tx, secrets, now| bootstrap::webhook_route(tx, secrets, new, now)).await;
         Hook { route, secret, url: url.to_owned() }
     }
 
@@ -182,7 +182,7 @@ impl Server {
             is_domain_webhook: false,
             secret_sealed: None,
         };
-        self.write(move |tx, _, now| store::routes::insert(tx, &new, now)).await
+        self.write(move |tx, _, now| store::webhooks::routes::insert(tx, &new, now)).await
     }
 
     /// Another account with this verified domain, and the webhook of all of it.
@@ -198,8 +198,8 @@ impl Server {
                 },
                 now,
             )?;
-            let domain = setup::verified_domain(tx, account.id, domain, now)?;
-            let (route, secret) = setup::domain_webhook(tx, secrets, &domain, &url, now)?;
+            let domain = bootstrap::verified_domain(tx, account.id, domain, now)?;
+            let (route, secret) = bootstrap::domain_webhook(tx, secrets, &domain, &url, now)?;
             Ok(Hook { route, secret, url })
         })
         .await
@@ -211,7 +211,7 @@ impl Server {
         self.write(move |tx, secrets, now| {
             let fresh = mailkite::testing::secrets::new_webhook_secret();
             let sealed = secrets.seal(SECRET_PURPOSE, fresh.as_bytes());
-            store::routes::rotate_secret(tx, &route, &sealed, now.plus(Duration::from_secs(86_400)), now)?;
+            store::webhooks::routes::rotate_secret(tx, &route, &sealed, now.plus(Duration::from_secs(86_400)), now)?;
             Ok(fresh)
         })
         .await
@@ -219,24 +219,26 @@ impl Server {
 
     /// The owner's API key.
     pub(crate) async fn api_key(&self) -> String {
-        self.write(|tx, secrets, now| Ok(mailkite::testing::setup::owner(tx, secrets, "owner@mailkite.test", now)?.1))
-            .await
+        self.write(|tx, secrets, now| {
+            Ok(mailkite::testing::bootstrap::owner(tx, secrets, "owner@mailkite.test", now)?.1)
+        })
+        .await
     }
 
     /// A token of a session of the owner's.
     pub(crate) async fn owner_session(&self) -> String {
         self.write(|tx, secrets, now| {
             let account = store::accounts::find_owner(tx)?.unwrap();
-            let (token, claims) =
-                mailkite::testing::session::Tokens::new(&secrets.session_key()).issue(&account.public_id, now);
-            let session = store::sessions::NewSession {
+            let (token, claims) = mailkite::testing::secrets::session_tokens::Tokens::new(&secrets.session_key())
+                .issue(&account.public_id, now);
+            let session = store::accounts::sessions::NewSession {
                 jti: claims.jti,
                 account: account.id,
                 client_address: "192.0.2.1".to_owned(),
                 user_agent: String::new(),
                 expires_at: Timestamp::from_millis(claims.exp * 1000),
             };
-            store::sessions::insert(tx, &session, 0, now)?;
+            store::accounts::sessions::insert(tx, &session, 0, now)?;
             Ok(token)
         })
         .await
@@ -422,7 +424,7 @@ fn nobodys(now: Timestamp) -> DomainRow {
         account_id: 0,
         name,
         verified: false,
-        flags: store::domains::Flags::default(),
+        flags: store::accounts::domains::Flags::default(),
         zero_retention: false,
         retention_days: None,
         tracking_webhook_url: None,
@@ -436,9 +438,9 @@ fn nobodys(now: Timestamp) -> DomainRow {
 async fn seed(db: &Db, secrets: &Arc<Secrets>, now: Timestamp) -> DomainRow {
     let secrets = Arc::clone(secrets);
     let seeded = db.write(move |tx| {
-        let (owner, _key) = setup::owner(tx, &secrets, "owner@inbox.invalid", now)?;
-        store::domains::insert(tx, owner.id, "pending.test", false, now)?;
-        setup::verified_domain(tx, owner.id, "inbox.test", now)
+        let (owner, _key) = bootstrap::owner(tx, &secrets, "owner@inbox.invalid", now)?;
+        store::accounts::domains::insert(tx, owner.id, "pending.test", false, now)?;
+        bootstrap::verified_domain(tx, owner.id, "inbox.test", now)
     });
     let inbox = seeded.await.unwrap();
     db.directory_changed();

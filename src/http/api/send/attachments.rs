@@ -7,13 +7,14 @@ use futures_util::future::try_join_all;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use crate::content::uploads::given_name;
 use crate::http::App;
-use crate::http::api::given_file::{self, Base64File, FileFault, Located, MAX_BYTES, Together};
+use crate::http::api::attachment_url;
+use crate::http::api::attachment_url::{Base64File, FileFault, Located, MAX_BYTES, Together};
 use crate::http::body::Loose;
 use crate::http::error::{ApiError, Code};
 use crate::http::memory::RequestMemory;
-use crate::outbound::compose::Attachment;
-use crate::uploads::given_name;
+use crate::outbound::message::compose::Attachment;
 
 const MAX_NAME_CHARS: usize = 255;
 /// All files of one message together; the answer comes within 15 s (contract 8.1).
@@ -96,7 +97,7 @@ pub(crate) fn check(app: &App, given: Loose<Vec<AttachmentFields>>) -> Result<Ve
         let content = entry.content.filter(|content| url.is_none() || !content.is_empty());
         let source = match (url, content) {
             (Some(url), None) => {
-                given_file::check_url(app, &url).map_err(|error| fault(error, &filename))?;
+                attachment_url::check_url(app, &url).map_err(|error| fault(error, &filename))?;
                 Source::Url(url)
             }
             (None, Some(Base64File(decoded))) => {
@@ -151,7 +152,7 @@ pub(crate) async fn load(
         return Err(too_large());
     }
     // Each text stands in quoted-printable beside itself.
-    memory.hold_exactly(given_file::written(files) + 3 * texts).await?;
+    memory.hold_exactly(attachment_url::written(files) + 3 * texts).await?;
     Ok(loaded)
 }
 
@@ -173,7 +174,7 @@ impl Wanted {
         let source = match source {
             Source::Bytes(content) => FoundSource::Bytes(content),
             Source::Url(url) => {
-                let located = given_file::locate(app, url, together).await;
+                let located = attachment_url::locate(app, url, together).await;
                 FoundSource::File(located.map_err(|error| fault(error, &filename))?)
             }
         };
@@ -188,7 +189,7 @@ impl Found {
             FoundSource::Bytes(content) => return Ok(Attachment { filename, content_type, content }),
             FoundSource::File(located) => located,
         };
-        let fetched = given_file::load(app, located, together).await.map_err(|error| fault(error, &filename))?;
+        let fetched = attachment_url::load(app, located, together).await.map_err(|error| fault(error, &filename))?;
         let content_type = content_type.or(fetched.content_type);
         Ok(Attachment { filename, content_type, content: fetched.bytes.into() })
     }

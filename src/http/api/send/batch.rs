@@ -17,10 +17,10 @@ use crate::http::error::{ApiError, Code};
 use crate::http::idempotency::{self, Begun};
 use crate::http::memory::RequestMemory;
 use crate::mail::mailbox_list::NamedMailbox;
-use crate::outbound::compose::Attachment;
-use crate::outbound::draft::{Draft, DraftError};
-use crate::outbound::sender::Sender;
+use crate::outbound::message::compose::Attachment;
 use crate::outbound::submit::Outgoing;
+use crate::outbound::submit::draft::{Draft, DraftError};
+use crate::outbound::submit::sender::Sender;
 
 const MAX_ENTRIES: usize = 50;
 

@@ -12,9 +12,10 @@ use crate::http::body::{Loose, Members, Texts};
 use crate::http::error::{ApiError, Code};
 use crate::mail::mailbox_list::{MailboxListError, NamedMailbox, parse_list, parse_one};
 use crate::mail::mime;
-use crate::outbound::custom_headers;
-use crate::outbound::send_at::{self, BadSchedule};
-use crate::outbound::template::MergeData;
+use crate::outbound::message::custom_headers;
+use crate::outbound::message::template::MergeData;
+use crate::outbound::submit::send_at;
+use crate::outbound::submit::send_at::BadSchedule;
 
 /// To, Cc and Bcc of one message (contract 1.9).
 pub(crate) const MAX_RECIPIENTS: usize = 50;

@@ -10,7 +10,7 @@ use crate::http::auth::Caller;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::ScheduledId;
-use crate::outbound::scheduled::NotCanceled;
+use crate::outbound::submit::scheduled::NotCanceled;
 
 /// `DELETE /v1/scheduled/:id`
 #[derive(Serialize, ToSchema)]

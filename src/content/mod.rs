@@ -1,0 +1,142 @@
+//! What a stored message says: read from its raw copy while that lives, from what was kept of it afterwards.
+//!
+//! Bytes are stored once: text and html are not columns but are parsed from the raw copy whenever they are asked
+//! for. When the raw copy goes after seven days, [`condense`] keeps what the API still shows.
+
+pub(crate) mod uploads;
+
+use bytes::Bytes;
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+
+use crate::mail::mime::{self, Headers, PlacedText};
+use crate::store::blobs::objects::{Damage, Objects};
+use crate::store::messages::MessageRow;
+use crate::store::messages::mail_data;
+use crate::store::messages::mail_data::RawRow;
+use crate::store::{self, Error};
+
+const ZSTD_LEVEL: i32 = 3;
+/// Text, html and headers of a message of the largest size, twice over.
+const KEPT_MAX: usize = 128 * 1024 * 1024;
+
+/// The readable parts of a message.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Readable {
+    /// The plain text body.
+    pub(crate) text: Option<String>,
+    /// The HTML body.
+    pub(crate) html: Option<String>,
+}
+
+/// The readable parts of a message for those who need not hold them whole.
+#[derive(Debug)]
+pub(crate) enum Texts {
+    /// Decoded.
+    Decoded(Readable),
+    /// Where they stand in the mail data: the plain text body and the HTML body.
+    Placed(Option<PlacedText>, Option<PlacedText>),
+}
+
+/// What is kept once the raw copy is gone.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    readable: Readable,
+    headers: String,
+}
+
+/// Where a message's content was found.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// The mail data as received.
+    Raw(Vec<u8>),
+    /// JSON of what was kept of it.
+    Kept(Vec<u8>),
+}
+
+/// The content of a message, or `None` when it was dropped. Blocks.
+///
+/// # Errors
+/// Storage trouble; [`Error::Damaged`] is an error of this message alone.
+pub(crate) fn load(
+    connection: &Connection,
+    objects: &Objects,
+    message: &MessageRow,
+) -> store::Result<Option<Source>> {
+    if let Some(raw) = message.raw_id {
+        return match mail_data::find(connection, raw)? {
+            Some(RawRow::Inline(bytes)) => Ok(Some(Source::Raw(bytes))),
+            Some(RawRow::File(object)) => Ok(Some(Source::Raw(objects.read_all(&object)?))),
+            None => Err(Error::Damaged { name: format!("in the row {raw}"), what: Damage::Missing }),
+        };
+    }
+    let Some(body) = &message.body else { return Ok(None) };
+    let kept = zstd::bulk::decompress(body, KEPT_MAX).map_err(|_| Error::Corrupt("message body"))?;
+    Ok(Some(Source::Kept(kept)))
+}
+
+impl Source {
+    /// The readable parts.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when what was kept cannot be read.
+    pub(crate) fn readable(&self) -> store::Result<Readable> {
+        match self {
+            Self::Raw(bytes) => {
+                let mail = mime::parse(bytes);
+                Ok(Readable { text: mail.text, html: mail.html })
+            }
+            Self::Kept(json) => Ok(kept(json)?.readable),
+        }
+    }
+
+    /// The readable parts: decoded where the mail data has at most `largest` octets, else placed.
+    ///
+    /// # Errors
+    /// As for [`Self::readable`].
+    pub(crate) fn texts(self, largest: usize) -> store::Result<Texts> {
+        match self {
+            Self::Raw(bytes) if bytes.len() > largest => {
+                let bytes = Bytes::from(bytes);
+                let outline = mime::outline(&bytes);
+                let (mut text, mut html) = (outline.text, outline.html);
+                let used: usize = text.iter().chain(&html).map(PlacedText::encoded_len).sum();
+                // Most of such a mail is attachments, which have links.
+                if used < bytes.len() / 2 {
+                    text.iter_mut().chain(&mut html).for_each(PlacedText::detach);
+                }
+                Ok(Texts::Placed(text, html))
+            }
+            source => source.readable().map(Texts::Decoded),
+        }
+    }
+
+    /// The header fields as contract 5.4 shows them, those of `trace` first: a JSON object in a string.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when what was kept cannot be read.
+    pub(crate) fn headers_json(&self, trace: &str) -> store::Result<String> {
+        let headers = match self {
+            Self::Raw(bytes) => Headers::read(bytes),
+            Self::Kept(json) => Headers::parse(&kept(json)?.headers).ok_or(Error::Corrupt("message body"))?,
+        };
+        Ok(headers.behind(trace).to_json())
+    }
+}
+
+fn kept(json: &[u8]) -> store::Result<Kept> {
+    serde_json::from_slice(json).map_err(|_| Error::Corrupt("message body"))
+}
+
+/// What stays of a message when its raw copy goes.
+///
+/// # Errors
+/// It cannot be packed.
+pub(crate) fn condense(raw: &[u8]) -> store::Result<Vec<u8>> {
+    let mail = mime::parse(raw);
+    let readable = Readable { text: mail.text, html: mail.html };
+    let kept = Kept { readable, headers: Headers::read(raw).to_json() };
+    let json = serde_json::to_vec(&kept).map_err(|_| Error::Corrupt("message body"))?;
+    zstd::bulk::compress(&json, ZSTD_LEVEL).map_err(|error| Error::io("packing a message body", error))
+}

@@ -1,0 +1,473 @@
+//! Who a message is really from: SPF, DKIM, DMARC and ARC, all within one time budget.
+//!
+//! A verdict never refuses and never delays a message beyond the budget: what DNS did not answer by then is
+//! `temperror`. Authentication results that a message brings along are not read here.
+
+mod keys;
+mod policy;
+mod records;
+mod signatures;
+mod spf;
+mod tags;
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use mail_auth::dkim::{DkimError, Signature};
+use mail_auth::dmarc::Policy;
+use mail_auth::dmarc::verify::DmarcParameters;
+use mail_auth::spf::verify::SpfParameters;
+use mail_auth::{
+    AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, Error, MessageAuthenticator, Parameters,
+    SpfOutput, SpfResult,
+};
+use tokio::time::timeout;
+
+use self::records::Records;
+use crate::domain::name::organizational;
+use crate::mail::address::Domain;
+use crate::mail::envelope::Peer;
+use crate::mail::mime::{Fields, Limits, Mail};
+use crate::mail::trace::{self, Checked, Verdict};
+pub(crate) use crate::mail::verification::Verdicts;
+pub use crate::mail::verification::Verification;
+use crate::net::dns::Resolver;
+use crate::net::dns::budget::Budget;
+
+/// The time that all checks of one message together may take.
+pub(crate) const BUDGET: Duration = Duration::from_secs(10);
+/// The DNS questions that an SPF policy may cost. With five signatures, ten seals and the walk for a DMARC policy a message
+/// costs some fifty at most.
+const SPF_QUESTIONS: usize = 25;
+/// From here on hashing the body is announced to the runtime as blocking work.
+const LARGE_BYTES: usize = 1024 * 1024;
+
+/// Verifies messages on behalf of a host.
+#[derive(Clone)]
+pub struct Verifier {
+    resolver: Option<Resolver>,
+    hostname: String,
+    budget: Duration,
+}
+
+impl Verifier {
+    /// A verifier that asks `resolver` and spends at most `budget` (in production [`BUDGET`]) on a message.
+    pub const fn new(resolver: Resolver, hostname: String, budget: Duration) -> Self {
+        Self { resolver: Some(resolver), hostname, budget }
+    }
+
+    /// A verifier that checks nothing and asks no DNS, for dev mode.
+    pub const fn skip(hostname: String) -> Self {
+        Self { resolver: None, hostname, budget: Duration::ZERO }
+    }
+
+    /// Verifies a message that `peer` hands over with the envelope sender `mail_from` ("" for the null reverse-path).
+    ///
+    /// Loopback peers are this machine: nothing is checked for them.
+    pub async fn verify(&self, peer: &Peer, mail_from: &str, raw: &[u8], mail: &Mail) -> Verification {
+        let Some(resolver) = self.resolver.as_ref().filter(|_| !peer.address.to_canonical().is_loopback()) else {
+            return Verification::unasked(&self.hostname);
+        };
+        let mut found = Found::default();
+        let check = Check { resolver, hostname: &self.hostname, peer, mail_from, raw, mail };
+        // Out of time or a fault in a library: what was found until then counts, the rest is `temperror`.
+        let finished = timeout(self.budget, caught(check.run(&mut found))).await;
+        if !matches!(finished, Ok(Some(()))) {
+            tracing::debug!(peer = %peer.address, "authentication of a message did not finish in time");
+        }
+        found.verification(&self.hostname, mail.author_domain())
+    }
+}
+
+/// What the checks found until they ended or were ended. Each is a list: DKIM has one entry for each signature.
+#[derive(Default)]
+struct Found {
+    spf: Option<Checked>,
+    dkim: Option<Vec<Checked>>,
+    dmarc: Option<Checked>,
+    /// Whether the policy that applies wants what fails quarantined or rejected.
+    enforced: bool,
+    arc: Option<Checked>,
+    /// Whether the library finds the header that our own reader finds.
+    same_header: bool,
+}
+
+impl Found {
+    fn verification(self, hostname: &str, author: Option<&str>) -> Verification {
+        let unanswered = |method| Checked { method, verdict: Verdict::TempError, properties: Vec::new() };
+        let spf = self.spf.unwrap_or_else(|| unanswered("spf"));
+        let dkim = self.dkim.unwrap_or_else(|| vec![unanswered("dkim")]);
+        let dmarc = self.dmarc.unwrap_or_else(|| unanswered("dmarc"));
+        let arc = self.arc.unwrap_or_else(|| unanswered("arc"));
+        let verdicts = Verdicts {
+            spf: Some(spf.verdict),
+            dkim: Some(best(&dkim)),
+            dmarc: Some(dmarc.verdict),
+            arc: Some(arc.verdict),
+        };
+        let author = author.filter(|_| self.same_header);
+        let aligned =
+            author.is_some_and(|author| dkim.iter().chain([&spf]).any(|checked| is_aligned(checked, author)));
+        let mut checks = vec![spf];
+        checks.extend(dkim);
+        checks.push(dmarc);
+        checks.extend(Some(arc).filter(|arc| arc.verdict != Verdict::None));
+        let authentication_results = trace::authentication_results(hostname, &checks);
+        Verification { verdicts, authentication_results, aligned, enforced: self.enforced }
+    }
+}
+
+/// Whether a check passed for the organizational domain of an author.
+fn is_aligned(checked: &Checked, author: &str) -> bool {
+    let identifier = checked
+        .properties
+        .iter()
+        .find(|(property, _)| matches!(*property, "header.d" | "smtp.mailfrom" | "smtp.helo"));
+    let domain = identifier.map(|(_, value)| value.rsplit_once('@').map_or(value.as_str(), |(_, domain)| domain));
+    checked.verdict == Verdict::Pass
+        && domain.is_some_and(|domain| organizational(&domain.to_lowercase()) == organizational(author))
+}
+
+/// One signature that holds is enough (RFC 6376 §6.1); short of that, one that may hold yet counts before one that does not.
+fn best(signatures: &[Checked]) -> Verdict {
+    let order = [Verdict::Pass, Verdict::TempError, Verdict::Fail, Verdict::PermError, Verdict::Neutral];
+    let has = |verdict: &Verdict| signatures.iter().any(|checked| checked.verdict == *verdict);
+    order.into_iter().find(has).unwrap_or(Verdict::None)
+}
+
+/// A message as the library reads it.
+struct Read<'m> {
+    message: AuthenticatedMessage<'m>,
+    /// Whether it finds the header that our own reader finds.
+    same_header: bool,
+    /// Whether it finds nobody in From but the author whom every reader finds.
+    same_author: bool,
+}
+
+struct Check<'c> {
+    resolver: &'c Resolver,
+    hostname: &'c str,
+    peer: &'c Peer,
+    mail_from: &'c str,
+    raw: &'c [u8],
+    mail: &'c Mail,
+}
+
+impl<'c> Check<'c> {
+    fn asks(&self) -> &'c MessageAuthenticator {
+        self.resolver.authenticator()
+    }
+
+    async fn run(&self, found: &mut Found) {
+        if self.mail.header_truncated {
+            // A header beyond our limits is not handed to a library that has none.
+            let refused = |method| Checked { method, verdict: Verdict::PermError, properties: Vec::new() };
+            found.dkim = Some(vec![refused("dkim")]);
+            found.dmarc = Some(refused("dmarc"));
+            found.arc = Some(refused("arc"));
+            found.spf = Some(self.spf().await.1);
+            return;
+        }
+        let Some(read) = catch_unwind(AssertUnwindSafe(|| self.read())).ok().flatten() else {
+            // Without a header there is nothing that anybody could have signed.
+            let limits = Limits::default();
+            let has_fields = Fields::new(self.raw, 0, &limits).next(|_| false).is_some();
+            let verdict = if has_fields { Verdict::PermError } else { Verdict::None };
+            let unread = |method| Checked { method, verdict, properties: Vec::new() };
+            found.dkim = Some(vec![unread("dkim")]);
+            found.arc = Some(unread("arc"));
+            let (spf_output, checked) = self.spf().await;
+            found.spf = Some(checked);
+            let message = AuthenticatedMessage { from: self.authors(), ..AuthenticatedMessage::default() };
+            let read = Read { message, same_header: false, same_author: false };
+            let (checked, policy) = self.dmarc(&read, &spf_output, &[]).await;
+            (found.dmarc, found.enforced) = (Some(checked), is_enforced(policy));
+            return;
+        };
+        found.same_header = read.same_header;
+        self.resolver.learn().await;
+        let Found { spf, dkim, dmarc, enforced, arc, .. } = found;
+        let keys = Records::default();
+        let (spf_output, dkim_output, ()) = tokio::join!(
+            async {
+                let (output, checked) = self.spf().await;
+                *spf = Some(checked);
+                output
+            },
+            async {
+                let (output, refused) = self.dkim(&read.message, &keys).await;
+                *dkim = Some(dkim_checks(&read.message, &output, &refused));
+                output
+            },
+            async {
+                let verdict = self.arc(&read.message, &keys).await;
+                *arc = Some(Checked { method: "arc", verdict, properties: Vec::new() });
+            },
+        );
+        let (checked, policy) = self.dmarc(&read, &spf_output, &dkim_output).await;
+        (*dmarc, *enforced) = (Some(checked), is_enforced(policy));
+    }
+
+    /// The message as the library reads it from where our own reader finds its header, with our own reading of From: a name
+    /// never yields an author there.
+    fn read(&self) -> Option<Read<'_>> {
+        let Mail { header_offset, body_offset, has_stray_lines, .. } = *self.mail;
+        let raw = self.raw.get(header_offset..)?;
+        let (mut message, same_header) = blocking(raw.len(), || {
+            let mut message = AuthenticatedMessage::parse(raw)?;
+            let same_header = {
+                let body_offset = body_offset.saturating_sub(header_offset);
+                signatures::prepare(&mut message, body_offset, has_stray_lines)
+            };
+            Some((message, same_header))
+        })?;
+        let same_author = self.mail.author_domain().is_some_and(|author| {
+            let mut domains = message.from.iter().filter_map(|address| address.rsplit_once('@'));
+            domains.all(|(_, domain)| is_domain(domain, author))
+        });
+        message.from = self.authors();
+        Some(Read { message, same_header, same_author })
+    }
+
+    /// All whom From names, one of several readings among them.
+    fn authors(&self) -> Vec<String> {
+        self.mail.header_from.iter().map(|named| named.address.to_lowercase()).collect()
+    }
+
+    /// The signatures that were verified, and those whose key is not for them (RFC 6376 §6.1.2): of another service, hash
+    /// or type, revoked, or malformed.
+    async fn dkim<'m>(
+        &self,
+        message: &'m AuthenticatedMessage<'m>,
+        keys: &'m Records,
+    ) -> (Vec<DkimOutput<'m>>, Vec<&'m Signature>) {
+        let mut refused = Vec::new();
+        for header in &message.dkim_headers {
+            if !keys.find_key(self.resolver, &header.header).await {
+                refused.push(&header.header);
+            }
+        }
+        let mut output = self.asks().verify_dkim(Parameters::new(message).with_txt_cache(keys)).await;
+        let is_refused = |signature: &Signature| refused.iter().any(|refused| std::ptr::eq(*refused, signature));
+        output.retain(|output| !output.signature().is_some_and(is_refused));
+        (output, refused)
+    }
+
+    /// The keys of a chain of seals are keys of signatures (RFC 8617 §4.1).
+    async fn arc(&self, message: &AuthenticatedMessage<'_>, keys: &Records) -> Verdict {
+        if signatures::has_too_many_seals(message) {
+            return Verdict::PermError;
+        }
+        let newest = message.ams_headers.iter().max_by_key(|seal| seal.header.i);
+        let mut fit = match newest {
+            Some(seal) => keys.find_key(self.resolver, &seal.header).await,
+            None => true,
+        };
+        for seal in message.as_headers.iter().filter(|_| newest.is_some()) {
+            fit = fit && keys.find_key(self.resolver, &seal.header).await;
+        }
+        if !fit {
+            return Verdict::PermError;
+        }
+        dkim_verdict(self.asks().verify_arc(Parameters::new(message).with_txt_cache(keys)).await.result())
+    }
+
+    /// The policies of the author's domain and of those that may be aligned with it.
+    async fn policies(
+        &self,
+        message: &AuthenticatedMessage<'_>,
+        spf: &SpfOutput,
+        dkim: &[DkimOutput<'_>],
+    ) -> Records {
+        let records = Records::default();
+        let domain_of =
+            |address: &String| address.rsplit_once('@').and_then(|(_, domain)| Domain::parse(domain).ok());
+        let Some(author) = message.from.iter().find_map(domain_of) else { return records };
+        records.find_policies(self.resolver, author.as_str()).await;
+        let signers = dkim.iter().filter(|output| is_good(output.result())).filter_map(DkimOutput::signature);
+        let sender = self.mail_from_domain().unwrap_or(&self.peer.helo);
+        let sender = Some(sender).filter(|_| matches!(spf.result(), SpfResult::Pass | SpfResult::TempError));
+        for domain in signers.map(|signature| signature.d.as_str()).chain(sender) {
+            if let Ok(domain) = Domain::parse(domain)
+                && top(domain.as_str()) == top(author.as_str())
+            {
+                records.find_policies(self.resolver, domain.as_str()).await;
+            }
+        }
+        records
+    }
+
+    /// The domain of the envelope sender. A local part alone (`"a@b"`) has none.
+    fn mail_from_domain(&self) -> Option<&str> {
+        self.mail_from.rsplit_once('@').map(|(_, domain)| domain).filter(|domain| !domain.ends_with('"'))
+    }
+
+    /// RFC 7208 §2.4: without an envelope sender the HELO name is checked; for one without a domain nobody can be asked.
+    async fn spf(&self) -> (SpfOutput, Checked) {
+        if !self.mail_from.is_empty() && self.mail_from_domain().is_none() {
+            return (SpfOutput::default(), nothing("spf"));
+        }
+        let (address, helo) = (self.peer.address.to_canonical(), self.peer.helo.as_str());
+        // RFC 7208 §2.3: a HELO name that is no domain, such as an address literal, cannot be checked.
+        if self.mail_from.is_empty()
+            && !helo.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+        {
+            return (SpfOutput::default(), nothing("spf"));
+        }
+        let (parameters, property) = if self.mail_from.is_empty() {
+            (SpfParameters::verify_ehlo(address, helo, self.hostname), ("smtp.helo", helo.to_owned()))
+        } else {
+            let sender = SpfParameters::verify_mail_from(address, helo, self.hostname, self.mail_from);
+            (sender, ("smtp.mailfrom", self.mail_from.to_owned()))
+        };
+        let domain = self.mail_from_domain().unwrap_or(helo);
+        let output = match self.resolver.texts(domain).await {
+            Ok(texts) if spf::are_malformed(&texts) => SpfOutput::default().with_result(SpfResult::PermError),
+            // The answer is in the resolver's cache now.
+            Ok(_) | Err(_) => Budget::new(SPF_QUESTIONS).verify_spf(self.asks(), parameters).await,
+        };
+        let checked = Checked { method: "spf", verdict: spf_verdict(output.result()), properties: vec![property] };
+        (output, checked)
+    }
+
+    /// A message with two From fields is no message (RFC 5322 §3.6): `permerror`. So is one whose author not every reader
+    /// finds, as the one who is judged may not be the one who is shown: of what is judged then only `fail` counts.
+    async fn dmarc(&self, read: &Read<'_>, spf: &SpfOutput, dkim: &[DkimOutput<'_>]) -> (Checked, Policy) {
+        if self.mail.from_fields > 1 {
+            let refused = Checked { method: "dmarc", verdict: Verdict::PermError, properties: Vec::new() };
+            return (refused, Policy::Unspecified);
+        }
+        let mail_from_domain = self.mail_from_domain().unwrap_or(&self.peer.helo);
+        let records = self.policies(&read.message, spf, dkim).await;
+        let parameters = Parameters::new(DmarcParameters {
+            message: &read.message,
+            dkim_output: dkim,
+            dkim2_output: None,
+            rfc5321_mail_from_domain: mail_from_domain,
+            spf_output: spf,
+        });
+        let output: DmarcOutput = self.asks().verify_dmarc(parameters.with_txt_cache(&records)).await;
+        let judged = output.domain();
+        let is_author = self.mail.author_domain().is_some_and(|author| is_domain(judged, author));
+        let verdict = match dmarc_verdict(&output.result()) {
+            Verdict::Pass | Verdict::None if !(is_author && read.same_author && read.same_header) => {
+                Verdict::PermError
+            }
+            verdict => verdict,
+        };
+        let domain = Some(judged.to_owned()).filter(|domain| !domain.is_empty());
+        let properties = domain.map(|domain| ("header.from", domain)).into_iter().collect();
+        (Checked { method: "dmarc", verdict, properties }, output.policy())
+    }
+}
+
+/// Whether a domain, in either spelling, is `author`.
+fn is_domain(domain: &str, author: &str) -> bool {
+    domain.eq_ignore_ascii_case(author) || Domain::parse(domain).is_ok_and(|domain| domain.as_str() == author)
+}
+
+/// Whether a policy wants what fails kept away.
+const fn is_enforced(policy: Policy) -> bool {
+    matches!(policy, Policy::Quarantine | Policy::Reject)
+}
+
+const fn nothing(method: &'static str) -> Checked {
+    Checked { method, verdict: Verdict::None, properties: Vec::new() }
+}
+
+/// The last two labels of a domain.
+fn top(domain: &str) -> &str {
+    let start = domain.rmatch_indices('.').nth(1).map_or(0, |(at, _)| at + 1);
+    domain.get(start..).unwrap_or(domain)
+}
+
+const fn is_good(result: &DkimResult) -> bool {
+    matches!(result, DkimResult::Pass | DkimResult::TempError(_))
+}
+
+fn dkim_checks(
+    message: &AuthenticatedMessage<'_>,
+    outputs: &[DkimOutput<'_>],
+    refused: &[&Signature],
+) -> Vec<Checked> {
+    let named = |signature: &Signature| vec![("header.d", signature.d.clone()), ("header.s", signature.s.clone())];
+    let mut checks: Vec<Checked> = outputs
+        .iter()
+        .map(|output| {
+            let properties = output.signature().map(named).unwrap_or_default();
+            Checked { method: "dkim", verdict: dkim_verdict(output.result()), properties }
+        })
+        .collect();
+    let refused = refused.iter();
+    checks.extend(refused.map(|signature| Checked {
+        method: "dkim",
+        verdict: Verdict::PermError,
+        properties: named(signature),
+    }));
+    let uncovered = message.errors.iter().filter(|header| header.header == Error::MissingParameters);
+    checks.extend(uncovered.map(|_| Checked { method: "dkim", verdict: Verdict::PermError, properties: Vec::new() }));
+    if checks.is_empty() {
+        checks.push(nothing("dkim"));
+    }
+    checks
+}
+
+/// RFC 8601 §2.7.1: a signature that could be read and does not fit the message has failed.
+const fn dkim_verdict(result: &DkimResult) -> Verdict {
+    match result {
+        DkimResult::Pass => Verdict::Pass,
+        DkimResult::Fail(_)
+        | DkimResult::Neutral(Error::Dkim(DkimError::FailedBodyHashMatch | DkimError::SignatureExpired)) => {
+            Verdict::Fail
+        }
+        DkimResult::Neutral(_) => Verdict::Neutral,
+        DkimResult::PermError(_) => Verdict::PermError,
+        DkimResult::TempError(_) => Verdict::TempError,
+        DkimResult::None => Verdict::None,
+    }
+}
+
+const fn spf_verdict(result: SpfResult) -> Verdict {
+    match result {
+        SpfResult::Pass => Verdict::Pass,
+        SpfResult::Fail => Verdict::Fail,
+        SpfResult::SoftFail => Verdict::SoftFail,
+        SpfResult::Neutral => Verdict::Neutral,
+        SpfResult::TempError => Verdict::TempError,
+        SpfResult::PermError => Verdict::PermError,
+        SpfResult::None => Verdict::None,
+    }
+}
+
+const fn dmarc_verdict(result: &DmarcResult) -> Verdict {
+    match result {
+        DmarcResult::Pass => Verdict::Pass,
+        DmarcResult::Fail(_) => Verdict::Fail,
+        DmarcResult::TempError(_) => Verdict::TempError,
+        DmarcResult::PermError(_) => Verdict::PermError,
+        DmarcResult::None => Verdict::None,
+    }
+}
+
+/// Runs `work`, which takes long for a large message, so that the runtime's other tasks go on meanwhile.
+fn blocking<T>(size: usize, work: impl FnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Handle::current().runtime_flavor();
+    if size >= LARGE_BYTES && runtime == tokio::runtime::RuntimeFlavor::MultiThread {
+        tokio::task::block_in_place(work)
+    } else {
+        work()
+    }
+}
+
+/// The output of `future`, or `None` if it panicked: a fault in a check must not cost the message.
+async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(polled) => polled.map(Some),
+        Err(_) => Poll::Ready(None),
+    })
+    .await
+}

@@ -1,0 +1,466 @@
+//! The only outgoing HTTP: guarded addresses, no redirects, no proxies, no cookies, bounded answers.
+//!
+//! `webhook::attempt::deliver` posts through it, [`fetch_file`] gets files that clients name. A URL becomes a [`Target`] by form;
+//! at each connection the names are resolved, every address is judged by the [`Guard`], and the connection goes to a
+//! judged address, so that a name cannot change its mind in between. Connections are kept and shared; an exchange that
+//! hangs costs a task.
+
+mod body;
+mod coding;
+mod fetch;
+mod guard;
+mod stream;
+mod target;
+
+use std::error::Error;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
+use hyper::{Method, Request, Response, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+
+pub use body::Body;
+use body::Interest;
+pub use fetch::FILE_LIMITS;
+pub use fetch::FetchError;
+pub use fetch::Fetched;
+pub use fetch::fetch_file;
+pub(crate) use fetch::{Allowance, fetch_file_within};
+pub(crate) use guard::Blocked;
+pub use guard::Guard;
+pub use guard::Policy;
+use stream::{Stream, Traffic};
+pub use target::BadUrl;
+pub use target::Target;
+
+use super::dns::Resolver;
+
+/// Shorter than the 5 s after which common servers close an idle connection, so that a request hardly ever meets a
+/// connection that is being closed under it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+const MAX_IDLE_PER_ORIGIN: usize = 32;
+/// Bounds the connections that hyper goes on opening after their request found another one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// RFC 8305 §5: how long one address is tried alone.
+const NEXT_ADDRESS_DELAY: Duration = Duration::from_millis(250);
+const MAX_ADDRESSES: usize = 8;
+/// Also the longest header section of an answer.
+const MAX_HTTP1_BUFFER_BYTES: usize = 64 * 1024;
+const MAX_HTTP2_HEADER_BYTES: u32 = 64 * 1024;
+/// As many as HTTP/2 has room for at most, which counts 32 octets for each (RFC 9113 §6.5.2).
+const MAX_HTTP1_FIELDS: usize = 2048;
+const HTTP2_WINDOW_BYTES: u32 = 64 * 1024;
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The outgoing HTTP client; clones share their connections.
+#[derive(Clone)]
+pub struct Egress {
+    client: Client<Connector, Body>,
+    /// Opens a connection for each request.
+    unpooled: Client<Connector, Body>,
+}
+
+/// How much of a peer's time and answer an exchange takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For all of it: name lookup, connection, request, answer.
+    pub timeout: Duration,
+    /// Bytes of the answer's body that are read; the rest is not waited for.
+    pub max_answer_bytes: usize,
+}
+
+impl Default for Limits {
+    /// Those of a webhook attempt: 15 s and 64 KiB (contract 1.9).
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(15), max_answer_bytes: 64 * 1024 }
+    }
+}
+
+/// An answer of whatever status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Lower-case names and their values, in the order received; U+FFFD for bytes that are no UTF-8.
+    pub headers: Vec<(String, String)>,
+    /// The first bytes of the body, as sent.
+    pub body: Vec<u8>,
+    /// Whether the body was longer than the limit.
+    pub truncated: bool,
+    /// Why the body is not whole: it broke off, or took too long. Only [`Egress::post_for_status`] lets that pass.
+    pub broken: Option<EgressError>,
+}
+
+/// Why there is no answer; `as_str` gives the words of `last_error` (contract 6.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EgressError {
+    /// The time was over before the answer was complete.
+    #[error("no complete answer in time")]
+    Timeout,
+    /// The host's name has no addresses.
+    #[error("the host's name could not be resolved")]
+    Dns,
+    /// None of the addresses takes connections.
+    #[error("no connection could be made")]
+    Connect,
+    /// No TLS session, or its certificate is not valid for the host.
+    #[error("TLS failed")]
+    Tls,
+    /// All of the addresses are refused by the guard.
+    #[error("the address is not allowed")]
+    BlockedAddress,
+    /// The peer closed early or does not speak HTTP.
+    #[error("the answer was no complete HTTP response")]
+    BadResponse,
+}
+
+impl EgressError {
+    /// The word of `last_error`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::BlockedAddress => "blocked_address",
+            Self::BadResponse => "bad_response",
+        }
+    }
+}
+
+impl Egress {
+    /// A client that reaches what `guard` permits and trusts the roots of `tls`.
+    pub fn new(guard: Guard, tls: &ClientConfig, resolver: Arc<Resolver>) -> Self {
+        let mut tls = tls.clone();
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let connector = Connector { guard: Arc::new(guard), tls: TlsConnector::from(Arc::new(tls)), resolver };
+        let client = |idle| {
+            Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE_TIMEOUT)
+                .pool_max_idle_per_host(idle)
+                .http1_max_buf_size(MAX_HTTP1_BUFFER_BYTES)
+                .http1_max_headers(MAX_HTTP1_FIELDS)
+                // RFC 9112 §5.2: a user agent reads folded fields. Others that are none do not undo the status before
+                // them; what they hold is passed over, blanks before a colon are (§5.1).
+                .http1_allow_obsolete_multiline_headers_in_responses(true)
+                .http1_allow_spaces_after_header_name_in_responses(true)
+                .http1_ignore_invalid_headers_in_responses(true)
+                .http2_max_header_list_size(MAX_HTTP2_HEADER_BYTES)
+                .http2_initial_stream_window_size(HTTP2_WINDOW_BYTES)
+                .http2_initial_connection_window_size(4 * HTTP2_WINDOW_BYTES)
+                .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
+                .http2_keep_alive_timeout(HTTP2_PING_INTERVAL)
+                .build(connector.clone())
+        };
+        Self { client: client(MAX_IDLE_PER_ORIGIN), unpooled: client(0) }
+    }
+
+    /// Posts `body` once and reads the answer, whatever its status; redirects are answers too.
+    ///
+    /// # Errors
+    /// There is no whole answer in time.
+    pub async fn post(
+        &self,
+        target: &Target,
+        headers: HeaderMap,
+        body: impl Into<Body>,
+        limits: Limits,
+    ) -> Result<Answer, EgressError> {
+        self.exchange(Method::POST, target, headers, body.into(), limits).await?.whole()
+    }
+
+    /// As [`Egress::post`]; but once the head of an answer is there, it counts, whatever becomes of its body.
+    ///
+    /// # Errors
+    /// There is no head of an answer in time.
+    pub async fn post_for_status(
+        &self,
+        target: &Target,
+        headers: HeaderMap,
+        body: impl Into<Body>,
+        limits: Limits,
+    ) -> Result<Answer, EgressError> {
+        self.exchange(Method::POST, target, headers, body.into(), limits).await
+    }
+
+    /// Gets `target` once and reads the answer, as [`Egress::post`] does.
+    ///
+    /// # Errors
+    /// There is no whole answer in time.
+    pub async fn get(&self, target: &Target, headers: HeaderMap, limits: Limits) -> Result<Answer, EgressError> {
+        self.exchange(Method::GET, target, headers, Bytes::new().into(), limits).await?.whole()
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        target: &Target,
+        headers: HeaderMap,
+        body: Body,
+        limits: Limits,
+    ) -> Result<Answer, EgressError> {
+        let deadline = Instant::now() + limits.timeout;
+        let mut interest = Interest::default();
+        let opened = timeout_at(deadline, self.open(method, target, headers, body, &mut interest)).await;
+        let (parts, mut incoming) = opened.unwrap_or(Err(EgressError::Timeout))?.into_parts();
+        let mut body = Vec::new();
+        let read = read_body(&parts.headers, &mut incoming, limits.max_answer_bytes, &mut body);
+        let read = timeout_at(deadline, read).await.unwrap_or(Err(EgressError::Timeout));
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        let headers = parts.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes())));
+        Ok(Answer {
+            status: parts.status.as_u16(),
+            headers: headers.collect(),
+            body,
+            truncated: read != Ok(true),
+            broken: read.err(),
+        })
+    }
+
+    /// Sends a request and takes the head of its answer; `interest` has to live as long as its body is wanted. Sets no
+    /// deadline of its own.
+    ///
+    /// A server may close a connection that was kept alive at the moment when the next request is on its way (RFC 9112
+    /// §9.3.1). Where that is all that came back, the request is made once more, on a connection of its own.
+    async fn open(
+        &self,
+        method: Method,
+        target: &Target,
+        headers: HeaderMap,
+        body: Body,
+        interest: &mut Interest,
+    ) -> Result<Response<Incoming>, EgressError> {
+        let request = |body| {
+            let mut request = Request::new(body);
+            *request.method_mut() = method.clone();
+            *request.uri_mut() = target.uri().clone();
+            *request.headers_mut() = headers.clone();
+            request
+        };
+        let again = body.again();
+        interest.add(&body);
+        let mut opened = self.client.request(request(body)).await;
+        if opened.as_ref().is_err_and(closed_unanswered)
+            && let Some(again) = again
+        {
+            let body = again();
+            interest.add(&body);
+            opened = self.unpooled.request(request(body)).await;
+        }
+        opened.map_err(|error| {
+            classify(&error).unwrap_or(if error.is_connect() {
+                EgressError::Connect
+            } else {
+                EgressError::BadResponse
+            })
+        })
+    }
+}
+
+impl Answer {
+    /// The answer, if its body is whole.
+    fn whole(self) -> Result<Self, EgressError> {
+        self.broken.map_or(Ok(self), Err)
+    }
+}
+
+/// Whether a connection that had answered before was closed without an octet of an answer to this request.
+fn closed_unanswered(error: &hyper_util::client::legacy::Error) -> bool {
+    let Some(connected) = error.connect_info() else { return false };
+    let mut extras = hyper::http::Extensions::new();
+    connected.get_extras(&mut extras);
+    let timed_out = classify(error) == Some(EgressError::Timeout);
+    !timed_out && extras.get::<Arc<Traffic>>().is_some_and(|traffic| traffic.is_unanswered())
+}
+
+/// Adds up to `max_bytes` of an answer's body to `body`; whether that is all of it.
+///
+/// Dropping `incoming` with something unread closes its connection or stream.
+async fn read_body(
+    headers: &HeaderMap,
+    incoming: &mut Incoming,
+    max_bytes: usize,
+    body: &mut Vec<u8>,
+) -> Result<bool, EgressError> {
+    while let Some(data) = next_data(headers, incoming).await? {
+        let room = max_bytes.saturating_sub(body.len());
+        body.extend(data.iter().take(room));
+        if data.len() > room {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The next piece of an answer's body, until there is no more.
+async fn next_data(headers: &HeaderMap, incoming: &mut Incoming) -> Result<Option<Bytes>, EgressError> {
+    let until_close = !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING);
+    while let Some(frame) = incoming.frame().await {
+        match frame.map(hyper::body::Frame::into_data) {
+            Ok(Ok(data)) => return Ok(Some(data)),
+            Ok(Err(_trailers)) => {}
+            // Many servers end TLS without close_notify; a body that ends with its connection is complete even so.
+            Err(error) if until_close && is_unexpected_eof(&error) => break,
+            Err(error) => return Err(classify(&error).unwrap_or(EgressError::BadResponse)),
+        }
+    }
+    Ok(None)
+}
+
+/// The first error in the chain that says more than "it failed".
+fn classify(error: &(dyn Error + 'static)) -> Option<EgressError> {
+    find_in_chain(error, &|error| {
+        if let Some(own) = error.downcast_ref::<EgressError>() {
+            return Some(*own);
+        }
+        let timed_out = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout);
+        if timed_out {
+            return Some(EgressError::Timeout);
+        }
+        error.is::<rustls::Error>().then_some(EgressError::Tls)
+    })
+}
+
+fn is_unexpected_eof(error: &(dyn Error + 'static)) -> bool {
+    let is_eof = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+    find_in_chain(error, &|error| error.downcast_ref().is_some_and(is_eof).then_some(())).is_some()
+}
+
+/// Asks `look` about each error of a chain; one wrapped in an [`io::Error`] is not among that one's sources.
+fn find_in_chain<T>(error: &(dyn Error + 'static), look: &dyn Fn(&(dyn Error + 'static)) -> Option<T>) -> Option<T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = look(error) {
+            return Some(found);
+        }
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// Opens connections for hyper: resolve, judge, connect, TLS.
+#[derive(Clone)]
+struct Connector {
+    guard: Arc<Guard>,
+    tls: TlsConnector,
+    resolver: Arc<Resolver>,
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<Stream>;
+    type Error = EgressError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connector = self.clone();
+        Box::pin(async move {
+            timeout(CONNECT_TIMEOUT, connector.open(&uri))
+                .await
+                .unwrap_or(Err(EgressError::Timeout))
+                .map(TokioIo::new)
+        })
+    }
+}
+
+impl Connector {
+    async fn open(&self, uri: &Uri) -> Result<Stream, EgressError> {
+        let host = uri.host().ok_or(EgressError::Connect)?;
+        let secure = uri.scheme_str() == Some("https");
+        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let tcp = connect(self.judged_addresses(host, port).await?).await?;
+        let ends = tcp.local_addr().and_then(|local| Ok((local, tcp.peer_addr()?)));
+        let (local, peer) = ends.map_err(|_| EgressError::Connect)?;
+        self.guard.permits_connection(local, peer).map_err(blocked)?;
+        tcp.set_nodelay(true).map_err(|_| EgressError::Connect)?;
+        if !secure {
+            return Ok(Stream::plain(tcp));
+        }
+        let name = bare(host).to_owned();
+        let name = ServerName::try_from(name).map_err(|_| EgressError::Tls)?;
+        let tls = self.tls.connect(name, tcp).await.map_err(|error| {
+            tracing::debug!(host, %error, "TLS handshake failed");
+            EgressError::Tls
+        })?;
+        Ok(Stream::tls(tls))
+    }
+
+    /// The addresses of `host` that the guard permits, at least one.
+    async fn judged_addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, EgressError> {
+        let ips = match bare(host).parse::<IpAddr>() {
+            Ok(ip) => vec![ip],
+            // RFC 6761 §6.3: this name is never asked for.
+            Err(_) if host == "localhost" => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            Err(_) => self.resolver.addresses(host).await.map_err(|error| {
+                tracing::debug!(host, %error, "webhook host not resolved");
+                EgressError::Dns
+            })?,
+        };
+        let mut refusal = EgressError::Dns;
+        let mut permitted = Vec::with_capacity(ips.len());
+        for ip in ips {
+            let address = SocketAddr::new(ip, port);
+            match self.guard.permits(host, address) {
+                Ok(()) => permitted.push(address),
+                Err(why) => refusal = blocked(why),
+            }
+        }
+        permitted.truncate(MAX_ADDRESSES);
+        if permitted.is_empty() { Err(refusal) } else { Ok(permitted) }
+    }
+}
+
+fn blocked(why: Blocked) -> EgressError {
+    tracing::debug!(address = %why.address, reason = why.reason, "address refused");
+    EgressError::BlockedAddress
+}
+
+/// A host without the brackets of an IPv6 address.
+fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+/// The first connection that stands: each next address starts when the one before failed or lets wait (RFC 8305 §5).
+async fn connect(addresses: Vec<SocketAddr>) -> Result<TcpStream, EgressError> {
+    let mut waiting = addresses.into_iter();
+    let mut racing = JoinSet::new();
+    let mut last_error = EgressError::Connect;
+    loop {
+        if let Some(address) = waiting.next() {
+            racing.spawn(TcpStream::connect(address));
+        }
+        let patience = if waiting.len() > 0 { NEXT_ADDRESS_DELAY } else { CONNECT_TIMEOUT };
+        match timeout(patience, racing.join_next()).await {
+            Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
+            Ok(Some(Ok(Err(error)))) => last_error = connect_error(&error),
+            Ok(Some(Err(_))) | Err(_) => {}
+            Ok(None) => return Err(last_error),
+        }
+    }
+}
+
+fn connect_error(error: &io::Error) -> EgressError {
+    if error.kind() == io::ErrorKind::TimedOut { EgressError::Timeout } else { EgressError::Connect }
+}

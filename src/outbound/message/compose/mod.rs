@@ -1,0 +1,276 @@
+//! A submission becomes mail data (RFC 5322): 7-bit, CRLF, no line over 998 octets, one of each field, no Bcc.
+//!
+//! [`header_value`] writes fields, mail-builder parts: parameters, and the transfer encoding of plain text; which fields
+//! there are, and that files arrive octet for octet is decided here.
+
+mod file;
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use mail_builder::headers::content_type::ContentType;
+use mail_builder::mime::{BodyPart, MimePart};
+
+use crate::clock::Timestamp;
+use crate::mail::header_value::{self, ValueError};
+use crate::mail::mailbox_list::{NamedMailbox, parse_one};
+use crate::mail::{message_id, mime};
+
+/// Fields that are written here (contract 8.1); and those that [`is_of_hosts`].
+const RESERVED: &[&str] = &["From", "To", "Cc", "Bcc", "Subject", "Date", "Message-ID", "MIME-Version"];
+/// Fields that hosts on the way write, and that others believe for it.
+const OF_HOSTS: &[&str] =
+    &["Authentication-Results", "Delivered-To", "DomainKey-Signature", "Received", "Received-SPF", "Return-Path"];
+/// The same, by what their names begin with: signatures, seals, who handed a message on, and our own marks of loops.
+const OF_HOSTS_ALL: &[&str] = &["ARC-", "DKIM-", "Resent-", "X-Mailkite-"];
+
+/// A file that goes with a message.
+#[derive(Clone, Debug)]
+pub struct Attachment {
+    /// As the recipient sees it.
+    pub filename: String,
+    /// Media type; one that is none counts as unknown.
+    pub content_type: Option<String>,
+    /// Its octets, which arrive unchanged.
+    pub content: Bytes,
+}
+
+/// What a message says.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    /// The one author.
+    pub from: NamedMailbox,
+    /// To; at least one.
+    pub to: Vec<NamedMailbox>,
+    /// Cc.
+    pub cc: Vec<NamedMailbox>,
+    /// Where answers go.
+    pub reply_to: Vec<NamedMailbox>,
+    /// Subject.
+    pub subject: String,
+    /// Plain text body.
+    pub text: Option<String>,
+    /// HTML body; with both the recipient's program chooses.
+    pub html: Option<String>,
+    /// What it answers: sets In-Reply-To and References; with angle brackets.
+    pub in_reply_to: Option<String>,
+    /// Fields of the caller's own, which replace those for threading; a Date among them is one (`own_header`).
+    pub headers: Vec<(String, String)>,
+    /// Files.
+    pub attachments: Vec<Attachment>,
+    /// With angle brackets.
+    pub message_id: String,
+    /// When it was written.
+    pub date: Timestamp,
+}
+
+/// Something does not go into a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ComposeError {
+    /// A field's name is none (RFC 5322 §3.6.8).
+    #[error("that is no header name")]
+    Name,
+    /// A field that the server writes itself, or hosts on the way.
+    #[error("mail servers write this header themselves")]
+    Reserved,
+    /// CR, LF, NUL or another control character.
+    #[error("a header must not hold control characters")]
+    ControlCharacter,
+    /// Sender names no one mailbox.
+    #[error("that is not exactly one mailbox")]
+    Sender,
+    /// No Message-ID.
+    #[error("that is no Message-ID")]
+    MessageId,
+    /// A value without the syntax of its field.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+}
+
+/// Whether a field says what only hosts on the way may say: no author writes one.
+pub(crate) fn is_of_hosts(name: &str) -> bool {
+    OF_HOSTS.iter().any(|known| known.eq_ignore_ascii_case(name))
+        || OF_HOSTS_ALL.iter().any(|head| begins(name, head))
+}
+
+fn begins(name: &str, head: &str) -> bool {
+    name.get(..head.len()).is_some_and(|found| found.eq_ignore_ascii_case(head))
+}
+
+/// The one mailbox of a Sender field of the caller's own, whose domain has to be one that the account may send from.
+///
+/// # Errors
+/// It is not one mailbox.
+pub(crate) fn sender_field(value: &str) -> Result<NamedMailbox, ComposeError> {
+    let one = parse_one(value).map_err(|_| ComposeError::Sender)?;
+    if one.mailbox.has_invisible_characters() { Err(ComposeError::Sender) } else { Ok(one) }
+}
+
+/// Whether a field of the caller's own may stand in a message (contract 8.1).
+///
+/// # Errors
+/// Its name or value may not.
+pub(crate) fn check_header(name: &str, value: &str) -> Result<(), ComposeError> {
+    let named = !name.is_empty() && name.bytes().all(|byte| (33..=126).contains(&byte) && byte != b':');
+    if !named {
+        return Err(ComposeError::Name);
+    }
+    let reserved = RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name));
+    if reserved || is_of_hosts(name) || begins(name, "Content-") {
+        return Err(ComposeError::Reserved);
+    }
+    if value.chars().any(char::is_control) {
+        return Err(ComposeError::ControlCharacter);
+    }
+    if name.eq_ignore_ascii_case("Sender") {
+        return sender_field(value).map(|_| ());
+    }
+    header_value::field(name, value)?;
+    Ok(())
+}
+
+/// A Message-ID as it stands in In-Reply-To; missing angle brackets are added.
+///
+/// # Errors
+/// It holds control characters, blanks within, or nothing.
+pub(crate) fn thread_header(text: &str) -> Result<String, ComposeError> {
+    if text.chars().any(char::is_control) {
+        return Err(ComposeError::ControlCharacter);
+    }
+    let inner = text.trim().trim_start_matches('<').trim_end_matches('>');
+    message_id::named(inner).filter(|_| inner.len() <= 900).ok_or(ComposeError::MessageId)
+}
+
+/// The mail data of a letter.
+///
+/// # Errors
+/// A field of the caller's own may not stand in a message.
+pub fn compose(letter: &Letter) -> Result<Vec<u8>, ComposeError> {
+    let bodies = Bodies {
+        text: letter.text.as_deref().map(|text| lines(text.into())),
+        html: letter.html.as_deref().map(|html| lines(html.into())),
+        files: letter.attachments.iter().map(|file| mime::base64_lines(&file.content)).collect(),
+    };
+    write(letter, bodies)
+}
+
+/// As [`compose`], of a letter whose texts and files nobody needs afterwards: each leaves it, and memory, as it is
+/// made ready.
+///
+/// # Errors
+/// A field of the caller's own may not stand in a message.
+pub(crate) fn compose_last(letter: &mut Letter) -> Result<Vec<u8>, ComposeError> {
+    let contents = letter.attachments.iter_mut().map(|file| std::mem::take(&mut file.content));
+    let bodies = Bodies {
+        text: letter.text.take().map(|text| lines(text.into())),
+        html: letter.html.take().map(|html| lines(html.into())),
+        files: contents.map(|content| mime::base64_lines(&content)).collect(),
+    };
+    write(letter, bodies)
+}
+
+/// What a letter says, made ready: texts with each line break as a CRLF, the contents of its files in base64.
+struct Bodies<'l> {
+    text: Option<Cow<'l, str>>,
+    html: Option<Cow<'l, str>>,
+    files: Vec<Vec<u8>>,
+}
+
+impl Bodies<'_> {
+    /// How many octets of the message they become, more or less.
+    fn length(&self) -> usize {
+        let texts: usize = [&self.text, &self.html].into_iter().flatten().map(|text| text.len()).sum();
+        let files: usize = self.files.iter().map(Vec::len).sum();
+        texts + texts / 2 + files + files / 64
+    }
+}
+
+/// The mail data of a letter.
+fn write<'l>(letter: &'l Letter, bodies: Bodies<'l>) -> Result<Vec<u8>, ComposeError> {
+    let sender = letter.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sender"));
+    let sender = sender.map(|(_, value)| sender_field(value)).transpose()?;
+    let own_date = letter.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Date"));
+    let date = own_date.map_or_else(|| letter.date.rfc5322(), |(_, date)| date.clone());
+    let own = |name: &str| letter.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+    let mut mail = Vec::with_capacity(bodies.length());
+    let mut add = |field: String| mail.extend_from_slice(field.as_bytes());
+    add(header_value::mailboxes_field("From", [&letter.from])?);
+    add(header_value::mailboxes_field("To", &letter.to)?);
+    if !letter.cc.is_empty() {
+        add(header_value::mailboxes_field("Cc", &letter.cc)?);
+    }
+    if !letter.reply_to.is_empty() && !own("Reply-To") {
+        add(header_value::mailboxes_field("Reply-To", &letter.reply_to)?);
+    }
+    add(header_value::text_field("Subject", &letter.subject)?);
+    add(format!("Date: {date}\r\nMessage-ID: {}\r\n", letter.message_id));
+    if let Some(answered) = &letter.in_reply_to {
+        for name in ["In-Reply-To", "References"].into_iter().filter(|name| !own(name)) {
+            add(header_value::folded(name, answered)?);
+        }
+    }
+    for (name, value) in letter.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("Date")) {
+        check_header(name, value)?;
+        if !name.eq_ignore_ascii_case("Sender") {
+            add(header_value::field(name, value)?);
+        }
+    }
+    if let Some(sender) = &sender {
+        add(header_value::mailboxes_field("Sender", [sender])?);
+    }
+    add("MIME-Version: 1.0\r\n".to_owned());
+    body(letter, bodies).write_part(&mut mail);
+    Ok(mail)
+}
+
+/// text, html, or both as alternatives; with files, all of it in a multipart/mixed.
+fn body<'l>(letter: &'l Letter, bodies: Bodies<'l>) -> MimePart<'l> {
+    let text = bodies.text.map(|text| shown_part("text/plain", text));
+    let html = bodies.html.map(|html| shown_part("text/html", html));
+    let shown = match (text, html) {
+        (Some(text), Some(html)) => MimePart::new("multipart/alternative", vec![text, html]),
+        (Some(only), None) | (None, Some(only)) => only,
+        (None, None) => MimePart::new("text/plain", ""),
+    };
+    if letter.attachments.is_empty() {
+        return shown;
+    }
+    let files = letter.attachments.iter().zip(bodies.files).map(|(file, lines)| file::part(file, lines));
+    MimePart::new("multipart/mixed", std::iter::once(shown).chain(files).collect::<Vec<_>>())
+}
+
+/// A body. Control characters are nothing that every host lets pass, so they are not sent as they are.
+fn shown_part<'l>(kind: &'static str, text: Cow<'l, str>) -> MimePart<'l> {
+    let is_odd = |byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\r' | b'\n' | b'\t');
+    if text.as_bytes().iter().any(is_odd) {
+        let lines = mime::base64_lines(text.as_bytes());
+        return in_base64(ContentType::new(kind).attribute("charset", "utf-8"), lines);
+    }
+    MimePart::new(kind, text)
+}
+
+/// A part whose octets arrive as they are, whatever its type.
+fn in_base64(kind: ContentType<'_>, lines: Vec<u8>) -> MimePart<'_> {
+    MimePart::new(kind, BodyPart::Binary(Cow::Owned(lines))).transfer_encoding("base64")
+}
+
+/// Each line break as a CRLF, which a text has to have before base64 hides them (RFC 2045 §6.8).
+fn lines(text: Cow<'_, str>) -> Cow<'_, str> {
+    let breaks = memchr::memchr2_iter(b'\r', b'\n', text.as_bytes()).count();
+    if breaks == 0 {
+        return text;
+    }
+    let mut lines = String::with_capacity(text.len() + breaks);
+    let mut rest = text.as_ref();
+    while let Some((line, after)) = rest.split_once(['\r', '\n']) {
+        lines.extend([line, "\r\n"]);
+        // What was found is one octet, and a CRLF one break.
+        let is_cr = rest.as_bytes().get(line.len()) == Some(&b'\r');
+        rest = if is_cr { after.strip_prefix('\n').unwrap_or(after) } else { after };
+    }
+    lines.push_str(rest);
+    Cow::Owned(lines)
+}
+
+#[cfg(test)]
+mod tests;

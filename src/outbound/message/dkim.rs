@@ -1,0 +1,189 @@
+//! DKIM signatures (RFC 6376): RSA, and Ed25519 beside it (RFC 8463).
+//!
+//! Every field that may stand once is signed once more than it occurs, so that none can be added on the way
+//! (RFC 6376 §8.15): readers take the first of several, a signature covers the last.
+
+use mail_auth::common::crypto::{Algorithm, Ed25519Key, RsaKey, Sha256, SigningKey};
+use mail_auth::common::headers::{HeaderWriter as _, Writable};
+use mail_auth::dkim::{Canonicalization, DkimSigner};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use crate::domain::records::{SELECTOR_ED25519, SELECTOR_RSA};
+use crate::mail::signed_part::without_trailing_blanks;
+
+/// The fields that may stand once (RFC 5322 §3.6, RFC 2045, RFC 2183, RFC 2369, RFC 8058).
+const SIGNED: &[&str] = &[
+    "From",
+    "Sender",
+    "Reply-To",
+    "To",
+    "Cc",
+    "Subject",
+    "Date",
+    "Message-ID",
+    "In-Reply-To",
+    "References",
+    "MIME-Version",
+    "Content-Type",
+    "Content-Transfer-Encoding",
+    "Content-Disposition",
+    "Content-ID",
+    "Content-Description",
+    "Content-Language",
+    "List-Id",
+    "List-Help",
+    "List-Subscribe",
+    "List-Unsubscribe",
+    "List-Unsubscribe-Post",
+    "List-Post",
+    "List-Owner",
+    "List-Archive",
+];
+
+/// A mail that could not be signed, or keys that cannot.
+#[derive(Debug, thiserror::Error)]
+#[error("DKIM: {0}")]
+pub struct SignError(String);
+
+impl From<mail_auth::Error> for SignError {
+    fn from(error: mail_auth::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// The keys that sign for a domain.
+pub struct DomainKeys {
+    domain: String,
+    rsa: RsaKey<Sha256>,
+    ed25519: Option<Ed25519Key>,
+}
+
+/// A key in use; the signer wants one of its own.
+struct Lent<'k, K>(&'k K);
+
+impl<K: SigningKey> SigningKey for Lent<'_, K> {
+    type Hasher = K::Hasher;
+
+    fn sign(&self, input: impl Writable) -> mail_auth::Result<Vec<u8>> {
+        self.0.sign(input)
+    }
+
+    fn algorithm(&self) -> Algorithm {
+        self.0.algorithm()
+    }
+}
+
+impl DomainKeys {
+    /// Keys of `domain`, an A-label, from their PKCS #8 forms.
+    ///
+    /// # Errors
+    /// One of them cannot be read.
+    pub fn new(domain: &str, rsa_pkcs8: &[u8], ed25519_pkcs8: Option<&[u8]>) -> Result<Self, SignError> {
+        let rsa = RsaKey::from_key_der(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(rsa_pkcs8)))?;
+        let ed25519 = ed25519_pkcs8.map(Ed25519Key::from_pkcs8_maybe_unchecked_der).transpose()?;
+        Ok(Self { domain: domain.to_owned(), rsa, ed25519 })
+    }
+
+    /// The fields to put before a mail: `DKIM-Signature: …`, once or twice. Costs an RSA signature's time.
+    ///
+    /// # Errors
+    /// The mail has no header that could be signed.
+    pub fn sign(&self, mail: &[u8]) -> Result<String, SignError> {
+        let mail = without_trailing_blanks(mail);
+        let present = field_names(mail);
+        let times = |name: &str| present.iter().filter(|one| one.eq_ignore_ascii_case(name)).count() + 1;
+        let fields: Vec<&str> = SIGNED.iter().flat_map(|name| std::iter::repeat_n(*name, times(name))).collect();
+        let mut signatures = String::new();
+        if let Some(key) = &self.ed25519 {
+            signatures.push_str(&self.field(key, SELECTOR_ED25519, &fields, mail)?);
+        }
+        signatures.push_str(&self.field(&self.rsa, SELECTOR_RSA, &fields, mail)?);
+        Ok(signatures)
+    }
+
+    /// The domain that they sign for.
+    pub(crate) fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// The RSA signature of these octets.
+    ///
+    /// # Errors
+    /// The key does not sign.
+    pub(crate) fn sign_rsa(&self, input: &[u8]) -> Result<Vec<u8>, SignError> {
+        Ok(self.rsa.sign(input)?)
+    }
+
+    fn field<K: SigningKey>(
+        &self,
+        key: &K,
+        selector: &str,
+        fields: &[&str],
+        mail: &[u8],
+    ) -> Result<String, SignError> {
+        let signer = DkimSigner::from_key(Lent(key))
+            .domain(self.domain.as_str())
+            .selector(selector)
+            .headers(fields.iter().copied())
+            .header_canonicalization(Canonicalization::Relaxed)
+            .body_canonicalization(Canonicalization::Relaxed);
+        Ok(signer.sign(mail)?.to_header())
+    }
+}
+
+/// The names of a mail's fields.
+fn field_names(mail: &[u8]) -> Vec<&str> {
+    let mut names = Vec::new();
+    for line in mail.split_inclusive(|byte| *byte == b'\n') {
+        if line.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
+            break;
+        }
+        let end = line.iter().position(|byte| matches!(byte, b':' | b' ' | b'\t'));
+        let name = end.and_then(|end| line.get(..end)).and_then(|name| std::str::from_utf8(name).ok());
+        names.extend(name.filter(|name| !name.is_empty()));
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use ring::signature::Ed25519KeyPair;
+    use rsa::pkcs8::EncodePrivateKey as _;
+
+    use super::*;
+
+    const MAIL: &[u8] =
+        b"From: a@acme.dev\r\nTo: b@c.test\r\nSubject: Hi\r\nDate: Tue, 28 Jul 2026 00:00:00 +0000\r\n\
+        Message-ID: <1@acme.dev>\r\nList-Unsubscribe: <https://acme.dev>\r\n\r\nBody\r\n";
+
+    fn keys() -> DomainKeys {
+        let rsa = rsa::RsaPrivateKey::new(&mut rsa::rand_core::OsRng, 2048).unwrap().to_pkcs8_der().unwrap();
+        let ed25519 = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).unwrap();
+        DomainKeys::new("acme.dev", rsa.as_bytes(), Some(ed25519.as_ref())).unwrap()
+    }
+
+    #[test]
+    fn every_field_that_may_stand_once_is_signed_once_more_than_it_occurs() {
+        let signatures = keys().sign(MAIL).unwrap().to_lowercase();
+        let fields: Vec<String> = signatures
+            .split("dkim-signature:")
+            .skip(1)
+            .map(|one| one.replace(char::is_whitespace, ""))
+            .map(|one| one.split("h=").nth(1).unwrap().split(';').next().unwrap().to_owned())
+            .collect();
+        assert_eq!(fields.len(), 2);
+        for signed in fields {
+            let count = |name: &str| signed.split(':').filter(|one| *one == name).count();
+            for name in SIGNED.iter().map(|name| name.to_lowercase()) {
+                let present = ["from", "to", "subject", "date", "message-id", "list-unsubscribe"];
+                let wanted = if present.contains(&name.as_str()) { 2 } else { 1 };
+                assert_eq!(count(&name), wanted, "{name} in {signed}");
+            }
+        }
+        assert!(signatures.contains("a=ed25519-sha256") && signatures.contains("a=rsa-sha256"));
+        assert!(signatures.contains("s=mailkite-ed;") && signatures.contains("s=mailkite;"));
+        assert!(signatures.ends_with("\r\n") && !signatures.contains(" l="));
+    }
+}

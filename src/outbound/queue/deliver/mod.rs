@@ -1,0 +1,413 @@
+//! One attempt of a dispatch: read (database), transmit (network), record (database).
+//!
+//! Mail to a domain that is received here goes in by the inbound door at once. In dev mode nothing leaves the machine:
+//! all other mail is captured, which means that its recipients count as sent and the API shows it.
+
+mod prepare;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::Connection;
+
+use super::hosts::Wait;
+use super::outcome::health;
+use super::rate_limiter::{Pace, Turn};
+use super::settle::{self, Settled};
+use crate::clock::{Clock, Timestamp};
+use crate::event_bus::Activity;
+use crate::jobs::{self, After, Attempt, Attempted, Claimed, Fate, Flow, Handler, Health};
+use crate::limits::Kind;
+use crate::mail::address::{Domain, Mailbox};
+use crate::mail::verification::Verification;
+use crate::memory_budget::MemoryBudget;
+use crate::metrics::Counter;
+use crate::outbound::reports::bounce::Failure;
+use crate::outbound::transport::Transport;
+use crate::outbound::{Destination, Outbound, Outcome, Parcel, Receipt, Transmitted, Verdict};
+use crate::store;
+use crate::store::jobs::lane_pauses;
+use crate::store::sending::dispatches;
+use crate::store::sending::dispatches::DispatchRow;
+use crate::store::sending::recipients::RecipientRow;
+use crate::store::webhooks::routes;
+use prepare::{Found, Prepared};
+
+/// How long an attempt waits that failed for a reason of our own (a busy database).
+const TROUBLE_WAIT: Duration = Duration::from_secs(5);
+/// How long an attempt to forward waits for its account's rate before its job goes back into the queue, …
+const RATE_PATIENCE: Duration = Duration::from_secs(10);
+/// … and how often it looks.
+const RATE_LOOK: Duration = Duration::from_millis(200);
+
+/// A future that a local delivery returns.
+pub(crate) type Delivering = Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>>;
+
+/// Takes mail for domains that are received here.
+pub(crate) trait LocalDelivery: Send + Sync + 'static {
+    /// What became of each recipient, in the parcel's order; who the mail is from was found out before.
+    fn deliver(&self, parcel: Parcel, verification: Verification) -> Delivering;
+}
+
+/// Attempts dispatches; the handler of its kind of job.
+pub(crate) struct Dispatcher {
+    /// Sending.
+    pub(crate) outbound: Outbound,
+    /// The network.
+    pub(crate) transport: Transport,
+    /// The door of mail that is received here.
+    pub(crate) local: Arc<dyn LocalDelivery>,
+    /// What time it is when an attempt ends.
+    pub(crate) clock: Clock,
+    /// Turns of recipient domains.
+    pub(crate) pace: Pace,
+    /// What large mail data is held within.
+    pub(crate) memory: MemoryBudget,
+}
+
+impl Handler for Dispatcher {
+    fn attempt(self: Arc<Self>, flow: Flow, job: Claimed, now: Timestamp) -> Attempt {
+        Box::pin(async move {
+            let turn = self.wait_for_turn(job.subject_id).await;
+            let mut found = self.prepare(job.subject_id).await;
+            if let Ok((Found::Ready(prepared), _)) = &found
+                && prepared.dispatch.route_id.is_some()
+            {
+                let account = prepared.dispatch.account_id;
+                if !self.is_within_rate(account) {
+                    // Its mail data is not held while it waits.
+                    drop(found);
+                    if !self.wait_for_rate(account).await {
+                        return put_off(self.clock.now());
+                    }
+                    found = self.prepare(job.subject_id).await;
+                }
+            }
+            match found {
+                Ok((Found::Ready(mut prepared), _share)) => {
+                    let transmitted = self.transmit(&flow, &mut prepared, now).await;
+                    if transmitted.wait.is_some() {
+                        self.give_back(&prepared, turn);
+                    }
+                    self.attempted_or_waits(&flow, &job, *prepared, transmitted)
+                }
+                Ok((Found::Lost(lost), _)) => self.lost(*lost),
+                Ok((Found::Ended, _)) => ended(),
+                Ok((Found::Large { .. }, _)) => put_off(now),
+                Err(error) => {
+                    tracing::warn!(job = job.id, %error, "a dispatch could not be prepared");
+                    put_off(now)
+                }
+            }
+        })
+    }
+
+    fn give_up(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
+        Box::pin(self.end_unattempted(job.subject_id, now))
+    }
+}
+
+impl Dispatcher {
+    /// The end of a dispatch whose time is over while its destination took nothing.
+    async fn end_unattempted(self: Arc<Self>, id: i64, now: Timestamp) -> Attempted {
+        match self.prepare(id).await {
+            Ok((Found::Ready(prepared), _permit)) => {
+                let trouble = Outcome::ours(Verdict::Deferred, "4.4.1 the destination did not answer");
+                let transmitted = all(&prepared, &trouble);
+                self.attempted(*prepared, transmitted)
+            }
+            Ok((Found::Lost(lost), _)) => self.lost(*lost),
+            Ok((Found::Ended, _)) => ended(),
+            Ok((Found::Large { .. }, _)) | Err(_) => put_off(now),
+        }
+    }
+
+    /// Waits for the turn of a dispatch, before its mail data takes up room.
+    async fn wait_for_turn(self: &Arc<Self>, id: i64) -> Option<Turn> {
+        if !self.pace.is_kept() {
+            return None;
+        }
+        let this = Arc::clone(self);
+        // Who has no turn to wait for, or cannot be read, is found out by what follows.
+        let found = self.outbound.parts.db.read(move |connection| this.whose_turn(connection, id)).await;
+        self.pace.turn(&found.ok()??).await
+    }
+
+    /// What only waits for its hosts has taken nothing of its account's rate, nor of its domain's.
+    fn give_back(&self, prepared: &Prepared, turn: Option<Turn>) {
+        if prepared.dispatch.route_id.is_some() {
+            self.outbound.parts.limits.give_request_back(prepared.dispatch.account_id);
+        }
+        if let Some(turn) = turn {
+            self.pace.give_back(turn);
+        }
+    }
+
+    /// Counts a forwarded message against the rate of its account, as a request to send it would be (contract 1.12).
+    fn is_within_rate(&self, account: i64) -> bool {
+        self.outbound.parts.limits.take_request(account, self.clock.now()).is_ok()
+    }
+
+    /// Waits until the rate of an account lets it forward one more; false: not within some seconds. Like a paced lane,
+    /// an account beyond its rate holds a few attempts and no more, however much it has to forward.
+    async fn wait_for_rate(&self, account: i64) -> bool {
+        self.outbound.parts.limits.note_refused(Kind::Requests, 1);
+        let waiting = async {
+            while !self.is_within_rate(account) {
+                tokio::time::sleep(RATE_LOOK).await;
+            }
+        };
+        tokio::time::timeout(RATE_PATIENCE, waiting).await.is_ok()
+    }
+
+    /// The relay or recipient domain that a dispatch goes to; none if it does not leave this machine.
+    fn whose_turn(&self, connection: &Connection, id: i64) -> store::Result<Option<String>> {
+        let config = &self.outbound.parts.config;
+        let Some(dispatch) = dispatches::find(connection, id)?.filter(|_| !config.dev) else { return Ok(None) };
+        if self.is_local(connection, &dispatch)? {
+            return Ok(None);
+        }
+        let relay = config.outbound.smarthost_of(&dispatch.sending_domain);
+        Ok(relay.map(|relay| relay.host.clone()).or(dispatch.domain))
+    }
+
+    /// The mail data goes with the parcel, and out of memory as soon as that is done with it.
+    async fn transmit(&self, flow: &Flow, prepared: &mut Prepared, now: Timestamp) -> Transmitted {
+        if let Some(gate) = prepared.closed {
+            return all(prepared, &Outcome::ours(Verdict::Bounced, gate.sentence()));
+        }
+        let data = std::mem::take(&mut prepared.data);
+        let Some((data, verification)) = self.finish(prepared, data, now).await else {
+            return all(prepared, &Outcome::ours(Verdict::Bounced, "5.7.1 the domain has no keys to sign it with"));
+        };
+        let dispatch = &prepared.dispatch;
+        // Stored addresses are ones that were read before.
+        let mailboxes: Result<Vec<Mailbox>, _> =
+            prepared.recipients.iter().map(|recipient| Mailbox::parse(&recipient.address)).collect();
+        let Ok(recipients) = mailboxes else {
+            return all(prepared, &Outcome::ours(Verdict::Bounced, "5.1.3 the address cannot be read"));
+        };
+        let reverse_path = Mailbox::parse(&dispatch.reverse_path).ok();
+        let ascii = prepared.ascii_form();
+        let parcel = Parcel { reverse_path, recipients, data, ascii };
+        if prepared.local {
+            let outcomes = self.local.deliver(parcel, verification).await;
+            let host = Some(self.outbound.parts.config.hostname.clone());
+            return Transmitted { outcomes, receipt: Receipt { host, ..Receipt::default() }, wait: None };
+        }
+        if self.outbound.parts.config.dev {
+            return all(
+                prepared,
+                &Outcome::ours(Verdict::Sent, "2.0.0 captured: in dev mode nothing leaves the machine"),
+            );
+        }
+        let relay = self.outbound.parts.config.outbound.smarthost_of(&dispatch.sending_domain);
+        match (relay, &dispatch.domain) {
+            (Some(relay), _) => {
+                self.transport.transmit(flow, &Destination::Smarthost(Arc::clone(relay)), parcel, now).await
+            }
+            (None, Some(domain)) => match Domain::parse(domain) {
+                Ok(domain) => self.transport.transmit(flow, &Destination::Domain(domain), parcel, now).await,
+                Err(_) => all(prepared, &Outcome::ours(Verdict::Bounced, "5.1.2 the domain is no host name")),
+            },
+            // The smarthost that took them together was removed from the configuration.
+            (None, None) => self.transport.transmit_apart(flow, parcel, now).await,
+        }
+    }
+
+    /// The mail as it leaves, and what is known of it; none when it cannot leave like that.
+    async fn finish(&self, prepared: &Prepared, data: Bytes, now: Timestamp) -> Option<(Bytes, Verification)> {
+        let hostname = self.outbound.parts.config.hostname.clone();
+        let dispatch = &prepared.dispatch;
+        let domain = dispatch.sending_domain.clone();
+        let Some(forwarding) = prepared.forwarding.clone() else {
+            let verification = Verification::own(&hostname, &domain, &dispatch.reverse_path);
+            return Some((data, verification));
+        };
+        let (prefix, keys) = (dispatch.prefix.clone(), prepared.keys.clone());
+        // Only what leaves the machine is sealed: within it, what is known goes along.
+        let seals = !prepared.local && !self.outbound.parts.config.dev;
+        let finished = tokio::task::spawn_blocking(move || {
+            forwarding.finish(data.into(), &prefix, &hostname, &domain, keys.as_deref(), seals, now)
+        });
+        match finished.await {
+            Ok(finished) => finished.map(|(data, verification)| (data.into(), verification)),
+            Err(_) => None,
+        }
+    }
+
+    /// Judges an attempt, unless its hosts take nothing more at the moment: then nothing was attempted.
+    fn attempted_or_waits(
+        self: Arc<Self>,
+        flow: &Flow,
+        job: &Claimed,
+        prepared: Prepared,
+        transmitted: Transmitted,
+    ) -> Attempted {
+        let give_up_at = prepared.dispatch.queued_at.plus(self.outbound.parts.config.outbound.give_up_after);
+        match transmitted.wait {
+            Some(wait) if self.clock.now() < give_up_at => waits(flow, job, wait),
+            _ => self.attempted(prepared, transmitted),
+        }
+    }
+
+    /// Judges an attempt. What is still deferred when the time is over bounces.
+    fn attempted(self: Arc<Self>, prepared: Prepared, transmitted: Transmitted) -> Attempted {
+        let now = self.clock.now();
+        let Prepared { dispatch, recipients, local, closed, .. } = prepared;
+        let give_up_at = dispatch.queued_at.plus(self.outbound.parts.config.outbound.give_up_after);
+        let Transmitted { outcomes, receipt, .. } = transmitted;
+        let health = match health(&outcomes) {
+            // That is our own trouble.
+            Health::Unreachable if local => Health::Reluctant,
+            health => health,
+        };
+        let settled: Vec<Settled> = recipients
+            .into_iter()
+            .zip(outcomes)
+            .map(|(recipient, outcome)| Settled { recipient, outcome: outcome.unless_over(now >= give_up_at) })
+            .collect();
+        let deferred = settled.iter().any(|one| one.outcome.verdict == Verdict::Deferred);
+        let verdict = if deferred {
+            jobs::Verdict::Deferred { not_before: None, not_after: Some(give_up_at) }
+        } else {
+            jobs::Verdict::Delivered
+        };
+        let record = move |tx: &Connection, fate: Fate| {
+            let route = dispatch.route_id.clone();
+            let after = self.record(tx, dispatch, settled, &receipt, fate, now)?;
+            if let (Some(gate), Some(route)) = (closed, route) {
+                routes::note_outcome(tx, &route, gate.word(), None)?;
+            }
+            Ok(after)
+        };
+        Attempted { verdict, health, record: Box::new(record) }
+    }
+
+    fn record(
+        self: Arc<Self>,
+        tx: &Connection,
+        dispatch: DispatchRow,
+        settled: Vec<Settled>,
+        receipt: &Receipt,
+        fate: Fate,
+        now: Timestamp,
+    ) -> store::Result<Option<After>> {
+        // It may have been removed meanwhile, and its row id given to another.
+        let same = |row: &DispatchRow| row.queued_at == dispatch.queued_at && row.raw_id == dispatch.raw_id;
+        if dispatches::find(tx, dispatch.id)?.filter(same).is_none() {
+            return Ok(None);
+        }
+        let made = dispatches::Attempted {
+            host: receipt.host.as_deref(),
+            tls: receipt.tls.as_deref(),
+            transcript: &receipt.transcript,
+        };
+        dispatches::note_attempt(tx, dispatch.id, made, now)?;
+        if settled.iter().any(|one| one.outcome.verdict == Verdict::Sent) {
+            lane_pauses::end(tx, &self.outbound.parts.lane_of(&dispatch))?;
+        }
+        let mut left = settle::settle(tx, &dispatch, &settled, now)?;
+        if let Some(message) = &left.message {
+            let failed = settled.iter().filter(|one| one.outcome.verdict == Verdict::Bounced);
+            let failures: Vec<Failure<'_>> = failed
+                .map(|one| Failure {
+                    recipient: &one.recipient.address,
+                    code: one.outcome.code,
+                    diagnostic: &one.outcome.diagnostic,
+                })
+                .collect();
+            left.report = self.outbound.report_failures(tx, message, &failures, now)?;
+        }
+        let host = receipt.host.clone();
+        let next_attempt_at = match fate {
+            Fate::Retry(at) => Some(at.as_millis()),
+            Fate::Delivered | Fate::Failed => None,
+        };
+        Ok(Some(Box::new(move || self.after(&dispatch, &settled, left, host.as_deref(), next_attempt_at, now))))
+    }
+
+    /// Tells whoever listens, once it is true.
+    fn after(
+        &self,
+        dispatch: &DispatchRow,
+        settled: &[Settled],
+        left: settle::Left,
+        host: Option<&str>,
+        next_attempt_at: Option<i64>,
+        now: Timestamp,
+    ) {
+        let parts = &self.outbound.parts;
+        left.raised.into_iter().for_each(|one| one.tell(&parts.feed, &parts.jobs, now));
+        left.report.into_iter().for_each(jobs::Left::announce);
+        parts.db.remove_later(&parts.objects, left.file.into_iter().collect());
+        for one in settled {
+            parts.metrics.add(match one.outcome.verdict {
+                Verdict::Sent => Counter::RecipientsSent,
+                Verdict::Deferred => Counter::RecipientsDeferred,
+                Verdict::Bounced => Counter::RecipientsBounced,
+            });
+            let deferred = one.outcome.verdict == Verdict::Deferred;
+            parts.feed.tell(|| Activity::Sent {
+                message_id: left.message.as_ref().map(|row| row.public_id.to_string()),
+                from: left.message.as_ref().map_or(&dispatch.reverse_path, |row| &row.from_addr).clone(),
+                to: one.recipient.address.clone(),
+                subject: left.message.as_ref().and_then(|row| row.subject.clone()),
+                status: one.outcome.verdict.status(),
+                diagnostic: one.outcome.diagnostic.clone(),
+                host: host.map(str::to_owned),
+                next_attempt_at: next_attempt_at.filter(|_| deferred),
+            });
+        }
+    }
+
+    /// A dispatch whose mail data cannot be found any more, or is not what was accepted.
+    fn lost(self: Arc<Self>, (dispatch, recipients): (DispatchRow, Vec<RecipientRow>)) -> Attempted {
+        tracing::error!(dispatch = dispatch.id, "the mail data of a dispatch is missing or damaged");
+        let gone = Outcome::ours(Verdict::Bounced, "5.3.0 the stored mail data is missing or damaged");
+        let outcomes = vec![gone; recipients.len()];
+        let prepared = Prepared {
+            dispatch,
+            recipients,
+            data: Bytes::new(),
+            local: false,
+            forwarding: None,
+            keys: None,
+            closed: None,
+        };
+        self.attempted(prepared, Transmitted { outcomes, receipt: Receipt::default(), wait: None })
+    }
+}
+
+/// The same outcome for every recipient, without a host.
+fn all(prepared: &Prepared, outcome: &Outcome) -> Transmitted {
+    let outcomes = vec![outcome.clone(); prepared.recipients.len()];
+    Transmitted { outcomes, receipt: Receipt::default(), wait: None }
+}
+
+/// A job whose flow waits for its hosts. It keeps its place and its rung.
+pub(crate) fn waits(flow: &Flow, job: &Claimed, wait: Wait) -> Attempted {
+    let lane = Arc::clone(&flow.lane);
+    let Wait { until, since, pause } = wait;
+    let record = move |tx: &Connection, _: Fate| {
+        if let Some(pause) = pause {
+            lane_pauses::note(tx, &lane, &pause)?;
+        }
+        Ok(None)
+    };
+    let verdict = jobs::Verdict::PutOff { until: job.run_at };
+    Attempted { verdict, health: Health::Held { until, since }, record: Box::new(record) }
+}
+
+fn ended() -> Attempted {
+    Attempted { verdict: jobs::Verdict::Delivered, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }
+}
+
+/// An attempt that did not come to be for a reason of our own; no rung of the ladder is used up.
+pub(crate) fn put_off(now: Timestamp) -> Attempted {
+    let verdict = jobs::Verdict::PutOff { until: now.plus(TROUBLE_WAIT) };
+    Attempted { verdict, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }
+}

@@ -1,0 +1,139 @@
+//! A dispatch as it is read for an attempt: what is to be sent to whom, and what is known of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::Connection;
+
+use super::Dispatcher;
+use crate::memory_budget::{Door, Reservation};
+use crate::outbound::forward::{Forwarding, Gate};
+use crate::outbound::message::ascii_form::AsciiForm;
+use crate::outbound::message::dkim::DomainKeys;
+use crate::store;
+use crate::store::accounts::domains;
+use crate::store::messages::mail_data;
+use crate::store::messages::mail_data::RawRow;
+use crate::store::sending::dispatches;
+use crate::store::sending::dispatches::DispatchRow;
+use crate::store::sending::recipients;
+use crate::store::sending::recipients::RecipientRow;
+
+/// A dispatch that can be attempted.
+pub(crate) struct Prepared {
+    pub(crate) dispatch: DispatchRow,
+    pub(crate) recipients: Vec<RecipientRow>,
+    pub(crate) data: Bytes,
+    /// Whether its domain is received here.
+    pub(crate) local: bool,
+    /// What is to be done to forwarded mail before it leaves, and what is known of it.
+    pub(crate) forwarding: Option<Forwarding>,
+    /// The keys of the domain that it came to, if that has any.
+    pub(crate) keys: Option<Arc<DomainKeys>>,
+    /// The gate of forwarding that closed since it was stored.
+    pub(crate) closed: Option<Gate>,
+}
+
+/// What the database says of a dispatch.
+pub(crate) enum Found {
+    Ready(Box<Prepared>),
+    /// Its mail data is so large; take part in the budget and look again.
+    Large {
+        account: i64,
+        size: u64,
+    },
+    /// Every recipient is settled, or it was removed.
+    Ended,
+    /// Its mail data is gone or damaged.
+    Lost(Box<(DispatchRow, Vec<RecipientRow>)>),
+}
+
+impl Prepared {
+    /// What makes mail of our own with an international header fit for hosts that know none; none: it may not be wanted.
+    pub(crate) fn ascii_form(&self) -> Option<AsciiForm> {
+        let keys = self.keys.clone().filter(|_| self.forwarding.is_none() && !self.local);
+        keys.map(AsciiForm::new)
+    }
+}
+
+impl Dispatcher {
+    /// Reads a dispatch, large mail data within the budget.
+    pub(crate) async fn prepare(self: &Arc<Self>, id: i64) -> store::Result<(Found, Option<Reservation>)> {
+        const SMALL: u64 = 64 * 1024;
+        let this = Arc::clone(self);
+        let found = self.outbound.parts.db.read(move |connection| this.look_up(connection, id, SMALL)).await?;
+        let Found::Large { account, size } = found else { return Ok((found, None)) };
+        let octets = usize::try_from(size).unwrap_or(usize::MAX);
+        let found = self.prepare_within(id, account, octets).await?;
+        if !matches!(&found.0, Found::Ready(prepared) if prepared.ascii_form().is_some()) {
+            return Ok(found);
+        }
+        // A host may want it in another form as well. What is held is given back first: those that hold something while
+        // they wait for more would wait for each other.
+        drop(found);
+        self.prepare_within(id, account, octets.saturating_mul(2)).await
+    }
+
+    async fn prepare_within(
+        self: &Arc<Self>,
+        id: i64,
+        account: i64,
+        octets: usize,
+    ) -> store::Result<(Found, Option<Reservation>)> {
+        let share = self.memory.reserve(Door::Sending, account, octets).await;
+        let this = Arc::clone(self);
+        let found = self.outbound.parts.db.read(move |connection| this.look_up(connection, id, u64::MAX)).await?;
+        Ok((found, Some(share)))
+    }
+
+    fn look_up(&self, connection: &Connection, id: i64, largest: u64) -> store::Result<Found> {
+        let Some(dispatch) = dispatches::find(connection, id)? else { return Ok(Found::Ended) };
+        let Some(raw) = dispatch.raw_id else { return Ok(Found::Ended) };
+        let mut recipients = recipients::list(connection, id)?;
+        recipients.retain(RecipientRow::is_unsettled);
+        if recipients.is_empty() {
+            return Ok(Found::Ended);
+        }
+        match mail_data::size(connection, raw)? {
+            Some(size) if size > largest => return Ok(Found::Large { account: dispatch.account_id, size }),
+            Some(_) => {}
+            None => return Ok(Found::Lost(Box::new((dispatch, recipients)))),
+        }
+        let mail = match mail_data::find(connection, raw)? {
+            Some(RawRow::Inline(bytes)) => bytes,
+            Some(RawRow::File(object)) => match self.outbound.parts.objects.read_all(&object) {
+                Err(store::Error::Damaged { .. }) => return Ok(Found::Lost(Box::new((dispatch, recipients)))),
+                read => read?,
+            },
+            None => return Ok(Found::Lost(Box::new((dispatch, recipients)))),
+        };
+        let local = self.is_local(connection, &dispatch)?;
+        let forwarding = match &dispatch.forwarding {
+            Some(json) => Some(Forwarding::parse(json)?),
+            None if dispatch.prefix.is_empty() => None,
+            None => Some(Forwarding::unknown(&self.outbound.parts.config.hostname)),
+        };
+        let keys = if forwarding.is_some() || !header_of(&mail).is_ascii() {
+            self.outbound.parts.keys_of_name(connection, dispatch.account_id, &dispatch.sending_domain)?
+        } else {
+            None
+        };
+        let closed = self.outbound.parts.closed_gate(connection, &dispatch, &recipients)?;
+        let data = mail.into();
+        Ok(Found::Ready(Box::new(Prepared { dispatch, recipients, data, local, forwarding, keys, closed })))
+    }
+
+    /// Whether the domain of a dispatch is received here.
+    pub(crate) fn is_local(&self, connection: &Connection, dispatch: &DispatchRow) -> store::Result<bool> {
+        match &dispatch.domain {
+            Some(domain) => Ok(domains::find_verified(connection, domain)?.is_some()),
+            None => Ok(false),
+        }
+    }
+}
+
+/// The header of mail data.
+fn header_of(mail: &[u8]) -> &[u8] {
+    let end = memchr::memmem::find(mail, b"\r\n\r\n").unwrap_or(mail.len());
+    mail.get(..end).unwrap_or_default()
+}

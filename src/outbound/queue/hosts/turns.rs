@@ -1,0 +1,64 @@
+//! Flows that wait for a host: accounts take turns, and the flows of one account among each other.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use crate::jobs::Flow;
+
+/// Flows that wait for one host at most; one more looks again by itself.
+const MAX: usize = 10_000;
+
+/// See the head of this file. Each flow waits once.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    flows: HashSet<Flow>,
+    /// Those of each account, in turn.
+    of_account: HashMap<i64, VecDeque<Flow>>,
+    /// Accounts with flows, in turn.
+    accounts: VecDeque<i64>,
+}
+
+impl Turns {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+
+    /// One that waits already keeps its place.
+    pub(crate) fn push(&mut self, flow: &Flow) {
+        if self.flows.len() >= MAX || !self.flows.insert(flow.clone()) {
+            return;
+        }
+        let flows = self.of_account.entry(flow.account).or_default();
+        if flows.is_empty() {
+            self.accounts.push_back(flow.account);
+        }
+        flows.push_back(flow.clone());
+    }
+
+    /// It waits no more.
+    pub(crate) fn remove(&mut self, flow: &Flow) {
+        if !self.flows.remove(flow) {
+            return;
+        }
+        if let Some(flows) = self.of_account.get_mut(&flow.account) {
+            flows.retain(|one| one != flow);
+            if flows.is_empty() {
+                self.of_account.remove(&flow.account);
+                self.accounts.retain(|account| *account != flow.account);
+            }
+        }
+    }
+
+    /// The next, which waits no more.
+    pub(crate) fn pop(&mut self) -> Option<Flow> {
+        let account = self.accounts.pop_front()?;
+        let flows = self.of_account.get_mut(&account)?;
+        let flow = flows.pop_front()?;
+        if flows.is_empty() {
+            self.of_account.remove(&account);
+        } else {
+            self.accounts.push_back(account);
+        }
+        self.flows.remove(&flow);
+        Some(flow)
+    }
+}

@@ -1,0 +1,138 @@
+//! Writes down what became of recipients: their rows, the message's state, events, suppressions, a forward route's last
+//! outcome (contract 8.5, 9.7, 4.3).
+
+use rusqlite::Connection;
+
+use crate::clock::Timestamp;
+use crate::jobs;
+use crate::outbound::{Outcome, Verdict};
+use crate::store;
+use crate::store::messages::{self, MessageRow};
+use crate::store::sending::dispatches;
+use crate::store::sending::dispatches::DispatchRow;
+use crate::store::sending::recipients;
+use crate::store::sending::recipients::{RecipientRow, Standing};
+use crate::store::sending::{outbound_details, suppressions};
+use crate::store::webhooks::routes;
+use crate::webhook::events::sending;
+use crate::webhook::events::sending::{Raised, Subject, What};
+
+/// A recipient and what became of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Settled {
+    /// As it stood.
+    pub(crate) recipient: RecipientRow,
+    /// What became of it.
+    pub(crate) outcome: Outcome,
+}
+
+impl Verdict {
+    /// The state that it leaves a recipient in.
+    pub(crate) const fn status(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Deferred => "deferred",
+            Self::Bounced => "bounced",
+        }
+    }
+}
+
+/// What a settlement left to be done after its commit.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    /// Events to tell of.
+    pub(crate) raised: Vec<Raised>,
+    /// A file that nothing needs any more.
+    pub(crate) file: Option<String>,
+    /// A report for who handed the message in.
+    pub(crate) report: Option<jobs::Left>,
+    /// The message, for whoever listens.
+    pub(crate) message: Option<MessageRow>,
+}
+
+/// Writes down the outcomes of an attempt.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn settle(
+    tx: &Connection,
+    dispatch: &DispatchRow,
+    settled: &[Settled],
+    now: Timestamp,
+) -> store::Result<Left> {
+    let mut left = Left::default();
+    for one in settled {
+        let standing = Standing {
+            status: one.outcome.verdict.status(),
+            smtp_code: one.outcome.code,
+            diagnostic: Some(&one.outcome.diagnostic),
+        };
+        recipients::settle(tx, dispatch.id, one.recipient.idx, standing, now)?;
+    }
+    if let Some(route) = &dispatch.route_id {
+        note_forward(tx, route, settled)?;
+    } else if let Some(message) = dispatch.message {
+        left.message = messages::find_by_row(tx, message)?;
+        if let Some(row) = &left.message {
+            for one in settled {
+                left.raised.extend(raise(tx, row, one, now)?);
+            }
+            outbound_details::set_send_status(tx, message, recipients::send_status(tx, message)?)?;
+        }
+    }
+    if settled.iter().all(|one| one.outcome.verdict != Verdict::Deferred) {
+        left.file = dispatches::finish(tx, dispatch)?;
+    }
+    Ok(left)
+}
+
+/// The last outcome of a forward route (contract 4.3).
+fn note_forward(tx: &Connection, route: &crate::id::RouteId, settled: &[Settled]) -> store::Result<()> {
+    let Some(last) = settled.last() else { return Ok(()) };
+    let word = match last.outcome.verdict {
+        Verdict::Sent => "sent",
+        Verdict::Deferred => "deferred",
+        Verdict::Bounced => "failed",
+    };
+    routes::note_outcome(tx, route, word, last.outcome.code)
+}
+
+/// The event of a recipient, and the suppression that a dead mailbox earns.
+fn raise(tx: &Connection, message: &MessageRow, one: &Settled, now: Timestamp) -> store::Result<Option<Raised>> {
+    let what = match one.outcome.verdict {
+        Verdict::Deferred => return Ok(None),
+        Verdict::Sent => What::Sent,
+        Verdict::Bounced => {
+            if one.outcome.no_mailbox {
+                suppressions::suppress(tx, message.account_id, &one.recipient.address, "bounce", now)?;
+            }
+            What::Bounced { diagnostic: &one.outcome.diagnostic }
+        }
+    };
+    raise_event(tx, message, &one.recipient.address, &what, now)
+}
+
+/// Leaves an event of a recipient.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn raise_event(
+    tx: &Connection,
+    message: &MessageRow,
+    to: &str,
+    what: &What<'_>,
+    now: Timestamp,
+) -> store::Result<Option<Raised>> {
+    let Some(domain) = message.domain_id else { return Ok(None) };
+    let subject = Subject {
+        account: message.account_id,
+        domain,
+        message: message.id,
+        message_id: message.public_id.as_str(),
+        message_id_header: message.message_id_header.as_deref(),
+        from: &message.from_addr,
+        to,
+        subject: message.subject.as_deref(),
+    };
+    sending::raise(tx, what, subject, now).map(Some)
+}

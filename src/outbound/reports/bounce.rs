@@ -1,0 +1,106 @@
+//! Tells who handed a message in by mail what of it could not be delivered (RFC 5321 §6.1, RFC 3464). Callers of the API hear it
+//! by webhook.
+
+use rusqlite::Connection;
+
+use super::dsn::{DeliveryReport, FailedRecipient, one_line, said};
+use crate::clock::Timestamp;
+use crate::jobs::Left;
+use crate::mail::address::Mailbox;
+use crate::outbound::Outbound;
+use crate::outbound::queue::refusal;
+use crate::store;
+use crate::store::messages::MessageRow;
+use crate::store::messages::mail_data;
+use crate::store::messages::mail_data::RawRow;
+use crate::store::sending::outbound_details;
+
+/// Octets of the message's header that a report encloses at most.
+const MAX_HEADER: usize = 32 * 1024;
+/// Octets of its subject that a report names at most.
+const MAX_SUBJECT: usize = 300;
+
+/// A recipient whom a message did not reach, and why.
+pub(crate) struct Failure<'f> {
+    pub(crate) recipient: &'f str,
+    pub(crate) code: Option<u16>,
+    pub(crate) diagnostic: &'f str,
+}
+
+impl Outbound {
+    /// Leaves a report, with its job, in the transaction that settles the failures. None when nobody handed the message in by
+    /// mail. It has the null reverse-path, so nothing comes back of it.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub(crate) fn report_failures(
+        &self,
+        tx: &Connection,
+        message: &MessageRow,
+        failures: &[Failure<'_>],
+        now: Timestamp,
+    ) -> store::Result<Option<Left>> {
+        if failures.is_empty() {
+            return Ok(None);
+        }
+        let beside = outbound_details::find(tx, message.id)?;
+        let Some(to) = beside.and_then(|beside| Mailbox::parse(&beside.return_to?).ok()) else { return Ok(None) };
+        let hostname = self.parts.config.hostname.as_str();
+        let mut data = compose(message, &enclosed(tx, message)?, failures, &to, hostname, now);
+        if let Some(signature) = self.parts.host_signature(tx, &data)? {
+            data.splice(..0, signature.into_bytes());
+        }
+        self.send_report(tx, message.account_id, to, &data, now)
+    }
+}
+
+/// The header of the message, if it is at hand; a large one is not read for it.
+fn enclosed(tx: &Connection, message: &MessageRow) -> store::Result<Vec<u8>> {
+    let raw = match message.raw_id {
+        Some(raw) => mail_data::find(tx, raw)?,
+        None => None,
+    };
+    let Some(RawRow::Inline(data)) = raw else {
+        let id = message.message_id_header.as_deref().unwrap_or_default();
+        return Ok(format!("Message-ID: {id}\r\n").into_bytes());
+    };
+    let end = memchr::memmem::find(&data, b"\r\n\r\n").map_or(data.len(), |end| end + 2);
+    let header = data.get(..end.min(MAX_HEADER)).unwrap_or_default();
+    // Of whole lines.
+    let end = memchr::memrchr(b'\n', header).map_or(0, |end| end + 1);
+    Ok(header.get(..end).unwrap_or_default().to_vec())
+}
+
+fn compose(
+    message: &MessageRow,
+    enclosed: &[u8],
+    failures: &[Failure<'_>],
+    to: &Mailbox,
+    hostname: &str,
+    now: Timestamp,
+) -> Vec<u8> {
+    let subject = one_line(message.subject.as_deref().unwrap_or_default(), MAX_SUBJECT);
+    let mut text = format!("Your message could not be delivered to everybody.\r\n\r\n  Subject: {subject}\r\n\r\n");
+    for Failure { recipient, diagnostic, .. } in failures {
+        text.push_str(&format!("  {recipient}\r\n    {}\r\n", said(diagnostic)));
+    }
+    let failed: Vec<_> = failures
+        .iter()
+        .map(|failure| FailedRecipient {
+            recipient: failure.recipient,
+            status: refusal::status_of(failure.diagnostic).filter(|status| status.starts_with('5')),
+            // RFC 3464 §2.3.6: only what a host said.
+            diagnostic: failure.code.map(|_| failure.diagnostic),
+        })
+        .collect();
+    let report = DeliveryReport {
+        to,
+        subject: "Undelivered Mail Returned to Sender",
+        id: &format!("failure.{}.{}", message.public_id.suffix(), now.as_millis()),
+        text: &text,
+        arrival: message.received_at,
+        failures: &failed,
+        enclosed: Some(enclosed),
+    };
+    report.compose(hostname, now)
+}

@@ -1,0 +1,236 @@
+//! Writes the reports of failures that go out from here (RFC 3464): for whom, and whether, others decide.
+//!
+//! A report has the null reverse-path, so one that a host cannot take is lost. Each goes to any host: its lines are
+//! short and its octets ASCII, whatever other hosts said. Only the header names an international address as it is, and
+//! only where the report goes to one.
+
+use mail_builder::mime::MimePart;
+use rusqlite::Connection;
+
+use crate::clock::Timestamp;
+use crate::jobs::Left;
+use crate::mail::address::Mailbox;
+use crate::mail::line::is_plain;
+use crate::mail::{header_value, mime};
+use crate::outbound::Outbound;
+use crate::store;
+use crate::store::messages::mail_data;
+use crate::store::messages::mail_data::NewRaw;
+use crate::store::sending::dispatches::NewDispatch;
+
+/// Octets of a host's words that a report repeats at most.
+const MAX_DIAGNOSTIC: usize = 600;
+/// RFC 3463 §3.1.
+pub(crate) const UNKNOWN_STATUS: &str = "5.0.0";
+
+/// A report of a failure.
+pub(crate) struct DeliveryReport<'r> {
+    /// Whom it goes to.
+    pub(crate) to: &'r Mailbox,
+    pub(crate) subject: &'static str,
+    /// The left side of its Message-ID, which no other report has; of a dot-atom's characters.
+    pub(crate) id: &'r str,
+    /// What it says to people, with CRLF line ends.
+    pub(crate) text: &'r str,
+    /// When the message came that it is about.
+    pub(crate) arrival: Timestamp,
+    pub(crate) failures: &'r [FailedRecipient<'r>],
+    /// The header of that message.
+    pub(crate) enclosed: Option<&'r [u8]>,
+}
+
+/// A recipient who was not reached.
+pub(crate) struct FailedRecipient<'r> {
+    /// An address, or words for one that is not told.
+    pub(crate) recipient: &'r str,
+    /// Enhanced status code of a failure, where one is known.
+    pub(crate) status: Option<String>,
+    /// What a host replied.
+    pub(crate) diagnostic: Option<&'r str>,
+}
+
+impl Outbound {
+    /// Leaves a report with its job.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub(crate) fn send_report(
+        &self,
+        tx: &Connection,
+        account_id: i64,
+        to: Mailbox,
+        data: &[u8],
+        now: Timestamp,
+    ) -> store::Result<Option<Left>> {
+        let raw_id = mail_data::insert(tx, &NewRaw::inline(data), now)?;
+        let new = NewDispatch {
+            account_id,
+            message: None,
+            route_id: None,
+            sending_domain: self.parts.config.hostname.as_str(),
+            domain: None,
+            reverse_path: "",
+            prefix: "",
+            raw_id,
+            forwarding: None,
+        };
+        self.send_on(tx, new, to, now)
+    }
+}
+
+impl DeliveryReport<'_> {
+    /// The mail data.
+    pub(crate) fn compose(&self, hostname: &str, now: Timestamp) -> Vec<u8> {
+        let Self { to, subject, id, text, .. } = self;
+        let mut mail = format!(
+            "From: Mail Delivery System <MAILER-DAEMON@{hostname}>\r\nTo: <{to}>\r\nSubject: {subject}\r\nDate: {date}\r\n\
+             Message-ID: <{id}@{hostname}>\r\nAuto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n\
+             Content-Type: multipart/report; report-type=delivery-status; boundary=\"{id}\"\r\n\r\n--{id}\r\n",
+            date = now.rfc5322(),
+        )
+        .into_bytes();
+        MimePart::new("text/plain", *text).write_part(&mut mail);
+        let status = self.status(hostname);
+        mail.extend_from_slice(
+            format!("\r\n--{id}\r\nContent-Type: message/delivery-status\r\n\r\n{status}").as_bytes(),
+        );
+        if let Some(header) = self.enclosed {
+            mail.extend_from_slice(format!("\r\n--{id}\r\n").as_bytes());
+            enclose(header, &mut mail);
+        }
+        mail.extend_from_slice(format!("\r\n--{id}--\r\n").as_bytes());
+        mail
+    }
+
+    /// The fields for programs.
+    fn status(&self, hostname: &str) -> String {
+        let arrival = self.arrival.rfc5322();
+        let mut status = format!("Reporting-MTA: dns; {hostname}\r\nArrival-Date: {arrival}\r\n");
+        for failure in self.failures {
+            let recipient = typed_address(failure.recipient);
+            let code = failure.status.as_deref().unwrap_or(UNKNOWN_STATUS);
+            status.push_str(&format!("\r\nFinal-Recipient: {recipient}\r\nAction: failed\r\nStatus: {code}\r\n"));
+            if let Some(said) = failure.diagnostic {
+                let ascii = |c: char| if c.is_ascii() { c } else { '?' };
+                let said: String = one_line(said, MAX_DIAGNOSTIC).chars().map(ascii).collect();
+                let field = header_value::folded("Diagnostic-Code", &format!("smtp; {said}"));
+                status.push_str(&field.unwrap_or_default());
+            }
+        }
+        status
+    }
+}
+
+/// What is shown of a text from elsewhere: one line of so many octets at most.
+pub(crate) fn one_line(text: &str, most: usize) -> String {
+    let cut = text.get(..text.floor_char_boundary(most)).unwrap_or(text);
+    cut.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// As [`one_line`], of a host's words.
+pub(crate) fn said(diagnostic: &str) -> String {
+    one_line(diagnostic, MAX_DIAGNOSTIC)
+}
+
+/// An address with its type, in 7 bits (RFC 6533 §3: utf-8-addr-unitext).
+fn typed_address(text: &str) -> String {
+    if text.is_ascii() {
+        return format!("{}; {text}", if text.contains('@') { "rfc822" } else { "unknown" });
+    }
+    let mut address = String::from("utf-8; ");
+    for c in text.chars() {
+        if c.is_ascii_graphic() && !"+=\\".contains(c) {
+            address.push(c);
+        } else {
+            address.push_str(&format!("\\x{{{:02X}}}", u32::from(c)));
+        }
+    }
+    address
+}
+
+/// The part with the header of the message. RFC 6533 §6.3: one with letters beyond ASCII has a type of its own, which
+/// may be encoded.
+fn enclose(header: &[u8], mail: &mut Vec<u8>) {
+    if is_plain(header) {
+        mail.extend_from_slice(b"Content-Type: text/rfc822-headers\r\n\r\n");
+        mail.extend_from_slice(header);
+    } else {
+        mail.extend_from_slice(b"Content-Type: message/global-headers\r\nContent-Transfer-Encoding: base64\r\n\r\n");
+        mail.extend_from_slice(&mime::base64_lines(header));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::panic, clippy::unwrap_used, reason = "tests may panic")]
+
+    use super::*;
+    use crate::mail::report::{self, Report};
+
+    const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
+
+    fn composed(to: &str, failures: &[FailedRecipient<'_>], enclosed: Option<&[u8]>) -> String {
+        let to = Mailbox::parse(to).unwrap();
+        let text = "It went wrong.\r\n";
+        let report = DeliveryReport {
+            to: &to,
+            subject: "Undelivered",
+            id: "report.1",
+            text,
+            arrival: NOW,
+            failures,
+            enclosed,
+        };
+        String::from_utf8(report.compose("mx.acme.dev", NOW)).unwrap()
+    }
+
+    #[test]
+    fn a_plain_report() {
+        let failure = FailedRecipient {
+            recipient: "ada@b.test",
+            status: Some("5.1.1".to_owned()),
+            diagnostic: Some("550 5.1.1 gone"),
+        };
+        assert_eq!(
+            composed("hi@acme.dev", &[failure], Some(b"Subject: Hi\r\n")),
+            "From: Mail Delivery System <MAILER-DAEMON@mx.acme.dev>\r\nTo: <hi@acme.dev>\r\nSubject: Undelivered\r\n\
+             Date: Tue, 28 Jul 2026 00:00:00 +0000\r\nMessage-ID: <report.1@mx.acme.dev>\r\n\
+             Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n\
+             Content-Type: multipart/report; report-type=delivery-status; boundary=\"report.1\"\r\n\r\n\
+             --report.1\r\nContent-Type: text/plain; charset=\"utf-8\"\r\nContent-Transfer-Encoding: 7bit\r\n\r\n\
+             It went wrong.\r\n\
+             \r\n--report.1\r\nContent-Type: message/delivery-status\r\n\r\n\
+             Reporting-MTA: dns; mx.acme.dev\r\nArrival-Date: Tue, 28 Jul 2026 00:00:00 +0000\r\n\r\n\
+             Final-Recipient: rfc822; ada@b.test\r\nAction: failed\r\nStatus: 5.1.1\r\n\
+             Diagnostic-Code: smtp; 550 5.1.1 gone\r\n\
+             \r\n--report.1\r\nContent-Type: text/rfc822-headers\r\n\r\nSubject: Hi\r\n\
+             \r\n--report.1--\r\n"
+        );
+    }
+
+    #[test]
+    fn whatever_a_host_said_a_report_goes_to_any_host() {
+        let long = "no such user ".repeat(300);
+        for said in
+            ["550 5.1.1 Boîte inexistante", &long, &"\u{1f4ea}".repeat(900), &"x".repeat(5_000), "a\r\nb\0c", ""]
+        {
+            let of =
+                |recipient| FailedRecipient { recipient, status: Some("5.1.1".to_owned()), diagnostic: Some(said) };
+            let header = format!("Subject: {said}\r\n");
+            let mail = composed("hi@acme.dev", &[of("ada@b.test"), of("jörg=x@b.test")], Some(header.as_bytes()));
+            assert!(mail.is_ascii() && mail.split("\r\n").all(|line| line.len() <= 998), "{mail}");
+            let Some(Report::Delivery(statuses)) = report::read(mail.as_bytes()) else { panic!("{mail}") };
+            let found: Vec<_> = statuses.iter().filter_map(|status| status.recipient.as_deref()).collect();
+            assert_eq!(found, ["ada@b.test", "jörg=x@b.test"]);
+        }
+    }
+
+    #[test]
+    fn who_is_not_told_has_no_address() {
+        let failure = FailedRecipient { recipient: "an address at b.test", status: None, diagnostic: None };
+        let mail = composed("hi@acme.dev", &[failure], None);
+        assert!(mail.contains("Final-Recipient: unknown; an address at b.test\r\n"), "{mail}");
+        assert_eq!(mail.matches("--report.1").count(), 3);
+        assert!(!mail.contains("Diagnostic-Code"));
+    }
+}

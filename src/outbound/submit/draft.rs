@@ -1,0 +1,121 @@
+//! From a draft to a signed message: recipients, ids, composing, signing.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::Outgoing;
+use super::sender::Sender;
+use crate::clock::Timestamp;
+use crate::id::{MessageId, ScheduledId};
+use crate::mail::address::Mailbox;
+use crate::mail::header_value::message_ids;
+use crate::mail::mailbox_list::NamedMailbox;
+use crate::outbound::Outbound;
+use crate::outbound::message::compose::{ComposeError, Letter, compose_last};
+use crate::outbound::message::dkim::SignError;
+
+/// A message that somebody wants to send.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    /// What is composed; its Message-ID and date are set here, unless its own headers have them.
+    pub(crate) letter: Letter,
+    /// Recipients that no field names.
+    pub(crate) bcc: Vec<NamedMailbox>,
+    /// Addresses that nothing is sent to, in canonical form.
+    pub(crate) suppressed: Vec<String>,
+    /// JSON object.
+    pub(crate) metadata: Option<String>,
+    /// When it is to be sent; none: now.
+    pub(crate) scheduled_at: Option<Timestamp>,
+}
+
+/// Why a draft cannot be sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DraftError {
+    /// Every recipient is suppressed: 409 `recipient_suppressed`.
+    #[error("every recipient is suppressed")]
+    Suppressed,
+    /// Something of it does not go into mail.
+    #[error(transparent)]
+    Compose(#[from] ComposeError),
+    /// The signature failed.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// The work was cut off.
+    #[error("composing was cut off")]
+    CutOff,
+}
+
+impl Draft {
+    /// Every envelope recipient once, whatever its spelling, in the order To, Cc, Bcc.
+    pub(crate) fn recipients(&self) -> Vec<Mailbox> {
+        let mut seen = HashSet::new();
+        let fields = self.letter.to.iter().chain(&self.letter.cc).chain(&self.bcc);
+        fields.map(|one| &one.mailbox).filter(|one| seen.insert(one.canonical())).cloned().collect()
+    }
+
+    /// The recipients, of those that this message has, that nothing is sent to.
+    pub(crate) fn skipped(&self) -> Vec<String> {
+        let skipped = |mailbox: &Mailbox| self.suppressed.contains(&mailbox.canonical());
+        self.recipients().iter().filter(|mailbox| skipped(mailbox)).map(|mailbox| mailbox.canonical()).collect()
+    }
+}
+
+impl Outbound {
+    /// Composes and signs a draft. Costs a signature's time, so it runs off the async threads.
+    ///
+    /// # Errors
+    /// See [`DraftError`].
+    pub(crate) async fn compose(
+        &self,
+        sender: &Sender,
+        draft: Draft,
+        now: Timestamp,
+    ) -> Result<Outgoing, DraftError> {
+        let skipped: HashSet<String> = draft.skipped().into_iter().collect();
+        let mut recipients = draft.recipients();
+        recipients.retain(|mailbox| !skipped.contains(&mailbox.canonical()));
+        if recipients.is_empty() {
+            return Err(DraftError::Suppressed);
+        }
+        let id = MessageId::new(now);
+        let Draft { mut letter, metadata, scheduled_at, .. } = draft;
+        let own_id = letter.headers.extract_if(.., |(name, _)| name.eq_ignore_ascii_case("Message-ID")).last();
+        let message_id =
+            own_id.map_or_else(|| format!("<{}@{}>", id.suffix(), sender.domain.name), |(_, message_id)| message_id);
+        letter.message_id.clone_from(&message_id);
+        letter.date = scheduled_at.unwrap_or(now);
+        let keys = Arc::clone(&sender.keys);
+        let made = tokio::task::spawn_blocking(move || {
+            let mut mail = compose_last(&mut letter)?;
+            let signature = keys.sign(&mail)?;
+            mail.splice(..0, signature.into_bytes());
+            Ok::<_, DraftError>((mail, letter))
+        });
+        let (data, letter) = made.await.map_err(|_| DraftError::CutOff)??;
+        let shown = |one: NamedMailbox| (one.mailbox.to_string(), one.name);
+        let header = |name: &str| {
+            let found = letter.headers.iter().rfind(|(known, _)| known.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.clone())
+        };
+        let thread = header("In-Reply-To").or_else(|| letter.in_reply_to.clone());
+        let thread = thread.and_then(|ids| message_ids(&ids).ok()?.into_iter().next());
+        Ok(Outgoing {
+            id,
+            sender: sender.clone(),
+            data,
+            from_addr: letter.from.mailbox.to_string(),
+            from_name: letter.from.name,
+            header_to: letter.to.into_iter().chain(letter.cc).map(shown).collect(),
+            recipients,
+            subject: Some(letter.subject),
+            thread_id: thread.or_else(|| Some(message_id.clone())),
+            message_id_header: Some(message_id),
+            metadata,
+            scheduled: scheduled_at.map(|at| (ScheduledId::new(now), at)),
+            has_attachments: !letter.attachments.is_empty(),
+            return_to: None,
+            suppressed: Vec::new(),
+        })
+    }
+}

@@ -1,0 +1,297 @@
+//! The acceptance of mail to send: one transaction that the 202, or the 250 of a submission, promises.
+//!
+//! What is stored is what goes on the wire: composed, signed, complete. Only the jobs that the transaction leaves send.
+
+pub(crate) mod draft;
+pub(crate) mod scheduled;
+pub(crate) mod send_at;
+pub(crate) mod sender;
+pub(crate) mod smtp_submission;
+
+use rusqlite::Connection;
+
+use super::reports::bounce::Failure;
+use super::{Outbound, Parts};
+use crate::clock::Timestamp;
+use crate::config::Smarthost;
+use crate::id::{MessageId, ScheduledId};
+use crate::jobs::{self, Flow, Left};
+use crate::limits;
+use crate::mail::address::Mailbox;
+use crate::mail::mime::{self, Part};
+use crate::store;
+use crate::store::accounts::domains;
+use crate::store::accounts::idempotency;
+use crate::store::accounts::idempotency::{Remembered, RequestKey};
+use crate::store::accounts::limits::{MESSAGE_BYTES, add_deliveries};
+use crate::store::blobs::uncommitted::Placed;
+use crate::store::jobs::Kind;
+use crate::store::messages;
+use crate::store::messages::attachments;
+use crate::store::messages::mail_data;
+use crate::store::messages::mail_data::NewRaw;
+use crate::store::sending::dispatches::NewDispatch;
+use crate::store::sending::outbound_details;
+use crate::store::sending::outbound_details::{NewOutbound, Submission};
+use crate::store::sending::{dispatches, recipients};
+use sender::Sender;
+
+/// The lane of scheduled messages.
+pub const RELEASE_LANE: &str = "release";
+
+/// A signed message that is to be stored and sent.
+pub(crate) struct Outgoing {
+    /// Its id.
+    pub(crate) id: MessageId,
+    /// Who sends it.
+    pub(crate) sender: Sender,
+    /// The mail data, signatures included.
+    pub(crate) data: Vec<u8>,
+    /// From address.
+    pub(crate) from_addr: String,
+    /// Display name of From.
+    pub(crate) from_name: Option<String>,
+    /// To and Cc: address and display name.
+    pub(crate) header_to: Vec<(String, Option<String>)>,
+    /// Envelope recipients; at least one, each once.
+    pub(crate) recipients: Vec<Mailbox>,
+    /// Subject.
+    pub(crate) subject: Option<String>,
+    /// Message-ID, with angle brackets.
+    pub(crate) message_id_header: Option<String>,
+    /// First id of In-Reply-To, else the own Message-ID.
+    pub(crate) thread_id: Option<String>,
+    /// JSON object.
+    pub(crate) metadata: Option<String>,
+    /// When it is to be sent; none: now.
+    pub(crate) scheduled: Option<(ScheduledId, Timestamp)>,
+    /// Whether the data has attachments.
+    pub(crate) has_attachments: bool,
+    /// Who hears by mail what of it cannot be delivered.
+    pub(crate) return_to: Option<Mailbox>,
+    /// Recipients it does not go to, as they are suppressed; that is reported too.
+    pub(crate) suppressed: Vec<Mailbox>,
+}
+
+/// The answer to remember with the messages that make it true (contract 1.11).
+pub(crate) struct Remember {
+    /// By what.
+    pub(crate) request: RequestKey,
+    /// What.
+    pub(crate) answer: Remembered,
+}
+
+/// A message on its way into the transaction: its data is in memory no more, if there is much of it.
+pub(crate) struct Staged {
+    outgoing: Outgoing,
+    raw: NewRaw,
+    /// The object that holds the data, until a row names it.
+    placed: Option<Placed>,
+    parts: Vec<Part>,
+}
+
+impl Outbound {
+    /// Stores messages with the jobs that send them, all or none; once this returns, neither a crash nor a power cut
+    /// loses them.
+    ///
+    /// # Errors
+    /// The disk is full or fails; [`store::Error::outcome`] says whether nothing is stored for sure.
+    pub(crate) async fn submit(
+        &self,
+        outgoing: Vec<Outgoing>,
+        remember: Option<Remember>,
+        now: Timestamp,
+    ) -> store::Result<()> {
+        let mut staged = Vec::with_capacity(outgoing.len());
+        for one in outgoing {
+            staged.push(self.stage(one, now).await?);
+        }
+        self.submit_staged(staged, remember, now).await
+    }
+
+    /// As [`Outbound::submit`], of messages that were staged one by one.
+    ///
+    /// # Errors
+    /// As for [`Outbound::submit`].
+    pub(crate) async fn submit_staged(
+        &self,
+        mut staged: Vec<Staged>,
+        remember: Option<Remember>,
+        now: Timestamp,
+    ) -> store::Result<()> {
+        let placed = staged.iter_mut().filter_map(|one| one.placed.take()).collect();
+        let outbound = self.clone();
+        let written = self.parts.db.write_naming(placed, move |tx| {
+            let (parts, mut left) = (&outbound.parts, Vec::new());
+            let scheduled = staged.iter().filter(|one| one.outgoing.scheduled.is_some());
+            if let Some(first) = scheduled.clone().next() {
+                let account = first.outgoing.sender.account;
+                parts.limits.admit_many(tx, account, limits::Kind::Scheduled, scheduled.count() as u64)?;
+            }
+            for one in &staged {
+                let overhead = MESSAGE_BYTES.saturating_mul(one.outgoing.recipients.len() as u64);
+                let bytes = one.raw.size().saturating_add(overhead);
+                parts.limits.admit_bytes(tx, one.outgoing.sender.account, bytes)?;
+                left.extend(parts.store(tx, one, now)?);
+                left.extend(outbound.report_suppressed(tx, &one.outgoing, now)?);
+            }
+            if let Some(remember) = remember {
+                parts.limits.admit(tx, remember.request.account, limits::Kind::IdempotencyKeys)?;
+                idempotency::put(tx, &remember.request, &remember.answer, now)?;
+            }
+            Ok((left, true))
+        });
+        written.await?.into_iter().for_each(Left::announce);
+        Ok(())
+    }
+
+    /// Mail data as it is kept: beside its row, or in a file that is durable before the transaction. What is never
+    /// submitted takes its file along.
+    ///
+    /// # Errors
+    /// The disk is full or fails.
+    pub(crate) async fn stage(&self, mut outgoing: Outgoing, now: Timestamp) -> store::Result<Staged> {
+        let data = std::mem::take(&mut outgoing.data);
+        if !outgoing.has_attachments && data.len() <= mail_data::INLINE_MAX {
+            return Ok(Staged { raw: NewRaw::inline(&data), placed: None, parts: Vec::new(), outgoing });
+        }
+        let (objects, id) = (self.parts.objects.clone(), outgoing.id.clone());
+        let kept = tokio::task::spawn_blocking(move || {
+            let parts = mime::parse_apart_from_texts(&data).attachments;
+            let mut draft = objects.draft()?;
+            draft.append(&data)?;
+            objects.keep(draft, &id, now).map(|placed| (placed, parts))
+        });
+        let (placed, parts) = kept.await.unwrap_or(Err(store::Error::Stopped))?;
+        Ok(Staged { outgoing, raw: NewRaw::File(placed.object().clone()), placed: Some(placed), parts })
+    }
+}
+
+impl Outbound {
+    fn report_suppressed(&self, tx: &Connection, outgoing: &Outgoing, now: Timestamp) -> store::Result<Option<Left>> {
+        if outgoing.suppressed.is_empty() || outgoing.return_to.is_none() {
+            return Ok(None);
+        }
+        let addresses: Vec<String> = outgoing.suppressed.iter().map(ToString::to_string).collect();
+        let of = |recipient| Failure { recipient, code: None, diagnostic: "5.7.1 the recipient is suppressed" };
+        let failures: Vec<Failure<'_>> = addresses.iter().map(|address| of(address)).collect();
+        match messages::find(tx, &outgoing.id)? {
+            Some(message) => self.report_failures(tx, &message, &failures, now),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Parts {
+    /// The bounce address of a message to its recipient at `place`: at its From domain when that receives here, else at
+    /// the host name (contract 8.5). Without one, nothing that comes back would find the message.
+    fn bounce_address(&self, id: &MessageId, place: usize, sender: &Sender) -> String {
+        let host = if sender.domain.verified { &sender.domain.name } else { &self.config.hostname };
+        let address = u16::try_from(place).ok().and_then(|place| self.return_paths.bounce(id, place, host));
+        address.map(|mailbox| mailbox.to_string()).unwrap_or_default()
+    }
+
+    /// Everything that the answer promises of one message; returns its jobs.
+    fn store(&self, tx: &Connection, staged: &Staged, now: Timestamp) -> store::Result<Vec<Left>> {
+        let outgoing = &staged.outgoing;
+        let sender = &outgoing.sender;
+        let status = if outgoing.scheduled.is_some() { "scheduled" } else { "queued" };
+        let first = self.bounce_address(&outgoing.id, 0, sender);
+        let raw_id = mail_data::insert(tx, &staged.raw, now)?;
+        let message = outbound_details::insert_message(tx, &outgoing.row(staged, status, first, raw_id), now)?;
+        add_deliveries(tx, sender.account, message, outgoing.recipients.len())?;
+        attachments::insert_all(tx, message, &staged.parts)?;
+        let beside = outgoing.beside();
+        if !beside.is_empty() {
+            outbound_details::insert(tx, message, &beside)?;
+        }
+        let mut left = Vec::new();
+        for (place, mailbox) in outgoing.recipients.iter().enumerate() {
+            let (domain, lane) = self.destination(tx, &sender.domain.name, mailbox)?;
+            let new = NewDispatch {
+                account_id: sender.account,
+                message: Some(message),
+                route_id: None,
+                sending_domain: &sender.domain.name,
+                domain,
+                reverse_path: &self.bounce_address(&outgoing.id, place, sender),
+                prefix: "",
+                raw_id,
+                forwarding: None,
+            };
+            let dispatch = dispatches::insert(tx, &new, now)?;
+            recipients::insert(tx, dispatch, place, &mailbox.to_string(), status, now)?;
+            if outgoing.scheduled.is_none() {
+                let flow = Flow::new(&lane, sender.account);
+                left.push(self.jobs.leave(tx, &flow, Kind::Dispatch, dispatch, now)?);
+            }
+        }
+        if let Some((_, at)) = &outgoing.scheduled {
+            let flow = Flow::new(RELEASE_LANE, sender.account);
+            store::jobs::insert(tx, &flow, Kind::Release, message, *at)?;
+            left.push(Left::waiting(&self.jobs, &flow, *at));
+        }
+        Ok(left)
+    }
+
+    /// Where mail of a domain to one recipient goes: the recipient domain (none: a smarthost takes it) and the lane. Mail
+    /// to a domain that is received here never goes by a smarthost.
+    pub(super) fn destination<'r>(
+        &self,
+        tx: &Connection,
+        sending_domain: &str,
+        recipient: &'r Mailbox,
+    ) -> store::Result<(Option<&'r str>, String)> {
+        let name = recipient.domain().as_str();
+        Ok(match self.config.outbound.smarthost_of(sending_domain) {
+            Some(relay) if domains::find_verified(tx, name)?.is_none() => (None, relay_lane(relay)),
+            Some(_) | None => (Some(name), jobs::mail_lane(name)),
+        })
+    }
+}
+
+/// The lane of what a smarthost takes; no domain has a blank in its name.
+pub(super) fn relay_lane(relay: &Smarthost) -> String {
+    format!("{}relay {}:{}", jobs::MAIL_LANE, relay.host, relay.port)
+}
+
+impl Outgoing {
+    fn row(&self, staged: &Staged, status: &'static str, mail_from: String, raw_id: i64) -> NewOutbound {
+        let addresses: Vec<&str> = self.header_to.iter().map(|(address, _)| address.as_str()).collect();
+        let only = self.header_to.first().filter(|_| self.header_to.len() == 1);
+        NewOutbound {
+            public_id: self.id.clone(),
+            account_id: self.sender.account,
+            domain_id: self.sender.domain.id,
+            status,
+            mail_from,
+            from_addr: self.from_addr.clone(),
+            from_name: self.from_name.clone(),
+            to_addr: addresses.join(", "),
+            to_name: only.and_then(|(_, name)| name.clone()),
+            subject: self.subject.clone(),
+            message_id_header: self.message_id_header.clone(),
+            thread_id: self.thread_id.clone(),
+            attachment_count: staged.parts.len(),
+            size: staged.raw.size(),
+            raw_id,
+        }
+    }
+
+    /// What few messages have beside their row.
+    fn beside(&self) -> Submission {
+        let shown = |(address, name): &(String, Option<String>)| match name {
+            Some(name) => serde_json::json!({"address": address, "name": name}),
+            None => serde_json::json!({"address": address}),
+        };
+        let list = || serde_json::Value::Array(self.header_to.iter().map(shown).collect()).to_string();
+        Submission {
+            header_to: (self.header_to.len() != 1).then(list),
+            metadata: self.metadata.clone(),
+            scheduled_id: self.scheduled.as_ref().map(|(id, _)| id.clone()),
+            scheduled_at: self.scheduled.as_ref().map(|(_, at)| *at),
+            failure: None,
+            return_to: self.return_to.as_ref().map(ToString::to_string),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Scheduled messages: released when their time comes, or canceled before (contract 8.3).
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::sender;
+use crate::clock::Timestamp;
+use crate::id::ScheduledId;
+use crate::jobs::{After, Attempt, Attempted, Claimed, Flow, Handler, Health, Verdict, mail_lane};
+use crate::mail::address::{Mailbox, canonical};
+use crate::outbound::{Outbound, Parts};
+use crate::store;
+use crate::store::accounts;
+use crate::store::jobs::{self, Kind};
+use crate::store::messages::{self, MessageRow};
+use crate::store::sending::dispatches;
+use crate::store::sending::dispatches::DispatchRow;
+use crate::store::sending::recipients;
+use crate::store::sending::recipients::{RecipientRow, Standing};
+use crate::store::sending::{outbound_details, suppressions};
+
+/// Why a scheduled send cannot be canceled.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotCanceled {
+    /// 404: there is none with this id.
+    #[error("there is no such scheduled send")]
+    NotFound,
+    /// 403 `key_scope`.
+    #[error("the key is limited to another domain")]
+    KeyScope,
+    /// 409 `already_sent`.
+    #[error("it was sent already")]
+    AlreadySent,
+    /// Storage trouble.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// Releases scheduled messages; the handler of its kind of job.
+pub(crate) struct Releases {
+    /// Sending.
+    pub(crate) outbound: Outbound,
+}
+
+impl Handler for Releases {
+    fn attempt(self: Arc<Self>, _: Flow, job: Claimed, now: Timestamp) -> Attempt {
+        Box::pin(async move {
+            let parts = Arc::clone(&self.outbound.parts);
+            let record = move |tx: &Connection, _| {
+                let flows = parts.release(tx, job.subject_id, now)?;
+                let bell = parts.jobs.clone();
+                let after: After = Box::new(move || flows.iter().for_each(|flow| bell.wake(flow, now)));
+                Ok(Some(after))
+            };
+            Attempted { verdict: Verdict::Delivered, health: Health::Up, record: Box::new(record) }
+        })
+    }
+}
+
+impl Parts {
+    /// Lets a scheduled message go, if its gates are still open; returns the flows to wake.
+    fn release(&self, tx: &Connection, message: i64, now: Timestamp) -> store::Result<Vec<Flow>> {
+        let Some(row) = messages::find_by_row(tx, message)? else { return Ok(Vec::new()) };
+        if row.status != "scheduled" {
+            return Ok(Vec::new());
+        }
+        match self.gate(tx, &row) {
+            // Keys are made when a domain first sends, which was before.
+            Ok(()) | Err(sender::Refusal::NoKeys(_)) => {}
+            Err(sender::Refusal::Store(error)) => return Err(error),
+            Err(refusal) => {
+                fail(tx, &row, &refusal.to_string(), now)?;
+                return Ok(Vec::new());
+            }
+        }
+        let all = recipients::list_by_message(tx, message)?;
+        let addresses: Vec<String> = all.iter().map(|one| canonical(&one.address)).collect();
+        let suppressed = suppressions::find_suppressed(tx, row.account_id, &addresses)?;
+        for one in all.iter().filter(|one| suppressed.contains(&canonical(&one.address))) {
+            let standing =
+                Standing { status: "failed", smtp_code: None, diagnostic: Some("the recipient is suppressed") };
+            recipients::settle(tx, one.dispatch, one.idx, standing, now)?;
+        }
+        recipients::set_status_of_message(tx, message, "scheduled", "queued", now)?;
+        let mut flows = Vec::new();
+        for dispatch in dispatches::list_by_message(tx, message)? {
+            let left = recipients::list(tx, dispatch.id)?;
+            if left.iter().any(RecipientRow::is_unsettled) {
+                dispatches::set_queued_at(tx, dispatch.id, now)?;
+                let flow = Flow::new(&self.lane_of(&dispatch), row.account_id);
+                jobs::insert(tx, &flow, Kind::Dispatch, dispatch.id, now)?;
+                flows.push(flow);
+            } else {
+                dispatches::finish(tx, &dispatch)?;
+            }
+        }
+        if flows.is_empty() {
+            outbound_details::set_failure(tx, message, "every recipient is suppressed")?;
+        }
+        outbound_details::set_send_status(tx, message, recipients::send_status(tx, message)?)?;
+        Ok(flows)
+    }
+
+    /// The gates of contract 8.1, once more.
+    fn gate(&self, tx: &Connection, row: &MessageRow) -> Result<(), sender::Refusal> {
+        let account = accounts::find_by_row(tx, row.account_id)?.ok_or(sender::Refusal::DomainNotOwned)?;
+        let from = Mailbox::parse(&row.from_addr).map_err(|_| sender::Refusal::DomainNotOwned)?;
+        self.find_sender(tx, &account, None, from.domain().as_str()).map(|_| ())
+    }
+
+    /// The lane of a dispatch as it is now; a smarthost may have come or gone since it was stored.
+    pub(crate) fn lane_of(&self, dispatch: &DispatchRow) -> String {
+        match (&dispatch.domain, self.config.outbound.smarthost_of(&dispatch.sending_domain)) {
+            (Some(domain), _) => mail_lane(domain),
+            (None, Some(relay)) => super::relay_lane(relay),
+            (None, None) => mail_lane(&dispatch.sending_domain),
+        }
+    }
+}
+
+/// Gives a message up for a reason of our own.
+fn fail(tx: &Connection, row: &MessageRow, why: &str, now: Timestamp) -> store::Result<()> {
+    recipients::set_status_of_message(tx, row.id, "scheduled", "failed", now)?;
+    for dispatch in dispatches::list_by_message(tx, row.id)? {
+        dispatches::finish(tx, &dispatch)?;
+    }
+    outbound_details::set_failure(tx, row.id, why)?;
+    outbound_details::set_send_status(tx, row.id, "failed")
+}
+
+impl Outbound {
+    /// Cancels a scheduled send; doing it again changes nothing.
+    ///
+    /// # Errors
+    /// See [`NotCanceled`].
+    pub(crate) async fn cancel(
+        &self,
+        account: i64,
+        scope: Option<i64>,
+        id: ScheduledId,
+        now: Timestamp,
+    ) -> Result<(), NotCanceled> {
+        let canceled = self.parts.db.write_removal(move |tx| {
+            let message = outbound_details::find_scheduled(tx, &id)?;
+            let row = message.map(|message| messages::find_by_row(tx, message)).transpose()?.flatten();
+            let Some(row) = row.filter(|row| row.account_id == account) else {
+                return Ok(Err(NotCanceled::NotFound));
+            };
+            if scope.is_some_and(|only| row.domain_id != Some(only)) {
+                return Ok(Err(NotCanceled::KeyScope));
+            }
+            match row.status.as_str() {
+                "canceled" => return Ok(Ok(())),
+                "scheduled" => {}
+                _ => return Ok(Err(NotCanceled::AlreadySent)),
+            }
+            jobs::delete_by_subject(tx, Kind::Release, row.id)?;
+            recipients::set_status_of_message(tx, row.id, "scheduled", "canceled", now)?;
+            for dispatch in dispatches::list_by_message(tx, row.id)? {
+                dispatches::finish(tx, &dispatch)?;
+            }
+            outbound_details::set_send_status(tx, row.id, "canceled")?;
+            Ok(Ok(()))
+        });
+        canceled.await?
+    }
+}

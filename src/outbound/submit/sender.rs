@@ -1,0 +1,195 @@
+//! Who may send from a domain, and the keys that sign for it (contract 8.1, the gates).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::Connection;
+
+use crate::clock::Timestamp;
+use crate::domain::keys::{KeyError, PURPOSE};
+use crate::domain::name::with_parents;
+use crate::domain::{DomainError, is_lost};
+use crate::id::DomainId;
+use crate::mail::address::Domain;
+use crate::outbound::Outbound;
+use crate::outbound::message::dkim::DomainKeys;
+use crate::store;
+use crate::store::accounts::Account;
+use crate::store::accounts::domains;
+use crate::store::accounts::domains::DomainRow;
+use crate::store::accounts::{dkim_keys, dns_checks};
+use crate::store::sending::suppressions;
+
+/// Domains whose keys are remembered; beyond that all are read again.
+const REMEMBERED: usize = 1_000;
+
+/// Parsed keys of domains: parsing one costs as much as a signature.
+#[derive(Default)]
+pub(crate) struct KeyCache {
+    /// By domain, and whether Ed25519 signs too.
+    keys: Mutex<HashMap<(DomainId, bool), Arc<DomainKeys>>>,
+}
+
+/// Somebody who may send from a domain.
+#[derive(Clone)]
+pub(crate) struct Sender {
+    /// Row id of the account.
+    pub(crate) account: i64,
+    /// The From domain.
+    pub(crate) domain: DomainRow,
+    /// What signs for it.
+    pub(crate) keys: Arc<DomainKeys>,
+}
+
+/// Why an account may not send from a domain.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// 403 `email_not_verified`.
+    #[error("the e-mail address of the account is not verified")]
+    EmailNotVerified,
+    /// 404 `domain_not_owned`.
+    #[error("the account has no such domain")]
+    DomainNotOwned,
+    /// 403 `key_scope`.
+    #[error("the key is limited to another domain")]
+    KeyScope,
+    /// 403 `from_domain`.
+    #[error("the domain is not verified for sending")]
+    FromDomain,
+    /// The domain has no keys yet; they are made when it first sends.
+    #[error("the domain has no keys yet")]
+    NoKeys(i64),
+    /// Storage trouble, or keys that cannot be read.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+impl Outbound {
+    /// The gates of contract 8.1, in their order; a `scope` is the domain that the credential is limited to.
+    ///
+    /// # Errors
+    /// The first gate that is closed.
+    pub(crate) async fn sender(
+        &self,
+        account: Account,
+        scope: Option<i64>,
+        from: &Domain,
+        now: Timestamp,
+    ) -> Result<Sender, Refusal> {
+        match self.ask_sender(account.clone(), scope, from).await {
+            Err(Refusal::NoKeys(domain)) => {
+                let made = self.parts.domains.ensure_keys(domain, now).await;
+                made.map_err(|error| match error {
+                    DomainError::Store(error) => error,
+                    DomainError::Keys(KeyError::Crowded(_)) => store::Error::Busy,
+                    error => {
+                        tracing::error!(%error, "the keys of a domain could not be made");
+                        store::Error::Corrupt("DKIM key")
+                    }
+                })?;
+                self.ask_sender(account, scope, from).await
+            }
+            asked => asked,
+        }
+    }
+
+    async fn ask_sender(&self, account: Account, scope: Option<i64>, from: &Domain) -> Result<Sender, Refusal> {
+        let name = from.as_str().to_owned();
+        let parts = Arc::clone(&self.parts);
+        let asked = self.parts.db.read(move |connection| {
+            let found = parts.find_sender(connection, &account, scope, &name);
+            match found {
+                Err(Refusal::Store(error)) => Err(error),
+                other => Ok(other),
+            }
+        });
+        asked.await?
+    }
+
+    /// Which of these addresses nothing is sent to (contract 8.4), in canonical form.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub(crate) async fn suppressed(&self, account: i64, addresses: Vec<String>) -> store::Result<Vec<String>> {
+        self.parts.db.read(move |connection| suppressions::find_suppressed(connection, account, &addresses)).await
+    }
+}
+
+impl crate::outbound::Parts {
+    /// As [`Outbound::sender`], on a connection.
+    pub(crate) fn find_sender(
+        &self,
+        connection: &Connection,
+        account: &Account,
+        scope: Option<i64>,
+        name: &str,
+    ) -> Result<Sender, Refusal> {
+        if !account.email_verified && !self.config.dev {
+            return Err(Refusal::EmailNotVerified);
+        }
+        let found = domains::find_of_account(connection, account.id, name)?;
+        let domain = found.ok_or(Refusal::DomainNotOwned)?;
+        if scope.is_some_and(|only| only != domain.id) {
+            return Err(Refusal::KeyScope);
+        }
+        if !domain.flags.spf || !domain.flags.dkim || is_lost(connection, &domain)? {
+            return Err(Refusal::FromDomain);
+        }
+        let keys = self.keys_of(connection, &domain)?.ok_or(Refusal::NoKeys(domain.id))?;
+        Ok(Sender { account: account.id, domain, keys })
+    }
+
+    /// The keys of an account's domain, by its name.
+    pub(crate) fn keys_of_name(
+        &self,
+        connection: &Connection,
+        account: i64,
+        name: &str,
+    ) -> store::Result<Option<Arc<DomainKeys>>> {
+        match domains::find_of_account(connection, account, name)? {
+            Some(domain) => self.keys_of(connection, &domain),
+            None => Ok(None),
+        }
+    }
+
+    /// The signature of a mail of the appliance's own, when its host name belongs to a domain that is verified here.
+    pub(crate) fn host_signature(&self, connection: &Connection, mail: &[u8]) -> store::Result<Option<String>> {
+        for name in with_parents(&self.config.hostname) {
+            let domain = domains::find_by_name(connection, &name)?;
+            let Some(domain) = domain.filter(|domain| domain.verified && domain.flags.dkim) else { continue };
+            if let Some(Ok(signature)) = self.keys_of(connection, &domain)?.map(|keys| keys.sign(mail)) {
+                return Ok(Some(signature));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The keys of a domain, if it has them; Ed25519 signs while its record is seen in DNS (contract 8.5).
+    pub(crate) fn keys_of(
+        &self,
+        connection: &Connection,
+        domain: &DomainRow,
+    ) -> store::Result<Option<Arc<DomainKeys>>> {
+        let both = dns_checks::is_ok(connection, domain.id, "dkim_ed25519")?;
+        let place = (domain.public_id.clone(), both);
+        let mut known = self.keys.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(keys) = known.get(&place) {
+            return Ok(Some(Arc::clone(keys)));
+        }
+        let private = |algorithm: &str| {
+            let sealed = dkim_keys::find_private(connection, domain.id, algorithm)?;
+            let open = |sealed: Vec<u8>| self.secrets.open_sealed(PURPOSE, &sealed);
+            sealed.map(open).transpose().map_err(|_| store::Error::Corrupt("DKIM key"))
+        };
+        let Some(rsa) = private("rsa")? else { return Ok(None) };
+        let ed25519 = if both { private("ed25519")? } else { None };
+        let keys =
+            DomainKeys::new(&domain.name, &rsa, ed25519.as_deref()).map_err(|_| store::Error::Corrupt("DKIM key"))?;
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        let keys = Arc::new(keys);
+        known.insert(place, Arc::clone(&keys));
+        Ok(Some(keys))
+    }
+}

@@ -1,0 +1,295 @@
+//! Mail that a program hands in ready-made (RFC 6409): checked, completed, signed, stored.
+
+use std::sync::Arc;
+
+use super::Outgoing;
+use super::sender::Refusal;
+use crate::clock::Timestamp;
+use crate::id::MessageId;
+use crate::mail::address::{Domain, Mailbox};
+use crate::mail::mailbox_list::NamedMailbox;
+use crate::mail::mime::{self, Field, Fields, Irreparable, Limits, Mail};
+use crate::mail::{header_value, message_id};
+use crate::outbound::Outbound;
+use crate::outbound::message::compose;
+use crate::store;
+use crate::store::accounts::Account;
+
+/// Fields that stand once at most (RFC 5322 §3.6).
+const ONCE: &[&str] =
+    &["From", "Sender", "Reply-To", "To", "Cc", "Message-ID", "In-Reply-To", "References", "Subject", "Date"];
+
+/// A message that was handed in.
+pub(crate) struct Handed {
+    /// Whose key it was.
+    pub(crate) account: Account,
+    /// The domain that the key is limited to.
+    pub(crate) scope: Option<i64>,
+    /// The envelope's sender; none: nobody wants to hear of failures.
+    pub(crate) reverse_path: Option<Mailbox>,
+    /// The envelope's recipients.
+    pub(crate) recipients: Vec<Mailbox>,
+    /// The mail data.
+    pub(crate) data: Vec<u8>,
+}
+
+/// Why it is not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandInError {
+    /// Not exactly one author, or not the same for every reader.
+    #[error("not exactly one From field with one mailbox")]
+    From,
+    /// A repeated field, or one with a NUL.
+    #[error("a repeated header, or a NUL in one")]
+    Message,
+    /// A line that is too long and cannot be repaired.
+    #[error(transparent)]
+    Irreparable(#[from] Irreparable),
+    /// Nobody may be sent to.
+    #[error("every recipient is suppressed")]
+    Suppressed,
+    /// A gate is closed.
+    #[error(transparent)]
+    Sender(#[from] Refusal),
+    /// The signature failed.
+    #[error("the message could not be signed")]
+    Sign,
+    /// Storage trouble.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// What was read of a message, and how it goes out.
+#[derive(Debug)]
+pub(crate) struct Completed {
+    /// The mail data.
+    pub(crate) data: Vec<u8>,
+    /// What it says.
+    pub(crate) mail: Mail,
+    /// Its Message-ID.
+    pub(crate) message_id: String,
+}
+
+impl Outbound {
+    /// Takes a message; once this returns, neither a crash nor a power cut loses it.
+    ///
+    /// # Errors
+    /// See [`HandInError`]; nothing was stored.
+    pub(crate) async fn hand_in(&self, handed: Handed, now: Timestamp) -> Result<MessageId, HandInError> {
+        let Handed { account, scope, reverse_path, recipients, data } = handed;
+        let parsed = tokio::task::spawn_blocking(move || {
+            let data = mime::repaired(mime::without_stray_lines(data))?;
+            Ok::<_, Irreparable>((mime::parse_apart_from_texts(&data), data))
+        });
+        let (mail, data) = parsed.await.map_err(|_| store::Error::Stopped)??;
+        let author = mail.author.as_deref().ok_or(HandInError::From)?;
+        let author = Mailbox::parse(author).map_err(|_| HandInError::From)?;
+        if author.has_invisible_characters() {
+            return Err(HandInError::From);
+        }
+        let domain = Domain::parse(author.domain().as_str()).map_err(|_| HandInError::From)?;
+        let sender = self.sender(account.clone(), scope, &domain, now).await?;
+        // Programs show it beside the author, so it is kept only where the account may send from (RFC 6409 §8.1).
+        let mut sender_field = match mime::field_values(&data, "Sender").as_slice() {
+            [only] => compose::sender_field(only).ok(),
+            _ => None,
+        };
+        if let Some(one) = &sender_field {
+            match self.sender(account.clone(), scope, one.mailbox.domain(), now).await {
+                Ok(_) => {}
+                Err(Refusal::Store(error)) => return Err(error.into()),
+                Err(_) => sender_field = None,
+            }
+        }
+        let suppressed =
+            self.suppressed(sender.account, recipients.iter().map(ToString::to_string).collect()).await?;
+        let (suppressed, recipients): (Vec<Mailbox>, Vec<Mailbox>) =
+            recipients.into_iter().partition(|mailbox| suppressed.contains(&mailbox.canonical()));
+        if recipients.is_empty() {
+            return Err(HandInError::Suppressed);
+        }
+        // Reports go to nobody else's address: they would be a way to mail anybody.
+        let return_to = match reverse_path {
+            None => None,
+            Some(path) if path == author || self.sender(account.clone(), scope, path.domain(), now).await.is_ok() => {
+                Some(path)
+            }
+            Some(_) => Some(author.clone()),
+        };
+        let id = MessageId::new(now);
+        let fresh_id = format!("<{}@{}>", id.suffix(), sender.domain.name);
+        let keys = Arc::clone(&sender.keys);
+        let signed = tokio::task::spawn_blocking(move || {
+            let mut completed = complete(data, mail, &fresh_id, sender_field, now).ok_or(HandInError::Message)?;
+            let signature = keys.sign(&completed.data).map_err(|_| HandInError::Sign)?;
+            completed.data.splice(..0, signature.into_bytes());
+            Ok::<_, HandInError>(completed)
+        });
+        let Completed { data, mail, message_id } = signed.await.map_err(|_| store::Error::Stopped)??;
+        let from_name = mail.header_from.first().and_then(|from| from.name.clone());
+        let thread_id = mail.in_reply_to.clone().or_else(|| Some(message_id.clone()));
+        let header_to = mail.to_names.iter().chain(&mail.cc_names).map(|to| (to.address.clone(), to.name.clone()));
+        let outgoing = Outgoing {
+            id: id.clone(),
+            has_attachments: !mail.attachments.is_empty(),
+            sender,
+            data,
+            from_addr: author.to_string(),
+            from_name,
+            header_to: header_to.collect(),
+            recipients,
+            subject: mail.subject,
+            message_id_header: Some(message_id),
+            thread_id,
+            metadata: None,
+            scheduled: None,
+            return_to,
+            suppressed,
+        };
+        self.submit(vec![outgoing], None, now).await?;
+        Ok(id)
+    }
+}
+
+/// Removes what must not go out and adds what is missing (RFC 6409 §8); `None` when it cannot be sent as it is.
+fn complete(
+    mut data: Vec<u8>,
+    mut mail: Mail,
+    fresh_id: &str,
+    sender: Option<NamedMailbox>,
+    now: Timestamp,
+) -> Option<Completed> {
+    if mail.header_truncated {
+        return None;
+    }
+    // What is no Message-ID is replaced: it would tie nothing together, and filters take offence at it.
+    if !mime::field_values(&data, "Message-ID").iter().all(|value| message_id::own(value).as_deref() == Some(value)) {
+        mail.message_id = None;
+    }
+    let (header, body) = completed_header(&data, &mail, fresh_id, sender, now)?;
+    // In place, as there may be much behind it.
+    data.splice(..body, header);
+    let message_id = mail.message_id.clone().unwrap_or_else(|| fresh_id.to_owned());
+    Some(Completed { data, mail, message_id })
+}
+
+/// The header that a message goes out with, the empty line included, and where its body begins.
+fn completed_header(
+    data: &[u8],
+    mail: &Mail,
+    fresh_id: &str,
+    sender: Option<NamedMailbox>,
+    now: Timestamp,
+) -> Option<(Vec<u8>, usize)> {
+    let limits = Limits::default();
+    let mut fields = Fields::new(data, 0, &limits);
+    let mut seen: Vec<&[u8]> = Vec::new();
+    let mut kept = Vec::new();
+    let (mut date, mut message_id) = (false, false);
+    let mut start = 0;
+    while let Some(field) = fields.next(|_| false) {
+        let end = fields.body_offset();
+        let whole = data.get(start..end).unwrap_or_default();
+        start = end;
+        // RFC 5322 §4.1: NUL was never more than tolerated, and readers cut fields at it.
+        if whole.contains(&0) {
+            return None;
+        }
+        if is_removed(&field) {
+            continue;
+        }
+        if ONCE.iter().any(|name| field.is(name)) {
+            if seen.iter().any(|known| known.eq_ignore_ascii_case(field.name)) {
+                return None;
+            }
+            seen.push(field.name);
+        }
+        if field.is("Sender") {
+            continue;
+        }
+        date |= field.is("Date");
+        message_id |= field.is("Message-ID") && mail.message_id.is_some();
+        if field.is("Message-ID") && mail.message_id.is_none() {
+            continue;
+        }
+        kept.extend_from_slice(whole);
+    }
+    let mut header = Vec::with_capacity(kept.len() + 256);
+    if !date {
+        header.extend_from_slice(format!("Date: {}\r\n", now.rfc5322()).as_bytes());
+    }
+    if !message_id {
+        header.extend_from_slice(format!("Message-ID: {fresh_id}\r\n").as_bytes());
+    }
+    if let Some(sender) = sender {
+        // Written anew: what was checked is what every reader finds.
+        header.extend_from_slice(header_value::mailboxes_field("Sender", [&sender]).ok()?.as_bytes());
+    }
+    header.extend_from_slice(&kept);
+    header.extend_from_slice(b"\r\n");
+    Some((header, fields.body_offset().min(data.len())))
+}
+
+/// Whether a field of a client is nobody's business, or says what only hosts on the way may say. Received stays: a host
+/// of the client's may have taken the message first, and loops are found by it.
+fn is_removed(field: &Field<'_>) -> bool {
+    let name = String::from_utf8_lossy(field.name);
+    let name = name.trim_end();
+    name.eq_ignore_ascii_case("Bcc") || (compose::is_of_hosts(name) && !name.eq_ignore_ascii_case("Received"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
+
+    fn completed(text: &str) -> Option<String> {
+        let data = text.as_bytes();
+        complete(data.to_vec(), mime::parse(data), "<new@acme.dev>", None, NOW)
+            .map(|done| String::from_utf8(done.data).unwrap())
+    }
+
+    #[test]
+    fn what_is_missing_is_added_and_what_is_nobodys_business_removed() {
+        assert_eq!(
+            completed(
+                "From: a@acme.dev\r\nBcc: secret@b.test,\r\n other@b.test\r\nSubject: folded\r\n line\r\n\
+                 bcc: x@y.test\r\nResent-Bcc: x@y.test\r\nReturn-Path: <z@y.test>\r\nArc-Seal : i=1\r\n\r\nBody\r\n.\r\n"
+            )
+            .unwrap(),
+            "Date: Tue, 28 Jul 2026 00:00:00 +0000\r\nMessage-ID: <new@acme.dev>\r\nFrom: a@acme.dev\r\n\
+             Subject: folded\r\n line\r\n\r\nBody\r\n.\r\n"
+        );
+        let whole = "Date: x\r\nMessage-ID: <own@b.test>\r\nFrom: a@acme.dev\r\n\r\n";
+        assert_eq!(completed(whole).unwrap(), whole);
+        assert_eq!(
+            completed("From: a@acme.dev\r\nDate: x\r\nMessage-ID: <1@b>\r\n").unwrap().matches("\r\n\r\n").count(),
+            1
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_sent_as_it_is() {
+        for text in [
+            "From: a@acme.dev\r\nSubject: 1\r\nsubject: 2\r\n\r\n",
+            "From: a@acme.dev\r\nTo: x@y.test\r\nTo: z@y.test\r\n\r\n",
+            "From: a@acme.dev\r\nSubject: a\0b\r\n\r\n",
+        ] {
+            assert_eq!(completed(text), None, "{text:.60}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_message_id_is_replaced() {
+        for bad in ["nonsense", "<nonsense>", "a@b.test", "<a b@c.test>", "<a@b.test> <c@d.test>", "<@b>"] {
+            let done = completed(&format!("Date: x\r\nMessage-ID: {bad}\r\nFrom: a@acme.dev\r\n\r\n")).unwrap();
+            assert!(
+                done.contains("Message-ID: <new@acme.dev>\r\n") && done.matches("Message-ID").count() == 1,
+                "{done}"
+            );
+        }
+    }
+}

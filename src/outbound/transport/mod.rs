@@ -1,0 +1,409 @@
+//! Takes a parcel to its destination: hosts in turn, verdicts for each recipient, sessions kept for the next parcel.
+//!
+//! Hosts of one preference are equals: a session with any of them that waits is used first, then their addresses are
+//! tried one after the other, a little apart, until one answers (`reach`). The next preference is for when all addresses
+//! of this one failed or pause (RFC 5321 §5.1); a host that is only full ([`super::queue::hosts`]) is waited for, and that is no
+//! attempt.
+
+pub(crate) mod dane;
+pub(crate) mod mta_sts;
+pub(crate) mod mx;
+pub(crate) mod tls;
+
+mod pool;
+mod progress;
+mod reach;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::net::TcpStream;
+
+use super::client::{self, Ended, Fault, Opening, Session, Timeouts, Transcript};
+use super::queue::hosts::{Peers, Permit};
+use super::queue::refusal::Speaker;
+use super::{Destination, Host, Parcel, Receipt, TlsRule, Transmitted, Unroutable, Verdict};
+use crate::clock::{Clock, Timestamp};
+use crate::config::{Smarthost, SmarthostSecurity};
+use crate::jobs::{Flow, Jobs};
+use crate::mail::address::{Domain, Mailbox};
+use crate::net::egress::Guard;
+use mx::Hosts;
+use pool::{Key, Pool};
+use progress::Progress;
+use reach::{Candidate, Left, Reached};
+use tls::ClientTls;
+
+/// Octets of a transcript at most.
+pub const MAX_TRANSCRIPT: usize = 16 * 1024;
+
+/// Recipients of one transaction: what every host has to take (RFC 5321 §4.5.3.1.8).
+const MAX_RECIPIENTS: usize = 100;
+
+/// Takes parcels to hosts.
+pub struct Transport {
+    helo: String,
+    timeouts: Timeouts,
+    tls: ClientTls,
+    hosts: Hosts,
+    pool: Arc<Pool>,
+    peers: Arc<Peers>,
+}
+
+/// How sessions with a destination are opened, beside what each host asks for.
+#[derive(Clone, Copy)]
+struct Access<'a> {
+    /// Whether it is the operator's relay.
+    smarthost: bool,
+    /// Whose mail it is.
+    flow: &'a Flow,
+    /// How many connections each host gets.
+    width: usize,
+    implicit_tls: bool,
+    auth: Option<(&'a str, &'a str)>,
+    guard: Option<&'a Guard>,
+}
+
+/// What became of a session that was used.
+enum Used<'h> {
+    /// It is over, or waits for the next parcel.
+    Up,
+    /// It took some of many recipients, and may have the next.
+    Ready(Box<Connection>),
+    /// It is closed, and another is wanted: the place at the host is ours still.
+    Closed(Candidate<'h>, Permit),
+}
+
+/// A session and its place at the host.
+struct Connection {
+    session: Session,
+    permit: Permit,
+    /// Whether TLS with the host failed before, so that it speaks in plain text.
+    without_tls: bool,
+}
+
+impl Transport {
+    /// A transport that greets as `helo`.
+    pub fn new(helo: String, timeouts: Timeouts, tls: ClientTls, hosts: Hosts) -> Self {
+        let peers = Arc::new(Peers::new(Jobs::default(), Clock::System));
+        Self { helo, timeouts, tls, hosts, pool: Arc::default(), peers }
+    }
+
+    /// The same, that wakes flows of `jobs` when a host has room for them.
+    #[must_use]
+    pub fn waking(self, jobs: Jobs, clock: Clock) -> Self {
+        Self { peers: Arc::new(Peers::new(jobs, clock)), ..self }
+    }
+
+    /// Takes a parcel of a flow to its destination.
+    pub async fn transmit(
+        &self,
+        flow: &Flow,
+        destination: &Destination,
+        parcel: Parcel,
+        now: Timestamp,
+    ) -> Transmitted {
+        match destination {
+            Destination::Domain(domain) => match self.hosts.of_domain(domain, now).await {
+                Ok(hosts) => {
+                    let guard = Some(self.hosts.guard());
+                    let access = Access {
+                        smarthost: false,
+                        flow,
+                        width: self.hosts.width(),
+                        implicit_tls: false,
+                        auth: None,
+                        guard,
+                    };
+                    let progress = self.transmit_to(&hosts, &parcel, access).await;
+                    self.finish(progress, flow)
+                }
+                Err(unroutable) => Progress::of(&parcel, self.timeouts.total).unroutable(unroutable).finish(),
+            },
+            Destination::Smarthost(relay) => self.relay(flow, relay, parcel, now).await,
+        }
+    }
+
+    /// Takes a parcel whose recipients have several domains to the hosts of each.
+    pub(crate) async fn transmit_apart(&self, flow: &Flow, parcel: Parcel, now: Timestamp) -> Transmitted {
+        let mut domains: Vec<Domain> = Vec::new();
+        for recipient in &parcel.recipients {
+            if !domains.contains(recipient.domain()) {
+                domains.push(recipient.domain().clone());
+            }
+        }
+        let mut whole = Progress::of(&parcel, self.timeouts.total);
+        // At once: a domain that takes its time is in nobody else's way.
+        let parts = domains.into_iter().map(|domain| {
+            let recipients = parcel.recipients.iter().filter(|one| *one.domain() == domain).cloned().collect();
+            let part = Parcel { recipients, ..parcel.clone() };
+            async move {
+                let destination = Destination::Domain(domain.clone());
+                let done = Box::pin(self.transmit(flow, &destination, part, now)).await;
+                (domain, done)
+            }
+        });
+        let done = join_all(parts).await;
+        // What was attempted for some has to be written down.
+        let waits: Option<Vec<_>> = done.iter().map(|(_, done)| done.wait.clone()).collect();
+        let wait = waits.and_then(|waits| waits.into_iter().min_by_key(|wait| wait.until));
+        for (domain, done) in done {
+            let places = parcel.recipients.iter().zip(&mut whole.outcomes).filter(|(one, _)| *one.domain() == domain);
+            places.zip(done.outcomes).for_each(|((_, place), outcome)| *place = Some(outcome));
+            whole.transcript.append(&done.receipt.transcript);
+            whole.receipt = Receipt { transcript: String::new(), ..done.receipt };
+        }
+        Transmitted { wait, ..whole.finish() }
+    }
+
+    /// By a relay; where it fails or pauses and the operator wants that, by the recipients' own hosts.
+    async fn relay(&self, flow: &Flow, relay: &Arc<Smarthost>, parcel: Parcel, now: Timestamp) -> Transmitted {
+        let progress = match self.hosts.of_smarthost(relay).await {
+            Ok(hosts) => {
+                let auth = relay.username.as_deref().zip(relay.password.as_deref());
+                let implicit_tls = relay.security == SmarthostSecurity::Tls;
+                let access = Access {
+                    smarthost: true,
+                    flow,
+                    width: self.hosts.relay_width(),
+                    implicit_tls,
+                    auth,
+                    guard: None,
+                };
+                self.transmit_to(&hosts, &parcel, access).await
+            }
+            Err(unroutable) => {
+                let unroutable = Unroutable { verdict: Verdict::Deferred, ..unroutable };
+                Progress::of(&parcel, self.timeouts.total).unroutable(unroutable)
+            }
+        };
+        if !progress.is_untouched() || progress.is_full() || !relay.fallback {
+            return self.finish(progress, flow);
+        }
+        let mut transcript = progress.transcript;
+        let mut done = self.transmit_apart(flow, parcel, now).await;
+        transcript.append(&done.receipt.transcript);
+        done.receipt.transcript = transcript.text();
+        done
+    }
+
+    /// What came of it, or what the flow waits for when nothing could be tried.
+    fn finish(&self, progress: Progress, flow: &Flow) -> Transmitted {
+        let wait = progress.waits().then(|| {
+            let addresses: Vec<SocketAddr> = progress.passed_over.iter().map(|(address, _)| *address).collect();
+            self.peers.wait(&addresses, flow)
+        });
+        Transmitted { wait, ..progress.finish() }
+    }
+
+    /// Tries hosts in turn until every recipient has a verdict.
+    async fn transmit_to(&self, hosts: &[Host], parcel: &Parcel, access: Access<'_>) -> Progress {
+        let mut progress = Progress::of(parcel, self.timeouts.total);
+        progress.has_ipv4 = hosts.iter().flat_map(|host| &host.addresses).any(SocketAddr::is_ipv4);
+        let groups = self.in_order(hosts);
+        for (number, equals) in groups.iter().enumerate() {
+            let mut left = Left::of(equals);
+            left.has_further = number + 1 < groups.len();
+            while !progress.is_over()
+                && let Some(reached) = self.reach(&mut left, access, &mut progress).await
+            {
+                self.try_host(reached, &mut left, parcel, access, &mut progress).await;
+            }
+            if progress.is_full() {
+                break;
+            }
+        }
+        progress
+    }
+
+    /// Hosts by preference; those of which no address answered of late come last (RFC 5321 §4.5.4.1).
+    fn in_order<'h>(&self, hosts: &'h [Host]) -> Vec<&'h [Host]> {
+        let mut groups: Vec<&[Host]> = hosts.chunk_by(|one, next| one.preference == next.preference).collect();
+        let is_demoted = |address: &SocketAddr| self.peers.is_demoted(*address);
+        groups.sort_by_key(|hosts| hosts.iter().flat_map(|host| &host.addresses).all(is_demoted));
+        groups
+    }
+
+    /// Tries one address of a host: if it takes the first hundred recipients it gets the next over the same session.
+    async fn try_host<'h>(
+        &self,
+        reached: Reached<'h>,
+        left: &mut Left<'h>,
+        parcel: &Parcel,
+        access: Access<'_>,
+        progress: &mut Progress,
+    ) {
+        let (candidate, mut kept, mut connection) = match reached {
+            Reached::Kept(candidate, connection) => (candidate, true, *connection),
+            Reached::New(candidate, stream, permit) => {
+                let greeting = if left.has_others() { self.timeouts.greeting } else { self.timeouts.command };
+                match self.open(candidate, (stream, permit), greeting, access, progress).await {
+                    Some(connection) => (candidate, false, connection),
+                    None => return,
+                }
+            }
+        };
+        loop {
+            match self.use_connection(connection, kept, candidate, parcel, access, progress).await {
+                Used::Up => return,
+                Used::Ready(next) => (connection, kept) = (*next, true),
+                Used::Closed(candidate, permit) => return left.again(candidate, permit),
+            }
+        }
+    }
+
+    /// Greets a host over a connection to it, and without TLS over another where that is allowed.
+    async fn open(
+        &self,
+        candidate: Candidate<'_>,
+        (stream, mut permit): (TcpStream, Permit),
+        greeting: Duration,
+        access: Access<'_>,
+        progress: &mut Progress,
+    ) -> Option<Connection> {
+        let Candidate { host, address } = candidate;
+        let mut connected = Ok(stream);
+        let mut plain = false;
+        loop {
+            let never = plain || host.tls == TlsRule::Never;
+            let opening = Opening {
+                helo: &self.helo,
+                timeouts: self.timeouts,
+                deadline: progress.deadline,
+                greeting,
+                implicit_tls: access.implicit_tls,
+                tls: (!never).then(|| self.tls.connector(host)),
+                auth: access.auth,
+                guard: access.guard,
+            };
+            let opened = match connected {
+                Ok(stream) => Session::open(stream, host, address, &opening).await,
+                Err(fault) => Err((fault, Transcript::default())),
+            };
+            let (fault, transcript) = match opened {
+                Ok(session) => return Some(Connection { session, permit, without_tls: plain }),
+                Err(failed) => failed,
+            };
+            progress.transcript.append(&transcript.text());
+            if progress.failed(host, address, &fault) || fault == Fault::Timeout(client::GREETING) {
+                self.peers.demote(address);
+            }
+            let tls_failed = matches!(fault, Fault::Tls(_));
+            // Opportunistic: better in plain text than not at all, and once (RFC 7435 §3).
+            if !tls_failed || host.tls != TlsRule::Opportunistic || plain {
+                // What TLS has to prove is asked for one destination, not by the host.
+                if !tls_failed && !fault.is_ours() {
+                    permit.failed(&fault.diagnostic(&host.name));
+                }
+                return None;
+            }
+            plain = true;
+            connected = self.connect(candidate, progress.deadline).await;
+        }
+    }
+
+    async fn connect(&self, candidate: Candidate<'_>, deadline: tokio::time::Instant) -> Result<TcpStream, Fault> {
+        let Candidate { host, address } = candidate;
+        let until = deadline.min(tokio::time::Instant::now() + self.timeouts.connect);
+        client::connect(address, self.hosts.source(&host.name, address), until).await
+    }
+
+    /// One transaction. A kept session that the host had closed meanwhile does not count.
+    async fn use_connection<'h>(
+        &self,
+        connection: Connection,
+        kept: bool,
+        candidate: Candidate<'h>,
+        parcel: &Parcel,
+        access: Access<'_>,
+        progress: &mut Progress,
+    ) -> Used<'h> {
+        let Candidate { host, address } = candidate;
+        let Connection { mut session, mut permit, without_tls } = connection;
+        let speaker = match access.smarthost {
+            _ if without_tls || session.refuses_tls => Speaker::WithoutTls,
+            true => Speaker::Smarthost,
+            false => Speaker::Host,
+        };
+        let mut open = progress.open();
+        open.truncate(MAX_RECIPIENTS);
+        let recipients: Vec<Mailbox> =
+            open.iter().filter_map(|place| parcel.recipients.get(*place)).cloned().collect();
+        session.transcript = if kept { Transcript::default() } else { std::mem::take(&mut session.transcript) };
+        if kept {
+            session.transcript.note(&format!("{} [{address}], a session that was kept", host.name));
+        }
+        let mut ended = session.send(parcel, &recipients, progress.deadline).await;
+        if speaker != Speaker::Host {
+            ended.outcomes = ended.outcomes.into_iter().map(|one| one.map(|one| one.said_by(speaker))).collect();
+        }
+        let undecided = ended.outcomes.iter().flatten().all(|outcome| outcome.code.is_none());
+        if kept
+            && undecided
+            && !ended.data_sent
+            && matches!(ended.fault, Some(Fault::Connection(_) | Fault::Refused(_)))
+        {
+            return Used::Closed(candidate, permit);
+        }
+        let (reusable, of_host) = (ended.reusable, said_of_host(&ended, host, speaker));
+        progress.transcript.append(&session.transcript.text());
+        progress.receipt.tls = session.tls.as_ref().map(|version| tls_word(version, &host.tls));
+        let wants_ipv4 = progress.take(&open, ended, host, address);
+        let takes_more = !wants_ipv4 && matches!(of_host, Some(Ok(())));
+        let reusable = reusable && takes_more && !without_tls && !session.refuses_tls;
+        if wants_ipv4 {
+            // It would refuse any other message as well.
+            permit.failed(&progress.trouble_text());
+            self.peers.demote(address);
+        } else {
+            match of_host {
+                Some(Ok(())) => permit.succeeded(),
+                Some(Err(why)) => permit.failed(&why),
+                None => {}
+            }
+        }
+        let goes_on = takes_more && open.len() == MAX_RECIPIENTS && !progress.is_over();
+        // The next attempt tries TLS again.
+        if !reusable {
+            if goes_on {
+                session.quit().await;
+                return Used::Closed(candidate, permit);
+            }
+            tokio::spawn(pool::quit(session, permit));
+            return Used::Up;
+        }
+        let connection = Connection { session, permit, without_tls };
+        if goes_on {
+            return Used::Ready(Box::new(connection));
+        }
+        self.pool.put(Key::new(host, address, access.auth.map(|(user, _)| user)), connection);
+        Used::Up
+    }
+}
+
+/// What a transaction says of the host, if it says anything: that it takes mail, whatever it thinks of this one, or why
+/// it would take no other either.
+fn said_of_host(ended: &Ended, host: &Host, speaker: Speaker) -> Option<Result<(), String>> {
+    let answered = ended.outcomes.iter().all(Option::is_some);
+    let refused = ended.outcomes.iter().flatten().find(|one| one.is_of_host(speaker));
+    match (&ended.fault, refused) {
+        (Some(fault @ Fault::Refused(_)), _) => Some(Err(fault.diagnostic(&host.name))),
+        (_, Some(refused)) => Some(Err(refused.diagnostic.clone())),
+        (None, None) => Some(Ok(())),
+        // It may well hang up once it has refused the message.
+        (Some(_), None) if answered => Some(Ok(())),
+        // A connection that is lost over the data may be lost by it.
+        (Some(_), None) if ended.data_sent => None,
+        (Some(fault), None) => Some(Err(fault.diagnostic(&host.name))),
+    }
+}
+
+fn tls_word(version: &str, rule: &TlsRule) -> String {
+    match rule {
+        TlsRule::Dane(records) if !records.is_empty() => format!("{version} (DANE)"),
+        TlsRule::Verified { by } => format!("{version} ({by})"),
+        TlsRule::Dane(_) | TlsRule::Opportunistic | TlsRule::Never => version.to_owned(),
+    }
+}

@@ -1,0 +1,311 @@
+//! The mail hosts of a domain (RFC 5321 §5.1): MX records by preference, else the domain itself; each with the addresses
+//! that may be connected to and with what TLS has to prove.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+use super::dane::Tlsa;
+use super::mta_sts::{Found, MtaSts};
+use crate::clock::Timestamp;
+use crate::config::{Outbound, Smarthost, SmarthostSecurity};
+use crate::id::fill_random;
+use crate::mail::address::Domain;
+use crate::net::dns::{DnsError, Resolver};
+use crate::net::egress::Guard;
+use crate::outbound::{Host, TlsRule, Unroutable, Verdict};
+
+/// Hosts that are tried for one parcel.
+const MAX_HOSTS: usize = 20;
+/// Addresses that are tried of one host.
+const MAX_ADDRESSES: usize = 8;
+/// Addresses that are tried for one parcel.
+const MAX_ADDRESSES_IN_ALL: usize = 40;
+
+const ONLY_IPV6: &str = "IPv6 addresses alone, and [outbound] ipv6 is off";
+const LEADS_BACK: &str = "5.4.6 the mail hosts of this domain lead back here, but it is not received here";
+
+/// Finds hosts.
+#[derive(Clone)]
+pub struct Hosts {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    resolver: Arc<Resolver>,
+    guard: Guard,
+    hostname: String,
+    port: u16,
+    sts: Option<MtaSts>,
+    dane: bool,
+    ipv6: bool,
+    source_addresses: Vec<IpAddr>,
+    width: usize,
+    relay_width: usize,
+}
+
+/// The names to try with their preferences, and whether DNS proved them.
+struct Names {
+    names: Vec<(u16, String)>,
+    authentic: bool,
+}
+
+impl Hosts {
+    /// Hosts as `resolver` finds them, of which `guard` permits the addresses; `hostname` is our own name.
+    pub fn new(
+        config: &Outbound,
+        hostname: &str,
+        resolver: Arc<Resolver>,
+        guard: Guard,
+        sts: Option<MtaSts>,
+    ) -> Self {
+        let shared = Shared {
+            resolver,
+            guard,
+            hostname: hostname.to_ascii_lowercase(),
+            port: config.port,
+            sts,
+            dane: config.dane,
+            ipv6: config.ipv6,
+            source_addresses: config.source_addresses.clone(),
+            width: config.host_width,
+            // A relay has a lane of its own, which is as wide as the operator wants it.
+            relay_width: config.host_width.max(config.lane_width),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// What says which addresses mail may go to.
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.shared.guard
+    }
+
+    /// How many connections the host of a domain gets at a time.
+    pub(crate) fn width(&self) -> usize {
+        self.shared.width
+    }
+
+    /// The same for a relay.
+    pub(crate) fn relay_width(&self) -> usize {
+        self.shared.relay_width
+    }
+
+    /// The address of ours that connections to a host come from; none: the system chooses. Where several are configured,
+    /// a host is always met by the same one.
+    pub(crate) fn source(&self, host: &str, address: SocketAddr) -> Option<IpAddr> {
+        let same_family = self.shared.source_addresses.iter().filter(|ip| ip.is_ipv6() == address.is_ipv6());
+        let sources: Vec<&IpAddr> = same_family.collect();
+        let mut octets = host.bytes();
+        let sum = octets.by_ref().fold(0_usize, |sum, octet| sum.wrapping_mul(31).wrapping_add(usize::from(octet)));
+        sources.get(sum.checked_rem(sources.len())?).map(|ip| **ip)
+    }
+
+    /// The hosts of a domain, in the order to try them; never empty.
+    ///
+    /// # Errors
+    /// There is none, now or for ever.
+    pub async fn of_domain(&self, domain: &Domain, now: Timestamp) -> Result<Vec<Host>, Unroutable> {
+        let name = domain.as_str();
+        if name.starts_with('[') {
+            return Err(bounced("5.1.2 mail is not sent to address literals"));
+        }
+        let names = self.names(name).await?;
+        let policy = match &self.shared.sts {
+            Some(sts) => sts.of_domain(name, now).await,
+            None => Found::None,
+        };
+        let mut trouble = None;
+        let allowed: Vec<&(u16, String)> = match &policy {
+            Found::Enforced(policy) => names.names.iter().filter(|(_, host)| policy.covers(host)).collect(),
+            Found::None => names.names.iter().collect(),
+        };
+        if allowed.len() < names.names.len() {
+            trouble = Some(deferred(format!("4.7.5 the MTA-STS policy of {name} does not allow its mail hosts")));
+        }
+        let enforced = matches!(policy, Found::Enforced(_));
+        // At once: twenty names that nobody answers for shall not add up.
+        let found = allowed.into_iter().take(MAX_HOSTS);
+        let found = found.map(|(preference, host)| self.host(host, *preference, names.authentic, enforced));
+        let mut hosts = Vec::new();
+        let mut room = MAX_ADDRESSES_IN_ALL;
+        for host in join_all(found).await {
+            match host {
+                Ok(mut host) => {
+                    host.addresses.truncate(room);
+                    room = room.saturating_sub(host.addresses.len());
+                    hosts.push(host);
+                }
+                Err(unroutable) => trouble = Some(worse(trouble, unroutable)),
+            }
+        }
+        hosts.retain(|host| !host.addresses.is_empty());
+        if hosts.is_empty() { Err(trouble.unwrap_or_else(|| deferred("4.4.4 no mail host"))) } else { Ok(hosts) }
+    }
+
+    /// The addresses of the relay that the operator names; every address is permitted.
+    ///
+    /// # Errors
+    /// Its name has no address at the moment.
+    pub async fn of_smarthost(&self, smarthost: &Smarthost) -> Result<Vec<Host>, Unroutable> {
+        let found = self.shared.resolver.addresses(&smarthost.host).await;
+        let addresses =
+            found.map_err(|error| deferred(format!("4.4.3 the smarthost {}: {error}", smarthost.host)))?;
+        let tls = match smarthost.security {
+            SmarthostSecurity::None => TlsRule::Never,
+            SmarthostSecurity::StartTls | SmarthostSecurity::Tls => TlsRule::Verified { by: "verified" },
+        };
+        let addresses: Vec<SocketAddr> = in_turn(self.of_family(addresses))
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, smarthost.port))
+            .take(MAX_ADDRESSES)
+            .collect();
+        if addresses.is_empty() {
+            return Err(deferred(format!("4.4.4 the smarthost {} has {ONLY_IPV6}", smarthost.host)));
+        }
+        Ok(vec![Host { name: smarthost.host.clone(), preference: 0, addresses, tls }])
+    }
+
+    /// The names of a domain's mail hosts: equal preferences in random order, none that would lead back here.
+    async fn names(&self, domain: &str) -> Result<Names, Unroutable> {
+        let (hosts, authentic) = self.mail_hosts(domain).await?;
+        if hosts.is_empty() {
+            if domain == self.shared.hostname {
+                return Err(bounced(LEADS_BACK));
+            }
+            // RFC 5321 §5.1: without MX records the domain is its own host.
+            return Ok(Names { names: vec![(0, domain.to_owned())], authentic });
+        }
+        let name = |host: &str| host.trim_end_matches('.').to_ascii_lowercase();
+        if hosts.iter().all(|(_, host)| name(host).is_empty()) {
+            // RFC 7505 §3
+            return Err(bounced(format!("5.1.10 the domain {domain} takes no mail (null MX)")));
+        }
+        let named = hosts.iter().map(|(preference, host)| (*preference, chance(), name(host)));
+        let mut keyed: Vec<(u16, u32, String)> = named.filter(|(_, _, host)| !host.is_empty()).collect();
+        keyed.sort();
+        // RFC 5321 §5.1: we are one of the hosts, so only better ones may be asked.
+        if let Some(own) = keyed.iter().find(|(_, _, host)| *host == self.shared.hostname).map(|(own, _, _)| *own) {
+            keyed.retain(|(preference, _, _)| *preference < own);
+            if keyed.is_empty() {
+                return Err(bounced(LEADS_BACK));
+            }
+        }
+        let names = keyed.into_iter().map(|(preference, _, host)| (preference, host)).collect();
+        Ok(Names { names, authentic })
+    }
+
+    /// The MX records of a domain, none if it has none, and whether DNS proves that.
+    async fn mail_hosts(&self, domain: &str) -> Result<(Vec<(u16, String)>, bool), Unroutable> {
+        let found = if self.shared.dane {
+            self.shared.resolver.authentic_mail_hosts(domain).await
+        } else {
+            self.shared.resolver.mail_hosts(domain).await.map(|hosts| (hosts, false))
+        };
+        match found {
+            Ok(found) => Ok(found),
+            Err(DnsError::NoAddress(_)) => Ok((Vec::new(), false)),
+            Err(DnsError::NoSuchName(_)) => Err(bounced(format!("5.1.2 the domain {domain} does not exist"))),
+            Err(DnsError::BadName(_)) => Err(bounced(format!("5.1.2 {domain} is no domain name"))),
+            Err(error @ (DnsError::NoAnswer { .. } | DnsError::Setup(_))) => Err(deferred(format!("4.4.3 {error}"))),
+        }
+    }
+
+    /// Those of the families that mail may be sent over.
+    fn of_family(&self, mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+        addresses.retain(|ip| self.shared.ipv6 || ip.is_ipv4());
+        addresses
+    }
+
+    async fn host(&self, name: &str, preference: u16, authentic: bool, enforced: bool) -> Result<Host, Unroutable> {
+        // RFC 5321 §5.1: an MX record gives a domain name, and nothing else counts as one.
+        if name.parse::<IpAddr>().is_ok() {
+            return Err(bounced(format!("5.4.4 the mail host {name} is an address, not a name")));
+        }
+        let found = match self.shared.resolver.addresses(name).await {
+            Ok(found) => found,
+            Err(DnsError::NoSuchName(_) | DnsError::NoAddress(_) | DnsError::BadName(_)) => {
+                return Err(bounced(format!("5.4.4 the mail host {name} has no address")));
+            }
+            Err(error @ (DnsError::NoAnswer { .. } | DnsError::Setup(_))) => {
+                return Err(deferred(format!("4.4.3 {error}")));
+            }
+        };
+        let found = self.of_family(found);
+        if found.is_empty() {
+            return Err(deferred(format!("4.4.4 the mail host {name} has {ONLY_IPV6}")));
+        }
+        let on_port = |ip| SocketAddr::new(ip, self.shared.port);
+        let permitted = found.into_iter().filter(|ip| self.shared.guard.permits(name, on_port(*ip)).is_ok());
+        let addresses: Vec<SocketAddr> =
+            in_turn(permitted.collect()).into_iter().map(on_port).take(MAX_ADDRESSES).collect();
+        if addresses.is_empty() {
+            return Err(bounced(format!("5.4.4 the mail host {name} has no public address")));
+        }
+        let tls = match self.dane(name, authentic).await? {
+            // Records that nobody can obey ask for less than the policy does.
+            Some(records) if !(records.is_empty() && enforced) => TlsRule::Dane(records),
+            _ if enforced => TlsRule::Verified { by: "MTA-STS" },
+            _ => TlsRule::Opportunistic,
+        };
+        Ok(Host { name: name.to_owned(), preference, addresses, tls })
+    }
+
+    /// The TLSA records of a host whose name DNS proved; `None` when there are none that DNS proves.
+    async fn dane(&self, name: &str, authentic: bool) -> Result<Option<Arc<[Tlsa]>>, Unroutable> {
+        if !self.shared.dane || !authentic {
+            return Ok(None);
+        }
+        let hidden = |error: DnsError| deferred(format!("4.7.5 the TLSA records of {name}: {error}"));
+        // RFC 7672 §2.2.2: without a proven address there is no question for TLSA records, which unsigned zones often
+        // cannot answer.
+        if !self.shared.resolver.has_authentic_address(name).await.map_err(hidden)? {
+            return Ok(None);
+        }
+        match self.shared.resolver.tlsa(&format!("_{}._tcp.{name}", self.shared.port)).await {
+            Ok(records) => {
+                let read = |(usage, selector, matching, data)| Tlsa { usage, selector, matching, data };
+                Ok(Some(records.into_iter().map(read).filter(Tlsa::is_usable).collect()))
+            }
+            Err(DnsError::NoSuchName(_) | DnsError::NoAddress(_)) => Ok(None),
+            // RFC 7672 §2.1.2: somebody may be hiding the records.
+            Err(error) => Err(hidden(error)),
+        }
+    }
+}
+
+/// IPv6 and IPv4 by turns, IPv6 first (RFC 8305 §4).
+fn in_turn(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    let (six, four): (Vec<IpAddr>, Vec<IpAddr>) = addresses.into_iter().partition(IpAddr::is_ipv6);
+    let mut mixed = Vec::with_capacity(six.len() + four.len());
+    let (mut six, mut four) = (six.into_iter(), four.into_iter());
+    loop {
+        let pair = [six.next(), four.next()];
+        if pair == [None, None] {
+            return mixed;
+        }
+        mixed.extend(pair.into_iter().flatten());
+    }
+}
+
+/// Hope outweighs certainty: one host that may come back is reason enough to try again.
+fn worse(known: Option<Unroutable>, new: Unroutable) -> Unroutable {
+    match known {
+        Some(known) if known.verdict == Verdict::Deferred => known,
+        _ => new,
+    }
+}
+
+fn chance() -> u32 {
+    let mut octets = [0; 4];
+    fill_random(&mut octets);
+    u32::from_le_bytes(octets)
+}
+
+fn bounced(diagnostic: impl Into<String>) -> Unroutable {
+    Unroutable { verdict: Verdict::Bounced, diagnostic: diagnostic.into() }
+}
+
+fn deferred(diagnostic: impl Into<String>) -> Unroutable {
+    Unroutable { verdict: Verdict::Deferred, diagnostic: diagnostic.into() }
+}

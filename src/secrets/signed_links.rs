@@ -1,0 +1,204 @@
+//! HMAC-signed attachment links: `<public_url>/att/:mid/:idx?exp=…&sig=…` (contract 7.1).
+//!
+//! Pure: it makes and checks links; which object stands behind one, and whether it is still there, is the door's
+//! question. Links made with the previous key stay valid until they end.
+
+use ring::hmac;
+
+use crate::clock::Timestamp;
+use crate::id::{MessageId, UploadId};
+use data_encoding::HEXLOWER;
+
+/// Makes and checks signed links of one appliance.
+#[derive(Clone, Debug)]
+pub struct Links {
+    public_url: String,
+    key: hmac::Key,
+    previous_key: Option<hmac::Key>,
+}
+
+/// What a valid link leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkTarget {
+    /// An attachment of a message, by its zero-based index.
+    Attachment(MessageId, u32),
+    /// An uploaded file.
+    Upload(UploadId),
+}
+
+/// Why a link is not honoured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// The signature is missing, malformed or not ours: 403 `bad_signature`.
+    #[error("the signature of this link is not valid")]
+    BadSignature,
+    /// The link is genuine, but its time has passed: 410 `link_expired`.
+    #[error("this link has expired")]
+    Expired,
+}
+
+impl Links {
+    /// Links below `public_url`, signed with `key`; `previous_key` only verifies.
+    pub fn new(public_url: &str, key: [u8; 32], previous_key: Option<[u8; 32]>) -> Self {
+        let hmac_key = |bytes: [u8; 32]| hmac::Key::new(hmac::HMAC_SHA256, &bytes);
+        Self {
+            public_url: public_url.trim_end_matches('/').to_owned(),
+            key: hmac_key(key),
+            previous_key: previous_key.map(hmac_key),
+        }
+    }
+
+    /// Where every link begins, without trailing slash.
+    pub(crate) fn public_url(&self) -> &str {
+        &self.public_url
+    }
+
+    /// The link to file `idx` of `mid` (a message id's suffix, or a whole upload id) until `exp_secs`, in Unix seconds.
+    pub fn url(&self, mid: &str, idx: u32, exp_secs: i64) -> String {
+        let mid = mid.strip_prefix(MessageId::PREFIX).unwrap_or(mid);
+        let sig = HEXLOWER.encode(hmac::sign(&self.key, signed_text(mid, idx, exp_secs).as_bytes()).as_ref());
+        format!("{}/att/{mid}/{idx}?exp={exp_secs}&sig={sig}", self.public_url)
+    }
+
+    /// Checks a link by its parts as they stand in the request; `mid` may carry `msg_`.
+    ///
+    /// Every part has one spelling (decimal without leading zeros, lower-case hex), so that no second form of a
+    /// link is ever valid. The comparison takes constant time.
+    pub fn verify(
+        &self,
+        mid: &str,
+        idx: &str,
+        exp: &str,
+        sig: &str,
+        now: Timestamp,
+    ) -> Result<LinkTarget, LinkError> {
+        let mid = mid.strip_prefix(MessageId::PREFIX).unwrap_or(mid);
+        let parts = (target(mid, idx), decimal::<i64>(exp), HEXLOWER.decode(sig.as_bytes()).ok());
+        let (Some((target, idx)), Some(exp_secs), Some(tag)) = parts else {
+            return Err(LinkError::BadSignature);
+        };
+        let text = signed_text(mid, idx, exp_secs);
+        let genuine = |key| hmac::verify(key, text.as_bytes(), &tag).is_ok();
+        if !genuine(&self.key) && !self.previous_key.as_ref().is_some_and(genuine) {
+            return Err(LinkError::BadSignature);
+        }
+        if now.as_millis() > exp_secs.saturating_mul(1000) {
+            return Err(LinkError::Expired);
+        }
+        Ok(target)
+    }
+}
+
+/// `mid` has a fixed alphabet and the other two are digits, so no two links share one text.
+fn signed_text(mid: &str, idx: u32, exp_secs: i64) -> String {
+    format!("att/{mid}/{idx}\n{exp_secs}")
+}
+
+fn target(mid: &str, idx: &str) -> Option<(LinkTarget, u32)> {
+    let idx = decimal::<u32>(idx)?;
+    let target = match UploadId::parse(mid) {
+        Some(upload) => (idx == 0).then_some(LinkTarget::Upload(upload))?,
+        None => LinkTarget::Attachment(MessageId::parse(&format!("{}{mid}", MessageId::PREFIX))?, idx),
+    };
+    Some((target, idx))
+}
+
+/// A decimal number in its one spelling: digits only, no leading zero.
+fn decimal<T: std::str::FromStr>(text: &str) -> Option<T> {
+    let one_spelling = text == "0" || !text.starts_with('0');
+    (one_spelling && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::string_slice, reason = "tests may panic")]
+    use super::*;
+
+    const MID: &str = "2Hk9QpVn4tLdA1B2";
+    const EXP: i64 = 1_785_801_600;
+    const SIG: &str = "055316c7da4a95ddceeb0a367a4dadba21dc4b703e2ce17bdc90292fa1163344";
+    const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
+
+    fn key(first: u8) -> [u8; 32] {
+        std::array::from_fn(|at| first.wrapping_add(at as u8))
+    }
+
+    fn links() -> Links {
+        Links::new("https://mail.acme.dev/", key(0), None)
+    }
+
+    #[test]
+    fn the_vector_of_the_contract_is_emitted_and_accepted() {
+        assert_eq!(
+            links().url(MID, 0, EXP),
+            format!("https://mail.acme.dev/att/2Hk9QpVn4tLdA1B2/0?exp=1785801600&sig={SIG}")
+        );
+        let message = MessageId::parse("msg_2Hk9QpVn4tLdA1B2").unwrap();
+        let target = Ok(LinkTarget::Attachment(message, 0));
+        assert_eq!(links().verify(MID, "0", "1785801600", SIG, NOW), target);
+        assert_eq!(links().verify("msg_2Hk9QpVn4tLdA1B2", "0", "1785801600", SIG, NOW), target);
+    }
+
+    #[test]
+    fn an_upload_keeps_its_whole_id_and_has_index_zero_only() {
+        let upload = "upl_5TgB6yHn7UjM8iKo";
+        let sig = |url: String| url.rsplit_once("sig=").unwrap().1.to_owned();
+        let good = sig(links().url(upload, 0, EXP));
+        let target = LinkTarget::Upload(UploadId::parse(upload).unwrap());
+        assert_eq!(links().verify(upload, "0", "1785801600", &good, NOW), Ok(target));
+        let other = sig(links().url(upload, 1, EXP));
+        assert_eq!(links().verify(upload, "1", "1785801600", &other, NOW), Err(LinkError::BadSignature));
+    }
+
+    #[test]
+    fn any_changed_character_and_any_second_spelling_is_refused() {
+        for at in 0..SIG.len() {
+            let flipped = if &SIG[at..=at] == "0" { "1" } else { "0" };
+            let sig = format!("{}{flipped}{}", &SIG[..at], &SIG[at + 1..]);
+            assert_eq!(links().verify(MID, "0", "1785801600", &sig, NOW), Err(LinkError::BadSignature));
+        }
+        let upper = SIG.to_uppercase();
+        let short = &SIG[..62];
+        let cases = [
+            ("2Hk9QpVn4tLdA1B3", "0", "1785801600", SIG),
+            ("2hk9QpVn4tLdA1B2", "0", "1785801600", SIG),
+            ("msg_msg_2Hk9QpVn4tLdA1B2", "0", "1785801600", SIG),
+            ("", "0", "1785801600", SIG),
+            (MID, "1", "1785801600", SIG),
+            (MID, "00", "1785801600", SIG),
+            (MID, "+0", "1785801600", SIG),
+            (MID, "", "1785801600", SIG),
+            (MID, "99999999999", "1785801600", SIG),
+            (MID, "0", "1785801601", SIG),
+            (MID, "0", "01785801600", SIG),
+            (MID, "0", "+1785801600", SIG),
+            (MID, "0", "99999999999999999999", SIG),
+            (MID, "0", "", SIG),
+            (MID, "0", "1785801600", ""),
+            (MID, "0", "1785801600", short),
+            (MID, "0", "1785801600", upper.as_str()),
+        ];
+        for (mid, idx, exp, sig) in cases {
+            let refused = links().verify(mid, idx, exp, sig, NOW);
+            assert_eq!(refused, Err(LinkError::BadSignature), "{mid} {idx} {exp} {sig}");
+        }
+    }
+
+    #[test]
+    fn a_genuine_link_expires_after_its_second_and_a_forged_one_is_forged_first() {
+        let at = |millis| links().verify(MID, "0", "1785801600", SIG, Timestamp::from_millis(millis));
+        assert!(at(EXP * 1000).is_ok());
+        assert_eq!(at(EXP * 1000 + 1), Err(LinkError::Expired));
+        let late = Timestamp::from_millis(i64::MAX);
+        assert_eq!(links().verify(MID, "1", "1785801600", SIG, late), Err(LinkError::BadSignature));
+    }
+
+    #[test]
+    fn links_of_the_previous_key_stay_valid_and_of_an_older_one_do_not() {
+        let rotated = Links::new("https://mail.acme.dev", key(7), Some(key(0)));
+        assert!(rotated.verify(MID, "0", "1785801600", SIG, NOW).is_ok());
+        assert_ne!(rotated.url(MID, 0, EXP), links().url(MID, 0, EXP));
+        let twice = Links::new("https://mail.acme.dev", key(9), Some(key(7)));
+        assert_eq!(twice.verify(MID, "0", "1785801600", SIG, NOW), Err(LinkError::BadSignature));
+    }
+}

@@ -1,0 +1,411 @@
+//! One SMTP session over any stream: reads lines, lets [`Phase`] judge, answers in as few writes as it can.
+//!
+//! Owns the stream, the deadlines and the count of errors; `wire` reads and writes, `transfer` is its DATA. Replies gather
+//! in a buffer that is written when the client's pipelined commands are used up, so a whole envelope costs one write.
+
+mod data;
+mod io;
+mod submission;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::admission::Room;
+use super::command::{self, Command, MailArguments, Refusal};
+use super::phase::{Bounds, Phase};
+use super::stream::Stream;
+use crate::clock::Clock;
+use crate::inbound::{Inbound, Recipient, RecipientRefusal};
+use crate::mail::address::{ForwardPath, Mailbox};
+use crate::mail::envelope::Peer;
+use crate::mail::reply::{self, Reply};
+use crate::metrics::{Counter, Metrics};
+use crate::outbound::Outbound;
+use crate::process::host::FileUse;
+use crate::rate_limit::Window;
+use crate::store::Db;
+use crate::store::accounts::Account;
+
+/// Commands that make no sense before the session is closed.
+const MAX_ERRORS: usize = 10;
+/// Refused recipients before the session is closed: a list of guesses rather than mail.
+const MAX_REFUSED: usize = 50;
+/// Commands without an accepted message before the session is closed …
+const MAX_IDLE_COMMANDS: usize = 500;
+/// … and as many more for each recipient that a message may have: too many of them is the sender's right.
+const IDLE_COMMANDS_PER_RECIPIENT: usize = 10;
+/// Routes that run for all recipients of one message together; recipients beyond come in another transaction.
+const MAX_RUNS: usize = 500;
+/// A session without an accepted message ends after this time, whatever it says.
+const MAX_IDLE_SESSION: Duration = Duration::from_secs(30 * 60);
+const READ_FIRST: usize = 512;
+const READ_LARGE: usize = 32 * 1024;
+
+/// What all sessions of a listener share.
+pub(crate) struct Shared {
+    /// The pipeline that takes the mail.
+    pub(crate) inbound: Inbound,
+    /// Whose mail it takes.
+    pub(crate) role: Role,
+    /// Counters.
+    pub(crate) metrics: Arc<Metrics>,
+    /// Our name.
+    pub(crate) hostname: String,
+    /// STARTTLS.
+    pub(crate) tls: Option<TlsAcceptor>,
+    /// Limits of a transaction.
+    pub(crate) bounds: Bounds,
+    /// Wait for a command.
+    pub(crate) command_timeout: Duration,
+    /// Wait for the whole of a message.
+    pub(crate) data_timeout: Duration,
+    /// For mail data while it is received.
+    pub(crate) room: Room,
+    /// Cancelled when the server stops: idle sessions end, those in DATA go on.
+    pub(crate) stop: CancellationToken,
+    /// Cancelled when the grace is over: every session ends.
+    pub(crate) abort: CancellationToken,
+}
+
+/// Which of the two doors this is.
+pub(crate) enum Role {
+    /// Mail from anybody, for our domains.
+    Mx,
+    /// Mail from our accounts, for anybody (RFC 6409).
+    Submission(Submission),
+}
+
+impl Role {
+    /// What its sessions count as.
+    pub(crate) const fn files(&self) -> FileUse {
+        match self {
+            Self::Mx => FileUse::Mail,
+            Self::Submission(_) => FileUse::Submission,
+        }
+    }
+}
+
+/// What the submission door needs besides.
+pub(crate) struct Submission {
+    /// Takes mail to send.
+    pub(crate) outbound: Outbound,
+    /// Where keys are.
+    pub(crate) db: Db,
+    /// What time it is.
+    pub(crate) clock: Clock,
+    /// Failed logins of an address; shared by all ports.
+    pub(crate) failures: Arc<Window>,
+    /// Whether TLS begins with the first octet (RFC 8314 §3.3).
+    pub(crate) implicit_tls: bool,
+}
+
+/// A recipient that was accepted, by the door's role.
+#[derive(Clone, Debug)]
+pub(crate) enum Accepted {
+    /// One of ours.
+    Received(Recipient),
+    /// Anybody.
+    Submitted(Mailbox),
+}
+
+impl Accepted {
+    const fn mailbox(&self) -> &Mailbox {
+        match self {
+            Self::Received(recipient) => recipient.mailbox(),
+            Self::Submitted(mailbox) => mailbox,
+        }
+    }
+
+    /// How many routes run for it.
+    fn runs(&self) -> usize {
+        match self {
+            Self::Received(recipient) => recipient.runs(),
+            Self::Submitted(_) => 0,
+        }
+    }
+}
+
+impl PartialEq for Accepted {
+    /// Recipients are compared ignoring case (contract 4.1, 8.1).
+    fn eq(&self, other: &Self) -> bool {
+        self.mailbox().canonical() == other.mailbox().canonical()
+    }
+}
+
+/// Who handed a key in.
+#[derive(Clone, Debug)]
+struct Caller {
+    /// The key's hash: whether it still holds is asked at each message.
+    key: [u8; 32],
+    account: Account,
+    scope: Option<i64>,
+}
+
+/// Why a session ends.
+enum End {
+    /// The client said QUIT; what is buffered is still written.
+    Told,
+    /// The client was told to go, perhaps in the middle of what it sends; what is buffered is still written.
+    Dismissed,
+    /// The connection is gone.
+    Gone,
+}
+
+impl From<std::io::Error> for End {
+    fn from(_: std::io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// A session.
+pub(crate) struct Session<S> {
+    shared: Arc<Shared>,
+    stream: Stream<S>,
+    peer: Peer,
+    input: BytesMut,
+    output: Vec<u8>,
+    phase: Phase<Accepted>,
+    /// Who is signed in; on the submission door alone.
+    caller: Option<Caller>,
+    failed_logins: usize,
+    errors: usize,
+    refused: usize,
+    idle_commands: usize,
+    /// When it began, or its last message was accepted.
+    useful_at: Instant,
+    had_data: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// A session with a peer.
+    pub(crate) fn new(shared: Arc<Shared>, stream: S, address: std::net::IpAddr) -> Self {
+        let peer = Peer { address, helo: String::new(), esmtp: false, tls: None };
+        Self {
+            shared,
+            stream: Stream::Plain(stream),
+            peer,
+            input: BytesMut::new(),
+            output: Vec::new(),
+            phase: Phase::Connected,
+            caller: None,
+            failed_logins: 0,
+            errors: 0,
+            refused: 0,
+            idle_commands: 0,
+            useful_at: Instant::now(),
+            had_data: false,
+        }
+    }
+
+    /// Serves the peer to the end.
+    pub(crate) async fn run(mut self) {
+        let end = match self.begin().await {
+            Err(end) => end,
+            Ok(()) => loop {
+                if let Err(end) = self.turn().await {
+                    break end;
+                }
+            },
+        };
+        if matches!(end, End::Told | End::Dismissed) && self.flush().await.is_ok() {
+            self.stream.shutdown().await;
+            if matches!(end, End::Dismissed) {
+                self.linger().await;
+            }
+        }
+    }
+
+    /// The greeting, inside TLS where that comes first.
+    async fn begin(&mut self) -> Result<(), End> {
+        if let (Role::Submission(door), Some(acceptor)) = (&self.shared.role, &self.shared.tls)
+            && door.implicit_tls
+        {
+            let acceptor = acceptor.clone();
+            Box::pin(self.handshake(&acceptor)).await?;
+        }
+        self.say(&Reply::greeting(&self.shared.hostname));
+        Ok(())
+    }
+
+    /// One command, from its line to its reply.
+    async fn turn(&mut self) -> Result<(), End> {
+        let line = self.read_line().await?;
+        self.idle_commands += 1;
+        let recipients = self.shared.bounds.max_recipients;
+        if self.idle_commands > MAX_IDLE_COMMANDS + IDLE_COMMANDS_PER_RECIPIENT * recipients {
+            return self.dismiss(&Reply::TOO_MANY_ERRORS);
+        }
+        match command::parse(&line) {
+            // What is handed in goes on to others, who need not take what we take.
+            Ok(command) if matches!(self.shared.role, Role::Submission(_)) && !command.has_sendable_path() => {
+                self.refuse(&Reply::BAD_SYNTAX)
+            }
+            Ok(command) => self.obey(command, line.is_ascii()).await,
+            Err(Refusal::Reply(reply)) => self.refuse(&reply),
+            Err(Refusal::Close(reply)) => self.dismiss(&reply),
+        }
+    }
+
+    async fn obey(&mut self, command: Command, ascii: bool) -> Result<(), End> {
+        match command {
+            Command::Ehlo(name) => {
+                self.greeted(name, true);
+                let extensions = self.extensions();
+                reply::write_ehlo(&mut self.output, &self.shared.hostname, &extensions);
+            }
+            Command::Helo(name) => {
+                self.greeted(name, false);
+                self.say(&Reply::hello(&self.shared.hostname));
+            }
+            Command::Mail(arguments) => return Box::pin(self.mail(arguments)).await,
+            // On the heap, because a session that waits for a command should be small: most do, and thousands may.
+            Command::Rcpt(path) => return Box::pin(self.rcpt(path, ascii)).await,
+            Command::Data => return Box::pin(self.data()).await,
+            Command::Rset => {
+                self.phase.reset();
+                self.say(&Reply::OK);
+            }
+            Command::Noop => self.say(&Reply::OK),
+            Command::Vrfy => self.say(&Reply::CANNOT_VERIFY),
+            Command::Help => self.say(&Reply::HELP),
+            Command::StartTls => return Box::pin(self.start_tls()).await,
+            Command::Auth { mechanism, initial } => return Box::pin(self.auth(&mechanism, initial)).await,
+            Command::Quit => {
+                self.say(&Reply::BYE);
+                return Err(End::Told);
+            }
+        }
+        Ok(())
+    }
+
+    fn greeted(&mut self, name: String, esmtp: bool) {
+        self.peer.helo = name;
+        self.peer.esmtp = esmtp;
+        self.phase.greet();
+    }
+
+    fn extensions(&self) -> Vec<String> {
+        let size = format!("SIZE {}", self.shared.bounds.max_message_bytes);
+        let mut list = vec!["PIPELINING".to_owned(), size, "8BITMIME".to_owned(), "SMTPUTF8".to_owned()];
+        if self.shared.tls.is_some() && self.peer.tls.is_none() {
+            list.push("STARTTLS".to_owned());
+        }
+        if matches!(self.shared.role, Role::Submission(_)) && self.peer.tls.is_some() && self.caller.is_none() {
+            list.push("AUTH PLAIN LOGIN".to_owned());
+        }
+        list.push("ENHANCEDSTATUSCODES".to_owned());
+        list
+    }
+
+    async fn mail(&mut self, arguments: MailArguments) -> Result<(), End> {
+        let admitted = match &self.shared.role {
+            Role::Mx if arguments.auth => Err(Reply::UNKNOWN_PARAMETER),
+            Role::Mx => Ok(()),
+            Role::Submission(_) => self.check_caller().await,
+        };
+        if let Err(reply) = admitted {
+            return self.refuse(&reply);
+        }
+        // RFC 6531 §3.1: SMTPUTF8 is for those whom it was offered. SIZE and BODY after HELO do no harm.
+        if arguments.smtputf8 && !self.peer.esmtp && !matches!(self.phase, Phase::Connected) {
+            return self.refuse(&Reply::UNKNOWN_PARAMETER);
+        }
+        match self.phase.mail(arguments, self.shared.bounds) {
+            Ok(reply) => {
+                self.say(&reply);
+                Ok(())
+            }
+            // A large message is a large message and no junk.
+            Err(reply) if reply == Reply::TOO_LARGE => {
+                self.shared.metrics.add(Counter::RefusedTooLarge);
+                self.say(&reply);
+                Ok(())
+            }
+            Err(reply) => self.refuse(&reply),
+        }
+    }
+
+    async fn rcpt(&mut self, path: ForwardPath, ascii: bool) -> Result<(), End> {
+        if let Err(reply) = self.phase.check_rcpt(ascii) {
+            return self.refuse(&reply);
+        }
+        if matches!(self.shared.role, Role::Submission(_)) {
+            return self.submitted_recipient(path);
+        }
+        match self.shared.inbound.resolve(&path).await {
+            Ok(recipient) => {
+                // RFC 5321 §4.5.3.1.10: one recipient too many is no fault of the client's.
+                let recipient = Accepted::Received(recipient);
+                let known = self.phase.recipients();
+                let runs: usize = known.iter().map(Accepted::runs).sum();
+                let reply = if runs > 0 && runs + recipient.runs() > MAX_RUNS && !known.contains(&recipient) {
+                    Reply::TOO_MANY_RECIPIENTS
+                } else {
+                    self.phase.add_recipient(recipient, self.shared.bounds)
+                };
+                self.say(&reply);
+                Ok(())
+            }
+            Err(refusal) => self.refuse_recipient(refusal),
+        }
+    }
+
+    fn refuse_recipient(&mut self, refusal: RecipientRefusal) -> Result<(), End> {
+        let reply = match refusal {
+            RecipientRefusal::RelayRefused => {
+                self.shared.metrics.add(Counter::RefusedRelay);
+                Reply::RELAY_REFUSED
+            }
+            RecipientRefusal::Unknown => {
+                self.shared.metrics.add(Counter::RefusedUnknown);
+                Reply::UNKNOWN_RECIPIENT
+            }
+            RecipientRefusal::DomainPending => Reply::DOMAIN_PENDING,
+            RecipientRefusal::AccountFull => Reply::MAILBOX_FULL,
+            RecipientRefusal::StorageFull => Reply::STORAGE_FULL,
+            RecipientRefusal::Unavailable => Reply::STORAGE_TROUBLE,
+        };
+        self.say(&reply);
+        self.refused += usize::from(reply.is_permanent_failure());
+        if self.refused > MAX_REFUSED { self.dismiss(&Reply::TOO_MANY_ERRORS) } else { Ok(()) }
+    }
+
+    async fn start_tls(&mut self) -> Result<(), End> {
+        let acceptor = match &self.shared.tls {
+            _ if self.peer.tls.is_some() => return self.refuse(&Reply::BAD_SEQUENCE),
+            None => return self.refuse(&Reply::NOT_IMPLEMENTED),
+            Some(acceptor) => acceptor.clone(),
+        };
+        if matches!(self.phase, Phase::Connected) {
+            return self.refuse(&Reply::BAD_SEQUENCE);
+        }
+        self.say(&Reply::READY_FOR_TLS);
+        // RFC 3207 §4.2 and the injections of CVE-2011-0411: nothing said in the clear reaches the encrypted session.
+        self.input.clear();
+        self.flush().await?;
+        self.handshake(&acceptor).await
+    }
+
+    fn say(&mut self, reply: &Reply) {
+        reply.write(&mut self.output);
+    }
+
+    /// Says a refusal and counts it.
+    fn refuse(&mut self, reply: &Reply) -> Result<(), End> {
+        self.say(reply);
+        self.errors += 1;
+        if self.errors >= MAX_ERRORS { self.dismiss(&Reply::TOO_MANY_ERRORS) } else { Ok(()) }
+    }
+
+    /// Says a last word.
+    fn dismiss<T>(&mut self, reply: &Reply) -> Result<T, End> {
+        self.say(reply);
+        Err(End::Dismissed)
+    }
+}

@@ -1,0 +1,54 @@
+//! DKIM keys of domains: two for each.
+
+use rusqlite::{Connection, params};
+
+use crate::clock::Timestamp;
+use crate::store::Result;
+
+/// A new key.
+#[derive(Clone, Debug)]
+pub struct NewDkimKey {
+    /// `rsa` or `ed25519`.
+    pub(crate) algorithm: &'static str,
+    /// PKCS #8, sealed.
+    pub private_sealed: Vec<u8>,
+    /// Base64, as the record's `p=` has it.
+    pub public_key: String,
+}
+
+/// Stores a domain's keys.
+///
+/// # Errors
+/// [`crate::store::Error::Conflict`] when it has such a key.
+pub(crate) fn insert(connection: &Connection, domain: i64, keys: &[NewDkimKey], now: Timestamp) -> Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO dkim_key (domain_id, algorithm, private_sealed, public_key, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    for key in keys {
+        statement.execute(params![domain, key.algorithm, key.private_sealed, key.public_key, now.as_millis()])?;
+    }
+    Ok(())
+}
+
+/// A domain's public key of this algorithm.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_public(connection: &Connection, domain: i64, algorithm: &str) -> Result<Option<String>> {
+    let mut statement =
+        connection.prepare_cached("SELECT public_key FROM dkim_key WHERE domain_id = ?1 AND algorithm = ?2")?;
+    let mut rows = statement.query(params![domain, algorithm])?;
+    Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+}
+
+/// A domain's private key of this algorithm, sealed.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_private(connection: &Connection, domain: i64, algorithm: &str) -> Result<Option<Vec<u8>>> {
+    let mut statement =
+        connection.prepare_cached("SELECT private_sealed FROM dkim_key WHERE domain_id = ?1 AND algorithm = ?2")?;
+    let mut rows = statement.query(params![domain, algorithm])?;
+    Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+}

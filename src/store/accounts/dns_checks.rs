@@ -1,0 +1,75 @@
+//! What the last looks at a domain's DNS records found.
+
+use rusqlite::{Connection, params};
+
+use crate::clock::Timestamp;
+use crate::store::Result;
+
+/// The state of one record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DnsCheck {
+    /// Which record: `mx`, `spf`, `dkim`, `dmarc`, `dkim_ed25519`.
+    pub(crate) record: String,
+    /// `ok`, `missing`, `mismatch` or `unchecked`.
+    pub(crate) status: String,
+    /// The values seen.
+    pub(crate) found: Vec<String>,
+    /// Failed checks in a row.
+    pub(crate) failures: u32,
+    /// When the first of them was.
+    pub(crate) first_failed_at: Option<Timestamp>,
+}
+
+/// The states of a domain's records, as far as they were ever looked at.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list(connection: &Connection, domain: i64) -> Result<Vec<DnsCheck>> {
+    let rows = connection
+        .prepare_cached(
+            "SELECT record, status, found, failures, first_failed_at FROM dns_check WHERE domain_id = ?1",
+        )?
+        .query_map([domain], |row| {
+            Ok(DnsCheck {
+                record: row.get(0)?,
+                status: row.get(1)?,
+                found: serde_json::from_str(row.get_ref(2)?.as_str()?).unwrap_or_default(),
+                failures: row.get(3)?,
+                first_failed_at: row.get::<_, Option<i64>>(4)?.map(Timestamp::from_millis),
+            })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Stores the state of one record.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn put(connection: &Connection, domain: i64, check: &DnsCheck) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO dns_check (domain_id, record, status, found, failures, first_failed_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![
+            domain,
+            check.record,
+            check.status,
+            serde_json::to_string(&check.found).unwrap_or_default(),
+            check.failures,
+            check.first_failed_at.map(Timestamp::as_millis)
+        ])?;
+    Ok(())
+}
+
+/// Whether the last look at a record found it right.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn is_ok(connection: &Connection, domain: i64, record: &str) -> Result<bool> {
+    let found = connection
+        .prepare_cached("SELECT 1 FROM dns_check WHERE domain_id = ?1 AND record = ?2 AND status = 'ok'")?
+        .exists(params![domain, record])?;
+    Ok(found)
+}

@@ -1,0 +1,352 @@
+//! Domains of accounts.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::clock::Timestamp;
+use crate::id::DomainId;
+use crate::mail::address::Domain;
+use crate::store::Result;
+
+/// A domain as stored.
+#[derive(Clone, Debug)]
+pub struct DomainRow {
+    /// Row id.
+    pub id: i64,
+    /// Public id.
+    pub public_id: DomainId,
+    /// The account that holds it.
+    pub account_id: i64,
+    /// A-label, lower case.
+    pub name: String,
+    /// Whether mail is received for it.
+    pub verified: bool,
+    /// What its records were found to prove.
+    pub flags: Flags,
+    /// Whether nothing of its mail is stored (contract 3.8).
+    pub zero_retention: bool,
+    /// How long its messages are kept; none is the installation's default.
+    pub retention_days: Option<u32>,
+    /// Where its sending events go.
+    pub tracking_webhook_url: Option<String>,
+    /// JSON of the sending events that its own webhook gets: `"all"` or an array.
+    pub webhook_events: Option<String>,
+    /// When it was added.
+    pub created_at: Timestamp,
+    /// When its records were last looked at.
+    pub checked_at: Option<Timestamp>,
+    /// Since when it is verified.
+    pub verified_at: Option<Timestamp>,
+}
+
+/// What a domain's records prove (contract 3.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// Mail for it comes here.
+    pub(crate) mx: bool,
+    /// Mail of it may come from here.
+    pub(crate) spf: bool,
+    /// Its signatures can be checked.
+    pub(crate) dkim: bool,
+    /// It says what to do with forgeries.
+    pub(crate) dmarc: bool,
+}
+
+const COLUMNS: &str = "id, public_id, account_id, name, status, mx_verified, spf_verified, dkim_verified,
+     dmarc_verified, zero_retention, retention_days, tracking_webhook_url, webhook_events, created_at, checked_at,
+     verified_at";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<DomainRow> {
+    Ok(DomainRow {
+        id: row.get("id")?,
+        public_id: row.get("public_id")?,
+        account_id: row.get("account_id")?,
+        name: row.get("name")?,
+        verified: row.get_ref("status")?.as_str()? == "verified",
+        flags: Flags {
+            mx: row.get("mx_verified")?,
+            spf: row.get("spf_verified")?,
+            dkim: row.get("dkim_verified")?,
+            dmarc: row.get("dmarc_verified")?,
+        },
+        zero_retention: row.get("zero_retention")?,
+        retention_days: row.get("retention_days")?,
+        tracking_webhook_url: row.get("tracking_webhook_url")?,
+        webhook_events: row.get("webhook_events")?,
+        created_at: Timestamp::from_millis(row.get("created_at")?),
+        checked_at: row.get::<_, Option<i64>>("checked_at")?.map(Timestamp::from_millis),
+        verified_at: row.get::<_, Option<i64>>("verified_at")?.map(Timestamp::from_millis),
+    })
+}
+
+/// Stores a new domain, all of whose flags are as `verified` says.
+///
+/// # Errors
+/// [`crate::store::Error::Conflict`] when the account has it, or `verified` and another account holds it.
+pub fn insert(
+    connection: &Connection,
+    account: i64,
+    name: &str,
+    verified: bool,
+    now: Timestamp,
+) -> Result<DomainRow> {
+    let public_id = DomainId::new(now);
+    // Messages name their domain by row id and may outlive it, so an id is never given twice.
+    connection
+        .prepare_cached(
+            "INSERT INTO domain (id, public_id, account_id, name, status, mx_verified, spf_verified, dkim_verified,
+                                 dmarc_verified, created_at, verified_at)
+             SELECT 1 + max(coalesce((SELECT max(id) FROM domain), 0),
+                            coalesce((SELECT max(domain_id) FROM message WHERE domain_id IS NOT NULL), 0)),
+                    ?1, ?2, ?3, ?4, ?5, ?5, ?5, ?5, ?6, CASE WHEN ?5 THEN ?6 END",
+        )?
+        .execute(params![
+            public_id,
+            account,
+            name,
+            if verified { "verified" } else { "pending" },
+            verified,
+            now.as_millis()
+        ])?;
+    find_by_row(connection, connection.last_insert_rowid())?.ok_or(crate::store::Error::Corrupt("domain"))
+}
+
+/// A domain by row id.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_by_row(connection: &Connection, id: i64) -> Result<Option<DomainRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM domain WHERE id = ?1");
+    Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
+}
+
+/// A domain by its public id, which is never given twice; a row id may be, once its domain and messages are gone.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find(connection: &Connection, id: &DomainId) -> Result<Option<DomainRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM domain WHERE public_id = ?1");
+    Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
+}
+
+/// The domains of an account, oldest first; with `only`, that one.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list(connection: &Connection, account: i64, only: Option<i64>) -> Result<Vec<DomainRow>> {
+    let statement =
+        format!("SELECT {COLUMNS} FROM domain WHERE account_id = ?1 AND (?2 IS NULL OR id = ?2) ORDER BY id");
+    let rows = connection
+        .prepare_cached(&statement)?
+        .query_map(params![account, only], read)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Whether another account than `account` holds this very name as verified.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn is_held_by_another(connection: &Connection, account: i64, name: &str) -> Result<bool> {
+    Ok(connection
+        .prepare_cached("SELECT 1 FROM domain WHERE name = ?1 AND status = 'verified' AND account_id <> ?2")?
+        .exists(params![name, account])?)
+}
+
+/// Domains with something proven that nobody looked at since `before`, the longest ago first.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list_due(connection: &Connection, before: Timestamp, limit: u32) -> Result<Vec<DomainRow>> {
+    let statement = format!(
+        "SELECT {COLUMNS} FROM domain
+         WHERE (checked_at IS NULL OR checked_at < ?1)
+           AND (mx_verified OR spf_verified OR dkim_verified OR dmarc_verified)
+         ORDER BY checked_at LIMIT ?2"
+    );
+    let rows = connection
+        .prepare_cached(&statement)?
+        .query_map(params![before.as_millis(), limit], read)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Stores what a check made of a domain.
+///
+/// # Errors
+/// [`crate::store::Error::Conflict`] when it would be verified and another account holds it.
+pub(crate) fn set_checked(
+    connection: &Connection,
+    id: i64,
+    flags: Flags,
+    verified: bool,
+    now: Timestamp,
+) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE domain SET mx_verified = ?2, spf_verified = ?3, dkim_verified = ?4, dmarc_verified = ?5,
+                               checked_at = ?6, status = CASE WHEN ?7 THEN 'verified' ELSE 'pending' END,
+                               verified_at = CASE WHEN ?7 THEN coalesce(verified_at, ?6) END
+             WHERE id = ?1",
+        )?
+        .execute(params![id, flags.mx, flags.spf, flags.dkim, flags.dmarc, now.as_millis(), verified])?;
+    Ok(())
+}
+
+/// Takes from all other accounts what they proved of this name, and of pending ones below it: it is `account`'s now.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn clear_flags_of_others(connection: &Connection, account: i64, name: &str) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE domain SET mx_verified = 0, spf_verified = 0, dkim_verified = 0, dmarc_verified = 0
+             WHERE account_id <> ?1 AND status = 'pending'
+               AND (name = ?2 OR substr(name, -1 - length(?2)) = '.' || ?2)",
+        )?
+        .execute(params![account, name])?;
+    Ok(())
+}
+
+/// Sets or removes where sending events go.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn set_tracking_webhook(connection: &Connection, id: &DomainId, url: Option<&str>) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE domain SET tracking_webhook_url = ?2 WHERE public_id = ?1")?
+        .execute(params![id, url])?;
+    Ok(())
+}
+
+/// Sets or removes the sending events that the domain's own webhook gets, as JSON.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn set_webhook_events(connection: &Connection, id: &DomainId, events: Option<&str>) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE domain SET webhook_events = ?2 WHERE public_id = ?1")?
+        .execute(params![id, events])?;
+    Ok(())
+}
+
+/// Sets how long a domain's messages are kept.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn set_retention(connection: &Connection, id: &DomainId, zero: bool, days: Option<u32>) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE domain SET zero_retention = ?2, retention_days = ?3 WHERE public_id = ?1")?
+        .execute(params![id, zero, days])?;
+    Ok(())
+}
+
+/// Brings the settings of an account's domains back to what they were at first: no tracking webhook, the default retention.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn reset_settings(connection: &Connection, account: i64) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE domain SET tracking_webhook_url = NULL, webhook_events = NULL, zero_retention = 0,
+                               retention_days = NULL
+             WHERE account_id = ?1",
+        )?
+        .execute([account])?;
+    Ok(())
+}
+
+/// Removes a domain with its keys, checks, scoped keys and routes; regex routes and messages stay.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn delete(connection: &Connection, id: &DomainId) -> Result<()> {
+    connection.prepare_cached("DELETE FROM domain WHERE public_id = ?1")?.execute([id])?;
+    Ok(())
+}
+
+/// The domain of this name that mail is received for, else one that waits for its proof, else none.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_by_name(connection: &Connection, name: &str) -> Result<Option<DomainRow>> {
+    let statement =
+        format!("SELECT {COLUMNS} FROM domain WHERE name = ?1 ORDER BY status = 'verified' DESC, id LIMIT 1");
+    Ok(connection.prepare_cached(&statement)?.query_row([name], read).optional()?)
+}
+
+/// The row id of the domain of this name that mail is received for.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_verified(connection: &Connection, name: &str) -> Result<Option<i64>> {
+    let found = connection
+        .prepare_cached("SELECT id FROM domain WHERE name = ?1 AND status = 'verified'")?
+        .query_row([name], |row| row.get(0))
+        .optional()?;
+    Ok(found)
+}
+
+/// An account's own domain of this name.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find_of_account(connection: &Connection, account: i64, name: &str) -> Result<Option<DomainRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM domain WHERE account_id = ?1 AND name = ?2");
+    Ok(connection.prepare_cached(&statement)?.query_row(params![account, name], read).optional()?)
+}
+
+/// An account's own domain by its name, in any spelling, or public id.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_by_name_or_id(
+    connection: &Connection,
+    account: i64,
+    name: &str,
+    id: &str,
+) -> Result<Option<DomainRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM domain WHERE account_id = ?1 AND (name = ?2 OR public_id = ?3)");
+    let domain = Domain::parse(name);
+    let name = domain.as_ref().map_or(name, Domain::as_str);
+    Ok(connection.prepare_cached(&statement)?.query_row(params![account, name, id], read).optional()?)
+}
+
+/// Whether nothing of a domain's mail is to be stored (contract 3.8).
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn is_zero_retention(connection: &Connection, domain: i64) -> Result<bool> {
+    let found =
+        connection.prepare_cached("SELECT 1 FROM domain WHERE id = ?1 AND zero_retention = 1")?.exists([domain])?;
+    Ok(found)
+}
+
+/// Names of all domains that are verified for receiving or by SPF, while there is a route that forwards.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list_beside_forwards(connection: &Connection) -> Result<Vec<String>> {
+    let rows = connection
+        .prepare_cached(
+            "SELECT DISTINCT name FROM domain WHERE (status = 'verified' OR spf_verified = 1)
+               AND EXISTS (SELECT 1 FROM route WHERE action = 'forward') ORDER BY name",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Names of an account's domains that mail can be sent from (contract 3.2), oldest first; with `only`, of that domain.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list_sending(connection: &Connection, account: i64, only: Option<i64>) -> Result<Vec<String>> {
+    let rows = connection
+        .prepare_cached(
+            "SELECT name FROM domain
+             WHERE account_id = ?1 AND spf_verified = 1 AND dkim_verified = 1 AND (?2 IS NULL OR id = ?2) ORDER BY id",
+        )?
+        .query_map(params![account, only], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}

@@ -1,0 +1,146 @@
+//! What the overview shows of an account: counts by time, kept by minute, and samples of the newest deliveries.
+
+use rusqlite::{Connection, params};
+
+use crate::clock::Timestamp;
+use crate::store::Result;
+use crate::store::webhooks::deliveries;
+use crate::store::webhooks::deliveries::DeliveryRow;
+
+/// Deliveries that samples are made of at most.
+const SAMPLE: u32 = 2_000;
+
+/// A range of time in equal steps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Steps {
+    /// Its beginning.
+    pub(crate) from: Timestamp,
+    /// Milliseconds of a step.
+    pub(crate) step_ms: i64,
+    /// How many steps.
+    pub(crate) count: usize,
+}
+
+impl Steps {
+    fn end(&self) -> i64 {
+        self.from.as_millis() + self.step_ms * i64::try_from(self.count).unwrap_or(0)
+    }
+}
+
+/// What happened in a step of time; also their sum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Messages that arrived.
+    pub(crate) received: u64,
+    /// Messages that were taken to be sent.
+    pub(crate) sent: u64,
+    /// Of these, those that came back or were refused for good.
+    pub(crate) bounced: u64,
+    /// Deliveries of its events that were acknowledged.
+    pub(crate) delivered: u64,
+    /// Deliveries of its events that failed for good.
+    pub(crate) failed: u64,
+}
+
+const MINUTE_MS: i64 = 60_000;
+/// Minutes older than this are in no screen's range.
+const KEPT_MILLIS: i64 = 8 * 86_400_000;
+
+/// Counts by step, which is whole minutes long; the cost goes by the minutes, not by what happened in them.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn count(connection: &Connection, account: i64, steps: Steps) -> Result<Vec<Counts>> {
+    let mut counts = vec![Counts::default(); steps.count];
+    let mut statement = connection.prepare_cached(COUNT)?;
+    let from = steps.from.as_millis();
+    let mut rows = statement.query(params![account, from / MINUTE_MS, steps.end() / MINUTE_MS])?;
+    while let Some(row) = rows.next()? {
+        let at = (row.get::<_, i64>(0)? * MINUTE_MS - from) / steps.step_ms;
+        let Some(slot) = usize::try_from(at).ok().and_then(|at| counts.get_mut(at)) else { continue };
+        slot.received += positive(row.get(1)?);
+        slot.sent += positive(row.get(2)?);
+        slot.bounced += positive(row.get(3)?);
+        slot.delivered += positive(row.get(4)?);
+        slot.failed += positive(row.get(5)?);
+    }
+    Ok(counts)
+}
+
+const COUNT: &str = "SELECT minute, received, sent, bounced, delivered, failed FROM tally
+     WHERE account_id = ?1 AND minute >= ?2 AND minute < ?3";
+
+/// A minute that the sweep removed may count what is removed of it later below zero.
+fn positive(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
+}
+
+/// Removes up to `limit` minutes that are in no range any more and of which nothing waits; returns how many went.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn forget_before(connection: &Connection, now: Timestamp, limit: u32) -> Result<usize> {
+    let gone = connection
+        .prepare_cached(
+            "DELETE FROM tally WHERE (account_id, minute) IN (
+               SELECT tally.account_id, tally.minute
+               FROM account CROSS JOIN tally ON tally.account_id = account.id AND tally.minute < ?1
+               WHERE tally.pending = 0 AND tally.unsent = 0 LIMIT ?2)",
+        )?
+        .execute(params![(now.as_millis() - KEPT_MILLIS) / MINUTE_MS, limit])?;
+    Ok(gone)
+}
+
+/// What waits, and since when the oldest of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Waiting {
+    /// Deliveries of webhooks.
+    pub(crate) webhooks: u64,
+    /// Messages with recipients that are not settled.
+    pub(crate) outbound: u64,
+    /// The oldest of both.
+    pub(crate) oldest_at: Option<Timestamp>,
+}
+
+/// What of an account waits.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn waiting(connection: &Connection, account: i64) -> Result<Waiting> {
+    let (webhooks, outbound): (i64, i64) = connection
+        .prepare_cached(
+            "SELECT coalesce(sum(pending), 0), coalesce(sum(unsent), 0) FROM tally WHERE account_id = ?1",
+        )?
+        .query_row([account], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let oldest = |statement: &str| -> Result<Option<i64>> {
+        Ok(connection.prepare_cached(statement)?.query_row([account], |row| row.get(0))?)
+    };
+    // Each is the first entry of an index.
+    let oldest_of = [
+        "SELECT min(created_at) FROM delivery WHERE account_id = ?1 AND status = 'pending' AND status <> 'delivered'",
+        "SELECT min(received_at) FROM message
+         WHERE account_id = ?1 AND direction = 'outbound' AND status <> 'sent' AND status = 'queued'",
+        "SELECT min(received_at) FROM message
+         WHERE account_id = ?1 AND direction = 'outbound' AND status <> 'sent' AND status = 'deferred'",
+    ];
+    let oldest_at = oldest_of.into_iter().filter_map(|one| oldest(one).transpose()).collect::<Result<Vec<_>>>()?;
+    let oldest_at = oldest_at.into_iter().min().map(Timestamp::from_millis);
+    Ok(Waiting { webhooks: positive(webhooks), outbound: positive(outbound), oldest_at })
+}
+
+/// The newest deliveries since then, at most two thousand.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn sample(connection: &Connection, account: i64, since: Timestamp) -> Result<Vec<DeliveryRow>> {
+    let statement = format!(
+        "SELECT {} FROM delivery WHERE account_id = ?1 AND created_at >= ?2 ORDER BY created_at DESC, id DESC LIMIT ?3",
+        deliveries::COLUMNS
+    );
+    let mut statement = connection.prepare_cached(&statement)?;
+    let rows = statement.query_map(params![account, since.as_millis(), SAMPLE], deliveries::read)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+#[cfg(test)]
+mod tests;

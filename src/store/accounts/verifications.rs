@@ -1,0 +1,77 @@
+//! Links that prove an account's address, and the setup token.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::clock::Timestamp;
+use crate::store::Result;
+
+/// What `token_sealed` of the setup token is sealed for.
+pub(crate) const SETUP_PURPOSE: &str = "setup-token";
+/// How long a link proves an address (contract 2.6).
+pub(crate) const LINK_LIFETIME: Duration = Duration::from_secs(86_400);
+
+/// Stores a link that proves the account's address.
+///
+/// # Errors
+/// Storage trouble.
+pub fn insert(connection: &Connection, hash: &[u8], account: i64, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached("INSERT INTO email_verification (token_hash, account_id, created_at) VALUES (?1, ?2, ?3)")?
+        .execute(params![hash, account, now.as_millis()])?;
+    Ok(())
+}
+
+/// Whose address the link with this hash proves.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_account(connection: &Connection, hash: &[u8], now: Timestamp) -> Result<Option<i64>> {
+    let found = connection
+        .prepare_cached("SELECT account_id FROM email_verification WHERE token_hash = ?1 AND created_at > ?2")?
+        .query_row(params![hash, now.minus(LINK_LIFETIME).as_millis()], |row| row.get(0))
+        .optional()?;
+    Ok(found)
+}
+
+/// Removes links whose time is over; how many.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
+    let links = connection
+        .prepare_cached("DELETE FROM email_verification WHERE created_at <= ?1")?
+        .execute([now.minus(LINK_LIFETIME).as_millis()])?;
+    Ok(links)
+}
+
+/// The setup token, sealed, while there is one.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_setup_token(connection: &Connection) -> Result<Option<Vec<u8>>> {
+    let found = connection
+        .prepare_cached("SELECT token_sealed FROM setup_token")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    Ok(found)
+}
+
+/// Stores the setup token.
+///
+/// # Errors
+/// [`crate::store::Error::Conflict`] when there is one.
+pub(crate) fn insert_setup_token(connection: &Connection, sealed: &[u8]) -> Result<()> {
+    connection.prepare_cached("INSERT INTO setup_token (only, token_sealed) VALUES (1, ?1)")?.execute([sealed])?;
+    Ok(())
+}
+
+/// Spends the setup token.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn delete_setup_token(connection: &Connection) -> Result<()> {
+    connection.prepare_cached("DELETE FROM setup_token")?.execute([])?;
+    Ok(())
+}

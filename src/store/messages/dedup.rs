@@ -1,0 +1,126 @@
+//! Duplicate suppression: what arrived within the last 24 hours, or one (contract 5.1).
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::mail_data;
+use crate::clock::Timestamp;
+use crate::store::Result;
+use crate::store::blobs::objects::Objects;
+
+/// How long a repeat is recognised.
+pub(crate) const WINDOW: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+/// The same for mail without Date and Message-ID: an alarm that says the same again is another.
+pub(crate) const UNDATED_WINDOW: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// Keys of one such span lie together, so that new ones touch few pages of the table.
+const SPAN_SECS: i64 = 4 * 3600;
+/// Bits of the hash that a key holds; above them stands its span.
+const HASH_BITS: u32 = 48;
+
+/// What a repeat must agree with besides its fingerprint: 48 bits alone are too few to drop mail by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Original<'a> {
+    /// Envelope sender.
+    pub(crate) mail_from: &'a str,
+    /// Envelope recipient.
+    pub(crate) to_addr: &'a str,
+    /// Octets as received.
+    pub(crate) size: u64,
+    /// How long ago it came at most.
+    pub(crate) window: std::time::Duration,
+}
+
+/// The key of a fingerprint that was seen `spans_ago` spans before `now`.
+fn key(fingerprint: i64, now: Timestamp, spans_ago: i64) -> i64 {
+    let span = (now.as_secs() / SPAN_SECS - spans_ago) & 0x7fff;
+    (span << HASH_BITS) | (fingerprint & ((1 << HASH_BITS) - 1))
+}
+
+/// The message that this fingerprint was stored as, if that was within the window and its content is there: a repeat of
+/// anything else is the one chance to have the mail after all.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find(
+    connection: &Connection,
+    objects: &Objects,
+    fingerprint: i64,
+    original: Original<'_>,
+    now: Timestamp,
+) -> Result<Option<String>> {
+    let seen = |spans_ago| key(fingerprint, now, spans_ago);
+    // Said so, it is seven searches; as IN (…) it would build a table of the seven keys for each mail.
+    let candidates: Vec<i64> = connection
+        .prepare_cached(
+            "SELECT message_id FROM recent WHERE fingerprint = ?1 UNION ALL
+             SELECT message_id FROM recent WHERE fingerprint = ?2 UNION ALL
+             SELECT message_id FROM recent WHERE fingerprint = ?3 UNION ALL
+             SELECT message_id FROM recent WHERE fingerprint = ?4 UNION ALL
+             SELECT message_id FROM recent WHERE fingerprint = ?5 UNION ALL
+             SELECT message_id FROM recent WHERE fingerprint = ?6 UNION ALL
+             SELECT message_id FROM recent WHERE fingerprint = ?7",
+        )?
+        .query_map([seen(0), seen(1), seen(2), seen(3), seen(4), seen(5), seen(6)], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for message in candidates {
+        let found = connection
+            .prepare_cached(
+                "SELECT public_id, raw_id, body IS NOT NULL OR status = 'dropped' FROM message
+                 WHERE id = ?1 AND received_at > ?2 AND size = ?3 AND mail_from = ?4 AND lower(to_addr) = lower(?5)",
+            )?
+            .query_row(
+                params![
+                    message,
+                    now.minus(original.window).as_millis(),
+                    original.size,
+                    original.mail_from,
+                    original.to_addr
+                ],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            )
+            .optional()?;
+        let Some((id, raw, needs_none)): Option<(String, Option<i64>, bool)> = found else { continue };
+        let whole = raw.map_or(Ok(needs_none), |raw| mail_data::is_whole(connection, objects, raw))?;
+        if whole {
+            return Ok(Some(id));
+        }
+        tracing::error!(message = id, "the content of a message that came again is gone; it is stored anew");
+    }
+    Ok(None)
+}
+
+/// Remembers a stored message by its row.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn insert(connection: &Connection, fingerprint: i64, message: i64, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO recent (fingerprint, message_id)
+             VALUES (?1, ?2)
+             ON CONFLICT (fingerprint) DO UPDATE SET message_id = excluded.message_id",
+        )?
+        .execute(params![key(fingerprint, now, 0), message])?;
+    Ok(())
+}
+
+/// Forgets what is past the window among the `limit` keys after `from`; returns where to go on, `None` at the end.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn sweep(connection: &Connection, from: i64, limit: u32, now: Timestamp) -> Result<Option<i64>> {
+    let last: Option<i64> = connection
+        .prepare_cached(
+            "SELECT fingerprint FROM recent WHERE fingerprint > ?1 ORDER BY fingerprint LIMIT 1 OFFSET ?2",
+        )?
+        .query_row(params![from, limit], |row| row.get(0))
+        .optional()?;
+    connection
+        .prepare_cached(
+            "DELETE FROM recent
+             WHERE fingerprint > ?1 AND fingerprint <= ?2 AND NOT EXISTS (
+               SELECT 1 FROM message WHERE message.id = recent.message_id AND message.received_at > ?3)",
+        )?
+        .execute(params![from, last.unwrap_or(i64::MAX), now.minus(WINDOW).as_millis()])?;
+    Ok(last)
+}

@@ -1,0 +1,203 @@
+//! Mail data once per SMTP transaction: in the row when small and plain, else in a file of the object store.
+
+use std::cell::RefCell;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use zstd::bulk::{Compressor, Decompressor};
+
+use crate::clock::Timestamp;
+use crate::store::blobs::objects::{Damage, Object, Objects};
+use crate::store::{Error, Result};
+
+/// Mail data up to this many octets, without attachments, lives beside its row.
+pub(crate) const INLINE_MAX: usize = 64 * 1024;
+/// Compression pays from here on.
+const COMPRESS_MIN: usize = 256;
+const ZSTD_LEVEL: i32 = 1;
+
+thread_local! {
+    // Making a context costs more than packing a small mail with it.
+    static PACK: RefCell<Option<Compressor<'static>>> = RefCell::new(Compressor::new(ZSTD_LEVEL).ok());
+    static UNPACK: RefCell<Option<Decompressor<'static>>> = RefCell::new(Decompressor::new().ok());
+}
+
+fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
+    PACK.with_borrow_mut(|context| context.as_mut()?.compress(bytes).ok())
+}
+
+fn decompress(packed: &[u8], size: usize) -> Option<Vec<u8>> {
+    UNPACK.with_borrow_mut(|context| context.as_mut()?.decompress(packed, size).ok())
+}
+
+/// Where mail data is to be put, ready for the transaction.
+#[derive(Debug)]
+pub(crate) enum NewRaw {
+    /// In the row, as [`NewRaw::inline`] packed it.
+    Inline {
+        /// The octets, perhaps compressed.
+        data: Vec<u8>,
+        /// Whether they are.
+        compressed: bool,
+        /// Octets as received.
+        size: usize,
+    },
+    /// In a file that is durable already.
+    File(Object),
+}
+
+impl NewRaw {
+    /// Packs small mail data for the row; compressed where that pays.
+    pub(crate) fn inline(bytes: &[u8]) -> Self {
+        let size = bytes.len();
+        if size >= COMPRESS_MIN
+            && let Some(packed) = compress(bytes)
+            && packed.len() < size
+        {
+            return Self::Inline { data: packed, compressed: true, size };
+        }
+        Self::Inline { data: bytes.to_vec(), compressed: false, size }
+    }
+
+    /// Octets as received.
+    pub(crate) const fn size(&self) -> u64 {
+        match self {
+            Self::Inline { size, .. } => *size as u64,
+            Self::File(object) => object.size,
+        }
+    }
+}
+
+/// Where stored mail data is.
+#[derive(Debug)]
+pub(crate) enum RawRow {
+    /// The octets themselves.
+    Inline(Vec<u8>),
+    /// The object that holds them.
+    File(Object),
+}
+
+/// Stores mail data, or the name of its file.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn insert(connection: &Connection, new: &NewRaw, now: Timestamp) -> Result<i64> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO raw (size, data, compressed, file, checksum, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    match new {
+        NewRaw::Inline { data, compressed, size } => {
+            statement.execute(params![size, data, compressed, None::<String>, None::<u32>, now.as_millis()])?
+        }
+        NewRaw::File(object) => statement.execute(params![
+            object.size,
+            None::<Vec<u8>>,
+            false,
+            object.name,
+            object.checksum,
+            now.as_millis()
+        ])?,
+    };
+    Ok(connection.last_insert_rowid())
+}
+
+/// Mail data by row id.
+///
+/// # Errors
+/// Storage trouble, or [`Error::Damaged`] when it does not decompress.
+pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<RawRow>> {
+    let found = connection
+        .prepare_cached("SELECT size, data, compressed, file, checksum FROM raw WHERE id = ?1")?
+        .query_row([id], |row| {
+            let size: usize = row.get(0)?;
+            if let Some(name) = row.get(3)? {
+                return Ok(Some(RawRow::File(Object { name, size: row.get(0)?, checksum: row.get(4)? })));
+            }
+            let data = row.get_ref(1)?.as_blob()?;
+            let octets = if row.get(2)? { decompress(data, size) } else { Some(data.to_vec()) };
+            Ok(octets.map(RawRow::Inline))
+        })
+        .optional()?;
+    match found {
+        Some(None) => Err(Error::Damaged { name: format!("in the row {id}"), what: Damage::Content }),
+        Some(found) => Ok(found),
+        None => Ok(None),
+    }
+}
+
+/// Whether mail data is where its row says, of its full length. Blocks.
+///
+/// # Errors
+/// Storage trouble; the object cannot be asked.
+pub(crate) fn is_whole(connection: &Connection, objects: &Objects, id: i64) -> Result<bool> {
+    let opened = match find(connection, id) {
+        Ok(Some(RawRow::File(object))) => objects.open_object(&object).map(|_| true),
+        Ok(found) => Ok(found.is_some()),
+        Err(error) => Err(error),
+    };
+    match opened {
+        Err(Error::Damaged { .. }) => Ok(false),
+        opened => opened,
+    }
+}
+
+/// Octets as received, by row id.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn size(connection: &Connection, id: i64) -> Result<Option<u64>> {
+    let found = connection.prepare_cached("SELECT size FROM raw WHERE id = ?1")?.query_row([id], |row| row.get(0));
+    Ok(found.optional()?)
+}
+
+/// Removes mail data that no message, no passing mail and no dispatch uses any more; returns the file to remove after the commit.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn release(connection: &Connection, id: i64) -> Result<Option<String>> {
+    let used = connection
+        .prepare_cached(
+            "SELECT 1 FROM message WHERE raw_id = ?1
+             UNION ALL
+             SELECT 1 FROM passing WHERE raw_id = ?1
+             UNION ALL
+             SELECT 1 FROM dispatch WHERE raw_id = ?1
+             LIMIT 1",
+        )?
+        .exists([id])?;
+    if used {
+        return Ok(None);
+    }
+    let file = connection
+        .prepare_cached("SELECT file FROM raw WHERE id = ?1")?
+        .query_row([id], |row| row.get(0))
+        .optional()?
+        .flatten();
+    connection.prepare_cached("DELETE FROM raw WHERE id = ?1")?.execute([id])?;
+    Ok(file)
+}
+
+/// Up to `limit` raw copies that are older than their seven days, oldest first; not those that are still to be sent.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list_created_before(connection: &Connection, before: Timestamp, limit: u32) -> Result<Vec<i64>> {
+    // Row ids grow with time, so the oldest are at the start and the walk stops at the first young one.
+    let rows: Vec<(i64, i64)> = connection
+        .prepare_cached(
+            "SELECT id, created_at FROM raw
+             WHERE NOT EXISTS (SELECT 1 FROM dispatch WHERE dispatch.raw_id = raw.id) ORDER BY id LIMIT ?1",
+        )?
+        .query_map([limit], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows.into_iter().filter(|(_, created)| *created < before.as_millis()).map(|(id, _)| id).collect())
+}
+
+/// Whether a row names this object file.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn names_file(connection: &Connection, name: &str) -> Result<bool> {
+    Ok(connection.prepare_cached("SELECT 1 FROM raw WHERE file = ?1")?.exists([name])?)
+}

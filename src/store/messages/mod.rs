@@ -1,0 +1,435 @@
+//! Messages: one row per message and envelope recipient.
+
+pub(crate) mod attachments;
+pub(crate) mod dedup;
+pub(crate) mod list;
+pub(crate) mod mail_data;
+pub(crate) mod removals;
+pub(crate) mod replay_candidates;
+pub(crate) mod uploads;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::Result;
+use super::search::Gone;
+use crate::clock::Timestamp;
+use crate::id::MessageId;
+pub(crate) use list::{Direction, Filter, list};
+
+/// What a new inbound message is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct NewMessage {
+    /// Public id.
+    pub(crate) public_id: MessageId,
+    /// The account of the recipient.
+    pub(crate) account_id: i64,
+    /// The domain of the recipient; none for the host name itself.
+    pub(crate) domain_id: Option<i64>,
+    /// Public id of the route that counts (contract 5.2).
+    pub(crate) route_id: Option<String>,
+    /// Envelope sender; empty is the null reverse-path.
+    pub(crate) mail_from: String,
+    /// Who it is from (contract 5.2).
+    pub(crate) from_addr: String,
+    /// The display name that the header gives that address.
+    pub(crate) from_name: Option<String>,
+    /// The one envelope recipient.
+    pub(crate) to_addr: String,
+    /// The display name that the header gives that address.
+    pub(crate) to_name: Option<String>,
+    /// Decoded subject.
+    pub(crate) subject: Option<String>,
+    /// Own Message-ID, with angle brackets.
+    pub(crate) message_id_header: Option<String>,
+    /// What ties it to its conversation (contract 5.2).
+    pub(crate) thread_id: Option<String>,
+    /// SPF verdict, null when not asked.
+    pub(crate) spf: Option<&'static str>,
+    /// DKIM verdict.
+    pub(crate) dkim: Option<&'static str>,
+    /// DMARC verdict.
+    pub(crate) dmarc: Option<&'static str>,
+    /// `ham` or `spam`, null when not asked.
+    pub(crate) spam: Option<&'static str>,
+    /// The trace fields that we put before it.
+    pub(crate) trace: String,
+    /// Whether MIME limits cut the reading short.
+    pub(crate) truncated: bool,
+    /// How many attachments it has.
+    pub(crate) attachment_count: usize,
+    /// Octets as received.
+    pub(crate) size: u64,
+    /// Where its bytes are.
+    pub(crate) raw_id: i64,
+}
+
+impl NewMessage {
+    /// The row that it became.
+    pub(crate) fn into_row(self, id: i64, received_at: Timestamp) -> MessageRow {
+        MessageRow {
+            id,
+            public_id: self.public_id,
+            account_id: self.account_id,
+            domain_id: self.domain_id,
+            route_id: self.route_id,
+            outbound: false,
+            status: "received".to_owned(),
+            mail_from: self.mail_from,
+            from_addr: self.from_addr,
+            from_name: self.from_name,
+            to_addr: self.to_addr,
+            to_name: self.to_name,
+            subject: self.subject,
+            message_id_header: self.message_id_header,
+            thread_id: self.thread_id,
+            spf: self.spf.map(str::to_owned),
+            dkim: self.dkim.map(str::to_owned),
+            dmarc: self.dmarc.map(str::to_owned),
+            spam: self.spam.map(str::to_owned),
+            spam_on_arrival: self.spam.map(str::to_owned),
+            trace: self.trace,
+            attachment_count: self.attachment_count,
+            size: self.size,
+            raw_id: Some(self.raw_id),
+            body: None,
+            received_at,
+        }
+    }
+}
+
+/// A message as stored.
+#[derive(Clone, Debug)]
+pub struct MessageRow {
+    /// Row id.
+    pub id: i64,
+    /// Public id.
+    pub(crate) public_id: MessageId,
+    /// The account.
+    pub(crate) account_id: i64,
+    /// The domain it belongs to, which may be gone; none for the host name itself.
+    pub(crate) domain_id: Option<i64>,
+    /// Public id of the route that counts.
+    pub(crate) route_id: Option<String>,
+    /// Whether it was sent from here.
+    pub(crate) outbound: bool,
+    /// `received` or `dropped`; outbound: contract 8.5.
+    pub(crate) status: String,
+    /// Envelope sender.
+    pub(crate) mail_from: String,
+    /// Who it is from.
+    pub(crate) from_addr: String,
+    /// Display name of that address.
+    pub(crate) from_name: Option<String>,
+    /// The one envelope recipient.
+    pub(crate) to_addr: String,
+    /// Display name of that address.
+    pub(crate) to_name: Option<String>,
+    /// Decoded subject.
+    pub subject: Option<String>,
+    /// Own Message-ID.
+    pub(crate) message_id_header: Option<String>,
+    /// Conversation.
+    pub(crate) thread_id: Option<String>,
+    /// SPF verdict.
+    pub(crate) spf: Option<String>,
+    /// DKIM verdict.
+    pub(crate) dkim: Option<String>,
+    /// DMARC verdict.
+    pub(crate) dmarc: Option<String>,
+    /// Present spam verdict.
+    pub(crate) spam: Option<String>,
+    /// Spam verdict on arrival, as the payload says it.
+    pub(crate) spam_on_arrival: Option<String>,
+    /// The trace fields that we put before it; empty in a list.
+    pub(crate) trace: String,
+    /// How many attachments it has.
+    pub(crate) attachment_count: usize,
+    /// Octets as received.
+    pub(crate) size: u64,
+    /// Where its bytes are, while they are.
+    pub(crate) raw_id: Option<i64>,
+    /// Text, html and headers once the bytes are gone; none in a list.
+    pub(crate) body: Option<Vec<u8>>,
+    /// When it was accepted; unique within the account.
+    pub(crate) received_at: Timestamp,
+}
+
+const COLUMNS: &str =
+    "id, public_id, account_id, domain_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
+     subject, message_id_header, thread_id, spf, dkim, dmarc, spam, spam_on_arrival, trace, attachment_count,
+     size, raw_id, body, received_at, direction = 'outbound'";
+
+/// The same without what no list shows and what may be large.
+pub(super) const LIST_COLUMNS: &str =
+    "id, public_id, account_id, domain_id, route_id, status, mail_from, from_addr, from_name, to_addr, to_name,
+     subject, message_id_header, thread_id, spf, dkim, dmarc, spam, spam_on_arrival, '', attachment_count,
+     size, raw_id, NULL, received_at, direction = 'outbound'";
+
+/// Reads [`COLUMNS`] by their place: finding each by its name would take as long as the query.
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
+    Ok(MessageRow {
+        id: row.get(0)?,
+        public_id: row.get(1)?,
+        account_id: row.get(2)?,
+        domain_id: row.get(3)?,
+        route_id: row.get(4)?,
+        status: row.get(5)?,
+        mail_from: row.get(6)?,
+        from_addr: row.get(7)?,
+        from_name: row.get(8)?,
+        to_addr: row.get(9)?,
+        to_name: row.get(10)?,
+        subject: row.get(11)?,
+        message_id_header: row.get(12)?,
+        thread_id: row.get(13)?,
+        spf: row.get(14)?,
+        dkim: row.get(15)?,
+        dmarc: row.get(16)?,
+        spam: row.get(17)?,
+        spam_on_arrival: row.get(18)?,
+        trace: row.get(19)?,
+        attachment_count: row.get(20)?,
+        size: row.get(21)?,
+        raw_id: row.get(22)?,
+        body: row.get(23)?,
+        received_at: Timestamp::from_millis(row.get(24)?),
+        outbound: row.get(25)?,
+    })
+}
+
+/// Stores a new inbound message; returns its row id and the millisecond it got.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn insert(connection: &Connection, new: &NewMessage, now: Timestamp) -> Result<(i64, Timestamp)> {
+    let received_at = free_millisecond(connection, new.account_id, now)?;
+    let account_total = super::accounts::limits::add_message(connection, new.account_id, new.size, received_at)?;
+    connection
+        .prepare_cached(
+            "INSERT INTO message (public_id, account_id, domain_id, route_id, direction, status, mail_from, from_addr,
+                                  from_name, to_addr, to_name, subject, message_id_header, thread_id,
+                                  spf, dkim, dmarc, spam, spam_on_arrival, trace, truncated, attachment_count,
+                                  size, raw_id, received_at, account_total)
+             VALUES (?1, ?2, ?3, ?4, 'inbound', 'received', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,
+                     ?13, ?14, ?15, ?16, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)",
+        )?
+        .execute(params![
+            new.public_id,
+            new.account_id,
+            new.domain_id,
+            new.route_id,
+            new.mail_from,
+            new.from_addr,
+            new.from_name,
+            new.to_addr,
+            new.to_name,
+            new.subject,
+            new.message_id_header,
+            new.thread_id,
+            new.spf,
+            new.dkim,
+            new.dmarc,
+            new.spam,
+            new.trace,
+            new.truncated,
+            new.attachment_count,
+            new.size,
+            new.raw_id,
+            received_at.as_millis(),
+            account_total
+        ])?;
+    Ok((connection.last_insert_rowid(), received_at))
+}
+
+/// `now`, or on a tie the next millisecond that no message of the account has (contract 1.8).
+pub(super) fn free_millisecond(connection: &Connection, account: i64, now: Timestamp) -> Result<Timestamp> {
+    /// Beyond this the latest row is not a burst's but a clock's that was set back.
+    const BURST_MILLIS: i64 = 3_600_000;
+    let last: Option<i64> = connection
+        .prepare_cached("SELECT max(received_at) FROM message WHERE account_id = ?1")?
+        .query_row([account], |row| row.get(0))?;
+    let now = now.as_millis();
+    let free = match last {
+        Some(last) if last >= now && last - now <= BURST_MILLIS => last + 1,
+        Some(last) if last >= now => connection
+            .prepare_cached(
+                "SELECT ?2 WHERE NOT EXISTS (SELECT 1 FROM message WHERE account_id = ?1 AND received_at = ?2)
+                 UNION ALL
+                 SELECT * FROM (
+                   SELECT taken.received_at + 1 FROM message AS taken
+                   WHERE taken.account_id = ?1 AND taken.received_at >= ?2 AND NOT EXISTS (
+                     SELECT 1 FROM message AS next
+                     WHERE next.account_id = ?1 AND next.received_at = taken.received_at + 1)
+                   ORDER BY taken.received_at LIMIT 1)
+                 LIMIT 1",
+            )?
+            .query_row(params![account, now], |row| row.get(0))?,
+        _ => now,
+    };
+    Ok(Timestamp::from_millis(free))
+}
+
+/// A message by row id.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_by_row(connection: &Connection, id: i64) -> Result<Option<MessageRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM message WHERE id = ?1");
+    Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
+}
+
+/// What a message is called and which domain it belongs to.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_name(connection: &Connection, id: i64) -> Result<Option<(String, Option<i64>)>> {
+    let mut statement = connection.prepare_cached("SELECT public_id, domain_id FROM message WHERE id = ?1")?;
+    Ok(statement.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+}
+
+/// A message by public id.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find(connection: &Connection, id: &MessageId) -> Result<Option<MessageRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM message WHERE public_id = ?1");
+    Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
+}
+
+/// How many outbound messages an account made from `start` on and before `end`.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn count_outbound(connection: &Connection, account: i64, start: Timestamp, end: Timestamp) -> Result<u64> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT count(*) FROM message
+             WHERE account_id = ?1 AND direction = 'outbound' AND received_at >= ?2 AND received_at < ?3",
+        )?
+        .query_row(params![account, start.as_millis(), end.as_millis()], |row| row.get(0))?)
+}
+
+/// Marks a message as spam by a receiver's word (contract 9.4).
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn mark_spam(connection: &Connection, id: i64) -> Result<()> {
+    connection.prepare_cached("UPDATE message SET spam = 'spam' WHERE id = ?1")?.execute([id])?;
+    Ok(())
+}
+
+/// Empties a message by a receiver's word: the row stays, its bytes do not (contract 9.4).
+///
+/// Returns the raw copy that it used, for [`mail_data::release`].
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn mark_dropped(connection: &Connection, id: i64) -> Result<Option<i64>> {
+    let raw: Option<i64> = connection
+        .prepare_cached("SELECT raw_id FROM message WHERE id = ?1")?
+        .query_row([id], |row| row.get(0))
+        .optional()?
+        .flatten();
+    connection
+        .prepare_cached(
+            "UPDATE message SET status = 'dropped', raw_id = NULL, body = NULL, attachment_count = 0 WHERE id = ?1",
+        )?
+        .execute([id])?;
+    Ok(raw)
+}
+
+/// Replaces the raw copy by what stays readable after it: text, html and headers.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn set_body(connection: &Connection, id: i64, body: &[u8]) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE message SET raw_id = NULL, body = ?2 WHERE id = ?1")?
+        .execute(params![id, body])?;
+    Ok(())
+}
+
+/// Messages that still use this raw copy.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list_by_raw(connection: &Connection, raw: i64) -> Result<Vec<i64>> {
+    let rows = connection
+        .prepare_cached("SELECT id FROM message WHERE raw_id = ?1")?
+        .query_map([raw], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Up to `limit` messages that are past their retention, oldest first: the domain's own days, else the default.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list_expired(
+    connection: &Connection,
+    default_days: u32,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<(i64, Option<i64>)>> {
+    // Walks each account's time index from its old end to the shortest retention of all; domains with a longer one are
+    // looked at again at each sweep.
+    const DAY_MILLIS: i64 = 86_400_000;
+    let rows = connection
+        .prepare_cached(
+            "SELECT message.id, message.raw_id
+             FROM account
+             JOIN message ON message.account_id = account.id
+             LEFT JOIN domain ON domain.id = message.domain_id
+             WHERE message.status NOT IN ('scheduled', 'queued', 'deferred')
+               AND message.received_at < ?1 - ?3 * min(?2, (SELECT coalesce(min(retention_days), ?2) FROM domain))
+               AND message.received_at < ?1 - ?3 * coalesce(domain.retention_days, ?2)
+             LIMIT ?4",
+        )?
+        .query_map(params![now.as_millis(), default_days, DAY_MILLIS, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// The row id of an account's message; with a `domain`, only if it belongs to that.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_in_scope(
+    connection: &Connection,
+    id: &MessageId,
+    account: i64,
+    domain: Option<i64>,
+) -> Result<Option<i64>> {
+    let found = connection
+        .prepare_cached(
+            "SELECT id FROM message
+             WHERE public_id = ?1 AND account_id = ?2 AND (?3 IS NULL OR domain_id = ?3)",
+        )?
+        .query_row(params![id, account, domain], |row| row.get(0))
+        .optional()?;
+    Ok(found)
+}
+
+/// Whether the content of an inbound message is still there; `None` for another message or none.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn replayable(connection: &Connection, id: i64) -> Result<Option<bool>> {
+    let found = connection
+        .prepare_cached("SELECT status = 'received' FROM message WHERE id = ?1 AND direction = 'inbound'")?
+        .query_row([id], |row| row.get(0))
+        .optional()?;
+    Ok(found)
+}
+
+/// Removes a message row; its attachments go with it, and what finds it by search or thread.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn delete(connection: &Connection, id: i64) -> Result<()> {
+    let gone = connection
+        .prepare_cached("DELETE FROM message WHERE id = ?1 RETURNING account_id, received_at, thread_id")?
+        .query_row([id], |row| Ok(Gone { id, account: row.get(0)?, received_at: row.get(1)?, thread: row.get(2)? }))
+        .optional()?;
+    gone.map_or(Ok(()), |gone| super::search::forget(connection, &gone))
+}

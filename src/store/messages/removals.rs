@@ -1,0 +1,159 @@
+//! What became of things whose rows are gone: why and when, by a hash of their id, for some months.
+//!
+//! `mailkite audit` tells by it what was removed, and by whom, from what is lost. It names nobody and nothing: who does
+//! not know the id learns nothing from a row.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use crate::clock::Timestamp;
+use crate::id::MessageId;
+use crate::store::Result;
+
+/// Notes that are kept at most, whatever their age: anybody outside makes one by a mail to a `drop` route.
+const KEPT: i64 = 500_000;
+/// How many go at a time beyond that.
+const STEP: i64 = 250;
+
+/// Why something is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reason {
+    /// Its owner removed it.
+    Api,
+    /// Its time was over.
+    Retention,
+    /// A route or its domain's zero retention says that nothing is stored, and nobody was to have it.
+    Rule,
+    /// Zero retention: its webhook took it.
+    Delivered,
+    /// Zero retention: its one attempt failed, or there was none any more.
+    Undelivered,
+}
+
+impl Reason {
+    const ALL: [Self; 5] = [Self::Api, Self::Retention, Self::Rule, Self::Delivered, Self::Undelivered];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Retention => "retention",
+            Self::Rule => "rule",
+            Self::Delivered => "delivered",
+            Self::Undelivered => "undelivered",
+        }
+    }
+}
+
+/// Notes that what is called `id` is gone, or was never stored.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn note(tx: &Connection, id: &MessageId, reason: Reason, now: Timestamp) -> Result<()> {
+    insert(tx, id.as_str(), reason, now)
+}
+
+/// Notes that a message is about to be removed.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn note_message(tx: &Connection, row: i64, reason: Reason, now: Timestamp) -> Result<()> {
+    note_named(tx, "SELECT public_id FROM message WHERE id = ?1", row, reason, now)
+}
+
+/// Notes that an upload is about to be removed.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn note_upload(tx: &Connection, row: i64, reason: Reason, now: Timestamp) -> Result<()> {
+    note_named(tx, "SELECT public_id FROM upload WHERE id = ?1", row, reason, now)
+}
+
+/// Notes that a mail that nothing is stored of is about to be forgotten.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn note_passing(tx: &Connection, row: i64, reason: Reason, now: Timestamp) -> Result<()> {
+    note_named(tx, "SELECT event ->> '$.id' FROM passing WHERE id = ?1", row, reason, now)
+}
+
+fn note_named(tx: &Connection, statement: &str, row: i64, reason: Reason, now: Timestamp) -> Result<()> {
+    let id: Option<Option<String>> =
+        tx.prepare_cached(statement)?.query_row([row], |found| found.get(0)).optional()?;
+    id.flatten().map_or(Ok(()), |id| insert(tx, &id, reason, now))
+}
+
+/// At the end of the table whatever the id: it costs the accept path no random page.
+fn insert(tx: &Connection, id: &str, reason: Reason, now: Timestamp) -> Result<()> {
+    tx.prepare_cached("INSERT INTO removal (name_hash, reason, removed_at) VALUES (?1, ?2, ?3)")?
+        .execute(params![name_hash(id), reason.as_str(), now.as_millis()])?;
+    let row = tx.last_insert_rowid();
+    if row % STEP == 0 {
+        tx.prepare_cached("DELETE FROM removal WHERE id <= ?1")?.execute([row - KEPT])?;
+    }
+    Ok(())
+}
+
+/// 64 bits of SHA-256.
+pub(crate) fn name_hash(id: &str) -> i64 {
+    let digest = ring::digest::digest(&ring::digest::SHA256, id.as_bytes());
+    i64::from_be_bytes(digest.as_ref().first_chunk().copied().unwrap_or_default())
+}
+
+/// All of them, by [`name_hash`].
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn load(connection: &Connection) -> Result<HashMap<i64, Reason>> {
+    let mut statement = connection.prepare("SELECT name_hash, reason FROM removal")?;
+    let mut rows = statement.query([])?;
+    let mut all = HashMap::new();
+    while let Some(row) = rows.next()? {
+        let word: String = row.get(1)?;
+        if let Some(reason) = Reason::ALL.into_iter().find(|reason| reason.as_str() == word) {
+            all.insert(row.get(0)?, reason);
+        }
+    }
+    Ok(all)
+}
+
+/// Removes notes from before `before` among the `limit` oldest; returns how many went.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn delete_before(tx: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
+    let gone = tx
+        .prepare_cached(
+            "DELETE FROM removal WHERE id IN
+               (SELECT id FROM (SELECT id, removed_at FROM removal ORDER BY id LIMIT ?2) WHERE removed_at < ?1)",
+        )?
+        .execute(params![before.as_millis(), limit])?;
+    Ok(gone)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use super::*;
+
+    #[test]
+    fn beyond_so_many_the_oldest_notes_go() {
+        let db = Connection::open_in_memory().unwrap();
+        db.execute_batch(crate::store::migrate::SCHEMA).unwrap();
+        let note = |id: i64| {
+            let made = "INSERT INTO removal (id, name_hash, reason, removed_at) VALUES (?1, 0, 'rule', 0)";
+            db.execute(made, [id]).unwrap();
+        };
+        [1, STEP, STEP + 1, KEPT + STEP - 1].into_iter().for_each(note);
+        let rows = || -> Vec<i64> {
+            let mut statement = db.prepare("SELECT id FROM removal ORDER BY id").unwrap();
+            statement.query_map([], |row| row.get(0)).unwrap().collect::<rusqlite::Result<_>>().unwrap()
+        };
+        let now = Timestamp::from_millis(0);
+        insert(&db, "msg_1", Reason::Api, now).unwrap();
+        assert_eq!(rows(), [STEP + 1, KEPT + STEP - 1, KEPT + STEP]);
+        insert(&db, "msg_2", Reason::Api, now).unwrap();
+        assert_eq!(rows().len(), 4);
+    }
+}

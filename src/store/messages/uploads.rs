@@ -1,0 +1,114 @@
+//! Files that clients put here for a while (contract 7.2); the bytes are in the object store.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::clock::Timestamp;
+use crate::id::UploadId;
+use crate::store::Result;
+
+/// An uploaded file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UploadRow {
+    /// Its id in links.
+    pub(crate) public_id: UploadId,
+    /// Row id of the account that it belongs to.
+    pub(crate) account_id: i64,
+    /// Safe to offer for download.
+    pub(crate) filename: String,
+    /// A syntactically valid media type.
+    pub(crate) content_type: String,
+    /// Octets.
+    pub(crate) size: u64,
+    /// The object's name.
+    pub(crate) file: String,
+    /// Its checksum; `None` of an upload of an earlier version.
+    pub(crate) checksum: Option<u32>,
+    /// When it came.
+    pub(crate) created_at: Timestamp,
+    /// When it goes.
+    pub(crate) expires_at: Timestamp,
+}
+
+/// Stores an upload, whose object is durable already.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn insert(connection: &Connection, upload: &UploadRow) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO upload (public_id, account_id, filename, content_type, size, file, checksum,
+                                 created_at, expires_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?
+        .execute(params![
+            upload.public_id,
+            upload.account_id,
+            upload.filename,
+            upload.content_type,
+            upload.size,
+            upload.file,
+            upload.checksum,
+            upload.created_at.as_millis(),
+            upload.expires_at.as_millis()
+        ])?;
+    Ok(())
+}
+
+/// An upload by its public id, whoever's it is.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find(connection: &Connection, id: &UploadId) -> Result<Option<UploadRow>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT public_id, account_id, filename, content_type, size, file, checksum, created_at, expires_at
+         FROM upload
+         WHERE public_id = ?1",
+    )?;
+    let found = statement.query_row([id], |row| {
+        Ok(UploadRow {
+            public_id: row.get("public_id")?,
+            account_id: row.get("account_id")?,
+            filename: row.get("filename")?,
+            content_type: row.get("content_type")?,
+            size: row.get("size")?,
+            file: row.get("file")?,
+            checksum: row.get("checksum")?,
+            created_at: Timestamp::from_millis(row.get("created_at")?),
+            expires_at: Timestamp::from_millis(row.get("expires_at")?),
+        })
+    });
+    Ok(found.optional()?)
+}
+
+/// Row id and object name of up to `limit` uploads whose time is over as of `now`, oldest end first.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list_expired(connection: &Connection, now: Timestamp, limit: u32) -> Result<Vec<(i64, String)>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, file
+         FROM upload
+         WHERE expires_at < ?1
+         ORDER BY expires_at
+         LIMIT ?2",
+    )?;
+    let rows = statement.query_map(params![now.as_millis(), limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Removes an upload's row; its object goes after the commit.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn delete(connection: &Connection, id: i64) -> Result<()> {
+    connection.prepare_cached("DELETE FROM upload WHERE id = ?1")?.execute([id])?;
+    Ok(())
+}
+
+/// Whether an upload names this object file.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn names_file(connection: &Connection, name: &str) -> Result<bool> {
+    Ok(connection.prepare_cached("SELECT 1 FROM upload WHERE file = ?1")?.exists([name])?)
+}

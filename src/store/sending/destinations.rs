@@ -1,0 +1,165 @@
+//! Addresses that accounts forward mail to, and who confirmed that they want it (contract 4.6).
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::clock::Timestamp;
+use crate::mail::address::Mailbox;
+use crate::store::Result;
+
+/// How long a link confirms or declines.
+pub(crate) const LINK_LIFETIME: Duration = Duration::from_secs(7 * DAY);
+const DAY: u64 = 86_400;
+/// How many links one account may have mailed a day.
+const MAX_ASKED_BY_ACCOUNT: u32 = 10;
+/// In this time one address is mailed once for an account …
+const ASK_AGAIN: Duration = Duration::from_secs(7 * DAY);
+/// … and so often for all.
+const MAX_ASKED_OF_MAILBOX: u32 = 3;
+/// How long an address that declined is not mailed again, for whomever.
+const DECLINED_FOR: Duration = Duration::from_secs(90 * DAY);
+
+/// Whether mail of an account may be forwarded to an address: it is the owner's account, the address lies on a domain of
+/// its own, or it was confirmed.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn is_proven(connection: &Connection, account: i64, address: &Mailbox) -> Result<bool> {
+    let proven = connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM account WHERE id = ?1 AND is_admin = 1)
+                 OR EXISTS (SELECT 1 FROM domain WHERE account_id = ?1 AND name = ?2 AND status = 'verified')
+                 OR EXISTS (SELECT 1 FROM forward_proof
+                            WHERE account_id = ?1 AND address = ?3 AND proven_at IS NOT NULL)",
+        )?
+        .query_row(params![account, address.domain().as_str(), address.canonical()], |row| row.get(0))?;
+    Ok(proven)
+}
+
+/// Whether a link may be mailed to an address now; then it counts as mailed, and earlier links to it end.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn ask(
+    connection: &Connection,
+    account: i64,
+    address: &Mailbox,
+    token_hash: &[u8],
+    now: Timestamp,
+) -> Result<bool> {
+    let mailbox = address.without_suffix();
+    let count = |sql: &str, since: Duration, value: &dyn rusqlite::ToSql| -> Result<u32> {
+        Ok(connection
+            .prepare_cached(sql)?
+            .query_row(params![value, now.minus(since).as_millis()], |row| row.get(0))?)
+    };
+    let by_account = "SELECT count(*) FROM forward_proof WHERE account_id = ?1 AND asked_at > ?2";
+    let of_mailbox = "SELECT count(*) FROM forward_proof WHERE mailbox = ?1 AND asked_at > ?2";
+    let declined = "SELECT count(*) FROM forward_proof WHERE mailbox = ?1 AND declined_at > ?2";
+    if count(by_account, Duration::from_secs(DAY), &account)? >= MAX_ASKED_BY_ACCOUNT
+        || count(of_mailbox, ASK_AGAIN, &mailbox)? >= MAX_ASKED_OF_MAILBOX
+        || count(declined, DECLINED_FOR, &mailbox)? > 0
+    {
+        return Ok(false);
+    }
+    let asked = connection
+        .prepare_cached(
+            "INSERT INTO forward_proof (account_id, address, mailbox, token_hash, asked_at)
+             SELECT ?1, ?2, ?3, ?4, ?5 WHERE NOT EXISTS
+               (SELECT 1 FROM forward_proof WHERE account_id = ?1 AND mailbox = ?3 AND asked_at > ?6)
+             ON CONFLICT (account_id, address) DO UPDATE
+               SET token_hash = excluded.token_hash, asked_at = excluded.asked_at, declined_at = NULL",
+        )?
+        .execute(params![
+            account,
+            address.canonical(),
+            mailbox,
+            token_hash,
+            now.as_millis(),
+            now.minus(ASK_AGAIN).as_millis()
+        ])?;
+    Ok(asked > 0)
+}
+
+/// What is known of a link that was mailed to an address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    /// When it was mailed last.
+    pub(crate) at: Timestamp,
+    /// When somebody there declined; none: nobody did.
+    pub(crate) declined_at: Option<Timestamp>,
+}
+
+/// What an account asked of an address; none: nothing.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_asked(connection: &Connection, account: i64, address: &Mailbox) -> Result<Option<Asked>> {
+    let found = connection
+        .prepare_cached("SELECT asked_at, declined_at FROM forward_proof WHERE account_id = ?1 AND address = ?2")?
+        .query_row(params![account, address.canonical()], |row| {
+            Ok(Asked {
+                at: Timestamp::from_millis(row.get(0)?),
+                declined_at: row.get::<_, Option<i64>>(1)?.map(Timestamp::from_millis),
+            })
+        })
+        .optional()?;
+    Ok(found)
+}
+
+/// Whether a link with this hash is valid.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn is_valid(connection: &Connection, token_hash: &[u8], now: Timestamp) -> Result<bool> {
+    let found = connection
+        .prepare_cached("SELECT 1 FROM forward_proof WHERE token_hash = ?1 AND asked_at > ?2")?
+        .query_row(params![token_hash, now.minus(LINK_LIFETIME).as_millis()], |_| Ok(()))
+        .optional()?;
+    Ok(found.is_some())
+}
+
+/// What the holder of a link decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The account may forward to the address.
+    Confirmed,
+    /// It may not, and the address is not asked again for a long time.
+    Declined,
+}
+
+/// Writes an answer down; false when the link is not valid.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn answer(connection: &Connection, token_hash: &[u8], answer: Answer, now: Timestamp) -> Result<bool> {
+    let statement = match answer {
+        Answer::Confirmed => {
+            "UPDATE forward_proof SET proven_at = coalesce(proven_at, ?3), declined_at = NULL
+             WHERE token_hash = ?1 AND asked_at > ?2"
+        }
+        Answer::Declined => {
+            "UPDATE forward_proof SET proven_at = NULL, declined_at = ?3 WHERE token_hash = ?1 AND asked_at > ?2"
+        }
+    };
+    let changed = connection.prepare_cached(statement)?.execute(params![
+        token_hash,
+        now.minus(LINK_LIFETIME).as_millis(),
+        now.as_millis()
+    ])?;
+    Ok(changed > 0)
+}
+
+/// Removes what was asked and says nothing any more; how many.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
+    let gone = connection
+        .prepare_cached(
+            "DELETE FROM forward_proof WHERE proven_at IS NULL AND coalesce(declined_at, asked_at) <= ?1",
+        )?
+        .execute([now.minus(DECLINED_FOR).as_millis()])?;
+    Ok(gone)
+}

@@ -1,0 +1,239 @@
+//! Dispatches: what of a message goes to one destination.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::clock::Timestamp;
+use crate::id::RouteId;
+use crate::store::Result;
+use crate::store::messages::mail_data;
+
+/// What a new dispatch is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct NewDispatch<'a> {
+    /// The account.
+    pub(crate) account_id: i64,
+    /// The message; none when nothing else is stored of it.
+    pub(crate) message: Option<i64>,
+    /// The route that forwards it; none when it was submitted.
+    pub(crate) route_id: Option<&'a RouteId>,
+    /// The domain whose smarthost counts.
+    pub(crate) sending_domain: &'a str,
+    /// The recipients' domain; none when they have several.
+    pub(crate) domain: Option<&'a str>,
+    /// Envelope sender; empty is the null reverse-path.
+    pub(crate) reverse_path: &'a str,
+    /// Fields that go before the mail data.
+    pub(crate) prefix: &'a str,
+    /// The raw copy's row.
+    pub(crate) raw_id: i64,
+    /// JSON of what is forwarded; none when it was submitted.
+    pub(crate) forwarding: Option<&'a str>,
+}
+
+/// A dispatch as stored.
+#[derive(Clone, Debug)]
+pub(crate) struct DispatchRow {
+    /// Row id.
+    pub(crate) id: i64,
+    /// The account.
+    pub(crate) account_id: i64,
+    /// The message; none when nothing else is stored of it.
+    pub(crate) message: Option<i64>,
+    /// The route that forwards it; none when it was submitted.
+    pub(crate) route_id: Option<RouteId>,
+    /// The domain whose smarthost counts.
+    pub(crate) sending_domain: String,
+    /// The recipients' domain; none when they have several.
+    pub(crate) domain: Option<String>,
+    /// Envelope sender; empty is the null reverse-path.
+    pub(crate) reverse_path: String,
+    /// Fields that go before the mail data.
+    pub(crate) prefix: String,
+    /// The raw copy's row, while there is a recipient to settle.
+    pub(crate) raw_id: Option<i64>,
+    /// From when on the time to give up counts.
+    pub(crate) queued_at: Timestamp,
+    /// Attempts made.
+    pub(crate) attempts: u32,
+    /// When the last one was made.
+    pub(crate) attempted_at: Option<Timestamp>,
+    /// The remote host that decided it.
+    pub(crate) host: Option<String>,
+    /// Its TLS.
+    pub(crate) tls: Option<String>,
+    /// Its dialog.
+    pub(crate) transcript: Option<String>,
+    /// JSON of what is forwarded; none when it was submitted.
+    pub(crate) forwarding: Option<String>,
+}
+
+/// What an attempt leaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attempted<'a> {
+    /// The remote host that decided it.
+    pub(crate) host: Option<&'a str>,
+    /// Its TLS.
+    pub(crate) tls: Option<&'a str>,
+    /// Its dialog.
+    pub(crate) transcript: &'a str,
+}
+
+const COLUMNS: &str = "id, account_id, message_id, route_id, sending_domain, domain, reverse_path, prefix, raw_id,
+     queued_at, attempts, attempted_at, host, tls, transcript, forwarding";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<DispatchRow> {
+    Ok(DispatchRow {
+        id: row.get("id")?,
+        account_id: row.get("account_id")?,
+        message: row.get("message_id")?,
+        route_id: row.get("route_id")?,
+        sending_domain: row.get("sending_domain")?,
+        domain: row.get("domain")?,
+        reverse_path: row.get("reverse_path")?,
+        prefix: row.get("prefix")?,
+        raw_id: row.get("raw_id")?,
+        queued_at: Timestamp::from_millis(row.get("queued_at")?),
+        attempts: row.get("attempts")?,
+        attempted_at: row.get::<_, Option<i64>>("attempted_at")?.map(Timestamp::from_millis),
+        host: row.get("host")?,
+        tls: row.get("tls")?,
+        transcript: row.get("transcript")?,
+        forwarding: row.get("forwarding")?,
+    })
+}
+
+/// Stores a dispatch; returns its row id.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn insert(connection: &Connection, new: &NewDispatch<'_>, queued_at: Timestamp) -> Result<i64> {
+    connection
+        .prepare_cached(
+            "INSERT INTO dispatch (account_id, message_id, route_id, sending_domain, domain, reverse_path, prefix,
+                                   raw_id, queued_at, forwarding)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )?
+        .execute(params![
+            new.account_id,
+            new.message,
+            new.route_id,
+            new.sending_domain,
+            new.domain,
+            new.reverse_path,
+            new.prefix,
+            new.raw_id,
+            queued_at.as_millis(),
+            new.forwarding
+        ])?;
+    Ok(connection.last_insert_rowid())
+}
+
+/// A dispatch by row id.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<DispatchRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM dispatch WHERE id = ?1");
+    Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
+}
+
+/// The dispatches of a message, oldest first.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list_by_message(connection: &Connection, message: i64) -> Result<Vec<DispatchRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM dispatch WHERE message_id = ?1 ORDER BY id");
+    let rows = connection.prepare_cached(&statement)?.query_map([message], read)?.collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Up to `limit` dispatches with unsettled recipients, by id after `after`.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list_unsettled(connection: &Connection, after: i64, limit: u32) -> Result<Vec<DispatchRow>> {
+    let statement =
+        format!("SELECT {COLUMNS} FROM dispatch WHERE raw_id IS NOT NULL AND id > ?1 ORDER BY id LIMIT ?2");
+    let rows = connection
+        .prepare_cached(&statement)?
+        .query_map(params![after, limit], read)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Starts the time to give up: a scheduled message is released.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn set_queued_at(connection: &Connection, id: i64, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE dispatch SET queued_at = ?2 WHERE id = ?1")?
+        .execute(params![id, now.as_millis()])?;
+    Ok(())
+}
+
+/// Writes down an attempt.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn note_attempt(connection: &Connection, id: i64, made: Attempted<'_>, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE dispatch SET attempts = attempts + 1, attempted_at = ?2, host = ?3, tls = ?4, transcript = ?5
+             WHERE id = ?1",
+        )?
+        .execute(params![id, now.as_millis(), made.host, made.tls, made.transcript])?;
+    Ok(())
+}
+
+/// Lets go of the raw copy of a dispatch that is never attempted; its message holds the copy itself.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn hold_back(connection: &Connection, id: i64) -> Result<()> {
+    connection.prepare_cached("UPDATE dispatch SET raw_id = NULL, prefix = '' WHERE id = ?1")?.execute([id])?;
+    Ok(())
+}
+
+/// Every recipient is settled: lets go of the raw copy, which a message may still hold, and of a dispatch that nothing
+/// is to be remembered of. Returns the file to remove after the commit.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn finish(connection: &Connection, dispatch: &DispatchRow) -> Result<Option<String>> {
+    let passing = dispatch.message.is_none();
+    let statement = if passing {
+        "DELETE FROM dispatch WHERE id = ?1"
+    } else {
+        "UPDATE dispatch SET raw_id = NULL, prefix = '' WHERE id = ?1"
+    };
+    connection.prepare_cached(statement)?.execute([dispatch.id])?;
+    // The message of a settled dispatch keeps its copy for the API; asking whether it does costs a search.
+    match dispatch.raw_id {
+        Some(raw) if passing => mail_data::release(connection, raw),
+        Some(raw) if !holds_raw(connection, dispatch.message, raw)? => mail_data::release(connection, raw),
+        Some(_) | None => Ok(None),
+    }
+}
+
+fn holds_raw(connection: &Connection, message: Option<i64>, raw: i64) -> Result<bool> {
+    let held = connection
+        .prepare_cached("SELECT 1 FROM message WHERE id = ?1 AND raw_id = ?2")?
+        .exists(params![message, raw])?;
+    Ok(held)
+}
+
+/// Removes the dispatches of a message with their jobs; an attempt that runs is not recorded any more.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn delete_by_message(connection: &Connection, message: i64) -> Result<()> {
+    connection
+        .prepare_cached(
+            "DELETE FROM job WHERE kind = 'dispatch'
+               AND subject_id IN (SELECT id FROM dispatch WHERE message_id = ?1)",
+        )?
+        .execute([message])?;
+    connection.prepare_cached("DELETE FROM dispatch WHERE message_id = ?1")?.execute([message])?;
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! Tables of sent mail: dispatches, their recipients, suppressions, templates, addresses that mail is forwarded to.
+
+pub(crate) mod destinations;
+pub(crate) mod dispatches;
+pub(crate) mod forward_marks;
+pub(crate) mod outbound_details;
+pub(crate) mod queue;
+pub(crate) mod recipients;
+pub(crate) mod suppressions;
+pub(crate) mod templates;

@@ -1,0 +1,222 @@
+//! Outbound messages: their rows, and what few of them have beside: several recipients in their fields, metadata, a time
+//! to be sent at, a failure.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::clock::Timestamp;
+use crate::id::{MessageId, ScheduledId};
+use crate::store::blobs::objects::Objects;
+use crate::store::messages::mail_data;
+use crate::store::{Result, messages};
+
+/// What a new outbound message is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct NewOutbound {
+    /// Public id.
+    pub(crate) public_id: MessageId,
+    /// The account.
+    pub(crate) account_id: i64,
+    /// The From domain.
+    pub(crate) domain_id: i64,
+    /// `queued` or `scheduled`.
+    pub(crate) status: &'static str,
+    /// Bounce address.
+    pub(crate) mail_from: String,
+    /// The From address.
+    pub(crate) from_addr: String,
+    /// Its display name.
+    pub(crate) from_name: Option<String>,
+    /// All of To and Cc, joined with a comma.
+    pub(crate) to_addr: String,
+    /// Display name of the one recipient in To and Cc.
+    pub(crate) to_name: Option<String>,
+    /// Subject.
+    pub(crate) subject: Option<String>,
+    /// Message-ID, with angle brackets.
+    pub(crate) message_id_header: Option<String>,
+    /// What ties it to its conversation.
+    pub(crate) thread_id: Option<String>,
+    /// How many attachments it has.
+    pub(crate) attachment_count: usize,
+    /// Octets as queued.
+    pub(crate) size: u64,
+    /// Where its bytes are.
+    pub(crate) raw_id: i64,
+}
+
+/// Stores a new outbound message; returns its row id.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn insert_message(connection: &Connection, new: &NewOutbound, now: Timestamp) -> Result<i64> {
+    let received_at = messages::free_millisecond(connection, new.account_id, now)?;
+    let account_total =
+        crate::store::accounts::limits::add_message(connection, new.account_id, new.size, received_at)?;
+    connection
+        .prepare_cached(
+            "INSERT INTO message (public_id, account_id, domain_id, direction, status, mail_from, from_addr, from_name,
+                                  to_addr, to_name, subject, message_id_header, thread_id, trace, attachment_count,
+                                  size, raw_id, received_at, account_total)
+             VALUES (?1, ?2, ?3, 'outbound', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, '', ?13, ?14, ?15, ?16, ?17)",
+        )?
+        .execute(params![
+            new.public_id,
+            new.account_id,
+            new.domain_id,
+            new.status,
+            new.mail_from,
+            new.from_addr,
+            new.from_name,
+            new.to_addr,
+            new.to_name,
+            new.subject,
+            new.message_id_header,
+            new.thread_id,
+            new.attachment_count,
+            new.size,
+            new.raw_id,
+            received_at.as_millis(),
+            account_total
+        ])?;
+    Ok(connection.last_insert_rowid())
+}
+
+/// Changes the state of an outbound message (contract 8.5).
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn set_send_status(connection: &Connection, id: i64, status: &str) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE message SET status = ?2 WHERE id = ?1 AND direction = 'outbound' AND status <> ?2")?
+        .execute(params![id, status])?;
+    Ok(())
+}
+
+/// A row as stored, and what a new one is made of.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Submission {
+    /// JSON: To and Cc as contract 5.3 shows them; none when the message's own columns say it.
+    pub(crate) header_to: Option<String>,
+    /// JSON object.
+    pub(crate) metadata: Option<String>,
+    /// The scheduled send's id.
+    pub(crate) scheduled_id: Option<ScheduledId>,
+    /// When it is to be sent.
+    pub(crate) scheduled_at: Option<Timestamp>,
+    /// Why the message is `failed`.
+    pub(crate) failure: Option<String>,
+    /// Who hears what of it cannot be delivered.
+    pub(crate) return_to: Option<String>,
+}
+
+impl Submission {
+    /// Whether there is anything to store.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.header_to.is_none()
+            && self.metadata.is_none()
+            && self.scheduled_id.is_none()
+            && self.failure.is_none()
+            && self.return_to.is_none()
+    }
+}
+
+const COLUMNS: &str = "header_to, metadata, scheduled_id, scheduled_at, failure, return_to";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Submission> {
+    Ok(Submission {
+        header_to: row.get("header_to")?,
+        metadata: row.get("metadata")?,
+        scheduled_id: row.get("scheduled_id")?,
+        scheduled_at: row.get::<_, Option<i64>>("scheduled_at")?.map(Timestamp::from_millis),
+        failure: row.get("failure")?,
+        return_to: row.get("return_to")?,
+    })
+}
+
+/// Stores a row.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn insert(connection: &Connection, message: i64, new: &Submission) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO submission (message_id, header_to, metadata, scheduled_id, scheduled_at, failure,
+                                     return_to)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            message,
+            new.header_to,
+            new.metadata,
+            new.scheduled_id,
+            new.scheduled_at.map(Timestamp::as_millis),
+            new.failure,
+            new.return_to
+        ])?;
+    Ok(())
+}
+
+/// What a message has beside its row.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find(connection: &Connection, message: i64) -> Result<Option<Submission>> {
+    let statement = format!("SELECT {COLUMNS} FROM submission WHERE message_id = ?1");
+    Ok(connection.prepare_cached(&statement)?.query_row([message], read).optional()?)
+}
+
+/// The message of a scheduled send.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_scheduled(connection: &Connection, id: &ScheduledId) -> Result<Option<i64>> {
+    let found = connection
+        .prepare_cached("SELECT message_id FROM submission WHERE scheduled_id = ?1")?
+        .query_row([id], |row| row.get(0))
+        .optional()?;
+    Ok(found)
+}
+
+/// Whether a message that was promised to be sent never will be: some recipient did not get it, and its mail data is
+/// not there. One that was removed since is not lost.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn is_lost(connection: &Connection, objects: &Objects, id: &MessageId) -> Result<bool> {
+    let raw: Option<i64> = connection
+        .prepare_cached(
+            "SELECT raw_id FROM message
+             WHERE public_id = ?1 AND raw_id IS NOT NULL AND EXISTS (
+               SELECT 1 FROM dispatch JOIN recipient ON recipient.dispatch_id = dispatch.id
+               WHERE dispatch.message_id = message.id AND recipient.status <> 'sent')",
+        )?
+        .query_row([id], |row| row.get(0))
+        .optional()?;
+    raw.map_or(Ok(false), |raw| mail_data::is_whole(connection, objects, raw).map(|whole| !whole))
+}
+
+/// As [`is_lost`], of a scheduled send.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn is_scheduled_lost(connection: &Connection, objects: &Objects, id: &ScheduledId) -> Result<bool> {
+    let Some(message) = find_scheduled(connection, id)? else { return Ok(false) };
+    match messages::find_name(connection, message)? {
+        Some((name, _)) => MessageId::parse(&name).map_or(Ok(false), |name| is_lost(connection, objects, &name)),
+        None => Ok(false),
+    }
+}
+
+/// Says why a message failed.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn set_failure(connection: &Connection, message: i64, failure: &str) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO submission (message_id, failure) VALUES (?1, ?2)
+             ON CONFLICT (message_id) DO UPDATE SET failure = excluded.failure",
+        )?
+        .execute(params![message, failure])?;
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! The queue of outbound mail as its operator sees and changes it, beside a server that may run.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::dispatches::{self, DispatchRow};
+use super::outbound_details;
+use super::recipients::{self, RecipientRow, Standing};
+use crate::clock::Timestamp;
+use crate::id::MessageId;
+use crate::store::Result;
+use crate::store::jobs;
+use crate::store::jobs::Kind;
+use crate::store::jobs::lane_pauses;
+use crate::store::jobs::lane_pauses::Pause;
+use crate::store::messages;
+use crate::store::messages::MessageRow;
+
+/// What of a message waits for one destination.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    /// The dispatch.
+    pub(crate) dispatch: DispatchRow,
+    /// Its message; none when nothing is stored of it.
+    pub(crate) message: Option<MessageRow>,
+    /// All its recipients.
+    pub(crate) recipients: Vec<RecipientRow>,
+    /// When it is attempted next, or released if it is scheduled; none while it is, or when everything is settled.
+    pub(crate) run_at: Option<Timestamp>,
+    /// That its hosts take nothing at the moment.
+    pub(crate) pause: Option<Pause>,
+}
+
+/// Which dispatches are meant.
+#[derive(Clone, Debug)]
+pub(crate) enum Which {
+    /// One, by its number.
+    Dispatch(i64),
+    /// Those of a message.
+    Message(MessageId),
+    /// Those of a recipient domain.
+    Domain(String),
+    /// All.
+    All,
+}
+
+/// How much waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    /// Dispatches with unsettled recipients, scheduled ones aside.
+    pub(crate) waiting: u64,
+    /// Messages that wait for their time.
+    pub(crate) scheduled: u64,
+}
+
+/// Up to `limit` dispatches that wait, oldest first; with `scheduled`, those of scheduled messages instead.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list(connection: &Connection, scheduled: bool, limit: u32, now: Timestamp) -> Result<Vec<Waiting>> {
+    const PAGE: u32 = 500;
+    let mut found = Vec::new();
+    let mut after = 0;
+    loop {
+        let page = dispatches::list_unsettled(connection, after, PAGE)?;
+        let is_last = page.len() < PAGE as usize;
+        for dispatch in page {
+            after = dispatch.id;
+            let waiting = look(connection, dispatch, now)?;
+            if waiting.is_scheduled() == scheduled {
+                found.push(waiting);
+            }
+            if found.len() >= limit as usize {
+                return Ok(found);
+            }
+        }
+        if is_last {
+            return Ok(found);
+        }
+    }
+}
+
+/// Everything of the dispatches that are meant, settled ones too.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find(connection: &Connection, which: &Which, now: Timestamp) -> Result<Vec<Waiting>> {
+    let ids: Vec<i64> = match which {
+        Which::Dispatch(id) => vec![*id],
+        Which::Message(id) => column(
+            connection,
+            "SELECT dispatch.id FROM message JOIN dispatch ON dispatch.message_id = message.id
+             WHERE message.public_id = ?1 ORDER BY dispatch.id",
+            id.as_str(),
+        )?,
+        Which::Domain(domain) => column(
+            connection,
+            "SELECT id FROM dispatch WHERE raw_id IS NOT NULL AND domain = ?1 ORDER BY id",
+            domain,
+        )?,
+        Which::All => {
+            column(connection, "SELECT id FROM dispatch WHERE raw_id IS NOT NULL AND ?1 = '' ORDER BY id", "")?
+        }
+    };
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids {
+        if let Some(dispatch) = dispatches::find(connection, id)? {
+            found.push(look(connection, dispatch, now)?);
+        }
+    }
+    Ok(found)
+}
+
+fn column(connection: &Connection, statement: &str, value: &str) -> Result<Vec<i64>> {
+    let rows =
+        connection.prepare(statement)?.query_map([value], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+fn look(connection: &Connection, dispatch: DispatchRow, now: Timestamp) -> Result<Waiting> {
+    let message = dispatch.message.map(|id| messages::find_by_row(connection, id)).transpose()?.flatten();
+    let recipients = recipients::list(connection, dispatch.id)?;
+    let pause = lane_pauses::of_dispatch(connection, dispatch.id, now)?;
+    let mut waiting = Waiting { dispatch, message, recipients, run_at: None, pause };
+    let (kind, subject) = match &waiting.message {
+        Some(message) if waiting.is_scheduled() => ("release", message.id),
+        Some(_) | None => ("dispatch", waiting.dispatch.id),
+    };
+    let run_at: Option<i64> = connection
+        .prepare_cached("SELECT run_at FROM job WHERE subject_id = ?1 AND kind = ?2 AND lease_until IS NULL")?
+        .query_row(params![subject, kind], |row| row.get(0))
+        .optional()?;
+    waiting.run_at = run_at.map(Timestamp::from_millis);
+    Ok(waiting)
+}
+
+/// How much waits.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn totals(connection: &Connection) -> Result<Totals> {
+    let count = |kind: &str| {
+        connection.query_row("SELECT count(*) FROM job WHERE kind = ?1", params![kind], |row| row.get(0))
+    };
+    Ok(Totals { waiting: count("dispatch")?, scheduled: count("release")? })
+}
+
+/// Makes what waits due now; how many were waiting.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn retry(connection: &Connection, which: &Which, now: Timestamp) -> Result<usize> {
+    let mut hurried = 0;
+    for waiting in find(connection, which, now)? {
+        hurried += usize::from(jobs::hurry(connection, Kind::Dispatch, waiting.dispatch.id, now)?);
+    }
+    Ok(hurried)
+}
+
+/// Gives up what waits: its unsettled recipients fail, and a scheduled message is canceled; how many recipients.
+///
+/// An attempt that runs is not recorded any more.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn give_up(connection: &Connection, which: &Which, now: Timestamp) -> Result<usize> {
+    let mut dropped = 0;
+    for waiting in find(connection, which, now)? {
+        let id = waiting.dispatch.id;
+        let scheduled = waiting.is_scheduled();
+        let open = waiting.recipients.iter().filter(|one| one.is_unsettled() || one.status == "scheduled");
+        for one in open {
+            let status = if scheduled { "canceled" } else { "failed" };
+            let standing = Standing { status, smtp_code: None, diagnostic: Some("dropped by the operator") };
+            recipients::settle(connection, id, one.idx, standing, now)?;
+            dropped += 1;
+        }
+        jobs::delete_by_subject(connection, Kind::Dispatch, id)?;
+        dispatches::finish(connection, &waiting.dispatch)?;
+        let Some(message) = waiting.message.filter(|row| row.outbound) else { continue };
+        if scheduled {
+            jobs::delete_by_subject(connection, Kind::Release, message.id)?;
+        }
+        outbound_details::set_send_status(connection, message.id, recipients::send_status(connection, message.id)?)?;
+    }
+    Ok(dropped)
+}
+
+impl Waiting {
+    /// Whether its message waits for its time.
+    pub(crate) fn is_scheduled(&self) -> bool {
+        self.message.as_ref().is_some_and(|message| message.status == "scheduled")
+    }
+}

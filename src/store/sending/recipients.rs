@@ -1,0 +1,158 @@
+//! Recipients of dispatches and how they stand (contract 8.5).
+
+use rusqlite::{Connection, Row, params};
+
+use crate::clock::Timestamp;
+use crate::store::Result;
+
+/// A recipient as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecipientRow {
+    /// The dispatch.
+    pub(crate) dispatch: i64,
+    /// Its place in the message, from 0.
+    pub(crate) idx: u32,
+    /// As written, `local@domain`.
+    pub(crate) address: String,
+    /// Contract 8.5.
+    pub(crate) status: String,
+    /// Reply code that decided it.
+    pub(crate) smtp_code: Option<u16>,
+    /// The reply, or our own sentence.
+    pub(crate) diagnostic: Option<String>,
+    /// When it last changed.
+    pub(crate) updated_at: Timestamp,
+}
+
+impl RecipientRow {
+    /// Whether it is still to be sent to.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        matches!(self.status.as_str(), "queued" | "deferred")
+    }
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<RecipientRow> {
+    Ok(RecipientRow {
+        dispatch: row.get(0)?,
+        idx: row.get(1)?,
+        address: row.get(2)?,
+        status: row.get(3)?,
+        smtp_code: row.get(4)?,
+        diagnostic: row.get(5)?,
+        updated_at: Timestamp::from_millis(row.get(6)?),
+    })
+}
+
+const COLUMNS: &str = "dispatch_id, idx, address, recipient.status, smtp_code, diagnostic, updated_at";
+
+/// Stores a recipient.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn insert(
+    connection: &Connection,
+    dispatch: i64,
+    idx: usize,
+    address: &str,
+    status: &str,
+    now: Timestamp,
+) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO recipient (dispatch_id, idx, address, status, updated_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![dispatch, idx, address, status, now.as_millis()])?;
+    Ok(())
+}
+
+/// The recipients of a dispatch, in their order.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list(connection: &Connection, dispatch: i64) -> Result<Vec<RecipientRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM recipient WHERE dispatch_id = ?1 ORDER BY idx");
+    let rows =
+        connection.prepare_cached(&statement)?.query_map([dispatch], read)?.collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// The recipients that a message was sent to, in their order; not those that routes forwarded it to.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list_by_message(connection: &Connection, message: i64) -> Result<Vec<RecipientRow>> {
+    let statement = format!(
+        "SELECT {COLUMNS} FROM dispatch JOIN recipient ON recipient.dispatch_id = dispatch.id
+         WHERE dispatch.message_id = ?1 AND dispatch.route_id IS NULL ORDER BY idx"
+    );
+    let rows = connection.prepare_cached(&statement)?.query_map([message], read)?.collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// How a recipient is to stand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing<'a> {
+    /// Contract 8.5.
+    pub(crate) status: &'a str,
+    /// Reply code that decided it.
+    pub(crate) smtp_code: Option<u16>,
+    /// The reply, or our own sentence.
+    pub(crate) diagnostic: Option<&'a str>,
+}
+
+/// Changes how a recipient stands.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn settle(
+    connection: &Connection,
+    dispatch: i64,
+    idx: u32,
+    standing: Standing<'_>,
+    now: Timestamp,
+) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE recipient SET status = ?3, smtp_code = ?4, diagnostic = ?5, updated_at = ?6
+             WHERE dispatch_id = ?1 AND idx = ?2",
+        )?
+        .execute(params![dispatch, idx, standing.status, standing.smtp_code, standing.diagnostic, now.as_millis()])?;
+    Ok(())
+}
+
+/// Changes the state of a message's recipients that are in the state `from`.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn set_status_of_message(
+    connection: &Connection,
+    message: i64,
+    from: &str,
+    status: &str,
+    now: Timestamp,
+) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE recipient SET status = ?3, updated_at = ?4
+             WHERE status = ?2 AND dispatch_id IN (SELECT id FROM dispatch WHERE message_id = ?1)",
+        )?
+        .execute(params![message, from, status, now.as_millis()])?;
+    Ok(())
+}
+
+/// What a message's state is by its recipients (contract 8.5).
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn send_status(connection: &Connection, message: i64) -> Result<&'static str> {
+    let statuses: Vec<String> = connection
+        .prepare_cached(
+            "SELECT DISTINCT recipient.status FROM dispatch JOIN recipient ON recipient.dispatch_id = dispatch.id
+             WHERE dispatch.message_id = ?1 AND dispatch.route_id IS NULL",
+        )?
+        .query_map([message], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let any = |word: &str| statuses.iter().any(|status| status == word);
+    let order = ["deferred", "queued", "scheduled", "bounced", "failed", "canceled"];
+    Ok(order.into_iter().find(|word| any(word)).unwrap_or("sent"))
+}

@@ -1,0 +1,135 @@
+//! Addresses that nothing is sent to (contract 8.4), by account; compared in canonical form.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::clock::Timestamp;
+use crate::mail::address::canonical;
+use crate::store::Result;
+
+/// A suppression as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Suppression {
+    /// In canonical form.
+    pub(crate) email: String,
+    /// `manual`, `unsubscribe`, `bounce` or `complaint`.
+    pub(crate) reason: String,
+    /// What somebody noted.
+    pub(crate) note: Option<String>,
+    /// Unique within the account.
+    pub(crate) created_at: Timestamp,
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Suppression> {
+    Ok(Suppression {
+        email: row.get(0)?,
+        reason: row.get(1)?,
+        note: row.get(2)?,
+        created_at: Timestamp::from_millis(row.get(3)?),
+    })
+}
+
+/// An account's suppressions, newest first; with `before`, only older ones.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list(
+    connection: &Connection,
+    account: i64,
+    before: Option<i64>,
+    limit: u32,
+) -> Result<Vec<Suppression>> {
+    let rows = connection
+        .prepare_cached(
+            "SELECT email, reason, note, created_at FROM suppression
+             WHERE account_id = ?1 AND created_at < ?2 ORDER BY created_at DESC LIMIT ?3",
+        )?
+        .query_map(params![account, before.unwrap_or(i64::MAX), limit], read)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Adds or replaces a suppression; whether it is new.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn put(
+    connection: &Connection,
+    account: i64,
+    email: &str,
+    reason: &str,
+    note: Option<&str>,
+    now: Timestamp,
+) -> Result<(Suppression, bool)> {
+    let email = canonical(email);
+    let gone = connection
+        .prepare_cached("DELETE FROM suppression WHERE account_id = ?1 AND email = ?2")?
+        .execute(params![account, email])?;
+    let created_at = free_millisecond(connection, account, now)?;
+    connection
+        .prepare_cached(
+            "INSERT INTO suppression (account_id, email, reason, note, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![account, email, reason, note, created_at.as_millis()])?;
+    let row = Suppression { email, reason: reason.to_owned(), note: note.map(str::to_owned), created_at };
+    Ok((row, gone == 0))
+}
+
+/// Adds a suppression unless there is one; whether it is new.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn suppress(
+    connection: &Connection,
+    account: i64,
+    email: &str,
+    reason: &str,
+    now: Timestamp,
+) -> Result<bool> {
+    if is_suppressed(connection, account, email)? {
+        return Ok(false);
+    }
+    put(connection, account, email, reason, None, now).map(|_| true)
+}
+
+fn is_suppressed(connection: &Connection, account: i64, email: &str) -> Result<bool> {
+    let found = connection
+        .prepare_cached("SELECT 1 FROM suppression WHERE account_id = ?1 AND email = ?2")?
+        .exists(params![account, canonical(email)])?;
+    Ok(found)
+}
+
+/// Which of these addresses, in whatever spelling, are suppressed; in canonical form.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_suppressed(connection: &Connection, account: i64, emails: &[String]) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for email in emails {
+        if is_suppressed(connection, account, email)? {
+            found.push(canonical(email));
+        }
+    }
+    Ok(found)
+}
+
+/// Removes a suppression, if there is one.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn delete(connection: &Connection, account: i64, email: &str) -> Result<()> {
+    connection
+        .prepare_cached("DELETE FROM suppression WHERE account_id = ?1 AND email = ?2")?
+        .execute(params![account, canonical(email)])?;
+    Ok(())
+}
+
+/// `now`, or the next millisecond that no suppression of the account has.
+fn free_millisecond(connection: &Connection, account: i64, now: Timestamp) -> Result<Timestamp> {
+    let mut free = now.as_millis();
+    let mut taken =
+        connection.prepare_cached("SELECT 1 FROM suppression WHERE account_id = ?1 AND created_at = ?2")?;
+    while taken.query_row(params![account, free], |_| Ok(())).optional()?.is_some() {
+        free += 1;
+    }
+    Ok(Timestamp::from_millis(free))
+}

@@ -1,0 +1,404 @@
+//! Webhook deliveries: one event to one endpoint (contract 6.1).
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::clock::Timestamp;
+use crate::id::{DeliveryId, MessageId, RouteId};
+use crate::store::Result;
+
+/// What a new delivery of a received message is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct NewDelivery<'a> {
+    /// The account.
+    pub(crate) account_id: i64,
+    /// The message's row.
+    pub(crate) message: i64,
+    /// The message's public id, which is the event's id too.
+    pub(crate) message_id: &'a MessageId,
+    /// The route that asks for it.
+    pub(crate) route_id: &'a RouteId,
+    /// Its URL at this time.
+    pub(crate) url: &'a str,
+}
+
+/// A delivery as stored.
+#[derive(Clone, Debug)]
+pub(crate) struct DeliveryRow {
+    /// Row id.
+    pub(crate) id: i64,
+    /// Public id.
+    pub(crate) public_id: DeliveryId,
+    /// The account.
+    pub(crate) account_id: i64,
+    /// The message's row; none when the event names no message.
+    pub(crate) message: Option<i64>,
+    /// The route; none for a tracking webhook.
+    pub(crate) route_id: Option<RouteId>,
+    /// What the receiver de-duplicates on.
+    pub(crate) event_id: String,
+    /// `email.received` and so on.
+    pub(crate) event_type: String,
+    /// URL of the latest attempt.
+    pub(crate) url: String,
+    /// `pending`, `delivered` or `failed`.
+    pub(crate) status: String,
+    /// Attempts made and recorded.
+    pub(crate) attempts: u32,
+    /// HTTP status of the last attempt that was answered.
+    pub(crate) last_status_code: Option<u16>,
+    /// Why the last attempt failed (contract 6.1).
+    pub(crate) last_error: Option<String>,
+    /// When the next attempt is planned.
+    pub(crate) next_attempt_at: Option<Timestamp>,
+    /// When it was made.
+    pub(crate) created_at: Timestamp,
+    /// When it last changed.
+    pub(crate) updated_at: Timestamp,
+}
+
+/// How an attempt left its delivery.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress<'a> {
+    /// `pending`, `delivered` or `failed`.
+    pub(crate) status: &'static str,
+    /// URL that was tried.
+    pub(crate) url: &'a str,
+    /// HTTP status, if there was an answer.
+    pub(crate) status_code: Option<u16>,
+    /// Why it failed.
+    pub(crate) error: Option<&'a str>,
+    /// When the next one is planned.
+    pub(crate) next_attempt_at: Option<Timestamp>,
+}
+
+/// Reads [`COLUMNS`] by their place: finding each by its name would take as long as the query.
+pub(crate) fn read(row: &Row<'_>) -> rusqlite::Result<DeliveryRow> {
+    Ok(DeliveryRow {
+        id: row.get(0)?,
+        public_id: row.get(1)?,
+        account_id: row.get(2)?,
+        message: row.get(3)?,
+        route_id: row.get(4)?,
+        event_id: row.get(5)?,
+        event_type: row.get(6)?,
+        url: row.get(7)?,
+        status: row.get(8)?,
+        attempts: row.get(9)?,
+        last_status_code: row.get(10)?,
+        last_error: row.get(11)?,
+        next_attempt_at: row.get::<_, Option<i64>>(12)?.map(Timestamp::from_millis),
+        created_at: Timestamp::from_millis(row.get(13)?),
+        updated_at: Timestamp::from_millis(row.get(14)?),
+    })
+}
+
+pub(crate) const COLUMNS: &str =
+    "id, public_id, account_id, message_id, route_id, event_id, event_type, url, status, attempts,
+     last_status_code, last_error, next_attempt_at, created_at, updated_at";
+
+/// Stores the delivery of a received message; returns its row.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn insert_received(connection: &Connection, new: &NewDelivery<'_>, now: Timestamp) -> Result<DeliveryRow> {
+    let public_id = DeliveryId::new(now);
+    connection
+        .prepare_cached(
+            "INSERT INTO delivery (public_id, account_id, message_id, route_id, event_id, event_type, url, status,
+                                   next_attempt_at, created_at, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'email.received', ?6, 'pending', ?7, ?7, ?7)",
+        )?
+        .execute(params![
+            public_id,
+            new.account_id,
+            new.message,
+            new.route_id,
+            new.message_id,
+            new.url,
+            now.as_millis()
+        ])?;
+    Ok(DeliveryRow {
+        id: connection.last_insert_rowid(),
+        public_id,
+        account_id: new.account_id,
+        message: Some(new.message),
+        route_id: Some(new.route_id.clone()),
+        event_id: new.message_id.to_string(),
+        event_type: "email.received".to_owned(),
+        url: new.url.to_owned(),
+        status: "pending".to_owned(),
+        attempts: 0,
+        last_status_code: None,
+        last_error: None,
+        next_attempt_at: Some(now),
+        created_at: now,
+        updated_at: now,
+    })
+}
+
+/// The delivery of a stored message to a route that asks for it later (contract 6.4); returns its row id.
+///
+/// It has no job, so nothing attempts it by itself: until an attempt succeeds it is `failed`.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn insert_replayed(connection: &Connection, new: &NewDelivery<'_>, now: Timestamp) -> Result<i64> {
+    let id = insert_received(connection, new, now)?.id;
+    connection
+        .prepare_cached("UPDATE delivery SET status = 'failed', next_attempt_at = NULL WHERE id = ?1")?
+        .execute([id])?;
+    Ok(id)
+}
+
+/// A delivery by row id.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_by_row(connection: &Connection, id: i64) -> Result<Option<DeliveryRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM delivery WHERE id = ?1");
+    Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
+}
+
+/// A delivery by public id.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find(connection: &Connection, id: &DeliveryId) -> Result<Option<DeliveryRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM delivery WHERE public_id = ?1");
+    Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
+}
+
+/// A delivery of an account by public id; with a `domain`, only if its message belongs to that.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_in_scope(
+    connection: &Connection,
+    id: &DeliveryId,
+    account: i64,
+    domain: Option<i64>,
+) -> Result<Option<DeliveryRow>> {
+    let statement = format!(
+        "SELECT {COLUMNS} FROM delivery
+         WHERE public_id = ?1 AND account_id = ?2 AND (?3 IS NULL OR EXISTS (
+           SELECT 1 FROM message WHERE message.id = delivery.message_id AND message.domain_id = ?3))"
+    );
+    Ok(connection.prepare_cached(&statement)?.query_row(params![id, account, domain], read).optional()?)
+}
+
+/// The latest delivery of a message to each route, oldest first.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list_latest(connection: &Connection, message: i64) -> Result<Vec<DeliveryRow>> {
+    let statement = format!(
+        "SELECT {COLUMNS} FROM delivery
+         WHERE id IN (SELECT max(id) FROM delivery WHERE message_id = ?1 GROUP BY route_id) ORDER BY id"
+    );
+    let rows = connection.prepare_cached(&statement)?.query_map([message], read)?.collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// The delivery of a received message to a route.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_received(connection: &Connection, message: i64, route: &RouteId) -> Result<Option<DeliveryRow>> {
+    let statement = format!(
+        "SELECT {COLUMNS} FROM delivery
+         WHERE message_id = ?1 AND route_id = ?2 AND event_type = 'email.received' ORDER BY id DESC LIMIT 1"
+    );
+    Ok(connection.prepare_cached(&statement)?.query_row(params![message, route], read).optional()?)
+}
+
+/// The deliveries of a message, oldest first.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list_by_message(connection: &Connection, message: i64) -> Result<Vec<DeliveryRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM delivery WHERE message_id = ?1 ORDER BY id");
+    let rows = connection.prepare_cached(&statement)?.query_map([message], read)?.collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Writes down how an attempt left the delivery.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn note_attempt(
+    connection: &Connection,
+    id: i64,
+    attempts: u32,
+    progress: &Progress<'_>,
+    now: Timestamp,
+) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE delivery
+             SET status = ?2, attempts = ?3, url = ?4, last_status_code = coalesce(?5, last_status_code),
+                 last_error = ?6, next_attempt_at = ?7, updated_at = ?8
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            id,
+            progress.status,
+            attempts,
+            progress.url,
+            progress.status_code,
+            progress.error,
+            progress.next_attempt_at.map(Timestamp::as_millis),
+            now.as_millis()
+        ])?;
+    Ok(())
+}
+
+/// Ends a delivery without an attempt: its route or its message is gone.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn end(connection: &Connection, id: i64, error: &str, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE delivery SET status = 'failed', last_error = ?2, next_attempt_at = NULL, updated_at = ?3
+             WHERE id = ?1 AND status = 'pending'",
+        )?
+        .execute(params![id, error, now.as_millis()])?;
+    Ok(())
+}
+
+/// Ends the pending deliveries of a message; their jobs find them ended and go.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn end_by_message(connection: &Connection, message: i64, error: &str, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE delivery SET status = 'failed', last_error = ?2, next_attempt_at = NULL, updated_at = ?3
+             WHERE message_id = ?1 AND status = 'pending'",
+        )?
+        .execute(params![message, error, now.as_millis()])?;
+    Ok(())
+}
+
+/// How the deliveries of a message stand, and the latest of them (contract 5.3).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    /// Delivered.
+    pub(crate) delivered: u64,
+    /// Failed for good.
+    pub(crate) failed: u64,
+    /// Still tried.
+    pub(crate) pending: u64,
+    /// Attempts of the latest; none without a delivery.
+    pub(crate) latest_attempts: Option<u32>,
+    /// HTTP status of the latest.
+    pub(crate) latest_status_code: Option<u16>,
+}
+
+/// Counts the deliveries of a message.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn tally(connection: &Connection, message: i64) -> Result<Tally> {
+    Ok(tallies(connection, &[message])?.pop().unwrap_or_default())
+}
+
+/// Counts the deliveries of each of these messages, in their order.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn tallies(connection: &Connection, messages: &[i64]) -> Result<Vec<Tally>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT status, attempts, last_status_code FROM delivery WHERE message_id = ?1 ORDER BY id",
+    )?;
+    let mut tallies = Vec::with_capacity(messages.len());
+    for message in messages {
+        let mut tally = Tally::default();
+        let mut rows = statement.query([message])?;
+        while let Some(row) = rows.next()? {
+            match row.get_ref(0)?.as_str().unwrap_or_default() {
+                "delivered" => tally.delivered += 1,
+                "failed" => tally.failed += 1,
+                _ => tally.pending += 1,
+            }
+            tally.latest_attempts = row.get(1)?;
+            tally.latest_status_code = row.get(2)?;
+        }
+        tallies.push(tally);
+    }
+    Ok(tallies)
+}
+
+/// Up to `limit` pending deliveries of these routes with their jobs, by job id after `after`: pairs of job and delivery.
+///
+/// Walks the job table from there, so it is for readers.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list_pending_of_routes(
+    connection: &Connection,
+    routes: &[RouteId],
+    after: i64,
+    limit: u32,
+) -> Result<Vec<(i64, i64)>> {
+    let routes = serde_json::to_string(routes).unwrap_or_default();
+    let rows = connection
+        .prepare_cached(
+            "SELECT job.id, delivery.id FROM job CROSS JOIN delivery ON delivery.id = job.subject_id
+             WHERE job.kind = 'webhook' AND job.id > ?1 AND delivery.status = 'pending'
+               AND delivery.route_id IN (SELECT value FROM json_each(?2))
+             ORDER BY job.id LIMIT ?3",
+        )?
+        .query_map(params![after, routes, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// The row ids of these messages' deliveries.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list_ids_of_messages(connection: &Connection, messages: &[i64]) -> Result<Vec<i64>> {
+    let rows = connection
+        .prepare_cached("SELECT id FROM delivery WHERE message_id IN (SELECT value FROM json_each(?1))")?
+        .query_map([crate::store::id_list(messages)], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// Parts the deliveries of a message from it: the pending ones end as `message_gone`, and captures go (contract 5.5).
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn part_from_message(connection: &Connection, message: i64, now: Timestamp) -> Result<()> {
+    end_by_message(connection, message, "message_gone", now)?;
+    connection
+        .prepare_cached("DELETE FROM attempt WHERE delivery_id IN (SELECT id FROM delivery WHERE message_id = ?1)")?
+        .execute([message])?;
+    connection.prepare_cached("UPDATE delivery SET message_id = NULL WHERE message_id = ?1")?.execute([message])?;
+    Ok(())
+}
+
+/// Removes up to `limit` ended deliveries without a message that last changed before `before`; returns how many went.
+///
+/// # Errors
+/// Storage trouble.
+pub fn delete_parted(connection: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
+    let gone = connection
+        .prepare_cached(
+            "DELETE FROM delivery WHERE id IN
+               (SELECT id FROM delivery
+                WHERE message_id IS NULL AND status <> 'pending' AND updated_at < ?1 LIMIT ?2)",
+        )?
+        .execute(params![before.as_millis(), limit])?;
+    Ok(gone)
+}
+
+/// Removes the deliveries of a message with their attempts.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn delete_by_message(connection: &Connection, message: i64) -> Result<()> {
+    connection.prepare_cached("DELETE FROM delivery WHERE message_id = ?1")?.execute([message])?;
+    Ok(())
+}

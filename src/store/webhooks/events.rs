@@ -1,0 +1,108 @@
+//! Deliveries of sending events, whose payload is stored (contract 9.7).
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::clock::Timestamp;
+use crate::id::{DeliveryId, EventId, RouteId};
+use crate::store::Result;
+
+/// What the delivery of a sending event is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct NewEvent<'a> {
+    /// The account.
+    pub(crate) account_id: i64,
+    /// The message's row.
+    pub(crate) message: i64,
+    /// The route that gets it; none for a tracking webhook.
+    pub(crate) route_id: Option<&'a RouteId>,
+    /// The domain whose tracking webhook gets it; none for a route.
+    pub(crate) domain: Option<i64>,
+    /// What the receiver de-duplicates on.
+    pub(crate) event_id: &'a EventId,
+    /// `email.sent` and so on.
+    pub(crate) event_type: &'a str,
+    /// The URL at this time.
+    pub(crate) url: &'a str,
+    /// The whole body.
+    pub(crate) payload: &'a str,
+}
+
+/// Stores the delivery of a sending event; returns its row id.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn insert(connection: &Connection, new: &NewEvent<'_>, now: Timestamp) -> Result<i64> {
+    connection
+        .prepare_cached(
+            "INSERT INTO delivery (public_id, account_id, message_id, route_id, domain_id, event_id, event_type, url,
+                                   payload, status, next_attempt_at, created_at, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'pending', ?10, ?10, ?10)",
+        )?
+        .execute(params![
+            DeliveryId::new(now),
+            new.account_id,
+            new.message,
+            new.route_id,
+            new.domain,
+            new.event_id,
+            new.event_type,
+            new.url,
+            new.payload,
+            now.as_millis()
+        ])?;
+    Ok(connection.last_insert_rowid())
+}
+
+/// Whether an event of this type about a recipient of a message was raised to a webhook before.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn was_raised(connection: &Connection, message: i64, event_type: &str, to: &str) -> Result<bool> {
+    let found = connection
+        .prepare_cached(
+            "SELECT 1 FROM delivery
+             WHERE message_id = ?1 AND event_type = ?2 AND payload IS NOT NULL
+               AND json_extract(payload, '$.data.to') = ?3",
+        )?
+        .exists(params![message, event_type, to])?;
+    Ok(found)
+}
+
+/// The stored payload of a delivery; none when it is made from the message.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn payload_of(connection: &Connection, delivery: i64) -> Result<Option<String>> {
+    let found = connection
+        .prepare_cached("SELECT payload FROM delivery WHERE id = ?1")?
+        .query_row([delivery], |row| row.get(0))
+        .optional()?;
+    Ok(found.flatten())
+}
+
+/// Whose tracking webhook a delivery goes to.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn domain_of(connection: &Connection, delivery: i64) -> Result<Option<i64>> {
+    let found = connection
+        .prepare_cached("SELECT domain_id FROM delivery WHERE id = ?1")?
+        .query_row([delivery], |row| row.get(0))
+        .optional()?;
+    Ok(found.flatten())
+}
+
+/// Removes up to `limit` payloads of deliveries made before `before`; how many.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn forget_payloads(connection: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
+    let gone = connection
+        .prepare_cached(
+            "UPDATE delivery SET payload = NULL WHERE id IN (
+               SELECT id FROM delivery INDEXED BY delivery_payload
+               WHERE payload IS NOT NULL AND created_at < ?1 LIMIT ?2)",
+        )?
+        .execute(params![before.as_millis(), limit])?;
+    Ok(gone)
+}

@@ -1,0 +1,65 @@
+//! Ids that the webhook of a domain had and has no more. A delivery is the domain's, whichever row its webhook is in: it is
+//! attempted with the webhook that the domain has (contract 3.6, 6.2).
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::routes::{self, RouteRow};
+use crate::clock::Timestamp;
+use crate::id::RouteId;
+use crate::store::Result;
+
+/// Ids that are kept of each domain, the newest.
+const MOST: u32 = 20;
+
+/// Notes that a domain's webhook goes.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn note(connection: &Connection, route: &RouteId, domain: i64, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO former_webhook (route_id, domain_id, removed_at) VALUES (?1, ?2, ?3)",
+        )?
+        .execute(params![route, domain, now.as_millis()])?;
+    connection
+        .prepare_cached(
+            "DELETE FROM former_webhook WHERE route_id IN
+               (SELECT route_id FROM former_webhook WHERE domain_id = ?1
+                ORDER BY removed_at DESC, route_id DESC LIMIT -1 OFFSET ?2)",
+        )?
+        .execute(params![domain, MOST])?;
+    Ok(())
+}
+
+/// Takes the id that the webhook of a domain had last, for the one that it gets now.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn take(connection: &Connection, domain: i64) -> Result<Option<RouteId>> {
+    let taken = connection
+        .prepare_cached(
+            "DELETE FROM former_webhook WHERE route_id =
+               (SELECT route_id FROM former_webhook WHERE domain_id = ?1
+                ORDER BY removed_at DESC, route_id DESC LIMIT 1)
+             RETURNING route_id",
+        )?
+        .query_row([domain], |row| row.get(0))
+        .optional()?;
+    Ok(taken)
+}
+
+/// The route that a delivery goes to: the one it was made for, or the present webhook of the domain whose webhook that
+/// was.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_route(connection: &Connection, id: &RouteId) -> Result<Option<RouteRow>> {
+    if let Some(route) = routes::find(connection, id)? {
+        return Ok(Some(route));
+    }
+    let domain = connection
+        .prepare_cached("SELECT domain_id FROM former_webhook WHERE route_id = ?1")?
+        .query_row([id], |row| row.get(0))
+        .optional()?;
+    domain.map_or(Ok(None), |domain| routes::find_domain_webhook(connection, domain))
+}

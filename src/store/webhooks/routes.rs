@@ -1,0 +1,395 @@
+//! Routes of accounts (contract 4).
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::clock::Timestamp;
+use crate::id::RouteId;
+use crate::store::Result;
+
+/// What `secret_sealed` is sealed for.
+pub const SECRET_PURPOSE: &str = "route-secret";
+
+/// What a route does with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Post it to a URL.
+    Webhook,
+    /// Send it on to one address.
+    Forward,
+    /// Keep it.
+    Store,
+    /// Accept and discard it.
+    Drop,
+}
+
+impl Action {
+    /// The contract's word.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::Forward => "forward",
+            Self::Store => "store",
+            Self::Drop => "drop",
+        }
+    }
+
+    /// The action that a word of the contract names, if it names one.
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        [Self::Webhook, Self::Forward, Self::Store, Self::Drop].into_iter().find(|action| action.as_str() == word)
+    }
+
+    fn parse(word: &str) -> Self {
+        match word {
+            "webhook" => Self::Webhook,
+            "forward" => Self::Forward,
+            "drop" => Self::Drop,
+            _ => Self::Store,
+        }
+    }
+}
+
+/// What a forward route does with mail whose author is not authenticated (contract 4.6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OnAuthFail {
+    /// Store it, and forward nothing.
+    #[default]
+    Refuse,
+    /// Forward it with a From of the recipient's domain.
+    Rewrite,
+}
+
+impl OnAuthFail {
+    /// The contract's word.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Rewrite => "rewrite",
+        }
+    }
+
+    /// The policy that a word of the contract names, if it names one.
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        [Self::Refuse, Self::Rewrite].into_iter().find(|policy| policy.as_str() == word)
+    }
+}
+
+/// A route as stored.
+#[derive(Clone, Debug)]
+pub struct RouteRow {
+    /// Public id.
+    pub(crate) public_id: RouteId,
+    /// The account it belongs to.
+    pub(crate) account_id: i64,
+    /// The domain its match lies on; none for a regex.
+    pub(crate) domain_id: Option<i64>,
+    /// The match as written (contract 4.1).
+    pub(crate) match_pattern: String,
+    /// What it does.
+    pub(crate) action: Action,
+    /// URL or address, by action.
+    pub(crate) destination: Option<String>,
+    /// `lenient`, `ack` or `control`; only webhooks have one.
+    pub(crate) ack_mode: Option<String>,
+    /// Whether it runs.
+    pub(crate) active: bool,
+    /// The signing secret, sealed; only webhooks have one.
+    pub(crate) secret_sealed: Option<Vec<u8>>,
+    /// The secret before the last rotation, sealed.
+    pub(crate) previous_secret_sealed: Option<Vec<u8>>,
+    /// Until when the previous secret signs too.
+    pub(crate) previous_valid_until: Option<Timestamp>,
+    /// Whether it is the one that `PUT webhook` keeps (contract 4.2).
+    pub(crate) is_domain_webhook: bool,
+    /// The latest outcome.
+    pub(crate) last_status: Option<String>,
+    /// The HTTP or SMTP code of that outcome.
+    pub(crate) last_status_code: Option<u16>,
+    /// When it was made.
+    pub(crate) created_at: Timestamp,
+    /// When it was last changed.
+    pub(crate) updated_at: Timestamp,
+    /// What becomes of mail whose author is not authenticated; only forward routes ask.
+    pub(crate) on_auth_fail: OnAuthFail,
+}
+
+/// What a new route is made of.
+#[derive(Clone, Debug)]
+pub struct NewRoute {
+    /// The account it belongs to.
+    pub account_id: i64,
+    /// The domain its match lies on; none for a regex.
+    pub domain_id: Option<i64>,
+    /// The match.
+    pub match_pattern: String,
+    /// What it does.
+    pub action: Action,
+    /// URL or address.
+    pub destination: Option<String>,
+    /// Acknowledgement mode of a webhook.
+    pub ack_mode: Option<String>,
+    /// Whether it is the one that `PUT webhook` keeps.
+    pub is_domain_webhook: bool,
+    /// The signing secret of a webhook, sealed.
+    pub secret_sealed: Option<Vec<u8>>,
+}
+
+const COLUMNS: &str = "public_id, account_id, domain_id, match_pattern, action, destination, ack_mode, active,
+     secret_sealed, previous_secret_sealed, previous_valid_until, is_domain_webhook, last_status, last_status_code,
+     created_at, updated_at, on_auth_fail";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<RouteRow> {
+    Ok(RouteRow {
+        public_id: row.get("public_id")?,
+        account_id: row.get("account_id")?,
+        domain_id: row.get("domain_id")?,
+        match_pattern: row.get("match_pattern")?,
+        action: Action::parse(row.get_ref("action")?.as_str()?),
+        destination: row.get("destination")?,
+        ack_mode: row.get("ack_mode")?,
+        active: row.get("active")?,
+        secret_sealed: row.get("secret_sealed")?,
+        previous_secret_sealed: row.get("previous_secret_sealed")?,
+        previous_valid_until: row.get::<_, Option<i64>>("previous_valid_until")?.map(Timestamp::from_millis),
+        is_domain_webhook: row.get("is_domain_webhook")?,
+        last_status: row.get("last_status")?,
+        last_status_code: row.get("last_status_code")?,
+        created_at: Timestamp::from_millis(row.get("created_at")?),
+        updated_at: Timestamp::from_millis(row.get("updated_at")?),
+        on_auth_fail: match row.get_ref("on_auth_fail")?.as_str_or_null()? {
+            Some("rewrite") => OnAuthFail::Rewrite,
+            Some(_) | None => OnAuthFail::Refuse,
+        },
+    })
+}
+
+/// Stores a new, active route.
+///
+/// # Errors
+/// [`crate::store::Error::Conflict`] when the domain has its webhook already.
+pub fn insert(connection: &Connection, new: &NewRoute, now: Timestamp) -> Result<RouteId> {
+    insert_as(connection, RouteId::new(now), new, now)
+}
+
+/// As [`insert`], under an id that is known already.
+///
+/// # Errors
+/// As [`insert`].
+pub(crate) fn insert_as(
+    connection: &Connection,
+    public_id: RouteId,
+    new: &NewRoute,
+    now: Timestamp,
+) -> Result<RouteId> {
+    connection
+        .prepare_cached(
+            "INSERT INTO route (public_id, account_id, domain_id, match_pattern, action, destination, ack_mode,
+                                is_domain_webhook, secret_sealed, created_at, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10)",
+        )?
+        .execute(params![
+            public_id,
+            new.account_id,
+            new.domain_id,
+            new.match_pattern,
+            new.action.as_str(),
+            new.destination,
+            new.ack_mode,
+            new.is_domain_webhook,
+            new.secret_sealed,
+            now.as_millis()
+        ])?;
+    Ok(public_id)
+}
+
+/// The active routes of an account, oldest first.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list_active(connection: &Connection, account: i64) -> Result<Vec<RouteRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM route WHERE account_id = ?1 AND active = 1 ORDER BY id");
+    let rows = connection.prepare_cached(&statement)?.query_map([account], read)?.collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// The routes of an account, oldest first; with `domain`, those whose match lies on it.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list(connection: &Connection, account: i64, domain: Option<i64>) -> Result<Vec<RouteRow>> {
+    let statement =
+        format!("SELECT {COLUMNS} FROM route WHERE account_id = ?1 AND (?2 IS NULL OR domain_id = ?2) ORDER BY id");
+    let rows = connection
+        .prepare_cached(&statement)?
+        .query_map(params![account, domain], read)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows)
+}
+
+/// A route of the account with this match (in whatever case), action and destination.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_same(
+    connection: &Connection,
+    account: i64,
+    match_pattern: &str,
+    action: Action,
+    destination: Option<&str>,
+) -> Result<Option<RouteRow>> {
+    let statement = format!(
+        "SELECT {COLUMNS} FROM route
+         WHERE account_id = ?1 AND lower(match_pattern) = lower(?2) AND action = ?3 AND destination IS ?4
+         ORDER BY id LIMIT 1"
+    );
+    Ok(connection
+        .prepare_cached(&statement)?
+        .query_row(params![account, match_pattern, action.as_str(), destination], read)
+        .optional()?)
+}
+
+/// What may change in a route.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    /// The domain its match lies on; none for a regex.
+    pub(crate) domain_id: Option<i64>,
+    /// The match.
+    pub(crate) match_pattern: String,
+    /// URL or address.
+    pub(crate) destination: Option<String>,
+    /// Acknowledgement mode of a webhook.
+    pub(crate) ack_mode: Option<String>,
+    /// Whether it runs.
+    pub(crate) active: bool,
+    /// Whether it is the one that `PUT webhook` keeps.
+    pub(crate) is_domain_webhook: bool,
+}
+
+/// Changes a route; its action, id and secret stay.
+///
+/// # Errors
+/// [`crate::store::Error::Conflict`] when the domain has another webhook of its own.
+pub(crate) fn update(connection: &Connection, id: &RouteId, change: &Change, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE route SET domain_id = ?2, match_pattern = ?3, destination = ?4, ack_mode = ?5, active = ?6,
+                              is_domain_webhook = ?7, updated_at = ?8
+             WHERE public_id = ?1",
+        )?
+        .execute(params![
+            id,
+            change.domain_id,
+            change.match_pattern,
+            change.destination,
+            change.ack_mode,
+            change.active,
+            change.is_domain_webhook,
+            now.as_millis()
+        ])?;
+    Ok(())
+}
+
+/// Removes a route.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn delete(connection: &Connection, id: &RouteId) -> Result<()> {
+    connection.prepare_cached("DELETE FROM route WHERE public_id = ?1")?.execute([id])?;
+    Ok(())
+}
+
+/// A route by its public id.
+///
+/// # Errors
+/// Storage trouble.
+pub fn find(connection: &Connection, id: &RouteId) -> Result<Option<RouteRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM route WHERE public_id = ?1");
+    Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
+}
+
+/// The webhook that a domain keeps for all its addresses.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find_domain_webhook(connection: &Connection, domain: i64) -> Result<Option<RouteRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM route WHERE domain_id = ?1 AND is_domain_webhook = 1");
+    Ok(connection.prepare_cached(&statement)?.query_row([domain], read).optional()?)
+}
+
+/// Gives a webhook another URL; its secret and id stay.
+///
+/// # Errors
+/// Storage trouble.
+pub fn set_destination(connection: &Connection, id: &RouteId, destination: &str, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE route SET destination = ?2, updated_at = ?3 WHERE public_id = ?1")?
+        .execute(params![id, destination, now.as_millis()])?;
+    Ok(())
+}
+
+/// Replaces a webhook's secret; the one it had signs beside it until `previous_valid_until` (contract 9.3).
+///
+/// # Errors
+/// Storage trouble.
+pub fn rotate_secret(
+    connection: &Connection,
+    id: &RouteId,
+    sealed: &[u8],
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE route SET previous_secret_sealed = secret_sealed, previous_valid_until = ?3,
+                              secret_sealed = ?2, updated_at = ?4
+             WHERE public_id = ?1",
+        )?
+        .execute(params![id, sealed, until.as_millis(), now.as_millis()])?;
+    Ok(())
+}
+
+/// Says what becomes of mail whose author is not authenticated.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn set_on_auth_fail(connection: &Connection, id: &RouteId, policy: OnAuthFail) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE route SET on_auth_fail = ?2 WHERE public_id = ?1")?
+        .execute(params![id, policy.as_str()])?;
+    Ok(())
+}
+
+/// Starts or stops a route.
+///
+/// # Errors
+/// Storage trouble.
+pub fn set_active(connection: &Connection, id: &RouteId, active: bool, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE route SET active = ?2, updated_at = ?3 WHERE public_id = ?1")?
+        .execute(params![id, active, now.as_millis()])?;
+    Ok(())
+}
+
+/// Stops every route of an account; its mail is stored meanwhile.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn pause_all(connection: &Connection, account: i64, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE route SET active = 0, updated_at = ?2 WHERE account_id = ?1 AND active = 1")?
+        .execute(params![account, now.as_millis()])?;
+    Ok(())
+}
+
+/// Notes the latest outcome; an unchanged one writes nothing.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn note_outcome(connection: &Connection, id: &RouteId, status: &str, code: Option<u16>) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE route SET last_status = ?2, last_status_code = ?3
+             WHERE public_id = ?1 AND (last_status IS NOT ?2 OR last_status_code IS NOT ?3)",
+        )?
+        .execute(params![id, status, code])?;
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! Mail on its way to one webhook that nothing is stored of (contract 3.8); each row has its job and its raw copy.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::clock::Timestamp;
+use crate::id::RouteId;
+use crate::store::Result;
+use crate::store::messages::mail_data;
+
+/// What a new row is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewPassing<'a> {
+    /// The account.
+    pub(crate) account_id: i64,
+    /// The route that asks for it.
+    pub(crate) route_id: &'a RouteId,
+    /// JSON: what the payload says beside the mail's own content.
+    pub(crate) event: &'a str,
+    /// The raw copy's row.
+    pub(crate) raw_id: i64,
+}
+
+/// A row as stored.
+#[derive(Clone, Debug)]
+pub(crate) struct PassingRow {
+    /// Row id.
+    pub(crate) id: i64,
+    /// The account.
+    pub(crate) account_id: i64,
+    /// The route that asks for it.
+    pub(crate) route_id: RouteId,
+    /// JSON: what the payload says beside the mail's own content.
+    pub(crate) event: String,
+    /// The raw copy's row.
+    pub(crate) raw_id: i64,
+    /// When it was accepted.
+    pub(crate) created_at: Timestamp,
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<PassingRow> {
+    Ok(PassingRow {
+        id: row.get("id")?,
+        account_id: row.get("account_id")?,
+        route_id: row.get("route_id")?,
+        event: row.get("event")?,
+        raw_id: row.get("raw_id")?,
+        created_at: Timestamp::from_millis(row.get("created_at")?),
+    })
+}
+
+/// Stores a row; returns its id.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn insert(connection: &Connection, new: NewPassing<'_>, now: Timestamp) -> Result<i64> {
+    connection
+        .prepare_cached(
+            "INSERT INTO passing (account_id, route_id, event, raw_id, created_at)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![new.account_id, new.route_id, new.event, new.raw_id, now.as_millis()])?;
+    Ok(connection.last_insert_rowid())
+}
+
+/// A row by its id.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<PassingRow>> {
+    let found = connection
+        .prepare_cached("SELECT id, account_id, route_id, event, raw_id, created_at FROM passing WHERE id = ?1")?
+        .query_row([id], read)
+        .optional()?;
+    Ok(found)
+}
+
+/// Up to `limit` rows that were accepted before `before`, oldest first.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn list_created_before(connection: &Connection, before: Timestamp, limit: u32) -> Result<Vec<PassingRow>> {
+    let rows: Vec<PassingRow> = connection
+        .prepare_cached(
+            "SELECT id, account_id, route_id, event, raw_id, created_at FROM passing ORDER BY id LIMIT ?1",
+        )?
+        .query_map([limit], read)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(rows.into_iter().filter(|row| row.created_at < before).collect())
+}
+
+/// Removes a row and, with the last one that names it, the raw copy; returns the file to remove after the commit.
+///
+/// A row that took the id of one that was gone already stays.
+///
+/// # Errors
+/// Storage trouble.
+pub(crate) fn finish(connection: &Connection, row: &PassingRow) -> Result<Option<String>> {
+    let removed = connection
+        .prepare_cached("DELETE FROM passing WHERE id = ?1 AND route_id = ?2 AND raw_id = ?3 AND created_at = ?4")?
+        .execute(params![row.id, row.route_id, row.raw_id, row.created_at.as_millis()])?;
+    if removed == 0 { Ok(None) } else { mail_data::release(connection, row.raw_id) }
+}

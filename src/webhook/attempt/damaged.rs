@@ -1,0 +1,97 @@
+//! The end of a delivery whose message cannot be posted as it was accepted: its object is missing or damaged.
+//!
+//! It counts as an attempt and fails for good: what is on disk would be wrong each time, and a pending delivery would
+//! hide it. An error that says nothing about the object (no descriptor, a read that failed) is not this: it is tried
+//! again.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::deliver::Webhooks;
+use crate::clock::Timestamp;
+use crate::event_bus::Activity;
+use crate::id::AttemptId;
+use crate::jobs::{After, Attempted, Health, Verdict};
+use crate::metrics::Counter;
+use crate::store;
+use crate::store::webhooks::attempts::Attempt;
+use crate::store::webhooks::deliveries::{DeliveryRow, Progress};
+use crate::store::webhooks::{attempts, deliveries};
+use crate::webhook::events::delivery_updated;
+use crate::webhook::events::delivery_updated::Standing;
+
+/// The word of contract 6.1.
+pub(crate) const WORD: &str = "message_damaged";
+
+/// A delivery of a message that is stored no more as it was accepted.
+pub(crate) struct Damaged {
+    pub(crate) delivery: DeliveryRow,
+    /// The message's domain.
+    pub(crate) domain: Option<i64>,
+    /// Where it would have gone.
+    pub(crate) url: String,
+}
+
+impl Webhooks {
+    /// What becomes of the job of such a delivery.
+    pub(crate) fn attempted_damaged(self: Arc<Self>, damaged: Damaged, now: Timestamp) -> Attempted {
+        self.metrics.add(Counter::WebhooksRejected);
+        let record = move |tx: &Connection, _| self.record_damaged(tx, damaged, now);
+        Attempted { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) }
+    }
+
+    fn record_damaged(
+        self: Arc<Self>,
+        tx: &Connection,
+        damaged: Damaged,
+        now: Timestamp,
+    ) -> store::Result<Option<After>> {
+        let Damaged { delivery, domain, url } = damaged;
+        let present = deliveries::find_by_row(tx, delivery.id)?;
+        // A message that was removed meanwhile took its object along.
+        let same = |row: &DeliveryRow| row.public_id == delivery.public_id && row.message == delivery.message;
+        if present.filter(same).is_none_or(|row| row.status != "pending") {
+            return Ok(None);
+        }
+        let attempt = Attempt {
+            public_id: AttemptId::new(now),
+            attempt: delivery.attempts + 1,
+            manual: false,
+            request_url: url.clone(),
+            request_headers: "{}".to_owned(),
+            status_code: None,
+            response_headers: None,
+            response_body: None,
+            response_truncated: false,
+            error: Some(WORD.to_owned()),
+            duration_ms: 0,
+            created_at: now,
+        };
+        attempts::insert(tx, delivery.id, &attempt)?;
+        let progress =
+            Progress { status: "failed", url: &url, status_code: None, error: Some(WORD), next_attempt_at: None };
+        deliveries::note_attempt(tx, delivery.id, attempt.attempt, &progress, now)?;
+        Ok(Some(Box::new(move || {
+            let standing = Standing {
+                status: "failed",
+                attempts: attempt.attempt,
+                last_status_code: delivery.last_status_code,
+                paused_until: self.paused_until(&url, delivery.account_id, now),
+            };
+            let event = delivery_updated::event(&delivery, &delivery.event_id, domain, standing, now);
+            self.feed.realtime.tell(delivery.account_id, event);
+            self.feed.tell(|| Activity::Attempted {
+                delivery_id: delivery.public_id.to_string(),
+                message_id: delivery.event_id,
+                url,
+                attempt: attempt.attempt,
+                status_code: None,
+                error: Some(WORD),
+                status: "failed",
+                duration_ms: 0,
+                next_attempt_at: None,
+            });
+        })))
+    }
+}

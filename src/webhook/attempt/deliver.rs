@@ -1,0 +1,414 @@
+//! One attempt of a webhook delivery: prepare (database, pure), post (network); `record.rs` writes it down.
+//!
+//! The job engine calls [`Webhooks::attempt`]; what it returns is written down in the transaction that settles the
+//! job. The payload is rebuilt from the stored message, so it is the same bytes on every attempt.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::HeaderMap;
+use rusqlite::Connection;
+
+use super::budget;
+use super::damaged::Damaged;
+use super::first_attempt_cache::FreshMail;
+use super::in_flight::{Guard, InFlight};
+use super::outcome::{self, AckMode, AnswerView, Outcome};
+use super::payload::Payload;
+use super::record::{Posted, Sent};
+use super::request::{self, Letterhead, SMALL};
+pub(crate) use super::request::{LINK_SECS, payload};
+use super::signature::SigningSecrets;
+use crate::clock::Timestamp;
+use crate::content::{Source, Texts};
+use crate::event_bus::Feed;
+use crate::id::RouteId;
+use crate::jobs::{After, Attempt, Attempted, Claimed, Fate, Flow, Handler, Health, Jobs, Record, Verdict};
+use crate::limits;
+use crate::memory_budget::{MemoryBudget, Reservation};
+use crate::metrics::{Counter, Metrics};
+use crate::net::egress::{Answer, Body, Egress, EgressError, Limits, Policy, Target};
+use crate::secrets::Secrets;
+use crate::secrets::signed_links::Links;
+use crate::store;
+use crate::store::Db;
+use crate::store::blobs::objects::Objects;
+use crate::store::messages::{self, MessageRow};
+use crate::store::webhooks::deliveries;
+use crate::store::webhooks::deliveries::DeliveryRow;
+use crate::store::webhooks::routes;
+use crate::store::webhooks::routes::RouteRow;
+use crate::store::webhooks::{events, former_webhooks};
+
+/// The one event whose payload is made of the stored message.
+const EMAIL_RECEIVED: &str = "email.received";
+/// An attempt takes at most 15 s; one whose lease ends earlier is not begun, lest it be made twice.
+pub(crate) const ATTEMPT_TIME: Duration = Duration::from_secs(20);
+/// How long an attempt waits that failed for a reason of our own (a busy database).
+const TROUBLE_WAIT: Duration = Duration::from_secs(5);
+
+/// Delivers webhooks; the handler of its kind of job.
+pub struct Webhooks {
+    /// The database.
+    pub(crate) db: Db,
+    /// Mail data on disk.
+    pub(crate) objects: Objects,
+    /// Unseals the signing secrets.
+    pub(crate) secrets: Arc<Secrets>,
+    /// Signs attachment links.
+    pub(crate) links: Arc<Links>,
+    /// Posts.
+    pub(crate) egress: Egress,
+    /// Which URLs are fit to be tried.
+    pub(crate) policy: Policy,
+    /// Counters.
+    pub(crate) metrics: Arc<Metrics>,
+    /// What one account may have.
+    pub(crate) limits: Arc<limits::Limits>,
+    /// Who wants to hear of it.
+    pub(crate) feed: Feed,
+    /// Hears of mail to owners.
+    pub jobs: Jobs,
+    /// What large mail is held within.
+    pub memory: MemoryBudget,
+    /// Deliveries that are being attempted.
+    pub(crate) in_flight: InFlight,
+    /// Deliveries of mail that was just accepted.
+    pub(crate) fresh: FreshMail,
+}
+
+/// A delivery that can be attempted, and with what.
+pub(crate) struct Prepared {
+    pub(crate) delivery: DeliveryRow,
+    /// The received message, which a control answer may change.
+    pub(crate) received: Option<Received>,
+    /// None for a tracking webhook.
+    pub(crate) route: Option<RouteId>,
+    pub(crate) ack_mode: AckMode,
+    pub(crate) url: String,
+    pub(crate) secret: String,
+    pub(crate) previous_secret: Option<String>,
+    pub(crate) payload: Payload,
+}
+
+/// The received message that an event tells of.
+pub(crate) struct Received {
+    pub(crate) row: i64,
+    pub(crate) domain: Option<i64>,
+    pub(crate) from_addr: String,
+}
+
+impl Received {
+    fn new(message: &MessageRow) -> Self {
+        Self { row: message.id, domain: message.domain_id, from_addr: message.from_addr.clone() }
+    }
+}
+
+/// Who asks for an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// The job engine, for a pending delivery.
+    ByJob,
+    /// A person, whatever became of the delivery.
+    ByHand,
+}
+
+/// What the database says of a delivery that is to be attempted.
+pub(crate) enum Found {
+    /// It can be attempted.
+    Ready(Box<Prepared>),
+    /// Its mail is large; take part in the budget and look again.
+    Large { account: i64, size: u64 },
+    /// Its mail is not what was accepted.
+    Damaged(Box<Damaged>),
+    /// It ended meanwhile, or its route or message is gone: the word of contract 6.1.
+    Ended(Option<(i64, &'static str)>),
+}
+
+impl Handler for Webhooks {
+    fn attempt(self: Arc<Self>, _: Flow, job: Claimed, now: Timestamp) -> Attempt {
+        Box::pin(async move {
+            // While a person's attempt runs the job waits; it keeps its rung.
+            let Some(guard) = self.in_flight.enter(job.subject_id) else { return put_off(now) };
+            let waiting = Instant::now();
+            let found = match self.prepare_fresh(job.subject_id, now) {
+                Some(found) => found.map(|found| (found, None)),
+                None => self.prepare(job.subject_id, Asked::ByJob, now).await,
+            };
+            let attempted = match found {
+                Ok((Found::Ready(prepared), _permit)) => {
+                    let begins = begins(now, waiting);
+                    if begins.plus(ATTEMPT_TIME) > job.lease_until {
+                        put_off(begins)
+                    } else {
+                        let posted = self.exchange(*prepared, Asked::ByJob, begins).await;
+                        self.attempted(posted)
+                    }
+                }
+                Ok((Found::Damaged(damaged), _)) => self.attempted_damaged(*damaged, now),
+                Ok((Found::Ended(ended), _)) => end(ended, now),
+                Ok((Found::Large { .. }, _)) => put_off(now),
+                Err(error) => {
+                    tracing::warn!(job = job.id, %error, "a delivery could not be prepared");
+                    put_off(now)
+                }
+            };
+            guarded(attempted, guard)
+        })
+    }
+
+    fn give_up(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
+        let record = move |tx: &Connection, _: Fate| self.end_unattempted(tx, job.subject_id, now);
+        let attempted = Attempted { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) };
+        Box::pin(std::future::ready(attempted))
+    }
+}
+
+impl Webhooks {
+    pub(crate) async fn prepare(
+        self: &Arc<Self>,
+        id: i64,
+        asked: Asked,
+        now: Timestamp,
+    ) -> store::Result<(Found, Option<Reservation>)> {
+        let this = Arc::clone(self);
+        let found = self.db.read(move |connection| this.look_up(connection, id, asked, now, SMALL as u64)).await?;
+        let Found::Large { account, size } = found else { return Ok((found, None)) };
+        let share = self.share(account, size).await;
+        let this = Arc::clone(self);
+        let found = self.db.read(move |connection| this.look_up(connection, id, asked, now, u64::MAX)).await?;
+        let share = match &found {
+            Found::Ready(prepared) => budget::lower(share, &prepared.payload),
+            Found::Large { .. } | Found::Damaged(_) | Found::Ended(_) => None,
+        };
+        Ok((found, share))
+    }
+
+    /// The JSON of `email.received` of the message called `id` as it is stored now, if it is; with the share of the budget
+    /// that it takes. `message` is the row that it had: by now it may be another message's.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub(crate) async fn received(
+        self: &Arc<Self>,
+        message: i64,
+        id: &str,
+    ) -> store::Result<Option<(Payload, Option<Reservation>)>> {
+        let found = self.db.read(move |connection| messages::find_by_row(connection, message)).await?;
+        let Some(row) = found.filter(|row| row.public_id.as_str() == id) else { return Ok(None) };
+        let permit = if row.size > SMALL as u64 { Some(self.share(row.account_id, row.size).await) } else { None };
+        let this = Arc::clone(self);
+        let made = self.db.read(move |connection| payload(connection, &this.objects, &this.links, &row)).await?;
+        Ok(made.map(|made| {
+            let permit = permit.and_then(|share| budget::lower(share, &made));
+            (made, permit)
+        }))
+    }
+
+    /// What each attempt of a delivery posts, as far as it is still stored; with the share of the budget that it takes.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub(crate) async fn request_body(
+        self: &Arc<Self>,
+        delivery: &DeliveryRow,
+    ) -> store::Result<Option<(Payload, Option<Reservation>)>> {
+        let id = delivery.id;
+        let stored = self.db.read(move |connection| events::payload_of(connection, id)).await?;
+        match (stored, delivery.message) {
+            (Some(payload), _) => Ok(Some((payload.into(), None))),
+            (None, Some(message)) if delivery.event_type == EMAIL_RECEIVED => {
+                self.received(message, &delivery.event_id).await
+            }
+            (None, _) => Ok(None),
+        }
+    }
+
+    fn look_up(
+        &self,
+        connection: &Connection,
+        id: i64,
+        asked: Asked,
+        now: Timestamp,
+        largest: u64,
+    ) -> store::Result<Found> {
+        let Some(delivery) = deliveries::find_by_row(connection, id)? else { return Ok(Found::Ended(None)) };
+        if asked == Asked::ByJob && delivery.status != "pending" {
+            return Ok(Found::Ended(None));
+        }
+        if let Some(payload) = events::payload_of(connection, id)? {
+            return self.look_up_event(connection, delivery, payload, now);
+        }
+        if delivery.event_type != EMAIL_RECEIVED {
+            return Ok(Found::Ended(Some((id, "message_gone"))));
+        }
+        let route = match &delivery.route_id {
+            Some(route_id) => former_webhooks::find_route(connection, route_id)?,
+            None => None,
+        };
+        let Some(route) = route.filter(|route| route.active) else {
+            return Ok(Found::Ended(Some((id, "route_gone"))));
+        };
+        let message = match delivery.message {
+            Some(message) => messages::find_by_row(connection, message)?,
+            None => None,
+        };
+        let Some(message) = message else { return Ok(Found::Ended(Some((id, "message_gone")))) };
+        if message.size > largest {
+            return Ok(Found::Large { account: message.account_id, size: message.size });
+        }
+        let payload = match payload(connection, &self.objects, &self.links, &message) {
+            Err(store::Error::Damaged { .. }) => {
+                let url = route.destination.unwrap_or_else(|| delivery.url.clone());
+                return Ok(Found::Damaged(Box::new(Damaged { delivery, domain: message.domain_id, url })));
+            }
+            read => read?,
+        };
+        let Some(payload) = payload else { return Ok(Found::Ended(Some((id, "message_gone")))) };
+        self.ready(delivery, Some(Received::new(&message)), &route, payload, now)
+    }
+
+    /// The same of mail that was just accepted, without the database; `None`: it has to be looked up.
+    fn prepare_fresh(&self, id: i64, now: Timestamp) -> Option<store::Result<Found>> {
+        let (fresh, data) = self.fresh.take(id, |account| self.db.routes_version(account))?;
+        let readable = Source::Raw(data.into()).readable();
+        Some(readable.and_then(|readable| {
+            let payload = request::payload_of(&fresh.message, Texts::Decoded(readable), &[], &self.links);
+            self.ready(fresh.delivery, Some(Received::new(&fresh.message)), &fresh.route, payload, now)
+        }))
+    }
+
+    /// What is posted to a route, with its present URL and secrets.
+    pub(crate) fn ready(
+        &self,
+        delivery: DeliveryRow,
+        received: Option<Received>,
+        route: &RouteRow,
+        payload: Payload,
+        now: Timestamp,
+    ) -> store::Result<Found> {
+        let (Some(url), Some(sealed)) = (route.destination.clone(), route.secret_sealed.as_deref()) else {
+            return Ok(Found::Ended(Some((delivery.id, "route_gone"))));
+        };
+        let both_sign = route.previous_valid_until.is_some_and(|until| now < until);
+        let previous = route.previous_secret_sealed.as_deref().filter(|_| both_sign);
+        let unseal = |sealed: &[u8]| self.unseal(routes::SECRET_PURPOSE, sealed);
+        Ok(Found::Ready(Box::new(Prepared {
+            secret: unseal(sealed)?,
+            previous_secret: previous.map(unseal).transpose()?,
+            received,
+            route: Some(route.public_id.clone()),
+            ack_mode: ack_mode(route),
+            delivery,
+            url,
+            payload,
+        })))
+    }
+
+    pub(crate) fn unseal(&self, purpose: &str, sealed: &[u8]) -> store::Result<String> {
+        let plain = self.secrets.open_sealed(purpose, sealed).ok();
+        plain.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or(store::Error::Corrupt("signing secret"))
+    }
+
+    /// Signs and posts one attempt and judges the answer; nothing is stored.
+    pub(crate) async fn exchange(&self, mut prepared: Prepared, asked: Asked, now: Timestamp) -> Posted {
+        let attempt = prepared.delivery.attempts + 1;
+        // It is not needed once it was posted, and may be large.
+        let payload = std::mem::take(&mut prepared.payload);
+        let secrets = SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
+        let (delivery, event_id) = (&prepared.delivery.public_id, prepared.delivery.event_id.as_str());
+        let head = Letterhead { delivery, event_id, attempt, secrets };
+        let (headers, body) = request::signed(head, payload, now);
+        let clock = Instant::now();
+        let answer = self.post(&prepared.url, prepared.ack_mode, headers.clone(), body).await;
+        let duration = clock.elapsed();
+        let outcome = answer.as_ref().ok().map(|answer| judge(prepared.ack_mode, answer, now.plus(duration)));
+        let sent = Sent { attempt, by_hand: asked == Asked::ByHand, headers: &headers, at: now, duration };
+        let posted = Posted::new(prepared, sent, answer, outcome);
+        let delivered = posted.is_delivered();
+        self.metrics.add(if delivered { Counter::WebhooksDelivered } else { Counter::WebhooksRejected });
+        posted
+    }
+
+    /// Posts once. An answer whose body is broken or late is one all the same, unless `mode` needs that body.
+    pub(crate) async fn post(
+        &self,
+        url: &str,
+        mode: AckMode,
+        headers: HeaderMap,
+        body: Body,
+    ) -> Result<Answer, EgressError> {
+        // It was fit when the route was made; the operator's policy may have changed since.
+        let target = Target::parse(url, &self.policy).map_err(|_| EgressError::BlockedAddress)?;
+        let answer = self.egress.post_for_status(&target, headers, body, Limits::default()).await?;
+        let broken = answer.broken.filter(|_| outcome::needs_body(mode, view(&answer)));
+        broken.map_or(Ok(answer), Err)
+    }
+
+    fn attempted(self: Arc<Self>, posted: Posted) -> Attempted {
+        let (verdict, health) = (posted.verdict(), posted.health());
+        let record = move |tx: &Connection, fate: Fate| {
+            let (status, next_attempt_at) = match fate {
+                Fate::Delivered => ("delivered", None),
+                Fate::Retry(at) => ("pending", Some(at)),
+                Fate::Failed => ("failed", None),
+            };
+            self.record(tx, posted, status, next_attempt_at)
+        };
+        Attempted { verdict, health, record: Box::new(record) }
+    }
+}
+
+/// When an attempt begins that was asked for at `now`: large mail may have waited for its part of the budget, and the
+/// signature tells the time.
+pub(crate) fn begins(now: Timestamp, waiting: Instant) -> Timestamp {
+    let waited = waiting.elapsed();
+    if waited < Duration::from_secs(1) { now } else { now.plus(waited) }
+}
+
+/// When a route takes an answer for a success.
+pub(crate) fn ack_mode(route: &RouteRow) -> AckMode {
+    route.ack_mode.as_deref().and_then(AckMode::parse).unwrap_or(AckMode::Lenient)
+}
+
+/// What an answer means by the route's ack mode; `now` is when it was complete.
+pub(crate) fn judge(mode: AckMode, answer: &Answer, now: Timestamp) -> Outcome {
+    outcome::judge(mode, view(answer), now)
+}
+
+fn view(answer: &Answer) -> AnswerView<'_> {
+    let Answer { status, headers, body, truncated, .. } = answer;
+    AnswerView { status: *status, headers, body, truncated: *truncated }
+}
+
+/// Keeps `guard` until the attempt is settled, or is known not to be.
+fn guarded(attempted: Attempted, guard: Guard) -> Attempted {
+    let Attempted { verdict, record, health } = attempted;
+    let record: Record = Box::new(move |tx, fate| {
+        let after = record(tx, fate)?;
+        let after: After = Box::new(move || {
+            // Whoever hears of this attempt may ask for the next.
+            drop(guard);
+            after.into_iter().for_each(|act| act());
+        });
+        Ok(Some(after))
+    });
+    Attempted { verdict, record, health }
+}
+
+/// The job of a delivery that has nothing left to attempt.
+fn end(ended: Option<(i64, &'static str)>, now: Timestamp) -> Attempted {
+    let record = move |tx: &Connection, _: Fate| {
+        if let Some((delivery, word)) = ended {
+            deliveries::end(tx, delivery, word, now)?;
+        }
+        Ok(None)
+    };
+    Attempted { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) }
+}
+
+/// The job of an attempt that did not come to be for a reason of our own; no rung of the ladder is used up.
+pub(crate) fn put_off(now: Timestamp) -> Attempted {
+    let verdict = Verdict::PutOff { until: now.plus(TROUBLE_WAIT) };
+    Attempted { verdict, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }
+}

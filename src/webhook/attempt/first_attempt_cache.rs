@@ -1,0 +1,186 @@
+//! Small mail that was accepted a moment ago, kept in memory until its first attempt, which then needs no look into the
+//! database. Whatever is not here, too old, or older than a change of the routes is read as it is stored.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hyper::body::Bytes;
+
+use crate::store::messages::MessageRow;
+use crate::store::webhooks::deliveries::DeliveryRow;
+use crate::store::webhooks::routes::RouteRow;
+
+/// After this time a row may have changed.
+const MAX_AGE: Duration = Duration::from_millis(250);
+/// Octets of mail data that are kept at once.
+const MAX_OCTETS: usize = 4 * 1024 * 1024;
+
+/// A delivery with everything that its payload is made of, as the transaction left it.
+#[derive(Clone, Debug)]
+pub(crate) struct Fresh {
+    /// The delivery.
+    pub(crate) delivery: DeliveryRow,
+    /// Its message, which has no attachments.
+    pub(crate) message: Arc<MessageRow>,
+    /// Its route.
+    pub(crate) route: Arc<RouteRow>,
+    /// Version of the account's routes that the route is as new as.
+    pub(crate) version: u64,
+}
+
+/// Fresh deliveries by row id; clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FreshMail {
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    mails: HashMap<i64, (Fresh, Bytes, Instant)>,
+    /// Oldest first; some are gone from `mails` already.
+    order: VecDeque<i64>,
+    octets: usize,
+}
+
+impl FreshMail {
+    /// Keeps a delivery for its first attempt, with the mail data.
+    pub(crate) fn put(&self, fresh: Fresh, data: Bytes) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        kept.octets += data.len();
+        kept.order.push_back(fresh.delivery.id);
+        kept.mails.insert(fresh.delivery.id, (fresh, data, now));
+        while let Some(oldest) = kept.order.front().copied() {
+            let stays = kept.mails.get(&oldest).is_some_and(|(_, _, at)| now.duration_since(*at) < MAX_AGE);
+            if stays && kept.octets <= MAX_OCTETS {
+                break;
+            }
+            kept.order.pop_front();
+            kept.remove(oldest);
+        }
+    }
+
+    /// A delivery that is as it was stored, if its account's routes still have the version that it was routed by.
+    pub(crate) fn take(&self, delivery: i64, version_of: impl FnOnce(i64) -> u64) -> Option<(Fresh, Bytes)> {
+        let (fresh, data, at) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(delivery)?;
+        (fresh.version == version_of(fresh.delivery.account_id) && at.elapsed() < MAX_AGE).then_some((fresh, data))
+    }
+
+    /// Forgets all of it, which is little at any time: a message was removed, or a delivery attempted by hand.
+    pub(crate) fn forget_all(&self) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Kept::default();
+    }
+}
+
+impl Kept {
+    fn remove(&mut self, delivery: i64) -> Option<(Fresh, Bytes, Instant)> {
+        let removed = self.mails.remove(&delivery)?;
+        self.octets = self.octets.saturating_sub(removed.1.len());
+        Some(removed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::id::{DeliveryId, MessageId, RouteId};
+    use crate::store::messages::NewMessage;
+    use crate::store::webhooks::routes::Action;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
+
+    fn fresh(id: i64) -> Fresh {
+        let (message_id, route_id) = (MessageId::new(NOW), RouteId::new(NOW));
+        let new = NewMessage {
+            public_id: message_id.clone(),
+            account_id: 1,
+            domain_id: None,
+            route_id: None,
+            mail_from: String::new(),
+            from_addr: String::new(),
+            from_name: None,
+            to_addr: String::new(),
+            to_name: None,
+            subject: None,
+            message_id_header: None,
+            thread_id: None,
+            spf: None,
+            dkim: None,
+            dmarc: None,
+            spam: None,
+            trace: String::new(),
+            truncated: false,
+            attachment_count: 0,
+            size: 0,
+            raw_id: 1,
+        };
+        let route = RouteRow {
+            public_id: route_id.clone(),
+            account_id: 1,
+            domain_id: None,
+            match_pattern: "*@a.test".to_owned(),
+            action: Action::Webhook,
+            destination: None,
+            ack_mode: None,
+            active: true,
+            secret_sealed: None,
+            previous_secret_sealed: None,
+            previous_valid_until: None,
+            is_domain_webhook: false,
+            last_status: None,
+            last_status_code: None,
+            created_at: NOW,
+            updated_at: NOW,
+            on_auth_fail: crate::store::webhooks::routes::OnAuthFail::Refuse,
+        };
+        let delivery = DeliveryRow {
+            id,
+            public_id: DeliveryId::new(NOW),
+            account_id: 1,
+            message: Some(1),
+            route_id: Some(route_id),
+            event_id: message_id.to_string(),
+            event_type: "email.received".to_owned(),
+            url: String::new(),
+            status: "pending".to_owned(),
+            attempts: 0,
+            last_status_code: None,
+            last_error: None,
+            next_attempt_at: None,
+            created_at: NOW,
+            updated_at: NOW,
+        };
+        Fresh { delivery, message: Arc::new(new.into_row(1, NOW)), route: Arc::new(route), version: 3 }
+    }
+
+    #[test]
+    fn a_delivery_is_taken_once_and_only_while_its_route_is_the_present_one() {
+        let mail = FreshMail::default();
+        for id in 1..=4 {
+            mail.put(fresh(id), Bytes::from_static(b"data"));
+        }
+        assert_eq!(mail.take(1, |_| 3).unwrap().1, "data");
+        assert!(mail.take(1, |_| 3).is_none());
+        assert!(mail.take(2, |_| 4).is_none(), "a route may have changed");
+        assert!(mail.take(3, |_| 3).is_some());
+        mail.forget_all();
+        assert!(mail.take(4, |_| 3).is_none());
+        assert_eq!(mail.kept.lock().unwrap().octets, 0);
+    }
+
+    #[test]
+    fn the_oldest_go_when_there_are_too_many_octets() {
+        let mail = FreshMail::default();
+        let data = Bytes::from(vec![b'x'; MAX_OCTETS / 4]);
+        for id in 1..=6 {
+            mail.put(fresh(id), data.clone());
+        }
+        assert!(mail.take(1, |_| 3).is_none() && mail.take(2, |_| 3).is_none());
+        let kept = mail.kept.lock().unwrap();
+        assert!(kept.octets <= MAX_OCTETS && kept.mails.len() <= 4 && kept.order.len() == kept.mails.len());
+    }
+}

@@ -1,0 +1,16 @@
+//! One attempt of a delivery: load it, build and sign its request, post it, record the result.
+//!
+//! Uses `net::egress` for the network and `store::webhooks` for the rows. A header of the request goes into [`request`],
+//! a rule about answers into [`outcome`], a new signature scheme into [`signature`].
+
+pub(crate) mod budget;
+pub(crate) mod damaged;
+pub(crate) mod deliver;
+pub(crate) mod first_attempt_cache;
+pub(crate) mod in_flight;
+pub(crate) mod outcome;
+pub(crate) mod payload;
+pub(crate) mod record;
+pub(crate) mod request;
+pub(crate) mod signature;
+pub(crate) mod zero_retention;

@@ -1,0 +1,328 @@
+//! What came of a posted attempt, and how it is written down (database): the attempt's row, the delivery's status, what a
+//! control answer asks for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::HeaderMap;
+use rusqlite::Connection;
+
+use super::deliver::{Prepared, Received, Webhooks};
+use super::outcome::{Control, Outcome, Reason};
+use super::request;
+use crate::clock::Timestamp;
+use crate::event_bus::Activity;
+use crate::event_bus::realtime::Event;
+use crate::id::AttemptId;
+use crate::jobs::{After, Health, Verdict};
+use crate::limits::{Kind, Limits};
+use crate::net::egress::{Answer, EgressError};
+use crate::store;
+use crate::store::messages;
+use crate::store::messages::attachments;
+use crate::store::webhooks::attempts::Attempt as AttemptRow;
+use crate::store::webhooks::deliveries;
+use crate::store::webhooks::deliveries::{DeliveryRow, Progress};
+use crate::store::webhooks::{blocked_senders, routes};
+use crate::webhook::events::delivery_updated;
+use crate::webhook::events::delivery_updated::Standing;
+use crate::webhook::flow_of;
+
+/// The word of contract 6.1 for what was given up while its endpoint took nothing.
+const ENDPOINT_FAILING: &str = "endpoint_failing";
+
+/// What was sent, and when.
+pub(crate) struct Sent<'a> {
+    /// Number from 1.
+    pub(crate) attempt: u32,
+    pub(crate) by_hand: bool,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) at: Timestamp,
+    /// Until there was an answer, or none.
+    pub(crate) duration: Duration,
+}
+
+/// Header fields of an answer that are captured at most, and octets of their names and values.
+const FIELDS_MAX: usize = 64;
+const FIELD_OCTETS_MAX: usize = 8 * 1024;
+
+/// The fields of an answer that are kept: from the first on, as far as they fit.
+fn captured(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    let mut octets = 0_usize;
+    headers.iter().take(FIELDS_MAX).map(|(name, value)| (name.as_str(), value.as_str())).filter(
+        move |(name, value)| {
+            let with = octets.saturating_add(name.len() + value.len());
+            let fits = with <= FIELD_OCTETS_MAX;
+            octets = if fits { with } else { octets };
+            fits
+        },
+    )
+}
+
+/// An attempt that reached the network, and what came of it.
+pub(crate) struct Posted {
+    prepared: Prepared,
+    pub(crate) answer: Result<Answer, EgressError>,
+    outcome: Option<Outcome>,
+    /// As it is stored; made before, because the writer is everybody's.
+    row: AttemptRow,
+    finished: Timestamp,
+}
+
+impl Posted {
+    pub(crate) fn new(
+        prepared: Prepared,
+        sent: Sent<'_>,
+        answer: Result<Answer, EgressError>,
+        outcome: Option<Outcome>,
+    ) -> Self {
+        let answered = answer.as_ref().ok();
+        let error = error(&answer, outcome.as_ref());
+        let headers = sent.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default()));
+        let row = AttemptRow {
+            public_id: AttemptId::new(sent.at),
+            attempt: sent.attempt,
+            manual: sent.by_hand,
+            request_url: prepared.url.clone(),
+            request_headers: request::headers_json(headers),
+            status_code: answered.map(|answer| answer.status),
+            response_headers: answered.map(|answer| request::headers_json(captured(&answer.headers))),
+            response_body: answered.map(|answer| answer.body.clone()),
+            response_truncated: answered.is_some_and(|answer| answer.truncated),
+            error: error.map(str::to_owned),
+            duration_ms: u64::try_from(sent.duration.as_millis()).unwrap_or(u64::MAX),
+            created_at: sent.at,
+        };
+        Self { prepared, answer, outcome, row, finished: sent.at.plus(sent.duration) }
+    }
+
+    pub(crate) const fn is_delivered(&self) -> bool {
+        matches!(self.outcome, Some(Outcome::Delivered { .. }))
+    }
+
+    /// The delivery as it stood before the attempt.
+    pub(crate) const fn delivery(&self) -> &DeliveryRow {
+        &self.prepared.delivery
+    }
+
+    /// Where it was posted to.
+    pub(crate) fn url(&self) -> &str {
+        &self.prepared.url
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        let not_before = match self.verdict() {
+            Verdict::Deferred { not_before, .. } => not_before,
+            _ => None,
+        };
+        health(&self.answer, not_before)
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        match &self.outcome {
+            Some(Outcome::Delivered { .. }) => Verdict::Delivered,
+            Some(Outcome::Rejected { reason: Reason::Gone, .. }) => Verdict::Failed,
+            Some(Outcome::Rejected { retry_after, .. }) => {
+                Verdict::Deferred { not_before: retry_after.map(|wait| self.finished.plus(wait)), not_after: None }
+            }
+            None => Verdict::Deferred { not_before: None, not_after: None },
+        }
+    }
+}
+
+/// What an attempt says of its endpoint: a status that refuses this event alone says that it works.
+fn health(answer: &Result<Answer, EgressError>, not_before: Option<Timestamp>) -> Health {
+    match answer {
+        Err(_) => Health::Unreachable,
+        Ok(answer) if answer.status >= 500 || answer.status == 429 => Health::Failing { not_before },
+        Ok(_) => Health::Up,
+    }
+}
+
+/// Why an attempt failed (contract 6.1).
+fn error(answer: &Result<Answer, EgressError>, outcome: Option<&Outcome>) -> Option<&'static str> {
+    match (answer, outcome) {
+        (Err(error), _) => Some(error.as_str()),
+        (_, Some(Outcome::Rejected { reason, .. })) => Some(reason.as_str()),
+        _ => None,
+    }
+}
+
+impl Webhooks {
+    /// Writes down a posted attempt that leaves its delivery in `status`, and carries out what a control answer asks.
+    ///
+    /// Of a delivery that was removed, or parted from its message, meanwhile, nothing is written any more. One that was
+    /// ended meanwhile stays so, unless the attempt succeeded.
+    pub(crate) fn record(
+        self: Arc<Self>,
+        tx: &Connection,
+        posted: Posted,
+        status: &'static str,
+        next_attempt_at: Option<Timestamp>,
+    ) -> store::Result<Option<After>> {
+        let (delivery, row) = (&posted.prepared.delivery, &posted.row);
+        let present = deliveries::find_by_row(tx, delivery.id)?;
+        let same = |row: &DeliveryRow| row.public_id == delivery.public_id && row.message == delivery.message;
+        let Some(present) = present.filter(same) else { return Ok(None) };
+        let error = error(&posted.answer, posted.outcome.as_ref());
+        let mut progress =
+            Progress { status, url: &posted.prepared.url, status_code: row.status_code, error, next_attempt_at };
+        if present.status != delivery.status && !posted.is_delivered() {
+            progress.status = status_word(&present.status);
+            progress.error = present.last_error.as_deref();
+            progress.next_attempt_at = present.next_attempt_at;
+        }
+        let (status, next_attempt_at) = (progress.status, progress.next_attempt_at);
+        store::webhooks::attempts::insert(tx, delivery.id, row)?;
+        deliveries::note_attempt(tx, delivery.id, row.attempt, &progress, posted.finished)?;
+        let outcome_word = if posted.is_delivered() { "delivered" } else { "failed" };
+        if let Some(route) = &posted.prepared.route {
+            routes::note_outcome(tx, route, outcome_word, row.status_code)?;
+        }
+        let mut dropped_file = None;
+        let (mut blocked, mut dropped) = (false, false);
+        if let (Some(Outcome::Delivered { control }), Some(received)) = (&posted.outcome, &posted.prepared.received) {
+            dropped_file = apply_control(tx, &self.limits, received, delivery.account_id, *control, posted.finished)?;
+            (blocked, dropped) = (control.block_sender, control.drop);
+        }
+        let told = if status == "failed" && present.status == "pending" {
+            let url = posted.prepared.url.as_str();
+            self.tell_owner(tx, &present, url, error, row.status_code, row.created_at)?
+        } else {
+            None
+        };
+        let named = match (&posted.prepared.received, delivery.message) {
+            // The event is called as the message is.
+            (Some(received), _) => Some((delivery.event_id.clone(), received.domain)),
+            (None, Some(message)) => messages::find_name(tx, message)?,
+            (None, None) => None,
+        };
+        let last_status_code = row.status_code.or(present.last_status_code);
+        Ok(Some(Box::new(move || {
+            if let Some((message, domain)) = named {
+                let delivery = posted.delivery();
+                let paused_until = self.paused_until(posted.url(), delivery.account_id, posted.finished);
+                let standing = Standing { status, attempts: posted.row.attempt, last_status_code, paused_until };
+                let event: Event = delivery_updated::event(delivery, &message, domain, standing, posted.finished);
+                self.feed.realtime.tell(delivery.account_id, event);
+            }
+            if let Some(flow) = told {
+                self.jobs.wake(&flow, posted.row.created_at);
+            }
+            if blocked {
+                self.db.routes_changed(posted.delivery().account_id);
+            }
+            if dropped {
+                self.fresh.forget_all();
+            }
+            self.db.remove_later(&self.objects, dropped_file.into_iter().collect());
+            self.feed.tell(|| posted.activity(status, error, next_attempt_at));
+        })))
+    }
+}
+
+impl Webhooks {
+    /// Ends a delivery whose time is over while its endpoint took nothing (contract 9.5).
+    pub(crate) fn end_unattempted(
+        self: Arc<Self>,
+        tx: &Connection,
+        delivery: i64,
+        now: Timestamp,
+    ) -> store::Result<Option<After>> {
+        let row = deliveries::find_by_row(tx, delivery)?;
+        let Some(row) = row.filter(|row| row.status == "pending") else { return Ok(None) };
+        deliveries::end(tx, delivery, ENDPOINT_FAILING, now)?;
+        let told = self.tell_owner(tx, &row, &row.url, Some(ENDPOINT_FAILING), row.last_status_code, now)?;
+        let named = row.message.map(|message| messages::find_name(tx, message)).transpose()?.flatten();
+        Ok(Some(Box::new(move || {
+            if let Some((message, domain)) = named {
+                let (attempts, last_status_code) = (row.attempts, row.last_status_code);
+                let paused_until = self.paused_until(&row.url, row.account_id, now);
+                let standing = Standing { status: "failed", attempts, last_status_code, paused_until };
+                self.feed
+                    .realtime
+                    .tell(row.account_id, delivery_updated::event(&row, &message, domain, standing, now));
+            }
+            told.iter().for_each(|flow| self.jobs.wake(flow, now));
+        })))
+    }
+
+    /// Until when nothing is posted to an endpoint because it fails; none if it does not pause.
+    pub(crate) fn paused_until(&self, url: &str, account: i64, now: Timestamp) -> Option<Timestamp> {
+        self.jobs.paused_until(&flow_of(url, account), now)
+    }
+}
+
+impl Posted {
+    fn activity(
+        self,
+        status: &'static str,
+        error: Option<&'static str>,
+        next_attempt_at: Option<Timestamp>,
+    ) -> Activity {
+        Activity::Attempted {
+            delivery_id: self.prepared.delivery.public_id.to_string(),
+            message_id: self.prepared.delivery.event_id,
+            url: self.prepared.url,
+            attempt: self.row.attempt,
+            status_code: self.row.status_code,
+            error,
+            status,
+            duration_ms: self.row.duration_ms,
+            next_attempt_at: next_attempt_at.map(Timestamp::as_millis),
+        }
+    }
+}
+
+/// The status of a stored row as a word that lives for ever.
+pub(crate) fn status_word(status: &str) -> &'static str {
+    match status {
+        "pending" => "pending",
+        "delivered" => "delivered",
+        _ => "failed",
+    }
+}
+
+/// Effects of a control answer on the stored message (contract 9.4); returns a file to remove after the commit.
+fn apply_control(
+    tx: &Connection,
+    limits: &Limits,
+    received: &Received,
+    account: i64,
+    control: Control,
+    now: Timestamp,
+) -> store::Result<Option<String>> {
+    if control.spam {
+        messages::mark_spam(tx, received.row)?;
+    }
+    if control.block_sender {
+        block_sender(tx, limits, account, &received.from_addr, now)?;
+    }
+    if !control.drop {
+        return Ok(None);
+    }
+    let raw = messages::mark_dropped(tx, received.row)?;
+    attachments::delete_all(tx, received.row)?;
+    deliveries::end_by_message(tx, received.row, "message_gone", now)?;
+    // What a route forwards of it is not stored either, once it is dropped.
+    store::sending::dispatches::delete_by_message(tx, received.row)?;
+    raw.map_or(Ok(None), |raw| store::messages::mail_data::release(tx, raw))
+}
+
+/// Blocks a sender for an account, unless it blocks as many as it may.
+pub(crate) fn block_sender(
+    tx: &Connection,
+    limits: &Limits,
+    account: i64,
+    email: &str,
+    now: Timestamp,
+) -> store::Result<()> {
+    if blocked_senders::is_blocked(tx, account, email)? {
+        return Ok(());
+    }
+    match limits.admit(tx, account, Kind::BlockedSenders) {
+        Ok(()) => blocked_senders::insert(tx, account, email, now),
+        Err(store::Error::Limit { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,340 @@
+//! The one attempt of a mail that nothing is stored of (contract 3.8): prepare, post, forget.
+//!
+//! The job engine calls [`Passing::attempt`]. Whatever the answer, the row goes in the transaction that settles the job,
+//! and the raw copy with the last row that names it; a crash before that repeats the attempt. Nothing else is written
+//! down but how the route fared.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::body::Bytes;
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+
+use super::budget;
+use super::deliver::{ATTEMPT_TIME, Webhooks, ack_mode, judge, put_off};
+use super::outcome::Outcome;
+use super::payload::{self, Payload, Segment};
+use super::record::block_sender;
+use super::request::{self, Letterhead, SMALL};
+use super::signature::SigningSecrets;
+use crate::clock::Timestamp;
+use crate::content::{Readable, Texts};
+use crate::event_bus::Activity;
+use crate::id::{DeliveryId, MessageId};
+use crate::jobs::{After, Attempt, Attempted, Claimed, Flow, Handler, Health, Verdict};
+use crate::mail::mime::{self, Encoding};
+use crate::memory_budget::Reservation;
+use crate::metrics::Counter;
+use crate::net::egress::{Answer, EgressError};
+use crate::store;
+use crate::store::messages::mail_data;
+use crate::store::messages::mail_data::RawRow;
+use crate::store::messages::removals;
+use crate::store::messages::removals::Reason;
+use crate::store::webhooks::routes;
+use crate::store::webhooks::routes::RouteRow;
+use crate::store::webhooks::zero_retention;
+use crate::store::webhooks::zero_retention::PassingRow;
+use crate::webhook::events::email_received::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
+
+/// What the payload says beside the mail's own content: fixed when the mail is accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Told {
+    /// The event's id.
+    pub(crate) id: MessageId,
+    /// `from_addr` of contract 5.2.
+    pub(crate) from_addr: String,
+    /// The display name of it.
+    pub(crate) from_name: Option<String>,
+    /// The envelope recipient.
+    pub(crate) to_addr: String,
+    /// The display name of it.
+    pub(crate) to_name: Option<String>,
+    /// SPF verdict (RFC 7208).
+    pub(crate) spf: Option<String>,
+    /// DKIM verdict (RFC 6376).
+    pub(crate) dkim: Option<String>,
+    /// DMARC verdict (RFC 7489).
+    pub(crate) dmarc: Option<String>,
+    /// `ham` or `spam`.
+    pub(crate) spam: Option<String>,
+    /// When it was accepted.
+    pub(crate) received_at: Timestamp,
+}
+
+/// Posts mail that nothing is stored of; the handler of its kind of job.
+pub(crate) struct Passing {
+    /// How webhooks are posted.
+    pub(crate) webhooks: Arc<Webhooks>,
+}
+
+/// A mail that can be posted, and with what.
+struct Prepared {
+    row: PassingRow,
+    told: Told,
+    route: RouteRow,
+    url: String,
+    secret: String,
+    previous_secret: Option<String>,
+    payload: Payload,
+}
+
+/// What the database says of a claimed job.
+enum Found {
+    /// It can be posted.
+    Ready(Box<Prepared>),
+    /// It is large; take part in the budget and look again.
+    Large { account: i64, size: u64 },
+    /// Its route or its content is gone, or the row itself.
+    Gone(Option<PassingRow>),
+}
+
+impl Handler for Passing {
+    fn attempt(self: Arc<Self>, _: Flow, job: Claimed, now: Timestamp) -> Attempt {
+        Box::pin(async move {
+            let waiting = Instant::now();
+            match self.prepare(job.subject_id, now).await {
+                Ok((Found::Ready(prepared), _permit)) => {
+                    let begins = now.plus(waiting.elapsed());
+                    if begins.plus(ATTEMPT_TIME) > job.lease_until {
+                        return put_off(begins);
+                    }
+                    self.post(*prepared, begins).await
+                }
+                Ok((Found::Gone(row), _)) => self.forget(row, now),
+                Ok((Found::Large { .. }, _)) => put_off(now),
+                Err(error) => {
+                    tracing::warn!(job = job.id, %error, "a mail that is not stored could not be prepared");
+                    put_off(now)
+                }
+            }
+        })
+    }
+}
+
+impl Passing {
+    async fn prepare(self: &Arc<Self>, id: i64, now: Timestamp) -> store::Result<(Found, Option<Reservation>)> {
+        let db = &self.webhooks.db;
+        let this = Arc::clone(self);
+        let found = db.read(move |connection| this.look_up(connection, id, now, SMALL as u64)).await?;
+        let Found::Large { account, size } = found else { return Ok((found, None)) };
+        let share = self.webhooks.share(account, size).await;
+        let this = Arc::clone(self);
+        let found = db.read(move |connection| this.look_up(connection, id, now, u64::MAX)).await?;
+        let share = match &found {
+            Found::Ready(prepared) => budget::lower(share, &prepared.payload),
+            Found::Large { .. } | Found::Gone(_) => None,
+        };
+        Ok((found, share))
+    }
+
+    fn look_up(&self, connection: &Connection, id: i64, now: Timestamp, largest: u64) -> store::Result<Found> {
+        let Some(row) = zero_retention::find(connection, id)? else { return Ok(Found::Gone(None)) };
+        let route = routes::find(connection, &row.route_id)?.filter(|route| route.active);
+        let Some(route) = route else { return Ok(Found::Gone(Some(row))) };
+        let (Some(url), Some(sealed)) = (route.destination.clone(), route.secret_sealed.as_deref()) else {
+            return Ok(Found::Gone(Some(row)));
+        };
+        let size = mail_data::size(connection, row.raw_id)?.unwrap_or(0);
+        if size > largest {
+            return Ok(Found::Large { account: row.account_id, size });
+        }
+        let Some(raw) = self.content(connection, &row)? else { return Ok(Found::Gone(Some(row))) };
+        let told: Told = serde_json::from_str(&row.event).map_err(|_| store::Error::Corrupt("event"))?;
+        let both_sign = route.previous_valid_until.is_some_and(|until| now < until);
+        let previous = route.previous_secret_sealed.as_deref().filter(|_| both_sign);
+        Ok(Found::Ready(Box::new(Prepared {
+            secret: self.webhooks.unseal(routes::SECRET_PURPOSE, sealed)?,
+            previous_secret: previous
+                .map(|sealed| self.webhooks.unseal(routes::SECRET_PURPOSE, sealed))
+                .transpose()?,
+            payload: payload_of(&told, raw, SMALL),
+            row,
+            told,
+            route,
+            url,
+        })))
+    }
+
+    /// `None` when a power cut brought the row back after its file was removed: it had its attempt. `None` too when it is
+    /// damaged: what is on disk would be wrong each time.
+    fn content(&self, connection: &Connection, row: &PassingRow) -> store::Result<Option<Vec<u8>>> {
+        match mail_data::find(connection, row.raw_id)? {
+            Some(RawRow::Inline(bytes)) => Ok(Some(bytes)),
+            Some(RawRow::File(object)) if !self.webhooks.objects.exists(&object.name) => Ok(None),
+            Some(RawRow::File(object)) => match self.webhooks.objects.read_all(&object) {
+                Err(store::Error::Damaged { .. }) => Ok(None),
+                read => read.map(Some),
+            },
+            None => Ok(None),
+        }
+    }
+
+    async fn post(self: Arc<Self>, mut prepared: Prepared, now: Timestamp) -> Attempted {
+        let payload = std::mem::take(&mut prepared.payload);
+        let secrets = SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
+        let delivery = DeliveryId::new(now);
+        let event_id = prepared.told.id.as_str();
+        let head = Letterhead { delivery: &delivery, event_id, attempt: 1, secrets };
+        let (headers, body) = request::signed(head, payload, now);
+        let clock = Instant::now();
+        let mode = ack_mode(&prepared.route);
+        let answer = self.webhooks.post(&prepared.url, mode, headers, body).await;
+        let duration = clock.elapsed();
+        let outcome = answer.as_ref().ok().map(|answer| judge(mode, answer, now.plus(duration)));
+        let delivered = matches!(outcome, Some(Outcome::Delivered { .. }));
+        let metrics = &self.webhooks.metrics;
+        metrics.add(if delivered { Counter::WebhooksDelivered } else { Counter::WebhooksRejected });
+        // Each mail has one attempt, and is not kept: it does not wait for a better time.
+        let health = if answer.is_ok() { Health::Up } else { Health::Reluctant };
+        let verdict = if delivered { Verdict::Delivered } else { Verdict::Failed };
+        let record = move |tx: &Connection, _| self.record(tx, &prepared, &answer, outcome.as_ref(), now, duration);
+        Attempted { verdict, health, record: Box::new(record) }
+    }
+
+    /// Forgets the mail; of a control answer (contract 9.4) only what it asks for the sender has something to act on.
+    fn record(
+        self: Arc<Self>,
+        tx: &Connection,
+        prepared: &Prepared,
+        answer: &Result<Answer, EgressError>,
+        outcome: Option<&Outcome>,
+        started: Timestamp,
+        duration: Duration,
+    ) -> store::Result<Option<After>> {
+        let status_code = answer.as_ref().ok().map(|answer| answer.status);
+        let (status, error, blocked) = match (answer, outcome) {
+            (Err(error), _) => ("failed", Some(error.as_str()), false),
+            (_, Some(Outcome::Rejected { reason, .. })) => ("failed", Some(reason.as_str()), false),
+            (_, Some(Outcome::Delivered { control })) => ("delivered", None, control.block_sender),
+            (_, None) => ("failed", None, false),
+        };
+        routes::note_outcome(tx, &prepared.route.public_id, status, status_code)?;
+        if blocked {
+            let now = started.plus(duration);
+            block_sender(tx, &self.webhooks.limits, prepared.row.account_id, &prepared.told.from_addr, now)?;
+        }
+        let reason = if error.is_none() && status == "delivered" { Reason::Delivered } else { Reason::Undelivered };
+        removals::note_passing(tx, prepared.row.id, reason, started.plus(duration))?;
+        let file = zero_retention::finish(tx, &prepared.row)?;
+        let activity = Activity::Passed {
+            message_id: prepared.told.id.to_string(),
+            url: prepared.url.clone(),
+            status_code,
+            error,
+            status,
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+        };
+        let account = prepared.row.account_id;
+        Ok(Some(Box::new(move || {
+            if blocked {
+                self.webhooks.db.routes_changed(account);
+            }
+            self.remove(file);
+            self.webhooks.feed.tell(|| activity);
+        })))
+    }
+
+    /// The job of a mail that cannot be posted any more.
+    fn forget(self: Arc<Self>, row: Option<PassingRow>, now: Timestamp) -> Attempted {
+        let record = move |tx: &Connection, _| {
+            let finish = |row: PassingRow| {
+                removals::note_passing(tx, row.id, Reason::Undelivered, now)?;
+                zero_retention::finish(tx, &row)
+            };
+            let file = row.map_or(Ok(None), finish)?;
+            let after: After = Box::new(move || self.remove(file));
+            Ok(Some(after))
+        };
+        Attempted { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) }
+    }
+
+    fn remove(&self, file: Option<String>) {
+        if let Some(name) = file
+            && let Err(error) = self.webhooks.objects.remove(&name)
+        {
+            tracing::warn!(%error, "the object of a mail that is not stored was not removed; the sweep will");
+        }
+    }
+}
+
+/// The event of contract 9.6, its attachments inside; written from the mail data if that is larger than `small`.
+pub(crate) fn payload_of(told: &Told, raw: Vec<u8>, small: usize) -> Payload {
+    let raw = Bytes::from(raw);
+    let small = raw.len() <= small;
+    let (mail, texts) = if small {
+        let mut mail = mime::parse(&raw);
+        let readable = Readable { text: mail.text.take(), html: mail.html.take() };
+        (mail, Texts::Decoded(readable))
+    } else {
+        let outline = mime::outline(&raw);
+        (outline.mail, Texts::Placed(outline.text, outline.html))
+    };
+    let mut apart = payload::texts_apart(&texts);
+    let carriers = carriers(&raw, &mail.attachments);
+    let mut bytes = |part: &mime::Part| {
+        let (encoding, whole, body) = match carriers.get(&part.offset).filter(|_| part.inner_offset.is_some()) {
+            Some(carrier) => (Encoding::Identity, carrier, inside(carrier, part)),
+            None => (part.encoding, &raw, body(&raw, part)),
+        };
+        if small {
+            return AttachmentBytes::Content(encoding, body);
+        }
+        apart.push(Segment::File(encoding, whole.slice_ref(body)));
+        AttachmentBytes::Apart
+    };
+    let attachments: Vec<Attachment<'_>> = (0_u32..)
+        .zip(&mail.attachments)
+        .map(|(index, part)| Attachment {
+            index,
+            filename: part.filename.as_deref(),
+            content_type: part.content_type.as_deref(),
+            size: part.size,
+            bytes: bytes(part),
+        })
+        .collect();
+    let (text, html) = payload::bodies(&texts);
+    let event = EmailReceived {
+        id: &told.id,
+        from: Party { address: &told.from_addr, name: told.from_name.as_deref() },
+        to: Party { address: &told.to_addr, name: told.to_name.as_deref() },
+        subject: mail.subject.as_deref(),
+        text,
+        html,
+        thread_id: mail.thread_id(),
+        received_at: told.received_at,
+        auth: Auth {
+            spf: told.spf.as_deref(),
+            dkim: told.dkim.as_deref(),
+            dmarc: told.dmarc.as_deref(),
+            spam: told.spam.as_deref(),
+        },
+        attachments: &attachments,
+    };
+    Payload::of(&event, apart)
+}
+
+/// The decoded parts that files stand in, by their places in the mail data.
+fn carriers(raw: &[u8], parts: &[mime::Part]) -> HashMap<u64, Bytes> {
+    let mut carriers = HashMap::new();
+    for part in parts.iter().filter(|part| part.inner_offset.is_some()) {
+        carriers.entry(part.offset).or_insert_with(|| mime::decode_part(part.encoding, body(raw, part)).into());
+    }
+    carriers
+}
+
+/// A file in a decoded part.
+fn inside<'c>(carrier: &'c [u8], part: &mime::Part) -> &'c [u8] {
+    let from = usize::try_from(part.inner_offset.unwrap_or(0)).unwrap_or(usize::MAX);
+    let size = usize::try_from(part.size).unwrap_or(usize::MAX);
+    carrier.get(from..from.saturating_add(size)).unwrap_or_default()
+}
+
+/// The encoded body of a part.
+fn body<'r>(raw: &'r [u8], part: &mime::Part) -> &'r [u8] {
+    let from = usize::try_from(part.offset).unwrap_or(usize::MAX);
+    let length = usize::try_from(part.length).unwrap_or(usize::MAX);
+    raw.get(from..from.saturating_add(length)).unwrap_or_default()
+}

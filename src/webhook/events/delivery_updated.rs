@@ -1,0 +1,74 @@
+//! `delivery.updated`, which streams are told after each attempt, and when a delivery ends without one (contract 10).
+//!
+//! What waits while its endpoint pauses is not told one by one: the event of the attempt that begins or lengthens the
+//! pause says until when it lasts, however many wait.
+
+use serde::Serialize;
+
+use crate::clock::Timestamp;
+use crate::event_bus::realtime::{Body, Event};
+use crate::id::EventId;
+use crate::store::webhooks::deliveries::DeliveryRow;
+
+const TYPE: &str = "delivery.updated";
+
+/// How a delivery stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing<'a> {
+    pub(crate) status: &'a str,
+    pub(crate) attempts: u32,
+    pub(crate) last_status_code: Option<u16>,
+    /// Until when its endpoint pauses; none: it does not.
+    pub(crate) paused_until: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Payload<'a> {
+    id: &'a str,
+    r#type: &'static str,
+    created_at: Timestamp,
+    created_at_iso: String,
+    data: Data<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Data<'a> {
+    delivery_id: &'a str,
+    message_id: &'a str,
+    route_id: Option<&'a str>,
+    status: &'a str,
+    attempts: u32,
+    last_status_code: Option<u16>,
+    paused_until: Option<Timestamp>,
+}
+
+/// The event of a delivery whose message is called `message` and belongs to `domain`.
+pub(crate) fn event(
+    delivery: &DeliveryRow,
+    message: &str,
+    domain: Option<i64>,
+    standing: Standing<'_>,
+    now: Timestamp,
+) -> Event {
+    let id = EventId::new(now);
+    let payload = Payload {
+        id: id.as_str(),
+        r#type: TYPE,
+        created_at: now,
+        created_at_iso: now.iso(),
+        data: Data {
+            delivery_id: delivery.public_id.as_str(),
+            message_id: message,
+            route_id: delivery.route_id.as_ref().map(|route| route.as_str()),
+            status: standing.status,
+            attempts: standing.attempts,
+            last_status_code: standing.last_status_code,
+            paused_until: standing.paused_until,
+        },
+    };
+    // Strings and numbers always serialize.
+    let json = serde_json::to_string(&payload).unwrap_or_default();
+    Event { id: id.to_string(), domain, body: Body::Told { event_type: TYPE, json } }
+}

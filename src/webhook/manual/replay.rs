@@ -1,0 +1,291 @@
+//! Many attempts at once that a person asks for: bulk retry (contract 6.3), replay to a route (6.4); and the end of
+//! what a removed route still owes (4.4).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use rusqlite::Connection;
+
+use super::retry_now::{Manual, Refused};
+use crate::clock::Timestamp;
+use crate::id::{DeliveryId, MessageId, RouteId};
+use crate::jobs::Kind;
+use crate::store::webhooks::deliveries;
+use crate::store::webhooks::deliveries::{DeliveryRow, NewDelivery};
+use crate::store::webhooks::routes;
+use crate::store::webhooks::routes::RouteRow;
+use crate::store::{self, jobs, messages, search};
+use crate::webhook::attempt::deliver::Webhooks;
+
+/// Ids in one call, and attempts that come of them (contract 1.9).
+pub(crate) const BULK_MAX: usize = 50;
+/// Deliveries ended in one transaction.
+const END_STEP: u32 = 500;
+
+/// Whose deliveries and messages an id may name; others are not found.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope {
+    /// The account.
+    pub account: i64,
+    /// The one domain of a scoped key, which messages belong to and deliveries follow.
+    pub domain: Option<i64>,
+}
+
+/// What is to be retried, by an id as the client wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// One delivery.
+    Delivery(String),
+    /// The latest delivery of a message to each route.
+    Message(String),
+    /// All messages of a thread.
+    Thread(String),
+}
+
+/// What came of one attempt, or of an id that leads to none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BulkResult {
+    /// The id that was asked for.
+    pub id: String,
+    /// The delivery that was meant, if there is one.
+    pub delivery: Option<DeliveryId>,
+    /// The answer, or the word of contract 6.3 for why there is none.
+    pub outcome: Result<Manual, &'static str>,
+}
+
+/// Why a bulk call did nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum BulkError {
+    /// There have to be 1 to 50 ids, and at most 50 attempts of them.
+    #[error("expected 1 to {BULK_MAX} ids that stand for at most {BULK_MAX} attempts")]
+    Count,
+    /// Storage trouble; some attempts may have been made.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// An id of the request, and one delivery that it stands for or why there is none.
+struct Planned {
+    id: String,
+    target: Result<DeliveryRow, &'static str>,
+}
+
+type Plan = Result<Vec<Planned>, BulkError>;
+
+impl Webhooks {
+    /// Retries what the ids stand for, all in parallel; the results are in the order of `items`, and an id with several
+    /// deliveries has one for each. A delivery that several ids stand for is attempted once.
+    ///
+    /// # Errors
+    /// Too many or no ids or attempts, or storage trouble.
+    pub async fn retry_many(
+        self: &Arc<Self>,
+        scope: Scope,
+        items: Vec<Item>,
+        now: Timestamp,
+    ) -> Result<Vec<BulkResult>, BulkError> {
+        if items.is_empty() || items.len() > BULK_MAX {
+            return Err(BulkError::Count);
+        }
+        let plan = self.db.read(move |connection| resolve_all(connection, scope, items)).await??;
+        self.attempt_all(plan, now).await
+    }
+
+    /// Posts stored inbound messages to a webhook route; a message without a delivery to it gets one. The results are in
+    /// the order of `message_ids`.
+    ///
+    /// # Errors
+    /// Too many or no ids, or storage trouble.
+    pub async fn deliver_route(
+        self: &Arc<Self>,
+        scope: Scope,
+        route: RouteId,
+        message_ids: Vec<String>,
+        now: Timestamp,
+    ) -> Result<Vec<BulkResult>, BulkError> {
+        if message_ids.is_empty() || message_ids.len() > BULK_MAX {
+            return Err(BulkError::Count);
+        }
+        let plan = self.db.write(move |tx| {
+            let route = routes::find(tx, &route)?.filter(|route| route.active);
+            let planned = |id: String| -> store::Result<Planned> {
+                let target = aim(tx, scope, route.as_ref(), &id, now)?;
+                Ok(Planned { id, target })
+            };
+            message_ids.into_iter().map(planned).collect::<store::Result<Vec<_>>>()
+        });
+        self.attempt_all(plan.await?, now).await
+    }
+
+    /// Ends the pending deliveries of routes that were removed or stopped (`route_gone`), in steps; returns how many.
+    ///
+    /// Call it after the commit that did so. What a crash leaves out the job engine ends when it is due. An attempt that
+    /// runs is let be: only its success counts.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub async fn end_routes(self: &Arc<Self>, routes: Vec<RouteId>, now: Timestamp) -> store::Result<usize> {
+        let this = Arc::clone(self);
+        let ending = tokio::spawn(async move {
+            let routes: Arc<[RouteId]> = routes.into();
+            let (mut after, mut ended) = (0, 0);
+            loop {
+                let asked = Arc::clone(&routes);
+                let step =
+                    this.db.read(move |c| deliveries::list_pending_of_routes(c, &asked, after, END_STEP)).await?;
+                let Some((last, _)) = step.last().copied() else { return Ok(ended) };
+                after = last;
+                ended += step.len();
+                let asked = Arc::clone(&routes);
+                this.db.write_behind(move |tx| end_step(tx, &asked, &step, now)).await?;
+            }
+        });
+        ending.await.unwrap_or(Err(store::Error::Stopped))
+    }
+
+    async fn attempt_all(self: &Arc<Self>, plan: Vec<Planned>, now: Timestamp) -> Result<Vec<BulkResult>, BulkError> {
+        let rows = plan.iter().filter_map(|planned| planned.target.as_ref().ok());
+        let pending: Vec<i64> = rows.clone().filter(|row| row.status == "pending").map(|row| row.id).collect();
+        let mut waiting: HashMap<i64, Vec<i64>> = rows.map(|row| (row.id, Vec::new())).collect();
+        for (delivery, job) in
+            self.db.read(move |connection| jobs::find_by_subjects(connection, Kind::Webhook, &pending)).await?
+        {
+            waiting.entry(delivery).or_default().push(job);
+        }
+        let attempts = waiting.into_iter().map(|(delivery, jobs)| async move {
+            let outcome = match self.attempt_now(delivery, jobs, now).await {
+                Ok(answered) => Ok(answered),
+                Err(refused) => Err(reason(refused)?),
+            };
+            Ok((delivery, outcome))
+        });
+        let outcomes = join_all(attempts).await.into_iter().collect::<store::Result<HashMap<_, _>>>()?;
+        let result = |Planned { id, target }| match target {
+            Ok(row) => {
+                let outcome = outcomes.get(&row.id).copied().unwrap_or(Err("not_found"));
+                BulkResult { id, delivery: Some(row.public_id), outcome }
+            }
+            Err(word) => BulkResult { id, delivery: None, outcome: Err(word) },
+        };
+        Ok(plan.into_iter().map(result).collect())
+    }
+}
+
+/// The word of contract 6.3; storage trouble is none.
+fn reason(refused: Refused) -> store::Result<&'static str> {
+    match refused {
+        Refused::MessageExpired => Ok("message_expired"),
+        Refused::MessageDamaged => Ok("content_damaged"),
+        Refused::RouteGone => Ok("route_gone"),
+        Refused::AttemptInProgress => Ok("attempt_in_progress"),
+        Refused::DeliveryFailed(_) => Ok("delivery_failed"),
+        Refused::Store(error) => Err(error),
+    }
+}
+
+fn resolve_all(connection: &Connection, scope: Scope, items: Vec<Item>) -> store::Result<Plan> {
+    let mut plan: Vec<Planned> = Vec::new();
+    for item in items {
+        let (id, targets) = match item {
+            Item::Delivery(id) => {
+                let found = match DeliveryId::parse(&id) {
+                    Some(id) => deliveries::find_in_scope(connection, &id, scope.account, scope.domain)?,
+                    None => None,
+                };
+                (id, found.map(|row| vec![row]).ok_or("not_found"))
+            }
+            Item::Message(id) => {
+                let message = find_message(connection, scope, &id)?;
+                let targets = message.map(|message| latest(connection, &[message])).transpose()?;
+                (id, targets.unwrap_or(Err("not_found")))
+            }
+            Item::Thread(id) => {
+                let thread = search::list_thread(connection, scope.account, &id, scope.domain)?;
+                let targets = if thread.is_empty() { Err("not_found") } else { latest(connection, &thread)? };
+                (id, targets)
+            }
+        };
+        match targets {
+            Ok(rows) => plan.extend(rows.into_iter().map(|row| Planned { id: id.clone(), target: Ok(row) })),
+            Err(word) => plan.push(Planned { id, target: Err(word) }),
+        }
+        if attempts(&plan) > BULK_MAX {
+            return Ok(Err(BulkError::Count));
+        }
+    }
+    Ok(Ok(plan))
+}
+
+/// How many attempts a plan comes to: one for each delivery.
+fn attempts(plan: &[Planned]) -> usize {
+    let mut rows: Vec<i64> =
+        plan.iter().filter_map(|planned| planned.target.as_ref().ok()).map(|row| row.id).collect();
+    rows.sort_unstable();
+    rows.dedup();
+    rows.len()
+}
+
+/// The latest delivery per route of each message; stops soon after there are too many.
+fn latest(connection: &Connection, messages: &[i64]) -> store::Result<Result<Vec<DeliveryRow>, &'static str>> {
+    let mut rows = Vec::new();
+    for message in messages {
+        rows.extend(deliveries::list_latest(connection, *message)?);
+        if rows.len() > BULK_MAX {
+            break;
+        }
+    }
+    Ok(if rows.is_empty() { Err("no_delivery") } else { Ok(rows) })
+}
+
+fn find_message(connection: &Connection, scope: Scope, id: &str) -> store::Result<Option<i64>> {
+    let Some(id) = MessageId::parse(id) else { return Ok(None) };
+    messages::find_in_scope(connection, &id, scope.account, scope.domain)
+}
+
+/// The delivery of a message to `route`, made if it is missing; or why it cannot be.
+fn aim(
+    tx: &Connection,
+    scope: Scope,
+    route: Option<&RouteRow>,
+    id: &str,
+    now: Timestamp,
+) -> store::Result<Result<DeliveryRow, &'static str>> {
+    let Some(id) = MessageId::parse(id) else { return Ok(Err("not_found")) };
+    let Some(message) = messages::find_in_scope(tx, &id, scope.account, scope.domain)? else {
+        return Ok(Err("not_found"));
+    };
+    match messages::replayable(tx, message)? {
+        None => return Ok(Err("not_found")),
+        Some(false) => return Ok(Err("message_expired")),
+        Some(true) => {}
+    }
+    let Some((route, url)) = route.and_then(|route| Some((route, route.destination.as_deref()?))) else {
+        return Ok(Err("route_gone"));
+    };
+    if let Some(row) = deliveries::find_received(tx, message, &route.public_id)? {
+        return Ok(Ok(row));
+    }
+    let new = NewDelivery { account_id: scope.account, message, message_id: &id, route_id: &route.public_id, url };
+    let made = deliveries::insert_replayed(tx, &new, now)?;
+    Ok(deliveries::find_by_row(tx, made)?.ok_or("not_found"))
+}
+
+/// Ends those of `step`, pairs of job and delivery, that still are what they were; a claimed job finds its delivery ended.
+fn end_step(tx: &Connection, ids: &[RouteId], step: &[(i64, i64)], now: Timestamp) -> store::Result<()> {
+    // A domain's webhook may have come back meanwhile, a stopped route may run again.
+    let mut gone = Vec::with_capacity(ids.len());
+    for route in ids {
+        if routes::find(tx, route)?.is_none_or(|row| !row.active) {
+            gone.push(route);
+        }
+    }
+    for (job, delivery) in step {
+        let row = deliveries::find_by_row(tx, *delivery)?;
+        if row.and_then(|row| row.route_id).is_some_and(|route| gone.contains(&&route)) {
+            deliveries::end(tx, *delivery, "route_gone", now)?;
+            jobs::delete_waiting(tx, *job, Kind::Webhook, *delivery)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! One attempt that a person asks for (contract 6.2): at once, whatever the lane's backlog.
+//!
+//! It is the engine's attempt without the engine: prepared, posted and recorded by the same code. Success takes the
+//! waiting job away; failure leaves it as it was.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::clock::Timestamp;
+use crate::jobs::Kind;
+use crate::net::egress::EgressError;
+use crate::store;
+use crate::store::jobs;
+use crate::store::webhooks::deliveries;
+use crate::webhook::attempt::deliver::{Asked, Found, Webhooks, begins};
+use crate::webhook::attempt::record::status_word;
+use crate::webhook::flow_of;
+
+/// What an endpoint answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manual {
+    /// Success by the route's ack mode.
+    pub ok: bool,
+    /// The HTTP status.
+    pub status: u16,
+}
+
+/// Why there is no answer to an attempt that a person asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The message was removed or dropped.
+    #[error("the message is not stored any more")]
+    MessageExpired,
+    /// The message's object is missing or damaged.
+    #[error("the stored message is missing or damaged")]
+    MessageDamaged,
+    /// The route was removed or is inactive.
+    #[error("the route was removed or is inactive")]
+    RouteGone,
+    /// An attempt of this delivery runs at this moment.
+    #[error("an attempt of this delivery is in progress")]
+    AttemptInProgress,
+    /// It was tried, and no HTTP answer came.
+    #[error("no HTTP answer: {0}")]
+    DeliveryFailed(EgressError),
+    /// Storage trouble; the attempt may have been made and not recorded.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+impl Webhooks {
+    /// Attempts a delivery now, in whatever state it is: rebuilt, signed anew, with its route's current URL and secrets.
+    ///
+    /// Success makes it `delivered` and ends its automatic retries; failure changes neither its state nor its place on
+    /// the ladder. The attempt counts. It is made and recorded even if the caller stops waiting.
+    ///
+    /// # Errors
+    /// Nothing was attempted, for one because the account is full, or nothing answered; see [`Refused`].
+    pub async fn retry(self: &Arc<Self>, delivery: i64, now: Timestamp) -> Result<Manual, Refused> {
+        let jobs = self.db.read(move |connection| {
+            let row = deliveries::find_by_row(connection, delivery)?;
+            let pending: Vec<i64> = row.filter(|row| row.status == "pending").map(|row| row.id).into_iter().collect();
+            jobs::find_by_subjects(connection, Kind::Webhook, &pending)
+        });
+        let jobs = jobs.await?.into_iter().map(|(_, job)| job).collect();
+        self.attempt_now(delivery, jobs, now).await
+    }
+
+    /// As [`Webhooks::retry`], with the delivery's `jobs` known.
+    pub(crate) async fn attempt_now(
+        self: &Arc<Self>,
+        delivery: i64,
+        jobs: Vec<i64>,
+        now: Timestamp,
+    ) -> Result<Manual, Refused> {
+        // A task of its own: a client that hangs up must not leave an attempt unrecorded.
+        let attempt = tokio::spawn(Arc::clone(self).attempt_by_hand(delivery, jobs, now));
+        attempt.await.unwrap_or(Err(Refused::Store(store::Error::Stopped)))
+    }
+
+    async fn attempt_by_hand(
+        self: Arc<Self>,
+        delivery: i64,
+        jobs: Vec<i64>,
+        now: Timestamp,
+    ) -> Result<Manual, Refused> {
+        // Held until the attempt is recorded.
+        let Some(guard) = self.in_flight.enter(delivery) else { return Err(Refused::AttemptInProgress) };
+        self.fresh.forget_all();
+        let waiting = Instant::now();
+        let (found, _permit) = self.prepare(delivery, Asked::ByHand, now).await?;
+        let prepared = match found {
+            Found::Ready(prepared) => prepared,
+            Found::Ended(Some((_, "route_gone"))) => return Err(Refused::RouteGone),
+            Found::Ended(_) => return Err(Refused::MessageExpired),
+            Found::Damaged(_) => return Err(Refused::MessageDamaged),
+            Found::Large { .. } => return Err(Refused::Store(store::Error::Busy)),
+        };
+        // What it captures has to be stored; automatic attempts are as few as the schedule has.
+        let (limits, account) = (Arc::clone(&self.limits), prepared.delivery.account_id);
+        self.db.read(move |connection| limits.admit_mail(connection, account)).await?;
+        let posted = self.exchange(*prepared, Asked::ByHand, begins(now, waiting)).await;
+        let delivered = posted.is_delivered();
+        let answered = posted.answer.as_ref().map(|answer| Manual { ok: delivered, status: answer.status });
+        let answered = answered.map_err(|error| Refused::DeliveryFailed(*error));
+        let this = Arc::clone(&self);
+        let flow = flow_of(posted.url(), posted.delivery().account_id);
+        let recorded = self.db.write(move |tx| {
+            let before = posted.delivery();
+            let (status, next_attempt_at) =
+                if delivered { ("delivered", None) } else { (status_word(&before.status), before.next_attempt_at) };
+            if delivered {
+                jobs.iter().try_for_each(|job| jobs::delete_of(tx, *job, Kind::Webhook, delivery))?;
+            }
+            this.record(tx, posted, status, next_attempt_at)
+        });
+        let after = recorded.await?;
+        drop(guard);
+        if delivered {
+            // What waits for the endpoint need not do so any longer.
+            self.jobs.probe(&flow, now);
+        }
+        after.into_iter().for_each(|act| act());
+        answered
+    }
+}
