@@ -119,7 +119,44 @@ export default function Chart({ data }) {
   }, [data]);
 
   const bucket = at === null ? null : data.buckets[at];
-  return html`<div class="chart"><div class="chart-legend" aria-hidden="true">${SERIES.map(([key, label], index) => html`<span key=${key}><i class=${`key key-${index}`}></i>${label}${bucket ? html` <b>${number(bucket[key])}</b>` : ""}</span>`)}<span class="chart-at">${bucket ? when(bucket.at, data.range) : ""}</span></div>
-    <div ref=${holder} class="chart-plot" aria-hidden="true">${!ready && html`<${Skeleton} lines="3" />`}</div>
-    <table class="visually-hidden"><caption>Mail over time</caption><thead><tr><th>From</th>${SERIES.map(([key, label]) => html`<th key=${key}>${label}</th>`)}</tr></thead><tbody>${data.buckets.filter((one) => one.received || one.sent || one.failed).map((one) => html`<tr key=${one.at}><th>${when(one.at, data.range)}</th>${SERIES.map(([key]) => html`<td key=${key}>${one[key]}</td>`)}</tr>`)}</tbody></table></div>`;
+  return html`
+    <div class="chart">
+      <div class="chart-legend" aria-hidden="true">
+        ${SERIES.map(
+          ([key, label], index) => html`
+            <span key=${key}>
+              <i class=${`key key-${index}`}></i>
+              ${label}
+              ${bucket ? html` <b>${number(bucket[key])}</b>` : ""}
+            </span>
+          `,
+        )}
+        <span class="chart-at">${bucket ? when(bucket.at, data.range) : ""}</span>
+      </div>
+      <div ref=${holder} class="chart-plot" aria-hidden="true">
+        ${!ready && html`<${Skeleton} lines="3" />`}
+      </div>
+      <table class="visually-hidden">
+        <caption>Mail over time</caption>
+        <thead>
+          <tr>
+            <th>From</th>
+            ${SERIES.map(([key, label]) => html`<th key=${key}>${label}</th>`)}
+          </tr>
+        </thead>
+        <tbody>
+          ${data.buckets
+            .filter((one) => one.received || one.sent || one.failed)
+            .map(
+              (one) => html`
+                <tr key=${one.at}>
+                  <th>${when(one.at, data.range)}</th>
+                  ${SERIES.map(([key]) => html`<td key=${key}>${one[key]}</td>`)}
+                </tr>
+              `,
+            )}
+        </tbody>
+      </table>
+    </div>
+  `;
 }

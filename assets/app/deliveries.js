@@ -58,13 +58,48 @@ function Failing({ show }) {
     one.pausedUntil || one.failed > 0 || (one.waiting > 0 && one.lastAttemptAt && !(one.lastStatusCode < 300));
   const all = week.data?.endpoints.filter(bad) || [];
   if (!all.length) return null;
-  return html`<${Card} title="Failing endpoints"><ul class="attention">${all.map(
-    (
-      one,
-    ) => html`<li key=${one.url}><${Icon} name="warn" /><div><strong><bdi class="mono wrap">${one.url}</bdi></strong>
-      <p class="hint">In the last 7 days ${[one.failed && `${number(one.failed)} given up`, one.waiting && `${number(one.waiting)} waiting for another attempt`].filter(Boolean).join(", ")}${one.lastAttemptAt && html`; last answer ${one.lastStatusCode || "none"}, <${Time} at=${one.lastAttemptAt} />`}.</p>${one.pausedUntil && html`<p class="hint"><strong>Paused.</strong> <${PauseWords} until=${one.pausedUntil} /></p>`}</div>
-      <${Button} kind="small" onClick=${() => show(one)}>Show<//></li>`,
-  )}</ul><//>`;
+  return html`
+    <${Card} title="Failing endpoints">
+      <ul class="attention">
+        ${all.map(
+          (one) => html`
+            <li key=${one.url}>
+              <${Icon} name="warn" />
+              <div>
+                <strong>
+                  <bdi class="mono wrap">${one.url}</bdi>
+                </strong>
+                <p class="hint">
+                  In the last 7 days${" "}
+                  ${[
+                    one.failed && `${number(one.failed)} given up`,
+                    one.waiting && `${number(one.waiting)} waiting for another attempt`,
+                  ]
+                    .filter(Boolean)
+                    .join(", ")}
+                  ${
+                    one.lastAttemptAt &&
+                    html`; last answer ${one.lastStatusCode || "none"}, <${Time} at=${one.lastAttemptAt} />`
+                  }.
+                </p>
+                ${
+                  one.pausedUntil &&
+                  html`
+                    <p class="hint">
+                      <strong>Paused.</strong>
+                      ${" "}
+                      <${PauseWords} until=${one.pausedUntil} />
+                    </p>
+                  `
+                }
+              </div>
+              <${Button} kind="small" onClick=${() => show(one)}>Show<//>
+            </li>
+          `,
+        )}
+      </ul>
+    <//>
+  `;
 }
 
 export default function Deliveries({ route }) {
@@ -143,31 +178,217 @@ export default function Deliveries({ route }) {
     });
     return yes ? run(ids) : undefined;
   };
-  return html`<${Page} title="Deliveries" lead="Every webhook that was or will be posted." actions=${html`<${Segments} label="State" value=${status} options=${STATES} onChange=${(value) => apply({ status: value })} />`}>
-    <${Failing} show=${(one) => apply({ status: one.failed ? "failed" : "pending", domain: one.domain || "", routeId: "", since: "", until: "" })} />
-    <div class="toolbar">
-      <${Field} label="Domain"><select value=${domain} onChange=${(event) => apply({ domain: event.target.value })}><option value="" selected=${!domain}>All</option>${(domains.data || []).map((one) => html`<option key=${one.id} value=${one.domain} selected=${one.domain === domain}>${one.domain}</option>`)}</select><//>
-      <${Field} label="Route"><select value=${routeId} onChange=${(event) => apply({ routeId: event.target.value })}><option value="" selected=${!routeId}>All</option>${(routes.data || []).filter((one) => one.action === "webhook").map((one) => html`<option key=${one.id} value=${one.id} selected=${one.id === routeId}>${one.match_pattern}</option>`)}</select><//>
-      <${Field} label="From"><input type="datetime-local" value=${local(Number(since))} onChange=${(event) => apply({ since: parse(event.target.value) })} /><//>
-      <${Field} label="Until"><input type="datetime-local" value=${local(Number(until))} onChange=${(event) => apply({ until: parse(event.target.value) })} /><//>
-      <${Button} icon="refresh" action=${runRange} disabled=${Boolean(progress)}>${status === "delivered" ? "Send all again" : status === "pending" ? "Attempt all now" : "Retry all failed"}<//></div>
-    ${(chosen.size > 0 || progress) && html`<div class="selection" role="status">${progress ? html`<span>${number(progress.done)} of ${number(progress.all)} attempted, ${number(progress.good)} delivered</span>` : html`<strong>${number(chosen.size)} selected</strong><${Button} kind="small primary" icon="refresh" action=${() => run([...chosen])}>Send again<//><button type="button" class="link" onClick=${() => choose(new Set())}>Clear</button>`}</div>`}
-    ${
-      state.error
-        ? html`<${Failure} error=${state.error} retry=${() => load()} />`
-        : !state.rows
-          ? html`<${Skeleton} lines="6" />`
-          : !rows.length
-            ? html`<${Empty} icon="deliveries" title=${status === "failed" ? "Nothing has failed" : "No deliveries"}><p>${status === "failed" && filtered === 1 ? "Every webhook was taken, or is still tried." : filtered ? "Nothing fits the filters." : "Each mail for a webhook shows here, with what your app answered."}</p>${filtered ? html`<${Button} onClick=${() => apply({ status: "", domain: "", routeId: "", since: "", until: "" })}>Clear the filters<//>` : html`<a class="button primary" href=${to("domains")}>Set a domain's webhook</a>`}<//>`
-            : html`<section class="card"><div class="table-wrap" tabindex="0" role="region" aria-label="Deliveries"><table><thead><tr><th class="td-check"><input type="checkbox" aria-label="Select all" checked=${all} onChange=${() => choose(all ? new Set() : new Set(rows.map((row) => row.id)))} /></th><th>State</th><th>Message</th><th class="endpoint-cell">Endpoint</th><th class="num attempts-cell">Attempts</th><th>When</th></tr></thead>
-      <tbody>${rows.map(
-        (
-          row,
-        ) => html`<tr key=${row.id}><td class="td-check"><input type="checkbox" aria-label=${`Select ${row.subject || row.id}`} checked=${chosen.has(row.id)} onChange=${() => flip(row.id)} /></td>
-        <td><${Badge} kind=${TONE[row.status]} title=${row.last_error ? attemptError(row.last_error).join(": ") : undefined}>${row.last_status_code || (row.last_error ? attemptError(row.last_error)[0] : WORD[row.status])}<//>${row.paused_until && html` <${Badge} title="Its endpoint failed five times in a row. It waits, and loses no attempt.">Paused<//>`}</td>
-        <td class="subject-cell">${row.message_id ? html`<a href=${to("messages", row.message_id)}><${Text}>${row.subject || "(no subject)"}<//></a>` : html`<${Text}>${row.event_type}<//>`}<div class="faint"><bdi>${row.from_addr || ""}</bdi></div><div class="only-narrow"><${Url}>${row.url}<//></div></td>
-        <td class="endpoint-cell"><${Url}>${row.url}<//></td><td class="num attempts-cell">${row.attempts}</td><td><${Time} at=${row.updated_at} />${row.status === "pending" && row.next_attempt_at && html`<div class="faint">next <${Time} at=${row.next_attempt_at} /></div>`}</td></tr>`,
-      )}</tbody></table></div>
-      ${state.next && html`<div class="actions"><${Button} action=${() => load(state.next)}>More<//></div>`}</section>`
-    }<//>`;
+  return html`
+    <${Page}
+      title="Deliveries"
+      lead="Every webhook that was or will be posted."
+      actions=${html`
+        <${Segments} label="State" value=${status} options=${STATES} onChange=${(value) => apply({ status: value })} />
+      `}
+    >
+      <${Failing}
+        show=${(one) =>
+          apply({
+            status: one.failed ? "failed" : "pending",
+            domain: one.domain || "",
+            routeId: "",
+            since: "",
+            until: "",
+          })}
+      />
+      <div class="toolbar">
+        <${Field} label="Domain">
+          <select value=${domain} onChange=${(event) => apply({ domain: event.target.value })}>
+            <option value="" selected=${!domain}>All</option>
+            ${(domains.data || []).map(
+              (one) => html`
+                <option key=${one.id} value=${one.domain} selected=${one.domain === domain}>${one.domain}</option>
+              `,
+            )}
+          </select>
+        <//>
+        <${Field} label="Route">
+          <select value=${routeId} onChange=${(event) => apply({ routeId: event.target.value })}>
+            <option value="" selected=${!routeId}>All</option>
+            ${(routes.data || [])
+              .filter((one) => one.action === "webhook")
+              .map(
+                (one) => html`
+                  <option key=${one.id} value=${one.id} selected=${one.id === routeId}>${one.match_pattern}</option>
+                `,
+              )}
+          </select>
+        <//>
+        <${Field} label="From">
+          <input
+            type="datetime-local"
+            value=${local(Number(since))}
+            onChange=${(event) => apply({ since: parse(event.target.value) })}
+          />
+        <//>
+        <${Field} label="Until">
+          <input
+            type="datetime-local"
+            value=${local(Number(until))}
+            onChange=${(event) => apply({ until: parse(event.target.value) })}
+          />
+        <//>
+        <${Button} icon="refresh" action=${runRange} disabled=${Boolean(progress)}>
+          ${status === "delivered" ? "Send all again" : status === "pending" ? "Attempt all now" : "Retry all failed"}
+        <//>
+      </div>
+      ${
+        (chosen.size > 0 || progress) &&
+        html`
+          <div class="selection" role="status">
+            ${
+              progress
+                ? html`
+                  <span>
+                    ${number(progress.done)} of ${number(progress.all)} attempted, ${number(progress.good)}${" "}
+                    delivered
+                  </span>
+                `
+                : html`
+                  <strong>${number(chosen.size)} selected</strong>
+                  <${Button} kind="small primary" icon="refresh" action=${() => run([...chosen])}>Send again<//>
+                  <button type="button" class="link" onClick=${() => choose(new Set())}>Clear</button>
+                `
+            }
+          </div>
+        `
+      }
+      ${
+        state.error
+          ? html`<${Failure} error=${state.error} retry=${() => load()} />`
+          : !state.rows
+            ? html`<${Skeleton} lines="6" />`
+            : !rows.length
+              ? html`
+                <${Empty} icon="deliveries" title=${status === "failed" ? "Nothing has failed" : "No deliveries"}>
+                  <p>
+                    ${
+                      status === "failed" && filtered === 1
+                        ? "Every webhook was taken, or is still tried."
+                        : filtered
+                          ? "Nothing fits the filters."
+                          : "Each mail for a webhook shows here, with what your app answered."
+                    }
+                  </p>
+                  ${
+                    filtered
+                      ? html`
+                        <${Button}
+                          onClick=${() => apply({ status: "", domain: "", routeId: "", since: "", until: "" })}
+                        >
+                          Clear the filters
+                        <//>
+                      `
+                      : html`<a class="button primary" href=${to("domains")}>Set a domain's webhook</a>`
+                  }
+                <//>
+              `
+              : html`
+                <section class="card">
+                  <div class="table-wrap" tabindex="0" role="region" aria-label="Deliveries">
+                    <table>
+                      <thead>
+                        <tr>
+                          <th class="td-check">
+                            <input
+                              type="checkbox"
+                              aria-label="Select all"
+                              checked=${all}
+                              onChange=${() => choose(all ? new Set() : new Set(rows.map((row) => row.id)))}
+                            />
+                          </th>
+                          <th>State</th>
+                          <th>Message</th>
+                          <th class="endpoint-cell">Endpoint</th>
+                          <th class="num attempts-cell">Attempts</th>
+                          <th>When</th>
+                        </tr>
+                      </thead>
+                      <tbody>
+                        ${rows.map(
+                          (row) => html`
+                            <tr key=${row.id}>
+                              <td class="td-check">
+                                <input
+                                  type="checkbox"
+                                  aria-label=${`Select ${row.subject || row.id}`}
+                                  checked=${chosen.has(row.id)}
+                                  onChange=${() => flip(row.id)}
+                                />
+                              </td>
+                              <td>
+                                <${Badge}
+                                  kind=${TONE[row.status]}
+                                  title=${row.last_error ? attemptError(row.last_error).join(": ") : undefined}
+                                >
+                                  ${
+                                    row.last_status_code ||
+                                    (row.last_error ? attemptError(row.last_error)[0] : WORD[row.status])
+                                  }
+                                <//>
+                                ${
+                                  row.paused_until &&
+                                  html`
+                                    ${" "}
+                                    <${Badge}
+                                      title="Its endpoint failed five times in a row. It waits, and loses no attempt."
+                                    >
+                                      Paused
+                                    <//>
+                                  `
+                                }
+                              </td>
+                              <td class="subject-cell">
+                                ${
+                                  row.message_id
+                                    ? html`
+                                      <a href=${to("messages", row.message_id)}>
+                                        <${Text}>${row.subject || "(no subject)"}<//>
+                                      </a>
+                                    `
+                                    : html`<${Text}>${row.event_type}<//>`
+                                }
+                                <div class="faint">
+                                  <bdi>${row.from_addr || ""}</bdi>
+                                </div>
+                                <div class="only-narrow">
+                                  <${Url}>${row.url}<//>
+                                </div>
+                              </td>
+                              <td class="endpoint-cell">
+                                <${Url}>${row.url}<//>
+                              </td>
+                              <td class="num attempts-cell">${row.attempts}</td>
+                              <td>
+                                <${Time} at=${row.updated_at} />
+                                ${
+                                  row.status === "pending" &&
+                                  row.next_attempt_at &&
+                                  html`<div class="faint">next <${Time} at=${row.next_attempt_at} /></div>`
+                                }
+                              </td>
+                            </tr>
+                          `,
+                        )}
+                      </tbody>
+                    </table>
+                  </div>
+                  ${
+                    state.next &&
+                    html`
+                      <div class="actions">
+                        <${Button} action=${() => load(state.next)}>More<//>
+                      </div>
+                    `
+                  }
+                </section>
+              `
+      }
+    <//>
+  `;
 }

@@ -73,37 +73,118 @@ export default function Gate({ route, entered, googleRedirect, theme }) {
   const at = (field) => (error?.field === field ? error.message : undefined);
   const tokenError = error?.code === "setup_token" ? error.message : undefined;
   const shownAtField = ["email", "password"].includes(error?.field) || tokenError;
-  return html`<main class="gate"><div class="gate-theme">${theme}</div>
-    <div class="gate-box"><p class="brand"><span class="mark" aria-hidden="true"></span>mailkite</p>
-      <h1>${up ? (first ? "Make this server yours" : "Create an account") : "Sign in"}</h1>
-      <p class="lead">${up && first ? html`<bdi>${hostname}</bdi> is running and has no owner yet. The first account owns it.` : html`to <bdi>${hostname}</bdi>`}</p>
-      ${error && !shownAtField && html`<${Notice} kind="bad">${error.message}<//>`}
-      <form onSubmit=${submit} class="stack">
-        <${Field} label="E-mail" error=${at("email")}><input type="email" autocomplete="username" required autofocus ...${input("email")} /><//>
-        <${Field} label="Password" error=${at("password")} hint=${up ? "At least 10 characters." : undefined}><input type="password" minlength=${up ? 10 : undefined} autocomplete=${up ? "new-password" : "current-password"} required ...${input("password")} /><//>
+  return html`
+    <main class="gate">
+      <div class="gate-theme">${theme}</div>
+      <div class="gate-box">
+        <p class="brand">
+          <span class="mark" aria-hidden="true"></span>
+          mailkite
+        </p>
+        <h1>${up ? (first ? "Make this server yours" : "Create an account") : "Sign in"}</h1>
+        <p class="lead">
+          ${
+            up && first
+              ? html`
+                <bdi>${hostname}</bdi> is running and has no owner yet. The first account owns it.
+              `
+              : html`to <bdi>${hostname}</bdi>`
+          }
+        </p>
+        ${error && !shownAtField && html`<${Notice} kind="bad">${error.message}<//>`}
+        <form onSubmit=${submit} class="stack">
+          <${Field} label="E-mail" error=${at("email")}>
+            <input type="email" autocomplete="username" required autofocus ...${input("email")} />
+          <//>
+          <${Field} label="Password" error=${at("password")} hint=${up ? "At least 10 characters." : undefined}>
+            <input
+              type="password"
+              minlength=${up ? 10 : undefined}
+              autocomplete=${up ? "new-password" : "current-password"}
+              required
+              ...${input("password")}
+            />
+          <//>
+          ${
+            up &&
+            (first || given) &&
+            html`
+              <${Field}
+                label="Setup token"
+                error=${tokenError}
+                hint=${
+                  given
+                    ? "From the link you opened."
+                    : "Printed in the server's log at its start. Or ask for it on the server:"
+                }
+              >
+                <input autocomplete="off" spellcheck="false" class="mono" required ...${input("setupToken")} />
+              <//>
+              ${
+                !given &&
+                html`
+                  <${Code} label="on the server">
+                    sudo -u mailkite mailkite setup-token --config /etc/mailkite/mailkite.toml
+                  <//>
+                `
+              }
+            `
+          }
+          <${Button} type="submit" kind="primary wide" busy=${busy}>${up ? "Create account" : "Sign in"}<//>
+        </form>
         ${
-          up &&
-          (first || given) &&
-          html`<${Field} label="Setup token" error=${tokenError} hint=${given ? "From the link you opened." : "Printed in the server's log at its start. Or ask for it on the server:"}><input autocomplete="off" spellcheck="false" class="mono" required ...${input("setupToken")} /><//>
-          ${!given && html`<${Code} label="on the server">sudo -u mailkite mailkite setup-token --config /etc/mailkite/mailkite.toml<//>`}`
+          google &&
+          html`
+            <p class="or">
+              <span>or</span>
+            </p>
+            <${Button} kind="wide" onClick=${withGoogle}>Continue with Google<//>
+          `
         }
-        <${Button} type="submit" kind="primary wide" busy=${busy}>${up ? "Create account" : "Sign in"}<//>
-      </form>
-      ${google && html`<p class="or"><span>or</span></p><${Button} kind="wide" onClick=${withGoogle}>Continue with Google<//>`}
-      ${dev && !up && html`<${Notice}>In dev mode, <code>mailkite dev</code> prints a link that signs you in to its own account.<//>`}
-      ${
-        signup === "open" &&
-        html`<p class="switch">${up ? "You have an account?" : "No account yet?"} <button type="button" class="link" onClick=${() => {
-          fail(null);
-          setMode(up ? "in" : "up");
-        }}>${up ? "Sign in" : "Create one"}</button></p>`
-      }
-      ${
-        first &&
-        html`<p class="switch">${up ? "Set up already?" : "Not set up yet?"} <button type="button" class="link" onClick=${() => {
-          fail(null);
-          setMode(up ? "in" : "up");
-        }}>${up ? "Sign in" : "Set up"}</button></p>`
-      }
-    </div></main>`;
+        ${
+          dev &&
+          !up &&
+          html`
+            <${Notice}>In dev mode, <code>mailkite dev</code> prints a link that signs you in to its own account.<//>
+          `
+        }
+        ${
+          signup === "open" &&
+          html`
+            <p class="switch">
+              ${up ? "You have an account?" : "No account yet?"}${" "}
+              <button
+                type="button"
+                class="link"
+                onClick=${() => {
+                  fail(null);
+                  setMode(up ? "in" : "up");
+                }}
+              >
+                ${up ? "Sign in" : "Create one"}
+              </button>
+            </p>
+          `
+        }
+        ${
+          first &&
+          html`
+            <p class="switch">
+              ${up ? "Set up already?" : "Not set up yet?"}${" "}
+              <button
+                type="button"
+                class="link"
+                onClick=${() => {
+                  fail(null);
+                  setMode(up ? "in" : "up");
+                }}
+              >
+                ${up ? "Sign in" : "Set up"}
+              </button>
+            </p>
+          `
+        }
+      </div>
+    </main>
+  `;
 }

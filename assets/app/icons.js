@@ -44,10 +44,20 @@ const PATHS = {
   server: "M3.500 4h13v5h-13zM3.500 11h13v5h-13zM6 6.500h.1M6 13.500h.1",
 };
 
-export const Icon = ({
-  name,
-  size = 18,
-  class: extra = "",
-}) => html`<svg class=${`icon ${extra}`} width=${size} height=${size}
-  viewBox="0 0 20 20" fill="none" stroke="currentColor" stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round"
-  aria-hidden="true" focusable="false"><path d=${PATHS[name] || PATHS.info} /></svg>`;
+export const Icon = ({ name, size = 18, class: extra = "" }) => html`
+  <svg
+    class=${`icon ${extra}`}
+    width=${size}
+    height=${size}
+    viewBox="0 0 20 20"
+    fill="none"
+    stroke="currentColor"
+    stroke-width="1.5"
+    stroke-linecap="round"
+    stroke-linejoin="round"
+    aria-hidden="true"
+    focusable="false"
+  >
+    <path d=${PATHS[name] || PATHS.info} />
+  </svg>
+`;

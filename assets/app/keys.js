@@ -34,11 +34,45 @@ function NewKey({ domains, onClose, onMade }) {
     }, fail);
   };
   if (made)
-    return html`<${Dialog} title="Key created" onClose=${onClose} actions=${html`<${Button} kind="primary" onClick=${onClose}>I have copied it<//>`}><${Notice} kind="warn">This is the only time it is shown.<//><${Value} wrap>${made.key}<//><//>`;
-  return html`<${Dialog} title="New key for one domain" onClose=${onClose}><form class="stack" onSubmit=${submit}>${error && html`<${Notice} kind="bad">${error.message}<//>`}
-    <${Field} label="Name" hint="Where it is used, for example “blog”."><input value=${form.name} onInput=${(event) => set({ ...form, name: event.target.value })} maxlength="100" required autofocus /><//>
-    <${Field} label="Domain"><select value=${form.domainId} onChange=${(event) => set({ ...form, domainId: event.target.value })}>${domains.map((one) => html`<option key=${one.id} value=${one.id} selected=${one.id === form.domainId}>${one.domain}</option>`)}</select><//>
-    <div class="actions"><${Button} type="submit" kind="primary" busy=${busy}>Create key<//><${Button} onClick=${onClose}>Cancel<//></div></form><//>`;
+    return html`
+      <${Dialog}
+        title="Key created"
+        onClose=${onClose}
+        actions=${html`<${Button} kind="primary" onClick=${onClose}>I have copied it<//>`}
+      >
+        <${Notice} kind="warn">This is the only time it is shown.<//>
+        <${Value} wrap>${made.key}<//>
+      <//>
+    `;
+  return html`
+    <${Dialog} title="New key for one domain" onClose=${onClose}>
+      <form class="stack" onSubmit=${submit}>
+        ${error && html`<${Notice} kind="bad">${error.message}<//>`}
+        <${Field} label="Name" hint="Where it is used, for example “blog”.">
+          <input
+            value=${form.name}
+            onInput=${(event) => set({ ...form, name: event.target.value })}
+            maxlength="100"
+            required
+            autofocus
+          />
+        <//>
+        <${Field} label="Domain">
+          <select value=${form.domainId} onChange=${(event) => set({ ...form, domainId: event.target.value })}>
+            ${domains.map(
+              (one) => html`
+                <option key=${one.id} value=${one.id} selected=${one.id === form.domainId}>${one.domain}</option>
+              `,
+            )}
+          </select>
+        <//>
+        <div class="actions">
+          <${Button} type="submit" kind="primary" busy=${busy}>Create key<//>
+          <${Button} onClick=${onClose}>Cancel<//>
+        </div>
+      </form>
+    <//>
+  `;
 }
 
 export default function Keys() {
@@ -80,10 +114,97 @@ export default function Keys() {
     say("Revoked");
     scoped.reload();
   };
-  return html`<${Page} title="Keys" narrow><${Card} title="Account key" actions=${html`<${Button} kind="small" action=${rotateKey}>Replace<//>`}><div class="stack"><p class="hint">May do everything this account may. Keep it on servers.</p><div><${Secret} key=${version} load=${async () => (await get("/api/keys")).key} label="account key" /></div>
-      <${Code} label="try it">${apiCommand("/v1/me")}<//></div><//>
-    <${Card} title="Keys for one domain" actions=${domains.data?.length > 0 && html`<${Button} kind="small" icon="plus" onClick=${() => make(true)}>New key<//>`}><p class="hint">See and send the mail of one domain, and nothing else.</p>
-      <${Loaded} of=${scoped}>${(all) => (all.length ? html`<div class="table-wrap" tabindex="0" role="region" aria-label="Keys for one domain"><table><thead><tr><th>Name</th><th>Domain</th><th>Begins with</th><th>Made</th><th>Last used</th><th><span class="visually-hidden">Revoke</span></th></tr></thead><tbody>${all.map((one) => html`<tr key=${one.id}><td class="address-cell"><${Text}>${one.name || "–"}<//></td><td><${Text}>${one.domain}<//></td><td><code>${one.prefix}…</code></td><td><${Time} at=${one.createdAt} /></td><td><${Time} at=${one.lastUsedAt} /></td><td class="num"><${Button} kind="small quiet-danger" action=${() => revoke(one)}>Revoke<//></td></tr>`)}</tbody></table></div>` : domains.data && !domains.data.length ? html`<p class="hint">They need a domain first. <a href=${to("domains")}>Domains</a></p>` : html`<p class="hint">None yet.</p>`)}<//><//>
-    <${Card} title="Account webhook secret" actions=${html`<${Button} kind="small" action=${rotateSecret}>Rotate<//>`}><div class="stack"><p class="hint">Signs tracking webhooks. Every webhook route has a secret of its own, shown with its domain.</p><div><${Secret} key=${version} load=${async () => (await get("/api/webhooks/secret")).secret} label="account webhook secret" /></div></div><//>
-    ${making && html`<${NewKey} domains=${domains.data} onClose=${() => make(false)} onMade=${scoped.reload} />`}<//>`;
+  return html`
+    <${Page} title="Keys" narrow>
+      <${Card}
+        title="Account key"
+        actions=${html`<${Button} kind="small" action=${rotateKey}>Replace<//>`}
+      >
+        <div class="stack">
+          <p class="hint">May do everything this account may. Keep it on servers.</p>
+          <div>
+            <${Secret} key=${version} load=${async () => (await get("/api/keys")).key} label="account key" />
+          </div>
+          <${Code} label="try it">${apiCommand("/v1/me")}<//>
+        </div>
+      <//>
+      <${Card}
+        title="Keys for one domain"
+        actions=${
+          domains.data?.length > 0 && html`<${Button} kind="small" icon="plus" onClick=${() => make(true)}>New key<//>`
+        }
+      >
+        <p class="hint">See and send the mail of one domain, and nothing else.</p>
+        <${Loaded} of=${scoped}>
+          ${(all) =>
+            all.length
+              ? html`
+                <div class="table-wrap" tabindex="0" role="region" aria-label="Keys for one domain">
+                  <table>
+                    <thead>
+                      <tr>
+                        <th>Name</th>
+                        <th>Domain</th>
+                        <th>Begins with</th>
+                        <th>Made</th>
+                        <th>Last used</th>
+                        <th>
+                          <span class="visually-hidden">Revoke</span>
+                        </th>
+                      </tr>
+                    </thead>
+                    <tbody>
+                      ${all.map(
+                        (one) => html`
+                          <tr key=${one.id}>
+                            <td class="address-cell">
+                              <${Text}>${one.name || "–"}<//>
+                            </td>
+                            <td>
+                              <${Text}>${one.domain}<//>
+                            </td>
+                            <td>
+                              <code>${one.prefix}…</code>
+                            </td>
+                            <td>
+                              <${Time} at=${one.createdAt} />
+                            </td>
+                            <td>
+                              <${Time} at=${one.lastUsedAt} />
+                            </td>
+                            <td class="num">
+                              <${Button} kind="small quiet-danger" action=${() => revoke(one)}>Revoke<//>
+                            </td>
+                          </tr>
+                        `,
+                      )}
+                    </tbody>
+                  </table>
+                </div>
+              `
+              : domains.data && !domains.data.length
+                ? html`<p class="hint">They need a domain first. <a href=${to("domains")}>Domains</a></p>`
+                : html`<p class="hint">None yet.</p>`}
+        <//>
+      <//>
+      <${Card}
+        title="Account webhook secret"
+        actions=${html`<${Button} kind="small" action=${rotateSecret}>Rotate<//>`}
+      >
+        <div class="stack">
+          <p class="hint">
+            Signs tracking webhooks. Every webhook route has a secret of its own, shown with its domain.
+          </p>
+          <div>
+            <${Secret}
+              key=${version}
+              load=${async () => (await get("/api/webhooks/secret")).secret}
+              label="account webhook secret"
+            />
+          </div>
+        </div>
+      <//>
+      ${making && html`<${NewKey} domains=${domains.data} onClose=${() => make(false)} onMade=${scoped.reload} />`}
+    <//>
+  `;
 }

@@ -95,5 +95,10 @@ export function MailFrame({
     form.remove();
     return () => frame.remove();
   }, [cleaned, remote]);
-  return html`<div class=${`mailframe ${source.length < TINY ? "tiny" : source.length < SHORT ? "short" : ""} ${extra}`} ref=${holder}></div>`;
+  return html`
+    <div
+      class=${`mailframe ${source.length < TINY ? "tiny" : source.length < SHORT ? "short" : ""} ${extra}`}
+      ref=${holder}
+    ></div>
+  `;
 }

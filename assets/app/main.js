@@ -64,7 +64,17 @@ function ThemeSwitch() {
     paint(next);
     set(next);
   };
-  return html`<button type="button" class="nav-button" onClick=${click} aria-label=${`Colours: ${value}. Switch to ${next}`} title=${`Colours: ${value}`}><${Icon} name=${icon} /></button>`;
+  return html`
+    <button
+      type="button"
+      class="nav-button"
+      onClick=${click}
+      aria-label=${`Colours: ${value}. Switch to ${next}`}
+      title=${`Colours: ${value}`}
+    >
+      <${Icon} name=${icon} />
+    </button>
+  `;
 }
 
 function LiveDot() {
@@ -74,7 +84,12 @@ function LiveDot() {
     connecting: ["Reconnecting", "The event stream is being opened again."],
     off: ["Paused", "The event stream is closed."],
   }[state];
-  return html`<span class=${`live is-${state}`} title=${words[1]} role="status"><i aria-hidden="true"></i>${words[0]}</span>`;
+  return html`
+    <span class=${`live is-${state}`} title=${words[1]} role="status">
+      <i aria-hidden="true"></i>
+      ${words[0]}
+    </span>
+  `;
 }
 
 // --- The frame
@@ -90,8 +105,39 @@ function Help({ onClose }) {
   ];
   const screens = Object.values(SCREENS).map(([name, , key]) => [["g", key], name]);
   const list = (rows, between) =>
-    html`<dl class="keys">${rows.map(([keys, text]) => html`<div key=${text}><dt>${keys.map((key, at) => html`${at ? between : ""}<kbd>${key}</kbd>`)}</dt><dd>${text}</dd></div>`)}</dl>`;
-  return html`<${Dialog} title="Keyboard" onClose=${onClose}><div class="key-columns"><div><h3>Go to</h3>${list(screens, " then ")}</div><div><h3>Everywhere</h3>${list(everywhere, " or ")}</div></div><//>`;
+    html`
+      <dl class="keys">
+        ${rows.map(
+          ([keys, text]) => html`
+            <div key=${text}>
+              <dt>
+                ${keys.map(
+                  (key, at) => html`
+                    ${at ? between : ""}
+                    <kbd>${key}</kbd>
+                  `,
+                )}
+              </dt>
+              <dd>${text}</dd>
+            </div>
+          `,
+        )}
+      </dl>
+    `;
+  return html`
+    <${Dialog} title="Keyboard" onClose=${onClose}>
+      <div class="key-columns">
+        <div>
+          <h3>Go to</h3>
+          ${list(screens, " then ")}
+        </div>
+        <div>
+          <h3>Everywhere</h3>
+          ${list(everywhere, " or ")}
+        </div>
+      </div>
+    <//>
+  `;
 }
 
 /** How far each step of the browser's history was scrolled, by the name that its state holds. */
@@ -161,18 +207,79 @@ function Shell({ user, name, place, signOut, children }) {
     event.preventDefault();
     main.current.focus();
   };
-  return html`<div class=${`shell ${open ? "open" : ""}`}>
-    <a class="skip" href="#main" onClick=${skip}>Skip to the content</a>
-    <header class="topbar"><button type="button" class="nav-button" aria-label="Menu" aria-expanded=${open ? "true" : "false"} onClick=${() => setOpen(!open)}><${Icon} name="menu" size="22" /></button>
-      <a class="brand" href="#/overview"><span class="mark" aria-hidden="true"></span>mailkite</a><${LiveDot} /></header>
-    <aside class="side"><a class="brand" href="#/overview"><span class="mark" aria-hidden="true"></span>mailkite</a>
-      <nav aria-label="Screens">${GROUPS.map((group, at) => html`<ul key=${at}>${group.map((key) => html`<li key=${key}><a href=${to(key)} aria-current=${key === name ? "page" : undefined} onPointerEnter=${() => fetchAhead(key)} onFocus=${() => fetchAhead(key)} onClick=${() => setOpen(false)}><${Icon} name=${key} />${SCREENS[key][0]}</a></li>`)}</ul>`)}</nav>
-      <div class="side-foot"><${LiveDot} /><div class="who"><a href="#/settings" title=${user.email}>${user.email}</a>
-        <button type="button" class="nav-button" aria-label="Keyboard shortcuts" title="Keyboard shortcuts" onClick=${() => setHelp(true)}><${Icon} name="help" /></button><${ThemeSwitch} />
-        <button type="button" class="nav-button" aria-label="Sign out" title="Sign out" onClick=${signOut}><${Icon} name="out" /></button></div></div></aside>
-    <div class="veil" onClick=${() => setOpen(false)}></div>
-    <main id="main" ref=${main} tabindex="-1">${children}</main>
-    ${help && html`<${Help} onClose=${() => setHelp(false)} />`}</div>`;
+  return html`
+    <div class=${`shell ${open ? "open" : ""}`}>
+      <a class="skip" href="#main" onClick=${skip}>Skip to the content</a>
+      <header class="topbar">
+        <button
+          type="button"
+          class="nav-button"
+          aria-label="Menu"
+          aria-expanded=${open ? "true" : "false"}
+          onClick=${() => setOpen(!open)}
+        >
+          <${Icon} name="menu" size="22" />
+        </button>
+        <a class="brand" href="#/overview">
+          <span class="mark" aria-hidden="true"></span>
+          mailkite
+        </a>
+        <${LiveDot} />
+      </header>
+      <aside class="side">
+        <a class="brand" href="#/overview">
+          <span class="mark" aria-hidden="true"></span>
+          mailkite
+        </a>
+        <nav aria-label="Screens">
+          ${GROUPS.map(
+            (group, at) => html`
+              <ul key=${at}>
+                ${group.map(
+                  (key) => html`
+                    <li key=${key}>
+                      <a
+                        href=${to(key)}
+                        aria-current=${key === name ? "page" : undefined}
+                        onPointerEnter=${() => fetchAhead(key)}
+                        onFocus=${() => fetchAhead(key)}
+                        onClick=${() => setOpen(false)}
+                      >
+                        <${Icon} name=${key} />
+                        ${SCREENS[key][0]}
+                      </a>
+                    </li>
+                  `,
+                )}
+              </ul>
+            `,
+          )}
+        </nav>
+        <div class="side-foot">
+          <${LiveDot} />
+          <div class="who">
+            <a href="#/settings" title=${user.email}>${user.email}</a>
+            <button
+              type="button"
+              class="nav-button"
+              aria-label="Keyboard shortcuts"
+              title="Keyboard shortcuts"
+              onClick=${() => setHelp(true)}
+            >
+              <${Icon} name="help" />
+            </button>
+            <${ThemeSwitch} />
+            <button type="button" class="nav-button" aria-label="Sign out" title="Sign out" onClick=${signOut}>
+              <${Icon} name="out" />
+            </button>
+          </div>
+        </div>
+      </aside>
+      <div class="veil" onClick=${() => setOpen(false)}></div>
+      <main id="main" ref=${main} tabindex="-1">${children}</main>
+      ${help && html`<${Help} onClose=${() => setHelp(false)} />`}
+    </div>
+  `;
 }
 
 /** A screen that fails shows its error, and the rest goes on. */
@@ -214,8 +321,17 @@ function Screen({ name, route, user, setUser }) {
     if (!Loaded) fetchScreen();
   }, [name]);
   if (error) return html`<${Failure} error=${error} retry=${error.reload ? () => location.reload() : fetchScreen} />`;
-  if (!Loaded) return html`<div class="page"><${Skeleton} lines="6" /></div>`;
-  return html`<${Guard} name=${name}><${Loaded} key=${name} route=${route} user=${user} setUser=${setUser} /><//>`;
+  if (!Loaded)
+    return html`
+      <div class="page">
+        <${Skeleton} lines="6" />
+      </div>
+    `;
+  return html`
+    <${Guard} name=${name}>
+      <${Loaded} key=${name} route=${route} user=${user} setUser=${setUser} />
+    <//>
+  `;
 }
 
 function App() {
@@ -309,10 +425,29 @@ function App() {
     return () => removeEventListener("storage", other);
   }, []);
 
-  if (error) return html`<main class="gate"><${Failure} error=${error} retry=${() => location.reload()} /></main>`;
-  if (user === undefined) return html`<div class="boot"><span class="mark" aria-hidden="true"></span></div>`;
+  if (error)
+    return html`
+      <main class="gate">
+        <${Failure} error=${error} retry=${() => location.reload()} />
+      </main>
+    `;
+  if (user === undefined)
+    return html`
+      <div class="boot">
+        <span class="mark" aria-hidden="true"></span>
+      </div>
+    `;
   if (user === null) return html`<${Gate} route=${route} entered=${entered} />`;
-  return html`<${Shell} user=${user} name=${name} place=${name === "messages" ? name : `${name}/${route.parts[1] || ""}`} signOut=${signOut}><${Screen} name=${name} route=${route} user=${user} setUser=${setUser} /><//>`;
+  return html`
+    <${Shell}
+      user=${user}
+      name=${name}
+      place=${name === "messages" ? name : `${name}/${route.parts[1] || ""}`}
+      signOut=${signOut}
+    >
+      <${Screen} name=${name} route=${route} user=${user} setUser=${setUser} />
+    <//>
+  `;
 }
 
 /**
@@ -340,8 +475,21 @@ function Gate(props) {
     );
   }, []);
   return Form
-    ? html`<${Form} ...${props} googleRedirect=${googleRedirect} theme=${html`<${ThemeSwitch} />`} />`
-    : html`<div class="boot"><span class="mark" aria-hidden="true"></span></div>`;
+    ? html`
+      <${Form} ...${props} googleRedirect=${googleRedirect} theme=${html`<${ThemeSwitch} />`} />
+    `
+    : html`
+      <div class="boot">
+        <span class="mark" aria-hidden="true"></span>
+      </div>
+    `;
 }
 
-render(html`<${App} /><${Toasts} /><${Confirms} />`, document.getElementById("app"));
+render(
+  html`
+    <${App} />
+    <${Toasts} />
+    <${Confirms} />
+  `,
+  document.getElementById("app"),
+);

@@ -107,16 +107,47 @@ function Row({ row, at, open, fresh, params, top }) {
   const out = row.direction === "outbound";
   const who = out ? row.to?.map((one) => name(one)).join(", ") || row.to_addr : name(row.from) || row.from_addr;
   const other = out ? row.from_addr : row.to_addr;
-  return html`<li class=${`row ${fresh ? "fresh" : ""}`} style=${{ transform: `translateY(${top}px)` }} aria-posinset=${at + 1} aria-setsize="-1">
-    <a href=${to("messages", row.id, params)} aria-current=${open ? "true" : undefined} data-row=${at} data-id=${row.id}>
-      <span class="row-icon" title=${out ? "Sent" : "Received"}><${Icon} name=${out ? "up" : "in"} size="16" /></span>
-      <span class="row-who"><${Text} title=${out ? row.to_addr : row.from_addr}>${who || "(nobody)"}<//></span>
-      <span class="row-subject"><${Text}>${row.subject || "(no subject)"}<//></span>
-      <span class="row-other"><span class="visually-hidden">${out ? "from" : "to"}</span><${Text} title=${other}>${other}<//></span>
-      ${row.spam === "spam" && html`<span class="row-spam"><${Badge} kind="bad">Spam<//></span>`}
-      <span class="row-state"><${Standing} row=${row} /></span>
-      <${Time} at=${row.received_at} class="row-time" />
-    </a></li>`;
+  return html`
+    <li
+      class=${`row ${fresh ? "fresh" : ""}`}
+      style=${{ transform: `translateY(${top}px)` }}
+      aria-posinset=${at + 1}
+      aria-setsize="-1"
+    >
+      <a
+        href=${to("messages", row.id, params)}
+        aria-current=${open ? "true" : undefined}
+        data-row=${at}
+        data-id=${row.id}
+      >
+        <span class="row-icon" title=${out ? "Sent" : "Received"}>
+          <${Icon} name=${out ? "up" : "in"} size="16" />
+        </span>
+        <span class="row-who">
+          <${Text} title=${out ? row.to_addr : row.from_addr}>${who || "(nobody)"}<//>
+        </span>
+        <span class="row-subject">
+          <${Text}>${row.subject || "(no subject)"}<//>
+        </span>
+        <span class="row-other">
+          <span class="visually-hidden">${out ? "from" : "to"}</span>
+          <${Text} title=${other}>${other}<//>
+        </span>
+        ${
+          row.spam === "spam" &&
+          html`
+            <span class="row-spam">
+              <${Badge} kind="bad">Spam<//>
+            </span>
+          `
+        }
+        <span class="row-state">
+          <${Standing} row=${row} />
+        </span>
+        <${Time} at=${row.received_at} class="row-time" />
+      </a>
+    </li>
+  `;
 }
 
 function List({ list, openId, params, inView }) {
@@ -222,8 +253,29 @@ function List({ list, openId, params, inView }) {
     return () => removeEventListener("keydown", down);
   }, [rows, openId, focusRow]);
 
-  return html`<div class="list" ref=${box} data-list tabindex="-1"><ul style=${{ height: `${rows.length * ROW + (list.ended ? 0 : ROW)}px` }} aria-label="Messages" aria-busy=${list.ended ? "false" : "true"}>
-    ${rows.slice(from, until).map((row, at) => html`<${Row} key=${row.id} row=${row} at=${from + at} top=${(from + at) * ROW} open=${row.id === openId} fresh=${list.fresh.has(row.id)} params=${params} />`)}</ul></div>`;
+  return html`
+    <div class="list" ref=${box} data-list tabindex="-1">
+      <ul
+        style=${{ height: `${rows.length * ROW + (list.ended ? 0 : ROW)}px` }}
+        aria-label="Messages"
+        aria-busy=${list.ended ? "false" : "true"}
+      >
+        ${rows.slice(from, until).map(
+          (row, at) => html`
+            <${Row}
+              key=${row.id}
+              row=${row}
+              at=${from + at}
+              top=${(from + at) * ROW}
+              open=${row.id === openId}
+              fresh=${list.fresh.has(row.id)}
+              params=${params}
+            />
+          `,
+        )}
+      </ul>
+    </div>
+  `;
 }
 
 const STATES = [
@@ -249,10 +301,22 @@ function FirstMail({ domains }) {
   const verified = domains.data?.find((domain) => domain.mx_verified);
   const server = useLoad("/api/server");
   if (domains.data && !verified)
-    return html`<${Empty} icon="messages" title="No mail yet"><p>Mail comes in once a domain's MX record points here.</p><a class="button primary" href=${to("domains")}><${Icon} name="plus" />Add a domain</a><//>`;
-  return html`<${Empty} icon="messages" title="No mail yet"><p>Send one to any address at <strong>${verified?.domain}</strong>. It shows here as it arrives.</p>
-    <${Code} label="with curl">${mailCommand(verified?.domain || "your.domain", server.data)}<//>
-    <p>or <a href=${to("send")}>send one from here</a>.</p><//>`;
+    return html`
+      <${Empty} icon="messages" title="No mail yet">
+        <p>Mail comes in once a domain's MX record points here.</p>
+        <a class="button primary" href=${to("domains")}>
+          <${Icon} name="plus" />
+          Add a domain
+        </a>
+      <//>
+    `;
+  return html`
+    <${Empty} icon="messages" title="No mail yet">
+      <p>Send one to any address at <strong>${verified?.domain}</strong>. It shows here as it arrives.</p>
+      <${Code} label="with curl">${mailCommand(verified?.domain || "your.domain", server.data)}<//>
+      <p>or <a href=${to("send")}>send one from here</a>.</p>
+    <//>
+  `;
 }
 
 export default function Messages({ route }) {
@@ -348,48 +412,117 @@ export default function Messages({ route }) {
     return () => removeEventListener("keydown", down);
   }, [openId, params, typed]);
 
-  return html`<div class=${`messages ${openId ? "has-open" : ""}`}><h1 class="visually-hidden" tabindex="-1">Messages</h1><section class="messages-list" aria-label="Messages">
-      <header class="list-head"><p class="list-title" aria-hidden="true">Messages</p>
-        <div class="search"><${Icon} name="search" /><input ref=${box} type="search" data-search value=${typed} onInput=${onSearch} placeholder="Search sender, recipient, subject" aria-label="Search sender, recipient, subject" /><kbd aria-hidden="true">/</kbd></div>
-        <div class="filters">
-          <select aria-label="Direction" value=${direction} onChange=${(event) => apply({ direction: event.target.value })}>${[
-            ["", "In and out"],
-            ["inbound", "Received"],
-            ["outbound", "Sent"],
-          ].map(
-            ([key, text]) => html`<option key=${key} value=${key} selected=${key === direction}>${text}</option>`,
-          )}</select>
-          <select aria-label="State" value=${status} onChange=${(event) => apply({ status: event.target.value })}>${STATES.map(([key, text]) => html`<option key=${key} value=${key} selected=${key === status}>${text}</option>`)}</select>
-          ${(domains.data?.length > 1 || domain) && html`<select aria-label="Domain" value=${domain} onChange=${(event) => apply({ domain: event.target.value })}><option value="" selected=${!domain}>All domains</option>${(domains.data || []).map((one) => html`<option key=${one.id} value=${one.domain} selected=${one.domain === domain}>${one.domain}</option>`)}</select>`}
-          <label class=${`up-to ${until ? "" : "unset"}`}>Up to <input type="date" value=${until} onChange=${(event) => apply({ until: event.target.value })} /></label>
-          ${
-            filtered &&
-            html`<button type="button" class="link" onClick=${() => {
-              type("");
-              apply({ search: "", direction: "", status: "", domain: "", until: "" });
-            }}>Clear</button>`
-          }
-        </div></header>
+  return html`
+    <div class=${`messages ${openId ? "has-open" : ""}`}>
+      <h1 class="visually-hidden" tabindex="-1">Messages</h1>
+      <section class="messages-list" aria-label="Messages">
+        <header class="list-head">
+          <p class="list-title" aria-hidden="true">Messages</p>
+          <div class="search">
+            <${Icon} name="search" />
+            <input
+              ref=${box}
+              type="search"
+              data-search
+              value=${typed}
+              onInput=${onSearch}
+              placeholder="Search sender, recipient, subject"
+              aria-label="Search sender, recipient, subject"
+            />
+            <kbd aria-hidden="true">/</kbd>
+          </div>
+          <div class="filters">
+            <select
+              aria-label="Direction"
+              value=${direction}
+              onChange=${(event) => apply({ direction: event.target.value })}
+            >
+              ${[
+                ["", "In and out"],
+                ["inbound", "Received"],
+                ["outbound", "Sent"],
+              ].map(
+                ([key, text]) => html`<option key=${key} value=${key} selected=${key === direction}>${text}</option>`,
+              )}
+            </select>
+            <select aria-label="State" value=${status} onChange=${(event) => apply({ status: event.target.value })}>
+              ${STATES.map(
+                ([key, text]) => html`<option key=${key} value=${key} selected=${key === status}>${text}</option>`,
+              )}
+            </select>
+            ${
+              (domains.data?.length > 1 || domain) &&
+              html`
+                <select
+                  aria-label="Domain"
+                  value=${domain}
+                  onChange=${(event) => apply({ domain: event.target.value })}
+                >
+                  <option value="" selected=${!domain}>All domains</option>
+                  ${(domains.data || []).map(
+                    (one) => html`
+                      <option key=${one.id} value=${one.domain} selected=${one.domain === domain}>${one.domain}</option>
+                    `,
+                  )}
+                </select>
+              `
+            }
+            <label class=${`up-to ${until ? "" : "unset"}`}>
+              Up to${" "}
+              <input type="date" value=${until} onChange=${(event) => apply({ until: event.target.value })} />
+            </label>
+            ${
+              filtered &&
+              html`
+                <button
+                  type="button"
+                  class="link"
+                  onClick=${() => {
+                    type("");
+                    apply({ search: "", direction: "", status: "", domain: "", until: "" });
+                  }}
+                >
+                  Clear
+                </button>
+              `
+            }
+          </div>
+        </header>
+        ${
+          list.error
+            ? html`<${Failure} error=${list.error} retry=${list.first} />`
+            : list.loading && !list.rows
+              ? html`<${Skeleton} lines="8" />`
+              : list.rows?.length
+                ? html`<${List} list=${list} openId=${openId} params=${params} inView=${inView} />`
+                : filtered
+                  ? html`
+                    <${Empty} icon="search" title="Nothing fits">
+                      <p>Search looks for a part of sender, recipient or subject.</p>
+                    <//>
+                  `
+                  : html`<${FirstMail} domains=${domains} />`
+        }
+        <p class="visually-hidden" role="status">
+          ${list.rows && filtered ? `${plural(list.rows.length, "message")}${list.ended ? "" : " or more"}` : ""}
+        </p>
+      </section>
       ${
-        list.error
-          ? html`<${Failure} error=${list.error} retry=${list.first} />`
-          : list.loading && !list.rows
-            ? html`<${Skeleton} lines="8" />`
-            : list.rows?.length
-              ? html`<${List} list=${list} openId=${openId} params=${params} inView=${inView} />`
-              : filtered
-                ? html`<${Empty} icon="search" title="Nothing fits"><p>Search looks for a part of sender, recipient or subject.</p><//>`
-                : html`<${FirstMail} domains=${domains} />`
+        openId &&
+        html`
+          <section class="messages-open" aria-label="Message">
+            <${Message}
+              key=${openId}
+              id=${openId}
+              back=${to("messages", params)}
+              onDeleted=${(id) => {
+                list.remove(id);
+                go(to("messages", params));
+              }}
+            />
+          </section>
+        `
       }
-      <p class="visually-hidden" role="status">${list.rows && filtered ? `${plural(list.rows.length, "message")}${list.ended ? "" : " or more"}` : ""}</p>
-    </section>
-    ${
-      openId &&
-      html`<section class="messages-open" aria-label="Message"><${Message} key=${openId} id=${openId} back=${to("messages", params)} onDeleted=${(
-        id,
-      ) => {
-        list.remove(id);
-        go(to("messages", params));
-      }} /></section>`
-    }</div>`;
+    </div>
+  `;
 }

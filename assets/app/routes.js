@@ -68,20 +68,52 @@ function Tester({ routes, given }) {
     }, 200);
     return () => clearTimeout(timer);
   }, [address, routes]);
-  return html`<${Card} title="Which routes would this address match?"><${Field} label="Address"><input type="email" value=${address} onInput=${(event) => set(event.target.value)} placeholder="support+42@acme.dev" autocomplete="off" spellcheck="false" /><//>
-    <div role="status" class="stack tight">${
-      result &&
-      (result.error
-        ? html`<${Notice} kind="bad">${result.error}<//>`
-        : result.known === false
-          ? html`<${Notice} kind="warn">Mail to it is refused: no verified domain of yours receives it.<//>`
-          : result.drop
-            ? html`<${Notice} kind="warn">Accepted and discarded: a drop route matches, so no other runs.<//>`
-            : result.matches.length
-              ? html`<p class="hint">${plural(result.matches.length, "route")} would run:</p>`
-              : html`<${Notice}>No route matches. The mail is stored and nothing is called.<//>`)
-    }
-      ${result?.matches?.length > 0 && html`<ul class="stack tight">${result.matches.map((route) => html`<li key=${route.id} class="route-line"><${Icon} name="check" size="16" /><bdi class="mono">${route.match_pattern}</bdi><span class="faint">→ ${route.action}</span><bdi class="mono">${route.destination || ""}</bdi>${route.reason && html`<span class="faint">${route.reason}</span>`}</li>`)}</ul>`}</div><//>`;
+  return html`
+    <${Card} title="Which routes would this address match?">
+      <${Field} label="Address">
+        <input
+          type="email"
+          value=${address}
+          onInput=${(event) => set(event.target.value)}
+          placeholder="support+42@acme.dev"
+          autocomplete="off"
+          spellcheck="false"
+        />
+      <//>
+      <div role="status" class="stack tight">
+        ${
+          result &&
+          (result.error
+            ? html`<${Notice} kind="bad">${result.error}<//>`
+            : result.known === false
+              ? html`<${Notice} kind="warn">Mail to it is refused: no verified domain of yours receives it.<//>`
+              : result.drop
+                ? html`<${Notice} kind="warn">Accepted and discarded: a drop route matches, so no other runs.<//>`
+                : result.matches.length
+                  ? html`<p class="hint">${plural(result.matches.length, "route")} would run:</p>`
+                  : html`<${Notice}>No route matches. The mail is stored and nothing is called.<//>`)
+        }
+        ${
+          result?.matches?.length > 0 &&
+          html`
+            <ul class="stack tight">
+              ${result.matches.map(
+                (route) => html`
+                  <li key=${route.id} class="route-line">
+                    <${Icon} name="check" size="16" />
+                    <bdi class="mono">${route.match_pattern}</bdi>
+                    <span class="faint">→ ${route.action}</span>
+                    <bdi class="mono">${route.destination || ""}</bdi>
+                    ${route.reason && html`<span class="faint">${route.reason}</span>`}
+                  </li>
+                `,
+              )}
+            </ul>
+          `
+        }
+      </div>
+    <//>
+  `;
 }
 
 // --- Making and changing
@@ -133,17 +165,108 @@ function Editor({ route, onClose, onSaved }) {
     }, fail);
   };
   if (made && !made.signing_secret)
-    return html`<${Dialog} title="The destination has to confirm" onClose=${onClose} actions=${html`<${Button} kind="primary" onClick=${onClose}>Done<//>`}><${Unproven} route=${made} /><//>`;
+    return html`
+      <${Dialog}
+        title="The destination has to confirm"
+        onClose=${onClose}
+        actions=${html`<${Button} kind="primary" onClick=${onClose}>Done<//>`}
+      >
+        <${Unproven} route=${made} />
+      <//>
+    `;
   if (made)
-    return html`<${Dialog} title="Route created" onClose=${onClose} actions=${html`<${Button} kind="primary" onClick=${onClose}>Done<//>`}><p>It signs with a secret of its own. It is shown now; a lost one is replaced by a new one.</p><${Value} wrap>${made.signing_secret}<//><//>`;
-  return html`<${Dialog} title=${route ? "Edit route" : "New route"} onClose=${onClose}><form class="stack" onSubmit=${save}>
-    <${Field} label="Address" error=${atMatch} hint="support@acme.dev, *@acme.dev, ticket+*@acme.dev, or a /regular expression/"><input class="mono" value=${form.match} disabled=${route?.is_domain_webhook} onInput=${change("match")} required autofocus=${!route} spellcheck="false" autocapitalize="none" /><//>
-    ${!route && html`<${Field} label="Action" hint=${ACTIONS.find(([key]) => key === form.action)[2]}><select value=${form.action} onChange=${change("action")}>${ACTIONS.map(([key, text]) => html`<option key=${key} value=${key} selected=${key === form.action}>${text}</option>`)}</select><//>`}
-    ${needs && html`<${Field} label=${form.action === "webhook" ? "Webhook URL" : "Forward to"} error=${atDestination}><input class="mono" type=${form.action === "webhook" ? "url" : "email"} value=${form.destination} onInput=${change("destination")} required placeholder=${form.action === "webhook" ? "https://app.acme.dev/support" : "team@example.com"} /><//>`}
-    ${form.action === "webhook" && html`<div class="field"><label>Counts as delivered</label><${Segments} label="Ack mode" value=${form.ackMode} options=${ACK} onChange=${(ackMode) => set({ ...form, ackMode })} /></div>`}
-    ${form.action === "forward" && html`<${Field} label="Mail that may be forged" hint=${ON_AUTH_FAIL.find(([key]) => key === form.onAuthFail)[2]}><select value=${form.onAuthFail} onChange=${change("onAuthFail")}>${ON_AUTH_FAIL.map(([key, text]) => html`<option key=${key} value=${key} selected=${key === form.onAuthFail}>${text}</option>`)}</select><//>`}
-    ${error && !atMatch && !atDestination && html`<${Notice} kind="bad">${error.message}<//>`}
-    <div class="actions"><${Button} type="submit" kind="primary" busy=${busy}>${route ? "Save" : "Create route"}<//><${Button} onClick=${onClose}>Cancel<//></div></form><//>`;
+    return html`
+      <${Dialog}
+        title="Route created"
+        onClose=${onClose}
+        actions=${html`<${Button} kind="primary" onClick=${onClose}>Done<//>`}
+      >
+        <p>It signs with a secret of its own. It is shown now; a lost one is replaced by a new one.</p>
+        <${Value} wrap>${made.signing_secret}<//>
+      <//>
+    `;
+  return html`
+    <${Dialog} title=${route ? "Edit route" : "New route"} onClose=${onClose}>
+      <form class="stack" onSubmit=${save}>
+        <${Field}
+          label="Address"
+          error=${atMatch}
+          hint="support@acme.dev, *@acme.dev, ticket+*@acme.dev, or a /regular expression/"
+        >
+          <input
+            class="mono"
+            value=${form.match}
+            disabled=${route?.is_domain_webhook}
+            onInput=${change("match")}
+            required
+            autofocus=${!route}
+            spellcheck="false"
+            autocapitalize="none"
+          />
+        <//>
+        ${
+          !route &&
+          html`
+            <${Field} label="Action" hint=${ACTIONS.find(([key]) => key === form.action)[2]}>
+              <select value=${form.action} onChange=${change("action")}>
+                ${ACTIONS.map(
+                  ([key, text]) =>
+                    html`<option key=${key} value=${key} selected=${key === form.action}>${text}</option>`,
+                )}
+              </select>
+            <//>
+          `
+        }
+        ${
+          needs &&
+          html`
+            <${Field} label=${form.action === "webhook" ? "Webhook URL" : "Forward to"} error=${atDestination}>
+              <input
+                class="mono"
+                type=${form.action === "webhook" ? "url" : "email"}
+                value=${form.destination}
+                onInput=${change("destination")}
+                required
+                placeholder=${form.action === "webhook" ? "https://app.acme.dev/support" : "team@example.com"}
+              />
+            <//>
+          `
+        }
+        ${
+          form.action === "webhook" &&
+          html`
+            <div class="field">
+              <label>Counts as delivered</label>
+              <${Segments}
+                label="Ack mode"
+                value=${form.ackMode}
+                options=${ACK}
+                onChange=${(ackMode) => set({ ...form, ackMode })}
+              />
+            </div>
+          `
+        }
+        ${
+          form.action === "forward" &&
+          html`
+            <${Field} label="Mail that may be forged" hint=${ON_AUTH_FAIL.find(([key]) => key === form.onAuthFail)[2]}>
+              <select value=${form.onAuthFail} onChange=${change("onAuthFail")}>
+                ${ON_AUTH_FAIL.map(
+                  ([key, text]) =>
+                    html`<option key=${key} value=${key} selected=${key === form.onAuthFail}>${text}</option>`,
+                )}
+              </select>
+            <//>
+          `
+        }
+        ${error && !atMatch && !atDestination && html`<${Notice} kind="bad">${error.message}<//>`}
+        <div class="actions">
+          <${Button} type="submit" kind="primary" busy=${busy}>${route ? "Save" : "Create route"}<//>
+          <${Button} onClick=${onClose}>Cancel<//>
+        </div>
+      </form>
+    <//>
+  `;
 }
 
 // --- Replay
@@ -184,25 +307,80 @@ function Replay({ route, onClose }) {
     next.has(id) ? next.delete(id) : next.size < 50 && next.add(id);
     choose(next);
   };
-  return html`<${Dialog} wide title="Replay stored mail to this route" onClose=${onClose} actions=${html`<${Button} onClick=${onClose}>Close<//><${Button} kind="primary" disabled=${!chosen.size} action=${send}>Deliver ${chosen.size || ""}<//>`}>
-    <p class="hint">Stored mail that <bdi class="mono">${route.match_pattern}</bdi> covers, also older than the route. Up to 50 at a time.</p>
-    ${state.error && html`<${Notice} kind="bad">${state.error.message}<//>`}${state.next !== undefined && !state.messages.length && state.next === null && !state.error && html`<${Notice}>No stored mail fits.<//>`}
-    ${
-      state.messages.length > 1 &&
-      html`<label class="pick-all"><input type="checkbox" checked=${chosen.size > 0} onChange=${() =>
-        choose(
-          new Set(
-            chosen.size
-              ? []
-              : state.messages
-                  .filter((one) => !one.delivered_here)
-                  .slice(0, 50)
-                  .map((one) => one.id),
-          ),
-        )} /><strong>${chosen.size ? `${number(chosen.size)} selected` : "Select those not delivered here"}</strong></label>`
-    }
-    <ul class="picks">${state.messages.map((one) => html`<li key=${one.id}><label><input type="checkbox" checked=${chosen.has(one.id)} onChange=${() => flip(one.id)} /><span class="pick-text"><${Text} title=${one.subject}>${one.subject || "(no subject)"}<//><span class="faint"><bdi>${one.from_addr}</bdi> → <bdi>${one.to_addr}</bdi></span></span>${one.delivered_here && html`<${Badge} kind="good">Delivered here<//>`}<${Time} at=${one.received_at} class="faint" /></label></li>`)}</ul>
-    ${state.next && html`<div><${Button} action=${() => load(state.next)}>More<//></div>`}<//>`;
+  return html`
+    <${Dialog}
+      wide
+      title="Replay stored mail to this route"
+      onClose=${onClose}
+      actions=${html`
+        <${Button} onClick=${onClose}>Close<//>
+        <${Button} kind="primary" disabled=${!chosen.size} action=${send}>Deliver ${chosen.size || ""}<//>
+      `}
+    >
+      <p class="hint">
+        Stored mail that <bdi class="mono">${route.match_pattern}</bdi> covers, also older than the route. Up to
+        50 at a time.
+      </p>
+      ${state.error && html`<${Notice} kind="bad">${state.error.message}<//>`}
+      ${
+        state.next !== undefined &&
+        !state.messages.length &&
+        state.next === null &&
+        !state.error &&
+        html`<${Notice}>No stored mail fits.<//>`
+      }
+      ${
+        state.messages.length > 1 &&
+        html`
+          <label class="pick-all">
+            <input
+              type="checkbox"
+              checked=${chosen.size > 0}
+              onChange=${() =>
+                choose(
+                  new Set(
+                    chosen.size
+                      ? []
+                      : state.messages
+                          .filter((one) => !one.delivered_here)
+                          .slice(0, 50)
+                          .map((one) => one.id),
+                  ),
+                )}
+            />
+            <strong>${chosen.size ? `${number(chosen.size)} selected` : "Select those not delivered here"}</strong>
+          </label>
+        `
+      }
+      <ul class="picks">
+        ${state.messages.map(
+          (one) => html`
+            <li key=${one.id}>
+              <label>
+                <input type="checkbox" checked=${chosen.has(one.id)} onChange=${() => flip(one.id)} />
+                <span class="pick-text">
+                  <${Text} title=${one.subject}>${one.subject || "(no subject)"}<//>
+                  <span class="faint">
+                    <bdi>${one.from_addr}</bdi> → <bdi>${one.to_addr}</bdi>
+                  </span>
+                </span>
+                ${one.delivered_here && html`<${Badge} kind="good">Delivered here<//>`}
+                <${Time} at=${one.received_at} class="faint" />
+              </label>
+            </li>
+          `,
+        )}
+      </ul>
+      ${
+        state.next &&
+        html`
+          <div>
+            <${Button} action=${() => load(state.next)}>More<//>
+          </div>
+        `
+      }
+    <//>
+  `;
 }
 
 // --- Whether the destination wants it
@@ -228,8 +406,21 @@ function Unproven({ route, swap }) {
   const until = declined
     ? "Mail is stored and not forwarded."
     : "Until somebody there follows it and confirms, mail is stored and not forwarded.";
-  return html`<${Notice} kind="warn" title="Not forwarding yet"><p>${what} ${until}</p>
-    ${swap && (next > now ? html`<p class="hint">The address can be asked again <${Time} at=${next} />.</p>` : html`<p><${Button} kind="small" icon="send" action=${ask}>${asked ? "Mail the link again" : "Mail the link"}<//></p>`)}<//>`;
+  return html`
+    <${Notice} kind="warn" title="Not forwarding yet">
+      <p>${what} ${until}</p>
+      ${
+        swap &&
+        (next > now
+          ? html`<p class="hint">The address can be asked again <${Time} at=${next} />.</p>`
+          : html`
+            <p>
+              <${Button} kind="small" icon="send" action=${ask}>${asked ? "Mail the link again" : "Mail the link"}<//>
+            </p>
+          `)
+      }
+    <//>
+  `;
 }
 
 // --- The list
@@ -270,12 +461,73 @@ function Route({ route, reload, mutate, edit, replay }) {
     }
   };
   const [outcome, tone, why] = routeOutcome(route.last_status);
-  return html`<li class=${`thing ${route.active ? "" : "paused"}`}><div class="thing-head"><span class="route-line"><bdi class="mono"><strong>${route.match_pattern}</strong></bdi><${Icon} name="next" size="14" /><${Badge}>${route.action}<//>${route.is_domain_webhook && html`<${Badge} kind="info">Domain webhook<//>`}${!route.active && html`<${Badge} kind="warn">Paused<//>`}</span>
-      <div class="actions"><${Button} kind="small" icon=${route.active ? "pause" : "play"} onClick=${pause}>${route.active ? "Pause" : "Resume"}<//><${Button} kind="small" icon="edit" onClick=${edit} disabled=${route.action === "store" || route.action === "drop" ? route.is_domain_webhook : false}>Edit<//>
-        ${route.action === "webhook" && html`<${Button} kind="small" icon="refresh" onClick=${replay}>Replay<//><${Button} kind="small" icon="keys" action=${rotate}>New secret<//>`}<${Button} kind="small quiet-danger" icon="trash" action=${remove}>Delete<//></div></div>
-    ${route.destination && html`<p class="mono wrap"><bdi>${route.destination}</bdi></p>`}${fresh && html`<${Notice} kind="good" title="The new secret"><${Value} wrap>${fresh}<//><//>`}
-    ${route.active && route.paused_until && html`<${EndpointPaused} until=${route.paused_until} />`}${route.destination_proven === false && html`<${Unproven} route=${route} swap=${swap} />`}
-    <p class="hint">${route.last_status ? html`Last: <${Badge} kind=${tone}>${outcome} ${route.last_status_code || ""}<//>${why && !(route.destination_proven === false && route.last_status === "unproven") ? ` ${why}` : ""}` : "Nothing yet."}${route.on_auth_fail === "rewrite" ? " Mail that may be forged is forwarded as yours." : ""}${route.ack_mode && route.ack_mode !== "lenient" ? ` Ack mode: ${route.ack_mode}.` : ""} Made <${Time} at=${route.created_at} />.</p></li>`;
+  return html`
+    <li class=${`thing ${route.active ? "" : "paused"}`}>
+      <div class="thing-head">
+        <span class="route-line">
+          <bdi class="mono">
+            <strong>${route.match_pattern}</strong>
+          </bdi>
+          <${Icon} name="next" size="14" />
+          <${Badge}>${route.action}<//>
+          ${route.is_domain_webhook && html`<${Badge} kind="info">Domain webhook<//>`}
+          ${!route.active && html`<${Badge} kind="warn">Paused<//>`}
+        </span>
+        <div class="actions">
+          <${Button} kind="small" icon=${route.active ? "pause" : "play"} onClick=${pause}>
+            ${route.active ? "Pause" : "Resume"}
+          <//>
+          <${Button}
+            kind="small"
+            icon="edit"
+            onClick=${edit}
+            disabled=${route.action === "store" || route.action === "drop" ? route.is_domain_webhook : false}
+          >
+            Edit
+          <//>
+          ${
+            route.action === "webhook" &&
+            html`
+              <${Button} kind="small" icon="refresh" onClick=${replay}>Replay<//>
+              <${Button} kind="small" icon="keys" action=${rotate}>New secret<//>
+            `
+          }
+          <${Button} kind="small quiet-danger" icon="trash" action=${remove}>Delete<//>
+        </div>
+      </div>
+      ${
+        route.destination &&
+        html`
+          <p class="mono wrap">
+            <bdi>${route.destination}</bdi>
+          </p>
+        `
+      }
+      ${
+        fresh &&
+        html`
+          <${Notice} kind="good" title="The new secret">
+            <${Value} wrap>${fresh}<//>
+          <//>
+        `
+      }
+      ${route.active && route.paused_until && html`<${EndpointPaused} until=${route.paused_until} />`}
+      ${route.destination_proven === false && html`<${Unproven} route=${route} swap=${swap} />`}
+      <p class="hint">
+        ${
+          route.last_status
+            ? html`
+              Last: <${Badge} kind=${tone}>${outcome} ${route.last_status_code || ""}<//>
+              ${why && !(route.destination_proven === false && route.last_status === "unproven") ? ` ${why}` : ""}
+            `
+            : "Nothing yet."
+        }
+        ${route.on_auth_fail === "rewrite" ? " Mail that may be forged is forwarded as yours." : ""}
+        ${route.ack_mode && route.ack_mode !== "lenient" ? ` Ack mode: ${route.ack_mode}.` : ""} Made${" "}
+        <${Time} at=${route.created_at} />.
+      </p>
+    </li>
+  `;
 }
 
 export default function Routes({ route }) {
@@ -284,15 +536,63 @@ export default function Routes({ route }) {
   const [editing, edit] = useState(null);
   const [replaying, replay] = useState(null);
   useLiveSoon((type) => type === "delivery.updated", routes.reload, 2000);
-  return html`<${Page} title="Routes" lead="Every active route that matches an address runs, oldest first." actions=${html`<${Button} kind="primary" icon="plus" onClick=${() => edit({})}>New route<//>`}>
-    <${Loaded} of=${routes}>${(all) => html`${
-      all.length
-        ? html`<ul class="cards">${all.map((one) => html`<${Route} key=${one.id} route=${one} reload=${routes.reload} mutate=${routes.mutate} edit=${() => edit(one)} replay=${() => replay(one)} />`)}</ul>`
-        : html`<${Empty} icon="routes" title="No routes yet"><p>Mail of a verified domain is stored. A route posts it to your app, forwards it, or drops it, for one address or for many.</p><p class="hint">The simplest one is a <a href=${to("domains")}>domain's webhook</a>. A route can be made here or with the API:</p>
-        <${Code} label="with curl">${apiCommand("/api/routes", { match: `support@${domains.data?.find((one) => one.mx_verified)?.domain || "acme.dev"}`, action: "webhook", destination: "https://app.acme.dev/support" })}<//>
-        <div class="actions"><${Button} kind="primary" icon="plus" onClick=${() => edit({})}>New route<//></div><//>`
-    }
-      <${Tester} routes=${all} given=${route.params.address} />`}<//>
-    ${editing && html`<${Editor} route=${editing.id ? editing : null} onClose=${() => edit(null)} onSaved=${routes.reload} />`}
-    ${replaying && html`<${Replay} route=${replaying} onClose=${() => replay(null)} />`}<//>`;
+  return html`
+    <${Page}
+      title="Routes"
+      lead="Every active route that matches an address runs, oldest first."
+      actions=${html`<${Button} kind="primary" icon="plus" onClick=${() => edit({})}>New route<//>`}
+    >
+      <${Loaded} of=${routes}>
+        ${(all) => html`
+          ${
+            all.length
+              ? html`
+                <ul class="cards">
+                  ${all.map(
+                    (one) => html`
+                      <${Route}
+                        key=${one.id}
+                        route=${one}
+                        reload=${routes.reload}
+                        mutate=${routes.mutate}
+                        edit=${() => edit(one)}
+                        replay=${() => replay(one)}
+                      />
+                    `,
+                  )}
+                </ul>
+              `
+              : html`
+                <${Empty} icon="routes" title="No routes yet">
+                  <p>
+                    Mail of a verified domain is stored. A route posts it to your app, forwards it, or drops it,
+                    for one address or for many.
+                  </p>
+                  <p class="hint">
+                    The simplest one is a <a href=${to("domains")}>domain's webhook</a>. A route can be made here
+                    or with the API:
+                  </p>
+                  <${Code} label="with curl">
+                    ${apiCommand("/api/routes", {
+                      match: `support@${domains.data?.find((one) => one.mx_verified)?.domain || "acme.dev"}`,
+                      action: "webhook",
+                      destination: "https://app.acme.dev/support",
+                    })}
+                  <//>
+                  <div class="actions">
+                    <${Button} kind="primary" icon="plus" onClick=${() => edit({})}>New route<//>
+                  </div>
+                <//>
+              `
+          }
+          <${Tester} routes=${all} given=${route.params.address} />
+        `}
+      <//>
+      ${
+        editing &&
+        html`<${Editor} route=${editing.id ? editing : null} onClose=${() => edit(null)} onSaved=${routes.reload} />`
+      }
+      ${replaying && html`<${Replay} route=${replaying} onClose=${() => replay(null)} />`}
+    <//>
+  `;
 }

@@ -179,35 +179,256 @@ function Compose({ given }) {
     say("The draft is thrown away", { undo: () => keep(thrown) });
   };
   if (domains.data && !sending.length) {
-    return html`<${Page} title="Send"><${Empty} icon="send" title="No domain can send yet"><p>Sending needs the SPF and DKIM records of a domain of yours, so that receivers know it was you.</p><a class="button primary" href=${domains.data.length ? to("domains", domains.data[0].domain) : to("domains")}>${domains.data.length ? "See its records" : "Add a domain"}</a><//><//>`;
+    return html`
+      <${Page} title="Send">
+        <${Empty} icon="send" title="No domain can send yet">
+          <p>Sending needs the SPF and DKIM records of a domain of yours, so that receivers know it was you.</p>
+          <a class="button primary" href=${domains.data.length ? to("domains", domains.data[0].domain) : to("domains")}>
+            ${domains.data.length ? "See its records" : "Add a domain"}
+          </a>
+        <//>
+      <//>
+    `;
   }
-  return html`<${Page} title="Send"><div class="compose"><form class="card stack" onSubmit=${submit}>
-      <${Field} label="From" error=${placed[0]} hint=${sending.length ? `Any address at ${sending.map((one) => one.domain).join(", ")}` : undefined}><input value=${form.from} onInput=${change("from")} required placeholder="Acme <hello@acme.dev>" list="from-addresses" /><//>
-      <${Field} label="To" error=${placed[1]}><input value=${form.to} onInput=${change("to")} required placeholder="ada@example.com, Bob <bob@example.com>" /><//>
-      ${more ? html`<div class="form-grid"><${Field} label="Cc"><input value=${form.cc} onInput=${change("cc")} /><//><${Field} label="Bcc"><input value=${form.bcc} onInput=${change("bcc")} /><//><${Field} label="Reply to"><input value=${form.replyTo} onInput=${change("replyTo")} /><//></div>` : html`<div><button type="button" class="link" onClick=${() => setMore(true)}>Cc, Bcc, Reply to</button></div>`}
-      <${Field} label="Template"><select value=${form.templateId} onChange=${change("templateId")}><option value="" selected=${!form.templateId}>None</option>${[
-        ["Your own", own.data],
-        ["Built in", base.data],
-      ].map(
-        ([label, all]) =>
-          all?.length > 0 &&
-          html`<optgroup key=${label} label=${label}>${all.map((one) => html`<option key=${one.id} value=${one.id} selected=${one.id === form.templateId}>${one.name}</option>`)}</optgroup>`,
-      )}</select><//>
-      ${form.templateId && form.data.length > 0 && html`<fieldset class="form-grid"><legend class="visually-hidden">Values of the template</legend>${form.data.map(([key, value], index) => html`<${Field} key=${key} label=${`{{${key}}}`}><input value=${value} onInput=${(event) => keep({ data: form.data.map((pair, other) => (other === index ? [key, event.target.value] : pair)) })} /><//>`)}</fieldset>`}
-      <${Field} label="Subject" error=${placed[2]} hint=${form.templateId ? "Empty: the template's." : undefined}><input value=${form.subject} onInput=${change("subject")} dir="auto" placeholder=${template.data?.subject || ""} /><//>
-      ${form.inReplyTo && html`<p class="hint">In reply to <a href=${to("messages", form.inReplyTo)}>${form.inReplyTo}</a></p>`}
-      <div><${Tabs} label="Body" value=${body} options=${[["text", "Text"], ["html", "HTML"], ["preview", "Preview"]]} onChange=${setBody} />
-        ${body === "text" && html`<textarea class="body" aria-label="Text" dir="auto" value=${form.text} onInput=${change("text")} placeholder=${form.templateId ? "Empty: the template's." : "Dear Ada, …"}></textarea>`}
-        ${body === "html" && html`<textarea class="body mono" aria-label="HTML" spellcheck="false" value=${form.html} onInput=${change("html")} placeholder="<p>Dear Ada, …</p>"></textarea>`}
-        ${body === "preview" && (form.html || template.data?.html ? html`<${MailFrame} source=${fill(form.html || template.data.html, form.data)} title="Preview" />` : html`<pre class="mail-text" dir="auto" tabindex="0">${form.text || template.data?.text || "Nothing yet."}</pre>`)}</div>
-      <div class="stack tight"><div><label class="button"><${Icon} name="clip" /><span>Attach files</span><input type="file" multiple class="visually-hidden" onChange=${add} /></label></div>
-        ${files.length > 0 && html`<ul class="file-list">${files.map((file, index) => html`<li key=${index}><${Icon} name="clip" size="16" /><${FileName}>${file.filename}<//><span class="faint">${bytes(file.size)}</span><button type="button" class="copy small" aria-label=${`Remove ${file.filename}`} onClick=${() => keep({ files: files.filter((_, other) => other !== index) })}><${Icon} name="cross" size="14" /></button></li>`)}</ul>`}</div>
-      <div class="toolbar"><div class="field"><label>When</label><${Segments} label="When" value=${form.when} options=${[["now", "Now"], ["later", "Later"]]} onChange=${(when) => keep({ when })} /></div>
-        ${form.when === "later" && html`<${Field} label="At" error=${placed[3]}><input type="datetime-local" value=${form.at} onInput=${change("at")} required /><//>`}</div>
-      <div role="status">${sent && html`<${Notice} kind="good" title=${sent.status === "scheduled" ? `Scheduled for ${exact(sent.scheduledAt)}` : "Accepted and stored; on its way"}><a href=${to("messages", sent.messageId || sent.id)}>Follow it</a>${sent.suppressed && html`<p>Not sent to ${sent.suppressed.join(", ")}: on the suppression list.</p>`}<//>`}
-        ${error && !placed.some(Boolean) && html`<${Notice} kind="bad">${error.message}<//>`}</div>
-      <div class="actions"><${Button} type="submit" kind="primary" icon="send" busy=${busy}>${form.when === "later" ? "Schedule" : "Send"}<//>${written && html`<${Button} onClick=${discard}>Start over<//>`}${document.body.dataset.dev && html`<span class="hint">In dev mode nothing leaves this machine.</span>`}</div></form>
-    <${Card} title="The same as code"><${Tabs} label="Language" value=${lang} options=${[["curl", "curl"], ["node", "SDK"], ["fetch", "fetch"], ["python", "Python"]]} onChange=${setLang} /><${Code} class="snippet">${code[lang]}<//><p class="hint">The key is under <a href=${to("keys")}>Keys</a>.</p><//></div><//>`;
+  return html`
+    <${Page} title="Send">
+      <div class="compose">
+        <form class="card stack" onSubmit=${submit}>
+          <${Field}
+            label="From"
+            error=${placed[0]}
+            hint=${sending.length ? `Any address at ${sending.map((one) => one.domain).join(", ")}` : undefined}
+          >
+            <input
+              value=${form.from}
+              onInput=${change("from")}
+              required
+              placeholder="Acme <hello@acme.dev>"
+              list="from-addresses"
+            />
+          <//>
+          <${Field} label="To" error=${placed[1]}>
+            <input
+              value=${form.to}
+              onInput=${change("to")}
+              required
+              placeholder="ada@example.com, Bob <bob@example.com>"
+            />
+          <//>
+          ${
+            more
+              ? html`
+                <div class="form-grid">
+                  <${Field} label="Cc">
+                    <input value=${form.cc} onInput=${change("cc")} />
+                  <//>
+                  <${Field} label="Bcc">
+                    <input value=${form.bcc} onInput=${change("bcc")} />
+                  <//>
+                  <${Field} label="Reply to">
+                    <input value=${form.replyTo} onInput=${change("replyTo")} />
+                  <//>
+                </div>
+              `
+              : html`
+                <div>
+                  <button type="button" class="link" onClick=${() => setMore(true)}>Cc, Bcc, Reply to</button>
+                </div>
+              `
+          }
+          <${Field} label="Template">
+            <select value=${form.templateId} onChange=${change("templateId")}>
+              <option value="" selected=${!form.templateId}>None</option>
+              ${[
+                ["Your own", own.data],
+                ["Built in", base.data],
+              ].map(
+                ([label, all]) =>
+                  all?.length > 0 &&
+                  html`
+                    <optgroup key=${label} label=${label}>
+                      ${all.map(
+                        (one) => html`
+                          <option key=${one.id} value=${one.id} selected=${one.id === form.templateId}>
+                            ${one.name}
+                          </option>
+                        `,
+                      )}
+                    </optgroup>
+                  `,
+              )}
+            </select>
+          <//>
+          ${
+            form.templateId &&
+            form.data.length > 0 &&
+            html`
+              <fieldset class="form-grid">
+                <legend class="visually-hidden">Values of the template</legend>
+                ${form.data.map(
+                  ([key, value], index) => html`
+                    <${Field} key=${key} label=${`{{${key}}}`}>
+                      <input
+                        value=${value}
+                        onInput=${(event) =>
+                          keep({
+                            data: form.data.map((pair, other) => (other === index ? [key, event.target.value] : pair)),
+                          })}
+                      />
+                    <//>
+                  `,
+                )}
+              </fieldset>
+            `
+          }
+          <${Field} label="Subject" error=${placed[2]} hint=${form.templateId ? "Empty: the template's." : undefined}>
+            <input
+              value=${form.subject}
+              onInput=${change("subject")}
+              dir="auto"
+              placeholder=${template.data?.subject || ""}
+            />
+          <//>
+          ${
+            form.inReplyTo &&
+            html`<p class="hint">In reply to <a href=${to("messages", form.inReplyTo)}>${form.inReplyTo}</a></p>`
+          }
+          <div>
+            <${Tabs}
+              label="Body"
+              value=${body}
+              options=${[["text", "Text"], ["html", "HTML"], ["preview", "Preview"]]}
+              onChange=${setBody}
+            />
+            ${
+              body === "text" &&
+              html`
+                <textarea
+                  class="body"
+                  aria-label="Text"
+                  dir="auto"
+                  value=${form.text}
+                  onInput=${change("text")}
+                  placeholder=${form.templateId ? "Empty: the template's." : "Dear Ada, …"}
+                ></textarea>
+              `
+            }
+            ${
+              body === "html" &&
+              html`
+                <textarea
+                  class="body mono"
+                  aria-label="HTML"
+                  spellcheck="false"
+                  value=${form.html}
+                  onInput=${change("html")}
+                  placeholder="<p>Dear Ada, …</p>"
+                ></textarea>
+              `
+            }
+            ${
+              body === "preview" &&
+              (form.html || template.data?.html
+                ? html`<${MailFrame} source=${fill(form.html || template.data.html, form.data)} title="Preview" />`
+                : html`
+                  <pre class="mail-text" dir="auto" tabindex="0">
+                    ${form.text || template.data?.text || "Nothing yet."}
+                  </pre>
+                `)
+            }
+          </div>
+          <div class="stack tight">
+            <div>
+              <label class="button">
+                <${Icon} name="clip" />
+                <span>Attach files</span>
+                <input type="file" multiple class="visually-hidden" onChange=${add} />
+              </label>
+            </div>
+            ${
+              files.length > 0 &&
+              html`
+                <ul class="file-list">
+                  ${files.map(
+                    (file, index) => html`
+                      <li key=${index}>
+                        <${Icon} name="clip" size="16" />
+                        <${FileName}>${file.filename}<//>
+                        <span class="faint">${bytes(file.size)}</span>
+                        <button
+                          type="button"
+                          class="copy small"
+                          aria-label=${`Remove ${file.filename}`}
+                          onClick=${() => keep({ files: files.filter((_, other) => other !== index) })}
+                        >
+                          <${Icon} name="cross" size="14" />
+                        </button>
+                      </li>
+                    `,
+                  )}
+                </ul>
+              `
+            }
+          </div>
+          <div class="toolbar">
+            <div class="field">
+              <label>When</label>
+              <${Segments}
+                label="When"
+                value=${form.when}
+                options=${[["now", "Now"], ["later", "Later"]]}
+                onChange=${(when) => keep({ when })}
+              />
+            </div>
+            ${
+              form.when === "later" &&
+              html`
+                <${Field} label="At" error=${placed[3]}>
+                  <input type="datetime-local" value=${form.at} onInput=${change("at")} required />
+                <//>
+              `
+            }
+          </div>
+          <div role="status">
+            ${
+              sent &&
+              html`
+                <${Notice}
+                  kind="good"
+                  title=${
+                    sent.status === "scheduled"
+                      ? `Scheduled for ${exact(sent.scheduledAt)}`
+                      : "Accepted and stored; on its way"
+                  }
+                >
+                  <a href=${to("messages", sent.messageId || sent.id)}>Follow it</a>
+                  ${sent.suppressed && html`<p>Not sent to ${sent.suppressed.join(", ")}: on the suppression list.</p>`}
+                <//>
+              `
+            }
+            ${error && !placed.some(Boolean) && html`<${Notice} kind="bad">${error.message}<//>`}
+          </div>
+          <div class="actions">
+            <${Button} type="submit" kind="primary" icon="send" busy=${busy}>
+              ${form.when === "later" ? "Schedule" : "Send"}
+            <//>
+            ${written && html`<${Button} onClick=${discard}>Start over<//>`}
+            ${document.body.dataset.dev && html`<span class="hint">In dev mode nothing leaves this machine.</span>`}
+          </div>
+        </form>
+        <${Card} title="The same as code">
+          <${Tabs}
+            label="Language"
+            value=${lang}
+            options=${[["curl", "curl"], ["node", "SDK"], ["fetch", "fetch"], ["python", "Python"]]}
+            onChange=${setLang}
+          />
+          <${Code} class="snippet">${code[lang]}<//>
+          <p class="hint">The key is under <a href=${to("keys")}>Keys</a>.</p>
+        <//>
+      </div>
+    <//>
+  `;
 }
 
 const escapeHtml = (text) => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);

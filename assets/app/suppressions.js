@@ -18,13 +18,35 @@ function AddForm({ label, hint, path, extra, onAdded }) {
       onAdded();
     }, fail);
   };
-  return html`<form class="inline-form" onSubmit=${submit}><${Field} label=${label} error=${error?.message} hint=${hint}><input type="email" value=${form.email} onInput=${(
-    event,
-  ) => {
-    fail(null);
-    set({ ...form, email: event.target.value });
-  }} required placeholder="ada@example.com" /><//>
-    ${extra && html`<${Field} label="Note"><input value=${form.note} onInput=${(event) => set({ ...form, note: event.target.value })} maxlength="500" /><//>`}<${Button} type="submit" busy=${busy} icon="plus">Add<//></form>`;
+  return html`
+    <form class="inline-form" onSubmit=${submit}>
+      <${Field} label=${label} error=${error?.message} hint=${hint}>
+        <input
+          type="email"
+          value=${form.email}
+          onInput=${(event) => {
+            fail(null);
+            set({ ...form, email: event.target.value });
+          }}
+          required
+          placeholder="ada@example.com"
+        />
+      <//>
+      ${
+        extra &&
+        html`
+          <${Field} label="Note">
+            <input
+              value=${form.note}
+              onInput=${(event) => set({ ...form, note: event.target.value })}
+              maxlength="500"
+            />
+          <//>
+        `
+      }
+      <${Button} type="submit" busy=${busy} icon="plus">Add<//>
+    </form>
+  `;
 }
 
 /** Removes at once and offers the way back. */
@@ -65,23 +87,161 @@ export default function Suppressions() {
     setMore([...more, ...page.suppressions]);
     if (!page.suppressions.length) say("That is all");
   };
-  return html`<${Page} title="Suppressions" narrow lead="Addresses that bounced or complained are added by themselves; nothing is sent to them.">
-    <${Card} title="Never send to"><div class="stack"><${AddForm} extra label="Address" path="/api/contacts/suppressions" onAdded=${() => {
-      say("Added");
-      list.reload();
-    }} />
-      <${Loaded} of=${list}>${({ suppressions }) => {
-        const all = [...suppressions, ...more];
-        const shown = all.filter((one) => one.email.includes(find.toLowerCase()));
-        return all.length
-          ? html`<div class="stack">${all.length > 8 && html`<input type="search" aria-label="Find an address" placeholder="Find an address" value=${find} onInput=${(event) => set(event.target.value)} />`}
-        <div class="table-wrap" tabindex="0" role="region" aria-label="Suppressed addresses"><table><thead><tr><th>Address</th><th>Why</th><th>Note</th><th>Since</th><th><span class="visually-hidden">Remove</span></th></tr></thead><tbody>${shown.slice(0, 500).map((one) => html`<tr key=${one.email}><td class="address-cell"><${Text}>${one.email}<//></td><td><${Badge} kind=${one.reason === "manual" ? "" : "warn"}>${REASONS[one.reason] || one.reason}<//></td><td class="note-cell"><${Text}>${one.note || ""}<//></td><td><${Time} at=${one.created_at} /></td><td class="num"><button type="button" class="copy" aria-label=${`Remove ${one.email}`} onClick=${() => remove(one)}><${Icon} name="cross" size="16" /></button></td></tr>`)}</tbody></table></div>
-        ${suppressions.length >= 1000 && html`<div><${Button} action=${next}>More<//></div>`}</div>`
-          : html`<p class="hint">Nobody. Hard bounces and complaints will appear here by themselves.</p>`;
-      }}<//></div><//>
-    <${Card} title="Blocked senders"><div class="stack"><p class="hint">Their mail is stored as spam and calls no webhook.</p><${AddForm} label="Address" path="/api/blocked-senders" onAdded=${() => {
-      say("Blocked");
-      blocked.reload();
-    }} />
-      <${Loaded} of=${blocked}>${(all) => (all.length ? html`<div class="table-wrap" tabindex="0" role="region" aria-label="Blocked senders"><table><thead><tr><th>Address</th><th>Since</th><th><span class="visually-hidden">Unblock</span></th></tr></thead><tbody>${all.map((one) => html`<tr key=${one.email}><td class="wide-cell"><${Text}>${one.email}<//></td><td><${Time} at=${one.created_at} /></td><td class="num"><button type="button" class="copy" aria-label=${`Unblock ${one.email}`} onClick=${() => unblock(one)}><${Icon} name="cross" size="16" /></button></td></tr>`)}</tbody></table></div>` : html`<p class="hint">Nobody.</p>`)}<//></div><//><//>`;
+  return html`
+    <${Page}
+      title="Suppressions"
+      narrow
+      lead="Addresses that bounced or complained are added by themselves; nothing is sent to them."
+    >
+      <${Card} title="Never send to">
+        <div class="stack">
+          <${AddForm}
+            extra
+            label="Address"
+            path="/api/contacts/suppressions"
+            onAdded=${() => {
+              say("Added");
+              list.reload();
+            }}
+          />
+          <${Loaded} of=${list}>
+            ${({ suppressions }) => {
+              const all = [...suppressions, ...more];
+              const shown = all.filter((one) => one.email.includes(find.toLowerCase()));
+              return all.length
+                ? html`
+                  <div class="stack">
+                    ${
+                      all.length > 8 &&
+                      html`
+                        <input
+                          type="search"
+                          aria-label="Find an address"
+                          placeholder="Find an address"
+                          value=${find}
+                          onInput=${(event) => set(event.target.value)}
+                        />
+                      `
+                    }
+                    <div class="table-wrap" tabindex="0" role="region" aria-label="Suppressed addresses">
+                      <table>
+                        <thead>
+                          <tr>
+                            <th>Address</th>
+                            <th>Why</th>
+                            <th>Note</th>
+                            <th>Since</th>
+                            <th>
+                              <span class="visually-hidden">Remove</span>
+                            </th>
+                          </tr>
+                        </thead>
+                        <tbody>
+                          ${shown.slice(0, 500).map(
+                            (one) => html`
+                              <tr key=${one.email}>
+                                <td class="address-cell">
+                                  <${Text}>${one.email}<//>
+                                </td>
+                                <td>
+                                  <${Badge} kind=${one.reason === "manual" ? "" : "warn"}>
+                                    ${REASONS[one.reason] || one.reason}
+                                  <//>
+                                </td>
+                                <td class="note-cell">
+                                  <${Text}>${one.note || ""}<//>
+                                </td>
+                                <td>
+                                  <${Time} at=${one.created_at} />
+                                </td>
+                                <td class="num">
+                                  <button
+                                    type="button"
+                                    class="copy"
+                                    aria-label=${`Remove ${one.email}`}
+                                    onClick=${() => remove(one)}
+                                  >
+                                    <${Icon} name="cross" size="16" />
+                                  </button>
+                                </td>
+                              </tr>
+                            `,
+                          )}
+                        </tbody>
+                      </table>
+                    </div>
+                    ${
+                      suppressions.length >= 1000 &&
+                      html`
+                        <div>
+                          <${Button} action=${next}>More<//>
+                        </div>
+                      `
+                    }
+                  </div>
+                `
+                : html`<p class="hint">Nobody. Hard bounces and complaints will appear here by themselves.</p>`;
+            }}
+          <//>
+        </div>
+      <//>
+      <${Card} title="Blocked senders">
+        <div class="stack">
+          <p class="hint">Their mail is stored as spam and calls no webhook.</p>
+          <${AddForm}
+            label="Address"
+            path="/api/blocked-senders"
+            onAdded=${() => {
+              say("Blocked");
+              blocked.reload();
+            }}
+          />
+          <${Loaded} of=${blocked}>
+            ${(all) =>
+              all.length
+                ? html`
+                  <div class="table-wrap" tabindex="0" role="region" aria-label="Blocked senders">
+                    <table>
+                      <thead>
+                        <tr>
+                          <th>Address</th>
+                          <th>Since</th>
+                          <th>
+                            <span class="visually-hidden">Unblock</span>
+                          </th>
+                        </tr>
+                      </thead>
+                      <tbody>
+                        ${all.map(
+                          (one) => html`
+                            <tr key=${one.email}>
+                              <td class="wide-cell">
+                                <${Text}>${one.email}<//>
+                              </td>
+                              <td>
+                                <${Time} at=${one.created_at} />
+                              </td>
+                              <td class="num">
+                                <button
+                                  type="button"
+                                  class="copy"
+                                  aria-label=${`Unblock ${one.email}`}
+                                  onClick=${() => unblock(one)}
+                                >
+                                  <${Icon} name="cross" size="16" />
+                                </button>
+                              </td>
+                            </tr>
+                          `,
+                        )}
+                      </tbody>
+                    </table>
+                  </div>
+                `
+                : html`<p class="hint">Nobody.</p>`}
+          <//>
+        </div>
+      <//>
+    <//>
+  `;
 }
