@@ -169,7 +169,7 @@ async function signedInWith(args) {
 
 async function open(view, id) {
   await view.screen(`#/messages/${id}`);
-  const frame = await (await view.page.waitForSelector(".mailframe iframe")).contentFrame();
+  const frame = await (await view.page.waitForSelector(".mail-frame iframe")).contentFrame();
   await settled(view.page);
   await drawn(view.page);
   return frame;

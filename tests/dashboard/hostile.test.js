@@ -149,7 +149,7 @@ test("hostile HTML runs nothing and asks nobody, in a mail and in a preview", as
         .join("\n")}\n`,
     );
     await view.screen(`#/messages/${id}`);
-    const frame = await (await page.waitForSelector(".mailframe iframe")).contentFrame();
+    const frame = await (await page.waitForSelector(".mail-frame iframe")).contentFrame();
     await settled(page);
     assert.equal(await frame.evaluate(() => globalThis.origin), "null", "no origin");
     for (const link of await frame.locator("a[href]").all()) assert.match(await link.getAttribute("href"), /^https?:/);
@@ -160,7 +160,7 @@ test("hostile HTML runs nothing and asks nobody, in a mail and in a preview", as
   await page.getByRole("tab", { name: "HTML" }).click();
   await page.getByLabel("HTML", { exact: true }).fill(marked(HTML.join("\n"), "preview"));
   await page.getByRole("tab", { name: "Preview" }).click();
-  await page.waitForSelector(".mailframe iframe");
+  await page.waitForSelector(".mail-frame iframe");
   await settled(page);
   assert.deepEqual(await view.check(), []);
   await view.close();

@@ -248,7 +248,7 @@ test("behind a reverse proxy: another name, another port, the same dashboard, li
     );
     await row(page, "Through the proxy").waitFor();
     await view.screen(`#/messages/${id}`);
-    await page.frameLocator(".mailframe iframe").locator("#shown").waitFor();
+    await page.frameLocator(".mail-frame iframe").locator("#shown").waitFor();
     const [file] = await Promise.all([
       page.waitForEvent("download"),
       page.getByRole("link", { name: "Download a.csv" }).click(),

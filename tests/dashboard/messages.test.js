@@ -94,7 +94,7 @@ Ada,1843
 `,
   );
   await view.screen(`#/messages/${id}`);
-  const frame = page.frameLocator(".mailframe iframe");
+  const frame = page.frameLocator(".mail-frame iframe");
   await frame.locator("#styled").waitFor();
   assert.equal(
     await frame.locator("#styled").evaluate((element) => getComputedStyle(element).color),

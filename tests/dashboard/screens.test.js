@@ -270,7 +270,7 @@ test("routes: create, test an address, pause, edit, replay, delete", async () =>
   await dialog.getByRole("button", { name: "Create route" }).click();
   await page.getByText("whsec_").waitFor();
   await page.getByRole("button", { name: "Done" }).click();
-  const line = page.locator("li.thing", { hasText: "ticket+*@inbox.test" });
+  const line = page.locator("li.item-card", { hasText: "ticket+*@inbox.test" });
   await page.getByRole("textbox", { name: "Address" }).fill("ticket+42@inbox.test");
   await page.getByText("2 routes would run").waitFor();
   await line.getByRole("button", { name: "Pause" }).click();
@@ -280,11 +280,11 @@ test("routes: create, test an address, pause, edit, replay, delete", async () =>
   await line.getByRole("button", { name: "Edit" }).click();
   await dialog.getByLabel("Address").fill("hello@inbox.test");
   await dialog.getByRole("button", { name: "Save" }).click();
-  const edited = page.locator("li.thing", { hasText: /^hello@inbox\.test/ });
+  const edited = page.locator("li.item-card", { hasText: /^hello@inbox\.test/ });
   await edited.getByRole("button", { name: "Replay" }).click();
   await dialog.getByLabel("Select those not delivered here").check();
   await dialog.getByText(/^\d+ selected$/).click();
-  await dialog.locator(".picks input").first().check();
+  await dialog.locator(".pick-list input").first().check();
   await dialog.getByRole("button", { name: "Deliver 1" }).click();
   await dialog.getByText("Delivered here").first().waitFor();
   await dialog.getByRole("button", { name: "Close" }).last().click();
@@ -330,7 +330,7 @@ test("send: refused with the server's sentence, sent, scheduled, canceled; with 
   await page.getByLabel("{{name}}").fill("Ada");
   await page.getByLabel("To", { exact: true }).fill("ada@example.com");
   await page.getByRole("tab", { name: "Preview" }).click();
-  await page.frameLocator(".mailframe iframe").getByText("Ada").first().waitFor();
+  await page.frameLocator(".mail-frame iframe").getByText("Ada").first().waitFor();
   await page.getByRole("button", { name: "Later" }).click();
   await page.getByLabel("At", { exact: true }).fill(new Date(Date.now() + 86400000).toISOString().slice(0, 16));
   await page.getByRole("button", { name: "Schedule" }).click();
@@ -350,7 +350,7 @@ test("templates: from a built-in one, edited with its preview, tested, deleted",
   await page.getByRole("button", { name: "Make it my own" }).click();
   await page.getByRole("button", { name: "Duplicate" }).waitFor();
   await page.getByLabel("HTML", { exact: true }).fill("<h1 id=shown>Hello {{name}}</h1>");
-  await page.frameLocator(".mailframe iframe").locator("#shown").waitFor();
+  await page.frameLocator(".mail-frame iframe").locator("#shown").waitFor();
   await page.getByRole("button", { name: "Save" }).click();
   await page.getByText("Saved").waitFor();
   await page.getByLabel("To", { exact: true }).fill("ada@example.com");

@@ -445,7 +445,7 @@ export async function signedIn(server, options) {
 /** Nothing is loading any more, and what was loaded is drawn. */
 export async function settled(page) {
   await page.waitForFunction(
-    () => !document.querySelector(".skeleton, .boot") && document.querySelector("h1, h2"),
+    () => !document.querySelector(".skeleton, .splash") && document.querySelector("h1, h2"),
     undefined,
     { timeout: 15000 },
   );
