@@ -16,7 +16,7 @@ const ATTEMPT_ERRORS = {
     "Not acknowledged",
     'The route is in ack mode: besides 2xx it wants {"status":"ok"} in the body or the header x-mailkite-ack: ok.',
   ],
-  gone: ["Gone", "The endpoint answered 410, which means: never again. Retry by hand if that was a mistake."],
+  gone: ["Gone", "The endpoint answered 410, so it is not tried again. Retry by hand if that was a mistake."],
   route_gone: ["Route gone", "The route was deleted or paused before this could be delivered."],
   message_gone: ["Message gone", "The message was deleted, or its retention ended, before this could be delivered."],
   endpoint_failing: [
@@ -25,7 +25,8 @@ const ATTEMPT_ERRORS = {
   ],
   message_damaged: [
     "Message damaged",
-    "What the server had stored of the message is missing or damaged, so nothing was posted. The operator was alarmed.",
+    "What the server had stored of the message is missing or damaged, so nothing was posted. The operator was " +
+      "notified.",
   ],
 };
 
@@ -33,14 +34,14 @@ export const explainAttemptError = (code) => ATTEMPT_ERRORS[code] || [code, ""];
 
 /** Statuses of sent messages (contract 8.5): title, tone and hint. */
 export const SEND_STATUSES = {
-  scheduled: ["Scheduled", "info", "Waits for its time."],
+  scheduled: ["Scheduled", "info", "Waiting for its scheduled time."],
   canceled: ["Canceled", "", "Canceled before its time."],
-  queued: ["Queued", "info", "Waits for its first attempt."],
-  deferred: ["Deferred", "warn", "Refused for now; tried again for up to 72 hours."],
+  queued: ["Queued", "info", "Waiting for its first attempt."],
+  deferred: ["Deferred", "warn", "Refused for now; retried for up to 72 hours."],
   sent: ["Sent", "good", "Every recipient's server has accepted it."],
   bounced: ["Bounced", "bad", "At least one recipient refused it for good."],
-  failed: ["Failed", "bad", "Given up here: the domain lost its right to send, or the message could not be made."],
+  failed: ["Failed", "bad", "Given up: the domain may no longer send, or the message could not be composed."],
   received: ["Received", "", "Stored."],
-  dropped: ["Dropped", "", "Your webhook said to drop it; its content is deleted."],
+  dropped: ["Dropped", "", "Dropped by your webhook; its content is deleted."],
   sending: ["Sending", "info", "On its way."],
 };

@@ -87,20 +87,20 @@ export default function Keys() {
     if (
       !(await confirm({
         title: "Replace the account key?",
-        text: "The present key is dead at once; whatever uses it fails until it has the new one.",
+        text: "The current key stops working immediately. Anything that uses it fails until it has the new one.",
         confirmLabel: "Replace it",
       }))
     )
       return;
     await post("/api/keys/rotate");
     setVersion(version + 1);
-    toast("There is a new key");
+    toast("The key was replaced");
   };
   const rotateSecret = async () => {
     if (
       !(await confirm({
         title: "Make a new secret?",
-        text: "For 24 hours both secrets sign.",
+        text: "Both secrets sign for 24 hours.",
         confirmLabel: "Make a new one",
         destructive: false,
       }))
@@ -108,13 +108,13 @@ export default function Keys() {
       return;
     await post("/api/webhooks/secret/rotate");
     setVersion(version + 1);
-    toast("There is a new secret");
+    toast("The secret was rotated");
   };
   const revoke = async (row) => {
     if (
       !(await confirm({
         title: `Revoke “${row.name || row.prefix}”?`,
-        text: "It is dead at once.",
+        text: "It stops working immediately.",
         confirmLabel: "Revoke",
       }))
     )
@@ -130,7 +130,7 @@ export default function Keys() {
         actions=${html`<${Button} variant="small" action=${rotateKey}>Replace<//>`}
       >
         <div class="stack">
-          <p class="hint">May do everything this account may. Keep it on servers.</p>
+          <p class="hint">Has full access to this account. Keep it on your servers.</p>
           <div>
             <${SecretValue} key=${version} load=${async () => (await get("/api/keys")).key} label="account key" />
           </div>
@@ -144,7 +144,7 @@ export default function Keys() {
           html`<${Button} variant="small" icon="plus" onClick=${() => setCreating(true)}>New key<//>`
         }
       >
-        <p class="hint">See and send the mail of one domain, and nothing else.</p>
+        <p class="hint">Can read and send the mail of one domain, and nothing else.</p>
         <${Loaded} resource=${scopedKeys}>
           ${(all) =>
             all.length
@@ -155,8 +155,8 @@ export default function Keys() {
                       <tr>
                         <th>Name</th>
                         <th>Domain</th>
-                        <th>Begins with</th>
-                        <th>Made</th>
+                        <th>Prefix</th>
+                        <th>Created</th>
                         <th>Last used</th>
                         <th>
                           <span class="visually-hidden">Revoke</span>
@@ -193,7 +193,7 @@ export default function Keys() {
                 </div>
               `
               : domains.data && !domains.data.length
-                ? html`<p class="hint">They need a domain first. <a href=${href("domains")}>Domains</a></p>`
+                ? html`<p class="hint">Add a domain first. <a href=${href("domains")}>Domains</a></p>`
                 : html`<p class="hint">None yet.</p>`}
         <//>
       <//>

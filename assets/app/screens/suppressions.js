@@ -99,13 +99,13 @@ export default function Suppressions() {
     const all = [...(suppressed.data?.suppressions || []), ...moreRows];
     const page = await get(withQuery("/api/contacts/suppressions", { before: all[all.length - 1].created_at }));
     setMoreRows([...moreRows, ...page.suppressions]);
-    if (!page.suppressions.length) toast("That is all");
+    if (!page.suppressions.length) toast("There are no more");
   };
   return html`
     <${Page}
       title="Suppressions"
       narrow
-      lead="Addresses that bounced or complained are added by themselves; nothing is sent to them."
+      lead="Addresses that bounce or complain are added automatically; nothing is sent to them."
     >
       <${Card} title="Never send to">
         <div class="stack">
@@ -194,7 +194,7 @@ export default function Suppressions() {
                     }
                   </div>
                 `
-                : html`<p class="hint">Nobody. Hard bounces and complaints will appear here by themselves.</p>`;
+                : html`<p class="hint">None. Hard bounces and complaints are added automatically.</p>`;
             }}
           <//>
         </div>
@@ -252,7 +252,7 @@ export default function Suppressions() {
                     </table>
                   </div>
                 `
-                : html`<p class="hint">Nobody.</p>`}
+                : html`<p class="hint">None.</p>`}
           <//>
         </div>
       <//>

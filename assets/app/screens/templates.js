@@ -46,7 +46,7 @@ function TemplateList() {
   return html`
     <${Page}
       title="Templates"
-      lead=${html`Words between <code>{{braces}}</code> are filled in when you send.`}
+      lead=${html`Placeholders in <code>{{braces}}</code> are filled in when you send.`}
       actions=${html`<${Button} variant="primary" icon="plus" action=${create}>New template<//>`}
     >
       <${Loaded} resource=${ownTemplates}>
@@ -72,8 +72,8 @@ function TemplateList() {
               </ul>
             `
             : html`
-              <${EmptyState} icon="templates" title="None of your own yet">
-                <p>Begin with a built-in one below, or with an empty one.</p>
+              <${EmptyState} icon="templates" title="No templates of your own yet">
+                <p>Start with a built-in template below, or with an empty one.</p>
               <//>
             `}
       <//>
@@ -152,7 +152,7 @@ function TemplateEditor({ id, user }) {
     if (
       !(await confirm({
         title: `Delete “${form.name}”?`,
-        text: "Sends that name it will fail. Scheduled ones are composed already and go out.",
+        text: "Requests that use it will fail. Messages that are already scheduled are still sent.",
       }))
     )
       return;

@@ -5,7 +5,7 @@ import * as live from "../lib/live.js";
 export function ConnectionStatus() {
   const state = live.useConnectionState();
   const label = {
-    live: ["Live", "What happens shows at once."],
+    live: ["Live", "Changes show immediately."],
     connecting: ["Reconnecting", "The event stream is being opened again."],
     off: ["Paused", "The event stream is closed."],
   }[state];

@@ -146,7 +146,7 @@ export default function SignIn({ route, onSignedIn, googleRedirect, theme }) {
           signup === "open" &&
           html`
             <p class="mode-switch">
-              ${signingUp ? "You have an account?" : "No account yet?"}${" "}
+              ${signingUp ? "Have an account?" : "No account yet?"}${" "}
               <button
                 type="button"
                 class="link"
@@ -164,7 +164,7 @@ export default function SignIn({ route, onSignedIn, googleRedirect, theme }) {
           isSetup &&
           html`
             <p class="mode-switch">
-              ${signingUp ? "Set up already?" : "Not set up yet?"}${" "}
+              ${signingUp ? "Already set up?" : "Not set up yet?"}${" "}
               <button
                 type="button"
                 class="link"

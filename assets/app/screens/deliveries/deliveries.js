@@ -109,7 +109,7 @@ export default function Deliveries({ route }) {
   return html`
     <${Page}
       title="Deliveries"
-      lead="Every webhook that was or will be posted."
+      lead="All webhooks, delivered and pending."
       actions=${html`
         <${SegmentedControl}
           label="State"
@@ -166,10 +166,10 @@ export default function Deliveries({ route }) {
                   <p>
                     ${
                       status === "failed" && filtered === 1
-                        ? "Every webhook was taken, or is still tried."
+                        ? "Every webhook was delivered or is still being retried."
                         : filtered
-                          ? "Nothing fits the filters."
-                          : "Each mail for a webhook shows here, with what your app answered."
+                          ? "No deliveries match the filters."
+                          : "Every message for a webhook is listed here, with the response of your app."
                     }
                   </p>
                   ${

@@ -17,12 +17,12 @@ export const DNS_PROVIDERS = {
   route53: [
     "Route 53",
     "Hosted zone → Create record. Put TXT values in double quotes; split values over 255 characters into " +
-      "several quoted strings, which “copy” has done.",
+      "several quoted strings, which the copied value already has.",
     (name) => name,
   ],
   godaddy: [
     "GoDaddy",
-    "My Products → DNS → Add. Write only what stands before the domain, @ for the domain itself.",
+    "My Products → DNS → Add. Enter only the part before the domain, or @ for the domain itself.",
     (name, zone) => (name === zone ? "@" : name.replace(`.${zone}`, "")),
   ],
   namecheap: [
@@ -56,13 +56,13 @@ export const DNS_RECORDS = [
 export function explainRecordProblem(record) {
   const found = record.found || [];
   if (record.status === "missing")
-    return "Nothing of this kind is published yet. DNS can take some minutes to show a new record.";
-  if (record.status === "unchecked") return "Not looked at yet, or DNS did not answer.";
+    return "No such record is published yet. A new record can take some minutes to show up in DNS.";
+  if (record.status === "unchecked") return "Not checked yet, or DNS did not answer.";
   if (record.status !== "mismatch") return "";
   if (record.type === "MX")
     return (
-      "Mail of this domain goes elsewhere. Replace what is published by this record; to leave it as it " +
-      "is, use a sub-domain here, such as in.example.com."
+      "Mail of this domain goes elsewhere. Replace the published record with this one; or keep it, and use a " +
+      "subdomain here, such as in.example.com."
     );
   const spfRecords = found.filter((value) => /^"?v=spf1/i.test(value));
   if (/^v=spf1/i.test(record.value)) {
@@ -73,5 +73,5 @@ export function explainRecordProblem(record) {
   }
   if (/p=/.test(record.value) && /DKIM1/.test(record.value))
     return "Another key is published here. Replace it; long values must not lose characters at the quotes.";
-  return "Something else is published here. Replace it by the value above.";
+  return "Something else is published here. Replace it with the value above.";
 }

@@ -136,7 +136,7 @@ export function DnsRecords({ detail }) {
         .map(([name]) => name.toUpperCase());
       missing.length
         ? toast(`Not found yet: ${missing.join(", ")}`, { error: missing.includes("MX"), tag: "dns" })
-        : toast("Everything is found", { tag: "dns" });
+        : toast("All records were found", { tag: "dns" });
       await detail.reload();
     });
   // Check again by itself while the page is open and records are missing.
@@ -156,10 +156,12 @@ export function DnsRecords({ detail }) {
       `}
     >
       <p class="hint">
-        ${complete ? "Everything is found." : "Publish these where the domain's DNS is kept."}${" "}
-        ${domain.checked_at ? html`Last look <${RelativeTime} at=${domain.checked_at} />.` : "Not looked at yet."}
-        ${!complete && !document.body.dataset.dev ? " This page looks again every 30 seconds." : ""}
-        ${document.body.dataset.dev ? " In dev mode names under .test, .localhost and .example are believed." : ""}
+        ${complete ? "All records were found." : "Publish these where the domain's DNS is kept."}${" "}
+        ${domain.checked_at ? html`Last checked <${RelativeTime} at=${domain.checked_at} />.` : "Not checked yet."}
+        ${!complete && !document.body.dataset.dev ? " This page checks again every 30 seconds." : ""}
+        ${
+          document.body.dataset.dev ? " In dev mode, names under .test, .localhost and .example count as verified." : ""
+        }
       </p>
       <div class="provider">
         <${Field} label="Your DNS provider">

@@ -17,7 +17,7 @@ export function DomainPage({ id }) {
     const confirmed = await confirm({
       title: `Delete ${domain.domain}?`,
       text:
-        "Its webhook, routes, signing keys and scoped keys go with it, and mail for it is refused. Stored " +
+        "Its webhook, routes, signing keys and scoped keys are deleted too, and mail for it is refused. Stored " +
         "messages stay until their retention ends.",
       typeToConfirm: domain.domain,
     });

@@ -40,7 +40,7 @@ function DomainList() {
   return html`
     <${Page}
       title="Domains"
-      lead="Mail for them comes in here, and you send from them."
+      lead="Receive mail for these domains, and send from them."
       actions=${
         domains.data?.length > 0 &&
         html`<${Button} variant="primary" icon="plus" onClick=${() => setAdding(true)}>Add domain<//>`
@@ -81,7 +81,7 @@ function DomainList() {
             `
             : html`
               <${EmptyState} icon="domains" title="Add your first domain">
-                <p>You get its DNS records to copy, and see at once when they are found.</p>
+                <p>Copy its DNS records from here, and see as soon as they are found.</p>
                 <${AddDomain} onAdded=${onAdded} />
               <//>
             `}

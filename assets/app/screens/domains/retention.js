@@ -22,11 +22,11 @@ export function RetentionCard({ detail }) {
     if (
       on &&
       !(await confirm({
-        title: "Keep nothing of this domain's mail?",
+        title: "Store nothing of this domain's mail?",
         text:
-          "From now on each mail gets one webhook attempt, with its attachments inside, and is gone after " +
-          "it: no list, no retry.",
-        confirmLabel: "Keep nothing",
+          "From now on, each message gets one webhook attempt, with its attachments inside, and is then " +
+          "deleted: it is neither listed nor retried.",
+        confirmLabel: "Store nothing",
       }))
     ) {
       event.target.checked = false;
@@ -45,7 +45,7 @@ export function RetentionCard({ detail }) {
       <form class="inline-form" onSubmit=${save}>
         <${Field}
           label="Keep messages for"
-          hint="Days, 1 to 3,650. Empty: the server's default."
+          hint="Days, 1 to 3,650. Leave empty for the server's default."
           error=${error?.message}
         >
           <input

@@ -43,7 +43,7 @@ export function TrackingCard({ detail }) {
       <form class="inline-form" onSubmit=${save}>
         <${Field}
           label="Tracking webhook"
-          hint="Gets what becomes of mail sent from this domain, signed with the account's secret. Empty: none."
+          hint="Receives events of mail sent from this domain, signed with the account's secret. Leave empty for none."
           error=${error?.message}
         >
           <input

@@ -49,16 +49,14 @@ export function WebhookCard({ detail }) {
   const rotateSecret = async () => {
     const confirmed = await confirm({
       title: "Make a new secret?",
-      text:
-        "For 24 hours both secrets sign, so that you can change your app in peace. After that the old one " +
-        "is worth nothing.",
+      text: "Both secrets sign for 24 hours, so you have time to update your app. After that, only the new one does.",
       confirmLabel: "Make a new one",
       destructive: false,
     });
     if (!confirmed) return;
     await post(apiPath`/api/domains/${domain.id}/webhook/secret/rotate`);
     setVersion(version + 1);
-    toast("A new secret signs; the old one does too for 24 hours");
+    toast("The secret was rotated; the old one also signs for 24 hours");
   };
   const [version, setVersion] = useState(0);
   const routes = useResource(domain.webhookUrl ? "/api/routes" : null);
@@ -67,7 +65,7 @@ export function WebhookCard({ detail }) {
   const pausedUntil = routes.data?.find(isOwnRoute)?.paused_until;
   return html`
     <${Card} title="Webhook" id="webhook">
-      ${!domain.mx_verified && html`<${Notice}>Once the MX record is found, say here where mail goes.<//>`}
+      ${!domain.mx_verified && html`<${Notice}>You can set a webhook once the MX record is found.<//>`}
       ${
         domain.mx_verified &&
         html`

@@ -214,7 +214,7 @@ export default function Messages({ route }) {
                 ? html`<${MessageList} list=${list} openId=${openId} params=${params} visibleIds=${visibleIds} />`
                 : filtered
                   ? html`
-                    <${EmptyState} icon="search" title="Nothing fits">
+                    <${EmptyState} icon="search" title="No matches">
                       <p>Search looks for a part of sender, recipient or subject.</p>
                     <//>
                   `

@@ -23,7 +23,7 @@ export function RawSource({ id, available }) {
   }, [id, available]);
   const save = () => downloadBlob(blob.current, `${id}.eml`);
   if (!available)
-    return html`<${Notice}>The raw copy is kept for seven days, or goes with the content. It is gone.<//>`;
+    return html`<${Notice}>The raw copy is kept for seven days, or until the content is deleted. It is gone.<//>`;
   if (error) return html`<${LoadError} error=${error} />`;
   if (text === null) return html`<${Skeleton} />`;
   return html`

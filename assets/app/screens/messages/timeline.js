@@ -95,7 +95,7 @@ export function Timeline({ message, deliveries, recipients, transmissions, route
             <//>
             <${TimelineEvent} tone="good" icon="server" title="Stored" at=${message.received_at}>
               <p class="hint">
-                On disk before the sender was told so
+                On disk before the sender got its confirmation
                 ${message.raw_available ? "; the raw copy is kept for seven days" : ""}.
               </p>
             <//>
@@ -103,7 +103,7 @@ export function Timeline({ message, deliveries, recipients, transmissions, route
               message.status === "dropped" &&
               html`
                 <${TimelineEvent} icon="trash" title="Dropped">
-                  <p class="hint">Your webhook said so; the content is deleted.</p>
+                  <p class="hint">Your webhook asked for it; the content is deleted.</p>
                 <//>
               `
             }

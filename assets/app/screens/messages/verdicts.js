@@ -31,7 +31,7 @@ const VERDICTS = {
   },
   spam: {
     what: "Spam: how the message was judged",
-    ham: "Nothing speaks against it.",
+    ham: "No sign of spam.",
     spam: "Judged as spam, by its verdicts, your block list or your webhook.",
   },
 };

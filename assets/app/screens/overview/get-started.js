@@ -111,7 +111,7 @@ export function GetStarted({ domains, reload, delivered }) {
             `
           }
         <//>
-        <${Step} number="3" title="Say where its mail goes" done=${step > 3} current=${step === 3}>
+        <${Step} number="3" title="Choose where its mail goes" done=${step > 3} current=${step === 3}>
           ${
             domain &&
             html`
@@ -127,8 +127,8 @@ export function GetStarted({ domains, reload, delivered }) {
                     <p>
                       ${
                         document.body.dataset.dev
-                          ? "Have your app's URL at hand, or start a receiver that prints what arrives:"
-                          : "Each mail is posted to your app. Where does it listen?"
+                          ? "Use your app's URL, or start a receiver that prints what arrives:"
+                          : "Each message is posted to your app. What is its URL?"
                       }
                     </p>
                   `

@@ -4,7 +4,7 @@
 const ROUTE_OUTCOMES = {
   delivered: ["Delivered", "good", ""],
   sent: ["Forwarded", "good", ""],
-  deferred: ["Put off", "warn", "The destination's server refused it for now; it is tried again for up to 72 hours."],
+  deferred: ["Deferred", "warn", "The destination's server refused it for now; it is retried for up to 72 hours."],
   failed: ["Failed", "bad", ""],
   unverified: ["Not forwarded", "bad", "Your own e-mail address is not verified. The mail is stored."],
   unproven: ["Not forwarded", "bad", "The destination had not confirmed that it wants this mail. The mail is stored."],

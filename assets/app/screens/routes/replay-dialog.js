@@ -70,7 +70,7 @@ export function ReplayDialog({ route, onClose }) {
         !state.messages.length &&
         state.next === null &&
         !state.error &&
-        html`<${Notice}>No stored mail fits.<//>`
+        html`<${Notice}>No stored mail matches.<//>`
       }
       ${
         state.messages.length > 1 &&

@@ -46,7 +46,7 @@ export function RouteCard({ route, reload, mutate, onEdit, onReplay }) {
   const rotateSecret = async () => {
     const confirmed = await confirm({
       title: "Make a new secret?",
-      text: "For 24 hours both secrets sign.",
+      text: "Both secrets sign for 24 hours.",
       confirmLabel: "Make a new one",
       destructive: false,
     });

@@ -82,7 +82,10 @@ export function RouteDialog({ route, onClose, onSaved }) {
         onClose=${onClose}
         actions=${html`<${Button} variant="primary" onClick=${onClose}>Done<//>`}
       >
-        <p>It signs with a secret of its own. It is shown now; a lost one is replaced by a new one.</p>
+        <p>
+          Its webhooks are signed with this secret. Copy it now: it is not shown again. You can replace it at any
+          time.
+        </p>
         <${CopyableValue} wrap>${created.signing_secret}<//>
       <//>
     `;

@@ -97,7 +97,7 @@ function Compose({ initial }) {
     const discarded = form;
     clear({ ...emptyForm({}), from: form.from });
     setError(null);
-    toast("The draft is thrown away", { undo: () => update(discarded) });
+    toast("Draft discarded", { undo: () => update(discarded) });
   };
   if (domains.data && !sendingDomains.length) {
     return html`

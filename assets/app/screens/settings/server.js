@@ -104,7 +104,7 @@ export function Server() {
                 <dd>${listenAddresses(data.smtp)}</dd>
               </div>
               <div>
-                <dt>Takes mail to send on</dt>
+                <dt>Accepts submissions on</dt>
                 <dd>${listenAddresses(data.submission)}</dd>
               </div>
             </dl>
