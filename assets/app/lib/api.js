@@ -1,6 +1,6 @@
 // Call the public API with the session's token. Every request but the event stream is made here.
 
-const KEY = "mailkite.session";
+const STORAGE_KEY = "mailkite.session";
 let onSessionEnd = () => {};
 
 /** Error of the API; its message is the server's sentence. */
@@ -15,10 +15,10 @@ class ApiError extends Error {
 
 export const session = {
   get token() {
-    return localStorage.getItem(KEY);
+    return localStorage.getItem(STORAGE_KEY);
   },
   set token(value) {
-    value ? localStorage.setItem(KEY, value) : localStorage.removeItem(KEY);
+    value ? localStorage.setItem(STORAGE_KEY, value) : localStorage.removeItem(STORAGE_KEY);
   },
   /** Register the callback for a session that the server no longer knows. */
   onEnd(callback) {

@@ -10,7 +10,7 @@ import { Screen } from "./screen.js";
 import { prefetch, screenName } from "./screens.js";
 import { Shell } from "./shell.js";
 import { ThemeSwitch } from "./theme.js";
-import { googleRedirect, takeGoogleGrant } from "../sign-in/google.js";
+import { takeGoogleGrant } from "../sign-in/google.js";
 
 // Request the user and the screen before the first render.
 const userRequest = session.token ? get("/v1/me") : null;
@@ -124,7 +124,7 @@ export function App() {
         <span class="logo" aria-hidden="true"></span>
       </div>
     `;
-  if (user === null) return html`<${SignInGate} route=${route} onSignedIn=${onSignedIn} />`;
+  if (user === null) return html`<${LazySignIn} route=${route} onSignedIn=${onSignedIn} />`;
   return html`
     <${Shell}
       user=${user}
@@ -137,7 +137,7 @@ export function App() {
   `;
 }
 
-function SignInGate(props) {
+function LazySignIn(props) {
   const [SignIn, setSignIn] = useState(null);
   useEffect(() => {
     import("../sign-in/sign-in.js").then(
@@ -147,7 +147,7 @@ function SignInGate(props) {
   }, []);
   return SignIn
     ? html`
-      <${SignIn} ...${props} googleRedirect=${googleRedirect} theme=${html`<${ThemeSwitch} />`} />
+      <${SignIn} ...${props} theme=${html`<${ThemeSwitch} />`} />
     `
     : html`
       <div class="splash">

@@ -11,10 +11,10 @@ export function takeGoogleGrant(params) {
   const [code] = params.getAll("code");
   const states = params.getAll("state");
   if (!state || !code || states.length !== 1 || states[0] !== state) return null;
-  return { code, redirectUri: googleRedirect(), codeVerifier, setupToken };
+  return { code, redirectUri: googleRedirectUri(), codeVerifier, setupToken };
 }
 
-export const googleRedirect = () => document.body.dataset.redirect || `${location.origin}/`;
+export const googleRedirectUri = () => document.body.dataset.redirect || `${location.origin}/`;
 
 /** Return 256 random bits as hexadecimal digits. */
 export const randomSecret = () =>

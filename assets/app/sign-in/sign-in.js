@@ -2,9 +2,9 @@
 import { html, useEffect, useState } from "../lib/preact.js";
 import { api } from "../lib/api.js";
 import { Button, CodeBlock, Field, Notice, useAction } from "../ui/index.js";
-import { codeChallenge, randomSecret } from "./google.js";
+import { codeChallenge, googleRedirectUri, randomSecret } from "./google.js";
 
-export default function SignIn({ route, onSignedIn, googleRedirect, theme }) {
+export default function SignIn({ route, onSignedIn, theme }) {
   const { signup, google, hostname, dev } = document.body.dataset;
   const tokenFromLink = route.parts[0] === "setup" ? route.parts[1] || "" : "";
   const isSetup = signup === "setup";
@@ -44,7 +44,7 @@ export default function SignIn({ route, onSignedIn, googleRedirect, theme }) {
       const [state, verifier] = [randomSecret(), randomSecret()];
       const params = new URLSearchParams({
         client_id: google,
-        redirect_uri: googleRedirect(),
+        redirect_uri: googleRedirectUri(),
         response_type: "code",
         scope: "openid email profile",
         state,

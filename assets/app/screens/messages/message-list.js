@@ -103,12 +103,12 @@ export function MessageList({ list, openId, params, visibleIds }) {
         element.scrollTop = top + ROW_HEIGHT - element.clientHeight;
       pendingFocus.current = clamped;
       const focus = () => {
-        const drawn = pendingFocus.current === clamped && element.querySelector(`[data-row="${clamped}"]`);
-        if (drawn) {
+        const link = pendingFocus.current === clamped && element.querySelector(`[data-row="${clamped}"]`);
+        if (link) {
           pendingFocus.current = -1;
-          drawn.focus({ preventScroll: true });
+          link.focus({ preventScroll: true });
         }
-        return drawn;
+        return link;
       };
       if (!focus())
         requestAnimationFrame(() =>

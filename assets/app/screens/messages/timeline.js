@@ -56,7 +56,7 @@ function RecipientStatus({ recipient, transmission, forwarded }) {
 
 export function Timeline({ message, deliveries, recipients, transmissions, routes, reload }) {
   const inbound = message.direction === "inbound";
-  const route = routes?.find((candidate) => candidate.id === message.route_id);
+  const route = routes?.find((other) => other.id === message.route_id);
   const checked = ["spf", "dkim", "dmarc"].filter((kind) => message[kind]);
   const failed = checked.filter((kind) => message[kind] === "fail");
   const transmissionTo = (address) =>

@@ -18,14 +18,14 @@ function describeUserAgent(text) {
 
 export function Sessions() {
   const sessionList = useResource("/api/auth/sessions");
-  const endSession = async (ended) => {
+  const endSession = async (entry) => {
     if (
-      ended.current &&
+      entry.current &&
       !(await confirm({ title: "End this session?", text: "You are signed out here.", confirmLabel: "Sign out" }))
     )
       return;
-    await del(apiPath`/api/auth/sessions/${byName(ended.id)}`);
-    ended.current ? location.reload() : sessionList.reload();
+    await del(apiPath`/api/auth/sessions/${byName(entry.id)}`);
+    entry.current ? location.reload() : sessionList.reload();
   };
   return html`
     <${Card} title="Sessions">
@@ -33,18 +33,18 @@ export function Sessions() {
         ${({ sessions }) => html`
           <ul class="stack tight">
             ${sessions.map(
-              (listed) => html`
-                <li key=${listed.id} class="item-header">
+              (entry) => html`
+                <li key=${entry.id} class="item-header">
                   <span class="route-line">
-                    <strong title=${listed.userAgent}>
-                      <${UserText}>${describeUserAgent(listed.userAgent)}<//>
+                    <strong title=${entry.userAgent}>
+                      <${UserText}>${describeUserAgent(entry.userAgent)}<//>
                     </strong>
-                    ${listed.current && html`<${Badge} tone="good">This one<//>`}
+                    ${entry.current && html`<${Badge} tone="good">This one<//>`}
                     <span class="muted">
-                      <bdi>${listed.ip || ""}</bdi> · since <${RelativeTime} at=${listed.createdAt} />
+                      <bdi>${entry.ip || ""}</bdi> · since <${RelativeTime} at=${entry.createdAt} />
                     </span>
                   </span>
-                  <${Button} variant="small" action=${() => endSession(listed)}>End<//>
+                  <${Button} variant="small" action=${() => endSession(entry)}>End<//>
                 </li>
               `,
             )}
