@@ -70,8 +70,8 @@ export function Shell({ user, name, locationKey, signOut, children }) {
         </a>
         <nav aria-label="Screens">
           ${GROUPS.map(
-            (group, at) => html`
-              <ul key=${at}>
+            (group, index) => html`
+              <ul key=${index}>
                 ${group.map(
                   (key) => html`
                     <li key=${key}>

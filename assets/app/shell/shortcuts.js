@@ -21,8 +21,8 @@ export function ShortcutsDialog({ onClose }) {
             <div key=${text}>
               <dt>
                 ${keys.map(
-                  (key, at) => html`
-                    ${at ? between : ""}
+                  (key, index) => html`
+                    ${index ? between : ""}
                     <kbd>${key}</kbd>
                   `,
                 )}

@@ -86,7 +86,7 @@ export const EndpointPausedNotice = ({ until }) =>
 export const Skeleton = ({ lines = 4 }) =>
   html`
     <div class="skeleton" aria-hidden="true">
-      ${Array.from({ length: lines }, (_, at) => html`<div key=${at}></div>`)}
+      ${Array.from({ length: lines }, (_, index) => html`<div key=${index}></div>`)}
     </div>
   `;
 

@@ -21,8 +21,8 @@ const STATUS_OPTIONS = [
 async function retryAll(ids, onProgress) {
   let delivered = 0,
     done = 0;
-  for (let at = 0; at < ids.length; at += 50) {
-    const { results } = await post("/api/deliveries/retry", { deliveryIds: ids.slice(at, at + 50) });
+  for (let offset = 0; offset < ids.length; offset += 50) {
+    const { results } = await post("/api/deliveries/retry", { deliveryIds: ids.slice(offset, offset + 50) });
     delivered += results.filter((result) => result.ok).length;
     done += results.length;
     onProgress(done, delivered);

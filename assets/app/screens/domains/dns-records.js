@@ -186,8 +186,14 @@ export function DnsRecords({ detail }) {
       </div>
       <ul class="records">
         ${dns.map(
-          (record, at) => html`
-            <${DnsRecord} key=${at} record=${record} index=${at} zone=${domain.domain} provider=${knownProvider} />
+          (record, index) => html`
+            <${DnsRecord}
+              key=${index}
+              record=${record}
+              index=${index}
+              zone=${domain.domain}
+              provider=${knownProvider}
+            />
           `,
         )}
       </ul>

@@ -31,6 +31,7 @@ const STORAGE_KEY = "mailkite.started";
 export function GetStarted({ domains, reload, delivered }) {
   const [hidden, setHidden] = useState(() => localStorage.getItem(STORAGE_KEY) === "hidden");
   const [tested, setTested] = useState(() => localStorage.getItem(STORAGE_KEY) === "tested");
+  const [changingUrl, setChangingUrl] = useState(false);
   const server = useResource("/api/server");
   const domain =
     domains.find((candidate) => candidate.mx_verified && candidate.webhookUrl) ||
@@ -45,7 +46,6 @@ export function GetStarted({ domains, reload, delivered }) {
   const hasOwnWebhook = hasWebhook && !builtIn;
   const done = hasOwnWebhook && (tested || delivered);
   if (hidden) return null;
-  const [changingUrl, setChangingUrl] = useState(false);
   const step = !domain ? 1 : !verified ? 2 : !hasOwnWebhook || changingUrl ? 3 : !(tested || delivered) ? 4 : 5;
   const finish = () => {
     localStorage.setItem(STORAGE_KEY, "tested");
