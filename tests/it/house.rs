@@ -333,8 +333,8 @@ fn files_for_browsers_keep_to_the_line_width_with_one_element_a_line() {
     for (path, text) in browser_files() {
         let is_dashboard = path.starts_with("assets/app/");
         let lines = text.lines().count();
-        if is_dashboard && lines > 300 {
-            wrong.push(format!("{path} has {lines} lines, more than 300"));
+        if is_dashboard && lines > if path.ends_with(".css") { 450 } else { 300 } {
+            wrong.push(format!("{path} is too long: {lines} lines"));
         }
         for (number, line) in (1..).zip(text.lines()) {
             let width = line.chars().count();

@@ -1,9 +1,8 @@
 // Keys: the account's own, those limited to one domain, and the account's webhook secret.
 import { html, useState } from "../lib/preact.js";
-import { del, get, post } from "../lib/api.js";
+import { del, get, post, useResource } from "../lib/api.js";
 import { apiCommand } from "../lib/commands.js";
 import { apiPath, href } from "../lib/paths.js";
-import { useResource } from "../lib/resource.js";
 import {
   Button,
   Card,

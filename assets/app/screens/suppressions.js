@@ -1,8 +1,7 @@
 // Suppressions: addresses that get no mail, and senders whose mail calls no webhook.
 import { html, useState } from "../lib/preact.js";
-import { del, get, post } from "../lib/api.js";
+import { del, get, post, useResource } from "../lib/api.js";
 import { apiPath, byName, withQuery } from "../lib/paths.js";
-import { useResource } from "../lib/resource.js";
 import {
   Badge,
   Button,

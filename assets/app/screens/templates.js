@@ -1,9 +1,8 @@
 // Templates: the list, and an editor with a preview beside it.
 import { html, useEffect, useState } from "../lib/preact.js";
-import { del, post, put } from "../lib/api.js";
+import { del, post, put, useResource } from "../lib/api.js";
 import { useDraft } from "../lib/drafts.js";
 import { apiPath, href } from "../lib/paths.js";
-import { useResource } from "../lib/resource.js";
 import { navigate } from "../lib/router.js";
 import {
   Badge,

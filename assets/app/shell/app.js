@@ -1,15 +1,12 @@
 // Decide what the page shows: the sign-in form, or the shell with a screen.
 import { html, useEffect, useRef, useState } from "../lib/preact.js";
-import { api, get, post, session } from "../lib/api.js";
+import { api, clearCache, get, post, session } from "../lib/api.js";
 import { clearDrafts } from "../lib/drafts.js";
 import * as live from "../lib/live.js";
-import { clearCache } from "../lib/resource.js";
 import { currentRoute, navigate, replaceRoute, useRoute } from "../lib/router.js";
 import { LoadError, toast, toastError } from "../ui/index.js";
-import { Screen } from "./screen.js";
-import { prefetch, screenName } from "./screens.js";
-import { Shell } from "./shell.js";
-import { ThemeSwitch } from "./theme.js";
+import { prefetch, Screen, screenName } from "./screens.js";
+import { Shell, ThemeSwitch } from "./shell.js";
 import { takeGoogleGrant } from "../sign-in/google.js";
 
 // Request the user and the screen before the first render.

@@ -1,13 +1,140 @@
-// The shell around every screen: navigation, shortcuts, theme, sign-out.
-import { html, useEffect, useRef, useState } from "../lib/preact.js";
+// The shell around every screen: navigation, shortcuts, theme, connection status, sign-out.
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../lib/preact.js";
+import { useConnectionState } from "../lib/live.js";
 import { href } from "../lib/paths.js";
 import { navigate } from "../lib/router.js";
-import { Icon } from "../ui/index.js";
-import { ConnectionStatus } from "./connection-status.js";
+import { Dialog, Icon } from "../ui/index.js";
 import { GROUPS, prefetch, SCREENS } from "./screens.js";
-import { useScrollAndFocus } from "./scroll.js";
-import { ShortcutsDialog } from "./shortcuts.js";
-import { ThemeSwitch } from "./theme.js";
+
+const THEMES = ["auto", "light", "dark"];
+
+const storedTheme = () =>
+  THEMES.includes(localStorage.getItem("mailkite.theme")) ? localStorage.getItem("mailkite.theme") : "auto";
+
+function applyTheme(value) {
+  value === "auto"
+    ? document.documentElement.removeAttribute("data-theme")
+    : document.documentElement.setAttribute("data-theme", value);
+  dispatchEvent(new Event("themechange"));
+}
+
+applyTheme(storedTheme());
+
+export function ThemeSwitch() {
+  const [theme, setTheme] = useState(storedTheme);
+  const nextTheme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
+  const icon = { auto: "auto", light: "sun", dark: "moon" }[theme];
+  const onClick = () => {
+    localStorage.setItem("mailkite.theme", nextTheme);
+    applyTheme(nextTheme);
+    setTheme(nextTheme);
+  };
+  return html`
+    <button
+      type="button"
+      class="nav-button"
+      onClick=${onClick}
+      aria-label=${`Colours: ${theme}. Switch to ${nextTheme}`}
+      title=${`Colours: ${theme}`}
+    >
+      <${Icon} name=${icon} />
+    </button>
+  `;
+}
+
+function ConnectionStatus() {
+  const state = useConnectionState();
+  const label = {
+    live: ["Live", "Changes show immediately."],
+    connecting: ["Reconnecting", "The event stream is being opened again."],
+    off: ["Paused", "The event stream is closed."],
+  }[state];
+  return html`
+    <span class=${`live is-${state}`} title=${label[1]} role="status">
+      <i aria-hidden="true"></i>
+      ${label[0]}
+    </span>
+  `;
+}
+
+/** Scroll positions of history entries, by the name in their state. */
+const scrollPositions = new Map();
+
+let lastStep = 0;
+
+/**
+ * Scroll a new location to its top and focus its heading; return to the old position on a location gone back to.
+ * `locationKey` changes with what the page shows, not with its filters.
+ */
+function useScrollAndFocus(main, locationKey) {
+  const firstRender = useRef(true);
+  useLayoutEffect(() => {
+    let step = history.state?.step;
+    const revisited = step !== undefined;
+    if (!revisited) {
+      step = `${performance.timeOrigin} ${++lastStep}`;
+      history.replaceState({ step }, "");
+    }
+    const element = main.current;
+    if (!firstRender.current) {
+      element.scrollTop = 0;
+      if (!document.querySelector("dialog[open]"))
+        (element.querySelector("h1") || element).focus({ preventScroll: true });
+      // Cached data is rendered by the next frame.
+      if (revisited) requestAnimationFrame(() => (element.scrollTop = scrollPositions.get(step) || 0));
+    }
+    firstRender.current = false;
+    const saveScroll = () => scrollPositions.set(step, element.scrollTop);
+    element.addEventListener("scroll", saveScroll, { passive: true });
+    return () => element.removeEventListener("scroll", saveScroll);
+  }, [locationKey]);
+}
+
+function ShortcutsDialog({ onClose }) {
+  const everywhere = [
+    [["/"], "Search messages"],
+    [["j", "↓"], "Next message"],
+    [["k", "↑"], "Previous message"],
+    [["Enter"], "Open it"],
+    [["Esc"], "Back to the list"],
+    [["?"], "This help"],
+  ];
+  const screens = Object.values(SCREENS).map(([name, , key]) => [["g", key], name]);
+  const list = (rows, between) =>
+    html`
+      <dl class="shortcuts">
+        ${rows.map(
+          ([keys, text]) => html`
+            <div key=${text}>
+              <dt>
+                ${keys.map(
+                  (key, index) => html`
+                    ${index ? between : ""}
+                    <kbd>${key}</kbd>
+                  `,
+                )}
+              </dt>
+              <dd>${text}</dd>
+            </div>
+          `,
+        )}
+      </dl>
+    `;
+  return html`
+    <${Dialog} title="Keyboard" onClose=${onClose}>
+      <div class="shortcut-columns">
+        <div>
+          <h3>Go to</h3>
+          ${list(screens, " then ")}
+        </div>
+        <div>
+          <h3>Everywhere</h3>
+          ${list(everywhere, " or ")}
+        </div>
+      </div>
+    <//>
+  `;
+}
 
 export function Shell({ user, name, locationKey, signOut, children }) {
   const [menuOpen, setMenuOpen] = useState(false);

@@ -1,6 +1,6 @@
 // Filter deliveries by domain, route and time.
 import { html } from "../../lib/preact.js";
-import { useResource } from "../../lib/resource.js";
+import { useResource } from "../../lib/api.js";
 import { Field } from "../../ui/index.js";
 
 const toLocalInput = (ms) =>

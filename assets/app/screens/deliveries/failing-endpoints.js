@@ -2,7 +2,7 @@
 import { html } from "../../lib/preact.js";
 import { formatNumber } from "../../lib/format.js";
 import { useLiveRefresh } from "../../lib/live.js";
-import { useResource } from "../../lib/resource.js";
+import { useResource } from "../../lib/api.js";
 import { Button, Card, Icon, PauseExplanation, RelativeTime } from "../../ui/index.js";
 
 /** Card with endpoints that are paused or failed during the last week. */

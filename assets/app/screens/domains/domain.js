@@ -1,8 +1,7 @@
 // One domain: DNS records, webhook, events, retention.
 import { html } from "../../lib/preact.js";
-import { del } from "../../lib/api.js";
+import { del, useResource } from "../../lib/api.js";
 import { apiPath, byName, href } from "../../lib/paths.js";
-import { useResource } from "../../lib/resource.js";
 import { navigate } from "../../lib/router.js";
 import { Badge, Button, confirm, Icon, Loaded, Page, toast } from "../../ui/index.js";
 import { DnsRecords } from "./dns-records.js";

@@ -1,7 +1,7 @@
 // Domains: the list, and one domain.
 import { html, useState } from "../../lib/preact.js";
 import { href } from "../../lib/paths.js";
-import { useResource } from "../../lib/resource.js";
+import { useResource } from "../../lib/api.js";
 import { navigate } from "../../lib/router.js";
 import { Badge, Button, Dialog, EmptyState, Icon, Loaded, Page, UserText } from "../../ui/index.js";
 import { DomainPage } from "./domain.js";

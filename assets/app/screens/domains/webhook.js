@@ -1,9 +1,8 @@
 // Set, test and remove the webhook of a domain.
 import { html, useState } from "../../lib/preact.js";
-import { del, get, post, put } from "../../lib/api.js";
+import { del, get, post, put, useResource } from "../../lib/api.js";
 import { useLiveRefresh } from "../../lib/live.js";
 import { apiPath } from "../../lib/paths.js";
-import { useResource } from "../../lib/resource.js";
 import {
   Button,
   Card,

@@ -1,10 +1,9 @@
 // Show a webhook delivery with its attempts.
 import { html, useEffect, useRef } from "../../lib/preact.js";
-import { post } from "../../lib/api.js";
+import { post, useResource } from "../../lib/api.js";
 import { explainAttemptError } from "../../lib/explain.js";
 import { clockTime, exactTime, formatDuration } from "../../lib/format.js";
 import { apiPath } from "../../lib/paths.js";
-import { useResource } from "../../lib/resource.js";
 import { Button, CodeBlock, EndpointPausedNotice, RelativeTime, toast } from "../../ui/index.js";
 import { TimelineEvent } from "./timeline-event.js";
 

@@ -2,7 +2,7 @@
 import { html } from "../../lib/preact.js";
 import { mailCommand } from "../../lib/commands.js";
 import { href } from "../../lib/paths.js";
-import { useResource } from "../../lib/resource.js";
+import { useResource } from "../../lib/api.js";
 import { CodeBlock, EmptyState, Icon } from "../../ui/index.js";
 
 export function FirstMail({ domains }) {

@@ -1,11 +1,10 @@
 // One message: its content, its verification results, and its timeline.
 import { html, useEffect, useRef, useState } from "../../lib/preact.js";
-import { del, post } from "../../lib/api.js";
+import { del, post, useResource } from "../../lib/api.js";
 import { SEND_STATUSES } from "../../lib/explain.js";
 import { exactTime, formatBytes, plural } from "../../lib/format.js";
 import { useLiveRefresh } from "../../lib/live.js";
 import { apiPath, byName, href } from "../../lib/paths.js";
-import { useResource } from "../../lib/resource.js";
 import {
   Badge,
   Button,

@@ -3,7 +3,7 @@ import { html, useEffect, useMemo, useRef, useState } from "../../lib/preact.js"
 import { plural } from "../../lib/format.js";
 import { useLiveEvents } from "../../lib/live.js";
 import { href } from "../../lib/paths.js";
-import { useResource } from "../../lib/resource.js";
+import { useResource } from "../../lib/api.js";
 import { navigate, replaceRoute } from "../../lib/router.js";
 import { EmptyState, Icon, LoadError, Skeleton } from "../../ui/index.js";
 import { FirstMail } from "./first-mail.js";

@@ -1,9 +1,8 @@
 // Lead a new account to its first webhook, step by step.
 import { html, useState } from "../../lib/preact.js";
-import { post } from "../../lib/api.js";
+import { post, useResource } from "../../lib/api.js";
 import { mailCommand, RECEIVER_COMMAND } from "../../lib/commands.js";
 import { apiPath, href } from "../../lib/paths.js";
-import { useResource } from "../../lib/resource.js";
 import { Button, Card, CodeBlock, Icon, toast, UserText } from "../../ui/index.js";
 import { AddDomain, SetWebhook, TestWebhook } from "../domains/forms.js";
 

@@ -3,13 +3,11 @@ import { html, useState } from "../../lib/preact.js";
 import { compactNumber, formatDuration, formatNumber, formatPercent, plural } from "../../lib/format.js";
 import { useLiveRefresh } from "../../lib/live.js";
 import { href, withQuery } from "../../lib/paths.js";
-import { useResource } from "../../lib/resource.js";
+import { useResource } from "../../lib/api.js";
 import { Card, LoadError, Page, RelativeTime, SegmentedControl, Skeleton } from "../../ui/index.js";
-import { Attention } from "./attention.js";
+import { Attention, Endpoints, LatestMessages } from "./cards.js";
 import { Chart } from "./chart.js";
-import { Endpoints } from "./endpoints.js";
 import { GetStarted } from "./get-started.js";
-import { LatestMessages } from "./latest-messages.js";
 
 const RANGES = [
   ["hour", "Hour"],

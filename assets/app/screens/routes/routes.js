@@ -3,7 +3,7 @@ import { html, useState } from "../../lib/preact.js";
 import { apiCommand } from "../../lib/commands.js";
 import { useLiveRefresh } from "../../lib/live.js";
 import { href } from "../../lib/paths.js";
-import { useResource } from "../../lib/resource.js";
+import { useResource } from "../../lib/api.js";
 import { Button, CodeBlock, EmptyState, Loaded, Page } from "../../ui/index.js";
 import { ReplayDialog } from "./replay-dialog.js";
 import { RouteCard } from "./route-card.js";

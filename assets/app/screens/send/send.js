@@ -1,10 +1,9 @@
 // Send: compose a message for now or later, with or without a template.
 import { html, useEffect, useMemo, useRef, useState } from "../../lib/preact.js";
-import { post } from "../../lib/api.js";
+import { post, useResource } from "../../lib/api.js";
 import { useDraft } from "../../lib/drafts.js";
 import { exactTime } from "../../lib/format.js";
 import { apiPath, href } from "../../lib/paths.js";
-import { useResource } from "../../lib/resource.js";
 import {
   Button,
   Card,

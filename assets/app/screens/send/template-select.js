@@ -1,6 +1,6 @@
 // Choose a template, an own one or one that is built in.
 import { html } from "../../lib/preact.js";
-import { useResource } from "../../lib/resource.js";
+import { useResource } from "../../lib/api.js";
 import { Field } from "../../ui/index.js";
 
 export function TemplateSelect({ value, onChange }) {

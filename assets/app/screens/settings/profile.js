@@ -1,8 +1,7 @@
 // The account: address, verification, usage.
 import { html } from "../../lib/preact.js";
-import { get, post } from "../../lib/api.js";
+import { get, post, useResource } from "../../lib/api.js";
 import { formatBytes, formatNumber } from "../../lib/format.js";
-import { useResource } from "../../lib/resource.js";
 import { Badge, Button, Card, toast, UserText } from "../../ui/index.js";
 
 export function Profile({ user, setUser }) {

@@ -1,7 +1,7 @@
 // Facts about the server.
 import { html } from "../../lib/preact.js";
 import { exactTime, formatBytes, formatNumber } from "../../lib/format.js";
-import { useResource } from "../../lib/resource.js";
+import { useResource } from "../../lib/api.js";
 import { Badge, Card, Loaded, RelativeTime, UserText } from "../../ui/index.js";
 
 const listenAddresses = (all) =>

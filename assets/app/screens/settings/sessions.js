@@ -1,8 +1,7 @@
 // List the sessions of the account, and end them.
 import { html } from "../../lib/preact.js";
-import { del } from "../../lib/api.js";
+import { del, useResource } from "../../lib/api.js";
 import { apiPath, byName } from "../../lib/paths.js";
-import { useResource } from "../../lib/resource.js";
 import { Badge, Button, Card, confirm, Loaded, RelativeTime, UserText } from "../../ui/index.js";
 
 /** Name the browser and its system from a User-Agent field. */
