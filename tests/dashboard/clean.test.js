@@ -1,14 +1,14 @@
-// HTML of mail asks its sender for nothing before the reader says so: a server of the sender's counts connections, and the
-// browser's own log of its network says which names it looked up.
+// HTML of a mail contacts nobody before the reader asks for it: a server counts connections, and the browser's network
+// log lists the names that it looked up.
 import assert from "node:assert/strict";
 import { readFileSync, rmSync } from "node:fs";
 import http from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { browse, dev, drawn, mail, settled, until } from "./support.js";
+import { browse, dev, drawn, htmlMail, mail, settled, until } from "./support.js";
 
-/** Each tries to reach URL. */
+/** Payloads that try to reach URL. */
 const TRICKS = [
   `<img src="URL">`,
   `<img src=URL width=1 height=1>`,
@@ -139,18 +139,9 @@ after(async () => {
 
 const aimed = (html, host) => html.replace(/URL(?=[^(]|$)/g, `http://${host}`).replace(/BARE|HOST/g, host);
 
-const send = (html, subject) =>
-  mail(
-    server.smtp,
-    `From: mallory@example.com\nTo: hello@inbox.test\nSubject: ${subject}\nMIME-Version: 1.0\nContent-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: base64\n\n${Buffer.from(
-      html,
-    )
-      .toString("base64")
-      .match(/.{1,76}/g)
-      .join("\n")}\n`,
-  );
+const send = (html, subject) => mail(server.smtp, htmlMail(subject, html));
 
-/** Signed in, in a browser with these arguments. */
+/** Sign in, in a browser with these arguments. */
 async function signedInWith(args) {
   const view = await browse(server, { args });
   if (!server.session) {
@@ -169,7 +160,7 @@ async function signedInWith(args) {
 
 async function open(view, id) {
   await view.screen(`#/messages/${id}`);
-  const frame = await (await view.page.waitForSelector(".mailframe iframe")).contentFrame();
+  const frame = await (await view.page.waitForSelector(".mail-frame iframe")).contentFrame();
   await settled(view.page);
   await drawn(view.page);
   return frame;

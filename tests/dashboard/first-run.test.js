@@ -1,4 +1,4 @@
-// From a fresh server to "my app received its first webhook", with the keyboard alone, by what the screen says.
+// From a fresh server to "my app received its first webhook", with the keyboard alone, guided by the screen.
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
@@ -19,7 +19,7 @@ import {
   until,
 } from "./support.js";
 
-/** Presses Tab until what has the focus fits. */
+/** Press Tab until the focused element matches. */
 async function tabTo(page, wanted, limit = 60) {
   for (let presses = 0; presses < limit; presses++) {
     const focused = await page.evaluate(() => {
@@ -58,7 +58,7 @@ test("a fresh server: keyboard alone, from the setup token to the first webhook"
     await page.keyboard.type("short");
     await tabTo(page, /^Setup token$/);
     await page.keyboard.type("not the token at all");
-    // The browser itself holds back a password that is too short, and leads back to it.
+    // The browser itself refuses a password that is too short, and focuses it.
     await page.keyboard.press("Enter");
     assert.equal(await page.evaluate(() => document.activeElement.name), "password");
     await page.keyboard.press("Control+a");
@@ -80,7 +80,7 @@ test("a fresh server: keyboard alone, from the setup token to the first webhook"
     await page.keyboard.press("Enter");
     await page.waitForSelector(".record");
     assert.equal(await page.locator(".record").count(), 5);
-    // What DNS has is shown as text, whatever it is.
+    // DNS data is shown as text, whatever it contains.
     names.records["kite.test"] = [{ txt: "v=spf1 include:<img/src=x/onerror=pwned=1> ~all" }];
     await tabTo(page, /^Check now$/);
     await page.keyboard.press("Enter");
@@ -131,20 +131,20 @@ test("dev: its link signs in once; the screen leads to one's own app", async () 
   const { page } = view;
   try {
     await page.goto(server.ticket);
-    await page.waitForSelector("text=Say where its mail goes");
+    await page.waitForSelector("text=Choose where its mail goes");
     assert.ok(!page.url().includes("ticket"), "nothing of it is left in the address");
     await page.getByLabel("Webhook URL").fill(app.url.replace("127.0.0.1", "localhost"));
     await page.getByRole("button", { name: "Save" }).click();
     await page.getByRole("button", { name: "Send a test event" }).click();
     await page.waitForSelector("text=Your app has received its first webhook");
 
-    // A second use of the link, elsewhere.
+    // The link is used a second time in another browser.
     const other = await browse(server);
     other.expected.push(/401.*login/);
     await other.page.goto(server.ticket);
     await other.page.waitForSelector("text=That link was used already");
     assert.deepEqual(await other.check(), []);
-    // Anybody may sign up in dev mode; two tabs of one browser share the session.
+    // Sign-up is open in dev mode; two tabs of one browser share the session.
     await other.page.getByRole("button", { name: "Create one" }).click();
     await other.page.getByLabel("E-mail").fill("second@kite.test");
     await other.page.getByLabel("Password").fill("correct horse battery");
@@ -170,7 +170,7 @@ test("dev: its link signs in once; the screen leads to one's own app", async () 
   }
 });
 
-test("Google: not configured, not offered; configured, an answer that this tab did not ask for is not believed", async () => {
+test("Google: offered only if configured; an answer that this tab did not ask for is refused", async () => {
   const names = await dns({});
   const accounts = await google("mallory@example.com");
   for (const config of ["", accounts.config]) {

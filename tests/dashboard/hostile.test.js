@@ -1,13 +1,13 @@
-// Hostile text in everything that comes from outside, at every place where the dashboard shows it. A canary notices
-// scripts that run, windows that open, requests that leave, policies that are broken.
+// Hostile text in all input from outside, on every screen that shows it. A canary detects scripts that run, windows
+// that open, requests to elsewhere, and policy violations.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { dev, receiver, signedIn, settled, mail, call, drawn, until } from "./support.js";
+import { dev, receiver, signedIn, settled, htmlMail, mail, call, drawn, until } from "./support.js";
 
 const RUN = "window.top.pwned='NAME';window.pwned='NAME';parent.pwned='NAME'";
 const BEACON = "https://canary.invalid/NAME";
 
-/** Text that would run if anything took it for markup. */
+/** Text that would run if it were taken for markup. */
 const TEXTS = [
   `<script>${RUN}</script>`,
   `"><img src=x onerror="${RUN}">`,
@@ -19,7 +19,7 @@ const TEXTS = [
   `\u202e\u2066<b>moc.live\u2069 \u0000 \u{1f9a0}`,
 ];
 
-/** HTML that a mail would bring. */
+/** Hostile HTML bodies. */
 const HTML = [
   `<style><a id="</style><img src=x onerror="${RUN}" style="background:url(${BEACON})">"><p id='"'onclick=${RUN} style=color:red>quotes</p>`,
   `<svg/onload=${RUN}><p\fonclick=${RUN}\nstyle\n=\n"background:url(${BEACON})">odd blanks</p><b -onclick=x :style=y data-onclick=z ONCLICK=${RUN} STYLE="background:URL(${BEACON})">case</b>`,
@@ -93,7 +93,8 @@ Content-Type: text/plain; charset=utf-8
 ${body.replace(/\u0000/g, "")}
 --b
 Content-Type: application/${n}"><img/src=x>; name="x"
-Content-Disposition: attachment; filename="${encodeURI("a").repeat(2)}.txt"; filename*=UTF-8''${encodeURIComponent(body)}
+Content-Disposition: attachment; filename="${encodeURI("a").repeat(2)}.txt";
+ filename*=UTF-8''${encodeURIComponent(body)}
 Content-Transfer-Encoding: base64
 
 PHNjcmlwdD4=
@@ -139,17 +140,9 @@ test("hostile HTML runs nothing and asks nobody, in a mail and in a preview", as
   const view = await signedIn(server);
   const { page } = view;
   for (const [n, html] of HTML.entries()) {
-    const id = await mail(
-      server.smtp,
-      `From: mallory@example.com\nTo: hello@inbox.test\nSubject: html ${n}\nMIME-Version: 1.0\nContent-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: base64\n\n${Buffer.from(
-        marked(html, `html-${n}`),
-      )
-        .toString("base64")
-        .match(/.{1,76}/g)
-        .join("\n")}\n`,
-    );
+    const id = await mail(server.smtp, htmlMail(`html ${n}`, marked(html, `html-${n}`)));
     await view.screen(`#/messages/${id}`);
-    const frame = await (await page.waitForSelector(".mailframe iframe")).contentFrame();
+    const frame = await (await page.waitForSelector(".mail-frame iframe")).contentFrame();
     await settled(page);
     assert.equal(await frame.evaluate(() => globalThis.origin), "null", "no origin");
     for (const link of await frame.locator("a[href]").all()) assert.match(await link.getAttribute("href"), /^https?:/);
@@ -160,7 +153,7 @@ test("hostile HTML runs nothing and asks nobody, in a mail and in a preview", as
   await page.getByRole("tab", { name: "HTML" }).click();
   await page.getByLabel("HTML", { exact: true }).fill(marked(HTML.join("\n"), "preview"));
   await page.getByRole("tab", { name: "Preview" }).click();
-  await page.waitForSelector(".mailframe iframe");
+  await page.waitForSelector(".mail-frame iframe");
   await settled(page);
   assert.deepEqual(await view.check(), []);
   await view.close();
@@ -169,7 +162,7 @@ test("hostile HTML runs nothing and asks nobody, in a mail and in a preview", as
 test("even uncleaned, the frame lets nothing run or leave", async () => {
   const view = await signedIn(server);
   const { page } = view;
-  // What the cleaning would have to miss, posted as it is; violations are the frame's, and mean that the fence holds.
+  // Post unsanitized HTML; violations are reported for the frame, and mean that its policy holds.
   for (const [n, html] of HTML.entries()) {
     await page.evaluate(
       ({ source }) => {
@@ -196,7 +189,7 @@ test("even uncleaned, the frame lets nothing run or leave", async () => {
     await drawn(page);
   }
   assert.equal(await page.evaluate(() => globalThis.pwned), undefined);
-  // A request that the policy refuses is announced to the browser's tools and never leaves; no answer ever comes.
+  // A request that the policy refuses is reported to the developer tools but never sent.
   assert.equal(view.troubles.filter((one) => /dialog|window was opened/.test(one)).length, 0);
   await view.close();
 });

@@ -1,5 +1,5 @@
-// What one does not notice when it is right: nothing written is lost, going back leads back, a session or a server that
-// ends is told and survived, a proxy in front changes nothing.
+// Robustness: no input is lost, Back restores the place, the end of a session or a restart of the server is survived, a
+// reverse proxy changes nothing.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { browse, call, dev, mail, plainMail, reverseProxy, settled, signedIn, until } from "./support.js";
@@ -60,7 +60,7 @@ test("a message sent again because no answer came is sent once", async () => {
   await page.getByLabel("To", { exact: true }).fill("ada@example.com");
   await page.getByLabel("Subject").fill("Only once");
   await page.getByLabel("Text", { exact: true }).fill("Once.");
-  // It arrives, and its answer is lost.
+  // The request arrives, and its answer is lost.
   await page.route("**/v1/send", async (route) => {
     await route.fetch();
     await route.abort();
@@ -103,7 +103,7 @@ test("a screen whose file arrives just after its place was drawn is shown", asyn
     await held;
     await route.continue();
   });
-  // What follows a drawing comes late, as on a machine that has other things to do.
+  // Effects run late, as on a busy machine.
   await page.evaluate(() => {
     const later = window.setTimeout.bind(window);
     window.requestAnimationFrame = (act) => later(act, 1500);
@@ -146,7 +146,7 @@ test("back from a message, its row has the focus before the next frame too", asy
   await row(page, "Order 1019").locator("a").click();
   await until("the focus in the message", async () => /^h2 Order 1019/.test(await focused(page)));
   await settled(page);
-  // Effects run at once, as on a machine whose frames come late.
+  // Effects run before the next frame, as on a machine with slow frames.
   await page.evaluate(() => {
     const later = window.setTimeout.bind(window);
     window.setTimeout = (act, wait, ...rest) => later(act, wait >= 20 && wait <= 200 ? 0 : wait, ...rest);
@@ -164,7 +164,7 @@ test("messages up to a day", async () => {
   await view.screen("#/messages");
   const day = (shift) => new Date(Date.now() + shift * 86400000).toISOString().slice(0, 10);
   await page.getByLabel("Up to").fill(day(-1));
-  await page.getByText("Nothing fits").waitFor();
+  await page.getByText("No matches").waitFor();
   await page.getByLabel("Up to").fill(day(1));
   await row(page, "Order 1039").waitFor();
   assert.match(page.url(), /until=\d{4}-\d\d-\d\d/);
@@ -244,11 +244,28 @@ test("behind a reverse proxy: another name, another port, the same dashboard, li
     await page.locator(".live.is-live:visible").waitFor();
     const id = await mail(
       server.smtp,
-      `From: ada@example.com\nTo: hello@inbox.test\nSubject: Through the proxy\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/html\n\n<p id=shown>Shown</p>\n--b\nContent-Type: text/csv\nContent-Disposition: attachment; filename=a.csv\n\na,b\n--b--\n`,
+      [
+        "From: ada@example.com",
+        "To: hello@inbox.test",
+        "Subject: Through the proxy",
+        "MIME-Version: 1.0",
+        "Content-Type: multipart/mixed; boundary=b",
+        "",
+        "--b",
+        "Content-Type: text/html",
+        "",
+        "<p id=shown>Shown</p>",
+        "--b",
+        "Content-Type: text/csv",
+        "Content-Disposition: attachment; filename=a.csv",
+        "",
+        "a,b",
+        "--b--\n",
+      ].join("\n"),
     );
     await row(page, "Through the proxy").waitFor();
     await view.screen(`#/messages/${id}`);
-    await page.frameLocator(".mailframe iframe").locator("#shown").waitFor();
+    await page.frameLocator(".mail-frame iframe").locator("#shown").waitFor();
     const [file] = await Promise.all([
       page.waitForEvent("download"),
       page.getByRole("link", { name: "Download a.csv" }).click(),

@@ -1,4 +1,4 @@
-// Messages: live, searched, by keyboard, without end; a message in every form; deliveries retried.
+// Messages: live updates, search, keyboard, endless scrolling; all forms of a message; retried deliveries.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { dev, receiver, signedIn, settled, mail, plainMail, call, until } from "./support.js";
@@ -24,7 +24,7 @@ test("new mail slides in, and its delivery shows, without anybody reloading", as
   await page.waitForSelector("text=No mail yet");
   await mail(server.smtp, plainMail("The first one"));
   await rowOf(page, "The first one").waitFor();
-  // Not by asking again and again: the stream tells it.
+  // By the event stream, not by polling.
   await page.locator(".live.is-live:visible").waitFor();
   await mail(server.smtp, plainMail("The second one"));
   await rowOf(page, "The second one").waitFor();
@@ -74,7 +74,8 @@ Content-Type: multipart/related; boundary=r
 --r
 Content-Type: text/html; charset=utf-8
 
-<p style="color: rgb(1, 2, 3)" id="styled">Styled <img id="inline" src="cid:dot"><img src="https://canary.invalid/pixel.gif"></p>
+<p style="color: rgb(1, 2, 3)" id="styled">Styled
+<img id="inline" src="cid:dot"><img src="https://canary.invalid/pixel.gif"></p>
 <p id="prose" title="on style" onclick="x()">Only one style, on time = now</p>
 --r
 Content-Type: image/gif
@@ -94,7 +95,7 @@ Ada,1843
 `,
   );
   await view.screen(`#/messages/${id}`);
-  const frame = page.frameLocator(".mailframe iframe");
+  const frame = page.frameLocator(".mail-frame iframe");
   await frame.locator("#styled").waitFor();
   assert.equal(
     await frame.locator("#styled").evaluate((element) => getComputedStyle(element).color),
@@ -115,7 +116,7 @@ Ada,1843
   assert.equal(view.requests.filter((url) => url.includes("canary.invalid")).length, 0);
   assert.deepEqual(await view.axe(), []);
 
-  // Asked for, and only then.
+  // Loaded only once the reader asks for it.
   await page.route("https://canary.invalid/**", (route) =>
     route.fulfill({
       contentType: "image/gif",
@@ -229,7 +230,7 @@ test("hundreds of messages: endless scrolling, few elements, instant search, fil
   await page.keyboard.press("Escape");
   await page.waitForFunction(() => document.querySelectorAll(".row").length > 5);
   await page.getByLabel("State").selectOption("bounced");
-  await page.getByText("Nothing fits").waitFor();
+  await page.getByText("No matches").waitFor();
   await page.getByRole("button", { name: "Clear" }).click();
   await rowOf(page, "Order 1259").waitFor();
   assert.deepEqual(await view.axe(), []);

@@ -69,7 +69,7 @@ test("a mailed link asks before it proves an address, without scripts", async ()
   }
 });
 
-/** The link of the first mail that holds one to this path. */
+/** Return the link of the first mail with a link to this path. */
 async function mailed(relay, path) {
   const plain = (data) => data.replace(/=\r\n/g, "").replace(/=3D/g, "=");
   const find = () => relay.got.map((data) => new RegExp(`http:\\S+${path}\\?token=\\w+`).exec(plain(data))?.[0]);
@@ -122,7 +122,7 @@ test("a forward whose destination has to confirm, and an endpoint that is paused
     for (let n = 0; n < 5; n++) await mail(server.smtp, plainMail(`Fails ${n}`), { to: "sales@kite.test" });
     await until("the pause", async () => (await call(server, "GET", "/api/routes")).some((one) => one.paused_until));
     const id = (await call(server, "GET", "/api/messages?limit=1"))[0].id;
-    // A pause ends by itself after a second or more; each screen is looked at as one that stands still would be.
+    // A pause ends by itself after a second or so. Freeze it, so that each screen shows it.
     await page.route(/\/api\/(routes|deliveries|messages\/msg_\w+|overview)(\?|$)/, async (route) => {
       const answer = await route.fetch();
       const later = Date.now() + 240_000;

@@ -1,10 +1,12 @@
-// Every screen and what one does there; each is accessible, breaks no policy, fits a phone; pictures of all are kept.
+// Every screen and its actions; each is accessible, violates no policy and fits a phone. Screenshots of all are kept.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { join } from "node:path";
 import { dev, receiver, signedIn, settled, mail, plainMail, call, until, browse, PICTURES } from "./support.js";
 
 const LONG = "a-rather-long-domain-name-for-a-department-of-something.international.test";
+const encodedWord = (text) => `=?utf-8?B?${Buffer.from(text).toString("base64")}?=`;
+
 let server, app, htmlId, hugeId;
 before(async () => {
   server = await dev();
@@ -23,24 +25,69 @@ before(async () => {
     [
       "Radia Perlman",
       "radia@example.com",
-      "I think that I shall never see a graph more lovely than a tree, and a subject that goes on for rather longer than any row has room",
+      "I think that I shall never see a graph more lovely than a tree, " +
+        "and a subject that goes on for rather longer than any row has room",
     ],
   ];
   for (let n = 0; n < 24; n++) {
     const [name, address, subject] = people[n % people.length];
     await mail(
       server.smtp,
-      `From: =?utf-8?B?${Buffer.from(name).toString("base64")}?= <${address}>\nTo: hello@inbox.test\nSubject: =?utf-8?B?${Buffer.from(n < 6 ? subject : `${subject} (${n})`).toString("base64")}?=\n\nDoes it branch?\n`,
+      [
+        `From: ${encodedWord(name)} <${address}>`,
+        "To: hello@inbox.test",
+        `Subject: ${encodedWord(n < 6 ? subject : `${subject} (${n})`)}`,
+        "",
+        "Does it branch?\n",
+      ].join("\n"),
       { from: address },
     );
   }
   htmlId = await mail(
     server.smtp,
-    `From: "Kite Works" <orders@kite.example>\nTo: Hello <hello@inbox.test>\nSubject: Your order 1017 is on its way\nMIME-Version: 1.0\nContent-Type: multipart/alternative; boundary=b\n\n--b\nContent-Type: text/plain\n\nYour order is on its way.\n--b\nContent-Type: text/html\n\n<div style="max-width:520px;margin:auto;font-family:Georgia,serif"><h1 style="color:#ad4318;font-weight:normal">Your kite is on its way</h1><p>Dear Ada,</p><p>we have handed your order to the wind. It should land by <b>Thursday</b>.</p><table style="width:100%;border-collapse:collapse"><tr><td style="border-top:1px solid #ddd;padding:8px 0">Delta kite, red</td><td style="border-top:1px solid #ddd;text-align:right">€ 49.00</td></tr><tr><td style="border-top:1px solid #ddd;padding:8px 0">Line, 50 m</td><td style="border-top:1px solid #ddd;text-align:right">€ 9.00</td></tr></table><p><a href="https://kite.example/track" style="display:inline-block;background:#ad4318;color:#fff;padding:10px 18px;border-radius:6px;text-decoration:none">Track it</a></p><img src="https://kite.example/pixel.gif" width="1" height="1"></div>\n--b--\n`,
+    [
+      'From: "Kite Works" <orders@kite.example>',
+      "To: Hello <hello@inbox.test>",
+      "Subject: Your order 1017 is on its way",
+      "MIME-Version: 1.0",
+      "Content-Type: multipart/alternative; boundary=b",
+      "",
+      "--b",
+      "Content-Type: text/plain",
+      "",
+      "Your order is on its way.",
+      "--b",
+      "Content-Type: text/html",
+      "",
+      [
+        '<div style="max-width:520px;margin:auto;font-family:Georgia,serif">',
+        '<h1 style="color:#ad4318;font-weight:normal">Your kite is on its way</h1>',
+        "<p>Dear Ada,</p>",
+        "<p>we have handed your order to the wind. It should land by <b>Thursday</b>.</p>",
+        '<table style="width:100%;border-collapse:collapse">',
+        '<tr><td style="border-top:1px solid #ddd;padding:8px 0">Delta kite, red</td>',
+        '<td style="border-top:1px solid #ddd;text-align:right">€ 49.00</td></tr>',
+        '<tr><td style="border-top:1px solid #ddd;padding:8px 0">Line, 50 m</td>',
+        '<td style="border-top:1px solid #ddd;text-align:right">€ 9.00</td></tr></table>',
+        "<p>",
+        '<a href="https://kite.example/track" ' +
+          'style="display:inline-block;background:#ad4318;color:#fff;padding:10px 18px;' +
+          'border-radius:6px;text-decoration:none">Track it</a></p>',
+        '<img src="https://kite.example/pixel.gif" width="1" height="1"></div>',
+      ].join(""),
+      "--b--\n",
+    ].join("\n"),
   );
   hugeId = await mail(
     server.smtp,
-    `From: Ada <ada@example.com>\nTo: hello@inbox.test\nSubject: ${"Supercalifragilisticexpialidocious".repeat(20)}\nX-Huge: ${"a long value ".repeat(300)}\n\n${"x".repeat(900)}\n`,
+    [
+      "From: Ada <ada@example.com>",
+      "To: hello@inbox.test",
+      `Subject: ${"Supercalifragilisticexpialidocious".repeat(20)}`,
+      `X-Huge: ${"a long value ".repeat(300)}`,
+      "",
+      `${"x".repeat(900)}\n`,
+    ].join("\n"),
   );
   await call(server, "POST", "/api/domains", { domain: LONG });
   for (const to of ["grace@example.com", "radia@example.com"])
@@ -79,7 +126,7 @@ const SCREENS = () => ({
   absent: "#/domains/absent.test",
   nothing: "#/deliveries?since=4000000000000",
 });
-/** Where one begins, and the button that opens it. */
+/** Dialogs: the screen, and the button that opens it. */
 const DIALOGS = {
   "add-domain": ["#/domains", "Add domain"],
   "delete-domain": ["#/domains/acme.test", "Delete"],
@@ -199,7 +246,7 @@ test("domains: add, records to copy, check, retention, events, delete", async ()
   await page.getByRole("button", { name: "Copy all as zone file" }).click();
   assert.match(await page.evaluate(() => navigator.clipboard.readText()), /kite\.test\.\s+MX\s+10 /);
   await page.getByRole("button", { name: "Check now" }).click();
-  await page.getByText("Everything is found.").waitFor();
+  await page.getByText("All records were found.").waitFor();
   await page.getByLabel("Webhook URL").fill(app.url);
   await page.getByRole("button", { name: "Set" }).click();
   const secret = page.locator("#webhook .facts code").first();
@@ -208,7 +255,7 @@ test("domains: add, records to copy, check, retention, events, delete", async ()
   const before = await secret.textContent();
   await page.getByRole("button", { name: "Rotate" }).click();
   await page.getByRole("button", { name: "Make a new one" }).click();
-  await page.getByText("A new secret signs").waitFor();
+  await page.getByText("The secret was rotated").waitFor();
   await page.getByRole("button", { name: "Show the signing secret" }).click();
   await until(
     "another secret",
@@ -270,7 +317,7 @@ test("routes: create, test an address, pause, edit, replay, delete", async () =>
   await dialog.getByRole("button", { name: "Create route" }).click();
   await page.getByText("whsec_").waitFor();
   await page.getByRole("button", { name: "Done" }).click();
-  const line = page.locator("li.thing", { hasText: "ticket+*@inbox.test" });
+  const line = page.locator("li.item-card", { hasText: "ticket+*@inbox.test" });
   await page.getByRole("textbox", { name: "Address" }).fill("ticket+42@inbox.test");
   await page.getByText("2 routes would run").waitFor();
   await line.getByRole("button", { name: "Pause" }).click();
@@ -280,11 +327,11 @@ test("routes: create, test an address, pause, edit, replay, delete", async () =>
   await line.getByRole("button", { name: "Edit" }).click();
   await dialog.getByLabel("Address").fill("hello@inbox.test");
   await dialog.getByRole("button", { name: "Save" }).click();
-  const edited = page.locator("li.thing", { hasText: /^hello@inbox\.test/ });
+  const edited = page.locator("li.item-card", { hasText: /^hello@inbox\.test/ });
   await edited.getByRole("button", { name: "Replay" }).click();
   await dialog.getByLabel("Select those not delivered here").check();
   await dialog.getByText(/^\d+ selected$/).click();
-  await dialog.locator(".picks input").first().check();
+  await dialog.locator(".pick-list input").first().check();
   await dialog.getByRole("button", { name: "Deliver 1" }).click();
   await dialog.getByText("Delivered here").first().waitFor();
   await dialog.getByRole("button", { name: "Close" }).last().click();
@@ -299,7 +346,7 @@ test("routes: create, test an address, pause, edit, replay, delete", async () =>
   await view.close();
 });
 
-test("send: refused with the server's sentence, sent, scheduled, canceled; with a file, a template, as code", async () => {
+test("send: refused in the server's words, sent, scheduled, canceled; with a file, a template, as code", async () => {
   const view = await signedIn(server);
   const { page } = view;
   view.expected.push(/40\d.*\/v1\/send/);
@@ -330,7 +377,7 @@ test("send: refused with the server's sentence, sent, scheduled, canceled; with 
   await page.getByLabel("{{name}}").fill("Ada");
   await page.getByLabel("To", { exact: true }).fill("ada@example.com");
   await page.getByRole("tab", { name: "Preview" }).click();
-  await page.frameLocator(".mailframe iframe").getByText("Ada").first().waitFor();
+  await page.frameLocator(".mail-frame iframe").getByText("Ada").first().waitFor();
   await page.getByRole("button", { name: "Later" }).click();
   await page.getByLabel("At", { exact: true }).fill(new Date(Date.now() + 86400000).toISOString().slice(0, 16));
   await page.getByRole("button", { name: "Schedule" }).click();
@@ -350,7 +397,7 @@ test("templates: from a built-in one, edited with its preview, tested, deleted",
   await page.getByRole("button", { name: "Make it my own" }).click();
   await page.getByRole("button", { name: "Duplicate" }).waitFor();
   await page.getByLabel("HTML", { exact: true }).fill("<h1 id=shown>Hello {{name}}</h1>");
-  await page.frameLocator(".mailframe iframe").locator("#shown").waitFor();
+  await page.frameLocator(".mail-frame iframe").locator("#shown").waitFor();
   await page.getByRole("button", { name: "Save" }).click();
   await page.getByText("Saved").waitFor();
   await page.getByLabel("To", { exact: true }).fill("ada@example.com");
@@ -399,7 +446,7 @@ test("keys: shown when asked for, made for a domain, revoked, replaced", async (
   await page.getByText("None yet.").waitFor();
   await page.getByRole("button", { name: "Replace" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Replace it" }).click();
-  await page.getByText("There is a new key").waitFor();
+  await page.getByText("The key was replaced").waitFor();
   await page.getByRole("button", { name: "Show the account key" }).click();
   const key = page.locator(".card").first().locator(".value code").first();
   await until("the new key", async () => /^mk_live_/.test(await key.textContent()));
@@ -412,7 +459,7 @@ test("deliveries: filtered, selected, sent again", async () => {
   const view = await signedIn(server);
   const { page } = view;
   await view.screen("#/deliveries");
-  // The newest answer decides how an endpoint stands.
+  // An endpoint counts as failing by its latest answer.
   await mail(server.smtp, plainMail("The first actual case, again"));
   const failing = page.locator(".card", { hasText: "Failing endpoints" });
   await failing.getByText("last answer 503").waitFor();
@@ -425,7 +472,7 @@ test("deliveries: filtered, selected, sent again", async () => {
   await page.getByText("1 selected").waitFor();
   await page.getByRole("button", { name: "Send again" }).click();
   await page.getByText("1 delivery made").waitFor();
-  // By time: nothing from tomorrow on, and all that wait of today.
+  // By time: none from tomorrow on, all pending ones of today.
   await page.getByRole("button", { name: "Waiting" }).click();
   await page.getByLabel("From").fill(new Date(Date.now() + 86400000).toISOString().slice(0, 16));
   await page.getByRole("heading", { name: "No deliveries" }).waitFor();

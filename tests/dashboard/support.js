@@ -1,5 +1,5 @@
-// What the tests stand on: the real binary, a browser that notes everything suspicious, a mail sender, a webhook receiver,
-// a DNS server.
+// Test support: the real binary, a browser that records everything suspicious, a mail sender, a webhook receiver, a DNS
+// server.
 import { spawn } from "node:child_process";
 import { generateKeyPairSync, sign } from "node:crypto";
 import dgram from "node:dgram";
@@ -14,7 +14,7 @@ import { chromium } from "playwright-core";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const BINARY = process.env.MAILKITE || join(ROOT, "target/debug/mailkite");
-/** Pictures are kept here. */
+/** Folder of the screenshots. */
 export const PICTURES = join(ROOT, "target/dashboard");
 mkdirSync(PICTURES, { recursive: true });
 const AXE = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
@@ -56,7 +56,7 @@ function run(args) {
   return server;
 }
 
-/** `mailkite dev`, with the domain inbox.test, and the link that signs in. */
+/** Start `mailkite dev` with the domain inbox.test; `ticket` is the link that signs in. */
 export async function dev() {
   const dir = mkdtempSync(join(tmpdir(), "mailkite-dashboard-"));
   const [web, smtp] = [await freePort(), await freePort()];
@@ -98,15 +98,31 @@ export async function dev() {
   };
 }
 
-/** `mailkite serve` on fresh data: nobody owns it; names are looked up at `dns`. */
+/** Start `mailkite serve` on fresh data, without an owner, with its resolver at port `dns`. */
 export async function serve(dns, more = "") {
   const dir = mkdtempSync(join(tmpdir(), "mailkite-dashboard-"));
   const [web, smtp] = [await freePort(), await freePort()];
   const config = join(dir, "mailkite.toml");
   writeFileSync(
     config,
-    `public_url = "http://127.0.0.1:${web}"\nhostname = "mx.kite.test"\ndata_dir = "${join(dir, "data")}"\n
-[http]\nlisten = ["127.0.0.1:${web}"]\n[smtp]\nlisten = ["127.0.0.1:${smtp}"]\n[dns]\nservers = ["127.0.0.1:${dns}"]\n[webhook]\nallow_localhost = true\n[metrics]\nlisten = "off"\n[submission]\nlisten = []\nlisten_tls = []\n${more}`,
+    `public_url = "http://127.0.0.1:${web}"
+hostname = "mx.kite.test"
+data_dir = "${join(dir, "data")}"
+
+[http]
+listen = ["127.0.0.1:${web}"]
+[smtp]
+listen = ["127.0.0.1:${smtp}"]
+[dns]
+servers = ["127.0.0.1:${dns}"]
+[webhook]
+allow_localhost = true
+[metrics]
+listen = "off"
+[submission]
+listen = []
+listen_tls = []
+${more}`,
   );
   const server = run(["serve", "--config", config]);
   const token = (
@@ -130,7 +146,7 @@ export async function serve(dns, more = "") {
   };
 }
 
-/** Answers MX and TXT from a table; whatever is not in it does not exist. */
+/** DNS server that answers MX and TXT from a table; other names do not exist. */
 export function dns(records) {
   const socket = dgram.createSocket("udp4");
   const name = (text) =>
@@ -174,7 +190,7 @@ export function dns(records) {
   });
 }
 
-/** An app that gets webhooks; `answer` says what it says. */
+/** Webhook receiver; `answer` returns its responses. */
 export async function receiver(answer = () => ({ status: 200, body: "ok" })) {
   const got = [];
   const server = http.createServer((request, response) => {
@@ -195,7 +211,7 @@ export async function receiver(answer = () => ({ status: 200, body: "ok" })) {
   return { got, url: `http://127.0.0.1:${server.address().port}/hook`, stop: () => server.close() };
 }
 
-/** Google's token endpoint and keys: whatever the code, it is `email` who signs in to the client `client`. */
+/** Google's token endpoint and keys: any code signs `email` in to the client `client`. */
 export async function google(email) {
   const { privateKey, publicKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
@@ -221,11 +237,16 @@ export async function google(email) {
     server.listen(0, "127.0.0.1", resolve);
   });
   const base = `http://127.0.0.1:${server.address().port}`;
-  const config = `[auth.google]\nclient_id = "client"\nclient_secret = "secret"\ntoken_url = "${base}/token"\njwks_url = "${base}/keys"\n`;
+  const config = `[auth.google]
+client_id = "client"
+client_secret = "secret"
+token_url = "${base}/token"
+jwks_url = "${base}/keys"
+`;
   return { config, exchanged, stop: () => server.close() };
 }
 
-/** What stands before the server on many machines: another name and port, and HTTP/1.1 to it. */
+/** Reverse proxy under another name and port, with HTTP/1.1 to the server. */
 export async function reverseProxy(base) {
   const server = http.createServer((request, response) => {
     const onward = http.request(base + request.url, { method: request.method, headers: request.headers }, (answer) => {
@@ -246,7 +267,7 @@ export async function reverseProxy(base) {
   return { base: `http://localhost:${server.address().port}`, stop };
 }
 
-/** A mail host that takes everything but mail for grace; `got` is what it took. */
+/** Mail host that refuses mail for grace and accepts all other; `got` holds what it accepted. */
 export function mailHost() {
   const got = [];
   const server = net.createServer((socket) => {
@@ -283,7 +304,7 @@ export function mailHost() {
   });
 }
 
-/** Hands in one mail as it is; CRLF is made of LF. */
+/** Send one mail over SMTP; LF becomes CRLF. */
 export function mail(smtp, raw, { from = "ada@example.com", to = "hello@inbox.test" } = {}) {
   const data = raw.replace(/\r?\n/g, "\r\n").replace(/^\./gm, "..");
   const lines = [
@@ -319,7 +340,30 @@ export function mail(smtp, raw, { from = "ada@example.com", to = "hello@inbox.te
 }
 
 export const plainMail = (subject, body = "Does it branch?", from = "Ada Lovelace <ada@example.com>") =>
-  `From: ${from}\nTo: Hello <hello@inbox.test>\nSubject: ${subject}\nDate: Tue, 28 Jul 2026 00:00:00 +0000\n\n${body}\n`;
+  [
+    `From: ${from}`,
+    "To: Hello <hello@inbox.test>",
+    `Subject: ${subject}`,
+    "Date: Tue, 28 Jul 2026 00:00:00 +0000",
+    "",
+    `${body}\n`,
+  ].join("\n");
+
+/** A mail whose only body is this HTML. */
+export const htmlMail = (subject, html) =>
+  [
+    "From: mallory@example.com",
+    "To: hello@inbox.test",
+    `Subject: ${subject}`,
+    "MIME-Version: 1.0",
+    "Content-Type: text/html; charset=utf-8",
+    "Content-Transfer-Encoding: base64",
+    "",
+    `${Buffer.from(html)
+      .toString("base64")
+      .match(/.{1,76}/g)
+      .join("\n")}\n`,
+  ].join("\n");
 
 export async function call(server, method, path, body) {
   const response = await fetch(server.base + path, {
@@ -330,16 +374,16 @@ export async function call(server, method, path, body) {
   return response.json();
 }
 
-/** What each page waits for. */
+/** Pending requests of each page. */
 const loading = new WeakMap();
 const open = new Set();
-// Also a test that fails leaves nothing behind.
+// Close the browsers of failed tests as well.
 afterEach(async () => {
   for (const browser of open) await browser.close();
   open.clear();
 });
 
-/** A browser at this server. `troubles` is empty at the end of a good test. */
+/** Open a browser for this server. `troubles` is empty at the end of a good test. */
 export async function browse(server, { args = [], ...options } = {}) {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
@@ -383,7 +427,7 @@ export async function browse(server, { args = [], ...options } = {}) {
   page.on("requestfailed", (request) => busy.delete(request));
   page.on("request", (request) => {
     requests.push(request.url());
-    // The stream of events has no end.
+    // The event stream never ends.
     if (!request.url().endsWith("/v1/realtime")) busy.add(request);
     if (!request.url().startsWith(server.base) && !/^(data|blob|about):/.test(request.url()))
       troubles.push(`a request elsewhere: ${request.url()}`);
@@ -429,7 +473,7 @@ export async function browse(server, { args = [], ...options } = {}) {
   return { browser, context, page, requests, troubles, expected, check, axe, screen, close: () => browser.close() };
 }
 
-/** Signed in by the link that mailkite dev prints. */
+/** Open a browser that is signed in by the link that `mailkite dev` prints. */
 export async function signedIn(server, options) {
   const view = await browse(server, options);
   if (server.session)
@@ -442,10 +486,10 @@ export async function signedIn(server, options) {
   return view;
 }
 
-/** Nothing is loading any more, and what was loaded is drawn. */
+/** Wait until nothing loads any more and all data is rendered. */
 export async function settled(page) {
   await page.waitForFunction(
-    () => !document.querySelector(".skeleton, .boot") && document.querySelector("h1, h2"),
+    () => !document.querySelector(".skeleton, .splash") && document.querySelector("h1, h2"),
     undefined,
     { timeout: 15000 },
   );
@@ -461,6 +505,6 @@ export async function settled(page) {
   }
 }
 
-/** Two frames later. */
+/** Wait for two animation frames. */
 export const drawn = (page) =>
   page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(() => resolve()))));

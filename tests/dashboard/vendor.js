@@ -1,4 +1,4 @@
-// Makes assets/vendor of the npm packages; with --check, compares instead. The versions are those of package.json.
+// Build assets/vendor from the npm packages in the versions of package.json; with --check, compare instead.
 import { readFileSync, writeFileSync } from "node:fs";
 
 const root = new URL("../../assets/vendor/", import.meta.url);
@@ -6,17 +6,36 @@ const read = (path) => readFileSync(new URL(`node_modules/${path}`, import.meta.
 const version = (name) => JSON.parse(read(`${name}/package.json`)).version;
 const plain = (text) => text.replace(/^\/\/# sourceMappingURL.*\n?/gm, "");
 
+const withBanner = (about, code) => `/*! ${about} */\n${code}`;
+
 const FILES = {
   "preact.js": () =>
-    `/*! preact ${version("preact")}, MIT licence, https://preactjs.com: dist/preact.mjs of the npm package */\n${plain(read("preact/dist/preact.mjs"))}`,
+    withBanner(
+      `preact ${version("preact")}, MIT licence, https://preactjs.com: dist/preact.mjs of the npm package`,
+      plain(read("preact/dist/preact.mjs")),
+    ),
   "hooks.js": () =>
-    `/*! preact ${version("preact")}, MIT licence, https://preactjs.com: hooks/dist/hooks.mjs of the npm package, its import made relative */\n${plain(read("preact/hooks/dist/hooks.mjs")).replace('from"preact"', 'from"./preact.js"')}`,
+    withBanner(
+      `preact ${version("preact")}, MIT licence, https://preactjs.com: ` +
+        "hooks/dist/hooks.mjs of the npm package, its import made relative",
+      plain(read("preact/hooks/dist/hooks.mjs")).replace('from"preact"', 'from"./preact.js"'),
+    ),
   "htm.js": () =>
-    `/*! htm ${version("htm")}, Apache-2.0 licence, https://github.com/developit/htm: dist/htm.mjs of the npm package */\n${read("htm/dist/htm.mjs")}\n`,
+    withBanner(
+      `htm ${version("htm")}, Apache-2.0 licence, https://github.com/developit/htm: dist/htm.mjs of the npm package`,
+      `${read("htm/dist/htm.mjs")}\n`,
+    ),
   "uplot.js": () =>
-    `/*! uPlot ${version("uplot")}, MIT licence: dist/uPlot.iife.min.js of the npm package, made a module by its last line */\n${read("uplot/dist/uPlot.iife.min.js")}\nexport default uPlot;\n`,
+    withBanner(
+      `uPlot ${version("uplot")}, MIT licence: dist/uPlot.iife.min.js of the npm package, ` +
+        "made a module by its last line",
+      `${read("uplot/dist/uPlot.iife.min.js")}\nexport default uPlot;\n`,
+    ),
   "uplot.css": () =>
-    `/*! uPlot ${version("uplot")}, MIT licence: dist/uPlot.min.css of the npm package */\n${read("uplot/dist/uPlot.min.css")}`,
+    withBanner(
+      `uPlot ${version("uplot")}, MIT licence: dist/uPlot.min.css of the npm package`,
+      read("uplot/dist/uPlot.min.css"),
+    ),
 };
 
 for (const [name, make] of Object.entries(FILES)) {

@@ -1,6 +1,9 @@
 //! The dashboard as it is served: its page, its files, the frame for mail, the ticket that signs in. What it does in a
 //! browser is tested by `tests/dashboard`.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
 use serde_json::json;
 
 use super::support::api::Api;
@@ -117,19 +120,34 @@ async fn a_ticket_signs_in_once() {
     server.stop().await;
 }
 
+/// Every script of the dashboard: its path below `assets` and its text.
+fn scripts() -> BTreeMap<String, String> {
+    fn walk(folder: &Path, below: &str, found: &mut BTreeMap<String, String>) {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let path = format!("{below}{}", entry.file_name().to_str().unwrap());
+            if entry.file_type().unwrap().is_dir() {
+                walk(&entry.path(), &format!("{path}/"), found);
+            } else if path.ends_with(".js") {
+                found.insert(path, std::fs::read_to_string(entry.path()).unwrap());
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets"), "", &mut found);
+    assert!(found.len() > 50, "only {} scripts?", found.len());
+    found
+}
+
 /// An id or a name in a path is checked and encoded by `paths.js`; a path that is put together elsewhere might lead elsewhere.
 #[test]
 fn paths_with_ids_in_them_are_made_in_one_place() {
     let path = regex::Regex::new(r#"/(?:api|v1|att)/[^\s`"'\\<>]*\$\{|#/[^\s`"'\\<>]*\$\{"#).unwrap();
     let joined = regex::Regex::new(r#"["'](?:#/|/(?:api|v1|att)/)[^"']*["']\s*\+"#).unwrap();
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/app");
     let (mut wrong, mut tagged) = (Vec::new(), 0);
-    for file in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
-        let name = file.file_name().into_string().unwrap();
-        if !name.ends_with(".js") || name == "paths.js" {
+    for (name, text) in scripts() {
+        if !name.starts_with("app/") || name == "app/lib/paths.js" {
             continue;
         }
-        let text = std::fs::read_to_string(file.path()).unwrap();
         for found in path.find_iter(&text) {
             let before = &text[..found.start()];
             // The template of the path begins with it, and is one of `apiPath`.
@@ -144,4 +162,52 @@ fn paths_with_ids_in_them_are_made_in_one_place() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(tagged > 20, "{tagged}");
+}
+
+/// A module that is not preloaded is fetched only once the module that imports it has arrived: one round trip more for each
+/// level of imports.
+#[test]
+fn the_page_preloads_every_module_it_starts_with() {
+    let import = regex::Regex::new(r#"(?m)^(?:import|export)\b[^;"]*?\bfrom ?"([^"]+)";"#).unwrap();
+    let scripts = scripts();
+    let mut needed = BTreeSet::new();
+    let mut next = vec!["app/main.js".to_owned()];
+    while let Some(name) = next.pop() {
+        let folder = Path::new(&name).parent().unwrap().to_owned();
+        for found in import.captures_iter(scripts.get(&name).unwrap_or_else(|| panic!("{name} does not exist"))) {
+            let mut path = folder.clone();
+            for part in found[1].split('/') {
+                match part {
+                    "." => {}
+                    ".." => assert!(path.pop()),
+                    part => path.push(part),
+                }
+            }
+            let path = path.to_str().unwrap().to_owned();
+            if needed.insert(path.clone()) {
+                next.push(path);
+            }
+        }
+    }
+    // Minified, and without a line of its own for its import.
+    needed.insert("vendor/preact.js".to_owned());
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/index.html")).unwrap();
+    let preload = regex::Regex::new(r#"rel="modulepreload" href="\{\{assets\}\}/([^"]+)""#).unwrap();
+    let preloaded: BTreeSet<String> = preload.captures_iter(&page).map(|found| found[1].to_owned()).collect();
+    assert_eq!(preloaded, needed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_in_folders_are_served_and_what_is_written_for_developers_is_not() {
+    let server = Server::start().await;
+    let api = server.anonymous();
+    let (_, files) = page(&api).await;
+    let assets = files[0].split("/app/").next().unwrap();
+    for name in scripts().keys() {
+        assert_eq!(api.exchange("GET", &format!("{assets}/{name}"), &[], None).await.status, 200, "{name}");
+    }
+    for name in ["app/README.md", "vendor/README.md", "vendor/LICENSE-htm", "templates/welcome.html", "app/lib"] {
+        api.exchange("GET", &format!("{assets}/{name}"), &[], None).await.expect_error(404, "not_found");
+    }
+    server.stop().await;
 }

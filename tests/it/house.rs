@@ -295,3 +295,56 @@ fn every_column_of_the_schema_belongs_to_a_strict_table() {
         .collect();
     assert!(lax.is_empty(), "{lax:?}");
 }
+
+/// Files of ours that a browser gets, and the tests of the dashboard: each path below the project and its text.
+fn browser_files() -> BTreeMap<String, String> {
+    fn walk(root: &Path, folder: &str, found: &mut BTreeMap<String, String>) {
+        for entry in fs::read_dir(root.join(folder)).unwrap().map(Result::unwrap) {
+            let path = format!("{folder}/{}", entry.file_name().to_str().unwrap());
+            let foreign =
+                ["assets/vendor", "assets/templates", "tests/dashboard/node_modules"].contains(&path.as_str());
+            if entry.file_type().unwrap().is_dir() {
+                if !foreign {
+                    walk(root, &path, found);
+                }
+            } else if [".js", ".css", ".html"].iter().any(|kind| path.ends_with(kind)) {
+                found.insert(path, fs::read_to_string(entry.path()).unwrap());
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    walk(root, "assets", &mut found);
+    walk(root, "tests/dashboard", &mut found);
+    assert!(found.len() > 80, "only {} files for browsers?", found.len());
+    found
+}
+
+#[test]
+fn files_for_browsers_keep_to_the_line_width_with_one_element_a_line() {
+    // An element that begins right after another one, with no text between them.
+    let crowded = Regex::new(r"(?:[^=\s]>|<//>|/>)\s*<(?:[a-z]|\$\{)").unwrap();
+    assert!(crowded.is_match("<p><b>x</b></p>") && crowded.is_match("<${Icon} /> <span>"));
+    assert!(!crowded.is_match("<p>Type <b>${x}</b></p>") && !crowded.is_match("(a) => <b>"));
+    let mut wrong = Vec::new();
+    for (path, text) in browser_files() {
+        let is_dashboard = path.starts_with("assets/app/");
+        let longest = if path.ends_with(".css") { 450 } else { 300 };
+        let lines = text.lines().count();
+        if is_dashboard && lines > longest {
+            wrong.push(format!("{path} is too long: {lines} lines"));
+        }
+        for (number, line) in (1..).zip(text.lines()) {
+            let width = line.chars().count();
+            // Each hostile input that tests send is one literal.
+            let is_payload = path.starts_with("tests/") && line.trim_start().starts_with(['`', '"']);
+            if width > 120 && !is_payload {
+                wrong.push(format!("{path}:{number} has {width} columns, more than 120"));
+            }
+            if is_dashboard && path.ends_with(".js") && crowded.is_match(line) {
+                wrong.push(format!("{path}:{number} has two elements"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
