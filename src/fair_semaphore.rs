@@ -14,16 +14,16 @@ use tokio::sync::oneshot;
 /// There is no room to wait; it is worth asking again in some seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many wait for the same")]
-pub struct Crowded;
+pub struct QueueFull;
 
-impl Crowded {
+impl QueueFull {
     /// For `Retry-After`.
     pub(crate) const RETRY_AFTER_SECS: u64 = 3;
 }
 
 /// Clones share the turns.
 #[derive(Clone, Debug)]
-pub(crate) struct Gate {
+pub(crate) struct FairSemaphore {
     shared: Arc<Shared>,
 }
 
@@ -37,14 +37,14 @@ struct Shared {
 
 /// Who asks for a turn.
 #[derive(Clone, Copy, Debug)]
-pub struct Asker<'a> {
+pub struct Requester<'a> {
     /// Whose turns these are.
     pub(crate) name: &'a str,
     /// It was let in before.
     pub(crate) known: bool,
 }
 
-impl<'a> From<&'a str> for Asker<'a> {
+impl<'a> From<&'a str> for Requester<'a> {
     /// A stranger.
     fn from(name: &'a str) -> Self {
         Self { name, known: false }
@@ -76,7 +76,7 @@ pub(crate) struct Turn {
     shared: Option<Arc<Shared>>,
 }
 
-impl Gate {
+impl FairSemaphore {
     /// So many at once, and so many of each kind that wait.
     pub(crate) fn new(at_once: usize, most_waiting: usize) -> Self {
         let shared = Shared { at_once, most_waiting, refused: AtomicU64::new(0), state: Mutex::default() };
@@ -87,7 +87,7 @@ impl Gate {
     ///
     /// # Errors
     /// There is no room, or no more.
-    pub(crate) async fn enter<'a>(&self, who: impl Into<Asker<'a>>) -> Result<Turn, Crowded> {
+    pub(crate) async fn enter<'a>(&self, who: impl Into<Requester<'a>>) -> Result<Turn, QueueFull> {
         let who = who.into();
         let waiting = {
             let mut state = self.shared.lock();
@@ -103,7 +103,7 @@ impl Gate {
             })
         };
         let turn = match waiting {
-            Ok(waiting) => waiting.await.map_err(|_| Crowded),
+            Ok(waiting) => waiting.await.map_err(|_| QueueFull),
             Err(crowded) => Err(crowded),
         };
         if turn.is_err() {
@@ -172,7 +172,7 @@ impl Line {
     }
 
     /// Room for one more of `who`: in a full queue at the cost of whoever has more than that in it.
-    fn make_room(&mut self, who: &str, most: usize) -> Result<(), Crowded> {
+    fn make_room(&mut self, who: &str, most: usize) -> Result<(), QueueFull> {
         if self.waiting < most {
             return Ok(());
         }
@@ -188,7 +188,7 @@ impl Line {
         }
         let own = self.queues.get(who).map_or(0, VecDeque::len) + 1;
         let longest = self.queues.values_mut().max_by_key(|queue| queue.len());
-        let longest = longest.filter(|queue| queue.len() > own).ok_or(Crowded)?;
+        let longest = longest.filter(|queue| queue.len() > own).ok_or(QueueFull)?;
         drop(longest.pop_back());
         self.waiting -= 1;
         Ok(())
@@ -231,7 +231,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_asks_waits_for_one_turn_of_each_other_and_not_for_their_piles() {
-        let gate = Gate::new(1, 100);
+        let gate = FairSemaphore::new(1, 100);
         let mut running = Some(gate.enter("busy").await.unwrap());
         let mut piled: Vec<_> = (0..30).map(|_| Box::pin(gate.enter("piles"))).collect();
         piled.iter_mut().for_each(|one| assert!(one.now_or_never().is_none()));
@@ -249,14 +249,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_refuses_at_once_and_at_the_cost_of_who_has_most_in_it() {
-        let gate = Gate::new(1, 4);
+        let gate = FairSemaphore::new(1, 4);
         let running = gate.enter("busy").await.unwrap();
         let mut piled: Vec<_> = (0..4).map(|_| Box::pin(gate.enter("piles"))).collect();
         piled.iter_mut().for_each(|one| assert!(one.now_or_never().is_none()));
-        assert!(matches!(gate.enter("piles").now_or_never(), Some(Err(Crowded))));
+        assert!(matches!(gate.enter("piles").now_or_never(), Some(Err(QueueFull))));
         let mut honest = Box::pin(gate.enter("honest"));
         assert!((&mut honest).now_or_never().is_none());
-        assert!(matches!((&mut piled[3]).now_or_never(), Some(Err(Crowded))), "the last of the pile went");
+        assert!(matches!((&mut piled[3]).now_or_never(), Some(Err(QueueFull))), "the last of the pile went");
         assert_eq!(gate.figures(), (4, 2));
         drop(running);
         drop((&mut piled[0]).now_or_never().unwrap().unwrap());
@@ -265,14 +265,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_crowd_of_strangers_shuts_out_nobody_who_is_known() {
-        let gate = Gate::new(1, 4);
+        let gate = FairSemaphore::new(1, 4);
         let mut turn = gate.enter("busy").await.unwrap();
         let names: Vec<String> = (0..4).map(|number| format!("stranger {number}")).collect();
         let mut crowd: Vec<_> = names.iter().map(|name| Box::pin(gate.enter(name.as_str()))).collect();
         crowd.iter_mut().for_each(|one| assert!(one.now_or_never().is_none()));
-        assert!(matches!(gate.enter("one more").now_or_never(), Some(Err(Crowded))));
+        assert!(matches!(gate.enter("one more").now_or_never(), Some(Err(QueueFull))));
         for _ in 0..2 {
-            let mut known = Box::pin(gate.enter(Asker { name: "known", known: true }));
+            let mut known = Box::pin(gate.enter(Requester { name: "known", known: true }));
             assert!((&mut known).now_or_never().is_none(), "there is room to wait");
             drop(turn);
             let stranger = crowd.iter_mut().find_map(|one| one.now_or_never());
@@ -288,7 +288,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_gave_up_waiting_leaves_room() {
-        let gate = Gate::new(1, 2);
+        let gate = FairSemaphore::new(1, 2);
         let _running = gate.enter("busy").await.unwrap();
         for _ in 0..10 {
             let mut waiting: Vec<_> = (0..2).map(|_| Box::pin(gate.enter("hasty"))).collect();

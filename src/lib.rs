@@ -25,8 +25,8 @@
 //!    large mail in a draft of the object store.
 //! 3. [`inbound::Inbound::receive`]: [`mail::mime::parse`] → [`inbound::verify`] (SPF, DKIM, DMARC, ARC within one
 //!    budget) → trace fields → **one** [`store::Db::write`]: per recipient the message, its attachments and, for each
-//!    matching webhook route, a delivery with its job ([`jobs::Jobs::leave`]). The writer thread commits all that wait
-//!    together: one fsync for many sessions. Then `250 2.0.0 Ok: msg_…`, and [`jobs::Left::announce`].
+//!    matching webhook route, a delivery with its job ([`jobs::Jobs::enqueue`]). The writer thread commits all that wait
+//!    together: one fsync for many sessions. Then `250 2.0.0 Ok: msg_…`, and [`jobs::EnqueuedJob::notify_committed`].
 //! 4. [`jobs::Worker`] claims (a lease is committed before the attempt; of an idle flow, by the transaction that leaves the
 //!    job) → [`webhook::attempt::deliver`] makes the payload of the stored message, or of what was accepted a moment ago
 //!    ([`webhook::attempt::first_attempt_cache`]), signs it twice and posts it through [`net::egress`] → a [`jobs::Verdict`] → settled in one
@@ -82,8 +82,8 @@
 //! # What durability means here
 //!
 //! Two kinds of commits share the one writer. [`store::Db::write`] is fsynced before it returns; every promise is made
-//! of it. [`store::Db::write_behind`] survives the end of the process but perhaps not a power cut: claims and settlements
-//! of jobs, which are safely done again. Settlements ([`store::Db::write_along`]) wait up to 50 ms for a commit that
+//! of it. [`store::Db::write_nosync`] survives the end of the process but perhaps not a power cut: claims and settlements
+//! of jobs, which are safely done again. Settlements ([`store::Db::write_lazy`]) wait up to 50 ms for a commit that
 //! is made anyway. Commits keep their order, so an fsynced one makes all before it durable, and nobody is answered before
 //! what was promised earlier is durable.
 //!

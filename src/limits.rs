@@ -14,8 +14,8 @@ use rusqlite::Connection;
 
 use crate::clock::Timestamp;
 use crate::config;
-use crate::rate_limit::Buckets;
-use crate::store::accounts::limits::{Counted, count, stored_bytes};
+use crate::rate_limit::TokenBuckets;
+use crate::store::accounts::limits::{CountedRow, count, stored_bytes};
 use crate::store::{self, Error};
 
 /// While an account had so much room not long ago, a recipient of it is taken without another look.
@@ -96,18 +96,18 @@ impl Kind {
     }
 
     /// Which rows are counted for it; none when it is no number of rows.
-    const fn counted(self) -> Option<Counted> {
+    const fn counted(self) -> Option<CountedRow> {
         match self {
-            Self::Routes => Some(Counted::Routes),
-            Self::RegexRoutes => Some(Counted::RegexRoutes),
-            Self::Domains => Some(Counted::Domains),
-            Self::ScopedKeys => Some(Counted::ScopedKeys),
-            Self::Templates => Some(Counted::Templates),
-            Self::Uploads => Some(Counted::Uploads),
-            Self::Scheduled => Some(Counted::Scheduled),
-            Self::Suppressions => Some(Counted::Suppressions),
-            Self::BlockedSenders => Some(Counted::BlockedSenders),
-            Self::IdempotencyKeys => Some(Counted::IdempotencyKeys),
+            Self::Routes => Some(CountedRow::Routes),
+            Self::RegexRoutes => Some(CountedRow::RegexRoutes),
+            Self::Domains => Some(CountedRow::Domains),
+            Self::ScopedKeys => Some(CountedRow::ScopedKeys),
+            Self::Templates => Some(CountedRow::Templates),
+            Self::Uploads => Some(CountedRow::Uploads),
+            Self::Scheduled => Some(CountedRow::Scheduled),
+            Self::Suppressions => Some(CountedRow::Suppressions),
+            Self::BlockedSenders => Some(CountedRow::BlockedSenders),
+            Self::IdempotencyKeys => Some(CountedRow::IdempotencyKeys),
             Self::FanOut | Self::LocalCopies | Self::StorageBytes | Self::Requests => None,
         }
     }
@@ -117,7 +117,7 @@ impl Kind {
 #[derive(Debug)]
 pub struct Limits {
     table: config::Limits,
-    requests: Buckets,
+    requests: TokenBuckets,
     refused: [AtomicU64; Kind::ALL.len()],
     /// When the bytes of an account were last looked at, and what they were.
     seen: Mutex<HashMap<i64, (Instant, Stored)>>,
@@ -148,7 +148,7 @@ impl Stored {
 impl Limits {
     /// With the values of the configuration.
     pub fn new(table: config::Limits) -> Self {
-        let requests = Buckets::new(table.requests_per_second);
+        let requests = TokenBuckets::new(table.requests_per_second);
         Self { table, requests, refused: [const { AtomicU64::new(0) }; Kind::ALL.len()], seen: Mutex::default() }
     }
 
@@ -184,7 +184,7 @@ impl Limits {
 
     /// Gives back what a request took that came to nothing.
     pub(crate) fn give_request_back(&self, account: i64) {
-        self.requests.give_back(&account.to_string());
+        self.requests.refund(&account.to_string());
     }
 
     /// Lets an account have one more, which the same transaction adds.

@@ -36,13 +36,13 @@ pub(crate) fn address_key(address: IpAddr) -> String {
 
 /// Token buckets: a rate, and bursts of twice as much.
 #[derive(Debug)]
-pub(crate) struct Buckets {
+pub(crate) struct TokenBuckets {
     per_second: u32,
     /// For each key the time at which its bucket is full again, in milliseconds.
     full_at: Mutex<HashMap<String, i64>>,
 }
 
-impl Buckets {
+impl TokenBuckets {
     /// So many a second over time; 0 is no limit.
     pub(crate) fn new(per_second: u32) -> Self {
         Self { per_second, full_at: Mutex::default() }
@@ -78,7 +78,7 @@ impl Buckets {
     }
 
     /// Gives a token back that was not used.
-    pub(crate) fn give_back(&self, key: &str) {
+    pub(crate) fn refund(&self, key: &str) {
         let cost = 1_000_000_i64.checked_div(i64::from(self.per_second)).unwrap_or(0);
         if let Some(full_at) = self.full_at.lock().unwrap_or_else(PoisonError::into_inner).get_mut(key) {
             *full_at = full_at.saturating_sub(cost);
@@ -87,13 +87,13 @@ impl Buckets {
 }
 
 /// So many events of one key within a span that starts with the first.
-pub(crate) struct Window {
+pub(crate) struct FixedWindow {
     most: u32,
     span: Duration,
     open: Mutex<HashMap<String, (Timestamp, u32)>>,
 }
 
-impl Window {
+impl FixedWindow {
     /// So many within a span.
     pub(crate) fn new(most: u32, span: Duration) -> Self {
         Self { most, span, open: Mutex::default() }
@@ -142,7 +142,7 @@ impl Window {
     /// Checks and counts in one step.
     ///
     /// # Errors
-    /// As [`Window::check`]; then nothing is counted.
+    /// As [`FixedWindow::check`]; then nothing is counted.
     pub(crate) fn take(&self, key: &str, now: Timestamp) -> Result<(), u64> {
         self.check(key, now)?;
         self.count(key, now);
@@ -163,23 +163,23 @@ impl Window {
 
 /// Tries of which only the failed ones count, so many within a span. What is being tried holds the place of a failure
 /// until its end, so that guesses made at once are no more than guesses made in turn; who finds all places held waits.
-pub(crate) struct Tries {
-    failures: Window,
+pub(crate) struct AttemptLimiter {
+    failures: FixedWindow,
     running: Mutex<HashMap<String, u32>>,
     ended: Notify,
 }
 
-impl Tries {
+impl AttemptLimiter {
     /// So many failures within a span.
     pub(crate) fn new(most: u32, span: Duration) -> Self {
-        Self { failures: Window::new(most, span), running: Mutex::default(), ended: Notify::new() }
+        Self { failures: FixedWindow::new(most, span), running: Mutex::default(), ended: Notify::new() }
     }
 
     /// Begins a try of `key`, once there is a place for its failure.
     ///
     /// # Errors
     /// There were too many failures; after so many seconds it may begin.
-    pub(crate) async fn begin(&self, key: &str, clock: &Clock) -> Result<Try<'_>, u64> {
+    pub(crate) async fn begin(&self, key: &str, clock: &Clock) -> Result<Attempt<'_>, u64> {
         loop {
             // Listening begins before looking, so no end in between is missed.
             let mut ended = std::pin::pin!(self.ended.notified());
@@ -191,7 +191,7 @@ impl Tries {
         }
     }
 
-    fn take_place(&self, key: &str, now: Timestamp) -> Result<Option<Try<'_>>, u64> {
+    fn take_place(&self, key: &str, now: Timestamp) -> Result<Option<Attempt<'_>>, u64> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let left = self.failures.left(key, now)?;
         let others = running.get(key).copied().unwrap_or(0);
@@ -199,7 +199,7 @@ impl Tries {
             return Ok(None);
         }
         running.insert(key.to_owned(), others + 1);
-        Ok(Some(Try { tries: self, key: key.to_owned(), now, failed: true }))
+        Ok(Some(Attempt { tries: self, key: key.to_owned(), now, failed: true }))
     }
 
     /// Forgets the failures of `key`.
@@ -223,21 +223,21 @@ impl Tries {
 
 /// A try; it has failed unless somebody says otherwise before it goes.
 #[must_use]
-pub(crate) struct Try<'t> {
-    tries: &'t Tries,
+pub(crate) struct Attempt<'t> {
+    tries: &'t AttemptLimiter,
     key: String,
     now: Timestamp,
     failed: bool,
 }
 
-impl Try<'_> {
+impl Attempt<'_> {
     /// It was no failure.
     pub(crate) fn forgive(mut self) {
         self.failed = false;
     }
 }
 
-impl Drop for Try<'_> {
+impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         self.tries.end(&self.key, self.failed.then_some(self.now));
     }
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_bucket_gives_a_burst_of_twice_the_rate_and_then_the_rate() {
-        let buckets = Buckets::new(10);
+        let buckets = TokenBuckets::new(10);
         assert_eq!((0..30).filter(|_| buckets.take("a", at(0)).is_ok()).count(), 20);
         assert_eq!(buckets.take("a", at(0)), Err(1));
         assert_eq!(buckets.take("b", at(0)), Ok(()), "another credential has its own");
@@ -267,12 +267,12 @@ mod tests {
             20,
             "the clock went back"
         );
-        assert!((0..999).all(|_| Buckets::new(0).take("a", at(0)).is_ok()), "0 is no limit");
+        assert!((0..999).all(|_| TokenBuckets::new(0).take("a", at(0)).is_ok()), "0 is no limit");
     }
 
     #[test]
     fn a_window_counts_says_how_long_to_wait_and_ends() {
-        let window = Window::new(2, MINUTE);
+        let window = FixedWindow::new(2, MINUTE);
         assert_eq!((window.take("a", at(0)), window.take("a", at(1))), (Ok(()), Ok(())));
         assert_eq!(window.take("a", at(30_000)), Err(30));
         assert_eq!(window.check("b", at(30_000)), Ok(()));
@@ -286,7 +286,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_try_holds_the_place_of_a_failure_until_it_ends() {
-        let (tries, clock) = (Tries::new(2, MINUTE), Clock::manual(at(0)));
+        let (tries, clock) = (AttemptLimiter::new(2, MINUTE), Clock::manual(at(0)));
         let begin = |key| tries.begin(key, &clock);
         let (first, second) = (begin("a").await, begin("a").await);
         assert!(first.is_ok() && second.is_ok());

@@ -13,12 +13,12 @@ use crate::store;
 use crate::store::accounts::{idempotency, notices, sessions, stats, verifications};
 use crate::store::blobs::objects::{Damage, Objects};
 use crate::store::jobs::lane_pauses;
-use crate::store::jobs::{self, Kind};
-use crate::store::messages::mail_data::RawRow;
+use crate::store::jobs::{self, JobKind};
+use crate::store::messages::mail_data::StoredMailData;
 use crate::store::messages::removals::Reason;
 use crate::store::messages::{dedup, mail_data, removals, uploads};
 use crate::store::sending::{destinations, dispatches, forward_marks};
-use crate::store::webhooks::zero_retention::PassingRow;
+use crate::store::webhooks::zero_retention::ZeroRetentionRow;
 use crate::store::webhooks::{attempts, deliveries, events, zero_retention};
 use crate::store::{Db, audit, messages, search};
 
@@ -165,7 +165,7 @@ impl Retention {
                 return Ok(gone);
             }
             let files = self.db.write_removal(move |tx| {
-                let forget = |row: &PassingRow| {
+                let forget = |row: &ZeroRetentionRow| {
                     removals::note_passing(tx, row.id, Reason::Undelivered, now)?;
                     zero_retention::finish(tx, row)
                 };
@@ -201,15 +201,15 @@ impl Retention {
         let objects = self.objects.clone();
         let body = self.db.read(move |connection| {
             let bytes = match mail_data::find(connection, raw)? {
-                Some(RawRow::Inline(bytes)) => bytes,
-                Some(RawRow::File(object)) => match objects.read_all(&object) {
+                Some(StoredMailData::Inline(bytes)) => bytes,
+                Some(StoredMailData::File(object)) => match objects.read_all(&object) {
                     // It leaves its message without content, but must not stop the sweep.
                     Err(store::Error::Damaged { .. }) => Vec::new(),
                     read => read?,
                 },
                 None => Vec::new(),
             };
-            content::condense(&bytes)
+            content::archive(&bytes)
         });
         let body = match body.await {
             Ok(body) => body,
@@ -231,11 +231,11 @@ impl Retention {
 
     async fn sweep_attempts(&self, now: Timestamp) -> store::Result<usize> {
         let before = now.minus(ATTEMPT_AGE);
-        while self.db.write_behind(move |tx| deliveries::delete_parted(tx, before, STEP)).await? == STEP as usize {}
-        while self.db.write_behind(move |tx| events::forget_payloads(tx, before, STEP)).await? == STEP as usize {}
+        while self.db.write_nosync(move |tx| deliveries::delete_detached(tx, before, STEP)).await? == STEP as usize {}
+        while self.db.write_nosync(move |tx| events::forget_payloads(tx, before, STEP)).await? == STEP as usize {}
         let mut gone = 0;
         loop {
-            let step = self.db.write_behind(move |tx| attempts::delete_before(tx, before, STEP)).await?;
+            let step = self.db.write_nosync(move |tx| attempts::delete_before(tx, before, STEP)).await?;
             gone += step;
             if step < STEP as usize {
                 return Ok(gone);
@@ -264,7 +264,7 @@ impl Retention {
     }
 
     async fn sweep_ended(&self, now: Timestamp) -> store::Result<usize> {
-        let ended = self.db.write_behind(move |tx| {
+        let ended = self.db.write_nosync(move |tx| {
             Ok(sessions::delete_expired(tx, now)?
                 + verifications::delete_expired(tx, now)?
                 + destinations::delete_expired(tx, now)?
@@ -274,10 +274,10 @@ impl Retention {
         });
         let mut gone = ended.await?;
         let before = now.minus(REMOVAL_AGE);
-        while self.db.write_behind(move |tx| removals::delete_before(tx, before, STEP)).await? == STEP as usize {}
-        while self.db.write_behind(move |tx| stats::forget_before(tx, now, STEP)).await? == STEP as usize {}
+        while self.db.write_nosync(move |tx| removals::delete_before(tx, before, STEP)).await? == STEP as usize {}
+        while self.db.write_nosync(move |tx| stats::forget_before(tx, now, STEP)).await? == STEP as usize {}
         loop {
-            let step = self.db.write_behind(move |tx| idempotency::delete_expired(tx, now, STEP)).await?;
+            let step = self.db.write_nosync(move |tx| idempotency::delete_expired(tx, now, STEP)).await?;
             gone += step;
             if step < STEP as usize {
                 return Ok(gone);
@@ -288,7 +288,7 @@ impl Retention {
     async fn sweep_recent(&self, now: Timestamp) -> store::Result<()> {
         let mut from = Some(i64::MIN);
         while let Some(after) = from {
-            from = self.db.write_behind(move |tx| dedup::sweep(tx, after, STEP * 20, now)).await?;
+            from = self.db.write_nosync(move |tx| dedup::sweep(tx, after, STEP * 20, now)).await?;
         }
         Ok(())
     }
@@ -319,7 +319,7 @@ impl Retention {
         let (total, orphans) = found.await?;
         let inherited = orphans.iter().filter(|(inherited, _)| *inherited).count();
         let too_many = inherited > small_share(total);
-        if self.objects.hold_back(if too_many { inherited as u64 } else { 0 }) && too_many {
+        if self.objects.keep_orphan(if too_many { inherited as u64 } else { 0 }) && too_many {
             tracing::error!(
                 orphans = inherited,
                 objects = total,
@@ -378,7 +378,7 @@ impl Retention {
         }
         let steps = if busy { BUSY_STEPS } else { QUIET_STEPS };
         for _ in 0..behind.div_ceil(INDEX_STEP).min(steps) {
-            self.db.write_behind(|tx| search::fill(tx, INDEX_STEP)).await?;
+            self.db.write_nosync(|tx| search::fill(tx, INDEX_STEP)).await?;
         }
         Ok(())
     }
@@ -401,7 +401,7 @@ pub async fn delete_message(db: &Db, objects: &Objects, message: i64, now: Times
     let removed = db.write_removal(move |tx| {
         let Some(row) = messages::find_by_row(tx, message)? else { return Ok(None) };
         delete_jobs(tx, &jobs)?;
-        deliveries::part_from_message(tx, message, now)?;
+        deliveries::detach_from_message(tx, message, now)?;
         dispatches::delete_by_message(tx, message)?;
         removals::note_message(tx, message, Reason::Api, now)?;
         messages::delete(tx, message)?;
@@ -418,11 +418,11 @@ pub async fn delete_message(db: &Db, objects: &Objects, message: i64, now: Times
 /// Pairs of delivery and job. A job must not outlive its delivery, whose row id a later one may get.
 fn find_jobs(connection: &Connection, messages: &[i64]) -> store::Result<Vec<(i64, i64)>> {
     let deliveries = deliveries::list_ids_of_messages(connection, messages)?;
-    jobs::find_by_subjects(connection, Kind::Webhook, &deliveries)
+    jobs::find_by_subjects(connection, JobKind::Webhook, &deliveries)
 }
 
 fn delete_jobs(tx: &Connection, jobs: &[(i64, i64)]) -> store::Result<()> {
-    jobs.iter().try_for_each(|(delivery, job)| jobs::delete_of(tx, *job, Kind::Webhook, *delivery))
+    jobs.iter().try_for_each(|(delivery, job)| jobs::delete_of(tx, *job, JobKind::Webhook, *delivery))
 }
 
 async fn remove_files(objects: &Objects, names: Vec<String>) -> store::Result<()> {

@@ -86,8 +86,8 @@ pub mod mail {
     }
     pub mod mime {
         pub use crate::mail::mime::{
-            Decoder, Headers, Mail, NamedAddress, Part, TextReader, decode_part, field_values, name_for, outline,
-            parse, to_seven_bit,
+            Decoder, Headers, Mail, NamedAddress, Part, TextReader, decode_part, display_name, field_values, parse,
+            parse_streaming, to_seven_bit,
         };
     }
     pub mod report {
@@ -115,13 +115,13 @@ pub mod net {
     }
 }
 pub mod outbound {
-    pub use crate::outbound::{Destination, Host, Parcel, TlsRule, Transmitted, Unroutable, Verdict};
+    pub use crate::outbound::{DeliveryRequest, DeliveryResult, Destination, Host, TlsRule, Unroutable, Verdict};
     pub mod client {
         pub use crate::outbound::client::Timeouts;
     }
     pub mod message {
         pub mod compose {
-            pub use crate::outbound::message::compose::{Attachment, Letter, compose};
+            pub use crate::outbound::message::compose::{Attachment, Content, compose};
         }
         pub mod dkim {
             pub use crate::outbound::message::dkim::DomainKeys;
@@ -142,7 +142,7 @@ pub mod outbound {
             pub use crate::outbound::transport::mta_sts::MtaSts;
         }
         pub mod mx {
-            pub use crate::outbound::transport::mx::Hosts;
+            pub use crate::outbound::transport::mx::MxResolver;
         }
         pub mod tls {
             pub use crate::outbound::transport::tls::ClientTls;
@@ -200,7 +200,7 @@ pub mod store {
         }
     }
     pub mod jobs {
-        pub use crate::store::jobs::{Kind, insert};
+        pub use crate::store::jobs::{JobKind, insert};
     }
     pub mod messages {
         pub use crate::store::messages::find;
@@ -213,7 +213,7 @@ pub mod store {
     }
     pub mod webhooks {
         pub mod deliveries {
-            pub use crate::store::webhooks::deliveries::delete_parted;
+            pub use crate::store::webhooks::deliveries::delete_detached;
         }
         pub mod routes {
             pub use crate::store::webhooks::routes::{

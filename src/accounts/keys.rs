@@ -1,6 +1,6 @@
 //! The keys and secrets of an account, and the setup token of the installation.
 
-use super::{Accounts, BOTH_SIGN};
+use super::{Accounts, SECRET_ROTATION_OVERLAP};
 use crate::clock::Timestamp;
 use crate::secrets::{self, token_hash};
 use crate::store;
@@ -81,7 +81,7 @@ impl Accounts {
         account: i64,
         now: Timestamp,
     ) -> store::Result<(String, Timestamp)> {
-        let (secret, until) = (secrets::new_webhook_secret(), now.plus(BOTH_SIGN));
+        let (secret, until) = (secrets::new_webhook_secret(), now.plus(SECRET_ROTATION_OVERLAP));
         let sealed = self.secrets.seal(accounts::WEBHOOK_SECRET_PURPOSE, secret.as_bytes());
         self.db.write(move |tx| accounts::set_webhook_secret(tx, account, &sealed, Some(until))).await?;
         Ok((secret, until))

@@ -18,7 +18,7 @@ use rusqlite::Connection;
 
 use crate::clock::Timestamp;
 use crate::config::Signup;
-use crate::fair_semaphore::Asker;
+use crate::fair_semaphore::Requester;
 use crate::id::random_base62;
 use crate::jobs::{self, Flow, Jobs};
 use crate::mail::address::Mailbox;
@@ -39,7 +39,7 @@ pub(crate) use strangers::StrangerMail;
 pub(crate) use tickets::Tickets;
 
 /// How long both secrets sign after a rotation (contract 9.3).
-pub(crate) const BOTH_SIGN: Duration = Duration::from_secs(86_400);
+pub(crate) const SECRET_ROTATION_OVERLAP: Duration = Duration::from_secs(86_400);
 
 /// What the accounts are made of.
 pub struct Accounts {
@@ -69,7 +69,7 @@ pub struct Accounts {
 
 /// Who signs in, for the list of sessions.
 #[derive(Clone, Debug)]
-pub(crate) struct Client {
+pub(crate) struct ClientInfo {
     /// Its address.
     pub(crate) address: String,
     /// What it calls itself.
@@ -160,7 +160,7 @@ impl Accounts {
         email: String,
         password: String,
         proof: Proof,
-        client: Client,
+        client: ClientInfo,
         now: Timestamp,
     ) -> Result<SignedIn, Refusal> {
         // Looked at before the password is hashed, and again in the transaction that counts.
@@ -188,7 +188,7 @@ impl Accounts {
         &self,
         email: String,
         password: String,
-        client: Client,
+        client: ClientInfo,
         now: Timestamp,
     ) -> Result<SignedIn, Refusal> {
         let address = client.address.clone();
@@ -200,7 +200,7 @@ impl Accounts {
         });
         let (account, hash, known) =
             found.await?.map_or((None, None, false), |(account, hash, known)| (Some(account), hash, known));
-        let genuine = self.passwords.verify(password, hash.clone(), Asker { name: &client.turn, known }).await?;
+        let genuine = self.passwords.verify(password, hash.clone(), Requester { name: &client.turn, known }).await?;
         let Some(account) = account.filter(|_| genuine) else { return Err(Refusal::BadLogin) };
         let (token, session) = self.new_session(&account, client, now);
         let (id, most) = (account.id, self.most_sessions);
@@ -222,7 +222,7 @@ impl Accounts {
     pub(crate) async fn log_in_with_ticket(
         &self,
         ticket: &str,
-        client: Client,
+        client: ClientInfo,
         now: Timestamp,
     ) -> Result<SignedIn, Refusal> {
         let account = self.tickets.redeem(ticket).ok_or(Refusal::BadLogin)?;
@@ -241,7 +241,7 @@ impl Accounts {
         &self,
         user: GoogleUser,
         proof: Proof,
-        client: Client,
+        client: ClientInfo,
         now: Timestamp,
     ) -> Result<SignedIn, Refusal> {
         let known = user.clone();
@@ -296,19 +296,19 @@ impl Accounts {
         account: Account,
         current: Option<String>,
         new: String,
-        client: Client,
+        client: ClientInfo,
         now: Timestamp,
     ) -> Result<SignedIn, Refusal> {
         let id = account.id;
         let stored = self.db.read(move |connection| accounts::find_password_hash(connection, id)).await?;
         if let Some(stored) = &stored {
             let current = current.ok_or(Refusal::PasswordMissing)?;
-            let asker = Asker { name: &client.turn, known: true };
+            let asker = Requester { name: &client.turn, known: true };
             if !self.passwords.verify(current, Some(stored.clone()), asker).await? {
                 return Err(Refusal::WrongPassword);
             }
         }
-        let hash = self.passwords.hash(new, Asker { name: &client.turn, known: true }).await?;
+        let hash = self.passwords.hash(new, Requester { name: &client.turn, known: true }).await?;
         let (token, session) = self.new_session(&account, client, now);
         let most = self.most_sessions;
         let written = self.db.write(move |tx| {
@@ -328,7 +328,7 @@ impl Accounts {
         &self,
         new: NewAccount,
         proof: Proof,
-        client: Client,
+        client: ClientInfo,
         now: Timestamp,
     ) -> Result<SignedIn, Refusal> {
         let policy = self.policy(proof);
@@ -363,7 +363,7 @@ impl Accounts {
         self.open_session(account, client, now).await
     }
 
-    fn new_session(&self, account: &Account, client: Client, now: Timestamp) -> (String, NewSession) {
+    fn new_session(&self, account: &Account, client: ClientInfo, now: Timestamp) -> (String, NewSession) {
         let (token, claims) = self.tokens.issue(&account.public_id, now);
         let session = NewSession {
             jti: claims.jti,
@@ -375,7 +375,7 @@ impl Accounts {
         (token, session)
     }
 
-    async fn open_session(&self, account: Account, client: Client, now: Timestamp) -> Result<SignedIn, Refusal> {
+    async fn open_session(&self, account: Account, client: ClientInfo, now: Timestamp) -> Result<SignedIn, Refusal> {
         let (token, session) = self.new_session(&account, client, now);
         let most = self.most_sessions;
         self.db.write_removal(move |tx| sessions::insert(tx, &session, most, now)).await?;

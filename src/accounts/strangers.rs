@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::mail::address::Mailbox;
-use crate::rate_limit::Window;
+use crate::rate_limit::FixedWindow;
 use crate::secrets::token_hash;
 use data_encoding::HEXLOWER;
 
@@ -16,13 +16,13 @@ const MOST_A_DAY: u32 = 12;
 
 /// Proofs of addresses that were mailed lately, by mailbox.
 pub(crate) struct StrangerMail {
-    hour: Window,
-    day: Window,
+    hour: FixedWindow,
+    day: FixedWindow,
 }
 
 impl Default for StrangerMail {
     fn default() -> Self {
-        Self { hour: Window::new(MOST_AN_HOUR, HOUR), day: Window::new(MOST_A_DAY, 24 * HOUR) }
+        Self { hour: FixedWindow::new(MOST_AN_HOUR, HOUR), day: FixedWindow::new(MOST_A_DAY, 24 * HOUR) }
     }
 }
 

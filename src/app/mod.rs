@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use self::parts::Ground;
+use self::parts::Parts;
 use crate::accounts::Accounts;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -48,7 +48,7 @@ impl StartError {
 
 /// Every part, built and bound; nothing runs yet.
 pub struct Bound {
-    ground: Ground,
+    ground: Parts,
     accounts: Arc<Accounts>,
     domains: Arc<Domains>,
     webhooks: Arc<Webhooks>,
@@ -65,7 +65,7 @@ pub struct Bound {
 /// # Errors
 /// A sentence that says what is in the way.
 pub async fn bind(config: Config, clock: Clock) -> Result<Bound, StartError> {
-    let ground = Ground::open(config, clock)?;
+    let ground = Parts::open(config, clock)?;
     let accounts = ground.accounts();
     let config = Arc::clone(&ground.config);
     let shared = ground.db.read(move |connection| shared_domain(connection, &config));
@@ -206,7 +206,7 @@ impl Bound {
                     .into(),
             ));
         }
-        if let Err(error) = self.ground.db.settle().await {
+        if let Err(error) = self.ground.db.checkpoint().await {
             tracing::warn!(%error, "the WAL stays beside the database; keep both files together");
         }
         Ok(())

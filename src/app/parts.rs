@@ -21,7 +21,7 @@ use crate::http;
 use crate::inbound::spam::SpamCheck;
 use crate::inbound::verify::{self, Verifier};
 use crate::inbound::{self, Inbound};
-use crate::jobs::{Handler, Jobs, Kind, Schedule, Track, Worker, WorkerConfig};
+use crate::jobs::{Handler, JobKind, Jobs, Registration, Schedule, Worker, WorkerConfig};
 use crate::limits::Limits;
 use crate::memory_budget::MemoryBudget;
 use crate::metrics::Metrics;
@@ -31,18 +31,18 @@ use crate::net::tls;
 use crate::net::tls::ServerTls;
 use crate::outbound::client::Timeouts;
 use crate::outbound::queue::deliver::Dispatcher;
-use crate::outbound::queue::rate_limiter::Pace;
+use crate::outbound::queue::rate_limiter::RateLimiter;
 use crate::outbound::return_path::ReturnPaths;
-use crate::outbound::submit::scheduled::Releases;
+use crate::outbound::submit::scheduled::ScheduledSends;
 use crate::outbound::submit::sender::KeyCache;
-use crate::outbound::system_mail::Notices;
+use crate::outbound::system_mail::SystemMail;
 use crate::outbound::transport::Transport;
 use crate::outbound::transport::mta_sts::MtaSts;
-use crate::outbound::transport::mx::Hosts;
+use crate::outbound::transport::mx::MxResolver;
 use crate::outbound::transport::tls::ClientTls;
 use crate::outbound::{self, Outbound};
 use crate::process::data_dir::DataDir;
-use crate::rate_limit::Window;
+use crate::rate_limit::FixedWindow;
 use crate::retention::Retention;
 use crate::secrets::Secrets;
 use crate::secrets::passwords::Passwords;
@@ -52,9 +52,9 @@ use crate::smtp_server::{self, MAX_FAILED_LOGINS, Role, SmtpServer};
 use crate::store::blobs::objects::Objects;
 use crate::store::{self, Db};
 use crate::webhook::attempt::deliver::Webhooks;
-use crate::webhook::attempt::first_attempt_cache::FreshMail;
+use crate::webhook::attempt::first_attempt_cache::CachedMessage;
 use crate::webhook::attempt::in_flight::InFlight;
-use crate::webhook::attempt::zero_retention::Passing;
+use crate::webhook::attempt::zero_retention::ZeroRetentionAttempts;
 
 /// An attempt of a webhook ends after 15 s; a lane may have some waiting before it.
 const POST_LEASE: Duration = Duration::from_secs(120);
@@ -64,7 +64,7 @@ const MAIL_LEASE: Duration = Duration::from_secs(60 * 60);
 const HTTPS_PORT: u16 = 443;
 
 /// The data directory, what is kept in it, and the ways out of the process.
-pub(super) struct Ground {
+pub(super) struct Parts {
     pub(crate) config: Arc<Config>,
     pub(crate) clock: Clock,
     pub(crate) db: Db,
@@ -73,7 +73,7 @@ pub(super) struct Ground {
     pub(crate) limits: Arc<Limits>,
     memory: MemoryBudget,
     pub(crate) jobs: Jobs,
-    fresh: FreshMail,
+    fresh: CachedMessage,
     pub(crate) feed: Feed,
     pub(crate) server_tls: ServerTls,
     objects: Objects,
@@ -84,7 +84,7 @@ pub(super) struct Ground {
     _data_dir: DataDir,
 }
 
-impl Ground {
+impl Parts {
     /// Opens the data directory with all that is in it.
     pub(super) fn open(config: Config, clock: Clock) -> Result<Self, StartError> {
         crate::process::host::raise_file_limit();
@@ -107,7 +107,7 @@ impl Ground {
             limits: Arc::new(Limits::new(config.limits.clone())),
             memory: memory_budget(&config),
             jobs: Jobs::default(),
-            fresh: FreshMail::default(),
+            fresh: CachedMessage::default(),
             feed: Feed::default(),
             config,
             clock,
@@ -146,7 +146,7 @@ impl Ground {
     }
 
     pub(super) fn outbound(&self, domains: Arc<Domains>) -> Outbound {
-        Outbound::new(outbound::Parts {
+        Outbound::new(outbound::Dependencies {
             config: Arc::clone(&self.config),
             db: self.db.clone(),
             objects: self.objects.clone(),
@@ -169,7 +169,7 @@ impl Ground {
         } else {
             Verifier::new(Resolver::clone(&self.resolver), hostname, verify::BUDGET)
         };
-        Ok(Inbound::new(inbound::Parts {
+        Ok(Inbound::new(inbound::Dependencies {
             config: Arc::clone(&self.config),
             clock: self.clock.clone(),
             db: self.db.clone(),
@@ -198,8 +198,8 @@ impl Ground {
     }
 
     /// What all SMTP doors share.
-    pub(super) fn smtp_parts(&self, inbound: &Inbound) -> smtp_server::Parts {
-        smtp_server::Parts {
+    pub(super) fn smtp_parts(&self, inbound: &Inbound) -> smtp_server::Dependencies {
+        smtp_server::Dependencies {
             inbound: inbound.clone(),
             tls: self.server_tls.clone(),
             metrics: Arc::clone(&self.metrics),
@@ -209,17 +209,17 @@ impl Ground {
     }
 
     /// Where mail from anybody is received.
-    pub(super) async fn receiving_door(&self, parts: &smtp_server::Parts) -> Result<SmtpServer, StartError> {
+    pub(super) async fn receiving_door(&self, parts: &smtp_server::Dependencies) -> Result<SmtpServer, StartError> {
         self.door(&self.config.smtp.listen, Role::Mx, parts).await
     }
 
     /// Where mail programs hand in: with STARTTLS, and with TLS from the first octet.
     pub(super) async fn submission_doors(
         &self,
-        parts: &smtp_server::Parts,
+        parts: &smtp_server::Dependencies,
         outbound: &Outbound,
     ) -> Result<[SmtpServer; 2], StartError> {
-        let failures = Arc::new(Window::new(MAX_FAILED_LOGINS, Duration::from_secs(60)));
+        let failures = Arc::new(FixedWindow::new(MAX_FAILED_LOGINS, Duration::from_secs(60)));
         let role = |implicit_tls| {
             Role::Submission(smtp_server::Submission {
                 outbound: outbound.clone(),
@@ -240,7 +240,7 @@ impl Ground {
         &self,
         listen: &[SocketAddr],
         role: Role,
-        parts: &smtp_server::Parts,
+        parts: &smtp_server::Dependencies,
     ) -> Result<SmtpServer, StartError> {
         SmtpServer::bind(listen, role, &self.config.smtp, parts.clone()).await.map_err(StartError::because)
     }
@@ -283,7 +283,7 @@ impl Ground {
             transport: self.transport(own_listeners),
             local: Arc::new(inbound.clone()),
             clock: self.clock.clone(),
-            pace: Pace::new(self.config.outbound.domain_rate_per_minute),
+            pace: RateLimiter::new(self.config.outbound.domain_rate_per_minute),
             memory: self.memory.clone(),
         })
     }
@@ -297,7 +297,7 @@ impl Ground {
         let sts = settings
             .mta_sts
             .then(|| MtaSts::new(Arc::clone(&self.resolver), self.egress(guard.clone()), policy, HTTPS_PORT));
-        let hosts = Hosts::new(settings, &hostname, Arc::clone(&self.resolver), guard, sts);
+        let hosts = MxResolver::new(settings, &hostname, Arc::clone(&self.resolver), guard, sts);
         Transport::new(hostname, Timeouts::default(), ClientTls::new(&self.client_tls), hosts)
             .waking(self.jobs.clone(), self.clock.clone())
     }
@@ -306,13 +306,13 @@ impl Ground {
     pub(super) fn worker(&self, webhooks: &Arc<Webhooks>, dispatcher: Arc<Dispatcher>, outbound: Outbound) -> Worker {
         let (webhook, mail) = (&self.config.webhook, &self.config.outbound);
         let schedule = Schedule::new(webhook.retry.clone());
-        let posts = |handler: Arc<dyn Handler>, give_up_after| Track {
+        let posts = |handler: Arc<dyn Handler>, give_up_after| Registration {
             handler,
             schedule: schedule.clone(),
             lease: POST_LEASE,
             give_up_after,
         };
-        let sends = |handler: Arc<dyn Handler>, give_up_after| Track {
+        let sends = |handler: Arc<dyn Handler>, give_up_after| Registration {
             handler,
             schedule: Schedule::repeating(mail.retry.clone()),
             lease: MAIL_LEASE,
@@ -323,11 +323,11 @@ impl Ground {
             clock: self.clock.clone(),
             jobs: self.jobs.clone(),
             tracks: HashMap::from([
-                (Kind::Webhook, posts(Arc::clone(webhooks) as Arc<dyn Handler>, Some(schedule.whole()))),
-                (Kind::Passing, posts(Arc::new(Passing { webhooks: Arc::clone(webhooks) }), None)),
-                (Kind::Dispatch, sends(Arc::clone(&dispatcher) as Arc<dyn Handler>, Some(mail.give_up_after))),
-                (Kind::Notice, sends(Arc::new(Notices { dispatcher }), None)),
-                (Kind::Release, sends(Arc::new(Releases { outbound }), None)),
+                (JobKind::Webhook, posts(Arc::clone(webhooks) as Arc<dyn Handler>, Some(schedule.whole()))),
+                (JobKind::Passing, posts(Arc::new(ZeroRetentionAttempts { webhooks: Arc::clone(webhooks) }), None)),
+                (JobKind::Dispatch, sends(Arc::clone(&dispatcher) as Arc<dyn Handler>, Some(mail.give_up_after))),
+                (JobKind::Notice, sends(Arc::new(SystemMail { dispatcher }), None)),
+                (JobKind::Release, sends(Arc::new(ScheduledSends { outbound }), None)),
             ]),
             config: WorkerConfig {
                 lane_width: webhook.lane_width,
@@ -344,10 +344,10 @@ impl Ground {
         inbound: Inbound,
         outbound: Outbound,
         webhooks: &Arc<Webhooks>,
-    ) -> Result<http::Parts, StartError> {
+    ) -> Result<http::Dependencies, StartError> {
         let google = Google::new(self.config.auth.google.clone(), &self.client_tls, Arc::clone(&self.resolver));
         let links = Arc::clone(&self.links);
-        Ok(http::Parts {
+        Ok(http::Dependencies {
             config: Arc::clone(&self.config),
             clock: self.clock.clone(),
             db: self.db.clone(),

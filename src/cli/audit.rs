@@ -86,9 +86,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         None => configured(&options.config)?,
     };
     let reading = || format!("reading the database in {}", data_dir.display());
-    let objects = Objects::look(&data_dir);
+    let objects = Objects::open_read_only(&data_dir);
     let ledger = options.ledger.as_deref().map(read_ledger).transpose()?;
-    let found = store::peek(&data_dir, |connection| look(connection, &objects, ledger.as_deref()));
+    let found = store::read_offline(&data_dir, |connection| inspect(connection, &objects, ledger.as_deref()));
     let found = found.with_context(reading)?;
     let (findings, orphans) = found.with_context(|| format!("there is no database in {} yet", data_dir.display()))?;
     let lost: usize = findings.iter().map(|one| one.lost.len()).sum();
@@ -104,7 +104,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
 }
 
-fn look(
+fn inspect(
     connection: &Connection,
     objects: &Objects,
     ledger: Option<&[String]>,

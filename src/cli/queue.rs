@@ -13,7 +13,7 @@ use crate::config::{Config, table};
 use crate::id::MessageId;
 use crate::store;
 use crate::store::sending::queue;
-use crate::store::sending::queue::{Waiting, Which};
+use crate::store::sending::queue::{QueueEntry, Which};
 
 /// `mailkite queue`
 #[derive(Debug, Args)]
@@ -100,7 +100,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let none = || format!("there is no database in {} yet", data_dir.display());
     match &options.command {
         Command::List { limit, scheduled, json } => {
-            let found = store::peek(&data_dir, |connection| {
+            let found = store::read_offline(&data_dir, |connection| {
                 Ok((queue::list(connection, *scheduled, *limit, now)?, queue::totals(connection)?))
             });
             let (rows, totals) = found.with_context(reading)?.with_context(none)?;
@@ -108,7 +108,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         }
         Command::Show { id } => {
             let which = which(id)?;
-            let rows = store::peek(&data_dir, |connection| queue::find(connection, &which, now));
+            let rows = store::read_offline(&data_dir, |connection| queue::find(connection, &which, now));
             let rows = rows.with_context(reading)?.with_context(none)?;
             if rows.is_empty() {
                 bail!("nothing was ever to be sent of {id}");
@@ -117,9 +117,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         }
         Command::Retry(chosen) => {
             let which = chosen.which()?;
-            let count = store::intervene(&data_dir, |tx| queue::retry(tx, &which, now));
+            let count = store::write_from_cli(&data_dir, |tx| queue::retry(tx, &which, now));
             let count = count.with_context(reading)?.with_context(none)?;
-            say(&match count {
+            print_line(&match count {
                 0 => "Nothing was waiting. What is being attempted at this moment needs no hurry.".to_owned(),
                 1 => "1 will be attempted within some seconds, if the server runs.".to_owned(),
                 count => format!("{count} will be attempted within some seconds, if the server runs."),
@@ -127,9 +127,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         }
         Command::Drop(chosen) => {
             let which = chosen.which()?;
-            let count = store::intervene(&data_dir, |tx| queue::give_up(tx, &which, now));
+            let count = store::write_from_cli(&data_dir, |tx| queue::give_up(tx, &which, now));
             let count = count.with_context(reading)?.with_context(none)?;
-            say(&match count {
+            print_line(&match count {
                 0 => "Nothing was waiting.".to_owned(),
                 1 => "1 recipient was given up.".to_owned(),
                 count => format!("{count} recipients were given up."),
@@ -149,13 +149,13 @@ pub(super) fn configured(path: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
-fn say(line: &str) -> anyhow::Result<()> {
+fn print_line(line: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{line}")?;
     Ok(())
 }
 
 /// Sender and recipients that wait, in at most `columns`; how many recipients there are is never cut off.
-fn parties(row: &Waiting, columns: usize) -> String {
+fn parties(row: &QueueEntry, columns: usize) -> String {
     let mut open = row.recipients.iter().filter(|one| one.is_unsettled() || one.status == "scheduled");
     let first = open.next().map_or("", |one| one.address.as_str());
     let more = match open.count() {
@@ -168,7 +168,7 @@ fn parties(row: &Waiting, columns: usize) -> String {
     format!("{from} → {first}{more}")
 }
 
-fn from(row: &Waiting) -> &str {
+fn from(row: &QueueEntry) -> &str {
     match &row.message {
         Some(message) if row.dispatch.route_id.is_none() => &message.from_addr,
         _ if row.dispatch.reverse_path.is_empty() => "<>",
@@ -176,20 +176,20 @@ fn from(row: &Waiting) -> &str {
     }
 }
 
-fn last_answer(row: &Waiting) -> &str {
+fn last_answer(row: &QueueEntry) -> &str {
     let deferred = row.recipients.iter().filter(|one| one.is_unsettled()).find_map(|one| one.diagnostic.as_deref());
     deferred.unwrap_or("not attempted yet")
 }
 
 /// Why the destination pauses, or the last answer.
-fn standing(row: &Waiting, now: Timestamp) -> String {
+fn standing(row: &QueueEntry, now: Timestamp) -> String {
     match &row.pause {
         Some(pause) => format!("pauses for {}: {}", wait(pause.until.since(now)), pause.reason),
         None => last_answer(row).to_owned(),
     }
 }
 
-fn next(row: &Waiting, now: Timestamp) -> String {
+fn next(row: &QueueEntry, now: Timestamp) -> String {
     match row.run_at {
         None => "now".to_owned(),
         Some(_) if row.pause.as_ref().is_some_and(|pause| pause.until > now) => "paused".to_owned(),
@@ -198,29 +198,29 @@ fn next(row: &Waiting, now: Timestamp) -> String {
     }
 }
 
-fn print_list(rows: &[Waiting], totals: queue::Totals, scheduled: bool, now: Timestamp) -> anyhow::Result<()> {
+fn print_list(rows: &[QueueEntry], totals: queue::Totals, scheduled: bool, now: Timestamp) -> anyhow::Result<()> {
     if rows.is_empty() {
-        say(if scheduled { "No message is scheduled." } else { "The queue is empty." })?;
+        print_line(if scheduled { "No message is scheduled." } else { "The queue is empty." })?;
     } else {
         let wide = columns();
         let names = wide.saturating_sub(36).min(90);
         let head = fit("from → to", names);
-        say(&format!("{:>7}  {head}  {:>6}  {:>5}  next", "number", "age", "tries"))?;
+        print_line(&format!("{:>7}  {head}  {:>6}  {:>5}  next", "number", "age", "tries"))?;
         for row in rows {
             let who = fit(&parties(row, names), names);
             let age = wait(now.since(row.dispatch.queued_at));
             let (number, tries) = (row.dispatch.id, row.dispatch.attempts);
-            say(&format!("{number:>7}  {who}  {age:>6}  {tries:>5}  {}", next(row, now)))?;
-            say(&format!("{:>7}  {}", "", cut(&standing(row, now), wide - 10)))?;
+            print_line(&format!("{number:>7}  {who}  {age:>6}  {tries:>5}  {}", next(row, now)))?;
+            print_line(&format!("{:>7}  {}", "", cut(&standing(row, now), wide - 10)))?;
         }
     }
     let note = |count: u64, what: &str| (count > 0).then(|| format!("{count} {what}"));
     let parts = [note(totals.waiting, "waiting"), note(totals.scheduled, "scheduled")];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
-    if parts.is_empty() { Ok(()) } else { say(&format!("\n{}", parts.join(", "))) }
+    if parts.is_empty() { Ok(()) } else { print_line(&format!("\n{}", parts.join(", "))) }
 }
 
-fn print_json(rows: &[Waiting]) -> anyhow::Result<()> {
+fn print_json(rows: &[QueueEntry]) -> anyhow::Result<()> {
     for row in rows {
         let recipients: Vec<_> = row
             .recipients
@@ -238,16 +238,16 @@ fn print_json(rows: &[Waiting]) -> anyhow::Result<()> {
             "pausedUntil": row.pause.as_ref().map(|pause| pause.until.as_millis()),
             "pauseReason": row.pause.as_ref().map(|pause| &pause.reason),
         });
-        say(&line.to_string())?;
+        print_line(&line.to_string())?;
     }
     Ok(())
 }
 
-fn print_whole(row: &Waiting, now: Timestamp) -> anyhow::Result<()> {
+fn print_whole(row: &QueueEntry, now: Timestamp) -> anyhow::Result<()> {
     let dispatch = &row.dispatch;
-    let line = |name: &str, value: &str| say(&format!("  {name:<10} {value}"));
+    let line = |name: &str, value: &str| print_line(&format!("  {name:<10} {value}"));
     let subject = row.message.as_ref().and_then(|message| message.subject.as_deref()).unwrap_or("(no subject)");
-    say(&format!("{}  {}", dispatch.id, cut(subject, columns().saturating_sub(12))))?;
+    print_line(&format!("{}  {}", dispatch.id, cut(subject, columns().saturating_sub(12))))?;
     if let Some(message) = &row.message {
         line("message", &format!("{} ({})", message.public_id, message.status))?;
     }
@@ -268,10 +268,10 @@ fn print_whole(row: &Waiting, now: Timestamp) -> anyhow::Result<()> {
         line(&one.status, &format!("{}  {}", one.address, one.diagnostic.as_deref().unwrap_or_default()))?;
     }
     if let Some(transcript) = dispatch.transcript.as_deref().filter(|text| !text.is_empty()) {
-        say("\n  The last attempt\n")?;
+        print_line("\n  The last attempt\n")?;
         for text in transcript.lines() {
-            say(&format!("    {}", cut(text, 400)))?;
+            print_line(&format!("    {}", cut(text, 400)))?;
         }
     }
-    say("")
+    print_line("")
 }

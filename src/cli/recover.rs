@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::process::data_dir::DataDir;
 use crate::store::blobs::objects::Objects;
 use crate::store::writer::mark;
-use crate::store::writer::mark::{Missing, Standing};
+use crate::store::writer::mark::{MarkFile, Missing};
 use crate::store::{self, audit};
 
 /// `mailkite recover`
@@ -48,12 +48,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if held.check_database(&database).is_err() {
         standing.missing = Some(Missing::Database);
     }
-    let latest = store::peek(&dir, audit::latest_message).with_context(reading)?.flatten();
-    let objects = Objects::look(&dir);
+    let latest = store::read_offline(&dir, audit::latest_message).with_context(reading)?.flatten();
+    let objects = Objects::open_read_only(&dir);
     let orphans = find_orphans(&dir, &objects).with_context(reading)?;
-    say("last promise", &standing.promised_at.map_or("nothing is noted".to_owned(), time))?;
-    say("last message", &latest.map_or("none in the database".to_owned(), |at| time(at.as_millis())))?;
-    say("orphans", &format!("{} stored objects have no row in this database", orphans.len()))?;
+    print_field("last promise", &standing.promised_at.map_or("nothing is noted".to_owned(), time))?;
+    print_field("last message", &latest.map_or("none in the database".to_owned(), |at| time(at.as_millis())))?;
+    print_field("orphans", &format!("{} stored objects have no row in this database", orphans.len()))?;
     if !options.accept_loss {
         return report(&standing, &orphans);
     }
@@ -77,11 +77,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn report(standing: &Standing, orphans: &[String]) -> anyhow::Result<()> {
+fn report(standing: &MarkFile, orphans: &[String]) -> anyhow::Result<()> {
     match &standing.missing {
-        None if orphans.is_empty() => say("missing", "nothing"),
+        None if orphans.is_empty() => print_field("missing", "nothing"),
         None => {
-            say("missing", "nothing that was noted")?;
+            print_field("missing", "nothing that was noted")?;
             let mut out = std::io::stdout();
             writeln!(
                 out,
@@ -91,7 +91,7 @@ fn report(standing: &Standing, orphans: &[String]) -> anyhow::Result<()> {
             Ok(())
         }
         Some(missing) => {
-            say("missing", &missing.to_string())?;
+            print_field("missing", &missing.to_string())?;
             bail!(
                 "nothing was changed; put back what is missing or restore a backup, or go on without it: \
                  mailkite recover --accept-loss"
@@ -103,7 +103,7 @@ fn report(standing: &Standing, orphans: &[String]) -> anyhow::Result<()> {
 /// The objects that no row names; all of them without a database.
 fn find_orphans(dir: &Path, objects: &Objects) -> store::Result<Vec<String>> {
     let all: Vec<String> = objects.list(std::time::Duration::MAX)?.into_iter().map(|one| one.name).collect();
-    let named = store::peek(dir, |connection| {
+    let named = store::read_offline(dir, |connection| {
         if !audit::has_tables(connection)? {
             return Ok(Vec::new());
         }
@@ -118,7 +118,7 @@ fn find_orphans(dir: &Path, objects: &Objects) -> store::Result<Vec<String>> {
     Ok(all.into_iter().enumerate().filter(|(at, _)| !is_named(*at)).map(|(_, name)| name).collect())
 }
 
-fn say(what: &str, said: &str) -> anyhow::Result<()> {
+fn print_field(what: &str, said: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{what:<14}  {said}")?;
     Ok(())
 }

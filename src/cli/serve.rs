@@ -30,7 +30,7 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
         let tls = bound.tls().clone();
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
-                tls::tell(tls.reload().map(|()| true));
+                tls::log_reload(tls.reload().map(|()| true));
             }
         });
         for address in bound.smtp_addresses() {

@@ -20,7 +20,7 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<()> {
             bail!("{} is not a valid configuration", path.display());
         }
     };
-    let found = store::peek(&config.data_dir, |connection| {
+    let found = store::read_offline(&config.data_dir, |connection| {
         let owned = accounts::find_owner(connection)?.is_some();
         Ok((owned, verifications::find_setup_token(connection)?))
     });

@@ -1,7 +1,7 @@
 //! What a stored message says: read from its raw copy while that lives, from what was kept of it afterwards.
 //!
 //! Bytes are stored once: text and html are not columns but are parsed from the raw copy whenever they are asked
-//! for. When the raw copy goes after seven days, [`condense`] keeps what the API still shows.
+//! for. When the raw copy goes after seven days, [`archive`] keeps what the API still shows.
 
 pub(crate) mod uploads;
 
@@ -13,7 +13,7 @@ use crate::mail::mime::{self, Headers, PlacedText};
 use crate::store::blobs::objects::{Damage, Objects};
 use crate::store::messages::MessageRow;
 use crate::store::messages::mail_data;
-use crate::store::messages::mail_data::RawRow;
+use crate::store::messages::mail_data::StoredMailData;
 use crate::store::{self, Error};
 
 const ZSTD_LEVEL: i32 = 3;
@@ -22,7 +22,7 @@ const KEPT_MAX: usize = 128 * 1024 * 1024;
 
 /// The readable parts of a message.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Readable {
+pub(crate) struct Bodies {
     /// The plain text body.
     pub(crate) text: Option<String>,
     /// The HTML body.
@@ -33,22 +33,22 @@ pub(crate) struct Readable {
 #[derive(Debug)]
 pub(crate) enum Texts {
     /// Decoded.
-    Decoded(Readable),
+    Decoded(Bodies),
     /// Where they stand in the mail data: the plain text body and the HTML body.
     Placed(Option<PlacedText>, Option<PlacedText>),
 }
 
 /// What is kept once the raw copy is gone.
 #[derive(Debug, Serialize, Deserialize)]
-struct Kept {
+struct ArchivedContent {
     #[serde(flatten)]
-    readable: Readable,
+    readable: Bodies,
     headers: String,
 }
 
 /// Where a message's content was found.
 #[derive(Debug)]
-pub(crate) enum Source {
+pub(crate) enum StoredContent {
     /// The mail data as received.
     Raw(Vec<u8>),
     /// JSON of what was kept of it.
@@ -63,29 +63,29 @@ pub(crate) fn load(
     connection: &Connection,
     objects: &Objects,
     message: &MessageRow,
-) -> store::Result<Option<Source>> {
+) -> store::Result<Option<StoredContent>> {
     if let Some(raw) = message.raw_id {
         return match mail_data::find(connection, raw)? {
-            Some(RawRow::Inline(bytes)) => Ok(Some(Source::Raw(bytes))),
-            Some(RawRow::File(object)) => Ok(Some(Source::Raw(objects.read_all(&object)?))),
+            Some(StoredMailData::Inline(bytes)) => Ok(Some(StoredContent::Raw(bytes))),
+            Some(StoredMailData::File(object)) => Ok(Some(StoredContent::Raw(objects.read_all(&object)?))),
             None => Err(Error::Damaged { name: format!("in the row {raw}"), what: Damage::Missing }),
         };
     }
     let Some(body) = &message.body else { return Ok(None) };
     let kept = zstd::bulk::decompress(body, KEPT_MAX).map_err(|_| Error::Corrupt("message body"))?;
-    Ok(Some(Source::Kept(kept)))
+    Ok(Some(StoredContent::Kept(kept)))
 }
 
-impl Source {
+impl StoredContent {
     /// The readable parts.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when what was kept cannot be read.
-    pub(crate) fn readable(&self) -> store::Result<Readable> {
+    pub(crate) fn readable(&self) -> store::Result<Bodies> {
         match self {
             Self::Raw(bytes) => {
                 let mail = mime::parse(bytes);
-                Ok(Readable { text: mail.text, html: mail.html })
+                Ok(Bodies { text: mail.text, html: mail.html })
             }
             Self::Kept(json) => Ok(kept(json)?.readable),
         }
@@ -99,7 +99,7 @@ impl Source {
         match self {
             Self::Raw(bytes) if bytes.len() > largest => {
                 let bytes = Bytes::from(bytes);
-                let outline = mime::outline(&bytes);
+                let outline = mime::parse_streaming(&bytes);
                 let (mut text, mut html) = (outline.text, outline.html);
                 let used: usize = text.iter().chain(&html).map(PlacedText::encoded_len).sum();
                 // Most of such a mail is attachments, which have links.
@@ -125,7 +125,7 @@ impl Source {
     }
 }
 
-fn kept(json: &[u8]) -> store::Result<Kept> {
+fn kept(json: &[u8]) -> store::Result<ArchivedContent> {
     serde_json::from_slice(json).map_err(|_| Error::Corrupt("message body"))
 }
 
@@ -133,10 +133,10 @@ fn kept(json: &[u8]) -> store::Result<Kept> {
 ///
 /// # Errors
 /// It cannot be packed.
-pub(crate) fn condense(raw: &[u8]) -> store::Result<Vec<u8>> {
+pub(crate) fn archive(raw: &[u8]) -> store::Result<Vec<u8>> {
     let mail = mime::parse(raw);
-    let readable = Readable { text: mail.text, html: mail.html };
-    let kept = Kept { readable, headers: Headers::read(raw).to_json() };
+    let readable = Bodies { text: mail.text, html: mail.html };
+    let kept = ArchivedContent { readable, headers: Headers::read(raw).to_json() };
     let json = serde_json::to_vec(&kept).map_err(|_| Error::Corrupt("message body"))?;
     zstd::bulk::compress(&json, ZSTD_LEVEL).map_err(|error| Error::io("packing a message body", error))
 }

@@ -14,7 +14,7 @@ use crate::limits::{Kind, Limits};
 use crate::mail::mime::safe_filename;
 use crate::secrets::signed_links::Links;
 use crate::store::blobs::objects::Objects;
-use crate::store::blobs::uncommitted::Placed;
+use crate::store::blobs::uncommitted::UncommittedObject;
 use crate::store::messages::uploads;
 use crate::store::messages::uploads::UploadRow;
 use crate::store::{self, Db};
@@ -121,12 +121,12 @@ impl Uploads {
         })
     }
 
-    async fn keep_object(&self, id: UploadId, bytes: Bytes, now: Timestamp) -> store::Result<Placed> {
+    async fn keep_object(&self, id: UploadId, bytes: Bytes, now: Timestamp) -> store::Result<UncommittedObject> {
         let objects = self.objects.clone();
         let kept = tokio::task::spawn_blocking(move || {
-            let mut draft = objects.draft()?;
+            let mut draft = objects.create()?;
             draft.append(&bytes)?;
-            objects.keep_upload(draft, &id, now)
+            objects.commit_upload(draft, &id, now)
         });
         kept.await.unwrap_or(Err(store::Error::Stopped))
     }

@@ -13,7 +13,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use rsa::pkcs8::{EncodePrivateKey as _, EncodePublicKey as _};
 use rsa::{RsaPrivateKey, RsaPublicKey};
 
-use crate::fair_semaphore::{Crowded, Gate};
+use crate::fair_semaphore::{FairSemaphore, QueueFull};
 use crate::secrets::Secrets;
 use crate::store::accounts::dkim_keys::NewDkimKey;
 
@@ -37,7 +37,7 @@ pub enum KeyError {
     Failed(String),
     /// Too many wait for the same.
     #[error(transparent)]
-    Crowded(#[from] Crowded),
+    Crowded(#[from] QueueFull),
 }
 
 /// PKCS #8 of the private half, and the public one as DNS has it.
@@ -45,7 +45,7 @@ type Pair = (Vec<u8>, String);
 
 /// Makes pairs, one at a time; who asks takes turns.
 pub struct KeyMaker {
-    gate: Gate,
+    gate: FairSemaphore,
     ahead: Arc<Mutex<Vec<Pair>>>,
     /// A task is there that makes some ahead.
     making: Arc<AtomicBool>,
@@ -59,7 +59,7 @@ impl fmt::Debug for KeyMaker {
 
 impl Default for KeyMaker {
     fn default() -> Self {
-        Self { gate: Gate::new(1, MOST_WAITING), ahead: Arc::default(), making: Arc::default() }
+        Self { gate: FairSemaphore::new(1, MOST_WAITING), ahead: Arc::default(), making: Arc::default() }
     }
 }
 

@@ -7,7 +7,7 @@ pub(crate) mod realtime;
 
 use tokio::sync::broadcast;
 
-use realtime::Realtime;
+use realtime::EventBus;
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
@@ -91,18 +91,18 @@ pub enum Activity {
 pub struct Feed {
     sender: broadcast::Sender<Activity>,
     /// The event streams of accounts.
-    pub(crate) realtime: Realtime,
+    pub(crate) realtime: EventBus,
 }
 
 impl Default for Feed {
     fn default() -> Self {
-        Self { sender: broadcast::channel(1024).0, realtime: Realtime::default() }
+        Self { sender: broadcast::channel(1024).0, realtime: EventBus::default() }
     }
 }
 
 impl Feed {
     /// Tells all listeners; `make` runs only if there is one.
-    pub(crate) fn tell(&self, make: impl FnOnce() -> Activity) {
+    pub(crate) fn publish(&self, make: impl FnOnce() -> Activity) {
         if self.sender.receiver_count() > 0 {
             drop(self.sender.send(make()));
         }

@@ -43,7 +43,7 @@ pub(crate) enum Body {
 
 /// Where events are told and followed; clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Realtime(Arc<Mutex<HashMap<i64, Ring>>>);
+pub(crate) struct EventBus(Arc<Mutex<HashMap<i64, Ring>>>);
 
 #[derive(Debug)]
 struct Ring {
@@ -66,9 +66,9 @@ impl Default for Ring {
 #[error("an account may have {MAX_STREAMS} streams")]
 pub(crate) struct TooManyStreams;
 
-impl Realtime {
+impl EventBus {
     /// Tells the streams of an account.
-    pub(crate) fn tell(&self, account: i64, event: Event) {
+    pub(crate) fn publish(&self, account: i64, event: Event) {
         let mut rings = self.rings();
         if rings.len() >= MAX_ACCOUNTS && !rings.contains_key(&account) {
             forget_one(&mut rings);
@@ -121,7 +121,7 @@ fn forget_one(rings: &mut HashMap<i64, Ring>) {
 /// A position in the events of an account.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    all: Realtime,
+    all: EventBus,
     account: i64,
     next: u64,
     news: watch::Receiver<u64>,
@@ -133,7 +133,7 @@ impl Stream {
         loop {
             // Before the look, so that what comes after it is noticed.
             self.news.borrow_and_update();
-            if let Some(found) = self.look()? {
+            if let Some(found) = self.poll_next_event()? {
                 self.next += 1;
                 return Some(found);
             }
@@ -145,14 +145,14 @@ impl Stream {
     pub(crate) async fn lost(&mut self) {
         loop {
             self.news.borrow_and_update();
-            if self.look().is_none() || self.news.changed().await.is_err() {
+            if self.poll_next_event().is_none() || self.news.changed().await.is_err() {
                 return;
             }
         }
     }
 
     #[expect(clippy::option_option, reason = "nothing yet, and nothing any more")]
-    fn look(&self) -> Option<Option<Arc<Event>>> {
+    fn poll_next_event(&self) -> Option<Option<Arc<Event>>> {
         let rings = self.all.rings();
         let ring = rings.get(&self.account)?;
         let at = usize::try_from(self.next.checked_sub(ring.first)?).ok()?;
@@ -176,9 +176,9 @@ mod tests {
 
     use super::*;
 
-    fn tell(all: &Realtime, account: i64, number: usize) {
+    fn notify(all: &EventBus, account: i64, number: usize) {
         let body = Body::Told { event_type: "email.sent", json: "{}".to_owned() };
-        all.tell(account, Event { id: format!("evt_{number}"), domain: None, body });
+        all.publish(account, Event { id: format!("evt_{number}"), domain: None, body });
     }
 
     fn next(stream: &mut Stream) -> Option<Option<String>> {
@@ -187,9 +187,9 @@ mod tests {
 
     #[test]
     fn a_stream_begins_with_what_is_new_or_after_a_known_event() {
-        let all = Realtime::default();
-        tell(&all, 1, 1);
-        tell(&all, 1, 2);
+        let all = EventBus::default();
+        notify(&all, 1, 1);
+        notify(&all, 1, 2);
         let (mut fresh, gap) = all.follow(1, None).unwrap();
         assert!(!gap);
         assert_eq!(next(&mut fresh), None);
@@ -197,8 +197,8 @@ mod tests {
         assert!(!gap);
         let (mut lost, gap) = all.follow(1, Some("evt_0")).unwrap();
         assert!(gap);
-        tell(&all, 1, 3);
-        tell(&all, 2, 4);
+        notify(&all, 1, 3);
+        notify(&all, 2, 4);
         let named = |id: &str| Some(Some(id.to_owned()));
         assert_eq!((next(&mut fresh), next(&mut fresh)), (named("evt_3"), None));
         assert_eq!(
@@ -210,11 +210,11 @@ mod tests {
 
     #[test]
     fn who_is_a_thousand_events_behind_is_let_go() {
-        let all = Realtime::default();
+        let all = EventBus::default();
         let (mut slow, _) = all.follow(1, None).unwrap();
-        (0..1_000).for_each(|number| tell(&all, 1, number));
+        (0..1_000).for_each(|number| notify(&all, 1, number));
         assert_eq!(next(&mut slow), Some(Some("evt_0".to_owned())));
-        (1_000..1_002).for_each(|number| tell(&all, 1, number));
+        (1_000..1_002).for_each(|number| notify(&all, 1, number));
         assert_eq!(next(&mut slow), Some(None));
         assert!(all.follow(1, Some("evt_1")).unwrap().1, "no longer kept");
         assert!(!all.follow(1, Some("evt_2")).unwrap().1);
@@ -222,14 +222,14 @@ mod tests {
 
     #[test]
     fn streams_and_accounts_are_limited() {
-        let all = Realtime::default();
+        let all = EventBus::default();
         let streams: Vec<_> = (0..20).map(|_| all.follow(1, None).unwrap()).collect();
         assert!(all.follow(1, None).is_err());
         drop(streams);
         let (mut kept, _) = all.follow(1, None).unwrap();
-        (2..1_000).for_each(|account| tell(&all, account, 0));
+        (2..1_000).for_each(|account| notify(&all, account, 0));
         assert_eq!(all.rings().len(), MAX_ACCOUNTS);
-        tell(&all, 1, 1);
+        notify(&all, 1, 1);
         assert_eq!(next(&mut kept), Some(Some("evt_1".to_owned())), "a followed account is not forgotten");
     }
 }

@@ -6,8 +6,8 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use std::time::Duration;
 
-use super::App;
-use super::client::Client;
+use super::AppState;
+use super::client::ClientAddress;
 use super::connections::note_credential;
 use super::error::{ApiError, Code};
 use crate::clock::Timestamp;
@@ -64,7 +64,7 @@ impl Caller {
     ///
     /// # Errors
     /// 403 `key_scope`.
-    pub(crate) fn needs_account(&self) -> Result<(), ApiError> {
+    pub(crate) fn require_account(&self) -> Result<(), ApiError> {
         if self.scope().is_some() { Err(Code::KeyScope.into()) } else { Ok(()) }
     }
 
@@ -72,7 +72,7 @@ impl Caller {
     ///
     /// # Errors
     /// 403 `email_not_verified`.
-    pub(crate) fn needs_verified(&self) -> Result<(), ApiError> {
+    pub(crate) fn require_verified(&self) -> Result<(), ApiError> {
         if self.account.email_verified { Ok(()) } else { Err(Code::EmailNotVerified.into()) }
     }
 
@@ -80,7 +80,7 @@ impl Caller {
     ///
     /// # Errors
     /// 403 `session_required`.
-    pub(crate) fn needs_session(&self) -> Result<&str, ApiError> {
+    pub(crate) fn require_session(&self) -> Result<&str, ApiError> {
         match &self.credential {
             Credential::Session(jti) => Ok(jti),
             Credential::AccountKey(_) | Credential::ScopedKey { .. } => Err(Code::SessionRequired.into()),
@@ -91,7 +91,7 @@ impl Caller {
     ///
     /// # Errors
     /// 403 `key_scope`.
-    pub(crate) fn needs_domain(&self, domain: Option<i64>) -> Result<(), ApiError> {
+    pub(crate) fn require_domain(&self, domain: Option<i64>) -> Result<(), ApiError> {
         match self.scope() {
             Some(own) if domain != Some(own) => Err(Code::KeyScope.into()),
             _ => Ok(()),
@@ -106,12 +106,12 @@ impl Caller {
     }
 }
 
-impl FromRequestParts<App> for Caller {
+impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
         let now = app.clock.now();
-        let client = Client::from_request_parts(parts, app).await?;
+        let client = ClientAddress::from_request_parts(parts, app).await?;
         match authenticate(parts, app, now).await {
             Ok(caller) => {
                 note_credential(&parts.extensions, Some(caller.id()));
@@ -131,7 +131,7 @@ impl FromRequestParts<App> for Caller {
     }
 }
 
-async fn authenticate(parts: &Parts, app: &App, now: Timestamp) -> Result<Caller, ApiError> {
+async fn authenticate(parts: &Parts, app: &AppState, now: Timestamp) -> Result<Caller, ApiError> {
     identify(app, bearer(&parts.headers).ok_or(Code::Unauthorized)?, now).await
 }
 
@@ -145,7 +145,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
 ///
 /// # Errors
 /// 401, or storage failed.
-pub(super) async fn identify(app: &App, token: &str, now: Timestamp) -> Result<Caller, ApiError> {
+pub(super) async fn identify(app: &AppState, token: &str, now: Timestamp) -> Result<Caller, ApiError> {
     if token.starts_with(KEY_PREFIX) {
         let hash = token_hash(token);
         let holder = app.db.read(move |connection| keys::find_by_hash(connection, &hash)).await?;
@@ -165,14 +165,14 @@ pub(super) async fn identify(app: &App, token: &str, now: Timestamp) -> Result<C
 }
 
 /// Notes the use of a key, off the request's path.
-fn note_use(app: &App, holder: &KeyHolder, now: Timestamp) {
+fn note_use(app: &AppState, holder: &KeyHolder, now: Timestamp) {
     let known = holder.last_used_at.is_some_and(|last| last <= now && now.since(last) < USE_STEP);
     if known {
         return;
     }
     let (db, key) = (app.db.clone(), holder.key);
     tokio::spawn(async move {
-        if let Err(error) = db.write_behind(move |tx| keys::note_use(tx, key, now)).await {
+        if let Err(error) = db.write_nosync(move |tx| keys::note_use(tx, key, now)).await {
             tracing::debug!(%error, "the use of a key was not noted");
         }
     });

@@ -13,11 +13,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
-use super::App;
+use super::AppState;
 use super::client::origin_of;
 use super::error::{ApiError, Code};
 use super::json::Object;
-pub(crate) use super::json::{Loose, Members, Texts, Typed};
+pub(crate) use super::json::{Lenient, Members, Texts, Typed};
 use super::memory::RequestMemory;
 
 /// The largest JSON body (contract 1.9) …
@@ -76,7 +76,7 @@ pub(crate) struct LargeBody {
 ///
 /// # Errors
 /// 400 `bad_request`.
-pub(crate) fn text(given: Loose<String>, field: &'static str) -> Result<Option<String>, ApiError> {
+pub(crate) fn text(given: Lenient<String>, field: &'static str) -> Result<Option<String>, ApiError> {
     given.optional(|| ApiError::field(Code::BadRequest, field, format!("{field} must be a string")))
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn text(given: Loose<String>, field: &'static str) -> Result<Option<S
 ///
 /// # Errors
 /// 400 `bad_request`.
-pub(crate) fn required(given: Loose<String>, field: &'static str) -> Result<String, ApiError> {
+pub(crate) fn required(given: Lenient<String>, field: &'static str) -> Result<String, ApiError> {
     text(given, field)?.ok_or_else(|| missing(field))
 }
 
@@ -135,10 +135,10 @@ async fn aside<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Code::Internal.into()))
 }
 
-impl FromRequest<App> for Body {
+impl FromRequest<AppState> for Body {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, ApiError> {
         let memory = RequestMemory::of(request.extensions(), app);
         let bytes = read(request, app, MAX_BYTES, 1).await?;
         let object = Object::parse(bytes)?;
@@ -150,10 +150,10 @@ impl FromRequest<App> for Body {
     }
 }
 
-impl FromRequest<App> for LargeBody {
+impl FromRequest<AppState> for LargeBody {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, ApiError> {
         let memory = RequestMemory::of(request.extensions(), app);
         // Its fields will stand beside it.
         let bytes = read(request, app, MAX_LARGE_BYTES, 2).await?;
@@ -174,7 +174,7 @@ impl FromRequest<App> for LargeBody {
 /// 413 over the limit; 400 when it broke off or came too slowly; 503 when there is no memory for it.
 pub(crate) async fn read(
     request: Request<HttpBody>,
-    app: &App,
+    app: &AppState,
     max: usize,
     times: usize,
 ) -> Result<Vec<u8>, ApiError> {
@@ -189,7 +189,7 @@ pub(crate) async fn read(
 /// Reads it unless newer ones of the same client take its turn.
 async fn read_anonymous(
     request: Request<HttpBody>,
-    app: &App,
+    app: &AppState,
     memory: &RequestMemory,
     max: usize,
 ) -> Result<Vec<u8>, ApiError> {
@@ -208,7 +208,7 @@ async fn read_anonymous(
 ///
 /// # Errors
 /// As [`read`].
-pub(crate) async fn read_page(request: Request<HttpBody>, app: &App, max: usize) -> Result<Vec<u8>, ApiError> {
+pub(crate) async fn read_page(request: Request<HttpBody>, app: &AppState, max: usize) -> Result<Vec<u8>, ApiError> {
     let memory = RequestMemory::of(request.extensions(), app);
     read_anonymous(request, app, &memory, max).await
 }
@@ -268,7 +268,7 @@ pub(crate) struct Done {
 }
 
 /// The answer of what has nothing more to say.
-pub(crate) const DONE: axum::Json<Done> = axum::Json(Done { ok: true });
+pub(crate) const OK: axum::Json<Done> = axum::Json(Done { ok: true });
 
 #[cfg(test)]
 mod tests {

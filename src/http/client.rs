@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 use super::error::{ApiError, Code};
 use super::forwarded::{Origin, trace};
 use super::local::{OwnNames, is_loopback_name};
-use super::{App, PeerAddress};
+use super::{AppState, PeerAddress};
 use crate::accounts;
 use crate::rate_limit::address_key;
 
@@ -20,7 +20,7 @@ const MAX_AGENT_CHARS: usize = 200;
 
 /// The other end of a request.
 #[derive(Clone, Debug)]
-pub(crate) struct Client {
+pub(crate) struct ClientAddress {
     /// The TCP peer, or whom trusted proxies speak for (contract 1.12).
     pub(crate) address: IpAddr,
     /// Whom `address` says it speaks for, which nobody was told to believe.
@@ -31,7 +31,7 @@ pub(crate) struct Client {
     pub(crate) user_agent: String,
 }
 
-impl Client {
+impl ClientAddress {
     /// What limits count this client under.
     pub(crate) fn key(&self) -> String {
         address_key(self.address)
@@ -44,16 +44,16 @@ impl Client {
     }
 
     /// How the list of sessions knows it.
-    pub(crate) fn session(&self) -> accounts::Client {
+    pub(crate) fn session(&self) -> accounts::ClientInfo {
         let (address, user_agent) = (self.address.to_string(), self.user_agent.clone());
-        accounts::Client { address, user_agent, turn: self.narrow_key() }
+        accounts::ClientInfo { address, user_agent, turn: self.narrow_key() }
     }
 }
 
-impl FromRequestParts<App> for Client {
+impl FromRequestParts<AppState> for ClientAddress {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
         // Without a peer there is no connection either.
         let peer = parts.extensions.get::<PeerAddress>().ok_or(Code::Internal)?.0.ip().to_canonical();
         let agent = parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
@@ -68,7 +68,7 @@ impl FromRequestParts<App> for Client {
 }
 
 /// Whom a request comes from, before anything else is known of it.
-pub(super) fn origin_of(app: &App, request: &Request) -> Option<Origin> {
+pub(super) fn origin_of(app: &AppState, request: &Request) -> Option<Origin> {
     let peer = request.extensions().get::<PeerAddress>()?.0.ip().to_canonical();
     Some(trace(&app.config.http.trusted_proxies, peer, request.headers()))
 }

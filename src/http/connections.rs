@@ -19,7 +19,7 @@ const CLAIMED_BODIES: usize = 4 * ANONYMOUS_BODIES;
 
 /// What bounds connections.
 #[derive(Clone, Debug)]
-pub(crate) struct Caps {
+pub(crate) struct ConnectionLimits {
     /// In all.
     pub(crate) connections: usize,
     /// Of one address.
@@ -31,7 +31,7 @@ pub(crate) struct Caps {
 /// The open connections of all listeners of one kind.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    caps: Caps,
+    caps: ConnectionLimits,
     table: Mutex<Table>,
     bodies: Mutex<Bodies>,
     refused: AtomicU64,
@@ -56,10 +56,10 @@ enum Group {
 
 /// A connection; clones are the same one.
 #[derive(Clone, Debug)]
-pub(crate) struct Connection(Arc<Open>);
+pub(crate) struct Connection(Arc<OpenConnection>);
 
 #[derive(Debug)]
-struct Open {
+struct OpenConnection {
     /// Whether a credential came by it.
     proven: AtomicBool,
     /// Whether a request came by it.
@@ -96,7 +96,7 @@ pub(crate) struct Work(Connection);
 
 impl Connections {
     /// None yet.
-    pub(crate) fn new(caps: Caps) -> Self {
+    pub(crate) fn new(caps: ConnectionLimits) -> Self {
         Self {
             caps,
             table: Mutex::default(),
@@ -124,7 +124,7 @@ impl Connections {
         }
         let number = table.next;
         table.next += 1;
-        let connection = Connection(Arc::new(Open {
+        let connection = Connection(Arc::new(OpenConnection {
             proven: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             at_work: AtomicUsize::new(0),
@@ -339,7 +339,7 @@ mod tests {
 
     fn connections() -> Arc<Connections> {
         let proxies = vec!["10.0.0.0/8".parse().unwrap()];
-        Arc::new(Connections::new(Caps { connections: 6, of_address: 3, proxies }))
+        Arc::new(Connections::new(ConnectionLimits { connections: 6, of_address: 3, proxies }))
     }
 
     fn admit(connections: &Arc<Connections>, address: &str) -> Option<Place> {

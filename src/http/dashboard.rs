@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 
-use super::App;
+use super::AppState;
 use super::body;
 use super::error::{ApiError, Code};
 use super::extract::Query;
@@ -33,7 +33,7 @@ const MAX_FRAME_BYTES: usize = 4 * 1_048_576;
 const FIELD: &[u8] = b"html=";
 
 /// The page at `/`.
-pub(crate) async fn index(State(app): State<App>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(crate) async fn index(State(app): State<AppState>, headers: HeaderMap) -> Result<Response, ApiError> {
     let empty = app.db.read(|connection| Ok(!accounts::any(connection)?)).await?;
     let google = &app.config.auth.google;
     let page = html(
@@ -79,7 +79,7 @@ pub(crate) struct Frame {
 /// itself would have the page's, which forbids all styles of mail. Only a frame of the dashboard gets it, so that nobody
 /// shows their own words under this server's name.
 pub(crate) async fn frame(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Query(frame): Query<Frame>,
     request: Request,
 ) -> Result<Response, ApiError> {

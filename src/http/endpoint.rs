@@ -11,7 +11,7 @@ use utoipa::openapi::path::ParameterIn;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{IntoParams, ToSchema};
 
-use super::App;
+use super::AppState;
 use super::error::Code;
 
 /// Media types of files: any, and the one that is told where nobody knows.
@@ -70,13 +70,13 @@ pub struct Endpoint {
     pub(super) response_headers: Vec<(&'static str, &'static str)>,
     pub(super) components: Vec<(String, RefOr<Schema>)>,
     pub(super) response_components: Vec<(String, RefOr<Schema>)>,
-    pub(super) handler: MethodRouter<App>,
+    pub(super) handler: MethodRouter<AppState>,
 }
 
 impl Endpoint {
     fn new<H, T>(method: Method, filter: MethodFilter, path: &'static str, handler: H) -> Self
     where
-        H: Handler<T, App>,
+        H: Handler<T, AppState>,
         T: 'static,
     {
         Self {
@@ -103,38 +103,38 @@ impl Endpoint {
     }
 
     /// `GET`, and with it `HEAD`.
-    pub(crate) fn get<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
+    pub(crate) fn get<H: Handler<T, AppState>, T: 'static>(path: &'static str, handler: H) -> Self {
         Self::new(Method::GET, MethodFilter::GET, path, handler)
     }
 
     /// `POST`
-    pub(crate) fn post<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
+    pub(crate) fn post<H: Handler<T, AppState>, T: 'static>(path: &'static str, handler: H) -> Self {
         Self::new(Method::POST, MethodFilter::POST, path, handler)
     }
 
     /// `PUT`
-    pub(crate) fn put<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
+    pub(crate) fn put<H: Handler<T, AppState>, T: 'static>(path: &'static str, handler: H) -> Self {
         Self::new(Method::PUT, MethodFilter::PUT, path, handler)
     }
 
     /// `PATCH`
-    pub(crate) fn patch<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
+    pub(crate) fn patch<H: Handler<T, AppState>, T: 'static>(path: &'static str, handler: H) -> Self {
         Self::new(Method::PATCH, MethodFilter::PATCH, path, handler)
     }
 
     /// `DELETE`
-    pub(crate) fn delete<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Self {
+    pub(crate) fn delete<H: Handler<T, AppState>, T: 'static>(path: &'static str, handler: H) -> Self {
         Self::new(Method::DELETE, MethodFilter::DELETE, path, handler)
     }
 
     /// Who may use it; without this any credential may.
-    pub(crate) const fn who(mut self, class: Class) -> Self {
+    pub(crate) const fn auth(mut self, class: Class) -> Self {
         self.class = class;
         self
     }
 
     /// What it does.
-    pub(crate) const fn about(mut self, tag: &'static str, id: &'static str, summary: &'static str) -> Self {
+    pub(crate) const fn summary(mut self, tag: &'static str, id: &'static str, summary: &'static str) -> Self {
         self.tag = tag;
         self.id = id;
         self.summary = summary;
@@ -142,7 +142,7 @@ impl Endpoint {
     }
 
     /// What else there is to know.
-    pub(crate) const fn more(mut self, description: &'static str) -> Self {
+    pub(crate) const fn description(mut self, description: &'static str) -> Self {
         self.description = description;
         self
     }
@@ -179,7 +179,7 @@ impl Endpoint {
     }
 
     /// Its JSON body.
-    pub(crate) fn takes<T: ToSchema>(mut self) -> Self {
+    pub(crate) fn request<T: ToSchema>(mut self) -> Self {
         self.body = Some(json!({"application/json": {"schema": reference::<T>()}}));
         add::<T>(&mut self.components);
         self
@@ -210,7 +210,7 @@ impl Endpoint {
     }
 
     /// The JSON of its success.
-    pub(crate) fn gives<T: ToSchema>(mut self, status: u16) -> Self {
+    pub(crate) fn response<T: ToSchema>(mut self, status: u16) -> Self {
         self.status = status;
         self.response = json!({"application/json": {"schema": reference::<T>()}});
         add::<T>(&mut self.response_components);
@@ -260,7 +260,7 @@ impl Endpoint {
     }
 
     /// Codes beside the common ones.
-    pub(crate) const fn fails(mut self, errors: &'static [Code]) -> Self {
+    pub(crate) const fn errors(mut self, errors: &'static [Code]) -> Self {
         self.errors = errors;
         self
     }

@@ -6,16 +6,16 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
-use super::App;
+use super::AppState;
 use super::error::{ApiError, Code};
 
 /// Segments of the path, percent-decoded one by one; what cannot be decoded is no id of anything: 404.
 pub(crate) struct Path<T>(pub(crate) T);
 
-impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
+impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for Path<T> {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
         let found = AxumPath::<T>::from_request_parts(parts, app).await;
         found.map(|AxumPath(value)| Self(value)).map_err(|_| ApiError::not_found())
     }
@@ -24,10 +24,10 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
 /// Query parameters as text, the first of each name; unknown ones are ignored, empty ones count as absent (contract 1.1).
 pub(crate) struct Query<T>(pub T);
 
-impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
+impl<T: DeserializeOwned> FromRequestParts<AppState> for Query<T> {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
         let mut fields = Map::new();
         let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
         for (name, value) in pairs.filter(|(_, value)| !value.is_empty()) {

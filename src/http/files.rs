@@ -17,7 +17,7 @@ use serde::Deserialize;
 use url::form_urlencoded;
 use utoipa::IntoParams;
 
-use super::App;
+use super::AppState;
 use super::connections::note_credential;
 use super::error::{ApiError, Code};
 use super::extract::{Path, Query};
@@ -29,7 +29,7 @@ use crate::store;
 use crate::store::blobs::objects::{Object, Objects};
 use crate::store::messages;
 use crate::store::messages::mail_data;
-use crate::store::messages::mail_data::RawRow;
+use crate::store::messages::mail_data::StoredMailData;
 use crate::store::messages::{attachments, uploads};
 
 const PIECE: usize = 64 * 1024;
@@ -57,7 +57,7 @@ struct Span {
 
 /// `GET /att/:mid/:idx`
 pub(crate) async fn download(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Path((mid, idx)): Path<(String, String)>,
     Query(signed): Query<Signed>,
     method: Method,
@@ -70,9 +70,9 @@ pub(crate) async fn download(
     // RFC 9110 §14.2: of GET alone; §13.1.5: If-Range fits no validator, because none is ever sent.
     let asked = headers.get(RANGE).filter(|_| method == Method::GET && !headers.contains_key(IF_RANGE));
     let span = match asked.and_then(|range| range.to_str().ok()).map(|range| parse_range(range, part.size)) {
-        None | Some(Asked::Everything) => None,
-        Some(Asked::Span(span)) => Some(span),
-        Some(Asked::Nothing) => return Ok(unsatisfiable(part.size)),
+        None | Some(RequestedFile::Everything) => None,
+        Some(RequestedFile::Span(span)) => Some(span),
+        Some(RequestedFile::Nothing) => return Ok(unsatisfiable(part.size)),
     };
     check(&app, &raw, span.is_none() && method == Method::GET).await?;
     let mut response = if method == Method::HEAD {
@@ -88,18 +88,18 @@ pub(crate) async fn download(
 }
 
 /// Whether a URL is a link of this server, valid or not.
-pub(crate) fn is_own_link(app: &App, url: &str) -> bool {
+pub(crate) fn is_own_link(app: &AppState, url: &str) -> bool {
     behind_own_links(app, url).is_some()
 }
 
 /// What stands behind `/att/` in a link of this server.
-fn behind_own_links<'u>(app: &App, url: &'u str) -> Option<&'u str> {
+fn behind_own_links<'u>(app: &AppState, url: &'u str) -> Option<&'u str> {
     url.strip_prefix(app.config.public_url.trim_end_matches('/'))?.strip_prefix("/att/")
 }
 
 /// A file behind a link of this server; nothing of it is read yet.
 pub(crate) struct OwnFile {
-    raw: RawRow,
+    raw: StoredMailData,
     part: Part,
 }
 
@@ -113,7 +113,7 @@ impl OwnFile {
     ///
     /// # Errors
     /// It cannot be read.
-    pub(crate) async fn read(self, app: &App) -> Result<Fetched, ApiError> {
+    pub(crate) async fn read(self, app: &AppState) -> Result<Fetched, ApiError> {
         let (objects, Self { raw, part }) = (app.objects.clone(), self);
         check(app, &raw, true).await?;
         let read = tokio::task::spawn_blocking(move || {
@@ -132,7 +132,7 @@ impl OwnFile {
 ///
 /// # Errors
 /// The link is not valid, or its file is gone.
-pub(crate) async fn find_own_link(app: &App, url: &str) -> Option<Result<OwnFile, ApiError>> {
+pub(crate) async fn find_own_link(app: &AppState, url: &str) -> Option<Result<OwnFile, ApiError>> {
     let rest = behind_own_links(app, url)?;
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (mid, idx) = path.split_once('/').unwrap_or((path, ""));
@@ -145,7 +145,13 @@ pub(crate) async fn find_own_link(app: &App, url: &str) -> Option<Result<OwnFile
 }
 
 /// Where the bytes behind a link are.
-async fn open_link(app: &App, mid: &str, idx: &str, exp: &str, sig: &str) -> Result<(RawRow, Part), ApiError> {
+async fn open_link(
+    app: &AppState,
+    mid: &str,
+    idx: &str,
+    exp: &str,
+    sig: &str,
+) -> Result<(StoredMailData, Part), ApiError> {
     let target = app.links.verify(mid, idx, exp, sig, app.clock.now()).map_err(|error| match error {
         LinkError::BadSignature => ApiError::from(Code::BadSignature),
         LinkError::Expired => ApiError::from(Code::LinkExpired),
@@ -157,7 +163,7 @@ async fn open_link(app: &App, mid: &str, idx: &str, exp: &str, sig: &str) -> Res
     found.await?.ok_or_else(ApiError::not_found)
 }
 
-fn attachment(connection: &Connection, id: &MessageId, index: u32) -> store::Result<Option<(RawRow, Part)>> {
+fn attachment(connection: &Connection, id: &MessageId, index: u32) -> store::Result<Option<(StoredMailData, Part)>> {
     let Some(message) = messages::find(connection, id)? else { return Ok(None) };
     let (Some(raw), Some(part)) = (message.raw_id, attachments::find(connection, message.id, index)?) else {
         return Ok(None);
@@ -166,7 +172,7 @@ fn attachment(connection: &Connection, id: &MessageId, index: u32) -> store::Res
 }
 
 /// An uploaded file is all of its object.
-fn upload(connection: &Connection, id: &UploadId) -> store::Result<Option<(RawRow, Part)>> {
+fn upload(connection: &Connection, id: &UploadId) -> store::Result<Option<(StoredMailData, Part)>> {
     let Some(upload) = uploads::find(connection, id)? else { return Ok(None) };
     let part = Part {
         filename: Some(upload.filename),
@@ -181,7 +187,7 @@ fn upload(connection: &Connection, id: &UploadId) -> store::Result<Option<(RawRo
         inner_offset: None,
     };
     let object = Object { name: upload.file, size: upload.size, checksum: upload.checksum };
-    Ok(Some((RawRow::File(object), part)))
+    Ok(Some((StoredMailData::File(object), part)))
 }
 
 fn describe(headers: &mut HeaderMap, part: &Part, span: Span, partial: bool) {
@@ -236,7 +242,7 @@ fn disposition(name: &str) -> String {
 
 /// What a Range field asks for (RFC 9110 §14.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum RequestedFile {
     /// One span.
     Span(Span),
     /// A field to be ignored: another unit, malformed, or several spans.
@@ -245,11 +251,11 @@ enum Asked {
     Nothing,
 }
 
-fn parse_range(field: &str, size: u64) -> Asked {
+fn parse_range(field: &str, size: u64) -> RequestedFile {
     // RFC 9110 §14.1: the unit's name is compared without regard to case.
     let spec =
         field.split_once('=').filter(|(unit, _)| unit.eq_ignore_ascii_case("bytes")).map(|(_, spec)| spec.trim());
-    let Some((first, last)) = spec.and_then(|spec| spec.split_once('-')) else { return Asked::Everything };
+    let Some((first, last)) = spec.and_then(|spec| spec.split_once('-')) else { return RequestedFile::Everything };
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = |text: &str| text.parse().unwrap_or(u64::MAX);
     let (from, to) = match (first, last) {
@@ -258,9 +264,9 @@ fn parse_range(field: &str, size: u64) -> Asked {
         (first, last) if digits(first) && digits(last) && number(first) <= number(last) => {
             (number(first), number(last).saturating_add(1).min(size))
         }
-        _ => return Asked::Everything,
+        _ => return RequestedFile::Everything,
     };
-    if from >= to { Asked::Nothing } else { Asked::Span(Span { from, to }) }
+    if from >= to { RequestedFile::Nothing } else { RequestedFile::Span(Span { from, to }) }
 }
 
 fn unsatisfiable(size: u64) -> Response {
@@ -272,7 +278,7 @@ fn unsatisfiable(size: u64) -> Response {
 
 /// The decoded octets of a span. Each piece is read when the connection has room for it and not before, so a client that
 /// dawdles holds no thread.
-fn body(objects: Objects, raw: RawRow, part: Part, span: Span) -> Body {
+fn body(objects: Objects, raw: StoredMailData, part: Part, span: Span) -> Body {
     let opening = Reading::Opening(objects, raw, Box::new(part), span);
     Body::from_stream(stream::unfold(Some(opening), async |reading| {
         let read = tokio::task::spawn_blocking(move || reading?.step());
@@ -289,7 +295,7 @@ fn body(objects: Objects, raw: RawRow, part: Part, span: Span) -> Body {
 
 /// A file on its way to a client.
 enum Reading {
-    Opening(Objects, RawRow, Box<Part>, Span),
+    Opening(Objects, StoredMailData, Box<Part>, Span),
     Open(Box<Pieces>),
 }
 
@@ -316,10 +322,10 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn open(objects: &Objects, raw: RawRow, part: &Part, span: Span) -> store::Result<Self> {
+    fn open(objects: &Objects, raw: StoredMailData, part: &Part, span: Span) -> store::Result<Self> {
         let mut source: Box<dyn ReadSeek> = match raw {
-            RawRow::Inline(bytes) => Box::new(Cursor::new(bytes)),
-            RawRow::File(object) => Box::new(objects.open_object(&object)?),
+            StoredMailData::Inline(bytes) => Box::new(Cursor::new(bytes)),
+            StoredMailData::File(object) => Box::new(objects.open_object(&object)?),
         };
         source.seek(SeekFrom::Start(part.offset)).map_err(read_error)?;
         let (source, decoder) = (source.take(part.length), Some(Decoder::new(part.encoding)));
@@ -359,8 +365,8 @@ fn read_error(error: std::io::Error) -> store::Error {
 
 /// Refuses what is missing or damaged while there still is a status to say it with: a part is compared by the length of
 /// its object alone, lest each range of a large file read all of it.
-async fn check(app: &App, raw: &RawRow, whole: bool) -> Result<(), ApiError> {
-    let RawRow::File(object) = raw else { return Ok(()) };
+async fn check(app: &AppState, raw: &StoredMailData, whole: bool) -> Result<(), ApiError> {
+    let StoredMailData::File(object) = raw else { return Ok(()) };
     let (objects, object) = (app.objects.clone(), object.clone());
     let checked = tokio::task::spawn_blocking(move || match whole {
         true => objects.check(&object),
@@ -378,16 +384,16 @@ mod tests {
 
     #[test]
     fn one_range_is_honoured_and_everything_else_gets_the_whole() {
-        let span = |from, to| Asked::Span(Span { from, to });
+        let span = |from, to| RequestedFile::Span(Span { from, to });
         assert_eq!(parse_range("bytes=0-3", 10), span(0, 4));
         assert_eq!(parse_range("Bytes=0-3", 10), span(0, 4));
         assert_eq!(parse_range("bytes=8-99", 10), span(8, 10));
         assert_eq!(parse_range("bytes=4-", 10), span(4, 10));
         assert_eq!(parse_range("bytes=-3", 10), span(7, 10));
-        assert_eq!(parse_range("bytes=10-", 10), Asked::Nothing);
-        assert_eq!(parse_range("bytes=-0", 10), Asked::Nothing);
+        assert_eq!(parse_range("bytes=10-", 10), RequestedFile::Nothing);
+        assert_eq!(parse_range("bytes=-0", 10), RequestedFile::Nothing);
         for whole in ["bytes=0-1,3-4", "items=0-3", "bytes=5-2", "bytes=a-b", "bytes="] {
-            assert_eq!(parse_range(whole, 10), Asked::Everything, "{whole}");
+            assert_eq!(parse_range(whole, 10), RequestedFile::Everything, "{whole}");
         }
     }
 

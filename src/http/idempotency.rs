@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use serde::Deserialize;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
-use super::App;
+use super::AppState;
 use super::auth::Caller;
 use super::error::{ApiError, Code};
 use crate::clock::Timestamp;
@@ -84,7 +84,7 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 /// # Errors
 /// 400 for a malformed key, 409 when it was used with another body, storage trouble.
 pub(crate) async fn begin<'a>(
-    app: &'a App,
+    app: &'a AppState,
     caller: &Caller,
     headers: &HeaderMap,
     path: &str,

@@ -23,7 +23,7 @@ const VALUE_COST: usize = 200;
 /// A field whose type is judged in its turn, after the fields before it (contract 1.7), perhaps with a code of its own:
 /// its value, if it has the right type. Null and an empty text count as absent (contract 1.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Loose<T> {
+pub(crate) enum Lenient<T> {
     /// Not given, null, or an empty text.
     #[default]
     Absent,
@@ -33,7 +33,7 @@ pub(crate) enum Loose<T> {
     Wrong,
 }
 
-impl<'de, T: DeserializeOwned> Deserialize<'de> for Loose<T> {
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Lenient<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <&RawValue>::deserialize(deserializer)?.get();
         // Clients send an empty text for a field of a form that nobody filled in.
@@ -46,15 +46,15 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Loose<T> {
 
 /// A text that counts though it is empty: what somebody typed to sign in is wrong then, not left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Typed(pub(crate) Loose<String>);
+pub(crate) struct Typed(pub(crate) Lenient<String>);
 
 impl<'de> Deserialize<'de> for Typed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <&RawValue>::deserialize(deserializer)?;
         if text.get() == "\"\"" {
-            return Ok(Self(Loose::Given(String::new())));
+            return Ok(Self(Lenient::Given(String::new())));
         }
-        Loose::deserialize(text).map(Self).map_err(D::Error::custom)
+        Lenient::deserialize(text).map(Self).map_err(D::Error::custom)
     }
 }
 
@@ -101,7 +101,7 @@ fn as_written(value: &RawValue, is_outer: bool) -> serde_json::Result<Value> {
     }
 }
 
-impl<T> Loose<T> {
+impl<T> Lenient<T> {
     /// The value; neither absent nor wrong.
     ///
     /// # Errors
@@ -284,9 +284,9 @@ mod tests {
     struct Fields {
         name: Option<String>,
         #[serde(default)]
-        url: Loose<String>,
+        url: Lenient<String>,
         #[serde(default)]
-        list: Loose<Vec<Fields>>,
+        list: Lenient<Vec<Fields>>,
     }
 
     fn fields_of(text: &str) -> Result<Fields, ApiError> {
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn an_empty_body_and_null_are_absent_fields() {
-        let absent = Fields { name: None, url: Loose::Absent, list: Loose::Absent };
+        let absent = Fields { name: None, url: Lenient::Absent, list: Lenient::Absent };
         for text in ["", "  \r\n", "{}", " {} ", r#"{"name":null,"url":null,"other":[1]}"#] {
             assert_eq!(fields_of(text).unwrap(), absent, "{text}");
         }
@@ -307,21 +307,21 @@ mod tests {
         let error = fields_of(r#"{"name":5}"#).unwrap_err();
         assert_eq!((error.code(), error.field.as_deref()), (Code::BadRequest, Some("name")));
         assert_eq!(error.message, "name: invalid type: integer `5`, expected a string");
-        assert_eq!(fields_of(r#"{"url":5}"#).unwrap().url, Loose::Wrong);
+        assert_eq!(fields_of(r#"{"url":5}"#).unwrap().url, Lenient::Wrong);
         let nested = fields_of(r#"{"list":[{"url":"a\/b"},{"url":{}}]}"#).unwrap().list;
-        let Loose::Given(nested) = nested else { unreachable!("{nested:?}") };
+        let Lenient::Given(nested) = nested else { unreachable!("{nested:?}") };
         assert_eq!(
             nested.into_iter().map(|one| one.url).collect::<Vec<_>>(),
-            [Loose::Given("a/b".into()), Loose::Wrong]
+            [Lenient::Given("a/b".into()), Lenient::Wrong]
         );
-        assert_eq!(fields_of(r#"{"list":[{"name":5}]}"#).unwrap().list, Loose::Wrong);
+        assert_eq!(fields_of(r#"{"list":[{"name":5}]}"#).unwrap().list, Lenient::Wrong);
     }
 
     #[test]
     fn of_several_fields_with_one_name_the_last_counts() {
         let object = Object::parse(br#"{"name":5,"url":"a","name":"b","n\u0061me":"c"}"#.to_vec()).unwrap();
         let fields: Fields = object.fields().unwrap();
-        assert_eq!((fields.name.as_deref(), fields.url), (Some("c"), Loose::Given("a".to_owned())));
+        assert_eq!((fields.name.as_deref(), fields.url), (Some("c"), Lenient::Given("a".to_owned())));
         assert!(object.has("url") && !object.has("list"));
     }
 
@@ -354,16 +354,16 @@ mod tests {
     fn a_map_inside_is_read_whole() {
         #[derive(Deserialize)]
         struct Data {
-            data: Loose<Members>,
+            data: Lenient<Members>,
         }
         let read = |text: &str| -> Data { Object::parse(text.as_bytes().to_vec()).unwrap().fields().unwrap() };
-        let Loose::Given(Members(data)) = read(r#"{"data":{"a":1,"b":[true]}}"#).data else {
+        let Lenient::Given(Members(data)) = read(r#"{"data":{"a":1,"b":[true]}}"#).data else {
             unreachable!("it is a map")
         };
         assert_eq!(Value::Object(data).to_string(), r#"{"a":1,"b":[true]}"#);
-        assert_eq!(read(r#"{"data":[ ]}"#).data, Loose::Given(Members::default()), "PHP's empty array");
+        assert_eq!(read(r#"{"data":[ ]}"#).data, Lenient::Given(Members::default()), "PHP's empty array");
         for wrong in [r#"{"data":[0]}"#, r#"{"data":["a"]}"#, r#"{"data":[[]]}"#, r#"{"data":"x"}"#] {
-            assert_eq!(read(wrong).data, Loose::Wrong, "{wrong}");
+            assert_eq!(read(wrong).data, Lenient::Wrong, "{wrong}");
         }
     }
 

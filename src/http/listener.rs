@@ -246,7 +246,7 @@ mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    use super::super::connections::Caps;
+    use super::super::connections::ConnectionLimits;
     use super::*;
     use crate::config::Config;
     use crate::net::tls::ServerTls;
@@ -268,7 +268,7 @@ mod tests {
         let listener = crate::process::host::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, address) = listener.accept().await.unwrap();
-        let caps = Caps { connections: 16, of_address: 16, proxies: Vec::new() };
+        let caps = ConnectionLimits { connections: 16, of_address: 16, proxies: Vec::new() };
         let place = Arc::new(Connections::new(caps)).admit(address.ip()).unwrap();
         let serving =
             tokio::spawn(

@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 
-use super::App;
+use super::AppState;
 use super::error::{ApiError, Code};
 use crate::memory_budget::{Door, MemoryBudget, Reservation};
 
@@ -35,17 +35,17 @@ struct Share {
     waited: Duration,
 }
 
-impl FromRequestParts<App> for RequestMemory {
+impl FromRequestParts<AppState> for RequestMemory {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
         Ok(Self::of(&parts.extensions, app))
     }
 }
 
 impl RequestMemory {
     /// The share that a request was given.
-    pub(crate) fn of(extensions: &Extensions, app: &App) -> Self {
+    pub(crate) fn of(extensions: &Extensions, app: &AppState) -> Self {
         extensions.get::<Self>().cloned().unwrap_or_else(|| Self::new(app.memory.clone()))
     }
 
@@ -110,7 +110,7 @@ impl RequestMemory {
 ///
 /// # Errors
 /// 503: the turn did not come in time.
-pub(crate) async fn reserve(app: &App, account: i64, octets: usize) -> Result<Reservation, ApiError> {
+pub(crate) async fn reserve(app: &AppState, account: i64, octets: usize) -> Result<Reservation, ApiError> {
     let mut share = app.memory.reservation_of(Door::Api, account);
     share.wait_within(octets, PATIENCE).await.map_err(|_| used_up())?;
     Ok(share)

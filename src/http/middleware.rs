@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use super::error::{ApiError, Code, is_not_supported};
 use super::listener::Secure;
 use super::memory::RequestMemory;
-use super::{App, OverLoopback, PeerAddress};
+use super::{AppState, OverLoopback, PeerAddress};
 use crate::id::random_base62;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -35,7 +35,7 @@ const HEALTH: &str = "/api/health";
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Wraps a request.
-pub(crate) async fn apply(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn apply(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
     // It ends with the answer, whoever has a clone.
     let memory = RequestMemory::new(app.memory.clone());
     request.extensions_mut().insert(memory.clone());
@@ -77,7 +77,7 @@ pub(crate) async fn apply(State(app): State<App>, mut request: Request, next: Ne
 }
 
 /// Wraps a request for the metrics on their own listener.
-pub(crate) async fn apply_to_metrics(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(crate) async fn apply_to_metrics(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let hsts = wants_hsts(&app, &request);
     let mut response = match admit(&app, &request) {
         Ok(()) => next.run(request).await,
@@ -89,7 +89,7 @@ pub(crate) async fn apply_to_metrics(State(app): State<App>, request: Request, n
 }
 
 /// What holds for every request, whatever it asks for.
-fn admit(app: &App, request: &Request) -> Result<(), ApiError> {
+fn admit(app: &AppState, request: &Request) -> Result<(), ApiError> {
     if !names_one_host(request) {
         return Err(ApiError::new(Code::BadRequest, "a request has exactly one Host field"));
     }
@@ -128,13 +128,13 @@ fn holds_two_credentials(headers: &HeaderMap) -> bool {
 }
 
 /// A proxy that the operator trusts says for whom it asks.
-fn is_proxied(app: &App, request: &Request) -> bool {
+fn is_proxied(app: &AppState, request: &Request) -> bool {
     let headers = request.headers();
     is_trusted_proxy(app, request)
         && (headers.contains_key("x-forwarded-for") || headers.contains_key("x-forwarded-proto"))
 }
 
-fn is_trusted_proxy(app: &App, request: &Request) -> bool {
+fn is_trusted_proxy(app: &AppState, request: &Request) -> bool {
     let Some(PeerAddress(peer)) = request.extensions().get::<PeerAddress>() else { return false };
     let address = peer.ip().to_canonical();
     app.config.http.trusted_proxies.iter().any(|network| network.contains(&address))
@@ -151,7 +151,7 @@ fn preflight() -> Response {
 
 /// Plain HTTP is for loopback and for trusted proxies that say it was HTTPS. One that says it was not speaks for a client
 /// from afar, wherever it runs itself.
-fn is_secure(app: &App, request: &Request) -> bool {
+fn is_secure(app: &AppState, request: &Request) -> bool {
     match forwarded_proto(app, request) {
         Some(proto) => is_https_word(proto),
         None => {
@@ -162,13 +162,13 @@ fn is_secure(app: &App, request: &Request) -> bool {
 }
 
 /// Whether the client speaks HTTPS, to this server or to a trusted proxy.
-fn is_https(app: &App, request: &Request) -> bool {
+fn is_https(app: &AppState, request: &Request) -> bool {
     request.extensions().get::<Secure>().is_some_and(|Secure(over_tls)| *over_tls)
         || forwarded_proto(app, request).is_some_and(is_https_word)
 }
 
 /// What a trusted proxy says that its client speaks.
-fn forwarded_proto<'r>(app: &App, request: &'r Request) -> Option<&'r [u8]> {
+fn forwarded_proto<'r>(app: &AppState, request: &'r Request) -> Option<&'r [u8]> {
     // Of several values the last is the proxy's own; what stands before may be the client's.
     let told = request.headers().get_all("x-forwarded-proto").iter().next_back()?.as_bytes();
     let last = told.rsplit(|byte| *byte == b',').next()?.trim_ascii();
@@ -180,6 +180,6 @@ fn is_https_word(proto: &[u8]) -> bool {
 }
 
 /// RFC 6797 §7.1: over HTTPS alone; and not where the server's own name is localhost, which other servers share.
-fn wants_hsts(app: &App, request: &Request) -> bool {
+fn wants_hsts(app: &AppState, request: &Request) -> bool {
     app.own_names.want_https() && is_https(app, request)
 }

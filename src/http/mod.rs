@@ -52,7 +52,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::content::uploads::Uploads;
 use crate::domain::Domains;
-use crate::event_bus::realtime::Realtime;
+use crate::event_bus::realtime::EventBus;
 use crate::inbound::Inbound;
 use crate::memory_budget::MemoryBudget;
 use crate::metrics::Metrics;
@@ -65,7 +65,7 @@ use crate::store::Db;
 use crate::store::blobs::objects::Objects;
 use crate::webhook::attempt::deliver::Webhooks;
 
-use connections::{Caps, Connections};
+use connections::{ConnectionLimits, Connections};
 use forwarded::Unbelieved;
 use idempotency::Idempotency;
 use limits::Limits;
@@ -74,7 +74,7 @@ use realtime::StreamTokens;
 pub use table::table;
 
 /// What the door is built from.
-pub(crate) struct Parts {
+pub(crate) struct Dependencies {
     /// The configuration.
     pub(crate) config: Arc<Config>,
     /// What time it is.
@@ -108,19 +108,19 @@ pub(crate) struct Parts {
     /// Attempts what a person asks for.
     pub(crate) webhooks: Arc<Webhooks>,
     /// The event streams of accounts.
-    pub(crate) realtime: Realtime,
+    pub(crate) realtime: EventBus,
 }
 
 /// What every handler may use.
-pub(crate) struct Door {
-    parts: Parts,
+pub(crate) struct AppInner {
+    parts: Dependencies,
     limits: Limits,
     connections: Arc<Connections>,
     idempotency: Idempotency,
     /// The OpenAPI document, once somebody asked for it: making it takes megabytes.
     openapi: OnceCell<Bytes>,
     stream_tokens: StreamTokens,
-    overviews: api::overview::Kept,
+    overviews: api::overview::OverviewCache,
     tls: ServerTls,
     own_names: OwnNames,
     unbelieved: Unbelieved,
@@ -129,16 +129,16 @@ pub(crate) struct Door {
     closing: CancellationToken,
 }
 
-impl Deref for Door {
-    type Target = Parts;
+impl Deref for AppInner {
+    type Target = Dependencies;
 
-    fn deref(&self) -> &Parts {
+    fn deref(&self) -> &Dependencies {
         &self.parts
     }
 }
 
 /// The door, as handlers share it.
-pub(crate) type App = Arc<Door>;
+pub(crate) type AppState = Arc<AppInner>;
 
 /// The address a request came from.
 #[derive(Clone, Copy, Debug)]
@@ -167,12 +167,12 @@ pub(crate) struct Listeners {
 pub(crate) struct Http {
     listeners: Listeners,
     tls: TlsAcceptor,
-    app: App,
+    app: AppState,
 }
 
-fn router(app: App) -> Router {
+fn router(app: AppState) -> Router {
     // One method router for each path: axum joins methods only within one.
-    let mut paths: BTreeMap<&'static str, MethodRouter<App>> = BTreeMap::new();
+    let mut paths: BTreeMap<&'static str, MethodRouter<AppState>> = BTreeMap::new();
     for endpoint in table() {
         let path = paths.remove(endpoint.path).unwrap_or_default();
         paths.insert(endpoint.path, path.merge(endpoint.handler));
@@ -185,7 +185,7 @@ fn router(app: App) -> Router {
         .with_state(app)
 }
 
-fn metrics_router(app: App) -> Router {
+fn metrics_router(app: AppState) -> Router {
     Router::new()
         .route("/metrics", get(service::metrics))
         .fallback(error::unknown_path)
@@ -227,20 +227,20 @@ impl Listeners {
 
 impl Http {
     /// The door at these addresses; each speaks HTTP and, with this certificate, HTTPS.
-    pub(crate) fn new(listeners: Listeners, parts: Parts, tls: &ServerTls) -> Self {
+    pub(crate) fn new(listeners: Listeners, parts: Dependencies, tls: &ServerTls) -> Self {
         let acceptor = TlsAcceptor::from(tls.https_config());
         let http = &parts.config.http;
-        let connections = Arc::new(Connections::new(Caps {
-            connections: http.max_connections.min(FileUse::Http.most()),
+        let connections = Arc::new(Connections::new(ConnectionLimits {
+            connections: http.max_connections.min(FileUse::Http.limit()),
             of_address: http.max_connections_per_address,
             proxies: http.trusted_proxies.clone(),
         }));
         let limits = Limits::new(parts.config.http.rate_limit);
-        let app = Door {
+        let app = AppInner {
             started_at: parts.clock.now(),
             tls: tls.clone(),
             own_names: OwnNames::new(&parts.config.public_url, &parts.config.hostname),
-            overviews: api::overview::Kept::default(),
+            overviews: api::overview::OverviewCache::default(),
             unbelieved: Unbelieved::default(),
             parts,
             limits,
@@ -273,7 +273,7 @@ impl Http {
         }
         if let Some((listener, _)) = self.listeners.metrics {
             // Few ask for them.
-            let caps = Caps { connections: 64, of_address: 32, proxies: Vec::new() };
+            let caps = ConnectionLimits { connections: 64, of_address: 32, proxies: Vec::new() };
             let connections = Arc::new(Connections::new(caps));
             let router = metrics_router(self.app);
             tasks.spawn(listener::serve(listener, router, self.tls, connections, stop, grace));

@@ -19,9 +19,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep};
 use utoipa::{IntoParams, ToSchema};
 
-use super::App;
+use super::AppState;
 use super::auth::{Caller, bearer, identify};
-use super::client::Client;
+use super::client::ClientAddress;
 use super::connections::note_credential;
 use super::error::{ApiError, Code};
 use super::extract::Query;
@@ -89,7 +89,7 @@ pub(crate) struct StreamToken {
 
 /// `POST /v1/realtime/token`
 pub(crate) async fn token(
-    State(app): State<App>,
+    State(app): State<AppState>,
     _: Caller,
     headers: HeaderMap,
 ) -> Result<Json<StreamToken>, ApiError> {
@@ -110,8 +110,8 @@ pub(crate) struct StreamQuery {
 
 /// `GET /v1/realtime`
 pub(crate) async fn stream(
-    State(app): State<App>,
-    client: Client,
+    State(app): State<AppState>,
+    client: ClientAddress,
     Query(query): Query<StreamQuery>,
     extensions: Extensions,
     headers: HeaderMap,
@@ -176,25 +176,25 @@ fn every(period: Duration) -> Interval {
 }
 
 /// Who opens a stream, by the credential that it stands on.
-async fn admit(app: &App, credential: Option<String>, now: Timestamp) -> Result<(Caller, String), ApiError> {
+async fn admit(app: &AppState, credential: Option<String>, now: Timestamp) -> Result<(Caller, String), ApiError> {
     let credential = credential.ok_or(Code::Unauthorized)?;
     let caller = identify(app, &credential, now).await?;
     app.limits.requests.take(&caller.limit_key(), now).map_err(ApiError::rate_limited)?;
     Ok((caller, credential))
 }
 
-async fn find_domain(app: &App, caller: &Caller, name: String) -> Result<i64, ApiError> {
+async fn find_domain(app: &AppState, caller: &Caller, name: String) -> Result<i64, ApiError> {
     let account = caller.id();
     let found =
         app.db.read(move |connection| domains::find_by_name_or_id(connection, account, &name.to_lowercase(), &name));
     let domain = found.await?.ok_or_else(ApiError::not_found)?;
-    caller.needs_domain(Some(domain.id))?;
+    caller.require_domain(Some(domain.id))?;
     Ok(domain.id)
 }
 
 /// Writes events until nobody reads them, they come too fast, their credential is revoked or the server stops.
 struct Writer {
-    app: App,
+    app: AppState,
     first: Option<Bytes>,
     stream: Stream,
     domain: Option<i64>,

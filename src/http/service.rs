@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::auth::bearer;
 use super::error::ApiError;
-use super::{App, openapi, table};
+use super::{AppState, openapi, table};
 use crate::process::data_dir::DataDir;
 use crate::secrets::token_hash;
 
@@ -47,7 +47,7 @@ pub(crate) struct Ready {
 }
 
 /// Whether mail can be taken and webhooks be made, each as it was just seen.
-pub(crate) async fn ready(State(app): State<App>) -> Response {
+pub(crate) async fn ready(State(app): State<AppState>) -> Response {
     let readable = app.db.read(crate::store::search::indexed_to).await.is_ok();
     let roomy = !app.inbound.is_full() && DataDir::has_room(&app.config.data_dir);
     let checks = ReadyChecks {
@@ -63,7 +63,7 @@ pub(crate) async fn ready(State(app): State<App>) -> Response {
 }
 
 /// The OpenAPI document.
-pub(crate) async fn openapi(State(app): State<App>) -> Response {
+pub(crate) async fn openapi(State(app): State<AppState>) -> Response {
     let document = async {
         let document = openapi::document(&table(), &app.config.public_url);
         Bytes::from(serde_json::to_vec(&document).unwrap_or_default())
@@ -73,7 +73,7 @@ pub(crate) async fn openapi(State(app): State<App>) -> Response {
 }
 
 /// How attempts, passwords and keys wait for their turn.
-fn waiting(app: &App) -> String {
+fn waiting(app: &AppState) -> String {
     let (passwords, keys) = (app.accounts.passwords.figures(), app.domains.keys.figures());
     let costly = format!(
         "# HELP mailkite_costly_work_waiting Requests that wait for a password hash or an RSA key.\n\
@@ -87,8 +87,8 @@ fn waiting(app: &App) -> String {
 }
 
 /// The counters, on their own listener.
-pub(crate) async fn metrics(State(app): State<App>) -> Response {
-    app.metrics.set_objects(app.objects.damaged_count(), app.objects.held_back());
+pub(crate) async fn metrics(State(app): State<AppState>) -> Response {
+    app.metrics.set_objects(app.objects.damaged_count(), app.objects.kept_orphans());
     (
         [(CONTENT_TYPE, "text/plain; version=0.0.4")],
         app.metrics.render(app.db.commits())
@@ -102,7 +102,7 @@ pub(crate) async fn metrics(State(app): State<App>) -> Response {
 }
 
 /// The counters on the main listener, for who knows the token; for everyone else the path does not exist.
-pub(crate) async fn metrics_with_token(state: State<App>, headers: HeaderMap) -> Response {
+pub(crate) async fn metrics_with_token(state: State<AppState>, headers: HeaderMap) -> Response {
     let genuine = match (bearer(&headers), &state.config.metrics.token) {
         // Hashes are compared, so the time taken says nothing of the token.
         (Some(given), Some(token)) => token_hash(given) == token_hash(token),

@@ -56,9 +56,9 @@ impl Tables {
 
     fn put(&mut self, account: i64, table: Arc<RouteTable>) {
         self.asked += 1;
-        self.held += table.held();
+        self.held += table.memory_size();
         if let Some((old, _)) = self.tables.insert(account, (table, self.asked)) {
-            self.held = self.held.saturating_sub(old.held());
+            self.held = self.held.saturating_sub(old.memory_size());
         }
         if self.held <= MAX_TABLE_BYTES {
             return;
@@ -72,7 +72,7 @@ impl Tables {
                 break;
             }
             if let Some((gone, _)) = self.tables.remove(&oldest) {
-                self.held = self.held.saturating_sub(gone.held());
+                self.held = self.held.saturating_sub(gone.memory_size());
             }
         }
     }
@@ -165,7 +165,7 @@ impl Directory {
     }
 
     async fn matched(&self, table: &Arc<RouteTable>, address: &str) -> store::Result<Vec<Arc<Route>>> {
-        let Some(turn) = table.turn() else { return Ok(table.matching(address)) };
+        let Some(turn) = table.regex_lock() else { return Ok(table.matching(address)) };
         let _turn = turn.lock().await;
         let _permit = self.matching.acquire().await;
         let (table, address) = (Arc::clone(table), address.to_owned());
@@ -184,7 +184,7 @@ impl Directory {
         text: &str,
         except: Option<RouteId>,
     ) -> store::Result<Result<RegexTurn, BadMatch>> {
-        let turn = self.turn(account).lock_owned().await;
+        let turn = self.account_lock(account).lock_owned().await;
         let rows = self.db.read(move |connection| store::webhooks::routes::list(connection, account, None)).await?;
         let _permit = self.compiling.acquire().await;
         let text = text.to_owned();
@@ -202,7 +202,7 @@ impl Directory {
         if let Some(known) = self.with_tables(|tables| tables.find(account)).filter(present) {
             return Ok(known);
         }
-        let turn = self.turn(account);
+        let turn = self.account_lock(account);
         let _turn = turn.lock().await;
         // Who had the turn before may have made it.
         let known = self.with_tables(|tables| tables.find(account));
@@ -227,7 +227,7 @@ impl Directory {
     }
 
     /// The turn of an account; those that nobody waits for are forgotten.
-    fn turn(&self, account: i64) -> Arc<AsyncMutex<()>> {
+    fn account_lock(&self, account: i64) -> Arc<AsyncMutex<()>> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         if turns.len() > 64 {
             turns.retain(|_, turn| Arc::strong_count(turn) > 1);
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn the_tables_asked_for_longest_ago_go_first() {
         let mut tables = Tables::default();
-        let one = Arc::new(RouteTable::default()).held();
+        let one = Arc::new(RouteTable::default()).memory_size();
         let most = i64::try_from(MAX_TABLE_BYTES / one).unwrap_or(i64::MAX);
         for account in 0..most {
             tables.put(account, Arc::default());

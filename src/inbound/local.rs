@@ -8,18 +8,18 @@ use crate::mail::address::{ForwardPath, ReversePath};
 use crate::mail::envelope::{Envelope, Peer};
 use crate::mail::verification::Verification;
 use crate::outbound::queue::deliver::{Delivering, LocalDelivery};
-use crate::outbound::{Outcome, Parcel, Verdict};
+use crate::outbound::{DeliveryRequest, Outcome, Verdict};
 use crate::store::blobs::objects::MailData;
 
 impl LocalDelivery for Inbound {
-    fn deliver(&self, parcel: Parcel, verification: Verification) -> Delivering {
+    fn deliver(&self, parcel: DeliveryRequest, verification: Verification) -> Delivering {
         let this = self.clone();
         Box::pin(async move { this.take(parcel, verification).await })
     }
 }
 
 impl Inbound {
-    async fn take(&self, parcel: Parcel, verification: Verification) -> Vec<Outcome> {
+    async fn take(&self, parcel: DeliveryRequest, verification: Verification) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(parcel.recipients.len());
         let mut recipients = Vec::new();
         for mailbox in &parcel.recipients {
@@ -39,7 +39,7 @@ impl Inbound {
 
     async fn take_for(
         &self,
-        parcel: Parcel,
+        parcel: DeliveryRequest,
         verification: Verification,
         recipients: Vec<super::Recipient>,
     ) -> Outcome {

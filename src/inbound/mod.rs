@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::store::Db;
 use crate::store::blobs::objects::Objects;
-use crate::webhook::attempt::first_attempt_cache::FreshMail;
+use crate::webhook::attempt::first_attempt_cache::CachedMessage;
 
 use directory::Directory;
 pub(crate) use receive::ReceiveError;
@@ -45,7 +45,7 @@ const PARSE_FREELY: usize = 64 * 1024;
 const PARSE_WAIT: Duration = Duration::from_secs(180);
 
 /// What the pipeline is built from.
-pub(crate) struct Parts {
+pub(crate) struct Dependencies {
     /// The configuration.
     pub(crate) config: Arc<Config>,
     /// What time it is.
@@ -57,7 +57,7 @@ pub(crate) struct Parts {
     /// The bell of the job engine.
     pub(crate) jobs: Jobs,
     /// What it has for the first attempts of webhooks.
-    pub(crate) fresh: FreshMail,
+    pub(crate) fresh: CachedMessage,
     /// Counters.
     pub(crate) metrics: Arc<Metrics>,
     /// What one account may have.
@@ -88,7 +88,7 @@ struct Shared {
     db: Db,
     objects: Objects,
     jobs: Jobs,
-    fresh: FreshMail,
+    fresh: CachedMessage,
     metrics: Arc<Metrics>,
     limits: Arc<Limits>,
     feed: Feed,
@@ -104,7 +104,7 @@ struct Shared {
 
 impl Inbound {
     /// The pipeline over its parts.
-    pub(crate) fn new(parts: Parts) -> Self {
+    pub(crate) fn new(parts: Dependencies) -> Self {
         let directory = Directory::new(parts.db.clone());
         let shared = Shared {
             directory,
@@ -142,7 +142,11 @@ impl Inbound {
     ///
     /// # Errors
     /// [`ReceiveError::Busy`]: the turn did not come in time.
-    pub(crate) async fn turn_to_read(&self, account: i64, size: u64) -> Result<Option<Reservation>, ReceiveError> {
+    pub(crate) async fn acquire_parse_permit(
+        &self,
+        account: i64,
+        size: u64,
+    ) -> Result<Option<Reservation>, ReceiveError> {
         let octets = usize::try_from(size).unwrap_or(usize::MAX);
         if octets < PARSE_FREELY {
             return Ok(None);

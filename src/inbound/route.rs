@@ -262,13 +262,13 @@ impl RouteTable {
     }
 
     /// What it is taken to hold in memory, in bytes.
-    pub(crate) fn held(&self) -> usize {
+    pub(crate) fn memory_size(&self) -> usize {
         let set = self.regexes.as_ref().map_or(0, |regexes| regexes.held);
         set.saturating_add(self.routes.len().saturating_add(1).saturating_mul(ROUTE_BYTES))
     }
 
     /// Whether matching may take milliseconds, and the turn in which it is done then.
-    pub(crate) fn turn(&self) -> Option<&Mutex<()>> {
+    pub(crate) fn regex_lock(&self) -> Option<&Mutex<()>> {
         self.regexes.as_ref().map(|regexes| &regexes.turn)
     }
 

@@ -1,6 +1,6 @@
 //! The job engine: claim, attempt, settle, in lanes.
 //!
-//! Whoever leaves a job in a transaction with [`Jobs::leave`] announces it after the commit. The engine claims (a lease
+//! Whoever leaves a job in a transaction with [`Jobs::enqueue`] announces it after the commit. The engine claims (a lease
 //! is committed before the attempt; where nothing else waits it is a part of the transaction that leaves the job), runs the
 //! [`Handler`] of the job's kind as a task, and settles its verdict in one transaction with what the handler wants
 //! recorded. What a job means is its handler's business.
@@ -22,9 +22,9 @@ use tokio::sync::Notify;
 use crate::clock::Timestamp;
 use crate::store;
 pub use crate::store::jobs::Flow;
-pub(crate) use crate::store::jobs::{Claimed, Kind};
+pub(crate) use crate::store::jobs::{ClaimedJob, JobKind};
 use lanes::Lanes;
-pub(crate) use lanes::{Breaker, Figures};
+pub(crate) use lanes::{Breaker, LaneStats};
 pub(crate) use schedule::Schedule;
 pub(crate) use worker::{Worker, WorkerConfig};
 
@@ -46,7 +46,7 @@ pub fn mail_flow(domain: &str, account: i64) -> Flow {
 
 /// How a kind of job is worked on.
 #[derive(Clone)]
-pub(crate) struct Track {
+pub(crate) struct Registration {
     /// Who attempts it.
     pub(crate) handler: Arc<dyn Handler>,
     /// Waits between its attempts.
@@ -70,7 +70,7 @@ pub(crate) enum Verdict {
         not_after: Option<Timestamp>,
     },
     /// Nothing was attempted, for a reason of our own; again then, on the same rung.
-    PutOff {
+    Postponed {
         /// When.
         until: Timestamp,
     },
@@ -80,7 +80,7 @@ pub(crate) enum Verdict {
 
 /// What the engine made of a verdict, told to the handler's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum Settlement {
     /// The job is finished and succeeded.
     Delivered,
     /// It runs again then.
@@ -90,17 +90,17 @@ pub(crate) enum Fate {
 }
 
 /// Done once the settlement is committed.
-pub(crate) type After = Box<dyn FnOnce() + Send>;
+pub(crate) type AfterCommit = Box<dyn FnOnce() + Send>;
 
 /// Writes down an attempt, inside the transaction that settles its job.
-pub(crate) type Record = Box<dyn FnOnce(&Connection, Fate) -> store::Result<Option<After>> + Send>;
+pub(crate) type SettleFn = Box<dyn FnOnce(&Connection, Settlement) -> store::Result<Option<AfterCommit>> + Send>;
 
 /// A finished attempt: its verdict and what to write down.
-pub(crate) struct Attempted {
+pub(crate) struct AttemptResult {
     /// What came of it.
     pub(crate) verdict: Verdict,
     /// What to write down with it.
-    pub(crate) record: Record,
+    pub(crate) record: SettleFn,
     /// What it says of the remote.
     pub(crate) health: Health,
 }
@@ -132,17 +132,17 @@ pub(crate) enum Health {
 }
 
 /// A boxed future that a handler returns.
-pub(crate) type Attempt = Pin<Box<dyn Future<Output = Attempted> + Send>>;
+pub(crate) type AttemptFuture = Pin<Box<dyn Future<Output = AttemptResult> + Send>>;
 
 /// Attempts one kind of job. Network only; what it wants stored it returns.
 pub(crate) trait Handler: Send + Sync + 'static {
     /// Makes one attempt at a job of `flow`. `now` is when it starts.
-    fn attempt(self: Arc<Self>, flow: Flow, job: Claimed, now: Timestamp) -> Attempt;
+    fn attempt(self: Arc<Self>, flow: Flow, job: ClaimedJob, now: Timestamp) -> AttemptFuture;
 
     /// The end of a job whose time is over while its flow pauses; nothing is attempted.
-    fn give_up(self: Arc<Self>, _job: Claimed, _now: Timestamp) -> Attempt {
-        let record: Record = Box::new(|_, _| Ok(None));
-        Box::pin(std::future::ready(Attempted { verdict: Verdict::Failed, health: Health::Unknown, record }))
+    fn give_up(self: Arc<Self>, _job: ClaimedJob, _now: Timestamp) -> AttemptFuture {
+        let record: SettleFn = Box::new(|_, _| Ok(None));
+        Box::pin(std::future::ready(AttemptResult { verdict: Verdict::Failed, health: Health::Unknown, record }))
     }
 }
 
@@ -154,7 +154,7 @@ pub struct Jobs {
 
 #[derive(Debug, Default)]
 struct Shared {
-    bell: Notify,
+    wakeup: Notify,
     /// How often everything that pauses was to be tried at once.
     nudges: AtomicU64,
     /// Resumptions of flows.
@@ -162,23 +162,23 @@ struct Shared {
     /// How far the clock was set back altogether, in milliseconds.
     set_back: AtomicU64,
     /// None while no engine runs.
-    desk: Mutex<Option<Desk>>,
+    desk: Mutex<Option<EngineState>>,
 }
 
 /// What a running engine knows.
 #[derive(Debug)]
-struct Desk {
+struct EngineState {
     lanes: Lanes,
     /// When the engine last looked for something to do.
     turned: Instant,
     /// How long a claim of each kind holds, once jobs may be handed over.
-    leases: HashMap<Kind, Duration>,
+    leases: HashMap<JobKind, Duration>,
     /// Claims to be given back: nobody announced them, or their flow pauses.
-    returned: Vec<(Flow, Claimed)>,
+    returned: Vec<(Flow, ClaimedJob)>,
 }
 
-impl Desk {
-    fn give_back(&mut self, flow: &Flow, jobs: impl IntoIterator<Item = Claimed>) {
+impl EngineState {
+    fn release(&mut self, flow: &Flow, jobs: impl IntoIterator<Item = ClaimedJob>) {
         self.returned.extend(jobs.into_iter().map(|job| (flow.clone(), job)));
     }
 }
@@ -189,24 +189,24 @@ impl Jobs {
     ///
     /// # Errors
     /// Storage trouble.
-    pub(crate) fn leave(
+    pub(crate) fn enqueue(
         &self,
         tx: &Connection,
         flow: &Flow,
-        kind: Kind,
+        kind: JobKind,
         subject: i64,
         now: Timestamp,
-    ) -> store::Result<Left> {
-        let lease = self.with_desk(|desk| {
+    ) -> store::Result<EnqueuedJob> {
+        let lease = self.with_state(|desk| {
             let lease = desk.leases.get(&kind)?;
             desk.lanes.reserve(flow, now).then_some(*lease)
         });
-        let mut left = Left::waiting(self, flow, now);
+        let mut left = EnqueuedJob::waiting(self, flow, now);
         match lease.flatten() {
             Some(lease) => {
-                left.place = Place::Reserved;
+                left.place = Location::Reserved;
                 let job = store::jobs::insert_claimed(tx, flow, kind, subject, now, now.plus(lease))?;
-                left.place = Place::Claimed(job);
+                left.place = Location::Claimed(job);
             }
             None => store::jobs::insert(tx, flow, kind, subject, now)?,
         }
@@ -215,18 +215,18 @@ impl Jobs {
 
     /// Says that a flow has a job due at `run_at`; call it after the commit that left it.
     pub fn wake(&self, flow: &Flow, run_at: Timestamp) {
-        self.with_desk(|desk| desk.lanes.wake(flow, run_at));
-        self.shared.bell.notify_one();
+        self.with_state(|desk| desk.lanes.wake(flow, run_at));
+        self.shared.wakeup.notify_one();
     }
 
     /// Whether an engine is at work: it looks for something to do several times a minute.
     pub(crate) fn are_attempted(&self) -> bool {
-        self.with_desk(|desk| desk.turned.elapsed() < SILENCE_MAX).unwrap_or(false)
+        self.with_state(|desk| desk.turned.elapsed() < SILENCE_MAX).unwrap_or(false)
     }
 
     /// The engine looks for something to do.
     fn note_turn(&self) {
-        self.with_desk(|desk| desk.turned = Instant::now());
+        self.with_state(|desk| desk.turned = Instant::now());
     }
 
     /// Until when a flow pauses because its endpoint fails; none if it does not.
@@ -237,7 +237,7 @@ impl Jobs {
     /// Lets a flow that pauses probe its endpoint at once: there is news of it.
     pub(crate) fn probe(&self, flow: &Flow, now: Timestamp) {
         self.with_lanes(|lanes| lanes.probe(flow, now));
-        self.shared.bell.notify_one();
+        self.shared.wakeup.notify_one();
     }
 
     /// Resumptions so far. Read before waiting to be resumed, which may happen before the attempt that waits has ended.
@@ -249,7 +249,7 @@ impl Jobs {
     pub(crate) fn resume(&self, flow: &Flow, at: Timestamp) {
         let number = self.shared.resumed.fetch_add(1, Ordering::SeqCst) + 1;
         self.with_lanes(|lanes| lanes.resume(flow, at, number));
-        self.shared.bell.notify_one();
+        self.shared.wakeup.notify_one();
     }
 
     /// Lets everything that pauses be tried at once: the operator may have seen to it.
@@ -276,52 +276,52 @@ impl Jobs {
     }
 
     /// How the engine fares.
-    pub fn figures(&self) -> Figures {
-        self.with_desk(|desk| desk.lanes.figures()).unwrap_or_default()
+    pub fn figures(&self) -> LaneStats {
+        self.with_state(|desk| desk.lanes.figures()).unwrap_or_default()
     }
 
     /// An attempt of a flow is done with the network.
     fn finished(&self, flow: &Flow, health: Health, now: Timestamp) {
-        self.with_desk(|desk| {
+        self.with_state(|desk| {
             let back = desk.lanes.finished(flow, health, now);
-            desk.give_back(flow, back);
+            desk.release(flow, back);
         });
-        self.shared.bell.notify_one();
+        self.shared.wakeup.notify_one();
     }
 
     /// Gives a claim back that was not attempted.
-    fn give_back(&self, flow: &Flow, job: Claimed) {
-        self.with_desk(|desk| desk.give_back(flow, [job]));
-        self.shared.bell.notify_one();
+    fn release(&self, flow: &Flow, job: ClaimedJob) {
+        self.with_state(|desk| desk.release(flow, [job]));
+        self.shared.wakeup.notify_one();
     }
 
     /// An engine begins: it hears of lanes from now on.
     fn open(&self, lanes: Lanes) {
         *self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Desk { lanes, turned: Instant::now(), leases: HashMap::new(), returned: Vec::new() });
+            Some(EngineState { lanes, turned: Instant::now(), leases: HashMap::new(), returned: Vec::new() });
     }
 
     /// It took over what an earlier one left; jobs may be handed over.
-    fn take_jobs(&self, leases: HashMap<Kind, Duration>) {
-        self.with_desk(|desk| desk.leases = leases);
+    fn take_jobs(&self, leases: HashMap<JobKind, Duration>) {
+        self.with_state(|desk| desk.leases = leases);
     }
 
     /// The engine ends; what it has in hand and did not start.
-    fn close(&self) -> Vec<Claimed> {
+    fn close(&self) -> Vec<ClaimedJob> {
         let desk = self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner).take();
         desk.map(|mut desk| desk.lanes.drain()).unwrap_or_default()
     }
 
-    fn take_returned(&self) -> Vec<(Flow, Claimed)> {
-        self.with_desk(|desk| std::mem::take(&mut desk.returned)).unwrap_or_default()
+    fn take_returned(&self) -> Vec<(Flow, ClaimedJob)> {
+        self.with_state(|desk| std::mem::take(&mut desk.returned)).unwrap_or_default()
     }
 
-    fn with_desk<T>(&self, act: impl FnOnce(&mut Desk) -> T) -> Option<T> {
+    fn with_state<T>(&self, act: impl FnOnce(&mut EngineState) -> T) -> Option<T> {
         self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(act)
     }
 
     fn with_lanes<T: Default>(&self, act: impl FnOnce(&mut Lanes) -> T) -> T {
-        self.with_desk(|desk| act(&mut desk.lanes)).unwrap_or_default()
+        self.with_state(|desk| act(&mut desk.lanes)).unwrap_or_default()
     }
 }
 
@@ -329,64 +329,64 @@ impl Jobs {
 /// undone or because its caller went away, the engine looks whether there is such a job.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Left {
+pub(crate) struct EnqueuedJob {
     jobs: Jobs,
     flow: Flow,
     run_at: Timestamp,
-    place: Place,
+    place: Location,
 }
 
 #[derive(Debug)]
-enum Place {
+enum Location {
     /// In the table, like any other.
     Waiting,
     /// In hand, for a job that is still to be stored.
     Reserved,
     /// In hand, for this job.
-    Claimed(Claimed),
+    Claimed(ClaimedJob),
     /// The engine knows.
     Announced,
 }
 
-impl Left {
+impl EnqueuedJob {
     /// A job that was left to wait until `run_at`.
     pub(crate) fn waiting(jobs: &Jobs, flow: &Flow, run_at: Timestamp) -> Self {
-        Self { jobs: jobs.clone(), flow: flow.clone(), run_at, place: Place::Waiting }
+        Self { jobs: jobs.clone(), flow: flow.clone(), run_at, place: Location::Waiting }
     }
 
     /// Whether the engine will have the job in hand at once.
     pub(crate) const fn is_claimed(&self) -> bool {
-        matches!(self.place, Place::Claimed(_))
+        matches!(self.place, Location::Claimed(_))
     }
 
     /// Tells the engine; call it after the commit.
-    pub(crate) fn announce(mut self) {
-        if let Place::Claimed(job) = std::mem::replace(&mut self.place, Place::Announced) {
+    pub(crate) fn notify_committed(mut self) {
+        if let Location::Claimed(job) = std::mem::replace(&mut self.place, Location::Announced) {
             let (flow, now) = (&self.flow, self.run_at);
-            self.jobs.with_desk(|desk| {
+            self.jobs.with_state(|desk| {
                 let back = desk.lanes.hand_over(flow, job, now);
-                desk.give_back(flow, back);
+                desk.release(flow, back);
             });
-            self.jobs.shared.bell.notify_one();
+            self.jobs.shared.wakeup.notify_one();
         } else {
             self.jobs.wake(&self.flow, self.run_at);
         }
     }
 }
 
-impl Drop for Left {
+impl Drop for EnqueuedJob {
     fn drop(&mut self) {
         let flow = &self.flow;
-        match std::mem::replace(&mut self.place, Place::Announced) {
-            Place::Announced => {}
-            Place::Waiting => self.jobs.wake(flow, self.run_at),
-            Place::Reserved => self.jobs.with_lanes(|lanes| lanes.unreserve(flow)),
-            Place::Claimed(job) => {
-                self.jobs.with_desk(|desk| {
+        match std::mem::replace(&mut self.place, Location::Announced) {
+            Location::Announced => {}
+            Location::Waiting => self.jobs.wake(flow, self.run_at),
+            Location::Reserved => self.jobs.with_lanes(|lanes| lanes.unreserve(flow)),
+            Location::Claimed(job) => {
+                self.jobs.with_state(|desk| {
                     desk.lanes.unreserve(flow);
-                    desk.give_back(flow, [job]);
+                    desk.release(flow, [job]);
                 });
-                self.jobs.shared.bell.notify_one();
+                self.jobs.shared.wakeup.notify_one();
             }
         }
     }

@@ -250,7 +250,7 @@ impl Shared {
         true
     }
 
-    fn give_back(self: &Arc<Self>, door: Door, account: Option<i64>, octets: usize) {
+    fn release(self: &Arc<Self>, door: Door, account: Option<i64>, octets: usize) {
         {
             let mut state = self.state();
             if let Some(account) = account
@@ -333,7 +333,7 @@ impl Reservation {
         if needed < self.held {
             let over = self.held - needed;
             self.held = needed;
-            self.shared.give_back(self.door, self.account, over);
+            self.shared.release(self.door, self.account, over);
         }
     }
 
@@ -388,7 +388,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if self.held > 0 {
-            self.shared.give_back(self.door, self.account, self.held);
+            self.shared.release(self.door, self.account, self.held);
         }
     }
 }

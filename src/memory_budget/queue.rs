@@ -100,7 +100,7 @@ impl Grant {
 impl Drop for Grant {
     fn drop(&mut self) {
         if self.octets > 0 {
-            self.shared.give_back(self.door, self.account, self.octets);
+            self.shared.release(self.door, self.account, self.octets);
         }
     }
 }

@@ -35,7 +35,7 @@ use return_path::ReturnPaths;
 use submit::sender::KeyCache;
 
 /// What sending is made of.
-pub(crate) struct Parts {
+pub(crate) struct Dependencies {
     /// The configuration in force.
     pub(crate) config: Arc<Config>,
     /// The database.
@@ -63,12 +63,12 @@ pub(crate) struct Parts {
 /// Takes mail to send; clones share it.
 #[derive(Clone)]
 pub(crate) struct Outbound {
-    parts: Arc<Parts>,
+    parts: Arc<Dependencies>,
 }
 
 impl Outbound {
     /// Sending, of these parts.
-    pub(crate) fn new(parts: Parts) -> Self {
+    pub(crate) fn new(parts: Dependencies) -> Self {
         Self { parts: Arc::new(parts) }
     }
 
@@ -89,7 +89,7 @@ pub enum Destination {
 
 /// Mail that goes to some recipients of one destination.
 #[derive(Clone, Debug)]
-pub struct Parcel {
+pub struct DeliveryRequest {
     /// Envelope sender; `None` is the null reverse-path.
     pub reverse_path: Option<Mailbox>,
     /// Envelope recipients; at least one.
@@ -129,7 +129,7 @@ pub enum Verdict {
 
 /// An attempt, as it is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Receipt {
+pub struct SessionRecord {
     /// Name of the host that decided it; none when no host was reached.
     pub host: Option<String>,
     /// Its address and port.
@@ -143,11 +143,11 @@ pub struct Receipt {
 
 /// What an attempt came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transmitted {
+pub struct DeliveryResult {
     /// For each recipient of the parcel, in its order.
     pub outcomes: Vec<Outcome>,
     /// How.
-    pub receipt: Receipt,
+    pub receipt: SessionRecord,
     /// Nothing was tried, because every host pauses or has all the connections that it gets.
     pub wait: Option<Wait>,
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::message::compose::{Letter, compose};
-use super::queue::deliver::{Dispatcher, put_off, waits};
+use super::message::compose::{Content, compose};
+use super::queue::deliver::{Dispatcher, postponed, waits};
 use super::queue::hosts::Wait;
 use super::queue::outcome::health;
-use super::{Destination, Outcome, Parcel, Verdict};
+use super::{DeliveryRequest, Destination, Outcome, Verdict};
 use crate::clock::Timestamp;
 use crate::event_bus::Activity;
-use crate::jobs::{self, Attempt, Attempted, Claimed, Fate, Flow, Handler, Health};
+use crate::jobs::{self, AttemptFuture, AttemptResult, ClaimedJob, Flow, Handler, Health, Settlement};
 use crate::mail::address::Mailbox;
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::mail::verification::Verification;
@@ -24,13 +24,13 @@ use crate::store::accounts::notices::Notice;
 const NAME: &str = "mailkite";
 
 /// Sends notices; the handler of its kind of job.
-pub(crate) struct Notices {
+pub(crate) struct SystemMail {
     /// What takes mail to its hosts.
     pub(crate) dispatcher: Arc<Dispatcher>,
 }
 
-impl Handler for Notices {
-    fn attempt(self: Arc<Self>, flow: Flow, job: Claimed, now: Timestamp) -> Attempt {
+impl Handler for SystemMail {
+    fn attempt(self: Arc<Self>, flow: Flow, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
         Box::pin(async move {
             let id = job.subject_id;
             let this = Arc::clone(&self);
@@ -51,21 +51,21 @@ impl Handler for Notices {
                     let outcome = Outcome::ours(Verdict::Bounced, "5.1.3 the notice cannot be sent");
                     self.attempted(notice, outcome, now)
                 }
-                Ok(None) => Attempted {
+                Ok(None) => AttemptResult {
                     verdict: jobs::Verdict::Delivered,
                     health: Health::Unknown,
                     record: Box::new(|_, _| Ok(None)),
                 },
                 Err(error) => {
                     tracing::warn!(job = id, %error, "a notice could not be read");
-                    put_off(now)
+                    postponed(now)
                 }
             }
         })
     }
 }
 
-impl Notices {
+impl SystemMail {
     /// The mail, signed when the host name belongs to a domain that is verified here.
     fn compose(&self, connection: &Connection, notice: &Notice) -> store::Result<Option<(Mailbox, Vec<u8>)>> {
         let parts = &self.dispatcher.outbound.parts;
@@ -74,7 +74,7 @@ impl Notices {
         let recipient = Mailbox::parse(&notice.recipient).ok();
         let sender = Mailbox::parse(&format!("postmaster@{hostname}")).ok();
         let (Some(text), Some(recipient), Some(sender)) = (text, recipient, sender) else { return Ok(None) };
-        let letter = Letter {
+        let letter = Content {
             from: NamedMailbox { name: Some(NAME.to_owned()), mailbox: sender },
             to: vec![NamedMailbox { name: None, mailbox: recipient.clone() }],
             cc: Vec::new(),
@@ -109,8 +109,12 @@ impl Notices {
         let hostname = parts.config.hostname.as_str();
         let name = recipient.domain().as_str().to_owned();
         // The null reverse-path: a notice that cannot be delivered is nobody's.
-        let parcel =
-            Parcel { reverse_path: None, recipients: vec![recipient.clone()], data: data.into(), ascii: None };
+        let parcel = DeliveryRequest {
+            reverse_path: None,
+            recipients: vec![recipient.clone()],
+            data: data.into(),
+            ascii: None,
+        };
         let asked = name.clone();
         let local = parts.db.read(move |connection| domains::find_verified(connection, &asked)).await;
         let mut wait = None;
@@ -131,7 +135,7 @@ impl Notices {
         (outcome.unwrap_or_else(|| Outcome::ours(Verdict::Deferred, "4.3.0 no outcome")), wait)
     }
 
-    fn attempted(&self, notice: Notice, outcome: Outcome, now: Timestamp) -> Attempted {
+    fn attempted(&self, notice: Notice, outcome: Outcome, now: Timestamp) -> AttemptResult {
         let over = now >= notice.expires_at;
         let verdict = match outcome.verdict {
             Verdict::Sent => jobs::Verdict::Delivered,
@@ -146,16 +150,16 @@ impl Notices {
         let health = health(std::slice::from_ref(&outcome));
         let feed = self.dispatcher.outbound.parts.feed.clone();
         let from = format!("postmaster@{}", self.dispatcher.outbound.parts.config.hostname);
-        let record = move |tx: &Connection, fate: Fate| {
+        let record = move |tx: &Connection, fate: Settlement| {
             let next_attempt_at = match fate {
-                Fate::Retry(at) => Some(at.as_millis()),
-                Fate::Delivered | Fate::Failed => {
+                Settlement::Retry(at) => Some(at.as_millis()),
+                Settlement::Delivered | Settlement::Failed => {
                     notices::delete(tx, notice.id)?;
                     None
                 }
             };
-            let after: jobs::After = Box::new(move || {
-                feed.tell(|| Activity::Sent {
+            let after: jobs::AfterCommit = Box::new(move || {
+                feed.publish(|| Activity::Sent {
                     message_id: None,
                     from,
                     to: notice.recipient,
@@ -168,6 +172,6 @@ impl Notices {
             });
             Ok(Some(after))
         };
-        Attempted { verdict, health, record: Box::new(record) }
+        AttemptResult { verdict, health, record: Box::new(record) }
     }
 }

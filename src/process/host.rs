@@ -91,7 +91,7 @@ pub(crate) enum FileUse {
 
 impl FileUse {
     /// How many files it may have open, at least one.
-    pub(crate) fn most(self) -> usize {
+    pub(crate) fn limit(self) -> usize {
         self.most_of(file_limit())
     }
 

@@ -1,7 +1,7 @@
 //! Passwords: Argon2id with 19 MiB, two passes and one lane, a few at a time so that logins cannot exhaust memory; who
 //! asks takes turns.
 
-use crate::fair_semaphore::{Asker, Crowded, Gate};
+use crate::fair_semaphore::{FairSemaphore, QueueFull, Requester};
 use crate::id::fill_random;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
 
@@ -41,7 +41,7 @@ pub enum HashError {
     Failed,
     /// Too many wait for the same.
     #[error(transparent)]
-    Crowded(#[from] Crowded),
+    Crowded(#[from] QueueFull),
 }
 
 /// Whether a password may be used for an account with this e-mail.
@@ -63,12 +63,12 @@ pub(crate) fn check(password: &str, email: &str) -> Result<(), Weak> {
 /// Hashes and verifies off the async threads; clones share the limit.
 #[derive(Clone, Debug)]
 pub struct Passwords {
-    gate: Gate,
+    gate: FairSemaphore,
 }
 
 impl Default for Passwords {
     fn default() -> Self {
-        Self { gate: Gate::new(AT_ONCE, MOST_WAITING) }
+        Self { gate: FairSemaphore::new(AT_ONCE, MOST_WAITING) }
     }
 }
 
@@ -77,7 +77,7 @@ impl Passwords {
     ///
     /// # Errors
     /// Not enough memory, or too many wait.
-    pub async fn hash<'a>(&self, password: String, who: impl Into<Asker<'a>>) -> Result<String, HashError> {
+    pub async fn hash<'a>(&self, password: String, who: impl Into<Requester<'a>>) -> Result<String, HashError> {
         self.run(who, move || hash(&password)).await?
     }
 
@@ -90,7 +90,7 @@ impl Passwords {
         &self,
         password: String,
         stored: Option<String>,
-        who: impl Into<Asker<'a>>,
+        who: impl Into<Requester<'a>>,
     ) -> Result<bool, HashError> {
         if password.len() > MAX_BYTES {
             return Ok(false);
@@ -109,7 +109,7 @@ impl Passwords {
 
     async fn run<'a, T: Send + 'static>(
         &self,
-        who: impl Into<Asker<'a>>,
+        who: impl Into<Requester<'a>>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, HashError> {
         let turn = self.gate.enter(who).await?;

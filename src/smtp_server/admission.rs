@@ -8,12 +8,12 @@ use crate::memory_budget::{Door, MemoryBudget, Reservation};
 
 /// The room; clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Room {
+pub(crate) struct MailDataBudget {
     memory: MemoryBudget,
     drafts: Arc<Semaphore>,
 }
 
-impl Room {
+impl MailDataBudget {
     /// SMTP's share of the budget, and so many drafts, each of which is an open file.
     pub(crate) fn new(memory: MemoryBudget, drafts: usize) -> Self {
         Self { memory, drafts: Arc::new(Semaphore::new(drafts.min(Semaphore::MAX_PERMITS))) }
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn so_many_drafts_and_no_more() {
-        let room = Room::new(MemoryBudget::new(192 << 20, 1024), 1);
+        let room = MailDataBudget::new(MemoryBudget::new(192 << 20, 1024), 1);
         let held = room.draft();
         assert!(held.is_some() && room.draft().is_none());
         drop(held);
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_message_is_refused_while_no_memory_is_left() {
-        let room = Room::new(MemoryBudget::new(192 << 20, 1024), 1);
+        let room = MailDataBudget::new(MemoryBudget::new(192 << 20, 1024), 1);
         let mut share = room.share();
         assert!(!room.refuses() && share.resize(1) && room.refuses());
         drop(share);

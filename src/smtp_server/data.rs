@@ -5,8 +5,8 @@
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::admission::Room;
-use crate::store::blobs::objects::{Draft, MailData, Objects};
+use super::admission::MailDataBudget;
+use crate::store::blobs::objects::{MailData, Objects, PendingObject};
 use crate::store::{Error, Result};
 
 /// RFC 5321 §4.5.3.1.6 says 1,000; real mail is met with more.
@@ -120,8 +120,8 @@ impl DataReader {
 #[derive(Debug)]
 pub(crate) struct Gathered {
     buffer: Vec<u8>,
-    draft: Option<Draft>,
-    room: Room,
+    draft: Option<PendingObject>,
+    room: MailDataBudget,
     right: Option<OwnedSemaphorePermit>,
     limit: u64,
     too_large: bool,
@@ -130,7 +130,7 @@ pub(crate) struct Gathered {
 
 impl Gathered {
     /// Nothing yet; at most `limit` octets.
-    pub(crate) const fn new(limit: u64, room: Room) -> Self {
+    pub(crate) const fn new(limit: u64, room: MailDataBudget) -> Self {
         Self { buffer: Vec::new(), draft: None, room, right: None, limit, too_large: false, trouble: None }
     }
 
@@ -154,7 +154,7 @@ impl Gathered {
     /// A disk that fails is not told now but by [`Gathered::finish`], after the client has sent everything: replies come
     /// only at the end of data.
     pub(crate) async fn settle(&mut self, objects: &Objects, short_of_memory: bool) {
-        let written = self.draft.as_ref().map_or(0, Draft::len);
+        let written = self.draft.as_ref().map_or(0, PendingObject::len);
         if written + self.buffer.len() as u64 > self.limit {
             self.too_large = true;
         }
@@ -195,7 +195,7 @@ impl Gathered {
         let written = tokio::task::spawn_blocking(move || {
             let mut draft = match draft {
                 Some(draft) => draft,
-                None => objects.draft()?,
+                None => objects.create()?,
             };
             draft.append(&piece)?;
             Ok::<_, Error>((draft, piece))

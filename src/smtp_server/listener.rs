@@ -32,19 +32,19 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Connections that are open, by peer.
 #[derive(Debug, Default)]
-pub(crate) struct Open {
+pub(crate) struct ConnectionTable {
     by_peer: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// One counted connection.
-struct Counted {
-    open: Arc<Open>,
+struct ConnectionPermit {
+    open: Arc<ConnectionTable>,
     peer: IpAddr,
 }
 
 /// What bounds connections.
 #[derive(Clone, Debug)]
-pub(crate) struct Caps {
+pub(crate) struct ConnectionLimits {
     /// In all.
     pub(crate) max_sessions: usize,
     /// Of one peer.
@@ -53,15 +53,15 @@ pub(crate) struct Caps {
     pub(crate) proxies: Vec<ipnet::IpNet>,
 }
 
-impl Caps {
+impl ConnectionLimits {
     fn is_proxy(&self, address: IpAddr) -> bool {
         self.proxies.iter().any(|network| network.contains(&address))
     }
 }
 
-impl Open {
+impl ConnectionTable {
     /// Counts a connection unless a cap is reached; returns how many are open.
-    fn enter(self: &Arc<Self>, address: IpAddr, caps: &Caps, total: usize) -> Option<Counted> {
+    fn enter(self: &Arc<Self>, address: IpAddr, caps: &ConnectionLimits, total: usize) -> Option<ConnectionPermit> {
         let peer = address_network(address);
         let mut by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
         let count = by_peer.entry(peer).or_default();
@@ -70,11 +70,11 @@ impl Open {
         if *count == 0 {
             by_peer.remove(&peer);
         }
-        free.then(|| Counted { open: Arc::clone(self), peer })
+        free.then(|| ConnectionPermit { open: Arc::clone(self), peer })
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut by_peer = self.open.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = by_peer.get_mut(&self.peer) {
@@ -90,8 +90,8 @@ impl Drop for Counted {
 pub(crate) async fn serve(
     listener: TcpListener,
     shared: Arc<Shared>,
-    open: Arc<Open>,
-    caps: Arc<Caps>,
+    open: Arc<ConnectionTable>,
+    caps: Arc<ConnectionLimits>,
     sessions: TaskTracker,
     stop: CancellationToken,
 ) {
@@ -156,8 +156,8 @@ async fn behind_proxy(
     mut stream: TcpStream,
     proxy: IpAddr,
     shared: Arc<Shared>,
-    open: &Arc<Open>,
-    caps: &Caps,
+    open: &Arc<ConnectionTable>,
+    caps: &ConnectionLimits,
     total: usize,
 ) {
     let header = tokio::time::timeout(PROXY_DEADLINE, read_proxy_header(&mut stream)).await;
@@ -278,8 +278,8 @@ mod tests {
 
     #[test]
     fn a_connection_that_ends_makes_room_and_leaves_nothing_behind() {
-        let open = Arc::new(Open::default());
-        let caps = Caps { max_sessions: 3, max_sessions_per_address: 2, proxies: Vec::new() };
+        let open = Arc::new(ConnectionTable::default());
+        let caps = ConnectionLimits { max_sessions: 3, max_sessions_per_address: 2, proxies: Vec::new() };
         let enter = |address: &str, total| open.enter(address.parse().unwrap(), &caps, total);
         let first = enter("2001:db8::1", 0).unwrap();
         let second = enter("2001:db8::2", 1).unwrap();

@@ -25,9 +25,9 @@ use crate::memory_budget::MemoryBudget;
 use crate::metrics::Metrics;
 use crate::net::tls::ServerTls;
 use crate::process::host::FileUse;
-use admission::Room;
-use listener::{Caps, Open};
-use phase::Bounds;
+use admission::MailDataBudget;
+use listener::{ConnectionLimits, ConnectionTable};
+use phase::TransactionLimits;
 use session::Shared;
 pub(crate) use session::{Role, Submission};
 
@@ -45,7 +45,7 @@ pub(crate) struct BindError {
 
 /// What every door is made of; clones share it.
 #[derive(Clone)]
-pub(crate) struct Parts {
+pub(crate) struct Dependencies {
     /// The pipeline that takes the mail.
     pub(crate) inbound: Inbound,
     /// The certificate.
@@ -55,7 +55,7 @@ pub(crate) struct Parts {
     /// Our name.
     pub(crate) hostname: String,
     /// For mail data while it is received.
-    pub(crate) room: Room,
+    pub(crate) room: MailDataBudget,
 }
 
 /// The door, bound.
@@ -63,7 +63,7 @@ pub(crate) struct SmtpServer {
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
     shared: Arc<Shared>,
-    caps: Arc<Caps>,
+    caps: Arc<ConnectionLimits>,
 }
 
 impl SmtpServer {
@@ -75,7 +75,7 @@ impl SmtpServer {
         listen: &[SocketAddr],
         role: Role,
         config: &config::Smtp,
-        parts: Parts,
+        parts: Dependencies,
     ) -> Result<Self, BindError> {
         let mut listeners = Vec::with_capacity(listen.len());
         let mut addresses = Vec::with_capacity(listen.len());
@@ -86,8 +86,8 @@ impl SmtpServer {
             addresses.push(address);
             listeners.push(listener);
         }
-        let caps = Caps {
-            max_sessions: config.max_sessions.min(role.files().most()),
+        let caps = ConnectionLimits {
+            max_sessions: config.max_sessions.min(role.files().limit()),
             max_sessions_per_address: config.max_sessions_per_address,
             proxies: config.proxy_protocol_from.clone(),
         };
@@ -103,7 +103,10 @@ impl SmtpServer {
             metrics: parts.metrics,
             hostname: parts.hostname,
             tls: Some(TlsAcceptor::from(Arc::clone(parts.tls.config()))),
-            bounds: Bounds { max_message_bytes: config.max_message_bytes, max_recipients: config.max_recipients },
+            bounds: TransactionLimits {
+                max_message_bytes: config.max_message_bytes,
+                max_recipients: config.max_recipients,
+            },
             command_timeout: Duration::from_secs(config.command_timeout_secs),
             data_timeout: Duration::from_secs(config.data_timeout_secs),
             room: parts.room,
@@ -121,7 +124,7 @@ impl SmtpServer {
     /// Serves until `stop`. Then idle sessions are told to come again; one in DATA has `grace` to finish.
     pub(crate) async fn run(self, stop: CancellationToken, grace: Duration) {
         let sessions = TaskTracker::new();
-        let open = Arc::new(Open::default());
+        let open = Arc::new(ConnectionTable::default());
         let accepting = TaskTracker::new();
         for listener in self.listeners {
             accepting.spawn(listener::serve(
@@ -150,6 +153,6 @@ impl SmtpServer {
 }
 
 /// For all doors together, as the budget and the limit of open files have it.
-pub(crate) fn room(memory: MemoryBudget) -> Room {
-    Room::new(memory, FileUse::Drafts.most())
+pub(crate) fn room(memory: MemoryBudget) -> MailDataBudget {
+    MailDataBudget::new(memory, FileUse::Drafts.limit())
 }

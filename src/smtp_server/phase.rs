@@ -18,7 +18,7 @@ pub(crate) enum Phase<R> {
 
 /// What bounds a transaction.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
+pub(crate) struct TransactionLimits {
     /// The largest message.
     pub(crate) max_message_bytes: u64,
     /// Recipients of one message.
@@ -42,7 +42,7 @@ impl<R: PartialEq> Phase<R> {
     ///
     /// # Errors
     /// The refusal; nothing changed.
-    pub(crate) fn mail(&mut self, arguments: MailArguments, bounds: Bounds) -> Result<Reply, Reply> {
+    pub(crate) fn mail(&mut self, arguments: MailArguments, bounds: TransactionLimits) -> Result<Reply, Reply> {
         if !matches!(self, Self::Greeted) {
             return Err(Reply::BAD_SEQUENCE);
         }
@@ -71,7 +71,7 @@ impl<R: PartialEq> Phase<R> {
     }
 
     /// RCPT, once resolved; a repeated recipient counts once, also where no other fits.
-    pub(crate) fn add_recipient(&mut self, recipient: R, bounds: Bounds) -> Reply {
+    pub(crate) fn add_recipient(&mut self, recipient: R, bounds: TransactionLimits) -> Reply {
         let Self::Transaction(envelope) = self else { return Reply::BAD_SEQUENCE };
         if !envelope.recipients.contains(&recipient) {
             if envelope.recipients.len() >= bounds.max_recipients {
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use crate::mail::address::ReversePath;
 
-    const BOUNDS: Bounds = Bounds { max_message_bytes: 1000, max_recipients: 2 };
+    const BOUNDS: TransactionLimits = TransactionLimits { max_message_bytes: 1000, max_recipients: 2 };
 
     fn arguments(size: Option<u64>, smtputf8: bool) -> MailArguments {
         MailArguments { reverse_path: ReversePath::Null, size, eight_bit: false, smtputf8, auth: false }

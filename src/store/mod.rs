@@ -27,7 +27,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, watch};
 
-use blobs::uncommitted::Doubtful;
+use blobs::uncommitted::UnconfirmedObjects;
 pub use error::Result;
 pub(crate) use error::{Error, Outcome};
 use error::{is_busy, is_no_room};
@@ -49,7 +49,7 @@ const READ_DEADLINE_LARGE: Duration = Duration::from_secs(1);
 const SETTLE_MAX: Duration = Duration::from_secs(5);
 
 /// Between two gentle reads while the writer is crowded.
-const BREATH: Duration = Duration::from_millis(1);
+const BACKGROUND_READ_PAUSE: Duration = Duration::from_millis(1);
 /// No gentle read waits longer for its turn.
 const TURN_MAX: Duration = Duration::from_millis(100);
 
@@ -67,10 +67,10 @@ struct Inner {
     reading: writer::Queue,
     /// One at a time asks whether commits are made.
     probes: Semaphore,
-    /// Whose turn it is in [`Db::read_gently`].
+    /// Whose turn it is in [`Db::read_background`].
     turns: Arc<Semaphore>,
     /// Objects whose transaction failed without a certain outcome.
-    doubtful: Doubtful,
+    unconfirmed: UnconfirmedObjects,
     directory_version: AtomicU64,
     /// How often the routes of each account changed, and everybody's at once.
     routes_versions: Mutex<HashMap<i64, u64>>,
@@ -106,7 +106,7 @@ impl Db {
             reading: writer::Queue::default(),
             probes: Semaphore::new(1),
             turns,
-            doubtful: Doubtful::default(),
+            unconfirmed: UnconfirmedObjects::default(),
             directory_version: AtomicU64::new(1),
             routes_versions: Mutex::default(),
             all_routes_version: AtomicU64::new(1),
@@ -169,7 +169,7 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::write`].
-    pub(crate) async fn write_behind<T, F>(&self, work: F) -> Result<T>
+    pub(crate) async fn write_nosync<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
@@ -177,12 +177,12 @@ impl Db {
         self.inner.writer.run(Durability::Process, Urgency::Now, Room::Reserve, work).await
     }
 
-    /// As [`Db::write_behind`], but it may wait some milliseconds, so that it costs no commit of its own while mail comes:
+    /// As [`Db::write_nosync`], but it may wait some milliseconds, so that it costs no commit of its own while mail comes:
     /// for settlements, which nobody waits for.
     ///
     /// # Errors
     /// As [`Db::write`].
-    pub(crate) async fn write_along<T, F>(&self, work: F) -> Result<T>
+    pub(crate) async fn write_lazy<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
@@ -209,18 +209,18 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::read`].
-    pub(crate) async fn read_gently<T, F>(&self, work: F) -> Result<T>
+    pub(crate) async fn read_background<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
-        if !self.inner.writer.is_crowded() {
+        if !self.inner.writer.is_contended() {
             return self.read(work).await;
         }
         let turn = tokio::time::timeout(TURN_MAX, Arc::clone(&self.inner.turns).acquire_owned()).await;
         let outcome = self.read(work).await;
         tokio::spawn(async move {
-            tokio::time::sleep(BREATH).await;
+            tokio::time::sleep(BACKGROUND_READ_PAUSE).await;
             drop(turn);
         });
         outcome
@@ -303,7 +303,7 @@ impl Db {
     ///
     /// # Errors
     /// Storage trouble, or somebody still reads. After storage failed the WAL stays as it is.
-    pub(crate) async fn settle(&self) -> Result<()> {
+    pub(crate) async fn checkpoint(&self) -> Result<()> {
         self.inner.mark.raise_next();
         // Should there be no room for it, the mark says what it said before.
         drop(self.write(|_| Ok(())).await);
@@ -417,7 +417,7 @@ fn open_uri(path: &Path, parameters: &str) -> Result<Connection> {
 ///
 /// # Errors
 /// It cannot be opened or read, or what `work` returned.
-pub(crate) fn peek<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
+pub(crate) fn read_offline<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
     let path = data_dir.join(FILE_NAME);
     if !path.exists() {
         return Ok(None);
@@ -432,7 +432,7 @@ pub(crate) fn peek<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<
 ///
 /// # Errors
 /// It cannot be opened or written, has another schema than this program, or what `work` returned.
-pub(crate) fn intervene<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
+pub(crate) fn write_from_cli<T>(data_dir: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<Option<T>> {
     let path = data_dir.join(FILE_NAME);
     if !path.exists() {
         return Ok(None);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mailkite::testing::clock::Clock;
 use mailkite::testing::memory_budget::Door;
 use mailkite::testing::store;
-use mailkite::testing::store::jobs::Kind;
+use mailkite::testing::store::jobs::JobKind;
 use serde_json::json;
 
 use super::support::dns::DnsServer;
@@ -30,7 +30,7 @@ async fn backlog(server: &Server, url: &str, count: i64) {
                      FROM delivery ORDER BY id LIMIT 1",
                     [id],
                 )?;
-                store::jobs::insert(tx, &flow, Kind::Webhook, id, due)?;
+                store::jobs::insert(tx, &flow, JobKind::Webhook, id, due)?;
             }
             Ok(())
         })

@@ -15,9 +15,9 @@ use mailkite::testing::net::dns::Resolver;
 use mailkite::testing::net::egress::{Guard, Policy};
 use mailkite::testing::outbound::client::Timeouts;
 use mailkite::testing::outbound::transport::Transport;
-use mailkite::testing::outbound::transport::mx::Hosts;
+use mailkite::testing::outbound::transport::mx::MxResolver;
 use mailkite::testing::outbound::transport::tls::ClientTls;
-use mailkite::testing::outbound::{Destination, Parcel, Transmitted, Verdict};
+use mailkite::testing::outbound::{DeliveryRequest, DeliveryResult, Destination, Verdict};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::support::dns::DnsServer;
@@ -220,15 +220,15 @@ impl Rig {
         let resolver = Arc::new(Resolver::fresh(&[dns.address]).unwrap());
         let allow_networks = vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
         let guard = Guard { policy: Policy { allow_localhost: false, allow_networks }, own_listeners: Vec::new() };
-        let hosts = Hosts::new(&config, "mail.acme.test", resolver, guard, None);
+        let hosts = MxResolver::new(&config, "mail.acme.test", resolver, guard, None);
         let tls = ClientTls::new(&mailkite::testing::net::tls::client_config(None).unwrap());
         let transport = Transport::new("mail.acme.test".to_owned(), timeouts, tls, hosts);
         dns.mx("remote.test", 10, "mx.remote.test");
         Self { dns, transport }
     }
 
-    async fn send(&self) -> Transmitted {
-        let parcel = Parcel {
+    async fn send(&self) -> DeliveryResult {
+        let parcel = DeliveryRequest {
             reverse_path: Some(Mailbox::parse("bounce@acme.test").unwrap()),
             recipients: vec![Mailbox::parse("ada@remote.test").unwrap()],
             data: "Subject: Hi\r\n\r\nHi\r\n".into(),
@@ -239,7 +239,7 @@ impl Rig {
     }
 }
 
-fn verdict(done: &Transmitted) -> Verdict {
+fn verdict(done: &DeliveryResult) -> Verdict {
     done.outcomes[0].verdict
 }
 

@@ -10,7 +10,7 @@ use mailkite::testing::net::dns::Resolver;
 use mailkite::testing::net::egress::{Egress, Guard, Policy};
 use mailkite::testing::outbound::transport::dane::Tlsa;
 use mailkite::testing::outbound::transport::mta_sts::MtaSts;
-use mailkite::testing::outbound::transport::mx::Hosts;
+use mailkite::testing::outbound::transport::mx::MxResolver;
 use mailkite::testing::outbound::{Host, TlsRule, Unroutable, Verdict};
 
 use crate::support::dns::DnsServer;
@@ -31,7 +31,7 @@ fn guard() -> Guard {
 
 struct Rig {
     dns: DnsServer,
-    hosts: Hosts,
+    hosts: MxResolver,
 }
 
 impl Rig {
@@ -42,12 +42,12 @@ impl Rig {
     async fn with(config: Outbound) -> Self {
         let dns = DnsServer::start().await;
         let resolver = Arc::new(Resolver::fresh(&[dns.address]).unwrap());
-        let hosts = Hosts::new(&config, "Mail.Acme.test", resolver, guard(), None);
+        let hosts = MxResolver::new(&config, "Mail.Acme.test", resolver, guard(), None);
         Self { dns, hosts }
     }
 
     async fn of(&self, domain: &str) -> Result<Vec<Host>, Unroutable> {
-        self.hosts.of_domain(&Domain::parse(domain).unwrap(), NOW).await
+        self.hosts.resolve(&Domain::parse(domain).unwrap(), NOW).await
     }
 
     async fn names_of(&self, domain: &str) -> Vec<String> {
@@ -165,7 +165,7 @@ async fn an_address_literal_is_not_even_asked_for() {
     let rig = Rig::new().await;
     for literal in ["a@[192.0.2.1]", "a@[IPv6:2001:db8::1]"] {
         let mailbox = Mailbox::parse(literal).unwrap();
-        let refusal = rig.hosts.of_domain(mailbox.domain(), NOW).await.unwrap_err();
+        let refusal = rig.hosts.resolve(mailbox.domain(), NOW).await.unwrap_err();
         assert_eq!(refusal.verdict, Verdict::Bounced);
         assert!(refusal.diagnostic.starts_with("5.1.2 "), "{}", refusal.diagnostic);
     }
@@ -269,13 +269,13 @@ async fn a_smarthost_may_be_anywhere() {
         ("127.0.0.1", SmarthostSecurity::None, vec!["127.0.0.1:2525"], TlsRule::Never),
         ("::1", SmarthostSecurity::Tls, vec!["[::1]:2525"], verified()),
     ] {
-        let hosts = rig.hosts.of_smarthost(&relay(host, security)).await.unwrap();
+        let hosts = rig.hosts.resolve_smarthost(&relay(host, security)).await.unwrap();
         assert_eq!((hosts.len(), hosts[0].name.as_str(), &hosts[0].tls), (1, host, &tls));
         assert_eq!(addresses(&hosts[0]), found);
     }
     for host in ["missing.test", "broken.test"] {
         rig.dns.fail("broken.test");
-        let refusal = rig.hosts.of_smarthost(&relay(host, SmarthostSecurity::Tls)).await.unwrap_err();
+        let refusal = rig.hosts.resolve_smarthost(&relay(host, SmarthostSecurity::Tls)).await.unwrap_err();
         assert_eq!(refusal.verdict, Verdict::Deferred, "its name may come back: {}", refusal.diagnostic);
     }
 }
@@ -386,7 +386,7 @@ impl StsRig {
         let egress = Egress::new(guard.clone(), &certificate.client_config(), Arc::clone(&resolver));
         let port = web.address().port();
         let sts = MtaSts::new(Arc::clone(&resolver), egress, guard.policy.clone(), port);
-        let hosts = Hosts::new(&Outbound::default(), "mail.acme.test", resolver, guard, Some(sts));
+        let hosts = MxResolver::new(&Outbound::default(), "mail.acme.test", resolver, guard, Some(sts));
         Self { rig: Rig { dns, hosts }, web, reply }
     }
 
@@ -405,7 +405,7 @@ impl StsRig {
     }
 
     async fn at(&self, now: Timestamp) -> Result<Vec<Host>, Unroutable> {
-        self.rig.hosts.of_domain(&Domain::parse("remote.test").unwrap(), now).await
+        self.rig.hosts.resolve(&Domain::parse("remote.test").unwrap(), now).await
     }
 
     /// Whether a policy is in force.

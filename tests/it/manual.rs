@@ -640,7 +640,7 @@ async fn a_removed_message_takes_everything_with_it_and_ends_what_is_pending() {
     assert_eq!(found, [2]);
     let found = server.api("/api/messages?search=later").await.1;
     assert_eq!(found.as_array().unwrap().len(), 1, "{found}");
-    let parted = server.db.write(|tx| deliveries::delete_parted(tx, Timestamp::from_millis(i64::MAX), 10)).await;
+    let parted = server.db.write(|tx| deliveries::delete_detached(tx, Timestamp::from_millis(i64::MAX), 10)).await;
     assert_eq!(parted.unwrap(), 1, "it goes when captures go");
     server.stop_with_jobs(2).await;
 }

@@ -239,7 +239,7 @@ async fn the_sweep_leaves_many_files_without_a_row_where_they_are() {
     let (db, clock) = (server.db.clone(), Clock::System);
     let retention = Retention { db, objects: objects.clone(), clock: clock.clone(), default_days: 30 };
     assert_eq!(retention.sweep(clock.now()).await.unwrap().orphans, 0);
-    assert_eq!((objects.held_back(), fs::read_dir(&day).unwrap().count()), (40, 40));
+    assert_eq!((objects.kept_orphans(), fs::read_dir(&day).unwrap().count()), (40, 40));
     copy(server.data_dir(), &data_dir);
     server.stop().await;
     let (good, said) = recover(&data_dir, &["--accept-loss"]);

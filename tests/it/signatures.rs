@@ -10,7 +10,7 @@ use mailkite::testing::mail::envelope::Peer;
 use mailkite::testing::mail::mailbox_list::{parse_list, parse_one};
 use mailkite::testing::mail::mime;
 use mailkite::testing::net::dns::Resolver;
-use mailkite::testing::outbound::message::compose::{Attachment, Letter, compose};
+use mailkite::testing::outbound::message::compose::{Attachment, Content, compose};
 use mailkite::testing::outbound::message::dkim::DomainKeys;
 use mailkite::testing::secrets::Secrets;
 
@@ -73,8 +73,8 @@ impl Bench {
     }
 }
 
-fn letter() -> Letter {
-    Letter {
+fn letter() -> Content {
+    Content {
         from: parse_one("\"Zoë, A\" <zoe@acme.dev>").unwrap(),
         to: parse_list("Bob <bob@b.dev>, eve@b.dev").unwrap(),
         cc: parse_list("carol@b.dev").unwrap(),
@@ -93,10 +93,10 @@ fn letter() -> Letter {
 #[tokio::test]
 async fn both_signatures_hold_for_letters_of_every_form() {
     let bench = Bench::new().await;
-    let bare = Letter { html: None, attachments: Vec::new(), ..letter() };
-    let empty = Letter { text: Some(String::new()), headers: Vec::new(), cc: Vec::new(), ..bare.clone() };
-    let blank = Letter { text: Some(" \n\t\n".into()), ..bare.clone() };
-    let large = Letter { text: Some("Zoë schrieb  \n".repeat(80_000)), ..letter() };
+    let bare = Content { html: None, attachments: Vec::new(), ..letter() };
+    let empty = Content { text: Some(String::new()), headers: Vec::new(), cc: Vec::new(), ..bare.clone() };
+    let blank = Content { text: Some(" \n\t\n".into()), ..bare.clone() };
+    let large = Content { text: Some("Zoë schrieb  \n".repeat(80_000)), ..letter() };
     for letter in [letter(), bare, empty, blank, large] {
         let mail = compose(&letter).unwrap();
         let signature = bench.keys.sign(&mail).unwrap();
@@ -173,7 +173,7 @@ async fn dkimpy_verifies_both_signatures() {
     };
     let bench = Bench::new().await;
     for text in ["Hello  \n\n  world\t\n \n\n", " \n", ""] {
-        let letter = Letter { text: Some(text.into()), ..letter() };
+        let letter = Content { text: Some(text.into()), ..letter() };
         // As a client may submit it, with blank lines at the end that nothing encodes.
         let submitted = format!("From: zoe@acme.dev\r\nSubject:  x\r\n\r\n{}", text.replace('\n', "\r\n"));
         for mail in [compose(&letter).unwrap(), submitted.into_bytes()] {

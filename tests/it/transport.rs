@@ -11,10 +11,10 @@ use mailkite::testing::mail::address::Mailbox;
 use mailkite::testing::net::dns::Resolver;
 use mailkite::testing::net::egress::{Guard, Policy};
 use mailkite::testing::outbound::client::Timeouts;
-use mailkite::testing::outbound::transport::mx::Hosts;
+use mailkite::testing::outbound::transport::mx::MxResolver;
 use mailkite::testing::outbound::transport::tls::ClientTls;
 use mailkite::testing::outbound::transport::{MAX_TRANSCRIPT, Transport};
-use mailkite::testing::outbound::{Destination, Parcel, Transmitted, Verdict};
+use mailkite::testing::outbound::{DeliveryRequest, DeliveryResult, Destination, Verdict};
 
 use crate::support::dns::DnsServer;
 use crate::support::remote::{Act, Manner, Remote, self_signed, self_signed_with};
@@ -56,12 +56,12 @@ impl Rig {
         let resolver = Arc::new(Resolver::new(&[dns.address]).unwrap());
         let policy = Policy { allow_localhost: false, allow_networks: vec!["127.0.0.0/8".parse().unwrap()] };
         let guard = Guard { policy, own_listeners: Vec::new() };
-        let hosts = Hosts::new(&config, "mail.acme.test", resolver, guard, None);
+        let hosts = MxResolver::new(&config, "mail.acme.test", resolver, guard, None);
         let tls = ClientTls::new(&mailkite::testing::net::tls::client_config(None).unwrap());
         Self { dns, transport: Transport::new("mail.acme.test".to_owned(), timeouts, tls, hosts) }
     }
 
-    async fn send(&self, recipients: &[&str], data: &[u8]) -> Transmitted {
+    async fn send(&self, recipients: &[&str], data: &[u8]) -> DeliveryResult {
         let destination = Destination::Domain("remote.test".parse_domain());
         self.transport.transmit(&flow(), &destination, parcel(recipients, data), NOW).await
     }
@@ -82,8 +82,8 @@ impl ParseDomain for str {
     }
 }
 
-fn parcel(recipients: &[&str], data: &[u8]) -> Parcel {
-    Parcel {
+fn parcel(recipients: &[&str], data: &[u8]) -> DeliveryRequest {
+    DeliveryRequest {
         reverse_path: Some(Mailbox::parse("bounce@acme.test").unwrap()),
         recipients: recipients.iter().map(|one| Mailbox::parse(one).unwrap()).collect(),
         data: data.to_vec().into(),
@@ -94,12 +94,12 @@ fn parcel(recipients: &[&str], data: &[u8]) -> Parcel {
 const MAIL: &[u8] = b"Subject: Hi\r\n\r\nHi.\r\n";
 const ADA: &[&str] = &["ada@remote.test"];
 
-fn verdicts(done: &Transmitted) -> Vec<Verdict> {
+fn verdicts(done: &DeliveryResult) -> Vec<Verdict> {
     done.outcomes.iter().map(|outcome| outcome.verdict).collect()
 }
 
 /// The only outcome: verdict, code, diagnostic.
-fn only(done: &Transmitted) -> (Verdict, Option<u16>, &str) {
+fn only(done: &DeliveryResult) -> (Verdict, Option<u16>, &str) {
     assert_eq!(done.outcomes.len(), 1);
     (done.outcomes[0].verdict, done.outcomes[0].code, &done.outcomes[0].diagnostic)
 }
@@ -362,7 +362,7 @@ async fn a_host_of_7_bits_gets_8_bit_mail_in_base64() {
 async fn the_null_reverse_path_goes_out_as_it_is() {
     let mut remote = Remote::with(Manner { extensions: vec![], ..Manner::default() }).await;
     let rig = Rig::to(&remote, patient()).await;
-    let parcel = Parcel { reverse_path: None, ..parcel(ADA, MAIL) };
+    let parcel = DeliveryRequest { reverse_path: None, ..parcel(ADA, MAIL) };
     let done = rig.transport.transmit(&flow(), &Destination::Domain("remote.test".parse_domain()), parcel, NOW).await;
     assert_eq!(only(&done).0, Verdict::Sent);
     assert_eq!(remote.taken().await.mail, "MAIL FROM:<>");
@@ -498,7 +498,7 @@ async fn a_smarthost_takes_all_with_a_password_and_its_certificate_counts() {
             });
             let dns = DnsServer::start().await;
             let resolver = Arc::new(Resolver::new(&[dns.address]).unwrap());
-            let hosts = Hosts::new(&Outbound::default(), "mail.acme.test", resolver, Guard::default(), None);
+            let hosts = MxResolver::new(&Outbound::default(), "mail.acme.test", resolver, Guard::default(), None);
             for (ca_file, verdict) in [(Some(ca.as_path()), Verdict::Sent), (None, Verdict::Deferred)] {
                 let tls = ClientTls::new(&mailkite::testing::net::tls::client_config(ca_file).unwrap());
                 let transport = Transport::new("mail.acme.test".to_owned(), patient(), tls, hosts.clone());
@@ -548,7 +548,7 @@ async fn a_certificate_that_does_not_do_is_told_by_its_name_date_or_issuer() {
             ClientTls::new(&mailkite::testing::net::tls::client_config(trusted.then_some(ca.as_path())).unwrap());
         let dns = DnsServer::start().await;
         let resolver = Arc::new(Resolver::new(&[dns.address]).unwrap());
-        let hosts = Hosts::new(&Outbound::default(), "mail.acme.test", resolver, Guard::default(), None);
+        let hosts = MxResolver::new(&Outbound::default(), "mail.acme.test", resolver, Guard::default(), None);
         let transport = Transport::new("mail.acme.test".to_owned(), patient(), tls, hosts);
         let smarthost = Destination::Smarthost(Arc::new(relay));
         let done = transport.transmit(&flow(), &smarthost, parcel(&["a@one.test"], MAIL), NOW).await;

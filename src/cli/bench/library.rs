@@ -125,7 +125,7 @@ fn store_one(tx: &rusqlite::Connection, number: u64, count: u64, now: Timestamp)
     let to = format!("{}@e{domain}.bench.test", draw.of(BOXES));
     let subject = subject(number, count, &mut draw);
     let text = format!("From: {from}\r\nTo: {to}\r\nSubject: {subject}\r\n\r\n{}", "An older mail. ".repeat(20));
-    let raw = mail_data::insert(tx, &mail_data::NewRaw::inline(text.as_bytes()), at)?;
+    let raw = mail_data::insert(tx, &mail_data::NewMailData::inline(text.as_bytes()), at)?;
     let message_id = format!("<{number}@mail.example>");
     let new = messages::NewMessage {
         public_id: MessageId::new(at),
@@ -165,5 +165,5 @@ fn store_delivery(tx: &rusqlite::Connection, message: i64, id: &MessageId, at: T
     let new = NewDelivery { account_id: 1, message, message_id: id, route_id: &RouteId::new(at), url };
     let delivery = deliveries::insert_received(tx, &new, at)?.id;
     let progress = Progress { status: "delivered", url, status_code: Some(200), error: None, next_attempt_at: None };
-    deliveries::note_attempt(tx, delivery, 1, &progress, at)
+    deliveries::record_attempt(tx, delivery, 1, &progress, at)
 }

@@ -175,7 +175,7 @@ fn preload_one(tx: &rusqlite::Connection, number: u64, count: u64, now: Timestam
     let age = 86_400_000_u64.saturating_mul(count - number) / count;
     let at = now.minus(std::time::Duration::from_millis(age));
     let text = format!("From: bench@bench.test\r\nSubject: stored {number}\r\n\r\n{}", "An older mail. ".repeat(100));
-    let raw_id = mail_data::insert(tx, &mail_data::NewRaw::inline(text.as_bytes()), at)?;
+    let raw_id = mail_data::insert(tx, &mail_data::NewMailData::inline(text.as_bytes()), at)?;
     let new = messages::NewMessage {
         public_id: MessageId::new(at),
         account_id: 1,

@@ -11,9 +11,9 @@ use utoipa::ToSchema;
 
 use super::domains::find_domain;
 use crate::clock::Timestamp;
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, DONE, Done, Loose, required, text};
+use crate::http::body::{Body, Done, Lenient, OK, required, text};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::KeyId;
@@ -64,7 +64,7 @@ impl From<Stored> for StorageView {
 }
 
 /// The account behind the credential.
-pub(crate) async fn me(State(app): State<App>, caller: Caller) -> Result<Json<Me>, ApiError> {
+pub(crate) async fn me(State(app): State<AppState>, caller: Caller) -> Result<Json<Me>, ApiError> {
     let (id, scope) = (caller.id(), caller.scope());
     let limits = Arc::clone(&app.account_limits);
     let found = app
@@ -100,7 +100,7 @@ pub(crate) struct Usage {
 }
 
 /// How much the account sent this month.
-pub(crate) async fn usage(State(app): State<App>, caller: Caller) -> Result<Json<Usage>, ApiError> {
+pub(crate) async fn usage(State(app): State<AppState>, caller: Caller) -> Result<Json<Usage>, ApiError> {
     let (start, end) = month_of(app.clock.now());
     let id = caller.id();
     let limits = Arc::clone(&app.account_limits);
@@ -137,14 +137,14 @@ pub(crate) struct Key {
 }
 
 /// The account's key, made if there is none.
-pub(crate) async fn key(State(app): State<App>, caller: Caller) -> Result<Json<Key>, ApiError> {
-    caller.needs_account()?;
+pub(crate) async fn key(State(app): State<AppState>, caller: Caller) -> Result<Json<Key>, ApiError> {
+    caller.require_account()?;
     Ok(Json(Key { key: app.accounts.api_key(caller.id(), app.clock.now()).await? }))
 }
 
 /// A new key in place of the account's old one.
-pub(crate) async fn rotate_key(State(app): State<App>, caller: Caller) -> Result<Json<Key>, ApiError> {
-    caller.needs_account()?;
+pub(crate) async fn rotate_key(State(app): State<AppState>, caller: Caller) -> Result<Json<Key>, ApiError> {
+    caller.require_account()?;
     Ok(Json(Key { key: app.accounts.rotate_api_key(caller.id(), app.clock.now()).await? }))
 }
 
@@ -172,8 +172,11 @@ pub(crate) struct ScopedKey {
 }
 
 /// The account's scoped keys.
-pub(crate) async fn scoped_keys(State(app): State<App>, caller: Caller) -> Result<Json<Vec<ScopedKey>>, ApiError> {
-    caller.needs_account()?;
+pub(crate) async fn scoped_keys(
+    State(app): State<AppState>,
+    caller: Caller,
+) -> Result<Json<Vec<ScopedKey>>, ApiError> {
+    caller.require_account()?;
     let id = caller.id();
     let rows = app.db.read(move |connection| keys::list_scoped(connection, id)).await?;
     let view = |row: keys::ScopedKey| {
@@ -199,20 +202,20 @@ pub(crate) struct NewScopedKey {
     /// Id or name of a domain of the account.
     #[serde(default)]
     #[schema(value_type = String, example = "acme.dev")]
-    domain_id: Loose<String>,
+    domain_id: Lenient<String>,
     /// At most 100 characters; by default the domain's name.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "blog")]
-    name: Loose<String>,
+    name: Lenient<String>,
 }
 
 /// Makes a key for one domain.
 pub(crate) async fn new_scoped_key(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     body: Body,
 ) -> Result<(StatusCode, Json<ScopedKey>), ApiError> {
-    caller.needs_account()?;
+    caller.require_account()?;
     let fields: NewScopedKey = body.fields()?;
     let domain = required(fields.domain_id, "domainId")?;
     let name = text(fields.name, "name")?.map(|name| name.trim().to_owned()).unwrap_or_default();
@@ -249,7 +252,7 @@ pub(crate) async fn new_scoped_key(
 
 /// Ends a scoped key.
 pub(crate) async fn delete_scoped_key(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
@@ -258,9 +261,9 @@ pub(crate) async fn delete_scoped_key(
     if !app.db.read(move |connection| keys::has_scoped(connection, account, &asked)).await? {
         return Err(ApiError::not_found());
     }
-    caller.needs_account()?;
+    caller.require_account()?;
     app.db.write_removal(move |tx| keys::delete_scoped(tx, account, &id)).await?;
-    Ok(DONE)
+    Ok(OK)
 }
 
 /// A webhook signing secret.
@@ -282,17 +285,17 @@ pub(crate) struct RotatedSecret {
 }
 
 /// The secret of the account's tracking webhooks.
-pub(crate) async fn webhook_secret(State(app): State<App>, caller: Caller) -> Result<Json<Secret>, ApiError> {
-    caller.needs_account()?;
+pub(crate) async fn webhook_secret(State(app): State<AppState>, caller: Caller) -> Result<Json<Secret>, ApiError> {
+    caller.require_account()?;
     Ok(Json(Secret { secret: app.accounts.webhook_secret(caller.id()).await? }))
 }
 
 /// A new secret in place of it.
 pub(crate) async fn rotate_webhook_secret(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
 ) -> Result<Json<RotatedSecret>, ApiError> {
-    caller.needs_account()?;
+    caller.require_account()?;
     let (secret, previous_valid_until) = app.accounts.rotate_webhook_secret(caller.id(), app.clock.now()).await?;
     Ok(Json(RotatedSecret { secret, previous_valid_until }))
 }

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde_json::value::RawValue;
 
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::error::{ApiError, Code};
 use crate::http::files::{self, OwnFile};
 use crate::http::memory::RequestMemory;
@@ -158,7 +158,7 @@ impl Allowance for Together {
 }
 
 /// Whether a URL may be fetched, as far as its form tells.
-pub(crate) fn check_url(app: &App, url: &str) -> Result<(), FileFault> {
+pub(crate) fn check_url(app: &AppState, url: &str) -> Result<(), FileFault> {
     if files::is_own_link(app, url) {
         return Ok(());
     }
@@ -177,7 +177,7 @@ pub(crate) enum Located {
 ///
 /// # Errors
 /// The link is not valid, or all are too large together. Nothing was read.
-pub(crate) async fn locate(app: &App, url: String, together: &Together) -> Result<Located, FileFault> {
+pub(crate) async fn locate(app: &AppState, url: String, together: &Together) -> Result<Located, FileFault> {
     let Some(found) = files::find_own_link(app, &url).await else { return Ok(Located::Remote(url)) };
     let file = found.map_err(|error| FileFault::Fetch(error.code().sentence().to_owned()))?;
     together.add(usize::try_from(file.size()).unwrap_or(usize::MAX)).await?;
@@ -188,7 +188,7 @@ pub(crate) async fn locate(app: &App, url: String, together: &Together) -> Resul
 ///
 /// # Errors
 /// It cannot be had.
-pub(crate) async fn load(app: &App, located: Located, together: &Together) -> Result<Fetched, FileFault> {
+pub(crate) async fn load(app: &AppState, located: Located, together: &Together) -> Result<Fetched, FileFault> {
     let url = match located {
         Located::Own(file) => {
             let read = file.read(app).await;

@@ -9,16 +9,16 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::accounts::google::{GoogleError, Grant};
 use crate::accounts::{GoogleUser, Proof, Refusal, SignedIn, Verification};
-use crate::fair_semaphore::Crowded;
-use crate::http::App;
+use crate::fair_semaphore::QueueFull;
+use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, DONE, Done, Loose, Typed, missing, required, text};
-use crate::http::client::Client;
+use crate::http::body::{Body, Done, Lenient, OK, Typed, missing, required, text};
+use crate::http::client::ClientAddress;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
 use crate::http::pages::{notice, question};
 use crate::mail::address::Mailbox;
-use crate::rate_limit::{Tries, Try};
+use crate::rate_limit::{Attempt, AttemptLimiter};
 use crate::secrets::passwords;
 use crate::secrets::passwords::HashError;
 use crate::secrets::token_hash;
@@ -79,7 +79,7 @@ impl From<Refusal> for ApiError {
             Refusal::WrongPassword => Code::WrongPassword.into(),
             Refusal::PasswordMissing => missing("currentPassword"),
             Refusal::Store(error) => error.into(),
-            Refusal::Hash(HashError::Crowded(_)) => Self::rate_limited(Crowded::RETRY_AFTER_SECS),
+            Refusal::Hash(HashError::Crowded(_)) => Self::rate_limited(QueueFull::RETRY_AFTER_SECS),
             Refusal::Hash(error @ HashError::Failed) => {
                 tracing::error!(%error, "a request failed");
                 Code::Internal.into()
@@ -95,19 +95,19 @@ pub(crate) struct SignUp {
     /// One address, up to 254 characters; trimmed and lower-cased.
     #[serde(default)]
     #[schema(value_type = String, example = "ada@acme.dev")]
-    email: Loose<String>,
+    email: Lenient<String>,
     /// At least 10 characters, at most 1,024 bytes, not the e-mail or its local part.
     #[serde(default)]
     #[schema(value_type = String, example = "correct horse battery")]
-    password: Loose<String>,
+    password: Lenient<String>,
     /// Proves that who signs up first runs the server; not needed on this machine in dev mode.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    setup_token: Loose<String>,
+    setup_token: Lenient<String>,
 }
 
 /// One address, normalised.
-fn email(field: Loose<String>) -> Result<String, ApiError> {
+fn email(field: Lenient<String>) -> Result<String, ApiError> {
     let bad = || ApiError::at(Code::BadAddress, "email");
     let given = field.required(bad)?;
     let mailbox = Mailbox::parse(given.trim()).map_err(|_| bad())?;
@@ -116,20 +116,20 @@ fn email(field: Loose<String>) -> Result<String, ApiError> {
     if plain { Ok(email) } else { Err(bad()) }
 }
 
-fn new_password(field: Loose<String>, name: &'static str, email: &str) -> Result<String, ApiError> {
+fn new_password(field: Lenient<String>, name: &'static str, email: &str) -> Result<String, ApiError> {
     let password = field.required(|| ApiError::field(Code::WeakPassword, name, "a password is required"))?;
     passwords::check(&password, email).map_err(|weak| ApiError::field(Code::WeakPassword, name, weak.to_string()))?;
     Ok(password)
 }
 
-fn proof(setup_token: Loose<String>, client: &Client) -> Result<Proof, ApiError> {
+fn proof(setup_token: Lenient<String>, client: &ClientAddress) -> Result<Proof, ApiError> {
     Ok(Proof { token: text(setup_token, "setupToken")?, over_loopback: client.over_loopback })
 }
 
 /// Makes an account.
 pub(crate) async fn sign_up(
-    State(app): State<App>,
-    client: Client,
+    State(app): State<AppState>,
+    client: ClientAddress,
     _: SignUpLimit,
     body: Body,
 ) -> Result<(StatusCode, Json<Session>), ApiError> {
@@ -144,11 +144,11 @@ pub(crate) async fn sign_up(
 /// Counts a sign-up of the client address before its body is read (contract 1.7).
 pub(crate) struct SignUpLimit;
 
-impl axum::extract::FromRequestParts<App> for SignUpLimit {
+impl axum::extract::FromRequestParts<AppState> for SignUpLimit {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut axum::http::request::Parts, app: &App) -> Result<Self, ApiError> {
-        let client = Client::from_request_parts(parts, app).await?;
+    async fn from_request_parts(parts: &mut axum::http::request::Parts, app: &AppState) -> Result<Self, ApiError> {
+        let client = ClientAddress::from_request_parts(parts, app).await?;
         let now = app.clock.now();
         app.limits.signups.take(&client.narrow_key(), now).map_err(ApiError::rate_limited)?;
         if client.claimed.is_some() {
@@ -174,14 +174,18 @@ pub(crate) struct LogIn {
 }
 
 /// Signs in by e-mail and password, or by a ticket.
-pub(crate) async fn log_in(State(app): State<App>, client: Client, body: Body) -> Result<Json<Session>, ApiError> {
+pub(crate) async fn log_in(
+    State(app): State<AppState>,
+    client: ClientAddress,
+    body: Body,
+) -> Result<Json<Session>, ApiError> {
     let fields: LogIn = body.fields()?;
     // An empty ticket beside an e-mail is none.
-    let has_email = matches!(fields.email.0, Loose::Given(_));
-    if let Loose::Given(ticket) = fields.ticket.0
+    let has_email = matches!(fields.email.0, Lenient::Given(_));
+    if let Lenient::Given(ticket) = fields.ticket.0
         && !(ticket.is_empty() && has_email)
     {
-        let attempt = Attempt::begin(&app, &client, "").await?;
+        let attempt = LoginAttempt::begin(&app, &client, "").await?;
         let result = app.accounts.log_in_with_ticket(&ticket, client.session(), app.clock.now()).await;
         attempt.end(&result);
         return Ok(Json(result?.into()));
@@ -191,22 +195,22 @@ pub(crate) async fn log_in(State(app): State<App>, client: Client, body: Body) -
     let email =
         Mailbox::parse(email.trim()).map_or_else(|_| email.trim().to_lowercase(), |mailbox| mailbox.canonical());
     let password = required(fields.password.0, "password")?;
-    let attempt = Attempt::begin(&app, &client, &email).await?;
+    let attempt = LoginAttempt::begin(&app, &client, &email).await?;
     let result = app.accounts.log_in(email, password, client.session(), app.clock.now()).await;
     attempt.end(&result);
     Ok(Json(result?.into()))
 }
 
 /// A try to sign in (contract 2.3). It holds the place of a failure wherever its failure counts, until it is forgiven.
-struct Attempt<'a> {
-    tries: Vec<Try<'a>>,
+struct LoginAttempt<'a> {
+    tries: Vec<Attempt<'a>>,
     /// Whose failures its success makes forgotten.
-    pairs: Vec<(&'a Tries, String)>,
+    pairs: Vec<(&'a AttemptLimiter, String)>,
 }
 
-impl<'a> Attempt<'a> {
+impl<'a> LoginAttempt<'a> {
     /// One for an e-mail.
-    async fn begin(app: &'a App, client: &Client, email: &str) -> Result<Self, ApiError> {
+    async fn begin(app: &'a AppState, client: &ClientAddress, email: &str) -> Result<Self, ApiError> {
         // What is given as an e-mail may be long; its hash is not.
         let email = HEXLOWER.encode(&token_hash(email));
         let mut pairs = vec![(&app.limits.logins_of_pair, format!("{} {email}", client.narrow_key()))];
@@ -217,7 +221,11 @@ impl<'a> Attempt<'a> {
     }
 
     /// One of which nobody knows yet who it is for, unless that is among `pairs`.
-    async fn begin_at(app: &'a App, client: &Client, pairs: Vec<(&'a Tries, String)>) -> Result<Self, ApiError> {
+    async fn begin_at(
+        app: &'a AppState,
+        client: &ClientAddress,
+        pairs: Vec<(&'a AttemptLimiter, String)>,
+    ) -> Result<Self, ApiError> {
         let mut places = pairs.clone();
         places.push((&app.limits.logins_of_address, client.narrow_key()));
         if client.claimed.is_some() {
@@ -247,8 +255,8 @@ impl<'a> Attempt<'a> {
     }
 
     /// It was no failure.
-    fn forgive(self) -> Vec<(&'a Tries, String)> {
-        self.tries.into_iter().for_each(Try::forgive);
+    fn forgive(self) -> Vec<(&'a AttemptLimiter, String)> {
+        self.tries.into_iter().for_each(Attempt::forgive);
         self.pairs
     }
 }
@@ -260,23 +268,27 @@ pub(crate) struct GoogleSignIn {
     /// The authorization code that Google gave the browser.
     #[serde(default)]
     #[schema(value_type = String)]
-    code: Loose<String>,
+    code: Lenient<String>,
     /// As the code was asked for with; by default that of the configuration.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    redirect_uri: Loose<String>,
+    redirect_uri: Lenient<String>,
     /// If the code was asked for with a `code_challenge`: 43 to 128 characters.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    code_verifier: Loose<String>,
+    code_verifier: Lenient<String>,
     /// As in `POST /api/auth/signup`.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    setup_token: Loose<String>,
+    setup_token: Lenient<String>,
 }
 
 /// Signs in with Google; makes an account if there is none.
-pub(crate) async fn google(State(app): State<App>, client: Client, body: Body) -> Result<Json<Session>, ApiError> {
+pub(crate) async fn google(
+    State(app): State<AppState>,
+    client: ClientAddress,
+    body: Body,
+) -> Result<Json<Session>, ApiError> {
     let fields: GoogleSignIn = body.fields()?;
     let code = required(fields.code, "code")?;
     if code.is_empty() {
@@ -285,7 +297,7 @@ pub(crate) async fn google(State(app): State<App>, client: Client, body: Body) -
     let redirect_uri = text(fields.redirect_uri, "redirectUri")?;
     let code_verifier = text(fields.code_verifier, "codeVerifier")?;
     let proof = proof(fields.setup_token, &client)?;
-    let attempt = Attempt::begin_at(&app, &client, Vec::new()).await?;
+    let attempt = LoginAttempt::begin_at(&app, &client, Vec::new()).await?;
     let grant = Grant { code: &code, redirect_uri: redirect_uri.as_deref(), code_verifier: code_verifier.as_deref() };
     let identity = match app.google.sign_in(grant, app.clock.now()).await {
         Ok(identity) => identity,
@@ -309,10 +321,10 @@ pub(crate) async fn google(State(app): State<App>, client: Client, body: Body) -
 }
 
 /// Ends this session.
-pub(crate) async fn log_out(State(app): State<App>, caller: Caller) -> Result<Json<Done>, ApiError> {
-    let jti = caller.needs_session()?.to_owned();
+pub(crate) async fn log_out(State(app): State<AppState>, caller: Caller) -> Result<Json<Done>, ApiError> {
+    let jti = caller.require_session()?.to_owned();
     app.db.write_removal(move |tx| sessions::delete(tx, &jti)).await?;
-    Ok(DONE)
+    Ok(OK)
 }
 
 /// `POST /api/auth/password`
@@ -325,7 +337,7 @@ pub(crate) struct ChangePassword {
     current_password: Typed,
     #[serde(default)]
     #[schema(value_type = String, example = "correct horse battery")]
-    new_password: Loose<String>,
+    new_password: Lenient<String>,
 }
 
 /// A changed password.
@@ -339,19 +351,19 @@ pub(crate) struct PasswordChanged {
 
 /// Changes the password.
 pub(crate) async fn change_password(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
-    client: Client,
+    client: ClientAddress,
     body: Body,
 ) -> Result<Json<PasswordChanged>, ApiError> {
-    caller.needs_session()?;
+    caller.require_session()?;
     let fields: ChangePassword = body.fields()?;
     let current = text(fields.current_password.0, "currentPassword")?;
     if current.is_none() && app.accounts.has_password(caller.id()).await? {
         return Err(missing("currentPassword"));
     }
     let new = new_password(fields.new_password, "newPassword", &caller.account.email)?;
-    let attempt = Attempt::begin(&app, &client, &caller.account.email).await?;
+    let attempt = LoginAttempt::begin(&app, &client, &caller.account.email).await?;
     let (client, now) = (client.session(), app.clock.now());
     let result = app.accounts.change_password(caller.account, current, new, client, now).await;
     attempt.end(&result);
@@ -368,10 +380,10 @@ pub(crate) struct VerificationStatus {
 
 /// Mails a link that proves the account's e-mail.
 pub(crate) async fn send_verification(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
 ) -> Result<Json<VerificationStatus>, ApiError> {
-    caller.needs_account()?;
+    caller.require_account()?;
     let now = app.clock.now();
     if !caller.account.email_verified {
         app.limits.verifications.take(&caller.id().to_string(), now).map_err(ApiError::rate_limited)?;
@@ -394,7 +406,7 @@ pub(crate) struct VerifyQuery {
 
 /// The page behind a verification link: it asks, and changes nothing.
 pub(crate) async fn verify_page(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Query(query): Query<VerifyQuery>,
 ) -> Result<Response, ApiError> {
     let Some(account) = app.accounts.find_by_link(&query.token, app.clock.now()).await? else {
@@ -409,7 +421,10 @@ pub(crate) async fn verify_page(
 }
 
 /// Proves the address; posted by that page.
-pub(crate) async fn verify(State(app): State<App>, Query(query): Query<VerifyQuery>) -> Result<Response, ApiError> {
+pub(crate) async fn verify(
+    State(app): State<AppState>,
+    Query(query): Query<VerifyQuery>,
+) -> Result<Response, ApiError> {
     if !app.accounts.verify_email(&query.token, app.clock.now()).await? {
         return Ok(unknown_link());
     }

@@ -8,9 +8,9 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, Loose};
+use crate::http::body::{Body, Lenient};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::http::listener::Hangup;
@@ -208,7 +208,7 @@ impl From<Refused> for ApiError {
 
 /// `POST /api/deliveries/:id/retry`
 pub(crate) async fn retry(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<AnswerView>, ApiError> {
@@ -219,7 +219,7 @@ pub(crate) async fn retry(
         };
         let message = delivery.message.map(|message| messages::find_by_row(connection, message)).transpose()?;
         let domain = message.flatten().and_then(|message| message.domain_id);
-        Ok(caller.needs_domain(domain).map(|()| delivery.id))
+        Ok(caller.require_domain(domain).map(|()| delivery.id))
     });
     let delivery = found.await??;
     Ok(Json(app.webhooks.retry(delivery, app.clock.now()).await?.into()))
@@ -231,20 +231,20 @@ pub(crate) async fn retry(
 pub(crate) struct BulkRetry {
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
-    delivery_ids: Loose<Vec<String>>,
+    delivery_ids: Lenient<Vec<String>>,
     /// A message stands for its latest delivery to each route.
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
-    message_ids: Loose<Vec<String>>,
+    message_ids: Lenient<Vec<String>>,
     /// A thread stands for all its messages.
     #[serde(default)]
     #[schema(value_type = Option<Vec<String>>)]
-    thread_ids: Loose<Vec<String>>,
+    thread_ids: Lenient<Vec<String>>,
 }
 
 /// `POST /api/deliveries/retry`
 pub(crate) async fn retry_many(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     body: Body,
 ) -> Result<Json<Results>, ApiError> {
@@ -262,14 +262,14 @@ pub(crate) async fn retry_many(
 ///
 /// # Errors
 /// 400 `bad_request` for anything else.
-pub(crate) fn ids(given: Loose<Vec<String>>, field: &'static str) -> Result<Vec<String>, ApiError> {
+pub(crate) fn ids(given: Lenient<Vec<String>>, field: &'static str) -> Result<Vec<String>, ApiError> {
     let bad = || ApiError::field(Code::BadRequest, field, format!("{field} must be a list of strings"));
     Ok(given.optional(bad)?.unwrap_or_default())
 }
 
 /// `GET /api/deliveries/:id/attempts`
 pub(crate) async fn attempts(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
     Extension(hangup): Extension<Hangup>,
@@ -281,7 +281,7 @@ pub(crate) async fn attempts(
             return Ok(Err(ApiError::not_found()));
         };
         let named = delivery.message.map(|message| messages::find_name(connection, message)).transpose()?.flatten();
-        if let Err(refused) = caller.needs_domain(named.and_then(|(_, domain)| domain)) {
+        if let Err(refused) = caller.require_domain(named.and_then(|(_, domain)| domain)) {
             return Ok(Err(refused));
         }
         let rows = attempts::list(connection, delivery.id)?;
@@ -307,7 +307,7 @@ fn written(
     body: Option<(Payload, Option<Reservation>)>,
     hangup: &Hangup,
 ) -> Response {
-    let held = body.as_ref().map_or(0, |(payload, _)| payload.held());
+    let held = body.as_ref().map_or(0, |(payload, _)| payload.memory_size());
     if held.saturating_mul(rows.len()) <= AT_ONCE {
         let body = body.map(|(payload, _)| payload.into_bytes());
         let body = body.as_deref().and_then(|body| str::from_utf8(body).ok());

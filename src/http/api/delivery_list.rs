@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::deliveries::DeliveryView;
 use crate::clock::Timestamp;
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::{Query, integer};
@@ -72,7 +72,7 @@ struct ListedView {
 
 /// `GET /api/deliveries`
 pub(crate) async fn list(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<DeliveryPage>, ApiError> {
@@ -100,7 +100,7 @@ pub(crate) async fn list(
     let found = app.db.read(move |connection| {
         if let Some(name) = wanted {
             let found = domains::find_by_name_or_id(connection, account, &name, &name)?;
-            let within = found.filter(|domain| caller.needs_domain(Some(domain.id)).is_ok());
+            let within = found.filter(|domain| caller.require_domain(Some(domain.id)).is_ok());
             let Some(domain) = within else { return Ok(Some((Vec::new(), None, HashMap::new()))) };
             filter.domain = Some(domain.id);
         }

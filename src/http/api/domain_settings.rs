@@ -9,9 +9,9 @@ use utoipa::ToSchema;
 
 use super::domains::{DomainView, Events, the_domain, view};
 use super::routes::webhook_url;
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, DONE, Done, Loose};
+use crate::http::body::{Body, Done, Lenient, OK};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::store::accounts::domains;
@@ -25,7 +25,7 @@ pub(crate) struct TrackingFields {
     /// Where sending events go.
     #[serde(default)]
     #[schema(value_type = String, example = "https://app.acme.dev/events")]
-    url: Loose<String>,
+    url: Lenient<String>,
 }
 
 /// Where a domain's sending events go.
@@ -40,7 +40,7 @@ pub(crate) struct TrackingView {
 
 /// `PUT /api/domains/:id/tracking-webhook`
 pub(crate) async fn put_tracking(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
     body: Body,
@@ -60,13 +60,13 @@ pub(crate) async fn put_tracking(
 
 /// `DELETE /api/domains/:id/tracking-webhook`
 pub(crate) async fn delete_tracking(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
     let row = the_domain(&app, &caller, &id).await?;
     app.db.write_removal(move |tx| domains::set_tracking_webhook(tx, &row.public_id, None)).await?;
-    Ok(DONE)
+    Ok(OK)
 }
 
 /// `PUT /api/domains/:id/webhook-events`
@@ -105,7 +105,7 @@ fn events(given: Option<Value>) -> Result<Events, ApiError> {
 
 /// `PUT /api/domains/:id/webhook-events`
 pub(crate) async fn put_events(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
     body: Body,
@@ -121,13 +121,13 @@ pub(crate) async fn put_events(
 
 /// `DELETE /api/domains/:id/webhook-events`
 pub(crate) async fn delete_events(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
     let row = the_domain(&app, &caller, &id).await?;
     app.db.write_removal(move |tx| domains::set_webhook_events(tx, &row.public_id, None)).await?;
-    Ok(DONE)
+    Ok(OK)
 }
 
 /// `PUT /api/domains/:id/retention`
@@ -137,11 +137,11 @@ pub(crate) struct RetentionFields {
     /// Whether nothing of the domain's mail is stored.
     #[serde(default)]
     #[schema(value_type = Option<bool>)]
-    zero_retention: Loose<bool>,
+    zero_retention: Lenient<bool>,
     /// 1 to 3650; null is the server's default.
     #[serde(default)]
     #[schema(value_type = Option<u32>)]
-    retention_days: Loose<u32>,
+    retention_days: Lenient<u32>,
 }
 
 /// How long a domain's messages are kept.
@@ -155,7 +155,7 @@ pub(crate) struct RetentionView {
 
 /// `PUT /api/domains/:id/retention`
 pub(crate) async fn put_retention(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
     body: Body,

@@ -11,9 +11,9 @@ use super::account::{RotatedSecret, Secret};
 use super::deliveries::AnswerView;
 use super::domains::{DomainView, the_domain, view};
 use super::routes::{ack_mode, remove, rotate, webhook_url};
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, DONE, Done, Loose};
+use crate::http::body::{Body, Done, Lenient, OK};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::RouteId;
@@ -33,11 +33,11 @@ pub(crate) struct WebhookFields {
     /// An https URL.
     #[serde(default)]
     #[schema(value_type = String, example = "https://app.acme.dev/hook")]
-    url: Loose<String>,
+    url: Lenient<String>,
     /// `lenient` (default), `ack` or `control`.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "lenient")]
-    ack_mode: Loose<String>,
+    ack_mode: Lenient<String>,
 }
 
 /// A domain's webhook.
@@ -57,7 +57,7 @@ pub(crate) struct WebhookView {
 
 /// Sets or replaces it; route id and secret stay.
 pub(crate) async fn put(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
     body: Body,
@@ -126,7 +126,7 @@ pub(crate) async fn put(
     }))
 }
 
-fn open_secret(app: &App, route: &RouteRow) -> Result<String, ApiError> {
+fn open_secret(app: &AppState, route: &RouteRow) -> Result<String, ApiError> {
     let opened = route.secret_sealed.as_deref().map(|sealed| app.secrets.open_text(SECRET_PURPOSE, sealed));
     match opened {
         Some(Ok(secret)) => Ok(secret),
@@ -134,14 +134,14 @@ fn open_secret(app: &App, route: &RouteRow) -> Result<String, ApiError> {
     }
 }
 
-async fn find(app: &App, domain: &DomainRow) -> Result<Option<RouteRow>, ApiError> {
+async fn find(app: &AppState, domain: &DomainRow) -> Result<Option<RouteRow>, ApiError> {
     let id = domain.id;
     Ok(app.db.read(move |connection| routes::find_domain_webhook(connection, id)).await?)
 }
 
 /// Removes it, if there is one.
 pub(crate) async fn delete(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
@@ -149,12 +149,12 @@ pub(crate) async fn delete(
     if let Some(route) = find(&app, &domain).await? {
         remove(&app, caller.id(), route.public_id).await?;
     }
-    Ok(DONE)
+    Ok(OK)
 }
 
 /// Its signing secret.
 pub(crate) async fn secret(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Secret>, ApiError> {
@@ -165,7 +165,7 @@ pub(crate) async fn secret(
 
 /// A new signing secret in its place; for a day both sign.
 pub(crate) async fn rotate_secret(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<RotatedSecret>, ApiError> {
@@ -176,12 +176,12 @@ pub(crate) async fn rotate_secret(
 
 /// Posts one signed test event to it.
 pub(crate) async fn test(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<AnswerView>, ApiError> {
     let domain = the_domain(&app, &caller, &id).await?;
-    caller.needs_verified()?;
+    caller.require_verified()?;
     let route = find(&app, &domain).await?.ok_or(Code::NoWebhookToTest)?;
     Ok(Json(app.webhooks.test_webhook(&route, &domain.name, app.clock.now()).await?.into()))
 }

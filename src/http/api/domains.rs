@@ -12,10 +12,10 @@ use crate::clock::Timestamp;
 use crate::domain::keys::KeyError;
 use crate::domain::records::Status;
 use crate::domain::{DomainError, Seen, name};
-use crate::fair_semaphore::Crowded;
-use crate::http::App;
+use crate::fair_semaphore::QueueFull;
+use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, DONE, Done, Loose};
+use crate::http::body::{Body, Done, Lenient, OK};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::mail::address::Domain;
@@ -156,7 +156,7 @@ impl From<DomainError> for ApiError {
             DomainError::Taken => Code::DomainTaken.into(),
             DomainError::Gone => Self::not_found(),
             DomainError::Store(error) => error.into(),
-            DomainError::Keys(KeyError::Crowded(_)) => Self::rate_limited(Crowded::RETRY_AFTER_SECS),
+            DomainError::Keys(KeyError::Crowded(_)) => Self::rate_limited(QueueFull::RETRY_AFTER_SECS),
             DomainError::Keys(error @ KeyError::Failed(_)) => {
                 tracing::error!(%error, "a request failed");
                 Code::Internal.into()
@@ -178,11 +178,11 @@ pub(crate) fn find_domain(connection: &Connection, account: i64, id: &str) -> st
 ///
 /// # Errors
 /// 404 when it is unknown or another account's, 403 beyond a scoped key's domain.
-pub(crate) async fn the_domain(app: &App, caller: &Caller, id: &str) -> Result<DomainRow, ApiError> {
+pub(crate) async fn the_domain(app: &AppState, caller: &Caller, id: &str) -> Result<DomainRow, ApiError> {
     let (account, id) = (caller.id(), id.to_owned());
     let found = app.db.read(move |connection| find_domain(connection, account, &id));
     let domain = found.await?.ok_or_else(ApiError::not_found)?;
-    caller.needs_domain(Some(domain.id))?;
+    caller.require_domain(Some(domain.id))?;
     Ok(domain)
 }
 
@@ -190,7 +190,7 @@ pub(crate) async fn the_domain(app: &App, caller: &Caller, id: &str) -> Result<D
 ///
 /// # Errors
 /// 404 when it was removed meanwhile.
-pub(crate) async fn view(app: &App, caller: &Caller, id: i64) -> Result<DomainView, ApiError> {
+pub(crate) async fn view(app: &AppState, caller: &Caller, id: i64) -> Result<DomainView, ApiError> {
     let user = caller.account.public_id.to_string();
     let view = app.db.read(move |connection| match domains::find_by_row(connection, id)? {
         Some(row) => DomainView::new(connection, &row, &user).map(Some),
@@ -199,7 +199,7 @@ pub(crate) async fn view(app: &App, caller: &Caller, id: i64) -> Result<DomainVi
     view.await?.ok_or_else(ApiError::not_found)
 }
 
-async fn with_records(app: &App, caller: &Caller, row: DomainRow) -> Result<DomainWithRecords, ApiError> {
+async fn with_records(app: &AppState, caller: &Caller, row: DomainRow) -> Result<DomainWithRecords, ApiError> {
     app.domains.ensure_keys(row.id, app.clock.now()).await?;
     let (domains, user) = (app.domains.clone(), caller.account.public_id.to_string());
     let view = app.db.read(move |connection| {
@@ -210,7 +210,7 @@ async fn with_records(app: &App, caller: &Caller, row: DomainRow) -> Result<Doma
 }
 
 /// `GET /api/domains`
-pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<DomainView>>, ApiError> {
+pub(crate) async fn list(State(app): State<AppState>, caller: Caller) -> Result<Json<Vec<DomainView>>, ApiError> {
     let views = app.db.read(move |connection| {
         let user = caller.account.public_id.as_str();
         let rows = domains::list(connection, caller.id(), caller.scope())?;
@@ -225,16 +225,16 @@ pub(crate) struct NewDomain {
     /// Two or more labels; non-ASCII names are stored as A-labels.
     #[serde(default)]
     #[schema(value_type = String, example = "acme.dev")]
-    domain: Loose<String>,
+    domain: Lenient<String>,
 }
 
 /// `POST /api/domains`
 pub(crate) async fn add(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     body: Body,
 ) -> Result<(StatusCode, Json<DomainWithRecords>), ApiError> {
-    caller.needs_account()?;
+    caller.require_account()?;
     let fields: NewDomain = body.fields()?;
     let text = fields.domain.required(|| ApiError::at(Code::BadDomain, "domain"))?;
     let name = name::parse(&text, &app.config.hostname)
@@ -245,7 +245,7 @@ pub(crate) async fn add(
 
 /// `GET /api/domains/:id`
 pub(crate) async fn detail(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<DomainWithRecords>, ApiError> {
@@ -255,15 +255,15 @@ pub(crate) async fn detail(
 
 /// `DELETE /api/domains/:id`
 pub(crate) async fn delete(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
     let row = the_domain(&app, &caller, &id).await?;
-    caller.needs_account()?;
+    caller.require_account()?;
     let routes = app.domains.remove(&row).await?;
     app.webhooks.end_routes(routes, app.clock.now()).await?;
-    Ok(DONE)
+    Ok(OK)
 }
 
 /// The results of one check.
@@ -295,7 +295,7 @@ pub(crate) struct VerifiedView {
 
 /// `POST /api/domains/:id/verify`
 pub(crate) async fn verify(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<VerifiedView>, ApiError> {

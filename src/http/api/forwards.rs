@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::Query;
 use crate::http::pages::{notice, question};
@@ -24,7 +24,7 @@ pub(crate) struct TokenQuery {
 
 /// The question whether to confirm.
 pub(crate) async fn show_confirm(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Query(query): Query<TokenQuery>,
 ) -> Result<Response, ApiError> {
     let text = "Somebody wants to forward mail to your address. It starts only if you confirm.";
@@ -33,7 +33,7 @@ pub(crate) async fn show_confirm(
 
 /// The question whether to decline.
 pub(crate) async fn show_decline(
-    State(app): State<App>,
+    State(app): State<AppState>,
     Query(query): Query<TokenQuery>,
 ) -> Result<Response, ApiError> {
     let text = "Nothing is forwarded to you then, and you are not asked again for a long time.";
@@ -41,21 +41,27 @@ pub(crate) async fn show_decline(
 }
 
 /// Confirms.
-pub(crate) async fn confirm(State(app): State<App>, Query(query): Query<TokenQuery>) -> Result<Response, ApiError> {
+pub(crate) async fn confirm(
+    State(app): State<AppState>,
+    Query(query): Query<TokenQuery>,
+) -> Result<Response, ApiError> {
     answer(&app, &query.token, Answer::Confirmed, "Mail is forwarded to you").await
 }
 
 /// Declines.
-pub(crate) async fn decline(State(app): State<App>, Query(query): Query<TokenQuery>) -> Result<Response, ApiError> {
+pub(crate) async fn decline(
+    State(app): State<AppState>,
+    Query(query): Query<TokenQuery>,
+) -> Result<Response, ApiError> {
     answer(&app, &query.token, Answer::Declined, "Nothing is forwarded to you").await
 }
 
-async fn show(app: &App, token: &str, page: impl Fn() -> Response) -> Result<Response, ApiError> {
+async fn show(app: &AppState, token: &str, page: impl Fn() -> Response) -> Result<Response, ApiError> {
     let valid = app.accounts.is_destination_token(token, app.clock.now()).await?;
     Ok(if valid { page() } else { not_valid() })
 }
 
-async fn answer(app: &App, token: &str, answer: Answer, title: &str) -> Result<Response, ApiError> {
+async fn answer(app: &AppState, token: &str, answer: Answer, title: &str) -> Result<Response, ApiError> {
     let valid = app.accounts.answer_destination(token, answer, app.clock.now()).await?;
     Ok(if valid { notice(StatusCode::OK, title, "You can close this page.") } else { not_valid() })
 }

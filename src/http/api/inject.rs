@@ -6,9 +6,9 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{LargeBody, Loose, required, text};
+use crate::http::body::{LargeBody, Lenient, required, text};
 use crate::http::error::{ApiError, Code};
 use crate::http::memory::RequestMemory;
 use crate::id::RouteId;
@@ -34,24 +34,24 @@ pub(crate) struct InjectFields {
     /// Any address, `a@b` or `Name <a@b>`.
     #[serde(default)]
     #[schema(value_type = String, example = "ada@example.com")]
-    from: Loose<String>,
+    from: Lenient<String>,
     /// The route to use; this or `address`.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "rte_9c31aB7KmPq2XwZe")]
-    route_id: Loose<String>,
+    route_id: Lenient<String>,
     /// The recipient; picks the active route whose match says most of it when no `routeId` is given.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "support@acme.dev")]
-    address: Loose<String>,
+    address: Lenient<String>,
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    subject: Loose<String>,
+    subject: Lenient<String>,
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    text: Loose<String>,
+    text: Lenient<String>,
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    html: Loose<String>,
+    html: Lenient<String>,
 }
 
 /// What became of it.
@@ -85,13 +85,13 @@ fn bad(field: &'static str, message: &'static str) -> ApiError {
 
 /// `POST /v1/route`
 pub(crate) async fn inject(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     memory: RequestMemory,
     body: LargeBody,
 ) -> Result<(StatusCode, Json<InjectedView>), ApiError> {
     let fields: InjectFields = body.fields().await?;
-    caller.needs_verified()?;
+    caller.require_verified()?;
     let from = required(fields.from, "from")?;
     let NamedMailbox { name: from_name, mailbox: from } =
         parse_one(&from).map_err(|_| bad("from", "from must be one address"))?;
@@ -159,7 +159,7 @@ pub(crate) async fn inject(
 /// # Errors
 /// 404 when there is none, 403 beyond a scoped key's domain.
 async fn find_route(
-    app: &App,
+    app: &AppState,
     caller: &Caller,
     id: Option<String>,
     address: Option<&Mailbox>,
@@ -182,13 +182,13 @@ async fn find_route(
         }
         (None, Some(address)) => {
             let (matching, _) = directory.matching(account, &address).await?;
-            let reached = matching.iter().filter(|route| caller.needs_domain(route.row.domain_id).is_ok());
+            let reached = matching.iter().filter(|route| caller.require_domain(route.row.domain_id).is_ok());
             // Of equals the first, which is the oldest.
             reached.min_by_key(|route| breadth(&route.row.match_pattern)).map(|route| RouteRow::clone(&route.row))
         }
     };
     let route = found.ok_or_else(ApiError::not_found)?;
-    caller.needs_domain(route.domain_id)?;
+    caller.require_domain(route.domain_id)?;
     Ok(route)
 }
 
@@ -203,7 +203,7 @@ fn breadth(pattern: &str) -> u8 {
 }
 
 /// The domain of a recipient: only those on the account's own verified domains reach any route (contract 4.1).
-async fn own_domain(app: &App, caller: &Caller, address: &Mailbox) -> Result<i64, ApiError> {
+async fn own_domain(app: &AppState, caller: &Caller, address: &Mailbox) -> Result<i64, ApiError> {
     let name = address.domain().as_str().to_owned();
     let account = caller.id();
     let found = app
@@ -211,5 +211,5 @@ async fn own_domain(app: &App, caller: &Caller, address: &Mailbox) -> Result<i64
         .read(move |connection| crate::store::accounts::domains::find_of_account(connection, account, &name))
         .await?;
     let domain = found.filter(|domain| domain.verified).ok_or_else(ApiError::not_found)?;
-    caller.needs_domain(Some(domain.id)).map(|()| domain.id)
+    caller.require_domain(Some(domain.id)).map(|()| domain.id)
 }

@@ -6,9 +6,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{DONE, Done};
+use crate::http::body::{Done, OK};
 use crate::http::error::ApiError;
 use crate::http::extract::Path;
 use crate::store::accounts::sessions;
@@ -35,8 +35,8 @@ struct LoginView {
 }
 
 /// `GET /api/auth/sessions`
-pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Logins>, ApiError> {
-    let own = caller.needs_session()?.to_owned();
+pub(crate) async fn list(State(app): State<AppState>, caller: Caller) -> Result<Json<Logins>, ApiError> {
+    let own = caller.require_session()?.to_owned();
     let (account, now) = (caller.id(), app.clock.now());
     let rows = app.db.read(move |connection| sessions::list(connection, account, now)).await?;
     let view = |row: sessions::SessionRow| LoginView {
@@ -52,12 +52,12 @@ pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<
 
 /// `DELETE /api/auth/sessions/:id`
 pub(crate) async fn end(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
-    caller.needs_session()?;
+    caller.require_session()?;
     let account = caller.id();
     let ended = app.db.write_removal(move |tx| sessions::delete_own(tx, account, &id)).await?;
-    if ended { Ok(DONE) } else { Err(ApiError::not_found()) }
+    if ended { Ok(OK) } else { Err(ApiError::not_found()) }
 }

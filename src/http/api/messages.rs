@@ -13,10 +13,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::deliveries::DeliveryView;
 use crate::clock::Timestamp;
-use crate::content::{self, Source};
-use crate::http::App;
+use crate::content::{self, StoredContent};
+use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{DONE, Done};
+use crate::http::body::{Done, OK};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::{Path, Query, integer};
 use crate::http::listener::Hangup;
@@ -217,7 +217,7 @@ impl MessageView {
 
 /// `GET /api/messages`
 pub(crate) async fn list(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Vec<MessageView>>, ApiError> {
@@ -246,10 +246,10 @@ pub(crate) async fn list(
         ) => filter.status = Some(word.to_owned()),
         Some(_) => return Err(ApiError::field(Code::BadQuery, "status", "no message has this status")),
     }
-    let views = app.db.read_gently(move |connection| {
+    let views = app.db.read_background(move |connection| {
         if let Some(name) = &query.domain {
             let found = domains::find_by_name_or_id(connection, caller.id(), name, name)?;
-            let within = found.filter(|domain| caller.needs_domain(Some(domain.id)).is_ok());
+            let within = found.filter(|domain| caller.require_domain(Some(domain.id)).is_ok());
             let Some(domain) = within else { return Ok(Vec::new()) };
             filter.domain = Some(domain.id);
         }
@@ -258,7 +258,7 @@ pub(crate) async fn list(
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         let tallies = deliveries::tallies(connection, &ids)?;
         let view =
-            |(row, tally): (&MessageRow, Tally)| Ok(MessageView::new(row, beside(connection, row)?, tally, &user));
+            |(row, tally): (&MessageRow, Tally)| Ok(MessageView::new(row, details(connection, row)?, tally, &user));
         rows.iter().zip(tallies).map(view).collect()
     });
     Ok(Json(views.await?))
@@ -268,7 +268,7 @@ pub(crate) async fn list(
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn beside(connection: &Connection, row: &MessageRow) -> store::Result<Option<Submission>> {
+pub(crate) fn details(connection: &Connection, row: &MessageRow) -> store::Result<Option<Submission>> {
     if row.outbound { outbound_details::find(connection, row.id) } else { Ok(None) }
 }
 
@@ -283,12 +283,12 @@ pub(crate) fn find_message(
 ) -> store::Result<Result<MessageRow, ApiError>> {
     let found = messages::find(connection, id)?.filter(|row| row.account_id == caller.id());
     let found = found.ok_or_else(ApiError::not_found);
-    Ok(found.and_then(|row| caller.needs_domain(row.domain_id).map(|()| row)))
+    Ok(found.and_then(|row| caller.require_domain(row.domain_id).map(|()| row)))
 }
 
 /// `GET /api/messages/:id`
 pub(crate) async fn detail(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
     Extension(hangup): Extension<Hangup>,
@@ -313,12 +313,12 @@ pub(crate) async fn detail(
             Err(store::Error::Damaged { .. }) => (None, true),
             loaded => (loaded?, false),
         };
-        let readable = source.as_ref().map(Source::readable).transpose()?.unwrap_or_default();
+        let readable = source.as_ref().map(StoredContent::readable).transpose()?.unwrap_or_default();
         let deliveries = deliveries::list_by_message(connection, row.id)?;
         let parts = attachments::list(connection, row.id)?;
         let tally = deliveries::tally(connection, row.id)?;
         let message = DetailView {
-            row: MessageView::new(&row, beside(connection, &row)?, tally, caller.account.public_id.as_str()),
+            row: MessageView::new(&row, details(connection, &row)?, tally, caller.account.public_id.as_str()),
             mailbox_id: None,
             text_body: readable.text,
             html_body: readable.html,
@@ -382,7 +382,7 @@ fn attachment_view(row: &MessageRow, index: u32, part: Part, links: &Links) -> A
 
 /// `GET /api/messages/:id/raw`
 pub(crate) async fn raw(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
     Extension(hangup): Extension<Hangup>,
@@ -397,14 +397,14 @@ pub(crate) async fn raw(
     let share = memory::reserve(&app, row.account_id, usize::try_from(row.size).unwrap_or(usize::MAX)).await?;
     let found = app.db.read(move |connection| content::load(connection, &objects, &row));
     match found.await? {
-        Some(Source::Raw(bytes)) => {
+        Some(StoredContent::Raw(bytes)) => {
             let headers = [(CONTENT_TYPE, "message/rfc822"), (CONTENT_DISPOSITION, file_name.as_str())];
             let length = [(CONTENT_LENGTH, bytes.len())];
             let mut whole = StreamedJson::default();
             whole.push_bytes(bytes.into());
             Ok((headers, length, whole.body(Some(share), &hangup)).into_response())
         }
-        Some(Source::Kept(_)) | None => Err(Code::RawExpired.into()),
+        Some(StoredContent::Kept(_)) | None => Err(Code::RawExpired.into()),
     }
 }
 
@@ -414,7 +414,7 @@ fn is_in_queue(row: &MessageRow) -> bool {
 
 /// `DELETE /api/messages/:id`
 pub(crate) async fn delete(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
@@ -424,6 +424,6 @@ pub(crate) async fn delete(
         return Err(Code::MessageInQueue.into());
     }
     delete_message(&app.db, &app.objects, row.id, app.clock.now()).await?;
-    app.webhooks.fresh.forget_all();
-    Ok(DONE)
+    app.webhooks.fresh.clear();
+    Ok(OK)
 }

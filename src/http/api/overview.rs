@@ -16,7 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::server::{DiskView, QueueView};
 use crate::clock::Timestamp;
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
@@ -40,9 +40,9 @@ type Key = (i64, &'static str);
 
 /// Answers that still serve, and when each was made.
 #[derive(Default)]
-pub(crate) struct Kept(Mutex<HashMap<Key, (Timestamp, Value)>>);
+pub(crate) struct OverviewCache(Mutex<HashMap<Key, (Timestamp, Value)>>);
 
-impl Kept {
+impl OverviewCache {
     fn find(&self, key: Key, now: Timestamp) -> Option<Value> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (made, answer) = kept.get(&key)?;
@@ -158,11 +158,11 @@ struct Attention {
 
 /// `GET /api/overview`
 pub(crate) async fn overview(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Query(query): Query<OverviewQuery>,
 ) -> Result<Json<Value>, ApiError> {
-    caller.needs_account()?;
+    caller.require_account()?;
     let (range, step_ms, count) = match query.range.as_deref().unwrap_or("day") {
         "hour" => ("hour", 60_000, 60),
         "day" | "" => ("day", 3_600_000, 24),
@@ -333,7 +333,7 @@ fn attention(endpoints: &[EndpointView], totals: Totals, bounced: u64, unverifie
 }
 
 /// What only the operator can do something about.
-fn of_server(app: &App, now: Timestamp) -> Vec<Attention> {
+fn of_server(app: &AppState, now: Timestamp) -> Vec<Attention> {
     let mut found = Vec::new();
     if let Some(facts) = app.tls.facts().filter(|facts| facts.not_after < now.plus(CERTIFICATE_SOON)) {
         let title = if facts.not_after < now { "The certificate has ended" } else { "The certificate ends soon" };
@@ -345,7 +345,7 @@ fn of_server(app: &App, now: Timestamp) -> Vec<Attention> {
             link: Some("settings".to_owned()),
         });
     }
-    if DiskView::look(&app.config.data_dir).is_some_and(|disk| disk.is_nearly_full()) {
+    if DiskView::read(&app.config.data_dir).is_some_and(|disk| disk.is_nearly_full()) {
         found.push(Attention {
             kind: "disk",
             title: "The disk is nearly full".to_owned(),
@@ -363,7 +363,7 @@ fn of_server(app: &App, now: Timestamp) -> Vec<Attention> {
         ),
         (
             "objects_orphaned",
-            app.objects.held_back(),
+            app.objects.kept_orphans(),
             "has no row",
             "have no row",
             "The database may be an older one. Nothing is removed; on the server, run mailkite recover.",

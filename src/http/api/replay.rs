@@ -9,9 +9,9 @@ use super::deliveries::{Results, ids};
 use super::messages::MessageView;
 use super::routes::the_route;
 use crate::clock::Timestamp;
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, Loose};
+use crate::http::body::{Body, Lenient};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::{Path, Query, integer};
 use crate::inbound::route::Pattern;
@@ -55,7 +55,7 @@ pub(crate) struct CandidatesView {
 
 /// `GET /api/routes/:id/candidates`
 pub(crate) async fn candidates(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
     Query(query): Query<CandidatesQuery>,
@@ -99,12 +99,12 @@ pub(crate) struct Replay {
     /// 1 to 50 ids of stored inbound messages.
     #[serde(default)]
     #[schema(value_type = Vec<String>, required = true)]
-    message_ids: Loose<Vec<String>>,
+    message_ids: Lenient<Vec<String>>,
 }
 
 /// `POST /api/routes/:id/deliver`
 pub(crate) async fn deliver(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
     body: Body,

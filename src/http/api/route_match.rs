@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::routes::RouteView;
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
@@ -38,7 +38,7 @@ pub(crate) struct MatchView {
 
 /// `GET /api/routes/match`
 pub(crate) async fn find(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Query(query): Query<MatchQuery>,
 ) -> Result<Json<MatchView>, ApiError> {
@@ -51,7 +51,7 @@ pub(crate) async fn find(
         Ok(domain)
     });
     let domain = found.await?;
-    caller.needs_domain(domain.as_ref().map(|domain| domain.id))?;
+    caller.require_domain(domain.as_ref().map(|domain| domain.id))?;
     let known = domain.is_some();
     let scope = caller.scope();
     let (mut matching, _) = match known {

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::account::RotatedSecret;
-use crate::accounts::BOTH_SIGN;
+use crate::accounts::SECRET_ROTATION_OVERLAP;
 use crate::clock::Timestamp;
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, DONE, Done, Loose};
+use crate::http::body::{Body, Done, Lenient, OK};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::RouteId;
@@ -77,7 +77,7 @@ impl RouteView {
     ///
     /// # Errors
     /// Storage trouble.
-    pub(super) fn new(app: &App, connection: &Connection, row: RouteRow, user_id: &str) -> store::Result<Self> {
+    pub(super) fn new(app: &AppState, connection: &Connection, row: RouteRow, user_id: &str) -> store::Result<Self> {
         let url = row.destination.as_deref().filter(|_| row.action == Action::Webhook);
         let paused_until = url.and_then(|url| app.webhooks.paused_until(url, row.account_id, app.clock.now()));
         let (mut destination_proven, mut asked) = (None, None);
@@ -123,7 +123,7 @@ pub(crate) struct CreatedRoute {
 }
 
 /// `GET /api/routes`
-pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<RouteView>>, ApiError> {
+pub(crate) async fn list(State(app): State<AppState>, caller: Caller) -> Result<Json<Vec<RouteView>>, ApiError> {
     let (account, scope) = (caller.id(), caller.scope());
     let (asked, user) = (app.clone(), caller.account.public_id.to_string());
     let views = app.db.read(move |connection| {
@@ -140,23 +140,23 @@ pub(crate) struct NewRouteFields {
     /// An address, a pattern with one `*` in its local part, or `/regex/`.
     #[serde(default, rename = "match")]
     #[schema(value_type = String, example = "support@acme.dev")]
-    match_pattern: Loose<String>,
+    match_pattern: Lenient<String>,
     /// `webhook` (default), `forward`, `store` or `drop`.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "webhook")]
-    action: Loose<String>,
+    action: Lenient<String>,
     /// A webhook's URL or a forward's address; absent, null or "" for `store` and `drop`.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "https://app.acme.dev/hook")]
-    destination: Loose<String>,
+    destination: Lenient<String>,
     /// `lenient` (default), `ack` or `control`; webhooks only.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "lenient")]
-    ack_mode: Loose<String>,
+    ack_mode: Lenient<String>,
     /// `refuse` (default) or `rewrite`; forwards only.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "refuse")]
-    on_auth_fail: Loose<String>,
+    on_auth_fail: Lenient<String>,
 }
 
 fn bad_match(message: String) -> ApiError {
@@ -199,7 +199,12 @@ impl Match {
 
     /// Checks a regex beside the account's others, but that of the route `except`. Hold what it gives until the route is
     /// stored: nobody else stores a regex of the account meanwhile.
-    async fn check(&self, app: &App, account: i64, except: Option<RouteId>) -> Result<Option<RegexTurn>, ApiError> {
+    async fn check(
+        &self,
+        app: &AppState,
+        account: i64,
+        except: Option<RouteId>,
+    ) -> Result<Option<RegexTurn>, ApiError> {
         if !is_regex(&self.text) {
             return Ok(None);
         }
@@ -209,17 +214,17 @@ impl Match {
 
     /// The domain that it lies on, if the caller may have a route there; none for a regex.
     fn domain(&self, connection: &Connection, caller: &Caller) -> store::Result<Result<Option<i64>, ApiError>> {
-        let Some(name) = self.domain.as_deref() else { return Ok(caller.needs_domain(None).map(|()| None)) };
+        let Some(name) = self.domain.as_deref() else { return Ok(caller.require_domain(None).map(|()| None)) };
         let Some(domain) = domains::find_of_account(connection, caller.id(), name)? else {
             return Ok(Err(Code::DomainNotOwned.into()));
         };
         Ok(caller
-            .needs_domain(Some(domain.id))
+            .require_domain(Some(domain.id))
             .and_then(|()| if domain.verified { Ok(Some(domain.id)) } else { Err(Code::DomainNotVerified.into()) }))
     }
 }
 
-fn action(given: Loose<String>) -> Result<Action, ApiError> {
+fn action(given: Lenient<String>) -> Result<Action, ApiError> {
     let bad = || ApiError::field(Code::BadRequest, "action", "action must be webhook, forward, store or drop");
     match given.optional(bad)?.as_deref() {
         None => Ok(Action::Webhook),
@@ -229,7 +234,7 @@ fn action(given: Loose<String>) -> Result<Action, ApiError> {
 }
 
 /// What an action's destination has to be.
-fn destination(app: &App, action: Action, given: Loose<String>) -> Result<Option<String>, ApiError> {
+fn destination(app: &AppState, action: Action, given: Lenient<String>) -> Result<Option<String>, ApiError> {
     match action {
         Action::Webhook => webhook_url(app, given, "destination").map(Some),
         Action::Forward => {
@@ -255,7 +260,7 @@ const PLAIN_LOCALHOST: &str =
     "a valid https url is required; http to this host needs the setting webhook.allow_localhost";
 
 /// A URL that webhooks may be posted to (contract 9.1).
-pub(crate) fn webhook_url(app: &App, given: Loose<String>, field: &'static str) -> Result<String, ApiError> {
+pub(crate) fn webhook_url(app: &AppState, given: Lenient<String>, field: &'static str) -> Result<String, ApiError> {
     let url = given.required(|| ApiError::at(Code::BadUrl, field))?;
     let url = url.trim();
     match Target::parse(url, &app.webhooks.policy) {
@@ -266,13 +271,13 @@ pub(crate) fn webhook_url(app: &App, given: Loose<String>, field: &'static str) 
 }
 
 /// Whether a setting of the operator's is all that a URL lacks (contract 9.1).
-fn is_plain_localhost(app: &App, url: &str) -> bool {
+fn is_plain_localhost(app: &AppState, url: &str) -> bool {
     let policy = Policy { allow_localhost: true, ..app.webhooks.policy.clone() };
     !app.webhooks.policy.allow_localhost && Target::parse(url, &policy).is_ok()
 }
 
 /// An acknowledgement mode.
-pub(crate) fn ack_mode(given: Loose<String>) -> Result<Option<String>, ApiError> {
+pub(crate) fn ack_mode(given: Lenient<String>) -> Result<Option<String>, ApiError> {
     let bad = || ApiError::field(Code::BadRequest, "ackMode", "ackMode must be lenient, ack or control");
     match given.optional(bad)? {
         Some(word) if !["lenient", "ack", "control"].contains(&word.as_str()) => Err(bad()),
@@ -281,13 +286,13 @@ pub(crate) fn ack_mode(given: Loose<String>) -> Result<Option<String>, ApiError>
 }
 
 /// What becomes of mail whose author is not authenticated.
-fn on_auth_fail(given: Loose<String>) -> Result<Option<OnAuthFail>, ApiError> {
+fn on_auth_fail(given: Lenient<String>) -> Result<Option<OnAuthFail>, ApiError> {
     let bad = || ApiError::field(Code::BadRequest, "onAuthFail", "onAuthFail must be refuse or rewrite");
     given.optional(bad)?.map(|word| OnAuthFail::from_word(&word).ok_or_else(bad)).transpose()
 }
 
 /// Asks a forward route's destination whether it wants the mail, if that is still to be asked (contract 4.6).
-async fn ask_destination(app: &App, caller: &Caller, route: &RouteRow) -> Result<(), ApiError> {
+async fn ask_destination(app: &AppState, caller: &Caller, route: &RouteRow) -> Result<(), ApiError> {
     let to = route.destination.as_deref().map(Mailbox::parse);
     let Some(Ok(to)) = to.filter(|_| route.action == Action::Forward) else { return Ok(()) };
     let pattern = Pattern::parse(&route.match_pattern).ok();
@@ -297,7 +302,7 @@ async fn ask_destination(app: &App, caller: &Caller, route: &RouteRow) -> Result
 
 /// `POST /api/routes`
 pub(crate) async fn create(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     body: Body,
 ) -> Result<(StatusCode, Json<CreatedRoute>), ApiError> {
@@ -350,7 +355,7 @@ pub(crate) async fn create(
     Ok((StatusCode::CREATED, Json(CreatedRoute { row, signing_secret: secret })))
 }
 
-async fn view(app: &App, row: RouteRow, user: String) -> Result<RouteView, ApiError> {
+async fn view(app: &AppState, row: RouteRow, user: String) -> Result<RouteView, ApiError> {
     let asked = app.clone();
     Ok(app.db.read(move |connection| RouteView::new(&asked, connection, row, &user)).await?)
 }
@@ -362,20 +367,20 @@ async fn view(app: &App, row: RouteRow, user: String) -> Result<RouteView, ApiEr
 fn find_route(connection: &Connection, caller: &Caller, id: &RouteId) -> store::Result<Result<RouteRow, ApiError>> {
     let found = routes::find(connection, id)?.filter(|row| row.account_id == caller.id());
     let found = found.ok_or_else(ApiError::not_found);
-    Ok(found.and_then(|row| caller.needs_domain(row.domain_id).map(|()| row)))
+    Ok(found.and_then(|row| caller.require_domain(row.domain_id).map(|()| row)))
 }
 
 /// As [`find_route`], by the id in a path.
 ///
 /// # Errors
 /// 404 or 403, as there.
-pub(crate) async fn the_route(app: &App, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
+pub(crate) async fn the_route(app: &AppState, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
     let id = RouteId::parse(id).ok_or_else(ApiError::not_found)?;
     let caller = caller.clone();
     app.db.read(move |connection| find_route(connection, &caller, &id)).await?
 }
 
-async fn the_webhook(app: &App, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
+async fn the_webhook(app: &AppState, caller: &Caller, id: &str) -> Result<RouteRow, ApiError> {
     let route = the_route(app, caller, id).await?;
     if route.action == Action::Webhook { Ok(route) } else { Err(Code::RouteAction.into()) }
 }
@@ -386,24 +391,24 @@ async fn the_webhook(app: &App, caller: &Caller, id: &str) -> Result<RouteRow, A
 pub(crate) struct RouteChange {
     #[serde(default)]
     #[schema(value_type = Option<bool>)]
-    active: Loose<bool>,
+    active: Lenient<bool>,
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "https://app.acme.dev/hook")]
-    destination: Loose<String>,
+    destination: Lenient<String>,
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "lenient")]
-    ack_mode: Loose<String>,
+    ack_mode: Lenient<String>,
     #[serde(default, rename = "match")]
     #[schema(value_type = Option<String>, example = "support@acme.dev")]
-    match_pattern: Loose<String>,
+    match_pattern: Lenient<String>,
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "refuse")]
-    on_auth_fail: Loose<String>,
+    on_auth_fail: Lenient<String>,
 }
 
 /// `PATCH /api/routes/:id`
 pub(crate) async fn change(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
     body: Body,
@@ -413,7 +418,7 @@ pub(crate) async fn change(
     let active =
         fields.active.optional(|| ApiError::field(Code::BadRequest, "active", "active must be true or false"))?;
     let new_destination = match fields.destination {
-        Loose::Absent => None,
+        Lenient::Absent => None,
         given => Some(destination(&app, old.action, given)?),
     };
     let mode = ack_mode(fields.ack_mode)?.filter(|_| old.action == Action::Webhook);
@@ -478,20 +483,20 @@ pub(crate) async fn change(
 
 /// `DELETE /api/routes/:id`
 pub(crate) async fn delete(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
     let route = the_route(&app, &caller, &id).await?;
     remove(&app, caller.id(), route.public_id).await?;
-    Ok(DONE)
+    Ok(OK)
 }
 
 /// Removes a route; what it still owes ends.
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) async fn remove(app: &App, account: i64, id: RouteId) -> Result<(), ApiError> {
+pub(crate) async fn remove(app: &AppState, account: i64, id: RouteId) -> Result<(), ApiError> {
     let (gone, now) = (id.clone(), app.clock.now());
     let removed = app.db.write_removal(move |tx| {
         let webhook = routes::find(tx, &gone)?.filter(|route| route.is_domain_webhook);
@@ -508,7 +513,7 @@ pub(crate) async fn remove(app: &App, account: i64, id: RouteId) -> Result<(), A
 
 /// `POST /api/routes/:id/secret/rotate`
 pub(crate) async fn rotate_secret(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<RotatedSecret>, ApiError> {
@@ -520,9 +525,9 @@ pub(crate) async fn rotate_secret(
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) async fn rotate(app: &App, account: i64, id: RouteId) -> Result<RotatedSecret, ApiError> {
+pub(crate) async fn rotate(app: &AppState, account: i64, id: RouteId) -> Result<RotatedSecret, ApiError> {
     let (secret, now) = (secrets::new_webhook_secret(), app.clock.now());
-    let (sealed, until) = (app.secrets.seal(SECRET_PURPOSE, secret.as_bytes()), now.plus(BOTH_SIGN));
+    let (sealed, until) = (app.secrets.seal(SECRET_PURPOSE, secret.as_bytes()), now.plus(SECRET_ROTATION_OVERLAP));
     app.db.write(move |tx| routes::rotate_secret(tx, &id, &sealed, until, now)).await?;
     app.db.routes_changed(account);
     Ok(RotatedSecret { secret, previous_valid_until: until })

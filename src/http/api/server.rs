@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::error::ApiError;
 use crate::net::tls::CertificateFacts;
@@ -51,8 +51,8 @@ pub(crate) struct QueueView {
     oldest_at: Option<Timestamp>,
 }
 
-impl From<stats::Waiting> for QueueView {
-    fn from(waiting: stats::Waiting) -> Self {
+impl From<stats::QueueCounts> for QueueView {
+    fn from(waiting: stats::QueueCounts) -> Self {
         Self { webhooks: waiting.webhooks, outbound: waiting.outbound, oldest_at: waiting.oldest_at }
     }
 }
@@ -71,7 +71,7 @@ pub(crate) struct DiskView {
 
 impl DiskView {
     /// How the disk stands; nothing when it cannot be asked.
-    pub(crate) fn look(data_dir: &Path) -> Option<Self> {
+    pub(crate) fn read(data_dir: &Path) -> Option<Self> {
         let size = |name: &str| std::fs::metadata(data_dir.join(name)).map_or(0, |found| found.len());
         let database_bytes = size(store::FILE_NAME) + size(&format!("{}-wal", store::FILE_NAME));
         let free_bytes = DataDir::free_bytes(data_dir).ok()?;
@@ -101,8 +101,8 @@ impl From<CertificateFacts> for CertificateView {
 }
 
 /// `GET /api/server`
-pub(crate) async fn facts(State(app): State<App>, caller: Caller) -> Result<Json<ServerView>, ApiError> {
-    caller.needs_account()?;
+pub(crate) async fn facts(State(app): State<AppState>, caller: Caller) -> Result<Json<ServerView>, ApiError> {
+    caller.require_account()?;
     let account = caller.id();
     let waiting = app.db.read(move |connection| stats::waiting(connection, account)).await?;
     let now = app.clock.now();
@@ -119,7 +119,7 @@ pub(crate) async fn facts(State(app): State<App>, caller: Caller) -> Result<Json
         smtp: addresses(&config.smtp.listen),
         submission: addresses(&submission),
         queue: waiting.into(),
-        disk: DiskView::look(&config.data_dir).filter(|_| is_admin),
+        disk: DiskView::read(&config.data_dir).filter(|_| is_admin),
         certificate: app.tls.facts().filter(|_| is_admin).map(Into::into),
     }))
 }

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::clock::Timestamp;
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, DONE, Done, Loose, text};
+use crate::http::body::{Body, Done, Lenient, OK, text};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::{Path, Query, integer};
 use crate::limits::Kind;
@@ -66,15 +66,15 @@ pub(crate) struct SuppressionList {
 pub(crate) struct SuppressionFields {
     #[serde(default)]
     #[schema(value_type = String, required = true, example = "x@example.com")]
-    email: Loose<String>,
+    email: Lenient<String>,
     /// `manual` (also in place of an unknown word), `unsubscribe`, `bounce` or `complaint`.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    reason: Loose<String>,
+    reason: Lenient<String>,
     /// At most 500 characters.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    note: Loose<String>,
+    note: Lenient<String>,
 }
 
 /// `POST /api/contacts/suppressions`
@@ -104,11 +104,11 @@ impl From<BlockedSender> for BlockedView {
 pub(crate) struct BlockedFields {
     #[serde(default)]
     #[schema(value_type = String, required = true, example = "x@example.com")]
-    email: Loose<String>,
+    email: Lenient<String>,
 }
 
 /// The bare address of a field, in canonical form.
-fn address(given: Loose<String>) -> Result<String, ApiError> {
+fn address(given: Lenient<String>) -> Result<String, ApiError> {
     let bad = || ApiError::at(Code::BadAddress, "email");
     let text = given.required(bad)?;
     normalized(&text).ok_or_else(bad)
@@ -121,11 +121,11 @@ fn normalized(text: &str) -> Option<String> {
 
 /// `GET /api/contacts/suppressions`
 pub(crate) async fn list(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<SuppressionList>, ApiError> {
-    caller.needs_account()?;
+    caller.require_account()?;
     let before = integer("before", query.before.as_deref())?;
     let limit = integer("limit", query.limit.as_deref())?.unwrap_or(MAX_LIMIT).clamp(1, MAX_LIMIT);
     let limit = u32::try_from(limit).unwrap_or(1);
@@ -135,16 +135,16 @@ pub(crate) async fn list(
 
 /// `POST /api/contacts/suppressions`
 pub(crate) async fn add(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     body: Body,
 ) -> Result<(StatusCode, Json<SuppressionAdded>), ApiError> {
-    caller.needs_account()?;
+    caller.require_account()?;
     let fields: SuppressionFields = body.fields()?;
     let email = address(fields.email)?;
     let reason = match &fields.reason {
-        Loose::Given(word) if REASONS.contains(&word.as_str()) => word.clone(),
-        Loose::Given(_) | Loose::Absent | Loose::Wrong => "manual".to_owned(),
+        Lenient::Given(word) if REASONS.contains(&word.as_str()) => word.clone(),
+        Lenient::Given(_) | Lenient::Absent | Lenient::Wrong => "manual".to_owned(),
     };
     let note = text(fields.note, "note")?;
     if note.as_ref().is_some_and(|note| note.chars().count() > MAX_NOTE_CHARS) {
@@ -165,30 +165,33 @@ pub(crate) async fn add(
 
 /// `DELETE /api/contacts/suppressions/:email`
 pub(crate) async fn remove(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(email): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
-    caller.needs_account()?;
+    caller.require_account()?;
     let email = normalized(&email).unwrap_or(email);
     app.db.write_removal(move |tx| suppressions::delete(tx, caller.id(), &email)).await?;
-    Ok(DONE)
+    Ok(OK)
 }
 
 /// `GET /api/blocked-senders`
-pub(crate) async fn list_blocked(State(app): State<App>, caller: Caller) -> Result<Json<Vec<BlockedView>>, ApiError> {
-    caller.needs_account()?;
+pub(crate) async fn list_blocked(
+    State(app): State<AppState>,
+    caller: Caller,
+) -> Result<Json<Vec<BlockedView>>, ApiError> {
+    caller.require_account()?;
     let rows = app.db.read(move |connection| blocked_senders::list(connection, caller.id())).await?;
     Ok(Json(rows.into_iter().map(Into::into).collect()))
 }
 
 /// `POST /api/blocked-senders`
 pub(crate) async fn block(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     body: Body,
 ) -> Result<(StatusCode, Json<BlockedView>), ApiError> {
-    caller.needs_account()?;
+    caller.require_account()?;
     let fields: BlockedFields = body.fields()?;
     let email = address(fields.email)?;
     let (now, limits) = (app.clock.now(), Arc::clone(&app.account_limits));
@@ -207,12 +210,12 @@ pub(crate) async fn block(
 
 /// `DELETE /api/blocked-senders/:email`
 pub(crate) async fn unblock(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(email): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
-    caller.needs_account()?;
+    caller.require_account()?;
     let email = normalized(&email).unwrap_or(email);
     app.db.write_removal(move |tx| blocked_senders::delete(tx, caller.id(), &email)).await?;
-    Ok(DONE)
+    Ok(OK)
 }

@@ -10,9 +10,9 @@ use utoipa::ToSchema;
 
 use super::send::{self, SentView};
 use crate::clock::Timestamp;
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{Body, DONE, Done, Loose};
+use crate::http::body::{Body, Done, Lenient, OK};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::TemplateId;
@@ -79,7 +79,7 @@ pub(crate) struct TestFields {
     /// One mailbox.
     #[serde(default)]
     #[schema(value_type = String, required = true, example = "you@example.com")]
-    pub(super) to: Loose<String>,
+    pub(super) to: Lenient<String>,
     /// This or `text`.
     pub(super) html: Option<String>,
     pub(super) text: Option<String>,
@@ -87,7 +87,7 @@ pub(crate) struct TestFields {
     /// By default `preview@` the oldest domain that is verified for sending.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    pub(super) from: Loose<String>,
+    pub(super) from: Lenient<String>,
 }
 
 impl From<&TemplateRow> for MetaView {
@@ -143,7 +143,7 @@ impl FullView {
 }
 
 /// `GET /api/templates`
-pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Vec<MetaView>>, ApiError> {
+pub(crate) async fn list(State(app): State<AppState>, caller: Caller) -> Result<Json<Vec<MetaView>>, ApiError> {
     let rows = app.db.read(move |connection| templates::list(connection, caller.id())).await?;
     Ok(Json(rows.iter().map(Into::into).collect()))
 }
@@ -155,7 +155,7 @@ pub(crate) async fn list_base(_: Caller) -> Json<Vec<MetaView>> {
 
 /// `GET /api/templates/:id`
 pub(crate) async fn detail(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<FullView>, ApiError> {
@@ -166,7 +166,7 @@ pub(crate) async fn detail(
     Ok(Json(FullView::own(row, &caller)))
 }
 
-async fn find(app: &App, caller: &Caller, id: &str) -> Result<TemplateRow, ApiError> {
+async fn find(app: &AppState, caller: &Caller, id: &str) -> Result<TemplateRow, ApiError> {
     let (account, id) = (caller.id(), TemplateId::parse(id).ok_or_else(ApiError::not_found)?);
     let found = app.db.read(move |connection| templates::find(connection, account, &id)).await?;
     found.ok_or_else(ApiError::not_found)
@@ -174,12 +174,12 @@ async fn find(app: &App, caller: &Caller, id: &str) -> Result<TemplateRow, ApiEr
 
 /// `POST /api/templates`
 pub(crate) async fn create(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     body: Body,
 ) -> Result<(StatusCode, Json<FullView>), ApiError> {
-    caller.needs_account()?;
-    caller.needs_verified()?;
+    caller.require_account()?;
+    caller.require_verified()?;
     let fields = TemplateFields { category: None, ..body.fields()? }.without_empty();
     let base = match fields.base_id.as_deref() {
         None => None,
@@ -201,7 +201,7 @@ pub(crate) async fn create(
 }
 
 /// What a new template begins with.
-async fn base_content(app: &App, caller: &Caller, id: &str) -> Result<TemplateContent, ApiError> {
+async fn base_content(app: &AppState, caller: &Caller, id: &str) -> Result<TemplateContent, ApiError> {
     if let Some(base) = find_built_in(id) {
         return Ok(TemplateContent {
             name: base.name.to_owned(),
@@ -264,14 +264,14 @@ impl TemplateFields {
 
 /// `PUT /api/templates/:id`
 pub(crate) async fn update(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Json<FullView>, ApiError> {
     let row = find(&app, &caller, &id).await?;
-    caller.needs_account()?;
-    caller.needs_verified()?;
+    caller.require_account()?;
+    caller.require_verified()?;
     let fields: TemplateFields = body.fields()?;
     let old_len = row.content.len();
     let content = fields.over(row.content)?;
@@ -290,23 +290,23 @@ pub(crate) async fn update(
 
 /// `DELETE /api/templates/:id`
 pub(crate) async fn delete(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
     let row = find(&app, &caller, &id).await?;
-    caller.needs_account()?;
+    caller.require_account()?;
     app.db.write_removal(move |tx| templates::delete(tx, caller.id(), &row.public_id)).await?;
-    Ok(DONE)
+    Ok(OK)
 }
 
 /// `POST /api/templates/test`
 pub(crate) async fn test(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     body: Body,
 ) -> Result<(StatusCode, Json<SentView>), ApiError> {
-    caller.needs_account()?;
+    caller.require_account()?;
     let view = send::send_test(&app, &caller, body.fields()?).await?;
     Ok((StatusCode::ACCEPTED, Json(view)))
 }

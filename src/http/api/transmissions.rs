@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::messages::{RecipientView, find_message};
 use crate::clock::Timestamp;
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::error::ApiError;
 use crate::http::extract::Path;
@@ -48,7 +48,7 @@ pub(crate) struct TransmissionView {
 
 /// `GET /api/messages/:id/transmissions`
 pub(crate) async fn list(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Vec<TransmissionView>>, ApiError> {

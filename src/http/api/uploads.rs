@@ -11,9 +11,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::attachment_url;
 use super::attachment_url::{Base64File, FileFault, MAX_BYTES, Together};
 use crate::content::uploads::RETENTION_DAYS;
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{self, LargeBody, Loose};
+use crate::http::body::{self, LargeBody, Lenient};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Query;
 use crate::http::memory::RequestMemory;
@@ -43,20 +43,20 @@ pub(crate) struct UploadFields {
     /// Where to fetch the file: https, 25 MiB at most.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    url: Loose<String>,
+    url: Lenient<String>,
     /// The file in base64; "" with a `filename` is a file without content.
     #[schema(value_type = Option<String>)]
     content: Option<Base64File>,
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "po.pdf")]
-    filename: Loose<String>,
+    filename: Lenient<String>,
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "application/pdf")]
-    content_type: Loose<String>,
+    content_type: Lenient<String>,
     /// 7 (default), 30, 90 or 365.
     #[serde(default)]
     #[schema(value_type = Option<u32>)]
-    retention_days: Loose<u32>,
+    retention_days: Lenient<u32>,
 }
 
 /// An uploaded file.
@@ -87,13 +87,13 @@ struct File {
 
 /// `POST /v1/attachments`
 pub(crate) async fn create(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Query(query): Query<UploadQuery>,
     memory: RequestMemory,
     request: Request,
 ) -> Result<(StatusCode, Json<UploadView>), ApiError> {
-    caller.needs_verified()?;
+    caller.require_verified()?;
     let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).map(str::to_owned);
     let essence = kind.as_deref().and_then(|kind| kind.split(';').next()).map(str::trim);
     let is_json = essence.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
@@ -116,7 +116,12 @@ pub(crate) async fn create(
     Ok((StatusCode::CREATED, Json(view)))
 }
 
-async fn from_body(app: &App, query: UploadQuery, kind: Option<String>, request: Request) -> Result<File, ApiError> {
+async fn from_body(
+    app: &AppState,
+    query: UploadQuery,
+    kind: Option<String>,
+    request: Request,
+) -> Result<File, ApiError> {
     let bytes = body::read(request, app, MAX_BYTES, 1).await?;
     // A file may have no octets, but something has to say that there is one.
     if bytes.is_empty() && (query.filename.is_none() || kind.is_none()) {
@@ -132,7 +137,7 @@ async fn from_body(app: &App, query: UploadQuery, kind: Option<String>, request:
     Ok(File { bytes: bytes.into(), filename: query.filename, content_type: kind, days })
 }
 
-async fn from_json(app: &App, memory: RequestMemory, body: LargeBody) -> Result<File, ApiError> {
+async fn from_json(app: &AppState, memory: RequestMemory, body: LargeBody) -> Result<File, ApiError> {
     let fields: UploadFields = body.fields().await?;
     let bad = |field, message| ApiError::field(Code::BadAttachment, field, message);
     let url = fields.url.optional(|| ApiError::at(Code::BadUrl, "url"))?;

@@ -21,33 +21,33 @@ pub(super) fn messages() -> Vec<Endpoint> {
     const TAG: &str = "Messages";
     vec![
         Endpoint::get("/api/messages", messages::list)
-            .about(TAG, "listMessages", "List messages, newest first")
+            .summary(TAG, "listMessages", "List messages, newest first")
             .query::<messages::ListQuery>()
             .choice("direction", &["inbound", "outbound"])
             .choice("status", STATUSES)
             .limit(200, 100)
             .gives_list::<messages::MessageView>(),
         Endpoint::get("/api/messages/{id}", messages::detail)
-            .about(TAG, "getMessage", "One message with its deliveries and attachments")
-            .gives::<messages::Detail>(200),
+            .summary(TAG, "getMessage", "One message with its deliveries and attachments")
+            .response::<messages::Detail>(200),
         Endpoint::get("/api/messages/{id}/raw", messages::raw)
-            .about(TAG, "getRawMessage", "The bytes as received")
+            .summary(TAG, "getRawMessage", "The bytes as received")
             .gives_file(&["message/rfc822"])
-            .fails(&[Code::RawExpired, Code::ContentDamaged]),
+            .errors(&[Code::RawExpired, Code::ContentDamaged]),
         Endpoint::get("/api/messages/{id}/transmissions", transmissions::list)
-            .about(TAG, "listTransmissions", "Which remote hosts took it, with the SMTP dialog of the last attempt")
-            .more("One entry for each destination; empty for mail that nobody was sent.")
+            .summary(TAG, "listTransmissions", "Which remote hosts took it, with the SMTP dialog of the last attempt")
+            .description("One entry for each destination; empty for mail that nobody was sent.")
             .gives_list::<transmissions::TransmissionView>(),
         Endpoint::delete("/api/messages/{id}", messages::delete)
-            .about(TAG, "deleteMessage", "Remove a message with everything of it")
-            .gives::<Done>(200)
-            .fails(&[Code::MessageInQueue]),
+            .summary(TAG, "deleteMessage", "Remove a message with everything of it")
+            .response::<Done>(200)
+            .errors(&[Code::MessageInQueue]),
         Endpoint::post("/v1/route", inject::inject)
-            .about(TAG, "route", "Hand a message to a route as if it had arrived by mail")
-            .takes::<inject::InjectFields>()
+            .summary(TAG, "route", "Hand a message to a route as if it had arrived by mail")
+            .request::<inject::InjectFields>()
             .needs(&["from"])
-            .gives::<inject::InjectedView>(202)
-            .fails(&[
+            .response::<inject::InjectedView>(202)
+            .errors(&[
                 Code::LimitReached,
                 Code::NotFound,
                 Code::EmailNotVerified,
@@ -62,9 +62,9 @@ pub(super) fn deliveries() -> Vec<Endpoint> {
     const TAG: &str = "Deliveries";
     vec![
         Endpoint::post("/api/deliveries/{id}/retry", deliveries::retry)
-            .about(TAG, "retryDelivery", "Attempt a delivery now")
-            .gives::<deliveries::AnswerView>(200)
-            .fails(&[
+            .summary(TAG, "retryDelivery", "Attempt a delivery now")
+            .response::<deliveries::AnswerView>(200)
+            .errors(&[
                 Code::DeliveryFailed,
                 Code::MessageExpired,
                 Code::ContentDamaged,
@@ -73,20 +73,20 @@ pub(super) fn deliveries() -> Vec<Endpoint> {
                 Code::LimitReached,
             ]),
         Endpoint::post("/api/deliveries/retry", deliveries::retry_many)
-            .about(TAG, "retryDeliveries", "Attempt several deliveries now")
-            .more("1 to 50 ids in all, and at most 50 attempts.")
-            .takes::<deliveries::BulkRetry>()
+            .summary(TAG, "retryDeliveries", "Attempt several deliveries now")
+            .description("1 to 50 ids in all, and at most 50 attempts.")
+            .request::<deliveries::BulkRetry>()
             .needs(&[])
-            .gives::<deliveries::Results>(200)
-            .fails(&[Code::LimitReached]),
+            .response::<deliveries::Results>(200)
+            .errors(&[Code::LimitReached]),
         Endpoint::get("/api/deliveries", delivery_list::list)
-            .about(TAG, "listDeliveries", "List deliveries of all messages, newest first")
+            .summary(TAG, "listDeliveries", "List deliveries of all messages, newest first")
             .query::<delivery_list::ListQuery>()
             .choice("status", &["pending", "delivered", "failed"])
             .limit(200, 100)
-            .gives::<delivery_list::DeliveryPage>(200),
+            .response::<delivery_list::DeliveryPage>(200),
         Endpoint::get("/api/deliveries/{id}/attempts", deliveries::attempts)
-            .about(TAG, "listDeliveryAttempts", "The attempts of a delivery, newest first")
+            .summary(TAG, "listDeliveryAttempts", "The attempts of a delivery, newest first")
             .gives_list::<deliveries::AttemptView<'_>>(),
     ]
 }
@@ -95,17 +95,17 @@ pub(super) fn realtime() -> Vec<Endpoint> {
     const TAG: &str = "Realtime";
     vec![
         Endpoint::post("/v1/realtime/token", realtime::token)
-            .about(TAG, "createRealtimeToken", "A token that opens one stream")
-            .more("For five minutes and one use, with the rights of the credential that asks.")
-            .gives::<realtime::StreamToken>(200),
+            .summary(TAG, "createRealtimeToken", "A token that opens one stream")
+            .description("For five minutes and one use, with the rights of the credential that asks.")
+            .response::<realtime::StreamToken>(200),
         Endpoint::get("/v1/realtime", realtime::stream)
-            .about(TAG, "streamEvents", "The account's events as they happen, as server-sent events")
-            .more(
+            .summary(TAG, "streamEvents", "The account's events as they happen, as server-sent events")
+            .description(
                 "`email.received`, `email.sent`, `email.bounced` and `delivery.updated`, each with its id. With \
                  `Last-Event-ID` those after it come first, of the last 1,000; `stream.gap` says that it is not known any \
                  more. At most 20 streams for an account.",
             )
             .query::<realtime::StreamQuery>().header(LAST_EVENT_ID)
-            .gives_media("text/event-stream").fails(&[Code::NotFound]),
+            .gives_media("text/event-stream").errors(&[Code::NotFound]),
     ]
 }

@@ -41,47 +41,47 @@ const RANGE: Header =
 
 fn service() -> Vec<Endpoint> {
     vec![
-        Endpoint::get("/", dashboard::index).who(Public),
-        Endpoint::post("/frame", dashboard::frame).who(Public),
-        Endpoint::get("/assets/{version}/{*name}", pages::asset).who(Public),
-        Endpoint::get("/metrics", service::metrics_with_token).who(Public),
+        Endpoint::get("/", dashboard::index).auth(Public),
+        Endpoint::post("/frame", dashboard::frame).auth(Public),
+        Endpoint::get("/assets/{version}/{*name}", pages::asset).auth(Public),
+        Endpoint::get("/metrics", service::metrics_with_token).auth(Public),
         Endpoint::get("/api/health", service::health)
-            .who(Public)
-            .about("Service", "getHealth", "Does the process serve?")
-            .gives::<service::Health>(200),
+            .auth(Public)
+            .summary("Service", "getHealth", "Does the process serve?")
+            .response::<service::Health>(200),
         Endpoint::get("/api/ready", service::ready)
-            .who(Public)
-            .about("Service", "getReadiness", "Can mail be taken and webhooks be made?")
-            .gives::<service::Ready>(200)
-            .fails(&[Code::NotReady]),
+            .auth(Public)
+            .summary("Service", "getReadiness", "Can mail be taken and webhooks be made?")
+            .response::<service::Ready>(200)
+            .errors(&[Code::NotReady]),
         Endpoint::get("/api/overview", overview::overview)
-            .who(Account)
-            .about(
+            .auth(Account)
+            .summary(
                 "Service",
                 "getOverview",
                 "How the account's mail goes: counts over time, latency, endpoints, what needs somebody",
             )
-            .more("An answer serves for two seconds.")
+            .description("An answer serves for two seconds.")
             .query::<overview::OverviewQuery>()
             .choice("range", &["hour", "day", "week"])
-            .gives::<overview::Overview>(200),
+            .response::<overview::Overview>(200),
         Endpoint::get("/api/server", server::facts)
-            .who(Account)
-            .about("Service", "getServer", "Facts about this server")
-            .gives::<server::ServerView>(200),
+            .auth(Account)
+            .summary("Service", "getServer", "Facts about this server")
+            .response::<server::ServerView>(200),
         Endpoint::get("/api/openapi.json", service::openapi)
-            .who(Public)
-            .about("Service", "getOpenApi", "This document")
+            .auth(Public)
+            .summary("Service", "getOpenApi", "This document")
             .gives_document(),
         Endpoint::get("/att/{mid}/{idx}", files::download)
-            .who(Public)
-            .about("Attachments", "downloadAttachment", "Download an attachment by its signed link")
-            .more("`mid` is a message id without `msg_`, or an upload id. A single byte range is honoured.")
+            .auth(Public)
+            .summary("Attachments", "downloadAttachment", "Download an attachment by its signed link")
+            .description("`mid` is a message id without `msg_`, or an upload id. A single byte range is honoured.")
             .query::<files::Signed>()
             .header(RANGE)
             .partial()
             .gives_file(FILES)
-            .fails(&[Code::BadSignature, Code::LinkExpired, Code::ContentDamaged, Code::BadRange]),
+            .errors(&[Code::BadSignature, Code::LinkExpired, Code::ContentDamaged, Code::BadRange]),
     ]
 }
 
@@ -89,14 +89,14 @@ fn stubs() -> Vec<Endpoint> {
     const TAG: &str = "For compatibility";
     vec![
         Endpoint::get("/api/domains/register/check", unsupported::register_check)
-            .about(TAG, "checkDomainAvailability", "Can a domain be bought here? No.")
+            .summary(TAG, "checkDomainAvailability", "Can a domain be bought here? No.")
             .query::<unsupported::RegisterQuery>()
-            .gives::<unsupported::RegisterView>(200)
-            .fails(&[Code::BadRequest]),
+            .response::<unsupported::RegisterView>(200)
+            .errors(&[Code::BadRequest]),
         Endpoint::get("/v1/docs/search", unsupported::docs_search)
-            .who(Public)
-            .about(TAG, "semanticSearch", "Search the documentation; finds nothing")
+            .auth(Public)
+            .summary(TAG, "semanticSearch", "Search the documentation; finds nothing")
             .query::<unsupported::DocsQuery>()
-            .gives::<unsupported::DocsView>(200),
+            .response::<unsupported::DocsView>(200),
     ]
 }

@@ -39,40 +39,40 @@ pub(super) fn sending() -> Vec<Endpoint> {
     ];
     vec![
         Endpoint::post("/v1/send", send::send)
-            .about(TAG, "send", "Send a message")
-            .more(
+            .summary(TAG, "send", "Send a message")
+            .description(
                 "202 is a promise: the message is composed, DKIM-signed and on disk. With `Idempotency-Key` the request \
                  may be repeated for 24 hours.",
             )
-            .header(IDEMPOTENCY_KEY).takes::<send::SendFields>().needs(&["from", "to"])
-            .gives::<send::SentView>(202)
+            .header(IDEMPOTENCY_KEY).request::<send::SendFields>().needs(&["from", "to"])
+            .response::<send::SentView>(202)
             .replays()
-            .fails(GATES),
+            .errors(GATES),
         Endpoint::post("/v1/send/batch", send::send_batch)
-            .about(TAG, "sendBatch", "Send a message to each of up to 50 recipients")
-            .header(IDEMPOTENCY_KEY).takes::<send::BatchFields>().needs(&["from", "recipients"])
-            .gives::<send::BatchView>(200)
+            .summary(TAG, "sendBatch", "Send a message to each of up to 50 recipients")
+            .header(IDEMPOTENCY_KEY).request::<send::BatchFields>().needs(&["from", "recipients"])
+            .response::<send::BatchView>(200)
             .replays()
-            .fails(GATES),
+            .errors(GATES),
         Endpoint::delete("/v1/scheduled/{id}", send::cancel)
-            .about(TAG, "cancelScheduled", "Cancel a scheduled send")
-            .gives::<send::CanceledView>(200)
-            .fails(&[Code::AlreadySent]),
+            .summary(TAG, "cancelScheduled", "Cancel a scheduled send")
+            .response::<send::CanceledView>(200)
+            .errors(&[Code::AlreadySent]),
     ]
 }
 
 pub(super) fn uploads() -> Vec<Endpoint> {
     vec![
         Endpoint::post("/v1/attachments", uploads::create)
-            .about("Attachments", "uploadAttachment", "Upload a file, or have it fetched")
-            .more("As JSON, or with the file as the body and its name in the query.")
+            .summary("Attachments", "uploadAttachment", "Upload a file, or have it fetched")
+            .description("As JSON, or with the file as the body and its name in the query.")
             .query::<uploads::UploadQuery>()
             .choice("retentionDays", &[7, 30, 90, 365])
-            .takes::<uploads::UploadFields>()
+            .request::<uploads::UploadFields>()
             .needs(&[])
             .takes_bytes()
-            .gives::<uploads::UploadView>(201)
-            .fails(&[
+            .response::<uploads::UploadView>(201)
+            .errors(&[
                 Code::EmailNotVerified,
                 Code::LimitReached,
                 Code::BadAttachment,
@@ -88,41 +88,41 @@ pub(super) fn recipients_lists() -> Vec<Endpoint> {
     const TAG: &str = "Suppressions and blocked senders";
     vec![
         Endpoint::get("/api/contacts/suppressions", suppressions::list)
-            .who(Account)
-            .about(TAG, "listSuppressions", "Addresses that nothing is sent to, newest first")
+            .auth(Account)
+            .summary(TAG, "listSuppressions", "Addresses that nothing is sent to, newest first")
             .query::<suppressions::ListQuery>()
             .limit(1000, 1000)
-            .gives::<suppressions::SuppressionList>(200),
+            .response::<suppressions::SuppressionList>(200),
         Endpoint::post("/api/contacts/suppressions", suppressions::add)
-            .who(Account)
-            .about(TAG, "addSuppression", "Send nothing to an address")
-            .more("200 when it was suppressed before; then it is replaced.")
-            .takes::<suppressions::SuppressionFields>()
+            .auth(Account)
+            .summary(TAG, "addSuppression", "Send nothing to an address")
+            .description("200 when it was suppressed before; then it is replaced.")
+            .request::<suppressions::SuppressionFields>()
             .needs(&["email"])
-            .gives::<suppressions::SuppressionAdded>(201)
+            .response::<suppressions::SuppressionAdded>(201)
             .also(200)
-            .fails(&[Code::LimitReached, Code::BadAddress]),
+            .errors(&[Code::LimitReached, Code::BadAddress]),
         Endpoint::delete("/api/contacts/suppressions/{email}", suppressions::remove)
-            .who(Account)
-            .about(TAG, "removeSuppression", "Send to an address again")
-            .gives::<Done>(200),
+            .auth(Account)
+            .summary(TAG, "removeSuppression", "Send to an address again")
+            .response::<Done>(200),
         Endpoint::get("/api/blocked-senders", suppressions::list_blocked)
-            .who(Account)
-            .about(TAG, "listBlockedSenders", "Senders whose mail is stored as spam and calls no webhook")
+            .auth(Account)
+            .summary(TAG, "listBlockedSenders", "Senders whose mail is stored as spam and calls no webhook")
             .gives_list::<suppressions::BlockedView>(),
         Endpoint::post("/api/blocked-senders", suppressions::block)
-            .who(Account)
-            .about(TAG, "blockSender", "Block a sender")
-            .more("200 when it was blocked before.")
-            .takes::<suppressions::BlockedFields>()
+            .auth(Account)
+            .summary(TAG, "blockSender", "Block a sender")
+            .description("200 when it was blocked before.")
+            .request::<suppressions::BlockedFields>()
             .needs(&["email"])
-            .gives::<suppressions::BlockedView>(201)
+            .response::<suppressions::BlockedView>(201)
             .also(200)
-            .fails(&[Code::LimitReached, Code::BadAddress]),
+            .errors(&[Code::LimitReached, Code::BadAddress]),
         Endpoint::delete("/api/blocked-senders/{email}", suppressions::unblock)
-            .who(Account)
-            .about(TAG, "unblockSender", "Unblock a sender")
-            .gives::<Done>(200),
+            .auth(Account)
+            .summary(TAG, "unblockSender", "Unblock a sender")
+            .response::<Done>(200),
     ]
 }
 
@@ -130,39 +130,39 @@ pub(super) fn templates() -> Vec<Endpoint> {
     const TAG: &str = "Templates";
     vec![
         Endpoint::get("/api/templates", templates::list)
-            .about(TAG, "listTemplates", "Your templates, newest first")
+            .summary(TAG, "listTemplates", "Your templates, newest first")
             .gives_list::<templates::MetaView>(),
         Endpoint::get("/api/templates/base", templates::list_base)
-            .about(TAG, "listBaseTemplates", "Templates that are built in")
+            .summary(TAG, "listBaseTemplates", "Templates that are built in")
             .gives_list::<templates::MetaView>(),
         Endpoint::get("/api/templates/{id}", templates::detail)
-            .about(TAG, "getTemplate", "One template")
-            .gives::<templates::FullView>(200),
+            .summary(TAG, "getTemplate", "One template")
+            .response::<templates::FullView>(200),
         Endpoint::post("/api/templates", templates::create)
-            .who(Account)
-            .about(TAG, "createTemplate", "Make a template")
-            .more("With `baseId` it begins as a copy of that; given fields win.")
-            .takes::<templates::TemplateFields>()
+            .auth(Account)
+            .summary(TAG, "createTemplate", "Make a template")
+            .description("With `baseId` it begins as a copy of that; given fields win.")
+            .request::<templates::TemplateFields>()
             .needs(&[])
-            .gives::<templates::FullView>(201)
-            .fails(&[Code::EmailNotVerified, Code::LimitReached, Code::TemplateNotFound]),
+            .response::<templates::FullView>(201)
+            .errors(&[Code::EmailNotVerified, Code::LimitReached, Code::TemplateNotFound]),
         Endpoint::put("/api/templates/{id}", templates::update)
-            .who(Account)
-            .about(TAG, "updateTemplate", "Change a template")
-            .takes::<templates::TemplateFields>()
-            .gives::<templates::FullView>(200)
-            .fails(&[Code::EmailNotVerified, Code::LimitReached]),
+            .auth(Account)
+            .summary(TAG, "updateTemplate", "Change a template")
+            .request::<templates::TemplateFields>()
+            .response::<templates::FullView>(200)
+            .errors(&[Code::EmailNotVerified, Code::LimitReached]),
         Endpoint::delete("/api/templates/{id}", templates::delete)
-            .who(Account)
-            .about(TAG, "deleteTemplate", "Remove a template")
-            .gives::<Done>(200),
+            .auth(Account)
+            .summary(TAG, "deleteTemplate", "Remove a template")
+            .response::<Done>(200),
         Endpoint::post("/api/templates/test", templates::test)
-            .who(Account)
-            .about(TAG, "testTemplate", "Send a template to yourself")
-            .takes::<templates::TestFields>()
+            .auth(Account)
+            .summary(TAG, "testTemplate", "Send a template to yourself")
+            .request::<templates::TestFields>()
             .needs(&["to"])
-            .gives::<send::SentView>(202)
-            .fails(&[
+            .response::<send::SentView>(202)
+            .errors(&[
                 Code::LimitReached,
                 Code::BadAddress,
                 Code::BadHeader,

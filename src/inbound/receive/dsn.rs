@@ -5,7 +5,7 @@ use super::{Receipt, ReceiveError, reading, within_deadline};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::inbound::{Inbound, Recipient};
-use crate::jobs::Left;
+use crate::jobs::EnqueuedJob;
 use crate::mail::address::{Mailbox, ReversePath};
 use crate::mail::mime::{Mail, Part};
 use crate::mail::report::{self, Action, Report};
@@ -14,7 +14,7 @@ use crate::outbound::return_path::{BounceTag, ReturnPath, ReturnPaths};
 
 impl Inbound {
     /// Takes mail that goes to our own addresses alone.
-    pub(super) async fn take_back(
+    pub(super) async fn accept_dsn(
         &self,
         returned: Vec<Recipient>,
         reverse_path: ReversePath,
@@ -51,8 +51,8 @@ impl Inbound {
             Ok((raised, left))
         });
         let (raised, left) = within_deadline(settled).await?;
-        raised.into_iter().for_each(|one| one.tell(&self.shared.feed, &self.shared.jobs, now));
-        left.into_iter().for_each(Left::announce);
+        raised.into_iter().for_each(|one| one.publish(&self.shared.feed, &self.shared.jobs, now));
+        left.into_iter().for_each(EnqueuedJob::notify_committed);
         Ok(())
     }
 
@@ -73,9 +73,9 @@ impl Inbound {
             }
             Ok(left)
         });
-        let left: Vec<Left> = within_deadline(written).await?;
+        let left: Vec<EnqueuedJob> = within_deadline(written).await?;
         let told = !left.is_empty();
-        left.into_iter().for_each(Left::announce);
+        left.into_iter().for_each(EnqueuedJob::notify_committed);
         Ok(told)
     }
 }

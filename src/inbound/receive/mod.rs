@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ring::hmac;
 
-use self::transaction::{Kept, Ways, store_all};
+use self::transaction::{Services, StoredAs, store_all};
 use super::Inbound;
 use super::recipients::Recipient;
 use super::route::Route;
@@ -22,7 +22,7 @@ use crate::clock::Timestamp;
 use crate::event_bus::Activity;
 use crate::event_bus::realtime::{Body, Event};
 use crate::id::MessageId;
-use crate::jobs::Left;
+use crate::jobs::EnqueuedJob;
 use crate::limits::Kind;
 use crate::mail::envelope::{Envelope, Peer};
 use crate::mail::mime::{self, Mail, Part};
@@ -31,9 +31,9 @@ use crate::metrics::Counter;
 use crate::outbound::forward::{self, COPIES, FORWARDED};
 use crate::store;
 use crate::store::blobs::objects::MailData;
-use crate::store::blobs::uncommitted::Placed;
+use crate::store::blobs::uncommitted::UncommittedObject;
 use crate::store::messages::mail_data;
-use crate::store::messages::mail_data::NewRaw;
+use crate::store::messages::mail_data::NewMailData;
 use crate::store::webhooks::routes::Action;
 
 /// RFC 5321 §6.3: a message with more Received fields than this goes round in a loop.
@@ -91,7 +91,7 @@ pub(super) enum Checks {
 }
 
 /// What is stored of one recipient's message.
-struct Plan {
+struct RecipientPlan {
     recipient: Recipient,
     fingerprint: i64,
     routes: Vec<Arc<Route>>,
@@ -104,7 +104,7 @@ struct Plan {
 }
 
 /// What every recipient's message has in common.
-struct Common {
+struct MessageFields {
     mail_from: String,
     from_addr: String,
     from_name: Option<String>,
@@ -179,7 +179,7 @@ impl Inbound {
         let size = data.len();
         // Of several accounts the first; a message to an address of our own is nobody's.
         let account = envelope.recipients.first().map_or(0, |recipient| recipient.account);
-        let turn = self.turn_to_read(account, size).await?;
+        let turn = self.acquire_parse_permit(account, size).await?;
         let (bytes, draft) = match data {
             MailData::Memory(bytes) => (bytes, None),
             MailData::Spooled(mut draft) => {
@@ -193,7 +193,7 @@ impl Inbound {
         let (returned, recipients): (Vec<_>, Vec<_>) =
             recipients.into_iter().partition(|recipient| recipient.returned.is_some());
         if recipients.is_empty() {
-            return self.take_back(returned, reverse_path, &bytes, now).await;
+            return self.accept_dsn(returned, reverse_path, &bytes, now).await;
         }
         let mut reports = dsn::read_reports(&returned, &reverse_path, &bytes);
         let forwards = dsn::forward_reports(&returned, &reverse_path, &bytes);
@@ -223,21 +223,21 @@ impl Inbound {
         let copies = forward::copies_left(&mime::field_values(&bytes, COPIES), &self.shared.limits);
         let plain_header = is_plain_header(&bytes, &mail);
         let (mut common, to_names) =
-            Common::new(mail, mail_from, hostname, verification, spam, size, (forwarded_by, copies));
+            MessageFields::new(mail, mail_from, hostname, verification, spam, size, (forwarded_by, copies));
         (common.verdicts, common.plain_header, common.undated) = (verdicts, plain_header, is_undated(&bytes));
         let fingerprint = hmac::sign(&self.shared.fingerprint_key, &bytes);
         let id = MessageId::new(now);
-        let plans: Vec<Plan> = envelope
+        let plans: Vec<RecipientPlan> = envelope
             .recipients
             .into_iter()
             .map(|recipient| {
                 self.plan(recipient, peer, envelope.smtputf8, &id, fingerprint.as_ref(), &to_names, &common, now)
             })
             .collect();
-        let (raw, placed, fresh) = if plans.iter().all(Plan::is_dropped) {
-            (NewRaw::inline(&[]), None, None)
+        let (raw, placed, fresh) = if plans.iter().all(RecipientPlan::is_dropped) {
+            (NewMailData::inline(&[]), None, None)
         } else if draft.is_none() && bytes.len() <= mail_data::INLINE_MAX && common.parts.is_empty() {
-            (NewRaw::inline(&bytes), None, Some(Bytes::from(bytes)))
+            (NewMailData::inline(&bytes), None, Some(Bytes::from(bytes)))
         } else {
             let (raw, placed) = self.keep(draft, bytes, id.clone(), now).await?;
             (raw, Some(placed), None)
@@ -258,9 +258,9 @@ impl Inbound {
         id: &MessageId,
         fingerprint: &[u8],
         to_names: &[mime::NamedAddress],
-        common: &Common,
+        common: &MessageFields,
         now: Timestamp,
-    ) -> Plan {
+    ) -> RecipientPlan {
         let address = recipient.mailbox.canonical();
         if recipient.idle_routes > 0 {
             tracing::warn!(message = %id, routes = recipient.idle_routes, "more routes match than may run; these did not");
@@ -279,11 +279,11 @@ impl Inbound {
         let hostname = self.shared.config.hostname.as_str();
         let to = recipient.mailbox.to_string();
         let received = trace::received(peer, hostname, id.as_str(), smtputf8, Some(&to), now);
-        Plan {
+        RecipientPlan {
             fingerprint: i64::from_le_bytes(head),
             runs: recipient.runs(),
             routes: std::mem::take(&mut recipient.routes),
-            to_name: mime::name_for(to_names, &to).map(str::to_owned),
+            to_name: mime::display_name(to_names, &to).map(str::to_owned),
             trace: format!("{}{received}", common.verification.authentication_results),
             own_id: id.to_string(),
             recipient,
@@ -293,33 +293,33 @@ impl Inbound {
     /// Puts mail data into the object store: durable before the transaction that names it.
     async fn keep(
         &self,
-        draft: Option<store::blobs::objects::Draft>,
+        draft: Option<store::blobs::objects::PendingObject>,
         bytes: Vec<u8>,
         id: MessageId,
         now: Timestamp,
-    ) -> Result<(NewRaw, Placed), ReceiveError> {
+    ) -> Result<(NewMailData, UncommittedObject), ReceiveError> {
         let objects = self.shared.objects.clone();
         let kept = tokio::task::spawn_blocking(move || {
             let draft = match draft {
                 Some(draft) => draft,
                 None => {
-                    let mut draft = objects.draft()?;
+                    let mut draft = objects.create()?;
                     draft.append(&bytes)?;
                     draft
                 }
             };
-            objects.keep(draft, &id, now)
+            objects.commit(draft, &id, now)
         });
         let placed = kept.await.map_err(|_| ReceiveError::Storage)?.map_err(storage_trouble)?;
-        Ok((NewRaw::File(placed.object().clone()), placed))
+        Ok((NewMailData::File(placed.object().clone()), placed))
     }
 
     async fn commit(
         &self,
         id: MessageId,
-        common: Common,
-        plans: Vec<Plan>,
-        (raw, placed): (NewRaw, Option<Placed>),
+        common: MessageFields,
+        plans: Vec<RecipientPlan>,
+        (raw, placed): (NewMailData, Option<UncommittedObject>),
         data: Option<Bytes>,
         now: Timestamp,
     ) -> Result<Receipt, ReceiveError> {
@@ -330,16 +330,16 @@ impl Inbound {
         let limits = Arc::clone(&self.shared.limits);
         let objects = self.shared.objects.clone();
         let written = self.shared.db.write_naming(placed.into_iter().collect(), move |tx| {
-            let ways = Ways { jobs: &jobs, outbound: &outbound, limits: &limits, objects: &objects };
+            let ways = Services { jobs: &jobs, outbound: &outbound, limits: &limits, objects: &objects };
             store_all(tx, ways, id, &common, plans, &raw, now)
         });
         let stored = within_deadline(written).await?;
         let id = stored.first().map_or(first, |one| one.id.clone());
         for one in stored {
-            if let Kept::Message { account, domain, row } = one.kept {
+            if let StoredAs::Message { account, domain, row } = one.kept {
                 let event = Event { id: one.id.clone(), domain, body: Body::Received(row) };
-                self.shared.feed.realtime.tell(account, event);
-                self.shared.feed.tell(|| Activity::Accepted {
+                self.shared.feed.realtime.publish(account, event);
+                self.shared.feed.publish(|| Activity::Accepted {
                     message_id: one.id,
                     from: from.clone(),
                     to: one.to,
@@ -352,13 +352,13 @@ impl Inbound {
             if let Some(data) = &data {
                 one.fresh.into_iter().for_each(|fresh| self.shared.fresh.put(fresh, data.clone()));
             }
-            one.jobs.into_iter().for_each(Left::announce);
+            one.jobs.into_iter().for_each(EnqueuedJob::notify_committed);
         }
         Ok(Receipt { id })
     }
 }
 
-impl Plan {
+impl RecipientPlan {
     fn is_dropped(&self) -> bool {
         self.routes.iter().any(|route| route.row.action == Action::Drop)
     }
@@ -387,7 +387,7 @@ fn is_undated(bytes: &[u8]) -> bool {
 /// Reads mail data, unless it goes round in a loop. Its texts are read later, by whoever shows them.
 fn read_mail(bytes: &[u8], hostname: &str) -> Result<Mail, ReceiveError> {
     reading(bytes.len(), || {
-        let mail = mime::parse_apart_from_texts(bytes);
+        let mail = mime::parse_without_bodies(bytes);
         let loops = mail.received_count > MAX_RECEIVED || mime::received_by(bytes, hostname) > MAX_OWN_RECEIVED;
         if loops { Err(ReceiveError::MailLoop) } else { Ok(mail) }
     })
@@ -398,7 +398,7 @@ fn reading<T>(size: usize, read: impl FnOnce() -> T) -> T {
     if size <= PARSE_HERE_MAX { read() } else { tokio::task::block_in_place(read) }
 }
 
-impl Common {
+impl MessageFields {
     /// What the rows need of a mail, and the names that its To field gives.
     fn new(
         mail: Mail,
@@ -412,7 +412,7 @@ impl Common {
         let from_addr = mail.sender_address(&mail_from, hostname);
         let author = mail.author_domain().map(str::to_owned);
         let common = Self {
-            from_name: mime::name_for(&mail.header_from, &from_addr).map(str::to_owned),
+            from_name: mime::display_name(&mail.header_from, &from_addr).map(str::to_owned),
             from_addr,
             mail_from,
             thread_id: mail.thread_id().map(str::to_owned),

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::{Common, Plan, zero_retention};
+use super::{MessageFields, RecipientPlan, zero_retention};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::inbound::route::{Route, is_exact};
-use crate::jobs::{self, Jobs, Left};
+use crate::jobs::{self, EnqueuedJob, Jobs};
 use crate::limits::{Kind, Limits};
 use crate::outbound::Outbound;
 use crate::outbound::forward::{Forward, MAX_RECEIVED, share_copies};
@@ -16,29 +16,29 @@ use crate::store;
 use crate::store::blobs::objects::Objects;
 use crate::store::messages;
 use crate::store::messages::mail_data;
-use crate::store::messages::mail_data::NewRaw;
+use crate::store::messages::mail_data::NewMailData;
 use crate::store::messages::removals::Reason;
 use crate::store::webhooks::routes::Action;
-use crate::webhook::attempt::first_attempt_cache::Fresh;
+use crate::webhook::attempt::first_attempt_cache::FirstAttemptCache;
 
 /// What the commit left behind for one recipient.
 pub(super) struct Stored {
     pub(crate) id: String,
     pub(crate) to: String,
-    pub(crate) jobs: Vec<Left>,
-    pub(crate) kept: Kept,
+    pub(crate) jobs: Vec<EnqueuedJob>,
+    pub(crate) kept: StoredAs,
     /// Deliveries that may be attempted without a look at what was stored.
-    pub(crate) fresh: Vec<Fresh>,
+    pub(crate) fresh: Vec<FirstAttemptCache>,
 }
 
 impl Stored {
     const fn nothing(id: String, to: String) -> Self {
-        Self { id, to, jobs: Vec::new(), kept: Kept::Nothing, fresh: Vec::new() }
+        Self { id, to, jobs: Vec::new(), kept: StoredAs::Nothing, fresh: Vec::new() }
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kept {
+pub(super) enum StoredAs {
     /// It was dropped, is a repeat, or nobody is to have it of a domain that stores nothing.
     Nothing,
     /// A message.
@@ -49,7 +49,7 @@ pub(super) enum Kept {
 
 /// The ways on from here.
 #[derive(Clone, Copy)]
-pub(super) struct Ways<'a> {
+pub(super) struct Services<'a> {
     pub(crate) jobs: &'a Jobs,
     pub(crate) outbound: &'a Outbound,
     pub(crate) limits: &'a Limits,
@@ -59,11 +59,11 @@ pub(super) struct Ways<'a> {
 /// Stores what each recipient is to have, and the mail data once if any of it needs that; whether it did.
 pub(super) fn store_all(
     tx: &Connection,
-    ways: Ways<'_>,
+    ways: Services<'_>,
     first: MessageId,
-    common: &Common,
-    plans: Vec<Plan>,
-    raw: &NewRaw,
+    common: &MessageFields,
+    plans: Vec<RecipientPlan>,
+    raw: &NewMailData,
     now: Timestamp,
 ) -> store::Result<(Vec<Stored>, bool)> {
     let mut raw_row = None;
@@ -92,7 +92,7 @@ pub(super) fn store_all(
             if jobs.is_empty() {
                 store::messages::removals::note(tx, &id, Reason::Rule, now)?;
             }
-            let kept = if jobs.is_empty() { Kept::Nothing } else { Kept::Passing };
+            let kept = if jobs.is_empty() { StoredAs::Nothing } else { StoredAs::Passing };
             stored.push(Stored { id: id.to_string(), to, jobs, kept, fresh: Vec::new() });
             continue;
         }
@@ -114,11 +114,11 @@ pub(super) fn store_all(
 #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
 fn store_one(
     tx: &Connection,
-    ways: Ways<'_>,
+    ways: Services<'_>,
     id: MessageId,
     to: String,
-    common: &Common,
-    plan: Plan,
+    common: &MessageFields,
+    plan: RecipientPlan,
     raw_id: i64,
     now: Timestamp,
 ) -> store::Result<Stored> {
@@ -152,7 +152,7 @@ fn store_one(
     store::accounts::limits::add_deliveries(tx, account, row, plan.runs)?;
     store::messages::dedup::insert(tx, plan.fingerprint, row, now)?;
     store::messages::attachments::insert_all(tx, row, &common.parts)?;
-    let kept = Kept::Message { account, domain, row };
+    let kept = StoredAs::Message { account, domain, row };
     let mut stored = Stored { id: id.to_string(), to, jobs: Vec::new(), kept, fresh: Vec::new() };
     if blocked {
         return Ok(stored);
@@ -169,11 +169,11 @@ fn store_one(
             url,
         };
         let delivery = store::webhooks::deliveries::insert_received(tx, &delivery, now)?;
-        let left = ways.jobs.leave(tx, flow, jobs::Kind::Webhook, delivery.id, now)?;
+        let left = ways.jobs.enqueue(tx, flow, jobs::JobKind::Webhook, delivery.id, now)?;
         if left.is_claimed() {
             let version = plan.recipient.routes_version;
             let (message, route) = (Arc::clone(&message), Arc::clone(&route.row));
-            stored.fresh.push(Fresh { delivery, message, route, version });
+            stored.fresh.push(FirstAttemptCache { delivery, message, route, version });
         }
         stored.jobs.push(left);
     }
@@ -184,13 +184,13 @@ fn store_one(
 /// does not again (contract 4.1).
 pub(super) fn forward_all(
     tx: &Connection,
-    ways: Ways<'_>,
-    common: &Common,
-    plan: &Plan,
+    ways: Services<'_>,
+    common: &MessageFields,
+    plan: &RecipientPlan,
     message: Option<i64>,
     raw_id: i64,
     now: Timestamp,
-) -> store::Result<Vec<Left>> {
+) -> store::Result<Vec<EnqueuedJob>> {
     let mut jobs = Vec::new();
     let due = forwards(common, plan).count();
     let (running, copies) = share_copies(common.copies, due);
@@ -221,7 +221,10 @@ pub(super) fn forward_all(
 }
 
 /// The routes that forward a recipient's mail.
-pub(super) fn forwards<'p>(common: &'p Common, plan: &'p Plan) -> impl Iterator<Item = &'p Arc<Route>> {
+pub(super) fn forwards<'p>(
+    common: &'p MessageFields,
+    plan: &'p RecipientPlan,
+) -> impl Iterator<Item = &'p Arc<Route>> {
     let goes_round = common.received_count > MAX_RECEIVED;
     plan.routes.iter().filter(move |route| {
         let again = common.forwarded_by.iter().any(|id| id == route.row.public_id.as_str());

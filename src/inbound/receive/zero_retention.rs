@@ -5,28 +5,28 @@
 
 use rusqlite::Connection;
 
-use super::transaction::{Ways, forward_all, forwards};
-use super::{Common, Plan};
+use super::transaction::{Services, forward_all, forwards};
+use super::{MessageFields, RecipientPlan};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
-use crate::jobs::{Kind, Left};
+use crate::jobs::{EnqueuedJob, JobKind};
 use crate::store;
 use crate::store::webhooks::zero_retention;
 use crate::store::webhooks::zero_retention::NewPassing;
 use crate::webhook;
-use crate::webhook::attempt::zero_retention::Told;
+use crate::webhook::attempt::zero_retention::EventMetadata;
 
 /// One row and job for each webhook route that the recipient reaches; returns their jobs. `raw_id` stores the raw copy
 /// if nobody did yet.
 pub(super) fn store(
     tx: &Connection,
-    ways: Ways<'_>,
+    ways: Services<'_>,
     id: &MessageId,
-    common: &Common,
-    plan: &Plan,
+    common: &MessageFields,
+    plan: &RecipientPlan,
     mut raw_id: impl FnMut() -> store::Result<i64>,
     now: Timestamp,
-) -> store::Result<Vec<Left>> {
+) -> store::Result<Vec<EnqueuedJob>> {
     let account_id = plan.recipient.account;
     let mut left = Vec::new();
     ways.limits.admit_mail(tx, account_id)?;
@@ -36,7 +36,7 @@ pub(super) fn store(
     if forwards(common, plan).next().is_some() {
         left.extend(forward_all(tx, ways, common, plan, None, raw_id()?, now)?);
     }
-    let told = Told {
+    let told = EventMetadata {
         id: id.clone(),
         from_addr: common.from_addr.clone(),
         from_name: common.from_name.clone(),
@@ -53,7 +53,7 @@ pub(super) fn store(
         let Some(flow) = &route.flow else { continue };
         let new = NewPassing { account_id, route_id: &route.row.public_id, event: &event, raw_id: raw_id()? };
         let row = zero_retention::insert(tx, new, now)?;
-        left.push(ways.jobs.leave(tx, &webhook::zero_retention_flow(flow), Kind::Passing, row, now)?);
+        left.push(ways.jobs.enqueue(tx, &webhook::zero_retention_flow(flow), JobKind::Passing, row, now)?);
     }
     Ok(left)
 }

@@ -71,7 +71,7 @@ impl Verifier {
         let Some(resolver) = self.resolver.as_ref().filter(|_| !peer.address.to_canonical().is_loopback()) else {
             return Verification::unasked(&self.hostname);
         };
-        let mut found = Found::default();
+        let mut found = CheckResults::default();
         let check = Check { resolver, hostname: &self.hostname, peer, mail_from, raw, mail };
         // Out of time or a fault in a library: what was found until then counts, the rest is `temperror`.
         let finished = timeout(self.budget, caught(check.run(&mut found))).await;
@@ -84,7 +84,7 @@ impl Verifier {
 
 /// What the checks found until they ended or were ended. Each is a list: DKIM has one entry for each signature.
 #[derive(Default)]
-struct Found {
+struct CheckResults {
     spf: Option<Checked>,
     dkim: Option<Vec<Checked>>,
     dmarc: Option<Checked>,
@@ -95,7 +95,7 @@ struct Found {
     same_header: bool,
 }
 
-impl Found {
+impl CheckResults {
     fn verification(self, hostname: &str, author: Option<&str>) -> Verification {
         let unanswered = |method| Checked { method, verdict: Verdict::TempError, properties: Vec::new() };
         let spf = self.spf.unwrap_or_else(|| unanswered("spf"));
@@ -161,7 +161,7 @@ impl<'c> Check<'c> {
         self.resolver.authenticator()
     }
 
-    async fn run(&self, found: &mut Found) {
+    async fn run(&self, found: &mut CheckResults) {
         if self.mail.header_truncated {
             // A header beyond our limits is not handed to a library that has none.
             let refused = |method| Checked { method, verdict: Verdict::PermError, properties: Vec::new() };
@@ -189,7 +189,7 @@ impl<'c> Check<'c> {
         };
         found.same_header = read.same_header;
         self.resolver.learn().await;
-        let Found { spf, dkim, dmarc, enforced, arc, .. } = found;
+        let CheckResults { spf, dkim, dmarc, enforced, arc, .. } = found;
         let keys = Records::default();
         let (spf_output, dkim_output, ()) = tokio::join!(
             async {

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::breaker::Breaker;
 use crate::clock::Timestamp;
-use crate::store::jobs::Claimed;
+use crate::store::jobs::ClaimedJob;
 
 pub(super) const FIRST_WIDTH: usize = 2;
 /// Jobs that may be handed over, for each attempt that may be made at once: with attempts of 15 s the last of them
@@ -33,7 +33,7 @@ pub(super) struct State {
     pub(crate) due_at: Option<Timestamp>,
     /// Under which time it stands among the due ones.
     pub(crate) armed: Option<Timestamp>,
-    pub(crate) claimed: VecDeque<Claimed>,
+    pub(crate) claimed: VecDeque<ClaimedJob>,
     /// Jobs on their way into `claimed`, from transactions that run.
     pub(crate) reserved: usize,
     /// Its waiting jobs are left alone until those in hand run low.
@@ -139,7 +139,7 @@ pub(super) struct Lane {
 pub(super) struct Picked {
     pub(crate) account: i64,
     pub(crate) endpoint: i64,
-    pub(crate) job: Claimed,
+    pub(crate) job: ClaimedJob,
     pub(crate) ailing: bool,
 }
 
@@ -243,7 +243,13 @@ impl Lane {
     }
 
     /// Takes jobs in hand; gives them back when the flow pauses by now.
-    pub(super) fn take(&mut self, account: i64, endpoint: i64, jobs: Vec<Claimed>, now: Timestamp) -> Vec<Claimed> {
+    pub(super) fn take(
+        &mut self,
+        account: i64,
+        endpoint: i64,
+        jobs: Vec<ClaimedJob>,
+        now: Timestamp,
+    ) -> Vec<ClaimedJob> {
         let Some(member) = self.members.get_mut(&account) else { return jobs };
         let Some(state) = member.flows.get_mut(&endpoint) else { return jobs };
         if state.breaker.pauses(now) {
@@ -323,10 +329,10 @@ impl Lane {
     }
 
     /// Takes everything of a flow out of hand.
-    pub(super) fn empty_hand(&mut self, account: i64, endpoint: i64) -> Vec<Claimed> {
+    pub(super) fn empty_hand(&mut self, account: i64, endpoint: i64) -> Vec<ClaimedJob> {
         let Some(member) = self.members.get_mut(&account) else { return Vec::new() };
         let Some(state) = member.flows.get_mut(&endpoint) else { return Vec::new() };
-        let jobs: Vec<Claimed> = state.claimed.drain(..).collect();
+        let jobs: Vec<ClaimedJob> = state.claimed.drain(..).collect();
         member.in_hand = member.in_hand.saturating_sub(jobs.len());
         self.in_hand = self.in_hand.saturating_sub(jobs.len());
         jobs

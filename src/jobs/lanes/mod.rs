@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::{Health, MAIL_LANE, WorkerConfig};
 use crate::clock::Timestamp;
 use crate::id::fill_random;
-use crate::store::jobs::{Claimed, Flow};
+use crate::store::jobs::{ClaimedJob, Flow};
 pub(crate) use breaker::Breaker;
 use lane::{Lane, may_take};
 
@@ -42,7 +42,7 @@ pub(crate) struct Lanes {
     running: usize,
     running_ailing: usize,
     flows: usize,
-    figures: Figures,
+    figures: LaneStats,
 }
 
 /// What an account has of all.
@@ -57,7 +57,7 @@ struct Account {
 
 /// How the engine fares, for `/metrics`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
+pub struct LaneStats {
     /// Attempts that run.
     pub running: usize,
     /// Flows whose breaker is open.
@@ -66,7 +66,7 @@ pub struct Figures {
     pub(crate) pauses: u64,
 }
 
-impl Figures {
+impl LaneStats {
     /// The text format of Prometheus.
     pub(crate) fn render(&self) -> String {
         let Self { running, paused, pauses } = self;
@@ -83,7 +83,7 @@ impl Figures {
 
 /// A claim that the engine should make.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Want {
+pub(crate) struct ClaimRequest {
     /// Whose jobs.
     pub(crate) flow: Flow,
     /// How many jobs at most.
@@ -103,7 +103,7 @@ impl Lanes {
             running: 0,
             running_ailing: 0,
             flows: 0,
-            figures: Figures::default(),
+            figures: LaneStats::default(),
         }
     }
 
@@ -138,7 +138,7 @@ impl Lanes {
     }
 
     /// The job for which a place was kept; it comes back when its flow pauses by now.
-    pub(crate) fn hand_over(&mut self, flow: &Flow, job: Claimed, now: Timestamp) -> Option<Claimed> {
+    pub(crate) fn hand_over(&mut self, flow: &Flow, job: ClaimedJob, now: Timestamp) -> Option<ClaimedJob> {
         let lane = self.enter(flow);
         lane.unreserve(flow.account, flow.endpoint);
         let back = lane.take(flow.account, flow.endpoint, vec![job], now);
@@ -172,13 +172,13 @@ impl Lanes {
     }
 
     /// Up to `limit` claims that should be made now: due flows whose hand runs low.
-    pub(crate) fn wants(&mut self, now: Timestamp, limit: usize) -> Vec<Want> {
+    pub(crate) fn due_lanes(&mut self, now: Timestamp, limit: usize) -> Vec<ClaimRequest> {
         let mut wants = Vec::new();
         while wants.len() < limit && self.due.first().is_some_and(|(at, _)| *at <= now) {
             let Some((_, flow)) = self.due.pop_first() else { break };
             let Some(lane) = self.lanes.get_mut(&flow.lane) else { continue };
             if let Some(limit) = lane.wants(flow.account, flow.endpoint) {
-                wants.push(Want { flow, limit });
+                wants.push(ClaimRequest { flow, limit });
             }
         }
         wants
@@ -189,10 +189,10 @@ impl Lanes {
     pub(crate) fn claimed(
         &mut self,
         flow: &Flow,
-        jobs: Vec<Claimed>,
+        jobs: Vec<ClaimedJob>,
         next_due: Option<Timestamp>,
         now: Timestamp,
-    ) -> Vec<Claimed> {
+    ) -> Vec<ClaimedJob> {
         let lane = self.enter(flow);
         lane.claimed(flow.account, flow.endpoint, jobs.len());
         let back = lane.take(flow.account, flow.endpoint, jobs, now);
@@ -207,7 +207,7 @@ impl Lanes {
     }
 
     /// The next job to attempt, if there is a slot for it.
-    pub(crate) fn start(&mut self) -> Option<(Flow, Claimed)> {
+    pub(crate) fn start(&mut self) -> Option<(Flow, ClaimedJob)> {
         let slots = self.config.max_in_flight;
         while self.running < slots {
             let name = self.ready.pop_front()?;
@@ -265,7 +265,7 @@ impl Lanes {
     }
 
     /// An attempt of a flow ended. Returns what comes back out of hand because a pause begins.
-    pub(crate) fn finished(&mut self, flow: &Flow, health: Health, now: Timestamp) -> Vec<Claimed> {
+    pub(crate) fn finished(&mut self, flow: &Flow, health: Health, now: Timestamp) -> Vec<ClaimedJob> {
         self.running = self.running.saturating_sub(1);
         let full_width = self.full_width(&flow.lane);
         let account = self.accounts.entry(flow.account).or_default();
@@ -419,12 +419,12 @@ impl Lanes {
     }
 
     /// How the engine fares.
-    pub(crate) const fn figures(&self) -> Figures {
-        Figures { running: self.running, ..self.figures }
+    pub(crate) const fn figures(&self) -> LaneStats {
+        LaneStats { running: self.running, ..self.figures }
     }
 
     /// Every job in hand that was not started, to be given back.
-    pub(crate) fn drain(&mut self) -> Vec<Claimed> {
+    pub(crate) fn drain(&mut self) -> Vec<ClaimedJob> {
         self.ready.clear();
         self.due.clear();
         let states = self.lanes.values_mut().flat_map(Lane::states);

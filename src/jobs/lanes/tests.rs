@@ -4,7 +4,7 @@
 
 use super::lane::{FIRST_WIDTH, IN_HAND};
 use super::*;
-use crate::store::jobs::Kind;
+use crate::store::jobs::JobKind;
 
 const NOW: Timestamp = Timestamp::from_millis(1_000);
 
@@ -12,12 +12,12 @@ fn lanes(lane_width: usize, max_in_flight: usize) -> Lanes {
     Lanes::new(WorkerConfig { lane_width, mail_lane_width: 1, max_in_flight })
 }
 
-fn jobs(count: usize) -> Vec<Claimed> {
+fn jobs(count: usize) -> Vec<ClaimedJob> {
     let id = |n: usize| i64::try_from(n).unwrap();
     (0..count)
-        .map(|n| Claimed {
+        .map(|n| ClaimedJob {
             id: id(n),
-            kind: Kind::Webhook,
+            kind: JobKind::Webhook,
             subject_id: id(n),
             failures: 0,
             run_at: NOW,
@@ -33,7 +33,7 @@ fn flow(lane: &str) -> Flow {
 }
 
 fn claim_all(lanes: &mut Lanes, backlog: usize) {
-    for want in lanes.wants(NOW, 10_000) {
+    for want in lanes.due_lanes(NOW, 10_000) {
         let brought = jobs(want.limit.min(backlog));
         lanes.claimed(&want.flow, brought, (backlog > want.limit).then_some(NOW), NOW);
     }
@@ -90,18 +90,18 @@ fn a_lane_with_enough_in_hand_is_claimed_again_when_it_runs_low() {
     let mut lanes = lanes(16, 1_000);
     lanes.wake(&flow("a"), NOW);
     claim_all(&mut lanes, 100);
-    assert_eq!(lanes.wants(NOW, 10), []);
+    assert_eq!(lanes.due_lanes(NOW, 10), []);
     while lanes.start().is_some() {}
     for _ in 0..3 {
         lanes.finished(&flow("a"), Health::Up, NOW);
         while lanes.start().is_some() {}
     }
-    assert_eq!(lanes.wants(NOW, 10).len(), 1);
+    assert_eq!(lanes.due_lanes(NOW, 10).len(), 1);
 }
 
-fn job(id: i64) -> Claimed {
+fn job(id: i64) -> ClaimedJob {
     let lease_until = Timestamp::from_millis(i64::MAX);
-    Claimed { id, kind: Kind::Webhook, subject_id: id, failures: 0, run_at: NOW, queued_at: NOW, lease_until }
+    ClaimedJob { id, kind: JobKind::Webhook, subject_id: id, failures: 0, run_at: NOW, queued_at: NOW, lease_until }
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn jobs_that_wait_already_go_first() {
     let mut lanes = lanes(16, 1_000);
     lanes.wake(&flow("a"), NOW);
     assert!(!lanes.reserve(&flow("a"), NOW), "one is due");
-    assert_eq!(lanes.wants(NOW, 10).len(), 1);
+    assert_eq!(lanes.due_lanes(NOW, 10).len(), 1);
     assert!(!lanes.reserve(&flow("a"), NOW), "it is being claimed");
     lanes.claimed(&flow("a"), vec![job(1)], Some(Timestamp::from_millis(NOW.as_millis() + 1)), NOW);
     assert!(lanes.reserve(&flow("a"), NOW), "the next is due later");
@@ -133,7 +133,7 @@ fn jobs_that_wait_already_go_first() {
 fn nothing_is_due_before_its_time() {
     let mut lanes = lanes(16, 1_000);
     lanes.wake(&flow("a"), Timestamp::from_millis(2_000));
-    assert_eq!(lanes.wants(NOW, 10), []);
+    assert_eq!(lanes.due_lanes(NOW, 10), []);
     assert_eq!(lanes.next_due(), Some(Timestamp::from_millis(2_000)));
 }
 
@@ -203,7 +203,7 @@ fn what_a_lane_has_in_hand_is_bounded_by_its_width_and_its_accounts() {
             lanes.wake(&shared(account, endpoint), NOW);
         }
     }
-    let claimed: usize = lanes.wants(NOW, 10_000).iter().map(|want| want.limit).sum();
+    let claimed: usize = lanes.due_lanes(NOW, 10_000).iter().map(|want| want.limit).sum();
     assert!((100..=8 + 100).contains(&claimed), "{claimed} jobs");
 }
 
@@ -260,23 +260,23 @@ fn a_flow_that_fails_pauses_probes_once_and_starts_slowly() {
     let _ = lanes.start().unwrap();
     let back = lanes.finished(&failing, Health::Failing { not_before: None }, NOW);
     assert!(!back.is_empty(), "what it had in hand goes back to the table");
-    assert_eq!(lanes.figures(), Figures { running: 0, paused: 1, pauses: 1 });
+    assert_eq!(lanes.figures(), LaneStats { running: 0, paused: 1, pauses: 1 });
     lanes.wake(&failing, NOW);
     assert!(lanes.start().is_none() && !lanes.reserve(&failing, NOW));
-    assert_eq!(lanes.wants(NOW, 10), [], "it pauses");
+    assert_eq!(lanes.due_lanes(NOW, 10), [], "it pauses");
     let until = lanes.paused_until(&failing, NOW).unwrap();
     assert_eq!(lanes.next_due(), Some(until));
 
-    let probe = lanes.wants(until, 10);
-    assert_eq!(probe, [Want { flow: failing.clone(), limit: 1 }]);
+    let probe = lanes.due_lanes(until, 10);
+    assert_eq!(probe, [ClaimRequest { flow: failing.clone(), limit: 1 }]);
     assert!(lanes.claimed(&failing, vec![job(9)], Some(NOW), until).is_empty());
-    assert_eq!(lanes.wants(until, 10), [], "one probe at a time");
+    assert_eq!(lanes.due_lanes(until, 10), [], "one probe at a time");
     let _ = lanes.start().unwrap();
     lanes.finished(&failing, Health::Failing { not_before: None }, until);
     let second = lanes.paused_until(&failing, until).unwrap();
     assert!(second.since(until) >= Duration::from_secs(2), "a longer pause");
 
-    assert_eq!(lanes.wants(second, 10).len(), 1);
+    assert_eq!(lanes.due_lanes(second, 10).len(), 1);
     lanes.claimed(&failing, vec![job(10)], Some(NOW), second);
     let _ = lanes.start().unwrap();
     lanes.finished(&failing, Health::Up, second);
@@ -323,7 +323,7 @@ fn a_pause_follows_the_clock_back_and_a_person_may_end_it() {
     lanes.wake(&failing, NOW);
     fail_until_paused(&mut lanes, &failing);
     lanes.probe(&failing, NOW);
-    assert_eq!(lanes.wants(NOW, 10).len(), 1);
+    assert_eq!(lanes.due_lanes(NOW, 10).len(), 1);
 }
 
 /// Whatever fails, pauses, is held back or parked: every job is attempted in the end, and no bound is passed.
@@ -339,7 +339,7 @@ fn no_job_is_forgotten() {
         };
         let (width, slots) = (1 + below(6) as usize, 4 + below(12) as usize);
         let mut lanes = lanes(width, slots);
-        let mut table: HashMap<Flow, VecDeque<Claimed>> = HashMap::new();
+        let mut table: HashMap<Flow, VecDeque<ClaimedJob>> = HashMap::new();
         let (mut running, mut reserved, mut claiming) = (Vec::new(), Vec::new(), Vec::new());
         let (mut now, mut left, mut id) = (NOW, 0_usize, 0);
         for step in 0..200_000 {
@@ -368,9 +368,9 @@ fn no_job_is_forgotten() {
                     }
                 }
                 4 if claiming.is_empty() => {
-                    for want in lanes.wants(now, 3) {
+                    for want in lanes.due_lanes(now, 3) {
                         let waiting = table.entry(want.flow.clone()).or_default();
-                        let jobs: Vec<Claimed> = waiting.drain(..want.limit.min(waiting.len())).collect();
+                        let jobs: Vec<ClaimedJob> = waiting.drain(..want.limit.min(waiting.len())).collect();
                         claiming.push((want.flow, jobs));
                     }
                 }
@@ -386,7 +386,7 @@ fn no_job_is_forgotten() {
                 }
                 6 => running.extend(lanes.start()),
                 _ if !running.is_empty() => {
-                    let (flow, job): (Flow, Claimed) = running.swap_remove(below(running.len() as u64) as usize);
+                    let (flow, job): (Flow, ClaimedJob) = running.swap_remove(below(running.len() as u64) as usize);
                     let health = match below(if arriving { 10 } else { 30 }) {
                         0..=2 => Health::Failing { not_before: None },
                         3..=4 => Health::Unreachable,
@@ -426,7 +426,7 @@ fn more_is_claimed_where_attempts_end_before_the_next_claim_is_committed() {
     let mut limits = Vec::new();
     lanes.wake(&flow("a"), NOW);
     for _ in 0..20 {
-        let Some(want) = lanes.wants(NOW, 1).pop() else { break };
+        let Some(want) = lanes.due_lanes(NOW, 1).pop() else { break };
         limits.push(want.limit);
         // While the claim is committed all that is in hand ends.
         let ran = std::iter::from_fn(|| lanes.start()).collect::<Vec<_>>();
@@ -442,7 +442,7 @@ fn more_is_claimed_where_attempts_end_before_the_next_claim_is_committed() {
     lanes.claimed(&flow("a"), jobs(1), Some(NOW), NOW);
     assert!(lanes.start().is_some());
     lanes.finished(&flow("a"), Health::Reluctant, NOW);
-    let few = lanes.wants(NOW, 1).pop().unwrap().limit;
+    let few = lanes.due_lanes(NOW, 1).pop().unwrap().limit;
     assert!(few <= 16 * 2, "{few} while it is slow");
 }
 
@@ -452,7 +452,7 @@ fn a_hand_full_of_one_accounts_jobs_leaves_the_others_their_share_of_claims() {
     let (busy, honest) = (shared(1, 1), shared(2, 1));
     lanes.wake(&busy, NOW);
     for _ in 0..40 {
-        for want in lanes.wants(NOW, 1) {
+        for want in lanes.due_lanes(NOW, 1) {
             lanes.claimed(&want.flow, jobs(want.limit), Some(NOW), NOW);
         }
         while let Some((flow, _)) = lanes.start() {
@@ -462,7 +462,7 @@ fn a_hand_full_of_one_accounts_jobs_leaves_the_others_their_share_of_claims() {
     lanes.wake(&honest, NOW);
     let mut claimed = 0;
     for _ in 0..40 {
-        for want in lanes.wants(NOW, 10) {
+        for want in lanes.due_lanes(NOW, 10) {
             claimed += if want.flow == honest { want.limit } else { 0 };
             lanes.claimed(&want.flow, jobs(want.limit), Some(NOW), NOW);
         }
@@ -485,17 +485,17 @@ fn a_held_flow_keeps_its_jobs_and_tries_one_when_it_may() {
     assert!(!back.is_empty(), "what is in hand goes back");
     assert!(lanes.is_paused(&flow) && lanes.start().is_none());
     lanes.wake(&flow, first.run_at);
-    assert_eq!((lanes.next_due(), lanes.wants(NOW, 10)), (Some(until), Vec::new()));
+    assert_eq!((lanes.next_due(), lanes.due_lanes(NOW, 10)), (Some(until), Vec::new()));
     assert_eq!(lanes.figures().pauses, 0, "it did not fail");
     let sooner = NOW.plus(Duration::from_secs(5));
     lanes.resume(&flow, sooner, 1);
     assert_eq!(lanes.next_due(), Some(sooner));
-    assert_eq!(lanes.wants(sooner, 10), [Want { flow: flow.clone(), limit: 1 }]);
+    assert_eq!(lanes.due_lanes(sooner, 10), [ClaimRequest { flow: flow.clone(), limit: 1 }]);
     lanes.claimed(&flow, jobs(1), Some(NOW), sooner);
     lanes.start().unwrap();
     lanes.finished(&flow, Health::Up, sooner);
     assert!(!lanes.is_paused(&flow));
-    assert!(lanes.wants(sooner, 10).first().unwrap().limit > 1);
+    assert!(lanes.due_lanes(sooner, 10).first().unwrap().limit > 1);
 }
 
 /// Held for a minute, since so many flows were resumed.
@@ -514,12 +514,12 @@ fn a_turn_that_comes_before_attempts_end_is_missed_by_none_of_them() {
     lanes.finished(&flow, held(0), NOW);
     lanes.finished(&flow, held(0), NOW);
     lanes.wake(&flow, NOW);
-    assert_eq!(lanes.wants(NOW, 10).len(), 1);
+    assert_eq!(lanes.due_lanes(NOW, 10).len(), 1);
     lanes.claimed(&flow, jobs(1), None, NOW);
     lanes.start().unwrap();
     lanes.finished(&flow, held(1), NOW);
     lanes.wake(&flow, NOW);
-    assert_eq!(lanes.wants(NOW, 10), [], "that turn was before");
+    assert_eq!(lanes.due_lanes(NOW, 10), [], "that turn was before");
 }
 
 #[test]

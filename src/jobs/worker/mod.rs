@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::lanes::{Lanes, Want};
-use super::{Attempted, Claimed, Fate, Flow, Health, Jobs, Kind, Track, Verdict};
+use super::lanes::{ClaimRequest, Lanes};
+use super::{AttemptResult, ClaimedJob, Flow, Health, JobKind, Jobs, Registration, Settlement, Verdict};
 use crate::clock::{Clock, Timestamp};
 use crate::store::{self, Db};
 
@@ -53,13 +53,13 @@ pub(crate) struct Worker {
     /// The bell that others ring.
     pub(crate) jobs: Jobs,
     /// How each kind is worked on.
-    pub(crate) tracks: HashMap<Kind, Track>,
+    pub(crate) tracks: HashMap<JobKind, Registration>,
     /// How much at once.
     pub(crate) config: WorkerConfig,
 }
 
 /// A claim's outcome: per flow what was claimed and when the next is due.
-type Claims = Vec<(Flow, Vec<Claimed>, Option<Timestamp>)>;
+type Claims = Vec<(Flow, Vec<ClaimedJob>, Option<Timestamp>)>;
 type Claiming = JoinHandle<(Vec<Flow>, store::Result<Claims>)>;
 
 struct Running {
@@ -114,7 +114,7 @@ impl Worker {
         running.run(stop, grace).await;
     }
 
-    fn leases(&self) -> HashMap<Kind, Duration> {
+    fn leases(&self) -> HashMap<JobKind, Duration> {
         self.tracks.iter().map(|(kind, track)| (*kind, track.lease)).collect()
     }
 
@@ -123,13 +123,13 @@ impl Worker {
         let now = self.clock.now();
         // One process per data directory: every lease of before is a crash's.
         let everything = Timestamp::from_millis(i64::MAX);
-        self.db.write_behind(move |tx| store::jobs::release_expired(tx, everything, now)).await?;
+        self.db.write_nosync(move |tx| store::jobs::release_expired(tx, everything, now)).await?;
         let longest = self.tracks.values().map(|track| track.schedule.longest()).max().unwrap_or_default();
         let last = now.plus(longest.max(LONGEST_ASKED_FOR));
         if self.db.read(store::jobs::last_due).await?.is_some_and(|due| due > last) {
-            self.db.write_behind(move |tx| store::jobs::bring_forward(tx, last, now)).await?;
+            self.db.write_nosync(move |tx| store::jobs::clamp_run_at(tx, last, now)).await?;
         }
-        let version = self.db.write_behind(store::data_version).await?;
+        let version = self.db.write_nosync(store::data_version).await?;
         Ok((version, self.db.read(store::jobs::list_flows).await?))
     }
 }
@@ -139,10 +139,10 @@ impl Running {
         let jobs = self.worker.jobs.clone();
         while !stop.is_cancelled() {
             // Registered before looking, so that a bell rung meanwhile is heard.
-            let bell = jobs.shared.bell.notified();
+            let bell = jobs.shared.wakeup.notified();
             tokio::pin!(bell);
             bell.as_mut().enable();
-            let sleep = self.turn();
+            let sleep = self.tick();
             tokio::select! {
                 () = &mut bell => {}
                 claims = next_claim(&mut self.claiming) => self.take_claims(claims),
@@ -154,21 +154,21 @@ impl Running {
     }
 
     /// Starts what can start and claims what is due; returns how long nothing will change by itself.
-    fn turn(&mut self) -> Duration {
+    fn tick(&mut self) -> Duration {
         let now = self.worker.clock.now();
         self.worker.jobs.note_turn();
         self.follow_clock(now);
         let mays = if self.claiming.is_none() { CLAIM_FLOWS } else { 0 };
         let (started, wants, due) = self.worker.jobs.with_lanes(|lanes| {
             let started: Vec<_> = std::iter::from_fn(|| lanes.start()).collect();
-            (started, lanes.wants(now, mays), lanes.next_due())
+            (started, lanes.due_lanes(now, mays), lanes.next_due())
         });
         for (flow, job) in started {
             self.start(flow, job);
         }
         let returned = self.worker.jobs.take_returned();
         if !returned.is_empty() {
-            self.tracker.spawn(give_back(Arc::clone(&self.worker), returned));
+            self.tracker.spawn(release(Arc::clone(&self.worker), returned));
         }
         if !wants.is_empty() {
             self.claiming = Some(tokio::spawn(claim(Arc::clone(&self.worker), wants)));
@@ -176,7 +176,7 @@ impl Running {
         if now.since(self.leases_checked) >= LONGEST_SLEEP || now < self.leases_checked {
             self.leases_checked = now;
             self.tracker.spawn(release_expired(Arc::clone(&self.worker), now));
-            self.tracker.spawn(notice_others(Arc::clone(&self.worker), Arc::clone(&self.seen_version)));
+            self.tracker.spawn(detect_external_writes(Arc::clone(&self.worker), Arc::clone(&self.seen_version)));
         }
         if now.since(self.given_up) >= GIVE_UP_EVERY || now < self.given_up {
             self.given_up = now;
@@ -196,18 +196,18 @@ impl Running {
         if back > SMALL_STEP {
             tracing::warn!(back_secs = back.as_secs(), "the clock was set back; waiting jobs follow it");
             self.worker.jobs.shift_back(back);
-            self.tracker.spawn(move_back(Arc::clone(&self.worker), seen, back));
+            self.tracker.spawn(shift_run_at(Arc::clone(&self.worker), seen, back));
         }
     }
 
-    fn start(&self, flow: Flow, job: Claimed) {
+    fn start(&self, flow: Flow, job: ClaimedJob) {
         let worker = Arc::clone(&self.worker);
         self.tracker.spawn(async move {
             let now = worker.clock.now();
             if job.lease_until <= now {
                 // It waited too long behind others of its lane.
                 worker.jobs.finished(&flow, Health::Unknown, now);
-                return worker.jobs.give_back(&flow, job);
+                return worker.jobs.release(&flow, job);
             }
             let attempted = match worker.tracks.get(&job.kind) {
                 Some(track) => {
@@ -230,10 +230,10 @@ impl Running {
             let later = now.plus(TROUBLE_WAIT);
             flows.into_iter().map(|flow| (flow, Vec::new(), Some(later))).collect()
         });
-        self.worker.jobs.with_desk(|desk| {
+        self.worker.jobs.with_state(|desk| {
             for (flow, jobs, next_due) in claims {
                 let back = desk.lanes.claimed(&flow, jobs, next_due, now);
-                desk.give_back(&flow, back);
+                desk.release(&flow, back);
             }
         });
     }
@@ -248,7 +248,7 @@ impl Running {
         let given_back = self
             .worker
             .db
-            .write_behind(move |tx| unstarted.iter().try_for_each(|job| store::jobs::give_back(tx, job).map(drop)));
+            .write_nosync(move |tx| unstarted.iter().try_for_each(|job| store::jobs::release(tx, job).map(drop)));
         if let Err(error) = given_back.await {
             tracing::warn!(%error, "claims were not given back; their leases will run out");
         }
@@ -269,11 +269,11 @@ async fn next_claim(claiming: &mut Option<Claiming>) -> (Vec<Flow>, store::Resul
     claims
 }
 
-async fn claim(worker: Arc<Worker>, wants: Vec<Want>) -> (Vec<Flow>, store::Result<Claims>) {
+async fn claim(worker: Arc<Worker>, wants: Vec<ClaimRequest>) -> (Vec<Flow>, store::Result<Claims>) {
     let flows = wants.iter().map(|want| want.flow.clone()).collect();
     let now = worker.clock.now();
     let leases = worker.leases();
-    let claims = worker.db.write_behind(move |tx| {
+    let claims = worker.db.write_nosync(move |tx| {
         let mut claims = Claims::with_capacity(wants.len());
         let lease = |kind| leases.get(&kind).copied().unwrap_or(LONGEST_SLEEP);
         for want in wants {
@@ -288,11 +288,11 @@ async fn claim(worker: Arc<Worker>, wants: Vec<Want>) -> (Vec<Flow>, store::Resu
 
 /// Gives claims back that were not attempted, or may never have been committed, and looks at the flows of those that
 /// were.
-async fn give_back(worker: Arc<Worker>, returned: Vec<(Flow, Claimed)>) {
-    let given_back = worker.db.write_behind(move |tx| {
+async fn release(worker: Arc<Worker>, returned: Vec<(Flow, ClaimedJob)>) {
+    let given_back = worker.db.write_nosync(move |tx| {
         let mut flows = Vec::new();
         for (flow, job) in returned {
-            if store::jobs::give_back(tx, &job)? {
+            if store::jobs::release(tx, &job)? {
                 flows.push((flow, job.run_at));
             }
         }
@@ -305,7 +305,7 @@ async fn give_back(worker: Arc<Worker>, returned: Vec<(Flow, Claimed)>) {
 }
 
 async fn release_expired(worker: Arc<Worker>, now: Timestamp) {
-    let released = worker.db.write_behind(move |tx| store::jobs::release_expired(tx, now, now)).await;
+    let released = worker.db.write_nosync(move |tx| store::jobs::release_expired(tx, now, now)).await;
     match released {
         Ok(released) => wake(&worker, &released),
         Err(error) => tracing::warn!(%error, "looking for expired leases failed"),
@@ -313,9 +313,9 @@ async fn release_expired(worker: Arc<Worker>, now: Timestamp) {
 }
 
 /// Moves the jobs that wait for `seen` or later.
-async fn move_back(worker: Arc<Worker>, seen: Timestamp, back: Duration) {
+async fn shift_run_at(worker: Arc<Worker>, seen: Timestamp, back: Duration) {
     loop {
-        match worker.db.write(move |tx| store::jobs::move_back(tx, seen, back)).await {
+        match worker.db.write(move |tx| store::jobs::shift_run_at(tx, seen, back)).await {
             Ok(()) => return wake_all(&worker).await,
             Err(error) => tracing::warn!(%error, "waiting jobs could not follow the clock; trying again"),
         }
@@ -336,8 +336,8 @@ fn wake(worker: &Worker, flows: &[(Flow, Timestamp)]) {
 
 /// Looks whether another process changed the database (`mailkite queue`); then every flow is looked at anew, at a cost
 /// by their number.
-async fn notice_others(worker: Arc<Worker>, seen: Arc<AtomicI64>) {
-    let version = match worker.db.write_behind(store::data_version).await {
+async fn detect_external_writes(worker: Arc<Worker>, seen: Arc<AtomicI64>) {
+    let version = match worker.db.write_nosync(store::data_version).await {
         Ok(version) => version,
         Err(error) => return tracing::warn!(%error, "the version of the database could not be read"),
     };
@@ -352,7 +352,7 @@ async fn notice_others(worker: Arc<Worker>, seen: Arc<AtomicI64>) {
 /// Ends the jobs whose schedule would be over by now while their flow pauses. The oldest stand first in the table, so
 /// looking ends at the first that is young.
 async fn give_up(worker: Arc<Worker>, giving_up: Arc<AtomicBool>) {
-    let after = |kind| worker.tracks.get(&kind).and_then(|track: &Track| track.give_up_after);
+    let after = |kind| worker.tracks.get(&kind).and_then(|track: &Registration| track.give_up_after);
     let shortest = worker.tracks.values().filter_map(|track| track.give_up_after).min();
     let now = worker.clock.now();
     let mut last = 0;
@@ -362,7 +362,7 @@ async fn give_up(worker: Arc<Worker>, giving_up: Arc<AtomicBool>) {
             tracing::warn!(%error, "looking for jobs to be given up failed");
             Vec::new()
         });
-        let young = |listed: &store::jobs::Listed| {
+        let young = |listed: &store::jobs::WaitingJob| {
             after(listed.job.kind).is_some() && listed.job.queued_at.plus(shortest) > now
         };
         let ends = page.len() < GIVE_UP_PAGE || page.last().is_some_and(young);
@@ -382,11 +382,11 @@ async fn give_up(worker: Arc<Worker>, giving_up: Arc<AtomicBool>) {
 }
 
 impl Worker {
-    async fn give_up(&self, flow: Flow, job: Claimed, now: Timestamp) {
+    async fn give_up(&self, flow: Flow, job: ClaimedJob, now: Timestamp) {
         let Some(track) = self.tracks.get(&job.kind) else { return };
-        let job = Claimed { lease_until: now.plus(track.lease), ..job };
+        let job = ClaimedJob { lease_until: now.plus(track.lease), ..job };
         let claim = job.clone();
-        match self.db.write_behind(move |tx| store::jobs::claim_one(tx, &claim)).await {
+        match self.db.write_nosync(move |tx| store::jobs::claim_one(tx, &claim)).await {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => return tracing::warn!(%error, "a job could not be given up; trying again later"),
@@ -396,16 +396,16 @@ impl Worker {
     }
 
     /// Writes down an attempt and what becomes of its job; `None` is an attempt that panicked.
-    async fn settle(&self, flow: Flow, job: Claimed, attempted: Option<Attempted>) {
+    async fn settle(&self, flow: Flow, job: ClaimedJob, attempted: Option<AttemptResult>) {
         let now = self.clock.now();
         let (verdict, record) = match attempted {
             Some(attempted) => (attempted.verdict, Some(attempted.record)),
-            None => (Verdict::PutOff { until: now.plus(PANIC_WAIT) }, None),
+            None => (Verdict::Postponed { until: now.plus(PANIC_WAIT) }, None),
         };
         let (fate, failed) = match verdict {
-            Verdict::Delivered => (Fate::Delivered, false),
-            Verdict::Failed => (Fate::Failed, false),
-            Verdict::PutOff { until } => (Fate::Retry(until), false),
+            Verdict::Delivered => (Settlement::Delivered, false),
+            Verdict::Failed => (Settlement::Failed, false),
+            Verdict::Postponed { until } => (Settlement::Retry(until), false),
             Verdict::Deferred { not_before, not_after } => {
                 let track = self.tracks.get(&job.kind);
                 // Pauses may have kept it from attempts, but do not lengthen its time.
@@ -413,14 +413,14 @@ impl Worker {
                 let track = track.filter(|track| !track.give_up_after.is_some_and(over));
                 let next = track.and_then(|track| track.schedule.next(job.failures, now, not_before));
                 let next = next.map(|next| not_after.map_or(next, |last| next.min(last)));
-                (next.map_or(Fate::Failed, Fate::Retry), true)
+                (next.map_or(Settlement::Failed, Settlement::Retry), true)
             }
         };
         let id = job.id;
-        let settled = self.db.write_along(move |tx| {
+        let settled = self.db.write_lazy(move |tx| {
             let held = match fate {
-                Fate::Delivered | Fate::Failed => store::jobs::finish(tx, &job)?,
-                Fate::Retry(at) => store::jobs::put_back(tx, &job, at, failed)?,
+                Settlement::Delivered | Settlement::Failed => store::jobs::finish(tx, &job)?,
+                Settlement::Retry(at) => store::jobs::put_back(tx, &job, at, failed)?,
             };
             if !held {
                 return Ok(None);
@@ -430,7 +430,7 @@ impl Worker {
         match settled.await {
             Ok(Some(after)) => {
                 after.into_iter().for_each(|act| act());
-                if let Fate::Retry(at) = fate {
+                if let Settlement::Retry(at) = fate {
                     self.jobs.wake(&flow, at);
                 }
             }

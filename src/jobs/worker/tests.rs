@@ -5,23 +5,23 @@
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::*;
-use crate::jobs::{Attempt, Handler, Schedule};
+use crate::jobs::{AttemptFuture, Handler, Schedule};
 
 /// Says that it was asked.
 struct Said(UnboundedSender<i64>);
 
 impl Handler for Said {
-    fn attempt(self: Arc<Self>, _: Flow, job: Claimed, _: Timestamp) -> Attempt {
+    fn attempt(self: Arc<Self>, _: Flow, job: ClaimedJob, _: Timestamp) -> AttemptFuture {
         assert!(self.0.send(job.subject_id).is_ok());
         Box::pin(async {
-            Attempted { verdict: Verdict::Delivered, record: Box::new(|_, _| Ok(None)), health: Health::Up }
+            AttemptResult { verdict: Verdict::Delivered, record: Box::new(|_, _| Ok(None)), health: Health::Up }
         })
     }
 }
 
 fn worker(db: &Db, jobs: Jobs) -> (Worker, UnboundedReceiver<i64>) {
     let (said, asked) = unbounded_channel();
-    let track = Track {
+    let track = Registration {
         handler: Arc::new(Said(said)),
         schedule: Schedule::new(Vec::new()),
         lease: Duration::from_secs(60),
@@ -31,7 +31,7 @@ fn worker(db: &Db, jobs: Jobs) -> (Worker, UnboundedReceiver<i64>) {
         db: db.clone(),
         clock: Clock::System,
         jobs,
-        tracks: HashMap::from([(Kind::Webhook, track)]),
+        tracks: HashMap::from([(JobKind::Webhook, track)]),
         config: WorkerConfig { lane_width: 1, mail_lane_width: 1, max_in_flight: 4 },
     };
     (worker, asked)
@@ -46,7 +46,7 @@ async fn a_database_that_cannot_be_written_at_the_start_is_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     let db = Db::open(dir.path()).unwrap();
     let now = Clock::System.now();
-    db.write(move |tx| store::jobs::insert(tx, &Flow::new("lane", 1), Kind::Webhook, 7, now)).await.unwrap();
+    db.write(move |tx| store::jobs::insert(tx, &Flow::new("lane", 1), JobKind::Webhook, 7, now)).await.unwrap();
     let (worker, mut asked) = worker(&db, Jobs::default());
     let lock = rusqlite::Connection::open(db.path()).unwrap();
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -73,12 +73,12 @@ async fn a_job_is_claimed_by_the_transaction_that_leaves_it_and_attempted_whethe
     let leave = |lane: &'static str, subject, fails: bool| {
         let jobs = jobs.clone();
         db.write(move |tx| {
-            let left = jobs.leave(tx, &Flow::new(lane, 1), Kind::Webhook, subject, now)?;
+            let left = jobs.enqueue(tx, &Flow::new(lane, 1), JobKind::Webhook, subject, now)?;
             if fails { Err(store::Error::Busy) } else { Ok(left) }
         })
     };
     // Once it attempts what waits, it takes what is handed over.
-    leave("before", 1, false).await.unwrap().announce();
+    leave("before", 1, false).await.unwrap().notify_committed();
     assert_eq!(next(&mut asked).await, 1);
 
     let left = leave("lane", 2, false).await.unwrap();
@@ -88,7 +88,7 @@ async fn a_job_is_claimed_by_the_transaction_that_leaves_it_and_attempted_whethe
         Ok(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?)
     });
     assert_eq!(claimed.await.unwrap(), 1);
-    left.announce();
+    left.notify_committed();
     assert_eq!(next(&mut asked).await, 2);
 
     assert!(matches!(leave("lane", 3, true).await, Err(store::Error::Busy)));

@@ -33,12 +33,12 @@ pub(crate) enum Texts<'t> {
     /// It is only told whether there are any.
     Skipped,
     /// As for [`Self::Skipped`]; where they stand in the mail data goes here.
-    Placed(&'t Bytes, &'t mut Placed),
+    Placed(&'t Bytes, &'t mut LocatedPart),
 }
 
 /// The texts of a message, where they stand.
 #[derive(Debug, Default)]
-pub(crate) struct Placed {
+pub(crate) struct LocatedPart {
     pub(crate) text: Option<PlacedText>,
     pub(crate) html: Option<PlacedText>,
 }

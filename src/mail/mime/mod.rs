@@ -34,7 +34,7 @@ use bytes::Bytes;
 
 pub(crate) use author::{is_international as has_international_author, sole as sole_author};
 pub(crate) use base64_lines::base64_lines;
-use body::{Placed, Texts};
+use body::{LocatedPart, Texts};
 pub use decode::Decoder;
 pub(crate) use decode::Encoding;
 pub use decode::decode_part;
@@ -209,7 +209,7 @@ impl Mail {
 }
 
 /// The display name that a list gives for `address`, compared without regard to case.
-pub fn name_for<'n>(list: &'n [NamedAddress], address: &str) -> Option<&'n str> {
+pub fn display_name<'n>(list: &'n [NamedAddress], address: &str) -> Option<&'n str> {
     let mut same = list.iter().filter(|named| named.address.eq_ignore_ascii_case(address));
     same.find_map(|named| named.name.as_deref())
 }
@@ -227,7 +227,7 @@ pub(crate) fn parse_within(raw: &[u8], limits: &Limits) -> Mail {
 
 /// As [`parse`] for whoever does not want the texts, whose decoding is most of the work: they are empty where there are any,
 /// and [`Mail::truncated`] does not tell whether they would be cut.
-pub(crate) fn parse_apart_from_texts(raw: &[u8]) -> Mail {
+pub(crate) fn parse_without_bodies(raw: &[u8]) -> Mail {
     catch_unwind(AssertUnwindSafe(|| read(raw, &Limits::default(), Texts::Skipped))).unwrap_or_else(|_| unread())
 }
 
@@ -243,9 +243,9 @@ pub struct Outline {
 }
 
 /// As [`parse`], which it agrees with in everything, for a message whose texts may be large.
-pub fn outline(raw: &Bytes) -> Outline {
+pub fn parse_streaming(raw: &Bytes) -> Outline {
     let read = || {
-        let mut placed = Placed::default();
+        let mut placed = LocatedPart::default();
         let mut mail = read(raw, &Limits::default(), Texts::Placed(raw, &mut placed));
         (mail.text, mail.html) = (None, None);
         Outline { mail, text: placed.text, html: placed.html }

@@ -35,7 +35,7 @@ pub fn to_seven_bit(raw: &[u8]) -> Option<Vec<u8>> {
 pub(crate) fn changed(raw: &[u8], edits: &[Edit]) -> Option<Vec<u8>> {
     let done = edited(raw, edits);
     let found = |raw| {
-        let mail = super::parse_apart_from_texts(raw);
+        let mail = super::parse_without_bodies(raw);
         (mail.attachments.len(), mail.text.is_some(), mail.html.is_some())
     };
     (edits.is_empty() || found(raw) == found(&done)).then_some(done)

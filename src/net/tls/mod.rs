@@ -56,7 +56,7 @@ struct Current {
 /// Modification time, size and inode of certificate and key; none where there is no file.
 type Seen = [Option<(SystemTime, u64, u64)>; 2];
 
-fn look((cert, key): &(PathBuf, PathBuf)) -> Seen {
+fn file_times((cert, key): &(PathBuf, PathBuf)) -> Seen {
     let look = |path: &Path| {
         let metadata = fs::metadata(path).ok()?;
         Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
@@ -67,7 +67,7 @@ fn look((cert, key): &(PathBuf, PathBuf)) -> Seen {
 impl Current {
     /// Remembers how the files look now; whether that is news.
     fn note(&self) -> bool {
-        let now = look(&self.files);
+        let now = file_times(&self.files);
         std::mem::replace(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner), now) != now
     }
 }
@@ -124,7 +124,7 @@ impl ServerTls {
             }
             _ => self_signed(&config.data_dir, &config.hostname)?,
         };
-        let seen = Mutex::new(look(&files));
+        let seen = Mutex::new(file_times(&files));
         let key = RwLock::new(Arc::new(load(&files.0, &files.1)?));
         let current = Arc::new(Current { files, key, seen });
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -174,13 +174,13 @@ impl ServerTls {
     /// Looks at the files at this interval and takes what is new, until `stop`.
     pub(crate) async fn watch(self, every: Duration, stop: CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
-            tell(self.reload_if_changed());
+            log_reload(self.reload_if_changed());
         }
     }
 }
 
 /// What came of a look at the files, for the log.
-pub(crate) fn tell(reloaded: Result<bool, TlsError>) {
+pub(crate) fn log_reload(reloaded: Result<bool, TlsError>) {
     match reloaded {
         Ok(false) => {}
         Ok(true) => tracing::info!("the certificate was read again; new connections get it"),

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use super::Reply;
 use crate::mail::address::Mailbox;
 use crate::mail::mime;
-use crate::outbound::{Outcome, Parcel, Verdict};
+use crate::outbound::{DeliveryRequest, Outcome, Verdict};
 
 /// What the host offers.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Offers {
+pub(super) struct Extensions {
     pub(super) pipelining: bool,
     pub(super) eight_bit: bool,
     pub(super) smtputf8: bool,
@@ -20,7 +20,7 @@ pub(super) struct Offers {
     pub(super) auth: Vec<String>,
 }
 
-impl Offers {
+impl Extensions {
     /// Those of the reply to EHLO.
     pub(super) fn of(reply: &Reply) -> Self {
         let mut offers = Self::default();
@@ -45,7 +45,7 @@ impl Offers {
     /// has (RFC 6531 §3.2).
     pub(super) fn refuse_international(
         &self,
-        parcel: &Parcel,
+        parcel: &DeliveryRequest,
         recipients: &[Mailbox],
         outcomes: &mut [Option<Outcome>],
     ) {
@@ -60,7 +60,7 @@ impl Offers {
 
     /// The parcel as the host can take it, with an ASCII header if it knows no other, recoded if it takes 7 bits alone; or why
     /// it cannot (RFC 1870 §6, RFC 6152 §3).
-    pub(super) async fn fitted<'p>(&self, parcel: &'p Parcel) -> Result<Cow<'p, Parcel>, Outcome> {
+    pub(super) async fn adapt<'p>(&self, parcel: &'p DeliveryRequest) -> Result<Cow<'p, DeliveryRequest>, Outcome> {
         let refuse = |diagnostic: &str| Err(Outcome::ours(Verdict::Bounced, diagnostic));
         let mut parcel = Cow::Borrowed(parcel);
         if !self.smtputf8

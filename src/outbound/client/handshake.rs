@@ -8,13 +8,13 @@ use rustls::pki_types::ServerName;
 use tokio::time::timeout_at;
 use tokio_rustls::TlsConnector;
 
-use super::extensions::Offers;
-use super::{Fault, GREETING, Opening, Session};
+use super::extensions::Extensions;
+use super::{ConnectOptions, GREETING, Session, SessionError};
 use crate::net::tls;
 use crate::outbound::{Host, TlsRule};
 
 impl Session {
-    pub(super) async fn begin(&mut self, host: &Host, opening: &Opening<'_>) -> Result<(), Fault> {
+    pub(super) async fn begin(&mut self, host: &Host, opening: &ConnectOptions<'_>) -> Result<(), SessionError> {
         if opening.implicit_tls
             && let Some(connector) = &opening.tls
         {
@@ -22,7 +22,7 @@ impl Session {
         }
         let greeting = self.read_reply(GREETING, opening.greeting).await?;
         if !greeting.is_positive() {
-            return Err(Fault::Refused(greeting));
+            return Err(SessionError::Refused(greeting));
         }
         self.hello(opening.helo).await?;
         if self.tls.is_none()
@@ -37,46 +37,46 @@ impl Session {
         Ok(())
     }
 
-    async fn hello(&mut self, helo: &str) -> Result<(), Fault> {
+    async fn hello(&mut self, helo: &str) -> Result<(), SessionError> {
         let reply = self.command(&format!("EHLO {helo}"), "EHLO").await?;
         if reply.is_positive() {
-            self.offers = Offers::of(&reply);
+            self.offers = Extensions::of(&reply);
             return Ok(());
         }
         // RFC 5321 §3.2: an old host knows HELO alone.
-        self.offers = Offers::default();
+        self.offers = Extensions::default();
         let reply = match reply.code {
             500..=504 | 550 => self.command(&format!("HELO {helo}"), "HELO").await?,
             _ => reply,
         };
-        if reply.is_positive() { Ok(()) } else { Err(Fault::Refused(reply)) }
+        if reply.is_positive() { Ok(()) } else { Err(SessionError::Refused(reply)) }
     }
 
-    async fn start_tls(&mut self, host: &Host, connector: &TlsConnector, helo: &str) -> Result<(), Fault> {
+    async fn start_tls(&mut self, host: &Host, connector: &TlsConnector, helo: &str) -> Result<(), SessionError> {
         let optional = host.tls == TlsRule::Opportunistic;
         if !self.offers.starttls {
-            return if optional { Ok(()) } else { Err(Fault::Tls("STARTTLS is not offered".to_owned())) };
+            return if optional { Ok(()) } else { Err(SessionError::Tls("STARTTLS is not offered".to_owned())) };
         }
         let reply = self.command("STARTTLS", "STARTTLS").await.map_err(tls_trouble)?;
         if reply.code == 421 {
-            return Err(Fault::Tls(format!("STARTTLS: {}", reply.text())));
+            return Err(SessionError::Tls(format!("STARTTLS: {}", reply.text())));
         }
         if reply.code != 220 {
             self.refuses_tls = true;
-            return if optional { Ok(()) } else { Err(Fault::Tls(format!("STARTTLS: {}", reply.text()))) };
+            return if optional { Ok(()) } else { Err(SessionError::Tls(format!("STARTTLS: {}", reply.text()))) };
         }
         // RFC 3207 §6: what came behind the reply in plain text is somebody's in the middle.
         if !self.input.is_empty() {
-            return Err(Fault::Tls("plain text came behind the reply to STARTTLS".to_owned()));
+            return Err(SessionError::Tls("plain text came behind the reply to STARTTLS".to_owned()));
         }
         self.handshake(host, connector).await?;
         // RFC 8446 §2: our side of the handshake is done first, and what the host does not like it says after that.
         self.hello(helo).await.map_err(tls_trouble)
     }
 
-    async fn handshake(&mut self, host: &Host, connector: &TlsConnector) -> Result<(), Fault> {
+    async fn handshake(&mut self, host: &Host, connector: &TlsConnector) -> Result<(), SessionError> {
         let name = ServerName::try_from(host.name.clone())
-            .map_err(|_| Fault::Tls(format!("{} is no name for a certificate", host.name)))?;
+            .map_err(|_| SessionError::Tls(format!("{} is no name for a certificate", host.name)))?;
         let plain = std::mem::replace(&mut self.wire, Box::new(tokio::io::empty()));
         let shaking = timeout_at(self.until(self.timeouts.command), connector.connect(name, plain)).await;
         let stream = match shaking {
@@ -84,9 +84,9 @@ impl Session {
             Ok(Err(error)) => {
                 let why = format!("TLS failed: {}", handshake_failure(&error));
                 self.transcript.note(&why);
-                return Err(Fault::Tls(why));
+                return Err(SessionError::Tls(why));
             }
-            Err(_) => return Err(Fault::Tls("the TLS handshake has no end".to_owned())),
+            Err(_) => return Err(SessionError::Tls("the TLS handshake has no end".to_owned())),
         };
         let version = stream.get_ref().1.protocol_version();
         self.tls = Some(match version {
@@ -99,7 +99,7 @@ impl Session {
         Ok(())
     }
 
-    async fn authenticate(&mut self, user: &str, password: &str) -> Result<(), Fault> {
+    async fn authenticate(&mut self, user: &str, password: &str) -> Result<(), SessionError> {
         let offers = |mechanism: &str| self.offers.auth.iter().any(|one| one.eq_ignore_ascii_case(mechanism));
         let reply = if offers("PLAIN") {
             let response = BASE64.encode(format!("\0{user}\0{password}"));
@@ -118,14 +118,14 @@ impl Session {
             }
             reply
         } else {
-            return Err(Fault::Tls("neither AUTH PLAIN nor AUTH LOGIN is offered".to_owned()));
+            return Err(SessionError::Tls("neither AUTH PLAIN nor AUTH LOGIN is offered".to_owned()));
         };
-        if reply.is_positive() { Ok(()) } else { Err(Fault::Auth(reply)) }
+        if reply.is_positive() { Ok(()) } else { Err(SessionError::Auth(reply)) }
     }
 }
 
 /// Says who wants the TLS that failed, where that is no matter of opportunity.
-fn required(fault: Fault, rule: &TlsRule) -> Fault {
+fn required(fault: SessionError, rule: &TlsRule) -> SessionError {
     let by = match rule {
         TlsRule::Opportunistic | TlsRule::Never => return fault,
         TlsRule::Verified { by: "MTA-STS" } => "the domain's MTA-STS policy requires TLS with a valid certificate",
@@ -133,7 +133,7 @@ fn required(fault: Fault, rule: &TlsRule) -> Fault {
         TlsRule::Dane(_) => "the host's TLSA records require TLS",
     };
     match fault {
-        Fault::Tls(why) => Fault::Tls(format!("{why} ({by})")),
+        SessionError::Tls(why) => SessionError::Tls(format!("{why} ({by})")),
         other => other,
     }
 }
@@ -146,10 +146,10 @@ fn handshake_failure(error: &io::Error) -> String {
 }
 
 /// A connection that is lost over TLS is lost by TLS: without it the host may do better.
-fn tls_trouble(fault: Fault) -> Fault {
+fn tls_trouble(fault: SessionError) -> SessionError {
     match fault {
-        Fault::Connection(why) => Fault::Tls(format!("TLS failed: {why}")),
-        Fault::Timeout(what) => Fault::Tls(format!("TLS failed: timed out waiting for {what}")),
+        SessionError::Connection(why) => SessionError::Tls(format!("TLS failed: {why}")),
+        SessionError::Timeout(what) => SessionError::Tls(format!("TLS failed: timed out waiting for {what}")),
         other => other,
     }
 }

@@ -7,28 +7,28 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout_at;
 
 use super::reply::{self, Reply};
-use super::{Fault, Session};
+use super::{Session, SessionError};
 
 /// Octets of one line of a reply, and of a whole one.
 const MAX_LINE: usize = 2 * 1024;
 const MAX_REPLY: usize = 64 * 1024;
 
 impl Session {
-    pub(super) async fn command(&mut self, command: &str, what: &'static str) -> Result<Reply, Fault> {
-        self.say(command).await?;
+    pub(super) async fn command(&mut self, command: &str, what: &'static str) -> Result<Reply, SessionError> {
+        self.write_command(command).await?;
         self.read_reply(what, self.timeouts.command).await
     }
 
-    pub(super) async fn say(&mut self, command: &str) -> Result<(), Fault> {
+    pub(super) async fn write_command(&mut self, command: &str) -> Result<(), SessionError> {
         self.transcript.client(command);
         self.write(format!("{command}\r\n").as_bytes()).await
     }
 
-    pub(super) async fn write(&mut self, octets: &[u8]) -> Result<(), Fault> {
+    pub(super) async fn write(&mut self, octets: &[u8]) -> Result<(), SessionError> {
         self.write_within(octets, self.timeouts.command).await
     }
 
-    pub(super) async fn write_within(&mut self, octets: &[u8], limit: Duration) -> Result<(), Fault> {
+    pub(super) async fn write_within(&mut self, octets: &[u8], limit: Duration) -> Result<(), SessionError> {
         let until = self.until(limit);
         let writing = async {
             self.wire.write_all(octets).await?;
@@ -36,27 +36,28 @@ impl Session {
         };
         match timeout_at(until, writing).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Fault::Connection(format!("the connection was lost: {error}"))),
-            Err(_) => Err(Fault::Timeout("what we send to be taken")),
+            Ok(Err(error)) => Err(SessionError::Connection(format!("the connection was lost: {error}"))),
+            Err(_) => Err(SessionError::Timeout("what we send to be taken")),
         }
     }
 
-    pub(super) async fn read_reply(&mut self, what: &'static str, limit: Duration) -> Result<Reply, Fault> {
-        let reply = timeout_at(self.until(limit), self.read_lines()).await.unwrap_or(Err(Fault::Timeout(what)))?;
+    pub(super) async fn read_reply(&mut self, what: &'static str, limit: Duration) -> Result<Reply, SessionError> {
+        let reply =
+            timeout_at(self.until(limit), self.read_lines()).await.unwrap_or(Err(SessionError::Timeout(what)))?;
         self.transcript.server(&reply);
         Ok(reply)
     }
 
-    async fn read_lines(&mut self) -> Result<Reply, Fault> {
+    async fn read_lines(&mut self) -> Result<Reply, SessionError> {
         let mut lines = Vec::new();
         let mut octets = 0;
         loop {
             let line = self.read_line().await?;
             octets += line.len();
             if octets > MAX_REPLY {
-                return Err(Fault::Malformed("its reply does not end"));
+                return Err(SessionError::Malformed("its reply does not end"));
             }
-            let (code, last, text) = reply::line(&line).ok_or(Fault::Malformed("it does not speak SMTP"))?;
+            let (code, last, text) = reply::line(&line).ok_or(SessionError::Malformed("it does not speak SMTP"))?;
             lines.push(text);
             if last {
                 return Ok(Reply { code, lines });
@@ -64,7 +65,7 @@ impl Session {
         }
     }
 
-    async fn read_line(&mut self) -> Result<Vec<u8>, Fault> {
+    async fn read_line(&mut self) -> Result<Vec<u8>, SessionError> {
         let mut searched = 0;
         loop {
             let unread = self.input.get(searched..).unwrap_or_default();
@@ -79,12 +80,12 @@ impl Session {
             searched = self.input.len();
             if searched > MAX_LINE {
                 self.input.advance(searched);
-                return Err(Fault::Malformed("a line of its reply does not end"));
+                return Err(SessionError::Malformed("a line of its reply does not end"));
             }
             match self.wire.read_buf(&mut self.input).await {
-                Ok(0) => return Err(Fault::Connection("the connection was closed".to_owned())),
+                Ok(0) => return Err(SessionError::Connection("the connection was closed".to_owned())),
                 Ok(_) => {}
-                Err(error) => return Err(Fault::Connection(format!("the connection was lost: {error}"))),
+                Err(error) => return Err(SessionError::Connection(format!("the connection was lost: {error}"))),
             }
         }
     }

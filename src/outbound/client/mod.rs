@@ -1,7 +1,7 @@
 //! One SMTP session as a client (RFC 5321): connect, greet, STARTTLS, AUTH, envelope, data.
 //!
 //! It owns the stream, its deadlines and the transcript. Trouble is told apart: a reply to MAIL, RCPT or DATA is about
-//! the message; everything else ([`Fault`]) is about the host, and another may be tried.
+//! the message; everything else ([`SessionError`]) is about the host, and another may be tried.
 
 mod extensions;
 mod handshake;
@@ -24,9 +24,9 @@ use tokio_rustls::TlsConnector;
 
 use super::Host;
 use crate::net::egress::Guard;
-use extensions::Offers;
+use extensions::Extensions;
 pub(crate) use reply::Reply;
-pub(crate) use transaction::Ended;
+pub(crate) use transaction::TransactionResult;
 pub(crate) use transcript::Transcript;
 
 /// What a host that does not greet is waited for.
@@ -67,7 +67,7 @@ impl Default for Timeouts {
 const PARTING: Duration = Duration::from_secs(1);
 
 /// How a session is opened.
-pub(crate) struct Opening<'a> {
+pub(crate) struct ConnectOptions<'a> {
     /// What we call ourselves.
     pub(crate) helo: &'a str,
     /// Deadlines of each step.
@@ -88,7 +88,7 @@ pub(crate) struct Opening<'a> {
 
 /// Trouble with a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum SessionError {
     /// This machine could not ask it: no file descriptor, no such source address, no route, no permission.
     Ours(String),
     /// No connection, or it was lost.
@@ -105,7 +105,7 @@ pub(crate) enum Fault {
     Auth(Reply),
 }
 
-impl Fault {
+impl SessionError {
     /// A sentence that begins with an enhanced status code (RFC 3463, RFC 7672 §8.3 style for TLS).
     pub(crate) fn diagnostic(&self, host: &str) -> String {
         match self {
@@ -136,9 +136,9 @@ pub(crate) async fn connect(
     address: SocketAddr,
     source: Option<IpAddr>,
     deadline: Instant,
-) -> Result<TcpStream, Fault> {
+) -> Result<TcpStream, SessionError> {
     let why = |error: io::Error| format!("no connection to {address}: {error}");
-    let ours = |error| Fault::Ours(why(error));
+    let ours = |error| SessionError::Ours(why(error));
     let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }.map_err(ours)?;
     if let Some(source) = source {
         socket.bind(SocketAddr::new(source, 0)).map_err(ours)?;
@@ -150,14 +150,14 @@ pub(crate) async fn connect(
         Some(Ok(stream)) => return Ok(stream),
         Some(Err(error)) => {
             let is_refused = matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset);
-            return Err(if is_refused { Fault::Connection(why(error)) } else { ours(error) });
+            return Err(if is_refused { SessionError::Connection(why(error)) } else { ours(error) });
         }
         None => {}
     }
     match timeout_at(deadline, connecting).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(Fault::Connection(why(error))),
-        Err(_) => Err(Fault::Connection(format!("no connection to {address} in time"))),
+        Ok(Err(error)) => Err(SessionError::Connection(why(error))),
+        Err(_) => Err(SessionError::Connection(format!("no connection to {address} in time"))),
     }
 }
 
@@ -165,7 +165,7 @@ pub(crate) async fn connect(
 pub(crate) struct Session {
     wire: Box<dyn Wire>,
     input: BytesMut,
-    offers: Offers,
+    offers: Extensions,
     timeouts: Timeouts,
     /// When the parcel's time is over, whatever step it is at.
     deadline: Instant,
@@ -188,22 +188,22 @@ impl Session {
         stream: TcpStream,
         host: &Host,
         address: SocketAddr,
-        opening: &Opening<'_>,
-    ) -> Result<Self, (Fault, Transcript)> {
+        opening: &ConnectOptions<'_>,
+    ) -> Result<Self, (SessionError, Transcript)> {
         let mut transcript = Transcript::default();
         transcript.note(&format!("{} [{address}]", host.name));
         if let Some(guard) = opening.guard
             && let Ok(local) = stream.local_addr()
             && let Err(blocked) = guard.permits_connection(local, address)
         {
-            return Err((Fault::Connection(blocked.to_string()), transcript));
+            return Err((SessionError::Connection(blocked.to_string()), transcript));
         }
         // Commands are small and answered at once.
         let _ = stream.set_nodelay(true);
         let mut session = Self {
             wire: Box::new(stream),
             input: BytesMut::new(),
-            offers: Offers::default(),
+            offers: Extensions::default(),
             timeouts: opening.timeouts,
             deadline: opening.deadline,
             tls: None,

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::extensions::is_international;
-use super::{Fault, Reply, Session};
+use super::{Reply, Session, SessionError};
 use crate::mail::address::Mailbox;
 use crate::outbound::queue::refusal::Stage;
-use crate::outbound::{Outcome, Parcel};
+use crate::outbound::{DeliveryRequest, Outcome};
 
 /// Octets written at a time.
 const PIECE: usize = 32 * 1024;
@@ -16,11 +16,11 @@ const PIECE: usize = 32 * 1024;
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// How a transaction ended: what it decided, and whether the session is of further use.
-pub(crate) struct Ended {
+pub(crate) struct TransactionResult {
     /// For each recipient; none: the host's trouble came before a decision.
     pub(crate) outcomes: Vec<Option<Outcome>>,
     /// What broke it.
-    pub(crate) fault: Option<Fault>,
+    pub(crate) fault: Option<SessionError>,
     /// Whether mail data went out, so that another host must not get it at once.
     pub(crate) data_sent: bool,
     /// Whether another transaction may follow.
@@ -37,7 +37,7 @@ enum State {
     Lost,
 }
 
-impl Ended {
+impl TransactionResult {
     /// Gives an outcome to all who have none.
     fn settle_rest(&mut self, outcome: &Outcome) {
         self.outcomes.iter_mut().filter(|one| one.is_none()).for_each(|one| *one = Some(outcome.clone()));
@@ -51,17 +51,26 @@ impl Ended {
 
 impl Session {
     /// Takes a parcel's mail to some of its recipients, until `deadline`.
-    pub(crate) async fn send(&mut self, parcel: &Parcel, recipients: &[Mailbox], deadline: Instant) -> Ended {
+    pub(crate) async fn send(
+        &mut self,
+        parcel: &DeliveryRequest,
+        recipients: &[Mailbox],
+        deadline: Instant,
+    ) -> TransactionResult {
         self.transactions += 1;
         self.deadline = deadline;
-        let mut ended =
-            Ended { outcomes: vec![None; recipients.len()], fault: None, data_sent: false, reusable: false };
+        let mut ended = TransactionResult {
+            outcomes: vec![None; recipients.len()],
+            fault: None,
+            data_sent: false,
+            reusable: false,
+        };
         self.offers.refuse_international(parcel, recipients, &mut ended.outcomes);
         if ended.outcomes.iter().all(Option::is_some) {
             ended.reusable = true;
             return ended;
         }
-        let parcel = match self.offers.fitted(parcel).await {
+        let parcel = match self.offers.adapt(parcel).await {
             Ok(parcel) => parcel,
             Err(refusal) => {
                 ended.settle_rest(&refusal);
@@ -82,7 +91,12 @@ impl Session {
     }
 
     /// One transaction for the recipients that have no verdict yet.
-    async fn transact(&mut self, parcel: &Parcel, recipients: &[Mailbox], ended: &mut Ended) -> Result<State, Fault> {
+    async fn transact(
+        &mut self,
+        parcel: &DeliveryRequest,
+        recipients: &[Mailbox],
+        ended: &mut TransactionResult,
+    ) -> Result<State, SessionError> {
         let open = recipients.iter().zip(&ended.outcomes).filter(|(_, outcome)| outcome.is_none());
         let recipients: Vec<&Mailbox> = open.map(|(recipient, _)| recipient).collect();
         let mut commands = vec![self.mail_command(parcel, &recipients)];
@@ -99,7 +113,7 @@ impl Session {
         };
         if data.code != 354 {
             if data.code == 421 || !(400..600).contains(&data.code) {
-                return Err(Fault::Refused(data));
+                return Err(SessionError::Refused(data));
             }
             ended.settle_rest(&data.outcome(Stage::Data));
             return Ok(State::Open);
@@ -116,12 +130,12 @@ impl Session {
             // says would be taken for the reply to the final dot.
             let early = self.read_reply("the rest of a reply", LAST_WORDS).await?;
             return match early.code {
-                421 => Err(Fault::Refused(early)),
+                421 => Err(SessionError::Refused(early)),
                 400.. => {
                     ended.settle_rest(&early.outcome(Stage::Data));
                     Ok(State::Lost)
                 }
-                _ => Err(Fault::Malformed("it answers what was not said")),
+                _ => Err(SessionError::Malformed("it answers what was not said")),
             };
         }
         ended.data_sent = true;
@@ -134,13 +148,13 @@ impl Session {
         }
         let last = self.read_reply("the reply to the final dot", self.timeouts.end_of_data).await?;
         if last.code == 421 {
-            return Err(Fault::Refused(last));
+            return Err(SessionError::Refused(last));
         }
         ended.settle_rest(&last.outcome(Stage::Data));
         Ok(State::Done)
     }
 
-    fn mail_command(&self, parcel: &Parcel, recipients: &[&Mailbox]) -> String {
+    fn mail_command(&self, parcel: &DeliveryRequest, recipients: &[&Mailbox]) -> String {
         let mut command = match &parcel.reverse_path {
             Some(mailbox) => format!("MAIL FROM:<{mailbox}>"),
             None => "MAIL FROM:<>".to_owned(),
@@ -160,7 +174,11 @@ impl Session {
     }
 
     /// MAIL, every RCPT and DATA in one go (RFC 2920 §3.1); returns the reply to DATA.
-    async fn pipelined(&mut self, commands: &[String], ended: &mut Ended) -> Result<Option<Reply>, Fault> {
+    async fn pipelined(
+        &mut self,
+        commands: &[String],
+        ended: &mut TransactionResult,
+    ) -> Result<Option<Reply>, SessionError> {
         let recipients = ended.outcomes.iter().filter(|one| one.is_none()).count();
         let mut octets = Vec::new();
         for command in commands {
@@ -188,16 +206,20 @@ impl Session {
     }
 
     /// One command at a time; DATA only when a recipient was accepted.
-    async fn in_turn(&mut self, commands: &[String], ended: &mut Ended) -> Result<Option<Reply>, Fault> {
+    async fn in_turn(
+        &mut self,
+        commands: &[String],
+        ended: &mut TransactionResult,
+    ) -> Result<Option<Reply>, SessionError> {
         let Some((mail, recipients)) = commands.split_first() else { return Ok(None) };
-        self.say(mail).await?;
+        self.write_command(mail).await?;
         let reply = self.reply_to("MAIL").await?;
         if !reply.is_positive() {
             ended.settle_rest(&reply.outcome(Stage::Mail));
             return Ok(None);
         }
         for (command, outcome) in recipients.iter().zip(ended.open()) {
-            self.say(command).await?;
+            self.write_command(command).await?;
             let reply = self.reply_to("RCPT").await?;
             if !reply.is_positive() {
                 *outcome = Some(reply.outcome(Stage::Rcpt));
@@ -206,18 +228,18 @@ impl Session {
         if ended.outcomes.iter().all(Option::is_some) {
             return Ok(None);
         }
-        self.say("DATA").await?;
+        self.write_command("DATA").await?;
         self.read_reply("DATA", self.timeouts.data).await.map(Some)
     }
 
     /// A reply to MAIL or RCPT; 421 ends the session.
-    async fn reply_to(&mut self, what: &'static str) -> Result<Reply, Fault> {
+    async fn reply_to(&mut self, what: &'static str) -> Result<Reply, SessionError> {
         let reply = self.read_reply(what, self.timeouts.command).await?;
-        if reply.code == 421 { Err(Fault::Refused(reply)) } else { Ok(reply) }
+        if reply.code == 421 { Err(SessionError::Refused(reply)) } else { Ok(reply) }
     }
 
     /// Dot-stuffed (RFC 5321 §4.5.2) and ended by the final dot, a piece at a time.
-    async fn write_data(&mut self, data: &[u8]) -> Result<(), Fault> {
+    async fn write_data(&mut self, data: &[u8]) -> Result<(), SessionError> {
         self.transcript.client(&format!("<{} octets of mail data>", data.len()));
         let mut piece = Vec::with_capacity(PIECE + 1024);
         let mut rest = data;

@@ -16,12 +16,12 @@ use serde::{Deserialize, Serialize};
 use super::message::arc;
 use super::message::dkim::DomainKeys;
 use super::submit::sender::Refusal;
-use super::{Outbound, Parts};
+use super::{Dependencies, Outbound};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::domain::name::{organizational, with_parents};
 use crate::id::RouteId;
-use crate::jobs::{self, Flow, Left};
+use crate::jobs::{self, EnqueuedJob, Flow};
 use crate::limits::{Kind, Limits};
 use crate::mail::address::Mailbox;
 use crate::mail::mime;
@@ -33,7 +33,7 @@ use crate::store::accounts::Account;
 use crate::store::accounts::domains;
 use crate::store::sending::dispatches::{DispatchRow, NewDispatch};
 use crate::store::sending::forward_marks::NewMark;
-use crate::store::sending::recipients::{RecipientRow, Standing};
+use crate::store::sending::recipients::{RecipientRow, RecipientState};
 use crate::store::sending::{destinations, dispatches, forward_marks, recipients, suppressions};
 use crate::store::webhooks::routes;
 use crate::store::webhooks::routes::OnAuthFail;
@@ -227,7 +227,7 @@ impl Outbound {
         tx: &Connection,
         forward: Forward<'_>,
         now: Timestamp,
-    ) -> store::Result<Option<Left>> {
+    ) -> store::Result<Option<EnqueuedJob>> {
         let Ok(to) = Mailbox::parse(forward.to) else { return Ok(None) };
         let from = match self.pass(tx, forward, &to)? {
             Ok(from) => from,
@@ -342,12 +342,12 @@ impl Outbound {
         new: NewDispatch<'_>,
         to: Mailbox,
         now: Timestamp,
-    ) -> store::Result<Option<Left>> {
+    ) -> store::Result<Option<EnqueuedJob>> {
         let account = new.account_id;
         let (domain, lane) = self.parts.destination(tx, new.sending_domain, &to)?;
         let dispatch = dispatches::insert(tx, &NewDispatch { domain, ..new }, now)?;
         recipients::insert(tx, dispatch, 0, &to.to_string(), "queued", now)?;
-        self.parts.jobs.leave(tx, &Flow::new(&lane, account), jobs::Kind::Dispatch, dispatch, now).map(Some)
+        self.parts.jobs.enqueue(tx, &Flow::new(&lane, account), jobs::JobKind::Dispatch, dispatch, now).map(Some)
     }
 }
 
@@ -375,7 +375,7 @@ fn is_known_sender(forward: Forward<'_>, sender: &Mailbox) -> bool {
     verdicts.dmarc == Some(Verdict::Pass) && forward.plain_header && is_author
 }
 
-impl Parts {
+impl Dependencies {
     /// The gate that closed for a dispatch since it was stored; forwarded mail has one recipient.
     ///
     /// # Errors
@@ -425,8 +425,8 @@ fn hold_back(tx: &Connection, forward: Forward<'_>, to: &Mailbox, gate: Gate, no
         forwarding: None,
     };
     let dispatch = dispatches::insert(tx, &new, now)?;
-    dispatches::hold_back(tx, dispatch)?;
+    dispatches::postpone(tx, dispatch)?;
     recipients::insert(tx, dispatch, 0, &to.to_string(), "failed", now)?;
-    let standing = Standing { status: "failed", smtp_code: None, diagnostic: Some(gate.sentence()) };
+    let standing = RecipientState { status: "failed", smtp_code: None, diagnostic: Some(gate.sentence()) };
     recipients::settle(tx, dispatch, 0, standing, now)
 }

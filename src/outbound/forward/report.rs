@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use super::Outbound;
 use crate::clock::Timestamp;
-use crate::jobs::Left;
+use crate::jobs::EnqueuedJob;
 use crate::mail::address::Mailbox;
 use crate::mail::report::RecipientStatus;
 use crate::outbound::reports::dsn::{DeliveryReport, FailedRecipient, UNKNOWN_STATUS};
@@ -47,7 +47,7 @@ impl Outbound {
         tx: &Connection,
         report: &ForwardReport,
         now: Timestamp,
-    ) -> store::Result<Option<Left>> {
+    ) -> store::Result<Option<EnqueuedJob>> {
         for id in &report.marks {
             let mark = mark(&report.address, id);
             let Some(marked) = forward_marks::take(tx, &mark, now)? else { continue };

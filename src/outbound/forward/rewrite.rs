@@ -13,7 +13,7 @@ const MAX_NAME: usize = 120;
 
 /// The message with a From of `address`, which lies on `domain`.
 pub(crate) fn rewritten(mail: &[u8], address: &str, domain: &str) -> Vec<u8> {
-    let read = mime::parse_apart_from_texts(mail);
+    let read = mime::parse_without_bodies(mail);
     let author = read.header_from.first();
     let name = author.and_then(|author| author.name.as_deref()).and_then(shown_name).unwrap_or("unknown".to_owned());
     let mut header = field("From", Address::new_address(Some(format!("{name} via {domain}")), address));

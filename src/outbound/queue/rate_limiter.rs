@@ -14,7 +14,7 @@ const REMEMBERED: usize = 10_000;
 
 /// Turns of each domain.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct RateLimiter {
     /// Between two messages; none: no pacing.
     gap: Option<Duration>,
     next: Mutex<HashMap<String, Instant>>,
@@ -22,12 +22,12 @@ pub(crate) struct Pace {
 
 /// A turn that came.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct Slot {
     domain: String,
     at: Instant,
 }
 
-impl Pace {
+impl RateLimiter {
     /// So many messages a minute for each domain; 0: any number.
     pub(crate) fn new(per_minute: u32) -> Self {
         let gap = (per_minute > 0).then(|| Duration::from_secs(60) / per_minute);
@@ -40,14 +40,14 @@ impl Pace {
     }
 
     /// Waits for the turn of a message to `domain`; none: there are no turns.
-    pub(crate) async fn turn(&self, domain: &str) -> Option<Turn> {
+    pub(crate) async fn acquire(&self, domain: &str) -> Option<Slot> {
         let at = self.take(domain, Instant::now())?;
         tokio::time::sleep_until(at).await;
-        Some(Turn { domain: domain.to_owned(), at })
+        Some(Slot { domain: domain.to_owned(), at })
     }
 
     /// Takes a turn back that was not used, unless somebody waits behind it already.
-    pub(crate) fn give_back(&self, turn: Turn) {
+    pub(crate) fn release(&self, turn: Slot) {
         let Some(gap) = self.gap else { return };
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(free) = next.get_mut(&turn.domain).filter(|free| **free == turn.at + gap) {
@@ -74,27 +74,27 @@ mod tests {
 
     #[test]
     fn messages_to_one_domain_keep_their_distance() {
-        let pace = Pace::new(60);
+        let pace = RateLimiter::new(60);
         let now = Instant::now();
         let second = Duration::from_secs(1);
         assert_eq!(pace.take("a.test", now), Some(now));
         assert_eq!(pace.take("a.test", now), Some(now + second));
         assert_eq!(pace.take("b.test", now), Some(now), "each domain has its own turns");
         assert_eq!(pace.take("a.test", now + second * 9), Some(now + second * 9), "unused turns are not saved up");
-        assert_eq!(Pace::new(0).take("a.test", now), None);
+        assert_eq!(RateLimiter::new(0).take("a.test", now), None);
     }
 
     #[test]
     fn a_turn_that_was_not_used_is_the_next_ones_unless_another_is_taken() {
-        let pace = Pace::new(60);
+        let pace = RateLimiter::new(60);
         let now = Instant::now();
         let second = Duration::from_secs(1);
-        let turn = |at| Turn { domain: "a.test".to_owned(), at };
+        let turn = |at| Slot { domain: "a.test".to_owned(), at };
         assert_eq!(pace.take("a.test", now), Some(now));
-        pace.give_back(turn(now));
+        pace.release(turn(now));
         assert_eq!(pace.take("a.test", now), Some(now));
         assert_eq!(pace.take("a.test", now), Some(now + second));
-        pace.give_back(turn(now));
+        pace.release(turn(now));
         assert_eq!(pace.take("a.test", now), Some(now + second * 2), "messages keep their distance");
     }
 }

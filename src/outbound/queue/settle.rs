@@ -11,11 +11,11 @@ use crate::store::messages::{self, MessageRow};
 use crate::store::sending::dispatches;
 use crate::store::sending::dispatches::DispatchRow;
 use crate::store::sending::recipients;
-use crate::store::sending::recipients::{RecipientRow, Standing};
+use crate::store::sending::recipients::{RecipientRow, RecipientState};
 use crate::store::sending::{outbound_details, suppressions};
 use crate::store::webhooks::routes;
 use crate::webhook::events::sending;
-use crate::webhook::events::sending::{Raised, Subject, What};
+use crate::webhook::events::sending::{EventSubject, PendingEvent, SendingEvent};
 
 /// A recipient and what became of it.
 #[derive(Clone, Debug)]
@@ -39,13 +39,13 @@ impl Verdict {
 
 /// What a settlement left to be done after its commit.
 #[derive(Debug, Default)]
-pub(crate) struct Left {
+pub(crate) struct SettledDispatch {
     /// Events to tell of.
-    pub(crate) raised: Vec<Raised>,
+    pub(crate) raised: Vec<PendingEvent>,
     /// A file that nothing needs any more.
     pub(crate) file: Option<String>,
     /// A report for who handed the message in.
-    pub(crate) report: Option<jobs::Left>,
+    pub(crate) report: Option<jobs::EnqueuedJob>,
     /// The message, for whoever listens.
     pub(crate) message: Option<MessageRow>,
 }
@@ -59,10 +59,10 @@ pub(crate) fn settle(
     dispatch: &DispatchRow,
     settled: &[Settled],
     now: Timestamp,
-) -> store::Result<Left> {
-    let mut left = Left::default();
+) -> store::Result<SettledDispatch> {
+    let mut left = SettledDispatch::default();
     for one in settled {
-        let standing = Standing {
+        let standing = RecipientState {
             status: one.outcome.verdict.status(),
             smtp_code: one.outcome.code,
             diagnostic: Some(&one.outcome.diagnostic),
@@ -98,15 +98,20 @@ fn note_forward(tx: &Connection, route: &crate::id::RouteId, settled: &[Settled]
 }
 
 /// The event of a recipient, and the suppression that a dead mailbox earns.
-fn raise(tx: &Connection, message: &MessageRow, one: &Settled, now: Timestamp) -> store::Result<Option<Raised>> {
+fn raise(
+    tx: &Connection,
+    message: &MessageRow,
+    one: &Settled,
+    now: Timestamp,
+) -> store::Result<Option<PendingEvent>> {
     let what = match one.outcome.verdict {
         Verdict::Deferred => return Ok(None),
-        Verdict::Sent => What::Sent,
+        Verdict::Sent => SendingEvent::Sent,
         Verdict::Bounced => {
             if one.outcome.no_mailbox {
                 suppressions::suppress(tx, message.account_id, &one.recipient.address, "bounce", now)?;
             }
-            What::Bounced { diagnostic: &one.outcome.diagnostic }
+            SendingEvent::Bounced { diagnostic: &one.outcome.diagnostic }
         }
     };
     raise_event(tx, message, &one.recipient.address, &what, now)
@@ -120,11 +125,11 @@ pub(crate) fn raise_event(
     tx: &Connection,
     message: &MessageRow,
     to: &str,
-    what: &What<'_>,
+    what: &SendingEvent<'_>,
     now: Timestamp,
-) -> store::Result<Option<Raised>> {
+) -> store::Result<Option<PendingEvent>> {
     let Some(domain) = message.domain_id else { return Ok(None) };
-    let subject = Subject {
+    let subject = EventSubject {
         account: message.account_id,
         domain,
         message: message.id,

@@ -5,14 +5,14 @@ use rusqlite::Connection;
 
 use super::dsn::{DeliveryReport, FailedRecipient, one_line, said};
 use crate::clock::Timestamp;
-use crate::jobs::Left;
+use crate::jobs::EnqueuedJob;
 use crate::mail::address::Mailbox;
 use crate::outbound::Outbound;
 use crate::outbound::queue::refusal;
 use crate::store;
 use crate::store::messages::MessageRow;
 use crate::store::messages::mail_data;
-use crate::store::messages::mail_data::RawRow;
+use crate::store::messages::mail_data::StoredMailData;
 use crate::store::sending::outbound_details;
 
 /// Octets of the message's header that a report encloses at most.
@@ -39,7 +39,7 @@ impl Outbound {
         message: &MessageRow,
         failures: &[Failure<'_>],
         now: Timestamp,
-    ) -> store::Result<Option<Left>> {
+    ) -> store::Result<Option<EnqueuedJob>> {
         if failures.is_empty() {
             return Ok(None);
         }
@@ -60,7 +60,7 @@ fn enclosed(tx: &Connection, message: &MessageRow) -> store::Result<Vec<u8>> {
         Some(raw) => mail_data::find(tx, raw)?,
         None => None,
     };
-    let Some(RawRow::Inline(data)) = raw else {
+    let Some(StoredMailData::Inline(data)) = raw else {
         let id = message.message_id_header.as_deref().unwrap_or_default();
         return Ok(format!("Message-ID: {id}\r\n").into_bytes());
     };

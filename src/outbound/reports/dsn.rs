@@ -8,14 +8,14 @@ use mail_builder::mime::MimePart;
 use rusqlite::Connection;
 
 use crate::clock::Timestamp;
-use crate::jobs::Left;
+use crate::jobs::EnqueuedJob;
 use crate::mail::address::Mailbox;
 use crate::mail::line::is_plain;
 use crate::mail::{header_value, mime};
 use crate::outbound::Outbound;
 use crate::store;
 use crate::store::messages::mail_data;
-use crate::store::messages::mail_data::NewRaw;
+use crate::store::messages::mail_data::NewMailData;
 use crate::store::sending::dispatches::NewDispatch;
 
 /// Octets of a host's words that a report repeats at most.
@@ -61,8 +61,8 @@ impl Outbound {
         to: Mailbox,
         data: &[u8],
         now: Timestamp,
-    ) -> store::Result<Option<Left>> {
-        let raw_id = mail_data::insert(tx, &NewRaw::inline(data), now)?;
+    ) -> store::Result<Option<EnqueuedJob>> {
+        let raw_id = mail_data::insert(tx, &NewMailData::inline(data), now)?;
         let new = NewDispatch {
             account_id,
             message: None,

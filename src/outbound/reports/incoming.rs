@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use super::bounce::Failure;
 use crate::clock::Timestamp;
-use crate::jobs::Left;
+use crate::jobs::EnqueuedJob;
 use crate::mail::address::Mailbox;
 use crate::mail::report::{AbuseReport, Action, RecipientStatus, Report};
 use crate::outbound::Outbound;
@@ -19,10 +19,10 @@ use crate::store;
 use crate::store::messages;
 use crate::store::messages::MessageRow;
 use crate::store::sending::recipients;
-use crate::store::sending::recipients::{RecipientRow, Standing};
+use crate::store::sending::recipients::{RecipientRow, RecipientState};
 use crate::store::sending::{outbound_details, suppressions};
 use crate::store::webhooks::events;
-use crate::webhook::events::sending::{Raised, What};
+use crate::webhook::events::sending::{PendingEvent, SendingEvent};
 
 impl Outbound {
     /// Settles what a report says of the recipient whose bounce address it came to, in the transaction that the 250
@@ -36,7 +36,7 @@ impl Outbound {
         tag: &BounceTag,
         report: &Report,
         now: Timestamp,
-    ) -> store::Result<(Vec<Raised>, Option<Left>)> {
+    ) -> store::Result<(Vec<PendingEvent>, Option<EnqueuedJob>)> {
         let found = messages::find(tx, &tag.message)?.filter(|row| row.outbound);
         let Some(message) = found else { return Ok((Vec::new(), None)) };
         let all = recipients::list_by_message(tx, message.id)?;
@@ -90,7 +90,7 @@ fn bounce(
     message: &MessageRow,
     recipient: &RecipientRow,
     status: &RecipientStatus,
-    raised: &mut Vec<Raised>,
+    raised: &mut Vec<PendingEvent>,
     now: Timestamp,
 ) -> store::Result<Option<String>> {
     // Only what a remote host had accepted can come back, and only once.
@@ -100,7 +100,7 @@ fn bounce(
     let enhanced = status.status.clone();
     let diagnostic = status.diagnostic.clone().or_else(|| enhanced.clone());
     let diagnostic = diagnostic.unwrap_or_else(|| "returned as undeliverable".to_owned());
-    let standing = Standing { status: "bounced", smtp_code: status.code, diagnostic: Some(&diagnostic) };
+    let standing = RecipientState { status: "bounced", smtp_code: status.code, diagnostic: Some(&diagnostic) };
     recipients::settle(tx, recipient.dispatch, recipient.idx, standing, now)?;
     // The status field is the reporter's verdict; the diagnostic text may hold another host's words. But x.0.0 is none
     // (RFC 3463 §3.1): some hosts write it whatever the reason.
@@ -109,7 +109,13 @@ fn bounce(
     if refusal::meaning(Speaker::Report, Stage::Rcpt, None, &judged).no_mailbox {
         suppressions::suppress(tx, message.account_id, &recipient.address, "bounce", now)?;
     }
-    raised.extend(raise_event(tx, message, &recipient.address, &What::Bounced { diagnostic: &diagnostic }, now)?);
+    raised.extend(raise_event(
+        tx,
+        message,
+        &recipient.address,
+        &SendingEvent::Bounced { diagnostic: &diagnostic },
+        now,
+    )?);
     Ok(Some(diagnostic))
 }
 
@@ -119,9 +125,9 @@ fn complain(
     recipient: &RecipientRow,
     abuse: &AbuseReport,
     now: Timestamp,
-) -> store::Result<Option<Raised>> {
+) -> store::Result<Option<PendingEvent>> {
     suppressions::suppress(tx, message.account_id, &recipient.address, "complaint", now)?;
-    let what = What::Complained { feedback_type: &abuse.feedback_type };
+    let what = SendingEvent::Complained { feedback_type: &abuse.feedback_type };
     // A second report of the same recipient says nothing new.
     if events::was_raised(tx, message.id, what.event_type(), &recipient.address)? {
         return Ok(None);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::Outgoing;
+use super::SignedMessage;
 use super::sender::Sender;
 use crate::clock::Timestamp;
 use crate::id::{MessageId, ScheduledId};
@@ -11,14 +11,14 @@ use crate::mail::address::Mailbox;
 use crate::mail::header_value::message_ids;
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::outbound::Outbound;
-use crate::outbound::message::compose::{ComposeError, Letter, compose_last};
+use crate::outbound::message::compose::{ComposeError, Content, compose_last};
 use crate::outbound::message::dkim::SignError;
 
 /// A message that somebody wants to send.
 #[derive(Clone, Debug)]
-pub(crate) struct Draft {
+pub(crate) struct Submission {
     /// What is composed; its Message-ID and date are set here, unless its own headers have them.
-    pub(crate) letter: Letter,
+    pub(crate) letter: Content,
     /// Recipients that no field names.
     pub(crate) bcc: Vec<NamedMailbox>,
     /// Addresses that nothing is sent to, in canonical form.
@@ -31,7 +31,7 @@ pub(crate) struct Draft {
 
 /// Why a draft cannot be sent.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum DraftError {
+pub(crate) enum SubmissionError {
     /// Every recipient is suppressed: 409 `recipient_suppressed`.
     #[error("every recipient is suppressed")]
     Suppressed,
@@ -46,7 +46,7 @@ pub(crate) enum DraftError {
     CutOff,
 }
 
-impl Draft {
+impl Submission {
     /// Every envelope recipient once, whatever its spelling, in the order To, Cc, Bcc.
     pub(crate) fn recipients(&self) -> Vec<Mailbox> {
         let mut seen = HashSet::new();
@@ -65,21 +65,21 @@ impl Outbound {
     /// Composes and signs a draft. Costs a signature's time, so it runs off the async threads.
     ///
     /// # Errors
-    /// See [`DraftError`].
+    /// See [`SubmissionError`].
     pub(crate) async fn compose(
         &self,
         sender: &Sender,
-        draft: Draft,
+        draft: Submission,
         now: Timestamp,
-    ) -> Result<Outgoing, DraftError> {
+    ) -> Result<SignedMessage, SubmissionError> {
         let skipped: HashSet<String> = draft.skipped().into_iter().collect();
         let mut recipients = draft.recipients();
         recipients.retain(|mailbox| !skipped.contains(&mailbox.canonical()));
         if recipients.is_empty() {
-            return Err(DraftError::Suppressed);
+            return Err(SubmissionError::Suppressed);
         }
         let id = MessageId::new(now);
-        let Draft { mut letter, metadata, scheduled_at, .. } = draft;
+        let Submission { mut letter, metadata, scheduled_at, .. } = draft;
         let own_id = letter.headers.extract_if(.., |(name, _)| name.eq_ignore_ascii_case("Message-ID")).last();
         let message_id =
             own_id.map_or_else(|| format!("<{}@{}>", id.suffix(), sender.domain.name), |(_, message_id)| message_id);
@@ -90,9 +90,9 @@ impl Outbound {
             let mut mail = compose_last(&mut letter)?;
             let signature = keys.sign(&mail)?;
             mail.splice(..0, signature.into_bytes());
-            Ok::<_, DraftError>((mail, letter))
+            Ok::<_, SubmissionError>((mail, letter))
         });
-        let (data, letter) = made.await.map_err(|_| DraftError::CutOff)??;
+        let (data, letter) = made.await.map_err(|_| SubmissionError::CutOff)??;
         let shown = |one: NamedMailbox| (one.mailbox.to_string(), one.name);
         let header = |name: &str| {
             let found = letter.headers.iter().rfind(|(known, _)| known.eq_ignore_ascii_case(name));
@@ -100,7 +100,7 @@ impl Outbound {
         };
         let thread = header("In-Reply-To").or_else(|| letter.in_reply_to.clone());
         let thread = thread.and_then(|ids| message_ids(&ids).ok()?.into_iter().next());
-        Ok(Outgoing {
+        Ok(SignedMessage {
             id,
             sender: sender.clone(),
             data,

@@ -11,11 +11,11 @@ pub(crate) mod smtp_submission;
 use rusqlite::Connection;
 
 use super::reports::bounce::Failure;
-use super::{Outbound, Parts};
+use super::{Dependencies, Outbound};
 use crate::clock::Timestamp;
 use crate::config::Smarthost;
 use crate::id::{MessageId, ScheduledId};
-use crate::jobs::{self, Flow, Left};
+use crate::jobs::{self, EnqueuedJob, Flow};
 use crate::limits;
 use crate::mail::address::Mailbox;
 use crate::mail::mime::{self, Part};
@@ -24,12 +24,12 @@ use crate::store::accounts::domains;
 use crate::store::accounts::idempotency;
 use crate::store::accounts::idempotency::{Remembered, RequestKey};
 use crate::store::accounts::limits::{MESSAGE_BYTES, add_deliveries};
-use crate::store::blobs::uncommitted::Placed;
-use crate::store::jobs::Kind;
+use crate::store::blobs::uncommitted::UncommittedObject;
+use crate::store::jobs::JobKind;
 use crate::store::messages;
 use crate::store::messages::attachments;
 use crate::store::messages::mail_data;
-use crate::store::messages::mail_data::NewRaw;
+use crate::store::messages::mail_data::NewMailData;
 use crate::store::sending::dispatches::NewDispatch;
 use crate::store::sending::outbound_details;
 use crate::store::sending::outbound_details::{NewOutbound, Submission};
@@ -40,7 +40,7 @@ use sender::Sender;
 pub const RELEASE_LANE: &str = "release";
 
 /// A signed message that is to be stored and sent.
-pub(crate) struct Outgoing {
+pub(crate) struct SignedMessage {
     /// Its id.
     pub(crate) id: MessageId,
     /// Who sends it.
@@ -82,11 +82,11 @@ pub(crate) struct Remember {
 }
 
 /// A message on its way into the transaction: its data is in memory no more, if there is much of it.
-pub(crate) struct Staged {
-    outgoing: Outgoing,
-    raw: NewRaw,
+pub(crate) struct PersistedMessage {
+    outgoing: SignedMessage,
+    raw: NewMailData,
     /// The object that holds the data, until a row names it.
-    placed: Option<Placed>,
+    placed: Option<UncommittedObject>,
     parts: Vec<Part>,
 }
 
@@ -98,24 +98,24 @@ impl Outbound {
     /// The disk is full or fails; [`store::Error::outcome`] says whether nothing is stored for sure.
     pub(crate) async fn submit(
         &self,
-        outgoing: Vec<Outgoing>,
+        outgoing: Vec<SignedMessage>,
         remember: Option<Remember>,
         now: Timestamp,
     ) -> store::Result<()> {
         let mut staged = Vec::with_capacity(outgoing.len());
         for one in outgoing {
-            staged.push(self.stage(one, now).await?);
+            staged.push(self.persist(one, now).await?);
         }
-        self.submit_staged(staged, remember, now).await
+        self.submit_persisted(staged, remember, now).await
     }
 
     /// As [`Outbound::submit`], of messages that were staged one by one.
     ///
     /// # Errors
     /// As for [`Outbound::submit`].
-    pub(crate) async fn submit_staged(
+    pub(crate) async fn submit_persisted(
         &self,
-        mut staged: Vec<Staged>,
+        mut staged: Vec<PersistedMessage>,
         remember: Option<Remember>,
         now: Timestamp,
     ) -> store::Result<()> {
@@ -141,7 +141,7 @@ impl Outbound {
             }
             Ok((left, true))
         });
-        written.await?.into_iter().for_each(Left::announce);
+        written.await?.into_iter().for_each(EnqueuedJob::notify_committed);
         Ok(())
     }
 
@@ -150,25 +150,44 @@ impl Outbound {
     ///
     /// # Errors
     /// The disk is full or fails.
-    pub(crate) async fn stage(&self, mut outgoing: Outgoing, now: Timestamp) -> store::Result<Staged> {
+    pub(crate) async fn persist(
+        &self,
+        mut outgoing: SignedMessage,
+        now: Timestamp,
+    ) -> store::Result<PersistedMessage> {
         let data = std::mem::take(&mut outgoing.data);
         if !outgoing.has_attachments && data.len() <= mail_data::INLINE_MAX {
-            return Ok(Staged { raw: NewRaw::inline(&data), placed: None, parts: Vec::new(), outgoing });
+            return Ok(PersistedMessage {
+                raw: NewMailData::inline(&data),
+                placed: None,
+                parts: Vec::new(),
+                outgoing,
+            });
         }
         let (objects, id) = (self.parts.objects.clone(), outgoing.id.clone());
         let kept = tokio::task::spawn_blocking(move || {
-            let parts = mime::parse_apart_from_texts(&data).attachments;
-            let mut draft = objects.draft()?;
+            let parts = mime::parse_without_bodies(&data).attachments;
+            let mut draft = objects.create()?;
             draft.append(&data)?;
-            objects.keep(draft, &id, now).map(|placed| (placed, parts))
+            objects.commit(draft, &id, now).map(|placed| (placed, parts))
         });
         let (placed, parts) = kept.await.unwrap_or(Err(store::Error::Stopped))?;
-        Ok(Staged { outgoing, raw: NewRaw::File(placed.object().clone()), placed: Some(placed), parts })
+        Ok(PersistedMessage {
+            outgoing,
+            raw: NewMailData::File(placed.object().clone()),
+            placed: Some(placed),
+            parts,
+        })
     }
 }
 
 impl Outbound {
-    fn report_suppressed(&self, tx: &Connection, outgoing: &Outgoing, now: Timestamp) -> store::Result<Option<Left>> {
+    fn report_suppressed(
+        &self,
+        tx: &Connection,
+        outgoing: &SignedMessage,
+        now: Timestamp,
+    ) -> store::Result<Option<EnqueuedJob>> {
         if outgoing.suppressed.is_empty() || outgoing.return_to.is_none() {
             return Ok(None);
         }
@@ -182,7 +201,7 @@ impl Outbound {
     }
 }
 
-impl Parts {
+impl Dependencies {
     /// The bounce address of a message to its recipient at `place`: at its From domain when that receives here, else at
     /// the host name (contract 8.5). Without one, nothing that comes back would find the message.
     fn bounce_address(&self, id: &MessageId, place: usize, sender: &Sender) -> String {
@@ -192,7 +211,7 @@ impl Parts {
     }
 
     /// Everything that the answer promises of one message; returns its jobs.
-    fn store(&self, tx: &Connection, staged: &Staged, now: Timestamp) -> store::Result<Vec<Left>> {
+    fn store(&self, tx: &Connection, staged: &PersistedMessage, now: Timestamp) -> store::Result<Vec<EnqueuedJob>> {
         let outgoing = &staged.outgoing;
         let sender = &outgoing.sender;
         let status = if outgoing.scheduled.is_some() { "scheduled" } else { "queued" };
@@ -201,7 +220,7 @@ impl Parts {
         let message = outbound_details::insert_message(tx, &outgoing.row(staged, status, first, raw_id), now)?;
         add_deliveries(tx, sender.account, message, outgoing.recipients.len())?;
         attachments::insert_all(tx, message, &staged.parts)?;
-        let beside = outgoing.beside();
+        let beside = outgoing.details();
         if !beside.is_empty() {
             outbound_details::insert(tx, message, &beside)?;
         }
@@ -223,13 +242,13 @@ impl Parts {
             recipients::insert(tx, dispatch, place, &mailbox.to_string(), status, now)?;
             if outgoing.scheduled.is_none() {
                 let flow = Flow::new(&lane, sender.account);
-                left.push(self.jobs.leave(tx, &flow, Kind::Dispatch, dispatch, now)?);
+                left.push(self.jobs.enqueue(tx, &flow, JobKind::Dispatch, dispatch, now)?);
             }
         }
         if let Some((_, at)) = &outgoing.scheduled {
             let flow = Flow::new(RELEASE_LANE, sender.account);
-            store::jobs::insert(tx, &flow, Kind::Release, message, *at)?;
-            left.push(Left::waiting(&self.jobs, &flow, *at));
+            store::jobs::insert(tx, &flow, JobKind::Release, message, *at)?;
+            left.push(EnqueuedJob::waiting(&self.jobs, &flow, *at));
         }
         Ok(left)
     }
@@ -255,8 +274,8 @@ pub(super) fn relay_lane(relay: &Smarthost) -> String {
     format!("{}relay {}:{}", jobs::MAIL_LANE, relay.host, relay.port)
 }
 
-impl Outgoing {
-    fn row(&self, staged: &Staged, status: &'static str, mail_from: String, raw_id: i64) -> NewOutbound {
+impl SignedMessage {
+    fn row(&self, staged: &PersistedMessage, status: &'static str, mail_from: String, raw_id: i64) -> NewOutbound {
         let addresses: Vec<&str> = self.header_to.iter().map(|(address, _)| address.as_str()).collect();
         let only = self.header_to.first().filter(|_| self.header_to.len() == 1);
         NewOutbound {
@@ -279,7 +298,7 @@ impl Outgoing {
     }
 
     /// What few messages have beside their row.
-    fn beside(&self) -> Submission {
+    fn details(&self) -> Submission {
         let shown = |(address, name): &(String, Option<String>)| match name {
             Some(name) => serde_json::json!({"address": address, "name": name}),
             None => serde_json::json!({"address": address}),

@@ -7,22 +7,22 @@ use rusqlite::Connection;
 use super::sender;
 use crate::clock::Timestamp;
 use crate::id::ScheduledId;
-use crate::jobs::{After, Attempt, Attempted, Claimed, Flow, Handler, Health, Verdict, mail_lane};
+use crate::jobs::{AfterCommit, AttemptFuture, AttemptResult, ClaimedJob, Flow, Handler, Health, Verdict, mail_lane};
 use crate::mail::address::{Mailbox, canonical};
-use crate::outbound::{Outbound, Parts};
+use crate::outbound::{Dependencies, Outbound};
 use crate::store;
 use crate::store::accounts;
-use crate::store::jobs::{self, Kind};
+use crate::store::jobs::{self, JobKind};
 use crate::store::messages::{self, MessageRow};
 use crate::store::sending::dispatches;
 use crate::store::sending::dispatches::DispatchRow;
 use crate::store::sending::recipients;
-use crate::store::sending::recipients::{RecipientRow, Standing};
+use crate::store::sending::recipients::{RecipientRow, RecipientState};
 use crate::store::sending::{outbound_details, suppressions};
 
 /// Why a scheduled send cannot be canceled.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NotCanceled {
+pub(crate) enum CancelError {
     /// 404: there is none with this id.
     #[error("there is no such scheduled send")]
     NotFound,
@@ -38,27 +38,27 @@ pub(crate) enum NotCanceled {
 }
 
 /// Releases scheduled messages; the handler of its kind of job.
-pub(crate) struct Releases {
+pub(crate) struct ScheduledSends {
     /// Sending.
     pub(crate) outbound: Outbound,
 }
 
-impl Handler for Releases {
-    fn attempt(self: Arc<Self>, _: Flow, job: Claimed, now: Timestamp) -> Attempt {
+impl Handler for ScheduledSends {
+    fn attempt(self: Arc<Self>, _: Flow, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
         Box::pin(async move {
             let parts = Arc::clone(&self.outbound.parts);
             let record = move |tx: &Connection, _| {
                 let flows = parts.release(tx, job.subject_id, now)?;
                 let bell = parts.jobs.clone();
-                let after: After = Box::new(move || flows.iter().for_each(|flow| bell.wake(flow, now)));
+                let after: AfterCommit = Box::new(move || flows.iter().for_each(|flow| bell.wake(flow, now)));
                 Ok(Some(after))
             };
-            Attempted { verdict: Verdict::Delivered, health: Health::Up, record: Box::new(record) }
+            AttemptResult { verdict: Verdict::Delivered, health: Health::Up, record: Box::new(record) }
         })
     }
 }
 
-impl Parts {
+impl Dependencies {
     /// Lets a scheduled message go, if its gates are still open; returns the flows to wake.
     fn release(&self, tx: &Connection, message: i64, now: Timestamp) -> store::Result<Vec<Flow>> {
         let Some(row) = messages::find_by_row(tx, message)? else { return Ok(Vec::new()) };
@@ -79,7 +79,7 @@ impl Parts {
         let suppressed = suppressions::find_suppressed(tx, row.account_id, &addresses)?;
         for one in all.iter().filter(|one| suppressed.contains(&canonical(&one.address))) {
             let standing =
-                Standing { status: "failed", smtp_code: None, diagnostic: Some("the recipient is suppressed") };
+                RecipientState { status: "failed", smtp_code: None, diagnostic: Some("the recipient is suppressed") };
             recipients::settle(tx, one.dispatch, one.idx, standing, now)?;
         }
         recipients::set_status_of_message(tx, message, "scheduled", "queued", now)?;
@@ -89,7 +89,7 @@ impl Parts {
             if left.iter().any(RecipientRow::is_unsettled) {
                 dispatches::set_queued_at(tx, dispatch.id, now)?;
                 let flow = Flow::new(&self.lane_of(&dispatch), row.account_id);
-                jobs::insert(tx, &flow, Kind::Dispatch, dispatch.id, now)?;
+                jobs::insert(tx, &flow, JobKind::Dispatch, dispatch.id, now)?;
                 flows.push(flow);
             } else {
                 dispatches::finish(tx, &dispatch)?;
@@ -133,29 +133,29 @@ impl Outbound {
     /// Cancels a scheduled send; doing it again changes nothing.
     ///
     /// # Errors
-    /// See [`NotCanceled`].
+    /// See [`CancelError`].
     pub(crate) async fn cancel(
         &self,
         account: i64,
         scope: Option<i64>,
         id: ScheduledId,
         now: Timestamp,
-    ) -> Result<(), NotCanceled> {
+    ) -> Result<(), CancelError> {
         let canceled = self.parts.db.write_removal(move |tx| {
             let message = outbound_details::find_scheduled(tx, &id)?;
             let row = message.map(|message| messages::find_by_row(tx, message)).transpose()?.flatten();
             let Some(row) = row.filter(|row| row.account_id == account) else {
-                return Ok(Err(NotCanceled::NotFound));
+                return Ok(Err(CancelError::NotFound));
             };
             if scope.is_some_and(|only| row.domain_id != Some(only)) {
-                return Ok(Err(NotCanceled::KeyScope));
+                return Ok(Err(CancelError::KeyScope));
             }
             match row.status.as_str() {
                 "canceled" => return Ok(Ok(())),
                 "scheduled" => {}
-                _ => return Ok(Err(NotCanceled::AlreadySent)),
+                _ => return Ok(Err(CancelError::AlreadySent)),
             }
-            jobs::delete_by_subject(tx, Kind::Release, row.id)?;
+            jobs::delete_by_subject(tx, JobKind::Release, row.id)?;
             recipients::set_status_of_message(tx, row.id, "scheduled", "canceled", now)?;
             for dispatch in dispatches::list_by_message(tx, row.id)? {
                 dispatches::finish(tx, &dispatch)?;

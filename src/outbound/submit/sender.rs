@@ -115,7 +115,7 @@ impl Outbound {
     }
 }
 
-impl crate::outbound::Parts {
+impl crate::outbound::Dependencies {
     /// As [`Outbound::sender`], on a connection.
     pub(crate) fn find_sender(
         &self,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Outgoing;
+use super::SignedMessage;
 use super::sender::Refusal;
 use crate::clock::Timestamp;
 use crate::id::MessageId;
@@ -20,7 +20,7 @@ const ONCE: &[&str] =
     &["From", "Sender", "Reply-To", "To", "Cc", "Message-ID", "In-Reply-To", "References", "Subject", "Date"];
 
 /// A message that was handed in.
-pub(crate) struct Handed {
+pub(crate) struct SmtpSubmission {
     /// Whose key it was.
     pub(crate) account: Account,
     /// The domain that the key is limited to.
@@ -35,7 +35,7 @@ pub(crate) struct Handed {
 
 /// Why it is not taken.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum HandInError {
+pub(crate) enum SmtpSubmissionError {
     /// Not exactly one author, or not the same for every reader.
     #[error("not exactly one From field with one mailbox")]
     From,
@@ -61,7 +61,7 @@ pub(crate) enum HandInError {
 
 /// What was read of a message, and how it goes out.
 #[derive(Debug)]
-pub(crate) struct Completed {
+pub(crate) struct CompletedMessage {
     /// The mail data.
     pub(crate) data: Vec<u8>,
     /// What it says.
@@ -74,20 +74,24 @@ impl Outbound {
     /// Takes a message; once this returns, neither a crash nor a power cut loses it.
     ///
     /// # Errors
-    /// See [`HandInError`]; nothing was stored.
-    pub(crate) async fn hand_in(&self, handed: Handed, now: Timestamp) -> Result<MessageId, HandInError> {
-        let Handed { account, scope, reverse_path, recipients, data } = handed;
+    /// See [`SmtpSubmissionError`]; nothing was stored.
+    pub(crate) async fn submit_smtp(
+        &self,
+        handed: SmtpSubmission,
+        now: Timestamp,
+    ) -> Result<MessageId, SmtpSubmissionError> {
+        let SmtpSubmission { account, scope, reverse_path, recipients, data } = handed;
         let parsed = tokio::task::spawn_blocking(move || {
             let data = mime::repaired(mime::without_stray_lines(data))?;
-            Ok::<_, Irreparable>((mime::parse_apart_from_texts(&data), data))
+            Ok::<_, Irreparable>((mime::parse_without_bodies(&data), data))
         });
         let (mail, data) = parsed.await.map_err(|_| store::Error::Stopped)??;
-        let author = mail.author.as_deref().ok_or(HandInError::From)?;
-        let author = Mailbox::parse(author).map_err(|_| HandInError::From)?;
+        let author = mail.author.as_deref().ok_or(SmtpSubmissionError::From)?;
+        let author = Mailbox::parse(author).map_err(|_| SmtpSubmissionError::From)?;
         if author.has_invisible_characters() {
-            return Err(HandInError::From);
+            return Err(SmtpSubmissionError::From);
         }
-        let domain = Domain::parse(author.domain().as_str()).map_err(|_| HandInError::From)?;
+        let domain = Domain::parse(author.domain().as_str()).map_err(|_| SmtpSubmissionError::From)?;
         let sender = self.sender(account.clone(), scope, &domain, now).await?;
         // Programs show it beside the author, so it is kept only where the account may send from (RFC 6409 §8.1).
         let mut sender_field = match mime::field_values(&data, "Sender").as_slice() {
@@ -106,7 +110,7 @@ impl Outbound {
         let (suppressed, recipients): (Vec<Mailbox>, Vec<Mailbox>) =
             recipients.into_iter().partition(|mailbox| suppressed.contains(&mailbox.canonical()));
         if recipients.is_empty() {
-            return Err(HandInError::Suppressed);
+            return Err(SmtpSubmissionError::Suppressed);
         }
         // Reports go to nobody else's address: they would be a way to mail anybody.
         let return_to = match reverse_path {
@@ -120,16 +124,17 @@ impl Outbound {
         let fresh_id = format!("<{}@{}>", id.suffix(), sender.domain.name);
         let keys = Arc::clone(&sender.keys);
         let signed = tokio::task::spawn_blocking(move || {
-            let mut completed = complete(data, mail, &fresh_id, sender_field, now).ok_or(HandInError::Message)?;
-            let signature = keys.sign(&completed.data).map_err(|_| HandInError::Sign)?;
+            let mut completed =
+                complete(data, mail, &fresh_id, sender_field, now).ok_or(SmtpSubmissionError::Message)?;
+            let signature = keys.sign(&completed.data).map_err(|_| SmtpSubmissionError::Sign)?;
             completed.data.splice(..0, signature.into_bytes());
-            Ok::<_, HandInError>(completed)
+            Ok::<_, SmtpSubmissionError>(completed)
         });
-        let Completed { data, mail, message_id } = signed.await.map_err(|_| store::Error::Stopped)??;
+        let CompletedMessage { data, mail, message_id } = signed.await.map_err(|_| store::Error::Stopped)??;
         let from_name = mail.header_from.first().and_then(|from| from.name.clone());
         let thread_id = mail.in_reply_to.clone().or_else(|| Some(message_id.clone()));
         let header_to = mail.to_names.iter().chain(&mail.cc_names).map(|to| (to.address.clone(), to.name.clone()));
-        let outgoing = Outgoing {
+        let outgoing = SignedMessage {
             id: id.clone(),
             has_attachments: !mail.attachments.is_empty(),
             sender,
@@ -158,7 +163,7 @@ fn complete(
     fresh_id: &str,
     sender: Option<NamedMailbox>,
     now: Timestamp,
-) -> Option<Completed> {
+) -> Option<CompletedMessage> {
     if mail.header_truncated {
         return None;
     }
@@ -170,7 +175,7 @@ fn complete(
     // In place, as there may be much behind it.
     data.splice(..body, header);
     let message_id = mail.message_id.clone().unwrap_or_else(|| fresh_id.to_owned());
-    Some(Completed { data, mail, message_id })
+    Some(CompletedMessage { data, mail, message_id })
 }
 
 /// The header that a message goes out with, the empty line included, and where its body begins.

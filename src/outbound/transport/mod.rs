@@ -21,16 +21,16 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
 
-use super::client::{self, Ended, Fault, Opening, Session, Timeouts, Transcript};
-use super::queue::hosts::{Peers, Permit};
+use super::client::{self, ConnectOptions, Session, SessionError, Timeouts, TransactionResult, Transcript};
+use super::queue::hosts::{Permit, RemoteHosts};
 use super::queue::refusal::Speaker;
-use super::{Destination, Host, Parcel, Receipt, TlsRule, Transmitted, Unroutable, Verdict};
+use super::{DeliveryRequest, DeliveryResult, Destination, Host, SessionRecord, TlsRule, Unroutable, Verdict};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Smarthost, SmarthostSecurity};
 use crate::jobs::{Flow, Jobs};
 use crate::mail::address::{Domain, Mailbox};
 use crate::net::egress::Guard;
-use mx::Hosts;
+use mx::MxResolver;
 use pool::{Key, Pool};
 use progress::Progress;
 use reach::{Candidate, Left, Reached};
@@ -47,14 +47,14 @@ pub struct Transport {
     helo: String,
     timeouts: Timeouts,
     tls: ClientTls,
-    hosts: Hosts,
+    hosts: MxResolver,
     pool: Arc<Pool>,
-    peers: Arc<Peers>,
+    peers: Arc<RemoteHosts>,
 }
 
 /// How sessions with a destination are opened, beside what each host asks for.
 #[derive(Clone, Copy)]
-struct Access<'a> {
+struct ConnectParams<'a> {
     /// Whether it is the operator's relay.
     smarthost: bool,
     /// Whose mail it is.
@@ -86,15 +86,15 @@ struct Connection {
 
 impl Transport {
     /// A transport that greets as `helo`.
-    pub fn new(helo: String, timeouts: Timeouts, tls: ClientTls, hosts: Hosts) -> Self {
-        let peers = Arc::new(Peers::new(Jobs::default(), Clock::System));
+    pub fn new(helo: String, timeouts: Timeouts, tls: ClientTls, hosts: MxResolver) -> Self {
+        let peers = Arc::new(RemoteHosts::new(Jobs::default(), Clock::System));
         Self { helo, timeouts, tls, hosts, pool: Arc::default(), peers }
     }
 
     /// The same, that wakes flows of `jobs` when a host has room for them.
     #[must_use]
     pub fn waking(self, jobs: Jobs, clock: Clock) -> Self {
-        Self { peers: Arc::new(Peers::new(jobs, clock)), ..self }
+        Self { peers: Arc::new(RemoteHosts::new(jobs, clock)), ..self }
     }
 
     /// Takes a parcel of a flow to its destination.
@@ -102,14 +102,14 @@ impl Transport {
         &self,
         flow: &Flow,
         destination: &Destination,
-        parcel: Parcel,
+        parcel: DeliveryRequest,
         now: Timestamp,
-    ) -> Transmitted {
+    ) -> DeliveryResult {
         match destination {
-            Destination::Domain(domain) => match self.hosts.of_domain(domain, now).await {
+            Destination::Domain(domain) => match self.hosts.resolve(domain, now).await {
                 Ok(hosts) => {
                     let guard = Some(self.hosts.guard());
-                    let access = Access {
+                    let access = ConnectParams {
                         smarthost: false,
                         flow,
                         width: self.hosts.width(),
@@ -127,7 +127,12 @@ impl Transport {
     }
 
     /// Takes a parcel whose recipients have several domains to the hosts of each.
-    pub(crate) async fn transmit_apart(&self, flow: &Flow, parcel: Parcel, now: Timestamp) -> Transmitted {
+    pub(crate) async fn transmit_large(
+        &self,
+        flow: &Flow,
+        parcel: DeliveryRequest,
+        now: Timestamp,
+    ) -> DeliveryResult {
         let mut domains: Vec<Domain> = Vec::new();
         for recipient in &parcel.recipients {
             if !domains.contains(recipient.domain()) {
@@ -138,7 +143,7 @@ impl Transport {
         // At once: a domain that takes its time is in nobody else's way.
         let parts = domains.into_iter().map(|domain| {
             let recipients = parcel.recipients.iter().filter(|one| *one.domain() == domain).cloned().collect();
-            let part = Parcel { recipients, ..parcel.clone() };
+            let part = DeliveryRequest { recipients, ..parcel.clone() };
             async move {
                 let destination = Destination::Domain(domain.clone());
                 let done = Box::pin(self.transmit(flow, &destination, part, now)).await;
@@ -153,18 +158,24 @@ impl Transport {
             let places = parcel.recipients.iter().zip(&mut whole.outcomes).filter(|(one, _)| *one.domain() == domain);
             places.zip(done.outcomes).for_each(|((_, place), outcome)| *place = Some(outcome));
             whole.transcript.append(&done.receipt.transcript);
-            whole.receipt = Receipt { transcript: String::new(), ..done.receipt };
+            whole.receipt = SessionRecord { transcript: String::new(), ..done.receipt };
         }
-        Transmitted { wait, ..whole.finish() }
+        DeliveryResult { wait, ..whole.finish() }
     }
 
     /// By a relay; where it fails or pauses and the operator wants that, by the recipients' own hosts.
-    async fn relay(&self, flow: &Flow, relay: &Arc<Smarthost>, parcel: Parcel, now: Timestamp) -> Transmitted {
-        let progress = match self.hosts.of_smarthost(relay).await {
+    async fn relay(
+        &self,
+        flow: &Flow,
+        relay: &Arc<Smarthost>,
+        parcel: DeliveryRequest,
+        now: Timestamp,
+    ) -> DeliveryResult {
+        let progress = match self.hosts.resolve_smarthost(relay).await {
             Ok(hosts) => {
                 let auth = relay.username.as_deref().zip(relay.password.as_deref());
                 let implicit_tls = relay.security == SmarthostSecurity::Tls;
-                let access = Access {
+                let access = ConnectParams {
                     smarthost: true,
                     flow,
                     width: self.hosts.relay_width(),
@@ -183,23 +194,23 @@ impl Transport {
             return self.finish(progress, flow);
         }
         let mut transcript = progress.transcript;
-        let mut done = self.transmit_apart(flow, parcel, now).await;
+        let mut done = self.transmit_large(flow, parcel, now).await;
         transcript.append(&done.receipt.transcript);
         done.receipt.transcript = transcript.text();
         done
     }
 
     /// What came of it, or what the flow waits for when nothing could be tried.
-    fn finish(&self, progress: Progress, flow: &Flow) -> Transmitted {
+    fn finish(&self, progress: Progress, flow: &Flow) -> DeliveryResult {
         let wait = progress.waits().then(|| {
             let addresses: Vec<SocketAddr> = progress.passed_over.iter().map(|(address, _)| *address).collect();
             self.peers.wait(&addresses, flow)
         });
-        Transmitted { wait, ..progress.finish() }
+        DeliveryResult { wait, ..progress.finish() }
     }
 
     /// Tries hosts in turn until every recipient has a verdict.
-    async fn transmit_to(&self, hosts: &[Host], parcel: &Parcel, access: Access<'_>) -> Progress {
+    async fn transmit_to(&self, hosts: &[Host], parcel: &DeliveryRequest, access: ConnectParams<'_>) -> Progress {
         let mut progress = Progress::of(parcel, self.timeouts.total);
         progress.has_ipv4 = hosts.iter().flat_map(|host| &host.addresses).any(SocketAddr::is_ipv4);
         let groups = self.in_order(hosts);
@@ -231,8 +242,8 @@ impl Transport {
         &self,
         reached: Reached<'h>,
         left: &mut Left<'h>,
-        parcel: &Parcel,
-        access: Access<'_>,
+        parcel: &DeliveryRequest,
+        access: ConnectParams<'_>,
         progress: &mut Progress,
     ) {
         let (candidate, mut kept, mut connection) = match reached {
@@ -260,7 +271,7 @@ impl Transport {
         candidate: Candidate<'_>,
         (stream, mut permit): (TcpStream, Permit),
         greeting: Duration,
-        access: Access<'_>,
+        access: ConnectParams<'_>,
         progress: &mut Progress,
     ) -> Option<Connection> {
         let Candidate { host, address } = candidate;
@@ -268,7 +279,7 @@ impl Transport {
         let mut plain = false;
         loop {
             let never = plain || host.tls == TlsRule::Never;
-            let opening = Opening {
+            let opening = ConnectOptions {
                 helo: &self.helo,
                 timeouts: self.timeouts,
                 deadline: progress.deadline,
@@ -287,10 +298,10 @@ impl Transport {
                 Err(failed) => failed,
             };
             progress.transcript.append(&transcript.text());
-            if progress.failed(host, address, &fault) || fault == Fault::Timeout(client::GREETING) {
+            if progress.failed(host, address, &fault) || fault == SessionError::Timeout(client::GREETING) {
                 self.peers.demote(address);
             }
-            let tls_failed = matches!(fault, Fault::Tls(_));
+            let tls_failed = matches!(fault, SessionError::Tls(_));
             // Opportunistic: better in plain text than not at all, and once (RFC 7435 §3).
             if !tls_failed || host.tls != TlsRule::Opportunistic || plain {
                 // What TLS has to prove is asked for one destination, not by the host.
@@ -304,7 +315,11 @@ impl Transport {
         }
     }
 
-    async fn connect(&self, candidate: Candidate<'_>, deadline: tokio::time::Instant) -> Result<TcpStream, Fault> {
+    async fn connect(
+        &self,
+        candidate: Candidate<'_>,
+        deadline: tokio::time::Instant,
+    ) -> Result<TcpStream, SessionError> {
         let Candidate { host, address } = candidate;
         let until = deadline.min(tokio::time::Instant::now() + self.timeouts.connect);
         client::connect(address, self.hosts.source(&host.name, address), until).await
@@ -316,8 +331,8 @@ impl Transport {
         connection: Connection,
         kept: bool,
         candidate: Candidate<'h>,
-        parcel: &Parcel,
-        access: Access<'_>,
+        parcel: &DeliveryRequest,
+        access: ConnectParams<'_>,
         progress: &mut Progress,
     ) -> Used<'h> {
         let Candidate { host, address } = candidate;
@@ -343,7 +358,7 @@ impl Transport {
         if kept
             && undecided
             && !ended.data_sent
-            && matches!(ended.fault, Some(Fault::Connection(_) | Fault::Refused(_)))
+            && matches!(ended.fault, Some(SessionError::Connection(_) | SessionError::Refused(_)))
         {
             return Used::Closed(candidate, permit);
         }
@@ -355,7 +370,7 @@ impl Transport {
         let reusable = reusable && takes_more && !without_tls && !session.refuses_tls;
         if wants_ipv4 {
             // It would refuse any other message as well.
-            permit.failed(&progress.trouble_text());
+            permit.failed(&progress.last_error_text());
             self.peers.demote(address);
         } else {
             match of_host {
@@ -385,11 +400,11 @@ impl Transport {
 
 /// What a transaction says of the host, if it says anything: that it takes mail, whatever it thinks of this one, or why
 /// it would take no other either.
-fn said_of_host(ended: &Ended, host: &Host, speaker: Speaker) -> Option<Result<(), String>> {
+fn said_of_host(ended: &TransactionResult, host: &Host, speaker: Speaker) -> Option<Result<(), String>> {
     let answered = ended.outcomes.iter().all(Option::is_some);
     let refused = ended.outcomes.iter().flatten().find(|one| one.is_of_host(speaker));
     match (&ended.fault, refused) {
-        (Some(fault @ Fault::Refused(_)), _) => Some(Err(fault.diagnostic(&host.name))),
+        (Some(fault @ SessionError::Refused(_)), _) => Some(Err(fault.diagnostic(&host.name))),
         (_, Some(refused)) => Some(Err(refused.diagnostic.clone())),
         (None, None) => Some(Ok(())),
         // It may well hang up once it has refused the message.

@@ -36,7 +36,7 @@ pub struct MtaSts {
 
 /// What a domain asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum PolicyLookup {
     /// Nothing, or only a test.
     None,
     /// These hosts alone, with a valid certificate.
@@ -78,12 +78,12 @@ impl Known {
         looked && (self.policy.is_none() || now < self.expires_at)
     }
 
-    fn found(&self, now: Timestamp) -> Found {
+    fn found(&self, now: Timestamp) -> PolicyLookup {
         match &self.policy {
             Some(policy) if policy.mode == Mode::Enforce && now < self.expires_at => {
-                Found::Enforced(Arc::clone(policy))
+                PolicyLookup::Enforced(Arc::clone(policy))
             }
-            _ => Found::None,
+            _ => PolicyLookup::None,
         }
     }
 }
@@ -95,7 +95,7 @@ impl MtaSts {
     }
 
     /// What a domain asks for.
-    pub(crate) async fn of_domain(&self, domain: &str, now: Timestamp) -> Found {
+    pub(crate) async fn lookup(&self, domain: &str, now: Timestamp) -> PolicyLookup {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(domain).cloned();
         if let Some(known) = &known
             && known.is_fresh(now)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::dane::Tlsa;
-use super::mta_sts::{Found, MtaSts};
+use super::mta_sts::{MtaSts, PolicyLookup};
 use crate::clock::Timestamp;
 use crate::config::{Outbound, Smarthost, SmarthostSecurity};
 use crate::id::fill_random;
@@ -28,7 +28,7 @@ const LEADS_BACK: &str = "5.4.6 the mail hosts of this domain lead back here, bu
 
 /// Finds hosts.
 #[derive(Clone)]
-pub struct Hosts {
+pub struct MxResolver {
     shared: Arc<Shared>,
 }
 
@@ -51,7 +51,7 @@ struct Names {
     authentic: bool,
 }
 
-impl Hosts {
+impl MxResolver {
     /// Hosts as `resolver` finds them, of which `guard` permits the addresses; `hostname` is our own name.
     pub fn new(
         config: &Outbound,
@@ -105,25 +105,25 @@ impl Hosts {
     ///
     /// # Errors
     /// There is none, now or for ever.
-    pub async fn of_domain(&self, domain: &Domain, now: Timestamp) -> Result<Vec<Host>, Unroutable> {
+    pub async fn resolve(&self, domain: &Domain, now: Timestamp) -> Result<Vec<Host>, Unroutable> {
         let name = domain.as_str();
         if name.starts_with('[') {
             return Err(bounced("5.1.2 mail is not sent to address literals"));
         }
         let names = self.names(name).await?;
         let policy = match &self.shared.sts {
-            Some(sts) => sts.of_domain(name, now).await,
-            None => Found::None,
+            Some(sts) => sts.lookup(name, now).await,
+            None => PolicyLookup::None,
         };
         let mut trouble = None;
         let allowed: Vec<&(u16, String)> = match &policy {
-            Found::Enforced(policy) => names.names.iter().filter(|(_, host)| policy.covers(host)).collect(),
-            Found::None => names.names.iter().collect(),
+            PolicyLookup::Enforced(policy) => names.names.iter().filter(|(_, host)| policy.covers(host)).collect(),
+            PolicyLookup::None => names.names.iter().collect(),
         };
         if allowed.len() < names.names.len() {
             trouble = Some(deferred(format!("4.7.5 the MTA-STS policy of {name} does not allow its mail hosts")));
         }
-        let enforced = matches!(policy, Found::Enforced(_));
+        let enforced = matches!(policy, PolicyLookup::Enforced(_));
         // At once: twenty names that nobody answers for shall not add up.
         let found = allowed.into_iter().take(MAX_HOSTS);
         let found = found.map(|(preference, host)| self.host(host, *preference, names.authentic, enforced));
@@ -136,7 +136,7 @@ impl Hosts {
                     room = room.saturating_sub(host.addresses.len());
                     hosts.push(host);
                 }
-                Err(unroutable) => trouble = Some(worse(trouble, unroutable)),
+                Err(unroutable) => trouble = Some(prefer_transient(trouble, unroutable)),
             }
         }
         hosts.retain(|host| !host.addresses.is_empty());
@@ -147,7 +147,7 @@ impl Hosts {
     ///
     /// # Errors
     /// Its name has no address at the moment.
-    pub async fn of_smarthost(&self, smarthost: &Smarthost) -> Result<Vec<Host>, Unroutable> {
+    pub async fn resolve_smarthost(&self, smarthost: &Smarthost) -> Result<Vec<Host>, Unroutable> {
         let found = self.shared.resolver.addresses(&smarthost.host).await;
         let addresses =
             found.map_err(|error| deferred(format!("4.4.3 the smarthost {}: {error}", smarthost.host)))?;
@@ -155,7 +155,7 @@ impl Hosts {
             SmarthostSecurity::None => TlsRule::Never,
             SmarthostSecurity::StartTls | SmarthostSecurity::Tls => TlsRule::Verified { by: "verified" },
         };
-        let addresses: Vec<SocketAddr> = in_turn(self.of_family(addresses))
+        let addresses: Vec<SocketAddr> = interleave(self.of_family(addresses))
             .into_iter()
             .map(|ip| SocketAddr::new(ip, smarthost.port))
             .take(MAX_ADDRESSES)
@@ -238,7 +238,7 @@ impl Hosts {
         let on_port = |ip| SocketAddr::new(ip, self.shared.port);
         let permitted = found.into_iter().filter(|ip| self.shared.guard.permits(name, on_port(*ip)).is_ok());
         let addresses: Vec<SocketAddr> =
-            in_turn(permitted.collect()).into_iter().map(on_port).take(MAX_ADDRESSES).collect();
+            interleave(permitted.collect()).into_iter().map(on_port).take(MAX_ADDRESSES).collect();
         if addresses.is_empty() {
             return Err(bounced(format!("5.4.4 the mail host {name} has no public address")));
         }
@@ -275,7 +275,7 @@ impl Hosts {
 }
 
 /// IPv6 and IPv4 by turns, IPv6 first (RFC 8305 §4).
-fn in_turn(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+fn interleave(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     let (six, four): (Vec<IpAddr>, Vec<IpAddr>) = addresses.into_iter().partition(IpAddr::is_ipv6);
     let mut mixed = Vec::with_capacity(six.len() + four.len());
     let (mut six, mut four) = (six.into_iter(), four.into_iter());
@@ -289,7 +289,7 @@ fn in_turn(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
 }
 
 /// Hope outweighs certainty: one host that may come back is reason enough to try again.
-fn worse(known: Option<Unroutable>, new: Unroutable) -> Unroutable {
+fn prefer_transient(known: Option<Unroutable>, new: Unroutable) -> Unroutable {
     match known {
         Some(known) if known.verdict == Verdict::Deferred => known,
         _ => new,

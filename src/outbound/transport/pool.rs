@@ -41,7 +41,7 @@ impl Key {
 /// Sessions that wait.
 #[derive(Default)]
 pub(crate) struct Pool {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<IdleSessions>,
 }
 
 /// One that waits, since when, and its place at the host.
@@ -65,14 +65,14 @@ impl Idle {
 }
 
 #[derive(Default)]
-struct Waiting {
+struct IdleSessions {
     sessions: HashMap<Key, Vec<Idle>>,
     count: usize,
     /// A task is there that ends the old ones.
     watched: bool,
 }
 
-impl Waiting {
+impl IdleSessions {
     fn pop(&mut self, key: &Key) -> Option<Idle> {
         let sessions = self.sessions.get_mut(key)?;
         let taken = sessions.pop();
@@ -85,7 +85,7 @@ impl Waiting {
 }
 
 impl Pool {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, IdleSessions> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -130,7 +130,7 @@ impl Pool {
         self.keep(&mut waiting, key, idle);
     }
 
-    fn keep(self: &Arc<Self>, waiting: &mut Waiting, key: Key, idle: Idle) {
+    fn keep(self: &Arc<Self>, waiting: &mut IdleSessions, key: Key, idle: Idle) {
         waiting.count += 1;
         waiting.sessions.entry(key).or_default().push(idle);
         if !std::mem::replace(&mut waiting.watched, true) {

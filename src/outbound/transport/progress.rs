@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::outbound::client::{Ended, Fault, Transcript};
+use crate::outbound::client::{SessionError, TransactionResult, Transcript};
 use crate::outbound::queue::hosts::Denied;
 use crate::outbound::queue::refusal;
-use crate::outbound::{Host, Outcome, Parcel, Receipt, Transmitted, Unroutable, Verdict};
+use crate::outbound::{DeliveryRequest, DeliveryResult, Host, Outcome, SessionRecord, Unroutable, Verdict};
 
 /// See the head of this file.
 pub(super) struct Progress {
     pub(crate) outcomes: Vec<Option<Outcome>>,
-    pub(crate) receipt: Receipt,
+    pub(crate) receipt: SessionRecord,
     pub(crate) transcript: Transcript,
     /// The last trouble, for those who are left.
     trouble: Option<Outcome>,
@@ -32,10 +32,10 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn of(parcel: &Parcel, time: Duration) -> Self {
+    pub(super) fn of(parcel: &DeliveryRequest, time: Duration) -> Self {
         Self {
             outcomes: vec![None; parcel.recipients.len()],
-            receipt: Receipt::default(),
+            receipt: SessionRecord::default(),
             transcript: Transcript::default(),
             trouble: None,
             stop: false,
@@ -75,13 +75,13 @@ impl Progress {
     }
 
     /// A host could not be connected to.
-    pub(super) fn note_unreached(&mut self, host: &Host, address: SocketAddr, fault: &Fault) {
+    pub(super) fn note_unreached(&mut self, host: &Host, address: SocketAddr, fault: &SessionError) {
         self.transcript.note(&format!("{} [{address}]", host.name));
         self.failed(host, address, fault);
     }
 
     /// A host took no session, or broke it off. Whether it did so because our IPv6 address has no name.
-    pub(super) fn failed(&mut self, host: &Host, address: SocketAddr, fault: &Fault) -> bool {
+    pub(super) fn failed(&mut self, host: &Host, address: SocketAddr, fault: &SessionError) -> bool {
         let trouble = Outcome::ours(Verdict::Deferred, fault.diagnostic(&host.name));
         if fault.is_ours() {
             // It was not asked. What others said says more.
@@ -90,7 +90,7 @@ impl Progress {
         }
         self.trouble = Some(trouble);
         self.tried_at(host, address);
-        let wants_ipv4 = matches!(fault, Fault::Refused(reply) if self.wants_ipv4(address, &reply.text()));
+        let wants_ipv4 = matches!(fault, SessionError::Refused(reply) if self.wants_ipv4(address, &reply.text()));
         self.only_ipv4 |= wants_ipv4;
         wants_ipv4
     }
@@ -103,7 +103,13 @@ impl Progress {
 
     /// Takes over what a transaction decided. Whether this address refused anybody because our IPv6 address has no name:
     /// those have no verdict yet.
-    pub(super) fn take(&mut self, open: &[usize], ended: Ended, host: &Host, address: SocketAddr) -> bool {
+    pub(super) fn take(
+        &mut self,
+        open: &[usize],
+        ended: TransactionResult,
+        host: &Host,
+        address: SocketAddr,
+    ) -> bool {
         self.tried_at(host, address);
         let mut wants_ipv4 = false;
         for (place, outcome) in open.iter().zip(ended.outcomes) {
@@ -130,7 +136,7 @@ impl Progress {
     }
 
     /// The last trouble, as a sentence.
-    pub(super) fn trouble_text(&self) -> String {
+    pub(super) fn last_error_text(&self) -> String {
         self.trouble.as_ref().map(|trouble| trouble.diagnostic.clone()).unwrap_or_default()
     }
 
@@ -151,7 +157,7 @@ impl Progress {
         self
     }
 
-    pub(super) fn finish(self) -> Transmitted {
+    pub(super) fn finish(self) -> DeliveryResult {
         let untried = if self.passed_over.is_empty() {
             "4.4.4 no host could be tried"
         } else {
@@ -159,7 +165,7 @@ impl Progress {
         };
         let rest = self.trouble.unwrap_or_else(|| Outcome::ours(Verdict::Deferred, untried));
         let outcomes = self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| rest.clone())).collect();
-        let receipt = Receipt { transcript: self.transcript.text(), ..self.receipt };
-        Transmitted { outcomes, receipt, wait: None }
+        let receipt = SessionRecord { transcript: self.transcript.text(), ..self.receipt };
+        DeliveryResult { outcomes, receipt, wait: None }
     }
 }

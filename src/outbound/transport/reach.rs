@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::pool::Key;
 use super::progress::Progress;
-use super::{Access, Connection, Transport};
+use super::{ConnectParams, Connection, Transport};
 use crate::outbound::Host;
 use crate::outbound::queue::hosts::Permit;
 
@@ -71,7 +71,7 @@ impl Transport {
     pub(super) async fn reach<'h>(
         &self,
         left: &mut Left<'h>,
-        access: Access<'_>,
+        access: ConnectParams<'_>,
         progress: &mut Progress,
     ) -> Option<Reached<'h>> {
         if progress.only_ipv4 {
@@ -87,7 +87,7 @@ impl Transport {
         self.race(left, access, progress).await
     }
 
-    fn take_kept<'h>(&self, left: &mut Vec<Candidate<'h>>, access: Access<'_>) -> Option<Reached<'h>> {
+    fn take_kept<'h>(&self, left: &mut Vec<Candidate<'h>>, access: ConnectParams<'_>) -> Option<Reached<'h>> {
         for (at, candidate) in left.iter().enumerate() {
             let key = Key::new(candidate.host, candidate.address, access.auth.map(|(user, _)| user));
             // A place is asked for only once there is a good session to use it: it may be a turn that was waited for.
@@ -108,7 +108,7 @@ impl Transport {
     async fn race<'h>(
         &self,
         left: &mut Left<'h>,
-        access: Access<'_>,
+        access: ConnectParams<'_>,
         progress: &mut Progress,
     ) -> Option<Reached<'h>> {
         let mut connecting = FuturesUnordered::new();
@@ -152,7 +152,7 @@ impl Transport {
     fn next_admitted<'h>(
         &self,
         left: &mut Left<'h>,
-        access: Access<'_>,
+        access: ConnectParams<'_>,
         progress: &mut Progress,
     ) -> Option<(Candidate<'h>, Permit)> {
         while !left.candidates.is_empty() {

@@ -34,7 +34,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return self.refuse_data(&Reply::STORAGE_FULL);
         }
         let mut memory = room.share();
-        self.say(&Reply::START_DATA);
+        self.reply(&Reply::START_DATA);
         self.had_data = true;
         let mut reader = DataReader::default();
         let mut gathered = Gathered::new(self.shared.bounds.max_message_bytes, room.clone());
@@ -44,7 +44,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.input = BytesMut::new();
         }
         // On the heap, as a session that waits for data should be small too.
-        let reply = Box::pin(self.judge(envelope, &reader, gathered)).await;
+        let reply = Box::pin(self.finish_data(envelope, &reader, gathered)).await;
         if reply == Reply::TOO_LARGE {
             self.shared.metrics.add(Counter::RefusedTooLarge);
         }
@@ -52,7 +52,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             (self.errors, self.refused, self.idle_commands) = (0, 0, 0);
             self.useful_at = Instant::now();
         }
-        self.say(&reply);
+        self.reply(&reply);
         Ok(())
     }
 
@@ -60,12 +60,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// not wait for the answer, and no line of it may be taken for a command.
     fn refuse_data(&mut self, reply: &Reply) -> Result<(), End> {
         if !self.input.is_empty() {
-            return self.dismiss(reply);
+            return self.close_with(reply);
         }
         if reply.is_permanent_failure() {
             return self.refuse(reply);
         }
-        self.say(reply);
+        self.reply(reply);
         Ok(())
     }
 
@@ -92,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
                 Progress::BareNewline => {
                     self.shared.metrics.add(Counter::RefusedBareLine);
-                    return self.dismiss(&Reply::BARE_NEWLINE);
+                    return self.close_with(&Reply::BARE_NEWLINE);
                 }
                 Progress::More => self.input.clear(),
             }
@@ -100,7 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             gathered.settle(self.shared.inbound.objects(), short).await;
             self.flush().await?;
             if waited > DATA_RATE_GRACE && taken < waited.as_secs() * MIN_DATA_BYTES_PER_SEC {
-                return self.dismiss(&Reply::TOO_SLOW);
+                return self.close_with(&Reply::TOO_SLOW);
             }
             let asked = Instant::now();
             let patience = deadline.min(asked + DATA_RATE_GRACE.max(self.shared.command_timeout / 2));
@@ -110,7 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.input.reserve(piece);
             tokio::select! {
                 read = timeout_at(until, self.stream.read_buf(&mut self.input)) => match read {
-                    Ok(Ok(0) | Err(_)) => return Err(End::Gone),
+                    Ok(Ok(0) | Err(_)) => return Err(End::Disconnected),
                     Ok(Ok(read)) if read >= piece => piece = READ_LARGE,
                     Ok(Ok(_)) => {}
                     Err(_) if until < patience => {
@@ -118,16 +118,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                         memory.resize(gathered.in_memory());
                         (self.input, piece) = (BytesMut::new(), READ_FIRST);
                     }
-                    Err(_) => return self.dismiss(&Reply::TIMEOUT),
+                    Err(_) => return self.close_with(&Reply::TIMEOUT),
                 },
-                () = abort.cancelled() => return self.dismiss(&Reply::SHUTTING_DOWN),
+                () = abort.cancelled() => return self.close_with(&Reply::SHUTTING_DOWN),
             }
             waited += asked.elapsed();
         }
     }
 
     /// What is said at the end of data.
-    async fn judge(&mut self, envelope: Envelope<Accepted>, reader: &DataReader, mut gathered: Gathered) -> Reply {
+    async fn finish_data(
+        &mut self,
+        envelope: Envelope<Accepted>,
+        reader: &DataReader,
+        mut gathered: Gathered,
+    ) -> Reply {
         let objects = self.shared.inbound.objects();
         gathered.settle(objects, false).await;
         if gathered.too_large() {

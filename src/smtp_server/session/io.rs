@@ -27,14 +27,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// The next line without its CRLF, within the deadline of a command.
     pub(super) async fn read_line(&mut self) -> Result<BytesMut, End> {
         if self.shared.stop.is_cancelled() {
-            return self.dismiss(&Reply::SHUTTING_DOWN);
+            return self.close_with(&Reply::SHUTTING_DOWN);
         }
         let deadline = (Instant::now() + self.shared.command_timeout).min(self.useful_at + MAX_IDLE_SESSION);
         let mut searched = 0;
         loop {
             // A TLS ClientHello: record type handshake, major version 3.
             if self.input.starts_with(&[0x16, 0x03]) {
-                return self.dismiss(&Reply::NOT_SMTP);
+                return self.close_with(&Reply::NOT_SMTP);
             }
             let fresh = self.input.get(searched..).unwrap_or_default();
             if let Some(end) = memchr::memchr(b'\n', fresh) {
@@ -42,28 +42,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 line.truncate(line.len() - 1);
                 if line.last() != Some(&b'\r') {
                     // What a client sends that ends lines its own way cannot be told apart from data.
-                    self.dismiss(&Reply::BARE_NEWLINE_IN_COMMAND)?;
+                    self.close_with(&Reply::BARE_NEWLINE_IN_COMMAND)?;
                 }
                 line.truncate(line.len().saturating_sub(1));
                 if line.len() > MAX_COMMAND {
-                    self.dismiss(&Reply::LINE_TOO_LONG)?;
+                    self.close_with(&Reply::LINE_TOO_LONG)?;
                 }
                 return Ok(line);
             }
             searched = self.input.len();
             if searched > MAX_COMMAND {
-                self.dismiss(&Reply::LINE_TOO_LONG)?;
+                self.close_with(&Reply::LINE_TOO_LONG)?;
             }
             self.flush().await?;
             let stop = self.shared.stop.clone();
             self.input.reserve(if self.had_data { READ_SMALL } else { READ_FIRST });
             tokio::select! {
                 biased;
-                () = stop.cancelled() => self.dismiss(&Reply::SHUTTING_DOWN)?,
+                () = stop.cancelled() => self.close_with(&Reply::SHUTTING_DOWN)?,
                 read = timeout_at(deadline, self.stream.read_buf(&mut self.input)) => match read {
                     Ok(Ok(1..)) => {}
-                    Ok(Ok(0) | Err(_)) => return Err(End::Gone),
-                    Err(_) => self.dismiss(&Reply::TIMEOUT)?,
+                    Ok(Ok(0) | Err(_)) => return Err(End::Disconnected),
+                    Err(_) => self.close_with(&Reply::TIMEOUT)?,
                 },
             }
         }
@@ -79,7 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         match tokio::time::timeout(WRITE_DEADLINE, written).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return Err(End::Gone),
+            Ok(Err(_)) | Err(_) => return Err(End::Disconnected),
         }
         self.output.clear();
         if self.output.capacity() > READ_LARGE {
@@ -92,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let handshake = self.stream.start_tls(acceptor);
         let (version, cipher) = match tokio::time::timeout(TLS_DEADLINE, handshake).await {
             Ok(Ok(agreed)) => agreed,
-            Ok(Err(_)) | Err(_) => return Err(End::Gone),
+            Ok(Err(_)) | Err(_) => return Err(End::Disconnected),
         };
         self.peer = Peer {
             address: self.peer.address,

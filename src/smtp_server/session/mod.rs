@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::Room;
+use super::admission::MailDataBudget;
 use super::command::{self, Command, MailArguments, Refusal};
-use super::phase::{Bounds, Phase};
+use super::phase::{Phase, TransactionLimits};
 use super::stream::Stream;
 use crate::clock::Clock;
 use crate::inbound::{Inbound, Recipient, RecipientRefusal};
@@ -28,7 +28,7 @@ use crate::mail::reply::{self, Reply};
 use crate::metrics::{Counter, Metrics};
 use crate::outbound::Outbound;
 use crate::process::host::FileUse;
-use crate::rate_limit::Window;
+use crate::rate_limit::FixedWindow;
 use crate::store::Db;
 use crate::store::accounts::Account;
 
@@ -60,13 +60,13 @@ pub(crate) struct Shared {
     /// STARTTLS.
     pub(crate) tls: Option<TlsAcceptor>,
     /// Limits of a transaction.
-    pub(crate) bounds: Bounds,
+    pub(crate) bounds: TransactionLimits,
     /// Wait for a command.
     pub(crate) command_timeout: Duration,
     /// Wait for the whole of a message.
     pub(crate) data_timeout: Duration,
     /// For mail data while it is received.
-    pub(crate) room: Room,
+    pub(crate) room: MailDataBudget,
     /// Cancelled when the server stops: idle sessions end, those in DATA go on.
     pub(crate) stop: CancellationToken,
     /// Cancelled when the grace is over: every session ends.
@@ -100,7 +100,7 @@ pub(crate) struct Submission {
     /// What time it is.
     pub(crate) clock: Clock,
     /// Failed logins of an address; shared by all ports.
-    pub(crate) failures: Arc<Window>,
+    pub(crate) failures: Arc<FixedWindow>,
     /// Whether TLS begins with the first octet (RFC 8314 §3.3).
     pub(crate) implicit_tls: bool,
 }
@@ -150,16 +150,16 @@ struct Caller {
 /// Why a session ends.
 enum End {
     /// The client said QUIT; what is buffered is still written.
-    Told,
+    Quit,
     /// The client was told to go, perhaps in the middle of what it sends; what is buffered is still written.
-    Dismissed,
+    Closed,
     /// The connection is gone.
-    Gone,
+    Disconnected,
 }
 
 impl From<std::io::Error> for End {
     fn from(_: std::io::Error) -> Self {
-        Self::Gone
+        Self::Disconnected
     }
 }
 
@@ -208,14 +208,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let end = match self.begin().await {
             Err(end) => end,
             Ok(()) => loop {
-                if let Err(end) = self.turn().await {
+                if let Err(end) = self.next_command().await {
                     break end;
                 }
             },
         };
-        if matches!(end, End::Told | End::Dismissed) && self.flush().await.is_ok() {
+        if matches!(end, End::Quit | End::Closed) && self.flush().await.is_ok() {
             self.stream.shutdown().await;
-            if matches!(end, End::Dismissed) {
+            if matches!(end, End::Closed) {
                 self.linger().await;
             }
         }
@@ -229,39 +229,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let acceptor = acceptor.clone();
             Box::pin(self.handshake(&acceptor)).await?;
         }
-        self.say(&Reply::greeting(&self.shared.hostname));
+        self.reply(&Reply::greeting(&self.shared.hostname));
         Ok(())
     }
 
     /// One command, from its line to its reply.
-    async fn turn(&mut self) -> Result<(), End> {
+    async fn next_command(&mut self) -> Result<(), End> {
         let line = self.read_line().await?;
         self.idle_commands += 1;
         let recipients = self.shared.bounds.max_recipients;
         if self.idle_commands > MAX_IDLE_COMMANDS + IDLE_COMMANDS_PER_RECIPIENT * recipients {
-            return self.dismiss(&Reply::TOO_MANY_ERRORS);
+            return self.close_with(&Reply::TOO_MANY_ERRORS);
         }
         match command::parse(&line) {
             // What is handed in goes on to others, who need not take what we take.
             Ok(command) if matches!(self.shared.role, Role::Submission(_)) && !command.has_sendable_path() => {
                 self.refuse(&Reply::BAD_SYNTAX)
             }
-            Ok(command) => self.obey(command, line.is_ascii()).await,
+            Ok(command) => self.execute(command, line.is_ascii()).await,
             Err(Refusal::Reply(reply)) => self.refuse(&reply),
-            Err(Refusal::Close(reply)) => self.dismiss(&reply),
+            Err(Refusal::Close(reply)) => self.close_with(&reply),
         }
     }
 
-    async fn obey(&mut self, command: Command, ascii: bool) -> Result<(), End> {
+    async fn execute(&mut self, command: Command, ascii: bool) -> Result<(), End> {
         match command {
             Command::Ehlo(name) => {
-                self.greeted(name, true);
+                self.on_hello(name, true);
                 let extensions = self.extensions();
                 reply::write_ehlo(&mut self.output, &self.shared.hostname, &extensions);
             }
             Command::Helo(name) => {
-                self.greeted(name, false);
-                self.say(&Reply::hello(&self.shared.hostname));
+                self.on_hello(name, false);
+                self.reply(&Reply::hello(&self.shared.hostname));
             }
             Command::Mail(arguments) => return Box::pin(self.mail(arguments)).await,
             // On the heap, because a session that waits for a command should be small: most do, and thousands may.
@@ -269,22 +269,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Command::Data => return Box::pin(self.data()).await,
             Command::Rset => {
                 self.phase.reset();
-                self.say(&Reply::OK);
+                self.reply(&Reply::OK);
             }
-            Command::Noop => self.say(&Reply::OK),
-            Command::Vrfy => self.say(&Reply::CANNOT_VERIFY),
-            Command::Help => self.say(&Reply::HELP),
+            Command::Noop => self.reply(&Reply::OK),
+            Command::Vrfy => self.reply(&Reply::CANNOT_VERIFY),
+            Command::Help => self.reply(&Reply::HELP),
             Command::StartTls => return Box::pin(self.start_tls()).await,
             Command::Auth { mechanism, initial } => return Box::pin(self.auth(&mechanism, initial)).await,
             Command::Quit => {
-                self.say(&Reply::BYE);
-                return Err(End::Told);
+                self.reply(&Reply::BYE);
+                return Err(End::Quit);
             }
         }
         Ok(())
     }
 
-    fn greeted(&mut self, name: String, esmtp: bool) {
+    fn on_hello(&mut self, name: String, esmtp: bool) {
         self.peer.helo = name;
         self.peer.esmtp = esmtp;
         self.phase.greet();
@@ -318,13 +318,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         match self.phase.mail(arguments, self.shared.bounds) {
             Ok(reply) => {
-                self.say(&reply);
+                self.reply(&reply);
                 Ok(())
             }
             // A large message is a large message and no junk.
             Err(reply) if reply == Reply::TOO_LARGE => {
                 self.shared.metrics.add(Counter::RefusedTooLarge);
-                self.say(&reply);
+                self.reply(&reply);
                 Ok(())
             }
             Err(reply) => self.refuse(&reply),
@@ -349,7 +349,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 } else {
                     self.phase.add_recipient(recipient, self.shared.bounds)
                 };
-                self.say(&reply);
+                self.reply(&reply);
                 Ok(())
             }
             Err(refusal) => self.refuse_recipient(refusal),
@@ -371,9 +371,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             RecipientRefusal::StorageFull => Reply::STORAGE_FULL,
             RecipientRefusal::Unavailable => Reply::STORAGE_TROUBLE,
         };
-        self.say(&reply);
+        self.reply(&reply);
         self.refused += usize::from(reply.is_permanent_failure());
-        if self.refused > MAX_REFUSED { self.dismiss(&Reply::TOO_MANY_ERRORS) } else { Ok(()) }
+        if self.refused > MAX_REFUSED { self.close_with(&Reply::TOO_MANY_ERRORS) } else { Ok(()) }
     }
 
     async fn start_tls(&mut self) -> Result<(), End> {
@@ -385,27 +385,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if matches!(self.phase, Phase::Connected) {
             return self.refuse(&Reply::BAD_SEQUENCE);
         }
-        self.say(&Reply::READY_FOR_TLS);
+        self.reply(&Reply::READY_FOR_TLS);
         // RFC 3207 §4.2 and the injections of CVE-2011-0411: nothing said in the clear reaches the encrypted session.
         self.input.clear();
         self.flush().await?;
         self.handshake(&acceptor).await
     }
 
-    fn say(&mut self, reply: &Reply) {
+    fn reply(&mut self, reply: &Reply) {
         reply.write(&mut self.output);
     }
 
     /// Says a refusal and counts it.
     fn refuse(&mut self, reply: &Reply) -> Result<(), End> {
-        self.say(reply);
+        self.reply(reply);
         self.errors += 1;
-        if self.errors >= MAX_ERRORS { self.dismiss(&Reply::TOO_MANY_ERRORS) } else { Ok(()) }
+        if self.errors >= MAX_ERRORS { self.close_with(&Reply::TOO_MANY_ERRORS) } else { Ok(()) }
     }
 
     /// Says a last word.
-    fn dismiss<T>(&mut self, reply: &Reply) -> Result<T, End> {
-        self.say(reply);
-        Err(End::Dismissed)
+    fn close_with<T>(&mut self, reply: &Reply) -> Result<T, End> {
+        self.reply(reply);
+        Err(End::Closed)
     }
 }

@@ -12,7 +12,7 @@ use crate::mail::reply::Reply;
 use crate::metrics::Counter;
 use crate::outbound::submit::sender::Refusal;
 use crate::outbound::submit::smtp_submission;
-use crate::outbound::submit::smtp_submission::HandInError;
+use crate::outbound::submit::smtp_submission::SmtpSubmissionError;
 use crate::rate_limit::address_key;
 use crate::secrets::token_hash;
 use crate::smtp_server::phase::Phase;
@@ -70,7 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// A challenge and its response.
     async fn ask(&mut self, challenge: &Reply) -> Result<Result<String, Reply>, End> {
-        self.say(challenge);
+        self.reply(challenge);
         let line = self.read_line().await?;
         let text = std::str::from_utf8(&line).map_err(|_| Reply::BAD_SYNTAX);
         Ok(text.and_then(|text| if text == "*" { Err(Reply::AUTH_CANCELED) } else { decode(text) }))
@@ -94,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let holder = match find_holder(door, hash).await {
             Ok(holder) => holder,
             Err(reply) => {
-                self.say(&reply);
+                self.reply(&reply);
                 return Ok(());
             }
         };
@@ -104,20 +104,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             door.failures.count(&address, now);
             self.shared.metrics.add(Counter::LoginsRefused);
             if guesses {
-                return self.dismiss(&Reply::TOO_MANY_GUESSES);
+                return self.close_with(&Reply::TOO_MANY_GUESSES);
             }
             self.failed_logins += 1;
-            self.say(&Reply::BAD_CREDENTIALS);
-            return if self.failed_logins >= MAX_FAILED { Err(End::Dismissed) } else { Ok(()) };
+            self.reply(&Reply::BAD_CREDENTIALS);
+            return if self.failed_logins >= MAX_FAILED { Err(End::Closed) } else { Ok(()) };
         };
         let (db, key) = (door.db.clone(), holder.key);
         tokio::spawn(async move {
-            if let Err(error) = db.write_behind(move |tx| keys::note_use(tx, key, now)).await {
+            if let Err(error) = db.write_nosync(move |tx| keys::note_use(tx, key, now)).await {
                 tracing::debug!(%error, "the use of a key was not noted");
             }
         });
         self.caller = Some(Caller { key: hash, account: holder.account, scope: holder.domain });
-        self.say(&Reply::AUTHENTICATED);
+        self.reply(&Reply::AUTHENTICATED);
         Ok(())
     }
 
@@ -126,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match path {
             ForwardPath::Mailbox(mailbox) if !mailbox.domain().as_str().starts_with('[') => {
                 let reply = self.phase.add_recipient(Accepted::Submitted(mailbox), self.shared.bounds);
-                self.say(&reply);
+                self.reply(&reply);
                 Ok(())
             }
             ForwardPath::Mailbox(_) | ForwardPath::Postmaster => self.refuse(&Reply::NO_DOMAIN),
@@ -146,7 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Accepted::Received(_) => None,
             })
             .recipients;
-        let turn = self.shared.inbound.turn_to_read(caller.account.id, data.len());
+        let turn = self.shared.inbound.acquire_parse_permit(caller.account.id, data.len());
         let Ok(_turn) = turn.await else { return Reply::STORAGE_TROUBLE };
         let read = tokio::task::spawn_blocking(move || match data {
             MailData::Memory(bytes) => Ok(bytes),
@@ -157,29 +157,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(Err(error)) => return trouble(&error),
             Err(_) => return Reply::STORAGE_TROUBLE,
         };
-        let handed = smtp_submission::Handed {
+        let handed = smtp_submission::SmtpSubmission {
             account: caller.account,
             scope: caller.scope,
             reverse_path,
             recipients,
             data: bytes,
         };
-        match door.outbound.hand_in(handed, door.clock.now()).await {
+        match door.outbound.submit_smtp(handed, door.clock.now()).await {
             Ok(id) => {
                 self.shared.metrics.add(Counter::MessagesSubmitted);
                 Reply::accepted(id.as_str())
             }
-            Err(HandInError::From) => Reply::BAD_FROM,
-            Err(HandInError::Message) => Reply::BAD_MESSAGE,
-            Err(HandInError::Irreparable(Irreparable::Sealed)) => Reply::SEALED_LINE,
-            Err(HandInError::Irreparable(Irreparable::Line)) => Reply::LONG_LINE,
-            Err(HandInError::Suppressed) => Reply::ALL_SUPPRESSED,
-            Err(HandInError::Sender(Refusal::EmailNotVerified)) => Reply::ACCOUNT_UNVERIFIED,
-            Err(HandInError::Sender(Refusal::Store(error)) | HandInError::Store(error)) => trouble(&error),
-            Err(HandInError::Sender(
+            Err(SmtpSubmissionError::From) => Reply::BAD_FROM,
+            Err(SmtpSubmissionError::Message) => Reply::BAD_MESSAGE,
+            Err(SmtpSubmissionError::Irreparable(Irreparable::Sealed)) => Reply::SEALED_LINE,
+            Err(SmtpSubmissionError::Irreparable(Irreparable::Line)) => Reply::LONG_LINE,
+            Err(SmtpSubmissionError::Suppressed) => Reply::ALL_SUPPRESSED,
+            Err(SmtpSubmissionError::Sender(Refusal::EmailNotVerified)) => Reply::ACCOUNT_UNVERIFIED,
+            Err(SmtpSubmissionError::Sender(Refusal::Store(error)) | SmtpSubmissionError::Store(error)) => {
+                trouble(&error)
+            }
+            Err(SmtpSubmissionError::Sender(
                 Refusal::DomainNotOwned | Refusal::KeyScope | Refusal::FromDomain | Refusal::NoKeys(_),
             )) => Reply::FROM_REFUSED,
-            Err(HandInError::Sign) => Reply::STORAGE_TROUBLE,
+            Err(SmtpSubmissionError::Sign) => Reply::STORAGE_TROUBLE,
         }
     }
 }

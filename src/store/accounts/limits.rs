@@ -11,7 +11,7 @@ use crate::store::Result;
 
 /// Rows that are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Counted {
+pub(crate) enum CountedRow {
     /// Routes, inactive ones included.
     Routes,
     /// Routes of no domain.
@@ -38,21 +38,21 @@ pub(crate) enum Counted {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn count(connection: &Connection, account: i64, what: Counted, most: u64) -> Result<u64> {
+pub(crate) fn count(connection: &Connection, account: i64, what: CountedRow, most: u64) -> Result<u64> {
     let rows = match what {
-        Counted::Routes => "SELECT 1 FROM route WHERE account_id = ?1",
-        Counted::RegexRoutes => "SELECT 1 FROM route WHERE account_id = ?1 AND domain_id IS NULL",
-        Counted::Domains => "SELECT 1 FROM domain WHERE account_id = ?1",
-        Counted::ScopedKeys => "SELECT 1 FROM api_key WHERE account_id = ?1 AND public_id IS NOT NULL",
-        Counted::Templates => "SELECT 1 FROM template WHERE account_id = ?1",
-        Counted::Scheduled => {
+        CountedRow::Routes => "SELECT 1 FROM route WHERE account_id = ?1",
+        CountedRow::RegexRoutes => "SELECT 1 FROM route WHERE account_id = ?1 AND domain_id IS NULL",
+        CountedRow::Domains => "SELECT 1 FROM domain WHERE account_id = ?1",
+        CountedRow::ScopedKeys => "SELECT 1 FROM api_key WHERE account_id = ?1 AND public_id IS NOT NULL",
+        CountedRow::Templates => "SELECT 1 FROM template WHERE account_id = ?1",
+        CountedRow::Scheduled => {
             "SELECT 1 FROM message WHERE account_id = ?1 AND direction = 'outbound' AND status = 'scheduled'
                AND status <> 'sent'"
         }
-        Counted::Uploads => return kept(connection, account, "upload"),
-        Counted::Suppressions => return kept(connection, account, "suppression"),
-        Counted::BlockedSenders => return kept(connection, account, "blocked_sender"),
-        Counted::IdempotencyKeys => return kept(connection, account, "idempotency"),
+        CountedRow::Uploads => return kept(connection, account, "upload"),
+        CountedRow::Suppressions => return kept(connection, account, "suppression"),
+        CountedRow::BlockedSenders => return kept(connection, account, "blocked_sender"),
+        CountedRow::IdempotencyKeys => return kept(connection, account, "idempotency"),
     };
     let statement = format!("SELECT count(*) FROM ({rows} LIMIT ?2)");
     let most = i64::try_from(most).unwrap_or(i64::MAX);

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::clock::Timestamp;
 use crate::store::Result;
 use crate::store::jobs;
-use crate::store::jobs::{Flow, Kind};
+use crate::store::jobs::{Flow, JobKind};
 
 /// What `text_sealed` of a notice is sealed for.
 pub const PURPOSE: &str = "notice";
@@ -49,7 +49,7 @@ pub(crate) fn insert(
             "INSERT INTO notice (recipient, subject, text_sealed, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
         .execute(params![recipient, subject, text_sealed, now.as_millis(), expires_at.as_millis()])?;
-    jobs::insert(connection, flow, Kind::Notice, connection.last_insert_rowid(), now)
+    jobs::insert(connection, flow, JobKind::Notice, connection.last_insert_rowid(), now)
 }
 
 /// A mail by row id.
@@ -91,7 +91,7 @@ pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<
         .prepare_cached("DELETE FROM notice WHERE expires_at <= ?1 RETURNING id")?
         .query_map([now.as_millis()], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    expired.iter().try_for_each(|id| jobs::delete_by_subject(connection, Kind::Notice, *id))?;
+    expired.iter().try_for_each(|id| jobs::delete_by_subject(connection, JobKind::Notice, *id))?;
     Ok(expired.len())
 }
 

@@ -1,6 +1,6 @@
 //! Mail data and uploads on local disk: files that are written, fsynced, renamed into place, and their folder fsynced.
 //!
-//! A file is written as a draft under `tmp/`; [`Objects::keep`] makes it an object under the day's folder. Rows name
+//! A file is written as a draft under `tmp/`; [`Objects::commit`] makes it an object under the day's folder. Rows name
 //! objects, never the other way round: an object without a row is a crash's orphan and goes in the sweep. A row also
 //! knows the length and the checksum that its object had, and every reader compares.
 
@@ -15,13 +15,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::OFlags;
 
-use super::uncommitted::{Names, Placed};
+use super::uncommitted::{Names, UncommittedObject};
 use crate::clock::Timestamp;
 use crate::id::{MessageId, UploadId};
 use crate::store::{Error, Result};
 
 const FOLDER: &str = "objects";
-const DRAFTS: &str = "tmp";
+const PENDING: &str = "tmp";
 /// Files that no row names and that nobody has allowed to be removed.
 const ORPHANED: &str = "orphaned";
 /// Octets read at a time where an object is only looked through.
@@ -91,7 +91,7 @@ pub struct Objects {
 
 /// A file that is being written; it disappears with this value unless it is kept.
 #[derive(Debug)]
-pub(crate) struct Draft {
+pub(crate) struct PendingObject {
     file: File,
     path: PathBuf,
     length: u64,
@@ -105,7 +105,7 @@ pub(crate) enum MailData {
     /// All of it.
     Memory(Vec<u8>),
     /// In a file of the object store, not yet fsynced.
-    Spooled(Draft),
+    Spooled(PendingObject),
 }
 
 impl MailData {
@@ -118,7 +118,7 @@ impl MailData {
     }
 }
 
-impl Draft {
+impl PendingObject {
     /// Adds to the end. Blocks.
     ///
     /// # Errors
@@ -148,7 +148,7 @@ impl Draft {
     }
 }
 
-impl Drop for Draft {
+impl Drop for PendingObject {
     fn drop(&mut self) {
         if !self.kept
             && let Err(error) = fs::remove_file(&self.path)
@@ -165,7 +165,7 @@ impl Objects {
     /// A folder cannot be made or read.
     pub fn open(data_dir: &Path) -> Result<Self> {
         let root = data_dir.join(FOLDER);
-        make_folder(&root.join(DRAFTS))?;
+        make_folder(&root.join(PENDING))?;
         let objects = Self {
             root: Arc::new(root),
             day: Arc::default(),
@@ -182,7 +182,7 @@ impl Objects {
     }
 
     /// The object store of a data directory as it stands, for who only looks: nothing is made or cleared.
-    pub(crate) fn look(data_dir: &Path) -> Self {
+    pub(crate) fn open_read_only(data_dir: &Path) -> Self {
         Self {
             root: Arc::new(data_dir.join(FOLDER)),
             day: Arc::default(),
@@ -195,7 +195,7 @@ impl Objects {
     }
 
     fn clear_drafts(&self) -> Result<()> {
-        let folder = self.root.join(DRAFTS);
+        let folder = self.root.join(PENDING);
         let entries = fs::read_dir(&folder).map_err(|error| Error::io(folder.display().to_string(), error))?;
         for entry in entries.flatten() {
             fs::remove_file(entry.path()).map_err(|error| Error::io("removing an old draft", error))?;
@@ -207,8 +207,8 @@ impl Objects {
     ///
     /// # Errors
     /// The disk or its inodes are full, or it fails.
-    pub(crate) fn draft(&self) -> Result<Draft> {
-        let path = self.root.join(DRAFTS).join(crate::id::random_base62(20));
+    pub(crate) fn create(&self) -> Result<PendingObject> {
+        let path = self.root.join(PENDING).join(crate::id::random_base62(20));
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -216,26 +216,31 @@ impl Objects {
             .mode(0o600)
             .open(&path)
             .map_err(|error| Error::io("making a file for mail data", error))?;
-        Ok(Draft { file, path, length: 0, checksum: crc32fast::Hasher::new(), kept: false })
+        Ok(PendingObject { file, path, length: 0, checksum: crc32fast::Hasher::new(), kept: false })
     }
 
     /// Makes a draft the durable object of a message. Blocks until both fsyncs are done.
     ///
     /// # Errors
     /// The disk is full or fails; no row may name what is left then.
-    pub(crate) fn keep(&self, draft: Draft, id: &MessageId, now: Timestamp) -> Result<Placed> {
+    pub(crate) fn commit(&self, draft: PendingObject, id: &MessageId, now: Timestamp) -> Result<UncommittedObject> {
         self.place(draft, &format!("{id}.eml"), now)
     }
 
-    /// Makes a draft the durable object of an upload, as [`Objects::keep`] does for a message.
+    /// Makes a draft the durable object of an upload, as [`Objects::commit`] does for a message.
     ///
     /// # Errors
-    /// As for [`Objects::keep`].
-    pub(crate) fn keep_upload(&self, draft: Draft, id: &UploadId, now: Timestamp) -> Result<Placed> {
+    /// As for [`Objects::commit`].
+    pub(crate) fn commit_upload(
+        &self,
+        draft: PendingObject,
+        id: &UploadId,
+        now: Timestamp,
+    ) -> Result<UncommittedObject> {
         self.place(draft, &format!("{id}.bin"), now)
     }
 
-    fn place(&self, mut draft: Draft, file_name: &str, now: Timestamp) -> Result<Placed> {
+    fn place(&self, mut draft: PendingObject, file_name: &str, now: Timestamp) -> Result<UncommittedObject> {
         let day: String = now.iso().chars().take(10).collect();
         let folder = self.root.join(&day);
         self.make_day(&day, &folder)?;
@@ -247,7 +252,7 @@ impl Objects {
         sync_folder(&folder)?;
         self.fsyncs.fetch_add(2, Ordering::Relaxed);
         let object = Object { name, size: draft.length, checksum: Some(draft.checksum.clone().finalize()) };
-        Ok(Placed::new(self.clone(), object, hold))
+        Ok(UncommittedObject::new(self.clone(), object, hold))
     }
 
     /// Fsyncs of objects and of their folders since the start.
@@ -391,7 +396,7 @@ impl Objects {
     ///
     /// # Errors
     /// A folder cannot be read.
-    pub(crate) fn list(&self, age: Duration) -> Result<Vec<Found>> {
+    pub(crate) fn list(&self, age: Duration) -> Result<Vec<ListedObject>> {
         let read = |path: &Path| fs::read_dir(path).map_err(|error| Error::io(path.display().to_string(), error));
         let modified = |entry: &fs::DirEntry| entry.metadata().and_then(|metadata| metadata.modified()).ok();
         let mut found = Vec::new();
@@ -400,14 +405,14 @@ impl Objects {
         }
         for day in read(&self.root)?.flatten() {
             let day_name = day.file_name().to_string_lossy().into_owned();
-            if matches!(day_name.as_str(), DRAFTS | ORPHANED) {
+            if matches!(day_name.as_str(), PENDING | ORPHANED) {
                 continue;
             }
             let mut empty = true;
             for entry in read(&day.path())?.flatten() {
                 empty = false;
                 let name = format!("{day_name}/{}", entry.file_name().to_string_lossy());
-                found.push(Found { name, modified: modified(&entry) });
+                found.push(ListedObject { name, modified: modified(&entry) });
             }
             if empty && age_of(modified(&day)) > age {
                 // Not empty any more, or gone: both are fine.
@@ -418,17 +423,17 @@ impl Objects {
     }
 
     /// Whether a file was there before this process opened the store: what it belongs to, this process never knew.
-    pub(crate) fn is_inherited(&self, found: &Found) -> bool {
+    pub(crate) fn is_inherited(&self, found: &ListedObject) -> bool {
         age_of(found.modified) > self.opened.elapsed()
     }
 
     /// Says how many files without a row were left where they are; whether that is news.
-    pub(crate) fn hold_back(&self, count: u64) -> bool {
+    pub(crate) fn keep_orphan(&self, count: u64) -> bool {
         self.held_back.swap(count, Ordering::Relaxed) != count
     }
 
     /// How many files without a row were left where they are.
-    pub fn held_back(&self) -> u64 {
+    pub fn kept_orphans(&self) -> u64 {
         self.held_back.load(Ordering::Relaxed)
     }
 
@@ -454,14 +459,14 @@ impl Objects {
 
 /// A file of the object store.
 #[derive(Clone, Debug)]
-pub(crate) struct Found {
+pub(crate) struct ListedObject {
     /// The object's name.
     pub(crate) name: String,
     /// When it was last written, by the system's clock, whatever the engine's clock says; `None`: it went meanwhile.
     modified: Option<SystemTime>,
 }
 
-impl Found {
+impl ListedObject {
     /// Whether it was last written more than `age` ago.
     pub(crate) fn is_older_than(&self, age: Duration) -> bool {
         age_of(self.modified) > age

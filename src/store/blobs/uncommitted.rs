@@ -12,7 +12,7 @@ use super::objects::{Object, Objects};
 use crate::store::{Db, Error, Outcome, Result, audit};
 
 /// Objects in doubt that are remembered; of more, the sweep finds those without a row.
-const DOUBTFUL_MAX: usize = 1_000;
+const UNCONFIRMED_MAX: usize = 1_000;
 
 /// Names of objects that a transaction may come to name; the sweep passes them over.
 #[derive(Clone, Debug, Default)]
@@ -49,14 +49,14 @@ impl Drop for Hold {
 /// became of the transaction.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Placed {
+pub(crate) struct UncommittedObject {
     objects: Objects,
     object: Object,
     hold: Arc<Hold>,
     offered: bool,
 }
 
-impl Placed {
+impl UncommittedObject {
     pub(crate) fn new(objects: Objects, object: Object, hold: Hold) -> Self {
         Self { objects, object, hold: Arc::new(hold), offered: false }
     }
@@ -73,7 +73,7 @@ impl Placed {
     }
 }
 
-impl Drop for Placed {
+impl Drop for UncommittedObject {
     fn drop(&mut self) {
         if !self.offered {
             self.remove();
@@ -83,17 +83,17 @@ impl Drop for Placed {
 
 /// Objects whose transaction failed once its commit had begun, each with the durable commits before.
 #[derive(Debug, Default)]
-pub(crate) struct Doubtful(Mutex<Vec<(Placed, u64)>>);
+pub(crate) struct UnconfirmedObjects(Mutex<Vec<(UncommittedObject, u64)>>);
 
-impl Doubtful {
-    fn push(&self, placed: Vec<Placed>, synced: u64) {
+impl UnconfirmedObjects {
+    fn push(&self, placed: Vec<UncommittedObject>, synced: u64) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = DOUBTFUL_MAX.saturating_sub(all.len());
+        let room = UNCONFIRMED_MAX.saturating_sub(all.len());
         all.extend(placed.into_iter().take(room).map(|one| (one, synced)));
     }
 
     /// Those that a later durable commit came after.
-    fn take_before(&self, synced: u64) -> Vec<Placed> {
+    fn take_before(&self, synced: u64) -> Vec<UncommittedObject> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.extract_if(.., |(_, before)| *before < synced).map(|(placed, _)| placed).collect()
     }
@@ -105,7 +105,7 @@ impl Db {
     ///
     /// # Errors
     /// As [`Db::write`].
-    pub(crate) async fn write_naming<T, F>(&self, mut placed: Vec<Placed>, work: F) -> Result<T>
+    pub(crate) async fn write_naming<T, F>(&self, mut placed: Vec<UncommittedObject>, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<(T, bool)> + Send + 'static,
@@ -123,15 +123,15 @@ impl Db {
             (Outcome::NotCommitted, _) | (Outcome::Committed, Ok((_, false))) => placed,
             (Outcome::Committed, _) => Vec::new(),
             (Outcome::Unknown, _) => {
-                self.inner.doubtful.push(placed, self.inner.writer.progress().0);
+                self.inner.unconfirmed.push(placed, self.inner.writer.progress().0);
                 Vec::new()
             }
         };
         if !unused.is_empty() {
-            tokio::task::spawn_blocking(move || unused.iter().for_each(Placed::remove));
+            tokio::task::spawn_blocking(move || unused.iter().for_each(UncommittedObject::remove));
         }
         if matches!(written, Ok((_, true))) {
-            self.settle_doubts();
+            self.settle_unconfirmed();
         }
         written.map(|(value, _)| value)
     }
@@ -159,8 +159,8 @@ impl Db {
 
     /// Removes the objects of failed commits that a later durable commit took the place of: it was made over a state
     /// without them, so no restart brings their rows back.
-    fn settle_doubts(&self) {
-        let proven = self.inner.doubtful.take_before(self.inner.writer.progress().1);
+    fn settle_unconfirmed(&self) {
+        let proven = self.inner.unconfirmed.take_before(self.inner.writer.progress().1);
         if proven.is_empty() {
             return;
         }
@@ -188,22 +188,22 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::id::MessageId;
     use crate::store::messages::mail_data;
-    use crate::store::messages::mail_data::NewRaw;
+    use crate::store::messages::mail_data::NewMailData;
     use crate::store::writer::faults::Fault;
 
     const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
-    fn place(objects: &Objects) -> Placed {
-        let mut draft = objects.draft().unwrap();
+    fn place(objects: &Objects) -> UncommittedObject {
+        let mut draft = objects.create().unwrap();
         draft.append(b"mail data").unwrap();
-        objects.keep(draft, &MessageId::new(NOW), NOW).unwrap()
+        objects.commit(draft, &MessageId::new(NOW), NOW).unwrap()
     }
 
     /// Stores mail data that is in an object; the object's name.
     async fn store(db: &Db, objects: &Objects) -> (String, Result<()>) {
         let placed = place(objects);
         let name = placed.object().name.clone();
-        let raw = NewRaw::File(placed.object().clone());
+        let raw = NewMailData::File(placed.object().clone());
         let written =
             db.write_naming(vec![placed], move |tx| Ok((mail_data::insert(tx, &raw, NOW).map(drop)?, true)));
         (name, written.await)

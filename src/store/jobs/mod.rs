@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 
 /// What kind of thing a job attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum JobKind {
     /// A webhook delivery.
     Webhook,
     /// A mail that nothing is stored of.
@@ -25,7 +25,7 @@ pub enum Kind {
     Notice,
 }
 
-impl Kind {
+impl JobKind {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Webhook => "webhook",
@@ -73,11 +73,11 @@ impl Flow {
 
 /// A job that was claimed and may be attempted until its lease runs out.
 #[derive(Clone, Debug)]
-pub(crate) struct Claimed {
+pub(crate) struct ClaimedJob {
     /// Row id.
     pub(crate) id: i64,
     /// What kind of thing it attempts.
-    pub(crate) kind: Kind,
+    pub(crate) kind: JobKind,
     /// The row it attempts, in the table of its kind.
     pub(crate) subject_id: i64,
     /// Attempts that were settled as deferred: the rung of the ladder.
@@ -94,7 +94,7 @@ pub(crate) struct Claimed {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, flow: &Flow, kind: Kind, subject: i64, run_at: Timestamp) -> Result<()> {
+pub fn insert(connection: &Connection, flow: &Flow, kind: JobKind, subject: i64, run_at: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO job (lane, account_id, endpoint, kind, subject_id, run_at, queued_at)
@@ -111,11 +111,11 @@ pub fn insert(connection: &Connection, flow: &Flow, kind: Kind, subject: i64, ru
 pub(crate) fn insert_claimed(
     connection: &Connection,
     flow: &Flow,
-    kind: Kind,
+    kind: JobKind,
     subject_id: i64,
     run_at: Timestamp,
     lease_until: Timestamp,
-) -> Result<Claimed> {
+) -> Result<ClaimedJob> {
     connection
         .prepare_cached(
             "INSERT INTO job (lane, account_id, endpoint, kind, subject_id, run_at, queued_at, claims, lease_until)
@@ -130,7 +130,7 @@ pub(crate) fn insert_claimed(
             run_at.as_millis(),
             lease_until.as_millis()
         ])?;
-    Ok(Claimed {
+    Ok(ClaimedJob {
         id: connection.last_insert_rowid(),
         kind,
         subject_id,
@@ -150,17 +150,17 @@ pub(crate) fn claim(
     flow: &Flow,
     limit: usize,
     now: Timestamp,
-    lease: impl Fn(Kind) -> Duration,
-) -> Result<Vec<Claimed>> {
-    let claimed: Vec<Claimed> = connection
+    lease: impl Fn(JobKind) -> Duration,
+) -> Result<Vec<ClaimedJob>> {
+    let claimed: Vec<ClaimedJob> = connection
         .prepare_cached(
             "SELECT id, subject_id, failures, run_at, kind, queued_at FROM job
              WHERE lane = ?1 AND account_id = ?2 AND endpoint = ?3 AND lease_until IS NULL AND run_at <= ?4
              ORDER BY run_at LIMIT ?5",
         )?
         .query_map(params![flow.lane, flow.account, flow.endpoint, now.as_millis(), limit], |row| {
-            let kind = Kind::parse(row.get_ref(4)?.as_str()?);
-            Ok(Claimed {
+            let kind = JobKind::parse(row.get_ref(4)?.as_str()?);
+            Ok(ClaimedJob {
                 id: row.get(0)?,
                 kind,
                 subject_id: row.get(1)?,
@@ -181,11 +181,11 @@ pub(crate) fn claim(
 
 /// A job as the table shows it.
 #[derive(Clone, Debug)]
-pub(crate) struct Listed {
+pub(crate) struct WaitingJob {
     /// Where it waits.
     pub(crate) flow: Flow,
     /// The job; its lease is `lease_until` of whoever claims it with [`claim_one`].
-    pub(crate) job: Claimed,
+    pub(crate) job: ClaimedJob,
     /// Whether somebody has it.
     pub(crate) is_claimed: bool,
 }
@@ -194,7 +194,7 @@ pub(crate) struct Listed {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list_after(connection: &Connection, id: i64, limit: usize) -> Result<Vec<Listed>> {
+pub(crate) fn list_after(connection: &Connection, id: i64, limit: usize) -> Result<Vec<WaitingJob>> {
     let rows = connection
         .prepare_cached(
             "SELECT lane, account_id, endpoint, id, kind, subject_id, failures, run_at, queued_at, lease_until
@@ -202,11 +202,11 @@ pub(crate) fn list_after(connection: &Connection, id: i64, limit: usize) -> Resu
         )?
         .query_map(params![id, limit], |row| {
             let lease_until: Option<i64> = row.get(9)?;
-            Ok(Listed {
+            Ok(WaitingJob {
                 flow: Flow::read(row, 0)?,
-                job: Claimed {
+                job: ClaimedJob {
                     id: row.get(3)?,
-                    kind: Kind::parse(row.get_ref(4)?.as_str()?),
+                    kind: JobKind::parse(row.get_ref(4)?.as_str()?),
                     subject_id: row.get(5)?,
                     failures: row.get(6)?,
                     run_at: Timestamp::from_millis(row.get(7)?),
@@ -224,7 +224,7 @@ pub(crate) fn list_after(connection: &Connection, id: i64, limit: usize) -> Resu
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn claim_one(connection: &Connection, job: &Claimed) -> Result<bool> {
+pub(crate) fn claim_one(connection: &Connection, job: &ClaimedJob) -> Result<bool> {
     let changed = connection
         .prepare_cached(
             "UPDATE job SET lease_until = ?2, claims = claims + 1
@@ -295,21 +295,21 @@ pub(crate) fn last_due(connection: &Connection) -> Result<Option<Timestamp>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn bring_forward(connection: &Connection, last: Timestamp, now: Timestamp) -> Result<()> {
-    retime(connection, last, "?2", now.as_millis())
+pub(crate) fn clamp_run_at(connection: &Connection, last: Timestamp, now: Timestamp) -> Result<()> {
+    reschedule(connection, last, "?2", now.as_millis())
 }
 
 /// Moves the jobs that wait for `seen` or later back by as much as the clock was. A scheduled message keeps its time.
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn move_back(connection: &Connection, seen: Timestamp, back: Duration) -> Result<()> {
+pub(crate) fn shift_run_at(connection: &Connection, seen: Timestamp, back: Duration) -> Result<()> {
     let from = Timestamp::from_millis(seen.as_millis().saturating_sub(1));
-    retime(connection, from, "run_at - ?2", i64::try_from(back.as_millis()).unwrap_or(i64::MAX))
+    reschedule(connection, from, "run_at - ?2", i64::try_from(back.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Gives the waiting jobs after `from` another time, and the deliveries that they attempt another plan.
-fn retime(connection: &Connection, from: Timestamp, run_at: &str, value: i64) -> Result<()> {
+fn reschedule(connection: &Connection, from: Timestamp, run_at: &str, value: i64) -> Result<()> {
     let which = "lease_until IS NULL AND kind <> 'release' AND run_at > ?1";
     connection.execute(
         &format!(
@@ -354,7 +354,7 @@ pub(crate) fn release_expired(
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn put_back(connection: &Connection, job: &Claimed, run_at: Timestamp, failed: bool) -> Result<bool> {
+pub(crate) fn put_back(connection: &Connection, job: &ClaimedJob, run_at: Timestamp, failed: bool) -> Result<bool> {
     let changed = connection
         .prepare_cached(
             "UPDATE job SET run_at = ?5, failures = failures + ?6, claims = 0, lease_until = NULL
@@ -375,7 +375,7 @@ pub(crate) fn put_back(connection: &Connection, job: &Claimed, run_at: Timestamp
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn give_back(connection: &Connection, job: &Claimed) -> Result<bool> {
+pub(crate) fn release(connection: &Connection, job: &ClaimedJob) -> Result<bool> {
     let changed = connection
         .prepare_cached(
             "UPDATE job SET claims = claims - 1, lease_until = NULL
@@ -390,7 +390,7 @@ pub(crate) fn give_back(connection: &Connection, job: &Claimed) -> Result<bool> 
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn finish(connection: &Connection, job: &Claimed) -> Result<bool> {
+pub(crate) fn finish(connection: &Connection, job: &ClaimedJob) -> Result<bool> {
     let removed = connection
         .prepare_cached("DELETE FROM job WHERE id = ?1 AND lease_until = ?2 AND kind = ?3 AND subject_id = ?4")?
         .execute(params![job.id, job.lease_until.as_millis(), job.kind.as_str(), job.subject_id])?;
@@ -401,7 +401,7 @@ pub(crate) fn finish(connection: &Connection, job: &Claimed) -> Result<bool> {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_by_subjects(connection: &Connection, kind: Kind, subjects: &[i64]) -> Result<Vec<(i64, i64)>> {
+pub(crate) fn find_by_subjects(connection: &Connection, kind: JobKind, subjects: &[i64]) -> Result<Vec<(i64, i64)>> {
     if subjects.is_empty() {
         return Ok(Vec::new());
     }
@@ -419,7 +419,7 @@ pub(crate) fn find_by_subjects(connection: &Connection, kind: Kind, subjects: &[
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete_of(connection: &Connection, id: i64, kind: Kind, subject: i64) -> Result<()> {
+pub(crate) fn delete_of(connection: &Connection, id: i64, kind: JobKind, subject: i64) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM job WHERE id = ?1 AND kind = ?2 AND subject_id = ?3")?
         .execute(params![id, kind.as_str(), subject])?;
@@ -431,7 +431,7 @@ pub(crate) fn delete_of(connection: &Connection, id: i64, kind: Kind, subject: i
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete_by_subject(connection: &Connection, kind: Kind, subject: i64) -> Result<()> {
+pub(crate) fn delete_by_subject(connection: &Connection, kind: JobKind, subject: i64) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM job WHERE subject_id = ?2 AND kind = ?1")?
         .execute(params![kind.as_str(), subject])?;
@@ -442,7 +442,7 @@ pub(crate) fn delete_by_subject(connection: &Connection, kind: Kind, subject: i6
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn hurry(connection: &Connection, kind: Kind, subject: i64, now: Timestamp) -> Result<bool> {
+pub(crate) fn run_now(connection: &Connection, kind: JobKind, subject: i64, now: Timestamp) -> Result<bool> {
     let changed = connection
         .prepare_cached("UPDATE job SET run_at = ?3 WHERE subject_id = ?2 AND kind = ?1 AND lease_until IS NULL")?
         .execute(params![kind.as_str(), subject, now.as_millis()])?;
@@ -453,7 +453,7 @@ pub(crate) fn hurry(connection: &Connection, kind: Kind, subject: i64, now: Time
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete_waiting(connection: &Connection, id: i64, kind: Kind, subject: i64) -> Result<()> {
+pub(crate) fn delete_waiting(connection: &Connection, id: i64, kind: JobKind, subject: i64) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM job WHERE id = ?1 AND kind = ?2 AND subject_id = ?3 AND lease_until IS NULL")?
         .execute(params![id, kind.as_str(), subject])?;

@@ -32,8 +32,8 @@ fn decompress(packed: &[u8], size: usize) -> Option<Vec<u8>> {
 
 /// Where mail data is to be put, ready for the transaction.
 #[derive(Debug)]
-pub(crate) enum NewRaw {
-    /// In the row, as [`NewRaw::inline`] packed it.
+pub(crate) enum NewMailData {
+    /// In the row, as [`NewMailData::inline`] packed it.
     Inline {
         /// The octets, perhaps compressed.
         data: Vec<u8>,
@@ -46,7 +46,7 @@ pub(crate) enum NewRaw {
     File(Object),
 }
 
-impl NewRaw {
+impl NewMailData {
     /// Packs small mail data for the row; compressed where that pays.
     pub(crate) fn inline(bytes: &[u8]) -> Self {
         let size = bytes.len();
@@ -70,7 +70,7 @@ impl NewRaw {
 
 /// Where stored mail data is.
 #[derive(Debug)]
-pub(crate) enum RawRow {
+pub(crate) enum StoredMailData {
     /// The octets themselves.
     Inline(Vec<u8>),
     /// The object that holds them.
@@ -81,16 +81,16 @@ pub(crate) enum RawRow {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn insert(connection: &Connection, new: &NewRaw, now: Timestamp) -> Result<i64> {
+pub(crate) fn insert(connection: &Connection, new: &NewMailData, now: Timestamp) -> Result<i64> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO raw (size, data, compressed, file, checksum, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
     match new {
-        NewRaw::Inline { data, compressed, size } => {
+        NewMailData::Inline { data, compressed, size } => {
             statement.execute(params![size, data, compressed, None::<String>, None::<u32>, now.as_millis()])?
         }
-        NewRaw::File(object) => statement.execute(params![
+        NewMailData::File(object) => statement.execute(params![
             object.size,
             None::<Vec<u8>>,
             false,
@@ -106,17 +106,17 @@ pub(crate) fn insert(connection: &Connection, new: &NewRaw, now: Timestamp) -> R
 ///
 /// # Errors
 /// Storage trouble, or [`Error::Damaged`] when it does not decompress.
-pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<RawRow>> {
+pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<StoredMailData>> {
     let found = connection
         .prepare_cached("SELECT size, data, compressed, file, checksum FROM raw WHERE id = ?1")?
         .query_row([id], |row| {
             let size: usize = row.get(0)?;
             if let Some(name) = row.get(3)? {
-                return Ok(Some(RawRow::File(Object { name, size: row.get(0)?, checksum: row.get(4)? })));
+                return Ok(Some(StoredMailData::File(Object { name, size: row.get(0)?, checksum: row.get(4)? })));
             }
             let data = row.get_ref(1)?.as_blob()?;
             let octets = if row.get(2)? { decompress(data, size) } else { Some(data.to_vec()) };
-            Ok(octets.map(RawRow::Inline))
+            Ok(octets.map(StoredMailData::Inline))
         })
         .optional()?;
     match found {
@@ -132,7 +132,7 @@ pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<RawRow>> {
 /// Storage trouble; the object cannot be asked.
 pub(crate) fn is_whole(connection: &Connection, objects: &Objects, id: i64) -> Result<bool> {
     let opened = match find(connection, id) {
-        Ok(Some(RawRow::File(object))) => objects.open_object(&object).map(|_| true),
+        Ok(Some(StoredMailData::File(object))) => objects.open_object(&object).map(|_| true),
         Ok(found) => Ok(found.is_some()),
         Err(error) => Err(error),
     };

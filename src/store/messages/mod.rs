@@ -11,7 +11,7 @@ pub(crate) mod uploads;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Result;
-use super::search::Gone;
+use super::search::DeletedMessage;
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 pub(crate) use list::{Direction, Filter, list};
@@ -429,7 +429,9 @@ pub(crate) fn replayable(connection: &Connection, id: i64) -> Result<Option<bool
 pub(crate) fn delete(connection: &Connection, id: i64) -> Result<()> {
     let gone = connection
         .prepare_cached("DELETE FROM message WHERE id = ?1 RETURNING account_id, received_at, thread_id")?
-        .query_row([id], |row| Ok(Gone { id, account: row.get(0)?, received_at: row.get(1)?, thread: row.get(2)? }))
+        .query_row([id], |row| {
+            Ok(DeletedMessage { id, account: row.get(0)?, received_at: row.get(1)?, thread: row.get(2)? })
+        })
         .optional()?;
-    gone.map_or(Ok(()), |gone| super::search::forget(connection, &gone))
+    gone.map_or(Ok(()), |gone| super::search::remove(connection, &gone))
 }

@@ -106,7 +106,7 @@ fn stored<'a>(row: &'a rusqlite::Row<'_>) -> rusqlite::Result<Stored<'a>> {
 }
 
 /// A message whose row was removed.
-pub(super) struct Gone {
+pub(super) struct DeletedMessage {
     /// Row id.
     pub(crate) id: i64,
     /// The account.
@@ -121,7 +121,7 @@ pub(super) struct Gone {
 ///
 /// # Errors
 /// Storage trouble.
-pub(super) fn forget(connection: &Connection, gone: &Gone) -> Result<()> {
+pub(super) fn remove(connection: &Connection, gone: &DeletedMessage) -> Result<()> {
     // Row ids are given again from the highest one down, and a message that gets one must not count as indexed.
     connection
         .prepare_cached(

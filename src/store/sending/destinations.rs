@@ -84,7 +84,7 @@ pub(crate) fn ask(
 
 /// What is known of a link that was mailed to an address.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct PendingConfirmation {
     /// When it was mailed last.
     pub(crate) at: Timestamp,
     /// When somebody there declined; none: nobody did.
@@ -95,11 +95,15 @@ pub(crate) struct Asked {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_asked(connection: &Connection, account: i64, address: &Mailbox) -> Result<Option<Asked>> {
+pub(crate) fn find_asked(
+    connection: &Connection,
+    account: i64,
+    address: &Mailbox,
+) -> Result<Option<PendingConfirmation>> {
     let found = connection
         .prepare_cached("SELECT asked_at, declined_at FROM forward_proof WHERE account_id = ?1 AND address = ?2")?
         .query_row(params![account, address.canonical()], |row| {
-            Ok(Asked {
+            Ok(PendingConfirmation {
                 at: Timestamp::from_millis(row.get(0)?),
                 declined_at: row.get::<_, Option<i64>>(1)?.map(Timestamp::from_millis),
             })

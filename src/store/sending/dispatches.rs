@@ -69,7 +69,7 @@ pub(crate) struct DispatchRow {
 
 /// What an attempt leaves.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Attempted<'a> {
+pub(crate) struct DispatchAttempt<'a> {
     /// The remote host that decided it.
     pub(crate) host: Option<&'a str>,
     /// Its TLS.
@@ -176,7 +176,12 @@ pub(crate) fn set_queued_at(connection: &Connection, id: i64, now: Timestamp) ->
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn note_attempt(connection: &Connection, id: i64, made: Attempted<'_>, now: Timestamp) -> Result<()> {
+pub(crate) fn record_attempt(
+    connection: &Connection,
+    id: i64,
+    made: DispatchAttempt<'_>,
+    now: Timestamp,
+) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE dispatch SET attempts = attempts + 1, attempted_at = ?2, host = ?3, tls = ?4, transcript = ?5
@@ -190,7 +195,7 @@ pub(crate) fn note_attempt(connection: &Connection, id: i64, made: Attempted<'_>
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn hold_back(connection: &Connection, id: i64) -> Result<()> {
+pub(crate) fn postpone(connection: &Connection, id: i64) -> Result<()> {
     connection.prepare_cached("UPDATE dispatch SET raw_id = NULL, prefix = '' WHERE id = ?1")?.execute([id])?;
     Ok(())
 }

@@ -4,12 +4,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::dispatches::{self, DispatchRow};
 use super::outbound_details;
-use super::recipients::{self, RecipientRow, Standing};
+use super::recipients::{self, RecipientRow, RecipientState};
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::store::Result;
 use crate::store::jobs;
-use crate::store::jobs::Kind;
+use crate::store::jobs::JobKind;
 use crate::store::jobs::lane_pauses;
 use crate::store::jobs::lane_pauses::Pause;
 use crate::store::messages;
@@ -17,7 +17,7 @@ use crate::store::messages::MessageRow;
 
 /// What of a message waits for one destination.
 #[derive(Clone, Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct QueueEntry {
     /// The dispatch.
     pub(crate) dispatch: DispatchRow,
     /// Its message; none when nothing is stored of it.
@@ -56,7 +56,7 @@ pub(crate) struct Totals {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list(connection: &Connection, scheduled: bool, limit: u32, now: Timestamp) -> Result<Vec<Waiting>> {
+pub(crate) fn list(connection: &Connection, scheduled: bool, limit: u32, now: Timestamp) -> Result<Vec<QueueEntry>> {
     const PAGE: u32 = 500;
     let mut found = Vec::new();
     let mut after = 0;
@@ -65,7 +65,7 @@ pub(crate) fn list(connection: &Connection, scheduled: bool, limit: u32, now: Ti
         let is_last = page.len() < PAGE as usize;
         for dispatch in page {
             after = dispatch.id;
-            let waiting = look(connection, dispatch, now)?;
+            let waiting = read_entry(connection, dispatch, now)?;
             if waiting.is_scheduled() == scheduled {
                 found.push(waiting);
             }
@@ -83,7 +83,7 @@ pub(crate) fn list(connection: &Connection, scheduled: bool, limit: u32, now: Ti
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find(connection: &Connection, which: &Which, now: Timestamp) -> Result<Vec<Waiting>> {
+pub(crate) fn find(connection: &Connection, which: &Which, now: Timestamp) -> Result<Vec<QueueEntry>> {
     let ids: Vec<i64> = match which {
         Which::Dispatch(id) => vec![*id],
         Which::Message(id) => column(
@@ -104,7 +104,7 @@ pub(crate) fn find(connection: &Connection, which: &Which, now: Timestamp) -> Re
     let mut found = Vec::with_capacity(ids.len());
     for id in ids {
         if let Some(dispatch) = dispatches::find(connection, id)? {
-            found.push(look(connection, dispatch, now)?);
+            found.push(read_entry(connection, dispatch, now)?);
         }
     }
     Ok(found)
@@ -116,11 +116,11 @@ fn column(connection: &Connection, statement: &str, value: &str) -> Result<Vec<i
     Ok(rows)
 }
 
-fn look(connection: &Connection, dispatch: DispatchRow, now: Timestamp) -> Result<Waiting> {
+fn read_entry(connection: &Connection, dispatch: DispatchRow, now: Timestamp) -> Result<QueueEntry> {
     let message = dispatch.message.map(|id| messages::find_by_row(connection, id)).transpose()?.flatten();
     let recipients = recipients::list(connection, dispatch.id)?;
     let pause = lane_pauses::of_dispatch(connection, dispatch.id, now)?;
-    let mut waiting = Waiting { dispatch, message, recipients, run_at: None, pause };
+    let mut waiting = QueueEntry { dispatch, message, recipients, run_at: None, pause };
     let (kind, subject) = match &waiting.message {
         Some(message) if waiting.is_scheduled() => ("release", message.id),
         Some(_) | None => ("dispatch", waiting.dispatch.id),
@@ -151,7 +151,7 @@ pub(crate) fn totals(connection: &Connection) -> Result<Totals> {
 pub(crate) fn retry(connection: &Connection, which: &Which, now: Timestamp) -> Result<usize> {
     let mut hurried = 0;
     for waiting in find(connection, which, now)? {
-        hurried += usize::from(jobs::hurry(connection, Kind::Dispatch, waiting.dispatch.id, now)?);
+        hurried += usize::from(jobs::run_now(connection, JobKind::Dispatch, waiting.dispatch.id, now)?);
     }
     Ok(hurried)
 }
@@ -170,22 +170,22 @@ pub(crate) fn give_up(connection: &Connection, which: &Which, now: Timestamp) ->
         let open = waiting.recipients.iter().filter(|one| one.is_unsettled() || one.status == "scheduled");
         for one in open {
             let status = if scheduled { "canceled" } else { "failed" };
-            let standing = Standing { status, smtp_code: None, diagnostic: Some("dropped by the operator") };
+            let standing = RecipientState { status, smtp_code: None, diagnostic: Some("dropped by the operator") };
             recipients::settle(connection, id, one.idx, standing, now)?;
             dropped += 1;
         }
-        jobs::delete_by_subject(connection, Kind::Dispatch, id)?;
+        jobs::delete_by_subject(connection, JobKind::Dispatch, id)?;
         dispatches::finish(connection, &waiting.dispatch)?;
         let Some(message) = waiting.message.filter(|row| row.outbound) else { continue };
         if scheduled {
-            jobs::delete_by_subject(connection, Kind::Release, message.id)?;
+            jobs::delete_by_subject(connection, JobKind::Release, message.id)?;
         }
         outbound_details::set_send_status(connection, message.id, recipients::send_status(connection, message.id)?)?;
     }
     Ok(dropped)
 }
 
-impl Waiting {
+impl QueueEntry {
     /// Whether its message waits for its time.
     pub(crate) fn is_scheduled(&self) -> bool {
         self.message.as_ref().is_some_and(|message| message.status == "scheduled")

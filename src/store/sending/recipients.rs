@@ -91,7 +91,7 @@ pub(crate) fn list_by_message(connection: &Connection, message: i64) -> Result<V
 
 /// How a recipient is to stand.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Standing<'a> {
+pub(crate) struct RecipientState<'a> {
     /// Contract 8.5.
     pub(crate) status: &'a str,
     /// Reply code that decided it.
@@ -108,7 +108,7 @@ pub(crate) fn settle(
     connection: &Connection,
     dispatch: i64,
     idx: u32,
-    standing: Standing<'_>,
+    standing: RecipientState<'_>,
     now: Timestamp,
 ) -> Result<()> {
     connection

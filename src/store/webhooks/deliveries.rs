@@ -225,7 +225,7 @@ pub(crate) fn list_by_message(connection: &Connection, message: i64) -> Result<V
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn note_attempt(
+pub(crate) fn record_attempt(
     connection: &Connection,
     id: i64,
     attempts: u32,
@@ -370,7 +370,7 @@ pub(crate) fn list_ids_of_messages(connection: &Connection, messages: &[i64]) ->
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn part_from_message(connection: &Connection, message: i64, now: Timestamp) -> Result<()> {
+pub(crate) fn detach_from_message(connection: &Connection, message: i64, now: Timestamp) -> Result<()> {
     end_by_message(connection, message, "message_gone", now)?;
     connection
         .prepare_cached("DELETE FROM attempt WHERE delivery_id IN (SELECT id FROM delivery WHERE message_id = ?1)")?
@@ -383,7 +383,7 @@ pub(crate) fn part_from_message(connection: &Connection, message: i64, now: Time
 ///
 /// # Errors
 /// Storage trouble.
-pub fn delete_parted(connection: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
+pub fn delete_detached(connection: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
     let gone = connection
         .prepare_cached(
             "DELETE FROM delivery WHERE id IN

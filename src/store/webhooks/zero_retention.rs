@@ -22,7 +22,7 @@ pub(crate) struct NewPassing<'a> {
 
 /// A row as stored.
 #[derive(Clone, Debug)]
-pub(crate) struct PassingRow {
+pub(crate) struct ZeroRetentionRow {
     /// Row id.
     pub(crate) id: i64,
     /// The account.
@@ -37,8 +37,8 @@ pub(crate) struct PassingRow {
     pub(crate) created_at: Timestamp,
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<PassingRow> {
-    Ok(PassingRow {
+fn read(row: &Row<'_>) -> rusqlite::Result<ZeroRetentionRow> {
+    Ok(ZeroRetentionRow {
         id: row.get("id")?,
         account_id: row.get("account_id")?,
         route_id: row.get("route_id")?,
@@ -66,7 +66,7 @@ pub(crate) fn insert(connection: &Connection, new: NewPassing<'_>, now: Timestam
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<PassingRow>> {
+pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<ZeroRetentionRow>> {
     let found = connection
         .prepare_cached("SELECT id, account_id, route_id, event, raw_id, created_at FROM passing WHERE id = ?1")?
         .query_row([id], read)
@@ -78,8 +78,12 @@ pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<PassingRow
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list_created_before(connection: &Connection, before: Timestamp, limit: u32) -> Result<Vec<PassingRow>> {
-    let rows: Vec<PassingRow> = connection
+pub(crate) fn list_created_before(
+    connection: &Connection,
+    before: Timestamp,
+    limit: u32,
+) -> Result<Vec<ZeroRetentionRow>> {
+    let rows: Vec<ZeroRetentionRow> = connection
         .prepare_cached(
             "SELECT id, account_id, route_id, event, raw_id, created_at FROM passing ORDER BY id LIMIT ?1",
         )?
@@ -94,7 +98,7 @@ pub(crate) fn list_created_before(connection: &Connection, before: Timestamp, li
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn finish(connection: &Connection, row: &PassingRow) -> Result<Option<String>> {
+pub(crate) fn finish(connection: &Connection, row: &ZeroRetentionRow) -> Result<Option<String>> {
     let removed = connection
         .prepare_cached("DELETE FROM passing WHERE id = ?1 AND route_id = ?2 AND raw_id = ?3 AND created_at = ?4")?
         .execute(params![row.id, row.route_id, row.raw_id, row.created_at.as_millis()])?;

@@ -44,7 +44,7 @@ impl Moved {
 }
 
 /// Moves nothing and tells how much there is.
-pub(super) fn look(connection: &Connection) -> rusqlite::Result<Moved> {
+pub(super) fn wal_frames(connection: &Connection) -> rusqlite::Result<Moved> {
     run(connection, "PRAGMA wal_checkpoint(NOOP)")
 }
 

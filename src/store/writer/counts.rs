@@ -73,14 +73,14 @@ impl Counts {
 }
 
 /// Hears of fsyncs, on their threads.
-pub(super) struct Told {
+pub(super) struct Announced {
     pub(crate) events: Sender<Event>,
     pub(crate) counts: Arc<Counts>,
     pub(crate) failed: watch::Sender<bool>,
     pub(crate) mark: Arc<Keeper>,
 }
 
-impl Listener for Told {
+impl Listener for Announced {
     fn synced(&self, durable: u64, proven: u64) {
         self.counts.synced.fetch_max(durable, Ordering::Release);
         self.counts.proven.fetch_max(proven, Ordering::Release);

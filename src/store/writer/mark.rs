@@ -160,7 +160,7 @@ impl std::fmt::Display for Missing {
 
 /// How a database stands to its mark.
 #[derive(Clone, Debug)]
-pub(crate) struct Standing {
+pub(crate) struct MarkFile {
     /// When the mark was written, in milliseconds of the epoch; `None`: there is no mark.
     pub(crate) promised_at: Option<i64>,
     /// What is missing, if anything is.
@@ -171,19 +171,19 @@ pub(crate) struct Standing {
 ///
 /// # Errors
 /// The database cannot be read.
-pub(crate) fn inspect(data_dir: &Path) -> Result<Standing> {
+pub(crate) fn inspect(data_dir: &Path) -> Result<MarkFile> {
     let evidence = Evidence::gather(data_dir);
     let promised_at = evidence.mark.map(|mark| mark.at);
     if evidence.mark.is_none() {
-        return Ok(Standing { promised_at, missing: evidence.unreadable.then_some(Missing::Mark) });
+        return Ok(MarkFile { promised_at, missing: evidence.unreadable.then_some(Missing::Mark) });
     }
     let path = data_dir.join(FILE_NAME);
     if is_empty(&path) {
-        return Ok(Standing { promised_at, missing: Some(Missing::Database) });
+        return Ok(MarkFile { promised_at, missing: Some(Missing::Database) });
     }
     let connection = Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     keep_wal(&connection)?;
-    Ok(Standing { promised_at, missing: evidence.missing(&connection)? })
+    Ok(MarkFile { promised_at, missing: evidence.missing(&connection)? })
 }
 
 /// Removes the mark: the next start takes the database as it is, and makes another.
@@ -459,7 +459,7 @@ impl State {
     fn committed(&mut self, connection: &Connection, number: Option<u64>) {
         let raised = self.raised.take();
         self.is_due &= raised.is_none();
-        let frame = match self.look(connection) {
+        let frame = match self.read_frame(connection) {
             Ok(frame) => frame,
             Err(error) => return self.complain(&error),
         };
@@ -491,7 +491,7 @@ impl State {
     }
 
     /// The last committed frame.
-    fn look(&mut self, connection: &Connection) -> Result<Frame> {
+    fn read_frame(&mut self, connection: &Connection) -> Result<Frame> {
         let number = frames(connection)?;
         let io = |error| Error::io("reading the WAL", error);
         let wal = match self.wal.take() {

@@ -33,10 +33,10 @@ use tokio::sync::{oneshot, watch};
 
 use super::{Error, Result};
 use checkpoint::{Background, Moved, Progress};
-use counts::{Counts, Told};
+use counts::{Announced, Counts};
 use faults::Faults;
 use mark::Keeper;
-use pace::{Due, Pace, Waiting};
+use pace::{Due, Pace, WaitingCommits};
 use reserve::Reserve;
 use sync::Syncs;
 pub(super) use waiting::Queue;
@@ -45,7 +45,7 @@ pub(super) use waiting::Queue;
 const BATCH: usize = 512;
 
 /// So many transactions that wait for one commit make a crowd …
-const CROWD: usize = 4;
+const CONTENTION_THRESHOLD: usize = 4;
 /// … and so long after it the writer still counts as busy.
 const CROWDED: Duration = Duration::from_millis(100);
 
@@ -164,7 +164,7 @@ impl Writer {
         let (failed, failure) = watch::channel(false);
         let counts = Arc::new(Counts::new());
         let faults = Arc::new(Faults::default());
-        let told = Told {
+        let told = Announced {
             events: events.clone(),
             counts: Arc::clone(&counts),
             failed: failed.clone(),
@@ -252,7 +252,7 @@ impl Writer {
     }
 
     /// Whether many transactions waited for one commit a moment ago: the machine has more to write than it can.
-    pub(crate) fn is_crowded(&self) -> bool {
+    pub(crate) fn is_contended(&self) -> bool {
         let crowded_at = self.counts.crowded_at.load(Ordering::Relaxed);
         crowded_at > 0 && u128::from(self.counts.now().saturating_sub(crowded_at - 1)) < CROWDED.as_millis()
     }
@@ -411,7 +411,7 @@ impl Thread {
         let more = self.batch.split_off(self.batch.len().min(BATCH));
         let batch = std::mem::replace(&mut self.batch, more);
         let Some(waiting) = waiting(&batch) else { return };
-        if waiting.urgent >= CROWD {
+        if waiting.urgent >= CONTENTION_THRESHOLD {
             self.counts.note(&self.counts.crowded_at);
         }
         self.commit_together(batch);
@@ -421,7 +421,7 @@ impl Thread {
 
     /// Those of a batch that there is room for; the others are answered.
     fn admit(&self, batch: Vec<Request>) -> Vec<Request> {
-        self.reserve.look();
+        self.reserve.check_free_space();
         self.reserve.restore();
         if !self.reserve.is_spent() {
             return batch;
@@ -584,9 +584,9 @@ impl Thread {
 }
 
 /// What waits in a batch; `None`: nothing.
-fn waiting(batch: &[Request]) -> Option<Waiting> {
+fn waiting(batch: &[Request]) -> Option<WaitingCommits> {
     let urgent = || batch.iter().filter(|request| request.urgency == Urgency::Now);
-    Some(Waiting {
+    Some(WaitingCommits {
         transactions: batch.len(),
         urgent: urgent().count(),
         promises: urgent().filter(|request| request.durability == Durability::Power).count(),

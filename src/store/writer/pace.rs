@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::sync;
 
 /// How long transactions that have time are kept for a commit that has to be made anyway …
-const PATIENCE: Duration = Duration::from_millis(50);
+const LAZY_LINGER: Duration = Duration::from_millis(50);
 /// … unless there are so many of them.
 const PATIENT: usize = 128;
 /// While an fsync runs, the next commit is at least this much later than the last.
@@ -18,7 +18,7 @@ const SKIP_MAX: u32 = 512;
 
 /// What waits for a commit.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Waiting {
+pub(super) struct WaitingCommits {
     pub(crate) transactions: usize,
     /// Of these, how many somebody waits for, and how many of those want an fsync.
     pub(crate) urgent: usize,
@@ -28,7 +28,7 @@ pub(super) struct Waiting {
     pub(crate) urgent_since: Option<Instant>,
 }
 
-impl Waiting {
+impl WaitingCommits {
     const fn is_alone(&self) -> bool {
         self.urgent == 1 && self.promises == 1
     }
@@ -57,9 +57,9 @@ impl Pace {
     }
 
     /// When what waits is to be committed, while so many fsyncs run that take so long each.
-    pub(super) fn due(&self, waiting: Waiting, running: usize, takes: Duration) -> Due {
+    pub(super) fn due(&self, waiting: WaitingCommits, running: usize, takes: Duration) -> Due {
         let earliest = match waiting.urgent_since {
-            None if waiting.transactions < PATIENT => return Due::At(waiting.since + PATIENCE),
+            None if waiting.transactions < PATIENT => return Due::At(waiting.since + LAZY_LINGER),
             Some(since) if waiting.is_alone() && self.skip == 0 => since + LINGER,
             _ => waiting.since,
         };
@@ -71,7 +71,7 @@ impl Pace {
     }
 
     /// A commit is made.
-    pub(super) fn committed(&mut self, waiting: Waiting, now: Instant) {
+    pub(super) fn committed(&mut self, waiting: WaitingCommits, now: Instant) {
         self.last = Some(now);
         let Some(since) = waiting.urgent_since else { return };
         if self.skip > 0 {
@@ -89,15 +89,15 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn waiting(urgent: usize, others: usize, since: Instant) -> Waiting {
+    fn waiting(urgent: usize, others: usize, since: Instant) -> WaitingCommits {
         let urgent_since = (urgent > 0).then_some(since);
-        Waiting { transactions: urgent + others, urgent, promises: urgent, since, urgent_since }
+        WaitingCommits { transactions: urgent + others, urgent, promises: urgent, since, urgent_since }
     }
 
     #[test]
     fn what_nobody_waits_for_goes_along_with_a_commit_or_soon_alone() {
         let (pace, now) = (Pace::new(), Instant::now());
-        assert_eq!(pace.due(waiting(0, 1, now), 0, Duration::ZERO), Due::At(now + PATIENCE));
+        assert_eq!(pace.due(waiting(0, 1, now), 0, Duration::ZERO), Due::At(now + LAZY_LINGER));
         assert_eq!(pace.due(waiting(0, PATIENT, now), 0, Duration::ZERO), Due::At(now));
         assert_eq!(pace.due(waiting(2, 1, now), 0, Duration::ZERO), Due::At(now));
     }

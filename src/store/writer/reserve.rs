@@ -35,7 +35,7 @@ impl Reserve {
         let size = (total / SHARE).clamp(SIZE_MIN, SIZE_MAX);
         let reserve = Self { path: data_dir.join(FILE_NAME), size, spent: AtomicBool::new(false) };
         reserve.lay_in();
-        reserve.look();
+        reserve.check_free_space();
         reserve
     }
 
@@ -50,7 +50,7 @@ impl Reserve {
     }
 
     /// Gives its room back if the disk is about to be full.
-    pub(crate) fn look(&self) {
+    pub(crate) fn check_free_space(&self) {
         if !self.is_spent() && self.free() < LOW {
             self.spend();
         }

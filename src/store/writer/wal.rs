@@ -21,7 +21,7 @@ const WAL_TOLD_EVERY: Duration = Duration::from_secs(60);
 impl Thread {
     /// Moves the WAL into the database when it has grown.
     pub(super) fn mind_wal(&mut self, now: Instant) {
-        match checkpoint::look(&self.connection) {
+        match checkpoint::wal_frames(&self.connection) {
             Ok(moved) => self.pages = moved.pages,
             Err(error) => tracing::debug!(%error, "the length of the database's log is not known"),
         }

@@ -16,7 +16,7 @@ impl Webhooks {
 
 /// What of a share is needed while `payload` is posted: the receiver may take its time over it.
 pub(crate) fn lower(mut share: Reservation, payload: &Payload) -> Option<Reservation> {
-    let held = payload.held();
+    let held = payload.memory_size();
     share.shrink_to(held);
     Some(share).filter(|_| held > SMALL)
 }

@@ -12,14 +12,14 @@ use super::deliver::Webhooks;
 use crate::clock::Timestamp;
 use crate::event_bus::Activity;
 use crate::id::AttemptId;
-use crate::jobs::{After, Attempted, Health, Verdict};
+use crate::jobs::{AfterCommit, AttemptResult, Health, Verdict};
 use crate::metrics::Counter;
 use crate::store;
 use crate::store::webhooks::attempts::Attempt;
 use crate::store::webhooks::deliveries::{DeliveryRow, Progress};
 use crate::store::webhooks::{attempts, deliveries};
 use crate::webhook::events::delivery_updated;
-use crate::webhook::events::delivery_updated::Standing;
+use crate::webhook::events::delivery_updated::DeliveryState;
 
 /// The word of contract 6.1.
 pub(crate) const WORD: &str = "message_damaged";
@@ -35,10 +35,10 @@ pub(crate) struct Damaged {
 
 impl Webhooks {
     /// What becomes of the job of such a delivery.
-    pub(crate) fn attempted_damaged(self: Arc<Self>, damaged: Damaged, now: Timestamp) -> Attempted {
+    pub(crate) fn attempted_damaged(self: Arc<Self>, damaged: Damaged, now: Timestamp) -> AttemptResult {
         self.metrics.add(Counter::WebhooksRejected);
         let record = move |tx: &Connection, _| self.record_damaged(tx, damaged, now);
-        Attempted { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) }
+        AttemptResult { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) }
     }
 
     fn record_damaged(
@@ -46,7 +46,7 @@ impl Webhooks {
         tx: &Connection,
         damaged: Damaged,
         now: Timestamp,
-    ) -> store::Result<Option<After>> {
+    ) -> store::Result<Option<AfterCommit>> {
         let Damaged { delivery, domain, url } = damaged;
         let present = deliveries::find_by_row(tx, delivery.id)?;
         // A message that was removed meanwhile took its object along.
@@ -71,17 +71,17 @@ impl Webhooks {
         attempts::insert(tx, delivery.id, &attempt)?;
         let progress =
             Progress { status: "failed", url: &url, status_code: None, error: Some(WORD), next_attempt_at: None };
-        deliveries::note_attempt(tx, delivery.id, attempt.attempt, &progress, now)?;
+        deliveries::record_attempt(tx, delivery.id, attempt.attempt, &progress, now)?;
         Ok(Some(Box::new(move || {
-            let standing = Standing {
+            let standing = DeliveryState {
                 status: "failed",
                 attempts: attempt.attempt,
                 last_status_code: delivery.last_status_code,
                 paused_until: self.paused_until(&url, delivery.account_id, now),
             };
             let event = delivery_updated::event(&delivery, &delivery.event_id, domain, standing, now);
-            self.feed.realtime.tell(delivery.account_id, event);
-            self.feed.tell(|| Activity::Attempted {
+            self.feed.realtime.publish(delivery.account_id, event);
+            self.feed.publish(|| Activity::Attempted {
                 delivery_id: delivery.public_id.to_string(),
                 message_id: delivery.event_id,
                 url,

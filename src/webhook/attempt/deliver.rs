@@ -11,19 +11,21 @@ use rusqlite::Connection;
 
 use super::budget;
 use super::damaged::Damaged;
-use super::first_attempt_cache::FreshMail;
+use super::first_attempt_cache::CachedMessage;
 use super::in_flight::{Guard, InFlight};
 use super::outcome::{self, AckMode, AnswerView, Outcome};
 use super::payload::Payload;
-use super::record::{Posted, Sent};
-use super::request::{self, Letterhead, SMALL};
+use super::record::{CompletedAttempt, RequestInfo};
+use super::request::{self, RequestMeta, SMALL};
 pub(crate) use super::request::{LINK_SECS, payload};
 use super::signature::SigningSecrets;
 use crate::clock::Timestamp;
-use crate::content::{Source, Texts};
+use crate::content::{StoredContent, Texts};
 use crate::event_bus::Feed;
 use crate::id::RouteId;
-use crate::jobs::{After, Attempt, Attempted, Claimed, Fate, Flow, Handler, Health, Jobs, Record, Verdict};
+use crate::jobs::{
+    AfterCommit, AttemptFuture, AttemptResult, ClaimedJob, Flow, Handler, Health, Jobs, SettleFn, Settlement, Verdict,
+};
 use crate::limits;
 use crate::memory_budget::{MemoryBudget, Reservation};
 use crate::metrics::{Counter, Metrics};
@@ -74,7 +76,7 @@ pub struct Webhooks {
     /// Deliveries that are being attempted.
     pub(crate) in_flight: InFlight,
     /// Deliveries of mail that was just accepted.
-    pub(crate) fresh: FreshMail,
+    pub(crate) fresh: CachedMessage,
 }
 
 /// A delivery that can be attempted, and with what.
@@ -106,15 +108,15 @@ impl Received {
 
 /// Who asks for an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum Trigger {
     /// The job engine, for a pending delivery.
-    ByJob,
+    Queue,
     /// A person, whatever became of the delivery.
-    ByHand,
+    Manual,
 }
 
 /// What the database says of a delivery that is to be attempted.
-pub(crate) enum Found {
+pub(crate) enum Lookup {
     /// It can be attempted.
     Ready(Box<Prepared>),
     /// Its mail is large; take part in the budget and look again.
@@ -126,28 +128,28 @@ pub(crate) enum Found {
 }
 
 impl Handler for Webhooks {
-    fn attempt(self: Arc<Self>, _: Flow, job: Claimed, now: Timestamp) -> Attempt {
+    fn attempt(self: Arc<Self>, _: Flow, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
         Box::pin(async move {
             // While a person's attempt runs the job waits; it keeps its rung.
             let Some(guard) = self.in_flight.enter(job.subject_id) else { return put_off(now) };
             let waiting = Instant::now();
             let found = match self.prepare_fresh(job.subject_id, now) {
                 Some(found) => found.map(|found| (found, None)),
-                None => self.prepare(job.subject_id, Asked::ByJob, now).await,
+                None => self.prepare(job.subject_id, Trigger::Queue, now).await,
             };
             let attempted = match found {
-                Ok((Found::Ready(prepared), _permit)) => {
+                Ok((Lookup::Ready(prepared), _permit)) => {
                     let begins = begins(now, waiting);
                     if begins.plus(ATTEMPT_TIME) > job.lease_until {
                         put_off(begins)
                     } else {
-                        let posted = self.exchange(*prepared, Asked::ByJob, begins).await;
+                        let posted = self.exchange(*prepared, Trigger::Queue, begins).await;
                         self.attempted(posted)
                     }
                 }
-                Ok((Found::Damaged(damaged), _)) => self.attempted_damaged(*damaged, now),
-                Ok((Found::Ended(ended), _)) => end(ended, now),
-                Ok((Found::Large { .. }, _)) => put_off(now),
+                Ok((Lookup::Damaged(damaged), _)) => self.attempted_damaged(*damaged, now),
+                Ok((Lookup::Ended(ended), _)) => end(ended, now),
+                Ok((Lookup::Large { .. }, _)) => put_off(now),
                 Err(error) => {
                     tracing::warn!(job = job.id, %error, "a delivery could not be prepared");
                     put_off(now)
@@ -157,9 +159,9 @@ impl Handler for Webhooks {
         })
     }
 
-    fn give_up(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
-        let record = move |tx: &Connection, _: Fate| self.end_unattempted(tx, job.subject_id, now);
-        let attempted = Attempted { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) };
+    fn give_up(self: Arc<Self>, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
+        let record = move |tx: &Connection, _: Settlement| self.end_unattempted(tx, job.subject_id, now);
+        let attempted = AttemptResult { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) };
         Box::pin(std::future::ready(attempted))
     }
 }
@@ -168,18 +170,18 @@ impl Webhooks {
     pub(crate) async fn prepare(
         self: &Arc<Self>,
         id: i64,
-        asked: Asked,
+        asked: Trigger,
         now: Timestamp,
-    ) -> store::Result<(Found, Option<Reservation>)> {
+    ) -> store::Result<(Lookup, Option<Reservation>)> {
         let this = Arc::clone(self);
         let found = self.db.read(move |connection| this.look_up(connection, id, asked, now, SMALL as u64)).await?;
-        let Found::Large { account, size } = found else { return Ok((found, None)) };
+        let Lookup::Large { account, size } = found else { return Ok((found, None)) };
         let share = self.share(account, size).await;
         let this = Arc::clone(self);
         let found = self.db.read(move |connection| this.look_up(connection, id, asked, now, u64::MAX)).await?;
         let share = match &found {
-            Found::Ready(prepared) => budget::lower(share, &prepared.payload),
-            Found::Large { .. } | Found::Damaged(_) | Found::Ended(_) => None,
+            Lookup::Ready(prepared) => budget::lower(share, &prepared.payload),
+            Lookup::Large { .. } | Lookup::Damaged(_) | Lookup::Ended(_) => None,
         };
         Ok((found, share))
     }
@@ -228,50 +230,50 @@ impl Webhooks {
         &self,
         connection: &Connection,
         id: i64,
-        asked: Asked,
+        asked: Trigger,
         now: Timestamp,
         largest: u64,
-    ) -> store::Result<Found> {
-        let Some(delivery) = deliveries::find_by_row(connection, id)? else { return Ok(Found::Ended(None)) };
-        if asked == Asked::ByJob && delivery.status != "pending" {
-            return Ok(Found::Ended(None));
+    ) -> store::Result<Lookup> {
+        let Some(delivery) = deliveries::find_by_row(connection, id)? else { return Ok(Lookup::Ended(None)) };
+        if asked == Trigger::Queue && delivery.status != "pending" {
+            return Ok(Lookup::Ended(None));
         }
         if let Some(payload) = events::payload_of(connection, id)? {
             return self.look_up_event(connection, delivery, payload, now);
         }
         if delivery.event_type != EMAIL_RECEIVED {
-            return Ok(Found::Ended(Some((id, "message_gone"))));
+            return Ok(Lookup::Ended(Some((id, "message_gone"))));
         }
         let route = match &delivery.route_id {
             Some(route_id) => former_webhooks::find_route(connection, route_id)?,
             None => None,
         };
         let Some(route) = route.filter(|route| route.active) else {
-            return Ok(Found::Ended(Some((id, "route_gone"))));
+            return Ok(Lookup::Ended(Some((id, "route_gone"))));
         };
         let message = match delivery.message {
             Some(message) => messages::find_by_row(connection, message)?,
             None => None,
         };
-        let Some(message) = message else { return Ok(Found::Ended(Some((id, "message_gone")))) };
+        let Some(message) = message else { return Ok(Lookup::Ended(Some((id, "message_gone")))) };
         if message.size > largest {
-            return Ok(Found::Large { account: message.account_id, size: message.size });
+            return Ok(Lookup::Large { account: message.account_id, size: message.size });
         }
         let payload = match payload(connection, &self.objects, &self.links, &message) {
             Err(store::Error::Damaged { .. }) => {
                 let url = route.destination.unwrap_or_else(|| delivery.url.clone());
-                return Ok(Found::Damaged(Box::new(Damaged { delivery, domain: message.domain_id, url })));
+                return Ok(Lookup::Damaged(Box::new(Damaged { delivery, domain: message.domain_id, url })));
             }
             read => read?,
         };
-        let Some(payload) = payload else { return Ok(Found::Ended(Some((id, "message_gone")))) };
+        let Some(payload) = payload else { return Ok(Lookup::Ended(Some((id, "message_gone")))) };
         self.ready(delivery, Some(Received::new(&message)), &route, payload, now)
     }
 
     /// The same of mail that was just accepted, without the database; `None`: it has to be looked up.
-    fn prepare_fresh(&self, id: i64, now: Timestamp) -> Option<store::Result<Found>> {
+    fn prepare_fresh(&self, id: i64, now: Timestamp) -> Option<store::Result<Lookup>> {
         let (fresh, data) = self.fresh.take(id, |account| self.db.routes_version(account))?;
-        let readable = Source::Raw(data.into()).readable();
+        let readable = StoredContent::Raw(data.into()).readable();
         Some(readable.and_then(|readable| {
             let payload = request::payload_of(&fresh.message, Texts::Decoded(readable), &[], &self.links);
             self.ready(fresh.delivery, Some(Received::new(&fresh.message)), &fresh.route, payload, now)
@@ -286,14 +288,14 @@ impl Webhooks {
         route: &RouteRow,
         payload: Payload,
         now: Timestamp,
-    ) -> store::Result<Found> {
+    ) -> store::Result<Lookup> {
         let (Some(url), Some(sealed)) = (route.destination.clone(), route.secret_sealed.as_deref()) else {
-            return Ok(Found::Ended(Some((delivery.id, "route_gone"))));
+            return Ok(Lookup::Ended(Some((delivery.id, "route_gone"))));
         };
         let both_sign = route.previous_valid_until.is_some_and(|until| now < until);
         let previous = route.previous_secret_sealed.as_deref().filter(|_| both_sign);
         let unseal = |sealed: &[u8]| self.unseal(routes::SECRET_PURPOSE, sealed);
-        Ok(Found::Ready(Box::new(Prepared {
+        Ok(Lookup::Ready(Box::new(Prepared {
             secret: unseal(sealed)?,
             previous_secret: previous.map(unseal).transpose()?,
             received,
@@ -311,20 +313,20 @@ impl Webhooks {
     }
 
     /// Signs and posts one attempt and judges the answer; nothing is stored.
-    pub(crate) async fn exchange(&self, mut prepared: Prepared, asked: Asked, now: Timestamp) -> Posted {
+    pub(crate) async fn exchange(&self, mut prepared: Prepared, asked: Trigger, now: Timestamp) -> CompletedAttempt {
         let attempt = prepared.delivery.attempts + 1;
         // It is not needed once it was posted, and may be large.
         let payload = std::mem::take(&mut prepared.payload);
         let secrets = SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
         let (delivery, event_id) = (&prepared.delivery.public_id, prepared.delivery.event_id.as_str());
-        let head = Letterhead { delivery, event_id, attempt, secrets };
+        let head = RequestMeta { delivery, event_id, attempt, secrets };
         let (headers, body) = request::signed(head, payload, now);
         let clock = Instant::now();
         let answer = self.post(&prepared.url, prepared.ack_mode, headers.clone(), body).await;
         let duration = clock.elapsed();
         let outcome = answer.as_ref().ok().map(|answer| judge(prepared.ack_mode, answer, now.plus(duration)));
-        let sent = Sent { attempt, by_hand: asked == Asked::ByHand, headers: &headers, at: now, duration };
-        let posted = Posted::new(prepared, sent, answer, outcome);
+        let sent = RequestInfo { attempt, by_hand: asked == Trigger::Manual, headers: &headers, at: now, duration };
+        let posted = CompletedAttempt::new(prepared, sent, answer, outcome);
         let delivered = posted.is_delivered();
         self.metrics.add(if delivered { Counter::WebhooksDelivered } else { Counter::WebhooksRejected });
         posted
@@ -345,17 +347,17 @@ impl Webhooks {
         broken.map_or(Ok(answer), Err)
     }
 
-    fn attempted(self: Arc<Self>, posted: Posted) -> Attempted {
+    fn attempted(self: Arc<Self>, posted: CompletedAttempt) -> AttemptResult {
         let (verdict, health) = (posted.verdict(), posted.health());
-        let record = move |tx: &Connection, fate: Fate| {
+        let record = move |tx: &Connection, fate: Settlement| {
             let (status, next_attempt_at) = match fate {
-                Fate::Delivered => ("delivered", None),
-                Fate::Retry(at) => ("pending", Some(at)),
-                Fate::Failed => ("failed", None),
+                Settlement::Delivered => ("delivered", None),
+                Settlement::Retry(at) => ("pending", Some(at)),
+                Settlement::Failed => ("failed", None),
             };
             self.record(tx, posted, status, next_attempt_at)
         };
-        Attempted { verdict, health, record: Box::new(record) }
+        AttemptResult { verdict, health, record: Box::new(record) }
     }
 }
 
@@ -382,33 +384,33 @@ fn view(answer: &Answer) -> AnswerView<'_> {
 }
 
 /// Keeps `guard` until the attempt is settled, or is known not to be.
-fn guarded(attempted: Attempted, guard: Guard) -> Attempted {
-    let Attempted { verdict, record, health } = attempted;
-    let record: Record = Box::new(move |tx, fate| {
+fn guarded(attempted: AttemptResult, guard: Guard) -> AttemptResult {
+    let AttemptResult { verdict, record, health } = attempted;
+    let record: SettleFn = Box::new(move |tx, fate| {
         let after = record(tx, fate)?;
-        let after: After = Box::new(move || {
+        let after: AfterCommit = Box::new(move || {
             // Whoever hears of this attempt may ask for the next.
             drop(guard);
             after.into_iter().for_each(|act| act());
         });
         Ok(Some(after))
     });
-    Attempted { verdict, record, health }
+    AttemptResult { verdict, record, health }
 }
 
 /// The job of a delivery that has nothing left to attempt.
-fn end(ended: Option<(i64, &'static str)>, now: Timestamp) -> Attempted {
-    let record = move |tx: &Connection, _: Fate| {
+fn end(ended: Option<(i64, &'static str)>, now: Timestamp) -> AttemptResult {
+    let record = move |tx: &Connection, _: Settlement| {
         if let Some((delivery, word)) = ended {
             deliveries::end(tx, delivery, word, now)?;
         }
         Ok(None)
     };
-    Attempted { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) }
+    AttemptResult { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) }
 }
 
 /// The job of an attempt that did not come to be for a reason of our own; no rung of the ladder is used up.
-pub(crate) fn put_off(now: Timestamp) -> Attempted {
-    let verdict = Verdict::PutOff { until: now.plus(TROUBLE_WAIT) };
-    Attempted { verdict, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }
+pub(crate) fn put_off(now: Timestamp) -> AttemptResult {
+    let verdict = Verdict::Postponed { until: now.plus(TROUBLE_WAIT) };
+    AttemptResult { verdict, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }
 }

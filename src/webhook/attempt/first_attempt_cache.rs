@@ -18,7 +18,7 @@ const MAX_OCTETS: usize = 4 * 1024 * 1024;
 
 /// A delivery with everything that its payload is made of, as the transaction left it.
 #[derive(Clone, Debug)]
-pub(crate) struct Fresh {
+pub(crate) struct FirstAttemptCache {
     /// The delivery.
     pub(crate) delivery: DeliveryRow,
     /// Its message, which has no attachments.
@@ -31,21 +31,21 @@ pub(crate) struct Fresh {
 
 /// Fresh deliveries by row id; clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FreshMail {
-    kept: Arc<Mutex<Kept>>,
+pub(crate) struct CachedMessage {
+    kept: Arc<Mutex<CacheEntry>>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
-    mails: HashMap<i64, (Fresh, Bytes, Instant)>,
+struct CacheEntry {
+    mails: HashMap<i64, (FirstAttemptCache, Bytes, Instant)>,
     /// Oldest first; some are gone from `mails` already.
     order: VecDeque<i64>,
     octets: usize,
 }
 
-impl FreshMail {
+impl CachedMessage {
     /// Keeps a delivery for its first attempt, with the mail data.
-    pub(crate) fn put(&self, fresh: Fresh, data: Bytes) {
+    pub(crate) fn put(&self, fresh: FirstAttemptCache, data: Bytes) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         kept.octets += data.len();
@@ -62,19 +62,23 @@ impl FreshMail {
     }
 
     /// A delivery that is as it was stored, if its account's routes still have the version that it was routed by.
-    pub(crate) fn take(&self, delivery: i64, version_of: impl FnOnce(i64) -> u64) -> Option<(Fresh, Bytes)> {
+    pub(crate) fn take(
+        &self,
+        delivery: i64,
+        version_of: impl FnOnce(i64) -> u64,
+    ) -> Option<(FirstAttemptCache, Bytes)> {
         let (fresh, data, at) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(delivery)?;
         (fresh.version == version_of(fresh.delivery.account_id) && at.elapsed() < MAX_AGE).then_some((fresh, data))
     }
 
     /// Forgets all of it, which is little at any time: a message was removed, or a delivery attempted by hand.
-    pub(crate) fn forget_all(&self) {
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Kept::default();
+    pub(crate) fn clear(&self) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = CacheEntry::default();
     }
 }
 
-impl Kept {
-    fn remove(&mut self, delivery: i64) -> Option<(Fresh, Bytes, Instant)> {
+impl CacheEntry {
+    fn remove(&mut self, delivery: i64) -> Option<(FirstAttemptCache, Bytes, Instant)> {
         let removed = self.mails.remove(&delivery)?;
         self.octets = self.octets.saturating_sub(removed.1.len());
         Some(removed)
@@ -93,7 +97,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
-    fn fresh(id: i64) -> Fresh {
+    fn fresh(id: i64) -> FirstAttemptCache {
         let (message_id, route_id) = (MessageId::new(NOW), RouteId::new(NOW));
         let new = NewMessage {
             public_id: message_id.clone(),
@@ -154,12 +158,12 @@ mod tests {
             created_at: NOW,
             updated_at: NOW,
         };
-        Fresh { delivery, message: Arc::new(new.into_row(1, NOW)), route: Arc::new(route), version: 3 }
+        FirstAttemptCache { delivery, message: Arc::new(new.into_row(1, NOW)), route: Arc::new(route), version: 3 }
     }
 
     #[test]
     fn a_delivery_is_taken_once_and_only_while_its_route_is_the_present_one() {
-        let mail = FreshMail::default();
+        let mail = CachedMessage::default();
         for id in 1..=4 {
             mail.put(fresh(id), Bytes::from_static(b"data"));
         }
@@ -167,14 +171,14 @@ mod tests {
         assert!(mail.take(1, |_| 3).is_none());
         assert!(mail.take(2, |_| 4).is_none(), "a route may have changed");
         assert!(mail.take(3, |_| 3).is_some());
-        mail.forget_all();
+        mail.clear();
         assert!(mail.take(4, |_| 3).is_none());
         assert_eq!(mail.kept.lock().unwrap().octets, 0);
     }
 
     #[test]
     fn the_oldest_go_when_there_are_too_many_octets() {
-        let mail = FreshMail::default();
+        let mail = CachedMessage::default();
         let data = Bytes::from(vec![b'x'; MAX_OCTETS / 4]);
         for id in 1..=6 {
             mail.put(fresh(id), data.clone());

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::event_bus::Activity;
 use crate::event_bus::realtime::Event;
 use crate::id::AttemptId;
-use crate::jobs::{After, Health, Verdict};
+use crate::jobs::{AfterCommit, Health, Verdict};
 use crate::limits::{Kind, Limits};
 use crate::net::egress::{Answer, EgressError};
 use crate::store;
@@ -25,14 +25,14 @@ use crate::store::webhooks::deliveries;
 use crate::store::webhooks::deliveries::{DeliveryRow, Progress};
 use crate::store::webhooks::{blocked_senders, routes};
 use crate::webhook::events::delivery_updated;
-use crate::webhook::events::delivery_updated::Standing;
+use crate::webhook::events::delivery_updated::DeliveryState;
 use crate::webhook::flow_of;
 
 /// The word of contract 6.1 for what was given up while its endpoint took nothing.
 const ENDPOINT_FAILING: &str = "endpoint_failing";
 
 /// What was sent, and when.
-pub(crate) struct Sent<'a> {
+pub(crate) struct RequestInfo<'a> {
     /// Number from 1.
     pub(crate) attempt: u32,
     pub(crate) by_hand: bool,
@@ -60,7 +60,7 @@ fn captured(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> 
 }
 
 /// An attempt that reached the network, and what came of it.
-pub(crate) struct Posted {
+pub(crate) struct CompletedAttempt {
     prepared: Prepared,
     pub(crate) answer: Result<Answer, EgressError>,
     outcome: Option<Outcome>,
@@ -69,10 +69,10 @@ pub(crate) struct Posted {
     finished: Timestamp,
 }
 
-impl Posted {
+impl CompletedAttempt {
     pub(crate) fn new(
         prepared: Prepared,
-        sent: Sent<'_>,
+        sent: RequestInfo<'_>,
         answer: Result<Answer, EgressError>,
         outcome: Option<Outcome>,
     ) -> Self {
@@ -156,10 +156,10 @@ impl Webhooks {
     pub(crate) fn record(
         self: Arc<Self>,
         tx: &Connection,
-        posted: Posted,
+        posted: CompletedAttempt,
         status: &'static str,
         next_attempt_at: Option<Timestamp>,
-    ) -> store::Result<Option<After>> {
+    ) -> store::Result<Option<AfterCommit>> {
         let (delivery, row) = (&posted.prepared.delivery, &posted.row);
         let present = deliveries::find_by_row(tx, delivery.id)?;
         let same = |row: &DeliveryRow| row.public_id == delivery.public_id && row.message == delivery.message;
@@ -174,7 +174,7 @@ impl Webhooks {
         }
         let (status, next_attempt_at) = (progress.status, progress.next_attempt_at);
         store::webhooks::attempts::insert(tx, delivery.id, row)?;
-        deliveries::note_attempt(tx, delivery.id, row.attempt, &progress, posted.finished)?;
+        deliveries::record_attempt(tx, delivery.id, row.attempt, &progress, posted.finished)?;
         let outcome_word = if posted.is_delivered() { "delivered" } else { "failed" };
         if let Some(route) = &posted.prepared.route {
             routes::note_outcome(tx, route, outcome_word, row.status_code)?;
@@ -202,9 +202,9 @@ impl Webhooks {
             if let Some((message, domain)) = named {
                 let delivery = posted.delivery();
                 let paused_until = self.paused_until(posted.url(), delivery.account_id, posted.finished);
-                let standing = Standing { status, attempts: posted.row.attempt, last_status_code, paused_until };
+                let standing = DeliveryState { status, attempts: posted.row.attempt, last_status_code, paused_until };
                 let event: Event = delivery_updated::event(delivery, &message, domain, standing, posted.finished);
-                self.feed.realtime.tell(delivery.account_id, event);
+                self.feed.realtime.publish(delivery.account_id, event);
             }
             if let Some(flow) = told {
                 self.jobs.wake(&flow, posted.row.created_at);
@@ -213,10 +213,10 @@ impl Webhooks {
                 self.db.routes_changed(posted.delivery().account_id);
             }
             if dropped {
-                self.fresh.forget_all();
+                self.fresh.clear();
             }
             self.db.remove_later(&self.objects, dropped_file.into_iter().collect());
-            self.feed.tell(|| posted.activity(status, error, next_attempt_at));
+            self.feed.publish(|| posted.activity(status, error, next_attempt_at));
         })))
     }
 }
@@ -228,7 +228,7 @@ impl Webhooks {
         tx: &Connection,
         delivery: i64,
         now: Timestamp,
-    ) -> store::Result<Option<After>> {
+    ) -> store::Result<Option<AfterCommit>> {
         let row = deliveries::find_by_row(tx, delivery)?;
         let Some(row) = row.filter(|row| row.status == "pending") else { return Ok(None) };
         deliveries::end(tx, delivery, ENDPOINT_FAILING, now)?;
@@ -238,10 +238,10 @@ impl Webhooks {
             if let Some((message, domain)) = named {
                 let (attempts, last_status_code) = (row.attempts, row.last_status_code);
                 let paused_until = self.paused_until(&row.url, row.account_id, now);
-                let standing = Standing { status: "failed", attempts, last_status_code, paused_until };
+                let standing = DeliveryState { status: "failed", attempts, last_status_code, paused_until };
                 self.feed
                     .realtime
-                    .tell(row.account_id, delivery_updated::event(&row, &message, domain, standing, now));
+                    .publish(row.account_id, delivery_updated::event(&row, &message, domain, standing, now));
             }
             told.iter().for_each(|flow| self.jobs.wake(flow, now));
         })))
@@ -253,7 +253,7 @@ impl Webhooks {
     }
 }
 
-impl Posted {
+impl CompletedAttempt {
     fn activity(
         self,
         status: &'static str,

@@ -33,7 +33,7 @@ const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature
 
 /// What the headers of a request say.
 #[derive(Clone, Copy)]
-pub(crate) struct Letterhead<'a> {
+pub(crate) struct RequestMeta<'a> {
     pub(crate) delivery: &'a DeliveryId,
     pub(crate) event_id: &'a str,
     /// Number from 1.
@@ -43,7 +43,7 @@ pub(crate) struct Letterhead<'a> {
 
 /// The headers of a request, `payload` signed as of `now`, and its body. A payload that is not held whole takes its time,
 /// and keeps no other task from the thread; it needs the runtime of many threads.
-pub(crate) fn signed(head: Letterhead<'_>, payload: Payload, now: Timestamp) -> (HeaderMap, Body) {
+pub(crate) fn signed(head: RequestMeta<'_>, payload: Payload, now: Timestamp) -> (HeaderMap, Body) {
     match payload {
         Payload::Whole(bytes) => (headers(head, now, [&bytes]), bytes.into()),
         Payload::Written(_) => {
@@ -55,7 +55,7 @@ pub(crate) fn signed(head: Letterhead<'_>, payload: Payload, now: Timestamp) -> 
     }
 }
 
-fn headers(head: Letterhead<'_>, now: Timestamp, pieces: impl IntoIterator<Item: AsRef<[u8]>>) -> HeaderMap {
+fn headers(head: RequestMeta<'_>, now: Timestamp, pieces: impl IntoIterator<Item: AsRef<[u8]>>) -> HeaderMap {
     let signed = sign(&head.secrets, head.event_id, head.attempt, now, pieces);
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -142,5 +142,5 @@ pub(crate) fn payload_of(message: &MessageRow, texts: Texts, parts: &[Part], lin
         },
         attachments: &attachments,
     };
-    Payload::of(&event, payload::texts_apart(&texts))
+    Payload::of(&event, payload::streamed_bodies(&texts))
 }

@@ -1,6 +1,6 @@
 //! The one attempt of a mail that nothing is stored of (contract 3.8): prepare, post, forget.
 //!
-//! The job engine calls [`Passing::attempt`]. Whatever the answer, the row goes in the transaction that settles the job,
+//! The job engine calls [`ZeroRetentionAttempts::attempt`]. Whatever the answer, the row goes in the transaction that settles the job,
 //! and the raw copy with the last row that names it; a crash before that repeats the attempt. Nothing else is written
 //! down but how the route fared.
 
@@ -17,31 +17,31 @@ use super::deliver::{ATTEMPT_TIME, Webhooks, ack_mode, judge, put_off};
 use super::outcome::Outcome;
 use super::payload::{self, Payload, Segment};
 use super::record::block_sender;
-use super::request::{self, Letterhead, SMALL};
+use super::request::{self, RequestMeta, SMALL};
 use super::signature::SigningSecrets;
 use crate::clock::Timestamp;
-use crate::content::{Readable, Texts};
+use crate::content::{Bodies, Texts};
 use crate::event_bus::Activity;
 use crate::id::{DeliveryId, MessageId};
-use crate::jobs::{After, Attempt, Attempted, Claimed, Flow, Handler, Health, Verdict};
+use crate::jobs::{AfterCommit, AttemptFuture, AttemptResult, ClaimedJob, Flow, Handler, Health, Verdict};
 use crate::mail::mime::{self, Encoding};
 use crate::memory_budget::Reservation;
 use crate::metrics::Counter;
 use crate::net::egress::{Answer, EgressError};
 use crate::store;
 use crate::store::messages::mail_data;
-use crate::store::messages::mail_data::RawRow;
+use crate::store::messages::mail_data::StoredMailData;
 use crate::store::messages::removals;
 use crate::store::messages::removals::Reason;
 use crate::store::webhooks::routes;
 use crate::store::webhooks::routes::RouteRow;
 use crate::store::webhooks::zero_retention;
-use crate::store::webhooks::zero_retention::PassingRow;
+use crate::store::webhooks::zero_retention::ZeroRetentionRow;
 use crate::webhook::events::email_received::{Attachment, AttachmentBytes, Auth, EmailReceived, Party};
 
 /// What the payload says beside the mail's own content: fixed when the mail is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Told {
+pub(crate) struct EventMetadata {
     /// The event's id.
     pub(crate) id: MessageId,
     /// `from_addr` of contract 5.2.
@@ -65,15 +65,15 @@ pub(crate) struct Told {
 }
 
 /// Posts mail that nothing is stored of; the handler of its kind of job.
-pub(crate) struct Passing {
+pub(crate) struct ZeroRetentionAttempts {
     /// How webhooks are posted.
     pub(crate) webhooks: Arc<Webhooks>,
 }
 
 /// A mail that can be posted, and with what.
 struct Prepared {
-    row: PassingRow,
-    told: Told,
+    row: ZeroRetentionRow,
+    told: EventMetadata,
     route: RouteRow,
     url: String,
     secret: String,
@@ -82,29 +82,29 @@ struct Prepared {
 }
 
 /// What the database says of a claimed job.
-enum Found {
+enum Lookup {
     /// It can be posted.
     Ready(Box<Prepared>),
     /// It is large; take part in the budget and look again.
     Large { account: i64, size: u64 },
     /// Its route or its content is gone, or the row itself.
-    Gone(Option<PassingRow>),
+    Gone(Option<ZeroRetentionRow>),
 }
 
-impl Handler for Passing {
-    fn attempt(self: Arc<Self>, _: Flow, job: Claimed, now: Timestamp) -> Attempt {
+impl Handler for ZeroRetentionAttempts {
+    fn attempt(self: Arc<Self>, _: Flow, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
         Box::pin(async move {
             let waiting = Instant::now();
             match self.prepare(job.subject_id, now).await {
-                Ok((Found::Ready(prepared), _permit)) => {
+                Ok((Lookup::Ready(prepared), _permit)) => {
                     let begins = now.plus(waiting.elapsed());
                     if begins.plus(ATTEMPT_TIME) > job.lease_until {
                         return put_off(begins);
                     }
                     self.post(*prepared, begins).await
                 }
-                Ok((Found::Gone(row), _)) => self.forget(row, now),
-                Ok((Found::Large { .. }, _)) => put_off(now),
+                Ok((Lookup::Gone(row), _)) => self.forget(row, now),
+                Ok((Lookup::Large { .. }, _)) => put_off(now),
                 Err(error) => {
                     tracing::warn!(job = job.id, %error, "a mail that is not stored could not be prepared");
                     put_off(now)
@@ -114,38 +114,38 @@ impl Handler for Passing {
     }
 }
 
-impl Passing {
-    async fn prepare(self: &Arc<Self>, id: i64, now: Timestamp) -> store::Result<(Found, Option<Reservation>)> {
+impl ZeroRetentionAttempts {
+    async fn prepare(self: &Arc<Self>, id: i64, now: Timestamp) -> store::Result<(Lookup, Option<Reservation>)> {
         let db = &self.webhooks.db;
         let this = Arc::clone(self);
         let found = db.read(move |connection| this.look_up(connection, id, now, SMALL as u64)).await?;
-        let Found::Large { account, size } = found else { return Ok((found, None)) };
+        let Lookup::Large { account, size } = found else { return Ok((found, None)) };
         let share = self.webhooks.share(account, size).await;
         let this = Arc::clone(self);
         let found = db.read(move |connection| this.look_up(connection, id, now, u64::MAX)).await?;
         let share = match &found {
-            Found::Ready(prepared) => budget::lower(share, &prepared.payload),
-            Found::Large { .. } | Found::Gone(_) => None,
+            Lookup::Ready(prepared) => budget::lower(share, &prepared.payload),
+            Lookup::Large { .. } | Lookup::Gone(_) => None,
         };
         Ok((found, share))
     }
 
-    fn look_up(&self, connection: &Connection, id: i64, now: Timestamp, largest: u64) -> store::Result<Found> {
-        let Some(row) = zero_retention::find(connection, id)? else { return Ok(Found::Gone(None)) };
+    fn look_up(&self, connection: &Connection, id: i64, now: Timestamp, largest: u64) -> store::Result<Lookup> {
+        let Some(row) = zero_retention::find(connection, id)? else { return Ok(Lookup::Gone(None)) };
         let route = routes::find(connection, &row.route_id)?.filter(|route| route.active);
-        let Some(route) = route else { return Ok(Found::Gone(Some(row))) };
+        let Some(route) = route else { return Ok(Lookup::Gone(Some(row))) };
         let (Some(url), Some(sealed)) = (route.destination.clone(), route.secret_sealed.as_deref()) else {
-            return Ok(Found::Gone(Some(row)));
+            return Ok(Lookup::Gone(Some(row)));
         };
         let size = mail_data::size(connection, row.raw_id)?.unwrap_or(0);
         if size > largest {
-            return Ok(Found::Large { account: row.account_id, size });
+            return Ok(Lookup::Large { account: row.account_id, size });
         }
-        let Some(raw) = self.content(connection, &row)? else { return Ok(Found::Gone(Some(row))) };
-        let told: Told = serde_json::from_str(&row.event).map_err(|_| store::Error::Corrupt("event"))?;
+        let Some(raw) = self.content(connection, &row)? else { return Ok(Lookup::Gone(Some(row))) };
+        let told: EventMetadata = serde_json::from_str(&row.event).map_err(|_| store::Error::Corrupt("event"))?;
         let both_sign = route.previous_valid_until.is_some_and(|until| now < until);
         let previous = route.previous_secret_sealed.as_deref().filter(|_| both_sign);
-        Ok(Found::Ready(Box::new(Prepared {
+        Ok(Lookup::Ready(Box::new(Prepared {
             secret: self.webhooks.unseal(routes::SECRET_PURPOSE, sealed)?,
             previous_secret: previous
                 .map(|sealed| self.webhooks.unseal(routes::SECRET_PURPOSE, sealed))
@@ -160,11 +160,11 @@ impl Passing {
 
     /// `None` when a power cut brought the row back after its file was removed: it had its attempt. `None` too when it is
     /// damaged: what is on disk would be wrong each time.
-    fn content(&self, connection: &Connection, row: &PassingRow) -> store::Result<Option<Vec<u8>>> {
+    fn content(&self, connection: &Connection, row: &ZeroRetentionRow) -> store::Result<Option<Vec<u8>>> {
         match mail_data::find(connection, row.raw_id)? {
-            Some(RawRow::Inline(bytes)) => Ok(Some(bytes)),
-            Some(RawRow::File(object)) if !self.webhooks.objects.exists(&object.name) => Ok(None),
-            Some(RawRow::File(object)) => match self.webhooks.objects.read_all(&object) {
+            Some(StoredMailData::Inline(bytes)) => Ok(Some(bytes)),
+            Some(StoredMailData::File(object)) if !self.webhooks.objects.exists(&object.name) => Ok(None),
+            Some(StoredMailData::File(object)) => match self.webhooks.objects.read_all(&object) {
                 Err(store::Error::Damaged { .. }) => Ok(None),
                 read => read.map(Some),
             },
@@ -172,12 +172,12 @@ impl Passing {
         }
     }
 
-    async fn post(self: Arc<Self>, mut prepared: Prepared, now: Timestamp) -> Attempted {
+    async fn post(self: Arc<Self>, mut prepared: Prepared, now: Timestamp) -> AttemptResult {
         let payload = std::mem::take(&mut prepared.payload);
         let secrets = SigningSecrets { current: &prepared.secret, previous: prepared.previous_secret.as_deref() };
         let delivery = DeliveryId::new(now);
         let event_id = prepared.told.id.as_str();
-        let head = Letterhead { delivery: &delivery, event_id, attempt: 1, secrets };
+        let head = RequestMeta { delivery: &delivery, event_id, attempt: 1, secrets };
         let (headers, body) = request::signed(head, payload, now);
         let clock = Instant::now();
         let mode = ack_mode(&prepared.route);
@@ -191,7 +191,7 @@ impl Passing {
         let health = if answer.is_ok() { Health::Up } else { Health::Reluctant };
         let verdict = if delivered { Verdict::Delivered } else { Verdict::Failed };
         let record = move |tx: &Connection, _| self.record(tx, &prepared, &answer, outcome.as_ref(), now, duration);
-        Attempted { verdict, health, record: Box::new(record) }
+        AttemptResult { verdict, health, record: Box::new(record) }
     }
 
     /// Forgets the mail; of a control answer (contract 9.4) only what it asks for the sender has something to act on.
@@ -203,7 +203,7 @@ impl Passing {
         outcome: Option<&Outcome>,
         started: Timestamp,
         duration: Duration,
-    ) -> store::Result<Option<After>> {
+    ) -> store::Result<Option<AfterCommit>> {
         let status_code = answer.as_ref().ok().map(|answer| answer.status);
         let (status, error, blocked) = match (answer, outcome) {
             (Err(error), _) => ("failed", Some(error.as_str()), false),
@@ -233,22 +233,22 @@ impl Passing {
                 self.webhooks.db.routes_changed(account);
             }
             self.remove(file);
-            self.webhooks.feed.tell(|| activity);
+            self.webhooks.feed.publish(|| activity);
         })))
     }
 
     /// The job of a mail that cannot be posted any more.
-    fn forget(self: Arc<Self>, row: Option<PassingRow>, now: Timestamp) -> Attempted {
+    fn forget(self: Arc<Self>, row: Option<ZeroRetentionRow>, now: Timestamp) -> AttemptResult {
         let record = move |tx: &Connection, _| {
-            let finish = |row: PassingRow| {
+            let finish = |row: ZeroRetentionRow| {
                 removals::note_passing(tx, row.id, Reason::Undelivered, now)?;
                 zero_retention::finish(tx, &row)
             };
             let file = row.map_or(Ok(None), finish)?;
-            let after: After = Box::new(move || self.remove(file));
+            let after: AfterCommit = Box::new(move || self.remove(file));
             Ok(Some(after))
         };
-        Attempted { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) }
+        AttemptResult { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) }
     }
 
     fn remove(&self, file: Option<String>) {
@@ -261,18 +261,18 @@ impl Passing {
 }
 
 /// The event of contract 9.6, its attachments inside; written from the mail data if that is larger than `small`.
-pub(crate) fn payload_of(told: &Told, raw: Vec<u8>, small: usize) -> Payload {
+pub(crate) fn payload_of(told: &EventMetadata, raw: Vec<u8>, small: usize) -> Payload {
     let raw = Bytes::from(raw);
     let small = raw.len() <= small;
     let (mail, texts) = if small {
         let mut mail = mime::parse(&raw);
-        let readable = Readable { text: mail.text.take(), html: mail.html.take() };
+        let readable = Bodies { text: mail.text.take(), html: mail.html.take() };
         (mail, Texts::Decoded(readable))
     } else {
-        let outline = mime::outline(&raw);
+        let outline = mime::parse_streaming(&raw);
         (outline.mail, Texts::Placed(outline.text, outline.html))
     };
-    let mut apart = payload::texts_apart(&texts);
+    let mut apart = payload::streamed_bodies(&texts);
     let carriers = carriers(&raw, &mail.attachments);
     let mut bytes = |part: &mime::Part| {
         let (encoding, whole, body) = match carriers.get(&part.offset).filter(|_| part.inner_offset.is_some()) {

@@ -14,7 +14,7 @@ const TYPE: &str = "delivery.updated";
 
 /// How a delivery stands.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Standing<'a> {
+pub(crate) struct DeliveryState<'a> {
     pub(crate) status: &'a str,
     pub(crate) attempts: u32,
     pub(crate) last_status_code: Option<u16>,
@@ -49,7 +49,7 @@ pub(crate) fn event(
     delivery: &DeliveryRow,
     message: &str,
     domain: Option<i64>,
-    standing: Standing<'_>,
+    standing: DeliveryState<'_>,
     now: Timestamp,
 ) -> Event {
     let id = EventId::new(now);

@@ -51,8 +51,8 @@ pub struct EmailReceived<'a> {
 pub enum Text<'a> {
     /// All of it.
     Whole(&'a str),
-    /// It is left out; see [`EmailReceived::around`].
-    Apart,
+    /// It is left out; see [`EmailReceived::split_at_placeholders`].
+    Streamed,
 }
 
 /// A mailbox with its display name; an empty name counts as none.
@@ -101,7 +101,7 @@ pub enum AttachmentBytes<'a> {
     /// In the event itself, on a domain that stores nothing; such an attachment has no id. The encoded body as it stands
     /// in the mail: it is decoded while it is written, so that a large one is in memory once.
     Content(Encoding, &'a [u8]),
-    /// As [`Self::Content`], but left out; see [`EmailReceived::around`].
+    /// As [`Self::Content`], but left out; see [`EmailReceived::split_at_placeholders`].
     Apart,
 }
 
@@ -109,7 +109,7 @@ impl Text<'_> {
     const fn len(self) -> usize {
         match self {
             Self::Whole(text) => text.len(),
-            Self::Apart => 0,
+            Self::Streamed => 0,
         }
     }
 }
@@ -118,7 +118,7 @@ impl Serialize for Text<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Whole(text) => serializer.serialize_str(text),
-            Self::Apart => leave_out(serializer),
+            Self::Streamed => leave_out(serializer),
         }
     }
 }
@@ -148,17 +148,17 @@ impl EmailReceived<'_> {
 
     /// The JSON around what is left out: one piece more than there are gaps. In each belongs what would stand between the
     /// quotation marks of a string, in this order: text, html, attachments.
-    pub(crate) fn around(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn split_at_placeholders(&self) -> Vec<Vec<u8>> {
         let mut json = Vec::new();
         let written = self.wire().serialize(&mut serde_json::Serializer::with_formatter(&mut json, Gaps));
         debug_assert!(written.is_ok());
         json.split(|byte| *byte == GAP).map(<[u8]>::to_vec).collect()
     }
 
-    fn wire(&self) -> Wire<'_> {
+    fn wire(&self) -> WirePayload<'_> {
         let attachments =
             self.attachments.iter().map(|attachment| WireAttachment::new(self.id, attachment)).collect();
-        Wire {
+        WirePayload {
             id: self.id,
             r#type: "email.received",
             from: self.from,
@@ -195,7 +195,7 @@ fn no_name(name: &Option<&str>) -> bool {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Wire<'a> {
+struct WirePayload<'a> {
     id: &'a MessageId,
     r#type: &'static str,
     from: Party<'a>,
@@ -405,11 +405,14 @@ mod tests {
             html: None,
             ..bare(&id, attachments)
         };
-        let around = event(Text::Apart, &apart).around();
+        let around = event(Text::Streamed, &apart).split_at_placeholders();
         assert_eq!(around.len(), 3);
         let joined = [&around[0][..], b"hello", &around[1], b"AP9hYg==", &around[2]].concat();
         assert_eq!(joined, event(Text::Whole("hello"), &whole).to_json());
-        assert_eq!(event(Text::Whole("hello"), &[]).around(), [event(Text::Whole("hello"), &[]).to_json()]);
+        assert_eq!(
+            event(Text::Whole("hello"), &[]).split_at_placeholders(),
+            [event(Text::Whole("hello"), &[]).to_json()]
+        );
     }
 
     #[test]

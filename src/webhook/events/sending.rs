@@ -13,19 +13,19 @@ use crate::jobs::{Flow, Jobs};
 use crate::store;
 use crate::store::accounts::domains;
 use crate::store::accounts::domains::DomainRow;
-use crate::store::jobs::Kind;
+use crate::store::jobs::JobKind;
 use crate::store::webhooks::deliveries::DeliveryRow;
 use crate::store::webhooks::events;
 use crate::store::webhooks::events::NewEvent;
 use crate::store::webhooks::{former_webhooks, routes};
 use crate::store::{accounts, jobs};
-use crate::webhook::attempt::deliver::{Found, Prepared, Webhooks};
+use crate::webhook::attempt::deliver::{Lookup, Prepared, Webhooks};
 use crate::webhook::attempt::outcome::AckMode;
 use crate::webhook::flow_of;
 
 /// What happened to a recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum What<'a> {
+pub(crate) enum SendingEvent<'a> {
     /// The remote host accepted it.
     Sent,
     /// It was refused for good, gave no way in for too long, or came back.
@@ -40,7 +40,7 @@ pub(crate) enum What<'a> {
     },
 }
 
-impl What<'_> {
+impl SendingEvent<'_> {
     /// `email.sent` and so on.
     pub(crate) const fn event_type(&self) -> &'static str {
         match self {
@@ -53,7 +53,7 @@ impl What<'_> {
 
 /// A recipient that something happened to, and its message.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Subject<'a> {
+pub(crate) struct EventSubject<'a> {
     /// The account.
     pub(crate) account: i64,
     /// The From domain.
@@ -108,11 +108,11 @@ struct Complaint<'a> {
     feedback_type: &'a str,
 }
 
-fn payload(id: &EventId, what: &What<'_>, subject: Subject<'_>, now: Timestamp) -> String {
+fn payload(id: &EventId, what: &SendingEvent<'_>, subject: EventSubject<'_>, now: Timestamp) -> String {
     let (bounce, complaint) = match *what {
-        What::Sent => (None, None),
-        What::Bounced { diagnostic } => (Some(Bounce { r#type: "hard", diagnostic }), None),
-        What::Complained { feedback_type } => (None, Some(Complaint { feedback_type })),
+        SendingEvent::Sent => (None, None),
+        SendingEvent::Bounced { diagnostic } => (Some(Bounce { r#type: "hard", diagnostic }), None),
+        SendingEvent::Complained { feedback_type } => (None, Some(Complaint { feedback_type })),
     };
     let event = Payload {
         id: id.as_str(),
@@ -136,7 +136,7 @@ fn payload(id: &EventId, what: &What<'_>, subject: Subject<'_>, now: Timestamp) 
 /// An event that was raised, for after the commit.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Raised {
+pub(crate) struct PendingEvent {
     account: i64,
     /// Where its delivery waits, if it has one.
     flow: Option<Flow>,
@@ -144,11 +144,11 @@ pub(crate) struct Raised {
     event: Option<Event>,
 }
 
-impl Raised {
+impl PendingEvent {
     /// Tells whoever waits for it.
-    pub(crate) fn tell(self, feed: &Feed, jobs: &Jobs, now: Timestamp) {
+    pub(crate) fn publish(self, feed: &Feed, jobs: &Jobs, now: Timestamp) {
         if let Some(event) = self.event {
-            feed.realtime.tell(self.account, event);
+            feed.realtime.publish(self.account, event);
         }
         if let Some(flow) = self.flow {
             jobs.wake(&flow, now);
@@ -160,26 +160,31 @@ impl Raised {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn raise(tx: &Connection, what: &What<'_>, subject: Subject<'_>, now: Timestamp) -> store::Result<Raised> {
+pub(crate) fn raise(
+    tx: &Connection,
+    what: &SendingEvent<'_>,
+    subject: EventSubject<'_>,
+    now: Timestamp,
+) -> store::Result<PendingEvent> {
     let id = EventId::new(now);
     let payload = payload(&id, what, subject, now);
     let flow = deliver(tx, what, subject, &id, &payload, now)?;
     let event = match what {
-        What::Complained { .. } => None,
-        What::Sent | What::Bounced { .. } => Some(Event {
+        SendingEvent::Complained { .. } => None,
+        SendingEvent::Sent | SendingEvent::Bounced { .. } => Some(Event {
             id: id.to_string(),
             domain: Some(subject.domain),
             body: Body::Told { event_type: what.event_type(), json: payload },
         }),
     };
-    Ok(Raised { account: subject.account, flow, event })
+    Ok(PendingEvent { account: subject.account, flow, event })
 }
 
 /// The delivery of an event to the webhook that wants it; returns the flow to wake.
 fn deliver(
     tx: &Connection,
-    what: &What<'_>,
-    subject: Subject<'_>,
+    what: &SendingEvent<'_>,
+    subject: EventSubject<'_>,
     id: &EventId,
     payload: &str,
     now: Timestamp,
@@ -208,7 +213,7 @@ fn deliver(
     };
     let delivery = events::insert(tx, &event, now)?;
     let flow = flow_of(&url, subject.account);
-    jobs::insert(tx, &flow, Kind::Webhook, delivery, now)?;
+    jobs::insert(tx, &flow, JobKind::Webhook, delivery, now)?;
     Ok(Some(flow))
 }
 
@@ -229,8 +234,8 @@ impl Webhooks {
         delivery: DeliveryRow,
         payload: String,
         now: Timestamp,
-    ) -> store::Result<Found> {
-        let gone = Found::Ended(Some((delivery.id, "route_gone")));
+    ) -> store::Result<Lookup> {
+        let gone = Lookup::Ended(Some((delivery.id, "route_gone")));
         if let Some(route_id) = delivery.route_id.clone() {
             let route = former_webhooks::find_route(connection, &route_id)?.filter(|route| route.active);
             let Some(route) = route else { return Ok(gone) };
@@ -244,7 +249,7 @@ impl Webhooks {
         let both_sign = secret.previous_until.is_some_and(|until| now < until);
         let previous = secret.previous_sealed.filter(|_| both_sign);
         let unseal = |sealed: &[u8]| self.unseal(accounts::WEBHOOK_SECRET_PURPOSE, sealed);
-        Ok(Found::Ready(Box::new(Prepared {
+        Ok(Lookup::Ready(Box::new(Prepared {
             secret: unseal(&current)?,
             previous_secret: previous.map(|sealed| unseal(&sealed)).transpose()?,
             received: None,
@@ -265,7 +270,7 @@ mod tests {
     fn the_payload_is_what_contract_9_7_shows() {
         let now = Timestamp::from_millis(1_785_196_800_000);
         let id = EventId::new(now);
-        let subject = Subject {
+        let subject = EventSubject {
             account: 1,
             domain: 1,
             message: 1,
@@ -275,14 +280,19 @@ mod tests {
             to: "ada@example.com",
             subject: Some("Hi"),
         };
-        let bounced = payload(&id, &What::Bounced { diagnostic: "550 5.1.1 \"no\"" }, subject, now);
+        let bounced = payload(&id, &SendingEvent::Bounced { diagnostic: "550 5.1.1 \"no\"" }, subject, now);
         let wanted = format!(
             r#"{{"id":"{id}","type":"email.bounced","createdAt":1785196800000,"createdAtIso":"2026-07-28T00:00:00.000Z","data":{{"messageId":"msg_2Hk9QpVn4tLdA1B2","providerMessageId":"<2Hk9QpVn4tLdA1B2@acme.dev>","from":"hi@acme.dev","to":"ada@example.com","subject":"Hi","bounce":{{"type":"hard","diagnostic":"550 5.1.1 \"no\""}}}}}}"#
         );
         assert_eq!(bounced, wanted);
-        let complained = payload(&id, &What::Complained { feedback_type: "abuse" }, subject, now);
+        let complained = payload(&id, &SendingEvent::Complained { feedback_type: "abuse" }, subject, now);
         assert!(complained.ends_with(r#""subject":"Hi","complaint":{"feedbackType":"abuse"}}}"#), "{complained}");
-        let sent = payload(&id, &What::Sent, Subject { subject: None, message_id_header: None, ..subject }, now);
+        let sent = payload(
+            &id,
+            &SendingEvent::Sent,
+            EventSubject { subject: None, message_id_header: None, ..subject },
+            now,
+        );
         assert!(sent.contains(r#""providerMessageId":null"#) && sent.ends_with(r#""subject":null}}"#), "{sent}");
     }
 }

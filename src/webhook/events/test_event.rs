@@ -9,7 +9,7 @@ use crate::webhook::attempt::deliver::{Webhooks, ack_mode, judge};
 use crate::webhook::attempt::outcome::Outcome;
 use crate::webhook::attempt::payload::Payload;
 use crate::webhook::attempt::request;
-use crate::webhook::attempt::request::Letterhead;
+use crate::webhook::attempt::request::RequestMeta;
 use crate::webhook::attempt::signature::SigningSecrets;
 use crate::webhook::manual::retry_now::{Manual, Refused};
 
@@ -28,7 +28,7 @@ impl Webhooks {
         let secret = self.unseal(routes::SECRET_PURPOSE, sealed)?;
         let id = MessageId::of_test(now);
         let payload = test_payload(&id, domain, now);
-        let head = Letterhead {
+        let head = RequestMeta {
             delivery: &DeliveryId::of_test(now),
             event_id: id.as_str(),
             attempt: 1,

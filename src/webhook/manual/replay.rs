@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::retry_now::{Manual, Refused};
 use crate::clock::Timestamp;
 use crate::id::{DeliveryId, MessageId, RouteId};
-use crate::jobs::Kind;
+use crate::jobs::JobKind;
 use crate::store::webhooks::deliveries;
 use crate::store::webhooks::deliveries::{DeliveryRow, NewDelivery};
 use crate::store::webhooks::routes;
@@ -110,7 +110,7 @@ impl Webhooks {
         let plan = self.db.write(move |tx| {
             let route = routes::find(tx, &route)?.filter(|route| route.active);
             let planned = |id: String| -> store::Result<Planned> {
-                let target = aim(tx, scope, route.as_ref(), &id, now)?;
+                let target = resolve_target(tx, scope, route.as_ref(), &id, now)?;
                 Ok(Planned { id, target })
             };
             message_ids.into_iter().map(planned).collect::<store::Result<Vec<_>>>()
@@ -138,7 +138,7 @@ impl Webhooks {
                 after = last;
                 ended += step.len();
                 let asked = Arc::clone(&routes);
-                this.db.write_behind(move |tx| end_step(tx, &asked, &step, now)).await?;
+                this.db.write_nosync(move |tx| end_step(tx, &asked, &step, now)).await?;
             }
         });
         ending.await.unwrap_or(Err(store::Error::Stopped))
@@ -149,7 +149,7 @@ impl Webhooks {
         let pending: Vec<i64> = rows.clone().filter(|row| row.status == "pending").map(|row| row.id).collect();
         let mut waiting: HashMap<i64, Vec<i64>> = rows.map(|row| (row.id, Vec::new())).collect();
         for (delivery, job) in
-            self.db.read(move |connection| jobs::find_by_subjects(connection, Kind::Webhook, &pending)).await?
+            self.db.read(move |connection| jobs::find_by_subjects(connection, JobKind::Webhook, &pending)).await?
         {
             waiting.entry(delivery).or_default().push(job);
         }
@@ -244,7 +244,7 @@ fn find_message(connection: &Connection, scope: Scope, id: &str) -> store::Resul
 }
 
 /// The delivery of a message to `route`, made if it is missing; or why it cannot be.
-fn aim(
+fn resolve_target(
     tx: &Connection,
     scope: Scope,
     route: Option<&RouteRow>,
@@ -284,7 +284,7 @@ fn end_step(tx: &Connection, ids: &[RouteId], step: &[(i64, i64)], now: Timestam
         let row = deliveries::find_by_row(tx, *delivery)?;
         if row.and_then(|row| row.route_id).is_some_and(|route| gone.contains(&&route)) {
             deliveries::end(tx, *delivery, "route_gone", now)?;
-            jobs::delete_waiting(tx, *job, Kind::Webhook, *delivery)?;
+            jobs::delete_waiting(tx, *job, JobKind::Webhook, *delivery)?;
         }
     }
     Ok(())

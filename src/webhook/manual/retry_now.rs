@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::clock::Timestamp;
-use crate::jobs::Kind;
+use crate::jobs::JobKind;
 use crate::net::egress::EgressError;
 use crate::store;
 use crate::store::jobs;
 use crate::store::webhooks::deliveries;
-use crate::webhook::attempt::deliver::{Asked, Found, Webhooks, begins};
+use crate::webhook::attempt::deliver::{Lookup, Trigger, Webhooks, begins};
 use crate::webhook::attempt::record::status_word;
 use crate::webhook::flow_of;
 
@@ -60,7 +60,7 @@ impl Webhooks {
         let jobs = self.db.read(move |connection| {
             let row = deliveries::find_by_row(connection, delivery)?;
             let pending: Vec<i64> = row.filter(|row| row.status == "pending").map(|row| row.id).into_iter().collect();
-            jobs::find_by_subjects(connection, Kind::Webhook, &pending)
+            jobs::find_by_subjects(connection, JobKind::Webhook, &pending)
         });
         let jobs = jobs.await?.into_iter().map(|(_, job)| job).collect();
         self.attempt_now(delivery, jobs, now).await
@@ -86,20 +86,20 @@ impl Webhooks {
     ) -> Result<Manual, Refused> {
         // Held until the attempt is recorded.
         let Some(guard) = self.in_flight.enter(delivery) else { return Err(Refused::AttemptInProgress) };
-        self.fresh.forget_all();
+        self.fresh.clear();
         let waiting = Instant::now();
-        let (found, _permit) = self.prepare(delivery, Asked::ByHand, now).await?;
+        let (found, _permit) = self.prepare(delivery, Trigger::Manual, now).await?;
         let prepared = match found {
-            Found::Ready(prepared) => prepared,
-            Found::Ended(Some((_, "route_gone"))) => return Err(Refused::RouteGone),
-            Found::Ended(_) => return Err(Refused::MessageExpired),
-            Found::Damaged(_) => return Err(Refused::MessageDamaged),
-            Found::Large { .. } => return Err(Refused::Store(store::Error::Busy)),
+            Lookup::Ready(prepared) => prepared,
+            Lookup::Ended(Some((_, "route_gone"))) => return Err(Refused::RouteGone),
+            Lookup::Ended(_) => return Err(Refused::MessageExpired),
+            Lookup::Damaged(_) => return Err(Refused::MessageDamaged),
+            Lookup::Large { .. } => return Err(Refused::Store(store::Error::Busy)),
         };
         // What it captures has to be stored; automatic attempts are as few as the schedule has.
         let (limits, account) = (Arc::clone(&self.limits), prepared.delivery.account_id);
         self.db.read(move |connection| limits.admit_mail(connection, account)).await?;
-        let posted = self.exchange(*prepared, Asked::ByHand, begins(now, waiting)).await;
+        let posted = self.exchange(*prepared, Trigger::Manual, begins(now, waiting)).await;
         let delivered = posted.is_delivered();
         let answered = posted.answer.as_ref().map(|answer| Manual { ok: delivered, status: answer.status });
         let answered = answered.map_err(|error| Refused::DeliveryFailed(*error));
@@ -110,7 +110,7 @@ impl Webhooks {
             let (status, next_attempt_at) =
                 if delivered { ("delivered", None) } else { (status_word(&before.status), before.next_attempt_at) };
             if delivered {
-                jobs.iter().try_for_each(|job| jobs::delete_of(tx, *job, Kind::Webhook, delivery))?;
+                jobs.iter().try_for_each(|job| jobs::delete_of(tx, *job, JobKind::Webhook, delivery))?;
             }
             this.record(tx, posted, status, next_attempt_at)
         });

@@ -292,7 +292,7 @@ fn mime(raw: &[u8]) {
     for text in texts.into_iter().map(Option::as_ref).chain(names).flatten() {
         assert!(!text.chars().any(|c| matches!(c, '\r' | '\n' | '\0')), "{text:?}");
     }
-    let outline = mime::outline(&raw.to_vec().into());
+    let outline = mime::parse_streaming(&raw.to_vec().into());
     for (placed, whole) in [(&outline.text, &mail.text), (&outline.html, &mail.html)] {
         let read = placed.as_ref().map(|placed| {
             let (mut reader, mut text) = (mime::TextReader::new(placed), String::new());
@@ -327,7 +327,7 @@ fn mime(raw: &[u8]) {
     let from = mail.sender_address("", "mx.mailkite.test");
     let event = EmailReceived {
         id: &id,
-        from: Party { address: &from, name: mime::name_for(&mail.header_from, &from) },
+        from: Party { address: &from, name: mime::display_name(&mail.header_from, &from) },
         to: Party { address: "a@inbox.test", name: None },
         subject: mail.subject.as_deref(),
         text: mail.text.as_deref().map(Text::Whole),

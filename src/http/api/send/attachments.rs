@@ -8,10 +8,10 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::content::uploads::given_name;
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::api::attachment_url;
 use crate::http::api::attachment_url::{Base64File, FileFault, Located, MAX_BYTES, Together};
-use crate::http::body::Loose;
+use crate::http::body::Lenient;
 use crate::http::error::{ApiError, Code};
 use crate::http::memory::RequestMemory;
 use crate::outbound::message::compose::Attachment;
@@ -28,27 +28,27 @@ const MAX_ENTRIES: usize = 100;
 pub(crate) struct AttachmentFields {
     #[serde(default)]
     #[schema(value_type = String, required = true, example = "po.pdf")]
-    filename: Loose<String>,
+    filename: Lenient<String>,
     /// Where to fetch the file: https, or a link of this server.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    url: Loose<String>,
+    url: Lenient<String>,
     /// The file in base64; "" is a file without content, unless there is a `url`.
     #[schema(value_type = Option<String>)]
     content: Option<Base64File>,
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "application/pdf")]
-    content_type: Loose<String>,
+    content_type: Lenient<String>,
 }
 
 /// An attachment whose fields are right.
 pub(crate) struct Wanted {
     filename: String,
     content_type: Option<String>,
-    source: Source,
+    source: AttachmentSource,
 }
 
-enum Source {
+enum AttachmentSource {
     Url(String),
     Bytes(Bytes),
 }
@@ -71,7 +71,7 @@ fn fault(fault: FileFault, filename: &str) -> ApiError {
 }
 
 /// What the request gives, decoded; nothing is fetched yet.
-pub(crate) fn check(app: &App, given: Loose<Vec<AttachmentFields>>) -> Result<Vec<Wanted>, ApiError> {
+pub(crate) fn check(app: &AppState, given: Lenient<Vec<AttachmentFields>>) -> Result<Vec<Wanted>, ApiError> {
     let entries = given
         .optional(|| bad("attachments must be a list of objects with filename and url or content"))?
         .unwrap_or_default();
@@ -98,12 +98,12 @@ pub(crate) fn check(app: &App, given: Loose<Vec<AttachmentFields>>) -> Result<Ve
         let source = match (url, content) {
             (Some(url), None) => {
                 attachment_url::check_url(app, &url).map_err(|error| fault(error, &filename))?;
-                Source::Url(url)
+                AttachmentSource::Url(url)
             }
             (None, Some(Base64File(decoded))) => {
                 let bytes = decoded.map_err(|error| fault(error, &filename))?;
                 size += bytes.len();
-                Source::Bytes(bytes.into())
+                AttachmentSource::Bytes(bytes.into())
             }
             (Some(_), Some(_)) | (None, None) => {
                 return Err(bad(format!("{filename}: give exactly one of url and content")));
@@ -125,14 +125,14 @@ fn too_large() -> ApiError {
 /// Loads what has a URL, all at once; how large it all is together is known, as far as it can be, before anything is read.
 /// Afterwards the request holds memory to write the message, whose other texts have `texts` octets.
 pub(crate) async fn load(
-    app: &App,
+    app: &AppState,
     memory: &RequestMemory,
     wanted: Vec<Wanted>,
     texts: usize,
 ) -> Result<Vec<Attachment>, ApiError> {
     let given = |one: &Wanted| match &one.source {
-        Source::Bytes(bytes) => bytes.len(),
-        Source::Url(_) => 0,
+        AttachmentSource::Bytes(bytes) => bytes.len(),
+        AttachmentSource::Url(_) => 0,
     };
     let together = Together::new(memory.clone(), wanted.iter().map(given).sum());
     let loading = async {
@@ -157,7 +157,7 @@ pub(crate) async fn load(
 }
 
 /// An attachment whose file is found.
-struct Found {
+struct FoundAttachment {
     filename: String,
     content_type: Option<String>,
     source: FoundSource,
@@ -169,21 +169,21 @@ enum FoundSource {
 }
 
 impl Wanted {
-    async fn locate(self, app: &App, together: &Together) -> Result<Found, ApiError> {
+    async fn locate(self, app: &AppState, together: &Together) -> Result<FoundAttachment, ApiError> {
         let Self { filename, content_type, source } = self;
         let source = match source {
-            Source::Bytes(content) => FoundSource::Bytes(content),
-            Source::Url(url) => {
+            AttachmentSource::Bytes(content) => FoundSource::Bytes(content),
+            AttachmentSource::Url(url) => {
                 let located = attachment_url::locate(app, url, together).await;
                 FoundSource::File(located.map_err(|error| fault(error, &filename))?)
             }
         };
-        Ok(Found { filename, content_type, source })
+        Ok(FoundAttachment { filename, content_type, source })
     }
 }
 
-impl Found {
-    async fn load(self, app: &App, together: &Together) -> Result<Attachment, ApiError> {
+impl FoundAttachment {
+    async fn load(self, app: &AppState, together: &Together) -> Result<Attachment, ApiError> {
         let Self { filename, content_type, source } = self;
         let located = match source {
             FoundSource::Bytes(content) => return Ok(Attachment { filename, content_type, content }),

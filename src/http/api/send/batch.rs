@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::attachments::{self, AttachmentFields};
-use super::fields::{self, Content, Mailboxes, When};
-use super::{Shared, answer, check_sender_field, gate, in_reply_to};
+use super::fields::{self, ContentFields, Mailboxes, When};
+use super::{SharedFields, answer, check_sender_field, gate, in_reply_to};
 use crate::clock::Timestamp;
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{LargeBody, Loose, Texts};
+use crate::http::body::{LargeBody, Lenient, Texts};
 use crate::http::error::{ApiError, Code};
 use crate::http::idempotency::{self, Begun};
 use crate::http::memory::RequestMemory;
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::outbound::message::compose::Attachment;
-use crate::outbound::submit::Outgoing;
-use crate::outbound::submit::draft::{Draft, DraftError};
+use crate::outbound::submit::SignedMessage;
+use crate::outbound::submit::draft::{Submission, SubmissionError};
 use crate::outbound::submit::sender::Sender;
 
 const MAX_ENTRIES: usize = 50;
@@ -31,15 +31,15 @@ struct BatchEntry {
     /// One mailbox.
     #[serde(default)]
     #[schema(value_type = String, required = true, example = "ada@example.com")]
-    to: Loose<String>,
+    to: Lenient<String>,
     /// Merged over the shared data.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    template_data: Loose<Texts>,
+    template_data: Lenient<Texts>,
     /// Merged over the shared headers.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    headers: Loose<Texts>,
+    headers: Lenient<Texts>,
 }
 
 /// `POST /v1/send/batch`
@@ -48,49 +48,49 @@ struct BatchEntry {
 pub(crate) struct BatchFields {
     #[serde(default)]
     #[schema(value_type = String, required = true, example = "Acme <hello@acme.dev>")]
-    from: Loose<String>,
+    from: Lenient<String>,
     /// 1 to 50 entries.
     #[serde(default)]
     #[schema(value_type = Vec<BatchEntry>, required = true)]
-    recipients: Loose<Vec<BatchEntry>>,
+    recipients: Lenient<Vec<BatchEntry>>,
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "Hi {{name}}")]
-    subject: Loose<String>,
+    subject: Lenient<String>,
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    html: Loose<String>,
+    html: Lenient<String>,
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "Hello {{name}}")]
-    text: Loose<String>,
+    text: Lenient<String>,
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    template_id: Loose<String>,
+    template_id: Lenient<String>,
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    template_data: Loose<Texts>,
+    template_data: Lenient<Texts>,
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    headers: Loose<Texts>,
+    headers: Lenient<Texts>,
     #[serde(default)]
     #[schema(value_type = Option<Mailboxes>)]
-    reply_to: Loose<Mailboxes>,
+    reply_to: Lenient<Mailboxes>,
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    in_reply_to: Loose<String>,
+    in_reply_to: Lenient<String>,
     #[serde(default)]
     #[schema(value_type = Option<Vec<AttachmentFields>>)]
-    attachments: Loose<Vec<AttachmentFields>>,
+    attachments: Lenient<Vec<AttachmentFields>>,
     #[serde(default)]
     #[schema(value_type = Option<When>)]
-    scheduled_at: Loose<When>,
+    scheduled_at: Lenient<When>,
     /// Without effect.
     #[serde(default)]
     #[schema(value_type = Option<bool>)]
-    track_opens: Loose<bool>,
+    track_opens: Lenient<bool>,
     /// Without effect.
     #[serde(default)]
     #[schema(value_type = Option<bool>)]
-    track_clicks: Loose<bool>,
+    track_clicks: Lenient<bool>,
 }
 
 /// What became of one entry.
@@ -140,7 +140,7 @@ impl From<ApiError> for Failure {
 
 /// What every entry shares.
 struct Batch {
-    shared: Shared,
+    shared: SharedFields,
     attachments: Vec<Attachment>,
     sender: Sender,
     suppressed: Vec<String>,
@@ -151,7 +151,7 @@ struct Batch {
 
 /// `POST /v1/send/batch`
 pub(crate) async fn send_batch(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     headers: HeaderMap,
     memory: RequestMemory,
@@ -172,7 +172,7 @@ pub(crate) async fn send_batch(
     if entries.len() > MAX_ENTRIES {
         return Err(ApiError::at(Code::TooManyRecipients, "recipients"));
     }
-    let mut content = Content {
+    let mut content = ContentFields {
         subject: fields::text(given.subject, "subject")?,
         html: fields::text(given.html, "html")?,
         text: fields::text(given.text, "text")?,
@@ -196,7 +196,7 @@ pub(crate) async fn send_batch(
     // The entries stay in memory beside the files and the message that is being written.
     let beside = memory.held().await / 2;
     let attachments = attachments::load(&app, &memory, wanted, beside).await?;
-    let shared = Shared { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };
+    let shared = SharedFields { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };
     let mailboxes: Vec<_> = entries.iter().map(BatchEntry::mailbox).collect();
     let addresses = mailboxes.iter().flatten().map(|one| one.mailbox.to_string()).collect();
     let suppressed = app.outbound.suppressed(sender.account, addresses).await?;
@@ -213,29 +213,29 @@ pub(crate) async fn send_batch(
         results.push(BatchResultView::new(to, &composed));
         // One after another: fifty messages with large files would not fit in memory.
         if let Ok(outgoing) = composed {
-            staged.push(app.outbound.stage(outgoing, now).await?);
+            staged.push(app.outbound.persist(outgoing, now).await?);
         }
     }
     let count = |status| results.iter().filter(|result| result.status == status).count();
     let view = BatchView { sent: count("sent"), scheduled: count("scheduled"), failed: count("failed"), results };
     let (body, remember) = answer(StatusCode::OK, &view, running.as_ref());
-    app.outbound.submit_staged(staged, remember, now).await?;
+    app.outbound.submit_persisted(staged, remember, now).await?;
     Ok(idempotency::respond(StatusCode::OK, body))
 }
 
 impl BatchEntry {
     fn mailbox(&self) -> Result<NamedMailbox, ApiError> {
         match &self.to {
-            Loose::Given(text) => fields::mailbox(text, "to"),
-            Loose::Absent | Loose::Wrong => Err(ApiError::at(Code::BadAddress, "to")),
+            Lenient::Given(text) => fields::mailbox(text, "to"),
+            Lenient::Absent | Lenient::Wrong => Err(ApiError::at(Code::BadAddress, "to")),
         }
     }
 
     /// What stands for the recipient in the answer when it is no mailbox.
     fn written(&self) -> String {
         match &self.to {
-            Loose::Given(text) => text.clone(),
-            Loose::Absent | Loose::Wrong => String::new(),
+            Lenient::Given(text) => text.clone(),
+            Lenient::Absent | Lenient::Wrong => String::new(),
         }
     }
 }
@@ -243,12 +243,12 @@ impl BatchEntry {
 impl Batch {
     async fn compose(
         &self,
-        app: &App,
+        app: &AppState,
         caller: &Caller,
         memory: &RequestMemory,
         entry: BatchEntry,
         to: NamedMailbox,
-    ) -> Result<Outgoing, Failure> {
+    ) -> Result<SignedMessage, Failure> {
         let own = fields::template_data(entry.template_data)?;
         let mut headers = self.shared.headers.clone();
         for (name, value) in fields::headers(entry.headers)? {
@@ -261,7 +261,7 @@ impl Batch {
         memory.hold(self.held.saturating_add(3 * texts)).await?;
         let filled = self.shared.content.fill(own.as_ref())?;
         let letter = self.shared.letter(vec![to], Vec::new(), filled, headers, self.attachments.clone());
-        let draft = Draft {
+        let draft = Submission {
             letter,
             bcc: Vec::new(),
             suppressed: self.suppressed.clone(),
@@ -269,10 +269,10 @@ impl Batch {
             scheduled_at: self.shared.scheduled_at,
         };
         app.outbound.compose(&self.sender, draft, self.now).await.map_err(|error| match error {
-            DraftError::Suppressed => {
+            SubmissionError::Suppressed => {
                 Failure { code: Code::RecipientSuppressed, message: "the recipient is suppressed".to_owned() }
             }
-            DraftError::Compose(_) | DraftError::Sign(_) | DraftError::CutOff => {
+            SubmissionError::Compose(_) | SubmissionError::Sign(_) | SubmissionError::CutOff => {
                 tracing::error!(%error, "a message of a batch could not be composed");
                 Failure { code: Code::SendFailed, message: "the message could not be composed".to_owned() }
             }
@@ -281,7 +281,7 @@ impl Batch {
 }
 
 impl BatchResultView {
-    fn new(to: String, composed: &Result<Outgoing, Failure>) -> Self {
+    fn new(to: String, composed: &Result<SignedMessage, Failure>) -> Self {
         match composed {
             Ok(outgoing) => Self {
                 to,

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 pub(crate) use crate::http::body::text;
-use crate::http::body::{Loose, Members, Texts};
+use crate::http::body::{Lenient, Members, Texts};
 use crate::http::error::{ApiError, Code};
 use crate::mail::mailbox_list::{MailboxListError, NamedMailbox, parse_list, parse_one};
 use crate::mail::mime;
@@ -48,7 +48,7 @@ pub(crate) enum When {
 }
 
 /// A message as far as its fields tell.
-pub(crate) struct Content {
+pub(crate) struct ContentFields {
     pub(crate) subject: Option<String>,
     pub(crate) html: Option<String>,
     pub(crate) text: Option<String>,
@@ -70,7 +70,7 @@ fn list_error(error: MailboxListError, field: &'static str) -> ApiError {
 }
 
 /// The one mailbox of From.
-pub(crate) fn sender(from: Loose<String>) -> Result<NamedMailbox, ApiError> {
+pub(crate) fn sender(from: Lenient<String>) -> Result<NamedMailbox, ApiError> {
     let text = from.required(|| bad(Code::BadAddress, "from"))?;
     let from = parse_one(&text).map_err(|error| list_error(error, "from"))?;
     if from.mailbox.has_invisible_characters() {
@@ -92,7 +92,7 @@ pub(crate) fn mailbox(text: &str, field: &'static str) -> Result<NamedMailbox, A
 }
 
 /// The mailboxes of a field that may be left out.
-pub(crate) fn mailboxes(given: Loose<Mailboxes>, field: &'static str) -> Result<Vec<NamedMailbox>, ApiError> {
+pub(crate) fn mailboxes(given: Lenient<Mailboxes>, field: &'static str) -> Result<Vec<NamedMailbox>, ApiError> {
     let texts = match given.optional(|| bad(Code::BadAddress, field))? {
         None => return Ok(Vec::new()),
         Some(Mailboxes::One(text)) => vec![text],
@@ -118,9 +118,9 @@ fn some_mailboxes(text: &str) -> Result<Vec<NamedMailbox>, MailboxListError> {
 
 /// To, Cc and Bcc together; each recipient once, whatever its case, in the first field that names it.
 pub(crate) fn recipients(
-    to: Loose<Mailboxes>,
-    cc: Loose<Mailboxes>,
-    bcc: Loose<Mailboxes>,
+    to: Lenient<Mailboxes>,
+    cc: Lenient<Mailboxes>,
+    bcc: Lenient<Mailboxes>,
 ) -> Result<[Vec<NamedMailbox>; 3], ApiError> {
     let to = mailboxes(to, "to")?;
     if to.is_empty() {
@@ -138,12 +138,12 @@ pub(crate) fn recipients(
 }
 
 /// A text that names something; nothing but blanks names nothing.
-pub(crate) fn name(given: Loose<String>, field: &'static str) -> Result<Option<String>, ApiError> {
+pub(crate) fn name(given: Lenient<String>, field: &'static str) -> Result<Option<String>, ApiError> {
     Ok(text(given, field)?.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
 }
 
 /// Something that only its type is asked of.
-pub(crate) fn flag(given: Loose<bool>, field: &'static str) -> Result<(), ApiError> {
+pub(crate) fn flag(given: Lenient<bool>, field: &'static str) -> Result<(), ApiError> {
     given.optional(|| ApiError::field(Code::BadRequest, field, format!("{field} must be true or false"))).map(|_| ())
 }
 
@@ -159,7 +159,7 @@ pub(crate) fn check_subject(subject: Option<&str>) -> Result<(), ApiError> {
     Ok(())
 }
 
-impl Content {
+impl ContentFields {
     /// Octets of the values of tags.
     pub(crate) fn data_size(&self) -> usize {
         self.data.as_ref().map_or(0, MergeData::size)
@@ -210,7 +210,7 @@ fn header_text(value: Value) -> Result<Option<String>, Value> {
 }
 
 /// Header fields of the caller's own, those left out that say how the message is made.
-pub(crate) fn headers(given: Loose<Texts>) -> Result<Vec<(String, String)>, ApiError> {
+pub(crate) fn headers(given: Lenient<Texts>) -> Result<Vec<(String, String)>, ApiError> {
     let object = given.optional(|| bad_header("headers must be an object of strings".to_owned()))?;
     let object = object.unwrap_or_default().0;
     check_header_count(object.len())?;
@@ -235,7 +235,7 @@ pub(crate) fn headers(given: Loose<Texts>) -> Result<Vec<(String, String)>, ApiE
 }
 
 /// The values of merge tags.
-pub(crate) fn template_data(given: Loose<Texts>) -> Result<Option<MergeData>, ApiError> {
+pub(crate) fn template_data(given: Lenient<Texts>) -> Result<Option<MergeData>, ApiError> {
     let Some(Texts(object)) = given.optional(|| bad(Code::BadTemplateData, "templateData"))? else {
         return Ok(None);
     };
@@ -245,7 +245,7 @@ pub(crate) fn template_data(given: Loose<Texts>) -> Result<Option<MergeData>, Ap
 }
 
 /// When to send; none: now.
-pub(crate) fn scheduled_at(given: Loose<When>, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
+pub(crate) fn scheduled_at(given: Lenient<When>, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
     let at = match given.optional(|| bad(Code::BadSchedule, "scheduledAt"))? {
         None => return Ok(None),
         Some(When::Millis(millis)) => send_at::from_millis(millis, now),
@@ -256,7 +256,7 @@ pub(crate) fn scheduled_at(given: Loose<When>, now: Timestamp) -> Result<Option<
 }
 
 /// What is kept beside the message, as JSON.
-pub(crate) fn metadata(given: Loose<Members>) -> Result<Option<String>, ApiError> {
+pub(crate) fn metadata(given: Lenient<Members>) -> Result<Option<String>, ApiError> {
     let Some(Members(object)) = given.optional(|| bad(Code::BadMetadata, "metadata"))? else { return Ok(None) };
     let fits = |(key, value): (&String, &Value)| {
         let scalar = match value {

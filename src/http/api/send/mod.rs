@@ -15,26 +15,26 @@ use utoipa::ToSchema;
 
 use super::templates::TestFields;
 use crate::clock::Timestamp;
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::auth::Caller;
-use crate::http::body::{LargeBody, Loose, Members, Texts};
+use crate::http::body::{LargeBody, Lenient, Members, Texts};
 use crate::http::error::{ApiError, Code};
 use crate::http::idempotency::{self, Begun};
 use crate::http::memory::RequestMemory;
 use crate::id::{MessageId, ScheduledId, TemplateId};
 use crate::mail::mailbox_list::NamedMailbox;
-use crate::outbound::message::compose::{Attachment, Letter, sender_field, thread_header};
+use crate::outbound::message::compose::{Attachment, Content, sender_field, thread_header};
 use crate::outbound::message::template;
 use crate::outbound::message::template::MergeData;
 use crate::outbound::submit::Remember;
-use crate::outbound::submit::draft::{Draft, DraftError};
+use crate::outbound::submit::draft::{Submission, SubmissionError};
 use crate::outbound::submit::sender::{Refusal, Sender};
 use crate::store::accounts::domains;
 use crate::store::accounts::idempotency::Remembered;
 use crate::store::messages;
 use crate::store::sending::templates;
 use attachments::AttachmentFields;
-use fields::{Content, Mailboxes, When};
+use fields::{ContentFields, Mailboxes, When};
 
 pub(crate) use batch::{BatchFields, BatchView, send_batch};
 pub(crate) use scheduled::{CanceledView, cancel};
@@ -49,68 +49,68 @@ pub(crate) struct SendFields {
     /// One mailbox, `a@b` or `Name <a@b>`, of a domain that is verified for sending.
     #[serde(default)]
     #[schema(value_type = String, required = true, example = "Acme <hello@acme.dev>")]
-    from: Loose<String>,
+    from: Lenient<String>,
     /// At least one mailbox.
     #[serde(default)]
     #[schema(value_type = Mailboxes, required = true)]
-    to: Loose<Mailboxes>,
+    to: Lenient<Mailboxes>,
     #[serde(default)]
     #[schema(value_type = Option<Mailboxes>)]
-    cc: Loose<Mailboxes>,
+    cc: Lenient<Mailboxes>,
     /// Recipients that no header names.
     #[serde(default)]
     #[schema(value_type = Option<Mailboxes>)]
-    bcc: Loose<Mailboxes>,
+    bcc: Lenient<Mailboxes>,
     /// Required unless a template gives one.
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "Your receipt")]
-    subject: Loose<String>,
+    subject: Lenient<String>,
     /// This or `text`, unless a template gives one.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    html: Loose<String>,
+    html: Lenient<String>,
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "Thank you!")]
-    text: Loose<String>,
+    text: Lenient<String>,
     /// One or more mailboxes.
     #[serde(default)]
     #[schema(value_type = Option<Mailboxes>)]
-    reply_to: Loose<Mailboxes>,
+    reply_to: Lenient<Mailboxes>,
     /// Id of a stored message, or a Message-ID.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
-    in_reply_to: Loose<String>,
+    in_reply_to: Lenient<String>,
     /// Header fields of your own, at most 50; numbers, as written, and booleans count as text. What says how the message
     /// is made (MIME-Version, Content-*) is left out; Date and Message-ID are used where they are valid.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    headers: Loose<Texts>,
+    headers: Lenient<Texts>,
     /// At most 25 MiB together.
     #[serde(default)]
     #[schema(value_type = Option<Vec<AttachmentFields>>)]
-    attachments: Loose<Vec<AttachmentFields>>,
+    attachments: Lenient<Vec<AttachmentFields>>,
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "base_welcome")]
-    template_id: Loose<String>,
+    template_id: Lenient<String>,
     /// Values of the merge tags.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    template_data: Loose<Texts>,
+    template_data: Lenient<Texts>,
     #[serde(default)]
     #[schema(value_type = Option<When>)]
-    scheduled_at: Loose<When>,
+    scheduled_at: Lenient<When>,
     /// Stored with the message and shown on reads, never mailed.
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    metadata: Loose<Members>,
+    metadata: Lenient<Members>,
     /// Without effect.
     #[serde(default)]
     #[schema(value_type = Option<bool>)]
-    track_opens: Loose<bool>,
+    track_opens: Lenient<bool>,
     /// Without effect.
     #[serde(default)]
     #[schema(value_type = Option<bool>)]
-    track_clicks: Loose<bool>,
+    track_clicks: Lenient<bool>,
 }
 
 /// A message that will be sent.
@@ -165,11 +165,11 @@ impl From<Refusal> for ApiError {
     }
 }
 
-impl From<DraftError> for ApiError {
-    fn from(error: DraftError) -> Self {
+impl From<SubmissionError> for ApiError {
+    fn from(error: SubmissionError) -> Self {
         match error {
-            DraftError::Suppressed => Code::RecipientSuppressed.into(),
-            DraftError::Compose(_) | DraftError::Sign(_) | DraftError::CutOff => {
+            SubmissionError::Suppressed => Code::RecipientSuppressed.into(),
+            SubmissionError::Compose(_) | SubmissionError::Sign(_) | SubmissionError::CutOff => {
                 tracing::error!(%error, "a message could not be composed");
                 Code::Internal.into()
             }
@@ -178,16 +178,16 @@ impl From<DraftError> for ApiError {
 }
 
 /// What the messages of one request share, checked.
-struct Shared {
+struct SharedFields {
     from: NamedMailbox,
-    content: Content,
+    content: ContentFields,
     reply_to: Vec<NamedMailbox>,
     in_reply_to: Option<String>,
     headers: Vec<(String, String)>,
     scheduled_at: Option<Timestamp>,
 }
 
-impl Shared {
+impl SharedFields {
     /// A message of it.
     fn letter(
         &self,
@@ -196,8 +196,8 @@ impl Shared {
         (subject, html, text): Filled,
         headers: Vec<(String, String)>,
         attachments: Vec<Attachment>,
-    ) -> Letter {
-        Letter {
+    ) -> Content {
+        Content {
             from: self.from.clone(),
             to,
             cc,
@@ -217,9 +217,9 @@ impl Shared {
 /// Subject, html and text, ready to be mailed.
 type Filled = (String, Option<String>, Option<String>);
 
-impl Content {
+impl ContentFields {
     /// Takes from a template what the request does not give.
-    async fn with_template(mut self, app: &App, caller: &Caller) -> Result<Self, ApiError> {
+    async fn with_template(mut self, app: &AppState, caller: &Caller) -> Result<Self, ApiError> {
         let Some(id) = self.template_id.clone() else { return Ok(self) };
         let not_found = || ApiError::at(Code::TemplateNotFound, "templateId");
         let (subject, html, text) = if let Some(base) = template::find_built_in(&id) {
@@ -287,7 +287,7 @@ impl Content {
 }
 
 /// `inReplyTo` as a header has it; a message's id becomes its Message-ID.
-async fn in_reply_to(app: &App, caller: &Caller, given: Loose<String>) -> Result<Option<String>, ApiError> {
+async fn in_reply_to(app: &AppState, caller: &Caller, given: Lenient<String>) -> Result<Option<String>, ApiError> {
     let Some(given) = fields::text(given, "inReplyTo")?.filter(|text| !text.trim().is_empty()) else {
         return Ok(None);
     };
@@ -324,7 +324,7 @@ fn answer(
 
 /// `POST /v1/send`
 pub(crate) async fn send(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     headers: HeaderMap,
     memory: RequestMemory,
@@ -340,7 +340,7 @@ pub(crate) async fn send(
     let given: SendFields = body.fields().await?;
     let from = fields::sender(given.from)?;
     let [to, cc, bcc] = fields::recipients(given.to, given.cc, given.bcc)?;
-    let mut content = Content {
+    let mut content = ContentFields {
         subject: fields::text(given.subject, "subject")?,
         html: fields::text(given.html, "html")?,
         text: fields::text(given.text, "text")?,
@@ -366,9 +366,9 @@ pub(crate) async fn send(
     // They may be large, and the letter has its own.
     (content.html, content.text) = (None, None);
     let attachments = attachments::load(&app, &memory, wanted, texts + content.data_size()).await?;
-    let shared = Shared { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };
+    let shared = SharedFields { from, content, reply_to, in_reply_to, headers: own_headers, scheduled_at };
     let letter = shared.letter(to, cc, filled, shared.headers.clone(), attachments);
-    let mut draft = Draft { letter, bcc, suppressed: Vec::new(), metadata, scheduled_at };
+    let mut draft = Submission { letter, bcc, suppressed: Vec::new(), metadata, scheduled_at };
     let addresses = draft.recipients().iter().map(ToString::to_string).collect();
     draft.suppressed = app.outbound.suppressed(sender.account, addresses).await?;
     let skipped = draft.skipped();
@@ -383,11 +383,11 @@ pub(crate) async fn send(
 ///
 /// # Errors
 /// As `POST /v1/send`.
-pub(crate) async fn send_test(app: &App, caller: &Caller, given: TestFields) -> Result<SentView, ApiError> {
+pub(crate) async fn send_test(app: &AppState, caller: &Caller, given: TestFields) -> Result<SentView, ApiError> {
     let now = app.clock.now();
     let to = fields::mailbox(&given.to.required(|| ApiError::at(Code::BadAddress, "to"))?, "to")?;
     let subject = given.subject.filter(|subject| !subject.trim().is_empty());
-    let content = Content {
+    let content = ContentFields {
         subject: Some(subject.unwrap_or_else(|| "Template preview".to_owned())),
         html: given.html,
         text: given.text,
@@ -396,15 +396,22 @@ pub(crate) async fn send_test(app: &App, caller: &Caller, given: TestFields) -> 
     };
     content.check()?;
     let from = match given.from {
-        Loose::Absent => preview_sender(app, caller).await?,
+        Lenient::Absent => preview_sender(app, caller).await?,
         from => fields::sender(from)?,
     };
     let sender = gate(app, caller, &from, now).await?;
     let filled = content.fill(None)?;
-    let shared =
-        Shared { from, content, reply_to: Vec::new(), in_reply_to: None, headers: Vec::new(), scheduled_at: None };
+    let shared = SharedFields {
+        from,
+        content,
+        reply_to: Vec::new(),
+        in_reply_to: None,
+        headers: Vec::new(),
+        scheduled_at: None,
+    };
     let letter = shared.letter(vec![to], Vec::new(), filled, Vec::new(), Vec::new());
-    let mut draft = Draft { letter, bcc: Vec::new(), suppressed: Vec::new(), metadata: None, scheduled_at: None };
+    let mut draft =
+        Submission { letter, bcc: Vec::new(), suppressed: Vec::new(), metadata: None, scheduled_at: None };
     let addresses = draft.recipients().iter().map(ToString::to_string).collect();
     draft.suppressed = app.outbound.suppressed(sender.account, addresses).await?;
     let outgoing = app.outbound.compose(&sender, draft, now).await?;
@@ -414,7 +421,7 @@ pub(crate) async fn send_test(app: &App, caller: &Caller, given: TestFields) -> 
 }
 
 /// `preview@` the account's oldest domain that can send (contract 11).
-async fn preview_sender(app: &App, caller: &Caller) -> Result<NamedMailbox, ApiError> {
+async fn preview_sender(app: &AppState, caller: &Caller) -> Result<NamedMailbox, ApiError> {
     let account = caller.id();
     let names = app.db.read(move |connection| domains::list_sending(connection, account, None)).await?;
     let oldest = names.first().ok_or(Code::DomainNotVerified)?;
@@ -424,7 +431,7 @@ async fn preview_sender(app: &App, caller: &Caller) -> Result<NamedMailbox, ApiE
 /// Whether a Sender of the caller's own lies at a domain that the account may send from (contract 8.1): programs show it
 /// beside the author.
 async fn check_sender_field(
-    app: &App,
+    app: &AppState,
     caller: &Caller,
     headers: &[(String, String)],
     now: Timestamp,
@@ -441,6 +448,6 @@ async fn check_sender_field(
 }
 
 /// The gates, in the contract's order.
-async fn gate(app: &App, caller: &Caller, from: &NamedMailbox, now: Timestamp) -> Result<Sender, ApiError> {
+async fn gate(app: &AppState, caller: &Caller, from: &NamedMailbox, now: Timestamp) -> Result<Sender, ApiError> {
     Ok(app.outbound.sender(caller.account.clone(), caller.scope(), from.mailbox.domain(), now).await?)
 }

@@ -5,12 +5,12 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::App;
+use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
 use crate::id::ScheduledId;
-use crate::outbound::submit::scheduled::NotCanceled;
+use crate::outbound::submit::scheduled::CancelError;
 
 /// `DELETE /v1/scheduled/:id`
 #[derive(Serialize, ToSchema)]
@@ -24,20 +24,20 @@ pub(crate) struct CanceledView {
     status: &'static str,
 }
 
-impl From<NotCanceled> for ApiError {
-    fn from(error: NotCanceled) -> Self {
+impl From<CancelError> for ApiError {
+    fn from(error: CancelError) -> Self {
         match error {
-            NotCanceled::NotFound => Self::not_found(),
-            NotCanceled::KeyScope => Code::KeyScope.into(),
-            NotCanceled::AlreadySent => Code::AlreadySent.into(),
-            NotCanceled::Store(error) => error.into(),
+            CancelError::NotFound => Self::not_found(),
+            CancelError::KeyScope => Code::KeyScope.into(),
+            CancelError::AlreadySent => Code::AlreadySent.into(),
+            CancelError::Store(error) => error.into(),
         }
     }
 }
 
 /// `DELETE /v1/scheduled/:id`
 pub(crate) async fn cancel(
-    State(app): State<App>,
+    State(app): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<CanceledView>, ApiError> {

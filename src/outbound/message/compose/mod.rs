@@ -37,7 +37,7 @@ pub struct Attachment {
 
 /// What a message says.
 #[derive(Clone, Debug)]
-pub struct Letter {
+pub struct Content {
     /// The one author.
     pub from: NamedMailbox,
     /// To; at least one.
@@ -145,7 +145,7 @@ pub(crate) fn thread_header(text: &str) -> Result<String, ComposeError> {
 ///
 /// # Errors
 /// A field of the caller's own may not stand in a message.
-pub fn compose(letter: &Letter) -> Result<Vec<u8>, ComposeError> {
+pub fn compose(letter: &Content) -> Result<Vec<u8>, ComposeError> {
     let bodies = Bodies {
         text: letter.text.as_deref().map(|text| lines(text.into())),
         html: letter.html.as_deref().map(|html| lines(html.into())),
@@ -159,7 +159,7 @@ pub fn compose(letter: &Letter) -> Result<Vec<u8>, ComposeError> {
 ///
 /// # Errors
 /// A field of the caller's own may not stand in a message.
-pub(crate) fn compose_last(letter: &mut Letter) -> Result<Vec<u8>, ComposeError> {
+pub(crate) fn compose_last(letter: &mut Content) -> Result<Vec<u8>, ComposeError> {
     let contents = letter.attachments.iter_mut().map(|file| std::mem::take(&mut file.content));
     let bodies = Bodies {
         text: letter.text.take().map(|text| lines(text.into())),
@@ -186,7 +186,7 @@ impl Bodies<'_> {
 }
 
 /// The mail data of a letter.
-fn write<'l>(letter: &'l Letter, bodies: Bodies<'l>) -> Result<Vec<u8>, ComposeError> {
+fn write<'l>(letter: &'l Content, bodies: Bodies<'l>) -> Result<Vec<u8>, ComposeError> {
     let sender = letter.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sender"));
     let sender = sender.map(|(_, value)| sender_field(value)).transpose()?;
     let own_date = letter.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Date"));
@@ -224,7 +224,7 @@ fn write<'l>(letter: &'l Letter, bodies: Bodies<'l>) -> Result<Vec<u8>, ComposeE
 }
 
 /// text, html, or both as alternatives; with files, all of it in a multipart/mixed.
-fn body<'l>(letter: &'l Letter, bodies: Bodies<'l>) -> MimePart<'l> {
+fn body<'l>(letter: &'l Content, bodies: Bodies<'l>) -> MimePart<'l> {
     let text = bodies.text.map(|text| shown_part("text/plain", text));
     let html = bodies.html.map(|html| shown_part("text/html", html));
     let shown = match (text, html) {

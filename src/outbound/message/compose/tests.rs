@@ -11,8 +11,8 @@ use crate::mail::mime;
 
 const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
-fn letter() -> Letter {
-    Letter {
+fn letter() -> Content {
+    Content {
         from: parse_one("Acme <hi@acme.dev>").unwrap(),
         to: parse_list("Ada Lovelace <ada@example.com>").unwrap(),
         cc: Vec::new(),
@@ -29,7 +29,7 @@ fn letter() -> Letter {
 }
 
 /// The mail data, and that it is fit for any host.
-fn wire(letter: &Letter) -> String {
+fn wire(letter: &Content) -> String {
     let data = compose(letter).unwrap();
     assert!(data.iter().all(|byte| byte.is_ascii() && *byte != 0), "7 bit, no NUL");
     let text = String::from_utf8(data).unwrap();
@@ -82,7 +82,7 @@ fn any_text_comes_back_as_it_was() {
         long.as_str(),
         many.as_str(),
     ] {
-        let letter = Letter { text: Some(text.to_owned()), html: Some(format!("<p>{text}</p>")), ..letter() };
+        let letter = Content { text: Some(text.to_owned()), html: Some(format!("<p>{text}</p>")), ..letter() };
         let mail = mime::parse(wire(&letter).as_bytes());
         let wanted = text.replace("\r\n", "\n").replace('\r', "\n");
         assert_eq!(mail.text.unwrap().trim_end(), wanted.trim_end(), "{text:.40}");
@@ -93,7 +93,7 @@ fn any_text_comes_back_as_it_was() {
 #[test]
 fn base64_hides_no_line_break_that_is_not_canonical() {
     for text in ["日本語\nテキスト\n", "one\rtwo\r\nthree\n\u{7}"] {
-        let text = wire(&Letter { text: Some(text.to_owned()), ..letter() });
+        let text = wire(&Content { text: Some(text.to_owned()), ..letter() });
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains("Content-Transfer-Encoding: base64"), "{head}");
         let decoded = String::from_utf8(BASE64.decode(body.replace("\r\n", "")).unwrap()).unwrap();
@@ -113,7 +113,7 @@ fn subjects_and_names_come_back_as_they_were() {
         "a \"quoted\" \\ name, with <all>",
         "x".repeat(998).as_str(),
     ] {
-        let mut letter = Letter { subject: text.to_owned(), ..letter() };
+        let mut letter = Content { subject: text.to_owned(), ..letter() };
         // Readers decode encoded words in a quoted name too, although they should not.
         letter.from.name = Some(text.replace("=?", "= ?").chars().take(200).collect());
         letter.to = vec![letter.from.clone(); 50];
@@ -143,7 +143,7 @@ fn files_arrive_octet_for_octet_under_their_names() {
             content: content.clone().into(),
         })
         .collect();
-    let text = wire(&Letter { attachments, html: Some("<b>x</b>".to_owned()), ..letter() });
+    let text = wire(&Content { attachments, html: Some("<b>x</b>".to_owned()), ..letter() });
     let mail = mime::parse(text.as_bytes());
     assert_eq!(mail.text.as_deref(), Some("Does it branch?"));
     assert_eq!(mail.attachments.len(), files.len());
@@ -180,7 +180,7 @@ fn a_name_that_needs_rfc_2231_stands_whole_in_name_too() {
             content_type: kind.map(str::to_owned),
             content: b"x".as_slice().into(),
         };
-        let text = wire(&Letter { attachments: vec![file], ..letter() });
+        let text = wire(&Content { attachments: vec![file], ..letter() });
         assert!(!text.contains(" name*"), "{text}");
         assert!(text.lines().filter(|line| line.contains("=?")).all(|line| line.len() <= 76), "{text}");
         let start = text.rfind("Content-Type: ").unwrap() + "Content-Type: ".len();
@@ -200,7 +200,7 @@ fn a_name_that_needs_rfc_2231_stands_whole_in_name_too() {
 
 #[test]
 fn own_headers_stand_beside_ours_and_replace_those_for_threading() {
-    let letter = Letter {
+    let letter = Content {
         in_reply_to: Some("<a@b.test>".to_owned()),
         headers: vec![
             ("X-Order".to_owned(), "1017 Grüße".to_owned()),
@@ -278,7 +278,7 @@ fn every_line_break_becomes_a_crlf() {
 #[test]
 fn a_letter_that_is_used_up_becomes_the_same_mail() {
     let file = Attachment { filename: "a.bin".to_owned(), content_type: None, content: vec![7; 100].into() };
-    let mut letter = Letter { attachments: vec![file], text: Some("a\nb".to_owned()), ..letter() };
+    let mut letter = Content { attachments: vec![file], text: Some("a\nb".to_owned()), ..letter() };
     let boundary = |mail: Vec<u8>| {
         let mail = String::from_utf8(mail).unwrap();
         let boundary = mail.split("boundary=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();

@@ -15,11 +15,11 @@ use rusqlite::Connection;
 
 use super::hosts::Wait;
 use super::outcome::health;
-use super::rate_limiter::{Pace, Turn};
+use super::rate_limiter::{RateLimiter, Slot};
 use super::settle::{self, Settled};
 use crate::clock::{Clock, Timestamp};
 use crate::event_bus::Activity;
-use crate::jobs::{self, After, Attempt, Attempted, Claimed, Fate, Flow, Handler, Health};
+use crate::jobs::{self, AfterCommit, AttemptFuture, AttemptResult, ClaimedJob, Flow, Handler, Health, Settlement};
 use crate::limits::Kind;
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::verification::Verification;
@@ -27,14 +27,14 @@ use crate::memory_budget::MemoryBudget;
 use crate::metrics::Counter;
 use crate::outbound::reports::bounce::Failure;
 use crate::outbound::transport::Transport;
-use crate::outbound::{Destination, Outbound, Outcome, Parcel, Receipt, Transmitted, Verdict};
+use crate::outbound::{DeliveryRequest, DeliveryResult, Destination, Outbound, Outcome, SessionRecord, Verdict};
 use crate::store;
 use crate::store::jobs::lane_pauses;
 use crate::store::sending::dispatches;
 use crate::store::sending::dispatches::DispatchRow;
 use crate::store::sending::recipients::RecipientRow;
 use crate::store::webhooks::routes;
-use prepare::{Found, Prepared};
+use prepare::{Lookup, Prepared};
 
 /// How long an attempt waits that failed for a reason of our own (a busy database).
 const TROUBLE_WAIT: Duration = Duration::from_secs(5);
@@ -49,7 +49,7 @@ pub(crate) type Delivering = Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>>;
 /// Takes mail for domains that are received here.
 pub(crate) trait LocalDelivery: Send + Sync + 'static {
     /// What became of each recipient, in the parcel's order; who the mail is from was found out before.
-    fn deliver(&self, parcel: Parcel, verification: Verification) -> Delivering;
+    fn deliver(&self, parcel: DeliveryRequest, verification: Verification) -> Delivering;
 }
 
 /// Attempts dispatches; the handler of its kind of job.
@@ -63,17 +63,17 @@ pub(crate) struct Dispatcher {
     /// What time it is when an attempt ends.
     pub(crate) clock: Clock,
     /// Turns of recipient domains.
-    pub(crate) pace: Pace,
+    pub(crate) pace: RateLimiter,
     /// What large mail data is held within.
     pub(crate) memory: MemoryBudget,
 }
 
 impl Handler for Dispatcher {
-    fn attempt(self: Arc<Self>, flow: Flow, job: Claimed, now: Timestamp) -> Attempt {
+    fn attempt(self: Arc<Self>, flow: Flow, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
         Box::pin(async move {
             let turn = self.wait_for_turn(job.subject_id).await;
             let mut found = self.prepare(job.subject_id).await;
-            if let Ok((Found::Ready(prepared), _)) = &found
+            if let Ok((Lookup::Ready(prepared), _)) = &found
                 && prepared.dispatch.route_id.is_some()
             {
                 let account = prepared.dispatch.account_id;
@@ -81,68 +81,68 @@ impl Handler for Dispatcher {
                     // Its mail data is not held while it waits.
                     drop(found);
                     if !self.wait_for_rate(account).await {
-                        return put_off(self.clock.now());
+                        return postponed(self.clock.now());
                     }
                     found = self.prepare(job.subject_id).await;
                 }
             }
             match found {
-                Ok((Found::Ready(mut prepared), _share)) => {
+                Ok((Lookup::Ready(mut prepared), _share)) => {
                     let transmitted = self.transmit(&flow, &mut prepared, now).await;
                     if transmitted.wait.is_some() {
-                        self.give_back(&prepared, turn);
+                        self.release(&prepared, turn);
                     }
                     self.attempted_or_waits(&flow, &job, *prepared, transmitted)
                 }
-                Ok((Found::Lost(lost), _)) => self.lost(*lost),
-                Ok((Found::Ended, _)) => ended(),
-                Ok((Found::Large { .. }, _)) => put_off(now),
+                Ok((Lookup::Lost(lost), _)) => self.lost(*lost),
+                Ok((Lookup::Ended, _)) => ended(),
+                Ok((Lookup::Large { .. }, _)) => postponed(now),
                 Err(error) => {
                     tracing::warn!(job = job.id, %error, "a dispatch could not be prepared");
-                    put_off(now)
+                    postponed(now)
                 }
             }
         })
     }
 
-    fn give_up(self: Arc<Self>, job: Claimed, now: Timestamp) -> Attempt {
+    fn give_up(self: Arc<Self>, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
         Box::pin(self.end_unattempted(job.subject_id, now))
     }
 }
 
 impl Dispatcher {
     /// The end of a dispatch whose time is over while its destination took nothing.
-    async fn end_unattempted(self: Arc<Self>, id: i64, now: Timestamp) -> Attempted {
+    async fn end_unattempted(self: Arc<Self>, id: i64, now: Timestamp) -> AttemptResult {
         match self.prepare(id).await {
-            Ok((Found::Ready(prepared), _permit)) => {
+            Ok((Lookup::Ready(prepared), _permit)) => {
                 let trouble = Outcome::ours(Verdict::Deferred, "4.4.1 the destination did not answer");
                 let transmitted = all(&prepared, &trouble);
                 self.attempted(*prepared, transmitted)
             }
-            Ok((Found::Lost(lost), _)) => self.lost(*lost),
-            Ok((Found::Ended, _)) => ended(),
-            Ok((Found::Large { .. }, _)) | Err(_) => put_off(now),
+            Ok((Lookup::Lost(lost), _)) => self.lost(*lost),
+            Ok((Lookup::Ended, _)) => ended(),
+            Ok((Lookup::Large { .. }, _)) | Err(_) => postponed(now),
         }
     }
 
     /// Waits for the turn of a dispatch, before its mail data takes up room.
-    async fn wait_for_turn(self: &Arc<Self>, id: i64) -> Option<Turn> {
+    async fn wait_for_turn(self: &Arc<Self>, id: i64) -> Option<Slot> {
         if !self.pace.is_kept() {
             return None;
         }
         let this = Arc::clone(self);
         // Who has no turn to wait for, or cannot be read, is found out by what follows.
-        let found = self.outbound.parts.db.read(move |connection| this.whose_turn(connection, id)).await;
-        self.pace.turn(&found.ok()??).await
+        let found = self.outbound.parts.db.read(move |connection| this.rate_key(connection, id)).await;
+        self.pace.acquire(&found.ok()??).await
     }
 
     /// What only waits for its hosts has taken nothing of its account's rate, nor of its domain's.
-    fn give_back(&self, prepared: &Prepared, turn: Option<Turn>) {
+    fn release(&self, prepared: &Prepared, turn: Option<Slot>) {
         if prepared.dispatch.route_id.is_some() {
             self.outbound.parts.limits.give_request_back(prepared.dispatch.account_id);
         }
         if let Some(turn) = turn {
-            self.pace.give_back(turn);
+            self.pace.release(turn);
         }
     }
 
@@ -164,7 +164,7 @@ impl Dispatcher {
     }
 
     /// The relay or recipient domain that a dispatch goes to; none if it does not leave this machine.
-    fn whose_turn(&self, connection: &Connection, id: i64) -> store::Result<Option<String>> {
+    fn rate_key(&self, connection: &Connection, id: i64) -> store::Result<Option<String>> {
         let config = &self.outbound.parts.config;
         let Some(dispatch) = dispatches::find(connection, id)?.filter(|_| !config.dev) else { return Ok(None) };
         if self.is_local(connection, &dispatch)? {
@@ -175,7 +175,7 @@ impl Dispatcher {
     }
 
     /// The mail data goes with the parcel, and out of memory as soon as that is done with it.
-    async fn transmit(&self, flow: &Flow, prepared: &mut Prepared, now: Timestamp) -> Transmitted {
+    async fn transmit(&self, flow: &Flow, prepared: &mut Prepared, now: Timestamp) -> DeliveryResult {
         if let Some(gate) = prepared.closed {
             return all(prepared, &Outcome::ours(Verdict::Bounced, gate.sentence()));
         }
@@ -192,11 +192,15 @@ impl Dispatcher {
         };
         let reverse_path = Mailbox::parse(&dispatch.reverse_path).ok();
         let ascii = prepared.ascii_form();
-        let parcel = Parcel { reverse_path, recipients, data, ascii };
+        let parcel = DeliveryRequest { reverse_path, recipients, data, ascii };
         if prepared.local {
             let outcomes = self.local.deliver(parcel, verification).await;
             let host = Some(self.outbound.parts.config.hostname.clone());
-            return Transmitted { outcomes, receipt: Receipt { host, ..Receipt::default() }, wait: None };
+            return DeliveryResult {
+                outcomes,
+                receipt: SessionRecord { host, ..SessionRecord::default() },
+                wait: None,
+            };
         }
         if self.outbound.parts.config.dev {
             return all(
@@ -214,7 +218,7 @@ impl Dispatcher {
                 Err(_) => all(prepared, &Outcome::ours(Verdict::Bounced, "5.1.2 the domain is no host name")),
             },
             // The smarthost that took them together was removed from the configuration.
-            (None, None) => self.transport.transmit_apart(flow, parcel, now).await,
+            (None, None) => self.transport.transmit_large(flow, parcel, now).await,
         }
     }
 
@@ -243,10 +247,10 @@ impl Dispatcher {
     fn attempted_or_waits(
         self: Arc<Self>,
         flow: &Flow,
-        job: &Claimed,
+        job: &ClaimedJob,
         prepared: Prepared,
-        transmitted: Transmitted,
-    ) -> Attempted {
+        transmitted: DeliveryResult,
+    ) -> AttemptResult {
         let give_up_at = prepared.dispatch.queued_at.plus(self.outbound.parts.config.outbound.give_up_after);
         match transmitted.wait {
             Some(wait) if self.clock.now() < give_up_at => waits(flow, job, wait),
@@ -255,11 +259,11 @@ impl Dispatcher {
     }
 
     /// Judges an attempt. What is still deferred when the time is over bounces.
-    fn attempted(self: Arc<Self>, prepared: Prepared, transmitted: Transmitted) -> Attempted {
+    fn attempted(self: Arc<Self>, prepared: Prepared, transmitted: DeliveryResult) -> AttemptResult {
         let now = self.clock.now();
         let Prepared { dispatch, recipients, local, closed, .. } = prepared;
         let give_up_at = dispatch.queued_at.plus(self.outbound.parts.config.outbound.give_up_after);
-        let Transmitted { outcomes, receipt, .. } = transmitted;
+        let DeliveryResult { outcomes, receipt, .. } = transmitted;
         let health = match health(&outcomes) {
             // That is our own trouble.
             Health::Unreachable if local => Health::Reluctant,
@@ -276,7 +280,7 @@ impl Dispatcher {
         } else {
             jobs::Verdict::Delivered
         };
-        let record = move |tx: &Connection, fate: Fate| {
+        let record = move |tx: &Connection, fate: Settlement| {
             let route = dispatch.route_id.clone();
             let after = self.record(tx, dispatch, settled, &receipt, fate, now)?;
             if let (Some(gate), Some(route)) = (closed, route) {
@@ -284,7 +288,7 @@ impl Dispatcher {
             }
             Ok(after)
         };
-        Attempted { verdict, health, record: Box::new(record) }
+        AttemptResult { verdict, health, record: Box::new(record) }
     }
 
     fn record(
@@ -292,21 +296,21 @@ impl Dispatcher {
         tx: &Connection,
         dispatch: DispatchRow,
         settled: Vec<Settled>,
-        receipt: &Receipt,
-        fate: Fate,
+        receipt: &SessionRecord,
+        fate: Settlement,
         now: Timestamp,
-    ) -> store::Result<Option<After>> {
+    ) -> store::Result<Option<AfterCommit>> {
         // It may have been removed meanwhile, and its row id given to another.
         let same = |row: &DispatchRow| row.queued_at == dispatch.queued_at && row.raw_id == dispatch.raw_id;
         if dispatches::find(tx, dispatch.id)?.filter(same).is_none() {
             return Ok(None);
         }
-        let made = dispatches::Attempted {
+        let made = dispatches::DispatchAttempt {
             host: receipt.host.as_deref(),
             tls: receipt.tls.as_deref(),
             transcript: &receipt.transcript,
         };
-        dispatches::note_attempt(tx, dispatch.id, made, now)?;
+        dispatches::record_attempt(tx, dispatch.id, made, now)?;
         if settled.iter().any(|one| one.outcome.verdict == Verdict::Sent) {
             lane_pauses::end(tx, &self.outbound.parts.lane_of(&dispatch))?;
         }
@@ -324,8 +328,8 @@ impl Dispatcher {
         }
         let host = receipt.host.clone();
         let next_attempt_at = match fate {
-            Fate::Retry(at) => Some(at.as_millis()),
-            Fate::Delivered | Fate::Failed => None,
+            Settlement::Retry(at) => Some(at.as_millis()),
+            Settlement::Delivered | Settlement::Failed => None,
         };
         Ok(Some(Box::new(move || self.after(&dispatch, &settled, left, host.as_deref(), next_attempt_at, now))))
     }
@@ -335,14 +339,14 @@ impl Dispatcher {
         &self,
         dispatch: &DispatchRow,
         settled: &[Settled],
-        left: settle::Left,
+        left: settle::SettledDispatch,
         host: Option<&str>,
         next_attempt_at: Option<i64>,
         now: Timestamp,
     ) {
         let parts = &self.outbound.parts;
-        left.raised.into_iter().for_each(|one| one.tell(&parts.feed, &parts.jobs, now));
-        left.report.into_iter().for_each(jobs::Left::announce);
+        left.raised.into_iter().for_each(|one| one.publish(&parts.feed, &parts.jobs, now));
+        left.report.into_iter().for_each(jobs::EnqueuedJob::notify_committed);
         parts.db.remove_later(&parts.objects, left.file.into_iter().collect());
         for one in settled {
             parts.metrics.add(match one.outcome.verdict {
@@ -351,7 +355,7 @@ impl Dispatcher {
                 Verdict::Bounced => Counter::RecipientsBounced,
             });
             let deferred = one.outcome.verdict == Verdict::Deferred;
-            parts.feed.tell(|| Activity::Sent {
+            parts.feed.publish(|| Activity::Sent {
                 message_id: left.message.as_ref().map(|row| row.public_id.to_string()),
                 from: left.message.as_ref().map_or(&dispatch.reverse_path, |row| &row.from_addr).clone(),
                 to: one.recipient.address.clone(),
@@ -365,7 +369,7 @@ impl Dispatcher {
     }
 
     /// A dispatch whose mail data cannot be found any more, or is not what was accepted.
-    fn lost(self: Arc<Self>, (dispatch, recipients): (DispatchRow, Vec<RecipientRow>)) -> Attempted {
+    fn lost(self: Arc<Self>, (dispatch, recipients): (DispatchRow, Vec<RecipientRow>)) -> AttemptResult {
         tracing::error!(dispatch = dispatch.id, "the mail data of a dispatch is missing or damaged");
         let gone = Outcome::ours(Verdict::Bounced, "5.3.0 the stored mail data is missing or damaged");
         let outcomes = vec![gone; recipients.len()];
@@ -378,36 +382,36 @@ impl Dispatcher {
             keys: None,
             closed: None,
         };
-        self.attempted(prepared, Transmitted { outcomes, receipt: Receipt::default(), wait: None })
+        self.attempted(prepared, DeliveryResult { outcomes, receipt: SessionRecord::default(), wait: None })
     }
 }
 
 /// The same outcome for every recipient, without a host.
-fn all(prepared: &Prepared, outcome: &Outcome) -> Transmitted {
+fn all(prepared: &Prepared, outcome: &Outcome) -> DeliveryResult {
     let outcomes = vec![outcome.clone(); prepared.recipients.len()];
-    Transmitted { outcomes, receipt: Receipt::default(), wait: None }
+    DeliveryResult { outcomes, receipt: SessionRecord::default(), wait: None }
 }
 
 /// A job whose flow waits for its hosts. It keeps its place and its rung.
-pub(crate) fn waits(flow: &Flow, job: &Claimed, wait: Wait) -> Attempted {
+pub(crate) fn waits(flow: &Flow, job: &ClaimedJob, wait: Wait) -> AttemptResult {
     let lane = Arc::clone(&flow.lane);
     let Wait { until, since, pause } = wait;
-    let record = move |tx: &Connection, _: Fate| {
+    let record = move |tx: &Connection, _: Settlement| {
         if let Some(pause) = pause {
             lane_pauses::note(tx, &lane, &pause)?;
         }
         Ok(None)
     };
-    let verdict = jobs::Verdict::PutOff { until: job.run_at };
-    Attempted { verdict, health: Health::Held { until, since }, record: Box::new(record) }
+    let verdict = jobs::Verdict::Postponed { until: job.run_at };
+    AttemptResult { verdict, health: Health::Held { until, since }, record: Box::new(record) }
 }
 
-fn ended() -> Attempted {
-    Attempted { verdict: jobs::Verdict::Delivered, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }
+fn ended() -> AttemptResult {
+    AttemptResult { verdict: jobs::Verdict::Delivered, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }
 }
 
 /// An attempt that did not come to be for a reason of our own; no rung of the ladder is used up.
-pub(crate) fn put_off(now: Timestamp) -> Attempted {
-    let verdict = jobs::Verdict::PutOff { until: now.plus(TROUBLE_WAIT) };
-    Attempted { verdict, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }
+pub(crate) fn postponed(now: Timestamp) -> AttemptResult {
+    let verdict = jobs::Verdict::Postponed { until: now.plus(TROUBLE_WAIT) };
+    AttemptResult { verdict, health: Health::Unknown, record: Box::new(|_, _| Ok(None)) }
 }

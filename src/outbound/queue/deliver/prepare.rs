@@ -13,7 +13,7 @@ use crate::outbound::message::dkim::DomainKeys;
 use crate::store;
 use crate::store::accounts::domains;
 use crate::store::messages::mail_data;
-use crate::store::messages::mail_data::RawRow;
+use crate::store::messages::mail_data::StoredMailData;
 use crate::store::sending::dispatches;
 use crate::store::sending::dispatches::DispatchRow;
 use crate::store::sending::recipients;
@@ -35,7 +35,7 @@ pub(crate) struct Prepared {
 }
 
 /// What the database says of a dispatch.
-pub(crate) enum Found {
+pub(crate) enum Lookup {
     Ready(Box<Prepared>),
     /// Its mail data is so large; take part in the budget and look again.
     Large {
@@ -58,14 +58,14 @@ impl Prepared {
 
 impl Dispatcher {
     /// Reads a dispatch, large mail data within the budget.
-    pub(crate) async fn prepare(self: &Arc<Self>, id: i64) -> store::Result<(Found, Option<Reservation>)> {
+    pub(crate) async fn prepare(self: &Arc<Self>, id: i64) -> store::Result<(Lookup, Option<Reservation>)> {
         const SMALL: u64 = 64 * 1024;
         let this = Arc::clone(self);
         let found = self.outbound.parts.db.read(move |connection| this.look_up(connection, id, SMALL)).await?;
-        let Found::Large { account, size } = found else { return Ok((found, None)) };
+        let Lookup::Large { account, size } = found else { return Ok((found, None)) };
         let octets = usize::try_from(size).unwrap_or(usize::MAX);
         let found = self.prepare_within(id, account, octets).await?;
-        if !matches!(&found.0, Found::Ready(prepared) if prepared.ascii_form().is_some()) {
+        if !matches!(&found.0, Lookup::Ready(prepared) if prepared.ascii_form().is_some()) {
             return Ok(found);
         }
         // A host may want it in another form as well. What is held is given back first: those that hold something while
@@ -79,33 +79,33 @@ impl Dispatcher {
         id: i64,
         account: i64,
         octets: usize,
-    ) -> store::Result<(Found, Option<Reservation>)> {
+    ) -> store::Result<(Lookup, Option<Reservation>)> {
         let share = self.memory.reserve(Door::Sending, account, octets).await;
         let this = Arc::clone(self);
         let found = self.outbound.parts.db.read(move |connection| this.look_up(connection, id, u64::MAX)).await?;
         Ok((found, Some(share)))
     }
 
-    fn look_up(&self, connection: &Connection, id: i64, largest: u64) -> store::Result<Found> {
-        let Some(dispatch) = dispatches::find(connection, id)? else { return Ok(Found::Ended) };
-        let Some(raw) = dispatch.raw_id else { return Ok(Found::Ended) };
+    fn look_up(&self, connection: &Connection, id: i64, largest: u64) -> store::Result<Lookup> {
+        let Some(dispatch) = dispatches::find(connection, id)? else { return Ok(Lookup::Ended) };
+        let Some(raw) = dispatch.raw_id else { return Ok(Lookup::Ended) };
         let mut recipients = recipients::list(connection, id)?;
         recipients.retain(RecipientRow::is_unsettled);
         if recipients.is_empty() {
-            return Ok(Found::Ended);
+            return Ok(Lookup::Ended);
         }
         match mail_data::size(connection, raw)? {
-            Some(size) if size > largest => return Ok(Found::Large { account: dispatch.account_id, size }),
+            Some(size) if size > largest => return Ok(Lookup::Large { account: dispatch.account_id, size }),
             Some(_) => {}
-            None => return Ok(Found::Lost(Box::new((dispatch, recipients)))),
+            None => return Ok(Lookup::Lost(Box::new((dispatch, recipients)))),
         }
         let mail = match mail_data::find(connection, raw)? {
-            Some(RawRow::Inline(bytes)) => bytes,
-            Some(RawRow::File(object)) => match self.outbound.parts.objects.read_all(&object) {
-                Err(store::Error::Damaged { .. }) => return Ok(Found::Lost(Box::new((dispatch, recipients)))),
+            Some(StoredMailData::Inline(bytes)) => bytes,
+            Some(StoredMailData::File(object)) => match self.outbound.parts.objects.read_all(&object) {
+                Err(store::Error::Damaged { .. }) => return Ok(Lookup::Lost(Box::new((dispatch, recipients)))),
                 read => read?,
             },
-            None => return Ok(Found::Lost(Box::new((dispatch, recipients)))),
+            None => return Ok(Lookup::Lost(Box::new((dispatch, recipients)))),
         };
         let local = self.is_local(connection, &dispatch)?;
         let forwarding = match &dispatch.forwarding {
@@ -120,7 +120,7 @@ impl Dispatcher {
         };
         let closed = self.outbound.parts.closed_gate(connection, &dispatch, &recipients)?;
         let data = mail.into();
-        Ok(Found::Ready(Box::new(Prepared { dispatch, recipients, data, local, forwarding, keys, closed })))
+        Ok(Lookup::Ready(Box::new(Prepared { dispatch, recipients, data, local, forwarding, keys, closed })))
     }
 
     /// Whether the domain of a dispatch is received here.

@@ -20,7 +20,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::id::fill_random;
 use crate::jobs::{Breaker, Flow, Jobs};
 use crate::store::jobs::lane_pauses::Pause;
-use turns::Turns;
+use turns::FairQueue;
 
 /// Hosts remembered at most.
 const REMEMBERED: usize = 10_000;
@@ -39,7 +39,7 @@ const LONGEST_DEMOTION: Duration = Duration::from_secs(3600);
 
 /// Every host that has connections, pauses, or did not answer of late.
 #[derive(Debug)]
-pub(crate) struct Peers {
+pub(crate) struct RemoteHosts {
     clock: Clock,
     jobs: Jobs,
     table: Mutex<Table>,
@@ -49,14 +49,14 @@ pub(crate) struct Peers {
 
 #[derive(Debug, Default)]
 struct Table {
-    peers: HashMap<SocketAddr, Peer>,
+    peers: HashMap<SocketAddr, RemoteHost>,
     /// How far the clock was set back that its times have followed.
     set_back: Duration,
 }
 
 /// One address of a host.
 #[derive(Debug)]
-struct Peer {
+struct RemoteHost {
     /// Attempts that use it.
     busy: usize,
     /// Sessions that wait for the next message.
@@ -78,13 +78,13 @@ struct Peer {
     probed_since: Option<Timestamp>,
     /// Places that are kept for flows whose turn it is, and until when.
     kept: Vec<(Flow, Timestamp)>,
-    waiting: Turns,
+    waiting: FairQueue,
     /// Until when its other addresses are tried first, and how often in a row it earned that.
     last_until: Option<Timestamp>,
     demotions: u32,
 }
 
-impl Default for Peer {
+impl Default for RemoteHost {
     fn default() -> Self {
         Self {
             busy: 0,
@@ -99,7 +99,7 @@ impl Default for Peer {
             prober: None,
             probed_since: None,
             kept: Vec::new(),
-            waiting: Turns::default(),
+            waiting: FairQueue::default(),
             last_until: None,
             demotions: 0,
         }
@@ -109,7 +109,7 @@ impl Default for Peer {
 /// A place at a host, while an attempt uses it.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    peers: Arc<Peers>,
+    peers: Arc<RemoteHosts>,
     address: SocketAddr,
     limit: usize,
     /// Whether it said what became of the host.
@@ -119,7 +119,7 @@ pub(crate) struct Permit {
 /// The place of a session that waits for the next message.
 #[derive(Debug)]
 pub(crate) struct IdlePermit {
-    peers: Arc<Peers>,
+    peers: Arc<RemoteHosts>,
     address: SocketAddr,
 }
 
@@ -146,7 +146,7 @@ pub struct Wait {
 /// Flows to resume once the table is free again.
 type Resumed = Vec<(Flow, Timestamp)>;
 
-impl Peers {
+impl RemoteHosts {
     /// Knows none; wakes flows of `jobs`.
     pub(crate) fn new(jobs: Jobs, clock: Clock) -> Self {
         let table = Table { set_back: jobs.set_back(), ..Table::default() };
@@ -166,7 +166,7 @@ impl Peers {
     }
 
     /// Looks at a host, then wakes those whose turn it became.
-    fn with<T>(&self, address: SocketAddr, act: impl FnOnce(&mut Peer, Timestamp, &mut Resumed) -> T) -> T {
+    fn with<T>(&self, address: SocketAddr, act: impl FnOnce(&mut RemoteHost, Timestamp, &mut Resumed) -> T) -> T {
         let now = self.clock.now();
         let mut resumed = Vec::new();
         let done = {
@@ -350,7 +350,7 @@ impl Drop for IdlePermit {
     }
 }
 
-impl Peer {
+impl RemoteHost {
     /// Until when nothing may be tried; none: it does not pause, or waits for its probe.
     fn paused_until(&self, now: Timestamp) -> Option<Timestamp> {
         self.breaker.until().filter(|until| now < *until)

@@ -7,14 +7,14 @@ use super::*;
 const LIMIT: usize = 20;
 
 struct Rig {
-    peers: Arc<Peers>,
+    peers: Arc<RemoteHosts>,
     clock: Clock,
 }
 
 impl Rig {
     fn new() -> Self {
         let clock = Clock::manual(Timestamp::from_millis(1_785_196_800_000));
-        Self { peers: Arc::new(Peers::new(Jobs::default(), clock.clone())), clock }
+        Self { peers: Arc::new(RemoteHosts::new(Jobs::default(), clock.clone())), clock }
     }
 
     fn admit(&self, flow: &Flow) -> Option<Permit> {

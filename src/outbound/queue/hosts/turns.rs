@@ -9,7 +9,7 @@ const MAX: usize = 10_000;
 
 /// See the head of this file. Each flow waits once.
 #[derive(Debug, Default)]
-pub(crate) struct Turns {
+pub(crate) struct FairQueue {
     flows: HashSet<Flow>,
     /// Those of each account, in turn.
     of_account: HashMap<i64, VecDeque<Flow>>,
@@ -17,7 +17,7 @@ pub(crate) struct Turns {
     accounts: VecDeque<i64>,
 }
 
-impl Turns {
+impl FairQueue {
     pub(crate) fn is_empty(&self) -> bool {
         self.flows.is_empty()
     }

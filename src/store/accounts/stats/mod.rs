@@ -93,7 +93,7 @@ pub(crate) fn forget_before(connection: &Connection, now: Timestamp, limit: u32)
 
 /// What waits, and since when the oldest of it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Waiting {
+pub(crate) struct QueueCounts {
     /// Deliveries of webhooks.
     pub(crate) webhooks: u64,
     /// Messages with recipients that are not settled.
@@ -106,7 +106,7 @@ pub(crate) struct Waiting {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn waiting(connection: &Connection, account: i64) -> Result<Waiting> {
+pub(crate) fn waiting(connection: &Connection, account: i64) -> Result<QueueCounts> {
     let (webhooks, outbound): (i64, i64) = connection
         .prepare_cached(
             "SELECT coalesce(sum(pending), 0), coalesce(sum(unsent), 0) FROM tally WHERE account_id = ?1",
@@ -125,7 +125,7 @@ pub(crate) fn waiting(connection: &Connection, account: i64) -> Result<Waiting> 
     ];
     let oldest_at = oldest_of.into_iter().filter_map(|one| oldest(one).transpose()).collect::<Result<Vec<_>>>()?;
     let oldest_at = oldest_at.into_iter().min().map(Timestamp::from_millis);
-    Ok(Waiting { webhooks: positive(webhooks), outbound: positive(outbound), oldest_at })
+    Ok(QueueCounts { webhooks: positive(webhooks), outbound: positive(outbound), oldest_at })
 }
 
 /// The newest deliveries since then, at most two thousand.

@@ -46,7 +46,7 @@ impl Payload {
         }
         let mut apart = apart.into_iter();
         let mut segments = Vec::new();
-        for json in event.around() {
+        for json in event.split_at_placeholders() {
             segments.push(Segment::Json(json.into()));
             segments.extend(apart.next());
         }
@@ -75,7 +75,7 @@ impl Payload {
     }
 
     /// Bytes in memory that it is made of; of mail data those that it reads.
-    pub(crate) fn held(&self) -> usize {
+    pub(crate) fn memory_size(&self) -> usize {
         match self {
             Self::Whole(bytes) => bytes.len(),
             Self::Written(segments) => segments.iter().map(Segment::held).sum(),
@@ -87,7 +87,7 @@ impl Payload {
         match self {
             Self::Whole(bytes) => bytes,
             Self::Written(_) => {
-                let length = self.held();
+                let length = self.memory_size();
                 let mut whole = Vec::with_capacity(length + length / 8);
                 self.pieces().for_each(|piece| whole.extend_from_slice(&piece));
                 whole.into()
@@ -114,12 +114,12 @@ pub(crate) fn bodies(texts: &Texts) -> (Option<Text<'_>>, Option<Text<'_>>) {
         Texts::Decoded(readable) => {
             (readable.text.as_deref().map(Text::Whole), readable.html.as_deref().map(Text::Whole))
         }
-        Texts::Placed(text, html) => (text.as_ref().map(|_| Text::Apart), html.as_ref().map(|_| Text::Apart)),
+        Texts::Placed(text, html) => (text.as_ref().map(|_| Text::Streamed), html.as_ref().map(|_| Text::Streamed)),
     }
 }
 
 /// What such an event leaves out of its bodies.
-pub(crate) fn texts_apart(texts: &Texts) -> Vec<Segment> {
+pub(crate) fn streamed_bodies(texts: &Texts) -> Vec<Segment> {
     match texts {
         Texts::Decoded(_) => Vec::new(),
         Texts::Placed(text, html) => text.iter().chain(html).cloned().map(Segment::Text).collect(),

@@ -9,13 +9,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::content::Source;
+use crate::content::StoredContent;
 use crate::id::MessageId;
 use crate::mail::mime;
-use crate::webhook::attempt::zero_retention::{Told, payload_of};
+use crate::webhook::attempt::zero_retention::{EventMetadata, payload_of};
 
-fn told() -> Told {
-    Told {
+fn told() -> EventMetadata {
+    EventMetadata {
         id: MessageId::parse("msg_2Hk9QpVn4tLdA1B2").unwrap(),
         from_addr: "ada@example.com".to_owned(),
         from_name: Some("Ada \"\u{1}\" Lovelace".to_owned()),
@@ -47,7 +47,7 @@ fn assert_same(raw: &[u8], what: &str) -> usize {
     );
 
     let mut mail = mime::parse(raw);
-    let outline = mime::outline(&Bytes::copy_from_slice(raw));
+    let outline = mime::parse_streaming(&Bytes::copy_from_slice(raw));
     let length = |text: &Option<PlacedText>| text.as_ref().map(PlacedText::len);
     assert_eq!(length(&outline.text), mail.text.as_ref().map(String::len), "{what}");
     assert_eq!(length(&outline.html), mail.html.as_ref().map(String::len), "{what}");
@@ -167,7 +167,7 @@ fn what_it_holds_is_the_texts_alone_where_they_are_the_smaller_part() {
          \r\n--b\r\nContent-Type: application/x\r\n\r\n{file}\r\n--b--\r\n"
     );
     let whole = mime::parse(raw.as_bytes()).text.unwrap();
-    let texts = Source::Raw(raw.into_bytes()).texts(WHOLE_MAX).unwrap();
+    let texts = StoredContent::Raw(raw.into_bytes()).texts(WHOLE_MAX).unwrap();
     let placed = if let Texts::Placed(text, None) = texts { text } else { None };
     let placed = placed.unwrap();
     assert_eq!(placed.encoded_len(), text.len());
