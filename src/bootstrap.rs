@@ -3,10 +3,10 @@
 //! Each function finds what is there or makes it, inside the caller's transaction. Call
 //! [`crate::store::Db::directory_changed`] after the commit.
 
-use rusqlite::Connection;
+use crate::store::Connection;
 
 use crate::clock::Timestamp;
-use crate::id::RouteId;
+use crate::id::{AccountRowId, RouteId};
 use crate::secrets::{self, Secrets};
 use crate::store::accounts::domains;
 use crate::store::accounts::domains::DomainRow;
@@ -42,7 +42,7 @@ pub fn owner(tx: &Connection, secrets: &Secrets, email: &str, now: Timestamp) ->
 ///
 /// # Errors
 /// Storage trouble, or another account holds the name.
-pub fn verified_domain(tx: &Connection, account: i64, name: &str, now: Timestamp) -> Result<DomainRow> {
+pub fn verified_domain(tx: &Connection, account: AccountRowId, name: &str, now: Timestamp) -> Result<DomainRow> {
     match domains::find_of_account(tx, account, name)? {
         Some(domain) => Ok(domain),
         None => domains::insert(tx, account, name, true, now),

@@ -73,9 +73,17 @@ pub trait Kind {
 }
 
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $kind:ident $id:ident = $prefix:literal;)*) => {
+    (
+        public { $($(#[$doc:meta])* $kind:ident $id:ident $row:ident = $prefix:literal;)* }
+        internal { $($(#[$internal_doc:meta])* $internal_kind:ident $internal_row:ident;)* }
+    ) => {
         /// The kinds, as type arguments of ids.
-        pub(crate) mod kind {$(
+        pub(crate) mod kind {
+            $($(#[$internal_doc])*
+            #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+            pub enum $internal_kind {})*
+
+            $(
             $(#[$doc])*
             #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
             pub enum $kind {}
@@ -86,32 +94,50 @@ macro_rules! kinds {
         )*}
 
         $($(#[$doc])* pub type $id = PublicId<kind::$kind>;)*
+        $($(#[$doc])* pub type $row = RowId<kind::$kind>;)*
+        $($(#[$internal_doc])* pub type $internal_row = RowId<kind::$internal_kind>;)*
     };
 }
 
 kinds! {
+public {
     /// An account.
-    Account AccountId = "usr_";
+    Account AccountId AccountRowId = "usr_";
     /// A domain of an account.
-    Domain DomainId = "dom_";
+    Domain DomainId DomainRowId = "dom_";
     /// A route.
-    Route RouteId = "rte_";
+    Route RouteId RouteRowId = "rte_";
     /// A message, inbound or outbound.
-    Message MessageId = "msg_";
+    Message MessageId MessageRowId = "msg_";
     /// A webhook delivery: one event to one endpoint.
-    Delivery DeliveryId = "dlv_";
+    Delivery DeliveryId DeliveryRowId = "dlv_";
     /// One attempt of a delivery.
-    Attempt AttemptId = "dla_";
+    Attempt AttemptId AttemptRowId = "dla_";
     /// An event other than `email.received`.
-    Event EventId = "evt_";
+    Event EventId EventRowId = "evt_";
     /// A scoped key.
-    Key KeyId = "key_";
+    Key KeyId KeyRowId = "key_";
     /// An uploaded attachment.
-    Upload UploadId = "upl_";
+    Upload UploadId UploadRowId = "upl_";
     /// A scheduled send.
-    ScheduledSend ScheduledId = "ssnd_";
+    ScheduledSend ScheduledId ScheduledSendRowId = "ssnd_";
     /// A template.
-    Template TemplateId = "tpl_";
+    Template TemplateId TemplateRowId = "tpl_";
+}
+internal {
+    /// A dispatch: one message to one destination.
+    Dispatch DispatchRowId;
+    /// A job, whatever its kind.
+    Job JobRowId;
+    /// What a job is about; its kind says which table the row is in.
+    JobSubject JobSubjectId;
+    /// Mail data, shared by the messages of one SMTP transaction.
+    MailData MailDataRowId;
+    /// Mail of this server's own.
+    Notice NoticeRowId;
+    /// A delivery that nothing else is stored of.
+    ZeroRetentionDelivery ZeroRetentionRowId;
+}
 }
 
 /// The public id of a thing of kind `K`.
@@ -151,6 +177,11 @@ impl<K: Kind> PublicId<K> {
 }
 
 impl<K> PublicId<K> {
+    /// Takes an id as it is stored, whatever its form.
+    pub(crate) const fn from_stored(text: String) -> Self {
+        Self(text, PhantomData)
+    }
+
     /// Returns the whole id with its prefix.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -163,15 +194,44 @@ impl<K> fmt::Display for PublicId<K> {
     }
 }
 
-impl<K> rusqlite::ToSql for PublicId<K> {
-    fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
-        self.0.to_sql()
+/// The row id of a thing of kind `K`: tables and jobs refer to it, clients never see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowId<K>(i64, PhantomData<K>);
+
+impl<K> RowId<K> {
+    /// Wraps the number of a row.
+    pub const fn new(number: i64) -> Self {
+        Self(number, PhantomData)
+    }
+
+    /// Returns the number of the row.
+    pub const fn get(self) -> i64 {
+        self.0
     }
 }
 
-impl<K> rusqlite::types::FromSql for PublicId<K> {
-    fn column_result(value: rusqlite::types::ValueRef<'_>) -> rusqlite::types::FromSqlResult<Self> {
-        value.as_str().map(|text| Self(text.to_owned(), PhantomData))
+impl<K: Copy> RowId<K> {
+    /// Returns the row as the subject of a job.
+    pub(crate) const fn as_subject(self) -> JobSubjectId {
+        RowId::new(self.0)
+    }
+}
+
+impl AccountRowId {
+    /// Stands for this server itself where mail or jobs belong to no account.
+    pub(crate) const SERVER: Self = Self::new(0);
+}
+
+impl JobSubjectId {
+    /// Returns the row that the job is about, of the kind that the job's kind says.
+    pub(crate) const fn of_kind<K>(self) -> RowId<K> {
+        RowId::new(self.0)
+    }
+}
+
+impl<K> fmt::Display for RowId<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use crate::id::AccountRowId;
+use crate::store::Connection;
 
 use crate::clock::Timestamp;
 use crate::config;
@@ -120,7 +121,7 @@ pub struct Limits {
     requests: TokenBuckets,
     refused: [AtomicU64; Kind::ALL.len()],
     /// When the bytes of an account were last looked at, and what they were.
-    seen: Mutex<HashMap<i64, (Instant, Stored)>>,
+    seen: Mutex<HashMap<AccountRowId, (Instant, Stored)>>,
 }
 
 /// The bytes that an account has stored.
@@ -178,12 +179,12 @@ impl Limits {
     ///
     /// # Errors
     /// It is beyond its rate; so many seconds later it is not.
-    pub(crate) fn take_request(&self, account: i64, now: Timestamp) -> Result<(), u64> {
+    pub(crate) fn take_request(&self, account: AccountRowId, now: Timestamp) -> Result<(), u64> {
         self.requests.take(&account.to_string(), now)
     }
 
     /// Gives back what a request took that came to nothing.
-    pub(crate) fn give_request_back(&self, account: i64) {
+    pub(crate) fn give_request_back(&self, account: AccountRowId) {
         self.requests.refund(&account.to_string());
     }
 
@@ -191,7 +192,7 @@ impl Limits {
     ///
     /// # Errors
     /// [`Error::Limit`]: it has as many as it may; or storage trouble.
-    pub(crate) fn admit(&self, tx: &Connection, account: i64, kind: Kind) -> store::Result<()> {
+    pub(crate) fn admit(&self, tx: &Connection, account: AccountRowId, kind: Kind) -> store::Result<()> {
         self.admit_many(tx, account, kind, 1)
     }
 
@@ -199,7 +200,13 @@ impl Limits {
     ///
     /// # Errors
     /// As [`Limits::admit`].
-    pub(crate) fn admit_many(&self, tx: &Connection, account: i64, kind: Kind, more: u64) -> store::Result<()> {
+    pub(crate) fn admit_many(
+        &self,
+        tx: &Connection,
+        account: AccountRowId,
+        kind: Kind,
+        more: u64,
+    ) -> store::Result<()> {
         let (Some(most), Some(counted)) = (self.most(kind), kind.counted()) else { return Ok(()) };
         if count(tx, account, counted, most)?.saturating_add(more) <= most {
             return Ok(());
@@ -212,7 +219,7 @@ impl Limits {
     ///
     /// # Errors
     /// Storage trouble.
-    pub(crate) fn stored(&self, connection: &Connection, account: i64) -> store::Result<Stored> {
+    pub(crate) fn stored(&self, connection: &Connection, account: AccountRowId) -> store::Result<Stored> {
         let (used, owner) = stored_bytes(connection, account)?;
         let most = if owner { self.table.owner_storage_bytes } else { self.table.storage_bytes };
         let stored = Stored { used, most: Some(most).filter(|most| *most > 0) };
@@ -228,7 +235,7 @@ impl Limits {
     ///
     /// # Errors
     /// [`Error::Limit`]: they are more than it may have; or storage trouble.
-    pub(crate) fn admit_bytes(&self, tx: &Connection, account: i64, more: u64) -> store::Result<()> {
+    pub(crate) fn admit_bytes(&self, tx: &Connection, account: AccountRowId, more: u64) -> store::Result<()> {
         let stored = self.stored(tx, account)?;
         if stored.has_room_for(more) { Ok(()) } else { Err(self.full(stored)) }
     }
@@ -238,7 +245,7 @@ impl Limits {
     ///
     /// # Errors
     /// As [`Limits::admit_bytes`].
-    pub(crate) fn admit_mail(&self, connection: &Connection, account: i64) -> store::Result<()> {
+    pub(crate) fn admit_mail(&self, connection: &Connection, account: AccountRowId) -> store::Result<()> {
         // The account of who runs the server has no limit as a rule, and most mail.
         if self.saw(account, |stored| stored.most.is_none()) {
             return Ok(());
@@ -248,11 +255,11 @@ impl Limits {
     }
 
     /// Whether an account surely has room for a mail, as seen a moment ago.
-    pub(crate) fn was_roomy(&self, account: i64) -> bool {
+    pub(crate) fn was_roomy(&self, account: AccountRowId) -> bool {
         self.saw(account, |stored| stored.has_room_for(ROOMY_BYTES))
     }
 
-    fn saw(&self, account: i64, so: impl FnOnce(&Stored) -> bool) -> bool {
+    fn saw(&self, account: AccountRowId, so: impl FnOnce(&Stored) -> bool) -> bool {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.get(&account).is_some_and(|(at, stored)| at.elapsed() < ROOMY_FOR && so(stored))
     }

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use rusqlite::Connection;
+use crate::id::{DeliveryRowId, JobRowId, MailDataRowId, MessageRowId};
+use crate::store::Connection;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Timestamp};
@@ -13,7 +14,7 @@ use crate::store;
 use crate::store::accounts::{idempotency, notices, sessions, stats, verifications};
 use crate::store::blobs::objects::{Damage, Objects};
 use crate::store::jobs::lane_pauses;
-use crate::store::jobs::{self, JobKind};
+use crate::store::jobs::{self, JobSubject};
 use crate::store::messages::mail_data::StoredMailData;
 use crate::store::messages::removals::Reason;
 use crate::store::messages::{dedup, mail_data, removals, uploads};
@@ -129,7 +130,7 @@ impl Retention {
             let days = self.default_days;
             let expired = self.db.read(move |connection| {
                 let expired = messages::list_expired(connection, days, now, STEP)?;
-                let rows: Vec<i64> = expired.iter().map(|(message, _)| *message).collect();
+                let rows: Vec<MessageRowId> = expired.iter().map(|(message, _)| *message).collect();
                 Ok((find_jobs(connection, &rows)?, expired))
             });
             let (jobs, expired) = expired.await?;
@@ -197,7 +198,7 @@ impl Retention {
 
     /// Replaces one raw copy by what stays readable of it; whether it did. A copy that cannot be read at the moment
     /// stays.
-    async fn condense(&self, raw: i64) -> store::Result<bool> {
+    async fn condense(&self, raw: MailDataRowId) -> store::Result<bool> {
         let objects = self.objects.clone();
         let body = self.db.read(move |connection| {
             let bytes = match mail_data::find(connection, raw)? {
@@ -396,7 +397,12 @@ fn small_share(total: usize) -> usize {
 ///
 /// # Errors
 /// Storage trouble. Should only removing its file fail, the message is gone and the sweep removes the file.
-pub async fn delete_message(db: &Db, objects: &Objects, message: i64, now: Timestamp) -> store::Result<bool> {
+pub async fn delete_message(
+    db: &Db,
+    objects: &Objects,
+    message: MessageRowId,
+    now: Timestamp,
+) -> store::Result<bool> {
     let jobs = db.read(move |connection| find_jobs(connection, &[message])).await?;
     let removed = db.write_removal(move |tx| {
         let Some(row) = messages::find_by_row(tx, message)? else { return Ok(None) };
@@ -416,13 +422,13 @@ pub async fn delete_message(db: &Db, objects: &Objects, message: i64, now: Times
 }
 
 /// Pairs of delivery and job. A job must not outlive its delivery, whose row id a later one may get.
-fn find_jobs(connection: &Connection, messages: &[i64]) -> store::Result<Vec<(i64, i64)>> {
+fn find_jobs(connection: &Connection, messages: &[MessageRowId]) -> store::Result<Vec<(DeliveryRowId, JobRowId)>> {
     let deliveries = deliveries::list_ids_of_messages(connection, messages)?;
-    jobs::find_by_subjects(connection, JobKind::Webhook, &deliveries)
+    jobs::find_by_deliveries(connection, &deliveries)
 }
 
-fn delete_jobs(tx: &Connection, jobs: &[(i64, i64)]) -> store::Result<()> {
-    jobs.iter().try_for_each(|(delivery, job)| jobs::delete_of(tx, *job, JobKind::Webhook, *delivery))
+fn delete_jobs(tx: &Connection, jobs: &[(DeliveryRowId, JobRowId)]) -> store::Result<()> {
+    jobs.iter().try_for_each(|(delivery, job)| jobs::delete_of(tx, *job, JobSubject::Webhook(*delivery)))
 }
 
 async fn remove_files(objects: &Objects, names: Vec<String>) -> store::Result<()> {

@@ -56,8 +56,10 @@ pub mod http {
 }
 pub mod id {
     pub use crate::id::{
-        AccountId, AttemptId, DeliveryId, DomainId, EventId, KeyId, MessageId, RouteId, ScheduledId, TemplateId,
-        UploadId,
+        AccountId, AccountRowId, AttemptId, AttemptRowId, DeliveryId, DeliveryRowId, DispatchRowId, DomainId,
+        DomainRowId, EventId, EventRowId, JobRowId, JobSubjectId, KeyId, KeyRowId, MailDataRowId, MessageId,
+        MessageRowId, NoticeRowId, RouteId, RouteRowId, RowId, ScheduledId, ScheduledSendRowId, TemplateId,
+        TemplateRowId, UploadId, UploadRowId, ZeroRetentionRowId,
     };
 }
 pub mod inbound {
@@ -200,7 +202,7 @@ pub mod store {
         }
     }
     pub mod jobs {
-        pub use crate::store::jobs::{JobKind, insert};
+        pub use crate::store::jobs::{JobSubject, insert};
     }
     pub mod messages {
         pub use crate::store::messages::find;

@@ -2,6 +2,7 @@
 
 use super::{Accounts, SECRET_ROTATION_OVERLAP};
 use crate::clock::Timestamp;
+use crate::id::AccountRowId;
 use crate::secrets::{self, token_hash};
 use crate::store;
 use crate::store::accounts;
@@ -14,7 +15,7 @@ impl Accounts {
     ///
     /// # Errors
     /// Storage trouble, or a stored key that this master key does not open.
-    pub(crate) async fn api_key(&self, account: i64, now: Timestamp) -> store::Result<String> {
+    pub(crate) async fn api_key(&self, account: AccountRowId, now: Timestamp) -> store::Result<String> {
         let sealed = match self.db.read(move |connection| keys::find_sealed(connection, account)).await? {
             Some(sealed) => sealed,
             None => {
@@ -35,7 +36,7 @@ impl Accounts {
     ///
     /// # Errors
     /// Storage trouble.
-    pub(crate) async fn rotate_api_key(&self, account: i64, now: Timestamp) -> store::Result<String> {
+    pub(crate) async fn rotate_api_key(&self, account: AccountRowId, now: Timestamp) -> store::Result<String> {
         let key = secrets::new_api_key();
         let (hash, sealed) = (token_hash(&key), self.secrets.seal(keys::PURPOSE, key.as_bytes()));
         self.db
@@ -51,7 +52,7 @@ impl Accounts {
     ///
     /// # Errors
     /// Storage trouble, or a stored secret that this master key does not open.
-    pub(crate) async fn webhook_secret(&self, account: i64) -> store::Result<String> {
+    pub(crate) async fn webhook_secret(&self, account: AccountRowId) -> store::Result<String> {
         let fresh = secrets::new_webhook_secret();
         let sealed_fresh = self.secrets.seal(accounts::WEBHOOK_SECRET_PURPOSE, fresh.as_bytes());
         let stored = self.db.read(move |connection| accounts::find_webhook_secret(connection, account)).await?.sealed;
@@ -78,7 +79,7 @@ impl Accounts {
     /// Storage trouble.
     pub(crate) async fn rotate_webhook_secret(
         &self,
-        account: i64,
+        account: AccountRowId,
         now: Timestamp,
     ) -> store::Result<(String, Timestamp)> {
         let (secret, until) = (secrets::new_webhook_secret(), now.plus(SECRET_ROTATION_OVERLAP));

@@ -14,12 +14,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::Connection;
+use crate::store::Connection;
 
 use crate::clock::Timestamp;
 use crate::config::Signup;
 use crate::fair_semaphore::Requester;
-use crate::id::random_base62;
+use crate::id::{AccountRowId, random_base62};
 use crate::jobs::{self, Flow, Jobs};
 use crate::mail::address::Mailbox;
 use crate::secrets::passwords::{HashError, Passwords};
@@ -283,7 +283,7 @@ impl Accounts {
     ///
     /// # Errors
     /// Storage trouble.
-    pub(crate) async fn has_password(&self, account: i64) -> store::Result<bool> {
+    pub(crate) async fn has_password(&self, account: AccountRowId) -> store::Result<bool> {
         Ok(self.db.read(move |connection| accounts::find_password_hash(connection, account)).await?.is_some())
     }
 
@@ -456,7 +456,7 @@ impl Accounts {
 }
 
 /// Takes an account whose address nobody had proven from whoever signed up with it; its address is proven now.
-fn disown(tx: &Connection, account: i64, webhook_secret: &[u8], now: Timestamp) -> store::Result<()> {
+fn disown(tx: &Connection, account: AccountRowId, webhook_secret: &[u8], now: Timestamp) -> store::Result<()> {
     sessions::delete_of_account(tx, account)?;
     key_rows::delete_of_account(tx, account)?;
     accounts::delete_password(tx, account)?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::Connection;
+use crate::store::Connection;
 
 use super::{Proof, Refusal};
 use crate::config::Signup;

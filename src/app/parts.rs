@@ -324,10 +324,13 @@ impl Parts {
             jobs: self.jobs.clone(),
             tracks: HashMap::from([
                 (JobKind::Webhook, posts(Arc::clone(webhooks) as Arc<dyn Handler>, Some(schedule.whole()))),
-                (JobKind::Passing, posts(Arc::new(ZeroRetentionAttempts { webhooks: Arc::clone(webhooks) }), None)),
+                (
+                    JobKind::ZeroRetention,
+                    posts(Arc::new(ZeroRetentionAttempts { webhooks: Arc::clone(webhooks) }), None),
+                ),
                 (JobKind::Dispatch, sends(Arc::clone(&dispatcher) as Arc<dyn Handler>, Some(mail.give_up_after))),
                 (JobKind::Notice, sends(Arc::new(SystemMail { dispatcher }), None)),
-                (JobKind::Release, sends(Arc::new(ScheduledSends { outbound }), None)),
+                (JobKind::ScheduledSend, sends(Arc::new(ScheduledSends { outbound }), None)),
             ]),
             config: WorkerConfig {
                 lane_width: webhook.lane_width,

@@ -5,9 +5,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::store::Connection;
 use anyhow::{Context as _, bail};
 use clap::Args;
-use rusqlite::Connection;
 use serde_json::json;
 
 use super::queue::configured;

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::dev::text::{columns, cut, fit, wait, width};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, table};
-use crate::id::MessageId;
+use crate::id::{MessageId, RowId};
 use crate::store;
 use crate::store::sending::queue;
 use crate::store::sending::queue::{QueueEntry, Which};
@@ -78,7 +78,7 @@ impl Chosen {
 
 fn which(id: &str) -> anyhow::Result<Which> {
     if let Ok(number) = id.parse() {
-        return Ok(Which::Dispatch(number));
+        return Ok(Which::Dispatch(RowId::new(number)));
     }
     match MessageId::parse(id) {
         Some(message) => Ok(Which::Message(message)),
@@ -228,7 +228,7 @@ fn print_json(rows: &[QueueEntry]) -> anyhow::Result<()> {
             .map(|one| json!({"address": one.address, "status": one.status, "diagnostic": one.diagnostic}))
             .collect();
         let line = json!({
-            "number": row.dispatch.id,
+            "number": row.dispatch.id.get(),
             "messageId": row.message.as_ref().map(|message| message.public_id.to_string()),
             "from": from(row),
             "recipients": recipients,

@@ -5,8 +5,8 @@
 
 pub(crate) mod uploads;
 
+use crate::store::Connection;
 use bytes::Bytes;
-use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 use crate::mail::mime::{self, Headers, PlacedText};

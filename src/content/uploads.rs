@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
-use crate::id::UploadId;
+use crate::id::{AccountRowId, UploadId};
 use crate::limits::{Kind, Limits};
 use crate::mail::mime::safe_filename;
 use crate::secrets::signed_links::Links;
@@ -74,7 +74,7 @@ impl Uploads {
     /// The disk is full or fails. Should the outcome be unknown, a restart may find the upload; nobody has its link.
     pub async fn keep(
         &self,
-        account: i64,
+        account: AccountRowId,
         filename: &str,
         content_type: &str,
         bytes: Bytes,

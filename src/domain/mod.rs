@@ -11,7 +11,7 @@ pub(crate) mod records;
 
 use std::sync::Arc;
 
-use rusqlite::Connection;
+use crate::store::Connection;
 
 use self::check::{Checker, Finding};
 use self::flags::Flag;
@@ -19,7 +19,7 @@ use self::keys::{KeyError, KeyMaker};
 use self::records::{Kind, Record, Status, Wanted};
 use crate::clock::Timestamp;
 use crate::config::{Config, Signup};
-use crate::id::{DomainId, RouteId};
+use crate::id::{AccountRowId, DomainId, DomainRowId, RouteId};
 use crate::limits::{self, Limits};
 use crate::secrets::Secrets;
 use crate::store;
@@ -90,7 +90,12 @@ impl Domains {
     ///
     /// # Errors
     /// The account has it, another account has proven it, or storage failed.
-    pub(crate) async fn add(&self, account: i64, name: String, now: Timestamp) -> Result<DomainRow, DomainError> {
+    pub(crate) async fn add(
+        &self,
+        account: AccountRowId,
+        name: String,
+        now: Timestamp,
+    ) -> Result<DomainRow, DomainError> {
         let asked = name.clone();
         // Looked at before keys are made, and again in the transaction that counts.
         let limits = Arc::clone(&self.limits);
@@ -215,7 +220,7 @@ impl Domains {
     ///
     /// # Errors
     /// It is gone, storage failed, or a key could not be made.
-    pub async fn ensure_keys(&self, domain: i64, now: Timestamp) -> Result<(), DomainError> {
+    pub async fn ensure_keys(&self, domain: DomainRowId, now: Timestamp) -> Result<(), DomainError> {
         if self.db.read(move |connection| dkim_keys::find_public(connection, domain, "rsa")).await?.is_some() {
             return Ok(());
         }
@@ -240,13 +245,13 @@ struct Keys {
 }
 
 impl Keys {
-    fn find(connection: &Connection, domain: i64) -> store::Result<Self> {
+    fn find(connection: &Connection, domain: DomainRowId) -> store::Result<Self> {
         let key = |algorithm| dkim_keys::find_public(connection, domain, algorithm).map(Option::unwrap_or_default);
         Ok(Self { rsa: key("rsa")?, ed25519: key("ed25519")? })
     }
 }
 
-fn may_add(connection: &Connection, account: i64, name: &str) -> store::Result<Result<(), DomainError>> {
+fn may_add(connection: &Connection, account: AccountRowId, name: &str) -> store::Result<Result<(), DomainError>> {
     Ok(if domains::find_of_account(connection, account, name)?.is_some() {
         Err(DomainError::Exists)
     } else if is_taken(connection, account, name)? {
@@ -257,7 +262,7 @@ fn may_add(connection: &Connection, account: i64, name: &str) -> store::Result<R
 }
 
 /// Whether another account has verified the domain or one above it (contract 3.2).
-fn is_taken(connection: &Connection, account: i64, name: &str) -> store::Result<bool> {
+fn is_taken(connection: &Connection, account: AccountRowId, name: &str) -> store::Result<bool> {
     for name in name::with_parents(name) {
         if domains::is_held_by_another(connection, account, &name)? {
             return Ok(true);

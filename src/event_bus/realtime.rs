@@ -4,6 +4,7 @@
 //! it is written to a stream. Nothing here outlives the process; who comes back to a position that is not known any
 //! more is told so.
 
+use crate::id::{AccountRowId, DomainRowId, MessageRowId};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,7 +23,7 @@ pub(crate) struct Event {
     /// What `Last-Event-ID` names.
     pub(crate) id: String,
     /// The domain that it belongs to.
-    pub(crate) domain: Option<i64>,
+    pub(crate) domain: Option<DomainRowId>,
     /// What there is to tell.
     pub(crate) body: Body,
 }
@@ -31,7 +32,7 @@ pub(crate) struct Event {
 #[derive(Debug)]
 pub(crate) enum Body {
     /// `email.received`, of the message with this row id and the event's own id.
-    Received(i64),
+    Received(MessageRowId),
     /// Another event with its JSON.
     Told {
         /// `email.sent`, `email.bounced` or `delivery.updated`.
@@ -43,7 +44,7 @@ pub(crate) enum Body {
 
 /// Where events are told and followed; clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct EventBus(Arc<Mutex<HashMap<i64, Ring>>>);
+pub(crate) struct EventBus(Arc<Mutex<HashMap<AccountRowId, Ring>>>);
 
 #[derive(Debug)]
 struct Ring {
@@ -68,7 +69,7 @@ pub(crate) struct TooManyStreams;
 
 impl EventBus {
     /// Tells the streams of an account.
-    pub(crate) fn publish(&self, account: i64, event: Event) {
+    pub(crate) fn publish(&self, account: AccountRowId, event: Event) {
         let mut rings = self.rings();
         if rings.len() >= MAX_ACCOUNTS && !rings.contains_key(&account) {
             forget_one(&mut rings);
@@ -87,7 +88,7 @@ impl EventBus {
     ///
     /// # Errors
     /// The account has too many.
-    pub(crate) fn follow(&self, account: i64, last: Option<&str>) -> Result<(Stream, bool), TooManyStreams> {
+    pub(crate) fn follow(&self, account: AccountRowId, last: Option<&str>) -> Result<(Stream, bool), TooManyStreams> {
         let mut rings = self.rings();
         let ring = rings.entry(account).or_default();
         if ring.streams >= MAX_STREAMS {
@@ -105,13 +106,13 @@ impl EventBus {
         Ok((Stream { all: self.clone(), account, next, news }, gap))
     }
 
-    fn rings(&self) -> MutexGuard<'_, HashMap<i64, Ring>> {
+    fn rings(&self) -> MutexGuard<'_, HashMap<AccountRowId, Ring>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Makes room by forgetting an account that nobody follows, if there is one.
-fn forget_one(rings: &mut HashMap<i64, Ring>) {
+fn forget_one(rings: &mut HashMap<AccountRowId, Ring>) {
     let quiet = rings.iter().filter(|(_, ring)| ring.streams == 0).min_by_key(|(_, ring)| ring.events.len());
     if let Some(account) = quiet.map(|(account, _)| *account) {
         rings.remove(&account);
@@ -122,7 +123,7 @@ fn forget_one(rings: &mut HashMap<i64, Ring>) {
 #[derive(Debug)]
 pub(crate) struct Stream {
     all: EventBus,
-    account: i64,
+    account: AccountRowId,
     next: u64,
     news: watch::Receiver<u64>,
 }
@@ -172,11 +173,12 @@ impl Drop for Stream {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
+    use crate::id::RowId;
     use futures_util::FutureExt as _;
 
     use super::*;
 
-    fn notify(all: &EventBus, account: i64, number: usize) {
+    fn notify(all: &EventBus, account: AccountRowId, number: usize) {
         let body = Body::Told { event_type: "email.sent", json: "{}".to_owned() };
         all.publish(account, Event { id: format!("evt_{number}"), domain: None, body });
     }
@@ -188,17 +190,17 @@ mod tests {
     #[test]
     fn a_stream_begins_with_what_is_new_or_after_a_known_event() {
         let all = EventBus::default();
-        notify(&all, 1, 1);
-        notify(&all, 1, 2);
-        let (mut fresh, gap) = all.follow(1, None).unwrap();
+        notify(&all, RowId::new(1), 1);
+        notify(&all, RowId::new(1), 2);
+        let (mut fresh, gap) = all.follow(RowId::new(1), None).unwrap();
         assert!(!gap);
         assert_eq!(next(&mut fresh), None);
-        let (mut resumed, gap) = all.follow(1, Some("evt_1")).unwrap();
+        let (mut resumed, gap) = all.follow(RowId::new(1), Some("evt_1")).unwrap();
         assert!(!gap);
-        let (mut lost, gap) = all.follow(1, Some("evt_0")).unwrap();
+        let (mut lost, gap) = all.follow(RowId::new(1), Some("evt_0")).unwrap();
         assert!(gap);
-        notify(&all, 1, 3);
-        notify(&all, 2, 4);
+        notify(&all, RowId::new(1), 3);
+        notify(&all, RowId::new(2), 4);
         let named = |id: &str| Some(Some(id.to_owned()));
         assert_eq!((next(&mut fresh), next(&mut fresh)), (named("evt_3"), None));
         assert_eq!(
@@ -211,25 +213,25 @@ mod tests {
     #[test]
     fn who_is_a_thousand_events_behind_is_let_go() {
         let all = EventBus::default();
-        let (mut slow, _) = all.follow(1, None).unwrap();
-        (0..1_000).for_each(|number| notify(&all, 1, number));
+        let (mut slow, _) = all.follow(RowId::new(1), None).unwrap();
+        (0..1_000).for_each(|number| notify(&all, RowId::new(1), number));
         assert_eq!(next(&mut slow), Some(Some("evt_0".to_owned())));
-        (1_000..1_002).for_each(|number| notify(&all, 1, number));
+        (1_000..1_002).for_each(|number| notify(&all, RowId::new(1), number));
         assert_eq!(next(&mut slow), Some(None));
-        assert!(all.follow(1, Some("evt_1")).unwrap().1, "no longer kept");
-        assert!(!all.follow(1, Some("evt_2")).unwrap().1);
+        assert!(all.follow(RowId::new(1), Some("evt_1")).unwrap().1, "no longer kept");
+        assert!(!all.follow(RowId::new(1), Some("evt_2")).unwrap().1);
     }
 
     #[test]
     fn streams_and_accounts_are_limited() {
         let all = EventBus::default();
-        let streams: Vec<_> = (0..20).map(|_| all.follow(1, None).unwrap()).collect();
-        assert!(all.follow(1, None).is_err());
+        let streams: Vec<_> = (0..20).map(|_| all.follow(RowId::new(1), None).unwrap()).collect();
+        assert!(all.follow(RowId::new(1), None).is_err());
         drop(streams);
-        let (mut kept, _) = all.follow(1, None).unwrap();
-        (2..1_000).for_each(|account| notify(&all, account, 0));
+        let (mut kept, _) = all.follow(RowId::new(1), None).unwrap();
+        (2..1_000).for_each(|account| notify(&all, RowId::new(account), 0));
         assert_eq!(all.rings().len(), MAX_ACCOUNTS);
-        notify(&all, 1, 1);
+        notify(&all, RowId::new(1), 1);
         assert_eq!(next(&mut kept), Some(Some("evt_1".to_owned())), "a followed account is not forgotten");
     }
 }

@@ -11,6 +11,7 @@ use super::client::ClientAddress;
 use super::connections::note_credential;
 use super::error::{ApiError, Code};
 use crate::clock::Timestamp;
+use crate::id::{AccountRowId, DomainRowId, KeyRowId};
 use crate::limits::Kind;
 use crate::secrets::token_hash;
 use crate::store::accounts::Account;
@@ -36,24 +37,24 @@ pub(crate) enum Credential {
     /// The token of this session.
     Session(String),
     /// The account's own key.
-    AccountKey(i64),
+    AccountKey(KeyRowId),
     /// A key that is limited to one domain.
     ScopedKey {
         /// Row id of the key.
-        key: i64,
+        key: KeyRowId,
         /// Row id of the domain.
-        domain: i64,
+        domain: DomainRowId,
     },
 }
 
 impl Caller {
     /// Row id of the account.
-    pub(crate) const fn id(&self) -> i64 {
+    pub(crate) const fn id(&self) -> AccountRowId {
         self.account.id
     }
 
     /// The domain that the credential is limited to, if it is.
-    pub(crate) const fn scope(&self) -> Option<i64> {
+    pub(crate) const fn scope(&self) -> Option<DomainRowId> {
         match self.credential {
             Credential::ScopedKey { domain, .. } => Some(domain),
             Credential::Session(_) | Credential::AccountKey(_) => None,
@@ -91,7 +92,7 @@ impl Caller {
     ///
     /// # Errors
     /// 403 `key_scope`.
-    pub(crate) fn require_domain(&self, domain: Option<i64>) -> Result<(), ApiError> {
+    pub(crate) fn require_domain(&self, domain: Option<DomainRowId>) -> Result<(), ApiError> {
         match self.scope() {
             Some(own) if domain != Some(own) => Err(Code::KeyScope.into()),
             _ => Ok(()),

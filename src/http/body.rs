@@ -274,6 +274,7 @@ pub(crate) const OK: axum::Json<Done> = axum::Json(Done { ok: true });
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
+    use crate::id::RowId;
     use axum::body::Bytes;
     use futures_util::stream::{self, StreamExt as _};
 
@@ -328,7 +329,7 @@ mod tests {
     async fn what_was_read_is_held_of_the_budget_until_the_request_ends() {
         let budget = MemoryBudget::new(192 << 20, 0);
         let memory = RequestMemory::new(budget.clone());
-        memory.know(Some(1));
+        memory.know(Some(RowId::new(1)));
         let body = HttpBody::from(vec![b' '; 3 << 20]);
         read(body, 4 << 20, Duration::from_secs(60), &memory).await.unwrap();
         assert!(budget.held() >= 3 << 20 && !budget.is_used_up(Door::Api));

@@ -10,6 +10,7 @@ use axum::http::Extensions;
 use tokio_util::sync::CancellationToken;
 
 use super::memory::RequestMemory;
+use crate::id::AccountRowId;
 use crate::rate_limit::address_network;
 
 /// Bodies of requests without a credential that are read at the same time from one client address.
@@ -262,7 +263,7 @@ impl Drop for Work {
 }
 
 /// A request has shown a credential, of this account if it is one's: it may hold more, and its connection is not closed for a stranger's.
-pub(crate) fn note_credential(extensions: &Extensions, account: Option<i64>) {
+pub(crate) fn note_credential(extensions: &Extensions, account: Option<AccountRowId>) {
     if let Some(memory) = extensions.get::<RequestMemory>() {
         memory.know(account);
     }

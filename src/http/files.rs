@@ -3,6 +3,7 @@
 
 use std::io::{Cursor, Read, Seek, SeekFrom};
 
+use crate::store::Connection;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::{
@@ -12,7 +13,6 @@ use axum::http::header::{
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use rusqlite::Connection;
 use serde::Deserialize;
 use url::form_urlencoded;
 use utoipa::IntoParams;

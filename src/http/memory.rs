@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::AppState;
 use super::error::{ApiError, Code};
+use crate::id::AccountRowId;
 use crate::memory_budget::{Door, MemoryBudget, Reservation};
 
 /// How long a request waits for its turns, all in all, before the client is asked to come again.
@@ -24,7 +25,7 @@ pub(crate) struct RequestMemory(Arc<Request>);
 struct Request {
     budget: MemoryBudget,
     /// Whether a credential was seen, and of which account, if it is one's.
-    known: OnceCell<Option<i64>>,
+    known: OnceCell<Option<AccountRowId>>,
     share: Mutex<Share>,
 }
 
@@ -55,7 +56,7 @@ impl RequestMemory {
     }
 
     /// A credential was seen, of this account if it is one's.
-    pub(crate) fn know(&self, account: Option<i64>) {
+    pub(crate) fn know(&self, account: Option<AccountRowId>) {
         // The first one counts; there are no others.
         let _ = self.0.known.set(account);
     }
@@ -110,7 +111,7 @@ impl RequestMemory {
 ///
 /// # Errors
 /// 503: the turn did not come in time.
-pub(crate) async fn reserve(app: &AppState, account: i64, octets: usize) -> Result<Reservation, ApiError> {
+pub(crate) async fn reserve(app: &AppState, account: AccountRowId, octets: usize) -> Result<Reservation, ApiError> {
     let mut share = app.memory.reservation_of(Door::Api, account);
     share.wait_within(octets, PATIENCE).await.map_err(|_| used_up())?;
     Ok(share)

@@ -28,7 +28,7 @@ use super::extract::Query;
 use super::listener::Hangup;
 use crate::clock::Timestamp;
 use crate::event_bus::realtime::{Body, Event, Stream};
-use crate::id::fill_random;
+use crate::id::{DomainRowId, fill_random};
 use crate::memory_budget::Reservation;
 use crate::secrets::token_hash;
 use crate::store::accounts::domains;
@@ -183,7 +183,7 @@ async fn admit(app: &AppState, credential: Option<String>, now: Timestamp) -> Re
     Ok((caller, credential))
 }
 
-async fn find_domain(app: &AppState, caller: &Caller, name: String) -> Result<i64, ApiError> {
+async fn find_domain(app: &AppState, caller: &Caller, name: String) -> Result<DomainRowId, ApiError> {
     let account = caller.id();
     let found =
         app.db.read(move |connection| domains::find_by_name_or_id(connection, account, &name.to_lowercase(), &name));
@@ -197,7 +197,7 @@ struct Writer {
     app: AppState,
     first: Option<Bytes>,
     stream: Stream,
-    domain: Option<i64>,
+    domain: Option<DomainRowId>,
     credential: String,
     /// What the event that was written last takes of the budget of large payloads.
     permit: Option<Reservation>,

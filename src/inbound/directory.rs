@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use super::route::{self, BadMatch, Pattern, Route, RouteTable};
-use crate::id::RouteId;
+use crate::id::{AccountRowId, DomainRowId, RouteId};
 use crate::store::webhooks::routes::RouteRow;
 use crate::store::{self, Db};
 use crate::webhook;
@@ -25,9 +25,9 @@ const AT_A_TIME: usize = 1;
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     /// The account that holds it.
-    pub(crate) account: i64,
+    pub(crate) account: AccountRowId,
     /// Its row; none for the host name itself.
-    pub(crate) domain: Option<i64>,
+    pub(crate) domain: Option<DomainRowId>,
     /// Whether mail is received already.
     pub(crate) verified: bool,
 }
@@ -40,21 +40,21 @@ struct Domains {
 
 #[derive(Debug, Default)]
 struct Tables {
-    tables: HashMap<i64, (Arc<RouteTable>, u64)>,
+    tables: HashMap<AccountRowId, (Arc<RouteTable>, u64)>,
     /// Counts what is asked for, so that the table asked for longest ago is known.
     asked: u64,
     held: usize,
 }
 
 impl Tables {
-    fn find(&mut self, account: i64) -> Option<Arc<RouteTable>> {
+    fn find(&mut self, account: AccountRowId) -> Option<Arc<RouteTable>> {
         self.asked += 1;
         let (table, asked) = self.tables.get_mut(&account)?;
         *asked = self.asked;
         Some(Arc::clone(table))
     }
 
-    fn put(&mut self, account: i64, table: Arc<RouteTable>) {
+    fn put(&mut self, account: AccountRowId, table: Arc<RouteTable>) {
         self.asked += 1;
         self.held += table.memory_size();
         if let Some((old, _)) = self.tables.insert(account, (table, self.asked)) {
@@ -64,7 +64,7 @@ impl Tables {
             return;
         }
         // A quarter goes at a time, so that the oldest are not looked for at every table.
-        let mut by_age: Vec<(u64, i64)> =
+        let mut by_age: Vec<(u64, AccountRowId)> =
             self.tables.iter().map(|(account, (_, asked))| (*asked, *account)).collect();
         by_age.sort_unstable();
         for (_, oldest) in by_age {
@@ -85,7 +85,7 @@ pub(crate) struct Directory {
     domains: Arc<Mutex<Domains>>,
     tables: Arc<Mutex<Tables>>,
     /// Who makes the table of an account, or changes its regexes.
-    turns: Arc<Mutex<HashMap<i64, Arc<AsyncMutex<()>>>>>,
+    turns: Arc<Mutex<HashMap<AccountRowId, Arc<AsyncMutex<()>>>>>,
     compiling: Arc<Semaphore>,
     matching: Arc<Semaphore>,
 }
@@ -150,7 +150,11 @@ impl Directory {
     ///
     /// # Errors
     /// Storage trouble.
-    pub(crate) async fn matching(&self, account: i64, address: &str) -> store::Result<(Vec<Arc<Route>>, u64)> {
+    pub(crate) async fn matching(
+        &self,
+        account: AccountRowId,
+        address: &str,
+    ) -> store::Result<(Vec<Arc<Route>>, u64)> {
         let table = self.table(account).await?;
         Ok((self.matched(&table, address).await?, table.version()))
     }
@@ -180,7 +184,7 @@ impl Directory {
     /// Storage trouble; [`BadMatch`]: it does not compile, or not beside the others.
     pub(crate) async fn check_regex(
         &self,
-        account: i64,
+        account: AccountRowId,
         text: &str,
         except: Option<RouteId>,
     ) -> store::Result<Result<RegexTurn, BadMatch>> {
@@ -197,7 +201,7 @@ impl Directory {
         Ok(checked.map(|()| RegexTurn { _turn: turn }))
     }
 
-    async fn table(&self, account: i64) -> store::Result<Arc<RouteTable>> {
+    async fn table(&self, account: AccountRowId) -> store::Result<Arc<RouteTable>> {
         let present = |table: &Arc<RouteTable>| table.version() == self.db.routes_version(account);
         if let Some(known) = self.with_tables(|tables| tables.find(account)).filter(present) {
             return Ok(known);
@@ -227,7 +231,7 @@ impl Directory {
     }
 
     /// The turn of an account; those that nobody waits for are forgotten.
-    fn account_lock(&self, account: i64) -> Arc<AsyncMutex<()>> {
+    fn account_lock(&self, account: AccountRowId) -> Arc<AsyncMutex<()>> {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         if turns.len() > 64 {
             turns.retain(|_, turn| Arc::strong_count(turn) > 1);
@@ -255,6 +259,7 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::RowId;
 
     #[test]
     fn the_tables_asked_for_longest_ago_go_first() {
@@ -262,12 +267,16 @@ mod tests {
         let one = Arc::new(RouteTable::default()).memory_size();
         let most = i64::try_from(MAX_TABLE_BYTES / one).unwrap_or(i64::MAX);
         for account in 0..most {
-            tables.put(account, Arc::default());
+            tables.put(RowId::new(account), Arc::default());
         }
-        assert!(tables.find(0).is_some() && tables.held <= MAX_TABLE_BYTES);
-        tables.put(most, Arc::default());
+        assert!(tables.find(RowId::new(0)).is_some() && tables.held <= MAX_TABLE_BYTES);
+        tables.put(RowId::new(most), Arc::default());
         assert!(tables.held <= MAX_TABLE_BYTES / 4 * 3);
-        assert!(tables.find(0).is_some() && tables.find(most).is_some() && tables.find(1).is_none());
+        assert!(
+            tables.find(RowId::new(0)).is_some()
+                && tables.find(RowId::new(most)).is_some()
+                && tables.find(RowId::new(1)).is_none()
+        );
         assert_eq!(tables.held, tables.tables.len() * one);
     }
 }

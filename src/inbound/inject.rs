@@ -9,7 +9,7 @@ use super::Inbound;
 use super::receive::{Checks, Receipt, ReceiveError};
 use super::recipients::Recipient;
 use crate::clock::Timestamp;
-use crate::id::random_base62;
+use crate::id::{DomainRowId, random_base62};
 use crate::mail::address::{Mailbox, ReversePath};
 use crate::mail::envelope::{Envelope, Peer};
 use crate::outbound::submit::sender::Sender;
@@ -44,7 +44,7 @@ impl Inbound {
         injection: Injection,
         sender: Option<Sender>,
         route: RouteRow,
-        domain: i64,
+        domain: DomainRowId,
     ) -> Result<Receipt, ReceiveError> {
         if self.is_full() {
             return Err(ReceiveError::StorageFull);

@@ -21,6 +21,7 @@ use ring::hmac;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::event_bus::Feed;
+use crate::id::AccountRowId;
 use crate::jobs::Jobs;
 use crate::limits::Limits;
 use crate::memory_budget::{Door, MemoryBudget, Reservation};
@@ -144,7 +145,7 @@ impl Inbound {
     /// [`ReceiveError::Busy`]: the turn did not come in time.
     pub(crate) async fn acquire_parse_permit(
         &self,
-        account: i64,
+        account: AccountRowId,
         size: u64,
     ) -> Result<Option<Reservation>, ReceiveError> {
         let octets = usize::try_from(size).unwrap_or(usize::MAX);

@@ -6,6 +6,7 @@ use super::Inbound;
 use super::directory::Entry;
 use super::route::{self, Route};
 use crate::config::UnknownRecipients;
+use crate::id::{AccountRowId, DomainRowId};
 use crate::limits::Kind;
 use crate::mail::address::{Domain, ForwardPath, Mailbox};
 use crate::outbound::return_path::ReturnPath;
@@ -15,8 +16,8 @@ use crate::store::webhooks::routes::Action;
 #[derive(Clone, Debug)]
 pub(crate) struct Recipient {
     pub(super) mailbox: Mailbox,
-    pub(super) account: i64,
-    pub(super) domain: Option<i64>,
+    pub(super) account: AccountRowId,
+    pub(super) domain: Option<DomainRowId>,
     /// The routes that run for it.
     pub(super) routes: Vec<Arc<Route>>,
     /// The version of the account's routes that they are of.
@@ -29,7 +30,7 @@ pub(crate) struct Recipient {
 
 impl Recipient {
     /// One that is stored for an account and reaches no route.
-    pub(super) const fn plain(mailbox: Mailbox, account: i64, domain: Option<i64>) -> Self {
+    pub(super) const fn plain(mailbox: Mailbox, account: AccountRowId, domain: Option<DomainRowId>) -> Self {
         Self { mailbox, account, domain, routes: Vec::new(), routes_version: 0, idle_routes: 0, returned: None }
     }
 
@@ -84,7 +85,10 @@ impl Inbound {
         if let Some(returned) = returned
             && self.is_own(mailbox.domain().as_str()).await?
         {
-            return Ok(Recipient { returned: Some(returned), ..Recipient::plain(mailbox, 0, None) });
+            return Ok(Recipient {
+                returned: Some(returned),
+                ..Recipient::plain(mailbox, AccountRowId::SERVER, None)
+            });
         }
         let entry = self.entry(&mailbox).await?;
         if !entry.verified {
@@ -108,7 +112,7 @@ impl Inbound {
     }
 
     /// Whether the account has room for a mail; asked before the data comes, which would be for nothing.
-    async fn check_room(&self, account: i64) -> Result<(), RecipientRefusal> {
+    async fn check_room(&self, account: AccountRowId) -> Result<(), RecipientRefusal> {
         if self.shared.limits.was_roomy(account) {
             return Ok(());
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 use tokio::sync::Mutex;
 
+use crate::id::AccountRowId;
 use crate::mail::address::Mailbox;
 use crate::store::jobs::Flow;
 use crate::store::webhooks::routes::{Action, RouteRow};
@@ -214,7 +215,11 @@ pub(crate) struct RouteTable {
 impl RouteTable {
     /// Builds the table from rows in their order of age; `flow` says where a webhook's jobs wait. A set of regexes that
     /// `previous` has is not compiled again; compiling takes time that an async thread does not have.
-    pub(crate) fn new(rows: Vec<RouteRow>, flow: impl Fn(&str, i64) -> Flow, previous: Option<&Self>) -> Self {
+    pub(crate) fn new(
+        rows: Vec<RouteRow>,
+        flow: impl Fn(&str, AccountRowId) -> Flow,
+        previous: Option<&Self>,
+    ) -> Self {
         let mut table = Self::default();
         let mut bodies = Vec::new();
         for row in rows {
@@ -307,6 +312,7 @@ pub(crate) fn running(mut matching: Vec<Arc<Route>>, most: Option<u64>) -> (Vec<
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
+    use crate::id::RowId;
     use proptest::prelude::*;
 
     use super::*;
@@ -318,7 +324,7 @@ mod tests {
 
     fn matches(pattern: &str, address: &str) -> bool {
         let alone = Pattern::parse(pattern).unwrap().matches(address);
-        let table = RouteTable::new(vec![row(pattern, Action::Store)], |_, _| Flow::new("", 0), None);
+        let table = RouteTable::new(vec![row(pattern, Action::Store)], |_, _| Flow::new("", RowId::new(0)), None);
         assert_eq!(table.matching(address).len(), usize::from(alone), "{pattern} matches alike in a table");
         alone
     }
@@ -326,7 +332,7 @@ mod tests {
     fn row(match_pattern: &str, action: Action) -> RouteRow {
         RouteRow {
             public_id: RouteId::new(NOW),
-            account_id: 1,
+            account_id: RowId::new(1),
             domain_id: None,
             match_pattern: match_pattern.to_owned(),
             action,
@@ -349,7 +355,7 @@ mod tests {
     fn the_oldest_routes_run_and_drop_is_never_one_too_many() {
         let actions = [Action::Webhook, Action::Store, Action::Forward, Action::Webhook, Action::Drop];
         let rows = actions.map(|action| row("*@acme.dev", action)).to_vec();
-        let table = RouteTable::new(rows, |_, _| Flow::new("", 0), None);
+        let table = RouteTable::new(rows, |_, _| Flow::new("", RowId::new(0)), None);
         let run = |most| {
             let (routes, over) = running(table.matching("a@acme.dev"), most);
             (routes.iter().map(|route| route.row.action).collect::<Vec<_>>(), over)
@@ -368,7 +374,7 @@ mod tests {
         rows.extend(large.iter().map(|text| row(text, Action::Store)));
         rows.push(row("/last/", Action::Store));
         rows.push(row("last@acme.dev", Action::Store));
-        let table = RouteTable::new(rows, |_, _| Flow::new("", 0), None);
+        let table = RouteTable::new(rows, |_, _| Flow::new("", RowId::new(0)), None);
         assert_eq!(table.matching("first@acme.dev").len(), 1);
         let last = table.matching("last@acme.dev");
         let last: Vec<&str> = last.iter().map(|route| route.row.match_pattern.as_str()).collect();
@@ -380,7 +386,7 @@ mod tests {
         let new = |last: &str, previous: Option<&RouteTable>| {
             RouteTable::new(
                 vec![row("/a/", Action::Store), row(last, Action::Store)],
-                |_, _| Flow::new("", 0),
+                |_, _| Flow::new("", RowId::new(0)),
                 previous,
             )
         };

@@ -16,13 +16,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use crate::id::AccountRowId;
+use crate::store::Connection;
 use tokio::sync::Notify;
 
 use crate::clock::Timestamp;
 use crate::store;
 pub use crate::store::jobs::Flow;
-pub(crate) use crate::store::jobs::{ClaimedJob, JobKind};
+pub(crate) use crate::store::jobs::{ClaimedJob, JobKind, JobSubject};
 use lanes::Lanes;
 pub(crate) use lanes::{Breaker, LaneStats};
 pub(crate) use schedule::Schedule;
@@ -40,7 +41,7 @@ pub(crate) fn mail_lane(domain: &str) -> String {
 }
 
 /// An account's mail to a domain.
-pub fn mail_flow(domain: &str, account: i64) -> Flow {
+pub fn mail_flow(domain: &str, account: AccountRowId) -> Flow {
     Flow::new(&mail_lane(domain), account)
 }
 
@@ -193,22 +194,21 @@ impl Jobs {
         &self,
         tx: &Connection,
         flow: &Flow,
-        kind: JobKind,
-        subject: i64,
+        subject: JobSubject,
         now: Timestamp,
     ) -> store::Result<EnqueuedJob> {
         let lease = self.with_state(|desk| {
-            let lease = desk.leases.get(&kind)?;
+            let lease = desk.leases.get(&subject.kind())?;
             desk.lanes.reserve(flow, now).then_some(*lease)
         });
         let mut left = EnqueuedJob::waiting(self, flow, now);
         match lease.flatten() {
             Some(lease) => {
                 left.place = Location::Reserved;
-                let job = store::jobs::insert_claimed(tx, flow, kind, subject, now, now.plus(lease))?;
+                let job = store::jobs::insert_claimed(tx, flow, subject, now, now.plus(lease))?;
                 left.place = Location::Claimed(job);
             }
-            None => store::jobs::insert(tx, flow, kind, subject, now)?,
+            None => store::jobs::insert(tx, flow, subject, now)?,
         }
         Ok(left)
     }

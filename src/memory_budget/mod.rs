@@ -6,6 +6,7 @@
 
 mod queue;
 
+use crate::id::AccountRowId;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,7 +82,7 @@ struct State {
     /// Who waits for octets of each door; bounded by who may ask.
     queues: [Queue; DOORS.len()],
     /// What accounts hold of a door, that hold anything.
-    of_accounts: HashMap<(usize, i64), usize>,
+    of_accounts: HashMap<(usize, AccountRowId), usize>,
     most_held: usize,
 }
 
@@ -119,12 +120,12 @@ impl MemoryBudget {
     }
 
     /// The same for an account, which takes its turn among the others and leaves something to them.
-    pub(crate) fn reservation_of(&self, door: Door, account: i64) -> Reservation {
+    pub(crate) fn reservation_of(&self, door: Door, account: AccountRowId) -> Reservation {
         Reservation { shared: Arc::clone(&self.shared), door, account: Some(account), held: 0 }
     }
 
     /// Waits for so many octets of an account.
-    pub async fn reserve(&self, door: Door, account: i64, octets: usize) -> Reservation {
+    pub async fn reserve(&self, door: Door, account: AccountRowId, octets: usize) -> Reservation {
         let mut reservation = self.reservation_of(door, account);
         reservation.wait_for(octets).await;
         reservation
@@ -203,7 +204,7 @@ impl Shared {
     }
 
     /// Whether a door may hold so much more, with what is kept for the others.
-    fn fits(&self, state: &State, door: Door, account: Option<i64>, more: usize) -> bool {
+    fn fits(&self, state: &State, door: Door, account: Option<AccountRowId>, more: usize) -> bool {
         if let Some(account) = account {
             let held = state.of_accounts.get(&(door as usize, account)).copied().unwrap_or(0);
             if held.saturating_add(more) > self.most_of(door, Some(account)) {
@@ -226,16 +227,16 @@ impl Shared {
     }
 
     /// The most that a door may hold, or one account of it.
-    fn most_of(&self, door: Door, account: Option<i64>) -> usize {
+    fn most_of(&self, door: Door, account: Option<AccountRowId>) -> usize {
         let most = self.shares.get(door as usize).map_or(0, |share| share.most);
         if account.is_some() { most - most / LEFT_TO_OTHERS } else { most }
     }
 
-    fn try_take(&self, door: Door, account: Option<i64>, more: usize) -> bool {
+    fn try_take(&self, door: Door, account: Option<AccountRowId>, more: usize) -> bool {
         self.take(&mut self.state(), door, account, more)
     }
 
-    fn take(&self, state: &mut State, door: Door, account: Option<i64>, more: usize) -> bool {
+    fn take(&self, state: &mut State, door: Door, account: Option<AccountRowId>, more: usize) -> bool {
         if !self.fits(state, door, account, more) {
             return false;
         }
@@ -250,7 +251,7 @@ impl Shared {
         true
     }
 
-    fn release(self: &Arc<Self>, door: Door, account: Option<i64>, octets: usize) {
+    fn release(self: &Arc<Self>, door: Door, account: Option<AccountRowId>, octets: usize) {
         {
             let mut state = self.state();
             if let Some(account) = account
@@ -308,7 +309,7 @@ pub struct Reservation {
     shared: Arc<Shared>,
     door: Door,
     /// In whose turn it waits, and whose share it is limited to; those of nobody take turns as one.
-    account: Option<i64>,
+    account: Option<AccountRowId>,
     held: usize,
 }
 

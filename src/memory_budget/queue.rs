@@ -1,5 +1,6 @@
 //! Who waits for octets of a door, in turn by account.
 
+use crate::id::AccountRowId;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -11,15 +12,15 @@ use super::{Door, Shared};
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     len: usize,
-    turns: VecDeque<Option<i64>>,
-    lines: HashMap<Option<i64>, VecDeque<Waiter>>,
+    turns: VecDeque<Option<AccountRowId>>,
+    lines: HashMap<Option<AccountRowId>, VecDeque<Waiter>>,
 }
 
 /// One who waits.
 #[derive(Debug)]
 pub(super) struct Waiter {
     /// In whose line, and whose share it is limited to.
-    pub(crate) account: Option<i64>,
+    pub(crate) account: Option<AccountRowId>,
     pub(crate) more: usize,
     pub(crate) granted: oneshot::Sender<Grant>,
 }
@@ -86,7 +87,7 @@ impl Queue {
 pub(super) struct Grant {
     pub shared: Arc<Shared>,
     pub door: Door,
-    pub account: Option<i64>,
+    pub account: Option<AccountRowId>,
     pub octets: usize,
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
 use super::*;
+use crate::id::RowId;
 
 const MIB: usize = 1 << 20;
 
@@ -45,9 +46,9 @@ fn no_door_takes_what_is_kept_for_another_and_all_together_take_no_more_than_the
 #[tokio::test]
 async fn one_account_leaves_something_to_the_others() {
     let budget = MemoryBudget::new(192 * MIB, 64 * MIB);
-    let mut greedy = budget.reservation_of(Door::Api, 1);
+    let mut greedy = budget.reservation_of(Door::Api, RowId::new(1));
     greedy.wait_for(usize::MAX).await;
-    let mut again = budget.reservation_of(Door::Api, 1);
+    let mut again = budget.reservation_of(Door::Api, RowId::new(1));
     assert!(greedy.held() >= 70 * MIB && !again.resize(1));
     // Others need not wait behind it.
     let mut waiting = Box::pin(again.wait_within(20 * MIB, Duration::from_secs(60)));
@@ -56,7 +57,7 @@ async fn one_account_leaves_something_to_the_others() {
         waited = &mut waiting => unreachable!("{waited:?}"),
         () = tokio::task::yield_now() => {}
     }
-    let mut other = budget.reservation_of(Door::Api, 2);
+    let mut other = budget.reservation_of(Door::Api, RowId::new(2));
     other.wait_within(MIB, Duration::from_secs(60)).await.unwrap();
     assert!(other.resize(8 * MIB));
     drop(greedy);
@@ -79,14 +80,14 @@ async fn whoever_waits_gets_its_turn_in_order_and_whoever_waits_too_long_is_refu
     for number in 0..3 {
         let (budget, order) = (budget.clone(), Arc::clone(&order));
         waiting.push(tokio::spawn(async move {
-            let reservation = budget.reserve(Door::Webhooks, 1, 30 * MIB).await;
+            let reservation = budget.reserve(Door::Webhooks, RowId::new(1), 30 * MIB).await;
             order.lock().unwrap().push(number);
             drop(reservation);
         }));
         tokio::task::yield_now().await;
     }
     // Another door is not held up.
-    drop(budget.reserve(Door::Sending, 1, 36 * MIB).await);
+    drop(budget.reserve(Door::Sending, RowId::new(1), 36 * MIB).await);
     drop(whole);
     for one in waiting {
         one.await.unwrap();
@@ -105,7 +106,7 @@ async fn accounts_take_turns_whatever_one_of_them_piled_up() {
     for (place, account) in [1; 20].into_iter().chain([2, 3]).enumerate() {
         let (budget, order) = (budget.clone(), Arc::clone(&order));
         waiting.push(tokio::spawn(async move {
-            let reservation = budget.reserve(Door::Parsing, account, 30 * MIB).await;
+            let reservation = budget.reserve(Door::Parsing, RowId::new(account), 30 * MIB).await;
             order.lock().unwrap().push((account, place));
             drop(reservation);
         }));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::Connection;
+use crate::store::Connection;
 
 use super::message::compose::{Content, compose};
 use super::queue::deliver::{Dispatcher, postponed, waits};
@@ -32,7 +32,7 @@ pub(crate) struct SystemMail {
 impl Handler for SystemMail {
     fn attempt(self: Arc<Self>, flow: Flow, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
         Box::pin(async move {
-            let id = job.subject_id;
+            let id = job.subject_id.of_kind();
             let this = Arc::clone(&self);
             let found = self.dispatcher.outbound.parts.db.read(move |connection| {
                 let Some(notice) = notices::find(connection, id)? else { return Ok(None) };
@@ -57,7 +57,7 @@ impl Handler for SystemMail {
                     record: Box::new(|_, _| Ok(None)),
                 },
                 Err(error) => {
-                    tracing::warn!(job = id, %error, "a notice could not be read");
+                    tracing::warn!(job = job.id.get(), %error, "a notice could not be read");
                     postponed(now)
                 }
             }

@@ -12,6 +12,7 @@ use super::messages::removals;
 use super::messages::removals::Reason;
 use super::messages::{mail_data, uploads};
 use crate::clock::Timestamp;
+use crate::id::MessageRowId;
 
 /// Which rows name objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,7 +206,7 @@ impl Fates {
         }
         let message = connection
             .prepare_cached("SELECT id, status FROM message WHERE public_id = ?1")?
-            .query_row([id], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))
+            .query_row([id], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))
             .optional()?;
         if let Some((message, status)) = message {
             return match status.as_str() {
@@ -225,7 +226,7 @@ impl Fates {
 }
 
 /// By its deliveries to webhooks and to the addresses that routes forward it to.
-fn fate_of_received(connection: &Connection, message: i64) -> Result<Fate> {
+fn fate_of_received(connection: &Connection, message: MessageRowId) -> Result<Fate> {
     let mut statement = connection.prepare_cached(
         "SELECT status FROM delivery WHERE message_id = ?1
          UNION ALL

@@ -77,6 +77,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         use rusqlite::ffi;
+        if let rusqlite::Error::FromSqlConversionFailure(_, _, cause) = &error
+            && let Some(unknown) = cause.downcast_ref::<super::stored_enum::UnknownWord>()
+        {
+            return Self::Corrupt(unknown.0);
+        }
         let rusqlite::Error::SqliteFailure(failure, message) = &error else {
             return Self::Sqlite(error);
         };

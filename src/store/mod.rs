@@ -8,15 +8,18 @@ pub(crate) mod accounts;
 pub(crate) mod audit;
 pub(crate) mod blobs;
 mod error;
+mod ids;
 pub(crate) mod jobs;
 pub(crate) mod messages;
 pub(crate) mod migrate;
 mod pool;
 pub(crate) mod search;
 pub(crate) mod sending;
+mod stored_enum;
 pub(crate) mod webhooks;
 pub(crate) mod writer;
 
+use crate::id::AccountRowId;
 use std::collections::HashMap;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -24,7 +27,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+pub(crate) use rusqlite::Connection;
+use rusqlite::OpenFlags;
 use tokio::sync::{Semaphore, watch};
 
 use blobs::uncommitted::UnconfirmedObjects;
@@ -73,7 +77,7 @@ struct Inner {
     unconfirmed: UnconfirmedObjects,
     directory_version: AtomicU64,
     /// How often the routes of each account changed, and everybody's at once.
-    routes_versions: Mutex<HashMap<i64, u64>>,
+    routes_versions: Mutex<HashMap<AccountRowId, u64>>,
     all_routes_version: AtomicU64,
     mark: Arc<Keeper>,
     reserve: Arc<Reserve>,
@@ -252,7 +256,7 @@ impl Db {
     }
 
     /// A number that changes whenever a route or a blocked sender of the account may have changed.
-    pub fn routes_version(&self, account: i64) -> u64 {
+    pub fn routes_version(&self, account: AccountRowId) -> u64 {
         let versions = self.inner.routes_versions.lock().unwrap_or_else(PoisonError::into_inner);
         let own = versions.get(&account).copied().unwrap_or(0);
         // Both only grow, so the sum is the same only while neither changes.
@@ -260,14 +264,14 @@ impl Db {
     }
 
     /// Says that the routes or blocked senders of an account changed; call it after the commit.
-    pub(crate) fn routes_changed(&self, account: i64) {
+    pub(crate) fn routes_changed(&self, account: AccountRowId) {
         let mut versions = self.inner.routes_versions.lock().unwrap_or_else(PoisonError::into_inner);
         let own = versions.entry(account).or_default();
         *own = own.saturating_add(1);
     }
 
     /// Says that a domain of an account changed, and perhaps routes with it; call it after the commit.
-    pub(crate) fn domain_changed(&self, account: i64) {
+    pub(crate) fn domain_changed(&self, account: AccountRowId) {
         self.inner.directory_version.fetch_add(1, Ordering::AcqRel);
         self.routes_changed(account);
     }
@@ -484,7 +488,7 @@ fn configure_reader(connection: &mut Connection) -> rusqlite::Result<()> {
 }
 
 /// Row ids as a parameter of `json_each`, which is how a statement takes a list.
-fn id_list(ids: &[i64]) -> String {
-    let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
+fn id_list<K>(ids: &[crate::id::RowId<K>]) -> String {
+    let ids: Vec<String> = ids.iter().map(crate::id::RowId::to_string).collect();
     format!("[{}]", ids.join(","))
 }

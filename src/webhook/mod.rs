@@ -5,11 +5,12 @@ pub(crate) mod events;
 pub(crate) mod manual;
 mod owner_notice;
 
+use crate::id::AccountRowId;
 use crate::jobs::Flow;
 use crate::net::egress::Target;
 
 /// An account's jobs for the endpoint at `url`.
-pub fn flow_of(url: &str, account: i64) -> Flow {
+pub fn flow_of(url: &str, account: AccountRowId) -> Flow {
     Flow { lane: Target::lane_of(url).into(), account, endpoint: Target::endpoint_of(url) }
 }
 

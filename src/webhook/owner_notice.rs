@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rusqlite::Connection;
+use crate::store::Connection;
 
 use super::attempt::deliver::Webhooks;
 use crate::clock::Timestamp;

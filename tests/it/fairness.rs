@@ -1,11 +1,12 @@
 //! Accounts take turns: what one leaves in a lane is no wait of another's.
 
+use mailkite::testing::id::RowId;
 use std::time::Duration;
 
 use mailkite::testing::clock::Clock;
 use mailkite::testing::memory_budget::Door;
 use mailkite::testing::store;
-use mailkite::testing::store::jobs::JobKind;
+use mailkite::testing::store::jobs::JobSubject;
 use serde_json::json;
 
 use super::support::dns::DnsServer;
@@ -30,7 +31,7 @@ async fn backlog(server: &Server, url: &str, count: i64) {
                      FROM delivery ORDER BY id LIMIT 1",
                     [id],
                 )?;
-                store::jobs::insert(tx, &flow, JobKind::Webhook, id, due)?;
+                store::jobs::insert(tx, &flow, JobSubject::Webhook(RowId::new(id)), due)?;
             }
             Ok(())
         })
@@ -136,7 +137,7 @@ async fn large_mail_of_one_account_is_nobody_elses_wait() {
     server.other_account("victim.test", "https://hooks.example/").await;
     let line = format!("{}\r\n", "x".repeat(76));
     let mail = format!("From: a@example.com\r\nSubject: Large\r\n\r\n{}", line.repeat(3 * (1 << 20) / line.len()));
-    let parsing = server.webhooks.memory.reserve(Door::Parsing, 0, usize::MAX).await;
+    let parsing = server.webhooks.memory.reserve(Door::Parsing, RowId::new(0), usize::MAX).await;
     let mut sent = Vec::new();
     for (number, to) in
         [("a@inbox.test", PILE), ("a@victim.test", 1)].iter().flat_map(|(to, n)| vec![*to; *n]).enumerate()

@@ -1,6 +1,7 @@
 //! What a mail host is spared and what it gets: pauses with one probe, its share of connections, and which of its
 //! addresses are tried (RFC 5321 §4.5.4.1, RFC 8305).
 
+use mailkite::testing::id::RowId;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
@@ -65,10 +66,10 @@ async fn a_host_that_refuses_sessions_is_left_alone_by_all_domains_and_loses_not
         for (probes, pause) in [(2, 2), (3, 3), (4, 6)] {
             server.clock.advance(Duration::from_secs(pause));
             for number in 1..DOMAINS {
-                server
-                    .webhooks
-                    .jobs
-                    .wake(&mailkite::testing::jobs::mail_flow(&format!("c{number}.test"), 1), server.clock.now());
+                server.webhooks.jobs.wake(
+                    &mailkite::testing::jobs::mail_flow(&format!("c{number}.test"), RowId::new(1)),
+                    server.clock.now(),
+                );
             }
             let attempts = "SELECT sum(attempts) FROM dispatch";
             server.until(attempts, probes).await;
@@ -79,10 +80,10 @@ async fn a_host_that_refuses_sessions_is_left_alone_by_all_domains_and_loses_not
         is_busy.store(false, Ordering::SeqCst);
         server.clock.advance(Duration::from_secs(3600));
         for number in 0..DOMAINS {
-            server
-                .webhooks
-                .jobs
-                .wake(&mailkite::testing::jobs::mail_flow(&format!("c{number}.test"), 1), server.clock.now());
+            server.webhooks.jobs.wake(
+                &mailkite::testing::jobs::mail_flow(&format!("c{number}.test"), RowId::new(1)),
+                server.clock.now(),
+            );
         }
         for _ in 0..DOMAINS {
             remote.taken().await;
@@ -235,7 +236,7 @@ impl Rig {
             ascii: None,
         };
         let destination = Destination::Domain(Domain::parse("remote.test").unwrap());
-        self.transport.transmit(&Flow::new("smtp:remote.test", 1), &destination, parcel, NOW).await
+        self.transport.transmit(&Flow::new("smtp:remote.test", RowId::new(1)), &destination, parcel, NOW).await
     }
 }
 

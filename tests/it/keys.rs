@@ -1,5 +1,6 @@
 //! Keys and secrets over HTTP (contract 1.5, 2.7–2.10), and that a copy of the database tells none of them.
 
+use mailkite::testing::id::RowId;
 use std::time::Duration;
 
 use mailkite::testing::clock::{Clock, Timestamp};
@@ -249,7 +250,11 @@ async fn a_copy_of_the_database_tells_no_key_token_secret_or_password() {
     told.push(text(&ada.get("/api/webhooks/secret").await.expect(200)["secret"]));
     told.push(text(&ada.post_nothing("/api/webhooks/secret/rotate").await.expect(200)["secret"]));
     let account: i64 = server.query("SELECT id FROM account").await;
-    server.write(move |tx, _, now| mailkite::testing::bootstrap::verified_domain(tx, account, "acme.dev", now)).await;
+    server
+        .write(move |tx, _, now| {
+            mailkite::testing::bootstrap::verified_domain(tx, RowId::new(account), "acme.dev", now)
+        })
+        .await;
     told.push(text(&scoped(&ada, "acme.dev", "blog").await["key"]));
     let route = json!({"match": "*@acme.dev", "action": "webhook", "destination": "https://hooks.acme.dev/in"});
     told.push(text(&ada.post("/api/routes", route).await.expect(201)["signing_secret"]));

@@ -1,5 +1,6 @@
 //! What one account may have (contract 1.9): the limit holds for requests side by side, and what goes makes room.
 
+use mailkite::testing::id::{AccountRowId, RowId};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -276,7 +277,8 @@ async fn regexes_of_an_account_fit_one_budget_and_its_changes_are_its_own() {
             Ok((one("SELECT id FROM account WHERE is_admin = 1")?, one("SELECT id FROM account WHERE is_admin = 0")?))
         })
         .await;
-    let versions = || (server.db.routes_version(accounts.0), server.db.routes_version(accounts.1));
+    let versions =
+        || (server.db.routes_version(RowId::new(accounts.0)), server.db.routes_version(RowId::new(accounts.1)));
     let before = versions();
     owner.post("/api/routes", json!({"match": "/z/", "action": "store"})).await;
     owner.post("/api/routes", json!({"match": "z@inbox.test", "action": "store"})).await.expect(201);
@@ -300,7 +302,7 @@ const HEAVY: [&str; 2] = [
 ];
 
 /// Another account, whose e-mail is proven or not, with the verified domain `other.test`: its client and row id.
-async fn other(server: &Server, proven: bool) -> (Api, i64) {
+async fn other(server: &Server, proven: bool) -> (Api, AccountRowId) {
     let person = json!({"email": "ada@example.com", "password": "correct horse battery"});
     let made = server.anonymous().post("/api/auth/signup", person).await.expect(201);
     let id = server

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::Duration;
 
 use mailkite::testing::clock::{Clock, Timestamp};
-use mailkite::testing::id::{DeliveryId, MessageId, RouteId};
+use mailkite::testing::id::{DeliveryId, DomainRowId, MessageId, MessageRowId, RouteId, RowId};
 use mailkite::testing::inbound::route::Pattern;
 use mailkite::testing::retention::delete_message;
 use mailkite::testing::store::blobs::objects::Objects;
@@ -40,7 +40,7 @@ async fn row_of(server: &Server, sql: &'static str) -> i64 {
 }
 
 async fn retry(server: &Server, delivery: i64) -> Result<Manual, Refused> {
-    server.webhooks.retry(delivery, server.clock.now()).await
+    server.webhooks.retry(RowId::new(delivery), server.clock.now()).await
 }
 
 fn scope(server: &Server) -> Scope {
@@ -71,7 +71,7 @@ async fn fill(server: &Server) {
 
 async fn delete(server: &Server, message: i64) -> bool {
     let objects = Objects::open(server.data_dir()).unwrap();
-    delete_message(&server.db, &objects, message, server.clock.now()).await.unwrap()
+    delete_message(&server.db, &objects, RowId::new(message), server.clock.now()).await.unwrap()
 }
 
 fn is_signed_with(request: &Received, secret: &str) -> bool {
@@ -194,7 +194,7 @@ async fn one_delivery_is_attempted_by_one_at_a_time_and_a_crash_would_leave_its_
 
     // A person's attempt runs: another person is told so, the job engine waits and keeps its rung.
     let (webhooks, now) = (Arc::clone(&server.webhooks), server.clock.now());
-    let running = tokio::spawn(async move { webhooks.retry(delivery, now).await });
+    let running = tokio::spawn(async move { webhooks.retry(RowId::new(delivery), now).await });
     receiver.next_request().await;
     assert_eq!(server.query::<String>(JOB).await, job, "nothing is written before the answer");
     assert!(matches!(retry(&server, delivery).await, Err(Refused::AttemptInProgress)));
@@ -260,7 +260,7 @@ async fn an_attempt_whose_caller_has_gone_is_recorded_all_the_same() {
     server.attempted().await;
     let delivery = row_of(&server, "SELECT id FROM delivery").await;
     let (webhooks, now) = (Arc::clone(&server.webhooks), server.clock.now());
-    let asked = tokio::spawn(async move { webhooks.retry(delivery, now).await });
+    let asked = tokio::spawn(async move { webhooks.retry(RowId::new(delivery), now).await });
     receiver.next_request().await;
     asked.abort();
     assert!(asked.await.unwrap_err().is_cancelled());
@@ -413,7 +413,7 @@ async fn ids_of_every_kind_stand_for_their_deliveries_and_each_is_attempted_once
     fill(&server).await;
     let thread = vec![Item::Thread("<Talk@example.com>".to_owned())];
     assert_eq!(outcomes(&bulk(&server, thread.clone()).await), [OK; 3]);
-    let elsewhere = Scope { domain: Some(server.inbox.id + 1_000), ..scope(&server) };
+    let elsewhere = Scope { domain: Some(RowId::new(server.inbox.id.get() + 1_000)), ..scope(&server) };
     let asked = [thread, vec![Item::Delivery(delivery), Item::Message(first)]].concat();
     let results = server.webhooks.retry_many(elsewhere, asked, server.clock.now()).await.unwrap();
     assert_eq!(outcomes(&results), [missing; 3]);
@@ -443,7 +443,7 @@ async fn each_id_says_why_it_has_no_answer() {
     let results = bulk(&server, items).await;
     assert_eq!(outcomes(&results), [Err("no_delivery"), Err("delivery_failed"), Err("route_gone")]);
     assert!(results[0].delivery.is_none() && results[1].delivery.is_some());
-    assert!(delete(&server, row).await);
+    assert!(delete(&server, row.get()).await);
     assert_eq!(outcomes(&bulk(&server, vec![Item::Delivery(delivery)]).await), [Err("message_expired")]);
     server.stop().await;
 }
@@ -518,8 +518,8 @@ async fn candidates_are_what_the_match_covers_newest_first_in_pages() {
     let hook = server.route("ada@inbox.test", "lenient", &receiver.url()).await;
     server.accepted("ada@inbox.test", "4").await;
     server.attempted().await;
-    let page = |domain: Option<i64>, before, limit| replay_candidates::Query {
-        account: 0,
+    let page = |domain: Option<DomainRowId>, before, limit| replay_candidates::Query {
+        account: RowId::new(0),
         domain,
         route: RouteId::new(Timestamp::from_millis(0)),
         before,
@@ -636,8 +636,9 @@ async fn a_removed_message_takes_everything_with_it_and_ends_what_is_pending() {
     assert_eq!(row_of(&server, "SELECT max(id) FROM message").await, 2);
     fill(&server).await;
     assert_eq!(row_of(&server, "SELECT count(*) FROM message_thread").await, 2);
-    let found = server.db.read(move |c| search::list_thread(c, 1, "<Later@example.com>", None)).await.unwrap();
-    assert_eq!(found, [2]);
+    let found =
+        server.db.read(move |c| search::list_thread(c, RowId::new(1), "<Later@example.com>", None)).await.unwrap();
+    assert_eq!(found, [MessageRowId::new(2)]);
     let found = server.api("/api/messages?search=later").await.1;
     assert_eq!(found.as_array().unwrap().len(), 1, "{found}");
     let parted = server.db.write(|tx| deliveries::delete_detached(tx, Timestamp::from_millis(i64::MAX), 10)).await;
@@ -659,7 +660,7 @@ async fn a_removal_during_an_attempt_is_harmless() {
     server.until("SELECT count(*) FROM delivery WHERE status = 'delivered'", 1_i64).await;
     let (webhooks, now) = (Arc::clone(&server.webhooks), server.clock.now());
     let delivery = row_of(&server, "SELECT max(id) FROM delivery").await;
-    let running = tokio::spawn(async move { webhooks.retry(delivery, now).await });
+    let running = tokio::spawn(async move { webhooks.retry(RowId::new(delivery), now).await });
     receiver.next_request().await;
     assert!(delete(&server, row_of(&server, "SELECT max(id) FROM message").await).await);
     assert_eq!(running.await.unwrap().unwrap(), OK.unwrap());

@@ -1,5 +1,6 @@
 //! Signing in with Google over HTTP (contract 2.4): which account it is, who may have one, what can go wrong.
 
+use mailkite::testing::id::RowId;
 use std::sync::{Arc, Mutex};
 
 use mailkite::testing::clock::Clock;
@@ -88,7 +89,11 @@ async fn whoever_proves_an_address_gets_the_account_without_what_was_set_up_befo
     let key = api.with(squatter.get("/api/keys").await.expect(200)["key"].as_str().unwrap());
     let secret = squatter.get("/api/webhooks/secret").await.expect(200)["secret"].clone();
     let account: i64 = server.query("SELECT max(id) FROM account").await;
-    server.write(move |tx, _, now| mailkite::testing::bootstrap::verified_domain(tx, account, "acme.dev", now)).await;
+    server
+        .write(move |tx, _, now| {
+            mailkite::testing::bootstrap::verified_domain(tx, RowId::new(account), "acme.dev", now)
+        })
+        .await;
     let scoped = json!({"domainId": "acme.dev", "name": "blog"});
     let scoped = squatter.post("/api/keys/scoped", scoped).await.expect(201);
     let scoped = api.with(scoped["key"].as_str().unwrap());

@@ -1,6 +1,7 @@
 //! One account's things do not exist for another, on every endpoint and for every credential; and every endpoint takes
 //! the credentials of its class alone. Walks over the router's own table.
 
+use mailkite::testing::id::{AccountRowId, DomainRowId};
 use std::time::Duration;
 
 use mailkite::testing::clock::{Clock, Timestamp};
@@ -31,7 +32,13 @@ impl Tenant {
     }
 }
 
-fn new_key(tx: &Connection, secrets: &Secrets, account: i64, domain: Option<i64>, now: Timestamp) -> Result<String> {
+fn new_key(
+    tx: &Connection,
+    secrets: &Secrets,
+    account: AccountRowId,
+    domain: Option<DomainRowId>,
+    now: Timestamp,
+) -> Result<String> {
     let key = secrets::new_api_key();
     let (hash, sealed) = (token_hash(&key), secrets.seal(keys::PURPOSE, key.as_bytes()));
     match domain {

@@ -1,5 +1,6 @@
 //! Parcels to scripted remote hosts: what they hear octet for octet, and what becomes of each recipient.
 
+use mailkite::testing::id::RowId;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +70,7 @@ impl Rig {
 
 /// Whose mail it is.
 fn flow() -> Flow {
-    Flow::new("smtp:remote.test", 1)
+    Flow::new("smtp:remote.test", RowId::new(1))
 }
 
 trait ParseDomain {

@@ -1,5 +1,6 @@
 //! Files that clients put here: stored, handed out by signed link, gone in time.
 
+use mailkite::testing::id::RowId;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -36,7 +37,7 @@ async fn server() -> (Server, Uploads, i64) {
 
 async fn keep(uploads: &Uploads, account: i64, filename: &str, content_type: &str, bytes: &[u8]) -> Upload {
     uploads
-        .keep(account, filename, content_type, Bytes::copy_from_slice(bytes), RETENTION_DAYS[0], NOW)
+        .keep(RowId::new(account), filename, content_type, Bytes::copy_from_slice(bytes), RETENTION_DAYS[0], NOW)
         .await
         .unwrap()
 }
@@ -138,7 +139,10 @@ async fn names_and_types_are_made_safe() {
 async fn an_upload_lives_as_long_as_its_link_and_goes_with_it() {
     let (server, uploads, account) = server().await;
     let week = keep(&uploads, account, "week", "text/plain", b"seven days").await;
-    let month = uploads.keep(account, "month", "text/plain", Bytes::from_static(b"thirty"), 30, NOW).await.unwrap();
+    let month = uploads
+        .keep(RowId::new(account), "month", "text/plain", Bytes::from_static(b"thirty"), 30, NOW)
+        .await
+        .unwrap();
     // Older than an hour for the file system: what no row names would go.
     for day in std::fs::read_dir(server.data_dir().join("objects")).unwrap().map(Result::unwrap) {
         for file in std::fs::read_dir(day.path()).unwrap().map(Result::unwrap) {
@@ -193,7 +197,7 @@ async fn a_link_without_its_row_is_not_found_and_another_index_is_forged() {
 async fn an_upload_that_is_not_stored_leaves_nothing() {
     let (server, uploads, _) = server().await;
     let nobody = 999_999;
-    let refused = uploads.keep(nobody, "a", "text/plain", Bytes::from_static(b"x"), 7, NOW).await;
+    let refused = uploads.keep(RowId::new(nobody), "a", "text/plain", Bytes::from_static(b"x"), 7, NOW).await;
     assert!(refused.is_err(), "{refused:?}");
     let removed = async {
         while !leftovers(server.data_dir()).is_empty() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::id::{MessageId, RouteId};
+use crate::id::{AccountRowId, DomainRowId, MessageId, MessageRowId, RouteId};
 use crate::store;
 use crate::store::messages::mail_data;
 use crate::store::webhooks::deliveries;
@@ -114,7 +114,7 @@ pub(crate) async fn store(db: &Db, count: u64, now: Timestamp) -> anyhow::Result
     Ok(())
 }
 
-fn store_one(tx: &rusqlite::Connection, number: u64, count: u64, now: Timestamp) -> store::Result<()> {
+fn store_one(tx: &store::Connection, number: u64, count: u64, now: Timestamp) -> store::Result<()> {
     let mut draw = Draw(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let age = SPREAD.mul_f64((count - number) as f64 / count as f64);
     let at = now.minus(age);
@@ -129,8 +129,8 @@ fn store_one(tx: &rusqlite::Connection, number: u64, count: u64, now: Timestamp)
     let message_id = format!("<{number}@mail.example>");
     let new = messages::NewMessage {
         public_id: MessageId::new(at),
-        account_id: 1,
-        domain_id: i64::try_from(domain + 1).ok(),
+        account_id: AccountRowId::new(1),
+        domain_id: i64::try_from(domain + 1).ok().map(DomainRowId::new),
         route_id: None,
         mail_from: from.clone(),
         from_addr: from,
@@ -160,9 +160,10 @@ fn store_one(tx: &rusqlite::Connection, number: u64, count: u64, now: Timestamp)
     Ok(())
 }
 
-fn store_delivery(tx: &rusqlite::Connection, message: i64, id: &MessageId, at: Timestamp) -> store::Result<()> {
+fn store_delivery(tx: &store::Connection, message: MessageRowId, id: &MessageId, at: Timestamp) -> store::Result<()> {
     let url = "https://hooks.example/mail";
-    let new = NewDelivery { account_id: 1, message, message_id: id, route_id: &RouteId::new(at), url };
+    let new =
+        NewDelivery { account_id: AccountRowId::new(1), message, message_id: id, route_id: &RouteId::new(at), url };
     let delivery = deliveries::insert_received(tx, &new, at)?.id;
     let progress = Progress { status: "delivered", url, status_code: Some(200), error: None, next_attempt_at: None };
     deliveries::record_attempt(tx, delivery, 1, &progress, at)

@@ -171,15 +171,15 @@ async fn settle(db: &Db) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn preload_one(tx: &rusqlite::Connection, number: u64, count: u64, now: Timestamp) -> store::Result<()> {
+fn preload_one(tx: &store::Connection, number: u64, count: u64, now: Timestamp) -> store::Result<()> {
     let age = 86_400_000_u64.saturating_mul(count - number) / count;
     let at = now.minus(std::time::Duration::from_millis(age));
     let text = format!("From: bench@bench.test\r\nSubject: stored {number}\r\n\r\n{}", "An older mail. ".repeat(100));
     let raw_id = mail_data::insert(tx, &mail_data::NewMailData::inline(text.as_bytes()), at)?;
     let new = messages::NewMessage {
         public_id: MessageId::new(at),
-        account_id: 1,
-        domain_id: Some(1),
+        account_id: crate::id::RowId::new(1),
+        domain_id: Some(crate::id::RowId::new(1)),
         route_id: None,
         mail_from: "bench@bench.test".into(),
         from_addr: "bench@bench.test".into(),

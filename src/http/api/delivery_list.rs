@@ -13,7 +13,7 @@ use crate::http::AppState;
 use crate::http::auth::Caller;
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::{Query, integer};
-use crate::id::DeliveryId;
+use crate::id::{DeliveryId, DomainRowId};
 use crate::store::accounts::domains;
 use crate::store::webhooks::deliveries;
 use crate::store::webhooks::delivery_list;
@@ -123,7 +123,7 @@ pub(crate) async fn list(
     Ok(Json(DeliveryPage { deliveries, next_cursor }))
 }
 
-fn view(listed: Listed, names: &HashMap<i64, String>, webhooks: &Webhooks, now: Timestamp) -> ListedView {
+fn view(listed: Listed, names: &HashMap<DomainRowId, String>, webhooks: &Webhooks, now: Timestamp) -> ListedView {
     let Listed { delivery, message } = listed;
     let Some(message) = message else {
         let delivery = DeliveryView::new(delivery, None, webhooks, now);

@@ -1,10 +1,11 @@
 //! Domains: list, add, verify, remove (contract 3). Their webhook is `domain_webhook`'s, what else is set for one
 //! `domain_settings`'.
 
+use crate::id::{AccountRowId, DomainRowId};
+use crate::store::Connection;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -169,7 +170,11 @@ impl From<DomainError> for ApiError {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_domain(connection: &Connection, account: i64, id: &str) -> store::Result<Option<DomainRow>> {
+pub(crate) fn find_domain(
+    connection: &Connection,
+    account: AccountRowId,
+    id: &str,
+) -> store::Result<Option<DomainRow>> {
     let name = Domain::parse(id).map(|domain| domain.as_str().to_owned()).unwrap_or_default();
     domains::find_by_name_or_id(connection, account, &name, id)
 }
@@ -190,7 +195,7 @@ pub(crate) async fn the_domain(app: &AppState, caller: &Caller, id: &str) -> Res
 ///
 /// # Errors
 /// 404 when it was removed meanwhile.
-pub(crate) async fn view(app: &AppState, caller: &Caller, id: i64) -> Result<DomainView, ApiError> {
+pub(crate) async fn view(app: &AppState, caller: &Caller, id: DomainRowId) -> Result<DomainView, ApiError> {
     let user = caller.account.public_id.to_string();
     let view = app.db.read(move |connection| match domains::find_by_row(connection, id)? {
         Some(row) => DomainView::new(connection, &row, &user).map(Some),

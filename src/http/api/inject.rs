@@ -11,7 +11,7 @@ use crate::http::auth::Caller;
 use crate::http::body::{LargeBody, Lenient, required, text};
 use crate::http::error::{ApiError, Code};
 use crate::http::memory::RequestMemory;
-use crate::id::RouteId;
+use crate::id::{DomainRowId, RouteId};
 use crate::inbound::ReceiveError;
 use crate::inbound::inject::Injection;
 use crate::inbound::route::{Pattern, is_regex};
@@ -203,7 +203,7 @@ fn breadth(pattern: &str) -> u8 {
 }
 
 /// The domain of a recipient: only those on the account's own verified domains reach any route (contract 4.1).
-async fn own_domain(app: &AppState, caller: &Caller, address: &Mailbox) -> Result<i64, ApiError> {
+async fn own_domain(app: &AppState, caller: &Caller, address: &Mailbox) -> Result<DomainRowId, ApiError> {
     let name = address.domain().as_str().to_owned();
     let account = caller.id();
     let found = app

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::store::Connection;
 use axum::extract::State;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -22,7 +22,7 @@ use crate::http::extract::{Path, Query, integer};
 use crate::http::listener::Hangup;
 use crate::http::memory;
 use crate::http::streamed::{self, LARGE, StreamedJson};
-use crate::id::MessageId;
+use crate::id::{MessageId, MessageRowId};
 use crate::mail::mime::{Disposition, Part};
 use crate::retention::delete_message;
 use crate::secrets::signed_links::Links;
@@ -255,7 +255,7 @@ pub(crate) async fn list(
         }
         let user = caller.account.public_id.to_string();
         let rows = messages::list(connection, &filter)?;
-        let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+        let ids: Vec<MessageRowId> = rows.iter().map(|row| row.id).collect();
         let tallies = deliveries::tallies(connection, &ids)?;
         let view =
             |(row, tally): (&MessageRow, Tally)| Ok(MessageView::new(row, details(connection, row)?, tally, &user));

@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::id::{AccountRowId, MessageRowId};
+use crate::store::Connection;
 use axum::Json;
 use axum::extract::State;
-use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -36,7 +37,7 @@ const MAX_ENDPOINTS: usize = 20;
 const CERTIFICATE_SOON: Duration = Duration::from_secs(14 * 86_400);
 
 /// Account and range.
-type Key = (i64, &'static str);
+type Key = (AccountRowId, &'static str);
 
 /// Answers that still serve, and when each was made.
 #[derive(Default)]
@@ -192,7 +193,7 @@ pub(crate) async fn overview(
 
 fn gather(
     connection: &Connection,
-    account: i64,
+    account: AccountRowId,
     range: &'static str,
     steps: Steps,
     pause: impl Fn(&str) -> Option<Timestamp>,
@@ -252,7 +253,7 @@ fn latency(sample: &[DeliveryRow]) -> Latency {
 }
 
 fn endpoints(connection: &Connection, sample: &[DeliveryRow]) -> store::Result<Vec<EndpointView>> {
-    let mut found: HashMap<&str, (EndpointView, Option<i64>)> = HashMap::new();
+    let mut found: HashMap<&str, (EndpointView, Option<MessageRowId>)> = HashMap::new();
     for row in sample {
         let (endpoint, _) = found.entry(&row.url).or_insert_with(|| {
             let endpoint = EndpointView {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::store::Connection;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -17,7 +17,7 @@ use crate::http::auth::Caller;
 use crate::http::body::{Body, Done, Lenient, OK};
 use crate::http::error::{ApiError, Code};
 use crate::http::extract::Path;
-use crate::id::RouteId;
+use crate::id::{AccountRowId, DomainRowId, RouteId};
 use crate::inbound::directory::RegexTurn;
 use crate::inbound::route::{Pattern, is_regex};
 use crate::limits::Kind;
@@ -202,7 +202,7 @@ impl Match {
     async fn check(
         &self,
         app: &AppState,
-        account: i64,
+        account: AccountRowId,
         except: Option<RouteId>,
     ) -> Result<Option<RegexTurn>, ApiError> {
         if !is_regex(&self.text) {
@@ -213,7 +213,11 @@ impl Match {
     }
 
     /// The domain that it lies on, if the caller may have a route there; none for a regex.
-    fn domain(&self, connection: &Connection, caller: &Caller) -> store::Result<Result<Option<i64>, ApiError>> {
+    fn domain(
+        &self,
+        connection: &Connection,
+        caller: &Caller,
+    ) -> store::Result<Result<Option<DomainRowId>, ApiError>> {
         let Some(name) = self.domain.as_deref() else { return Ok(caller.require_domain(None).map(|()| None)) };
         let Some(domain) = domains::find_of_account(connection, caller.id(), name)? else {
             return Ok(Err(Code::DomainNotOwned.into()));
@@ -496,7 +500,7 @@ pub(crate) async fn delete(
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) async fn remove(app: &AppState, account: i64, id: RouteId) -> Result<(), ApiError> {
+pub(crate) async fn remove(app: &AppState, account: AccountRowId, id: RouteId) -> Result<(), ApiError> {
     let (gone, now) = (id.clone(), app.clock.now());
     let removed = app.db.write_removal(move |tx| {
         let webhook = routes::find(tx, &gone)?.filter(|route| route.is_domain_webhook);
@@ -525,7 +529,7 @@ pub(crate) async fn rotate_secret(
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) async fn rotate(app: &AppState, account: i64, id: RouteId) -> Result<RotatedSecret, ApiError> {
+pub(crate) async fn rotate(app: &AppState, account: AccountRowId, id: RouteId) -> Result<RotatedSecret, ApiError> {
     let (secret, now) = (secrets::new_webhook_secret(), app.clock.now());
     let (sealed, until) = (app.secrets.seal(SECRET_PURPOSE, secret.as_bytes()), now.plus(SECRET_ROTATION_OVERLAP));
     app.db.write(move |tx| routes::rotate_secret(tx, &id, &sealed, until, now)).await?;

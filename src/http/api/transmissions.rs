@@ -1,8 +1,8 @@
 //! Transmissions: what of a message went to which remote host, and the dialog of the last attempt (ours).
 
+use crate::store::Connection;
 use axum::Json;
 use axum::extract::State;
-use rusqlite::Connection;
 use serde::Serialize;
 use utoipa::ToSchema;
 

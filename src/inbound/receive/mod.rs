@@ -21,7 +21,7 @@ use super::verify::{Verdicts, Verification};
 use crate::clock::Timestamp;
 use crate::event_bus::Activity;
 use crate::event_bus::realtime::{Body, Event};
-use crate::id::MessageId;
+use crate::id::{AccountRowId, MessageId};
 use crate::jobs::EnqueuedJob;
 use crate::limits::Kind;
 use crate::mail::envelope::{Envelope, Peer};
@@ -178,7 +178,7 @@ impl Inbound {
         let now = self.shared.clock.now();
         let size = data.len();
         // Of several accounts the first; a message to an address of our own is nobody's.
-        let account = envelope.recipients.first().map_or(0, |recipient| recipient.account);
+        let account = envelope.recipients.first().map_or(AccountRowId::SERVER, |recipient| recipient.account);
         let turn = self.acquire_parse_permit(account, size).await?;
         let (bytes, draft) = match data {
             MailData::Memory(bytes) => (bytes, None),

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use rusqlite::Connection;
+use crate::store::Connection;
 
 use super::{MessageFields, RecipientPlan, zero_retention};
 use crate::clock::Timestamp;
-use crate::id::MessageId;
+use crate::id::{AccountRowId, DomainRowId, MailDataRowId, MessageId, MessageRowId};
 use crate::inbound::route::{Route, is_exact};
 use crate::jobs::{self, EnqueuedJob, Jobs};
 use crate::limits::{Kind, Limits};
@@ -42,7 +42,7 @@ pub(super) enum StoredAs {
     /// It was dropped, is a repeat, or nobody is to have it of a domain that stores nothing.
     Nothing,
     /// A message.
-    Message { account: i64, domain: Option<i64>, row: i64 },
+    Message { account: AccountRowId, domain: Option<DomainRowId>, row: MessageRowId },
     /// Rows that go after their attempts.
     Passing,
 }
@@ -119,7 +119,7 @@ fn store_one(
     to: String,
     common: &MessageFields,
     plan: RecipientPlan,
-    raw_id: i64,
+    raw_id: MailDataRowId,
     now: Timestamp,
 ) -> store::Result<Stored> {
     let (account, domain) = (plan.recipient.account, plan.recipient.domain);
@@ -169,7 +169,7 @@ fn store_one(
             url,
         };
         let delivery = store::webhooks::deliveries::insert_received(tx, &delivery, now)?;
-        let left = ways.jobs.enqueue(tx, flow, jobs::JobKind::Webhook, delivery.id, now)?;
+        let left = ways.jobs.enqueue(tx, flow, jobs::JobSubject::Webhook(delivery.id), now)?;
         if left.is_claimed() {
             let version = plan.recipient.routes_version;
             let (message, route) = (Arc::clone(&message), Arc::clone(&route.row));
@@ -187,8 +187,8 @@ pub(super) fn forward_all(
     ways: Services<'_>,
     common: &MessageFields,
     plan: &RecipientPlan,
-    message: Option<i64>,
-    raw_id: i64,
+    message: Option<MessageRowId>,
+    raw_id: MailDataRowId,
     now: Timestamp,
 ) -> store::Result<Vec<EnqueuedJob>> {
     let mut jobs = Vec::new();

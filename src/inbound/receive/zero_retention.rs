@@ -3,13 +3,13 @@
 //! A repeat is no repeat here: there is nothing stored that it could repeat, and for a sender whose first try no
 //! receiver took it is the one way to try again.
 
-use rusqlite::Connection;
+use crate::store::Connection;
 
 use super::transaction::{Services, forward_all, forwards};
 use super::{MessageFields, RecipientPlan};
 use crate::clock::Timestamp;
-use crate::id::MessageId;
-use crate::jobs::{EnqueuedJob, JobKind};
+use crate::id::{MailDataRowId, MessageId};
+use crate::jobs::{EnqueuedJob, JobSubject};
 use crate::store;
 use crate::store::webhooks::zero_retention;
 use crate::store::webhooks::zero_retention::NewPassing;
@@ -24,7 +24,7 @@ pub(super) fn store(
     id: &MessageId,
     common: &MessageFields,
     plan: &RecipientPlan,
-    mut raw_id: impl FnMut() -> store::Result<i64>,
+    mut raw_id: impl FnMut() -> store::Result<MailDataRowId>,
     now: Timestamp,
 ) -> store::Result<Vec<EnqueuedJob>> {
     let account_id = plan.recipient.account;
@@ -53,7 +53,7 @@ pub(super) fn store(
         let Some(flow) = &route.flow else { continue };
         let new = NewPassing { account_id, route_id: &route.row.public_id, event: &event, raw_id: raw_id()? };
         let row = zero_retention::insert(tx, new, now)?;
-        left.push(ways.jobs.enqueue(tx, &webhook::zero_retention_flow(flow), JobKind::Passing, row, now)?);
+        left.push(ways.jobs.enqueue(tx, &webhook::zero_retention_flow(flow), JobSubject::ZeroRetention(row), now)?);
     }
     Ok(left)
 }

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::breaker::Breaker;
 use crate::clock::Timestamp;
+use crate::id::AccountRowId;
 use crate::store::jobs::ClaimedJob;
 
 pub(super) const FIRST_WIDTH: usize = 2;
@@ -128,16 +129,16 @@ pub(super) struct Lane {
     in_hand: usize,
     /// It stands among the lanes that may start something.
     pub(crate) queued: bool,
-    members: HashMap<i64, Member>,
+    members: HashMap<AccountRowId, Member>,
     /// Accounts with a job that may start, in turn.
-    turns: VecDeque<i64>,
+    turns: VecDeque<AccountRowId>,
     /// Accounts with flows that wait for room in hand.
-    parked: VecDeque<i64>,
+    parked: VecDeque<AccountRowId>,
 }
 
 /// A job whose turn it is.
 pub(super) struct Picked {
-    pub(crate) account: i64,
+    pub(crate) account: AccountRowId,
     pub(crate) endpoint: i64,
     pub(crate) job: ClaimedJob,
     pub(crate) ailing: bool,
@@ -157,7 +158,7 @@ impl Lane {
     }
 
     /// Knows a flow from now on; whether it did not before.
-    pub(super) fn enter(&mut self, account: i64, endpoint: i64) -> bool {
+    pub(super) fn enter(&mut self, account: AccountRowId, endpoint: i64) -> bool {
         let width = FIRST_WIDTH.min(self.width);
         let member = self.members.entry(account).or_default();
         let known = member.flows.contains_key(&endpoint);
@@ -166,7 +167,7 @@ impl Lane {
     }
 
     /// Forgets a flow with nothing to do; whether it did.
-    pub(super) fn forget(&mut self, account: i64, endpoint: i64) -> bool {
+    pub(super) fn forget(&mut self, account: AccountRowId, endpoint: i64) -> bool {
         let Some(member) = self.members.get_mut(&account) else { return false };
         if !member.flows.get(&endpoint).is_some_and(State::is_idle) {
             return false;
@@ -186,11 +187,11 @@ impl Lane {
         self.members.is_empty()
     }
 
-    pub(super) fn state(&mut self, account: i64, endpoint: i64) -> Option<&mut State> {
+    pub(super) fn state(&mut self, account: AccountRowId, endpoint: i64) -> Option<&mut State> {
         self.members.get_mut(&account)?.flows.get_mut(&endpoint)
     }
 
-    pub(super) fn states(&mut self) -> impl Iterator<Item = (i64, i64, &mut State)> {
+    pub(super) fn states(&mut self) -> impl Iterator<Item = (AccountRowId, i64, &mut State)> {
         self.members.iter_mut().flat_map(|(account, member)| {
             member.flows.iter_mut().map(|(endpoint, state)| (*account, *endpoint, state))
         })
@@ -202,7 +203,7 @@ impl Lane {
     }
 
     /// Keeps a place in hand, if the flow has nothing else to do first.
-    pub(super) fn reserve(&mut self, account: i64, endpoint: i64, now: Timestamp) -> bool {
+    pub(super) fn reserve(&mut self, account: AccountRowId, endpoint: i64, now: Timestamp) -> bool {
         let Some(member) = self.members.get_mut(&account) else { return false };
         let Some(state) = member.flows.get_mut(&endpoint) else { return false };
         let reach = state.reach.max(IN_HAND);
@@ -219,7 +220,7 @@ impl Lane {
         true
     }
 
-    pub(super) fn unreserve(&mut self, account: i64, endpoint: i64) {
+    pub(super) fn unreserve(&mut self, account: AccountRowId, endpoint: i64) {
         let Some(member) = self.members.get_mut(&account) else { return };
         let Some(state) = member.flows.get_mut(&endpoint).filter(|state| state.reserved > 0) else { return };
         state.reserved -= 1;
@@ -228,7 +229,7 @@ impl Lane {
     }
 
     /// A claim ended that brought so many jobs.
-    pub(super) fn claimed(&mut self, account: i64, endpoint: i64, jobs: usize) {
+    pub(super) fn claimed(&mut self, account: AccountRowId, endpoint: i64, jobs: usize) {
         let Some(member) = self.members.get_mut(&account) else { return };
         let Some(state) = member.flows.get_mut(&endpoint) else { return };
         let expected = std::mem::take(&mut state.expected);
@@ -245,7 +246,7 @@ impl Lane {
     /// Takes jobs in hand; gives them back when the flow pauses by now.
     pub(super) fn take(
         &mut self,
-        account: i64,
+        account: AccountRowId,
         endpoint: i64,
         jobs: Vec<ClaimedJob>,
         now: Timestamp,
@@ -263,7 +264,7 @@ impl Lane {
     }
 
     /// Gives a flow its turn, if it has something that may start.
-    pub(super) fn offer(&mut self, account: i64, endpoint: i64) {
+    pub(super) fn offer(&mut self, account: AccountRowId, endpoint: i64) {
         let Some(member) = self.members.get_mut(&account) else { return };
         let Some(state) = member.flows.get_mut(&endpoint) else { return };
         if !state.in_turn && !state.claimed.is_empty() && state.running < state.width {
@@ -273,7 +274,7 @@ impl Lane {
         self.offer_account(account);
     }
 
-    fn offer_account(&mut self, account: i64) {
+    fn offer_account(&mut self, account: AccountRowId) {
         let Some(member) = self.members.get_mut(&account) else { return };
         if !member.in_turns && !member.turns.is_empty() {
             member.in_turns = true;
@@ -282,7 +283,7 @@ impl Lane {
     }
 
     /// What was held back for its account's sake may be looked at again.
-    pub(super) fn unhold(&mut self, account: i64) {
+    pub(super) fn unhold(&mut self, account: AccountRowId) {
         if let Some(member) = self.members.get_mut(&account) {
             member.held = false;
         }
@@ -291,7 +292,7 @@ impl Lane {
 
     /// The next job. `fits` says whether an account may have one more attempt, healthy or ailing; the second value is
     /// the accounts that may not, to be looked at when they may again.
-    pub(super) fn pick(&mut self, fits: impl Fn(i64, bool) -> bool) -> (Option<Picked>, Vec<i64>) {
+    pub(super) fn pick(&mut self, fits: impl Fn(AccountRowId, bool) -> bool) -> (Option<Picked>, Vec<AccountRowId>) {
         let shared = self.members.len() > 1;
         let mut held = Vec::new();
         for _ in 0..self.turns.len() {
@@ -321,7 +322,7 @@ impl Lane {
     }
 
     /// An attempt of a flow ended.
-    pub(super) fn finished(&mut self, account: i64) {
+    pub(super) fn finished(&mut self, account: AccountRowId) {
         self.running = self.running.saturating_sub(1);
         if let Some(member) = self.members.get_mut(&account) {
             member.running = member.running.saturating_sub(1);
@@ -329,7 +330,7 @@ impl Lane {
     }
 
     /// Takes everything of a flow out of hand.
-    pub(super) fn empty_hand(&mut self, account: i64, endpoint: i64) -> Vec<ClaimedJob> {
+    pub(super) fn empty_hand(&mut self, account: AccountRowId, endpoint: i64) -> Vec<ClaimedJob> {
         let Some(member) = self.members.get_mut(&account) else { return Vec::new() };
         let Some(state) = member.flows.get_mut(&endpoint) else { return Vec::new() };
         let jobs: Vec<ClaimedJob> = state.claimed.drain(..).collect();
@@ -339,7 +340,7 @@ impl Lane {
     }
 
     /// How many waiting jobs of a due flow should be claimed now; none: it is parked.
-    pub(super) fn wants(&mut self, account: i64, endpoint: i64) -> Option<usize> {
+    pub(super) fn wants(&mut self, account: AccountRowId, endpoint: i64) -> Option<usize> {
         // What each account may have in hand however much the others have.
         let share = (self.width * REACH / self.members.len().max(1)).max(1);
         let member = self.members.get_mut(&account)?;
@@ -377,7 +378,7 @@ impl Lane {
     }
 
     /// After something left the hand, or nothing came into it: the parked flows whose jobs may be claimed again.
-    pub(super) fn unpark(&mut self, account: i64, endpoint: i64) -> Vec<(i64, i64)> {
+    pub(super) fn unpark(&mut self, account: AccountRowId, endpoint: i64) -> Vec<(AccountRowId, i64)> {
         let mut unparked = Vec::new();
         if let Some(member) = self.members.get_mut(&account) {
             if let Some(state) = member.flows.get_mut(&endpoint).filter(|state| state.parked && !state.lacks_room) {
@@ -412,7 +413,7 @@ impl Lane {
 }
 
 impl Member {
-    fn pick(&mut self, account: i64, fits: impl Fn(i64, bool) -> bool) -> Option<Picked> {
+    fn pick(&mut self, account: AccountRowId, fits: impl Fn(AccountRowId, bool) -> bool) -> Option<Picked> {
         for _ in 0..self.turns.len().min(LOOKED_AT) {
             let endpoint = self.turns.pop_front()?;
             let Some(state) = self.flows.get_mut(&endpoint) else { continue };

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::{Health, MAIL_LANE, WorkerConfig};
 use crate::clock::Timestamp;
-use crate::id::fill_random;
+use crate::id::{AccountRowId, fill_random};
 use crate::store::jobs::{ClaimedJob, Flow};
 pub(crate) use breaker::Breaker;
 use lane::{Lane, may_take};
@@ -31,13 +31,13 @@ const LOOKED_AT_AGAIN: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Lanes {
     lanes: HashMap<Arc<str>, Lane>,
-    accounts: HashMap<i64, Account>,
+    accounts: HashMap<AccountRowId, Account>,
     /// Flows with waiting jobs by when the first may be claimed.
     due: BTreeSet<(Timestamp, Flow)>,
     /// Lanes with claimed jobs and room for one more attempt, in turn.
     ready: VecDeque<Arc<str>>,
     /// Accounts with lanes that wait for their share, in turn.
-    held: VecDeque<i64>,
+    held: VecDeque<AccountRowId>,
     config: WorkerConfig,
     running: usize,
     running_ailing: usize,
@@ -240,7 +240,7 @@ impl Lanes {
         None
     }
 
-    fn hold(&mut self, account: i64, lane: &Arc<str>) {
+    fn hold(&mut self, account: AccountRowId, lane: &Arc<str>) {
         let entry = self.accounts.entry(account).or_default();
         if entry.held.is_empty() {
             self.held.push_back(account);

@@ -4,6 +4,7 @@
 
 use super::lane::{FIRST_WIDTH, IN_HAND};
 use super::*;
+use crate::id::{AccountRowId, JobRowId, RowId};
 use crate::store::jobs::JobKind;
 
 const NOW: Timestamp = Timestamp::from_millis(1_000);
@@ -16,9 +17,9 @@ fn jobs(count: usize) -> Vec<ClaimedJob> {
     let id = |n: usize| i64::try_from(n).unwrap();
     (0..count)
         .map(|n| ClaimedJob {
-            id: id(n),
+            id: RowId::new(id(n)),
             kind: JobKind::Webhook,
-            subject_id: id(n),
+            subject_id: RowId::new(id(n)),
             failures: 0,
             run_at: NOW,
             queued_at: NOW,
@@ -29,7 +30,7 @@ fn jobs(count: usize) -> Vec<ClaimedJob> {
 
 /// The one flow of a lane.
 fn flow(lane: &str) -> Flow {
-    Flow::new(lane, 1)
+    Flow::new(lane, RowId::new(1))
 }
 
 fn claim_all(lanes: &mut Lanes, backlog: usize) {
@@ -99,9 +100,17 @@ fn a_lane_with_enough_in_hand_is_claimed_again_when_it_runs_low() {
     assert_eq!(lanes.due_lanes(NOW, 10).len(), 1);
 }
 
-fn job(id: i64) -> ClaimedJob {
+fn job(id: JobRowId) -> ClaimedJob {
     let lease_until = Timestamp::from_millis(i64::MAX);
-    ClaimedJob { id, kind: JobKind::Webhook, subject_id: id, failures: 0, run_at: NOW, queued_at: NOW, lease_until }
+    ClaimedJob {
+        id,
+        kind: JobKind::Webhook,
+        subject_id: id.as_subject(),
+        failures: 0,
+        run_at: NOW,
+        queued_at: NOW,
+        lease_until,
+    }
 }
 
 #[test]
@@ -112,9 +121,9 @@ fn a_lane_with_nothing_else_to_do_takes_jobs_up_to_a_bound() {
     assert!(!lanes.reserve(&flow("a"), NOW), "every place is kept");
     lanes.unreserve(&flow("a"));
     assert!(lanes.reserve(&flow("a"), NOW), "one was given back");
-    (1..).zip(0..room).for_each(|(id, _)| assert!(lanes.hand_over(&flow("a"), job(id), NOW).is_none()));
+    (1..).zip(0..room).for_each(|(id, _)| assert!(lanes.hand_over(&flow("a"), job(RowId::new(id)), NOW).is_none()));
     assert!(!lanes.reserve(&flow("a"), NOW), "every place is taken");
-    assert_eq!(lanes.start().map(|(of, job)| (of, job.id)), Some((flow("a"), 1)));
+    assert_eq!(lanes.start().map(|(of, job)| (of, job.id)), Some((flow("a"), RowId::new(1))));
     assert!(lanes.reserve(&flow("a"), NOW), "one is being attempted");
 }
 
@@ -125,7 +134,7 @@ fn jobs_that_wait_already_go_first() {
     assert!(!lanes.reserve(&flow("a"), NOW), "one is due");
     assert_eq!(lanes.due_lanes(NOW, 10).len(), 1);
     assert!(!lanes.reserve(&flow("a"), NOW), "it is being claimed");
-    lanes.claimed(&flow("a"), vec![job(1)], Some(Timestamp::from_millis(NOW.as_millis() + 1)), NOW);
+    lanes.claimed(&flow("a"), vec![job(RowId::new(1))], Some(Timestamp::from_millis(NOW.as_millis() + 1)), NOW);
     assert!(lanes.reserve(&flow("a"), NOW), "the next is due later");
 }
 
@@ -151,11 +160,11 @@ fn lanes_with_nothing_to_do_take_bounded_memory() {
 }
 
 /// A flow of an account for an endpoint of the lane `shared`.
-fn shared(account: i64, endpoint: i64) -> Flow {
+fn shared(account: AccountRowId, endpoint: i64) -> Flow {
     Flow { lane: "shared".into(), account, endpoint }
 }
 
-fn hand_over(lanes: &mut Lanes, flow: &Flow, id: i64) -> bool {
+fn hand_over(lanes: &mut Lanes, flow: &Flow, id: JobRowId) -> bool {
     let granted = lanes.reserve(flow, NOW);
     if granted {
         assert!(lanes.hand_over(flow, job(id), NOW).is_none());
@@ -166,12 +175,12 @@ fn hand_over(lanes: &mut Lanes, flow: &Flow, id: i64) -> bool {
 #[test]
 fn a_backlog_in_hand_and_in_the_table_is_nobody_elses_wait() {
     let mut lanes = lanes(1, 1_000);
-    let (attacker, honest) = (shared(1, 1), shared(2, 1));
-    while hand_over(&mut lanes, &attacker, 1) {}
+    let (attacker, honest) = (shared(RowId::new(1), 1), shared(RowId::new(2), 1));
+    while hand_over(&mut lanes, &attacker, RowId::new(1)) {}
     lanes.wake(&attacker, NOW);
     let (running, _) = lanes.start().unwrap();
     assert_eq!(running, attacker);
-    assert!(hand_over(&mut lanes, &honest, 2), "it does not stand behind the other's jobs");
+    assert!(hand_over(&mut lanes, &honest, RowId::new(2)), "it does not stand behind the other's jobs");
     lanes.finished(&attacker, Health::Up, NOW);
     assert_eq!(lanes.start().map(|(flow, _)| flow), Some(honest));
 }
@@ -180,9 +189,9 @@ fn a_backlog_in_hand_and_in_the_table_is_nobody_elses_wait() {
 fn accounts_take_turns_however_many_endpoints_each_has() {
     let mut lanes = lanes(1, 1_000);
     for endpoint in 0..50 {
-        lanes.wake(&shared(1, endpoint), NOW);
+        lanes.wake(&shared(RowId::new(1), endpoint), NOW);
     }
-    lanes.wake(&shared(2, 1), NOW);
+    lanes.wake(&shared(RowId::new(2), 1), NOW);
     let mut order = Vec::new();
     for _ in 0..40 {
         claim_all(&mut lanes, 100);
@@ -190,9 +199,9 @@ fn accounts_take_turns_however_many_endpoints_each_has() {
         order.push(flow.account);
         lanes.finished(&flow, Health::Up, NOW);
     }
-    let honest = order.iter().filter(|account| **account == 2).count();
+    let honest = order.iter().filter(|account| **account == RowId::new(2)).count();
     assert!((19..=21).contains(&honest), "{honest} of 40: {order:?}");
-    assert!(order.iter().take(3).any(|account| *account == 2), "{order:?}");
+    assert!(order.iter().take(3).any(|account| *account == RowId::new(2)), "{order:?}");
 }
 
 #[test]
@@ -200,7 +209,7 @@ fn what_a_lane_has_in_hand_is_bounded_by_its_width_and_its_accounts() {
     let mut lanes = lanes(4, 1_000);
     for account in 1..=100 {
         for endpoint in 0..5 {
-            lanes.wake(&shared(account, endpoint), NOW);
+            lanes.wake(&shared(RowId::new(account), endpoint), NOW);
         }
     }
     let claimed: usize = lanes.due_lanes(NOW, 10_000).iter().map(|want| want.limit).sum();
@@ -210,10 +219,10 @@ fn what_a_lane_has_in_hand_is_bounded_by_its_width_and_its_accounts() {
 #[test]
 fn one_account_with_many_lanes_leaves_slots_for_the_others() {
     let mut lanes = lanes(16, 100);
-    lanes.wake(&Flow::new("honest", 2), NOW);
+    lanes.wake(&Flow::new("honest", RowId::new(2)), NOW);
     claim_all(&mut lanes, 1);
     assert!(lanes.start().is_some());
-    lanes.finished(&Flow::new("honest", 2), Health::Up, NOW);
+    lanes.finished(&Flow::new("honest", RowId::new(2)), Health::Up, NOW);
     for n in 0..200 {
         lanes.wake(&flow(&format!("slow{n}")), NOW);
     }
@@ -226,10 +235,10 @@ fn one_account_with_many_lanes_leaves_slots_for_the_others() {
     claim_all(&mut lanes, 100);
     while lanes.start().is_some() {}
     assert_eq!(lanes.running, 75, "three quarters of all");
-    assert!(hand_over(&mut lanes, &Flow::new("honest", 2), 7));
-    assert_eq!(lanes.start().map(|(flow, _)| flow.account), Some(2));
-    assert!(hand_over(&mut lanes, &Flow::new("new", 3), 8), "somebody who was never seen");
-    assert_eq!(lanes.start().map(|(flow, _)| flow.account), Some(3));
+    assert!(hand_over(&mut lanes, &Flow::new("honest", RowId::new(2)), RowId::new(7)));
+    assert_eq!(lanes.start().map(|(flow, _)| flow.account), Some(RowId::new(2)));
+    assert!(hand_over(&mut lanes, &Flow::new("new", RowId::new(3)), RowId::new(8)), "somebody who was never seen");
+    assert_eq!(lanes.start().map(|(flow, _)| flow.account), Some(RowId::new(3)));
 }
 
 /// Runs a flow until it pauses; how many attempts that took.
@@ -249,7 +258,7 @@ fn fail_until_paused(lanes: &mut Lanes, flow: &Flow) -> usize {
 #[test]
 fn a_flow_that_fails_pauses_probes_once_and_starts_slowly() {
     let mut lanes = lanes(16, 1_000);
-    let failing = shared(1, 1);
+    let failing = shared(RowId::new(1), 1);
     lanes.wake(&failing, NOW);
     claim_all(&mut lanes, 100);
     for _ in 0..4 {
@@ -269,7 +278,7 @@ fn a_flow_that_fails_pauses_probes_once_and_starts_slowly() {
 
     let probe = lanes.due_lanes(until, 10);
     assert_eq!(probe, [ClaimRequest { flow: failing.clone(), limit: 1 }]);
-    assert!(lanes.claimed(&failing, vec![job(9)], Some(NOW), until).is_empty());
+    assert!(lanes.claimed(&failing, vec![job(RowId::new(9))], Some(NOW), until).is_empty());
     assert_eq!(lanes.due_lanes(until, 10), [], "one probe at a time");
     let _ = lanes.start().unwrap();
     lanes.finished(&failing, Health::Failing { not_before: None }, until);
@@ -277,7 +286,7 @@ fn a_flow_that_fails_pauses_probes_once_and_starts_slowly() {
     assert!(second.since(until) >= Duration::from_secs(2), "a longer pause");
 
     assert_eq!(lanes.due_lanes(second, 10).len(), 1);
-    lanes.claimed(&failing, vec![job(10)], Some(NOW), second);
+    lanes.claimed(&failing, vec![job(RowId::new(10))], Some(NOW), second);
     let _ = lanes.start().unwrap();
     lanes.finished(&failing, Health::Up, second);
     assert_eq!(lanes.figures().paused, 0);
@@ -288,11 +297,11 @@ fn a_flow_that_fails_pauses_probes_once_and_starts_slowly() {
 #[test]
 fn one_accounts_failing_endpoint_pauses_neither_its_other_ones_nor_those_of_others() {
     let mut lanes = lanes(16, 1_000);
-    let failing = shared(1, 1);
+    let failing = shared(RowId::new(1), 1);
     lanes.wake(&failing, NOW);
     assert_eq!(fail_until_paused(&mut lanes, &failing), 5);
-    for (id, other) in [shared(1, 2), shared(2, 1)].into_iter().enumerate() {
-        assert!(hand_over(&mut lanes, &other, i64::try_from(id).unwrap()));
+    for (id, other) in [shared(RowId::new(1), 2), shared(RowId::new(2), 1)].into_iter().enumerate() {
+        assert!(hand_over(&mut lanes, &other, RowId::new(i64::try_from(id).unwrap())));
         assert_eq!(lanes.start().map(|(flow, _)| flow), Some(other));
     }
 }
@@ -314,7 +323,7 @@ fn a_job_that_is_refused_for_its_own_sake_pauses_nothing() {
 #[test]
 fn a_pause_follows_the_clock_back_and_a_person_may_end_it() {
     let mut lanes = lanes(16, 1_000);
-    let failing = shared(1, 1);
+    let failing = shared(RowId::new(1), 1);
     lanes.wake(&failing, NOW);
     fail_until_paused(&mut lanes, &failing);
     lanes.shift_back(Duration::from_secs(3_600));
@@ -349,11 +358,12 @@ fn no_job_is_forgotten() {
                     id += 1;
                     left += 1;
                     let lane = format!("lane{}", below(4));
-                    let flow = Flow { lane: lane.into(), account: below(4) as i64, endpoint: below(5) as i64 };
+                    let flow =
+                        Flow { lane: lane.into(), account: RowId::new(below(4) as i64), endpoint: below(5) as i64 };
                     if lanes.reserve(&flow, now) {
-                        reserved.push((flow, job(id)));
+                        reserved.push((flow, job(RowId::new(id))));
                     } else {
-                        table.entry(flow.clone()).or_default().push_back(job(id));
+                        table.entry(flow.clone()).or_default().push_back(job(RowId::new(id)));
                         lanes.wake(&flow, now);
                     }
                 }
@@ -449,7 +459,7 @@ fn more_is_claimed_where_attempts_end_before_the_next_claim_is_committed() {
 #[test]
 fn a_hand_full_of_one_accounts_jobs_leaves_the_others_their_share_of_claims() {
     let mut lanes = lanes(16, 1_000);
-    let (busy, honest) = (shared(1, 1), shared(2, 1));
+    let (busy, honest) = (shared(RowId::new(1), 1), shared(RowId::new(2), 1));
     lanes.wake(&busy, NOW);
     for _ in 0..40 {
         for want in lanes.due_lanes(NOW, 1) {

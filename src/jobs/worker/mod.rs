@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::lanes::{ClaimRequest, Lanes};
 use super::{AttemptResult, ClaimedJob, Flow, Health, JobKind, Jobs, Registration, Settlement, Verdict};
 use crate::clock::{Clock, Timestamp};
+use crate::id::JobRowId;
 use crate::store::{self, Db};
 
 /// Flows claimed in one transaction at most.
@@ -355,7 +356,7 @@ async fn give_up(worker: Arc<Worker>, giving_up: Arc<AtomicBool>) {
     let after = |kind| worker.tracks.get(&kind).and_then(|track: &Registration| track.give_up_after);
     let shortest = worker.tracks.values().filter_map(|track| track.give_up_after).min();
     let now = worker.clock.now();
-    let mut last = 0;
+    let mut last = JobRowId::new(0);
     while let Some(shortest) = shortest {
         let page = worker.db.read(move |connection| store::jobs::list_after(connection, last, GIVE_UP_PAGE)).await;
         let page = page.unwrap_or_else(|error| {
@@ -434,8 +435,12 @@ impl Worker {
                     self.jobs.wake(&flow, at);
                 }
             }
-            Ok(None) => tracing::info!(job = id, "an attempt outlived its job or its lease and was not recorded"),
-            Err(error) => tracing::warn!(job = id, %error, "an attempt could not be recorded; it will be made again"),
+            Ok(None) => {
+                tracing::info!(job = id.get(), "an attempt outlived its job or its lease and was not recorded")
+            }
+            Err(error) => {
+                tracing::warn!(job = id.get(), %error, "an attempt could not be recorded; it will be made again")
+            }
         }
     }
 }

@@ -5,10 +5,11 @@
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::*;
+use crate::id::{JobSubjectId, RowId};
 use crate::jobs::{AttemptFuture, Handler, Schedule};
 
 /// Says that it was asked.
-struct Said(UnboundedSender<i64>);
+struct Said(UnboundedSender<JobSubjectId>);
 
 impl Handler for Said {
     fn attempt(self: Arc<Self>, _: Flow, job: ClaimedJob, _: Timestamp) -> AttemptFuture {
@@ -19,7 +20,7 @@ impl Handler for Said {
     }
 }
 
-fn worker(db: &Db, jobs: Jobs) -> (Worker, UnboundedReceiver<i64>) {
+fn worker(db: &Db, jobs: Jobs) -> (Worker, UnboundedReceiver<JobSubjectId>) {
     let (said, asked) = unbounded_channel();
     let track = Registration {
         handler: Arc::new(Said(said)),
@@ -37,7 +38,7 @@ fn worker(db: &Db, jobs: Jobs) -> (Worker, UnboundedReceiver<i64>) {
     (worker, asked)
 }
 
-async fn next(asked: &mut UnboundedReceiver<i64>) -> i64 {
+async fn next(asked: &mut UnboundedReceiver<JobSubjectId>) -> JobSubjectId {
     tokio::time::timeout(Duration::from_secs(30), asked.recv()).await.unwrap().unwrap()
 }
 
@@ -46,9 +47,18 @@ async fn a_database_that_cannot_be_written_at_the_start_is_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     let db = Db::open(dir.path()).unwrap();
     let now = Clock::System.now();
-    db.write(move |tx| store::jobs::insert(tx, &Flow::new("lane", 1), JobKind::Webhook, 7, now)).await.unwrap();
+    db.write(move |tx| {
+        store::jobs::insert(
+            tx,
+            &Flow::new("lane", RowId::new(1)),
+            super::super::JobSubject::Webhook(RowId::new(7)),
+            now,
+        )
+    })
+    .await
+    .unwrap();
     let (worker, mut asked) = worker(&db, Jobs::default());
-    let lock = rusqlite::Connection::open(db.path()).unwrap();
+    let lock = store::Connection::open(db.path()).unwrap();
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
     let stop = CancellationToken::new();
     let mut running = Box::pin(worker.run(stop.clone(), Duration::from_secs(10)));
@@ -57,7 +67,7 @@ async fn a_database_that_cannot_be_written_at_the_start_is_tried_again() {
     assert!(matches!(db.write(|_| Ok(())).await, Err(store::Error::Busy)));
     let running = tokio::spawn(running);
     lock.execute_batch("ROLLBACK").unwrap();
-    assert_eq!(next(&mut asked).await, 7);
+    assert_eq!(next(&mut asked).await, RowId::new(7));
     stop.cancel();
     running.await.unwrap();
 }
@@ -73,13 +83,18 @@ async fn a_job_is_claimed_by_the_transaction_that_leaves_it_and_attempted_whethe
     let leave = |lane: &'static str, subject, fails: bool| {
         let jobs = jobs.clone();
         db.write(move |tx| {
-            let left = jobs.enqueue(tx, &Flow::new(lane, 1), JobKind::Webhook, subject, now)?;
+            let left = jobs.enqueue(
+                tx,
+                &Flow::new(lane, RowId::new(1)),
+                super::super::JobSubject::Webhook(RowId::new(subject)),
+                now,
+            )?;
             if fails { Err(store::Error::Busy) } else { Ok(left) }
         })
     };
     // Once it attempts what waits, it takes what is handed over.
     leave("before", 1, false).await.unwrap().notify_committed();
-    assert_eq!(next(&mut asked).await, 1);
+    assert_eq!(next(&mut asked).await, RowId::new(1));
 
     let left = leave("lane", 2, false).await.unwrap();
     assert!(left.is_claimed());
@@ -89,11 +104,11 @@ async fn a_job_is_claimed_by_the_transaction_that_leaves_it_and_attempted_whethe
     });
     assert_eq!(claimed.await.unwrap(), 1);
     left.notify_committed();
-    assert_eq!(next(&mut asked).await, 2);
+    assert_eq!(next(&mut asked).await, RowId::new(2));
 
     assert!(matches!(leave("lane", 3, true).await, Err(store::Error::Busy)));
     drop(leave("lane", 4, false).await.unwrap());
-    assert_eq!(next(&mut asked).await, 4, "nobody announced it, and 3 was undone");
+    assert_eq!(next(&mut asked).await, RowId::new(4), "nobody announced it, and 3 was undone");
     stop.cancel();
     running.await.unwrap();
     assert_eq!(db.read(store::jobs::count).await.unwrap(), 0);

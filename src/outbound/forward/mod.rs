@@ -10,7 +10,7 @@ mod rewrite;
 
 pub(crate) use report::ForwardReport;
 
-use rusqlite::Connection;
+use crate::store::Connection;
 use serde::{Deserialize, Serialize};
 
 use super::message::arc;
@@ -20,7 +20,7 @@ use super::{Dependencies, Outbound};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::domain::name::{organizational, with_parents};
-use crate::id::RouteId;
+use crate::id::{AccountRowId, MailDataRowId, MessageRowId, RouteId};
 use crate::jobs::{self, EnqueuedJob, Flow};
 use crate::limits::{Kind, Limits};
 use crate::mail::address::Mailbox;
@@ -52,9 +52,9 @@ const NOBODY: &str = "noreply";
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Forward<'a> {
     /// The account.
-    pub(crate) account: i64,
+    pub(crate) account: AccountRowId,
     /// The message's row; none when nothing else is stored of it.
-    pub(crate) message: Option<i64>,
+    pub(crate) message: Option<MessageRowId>,
     /// The route.
     pub(crate) route: &'a RouteId,
     /// Where it goes.
@@ -66,7 +66,7 @@ pub(crate) struct Forward<'a> {
     /// The trace fields that we put before it.
     pub(crate) trace: &'a str,
     /// The raw copy's row.
-    pub(crate) raw_id: i64,
+    pub(crate) raw_id: MailDataRowId,
     /// The recipient that the route matched.
     pub(crate) recipient: &'a Mailbox,
     /// Whether the route matches this one address, and not whichever a sender likes.
@@ -347,7 +347,7 @@ impl Outbound {
         let (domain, lane) = self.parts.destination(tx, new.sending_domain, &to)?;
         let dispatch = dispatches::insert(tx, &NewDispatch { domain, ..new }, now)?;
         recipients::insert(tx, dispatch, 0, &to.to_string(), "queued", now)?;
-        self.parts.jobs.enqueue(tx, &Flow::new(&lane, account), jobs::JobKind::Dispatch, dispatch, now).map(Some)
+        self.parts.jobs.enqueue(tx, &Flow::new(&lane, account), jobs::JobSubject::Dispatch(dispatch), now).map(Some)
     }
 }
 
@@ -396,7 +396,12 @@ impl Dependencies {
     ///
     /// # Errors
     /// Storage trouble.
-    fn forwarder(&self, connection: &Connection, account: i64, to: &Mailbox) -> store::Result<Result<Account, Gate>> {
+    fn forwarder(
+        &self,
+        connection: &Connection,
+        account: AccountRowId,
+        to: &Mailbox,
+    ) -> store::Result<Result<Account, Gate>> {
         let dev = self.config.dev;
         let found = accounts::find_by_row(connection, account)?.filter(|account| dev || account.email_verified);
         let Some(found) = found else { return Ok(Err(Gate::Unverified)) };

@@ -1,9 +1,9 @@
 //! Reports about forwarded mail (RFC 3464). The sender gets one of our own making: what somebody else wrote into a report
 //! is not passed on, or an address of ours would be a way to mail anything to anybody.
 
+use crate::store::Connection;
 use data_encoding::HEXLOWER;
 use ring::digest::{SHA256, digest};
-use rusqlite::Connection;
 
 use super::Outbound;
 use crate::clock::Timestamp;

@@ -1,7 +1,7 @@
 //! Writes down what became of recipients: their rows, the message's state, events, suppressions, a forward route's last
 //! outcome (contract 8.5, 9.7, 4.3).
 
-use rusqlite::Connection;
+use crate::store::Connection;
 
 use crate::clock::Timestamp;
 use crate::jobs;

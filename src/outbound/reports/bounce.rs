@@ -1,7 +1,7 @@
 //! Tells who handed a message in by mail what of it could not be delivered (RFC 5321 §6.1, RFC 3464). Callers of the API hear it
 //! by webhook.
 
-use rusqlite::Connection;
+use crate::store::Connection;
 
 use super::dsn::{DeliveryReport, FailedRecipient, one_line, said};
 use crate::clock::Timestamp;

@@ -4,8 +4,9 @@
 //! short and its octets ASCII, whatever other hosts said. Only the header names an international address as it is, and
 //! only where the report goes to one.
 
+use crate::id::AccountRowId;
+use crate::store::Connection;
 use mail_builder::mime::MimePart;
-use rusqlite::Connection;
 
 use crate::clock::Timestamp;
 use crate::jobs::EnqueuedJob;
@@ -57,7 +58,7 @@ impl Outbound {
     pub(crate) fn send_report(
         &self,
         tx: &Connection,
-        account_id: i64,
+        account_id: AccountRowId,
         to: Mailbox,
         data: &[u8],
         now: Timestamp,

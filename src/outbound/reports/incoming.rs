@@ -3,7 +3,7 @@
 //!
 //! Who handed a message in by mail is told. That has the null reverse-path, so nothing can go round: no bounce of a bounce.
 
-use rusqlite::Connection;
+use crate::store::Connection;
 
 use super::bounce::Failure;
 use crate::clock::Timestamp;

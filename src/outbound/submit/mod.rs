@@ -8,13 +8,13 @@ pub(crate) mod send_at;
 pub(crate) mod sender;
 pub(crate) mod smtp_submission;
 
-use rusqlite::Connection;
+use crate::store::Connection;
 
 use super::reports::bounce::Failure;
 use super::{Dependencies, Outbound};
 use crate::clock::Timestamp;
 use crate::config::Smarthost;
-use crate::id::{MessageId, ScheduledId};
+use crate::id::{MailDataRowId, MessageId, ScheduledId};
 use crate::jobs::{self, EnqueuedJob, Flow};
 use crate::limits;
 use crate::mail::address::Mailbox;
@@ -25,7 +25,7 @@ use crate::store::accounts::idempotency;
 use crate::store::accounts::idempotency::{Remembered, RequestKey};
 use crate::store::accounts::limits::{MESSAGE_BYTES, add_deliveries};
 use crate::store::blobs::uncommitted::UncommittedObject;
-use crate::store::jobs::JobKind;
+use crate::store::jobs::JobSubject;
 use crate::store::messages;
 use crate::store::messages::attachments;
 use crate::store::messages::mail_data;
@@ -242,12 +242,12 @@ impl Dependencies {
             recipients::insert(tx, dispatch, place, &mailbox.to_string(), status, now)?;
             if outgoing.scheduled.is_none() {
                 let flow = Flow::new(&lane, sender.account);
-                left.push(self.jobs.enqueue(tx, &flow, JobKind::Dispatch, dispatch, now)?);
+                left.push(self.jobs.enqueue(tx, &flow, JobSubject::Dispatch(dispatch), now)?);
             }
         }
         if let Some((_, at)) = &outgoing.scheduled {
             let flow = Flow::new(RELEASE_LANE, sender.account);
-            store::jobs::insert(tx, &flow, JobKind::Release, message, *at)?;
+            store::jobs::insert(tx, &flow, JobSubject::ScheduledSend(message), *at)?;
             left.push(EnqueuedJob::waiting(&self.jobs, &flow, *at));
         }
         Ok(left)
@@ -275,7 +275,13 @@ pub(super) fn relay_lane(relay: &Smarthost) -> String {
 }
 
 impl SignedMessage {
-    fn row(&self, staged: &PersistedMessage, status: &'static str, mail_from: String, raw_id: i64) -> NewOutbound {
+    fn row(
+        &self,
+        staged: &PersistedMessage,
+        status: &'static str,
+        mail_from: String,
+        raw_id: MailDataRowId,
+    ) -> NewOutbound {
         let addresses: Vec<&str> = self.header_to.iter().map(|(address, _)| address.as_str()).collect();
         let only = self.header_to.first().filter(|_| self.header_to.len() == 1);
         NewOutbound {

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use rusqlite::Connection;
+use crate::store::Connection;
 
 use super::sender;
 use crate::clock::Timestamp;
-use crate::id::ScheduledId;
+use crate::id::{AccountRowId, DomainRowId, MessageRowId, ScheduledId};
 use crate::jobs::{AfterCommit, AttemptFuture, AttemptResult, ClaimedJob, Flow, Handler, Health, Verdict, mail_lane};
 use crate::mail::address::{Mailbox, canonical};
 use crate::outbound::{Dependencies, Outbound};
 use crate::store;
 use crate::store::accounts;
-use crate::store::jobs::{self, JobKind};
+use crate::store::jobs::{self, JobSubject};
 use crate::store::messages::{self, MessageRow};
 use crate::store::sending::dispatches;
 use crate::store::sending::dispatches::DispatchRow;
@@ -48,7 +48,7 @@ impl Handler for ScheduledSends {
         Box::pin(async move {
             let parts = Arc::clone(&self.outbound.parts);
             let record = move |tx: &Connection, _| {
-                let flows = parts.release(tx, job.subject_id, now)?;
+                let flows = parts.release(tx, job.subject_id.of_kind(), now)?;
                 let bell = parts.jobs.clone();
                 let after: AfterCommit = Box::new(move || flows.iter().for_each(|flow| bell.wake(flow, now)));
                 Ok(Some(after))
@@ -60,7 +60,7 @@ impl Handler for ScheduledSends {
 
 impl Dependencies {
     /// Lets a scheduled message go, if its gates are still open; returns the flows to wake.
-    fn release(&self, tx: &Connection, message: i64, now: Timestamp) -> store::Result<Vec<Flow>> {
+    fn release(&self, tx: &Connection, message: MessageRowId, now: Timestamp) -> store::Result<Vec<Flow>> {
         let Some(row) = messages::find_by_row(tx, message)? else { return Ok(Vec::new()) };
         if row.status != "scheduled" {
             return Ok(Vec::new());
@@ -89,7 +89,7 @@ impl Dependencies {
             if left.iter().any(RecipientRow::is_unsettled) {
                 dispatches::set_queued_at(tx, dispatch.id, now)?;
                 let flow = Flow::new(&self.lane_of(&dispatch), row.account_id);
-                jobs::insert(tx, &flow, JobKind::Dispatch, dispatch.id, now)?;
+                jobs::insert(tx, &flow, JobSubject::Dispatch(dispatch.id), now)?;
                 flows.push(flow);
             } else {
                 dispatches::finish(tx, &dispatch)?;
@@ -136,8 +136,8 @@ impl Outbound {
     /// See [`CancelError`].
     pub(crate) async fn cancel(
         &self,
-        account: i64,
-        scope: Option<i64>,
+        account: AccountRowId,
+        scope: Option<DomainRowId>,
         id: ScheduledId,
         now: Timestamp,
     ) -> Result<(), CancelError> {
@@ -155,7 +155,7 @@ impl Outbound {
                 "scheduled" => {}
                 _ => return Ok(Err(CancelError::AlreadySent)),
             }
-            jobs::delete_by_subject(tx, JobKind::Release, row.id)?;
+            jobs::delete_by_subject(tx, JobSubject::ScheduledSend(row.id))?;
             recipients::set_status_of_message(tx, row.id, "scheduled", "canceled", now)?;
             for dispatch in dispatches::list_by_message(tx, row.id)? {
                 dispatches::finish(tx, &dispatch)?;

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::Connection;
+use crate::store::Connection;
 
 use crate::clock::Timestamp;
 use crate::domain::keys::{KeyError, PURPOSE};
 use crate::domain::name::with_parents;
 use crate::domain::{DomainError, is_lost};
-use crate::id::DomainId;
+use crate::id::{AccountRowId, DomainId, DomainRowId};
 use crate::mail::address::Domain;
 use crate::outbound::Outbound;
 use crate::outbound::message::dkim::DomainKeys;
@@ -34,7 +34,7 @@ pub(crate) struct KeyCache {
 #[derive(Clone)]
 pub(crate) struct Sender {
     /// Row id of the account.
-    pub(crate) account: i64,
+    pub(crate) account: AccountRowId,
     /// The From domain.
     pub(crate) domain: DomainRow,
     /// What signs for it.
@@ -58,7 +58,7 @@ pub(crate) enum Refusal {
     FromDomain,
     /// The domain has no keys yet; they are made when it first sends.
     #[error("the domain has no keys yet")]
-    NoKeys(i64),
+    NoKeys(DomainRowId),
     /// Storage trouble, or keys that cannot be read.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -72,7 +72,7 @@ impl Outbound {
     pub(crate) async fn sender(
         &self,
         account: Account,
-        scope: Option<i64>,
+        scope: Option<DomainRowId>,
         from: &Domain,
         now: Timestamp,
     ) -> Result<Sender, Refusal> {
@@ -93,7 +93,12 @@ impl Outbound {
         }
     }
 
-    async fn ask_sender(&self, account: Account, scope: Option<i64>, from: &Domain) -> Result<Sender, Refusal> {
+    async fn ask_sender(
+        &self,
+        account: Account,
+        scope: Option<DomainRowId>,
+        from: &Domain,
+    ) -> Result<Sender, Refusal> {
         let name = from.as_str().to_owned();
         let parts = Arc::clone(&self.parts);
         let asked = self.parts.db.read(move |connection| {
@@ -110,7 +115,11 @@ impl Outbound {
     ///
     /// # Errors
     /// Storage trouble.
-    pub(crate) async fn suppressed(&self, account: i64, addresses: Vec<String>) -> store::Result<Vec<String>> {
+    pub(crate) async fn suppressed(
+        &self,
+        account: AccountRowId,
+        addresses: Vec<String>,
+    ) -> store::Result<Vec<String>> {
         self.parts.db.read(move |connection| suppressions::find_suppressed(connection, account, &addresses)).await
     }
 }
@@ -121,7 +130,7 @@ impl crate::outbound::Dependencies {
         &self,
         connection: &Connection,
         account: &Account,
-        scope: Option<i64>,
+        scope: Option<DomainRowId>,
         name: &str,
     ) -> Result<Sender, Refusal> {
         if !account.email_verified && !self.config.dev {
@@ -143,7 +152,7 @@ impl crate::outbound::Dependencies {
     pub(crate) fn keys_of_name(
         &self,
         connection: &Connection,
-        account: i64,
+        account: AccountRowId,
         name: &str,
     ) -> store::Result<Option<Arc<DomainKeys>>> {
         match domains::find_of_account(connection, account, name)? {

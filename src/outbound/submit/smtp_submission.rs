@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::SignedMessage;
 use super::sender::Refusal;
 use crate::clock::Timestamp;
-use crate::id::MessageId;
+use crate::id::{DomainRowId, MessageId};
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::mailbox_list::NamedMailbox;
 use crate::mail::mime::{self, Field, Fields, Irreparable, Limits, Mail};
@@ -24,7 +24,7 @@ pub(crate) struct SmtpSubmission {
     /// Whose key it was.
     pub(crate) account: Account,
     /// The domain that the key is limited to.
-    pub(crate) scope: Option<i64>,
+    pub(crate) scope: Option<DomainRowId>,
     /// The envelope's sender; none: nobody wants to hear of failures.
     pub(crate) reverse_path: Option<Mailbox>,
     /// The envelope's recipients.

@@ -21,6 +21,7 @@ use super::command::{self, Command, MailArguments, Refusal};
 use super::phase::{Phase, TransactionLimits};
 use super::stream::Stream;
 use crate::clock::Clock;
+use crate::id::DomainRowId;
 use crate::inbound::{Inbound, Recipient, RecipientRefusal};
 use crate::mail::address::{ForwardPath, Mailbox};
 use crate::mail::envelope::Peer;
@@ -144,7 +145,7 @@ struct Caller {
     /// The key's hash: whether it still holds is asked at each message.
     key: [u8; 32],
     account: Account,
-    scope: Option<i64>,
+    scope: Option<DomainRowId>,
 }
 
 /// Why a session ends.

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, params};
 
 use crate::clock::Timestamp;
+use crate::id::DomainRowId;
 use crate::store::Result;
 
 /// A new key.
@@ -20,7 +21,12 @@ pub struct NewDkimKey {
 ///
 /// # Errors
 /// [`crate::store::Error::Conflict`] when it has such a key.
-pub(crate) fn insert(connection: &Connection, domain: i64, keys: &[NewDkimKey], now: Timestamp) -> Result<()> {
+pub(crate) fn insert(
+    connection: &Connection,
+    domain: DomainRowId,
+    keys: &[NewDkimKey],
+    now: Timestamp,
+) -> Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO dkim_key (domain_id, algorithm, private_sealed, public_key, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -35,7 +41,7 @@ pub(crate) fn insert(connection: &Connection, domain: i64, keys: &[NewDkimKey], 
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_public(connection: &Connection, domain: i64, algorithm: &str) -> Result<Option<String>> {
+pub(crate) fn find_public(connection: &Connection, domain: DomainRowId, algorithm: &str) -> Result<Option<String>> {
     let mut statement =
         connection.prepare_cached("SELECT public_key FROM dkim_key WHERE domain_id = ?1 AND algorithm = ?2")?;
     let mut rows = statement.query(params![domain, algorithm])?;
@@ -46,7 +52,7 @@ pub(crate) fn find_public(connection: &Connection, domain: i64, algorithm: &str)
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_private(connection: &Connection, domain: i64, algorithm: &str) -> Result<Option<Vec<u8>>> {
+pub(crate) fn find_private(connection: &Connection, domain: DomainRowId, algorithm: &str) -> Result<Option<Vec<u8>>> {
     let mut statement =
         connection.prepare_cached("SELECT private_sealed FROM dkim_key WHERE domain_id = ?1 AND algorithm = ?2")?;
     let mut rows = statement.query(params![domain, algorithm])?;

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, params};
 
 use crate::clock::Timestamp;
+use crate::id::DomainRowId;
 use crate::store::Result;
 
 /// The state of one record.
@@ -24,7 +25,7 @@ pub(crate) struct DnsCheck {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list(connection: &Connection, domain: i64) -> Result<Vec<DnsCheck>> {
+pub(crate) fn list(connection: &Connection, domain: DomainRowId) -> Result<Vec<DnsCheck>> {
     let rows = connection
         .prepare_cached(
             "SELECT record, status, found, failures, first_failed_at FROM dns_check WHERE domain_id = ?1",
@@ -46,7 +47,7 @@ pub(crate) fn list(connection: &Connection, domain: i64) -> Result<Vec<DnsCheck>
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn put(connection: &Connection, domain: i64, check: &DnsCheck) -> Result<()> {
+pub(crate) fn put(connection: &Connection, domain: DomainRowId, check: &DnsCheck) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO dns_check (domain_id, record, status, found, failures, first_failed_at)
@@ -67,7 +68,7 @@ pub(crate) fn put(connection: &Connection, domain: i64, check: &DnsCheck) -> Res
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn is_ok(connection: &Connection, domain: i64, record: &str) -> Result<bool> {
+pub(crate) fn is_ok(connection: &Connection, domain: DomainRowId, record: &str) -> Result<bool> {
     let found = connection
         .prepare_cached("SELECT 1 FROM dns_check WHERE domain_id = ?1 AND record = ?2 AND status = 'ok'")?
         .exists(params![domain, record])?;

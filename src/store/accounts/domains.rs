@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::clock::Timestamp;
-use crate::id::DomainId;
+use crate::id::{AccountRowId, DomainId, DomainRowId};
 use crate::mail::address::Domain;
 use crate::store::Result;
 
@@ -11,11 +11,11 @@ use crate::store::Result;
 #[derive(Clone, Debug)]
 pub struct DomainRow {
     /// Row id.
-    pub id: i64,
+    pub id: DomainRowId,
     /// Public id.
     pub public_id: DomainId,
     /// The account that holds it.
-    pub account_id: i64,
+    pub account_id: AccountRowId,
     /// A-label, lower case.
     pub name: String,
     /// Whether mail is received for it.
@@ -84,7 +84,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<DomainRow> {
 /// [`crate::store::Error::Conflict`] when the account has it, or `verified` and another account holds it.
 pub fn insert(
     connection: &Connection,
-    account: i64,
+    account: AccountRowId,
     name: &str,
     verified: bool,
     now: Timestamp,
@@ -107,14 +107,15 @@ pub fn insert(
             verified,
             now.as_millis()
         ])?;
-    find_by_row(connection, connection.last_insert_rowid())?.ok_or(crate::store::Error::Corrupt("domain"))
+    find_by_row(connection, crate::id::RowId::new(connection.last_insert_rowid()))?
+        .ok_or(crate::store::Error::Corrupt("domain"))
 }
 
 /// A domain by row id.
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_by_row(connection: &Connection, id: i64) -> Result<Option<DomainRow>> {
+pub(crate) fn find_by_row(connection: &Connection, id: DomainRowId) -> Result<Option<DomainRow>> {
     let statement = format!("SELECT {COLUMNS} FROM domain WHERE id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
@@ -132,7 +133,11 @@ pub(crate) fn find(connection: &Connection, id: &DomainId) -> Result<Option<Doma
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list(connection: &Connection, account: i64, only: Option<i64>) -> Result<Vec<DomainRow>> {
+pub(crate) fn list(
+    connection: &Connection,
+    account: AccountRowId,
+    only: Option<DomainRowId>,
+) -> Result<Vec<DomainRow>> {
     let statement =
         format!("SELECT {COLUMNS} FROM domain WHERE account_id = ?1 AND (?2 IS NULL OR id = ?2) ORDER BY id");
     let rows = connection
@@ -146,7 +151,7 @@ pub(crate) fn list(connection: &Connection, account: i64, only: Option<i64>) -> 
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn is_held_by_another(connection: &Connection, account: i64, name: &str) -> Result<bool> {
+pub(crate) fn is_held_by_another(connection: &Connection, account: AccountRowId, name: &str) -> Result<bool> {
     Ok(connection
         .prepare_cached("SELECT 1 FROM domain WHERE name = ?1 AND status = 'verified' AND account_id <> ?2")?
         .exists(params![name, account])?)
@@ -176,7 +181,7 @@ pub(crate) fn list_due(connection: &Connection, before: Timestamp, limit: u32) -
 /// [`crate::store::Error::Conflict`] when it would be verified and another account holds it.
 pub(crate) fn set_checked(
     connection: &Connection,
-    id: i64,
+    id: DomainRowId,
     flags: Flags,
     verified: bool,
     now: Timestamp,
@@ -196,7 +201,7 @@ pub(crate) fn set_checked(
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn clear_flags_of_others(connection: &Connection, account: i64, name: &str) -> Result<()> {
+pub(crate) fn clear_flags_of_others(connection: &Connection, account: AccountRowId, name: &str) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE domain SET mx_verified = 0, spf_verified = 0, dkim_verified = 0, dmarc_verified = 0
@@ -244,7 +249,7 @@ pub(crate) fn set_retention(connection: &Connection, id: &DomainId, zero: bool, 
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn reset_settings(connection: &Connection, account: i64) -> Result<()> {
+pub(crate) fn reset_settings(connection: &Connection, account: AccountRowId) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE domain SET tracking_webhook_url = NULL, webhook_events = NULL, zero_retention = 0,
@@ -278,7 +283,7 @@ pub(crate) fn find_by_name(connection: &Connection, name: &str) -> Result<Option
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_verified(connection: &Connection, name: &str) -> Result<Option<i64>> {
+pub(crate) fn find_verified(connection: &Connection, name: &str) -> Result<Option<AccountRowId>> {
     let found = connection
         .prepare_cached("SELECT id FROM domain WHERE name = ?1 AND status = 'verified'")?
         .query_row([name], |row| row.get(0))
@@ -290,7 +295,7 @@ pub(crate) fn find_verified(connection: &Connection, name: &str) -> Result<Optio
 ///
 /// # Errors
 /// Storage trouble.
-pub fn find_of_account(connection: &Connection, account: i64, name: &str) -> Result<Option<DomainRow>> {
+pub fn find_of_account(connection: &Connection, account: AccountRowId, name: &str) -> Result<Option<DomainRow>> {
     let statement = format!("SELECT {COLUMNS} FROM domain WHERE account_id = ?1 AND name = ?2");
     Ok(connection.prepare_cached(&statement)?.query_row(params![account, name], read).optional()?)
 }
@@ -301,7 +306,7 @@ pub fn find_of_account(connection: &Connection, account: i64, name: &str) -> Res
 /// Storage trouble.
 pub(crate) fn find_by_name_or_id(
     connection: &Connection,
-    account: i64,
+    account: AccountRowId,
     name: &str,
     id: &str,
 ) -> Result<Option<DomainRow>> {
@@ -315,7 +320,7 @@ pub(crate) fn find_by_name_or_id(
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn is_zero_retention(connection: &Connection, domain: i64) -> Result<bool> {
+pub(crate) fn is_zero_retention(connection: &Connection, domain: DomainRowId) -> Result<bool> {
     let found =
         connection.prepare_cached("SELECT 1 FROM domain WHERE id = ?1 AND zero_retention = 1")?.exists([domain])?;
     Ok(found)
@@ -340,7 +345,11 @@ pub(crate) fn list_beside_forwards(connection: &Connection) -> Result<Vec<String
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list_sending(connection: &Connection, account: i64, only: Option<i64>) -> Result<Vec<String>> {
+pub(crate) fn list_sending(
+    connection: &Connection,
+    account: AccountRowId,
+    only: Option<DomainRowId>,
+) -> Result<Vec<String>> {
     let rows = connection
         .prepare_cached(
             "SELECT name FROM domain

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::clock::Timestamp;
+use crate::id::AccountRowId;
 use crate::store::Result;
 
 /// How long an answer is remembered.
@@ -14,7 +15,7 @@ pub(crate) const LIFETIME: Duration = Duration::from_secs(86_400);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RequestKey {
     /// Row id of the account.
-    pub(crate) account: i64,
+    pub(crate) account: AccountRowId,
     /// The request's path.
     pub(crate) path: String,
     /// The header's value.

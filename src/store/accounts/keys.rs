@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super as accounts;
 use super::Account;
 use crate::clock::Timestamp;
-use crate::id::{DomainId, KeyId};
+use crate::id::{AccountRowId, DomainId, DomainRowId, KeyId, KeyRowId};
 use crate::store::Result;
 
 /// What `key_sealed` is sealed for.
@@ -15,11 +15,11 @@ pub const PURPOSE: &str = "api-key";
 #[derive(Clone, Debug)]
 pub(crate) struct KeyHolder {
     /// Row id of the key.
-    pub(crate) key: i64,
+    pub(crate) key: KeyRowId,
     /// Whose it is.
     pub(crate) account: Account,
     /// The domain that it is limited to; none for the account's own key.
-    pub(crate) domain: Option<i64>,
+    pub(crate) domain: Option<DomainRowId>,
     /// When it was last used, to the minute.
     pub(crate) last_used_at: Option<Timestamp>,
 }
@@ -47,7 +47,13 @@ pub(crate) struct ScopedKey {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, account: i64, hash: &[u8], sealed: &[u8], now: Timestamp) -> Result<()> {
+pub fn insert(
+    connection: &Connection,
+    account: AccountRowId,
+    hash: &[u8],
+    sealed: &[u8],
+    now: Timestamp,
+) -> Result<()> {
     connection
         .prepare_cached("INSERT INTO api_key (account_id, key_hash, key_sealed, created_at) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![account, hash, sealed, now.as_millis()])?;
@@ -60,8 +66,8 @@ pub fn insert(connection: &Connection, account: i64, hash: &[u8], sealed: &[u8],
 /// Storage trouble.
 pub fn insert_scoped(
     connection: &Connection,
-    account: i64,
-    domain: i64,
+    account: AccountRowId,
+    domain: DomainRowId,
     name: &str,
     hash: &[u8],
     sealed: &[u8],
@@ -81,7 +87,7 @@ pub fn insert_scoped(
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_sealed(connection: &Connection, account: i64) -> Result<Option<Vec<u8>>> {
+pub(crate) fn find_sealed(connection: &Connection, account: AccountRowId) -> Result<Option<Vec<u8>>> {
     let found = connection
         .prepare_cached(
             "SELECT key_sealed FROM api_key WHERE account_id = ?1 AND public_id IS NULL ORDER BY id DESC LIMIT 1",
@@ -119,7 +125,7 @@ pub(crate) fn find_by_hash(connection: &Connection, hash: &[u8]) -> Result<Optio
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn note_use(connection: &Connection, key: i64, now: Timestamp) -> Result<()> {
+pub(crate) fn note_use(connection: &Connection, key: KeyRowId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE api_key SET last_used_at = ?2 WHERE id = ?1")?
         .execute(params![key, now.as_millis()])?;
@@ -130,7 +136,7 @@ pub(crate) fn note_use(connection: &Connection, key: i64, now: Timestamp) -> Res
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete_own(connection: &Connection, account: i64) -> Result<()> {
+pub(crate) fn delete_own(connection: &Connection, account: AccountRowId) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM api_key WHERE account_id = ?1 AND public_id IS NULL")?
         .execute([account])?;
@@ -141,7 +147,7 @@ pub(crate) fn delete_own(connection: &Connection, account: i64) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete_of_account(connection: &Connection, account: i64) -> Result<()> {
+pub(crate) fn delete_of_account(connection: &Connection, account: AccountRowId) -> Result<()> {
     connection.prepare_cached("DELETE FROM api_key WHERE account_id = ?1")?.execute([account])?;
     Ok(())
 }
@@ -150,7 +156,7 @@ pub(crate) fn delete_of_account(connection: &Connection, account: i64) -> Result
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list_scoped(connection: &Connection, account: i64) -> Result<Vec<ScopedKey>> {
+pub(crate) fn list_scoped(connection: &Connection, account: AccountRowId) -> Result<Vec<ScopedKey>> {
     let rows = connection
         .prepare_cached(
             "SELECT api_key.public_id, api_key.name, domain.public_id, domain.name, api_key.key_sealed,
@@ -177,7 +183,7 @@ pub(crate) fn list_scoped(connection: &Connection, account: i64) -> Result<Vec<S
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn has_scoped(connection: &Connection, account: i64, id: &KeyId) -> Result<bool> {
+pub(crate) fn has_scoped(connection: &Connection, account: AccountRowId, id: &KeyId) -> Result<bool> {
     let found = connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM api_key WHERE account_id = ?1 AND public_id = ?2)")?
         .query_row(params![account, id], |row| row.get(0))?;
@@ -188,7 +194,7 @@ pub(crate) fn has_scoped(connection: &Connection, account: i64, id: &KeyId) -> R
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete_scoped(connection: &Connection, account: i64, id: &KeyId) -> Result<bool> {
+pub(crate) fn delete_scoped(connection: &Connection, account: AccountRowId, id: &KeyId) -> Result<bool> {
     let removed = connection
         .prepare_cached("DELETE FROM api_key WHERE account_id = ?1 AND public_id = ?2")?
         .execute(params![account, id])?;

@@ -7,6 +7,7 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::clock::Timestamp;
+use crate::id::{AccountRowId, MessageRowId};
 use crate::store::Result;
 
 /// Rows that are counted.
@@ -38,7 +39,7 @@ pub(crate) enum CountedRow {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn count(connection: &Connection, account: i64, what: CountedRow, most: u64) -> Result<u64> {
+pub(crate) fn count(connection: &Connection, account: AccountRowId, what: CountedRow, most: u64) -> Result<u64> {
     let rows = match what {
         CountedRow::Routes => "SELECT 1 FROM route WHERE account_id = ?1",
         CountedRow::RegexRoutes => "SELECT 1 FROM route WHERE account_id = ?1 AND domain_id IS NULL",
@@ -60,7 +61,7 @@ pub(crate) fn count(connection: &Connection, account: i64, what: CountedRow, mos
 }
 
 /// The counter that triggers keep of a table's rows.
-fn kept(connection: &Connection, account: i64, table: &str) -> Result<u64> {
+fn kept(connection: &Connection, account: AccountRowId, table: &str) -> Result<u64> {
     let rows: Option<i64> = connection
         .prepare_cached("SELECT rows FROM account_rows WHERE account_id = ?1 AND table_name = ?2")?
         .query_row(params![account, table], |row| row.get(0))
@@ -76,7 +77,7 @@ pub(crate) const MESSAGE_BYTES: u64 = 2048;
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn add_message(connection: &Connection, account: i64, size: u64, at: Timestamp) -> Result<i64> {
+pub(crate) fn add_message(connection: &Connection, account: AccountRowId, size: u64, at: Timestamp) -> Result<i64> {
     let (before, latest): (i64, Option<i64>) = connection
         .prepare_cached(
             "SELECT max(coalesce((SELECT floor FROM message_bytes WHERE account_id = ?1), 0), coalesce(account_total, 0)),
@@ -102,7 +103,12 @@ pub(crate) fn add_message(connection: &Connection, account: i64, size: u64, at: 
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn add_deliveries(connection: &Connection, account: i64, message: i64, count: usize) -> Result<()> {
+pub(crate) fn add_deliveries(
+    connection: &Connection,
+    account: AccountRowId,
+    message: MessageRowId,
+    count: usize,
+) -> Result<()> {
     let more = (count as u64).saturating_sub(1).saturating_mul(MESSAGE_BYTES);
     if more == 0 {
         return Ok(());
@@ -124,7 +130,7 @@ pub(crate) fn add_deliveries(connection: &Connection, account: i64, message: i64
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn stored_bytes(connection: &Connection, account: i64) -> Result<(u64, bool)> {
+pub(crate) fn stored_bytes(connection: &Connection, account: AccountRowId) -> Result<(u64, bool)> {
     let found: Option<(i64, bool)> = connection
         .prepare_cached(
             "SELECT coalesce((SELECT sum(bytes) FROM account_rows WHERE account_id = ?1), 0)

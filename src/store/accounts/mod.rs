@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Result;
 use crate::clock::Timestamp;
-use crate::id::AccountId;
+use crate::id::{AccountId, AccountRowId};
 
 /// What `webhook_secret_sealed` is sealed for.
 pub(crate) const WEBHOOK_SECRET_PURPOSE: &str = "account-webhook-secret";
@@ -24,7 +24,7 @@ pub(crate) const WEBHOOK_SECRET_PURPOSE: &str = "account-webhook-secret";
 #[derive(Clone, Debug)]
 pub struct Account {
     /// Row id.
-    pub id: i64,
+    pub id: AccountRowId,
     /// Public id.
     pub public_id: AccountId,
     /// Lower-cased address.
@@ -102,7 +102,7 @@ pub fn insert(connection: &Connection, new: NewAccount, now: Timestamp) -> Resul
             now.as_millis()
         ])?;
     Ok(Account {
-        id: connection.last_insert_rowid(),
+        id: crate::id::RowId::new(connection.last_insert_rowid()),
         public_id,
         email: new.email,
         is_admin: new.is_admin,
@@ -120,7 +120,7 @@ fn find(connection: &Connection, condition: &str, value: impl rusqlite::ToSql) -
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_by_row(connection: &Connection, id: i64) -> Result<Option<Account>> {
+pub(crate) fn find_by_row(connection: &Connection, id: AccountRowId) -> Result<Option<Account>> {
     find(connection, "id = ?1", id)
 }
 
@@ -136,8 +136,8 @@ pub fn find_owner(connection: &Connection) -> Result<Option<Account>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn is_first(connection: &Connection, account: i64) -> Result<bool> {
-    let first: Option<i64> =
+pub(crate) fn is_first(connection: &Connection, account: AccountRowId) -> Result<bool> {
+    let first: Option<AccountRowId> =
         connection.prepare_cached("SELECT min(id) FROM account")?.query_row([], |row| row.get(0))?;
     Ok(first == Some(account))
 }
@@ -170,7 +170,7 @@ pub(crate) fn any(connection: &Connection) -> Result<bool> {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_password_hash(connection: &Connection, account: i64) -> Result<Option<String>> {
+pub(crate) fn find_password_hash(connection: &Connection, account: AccountRowId) -> Result<Option<String>> {
     let found = connection
         .prepare_cached("SELECT password_hash FROM account WHERE id = ?1")?
         .query_row([account], |row| row.get(0))
@@ -182,7 +182,7 @@ pub(crate) fn find_password_hash(connection: &Connection, account: i64) -> Resul
 ///
 /// # Errors
 /// Storage trouble.
-pub fn set_password_hash(connection: &Connection, account: i64, hash: &str) -> Result<()> {
+pub fn set_password_hash(connection: &Connection, account: AccountRowId, hash: &str) -> Result<()> {
     connection
         .prepare_cached("UPDATE account SET password_hash = ?2 WHERE id = ?1")?
         .execute(params![account, hash])?;
@@ -193,7 +193,7 @@ pub fn set_password_hash(connection: &Connection, account: i64, hash: &str) -> R
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete_password(connection: &Connection, account: i64) -> Result<()> {
+pub(crate) fn delete_password(connection: &Connection, account: AccountRowId) -> Result<()> {
     connection.prepare_cached("UPDATE account SET password_hash = NULL WHERE id = ?1")?.execute([account])?;
     Ok(())
 }
@@ -204,7 +204,7 @@ pub(crate) fn delete_password(connection: &Connection, account: i64) -> Result<(
 /// [`super::Error::Conflict`] when another account has the subject.
 pub(crate) fn set_google(
     connection: &Connection,
-    account: i64,
+    account: AccountRowId,
     subject: &str,
     avatar_url: Option<&str>,
 ) -> Result<()> {
@@ -220,7 +220,7 @@ pub(crate) fn set_google(
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn set_email_verified(connection: &Connection, account: i64) -> Result<()> {
+pub(crate) fn set_email_verified(connection: &Connection, account: AccountRowId) -> Result<()> {
     connection.prepare_cached("UPDATE account SET email_verified = 1 WHERE id = ?1")?.execute([account])?;
     Ok(())
 }
@@ -229,7 +229,7 @@ pub(crate) fn set_email_verified(connection: &Connection, account: i64) -> Resul
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_webhook_secret(connection: &Connection, account: i64) -> Result<WebhookSecret> {
+pub(crate) fn find_webhook_secret(connection: &Connection, account: AccountRowId) -> Result<WebhookSecret> {
     let found = connection
         .prepare_cached(
             "SELECT webhook_secret_sealed, previous_webhook_secret_sealed, previous_webhook_secret_until
@@ -252,7 +252,7 @@ pub(crate) fn find_webhook_secret(connection: &Connection, account: i64) -> Resu
 /// Storage trouble.
 pub(crate) fn set_webhook_secret(
     connection: &Connection,
-    account: i64,
+    account: AccountRowId,
     sealed: &[u8],
     until: Option<Timestamp>,
 ) -> Result<()> {

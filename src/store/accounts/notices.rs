@@ -5,9 +5,10 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::clock::Timestamp;
+use crate::id::{AccountRowId, NoticeRowId};
 use crate::store::Result;
 use crate::store::jobs;
-use crate::store::jobs::{Flow, JobKind};
+use crate::store::jobs::{Flow, JobSubject};
 
 /// What `text_sealed` of a notice is sealed for.
 pub const PURPOSE: &str = "notice";
@@ -18,7 +19,7 @@ const TELL_EVERY: Duration = Duration::from_secs(86_400);
 #[derive(Clone, Debug)]
 pub(crate) struct Notice {
     /// Row id.
-    pub(crate) id: i64,
+    pub(crate) id: NoticeRowId,
     /// To whom.
     pub(crate) recipient: String,
     /// About what.
@@ -49,14 +50,14 @@ pub(crate) fn insert(
             "INSERT INTO notice (recipient, subject, text_sealed, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
         .execute(params![recipient, subject, text_sealed, now.as_millis(), expires_at.as_millis()])?;
-    jobs::insert(connection, flow, JobKind::Notice, connection.last_insert_rowid(), now)
+    jobs::insert(connection, flow, JobSubject::Notice(crate::id::RowId::new(connection.last_insert_rowid())), now)
 }
 
 /// A mail by row id.
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<Notice>> {
+pub(crate) fn find(connection: &Connection, id: NoticeRowId) -> Result<Option<Notice>> {
     let found = connection
         .prepare_cached("SELECT recipient, subject, text_sealed, created_at, expires_at FROM notice WHERE id = ?1")?
         .query_row([id], |row| {
@@ -77,7 +78,7 @@ pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<Notice>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete(connection: &Connection, id: i64) -> Result<()> {
+pub(crate) fn delete(connection: &Connection, id: NoticeRowId) -> Result<()> {
     connection.prepare_cached("DELETE FROM notice WHERE id = ?1")?.execute([id])?;
     Ok(())
 }
@@ -87,11 +88,11 @@ pub(crate) fn delete(connection: &Connection, id: i64) -> Result<()> {
 /// # Errors
 /// Storage trouble.
 pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
-    let expired: Vec<i64> = connection
+    let expired: Vec<NoticeRowId> = connection
         .prepare_cached("DELETE FROM notice WHERE expires_at <= ?1 RETURNING id")?
         .query_map([now.as_millis()], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    expired.iter().try_for_each(|id| jobs::delete_by_subject(connection, JobKind::Notice, *id))?;
+    expired.iter().try_for_each(|id| jobs::delete_by_subject(connection, JobSubject::Notice(*id)))?;
     Ok(expired.len())
 }
 
@@ -99,7 +100,12 @@ pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn take_turn(connection: &Connection, account: i64, endpoint: &str, now: Timestamp) -> Result<bool> {
+pub(crate) fn take_turn(
+    connection: &Connection,
+    account: AccountRowId,
+    endpoint: &str,
+    now: Timestamp,
+) -> Result<bool> {
     let taken = connection
         .prepare_cached(
             "INSERT INTO owner_notice (account_id, endpoint, noticed_at) VALUES (?1, ?2, ?3)

@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Account;
 use crate::clock::Timestamp;
+use crate::id::AccountRowId;
 use crate::store::Result;
 
 /// What a new session is made of.
@@ -12,7 +13,7 @@ pub struct NewSession {
     /// What its token names it by.
     pub jti: String,
     /// Whose it is.
-    pub account: i64,
+    pub account: AccountRowId,
     /// Where the login came from.
     pub client_address: String,
     /// What the client calls itself.
@@ -82,7 +83,7 @@ pub(crate) struct SessionRow {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list(connection: &Connection, account: i64, now: Timestamp) -> Result<Vec<SessionRow>> {
+pub(crate) fn list(connection: &Connection, account: AccountRowId, now: Timestamp) -> Result<Vec<SessionRow>> {
     let mut statement = connection.prepare_cached(
         "SELECT jti, client_address, user_agent, created_at, expires_at FROM session
          WHERE account_id = ?1 AND expires_at > ?2 ORDER BY id DESC LIMIT 100",
@@ -103,7 +104,12 @@ pub(crate) fn list(connection: &Connection, account: i64, now: Timestamp) -> Res
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn is_known(connection: &Connection, account: i64, address: &str, now: Timestamp) -> Result<bool> {
+pub(crate) fn is_known(
+    connection: &Connection,
+    account: AccountRowId,
+    address: &str,
+    now: Timestamp,
+) -> Result<bool> {
     let mut statement = connection.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM session WHERE account_id = ?1 AND expires_at > ?3 AND client_address = ?2)",
     )?;
@@ -114,7 +120,7 @@ pub(crate) fn is_known(connection: &Connection, account: i64, address: &str, now
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete_own(connection: &Connection, account: i64, jti: &str) -> Result<bool> {
+pub(crate) fn delete_own(connection: &Connection, account: AccountRowId, jti: &str) -> Result<bool> {
     let mut statement = connection.prepare_cached("DELETE FROM session WHERE jti = ?1 AND account_id = ?2")?;
     Ok(statement.execute(params![jti, account])? > 0)
 }
@@ -132,7 +138,7 @@ pub(crate) fn delete(connection: &Connection, jti: &str) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete_of_account(connection: &Connection, account: i64) -> Result<()> {
+pub(crate) fn delete_of_account(connection: &Connection, account: AccountRowId) -> Result<()> {
     connection.prepare_cached("DELETE FROM session WHERE account_id = ?1")?.execute([account])?;
     Ok(())
 }

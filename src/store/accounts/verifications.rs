@@ -5,6 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::clock::Timestamp;
+use crate::id::AccountRowId;
 use crate::store::Result;
 
 /// What `token_sealed` of the setup token is sealed for.
@@ -16,7 +17,7 @@ pub(crate) const LINK_LIFETIME: Duration = Duration::from_secs(86_400);
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, hash: &[u8], account: i64, now: Timestamp) -> Result<()> {
+pub fn insert(connection: &Connection, hash: &[u8], account: AccountRowId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("INSERT INTO email_verification (token_hash, account_id, created_at) VALUES (?1, ?2, ?3)")?
         .execute(params![hash, account, now.as_millis()])?;
@@ -27,7 +28,7 @@ pub fn insert(connection: &Connection, hash: &[u8], account: i64, now: Timestamp
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_account(connection: &Connection, hash: &[u8], now: Timestamp) -> Result<Option<i64>> {
+pub(crate) fn find_account(connection: &Connection, hash: &[u8], now: Timestamp) -> Result<Option<AccountRowId>> {
     let found = connection
         .prepare_cached("SELECT account_id FROM email_verification WHERE token_hash = ?1 AND created_at > ?2")?
         .query_row(params![hash, now.minus(LINK_LIFETIME).as_millis()], |row| row.get(0))

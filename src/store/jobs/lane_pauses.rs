@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::clock::Timestamp;
+use crate::id::DispatchRowId;
 use crate::store::Result;
 
 /// That the hosts of a lane take nothing at the moment.
@@ -41,7 +42,7 @@ pub(crate) fn end(connection: &Connection, lane: &str) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn of_dispatch(connection: &Connection, dispatch: i64, now: Timestamp) -> Result<Option<Pause>> {
+pub(crate) fn of_dispatch(connection: &Connection, dispatch: DispatchRowId, now: Timestamp) -> Result<Option<Pause>> {
     let found = connection
         .prepare_cached(
             "SELECT lane_pause.until, lane_pause.reason FROM job JOIN lane_pause ON lane_pause.lane = job.lane

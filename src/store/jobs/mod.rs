@@ -8,41 +8,63 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Result;
+use super::stored_enum::stored_enum;
 use crate::clock::Timestamp;
+use crate::id::{
+    AccountRowId, DeliveryRowId, DispatchRowId, JobRowId, JobSubjectId, MessageRowId, NoticeRowId, ZeroRetentionRowId,
+};
 
-/// What kind of thing a job attempts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum JobKind {
-    /// A webhook delivery.
-    Webhook,
-    /// A mail that nothing is stored of.
-    Passing,
-    /// Mail on its way to one destination.
-    Dispatch,
-    /// A scheduled message whose time comes.
-    Release,
-    /// A mail of the appliance's own.
-    Notice,
+stored_enum! {
+    /// The kind of a job, by which its handler is found.
+    pub(crate) enum JobKind in "job.kind" {
+        /// A webhook delivery.
+        Webhook = "webhook",
+        /// The one delivery of a message that nothing else is stored of.
+        ZeroRetention = "passing",
+        /// A message on its way to one destination.
+        Dispatch = "dispatch",
+        /// A scheduled message whose time comes.
+        ScheduledSend = "release",
+        /// Mail of this server's own.
+        Notice = "notice",
+    }
 }
 
-impl JobKind {
-    const fn as_str(self) -> &'static str {
+/// The row that a job attempts, in the table of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobSubject {
+    /// A webhook delivery.
+    Webhook(DeliveryRowId),
+    /// The one delivery of a message that nothing else is stored of.
+    ZeroRetention(ZeroRetentionRowId),
+    /// A message on its way to one destination.
+    Dispatch(DispatchRowId),
+    /// A scheduled message.
+    ScheduledSend(MessageRowId),
+    /// Mail of this server's own.
+    Notice(NoticeRowId),
+}
+
+impl JobSubject {
+    /// Returns the kind of the job.
+    pub(crate) const fn kind(self) -> JobKind {
         match self {
-            Self::Webhook => "webhook",
-            Self::Passing => "passing",
-            Self::Dispatch => "dispatch",
-            Self::Release => "release",
-            Self::Notice => "notice",
+            Self::Webhook(_) => JobKind::Webhook,
+            Self::ZeroRetention(_) => JobKind::ZeroRetention,
+            Self::Dispatch(_) => JobKind::Dispatch,
+            Self::ScheduledSend(_) => JobKind::ScheduledSend,
+            Self::Notice(_) => JobKind::Notice,
         }
     }
 
-    fn parse(word: &str) -> Self {
-        match word {
-            "passing" => Self::Passing,
-            "dispatch" => Self::Dispatch,
-            "release" => Self::Release,
-            "notice" => Self::Notice,
-            _ => Self::Webhook,
+    /// Returns the row's number, as jobs of all kinds have it in one column.
+    pub(crate) const fn id(self) -> JobSubjectId {
+        match self {
+            Self::Webhook(row) => row.as_subject(),
+            Self::ZeroRetention(row) => row.as_subject(),
+            Self::Dispatch(row) => row.as_subject(),
+            Self::ScheduledSend(row) => row.as_subject(),
+            Self::Notice(row) => row.as_subject(),
         }
     }
 }
@@ -53,14 +75,14 @@ pub struct Flow {
     /// What must not be hurried: an endpoint's origin, a recipient domain.
     pub(crate) lane: Arc<str>,
     /// Row id of the account; 0: the appliance's own.
-    pub(crate) account: i64,
+    pub(crate) account: AccountRowId,
     /// Tells the endpoints of a lane apart; 0 where there is one.
     pub(crate) endpoint: i64,
 }
 
 impl Flow {
     /// An account's jobs in a lane that is one endpoint.
-    pub fn new(lane: &str, account: i64) -> Self {
+    pub fn new(lane: &str, account: AccountRowId) -> Self {
         Self { lane: lane.into(), account, endpoint: 0 }
     }
 
@@ -75,11 +97,11 @@ impl Flow {
 #[derive(Clone, Debug)]
 pub(crate) struct ClaimedJob {
     /// Row id.
-    pub(crate) id: i64,
+    pub(crate) id: JobRowId,
     /// What kind of thing it attempts.
     pub(crate) kind: JobKind,
     /// The row it attempts, in the table of its kind.
-    pub(crate) subject_id: i64,
+    pub(crate) subject_id: JobSubjectId,
     /// Attempts that were settled as deferred: the rung of the ladder.
     pub(crate) failures: u32,
     /// When it was due.
@@ -94,13 +116,13 @@ pub(crate) struct ClaimedJob {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn insert(connection: &Connection, flow: &Flow, kind: JobKind, subject: i64, run_at: Timestamp) -> Result<()> {
+pub fn insert(connection: &Connection, flow: &Flow, subject: JobSubject, run_at: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO job (lane, account_id, endpoint, kind, subject_id, run_at, queued_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
         )?
-        .execute(params![flow.lane, flow.account, flow.endpoint, kind.as_str(), subject, run_at.as_millis()])?;
+        .execute(params![flow.lane, flow.account, flow.endpoint, subject.kind(), subject.id(), run_at.as_millis()])?;
     Ok(())
 }
 
@@ -111,8 +133,7 @@ pub fn insert(connection: &Connection, flow: &Flow, kind: JobKind, subject: i64,
 pub(crate) fn insert_claimed(
     connection: &Connection,
     flow: &Flow,
-    kind: JobKind,
-    subject_id: i64,
+    subject: JobSubject,
     run_at: Timestamp,
     lease_until: Timestamp,
 ) -> Result<ClaimedJob> {
@@ -125,15 +146,15 @@ pub(crate) fn insert_claimed(
             flow.lane,
             flow.account,
             flow.endpoint,
-            kind.as_str(),
-            subject_id,
+            subject.kind(),
+            subject.id(),
             run_at.as_millis(),
             lease_until.as_millis()
         ])?;
     Ok(ClaimedJob {
-        id: connection.last_insert_rowid(),
-        kind,
-        subject_id,
+        id: crate::id::RowId::new(connection.last_insert_rowid()),
+        kind: subject.kind(),
+        subject_id: subject.id(),
         failures: 0,
         run_at,
         queued_at: run_at,
@@ -159,7 +180,7 @@ pub(crate) fn claim(
              ORDER BY run_at LIMIT ?5",
         )?
         .query_map(params![flow.lane, flow.account, flow.endpoint, now.as_millis(), limit], |row| {
-            let kind = JobKind::parse(row.get_ref(4)?.as_str()?);
+            let kind = row.get::<_, JobKind>(4)?;
             Ok(ClaimedJob {
                 id: row.get(0)?,
                 kind,
@@ -194,7 +215,7 @@ pub(crate) struct WaitingJob {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list_after(connection: &Connection, id: i64, limit: usize) -> Result<Vec<WaitingJob>> {
+pub(crate) fn list_after(connection: &Connection, id: JobRowId, limit: usize) -> Result<Vec<WaitingJob>> {
     let rows = connection
         .prepare_cached(
             "SELECT lane, account_id, endpoint, id, kind, subject_id, failures, run_at, queued_at, lease_until
@@ -206,7 +227,7 @@ pub(crate) fn list_after(connection: &Connection, id: i64, limit: usize) -> Resu
                 flow: Flow::read(row, 0)?,
                 job: ClaimedJob {
                     id: row.get(3)?,
-                    kind: JobKind::parse(row.get_ref(4)?.as_str()?),
+                    kind: row.get::<_, JobKind>(4)?,
                     subject_id: row.get(5)?,
                     failures: row.get(6)?,
                     run_at: Timestamp::from_millis(row.get(7)?),
@@ -230,7 +251,7 @@ pub(crate) fn claim_one(connection: &Connection, job: &ClaimedJob) -> Result<boo
             "UPDATE job SET lease_until = ?2, claims = claims + 1
              WHERE id = ?1 AND lease_until IS NULL AND kind = ?3 AND subject_id = ?4",
         )?
-        .execute(params![job.id, job.lease_until.as_millis(), job.kind.as_str(), job.subject_id])?;
+        .execute(params![job.id, job.lease_until.as_millis(), job.kind, job.subject_id])?;
     Ok(changed > 0)
 }
 
@@ -261,7 +282,7 @@ pub(crate) fn list_flows(connection: &Connection) -> Result<Vec<(Flow, Timestamp
          ORDER BY lane, account_id, endpoint, run_at LIMIT 1",
     )?;
     let mut flows: Vec<(Flow, Timestamp)> = Vec::new();
-    let mut last = Flow::new("", i64::MIN);
+    let mut last = Flow::new("", AccountRowId::new(i64::MIN));
     loop {
         let next = after.query_row(params![last.lane, last.account, last.endpoint], |row| {
             Ok((Flow::read(row, 0)?, Timestamp::from_millis(row.get(3)?)))
@@ -363,7 +384,7 @@ pub(crate) fn put_back(connection: &Connection, job: &ClaimedJob, run_at: Timest
         .execute(params![
             job.id,
             job.lease_until.as_millis(),
-            job.kind.as_str(),
+            job.kind,
             job.subject_id,
             run_at.as_millis(),
             failed
@@ -381,7 +402,7 @@ pub(crate) fn release(connection: &Connection, job: &ClaimedJob) -> Result<bool>
             "UPDATE job SET claims = claims - 1, lease_until = NULL
              WHERE id = ?1 AND lease_until = ?2 AND kind = ?3 AND subject_id = ?4",
         )?
-        .execute(params![job.id, job.lease_until.as_millis(), job.kind.as_str(), job.subject_id])?;
+        .execute(params![job.id, job.lease_until.as_millis(), job.kind, job.subject_id])?;
     Ok(changed > 0)
 }
 
@@ -393,16 +414,19 @@ pub(crate) fn release(connection: &Connection, job: &ClaimedJob) -> Result<bool>
 pub(crate) fn finish(connection: &Connection, job: &ClaimedJob) -> Result<bool> {
     let removed = connection
         .prepare_cached("DELETE FROM job WHERE id = ?1 AND lease_until = ?2 AND kind = ?3 AND subject_id = ?4")?
-        .execute(params![job.id, job.lease_until.as_millis(), job.kind.as_str(), job.subject_id])?;
+        .execute(params![job.id, job.lease_until.as_millis(), job.kind, job.subject_id])?;
     Ok(removed > 0)
 }
 
-/// The jobs of these subjects, as pairs of subject and job; a job keeps its id as long as it lives.
+/// The jobs of these deliveries, as pairs of delivery and job; a job keeps its id as long as it lives.
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_by_subjects(connection: &Connection, kind: JobKind, subjects: &[i64]) -> Result<Vec<(i64, i64)>> {
-    if subjects.is_empty() {
+pub(crate) fn find_by_deliveries(
+    connection: &Connection,
+    deliveries: &[DeliveryRowId],
+) -> Result<Vec<(DeliveryRowId, JobRowId)>> {
+    if deliveries.is_empty() {
         return Ok(Vec::new());
     }
     let rows = connection
@@ -410,19 +434,19 @@ pub(crate) fn find_by_subjects(connection: &Connection, kind: JobKind, subjects:
             "SELECT subject_id, id FROM job
              WHERE kind = ?1 AND subject_id IN (SELECT value FROM json_each(?2)) ORDER BY id",
         )?
-        .query_map(params![kind.as_str(), super::id_list(subjects)], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .query_map(params![JobKind::Webhook, super::id_list(deliveries)], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
     Ok(rows)
 }
 
-/// Removes a job that [`find_by_subjects`] found, if it is still this subject's; a claim of it holds no more.
+/// Removes a job that [`find_by_deliveries`] found, if it is still this subject's; a claim of it holds no more.
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete_of(connection: &Connection, id: i64, kind: JobKind, subject: i64) -> Result<()> {
+pub(crate) fn delete_of(connection: &Connection, id: JobRowId, subject: JobSubject) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM job WHERE id = ?1 AND kind = ?2 AND subject_id = ?3")?
-        .execute(params![id, kind.as_str(), subject])?;
+        .execute(params![id, subject.kind(), subject.id()])?;
     Ok(())
 }
 
@@ -431,10 +455,10 @@ pub(crate) fn delete_of(connection: &Connection, id: i64, kind: JobKind, subject
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete_by_subject(connection: &Connection, kind: JobKind, subject: i64) -> Result<()> {
+pub(crate) fn delete_by_subject(connection: &Connection, subject: JobSubject) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM job WHERE subject_id = ?2 AND kind = ?1")?
-        .execute(params![kind.as_str(), subject])?;
+        .execute(params![subject.kind(), subject.id()])?;
     Ok(())
 }
 
@@ -442,10 +466,10 @@ pub(crate) fn delete_by_subject(connection: &Connection, kind: JobKind, subject:
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn run_now(connection: &Connection, kind: JobKind, subject: i64, now: Timestamp) -> Result<bool> {
+pub(crate) fn run_now(connection: &Connection, subject: JobSubject, now: Timestamp) -> Result<bool> {
     let changed = connection
         .prepare_cached("UPDATE job SET run_at = ?3 WHERE subject_id = ?2 AND kind = ?1 AND lease_until IS NULL")?
-        .execute(params![kind.as_str(), subject, now.as_millis()])?;
+        .execute(params![subject.kind(), subject.id(), now.as_millis()])?;
     Ok(changed > 0)
 }
 
@@ -453,10 +477,10 @@ pub(crate) fn run_now(connection: &Connection, kind: JobKind, subject: i64, now:
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete_waiting(connection: &Connection, id: i64, kind: JobKind, subject: i64) -> Result<()> {
+pub(crate) fn delete_waiting(connection: &Connection, id: JobRowId, subject: JobSubject) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM job WHERE id = ?1 AND kind = ?2 AND subject_id = ?3 AND lease_until IS NULL")?
-        .execute(params![id, kind.as_str(), subject])?;
+        .execute(params![id, subject.kind(), subject.id()])?;
     Ok(())
 }
 

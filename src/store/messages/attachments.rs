@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use crate::id::MessageRowId;
 use crate::mail::mime::{Disposition, Encoding, Part};
 use crate::store::Result;
 
@@ -28,7 +29,7 @@ const COLUMNS: &str =
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn insert_all(connection: &Connection, message: i64, parts: &[Part]) -> Result<()> {
+pub(crate) fn insert_all(connection: &Connection, message: MessageRowId, parts: &[Part]) -> Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO attachment (message_id, idx, filename, content_type, charset, content_id, disposition, size,
                                  part_offset, part_length, encoding, inner_offset)
@@ -57,7 +58,7 @@ pub(crate) fn insert_all(connection: &Connection, message: i64, parts: &[Part]) 
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list(connection: &Connection, message: i64) -> Result<Vec<Part>> {
+pub(crate) fn list(connection: &Connection, message: MessageRowId) -> Result<Vec<Part>> {
     let statement = format!("SELECT {COLUMNS} FROM attachment WHERE message_id = ?1 ORDER BY idx");
     let rows = connection.prepare_cached(&statement)?.query_map([message], read)?.collect::<rusqlite::Result<_>>()?;
     Ok(rows)
@@ -67,7 +68,7 @@ pub(crate) fn list(connection: &Connection, message: i64) -> Result<Vec<Part>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find(connection: &Connection, message: i64, index: u32) -> Result<Option<Part>> {
+pub(crate) fn find(connection: &Connection, message: MessageRowId, index: u32) -> Result<Option<Part>> {
     let statement = format!("SELECT {COLUMNS} FROM attachment WHERE message_id = ?1 AND idx = ?2");
     Ok(connection.prepare_cached(&statement)?.query_row(params![message, index], read).optional()?)
 }
@@ -76,7 +77,7 @@ pub(crate) fn find(connection: &Connection, message: i64, index: u32) -> Result<
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete_all(connection: &Connection, message: i64) -> Result<()> {
+pub(crate) fn delete_all(connection: &Connection, message: MessageRowId) -> Result<()> {
     connection.prepare_cached("DELETE FROM attachment WHERE message_id = ?1")?.execute([message])?;
     Ok(())
 }

@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::mail_data;
 use crate::clock::Timestamp;
+use crate::id::{MailDataRowId, MessageRowId};
 use crate::store::Result;
 use crate::store::blobs::objects::Objects;
 
@@ -79,7 +80,7 @@ pub(crate) fn find(
                 |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
             )
             .optional()?;
-        let Some((id, raw, needs_none)): Option<(String, Option<i64>, bool)> = found else { continue };
+        let Some((id, raw, needs_none)): Option<(String, Option<MailDataRowId>, bool)> = found else { continue };
         let whole = raw.map_or(Ok(needs_none), |raw| mail_data::is_whole(connection, objects, raw))?;
         if whole {
             return Ok(Some(id));
@@ -93,7 +94,7 @@ pub(crate) fn find(
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn insert(connection: &Connection, fingerprint: i64, message: i64, now: Timestamp) -> Result<()> {
+pub(crate) fn insert(connection: &Connection, fingerprint: i64, message: MessageRowId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO recent (fingerprint, message_id)

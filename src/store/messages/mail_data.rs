@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use zstd::bulk::{Compressor, Decompressor};
 
 use crate::clock::Timestamp;
+use crate::id::MailDataRowId;
 use crate::store::blobs::objects::{Damage, Object, Objects};
 use crate::store::{Error, Result};
 
@@ -81,7 +82,7 @@ pub(crate) enum StoredMailData {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn insert(connection: &Connection, new: &NewMailData, now: Timestamp) -> Result<i64> {
+pub(crate) fn insert(connection: &Connection, new: &NewMailData, now: Timestamp) -> Result<MailDataRowId> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO raw (size, data, compressed, file, checksum, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -99,14 +100,14 @@ pub(crate) fn insert(connection: &Connection, new: &NewMailData, now: Timestamp)
             now.as_millis()
         ])?,
     };
-    Ok(connection.last_insert_rowid())
+    Ok(crate::id::RowId::new(connection.last_insert_rowid()))
 }
 
 /// Mail data by row id.
 ///
 /// # Errors
 /// Storage trouble, or [`Error::Damaged`] when it does not decompress.
-pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<StoredMailData>> {
+pub(crate) fn find(connection: &Connection, id: MailDataRowId) -> Result<Option<StoredMailData>> {
     let found = connection
         .prepare_cached("SELECT size, data, compressed, file, checksum FROM raw WHERE id = ?1")?
         .query_row([id], |row| {
@@ -130,7 +131,7 @@ pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<StoredMail
 ///
 /// # Errors
 /// Storage trouble; the object cannot be asked.
-pub(crate) fn is_whole(connection: &Connection, objects: &Objects, id: i64) -> Result<bool> {
+pub(crate) fn is_whole(connection: &Connection, objects: &Objects, id: MailDataRowId) -> Result<bool> {
     let opened = match find(connection, id) {
         Ok(Some(StoredMailData::File(object))) => objects.open_object(&object).map(|_| true),
         Ok(found) => Ok(found.is_some()),
@@ -146,7 +147,7 @@ pub(crate) fn is_whole(connection: &Connection, objects: &Objects, id: i64) -> R
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn size(connection: &Connection, id: i64) -> Result<Option<u64>> {
+pub(crate) fn size(connection: &Connection, id: MailDataRowId) -> Result<Option<u64>> {
     let found = connection.prepare_cached("SELECT size FROM raw WHERE id = ?1")?.query_row([id], |row| row.get(0));
     Ok(found.optional()?)
 }
@@ -155,7 +156,7 @@ pub(crate) fn size(connection: &Connection, id: i64) -> Result<Option<u64>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn release(connection: &Connection, id: i64) -> Result<Option<String>> {
+pub(crate) fn release(connection: &Connection, id: MailDataRowId) -> Result<Option<String>> {
     let used = connection
         .prepare_cached(
             "SELECT 1 FROM message WHERE raw_id = ?1
@@ -182,9 +183,13 @@ pub(crate) fn release(connection: &Connection, id: i64) -> Result<Option<String>
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list_created_before(connection: &Connection, before: Timestamp, limit: u32) -> Result<Vec<i64>> {
+pub(crate) fn list_created_before(
+    connection: &Connection,
+    before: Timestamp,
+    limit: u32,
+) -> Result<Vec<MailDataRowId>> {
     // Row ids grow with time, so the oldest are at the start and the walk stops at the first young one.
-    let rows: Vec<(i64, i64)> = connection
+    let rows: Vec<(MailDataRowId, i64)> = connection
         .prepare_cached(
             "SELECT id, created_at FROM raw
              WHERE NOT EXISTS (SELECT 1 FROM dispatch WHERE dispatch.raw_id = raw.id) ORDER BY id LIMIT ?1",

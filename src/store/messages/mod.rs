@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::Result;
 use super::search::DeletedMessage;
 use crate::clock::Timestamp;
-use crate::id::MessageId;
+use crate::id::{AccountRowId, DomainRowId, MailDataRowId, MessageId, MessageRowId};
 pub(crate) use list::{Direction, Filter, list};
 
 /// What a new inbound message is made of.
@@ -22,9 +22,9 @@ pub(crate) struct NewMessage {
     /// Public id.
     pub(crate) public_id: MessageId,
     /// The account of the recipient.
-    pub(crate) account_id: i64,
+    pub(crate) account_id: AccountRowId,
     /// The domain of the recipient; none for the host name itself.
-    pub(crate) domain_id: Option<i64>,
+    pub(crate) domain_id: Option<DomainRowId>,
     /// Public id of the route that counts (contract 5.2).
     pub(crate) route_id: Option<String>,
     /// Envelope sender; empty is the null reverse-path.
@@ -60,12 +60,12 @@ pub(crate) struct NewMessage {
     /// Octets as received.
     pub(crate) size: u64,
     /// Where its bytes are.
-    pub(crate) raw_id: i64,
+    pub(crate) raw_id: MailDataRowId,
 }
 
 impl NewMessage {
     /// The row that it became.
-    pub(crate) fn into_row(self, id: i64, received_at: Timestamp) -> MessageRow {
+    pub(crate) fn into_row(self, id: MessageRowId, received_at: Timestamp) -> MessageRow {
         MessageRow {
             id,
             public_id: self.public_id,
@@ -101,13 +101,13 @@ impl NewMessage {
 #[derive(Clone, Debug)]
 pub struct MessageRow {
     /// Row id.
-    pub id: i64,
+    pub id: MessageRowId,
     /// Public id.
     pub(crate) public_id: MessageId,
     /// The account.
-    pub(crate) account_id: i64,
+    pub(crate) account_id: AccountRowId,
     /// The domain it belongs to, which may be gone; none for the host name itself.
-    pub(crate) domain_id: Option<i64>,
+    pub(crate) domain_id: Option<DomainRowId>,
     /// Public id of the route that counts.
     pub(crate) route_id: Option<String>,
     /// Whether it was sent from here.
@@ -147,7 +147,7 @@ pub struct MessageRow {
     /// Octets as received.
     pub(crate) size: u64,
     /// Where its bytes are, while they are.
-    pub(crate) raw_id: Option<i64>,
+    pub(crate) raw_id: Option<MailDataRowId>,
     /// Text, html and headers once the bytes are gone; none in a list.
     pub(crate) body: Option<Vec<u8>>,
     /// When it was accepted; unique within the account.
@@ -201,7 +201,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn insert(connection: &Connection, new: &NewMessage, now: Timestamp) -> Result<(i64, Timestamp)> {
+pub(crate) fn insert(connection: &Connection, new: &NewMessage, now: Timestamp) -> Result<(MessageRowId, Timestamp)> {
     let received_at = free_millisecond(connection, new.account_id, now)?;
     let account_total = super::accounts::limits::add_message(connection, new.account_id, new.size, received_at)?;
     connection
@@ -238,11 +238,11 @@ pub(crate) fn insert(connection: &Connection, new: &NewMessage, now: Timestamp) 
             received_at.as_millis(),
             account_total
         ])?;
-    Ok((connection.last_insert_rowid(), received_at))
+    Ok((crate::id::RowId::new(connection.last_insert_rowid()), received_at))
 }
 
 /// `now`, or on a tie the next millisecond that no message of the account has (contract 1.8).
-pub(super) fn free_millisecond(connection: &Connection, account: i64, now: Timestamp) -> Result<Timestamp> {
+pub(super) fn free_millisecond(connection: &Connection, account: AccountRowId, now: Timestamp) -> Result<Timestamp> {
     /// Beyond this the latest row is not a burst's but a clock's that was set back.
     const BURST_MILLIS: i64 = 3_600_000;
     let last: Option<i64> = connection
@@ -273,7 +273,7 @@ pub(super) fn free_millisecond(connection: &Connection, account: i64, now: Times
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_by_row(connection: &Connection, id: i64) -> Result<Option<MessageRow>> {
+pub(crate) fn find_by_row(connection: &Connection, id: MessageRowId) -> Result<Option<MessageRow>> {
     let statement = format!("SELECT {COLUMNS} FROM message WHERE id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
@@ -282,7 +282,7 @@ pub(crate) fn find_by_row(connection: &Connection, id: i64) -> Result<Option<Mes
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_name(connection: &Connection, id: i64) -> Result<Option<(String, Option<i64>)>> {
+pub(crate) fn find_name(connection: &Connection, id: MessageRowId) -> Result<Option<(String, Option<DomainRowId>)>> {
     let mut statement = connection.prepare_cached("SELECT public_id, domain_id FROM message WHERE id = ?1")?;
     Ok(statement.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }
@@ -300,7 +300,12 @@ pub fn find(connection: &Connection, id: &MessageId) -> Result<Option<MessageRow
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn count_outbound(connection: &Connection, account: i64, start: Timestamp, end: Timestamp) -> Result<u64> {
+pub(crate) fn count_outbound(
+    connection: &Connection,
+    account: AccountRowId,
+    start: Timestamp,
+    end: Timestamp,
+) -> Result<u64> {
     Ok(connection
         .prepare_cached(
             "SELECT count(*) FROM message
@@ -313,7 +318,7 @@ pub(crate) fn count_outbound(connection: &Connection, account: i64, start: Times
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn mark_spam(connection: &Connection, id: i64) -> Result<()> {
+pub(crate) fn mark_spam(connection: &Connection, id: MessageRowId) -> Result<()> {
     connection.prepare_cached("UPDATE message SET spam = 'spam' WHERE id = ?1")?.execute([id])?;
     Ok(())
 }
@@ -324,8 +329,8 @@ pub(crate) fn mark_spam(connection: &Connection, id: i64) -> Result<()> {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn mark_dropped(connection: &Connection, id: i64) -> Result<Option<i64>> {
-    let raw: Option<i64> = connection
+pub(crate) fn mark_dropped(connection: &Connection, id: MessageRowId) -> Result<Option<MailDataRowId>> {
+    let raw: Option<MailDataRowId> = connection
         .prepare_cached("SELECT raw_id FROM message WHERE id = ?1")?
         .query_row([id], |row| row.get(0))
         .optional()?
@@ -342,7 +347,7 @@ pub(crate) fn mark_dropped(connection: &Connection, id: i64) -> Result<Option<i6
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn set_body(connection: &Connection, id: i64, body: &[u8]) -> Result<()> {
+pub(crate) fn set_body(connection: &Connection, id: MessageRowId, body: &[u8]) -> Result<()> {
     connection
         .prepare_cached("UPDATE message SET raw_id = NULL, body = ?2 WHERE id = ?1")?
         .execute(params![id, body])?;
@@ -353,7 +358,7 @@ pub(crate) fn set_body(connection: &Connection, id: i64, body: &[u8]) -> Result<
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list_by_raw(connection: &Connection, raw: i64) -> Result<Vec<i64>> {
+pub(crate) fn list_by_raw(connection: &Connection, raw: MailDataRowId) -> Result<Vec<MessageRowId>> {
     let rows = connection
         .prepare_cached("SELECT id FROM message WHERE raw_id = ?1")?
         .query_map([raw], |row| row.get(0))?
@@ -370,7 +375,7 @@ pub(crate) fn list_expired(
     default_days: u32,
     now: Timestamp,
     limit: u32,
-) -> Result<Vec<(i64, Option<i64>)>> {
+) -> Result<Vec<(MessageRowId, Option<MailDataRowId>)>> {
     // Walks each account's time index from its old end to the shortest retention of all; domains with a longer one are
     // looked at again at each sweep.
     const DAY_MILLIS: i64 = 86_400_000;
@@ -397,9 +402,9 @@ pub(crate) fn list_expired(
 pub(crate) fn find_in_scope(
     connection: &Connection,
     id: &MessageId,
-    account: i64,
-    domain: Option<i64>,
-) -> Result<Option<i64>> {
+    account: AccountRowId,
+    domain: Option<DomainRowId>,
+) -> Result<Option<MessageRowId>> {
     let found = connection
         .prepare_cached(
             "SELECT id FROM message
@@ -414,7 +419,7 @@ pub(crate) fn find_in_scope(
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn replayable(connection: &Connection, id: i64) -> Result<Option<bool>> {
+pub(crate) fn replayable(connection: &Connection, id: MessageRowId) -> Result<Option<bool>> {
     let found = connection
         .prepare_cached("SELECT status = 'received' FROM message WHERE id = ?1 AND direction = 'inbound'")?
         .query_row([id], |row| row.get(0))
@@ -426,7 +431,7 @@ pub(crate) fn replayable(connection: &Connection, id: i64) -> Result<Option<bool
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete(connection: &Connection, id: i64) -> Result<()> {
+pub(crate) fn delete(connection: &Connection, id: MessageRowId) -> Result<()> {
     let gone = connection
         .prepare_cached("DELETE FROM message WHERE id = ?1 RETURNING account_id, received_at, thread_id")?
         .query_row([id], |row| {

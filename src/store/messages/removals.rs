@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::clock::Timestamp;
-use crate::id::MessageId;
+use crate::id::{MessageId, MessageRowId, UploadRowId, ZeroRetentionRowId};
 use crate::store::Result;
 
 /// Notes that are kept at most, whatever their age: anybody outside makes one by a mail to a `drop` route.
@@ -57,7 +57,7 @@ pub(crate) fn note(tx: &Connection, id: &MessageId, reason: Reason, now: Timesta
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn note_message(tx: &Connection, row: i64, reason: Reason, now: Timestamp) -> Result<()> {
+pub(crate) fn note_message(tx: &Connection, row: MessageRowId, reason: Reason, now: Timestamp) -> Result<()> {
     note_named(tx, "SELECT public_id FROM message WHERE id = ?1", row, reason, now)
 }
 
@@ -65,7 +65,7 @@ pub(crate) fn note_message(tx: &Connection, row: i64, reason: Reason, now: Times
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn note_upload(tx: &Connection, row: i64, reason: Reason, now: Timestamp) -> Result<()> {
+pub(crate) fn note_upload(tx: &Connection, row: UploadRowId, reason: Reason, now: Timestamp) -> Result<()> {
     note_named(tx, "SELECT public_id FROM upload WHERE id = ?1", row, reason, now)
 }
 
@@ -73,11 +73,17 @@ pub(crate) fn note_upload(tx: &Connection, row: i64, reason: Reason, now: Timest
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn note_passing(tx: &Connection, row: i64, reason: Reason, now: Timestamp) -> Result<()> {
+pub(crate) fn note_passing(tx: &Connection, row: ZeroRetentionRowId, reason: Reason, now: Timestamp) -> Result<()> {
     note_named(tx, "SELECT event ->> '$.id' FROM passing WHERE id = ?1", row, reason, now)
 }
 
-fn note_named(tx: &Connection, statement: &str, row: i64, reason: Reason, now: Timestamp) -> Result<()> {
+fn note_named(
+    tx: &Connection,
+    statement: &str,
+    row: impl rusqlite::ToSql,
+    reason: Reason,
+    now: Timestamp,
+) -> Result<()> {
     let id: Option<Option<String>> =
         tx.prepare_cached(statement)?.query_row([row], |found| found.get(0)).optional()?;
     id.flatten().map_or(Ok(()), |id| insert(tx, &id, reason, now))

@@ -6,7 +6,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::MessageRow;
 use crate::clock::Timestamp;
-use crate::id::RouteId;
+use crate::id::{AccountRowId, DomainRowId, MessageRowId, RouteId};
 use crate::store::Result;
 
 /// Rows that one call looks at.
@@ -18,9 +18,9 @@ const SCAN_TIME: Duration = Duration::from_millis(250);
 #[derive(Clone, Debug)]
 pub struct Query {
     /// The account.
-    pub account: i64,
+    pub account: AccountRowId,
     /// The domain of the route's match; none for a regex.
-    pub domain: Option<i64>,
+    pub domain: Option<DomainRowId>,
     /// The route.
     pub route: RouteId,
     /// Only messages older than this.
@@ -86,7 +86,7 @@ fn is_covered(row: &Row<'_>, matches: &impl Fn(&str) -> bool) -> Result<bool> {
     Ok(row.get(3)? && matches(&row.get_ref(1)?.as_str().unwrap_or_default().to_lowercase()))
 }
 
-fn candidate(connection: &Connection, id: i64, route: &RouteId) -> Result<Option<Candidate>> {
+fn candidate(connection: &Connection, id: MessageRowId, route: &RouteId) -> Result<Option<Candidate>> {
     let delivered_here = connection
         .prepare_cached(
             "SELECT 1 FROM delivery WHERE message_id = ?1 AND route_id = ?2 AND status = 'delivered' LIMIT 1",

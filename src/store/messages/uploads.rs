@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::clock::Timestamp;
-use crate::id::UploadId;
+use crate::id::{AccountRowId, UploadId, UploadRowId};
 use crate::store::Result;
 
 /// An uploaded file.
@@ -12,7 +12,7 @@ pub(crate) struct UploadRow {
     /// Its id in links.
     pub(crate) public_id: UploadId,
     /// Row id of the account that it belongs to.
-    pub(crate) account_id: i64,
+    pub(crate) account_id: AccountRowId,
     /// Safe to offer for download.
     pub(crate) filename: String,
     /// A syntactically valid media type.
@@ -84,7 +84,11 @@ pub(crate) fn find(connection: &Connection, id: &UploadId) -> Result<Option<Uplo
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list_expired(connection: &Connection, now: Timestamp, limit: u32) -> Result<Vec<(i64, String)>> {
+pub(crate) fn list_expired(
+    connection: &Connection,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<(UploadRowId, String)>> {
     let mut statement = connection.prepare_cached(
         "SELECT id, file
          FROM upload
@@ -100,7 +104,7 @@ pub(crate) fn list_expired(connection: &Connection, now: Timestamp, limit: u32) 
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete(connection: &Connection, id: i64) -> Result<()> {
+pub(crate) fn delete(connection: &Connection, id: UploadRowId) -> Result<()> {
     connection.prepare_cached("DELETE FROM upload WHERE id = ?1")?.execute([id])?;
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! and its cost is bounded by the account's own mail whatever the needle. The `grams` of a block tell of most needles
 //! that it does not hold them, so that its text need not be read at all.
 
+use crate::id::DomainRowId;
 use memchr::memmem;
 
 /// Octets of text at which a block is full.
@@ -16,7 +17,7 @@ const ENTRY: usize = 20;
 /// The domain of a message that has none.
 const NO_DOMAIN: i64 = 0;
 /// The domain of a message that is gone.
-const GONE: i64 = -1;
+const GONE: DomainRowId = DomainRowId::new(-1);
 /// Octets of the longest gram. Four, because nearly every run of three digits is somewhere in a block.
 const GRAM: usize = 4;
 /// Octets of `grams`, least and most: a bit for each octet of a full block's text.
@@ -80,7 +81,7 @@ pub(crate) struct Entry {
     /// The message's millisecond, which names it within its account.
     pub(crate) received_at: i64,
     /// Its domain; none for the host name itself.
-    pub(crate) domain: Option<i64>,
+    pub(crate) domain: Option<DomainRowId>,
     end: usize,
 }
 
@@ -101,7 +102,7 @@ impl<'a> Stored<'a> {
             let domain = i64::from_le_bytes([i, j, k, l, m, n, o, p]);
             Entry {
                 received_at: i64::from_le_bytes([a, b, c, d, e, f, g, h]),
-                domain: (domain != NO_DOMAIN).then_some(domain),
+                domain: (domain != NO_DOMAIN).then_some(DomainRowId::new(domain)),
                 end: usize::try_from(u32::from_le_bytes(end)).unwrap_or(usize::MAX),
             }
         })
@@ -127,7 +128,7 @@ impl<'a> Stored<'a> {
             let is_live = entry.domain != Some(GONE);
             if entry.received_at == received_at && is_live {
                 is_here = true;
-                row.iter_mut().skip(8).zip(GONE.to_le_bytes()).for_each(|(octet, gone)| *octet = gone);
+                row.iter_mut().skip(8).zip(GONE.get().to_le_bytes()).for_each(|(octet, gone)| *octet = gone);
                 texts.get_mut(from..entry.end)?.fill(END);
             } else {
                 others += usize::from(is_live);
@@ -154,13 +155,13 @@ pub(crate) struct Wiped {
 pub(crate) struct Message {
     /// Its millisecond.
     pub(crate) received_at: i64,
-    domain: Option<i64>,
+    domain: Option<DomainRowId>,
     text: Vec<u8>,
 }
 
 impl Message {
     /// Folds what is searched of a message.
-    pub(crate) fn new(received_at: i64, domain: Option<i64>, fields: [&str; 3]) -> Self {
+    pub(crate) fn new(received_at: i64, domain: Option<DomainRowId>, fields: [&str; 3]) -> Self {
         let mut text = Vec::with_capacity(fields.iter().map(|field| field.len() + 1).sum());
         for field in fields {
             text.extend_from_slice(fold(field).as_bytes());
@@ -200,7 +201,7 @@ impl Block {
         for message in &messages {
             texts.extend_from_slice(&message.text);
             entries.extend(message.received_at.to_le_bytes());
-            entries.extend(message.domain.unwrap_or(NO_DOMAIN).to_le_bytes());
+            entries.extend(message.domain.map_or(NO_DOMAIN, DomainRowId::get).to_le_bytes());
             entries.extend(u32::try_from(texts.len()).unwrap_or(u32::MAX).to_le_bytes());
         }
         Some(Self { oldest, newest, grams: grams(&texts), entries, texts })
@@ -237,9 +238,11 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
     use super::*;
+    use crate::id::RowId;
 
     fn block(subjects: &[&str]) -> Block {
-        let message = |(at, subject): (i64, &&str)| Message::new(at, Some(at), ["a@b.c", "x@y.z", subject]);
+        let message =
+            |(at, subject): (i64, &&str)| Message::new(at, Some(RowId::new(at)), ["a@b.c", "x@y.z", subject]);
         Block::of((1..).zip(subjects).map(message).collect()).unwrap()
     }
 

@@ -8,6 +8,7 @@
 mod block;
 mod threads;
 
+use crate::id::{AccountRowId, MessageRowId};
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -23,7 +24,7 @@ pub use threads::list_thread;
 /// Storage trouble.
 pub fn fill(connection: &Connection, limit: u32) -> Result<usize> {
     let mut last = indexed_to(connection)?;
-    let mut accounts: BTreeMap<i64, Vec<Message>> = BTreeMap::new();
+    let mut accounts: BTreeMap<AccountRowId, Vec<Message>> = BTreeMap::new();
     let mut statement = connection.prepare_cached(
         "SELECT id, account_id, domain_id, received_at, from_addr, to_addr, coalesce(subject, ''), thread_id
          FROM message WHERE id > ?1 ORDER BY id LIMIT ?2",
@@ -36,7 +37,7 @@ pub fn fill(connection: &Connection, limit: u32) -> Result<usize> {
         let account = row.get(1)?;
         last = row.get(0)?;
         if let Some(thread) = row.get_ref(7)?.as_str_or_null().map_err(rusqlite::Error::from)? {
-            threads::insert(connection, account, thread, last)?;
+            threads::insert(connection, account, thread, MessageRowId::new(last))?;
         }
         accounts.entry(account).or_default().push(message);
         taken += 1;
@@ -52,7 +53,7 @@ pub fn fill(connection: &Connection, limit: u32) -> Result<usize> {
 ///
 /// A block is taken again only when it is at most twice as large as what comes, so each message is written a few times
 /// until its block is full, however few come at a time.
-fn append(connection: &Connection, account: i64, mut messages: Vec<Message>) -> Result<()> {
+fn append(connection: &Connection, account: AccountRowId, mut messages: Vec<Message>) -> Result<()> {
     let size = |messages: &[Message]| messages.iter().map(Message::size).sum::<usize>();
     while let Some((id, length)) = newest_block(connection, account)? {
         let coming = size(&messages);
@@ -80,7 +81,7 @@ fn append(connection: &Connection, account: i64, mut messages: Vec<Message>) -> 
 }
 
 /// Row id and octets of text of the newest block.
-fn newest_block(connection: &Connection, account: i64) -> Result<Option<(i64, usize)>> {
+fn newest_block(connection: &Connection, account: AccountRowId) -> Result<Option<(i64, usize)>> {
     Ok(connection
         .prepare_cached(
             "SELECT id, length(texts) FROM search_block WHERE account_id = ?1 ORDER BY newest DESC LIMIT 1",
@@ -89,7 +90,7 @@ fn newest_block(connection: &Connection, account: i64) -> Result<Option<(i64, us
         .optional()?)
 }
 
-fn insert(connection: &Connection, account: i64, messages: Vec<Message>) -> Result<()> {
+fn insert(connection: &Connection, account: AccountRowId, messages: Vec<Message>) -> Result<()> {
     let Some(block) = Block::of(messages) else { return Ok(()) };
     connection
         .prepare_cached(
@@ -108,9 +109,9 @@ fn stored<'a>(row: &'a rusqlite::Row<'_>) -> rusqlite::Result<Stored<'a>> {
 /// A message whose row was removed.
 pub(super) struct DeletedMessage {
     /// Row id.
-    pub(crate) id: i64,
+    pub(crate) id: MessageRowId,
     /// The account.
-    pub(crate) account: i64,
+    pub(crate) account: AccountRowId,
     /// Its millisecond.
     pub(crate) received_at: i64,
     /// Its thread.
@@ -136,7 +137,7 @@ pub(super) fn remove(connection: &Connection, gone: &DeletedMessage) -> Result<(
 }
 
 /// Takes the text of a message out of its block.
-fn wipe(connection: &Connection, account: i64, received_at: i64) -> Result<()> {
+fn wipe(connection: &Connection, account: AccountRowId, received_at: i64) -> Result<()> {
     // Blocks overlap only where the clock was set back, so the first is nearly always the one.
     let mut statement = connection.prepare_cached(
         "SELECT entries, texts, id FROM search_block INDEXED BY search_block_by_time
@@ -145,7 +146,7 @@ fn wipe(connection: &Connection, account: i64, received_at: i64) -> Result<()> {
     let mut rows = statement.query(params![account, received_at])?;
     while let Some(row) = rows.next()? {
         let Some(wiped) = stored(row)?.without(received_at) else { continue };
-        let id: i64 = row.get(2)?;
+        let id: MessageRowId = row.get(2)?;
         if wiped.is_empty {
             connection.prepare_cached("DELETE FROM search_block WHERE id = ?1")?.execute([id])?;
         } else {
@@ -199,7 +200,7 @@ pub(super) const WALK: &str = "SELECT id, newest, grams FROM search_block INDEXE
 pub(super) fn walk(
     connection: &Connection,
     needle: &Needle,
-    account: i64,
+    account: AccountRowId,
     (after, before): (i64, i64),
     collect: &mut impl Collect,
 ) -> Result<()> {

@@ -3,10 +3,16 @@
 use ring::digest::{SHA256, digest};
 use rusqlite::{Connection, params};
 
+use crate::id::{AccountRowId, DomainRowId, MessageRowId};
 use crate::store::Result;
 
 /// Notes that a message belongs to a thread of its account.
-pub(super) fn insert(connection: &Connection, account: i64, thread: &str, message: i64) -> Result<()> {
+pub(super) fn insert(
+    connection: &Connection,
+    account: AccountRowId,
+    thread: &str,
+    message: MessageRowId,
+) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO message_thread (thread_hash, message_id)
@@ -18,7 +24,12 @@ pub(super) fn insert(connection: &Connection, account: i64, thread: &str, messag
 }
 
 /// Takes a message out of its thread.
-pub(super) fn delete(connection: &Connection, account: i64, thread: &str, message: i64) -> Result<()> {
+pub(super) fn delete(
+    connection: &Connection,
+    account: AccountRowId,
+    thread: &str,
+    message: MessageRowId,
+) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM message_thread WHERE thread_hash = ?1 AND message_id = ?2")?
         .execute(params![thread_hash(account, thread), message])?;
@@ -26,8 +37,8 @@ pub(super) fn delete(connection: &Connection, account: i64, thread: &str, messag
 }
 
 /// 63 bits of a hash over account and thread id. Two threads may share one, so the rows themselves are asked too.
-fn thread_hash(account: i64, thread: &str) -> i64 {
-    let mut input = account.to_be_bytes().to_vec();
+fn thread_hash(account: AccountRowId, thread: &str) -> i64 {
+    let mut input = account.get().to_be_bytes().to_vec();
     input.extend_from_slice(thread.as_bytes());
     let hash = digest(&SHA256, &input);
     let first = hash.as_ref().first_chunk::<8>().copied().unwrap_or_default();
@@ -38,7 +49,12 @@ fn thread_hash(account: i64, thread: &str) -> i64 {
 ///
 /// # Errors
 /// Storage trouble.
-pub fn list_thread(connection: &Connection, account: i64, thread: &str, domain: Option<i64>) -> Result<Vec<i64>> {
+pub fn list_thread(
+    connection: &Connection,
+    account: AccountRowId,
+    thread: &str,
+    domain: Option<DomainRowId>,
+) -> Result<Vec<MessageRowId>> {
     let rows = connection
         .prepare_cached(
             "SELECT id FROM message

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::clock::Timestamp;
+use crate::id::AccountRowId;
 use crate::mail::address::Mailbox;
 use crate::store::Result;
 
@@ -25,7 +26,7 @@ const DECLINED_FOR: Duration = Duration::from_secs(90 * DAY);
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn is_proven(connection: &Connection, account: i64, address: &Mailbox) -> Result<bool> {
+pub(crate) fn is_proven(connection: &Connection, account: AccountRowId, address: &Mailbox) -> Result<bool> {
     let proven = connection
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM account WHERE id = ?1 AND is_admin = 1)
@@ -43,7 +44,7 @@ pub(crate) fn is_proven(connection: &Connection, account: i64, address: &Mailbox
 /// Storage trouble.
 pub(crate) fn ask(
     connection: &Connection,
-    account: i64,
+    account: AccountRowId,
     address: &Mailbox,
     token_hash: &[u8],
     now: Timestamp,
@@ -97,7 +98,7 @@ pub(crate) struct PendingConfirmation {
 /// Storage trouble.
 pub(crate) fn find_asked(
     connection: &Connection,
-    account: i64,
+    account: AccountRowId,
     address: &Mailbox,
 ) -> Result<Option<PendingConfirmation>> {
     let found = connection

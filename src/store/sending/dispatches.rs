@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::clock::Timestamp;
-use crate::id::RouteId;
+use crate::id::{AccountRowId, DispatchRowId, MailDataRowId, MessageRowId, RouteId};
 use crate::store::Result;
 use crate::store::messages::mail_data;
 
@@ -11,9 +11,9 @@ use crate::store::messages::mail_data;
 #[derive(Clone, Debug)]
 pub(crate) struct NewDispatch<'a> {
     /// The account.
-    pub(crate) account_id: i64,
+    pub(crate) account_id: AccountRowId,
     /// The message; none when nothing else is stored of it.
-    pub(crate) message: Option<i64>,
+    pub(crate) message: Option<MessageRowId>,
     /// The route that forwards it; none when it was submitted.
     pub(crate) route_id: Option<&'a RouteId>,
     /// The domain whose smarthost counts.
@@ -25,7 +25,7 @@ pub(crate) struct NewDispatch<'a> {
     /// Fields that go before the mail data.
     pub(crate) prefix: &'a str,
     /// The raw copy's row.
-    pub(crate) raw_id: i64,
+    pub(crate) raw_id: MailDataRowId,
     /// JSON of what is forwarded; none when it was submitted.
     pub(crate) forwarding: Option<&'a str>,
 }
@@ -34,11 +34,11 @@ pub(crate) struct NewDispatch<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct DispatchRow {
     /// Row id.
-    pub(crate) id: i64,
+    pub(crate) id: DispatchRowId,
     /// The account.
-    pub(crate) account_id: i64,
+    pub(crate) account_id: AccountRowId,
     /// The message; none when nothing else is stored of it.
-    pub(crate) message: Option<i64>,
+    pub(crate) message: Option<MessageRowId>,
     /// The route that forwards it; none when it was submitted.
     pub(crate) route_id: Option<RouteId>,
     /// The domain whose smarthost counts.
@@ -50,7 +50,7 @@ pub(crate) struct DispatchRow {
     /// Fields that go before the mail data.
     pub(crate) prefix: String,
     /// The raw copy's row, while there is a recipient to settle.
-    pub(crate) raw_id: Option<i64>,
+    pub(crate) raw_id: Option<MailDataRowId>,
     /// From when on the time to give up counts.
     pub(crate) queued_at: Timestamp,
     /// Attempts made.
@@ -106,7 +106,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<DispatchRow> {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn insert(connection: &Connection, new: &NewDispatch<'_>, queued_at: Timestamp) -> Result<i64> {
+pub(crate) fn insert(connection: &Connection, new: &NewDispatch<'_>, queued_at: Timestamp) -> Result<DispatchRowId> {
     connection
         .prepare_cached(
             "INSERT INTO dispatch (account_id, message_id, route_id, sending_domain, domain, reverse_path, prefix,
@@ -125,14 +125,14 @@ pub(crate) fn insert(connection: &Connection, new: &NewDispatch<'_>, queued_at: 
             queued_at.as_millis(),
             new.forwarding
         ])?;
-    Ok(connection.last_insert_rowid())
+    Ok(crate::id::RowId::new(connection.last_insert_rowid()))
 }
 
 /// A dispatch by row id.
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<DispatchRow>> {
+pub(crate) fn find(connection: &Connection, id: DispatchRowId) -> Result<Option<DispatchRow>> {
     let statement = format!("SELECT {COLUMNS} FROM dispatch WHERE id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
@@ -141,7 +141,7 @@ pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<DispatchRo
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list_by_message(connection: &Connection, message: i64) -> Result<Vec<DispatchRow>> {
+pub(crate) fn list_by_message(connection: &Connection, message: MessageRowId) -> Result<Vec<DispatchRow>> {
     let statement = format!("SELECT {COLUMNS} FROM dispatch WHERE message_id = ?1 ORDER BY id");
     let rows = connection.prepare_cached(&statement)?.query_map([message], read)?.collect::<rusqlite::Result<_>>()?;
     Ok(rows)
@@ -151,7 +151,7 @@ pub(crate) fn list_by_message(connection: &Connection, message: i64) -> Result<V
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list_unsettled(connection: &Connection, after: i64, limit: u32) -> Result<Vec<DispatchRow>> {
+pub(crate) fn list_unsettled(connection: &Connection, after: DispatchRowId, limit: u32) -> Result<Vec<DispatchRow>> {
     let statement =
         format!("SELECT {COLUMNS} FROM dispatch WHERE raw_id IS NOT NULL AND id > ?1 ORDER BY id LIMIT ?2");
     let rows = connection
@@ -165,7 +165,7 @@ pub(crate) fn list_unsettled(connection: &Connection, after: i64, limit: u32) ->
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn set_queued_at(connection: &Connection, id: i64, now: Timestamp) -> Result<()> {
+pub(crate) fn set_queued_at(connection: &Connection, id: DispatchRowId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE dispatch SET queued_at = ?2 WHERE id = ?1")?
         .execute(params![id, now.as_millis()])?;
@@ -178,7 +178,7 @@ pub(crate) fn set_queued_at(connection: &Connection, id: i64, now: Timestamp) ->
 /// Storage trouble.
 pub(crate) fn record_attempt(
     connection: &Connection,
-    id: i64,
+    id: DispatchRowId,
     made: DispatchAttempt<'_>,
     now: Timestamp,
 ) -> Result<()> {
@@ -195,7 +195,7 @@ pub(crate) fn record_attempt(
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn postpone(connection: &Connection, id: i64) -> Result<()> {
+pub(crate) fn postpone(connection: &Connection, id: DispatchRowId) -> Result<()> {
     connection.prepare_cached("UPDATE dispatch SET raw_id = NULL, prefix = '' WHERE id = ?1")?.execute([id])?;
     Ok(())
 }
@@ -221,7 +221,7 @@ pub(crate) fn finish(connection: &Connection, dispatch: &DispatchRow) -> Result<
     }
 }
 
-fn holds_raw(connection: &Connection, message: Option<i64>, raw: i64) -> Result<bool> {
+fn holds_raw(connection: &Connection, message: Option<MessageRowId>, raw: MailDataRowId) -> Result<bool> {
     let held = connection
         .prepare_cached("SELECT 1 FROM message WHERE id = ?1 AND raw_id = ?2")?
         .exists(params![message, raw])?;
@@ -232,7 +232,7 @@ fn holds_raw(connection: &Connection, message: Option<i64>, raw: i64) -> Result<
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete_by_message(connection: &Connection, message: i64) -> Result<()> {
+pub(crate) fn delete_by_message(connection: &Connection, message: MessageRowId) -> Result<()> {
     connection
         .prepare_cached(
             "DELETE FROM job WHERE kind = 'dispatch'

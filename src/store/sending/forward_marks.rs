@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::clock::Timestamp;
+use crate::id::AccountRowId;
 use crate::store::Result;
 
 /// Longer than any SRS address is valid.
@@ -22,7 +23,7 @@ pub(crate) struct NewMark<'a> {
     /// What it is known by.
     pub(crate) mark: &'a [u8],
     /// Who forwards it.
-    pub(crate) account: i64,
+    pub(crate) account: AccountRowId,
     /// Who gets the report: what senders are counted by.
     pub(crate) sender: &'a str,
     /// The address that it was sent to.

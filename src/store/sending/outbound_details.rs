@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::clock::Timestamp;
-use crate::id::{MessageId, ScheduledId};
+use crate::id::{AccountRowId, DomainRowId, MailDataRowId, MessageId, MessageRowId, ScheduledId};
 use crate::store::blobs::objects::Objects;
 use crate::store::messages::mail_data;
 use crate::store::{Result, messages};
@@ -15,9 +15,9 @@ pub(crate) struct NewOutbound {
     /// Public id.
     pub(crate) public_id: MessageId,
     /// The account.
-    pub(crate) account_id: i64,
+    pub(crate) account_id: AccountRowId,
     /// The From domain.
-    pub(crate) domain_id: i64,
+    pub(crate) domain_id: DomainRowId,
     /// `queued` or `scheduled`.
     pub(crate) status: &'static str,
     /// Bounce address.
@@ -41,14 +41,14 @@ pub(crate) struct NewOutbound {
     /// Octets as queued.
     pub(crate) size: u64,
     /// Where its bytes are.
-    pub(crate) raw_id: i64,
+    pub(crate) raw_id: MailDataRowId,
 }
 
 /// Stores a new outbound message; returns its row id.
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn insert_message(connection: &Connection, new: &NewOutbound, now: Timestamp) -> Result<i64> {
+pub(crate) fn insert_message(connection: &Connection, new: &NewOutbound, now: Timestamp) -> Result<MessageRowId> {
     let received_at = messages::free_millisecond(connection, new.account_id, now)?;
     let account_total =
         crate::store::accounts::limits::add_message(connection, new.account_id, new.size, received_at)?;
@@ -78,14 +78,14 @@ pub(crate) fn insert_message(connection: &Connection, new: &NewOutbound, now: Ti
             received_at.as_millis(),
             account_total
         ])?;
-    Ok(connection.last_insert_rowid())
+    Ok(crate::id::RowId::new(connection.last_insert_rowid()))
 }
 
 /// Changes the state of an outbound message (contract 8.5).
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn set_send_status(connection: &Connection, id: i64, status: &str) -> Result<()> {
+pub(crate) fn set_send_status(connection: &Connection, id: MessageRowId, status: &str) -> Result<()> {
     connection
         .prepare_cached("UPDATE message SET status = ?2 WHERE id = ?1 AND direction = 'outbound' AND status <> ?2")?
         .execute(params![id, status])?;
@@ -137,7 +137,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Submission> {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn insert(connection: &Connection, message: i64, new: &Submission) -> Result<()> {
+pub(crate) fn insert(connection: &Connection, message: MessageRowId, new: &Submission) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO submission (message_id, header_to, metadata, scheduled_id, scheduled_at, failure,
@@ -160,7 +160,7 @@ pub(crate) fn insert(connection: &Connection, message: i64, new: &Submission) ->
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find(connection: &Connection, message: i64) -> Result<Option<Submission>> {
+pub(crate) fn find(connection: &Connection, message: MessageRowId) -> Result<Option<Submission>> {
     let statement = format!("SELECT {COLUMNS} FROM submission WHERE message_id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([message], read).optional()?)
 }
@@ -169,7 +169,7 @@ pub(crate) fn find(connection: &Connection, message: i64) -> Result<Option<Submi
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_scheduled(connection: &Connection, id: &ScheduledId) -> Result<Option<i64>> {
+pub(crate) fn find_scheduled(connection: &Connection, id: &ScheduledId) -> Result<Option<MessageRowId>> {
     let found = connection
         .prepare_cached("SELECT message_id FROM submission WHERE scheduled_id = ?1")?
         .query_row([id], |row| row.get(0))
@@ -183,7 +183,7 @@ pub(crate) fn find_scheduled(connection: &Connection, id: &ScheduledId) -> Resul
 /// # Errors
 /// Storage trouble.
 pub(crate) fn is_lost(connection: &Connection, objects: &Objects, id: &MessageId) -> Result<bool> {
-    let raw: Option<i64> = connection
+    let raw: Option<MailDataRowId> = connection
         .prepare_cached(
             "SELECT raw_id FROM message
              WHERE public_id = ?1 AND raw_id IS NOT NULL AND EXISTS (
@@ -211,7 +211,7 @@ pub(crate) fn is_scheduled_lost(connection: &Connection, objects: &Objects, id: 
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn set_failure(connection: &Connection, message: i64, failure: &str) -> Result<()> {
+pub(crate) fn set_failure(connection: &Connection, message: MessageRowId, failure: &str) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO submission (message_id, failure) VALUES (?1, ?2)

@@ -6,10 +6,10 @@ use super::dispatches::{self, DispatchRow};
 use super::outbound_details;
 use super::recipients::{self, RecipientRow, RecipientState};
 use crate::clock::Timestamp;
-use crate::id::MessageId;
+use crate::id::{DispatchRowId, MessageId};
 use crate::store::Result;
 use crate::store::jobs;
-use crate::store::jobs::JobKind;
+use crate::store::jobs::JobSubject;
 use crate::store::jobs::lane_pauses;
 use crate::store::jobs::lane_pauses::Pause;
 use crate::store::messages;
@@ -34,7 +34,7 @@ pub(crate) struct QueueEntry {
 #[derive(Clone, Debug)]
 pub(crate) enum Which {
     /// One, by its number.
-    Dispatch(i64),
+    Dispatch(DispatchRowId),
     /// Those of a message.
     Message(MessageId),
     /// Those of a recipient domain.
@@ -59,7 +59,7 @@ pub(crate) struct Totals {
 pub(crate) fn list(connection: &Connection, scheduled: bool, limit: u32, now: Timestamp) -> Result<Vec<QueueEntry>> {
     const PAGE: u32 = 500;
     let mut found = Vec::new();
-    let mut after = 0;
+    let mut after = DispatchRowId::new(0);
     loop {
         let page = dispatches::list_unsettled(connection, after, PAGE)?;
         let is_last = page.len() < PAGE as usize;
@@ -84,7 +84,7 @@ pub(crate) fn list(connection: &Connection, scheduled: bool, limit: u32, now: Ti
 /// # Errors
 /// Storage trouble.
 pub(crate) fn find(connection: &Connection, which: &Which, now: Timestamp) -> Result<Vec<QueueEntry>> {
-    let ids: Vec<i64> = match which {
+    let ids: Vec<DispatchRowId> = match which {
         Which::Dispatch(id) => vec![*id],
         Which::Message(id) => column(
             connection,
@@ -110,7 +110,7 @@ pub(crate) fn find(connection: &Connection, which: &Which, now: Timestamp) -> Re
     Ok(found)
 }
 
-fn column(connection: &Connection, statement: &str, value: &str) -> Result<Vec<i64>> {
+fn column(connection: &Connection, statement: &str, value: &str) -> Result<Vec<DispatchRowId>> {
     let rows =
         connection.prepare(statement)?.query_map([value], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     Ok(rows)
@@ -121,13 +121,13 @@ fn read_entry(connection: &Connection, dispatch: DispatchRow, now: Timestamp) ->
     let recipients = recipients::list(connection, dispatch.id)?;
     let pause = lane_pauses::of_dispatch(connection, dispatch.id, now)?;
     let mut waiting = QueueEntry { dispatch, message, recipients, run_at: None, pause };
-    let (kind, subject) = match &waiting.message {
-        Some(message) if waiting.is_scheduled() => ("release", message.id),
-        Some(_) | None => ("dispatch", waiting.dispatch.id),
+    let subject = match &waiting.message {
+        Some(message) if waiting.is_scheduled() => JobSubject::ScheduledSend(message.id),
+        Some(_) | None => JobSubject::Dispatch(waiting.dispatch.id),
     };
     let run_at: Option<i64> = connection
         .prepare_cached("SELECT run_at FROM job WHERE subject_id = ?1 AND kind = ?2 AND lease_until IS NULL")?
-        .query_row(params![subject, kind], |row| row.get(0))
+        .query_row(params![subject.id(), subject.kind()], |row| row.get(0))
         .optional()?;
     waiting.run_at = run_at.map(Timestamp::from_millis);
     Ok(waiting)
@@ -151,7 +151,7 @@ pub(crate) fn totals(connection: &Connection) -> Result<Totals> {
 pub(crate) fn retry(connection: &Connection, which: &Which, now: Timestamp) -> Result<usize> {
     let mut hurried = 0;
     for waiting in find(connection, which, now)? {
-        hurried += usize::from(jobs::run_now(connection, JobKind::Dispatch, waiting.dispatch.id, now)?);
+        hurried += usize::from(jobs::run_now(connection, JobSubject::Dispatch(waiting.dispatch.id), now)?);
     }
     Ok(hurried)
 }
@@ -174,11 +174,11 @@ pub(crate) fn give_up(connection: &Connection, which: &Which, now: Timestamp) ->
             recipients::settle(connection, id, one.idx, standing, now)?;
             dropped += 1;
         }
-        jobs::delete_by_subject(connection, JobKind::Dispatch, id)?;
+        jobs::delete_by_subject(connection, JobSubject::Dispatch(id))?;
         dispatches::finish(connection, &waiting.dispatch)?;
         let Some(message) = waiting.message.filter(|row| row.outbound) else { continue };
         if scheduled {
-            jobs::delete_by_subject(connection, JobKind::Release, message.id)?;
+            jobs::delete_by_subject(connection, JobSubject::ScheduledSend(message.id))?;
         }
         outbound_details::set_send_status(connection, message.id, recipients::send_status(connection, message.id)?)?;
     }

@@ -3,13 +3,14 @@
 use rusqlite::{Connection, Row, params};
 
 use crate::clock::Timestamp;
+use crate::id::{DispatchRowId, MessageRowId};
 use crate::store::Result;
 
 /// A recipient as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RecipientRow {
     /// The dispatch.
-    pub(crate) dispatch: i64,
+    pub(crate) dispatch: DispatchRowId,
     /// Its place in the message, from 0.
     pub(crate) idx: u32,
     /// As written, `local@domain`.
@@ -51,7 +52,7 @@ const COLUMNS: &str = "dispatch_id, idx, address, recipient.status, smtp_code, d
 /// Storage trouble.
 pub(crate) fn insert(
     connection: &Connection,
-    dispatch: i64,
+    dispatch: DispatchRowId,
     idx: usize,
     address: &str,
     status: &str,
@@ -69,7 +70,7 @@ pub(crate) fn insert(
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list(connection: &Connection, dispatch: i64) -> Result<Vec<RecipientRow>> {
+pub(crate) fn list(connection: &Connection, dispatch: DispatchRowId) -> Result<Vec<RecipientRow>> {
     let statement = format!("SELECT {COLUMNS} FROM recipient WHERE dispatch_id = ?1 ORDER BY idx");
     let rows =
         connection.prepare_cached(&statement)?.query_map([dispatch], read)?.collect::<rusqlite::Result<_>>()?;
@@ -80,7 +81,7 @@ pub(crate) fn list(connection: &Connection, dispatch: i64) -> Result<Vec<Recipie
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list_by_message(connection: &Connection, message: i64) -> Result<Vec<RecipientRow>> {
+pub(crate) fn list_by_message(connection: &Connection, message: MessageRowId) -> Result<Vec<RecipientRow>> {
     let statement = format!(
         "SELECT {COLUMNS} FROM dispatch JOIN recipient ON recipient.dispatch_id = dispatch.id
          WHERE dispatch.message_id = ?1 AND dispatch.route_id IS NULL ORDER BY idx"
@@ -106,7 +107,7 @@ pub(crate) struct RecipientState<'a> {
 /// Storage trouble.
 pub(crate) fn settle(
     connection: &Connection,
-    dispatch: i64,
+    dispatch: DispatchRowId,
     idx: u32,
     standing: RecipientState<'_>,
     now: Timestamp,
@@ -126,7 +127,7 @@ pub(crate) fn settle(
 /// Storage trouble.
 pub(crate) fn set_status_of_message(
     connection: &Connection,
-    message: i64,
+    message: MessageRowId,
     from: &str,
     status: &str,
     now: Timestamp,
@@ -144,7 +145,7 @@ pub(crate) fn set_status_of_message(
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn send_status(connection: &Connection, message: i64) -> Result<&'static str> {
+pub(crate) fn send_status(connection: &Connection, message: MessageRowId) -> Result<&'static str> {
     let statuses: Vec<String> = connection
         .prepare_cached(
             "SELECT DISTINCT recipient.status FROM dispatch JOIN recipient ON recipient.dispatch_id = dispatch.id

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::clock::Timestamp;
+use crate::id::AccountRowId;
 use crate::mail::address::canonical;
 use crate::store::Result;
 
@@ -34,7 +35,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Suppression> {
 /// Storage trouble.
 pub(crate) fn list(
     connection: &Connection,
-    account: i64,
+    account: AccountRowId,
     before: Option<i64>,
     limit: u32,
 ) -> Result<Vec<Suppression>> {
@@ -54,7 +55,7 @@ pub(crate) fn list(
 /// Storage trouble.
 pub(crate) fn put(
     connection: &Connection,
-    account: i64,
+    account: AccountRowId,
     email: &str,
     reason: &str,
     note: Option<&str>,
@@ -80,7 +81,7 @@ pub(crate) fn put(
 /// Storage trouble.
 pub(crate) fn suppress(
     connection: &Connection,
-    account: i64,
+    account: AccountRowId,
     email: &str,
     reason: &str,
     now: Timestamp,
@@ -91,7 +92,7 @@ pub(crate) fn suppress(
     put(connection, account, email, reason, None, now).map(|_| true)
 }
 
-fn is_suppressed(connection: &Connection, account: i64, email: &str) -> Result<bool> {
+fn is_suppressed(connection: &Connection, account: AccountRowId, email: &str) -> Result<bool> {
     let found = connection
         .prepare_cached("SELECT 1 FROM suppression WHERE account_id = ?1 AND email = ?2")?
         .exists(params![account, canonical(email)])?;
@@ -102,7 +103,11 @@ fn is_suppressed(connection: &Connection, account: i64, email: &str) -> Result<b
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_suppressed(connection: &Connection, account: i64, emails: &[String]) -> Result<Vec<String>> {
+pub(crate) fn find_suppressed(
+    connection: &Connection,
+    account: AccountRowId,
+    emails: &[String],
+) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for email in emails {
         if is_suppressed(connection, account, email)? {
@@ -116,7 +121,7 @@ pub(crate) fn find_suppressed(connection: &Connection, account: i64, emails: &[S
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete(connection: &Connection, account: i64, email: &str) -> Result<()> {
+pub(crate) fn delete(connection: &Connection, account: AccountRowId, email: &str) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM suppression WHERE account_id = ?1 AND email = ?2")?
         .execute(params![account, canonical(email)])?;
@@ -124,7 +129,7 @@ pub(crate) fn delete(connection: &Connection, account: i64, email: &str) -> Resu
 }
 
 /// `now`, or the next millisecond that no suppression of the account has.
-fn free_millisecond(connection: &Connection, account: i64, now: Timestamp) -> Result<Timestamp> {
+fn free_millisecond(connection: &Connection, account: AccountRowId, now: Timestamp) -> Result<Timestamp> {
     let mut free = now.as_millis();
     let mut taken =
         connection.prepare_cached("SELECT 1 FROM suppression WHERE account_id = ?1 AND created_at = ?2")?;

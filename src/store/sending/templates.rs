@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::clock::Timestamp;
-use crate::id::TemplateId;
+use crate::id::{AccountRowId, TemplateId};
 use crate::store::Result;
 
 /// What a template says.
@@ -71,7 +71,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<TemplateRow> {
 /// Storage trouble.
 pub(crate) fn insert(
     connection: &Connection,
-    account: i64,
+    account: AccountRowId,
     content: TemplateContent,
     now: Timestamp,
 ) -> Result<TemplateRow> {
@@ -103,7 +103,7 @@ pub(crate) fn insert(
 /// Storage trouble.
 pub(crate) fn update(
     connection: &Connection,
-    account: i64,
+    account: AccountRowId,
     id: &TemplateId,
     content: &TemplateContent,
     now: Timestamp,
@@ -133,7 +133,7 @@ pub(crate) fn update(
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find(connection: &Connection, account: i64, id: &TemplateId) -> Result<Option<TemplateRow>> {
+pub(crate) fn find(connection: &Connection, account: AccountRowId, id: &TemplateId) -> Result<Option<TemplateRow>> {
     let statement = format!("SELECT {COLUMNS} FROM template WHERE account_id = ?1 AND public_id = ?2");
     Ok(connection.prepare_cached(&statement)?.query_row(params![account, id], read).optional()?)
 }
@@ -142,7 +142,7 @@ pub(crate) fn find(connection: &Connection, account: i64, id: &TemplateId) -> Re
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list(connection: &Connection, account: i64) -> Result<Vec<TemplateRow>> {
+pub(crate) fn list(connection: &Connection, account: AccountRowId) -> Result<Vec<TemplateRow>> {
     let rows = connection
         .prepare_cached(
             "SELECT public_id, name, category, subject, NULL AS html, NULL AS text, NULL AS json, NULL AS theme,
@@ -158,7 +158,7 @@ pub(crate) fn list(connection: &Connection, account: i64) -> Result<Vec<Template
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete(connection: &Connection, account: i64, id: &TemplateId) -> Result<bool> {
+pub(crate) fn delete(connection: &Connection, account: AccountRowId, id: &TemplateId) -> Result<bool> {
     let gone = connection
         .prepare_cached("DELETE FROM template WHERE account_id = ?1 AND public_id = ?2")?
         .execute(params![account, id])?;

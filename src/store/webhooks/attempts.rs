@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use crate::clock::Timestamp;
-use crate::id::AttemptId;
+use crate::id::{AttemptId, DeliveryRowId};
 use crate::store::Result;
 
 /// Attempts of a delivery that are kept and shown: the newest.
@@ -42,7 +42,7 @@ pub(crate) struct Attempt {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn insert(connection: &Connection, delivery: i64, new: &Attempt) -> Result<()> {
+pub(crate) fn insert(connection: &Connection, delivery: DeliveryRowId, new: &Attempt) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO attempt (public_id, delivery_id, attempt, manual, request_url, request_headers, status_code,
@@ -79,7 +79,7 @@ pub(crate) fn insert(connection: &Connection, delivery: i64, new: &Attempt) -> R
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list(connection: &Connection, delivery: i64) -> Result<Vec<Attempt>> {
+pub(crate) fn list(connection: &Connection, delivery: DeliveryRowId) -> Result<Vec<Attempt>> {
     let rows = connection
         .prepare_cached(
             "SELECT public_id, attempt, manual, request_url, request_headers, status_code, response_headers,

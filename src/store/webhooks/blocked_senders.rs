@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::clock::Timestamp;
+use crate::id::AccountRowId;
 use crate::mail::address::canonical;
 use crate::store::Result;
 
@@ -10,7 +11,7 @@ use crate::store::Result;
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn insert(connection: &Connection, account: i64, email: &str, now: Timestamp) -> Result<()> {
+pub(crate) fn insert(connection: &Connection, account: AccountRowId, email: &str, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO blocked_sender (account_id, email, created_at)
@@ -25,7 +26,7 @@ pub(crate) fn insert(connection: &Connection, account: i64, email: &str, now: Ti
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn is_blocked(connection: &Connection, account: i64, email: &str) -> Result<bool> {
+pub(crate) fn is_blocked(connection: &Connection, account: AccountRowId, email: &str) -> Result<bool> {
     let found = connection
         .prepare_cached("SELECT 1 FROM blocked_sender WHERE account_id = ?1 AND email = ?2")?
         .exists(params![account, canonical(email)])?;
@@ -45,7 +46,7 @@ pub(crate) struct BlockedSender {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find(connection: &Connection, account: i64, email: &str) -> Result<Option<BlockedSender>> {
+pub(crate) fn find(connection: &Connection, account: AccountRowId, email: &str) -> Result<Option<BlockedSender>> {
     let email = canonical(email);
     let found = connection
         .prepare_cached("SELECT created_at FROM blocked_sender WHERE account_id = ?1 AND email = ?2")?
@@ -58,7 +59,7 @@ pub(crate) fn find(connection: &Connection, account: i64, email: &str) -> Result
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list(connection: &Connection, account: i64) -> Result<Vec<BlockedSender>> {
+pub(crate) fn list(connection: &Connection, account: AccountRowId) -> Result<Vec<BlockedSender>> {
     let rows = connection
         .prepare_cached("SELECT email, created_at FROM blocked_sender WHERE account_id = ?1 ORDER BY email")?
         .query_map([account], |row| {
@@ -72,7 +73,7 @@ pub(crate) fn list(connection: &Connection, account: i64) -> Result<Vec<BlockedS
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete(connection: &Connection, account: i64, email: &str) -> Result<()> {
+pub(crate) fn delete(connection: &Connection, account: AccountRowId, email: &str) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM blocked_sender WHERE account_id = ?1 AND email = ?2")?
         .execute(params![account, canonical(email)])?;

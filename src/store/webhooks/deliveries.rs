@@ -3,16 +3,16 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::clock::Timestamp;
-use crate::id::{DeliveryId, MessageId, RouteId};
+use crate::id::{AccountRowId, DeliveryId, DeliveryRowId, DomainRowId, JobRowId, MessageId, MessageRowId, RouteId};
 use crate::store::Result;
 
 /// What a new delivery of a received message is made of.
 #[derive(Clone, Debug)]
 pub(crate) struct NewDelivery<'a> {
     /// The account.
-    pub(crate) account_id: i64,
+    pub(crate) account_id: AccountRowId,
     /// The message's row.
-    pub(crate) message: i64,
+    pub(crate) message: MessageRowId,
     /// The message's public id, which is the event's id too.
     pub(crate) message_id: &'a MessageId,
     /// The route that asks for it.
@@ -25,13 +25,13 @@ pub(crate) struct NewDelivery<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct DeliveryRow {
     /// Row id.
-    pub(crate) id: i64,
+    pub(crate) id: DeliveryRowId,
     /// Public id.
     pub(crate) public_id: DeliveryId,
     /// The account.
-    pub(crate) account_id: i64,
+    pub(crate) account_id: AccountRowId,
     /// The message's row; none when the event names no message.
-    pub(crate) message: Option<i64>,
+    pub(crate) message: Option<MessageRowId>,
     /// The route; none for a tracking webhook.
     pub(crate) route_id: Option<RouteId>,
     /// What the receiver de-duplicates on.
@@ -118,7 +118,7 @@ pub(crate) fn insert_received(connection: &Connection, new: &NewDelivery<'_>, no
             now.as_millis()
         ])?;
     Ok(DeliveryRow {
-        id: connection.last_insert_rowid(),
+        id: crate::id::RowId::new(connection.last_insert_rowid()),
         public_id,
         account_id: new.account_id,
         message: Some(new.message),
@@ -142,7 +142,11 @@ pub(crate) fn insert_received(connection: &Connection, new: &NewDelivery<'_>, no
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn insert_replayed(connection: &Connection, new: &NewDelivery<'_>, now: Timestamp) -> Result<i64> {
+pub(crate) fn insert_replayed(
+    connection: &Connection,
+    new: &NewDelivery<'_>,
+    now: Timestamp,
+) -> Result<DeliveryRowId> {
     let id = insert_received(connection, new, now)?.id;
     connection
         .prepare_cached("UPDATE delivery SET status = 'failed', next_attempt_at = NULL WHERE id = ?1")?
@@ -154,7 +158,7 @@ pub(crate) fn insert_replayed(connection: &Connection, new: &NewDelivery<'_>, no
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_by_row(connection: &Connection, id: i64) -> Result<Option<DeliveryRow>> {
+pub(crate) fn find_by_row(connection: &Connection, id: DeliveryRowId) -> Result<Option<DeliveryRow>> {
     let statement = format!("SELECT {COLUMNS} FROM delivery WHERE id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
@@ -175,8 +179,8 @@ pub(crate) fn find(connection: &Connection, id: &DeliveryId) -> Result<Option<De
 pub(crate) fn find_in_scope(
     connection: &Connection,
     id: &DeliveryId,
-    account: i64,
-    domain: Option<i64>,
+    account: AccountRowId,
+    domain: Option<DomainRowId>,
 ) -> Result<Option<DeliveryRow>> {
     let statement = format!(
         "SELECT {COLUMNS} FROM delivery
@@ -190,7 +194,7 @@ pub(crate) fn find_in_scope(
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list_latest(connection: &Connection, message: i64) -> Result<Vec<DeliveryRow>> {
+pub(crate) fn list_latest(connection: &Connection, message: MessageRowId) -> Result<Vec<DeliveryRow>> {
     let statement = format!(
         "SELECT {COLUMNS} FROM delivery
          WHERE id IN (SELECT max(id) FROM delivery WHERE message_id = ?1 GROUP BY route_id) ORDER BY id"
@@ -203,7 +207,11 @@ pub(crate) fn list_latest(connection: &Connection, message: i64) -> Result<Vec<D
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_received(connection: &Connection, message: i64, route: &RouteId) -> Result<Option<DeliveryRow>> {
+pub(crate) fn find_received(
+    connection: &Connection,
+    message: MessageRowId,
+    route: &RouteId,
+) -> Result<Option<DeliveryRow>> {
     let statement = format!(
         "SELECT {COLUMNS} FROM delivery
          WHERE message_id = ?1 AND route_id = ?2 AND event_type = 'email.received' ORDER BY id DESC LIMIT 1"
@@ -215,7 +223,7 @@ pub(crate) fn find_received(connection: &Connection, message: i64, route: &Route
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list_by_message(connection: &Connection, message: i64) -> Result<Vec<DeliveryRow>> {
+pub(crate) fn list_by_message(connection: &Connection, message: MessageRowId) -> Result<Vec<DeliveryRow>> {
     let statement = format!("SELECT {COLUMNS} FROM delivery WHERE message_id = ?1 ORDER BY id");
     let rows = connection.prepare_cached(&statement)?.query_map([message], read)?.collect::<rusqlite::Result<_>>()?;
     Ok(rows)
@@ -227,7 +235,7 @@ pub(crate) fn list_by_message(connection: &Connection, message: i64) -> Result<V
 /// Storage trouble.
 pub(crate) fn record_attempt(
     connection: &Connection,
-    id: i64,
+    id: DeliveryRowId,
     attempts: u32,
     progress: &Progress<'_>,
     now: Timestamp,
@@ -256,7 +264,7 @@ pub(crate) fn record_attempt(
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn end(connection: &Connection, id: i64, error: &str, now: Timestamp) -> Result<()> {
+pub(crate) fn end(connection: &Connection, id: DeliveryRowId, error: &str, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE delivery SET status = 'failed', last_error = ?2, next_attempt_at = NULL, updated_at = ?3
@@ -270,7 +278,12 @@ pub(crate) fn end(connection: &Connection, id: i64, error: &str, now: Timestamp)
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn end_by_message(connection: &Connection, message: i64, error: &str, now: Timestamp) -> Result<()> {
+pub(crate) fn end_by_message(
+    connection: &Connection,
+    message: MessageRowId,
+    error: &str,
+    now: Timestamp,
+) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE delivery SET status = 'failed', last_error = ?2, next_attempt_at = NULL, updated_at = ?3
@@ -299,7 +312,7 @@ pub(crate) struct Tally {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn tally(connection: &Connection, message: i64) -> Result<Tally> {
+pub(crate) fn tally(connection: &Connection, message: MessageRowId) -> Result<Tally> {
     Ok(tallies(connection, &[message])?.pop().unwrap_or_default())
 }
 
@@ -307,7 +320,7 @@ pub(crate) fn tally(connection: &Connection, message: i64) -> Result<Tally> {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn tallies(connection: &Connection, messages: &[i64]) -> Result<Vec<Tally>> {
+pub(crate) fn tallies(connection: &Connection, messages: &[MessageRowId]) -> Result<Vec<Tally>> {
     let mut statement = connection.prepare_cached(
         "SELECT status, attempts, last_status_code FROM delivery WHERE message_id = ?1 ORDER BY id",
     )?;
@@ -338,9 +351,9 @@ pub(crate) fn tallies(connection: &Connection, messages: &[i64]) -> Result<Vec<T
 pub(crate) fn list_pending_of_routes(
     connection: &Connection,
     routes: &[RouteId],
-    after: i64,
+    after: JobRowId,
     limit: u32,
-) -> Result<Vec<(i64, i64)>> {
+) -> Result<Vec<(JobRowId, DeliveryRowId)>> {
     let routes = serde_json::to_string(routes).unwrap_or_default();
     let rows = connection
         .prepare_cached(
@@ -358,7 +371,7 @@ pub(crate) fn list_pending_of_routes(
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list_ids_of_messages(connection: &Connection, messages: &[i64]) -> Result<Vec<i64>> {
+pub(crate) fn list_ids_of_messages(connection: &Connection, messages: &[MessageRowId]) -> Result<Vec<DeliveryRowId>> {
     let rows = connection
         .prepare_cached("SELECT id FROM delivery WHERE message_id IN (SELECT value FROM json_each(?1))")?
         .query_map([crate::store::id_list(messages)], |row| row.get(0))?
@@ -370,7 +383,7 @@ pub(crate) fn list_ids_of_messages(connection: &Connection, messages: &[i64]) ->
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn detach_from_message(connection: &Connection, message: i64, now: Timestamp) -> Result<()> {
+pub(crate) fn detach_from_message(connection: &Connection, message: MessageRowId, now: Timestamp) -> Result<()> {
     end_by_message(connection, message, "message_gone", now)?;
     connection
         .prepare_cached("DELETE FROM attempt WHERE delivery_id IN (SELECT id FROM delivery WHERE message_id = ?1)")?
@@ -398,7 +411,7 @@ pub fn delete_detached(connection: &Connection, before: Timestamp, limit: u32) -
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn delete_by_message(connection: &Connection, message: i64) -> Result<()> {
+pub(crate) fn delete_by_message(connection: &Connection, message: MessageRowId) -> Result<()> {
     connection.prepare_cached("DELETE FROM delivery WHERE message_id = ?1")?.execute([message])?;
     Ok(())
 }

@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::deliveries::{self, DeliveryRow};
 use crate::clock::Timestamp;
+use crate::id::{AccountRowId, DomainRowId, MessageRowId};
 use crate::store::Result;
 
 /// Deliveries that one page looks at; a filter that few pass gives shorter pages.
@@ -15,7 +16,7 @@ pub(crate) struct Filter {
     /// Only in this state.
     pub(crate) status: Option<&'static str>,
     /// Only of messages of this domain.
-    pub(crate) domain: Option<i64>,
+    pub(crate) domain: Option<DomainRowId>,
     /// Only of this route.
     pub(crate) route: Option<String>,
     /// Only of events at or after this time.
@@ -49,7 +50,7 @@ pub(crate) struct About {
     /// Recipient.
     pub(crate) to_addr: String,
     /// Row id of its domain.
-    pub(crate) domain: Option<i64>,
+    pub(crate) domain: Option<DomainRowId>,
     /// When it arrived.
     pub(crate) received_at: Timestamp,
 }
@@ -58,7 +59,11 @@ pub(crate) struct About {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list(connection: &Connection, account: i64, filter: &Filter) -> Result<(Vec<Listed>, Option<String>)> {
+pub(crate) fn list(
+    connection: &Connection,
+    account: AccountRowId,
+    filter: &Filter,
+) -> Result<(Vec<Listed>, Option<String>)> {
     // The literal term lets the partial index be used.
     let state = match filter.status {
         Some("delivered") => "AND status = 'delivered'",
@@ -73,7 +78,7 @@ pub(crate) fn list(connection: &Connection, account: i64, filter: &Filter) -> Re
         deliveries::COLUMNS
     );
     let (created_at, id) =
-        filter.before.as_ref().map_or((i64::MAX, i64::MAX), |row| (row.created_at.as_millis(), row.id));
+        filter.before.as_ref().map_or((i64::MAX, i64::MAX), |row| (row.created_at.as_millis(), row.id.get()));
     let since = filter.since.map_or(i64::MIN, Timestamp::as_millis);
     let until = filter.until.map_or(i64::MAX, Timestamp::as_millis);
     let mut statement = connection.prepare_cached(&statement)?;
@@ -102,7 +107,7 @@ pub(crate) fn list(connection: &Connection, account: i64, filter: &Filter) -> Re
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn about(connection: &Connection, message: i64) -> Result<Option<About>> {
+pub(crate) fn about(connection: &Connection, message: MessageRowId) -> Result<Option<About>> {
     let mut statement = connection.prepare_cached(
         "SELECT public_id, subject, from_addr, to_addr, domain_id, received_at FROM message WHERE id = ?1",
     )?;

@@ -3,20 +3,20 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::clock::Timestamp;
-use crate::id::{DeliveryId, EventId, RouteId};
+use crate::id::{AccountRowId, DeliveryId, DeliveryRowId, DomainRowId, EventId, MessageRowId, RouteId};
 use crate::store::Result;
 
 /// What the delivery of a sending event is made of.
 #[derive(Clone, Debug)]
 pub(crate) struct NewEvent<'a> {
     /// The account.
-    pub(crate) account_id: i64,
+    pub(crate) account_id: AccountRowId,
     /// The message's row.
-    pub(crate) message: i64,
+    pub(crate) message: MessageRowId,
     /// The route that gets it; none for a tracking webhook.
     pub(crate) route_id: Option<&'a RouteId>,
     /// The domain whose tracking webhook gets it; none for a route.
-    pub(crate) domain: Option<i64>,
+    pub(crate) domain: Option<DomainRowId>,
     /// What the receiver de-duplicates on.
     pub(crate) event_id: &'a EventId,
     /// `email.sent` and so on.
@@ -31,7 +31,7 @@ pub(crate) struct NewEvent<'a> {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn insert(connection: &Connection, new: &NewEvent<'_>, now: Timestamp) -> Result<i64> {
+pub(crate) fn insert(connection: &Connection, new: &NewEvent<'_>, now: Timestamp) -> Result<DeliveryRowId> {
     connection
         .prepare_cached(
             "INSERT INTO delivery (public_id, account_id, message_id, route_id, domain_id, event_id, event_type, url,
@@ -50,14 +50,14 @@ pub(crate) fn insert(connection: &Connection, new: &NewEvent<'_>, now: Timestamp
             new.payload,
             now.as_millis()
         ])?;
-    Ok(connection.last_insert_rowid())
+    Ok(crate::id::RowId::new(connection.last_insert_rowid()))
 }
 
 /// Whether an event of this type about a recipient of a message was raised to a webhook before.
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn was_raised(connection: &Connection, message: i64, event_type: &str, to: &str) -> Result<bool> {
+pub(crate) fn was_raised(connection: &Connection, message: MessageRowId, event_type: &str, to: &str) -> Result<bool> {
     let found = connection
         .prepare_cached(
             "SELECT 1 FROM delivery
@@ -72,7 +72,7 @@ pub(crate) fn was_raised(connection: &Connection, message: i64, event_type: &str
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn payload_of(connection: &Connection, delivery: i64) -> Result<Option<String>> {
+pub(crate) fn payload_of(connection: &Connection, delivery: DeliveryRowId) -> Result<Option<String>> {
     let found = connection
         .prepare_cached("SELECT payload FROM delivery WHERE id = ?1")?
         .query_row([delivery], |row| row.get(0))
@@ -84,7 +84,7 @@ pub(crate) fn payload_of(connection: &Connection, delivery: i64) -> Result<Optio
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn domain_of(connection: &Connection, delivery: i64) -> Result<Option<i64>> {
+pub(crate) fn domain_of(connection: &Connection, delivery: DeliveryRowId) -> Result<Option<DomainRowId>> {
     let found = connection
         .prepare_cached("SELECT domain_id FROM delivery WHERE id = ?1")?
         .query_row([delivery], |row| row.get(0))

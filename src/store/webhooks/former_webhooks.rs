@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::routes::{self, RouteRow};
 use crate::clock::Timestamp;
-use crate::id::RouteId;
+use crate::id::{DomainRowId, RouteId};
 use crate::store::Result;
 
 /// Ids that are kept of each domain, the newest.
@@ -15,7 +15,7 @@ const MOST: u32 = 20;
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn note(connection: &Connection, route: &RouteId, domain: i64, now: Timestamp) -> Result<()> {
+pub(crate) fn note(connection: &Connection, route: &RouteId, domain: DomainRowId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO former_webhook (route_id, domain_id, removed_at) VALUES (?1, ?2, ?3)",
@@ -35,7 +35,7 @@ pub(crate) fn note(connection: &Connection, route: &RouteId, domain: i64, now: T
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn take(connection: &Connection, domain: i64) -> Result<Option<RouteId>> {
+pub(crate) fn take(connection: &Connection, domain: DomainRowId) -> Result<Option<RouteId>> {
     let taken = connection
         .prepare_cached(
             "DELETE FROM former_webhook WHERE route_id =

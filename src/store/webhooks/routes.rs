@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::clock::Timestamp;
-use crate::id::RouteId;
+use crate::id::{AccountRowId, DomainRowId, RouteId};
 use crate::store::Result;
 
 /// What `secret_sealed` is sealed for.
@@ -79,9 +79,9 @@ pub struct RouteRow {
     /// Public id.
     pub(crate) public_id: RouteId,
     /// The account it belongs to.
-    pub(crate) account_id: i64,
+    pub(crate) account_id: AccountRowId,
     /// The domain its match lies on; none for a regex.
-    pub(crate) domain_id: Option<i64>,
+    pub(crate) domain_id: Option<DomainRowId>,
     /// The match as written (contract 4.1).
     pub(crate) match_pattern: String,
     /// What it does.
@@ -116,9 +116,9 @@ pub struct RouteRow {
 #[derive(Clone, Debug)]
 pub struct NewRoute {
     /// The account it belongs to.
-    pub account_id: i64,
+    pub account_id: AccountRowId,
     /// The domain its match lies on; none for a regex.
-    pub domain_id: Option<i64>,
+    pub domain_id: Option<DomainRowId>,
     /// The match.
     pub match_pattern: String,
     /// What it does.
@@ -205,7 +205,7 @@ pub(crate) fn insert_as(
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list_active(connection: &Connection, account: i64) -> Result<Vec<RouteRow>> {
+pub(crate) fn list_active(connection: &Connection, account: AccountRowId) -> Result<Vec<RouteRow>> {
     let statement = format!("SELECT {COLUMNS} FROM route WHERE account_id = ?1 AND active = 1 ORDER BY id");
     let rows = connection.prepare_cached(&statement)?.query_map([account], read)?.collect::<rusqlite::Result<_>>()?;
     Ok(rows)
@@ -215,7 +215,11 @@ pub(crate) fn list_active(connection: &Connection, account: i64) -> Result<Vec<R
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn list(connection: &Connection, account: i64, domain: Option<i64>) -> Result<Vec<RouteRow>> {
+pub(crate) fn list(
+    connection: &Connection,
+    account: AccountRowId,
+    domain: Option<DomainRowId>,
+) -> Result<Vec<RouteRow>> {
     let statement =
         format!("SELECT {COLUMNS} FROM route WHERE account_id = ?1 AND (?2 IS NULL OR domain_id = ?2) ORDER BY id");
     let rows = connection
@@ -231,7 +235,7 @@ pub(crate) fn list(connection: &Connection, account: i64, domain: Option<i64>) -
 /// Storage trouble.
 pub(crate) fn find_same(
     connection: &Connection,
-    account: i64,
+    account: AccountRowId,
     match_pattern: &str,
     action: Action,
     destination: Option<&str>,
@@ -251,7 +255,7 @@ pub(crate) fn find_same(
 #[derive(Clone, Debug)]
 pub(crate) struct Change {
     /// The domain its match lies on; none for a regex.
-    pub(crate) domain_id: Option<i64>,
+    pub(crate) domain_id: Option<DomainRowId>,
     /// The match.
     pub(crate) match_pattern: String,
     /// URL or address.
@@ -310,7 +314,7 @@ pub fn find(connection: &Connection, id: &RouteId) -> Result<Option<RouteRow>> {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find_domain_webhook(connection: &Connection, domain: i64) -> Result<Option<RouteRow>> {
+pub(crate) fn find_domain_webhook(connection: &Connection, domain: DomainRowId) -> Result<Option<RouteRow>> {
     let statement = format!("SELECT {COLUMNS} FROM route WHERE domain_id = ?1 AND is_domain_webhook = 1");
     Ok(connection.prepare_cached(&statement)?.query_row([domain], read).optional()?)
 }
@@ -373,7 +377,7 @@ pub fn set_active(connection: &Connection, id: &RouteId, active: bool, now: Time
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn pause_all(connection: &Connection, account: i64, now: Timestamp) -> Result<()> {
+pub(crate) fn pause_all(connection: &Connection, account: AccountRowId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE route SET active = 0, updated_at = ?2 WHERE account_id = ?1 AND active = 1")?
         .execute(params![account, now.as_millis()])?;

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::clock::Timestamp;
-use crate::id::RouteId;
+use crate::id::{AccountRowId, MailDataRowId, RouteId, ZeroRetentionRowId};
 use crate::store::Result;
 use crate::store::messages::mail_data;
 
@@ -11,28 +11,28 @@ use crate::store::messages::mail_data;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewPassing<'a> {
     /// The account.
-    pub(crate) account_id: i64,
+    pub(crate) account_id: AccountRowId,
     /// The route that asks for it.
     pub(crate) route_id: &'a RouteId,
     /// JSON: what the payload says beside the mail's own content.
     pub(crate) event: &'a str,
     /// The raw copy's row.
-    pub(crate) raw_id: i64,
+    pub(crate) raw_id: MailDataRowId,
 }
 
 /// A row as stored.
 #[derive(Clone, Debug)]
 pub(crate) struct ZeroRetentionRow {
     /// Row id.
-    pub(crate) id: i64,
+    pub(crate) id: ZeroRetentionRowId,
     /// The account.
-    pub(crate) account_id: i64,
+    pub(crate) account_id: AccountRowId,
     /// The route that asks for it.
     pub(crate) route_id: RouteId,
     /// JSON: what the payload says beside the mail's own content.
     pub(crate) event: String,
     /// The raw copy's row.
-    pub(crate) raw_id: i64,
+    pub(crate) raw_id: MailDataRowId,
     /// When it was accepted.
     pub(crate) created_at: Timestamp,
 }
@@ -52,21 +52,21 @@ fn read(row: &Row<'_>) -> rusqlite::Result<ZeroRetentionRow> {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn insert(connection: &Connection, new: NewPassing<'_>, now: Timestamp) -> Result<i64> {
+pub(crate) fn insert(connection: &Connection, new: NewPassing<'_>, now: Timestamp) -> Result<ZeroRetentionRowId> {
     connection
         .prepare_cached(
             "INSERT INTO passing (account_id, route_id, event, raw_id, created_at)
              VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
         .execute(params![new.account_id, new.route_id, new.event, new.raw_id, now.as_millis()])?;
-    Ok(connection.last_insert_rowid())
+    Ok(crate::id::RowId::new(connection.last_insert_rowid()))
 }
 
 /// A row by its id.
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<ZeroRetentionRow>> {
+pub(crate) fn find(connection: &Connection, id: ZeroRetentionRowId) -> Result<Option<ZeroRetentionRow>> {
     let found = connection
         .prepare_cached("SELECT id, account_id, route_id, event, raw_id, created_at FROM passing WHERE id = ?1")?
         .query_row([id], read)

@@ -3,12 +3,13 @@
 use super::deliver::Webhooks;
 use super::payload::{Payload, WHOLE_MAX};
 use super::request::SMALL;
+use crate::id::AccountRowId;
 use crate::memory_budget::{Door, Reservation};
 
 impl Webhooks {
     /// Waits, in the turn of its account, for the share of a mail of `size` octets: the mail data, and a payload as long
     /// as it is held whole.
-    pub(crate) async fn share(&self, account: i64, size: u64) -> Reservation {
+    pub(crate) async fn share(&self, account: AccountRowId, size: u64) -> Reservation {
         let octets = size.saturating_add(size.min(WHOLE_MAX as u64));
         self.memory.reserve(Door::Webhooks, account, usize::try_from(octets).unwrap_or(usize::MAX)).await
     }

@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use rusqlite::Connection;
+use crate::store::Connection;
 
 use super::deliver::Webhooks;
 use crate::clock::Timestamp;
 use crate::event_bus::Activity;
-use crate::id::AttemptId;
+use crate::id::{AttemptId, DomainRowId};
 use crate::jobs::{AfterCommit, AttemptResult, Health, Verdict};
 use crate::metrics::Counter;
 use crate::store;
@@ -28,7 +28,7 @@ pub(crate) const WORD: &str = "message_damaged";
 pub(crate) struct Damaged {
     pub(crate) delivery: DeliveryRow,
     /// The message's domain.
-    pub(crate) domain: Option<i64>,
+    pub(crate) domain: Option<DomainRowId>,
     /// Where it would have gone.
     pub(crate) url: String,
 }

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::store::Connection;
 use hyper::HeaderMap;
-use rusqlite::Connection;
 
 use super::budget;
 use super::damaged::Damaged;
@@ -22,7 +22,7 @@ use super::signature::SigningSecrets;
 use crate::clock::Timestamp;
 use crate::content::{StoredContent, Texts};
 use crate::event_bus::Feed;
-use crate::id::RouteId;
+use crate::id::{AccountRowId, DeliveryRowId, DomainRowId, MessageRowId, RouteId};
 use crate::jobs::{
     AfterCommit, AttemptFuture, AttemptResult, ClaimedJob, Flow, Handler, Health, Jobs, SettleFn, Settlement, Verdict,
 };
@@ -95,8 +95,8 @@ pub(crate) struct Prepared {
 
 /// The received message that an event tells of.
 pub(crate) struct Received {
-    pub(crate) row: i64,
-    pub(crate) domain: Option<i64>,
+    pub(crate) row: MessageRowId,
+    pub(crate) domain: Option<DomainRowId>,
     pub(crate) from_addr: String,
 }
 
@@ -120,22 +120,22 @@ pub(crate) enum Lookup {
     /// It can be attempted.
     Ready(Box<Prepared>),
     /// Its mail is large; take part in the budget and look again.
-    Large { account: i64, size: u64 },
+    Large { account: AccountRowId, size: u64 },
     /// Its mail is not what was accepted.
     Damaged(Box<Damaged>),
     /// It ended meanwhile, or its route or message is gone: the word of contract 6.1.
-    Ended(Option<(i64, &'static str)>),
+    Ended(Option<(DeliveryRowId, &'static str)>),
 }
 
 impl Handler for Webhooks {
     fn attempt(self: Arc<Self>, _: Flow, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
         Box::pin(async move {
             // While a person's attempt runs the job waits; it keeps its rung.
-            let Some(guard) = self.in_flight.enter(job.subject_id) else { return put_off(now) };
+            let Some(guard) = self.in_flight.enter(job.subject_id.of_kind()) else { return put_off(now) };
             let waiting = Instant::now();
-            let found = match self.prepare_fresh(job.subject_id, now) {
+            let found = match self.prepare_fresh(job.subject_id.of_kind(), now) {
                 Some(found) => found.map(|found| (found, None)),
-                None => self.prepare(job.subject_id, Trigger::Queue, now).await,
+                None => self.prepare(job.subject_id.of_kind(), Trigger::Queue, now).await,
             };
             let attempted = match found {
                 Ok((Lookup::Ready(prepared), _permit)) => {
@@ -151,7 +151,7 @@ impl Handler for Webhooks {
                 Ok((Lookup::Ended(ended), _)) => end(ended, now),
                 Ok((Lookup::Large { .. }, _)) => put_off(now),
                 Err(error) => {
-                    tracing::warn!(job = job.id, %error, "a delivery could not be prepared");
+                    tracing::warn!(job = job.id.get(), %error, "a delivery could not be prepared");
                     put_off(now)
                 }
             };
@@ -160,7 +160,7 @@ impl Handler for Webhooks {
     }
 
     fn give_up(self: Arc<Self>, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
-        let record = move |tx: &Connection, _: Settlement| self.end_unattempted(tx, job.subject_id, now);
+        let record = move |tx: &Connection, _: Settlement| self.end_unattempted(tx, job.subject_id.of_kind(), now);
         let attempted = AttemptResult { verdict: Verdict::Failed, health: Health::Unknown, record: Box::new(record) };
         Box::pin(std::future::ready(attempted))
     }
@@ -169,7 +169,7 @@ impl Handler for Webhooks {
 impl Webhooks {
     pub(crate) async fn prepare(
         self: &Arc<Self>,
-        id: i64,
+        id: DeliveryRowId,
         asked: Trigger,
         now: Timestamp,
     ) -> store::Result<(Lookup, Option<Reservation>)> {
@@ -193,7 +193,7 @@ impl Webhooks {
     /// Storage trouble.
     pub(crate) async fn received(
         self: &Arc<Self>,
-        message: i64,
+        message: MessageRowId,
         id: &str,
     ) -> store::Result<Option<(Payload, Option<Reservation>)>> {
         let found = self.db.read(move |connection| messages::find_by_row(connection, message)).await?;
@@ -229,7 +229,7 @@ impl Webhooks {
     fn look_up(
         &self,
         connection: &Connection,
-        id: i64,
+        id: DeliveryRowId,
         asked: Trigger,
         now: Timestamp,
         largest: u64,
@@ -271,7 +271,7 @@ impl Webhooks {
     }
 
     /// The same of mail that was just accepted, without the database; `None`: it has to be looked up.
-    fn prepare_fresh(&self, id: i64, now: Timestamp) -> Option<store::Result<Lookup>> {
+    fn prepare_fresh(&self, id: DeliveryRowId, now: Timestamp) -> Option<store::Result<Lookup>> {
         let (fresh, data) = self.fresh.take(id, |account| self.db.routes_version(account))?;
         let readable = StoredContent::Raw(data.into()).readable();
         Some(readable.and_then(|readable| {
@@ -399,7 +399,7 @@ fn guarded(attempted: AttemptResult, guard: Guard) -> AttemptResult {
 }
 
 /// The job of a delivery that has nothing left to attempt.
-fn end(ended: Option<(i64, &'static str)>, now: Timestamp) -> AttemptResult {
+fn end(ended: Option<(DeliveryRowId, &'static str)>, now: Timestamp) -> AttemptResult {
     let record = move |tx: &Connection, _: Settlement| {
         if let Some((delivery, word)) = ended {
             deliveries::end(tx, delivery, word, now)?;

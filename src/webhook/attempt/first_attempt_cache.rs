@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
 
+use crate::id::{AccountRowId, DeliveryRowId};
 use crate::store::messages::MessageRow;
 use crate::store::webhooks::deliveries::DeliveryRow;
 use crate::store::webhooks::routes::RouteRow;
@@ -37,9 +38,9 @@ pub(crate) struct CachedMessage {
 
 #[derive(Debug, Default)]
 struct CacheEntry {
-    mails: HashMap<i64, (FirstAttemptCache, Bytes, Instant)>,
+    mails: HashMap<DeliveryRowId, (FirstAttemptCache, Bytes, Instant)>,
     /// Oldest first; some are gone from `mails` already.
-    order: VecDeque<i64>,
+    order: VecDeque<DeliveryRowId>,
     octets: usize,
 }
 
@@ -64,8 +65,8 @@ impl CachedMessage {
     /// A delivery that is as it was stored, if its account's routes still have the version that it was routed by.
     pub(crate) fn take(
         &self,
-        delivery: i64,
-        version_of: impl FnOnce(i64) -> u64,
+        delivery: DeliveryRowId,
+        version_of: impl FnOnce(AccountRowId) -> u64,
     ) -> Option<(FirstAttemptCache, Bytes)> {
         let (fresh, data, at) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(delivery)?;
         (fresh.version == version_of(fresh.delivery.account_id) && at.elapsed() < MAX_AGE).then_some((fresh, data))
@@ -78,7 +79,7 @@ impl CachedMessage {
 }
 
 impl CacheEntry {
-    fn remove(&mut self, delivery: i64) -> Option<(FirstAttemptCache, Bytes, Instant)> {
+    fn remove(&mut self, delivery: DeliveryRowId) -> Option<(FirstAttemptCache, Bytes, Instant)> {
         let removed = self.mails.remove(&delivery)?;
         self.octets = self.octets.saturating_sub(removed.1.len());
         Some(removed)
@@ -91,17 +92,18 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
+    use crate::id::RowId;
     use crate::id::{DeliveryId, MessageId, RouteId};
     use crate::store::messages::NewMessage;
     use crate::store::webhooks::routes::Action;
 
     const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
-    fn fresh(id: i64) -> FirstAttemptCache {
+    fn fresh(id: DeliveryRowId) -> FirstAttemptCache {
         let (message_id, route_id) = (MessageId::new(NOW), RouteId::new(NOW));
         let new = NewMessage {
             public_id: message_id.clone(),
-            account_id: 1,
+            account_id: RowId::new(1),
             domain_id: None,
             route_id: None,
             mail_from: String::new(),
@@ -120,11 +122,11 @@ mod tests {
             truncated: false,
             attachment_count: 0,
             size: 0,
-            raw_id: 1,
+            raw_id: RowId::new(1),
         };
         let route = RouteRow {
             public_id: route_id.clone(),
-            account_id: 1,
+            account_id: RowId::new(1),
             domain_id: None,
             match_pattern: "*@a.test".to_owned(),
             action: Action::Webhook,
@@ -144,8 +146,8 @@ mod tests {
         let delivery = DeliveryRow {
             id,
             public_id: DeliveryId::new(NOW),
-            account_id: 1,
-            message: Some(1),
+            account_id: RowId::new(1),
+            message: Some(RowId::new(1)),
             route_id: Some(route_id),
             event_id: message_id.to_string(),
             event_type: "email.received".to_owned(),
@@ -158,21 +160,26 @@ mod tests {
             created_at: NOW,
             updated_at: NOW,
         };
-        FirstAttemptCache { delivery, message: Arc::new(new.into_row(1, NOW)), route: Arc::new(route), version: 3 }
+        FirstAttemptCache {
+            delivery,
+            message: Arc::new(new.into_row(RowId::new(1), NOW)),
+            route: Arc::new(route),
+            version: 3,
+        }
     }
 
     #[test]
     fn a_delivery_is_taken_once_and_only_while_its_route_is_the_present_one() {
         let mail = CachedMessage::default();
         for id in 1..=4 {
-            mail.put(fresh(id), Bytes::from_static(b"data"));
+            mail.put(fresh(RowId::new(id)), Bytes::from_static(b"data"));
         }
-        assert_eq!(mail.take(1, |_| 3).unwrap().1, "data");
-        assert!(mail.take(1, |_| 3).is_none());
-        assert!(mail.take(2, |_| 4).is_none(), "a route may have changed");
-        assert!(mail.take(3, |_| 3).is_some());
+        assert_eq!(mail.take(RowId::new(1), |_| 3).unwrap().1, "data");
+        assert!(mail.take(RowId::new(1), |_| 3).is_none());
+        assert!(mail.take(RowId::new(2), |_| 4).is_none(), "a route may have changed");
+        assert!(mail.take(RowId::new(3), |_| 3).is_some());
         mail.clear();
-        assert!(mail.take(4, |_| 3).is_none());
+        assert!(mail.take(RowId::new(4), |_| 3).is_none());
         assert_eq!(mail.kept.lock().unwrap().octets, 0);
     }
 
@@ -181,9 +188,9 @@ mod tests {
         let mail = CachedMessage::default();
         let data = Bytes::from(vec![b'x'; MAX_OCTETS / 4]);
         for id in 1..=6 {
-            mail.put(fresh(id), data.clone());
+            mail.put(fresh(RowId::new(id)), data.clone());
         }
-        assert!(mail.take(1, |_| 3).is_none() && mail.take(2, |_| 3).is_none());
+        assert!(mail.take(RowId::new(1), |_| 3).is_none() && mail.take(RowId::new(2), |_| 3).is_none());
         let kept = mail.kept.lock().unwrap();
         assert!(kept.octets <= MAX_OCTETS && kept.mails.len() <= 4 && kept.order.len() == kept.mails.len());
     }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::store::Connection;
 use hyper::HeaderMap;
-use rusqlite::Connection;
 
 use super::deliver::{Prepared, Received, Webhooks};
 use super::outcome::{Control, Outcome, Reason};
@@ -13,7 +13,7 @@ use super::request;
 use crate::clock::Timestamp;
 use crate::event_bus::Activity;
 use crate::event_bus::realtime::Event;
-use crate::id::AttemptId;
+use crate::id::{AccountRowId, AttemptId, DeliveryRowId};
 use crate::jobs::{AfterCommit, Health, Verdict};
 use crate::limits::{Kind, Limits};
 use crate::net::egress::{Answer, EgressError};
@@ -226,7 +226,7 @@ impl Webhooks {
     pub(crate) fn end_unattempted(
         self: Arc<Self>,
         tx: &Connection,
-        delivery: i64,
+        delivery: DeliveryRowId,
         now: Timestamp,
     ) -> store::Result<Option<AfterCommit>> {
         let row = deliveries::find_by_row(tx, delivery)?;
@@ -248,7 +248,7 @@ impl Webhooks {
     }
 
     /// Until when nothing is posted to an endpoint because it fails; none if it does not pause.
-    pub(crate) fn paused_until(&self, url: &str, account: i64, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn paused_until(&self, url: &str, account: AccountRowId, now: Timestamp) -> Option<Timestamp> {
         self.jobs.paused_until(&flow_of(url, account), now)
     }
 }
@@ -288,7 +288,7 @@ fn apply_control(
     tx: &Connection,
     limits: &Limits,
     received: &Received,
-    account: i64,
+    account: AccountRowId,
     control: Control,
     now: Timestamp,
 ) -> store::Result<Option<String>> {
@@ -313,7 +313,7 @@ fn apply_control(
 pub(crate) fn block_sender(
     tx: &Connection,
     limits: &Limits,
-    account: i64,
+    account: AccountRowId,
     email: &str,
     now: Timestamp,
 ) -> store::Result<()> {

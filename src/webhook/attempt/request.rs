@@ -1,8 +1,8 @@
 //! What a request carries: the payload, rebuilt from the stored message, and its headers (contract 9.2 and 9.6).
 
+use crate::store::Connection;
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
-use rusqlite::Connection;
 
 use super::payload::{self, Payload};
 use super::signature::{SigningSecrets, sign};

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::store::Connection;
 use hyper::body::Bytes;
-use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 use super::budget;
@@ -22,7 +22,7 @@ use super::signature::SigningSecrets;
 use crate::clock::Timestamp;
 use crate::content::{Bodies, Texts};
 use crate::event_bus::Activity;
-use crate::id::{DeliveryId, MessageId};
+use crate::id::{AccountRowId, DeliveryId, MessageId, ZeroRetentionRowId};
 use crate::jobs::{AfterCommit, AttemptFuture, AttemptResult, ClaimedJob, Flow, Handler, Health, Verdict};
 use crate::mail::mime::{self, Encoding};
 use crate::memory_budget::Reservation;
@@ -86,7 +86,7 @@ enum Lookup {
     /// It can be posted.
     Ready(Box<Prepared>),
     /// It is large; take part in the budget and look again.
-    Large { account: i64, size: u64 },
+    Large { account: AccountRowId, size: u64 },
     /// Its route or its content is gone, or the row itself.
     Gone(Option<ZeroRetentionRow>),
 }
@@ -95,7 +95,7 @@ impl Handler for ZeroRetentionAttempts {
     fn attempt(self: Arc<Self>, _: Flow, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
         Box::pin(async move {
             let waiting = Instant::now();
-            match self.prepare(job.subject_id, now).await {
+            match self.prepare(job.subject_id.of_kind(), now).await {
                 Ok((Lookup::Ready(prepared), _permit)) => {
                     let begins = now.plus(waiting.elapsed());
                     if begins.plus(ATTEMPT_TIME) > job.lease_until {
@@ -106,7 +106,7 @@ impl Handler for ZeroRetentionAttempts {
                 Ok((Lookup::Gone(row), _)) => self.forget(row, now),
                 Ok((Lookup::Large { .. }, _)) => put_off(now),
                 Err(error) => {
-                    tracing::warn!(job = job.id, %error, "a mail that is not stored could not be prepared");
+                    tracing::warn!(job = job.id.get(), %error, "a mail that is not stored could not be prepared");
                     put_off(now)
                 }
             }
@@ -115,7 +115,11 @@ impl Handler for ZeroRetentionAttempts {
 }
 
 impl ZeroRetentionAttempts {
-    async fn prepare(self: &Arc<Self>, id: i64, now: Timestamp) -> store::Result<(Lookup, Option<Reservation>)> {
+    async fn prepare(
+        self: &Arc<Self>,
+        id: ZeroRetentionRowId,
+        now: Timestamp,
+    ) -> store::Result<(Lookup, Option<Reservation>)> {
         let db = &self.webhooks.db;
         let this = Arc::clone(self);
         let found = db.read(move |connection| this.look_up(connection, id, now, SMALL as u64)).await?;
@@ -130,7 +134,13 @@ impl ZeroRetentionAttempts {
         Ok((found, share))
     }
 
-    fn look_up(&self, connection: &Connection, id: i64, now: Timestamp, largest: u64) -> store::Result<Lookup> {
+    fn look_up(
+        &self,
+        connection: &Connection,
+        id: ZeroRetentionRowId,
+        now: Timestamp,
+        largest: u64,
+    ) -> store::Result<Lookup> {
         let Some(row) = zero_retention::find(connection, id)? else { return Ok(Lookup::Gone(None)) };
         let route = routes::find(connection, &row.route_id)?.filter(|route| route.active);
         let Some(route) = route else { return Ok(Lookup::Gone(Some(row))) };

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::clock::Timestamp;
 use crate::event_bus::realtime::{Body, Event};
-use crate::id::EventId;
+use crate::id::{DomainRowId, EventId};
 use crate::store::webhooks::deliveries::DeliveryRow;
 
 const TYPE: &str = "delivery.updated";
@@ -48,7 +48,7 @@ struct Data<'a> {
 pub(crate) fn event(
     delivery: &DeliveryRow,
     message: &str,
-    domain: Option<i64>,
+    domain: Option<DomainRowId>,
     standing: DeliveryState<'_>,
     now: Timestamp,
 ) -> Event {

@@ -2,18 +2,18 @@
 //!
 //! Their payload is stored with the delivery, because the message may be gone before the last attempt.
 
-use rusqlite::Connection;
+use crate::store::Connection;
 use serde::Serialize;
 
 use crate::clock::Timestamp;
 use crate::event_bus::Feed;
 use crate::event_bus::realtime::{Body, Event};
-use crate::id::EventId;
+use crate::id::{AccountRowId, DomainRowId, EventId, MessageRowId};
 use crate::jobs::{Flow, Jobs};
 use crate::store;
 use crate::store::accounts::domains;
 use crate::store::accounts::domains::DomainRow;
-use crate::store::jobs::JobKind;
+use crate::store::jobs::JobSubject;
 use crate::store::webhooks::deliveries::DeliveryRow;
 use crate::store::webhooks::events;
 use crate::store::webhooks::events::NewEvent;
@@ -55,11 +55,11 @@ impl SendingEvent<'_> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EventSubject<'a> {
     /// The account.
-    pub(crate) account: i64,
+    pub(crate) account: AccountRowId,
     /// The From domain.
-    pub(crate) domain: i64,
+    pub(crate) domain: DomainRowId,
     /// The message's row.
-    pub(crate) message: i64,
+    pub(crate) message: MessageRowId,
     /// The message.
     pub(crate) message_id: &'a str,
     /// Its Message-ID.
@@ -137,7 +137,7 @@ fn payload(id: &EventId, what: &SendingEvent<'_>, subject: EventSubject<'_>, now
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct PendingEvent {
-    account: i64,
+    account: AccountRowId,
     /// Where its delivery waits, if it has one.
     flow: Option<Flow>,
     /// What streams are told; a complaint is none of theirs.
@@ -213,7 +213,7 @@ fn deliver(
     };
     let delivery = events::insert(tx, &event, now)?;
     let flow = flow_of(&url, subject.account);
-    jobs::insert(tx, &flow, JobKind::Webhook, delivery, now)?;
+    jobs::insert(tx, &flow, JobSubject::Webhook(delivery), now)?;
     Ok(Some(flow))
 }
 
@@ -265,15 +265,16 @@ impl Webhooks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::RowId;
 
     #[test]
     fn the_payload_is_what_contract_9_7_shows() {
         let now = Timestamp::from_millis(1_785_196_800_000);
         let id = EventId::new(now);
         let subject = EventSubject {
-            account: 1,
-            domain: 1,
-            message: 1,
+            account: RowId::new(1),
+            domain: RowId::new(1),
+            message: RowId::new(1),
             message_id: "msg_2Hk9QpVn4tLdA1B2",
             message_id_header: Some("<2Hk9QpVn4tLdA1B2@acme.dev>"),
             from: "hi@acme.dev",

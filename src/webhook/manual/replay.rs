@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::store::Connection;
 use futures_util::future::join_all;
-use rusqlite::Connection;
 
 use super::retry_now::{Manual, Refused};
 use crate::clock::Timestamp;
-use crate::id::{DeliveryId, MessageId, RouteId};
-use crate::jobs::JobKind;
+use crate::id::{AccountRowId, DeliveryId, DeliveryRowId, DomainRowId, JobRowId, MessageId, MessageRowId, RouteId};
+use crate::jobs::JobSubject;
 use crate::store::webhooks::deliveries;
 use crate::store::webhooks::deliveries::{DeliveryRow, NewDelivery};
 use crate::store::webhooks::routes;
@@ -27,9 +27,9 @@ const END_STEP: u32 = 500;
 #[derive(Clone, Copy, Debug)]
 pub struct Scope {
     /// The account.
-    pub account: i64,
+    pub account: AccountRowId,
     /// The one domain of a scoped key, which messages belong to and deliveries follow.
-    pub domain: Option<i64>,
+    pub domain: Option<DomainRowId>,
 }
 
 /// What is to be retried, by an id as the client wrote it.
@@ -129,7 +129,7 @@ impl Webhooks {
         let this = Arc::clone(self);
         let ending = tokio::spawn(async move {
             let routes: Arc<[RouteId]> = routes.into();
-            let (mut after, mut ended) = (0, 0);
+            let (mut after, mut ended) = (JobRowId::new(0), 0);
             loop {
                 let asked = Arc::clone(&routes);
                 let step =
@@ -146,11 +146,10 @@ impl Webhooks {
 
     async fn attempt_all(self: &Arc<Self>, plan: Vec<Planned>, now: Timestamp) -> Result<Vec<BulkResult>, BulkError> {
         let rows = plan.iter().filter_map(|planned| planned.target.as_ref().ok());
-        let pending: Vec<i64> = rows.clone().filter(|row| row.status == "pending").map(|row| row.id).collect();
-        let mut waiting: HashMap<i64, Vec<i64>> = rows.map(|row| (row.id, Vec::new())).collect();
-        for (delivery, job) in
-            self.db.read(move |connection| jobs::find_by_subjects(connection, JobKind::Webhook, &pending)).await?
-        {
+        let pending: Vec<DeliveryRowId> =
+            rows.clone().filter(|row| row.status == "pending").map(|row| row.id).collect();
+        let mut waiting: HashMap<DeliveryRowId, Vec<JobRowId>> = rows.map(|row| (row.id, Vec::new())).collect();
+        for (delivery, job) in self.db.read(move |connection| jobs::find_by_deliveries(connection, &pending)).await? {
             waiting.entry(delivery).or_default().push(job);
         }
         let attempts = waiting.into_iter().map(|(delivery, jobs)| async move {
@@ -219,7 +218,7 @@ fn resolve_all(connection: &Connection, scope: Scope, items: Vec<Item>) -> store
 
 /// How many attempts a plan comes to: one for each delivery.
 fn attempts(plan: &[Planned]) -> usize {
-    let mut rows: Vec<i64> =
+    let mut rows: Vec<DeliveryRowId> =
         plan.iter().filter_map(|planned| planned.target.as_ref().ok()).map(|row| row.id).collect();
     rows.sort_unstable();
     rows.dedup();
@@ -227,7 +226,10 @@ fn attempts(plan: &[Planned]) -> usize {
 }
 
 /// The latest delivery per route of each message; stops soon after there are too many.
-fn latest(connection: &Connection, messages: &[i64]) -> store::Result<Result<Vec<DeliveryRow>, &'static str>> {
+fn latest(
+    connection: &Connection,
+    messages: &[MessageRowId],
+) -> store::Result<Result<Vec<DeliveryRow>, &'static str>> {
     let mut rows = Vec::new();
     for message in messages {
         rows.extend(deliveries::list_latest(connection, *message)?);
@@ -238,7 +240,7 @@ fn latest(connection: &Connection, messages: &[i64]) -> store::Result<Result<Vec
     Ok(if rows.is_empty() { Err("no_delivery") } else { Ok(rows) })
 }
 
-fn find_message(connection: &Connection, scope: Scope, id: &str) -> store::Result<Option<i64>> {
+fn find_message(connection: &Connection, scope: Scope, id: &str) -> store::Result<Option<MessageRowId>> {
     let Some(id) = MessageId::parse(id) else { return Ok(None) };
     messages::find_in_scope(connection, &id, scope.account, scope.domain)
 }
@@ -272,7 +274,12 @@ fn resolve_target(
 }
 
 /// Ends those of `step`, pairs of job and delivery, that still are what they were; a claimed job finds its delivery ended.
-fn end_step(tx: &Connection, ids: &[RouteId], step: &[(i64, i64)], now: Timestamp) -> store::Result<()> {
+fn end_step(
+    tx: &Connection,
+    ids: &[RouteId],
+    step: &[(JobRowId, DeliveryRowId)],
+    now: Timestamp,
+) -> store::Result<()> {
     // A domain's webhook may have come back meanwhile, a stopped route may run again.
     let mut gone = Vec::with_capacity(ids.len());
     for route in ids {
@@ -284,7 +291,7 @@ fn end_step(tx: &Connection, ids: &[RouteId], step: &[(i64, i64)], now: Timestam
         let row = deliveries::find_by_row(tx, *delivery)?;
         if row.and_then(|row| row.route_id).is_some_and(|route| gone.contains(&&route)) {
             deliveries::end(tx, *delivery, "route_gone", now)?;
-            jobs::delete_waiting(tx, *job, JobKind::Webhook, *delivery)?;
+            jobs::delete_waiting(tx, *job, JobSubject::Webhook(*delivery))?;
         }
     }
     Ok(())

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::clock::Timestamp;
-use crate::jobs::JobKind;
+use crate::id::{DeliveryRowId, JobRowId};
+use crate::jobs::JobSubject;
 use crate::net::egress::EgressError;
 use crate::store;
 use crate::store::jobs;
@@ -56,11 +57,12 @@ impl Webhooks {
     ///
     /// # Errors
     /// Nothing was attempted, for one because the account is full, or nothing answered; see [`Refused`].
-    pub async fn retry(self: &Arc<Self>, delivery: i64, now: Timestamp) -> Result<Manual, Refused> {
+    pub async fn retry(self: &Arc<Self>, delivery: DeliveryRowId, now: Timestamp) -> Result<Manual, Refused> {
         let jobs = self.db.read(move |connection| {
             let row = deliveries::find_by_row(connection, delivery)?;
-            let pending: Vec<i64> = row.filter(|row| row.status == "pending").map(|row| row.id).into_iter().collect();
-            jobs::find_by_subjects(connection, JobKind::Webhook, &pending)
+            let pending: Vec<DeliveryRowId> =
+                row.filter(|row| row.status == "pending").map(|row| row.id).into_iter().collect();
+            jobs::find_by_deliveries(connection, &pending)
         });
         let jobs = jobs.await?.into_iter().map(|(_, job)| job).collect();
         self.attempt_now(delivery, jobs, now).await
@@ -69,8 +71,8 @@ impl Webhooks {
     /// As [`Webhooks::retry`], with the delivery's `jobs` known.
     pub(crate) async fn attempt_now(
         self: &Arc<Self>,
-        delivery: i64,
-        jobs: Vec<i64>,
+        delivery: DeliveryRowId,
+        jobs: Vec<JobRowId>,
         now: Timestamp,
     ) -> Result<Manual, Refused> {
         // A task of its own: a client that hangs up must not leave an attempt unrecorded.
@@ -80,8 +82,8 @@ impl Webhooks {
 
     async fn attempt_by_hand(
         self: Arc<Self>,
-        delivery: i64,
-        jobs: Vec<i64>,
+        delivery: DeliveryRowId,
+        jobs: Vec<JobRowId>,
         now: Timestamp,
     ) -> Result<Manual, Refused> {
         // Held until the attempt is recorded.
@@ -110,7 +112,7 @@ impl Webhooks {
             let (status, next_attempt_at) =
                 if delivered { ("delivered", None) } else { (status_word(&before.status), before.next_attempt_at) };
             if delivered {
-                jobs.iter().try_for_each(|job| jobs::delete_of(tx, *job, JobKind::Webhook, delivery))?;
+                jobs.iter().try_for_each(|job| jobs::delete_of(tx, *job, JobSubject::Webhook(delivery)))?;
             }
             this.record(tx, posted, status, next_attempt_at)
         });

@@ -15,7 +15,7 @@ use mailkite::testing::clock::{Clock, Timestamp};
 use mailkite::testing::config::{Config, Smarthost, SmarthostSecurity};
 use mailkite::testing::domain::Domains;
 use mailkite::testing::event_bus::Activity;
-use mailkite::testing::id::RouteId;
+use mailkite::testing::id::{RouteId, RowId};
 use mailkite::testing::jobs::Jobs;
 use mailkite::testing::secrets::Secrets;
 use mailkite::testing::store::accounts::domains::DomainRow;
@@ -419,9 +419,9 @@ pub(crate) fn config(data_dir: &Path) -> Config {
 fn nobodys(now: Timestamp) -> DomainRow {
     let name = "nobody.invalid".to_owned();
     DomainRow {
-        id: 0,
+        id: RowId::new(0),
         public_id: mailkite::testing::id::DomainId::new(now),
-        account_id: 0,
+        account_id: RowId::new(0),
         name,
         verified: false,
         flags: store::accounts::domains::Flags::default(),

@@ -10,8 +10,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::id::{AccountRowId, DispatchRowId};
+use crate::store::Connection;
 use bytes::Bytes;
-use rusqlite::Connection;
 
 use super::hosts::Wait;
 use super::outcome::health;
@@ -71,8 +72,8 @@ pub(crate) struct Dispatcher {
 impl Handler for Dispatcher {
     fn attempt(self: Arc<Self>, flow: Flow, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
         Box::pin(async move {
-            let turn = self.wait_for_turn(job.subject_id).await;
-            let mut found = self.prepare(job.subject_id).await;
+            let turn = self.wait_for_turn(job.subject_id.of_kind()).await;
+            let mut found = self.prepare(job.subject_id.of_kind()).await;
             if let Ok((Lookup::Ready(prepared), _)) = &found
                 && prepared.dispatch.route_id.is_some()
             {
@@ -83,7 +84,7 @@ impl Handler for Dispatcher {
                     if !self.wait_for_rate(account).await {
                         return postponed(self.clock.now());
                     }
-                    found = self.prepare(job.subject_id).await;
+                    found = self.prepare(job.subject_id.of_kind()).await;
                 }
             }
             match found {
@@ -98,7 +99,7 @@ impl Handler for Dispatcher {
                 Ok((Lookup::Ended, _)) => ended(),
                 Ok((Lookup::Large { .. }, _)) => postponed(now),
                 Err(error) => {
-                    tracing::warn!(job = job.id, %error, "a dispatch could not be prepared");
+                    tracing::warn!(job = job.id.get(), %error, "a dispatch could not be prepared");
                     postponed(now)
                 }
             }
@@ -106,13 +107,13 @@ impl Handler for Dispatcher {
     }
 
     fn give_up(self: Arc<Self>, job: ClaimedJob, now: Timestamp) -> AttemptFuture {
-        Box::pin(self.end_unattempted(job.subject_id, now))
+        Box::pin(self.end_unattempted(job.subject_id.of_kind(), now))
     }
 }
 
 impl Dispatcher {
     /// The end of a dispatch whose time is over while its destination took nothing.
-    async fn end_unattempted(self: Arc<Self>, id: i64, now: Timestamp) -> AttemptResult {
+    async fn end_unattempted(self: Arc<Self>, id: DispatchRowId, now: Timestamp) -> AttemptResult {
         match self.prepare(id).await {
             Ok((Lookup::Ready(prepared), _permit)) => {
                 let trouble = Outcome::ours(Verdict::Deferred, "4.4.1 the destination did not answer");
@@ -126,7 +127,7 @@ impl Dispatcher {
     }
 
     /// Waits for the turn of a dispatch, before its mail data takes up room.
-    async fn wait_for_turn(self: &Arc<Self>, id: i64) -> Option<Slot> {
+    async fn wait_for_turn(self: &Arc<Self>, id: DispatchRowId) -> Option<Slot> {
         if !self.pace.is_kept() {
             return None;
         }
@@ -147,13 +148,13 @@ impl Dispatcher {
     }
 
     /// Counts a forwarded message against the rate of its account, as a request to send it would be (contract 1.12).
-    fn is_within_rate(&self, account: i64) -> bool {
+    fn is_within_rate(&self, account: AccountRowId) -> bool {
         self.outbound.parts.limits.take_request(account, self.clock.now()).is_ok()
     }
 
     /// Waits until the rate of an account lets it forward one more; false: not within some seconds. Like a paced lane,
     /// an account beyond its rate holds a few attempts and no more, however much it has to forward.
-    async fn wait_for_rate(&self, account: i64) -> bool {
+    async fn wait_for_rate(&self, account: AccountRowId) -> bool {
         self.outbound.parts.limits.note_refused(Kind::Requests, 1);
         let waiting = async {
             while !self.is_within_rate(account) {
@@ -164,7 +165,7 @@ impl Dispatcher {
     }
 
     /// The relay or recipient domain that a dispatch goes to; none if it does not leave this machine.
-    fn rate_key(&self, connection: &Connection, id: i64) -> store::Result<Option<String>> {
+    fn rate_key(&self, connection: &Connection, id: DispatchRowId) -> store::Result<Option<String>> {
         let config = &self.outbound.parts.config;
         let Some(dispatch) = dispatches::find(connection, id)?.filter(|_| !config.dev) else { return Ok(None) };
         if self.is_local(connection, &dispatch)? {
@@ -370,7 +371,7 @@ impl Dispatcher {
 
     /// A dispatch whose mail data cannot be found any more, or is not what was accepted.
     fn lost(self: Arc<Self>, (dispatch, recipients): (DispatchRow, Vec<RecipientRow>)) -> AttemptResult {
-        tracing::error!(dispatch = dispatch.id, "the mail data of a dispatch is missing or damaged");
+        tracing::error!(dispatch = dispatch.id.get(), "the mail data of a dispatch is missing or damaged");
         let gone = Outcome::ours(Verdict::Bounced, "5.3.0 the stored mail data is missing or damaged");
         let outcomes = vec![gone; recipients.len()];
         let prepared = Prepared {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::id::{AccountRowId, DispatchRowId};
+use crate::store::Connection;
 use bytes::Bytes;
-use rusqlite::Connection;
 
 use super::Dispatcher;
 use crate::memory_budget::{Door, Reservation};
@@ -39,7 +40,7 @@ pub(crate) enum Lookup {
     Ready(Box<Prepared>),
     /// Its mail data is so large; take part in the budget and look again.
     Large {
-        account: i64,
+        account: AccountRowId,
         size: u64,
     },
     /// Every recipient is settled, or it was removed.
@@ -58,7 +59,7 @@ impl Prepared {
 
 impl Dispatcher {
     /// Reads a dispatch, large mail data within the budget.
-    pub(crate) async fn prepare(self: &Arc<Self>, id: i64) -> store::Result<(Lookup, Option<Reservation>)> {
+    pub(crate) async fn prepare(self: &Arc<Self>, id: DispatchRowId) -> store::Result<(Lookup, Option<Reservation>)> {
         const SMALL: u64 = 64 * 1024;
         let this = Arc::clone(self);
         let found = self.outbound.parts.db.read(move |connection| this.look_up(connection, id, SMALL)).await?;
@@ -76,8 +77,8 @@ impl Dispatcher {
 
     async fn prepare_within(
         self: &Arc<Self>,
-        id: i64,
-        account: i64,
+        id: DispatchRowId,
+        account: AccountRowId,
         octets: usize,
     ) -> store::Result<(Lookup, Option<Reservation>)> {
         let share = self.memory.reserve(Door::Sending, account, octets).await;
@@ -86,7 +87,7 @@ impl Dispatcher {
         Ok((found, Some(share)))
     }
 
-    fn look_up(&self, connection: &Connection, id: i64, largest: u64) -> store::Result<Lookup> {
+    fn look_up(&self, connection: &Connection, id: DispatchRowId, largest: u64) -> store::Result<Lookup> {
         let Some(dispatch) = dispatches::find(connection, id)? else { return Ok(Lookup::Ended) };
         let Some(raw) = dispatch.raw_id else { return Ok(Lookup::Ended) };
         let mut recipients = recipients::list(connection, id)?;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
 use super::*;
+use crate::id::{AccountRowId, RowId};
 
 const LIMIT: usize = 20;
 
@@ -23,7 +24,7 @@ impl Rig {
 
     /// Takes as many places as there are.
     fn fill(&self) -> Vec<Permit> {
-        std::iter::from_fn(|| self.admit(&flow("full", 1))).collect()
+        std::iter::from_fn(|| self.admit(&flow("full", RowId::new(1)))).collect()
     }
 
     fn wait(&self, flow: &Flow) -> Wait {
@@ -39,7 +40,7 @@ fn host(number: u16) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], number))
 }
 
-fn flow(domain: &str, account: i64) -> Flow {
+fn flow(domain: &str, account: AccountRowId) -> Flow {
     Flow::new(domain, account)
 }
 
@@ -54,14 +55,14 @@ fn a_host_gets_few_connections_at_first_and_more_with_each_success() {
         assert_eq!(all.len(), width);
     }
     all.first_mut().unwrap().succeeded();
-    assert!(rig.admit(&flow("a", 2)).is_none(), "no more than the limit");
-    assert!(rig.peers.admit(host(2), &flow("a", 2), LIMIT).is_ok(), "another host has places of its own");
+    assert!(rig.admit(&flow("a", RowId::new(2))).is_none(), "no more than the limit");
+    assert!(rig.peers.admit(host(2), &flow("a", RowId::new(2)), LIMIT).is_ok(), "another host has places of its own");
 }
 
 #[test]
 fn a_refusal_pauses_the_host_for_everybody_and_one_at_a_time_probes() {
     let rig = Rig::new();
-    let (one, other) = (flow("one", 1), flow("other", 2));
+    let (one, other) = (flow("one", RowId::new(1)), flow("other", RowId::new(2)));
     for pause in [1, 2, 4, 8] {
         let mut permit = rig.admit(&one).unwrap();
         assert!(pause == 1 || rig.admit(&other).is_none(), "one probe");
@@ -87,13 +88,13 @@ fn a_refusal_pauses_the_host_for_everybody_and_one_at_a_time_probes() {
 #[test]
 fn a_probe_that_says_nothing_of_the_host_leaves_the_next_its_turn() {
     let rig = Rig::new();
-    rig.admit(&flow("one", 1)).unwrap().failed("no answer");
+    rig.admit(&flow("one", RowId::new(1))).unwrap().failed("no answer");
     rig.clock.advance(Duration::from_secs(2));
-    drop(rig.admit(&flow("two", 1)).unwrap());
-    let mut probe = rig.admit(&flow("three", 1)).unwrap();
+    drop(rig.admit(&flow("two", RowId::new(1))).unwrap());
+    let mut probe = rig.admit(&flow("three", RowId::new(1))).unwrap();
     probe.failed("no answer");
     drop(probe);
-    let wait = rig.wait(&flow("three", 1));
+    let wait = rig.wait(&flow("three", RowId::new(1)));
     assert!((2..=3).contains(&rig.seconds_until(wait.until)), "the second pause is longer: {wait:?}");
 }
 
@@ -101,8 +102,9 @@ fn a_probe_that_says_nothing_of_the_host_leaves_the_next_its_turn() {
 fn freed_places_go_to_those_who_wait_account_by_account() {
     let rig = Rig::new();
     let mut held = rig.fill();
-    let flows @ [first, second, third] = &[flow("a.test", 1), flow("b.test", 1), flow("c.test", 1)];
-    let lone = flow("lone.test", 2);
+    let flows @ [first, second, third] =
+        &[flow("a.test", RowId::new(1)), flow("b.test", RowId::new(1)), flow("c.test", RowId::new(1))];
+    let lone = flow("lone.test", RowId::new(2));
     for one in flows.iter().chain([&lone]) {
         assert!(rig.admit(one).is_none());
         assert_eq!(rig.wait(one).pause, None);
@@ -110,17 +112,17 @@ fn freed_places_go_to_those_who_wait_account_by_account() {
     }
     for next in [first, &lone, second, third] {
         drop(held.pop());
-        assert!(rig.admit(&flow("new.test", 3)).is_none(), "nobody goes before who waited");
+        assert!(rig.admit(&flow("new.test", RowId::new(3))).is_none(), "nobody goes before who waited");
         held.insert(0, rig.admit(next).unwrap());
     }
     drop(held.pop());
-    assert!(rig.admit(&flow("new.test", 3)).is_some(), "nobody waits any more");
+    assert!(rig.admit(&flow("new.test", RowId::new(3))).is_some(), "nobody waits any more");
 }
 
 #[test]
 fn a_host_that_is_full_or_probed_takes_mail_and_one_that_pauses_does_not() {
     let rig = Rig::new();
-    let (one, other) = (flow("one", 1), flow("other", 2));
+    let (one, other) = (flow("one", RowId::new(1)), flow("other", RowId::new(2)));
     let denied = |rig: &Rig| rig.peers.admit(host(1), &other, LIMIT).unwrap_err();
     let held = rig.fill();
     assert_eq!(denied(&rig), Denied::Full);
@@ -142,7 +144,7 @@ fn a_host_that_is_full_or_probed_takes_mail_and_one_that_pauses_does_not() {
 #[test]
 fn who_begins_to_wait_for_a_place_that_became_free_has_it() {
     let rig = Rig::new();
-    let (one, other) = (flow("one", 1), flow("other", 2));
+    let (one, other) = (flow("one", RowId::new(1)), flow("other", RowId::new(2)));
     drop(rig.fill());
     rig.wait(&one);
     let held = rig.fill();
@@ -154,7 +156,7 @@ fn who_begins_to_wait_for_a_place_that_became_free_has_it() {
 fn a_place_that_is_not_taken_goes_to_the_next() {
     let rig = Rig::new();
     let mut held = rig.fill();
-    let (gone, next) = (flow("gone.test", 1), flow("next.test", 1));
+    let (gone, next) = (flow("gone.test", RowId::new(1)), flow("next.test", RowId::new(1)));
     rig.wait(&gone);
     rig.wait(&next);
     drop(held.pop());
@@ -167,7 +169,7 @@ fn a_place_that_is_not_taken_goes_to_the_next() {
 fn sessions_that_wait_count_as_connections_and_leave_their_place_to_others() {
     let rig = Rig::new();
     let limit = 2;
-    let (one, other) = (flow("one", 1), flow("other", 2));
+    let (one, other) = (flow("one", RowId::new(1)), flow("other", RowId::new(2)));
     let idle: Vec<IdlePermit> = (0..2).map(|_| rig.peers.admit(host(1), &one, limit).unwrap().idle()).collect();
     assert!(!rig.peers.is_over(host(1), limit));
     let _permit = rig.peers.admit(host(1), &other, limit).unwrap();
@@ -187,17 +189,17 @@ fn an_address_that_did_not_answer_is_tried_last_for_longer_each_time() {
         assert!(!rig.peers.is_demoted(host(1)), "{seconds}");
     }
     rig.peers.demote(host(1));
-    rig.admit(&flow("a", 1)).unwrap().succeeded();
+    rig.admit(&flow("a", RowId::new(1))).unwrap().succeeded();
     assert!(!rig.peers.is_demoted(host(1)), "it answers");
 }
 
 #[test]
 fn hosts_are_forgotten_but_not_those_in_use() {
     let rig = Rig::new();
-    let used = rig.peers.admit(host(1), &flow("used", 1), LIMIT).unwrap();
+    let used = rig.peers.admit(host(1), &flow("used", RowId::new(1)), LIMIT).unwrap();
     for number in 0..=u16::MAX {
         let address = SocketAddr::from(([198, 51, 100, 1], number));
-        rig.peers.admit(address, &flow("a", 1), LIMIT).unwrap().failed("no answer");
+        rig.peers.admit(address, &flow("a", RowId::new(1)), LIMIT).unwrap().failed("no answer");
     }
     let table = rig.peers.table();
     assert!(table.peers.len() <= REMEMBERED, "{}", table.peers.len());

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use crate::id::AccountRowId;
 use crate::jobs::Flow;
 
 /// Flows that wait for one host at most; one more looks again by itself.
@@ -12,9 +13,9 @@ const MAX: usize = 10_000;
 pub(crate) struct FairQueue {
     flows: HashSet<Flow>,
     /// Those of each account, in turn.
-    of_account: HashMap<i64, VecDeque<Flow>>,
+    of_account: HashMap<AccountRowId, VecDeque<Flow>>,
     /// Accounts with flows, in turn.
-    accounts: VecDeque<i64>,
+    accounts: VecDeque<AccountRowId>,
 }
 
 impl FairQueue {

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, params};
 
 use crate::clock::Timestamp;
+use crate::id::AccountRowId;
 use crate::store::Result;
 use crate::store::webhooks::deliveries;
 use crate::store::webhooks::deliveries::DeliveryRow;
@@ -50,7 +51,7 @@ const KEPT_MILLIS: i64 = 8 * 86_400_000;
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn count(connection: &Connection, account: i64, steps: Steps) -> Result<Vec<Counts>> {
+pub(crate) fn count(connection: &Connection, account: AccountRowId, steps: Steps) -> Result<Vec<Counts>> {
     let mut counts = vec![Counts::default(); steps.count];
     let mut statement = connection.prepare_cached(COUNT)?;
     let from = steps.from.as_millis();
@@ -106,7 +107,7 @@ pub(crate) struct QueueCounts {
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn waiting(connection: &Connection, account: i64) -> Result<QueueCounts> {
+pub(crate) fn waiting(connection: &Connection, account: AccountRowId) -> Result<QueueCounts> {
     let (webhooks, outbound): (i64, i64) = connection
         .prepare_cached(
             "SELECT coalesce(sum(pending), 0), coalesce(sum(unsent), 0) FROM tally WHERE account_id = ?1",
@@ -132,7 +133,7 @@ pub(crate) fn waiting(connection: &Connection, account: i64) -> Result<QueueCoun
 ///
 /// # Errors
 /// Storage trouble.
-pub(crate) fn sample(connection: &Connection, account: i64, since: Timestamp) -> Result<Vec<DeliveryRow>> {
+pub(crate) fn sample(connection: &Connection, account: AccountRowId, since: Timestamp) -> Result<Vec<DeliveryRow>> {
     let statement = format!(
         "SELECT {} FROM delivery WHERE account_id = ?1 AND created_at >= ?2 ORDER BY created_at DESC, id DESC LIMIT ?3",
         deliveries::COLUMNS

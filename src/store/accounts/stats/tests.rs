@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use rusqlite::StatementStatus;
 
 use super::*;
+use crate::id::{AccountRowId, RowId};
 use crate::store::migrate;
 
 const STEPS: Steps = Steps { from: Timestamp::from_millis(600_000), step_ms: 300_000, count: 4 };
@@ -25,7 +26,7 @@ fn database() -> Connection {
     connection
 }
 
-fn insert_message(connection: &Connection, id: i64, account: i64, direction: &str, status: &str, at: i64) {
+fn insert_message(connection: &Connection, id: i64, account: AccountRowId, direction: &str, status: &str, at: i64) {
     connection
         .execute(
             "INSERT OR IGNORE INTO message (id, public_id, account_id, direction, status, mail_from, from_addr, to_addr,
@@ -36,7 +37,7 @@ fn insert_message(connection: &Connection, id: i64, account: i64, direction: &st
         .unwrap();
 }
 
-fn insert_delivery(connection: &Connection, id: i64, account: i64, status: &str, at: i64) {
+fn insert_delivery(connection: &Connection, id: i64, account: AccountRowId, status: &str, at: i64) {
     connection
         .execute(
             "INSERT OR IGNORE INTO delivery (id, public_id, account_id, message_id, event_id, event_type, url, status,
@@ -48,7 +49,7 @@ fn insert_delivery(connection: &Connection, id: i64, account: i64, status: &str,
 }
 
 /// One number of the rows themselves.
-fn truth(connection: &Connection, source: &str, account: i64) -> u64 {
+fn truth(connection: &Connection, source: &str, account: AccountRowId) -> u64 {
     connection
         .query_row(&format!("SELECT count(*) FROM {source} AND account_id = ?1"), [account], |row| row.get(0))
         .unwrap()
@@ -56,29 +57,29 @@ fn truth(connection: &Connection, source: &str, account: i64) -> u64 {
 
 fn assert_true(connection: &Connection) {
     for account in [1, 2] {
-        let counts = count(connection, account, STEPS).unwrap();
+        let counts = count(connection, RowId::new(account), STEPS).unwrap();
         for (at, step) in (0_i64..).zip(counts) {
             let from = STEPS.from.as_millis() + at * STEPS.step_ms;
             let within = |time: &str| format!("{time} >= {from} AND {time} < {}", from + STEPS.step_ms);
             let messages = |which: &str| format!("message WHERE {} AND {which}", within("received_at"));
             let deliveries = |which: &str| format!("delivery WHERE {} AND {which}", within("created_at"));
             let rows = Counts {
-                received: truth(connection, &messages("direction = 'inbound'"), account),
-                sent: truth(connection, &messages("direction = 'outbound'"), account),
+                received: truth(connection, &messages("direction = 'inbound'"), RowId::new(account)),
+                sent: truth(connection, &messages("direction = 'outbound'"), RowId::new(account)),
                 bounced: truth(
                     connection,
                     &messages("direction = 'outbound' AND status IN ('bounced', 'failed')"),
-                    account,
+                    RowId::new(account),
                 ),
-                delivered: truth(connection, &deliveries("status = 'delivered'"), account),
-                failed: truth(connection, &deliveries("status = 'failed'"), account),
+                delivered: truth(connection, &deliveries("status = 'delivered'"), RowId::new(account)),
+                failed: truth(connection, &deliveries("status = 'failed'"), RowId::new(account)),
             };
             assert_eq!(step, rows, "account {account}, step {at}");
         }
-        let waiting = waiting(connection, account).unwrap();
-        assert_eq!(waiting.webhooks, truth(connection, "delivery WHERE status = 'pending'", account));
+        let waiting = waiting(connection, RowId::new(account)).unwrap();
+        assert_eq!(waiting.webhooks, truth(connection, "delivery WHERE status = 'pending'", RowId::new(account)));
         let unsent = "message WHERE direction = 'outbound' AND status IN ('queued', 'deferred')";
-        assert_eq!(waiting.outbound, truth(connection, unsent, account));
+        assert_eq!(waiting.outbound, truth(connection, unsent, RowId::new(account)));
         let oldest: Option<i64> = connection
             .query_row(
                 "SELECT min(at) FROM (
@@ -105,9 +106,9 @@ proptest! {
             let (account, sent, made) = (1 + id % 2, SENT.get(state).unwrap(), MADE.get(state).unwrap());
             let execute = |sql: &str, word: &str| connection.execute(sql, params![id, word]).map(drop).unwrap();
             match change {
-                0 => insert_message(&connection, id, account, "inbound", "received", at),
-                1 => insert_message(&connection, id, account, "outbound", sent, at),
-                2 | 3 => insert_delivery(&connection, id, account, made, at),
+                0 => insert_message(&connection, id, RowId::new(account), "inbound", "received", at),
+                1 => insert_message(&connection, id, RowId::new(account), "outbound", sent, at),
+                2 | 3 => insert_delivery(&connection, id, RowId::new(account), made, at),
                 4 => execute("UPDATE message SET status = ?2 WHERE id = ?1 AND direction = 'outbound'", sent),
                 5 | 6 => execute("UPDATE delivery SET status = ?2 WHERE id = ?1", made),
                 7 => execute("DELETE FROM message WHERE id = ?1 AND ?2 = ?2", ""),
@@ -121,15 +122,15 @@ proptest! {
 #[test]
 fn a_transaction_that_is_undone_counts_for_nothing_and_an_account_takes_its_figures_along() {
     let mut connection = database();
-    insert_message(&connection, 1, 1, "inbound", "received", 700_000);
+    insert_message(&connection, 1, RowId::new(1), "inbound", "received", 700_000);
     let transaction = connection.transaction().unwrap();
-    insert_message(&transaction, 2, 1, "inbound", "received", 700_001);
-    insert_delivery(&transaction, 2, 1, "pending", 700_001);
+    insert_message(&transaction, 2, RowId::new(1), "inbound", "received", 700_001);
+    insert_delivery(&transaction, 2, RowId::new(1), "pending", 700_001);
     transaction.rollback().unwrap();
     assert_true(&connection);
     connection.execute("DELETE FROM account WHERE id = 1", []).unwrap();
     assert_true(&connection);
-    assert_eq!(truth(&connection, "tally WHERE true", 1), 0);
+    assert_eq!(truth(&connection, "tally WHERE true", RowId::new(1)), 0);
 }
 
 #[test]
@@ -137,8 +138,14 @@ fn what_figures_cost_does_not_go_by_what_happened() {
     let cost = |each: i64| {
         let connection = database();
         for at in 0..each {
-            insert_message(&connection, at, 1, "inbound", "received", 700_000 + at);
-            insert_delivery(&connection, at, 1, if at % 2 == 0 { "pending" } else { "delivered" }, 700_000 + at);
+            insert_message(&connection, at, RowId::new(1), "inbound", "received", 700_000 + at);
+            insert_delivery(
+                &connection,
+                at,
+                RowId::new(1),
+                if at % 2 == 0 { "pending" } else { "delivered" },
+                700_000 + at,
+            );
         }
         assert_true(&connection);
         let mut statement = connection.prepare(COUNT).unwrap();
@@ -154,16 +161,16 @@ fn what_figures_cost_does_not_go_by_what_happened() {
 fn minutes_out_of_range_go_unless_something_of_them_waits() {
     let connection = database();
     for (id, status) in [(1, "pending"), (2, "delivered")] {
-        insert_delivery(&connection, id, 1, status, id * 60_000);
+        insert_delivery(&connection, id, RowId::new(1), status, id * 60_000);
     }
-    insert_message(&connection, 3, 2, "inbound", "received", KEPT_MILLIS);
+    insert_message(&connection, 3, RowId::new(2), "inbound", "received", KEPT_MILLIS);
     let now = Timestamp::from_millis(KEPT_MILLIS + 240_000);
     assert_eq!(forget_before(&connection, now, 100).unwrap(), 1);
-    assert_eq!(waiting(&connection, 1).unwrap().webhooks, 1);
-    assert_eq!(truth(&connection, "tally WHERE true", 2), 1);
+    assert_eq!(waiting(&connection, RowId::new(1)).unwrap().webhooks, 1);
+    assert_eq!(truth(&connection, "tally WHERE true", RowId::new(2)), 1);
     // What is removed later of a minute that went takes nothing from another.
     connection.execute("DELETE FROM delivery WHERE id = 2", []).unwrap();
-    assert_eq!(waiting(&connection, 1).unwrap().webhooks, 1);
+    assert_eq!(waiting(&connection, RowId::new(1)).unwrap().webhooks, 1);
     connection.execute("UPDATE delivery SET status = 'failed' WHERE id = 1", []).unwrap();
     assert_eq!(forget_before(&connection, now, 100).unwrap(), 1);
 }

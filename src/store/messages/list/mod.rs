@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use rusqlite::{CachedStatement, Connection, params};
 
 use super::{LIST_COLUMNS, MessageRow, read};
+use crate::id::{AccountRowId, DomainRowId};
 use crate::store::Result;
 use crate::store::search;
 use crate::store::search::{Collect, Entry, Needle};
@@ -29,7 +30,7 @@ pub(crate) enum Direction {
 #[derive(Clone, Debug)]
 pub(crate) struct Filter {
     /// The account.
-    pub(crate) account: i64,
+    pub(crate) account: AccountRowId,
     /// Only older ones than this millisecond.
     pub(crate) before: Option<i64>,
     /// Only younger ones than this millisecond.
@@ -39,7 +40,7 @@ pub(crate) struct Filter {
     /// Substring of sender, recipient or subject, whatever its case.
     pub(crate) search: Option<String>,
     /// Only those of this domain.
-    pub(crate) domain: Option<i64>,
+    pub(crate) domain: Option<DomainRowId>,
     /// Only those that went this way.
     pub(crate) direction: Option<Direction>,
     /// Only those in this state.
@@ -136,7 +137,7 @@ impl Order {
         }
     }
 
-    fn few_of_domain(connection: &Connection, domain: i64, filter: &Filter) -> Result<bool> {
+    fn few_of_domain(connection: &Connection, domain: DomainRowId, filter: &Filter) -> Result<bool> {
         let (after, before) = filter.range();
         let statement = "SELECT count(*) < ?4 FROM (
                SELECT 1 FROM message INDEXED BY message_by_domain

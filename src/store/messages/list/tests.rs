@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::id::MessageId;
+use crate::id::{AccountRowId, DomainRowId, MessageId, MessageRowId, RowId};
 use crate::store::{messages, migrate};
 
 /// Two accounts with a domain each.
@@ -20,7 +20,13 @@ fn database() -> Connection {
     connection
 }
 
-fn store(connection: &Connection, account: i64, domain: Option<i64>, subject: &str, at: i64) -> i64 {
+fn store(
+    connection: &Connection,
+    account: AccountRowId,
+    domain: Option<DomainRowId>,
+    subject: &str,
+    at: i64,
+) -> MessageRowId {
     let at = Timestamp::from_millis(at);
     let new = messages::NewMessage {
         public_id: MessageId::new(at),
@@ -43,12 +49,12 @@ fn store(connection: &Connection, account: i64, domain: Option<i64>, subject: &s
         truncated: false,
         attachment_count: 0,
         size: 1,
-        raw_id: 1,
+        raw_id: RowId::new(1),
     };
     messages::insert(connection, &new, at).unwrap().0
 }
 
-fn everything(account: i64) -> Filter {
+fn everything(account: AccountRowId) -> Filter {
     Filter { account, before: None, after: None, limit: 7, search: None, domain: None, direction: None, status: None }
 }
 
@@ -81,8 +87,8 @@ fn cursors_skip_and_repeat_nothing_whatever_is_asked_for_and_wherever_the_index_
         let at = if n % 20 == 7 { 5_000_000 + n } else { 100_000_000 + n * 1_000 };
         let id = store(
             &connection,
-            1,
-            Some(1 + n % 3),
+            RowId::new(1),
+            Some(RowId::new(1 + n % 3)),
             &format!("number {n:02} {}", if n % 2 == 0 { "even" } else { "odd" }),
             at,
         );
@@ -93,11 +99,11 @@ fn cursors_skip_and_repeat_nothing_whatever_is_asked_for_and_wherever_the_index_
             let sent = "UPDATE message SET direction = 'outbound', status = ?2 WHERE id = ?1";
             connection.execute(sent, params![id, status]).unwrap();
         }
-        store(&connection, 2, Some(9), "number of another", at);
+        store(&connection, RowId::new(2), Some(RowId::new(9)), "number of another", at);
     }
     let mut filters = Vec::new();
     for search in [None, Some("number"), Some("EVEN"), Some("r 1"), Some("4"), Some("absent"), Some("~")] {
-        for domain in [None, Some(2), Some(9)] {
+        for domain in [None, Some(RowId::new(2)), Some(RowId::new(9))] {
             for status in [None, Some("dropped"), Some("received"), Some("sent"), Some("bounced")] {
                 for direction in [None, Some(Direction::Inbound), Some(Direction::Outbound)] {
                     filters.push(Filter {
@@ -105,7 +111,7 @@ fn cursors_skip_and_repeat_nothing_whatever_is_asked_for_and_wherever_the_index_
                         domain,
                         direction,
                         status: status.map(str::to_owned),
-                        ..everything(1)
+                        ..everything(RowId::new(1))
                     });
                 }
             }
@@ -137,14 +143,16 @@ fn cursors_skip_and_repeat_nothing_whatever_is_asked_for_and_wherever_the_index_
             assert!(after.iter().all(|row| row.received_at.as_millis() > 100_040_000), "{newer:?}");
         }
     }
-    assert_eq!(pages(&connection, everything(2)).len(), 90);
+    assert_eq!(pages(&connection, everything(RowId::new(2))).len(), 90);
 }
 
 #[test]
 fn what_is_deleted_is_found_no_more_and_what_takes_its_place_is() {
     let connection = database();
-    let ids: Vec<i64> = (0..5).map(|n| store(&connection, 1, None, &format!("secret {n}"), n)).collect();
-    let secrets = |needle: &str| pages(&connection, Filter { search: Some(needle.to_owned()), ..everything(1) });
+    let ids: Vec<MessageRowId> =
+        (0..5).map(|n| store(&connection, RowId::new(1), None, &format!("secret {n}"), n)).collect();
+    let secrets =
+        |needle: &str| pages(&connection, Filter { search: Some(needle.to_owned()), ..everything(RowId::new(1)) });
     search::fill(&connection, 100).unwrap();
     assert_eq!(secrets("secret").len(), 5);
     for id in ids.iter().skip(2) {
@@ -154,7 +162,7 @@ fn what_is_deleted_is_found_no_more_and_what_takes_its_place_is() {
     let texts: Vec<u8> = connection.query_row("SELECT texts FROM search_block", [], |row| row.get(0)).unwrap();
     assert!(memchr::memmem::find(&texts, b"secret 3").is_none(), "its text is gone with it");
     // It gets the row id of one that was indexed.
-    assert_eq!(ids.get(2), Some(&store(&connection, 1, None, "another secret", 99)));
+    assert_eq!(ids.get(2), Some(&store(&connection, RowId::new(1), None, "another secret", 99)));
     assert_eq!(secrets("another"), ["another secret"]);
     search::fill(&connection, 100).unwrap();
     assert_eq!(secrets("secret"), ["another secret", "secret 1", "secret 0"]);
@@ -169,12 +177,12 @@ fn what_is_deleted_is_found_no_more_and_what_takes_its_place_is() {
 fn few_at_a_time_fill_few_blocks() {
     let connection = database();
     for n in 0..400 {
-        store(&connection, 1, None, &format!("a subject of a usual length, number {n}"), n);
+        store(&connection, RowId::new(1), None, &format!("a subject of a usual length, number {n}"), n);
         search::fill(&connection, 10).unwrap();
     }
     let blocks: i64 = connection.query_row("SELECT count(*) FROM search_block", [], |row| row.get(0)).unwrap();
     assert!(blocks <= 12, "{blocks} blocks");
-    let filter = Filter { limit: 1_000, search: Some("usual".to_owned()), ..everything(1) };
+    let filter = Filter { limit: 1_000, search: Some("usual".to_owned()), ..everything(RowId::new(1)) };
     assert_eq!(list(&connection, &filter).unwrap().len(), 400);
 }
 
