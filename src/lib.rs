@@ -36,9 +36,9 @@
 //!    is notified of the committed job.
 //! 4. [`jobs::Worker`] claims the job; the lease is committed before the attempt. [`webhook::attempt`] builds the
 //!    payload from the stored message (or from [`webhook::attempt::first_attempt_cache`] right after acceptance), signs
-//!    it with both schemes and posts it through [`net::egress`]. Result and attempt are recorded in the transaction that
-//!    settles the job. A large payload is never in memory as a whole: it is streamed from the mail data twice, once to
-//!    sign it and once to send it.
+//!    it with both schemes and posts it through [`net::egress`]. Result and attempt are recorded in the transaction
+//!    that settles the job. A large payload is never in memory as a whole: it is streamed from the mail data twice,
+//!    once to sign it and once to send it.
 //!
 //! A domain with zero retention stores neither message nor delivery: [`webhook::attempt::zero_retention`] makes the one
 //! attempt and removes what was kept for it.
@@ -60,15 +60,15 @@
 //! 1. `http/api/send/` reads the fields in the order of the contract; [`outbound::submit::smtp_submission`] takes the
 //!    same from a mail program. Both ask [`outbound::submit::sender`] whether the account may send from the domain, and
 //!    with which keys.
-//! 2. [`outbound::message`] composes and signs, [`outbound::submit`] stores in **one** [`store::Db::write`]: the message,
-//!    a dispatch per recipient with a return path of its own, and a job per dispatch. Then comes `202`. A scheduled
-//!    message gets a single job instead, which [`outbound::submit::scheduled`] runs when the time comes.
+//! 2. [`outbound::message`] composes and signs, [`outbound::submit`] stores in **one** [`store::Db::write`]: the
+//!    message, a dispatch per recipient with a return path of its own, and a job per dispatch. Then comes `202`. A
+//!    scheduled message gets a single job instead, which [`outbound::submit::scheduled`] runs when the time comes.
 //! 3. [`jobs::Worker`] claims, [`outbound::queue::deliver`] prepares, [`outbound::transport`] finds the hosts
 //!    ([`outbound::transport::mx`]) and the TLS they must prove ([`outbound::transport::mta_sts`],
 //!    [`outbound::transport::dane`]), and [`outbound::client`] speaks SMTP.
-//! 4. [`outbound::queue::settle`] records each recipient's outcome in the transaction that settles the job, together with
-//!    the webhook events ([`webhook::events::sending`]) and, for a mailbox that does not exist, the suppression. Mail
-//!    that is still deferred after three days bounces.
+//! 4. [`outbound::queue::settle`] records each recipient's outcome in the transaction that settles the job, together
+//!    with the webhook events ([`webhook::events::sending`]) and, for a mailbox that does not exist, the suppression.
+//!    Mail that is still deferred after three days bounces.
 //! 5. A DSN or abuse report that comes back to a return path arrives as inbound mail and settles exactly the recipient
 //!    that the address was made for ([`outbound::reports::incoming`]).
 //!
