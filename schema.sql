@@ -441,7 +441,7 @@ CREATE TABLE job (                               -- what is still to be attempte
   subject_id INTEGER NOT NULL,                   -- the delivery, passing mail, dispatch, scheduled message, notice
   run_at INTEGER NOT NULL,                       -- not before
   queued_at INTEGER NOT NULL DEFAULT 0,          -- when it was first due: a schedule ends however its flow pauses
-  failures INTEGER NOT NULL DEFAULT 0,           -- settled as deferred: the rung of the ladder
+  failures INTEGER NOT NULL DEFAULT 0,           -- settled as deferred: the step of the retry schedule
   claims INTEGER NOT NULL DEFAULT 0,             -- claimed since the last settlement; above 1 a crash came between
   lease_until INTEGER                            -- NULL: waiting; else claimed until then
 ) STRICT;

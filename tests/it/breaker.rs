@@ -1,4 +1,5 @@
-//! An endpoint that fails is left alone for a while: one probe at a time, and a slow start once it is back (contract 9.5).
+//! An endpoint that fails is left alone for a while: one probe at a time, and a slow start once it is back
+//! (contract 9.5).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

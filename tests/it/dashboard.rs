@@ -138,7 +138,7 @@ fn scripts() -> BTreeMap<String, String> {
     found
 }
 
-/// An id or a name in a path is checked and encoded by `paths.js`; a path that is put together elsewhere might lead elsewhere.
+/// `paths.js` checks and encodes ids and names in paths; a path that is put together elsewhere might lead elsewhere.
 #[test]
 fn paths_with_ids_in_them_are_made_in_one_place() {
     let path = regex::Regex::new(r#"/(?:api|v1|att)/[^\s`"'\\<>]*\$\{|#/[^\s`"'\\<>]*\$\{"#).unwrap();
@@ -164,8 +164,8 @@ fn paths_with_ids_in_them_are_made_in_one_place() {
     assert!(tagged > 20, "{tagged}");
 }
 
-/// A module that is not preloaded is fetched only once the module that imports it has arrived: one round trip more for each
-/// level of imports.
+/// A module that is not preloaded is fetched only once the module that imports it has arrived: one round trip more for
+/// each level of imports.
 #[test]
 fn the_page_preloads_every_module_it_starts_with() {
     let import = regex::Regex::new(r#"(?m)^(?:import|export)\b[^;"]*?\bfrom ?"([^"]+)";"#).unwrap();

@@ -1,4 +1,4 @@
-//! What is set for a domain through the API: its webhook, the events it tracks, how long its mail is kept (contract 3.6–3.8).
+//! Settings of a domain in the API: its webhook, the events it tracks, how long its mail is kept (contract 3.6–3.8).
 
 use std::time::Duration;
 

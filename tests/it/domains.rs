@@ -1,4 +1,5 @@
-//! Domains through the API: added, proven, taken by somebody else, removed (contract 3.1–3.5); what a check looks at is `domain_checks`'.
+//! Domains through the API: added, proven, taken by somebody else, removed (contract 3.1–3.5). `domain_checks` tests
+//! the DNS checks themselves.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The flows that official clients go through (contract 14), end to end; the first one, and every method besides, with the
-//! Rust SDK as it is. The fourth is in `send_errors`, the fifth in `conventions`, the sixth in `tenancy`.
+//! The flows that official clients go through (contract 14), end to end; the first one, and every method besides, with
+//! the Rust SDK as it is. The fourth is in `send_errors`, the fifth in `conventions`, the sixth in `tenancy`.
 
 use std::time::Duration;
 

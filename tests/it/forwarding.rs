@@ -381,7 +381,7 @@ async fn a_route_may_let_an_address_of_its_domain_speak_for_an_author() {
             assert_eq!((found.verdicts.dkim, found.verdicts.dmarc, found.verdicts.arc), (pass, pass, pass), "{text}");
         }
     }
-    // Nobody speaks for who claims to be of the route's domain, of one that the account sends from, or of the host's; and a
+    // Nobody vouches for a From of the route's domain, of one that the account sends from, or of the host's; and a
     // header that has no author for every reader stays here.
     house
         .server

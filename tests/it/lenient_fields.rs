@@ -1,5 +1,5 @@
-//! Spellings of fields that clients, plugins and forms send for what the contract says (contract 1.1, 8.1): all mean the
-//! one thing, and what they mean is what leaves.
+//! Spellings of fields that clients, plugins and forms send for what the contract says (contract 1.1, 8.1): all mean
+//! the one thing, and what they mean is what leaves.
 
 use mailkite::testing::clock::{Clock, Timestamp};
 use serde_json::{Value, json};

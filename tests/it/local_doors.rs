@@ -1,4 +1,5 @@
-//! Doors over loopback and pages of elsewhere (contract 1.10), setup by a forwarder (2.2), ambiguous requests and HSTS (1.1).
+//! Listeners over loopback and pages of other sites (contract 1.10), setup by a forwarder (2.2), ambiguous requests and
+//! HSTS (1.1).
 
 use std::net::SocketAddr;
 use std::sync::Arc;

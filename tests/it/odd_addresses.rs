@@ -1,4 +1,4 @@
-//! Addresses and names that others write and that are more than RFC 5321 has, from the door to where they are read again.
+//! Addresses and names that others write and that are more than RFC 5321 allows, from SMTP to the API that shows them.
 
 use serde_json::json;
 

@@ -1,5 +1,5 @@
-//! The configurations of packaging/proxy, as they are but for names, addresses and the certificate: each is one that its
-//! server accepts, and everything works through it.
+//! The configurations of packaging/proxy, as they are but for names, addresses and the certificate: its server accepts
+//! each, and everything works through it.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};

@@ -61,8 +61,8 @@ async fn the_gauge_of_sessions_counts_those_that_are_open() {
     server.stop().await;
 }
 
-/// A transaction of another client up to the answer to its DATA. Its address is nobody else's: it asks so often that few
-/// ports of it stay free.
+/// A transaction of another client up to the answer to its DATA. Its address is nobody else's: it asks so often that
+/// few ports of it stay free.
 async fn asked_for_data(address: SocketAddr) -> (SmtpClient, SmtpReply) {
     let mut client = SmtpClient::open_from("127.0.0.8", address).await;
     assert_eq!(client.reply().await.code, 220);

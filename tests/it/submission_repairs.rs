@@ -1,4 +1,4 @@
-//! What a mail program hands in and no host would take arrives repaired, and signed as it is sent (contract 8.6); fields of
+//! Mail of a mail program that no host would take arrives repaired, and signed as it is sent (contract 8.6); fields of
 //! API callers arrive in the syntax of each (contract 8.1).
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `tests/run` and `tests/bare` themselves: what they say of a machine that lacks something, and of a test that is skipped.
+//! `tests/run` and `tests/bare` themselves: what they say of a machine that lacks something, and of a skipped test.
 //! The scripts are copied; every tool that tests/prepare looks for is a stub, bash and coreutils are the machine's.
 
 use std::fs;

@@ -1,5 +1,5 @@
-//! A reverse proxy on this machine that `http.trusted_proxies` does not name (contract 1.12): it is not believed, and nobody
-//! behind it can shut out everybody else.
+//! A reverse proxy on this machine that `http.trusted_proxies` does not name (contract 1.12): it is not believed, and
+//! nobody behind it can shut out everybody else.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Domains that store nothing (contract 3.8): one attempt for each webhook, attachments inside, and no trace afterwards.
+//! Domains that store nothing (contract 3.8): one attempt for each webhook, attachments inside, no trace afterwards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -6,8 +6,8 @@ use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Says that the running test is skipped and why: on standard error, past the harness, which hides the output of tests that
-/// pass; and in the file that `tests/run` lists at its end.
+/// Says that the running test is skipped and why: on standard error, past the harness, which hides the output of tests
+/// that pass; and in the file that `tests/run` lists at its end.
 pub(crate) fn skip(reason: &str) {
     let thread = std::thread::current();
     let line = format!("{}: {reason}\n", thread.name().unwrap_or("a test"));

@@ -1,7 +1,7 @@
 //! A webhook receiver on port 0 that records each request and answers by a script.
 //!
-//! It is a real HTTP server (HTTP/1.1 with keep-alive, and HTTP/2 inside TLS) that can also misbehave: wait, hang, close
-//! early, dribble, never stop. Dropping it closes the port and all of its connections.
+//! It is a real HTTP server (HTTP/1.1 with keep-alive, and HTTP/2 inside TLS) that can also misbehave: wait, hang,
+//! close early, dribble, never stop. Dropping it closes the port and all of its connections.
 
 use std::convert::Infallible;
 use std::io;

@@ -30,7 +30,7 @@ pub(crate) enum Act {
     Endless(String),
 }
 
-/// Looks at a command, `GREETING`, or `END` of the data, and perhaps acts; the second argument counts connections from 1.
+/// Sees a command, `GREETING`, or `END` of the data, and may act; the second argument counts connections from 1.
 pub(crate) type Script = Arc<dyn Fn(&str, usize) -> Option<Act> + Send + Sync>;
 
 /// How a host is made.
