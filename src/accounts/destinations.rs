@@ -17,9 +17,6 @@ use crate::store::sending::destinations::{Answer, LINK_LIFETIME};
 impl Accounts {
     /// Puts a mail into the line that asks an address whether it wants what `account` would forward to it, unless it is
     /// proven, or was asked too often; `source` is what the mail says of where that comes from.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) async fn ask_destination(
         &self,
         account: Account,
@@ -51,18 +48,12 @@ impl Accounts {
     }
 
     /// Whether the token of a link still counts.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) async fn is_destination_token(&self, token: &str, now: Timestamp) -> store::Result<bool> {
         let hash = token_hash(token);
         self.db.read(move |connection| destinations::is_valid(connection, &hash, now)).await
     }
 
     /// Takes the answer of an address, by the token of its link; false when that is not valid.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) async fn answer_destination(
         &self,
         token: &str,

@@ -33,9 +33,6 @@ impl Accounts {
     }
 
     /// Replaces the account's API key; the old one is dead at once.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) async fn rotate_api_key(&self, account: AccountRowId, now: Timestamp) -> store::Result<String> {
         let key = secrets::new_api_key();
         let (hash, sealed) = (token_hash(&key), self.secrets.seal(keys::PURPOSE, key.as_bytes()));
@@ -74,9 +71,6 @@ impl Accounts {
     }
 
     /// Replaces that secret; until the time returned both sign.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) async fn rotate_webhook_secret(
         &self,
         account: AccountRowId,

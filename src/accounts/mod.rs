@@ -280,9 +280,6 @@ impl Accounts {
     }
 
     /// Whether an account has a password; who signs in with Google alone has none.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) async fn has_password(&self, account: AccountRowId) -> store::Result<bool> {
         Ok(self.db.read(move |connection| accounts::find_password_hash(connection, account)).await?.is_some())
     }
@@ -383,9 +380,6 @@ impl Accounts {
     }
 
     /// Whose live session a token names, and by what.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) async fn find_session(&self, token: &str, now: Timestamp) -> store::Result<Option<(Account, String)>> {
         let Some(claims) = self.tokens.read(token, now) else { return Ok(None) };
         let jti = claims.jti.clone();
@@ -395,9 +389,6 @@ impl Accounts {
 
     /// Puts a mail with a link that proves the account's address into the line. To a mailbox that got many lately none
     /// goes, which is not told: it would say that others asked for the same mailbox.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) async fn send_verification(&self, account: Account, now: Timestamp) -> store::Result<Verification> {
         if account.email_verified {
             return Ok(Verification::Verified);
@@ -410,9 +401,6 @@ impl Accounts {
     }
 
     /// The account whose address the link with this token proves, if it is one.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) async fn find_by_link(&self, token: &str, now: Timestamp) -> store::Result<Option<Account>> {
         let hash = token_hash(token);
         let found = self.db.read(move |connection| match verifications::find_account(connection, &hash, now)? {
@@ -423,9 +411,6 @@ impl Accounts {
     }
 
     /// Proves an address by the token of a link; whether it was one.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) async fn verify_email(&self, token: &str, now: Timestamp) -> store::Result<bool> {
         let hash = token_hash(token);
         let proven = self.db.write(move |tx| match verifications::find_account(tx, &hash, now)? {

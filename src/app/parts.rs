@@ -52,7 +52,7 @@ use crate::smtp_server::{self, MAX_FAILED_LOGINS, Role, SmtpServer};
 use crate::store::blobs::objects::Objects;
 use crate::store::{self, Db};
 use crate::webhook::attempt::deliver::Webhooks;
-use crate::webhook::attempt::first_attempt_cache::CachedMessage;
+use crate::webhook::attempt::first_attempt_cache::FirstAttemptCache;
 use crate::webhook::attempt::in_flight::InFlight;
 use crate::webhook::attempt::zero_retention::ZeroRetentionAttempts;
 
@@ -73,7 +73,7 @@ pub(super) struct Parts {
     pub(crate) limits: Arc<Limits>,
     memory: MemoryBudget,
     pub(crate) jobs: Jobs,
-    fresh: CachedMessage,
+    fresh: FirstAttemptCache,
     pub(crate) feed: Feed,
     pub(crate) server_tls: ServerTls,
     objects: Objects,
@@ -107,7 +107,7 @@ impl Parts {
             limits: Arc::new(Limits::new(config.limits.clone())),
             memory: memory_budget(&config),
             jobs: Jobs::default(),
-            fresh: CachedMessage::default(),
+            fresh: FirstAttemptCache::default(),
             feed: Feed::default(),
             config,
             clock,

@@ -124,9 +124,6 @@ impl Domains {
     }
 
     /// The five records of a domain, with what the last check found.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) fn records(&self, connection: &Connection, domain: &DomainRow) -> store::Result<Vec<Seen>> {
         let keys = Keys::find(connection, domain.id)?;
         let checks = dns_checks::list(connection, domain.id)?;
@@ -200,9 +197,6 @@ impl Domains {
     }
 
     /// Removes a domain; the routes that went with it.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) async fn remove(&self, domain: &DomainRow) -> store::Result<Vec<RouteId>> {
         let id = domain.public_id.clone();
         let gone = self.db.write_removal(move |tx| {
@@ -273,9 +267,6 @@ fn is_taken(connection: &Connection, account: AccountRowId, name: &str) -> store
 
 /// Whether a domain cannot be verified any more, nor sent from, because another account has verified it or one above
 /// it; one that is verified keeps what it won, whoever proves a domain above it.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn is_lost(connection: &Connection, domain: &DomainRow) -> store::Result<bool> {
     Ok(!domain.verified && is_taken(connection, domain.account_id, &domain.name)?)
 }

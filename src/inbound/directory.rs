@@ -110,9 +110,6 @@ impl Directory {
     }
 
     /// The entry of a domain, given as A-label in lower case.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) async fn find(&self, domain: &str) -> store::Result<Option<Entry>> {
         let version = self.db.directory_version();
         if let Some(known) = self.with_domains(version, |domains| domains.entries.get(domain).cloned()) {
@@ -138,18 +135,12 @@ impl Directory {
 
     /// What the operator's own addresses resolve to, once there is an owner. No route reaches an address that lies on no
     /// domain of the account (contract 4.1).
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) async fn owner(&self) -> store::Result<Option<Entry>> {
         let owner = self.db.read(store::accounts::find_owner).await?;
         Ok(owner.map(|account| Entry { account: account.id, domain: None, verified: true }))
     }
 
     /// The routes of an account that a recipient (lower-cased) reaches, oldest first, and which version they are of.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) async fn matching(
         &self,
         account: AccountRowId,

@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::store::Db;
 use crate::store::blobs::objects::Objects;
-use crate::webhook::attempt::first_attempt_cache::CachedMessage;
+use crate::webhook::attempt::first_attempt_cache::FirstAttemptCache;
 
 use directory::Directory;
 pub(crate) use receive::ReceiveError;
@@ -58,7 +58,7 @@ pub(crate) struct Dependencies {
     /// The bell of the job engine.
     pub(crate) jobs: Jobs,
     /// What it has for the first attempts of webhooks.
-    pub(crate) fresh: CachedMessage,
+    pub(crate) fresh: FirstAttemptCache,
     /// Counters.
     pub(crate) metrics: Arc<Metrics>,
     /// What one account may have.
@@ -89,7 +89,7 @@ struct Shared {
     db: Db,
     objects: Objects,
     jobs: Jobs,
-    fresh: CachedMessage,
+    fresh: FirstAttemptCache,
     metrics: Arc<Metrics>,
     limits: Arc<Limits>,
     feed: Feed,

@@ -187,9 +187,6 @@ impl EngineState {
 impl Jobs {
     /// Leaves a job that is due at once, inside a transaction. Where its flow has nothing else to do first the engine
     /// has it in hand as soon as it is told of the commit, and its lease is a part of the transaction.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) fn enqueue(
         &self,
         tx: &Connection,

@@ -24,9 +24,6 @@ pub(crate) enum Table {
 }
 
 /// Up to `limit` objects that rows of a table name, by row id after `after`.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_objects(
     connection: &Connection,
     table: Table,
@@ -49,17 +46,11 @@ pub(crate) fn list_objects(
 }
 
 /// Whether any row names this object.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn names_object(connection: &Connection, name: &str) -> Result<bool> {
     Ok(mail_data::names_file(connection, name)? || uploads::names_file(connection, name)?)
 }
 
 /// Whether this is a database of ours at all, of whatever version.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn has_tables(connection: &Connection) -> Result<bool> {
     let count: i64 = connection.query_row(
         "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('raw', 'upload', 'message')",
@@ -70,9 +61,6 @@ pub(crate) fn has_tables(connection: &Connection) -> Result<bool> {
 }
 
 /// When the latest message came or was handed in.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn latest_message(connection: &Connection) -> Result<Option<Timestamp>> {
     if !has_tables(connection)? {
         return Ok(None);
@@ -84,9 +72,6 @@ pub(crate) fn latest_message(connection: &Connection) -> Result<Option<Timestamp
 }
 
 /// The public ids of what lives in an object: messages, or an upload.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn owners(connection: &Connection, table: Table, row: i64) -> Result<Vec<String>> {
     let statement = match table {
         Table::Mail => "SELECT public_id FROM message WHERE raw_id = ?1 ORDER BY id",
@@ -98,9 +83,6 @@ pub(crate) fn owners(connection: &Connection, table: Table, row: i64) -> Result<
 }
 
 /// What SQLite finds wrong with the file; nothing when it is sound.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn quick_check(connection: &Connection) -> Result<Vec<String>> {
     let mut statement = connection.prepare("PRAGMA quick_check(20)")?;
     let rows: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
@@ -108,9 +90,6 @@ pub(crate) fn quick_check(connection: &Connection) -> Result<Vec<String>> {
 }
 
 /// Rows that promise what is not there, each kind in words, with up to `limit` of their names.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn strays(connection: &Connection, limit: u32) -> Result<Vec<(&'static str, Vec<String>)>> {
     const QUESTIONS: &[(&str, &str)] = &[
         (
@@ -186,9 +165,6 @@ pub(crate) struct Fates {
 
 impl Fates {
     /// Reads it.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) fn load(connection: &Connection) -> Result<Self> {
         // First what is on its way: it leaves its note when it goes.
         let mut statement = connection.prepare("SELECT event ->> '$.id' FROM passing")?;
@@ -197,9 +173,6 @@ impl Fates {
     }
 
     /// What became of a message or an upload.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) fn find(&self, connection: &Connection, id: &str) -> Result<Fate> {
         if self.passing.contains(id) {
             return Ok(Fate::Pending);

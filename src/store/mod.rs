@@ -1,8 +1,10 @@
-//! The database: one writer thread with group commit, a pool of readers, and one file per table.
+//! The database: one writer thread with group commit, a pool of readers, one file per table.
 //!
-//! The only folder with SQL. Store functions are free functions over a connection that read as sentences; a
-//! transaction in a pipeline reads as the list of what is promised. Mail data beside the database is
-//! [`blobs::objects`]' business.
+//! The only folder that contains SQL or names `rusqlite`; it uses `id`, `clock` and `mail`. Store functions are free
+//! functions over a [`Connection`] that read as sentences, so that a transaction reads as the list of its promises. A new
+//! table gets a file in the group it belongs to and a step in [`migrate`]; mail data beside the database is [`blobs`]'.
+//!
+//! Every function returns [`Error`] when storage fails, and says so only where it can fail in another way.
 
 pub(crate) mod accounts;
 pub(crate) mod audit;
@@ -454,9 +456,6 @@ pub(crate) fn write_from_cli<T>(data_dir: &Path, work: impl FnOnce(&Connection) 
 }
 
 /// A number that changes whenever another connection than this one has committed.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn data_version(connection: &Connection) -> Result<i64> {
     Ok(connection.pragma_query_value(None, "data_version", |row| row.get(0))?)
 }

@@ -19,7 +19,7 @@ use crate::store::messages::mail_data;
 use crate::store::messages::mail_data::NewMailData;
 use crate::store::messages::removals::Reason;
 use crate::store::webhooks::routes::Action;
-use crate::webhook::attempt::first_attempt_cache::FirstAttemptCache;
+use crate::webhook::attempt::first_attempt_cache::CachedMessage;
 
 /// What the commit left behind for one recipient.
 pub(super) struct Stored {
@@ -28,7 +28,7 @@ pub(super) struct Stored {
     pub(crate) jobs: Vec<EnqueuedJob>,
     pub(crate) kept: StoredAs,
     /// Deliveries that may be attempted without a look at what was stored.
-    pub(crate) fresh: Vec<FirstAttemptCache>,
+    pub(crate) fresh: Vec<CachedMessage>,
 }
 
 impl Stored {
@@ -173,7 +173,7 @@ fn store_one(
         if left.is_claimed() {
             let version = plan.recipient.routes_version;
             let (message, route) = (Arc::clone(&message), Arc::clone(&route.row));
-            stored.fresh.push(FirstAttemptCache { delivery, message, route, version });
+            stored.fresh.push(CachedMessage { delivery, message, route, version });
         }
         stored.jobs.push(left);
     }

@@ -201,9 +201,6 @@ impl Gate {
 
 /// The first domain of a user that shares its owner with the envelope senders of forwarded mail, in a sentence: SPF of what
 /// is forwarded then aligns with it.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn shared_domain(connection: &Connection, config: &Config) -> store::Result<Option<String>> {
     let host = config.forward_domain().to_lowercase();
     let names = domains::list_beside_forwards(connection)?;
@@ -219,9 +216,6 @@ pub(crate) fn shared_domain(connection: &Connection, config: &Config) -> store::
 impl Outbound {
     /// Leaves a forwarded message with its job, in the transaction that stores the message; returns the job.
     /// None when the route's address is none, or a gate holds the message back.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) fn forward(
         &self,
         tx: &Connection,
@@ -377,9 +371,6 @@ fn is_known_sender(forward: Forward<'_>, sender: &Mailbox) -> bool {
 
 impl Dependencies {
     /// The gate that closed for a dispatch since it was stored; forwarded mail has one recipient.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) fn closed_gate(
         &self,
         connection: &Connection,
@@ -393,9 +384,6 @@ impl Dependencies {
 
     /// The account, where nothing speaks against that it forwards to an address; else the first gate that is closed. Asked
     /// when a message comes in and again before each attempt: somebody may have declined meanwhile.
-    ///
-    /// # Errors
-    /// Storage trouble.
     fn forwarder(
         &self,
         connection: &Connection,

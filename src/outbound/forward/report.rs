@@ -39,9 +39,6 @@ impl Outbound {
     /// Leaves a report for the sender of what was forwarded, with its job, in the transaction that the 250 promises. None
     /// when it tells of nothing that went out with that address for a sender who is known, of what was told before, or as
     /// many were sent as may be. It has the null reverse-path, so nothing comes back of it.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) fn report_forward(
         &self,
         tx: &Connection,

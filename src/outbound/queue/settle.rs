@@ -51,9 +51,6 @@ pub(crate) struct SettledDispatch {
 }
 
 /// Writes down the outcomes of an attempt.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn settle(
     tx: &Connection,
     dispatch: &DispatchRow,
@@ -118,9 +115,6 @@ fn raise(
 }
 
 /// Leaves an event of a recipient.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn raise_event(
     tx: &Connection,
     message: &MessageRow,

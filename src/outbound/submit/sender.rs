@@ -112,9 +112,6 @@ impl Outbound {
     }
 
     /// Which of these addresses nothing is sent to (contract 8.4), in canonical form.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) async fn suppressed(
         &self,
         account: AccountRowId,

@@ -38,9 +38,6 @@ pub(crate) fn insert(
 }
 
 /// A domain's public key of this algorithm.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_public(connection: &Connection, domain: DomainRowId, algorithm: &str) -> Result<Option<String>> {
     let mut statement =
         connection.prepare_cached("SELECT public_key FROM dkim_key WHERE domain_id = ?1 AND algorithm = ?2")?;
@@ -49,9 +46,6 @@ pub(crate) fn find_public(connection: &Connection, domain: DomainRowId, algorith
 }
 
 /// A domain's private key of this algorithm, sealed.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_private(connection: &Connection, domain: DomainRowId, algorithm: &str) -> Result<Option<Vec<u8>>> {
     let mut statement =
         connection.prepare_cached("SELECT private_sealed FROM dkim_key WHERE domain_id = ?1 AND algorithm = ?2")?;

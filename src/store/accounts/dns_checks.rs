@@ -22,9 +22,6 @@ pub(crate) struct DnsCheck {
 }
 
 /// The states of a domain's records, as far as they were ever looked at.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list(connection: &Connection, domain: DomainRowId) -> Result<Vec<DnsCheck>> {
     let rows = connection
         .prepare_cached(
@@ -44,9 +41,6 @@ pub(crate) fn list(connection: &Connection, domain: DomainRowId) -> Result<Vec<D
 }
 
 /// Stores the state of one record.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn put(connection: &Connection, domain: DomainRowId, check: &DnsCheck) -> Result<()> {
     connection
         .prepare_cached(
@@ -65,9 +59,6 @@ pub(crate) fn put(connection: &Connection, domain: DomainRowId, check: &DnsCheck
 }
 
 /// Whether the last look at a record found it right.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn is_ok(connection: &Connection, domain: DomainRowId, record: &str) -> Result<bool> {
     let found = connection
         .prepare_cached("SELECT 1 FROM dns_check WHERE domain_id = ?1 AND record = ?2 AND status = 'ok'")?

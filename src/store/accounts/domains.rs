@@ -112,27 +112,18 @@ pub fn insert(
 }
 
 /// A domain by row id.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_by_row(connection: &Connection, id: DomainRowId) -> Result<Option<DomainRow>> {
     let statement = format!("SELECT {COLUMNS} FROM domain WHERE id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
 /// A domain by its public id, which is never given twice; a row id may be, once its domain and messages are gone.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find(connection: &Connection, id: &DomainId) -> Result<Option<DomainRow>> {
     let statement = format!("SELECT {COLUMNS} FROM domain WHERE public_id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
 /// The domains of an account, oldest first; with `only`, that one.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list(
     connection: &Connection,
     account: AccountRowId,
@@ -148,9 +139,6 @@ pub(crate) fn list(
 }
 
 /// Whether another account than `account` holds this very name as verified.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn is_held_by_another(connection: &Connection, account: AccountRowId, name: &str) -> Result<bool> {
     Ok(connection
         .prepare_cached("SELECT 1 FROM domain WHERE name = ?1 AND status = 'verified' AND account_id <> ?2")?
@@ -158,9 +146,6 @@ pub(crate) fn is_held_by_another(connection: &Connection, account: AccountRowId,
 }
 
 /// Domains with something proven that nobody looked at since `before`, the longest ago first.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_due(connection: &Connection, before: Timestamp, limit: u32) -> Result<Vec<DomainRow>> {
     let statement = format!(
         "SELECT {COLUMNS} FROM domain
@@ -198,9 +183,6 @@ pub(crate) fn set_checked(
 }
 
 /// Takes from all other accounts what they proved of this name, and of pending ones below it: it is `account`'s now.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn clear_flags_of_others(connection: &Connection, account: AccountRowId, name: &str) -> Result<()> {
     connection
         .prepare_cached(
@@ -213,9 +195,6 @@ pub(crate) fn clear_flags_of_others(connection: &Connection, account: AccountRow
 }
 
 /// Sets or removes where sending events go.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn set_tracking_webhook(connection: &Connection, id: &DomainId, url: Option<&str>) -> Result<()> {
     connection
         .prepare_cached("UPDATE domain SET tracking_webhook_url = ?2 WHERE public_id = ?1")?
@@ -224,9 +203,6 @@ pub(crate) fn set_tracking_webhook(connection: &Connection, id: &DomainId, url: 
 }
 
 /// Sets or removes the sending events that the domain's own webhook gets, as JSON.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn set_webhook_events(connection: &Connection, id: &DomainId, events: Option<&str>) -> Result<()> {
     connection
         .prepare_cached("UPDATE domain SET webhook_events = ?2 WHERE public_id = ?1")?
@@ -235,9 +211,6 @@ pub(crate) fn set_webhook_events(connection: &Connection, id: &DomainId, events:
 }
 
 /// Sets how long a domain's messages are kept.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn set_retention(connection: &Connection, id: &DomainId, zero: bool, days: Option<u32>) -> Result<()> {
     connection
         .prepare_cached("UPDATE domain SET zero_retention = ?2, retention_days = ?3 WHERE public_id = ?1")?
@@ -246,9 +219,6 @@ pub(crate) fn set_retention(connection: &Connection, id: &DomainId, zero: bool, 
 }
 
 /// Brings the settings of an account's domains back to what they were at first: no tracking webhook, the default retention.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn reset_settings(connection: &Connection, account: AccountRowId) -> Result<()> {
     connection
         .prepare_cached(
@@ -261,18 +231,12 @@ pub(crate) fn reset_settings(connection: &Connection, account: AccountRowId) -> 
 }
 
 /// Removes a domain with its keys, checks, scoped keys and routes; regex routes and messages stay.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete(connection: &Connection, id: &DomainId) -> Result<()> {
     connection.prepare_cached("DELETE FROM domain WHERE public_id = ?1")?.execute([id])?;
     Ok(())
 }
 
 /// The domain of this name that mail is received for, else one that waits for its proof, else none.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_by_name(connection: &Connection, name: &str) -> Result<Option<DomainRow>> {
     let statement =
         format!("SELECT {COLUMNS} FROM domain WHERE name = ?1 ORDER BY status = 'verified' DESC, id LIMIT 1");
@@ -280,9 +244,6 @@ pub(crate) fn find_by_name(connection: &Connection, name: &str) -> Result<Option
 }
 
 /// The row id of the domain of this name that mail is received for.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_verified(connection: &Connection, name: &str) -> Result<Option<AccountRowId>> {
     let found = connection
         .prepare_cached("SELECT id FROM domain WHERE name = ?1 AND status = 'verified'")?
@@ -292,18 +253,12 @@ pub(crate) fn find_verified(connection: &Connection, name: &str) -> Result<Optio
 }
 
 /// An account's own domain of this name.
-///
-/// # Errors
-/// Storage trouble.
 pub fn find_of_account(connection: &Connection, account: AccountRowId, name: &str) -> Result<Option<DomainRow>> {
     let statement = format!("SELECT {COLUMNS} FROM domain WHERE account_id = ?1 AND name = ?2");
     Ok(connection.prepare_cached(&statement)?.query_row(params![account, name], read).optional()?)
 }
 
 /// An account's own domain by its name, in any spelling, or public id.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_by_name_or_id(
     connection: &Connection,
     account: AccountRowId,
@@ -317,9 +272,6 @@ pub(crate) fn find_by_name_or_id(
 }
 
 /// Whether nothing of a domain's mail is to be stored (contract 3.8).
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn is_zero_retention(connection: &Connection, domain: DomainRowId) -> Result<bool> {
     let found =
         connection.prepare_cached("SELECT 1 FROM domain WHERE id = ?1 AND zero_retention = 1")?.exists([domain])?;
@@ -327,9 +279,6 @@ pub(crate) fn is_zero_retention(connection: &Connection, domain: DomainRowId) ->
 }
 
 /// Names of all domains that are verified for receiving or by SPF, while there is a route that forwards.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_beside_forwards(connection: &Connection) -> Result<Vec<String>> {
     let rows = connection
         .prepare_cached(
@@ -342,9 +291,6 @@ pub(crate) fn list_beside_forwards(connection: &Connection) -> Result<Vec<String
 }
 
 /// Names of an account's domains that mail can be sent from (contract 3.2), oldest first; with `only`, of that domain.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_sending(
     connection: &Connection,
     account: AccountRowId,

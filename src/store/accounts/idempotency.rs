@@ -34,9 +34,6 @@ pub(crate) struct Remembered {
 }
 
 /// The answer to a request, if it is remembered.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find(connection: &Connection, request: &RequestKey, now: Timestamp) -> Result<Option<Remembered>> {
     let found = connection
         .prepare_cached(
@@ -51,9 +48,6 @@ pub(crate) fn find(connection: &Connection, request: &RequestKey, now: Timestamp
 }
 
 /// Remembers an answer, in the transaction that makes it true.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn put(connection: &Connection, request: &RequestKey, answer: &Remembered, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
@@ -76,9 +70,6 @@ pub(crate) fn put(connection: &Connection, request: &RequestKey, answer: &Rememb
 }
 
 /// Forgets up to `limit` answers that are too old; how many.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_expired(connection: &Connection, now: Timestamp, limit: u32) -> Result<usize> {
     Ok(connection
         .prepare_cached(

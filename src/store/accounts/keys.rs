@@ -44,9 +44,6 @@ pub(crate) struct ScopedKey {
 }
 
 /// Stores an account's own API key: its hash, by which it is found, and itself, sealed.
-///
-/// # Errors
-/// Storage trouble.
 pub fn insert(
     connection: &Connection,
     account: AccountRowId,
@@ -61,9 +58,6 @@ pub fn insert(
 }
 
 /// Stores a key for one domain.
-///
-/// # Errors
-/// Storage trouble.
 pub fn insert_scoped(
     connection: &Connection,
     account: AccountRowId,
@@ -84,9 +78,6 @@ pub fn insert_scoped(
 }
 
 /// An account's own API key, sealed.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_sealed(connection: &Connection, account: AccountRowId) -> Result<Option<Vec<u8>>> {
     let found = connection
         .prepare_cached(
@@ -98,9 +89,6 @@ pub(crate) fn find_sealed(connection: &Connection, account: AccountRowId) -> Res
 }
 
 /// Who holds the key with this hash.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_by_hash(connection: &Connection, hash: &[u8]) -> Result<Option<KeyHolder>> {
     let statement = format!(
         "SELECT {}, api_key.id, api_key.domain_id, api_key.last_used_at
@@ -122,9 +110,6 @@ pub(crate) fn find_by_hash(connection: &Connection, hash: &[u8]) -> Result<Optio
 }
 
 /// Notes that a key was used.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn note_use(connection: &Connection, key: KeyRowId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE api_key SET last_used_at = ?2 WHERE id = ?1")?
@@ -133,9 +118,6 @@ pub(crate) fn note_use(connection: &Connection, key: KeyRowId, now: Timestamp) -
 }
 
 /// Removes an account's own key; its scoped keys stay.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_own(connection: &Connection, account: AccountRowId) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM api_key WHERE account_id = ?1 AND public_id IS NULL")?
@@ -144,18 +126,12 @@ pub(crate) fn delete_own(connection: &Connection, account: AccountRowId) -> Resu
 }
 
 /// Removes every key of an account.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_of_account(connection: &Connection, account: AccountRowId) -> Result<()> {
     connection.prepare_cached("DELETE FROM api_key WHERE account_id = ?1")?.execute([account])?;
     Ok(())
 }
 
 /// An account's scoped keys, newest first.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_scoped(connection: &Connection, account: AccountRowId) -> Result<Vec<ScopedKey>> {
     let rows = connection
         .prepare_cached(
@@ -180,9 +156,6 @@ pub(crate) fn list_scoped(connection: &Connection, account: AccountRowId) -> Res
 }
 
 /// Whether an account has this scoped key.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn has_scoped(connection: &Connection, account: AccountRowId, id: &KeyId) -> Result<bool> {
     let found = connection
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM api_key WHERE account_id = ?1 AND public_id = ?2)")?
@@ -191,9 +164,6 @@ pub(crate) fn has_scoped(connection: &Connection, account: AccountRowId, id: &Ke
 }
 
 /// Removes a scoped key; whether there was one.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_scoped(connection: &Connection, account: AccountRowId, id: &KeyId) -> Result<bool> {
     let removed = connection
         .prepare_cached("DELETE FROM api_key WHERE account_id = ?1 AND public_id = ?2")?

@@ -36,9 +36,6 @@ pub(crate) enum CountedRow {
 }
 
 /// How many such rows an account has; of the few that are counted one by one no more than `most`.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn count(connection: &Connection, account: AccountRowId, what: CountedRow, most: u64) -> Result<u64> {
     let rows = match what {
         CountedRow::Routes => "SELECT 1 FROM route WHERE account_id = ?1",
@@ -74,9 +71,6 @@ fn kept(connection: &Connection, account: AccountRowId, table: &str) -> Result<u
 pub(crate) const MESSAGE_BYTES: u64 = 2048;
 
 /// The sum that a message of so many octets carries when it is inserted now.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn add_message(connection: &Connection, account: AccountRowId, size: u64, at: Timestamp) -> Result<i64> {
     let (before, latest): (i64, Option<i64>) = connection
         .prepare_cached(
@@ -100,9 +94,6 @@ pub(crate) fn add_message(connection: &Connection, account: AccountRowId, size: 
 }
 
 /// Counts the deliveries or recipients of a message that was inserted in this transaction, when they are several.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn add_deliveries(
     connection: &Connection,
     account: AccountRowId,
@@ -127,9 +118,6 @@ pub(crate) fn add_deliveries(
 }
 
 /// The bytes that an account has stored, and whether it is the owner's.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn stored_bytes(connection: &Connection, account: AccountRowId) -> Result<(u64, bool)> {
     let found: Option<(i64, bool)> = connection
         .prepare_cached(

@@ -117,25 +117,16 @@ fn find(connection: &Connection, condition: &str, value: impl rusqlite::ToSql) -
 }
 
 /// An account by row id.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_by_row(connection: &Connection, id: AccountRowId) -> Result<Option<Account>> {
     find(connection, "id = ?1", id)
 }
 
 /// The account that owns the installation, if there is one yet.
-///
-/// # Errors
-/// Storage trouble.
 pub fn find_owner(connection: &Connection) -> Result<Option<Account>> {
     find(connection, "is_admin = ?1", 1)
 }
 
 /// Whether an account is the first that this installation ever had; accounts are never removed.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn is_first(connection: &Connection, account: AccountRowId) -> Result<bool> {
     let first: Option<AccountRowId> =
         connection.prepare_cached("SELECT min(id) FROM account")?.query_row([], |row| row.get(0))?;
@@ -143,33 +134,21 @@ pub(crate) fn is_first(connection: &Connection, account: AccountRowId) -> Result
 }
 
 /// The account with this lower-cased address.
-///
-/// # Errors
-/// Storage trouble.
 pub fn find_by_email(connection: &Connection, email: &str) -> Result<Option<Account>> {
     find(connection, "email = ?1", email)
 }
 
 /// The account that signs in with this Google subject.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_by_google_subject(connection: &Connection, subject: &str) -> Result<Option<Account>> {
     find(connection, "google_subject = ?1", subject)
 }
 
 /// Whether there is any account.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn any(connection: &Connection) -> Result<bool> {
     Ok(connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM account)")?.query_row([], |row| row.get(0))?)
 }
 
 /// An account's password hash, if it has a password.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_password_hash(connection: &Connection, account: AccountRowId) -> Result<Option<String>> {
     let found = connection
         .prepare_cached("SELECT password_hash FROM account WHERE id = ?1")?
@@ -179,9 +158,6 @@ pub(crate) fn find_password_hash(connection: &Connection, account: AccountRowId)
 }
 
 /// Gives an account another password.
-///
-/// # Errors
-/// Storage trouble.
 pub fn set_password_hash(connection: &Connection, account: AccountRowId, hash: &str) -> Result<()> {
     connection
         .prepare_cached("UPDATE account SET password_hash = ?2 WHERE id = ?1")?
@@ -190,9 +166,6 @@ pub fn set_password_hash(connection: &Connection, account: AccountRowId, hash: &
 }
 
 /// Takes an account's password away.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_password(connection: &Connection, account: AccountRowId) -> Result<()> {
     connection.prepare_cached("UPDATE account SET password_hash = NULL WHERE id = ?1")?.execute([account])?;
     Ok(())
@@ -217,18 +190,12 @@ pub(crate) fn set_google(
 }
 
 /// Notes that an account's address is proven.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn set_email_verified(connection: &Connection, account: AccountRowId) -> Result<()> {
     connection.prepare_cached("UPDATE account SET email_verified = 1 WHERE id = ?1")?.execute([account])?;
     Ok(())
 }
 
 /// The secret that signs an account's tracking webhooks.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_webhook_secret(connection: &Connection, account: AccountRowId) -> Result<WebhookSecret> {
     let found = connection
         .prepare_cached(
@@ -247,9 +214,6 @@ pub(crate) fn find_webhook_secret(connection: &Connection, account: AccountRowId
 }
 
 /// Replaces that secret; with `until`, the one before it signs beside it so long.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn set_webhook_secret(
     connection: &Connection,
     account: AccountRowId,

@@ -33,9 +33,6 @@ pub(crate) struct Notice {
 }
 
 /// Leaves a mail with its job in `flow`.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn insert(
     connection: &Connection,
     flow: &Flow,
@@ -54,9 +51,6 @@ pub(crate) fn insert(
 }
 
 /// A mail by row id.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find(connection: &Connection, id: NoticeRowId) -> Result<Option<Notice>> {
     let found = connection
         .prepare_cached("SELECT recipient, subject, text_sealed, created_at, expires_at FROM notice WHERE id = ?1")?
@@ -75,18 +69,12 @@ pub(crate) fn find(connection: &Connection, id: NoticeRowId) -> Result<Option<No
 }
 
 /// Removes a mail.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete(connection: &Connection, id: NoticeRowId) -> Result<()> {
     connection.prepare_cached("DELETE FROM notice WHERE id = ?1")?.execute([id])?;
     Ok(())
 }
 
 /// Removes mails whose time is over, with their jobs; how many.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
     let expired: Vec<NoticeRowId> = connection
         .prepare_cached("DELETE FROM notice WHERE expires_at <= ?1 RETURNING id")?
@@ -97,9 +85,6 @@ pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<
 }
 
 /// Whether an account's owner is to be told of an endpoint now; then it counts as told.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn take_turn(
     connection: &Connection,
     account: AccountRowId,

@@ -23,9 +23,6 @@ pub struct NewSession {
 }
 
 /// Stores a new session; the account's oldest end when it has more than `most` then (0: any number).
-///
-/// # Errors
-/// Storage trouble.
 pub fn insert(connection: &Connection, new: &NewSession, most: u32, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
@@ -52,9 +49,6 @@ pub fn insert(connection: &Connection, new: &NewSession, most: u32, now: Timesta
 }
 
 /// Whose live session this is.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_account(connection: &Connection, jti: &str, now: Timestamp) -> Result<Option<Account>> {
     let statement = format!(
         "SELECT {} FROM session JOIN account ON account.id = session.account_id
@@ -80,9 +74,6 @@ pub(crate) struct SessionRow {
 }
 
 /// The live sessions of an account, newest first, at most a hundred.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list(connection: &Connection, account: AccountRowId, now: Timestamp) -> Result<Vec<SessionRow>> {
     let mut statement = connection.prepare_cached(
         "SELECT jti, client_address, user_agent, created_at, expires_at FROM session
@@ -101,9 +92,6 @@ pub(crate) fn list(connection: &Connection, account: AccountRowId, now: Timestam
 }
 
 /// Whether a live session of an account began at this address.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn is_known(
     connection: &Connection,
     account: AccountRowId,
@@ -117,36 +105,24 @@ pub(crate) fn is_known(
 }
 
 /// Ends a session of an account; whether there was one.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_own(connection: &Connection, account: AccountRowId, jti: &str) -> Result<bool> {
     let mut statement = connection.prepare_cached("DELETE FROM session WHERE jti = ?1 AND account_id = ?2")?;
     Ok(statement.execute(params![jti, account])? > 0)
 }
 
 /// Ends one session.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete(connection: &Connection, jti: &str) -> Result<()> {
     connection.prepare_cached("DELETE FROM session WHERE jti = ?1")?.execute([jti])?;
     Ok(())
 }
 
 /// Ends all sessions of an account.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_of_account(connection: &Connection, account: AccountRowId) -> Result<()> {
     connection.prepare_cached("DELETE FROM session WHERE account_id = ?1")?.execute([account])?;
     Ok(())
 }
 
 /// Removes sessions that ended before `now`; how many.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
     Ok(connection.prepare_cached("DELETE FROM session WHERE expires_at <= ?1")?.execute([now.as_millis()])?)
 }

@@ -14,9 +14,6 @@ pub(crate) const SETUP_PURPOSE: &str = "setup-token";
 pub(crate) const LINK_LIFETIME: Duration = Duration::from_secs(86_400);
 
 /// Stores a link that proves the account's address.
-///
-/// # Errors
-/// Storage trouble.
 pub fn insert(connection: &Connection, hash: &[u8], account: AccountRowId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("INSERT INTO email_verification (token_hash, account_id, created_at) VALUES (?1, ?2, ?3)")?
@@ -25,9 +22,6 @@ pub fn insert(connection: &Connection, hash: &[u8], account: AccountRowId, now: 
 }
 
 /// Whose address the link with this hash proves.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_account(connection: &Connection, hash: &[u8], now: Timestamp) -> Result<Option<AccountRowId>> {
     let found = connection
         .prepare_cached("SELECT account_id FROM email_verification WHERE token_hash = ?1 AND created_at > ?2")?
@@ -37,9 +31,6 @@ pub(crate) fn find_account(connection: &Connection, hash: &[u8], now: Timestamp)
 }
 
 /// Removes links whose time is over; how many.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
     let links = connection
         .prepare_cached("DELETE FROM email_verification WHERE created_at <= ?1")?
@@ -48,9 +39,6 @@ pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<
 }
 
 /// The setup token, sealed, while there is one.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_setup_token(connection: &Connection) -> Result<Option<Vec<u8>>> {
     let found = connection
         .prepare_cached("SELECT token_sealed FROM setup_token")?
@@ -69,9 +57,6 @@ pub(crate) fn insert_setup_token(connection: &Connection, sealed: &[u8]) -> Resu
 }
 
 /// Spends the setup token.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_setup_token(connection: &Connection) -> Result<()> {
     connection.prepare_cached("DELETE FROM setup_token")?.execute([])?;
     Ok(())

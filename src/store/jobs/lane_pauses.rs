@@ -16,9 +16,6 @@ pub struct Pause {
 }
 
 /// Notes that a lane pauses.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn note(connection: &Connection, lane: &str, pause: &Pause) -> Result<()> {
     connection
         .prepare_cached(
@@ -30,18 +27,12 @@ pub(crate) fn note(connection: &Connection, lane: &str, pause: &Pause) -> Result
 }
 
 /// A lane does not pause any more.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn end(connection: &Connection, lane: &str) -> Result<()> {
     connection.prepare_cached("DELETE FROM lane_pause WHERE lane = ?1")?.execute([lane])?;
     Ok(())
 }
 
 /// The pause that a dispatch waits for; none: it does not, or is attempted at this moment.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn of_dispatch(connection: &Connection, dispatch: DispatchRowId, now: Timestamp) -> Result<Option<Pause>> {
     let found = connection
         .prepare_cached(
@@ -56,9 +47,6 @@ pub(crate) fn of_dispatch(connection: &Connection, dispatch: DispatchRowId, now:
 }
 
 /// Removes pauses that are over; how many.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
     Ok(connection.prepare_cached("DELETE FROM lane_pause WHERE until <= ?1")?.execute([now.as_millis()])?)
 }

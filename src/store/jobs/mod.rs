@@ -113,9 +113,6 @@ pub(crate) struct ClaimedJob {
 }
 
 /// Leaves a job to be attempted from `run_at` on.
-///
-/// # Errors
-/// Storage trouble.
 pub fn insert(connection: &Connection, flow: &Flow, subject: JobSubject, run_at: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
@@ -127,9 +124,6 @@ pub fn insert(connection: &Connection, flow: &Flow, subject: JobSubject, run_at:
 }
 
 /// Leaves a job that its transaction claims at once: nobody else has to look for it.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn insert_claimed(
     connection: &Connection,
     flow: &Flow,
@@ -163,9 +157,6 @@ pub(crate) fn insert_claimed(
 }
 
 /// Claims up to `limit` due jobs of a flow, each for as long as its kind needs.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn claim(
     connection: &Connection,
     flow: &Flow,
@@ -212,9 +203,6 @@ pub(crate) struct WaitingJob {
 }
 
 /// Up to `limit` jobs after the one with this id, in the order in which they were left.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_after(connection: &Connection, id: JobRowId, limit: usize) -> Result<Vec<WaitingJob>> {
     let rows = connection
         .prepare_cached(
@@ -242,9 +230,6 @@ pub(crate) fn list_after(connection: &Connection, id: JobRowId, limit: usize) ->
 }
 
 /// Claims a waiting job until its `lease_until`; whether it still was one.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn claim_one(connection: &Connection, job: &ClaimedJob) -> Result<bool> {
     let changed = connection
         .prepare_cached(
@@ -256,9 +241,6 @@ pub(crate) fn claim_one(connection: &Connection, job: &ClaimedJob) -> Result<boo
 }
 
 /// When the next job of a flow is due.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn next_due(connection: &Connection, flow: &Flow) -> Result<Option<Timestamp>> {
     let found: Option<i64> = connection
         .prepare_cached(
@@ -272,9 +254,6 @@ pub(crate) fn next_due(connection: &Connection, flow: &Flow) -> Result<Option<Ti
 }
 
 /// Every flow with waiting jobs and when its first is due; costs by the number of flows, not of jobs.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_flows(connection: &Connection) -> Result<Vec<(Flow, Timestamp)>> {
     let mut after = connection.prepare(
         "SELECT lane, account_id, endpoint, run_at FROM job
@@ -294,9 +273,6 @@ pub(crate) fn list_flows(connection: &Connection) -> Result<Vec<(Flow, Timestamp
 }
 
 /// When the last waiting job of all is due; costs by the number of flows, not of jobs.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn last_due(connection: &Connection) -> Result<Option<Timestamp>> {
     let mut last = connection.prepare(
         "SELECT run_at FROM job
@@ -313,17 +289,11 @@ pub(crate) fn last_due(connection: &Connection) -> Result<Option<Timestamp>> {
 
 /// Makes the jobs due that wait for longer than `last`: since they were put back the clock was set back. A scheduled
 /// message keeps its time.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn clamp_run_at(connection: &Connection, last: Timestamp, now: Timestamp) -> Result<()> {
     reschedule(connection, last, "?2", now.as_millis())
 }
 
 /// Moves the jobs that wait for `seen` or later back by as much as the clock was. A scheduled message keeps its time.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn shift_run_at(connection: &Connection, seen: Timestamp, back: Duration) -> Result<()> {
     let from = Timestamp::from_millis(seen.as_millis().saturating_sub(1));
     reschedule(connection, from, "run_at - ?2", i64::try_from(back.as_millis()).unwrap_or(i64::MAX))
@@ -348,9 +318,6 @@ fn reschedule(connection: &Connection, from: Timestamp, run_at: &str, value: i64
 ///
 /// A job that was claimed several times without a settlement met a crash each time, so it waits a little longer each
 /// time: a crash must not hammer a remote.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn release_expired(
     connection: &Connection,
     until: Timestamp,
@@ -372,9 +339,6 @@ pub(crate) fn release_expired(
 }
 
 /// Puts a claimed job back to run at `run_at`; one rung further if its attempt `failed`. False: see [`finish`].
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn put_back(connection: &Connection, job: &ClaimedJob, run_at: Timestamp, failed: bool) -> Result<bool> {
     let changed = connection
         .prepare_cached(
@@ -393,9 +357,6 @@ pub(crate) fn put_back(connection: &Connection, job: &ClaimedJob, run_at: Timest
 }
 
 /// Gives an unattempted claim back as it was. False: see [`finish`].
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn release(connection: &Connection, job: &ClaimedJob) -> Result<bool> {
     let changed = connection
         .prepare_cached(
@@ -408,9 +369,6 @@ pub(crate) fn release(connection: &Connection, job: &ClaimedJob) -> Result<bool>
 
 /// Removes a job that was attempted for the last time. False: its claim holds no more, because it was given back or
 /// removed meanwhile; its row may be a later job's.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn finish(connection: &Connection, job: &ClaimedJob) -> Result<bool> {
     let removed = connection
         .prepare_cached("DELETE FROM job WHERE id = ?1 AND lease_until = ?2 AND kind = ?3 AND subject_id = ?4")?
@@ -419,9 +377,6 @@ pub(crate) fn finish(connection: &Connection, job: &ClaimedJob) -> Result<bool> 
 }
 
 /// The jobs of these deliveries, as pairs of delivery and job; a job keeps its id as long as it lives.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_by_deliveries(
     connection: &Connection,
     deliveries: &[DeliveryRowId],
@@ -440,9 +395,6 @@ pub(crate) fn find_by_deliveries(
 }
 
 /// Removes a job that [`find_by_deliveries`] found, if it is still this subject's; a claim of it holds no more.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_of(connection: &Connection, id: JobRowId, subject: JobSubject) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM job WHERE id = ?1 AND kind = ?2 AND subject_id = ?3")?
@@ -452,9 +404,6 @@ pub(crate) fn delete_of(connection: &Connection, id: JobRowId, subject: JobSubje
 
 /// Removes the job of a subject that goes, or it would attempt the next one to get that row id; a claim of it holds no
 /// more.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_by_subject(connection: &Connection, subject: JobSubject) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM job WHERE subject_id = ?2 AND kind = ?1")?
@@ -463,9 +412,6 @@ pub(crate) fn delete_by_subject(connection: &Connection, subject: JobSubject) ->
 }
 
 /// Makes the waiting job of a subject due; whether there is one.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn run_now(connection: &Connection, subject: JobSubject, now: Timestamp) -> Result<bool> {
     let changed = connection
         .prepare_cached("UPDATE job SET run_at = ?3 WHERE subject_id = ?2 AND kind = ?1 AND lease_until IS NULL")?
@@ -474,9 +420,6 @@ pub(crate) fn run_now(connection: &Connection, subject: JobSubject, now: Timesta
 }
 
 /// Removes a job unless it is claimed.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_waiting(connection: &Connection, id: JobRowId, subject: JobSubject) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM job WHERE id = ?1 AND kind = ?2 AND subject_id = ?3 AND lease_until IS NULL")?

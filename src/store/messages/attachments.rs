@@ -26,9 +26,6 @@ const COLUMNS: &str =
      inner_offset";
 
 /// Stores a message's attachments in their order.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn insert_all(connection: &Connection, message: MessageRowId, parts: &[Part]) -> Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO attachment (message_id, idx, filename, content_type, charset, content_id, disposition, size,
@@ -55,9 +52,6 @@ pub(crate) fn insert_all(connection: &Connection, message: MessageRowId, parts: 
 }
 
 /// A message's attachments in their order.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list(connection: &Connection, message: MessageRowId) -> Result<Vec<Part>> {
     let statement = format!("SELECT {COLUMNS} FROM attachment WHERE message_id = ?1 ORDER BY idx");
     let rows = connection.prepare_cached(&statement)?.query_map([message], read)?.collect::<rusqlite::Result<_>>()?;
@@ -65,18 +59,12 @@ pub(crate) fn list(connection: &Connection, message: MessageRowId) -> Result<Vec
 }
 
 /// One attachment of a message.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find(connection: &Connection, message: MessageRowId, index: u32) -> Result<Option<Part>> {
     let statement = format!("SELECT {COLUMNS} FROM attachment WHERE message_id = ?1 AND idx = ?2");
     Ok(connection.prepare_cached(&statement)?.query_row(params![message, index], read).optional()?)
 }
 
 /// Removes a message's attachments.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_all(connection: &Connection, message: MessageRowId) -> Result<()> {
     connection.prepare_cached("DELETE FROM attachment WHERE message_id = ?1")?.execute([message])?;
     Ok(())

@@ -39,9 +39,6 @@ fn key(fingerprint: i64, now: Timestamp, spans_ago: i64) -> i64 {
 
 /// The message that this fingerprint was stored as, if that was within the window and its content is there: a repeat of
 /// anything else is the one chance to have the mail after all.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find(
     connection: &Connection,
     objects: &Objects,
@@ -91,9 +88,6 @@ pub(crate) fn find(
 }
 
 /// Remembers a stored message by its row.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn insert(connection: &Connection, fingerprint: i64, message: MessageRowId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
@@ -106,9 +100,6 @@ pub(crate) fn insert(connection: &Connection, fingerprint: i64, message: Message
 }
 
 /// Forgets what is past the window among the `limit` keys after `from`; returns where to go on, `None` at the end.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn sweep(connection: &Connection, from: i64, limit: u32, now: Timestamp) -> Result<Option<i64>> {
     let last: Option<i64> = connection
         .prepare_cached(

@@ -79,9 +79,6 @@ pub(crate) enum StoredMailData {
 }
 
 /// Stores mail data, or the name of its file.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn insert(connection: &Connection, new: &NewMailData, now: Timestamp) -> Result<MailDataRowId> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO raw (size, data, compressed, file, checksum, created_at)
@@ -144,18 +141,12 @@ pub(crate) fn is_whole(connection: &Connection, objects: &Objects, id: MailDataR
 }
 
 /// Octets as received, by row id.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn size(connection: &Connection, id: MailDataRowId) -> Result<Option<u64>> {
     let found = connection.prepare_cached("SELECT size FROM raw WHERE id = ?1")?.query_row([id], |row| row.get(0));
     Ok(found.optional()?)
 }
 
 /// Removes mail data that no message, no passing mail and no dispatch uses any more; returns the file to remove after the commit.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn release(connection: &Connection, id: MailDataRowId) -> Result<Option<String>> {
     let used = connection
         .prepare_cached(
@@ -180,9 +171,6 @@ pub(crate) fn release(connection: &Connection, id: MailDataRowId) -> Result<Opti
 }
 
 /// Up to `limit` raw copies that are older than their seven days, oldest first; not those that are still to be sent.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_created_before(
     connection: &Connection,
     before: Timestamp,
@@ -200,9 +188,6 @@ pub(crate) fn list_created_before(
 }
 
 /// Whether a row names this object file.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn names_file(connection: &Connection, name: &str) -> Result<bool> {
     Ok(connection.prepare_cached("SELECT 1 FROM raw WHERE file = ?1")?.exists([name])?)
 }

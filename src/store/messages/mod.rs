@@ -198,9 +198,6 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
 }
 
 /// Stores a new inbound message; returns its row id and the millisecond it got.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn insert(connection: &Connection, new: &NewMessage, now: Timestamp) -> Result<(MessageRowId, Timestamp)> {
     let received_at = free_millisecond(connection, new.account_id, now)?;
     let account_total = super::accounts::limits::add_message(connection, new.account_id, new.size, received_at)?;
@@ -270,36 +267,24 @@ pub(super) fn free_millisecond(connection: &Connection, account: AccountRowId, n
 }
 
 /// A message by row id.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_by_row(connection: &Connection, id: MessageRowId) -> Result<Option<MessageRow>> {
     let statement = format!("SELECT {COLUMNS} FROM message WHERE id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
 /// What a message is called and which domain it belongs to.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_name(connection: &Connection, id: MessageRowId) -> Result<Option<(String, Option<DomainRowId>)>> {
     let mut statement = connection.prepare_cached("SELECT public_id, domain_id FROM message WHERE id = ?1")?;
     Ok(statement.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }
 
 /// A message by public id.
-///
-/// # Errors
-/// Storage trouble.
 pub fn find(connection: &Connection, id: &MessageId) -> Result<Option<MessageRow>> {
     let statement = format!("SELECT {COLUMNS} FROM message WHERE public_id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
 /// How many outbound messages an account made from `start` on and before `end`.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn count_outbound(
     connection: &Connection,
     account: AccountRowId,
@@ -315,9 +300,6 @@ pub(crate) fn count_outbound(
 }
 
 /// Marks a message as spam by a receiver's word (contract 9.4).
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn mark_spam(connection: &Connection, id: MessageRowId) -> Result<()> {
     connection.prepare_cached("UPDATE message SET spam = 'spam' WHERE id = ?1")?.execute([id])?;
     Ok(())
@@ -326,9 +308,6 @@ pub(crate) fn mark_spam(connection: &Connection, id: MessageRowId) -> Result<()>
 /// Empties a message by a receiver's word: the row stays, its bytes do not (contract 9.4).
 ///
 /// Returns the raw copy that it used, for [`mail_data::release`].
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn mark_dropped(connection: &Connection, id: MessageRowId) -> Result<Option<MailDataRowId>> {
     let raw: Option<MailDataRowId> = connection
         .prepare_cached("SELECT raw_id FROM message WHERE id = ?1")?
@@ -344,9 +323,6 @@ pub(crate) fn mark_dropped(connection: &Connection, id: MessageRowId) -> Result<
 }
 
 /// Replaces the raw copy by what stays readable after it: text, html and headers.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn set_body(connection: &Connection, id: MessageRowId, body: &[u8]) -> Result<()> {
     connection
         .prepare_cached("UPDATE message SET raw_id = NULL, body = ?2 WHERE id = ?1")?
@@ -355,9 +331,6 @@ pub(crate) fn set_body(connection: &Connection, id: MessageRowId, body: &[u8]) -
 }
 
 /// Messages that still use this raw copy.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_by_raw(connection: &Connection, raw: MailDataRowId) -> Result<Vec<MessageRowId>> {
     let rows = connection
         .prepare_cached("SELECT id FROM message WHERE raw_id = ?1")?
@@ -367,9 +340,6 @@ pub(crate) fn list_by_raw(connection: &Connection, raw: MailDataRowId) -> Result
 }
 
 /// Up to `limit` messages that are past their retention, oldest first: the domain's own days, else the default.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_expired(
     connection: &Connection,
     default_days: u32,
@@ -396,9 +366,6 @@ pub(crate) fn list_expired(
 }
 
 /// The row id of an account's message; with a `domain`, only if it belongs to that.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_in_scope(
     connection: &Connection,
     id: &MessageId,
@@ -416,9 +383,6 @@ pub(crate) fn find_in_scope(
 }
 
 /// Whether the content of an inbound message is still there; `None` for another message or none.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn replayable(connection: &Connection, id: MessageRowId) -> Result<Option<bool>> {
     let found = connection
         .prepare_cached("SELECT status = 'received' FROM message WHERE id = ?1 AND direction = 'inbound'")?
@@ -428,9 +392,6 @@ pub(crate) fn replayable(connection: &Connection, id: MessageRowId) -> Result<Op
 }
 
 /// Removes a message row; its attachments go with it, and what finds it by search or thread.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete(connection: &Connection, id: MessageRowId) -> Result<()> {
     let gone = connection
         .prepare_cached("DELETE FROM message WHERE id = ?1 RETURNING account_id, received_at, thread_id")?

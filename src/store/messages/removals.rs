@@ -46,33 +46,21 @@ impl Reason {
 }
 
 /// Notes that what is called `id` is gone, or was never stored.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn note(tx: &Connection, id: &MessageId, reason: Reason, now: Timestamp) -> Result<()> {
     insert(tx, id.as_str(), reason, now)
 }
 
 /// Notes that a message is about to be removed.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn note_message(tx: &Connection, row: MessageRowId, reason: Reason, now: Timestamp) -> Result<()> {
     note_named(tx, "SELECT public_id FROM message WHERE id = ?1", row, reason, now)
 }
 
 /// Notes that an upload is about to be removed.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn note_upload(tx: &Connection, row: UploadRowId, reason: Reason, now: Timestamp) -> Result<()> {
     note_named(tx, "SELECT public_id FROM upload WHERE id = ?1", row, reason, now)
 }
 
 /// Notes that a mail that nothing is stored of is about to be forgotten.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn note_passing(tx: &Connection, row: ZeroRetentionRowId, reason: Reason, now: Timestamp) -> Result<()> {
     note_named(tx, "SELECT event ->> '$.id' FROM passing WHERE id = ?1", row, reason, now)
 }
@@ -107,9 +95,6 @@ pub(crate) fn name_hash(id: &str) -> i64 {
 }
 
 /// All of them, by [`name_hash`].
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn load(connection: &Connection) -> Result<HashMap<i64, Reason>> {
     let mut statement = connection.prepare("SELECT name_hash, reason FROM removal")?;
     let mut rows = statement.query([])?;
@@ -124,9 +109,6 @@ pub(crate) fn load(connection: &Connection) -> Result<HashMap<i64, Reason>> {
 }
 
 /// Removes notes from before `before` among the `limit` oldest; returns how many went.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_before(tx: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
     let gone = tx
         .prepare_cached(

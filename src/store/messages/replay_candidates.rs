@@ -49,9 +49,6 @@ pub struct Candidates {
 
 /// The received messages, their content still there, whose recipient (lower-cased) `matches` the route; looks at no
 /// more than [`SCAN_MAX`] rows.
-///
-/// # Errors
-/// Storage trouble.
 pub fn list(connection: &Connection, query: &Query, matches: impl Fn(&str) -> bool) -> Result<Candidates> {
     // One index each: the walk is in its order and ends with the page.
     let whose = if query.domain.is_some() { "domain_id = ?2" } else { "?2 IS NULL AND domain_id IS NOT NULL" };

@@ -30,9 +30,6 @@ pub(crate) struct UploadRow {
 }
 
 /// Stores an upload, whose object is durable already.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn insert(connection: &Connection, upload: &UploadRow) -> Result<()> {
     connection
         .prepare_cached(
@@ -55,9 +52,6 @@ pub(crate) fn insert(connection: &Connection, upload: &UploadRow) -> Result<()> 
 }
 
 /// An upload by its public id, whoever's it is.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find(connection: &Connection, id: &UploadId) -> Result<Option<UploadRow>> {
     let mut statement = connection.prepare_cached(
         "SELECT public_id, account_id, filename, content_type, size, file, checksum, created_at, expires_at
@@ -81,9 +75,6 @@ pub(crate) fn find(connection: &Connection, id: &UploadId) -> Result<Option<Uplo
 }
 
 /// Row id and object name of up to `limit` uploads whose time is over as of `now`, oldest end first.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_expired(
     connection: &Connection,
     now: Timestamp,
@@ -101,18 +92,12 @@ pub(crate) fn list_expired(
 }
 
 /// Removes an upload's row; its object goes after the commit.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete(connection: &Connection, id: UploadRowId) -> Result<()> {
     connection.prepare_cached("DELETE FROM upload WHERE id = ?1")?.execute([id])?;
     Ok(())
 }
 
 /// Whether an upload names this object file.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn names_file(connection: &Connection, name: &str) -> Result<bool> {
     Ok(connection.prepare_cached("SELECT 1 FROM upload WHERE file = ?1")?.exists([name])?)
 }

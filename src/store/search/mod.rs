@@ -19,9 +19,6 @@ pub(super) use block::{Entry, Needle};
 pub use threads::list_thread;
 
 /// Puts up to `limit` of the next messages into blocks and threads; returns how many it took.
-///
-/// # Errors
-/// Storage trouble.
 pub fn fill(connection: &Connection, limit: u32) -> Result<usize> {
     let mut last = indexed_to(connection)?;
     let mut accounts: BTreeMap<AccountRowId, Vec<Message>> = BTreeMap::new();
@@ -119,9 +116,6 @@ pub(super) struct DeletedMessage {
 }
 
 /// Forgets a message whose row was just removed.
-///
-/// # Errors
-/// Storage trouble.
 pub(super) fn remove(connection: &Connection, gone: &DeletedMessage) -> Result<()> {
     // Row ids are given again from the highest one down, and a message that gets one must not count as indexed.
     connection
@@ -161,17 +155,11 @@ fn wipe(connection: &Connection, account: AccountRowId, received_at: i64) -> Res
 }
 
 /// Every message up to this row id is in a block and in its thread.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn indexed_to(connection: &Connection) -> Result<i64> {
     Ok(connection.prepare_cached("SELECT indexed_to FROM search_state")?.query_row([], |row| row.get(0))?)
 }
 
 /// How many messages wait to be indexed, counted up to `limit`.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn behind(connection: &Connection, limit: u32) -> Result<u32> {
     let from = indexed_to(connection)?;
     Ok(connection

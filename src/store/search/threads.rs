@@ -46,9 +46,6 @@ fn thread_hash(account: AccountRowId, thread: &str) -> i64 {
 }
 
 /// The row ids of an account's messages of this thread, oldest first; with a `domain`, of that alone.
-///
-/// # Errors
-/// Storage trouble.
 pub fn list_thread(
     connection: &Connection,
     account: AccountRowId,

@@ -23,9 +23,6 @@ const DECLINED_FOR: Duration = Duration::from_secs(90 * DAY);
 
 /// Whether mail of an account may be forwarded to an address: it is the owner's account, the address lies on a domain of
 /// its own, or it was confirmed.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn is_proven(connection: &Connection, account: AccountRowId, address: &Mailbox) -> Result<bool> {
     let proven = connection
         .prepare_cached(
@@ -39,9 +36,6 @@ pub(crate) fn is_proven(connection: &Connection, account: AccountRowId, address:
 }
 
 /// Whether a link may be mailed to an address now; then it counts as mailed, and earlier links to it end.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn ask(
     connection: &Connection,
     account: AccountRowId,
@@ -93,9 +87,6 @@ pub(crate) struct PendingConfirmation {
 }
 
 /// What an account asked of an address; none: nothing.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_asked(
     connection: &Connection,
     account: AccountRowId,
@@ -114,9 +105,6 @@ pub(crate) fn find_asked(
 }
 
 /// Whether a link with this hash is valid.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn is_valid(connection: &Connection, token_hash: &[u8], now: Timestamp) -> Result<bool> {
     let found = connection
         .prepare_cached("SELECT 1 FROM forward_proof WHERE token_hash = ?1 AND asked_at > ?2")?
@@ -135,9 +123,6 @@ pub(crate) enum Answer {
 }
 
 /// Writes an answer down; false when the link is not valid.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn answer(connection: &Connection, token_hash: &[u8], answer: Answer, now: Timestamp) -> Result<bool> {
     let statement = match answer {
         Answer::Confirmed => {
@@ -157,9 +142,6 @@ pub(crate) fn answer(connection: &Connection, token_hash: &[u8], answer: Answer,
 }
 
 /// Removes what was asked and says nothing any more; how many.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
     let gone = connection
         .prepare_cached(

@@ -103,9 +103,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<DispatchRow> {
 }
 
 /// Stores a dispatch; returns its row id.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn insert(connection: &Connection, new: &NewDispatch<'_>, queued_at: Timestamp) -> Result<DispatchRowId> {
     connection
         .prepare_cached(
@@ -129,18 +126,12 @@ pub(crate) fn insert(connection: &Connection, new: &NewDispatch<'_>, queued_at: 
 }
 
 /// A dispatch by row id.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find(connection: &Connection, id: DispatchRowId) -> Result<Option<DispatchRow>> {
     let statement = format!("SELECT {COLUMNS} FROM dispatch WHERE id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
 /// The dispatches of a message, oldest first.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_by_message(connection: &Connection, message: MessageRowId) -> Result<Vec<DispatchRow>> {
     let statement = format!("SELECT {COLUMNS} FROM dispatch WHERE message_id = ?1 ORDER BY id");
     let rows = connection.prepare_cached(&statement)?.query_map([message], read)?.collect::<rusqlite::Result<_>>()?;
@@ -148,9 +139,6 @@ pub(crate) fn list_by_message(connection: &Connection, message: MessageRowId) ->
 }
 
 /// Up to `limit` dispatches with unsettled recipients, by id after `after`.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_unsettled(connection: &Connection, after: DispatchRowId, limit: u32) -> Result<Vec<DispatchRow>> {
     let statement =
         format!("SELECT {COLUMNS} FROM dispatch WHERE raw_id IS NOT NULL AND id > ?1 ORDER BY id LIMIT ?2");
@@ -162,9 +150,6 @@ pub(crate) fn list_unsettled(connection: &Connection, after: DispatchRowId, limi
 }
 
 /// Starts the time to give up: a scheduled message is released.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn set_queued_at(connection: &Connection, id: DispatchRowId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE dispatch SET queued_at = ?2 WHERE id = ?1")?
@@ -173,9 +158,6 @@ pub(crate) fn set_queued_at(connection: &Connection, id: DispatchRowId, now: Tim
 }
 
 /// Writes down an attempt.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn record_attempt(
     connection: &Connection,
     id: DispatchRowId,
@@ -192,9 +174,6 @@ pub(crate) fn record_attempt(
 }
 
 /// Lets go of the raw copy of a dispatch that is never attempted; its message holds the copy itself.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn postpone(connection: &Connection, id: DispatchRowId) -> Result<()> {
     connection.prepare_cached("UPDATE dispatch SET raw_id = NULL, prefix = '' WHERE id = ?1")?.execute([id])?;
     Ok(())
@@ -202,9 +181,6 @@ pub(crate) fn postpone(connection: &Connection, id: DispatchRowId) -> Result<()>
 
 /// Every recipient is settled: lets go of the raw copy, which a message may still hold, and of a dispatch that nothing
 /// is to be remembered of. Returns the file to remove after the commit.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn finish(connection: &Connection, dispatch: &DispatchRow) -> Result<Option<String>> {
     let passing = dispatch.message.is_none();
     let statement = if passing {
@@ -229,9 +205,6 @@ fn holds_raw(connection: &Connection, message: Option<MessageRowId>, raw: MailDa
 }
 
 /// Removes the dispatches of a message with their jobs; an attempt that runs is not recorded any more.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_by_message(connection: &Connection, message: MessageRowId) -> Result<()> {
     connection
         .prepare_cached(

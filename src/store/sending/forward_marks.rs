@@ -40,9 +40,6 @@ pub(crate) struct Marked {
 }
 
 /// Notes that a message was forwarded.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn insert(connection: &Connection, new: NewMark<'_>, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
@@ -55,9 +52,6 @@ pub(crate) fn insert(connection: &Connection, new: NewMark<'_>, now: Timestamp) 
 
 /// Takes a report about a message with this mark. None when there is no such message, one was taken before, or as many
 /// were sent as may be.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn take(connection: &Connection, mark: &[u8], now: Timestamp) -> Result<Option<Marked>> {
     let since = now.minus(REPORTED_WITHIN).as_millis();
     let taken = connection
@@ -78,9 +72,6 @@ pub(crate) fn take(connection: &Connection, mark: &[u8], now: Timestamp) -> Resu
 }
 
 /// Removes marks that no report can come for any more; how many.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_expired(connection: &Connection, now: Timestamp) -> Result<usize> {
     let gone = connection
         .prepare_cached("DELETE FROM forward_mark WHERE sent_at <= ?1")?

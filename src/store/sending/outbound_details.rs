@@ -45,9 +45,6 @@ pub(crate) struct NewOutbound {
 }
 
 /// Stores a new outbound message; returns its row id.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn insert_message(connection: &Connection, new: &NewOutbound, now: Timestamp) -> Result<MessageRowId> {
     let received_at = messages::free_millisecond(connection, new.account_id, now)?;
     let account_total =
@@ -82,9 +79,6 @@ pub(crate) fn insert_message(connection: &Connection, new: &NewOutbound, now: Ti
 }
 
 /// Changes the state of an outbound message (contract 8.5).
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn set_send_status(connection: &Connection, id: MessageRowId, status: &str) -> Result<()> {
     connection
         .prepare_cached("UPDATE message SET status = ?2 WHERE id = ?1 AND direction = 'outbound' AND status <> ?2")?
@@ -134,9 +128,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Submission> {
 }
 
 /// Stores a row.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn insert(connection: &Connection, message: MessageRowId, new: &Submission) -> Result<()> {
     connection
         .prepare_cached(
@@ -157,18 +148,12 @@ pub(crate) fn insert(connection: &Connection, message: MessageRowId, new: &Submi
 }
 
 /// What a message has beside its row.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find(connection: &Connection, message: MessageRowId) -> Result<Option<Submission>> {
     let statement = format!("SELECT {COLUMNS} FROM submission WHERE message_id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([message], read).optional()?)
 }
 
 /// The message of a scheduled send.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_scheduled(connection: &Connection, id: &ScheduledId) -> Result<Option<MessageRowId>> {
     let found = connection
         .prepare_cached("SELECT message_id FROM submission WHERE scheduled_id = ?1")?
@@ -179,9 +164,6 @@ pub(crate) fn find_scheduled(connection: &Connection, id: &ScheduledId) -> Resul
 
 /// Whether a message that was promised to be sent never will be: some recipient did not get it, and its mail data is
 /// not there. One that was removed since is not lost.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn is_lost(connection: &Connection, objects: &Objects, id: &MessageId) -> Result<bool> {
     let raw: Option<MailDataRowId> = connection
         .prepare_cached(
@@ -196,9 +178,6 @@ pub(crate) fn is_lost(connection: &Connection, objects: &Objects, id: &MessageId
 }
 
 /// As [`is_lost`], of a scheduled send.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn is_scheduled_lost(connection: &Connection, objects: &Objects, id: &ScheduledId) -> Result<bool> {
     let Some(message) = find_scheduled(connection, id)? else { return Ok(false) };
     match messages::find_name(connection, message)? {
@@ -208,9 +187,6 @@ pub(crate) fn is_scheduled_lost(connection: &Connection, objects: &Objects, id: 
 }
 
 /// Says why a message failed.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn set_failure(connection: &Connection, message: MessageRowId, failure: &str) -> Result<()> {
     connection
         .prepare_cached(

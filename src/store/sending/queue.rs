@@ -53,9 +53,6 @@ pub(crate) struct Totals {
 }
 
 /// Up to `limit` dispatches that wait, oldest first; with `scheduled`, those of scheduled messages instead.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list(connection: &Connection, scheduled: bool, limit: u32, now: Timestamp) -> Result<Vec<QueueEntry>> {
     const PAGE: u32 = 500;
     let mut found = Vec::new();
@@ -80,9 +77,6 @@ pub(crate) fn list(connection: &Connection, scheduled: bool, limit: u32, now: Ti
 }
 
 /// Everything of the dispatches that are meant, settled ones too.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find(connection: &Connection, which: &Which, now: Timestamp) -> Result<Vec<QueueEntry>> {
     let ids: Vec<DispatchRowId> = match which {
         Which::Dispatch(id) => vec![*id],
@@ -134,9 +128,6 @@ fn read_entry(connection: &Connection, dispatch: DispatchRow, now: Timestamp) ->
 }
 
 /// How much waits.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn totals(connection: &Connection) -> Result<Totals> {
     let count = |kind: &str| {
         connection.query_row("SELECT count(*) FROM job WHERE kind = ?1", params![kind], |row| row.get(0))
@@ -145,9 +136,6 @@ pub(crate) fn totals(connection: &Connection) -> Result<Totals> {
 }
 
 /// Makes what waits due now; how many were waiting.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn retry(connection: &Connection, which: &Which, now: Timestamp) -> Result<usize> {
     let mut hurried = 0;
     for waiting in find(connection, which, now)? {
@@ -159,9 +147,6 @@ pub(crate) fn retry(connection: &Connection, which: &Which, now: Timestamp) -> R
 /// Gives up what waits: its unsettled recipients fail, and a scheduled message is canceled; how many recipients.
 ///
 /// An attempt that runs is not recorded any more.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn give_up(connection: &Connection, which: &Which, now: Timestamp) -> Result<usize> {
     let mut dropped = 0;
     for waiting in find(connection, which, now)? {

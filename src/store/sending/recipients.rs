@@ -47,9 +47,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<RecipientRow> {
 const COLUMNS: &str = "dispatch_id, idx, address, recipient.status, smtp_code, diagnostic, updated_at";
 
 /// Stores a recipient.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn insert(
     connection: &Connection,
     dispatch: DispatchRowId,
@@ -67,9 +64,6 @@ pub(crate) fn insert(
 }
 
 /// The recipients of a dispatch, in their order.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list(connection: &Connection, dispatch: DispatchRowId) -> Result<Vec<RecipientRow>> {
     let statement = format!("SELECT {COLUMNS} FROM recipient WHERE dispatch_id = ?1 ORDER BY idx");
     let rows =
@@ -78,9 +72,6 @@ pub(crate) fn list(connection: &Connection, dispatch: DispatchRowId) -> Result<V
 }
 
 /// The recipients that a message was sent to, in their order; not those that routes forwarded it to.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_by_message(connection: &Connection, message: MessageRowId) -> Result<Vec<RecipientRow>> {
     let statement = format!(
         "SELECT {COLUMNS} FROM dispatch JOIN recipient ON recipient.dispatch_id = dispatch.id
@@ -102,9 +93,6 @@ pub(crate) struct RecipientState<'a> {
 }
 
 /// Changes how a recipient stands.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn settle(
     connection: &Connection,
     dispatch: DispatchRowId,
@@ -122,9 +110,6 @@ pub(crate) fn settle(
 }
 
 /// Changes the state of a message's recipients that are in the state `from`.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn set_status_of_message(
     connection: &Connection,
     message: MessageRowId,
@@ -142,9 +127,6 @@ pub(crate) fn set_status_of_message(
 }
 
 /// What a message's state is by its recipients (contract 8.5).
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn send_status(connection: &Connection, message: MessageRowId) -> Result<&'static str> {
     let statuses: Vec<String> = connection
         .prepare_cached(

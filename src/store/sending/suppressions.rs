@@ -30,9 +30,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Suppression> {
 }
 
 /// An account's suppressions, newest first; with `before`, only older ones.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list(
     connection: &Connection,
     account: AccountRowId,
@@ -50,9 +47,6 @@ pub(crate) fn list(
 }
 
 /// Adds or replaces a suppression; whether it is new.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn put(
     connection: &Connection,
     account: AccountRowId,
@@ -76,9 +70,6 @@ pub(crate) fn put(
 }
 
 /// Adds a suppression unless there is one; whether it is new.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn suppress(
     connection: &Connection,
     account: AccountRowId,
@@ -100,9 +91,6 @@ fn is_suppressed(connection: &Connection, account: AccountRowId, email: &str) ->
 }
 
 /// Which of these addresses, in whatever spelling, are suppressed; in canonical form.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_suppressed(
     connection: &Connection,
     account: AccountRowId,
@@ -118,9 +106,6 @@ pub(crate) fn find_suppressed(
 }
 
 /// Removes a suppression, if there is one.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete(connection: &Connection, account: AccountRowId, email: &str) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM suppression WHERE account_id = ?1 AND email = ?2")?

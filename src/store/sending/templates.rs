@@ -66,9 +66,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<TemplateRow> {
 }
 
 /// Stores a template.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn insert(
     connection: &Connection,
     account: AccountRowId,
@@ -98,9 +95,6 @@ pub(crate) fn insert(
 }
 
 /// Replaces what a template of the account says; none when there is no such template.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn update(
     connection: &Connection,
     account: AccountRowId,
@@ -130,18 +124,12 @@ pub(crate) fn update(
 }
 
 /// A template of the account.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find(connection: &Connection, account: AccountRowId, id: &TemplateId) -> Result<Option<TemplateRow>> {
     let statement = format!("SELECT {COLUMNS} FROM template WHERE account_id = ?1 AND public_id = ?2");
     Ok(connection.prepare_cached(&statement)?.query_row(params![account, id], read).optional()?)
 }
 
 /// The templates of an account, newest first, without what they hold: that may be a mebibyte of each.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list(connection: &Connection, account: AccountRowId) -> Result<Vec<TemplateRow>> {
     let rows = connection
         .prepare_cached(
@@ -155,9 +143,6 @@ pub(crate) fn list(connection: &Connection, account: AccountRowId) -> Result<Vec
 }
 
 /// Removes a template of the account; whether there was one.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete(connection: &Connection, account: AccountRowId, id: &TemplateId) -> Result<bool> {
     let gone = connection
         .prepare_cached("DELETE FROM template WHERE account_id = ?1 AND public_id = ?2")?

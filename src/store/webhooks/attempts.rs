@@ -39,9 +39,6 @@ pub(crate) struct Attempt {
 }
 
 /// Stores an attempt of a delivery; one that is too old to be shown goes.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn insert(connection: &Connection, delivery: DeliveryRowId, new: &Attempt) -> Result<()> {
     connection
         .prepare_cached(
@@ -76,9 +73,6 @@ pub(crate) fn insert(connection: &Connection, delivery: DeliveryRowId, new: &Att
 }
 
 /// The attempts of a delivery, newest first.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list(connection: &Connection, delivery: DeliveryRowId) -> Result<Vec<Attempt>> {
     let rows = connection
         .prepare_cached(
@@ -107,9 +101,6 @@ pub(crate) fn list(connection: &Connection, delivery: DeliveryRowId) -> Result<V
 }
 
 /// Removes up to `limit` attempts older than `before`; returns how many went.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_before(connection: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
     // Row ids grow with time, so only the old end is looked at.
     let gone = connection

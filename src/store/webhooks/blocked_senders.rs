@@ -8,9 +8,6 @@ use crate::mail::address::canonical;
 use crate::store::Result;
 
 /// Blocks a sender for an account; blocking it again changes nothing.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn insert(connection: &Connection, account: AccountRowId, email: &str, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
@@ -23,9 +20,6 @@ pub(crate) fn insert(connection: &Connection, account: AccountRowId, email: &str
 }
 
 /// Whether an account blocked this sender.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn is_blocked(connection: &Connection, account: AccountRowId, email: &str) -> Result<bool> {
     let found = connection
         .prepare_cached("SELECT 1 FROM blocked_sender WHERE account_id = ?1 AND email = ?2")?
@@ -43,9 +37,6 @@ pub(crate) struct BlockedSender {
 }
 
 /// A blocked sender by address.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find(connection: &Connection, account: AccountRowId, email: &str) -> Result<Option<BlockedSender>> {
     let email = canonical(email);
     let found = connection
@@ -56,9 +47,6 @@ pub(crate) fn find(connection: &Connection, account: AccountRowId, email: &str) 
 }
 
 /// The senders that an account blocked, by address.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list(connection: &Connection, account: AccountRowId) -> Result<Vec<BlockedSender>> {
     let rows = connection
         .prepare_cached("SELECT email, created_at FROM blocked_sender WHERE account_id = ?1 ORDER BY email")?
@@ -70,9 +58,6 @@ pub(crate) fn list(connection: &Connection, account: AccountRowId) -> Result<Vec
 }
 
 /// Unblocks a sender, if it is blocked.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete(connection: &Connection, account: AccountRowId, email: &str) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM blocked_sender WHERE account_id = ?1 AND email = ?2")?

@@ -97,9 +97,6 @@ pub(crate) const COLUMNS: &str =
      last_status_code, last_error, next_attempt_at, created_at, updated_at";
 
 /// Stores the delivery of a received message; returns its row.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn insert_received(connection: &Connection, new: &NewDelivery<'_>, now: Timestamp) -> Result<DeliveryRow> {
     let public_id = DeliveryId::new(now);
     connection
@@ -139,9 +136,6 @@ pub(crate) fn insert_received(connection: &Connection, new: &NewDelivery<'_>, no
 /// The delivery of a stored message to a route that asks for it later (contract 6.4); returns its row id.
 ///
 /// It has no job, so nothing attempts it by itself: until an attempt succeeds it is `failed`.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn insert_replayed(
     connection: &Connection,
     new: &NewDelivery<'_>,
@@ -155,27 +149,18 @@ pub(crate) fn insert_replayed(
 }
 
 /// A delivery by row id.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_by_row(connection: &Connection, id: DeliveryRowId) -> Result<Option<DeliveryRow>> {
     let statement = format!("SELECT {COLUMNS} FROM delivery WHERE id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
 /// A delivery by public id.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find(connection: &Connection, id: &DeliveryId) -> Result<Option<DeliveryRow>> {
     let statement = format!("SELECT {COLUMNS} FROM delivery WHERE public_id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
 /// A delivery of an account by public id; with a `domain`, only if its message belongs to that.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_in_scope(
     connection: &Connection,
     id: &DeliveryId,
@@ -191,9 +176,6 @@ pub(crate) fn find_in_scope(
 }
 
 /// The latest delivery of a message to each route, oldest first.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_latest(connection: &Connection, message: MessageRowId) -> Result<Vec<DeliveryRow>> {
     let statement = format!(
         "SELECT {COLUMNS} FROM delivery
@@ -204,9 +186,6 @@ pub(crate) fn list_latest(connection: &Connection, message: MessageRowId) -> Res
 }
 
 /// The delivery of a received message to a route.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_received(
     connection: &Connection,
     message: MessageRowId,
@@ -220,9 +199,6 @@ pub(crate) fn find_received(
 }
 
 /// The deliveries of a message, oldest first.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_by_message(connection: &Connection, message: MessageRowId) -> Result<Vec<DeliveryRow>> {
     let statement = format!("SELECT {COLUMNS} FROM delivery WHERE message_id = ?1 ORDER BY id");
     let rows = connection.prepare_cached(&statement)?.query_map([message], read)?.collect::<rusqlite::Result<_>>()?;
@@ -230,9 +206,6 @@ pub(crate) fn list_by_message(connection: &Connection, message: MessageRowId) ->
 }
 
 /// Writes down how an attempt left the delivery.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn record_attempt(
     connection: &Connection,
     id: DeliveryRowId,
@@ -261,9 +234,6 @@ pub(crate) fn record_attempt(
 }
 
 /// Ends a delivery without an attempt: its route or its message is gone.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn end(connection: &Connection, id: DeliveryRowId, error: &str, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
@@ -275,9 +245,6 @@ pub(crate) fn end(connection: &Connection, id: DeliveryRowId, error: &str, now: 
 }
 
 /// Ends the pending deliveries of a message; their jobs find them ended and go.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn end_by_message(
     connection: &Connection,
     message: MessageRowId,
@@ -309,17 +276,11 @@ pub(crate) struct Tally {
 }
 
 /// Counts the deliveries of a message.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn tally(connection: &Connection, message: MessageRowId) -> Result<Tally> {
     Ok(tallies(connection, &[message])?.pop().unwrap_or_default())
 }
 
 /// Counts the deliveries of each of these messages, in their order.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn tallies(connection: &Connection, messages: &[MessageRowId]) -> Result<Vec<Tally>> {
     let mut statement = connection.prepare_cached(
         "SELECT status, attempts, last_status_code FROM delivery WHERE message_id = ?1 ORDER BY id",
@@ -345,9 +306,6 @@ pub(crate) fn tallies(connection: &Connection, messages: &[MessageRowId]) -> Res
 /// Up to `limit` pending deliveries of these routes with their jobs, by job id after `after`: pairs of job and delivery.
 ///
 /// Walks the job table from there, so it is for readers.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_pending_of_routes(
     connection: &Connection,
     routes: &[RouteId],
@@ -368,9 +326,6 @@ pub(crate) fn list_pending_of_routes(
 }
 
 /// The row ids of these messages' deliveries.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_ids_of_messages(connection: &Connection, messages: &[MessageRowId]) -> Result<Vec<DeliveryRowId>> {
     let rows = connection
         .prepare_cached("SELECT id FROM delivery WHERE message_id IN (SELECT value FROM json_each(?1))")?
@@ -380,9 +335,6 @@ pub(crate) fn list_ids_of_messages(connection: &Connection, messages: &[MessageR
 }
 
 /// Parts the deliveries of a message from it: the pending ones end as `message_gone`, and captures go (contract 5.5).
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn detach_from_message(connection: &Connection, message: MessageRowId, now: Timestamp) -> Result<()> {
     end_by_message(connection, message, "message_gone", now)?;
     connection
@@ -393,9 +345,6 @@ pub(crate) fn detach_from_message(connection: &Connection, message: MessageRowId
 }
 
 /// Removes up to `limit` ended deliveries without a message that last changed before `before`; returns how many went.
-///
-/// # Errors
-/// Storage trouble.
 pub fn delete_detached(connection: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
     let gone = connection
         .prepare_cached(
@@ -408,9 +357,6 @@ pub fn delete_detached(connection: &Connection, before: Timestamp, limit: u32) -
 }
 
 /// Removes the deliveries of a message with their attempts.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete_by_message(connection: &Connection, message: MessageRowId) -> Result<()> {
     connection.prepare_cached("DELETE FROM delivery WHERE message_id = ?1")?.execute([message])?;
     Ok(())

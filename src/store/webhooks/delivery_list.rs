@@ -56,9 +56,6 @@ pub(crate) struct About {
 }
 
 /// A page, and after which delivery the next one begins; none when there is no more.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list(
     connection: &Connection,
     account: AccountRowId,
@@ -104,9 +101,6 @@ pub(crate) fn list(
 }
 
 /// What a list says of a message, if it is stored.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn about(connection: &Connection, message: MessageRowId) -> Result<Option<About>> {
     let mut statement = connection.prepare_cached(
         "SELECT public_id, subject, from_addr, to_addr, domain_id, received_at FROM message WHERE id = ?1",

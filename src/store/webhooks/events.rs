@@ -28,9 +28,6 @@ pub(crate) struct NewEvent<'a> {
 }
 
 /// Stores the delivery of a sending event; returns its row id.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn insert(connection: &Connection, new: &NewEvent<'_>, now: Timestamp) -> Result<DeliveryRowId> {
     connection
         .prepare_cached(
@@ -54,9 +51,6 @@ pub(crate) fn insert(connection: &Connection, new: &NewEvent<'_>, now: Timestamp
 }
 
 /// Whether an event of this type about a recipient of a message was raised to a webhook before.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn was_raised(connection: &Connection, message: MessageRowId, event_type: &str, to: &str) -> Result<bool> {
     let found = connection
         .prepare_cached(
@@ -69,9 +63,6 @@ pub(crate) fn was_raised(connection: &Connection, message: MessageRowId, event_t
 }
 
 /// The stored payload of a delivery; none when it is made from the message.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn payload_of(connection: &Connection, delivery: DeliveryRowId) -> Result<Option<String>> {
     let found = connection
         .prepare_cached("SELECT payload FROM delivery WHERE id = ?1")?
@@ -81,9 +72,6 @@ pub(crate) fn payload_of(connection: &Connection, delivery: DeliveryRowId) -> Re
 }
 
 /// Whose tracking webhook a delivery goes to.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn domain_of(connection: &Connection, delivery: DeliveryRowId) -> Result<Option<DomainRowId>> {
     let found = connection
         .prepare_cached("SELECT domain_id FROM delivery WHERE id = ?1")?
@@ -93,9 +81,6 @@ pub(crate) fn domain_of(connection: &Connection, delivery: DeliveryRowId) -> Res
 }
 
 /// Removes up to `limit` payloads of deliveries made before `before`; how many.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn forget_payloads(connection: &Connection, before: Timestamp, limit: u32) -> Result<usize> {
     let gone = connection
         .prepare_cached(

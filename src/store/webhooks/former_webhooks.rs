@@ -12,9 +12,6 @@ use crate::store::Result;
 const MOST: u32 = 20;
 
 /// Notes that a domain's webhook goes.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn note(connection: &Connection, route: &RouteId, domain: DomainRowId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached(
@@ -32,9 +29,6 @@ pub(crate) fn note(connection: &Connection, route: &RouteId, domain: DomainRowId
 }
 
 /// Takes the id that the webhook of a domain had last, for the one that it gets now.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn take(connection: &Connection, domain: DomainRowId) -> Result<Option<RouteId>> {
     let taken = connection
         .prepare_cached(
@@ -50,9 +44,6 @@ pub(crate) fn take(connection: &Connection, domain: DomainRowId) -> Result<Optio
 
 /// The route that a delivery goes to: the one it was made for, or the present webhook of the domain whose webhook that
 /// was.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_route(connection: &Connection, id: &RouteId) -> Result<Option<RouteRow>> {
     if let Some(route) = routes::find(connection, id)? {
         return Ok(Some(route));

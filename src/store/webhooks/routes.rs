@@ -202,9 +202,6 @@ pub(crate) fn insert_as(
 }
 
 /// The active routes of an account, oldest first.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_active(connection: &Connection, account: AccountRowId) -> Result<Vec<RouteRow>> {
     let statement = format!("SELECT {COLUMNS} FROM route WHERE account_id = ?1 AND active = 1 ORDER BY id");
     let rows = connection.prepare_cached(&statement)?.query_map([account], read)?.collect::<rusqlite::Result<_>>()?;
@@ -212,9 +209,6 @@ pub(crate) fn list_active(connection: &Connection, account: AccountRowId) -> Res
 }
 
 /// The routes of an account, oldest first; with `domain`, those whose match lies on it.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list(
     connection: &Connection,
     account: AccountRowId,
@@ -230,9 +224,6 @@ pub(crate) fn list(
 }
 
 /// A route of the account with this match (in whatever case), action and destination.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_same(
     connection: &Connection,
     account: AccountRowId,
@@ -293,36 +284,24 @@ pub(crate) fn update(connection: &Connection, id: &RouteId, change: &Change, now
 }
 
 /// Removes a route.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn delete(connection: &Connection, id: &RouteId) -> Result<()> {
     connection.prepare_cached("DELETE FROM route WHERE public_id = ?1")?.execute([id])?;
     Ok(())
 }
 
 /// A route by its public id.
-///
-/// # Errors
-/// Storage trouble.
 pub fn find(connection: &Connection, id: &RouteId) -> Result<Option<RouteRow>> {
     let statement = format!("SELECT {COLUMNS} FROM route WHERE public_id = ?1");
     Ok(connection.prepare_cached(&statement)?.query_row([id], read).optional()?)
 }
 
 /// The webhook that a domain keeps for all its addresses.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find_domain_webhook(connection: &Connection, domain: DomainRowId) -> Result<Option<RouteRow>> {
     let statement = format!("SELECT {COLUMNS} FROM route WHERE domain_id = ?1 AND is_domain_webhook = 1");
     Ok(connection.prepare_cached(&statement)?.query_row([domain], read).optional()?)
 }
 
 /// Gives a webhook another URL; its secret and id stay.
-///
-/// # Errors
-/// Storage trouble.
 pub fn set_destination(connection: &Connection, id: &RouteId, destination: &str, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE route SET destination = ?2, updated_at = ?3 WHERE public_id = ?1")?
@@ -331,9 +310,6 @@ pub fn set_destination(connection: &Connection, id: &RouteId, destination: &str,
 }
 
 /// Replaces a webhook's secret; the one it had signs beside it until `previous_valid_until` (contract 9.3).
-///
-/// # Errors
-/// Storage trouble.
 pub fn rotate_secret(
     connection: &Connection,
     id: &RouteId,
@@ -352,9 +328,6 @@ pub fn rotate_secret(
 }
 
 /// Says what becomes of mail whose author is not authenticated.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn set_on_auth_fail(connection: &Connection, id: &RouteId, policy: OnAuthFail) -> Result<()> {
     connection
         .prepare_cached("UPDATE route SET on_auth_fail = ?2 WHERE public_id = ?1")?
@@ -363,9 +336,6 @@ pub(crate) fn set_on_auth_fail(connection: &Connection, id: &RouteId, policy: On
 }
 
 /// Starts or stops a route.
-///
-/// # Errors
-/// Storage trouble.
 pub fn set_active(connection: &Connection, id: &RouteId, active: bool, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE route SET active = ?2, updated_at = ?3 WHERE public_id = ?1")?
@@ -374,9 +344,6 @@ pub fn set_active(connection: &Connection, id: &RouteId, active: bool, now: Time
 }
 
 /// Stops every route of an account; its mail is stored meanwhile.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn pause_all(connection: &Connection, account: AccountRowId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE route SET active = 0, updated_at = ?2 WHERE account_id = ?1 AND active = 1")?
@@ -385,9 +352,6 @@ pub(crate) fn pause_all(connection: &Connection, account: AccountRowId, now: Tim
 }
 
 /// Notes the latest outcome; an unchanged one writes nothing.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn note_outcome(connection: &Connection, id: &RouteId, status: &str, code: Option<u16>) -> Result<()> {
     connection
         .prepare_cached(

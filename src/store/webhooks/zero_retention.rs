@@ -49,9 +49,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<ZeroRetentionRow> {
 }
 
 /// Stores a row; returns its id.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn insert(connection: &Connection, new: NewPassing<'_>, now: Timestamp) -> Result<ZeroRetentionRowId> {
     connection
         .prepare_cached(
@@ -63,9 +60,6 @@ pub(crate) fn insert(connection: &Connection, new: NewPassing<'_>, now: Timestam
 }
 
 /// A row by its id.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn find(connection: &Connection, id: ZeroRetentionRowId) -> Result<Option<ZeroRetentionRow>> {
     let found = connection
         .prepare_cached("SELECT id, account_id, route_id, event, raw_id, created_at FROM passing WHERE id = ?1")?
@@ -75,9 +69,6 @@ pub(crate) fn find(connection: &Connection, id: ZeroRetentionRowId) -> Result<Op
 }
 
 /// Up to `limit` rows that were accepted before `before`, oldest first.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list_created_before(
     connection: &Connection,
     before: Timestamp,
@@ -95,9 +86,6 @@ pub(crate) fn list_created_before(
 /// Removes a row and, with the last one that names it, the raw copy; returns the file to remove after the commit.
 ///
 /// A row that took the id of one that was gone already stays.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn finish(connection: &Connection, row: &ZeroRetentionRow) -> Result<Option<String>> {
     let removed = connection
         .prepare_cached("DELETE FROM passing WHERE id = ?1 AND route_id = ?2 AND raw_id = ?3 AND created_at = ?4")?

@@ -11,7 +11,7 @@ use hyper::HeaderMap;
 
 use super::budget;
 use super::damaged::Damaged;
-use super::first_attempt_cache::CachedMessage;
+use super::first_attempt_cache::FirstAttemptCache;
 use super::in_flight::{Guard, InFlight};
 use super::outcome::{self, AckMode, AnswerView, Outcome};
 use super::payload::Payload;
@@ -76,7 +76,7 @@ pub struct Webhooks {
     /// Deliveries that are being attempted.
     pub(crate) in_flight: InFlight,
     /// Deliveries of mail that was just accepted.
-    pub(crate) fresh: CachedMessage,
+    pub(crate) fresh: FirstAttemptCache,
 }
 
 /// A delivery that can be attempted, and with what.
@@ -188,9 +188,6 @@ impl Webhooks {
 
     /// The JSON of `email.received` of the message called `id` as it is stored now, if it is; with the share of the budget
     /// that it takes. `message` is the row that it had: by now it may be another message's.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) async fn received(
         self: &Arc<Self>,
         message: MessageRowId,
@@ -208,9 +205,6 @@ impl Webhooks {
     }
 
     /// What each attempt of a delivery posts, as far as it is still stored; with the share of the budget that it takes.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub(crate) async fn request_body(
         self: &Arc<Self>,
         delivery: &DeliveryRow,

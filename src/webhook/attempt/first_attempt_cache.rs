@@ -19,7 +19,7 @@ const MAX_OCTETS: usize = 4 * 1024 * 1024;
 
 /// A delivery with everything that its payload is made of, as the transaction left it.
 #[derive(Clone, Debug)]
-pub(crate) struct FirstAttemptCache {
+pub(crate) struct CachedMessage {
     /// The delivery.
     pub(crate) delivery: DeliveryRow,
     /// Its message, which has no attachments.
@@ -32,21 +32,21 @@ pub(crate) struct FirstAttemptCache {
 
 /// Fresh deliveries by row id; clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct CachedMessage {
-    kept: Arc<Mutex<CacheEntry>>,
+pub(crate) struct FirstAttemptCache {
+    kept: Arc<Mutex<CacheMap>>,
 }
 
 #[derive(Debug, Default)]
-struct CacheEntry {
-    mails: HashMap<DeliveryRowId, (FirstAttemptCache, Bytes, Instant)>,
+struct CacheMap {
+    mails: HashMap<DeliveryRowId, (CachedMessage, Bytes, Instant)>,
     /// Oldest first; some are gone from `mails` already.
     order: VecDeque<DeliveryRowId>,
     octets: usize,
 }
 
-impl CachedMessage {
+impl FirstAttemptCache {
     /// Keeps a delivery for its first attempt, with the mail data.
-    pub(crate) fn put(&self, fresh: FirstAttemptCache, data: Bytes) {
+    pub(crate) fn put(&self, fresh: CachedMessage, data: Bytes) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         kept.octets += data.len();
@@ -67,19 +67,19 @@ impl CachedMessage {
         &self,
         delivery: DeliveryRowId,
         version_of: impl FnOnce(AccountRowId) -> u64,
-    ) -> Option<(FirstAttemptCache, Bytes)> {
+    ) -> Option<(CachedMessage, Bytes)> {
         let (fresh, data, at) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(delivery)?;
         (fresh.version == version_of(fresh.delivery.account_id) && at.elapsed() < MAX_AGE).then_some((fresh, data))
     }
 
     /// Forgets all of it, which is little at any time: a message was removed, or a delivery attempted by hand.
     pub(crate) fn clear(&self) {
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = CacheEntry::default();
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = CacheMap::default();
     }
 }
 
-impl CacheEntry {
-    fn remove(&mut self, delivery: DeliveryRowId) -> Option<(FirstAttemptCache, Bytes, Instant)> {
+impl CacheMap {
+    fn remove(&mut self, delivery: DeliveryRowId) -> Option<(CachedMessage, Bytes, Instant)> {
         let removed = self.mails.remove(&delivery)?;
         self.octets = self.octets.saturating_sub(removed.1.len());
         Some(removed)
@@ -99,7 +99,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_785_196_800_000);
 
-    fn fresh(id: DeliveryRowId) -> FirstAttemptCache {
+    fn fresh(id: DeliveryRowId) -> CachedMessage {
         let (message_id, route_id) = (MessageId::new(NOW), RouteId::new(NOW));
         let new = NewMessage {
             public_id: message_id.clone(),
@@ -160,7 +160,7 @@ mod tests {
             created_at: NOW,
             updated_at: NOW,
         };
-        FirstAttemptCache {
+        CachedMessage {
             delivery,
             message: Arc::new(new.into_row(RowId::new(1), NOW)),
             route: Arc::new(route),
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_delivery_is_taken_once_and_only_while_its_route_is_the_present_one() {
-        let mail = CachedMessage::default();
+        let mail = FirstAttemptCache::default();
         for id in 1..=4 {
             mail.put(fresh(RowId::new(id)), Bytes::from_static(b"data"));
         }
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_oldest_go_when_there_are_too_many_octets() {
-        let mail = CachedMessage::default();
+        let mail = FirstAttemptCache::default();
         let data = Bytes::from(vec![b'x'; MAX_OCTETS / 4]);
         for id in 1..=6 {
             mail.put(fresh(RowId::new(id)), data.clone());

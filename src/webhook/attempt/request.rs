@@ -91,9 +91,6 @@ pub(crate) fn headers_json<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) 
 }
 
 /// The payload of a received message (contract 9.6), or `None` when its content is gone. Blocks.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn payload(
     connection: &Connection,
     objects: &Objects,

@@ -157,9 +157,6 @@ impl PendingEvent {
 }
 
 /// Leaves the delivery of an event with its job, if a webhook is to hear of it.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn raise(
     tx: &Connection,
     what: &SendingEvent<'_>,

@@ -122,9 +122,6 @@ impl Webhooks {
     ///
     /// Call it after the commit that did so. What a crash leaves out the job engine ends when it is due. An attempt that
     /// runs is let be: only its success counts.
-    ///
-    /// # Errors
-    /// Storage trouble.
     pub async fn end_routes(self: &Arc<Self>, routes: Vec<RouteId>, now: Timestamp) -> store::Result<usize> {
         let this = Arc::clone(self);
         let ending = tokio::spawn(async move {

@@ -48,9 +48,6 @@ const MINUTE_MS: i64 = 60_000;
 const KEPT_MILLIS: i64 = 8 * 86_400_000;
 
 /// Counts by step, which is whole minutes long; the cost goes by the minutes, not by what happened in them.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn count(connection: &Connection, account: AccountRowId, steps: Steps) -> Result<Vec<Counts>> {
     let mut counts = vec![Counts::default(); steps.count];
     let mut statement = connection.prepare_cached(COUNT)?;
@@ -77,9 +74,6 @@ fn positive(count: i64) -> u64 {
 }
 
 /// Removes up to `limit` minutes that are in no range any more and of which nothing waits; returns how many went.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn forget_before(connection: &Connection, now: Timestamp, limit: u32) -> Result<usize> {
     let gone = connection
         .prepare_cached(
@@ -104,9 +98,6 @@ pub(crate) struct QueueCounts {
 }
 
 /// What of an account waits.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn waiting(connection: &Connection, account: AccountRowId) -> Result<QueueCounts> {
     let (webhooks, outbound): (i64, i64) = connection
         .prepare_cached(
@@ -130,9 +121,6 @@ pub(crate) fn waiting(connection: &Connection, account: AccountRowId) -> Result<
 }
 
 /// The newest deliveries since then, at most two thousand.
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn sample(connection: &Connection, account: AccountRowId, since: Timestamp) -> Result<Vec<DeliveryRow>> {
     let statement = format!(
         "SELECT {} FROM delivery WHERE account_id = ?1 AND created_at >= ?2 ORDER BY created_at DESC, id DESC LIMIT ?3",

@@ -160,9 +160,6 @@ impl Order {
 }
 
 /// An account's messages, newest first, without [`MessageRow::trace`] and [`MessageRow::body`].
-///
-/// # Errors
-/// Storage trouble.
 pub(crate) fn list(connection: &Connection, filter: &Filter) -> Result<Vec<MessageRow>> {
     let (order, is_few) = Order::choose(connection, filter)?;
     match filter.search.as_deref().filter(|text| !text.is_empty()).map(Needle::new) {
