@@ -48,7 +48,7 @@ impl Domain {
         if text.len() > 4 * MAX_DOMAIN {
             return Err(AddressError::TooLong);
         }
-        let ascii = if is_plain(text) { text.to_ascii_lowercase() } else { to_a_label(text)? };
+        let ascii = if needs_no_idna(text) { text.to_ascii_lowercase() } else { to_a_label(text)? };
         if ascii.len() > MAX_DOMAIN {
             return Err(AddressError::TooLong);
         }
@@ -73,7 +73,7 @@ impl Domain {
 }
 
 /// Nothing for IDNA to do, which is nearly always.
-fn is_plain(text: &str) -> bool {
+fn needs_no_idna(text: &str) -> bool {
     text.is_ascii()
         && !text.split('.').any(|label| label.get(..4).is_some_and(|head| head.eq_ignore_ascii_case("xn--")))
 }
@@ -130,7 +130,7 @@ impl Mailbox {
         if local.len() > MAX_RECEIVED_LOCAL {
             return Err(AddressError::TooLong);
         }
-        if !local.starts_with('"') && !is_dotted(local) {
+        if !local.starts_with('"') && !is_loose_dot_string(local) {
             return Err(AddressError::Syntax);
         }
         Ok(Self { local: local.to_owned(), domain })
@@ -162,16 +162,16 @@ impl Mailbox {
     /// Quotes and backslashes that nothing in the local part needs are dropped: RFC 5321 §4.1.2 says that they change
     /// nothing. What needs quotes and came without has them here.
     pub fn canonical(&self) -> String {
-        self.comparable(is_dot_string)
+        self.normalized(is_dot_string)
     }
 
     /// The canonical form for routes (contract 4.1): dots need no quotes there, wherever they stand.
-    pub(crate) fn routed(&self) -> String {
-        self.comparable(is_dotted)
+    pub(crate) fn canonical_for_routes(&self) -> String {
+        self.normalized(is_loose_dot_string)
     }
 
     /// In lower case, with quotes unless `is_plain`.
-    fn comparable(&self, is_plain: impl Fn(&str) -> bool) -> String {
+    fn normalized(&self, is_plain: impl Fn(&str) -> bool) -> String {
         let quoted = self.local.strip_prefix('"').and_then(|local| local.strip_suffix('"'));
         let text = quoted.map_or_else(|| self.local.clone(), unescape);
         let local = if is_plain(&text) { text.to_lowercase() } else { quote(&text.to_lowercase()) };
@@ -180,13 +180,13 @@ impl Mailbox {
 
     /// How mail of our own names it to somebody whom its owner does not know. A local part may be a sentence, and an
     /// international one look like anything, so only plain ones stand there.
-    pub(crate) fn shown_to_strangers(&self) -> String {
+    pub(crate) fn display_for_third_party(&self) -> String {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte);
         if self.local.bytes().all(is_plain) { self.to_string() } else { format!("an address at {}", self.domain) }
     }
 
     /// What mails to one mailbox are counted by: the canonical form without a `+` suffix.
-    pub(crate) fn without_suffix(&self) -> String {
+    pub(crate) fn without_subaddress(&self) -> String {
         let canonical = self.canonical();
         let (local, domain) = canonical.rsplit_once('@').unwrap_or((&canonical, ""));
         let plain = local.split_once('+').map_or(local, |(plain, _)| plain);
@@ -250,7 +250,7 @@ fn is_dot_string(text: &str) -> bool {
 }
 
 /// Atoms and dots in any order: some hosts give out local parts such as `ken..taro` and `ada.`.
-fn is_dotted(text: &str) -> bool {
+fn is_loose_dot_string(text: &str) -> bool {
     text.chars().any(is_atext) && text.chars().all(|c| c == '.' || is_atext(c))
 }
 
@@ -275,7 +275,7 @@ impl ReversePath {
     /// # Errors
     /// It is neither a mailbox, as the door takes it, nor a local part alone.
     pub fn parse_received(text: &str) -> Result<Self, AddressError> {
-        let is_local = if text.starts_with('"') { end_of_quoted(text)? == text.len() } else { is_dotted(text) };
+        let is_local = if text.starts_with('"') { end_of_quoted(text)? == text.len() } else { is_loose_dot_string(text) };
         match is_local {
             true if text.len() > MAX_RECEIVED_LOCAL => Err(AddressError::TooLong),
             true => Ok(Self::Local(text.to_owned())),
@@ -330,7 +330,7 @@ mod tests {
             ("\"ada+x\"@x.test", "ada@x.test"),
             ("+1@x.test", "+1@x.test"),
         ] {
-            assert_eq!(Mailbox::parse(address).unwrap().without_suffix(), mailbox);
+            assert_eq!(Mailbox::parse(address).unwrap().without_subaddress(), mailbox);
         }
     }
 
@@ -343,7 +343,7 @@ mod tests {
             ("http//evil.test/x@x.test", "an address at x.test"),
             ("\u{430}da@x.test", "an address at x.test"),
         ] {
-            assert_eq!(Mailbox::parse(address).unwrap().shown_to_strangers(), shown);
+            assert_eq!(Mailbox::parse(address).unwrap().display_for_third_party(), shown);
         }
     }
 
@@ -403,10 +403,10 @@ mod tests {
         for spelling in ["Ken..taro@a.dev", "\"ken..taro\"@A.dev", "\"k\\en..taro\"@a.dev"] {
             let mailbox = Mailbox::parse_received(spelling).unwrap();
             assert_eq!(mailbox.canonical(), "\"ken..taro\"@a.dev");
-            assert_eq!(mailbox.routed(), "ken..taro@a.dev");
+            assert_eq!(mailbox.canonical_for_routes(), "ken..taro@a.dev");
             assert_eq!(canonical(spelling), mailbox.canonical());
         }
-        assert_eq!(Mailbox::parse("\"a b\"@a.dev").unwrap().routed(), "\"a b\"@a.dev");
+        assert_eq!(Mailbox::parse("\"a b\"@a.dev").unwrap().canonical_for_routes(), "\"a b\"@a.dev");
     }
 
     #[test]

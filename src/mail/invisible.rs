@@ -5,7 +5,7 @@ use icu_properties::{CodePointMapData, CodePointSetData};
 
 /// Bidirectional marks and line separators: `invoice\u{202e}fdp.exe` would be shown as `invoiceexe.pdf`. The joiners, which
 /// Arabic, Indic scripts and emoji need, are not among them.
-pub(crate) const fn changes_the_order(c: char) -> bool {
+pub(crate) const fn is_layout_control(c: char) -> bool {
     matches!(
         c,
         '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'
@@ -17,14 +17,14 @@ pub(crate) const fn changes_the_order(c: char) -> bool {
 /// stands for no character. None of it belongs into an address of ours.
 pub(crate) fn is_invisible(c: char) -> bool {
     let category = CodePointMapData::<GeneralCategory>::new().get(c);
-    c != ' ' && HIDDEN.contains(category)
+    c != ' ' && HIDDEN_CATEGORIES.contains(category)
         || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
         || LOOKS_BLANK.contains(&c)
         || matches!(c, '\u{fdd0}'..='\u{fdef}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{10ffff}')
 }
 
 /// Controls (Cc), formats (Cf), characters of nobody but those who agreed on them (Co), blanks and line ends (Z).
-const HIDDEN: GeneralCategoryGroup = GeneralCategoryGroup::Control
+const HIDDEN_CATEGORIES: GeneralCategoryGroup = GeneralCategoryGroup::Control
     .union(GeneralCategoryGroup::Format)
     .union(GeneralCategoryGroup::PrivateUse)
     .union(GeneralCategoryGroup::Separator);

@@ -10,6 +10,6 @@ pub(crate) fn has_long_line(octets: &[u8]) -> bool {
 }
 
 /// Whether octets go to any host as they are: 7 bits, and no long line.
-pub(crate) fn is_plain(octets: &[u8]) -> bool {
+pub(crate) fn is_seven_bit(octets: &[u8]) -> bool {
     octets.is_ascii() && !has_long_line(octets)
 }

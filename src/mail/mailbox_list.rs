@@ -46,7 +46,7 @@ pub fn parse_list(text: &str) -> Result<Vec<NamedMailbox>, MailboxListError> {
     let mut list = Vec::new();
     // Words before a comma that are no address: they begin the display name of the next one.
     let mut name = String::new();
-    for item in split(text)? {
+    for item in split_items(text)? {
         if item.trim().is_empty() && name.is_empty() {
             continue;
         }
@@ -79,7 +79,7 @@ pub fn parse_one(text: &str) -> Result<NamedMailbox, MailboxListError> {
 }
 
 /// The items between top-level commas, their comments dropped.
-fn split(text: &str) -> Result<Vec<String>, MailboxListError> {
+fn split_items(text: &str) -> Result<Vec<String>, MailboxListError> {
     let mut items = vec![String::new()];
     let (mut quoted, mut escaped, mut angle, mut depth) = (false, false, false, 0_usize);
     for c in text.chars() {
@@ -121,7 +121,7 @@ fn split(text: &str) -> Result<Vec<String>, MailboxListError> {
 
 fn parse_item(item: &str) -> Result<NamedMailbox, MailboxListError> {
     let malformed = |_| MailboxListError::Malformed;
-    let Some(at) = angle_of(item) else {
+    let Some(at) = angle_offset(item) else {
         return Ok(NamedMailbox { name: None, mailbox: Mailbox::parse(item).map_err(malformed)? });
     };
     let (name, rest) = item.split_at_checked(at).ok_or(MailboxListError::Malformed)?;
@@ -137,21 +137,21 @@ fn parse_by_last_angle(text: &str) -> Result<NamedMailbox, MailboxListError> {
     let parts = text.strip_suffix('>').and_then(|text| text.rsplit_once('<'));
     let (name, inner) = parts.ok_or(MailboxListError::Malformed)?;
     let mailbox = Mailbox::parse(inner.trim()).map_err(|_| MailboxListError::Malformed)?;
-    if holds_address(name) {
+    if contains_address(name) {
         return Err(MailboxListError::Malformed);
     }
     Ok(NamedMailbox { name: display_name(name), mailbox })
 }
 
 /// Whether something in a display name could be meant as a mailbox of its own.
-fn holds_address(name: &str) -> bool {
+fn contains_address(name: &str) -> bool {
     let in_angles = name.split('<').skip(1).filter_map(|rest| rest.split('>').next());
     let in_list = name.split([',', ';']);
     in_angles.chain(in_list).any(|text| Mailbox::parse(text.trim()).is_ok())
 }
 
 /// Where the address of `Name <a@b>` begins.
-fn angle_of(item: &str) -> Option<usize> {
+fn angle_offset(item: &str) -> Option<usize> {
     let (mut quoted, mut escaped) = (false, false);
     for (at, c) in item.char_indices() {
         match c {
@@ -193,7 +193,7 @@ mod tests {
 
     use super::*;
 
-    fn shown(text: &str) -> Vec<(Option<String>, String)> {
+    fn parsed(text: &str) -> Vec<(Option<String>, String)> {
         parse_list(text).unwrap().into_iter().map(|one| (one.name, one.mailbox.to_string())).collect()
     }
 
@@ -201,20 +201,20 @@ mod tests {
     fn the_forms_that_people_write() {
         let plain = |address: &str| (None, address.to_owned());
         let named = |name: &str, address: &str| (Some(name.to_owned()), address.to_owned());
-        assert_eq!(shown("a@b.test"), [plain("a@b.test")]);
-        assert_eq!(shown(" <a@b.test> "), [plain("a@b.test")]);
-        assert_eq!(shown("Ada Lovelace <ada@b.test>"), [named("Ada Lovelace", "ada@b.test")]);
-        assert_eq!(shown("\"Lovelace, Ada\" <ada@b.test>"), [named("Lovelace, Ada", "ada@b.test")]);
-        assert_eq!(shown(r#""The \"Countess\"" <ada@b.test>"#), [named("The \"Countess\"", "ada@b.test")]);
-        assert_eq!(shown("Jörg 🦀 <j@b.test>"), [named("Jörg 🦀", "j@b.test")]);
+        assert_eq!(parsed("a@b.test"), [plain("a@b.test")]);
+        assert_eq!(parsed(" <a@b.test> "), [plain("a@b.test")]);
+        assert_eq!(parsed("Ada Lovelace <ada@b.test>"), [named("Ada Lovelace", "ada@b.test")]);
+        assert_eq!(parsed("\"Lovelace, Ada\" <ada@b.test>"), [named("Lovelace, Ada", "ada@b.test")]);
+        assert_eq!(parsed(r#""The \"Countess\"" <ada@b.test>"#), [named("The \"Countess\"", "ada@b.test")]);
+        assert_eq!(parsed("Jörg 🦀 <j@b.test>"), [named("Jörg 🦀", "j@b.test")]);
         assert_eq!(
-            shown("a@b.test, B <b@b.test>,c@b.test,"),
+            parsed("a@b.test, B <b@b.test>,c@b.test,"),
             [plain("a@b.test"), named("B", "b@b.test"), plain("c@b.test")]
         );
-        assert_eq!(shown("a@b.test (home, sweet)"), [plain("a@b.test")]);
-        assert_eq!(shown("\"a,b\"@b.test"), [plain("\"a,b\"@b.test")]);
-        assert_eq!(shown("x@bücher.example"), [plain("x@xn--bcher-kva.example")]);
-        assert_eq!(shown("Acme, Inc <a@b.test>".replace("Acme, ", "\"Acme, \" ").as_str()).len(), 1);
+        assert_eq!(parsed("a@b.test (home, sweet)"), [plain("a@b.test")]);
+        assert_eq!(parsed("\"a,b\"@b.test"), [plain("\"a,b\"@b.test")]);
+        assert_eq!(parsed("x@bücher.example"), [plain("x@xn--bcher-kva.example")]);
+        assert_eq!(parsed("Acme, Inc <a@b.test>".replace("Acme, ", "\"Acme, \" ").as_str()).len(), 1);
     }
 
     #[test]
@@ -247,11 +247,11 @@ mod tests {
         }
         let named = |name: &str, address: &str| (Some(name.to_owned()), address.to_owned());
         assert_eq!(
-            shown("Acme, Inc. <a@b.test>, c@b.test, Fuller, Jo <d@b.test>"),
+            parsed("Acme, Inc. <a@b.test>, c@b.test, Fuller, Jo <d@b.test>"),
             [named("Acme, Inc.", "a@b.test"), (None, "c@b.test".to_owned()), named("Fuller, Jo", "d@b.test")]
         );
-        assert_eq!(shown("a < b <a@b.test>, c@b.test").len(), 2);
-        assert_eq!(shown("c@b.test, Inc. <a@b.test>"), [(None, "c@b.test".to_owned()), named("Inc.", "a@b.test")]);
+        assert_eq!(parsed("a < b <a@b.test>, c@b.test").len(), 2);
+        assert_eq!(parsed("c@b.test, Inc. <a@b.test>"), [(None, "c@b.test".to_owned()), named("Inc.", "a@b.test")]);
     }
 
     #[test]

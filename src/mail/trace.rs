@@ -57,7 +57,7 @@ impl fmt::Display for Verdict {
 
 /// One check of an Authentication-Results field: method, verdict and the identifiers that it was about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Checked {
+pub(crate) struct ResInfo {
     /// `spf`, `dkim`, `dmarc`, `arc`.
     pub(crate) method: &'static str,
     /// What came out.
@@ -78,20 +78,20 @@ pub(crate) fn received(
     for_recipient: Option<&str>,
     at: Timestamp,
 ) -> String {
-    let mut field = format!("Received: from {} ({})\r\n", name(&peer.helo), literal(peer.address));
-    field.push_str(&format!("\tby {hostname} with {} id {}", protocol(peer, smtputf8), name(id)));
+    let mut field = format!("Received: from {} ({})\r\n", sanitized_name(&peer.helo), address_literal(peer.address));
+    field.push_str(&format!("\tby {hostname} with {} id {}", with_protocol(peer, smtputf8), sanitized_name(id)));
     if let Some(tls) = &peer.tls {
-        field.push_str(&format!("\r\n\t({} {})", name(&tls.version), name(&tls.cipher)));
+        field.push_str(&format!("\r\n\t({} {})", sanitized_name(&tls.version), sanitized_name(&tls.cipher)));
     }
     if let Some(recipient) = for_recipient {
-        field.push_str(&format!("\r\n\tfor <{}>", path(recipient)));
+        field.push_str(&format!("\r\n\tfor <{}>", sanitized_path(recipient)));
     }
     field.push_str(&format!(";\r\n\t{}\r\n", at.rfc5322()));
     field
 }
 
 /// The protocol word: RFC 5321 §4.4, RFC 3848, RFC 6531 §4.3.
-const fn protocol(peer: &Peer, smtputf8: bool) -> &'static str {
+const fn with_protocol(peer: &Peer, smtputf8: bool) -> &'static str {
     match (smtputf8, peer.esmtp, peer.tls.is_some()) {
         (true, _, true) => "UTF8SMTPS",
         (true, _, false) => "UTF8SMTP",
@@ -102,7 +102,7 @@ const fn protocol(peer: &Peer, smtputf8: bool) -> &'static str {
 }
 
 /// RFC 5321 §4.1.3.
-fn literal(address: IpAddr) -> String {
+fn address_literal(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(v4) => format!("[{v4}]"),
         IpAddr::V6(v6) => format!("[IPv6:{v6}]"),
@@ -110,7 +110,7 @@ fn literal(address: IpAddr) -> String {
 }
 
 /// The Authentication-Results field of `hostname`, with its final CRLF; without checks it says `none` (RFC 8601 §2.2).
-pub(crate) fn authentication_results(hostname: &str, checks: &[Checked]) -> String {
+pub(crate) fn authentication_results(hostname: &str, checks: &[ResInfo]) -> String {
     let mut field = format!("Authentication-Results: {hostname}");
     if checks.is_empty() {
         field.push_str("; none");
@@ -126,13 +126,13 @@ pub(crate) fn authentication_results(hostname: &str, checks: &[Checked]) -> Stri
 }
 
 /// A name that a peer chose, as one token: everything that ends or begins something else in a header is replaced.
-fn name(text: &str) -> String {
+fn sanitized_name(text: &str) -> String {
     let clean = |c: char| if c.is_control() || c.is_whitespace() || "()<>,;\\\"".contains(c) { '_' } else { c };
     let cleaned: String = text.chars().take(MAX_NAME).map(clean).collect();
     if cleaned.is_empty() { "unknown".to_owned() } else { cleaned }
 }
 
-fn path(text: &str) -> String {
+fn sanitized_path(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() && !matches!(c, '<' | '>')).collect()
 }
 
@@ -180,7 +180,7 @@ mod tests {
     fn the_protocol_word_follows_the_session() {
         let word = |esmtp, tls: bool, smtputf8| {
             let tls = tls.then(|| TlsInfo { version: "TLSv1.3".into(), cipher: "X".into() });
-            protocol(&Peer { esmtp, tls, ..peer() }, smtputf8)
+            with_protocol(&Peer { esmtp, tls, ..peer() }, smtputf8)
         };
         assert_eq!(word(false, false, false), "SMTP");
         assert_eq!(word(true, false, false), "ESMTP");
@@ -195,7 +195,7 @@ mod tests {
         let field = received(&hostile, "mx.acme.dev", "1", false, None, AT);
         assert_eq!(field.matches("\r\n").count(), 3);
         assert!(field.starts_with("Received: from x__by_mx.acme.dev__Subject:_forged__ ([192.0.2.7])\r\n"));
-        assert_eq!(mime::received_by(field.as_bytes(), "mx.acme.dev"), 1);
+        assert_eq!(mime::received_count_by(field.as_bytes(), "mx.acme.dev"), 1);
         let empty = Peer { address: "::1".parse().unwrap_or(peer().address), helo: String::new(), ..peer() };
         assert!(received(&empty, "mx", "1", false, None, AT).starts_with("Received: from unknown ([IPv6:::1])"));
     }
@@ -203,12 +203,12 @@ mod tests {
     #[test]
     fn authentication_results_quote_what_is_no_token() {
         let checks = [
-            Checked {
+            ResInfo {
                 method: "spf",
                 verdict: Verdict::Pass,
                 properties: vec![("smtp.mailfrom", "\"a b\"@example.com".into())],
             },
-            Checked {
+            ResInfo {
                 method: "dkim",
                 verdict: Verdict::TempError,
                 properties: vec![("header.d", "example.com".into())],

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::trace::{self, Checked, Verdict};
+use super::trace::{self, ResInfo, Verdict};
 
 /// The verdicts on a message (contract 5.2); `None` where a check was not made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ pub struct Verification {
 
 impl Verification {
     /// Nobody was asked.
-    pub(crate) fn unasked(hostname: &str) -> Self {
+    pub(crate) fn unchecked(hostname: &str) -> Self {
         Self {
             verdicts: Verdicts::default(),
             authentication_results: trace::authentication_results(hostname, &[]),
@@ -43,8 +43,8 @@ impl Verification {
     }
 
     /// Of a message that this server sent itself, for an account that it let send from `domain`.
-    pub(crate) fn own(hostname: &str, domain: &str, mail_from: &str) -> Self {
-        let passed = |method, property, value: &str| Checked {
+    pub(crate) fn of_own_message(hostname: &str, domain: &str, mail_from: &str) -> Self {
+        let passed = |method, property, value: &str| ResInfo {
             method,
             verdict: Verdict::Pass,
             properties: vec![(property, value.to_owned())],

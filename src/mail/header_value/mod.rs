@@ -10,16 +10,16 @@ use super::line::MAX_LINE;
 use super::mailbox_list::{NamedMailbox, parse_list};
 use super::{message_id, uri};
 pub(crate) use text::encoded_words;
-use text::{phrase, phrase_of_list, unstructured};
+use text::{phrase, phrase_or_atoms, unstructured};
 
 /// RFC 5322 §2.1.1: what a line should not exceed.
-const WANTED_LINE: usize = 78;
+const PREFERRED_LINE: usize = 78;
 
 /// What the value of a field is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Syntax {
     /// Unstructured text (RFC 5322 §2.2.1).
-    Text,
+    Unstructured,
     /// Mailboxes with display names.
     Mailboxes,
     /// Message-IDs in angle brackets.
@@ -31,7 +31,7 @@ pub(crate) enum Syntax {
     /// Phrases with commas between (RFC 5322 §3.6.5).
     Phrases,
     /// Words of a protocol, never beyond ASCII.
-    Words,
+    ProtocolWords,
 }
 
 /// Why a value cannot stand in its field.
@@ -57,7 +57,7 @@ pub enum ValueError {
     TooLong,
 }
 
-const BY_NAME: &[(Syntax, &[&str])] = &[
+const FIELD_SYNTAX: &[(Syntax, &[&str])] = &[
     (
         Syntax::Mailboxes,
         &[
@@ -97,7 +97,7 @@ const BY_NAME: &[(Syntax, &[&str])] = &[
     (Syntax::ListId, &["List-Id"]),
     (Syntax::Phrases, &["Keywords"]),
     (
-        Syntax::Words,
+        Syntax::ProtocolWords,
         &[
             "List-Unsubscribe-Post",
             "Auto-Submitted",
@@ -128,7 +128,7 @@ const BY_NAME: &[(Syntax, &[&str])] = &[
 /// The syntax of a field; what is not known is text.
 pub(crate) fn syntax_of(name: &str) -> Syntax {
     let names_it = |names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
-    BY_NAME.iter().find(|(_, names)| names_it(names)).map_or(Syntax::Text, |(syntax, _)| *syntax)
+    FIELD_SYNTAX.iter().find(|(_, names)| names_it(names)).map_or(Syntax::Unstructured, |(syntax, _)| *syntax)
 }
 
 /// A field of this value, `name: value` and CRLF, folded.
@@ -136,7 +136,7 @@ pub(crate) fn syntax_of(name: &str) -> Syntax {
 /// # Errors
 /// The value has not the syntax of the field.
 pub(crate) fn field(name: &str, value: &str) -> Result<String, ValueError> {
-    folded(name, &written(name, value)?)
+    fold(name, &format_value(name, value)?)
 }
 
 /// A field of these mailboxes.
@@ -147,7 +147,7 @@ pub(crate) fn mailboxes_field<'m>(
     name: &str,
     list: impl IntoIterator<Item = &'m NamedMailbox>,
 ) -> Result<String, ValueError> {
-    folded(name, &mailboxes(list))
+    fold(name, &mailboxes(list))
 }
 
 /// A field of unstructured text.
@@ -155,20 +155,20 @@ pub(crate) fn mailboxes_field<'m>(
 /// # Errors
 /// None occurs: what is too long is encoded.
 pub(crate) fn text_field(name: &str, text: &str) -> Result<String, ValueError> {
-    folded(name, &unstructured(text))
+    fold(name, &unstructured(text))
 }
 
 /// The value as its field wants it, on one line.
-fn written(name: &str, value: &str) -> Result<String, ValueError> {
+fn format_value(name: &str, value: &str) -> Result<String, ValueError> {
     match syntax_of(name) {
-        Syntax::Text => Ok(unstructured(value)),
+        Syntax::Unstructured => Ok(unstructured(value)),
         Syntax::Mailboxes => Ok(mailboxes(&parse_list(value).map_err(|_| ValueError::Mailboxes)?)),
         Syntax::MessageIds => Ok(message_ids(value)?.join(" ")),
         Syntax::Uris => uris(name, value),
         Syntax::ListId => list_id(value),
-        Syntax::Phrases => Ok(value.split(',').map(|one| phrase_of_list(one.trim())).collect::<Vec<_>>().join(", ")),
-        Syntax::Words if value.is_ascii() => Ok(value.trim().to_owned()),
-        Syntax::Words => Err(ValueError::Ascii),
+        Syntax::Phrases => Ok(value.split(',').map(|one| phrase_or_atoms(one.trim())).collect::<Vec<_>>().join(", ")),
+        Syntax::ProtocolWords if value.is_ascii() => Ok(value.trim().to_owned()),
+        Syntax::ProtocolWords => Err(ValueError::Ascii),
     }
 }
 
@@ -176,7 +176,7 @@ fn written(name: &str, value: &str) -> Result<String, ValueError> {
 ///
 /// # Errors
 /// There is a word that no line has room for.
-pub(crate) fn folded(name: &str, value: &str) -> Result<String, ValueError> {
+pub(crate) fn fold(name: &str, value: &str) -> Result<String, ValueError> {
     let mut field = String::with_capacity(name.len() + value.len() + value.len() / 32 + 8);
     field.push_str(name);
     field.push(':');
@@ -192,7 +192,7 @@ pub(crate) fn folded(name: &str, value: &str) -> Result<String, ValueError> {
             return Err(ValueError::TooLong);
         }
         // A field whose first line is empty is read by all, and liked by few.
-        if column + length > if first { MAX_LINE } else { WANTED_LINE } {
+        if column + length > if first { MAX_LINE } else { PREFERRED_LINE } {
             field.push_str("\r\n");
             column = 0;
         }
@@ -240,7 +240,7 @@ pub(crate) fn message_ids(value: &str) -> Result<Vec<String>, ValueError> {
         if bare && !id.contains('@') && id.len() < value.len() {
             return Err(ValueError::MessageIds);
         }
-        ids.push(message_id::named(id).ok_or(ValueError::MessageIds)?);
+        ids.push(message_id::bracketed(id).ok_or(ValueError::MessageIds)?);
         rest = behind.trim_start_matches(is_between);
     }
     if ids.is_empty() { Err(ValueError::MessageIds) } else { Ok(ids) }
@@ -251,14 +251,14 @@ fn uris(name: &str, value: &str) -> Result<String, ValueError> {
     let value = value.trim();
     if name.eq_ignore_ascii_case("List-Post")
         && let Some((no, behind)) = value.split_at_checked(2).filter(|(no, _)| no.eq_ignore_ascii_case("NO"))
-        && let (said, "") = comment(behind)?
+        && let (comment, "") = comment(behind)?
     {
-        return Ok(format!("{}{said}", no.to_ascii_uppercase()));
+        return Ok(format!("{}{comment}", no.to_ascii_uppercase()));
     }
     if !value.contains('<') {
         // A comma may belong to the one URI, or stand between two.
-        let apart: Option<Vec<String>> = value.split(',').map(|one| uri::in_ascii(one.trim())).collect();
-        let list = apart.or_else(|| uri::in_ascii(value).map(|one| vec![one])).ok_or(ValueError::Uris)?;
+        let separate: Option<Vec<String>> = value.split(',').map(|one| uri::to_ascii(one.trim())).collect();
+        let list = separate.or_else(|| uri::to_ascii(value).map(|one| vec![one])).ok_or(ValueError::Uris)?;
         return Ok(list.iter().map(|one| format!("<{one}>")).collect::<Vec<_>>().join(", "));
     }
     let mut list = Vec::new();
@@ -267,7 +267,7 @@ fn uris(name: &str, value: &str) -> Result<String, ValueError> {
         let (before, uri) = comment(rest)?;
         let (given, behind) = uri.strip_prefix('<').and_then(|rest| rest.split_once('>')).ok_or(ValueError::Uris)?;
         let (after, behind) = comment(behind)?;
-        let given = uri::in_ascii(given).ok_or(ValueError::Uris)?;
+        let given = uri::to_ascii(given).ok_or(ValueError::Uris)?;
         list.push(format!("{before} <{given}>{after}").trim_start().to_owned());
         rest = match behind.strip_prefix(',') {
             Some(behind) => behind.trim_start(),
@@ -284,8 +284,8 @@ fn comment(text: &str) -> Result<(String, &str), ValueError> {
     let Some(comment) = text.strip_prefix('(') else { return Ok((String::new(), text)) };
     let (comment, behind) = comment.split_once(')').ok_or(ValueError::Uris)?;
     let is_plain = !comment.contains(['(', '\\']) && comment.is_ascii();
-    let kept = if is_plain { format!(" ({comment})") } else { String::new() };
-    Ok((kept, behind.trim_start()))
+    let normalized = if is_plain { format!(" ({comment})") } else { String::new() };
+    Ok((normalized, behind.trim_start()))
 }
 
 /// `"Phrase" <list.example>` (RFC 2919 §3); the id may lack its brackets.
@@ -350,7 +350,7 @@ mod tests {
             ("X-Order", "1017 Grüße =?x", "1017 =?utf-8?B?R3LDvMOfZQ==?= =?x"),
             ("Auto-Submitted", "auto-generated", "auto-generated"),
         ] {
-            assert_eq!(written(name, value).unwrap(), wanted, "{name}: {value}");
+            assert_eq!(format_value(name, value).unwrap(), wanted, "{name}: {value}");
         }
     }
 
@@ -368,7 +368,7 @@ mod tests {
             ("References", "garbage <a@b>", ValueError::MessageIds),
             ("Importance", "höchste", ValueError::Ascii),
         ] {
-            assert_eq!(written(name, value), Err(wanted), "{name}: {value}");
+            assert_eq!(format_value(name, value), Err(wanted), "{name}: {value}");
         }
         let long = format!("<https://a.test/{}>", "a".repeat(1_000));
         assert_eq!(field("List-Unsubscribe", &long), Err(ValueError::TooLong));

@@ -24,7 +24,7 @@ pub(crate) fn phrase(name: &str) -> String {
 }
 
 /// A phrase as it is written without quotes where it can be.
-pub(crate) fn phrase_of_list(text: &str) -> String {
+pub(crate) fn phrase_or_atoms(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b" !#$%&'*+-/=?^_`{|}~".contains(&byte);
     if text.bytes().all(is_plain) && !looks_encoded(text) { text.to_owned() } else { phrase(text) }
 }

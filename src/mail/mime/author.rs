@@ -4,14 +4,14 @@
 //! few read so. There the address that somebody is shown may be another than the one that was judged.
 
 use super::Limits;
-use super::address::{self, end_of_comment, end_of_quote, is_plain, is_quoted, normal_domain, normalise};
+use super::address::{self, end_of_comment, end_of_quote, is_dot_atom, is_quoted, normalize_domain, normalize};
 use super::header::Fields;
-use crate::mail::invisible::changes_the_order;
+use crate::mail::invisible::is_layout_control;
 
 /// The one address that the value of a From field names, as `local@domain` with the domain as A-labels in lower case.
 ///
 /// Signs that a name should have quoted, such as a comma, do no harm to an address in angle brackets.
-pub(crate) fn sole(raw: &[u8]) -> Option<String> {
+pub(crate) fn sole_author(raw: &[u8]) -> Option<String> {
     let mut rest = raw;
     // What stands in the field beside comments; and of that what is not quoted either.
     let (mut text, mut unquoted) = (Vec::new(), Vec::new());
@@ -46,7 +46,7 @@ pub(crate) fn sole(raw: &[u8]) -> Option<String> {
         unquoted.push(b' ');
     }
     match angle {
-        Some(inner) => address(inner.trim_ascii()).filter(|address| names_no_other(&unquoted, address)),
+        Some(inner) => address(inner.trim_ascii()).filter(|address| names_no_other_address(&unquoted, address)),
         None => {
             // RFC 5322 §4.4: members of a list may be empty.
             let is_edge = |byte: &u8| byte.is_ascii_whitespace() || *byte == b',';
@@ -59,7 +59,7 @@ pub(crate) fn sole(raw: &[u8]) -> Option<String> {
 
 /// Whether From or Sender of a message names an international address (RFC 6531). Without it nobody answers for the
 /// message: it has no other form.
-pub(crate) fn is_international(raw: &[u8]) -> bool {
+pub(crate) fn has_international_author(raw: &[u8]) -> bool {
     let limits = Limits::default();
     let mut fields = Fields::new(raw, 0, &limits);
     let mut list = Vec::new();
@@ -86,28 +86,28 @@ fn address(text: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(text).ok()?;
     let (local, domain) = text.rsplit_once('@')?;
     let misleads = |c: char| c.is_control() || "@<>()[]:;,\\".contains(c);
-    let is_word = is_plain(local) || (is_quoted(local) && !local.contains(misleads));
-    if local.is_empty() || local.len() > 255 || !is_word || local.contains(changes_the_order) || domain.ends_with('.')
+    let is_word = is_dot_atom(local) || (is_quoted(local) && !local.contains(misleads));
+    if local.is_empty() || local.len() > 255 || !is_word || local.contains(is_layout_control) || domain.ends_with('.')
     {
         return None;
     }
-    let ascii = normal_domain(domain)?;
+    let ascii = normalize_domain(domain)?;
     // A name that IDNA maps to another one, by leaving characters out for instance, is shown otherwise than it is asked for.
     let is_as_shown = domain.is_ascii() || idna::domain_to_unicode(&ascii).0 == domain.to_lowercase();
     is_as_shown.then(|| format!("{local}@{ascii}"))
 }
 
 /// Whether a display name, apart from what is quoted of it, holds nothing that some readers take for another address.
-fn names_no_other(name: &[u8], address: &str) -> bool {
+fn names_no_other_address(name: &[u8], address: &str) -> bool {
     let text = String::from_utf8_lossy(name);
     let Some((_, behind)) = text.split_once('@') else { return true };
     !behind.contains(['.', '\u{3002}', '\u{ff0e}', '\u{ff61}'])
-        || normalise(name).is_some_and(|named| named == address)
+        || normalize(name).is_some_and(|named| named == address)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::sole;
+    use super::sole_author;
 
     #[test]
     fn what_every_reader_reads_alike_names_an_author() {
@@ -135,7 +135,7 @@ mod tests {
             ("ada..l.@example.com", "ada..l.@example.com"),
             ("ada@[192.0.2.1]", "ada@[192.0.2.1]"),
         ] {
-            assert_eq!(sole(raw.as_bytes()).as_deref(), Some(address), "{raw}");
+            assert_eq!(sole_author(raw.as_bytes()).as_deref(), Some(address), "{raw}");
         }
     }
 
@@ -196,9 +196,9 @@ mod tests {
             "Ada\rBob <ada@example.com>",
             "Ada\nBob <ada@example.com>",
         ] {
-            assert_eq!(sole(raw.as_bytes()), None, "{raw}");
+            assert_eq!(sole_author(raw.as_bytes()), None, "{raw}");
         }
-        assert_eq!(sole(b"J\xf6rg <j@example.com>").as_deref(), Some("j@example.com"), "a name may be anything");
-        assert_eq!(sole(b"j\xf6rg@example.com"), None);
+        assert_eq!(sole_author(b"J\xf6rg <j@example.com>").as_deref(), Some("j@example.com"), "a name may be anything");
+        assert_eq!(sole_author(b"j\xf6rg@example.com"), None);
     }
 }

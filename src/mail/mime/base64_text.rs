@@ -4,16 +4,16 @@
 //! sentence are in it, so that prose would become octets that nobody sent.
 
 /// How much of the beginning of a body is looked at, and how much of its end.
-const LOOKED_AT: usize = 8 * 1024;
+const SCAN_LIMIT: usize = 8 * 1024;
 /// A line of so many digits is data wherever it stands; encoders write 60 to 76.
-const LONG: usize = 60;
+const LONG_LINE: usize = 60;
 
 /// Whether a body that is declared as base64 is prose: words, and no line that could be data.
 pub(crate) fn is_prose(body: &[u8]) -> bool {
-    let head = body.get(..LOOKED_AT).unwrap_or(body);
+    let head = body.get(..SCAN_LIMIT).unwrap_or(body);
     let mut has_words = false;
     for line in head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
-        if (is_data(line) && (line.len() % 4 == 0 || line.len() >= LONG)) || padded_word(line).is_some() {
+        if (is_data(line) && (line.len() % 4 == 0 || line.len() >= LONG_LINE)) || padded_word(line).is_some() {
             return false;
         }
         has_words |= has_words_of_different_lengths(line);
@@ -38,7 +38,7 @@ fn padded_word(line: &[u8]) -> Option<usize> {
 /// Where the data of a base64 body ends and text follows: a line that is no data behind padding or an empty line, one
 /// of signs alone, or what is left of a delimiter; unless data goes on behind it.
 pub(crate) fn end_of_data(body: &[u8]) -> usize {
-    let from = body.len().saturating_sub(LOOKED_AT);
+    let from = body.len().saturating_sub(SCAN_LIMIT);
     let tail = body.get(from..).unwrap_or_default();
     let mut at = match from {
         0 => 0,
@@ -57,10 +57,10 @@ pub(crate) fn end_of_data(body: &[u8]) -> usize {
             end = end.or(Some(from + at + indent + word));
             (has_data, may_end) = (true, true);
         } else if is_data(line) {
-            end = end.filter(|_| line.len() < LONG);
+            end = end.filter(|_| line.len() < LONG_LINE);
             (has_data, may_end) = (true, line.ends_with(b"="));
         } else {
-            if has_data && (may_end || is_rule(line) || is_closing(line)) {
+            if has_data && (may_end || is_separator(line) || is_close_delimiter(line)) {
                 end = end.or(Some(from + at));
             }
             may_end = line.ends_with(b"=");
@@ -75,11 +75,11 @@ fn is_data(line: &[u8]) -> bool {
 }
 
 /// Whether a line separates what stands above it from what stands below.
-fn is_rule(line: &[u8]) -> bool {
+fn is_separator(line: &[u8]) -> bool {
     line.len() > 2 && line.iter().all(u8::is_ascii_punctuation)
 }
 
-fn is_closing(line: &[u8]) -> bool {
+fn is_close_delimiter(line: &[u8]) -> bool {
     line.len() > 4 && line.starts_with(b"--") && line.ends_with(b"--")
 }
 

@@ -4,7 +4,7 @@
 //! differ. Decoding never fails: what is not well-formed is skipped (base64) or kept as written (quoted-printable).
 
 use super::base64_text;
-use super::uuencode::{self, Lines};
+use super::uuencode::{self, LineDecoder};
 
 /// How the bytes of a part stand in the raw message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Encoding {
     pub(super) fn of_body(self, body: &[u8]) -> Self {
         match self {
             Self::Base64 if base64_text::is_prose(body) => Self::Identity,
-            Self::Uuencode if !uuencode::is_file(body) || uuencode::is_several(body) => Self::Identity,
+            Self::Uuencode if !uuencode::has_file(body) || uuencode::has_several_files(body) => Self::Identity,
             declared => declared,
         }
     }
@@ -76,13 +76,13 @@ pub struct Decoder(State);
 enum State {
     Identity,
     Base64 { bits: u32, digits: u8 },
-    QuotedPrintable { blanks: Vec<u8>, place: Place },
-    Uuencode(Lines),
+    QuotedPrintable { blanks: Vec<u8>, place: QpState },
+    Uuencode(LineDecoder),
 }
 
 /// Where in a quoted-printable line the decoder stands.
 #[derive(Clone, Copy, Debug)]
-enum Place {
+enum QpState {
     Text,
     /// After `=`; blanks may follow until the line break of a soft break.
     Equals,
@@ -98,8 +98,8 @@ impl Decoder {
         Self(match encoding {
             Encoding::Identity => State::Identity,
             Encoding::Base64 => State::Base64 { bits: 0, digits: 0 },
-            Encoding::QuotedPrintable => State::QuotedPrintable { blanks: Vec::new(), place: Place::Text },
-            Encoding::Uuencode => State::Uuencode(Lines::new()),
+            Encoding::QuotedPrintable => State::QuotedPrintable { blanks: Vec::new(), place: QpState::Text },
+            Encoding::Uuencode => State::Uuencode(LineDecoder::new()),
         })
     }
 
@@ -118,7 +118,7 @@ impl Decoder {
         match self.0 {
             State::Identity => {}
             State::Base64 { bits, digits } => end_of_quantum(bits, digits, out),
-            State::QuotedPrintable { place: Place::Digit(digit), .. } => out.extend([b'=', digit]),
+            State::QuotedPrintable { place: QpState::Digit(digit), .. } => out.extend([b'=', digit]),
             State::Uuencode(lines) => lines.finish(out),
             // RFC 2045 §6.7 (3): blanks at the end of a line were added on the way.
             State::QuotedPrintable { .. } => {}
@@ -231,9 +231,9 @@ fn end_of_quantum(bits: u32, digits: u8, out: &mut Vec<u8>) {
     }
 }
 
-fn quoted_printable(mut raw: &[u8], blanks: &mut Vec<u8>, place: &mut Place, out: &mut Vec<u8>) {
+fn quoted_printable(mut raw: &[u8], blanks: &mut Vec<u8>, place: &mut QpState, out: &mut Vec<u8>) {
     while let Some((byte, rest)) = raw.split_first() {
-        if !matches!(place, Place::Text) || matches!(byte, b'=' | b' ' | b'\t' | b'\r' | b'\n') {
+        if !matches!(place, QpState::Text) || matches!(byte, b'=' | b' ' | b'\t' | b'\r' | b'\n') {
             quoted_printable_byte(*byte, blanks, place, out);
             raw = rest;
             continue;
@@ -247,65 +247,65 @@ fn quoted_printable(mut raw: &[u8], blanks: &mut Vec<u8>, place: &mut Place, out
     }
 }
 
-fn quoted_printable_byte(byte: u8, blanks: &mut Vec<u8>, place: &mut Place, out: &mut Vec<u8>) {
+fn quoted_printable_byte(byte: u8, blanks: &mut Vec<u8>, place: &mut QpState, out: &mut Vec<u8>) {
     match (*place, byte) {
-        (Place::Text, b' ' | b'\t') => {
+        (QpState::Text, b' ' | b'\t') => {
             blanks.push(byte);
             if blanks.len() > MAX_BLANKS {
                 out.append(blanks);
             }
         }
-        (Place::Text, b'\r' | b'\n') => {
+        (QpState::Text, b'\r' | b'\n') => {
             blanks.clear();
             out.push(byte);
         }
-        (Place::Text, b'=') => {
+        (QpState::Text, b'=') => {
             out.append(blanks);
-            *place = Place::Equals;
+            *place = QpState::Equals;
         }
-        (Place::Text, _) => {
+        (QpState::Text, _) => {
             out.append(blanks);
             out.push(byte);
         }
-        (Place::Equals, b' ' | b'\t') => {
+        (QpState::Equals, b' ' | b'\t') => {
             blanks.push(byte);
             if blanks.len() > MAX_BLANKS {
-                literally(&[], blanks, place, out);
+                push_literal_equals(&[], blanks, place, out);
             }
         }
-        (Place::Equals, b'\r') => *place = Place::SoftCr,
-        (Place::Equals | Place::SoftCr, b'\n') => {
+        (QpState::Equals, b'\r') => *place = QpState::SoftCr,
+        (QpState::Equals | QpState::SoftCr, b'\n') => {
             blanks.clear();
-            *place = Place::Text;
+            *place = QpState::Text;
         }
-        (Place::Equals, _) if blanks.is_empty() && byte.is_ascii_hexdigit() => *place = Place::Digit(byte),
-        (Place::Digit(high), _) => {
+        (QpState::Equals, _) if blanks.is_empty() && byte.is_ascii_hexdigit() => *place = QpState::Digit(byte),
+        (QpState::Digit(high), _) => {
             if let (Some(high), Some(low)) = (hex(high), hex(byte)) {
                 out.push(high << 4 | low);
-                *place = Place::Text;
+                *place = QpState::Text;
             } else {
-                literally(&[high], blanks, place, out);
+                push_literal_equals(&[high], blanks, place, out);
                 quoted_printable_byte(byte, blanks, place, out);
             }
         }
-        (Place::SoftCr, _) => {
+        (QpState::SoftCr, _) => {
             blanks.clear();
-            *place = Place::Text;
+            *place = QpState::Text;
             quoted_printable_byte(byte, blanks, place, out);
         }
-        (Place::Equals, _) => {
-            literally(&[], blanks, place, out);
+        (QpState::Equals, _) => {
+            push_literal_equals(&[], blanks, place, out);
             quoted_printable_byte(byte, blanks, place, out);
         }
     }
 }
 
 /// An `=` that began no escape is text, with what was held back after it.
-fn literally(after: &[u8], blanks: &mut Vec<u8>, place: &mut Place, out: &mut Vec<u8>) {
+fn push_literal_equals(after: &[u8], blanks: &mut Vec<u8>, place: &mut QpState, out: &mut Vec<u8>) {
     out.push(b'=');
     out.extend_from_slice(after);
     out.append(blanks);
-    *place = Place::Text;
+    *place = QpState::Text;
 }
 
 /// The value of a hexadecimal digit.

@@ -30,15 +30,15 @@ pub(crate) struct Fields<'x, 'l> {
     raw: &'x [u8],
     limits: &'l Limits,
     start: usize,
-    first: usize,
+    first_field: usize,
     at: usize,
-    seen: usize,
+    field_count: usize,
     /// Whether the block is that of a part, in which only a few fields mean anything.
     of_part: bool,
     /// Where the field that was read last begins.
-    field: usize,
+    last_field: usize,
     /// Up to here lines that are no field are stepped over.
-    goes_on_until: usize,
+    header_until: usize,
     /// Where the lines of mbox files that were looked at last end, and whether a field follows them.
     mbox_lines: (usize, bool),
     /// Whether something that is no field stands in the block, which for other readers may end there.
@@ -51,26 +51,26 @@ pub(crate) struct Fields<'x, 'l> {
 impl<'x, 'l> Fields<'x, 'l> {
     /// The header of a message that begins at the offset `at` of `raw`.
     pub(crate) fn new(raw: &'x [u8], at: usize, limits: &'l Limits) -> Self {
-        let mut first = at;
-        while raw.get(first..).is_some_and(|rest| rest.starts_with(BYTE_ORDER_MARK)) {
-            first += BYTE_ORDER_MARK.len();
+        let mut first_field = at;
+        while raw.get(first_field..).is_some_and(|rest| rest.starts_with(BYTE_ORDER_MARK)) {
+            first_field += BYTE_ORDER_MARK.len();
         }
         // One on a line of its own is a line that is no field.
-        if matches!(raw.get(first), None | Some(b'\r' | b'\n')) {
-            first = at;
+        if matches!(raw.get(first_field), None | Some(b'\r' | b'\n')) {
+            first_field = at;
         }
         Self {
             raw,
             limits,
-            start: first,
-            first,
-            at: first,
-            seen: 0,
+            start: first_field,
+            first_field,
+            at: first_field,
+            field_count: 0,
             of_part: false,
-            field: first,
-            goes_on_until: 0,
+            last_field: first_field,
+            header_until: 0,
             mbox_lines: (0, false),
-            has_stray_lines: first > at,
+            has_stray_lines: first_field > at,
             truncated: false,
             done: false,
         }
@@ -83,12 +83,12 @@ impl<'x, 'l> Fields<'x, 'l> {
 
     /// Where the first field begins, once it was read: behind the line that separates mails in an mbox file.
     pub(crate) fn header_offset(&self) -> usize {
-        self.first.min(self.raw.len())
+        self.first_field.min(self.raw.len())
     }
 
     /// Where the field that was read last begins; it goes on to [`Self::body_offset`].
     pub(crate) fn field_offset(&self) -> usize {
-        self.field.min(self.raw.len())
+        self.last_field.min(self.raw.len())
     }
 
     /// Where the body begins, once there is no further field.
@@ -106,22 +106,22 @@ impl<'x, 'l> Fields<'x, 'l> {
                 self.done = true;
             } else if line.starts_with(b"--") && ends(line) {
                 self.done = true;
-            } else if self.seen >= self.limits.max_header_fields
+            } else if self.field_count >= self.limits.max_header_fields
                 || self.at - self.start > self.limits.max_header_bytes
             {
                 self.truncated = true;
                 self.at = next;
-            } else if let Some((indent, colon)) = self.begins_field(line) {
+            } else if let Some((indent, colon)) = self.field_start(line) {
                 let name = line.get(indent..colon).unwrap_or_default().trim_ascii_end();
                 let end = self.end_of_field(name, next, &ends);
                 let value = self.raw.get(self.at + colon + 1..end).unwrap_or_default();
                 self.has_stray_lines |= indent > 0;
-                (self.field, self.at) = (self.at, end);
-                self.seen = self.seen.saturating_add(1);
+                (self.last_field, self.at) = (self.at, end);
+                self.field_count = self.field_count.saturating_add(1);
                 return Some(Field { name, value: without_line_break(value) });
-            } else if self.seen == 0 && self.at == self.start && is_mbox_line(line) {
-                (self.first, self.at) = (next, next);
-            } else if (is_mbox_line(line) && self.is_before_field(next)) || self.goes_on(next, &ends) {
+            } else if self.field_count == 0 && self.at == self.start && is_mbox_line(line) {
+                (self.first_field, self.at) = (next, next);
+            } else if (is_mbox_line(line) && self.field_follows(next)) || self.header_continues(next, &ends) {
                 self.has_stray_lines = true;
                 self.at = next;
             } else {
@@ -132,20 +132,20 @@ impl<'x, 'l> Fields<'x, 'l> {
     }
 
     /// Where the field that `line` begins has its name and its colon. Some programs indent even the first line.
-    fn begins_field(&self, line: &[u8]) -> Option<(usize, usize)> {
-        let indent = if self.seen == 0 { line.len() - line.trim_ascii_start().len() } else { 0 };
-        let colon = field_name(line.get(indent..)?)?;
+    fn field_start(&self, line: &[u8]) -> Option<(usize, usize)> {
+        let indent = if self.field_count == 0 { line.len() - line.trim_ascii_start().len() } else { 0 };
+        let colon = colon_of_field(line.get(indent..)?)?;
         let is_known = || is_known_field(line.get(indent..).unwrap_or_default(), self.of_part);
         (indent == 0 || is_known()).then_some((indent, indent + colon))
     }
 
     /// Whether a field begins at `next`, or behind further lines of an mbox file.
-    fn is_before_field(&mut self, next: usize) -> bool {
+    fn field_follows(&mut self, next: usize) -> bool {
         let mut at = next;
         while at > self.mbox_lines.0 && at < self.raw.len() && at - self.start <= self.limits.max_header_bytes {
             let (line, after) = self.line(at);
             if !is_mbox_line(line) {
-                self.mbox_lines = (at, field_name(line).is_some());
+                self.mbox_lines = (at, colon_of_field(line).is_some());
                 break;
             }
             at = after;
@@ -158,15 +158,15 @@ impl<'x, 'l> Fields<'x, 'l> {
 
     /// Whether the header goes on behind a line that is no field: another field comes before the empty line, one that is
     /// known as such, since texts have colons too.
-    fn goes_on(&mut self, next: usize, ends: &impl Fn(&[u8]) -> bool) -> bool {
-        if next <= self.goes_on_until {
+    fn header_continues(&mut self, next: usize, ends: &impl Fn(&[u8]) -> bool) -> bool {
+        if next <= self.header_until {
             return true;
         }
         let (mut at, mut known) = (next, None);
         while at < self.raw.len() && at - self.start <= self.limits.max_header_bytes {
             let (line, after) = self.line(at);
             if line.is_empty() || (line.starts_with(b"--") && ends(line)) {
-                self.goes_on_until = known.unwrap_or(self.goes_on_until);
+                self.header_until = known.unwrap_or(self.header_until);
                 return known.is_some();
             }
             if is_known_field(line, self.of_part) {
@@ -193,7 +193,7 @@ impl<'x, 'l> Fields<'x, 'l> {
             if matches!(self.raw.get(end), Some(b' ' | b'\t')) {
                 if end - self.start > self.limits.max_header_bytes {
                     self.truncated = true;
-                    self.seen = usize::MAX;
+                    self.field_count = usize::MAX;
                     return end;
                 }
                 end = self.line(end).1;
@@ -217,9 +217,9 @@ impl<'x, 'l> Fields<'x, 'l> {
                 return Some(next);
             }
             if line.starts_with(b" ") || line.starts_with(b"\t") {
-                return (is_unfinished || self.goes_on(next, ends)).then_some(at);
+                return (is_unfinished || self.header_continues(next, ends)).then_some(at);
             }
-            if line.is_empty() || is_usual_field(line) || (line.starts_with(b"--") && ends(line)) {
+            if line.is_empty() || is_common_field(line) || (line.starts_with(b"--") && ends(line)) {
                 return None;
             }
             at = next;
@@ -229,7 +229,7 @@ impl<'x, 'l> Fields<'x, 'l> {
 }
 
 /// Fields behind which nobody doubts that a line belongs to a header.
-const KNOWN: &[&str] = &[
+const KNOWN_FIELDS: &[&str] = &[
     "accept-language",
     "apparently-to",
     "authentication-results",
@@ -273,9 +273,9 @@ const KNOWN: &[&str] = &[
     "user-agent",
 ];
 /// How the names of whole families begin.
-const KNOWN_FAMILIES: &[&str] = &["arc-", "dkim-", "old-", "resent-", "x400-"];
+const KNOWN_PREFIXES: &[&str] = &["arc-", "dkim-", "old-", "resent-", "x400-"];
 /// Fields that mean something in the header of a part too (RFC 2045 §9), without `Content-`.
-const OF_PARTS: &[&str] = &[
+const PART_FIELDS: &[&str] = &[
     "alternative",
     "base",
     "class",
@@ -296,19 +296,19 @@ const OF_PARTS: &[&str] = &[
 
 /// Whether `line` is a field that shows that what stands before it was header.
 fn is_known_field(line: &[u8], of_part: bool) -> bool {
-    let Some((name, value)) = field_name(line).and_then(|colon| line.split_at_checked(colon)) else { return false };
+    let Some((name, value)) = colon_of_field(line).and_then(|colon| line.split_at_checked(colon)) else { return false };
     let (name, value) = (name.trim_ascii_end(), value.trim_ascii_start().get(1..).unwrap_or_default().trim_ascii());
     let is_any = |names: &[&str], name: &[u8]| names.iter().any(|one| name.eq_ignore_ascii_case(one.as_bytes()));
     let behind = |start: &str| {
         let (head, rest) = name.split_at_checked(start.len())?;
         head.eq_ignore_ascii_case(start.as_bytes()).then_some(rest)
     };
-    behind("content-").is_some_and(|rest| is_any(OF_PARTS, rest))
+    behind("content-").is_some_and(|rest| is_any(PART_FIELDS, rest))
         || behind("x-").is_some()
         || name.eq_ignore_ascii_case(b"MIME-Version")
         || (!of_part
-            && (is_any(KNOWN, name)
-                || KNOWN_FAMILIES.iter().any(|family| behind(family).is_some())
+            && (is_any(KNOWN_FIELDS, name)
+                || KNOWN_PREFIXES.iter().any(|family| behind(family).is_some())
                 || is_known_by_value(name, value)))
 }
 
@@ -361,17 +361,17 @@ pub(super) fn is_parameter(line: &[u8], has_to_be: bool) -> bool {
 pub(crate) fn without_stray_lines(mut raw: Vec<u8>) -> Vec<u8> {
     let limits = Limits::default();
     let mut fields = Fields::new(&raw, 0, &limits);
-    let mut kept = Vec::new();
+    let mut header = Vec::new();
     while fields.next(|_| false).is_some() {
         let whole = raw.get(fields.field_offset()..fields.body_offset()).unwrap_or_default();
         for (number, line) in whole.split_inclusive(|byte| *byte == b'\n').enumerate() {
             match line.first() {
-                Some(b' ' | b'\t') if number == 0 => kept.extend_from_slice(line.trim_ascii_start()),
-                Some(b' ' | b'\t') => kept.extend_from_slice(line),
-                _ if number == 0 => kept.extend_from_slice(line),
+                Some(b' ' | b'\t') if number == 0 => header.extend_from_slice(line.trim_ascii_start()),
+                Some(b' ' | b'\t') => header.extend_from_slice(line),
+                _ if number == 0 => header.extend_from_slice(line),
                 _ if is_parameter(line, true) => {
-                    kept.push(b' ');
-                    kept.extend_from_slice(line);
+                    header.push(b' ');
+                    header.extend_from_slice(line);
                 }
                 _ => {}
             }
@@ -382,13 +382,13 @@ pub(crate) fn without_stray_lines(mut raw: Vec<u8>) -> Vec<u8> {
         // The empty line, if there is one; in place, as there may be much behind it.
         let fields_end = raw.get(..end).unwrap_or_default();
         let empty = if fields_end.ends_with(b"\n\r\n") { 2 } else { usize::from(fields_end.ends_with(b"\n\n")) };
-        raw.splice(..end - empty, kept);
+        raw.splice(..end - empty, header);
     }
     raw
 }
 
 /// Where the colon stands, if the line can begin a field (RFC 5322 §3.6.8; §4.5 allows blanks before the colon).
-fn field_name(line: &[u8]) -> Option<usize> {
+fn colon_of_field(line: &[u8]) -> Option<usize> {
     let colon = memchr::memchr(b':', line)?;
     let name = line.get(..colon)?.trim_ascii_end();
     (!name.is_empty() && name.iter().all(u8::is_ascii_graphic)).then_some(colon)
@@ -397,12 +397,12 @@ fn field_name(line: &[u8]) -> Option<usize> {
 /// Whether a field begins there that says what a part is.
 pub(super) fn is_field_of_part(line: &[u8]) -> bool {
     let family = b"content-";
-    field_name(line).is_some() && line.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family))
+    colon_of_field(line).is_some() && line.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family))
 }
 
 /// Whether a field begins there whose name is of letters, digits and hyphens, as all names are that are in use.
-fn is_usual_field(line: &[u8]) -> bool {
-    let name = field_name(line).and_then(|colon| line.get(..colon)).map(<[u8]>::trim_ascii_end);
+fn is_common_field(line: &[u8]) -> bool {
+    let name = colon_of_field(line).and_then(|colon| line.get(..colon)).map(<[u8]>::trim_ascii_end);
     name.is_some_and(|name| name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte)))
 }
 

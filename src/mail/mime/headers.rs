@@ -28,7 +28,7 @@ impl Headers {
         while let Some(field) = fields.next(|_| false) {
             let charset = || *charset.get_or_init(|| charset_of_texts(raw, &walk(raw, &limits, |_| {}).leaves));
             let name = String::from_utf8_lossy(field.name).to_ascii_lowercase();
-            headers.push(name, &words::decode_text(&words::in_utf_8(field.value, charset)));
+            headers.push(name, &words::decode_text(&words::to_utf_8(field.value, charset)));
         }
         headers
     }

@@ -7,8 +7,8 @@ const MAX_ID: usize = 998;
 const MAX_IDS: usize = 1_000;
 
 /// The id of a Message-ID field, with its angle brackets; one without gets them.
-pub(crate) fn own(value: &str) -> Option<String> {
-    let mut ids = Bracketed(value);
+pub(crate) fn of_field(value: &str) -> Option<String> {
+    let mut ids = BracketedIds(value);
     match ids.next() {
         Some(first) => bracketed(first),
         None => {
@@ -20,10 +20,10 @@ pub(crate) fn own(value: &str) -> Option<String> {
 
 /// The id of the message that an In-Reply-To field says to be answered. Old programs write a sentence about it, in which the id
 /// comes last and the people may be named in brackets too: `is_person` says whether an address is theirs.
-pub(crate) fn answered(value: &str, is_person: impl Fn(&str) -> bool) -> Option<String> {
+pub(crate) fn replied_to(value: &str, is_person: impl Fn(&str) -> bool) -> Option<String> {
     let has_prose = has_prose(value);
     let mut last = None;
-    for id in Bracketed(value).take(MAX_IDS) {
+    for id in BracketedIds(value).take(MAX_IDS) {
         let Some(found) = bracketed(id) else { continue };
         let address = found.trim_matches(['<', '>']);
         if is_person(address) {
@@ -37,7 +37,7 @@ pub(crate) fn answered(value: &str, is_person: impl Fn(&str) -> bool) -> Option<
     if last.is_some() || value.contains('<') {
         last
     } else {
-        own(value).filter(|id| !is_person(id.trim_matches(['<', '>'])))
+        of_field(value).filter(|id| !is_person(id.trim_matches(['<', '>'])))
     }
 }
 
@@ -55,9 +55,9 @@ fn has_prose(value: &str) -> bool {
 }
 
 /// What stands between angle brackets, one after the other.
-struct Bracketed<'v>(&'v str);
+struct BracketedIds<'v>(&'v str);
 
-impl<'v> Iterator for Bracketed<'v> {
+impl<'v> Iterator for BracketedIds<'v> {
     type Item = &'v str;
 
     fn next(&mut self) -> Option<&'v str> {
@@ -77,7 +77,7 @@ fn bracketed(id: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{answered, own};
+    use super::{replied_to, of_field};
 
     #[test]
     fn an_id_is_read_wherever_it_was_folded() {
@@ -92,9 +92,9 @@ mod tests {
             ("<>", None),
             ("", None),
         ] {
-            assert_eq!(own(value).as_deref(), id, "{value}");
+            assert_eq!(of_field(value).as_deref(), id, "{value}");
         }
-        assert_eq!(own(&format!("<{}>", "x".repeat(999))), None);
+        assert_eq!(of_field(&format!("<{}>", "x".repeat(999))), None);
     }
 
     #[test]
@@ -112,7 +112,7 @@ mod tests {
             ("ann@x.example", None),
             ("your message of Tuesday", None),
         ] {
-            assert_eq!(answered(value, is_person).as_deref(), id, "{value}");
+            assert_eq!(replied_to(value, is_person).as_deref(), id, "{value}");
         }
     }
 }

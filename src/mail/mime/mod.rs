@@ -32,24 +32,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
-pub(crate) use author::{is_international as has_international_author, sole as sole_author};
+pub(crate) use author::{has_international_author as has_international_author, sole_author as sole_author};
 pub(crate) use base64_lines::base64_lines;
-use body::{LocatedPart, Texts};
+use body::{LocatedTexts, TextMode};
 pub use decode::Decoder;
 pub(crate) use decode::Encoding;
 pub use decode::decode_part;
 pub(crate) use header::{Field, Fields, without_stray_lines};
 pub use headers::Headers;
-pub(crate) use params::{Value, is_token, safe_filename};
+pub(crate) use params::{ParameterizedValue, is_token, safe_filename};
 pub use recode::to_seven_bit;
 pub(crate) use repair::{Irreparable, repaired, with_ascii_header};
-pub(crate) use text::PlacedText;
+pub(crate) use text::LocatedText;
 pub use text::TextReader;
 pub use trace_fields::field_values;
-pub(crate) use trace_fields::{received_by, without_results_of};
+pub(crate) use trace_fields::{received_count_by, without_results_of};
 
 /// Octets of a subject or of a display name that are kept beside the header.
-const MAX_SHOWN: usize = 4096;
+const MAX_DISPLAY_TEXT: usize = 4096;
 
 /// What is read of a message at most; beyond it the message is stored all the same and flagged.
 #[derive(Clone, Debug)]
@@ -152,9 +152,9 @@ pub struct Mail {
     /// read must not pass for authenticated.
     pub(crate) author: Option<String>,
     /// The mailboxes of To.
-    pub to_names: Vec<NamedAddress>,
+    pub header_to: Vec<NamedAddress>,
     /// The mailboxes of Cc.
-    pub cc_names: Vec<NamedAddress>,
+    pub header_cc: Vec<NamedAddress>,
     /// Subject, decoded.
     pub subject: Option<String>,
     /// Message-ID with its angle brackets.
@@ -222,42 +222,42 @@ pub fn parse(raw: &[u8]) -> Mail {
 /// Reads a message within `limits`.
 pub(crate) fn parse_within(raw: &[u8], limits: &Limits) -> Mail {
     // Nothing below is meant to panic; but were it to, a mail must not be lost by it.
-    catch_unwind(AssertUnwindSafe(|| read(raw, limits, Texts::Decoded))).unwrap_or_else(|_| unread())
+    catch_unwind(AssertUnwindSafe(|| read(raw, limits, TextMode::Decode))).unwrap_or_else(|_| unparsable())
 }
 
 /// As [`parse`] for whoever does not want the texts, whose decoding is most of the work: they are empty where there are any,
 /// and [`Mail::truncated`] does not tell whether they would be cut.
 pub(crate) fn parse_without_bodies(raw: &[u8]) -> Mail {
-    catch_unwind(AssertUnwindSafe(|| read(raw, &Limits::default(), Texts::Skipped))).unwrap_or_else(|_| unread())
+    catch_unwind(AssertUnwindSafe(|| read(raw, &Limits::default(), TextMode::Skip))).unwrap_or_else(|_| unparsable())
 }
 
 /// A message whose texts are decoded later, and not held whole.
 #[derive(Debug, Default)]
-pub struct Outline {
+pub struct StreamedMail {
     /// As [`parse`] reads it, apart from the texts.
     pub mail: Mail,
     /// What [`Mail::text`] would be.
-    pub text: Option<PlacedText>,
+    pub text: Option<LocatedText>,
     /// What [`Mail::html`] would be.
-    pub html: Option<PlacedText>,
+    pub html: Option<LocatedText>,
 }
 
 /// As [`parse`], which it agrees with in everything, for a message whose texts may be large.
-pub fn parse_streaming(raw: &Bytes) -> Outline {
+pub fn parse_streaming(raw: &Bytes) -> StreamedMail {
     let read = || {
-        let mut placed = LocatedPart::default();
-        let mut mail = read(raw, &Limits::default(), Texts::Placed(raw, &mut placed));
+        let mut placed = LocatedTexts::default();
+        let mut mail = read(raw, &Limits::default(), TextMode::Locate(raw, &mut placed));
         (mail.text, mail.html) = (None, None);
-        Outline { mail, text: placed.text, html: placed.html }
+        StreamedMail { mail, text: placed.text, html: placed.html }
     };
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Outline { mail: unread(), ..Outline::default() })
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| StreamedMail { mail: unparsable(), ..StreamedMail::default() })
 }
 
-fn unread() -> Mail {
+fn unparsable() -> Mail {
     Mail { truncated: true, ..Mail::default() }
 }
 
-fn read(raw: &[u8], limits: &Limits, texts: Texts<'_>) -> Mail {
+fn read(raw: &[u8], limits: &Limits, texts: TextMode<'_>) -> Mail {
     let mut mail = Mail::default();
     let mut fields = Vec::with_capacity(32);
     let structure = walk::walk(raw, limits, |field| fields.push(*field));
@@ -269,21 +269,21 @@ fn read(raw: &[u8], limits: &Limits, texts: Texts<'_>) -> Mail {
     let charset = OnceCell::new();
     let charset = || *charset.get_or_init(|| body::charset_of_texts(raw, &structure.leaves));
     for field in &fields {
-        take_field(&mut mail, field, || words::in_utf_8(field.value, charset), limits);
+        apply_field(&mut mail, field, || words::to_utf_8(field.value, charset), limits);
     }
     mail.in_reply_to = fields.iter().find(|field| field.is("In-Reply-To")).and_then(|field| {
         let is_person = |id: &str| {
-            let people = mail.header_from.iter().chain(&mail.to_names).chain(&mail.cc_names);
+            let people = mail.header_from.iter().chain(&mail.header_to).chain(&mail.header_cc);
             people.into_iter().any(|named| named.address.eq_ignore_ascii_case(id))
         };
-        message_id::answered(&words::decode_text(field.value), is_person)
+        message_id::replied_to(&words::decode_text(field.value), is_person)
     });
     body::read(raw, &structure.leaves, charset, texts, limits.max_parts, &mut mail);
     mail
 }
 
 /// Takes what is wanted of a field of the header, whose value in UTF-8 `value` gives.
-fn take_field<'x>(mail: &mut Mail, field: &Field<'x>, value: impl Fn() -> Cow<'x, [u8]>, limits: &Limits) {
+fn apply_field<'x>(mail: &mut Mail, field: &Field<'x>, value: impl Fn() -> Cow<'x, [u8]>, limits: &Limits) {
     match field.name.to_ascii_lowercase().as_slice() {
         b"from" => {
             mail.from_fields += 1;
@@ -298,15 +298,15 @@ fn take_field<'x>(mail: &mut Mail, field: &Field<'x>, value: impl Fn() -> Cow<'x
             }
             // As the field stands: not every reader knows what set it is in.
             mail.author = match mail.header_from.as_slice() {
-                [only] if mail.from_fields == 1 => author::sole(field.value).filter(|sole| *sole == only.address),
+                [only] if mail.from_fields == 1 => author::sole_author(field.value).filter(|sole| *sole == only.address),
                 _ => None,
             };
         }
-        b"to" => mail.truncated |= !address::parse(&value(), limits.max_addresses, &mut mail.to_names),
-        b"cc" => mail.truncated |= !address::parse(&value(), limits.max_addresses, &mut mail.cc_names),
-        b"subject" if mail.subject.is_none() => mail.subject = Some(shown(words::decode_text(&value()))),
+        b"to" => mail.truncated |= !address::parse(&value(), limits.max_addresses, &mut mail.header_to),
+        b"cc" => mail.truncated |= !address::parse(&value(), limits.max_addresses, &mut mail.header_cc),
+        b"subject" if mail.subject.is_none() => mail.subject = Some(cut_for_display(words::decode_text(&value()))),
         b"message-id" if mail.message_id.is_none() => {
-            mail.message_id = message_id::own(&words::decode_text(&value()))
+            mail.message_id = message_id::of_field(&words::decode_text(&value()))
         }
         b"received" => mail.received_count += 1,
         b"auto-submitted" => {
@@ -324,8 +324,8 @@ fn take_field<'x>(mail: &mut Mail, field: &Field<'x>, value: impl Fn() -> Cow<'x
 }
 
 /// A subject or name as lists show it: hundreds of them stand side by side. All of it is among the header fields.
-fn shown(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(MAX_SHOWN));
+fn cut_for_display(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MAX_DISPLAY_TEXT));
     text
 }
 

@@ -7,7 +7,7 @@ use super::charset::Charset;
 use super::decode::hex;
 use super::header::is_parameter;
 use super::words;
-use crate::mail::invisible::changes_the_order;
+use crate::mail::invisible::is_layout_control;
 
 /// More parameters than that are not read: a name of the longest kind takes some twenty continuations.
 const MAX_PARAMETERS: usize = 200;
@@ -20,7 +20,7 @@ pub(crate) fn is_token(text: &str) -> bool {
 
 /// A structured value: `text/plain; charset=utf-8`.
 #[derive(Debug, Default)]
-pub(crate) struct Value {
+pub(crate) struct ParameterizedValue {
     /// What stands before the parameters, in lower case and without comments.
     pub(crate) main: String,
     parameters: Vec<Parameter>,
@@ -36,7 +36,7 @@ struct Parameter {
     value: Vec<u8>,
 }
 
-impl Value {
+impl ParameterizedValue {
     /// Reads a field value; whatever cannot be read is left out. Signs that senders forget or double are of no account.
     pub(crate) fn parse(raw: &[u8]) -> Self {
         let raw = unfold(raw);
@@ -264,7 +264,7 @@ fn percent_decode(text: &[u8]) -> Vec<u8> {
 }
 
 /// The one precedence of names: `filename*` before `filename` before `name*` before `name`; safe to offer for download.
-pub(crate) fn filename(disposition: &Value, content_type: &Value) -> Option<String> {
+pub(crate) fn filename(disposition: &ParameterizedValue, content_type: &ParameterizedValue) -> Option<String> {
     [disposition.get("filename"), content_type.get("name")]
         .into_iter()
         .flatten()
@@ -274,7 +274,7 @@ pub(crate) fn filename(disposition: &Value, content_type: &Value) -> Option<Stri
 /// `name` without path, control and bidirectional characters, at most 255 bytes; `None` if nothing is left.
 pub(crate) fn safe_filename(name: &str) -> Option<String> {
     let last = name.rsplit(['/', '\\']).find(|part| !part.trim().is_empty())?;
-    let clean: String = last.chars().filter(|c| !c.is_control() && !changes_the_order(*c)).collect();
+    let clean: String = last.chars().filter(|c| !c.is_control() && !is_layout_control(*c)).collect();
     let clean = clean.trim();
     if clean.is_empty() || clean.bytes().all(|byte| byte == b'.') {
         return None;
@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     fn name(disposition: &str) -> Option<String> {
-        filename(&Value::parse(disposition.as_bytes()), &Value::default())
+        filename(&ParameterizedValue::parse(disposition.as_bytes()), &ParameterizedValue::default())
     }
 
     #[test]
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_type_is_read_past_comments() {
-        let value = Value::parse(b"Text/Plain (really); charset=us-ascii (Plain text); (x) format=flowed");
+        let value = ParameterizedValue::parse(b"Text/Plain (really); charset=us-ascii (Plain text); (x) format=flowed");
         assert_eq!(value.main, "text/plain");
         assert_eq!(value.get("charset").as_deref(), Some("us-ascii"));
         assert_eq!(value.get("format").as_deref(), Some("flowed"));
@@ -361,7 +361,7 @@ mod tests {
             "text/html\r\ncharset=koi8-r",
             "text/html;\r\nwhat is that; charset=utf-8\r\n charset=koi8-r",
         ] {
-            let value = Value::parse(raw.as_bytes());
+            let value = ParameterizedValue::parse(raw.as_bytes());
             assert_eq!(value.main, "text/html", "{raw}");
             let charset = value.charset().unwrap_or_default();
             assert_eq!(String::from_utf8_lossy(&charset).trim_matches('\''), "koi8-r", "{raw}");
@@ -369,7 +369,7 @@ mod tests {
         for raw in ["attachment filename=\"a b.pdf\"", "attachment;filename=a b.pdf;", "filename=a b.pdf"] {
             assert_eq!(name(raw).as_deref(), Some("a b.pdf"), "{raw}");
         }
-        assert_eq!(Value::parse(b"text/html; x-y").charset(), None);
+        assert_eq!(ParameterizedValue::parse(b"text/html; x-y").charset(), None);
     }
 
     #[test]

@@ -21,12 +21,12 @@ fn slice<'x>(raw: &'x [u8], part: &Part) -> &'x [u8] {
 
 /// What holds of every message, however broken.
 fn check_invariants(raw: &[u8]) -> Mail {
-    let mail = read(raw, &Limits::default(), Texts::Decoded);
+    let mail = read(raw, &Limits::default(), TextMode::Decode);
     let headers = Headers::read(raw).to_json();
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&headers).unwrap();
     assert!(object.keys().all(|name| !name.contains(char::is_control)));
-    received_by(raw, "mx.acme.dev");
-    let names = mail.header_from.iter().chain(&mail.to_names);
+    received_count_by(raw, "mx.acme.dev");
+    let names = mail.header_from.iter().chain(&mail.header_to);
     let texts = names.flat_map(|named| [Some(&named.address), named.name.as_ref()]);
     for text in texts.chain([mail.subject.as_ref(), mail.message_id.as_ref(), mail.in_reply_to.as_ref()]).flatten() {
         assert!(!text.contains(char::is_control), "{text:?}");
@@ -38,8 +38,8 @@ fn check_invariants(raw: &[u8]) -> Mail {
         assert!(part.filename.as_ref().is_none_or(|name| !name.contains(unsafe_char)));
     }
     let texts = mail.text.as_ref().map_or(0, String::len) + mail.html.as_ref().map_or(0, String::len);
-    let apart = parse_without_bodies(raw);
-    assert_eq!((&apart.attachments, apart.body_offset), (&mail.attachments, mail.body_offset));
+    let without_bodies = parse_without_bodies(raw);
+    assert_eq!((&without_bodies.attachments, without_bodies.body_offset), (&mail.attachments, mail.body_offset));
     assert!(texts <= (raw.len() * 2).max(256 * 1024) + 1000, "{texts} of {}", raw.len());
     mail
 }
@@ -67,10 +67,10 @@ fn the_sender_is_the_one_from_address_else_the_envelope_sender_else_mailer_daemo
 #[test]
 fn a_display_name_belongs_to_its_own_address() {
     let mail = parse(b"To: Support <Support@acme.dev>, sales@acme.dev\r\nCc: \"The Boss\" <boss@acme.dev>\r\n\r\n");
-    assert_eq!(display_name(&mail.to_names, "support@acme.dev"), Some("Support"));
-    assert_eq!(display_name(&mail.to_names, "sales@acme.dev"), None);
-    assert_eq!(display_name(&mail.to_names, "boss@acme.dev"), None);
-    assert_eq!(display_name(&mail.cc_names, "boss@acme.dev"), Some("The Boss"));
+    assert_eq!(display_name(&mail.header_to, "support@acme.dev"), Some("Support"));
+    assert_eq!(display_name(&mail.header_to, "sales@acme.dev"), None);
+    assert_eq!(display_name(&mail.header_to, "boss@acme.dev"), None);
+    assert_eq!(display_name(&mail.header_cc, "boss@acme.dev"), Some("The Boss"));
 }
 
 #[test]
@@ -88,8 +88,8 @@ fn trace_fields_stand_first_and_nobody_speaks_in_their_name() {
                 Authentication-Results: other.example; spf=none\r\n\r\n";
     let shown = r#"{"authentication-results":"mx.acme.dev; spf=fail\nother.example; spf=none","received":"from x by mx.acme.dev\nolder","subject":"x"}"#;
     assert_eq!(Headers::read(raw).behind(trace).to_json(), shown);
-    let kept = Headers::parse(&Headers::read(raw).to_json()).unwrap();
-    assert_eq!(kept.behind(trace).to_json(), shown);
+    let stored = Headers::parse(&Headers::read(raw).to_json()).unwrap();
+    assert_eq!(stored.behind(trace).to_json(), shown);
 }
 
 #[test]

@@ -11,11 +11,11 @@ use super::charset::{Charset, TextDecoder};
 use super::decode::{self, Decoder, Encoding, PIECE};
 
 /// How much decoded text a reader hands on at a time.
-const STEP: usize = 8 * 1024;
+const CHUNK: usize = 8 * 1024;
 
 /// A text that stands in the mail data and is decoded whenever it is read.
 #[derive(Clone, Debug, Default)]
-pub struct PlacedText {
+pub struct LocatedText {
     parts: Vec<TextPart>,
     /// Bytes of all of it, decoded.
     length: usize,
@@ -27,24 +27,24 @@ struct TextPart {
     encoding: Encoding,
     charset: Charset,
     /// Whether a line break parts it from what stands before it.
-    begins_line: bool,
+    on_new_line: bool,
     /// Bytes of it that are wanted, decoded.
     length: usize,
 }
 
-impl PlacedText {
+impl LocatedText {
     /// Adds a part on a line of its own; `false` if it has to be cut to the `budget`, which is lowered by its length.
     pub(super) fn append(&mut self, body: Bytes, encoding: Encoding, charset: Charset, budget: &mut usize) -> bool {
         let (mut length, mut breaks) = (0, 0);
         let whole = decode_lines(&body, encoding, charset, budget, |text| {
             length += text.len();
-            let kept = text.trim_end_matches('\n').len();
-            breaks = if kept == 0 { breaks + text.len() } else { text.len() - kept };
+            let trimmed = text.trim_end_matches('\n').len();
+            breaks = if trimmed == 0 { breaks + text.len() } else { text.len() - trimmed };
         });
         length -= breaks;
         let begins_line = self.length > 0 && !body.is_empty();
         self.length += usize::from(begins_line) + length;
-        self.parts.push(TextPart { body, encoding, charset, begins_line, length });
+        self.parts.push(TextPart { body, encoding, charset, on_new_line: begins_line, length });
         whole
     }
 
@@ -70,71 +70,71 @@ impl PlacedText {
 /// Reads a [`PlacedText`] from its beginning, once.
 pub struct TextReader {
     parts: vec::IntoIter<TextPart>,
-    open: Option<Open>,
+    current: Option<PartReader>,
 }
 
 impl TextReader {
     /// At the beginning of `text`.
-    pub fn new(text: &PlacedText) -> Self {
-        Self { parts: text.parts.clone().into_iter(), open: None }
+    pub fn new(text: &LocatedText) -> Self {
+        Self { parts: text.parts.clone().into_iter(), current: None }
     }
 
     /// Decodes the next few KiB to the end of `out`; `false` when nothing is left.
     pub fn read(&mut self, out: &mut String) -> bool {
-        if let Some(open) = &mut self.open {
+        if let Some(open) = &mut self.current {
             if !open.read(out) {
-                self.open = None;
+                self.current = None;
             }
             return true;
         }
         let Some(part) = self.parts.next() else { return false };
-        if part.begins_line {
+        if part.on_new_line {
             out.push('\n');
         }
-        self.open = Some(Open::new(part));
+        self.current = Some(PartReader::new(part));
         true
     }
 }
 
 /// A part that is being read.
-struct Open {
+struct PartReader {
     rest: Bytes,
     /// None once the end was decoded.
     decoder: Option<Decoder>,
-    chars: TextDecoder,
+    text_decoder: TextDecoder,
     bytes: Vec<u8>,
     text: String,
     /// How much of `text` was handed on.
-    done: usize,
+    consumed: usize,
     after_cr: bool,
     /// Bytes that are still wanted.
-    left: usize,
+    remaining: usize,
 }
 
-impl Open {
+impl PartReader {
     fn new(part: TextPart) -> Self {
         Self {
             rest: part.body,
             decoder: Some(Decoder::new(part.encoding)),
-            chars: TextDecoder::new(part.charset),
+            text_decoder: TextDecoder::new(part.charset),
             bytes: Vec::new(),
             text: String::new(),
-            done: 0,
+            consumed: 0,
             after_cr: false,
-            left: part.length,
+            remaining: part.length,
         }
     }
 
     /// As [`TextReader::read`].
     fn read(&mut self, out: &mut String) -> bool {
-        if self.left == 0 || (self.done >= self.text.len() && !self.decode()) {
+        if self.remaining == 0 || (self.consumed >= self.text.len() && !self.decode()) {
             return false;
         }
-        let rest = self.text.get(self.done..).unwrap_or_default();
-        let step = rest.get(..rest.floor_char_boundary(STEP)).unwrap_or_default();
-        self.done += step.len();
-        let left = &mut self.left;
-        fold_lines(step, &mut self.after_cr, usize::MAX, |text| {
+        let rest = self.text.get(self.consumed..).unwrap_or_default();
+        let step = rest.get(..rest.floor_char_boundary(CHUNK)).unwrap_or_default();
+        self.consumed += step.len();
+        let left = &mut self.remaining;
+        normalize_line_breaks(step, &mut self.after_cr, usize::MAX, |text| {
             // What was measured ends with a whole character.
             let wanted = text.get(..text.len().min(*left)).unwrap_or_default();
             out.push_str(wanted);
@@ -148,15 +148,15 @@ impl Open {
         let Some(decoder) = &mut self.decoder else { return false };
         self.bytes.clear();
         self.text.clear();
-        self.done = 0;
+        self.consumed = 0;
         if self.rest.is_empty() {
             self.decoder.take().into_iter().for_each(|decoder| decoder.finish(&mut self.bytes));
-            self.chars.feed(&self.bytes, &mut self.text);
-            self.chars.finish(&mut self.text);
+            self.text_decoder.feed(&self.bytes, &mut self.text);
+            self.text_decoder.finish(&mut self.text);
         } else {
             let piece = self.rest.split_to(self.rest.len().min(PIECE));
             decoder.feed(&piece, &mut self.bytes);
-            self.chars.feed(&self.bytes, &mut self.text);
+            self.text_decoder.feed(&self.bytes, &mut self.text);
         }
         true
     }
@@ -176,7 +176,7 @@ pub(super) fn decode_lines(
     let mut fits = true;
     let whole = each_piece(body, encoding, charset, |piece| {
         let room = *budget - used;
-        fits = fold_lines(piece, &mut after_cr, room, |text| {
+        fits = normalize_line_breaks(piece, &mut after_cr, room, |text| {
             used += text.len();
             push(text);
         });
@@ -208,11 +208,11 @@ fn each_piece(body: &[u8], encoding: Encoding, charset: Charset, mut each: impl 
         decoder.finish(&mut piece);
         wanted = each(&piece);
     }
-    wanted && !decoder.cut
+    wanted && !decoder.truncated
 }
 
 /// Hands on `piece` with every line break as `\n`, at most `room` bytes of it; `false` if it did not fit.
-fn fold_lines(piece: &str, after_cr: &mut bool, room: usize, mut push: impl FnMut(&str)) -> bool {
+fn normalize_line_breaks(piece: &str, after_cr: &mut bool, room: usize, mut push: impl FnMut(&str)) -> bool {
     let end = piece.floor_char_boundary(room);
     let fits = end == piece.len();
     let mut rest = piece.get(..end).unwrap_or_default();

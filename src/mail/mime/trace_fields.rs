@@ -4,7 +4,7 @@ use super::header::Fields;
 use super::{Limits, words};
 
 /// How many Received fields were written by `hostname`, to end loops through this server.
-pub(crate) fn received_by(raw: &[u8], hostname: &str) -> usize {
+pub(crate) fn received_count_by(raw: &[u8], hostname: &str) -> usize {
     let limits = Limits::default();
     let mut fields = Fields::new(raw, 0, &limits);
     let mut ours = 0;
@@ -36,20 +36,20 @@ pub fn field_values(raw: &[u8], name: &str) -> Vec<String> {
 pub(crate) fn without_results_of(mut raw: Vec<u8>, hostname: &str) -> Vec<u8> {
     let limits = Limits::default();
     let mut fields = Fields::new(&raw, 0, &limits);
-    let mut kept = Vec::new();
+    let mut header = Vec::new();
     let mut copied = 0;
     loop {
         let start = fields.body_offset();
         let Some(field) = fields.next(|_| false) else { break };
         let claims = || authserv_id(&words::decode_text(field.value)).is_some_and(|id| same_host(&id, hostname));
         if field.is("Authentication-Results") && claims() {
-            kept.extend_from_slice(raw.get(copied..start).unwrap_or_default());
+            header.extend_from_slice(raw.get(copied..start).unwrap_or_default());
             copied = fields.body_offset();
         }
     }
     if copied > 0 {
         // In place, as there may be much behind them.
-        raw.splice(..copied, kept);
+        raw.splice(..copied, header);
     }
     raw
 }
@@ -124,7 +124,7 @@ mod tests {
             Received: by MX.acme.dev.; Tue, 28 Jul 2026 00:00:00 +0000\r\n\
             Received: from by (by mx.acme.dev) by other.example with SMTP; x\r\n\
             Received: from x by mx.acme.dev.evil.example\r\n\r\n";
-        assert_eq!(received_by(raw, "mx.acme.dev"), 2);
+        assert_eq!(received_count_by(raw, "mx.acme.dev"), 2);
     }
 
     #[test]

@@ -10,13 +10,13 @@ use memchr::memmem;
 
 use super::Limits;
 use super::header::{Field, Fields, is_field_of_part};
-use super::params::Value;
+use super::params::ParameterizedValue;
 use super::words;
 
 /// Longer delimiter lines are text (RFC 2046 §5.1.1 allows a boundary of 70 characters).
 const MAX_DELIMITER: usize = 300;
 /// How many multiparts may be read by a boundary that they do not name; each of them is gone over twice.
-const MAX_FOUND: usize = 8;
+const MAX_GUESSED_BOUNDARIES: usize = 8;
 /// Lines that may stand before the first part then; what has more of them is a text that quotes a part.
 const MAX_PREAMBLE_LINES: usize = 3;
 
@@ -77,7 +77,7 @@ pub(crate) struct Leaf<'x> {
     pub(crate) parent: Parent,
     /// Whether it is the first child of its parent, or the root that a multipart/related names (RFC 2387 §3.2).
     pub(crate) first: bool,
-    pub(crate) reading: Reading,
+    pub(crate) kind: LeafKind,
 }
 
 /// A part with children.
@@ -90,13 +90,13 @@ pub(crate) struct Multipart<'x> {
 
 /// How a leaf is to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reading {
+pub(crate) enum LeafKind {
     /// As its header says.
     Declared,
     /// A multipart in which no part began: text for its reader.
-    Text,
+    EmptyMultipart,
     /// A multipart that was not opened because of a limit.
-    Unopened,
+    UnopenedMultipart,
 }
 
 /// The leaves of a message in order.
@@ -119,7 +119,7 @@ pub(crate) struct Structure<'x> {
     pub(crate) truncated: bool,
 }
 
-struct Open<'x> {
+struct OpenMultipart<'x> {
     /// Empty where none is named.
     boundary: Vec<u8>,
     kind: Parent,
@@ -141,7 +141,7 @@ struct Delimiter {
 /// Walks over the whole message; `top` sees every field of its header.
 pub(crate) fn walk<'x>(raw: &'x [u8], limits: &Limits, mut top: impl FnMut(&Field<'x>)) -> Structure<'x> {
     let mut walk =
-        Walk { raw, limits, stack: Vec::new(), levels: Levels::new(), out: Structure::default(), parts: 0, found: 0 };
+        Walk { raw, limits, stack: Vec::new(), levels: BoundaryLevels::new(), out: Structure::default(), parts: 0, guessed_boundaries: 0 };
     let mut at = 0;
     loop {
         walk.parts += 1;
@@ -151,7 +151,7 @@ pub(crate) fn walk<'x>(raw: &'x [u8], limits: &Limits, mut top: impl FnMut(&Fiel
             walk.out.multiparts.extend(open);
             break;
         }
-        let leaf = walk.begin(at, &mut top);
+        let leaf = walk.begin_part(at, &mut top);
         match walk.next_part(leaf) {
             Some(next) => at = next,
             None => break,
@@ -162,22 +162,22 @@ pub(crate) fn walk<'x>(raw: &'x [u8], limits: &Limits, mut top: impl FnMut(&Fiel
 
 /// Which open multiparts use a boundary, the innermost last. By RFC 2046 §5.1.2 there is one; some senders give a multipart the
 /// boundary of the one around it.
-type Levels = HashMap<Vec<u8>, Vec<usize>>;
+type BoundaryLevels = HashMap<Vec<u8>, Vec<usize>>;
 
 struct Walk<'x, 'l> {
     raw: &'x [u8],
     limits: &'l Limits,
-    stack: Vec<Open<'x>>,
-    levels: Levels,
+    stack: Vec<OpenMultipart<'x>>,
+    levels: BoundaryLevels,
     out: Structure<'x>,
     parts: usize,
     /// How many boundaries were found in a body.
-    found: usize,
+    guessed_boundaries: usize,
 }
 
 impl<'x> Walk<'x, '_> {
     /// Reads the header of the part at `at`. A multipart is opened; anything else is a leaf whose end is not known yet.
-    fn begin(&mut self, at: usize, top: &mut impl FnMut(&Field<'x>)) -> (usize, Option<Leaf<'x>>) {
+    fn begin_part(&mut self, at: usize, top: &mut impl FnMut(&Field<'x>)) -> (usize, Option<Leaf<'x>>) {
         let mut header = PartHeader::default();
         let root = self.parts == 1;
         let mut fields =
@@ -205,24 +205,24 @@ impl<'x> Walk<'x, '_> {
             }
             None => (Parent::Root, true),
         };
-        let mut reading = Reading::Declared;
+        let mut reading = LeafKind::Declared;
         if let Some(content_type) = header.content_type.filter(|raw| is_multipart(raw)) {
-            let content_type = Value::parse(content_type);
+            let content_type = ParameterizedValue::parse(content_type);
             let boundary = boundary(&content_type).unwrap_or_default();
             if self.stack.len() < self.limits.max_depth {
                 if !boundary.is_empty() {
                     self.levels.entry(boundary.clone()).or_default().push(self.stack.len());
                 }
-                let kind = kind(&content_type.main);
+                let kind = parent_kind(&content_type.main);
                 let start =
                     content_type.get("start").as_deref().and_then(bare_id).filter(|_| kind == Parent::Related);
-                self.stack.push(Open { boundary, kind, start, header, body, parent, first, children: 0 });
+                self.stack.push(OpenMultipart { boundary, kind, start, header, body, parent, first, children: 0 });
                 return (body, None);
             }
             self.out.truncated = true;
-            reading = Reading::Unopened;
+            reading = LeafKind::UnopenedMultipart;
         }
-        (body, Some(Leaf { header, body: body..body, parent, first, reading }))
+        (body, Some(Leaf { header, body: body..body, parent, first, kind: reading }))
     }
 
     /// Goes to the next delimiter that begins a part, closing what ends before it; `None` at the end of the message.
@@ -235,7 +235,7 @@ impl<'x> Walk<'x, '_> {
                 leaf.body.end = end.max(leaf.body.start);
                 self.out.leaves.push(leaf);
             }
-            if let Some(body) = self.reopen_above(found.as_ref().map_or(0, |found| found.level + 1), end) {
+            if let Some(body) = self.reread_innermost(found.as_ref().map_or(0, |found| found.level + 1), end) {
                 at = body;
                 continue;
             }
@@ -254,20 +254,20 @@ impl<'x> Walk<'x, '_> {
 
     /// Where the innermost multipart, from `level` on, is to be read again: no part began in it before `end`, but it
     /// has parts, with another boundary than the one that it names.
-    fn reopen_above(&mut self, level: usize, end: usize) -> Option<usize> {
+    fn reread_innermost(&mut self, level: usize, end: usize) -> Option<usize> {
         let innermost = self.stack.len().checked_sub(1).filter(|innermost| *innermost >= level)?;
         let open = self.stack.last_mut().filter(|open| open.children == 0)?;
-        let found = evident_boundary(self.raw.get(open.body..end)?).filter(|_| self.found < MAX_FOUND)?;
-        self.found += 1;
+        let found = guess_boundary(self.raw.get(open.body..end)?).filter(|_| self.guessed_boundaries < MAX_GUESSED_BOUNDARIES)?;
+        self.guessed_boundaries += 1;
         let named = std::mem::replace(&mut open.boundary, found.to_vec());
         let body = open.body;
-        self.leave(&named);
+        self.unregister_boundary(&named);
         self.levels.entry(found.to_vec()).or_default().push(innermost);
         Some(body)
     }
 
     /// The innermost multipart has this boundary no more.
-    fn leave(&mut self, boundary: &[u8]) {
+    fn unregister_boundary(&mut self, boundary: &[u8]) {
         if let Some(levels) = self.levels.get_mut(boundary) {
             levels.pop();
             if levels.is_empty() {
@@ -280,13 +280,13 @@ impl<'x> Walk<'x, '_> {
     fn close_above(&mut self, level: usize, end: usize) {
         while self.stack.len() > level {
             let Some(open) = self.stack.pop() else { return };
-            self.leave(&open.boundary);
-            let Open { header, body, parent, first, .. } = open;
+            self.unregister_boundary(&open.boundary);
+            let OpenMultipart { header, body, parent, first, .. } = open;
             let body = body..end.max(body);
             if open.children > 0 {
                 self.out.multiparts.push(Multipart { header, body });
             } else {
-                self.out.leaves.push(Leaf { header, body, parent, first, reading: Reading::Text });
+                self.out.leaves.push(Leaf { header, body, parent, first, kind: LeafKind::EmptyMultipart });
             }
         }
     }
@@ -317,7 +317,7 @@ impl<'x> Walk<'x, '_> {
 }
 
 /// The level whose delimiter `line` is, and whether it is the last one. Of levels with one boundary the innermost ends first.
-fn delimiter(levels: &Levels, line: &[u8]) -> Option<(usize, bool)> {
+fn delimiter(levels: &BoundaryLevels, line: &[u8]) -> Option<(usize, bool)> {
     if levels.is_empty() || line.len() > MAX_DELIMITER {
         return None;
     }
@@ -329,7 +329,7 @@ fn delimiter(levels: &Levels, line: &[u8]) -> Option<(usize, bool)> {
 
 /// The boundary that shows in the body of a multipart: that of a delimiter at its beginning, if one with it comes right
 /// before the header of a part. Senders and gateways cut, alter or forget the parameter.
-fn evident_boundary(body: &[u8]) -> Option<&[u8]> {
+fn guess_boundary(body: &[u8]) -> Option<&[u8]> {
     let mut preamble = 0;
     let mut rest = body;
     while preamble <= MAX_PREAMBLE_LINES && !rest.is_empty() {
@@ -366,12 +366,12 @@ fn is_multipart(raw: &[u8]) -> bool {
     raw.trim_ascii_start().get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"))
 }
 
-fn boundary(content_type: &Value) -> Option<Vec<u8>> {
+fn boundary(content_type: &ParameterizedValue) -> Option<Vec<u8>> {
     let boundary = content_type.bytes("boundary")?.trim_ascii_end().to_vec();
     (!boundary.is_empty() && boundary.len() < MAX_DELIMITER - 6).then_some(boundary)
 }
 
-fn kind(main: &str) -> Parent {
+fn parent_kind(main: &str) -> Parent {
     match main {
         "multipart/alternative" => Parent::Alternative,
         "multipart/related" => Parent::Related,

@@ -14,7 +14,7 @@ pub(crate) fn decode_text(raw: &[u8]) -> String {
     let raw = raw.trim_ascii();
     let mut out = String::with_capacity(raw.len());
     if find_pair(raw, *b"=?").is_none() {
-        push_clean(&String::from_utf8_lossy(raw), &mut out);
+        push_unfolded(&String::from_utf8_lossy(raw), &mut out);
     } else {
         decode_words(raw, &mut out);
     }
@@ -25,18 +25,18 @@ pub(crate) fn decode_text(raw: &[u8]) -> String {
 }
 
 /// `value` in UTF-8: where it is not, it stands in the set that `charset` gives, as is Japanese that is ASCII with escapes.
-pub(crate) fn in_utf_8(value: &[u8], charset: impl FnOnce() -> Charset) -> Cow<'_, [u8]> {
+pub(crate) fn to_utf_8(value: &[u8], charset: impl FnOnce() -> Charset) -> Cow<'_, [u8]> {
     let is_escaped = || find_pair(value, *b"\x1b$").is_some();
     match std::str::from_utf8(value) {
         Ok(_) if is_escaped() => Cow::Owned(Charset::for_label(b"iso-2022-jp").decode(value).into_bytes()),
         Ok(_) => Cow::Borrowed(value),
-        Err(_) => Cow::Owned(in_utf_8_around_words(value, charset())),
+        Err(_) => Cow::Owned(to_utf_8_around_words(value, charset())),
     }
 }
 
 /// `value`, which is in `charset`, in UTF-8, apart from encoded words with raw octets, which are in the set of their
 /// word.
-fn in_utf_8_around_words(value: &[u8], charset: Charset) -> Vec<u8> {
+fn to_utf_8_around_words(value: &[u8], charset: Charset) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.len() * 2);
     let (mut done, mut at) = (0, 0);
     // As in `decode_words`, this keeps the time linear.
@@ -44,7 +44,7 @@ fn in_utf_8_around_words(value: &[u8], charset: Charset) -> Vec<u8> {
     while let Some(found) = value.get(at..last).and_then(|rest| find_pair(rest, *b"=?")) {
         let start = at + found;
         let rest = value.get(start..).unwrap_or_default();
-        at = start + word(rest).map_or(2, |word| word.length);
+        at = start + encoded_word(rest).map_or(2, |word| word.length);
         let word = value.get(start..at).unwrap_or_default();
         if !word.is_ascii() {
             out.extend(charset.decode(value.get(done..start).unwrap_or_default()).into_bytes());
@@ -62,7 +62,7 @@ fn find_pair(text: &[u8], [first, second]: [u8; 2]) -> Option<usize> {
 }
 
 /// One encoded word at the beginning of `raw`.
-pub(crate) struct Word<'x> {
+pub(crate) struct EncodedWord<'x> {
     charset: &'x [u8],
     bytes: Vec<u8>,
     /// How many bytes of `raw` it takes.
@@ -72,7 +72,7 @@ pub(crate) struct Word<'x> {
 /// The encoded word that `raw` begins with.
 ///
 /// Blanks inside a word and words longer than 75 characters are let pass, as everybody does.
-pub(crate) fn word(raw: &[u8]) -> Option<Word<'_>> {
+pub(crate) fn encoded_word(raw: &[u8]) -> Option<EncodedWord<'_>> {
     let inner = raw.strip_prefix(b"=?")?;
     let charset_end = memchr::memchr(b'?', inner.get(..inner.len().min(80))?)?;
     let (charset, rest) = inner.split_at_checked(charset_end)?;
@@ -90,7 +90,7 @@ pub(crate) fn word(raw: &[u8]) -> Option<Word<'_>> {
     let bytes = if quoted { decode_q(text_of_word) } else { decode::decode_part(Encoding::Base64, text_of_word) };
     // RFC 2231 §5: a language may follow the charset.
     let charset = charset.split(|byte| *byte == b'*').next().unwrap_or_default();
-    Some(Word { charset, bytes, length: raw.len() - text.len() + end + 2 })
+    Some(EncodedWord { charset, bytes, length: raw.len() - text.len() + end + 2 })
 }
 
 fn decode_q(text: &[u8]) -> Vec<u8> {
@@ -125,7 +125,7 @@ fn decode_words(raw: &[u8], out: &mut String) {
     let last = memmem::rfind(raw, b"?=").unwrap_or(0);
     while let Some(found) = raw.get(at..last).and_then(|rest| find_pair(rest, *b"=?")) {
         let start = at + found;
-        let Some(word) = raw.get(start..).and_then(word) else {
+        let Some(word) = raw.get(start..).and_then(encoded_word) else {
             at = start + 2;
             continue;
         };
@@ -133,7 +133,7 @@ fn decode_words(raw: &[u8], out: &mut String) {
         let joins = pending.is_some() && between.iter().all(u8::is_ascii_whitespace);
         if !joins {
             flush(&mut pending, out);
-            push_clean(&String::from_utf8_lossy(between), out);
+            push_unfolded(&String::from_utf8_lossy(between), out);
         }
         match &mut pending {
             Some((charset, bytes)) if charset.eq_ignore_ascii_case(word.charset) => bytes.extend(word.bytes),
@@ -146,18 +146,18 @@ fn decode_words(raw: &[u8], out: &mut String) {
         text_from = at;
     }
     flush(&mut pending, out);
-    push_clean(&String::from_utf8_lossy(raw.get(text_from..).unwrap_or_default()), out);
+    push_unfolded(&String::from_utf8_lossy(raw.get(text_from..).unwrap_or_default()), out);
 }
 
 fn flush(pending: &mut Option<(&[u8], Vec<u8>)>, out: &mut String) {
     if let Some((charset, bytes)) = pending.take() {
-        push_clean(&Charset::for_label(charset).decode(&bytes), out);
+        push_unfolded(&Charset::for_label(charset).decode(&bytes), out);
     }
 }
 
 /// Appends `text` unfolded (RFC 5322 §2.2.3) and without control characters.
-fn push_clean(text: &str, out: &mut String) {
-    if !text.chars().any(is_unfit) {
+fn push_unfolded(text: &str, out: &mut String) {
+    if !text.chars().any(is_line_break_or_control) {
         out.push_str(text);
         return;
     }
@@ -165,13 +165,13 @@ fn push_clean(text: &str, out: &mut String) {
     while let Some(c) = chars.next() {
         match c {
             '\r' | '\n' if matches!(chars.peek(), Some('\r' | '\n' | ' ' | '\t')) => {}
-            c if is_unfit(c) => out.push(' '),
+            c if is_line_break_or_control(c) => out.push(' '),
             c => out.push(c),
         }
     }
 }
 
-fn is_unfit(c: char) -> bool {
+fn is_line_break_or_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
@@ -189,7 +189,7 @@ mod tests {
             (b"=?iso-8859-1?Q?Gr\xfc\xdfe?=", "Gr\u{fc}\u{df}e"),
             (b"=?iso-8859-1?X?Gr\xfc\xdfe =?utf-8?Q?=C3=A4?=", "=?iso-8859-1?X?Gr\u{fc}\u{df}e \u{e4}"),
         ] {
-            assert_eq!(decode_text(&in_utf_8(raw, || Charset::Unknown)), text);
+            assert_eq!(decode_text(&to_utf_8(raw, || Charset::Unknown)), text);
         }
     }
 

@@ -8,7 +8,7 @@ use super::words;
 
 /// Appends the mailboxes that `raw` names to `out`, at most until `out` holds `limit`; `false` if there were more.
 pub(crate) fn parse(raw: &[u8], limit: usize, out: &mut Vec<NamedAddress>) -> bool {
-    let mut list = List {
+    let mut list = ListParser {
         out,
         limit,
         complete: true,
@@ -88,10 +88,10 @@ fn runs<'t, 'x>(tokens: &'t [Token<'x>]) -> impl Iterator<Item = &'t [Token<'x>]
 fn address_of(run: &[Token<'_>]) -> Option<String> {
     let joined: Vec<u8> = run.iter().flat_map(|token| token.raw).copied().collect();
     let encoded = run.iter().any(|token| token.raw.starts_with(b"=?"));
-    normalise(&joined).or_else(|| normalise(unapostrophed(&joined)?)).filter(|_| !encoded)
+    normalize(&joined).or_else(|| normalize(without_apostrophes(&joined)?)).filter(|_| !encoded)
 }
 
-struct List<'x, 'o> {
+struct ListParser<'x, 'o> {
     out: &'o mut Vec<NamedAddress>,
     limit: usize,
     complete: bool,
@@ -104,7 +104,7 @@ struct List<'x, 'o> {
     open_angle: bool,
 }
 
-impl<'x> List<'x, '_> {
+impl<'x> ListParser<'x, '_> {
     /// Takes one token from the beginning of `raw` and gives back what follows it.
     fn token(&mut self, raw: &'x [u8]) -> &'x [u8] {
         let Some((first, tail)) = raw.split_first() else { return raw };
@@ -151,7 +151,7 @@ impl<'x> List<'x, '_> {
                     return self.push(raw, 1, Kind::Stray);
                 }
             },
-            b'=' if raw.starts_with(b"=?") => match words::word(raw.get(..raw.len().min(1000)).unwrap_or(raw)) {
+            b'=' if raw.starts_with(b"=?") => match words::encoded_word(raw.get(..raw.len().min(1000)).unwrap_or(raw)) {
                 Some(word) => return self.push(raw, word.length, Kind::Word),
                 None => return self.push(raw, 2, Kind::Word),
             },
@@ -202,7 +202,7 @@ impl<'x> List<'x, '_> {
     fn end_item(&mut self) {
         let item = std::mem::take(&mut self.item);
         if let Some(angle) = item.angle {
-            if let Some(address) = normalise(angle).or_else(|| normalise(unwrapped(angle))) {
+            if let Some(address) = normalize(angle).or_else(|| normalize(without_decoration(angle))) {
                 let words = |token: &&Token<'_>| token.kind != Kind::Comment;
                 let name = if item.tokens.iter().any(|token| token.kind == Kind::Word) {
                     name_of(item.tokens.iter())
@@ -215,12 +215,12 @@ impl<'x> List<'x, '_> {
         }
         // No brackets came that could show a name with separators in it.
         for segment in item.tokens.split(|token| matches!(token.raw, b"," | b";")) {
-            self.bare(segment, item.comment);
+            self.add_bare(segment, item.comment);
         }
     }
 
     /// Without brackets: a run of attached tokens that reads as an address is one, the rest is its name.
-    fn bare(&mut self, tokens: &[Token<'x>], comment: Option<&'x [u8]>) {
+    fn add_bare(&mut self, tokens: &[Token<'x>], comment: Option<&'x [u8]>) {
         // What stands before a colon is the name of a group that nothing ends.
         let tokens = tokens.rsplit(|token| token.raw == b":").next().unwrap_or_default();
         let mut addresses = Vec::new();
@@ -244,7 +244,7 @@ impl<'x> List<'x, '_> {
             self.complete = false;
             return;
         }
-        let name = name.filter(|name| !name.is_empty()).map(super::shown);
+        let name = name.filter(|name| !name.is_empty()).map(super::cut_for_display);
         self.out.push(NamedAddress { address, name });
     }
 }
@@ -306,7 +306,7 @@ fn push_unquoted(quoted: &[u8], out: &mut Vec<u8>) {
 }
 
 /// What some programs write into brackets around the address: quotes, apostrophes, further brackets, the scheme of its URL.
-fn unwrapped(angle: &[u8]) -> &[u8] {
+fn without_decoration(angle: &[u8]) -> &[u8] {
     let mut address = angle.trim_ascii();
     if address.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"mailto:")) {
         let rest = address.get(7..).unwrap_or_default();
@@ -316,12 +316,12 @@ fn unwrapped(angle: &[u8]) -> &[u8] {
     quoted(b"\"").or_else(|| quoted(b"'")).unwrap_or(address)
 }
 
-fn unapostrophed(address: &[u8]) -> Option<&[u8]> {
+fn without_apostrophes(address: &[u8]) -> Option<&[u8]> {
     address.strip_prefix(b"'")?.strip_suffix(b"'")
 }
 
 /// `local@domain` with the domain as A-labels in lower case, or `None` if this is no address.
-pub(super) fn normalise(raw: &[u8]) -> Option<String> {
+pub(super) fn normalize(raw: &[u8]) -> Option<String> {
     let text = String::from_utf8(without_blanks(raw)?).ok()?;
     let text = text.as_str();
     // RFC 5322 §4.4: a source route is ignored.
@@ -330,11 +330,11 @@ pub(super) fn normalise(raw: &[u8]) -> Option<String> {
     if local.is_empty() || local.len() > 255 || local.chars().any(char::is_control) {
         return None;
     }
-    let domain = normal_domain(domain)?;
-    if is_quoted(local) || is_plain(local) {
+    let domain = normalize_domain(domain)?;
+    if is_quoted(local) || is_dot_atom(local) {
         return Some(format!("{local}@{domain}"));
     }
-    Some(format!("{}@{domain}", one_word(local)?))
+    Some(format!("{}@{domain}", as_quoted_string(local)?))
 }
 
 /// Whether a local part is one quoted string.
@@ -344,13 +344,13 @@ pub(super) fn is_quoted(local: &str) -> bool {
 }
 
 /// Whether a local part is words with dots between them, none of them quoted or encoded.
-pub(super) fn is_plain(local: &str) -> bool {
+pub(super) fn is_dot_atom(local: &str) -> bool {
     let plain = |c: char| !c.is_control() && !c.is_whitespace() && !"()<>[]:;@\\,\"".contains(c);
     local.chars().all(plain) && !(local.contains("=?") && local.contains("?="))
 }
 
 /// RFC 5322 §4.4: words with dots between them, some of them quoted, as the one quoted string that they stand for.
-fn one_word(local: &str) -> Option<String> {
+fn as_quoted_string(local: &str) -> Option<String> {
     let mut text = Vec::new();
     let mut rest = local.as_bytes();
     loop {
@@ -362,7 +362,7 @@ fn one_word(local: &str) -> Option<String> {
         match word {
             [b'"', quoted @ .., b'"'] => push_unquoted(quoted, &mut text),
             [] => return None,
-            atom => is_plain(std::str::from_utf8(atom).ok()?).then(|| text.extend_from_slice(atom))?,
+            atom => is_dot_atom(std::str::from_utf8(atom).ok()?).then(|| text.extend_from_slice(atom))?,
         }
         match after {
             [] => break,
@@ -401,7 +401,7 @@ fn without_blanks(raw: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-pub(super) fn normal_domain(domain: &str) -> Option<String> {
+pub(super) fn normalize_domain(domain: &str) -> Option<String> {
     if let Some(literal) = domain.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         let fits =
             !literal.is_empty() && literal.bytes().all(|byte| byte.is_ascii_hexdigit() || b".:IPv".contains(&byte));

@@ -9,28 +9,28 @@ const SEQUENCES: [&[u8]; 5] = [b"\x1b(B", b"\x1b(J", b"\x1b(I", b"\x1b$@", b"\x1
 
 /// A text that comes in pieces, without the sequences that select nothing.
 #[derive(Default)]
-pub(crate) struct Escapes {
+pub(crate) struct EscapeFilter {
     /// The beginning of a sequence, or a whole one, until it is known what follows.
-    held: Vec<u8>,
+    pending: Vec<u8>,
 }
 
-impl Escapes {
+impl EscapeFilter {
     /// The next piece, with what was held back before it.
-    pub(crate) fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(bytes.len() + self.held.len());
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(bytes.len() + self.pending.len());
         for byte in bytes {
-            match (*byte, self.held.len()) {
+            match (*byte, self.pending.len()) {
                 (ESCAPE, _) => {
-                    if !SEQUENCES.contains(&self.held.as_slice()) {
-                        out.extend_from_slice(&self.held);
+                    if !SEQUENCES.contains(&self.pending.as_slice()) {
+                        out.extend_from_slice(&self.pending);
                     }
-                    self.held.clear();
-                    self.held.push(ESCAPE);
+                    self.pending.clear();
+                    self.pending.push(ESCAPE);
                 }
                 (byte, 0) => out.push(byte),
-                (byte, 1 | 2) => self.held.push(byte),
+                (byte, 1 | 2) => self.pending.push(byte),
                 (byte, _) => {
-                    out.append(&mut self.held);
+                    out.append(&mut self.pending);
                     out.push(byte);
                 }
             }
@@ -40,6 +40,6 @@ impl Escapes {
 
     /// The end of the text.
     pub(crate) fn finish(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.held)
+        std::mem::take(&mut self.pending)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 /// Each set by its name here, and the keys of all its labels.
-const SETS: &[(&str, &str)] = &[
+const CHARSETS: &[(&str, &str)] = &[
     (
         "big5",
         "950 big5 cp950 hkscs ms950 xbig5 big5hk big5tw cnbig5 csbig5 xxbig5 big5eten big5hkscs windows950 \
@@ -153,27 +153,27 @@ pub(crate) fn key(label: &[u8]) -> String {
 }
 
 /// The name of the set that a key stands for.
-pub(crate) fn set(key: &str) -> Option<&'static str> {
+pub(crate) fn charset_name(key: &str) -> Option<&'static str> {
     static BY_KEY: LazyLock<HashMap<&str, &str>> =
-        LazyLock::new(|| SETS.iter().flat_map(|(name, keys)| keys.split(' ').map(move |key| (key, *name))).collect());
+        LazyLock::new(|| CHARSETS.iter().flat_map(|(name, keys)| keys.split(' ').map(move |key| (key, *name))).collect());
     // Private labels are often those of the set with `x-` in front.
     BY_KEY.get(key).or_else(|| BY_KEY.get(key.strip_prefix('x')?)).copied()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{SETS, key, set};
+    use super::{CHARSETS, key, charset_name};
     use std::collections::HashSet;
 
     #[test]
     fn each_label_stands_once_and_as_its_key() {
-        let labels: Vec<&str> = SETS.iter().flat_map(|(_, keys)| keys.split(' ')).collect();
+        let labels: Vec<&str> = CHARSETS.iter().flat_map(|(_, keys)| keys.split(' ')).collect();
         assert_eq!(labels.iter().collect::<HashSet<_>>().len(), labels.len());
         for label in labels {
             assert_eq!(key(label.as_bytes()), label);
         }
-        for (name, _) in SETS {
-            assert_eq!(set(&key(name.as_bytes())), Some(*name));
+        for (name, _) in CHARSETS {
+            assert_eq!(charset_name(&key(name.as_bytes())), Some(*name));
         }
     }
 }

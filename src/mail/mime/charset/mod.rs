@@ -10,10 +10,10 @@ mod utf_7;
 
 use encoding_rs::{CoderResult, EUC_KR, GBK, ISO_2022_JP, REPLACEMENT, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
 
-use escapes::Escapes;
+use escapes::EscapeFilter;
 
 /// The most that is gathered for the few sets that can only be decoded as a whole.
-const MAX_WHOLE: usize = 4 * 1024 * 1024;
+const MAX_BUFFERED: usize = 4 * 1024 * 1024;
 /// How far into a text HTML is asked for its set (WHATWG HTML, "prescan a byte stream").
 const MAX_PRESCAN: usize = 1024;
 
@@ -33,7 +33,7 @@ pub(crate) enum Charset {
     /// Four octets for each character.
     Utf32,
     /// One that is decoded as a whole.
-    Whole(fn(&[u8]) -> String),
+    Buffered(fn(&[u8]) -> String),
 }
 
 impl Charset {
@@ -43,16 +43,16 @@ impl Charset {
         if key == "utf8" {
             return Self::Known(UTF_8);
         }
-        match labels::set(&key) {
+        match labels::charset_name(&key) {
             None if key.starts_with("iso2022jp") => Self::Known(ISO_2022_JP),
             None | Some("us-ascii") => Self::Unknown,
             Some("utf-16") => Self::Utf16,
             Some("utf-7") => Self::Utf7,
             Some("utf-32") => Self::Utf32,
-            Some("iso-2022-kr") => Self::Whole(iso_2022_kr),
-            Some("hz-gb-2312") => Self::Whole(hz),
+            Some("iso-2022-kr") => Self::Buffered(iso_2022_kr),
+            Some("hz-gb-2312") => Self::Buffered(hz),
             Some(name) => code_page::decoder(name)
-                .map(Self::Whole)
+                .map(Self::Buffered)
                 .or_else(|| {
                     let known = encoding_rs::Encoding::for_label(name.as_bytes());
                     known.filter(|known| *known != REPLACEMENT).map(Self::Known)
@@ -64,26 +64,26 @@ impl Charset {
     /// Whether `label` names a set.
     pub(crate) fn is_label(label: &[u8]) -> bool {
         let key = labels::key(label);
-        key.starts_with("iso2022jp") || labels::set(&key).is_some()
+        key.starts_with("iso2022jp") || labels::charset_name(&key).is_some()
     }
 
     /// The usual name of the set that `label` names.
     pub(crate) fn name_for_label(label: &[u8]) -> Option<&'static str> {
-        labels::set(&labels::key(label))
+        labels::charset_name(&labels::key(label))
     }
 
     /// The set that HTML says to be in, if its first octets do, as `head` gives them.
     pub(crate) fn of_html(head: &[u8]) -> Option<Self> {
         let named = Self::for_label(meta_charset(head.get(..MAX_PRESCAN).unwrap_or(head))?);
         // What could be read so far is ASCII.
-        Some(named).filter(|named| !matches!(named, Self::Unknown) && named.keeps_ascii())
+        Some(named).filter(|named| !matches!(named, Self::Unknown) && named.is_ascii_superset())
     }
 
     /// Whether ASCII stands in it as it is, apart from escapes; UTF-7 would hide what is markup or syntax.
-    pub(crate) fn keeps_ascii(self) -> bool {
+    pub(crate) fn is_ascii_superset(self) -> bool {
         match self {
             Self::Known(known) => known.is_ascii_compatible() || known == ISO_2022_JP,
-            Self::Unknown | Self::Whole(_) => true,
+            Self::Unknown | Self::Buffered(_) => true,
             Self::Utf7 | Self::Utf7Markup | Self::Utf16 | Self::Utf32 => false,
         }
     }
@@ -123,14 +123,14 @@ fn meta_charset(head: &[u8]) -> Option<&[u8]> {
             memchr::memmem::find(rest, b"-->").map_or(rest.len(), |end| end + 3)
         } else {
             let end = memchr::memchr(b'>', rest).unwrap_or(rest.len());
-            let label = || value_behind(rest.get(..end)?, b"charset");
+            let label = || attribute_value(rest.get(..end)?, b"charset");
             if starts(b"<meta")
                 && let Some(label) = label()
             {
                 return Some(label);
             }
             if starts(b"<?xml")
-                && let Some(label) = rest.get(..end).and_then(|tag| value_behind(tag, b"encoding"))
+                && let Some(label) = rest.get(..end).and_then(|tag| attribute_value(tag, b"encoding"))
             {
                 return Some(label);
             }
@@ -142,7 +142,7 @@ fn meta_charset(head: &[u8]) -> Option<&[u8]> {
 }
 
 /// What stands behind the first `name=` of a tag, without quotes.
-fn value_behind<'t>(tag: &'t [u8], name: &[u8]) -> Option<&'t [u8]> {
+fn attribute_value<'t>(tag: &'t [u8], name: &[u8]) -> Option<&'t [u8]> {
     let lower = tag.to_ascii_lowercase();
     let mut at = 0;
     while let Some(found) = lower.get(at..).and_then(|rest| memchr::memmem::find(rest, name)) {
@@ -161,7 +161,7 @@ fn value_behind<'t>(tag: &'t [u8], name: &[u8]) -> Option<&'t [u8]> {
 pub(crate) struct TextDecoder {
     state: State,
     /// Set when a text was cut because its set can only be decoded as a whole and it is too large for that.
-    pub(crate) cut: bool,
+    pub(crate) truncated: bool,
 }
 
 enum State {
@@ -172,48 +172,48 @@ enum State {
         begun: bool,
     },
     /// ISO-2022-JP.
-    Escaped(encoding_rs::Decoder, Escapes),
+    Escaped(encoding_rs::Decoder, EscapeFilter),
     Utf16(Vec<u8>),
-    Whole(fn(&[u8]) -> String, Vec<u8>),
+    Buffered(fn(&[u8]) -> String, Vec<u8>),
 }
 
 impl TextDecoder {
     /// A decoder at the beginning of a text.
     pub(crate) fn new(charset: Charset) -> Self {
         let state = match charset {
-            Charset::Known(known) if known == ISO_2022_JP => State::Escaped(known.new_decoder(), Escapes::default()),
+            Charset::Known(known) if known == ISO_2022_JP => State::Escaped(known.new_decoder(), EscapeFilter::default()),
             Charset::Known(known) => State::Stream(known.new_decoder_with_bom_removal()),
             Charset::Unknown => State::Unknown { pending: Vec::new(), begun: false },
             Charset::Utf16 => State::Utf16(Vec::new()),
-            Charset::Utf7 => State::Whole(utf_7::decode, Vec::new()),
-            Charset::Utf7Markup => State::Whole(utf_7::decode_markup, Vec::new()),
-            Charset::Utf32 => State::Whole(code_page::utf_32, Vec::new()),
-            Charset::Whole(decode) => State::Whole(decode, Vec::new()),
+            Charset::Utf7 => State::Buffered(utf_7::decode, Vec::new()),
+            Charset::Utf7Markup => State::Buffered(utf_7::decode_markup, Vec::new()),
+            Charset::Utf32 => State::Buffered(code_page::utf_32, Vec::new()),
+            Charset::Buffered(decode) => State::Buffered(decode, Vec::new()),
         };
-        Self { state, cut: false }
+        Self { state, truncated: false }
     }
 
     /// Decodes the next piece to the end of `out`.
     pub(crate) fn feed(&mut self, bytes: &[u8], out: &mut String) {
         match &mut self.state {
-            State::Stream(decoder) => run(decoder, bytes, out, false),
+            State::Stream(decoder) => decode_into(decoder, bytes, out, false),
             State::Unknown { pending, begun } => {
                 pending.extend_from_slice(bytes);
-                let rest = either(pending, begun, out);
+                let rest = decode_utf_8_or_windows_1252(pending, begun, out);
                 pending.drain(..pending.len() - rest);
             }
-            State::Escaped(decoder, escapes) => run(decoder, &escapes.pass(bytes), out, false),
+            State::Escaped(decoder, escapes) => decode_into(decoder, &escapes.feed(bytes), out, false),
             State::Utf16(head) => {
                 head.extend_from_slice(bytes);
                 if head.len() >= 2 {
                     let mut decoder = byte_order(head).new_decoder_with_bom_removal();
-                    run(&mut decoder, head, out, false);
+                    decode_into(&mut decoder, head, out, false);
                     self.state = State::Stream(decoder);
                 }
             }
-            State::Whole(_, gathered) => {
-                let room = MAX_WHOLE.saturating_sub(gathered.len());
-                self.cut |= bytes.len() > room;
+            State::Buffered(_, gathered) => {
+                let room = MAX_BUFFERED.saturating_sub(gathered.len());
+                self.truncated |= bytes.len() > room;
                 let taken = bytes.get(..room.min(bytes.len())).unwrap_or_default();
                 if gathered.capacity() < gathered.len() + taken.len() {
                     gathered.reserve_exact(gathered.len() + 2 * taken.len());
@@ -226,12 +226,12 @@ impl TextDecoder {
     /// Ends the text.
     pub(crate) fn finish(&mut self, out: &mut String) {
         match &mut self.state {
-            State::Stream(decoder) => run(decoder, &[], out, true),
+            State::Stream(decoder) => decode_into(decoder, &[], out, true),
             State::Unknown { pending, .. } => out.push_str(&WINDOWS_1252.decode_without_bom_handling(pending).0),
-            State::Escaped(decoder, escapes) => run(decoder, &escapes.finish(), out, true),
+            State::Escaped(decoder, escapes) => decode_into(decoder, &escapes.finish(), out, true),
             State::Utf16(head) if head.is_empty() => {}
             State::Utf16(_) => out.push(char::REPLACEMENT_CHARACTER),
-            State::Whole(decode, gathered) => {
+            State::Buffered(decode, gathered) => {
                 let text = decode(&std::mem::take(gathered));
                 if out.is_empty() { *out = text } else { out.push_str(&text) }
             }
@@ -241,7 +241,7 @@ impl TextDecoder {
 
 /// Decodes what is valid UTF-8 as such and every other octet as Windows-1252. Returns how many octets at the end may be the
 /// beginning of a character.
-fn either(bytes: &[u8], begun: &mut bool, out: &mut String) -> usize {
+fn decode_utf_8_or_windows_1252(bytes: &[u8], begun: &mut bool, out: &mut String) -> usize {
     for chunk in bytes.utf8_chunks() {
         let valid = chunk.valid();
         let valid = if *begun { valid } else { valid.strip_prefix('\u{feff}').unwrap_or(valid) };
@@ -257,7 +257,7 @@ fn either(bytes: &[u8], begun: &mut bool, out: &mut String) -> usize {
     0
 }
 
-fn run(decoder: &mut encoding_rs::Decoder, mut bytes: &[u8], out: &mut String, last: bool) {
+fn decode_into(decoder: &mut encoding_rs::Decoder, mut bytes: &[u8], out: &mut String, last: bool) {
     loop {
         // Enough for ASCII at once, more as the text turns out to need it.
         out.reserve(bytes.len().max(64));

@@ -61,7 +61,7 @@ pub(crate) struct File {
     /// Whether the HTML shows it.
     pub(crate) inline: bool,
     /// Where it stands.
-    pub(crate) place: Range<usize>,
+    pub(crate) range: Range<usize>,
 }
 
 /// Whether data begins as a stream does.
@@ -89,7 +89,7 @@ pub(crate) fn unpack(data: &[u8], max_files: usize, max_text: usize) -> Option<U
                 return Some(unpacked);
             }
             unpacked.files.extend(file);
-            waiting.extend(inner.map(|message| (message.place, depth + 1)));
+            waiting.extend(inner.map(|message| (message.range, depth + 1)));
         }
     }
     Some(unpacked)
@@ -98,11 +98,11 @@ pub(crate) fn unpack(data: &[u8], max_files: usize, max_text: usize) -> Option<U
 /// The attributes of one stream that matter.
 #[derive(Default)]
 struct Stream<'d> {
-    place: Range<usize>,
+    range: Range<usize>,
     code_page: u32,
     subject: Option<Text<'d>>,
     body: Option<&'d [u8]>,
-    body_place: Range<usize>,
+    body_range: Range<usize>,
     properties: Properties<'d>,
     attachments: Vec<Attachment<'d>>,
     /// Whether there are more attachments than may be.
@@ -126,7 +126,7 @@ impl<'d> Stream<'d> {
             return None;
         }
         cursor.u16()?;
-        let mut stream = Self { place, ..Self::default() };
+        let mut stream = Self { range: place, ..Self::default() };
         // What stands behind the last attribute was put there on the way.
         while let Some(level @ (1 | 2)) = cursor.u8() {
             let (id, length) = (cursor.u32()?, usize::try_from(cursor.u32()?).ok()?);
@@ -138,7 +138,7 @@ impl<'d> Stream<'d> {
             match (level, id & 0xffff) {
                 (1, 0x9007) => stream.code_page = Cursor::new(value, 0..value.len()).u32().unwrap_or_default(),
                 (1, 0x8004) => stream.subject = Some(Text::Narrow(value)),
-                (1, 0x800c) => (stream.body, stream.body_place) = (Some(value), place),
+                (1, 0x800c) => (stream.body, stream.body_range) = (Some(value), place),
                 (1, 0x9003) => stream.properties = Properties::read(data, place),
                 (2, _) if stream.truncated => {}
                 (2, 0x9002) if stream.attachments.len() >= max_attachments => stream.truncated = true,
@@ -190,8 +190,8 @@ impl<'d> Stream<'d> {
             let source = compressed_rtf::unpack(packed, max_source);
             is_cut = source.as_ref().is_some_and(|source| source.len() >= max_source);
             match source.and_then(|source| rtf::read(&source, max_text)) {
-                Some(rtf::Read::Html(found)) => html = html.or_else(|| cut(found)),
-                Some(rtf::Read::Text(found)) => text = text.or_else(|| cut(found)),
+                Some(rtf::RtfBody::Html(found)) => html = html.or_else(|| cut(found)),
+                Some(rtf::RtfBody::Text(found)) => text = text.or_else(|| cut(found)),
                 None => {}
             }
         }
@@ -217,14 +217,14 @@ impl<'d> Stream<'d> {
                 Some(Text::Narrow(_)) => narrow,
                 None => code_page::label(self.internet_code_page()),
             };
-            (html.place.clone(), "html", "text/html", Some(charset))
+            (html.range.clone(), "html", "text/html", Some(charset))
         } else if let Some(body) = self.properties.get(properties::BODY) {
             let charset = if matches!(body.text(), Some(Text::Wide(_))) { "utf-16le" } else { narrow };
-            (body.place.clone(), "txt", "text/plain", Some(charset))
+            (body.range.clone(), "txt", "text/plain", Some(charset))
         } else if self.body.is_some() && self.properties.get(properties::RTF).is_none() {
-            (self.body_place.clone(), "txt", "text/plain", Some(narrow))
+            (self.body_range.clone(), "txt", "text/plain", Some(narrow))
         } else {
-            (self.place.clone(), "tnef", "application/vnd.ms-tnef", None)
+            (self.range.clone(), "tnef", "application/vnd.ms-tnef", None)
         };
         File {
             filename: safe_filename(&format!("{}.{suffix}", name.trim())),
@@ -232,7 +232,7 @@ impl<'d> Stream<'d> {
             charset: charset.map(str::to_owned),
             content_id: None,
             inline: false,
-            place,
+            range: place,
         }
     }
 }
@@ -241,8 +241,8 @@ impl Attachment<'_> {
     /// The stream of the message that is attached, if one is.
     fn message(&self, data: &[u8]) -> Option<Range<usize>> {
         let property = self.properties.get(properties::DATA)?;
-        let (head, start) = (property.value.first_chunk::<INTERFACE_LEN>()?, property.place.start + INTERFACE_LEN);
-        let place = start..property.place.end;
+        let (head, start) = (property.value.first_chunk::<INTERFACE_LEN>()?, property.range.start + INTERFACE_LEN);
+        let place = start..property.range.end;
         let is_stream = *head == IID_MESSAGE && data.get(place.clone()).is_some_and(is_tnef);
         is_stream.then_some(place)
     }
@@ -255,7 +255,7 @@ impl Attachment<'_> {
         let in_property = object.map(|property| {
             // An object of another program: its identifier is none of its own.
             let head = if property.is_object() { INTERFACE_LEN.min(property.value.len()) } else { 0 };
-            property.place.start + head..property.place.end
+            property.range.start + head..property.range.end
         });
         let place = match (&self.data, in_property) {
             (Some(data), Some(object)) if data.is_empty() => object,
@@ -286,7 +286,7 @@ impl Attachment<'_> {
             charset: None,
             inline: content_id.is_some() && is_shown,
             content_id,
-            place,
+            range: place,
         })
     }
 }

@@ -20,7 +20,7 @@ pub(crate) const CONTENT_ID: u16 = 0x3712;
 pub(crate) const FLAGS: u16 = 0x3714;
 pub(crate) const HIDDEN: u16 = 0x7ffe;
 
-const WANTED: [u16; 13] = [
+const READ_PROPERTIES: [u16; 13] = [
     SUBJECT,
     BODY,
     RTF,
@@ -52,7 +52,7 @@ pub(crate) struct Property<'d> {
     /// A text without its final zeros.
     pub(crate) value: &'d [u8],
     /// Where that stands.
-    pub(crate) place: Range<usize>,
+    pub(crate) range: Range<usize>,
 }
 
 impl<'d> Property<'d> {
@@ -79,8 +79,8 @@ impl<'d> Property<'d> {
             }
             _ => value.len(),
         };
-        let place = place.start..place.start + length;
-        Self { kind, value: value.get(..length).unwrap_or_default(), place }
+        let range = place.start..place.start + length;
+        Self { kind, value: value.get(..length).unwrap_or_default(), range }
     }
 }
 
@@ -120,7 +120,7 @@ impl<'d> Properties<'d> {
         }
         for number in 0..values {
             let (value, place) = if is_sized { take_sized(cursor)? } else { cursor.take(fixed_size(single)?)? };
-            if number == 0 && id < NAMED && WANTED.contains(&id) && self.get(id).is_none() {
+            if number == 0 && id < NAMED && READ_PROPERTIES.contains(&id) && self.get(id).is_none() {
                 self.0.push((id, Property::new(single, value, place)));
             }
         }

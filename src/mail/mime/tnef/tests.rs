@@ -48,7 +48,7 @@ fn nested(depth: usize) -> Vec<u8> {
 fn files_are_slices_of_the_stream_and_no_more_than_may_be() {
     let data = stream(&[attachment("a.txt", b"first"), attachment("b.txt", b"second"), attachment("c.txt", b"")]);
     let found = unpack(&data, 10, 100).unwrap();
-    let contents: Vec<&[u8]> = found.files.iter().map(|file| &data[file.place.clone()]).collect();
+    let contents: Vec<&[u8]> = found.files.iter().map(|file| &data[file.range.clone()]).collect();
     assert_eq!(contents, [&b"first"[..], b"second", b""]);
     assert!(!found.truncated);
     let fewer = unpack(&data, 2, 100).unwrap();
@@ -113,7 +113,7 @@ proptest! {
         if let Some(found) = unpack(&data, 5, 100) {
             prop_assert!(found.files.len() <= 5);
             for file in found.files {
-                prop_assert!(data.get(file.place).is_some());
+                prop_assert!(data.get(file.range).is_some());
             }
         }
     }
