@@ -121,7 +121,7 @@ impl StoredContent {
             Self::Raw(bytes) => Headers::read(bytes),
             Self::Kept(json) => Headers::parse(&kept(json)?.headers).ok_or(Error::Corrupt("message body"))?,
         };
-        Ok(headers.behind(trace).to_json())
+        Ok(headers.after_trace(trace).to_json())
     }
 }
 

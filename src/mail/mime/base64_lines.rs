@@ -1,13 +1,13 @@
-//! Base64 in lines of 76 characters (RFC 2045 §6.8), of octets that come in pieces.
+//! Encodes octets that arrive in pieces as base64 in lines of 76 characters (RFC 2045 §6.8).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-/// What a line says.
+/// Octets encoded in one line.
 const LINE_OCTETS: usize = 57;
 const LINE: usize = 76;
 
-/// The lines of these octets, without a line break at the end.
+/// Encodes octets as base64 lines, without a line break at the end.
 pub(crate) fn base64_lines(content: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(encoded_capacity(content.len()));
     let mut lines = LineEncoder::new(&mut out);
@@ -16,15 +16,15 @@ pub(crate) fn base64_lines(content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// How long the lines of so many octets are at most.
+/// Returns the maximum encoded length of `octets` octets.
 pub(crate) const fn encoded_capacity(octets: usize) -> usize {
     octets.div_ceil(LINE_OCTETS) * (LINE + 2)
 }
 
-/// Writes the lines of what it is fed, without a line break at the end.
+/// Writes base64 lines to `out`, without a line break at the end.
 pub(crate) struct LineEncoder<'o> {
     out: &'o mut Vec<u8>,
-    /// The beginning of a line.
+    /// Octets of an incomplete line.
     pending: Vec<u8>,
     has_line: bool,
 }
@@ -64,7 +64,7 @@ impl<'o> LineEncoder<'o> {
             self.out.extend_from_slice(b"\r\n");
         }
         let mut line = [0; LINE];
-        // It is as long as it has to be.
+        // The buffer always has room for a line.
         let length = BASE64.encode_slice(octets, &mut line).unwrap_or(0);
         self.out.extend_from_slice(line.get(..length).unwrap_or_default());
     }

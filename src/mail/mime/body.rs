@@ -1,8 +1,8 @@
-//! Which parts are the text of a message and which are its attachments.
+//! Selects the parts that are the text of a message; all others are attachments.
 //!
-//! A text/plain or text/html part is text unless it is disposed as an attachment, stands behind the root of a
-//! multipart/related, or has a file name and is not the first thing to read. All texts of a kind are joined in order, as
-//! mail programs show them one below the other. Everything else is an attachment; nothing is left out.
+//! A text/plain or text/html part is text unless its disposition is attachment, it follows the root of a
+//! multipart/related, or it has a filename and is not the first text. All texts of a type are joined in order, as
+//! mail programs display them one below the other. Everything else is an attachment; nothing is left out.
 
 use std::ops::Range;
 
@@ -13,37 +13,38 @@ use super::decode::{Encoding, decode_part, decoded_size, in_pieces};
 use super::params::{self, ParameterizedValue, is_token};
 use super::text::{LocatedText, decode_lines};
 use super::tnef::{self, Unpacked};
-use super::walk::{Leaf, Parent, LeafKind};
+use super::walk::{Leaf, LeafKind, Parent};
 use super::{Disposition, Mail, Part, base64_text, uuencode, words};
 
-/// Decoded texts may take this much in any message, and twice its size in a large one; so a message costs at most
-/// three times its size even where each byte becomes a character of three.
+/// Decoded texts may have this many bytes in any message, and twice its size in a large one; so a message costs at
+/// most three times its size even if each byte becomes a three-byte character.
 const MIN_TEXT_BYTES: usize = 256 * 1024;
 const UTF_8: Charset = Charset::Known(encoding_rs::UTF_8);
-/// From this size on a mail has memory of its own for each of its texts.
+/// From this size on each text of a message gets its buffer up front, as large as the budget.
 const LARGE_MESSAGE: usize = 1024 * 1024;
 
-/// Encoded octets of a text in which is looked for what it is.
+/// Encoded octets of a text inspected to find its kind and charset.
 const MAX_HEAD: usize = 4 * 1024;
 
-/// What becomes of the texts.
+/// The handling of texts.
 pub(crate) enum TextMode<'t> {
-    /// They are decoded.
+    /// Decode them.
     Decode,
-    /// It is only told whether there are any.
+    /// Report only their presence.
     Skip,
-    /// As for [`Self::Skipped`]; where they stand in the mail data goes here.
+    /// As [`Self::Skip`], and record their locations in the mail data here.
     Locate(&'t Bytes, &'t mut LocatedTexts),
 }
 
-/// The texts of a message, where they stand.
+/// The located texts of a message.
 #[derive(Debug, Default)]
 pub(crate) struct LocatedTexts {
     pub(crate) text: Option<LocatedText>,
     pub(crate) html: Option<LocatedText>,
 }
 
-/// Reads the bodies of `leaves` into `mail`. What is not ASCII in their headers is in the set that `in_header` gives.
+/// Adds the texts and attachments among `leaves` to `mail`. `header_charset` is the charset of non-ASCII octets in
+/// part headers.
 pub(crate) fn read(
     raw: &[u8],
     leaves: &[Leaf<'_>],
@@ -53,7 +54,7 @@ pub(crate) fn read(
     mail: &mut Mail,
 ) {
     let mut budget = (raw.len() * 2).max(MIN_TEXT_BYTES);
-    // Whether there is a text that says something, and what a winmail.dat has to say.
+    // True for each kind with a text that is not blank; and the content of a winmail.dat.
     let mut has_content = [false; 2];
     let mut tnef_content: Option<Unpacked> = None;
     for leaf in leaves {
@@ -71,15 +72,15 @@ pub(crate) fn read(
         let max_files = max_parts.saturating_sub(mail.attachments.len());
         for (at, encoding) in part.pieces(kind, body, max_files) {
             let piece = body.get(at.clone()).unwrap_or_default();
-            // What is not encoded behind what is comes from another hand.
+            // Unencoded text after encoded data was appended by other software.
             let charset = || if encoding == part.encoding { charset() } else { Charset::Unknown };
             if encoding == Encoding::Uuencode && part.encoding == Encoding::Identity {
                 let file = uuencoded_attachment(leaf.body.start + at.start, piece, &header_charset);
                 push_attachment(file, piece, (max_parts, budget), mail, &mut tnef_content);
                 continue;
             }
-            if let Some(says) = has_content.get_mut(kind as usize) {
-                *says |= !piece.trim_ascii().is_empty();
+            if let Some(seen) = has_content.get_mut(kind as usize) {
+                *seen |= !piece.trim_ascii().is_empty();
             }
             let slot = if kind == TextKind::Plain { &mut mail.text } else { &mut mail.html };
             match &mut texts {
@@ -93,16 +94,16 @@ pub(crate) fn read(
                     });
                     mail.truncated |= !append(piece, encoding, charset(), text, &mut budget);
                 }
-                TextMode::Locate(raw, placed) => {
+                TextMode::Locate(raw, located) => {
                     slot.get_or_insert_default();
-                    let place = if kind == TextKind::Plain { &mut placed.text } else { &mut placed.html };
-                    let (piece, place) = (raw.slice_ref(piece), place.get_or_insert_default());
-                    mail.truncated |= !place.append(piece, encoding, charset(), &mut budget);
+                    let target = if kind == TextKind::Plain { &mut located.text } else { &mut located.html };
+                    let (piece, target) = (raw.slice_ref(piece), target.get_or_insert_default());
+                    mail.truncated |= !target.append(piece, encoding, charset(), &mut budget);
                 }
             }
         }
     }
-    // Mail programs that know TNEF show its body; here it stands in for one that the mail has not.
+    // Mail programs that know TNEF display its body; here it replaces a missing one.
     let Unpacked { text, html, .. } = tnef_content.unwrap_or_default();
     for (kind, found) in [(TextKind::Plain, text), (TextKind::Html, html)] {
         if let Some(found) = found.filter(|_| has_content.get(kind as usize) == Some(&false)) {
@@ -113,18 +114,18 @@ pub(crate) fn read(
                     let text = slot.insert(String::new());
                     mail.truncated |= !append(found.as_bytes(), Encoding::Identity, UTF_8, text, &mut budget);
                 }
-                TextMode::Locate(_, placed) => {
+                TextMode::Locate(_, located) => {
                     *slot = Some(String::new());
-                    let place = if kind == TextKind::Plain { &mut placed.text } else { &mut placed.html };
-                    let place = place.insert(LocatedText::default());
-                    mail.truncated |= !place.append(found.into(), Encoding::Identity, UTF_8, &mut budget);
+                    let target = if kind == TextKind::Plain { &mut located.text } else { &mut located.html };
+                    let target = target.insert(LocatedText::default());
+                    mail.truncated |= !target.append(found.into(), Encoding::Identity, UTF_8, &mut budget);
                 }
             }
         }
     }
 }
 
-/// Adds an attachment, and what it holds if it is a winmail.dat.
+/// Adds an attachment, and its content if it is a winmail.dat.
 fn push_attachment(
     part: Part,
     body: &[u8],
@@ -143,7 +144,7 @@ fn push_attachment(
     }
 }
 
-/// A file that stands in a text, at the offset `at` of the raw message.
+/// Describes a uuencoded file in a text, at the offset `at` of the raw message.
 fn uuencoded_attachment(at: usize, body: &[u8], header_charset: impl Fn() -> Charset) -> Part {
     let name = uuencode::filename(body).map(|name| words::decode_text(&words::to_utf_8(name, header_charset)));
     Part {
@@ -160,7 +161,7 @@ fn uuencoded_attachment(at: usize, body: &[u8], header_charset: impl Fn() -> Cha
     }
 }
 
-/// What a part holds that is a winmail.dat, whole and undamaged; its texts have at most `budget` octets each.
+/// Unpacks a part that is a winmail.dat, if whole and undamaged; its texts have at most `budget` octets each.
 fn unpack_tnef(part: &Part, body: &[u8], max_files: usize, budget: usize) -> Option<Unpacked> {
     let named = || part.filename.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("winmail.dat"));
     let may_be = match part.content_type.as_deref() {
@@ -172,7 +173,7 @@ fn unpack_tnef(part: &Part, body: &[u8], max_files: usize, budget: usize) -> Opt
 }
 
 impl Part {
-    /// A file inside this part.
+    /// Describes a file inside this part.
     fn embedded(&self, file: tnef::File) -> Self {
         Self {
             filename: file.filename,
@@ -193,10 +194,10 @@ enum TextKind {
     Html,
 }
 
-/// A part with its header read.
+/// A part with its header parsed.
 struct PartInfo {
     content_type: ParameterizedValue,
-    /// `type/subtype`, if the part says one that is valid.
+    /// `type/subtype`; `None` if absent or invalid.
     mime_type: Option<String>,
     disposition: Option<Disposition>,
     filename: Option<String>,
@@ -210,13 +211,13 @@ impl PartInfo {
         let disposition = leaf.header.disposition.map(parsed).unwrap_or_default();
         let mime_type = match (leaf.header.content_type, leaf.parent) {
             (None, Parent::Digest) => Some("message/rfc822".to_owned()),
-            // RFC 2045 §5.2: the type without a subtype that is still sent now and then.
+            // RFC 2045 §5.2: a type without a subtype, still sent occasionally.
             _ if content_type.main == "text" => Some("text/plain".to_owned()),
             _ => Some(content_type.main.clone()).filter(|main| is_type(main)),
         };
         let is_text = mime_type.as_deref().is_none_or(|main| main.starts_with("text/"));
         let encoding = match leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field).of_body(body) {
-            // The text around the file counts too.
+            // The text around the file matters too.
             Encoding::Uuencode if is_text && !uuencode::is_only_file(body) => Encoding::Identity,
             encoding => encoding,
         };
@@ -237,7 +238,7 @@ impl PartInfo {
         }
     }
 
-    /// Which text this part is, if it is one. `first_text`: no text came before it.
+    /// Returns the kind of text, if the part is one. `first_text` is true if no text came before it.
     fn text_kind(&self, leaf: &Leaf<'_>, body: &[u8], first_text: bool) -> Option<TextKind> {
         if leaf.kind == LeafKind::EmptyMultipart {
             return Some(TextKind::Plain);
@@ -245,7 +246,7 @@ impl PartInfo {
         let kind = match self.mime_type.as_deref() {
             Some("text/plain") => TextKind::Plain,
             Some("text/html") => TextKind::Html,
-            // RFC 2045 §5.2: without a (valid) type a part is plain text; but not one that is a named file.
+            // RFC 2045 §5.2: a part without a (valid) type is plain text, but not if it is a named file.
             None if leaf.kind == LeafKind::Declared && self.filename.is_none() => TextKind::Plain,
             _ => return None,
         };
@@ -256,7 +257,7 @@ impl PartInfo {
         (!attached).then_some(kind)
     }
 
-    /// `body` without the text that stands behind what is encoded.
+    /// Returns `body` without the text that follows the encoded data.
     fn data<'x>(&self, body: &'x [u8]) -> &'x [u8] {
         match self.encoding {
             Encoding::Base64 => body.get(..base64_text::end_of_data(body)).unwrap_or(body),
@@ -264,8 +265,8 @@ impl PartInfo {
         }
     }
 
-    /// What a text consists of, and how that is encoded: files in uuencode stand in one that is not encoded itself, and
-    /// what is not may stand behind one that is.
+    /// Splits a text into pieces with their encodings: unencoded text may contain uuencoded files, and encoded text
+    /// may be followed by unencoded.
     fn pieces(&self, kind: TextKind, body: &[u8], max_files: usize) -> Vec<(Range<usize>, Encoding)> {
         let end = self.data(body).len();
         let mut pieces = Vec::new();
@@ -283,16 +284,16 @@ impl PartInfo {
         if kind == TextKind::Plain {
             pieces.push((end..body.len(), Encoding::Identity));
         }
-        let says = |at: &Range<usize>| !body.get(at.clone()).unwrap_or_default().trim_ascii().is_empty();
+        let has_text = |at: &Range<usize>| !body.get(at.clone()).unwrap_or_default().trim_ascii().is_empty();
         let mut number = 0;
         pieces.retain(|(at, _)| {
             number += 1;
-            number == 1 || says(at)
+            number == 1 || has_text(at)
         });
         pieces
     }
 
-    /// The set that a text is in: the one that its header names, else the one that HTML names itself.
+    /// Returns the charset of a text: the one in its header, else the one that HTML declares itself.
     fn charset(&self, kind: TextKind, body: &[u8]) -> Charset {
         let declared = Charset::for_label(&self.content_type.charset().unwrap_or_default());
         let in_html = || {
@@ -303,7 +304,7 @@ impl PartInfo {
             (Charset::Utf7, TextKind::Html) => Charset::Utf7Markup,
             (Charset::Unknown, TextKind::Html) => in_html()
                 .filter(|html| {
-                    // ISO-2022-JP is ASCII with escapes.
+                    // ISO-2022-JP is ASCII with escape sequences.
                     let is_needed = || html.is_escaped() || !is_utf_8(self.encoding, body);
                     !html.is_utf_8() && is_needed()
                 })
@@ -331,8 +332,8 @@ impl PartInfo {
     }
 }
 
-/// The set in which raw octets of a header stand: that of the first text which is not UTF-8, since headers that are need
-/// no such help, and in which ASCII is ASCII; Windows-1252 where there is none.
+/// Returns the charset of raw octets in the header: that of the first text that is not UTF-8, as UTF-8 headers need
+/// no such help, and that is a superset of ASCII. Windows-1252 if there is none.
 pub(crate) fn charset_of_texts(raw: &[u8], leaves: &[Leaf<'_>]) -> Charset {
     let of = |leaf: &Leaf<'_>| {
         let body = raw.get(leaf.body.clone()).unwrap_or_default();
@@ -343,12 +344,12 @@ pub(crate) fn charset_of_texts(raw: &[u8], leaves: &[Leaf<'_>]) -> Charset {
     leaves.iter().find_map(of).unwrap_or(Charset::Unknown)
 }
 
-/// Whether what a file begins with is no text.
+/// True if the beginning of a file is not text.
 fn is_binary(encoding: Encoding, body: &[u8]) -> bool {
     decode_part(encoding, body.get(..MAX_HEAD).unwrap_or(body)).contains(&0)
 }
 
-/// Whether a decoded text is valid UTF-8.
+/// True if the decoded text is valid UTF-8.
 fn is_utf_8(encoding: Encoding, body: &[u8]) -> bool {
     if encoding == Encoding::Identity {
         return std::str::from_utf8(body).is_ok();
@@ -359,7 +360,7 @@ fn is_utf_8(encoding: Encoding, body: &[u8]) -> bool {
         pending.extend_from_slice(piece);
         let (checked, split) = match std::str::from_utf8(&pending) {
             Ok(_) => (pending.len(), true),
-            // A character may go on in the next piece.
+            // A character may continue in the next piece.
             Err(error) => (error.valid_up_to(), error.error_len().is_none()),
         };
         valid = split;
@@ -369,7 +370,7 @@ fn is_utf_8(encoding: Encoding, body: &[u8]) -> bool {
     valid && pending.is_empty()
 }
 
-/// A name for what mail programs send without one and show under such a name.
+/// Returns the filename that mail programs display for types sent without one.
 fn default_filename(mime_type: &str) -> Option<String> {
     let name = match mime_type {
         "message/rfc822" | "message/global" => "message.eml",
@@ -389,7 +390,7 @@ pub(super) fn is_type(main: &str) -> bool {
     main.len() <= 255 && main.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
 }
 
-/// Appends a decoded text on a line of its own; `false` if it had to be cut.
+/// Appends a decoded text on a new line; returns false if it had to be cut.
 fn append(body: &[u8], encoding: Encoding, charset: Charset, text: &mut String, budget: &mut usize) -> bool {
     text.reserve(body.len().min(*budget) + 1);
     if !text.is_empty() && !body.is_empty() {
@@ -397,7 +398,7 @@ fn append(body: &[u8], encoding: Encoding, charset: Charset, text: &mut String, 
     }
     let start = text.len();
     let whole = decode_lines(body, encoding, charset, budget, |piece| text.push_str(piece));
-    // The line break that ends the last line belongs to the wire, in a multipart as in a simple message.
+    // The final line break belongs to the transport, in a multipart as in a simple message.
     while text.len() > start && text.ends_with('\n') {
         text.pop();
     }

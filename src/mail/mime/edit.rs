@@ -1,21 +1,23 @@
-//! Changes of a message at some places, all else of it octet for octet as it was.
+//! Edits ranges of a message and keeps everything else octet for octet.
 
 use std::ops::Range;
 
 use super::base64_lines::{LineEncoder, encoded_capacity};
 use super::{Encoding, decode};
 
-/// What stands in place of a range of the message.
+/// A range of the message and its replacement.
 pub(crate) struct Edit {
     pub(crate) range: Range<usize>,
     pub(crate) replacement: Replacement,
 }
 
 pub(crate) enum Replacement {
-    /// These.
     Octets(Vec<u8>),
-    /// What the range says in this encoding, in base64, and perhaps a line break.
-    Base64 { declared: Encoding, line_break: bool },
+    /// The range, decoded from `declared` and encoded as base64, with a line break at the end if `line_break`.
+    Base64 {
+        declared: Encoding,
+        line_break: bool,
+    },
 }
 
 impl Edit {
@@ -23,12 +25,12 @@ impl Edit {
         Self { range, replacement: Replacement::Octets(octets) }
     }
 
-    /// The same in a message that begins at `base` of another.
+    /// Shifts the edit into a message that contains this one at `base`.
     pub(crate) fn shifted(self, base: usize) -> Self {
         Self { range: shift(&self.range, base), ..self }
     }
 
-    /// How many octets it adds at most.
+    /// Returns the number of octets added at most.
     fn growth(&self) -> usize {
         match &self.replacement {
             Replacement::Octets(octets) => octets.len(),
@@ -56,7 +58,7 @@ pub(crate) const fn shift(range: &Range<usize>, by: usize) -> Range<usize> {
     range.start + by..range.end + by
 }
 
-/// The message with these changes, which are in order. Costs the memory of what it returns.
+/// Applies edits, which must be in order. Costs the memory of the result.
 pub(crate) fn apply(raw: &[u8], edits: &[Edit]) -> Vec<u8> {
     let mut out = Vec::with_capacity(raw.len() + edits.iter().map(Edit::growth).sum::<usize>());
     let mut done = 0;
@@ -69,7 +71,7 @@ pub(crate) fn apply(raw: &[u8], edits: &[Edit]) -> Vec<u8> {
     out
 }
 
-/// Whether what these changes, which are in order, leave as it is within a range is ASCII.
+/// True if everything in `within` that the edits, which must be in order, leave unchanged is ASCII.
 pub(crate) fn is_ascii_outside(raw: &[u8], edits: &[Edit], within: Range<usize>) -> bool {
     let first = edits.partition_point(|edit| edit.range.start < within.start);
     let mut done = within.start;

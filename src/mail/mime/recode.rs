@@ -1,25 +1,25 @@
-//! Parts that not every host takes, with octets above 127 or long lines, become base64: at submission, so that what is
-//! signed stays as it is on its way, and for a host that takes 7-bit lines alone (RFC 6152 §3).
+//! Re-encodes parts that not every host accepts, with octets above 127 or long lines, as base64: at submission, so
+//! that signed content stays unchanged in transit, and for a host that accepts only 7-bit lines (RFC 6152 §3).
 
 use std::ops::Range;
 
 use super::edit::{Edit, Replacement, apply, is_ascii_outside, shift};
 use super::params::{self, ParameterizedValue};
-use super::walk::{Leaf, Parent, LeafKind, Structure, walk};
+use super::walk::{Leaf, LeafKind, Parent, Structure, walk};
 use super::{Encoding, Limits, base64_text, field_values, uuencode};
 use crate::mail::line::is_seven_bit;
 
-/// Messages inside one another.
+/// Nesting depth of messages.
 const MAX_NESTED_MESSAGES: usize = 10;
 const ENCODING_FIELD: &[u8] = b"Content-Transfer-Encoding: ";
-/// Types whose parts are signed or encrypted as they stand (RFC 1847, RFC 8551).
+/// Types whose content is signed or encrypted as it is (RFC 1847, RFC 8551).
 const PROTECTED_TYPES: &[&str] =
     &["multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"];
-/// Types whose parts are messages; others of message/ hold fields, or pieces, and become base64 like any part.
+/// Types whose content is a message; other message/ types hold fields or fragments and are encoded like any part.
 const MESSAGE_TYPES: &[&str] = &["message/rfc822", "message/global", "message/news"];
 
-/// The message with every part in 7 bits; `None` when that cannot be: header fields are not ASCII, the structure is
-/// beyond the limits, or so odd that it would read otherwise. Signatures over what is changed do not survive it.
+/// Converts every part to 7 bits; `None` if that is impossible: header fields are not ASCII, or the structure exceeds
+/// the limits or is so malformed that it would be parsed differently afterwards. Signatures over changed parts break.
 pub fn to_seven_bit(raw: &[u8]) -> Option<Vec<u8>> {
     let mut edits = Vec::new();
     if !is_seven_bit(raw) {
@@ -30,8 +30,8 @@ pub fn to_seven_bit(raw: &[u8]) -> Option<Vec<u8>> {
     is_ascii_outside(raw, &edits, 0..raw.len()).then(|| apply_if_equivalent(raw, &edits))?
 }
 
-/// The message with these changes, if it has as many files then as before, and texts where it had some. Where lines in a
-/// header are no field, a field that is added can show that more of them are header.
+/// Applies the edits if the result has as many attachments as before, and texts if there were any. In a header with
+/// lines that are not fields, an added field can turn more of them into header.
 pub(crate) fn apply_if_equivalent(raw: &[u8], edits: &[Edit]) -> Option<Vec<u8>> {
     let done = apply(raw, edits);
     let found = |raw| {
@@ -41,30 +41,30 @@ pub(crate) fn apply_if_equivalent(raw: &[u8], edits: &[Edit]) -> Option<Vec<u8>>
     (edits.is_empty() || found(raw) == found(&done)).then_some(done)
 }
 
-/// What is repaired of the fields of a message inside another, whose ranges say what is sealed there.
+/// Returns the edits to the fields of a nested message, given its protected ranges.
 pub(crate) type NestedFieldEdits = fn(&[u8], &Structure<'_>, &[Range<usize>]) -> Vec<Edit>;
 
-/// Gathers the changes of a message. A part that cannot be recoded stays as it is.
+/// Collects the edits of a message. A part that cannot be re-encoded stays as it is.
 #[derive(Default)]
 pub(crate) struct Recoding {
-    /// Given, nothing of what is sealed changes, at any depth.
+    /// If given, nothing signed or encrypted changes, at any depth.
     nested_fields: Option<NestedFieldEdits>,
-    /// Fields written anew.
+    /// Rewritten fields.
     pub(crate) fields: Vec<Edit>,
     parts: Vec<Edit>,
-    /// Multiparts and messages that declare an encoding: where, and of what.
+    /// Multiparts and messages that declare an encoding: the range of that value, and of the body.
     containers: Vec<(Range<usize>, Range<usize>)>,
-    /// Where something sealed was found.
+    /// Ranges that are signed or encrypted.
     pub(crate) protected: Vec<Range<usize>>,
 }
 
 impl Recoding {
-    /// One that changes nothing of what is sealed.
+    /// Leaves everything signed or encrypted unchanged.
     pub(crate) fn preserving_protected(inner_fields: NestedFieldEdits) -> Self {
         Self { nested_fields: Some(inner_fields), ..Self::default() }
     }
 
-    /// Takes the message `raw`, which stands at `base` of the whole one, inside `depth` others.
+    /// Adds the message `raw`, which is at offset `base` of the outermost one, at nesting depth `depth`.
     pub(crate) fn add_message(&mut self, raw: &[u8], structure: &Structure<'_>, base: usize, depth: usize) {
         let mut protected = Vec::new();
         if let Some(inner_fields) = self.nested_fields {
@@ -88,7 +88,7 @@ impl Recoding {
                 self.add_leaf(raw, leaf, body, base, depth);
             }
         }
-        // Without that field nothing says that the others mean anything (RFC 2045 §4).
+        // Without this field the other MIME fields have no meaning (RFC 2045 §4).
         if self.parts.len() > before
             && field_values(raw, "MIME-Version").is_empty()
             && let Some(empty) = empty_line(raw, structure.body_offset)
@@ -106,10 +106,10 @@ impl Recoding {
 
     fn add_leaf(&mut self, raw: &[u8], leaf: &Leaf<'_>, body: &[u8], base: usize, depth: usize) {
         let declared = leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field);
-        // A message inside is never encoded as a whole (RFC 2045 §6.4).
+        // A nested message is never encoded as a whole (RFC 2045 §6.4).
         if is_message(leaf) && declared == Encoding::Identity {
             self.add_container(raw, leaf.header.encoding, &leaf.body, base);
-            // Without one, fields that are added inside would read as fields of the part.
+            // Without an empty line, fields added to the nested message would become fields of the part.
             if depth < MAX_NESTED_MESSAGES && empty_line(raw, leaf.body.start).is_some() {
                 let structure = walk(body, &Limits::default(), |_| {});
                 self.add_message(body, &structure, base + leaf.body.start, depth + 1);
@@ -118,13 +118,13 @@ impl Recoding {
         }
         let declared = declared.of_body(body);
         let is_changed_by_encoding = match declared {
-            // A multipart without parts is text for its reader, encoded it is a file.
+            // A multipart without parts is displayed as text; encoded it would be an attachment.
             _ if leaf.kind != LeafKind::Declared => true,
-            // The name of such a file stands in its body, and no octet of it is beyond ASCII.
+            // A uuencoded file has its name in the body, and is ASCII anyway.
             Encoding::Uuencode => true,
-            // A file in a text is found only as long as the text stands as it is.
+            // A uuencoded file in a text is only found while the text is unencoded.
             Encoding::Identity => uuencode::find_file(body, 0).is_some(),
-            // As is what stands behind the data.
+            // The same for text after the data.
             Encoding::Base64 => base64_text::end_of_data(body) < body.len(),
             Encoding::QuotedPrintable => false,
         };
@@ -137,25 +137,25 @@ impl Recoding {
             None => Some(Edit::octets(empty..empty, [ENCODING_FIELD, b"base64\r\n"].concat())),
         };
         let Some(field) = field else { return };
-        // The type that goes without saying is ASCII (RFC 2045 §5.2). A named file is no text for want of a type, and
-        // stray octets in base64 say nothing of the data.
+        // The default type is ASCII (RFC 2045 §5.2). A named file without a type is not text, and stray octets in
+        // base64 say nothing about the data.
         let is_text = leaf.header.content_type.is_none() && leaf.parent != Parent::Digest && !is_named(leaf);
         if is_text && declared != Encoding::Base64 && !body.is_ascii() {
             let charset = if std::str::from_utf8(body).is_ok() { "utf-8" } else { "windows-1252" };
             let kind = format!("Content-Type: text/plain; charset={charset}\r\n");
             self.parts.push(Edit::octets(empty..empty, kind.into_bytes()).shifted(base));
         }
-        // A delimiter brings its own line break; the end of a message does not.
+        // A delimiter includes the line break before it; the end of the message does not.
         let line_break = leaf.body.end == raw.len();
         let body = Edit { range: leaf.body.clone(), replacement: Replacement::Base64 { declared, line_break } };
         self.parts.extend([field.shifted(base), body.shifted(base)]);
     }
 
-    /// All changes of `raw`, in order.
+    /// Returns all edits of `raw`, in order.
     pub(crate) fn finish(self, raw: &[u8]) -> Vec<Edit> {
         let Self { mut fields, mut parts, containers, .. } = self;
         parts.sort_by_key(|edit| edit.range.start);
-        // What a part says of its encoding may be such a field.
+        // The encoding field of a part may be among them.
         fields.retain(|field| {
             let next = parts.partition_point(|edit| edit.range.start < field.range.start);
             parts.get(next).is_none_or(|edit| edit.range.start >= field.range.end)
@@ -181,8 +181,8 @@ impl Recoding {
     }
 }
 
-/// Where the empty line before a body stands. It has to be there: a body that is written anew must not read as more of
-/// the header.
+/// Returns the offset of the empty line before a body. It is required: a rewritten body must not become part of the
+/// header.
 fn empty_line(raw: &[u8], body: usize) -> Option<usize> {
     let empty = body.checked_sub(2)?;
     let before = raw.get(..empty)?;
@@ -190,7 +190,7 @@ fn empty_line(raw: &[u8], body: usize) -> Option<usize> {
     is_empty.then_some(empty)
 }
 
-/// Where the parts stand that are signed or encrypted.
+/// Returns the ranges that are signed or encrypted.
 pub(crate) fn protected_ranges(structure: &Structure<'_>) -> Vec<Range<usize>> {
     let multiparts = structure.multiparts.iter().map(|part| (part.header.content_type, &part.body));
     let leaves = structure.leaves.iter().map(|part| (part.header.content_type, &part.body));
@@ -198,7 +198,7 @@ pub(crate) fn protected_ranges(structure: &Structure<'_>) -> Vec<Range<usize>> {
     protected.map(|(_, body)| body.clone()).collect()
 }
 
-/// Whether something stands in one of these ranges.
+/// True if an offset is in one of the ranges.
 pub(crate) fn is_within(ranges: &[Range<usize>], at: usize) -> bool {
     ranges.iter().any(|range| range.contains(&at))
 }
@@ -213,13 +213,13 @@ fn is_message(leaf: &Leaf<'_>) -> bool {
     leaf.kind == LeafKind::Declared && is_one
 }
 
-/// Whether the part, which declares no type, has a filename.
+/// True if the part, which declares no type, has a filename.
 fn is_named(leaf: &Leaf<'_>) -> bool {
     let disposition = leaf.header.disposition.map(ParameterizedValue::parse).unwrap_or_default();
     params::filename(&disposition, &ParameterizedValue::default()).is_some()
 }
 
-/// Where a slice of the message stands in it.
+/// Returns the range of a slice within the message.
 fn range_of(raw: &[u8], slice: &[u8]) -> Option<Range<usize>> {
     let start = slice.as_ptr().addr().checked_sub(raw.as_ptr().addr())?;
     (start + slice.len() <= raw.len()).then(|| start..start + slice.len())
@@ -282,7 +282,7 @@ mod tests {
             assert_eq!(types(out.as_bytes()), [(Some("winmail.dat".to_owned()), None)], "{out}");
             assert_eq!(types(mail.as_bytes()), types(out.as_bytes()));
         }
-        // Named and first, a text would be the body.
+        // If it were text, a named first part would be the body.
         let mail = "Content-Disposition: inline; filename=a.bin\r\n\r\nh\u{fc}\r\n";
         assert_eq!(mime::parse(recoded(mail).as_bytes()).attachments.len(), 1);
     }

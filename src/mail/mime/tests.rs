@@ -1,4 +1,4 @@
-//! What the golden mails do not show: hostile structure, limits, and the time they take.
+//! Tests beyond the golden mails: hostile structure, limits, and running time.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
 
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What takes time in proportion to its square takes longer than this on any machine, and what does not takes a moment.
+/// Quadratic time exceeds this on any machine; linear time is a moment.
 const QUADRATIC: Duration = Duration::from_secs(60);
 
 fn crlf(text: &str) -> Vec<u8> {
@@ -19,7 +19,7 @@ fn slice<'x>(raw: &'x [u8], part: &Part) -> &'x [u8] {
     &raw[from..from + usize::try_from(part.length).unwrap()]
 }
 
-/// What holds of every message, however broken.
+/// Checks what holds for every message, however broken.
 fn check_invariants(raw: &[u8]) -> Mail {
     let mail = read(raw, &Limits::default(), TextMode::Decode);
     let headers = Headers::read(raw).to_json();
@@ -86,10 +86,10 @@ fn trace_fields_stand_first_and_nobody_speaks_in_their_name() {
     let trace = "Authentication-Results: mx.acme.dev;\r\n\tspf=fail\r\nReceived: from x by mx.acme.dev\r\n";
     let raw = b"Received: older\r\nAuthentication-Results: MX.acme.dev; spf=pass\r\nSubject: x\r\n\
                 Authentication-Results: other.example; spf=none\r\n\r\n";
-    let shown = r#"{"authentication-results":"mx.acme.dev; spf=fail\nother.example; spf=none","received":"from x by mx.acme.dev\nolder","subject":"x"}"#;
-    assert_eq!(Headers::read(raw).behind(trace).to_json(), shown);
+    let expected = r#"{"authentication-results":"mx.acme.dev; spf=fail\nother.example; spf=none","received":"from x by mx.acme.dev\nolder","subject":"x"}"#;
+    assert_eq!(Headers::read(raw).after_trace(trace).to_json(), expected);
     let stored = Headers::parse(&Headers::read(raw).to_json()).unwrap();
-    assert_eq!(stored.behind(trace).to_json(), shown);
+    assert_eq!(stored.after_trace(trace).to_json(), expected);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn hostile_structures_take_bounded_time() {
         ("mbox lines behind a field", format!("A: b\n{}\nbody", ">From a\n".repeat(150_000))),
         ("mbox lines in a part", format!("{head}--b\nA: b\n{}\n", ">From a\n".repeat(150_000))),
         ("ids and prose", format!("In-Reply-To: {} x\n\n", "<a@b>\n ".repeat(35_000))),
-        ("sets", format!("Content-Type: a/b; name=\"{}\"\n\n", "=?b?q?x?= =?c?q?x?= ".repeat(12_000))),
+        ("charsets", format!("Content-Type: a/b; name=\"{}\"\n\n", "=?b?q?x?= =?c?q?x?= ".repeat(12_000))),
         ("boundaries that are not named", format!("{unnamed}{}", "\n--x\n".repeat(60_000))),
         ("files in a text", format!("\n{}", "begin 644 a\n#0V%T\n`\nend\n".repeat(100_000))),
         ("files without an end", format!("\n{}", "begin 644 a\n#0V%T\n".repeat(200_000))),

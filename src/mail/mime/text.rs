@@ -1,7 +1,7 @@
-//! The texts of a message, decoded: whole into a string, or in pieces from where they stand in the mail data.
+//! Decodes the texts of a message: whole into a string, or in pieces from their location in the mail data.
 //!
-//! Both ways go through [`decode_lines`], once to decode or once to measure; a [`TextReader`] then gives as much of the
-//! same text as was measured, so that a text is the same bytes whichever way it is read.
+//! Both ways use [`decode_lines`], to decode or to measure; a [`TextReader`] then yields exactly the measured length,
+//! so that the text is the same bytes either way.
 
 use std::vec;
 
@@ -10,14 +10,14 @@ use bytes::Bytes;
 use super::charset::{Charset, TextDecoder};
 use super::decode::{self, Decoder, Encoding, PIECE};
 
-/// How much decoded text a reader hands on at a time.
+/// Decoded bytes that a reader yields at a time.
 const CHUNK: usize = 8 * 1024;
 
-/// A text that stands in the mail data and is decoded whenever it is read.
+/// A text located in the mail data, decoded each time it is read.
 #[derive(Clone, Debug, Default)]
 pub struct LocatedText {
     parts: Vec<TextPart>,
-    /// Bytes of all of it, decoded.
+    /// Total decoded bytes.
     length: usize,
 }
 
@@ -26,14 +26,14 @@ struct TextPart {
     body: Bytes,
     encoding: Encoding,
     charset: Charset,
-    /// Whether a line break parts it from what stands before it.
+    /// True if a line break precedes it.
     on_new_line: bool,
-    /// Bytes of it that are wanted, decoded.
+    /// Decoded bytes to yield.
     length: usize,
 }
 
 impl LocatedText {
-    /// Adds a part on a line of its own; `false` if it has to be cut to the `budget`, which is lowered by its length.
+    /// Adds a part on a new line; returns false if it had to be cut to the `budget`, which is reduced by its length.
     pub(super) fn append(&mut self, body: Bytes, encoding: Encoding, charset: Charset, budget: &mut usize) -> bool {
         let (mut length, mut breaks) = (0, 0);
         let whole = decode_lines(&body, encoding, charset, budget, |text| {
@@ -48,18 +48,18 @@ impl LocatedText {
         whole
     }
 
-    /// Bytes of the decoded text.
+    /// Returns the decoded length in bytes.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.length
     }
 
-    /// Bytes of the mail data that it is read from.
+    /// Returns the number of bytes of mail data that it refers to.
     pub(crate) fn encoded_len(&self) -> usize {
         self.parts.iter().map(|part| part.body.len()).sum()
     }
 
-    /// Copies what it is read from, so that the rest of the mail data can go.
+    /// Copies its encoded parts, so that the rest of the mail data can be freed.
     pub(crate) fn detach(&mut self) {
         for part in &mut self.parts {
             part.body = Bytes::copy_from_slice(&part.body);
@@ -67,19 +67,19 @@ impl LocatedText {
     }
 }
 
-/// Reads a [`PlacedText`] from its beginning, once.
+/// Reads a [`LocatedText`] once, from its beginning.
 pub struct TextReader {
     parts: vec::IntoIter<TextPart>,
     current: Option<PartReader>,
 }
 
 impl TextReader {
-    /// At the beginning of `text`.
+    /// Starts at the beginning of `text`.
     pub fn new(text: &LocatedText) -> Self {
         Self { parts: text.parts.clone().into_iter(), current: None }
     }
 
-    /// Decodes the next few KiB to the end of `out`; `false` when nothing is left.
+    /// Appends the next few KiB to `out`; returns false at the end.
     pub fn read(&mut self, out: &mut String) -> bool {
         if let Some(open) = &mut self.current {
             if !open.read(out) {
@@ -96,18 +96,18 @@ impl TextReader {
     }
 }
 
-/// A part that is being read.
+/// A reader of one part.
 struct PartReader {
     rest: Bytes,
-    /// None once the end was decoded.
+    /// `None` once the end is decoded.
     decoder: Option<Decoder>,
     text_decoder: TextDecoder,
     bytes: Vec<u8>,
     text: String,
-    /// How much of `text` was handed on.
+    /// Bytes of `text` already yielded.
     consumed: usize,
     after_cr: bool,
-    /// Bytes that are still wanted.
+    /// Bytes still to yield.
     remaining: usize,
 }
 
@@ -125,7 +125,7 @@ impl PartReader {
         }
     }
 
-    /// As [`TextReader::read`].
+    /// Like [`TextReader::read`].
     fn read(&mut self, out: &mut String) -> bool {
         if self.remaining == 0 || (self.consumed >= self.text.len() && !self.decode()) {
             return false;
@@ -135,7 +135,7 @@ impl PartReader {
         self.consumed += step.len();
         let left = &mut self.remaining;
         normalize_line_breaks(step, &mut self.after_cr, usize::MAX, |text| {
-            // What was measured ends with a whole character.
+            // The measured length ends at a character boundary.
             let wanted = text.get(..text.len().min(*left)).unwrap_or_default();
             out.push_str(wanted);
             *left -= wanted.len();
@@ -143,7 +143,7 @@ impl PartReader {
         true
     }
 
-    /// Decodes the next piece of the mail data to `text`; `false` when there is none.
+    /// Decodes the next piece of mail data into `text`; returns false if there is none.
     fn decode(&mut self) -> bool {
         let Some(decoder) = &mut self.decoder else { return false };
         self.bytes.clear();
@@ -162,8 +162,8 @@ impl PartReader {
     }
 }
 
-/// Decodes a text with every line break as `\n` and hands it to `push`; `false` if it had to be cut to the `budget`, which
-/// is lowered by its length.
+/// Decodes a text, with every line break as `\n`, and passes it to `push`; returns false if it had to be cut to the
+/// `budget`, which is reduced by its length.
 pub(super) fn decode_lines(
     body: &[u8],
     encoding: Encoding,
@@ -186,7 +186,8 @@ pub(super) fn decode_lines(
     fits && whole
 }
 
-/// Hands the decoded text on piece by piece; `false` if a piece was refused or the charset's decoder cut the text.
+/// Decodes a text and passes it to `each` piece by piece; returns false if a piece was refused or the charset decoder
+/// truncated the text.
 fn each_piece(body: &[u8], encoding: Encoding, charset: Charset, mut each: impl FnMut(&str) -> bool) -> bool {
     if encoding == Encoding::Identity
         && charset.is_utf_8()
@@ -211,7 +212,7 @@ fn each_piece(body: &[u8], encoding: Encoding, charset: Charset, mut each: impl 
     wanted && !decoder.truncated
 }
 
-/// Hands on `piece` with every line break as `\n`, at most `room` bytes of it; `false` if it did not fit.
+/// Passes on at most `room` bytes of `piece` with every line break as `\n`; returns false if it did not fit.
 fn normalize_line_breaks(piece: &str, after_cr: &mut bool, room: usize, mut push: impl FnMut(&str)) -> bool {
     let end = piece.floor_char_boundary(room);
     let fits = end == piece.len();

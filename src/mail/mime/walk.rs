@@ -1,7 +1,7 @@
-//! The structure of a message (RFC 2046 §5.1): one pass over the raw bytes, no recursion, no copies.
+//! Finds the structure of a message (RFC 2046 §5.1) in one pass over the raw bytes, without recursion or copies.
 //!
-//! A nested message is a leaf like any other, so depth comes from multiparts alone. The limits hold here, before
-//! anything of a part is decoded.
+//! A nested message is a leaf like any other, so depth comes from multiparts alone. Limits are enforced here, before
+//! any part is decoded.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -15,27 +15,27 @@ use super::words;
 
 /// Longer delimiter lines are text (RFC 2046 §5.1.1 allows a boundary of 70 characters).
 const MAX_DELIMITER: usize = 300;
-/// How many multiparts may be read by a boundary that they do not name; each of them is gone over twice.
+/// Maximum multiparts parsed by a boundary that they do not declare; each of them is scanned twice.
 const MAX_GUESSED_BOUNDARIES: usize = 8;
-/// Lines that may stand before the first part then; what has more of them is a text that quotes a part.
+/// Maximum lines before the first part of such a multipart; with more of them it is a text that quotes a part.
 const MAX_PREAMBLE_LINES: usize = 3;
 
-/// What a multipart means for its children.
+/// The role of a multipart for its children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Parent {
-    /// The part is the message itself.
+    /// No multipart: the part is the message itself.
     Root,
     /// RFC 2046 §5.1.4.
     Alternative,
     /// RFC 2387.
     Related,
-    /// RFC 2046 §5.1.5: children are messages unless they say otherwise.
+    /// RFC 2046 §5.1.5: children are messages by default.
     Digest,
-    /// `multipart/mixed` and all others, which are treated as it (RFC 2046 §5.1.7).
+    /// `multipart/mixed` and all others, which are treated alike (RFC 2046 §5.1.7).
     Mixed,
 }
 
-/// The fields of a part that say what it is, as they stand.
+/// The raw header fields of a part that describe its body.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PartHeader<'x> {
     pub(crate) content_type: Option<&'x [u8]>,
@@ -45,7 +45,7 @@ pub(crate) struct PartHeader<'x> {
 }
 
 impl<'x> PartHeader<'x> {
-    /// Takes the field if it is one of those; of two with one name the first counts.
+    /// Keeps the field if it is one of these; the first of repeated fields counts.
     fn take(&mut self, field: &Field<'x>) {
         let slot = match field.name.len() {
             12 if field.is("Content-Type") => &mut self.content_type,
@@ -57,7 +57,7 @@ impl<'x> PartHeader<'x> {
         slot.get_or_insert(field.value);
     }
 
-    /// Content-ID without its angle brackets.
+    /// Returns the Content-ID without its angle brackets.
     pub(crate) fn content_id(&self) -> Option<String> {
         bare_id(&words::decode_text(self.content_id?))
     }
@@ -72,10 +72,10 @@ fn bare_id(id: &str) -> Option<String> {
 #[derive(Debug)]
 pub(crate) struct Leaf<'x> {
     pub(crate) header: PartHeader<'x>,
-    /// Where its body stands in the raw message.
+    /// Range of its body in the raw message.
     pub(crate) body: Range<usize>,
     pub(crate) parent: Parent,
-    /// Whether it is the first child of its parent, or the root that a multipart/related names (RFC 2387 §3.2).
+    /// True for the first child of its parent, and for the root that a multipart/related names (RFC 2387 §3.2).
     pub(crate) first: bool,
     pub(crate) kind: LeafKind,
 }
@@ -84,46 +84,46 @@ pub(crate) struct Leaf<'x> {
 #[derive(Debug)]
 pub(crate) struct Multipart<'x> {
     pub(crate) header: PartHeader<'x>,
-    /// Where its body stands in the raw message, its children included.
+    /// Range of its body in the raw message, including its children.
     pub(crate) body: Range<usize>,
 }
 
-/// How a leaf is to be taken.
+/// The interpretation of a leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LeafKind {
-    /// As its header says.
+    /// As its header declares.
     Declared,
-    /// A multipart in which no part began: text for its reader.
+    /// A multipart in which no part began: displayed as text.
     EmptyMultipart,
     /// A multipart that was not opened because of a limit.
     UnopenedMultipart,
 }
 
-/// The leaves of a message in order.
+/// The structure of a message.
 #[derive(Debug, Default)]
 pub(crate) struct Structure<'x> {
     pub(crate) leaves: Vec<Leaf<'x>>,
     /// Opened multiparts, in the order in which they end.
     pub(crate) multiparts: Vec<Multipart<'x>>,
-    /// Where the header of each part and of the message stands, in order, and the type that it declares.
+    /// Range of each part's header, the message's first, in order, with the declared Content-Type.
     pub(crate) headers: Vec<(Range<usize>, Option<&'x [u8]>)>,
-    /// Where the header of the message begins.
+    /// Offset of the message header.
     pub(crate) header_offset: usize,
-    /// Where the body of the message begins.
+    /// Offset of the message body.
     pub(crate) body_offset: usize,
-    /// Whether the header of the message went past a limit.
+    /// True if the message header exceeded a limit.
     pub(crate) header_truncated: bool,
-    /// Whether something in it is no field.
+    /// True if the message header has lines that are not fields.
     pub(crate) has_stray_lines: bool,
-    /// Whether a limit ended the walk early.
+    /// True if a limit ended the walk early.
     pub(crate) truncated: bool,
 }
 
 struct OpenMultipart<'x> {
-    /// Empty where none is named.
+    /// Empty if none is declared.
     boundary: Vec<u8>,
     kind: Parent,
-    /// The Content-ID of the part that a multipart/related begins with.
+    /// The Content-ID of the root part of a multipart/related.
     start: Option<String>,
     header: PartHeader<'x>,
     body: usize,
@@ -138,10 +138,17 @@ struct Delimiter {
     closing: bool,
 }
 
-/// Walks over the whole message; `top` sees every field of its header.
+/// Walks over the whole message; `top` is called with every field of its header.
 pub(crate) fn walk<'x>(raw: &'x [u8], limits: &Limits, mut top: impl FnMut(&Field<'x>)) -> Structure<'x> {
-    let mut walk =
-        Walk { raw, limits, stack: Vec::new(), levels: BoundaryLevels::new(), out: Structure::default(), parts: 0, guessed_boundaries: 0 };
+    let mut walk = Walk {
+        raw,
+        limits,
+        stack: Vec::new(),
+        levels: BoundaryLevels::new(),
+        out: Structure::default(),
+        parts: 0,
+        guessed_boundaries: 0,
+    };
     let mut at = 0;
     loop {
         walk.parts += 1;
@@ -160,8 +167,8 @@ pub(crate) fn walk<'x>(raw: &'x [u8], limits: &Limits, mut top: impl FnMut(&Fiel
     walk.out
 }
 
-/// Which open multiparts use a boundary, the innermost last. By RFC 2046 §5.1.2 there is one; some senders give a multipart the
-/// boundary of the one around it.
+/// Maps each boundary to the open multiparts that use it, the innermost last. RFC 2046 §5.1.2 requires unique
+/// boundaries, but some senders reuse the boundary of the enclosing multipart.
 type BoundaryLevels = HashMap<Vec<u8>, Vec<usize>>;
 
 struct Walk<'x, 'l> {
@@ -171,12 +178,12 @@ struct Walk<'x, 'l> {
     levels: BoundaryLevels,
     out: Structure<'x>,
     parts: usize,
-    /// How many boundaries were found in a body.
+    /// Boundaries guessed from the body so far.
     guessed_boundaries: usize,
 }
 
 impl<'x> Walk<'x, '_> {
-    /// Reads the header of the part at `at`. A multipart is opened; anything else is a leaf whose end is not known yet.
+    /// Parses the header of the part at `at`. A multipart is opened; anything else is a leaf with an end yet unknown.
     fn begin_part(&mut self, at: usize, top: &mut impl FnMut(&Field<'x>)) -> (usize, Option<Leaf<'x>>) {
         let mut header = PartHeader::default();
         let root = self.parts == 1;
@@ -225,7 +232,8 @@ impl<'x> Walk<'x, '_> {
         (body, Some(Leaf { header, body: body..body, parent, first, kind: reading }))
     }
 
-    /// Goes to the next delimiter that begins a part, closing what ends before it; `None` at the end of the message.
+    /// Advances to the next delimiter that begins a part, closing those that end before it; `None` at the end of the
+    /// message.
     fn next_part(&mut self, (body, mut leaf): (usize, Option<Leaf<'x>>)) -> Option<usize> {
         let mut at = body;
         loop {
@@ -252,12 +260,13 @@ impl<'x> Walk<'x, '_> {
         }
     }
 
-    /// Where the innermost multipart, from `level` on, is to be read again: no part began in it before `end`, but it
-    /// has parts, with another boundary than the one that it names.
+    /// Restarts the innermost multipart, if it is at `level` or deeper, no part began in it before `end`, and its
+    /// body uses another boundary than the declared one. Returns the offset of its body.
     fn reread_innermost(&mut self, level: usize, end: usize) -> Option<usize> {
         let innermost = self.stack.len().checked_sub(1).filter(|innermost| *innermost >= level)?;
         let open = self.stack.last_mut().filter(|open| open.children == 0)?;
-        let found = guess_boundary(self.raw.get(open.body..end)?).filter(|_| self.guessed_boundaries < MAX_GUESSED_BOUNDARIES)?;
+        let found = guess_boundary(self.raw.get(open.body..end)?)
+            .filter(|_| self.guessed_boundaries < MAX_GUESSED_BOUNDARIES)?;
         self.guessed_boundaries += 1;
         let named = std::mem::replace(&mut open.boundary, found.to_vec());
         let body = open.body;
@@ -266,7 +275,7 @@ impl<'x> Walk<'x, '_> {
         Some(body)
     }
 
-    /// The innermost multipart has this boundary no more.
+    /// Removes the innermost multipart from the users of this boundary.
     fn unregister_boundary(&mut self, boundary: &[u8]) {
         if let Some(levels) = self.levels.get_mut(boundary) {
             levels.pop();
@@ -276,7 +285,7 @@ impl<'x> Walk<'x, '_> {
         }
     }
 
-    /// Closes the open multiparts from `level` on. One in which no part began is text for its reader.
+    /// Closes the open multiparts from `level` on. One in which no part began is displayed as text.
     fn close_above(&mut self, level: usize, end: usize) {
         while self.stack.len() > level {
             let Some(open) = self.stack.pop() else { return };
@@ -291,7 +300,7 @@ impl<'x> Walk<'x, '_> {
         }
     }
 
-    /// The next delimiter line at or after `at`, which is the beginning of a line.
+    /// Finds the next delimiter line from `at`, which is the beginning of a line.
     fn find_delimiter(&self, mut at: usize) -> Option<Delimiter> {
         if self.levels.is_empty() {
             return None;
@@ -316,7 +325,8 @@ impl<'x> Walk<'x, '_> {
     }
 }
 
-/// The level whose delimiter `line` is, and whether it is the last one. Of levels with one boundary the innermost ends first.
+/// Returns the level whose delimiter `line` is, and true for a close delimiter. If several levels share a boundary,
+/// the innermost ends first.
 fn delimiter(levels: &BoundaryLevels, line: &[u8]) -> Option<(usize, bool)> {
     if levels.is_empty() || line.len() > MAX_DELIMITER {
         return None;
@@ -327,8 +337,8 @@ fn delimiter(levels: &BoundaryLevels, line: &[u8]) -> Option<(usize, bool)> {
     open.or_else(|| innermost(line.strip_suffix(b"--")?).map(|level| (level, true)))
 }
 
-/// The boundary that shows in the body of a multipart: that of a delimiter at its beginning, if one with it comes right
-/// before the header of a part. Senders and gateways cut, alter or forget the parameter.
+/// Guesses the boundary of a multipart from its body: that of a delimiter line at its beginning, if a delimiter with
+/// it comes right before the header of a part. Senders and gateways truncate, alter or omit the parameter.
 fn guess_boundary(body: &[u8]) -> Option<&[u8]> {
     let mut preamble = 0;
     let mut rest = body;
@@ -344,7 +354,7 @@ fn guess_boundary(body: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// Whether the header of a part stands at the beginning of `after`, or there behind another delimiter with `boundary`.
+/// True if the header of a part begins at `after`, or after another delimiter with `boundary`.
 fn begins_part(boundary: &[u8], mut after: &[u8]) -> bool {
     loop {
         if is_field_of_part(split_line(after).0) {
@@ -356,7 +366,7 @@ fn begins_part(boundary: &[u8], mut after: &[u8]) -> bool {
     }
 }
 
-/// `raw` after its first line break, and what stands before.
+/// Splits `raw` after its first line break.
 fn split_line(raw: &[u8]) -> (&[u8], &[u8]) {
     let length = memchr::memchr(b'\n', raw).map_or(raw.len(), |end| end + 1);
     raw.split_at_checked(length).unwrap_or((raw, &[]))

@@ -1,6 +1,6 @@
-//! Header text: unfolding and encoded words (RFC 2047), read as generously as senders write them.
+//! Decodes header text: unfolding and encoded words (RFC 2047), as leniently as senders require.
 //!
-//! The text that comes out holds no control character: line breaks, NUL and their like become blanks.
+//! Decoded text has no control characters: line breaks, NUL and the like become spaces.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use memchr::memmem;
 use super::charset::Charset;
 use super::decode::{self, Encoding, hex};
 
-/// The text of an unstructured field, a phrase or a comment.
+/// Decodes an unstructured field, a phrase or a comment.
 pub(crate) fn decode_text(raw: &[u8]) -> String {
     let raw = raw.trim_ascii();
     let mut out = String::with_capacity(raw.len());
@@ -24,7 +24,8 @@ pub(crate) fn decode_text(raw: &[u8]) -> String {
     }
 }
 
-/// `value` in UTF-8: where it is not, it stands in the set that `charset` gives, as is Japanese that is ASCII with escapes.
+/// Converts `value` to UTF-8: from the charset that `charset` returns if it is not valid UTF-8, and from ISO-2022-JP,
+/// which is ASCII with escape sequences.
 pub(crate) fn to_utf_8(value: &[u8], charset: impl FnOnce() -> Charset) -> Cow<'_, [u8]> {
     let is_escaped = || find_pair(value, *b"\x1b$").is_some();
     match std::str::from_utf8(value) {
@@ -34,7 +35,7 @@ pub(crate) fn to_utf_8(value: &[u8], charset: impl FnOnce() -> Charset) -> Cow<'
     }
 }
 
-/// `value`, which is in `charset`, in UTF-8, apart from encoded words with raw octets, which are in the set of their
+/// Converts `value` from `charset` to UTF-8, except encoded words with raw octets, which are in the charset of their
 /// word.
 fn to_utf_8_around_words(value: &[u8], charset: Charset) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.len() * 2);
@@ -56,22 +57,22 @@ fn to_utf_8_around_words(value: &[u8], charset: Charset) -> Vec<u8> {
     out
 }
 
-/// Where two octets stand side by side. Fields are many and short: a searcher takes longer to make than to use.
+/// Finds two adjacent octets. Fields are many and short: a searcher would take longer to build than to use.
 fn find_pair(text: &[u8], [first, second]: [u8; 2]) -> Option<usize> {
     memchr::memchr_iter(first, text).find(|at| text.get(at + 1) == Some(&second))
 }
 
-/// One encoded word at the beginning of `raw`.
+/// An encoded word at the beginning of `raw`.
 pub(crate) struct EncodedWord<'x> {
     charset: &'x [u8],
     bytes: Vec<u8>,
-    /// How many bytes of `raw` it takes.
+    /// Its length in bytes of `raw`.
     pub(crate) length: usize,
 }
 
-/// The encoded word that `raw` begins with.
+/// Decodes the encoded word at the beginning of `raw`.
 ///
-/// Blanks inside a word and words longer than 75 characters are let pass, as everybody does.
+/// Spaces inside a word and words longer than 75 characters are accepted, as everywhere.
 pub(crate) fn encoded_word(raw: &[u8]) -> Option<EncodedWord<'_>> {
     let inner = raw.strip_prefix(b"=?")?;
     let charset_end = memchr::memchr(b'?', inner.get(..inner.len().min(80))?)?;
@@ -115,13 +116,13 @@ fn decode_q(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Adjacent words of one charset are joined before their bytes become characters: many senders split a character
-/// between two words, against RFC 2047 §5 (3).
+/// Decodes all encoded words. Adjacent words of one charset are joined before their bytes are converted: many senders
+/// split a character between two words, in violation of RFC 2047 §5 (3).
 fn decode_words(raw: &[u8], out: &mut String) {
     let mut pending: Option<(&[u8], Vec<u8>)> = None;
     let mut text_from = 0;
     let mut at = 0;
-    // Behind the last terminator there is no word; so the search for one is never in vain and the loop stays linear.
+    // No word follows the last terminator; so no search for one is in vain and the loop stays linear.
     let last = memmem::rfind(raw, b"?=").unwrap_or(0);
     while let Some(found) = raw.get(at..last).and_then(|rest| find_pair(rest, *b"=?")) {
         let start = at + found;
@@ -180,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn raw_octets_in_a_word_are_in_its_set() {
+    fn raw_octets_in_a_word_are_in_its_charset() {
         for (raw, text) in [
             (
                 &b"Gr\xfc\xdfe =?iso-8859-5?Q?\xb0=B1?= Gr\xfc\xdfe"[..],

@@ -1,10 +1,9 @@
-//! The labels of character sets: those of the WHATWG list, of IANA's registry and what senders write besides, as [`key`]
-//! spells them.
+//! The labels of charsets: those of WHATWG and IANA, and others that senders use, in the spelling of [`key`].
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// Each set by its name here, and the keys of all its labels.
+/// Each charset with the keys of all its labels.
 const CHARSETS: &[(&str, &str)] = &[
     (
         "big5",
@@ -137,7 +136,8 @@ const CHARSETS: &[(&str, &str)] = &[
     ("x-mac-turkish", "cp10081 macturkish xmacturkish"),
 ];
 
-/// What of a label distinguishes it (Unicode TR 22 §1.4): letters and digits, without the zeros before a number.
+/// Reduces a label to its distinctive characters (Unicode TR 22 §1.4): letters and digits, without leading zeros of
+/// numbers.
 pub(crate) fn key(label: &[u8]) -> String {
     let mut key = String::new();
     let mut after_digit = false;
@@ -152,17 +152,18 @@ pub(crate) fn key(label: &[u8]) -> String {
     key
 }
 
-/// The name of the set that a key stands for.
+/// Returns the name of the charset that a key represents.
 pub(crate) fn charset_name(key: &str) -> Option<&'static str> {
-    static BY_KEY: LazyLock<HashMap<&str, &str>> =
-        LazyLock::new(|| CHARSETS.iter().flat_map(|(name, keys)| keys.split(' ').map(move |key| (key, *name))).collect());
-    // Private labels are often those of the set with `x-` in front.
+    static BY_KEY: LazyLock<HashMap<&str, &str>> = LazyLock::new(|| {
+        CHARSETS.iter().flat_map(|(name, keys)| keys.split(' ').map(move |key| (key, *name))).collect()
+    });
+    // Private labels are often registered ones with the prefix `x-`.
     BY_KEY.get(key).or_else(|| BY_KEY.get(key.strip_prefix('x')?)).copied()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{CHARSETS, key, charset_name};
+    use super::{CHARSETS, charset_name, key};
     use std::collections::HashSet;
 
     #[test]

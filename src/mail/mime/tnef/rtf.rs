@@ -1,26 +1,26 @@
-//! The text of RTF, or the HTML that was packed into it ([MS-OXRTFEX]).
+//! Extracts the text of RTF, or the HTML encapsulated in it ([MS-OXRTFEX]).
 
 use std::collections::HashMap;
 
 use super::code_page;
 use crate::mail::mime::charset::Charset;
 
-/// Groups inside one another; RTF of mail has some ten.
+/// Nesting depth of groups; RTF in mail has about ten.
 const MAX_DEPTH: usize = 500;
 const MAX_FONTS: usize = 10_000;
-/// Octets that wait for their decoding where it may be done.
+/// Octets that may be pending before they are decoded, where the text permits.
 const MAX_PENDING: usize = 64 * 1024;
 
-/// What was read.
+/// The extracted body.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RtfBody {
-    /// The HTML that it was made of.
+    /// The HTML that the RTF encapsulates.
     Html(String),
-    /// The text.
+    /// Plain text.
     Text(String),
 }
 
-/// Reads RTF, to at most `max` octets and some more. None when it is none.
+/// Extracts slightly more than `max` octets at most. `None` if this is not RTF.
 pub(crate) fn read(source: &[u8], max: usize) -> Option<RtfBody> {
     if !source.starts_with(b"{\\rtf") {
         return None;
@@ -31,18 +31,18 @@ pub(crate) fn read(source: &[u8], max: usize) -> Option<RtfBody> {
     Some(if reader.is_html { RtfBody::Html(reader.out) } else { RtfBody::Text(reader.out) })
 }
 
-/// What a group inherits and its end undoes.
+/// The state that a group inherits and restores at its end.
 #[derive(Clone, Copy)]
 struct Group {
-    /// It holds nothing to be read.
+    /// Nothing in it is text.
     ignored: bool,
-    /// It holds HTML as it was.
+    /// It holds original HTML.
     is_tag: bool,
-    /// What it holds stands in HTML already, or is made anew for RTF.
+    /// Its content is duplicated in HTML or was generated for RTF.
     hidden: bool,
     in_fonts: bool,
     font: i32,
-    /// How many octets follow a Unicode character in its place.
+    /// Octets of fallback text after each Unicode character.
     fallback: usize,
 }
 
@@ -53,15 +53,15 @@ struct Reader<'s> {
     outer: Vec<Group>,
     is_html: bool,
     code_page: u32,
-    /// The code pages of fonts that say which.
+    /// Code pages of fonts that declare one.
     fonts: HashMap<i32, u32>,
-    /// The group may be ignored by who does not know its word.
+    /// Set if the group is to be ignored unless its control word is known.
     optional: bool,
-    /// Octets that are still to be left out, in place of a character that was written.
+    /// Octets of fallback text still to skip.
     to_skip: usize,
-    /// A Unicode character of two units, of which the first was read.
+    /// The first half of a surrogate pair.
     high_surrogate: Option<u16>,
-    /// Octets that wait for their decoding, and their code page.
+    /// Octets still to decode, in the code page `pending_page`.
     pending: Vec<u8>,
     pending_page: u32,
     charset: Charset,
@@ -99,7 +99,7 @@ impl<'s> Reader<'s> {
         self.source.get(self.at).copied()
     }
 
-    /// Reads one element; none at the end.
+    /// Reads one element; `None` at the end.
     fn step(&mut self) -> Option<()> {
         match self.next()? {
             b'{' => {
@@ -213,7 +213,7 @@ impl<'s> Reader<'s> {
         !self.group.ignored && (self.group.is_tag || !self.is_html || !self.group.hidden)
     }
 
-    /// What stands between tags is text: what would be one is written as HTML writes it.
+    /// Escapes text between tags, which must not become markup.
     fn escaped(&self, c: char) -> Option<&'static str> {
         match c {
             '<' if self.is_html && !self.group.is_tag => Some("&lt;"),
@@ -223,7 +223,7 @@ impl<'s> Reader<'s> {
         }
     }
 
-    /// An octet of text, in the code page of its font.
+    /// Adds an octet of text, in the code page of its font.
     fn literal(&mut self, byte: u8) {
         if self.to_skip > 0 {
             self.to_skip -= 1;
@@ -242,7 +242,7 @@ impl<'s> Reader<'s> {
             Some(escaped) => self.pending.extend_from_slice(escaped.as_bytes()),
             None => self.pending.push(byte),
         }
-        // No character of several octets ends with such a one.
+        // No multibyte character ends with such an octet.
         if self.pending.len() >= MAX_PENDING && byte < b'0' {
             self.flush();
         }
@@ -255,7 +255,7 @@ impl<'s> Reader<'s> {
         }
     }
 
-    /// A UTF-16 unit, which stands as a signed number.
+    /// Adds a UTF-16 code unit, which RTF writes as a signed number.
     fn unicode(&mut self, number: i32) {
         self.to_skip = self.group.fallback;
         if !self.is_visible() {
@@ -276,7 +276,7 @@ impl<'s> Reader<'s> {
         }
     }
 
-    /// Decodes what waits.
+    /// Decodes the pending octets.
     fn flush(&mut self) {
         if !self.pending.is_empty() {
             self.out.push_str(&self.charset.decode(&self.pending));
@@ -285,7 +285,7 @@ impl<'s> Reader<'s> {
     }
 }
 
-/// The code page of a font's character set; none for one that has the document's.
+/// Returns the code page of a font's charset; `None` if it is the document's.
 const fn page_of_font(charset: i32) -> Option<u32> {
     match charset {
         0 => Some(1252),
