@@ -1,41 +1,39 @@
-//! Mailboxes with display names as people write them: `a@b`, `Ada <a@b>`, `"Lovelace, Ada" <a@b>`, with commas between.
+//! Comma-separated mailboxes with display names as people write them: `a@b`, `Ada <a@b>`, `"Lovelace, Ada" <a@b>`.
 //!
-//! The grammar is RFC 5322 §3.4 without groups; comments are dropped. A display name may hold, unquoted, what wants
-//! quotes (`Acme, Inc. <a@b>`, `a < b <a@b>`), as long as nothing in it could be an address of its own. Control characters
-//! are told apart from other faults, because they are an attempt on a header.
+//! The grammar is RFC 5322 §3.4 without groups; comments are dropped. A display name may contain unquoted characters
+//! that require quotes (`Acme, Inc. <a@b>`, `a < b <a@b>`), as long as no part of it could be an address. Control
+//! characters are a separate error because they attempt a header injection.
 
 use super::address::Mailbox;
 
-/// Items of one list, empty ones included.
+/// Maximum items of one list, counting empty ones.
 const MAX_ITEMS: usize = 1000;
 
-/// A mailbox with its display name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedMailbox {
-    /// The display name, unquoted; never empty.
+    /// Unquoted; never empty.
     pub name: Option<String>,
-    /// `local@domain`.
     pub mailbox: Mailbox,
 }
 
-/// Why a text is no list of mailboxes.
+/// A text that is not a list of mailboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MailboxListError {
-    /// It holds CR, LF, NUL or another control character.
+    /// CR, LF, NUL or another control character.
     #[error("an address must not hold control characters")]
     ControlCharacter,
-    /// A part of it is no mailbox.
-    #[error("that is no valid e-mail address")]
+    /// A part is not a mailbox.
+    #[error("this is not a valid e-mail address")]
     Malformed,
-    /// There are more than anybody lists.
+    /// More than 1,000 items.
     #[error("there are too many e-mail addresses")]
     TooMany,
-    /// There are several where one is due.
-    #[error("exactly one e-mail address is due")]
+    /// Several mailboxes where exactly one is required.
+    #[error("exactly one e-mail address is required")]
     Several,
 }
 
-/// One or more mailboxes with commas between; empty items are skipped, none at all is malformed.
+/// Parses one or more comma-separated mailboxes. Empty items are skipped; a list without any mailbox is malformed.
 ///
 /// # Errors
 /// See [`MailboxListError`].
@@ -44,7 +42,7 @@ pub fn parse_list(text: &str) -> Result<Vec<NamedMailbox>, MailboxListError> {
         return Err(MailboxListError::ControlCharacter);
     }
     let mut list = Vec::new();
-    // Words before a comma that are no address: they begin the display name of the next one.
+    // Text before a comma without an `@` begins the display name of the next mailbox.
     let mut name = String::new();
     for item in split_items(text)? {
         if item.trim().is_empty() && name.is_empty() {
@@ -61,13 +59,13 @@ pub fn parse_list(text: &str) -> Result<Vec<NamedMailbox>, MailboxListError> {
     if list.is_empty() || !name.is_empty() { Err(MailboxListError::Malformed) } else { Ok(list) }
 }
 
-/// Exactly one mailbox.
+/// Parses exactly one mailbox.
 ///
 /// # Errors
 /// See [`MailboxListError`].
 pub fn parse_one(text: &str) -> Result<NamedMailbox, MailboxListError> {
     let mut list = match parse_list(text) {
-        // Quotes or parentheses without their partner.
+        // Unbalanced quotes or parentheses.
         Err(MailboxListError::Malformed) => vec![parse_by_last_angle(text.trim())?],
         read => read?,
     };
@@ -78,7 +76,7 @@ pub fn parse_one(text: &str) -> Result<NamedMailbox, MailboxListError> {
     }
 }
 
-/// The items between top-level commas, their comments dropped.
+/// Splits at top-level commas and drops comments.
 fn split_items(text: &str) -> Result<Vec<String>, MailboxListError> {
     let mut items = vec![String::new()];
     let (mut quoted, mut escaped, mut angle, mut depth) = (false, false, false, 0_usize);
@@ -91,7 +89,7 @@ fn split_items(text: &str) -> Result<Vec<String>, MailboxListError> {
             '(' if !quoted => depth += 1,
             ')' if !quoted && in_comment => {
                 depth -= 1;
-                // RFC 5322 §3.2.2: a comment parts words as a blank does.
+                // RFC 5322 §3.2.2: a comment separates words as a space does.
                 if depth == 0
                     && let Some(item) = items.last_mut().filter(|item| !item.ends_with(' '))
                 {
@@ -132,7 +130,7 @@ fn parse_item(item: &str) -> Result<NamedMailbox, MailboxListError> {
     }
 }
 
-/// A mailbox whose display name holds a `<` or half of a pair of quotes: its address stands behind the last `<`.
+/// Parses a mailbox whose display name has a `<` or an unbalanced quote: the address follows the last `<`.
 fn parse_by_last_angle(text: &str) -> Result<NamedMailbox, MailboxListError> {
     let parts = text.strip_suffix('>').and_then(|text| text.rsplit_once('<'));
     let (name, inner) = parts.ok_or(MailboxListError::Malformed)?;
@@ -143,14 +141,14 @@ fn parse_by_last_angle(text: &str) -> Result<NamedMailbox, MailboxListError> {
     Ok(NamedMailbox { name: display_name(name), mailbox })
 }
 
-/// Whether something in a display name could be meant as a mailbox of its own.
+/// True if a part of a display name could be meant as another mailbox.
 fn contains_address(name: &str) -> bool {
     let in_angles = name.split('<').skip(1).filter_map(|rest| rest.split('>').next());
     let in_list = name.split([',', ';']);
     in_angles.chain(in_list).any(|text| Mailbox::parse(text.trim()).is_ok())
 }
 
-/// Where the address of `Name <a@b>` begins.
+/// Returns the offset of the `<` in `Name <a@b>`.
 fn angle_offset(item: &str) -> Option<usize> {
     let (mut quoted, mut escaped) = (false, false);
     for (at, c) in item.char_indices() {
@@ -165,8 +163,8 @@ fn angle_offset(item: &str) -> Option<usize> {
     None
 }
 
-/// A name without its quotes, unless they do not pair; characters that want quotes are let pass without, for people do
-/// so.
+/// Unquotes a display name, unless its quotes are unbalanced. Characters that require quotes are accepted without
+/// them, as people write them so.
 fn display_name(text: &str) -> Option<String> {
     let mut name = String::with_capacity(text.len());
     let (mut quoted, mut escaped) = (false, false);

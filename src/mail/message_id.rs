@@ -1,16 +1,18 @@
-//! Message-IDs as they are taken from callers and written. What mail of others holds is read more generously.
+//! Message-IDs that callers provide and that we write. Those in received mail are parsed more leniently, in
+//! [`super::mime`].
 
-/// Octets of an id at most: with the name of its field it fits a line.
+/// Maximum octets of an id, so that it fits one line with the name of its field.
 const MAX_ID: usize = 900;
 
-/// `<id>`, of an id that names some message: programs make ids of all kinds, and the answer to one has to repeat it.
+/// Returns `<id>` for an id that refers to any message: programs generate ids of all kinds, and a reply has to repeat
+/// them.
 pub(crate) fn bracketed(id: &str) -> Option<String> {
     let fits = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>".contains(&byte));
     fits.then(|| format!("<{id}>"))
 }
 
-/// The Message-ID that a message of ours may have: `<left@right>` with one `@` (RFC 5322 §3.6.4). Of which characters
-/// the sides are is its maker's business, who will look for it again. Brackets that are missing are added.
+/// Returns the Message-ID of a message of ours: `<left@right>` with one `@` (RFC 5322 §3.6.4). The characters of both
+/// sides are up to the caller, who will look the id up again. Missing brackets are added.
 pub(crate) fn for_own_message(text: &str) -> Option<String> {
     let text = text.trim();
     let inner = match text.strip_prefix('<') {

@@ -1,4 +1,4 @@
-//! URIs as header fields and DNS records have them (RFC 3986).
+//! URIs in header fields and DNS records (RFC 3986).
 
 use std::borrow::Cow;
 
@@ -6,11 +6,13 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::address::Domain;
 
-/// What a URI must not hold as it is (RFC 3986 §2); what is percent-encoded already stays.
+/// Characters that a URI must not contain unencoded (RFC 3986 §2). `%` is absent, so that existing percent-encoding
+/// stays.
 const UNSAFE: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
 
-/// A URI in ASCII: its host as A-labels, the rest percent-encoded (RFC 3987 §3.1). Blanks are those of folding.
+/// Converts a URI to ASCII: its host to A-labels, the rest percent-encoded (RFC 3987 §3.1). Whitespace comes from
+/// folding and is dropped.
 pub(crate) fn to_ascii(text: &str) -> Option<String> {
     let text: Cow<'_, str> = if text.contains(char::is_whitespace) {
         text.split_whitespace().collect::<String>().into()
@@ -24,7 +26,7 @@ pub(crate) fn to_ascii(text: &str) -> Option<String> {
     Some(format!("{scheme}:{}{}{}", encode(before), encode(&host), encode(after)))
 }
 
-/// The scheme of a URI (RFC 3986 §3.1) and what stands behind it, neither of them empty.
+/// Splits a URI after its scheme (RFC 3986 §3.1); neither part is empty.
 pub(crate) fn split_scheme(uri: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = uri.split_once(':')?;
     let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -32,7 +34,7 @@ pub(crate) fn split_scheme(uri: &str) -> Option<(&str, &str)> {
     (is_scheme && !rest.is_empty()).then_some((scheme, rest))
 }
 
-/// The host of a URI behind its scheme, and what stands before and after it.
+/// Splits the part after the scheme before and after its host.
 fn split_host<'u>(scheme: &str, rest: &'u str) -> Option<(&'u str, &'u str, &'u str)> {
     let (start, end) = if let Some(authority) = rest.strip_prefix("//") {
         let end = 2 + authority.find(['/', '?', '#']).unwrap_or(authority.len());
@@ -60,7 +62,7 @@ fn split_host<'u>(scheme: &str, rest: &'u str) -> Option<(&'u str, &'u str, &'u 
 
 #[cfg(test)]
 mod tests {
-    use super::{to_ascii, split_scheme};
+    use super::{split_scheme, to_ascii};
 
     #[test]
     fn a_uri_has_a_scheme_and_a_host() {

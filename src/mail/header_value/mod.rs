@@ -1,7 +1,7 @@
-//! Header fields as they are written: each value in the syntax of its field, encoded words only where RFC 2047 §5 lets them
-//! stand, lines folded at blanks alone.
+//! Header fields in the form in which they are written: each value in the syntax of its field, encoded words only
+//! where RFC 2047 §5 allows them, lines folded only at whitespace.
 //!
-//! Used for the fields of the API's callers, which are refused where they are wrong, and for what submission repairs.
+//! Used for fields that API callers provide, which are refused if malformed, and for fields that submission repairs.
 
 mod text;
 
@@ -12,47 +12,42 @@ use super::{message_id, uri};
 pub(crate) use text::encoded_words;
 use text::{phrase, phrase_or_atoms, unstructured};
 
-/// RFC 5322 §2.1.1: what a line should not exceed.
+/// RFC 5322 §2.1.1: the length that a line should not exceed.
 const PREFERRED_LINE: usize = 78;
 
-/// What the value of a field is made of.
+/// The syntax of a field's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Syntax {
     /// Unstructured text (RFC 5322 §2.2.1).
     Unstructured,
-    /// Mailboxes with display names.
     Mailboxes,
     /// Message-IDs in angle brackets.
     MessageIds,
     /// URIs in angle brackets (RFC 2369 §2).
     Uris,
-    /// A phrase, then an id in angle brackets (RFC 2919 §3).
+    /// An optional phrase and an id in angle brackets (RFC 2919 §3).
     ListId,
-    /// Phrases with commas between (RFC 5322 §3.6.5).
+    /// Comma-separated phrases (RFC 5322 §3.6.5).
     Phrases,
-    /// Words of a protocol, never beyond ASCII.
+    /// Keywords of a protocol, always ASCII.
     ProtocolWords,
 }
 
-/// Why a value cannot stand in its field.
+/// A value that does not fit its field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
-    /// A part of it is no mailbox.
     #[error("the value must be one or more e-mail addresses")]
     Mailboxes,
-    /// A part of it is no Message-ID.
     #[error("the value must be one or more Message-IDs in angle brackets")]
     MessageIds,
-    /// A part of it is no URI.
     #[error("the value must be one or more URLs in angle brackets")]
     Uris,
-    /// It is no list id.
     #[error("the value must be a list id in angle brackets")]
     ListId,
-    /// It goes beyond ASCII where nothing may be encoded.
+    /// Not ASCII where nothing may be encoded.
     #[error("the value must be ASCII")]
     Ascii,
-    /// No line has room for it, and it must not be folded.
+    /// Too long for a line, and must not be folded.
     #[error("the value has a part of over 990 characters that must not be folded")]
     TooLong,
 }
@@ -125,24 +120,24 @@ const FIELD_SYNTAX: &[(Syntax, &[&str])] = &[
     ),
 ];
 
-/// The syntax of a field; what is not known is text.
+/// Returns the syntax of a field; unknown fields are unstructured.
 pub(crate) fn syntax_of(name: &str) -> Syntax {
     let names_it = |names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
     FIELD_SYNTAX.iter().find(|(_, names)| names_it(names)).map_or(Syntax::Unstructured, |(syntax, _)| *syntax)
 }
 
-/// A field of this value, `name: value` and CRLF, folded.
+/// Formats the field as `name: value` and CRLF, folded.
 ///
 /// # Errors
-/// The value has not the syntax of the field.
+/// The value does not have the syntax of the field.
 pub(crate) fn field(name: &str, value: &str) -> Result<String, ValueError> {
     fold(name, &format_value(name, value)?)
 }
 
-/// A field of these mailboxes.
+/// Formats a field of mailboxes.
 ///
 /// # Errors
-/// A line is too short for one of them.
+/// A mailbox is too long for a line.
 pub(crate) fn mailboxes_field<'m>(
     name: &str,
     list: impl IntoIterator<Item = &'m NamedMailbox>,
@@ -150,15 +145,15 @@ pub(crate) fn mailboxes_field<'m>(
     fold(name, &mailboxes(list))
 }
 
-/// A field of unstructured text.
+/// Formats a field of unstructured text.
 ///
 /// # Errors
-/// None occurs: what is too long is encoded.
+/// None in practice: words too long for a line are encoded.
 pub(crate) fn text_field(name: &str, text: &str) -> Result<String, ValueError> {
     fold(name, &unstructured(text))
 }
 
-/// The value as its field wants it, on one line.
+/// Formats the value in the syntax of its field, on one line.
 fn format_value(name: &str, value: &str) -> Result<String, ValueError> {
     match syntax_of(name) {
         Syntax::Unstructured => Ok(unstructured(value)),
@@ -172,10 +167,11 @@ fn format_value(name: &str, value: &str) -> Result<String, ValueError> {
     }
 }
 
-/// `name: value` and CRLF, folded before blanks so that lines have 78 octets where they can, and 998 where they must.
+/// Formats `name: value` and CRLF, folded before whitespace so that lines have at most 78 octets where possible, and
+/// 998 in any case.
 ///
 /// # Errors
-/// There is a word that no line has room for.
+/// A word is too long for any line.
 pub(crate) fn fold(name: &str, value: &str) -> Result<String, ValueError> {
     let mut field = String::with_capacity(name.len() + value.len() + value.len() / 32 + 8);
     field.push_str(name);
@@ -191,7 +187,7 @@ pub(crate) fn fold(name: &str, value: &str) -> Result<String, ValueError> {
         if length > MAX_LINE {
             return Err(ValueError::TooLong);
         }
-        // A field whose first line is empty is read by all, and liked by few.
+        // Every parser accepts a field whose first line is empty, but some filters dislike it.
         if column + length > if first { MAX_LINE } else { PREFERRED_LINE } {
             field.push_str("\r\n");
             column = 0;
@@ -207,13 +203,13 @@ pub(crate) fn fold(name: &str, value: &str) -> Result<String, ValueError> {
     Ok(field)
 }
 
-/// Mailboxes with commas between.
+/// Formats comma-separated mailboxes.
 pub(crate) fn mailboxes<'m>(list: impl IntoIterator<Item = &'m NamedMailbox>) -> String {
     let list = list.into_iter().map(|one| mailbox(one.name.as_deref(), &one.mailbox.to_string()));
     list.collect::<Vec<_>>().join(", ")
 }
 
-/// `"Name" <address>`, or `<address>`.
+/// Formats `"Name" <address>`, or `<address>`.
 pub(crate) fn mailbox(name: Option<&str>, address: &str) -> String {
     match name.filter(|name| !name.trim().is_empty()) {
         Some(name) => format!("{} <{address}>", phrase(name)),
@@ -221,10 +217,10 @@ pub(crate) fn mailbox(name: Option<&str>, address: &str) -> String {
     }
 }
 
-/// The Message-IDs of a field, in angle brackets, which one alone may lack.
+/// Returns the Message-IDs of a field, in angle brackets. A single one may lack them.
 ///
 /// # Errors
-/// One of them is none.
+/// One of them is not a Message-ID.
 pub(crate) fn message_ids(value: &str) -> Result<Vec<String>, ValueError> {
     let mut ids = Vec::new();
     let value = value.trim();
@@ -236,7 +232,7 @@ pub(crate) fn message_ids(value: &str) -> Result<Vec<String>, ValueError> {
             None => rest.split_at(rest.find(|c: char| is_between(c) || c == '<').unwrap_or(rest.len())),
         };
         let bare = !rest.starts_with('<');
-        // A word beside others is none of them.
+        // A bare word without `@` is only an id if it is the whole value.
         if bare && !id.contains('@') && id.len() < value.len() {
             return Err(ValueError::MessageIds);
         }
@@ -246,7 +242,7 @@ pub(crate) fn message_ids(value: &str) -> Result<Vec<String>, ValueError> {
     if ids.is_empty() { Err(ValueError::MessageIds) } else { Ok(ids) }
 }
 
-/// URIs with commas between, each in angle brackets (RFC 2369 §2); comments stay.
+/// Formats comma-separated URIs, each in angle brackets (RFC 2369 §2); comments stay.
 fn uris(name: &str, value: &str) -> Result<String, ValueError> {
     let value = value.trim();
     if name.eq_ignore_ascii_case("List-Post")
@@ -256,7 +252,7 @@ fn uris(name: &str, value: &str) -> Result<String, ValueError> {
         return Ok(format!("{}{comment}", no.to_ascii_uppercase()));
     }
     if !value.contains('<') {
-        // A comma may belong to the one URI, or stand between two.
+        // A comma may be part of a single URI or separate two.
         let separate: Option<Vec<String>> = value.split(',').map(|one| uri::to_ascii(one.trim())).collect();
         let list = separate.or_else(|| uri::to_ascii(value).map(|one| vec![one])).ok_or(ValueError::Uris)?;
         return Ok(list.iter().map(|one| format!("<{one}>")).collect::<Vec<_>>().join(", "));
@@ -278,7 +274,7 @@ fn uris(name: &str, value: &str) -> Result<String, ValueError> {
     Ok(list.join(", "))
 }
 
-/// The comment that `text` begins with, as it is kept, and what stands behind it.
+/// Splits off the comment that `text` begins with, formatted for output; it is dropped unless it is plain ASCII.
 fn comment(text: &str) -> Result<(String, &str), ValueError> {
     let text = text.trim_start();
     let Some(comment) = text.strip_prefix('(') else { return Ok((String::new(), text)) };
@@ -288,7 +284,7 @@ fn comment(text: &str) -> Result<(String, &str), ValueError> {
     Ok((normalized, behind.trim_start()))
 }
 
-/// `"Phrase" <list.example>` (RFC 2919 §3); the id may lack its brackets.
+/// Formats `"Phrase" <list.example>` (RFC 2919 §3); the id may lack its brackets.
 fn list_id(value: &str) -> Result<String, ValueError> {
     let value = value.trim();
     let (name, id) = match value.rsplit_once('<') {
