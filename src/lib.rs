@@ -130,6 +130,7 @@
 //! | RFC 4648 | base64 for URLs |
 //! | RFC 4954 | AUTH |
 //! | RFC 5214 | ISATAP addresses |
+//! | RFC 5233 | subaddresses: `user+detail` |
 //! | RFC 5248 | registry of enhanced status codes |
 //! | RFC 5321 | SMTP |
 //! | RFC 5322 | the message format |

@@ -68,7 +68,7 @@ impl Accounts {
     /// that is a text, and its domain.
     fn question(&self, account: &Account, source: &str, token: &str) -> Vec<u8> {
         let email = Mailbox::parse(&account.email);
-        let email = email.map_or_else(|_| "Somebody".to_owned(), |mailbox| mailbox.shown_to_strangers());
+        let email = email.map_or_else(|_| "Somebody".to_owned(), |mailbox| mailbox.display_for_third_party());
         let base = self.public_url.trim_end_matches('/');
         let text = format!(
             "{email} wants to forward mail that comes in for {source} to this address.\r\n\r\n\

@@ -50,5 +50,5 @@ impl StrangerMail {
 
 /// An address may be long; its hash is not.
 fn key(to: &Mailbox) -> String {
-    HEXLOWER.encode(&token_hash(&to.without_suffix()))
+    HEXLOWER.encode(&token_hash(&to.without_subaddress()))
 }

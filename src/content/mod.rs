@@ -9,7 +9,7 @@ use crate::store::Connection;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::mail::mime::{self, Headers, PlacedText};
+use crate::mail::mime::{self, Headers, LocatedText};
 use crate::store::blobs::objects::{Damage, Objects};
 use crate::store::messages::MessageRow;
 use crate::store::messages::mail_data;
@@ -35,7 +35,7 @@ pub(crate) enum Texts {
     /// Decoded.
     Decoded(Bodies),
     /// Where they stand in the mail data: the plain text body and the HTML body.
-    Placed(Option<PlacedText>, Option<PlacedText>),
+    Placed(Option<LocatedText>, Option<LocatedText>),
 }
 
 /// What is kept once the raw copy is gone.
@@ -101,10 +101,10 @@ impl StoredContent {
                 let bytes = Bytes::from(bytes);
                 let outline = mime::parse_streaming(&bytes);
                 let (mut text, mut html) = (outline.text, outline.html);
-                let used: usize = text.iter().chain(&html).map(PlacedText::encoded_len).sum();
+                let used: usize = text.iter().chain(&html).map(LocatedText::encoded_len).sum();
                 // Most of such a mail is attachments, which have links.
                 if used < bytes.len() / 2 {
-                    text.iter_mut().chain(&mut html).for_each(PlacedText::detach);
+                    text.iter_mut().chain(&mut html).for_each(LocatedText::detach);
                 }
                 Ok(Texts::Placed(text, html))
             }
@@ -121,7 +121,7 @@ impl StoredContent {
             Self::Raw(bytes) => Headers::read(bytes),
             Self::Kept(json) => Headers::parse(&kept(json)?.headers).ok_or(Error::Corrupt("message body"))?,
         };
-        Ok(headers.behind(trace).to_json())
+        Ok(headers.after_trace(trace).to_json())
     }
 }
 

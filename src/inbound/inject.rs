@@ -66,7 +66,7 @@ impl Inbound {
             tls: None,
         };
         let plain = Recipient::plain(injection.to, route.account_id, Some(domain));
-        let routes = self.shared.directory.matching_of(vec![route], &plain.mailbox.routed()).await;
+        let routes = self.shared.directory.matching_of(vec![route], &plain.mailbox.canonical_for_routes()).await;
         let recipient = Recipient { routes: routes.map_err(|_| ReceiveError::Storage)?, ..plain };
         let envelope = Envelope {
             reverse_path: ReversePath::Mailbox(injection.from),

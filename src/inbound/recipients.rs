@@ -100,7 +100,7 @@ impl Inbound {
         if entry.domain.is_none() {
             return Ok(plain);
         }
-        let matching = self.shared.directory.matching(entry.account, &mailbox.routed()).await;
+        let matching = self.shared.directory.matching(entry.account, &mailbox.canonical_for_routes()).await;
         let (matching, routes_version) = matching.map_err(unavailable)?;
         let refuse_unknown = self.shared.config.smtp.unknown_recipients == UnknownRecipients::Reject;
         // RFC 5321 §4.5.1: a domain that takes mail has a postmaster.

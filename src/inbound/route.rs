@@ -84,7 +84,9 @@ impl Pattern {
             return Err(BadMatch::Form);
         }
         match local.split_once('*') {
-            None => Ok(Self::Exact(Mailbox::parse_received(&lower).map_or(lower, |mailbox| mailbox.routed()))),
+            None => Ok(Self::Exact(
+                Mailbox::parse_received(&lower).map_or(lower, |mailbox| mailbox.canonical_for_routes()),
+            )),
             Some((_, after)) if after.contains('*') => Err(BadMatch::Form),
             Some((before, after)) => {
                 let suffix = format!("{after}@{domain}");

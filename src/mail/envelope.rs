@@ -4,43 +4,42 @@ use std::net::IpAddr;
 
 use super::address::ReversePath;
 
-/// What a session knows of its other side.
+/// The SMTP client at the other end of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// The address it connects from.
+    /// The source address of the connection.
     pub address: IpAddr,
-    /// The name it greeted with.
+    /// The argument of HELO or EHLO.
     pub helo: String,
-    /// Whether it said EHLO.
+    /// True after EHLO, false after HELO.
     pub esmtp: bool,
-    /// The encryption of the session, if it is encrypted.
+    /// `None` without TLS.
     pub tls: Option<TlsInfo>,
 }
 
-/// How a session is encrypted.
+/// The TLS parameters of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsInfo {
-    /// `TLSv1.3`.
+    /// For example `TLSv1.3`.
     pub(crate) version: String,
-    /// `TLS_AES_256_GCM_SHA384`.
+    /// For example `TLS_AES_256_GCM_SHA384`.
     pub(crate) cipher: String,
 }
 
-/// The envelope of one transaction (RFC 5321 §2.3.1); recipients are what the door resolved them to.
+/// The envelope of one transaction (RFC 5321 §2.3.1). Recipients are what the SMTP server resolved them to.
 #[derive(Clone, Debug)]
 pub(crate) struct Envelope<R> {
-    /// Who gets a bounce.
     pub(crate) reverse_path: ReversePath,
-    /// Who gets the message; never empty at acceptance.
+    /// Never empty at acceptance.
     pub(crate) recipients: Vec<R>,
-    /// Whether MAIL asked for SMTPUTF8 (RFC 6531).
+    /// Set by the MAIL parameter SMTPUTF8 (RFC 6531).
     pub(crate) smtputf8: bool,
-    /// Whether MAIL declared 8BITMIME (RFC 6152).
+    /// Set by the MAIL parameter BODY=8BITMIME (RFC 6152).
     pub(crate) eight_bit: bool,
 }
 
 impl<R> Envelope<R> {
-    /// The same with other recipients; those that become none are left out.
+    /// Maps the recipients; those mapped to `None` are left out.
     pub(crate) fn map<T>(self, other: impl FnMut(R) -> Option<T>) -> Envelope<T> {
         Envelope {
             reverse_path: self.reverse_path,

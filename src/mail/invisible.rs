@@ -1,11 +1,11 @@
-//! Characters that are not seen, or that change the order of those that are: two texts that look the same are not.
+//! Characters that are invisible or reorder the visible ones, so that two different texts look the same.
 
 use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory, GeneralCategoryGroup};
 use icu_properties::{CodePointMapData, CodePointSetData};
 
-/// Bidirectional marks and line separators: `invoice\u{202e}fdp.exe` would be shown as `invoiceexe.pdf`. The joiners, which
-/// Arabic, Indic scripts and emoji need, are not among them.
-pub(crate) const fn changes_the_order(c: char) -> bool {
+/// Matches bidirectional controls, line separators and zero-width layout controls: `invoice\u{202e}fdp.exe` would be
+/// displayed as `invoiceexe.pdf`. The joiners, which Arabic, Indic scripts and emoji need, are not among them.
+pub(crate) const fn is_layout_control(c: char) -> bool {
     matches!(
         c,
         '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'
@@ -13,24 +13,24 @@ pub(crate) const fn changes_the_order(c: char) -> bool {
     )
 }
 
-/// The same, and everything else that leaves no mark of its own: formats, joiners, fillers, selectors, tags, odd blanks, what
-/// stands for no character. None of it belongs into an address of ours.
+/// Matches the same and everything else without a visible glyph: format characters, joiners, fillers, variation
+/// selectors, tags, unusual spaces, noncharacters. None of it belongs in an address of ours.
 pub(crate) fn is_invisible(c: char) -> bool {
     let category = CodePointMapData::<GeneralCategory>::new().get(c);
-    c != ' ' && HIDDEN.contains(category)
+    c != ' ' && HIDDEN_CATEGORIES.contains(category)
         || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
         || LOOKS_BLANK.contains(&c)
         || matches!(c, '\u{fdd0}'..='\u{fdef}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{10ffff}')
 }
 
-/// Controls (Cc), formats (Cf), characters of nobody but those who agreed on them (Co), blanks and line ends (Z).
-const HIDDEN: GeneralCategoryGroup = GeneralCategoryGroup::Control
+/// Controls (Cc), format characters (Cf), private use (Co), spaces and line separators (Z).
+const HIDDEN_CATEGORIES: GeneralCategoryGroup = GeneralCategoryGroup::Control
     .union(GeneralCategoryGroup::Format)
     .union(GeneralCategoryGroup::PrivateUse)
     .union(GeneralCategoryGroup::Separator);
 
-/// Letters and signs that no property tells of, and that the code charts show as nothing: the Braille pattern without a
-/// dot, the Khitan filler, two blank hieroglyphs, a note without a head.
+/// Letters and symbols that the code charts show as blank though no property says so: the Braille pattern without
+/// dots, the Khitan filler, two blank hieroglyphs, a note without a head.
 const LOOKS_BLANK: [char; 5] = ['\u{2800}', '\u{16fe4}', '\u{13441}', '\u{13442}', '\u{1d159}'];
 
 #[cfg(test)]
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn nothing_that_leaves_no_mark_is_visible() {
-        // Formats (Cf) of Unicode 16, then what is shown as nothing.
+        // Format characters (Cf) of Unicode 16, then characters that look blank.
         let formats = [
             0xad..=0xad,
             0x600..=0x605,

@@ -1,41 +1,39 @@
-//! Mailboxes with display names as people write them: `a@b`, `Ada <a@b>`, `"Lovelace, Ada" <a@b>`, with commas between.
+//! Comma-separated mailboxes with display names as people write them: `a@b`, `Ada <a@b>`, `"Lovelace, Ada" <a@b>`.
 //!
-//! The grammar is RFC 5322 §3.4 without groups; comments are dropped. A display name may hold, unquoted, what wants
-//! quotes (`Acme, Inc. <a@b>`, `a < b <a@b>`), as long as nothing in it could be an address of its own. Control characters
-//! are told apart from other faults, because they are an attempt on a header.
+//! The grammar is RFC 5322 §3.4 without groups; comments are dropped. A display name may contain unquoted characters
+//! that require quotes (`Acme, Inc. <a@b>`, `a < b <a@b>`), as long as no part of it could be an address. Control
+//! characters are a separate error because they attempt a header injection.
 
 use super::address::Mailbox;
 
-/// Items of one list, empty ones included.
+/// Maximum items of one list, counting empty ones.
 const MAX_ITEMS: usize = 1000;
 
-/// A mailbox with its display name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedMailbox {
-    /// The display name, unquoted; never empty.
+    /// Unquoted; never empty.
     pub name: Option<String>,
-    /// `local@domain`.
     pub mailbox: Mailbox,
 }
 
-/// Why a text is no list of mailboxes.
+/// A text that is not a list of mailboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MailboxListError {
-    /// It holds CR, LF, NUL or another control character.
+    /// CR, LF, NUL or another control character.
     #[error("an address must not hold control characters")]
     ControlCharacter,
-    /// A part of it is no mailbox.
-    #[error("that is no valid e-mail address")]
+    /// A part is not a mailbox.
+    #[error("this is not a valid e-mail address")]
     Malformed,
-    /// There are more than anybody lists.
+    /// More than 1,000 items.
     #[error("there are too many e-mail addresses")]
     TooMany,
-    /// There are several where one is due.
-    #[error("exactly one e-mail address is due")]
+    /// Several mailboxes where exactly one is required.
+    #[error("exactly one e-mail address is required")]
     Several,
 }
 
-/// One or more mailboxes with commas between; empty items are skipped, none at all is malformed.
+/// Parses one or more comma-separated mailboxes. Empty items are skipped; a list without any mailbox is malformed.
 ///
 /// # Errors
 /// See [`MailboxListError`].
@@ -44,9 +42,9 @@ pub fn parse_list(text: &str) -> Result<Vec<NamedMailbox>, MailboxListError> {
         return Err(MailboxListError::ControlCharacter);
     }
     let mut list = Vec::new();
-    // Words before a comma that are no address: they begin the display name of the next one.
+    // Text before a comma without an `@` begins the display name of the next mailbox.
     let mut name = String::new();
-    for item in split(text)? {
+    for item in split_items(text)? {
         if item.trim().is_empty() && name.is_empty() {
             continue;
         }
@@ -61,13 +59,13 @@ pub fn parse_list(text: &str) -> Result<Vec<NamedMailbox>, MailboxListError> {
     if list.is_empty() || !name.is_empty() { Err(MailboxListError::Malformed) } else { Ok(list) }
 }
 
-/// Exactly one mailbox.
+/// Parses exactly one mailbox.
 ///
 /// # Errors
 /// See [`MailboxListError`].
 pub fn parse_one(text: &str) -> Result<NamedMailbox, MailboxListError> {
     let mut list = match parse_list(text) {
-        // Quotes or parentheses without their partner.
+        // Unbalanced quotes or parentheses.
         Err(MailboxListError::Malformed) => vec![parse_by_last_angle(text.trim())?],
         read => read?,
     };
@@ -78,8 +76,8 @@ pub fn parse_one(text: &str) -> Result<NamedMailbox, MailboxListError> {
     }
 }
 
-/// The items between top-level commas, their comments dropped.
-fn split(text: &str) -> Result<Vec<String>, MailboxListError> {
+/// Splits at top-level commas and drops comments.
+fn split_items(text: &str) -> Result<Vec<String>, MailboxListError> {
     let mut items = vec![String::new()];
     let (mut quoted, mut escaped, mut angle, mut depth) = (false, false, false, 0_usize);
     for c in text.chars() {
@@ -91,7 +89,7 @@ fn split(text: &str) -> Result<Vec<String>, MailboxListError> {
             '(' if !quoted => depth += 1,
             ')' if !quoted && in_comment => {
                 depth -= 1;
-                // RFC 5322 §3.2.2: a comment parts words as a blank does.
+                // RFC 5322 §3.2.2: a comment separates words as a space does.
                 if depth == 0
                     && let Some(item) = items.last_mut().filter(|item| !item.ends_with(' '))
                 {
@@ -121,7 +119,7 @@ fn split(text: &str) -> Result<Vec<String>, MailboxListError> {
 
 fn parse_item(item: &str) -> Result<NamedMailbox, MailboxListError> {
     let malformed = |_| MailboxListError::Malformed;
-    let Some(at) = angle_of(item) else {
+    let Some(at) = angle_offset(item) else {
         return Ok(NamedMailbox { name: None, mailbox: Mailbox::parse(item).map_err(malformed)? });
     };
     let (name, rest) = item.split_at_checked(at).ok_or(MailboxListError::Malformed)?;
@@ -132,26 +130,26 @@ fn parse_item(item: &str) -> Result<NamedMailbox, MailboxListError> {
     }
 }
 
-/// A mailbox whose display name holds a `<` or half of a pair of quotes: its address stands behind the last `<`.
+/// Parses a mailbox whose display name has a `<` or an unbalanced quote: the address follows the last `<`.
 fn parse_by_last_angle(text: &str) -> Result<NamedMailbox, MailboxListError> {
     let parts = text.strip_suffix('>').and_then(|text| text.rsplit_once('<'));
     let (name, inner) = parts.ok_or(MailboxListError::Malformed)?;
     let mailbox = Mailbox::parse(inner.trim()).map_err(|_| MailboxListError::Malformed)?;
-    if holds_address(name) {
+    if contains_address(name) {
         return Err(MailboxListError::Malformed);
     }
     Ok(NamedMailbox { name: display_name(name), mailbox })
 }
 
-/// Whether something in a display name could be meant as a mailbox of its own.
-fn holds_address(name: &str) -> bool {
+/// True if a part of a display name could be meant as another mailbox.
+fn contains_address(name: &str) -> bool {
     let in_angles = name.split('<').skip(1).filter_map(|rest| rest.split('>').next());
     let in_list = name.split([',', ';']);
     in_angles.chain(in_list).any(|text| Mailbox::parse(text.trim()).is_ok())
 }
 
-/// Where the address of `Name <a@b>` begins.
-fn angle_of(item: &str) -> Option<usize> {
+/// Returns the offset of the `<` in `Name <a@b>`.
+fn angle_offset(item: &str) -> Option<usize> {
     let (mut quoted, mut escaped) = (false, false);
     for (at, c) in item.char_indices() {
         match c {
@@ -165,8 +163,8 @@ fn angle_of(item: &str) -> Option<usize> {
     None
 }
 
-/// A name without its quotes, unless they do not pair; characters that want quotes are let pass without, for people do
-/// so.
+/// Unquotes a display name, unless its quotes are unbalanced. Characters that require quotes are accepted without
+/// them, as people write them so.
 fn display_name(text: &str) -> Option<String> {
     let mut name = String::with_capacity(text.len());
     let (mut quoted, mut escaped) = (false, false);
@@ -193,7 +191,7 @@ mod tests {
 
     use super::*;
 
-    fn shown(text: &str) -> Vec<(Option<String>, String)> {
+    fn parsed(text: &str) -> Vec<(Option<String>, String)> {
         parse_list(text).unwrap().into_iter().map(|one| (one.name, one.mailbox.to_string())).collect()
     }
 
@@ -201,20 +199,20 @@ mod tests {
     fn the_forms_that_people_write() {
         let plain = |address: &str| (None, address.to_owned());
         let named = |name: &str, address: &str| (Some(name.to_owned()), address.to_owned());
-        assert_eq!(shown("a@b.test"), [plain("a@b.test")]);
-        assert_eq!(shown(" <a@b.test> "), [plain("a@b.test")]);
-        assert_eq!(shown("Ada Lovelace <ada@b.test>"), [named("Ada Lovelace", "ada@b.test")]);
-        assert_eq!(shown("\"Lovelace, Ada\" <ada@b.test>"), [named("Lovelace, Ada", "ada@b.test")]);
-        assert_eq!(shown(r#""The \"Countess\"" <ada@b.test>"#), [named("The \"Countess\"", "ada@b.test")]);
-        assert_eq!(shown("Jörg 🦀 <j@b.test>"), [named("Jörg 🦀", "j@b.test")]);
+        assert_eq!(parsed("a@b.test"), [plain("a@b.test")]);
+        assert_eq!(parsed(" <a@b.test> "), [plain("a@b.test")]);
+        assert_eq!(parsed("Ada Lovelace <ada@b.test>"), [named("Ada Lovelace", "ada@b.test")]);
+        assert_eq!(parsed("\"Lovelace, Ada\" <ada@b.test>"), [named("Lovelace, Ada", "ada@b.test")]);
+        assert_eq!(parsed(r#""The \"Countess\"" <ada@b.test>"#), [named("The \"Countess\"", "ada@b.test")]);
+        assert_eq!(parsed("Jörg 🦀 <j@b.test>"), [named("Jörg 🦀", "j@b.test")]);
         assert_eq!(
-            shown("a@b.test, B <b@b.test>,c@b.test,"),
+            parsed("a@b.test, B <b@b.test>,c@b.test,"),
             [plain("a@b.test"), named("B", "b@b.test"), plain("c@b.test")]
         );
-        assert_eq!(shown("a@b.test (home, sweet)"), [plain("a@b.test")]);
-        assert_eq!(shown("\"a,b\"@b.test"), [plain("\"a,b\"@b.test")]);
-        assert_eq!(shown("x@bücher.example"), [plain("x@xn--bcher-kva.example")]);
-        assert_eq!(shown("Acme, Inc <a@b.test>".replace("Acme, ", "\"Acme, \" ").as_str()).len(), 1);
+        assert_eq!(parsed("a@b.test (home, sweet)"), [plain("a@b.test")]);
+        assert_eq!(parsed("\"a,b\"@b.test"), [plain("\"a,b\"@b.test")]);
+        assert_eq!(parsed("x@bücher.example"), [plain("x@xn--bcher-kva.example")]);
+        assert_eq!(parsed("Acme, Inc <a@b.test>".replace("Acme, ", "\"Acme, \" ").as_str()).len(), 1);
     }
 
     #[test]
@@ -247,11 +245,11 @@ mod tests {
         }
         let named = |name: &str, address: &str| (Some(name.to_owned()), address.to_owned());
         assert_eq!(
-            shown("Acme, Inc. <a@b.test>, c@b.test, Fuller, Jo <d@b.test>"),
+            parsed("Acme, Inc. <a@b.test>, c@b.test, Fuller, Jo <d@b.test>"),
             [named("Acme, Inc.", "a@b.test"), (None, "c@b.test".to_owned()), named("Fuller, Jo", "d@b.test")]
         );
-        assert_eq!(shown("a < b <a@b.test>, c@b.test").len(), 2);
-        assert_eq!(shown("c@b.test, Inc. <a@b.test>"), [(None, "c@b.test".to_owned()), named("Inc.", "a@b.test")]);
+        assert_eq!(parsed("a < b <a@b.test>, c@b.test").len(), 2);
+        assert_eq!(parsed("c@b.test, Inc. <a@b.test>"), [(None, "c@b.test".to_owned()), named("Inc.", "a@b.test")]);
     }
 
     #[test]

@@ -1,17 +1,19 @@
-//! Message-IDs as they are taken from callers and written. What mail of others holds is read more generously.
+//! Message-IDs that callers provide and that we write. Those in received mail are parsed more leniently, in
+//! [`super::mime`].
 
-/// Octets of an id at most: with the name of its field it fits a line.
+/// Maximum octets of an id, so that it fits one line with the name of its field.
 const MAX_ID: usize = 900;
 
-/// `<id>`, of an id that names some message: programs make ids of all kinds, and the answer to one has to repeat it.
-pub(crate) fn named(id: &str) -> Option<String> {
+/// Returns `<id>` for an id that refers to any message: programs generate ids of all kinds, and a reply has to repeat
+/// them.
+pub(crate) fn bracketed(id: &str) -> Option<String> {
     let fits = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>".contains(&byte));
     fits.then(|| format!("<{id}>"))
 }
 
-/// The Message-ID that a message of ours may have: `<left@right>` with one `@` (RFC 5322 §3.6.4). Of which characters
-/// the sides are is its maker's business, who will look for it again. Brackets that are missing are added.
-pub(crate) fn own(text: &str) -> Option<String> {
+/// Returns the Message-ID of a message of ours: `<left@right>` with one `@` (RFC 5322 §3.6.4). The characters of both
+/// sides are up to the caller, who will look the id up again. Missing brackets are added.
+pub(crate) fn for_own_message(text: &str) -> Option<String> {
     let text = text.trim();
     let inner = match text.strip_prefix('<') {
         Some(text) => text.strip_suffix('>')?,
@@ -19,12 +21,12 @@ pub(crate) fn own(text: &str) -> Option<String> {
     };
     let (left, right) = inner.split_once('@')?;
     let fits = !left.is_empty() && !right.is_empty() && !right.contains('@') && inner.len() <= MAX_ID;
-    named(inner).filter(|_| fits)
+    bracketed(inner).filter(|_| fits)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{named, own};
+    use super::{bracketed, for_own_message};
 
     #[test]
     fn an_own_id_has_two_sides() {
@@ -42,18 +44,18 @@ mod tests {
             ("nonsense", None),
             ("", None),
         ] {
-            assert_eq!(own(text).as_deref(), id, "{text}");
+            assert_eq!(for_own_message(text).as_deref(), id, "{text}");
         }
-        assert_eq!(own(&format!("<{}@c.test>", "a".repeat(900))), None);
+        assert_eq!(for_own_message(&format!("<{}@c.test>", "a".repeat(900))), None);
     }
 
     #[test]
     fn any_id_can_be_named() {
         for id in ["9210.AA9@@host", "1234", "a@b"] {
-            assert_eq!(named(id), Some(format!("<{id}>")));
+            assert_eq!(bracketed(id), Some(format!("<{id}>")));
         }
         for bad in ["", "a b", "a>b", "ä@b"] {
-            assert_eq!(named(bad), None, "{bad}");
+            assert_eq!(bracketed(bad), None, "{bad}");
         }
     }
 }

@@ -1,4 +1,6 @@
-//! The vocabulary of mail, pure: addresses, envelopes, replies, MIME, trace fields.
+//! The vocabulary of mail: addresses, envelopes, replies, header fields, MIME, trace fields. All of it is pure: no
+//! I/O, no async, no module of the crate but `clock`. What we parse from received mail goes to `mime`, what we write
+//! into headers to `header_value` and `trace`, SMTP replies to `reply`, delivery reports to `report`.
 
 pub(crate) mod address;
 pub(crate) mod envelope;

@@ -1,9 +1,10 @@
-//! The part of a mail that a DKIM signature with relaxed body canonicalization depends on.
+//! The part of a message that a DKIM signature with relaxed body canonicalization covers.
 
-/// `mail` without the blanks and empty lines at the end of its body, which that canonicalization ignores (RFC 6376 §3.4.4).
+/// Returns `mail` without the whitespace and empty lines at the end of its body, which relaxed canonicalization
+/// ignores (RFC 6376 §3.4.4).
 ///
-/// mail-auth ignores trailing lines that are empty, but not those of blanks alone; without them it finds the hash that
-/// the rest of the world finds.
+/// mail-auth ignores trailing empty lines, but not trailing lines of whitespace alone; without them it computes the
+/// same hash as everybody else.
 pub(crate) fn without_trailing_blanks(mail: &[u8]) -> &[u8] {
     let body = memchr::memmem::find(mail, b"\r\n\r\n").map_or(mail.len(), |end| end + 4);
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');

@@ -1,7 +1,7 @@
 //! The trace fields this server writes: Received (RFC 5321 §4.4) and Authentication-Results (RFC 8601).
 //!
-//! Peers choose their HELO name and senders their domains: whatever comes from them is cleaned before it stands in a
-//! header. Reading the trace of others is `mime`'s.
+//! Peers choose their HELO names and senders their domains, so everything from them is sanitized before it is written
+//! into a header. Parsing the trace fields of others is up to `mime`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,31 +11,31 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::mail::envelope::Peer;
 
-/// Longer names are cut; RFC 5321 §4.5.3.1.2 allows 255 octets.
+/// Longer names are truncated; RFC 5321 §4.5.3.1.2 allows 255 octets.
 const MAX_NAME: usize = 255;
 
-/// A result of authentication, in the words of contract 5.2 and RFC 8601 §2.7.
+/// A result of authentication, as named in contract 5.2 and RFC 8601 §2.7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// The check was made and passed.
+    /// The check passed.
     Pass,
-    /// It was made and failed.
+    /// The check failed.
     Fail,
-    /// It failed, but the domain owner is not sure (SPF).
+    /// Failed, but the domain owner is not certain (SPF `~all`).
     SoftFail,
-    /// Nothing can be said.
+    /// The domain owner asserts nothing.
     Neutral,
-    /// There is nothing to check.
+    /// Nothing to check: no record or no signature.
     None,
-    /// DNS gave no answer in time; a later check may tell.
+    /// DNS did not answer in time; a later check may succeed.
     TempError,
-    /// What the domain or the message says cannot be read.
+    /// The record of the domain or the field of the message is malformed.
     PermError,
 }
 
 impl Verdict {
-    /// The contract's word.
+    /// Returns the name in contract 5.2.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Pass => "pass",
@@ -55,21 +55,21 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// One check of an Authentication-Results field: method, verdict and the identifiers that it was about.
+/// One result of an Authentication-Results field (RFC 8601 §2.2 `resinfo`): the method, its verdict and the
+/// identifiers that were checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Checked {
-    /// `spf`, `dkim`, `dmarc`, `arc`.
+pub(crate) struct ResInfo {
+    /// `spf`, `dkim`, `dmarc` or `arc`.
     pub(crate) method: &'static str,
-    /// What came out.
     pub(crate) verdict: Verdict,
-    /// `smtp.mailfrom`, `header.d` and so on (RFC 8601 §2.7), each with its value as the message gives it.
+    /// `smtp.mailfrom`, `header.d` and so on (RFC 8601 §2.7), each with its value from the message.
     pub(crate) properties: Vec<(&'static str, String)>,
 }
 
-/// The Received field of a message that `peer` handed over, with its final CRLF.
+/// Formats the Received field of a message that `peer` delivered, with its final CRLF.
 ///
-/// `for_recipient` names the one recipient, and is `None` where there are several (RFC 5321 §7.6: it would betray
-/// blind copies).
+/// `for_recipient` is the only recipient; `None` if there are several, since naming one would reveal blind copies
+/// (RFC 5321 §7.6).
 pub(crate) fn received(
     peer: &Peer,
     hostname: &str,
@@ -78,20 +78,20 @@ pub(crate) fn received(
     for_recipient: Option<&str>,
     at: Timestamp,
 ) -> String {
-    let mut field = format!("Received: from {} ({})\r\n", name(&peer.helo), literal(peer.address));
-    field.push_str(&format!("\tby {hostname} with {} id {}", protocol(peer, smtputf8), name(id)));
+    let mut field = format!("Received: from {} ({})\r\n", sanitized_name(&peer.helo), address_literal(peer.address));
+    field.push_str(&format!("\tby {hostname} with {} id {}", with_protocol(peer, smtputf8), sanitized_name(id)));
     if let Some(tls) = &peer.tls {
-        field.push_str(&format!("\r\n\t({} {})", name(&tls.version), name(&tls.cipher)));
+        field.push_str(&format!("\r\n\t({} {})", sanitized_name(&tls.version), sanitized_name(&tls.cipher)));
     }
     if let Some(recipient) = for_recipient {
-        field.push_str(&format!("\r\n\tfor <{}>", path(recipient)));
+        field.push_str(&format!("\r\n\tfor <{}>", sanitized_path(recipient)));
     }
     field.push_str(&format!(";\r\n\t{}\r\n", at.rfc5322()));
     field
 }
 
-/// The protocol word: RFC 5321 §4.4, RFC 3848, RFC 6531 §4.3.
-const fn protocol(peer: &Peer, smtputf8: bool) -> &'static str {
+/// Returns the protocol of the `with` clause: RFC 5321 §4.4, RFC 3848, RFC 6531 §4.3.
+const fn with_protocol(peer: &Peer, smtputf8: bool) -> &'static str {
     match (smtputf8, peer.esmtp, peer.tls.is_some()) {
         (true, _, true) => "UTF8SMTPS",
         (true, _, false) => "UTF8SMTP",
@@ -101,16 +101,17 @@ const fn protocol(peer: &Peer, smtputf8: bool) -> &'static str {
     }
 }
 
-/// RFC 5321 §4.1.3.
-fn literal(address: IpAddr) -> String {
+/// Formats an address literal (RFC 5321 §4.1.3).
+fn address_literal(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(v4) => format!("[{v4}]"),
         IpAddr::V6(v6) => format!("[IPv6:{v6}]"),
     }
 }
 
-/// The Authentication-Results field of `hostname`, with its final CRLF; without checks it says `none` (RFC 8601 §2.2).
-pub(crate) fn authentication_results(hostname: &str, checks: &[Checked]) -> String {
+/// Formats the Authentication-Results field of `hostname`, with its final CRLF; `none` without checks (RFC 8601
+/// §2.2).
+pub(crate) fn authentication_results(hostname: &str, checks: &[ResInfo]) -> String {
     let mut field = format!("Authentication-Results: {hostname}");
     if checks.is_empty() {
         field.push_str("; none");
@@ -125,18 +126,18 @@ pub(crate) fn authentication_results(hostname: &str, checks: &[Checked]) -> Stri
     field
 }
 
-/// A name that a peer chose, as one token: everything that ends or begins something else in a header is replaced.
-fn name(text: &str) -> String {
+/// Makes one token of a name that a peer chose, replacing every character with a meaning in a header.
+fn sanitized_name(text: &str) -> String {
     let clean = |c: char| if c.is_control() || c.is_whitespace() || "()<>,;\\\"".contains(c) { '_' } else { c };
     let cleaned: String = text.chars().take(MAX_NAME).map(clean).collect();
     if cleaned.is_empty() { "unknown".to_owned() } else { cleaned }
 }
 
-fn path(text: &str) -> String {
+fn sanitized_path(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() && !matches!(c, '<' | '>')).collect()
 }
 
-/// RFC 8601 §2.2: a value that is no token or address is quoted.
+/// Quotes a value that is neither a token nor an address (RFC 8601 §2.2).
 fn pvalue(value: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "@.-_+=/:[]".contains(c);
     if !value.is_empty() && value.chars().all(plain) {
@@ -180,7 +181,7 @@ mod tests {
     fn the_protocol_word_follows_the_session() {
         let word = |esmtp, tls: bool, smtputf8| {
             let tls = tls.then(|| TlsInfo { version: "TLSv1.3".into(), cipher: "X".into() });
-            protocol(&Peer { esmtp, tls, ..peer() }, smtputf8)
+            with_protocol(&Peer { esmtp, tls, ..peer() }, smtputf8)
         };
         assert_eq!(word(false, false, false), "SMTP");
         assert_eq!(word(true, false, false), "ESMTP");
@@ -195,7 +196,7 @@ mod tests {
         let field = received(&hostile, "mx.acme.dev", "1", false, None, AT);
         assert_eq!(field.matches("\r\n").count(), 3);
         assert!(field.starts_with("Received: from x__by_mx.acme.dev__Subject:_forged__ ([192.0.2.7])\r\n"));
-        assert_eq!(mime::received_by(field.as_bytes(), "mx.acme.dev"), 1);
+        assert_eq!(mime::received_count_by(field.as_bytes(), "mx.acme.dev"), 1);
         let empty = Peer { address: "::1".parse().unwrap_or(peer().address), helo: String::new(), ..peer() };
         assert!(received(&empty, "mx", "1", false, None, AT).starts_with("Received: from unknown ([IPv6:::1])"));
     }
@@ -203,12 +204,12 @@ mod tests {
     #[test]
     fn authentication_results_quote_what_is_no_token() {
         let checks = [
-            Checked {
+            ResInfo {
                 method: "spf",
                 verdict: Verdict::Pass,
                 properties: vec![("smtp.mailfrom", "\"a b\"@example.com".into())],
             },
-            Checked {
+            ResInfo {
                 method: "dkim",
                 verdict: Verdict::TempError,
                 properties: vec![("header.d", "example.com".into())],

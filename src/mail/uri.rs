@@ -1,4 +1,4 @@
-//! URIs as header fields and DNS records have them (RFC 3986).
+//! URIs in header fields and DNS records (RFC 3986).
 
 use std::borrow::Cow;
 
@@ -6,34 +6,36 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::address::Domain;
 
-/// What a URI must not hold as it is (RFC 3986 §2); what is percent-encoded already stays.
+/// Characters that a URI must not contain unencoded (RFC 3986 §2). `%` is absent, so that existing percent-encoding
+/// stays.
 const UNSAFE: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
 
-/// A URI in ASCII: its host as A-labels, the rest percent-encoded (RFC 3987 §3.1). Blanks are those of folding.
-pub(crate) fn in_ascii(text: &str) -> Option<String> {
+/// Converts a URI to ASCII: its host to A-labels, the rest percent-encoded (RFC 3987 §3.1). Whitespace comes from
+/// folding and is dropped.
+pub(crate) fn to_ascii(text: &str) -> Option<String> {
     let text: Cow<'_, str> = if text.contains(char::is_whitespace) {
         text.split_whitespace().collect::<String>().into()
     } else {
         text.into()
     };
-    let (scheme, rest) = scheme_of(&text)?;
-    let (before, host, after) = host_of(scheme, rest)?;
+    let (scheme, rest) = split_scheme(&text)?;
+    let (before, host, after) = split_host(scheme, rest)?;
     let host = if host.is_ascii() { host.to_owned() } else { Domain::parse(host).ok()?.to_string() };
     let encode = |text| utf8_percent_encode(text, UNSAFE).to_string();
     Some(format!("{scheme}:{}{}{}", encode(before), encode(&host), encode(after)))
 }
 
-/// The scheme of a URI (RFC 3986 §3.1) and what stands behind it, neither of them empty.
-pub(crate) fn scheme_of(uri: &str) -> Option<(&str, &str)> {
+/// Splits a URI after its scheme (RFC 3986 §3.1); neither part is empty.
+pub(crate) fn split_scheme(uri: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = uri.split_once(':')?;
     let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
     (is_scheme && !rest.is_empty()).then_some((scheme, rest))
 }
 
-/// The host of a URI behind its scheme, and what stands before and after it.
-fn host_of<'u>(scheme: &str, rest: &'u str) -> Option<(&'u str, &'u str, &'u str)> {
+/// Splits the part after the scheme before and after its host.
+fn split_host<'u>(scheme: &str, rest: &'u str) -> Option<(&'u str, &'u str, &'u str)> {
     let (start, end) = if let Some(authority) = rest.strip_prefix("//") {
         let end = 2 + authority.find(['/', '?', '#']).unwrap_or(authority.len());
         let start = rest.get(..end)?.rfind('@').map_or(2, |at| at + 1);
@@ -60,7 +62,7 @@ fn host_of<'u>(scheme: &str, rest: &'u str) -> Option<(&'u str, &'u str, &'u str
 
 #[cfg(test)]
 mod tests {
-    use super::{in_ascii, scheme_of};
+    use super::{split_scheme, to_ascii};
 
     #[test]
     fn a_uri_has_a_scheme_and_a_host() {
@@ -73,9 +75,9 @@ mod tests {
             ("1a:b", None),
             ("click here", None),
         ] {
-            assert_eq!(in_ascii(text).as_deref(), wanted, "{text}");
+            assert_eq!(to_ascii(text).as_deref(), wanted, "{text}");
         }
-        assert_eq!(scheme_of("a+b:c:d"), Some(("a+b", "c:d")));
-        assert_eq!(scheme_of("a:"), None);
+        assert_eq!(split_scheme("a+b:c:d"), Some(("a+b", "c:d")));
+        assert_eq!(split_scheme("a:"), None);
     }
 }

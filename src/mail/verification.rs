@@ -1,39 +1,39 @@
-//! What this server found out about who a message is from. It goes along with the message wherever that goes next, so
-//! that no hop within the server forgets it.
+//! The sender verification of a message. It travels with the message wherever that goes next, so that no later stage
+//! has to verify again or loses the result.
 
 use serde::{Deserialize, Serialize};
 
-use super::trace::{self, Checked, Verdict};
+use super::trace::{self, ResInfo, Verdict};
 
 /// The verdicts on a message (contract 5.2); `None` where a check was not made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdicts {
-    /// RFC 7208, of the envelope sender, or of the HELO name where that is null.
+    /// RFC 7208, for the envelope sender, or for the HELO name if that is null.
     pub spf: Option<Verdict>,
-    /// RFC 6376: the best of the signatures that were checked.
+    /// RFC 6376: the best result among the signatures checked.
     pub dkim: Option<Verdict>,
     /// RFC 7489, RFC 9989.
     pub dmarc: Option<Verdict>,
-    /// RFC 8617: the newest seal of the chain.
+    /// RFC 8617: the most recent seal of the chain.
     pub arc: Option<Verdict>,
 }
 
-/// What a verification found out.
+/// The result of a verification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verification {
-    /// One verdict for each method.
+    /// The verdict of each method.
     pub verdicts: Verdicts,
-    /// The Authentication-Results field to put on the message, with its final CRLF (RFC 8601).
+    /// The Authentication-Results field to prepend to the message, with its final CRLF (RFC 8601).
     pub authentication_results: String,
-    /// Whether a signature or SPF passed for the organizational domain of the one author.
+    /// True if DKIM or SPF passed for the organizational domain of the sole author (DMARC alignment).
     pub aligned: bool,
-    /// Whether the policy of the author's domain wants what fails quarantined or rejected.
+    /// True if the author domain's DMARC policy is quarantine or reject.
     pub enforced: bool,
 }
 
 impl Verification {
-    /// Nobody was asked.
-    pub(crate) fn unasked(hostname: &str) -> Self {
+    /// The verification of a message that was not checked.
+    pub(crate) fn unchecked(hostname: &str) -> Self {
         Self {
             verdicts: Verdicts::default(),
             authentication_results: trace::authentication_results(hostname, &[]),
@@ -42,9 +42,9 @@ impl Verification {
         }
     }
 
-    /// Of a message that this server sent itself, for an account that it let send from `domain`.
-    pub(crate) fn own(hostname: &str, domain: &str, mail_from: &str) -> Self {
-        let passed = |method, property, value: &str| Checked {
+    /// The verification of a message that this server sent itself, for an account authorized to send from `domain`.
+    pub(crate) fn of_own_message(hostname: &str, domain: &str, mail_from: &str) -> Self {
+        let passed = |method, property, value: &str| ResInfo {
             method,
             verdict: Verdict::Pass,
             properties: vec![(property, value.to_owned())],

@@ -60,7 +60,7 @@ fn attachment(raw: &[u8], part: &Part) -> Value {
 fn fields(raw: &[u8], mail: &Mail) -> Value {
     json!({
         "from_candidates": named(&mail.header_from),
-        "to_names": named(&mail.to_names),
+        "to_names": named(&mail.header_to),
         "subject": mail.subject,
         "text": mail.text,
         "html": mail.html,

@@ -76,7 +76,7 @@ async fn what_is_handed_in_beyond_ascii_or_too_long_is_repaired_and_signed() {
     let line = "x".repeat(1_200);
     let mail = format!("From: hi@inbox.test\r\nTo: {}\r\nSubject: s\r\n\r\n{line}\r\n", many.join(","));
     let mail = mime::parse(post.handed_in(mail).await.as_bytes());
-    assert_eq!((mail.to_names.len(), mail.text.unwrap().trim_end()), (90, line.as_str()));
+    assert_eq!((mail.header_to.len(), mail.text.unwrap().trim_end()), (90, line.as_str()));
     // It said nothing of its form, which has to be said now.
     let text = post.handed_in("From: hi@inbox.test\r\nTo: ada@remote.test\r\nSubject: s\r\n\r\nhü\r\n").await;
     assert_eq!(mime::field_values(text.as_bytes(), "MIME-Version"), ["1.0"]);
@@ -262,7 +262,7 @@ async fn an_international_address_is_in_nobody_elses_way() {
         .sent_by_api(json!({"cc": ["Jörg <jörg@remote.test>", "Bob <bob@remote.test>"], "replyTo": "ö@inbox.test"}))
         .await;
     let mail = mime::parse(text.as_bytes());
-    assert_eq!(mail.cc_names.iter().map(|one| one.address.as_str()).collect::<Vec<_>>(), ["bob@remote.test"]);
+    assert_eq!(mail.header_cc.iter().map(|one| one.address.as_str()).collect::<Vec<_>>(), ["bob@remote.test"]);
     let cc = mime::field_values(text.as_bytes(), "Cc").concat();
     assert!(cc.contains("Jörg jörg@remote.test:;"), "{cc}");
     assert!(mime::field_values(text.as_bytes(), "Reply-To").concat().contains("ö@inbox.test:;"), "{text}");

@@ -1,6 +1,6 @@
 //! Text for a terminal: mail text made safe, cut and padded by the columns it takes; octets and waits for people.
 
-use crate::mail::invisible::changes_the_order;
+use crate::mail::invisible::is_layout_control;
 use std::time::Duration;
 
 /// Columns of the terminal on standard output, within reason; 80 where nobody knows.
@@ -29,7 +29,7 @@ pub(crate) fn wait(wait: Duration) -> String {
 
 /// Mail text without what could command or disorder a terminal: control, line-breaking, bidirectional characters.
 fn safe(text: &str) -> impl Iterator<Item = char> {
-    text.chars().filter(|c| !c.is_control() && !changes_the_order(*c))
+    text.chars().filter(|c| !c.is_control() && !is_layout_control(*c))
 }
 
 /// Columns that a character takes: East Asian wide ones and emoji take two, combining marks none.

@@ -165,7 +165,7 @@ async fn find_route(
     address: Option<&Mailbox>,
 ) -> Result<RouteRow, ApiError> {
     let account = caller.id();
-    let address = address.map(Mailbox::routed);
+    let address = address.map(Mailbox::canonical_for_routes);
     let directory = app.inbound.directory();
     let found = match (id.as_deref().map(RouteId::parse), address) {
         (Some(None), _) | (None, None) => None,

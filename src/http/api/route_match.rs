@@ -44,7 +44,7 @@ pub(crate) async fn find(
 ) -> Result<Json<MatchView>, ApiError> {
     let bad = || ApiError::field(Code::BadQuery, "address", "address must be one e-mail address");
     let mailbox = Mailbox::parse_received(query.address.as_deref().unwrap_or_default().trim()).map_err(|_| bad())?;
-    let (account, address) = (caller.id(), mailbox.routed());
+    let (account, address) = (caller.id(), mailbox.canonical_for_routes());
     let name = mailbox.domain().as_str().to_lowercase();
     let found = app.db.read(move |connection| {
         let domain = domains::find_by_name_or_id(connection, account, &name, "")?.filter(|domain| domain.verified);

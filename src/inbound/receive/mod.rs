@@ -216,7 +216,7 @@ impl Inbound {
                 (known, verdicts)
             }
             Checks::Injected { from_is_own } => {
-                (Verification { aligned: from_is_own, ..Verification::unasked(hostname) }, Verdicts::default())
+                (Verification { aligned: from_is_own, ..Verification::unchecked(hostname) }, Verdicts::default())
             }
         };
         let forwarded_by = mime::field_values(&bytes, FORWARDED);
@@ -388,7 +388,7 @@ fn is_undated(bytes: &[u8]) -> bool {
 fn read_mail(bytes: &[u8], hostname: &str) -> Result<Mail, ReceiveError> {
     reading(bytes.len(), || {
         let mail = mime::parse_without_bodies(bytes);
-        let loops = mail.received_count > MAX_RECEIVED || mime::received_by(bytes, hostname) > MAX_OWN_RECEIVED;
+        let loops = mail.received_count > MAX_RECEIVED || mime::received_count_by(bytes, hostname) > MAX_OWN_RECEIVED;
         if loops { Err(ReceiveError::MailLoop) } else { Ok(mail) }
     })
 }
@@ -431,7 +431,7 @@ impl MessageFields {
             forwarded_by,
             copies,
         };
-        (common, mail.to_names)
+        (common, mail.header_to)
     }
 }
 

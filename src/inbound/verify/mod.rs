@@ -31,7 +31,7 @@ use crate::domain::name::organizational;
 use crate::mail::address::Domain;
 use crate::mail::envelope::Peer;
 use crate::mail::mime::{Fields, Limits, Mail};
-use crate::mail::trace::{self, Checked, Verdict};
+use crate::mail::trace::{self, ResInfo, Verdict};
 pub(crate) use crate::mail::verification::Verdicts;
 pub use crate::mail::verification::Verification;
 use crate::net::dns::Resolver;
@@ -69,7 +69,7 @@ impl Verifier {
     /// Loopback peers are this machine: nothing is checked for them.
     pub async fn verify(&self, peer: &Peer, mail_from: &str, raw: &[u8], mail: &Mail) -> Verification {
         let Some(resolver) = self.resolver.as_ref().filter(|_| !peer.address.to_canonical().is_loopback()) else {
-            return Verification::unasked(&self.hostname);
+            return Verification::unchecked(&self.hostname);
         };
         let mut found = CheckResults::default();
         let check = Check { resolver, hostname: &self.hostname, peer, mail_from, raw, mail };
@@ -85,19 +85,19 @@ impl Verifier {
 /// What the checks found until they ended or were ended. Each is a list: DKIM has one entry for each signature.
 #[derive(Default)]
 struct CheckResults {
-    spf: Option<Checked>,
-    dkim: Option<Vec<Checked>>,
-    dmarc: Option<Checked>,
+    spf: Option<ResInfo>,
+    dkim: Option<Vec<ResInfo>>,
+    dmarc: Option<ResInfo>,
     /// Whether the policy that applies wants what fails quarantined or rejected.
     enforced: bool,
-    arc: Option<Checked>,
+    arc: Option<ResInfo>,
     /// Whether the library finds the header that our own reader finds.
     same_header: bool,
 }
 
 impl CheckResults {
     fn verification(self, hostname: &str, author: Option<&str>) -> Verification {
-        let unanswered = |method| Checked { method, verdict: Verdict::TempError, properties: Vec::new() };
+        let unanswered = |method| ResInfo { method, verdict: Verdict::TempError, properties: Vec::new() };
         let spf = self.spf.unwrap_or_else(|| unanswered("spf"));
         let dkim = self.dkim.unwrap_or_else(|| vec![unanswered("dkim")]);
         let dmarc = self.dmarc.unwrap_or_else(|| unanswered("dmarc"));
@@ -121,7 +121,7 @@ impl CheckResults {
 }
 
 /// Whether a check passed for the organizational domain of an author.
-fn is_aligned(checked: &Checked, author: &str) -> bool {
+fn is_aligned(checked: &ResInfo, author: &str) -> bool {
     let identifier = checked
         .properties
         .iter()
@@ -132,7 +132,7 @@ fn is_aligned(checked: &Checked, author: &str) -> bool {
 }
 
 /// One signature that holds is enough (RFC 6376 §6.1); short of that, one that may hold yet counts before one that does not.
-fn best(signatures: &[Checked]) -> Verdict {
+fn best(signatures: &[ResInfo]) -> Verdict {
     let order = [Verdict::Pass, Verdict::TempError, Verdict::Fail, Verdict::PermError, Verdict::Neutral];
     let has = |verdict: &Verdict| signatures.iter().any(|checked| checked.verdict == *verdict);
     order.into_iter().find(has).unwrap_or(Verdict::None)
@@ -164,7 +164,7 @@ impl<'c> Check<'c> {
     async fn run(&self, found: &mut CheckResults) {
         if self.mail.header_truncated {
             // A header beyond our limits is not handed to a library that has none.
-            let refused = |method| Checked { method, verdict: Verdict::PermError, properties: Vec::new() };
+            let refused = |method| ResInfo { method, verdict: Verdict::PermError, properties: Vec::new() };
             found.dkim = Some(vec![refused("dkim")]);
             found.dmarc = Some(refused("dmarc"));
             found.arc = Some(refused("arc"));
@@ -176,7 +176,7 @@ impl<'c> Check<'c> {
             let limits = Limits::default();
             let has_fields = Fields::new(self.raw, 0, &limits).next(|_| false).is_some();
             let verdict = if has_fields { Verdict::PermError } else { Verdict::None };
-            let unread = |method| Checked { method, verdict, properties: Vec::new() };
+            let unread = |method| ResInfo { method, verdict, properties: Vec::new() };
             found.dkim = Some(vec![unread("dkim")]);
             found.arc = Some(unread("arc"));
             let (spf_output, checked) = self.spf().await;
@@ -204,7 +204,7 @@ impl<'c> Check<'c> {
             },
             async {
                 let verdict = self.arc(&read.message, &keys).await;
-                *arc = Some(Checked { method: "arc", verdict, properties: Vec::new() });
+                *arc = Some(ResInfo { method: "arc", verdict, properties: Vec::new() });
             },
         );
         let (checked, policy) = self.dmarc(&read, &spf_output, &dkim_output).await;
@@ -306,7 +306,7 @@ impl<'c> Check<'c> {
     }
 
     /// RFC 7208 §2.4: without an envelope sender the HELO name is checked; for one without a domain nobody can be asked.
-    async fn spf(&self) -> (SpfOutput, Checked) {
+    async fn spf(&self) -> (SpfOutput, ResInfo) {
         if !self.mail_from.is_empty() && self.mail_from_domain().is_none() {
             return (SpfOutput::default(), nothing("spf"));
         }
@@ -329,15 +329,15 @@ impl<'c> Check<'c> {
             // The answer is in the resolver's cache now.
             Ok(_) | Err(_) => Budget::new(SPF_QUESTIONS).verify_spf(self.asks(), parameters).await,
         };
-        let checked = Checked { method: "spf", verdict: spf_verdict(output.result()), properties: vec![property] };
+        let checked = ResInfo { method: "spf", verdict: spf_verdict(output.result()), properties: vec![property] };
         (output, checked)
     }
 
     /// A message with two From fields is no message (RFC 5322 §3.6): `permerror`. So is one whose author not every reader
     /// finds, as the one who is judged may not be the one who is shown: of what is judged then only `fail` counts.
-    async fn dmarc(&self, read: &Read<'_>, spf: &SpfOutput, dkim: &[DkimOutput<'_>]) -> (Checked, Policy) {
+    async fn dmarc(&self, read: &Read<'_>, spf: &SpfOutput, dkim: &[DkimOutput<'_>]) -> (ResInfo, Policy) {
         if self.mail.from_fields > 1 {
-            let refused = Checked { method: "dmarc", verdict: Verdict::PermError, properties: Vec::new() };
+            let refused = ResInfo { method: "dmarc", verdict: Verdict::PermError, properties: Vec::new() };
             return (refused, Policy::Unspecified);
         }
         let mail_from_domain = self.mail_from_domain().unwrap_or(&self.peer.helo);
@@ -360,7 +360,7 @@ impl<'c> Check<'c> {
         };
         let domain = Some(judged.to_owned()).filter(|domain| !domain.is_empty());
         let properties = domain.map(|domain| ("header.from", domain)).into_iter().collect();
-        (Checked { method: "dmarc", verdict, properties }, output.policy())
+        (ResInfo { method: "dmarc", verdict, properties }, output.policy())
     }
 }
 
@@ -374,8 +374,8 @@ const fn is_enforced(policy: Policy) -> bool {
     matches!(policy, Policy::Quarantine | Policy::Reject)
 }
 
-const fn nothing(method: &'static str) -> Checked {
-    Checked { method, verdict: Verdict::None, properties: Vec::new() }
+const fn nothing(method: &'static str) -> ResInfo {
+    ResInfo { method, verdict: Verdict::None, properties: Vec::new() }
 }
 
 /// The last two labels of a domain.
@@ -392,23 +392,23 @@ fn dkim_checks(
     message: &AuthenticatedMessage<'_>,
     outputs: &[DkimOutput<'_>],
     refused: &[&Signature],
-) -> Vec<Checked> {
+) -> Vec<ResInfo> {
     let named = |signature: &Signature| vec![("header.d", signature.d.clone()), ("header.s", signature.s.clone())];
-    let mut checks: Vec<Checked> = outputs
+    let mut checks: Vec<ResInfo> = outputs
         .iter()
         .map(|output| {
             let properties = output.signature().map(named).unwrap_or_default();
-            Checked { method: "dkim", verdict: dkim_verdict(output.result()), properties }
+            ResInfo { method: "dkim", verdict: dkim_verdict(output.result()), properties }
         })
         .collect();
     let refused = refused.iter();
-    checks.extend(refused.map(|signature| Checked {
+    checks.extend(refused.map(|signature| ResInfo {
         method: "dkim",
         verdict: Verdict::PermError,
         properties: named(signature),
     }));
     let uncovered = message.errors.iter().filter(|header| header.header == Error::MissingParameters);
-    checks.extend(uncovered.map(|_| Checked { method: "dkim", verdict: Verdict::PermError, properties: Vec::new() }));
+    checks.extend(uncovered.map(|_| ResInfo { method: "dkim", verdict: Verdict::PermError, properties: Vec::new() }));
     if checks.is_empty() {
         checks.push(nothing("dkim"));
     }

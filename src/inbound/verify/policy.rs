@@ -4,7 +4,7 @@
 //! a form of ours, of those tags that are right.
 
 use super::tags::Tags;
-use crate::mail::uri::scheme_of;
+use crate::mail::uri::split_scheme;
 
 /// The policy record of a name; none where there is none, or several.
 pub(crate) fn one_record(texts: &[String]) -> Option<String> {
@@ -50,7 +50,7 @@ fn corrected(tags: &Tags<'_>) -> String {
 /// A URI, perhaps with the size that it takes (`!10m`).
 fn is_report_address(item: &str) -> bool {
     let uri = item.split('!').next().unwrap_or_default().trim();
-    let Some((scheme, rest)) = scheme_of(uri) else { return false };
+    let Some((scheme, rest)) = split_scheme(uri) else { return false };
     let is_mailbox = rest.split_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
     rest.bytes().all(|byte| byte.is_ascii_graphic()) && (is_mailbox || !scheme.eq_ignore_ascii_case("mailto"))
 }

@@ -1,7 +1,7 @@
-//! Header fields as they are written: each value in the syntax of its field, encoded words only where RFC 2047 §5 lets them
-//! stand, lines folded at blanks alone.
+//! Header fields in the form in which they are written: each value in the syntax of its field, encoded words only
+//! where RFC 2047 §5 allows them, lines folded only at whitespace.
 //!
-//! Used for the fields of the API's callers, which are refused where they are wrong, and for what submission repairs.
+//! Used for fields that API callers provide, which are refused if malformed, and for fields that submission repairs.
 
 mod text;
 
@@ -10,54 +10,49 @@ use super::line::MAX_LINE;
 use super::mailbox_list::{NamedMailbox, parse_list};
 use super::{message_id, uri};
 pub(crate) use text::encoded_words;
-use text::{phrase, phrase_of_list, unstructured};
+use text::{phrase, phrase_or_atoms, unstructured};
 
-/// RFC 5322 §2.1.1: what a line should not exceed.
-const WANTED_LINE: usize = 78;
+/// RFC 5322 §2.1.1: the length that a line should not exceed.
+const PREFERRED_LINE: usize = 78;
 
-/// What the value of a field is made of.
+/// The syntax of a field's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Syntax {
     /// Unstructured text (RFC 5322 §2.2.1).
-    Text,
-    /// Mailboxes with display names.
+    Unstructured,
     Mailboxes,
     /// Message-IDs in angle brackets.
     MessageIds,
     /// URIs in angle brackets (RFC 2369 §2).
     Uris,
-    /// A phrase, then an id in angle brackets (RFC 2919 §3).
+    /// An optional phrase and an id in angle brackets (RFC 2919 §3).
     ListId,
-    /// Phrases with commas between (RFC 5322 §3.6.5).
+    /// Comma-separated phrases (RFC 5322 §3.6.5).
     Phrases,
-    /// Words of a protocol, never beyond ASCII.
-    Words,
+    /// Keywords of a protocol, always ASCII.
+    ProtocolWords,
 }
 
-/// Why a value cannot stand in its field.
+/// A value that does not fit its field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
-    /// A part of it is no mailbox.
     #[error("the value must be one or more e-mail addresses")]
     Mailboxes,
-    /// A part of it is no Message-ID.
     #[error("the value must be one or more Message-IDs in angle brackets")]
     MessageIds,
-    /// A part of it is no URI.
     #[error("the value must be one or more URLs in angle brackets")]
     Uris,
-    /// It is no list id.
     #[error("the value must be a list id in angle brackets")]
     ListId,
-    /// It goes beyond ASCII where nothing may be encoded.
+    /// Not ASCII where nothing may be encoded.
     #[error("the value must be ASCII")]
     Ascii,
-    /// No line has room for it, and it must not be folded.
+    /// Too long for a line, and must not be folded.
     #[error("the value has a part of over 990 characters that must not be folded")]
     TooLong,
 }
 
-const BY_NAME: &[(Syntax, &[&str])] = &[
+const FIELD_SYNTAX: &[(Syntax, &[&str])] = &[
     (
         Syntax::Mailboxes,
         &[
@@ -97,7 +92,7 @@ const BY_NAME: &[(Syntax, &[&str])] = &[
     (Syntax::ListId, &["List-Id"]),
     (Syntax::Phrases, &["Keywords"]),
     (
-        Syntax::Words,
+        Syntax::ProtocolWords,
         &[
             "List-Unsubscribe-Post",
             "Auto-Submitted",
@@ -125,58 +120,59 @@ const BY_NAME: &[(Syntax, &[&str])] = &[
     ),
 ];
 
-/// The syntax of a field; what is not known is text.
+/// Returns the syntax of a field; unknown fields are unstructured.
 pub(crate) fn syntax_of(name: &str) -> Syntax {
     let names_it = |names: &[&str]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
-    BY_NAME.iter().find(|(_, names)| names_it(names)).map_or(Syntax::Text, |(syntax, _)| *syntax)
+    FIELD_SYNTAX.iter().find(|(_, names)| names_it(names)).map_or(Syntax::Unstructured, |(syntax, _)| *syntax)
 }
 
-/// A field of this value, `name: value` and CRLF, folded.
+/// Formats the field as `name: value` and CRLF, folded.
 ///
 /// # Errors
-/// The value has not the syntax of the field.
+/// The value does not have the syntax of the field.
 pub(crate) fn field(name: &str, value: &str) -> Result<String, ValueError> {
-    folded(name, &written(name, value)?)
+    fold(name, &format_value(name, value)?)
 }
 
-/// A field of these mailboxes.
+/// Formats a field of mailboxes.
 ///
 /// # Errors
-/// A line is too short for one of them.
+/// A mailbox is too long for a line.
 pub(crate) fn mailboxes_field<'m>(
     name: &str,
     list: impl IntoIterator<Item = &'m NamedMailbox>,
 ) -> Result<String, ValueError> {
-    folded(name, &mailboxes(list))
+    fold(name, &mailboxes(list))
 }
 
-/// A field of unstructured text.
+/// Formats a field of unstructured text.
 ///
 /// # Errors
-/// None occurs: what is too long is encoded.
+/// None in practice: words too long for a line are encoded.
 pub(crate) fn text_field(name: &str, text: &str) -> Result<String, ValueError> {
-    folded(name, &unstructured(text))
+    fold(name, &unstructured(text))
 }
 
-/// The value as its field wants it, on one line.
-fn written(name: &str, value: &str) -> Result<String, ValueError> {
+/// Formats the value in the syntax of its field, on one line.
+fn format_value(name: &str, value: &str) -> Result<String, ValueError> {
     match syntax_of(name) {
-        Syntax::Text => Ok(unstructured(value)),
+        Syntax::Unstructured => Ok(unstructured(value)),
         Syntax::Mailboxes => Ok(mailboxes(&parse_list(value).map_err(|_| ValueError::Mailboxes)?)),
         Syntax::MessageIds => Ok(message_ids(value)?.join(" ")),
         Syntax::Uris => uris(name, value),
         Syntax::ListId => list_id(value),
-        Syntax::Phrases => Ok(value.split(',').map(|one| phrase_of_list(one.trim())).collect::<Vec<_>>().join(", ")),
-        Syntax::Words if value.is_ascii() => Ok(value.trim().to_owned()),
-        Syntax::Words => Err(ValueError::Ascii),
+        Syntax::Phrases => Ok(value.split(',').map(|one| phrase_or_atoms(one.trim())).collect::<Vec<_>>().join(", ")),
+        Syntax::ProtocolWords if value.is_ascii() => Ok(value.trim().to_owned()),
+        Syntax::ProtocolWords => Err(ValueError::Ascii),
     }
 }
 
-/// `name: value` and CRLF, folded before blanks so that lines have 78 octets where they can, and 998 where they must.
+/// Formats `name: value` and CRLF, folded before whitespace so that lines have at most 78 octets where possible, and
+/// 998 in any case.
 ///
 /// # Errors
-/// There is a word that no line has room for.
-pub(crate) fn folded(name: &str, value: &str) -> Result<String, ValueError> {
+/// A word is too long for any line.
+pub(crate) fn fold(name: &str, value: &str) -> Result<String, ValueError> {
     let mut field = String::with_capacity(name.len() + value.len() + value.len() / 32 + 8);
     field.push_str(name);
     field.push(':');
@@ -191,8 +187,8 @@ pub(crate) fn folded(name: &str, value: &str) -> Result<String, ValueError> {
         if length > MAX_LINE {
             return Err(ValueError::TooLong);
         }
-        // A field whose first line is empty is read by all, and liked by few.
-        if column + length > if first { MAX_LINE } else { WANTED_LINE } {
+        // Every parser accepts a field whose first line is empty, but some filters dislike it.
+        if column + length > if first { MAX_LINE } else { PREFERRED_LINE } {
             field.push_str("\r\n");
             column = 0;
         }
@@ -207,13 +203,13 @@ pub(crate) fn folded(name: &str, value: &str) -> Result<String, ValueError> {
     Ok(field)
 }
 
-/// Mailboxes with commas between.
+/// Formats comma-separated mailboxes.
 pub(crate) fn mailboxes<'m>(list: impl IntoIterator<Item = &'m NamedMailbox>) -> String {
     let list = list.into_iter().map(|one| mailbox(one.name.as_deref(), &one.mailbox.to_string()));
     list.collect::<Vec<_>>().join(", ")
 }
 
-/// `"Name" <address>`, or `<address>`.
+/// Formats `"Name" <address>`, or `<address>`.
 pub(crate) fn mailbox(name: Option<&str>, address: &str) -> String {
     match name.filter(|name| !name.trim().is_empty()) {
         Some(name) => format!("{} <{address}>", phrase(name)),
@@ -221,10 +217,10 @@ pub(crate) fn mailbox(name: Option<&str>, address: &str) -> String {
     }
 }
 
-/// The Message-IDs of a field, in angle brackets, which one alone may lack.
+/// Returns the Message-IDs of a field, in angle brackets. A single one may lack them.
 ///
 /// # Errors
-/// One of them is none.
+/// One of them is not a Message-ID.
 pub(crate) fn message_ids(value: &str) -> Result<Vec<String>, ValueError> {
     let mut ids = Vec::new();
     let value = value.trim();
@@ -236,29 +232,29 @@ pub(crate) fn message_ids(value: &str) -> Result<Vec<String>, ValueError> {
             None => rest.split_at(rest.find(|c: char| is_between(c) || c == '<').unwrap_or(rest.len())),
         };
         let bare = !rest.starts_with('<');
-        // A word beside others is none of them.
+        // A bare word without `@` is only an id if it is the whole value.
         if bare && !id.contains('@') && id.len() < value.len() {
             return Err(ValueError::MessageIds);
         }
-        ids.push(message_id::named(id).ok_or(ValueError::MessageIds)?);
+        ids.push(message_id::bracketed(id).ok_or(ValueError::MessageIds)?);
         rest = behind.trim_start_matches(is_between);
     }
     if ids.is_empty() { Err(ValueError::MessageIds) } else { Ok(ids) }
 }
 
-/// URIs with commas between, each in angle brackets (RFC 2369 §2); comments stay.
+/// Formats comma-separated URIs, each in angle brackets (RFC 2369 §2); comments stay.
 fn uris(name: &str, value: &str) -> Result<String, ValueError> {
     let value = value.trim();
     if name.eq_ignore_ascii_case("List-Post")
         && let Some((no, behind)) = value.split_at_checked(2).filter(|(no, _)| no.eq_ignore_ascii_case("NO"))
-        && let (said, "") = comment(behind)?
+        && let (comment, "") = comment(behind)?
     {
-        return Ok(format!("{}{said}", no.to_ascii_uppercase()));
+        return Ok(format!("{}{comment}", no.to_ascii_uppercase()));
     }
     if !value.contains('<') {
-        // A comma may belong to the one URI, or stand between two.
-        let apart: Option<Vec<String>> = value.split(',').map(|one| uri::in_ascii(one.trim())).collect();
-        let list = apart.or_else(|| uri::in_ascii(value).map(|one| vec![one])).ok_or(ValueError::Uris)?;
+        // A comma may be part of a single URI or separate two.
+        let separate: Option<Vec<String>> = value.split(',').map(|one| uri::to_ascii(one.trim())).collect();
+        let list = separate.or_else(|| uri::to_ascii(value).map(|one| vec![one])).ok_or(ValueError::Uris)?;
         return Ok(list.iter().map(|one| format!("<{one}>")).collect::<Vec<_>>().join(", "));
     }
     let mut list = Vec::new();
@@ -267,7 +263,7 @@ fn uris(name: &str, value: &str) -> Result<String, ValueError> {
         let (before, uri) = comment(rest)?;
         let (given, behind) = uri.strip_prefix('<').and_then(|rest| rest.split_once('>')).ok_or(ValueError::Uris)?;
         let (after, behind) = comment(behind)?;
-        let given = uri::in_ascii(given).ok_or(ValueError::Uris)?;
+        let given = uri::to_ascii(given).ok_or(ValueError::Uris)?;
         list.push(format!("{before} <{given}>{after}").trim_start().to_owned());
         rest = match behind.strip_prefix(',') {
             Some(behind) => behind.trim_start(),
@@ -278,17 +274,17 @@ fn uris(name: &str, value: &str) -> Result<String, ValueError> {
     Ok(list.join(", "))
 }
 
-/// The comment that `text` begins with, as it is kept, and what stands behind it.
+/// Splits off the comment that `text` begins with, formatted for output; it is dropped unless it is plain ASCII.
 fn comment(text: &str) -> Result<(String, &str), ValueError> {
     let text = text.trim_start();
     let Some(comment) = text.strip_prefix('(') else { return Ok((String::new(), text)) };
     let (comment, behind) = comment.split_once(')').ok_or(ValueError::Uris)?;
     let is_plain = !comment.contains(['(', '\\']) && comment.is_ascii();
-    let kept = if is_plain { format!(" ({comment})") } else { String::new() };
-    Ok((kept, behind.trim_start()))
+    let normalized = if is_plain { format!(" ({comment})") } else { String::new() };
+    Ok((normalized, behind.trim_start()))
 }
 
-/// `"Phrase" <list.example>` (RFC 2919 §3); the id may lack its brackets.
+/// Formats `"Phrase" <list.example>` (RFC 2919 §3); the id may lack its brackets.
 fn list_id(value: &str) -> Result<String, ValueError> {
     let value = value.trim();
     let (name, id) = match value.rsplit_once('<') {
@@ -350,7 +346,7 @@ mod tests {
             ("X-Order", "1017 Grüße =?x", "1017 =?utf-8?B?R3LDvMOfZQ==?= =?x"),
             ("Auto-Submitted", "auto-generated", "auto-generated"),
         ] {
-            assert_eq!(written(name, value).unwrap(), wanted, "{name}: {value}");
+            assert_eq!(format_value(name, value).unwrap(), wanted, "{name}: {value}");
         }
     }
 
@@ -368,7 +364,7 @@ mod tests {
             ("References", "garbage <a@b>", ValueError::MessageIds),
             ("Importance", "höchste", ValueError::Ascii),
         ] {
-            assert_eq!(written(name, value), Err(wanted), "{name}: {value}");
+            assert_eq!(format_value(name, value), Err(wanted), "{name}: {value}");
         }
         let long = format!("<https://a.test/{}>", "a".repeat(1_000));
         assert_eq!(field("List-Unsubscribe", &long), Err(ValueError::TooLong));

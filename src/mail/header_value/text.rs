@@ -1,12 +1,13 @@
-//! Text in header fields: as it stands where it can be, else in encoded words, where RFC 2047 §5 lets them stand.
+//! Text in header fields: as it is where possible, else in encoded words, where RFC 2047 §5 allows them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-/// A word of a text that becomes encoded words: with a blank before it, a line has room for anything shorter.
+/// Longer words are encoded: a line has room for anything shorter with a space before it.
 const MAX_WORD: usize = 900;
 
-/// A display name, quoted; in encoded words where it is not ASCII, or would be taken for such.
+/// Formats a display name as a quoted string, or as encoded words if it is not ASCII or could be mistaken for an
+/// encoded word.
 pub(crate) fn phrase(name: &str) -> String {
     if !name.is_ascii() || looks_encoded(name) || name.split(' ').any(|word| word.len() > MAX_WORD) {
         return encoded_words(name);
@@ -23,20 +24,21 @@ pub(crate) fn phrase(name: &str) -> String {
     quoted
 }
 
-/// A phrase as it is written without quotes where it can be.
-pub(crate) fn phrase_of_list(text: &str) -> String {
+/// Formats a phrase, without quotes if it needs none.
+pub(crate) fn phrase_or_atoms(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b" !#$%&'*+-/=?^_`{|}~".contains(&byte);
     if text.bytes().all(is_plain) && !looks_encoded(text) { text.to_owned() } else { phrase(text) }
 }
 
-/// The value of an unstructured field. Its words stand as they are; those that would not arrive so become encoded words
-/// (RFC 2047 §5).
+/// Formats the value of an unstructured field. Words stay as they are; those that would not survive become encoded
+/// words (RFC 2047 §5).
 pub(crate) fn unstructured(text: &str) -> String {
     let mut value = String::with_capacity(text.len() + 16);
-    // Blanks and words behind an encoded word, which another one right after them would swallow (RFC 2047 §6.2).
+    // Words to encode, with the whitespace between them: a decoder drops the whitespace between adjacent encoded
+    // words (RFC 2047 §6.2), so one word has to carry it.
     let mut encoding = String::new();
     let mut blanks = String::new();
-    // A reader that is generous joins what blanks part, so one word alone does not tell.
+    // A lenient decoder matches encoded words across whitespace, so checking single words is not enough.
     let protect = looks_encoded(text);
     for token in text.split_inclusive([' ', '\t']) {
         let (word, blank) = match token.strip_suffix([' ', '\t']) {
@@ -62,16 +64,16 @@ pub(crate) fn unstructured(text: &str) -> String {
     value
 }
 
-/// Whether a reader may find an encoded word in a text.
+/// True if a decoder may find an encoded word in the text.
 fn looks_encoded(text: &str) -> bool {
     let Some((_, rest)) = text.split_once("=?") else { return false };
-    // Charset and encoding have their own question marks before the end.
+    // The charset and the encoding each end with a question mark of their own.
     rest.rfind("?=").and_then(|end| rest.get(..end)).is_some_and(|inner| inner.matches('?').count() >= 2)
 }
 
-/// RFC 2047 §2; nothing for nothing.
+/// Formats encoded words (RFC 2047 §2); empty for an empty text.
 pub(crate) fn encoded_words(text: &str) -> String {
-    /// Octets that fit an encoded word of 75 characters.
+    /// Octets that fit into an encoded word of 75 characters.
     const FIT: usize = 45;
     let mut words = String::new();
     let mut rest = text;

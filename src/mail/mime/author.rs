@@ -1,19 +1,21 @@
-//! The author of a message, for those who have to be sure of it: the address that every reader finds in a From field.
+//! Finds the author of a message for decisions that need certainty: the address that every parser finds in a From
+//! field.
 //!
-//! Readers differ where a field fits no grammar, and over blanks and comments within an address, which RFC 5322 allows and
-//! few read so. There the address that somebody is shown may be another than the one that was judged.
+//! Parsers differ on malformed fields, and on whitespace and comments within an address, which RFC 5322 allows and
+//! few support. There a user may be shown another address than the one that was verified.
 
 use super::Limits;
-use super::address::{self, end_of_comment, end_of_quote, is_plain, is_quoted, normal_domain, normalise};
+use super::address::{self, end_of_comment, end_of_quote, is_dot_atom, is_quoted, normalize, normalize_domain};
 use super::header::Fields;
-use crate::mail::invisible::changes_the_order;
+use crate::mail::invisible::is_layout_control;
 
-/// The one address that the value of a From field names, as `local@domain` with the domain as A-labels in lower case.
+/// Returns the only address in the value of a From field, as `local@domain` with the domain as A-labels in lower
+/// case.
 ///
-/// Signs that a name should have quoted, such as a comma, do no harm to an address in angle brackets.
-pub(crate) fn sole(raw: &[u8]) -> Option<String> {
+/// Unquoted special characters in a name, such as a comma, do no harm to an address in angle brackets.
+pub(crate) fn sole_author(raw: &[u8]) -> Option<String> {
     let mut rest = raw;
-    // What stands in the field beside comments; and of that what is not quoted either.
+    // The field without comments; and the same without quoted strings.
     let (mut text, mut unquoted) = (Vec::new(), Vec::new());
     let mut angle = None;
     while let Some((first, tail)) = rest.split_first() {
@@ -32,7 +34,7 @@ pub(crate) fn sole(raw: &[u8]) -> Option<String> {
                 after.get(1..)?
             }
             b' ' | b'\t' | b',' | b';' if angle.is_some() => tail,
-            // Signs without their partner, and whatever follows the address.
+            // Unbalanced delimiters, and anything after the address.
             b'<' | b'>' | b')' => return None,
             _ if angle.is_some() || (first.is_ascii_control() && *first != b'\t') => return None,
             _ => {
@@ -46,9 +48,9 @@ pub(crate) fn sole(raw: &[u8]) -> Option<String> {
         unquoted.push(b' ');
     }
     match angle {
-        Some(inner) => address(inner.trim_ascii()).filter(|address| names_no_other(&unquoted, address)),
+        Some(inner) => address(inner.trim_ascii()).filter(|address| names_no_other_address(&unquoted, address)),
         None => {
-            // RFC 5322 §4.4: members of a list may be empty.
+            // RFC 5322 §4.4: list members may be empty.
             let is_edge = |byte: &u8| byte.is_ascii_whitespace() || *byte == b',';
             let start = text.iter().position(|byte| !is_edge(byte))?;
             let end = text.iter().rposition(|byte| !is_edge(byte))?;
@@ -57,9 +59,9 @@ pub(crate) fn sole(raw: &[u8]) -> Option<String> {
     }
 }
 
-/// Whether From or Sender of a message names an international address (RFC 6531). Without it nobody answers for the
-/// message: it has no other form.
-pub(crate) fn is_international(raw: &[u8]) -> bool {
+/// True if From or Sender names an internationalized address (RFC 6531). Such a message cannot be downgraded: without
+/// that address nobody is responsible for it.
+pub(crate) fn has_international_author(raw: &[u8]) -> bool {
     let limits = Limits::default();
     let mut fields = Fields::new(raw, 0, &limits);
     let mut list = Vec::new();
@@ -71,7 +73,7 @@ pub(crate) fn is_international(raw: &[u8]) -> bool {
     list.iter().any(|one| !one.address.is_ascii())
 }
 
-/// Where the bracket closes; there is nothing but an address inside.
+/// Returns the offset of the closing bracket, provided that only an address is inside.
 fn end_of_angle(tail: &[u8]) -> Option<usize> {
     let start = match tail.trim_ascii_start() {
         quoted @ [b'"', inner @ ..] => tail.len() - quoted.len() + end_of_quote(inner)? + 2,
@@ -81,33 +83,34 @@ fn end_of_angle(tail: &[u8]) -> Option<usize> {
     (memchr::memchr3(b'<', b'(', b'"', tail.get(start..end)?).is_none()).then_some(end)
 }
 
-/// An address without a blank, comment or route in it, none of whose words looks like another address.
+/// Parses an address without whitespace, comments or a route, none of whose words looks like another address.
 fn address(text: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(text).ok()?;
     let (local, domain) = text.rsplit_once('@')?;
-    let misleads = |c: char| c.is_control() || "@<>()[]:;,\\".contains(c);
-    let is_word = is_plain(local) || (is_quoted(local) && !local.contains(misleads));
-    if local.is_empty() || local.len() > 255 || !is_word || local.contains(changes_the_order) || domain.ends_with('.')
+    let is_special = |c: char| c.is_control() || "@<>()[]:;,\\".contains(c);
+    let is_word = is_dot_atom(local) || (is_quoted(local) && !local.contains(is_special));
+    if local.is_empty() || local.len() > 255 || !is_word || local.contains(is_layout_control) || domain.ends_with('.')
     {
         return None;
     }
-    let ascii = normal_domain(domain)?;
-    // A name that IDNA maps to another one, by leaving characters out for instance, is shown otherwise than it is asked for.
+    let ascii = normalize_domain(domain)?;
+    // A name that IDNA maps to another one, for instance by removing characters, is displayed differently from the
+    // one that is looked up.
     let is_as_shown = domain.is_ascii() || idna::domain_to_unicode(&ascii).0 == domain.to_lowercase();
     is_as_shown.then(|| format!("{local}@{ascii}"))
 }
 
-/// Whether a display name, apart from what is quoted of it, holds nothing that some readers take for another address.
-fn names_no_other(name: &[u8], address: &str) -> bool {
+/// True if the unquoted part of a display name contains nothing that some parsers take for another address.
+fn names_no_other_address(name: &[u8], address: &str) -> bool {
     let text = String::from_utf8_lossy(name);
     let Some((_, behind)) = text.split_once('@') else { return true };
     !behind.contains(['.', '\u{3002}', '\u{ff0e}', '\u{ff61}'])
-        || normalise(name).is_some_and(|named| named == address)
+        || normalize(name).is_some_and(|named| named == address)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::sole;
+    use super::sole_author;
 
     #[test]
     fn what_every_reader_reads_alike_names_an_author() {
@@ -135,7 +138,7 @@ mod tests {
             ("ada..l.@example.com", "ada..l.@example.com"),
             ("ada@[192.0.2.1]", "ada@[192.0.2.1]"),
         ] {
-            assert_eq!(sole(raw.as_bytes()).as_deref(), Some(address), "{raw}");
+            assert_eq!(sole_author(raw.as_bytes()).as_deref(), Some(address), "{raw}");
         }
     }
 
@@ -196,9 +199,13 @@ mod tests {
             "Ada\rBob <ada@example.com>",
             "Ada\nBob <ada@example.com>",
         ] {
-            assert_eq!(sole(raw.as_bytes()), None, "{raw}");
+            assert_eq!(sole_author(raw.as_bytes()), None, "{raw}");
         }
-        assert_eq!(sole(b"J\xf6rg <j@example.com>").as_deref(), Some("j@example.com"), "a name may be anything");
-        assert_eq!(sole(b"j\xf6rg@example.com"), None);
+        assert_eq!(
+            sole_author(b"J\xf6rg <j@example.com>").as_deref(),
+            Some("j@example.com"),
+            "a name may be anything"
+        );
+        assert_eq!(sole_author(b"j\xf6rg@example.com"), None);
     }
 }

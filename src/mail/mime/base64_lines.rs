@@ -1,70 +1,70 @@
-//! Base64 in lines of 76 characters (RFC 2045 §6.8), of octets that come in pieces.
+//! Encodes octets that arrive in pieces as base64 in lines of 76 characters (RFC 2045 §6.8).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-/// What a line says.
+/// Octets encoded in one line.
 const LINE_OCTETS: usize = 57;
 const LINE: usize = 76;
 
-/// The lines of these octets, without a line break at the end.
+/// Encodes octets as base64 lines, without a line break at the end.
 pub(crate) fn base64_lines(content: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(room(content.len()));
-    let mut lines = Lines::new(&mut out);
+    let mut out = Vec::with_capacity(encoded_capacity(content.len()));
+    let mut lines = LineEncoder::new(&mut out);
     lines.feed(content);
     lines.finish();
     out
 }
 
-/// How long the lines of so many octets are at most.
-pub(crate) const fn room(octets: usize) -> usize {
+/// Returns the maximum encoded length of `octets` octets.
+pub(crate) const fn encoded_capacity(octets: usize) -> usize {
     octets.div_ceil(LINE_OCTETS) * (LINE + 2)
 }
 
-/// Writes the lines of what it is fed, without a line break at the end.
-pub(crate) struct Lines<'o> {
+/// Writes base64 lines to `out`, without a line break at the end.
+pub(crate) struct LineEncoder<'o> {
     out: &'o mut Vec<u8>,
-    /// The beginning of a line.
-    rest: Vec<u8>,
-    begun: bool,
+    /// Octets of an incomplete line.
+    pending: Vec<u8>,
+    has_line: bool,
 }
 
-impl<'o> Lines<'o> {
+impl<'o> LineEncoder<'o> {
     pub(crate) fn new(out: &'o mut Vec<u8>) -> Self {
-        Self { out, rest: Vec::with_capacity(LINE_OCTETS), begun: false }
+        Self { out, pending: Vec::with_capacity(LINE_OCTETS), has_line: false }
     }
 
     pub(crate) fn feed(&mut self, piece: &[u8]) {
-        let missing = (LINE_OCTETS - self.rest.len()).min(piece.len());
+        let missing = (LINE_OCTETS - self.pending.len()).min(piece.len());
         let (head, piece) = piece.split_at_checked(missing).unwrap_or((piece, &[]));
-        self.rest.extend_from_slice(head);
-        if self.rest.len() < LINE_OCTETS {
+        self.pending.extend_from_slice(head);
+        if self.pending.len() < LINE_OCTETS {
             return;
         }
-        let whole = std::mem::take(&mut self.rest);
+        let whole = std::mem::take(&mut self.pending);
         self.line(&whole);
-        self.rest = whole;
-        self.rest.clear();
+        self.pending = whole;
+        self.pending.clear();
         let mut whole = piece.chunks_exact(LINE_OCTETS);
         for line in &mut whole {
             self.line(line);
         }
-        self.rest.extend_from_slice(whole.remainder());
+        self.pending.extend_from_slice(whole.remainder());
     }
 
     pub(crate) fn finish(mut self) {
-        if !self.rest.is_empty() {
-            let rest = std::mem::take(&mut self.rest);
+        if !self.pending.is_empty() {
+            let rest = std::mem::take(&mut self.pending);
             self.line(&rest);
         }
     }
 
     fn line(&mut self, octets: &[u8]) {
-        if std::mem::replace(&mut self.begun, true) {
+        if std::mem::replace(&mut self.has_line, true) {
             self.out.extend_from_slice(b"\r\n");
         }
         let mut line = [0; LINE];
-        // It is as long as it has to be.
+        // The buffer always has room for a line.
         let length = BASE64.encode_slice(octets, &mut line).unwrap_or(0);
         self.out.extend_from_slice(line.get(..length).unwrap_or_default());
     }
@@ -82,11 +82,11 @@ mod tests {
             let encoded: Vec<String> = content.chunks(LINE_OCTETS).map(|line| BASE64.encode(line)).collect();
             for size in [1, 20, 56, 57, 58, 200, 2000] {
                 let mut out = Vec::new();
-                let mut lines = Lines::new(&mut out);
+                let mut lines = LineEncoder::new(&mut out);
                 content.chunks(size).for_each(|piece| lines.feed(piece));
                 lines.finish();
                 assert_eq!(out, encoded.join("\r\n").into_bytes(), "{length} in {size}");
-                assert!(out.len() <= room(length));
+                assert!(out.len() <= encoded_capacity(length));
             }
         }
     }

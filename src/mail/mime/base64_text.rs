@@ -1,19 +1,19 @@
-//! Text where base64 was declared: a body that is none, and what list software writes behind the data.
+//! Detects plain text declared as base64, and text that mailing list software appended to base64 data.
 //!
-//! RFC 2045 §6.8 has a reader ignore octets outside the alphabet, which is right for noise; but the letters of a
-//! sentence are in it, so that prose would become octets that nobody sent.
+//! RFC 2045 §6.8 requires decoders to ignore octets outside the alphabet, which is right for noise. But the alphabet
+//! contains the letters of a sentence, so prose would be decoded to octets that nobody sent.
 
-/// How much of the beginning of a body is looked at, and how much of its end.
-const LOOKED_AT: usize = 8 * 1024;
-/// A line of so many digits is data wherever it stands; encoders write 60 to 76.
-const LONG: usize = 60;
+/// Octets inspected at the beginning of a body, and at its end.
+const SCAN_LIMIT: usize = 8 * 1024;
+/// A line of so many base64 characters is always data; encoders write 60 to 76.
+const LONG_LINE: usize = 60;
 
-/// Whether a body that is declared as base64 is prose: words, and no line that could be data.
+/// True if a body declared as base64 is prose: it has words, and no line that could be data.
 pub(crate) fn is_prose(body: &[u8]) -> bool {
-    let head = body.get(..LOOKED_AT).unwrap_or(body);
+    let head = body.get(..SCAN_LIMIT).unwrap_or(body);
     let mut has_words = false;
     for line in head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
-        if (is_data(line) && (line.len() % 4 == 0 || line.len() >= LONG)) || padded_word(line).is_some() {
+        if (is_data(line) && (line.len() % 4 == 0 || line.len() >= LONG_LINE)) || padded_word(line).is_some() {
             return false;
         }
         has_words |= has_words_of_different_lengths(line);
@@ -21,30 +21,30 @@ pub(crate) fn is_prose(body: &[u8]) -> bool {
     has_words
 }
 
-/// Digits that are sent in groups have one length.
+/// Groups of base64 characters have one length, words of prose do not.
 fn has_words_of_different_lengths(line: &[u8]) -> bool {
     let mut lengths = line.split(u8::is_ascii_whitespace).map(<[u8]>::len).filter(|length| *length > 0);
     let first = lengths.next();
     lengths.any(|length| Some(length) != first)
 }
 
-/// The length of the last word of data, if a line begins with it and goes on with something else.
+/// Returns the length of the padded word at the beginning of a line, if other text follows it.
 fn padded_word(line: &[u8]) -> Option<usize> {
     let length = line.iter().position(u8::is_ascii_whitespace)?;
     let word = line.get(..length)?;
     (word.ends_with(b"=") && is_data(word)).then_some(length)
 }
 
-/// Where the data of a base64 body ends and text follows: a line that is no data behind padding or an empty line, one
-/// of signs alone, or what is left of a delimiter; unless data goes on behind it.
+/// Returns the offset at which base64 data ends and text follows: a line that is not data after padding or an empty
+/// line, a line of punctuation, or the remains of a delimiter; unless data continues after it.
 pub(crate) fn end_of_data(body: &[u8]) -> usize {
-    let from = body.len().saturating_sub(LOOKED_AT);
+    let from = body.len().saturating_sub(SCAN_LIMIT);
     let tail = body.get(from..).unwrap_or_default();
     let mut at = match from {
         0 => 0,
         _ => memchr::memchr(b'\n', tail).map_or(tail.len(), |end| end + 1),
     };
-    // Before any data nothing can follow it.
+    // Text can only follow data.
     let (mut has_data, mut may_end) = (from > 0, false);
     let mut end = None;
     while let Some(rest) = tail.get(at..).filter(|rest| !rest.is_empty()) {
@@ -57,10 +57,10 @@ pub(crate) fn end_of_data(body: &[u8]) -> usize {
             end = end.or(Some(from + at + indent + word));
             (has_data, may_end) = (true, true);
         } else if is_data(line) {
-            end = end.filter(|_| line.len() < LONG);
+            end = end.filter(|_| line.len() < LONG_LINE);
             (has_data, may_end) = (true, line.ends_with(b"="));
         } else {
-            if has_data && (may_end || is_rule(line) || is_closing(line)) {
+            if has_data && (may_end || is_separator(line) || is_close_delimiter(line)) {
                 end = end.or(Some(from + at));
             }
             may_end = line.ends_with(b"=");
@@ -74,12 +74,12 @@ fn is_data(line: &[u8]) -> bool {
     line.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='))
 }
 
-/// Whether a line separates what stands above it from what stands below.
-fn is_rule(line: &[u8]) -> bool {
+/// True for a line of punctuation, which separates what is above from what is below.
+fn is_separator(line: &[u8]) -> bool {
     line.len() > 2 && line.iter().all(u8::is_ascii_punctuation)
 }
 
-fn is_closing(line: &[u8]) -> bool {
+fn is_close_delimiter(line: &[u8]) -> bool {
     line.len() > 4 && line.starts_with(b"--") && line.ends_with(b"--")
 }
 

@@ -1,8 +1,8 @@
-//! Which parts are the text of a message and which are its attachments.
+//! Selects the parts that are the text of a message; all others are attachments.
 //!
-//! A text/plain or text/html part is text unless it is disposed as an attachment, stands behind the root of a
-//! multipart/related, or has a file name and is not the first thing to read. All texts of a kind are joined in order, as
-//! mail programs show them one below the other. Everything else is an attachment; nothing is left out.
+//! A text/plain or text/html part is text unless its disposition is attachment, it follows the root of a
+//! multipart/related, or it has a filename and is not the first text. All texts of a type are joined in order, as
+//! mail programs display them one below the other. Everything else is an attachment; nothing is left out.
 
 use std::ops::Range;
 
@@ -10,142 +10,143 @@ use bytes::Bytes;
 
 use super::charset::Charset;
 use super::decode::{Encoding, decode_part, decoded_size, in_pieces};
-use super::params::{self, Value, is_token};
-use super::text::{PlacedText, decode_lines};
+use super::params::{self, ParameterizedValue, is_token};
+use super::text::{LocatedText, decode_lines};
 use super::tnef::{self, Unpacked};
-use super::walk::{Leaf, Parent, Reading};
+use super::walk::{Leaf, LeafKind, Parent};
 use super::{Disposition, Mail, Part, base64_text, uuencode, words};
 
-/// Decoded texts may take this much in any message, and twice its size in a large one; so a message costs at most
-/// three times its size even where each byte becomes a character of three.
+/// Decoded texts may have this many bytes in any message, and twice its size in a large one; so a message costs at
+/// most three times its size even if each byte becomes a three-byte character.
 const MIN_TEXT_BYTES: usize = 256 * 1024;
 const UTF_8: Charset = Charset::Known(encoding_rs::UTF_8);
-/// From this size on a mail has memory of its own for each of its texts.
-const LARGE: usize = 1024 * 1024;
+/// From this size on each text of a message gets its buffer up front, as large as the budget.
+const LARGE_MESSAGE: usize = 1024 * 1024;
 
-/// Encoded octets of a text in which is looked for what it is.
+/// Encoded octets of a text inspected to find its kind and charset.
 const MAX_HEAD: usize = 4 * 1024;
 
-/// What becomes of the texts.
-pub(crate) enum Texts<'t> {
-    /// They are decoded.
-    Decoded,
-    /// It is only told whether there are any.
-    Skipped,
-    /// As for [`Self::Skipped`]; where they stand in the mail data goes here.
-    Placed(&'t Bytes, &'t mut LocatedPart),
+/// The handling of texts.
+pub(crate) enum TextMode<'t> {
+    /// Decode them.
+    Decode,
+    /// Report only their presence.
+    Skip,
+    /// As [`Self::Skip`], and record their locations in the mail data here.
+    Locate(&'t Bytes, &'t mut LocatedTexts),
 }
 
-/// The texts of a message, where they stand.
+/// The located texts of a message.
 #[derive(Debug, Default)]
-pub(crate) struct LocatedPart {
-    pub(crate) text: Option<PlacedText>,
-    pub(crate) html: Option<PlacedText>,
+pub(crate) struct LocatedTexts {
+    pub(crate) text: Option<LocatedText>,
+    pub(crate) html: Option<LocatedText>,
 }
 
-/// Reads the bodies of `leaves` into `mail`. What is not ASCII in their headers is in the set that `in_header` gives.
+/// Adds the texts and attachments among `leaves` to `mail`. `header_charset` is the charset of non-ASCII octets in
+/// part headers.
 pub(crate) fn read(
     raw: &[u8],
     leaves: &[Leaf<'_>],
-    in_header: impl Fn() -> Charset,
-    mut texts: Texts<'_>,
+    header_charset: impl Fn() -> Charset,
+    mut texts: TextMode<'_>,
     max_parts: usize,
     mail: &mut Mail,
 ) {
     let mut budget = (raw.len() * 2).max(MIN_TEXT_BYTES);
-    // Whether there is a text that says something, and what a winmail.dat has to say.
-    let mut says = [false; 2];
-    let mut packed: Option<Unpacked> = None;
+    // True for each kind with a text that is not blank; and the content of a winmail.dat.
+    let mut has_content = [false; 2];
+    let mut tnef_content: Option<Unpacked> = None;
     for leaf in leaves {
         let body = raw.get(leaf.body.clone()).unwrap_or_default();
-        if leaf.reading == Reading::Text && body.trim_ascii().is_empty() {
+        if leaf.kind == LeafKind::EmptyMultipart && body.trim_ascii().is_empty() {
             continue;
         }
-        let part = Described::of(leaf, body, &in_header);
+        let part = PartInfo::of(leaf, body, &header_charset);
         let Some(kind) = part.text_kind(leaf, body, mail.text.is_none() && mail.html.is_none()) else {
             let body = part.data(body);
-            attach(part.into_attachment(leaf, body), body, (max_parts, budget), mail, &mut packed);
+            push_attachment(part.into_attachment(leaf, body), body, (max_parts, budget), mail, &mut tnef_content);
             continue;
         };
         let charset = || part.charset(kind, body);
         let max_files = max_parts.saturating_sub(mail.attachments.len());
         for (at, encoding) in part.pieces(kind, body, max_files) {
             let piece = body.get(at.clone()).unwrap_or_default();
-            // What is not encoded behind what is comes from another hand.
+            // Unencoded text after encoded data was appended by other software.
             let charset = || if encoding == part.encoding { charset() } else { Charset::Unknown };
             if encoding == Encoding::Uuencode && part.encoding == Encoding::Identity {
-                let file = file_in_text(leaf.body.start + at.start, piece, &in_header);
-                attach(file, piece, (max_parts, budget), mail, &mut packed);
+                let file = uuencoded_attachment(leaf.body.start + at.start, piece, &header_charset);
+                push_attachment(file, piece, (max_parts, budget), mail, &mut tnef_content);
                 continue;
             }
-            if let Some(says) = says.get_mut(kind as usize) {
-                *says |= !piece.trim_ascii().is_empty();
+            if let Some(seen) = has_content.get_mut(kind as usize) {
+                *seen |= !piece.trim_ascii().is_empty();
             }
-            let slot = if kind == Kind::Plain { &mut mail.text } else { &mut mail.html };
+            let slot = if kind == TextKind::Plain { &mut mail.text } else { &mut mail.html };
             match &mut texts {
-                Texts::Skipped => {
+                TextMode::Skip => {
                     slot.get_or_insert_default();
                 }
-                Texts::Decoded => {
+                TextMode::Decode => {
                     let text = slot.get_or_insert_with(|| match raw.len() {
-                        0..LARGE => String::new(),
+                        0..LARGE_MESSAGE => String::new(),
                         _ => String::with_capacity(budget),
                     });
                     mail.truncated |= !append(piece, encoding, charset(), text, &mut budget);
                 }
-                Texts::Placed(raw, placed) => {
+                TextMode::Locate(raw, located) => {
                     slot.get_or_insert_default();
-                    let place = if kind == Kind::Plain { &mut placed.text } else { &mut placed.html };
-                    let (piece, place) = (raw.slice_ref(piece), place.get_or_insert_default());
-                    mail.truncated |= !place.append(piece, encoding, charset(), &mut budget);
+                    let target = if kind == TextKind::Plain { &mut located.text } else { &mut located.html };
+                    let (piece, target) = (raw.slice_ref(piece), target.get_or_insert_default());
+                    mail.truncated |= !target.append(piece, encoding, charset(), &mut budget);
                 }
             }
         }
     }
-    // Mail programs that know TNEF show its body; here it stands in for one that the mail has not.
-    let Unpacked { text, html, .. } = packed.unwrap_or_default();
-    for (kind, found) in [(Kind::Plain, text), (Kind::Html, html)] {
-        if let Some(found) = found.filter(|_| says.get(kind as usize) == Some(&false)) {
-            let slot = if kind == Kind::Plain { &mut mail.text } else { &mut mail.html };
+    // Mail programs that know TNEF display its body; here it replaces a missing one.
+    let Unpacked { text, html, .. } = tnef_content.unwrap_or_default();
+    for (kind, found) in [(TextKind::Plain, text), (TextKind::Html, html)] {
+        if let Some(found) = found.filter(|_| has_content.get(kind as usize) == Some(&false)) {
+            let slot = if kind == TextKind::Plain { &mut mail.text } else { &mut mail.html };
             match &mut texts {
-                Texts::Skipped => *slot = Some(String::new()),
-                Texts::Decoded => {
+                TextMode::Skip => *slot = Some(String::new()),
+                TextMode::Decode => {
                     let text = slot.insert(String::new());
                     mail.truncated |= !append(found.as_bytes(), Encoding::Identity, UTF_8, text, &mut budget);
                 }
-                Texts::Placed(_, placed) => {
+                TextMode::Locate(_, located) => {
                     *slot = Some(String::new());
-                    let place = if kind == Kind::Plain { &mut placed.text } else { &mut placed.html };
-                    let place = place.insert(PlacedText::default());
-                    mail.truncated |= !place.append(found.into(), Encoding::Identity, UTF_8, &mut budget);
+                    let target = if kind == TextKind::Plain { &mut located.text } else { &mut located.html };
+                    let target = target.insert(LocatedText::default());
+                    mail.truncated |= !target.append(found.into(), Encoding::Identity, UTF_8, &mut budget);
                 }
             }
         }
     }
 }
 
-/// Adds an attachment, and what it holds if it is a winmail.dat.
-fn attach(
+/// Adds an attachment, and its content if it is a winmail.dat.
+fn push_attachment(
     part: Part,
     body: &[u8],
     (max_parts, budget): (usize, usize),
     mail: &mut Mail,
-    packed: &mut Option<Unpacked>,
+    tnef_content: &mut Option<Unpacked>,
 ) {
-    let found = unpack(&part, body, max_parts.saturating_sub(mail.attachments.len() + 1), budget);
+    let found = unpack_tnef(&part, body, max_parts.saturating_sub(mail.attachments.len() + 1), budget);
     let carrier = part.clone();
     mail.attachments.push(part);
     if let Some(mut found) = found {
         mail.truncated |= found.truncated;
         let files = std::mem::take(&mut found.files);
-        mail.attachments.extend(files.into_iter().map(|file| carrier.of_inside(file)));
-        packed.get_or_insert(found);
+        mail.attachments.extend(files.into_iter().map(|file| carrier.embedded(file)));
+        tnef_content.get_or_insert(found);
     }
 }
 
-/// A file that stands in a text, at the offset `at` of the raw message.
-fn file_in_text(at: usize, body: &[u8], in_header: impl Fn() -> Charset) -> Part {
-    let name = uuencode::filename(body).map(|name| words::decode_text(&words::in_utf_8(name, in_header)));
+/// Describes a uuencoded file in a text, at the offset `at` of the raw message.
+fn uuencoded_attachment(at: usize, body: &[u8], header_charset: impl Fn() -> Charset) -> Part {
+    let name = uuencode::filename(body).map(|name| words::decode_text(&words::to_utf_8(name, header_charset)));
     Part {
         filename: name.and_then(|name| params::safe_filename(&name)),
         charset: None,
@@ -160,8 +161,8 @@ fn file_in_text(at: usize, body: &[u8], in_header: impl Fn() -> Charset) -> Part
     }
 }
 
-/// What a part holds that is a winmail.dat, whole and undamaged; its texts have at most `budget` octets each.
-fn unpack(part: &Part, body: &[u8], max_files: usize, budget: usize) -> Option<Unpacked> {
+/// Unpacks a part that is a winmail.dat, if whole and undamaged; its texts have at most `budget` octets each.
+fn unpack_tnef(part: &Part, body: &[u8], max_files: usize, budget: usize) -> Option<Unpacked> {
     let named = || part.filename.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("winmail.dat"));
     let may_be = match part.content_type.as_deref() {
         Some("application/ms-tnef" | "application/vnd.ms-tnef") => true,
@@ -172,57 +173,57 @@ fn unpack(part: &Part, body: &[u8], max_files: usize, budget: usize) -> Option<U
 }
 
 impl Part {
-    /// A file inside this part.
-    fn of_inside(&self, file: tnef::File) -> Self {
+    /// Describes a file inside this part.
+    fn embedded(&self, file: tnef::File) -> Self {
         Self {
             filename: file.filename,
             content_type: file.content_type,
             charset: file.charset,
             content_id: file.content_id,
             disposition: Some(if file.inline { Disposition::Inline } else { Disposition::Attachment }),
-            size: file.place.len() as u64,
-            inner_offset: Some(file.place.start as u64),
+            size: file.range.len() as u64,
+            inner_offset: Some(file.range.start as u64),
             ..*self
         }
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum TextKind {
     Plain,
     Html,
 }
 
-/// A part with its header read.
-struct Described {
-    content_type: Value,
-    /// `type/subtype`, if the part says one that is valid.
+/// A part with its header parsed.
+struct PartInfo {
+    content_type: ParameterizedValue,
+    /// `type/subtype`; `None` if absent or invalid.
     mime_type: Option<String>,
     disposition: Option<Disposition>,
     filename: Option<String>,
     encoding: Encoding,
 }
 
-impl Described {
-    fn of(leaf: &Leaf<'_>, body: &[u8], in_header: impl Fn() -> Charset) -> Self {
-        let parsed = |value: &[u8]| Value::parse(&words::in_utf_8(value, &in_header));
+impl PartInfo {
+    fn of(leaf: &Leaf<'_>, body: &[u8], header_charset: impl Fn() -> Charset) -> Self {
+        let parsed = |value: &[u8]| ParameterizedValue::parse(&words::to_utf_8(value, &header_charset));
         let content_type = leaf.header.content_type.map(parsed).unwrap_or_default();
         let disposition = leaf.header.disposition.map(parsed).unwrap_or_default();
         let mime_type = match (leaf.header.content_type, leaf.parent) {
             (None, Parent::Digest) => Some("message/rfc822".to_owned()),
-            // RFC 2045 §5.2: the type without a subtype that is still sent now and then.
+            // RFC 2045 §5.2: a type without a subtype, still sent occasionally.
             _ if content_type.main == "text" => Some("text/plain".to_owned()),
             _ => Some(content_type.main.clone()).filter(|main| is_type(main)),
         };
         let is_text = mime_type.as_deref().is_none_or(|main| main.starts_with("text/"));
         let encoding = match leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field).of_body(body) {
-            // The text around the file counts too.
-            Encoding::Uuencode if is_text && !uuencode::is_alone(body) => Encoding::Identity,
+            // The text around the file matters too.
+            Encoding::Uuencode if is_text && !uuencode::is_only_file(body) => Encoding::Identity,
             encoding => encoding,
         };
         let inner_name = || {
             let name = (encoding == Encoding::Uuencode).then(|| uuencode::filename(body))??;
-            params::safe_filename(&words::decode_text(&words::in_utf_8(name, &in_header)))
+            params::safe_filename(&words::decode_text(&words::to_utf_8(name, &header_charset)))
         };
         Self {
             filename: params::filename(&disposition, &content_type).or_else(inner_name),
@@ -237,16 +238,16 @@ impl Described {
         }
     }
 
-    /// Which text this part is, if it is one. `first_text`: no text came before it.
-    fn text_kind(&self, leaf: &Leaf<'_>, body: &[u8], first_text: bool) -> Option<Kind> {
-        if leaf.reading == Reading::Text {
-            return Some(Kind::Plain);
+    /// Returns the kind of text, if the part is one. `first_text` is true if no text came before it.
+    fn text_kind(&self, leaf: &Leaf<'_>, body: &[u8], first_text: bool) -> Option<TextKind> {
+        if leaf.kind == LeafKind::EmptyMultipart {
+            return Some(TextKind::Plain);
         }
         let kind = match self.mime_type.as_deref() {
-            Some("text/plain") => Kind::Plain,
-            Some("text/html") => Kind::Html,
-            // RFC 2045 §5.2: without a (valid) type a part is plain text; but not one that is a named file.
-            None if leaf.reading == Reading::Declared && self.filename.is_none() => Kind::Plain,
+            Some("text/plain") => TextKind::Plain,
+            Some("text/html") => TextKind::Html,
+            // RFC 2045 §5.2: a part without a (valid) type is plain text, but not if it is a named file.
+            None if leaf.kind == LeafKind::Declared && self.filename.is_none() => TextKind::Plain,
             _ => return None,
         };
         let attached = self.disposition == Some(Disposition::Attachment)
@@ -256,7 +257,7 @@ impl Described {
         (!attached).then_some(kind)
     }
 
-    /// `body` without the text that stands behind what is encoded.
+    /// Returns `body` without the text that follows the encoded data.
     fn data<'x>(&self, body: &'x [u8]) -> &'x [u8] {
         match self.encoding {
             Encoding::Base64 => body.get(..base64_text::end_of_data(body)).unwrap_or(body),
@@ -264,15 +265,15 @@ impl Described {
         }
     }
 
-    /// What a text consists of, and how that is encoded: files in uuencode stand in one that is not encoded itself, and
-    /// what is not may stand behind one that is.
-    fn pieces(&self, kind: Kind, body: &[u8], max_files: usize) -> Vec<(Range<usize>, Encoding)> {
+    /// Splits a text into pieces with their encodings: unencoded text may contain uuencoded files, and encoded text
+    /// may be followed by unencoded.
+    fn pieces(&self, kind: TextKind, body: &[u8], max_files: usize) -> Vec<(Range<usize>, Encoding)> {
         let end = self.data(body).len();
         let mut pieces = Vec::new();
         let mut at = 0;
-        if kind == Kind::Plain && self.encoding == Encoding::Identity {
+        if kind == TextKind::Plain && self.encoding == Encoding::Identity {
             while pieces.len() < max_files * 2
-                && let Some(file) = uuencode::find(body, at)
+                && let Some(file) = uuencode::find_file(body, at)
             {
                 pieces.push((at..file.start, Encoding::Identity));
                 at = file.end;
@@ -280,30 +281,30 @@ impl Described {
             }
         }
         pieces.push((at..end, self.encoding));
-        if kind == Kind::Plain {
+        if kind == TextKind::Plain {
             pieces.push((end..body.len(), Encoding::Identity));
         }
-        let says = |at: &Range<usize>| !body.get(at.clone()).unwrap_or_default().trim_ascii().is_empty();
+        let has_text = |at: &Range<usize>| !body.get(at.clone()).unwrap_or_default().trim_ascii().is_empty();
         let mut number = 0;
         pieces.retain(|(at, _)| {
             number += 1;
-            number == 1 || says(at)
+            number == 1 || has_text(at)
         });
         pieces
     }
 
-    /// The set that a text is in: the one that its header names, else the one that HTML names itself.
-    fn charset(&self, kind: Kind, body: &[u8]) -> Charset {
+    /// Returns the charset of a text: the one in its header, else the one that HTML declares itself.
+    fn charset(&self, kind: TextKind, body: &[u8]) -> Charset {
         let declared = Charset::for_label(&self.content_type.charset().unwrap_or_default());
         let in_html = || {
             let encoded = body.get(..MAX_HEAD).unwrap_or(body);
             Charset::of_html(&decode_part(self.encoding, encoded))
         };
         match (declared, kind) {
-            (Charset::Utf7, Kind::Html) => Charset::Utf7Markup,
-            (Charset::Unknown, Kind::Html) => in_html()
+            (Charset::Utf7, TextKind::Html) => Charset::Utf7Markup,
+            (Charset::Unknown, TextKind::Html) => in_html()
                 .filter(|html| {
-                    // ISO-2022-JP is ASCII with escapes.
+                    // ISO-2022-JP is ASCII with escape sequences.
                     let is_needed = || html.is_escaped() || !is_utf_8(self.encoding, body);
                     !html.is_utf_8() && is_needed()
                 })
@@ -317,7 +318,7 @@ impl Described {
         let charset = self.content_type.charset().and_then(|charset| String::from_utf8(charset).ok());
         let charset = charset.filter(|charset| is_text && is_token(charset));
         Part {
-            filename: self.filename.or_else(|| usual_name(self.mime_type.as_deref()?)),
+            filename: self.filename.or_else(|| default_filename(self.mime_type.as_deref()?)),
             charset: charset.map(|charset| charset.to_ascii_lowercase()),
             content_type: self.mime_type,
             content_id: leaf.header.content_id(),
@@ -331,24 +332,24 @@ impl Described {
     }
 }
 
-/// The set in which raw octets of a header stand: that of the first text which is not UTF-8, since headers that are need
-/// no such help, and in which ASCII is ASCII; Windows-1252 where there is none.
+/// Returns the charset of raw octets in the header: that of the first text that is not UTF-8, as UTF-8 headers need
+/// no such help, and that is a superset of ASCII. Windows-1252 if there is none.
 pub(crate) fn charset_of_texts(raw: &[u8], leaves: &[Leaf<'_>]) -> Charset {
     let of = |leaf: &Leaf<'_>| {
         let body = raw.get(leaf.body.clone()).unwrap_or_default();
-        let part = Described::of(leaf, body, || Charset::Unknown);
+        let part = PartInfo::of(leaf, body, || Charset::Unknown);
         let kind = part.text_kind(leaf, body, true)?;
-        Some(part.charset(kind, body)).filter(|charset| !charset.is_utf_8() && charset.keeps_ascii())
+        Some(part.charset(kind, body)).filter(|charset| !charset.is_utf_8() && charset.is_ascii_superset())
     };
     leaves.iter().find_map(of).unwrap_or(Charset::Unknown)
 }
 
-/// Whether what a file begins with is no text.
+/// True if the beginning of a file is not text.
 fn is_binary(encoding: Encoding, body: &[u8]) -> bool {
     decode_part(encoding, body.get(..MAX_HEAD).unwrap_or(body)).contains(&0)
 }
 
-/// Whether a decoded text is valid UTF-8.
+/// True if the decoded text is valid UTF-8.
 fn is_utf_8(encoding: Encoding, body: &[u8]) -> bool {
     if encoding == Encoding::Identity {
         return std::str::from_utf8(body).is_ok();
@@ -359,7 +360,7 @@ fn is_utf_8(encoding: Encoding, body: &[u8]) -> bool {
         pending.extend_from_slice(piece);
         let (checked, split) = match std::str::from_utf8(&pending) {
             Ok(_) => (pending.len(), true),
-            // A character may go on in the next piece.
+            // A character may continue in the next piece.
             Err(error) => (error.valid_up_to(), error.error_len().is_none()),
         };
         valid = split;
@@ -369,8 +370,8 @@ fn is_utf_8(encoding: Encoding, body: &[u8]) -> bool {
     valid && pending.is_empty()
 }
 
-/// A name for what mail programs send without one and show under such a name.
-fn usual_name(mime_type: &str) -> Option<String> {
+/// Returns the filename that mail programs display for types sent without one.
+fn default_filename(mime_type: &str) -> Option<String> {
     let name = match mime_type {
         "message/rfc822" | "message/global" => "message.eml",
         "text/calendar" | "application/ics" => "invite.ics",
@@ -389,7 +390,7 @@ pub(super) fn is_type(main: &str) -> bool {
     main.len() <= 255 && main.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
 }
 
-/// Appends a decoded text on a line of its own; `false` if it had to be cut.
+/// Appends a decoded text on a new line; returns false if it had to be cut.
 fn append(body: &[u8], encoding: Encoding, charset: Charset, text: &mut String, budget: &mut usize) -> bool {
     text.reserve(body.len().min(*budget) + 1);
     if !text.is_empty() && !body.is_empty() {
@@ -397,7 +398,7 @@ fn append(body: &[u8], encoding: Encoding, charset: Charset, text: &mut String, 
     }
     let start = text.len();
     let whole = decode_lines(body, encoding, charset, budget, |piece| text.push_str(piece));
-    // The line break that ends the last line belongs to the wire, in a multipart as in a simple message.
+    // The final line break belongs to the transport, in a multipart as in a simple message.
     while text.len() > start && text.ends_with('\n') {
         text.pop();
     }

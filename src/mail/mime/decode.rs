@@ -1,26 +1,26 @@
-//! Content-Transfer-Encodings (RFC 2045 §6), decoded in pieces with bounded memory.
+//! Content-Transfer-Encodings (RFC 2045 §6), decoded incrementally with bounded memory.
 //!
-//! The size that a part announces and the bytes that its link serves both come from [`Decoder`], so they cannot
-//! differ. Decoding never fails: what is not well-formed is skipped (base64) or kept as written (quoted-printable).
+//! The size announced for a part and the bytes served at its link both come from [`Decoder`], so they cannot differ.
+//! Decoding never fails: malformed input is skipped (base64) or kept as written (quoted-printable).
 
 use super::base64_text;
-use super::uuencode::{self, Lines};
+use super::uuencode::{self, LineDecoder};
 
-/// How the bytes of a part stand in the raw message.
+/// The encoding of a part in the raw message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// 7bit, 8bit, binary, and every encoding this server does not know: the bytes are served as they stand.
+    /// 7bit, 8bit, binary, and every unknown encoding: the bytes are served unchanged.
     Identity,
     /// RFC 2045 §6.8.
     Base64,
     /// RFC 2045 §6.7.
     QuotedPrintable,
-    /// uuencode, which is older than MIME and has no RFC; POSIX describes it.
+    /// uuencode, which is older than MIME and has no RFC; POSIX specifies it.
     Uuencode,
 }
 
 impl Encoding {
-    /// The word for this encoding, as the store keeps it.
+    /// Returns the name, as it is stored.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Identity => "identity",
@@ -30,7 +30,7 @@ impl Encoding {
         }
     }
 
-    /// The encoding a Content-Transfer-Encoding word (or [`Self::as_str`]) names; unknown words mean [`Self::Identity`].
+    /// Parses the name of a Content-Transfer-Encoding (or [`Self::as_str`]); unknown names mean [`Self::Identity`].
     pub(crate) fn parse(word: &str) -> Self {
         let is = |known: &str| word.eq_ignore_ascii_case(known);
         if is("base64") {
@@ -44,7 +44,7 @@ impl Encoding {
         }
     }
 
-    /// The encoding that the value of a Content-Transfer-Encoding field names; what stands behind its word is no part of it.
+    /// Parses the value of a Content-Transfer-Encoding field, ignoring everything after its first word.
     pub(super) fn of_field(value: &[u8]) -> Self {
         let value = value.trim_ascii();
         let ends = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b';' | b'(');
@@ -52,23 +52,23 @@ impl Encoding {
         std::str::from_utf8(word).map_or(Self::Identity, Self::parse)
     }
 
-    /// The encoding that `body` is in, if this one is declared. As it stands it can be read, and taken apart by hand, where
-    /// decoding would lose something.
+    /// Returns the effective encoding of `body` if this one is declared. Where decoding would lose something, the
+    /// body stays as it is: a person can still read it and decode it by hand.
     pub(super) fn of_body(self, body: &[u8]) -> Self {
         match self {
             Self::Base64 if base64_text::is_prose(body) => Self::Identity,
-            Self::Uuencode if !uuencode::is_file(body) || uuencode::is_several(body) => Self::Identity,
+            Self::Uuencode if !uuencode::has_file(body) || uuencode::has_several_files(body) => Self::Identity,
             declared => declared,
         }
     }
 }
 
-/// Longest run of blanks held back in case a line ends after it. Encoders write lines of 76; a longer run is content.
+/// Maximum whitespace held back in case a line ends after it. Encoders write lines of 76; a longer run is content.
 const MAX_BLANKS: usize = 1000;
-/// How much is fed at a time where the output is only measured or passed on.
+/// Bytes fed at a time where the output is only measured or passed on.
 pub(super) const PIECE: usize = 16 * 1024;
 
-/// A decoder that is fed the raw bytes of a part in pieces of any size.
+/// Decodes the raw bytes of a part in pieces of any size.
 #[derive(Clone, Debug)]
 pub struct Decoder(State);
 
@@ -76,30 +76,30 @@ pub struct Decoder(State);
 enum State {
     Identity,
     Base64 { bits: u32, digits: u8 },
-    QuotedPrintable { blanks: Vec<u8>, place: Place },
-    Uuencode(Lines),
+    QuotedPrintable { blanks: Vec<u8>, state: QpState },
+    Uuencode(LineDecoder),
 }
 
-/// Where in a quoted-printable line the decoder stands.
+/// The state within a quoted-printable line.
 #[derive(Clone, Copy, Debug)]
-enum Place {
+enum QpState {
     Text,
-    /// After `=`; blanks may follow until the line break of a soft break.
+    /// After `=`; whitespace may precede the line break of a soft line break.
     Equals,
     /// After `=` and one hexadecimal digit.
     Digit(u8),
-    /// After `=`, blanks and CR.
+    /// After `=`, optional whitespace and CR.
     SoftCr,
 }
 
 impl Decoder {
-    /// A decoder at the beginning of a part.
+    /// Starts at the beginning of a part.
     pub const fn new(encoding: Encoding) -> Self {
         Self(match encoding {
             Encoding::Identity => State::Identity,
             Encoding::Base64 => State::Base64 { bits: 0, digits: 0 },
-            Encoding::QuotedPrintable => State::QuotedPrintable { blanks: Vec::new(), place: Place::Text },
-            Encoding::Uuencode => State::Uuencode(Lines::new()),
+            Encoding::QuotedPrintable => State::QuotedPrintable { blanks: Vec::new(), state: QpState::Text },
+            Encoding::Uuencode => State::Uuencode(LineDecoder::new()),
         })
     }
 
@@ -108,25 +108,25 @@ impl Decoder {
         match &mut self.0 {
             State::Identity => out.extend_from_slice(raw),
             State::Base64 { bits, digits } => base64(raw, bits, digits, out),
-            State::QuotedPrintable { blanks, place } => quoted_printable(raw, blanks, place, out),
+            State::QuotedPrintable { blanks, state } => quoted_printable(raw, blanks, state, out),
             State::Uuencode(lines) => lines.feed(raw, out),
         }
     }
 
-    /// Ends the part: what is still held back goes to `out`.
+    /// Ends the part and appends what was held back to `out`.
     pub fn finish(self, out: &mut Vec<u8>) {
         match self.0 {
             State::Identity => {}
             State::Base64 { bits, digits } => end_of_quantum(bits, digits, out),
-            State::QuotedPrintable { place: Place::Digit(digit), .. } => out.extend([b'=', digit]),
+            State::QuotedPrintable { state: QpState::Digit(digit), .. } => out.extend([b'=', digit]),
             State::Uuencode(lines) => lines.finish(out),
-            // RFC 2045 §6.7 (3): blanks at the end of a line were added on the way.
+            // RFC 2045 §6.7 (3): trailing whitespace was added in transit.
             State::QuotedPrintable { .. } => {}
         }
     }
 }
 
-/// The decoded bytes of a whole part.
+/// Decodes a whole part.
 pub fn decode_part(encoding: Encoding, raw: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(if encoding == Encoding::Base64 { raw.len() / 4 * 3 + 3 } else { raw.len() });
     let mut decoder = Decoder::new(encoding);
@@ -135,7 +135,7 @@ pub fn decode_part(encoding: Encoding, raw: &[u8]) -> Vec<u8> {
     out
 }
 
-/// How many bytes [`decode_part`] would give, in constant memory.
+/// Returns the number of bytes that [`decode_part`] yields, in constant memory.
 pub(crate) fn decoded_size(encoding: Encoding, raw: &[u8]) -> u64 {
     if encoding == Encoding::Identity {
         return raw.len() as u64;
@@ -148,7 +148,7 @@ pub(crate) fn decoded_size(encoding: Encoding, raw: &[u8]) -> u64 {
     size
 }
 
-/// Decodes `raw` and hands it on piece by piece, until all is done or `each` answers `false`.
+/// Decodes `raw` and calls `each` with every piece until it returns false.
 pub(super) fn in_pieces(encoding: Encoding, raw: &[u8], mut each: impl FnMut(&[u8]) -> bool) {
     if encoding == Encoding::Identity {
         raw.chunks(PIECE).all(each);
@@ -188,8 +188,8 @@ fn digit(byte: u8) -> u8 {
     BASE64.get(usize::from(byte)).copied().unwrap_or(NO_DIGIT)
 }
 
-/// RFC 2045 §6.8: bytes outside the alphabet are ignored. `=` ends a quantum, and what follows begins another one,
-/// since some senders encode a part in portions.
+/// RFC 2045 §6.8: bytes outside the alphabet are ignored. `=` ends a quantum, and another may follow, since some
+/// senders encode a part in portions.
 fn base64(raw: &[u8], bits: &mut u32, digits: &mut u8, out: &mut Vec<u8>) {
     let mut rest = raw;
     while let [a, b, c, d, tail @ ..] = rest {
@@ -231,14 +231,14 @@ fn end_of_quantum(bits: u32, digits: u8, out: &mut Vec<u8>) {
     }
 }
 
-fn quoted_printable(mut raw: &[u8], blanks: &mut Vec<u8>, place: &mut Place, out: &mut Vec<u8>) {
+fn quoted_printable(mut raw: &[u8], blanks: &mut Vec<u8>, state: &mut QpState, out: &mut Vec<u8>) {
     while let Some((byte, rest)) = raw.split_first() {
-        if !matches!(place, Place::Text) || matches!(byte, b'=' | b' ' | b'\t' | b'\r' | b'\n') {
-            quoted_printable_byte(*byte, blanks, place, out);
+        if !matches!(state, QpState::Text) || matches!(byte, b'=' | b' ' | b'\t' | b'\r' | b'\n') {
+            quoted_printable_byte(*byte, blanks, state, out);
             raw = rest;
             continue;
         }
-        // The line as it stands, up to the blanks at its end, which may have to go.
+        // Copy the line up to its trailing whitespace, which may have to go.
         let line = raw.get(..memchr::memchr3(b'=', b'\r', b'\n', raw).unwrap_or(raw.len())).unwrap_or_default();
         let length = line.iter().rposition(|byte| !matches!(byte, b' ' | b'\t')).map_or(1, |last| last + 1);
         out.append(blanks);
@@ -247,68 +247,68 @@ fn quoted_printable(mut raw: &[u8], blanks: &mut Vec<u8>, place: &mut Place, out
     }
 }
 
-fn quoted_printable_byte(byte: u8, blanks: &mut Vec<u8>, place: &mut Place, out: &mut Vec<u8>) {
-    match (*place, byte) {
-        (Place::Text, b' ' | b'\t') => {
+fn quoted_printable_byte(byte: u8, blanks: &mut Vec<u8>, state: &mut QpState, out: &mut Vec<u8>) {
+    match (*state, byte) {
+        (QpState::Text, b' ' | b'\t') => {
             blanks.push(byte);
             if blanks.len() > MAX_BLANKS {
                 out.append(blanks);
             }
         }
-        (Place::Text, b'\r' | b'\n') => {
+        (QpState::Text, b'\r' | b'\n') => {
             blanks.clear();
             out.push(byte);
         }
-        (Place::Text, b'=') => {
+        (QpState::Text, b'=') => {
             out.append(blanks);
-            *place = Place::Equals;
+            *state = QpState::Equals;
         }
-        (Place::Text, _) => {
+        (QpState::Text, _) => {
             out.append(blanks);
             out.push(byte);
         }
-        (Place::Equals, b' ' | b'\t') => {
+        (QpState::Equals, b' ' | b'\t') => {
             blanks.push(byte);
             if blanks.len() > MAX_BLANKS {
-                literally(&[], blanks, place, out);
+                push_literal_equals(&[], blanks, state, out);
             }
         }
-        (Place::Equals, b'\r') => *place = Place::SoftCr,
-        (Place::Equals | Place::SoftCr, b'\n') => {
+        (QpState::Equals, b'\r') => *state = QpState::SoftCr,
+        (QpState::Equals | QpState::SoftCr, b'\n') => {
             blanks.clear();
-            *place = Place::Text;
+            *state = QpState::Text;
         }
-        (Place::Equals, _) if blanks.is_empty() && byte.is_ascii_hexdigit() => *place = Place::Digit(byte),
-        (Place::Digit(high), _) => {
+        (QpState::Equals, _) if blanks.is_empty() && byte.is_ascii_hexdigit() => *state = QpState::Digit(byte),
+        (QpState::Digit(high), _) => {
             if let (Some(high), Some(low)) = (hex(high), hex(byte)) {
                 out.push(high << 4 | low);
-                *place = Place::Text;
+                *state = QpState::Text;
             } else {
-                literally(&[high], blanks, place, out);
-                quoted_printable_byte(byte, blanks, place, out);
+                push_literal_equals(&[high], blanks, state, out);
+                quoted_printable_byte(byte, blanks, state, out);
             }
         }
-        (Place::SoftCr, _) => {
+        (QpState::SoftCr, _) => {
             blanks.clear();
-            *place = Place::Text;
-            quoted_printable_byte(byte, blanks, place, out);
+            *state = QpState::Text;
+            quoted_printable_byte(byte, blanks, state, out);
         }
-        (Place::Equals, _) => {
-            literally(&[], blanks, place, out);
-            quoted_printable_byte(byte, blanks, place, out);
+        (QpState::Equals, _) => {
+            push_literal_equals(&[], blanks, state, out);
+            quoted_printable_byte(byte, blanks, state, out);
         }
     }
 }
 
-/// An `=` that began no escape is text, with what was held back after it.
-fn literally(after: &[u8], blanks: &mut Vec<u8>, place: &mut Place, out: &mut Vec<u8>) {
+/// Outputs an `=` that began no escape, and what was held back after it, as text.
+fn push_literal_equals(after: &[u8], blanks: &mut Vec<u8>, state: &mut QpState, out: &mut Vec<u8>) {
     out.push(b'=');
     out.extend_from_slice(after);
     out.append(blanks);
-    *place = Place::Text;
+    *state = QpState::Text;
 }
 
-/// The value of a hexadecimal digit.
+/// Returns the value of a hexadecimal digit.
 pub(super) fn hex(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }

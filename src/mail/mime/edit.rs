@@ -1,47 +1,49 @@
-//! Changes of a message at some places, all else of it octet for octet as it was.
+//! Edits ranges of a message and keeps everything else octet for octet.
 
 use std::ops::Range;
 
-use super::base64_lines::{Lines, room};
+use super::base64_lines::{LineEncoder, encoded_capacity};
 use super::{Encoding, decode};
 
-/// What stands in place of a range of the message.
+/// A range of the message and its replacement.
 pub(crate) struct Edit {
-    pub(crate) at: Range<usize>,
-    pub(crate) with: With,
+    pub(crate) range: Range<usize>,
+    pub(crate) replacement: Replacement,
 }
 
-pub(crate) enum With {
-    /// These.
+pub(crate) enum Replacement {
     Octets(Vec<u8>),
-    /// What the range says in this encoding, in base64, and perhaps a line break.
-    Base64 { declared: Encoding, line_break: bool },
+    /// The range, decoded from `declared` and encoded as base64, with a line break at the end if `line_break`.
+    Base64 {
+        declared: Encoding,
+        line_break: bool,
+    },
 }
 
 impl Edit {
-    pub(crate) const fn octets(at: Range<usize>, octets: Vec<u8>) -> Self {
-        Self { at, with: With::Octets(octets) }
+    pub(crate) const fn octets(range: Range<usize>, octets: Vec<u8>) -> Self {
+        Self { range, replacement: Replacement::Octets(octets) }
     }
 
-    /// The same in a message that begins at `base` of another.
-    pub(crate) fn moved(self, base: usize) -> Self {
-        Self { at: moved(&self.at, base), ..self }
+    /// Shifts the edit into a message that contains this one at `base`.
+    pub(crate) fn shifted(self, base: usize) -> Self {
+        Self { range: shift(&self.range, base), ..self }
     }
 
-    /// How many octets it adds at most.
+    /// Returns the number of octets added at most.
     fn growth(&self) -> usize {
-        match &self.with {
-            With::Octets(octets) => octets.len(),
-            With::Base64 { .. } => room(self.at.len()).saturating_sub(self.at.len()) + 2,
+        match &self.replacement {
+            Replacement::Octets(octets) => octets.len(),
+            Replacement::Base64 { .. } => encoded_capacity(self.range.len()).saturating_sub(self.range.len()) + 2,
         }
     }
 
     fn write(&self, raw: &[u8], out: &mut Vec<u8>) {
-        match &self.with {
-            With::Octets(octets) => out.extend_from_slice(octets),
-            With::Base64 { declared, line_break } => {
-                let mut lines = Lines::new(out);
-                decode::in_pieces(*declared, raw.get(self.at.clone()).unwrap_or_default(), |piece| {
+        match &self.replacement {
+            Replacement::Octets(octets) => out.extend_from_slice(octets),
+            Replacement::Base64 { declared, line_break } => {
+                let mut lines = LineEncoder::new(out);
+                decode::in_pieces(*declared, raw.get(self.range.clone()).unwrap_or_default(), |piece| {
                     lines.feed(piece);
                     true
                 });
@@ -52,32 +54,32 @@ impl Edit {
     }
 }
 
-pub(crate) const fn moved(range: &Range<usize>, by: usize) -> Range<usize> {
+pub(crate) const fn shift(range: &Range<usize>, by: usize) -> Range<usize> {
     range.start + by..range.end + by
 }
 
-/// The message with these changes, which are in order. Costs the memory of what it returns.
-pub(crate) fn edited(raw: &[u8], edits: &[Edit]) -> Vec<u8> {
+/// Applies edits, which must be in order. Costs the memory of the result.
+pub(crate) fn apply(raw: &[u8], edits: &[Edit]) -> Vec<u8> {
     let mut out = Vec::with_capacity(raw.len() + edits.iter().map(Edit::growth).sum::<usize>());
     let mut done = 0;
     for edit in edits {
-        out.extend_from_slice(raw.get(done..edit.at.start).unwrap_or_default());
+        out.extend_from_slice(raw.get(done..edit.range.start).unwrap_or_default());
         edit.write(raw, &mut out);
-        done = edit.at.end;
+        done = edit.range.end;
     }
     out.extend_from_slice(raw.get(done..).unwrap_or_default());
     out
 }
 
-/// Whether what these changes, which are in order, leave as it is within a range is ASCII.
-pub(crate) fn keep_ascii(raw: &[u8], edits: &[Edit], within: Range<usize>) -> bool {
-    let first = edits.partition_point(|edit| edit.at.start < within.start);
+/// True if everything in `within` that the edits, which must be in order, leave unchanged is ASCII.
+pub(crate) fn is_ascii_outside(raw: &[u8], edits: &[Edit], within: Range<usize>) -> bool {
+    let first = edits.partition_point(|edit| edit.range.start < within.start);
     let mut done = within.start;
-    for edit in edits.get(first..).unwrap_or_default().iter().take_while(|edit| edit.at.start < within.end) {
-        if !raw.get(done..edit.at.start).unwrap_or_default().is_ascii() {
+    for edit in edits.get(first..).unwrap_or_default().iter().take_while(|edit| edit.range.start < within.end) {
+        if !raw.get(done..edit.range.start).unwrap_or_default().is_ascii() {
             return false;
         }
-        done = done.max(edit.at.end);
+        done = done.max(edit.range.end);
     }
     raw.get(done..within.end).unwrap_or_default().is_ascii()
 }

@@ -1,14 +1,14 @@
-//! Message identifiers (RFC 5322 §3.6.4), as Message-ID and In-Reply-To have them.
+//! Parses message identifiers (RFC 5322 §3.6.4) in Message-ID and In-Reply-To fields of received mail.
 
-/// Longer ones are not kept; no line of a header is longer.
+/// Longer ids are ignored; no header line may be longer.
 const MAX_ID: usize = 998;
 
-/// Ids of a field that are looked at.
+/// Maximum ids inspected in a field.
 const MAX_IDS: usize = 1_000;
 
-/// The id of a Message-ID field, with its angle brackets; one without gets them.
-pub(crate) fn own(value: &str) -> Option<String> {
-    let mut ids = Bracketed(value);
+/// Returns the id of a Message-ID field, with its angle brackets, which are added if missing.
+pub(crate) fn of_field(value: &str) -> Option<String> {
+    let mut ids = BracketedIds(value);
     match ids.next() {
         Some(first) => bracketed(first),
         None => {
@@ -18,12 +18,12 @@ pub(crate) fn own(value: &str) -> Option<String> {
     }
 }
 
-/// The id of the message that an In-Reply-To field says to be answered. Old programs write a sentence about it, in which the id
-/// comes last and the people may be named in brackets too: `is_person` says whether an address is theirs.
-pub(crate) fn answered(value: &str, is_person: impl Fn(&str) -> bool) -> Option<String> {
+/// Returns the id that an In-Reply-To field refers to. Old programs write a sentence around it, in which the id comes
+/// last and people may be named in brackets too: `is_person` is true for their addresses.
+pub(crate) fn replied_to(value: &str, is_person: impl Fn(&str) -> bool) -> Option<String> {
     let has_prose = has_prose(value);
     let mut last = None;
-    for id in Bracketed(value).take(MAX_IDS) {
+    for id in BracketedIds(value).take(MAX_IDS) {
         let Some(found) = bracketed(id) else { continue };
         let address = found.trim_matches(['<', '>']);
         if is_person(address) {
@@ -37,11 +37,11 @@ pub(crate) fn answered(value: &str, is_person: impl Fn(&str) -> bool) -> Option<
     if last.is_some() || value.contains('<') {
         last
     } else {
-        own(value).filter(|id| !is_person(id.trim_matches(['<', '>'])))
+        of_field(value).filter(|id| !is_person(id.trim_matches(['<', '>'])))
     }
 }
 
-/// Whether there is more than ids in a value.
+/// True if the value has more than ids.
 fn has_prose(value: &str) -> bool {
     let mut depth = 0_usize;
     value.chars().any(|c| {
@@ -54,22 +54,22 @@ fn has_prose(value: &str) -> bool {
     })
 }
 
-/// What stands between angle brackets, one after the other.
-struct Bracketed<'v>(&'v str);
+/// Iterates over the texts in angle brackets.
+struct BracketedIds<'v>(&'v str);
 
-impl<'v> Iterator for Bracketed<'v> {
+impl<'v> Iterator for BracketedIds<'v> {
     type Item = &'v str;
 
     fn next(&mut self) -> Option<&'v str> {
         let (_, rest) = self.0.split_once('<')?;
         let (id, after) = rest.split_once('>')?;
         self.0 = after;
-        // Of `<<id>` the inner bracket counts.
+        // In `<<id>` the inner bracket counts.
         Some(id.rsplit('<').next().unwrap_or(id))
     }
 }
 
-/// An id with its brackets. No blank belongs into one; where there is, it was folded in its middle.
+/// Adds angle brackets to an id. Whitespace inside it comes from folding and is removed.
 fn bracketed(id: &str) -> Option<String> {
     let id: String = id.chars().filter(|c| !c.is_whitespace()).collect();
     (!id.is_empty() && id.len() <= MAX_ID).then(|| format!("<{id}>"))
@@ -77,7 +77,7 @@ fn bracketed(id: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{answered, own};
+    use super::{of_field, replied_to};
 
     #[test]
     fn an_id_is_read_wherever_it_was_folded() {
@@ -92,9 +92,9 @@ mod tests {
             ("<>", None),
             ("", None),
         ] {
-            assert_eq!(own(value).as_deref(), id, "{value}");
+            assert_eq!(of_field(value).as_deref(), id, "{value}");
         }
-        assert_eq!(own(&format!("<{}>", "x".repeat(999))), None);
+        assert_eq!(of_field(&format!("<{}>", "x".repeat(999))), None);
     }
 
     #[test]
@@ -112,7 +112,7 @@ mod tests {
             ("ann@x.example", None),
             ("your message of Tuesday", None),
         ] {
-            assert_eq!(answered(value, is_person).as_deref(), id, "{value}");
+            assert_eq!(replied_to(value, is_person).as_deref(), id, "{value}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Mail data to fields: what the store, the webhook and the routes want to know of a message.
+//! Parses mail data into the fields that the store, webhooks and routes need.
 //!
-//! [`parse`] borrows, never fails and never panics: hostile input yields what could be read and sets
-//! [`Mail::truncated`]. The walk (`walk`) finds header blocks and parts within [`Limits`]; only then are texts decoded,
-//! each once, and attachments measured, not copied: a [`Part`] is a slice of the raw message that a [`Decoder`] turns
-//! into the file when its link is called.
+//! [`parse`] borrows, never fails and never panics: of hostile input it returns what could be parsed and sets
+//! [`Mail::truncated`]. First `walk` finds header blocks and parts within [`Limits`]; only then are texts decoded,
+//! each once. Attachments are measured, not copied: a [`Part`] is a slice of the raw message that a [`Decoder`]
+//! decodes when its link is requested.
 
 mod address;
 mod author;
@@ -32,37 +32,34 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
-pub(crate) use author::{is_international as has_international_author, sole as sole_author};
+pub(crate) use author::{has_international_author, sole_author};
 pub(crate) use base64_lines::base64_lines;
-use body::{LocatedPart, Texts};
+use body::{LocatedTexts, TextMode};
 pub use decode::Decoder;
 pub(crate) use decode::Encoding;
 pub use decode::decode_part;
 pub(crate) use header::{Field, Fields, without_stray_lines};
 pub use headers::Headers;
-pub(crate) use params::{Value, is_token, safe_filename};
+pub(crate) use params::{ParameterizedValue, is_token, safe_filename};
 pub use recode::to_seven_bit;
 pub(crate) use repair::{Irreparable, repaired, with_ascii_header};
-pub(crate) use text::PlacedText;
+pub(crate) use text::LocatedText;
 pub use text::TextReader;
 pub use trace_fields::field_values;
-pub(crate) use trace_fields::{received_by, without_results_of};
+pub(crate) use trace_fields::{received_count_by, without_results_of};
 
-/// Octets of a subject or of a display name that are kept beside the header.
-const MAX_SHOWN: usize = 4096;
+/// Maximum octets of a subject or display name outside the stored header.
+const MAX_DISPLAY_TEXT: usize = 4096;
 
-/// What is read of a message at most; beyond it the message is stored all the same and flagged.
+/// Parser limits. A message beyond them is still stored, and flagged as truncated.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
-    /// Parts, multiparts included.
+    /// Parts, including multiparts.
     pub(crate) max_parts: usize,
-    /// Multiparts inside one another.
+    /// Nesting depth of multiparts.
     pub(crate) max_depth: usize,
-    /// Bytes of one header block.
     pub(crate) max_header_bytes: usize,
-    /// Fields of one header block.
     pub(crate) max_header_fields: usize,
-    /// Mailboxes of one address list.
     pub(crate) max_addresses: usize,
 }
 
@@ -78,26 +75,26 @@ impl Default for Limits {
     }
 }
 
-/// A mailbox with its display name, as an address list gives it.
+/// A mailbox of an address list, with its display name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedAddress {
     /// `local@domain`: the local part as written, the domain as A-labels in lower case.
     pub address: String,
-    /// The display name, or the comment that stands for one; never empty.
+    /// The display name, or the comment that serves as one; never empty.
     pub name: Option<String>,
 }
 
-/// What the sender wants done with a part (RFC 2183).
+/// The Content-Disposition of a part (RFC 2183).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// To be offered as a file; also every word that is not known (RFC 2183 §2.8).
+    /// Offered as a file; also the meaning of every unknown type (RFC 2183 §2.8).
     Attachment,
-    /// To be shown in the message.
+    /// Displayed in the message.
     Inline,
 }
 
 impl Disposition {
-    /// The contract's word (section 5.4).
+    /// Returns the name in contract 5.4.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Attachment => "attachment",
@@ -105,90 +102,91 @@ impl Disposition {
         }
     }
 
-    /// The disposition that a stored word names.
+    /// Parses the stored name.
     pub(crate) fn parse(word: &str) -> Self {
         if word == "inline" { Self::Inline } else { Self::Attachment }
     }
 }
 
-/// An attachment: what it is called and where it stands in the raw message.
+/// An attachment: its metadata and its location in the raw message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     /// Safe to offer for download: no path, no control or bidirectional character, at most 255 bytes.
     pub filename: Option<String>,
-    /// `type/subtype` in lower case, if the part has a valid one.
+    /// `type/subtype` in lower case; `None` if absent or invalid.
     pub content_type: Option<String>,
-    /// The charset parameter of a text, in lower case.
+    /// The charset parameter of a text part, in lower case.
     pub(crate) charset: Option<String>,
     /// Content-ID without its angle brackets.
     pub content_id: Option<String>,
-    /// Content-Disposition, if the part has one.
+    /// `None` without a Content-Disposition field.
     pub disposition: Option<Disposition>,
-    /// Bytes after decoding: exactly what [`Decoder`] yields.
+    /// Bytes after decoding: exactly as many as [`Decoder`] yields.
     pub size: u64,
     /// Offset of the encoded body in the raw message.
     pub offset: u64,
-    /// Length of the encoded body.
+    /// Length of the encoded body in bytes.
     pub length: u64,
-    /// How the body is encoded.
+    /// The Content-Transfer-Encoding in effect, or [`Encoding::Uuencode`].
     pub encoding: Encoding,
-    /// Where the file stands in the decoded body, if it is one of those in a winmail.dat; else it is all of it.
+    /// Offset of the file in the decoded body, if it comes from a winmail.dat; otherwise it is the whole body.
     pub inner_offset: Option<u64>,
 }
 
-/// What a message says (contract 5.2, 5.4, 9.6).
+/// A parsed message (contract 5.2, 5.4, 9.6).
 ///
-/// Of a field that occurs twice the first counts; only From collects all, since two that differ mean that none is
-/// believed. Header texts hold no line break and no control character.
+/// The first of repeated fields counts. Only From collects all of them, since if two differ neither is trusted.
+/// Header texts contain no line breaks and no control characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mail {
-    /// All mailboxes that all From fields name.
+    /// The mailboxes of all From fields.
     pub header_from: Vec<NamedAddress>,
-    /// How many From fields there are; RFC 5322 §3.6 allows one.
+    /// Number of From fields; RFC 5322 §3.6 allows one.
     pub(crate) from_fields: usize,
-    /// Whether From fields name others than the first does.
+    /// True if a From field names other mailboxes than the first one does.
     pub(crate) from_fields_differ: bool,
-    /// The address that every reader finds in the one From field; none where they may differ, and what only some of them
-    /// read must not pass for authenticated.
+    /// The address that every parser finds in the only From field; `None` where parsers may differ, since an address
+    /// that only some of them see must not pass for authenticated.
     pub(crate) author: Option<String>,
     /// The mailboxes of To.
-    pub to_names: Vec<NamedAddress>,
+    pub header_to: Vec<NamedAddress>,
     /// The mailboxes of Cc.
-    pub cc_names: Vec<NamedAddress>,
-    /// Subject, decoded.
+    pub header_cc: Vec<NamedAddress>,
+    /// Decoded.
     pub subject: Option<String>,
     /// Message-ID with its angle brackets.
     pub message_id: Option<String>,
-    /// The id in In-Reply-To, with its angle brackets: the first, or with prose around it the last.
+    /// The id of In-Reply-To, with its angle brackets: the first one, or the last one if there is prose around it.
     pub in_reply_to: Option<String>,
-    /// All text/plain parts that are shown, in order, each on a line of its own. Line breaks are `\n`, and there is none
-    /// at the end. `None` if there is no such part.
+    /// All displayed text/plain parts, in order, each starting on a new line. Line breaks are `\n`, with none at the
+    /// end. `None` if there is no such part.
     pub text: Option<String>,
-    /// The same of text/html parts. Neither is made from the other.
+    /// The same for text/html parts. Neither is derived from the other.
     pub html: Option<String>,
-    /// Everything else, in order: files, inline images, nested messages, calendars; what a winmail.dat holds behind it.
+    /// Everything else, in order: files, inline images, nested messages, calendars; the content of a winmail.dat
+    /// follows it.
     pub attachments: Vec<Part>,
     /// Number of Received fields.
     pub(crate) received_count: usize,
-    /// Whether the message says that no person sent it (RFC 3834 §5).
+    /// True if the message declares that no person sent it (RFC 3834 §5).
     pub auto_submitted: bool,
-    /// Whether a mailing list or a bulk sender sent it (RFC 2919, RFC 2369, `Precedence`).
+    /// True if a mailing list or bulk sender sent it (RFC 2919, RFC 2369, `Precedence`).
     pub(crate) bulk: bool,
-    /// Where the header begins: behind the line that separates it from others in an mbox file, if there is one.
+    /// Offset of the header: after the separator line of an mbox file, if there is one.
     pub(crate) header_offset: usize,
-    /// Where the body begins.
+    /// Offset of the body.
     pub(crate) body_offset: usize,
-    /// Whether the header of the message itself went past a limit.
+    /// True if the message's own header exceeded a limit.
     pub(crate) header_truncated: bool,
-    /// Whether something in that header is no field; for other readers it may end there.
+    /// True if that header has lines that are not fields; for other parsers it may end there.
     pub(crate) has_stray_lines: bool,
-    /// Whether something was left out because of a limit.
+    /// True if something was left out because of a limit.
     pub truncated: bool,
 }
 
 impl Mail {
-    /// The address the message is from (contract 5.2): that of the From field if it names exactly one, and every other From
-    /// field the same; else the envelope sender, else `MAILER-DAEMON@hostname`.
+    /// Returns the sender's address (contract 5.2): that of the From field if it names exactly one and every other
+    /// From field names the same; else the envelope sender, else `MAILER-DAEMON@hostname`.
     pub fn sender_address(&self, mail_from: &str, hostname: &str) -> String {
         match self.header_from.as_slice() {
             [only] if !self.from_fields_differ => only.address.clone(),
@@ -197,67 +195,68 @@ impl Mail {
         }
     }
 
-    /// The domain of [`Mail::author`].
+    /// Returns the domain of [`Mail::author`].
     pub(crate) fn author_domain(&self) -> Option<&str> {
         self.author.as_deref()?.rsplit_once('@').map(|(_, domain)| domain)
     }
 
-    /// First id of In-Reply-To, else the own Message-ID (contract 5.2).
+    /// Returns the id of In-Reply-To, else the message's own Message-ID (contract 5.2).
     pub fn thread_id(&self) -> Option<&str> {
         self.in_reply_to.as_deref().or(self.message_id.as_deref())
     }
 }
 
-/// The display name that a list gives for `address`, compared without regard to case.
+/// Returns the display name that a list gives for `address`, ignoring case.
 pub fn display_name<'n>(list: &'n [NamedAddress], address: &str) -> Option<&'n str> {
     let mut same = list.iter().filter(|named| named.address.eq_ignore_ascii_case(address));
     same.find_map(|named| named.name.as_deref())
 }
 
-/// Reads a message within the default limits.
+/// Parses a message within the default limits.
 pub fn parse(raw: &[u8]) -> Mail {
     parse_within(raw, &Limits::default())
 }
 
-/// Reads a message within `limits`.
+/// Parses a message within `limits`.
 pub(crate) fn parse_within(raw: &[u8], limits: &Limits) -> Mail {
-    // Nothing below is meant to panic; but were it to, a mail must not be lost by it.
-    catch_unwind(AssertUnwindSafe(|| read(raw, limits, Texts::Decoded))).unwrap_or_else(|_| unread())
+    // The code below must not panic; but if it does, no mail may be lost.
+    catch_unwind(AssertUnwindSafe(|| read(raw, limits, TextMode::Decode))).unwrap_or_else(|_| unparsable())
 }
 
-/// As [`parse`] for whoever does not want the texts, whose decoding is most of the work: they are empty where there are any,
-/// and [`Mail::truncated`] does not tell whether they would be cut.
+/// Parses a message without decoding its texts, which is most of the work: existing texts are empty, and
+/// [`Mail::truncated`] does not say whether they would be cut.
 pub(crate) fn parse_without_bodies(raw: &[u8]) -> Mail {
-    catch_unwind(AssertUnwindSafe(|| read(raw, &Limits::default(), Texts::Skipped))).unwrap_or_else(|_| unread())
+    catch_unwind(AssertUnwindSafe(|| read(raw, &Limits::default(), TextMode::Skip))).unwrap_or_else(|_| unparsable())
 }
 
-/// A message whose texts are decoded later, and not held whole.
+/// A parsed message whose texts are decoded later, and not held in memory as a whole.
 #[derive(Debug, Default)]
-pub struct Outline {
-    /// As [`parse`] reads it, apart from the texts.
+pub struct StreamedMail {
+    /// As [`parse`] returns it, apart from the texts.
     pub mail: Mail,
-    /// What [`Mail::text`] would be.
-    pub text: Option<PlacedText>,
-    /// What [`Mail::html`] would be.
-    pub html: Option<PlacedText>,
+    /// Decodes to [`Mail::text`].
+    pub text: Option<LocatedText>,
+    /// Decodes to [`Mail::html`].
+    pub html: Option<LocatedText>,
 }
 
-/// As [`parse`], which it agrees with in everything, for a message whose texts may be large.
-pub fn parse_streaming(raw: &Bytes) -> Outline {
+/// Parses a message whose texts may be large, with the same result as [`parse`].
+pub fn parse_streaming(raw: &Bytes) -> StreamedMail {
     let read = || {
-        let mut placed = LocatedPart::default();
-        let mut mail = read(raw, &Limits::default(), Texts::Placed(raw, &mut placed));
+        let mut located = LocatedTexts::default();
+        let mut mail = read(raw, &Limits::default(), TextMode::Locate(raw, &mut located));
         (mail.text, mail.html) = (None, None);
-        Outline { mail, text: placed.text, html: placed.html }
+        StreamedMail { mail, text: located.text, html: located.html }
     };
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Outline { mail: unread(), ..Outline::default() })
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| StreamedMail { mail: unparsable(), ..StreamedMail::default() })
 }
 
-fn unread() -> Mail {
+fn unparsable() -> Mail {
     Mail { truncated: true, ..Mail::default() }
 }
 
-fn read(raw: &[u8], limits: &Limits, texts: Texts<'_>) -> Mail {
+fn read(raw: &[u8], limits: &Limits, texts: TextMode<'_>) -> Mail {
     let mut mail = Mail::default();
     let mut fields = Vec::with_capacity(32);
     let structure = walk::walk(raw, limits, |field| fields.push(*field));
@@ -269,21 +268,21 @@ fn read(raw: &[u8], limits: &Limits, texts: Texts<'_>) -> Mail {
     let charset = OnceCell::new();
     let charset = || *charset.get_or_init(|| body::charset_of_texts(raw, &structure.leaves));
     for field in &fields {
-        take_field(&mut mail, field, || words::in_utf_8(field.value, charset), limits);
+        apply_field(&mut mail, field, || words::to_utf_8(field.value, charset), limits);
     }
     mail.in_reply_to = fields.iter().find(|field| field.is("In-Reply-To")).and_then(|field| {
         let is_person = |id: &str| {
-            let people = mail.header_from.iter().chain(&mail.to_names).chain(&mail.cc_names);
+            let people = mail.header_from.iter().chain(&mail.header_to).chain(&mail.header_cc);
             people.into_iter().any(|named| named.address.eq_ignore_ascii_case(id))
         };
-        message_id::answered(&words::decode_text(field.value), is_person)
+        message_id::replied_to(&words::decode_text(field.value), is_person)
     });
     body::read(raw, &structure.leaves, charset, texts, limits.max_parts, &mut mail);
     mail
 }
 
-/// Takes what is wanted of a field of the header, whose value in UTF-8 `value` gives.
-fn take_field<'x>(mail: &mut Mail, field: &Field<'x>, value: impl Fn() -> Cow<'x, [u8]>, limits: &Limits) {
+/// Applies a field of the message header; `value` converts its value to UTF-8.
+fn apply_field<'x>(mail: &mut Mail, field: &Field<'x>, value: impl Fn() -> Cow<'x, [u8]>, limits: &Limits) {
     match field.name.to_ascii_lowercase().as_slice() {
         b"from" => {
             mail.from_fields += 1;
@@ -296,17 +295,19 @@ fn take_field<'x>(mail: &mut Mail, field: &Field<'x>, value: impl Fn() -> Cow<'x
                 mail.header_from.extend(named);
                 mail.header_from.truncate(limits.max_addresses);
             }
-            // As the field stands: not every reader knows what set it is in.
+            // Of the raw field: not every parser knows its charset.
             mail.author = match mail.header_from.as_slice() {
-                [only] if mail.from_fields == 1 => author::sole(field.value).filter(|sole| *sole == only.address),
+                [only] if mail.from_fields == 1 => {
+                    author::sole_author(field.value).filter(|sole| *sole == only.address)
+                }
                 _ => None,
             };
         }
-        b"to" => mail.truncated |= !address::parse(&value(), limits.max_addresses, &mut mail.to_names),
-        b"cc" => mail.truncated |= !address::parse(&value(), limits.max_addresses, &mut mail.cc_names),
-        b"subject" if mail.subject.is_none() => mail.subject = Some(shown(words::decode_text(&value()))),
+        b"to" => mail.truncated |= !address::parse(&value(), limits.max_addresses, &mut mail.header_to),
+        b"cc" => mail.truncated |= !address::parse(&value(), limits.max_addresses, &mut mail.header_cc),
+        b"subject" if mail.subject.is_none() => mail.subject = Some(cut_for_display(words::decode_text(&value()))),
         b"message-id" if mail.message_id.is_none() => {
-            mail.message_id = message_id::own(&words::decode_text(&value()))
+            mail.message_id = message_id::of_field(&words::decode_text(&value()))
         }
         b"received" => mail.received_count += 1,
         b"auto-submitted" => {
@@ -323,9 +324,9 @@ fn take_field<'x>(mail: &mut Mail, field: &Field<'x>, value: impl Fn() -> Cow<'x
     }
 }
 
-/// A subject or name as lists show it: hundreds of them stand side by side. All of it is among the header fields.
-fn shown(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(MAX_SHOWN));
+/// Truncates a subject or name for lists, which hold hundreds of them. The stored header has all of it.
+fn cut_for_display(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MAX_DISPLAY_TEXT));
     text
 }
 

@@ -1,5 +1,5 @@
-//! Content-Type and Content-Disposition: value and parameters (RFC 2045 §5.1, RFC 2183, RFC 2231), and the file names
-//! that parts are offered under.
+//! Parses Content-Type and Content-Disposition, value and parameters (RFC 2045 §5.1, RFC 2183, RFC 2231), and derives
+//! the filenames of attachments.
 
 use std::borrow::Cow;
 
@@ -7,21 +7,21 @@ use super::charset::Charset;
 use super::decode::hex;
 use super::header::is_parameter;
 use super::words;
-use crate::mail::invisible::changes_the_order;
+use crate::mail::invisible::is_layout_control;
 
-/// More parameters than that are not read: a name of the longest kind takes some twenty continuations.
+/// Further parameters are ignored: the longest names take some twenty continuations.
 const MAX_PARAMETERS: usize = 200;
 const MAX_FILENAME_BYTES: usize = 255;
 
-/// RFC 2045 §5.1: `token`.
+/// Matches RFC 2045 §5.1 `token`.
 pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&byte))
 }
 
-/// A structured value: `text/plain; charset=utf-8`.
+/// A value with parameters: `text/plain; charset=utf-8`.
 #[derive(Debug, Default)]
-pub(crate) struct Value {
-    /// What stands before the parameters, in lower case and without comments.
+pub(crate) struct ParameterizedValue {
+    /// The part before the parameters, in lower case and without comments.
     pub(crate) main: String,
     parameters: Vec<Parameter>,
 }
@@ -31,13 +31,13 @@ struct Parameter {
     name: String,
     /// RFC 2231 §3: `name*0`, `name*1`, …
     section: Option<u32>,
-    /// RFC 2231 §4: a charset and percent-encoding.
+    /// RFC 2231 §4: the value has a charset and percent-encoding.
     extended: bool,
     value: Vec<u8>,
 }
 
-impl Value {
-    /// Reads a field value; whatever cannot be read is left out. Signs that senders forget or double are of no account.
+impl ParameterizedValue {
+    /// Parses a field value and leaves out what is malformed. Missing or doubled separators are tolerated.
     pub(crate) fn parse(raw: &[u8]) -> Self {
         let raw = unfold(raw);
         let (main, mut rest) = raw.split_at_checked(end_of_main(&raw)).unwrap_or_default();
@@ -45,7 +45,7 @@ impl Value {
             main.iter().copied().filter(|byte| !byte.is_ascii_whitespace() && *byte != b'"').collect();
         let mut value = Self { main: String::from_utf8_lossy(&main).to_ascii_lowercase(), ..Self::default() };
         if value.main.contains('=') {
-            // A disposition or type was forgotten and the parameters stand first.
+            // The disposition or type is missing and parameters come first.
             value.main.clear();
             rest = &raw;
         }
@@ -57,18 +57,18 @@ impl Value {
         value
     }
 
-    /// The label of its charset, also where it stands without its name.
+    /// Returns the charset label, even if it lacks the parameter name.
     pub(crate) fn charset(&self) -> Option<Vec<u8>> {
         let bare = || self.parameters.iter().find(|p| p.name.is_empty() && Charset::is_label(&p.value));
         self.bytes("charset").or_else(|| bare().map(|p| p.value.clone()))
     }
 
-    /// The text of the parameter `name`: an extended or continued form before the plain one.
+    /// Returns the text of the parameter `name`, preferring an extended or continued form to the plain one.
     pub(crate) fn get(&self, name: &str) -> Option<String> {
         self.extended(name).or_else(|| self.plain(name).map(words::decode_text))
     }
 
-    /// The names of its parameters, each once.
+    /// Returns the parameter names, each once.
     pub(crate) fn names(&self) -> Vec<&str> {
         let named = self.parameters.iter().map(|parameter| parameter.name.as_str());
         let mut names: Vec<&str> = named.filter(|name| !name.is_empty()).collect();
@@ -77,7 +77,7 @@ impl Value {
         names
     }
 
-    /// The bytes of the parameter `name`, which is compared and not shown.
+    /// Returns the bytes of the parameter `name`, for comparison, not for display.
     pub(crate) fn bytes(&self, name: &str) -> Option<Vec<u8>> {
         self.plain(name).map(<[u8]>::to_vec).or_else(|| self.extended(name).map(String::into_bytes))
     }
@@ -94,10 +94,10 @@ impl Value {
         }
         let mut sections: Vec<(u32, &Parameter)> =
             self.parameters.iter().filter(|p| p.name == name).filter_map(|p| Some((p.section?, p))).collect();
-        // Stable: of two sections with one number the first counts.
+        // The sort is stable: the first of two sections with the same number counts.
         sections.sort_by_key(|(number, _)| *number);
         sections.dedup_by_key(|(number, _)| *number);
-        // RFC 2231 §3 counts from 0; some senders from 1. What follows a gap belongs to nothing.
+        // RFC 2231 §3 counts from 0, some senders from 1. Sections after a gap are ignored.
         let start = sections.first().map(|(number, _)| *number).filter(|number| *number <= 1)?;
         let mut charset = Charset::for_label(b"");
         let mut bytes = Vec::new();
@@ -115,8 +115,8 @@ impl Value {
     }
 }
 
-/// `raw` without the line breaks of its folding. A line that begins without a blank is either a parameter that should have been
-/// indented, or does not belong there.
+/// Unfolds a value. A line that begins without whitespace is either a parameter that should have been indented or
+/// does not belong there.
 fn unfold(raw: &[u8]) -> Cow<'_, [u8]> {
     if memchr::memchr2(b'\r', b'\n', raw).is_none() {
         return Cow::Borrowed(raw);
@@ -135,7 +135,7 @@ fn unfold(raw: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(unfolded)
 }
 
-/// Where the parameters begin: behind `type/subtype` or the disposition, whatever separates them from it.
+/// Returns the offset of the parameters: after `type/subtype` or the disposition, whatever the separator.
 fn end_of_main(raw: &[u8]) -> usize {
     let mut at = raw.len() - raw.trim_ascii_start().len();
     loop {
@@ -145,15 +145,16 @@ fn end_of_main(raw: &[u8]) -> usize {
         let rest = raw.get(at..).unwrap_or_default();
         let blanks = rest.len() - rest.trim_ascii_start().len();
         let is_open = raw.get(..at).is_some_and(|main| main.ends_with(b"/"));
-        let goes_on = rest.trim_ascii_start().starts_with(b"/") || (is_open && blanks > 0 && blanks < rest.len());
-        if blanks == 0 || !goes_on {
+        let continues = rest.trim_ascii_start().starts_with(b"/") || (is_open && blanks > 0 && blanks < rest.len());
+        if blanks == 0 || !continues {
             return at;
         }
         at += blanks;
     }
 }
 
-/// One parameter from behind a semicolon, and what follows it. A word without a value has no name.
+/// Parses one parameter after a semicolon, and returns the rest. A word without `=` becomes the value of a parameter
+/// without a name.
 fn parameter(raw: &[u8]) -> (Option<Parameter>, &[u8]) {
     let is_separator = |byte: &u8| byte.is_ascii_whitespace() || b";,:".contains(byte);
     let raw = raw.get(raw.iter().position(|byte| !is_separator(byte)).unwrap_or(raw.len())..).unwrap_or_default();
@@ -165,7 +166,7 @@ fn parameter(raw: &[u8]) -> (Option<Parameter>, &[u8]) {
         return (Some(bare).filter(|bare| !bare.value.is_empty()), rest);
     };
     let name = String::from_utf8_lossy(name.trim_ascii()).to_ascii_lowercase();
-    // A comment before the name is dropped with its bracket.
+    // A comment before the name is dropped with its parenthesis.
     let name = name.rsplit([')', ' ', '\t', ',']).next().unwrap_or_default();
     let rest = rest.trim_ascii_start();
     let (value, after) = match rest.strip_prefix(b"\"") {
@@ -198,8 +199,8 @@ fn parameter(raw: &[u8]) -> (Option<Parameter>, &[u8]) {
     (Some(Parameter { name: name.to_owned(), section, extended, value }), after)
 }
 
-/// RFC 2045 §5.1 allows no blank in a bare value, but names are sent with them; elsewhere a comment begins there, or the next
-/// parameter where its semicolon was forgotten, which is what comes back as the second.
+/// RFC 2045 §5.1 allows no whitespace in an unquoted value, but filenames are sent with it. In other parameters it
+/// begins a comment, or the next parameter if its semicolon is missing, which is returned as the second part.
 fn bare_value<'v>(name: &str, value: &'v [u8]) -> (Vec<u8>, &'v [u8]) {
     let whole = value.trim_ascii();
     if name.starts_with("name") || name.starts_with("filename") {
@@ -210,12 +211,13 @@ fn bare_value<'v>(name: &str, value: &'v [u8]) -> (Vec<u8>, &'v [u8]) {
     (word.to_vec(), if next_is_parameter(behind) { behind } else { &[] })
 }
 
-/// Whether a parameter begins there, as its name shows.
+/// True if a parameter begins there.
 fn next_is_parameter(rest: &[u8]) -> bool {
     is_parameter(rest.trim_ascii_start(), true)
 }
 
-/// A quoted value up to its closing quote. Only `\"` and `\\` are escapes: many senders write paths as they are.
+/// Parses a quoted value up to its closing quote. Only `\"` and `\\` are escapes: many senders write Windows paths
+/// unescaped.
 fn quoted_value(raw: &[u8]) -> (Vec<u8>, &[u8]) {
     let mut value = Vec::new();
     let mut rest = raw;
@@ -237,7 +239,7 @@ fn quoted_value(raw: &[u8]) -> (Vec<u8>, &[u8]) {
     (value, after)
 }
 
-/// RFC 2231 §4: `charset'language'text`; without the two quotes it is all text.
+/// Splits RFC 2231 §4 `charset'language'text`; without the two quotes everything is text.
 fn charset_and_text(value: &[u8]) -> (Charset, &[u8]) {
     let mut parts = value.splitn(3, |byte| *byte == b'\'');
     match (parts.next(), parts.next(), parts.next()) {
@@ -263,18 +265,19 @@ fn percent_decode(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The one precedence of names: `filename*` before `filename` before `name*` before `name`; safe to offer for download.
-pub(crate) fn filename(disposition: &Value, content_type: &Value) -> Option<String> {
+/// Returns the filename, safe to offer for download. Precedence: `filename*`, `filename`, `name*`, `name`.
+pub(crate) fn filename(disposition: &ParameterizedValue, content_type: &ParameterizedValue) -> Option<String> {
     [disposition.get("filename"), content_type.get("name")]
         .into_iter()
         .flatten()
         .find_map(|name| safe_filename(&name))
 }
 
-/// `name` without path, control and bidirectional characters, at most 255 bytes; `None` if nothing is left.
+/// Removes the path, control and bidirectional characters from `name` and limits it to 255 bytes; `None` if nothing
+/// is left.
 pub(crate) fn safe_filename(name: &str) -> Option<String> {
     let last = name.rsplit(['/', '\\']).find(|part| !part.trim().is_empty())?;
-    let clean: String = last.chars().filter(|c| !c.is_control() && !changes_the_order(*c)).collect();
+    let clean: String = last.chars().filter(|c| !c.is_control() && !is_layout_control(*c)).collect();
     let clean = clean.trim();
     if clean.is_empty() || clean.bytes().all(|byte| byte == b'.') {
         return None;
@@ -302,7 +305,7 @@ mod tests {
     use super::*;
 
     fn name(disposition: &str) -> Option<String> {
-        filename(&Value::parse(disposition.as_bytes()), &Value::default())
+        filename(&ParameterizedValue::parse(disposition.as_bytes()), &ParameterizedValue::default())
     }
 
     #[test]
@@ -336,7 +339,8 @@ mod tests {
 
     #[test]
     fn a_type_is_read_past_comments() {
-        let value = Value::parse(b"Text/Plain (really); charset=us-ascii (Plain text); (x) format=flowed");
+        let value =
+            ParameterizedValue::parse(b"Text/Plain (really); charset=us-ascii (Plain text); (x) format=flowed");
         assert_eq!(value.main, "text/plain");
         assert_eq!(value.get("charset").as_deref(), Some("us-ascii"));
         assert_eq!(value.get("format").as_deref(), Some("flowed"));
@@ -361,7 +365,7 @@ mod tests {
             "text/html\r\ncharset=koi8-r",
             "text/html;\r\nwhat is that; charset=utf-8\r\n charset=koi8-r",
         ] {
-            let value = Value::parse(raw.as_bytes());
+            let value = ParameterizedValue::parse(raw.as_bytes());
             assert_eq!(value.main, "text/html", "{raw}");
             let charset = value.charset().unwrap_or_default();
             assert_eq!(String::from_utf8_lossy(&charset).trim_matches('\''), "koi8-r", "{raw}");
@@ -369,7 +373,7 @@ mod tests {
         for raw in ["attachment filename=\"a b.pdf\"", "attachment;filename=a b.pdf;", "filename=a b.pdf"] {
             assert_eq!(name(raw).as_deref(), Some("a b.pdf"), "{raw}");
         }
-        assert_eq!(Value::parse(b"text/html; x-y").charset(), None);
+        assert_eq!(ParameterizedValue::parse(b"text/html; x-y").charset(), None);
     }
 
     #[test]

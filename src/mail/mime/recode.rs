@@ -1,39 +1,39 @@
-//! Parts that not every host takes, with octets above 127 or long lines, become base64: at submission, so that what is
-//! signed stays as it is on its way, and for a host that takes 7-bit lines alone (RFC 6152 §3).
+//! Re-encodes parts that not every host accepts, with octets above 127 or long lines, as base64: at submission, so
+//! that signed content stays unchanged in transit, and for a host that accepts only 7-bit lines (RFC 6152 §3).
 
 use std::ops::Range;
 
-use super::edit::{Edit, With, edited, keep_ascii, moved};
-use super::params::{self, Value};
-use super::walk::{Leaf, Parent, Reading, Structure, walk};
+use super::edit::{Edit, Replacement, apply, is_ascii_outside, shift};
+use super::params::{self, ParameterizedValue};
+use super::walk::{Leaf, LeafKind, Parent, Structure, walk};
 use super::{Encoding, Limits, base64_text, field_values, uuencode};
-use crate::mail::line::is_plain;
+use crate::mail::line::is_seven_bit;
 
-/// Messages inside one another.
-const MAX_NESTED: usize = 10;
-const FIELD: &[u8] = b"Content-Transfer-Encoding: ";
-/// Types whose parts are signed or encrypted as they stand (RFC 1847, RFC 8551).
-const SEALED: &[&str] =
+/// Nesting depth of messages.
+const MAX_NESTED_MESSAGES: usize = 10;
+const ENCODING_FIELD: &[u8] = b"Content-Transfer-Encoding: ";
+/// Types whose content is signed or encrypted as it is (RFC 1847, RFC 8551).
+const PROTECTED_TYPES: &[&str] =
     &["multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"];
-/// Types whose parts are messages; others of message/ hold fields, or pieces, and become base64 like any part.
-const MESSAGES: &[&str] = &["message/rfc822", "message/global", "message/news"];
+/// Types whose content is a message; other message/ types hold fields or fragments and are encoded like any part.
+const MESSAGE_TYPES: &[&str] = &["message/rfc822", "message/global", "message/news"];
 
-/// The message with every part in 7 bits; `None` when that cannot be: header fields are not ASCII, the structure is
-/// beyond the limits, or so odd that it would read otherwise. Signatures over what is changed do not survive it.
+/// Converts every part to 7 bits; `None` if that is impossible: header fields are not ASCII, or the structure exceeds
+/// the limits or is so malformed that it would be parsed differently afterwards. Signatures over changed parts break.
 pub fn to_seven_bit(raw: &[u8]) -> Option<Vec<u8>> {
     let mut edits = Vec::new();
-    if !is_plain(raw) {
+    if !is_seven_bit(raw) {
         let mut recoding = Recoding::default();
-        recoding.message(raw, &walk(raw, &Limits::default(), |_| {}), 0, 0);
+        recoding.add_message(raw, &walk(raw, &Limits::default(), |_| {}), 0, 0);
         edits = recoding.finish(raw);
     }
-    keep_ascii(raw, &edits, 0..raw.len()).then(|| changed(raw, &edits))?
+    is_ascii_outside(raw, &edits, 0..raw.len()).then(|| apply_if_equivalent(raw, &edits))?
 }
 
-/// The message with these changes, if it has as many files then as before, and texts where it had some. Where lines in a
-/// header are no field, a field that is added can show that more of them are header.
-pub(crate) fn changed(raw: &[u8], edits: &[Edit]) -> Option<Vec<u8>> {
-    let done = edited(raw, edits);
+/// Applies the edits if the result has as many attachments as before, and texts if there were any. In a header with
+/// lines that are not fields, an added field can turn more of them into header.
+pub(crate) fn apply_if_equivalent(raw: &[u8], edits: &[Edit]) -> Option<Vec<u8>> {
+    let done = apply(raw, edits);
     let found = |raw| {
         let mail = super::parse_without_bodies(raw);
         (mail.attachments.len(), mail.text.is_some(), mail.html.is_some())
@@ -41,90 +41,90 @@ pub(crate) fn changed(raw: &[u8], edits: &[Edit]) -> Option<Vec<u8>> {
     (edits.is_empty() || found(raw) == found(&done)).then_some(done)
 }
 
-/// What is repaired of the fields of a message inside another, whose ranges say what is sealed there.
-pub(crate) type InnerFields = fn(&[u8], &Structure<'_>, &[Range<usize>]) -> Vec<Edit>;
+/// Returns the edits to the fields of a nested message, given its protected ranges.
+pub(crate) type NestedFieldEdits = fn(&[u8], &Structure<'_>, &[Range<usize>]) -> Vec<Edit>;
 
-/// Gathers the changes of a message. A part that cannot be recoded stays as it is.
+/// Collects the edits of a message. A part that cannot be re-encoded stays as it is.
 #[derive(Default)]
 pub(crate) struct Recoding {
-    /// Given, nothing of what is sealed changes, at any depth.
-    inner_fields: Option<InnerFields>,
-    /// Fields written anew.
+    /// If given, nothing signed or encrypted changes, at any depth.
+    nested_fields: Option<NestedFieldEdits>,
+    /// Rewritten fields.
     pub(crate) fields: Vec<Edit>,
     parts: Vec<Edit>,
-    /// Multiparts and messages that declare an encoding: where, and of what.
+    /// Multiparts and messages that declare an encoding: the range of that value, and of the body.
     containers: Vec<(Range<usize>, Range<usize>)>,
-    /// Where something sealed was found.
-    pub(crate) sealed: Vec<Range<usize>>,
+    /// Ranges that are signed or encrypted.
+    pub(crate) protected: Vec<Range<usize>>,
 }
 
 impl Recoding {
-    /// One that changes nothing of what is sealed.
-    pub(crate) fn around_sealed(inner_fields: InnerFields) -> Self {
-        Self { inner_fields: Some(inner_fields), ..Self::default() }
+    /// Leaves everything signed or encrypted unchanged.
+    pub(crate) fn preserving_protected(inner_fields: NestedFieldEdits) -> Self {
+        Self { nested_fields: Some(inner_fields), ..Self::default() }
     }
 
-    /// Takes the message `raw`, which stands at `base` of the whole one, inside `depth` others.
-    pub(crate) fn message(&mut self, raw: &[u8], structure: &Structure<'_>, base: usize, depth: usize) {
-        let mut sealed = Vec::new();
-        if let Some(inner_fields) = self.inner_fields {
-            sealed = sealed_in(structure);
-            self.sealed.extend(sealed.iter().map(|range| moved(range, base)));
+    /// Adds the message `raw`, which is at offset `base` of the outermost one, at nesting depth `depth`.
+    pub(crate) fn add_message(&mut self, raw: &[u8], structure: &Structure<'_>, base: usize, depth: usize) {
+        let mut protected = Vec::new();
+        if let Some(inner_fields) = self.nested_fields {
+            protected = protected_ranges(structure);
+            self.protected.extend(protected.iter().map(|range| shift(range, base)));
             if depth > 0 {
-                let fields = inner_fields(raw, structure, &sealed);
-                self.fields.extend(fields.into_iter().map(|edit| edit.moved(base)));
+                let fields = inner_fields(raw, structure, &protected);
+                self.fields.extend(fields.into_iter().map(|edit| edit.shifted(base)));
             }
         }
         if structure.truncated || structure.header_truncated {
             return;
         }
         for multipart in &structure.multiparts {
-            self.container(raw, multipart.header.encoding, &multipart.body, base);
+            self.add_container(raw, multipart.header.encoding, &multipart.body, base);
         }
         let before = self.parts.len();
         for leaf in &structure.leaves {
             let body = raw.get(leaf.body.clone()).unwrap_or_default();
-            if !is_plain(body) && !is_within(&sealed, leaf.body.start) {
-                self.leaf(raw, leaf, body, base, depth);
+            if !is_seven_bit(body) && !is_within(&protected, leaf.body.start) {
+                self.add_leaf(raw, leaf, body, base, depth);
             }
         }
-        // Without that field nothing says that the others mean anything (RFC 2045 §4).
+        // Without this field the other MIME fields have no meaning (RFC 2045 §4).
         if self.parts.len() > before
             && field_values(raw, "MIME-Version").is_empty()
             && let Some(empty) = empty_line(raw, structure.body_offset)
         {
             let version = Edit::octets(empty..empty, b"MIME-Version: 1.0\r\n".to_vec());
-            self.parts.push(version.moved(base));
+            self.parts.push(version.shifted(base));
         }
     }
 
-    fn container(&mut self, raw: &[u8], encoding: Option<&[u8]>, body: &Range<usize>, base: usize) {
-        if let Some(at) = encoding.and_then(|encoding| place_of(raw, encoding)) {
-            self.containers.push((moved(&at, base), moved(body, base)));
+    fn add_container(&mut self, raw: &[u8], encoding: Option<&[u8]>, body: &Range<usize>, base: usize) {
+        if let Some(at) = encoding.and_then(|encoding| range_of(raw, encoding)) {
+            self.containers.push((shift(&at, base), shift(body, base)));
         }
     }
 
-    fn leaf(&mut self, raw: &[u8], leaf: &Leaf<'_>, body: &[u8], base: usize, depth: usize) {
+    fn add_leaf(&mut self, raw: &[u8], leaf: &Leaf<'_>, body: &[u8], base: usize, depth: usize) {
         let declared = leaf.header.encoding.map_or(Encoding::Identity, Encoding::of_field);
-        // A message inside is never encoded as a whole (RFC 2045 §6.4).
+        // A nested message is never encoded as a whole (RFC 2045 §6.4).
         if is_message(leaf) && declared == Encoding::Identity {
-            self.container(raw, leaf.header.encoding, &leaf.body, base);
-            // Without one, fields that are added inside would read as fields of the part.
-            if depth < MAX_NESTED && empty_line(raw, leaf.body.start).is_some() {
+            self.add_container(raw, leaf.header.encoding, &leaf.body, base);
+            // Without an empty line, fields added to the nested message would become fields of the part.
+            if depth < MAX_NESTED_MESSAGES && empty_line(raw, leaf.body.start).is_some() {
                 let structure = walk(body, &Limits::default(), |_| {});
-                self.message(body, &structure, base + leaf.body.start, depth + 1);
+                self.add_message(body, &structure, base + leaf.body.start, depth + 1);
             }
             return;
         }
         let declared = declared.of_body(body);
         let is_changed_by_encoding = match declared {
-            // A multipart without parts is text for its reader, encoded it is a file.
-            _ if leaf.reading != Reading::Declared => true,
-            // The name of such a file stands in its body, and no octet of it is beyond ASCII.
+            // A multipart without parts is displayed as text; encoded it would be an attachment.
+            _ if leaf.kind != LeafKind::Declared => true,
+            // A uuencoded file has its name in the body, and is ASCII anyway.
             Encoding::Uuencode => true,
-            // A file in a text is found only as long as the text stands as it is.
-            Encoding::Identity => uuencode::find(body, 0).is_some(),
-            // As is what stands behind the data.
+            // A uuencoded file in a text is only found while the text is unencoded.
+            Encoding::Identity => uuencode::find_file(body, 0).is_some(),
+            // The same for text after the data.
             Encoding::Base64 => base64_text::end_of_data(body) < body.len(),
             Encoding::QuotedPrintable => false,
         };
@@ -133,56 +133,56 @@ impl Recoding {
         }
         let Some(empty) = empty_line(raw, leaf.body.start) else { return };
         let field = match leaf.header.encoding {
-            Some(encoding) => place_of(raw, encoding).map(|at| Edit::octets(at, b" base64".to_vec())),
-            None => Some(Edit::octets(empty..empty, [FIELD, b"base64\r\n"].concat())),
+            Some(encoding) => range_of(raw, encoding).map(|at| Edit::octets(at, b" base64".to_vec())),
+            None => Some(Edit::octets(empty..empty, [ENCODING_FIELD, b"base64\r\n"].concat())),
         };
         let Some(field) = field else { return };
-        // The type that goes without saying is ASCII (RFC 2045 §5.2). A named file is no text for want of a type, and
-        // stray octets in base64 say nothing of the data.
+        // The default type is ASCII (RFC 2045 §5.2). A named file without a type is not text, and stray octets in
+        // base64 say nothing about the data.
         let is_text = leaf.header.content_type.is_none() && leaf.parent != Parent::Digest && !is_named(leaf);
         if is_text && declared != Encoding::Base64 && !body.is_ascii() {
             let charset = if std::str::from_utf8(body).is_ok() { "utf-8" } else { "windows-1252" };
             let kind = format!("Content-Type: text/plain; charset={charset}\r\n");
-            self.parts.push(Edit::octets(empty..empty, kind.into_bytes()).moved(base));
+            self.parts.push(Edit::octets(empty..empty, kind.into_bytes()).shifted(base));
         }
-        // A delimiter brings its own line break; the end of a message does not.
+        // A delimiter includes the line break before it; the end of the message does not.
         let line_break = leaf.body.end == raw.len();
-        let body = Edit { at: leaf.body.clone(), with: With::Base64 { declared, line_break } };
-        self.parts.extend([field.moved(base), body.moved(base)]);
+        let body = Edit { range: leaf.body.clone(), replacement: Replacement::Base64 { declared, line_break } };
+        self.parts.extend([field.shifted(base), body.shifted(base)]);
     }
 
-    /// All changes of `raw`, in order.
+    /// Returns all edits of `raw`, in order.
     pub(crate) fn finish(self, raw: &[u8]) -> Vec<Edit> {
         let Self { mut fields, mut parts, containers, .. } = self;
-        parts.sort_by_key(|edit| edit.at.start);
-        // What a part says of its encoding may be such a field.
+        parts.sort_by_key(|edit| edit.range.start);
+        // The encoding field of a part may be among them.
         fields.retain(|field| {
-            let next = parts.partition_point(|edit| edit.at.start < field.at.start);
-            parts.get(next).is_none_or(|edit| edit.at.start >= field.at.end)
+            let next = parts.partition_point(|edit| edit.range.start < field.range.start);
+            parts.get(next).is_none_or(|edit| edit.range.start >= field.range.end)
         });
         parts.extend(fields);
-        parts.sort_by_key(|edit| edit.at.start);
+        parts.sort_by_key(|edit| edit.range.start);
         let is_changed = |body: &Range<usize>| {
-            let next = parts.partition_point(|edit| edit.at.start < body.start);
-            parts.get(next).is_some_and(|edit| edit.at.start < body.end)
+            let next = parts.partition_point(|edit| edit.range.start < body.start);
+            parts.get(next).is_some_and(|edit| edit.range.start < body.end)
         };
         let is_in_field = |at: &Range<usize>| {
-            let next = parts.partition_point(|edit| edit.at.start <= at.start);
-            next.checked_sub(1).and_then(|last| parts.get(last)).is_some_and(|edit| edit.at.end > at.start)
+            let next = parts.partition_point(|edit| edit.range.start <= at.start);
+            next.checked_sub(1).and_then(|last| parts.get(last)).is_some_and(|edit| edit.range.end > at.start)
         };
         let to_seven = |(encoding, body): (Range<usize>, Range<usize>)| {
-            let fits = is_changed(&body) && !is_in_field(&encoding) && keep_ascii(raw, &parts, body);
+            let fits = is_changed(&body) && !is_in_field(&encoding) && is_ascii_outside(raw, &parts, body);
             fits.then(|| Edit::octets(encoding, b" 7bit".to_vec()))
         };
         let labels: Vec<Edit> = containers.into_iter().filter_map(to_seven).collect();
         parts.extend(labels);
-        parts.sort_by_key(|edit| edit.at.start);
+        parts.sort_by_key(|edit| edit.range.start);
         parts
     }
 }
 
-/// Where the empty line before a body stands. It has to be there: a body that is written anew must not read as more of
-/// the header.
+/// Returns the offset of the empty line before a body. It is required: a rewritten body must not become part of the
+/// header.
 fn empty_line(raw: &[u8], body: usize) -> Option<usize> {
     let empty = body.checked_sub(2)?;
     let before = raw.get(..empty)?;
@@ -190,37 +190,37 @@ fn empty_line(raw: &[u8], body: usize) -> Option<usize> {
     is_empty.then_some(empty)
 }
 
-/// Where the parts stand that are signed or encrypted.
-pub(crate) fn sealed_in(structure: &Structure<'_>) -> Vec<Range<usize>> {
+/// Returns the ranges that are signed or encrypted.
+pub(crate) fn protected_ranges(structure: &Structure<'_>) -> Vec<Range<usize>> {
     let multiparts = structure.multiparts.iter().map(|part| (part.header.content_type, &part.body));
     let leaves = structure.leaves.iter().map(|part| (part.header.content_type, &part.body));
-    let sealed = multiparts.chain(leaves).filter(|(kind, _)| kind.is_some_and(is_sealed));
-    sealed.map(|(_, body)| body.clone()).collect()
+    let protected = multiparts.chain(leaves).filter(|(kind, _)| kind.is_some_and(is_protected));
+    protected.map(|(_, body)| body.clone()).collect()
 }
 
-/// Whether something stands in one of these ranges.
+/// True if an offset is in one of the ranges.
 pub(crate) fn is_within(ranges: &[Range<usize>], at: usize) -> bool {
     ranges.iter().any(|range| range.contains(&at))
 }
 
-fn is_sealed(kind: &[u8]) -> bool {
-    SEALED.contains(&Value::parse(kind).main.as_str())
+fn is_protected(kind: &[u8]) -> bool {
+    PROTECTED_TYPES.contains(&ParameterizedValue::parse(kind).main.as_str())
 }
 
 fn is_message(leaf: &Leaf<'_>) -> bool {
-    let kind = leaf.header.content_type.map(|kind| Value::parse(kind).main);
-    let is_one = kind.map_or(leaf.parent == Parent::Digest, |kind| MESSAGES.contains(&kind.as_str()));
-    leaf.reading == Reading::Declared && is_one
+    let kind = leaf.header.content_type.map(|kind| ParameterizedValue::parse(kind).main);
+    let is_one = kind.map_or(leaf.parent == Parent::Digest, |kind| MESSAGE_TYPES.contains(&kind.as_str()));
+    leaf.kind == LeafKind::Declared && is_one
 }
 
-/// Whether the part, which declares no type, has a filename.
+/// True if the part, which declares no type, has a filename.
 fn is_named(leaf: &Leaf<'_>) -> bool {
-    let disposition = leaf.header.disposition.map(Value::parse).unwrap_or_default();
-    params::filename(&disposition, &Value::default()).is_some()
+    let disposition = leaf.header.disposition.map(ParameterizedValue::parse).unwrap_or_default();
+    params::filename(&disposition, &ParameterizedValue::default()).is_some()
 }
 
-/// Where a slice of the message stands in it.
-fn place_of(raw: &[u8], slice: &[u8]) -> Option<Range<usize>> {
+/// Returns the range of a slice within the message.
+fn range_of(raw: &[u8], slice: &[u8]) -> Option<Range<usize>> {
     let start = slice.as_ptr().addr().checked_sub(raw.as_ptr().addr())?;
     (start + slice.len() <= raw.len()).then(|| start..start + slice.len())
 }
@@ -282,7 +282,7 @@ mod tests {
             assert_eq!(types(out.as_bytes()), [(Some("winmail.dat".to_owned()), None)], "{out}");
             assert_eq!(types(mail.as_bytes()), types(out.as_bytes()));
         }
-        // Named and first, a text would be the body.
+        // If it were text, a named first part would be the body.
         let mail = "Content-Disposition: inline; filename=a.bin\r\n\r\nh\u{fc}\r\n";
         assert_eq!(mime::parse(recoded(mail).as_bytes()).attachments.len(), 1);
     }

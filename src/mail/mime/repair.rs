@@ -1,5 +1,5 @@
-//! What a submission server repairs of a message before it signs it (RFC 6409 §8): fields beyond ASCII, and lines that are
-//! longer than any host has to take.
+//! Repairs a submitted message before it is signed (RFC 6409 §8): fields that are not ASCII, and lines longer than
+//! any host must accept.
 
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -11,65 +11,66 @@ use super::body::charset_of_texts;
 use super::charset::Charset;
 use super::edit::Edit;
 use super::header::Fields;
-use super::params::Value;
-use super::recode::{Recoding, changed, is_within, sealed_in};
+use super::params::ParameterizedValue;
+use super::recode::{Recoding, apply_if_equivalent, is_within, protected_ranges};
 use super::walk::{Structure, walk};
 use super::{Limits, NamedAddress, address, words};
-use crate::mail::header_value::{self, Syntax, encoded_words, folded, mailbox, syntax_of};
-use crate::mail::line::{has_long_line, is_plain};
+use crate::mail::header_value::{self, Syntax, encoded_words, fold, mailbox, syntax_of};
+use crate::mail::line::{has_long_line, is_seven_bit};
 use crate::mail::message_id;
 
-/// Why a message can neither be sent nor repaired.
+/// A message that can neither be sent nor repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Irreparable {
-    /// A change would break a signature or what is encrypted.
+    /// A change would break a signature or encryption.
     #[error("a line of over 998 octets in a signed or encrypted part")]
-    Sealed,
-    /// There is no other way to write it.
+    Protected,
+    /// The line cannot be written differently.
     #[error("a line of over 998 octets that cannot be folded or encoded")]
     Line,
 }
 
-/// The message as any host takes it, as far as that can be: fields in ASCII, lines of at most 998 octets, bodies in 7 bits.
-/// What is so already stays as it is, octet for octet, and so does what is signed or encrypted, and a message so odd that
-/// it would read otherwise.
+/// Returns the message in the form that every host accepts, as far as possible: fields in ASCII, lines of at most 998
+/// octets, bodies in 7 bits. Everything that complies already stays octet for octet, and so does everything signed or
+/// encrypted, and a message so malformed that it would be parsed differently afterwards.
 ///
 /// # Errors
-/// A line stays too long.
+/// A line that is too long cannot be changed.
 pub(crate) fn repaired(raw: Vec<u8>) -> Result<Vec<u8>, Irreparable> {
-    if is_plain(&raw) {
+    if is_seven_bit(&raw) {
         return Ok(raw);
     }
     let structure = walk(&raw, &Limits::default(), |_| {});
-    let mut recoding = Recoding::around_sealed(inner_fields);
-    let written = fields(&raw, &structure, &sealed_in(&structure), |field| !is_plain(field));
+    let mut recoding = Recoding::preserving_protected(nested_fields);
+    let written = rewritten_fields(&raw, &structure, &protected_ranges(&structure), |field| !is_seven_bit(field));
     for (at, field) in written {
         recoding.fields.push(Edit::octets(at, field.ok_or(Irreparable::Line)?));
     }
-    recoding.message(&raw, &structure, 0, 0);
-    let sealed = std::mem::take(&mut recoding.sealed);
+    recoding.add_message(&raw, &structure, 0, 0);
+    let protected = std::mem::take(&mut recoding.protected);
     let edits = recoding.finish(&raw);
-    let is_sealed_long = sealed.iter().any(|range| has_long_line(raw.get(range.clone()).unwrap_or_default()));
-    let done = changed(&raw, &edits).unwrap_or(raw);
+    let is_protected_long = protected.iter().any(|range| has_long_line(raw.get(range.clone()).unwrap_or_default()));
+    let done = apply_if_equivalent(&raw, &edits).unwrap_or(raw);
     match has_long_line(&done) {
         false => Ok(done),
-        true if is_sealed_long => Err(Irreparable::Sealed),
+        true if is_protected_long => Err(Irreparable::Protected),
         true => Err(Irreparable::Line),
     }
 }
 
-/// Of a message inside only what is too long is written anew: hosts take its fields beyond ASCII as content.
-fn inner_fields(raw: &[u8], structure: &Structure<'_>, sealed: &[Range<usize>]) -> Vec<Edit> {
-    let written = fields(raw, structure, sealed, has_long_line).into_iter();
+/// Rewrites only the overlong fields of a nested message: hosts accept its non-ASCII fields as content.
+fn nested_fields(raw: &[u8], structure: &Structure<'_>, protected: &[Range<usize>]) -> Vec<Edit> {
+    let written = rewritten_fields(raw, structure, protected, has_long_line).into_iter();
     written.filter_map(|(at, field)| Some(Edit::octets(at, field?))).collect()
 }
 
-/// The fields that `is_wanted` wants to be written anew, and how, if they can be. Within what is sealed none is.
-fn fields(
+/// Returns the fields for which `needs_rewrite` is true with their rewritten form, if there is one. Nothing protected
+/// is touched.
+fn rewritten_fields(
     raw: &[u8],
     structure: &Structure<'_>,
-    sealed: &[Range<usize>],
-    is_wanted: fn(&[u8]) -> bool,
+    protected: &[Range<usize>],
+    needs_rewrite: fn(&[u8]) -> bool,
 ) -> Vec<(Range<usize>, Option<Vec<u8>>)> {
     let limits = Limits::default();
     let mut written = Vec::new();
@@ -77,7 +78,7 @@ fn fields(
     let charset = || *charset.get_or_init(|| charset_of_texts(raw, &structure.leaves));
     for (block, _) in &structure.headers {
         let header = raw.get(..block.end).unwrap_or_default();
-        if is_within(sealed, block.start) || !is_wanted(header.get(block.start..).unwrap_or_default()) {
+        if is_within(protected, block.start) || !needs_rewrite(header.get(block.start..).unwrap_or_default()) {
             continue;
         }
         let mut fields = Fields::new(header, block.start, &limits);
@@ -86,32 +87,32 @@ fn fields(
             let at = start.max(fields.header_offset())..fields.body_offset();
             start = at.end;
             let (Some(whole), Ok(name)) = (header.get(at.clone()), std::str::from_utf8(field.name)) else { continue };
-            if is_wanted(whole) {
-                written.push((at, rewritten(name, &text_of(field.value, charset)).map(String::into_bytes)));
+            if needs_rewrite(whole) {
+                written.push((at, rewritten(name, &unfolded_text(field.value, charset)).map(String::into_bytes)));
             }
         }
     }
     written
 }
 
-/// The value of a field on one line, as a reader takes it.
-fn text_of(value: &[u8], charset: impl FnOnce() -> Charset) -> String {
-    let text = words::in_utf_8(value, charset);
+/// Unfolds the value of a field and decodes it to UTF-8.
+fn unfolded_text(value: &[u8], charset: impl FnOnce() -> Charset) -> String {
+    let text = words::to_utf_8(value, charset);
     let unfolded = String::from_utf8_lossy(&text).replace("\r\n", "");
     unfolded.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
 }
 
-/// A field written anew; empty when nothing of it can be kept, none when no line has room for it.
+/// Rewrites a field. Empty if nothing of it can be kept, `None` if it does not fit a line.
 fn rewritten(name: &str, text: &str) -> Option<String> {
     if name.eq_ignore_ascii_case("Content-Type") || name.eq_ignore_ascii_case("Content-Disposition") {
         return Some(parameters(name, text));
     }
     match syntax_of(name) {
         Syntax::Mailboxes => mailboxes(name, text),
-        Syntax::MessageIds => ids(name, text),
-        _ if text.is_ascii() && folded(name, text).is_ok() => folded(name, text).ok(),
-        Syntax::Text => header_value::text_field(name, &words::decode_text(text.as_bytes())).ok(),
-        // What only has to be readable for people may be encoded where its syntax is not kept.
+        Syntax::MessageIds => message_ids(name, text),
+        _ if text.is_ascii() && fold(name, text).is_ok() => fold(name, text).ok(),
+        Syntax::Unstructured => header_value::text_field(name, &words::decode_text(text.as_bytes())).ok(),
+        // Fields that only people read may be encoded if they violate their syntax.
         _ => header_value::field(name, text).or_else(|_| header_value::text_field(name, text)).ok(),
     }
 }
@@ -122,15 +123,16 @@ fn mailboxes(name: &str, text: &str) -> Option<String> {
         return None;
     }
     if list.is_empty() {
-        // A group without members says what names nobody (RFC 6857 §3.1.8).
-        return folded(name, &format!("{}:;", encoded_words(text.trim_end_matches([';', ':', ' '])))).ok();
+        // An empty group represents text that names nobody (RFC 6857 §3.1.8).
+        return fold(name, &format!("{}:;", encoded_words(text.trim_end_matches([';', ':', ' '])))).ok();
     }
     let list = list.iter().map(|one| mailbox(one.name.as_deref(), &one.address));
-    folded(name, &list.collect::<Vec<_>>().join(", ")).ok()
+    fold(name, &list.collect::<Vec<_>>().join(", ")).ok()
 }
 
-/// `raw`, which was signed here, for a host that takes ASCII headers alone (RFC 6857 §3.1): without its signatures, and with an
-/// international address as the name of a group without members. None where the header is ASCII, or cannot be.
+/// Downgrades the header of `raw`, which was signed here, to ASCII (RFC 6857 §3.1): signatures are dropped, and an
+/// internationalized address becomes the name of an empty group. `None` if the header is ASCII already or cannot be
+/// downgraded.
 pub(crate) fn with_ascii_header(raw: &[u8]) -> Option<Vec<u8>> {
     let limits = Limits::default();
     let mut fields = Fields::new(raw, 0, &limits);
@@ -146,7 +148,7 @@ pub(crate) fn with_ascii_header(raw: &[u8]) -> Option<Vec<u8>> {
         }
         is_changed = true;
         let (name, text) = (std::str::from_utf8(field.name).ok()?, std::str::from_utf8(field.value).ok()?);
-        let text = text_of(text.as_bytes(), || Charset::Unknown);
+        let text = unfolded_text(text.as_bytes(), || Charset::Unknown);
         let written = match syntax_of(name) {
             Syntax::Mailboxes => ascii_mailboxes(name, &text),
             _ => rewritten(name, &text).filter(|field| field.is_ascii()),
@@ -171,22 +173,24 @@ fn ascii_mailboxes(name: &str, text: &str) -> Option<String> {
         if one.address.is_ascii() {
             return mailbox(one.name.as_deref(), &one.address);
         }
-        let shown = one.name.iter().map(String::as_str).chain([one.address.as_str()]).collect::<Vec<_>>().join(" ");
-        format!("{}:;", encoded_words(&shown))
+        let group_name =
+            one.name.iter().map(String::as_str).chain([one.address.as_str()]).collect::<Vec<_>>().join(" ");
+        format!("{}:;", encoded_words(&group_name))
     };
-    folded(name, &list.iter().map(one).collect::<Vec<_>>().join(", ")).ok()
+    fold(name, &list.iter().map(one).collect::<Vec<_>>().join(", ")).ok()
 }
 
-/// The Message-IDs of a field, without what is none.
-fn ids(name: &str, text: &str) -> Option<String> {
+/// Rewrites a field of Message-IDs, dropping everything else.
+fn message_ids(name: &str, text: &str) -> Option<String> {
     let ids = text.split('<').skip(1).filter_map(|rest| rest.split_once('>'));
-    let ids: Vec<String> = ids.filter_map(|(id, _)| message_id::named(id)).collect();
-    if ids.is_empty() { Some(String::new()) } else { folded(name, &ids.join(" ")).ok() }
+    let ids: Vec<String> = ids.filter_map(|(id, _)| message_id::bracketed(id)).collect();
+    if ids.is_empty() { Some(String::new()) } else { fold(name, &ids.join(" ")).ok() }
 }
 
-/// A field with parameters (RFC 2231); a name in Content-Type as encoded words, which is where old readers look.
+/// Rewrites a field with parameters (RFC 2231); a name in Content-Type as encoded words, which old mail programs
+/// expect.
 fn parameters(name: &str, text: &str) -> String {
-    let value = Value::parse(text.as_bytes());
+    let value = ParameterizedValue::parse(text.as_bytes());
     let mut written = ContentType::new(value.main.clone());
     for parameter in value.names() {
         let Some(text) = value.get(parameter) else { continue };
@@ -211,7 +215,7 @@ mod tests {
 
     fn text(raw: &[u8]) -> String {
         let out = repaired(raw.to_vec()).unwrap();
-        assert!(is_plain(&out), "{}", String::from_utf8_lossy(&out));
+        assert!(is_seven_bit(&out), "{}", String::from_utf8_lossy(&out));
         String::from_utf8(out).unwrap()
     }
 
@@ -260,7 +264,7 @@ mod tests {
             "{out}"
         );
         let (before, after) = (mime::parse(raw.as_bytes()), mime::parse(out.as_bytes()));
-        assert_eq!((after.to_names.len(), after.text), (90, before.text));
+        assert_eq!((after.header_to.len(), after.text), (90, before.text));
         assert_eq!(out.matches("<1@b.test>").count(), 120);
     }
 
@@ -280,7 +284,7 @@ mod tests {
             "Subject: ü\r\nContent-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\n{long}\r\n--b\r\n\
              Content-Type: application/pgp-signature\r\n\r\nx\r\n--b--\r\n"
         );
-        assert_eq!(repaired(raw.clone().into_bytes()), Err(Irreparable::Sealed));
+        assert_eq!(repaired(raw.clone().into_bytes()), Err(Irreparable::Protected));
         let short = raw.replace(&long, "é");
         let out = String::from_utf8(repaired(short.clone().into_bytes()).unwrap()).unwrap();
         assert_eq!(out.split_once("Content-Type").unwrap().1, short.split_once("Content-Type").unwrap().1);
@@ -320,10 +324,10 @@ mod tests {
             |line: &str| format!("Subject: ü\r\nContent-Type: multipart/signed; boundary=b\r\n\r\n{line}{parts}");
         let out = text(raw("").as_bytes());
         assert!(out.starts_with("Subject: =?utf-8?B?w7w=?=\r\n") && out.ends_with(&parts));
-        assert_eq!(repaired(raw(&format!("{}\r\n", "x".repeat(1_200))).into_bytes()), Err(Irreparable::Sealed));
+        assert_eq!(repaired(raw(&format!("{}\r\n", "x".repeat(1_200))).into_bytes()), Err(Irreparable::Protected));
     }
 
-    /// Parts, and whether they have to arrive octet for octet.
+    /// Parts, with true for those that have to arrive octet for octet.
     fn parts() -> Vec<(String, bool)> {
         let long = "x".repeat(1_200);
         let signed =
@@ -357,7 +361,7 @@ mod tests {
                 for (part, _) in [(&first, first_stays), (&second, second_stays)].iter().filter(|(_, stays)| *stays) {
                     assert!(out.contains(&format!("\r\n--b\r\n{part}\r\n--b")), "{out}");
                 }
-                // What says to be in 7 bits is.
+                // A container labelled 7bit contains no other octets.
                 let is_ascii = out.is_ascii();
                 assert!(is_ascii || out.contains("boundary=b\r\nContent-Transfer-Encoding: 8bit\r\n"), "{out}");
                 let (before, after) = (mime::parse(raw.as_bytes()), mime::parse(out.as_bytes()));

@@ -1,4 +1,4 @@
-//! What the golden mails do not show: hostile structure, limits, and the time they take.
+//! Tests beyond the golden mails: hostile structure, limits, and running time.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
 
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What takes time in proportion to its square takes longer than this on any machine, and what does not takes a moment.
+/// Quadratic time exceeds this on any machine; linear time is a moment.
 const QUADRATIC: Duration = Duration::from_secs(60);
 
 fn crlf(text: &str) -> Vec<u8> {
@@ -19,14 +19,14 @@ fn slice<'x>(raw: &'x [u8], part: &Part) -> &'x [u8] {
     &raw[from..from + usize::try_from(part.length).unwrap()]
 }
 
-/// What holds of every message, however broken.
+/// Checks what holds for every message, however broken.
 fn check_invariants(raw: &[u8]) -> Mail {
-    let mail = read(raw, &Limits::default(), Texts::Decoded);
+    let mail = read(raw, &Limits::default(), TextMode::Decode);
     let headers = Headers::read(raw).to_json();
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&headers).unwrap();
     assert!(object.keys().all(|name| !name.contains(char::is_control)));
-    received_by(raw, "mx.acme.dev");
-    let names = mail.header_from.iter().chain(&mail.to_names);
+    received_count_by(raw, "mx.acme.dev");
+    let names = mail.header_from.iter().chain(&mail.header_to);
     let texts = names.flat_map(|named| [Some(&named.address), named.name.as_ref()]);
     for text in texts.chain([mail.subject.as_ref(), mail.message_id.as_ref(), mail.in_reply_to.as_ref()]).flatten() {
         assert!(!text.contains(char::is_control), "{text:?}");
@@ -38,8 +38,8 @@ fn check_invariants(raw: &[u8]) -> Mail {
         assert!(part.filename.as_ref().is_none_or(|name| !name.contains(unsafe_char)));
     }
     let texts = mail.text.as_ref().map_or(0, String::len) + mail.html.as_ref().map_or(0, String::len);
-    let apart = parse_without_bodies(raw);
-    assert_eq!((&apart.attachments, apart.body_offset), (&mail.attachments, mail.body_offset));
+    let without_bodies = parse_without_bodies(raw);
+    assert_eq!((&without_bodies.attachments, without_bodies.body_offset), (&mail.attachments, mail.body_offset));
     assert!(texts <= (raw.len() * 2).max(256 * 1024) + 1000, "{texts} of {}", raw.len());
     mail
 }
@@ -67,10 +67,10 @@ fn the_sender_is_the_one_from_address_else_the_envelope_sender_else_mailer_daemo
 #[test]
 fn a_display_name_belongs_to_its_own_address() {
     let mail = parse(b"To: Support <Support@acme.dev>, sales@acme.dev\r\nCc: \"The Boss\" <boss@acme.dev>\r\n\r\n");
-    assert_eq!(display_name(&mail.to_names, "support@acme.dev"), Some("Support"));
-    assert_eq!(display_name(&mail.to_names, "sales@acme.dev"), None);
-    assert_eq!(display_name(&mail.to_names, "boss@acme.dev"), None);
-    assert_eq!(display_name(&mail.cc_names, "boss@acme.dev"), Some("The Boss"));
+    assert_eq!(display_name(&mail.header_to, "support@acme.dev"), Some("Support"));
+    assert_eq!(display_name(&mail.header_to, "sales@acme.dev"), None);
+    assert_eq!(display_name(&mail.header_to, "boss@acme.dev"), None);
+    assert_eq!(display_name(&mail.header_cc, "boss@acme.dev"), Some("The Boss"));
 }
 
 #[test]
@@ -86,10 +86,10 @@ fn trace_fields_stand_first_and_nobody_speaks_in_their_name() {
     let trace = "Authentication-Results: mx.acme.dev;\r\n\tspf=fail\r\nReceived: from x by mx.acme.dev\r\n";
     let raw = b"Received: older\r\nAuthentication-Results: MX.acme.dev; spf=pass\r\nSubject: x\r\n\
                 Authentication-Results: other.example; spf=none\r\n\r\n";
-    let shown = r#"{"authentication-results":"mx.acme.dev; spf=fail\nother.example; spf=none","received":"from x by mx.acme.dev\nolder","subject":"x"}"#;
-    assert_eq!(Headers::read(raw).behind(trace).to_json(), shown);
-    let kept = Headers::parse(&Headers::read(raw).to_json()).unwrap();
-    assert_eq!(kept.behind(trace).to_json(), shown);
+    let expected = r#"{"authentication-results":"mx.acme.dev; spf=fail\nother.example; spf=none","received":"from x by mx.acme.dev\nolder","subject":"x"}"#;
+    assert_eq!(Headers::read(raw).after_trace(trace).to_json(), expected);
+    let stored = Headers::parse(&Headers::read(raw).to_json()).unwrap();
+    assert_eq!(stored.after_trace(trace).to_json(), expected);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn hostile_structures_take_bounded_time() {
         ("mbox lines behind a field", format!("A: b\n{}\nbody", ">From a\n".repeat(150_000))),
         ("mbox lines in a part", format!("{head}--b\nA: b\n{}\n", ">From a\n".repeat(150_000))),
         ("ids and prose", format!("In-Reply-To: {} x\n\n", "<a@b>\n ".repeat(35_000))),
-        ("sets", format!("Content-Type: a/b; name=\"{}\"\n\n", "=?b?q?x?= =?c?q?x?= ".repeat(12_000))),
+        ("charsets", format!("Content-Type: a/b; name=\"{}\"\n\n", "=?b?q?x?= =?c?q?x?= ".repeat(12_000))),
         ("boundaries that are not named", format!("{unnamed}{}", "\n--x\n".repeat(60_000))),
         ("files in a text", format!("\n{}", "begin 644 a\n#0V%T\n`\nend\n".repeat(100_000))),
         ("files without an end", format!("\n{}", "begin 644 a\n#0V%T\n".repeat(200_000))),

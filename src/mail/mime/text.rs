@@ -1,7 +1,7 @@
-//! The texts of a message, decoded: whole into a string, or in pieces from where they stand in the mail data.
+//! Decodes the texts of a message: whole into a string, or in pieces from their location in the mail data.
 //!
-//! Both ways go through [`decode_lines`], once to decode or once to measure; a [`TextReader`] then gives as much of the
-//! same text as was measured, so that a text is the same bytes whichever way it is read.
+//! Both ways use [`decode_lines`], to decode or to measure; a [`TextReader`] then yields exactly the measured length,
+//! so that the text is the same bytes either way.
 
 use std::vec;
 
@@ -10,14 +10,14 @@ use bytes::Bytes;
 use super::charset::{Charset, TextDecoder};
 use super::decode::{self, Decoder, Encoding, PIECE};
 
-/// How much decoded text a reader hands on at a time.
-const STEP: usize = 8 * 1024;
+/// Decoded bytes that a reader yields at a time.
+const CHUNK: usize = 8 * 1024;
 
-/// A text that stands in the mail data and is decoded whenever it is read.
+/// A text located in the mail data, decoded each time it is read.
 #[derive(Clone, Debug, Default)]
-pub struct PlacedText {
+pub struct LocatedText {
     parts: Vec<TextPart>,
-    /// Bytes of all of it, decoded.
+    /// Total decoded bytes.
     length: usize,
 }
 
@@ -26,40 +26,40 @@ struct TextPart {
     body: Bytes,
     encoding: Encoding,
     charset: Charset,
-    /// Whether a line break parts it from what stands before it.
-    begins_line: bool,
-    /// Bytes of it that are wanted, decoded.
+    /// True if a line break precedes it.
+    on_new_line: bool,
+    /// Decoded bytes to yield.
     length: usize,
 }
 
-impl PlacedText {
-    /// Adds a part on a line of its own; `false` if it has to be cut to the `budget`, which is lowered by its length.
+impl LocatedText {
+    /// Adds a part on a new line; returns false if it had to be cut to the `budget`, which is reduced by its length.
     pub(super) fn append(&mut self, body: Bytes, encoding: Encoding, charset: Charset, budget: &mut usize) -> bool {
         let (mut length, mut breaks) = (0, 0);
         let whole = decode_lines(&body, encoding, charset, budget, |text| {
             length += text.len();
-            let kept = text.trim_end_matches('\n').len();
-            breaks = if kept == 0 { breaks + text.len() } else { text.len() - kept };
+            let trimmed = text.trim_end_matches('\n').len();
+            breaks = if trimmed == 0 { breaks + text.len() } else { text.len() - trimmed };
         });
         length -= breaks;
         let begins_line = self.length > 0 && !body.is_empty();
         self.length += usize::from(begins_line) + length;
-        self.parts.push(TextPart { body, encoding, charset, begins_line, length });
+        self.parts.push(TextPart { body, encoding, charset, on_new_line: begins_line, length });
         whole
     }
 
-    /// Bytes of the decoded text.
+    /// Returns the decoded length in bytes.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.length
     }
 
-    /// Bytes of the mail data that it is read from.
+    /// Returns the number of bytes of mail data that it refers to.
     pub(crate) fn encoded_len(&self) -> usize {
         self.parts.iter().map(|part| part.body.len()).sum()
     }
 
-    /// Copies what it is read from, so that the rest of the mail data can go.
+    /// Copies its encoded parts, so that the rest of the mail data can be freed.
     pub(crate) fn detach(&mut self) {
         for part in &mut self.parts {
             part.body = Bytes::copy_from_slice(&part.body);
@@ -67,75 +67,75 @@ impl PlacedText {
     }
 }
 
-/// Reads a [`PlacedText`] from its beginning, once.
+/// Reads a [`LocatedText`] once, from its beginning.
 pub struct TextReader {
     parts: vec::IntoIter<TextPart>,
-    open: Option<Open>,
+    current: Option<PartReader>,
 }
 
 impl TextReader {
-    /// At the beginning of `text`.
-    pub fn new(text: &PlacedText) -> Self {
-        Self { parts: text.parts.clone().into_iter(), open: None }
+    /// Starts at the beginning of `text`.
+    pub fn new(text: &LocatedText) -> Self {
+        Self { parts: text.parts.clone().into_iter(), current: None }
     }
 
-    /// Decodes the next few KiB to the end of `out`; `false` when nothing is left.
+    /// Appends the next few KiB to `out`; returns false at the end.
     pub fn read(&mut self, out: &mut String) -> bool {
-        if let Some(open) = &mut self.open {
+        if let Some(open) = &mut self.current {
             if !open.read(out) {
-                self.open = None;
+                self.current = None;
             }
             return true;
         }
         let Some(part) = self.parts.next() else { return false };
-        if part.begins_line {
+        if part.on_new_line {
             out.push('\n');
         }
-        self.open = Some(Open::new(part));
+        self.current = Some(PartReader::new(part));
         true
     }
 }
 
-/// A part that is being read.
-struct Open {
+/// A reader of one part.
+struct PartReader {
     rest: Bytes,
-    /// None once the end was decoded.
+    /// `None` once the end is decoded.
     decoder: Option<Decoder>,
-    chars: TextDecoder,
+    text_decoder: TextDecoder,
     bytes: Vec<u8>,
     text: String,
-    /// How much of `text` was handed on.
-    done: usize,
+    /// Bytes of `text` already yielded.
+    consumed: usize,
     after_cr: bool,
-    /// Bytes that are still wanted.
-    left: usize,
+    /// Bytes still to yield.
+    remaining: usize,
 }
 
-impl Open {
+impl PartReader {
     fn new(part: TextPart) -> Self {
         Self {
             rest: part.body,
             decoder: Some(Decoder::new(part.encoding)),
-            chars: TextDecoder::new(part.charset),
+            text_decoder: TextDecoder::new(part.charset),
             bytes: Vec::new(),
             text: String::new(),
-            done: 0,
+            consumed: 0,
             after_cr: false,
-            left: part.length,
+            remaining: part.length,
         }
     }
 
-    /// As [`TextReader::read`].
+    /// Like [`TextReader::read`].
     fn read(&mut self, out: &mut String) -> bool {
-        if self.left == 0 || (self.done >= self.text.len() && !self.decode()) {
+        if self.remaining == 0 || (self.consumed >= self.text.len() && !self.decode()) {
             return false;
         }
-        let rest = self.text.get(self.done..).unwrap_or_default();
-        let step = rest.get(..rest.floor_char_boundary(STEP)).unwrap_or_default();
-        self.done += step.len();
-        let left = &mut self.left;
-        fold_lines(step, &mut self.after_cr, usize::MAX, |text| {
-            // What was measured ends with a whole character.
+        let rest = self.text.get(self.consumed..).unwrap_or_default();
+        let step = rest.get(..rest.floor_char_boundary(CHUNK)).unwrap_or_default();
+        self.consumed += step.len();
+        let left = &mut self.remaining;
+        normalize_line_breaks(step, &mut self.after_cr, usize::MAX, |text| {
+            // The measured length ends at a character boundary.
             let wanted = text.get(..text.len().min(*left)).unwrap_or_default();
             out.push_str(wanted);
             *left -= wanted.len();
@@ -143,27 +143,27 @@ impl Open {
         true
     }
 
-    /// Decodes the next piece of the mail data to `text`; `false` when there is none.
+    /// Decodes the next piece of mail data into `text`; returns false if there is none.
     fn decode(&mut self) -> bool {
         let Some(decoder) = &mut self.decoder else { return false };
         self.bytes.clear();
         self.text.clear();
-        self.done = 0;
+        self.consumed = 0;
         if self.rest.is_empty() {
             self.decoder.take().into_iter().for_each(|decoder| decoder.finish(&mut self.bytes));
-            self.chars.feed(&self.bytes, &mut self.text);
-            self.chars.finish(&mut self.text);
+            self.text_decoder.feed(&self.bytes, &mut self.text);
+            self.text_decoder.finish(&mut self.text);
         } else {
             let piece = self.rest.split_to(self.rest.len().min(PIECE));
             decoder.feed(&piece, &mut self.bytes);
-            self.chars.feed(&self.bytes, &mut self.text);
+            self.text_decoder.feed(&self.bytes, &mut self.text);
         }
         true
     }
 }
 
-/// Decodes a text with every line break as `\n` and hands it to `push`; `false` if it had to be cut to the `budget`, which
-/// is lowered by its length.
+/// Decodes a text, with every line break as `\n`, and passes it to `push`; returns false if it had to be cut to the
+/// `budget`, which is reduced by its length.
 pub(super) fn decode_lines(
     body: &[u8],
     encoding: Encoding,
@@ -176,7 +176,7 @@ pub(super) fn decode_lines(
     let mut fits = true;
     let whole = each_piece(body, encoding, charset, |piece| {
         let room = *budget - used;
-        fits = fold_lines(piece, &mut after_cr, room, |text| {
+        fits = normalize_line_breaks(piece, &mut after_cr, room, |text| {
             used += text.len();
             push(text);
         });
@@ -186,7 +186,8 @@ pub(super) fn decode_lines(
     fits && whole
 }
 
-/// Hands the decoded text on piece by piece; `false` if a piece was refused or the charset's decoder cut the text.
+/// Decodes a text and passes it to `each` piece by piece; returns false if a piece was refused or the charset decoder
+/// truncated the text.
 fn each_piece(body: &[u8], encoding: Encoding, charset: Charset, mut each: impl FnMut(&str) -> bool) -> bool {
     if encoding == Encoding::Identity
         && charset.is_utf_8()
@@ -208,11 +209,11 @@ fn each_piece(body: &[u8], encoding: Encoding, charset: Charset, mut each: impl 
         decoder.finish(&mut piece);
         wanted = each(&piece);
     }
-    wanted && !decoder.cut
+    wanted && !decoder.truncated
 }
 
-/// Hands on `piece` with every line break as `\n`, at most `room` bytes of it; `false` if it did not fit.
-fn fold_lines(piece: &str, after_cr: &mut bool, room: usize, mut push: impl FnMut(&str)) -> bool {
+/// Passes on at most `room` bytes of `piece` with every line break as `\n`; returns false if it did not fit.
+fn normalize_line_breaks(piece: &str, after_cr: &mut bool, room: usize, mut push: impl FnMut(&str)) -> bool {
     let end = piece.floor_char_boundary(room);
     let fits = end == piece.len();
     let mut rest = piece.get(..end).unwrap_or_default();

@@ -1,10 +1,10 @@
-//! Reading the trace of a message: which hosts say that it passed through them.
+//! Parses the trace fields of a message: the hosts that claim to have handled it.
 
 use super::header::Fields;
 use super::{Limits, words};
 
-/// How many Received fields were written by `hostname`, to end loops through this server.
-pub(crate) fn received_by(raw: &[u8], hostname: &str) -> usize {
+/// Returns the number of Received fields written by `hostname`, to detect mail loops through this server.
+pub(crate) fn received_count_by(raw: &[u8], hostname: &str) -> usize {
     let limits = Limits::default();
     let mut fields = Fields::new(raw, 0, &limits);
     let mut ours = 0;
@@ -18,7 +18,7 @@ pub(crate) fn received_by(raw: &[u8], hostname: &str) -> usize {
     ours
 }
 
-/// The values of every field of this name, trimmed.
+/// Returns the trimmed values of all fields `name`.
 pub fn field_values(raw: &[u8], name: &str) -> Vec<String> {
     let limits = Limits::default();
     let mut fields = Fields::new(raw, 0, &limits);
@@ -31,37 +31,37 @@ pub fn field_values(raw: &[u8], name: &str) -> Vec<String> {
     values
 }
 
-/// `raw` without the Authentication-Results fields that name `hostname`. It did not write those: what it finds out itself is
-/// put before the message afterwards, and whoever trusts it must not be told otherwise (RFC 8601 §5).
+/// Removes the Authentication-Results fields that name `hostname`. They are forged: our own is prepended later, and
+/// whoever trusts it must not be misled (RFC 8601 §5).
 pub(crate) fn without_results_of(mut raw: Vec<u8>, hostname: &str) -> Vec<u8> {
     let limits = Limits::default();
     let mut fields = Fields::new(&raw, 0, &limits);
-    let mut kept = Vec::new();
+    let mut header = Vec::new();
     let mut copied = 0;
     loop {
         let start = fields.body_offset();
         let Some(field) = fields.next(|_| false) else { break };
         let claims = || authserv_id(&words::decode_text(field.value)).is_some_and(|id| same_host(&id, hostname));
         if field.is("Authentication-Results") && claims() {
-            kept.extend_from_slice(raw.get(copied..start).unwrap_or_default());
+            header.extend_from_slice(raw.get(copied..start).unwrap_or_default());
             copied = fields.body_offset();
         }
     }
     if copied > 0 {
-        // In place, as there may be much behind them.
-        raw.splice(..copied, kept);
+        // Splice in place, as the rest may be large.
+        raw.splice(..copied, header);
     }
     raw
 }
 
-/// Who says to have written an Authentication-Results field (RFC 8601 §2.2), in lower case; comments may stand before and
-/// behind it, and it may be a quoted string.
+/// Returns the authserv-id of an Authentication-Results field (RFC 8601 §2.2), in lower case. Comments may surround
+/// it, and it may be a quoted string.
 pub(super) fn authserv_id(value: &str) -> Option<String> {
     let mut id = String::new();
     let (mut comments, mut quoted, mut began) = (0_usize, false, false);
     let mut chars = value.chars();
     while let Some(c) = chars.next() {
-        // RFC 5322 §3.2.1: a quoted pair stands for its second character, in comments and in quoted strings.
+        // RFC 5322 §3.2.1: a quoted-pair stands for its second character, in comments and in quoted strings.
         let literal = if c == '\\' { chars.next() } else { None };
         match (c, literal) {
             (_, Some(literal)) if comments == 0 => id.push(literal),
@@ -86,7 +86,8 @@ fn same_host(by: &str, hostname: &str) -> bool {
     by.trim_end_matches(['.', ';']).eq_ignore_ascii_case(hostname.trim_end_matches('.'))
 }
 
-/// The domain after `by` (RFC 5321 §4.4). What follows `from` is chosen by the peer and is skipped, as comments are.
+/// Returns the domain after `by` (RFC 5321 §4.4). The peer chooses the word after `from` and the comments, so they
+/// are skipped.
 fn by_host(value: &str) -> Option<String> {
     let outside = outside_comments(value);
     let mut tokens = outside.split_ascii_whitespace();
@@ -100,7 +101,7 @@ fn by_host(value: &str) -> Option<String> {
     None
 }
 
-/// `value` with blanks for its comments.
+/// Replaces comments with spaces.
 fn outside_comments(value: &str) -> String {
     let mut depth = 0_usize;
     let blank = |c: char| {
@@ -124,7 +125,7 @@ mod tests {
             Received: by MX.acme.dev.; Tue, 28 Jul 2026 00:00:00 +0000\r\n\
             Received: from by (by mx.acme.dev) by other.example with SMTP; x\r\n\
             Received: from x by mx.acme.dev.evil.example\r\n\r\n";
-        assert_eq!(received_by(raw, "mx.acme.dev"), 2);
+        assert_eq!(received_count_by(raw, "mx.acme.dev"), 2);
     }
 
     #[test]
@@ -151,9 +152,9 @@ mod tests {
     fn results_in_the_name_of_this_host_are_taken_out_and_others_stay() {
         let raw = "Authentication-Results: other.example; spf=pass\r\nAUTHENTICATION-Results:\r\n (x) MX.acme.dev.;\r\n dkim=pass\r\n\
                    Subject: x\r\nauthentication-results: mx.acme.dev 1; spf=pass\r\n\r\nAuthentication-Results: mx.acme.dev\r\n";
-        let kept = without_results_of(raw.as_bytes().to_vec(), "mx.acme.dev");
+        let cleaned = without_results_of(raw.as_bytes().to_vec(), "mx.acme.dev");
         let expected = "Authentication-Results: other.example; spf=pass\r\nSubject: x\r\n\r\nAuthentication-Results: mx.acme.dev\r\n";
-        assert_eq!(String::from_utf8_lossy(&kept), expected);
-        assert_eq!(without_results_of(kept, "mx.acme.dev"), expected.as_bytes());
+        assert_eq!(String::from_utf8_lossy(&cleaned), expected);
+        assert_eq!(without_results_of(cleaned, "mx.acme.dev"), expected.as_bytes());
     }
 }

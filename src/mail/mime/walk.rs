@@ -1,7 +1,7 @@
-//! The structure of a message (RFC 2046 §5.1): one pass over the raw bytes, no recursion, no copies.
+//! Finds the structure of a message (RFC 2046 §5.1) in one pass over the raw bytes, without recursion or copies.
 //!
-//! A nested message is a leaf like any other, so depth comes from multiparts alone. The limits hold here, before
-//! anything of a part is decoded.
+//! A nested message is a leaf like any other, so depth comes from multiparts alone. Limits are enforced here, before
+//! any part is decoded.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -10,32 +10,32 @@ use memchr::memmem;
 
 use super::Limits;
 use super::header::{Field, Fields, is_field_of_part};
-use super::params::Value;
+use super::params::ParameterizedValue;
 use super::words;
 
 /// Longer delimiter lines are text (RFC 2046 §5.1.1 allows a boundary of 70 characters).
 const MAX_DELIMITER: usize = 300;
-/// How many multiparts may be read by a boundary that they do not name; each of them is gone over twice.
-const MAX_FOUND: usize = 8;
-/// Lines that may stand before the first part then; what has more of them is a text that quotes a part.
+/// Maximum multiparts parsed by a boundary that they do not declare; each of them is scanned twice.
+const MAX_GUESSED_BOUNDARIES: usize = 8;
+/// Maximum lines before the first part of such a multipart; with more of them it is a text that quotes a part.
 const MAX_PREAMBLE_LINES: usize = 3;
 
-/// What a multipart means for its children.
+/// The role of a multipart for its children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Parent {
-    /// The part is the message itself.
+    /// No multipart: the part is the message itself.
     Root,
     /// RFC 2046 §5.1.4.
     Alternative,
     /// RFC 2387.
     Related,
-    /// RFC 2046 §5.1.5: children are messages unless they say otherwise.
+    /// RFC 2046 §5.1.5: children are messages by default.
     Digest,
-    /// `multipart/mixed` and all others, which are treated as it (RFC 2046 §5.1.7).
+    /// `multipart/mixed` and all others, which are treated alike (RFC 2046 §5.1.7).
     Mixed,
 }
 
-/// The fields of a part that say what it is, as they stand.
+/// The raw header fields of a part that describe its body.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PartHeader<'x> {
     pub(crate) content_type: Option<&'x [u8]>,
@@ -45,7 +45,7 @@ pub(crate) struct PartHeader<'x> {
 }
 
 impl<'x> PartHeader<'x> {
-    /// Takes the field if it is one of those; of two with one name the first counts.
+    /// Keeps the field if it is one of these; the first of repeated fields counts.
     fn take(&mut self, field: &Field<'x>) {
         let slot = match field.name.len() {
             12 if field.is("Content-Type") => &mut self.content_type,
@@ -57,7 +57,7 @@ impl<'x> PartHeader<'x> {
         slot.get_or_insert(field.value);
     }
 
-    /// Content-ID without its angle brackets.
+    /// Returns the Content-ID without its angle brackets.
     pub(crate) fn content_id(&self) -> Option<String> {
         bare_id(&words::decode_text(self.content_id?))
     }
@@ -72,58 +72,58 @@ fn bare_id(id: &str) -> Option<String> {
 #[derive(Debug)]
 pub(crate) struct Leaf<'x> {
     pub(crate) header: PartHeader<'x>,
-    /// Where its body stands in the raw message.
+    /// Range of its body in the raw message.
     pub(crate) body: Range<usize>,
     pub(crate) parent: Parent,
-    /// Whether it is the first child of its parent, or the root that a multipart/related names (RFC 2387 §3.2).
+    /// True for the first child of its parent, and for the root that a multipart/related names (RFC 2387 §3.2).
     pub(crate) first: bool,
-    pub(crate) reading: Reading,
+    pub(crate) kind: LeafKind,
 }
 
 /// A part with children.
 #[derive(Debug)]
 pub(crate) struct Multipart<'x> {
     pub(crate) header: PartHeader<'x>,
-    /// Where its body stands in the raw message, its children included.
+    /// Range of its body in the raw message, including its children.
     pub(crate) body: Range<usize>,
 }
 
-/// How a leaf is to be taken.
+/// The interpretation of a leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reading {
-    /// As its header says.
+pub(crate) enum LeafKind {
+    /// As its header declares.
     Declared,
-    /// A multipart in which no part began: text for its reader.
-    Text,
+    /// A multipart in which no part began: displayed as text.
+    EmptyMultipart,
     /// A multipart that was not opened because of a limit.
-    Unopened,
+    UnopenedMultipart,
 }
 
-/// The leaves of a message in order.
+/// The structure of a message.
 #[derive(Debug, Default)]
 pub(crate) struct Structure<'x> {
     pub(crate) leaves: Vec<Leaf<'x>>,
     /// Opened multiparts, in the order in which they end.
     pub(crate) multiparts: Vec<Multipart<'x>>,
-    /// Where the header of each part and of the message stands, in order, and the type that it declares.
+    /// Range of each part's header, the message's first, in order, with the declared Content-Type.
     pub(crate) headers: Vec<(Range<usize>, Option<&'x [u8]>)>,
-    /// Where the header of the message begins.
+    /// Offset of the message header.
     pub(crate) header_offset: usize,
-    /// Where the body of the message begins.
+    /// Offset of the message body.
     pub(crate) body_offset: usize,
-    /// Whether the header of the message went past a limit.
+    /// True if the message header exceeded a limit.
     pub(crate) header_truncated: bool,
-    /// Whether something in it is no field.
+    /// True if the message header has lines that are not fields.
     pub(crate) has_stray_lines: bool,
-    /// Whether a limit ended the walk early.
+    /// True if a limit ended the walk early.
     pub(crate) truncated: bool,
 }
 
-struct Open<'x> {
-    /// Empty where none is named.
+struct OpenMultipart<'x> {
+    /// Empty if none is declared.
     boundary: Vec<u8>,
     kind: Parent,
-    /// The Content-ID of the part that a multipart/related begins with.
+    /// The Content-ID of the root part of a multipart/related.
     start: Option<String>,
     header: PartHeader<'x>,
     body: usize,
@@ -138,10 +138,17 @@ struct Delimiter {
     closing: bool,
 }
 
-/// Walks over the whole message; `top` sees every field of its header.
+/// Walks over the whole message; `top` is called with every field of its header.
 pub(crate) fn walk<'x>(raw: &'x [u8], limits: &Limits, mut top: impl FnMut(&Field<'x>)) -> Structure<'x> {
-    let mut walk =
-        Walk { raw, limits, stack: Vec::new(), levels: Levels::new(), out: Structure::default(), parts: 0, found: 0 };
+    let mut walk = Walk {
+        raw,
+        limits,
+        stack: Vec::new(),
+        levels: BoundaryLevels::new(),
+        out: Structure::default(),
+        parts: 0,
+        guessed_boundaries: 0,
+    };
     let mut at = 0;
     loop {
         walk.parts += 1;
@@ -151,7 +158,7 @@ pub(crate) fn walk<'x>(raw: &'x [u8], limits: &Limits, mut top: impl FnMut(&Fiel
             walk.out.multiparts.extend(open);
             break;
         }
-        let leaf = walk.begin(at, &mut top);
+        let leaf = walk.begin_part(at, &mut top);
         match walk.next_part(leaf) {
             Some(next) => at = next,
             None => break,
@@ -160,24 +167,24 @@ pub(crate) fn walk<'x>(raw: &'x [u8], limits: &Limits, mut top: impl FnMut(&Fiel
     walk.out
 }
 
-/// Which open multiparts use a boundary, the innermost last. By RFC 2046 §5.1.2 there is one; some senders give a multipart the
-/// boundary of the one around it.
-type Levels = HashMap<Vec<u8>, Vec<usize>>;
+/// Maps each boundary to the open multiparts that use it, the innermost last. RFC 2046 §5.1.2 requires unique
+/// boundaries, but some senders reuse the boundary of the enclosing multipart.
+type BoundaryLevels = HashMap<Vec<u8>, Vec<usize>>;
 
 struct Walk<'x, 'l> {
     raw: &'x [u8],
     limits: &'l Limits,
-    stack: Vec<Open<'x>>,
-    levels: Levels,
+    stack: Vec<OpenMultipart<'x>>,
+    levels: BoundaryLevels,
     out: Structure<'x>,
     parts: usize,
-    /// How many boundaries were found in a body.
-    found: usize,
+    /// Boundaries guessed from the body so far.
+    guessed_boundaries: usize,
 }
 
 impl<'x> Walk<'x, '_> {
-    /// Reads the header of the part at `at`. A multipart is opened; anything else is a leaf whose end is not known yet.
-    fn begin(&mut self, at: usize, top: &mut impl FnMut(&Field<'x>)) -> (usize, Option<Leaf<'x>>) {
+    /// Parses the header of the part at `at`. A multipart is opened; anything else is a leaf with an end yet unknown.
+    fn begin_part(&mut self, at: usize, top: &mut impl FnMut(&Field<'x>)) -> (usize, Option<Leaf<'x>>) {
         let mut header = PartHeader::default();
         let root = self.parts == 1;
         let mut fields =
@@ -205,27 +212,28 @@ impl<'x> Walk<'x, '_> {
             }
             None => (Parent::Root, true),
         };
-        let mut reading = Reading::Declared;
+        let mut reading = LeafKind::Declared;
         if let Some(content_type) = header.content_type.filter(|raw| is_multipart(raw)) {
-            let content_type = Value::parse(content_type);
+            let content_type = ParameterizedValue::parse(content_type);
             let boundary = boundary(&content_type).unwrap_or_default();
             if self.stack.len() < self.limits.max_depth {
                 if !boundary.is_empty() {
                     self.levels.entry(boundary.clone()).or_default().push(self.stack.len());
                 }
-                let kind = kind(&content_type.main);
+                let kind = parent_kind(&content_type.main);
                 let start =
                     content_type.get("start").as_deref().and_then(bare_id).filter(|_| kind == Parent::Related);
-                self.stack.push(Open { boundary, kind, start, header, body, parent, first, children: 0 });
+                self.stack.push(OpenMultipart { boundary, kind, start, header, body, parent, first, children: 0 });
                 return (body, None);
             }
             self.out.truncated = true;
-            reading = Reading::Unopened;
+            reading = LeafKind::UnopenedMultipart;
         }
-        (body, Some(Leaf { header, body: body..body, parent, first, reading }))
+        (body, Some(Leaf { header, body: body..body, parent, first, kind: reading }))
     }
 
-    /// Goes to the next delimiter that begins a part, closing what ends before it; `None` at the end of the message.
+    /// Advances to the next delimiter that begins a part, closing those that end before it; `None` at the end of the
+    /// message.
     fn next_part(&mut self, (body, mut leaf): (usize, Option<Leaf<'x>>)) -> Option<usize> {
         let mut at = body;
         loop {
@@ -235,7 +243,7 @@ impl<'x> Walk<'x, '_> {
                 leaf.body.end = end.max(leaf.body.start);
                 self.out.leaves.push(leaf);
             }
-            if let Some(body) = self.reopen_above(found.as_ref().map_or(0, |found| found.level + 1), end) {
+            if let Some(body) = self.reread_innermost(found.as_ref().map_or(0, |found| found.level + 1), end) {
                 at = body;
                 continue;
             }
@@ -252,22 +260,23 @@ impl<'x> Walk<'x, '_> {
         }
     }
 
-    /// Where the innermost multipart, from `level` on, is to be read again: no part began in it before `end`, but it
-    /// has parts, with another boundary than the one that it names.
-    fn reopen_above(&mut self, level: usize, end: usize) -> Option<usize> {
+    /// Restarts the innermost multipart, if it is at `level` or deeper, no part began in it before `end`, and its
+    /// body uses another boundary than the declared one. Returns the offset of its body.
+    fn reread_innermost(&mut self, level: usize, end: usize) -> Option<usize> {
         let innermost = self.stack.len().checked_sub(1).filter(|innermost| *innermost >= level)?;
         let open = self.stack.last_mut().filter(|open| open.children == 0)?;
-        let found = evident_boundary(self.raw.get(open.body..end)?).filter(|_| self.found < MAX_FOUND)?;
-        self.found += 1;
+        let found = guess_boundary(self.raw.get(open.body..end)?)
+            .filter(|_| self.guessed_boundaries < MAX_GUESSED_BOUNDARIES)?;
+        self.guessed_boundaries += 1;
         let named = std::mem::replace(&mut open.boundary, found.to_vec());
         let body = open.body;
-        self.leave(&named);
+        self.unregister_boundary(&named);
         self.levels.entry(found.to_vec()).or_default().push(innermost);
         Some(body)
     }
 
-    /// The innermost multipart has this boundary no more.
-    fn leave(&mut self, boundary: &[u8]) {
+    /// Removes the innermost multipart from the users of this boundary.
+    fn unregister_boundary(&mut self, boundary: &[u8]) {
         if let Some(levels) = self.levels.get_mut(boundary) {
             levels.pop();
             if levels.is_empty() {
@@ -276,22 +285,22 @@ impl<'x> Walk<'x, '_> {
         }
     }
 
-    /// Closes the open multiparts from `level` on. One in which no part began is text for its reader.
+    /// Closes the open multiparts from `level` on. One in which no part began is displayed as text.
     fn close_above(&mut self, level: usize, end: usize) {
         while self.stack.len() > level {
             let Some(open) = self.stack.pop() else { return };
-            self.leave(&open.boundary);
-            let Open { header, body, parent, first, .. } = open;
+            self.unregister_boundary(&open.boundary);
+            let OpenMultipart { header, body, parent, first, .. } = open;
             let body = body..end.max(body);
             if open.children > 0 {
                 self.out.multiparts.push(Multipart { header, body });
             } else {
-                self.out.leaves.push(Leaf { header, body, parent, first, reading: Reading::Text });
+                self.out.leaves.push(Leaf { header, body, parent, first, kind: LeafKind::EmptyMultipart });
             }
         }
     }
 
-    /// The next delimiter line at or after `at`, which is the beginning of a line.
+    /// Finds the next delimiter line from `at`, which is the beginning of a line.
     fn find_delimiter(&self, mut at: usize) -> Option<Delimiter> {
         if self.levels.is_empty() {
             return None;
@@ -316,8 +325,9 @@ impl<'x> Walk<'x, '_> {
     }
 }
 
-/// The level whose delimiter `line` is, and whether it is the last one. Of levels with one boundary the innermost ends first.
-fn delimiter(levels: &Levels, line: &[u8]) -> Option<(usize, bool)> {
+/// Returns the level whose delimiter `line` is, and true for a close delimiter. If several levels share a boundary,
+/// the innermost ends first.
+fn delimiter(levels: &BoundaryLevels, line: &[u8]) -> Option<(usize, bool)> {
     if levels.is_empty() || line.len() > MAX_DELIMITER {
         return None;
     }
@@ -327,9 +337,9 @@ fn delimiter(levels: &Levels, line: &[u8]) -> Option<(usize, bool)> {
     open.or_else(|| innermost(line.strip_suffix(b"--")?).map(|level| (level, true)))
 }
 
-/// The boundary that shows in the body of a multipart: that of a delimiter at its beginning, if one with it comes right
-/// before the header of a part. Senders and gateways cut, alter or forget the parameter.
-fn evident_boundary(body: &[u8]) -> Option<&[u8]> {
+/// Guesses the boundary of a multipart from its body: that of a delimiter line at its beginning, if a delimiter with
+/// it comes right before the header of a part. Senders and gateways truncate, alter or omit the parameter.
+fn guess_boundary(body: &[u8]) -> Option<&[u8]> {
     let mut preamble = 0;
     let mut rest = body;
     while preamble <= MAX_PREAMBLE_LINES && !rest.is_empty() {
@@ -344,7 +354,7 @@ fn evident_boundary(body: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// Whether the header of a part stands at the beginning of `after`, or there behind another delimiter with `boundary`.
+/// True if the header of a part begins at `after`, or after another delimiter with `boundary`.
 fn begins_part(boundary: &[u8], mut after: &[u8]) -> bool {
     loop {
         if is_field_of_part(split_line(after).0) {
@@ -356,7 +366,7 @@ fn begins_part(boundary: &[u8], mut after: &[u8]) -> bool {
     }
 }
 
-/// `raw` after its first line break, and what stands before.
+/// Splits `raw` after its first line break.
 fn split_line(raw: &[u8]) -> (&[u8], &[u8]) {
     let length = memchr::memchr(b'\n', raw).map_or(raw.len(), |end| end + 1);
     raw.split_at_checked(length).unwrap_or((raw, &[]))
@@ -366,12 +376,12 @@ fn is_multipart(raw: &[u8]) -> bool {
     raw.trim_ascii_start().get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"))
 }
 
-fn boundary(content_type: &Value) -> Option<Vec<u8>> {
+fn boundary(content_type: &ParameterizedValue) -> Option<Vec<u8>> {
     let boundary = content_type.bytes("boundary")?.trim_ascii_end().to_vec();
     (!boundary.is_empty() && boundary.len() < MAX_DELIMITER - 6).then_some(boundary)
 }
 
-fn kind(main: &str) -> Parent {
+fn parent_kind(main: &str) -> Parent {
     match main {
         "multipart/alternative" => Parent::Alternative,
         "multipart/related" => Parent::Related,

@@ -1,6 +1,6 @@
-//! Header text: unfolding and encoded words (RFC 2047), read as generously as senders write them.
+//! Decodes header text: unfolding and encoded words (RFC 2047), as leniently as senders require.
 //!
-//! The text that comes out holds no control character: line breaks, NUL and their like become blanks.
+//! Decoded text has no control characters: line breaks, NUL and the like become spaces.
 
 use std::borrow::Cow;
 
@@ -9,12 +9,12 @@ use memchr::memmem;
 use super::charset::Charset;
 use super::decode::{self, Encoding, hex};
 
-/// The text of an unstructured field, a phrase or a comment.
+/// Decodes an unstructured field, a phrase or a comment.
 pub(crate) fn decode_text(raw: &[u8]) -> String {
     let raw = raw.trim_ascii();
     let mut out = String::with_capacity(raw.len());
     if find_pair(raw, *b"=?").is_none() {
-        push_clean(&String::from_utf8_lossy(raw), &mut out);
+        push_unfolded(&String::from_utf8_lossy(raw), &mut out);
     } else {
         decode_words(raw, &mut out);
     }
@@ -24,19 +24,20 @@ pub(crate) fn decode_text(raw: &[u8]) -> String {
     }
 }
 
-/// `value` in UTF-8: where it is not, it stands in the set that `charset` gives, as is Japanese that is ASCII with escapes.
-pub(crate) fn in_utf_8(value: &[u8], charset: impl FnOnce() -> Charset) -> Cow<'_, [u8]> {
+/// Converts `value` to UTF-8: from the charset that `charset` returns if it is not valid UTF-8, and from ISO-2022-JP,
+/// which is ASCII with escape sequences.
+pub(crate) fn to_utf_8(value: &[u8], charset: impl FnOnce() -> Charset) -> Cow<'_, [u8]> {
     let is_escaped = || find_pair(value, *b"\x1b$").is_some();
     match std::str::from_utf8(value) {
         Ok(_) if is_escaped() => Cow::Owned(Charset::for_label(b"iso-2022-jp").decode(value).into_bytes()),
         Ok(_) => Cow::Borrowed(value),
-        Err(_) => Cow::Owned(in_utf_8_around_words(value, charset())),
+        Err(_) => Cow::Owned(to_utf_8_around_words(value, charset())),
     }
 }
 
-/// `value`, which is in `charset`, in UTF-8, apart from encoded words with raw octets, which are in the set of their
+/// Converts `value` from `charset` to UTF-8, except encoded words with raw octets, which are in the charset of their
 /// word.
-fn in_utf_8_around_words(value: &[u8], charset: Charset) -> Vec<u8> {
+fn to_utf_8_around_words(value: &[u8], charset: Charset) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.len() * 2);
     let (mut done, mut at) = (0, 0);
     // As in `decode_words`, this keeps the time linear.
@@ -44,7 +45,7 @@ fn in_utf_8_around_words(value: &[u8], charset: Charset) -> Vec<u8> {
     while let Some(found) = value.get(at..last).and_then(|rest| find_pair(rest, *b"=?")) {
         let start = at + found;
         let rest = value.get(start..).unwrap_or_default();
-        at = start + word(rest).map_or(2, |word| word.length);
+        at = start + encoded_word(rest).map_or(2, |word| word.length);
         let word = value.get(start..at).unwrap_or_default();
         if !word.is_ascii() {
             out.extend(charset.decode(value.get(done..start).unwrap_or_default()).into_bytes());
@@ -56,23 +57,23 @@ fn in_utf_8_around_words(value: &[u8], charset: Charset) -> Vec<u8> {
     out
 }
 
-/// Where two octets stand side by side. Fields are many and short: a searcher takes longer to make than to use.
+/// Finds two adjacent octets. Fields are many and short: a searcher would take longer to build than to use.
 fn find_pair(text: &[u8], [first, second]: [u8; 2]) -> Option<usize> {
     memchr::memchr_iter(first, text).find(|at| text.get(at + 1) == Some(&second))
 }
 
-/// One encoded word at the beginning of `raw`.
-pub(crate) struct Word<'x> {
+/// An encoded word at the beginning of `raw`.
+pub(crate) struct EncodedWord<'x> {
     charset: &'x [u8],
     bytes: Vec<u8>,
-    /// How many bytes of `raw` it takes.
+    /// Its length in bytes of `raw`.
     pub(crate) length: usize,
 }
 
-/// The encoded word that `raw` begins with.
+/// Decodes the encoded word at the beginning of `raw`.
 ///
-/// Blanks inside a word and words longer than 75 characters are let pass, as everybody does.
-pub(crate) fn word(raw: &[u8]) -> Option<Word<'_>> {
+/// Spaces inside a word and words longer than 75 characters are accepted, as everywhere.
+pub(crate) fn encoded_word(raw: &[u8]) -> Option<EncodedWord<'_>> {
     let inner = raw.strip_prefix(b"=?")?;
     let charset_end = memchr::memchr(b'?', inner.get(..inner.len().min(80))?)?;
     let (charset, rest) = inner.split_at_checked(charset_end)?;
@@ -90,7 +91,7 @@ pub(crate) fn word(raw: &[u8]) -> Option<Word<'_>> {
     let bytes = if quoted { decode_q(text_of_word) } else { decode::decode_part(Encoding::Base64, text_of_word) };
     // RFC 2231 §5: a language may follow the charset.
     let charset = charset.split(|byte| *byte == b'*').next().unwrap_or_default();
-    Some(Word { charset, bytes, length: raw.len() - text.len() + end + 2 })
+    Some(EncodedWord { charset, bytes, length: raw.len() - text.len() + end + 2 })
 }
 
 fn decode_q(text: &[u8]) -> Vec<u8> {
@@ -115,17 +116,17 @@ fn decode_q(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Adjacent words of one charset are joined before their bytes become characters: many senders split a character
-/// between two words, against RFC 2047 §5 (3).
+/// Decodes all encoded words. Adjacent words of one charset are joined before their bytes are converted: many senders
+/// split a character between two words, in violation of RFC 2047 §5 (3).
 fn decode_words(raw: &[u8], out: &mut String) {
     let mut pending: Option<(&[u8], Vec<u8>)> = None;
     let mut text_from = 0;
     let mut at = 0;
-    // Behind the last terminator there is no word; so the search for one is never in vain and the loop stays linear.
+    // No word follows the last terminator; so no search for one is in vain and the loop stays linear.
     let last = memmem::rfind(raw, b"?=").unwrap_or(0);
     while let Some(found) = raw.get(at..last).and_then(|rest| find_pair(rest, *b"=?")) {
         let start = at + found;
-        let Some(word) = raw.get(start..).and_then(word) else {
+        let Some(word) = raw.get(start..).and_then(encoded_word) else {
             at = start + 2;
             continue;
         };
@@ -133,7 +134,7 @@ fn decode_words(raw: &[u8], out: &mut String) {
         let joins = pending.is_some() && between.iter().all(u8::is_ascii_whitespace);
         if !joins {
             flush(&mut pending, out);
-            push_clean(&String::from_utf8_lossy(between), out);
+            push_unfolded(&String::from_utf8_lossy(between), out);
         }
         match &mut pending {
             Some((charset, bytes)) if charset.eq_ignore_ascii_case(word.charset) => bytes.extend(word.bytes),
@@ -146,18 +147,18 @@ fn decode_words(raw: &[u8], out: &mut String) {
         text_from = at;
     }
     flush(&mut pending, out);
-    push_clean(&String::from_utf8_lossy(raw.get(text_from..).unwrap_or_default()), out);
+    push_unfolded(&String::from_utf8_lossy(raw.get(text_from..).unwrap_or_default()), out);
 }
 
 fn flush(pending: &mut Option<(&[u8], Vec<u8>)>, out: &mut String) {
     if let Some((charset, bytes)) = pending.take() {
-        push_clean(&Charset::for_label(charset).decode(&bytes), out);
+        push_unfolded(&Charset::for_label(charset).decode(&bytes), out);
     }
 }
 
 /// Appends `text` unfolded (RFC 5322 §2.2.3) and without control characters.
-fn push_clean(text: &str, out: &mut String) {
-    if !text.chars().any(is_unfit) {
+fn push_unfolded(text: &str, out: &mut String) {
+    if !text.chars().any(is_line_break_or_control) {
         out.push_str(text);
         return;
     }
@@ -165,13 +166,13 @@ fn push_clean(text: &str, out: &mut String) {
     while let Some(c) = chars.next() {
         match c {
             '\r' | '\n' if matches!(chars.peek(), Some('\r' | '\n' | ' ' | '\t')) => {}
-            c if is_unfit(c) => out.push(' '),
+            c if is_line_break_or_control(c) => out.push(' '),
             c => out.push(c),
         }
     }
 }
 
-fn is_unfit(c: char) -> bool {
+fn is_line_break_or_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
@@ -180,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn raw_octets_in_a_word_are_in_its_set() {
+    fn raw_octets_in_a_word_are_in_its_charset() {
         for (raw, text) in [
             (
                 &b"Gr\xfc\xdfe =?iso-8859-5?Q?\xb0=B1?= Gr\xfc\xdfe"[..],
@@ -189,7 +190,7 @@ mod tests {
             (b"=?iso-8859-1?Q?Gr\xfc\xdfe?=", "Gr\u{fc}\u{df}e"),
             (b"=?iso-8859-1?X?Gr\xfc\xdfe =?utf-8?Q?=C3=A4?=", "=?iso-8859-1?X?Gr\u{fc}\u{df}e \u{e4}"),
         ] {
-            assert_eq!(decode_text(&in_utf_8(raw, || Charset::Unknown)), text);
+            assert_eq!(decode_text(&to_utf_8(raw, || Charset::Unknown)), text);
         }
     }
 

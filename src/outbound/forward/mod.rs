@@ -124,7 +124,7 @@ impl Forwarding {
 
     /// What is done to mail that an earlier version left to be forwarded, which did not say what it found.
     pub(crate) fn unknown(hostname: &str) -> Self {
-        Self { verification: Verification::unasked(hostname), from: None }
+        Self { verification: Verification::unchecked(hostname), from: None }
     }
 
     /// The mail as it leaves, and what is known of it then; none when it should be signed and there is no key.
@@ -149,7 +149,7 @@ impl Forwarding {
             let signature = keys?.sign(&mail).ok()?;
             mail.splice(..0, signature.into_bytes());
             // It is ours now; what its chain was when it came in stays true.
-            known = Verification::own(hostname, domain, "");
+            known = Verification::of_own_message(hostname, domain, "");
             known.verdicts.arc = verification.verdicts.arc;
         }
         mail.splice(..0, prefix.bytes());
@@ -243,7 +243,7 @@ impl Outbound {
             let new = NewMark {
                 mark: &report::mark(srs, forward.mark),
                 account: forward.account,
-                sender: &sender.without_suffix(),
+                sender: &sender.without_subaddress(),
                 recipient: &forward.recipient.to_string(),
             };
             forward_marks::insert(tx, new, now)?;

@@ -66,7 +66,7 @@ fn compose(report: &ForwardReport, mark: &[u8], marked: &Marked, hostname: &str,
     let code = status.code.filter(|code| (500..600).contains(code));
     let said = code.map(|code| format!("{code} {enhanced}"));
     let recipient = Mailbox::parse_received(&marked.recipient).ok();
-    let recipient = recipient.map_or_else(|| "an address".to_owned(), |mailbox| mailbox.shown_to_strangers());
+    let recipient = recipient.map_or_else(|| "an address".to_owned(), |mailbox| mailbox.display_for_third_party());
     let text = format!(
         "A message of yours to {recipient}\r\nwas forwarded from there. The host that it was forwarded to reports that it\r\n\
          cannot be delivered ({enhanced}).\r\n"

@@ -22,7 +22,7 @@ pub(crate) fn written(name: &str, value: &str) -> Result<Option<String>, Compose
         return Ok(date(value));
     }
     if is("Message-ID") {
-        return Ok(message_id::own(value));
+        return Ok(message_id::for_own_message(value));
     }
     if is("MIME-Version") || name.get(..8).is_some_and(|head| head.eq_ignore_ascii_case("Content-")) {
         return Ok(None);

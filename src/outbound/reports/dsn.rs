@@ -11,7 +11,7 @@ use mail_builder::mime::MimePart;
 use crate::clock::Timestamp;
 use crate::jobs::EnqueuedJob;
 use crate::mail::address::Mailbox;
-use crate::mail::line::is_plain;
+use crate::mail::line::is_seven_bit;
 use crate::mail::{header_value, mime};
 use crate::outbound::Outbound;
 use crate::store;
@@ -114,7 +114,7 @@ impl DeliveryReport<'_> {
             if let Some(said) = failure.diagnostic {
                 let ascii = |c: char| if c.is_ascii() { c } else { '?' };
                 let said: String = one_line(said, MAX_DIAGNOSTIC).chars().map(ascii).collect();
-                let field = header_value::folded("Diagnostic-Code", &format!("smtp; {said}"));
+                let field = header_value::fold("Diagnostic-Code", &format!("smtp; {said}"));
                 status.push_str(&field.unwrap_or_default());
             }
         }
@@ -152,7 +152,7 @@ fn typed_address(text: &str) -> String {
 /// The part with the header of the message. RFC 6533 §6.3: one with letters beyond ASCII has a type of its own, which
 /// may be encoded.
 fn enclose(header: &[u8], mail: &mut Vec<u8>) {
-    if is_plain(header) {
+    if is_seven_bit(header) {
         mail.extend_from_slice(b"Content-Type: text/rfc822-headers\r\n\r\n");
         mail.extend_from_slice(header);
     } else {

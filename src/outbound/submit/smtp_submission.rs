@@ -133,7 +133,7 @@ impl Outbound {
         let CompletedMessage { data, mail, message_id } = signed.await.map_err(|_| store::Error::Stopped)??;
         let from_name = mail.header_from.first().and_then(|from| from.name.clone());
         let thread_id = mail.in_reply_to.clone().or_else(|| Some(message_id.clone()));
-        let header_to = mail.to_names.iter().chain(&mail.cc_names).map(|to| (to.address.clone(), to.name.clone()));
+        let header_to = mail.header_to.iter().chain(&mail.header_cc).map(|to| (to.address.clone(), to.name.clone()));
         let outgoing = SignedMessage {
             id: id.clone(),
             has_attachments: !mail.attachments.is_empty(),
@@ -168,7 +168,10 @@ fn complete(
         return None;
     }
     // What is no Message-ID is replaced: it would tie nothing together, and filters take offence at it.
-    if !mime::field_values(&data, "Message-ID").iter().all(|value| message_id::own(value).as_deref() == Some(value)) {
+    if !mime::field_values(&data, "Message-ID")
+        .iter()
+        .all(|value| message_id::for_own_message(value).as_deref() == Some(value))
+    {
         mail.message_id = None;
     }
     let (header, body) = completed_header(&data, &mail, fresh_id, sender, now)?;

@@ -171,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             Err(SmtpSubmissionError::From) => Reply::BAD_FROM,
             Err(SmtpSubmissionError::Message) => Reply::BAD_MESSAGE,
-            Err(SmtpSubmissionError::Irreparable(Irreparable::Sealed)) => Reply::SEALED_LINE,
+            Err(SmtpSubmissionError::Irreparable(Irreparable::Protected)) => Reply::SEALED_LINE,
             Err(SmtpSubmissionError::Irreparable(Irreparable::Line)) => Reply::LONG_LINE,
             Err(SmtpSubmissionError::Suppressed) => Reply::ALL_SUPPRESSED,
             Err(SmtpSubmissionError::Sender(Refusal::EmailNotVerified)) => Reply::ACCOUNT_UNVERIFIED,

@@ -43,7 +43,7 @@ pub(crate) fn ask(
     token_hash: &[u8],
     now: Timestamp,
 ) -> Result<bool> {
-    let mailbox = address.without_suffix();
+    let mailbox = address.without_subaddress();
     let count = |sql: &str, since: Duration, value: &dyn rusqlite::ToSql| -> Result<u32> {
         Ok(connection
             .prepare_cached(sql)?

@@ -288,7 +288,7 @@ fn mime(raw: &[u8]) {
     }
     let texts = [&mail.subject, &mail.message_id, &mail.in_reply_to];
     let names =
-        mail.header_from.iter().chain(&mail.to_names).flat_map(|named| [Some(&named.address), named.name.as_ref()]);
+        mail.header_from.iter().chain(&mail.header_to).flat_map(|named| [Some(&named.address), named.name.as_ref()]);
     for text in texts.into_iter().map(Option::as_ref).chain(names).flatten() {
         assert!(!text.chars().any(|c| matches!(c, '\r' | '\n' | '\0')), "{text:?}");
     }

@@ -1,14 +1,14 @@
-//! Address lists (RFC 5322 §3.4): which mailboxes a From or To field names, and by what display names.
+//! Parses address lists (RFC 5322 §3.4): the mailboxes that a From or To field names, with their display names.
 //!
-//! Only what stands in the field as an address is one; an encoded word is a name, whatever it decodes to. Of what fits no
-//! grammar as much is read as can be; whose name may be relied on, [`super::author`] says.
+//! Only literal text can be an address; an encoded word is a name, whatever it decodes to. Malformed lists are parsed
+//! as far as possible; [`super::author`] decides which author can be trusted.
 
 use super::NamedAddress;
 use super::words;
 
-/// Appends the mailboxes that `raw` names to `out`, at most until `out` holds `limit`; `false` if there were more.
+/// Appends the mailboxes in `raw` to `out`, until `out` holds `limit`; returns false if there were more.
 pub(crate) fn parse(raw: &[u8], limit: usize, out: &mut Vec<NamedAddress>) -> bool {
-    let mut list = List {
+    let mut list = ListParser {
         out,
         limit,
         complete: true,
@@ -26,22 +26,22 @@ pub(crate) fn parse(raw: &[u8], limit: usize, out: &mut Vec<NamedAddress>) -> bo
     list.complete
 }
 
-/// One mailbox as far as it is read.
+/// The mailbox parsed so far.
 #[derive(Default)]
 struct Item<'x> {
-    /// Words of the display name, or of an address without angle brackets.
+    /// Tokens of the display name, or of an address without angle brackets.
     tokens: Vec<Token<'x>>,
     angle: Option<&'x [u8]>,
-    /// What stands in the last comment.
+    /// The content of the last comment.
     comment: Option<&'x [u8]>,
     blank_before: bool,
-    /// Where in `tokens` what follows the last comma begins.
+    /// Index in `tokens` of the first token after the last comma.
     segment: usize,
 }
 
 struct Token<'x> {
     raw: &'x [u8],
-    /// Whether it follows the token before it without a blank.
+    /// True if no whitespace separates it from the previous token.
     attached: bool,
     kind: Kind,
 }
@@ -49,19 +49,21 @@ struct Token<'x> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Word,
-    /// `(…)`: part of a name only where an address in brackets follows.
+    /// `(…)`: part of a name only if an address in brackets follows.
     Comment,
-    /// A comma, colon or semicolon, which separates mailboxes unless an address in brackets shows that it is of a name.
+    /// A comma, colon or semicolon. It separates mailboxes unless an address in brackets proves that it is part of a
+    /// name.
     Separator,
-    /// A quote, bracket or parenthesis without its partner: no part of a name, and no address reaches across it.
+    /// An unbalanced quote, bracket or parenthesis: not part of a name, and no address extends across it.
     Stray,
 }
 
-/// Words of a display name without quotes around its commas; what has more is a list of something else.
+/// Maximum tokens of an unquoted display name with commas; anything longer is a list of something else.
 const MAX_WORDS: usize = 200;
 
 impl Item<'_> {
-    /// Whether a separator ends it: a name without quotes may hold one itself, if an address follows only then.
+    /// True if a separator ends this mailbox: an unquoted name may contain one itself, but only if an address
+    /// follows.
     fn is_mailbox(&self) -> bool {
         let segment = self.tokens.get(self.segment..).unwrap_or_default();
         self.angle.is_some()
@@ -71,8 +73,8 @@ impl Item<'_> {
     }
 }
 
-/// Runs of tokens that belong together. RFC 5322 §3.4.1, §4.4: blanks and comments may stand around the sign of an address, and
-/// around its dots.
+/// Splits tokens into runs that belong together. RFC 5322 §3.4.1, §4.4: whitespace and comments may surround the `@`
+/// and the dots of an address.
 fn runs<'t, 'x>(tokens: &'t [Token<'x>]) -> impl Iterator<Item = &'t [Token<'x>]> {
     let binds = |byte: Option<&u8>| matches!(byte, Some(b'@' | b'.'));
     tokens.chunk_by(move |prev, next| {
@@ -84,28 +86,28 @@ fn runs<'t, 'x>(tokens: &'t [Token<'x>]) -> impl Iterator<Item = &'t [Token<'x>]
     })
 }
 
-/// The address that a run reads as, if none of it is encoded.
+/// Parses a run as an address, unless part of it is an encoded word.
 fn address_of(run: &[Token<'_>]) -> Option<String> {
     let joined: Vec<u8> = run.iter().flat_map(|token| token.raw).copied().collect();
     let encoded = run.iter().any(|token| token.raw.starts_with(b"=?"));
-    normalise(&joined).or_else(|| normalise(unapostrophed(&joined)?)).filter(|_| !encoded)
+    normalize(&joined).or_else(|| normalize(without_apostrophes(&joined)?)).filter(|_| !encoded)
 }
 
-struct List<'x, 'o> {
+struct ListParser<'x, 'o> {
     out: &'o mut Vec<NamedAddress>,
     limit: usize,
     complete: bool,
     item: Item<'x>,
-    /// Octets behind and with the last semicolon: a group ends at one (RFC 5322 §3.4).
+    /// Octets from the last semicolon to the end: a group ends at one (RFC 5322 §3.4).
     last_semicolon: usize,
-    /// A quote or comment that nothing closes was met: its sign is text from there on. This keeps the time linear.
+    /// Set after an unclosed quote or comment: its delimiter is text from there on. This keeps the time linear.
     open_quote: bool,
     open_comment: bool,
     open_angle: bool,
 }
 
-impl<'x> List<'x, '_> {
-    /// Takes one token from the beginning of `raw` and gives back what follows it.
+impl<'x> ListParser<'x, '_> {
+    /// Consumes one token from the beginning of `raw` and returns the rest.
     fn token(&mut self, raw: &'x [u8]) -> &'x [u8] {
         let Some((first, tail)) = raw.split_first() else { return raw };
         match first {
@@ -124,7 +126,7 @@ impl<'x> List<'x, '_> {
                 if self.item.angle.is_some() {
                     self.end_item();
                 }
-                // Some senders write two brackets.
+                // Some senders double the brackets.
                 let doubled = tail.iter().take_while(|byte| **byte == b'<').count();
                 let tail = tail.get(doubled..).unwrap_or_default();
                 let end = self.end_of_angle(tail);
@@ -151,10 +153,12 @@ impl<'x> List<'x, '_> {
                     return self.push(raw, 1, Kind::Stray);
                 }
             },
-            b'=' if raw.starts_with(b"=?") => match words::word(raw.get(..raw.len().min(1000)).unwrap_or(raw)) {
-                Some(word) => return self.push(raw, word.length, Kind::Word),
-                None => return self.push(raw, 2, Kind::Word),
-            },
+            b'=' if raw.starts_with(b"=?") => {
+                match words::encoded_word(raw.get(..raw.len().min(1000)).unwrap_or(raw)) {
+                    Some(word) => return self.push(raw, word.length, Kind::Word),
+                    None => return self.push(raw, 2, Kind::Word),
+                }
+            }
             b'[' => {
                 let literal = memchr::memchr2(b']', b'\n', tail.get(..tail.len().min(100)).unwrap_or(tail));
                 return self.push(raw, literal.map_or(1, |end| end + 2), Kind::Word);
@@ -169,7 +173,7 @@ impl<'x> List<'x, '_> {
     }
 
     fn push(&mut self, raw: &'x [u8], length: usize, kind: Kind) -> &'x [u8] {
-        // At least one byte is taken, or the loop over the list would not end.
+        // Consume at least one byte, or the loop over the list would not end.
         let (token, rest) = raw.split_at_checked(length.max(1)).unwrap_or((raw, &[]));
         let attached = !self.item.blank_before && !self.item.tokens.is_empty();
         self.item.tokens.push(Token { raw: token, attached, kind });
@@ -191,7 +195,7 @@ impl<'x> List<'x, '_> {
             false
         };
         let end = if self.open_angle { None } else { tail.iter().position(&mut closes) };
-        // A quote that nothing closes hides no bracket.
+        // An unclosed quote hides no bracket.
         let end = end.or_else(|| {
             self.open_angle = true;
             memchr::memchr(b'>', tail)
@@ -202,7 +206,7 @@ impl<'x> List<'x, '_> {
     fn end_item(&mut self) {
         let item = std::mem::take(&mut self.item);
         if let Some(angle) = item.angle {
-            if let Some(address) = normalise(angle).or_else(|| normalise(unwrapped(angle))) {
+            if let Some(address) = normalize(angle).or_else(|| normalize(without_decoration(angle))) {
                 let words = |token: &&Token<'_>| token.kind != Kind::Comment;
                 let name = if item.tokens.iter().any(|token| token.kind == Kind::Word) {
                     name_of(item.tokens.iter())
@@ -213,15 +217,16 @@ impl<'x> List<'x, '_> {
             }
             return;
         }
-        // No brackets came that could show a name with separators in it.
+        // No angle brackets followed, so separators are not part of a name.
         for segment in item.tokens.split(|token| matches!(token.raw, b"," | b";")) {
-            self.bare(segment, item.comment);
+            self.add_bare(segment, item.comment);
         }
     }
 
-    /// Without brackets: a run of attached tokens that reads as an address is one, the rest is its name.
-    fn bare(&mut self, tokens: &[Token<'x>], comment: Option<&'x [u8]>) {
-        // What stands before a colon is the name of a group that nothing ends.
+    /// Adds mailboxes without angle brackets: a run of attached tokens that parses as an address is one, the rest is
+    /// its name.
+    fn add_bare(&mut self, tokens: &[Token<'x>], comment: Option<&'x [u8]>) {
+        // Text before a colon is the name of a group without an end.
         let tokens = tokens.rsplit(|token| token.raw == b":").next().unwrap_or_default();
         let mut addresses = Vec::new();
         let mut names = Vec::new();
@@ -232,7 +237,7 @@ impl<'x> List<'x, '_> {
             }
         }
         let name = name_of(names.into_iter()).or_else(|| comment.map(words::decode_text));
-        // Several addresses without a comma between them share no name.
+        // Several addresses without a comma between them have no common name.
         let mut name = name.filter(|_| addresses.len() == 1);
         for address in addresses {
             self.add(address, name.take());
@@ -244,7 +249,7 @@ impl<'x> List<'x, '_> {
             self.complete = false;
             return;
         }
-        let name = name.filter(|name| !name.is_empty()).map(super::shown);
+        let name = name.filter(|name| !name.is_empty()).map(super::cut_for_display);
         self.out.push(NamedAddress { address, name });
     }
 }
@@ -305,8 +310,9 @@ fn push_unquoted(quoted: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// What some programs write into brackets around the address: quotes, apostrophes, further brackets, the scheme of its URL.
-fn unwrapped(angle: &[u8]) -> &[u8] {
+/// Removes what some programs put around the address in brackets: quotes, apostrophes, more brackets, the `mailto:`
+/// scheme.
+fn without_decoration(angle: &[u8]) -> &[u8] {
     let mut address = angle.trim_ascii();
     if address.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"mailto:")) {
         let rest = address.get(7..).unwrap_or_default();
@@ -316,41 +322,42 @@ fn unwrapped(angle: &[u8]) -> &[u8] {
     quoted(b"\"").or_else(|| quoted(b"'")).unwrap_or(address)
 }
 
-fn unapostrophed(address: &[u8]) -> Option<&[u8]> {
+fn without_apostrophes(address: &[u8]) -> Option<&[u8]> {
     address.strip_prefix(b"'")?.strip_suffix(b"'")
 }
 
-/// `local@domain` with the domain as A-labels in lower case, or `None` if this is no address.
-pub(super) fn normalise(raw: &[u8]) -> Option<String> {
+/// Returns `local@domain` with the domain as A-labels in lower case, or `None` if this is not an address.
+pub(super) fn normalize(raw: &[u8]) -> Option<String> {
     let text = String::from_utf8(without_blanks(raw)?).ok()?;
     let text = text.as_str();
-    // RFC 5322 §4.4: a source route is ignored.
+    // RFC 5322 §4.4: source routes are ignored.
     let text = if text.starts_with('@') { text.split_once(':')?.1 } else { text };
     let (local, domain) = text.rsplit_once('@')?;
     if local.is_empty() || local.len() > 255 || local.chars().any(char::is_control) {
         return None;
     }
-    let domain = normal_domain(domain)?;
-    if is_quoted(local) || is_plain(local) {
+    let domain = normalize_domain(domain)?;
+    if is_quoted(local) || is_dot_atom(local) {
         return Some(format!("{local}@{domain}"));
     }
-    Some(format!("{}@{domain}", one_word(local)?))
+    Some(format!("{}@{domain}", as_quoted_string(local)?))
 }
 
-/// Whether a local part is one quoted string.
+/// True if a local part is a single quoted string.
 pub(super) fn is_quoted(local: &str) -> bool {
     let inner = local.strip_prefix('"').map(str::as_bytes);
     local.len() > 2 && inner.and_then(end_of_quote) == Some(local.len() - 2)
 }
 
-/// Whether a local part is words with dots between them, none of them quoted or encoded.
-pub(super) fn is_plain(local: &str) -> bool {
+/// True if a local part is words separated by dots, none of them quoted or encoded.
+pub(super) fn is_dot_atom(local: &str) -> bool {
     let plain = |c: char| !c.is_control() && !c.is_whitespace() && !"()<>[]:;@\\,\"".contains(c);
     local.chars().all(plain) && !(local.contains("=?") && local.contains("?="))
 }
 
-/// RFC 5322 §4.4: words with dots between them, some of them quoted, as the one quoted string that they stand for.
-fn one_word(local: &str) -> Option<String> {
+/// Converts the obsolete form of RFC 5322 §4.4, words separated by dots with some of them quoted, to the equivalent
+/// quoted string.
+fn as_quoted_string(local: &str) -> Option<String> {
     let mut text = Vec::new();
     let mut rest = local.as_bytes();
     loop {
@@ -362,7 +369,7 @@ fn one_word(local: &str) -> Option<String> {
         match word {
             [b'"', quoted @ .., b'"'] => push_unquoted(quoted, &mut text),
             [] => return None,
-            atom => is_plain(std::str::from_utf8(atom).ok()?).then(|| text.extend_from_slice(atom))?,
+            atom => is_dot_atom(std::str::from_utf8(atom).ok()?).then(|| text.extend_from_slice(atom))?,
         }
         match after {
             [] => break,
@@ -375,8 +382,8 @@ fn one_word(local: &str) -> Option<String> {
     Some(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")))
 }
 
-/// An address without the blanks and comments that may stand around its words (RFC 5322 §3.4.1, §4.4); `None` if there is
-/// one between two words.
+/// Removes the whitespace and comments that may surround the words of an address (RFC 5322 §3.4.1, §4.4); `None` if
+/// two words are separated by nothing else.
 fn without_blanks(raw: &[u8]) -> Option<Vec<u8>> {
     let mut out: Vec<u8> = Vec::with_capacity(raw.len());
     let mut blank = false;
@@ -401,7 +408,7 @@ fn without_blanks(raw: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-pub(super) fn normal_domain(domain: &str) -> Option<String> {
+pub(super) fn normalize_domain(domain: &str) -> Option<String> {
     if let Some(literal) = domain.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         let fits =
             !literal.is_empty() && literal.bytes().all(|byte| byte.is_ascii_hexdigit() || b".:IPv".contains(&byte));

@@ -1,4 +1,4 @@
-//! Address lists in the forms that senders write, that nobody should, and that are hostile.
+//! Address lists as senders write them, malformed ones, and hostile ones.
 
 use super::*;
 
@@ -159,7 +159,7 @@ fn hostile_lists_take_linear_time() {
         let start = std::time::Instant::now();
         let mut out = Vec::new();
         parse(raw.as_bytes(), 1000, &mut out);
-        // The square of this takes minutes, and what is linear a moment.
+        // Quadratic time would be minutes, linear time is a moment.
         assert!(start.elapsed().as_secs() < 60, "{unit}");
     }
 }

@@ -1,6 +1,6 @@
-//! The code pages of DOS and of old Macs that mail still names and no library here decodes, and UTF-32.
+//! Decoders for UTF-32 and for code pages of DOS and old Macs that mail still uses and no dependency supports.
 
-/// The decoder of the set of this name.
+/// Returns the decoder of the named charset.
 pub(crate) fn decoder(name: &str) -> Option<fn(&[u8]) -> String> {
     Some(match name {
         "ibm437" => |bytes| single_byte(bytes, IBM_437),
@@ -29,20 +29,21 @@ pub(crate) fn decoder(name: &str) -> Option<fn(&[u8]) -> String> {
     })
 }
 
-/// `high` holds the characters of the octets from 128 on.
+/// Decodes a single-byte charset; `high` holds the characters of octets from 128 on.
 fn single_byte(bytes: &[u8], high: &str) -> String {
     let high: Vec<char> = high.chars().collect();
     let character = |byte: &u8| match byte.checked_sub(128) {
         None => char::from(*byte),
         Some(place) => high.get(usize::from(place)).copied().unwrap_or(char::REPLACEMENT_CHARACTER),
     };
-    // No character of these pages takes more.
+    // No character of these pages takes more UTF-8 bytes.
     let mut text = String::with_capacity(3 * bytes.len());
     text.extend(bytes.iter().map(character));
     text
 }
 
-/// Its mark says the order, or else the first character, whose highest octet is always 0.
+/// Decodes UTF-32. The byte order mark determines the order, else the first character, whose most significant octet
+/// is always 0.
 pub(crate) fn utf_32(bytes: &[u8]) -> String {
     let little = bytes.first().is_some_and(|first| *first != 0);
     let (quads, rest) = bytes.as_chunks::<4>();

@@ -1,11 +1,10 @@
-//! The labels of character sets: those of the WHATWG list, of IANA's registry and what senders write besides, as [`key`]
-//! spells them.
+//! The labels of charsets: those of WHATWG and IANA, and others that senders use, in the spelling of [`key`].
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// Each set by its name here, and the keys of all its labels.
-const SETS: &[(&str, &str)] = &[
+/// Each charset with the keys of all its labels.
+const CHARSETS: &[(&str, &str)] = &[
     (
         "big5",
         "950 big5 cp950 hkscs ms950 xbig5 big5hk big5tw cnbig5 csbig5 xxbig5 big5eten big5hkscs windows950 \
@@ -137,7 +136,8 @@ const SETS: &[(&str, &str)] = &[
     ("x-mac-turkish", "cp10081 macturkish xmacturkish"),
 ];
 
-/// What of a label distinguishes it (Unicode TR 22 §1.4): letters and digits, without the zeros before a number.
+/// Reduces a label to its distinctive characters (Unicode TR 22 §1.4): letters and digits, without leading zeros of
+/// numbers.
 pub(crate) fn key(label: &[u8]) -> String {
     let mut key = String::new();
     let mut after_digit = false;
@@ -152,28 +152,29 @@ pub(crate) fn key(label: &[u8]) -> String {
     key
 }
 
-/// The name of the set that a key stands for.
-pub(crate) fn set(key: &str) -> Option<&'static str> {
-    static BY_KEY: LazyLock<HashMap<&str, &str>> =
-        LazyLock::new(|| SETS.iter().flat_map(|(name, keys)| keys.split(' ').map(move |key| (key, *name))).collect());
-    // Private labels are often those of the set with `x-` in front.
+/// Returns the name of the charset that a key represents.
+pub(crate) fn charset_name(key: &str) -> Option<&'static str> {
+    static BY_KEY: LazyLock<HashMap<&str, &str>> = LazyLock::new(|| {
+        CHARSETS.iter().flat_map(|(name, keys)| keys.split(' ').map(move |key| (key, *name))).collect()
+    });
+    // Private labels are often registered ones with the prefix `x-`.
     BY_KEY.get(key).or_else(|| BY_KEY.get(key.strip_prefix('x')?)).copied()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{SETS, key, set};
+    use super::{CHARSETS, charset_name, key};
     use std::collections::HashSet;
 
     #[test]
     fn each_label_stands_once_and_as_its_key() {
-        let labels: Vec<&str> = SETS.iter().flat_map(|(_, keys)| keys.split(' ')).collect();
+        let labels: Vec<&str> = CHARSETS.iter().flat_map(|(_, keys)| keys.split(' ')).collect();
         assert_eq!(labels.iter().collect::<HashSet<_>>().len(), labels.len());
         for label in labels {
             assert_eq!(key(label.as_bytes()), label);
         }
-        for (name, _) in SETS {
-            assert_eq!(set(&key(name.as_bytes())), Some(*name));
+        for (name, _) in CHARSETS {
+            assert_eq!(charset_name(&key(name.as_bytes())), Some(*name));
         }
     }
 }

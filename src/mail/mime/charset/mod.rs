@@ -1,7 +1,7 @@
-//! Character sets to UTF-8.
+//! Converts charsets to UTF-8.
 //!
-//! What has no label, or one that nobody knows, is UTF-8 where it can be, and Windows-1252 elsewhere, so that no octet of it is
-//! lost. Octets that mean nothing in a known set become U+FFFD; nothing here fails.
+//! Text without a label, or with an unknown one, is UTF-8 where valid and Windows-1252 elsewhere, so that no octet is
+//! lost. Octets undefined in a known charset become U+FFFD; nothing here fails.
 
 mod code_page;
 mod escapes;
@@ -10,49 +10,49 @@ mod utf_7;
 
 use encoding_rs::{CoderResult, EUC_KR, GBK, ISO_2022_JP, REPLACEMENT, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
 
-use escapes::Escapes;
+use escapes::EscapeFilter;
 
-/// The most that is gathered for the few sets that can only be decoded as a whole.
-const MAX_WHOLE: usize = 4 * 1024 * 1024;
-/// How far into a text HTML is asked for its set (WHATWG HTML, "prescan a byte stream").
+/// Maximum bytes buffered for the few charsets that can only be decoded as a whole.
+const MAX_BUFFERED: usize = 4 * 1024 * 1024;
+/// Bytes searched for the charset that HTML declares (WHATWG HTML, "prescan a byte stream").
 const MAX_PRESCAN: usize = 1024;
 
-/// A character set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Charset {
-    /// No set is named, or none that is known: UTF-8 or Windows-1252. ASCII is one of them, as it is said of what is not.
+    /// No label or an unknown one: UTF-8 or Windows-1252. ASCII counts too, since non-ASCII text is often labelled
+    /// so.
     Unknown,
-    /// One that the streaming decoder knows.
+    /// A charset of the streaming decoder.
     Known(&'static encoding_rs::Encoding),
-    /// RFC 2781: the byte order comes from the text.
+    /// RFC 2781: the byte order is taken from the text.
     Utf16,
-    /// RFC 2152.
+    /// UTF-7 (RFC 2152).
     Utf7,
-    /// The same in HTML, where no run becomes markup.
+    /// UTF-7 in HTML, where no run becomes markup.
     Utf7Markup,
-    /// Four octets for each character.
+    /// UTF-32, in either byte order.
     Utf32,
-    /// One that is decoded as a whole.
-    Whole(fn(&[u8]) -> String),
+    /// A charset that is decoded as a whole.
+    Buffered(fn(&[u8]) -> String),
 }
 
 impl Charset {
-    /// The set that `label` names.
+    /// Returns the charset that `label` names.
     pub(crate) fn for_label(label: &[u8]) -> Self {
         let key = labels::key(label);
         if key == "utf8" {
             return Self::Known(UTF_8);
         }
-        match labels::set(&key) {
+        match labels::charset_name(&key) {
             None if key.starts_with("iso2022jp") => Self::Known(ISO_2022_JP),
             None | Some("us-ascii") => Self::Unknown,
             Some("utf-16") => Self::Utf16,
             Some("utf-7") => Self::Utf7,
             Some("utf-32") => Self::Utf32,
-            Some("iso-2022-kr") => Self::Whole(iso_2022_kr),
-            Some("hz-gb-2312") => Self::Whole(hz),
+            Some("iso-2022-kr") => Self::Buffered(iso_2022_kr),
+            Some("hz-gb-2312") => Self::Buffered(hz),
             Some(name) => code_page::decoder(name)
-                .map(Self::Whole)
+                .map(Self::Buffered)
                 .or_else(|| {
                     let known = encoding_rs::Encoding::for_label(name.as_bytes());
                     known.filter(|known| *known != REPLACEMENT).map(Self::Known)
@@ -61,44 +61,43 @@ impl Charset {
         }
     }
 
-    /// Whether `label` names a set.
+    /// True if `label` names a known charset.
     pub(crate) fn is_label(label: &[u8]) -> bool {
         let key = labels::key(label);
-        key.starts_with("iso2022jp") || labels::set(&key).is_some()
+        key.starts_with("iso2022jp") || labels::charset_name(&key).is_some()
     }
 
-    /// The usual name of the set that `label` names.
+    /// Returns the usual name of the charset that `label` names.
     pub(crate) fn name_for_label(label: &[u8]) -> Option<&'static str> {
-        labels::set(&labels::key(label))
+        labels::charset_name(&labels::key(label))
     }
 
-    /// The set that HTML says to be in, if its first octets do, as `head` gives them.
+    /// Returns the charset that HTML declares in its first octets, `head`.
     pub(crate) fn of_html(head: &[u8]) -> Option<Self> {
         let named = Self::for_label(meta_charset(head.get(..MAX_PRESCAN).unwrap_or(head))?);
-        // What could be read so far is ASCII.
-        Some(named).filter(|named| !matches!(named, Self::Unknown) && named.keeps_ascii())
+        // The declaration itself was read as ASCII.
+        Some(named).filter(|named| !matches!(named, Self::Unknown) && named.is_ascii_superset())
     }
 
-    /// Whether ASCII stands in it as it is, apart from escapes; UTF-7 would hide what is markup or syntax.
-    pub(crate) fn keeps_ascii(self) -> bool {
+    /// True if ASCII octets represent themselves, apart from escape sequences; UTF-7 would hide markup or syntax.
+    pub(crate) fn is_ascii_superset(self) -> bool {
         match self {
             Self::Known(known) => known.is_ascii_compatible() || known == ISO_2022_JP,
-            Self::Unknown | Self::Whole(_) => true,
+            Self::Unknown | Self::Buffered(_) => true,
             Self::Utf7 | Self::Utf7Markup | Self::Utf16 | Self::Utf32 => false,
         }
     }
 
-    /// Whether a valid UTF-8 text is its own decoding.
+    /// True if valid UTF-8 decodes to itself.
     pub(crate) fn is_utf_8(self) -> bool {
         matches!(self, Self::Unknown) || matches!(self, Self::Known(known) if known == UTF_8)
     }
 
-    /// Whether texts of this set are ASCII with escapes.
+    /// True if texts in this charset are ASCII with escape sequences.
     pub(crate) fn is_escaped(self) -> bool {
         matches!(self, Self::Known(known) if known == ISO_2022_JP)
     }
 
-    /// Decodes a whole text.
     pub(crate) fn decode(self, bytes: &[u8]) -> String {
         if let Ok(text) = std::str::from_utf8(bytes)
             && self.is_utf_8()
@@ -113,7 +112,7 @@ impl Charset {
     }
 }
 
-/// The label in the first `<meta>` that has one, as `<meta charset=x>` or within the content of `http-equiv`.
+/// Returns the label in the first `<meta>` that has one, as `<meta charset=x>` or in the content of `http-equiv`.
 fn meta_charset(head: &[u8]) -> Option<&[u8]> {
     let mut at = 0;
     while let Some(found) = head.get(at..).and_then(|rest| memchr::memchr(b'<', rest)) {
@@ -123,14 +122,14 @@ fn meta_charset(head: &[u8]) -> Option<&[u8]> {
             memchr::memmem::find(rest, b"-->").map_or(rest.len(), |end| end + 3)
         } else {
             let end = memchr::memchr(b'>', rest).unwrap_or(rest.len());
-            let label = || value_behind(rest.get(..end)?, b"charset");
+            let label = || attribute_value(rest.get(..end)?, b"charset");
             if starts(b"<meta")
                 && let Some(label) = label()
             {
                 return Some(label);
             }
             if starts(b"<?xml")
-                && let Some(label) = rest.get(..end).and_then(|tag| value_behind(tag, b"encoding"))
+                && let Some(label) = rest.get(..end).and_then(|tag| attribute_value(tag, b"encoding"))
             {
                 return Some(label);
             }
@@ -141,8 +140,8 @@ fn meta_charset(head: &[u8]) -> Option<&[u8]> {
     None
 }
 
-/// What stands behind the first `name=` of a tag, without quotes.
-fn value_behind<'t>(tag: &'t [u8], name: &[u8]) -> Option<&'t [u8]> {
+/// Returns the value of the first `name=` of a tag, without quotes.
+fn attribute_value<'t>(tag: &'t [u8], name: &[u8]) -> Option<&'t [u8]> {
     let lower = tag.to_ascii_lowercase();
     let mut at = 0;
     while let Some(found) = lower.get(at..).and_then(|rest| memchr::memmem::find(rest, name)) {
@@ -157,63 +156,65 @@ fn value_behind<'t>(tag: &'t [u8], name: &[u8]) -> Option<&'t [u8]> {
     None
 }
 
-/// Decodes a text that comes in pieces.
+/// Decodes a text that arrives in pieces.
 pub(crate) struct TextDecoder {
     state: State,
-    /// Set when a text was cut because its set can only be decoded as a whole and it is too large for that.
-    pub(crate) cut: bool,
+    /// Set if a text was cut because it is too large for a charset that can only be decoded as a whole.
+    pub(crate) truncated: bool,
 }
 
 enum State {
     Stream(encoding_rs::Decoder),
-    /// What may be the beginning of a character, and whether something came before it.
+    /// The possible beginning of a character; `begun` after the first octet of the text.
     Unknown {
         pending: Vec<u8>,
         begun: bool,
     },
     /// ISO-2022-JP.
-    Escaped(encoding_rs::Decoder, Escapes),
+    Escaped(encoding_rs::Decoder, EscapeFilter),
     Utf16(Vec<u8>),
-    Whole(fn(&[u8]) -> String, Vec<u8>),
+    Buffered(fn(&[u8]) -> String, Vec<u8>),
 }
 
 impl TextDecoder {
-    /// A decoder at the beginning of a text.
+    /// Starts at the beginning of a text.
     pub(crate) fn new(charset: Charset) -> Self {
         let state = match charset {
-            Charset::Known(known) if known == ISO_2022_JP => State::Escaped(known.new_decoder(), Escapes::default()),
+            Charset::Known(known) if known == ISO_2022_JP => {
+                State::Escaped(known.new_decoder(), EscapeFilter::default())
+            }
             Charset::Known(known) => State::Stream(known.new_decoder_with_bom_removal()),
             Charset::Unknown => State::Unknown { pending: Vec::new(), begun: false },
             Charset::Utf16 => State::Utf16(Vec::new()),
-            Charset::Utf7 => State::Whole(utf_7::decode, Vec::new()),
-            Charset::Utf7Markup => State::Whole(utf_7::decode_markup, Vec::new()),
-            Charset::Utf32 => State::Whole(code_page::utf_32, Vec::new()),
-            Charset::Whole(decode) => State::Whole(decode, Vec::new()),
+            Charset::Utf7 => State::Buffered(utf_7::decode, Vec::new()),
+            Charset::Utf7Markup => State::Buffered(utf_7::decode_markup, Vec::new()),
+            Charset::Utf32 => State::Buffered(code_page::utf_32, Vec::new()),
+            Charset::Buffered(decode) => State::Buffered(decode, Vec::new()),
         };
-        Self { state, cut: false }
+        Self { state, truncated: false }
     }
 
-    /// Decodes the next piece to the end of `out`.
+    /// Decodes the next piece and appends it to `out`.
     pub(crate) fn feed(&mut self, bytes: &[u8], out: &mut String) {
         match &mut self.state {
-            State::Stream(decoder) => run(decoder, bytes, out, false),
+            State::Stream(decoder) => decode_into(decoder, bytes, out, false),
             State::Unknown { pending, begun } => {
                 pending.extend_from_slice(bytes);
-                let rest = either(pending, begun, out);
+                let rest = decode_utf_8_or_windows_1252(pending, begun, out);
                 pending.drain(..pending.len() - rest);
             }
-            State::Escaped(decoder, escapes) => run(decoder, &escapes.pass(bytes), out, false),
+            State::Escaped(decoder, escapes) => decode_into(decoder, &escapes.feed(bytes), out, false),
             State::Utf16(head) => {
                 head.extend_from_slice(bytes);
                 if head.len() >= 2 {
                     let mut decoder = byte_order(head).new_decoder_with_bom_removal();
-                    run(&mut decoder, head, out, false);
+                    decode_into(&mut decoder, head, out, false);
                     self.state = State::Stream(decoder);
                 }
             }
-            State::Whole(_, gathered) => {
-                let room = MAX_WHOLE.saturating_sub(gathered.len());
-                self.cut |= bytes.len() > room;
+            State::Buffered(_, gathered) => {
+                let room = MAX_BUFFERED.saturating_sub(gathered.len());
+                self.truncated |= bytes.len() > room;
                 let taken = bytes.get(..room.min(bytes.len())).unwrap_or_default();
                 if gathered.capacity() < gathered.len() + taken.len() {
                     gathered.reserve_exact(gathered.len() + 2 * taken.len());
@@ -223,15 +224,15 @@ impl TextDecoder {
         }
     }
 
-    /// Ends the text.
+    /// Ends the text and appends the rest to `out`.
     pub(crate) fn finish(&mut self, out: &mut String) {
         match &mut self.state {
-            State::Stream(decoder) => run(decoder, &[], out, true),
+            State::Stream(decoder) => decode_into(decoder, &[], out, true),
             State::Unknown { pending, .. } => out.push_str(&WINDOWS_1252.decode_without_bom_handling(pending).0),
-            State::Escaped(decoder, escapes) => run(decoder, &escapes.finish(), out, true),
+            State::Escaped(decoder, escapes) => decode_into(decoder, &escapes.finish(), out, true),
             State::Utf16(head) if head.is_empty() => {}
             State::Utf16(_) => out.push(char::REPLACEMENT_CHARACTER),
-            State::Whole(decode, gathered) => {
+            State::Buffered(decode, gathered) => {
                 let text = decode(&std::mem::take(gathered));
                 if out.is_empty() { *out = text } else { out.push_str(&text) }
             }
@@ -239,9 +240,9 @@ impl TextDecoder {
     }
 }
 
-/// Decodes what is valid UTF-8 as such and every other octet as Windows-1252. Returns how many octets at the end may be the
-/// beginning of a character.
-fn either(bytes: &[u8], begun: &mut bool, out: &mut String) -> usize {
+/// Decodes valid UTF-8 as such and every other octet as Windows-1252. Returns the number of octets at the end that
+/// may be the beginning of a character.
+fn decode_utf_8_or_windows_1252(bytes: &[u8], begun: &mut bool, out: &mut String) -> usize {
     for chunk in bytes.utf8_chunks() {
         let valid = chunk.valid();
         let valid = if *begun { valid } else { valid.strip_prefix('\u{feff}').unwrap_or(valid) };
@@ -257,9 +258,9 @@ fn either(bytes: &[u8], begun: &mut bool, out: &mut String) -> usize {
     0
 }
 
-fn run(decoder: &mut encoding_rs::Decoder, mut bytes: &[u8], out: &mut String, last: bool) {
+fn decode_into(decoder: &mut encoding_rs::Decoder, mut bytes: &[u8], out: &mut String, last: bool) {
     loop {
-        // Enough for ASCII at once, more as the text turns out to need it.
+        // Reserve enough for ASCII, and more as the text turns out to need it.
         out.reserve(bytes.len().max(64));
         let (result, read, _) = decoder.decode_to_string(bytes, out, last);
         bytes = bytes.get(read..).unwrap_or_default();
@@ -269,8 +270,8 @@ fn run(decoder: &mut encoding_rs::Decoder, mut bytes: &[u8], out: &mut String, l
     }
 }
 
-/// RFC 2781 §4.3: the mark decides, and big-endian without one; but a text that begins with a Latin letter in
-/// little-endian order shows it.
+/// RFC 2781 §4.3: the byte order mark decides, else the order is big-endian; but a Latin letter at the beginning
+/// reveals little-endian text.
 fn byte_order(head: &[u8]) -> &'static encoding_rs::Encoding {
     match head {
         [0xff, 0xfe, ..] => UTF_16LE,
@@ -279,7 +280,8 @@ fn byte_order(head: &[u8]) -> &'static encoding_rs::Encoding {
     }
 }
 
-/// RFC 1557: SO and SI switch between ASCII and KS X 1001, which is EUC-KR with the high bits off.
+/// Decodes ISO-2022-KR (RFC 1557): SO and SI switch between ASCII and KS X 1001, which is EUC-KR without the high
+/// bits.
 fn iso_2022_kr(bytes: &[u8]) -> String {
     let mut korean = false;
     let mut euc = Vec::with_capacity(bytes.len());
@@ -301,7 +303,7 @@ fn iso_2022_kr(bytes: &[u8]) -> String {
     Charset::Known(EUC_KR).decode(&euc)
 }
 
-/// RFC 1843: `~{` and `~}` switch between ASCII and GB 2312.
+/// Decodes HZ (RFC 1843): `~{` and `~}` switch between ASCII and GB 2312.
 fn hz(bytes: &[u8]) -> String {
     let mut chinese = false;
     let mut gb = Vec::with_capacity(bytes.len());

@@ -1,14 +1,14 @@
-//! RFC 2152: UTF-7, whose shifted runs are base64 of UTF-16.
+//! Decodes UTF-7 (RFC 2152), whose shifted runs are base64 of UTF-16.
 
 use crate::mail::mime::decode::{Encoding, decode_part};
 
-/// Decodes a text that is shown as such.
+/// Decodes plain text.
 pub(crate) fn decode(bytes: &[u8]) -> String {
     decode_with(bytes, |c| !c.is_control() || c.is_ascii_whitespace())
 }
 
-/// Decodes HTML: a run that stands for a sign of markup stays as it is written, so that no filter is passed by
-/// `+ADw-script+AD4-`.
+/// Decodes HTML. A run that contains markup characters stays encoded, so that `+ADw-script+AD4-` cannot bypass a
+/// filter.
 pub(crate) fn decode_markup(bytes: &[u8]) -> String {
     decode_with(bytes, |c| !matches!(c, '<' | '>' | '&' | '"' | '\'' | '`') && !c.is_control())
 }

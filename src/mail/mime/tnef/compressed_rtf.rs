@@ -1,4 +1,5 @@
-//! Compressed RTF ([MS-OXRTFCP]): references into the last 4,096 octets, which begin with what most RTF holds.
+//! Decompresses RTF ([MS-OXRTFCP]): references into a window of the last 4,096 octets, which initially holds common
+//! RTF.
 
 use super::cursor::Cursor;
 
@@ -10,7 +11,7 @@ const INITIAL: &[u8] =
     \\fdecor MS Sans SerifSymbolArialTimes New RomanCourier{\\colortbl\\red0\\green0\\blue0\r\n\\par \
     \\pard\\plain\\f0\\fs20\\b\\i\\u\\tab\\tx";
 
-/// The RTF, at most `max` octets of it; none when this is none or it is damaged.
+/// Returns the RTF, at most `max` octets of it; `None` if the data is damaged or not compressed RTF.
 pub(crate) fn unpack(packed: &[u8], max: usize) -> Option<Vec<u8>> {
     let mut cursor = Cursor::new(packed, 0..packed.len());
     let (_, size, kind, _) = (cursor.u32()?, cursor.u32()?, cursor.u32()?, cursor.u32()?);
@@ -28,8 +29,8 @@ pub(crate) fn unpack(packed: &[u8], max: usize) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(size.min(packed.len().saturating_mul(8)));
     let mut put = |byte: u8, at: &mut usize, window: &mut [u8; WINDOW]| {
         out.push(byte);
-        if let Some(place) = window.get_mut(*at) {
-            *place = byte;
+        if let Some(slot) = window.get_mut(*at) {
+            *slot = byte;
         }
         *at = (*at + 1) % WINDOW;
         out.len() < size
@@ -47,7 +48,7 @@ pub(crate) fn unpack(packed: &[u8], max: usize) -> Option<Vec<u8>> {
             let (Some(high), Some(low)) = (bytes.next(), bytes.next()) else { break 'runs };
             let reference = usize::from(u16::from_be_bytes([high, low]));
             let (from, length) = (reference >> 4, (reference & 15) + 2);
-            // A reference to where writing stands is the end.
+            // A reference to the write position marks the end.
             if from == at {
                 break 'runs;
             }

@@ -1,7 +1,7 @@
-//! winmail.dat: what Outlook packs into a part of its own ([MS-OXTNEF]): files, the formatted body, attached messages.
+//! Unpacks winmail.dat, into which Outlook packs files, the formatted body and attached messages ([MS-OXTNEF]).
 //!
-//! A file is a slice of the decoded part, also one inside an attached message: a link reads it there, and nothing is stored
-//! twice. The body is decoded: HTML as it stands or out of RTF, and plain text.
+//! A file is a slice of the decoded part, even inside an attached message: its link reads it from there, and nothing
+//! is stored twice. The body is decoded: HTML directly or out of RTF, and plain text.
 
 mod code_page;
 mod compressed_rtf;
@@ -16,34 +16,32 @@ use self::cursor::Cursor;
 use self::properties::{Properties, Property};
 use super::params::safe_filename;
 
-/// What the stream begins with.
+/// The first octets of a stream.
 const SIGNATURE: u32 = 0x223e_9f78;
-/// Messages attached to messages attached to messages.
+/// Nesting depth of attached messages.
 const MAX_DEPTH: usize = 8;
-/// An attached message before its own stream: the identifier of its interface.
+/// An attached message begins with the identifier of its interface, then comes its stream.
 const INTERFACE_LEN: usize = 16;
 const IID_MESSAGE: [u8; INTERFACE_LEN] = [0x07, 0x03, 0x02, 0, 0, 0, 0, 0, 0xc0, 0, 0, 0, 0, 0, 0, 0x46];
 const MAX_TYPE: usize = 255;
-/// How large RTF may be in any stream; in a large one it may be as large as the mail.
+/// Maximum RTF octets in any stream; in a large one RTF may be as large as the mail.
 const MIN_RTF: usize = 1024 * 1024;
 
-/// A text in the code page of its stream, or in UTF-16.
+/// A text in the code page of its stream (narrow) or in UTF-16 (wide).
 #[derive(Clone, Copy)]
 enum Text<'d> {
     Narrow(&'d [u8]),
     Wide(&'d [u8]),
 }
 
-/// What a stream holds.
+/// The content of a stream.
 #[derive(Debug, Default)]
 pub(crate) struct Unpacked {
-    /// The files, in order; those of attached messages behind the others.
+    /// In order; those of attached messages come after the others.
     pub(crate) files: Vec<File>,
-    /// The plain text body.
     pub(crate) text: Option<String>,
-    /// The HTML body.
     pub(crate) html: Option<String>,
-    /// Whether files or some of a text were left out because of a limit.
+    /// True if files or part of a text were left out because of a limit.
     pub(crate) truncated: bool,
 }
 
@@ -54,32 +52,33 @@ pub(crate) struct File {
     pub(crate) filename: Option<String>,
     /// `type/subtype`.
     pub(crate) content_type: Option<String>,
-    /// The charset of a text.
+    /// Only for texts.
     pub(crate) charset: Option<String>,
     /// Content-ID without angle brackets.
     pub(crate) content_id: Option<String>,
-    /// Whether the HTML shows it.
+    /// True if the HTML displays it.
     pub(crate) inline: bool,
-    /// Where it stands.
-    pub(crate) place: Range<usize>,
+    /// Its range in the decoded part.
+    pub(crate) range: Range<usize>,
 }
 
-/// Whether data begins as a stream does.
+/// True if data begins like a stream.
 pub(crate) fn is_tnef(data: &[u8]) -> bool {
     data.first_chunk::<4>().is_some_and(|head| u32::from_le_bytes(*head) == SIGNATURE)
 }
 
-/// Unpacks a stream: at most `max_files` files and `max_text` octets of each text. None when it is none or damaged.
+/// Unpacks a stream: at most `max_files` files and `max_text` octets of each text. `None` if it is damaged or not a
+/// stream.
 pub(crate) fn unpack(data: &[u8], max_files: usize, max_text: usize) -> Option<Unpacked> {
     let mut unpacked = Unpacked::default();
     Stream::read(data, 0..data.len(), max_files)?.read_bodies(max_text, &mut unpacked);
     let mut waiting = VecDeque::from([(0..data.len(), 0)]);
-    while let Some((place, depth)) = waiting.pop_front() {
-        let Some(stream) = Stream::read(data, place, max_files) else { continue };
+    while let Some((range, depth)) = waiting.pop_front() {
+        let Some(stream) = Stream::read(data, range, max_files) else { continue };
         unpacked.truncated |= stream.truncated;
         for attachment in &stream.attachments {
             let inner = attachment.message(data).filter(|_| depth < MAX_DEPTH);
-            let inner = inner.and_then(|place| Stream::read(data, place, max_files));
+            let inner = inner.and_then(|range| Stream::read(data, range, max_files));
             let file = match &inner {
                 Some(message) => Some(message.as_file(attachment, stream.code_page)),
                 None => attachment.as_file(stream.code_page),
@@ -89,23 +88,23 @@ pub(crate) fn unpack(data: &[u8], max_files: usize, max_text: usize) -> Option<U
                 return Some(unpacked);
             }
             unpacked.files.extend(file);
-            waiting.extend(inner.map(|message| (message.place, depth + 1)));
+            waiting.extend(inner.map(|message| (message.range, depth + 1)));
         }
     }
     Some(unpacked)
 }
 
-/// The attributes of one stream that matter.
+/// The relevant attributes of one stream.
 #[derive(Default)]
 struct Stream<'d> {
-    place: Range<usize>,
+    range: Range<usize>,
     code_page: u32,
     subject: Option<Text<'d>>,
     body: Option<&'d [u8]>,
-    body_place: Range<usize>,
+    body_range: Range<usize>,
     properties: Properties<'d>,
     attachments: Vec<Attachment<'d>>,
-    /// Whether there are more attachments than may be.
+    /// True if there are more attachments than the limit.
     truncated: bool,
 }
 
@@ -118,19 +117,19 @@ struct Attachment<'d> {
 }
 
 impl<'d> Stream<'d> {
-    /// Reads the attributes between two places ([MS-OXTNEF] §2.1.3). None when one is cut off. Checksums are not compared:
-    /// programs write wrong ones, and the file is as good as the winmail.dat that is offered with it.
-    fn read(data: &'d [u8], place: Range<usize>, max_attachments: usize) -> Option<Self> {
-        let mut cursor = Cursor::new(data, place.clone());
+    /// Reads the attributes within a range ([MS-OXTNEF] §2.1.3). `None` if one is truncated. Checksums are not
+    /// verified: programs write wrong ones, and the files are as good as the winmail.dat offered with them.
+    fn read(data: &'d [u8], range: Range<usize>, max_attachments: usize) -> Option<Self> {
+        let mut cursor = Cursor::new(data, range.clone());
         if cursor.u32()? != SIGNATURE {
             return None;
         }
         cursor.u16()?;
-        let mut stream = Self { place, ..Self::default() };
-        // What stands behind the last attribute was put there on the way.
+        let mut stream = Self { range, ..Self::default() };
+        // Data after the last attribute was added in transit.
         while let Some(level @ (1 | 2)) = cursor.u8() {
             let (id, length) = (cursor.u32()?, usize::try_from(cursor.u32()?).ok()?);
-            let (value, place) = cursor.take(length)?;
+            let (value, range) = cursor.take(length)?;
             let checksum = cursor.u16();
             if checksum.is_none() && !cursor.is_at_end() {
                 return None;
@@ -138,8 +137,8 @@ impl<'d> Stream<'d> {
             match (level, id & 0xffff) {
                 (1, 0x9007) => stream.code_page = Cursor::new(value, 0..value.len()).u32().unwrap_or_default(),
                 (1, 0x8004) => stream.subject = Some(Text::Narrow(value)),
-                (1, 0x800c) => (stream.body, stream.body_place) = (Some(value), place),
-                (1, 0x9003) => stream.properties = Properties::read(data, place),
+                (1, 0x800c) => (stream.body, stream.body_range) = (Some(value), range),
+                (1, 0x9003) => stream.properties = Properties::read(data, range),
                 (2, _) if stream.truncated => {}
                 (2, 0x9002) if stream.attachments.len() >= max_attachments => stream.truncated = true,
                 (2, 0x9002) => stream.attachments.push(Attachment::default()),
@@ -151,8 +150,8 @@ impl<'d> Stream<'d> {
                     match attribute {
                         0x8010 => last.title = Some(Text::Narrow(value)),
                         0x9001 => last.transport_name = Some(Text::Narrow(value)),
-                        0x800f => last.data = Some(place),
-                        0x9005 => last.properties = Properties::read(data, place),
+                        0x800f => last.data = Some(range),
+                        0x9005 => last.properties = Properties::read(data, range),
                         _ => {}
                     }
                 }
@@ -162,12 +161,11 @@ impl<'d> Stream<'d> {
         Some(stream)
     }
 
-    /// The code page of texts that are none of the stream's own.
+    /// Returns the code page of bodies that do not use the one of the stream.
     fn internet_code_page(&self) -> u32 {
         self.properties.number(properties::INTERNET_CODE_PAGE).unwrap_or(self.code_page)
     }
 
-    /// Decodes the bodies.
     fn read_bodies(&self, max_text: usize, unpacked: &mut Unpacked) {
         let of = |id| self.properties.get(id);
         let mut is_cut = false;
@@ -190,8 +188,8 @@ impl<'d> Stream<'d> {
             let source = compressed_rtf::unpack(packed, max_source);
             is_cut = source.as_ref().is_some_and(|source| source.len() >= max_source);
             match source.and_then(|source| rtf::read(&source, max_text)) {
-                Some(rtf::Read::Html(found)) => html = html.or_else(|| cut(found)),
-                Some(rtf::Read::Text(found)) => text = text.or_else(|| cut(found)),
+                Some(rtf::RtfBody::Html(found)) => html = html.or_else(|| cut(found)),
+                Some(rtf::RtfBody::Text(found)) => text = text.or_else(|| cut(found)),
                 None => {}
             }
         }
@@ -204,27 +202,27 @@ impl<'d> Stream<'d> {
         text.decode(self.code_page)
     }
 
-    /// An attached message as a file: its body where that stands as it is shown, else all of it.
+    /// Returns an attached message as a file: its body if that can be displayed as it is, else the whole stream.
     fn as_file(&self, attachment: &Attachment<'_>, code_page: u32) -> File {
         let name = attachment.properties.text(properties::DISPLAY_NAME).map(|name| name.decode(code_page));
         let subject = self.properties.text(properties::SUBJECT).or(self.subject);
         let name = name.filter(|name| !name.trim().is_empty()).or_else(|| subject.map(|text| self.decode(text)));
         let name = name.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| "message".to_owned());
         let narrow = code_page::label(self.code_page);
-        let (place, suffix, content_type, charset) = if let Some(html) = self.properties.get(properties::HTML) {
+        let (range, suffix, content_type, charset) = if let Some(html) = self.properties.get(properties::HTML) {
             let charset = match html.text() {
                 Some(Text::Wide(_)) => "utf-16le",
                 Some(Text::Narrow(_)) => narrow,
                 None => code_page::label(self.internet_code_page()),
             };
-            (html.place.clone(), "html", "text/html", Some(charset))
+            (html.range.clone(), "html", "text/html", Some(charset))
         } else if let Some(body) = self.properties.get(properties::BODY) {
             let charset = if matches!(body.text(), Some(Text::Wide(_))) { "utf-16le" } else { narrow };
-            (body.place.clone(), "txt", "text/plain", Some(charset))
+            (body.range.clone(), "txt", "text/plain", Some(charset))
         } else if self.body.is_some() && self.properties.get(properties::RTF).is_none() {
-            (self.body_place.clone(), "txt", "text/plain", Some(narrow))
+            (self.body_range.clone(), "txt", "text/plain", Some(narrow))
         } else {
-            (self.place.clone(), "tnef", "application/vnd.ms-tnef", None)
+            (self.range.clone(), "tnef", "application/vnd.ms-tnef", None)
         };
         File {
             filename: safe_filename(&format!("{}.{suffix}", name.trim())),
@@ -232,32 +230,32 @@ impl<'d> Stream<'d> {
             charset: charset.map(str::to_owned),
             content_id: None,
             inline: false,
-            place,
+            range,
         }
     }
 }
 
 impl Attachment<'_> {
-    /// The stream of the message that is attached, if one is.
+    /// Returns the range of the attached message's stream, if one is attached.
     fn message(&self, data: &[u8]) -> Option<Range<usize>> {
         let property = self.properties.get(properties::DATA)?;
-        let (head, start) = (property.value.first_chunk::<INTERFACE_LEN>()?, property.place.start + INTERFACE_LEN);
-        let place = start..property.place.end;
-        let is_stream = *head == IID_MESSAGE && data.get(place.clone()).is_some_and(is_tnef);
-        is_stream.then_some(place)
+        let (head, start) = (property.value.first_chunk::<INTERFACE_LEN>()?, property.range.start + INTERFACE_LEN);
+        let range = start..property.range.end;
+        let is_stream = *head == IID_MESSAGE && data.get(range.clone()).is_some_and(is_tnef);
+        is_stream.then_some(range)
     }
 
-    /// The file; none where nothing is attached, or only the name of one.
+    /// Returns the file; `None` if nothing is attached, or only a name.
     fn as_file(&self, code_page: u32) -> Option<File> {
         let of = |id| self.properties.text(id);
         let text = |text: Text<'_>| Some(text.decode(code_page)).filter(|text| !text.trim().is_empty());
         let object = self.properties.get(properties::DATA);
         let in_property = object.map(|property| {
-            // An object of another program: its identifier is none of its own.
+            // An object of another program: the interface identifier before it is not part of it.
             let head = if property.is_object() { INTERFACE_LEN.min(property.value.len()) } else { 0 };
-            property.place.start + head..property.place.end
+            property.range.start + head..property.range.end
         });
-        let place = match (&self.data, in_property) {
+        let range = match (&self.data, in_property) {
             (Some(data), Some(object)) if data.is_empty() => object,
             (Some(data), _) => data.clone(),
             (None, object) => object?,
@@ -277,7 +275,7 @@ impl Attachment<'_> {
         let fits = |id: &String| !id.is_empty() && id.len() <= 998 && id.chars().all(|c| c.is_ascii_graphic());
         let content_id = content_id.filter(fits);
         let filename = names.into_iter().flatten().filter_map(text).find_map(|name| safe_filename(&name));
-        if place.is_empty() && filename.is_none() {
+        if range.is_empty() && filename.is_none() {
             return None;
         }
         Some(File {
@@ -286,7 +284,7 @@ impl Attachment<'_> {
             charset: None,
             inline: content_id.is_some() && is_shown,
             content_id,
-            place,
+            range,
         })
     }
 }

@@ -1,11 +1,11 @@
-//! MAPI properties, as attributes of a stream hold them ([MS-OXTNEF] §2.1.3.4).
+//! MAPI properties in the attributes of a stream ([MS-OXTNEF] §2.1.3.4).
 
 use std::ops::Range;
 
 use super::Text;
 use super::cursor::Cursor;
 
-/// Those that are read ([MS-OXPROPS]).
+/// The properties that are read ([MS-OXPROPS]).
 pub(crate) const SUBJECT: u16 = 0x0037;
 pub(crate) const BODY: u16 = 0x1000;
 pub(crate) const RTF: u16 = 0x1009;
@@ -20,7 +20,7 @@ pub(crate) const CONTENT_ID: u16 = 0x3712;
 pub(crate) const FLAGS: u16 = 0x3714;
 pub(crate) const HIDDEN: u16 = 0x7ffe;
 
-const WANTED: [u16; 13] = [
+const READ_PROPERTIES: [u16; 13] = [
     SUBJECT,
     BODY,
     RTF,
@@ -40,23 +40,23 @@ const OBJECT: u16 = 0x000d;
 const STRING: u16 = 0x001e;
 const UNICODE: u16 = 0x001f;
 const BINARY: u16 = 0x0102;
-/// Of a type: there are several values.
+/// Flag of a type: the property has several values.
 const MULTIPLE: u16 = 0x1000;
-/// From here on a property has a name of its own.
+/// Ids from here on belong to named properties.
 const NAMED: u16 = 0x8000;
 
-/// A property; of several values the first.
+/// A property; the first of several values.
 #[derive(Clone)]
 pub(crate) struct Property<'d> {
     kind: u16,
-    /// A text without its final zeros.
+    /// Texts are without their trailing zeros.
     pub(crate) value: &'d [u8],
-    /// Where that stands.
-    pub(crate) place: Range<usize>,
+    /// The range of `value`.
+    pub(crate) range: Range<usize>,
 }
 
 impl<'d> Property<'d> {
-    /// The text, if it is one.
+    /// Returns the value if it is a text.
     pub(crate) fn text(&self) -> Option<Text<'d>> {
         match self.kind {
             STRING => Some(Text::Narrow(self.value)),
@@ -65,12 +65,12 @@ impl<'d> Property<'d> {
         }
     }
 
-    /// Whether it is an object, which begins with the identifier of its interface.
+    /// True for an object, which begins with the identifier of its interface.
     pub(crate) const fn is_object(&self) -> bool {
         self.kind == OBJECT
     }
 
-    fn new(kind: u16, value: &'d [u8], place: Range<usize>) -> Self {
+    fn new(kind: u16, value: &'d [u8], range: Range<usize>) -> Self {
         let length = match kind {
             STRING => value.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1),
             UNICODE => {
@@ -79,20 +79,20 @@ impl<'d> Property<'d> {
             }
             _ => value.len(),
         };
-        let place = place.start..place.start + length;
-        Self { kind, value: value.get(..length).unwrap_or_default(), place }
+        let range = range.start..range.start + length;
+        Self { kind, value: value.get(..length).unwrap_or_default(), range }
     }
 }
 
-/// The properties of a message or of an attachment.
+/// The properties of a message or attachment.
 #[derive(Default)]
 pub(crate) struct Properties<'d>(Vec<(u16, Property<'d>)>);
 
 impl<'d> Properties<'d> {
-    /// Reads the properties at a place, as far as they can be read.
-    pub(crate) fn read(data: &'d [u8], place: Range<usize>) -> Self {
+    /// Reads the properties in a range, until one is damaged.
+    pub(crate) fn read(data: &'d [u8], range: Range<usize>) -> Self {
         let mut properties = Self::default();
-        let mut cursor = Cursor::new(data, place);
+        let mut cursor = Cursor::new(data, range);
         let count = cursor.u32().unwrap_or_default();
         for _ in 0..count {
             if properties.read_one(&mut cursor).is_none() {
@@ -105,7 +105,7 @@ impl<'d> Properties<'d> {
     fn read_one(&mut self, cursor: &mut Cursor<'d>) -> Option<()> {
         let (kind, id) = (cursor.u16()?, cursor.u16()?);
         if id >= NAMED {
-            // The set that the name is of; then a number or the name.
+            // The property set of the name; then a number or the name.
             cursor.take(16)?;
             match cursor.u32()? {
                 0 => cursor.take(4)?,
@@ -119,31 +119,28 @@ impl<'d> Properties<'d> {
             return None;
         }
         for number in 0..values {
-            let (value, place) = if is_sized { take_sized(cursor)? } else { cursor.take(fixed_size(single)?)? };
-            if number == 0 && id < NAMED && WANTED.contains(&id) && self.get(id).is_none() {
-                self.0.push((id, Property::new(single, value, place)));
+            let (value, range) = if is_sized { take_sized(cursor)? } else { cursor.take(fixed_size(single)?)? };
+            if number == 0 && id < NAMED && READ_PROPERTIES.contains(&id) && self.get(id).is_none() {
+                self.0.push((id, Property::new(single, value, range)));
             }
         }
         Some(())
     }
 
-    /// A property.
     pub(crate) fn get(&self, id: u16) -> Option<&Property<'d>> {
         self.0.iter().find(|(known, _)| *known == id).map(|(_, property)| property)
     }
 
-    /// A text.
     pub(crate) fn text(&self, id: u16) -> Option<Text<'d>> {
         self.get(id)?.text()
     }
 
-    /// A number.
     pub(crate) fn number(&self, id: u16) -> Option<u32> {
         self.get(id)?.value.first_chunk().map(|octets| u32::from_le_bytes(*octets))
     }
 }
 
-/// A value with its length before it, filled up to a multiple of four.
+/// Reads a value preceded by its length and padded to a multiple of four.
 fn take_sized<'d>(cursor: &mut Cursor<'d>) -> Option<(&'d [u8], Range<usize>)> {
     let length = usize::try_from(cursor.u32()?).ok()?;
     let found = cursor.take(length)?;
@@ -151,7 +148,7 @@ fn take_sized<'d>(cursor: &mut Cursor<'d>) -> Option<(&'d [u8], Range<usize>)> {
     Some(found)
 }
 
-/// Octets of a value of a type, filled up to a multiple of four.
+/// Returns the size of a type's values in octets, padded to a multiple of four.
 const fn fixed_size(kind: u16) -> Option<usize> {
     match kind {
         0x0001 => Some(0),

@@ -1,48 +1,48 @@
-//! The text of RTF, or the HTML that was packed into it ([MS-OXRTFEX]).
+//! Extracts the text of RTF, or the HTML encapsulated in it ([MS-OXRTFEX]).
 
 use std::collections::HashMap;
 
 use super::code_page;
 use crate::mail::mime::charset::Charset;
 
-/// Groups inside one another; RTF of mail has some ten.
+/// Nesting depth of groups; RTF in mail has about ten.
 const MAX_DEPTH: usize = 500;
 const MAX_FONTS: usize = 10_000;
-/// Octets that wait for their decoding where it may be done.
-const MAX_WAITING: usize = 64 * 1024;
+/// Octets that may be pending before they are decoded, where the text permits.
+const MAX_PENDING: usize = 64 * 1024;
 
-/// What was read.
+/// The extracted body.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Read {
-    /// The HTML that it was made of.
+pub(crate) enum RtfBody {
+    /// The HTML that the RTF encapsulates.
     Html(String),
-    /// The text.
+    /// Plain text.
     Text(String),
 }
 
-/// Reads RTF, to at most `max` octets and some more. None when it is none.
-pub(crate) fn read(source: &[u8], max: usize) -> Option<Read> {
+/// Extracts slightly more than `max` octets at most. `None` if this is not RTF.
+pub(crate) fn read(source: &[u8], max: usize) -> Option<RtfBody> {
     if !source.starts_with(b"{\\rtf") {
         return None;
     }
     let mut reader = Reader::new(source);
-    while reader.out.len() + reader.octets.len() <= max && reader.step().is_some() {}
+    while reader.out.len() + reader.pending.len() <= max && reader.step().is_some() {}
     reader.flush();
-    Some(if reader.is_html { Read::Html(reader.out) } else { Read::Text(reader.out) })
+    Some(if reader.is_html { RtfBody::Html(reader.out) } else { RtfBody::Text(reader.out) })
 }
 
-/// What a group inherits and its end undoes.
+/// The state that a group inherits and restores at its end.
 #[derive(Clone, Copy)]
 struct Group {
-    /// It holds nothing to be read.
+    /// Nothing in it is text.
     ignored: bool,
-    /// It holds HTML as it was.
+    /// It holds original HTML.
     is_tag: bool,
-    /// What it holds stands in HTML already, or is made anew for RTF.
+    /// Its content is duplicated in HTML or was generated for RTF.
     hidden: bool,
     in_fonts: bool,
     font: i32,
-    /// How many octets follow a Unicode character in its place.
+    /// Octets of fallback text after each Unicode character.
     fallback: usize,
 }
 
@@ -53,17 +53,17 @@ struct Reader<'s> {
     outer: Vec<Group>,
     is_html: bool,
     code_page: u32,
-    /// The code pages of fonts that say which.
+    /// Code pages of fonts that declare one.
     fonts: HashMap<i32, u32>,
-    /// The group may be ignored by who does not know its word.
+    /// Set if the group is to be ignored unless its control word is known.
     optional: bool,
-    /// Octets that are still to be left out, in place of a character that was written.
-    skipped: usize,
-    /// A Unicode character of two units, of which the first was read.
-    high: Option<u16>,
-    /// Octets that wait for their decoding, and their code page.
-    octets: Vec<u8>,
-    octets_page: u32,
+    /// Octets of fallback text still to skip.
+    to_skip: usize,
+    /// The first half of a surrogate pair.
+    high_surrogate: Option<u16>,
+    /// Octets still to decode, in the code page `pending_page`.
+    pending: Vec<u8>,
+    pending_page: u32,
     charset: Charset,
     out: String,
 }
@@ -80,10 +80,10 @@ impl<'s> Reader<'s> {
             code_page: 1252,
             fonts: HashMap::new(),
             optional: false,
-            skipped: 0,
-            high: None,
-            octets: Vec::new(),
-            octets_page: 1252,
+            to_skip: 0,
+            high_surrogate: None,
+            pending: Vec::new(),
+            pending_page: 1252,
             charset: code_page::charset(1252),
             out: String::new(),
         }
@@ -99,26 +99,26 @@ impl<'s> Reader<'s> {
         self.source.get(self.at).copied()
     }
 
-    /// Reads one element; none at the end.
+    /// Reads one element; `None` at the end.
     fn step(&mut self) -> Option<()> {
         match self.next()? {
             b'{' => {
-                self.skipped = 0;
+                self.to_skip = 0;
                 (self.outer.len() < MAX_DEPTH).then_some(())?;
                 self.outer.push(self.group);
             }
             b'}' => {
-                (self.skipped, self.optional) = (0, false);
+                (self.to_skip, self.optional) = (0, false);
                 self.group = self.outer.pop()?;
             }
-            b'\\' => self.control()?,
+            b'\\' => self.control_symbol()?,
             b'\r' | b'\n' | 0 => {}
             byte => self.literal(byte),
         }
         Some(())
     }
 
-    fn control(&mut self) -> Option<()> {
+    fn control_symbol(&mut self) -> Option<()> {
         match self.next()? {
             byte if byte.is_ascii_alphabetic() => {
                 let (start, mut name) = (self.at - 1, self.at);
@@ -140,7 +140,7 @@ impl<'s> Reader<'s> {
                 let number = number.map(|number| if sign { -number } else { number });
                 let word = self.source.get(start..name).unwrap_or_default();
                 let optional = std::mem::take(&mut self.optional);
-                self.word(word, number, optional);
+                self.control_word(word, number, optional);
             }
             b'\'' => {
                 let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
@@ -159,9 +159,9 @@ impl<'s> Reader<'s> {
         Some(())
     }
 
-    fn word(&mut self, word: &[u8], number: Option<i32>, optional: bool) {
-        if self.skipped > 0 && word != b"bin" {
-            self.skipped -= 1;
+    fn control_word(&mut self, word: &[u8], number: Option<i32>, optional: bool) {
+        if self.to_skip > 0 && word != b"bin" {
+            self.to_skip -= 1;
             return;
         }
         let on = number != Some(0);
@@ -191,7 +191,7 @@ impl<'s> Reader<'s> {
             b"bin" => {
                 let length = usize::try_from(number.unwrap_or(0)).unwrap_or(0);
                 self.at = self.at.saturating_add(length).min(self.source.len());
-                self.skipped = self.skipped.saturating_sub(1);
+                self.to_skip = self.to_skip.saturating_sub(1);
             }
             b"par" | b"line" | b"sect" | b"page" | b"row" => self.character('\n'),
             b"tab" | b"cell" => self.character('\t'),
@@ -209,11 +209,11 @@ impl<'s> Reader<'s> {
         }
     }
 
-    const fn is_shown(&self) -> bool {
+    const fn is_visible(&self) -> bool {
         !self.group.ignored && (self.group.is_tag || !self.is_html || !self.group.hidden)
     }
 
-    /// What stands between tags is text: what would be one is written as HTML writes it.
+    /// Escapes text between tags, which must not become markup.
     fn escaped(&self, c: char) -> Option<&'static str> {
         match c {
             '<' if self.is_html && !self.group.is_tag => Some("&lt;"),
@@ -223,69 +223,69 @@ impl<'s> Reader<'s> {
         }
     }
 
-    /// An octet of text, in the code page of its font.
+    /// Adds an octet of text, in the code page of its font.
     fn literal(&mut self, byte: u8) {
-        if self.skipped > 0 {
-            self.skipped -= 1;
+        if self.to_skip > 0 {
+            self.to_skip -= 1;
             return;
         }
-        if !self.is_shown() {
+        if !self.is_visible() {
             return;
         }
         let page = self.fonts.get(&self.group.font).copied().unwrap_or(self.code_page);
-        if page != self.octets_page {
+        if page != self.pending_page {
             self.flush();
-            self.octets_page = page;
+            self.pending_page = page;
             self.charset = code_page::charset(page);
         }
         match self.escaped(char::from(byte)) {
-            Some(escaped) => self.octets.extend_from_slice(escaped.as_bytes()),
-            None => self.octets.push(byte),
+            Some(escaped) => self.pending.extend_from_slice(escaped.as_bytes()),
+            None => self.pending.push(byte),
         }
-        // No character of several octets ends with such a one.
-        if self.octets.len() >= MAX_WAITING && byte < b'0' {
+        // No multibyte character ends with such an octet.
+        if self.pending.len() >= MAX_PENDING && byte < b'0' {
             self.flush();
         }
     }
 
     fn character(&mut self, c: char) {
-        if self.is_shown() {
+        if self.is_visible() {
             self.flush();
             self.out.push(c);
         }
     }
 
-    /// A UTF-16 unit, which stands as a signed number.
+    /// Adds a UTF-16 code unit, which RTF writes as a signed number.
     fn unicode(&mut self, number: i32) {
-        self.skipped = self.group.fallback;
-        if !self.is_shown() {
+        self.to_skip = self.group.fallback;
+        if !self.is_visible() {
             return;
         }
         self.flush();
         let unit = u16::try_from(number & 0xffff).unwrap_or_default();
-        let units = self.high.take().into_iter().chain([unit]);
+        let units = self.high_surrogate.take().into_iter().chain([unit]);
         for found in char::decode_utf16(units) {
             match found {
                 Ok(c) => match self.escaped(c) {
                     Some(escaped) => self.out.push_str(escaped),
                     None => self.out.push(c),
                 },
-                Err(_) if (0xd800..0xdc00).contains(&unit) => self.high = Some(unit),
+                Err(_) if (0xd800..0xdc00).contains(&unit) => self.high_surrogate = Some(unit),
                 Err(_) => self.out.push(char::REPLACEMENT_CHARACTER),
             }
         }
     }
 
-    /// Decodes what waits.
+    /// Decodes the pending octets.
     fn flush(&mut self) {
-        if !self.octets.is_empty() {
-            self.out.push_str(&self.charset.decode(&self.octets));
-            self.octets.clear();
+        if !self.pending.is_empty() {
+            self.out.push_str(&self.charset.decode(&self.pending));
+            self.pending.clear();
         }
     }
 }
 
-/// The code page of a font's character set; none for one that has the document's.
+/// Returns the code page of a font's charset; `None` if it is the document's.
 const fn page_of_font(charset: i32) -> Option<u32> {
     match charset {
         0 => Some(1252),
@@ -315,18 +315,18 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{Read, read};
+    use super::{RtfBody, read};
 
     fn html(source: &str) -> String {
         match read(source.as_bytes(), 10_000) {
-            Some(Read::Html(html)) => html,
+            Some(RtfBody::Html(html)) => html,
             other => panic!("{other:?}"),
         }
     }
 
     fn text(source: &str) -> String {
         match read(source.as_bytes(), 10_000) {
-            Some(Read::Text(text)) => text,
+            Some(RtfBody::Text(text)) => text,
             other => panic!("{other:?}"),
         }
     }
@@ -361,7 +361,7 @@ mod tests {
         #[test]
         fn anything_is_read_within_its_limit(tail in "[\\x00-\\x7f]{0,300}", max in 0_usize..200) {
             let source = format!("{{\\rtf1\\fromhtml1 {tail}");
-            let Some(Read::Html(read) | Read::Text(read)) = read(source.as_bytes(), max) else { unreachable!() };
+            let Some(RtfBody::Html(read) | RtfBody::Text(read)) = read(source.as_bytes(), max) else { unreachable!() };
             prop_assert!(read.len() <= max + 2_000);
         }
     }

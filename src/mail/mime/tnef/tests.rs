@@ -1,4 +1,4 @@
-//! TNEF as it is sent, damaged and hostile.
+//! TNEF as programs send it, damaged and hostile.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
 
@@ -32,7 +32,7 @@ fn attachment(title: &str, data: &[u8]) -> Vec<u8> {
     [attribute(2, 0x0006_9002, &[0; 14]), title, attribute(2, 0x0006_800f, data)].concat()
 }
 
-/// A message attached to a message, and so on.
+/// Nests attached messages.
 fn nested(depth: usize) -> Vec<u8> {
     let mut inner = stream(&[attachment("innermost.txt", b"x")]);
     for _ in 0..depth {
@@ -48,7 +48,7 @@ fn nested(depth: usize) -> Vec<u8> {
 fn files_are_slices_of_the_stream_and_no_more_than_may_be() {
     let data = stream(&[attachment("a.txt", b"first"), attachment("b.txt", b"second"), attachment("c.txt", b"")]);
     let found = unpack(&data, 10, 100).unwrap();
-    let contents: Vec<&[u8]> = found.files.iter().map(|file| &data[file.place.clone()]).collect();
+    let contents: Vec<&[u8]> = found.files.iter().map(|file| &data[file.range.clone()]).collect();
     assert_eq!(contents, [&b"first"[..], b"second", b""]);
     assert!(!found.truncated);
     let fewer = unpack(&data, 2, 100).unwrap();
@@ -63,7 +63,7 @@ fn a_stream_that_is_cut_off_is_none_and_what_was_added_does_no_harm() {
     for added in [&b""[..], b"\r\n", b"\0\0\0", b"\n-- \nA footer"] {
         assert_eq!(unpack(&[&data, added].concat(), 10, 100).unwrap().files.len(), 2, "{added:?}");
     }
-    // The last checksum may be missing; of the last file, nothing may.
+    // The last checksum may be missing, but no octet of the last file.
     assert_eq!(unpack(&data[..data.len() - 2], 10, 100).unwrap().files.len(), 2);
     for cut in 1..9 {
         assert!(unpack(&data[..data.len() - 2 - cut], 10, 100).is_none(), "{cut}");
@@ -113,7 +113,7 @@ proptest! {
         if let Some(found) = unpack(&data, 5, 100) {
             prop_assert!(found.files.len() <= 5);
             for file in found.files {
-                prop_assert!(data.get(file.place).is_some());
+                prop_assert!(data.get(file.range).is_some());
             }
         }
     }

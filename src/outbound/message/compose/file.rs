@@ -90,7 +90,7 @@ fn guessed_type(filename: &str) -> Option<&'static str> {
 fn media_type(given: Option<&str>) -> ContentType<'_> {
     let unknown = || ContentType::new(UNKNOWN);
     let Some(given) = given else { return unknown() };
-    let read = mime::Value::parse(given.as_bytes());
+    let read = mime::ParameterizedValue::parse(given.as_bytes());
     let Some((kind, subkind)) = read.main.split_once('/') else { return unknown() };
     let composite = ["multipart", "message"].contains(&kind);
     if !mime::is_token(kind) || !mime::is_token(subkind) || composite || read.main.len() > MAX_LENGTH {

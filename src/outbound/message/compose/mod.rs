@@ -138,7 +138,7 @@ pub(crate) fn thread_header(text: &str) -> Result<String, ComposeError> {
         return Err(ComposeError::ControlCharacter);
     }
     let inner = text.trim().trim_start_matches('<').trim_end_matches('>');
-    message_id::named(inner).filter(|_| inner.len() <= 900).ok_or(ComposeError::MessageId)
+    message_id::bracketed(inner).filter(|_| inner.len() <= 900).ok_or(ComposeError::MessageId)
 }
 
 /// The mail data of a letter.
@@ -206,7 +206,7 @@ fn write<'l>(letter: &'l Content, bodies: Bodies<'l>) -> Result<Vec<u8>, Compose
     add(format!("Date: {date}\r\nMessage-ID: {}\r\n", letter.message_id));
     if let Some(answered) = &letter.in_reply_to {
         for name in ["In-Reply-To", "References"].into_iter().filter(|name| !own(name)) {
-            add(header_value::folded(name, answered)?);
+            add(header_value::fold(name, answered)?);
         }
     }
     for (name, value) in letter.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("Date")) {

@@ -229,7 +229,7 @@ impl Dispatcher {
         let dispatch = &prepared.dispatch;
         let domain = dispatch.sending_domain.clone();
         let Some(forwarding) = prepared.forwarding.clone() else {
-            let verification = Verification::own(&hostname, &domain, &dispatch.reverse_path);
+            let verification = Verification::of_own_message(&hostname, &domain, &dispatch.reverse_path);
             return Some((data, verification));
         };
         let (prefix, keys) = (dispatch.prefix.clone(), prepared.keys.clone());

@@ -10,7 +10,7 @@ use serde::Serialize as _;
 use serde_json::ser::Formatter;
 
 use crate::content::Texts;
-use crate::mail::mime::{Encoding, PlacedText, TextReader};
+use crate::mail::mime::{Encoding, LocatedText, TextReader};
 use crate::webhook::events::email_received::{Base64File, EmailReceived, Text};
 
 /// About how large a piece is.
@@ -33,7 +33,7 @@ pub(crate) enum Segment {
     /// JSON as it stands.
     Json(Bytes),
     /// The inside of a JSON string: a text.
-    Text(PlacedText),
+    Text(LocatedText),
     /// The inside of a JSON string: a file, decoded and then written in plain base64.
     File(Encoding, Bytes),
 }

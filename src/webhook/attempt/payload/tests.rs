@@ -48,7 +48,7 @@ fn assert_same(raw: &[u8], what: &str) -> usize {
 
     let mut mail = mime::parse(raw);
     let outline = mime::parse_streaming(&Bytes::copy_from_slice(raw));
-    let length = |text: &Option<PlacedText>| text.as_ref().map(PlacedText::len);
+    let length = |text: &Option<LocatedText>| text.as_ref().map(LocatedText::len);
     assert_eq!(length(&outline.text), mail.text.as_ref().map(String::len), "{what}");
     assert_eq!(length(&outline.html), mail.html.as_ref().map(String::len), "{what}");
     (mail.text, mail.html) = (None, None);

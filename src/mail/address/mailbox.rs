@@ -1,97 +1,19 @@
-//! Domains, mailboxes and SMTP paths (RFC 5321 §4.1.2, RFC 6531 §3.3).
+//! Mailboxes: `local-part@domain`.
 //!
-//! A domain is kept as A-label in lower case, so that both spellings of an international name are one. A local part is
-//! kept as written: only the receiving domain may interpret it, and quotes are part of its meaning.
+//! A local part is kept as written: only the receiving domain may interpret it, and its quotes are part of its meaning.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::invisible::is_invisible;
+use super::{AddressError, Domain};
+use crate::mail::invisible::is_invisible;
 
-/// RFC 5321 §4.5.3.1.1: no longer one is sent from here.
+/// RFC 5321 §4.5.3.1.1: the longest local part sent from here.
 const MAX_LOCAL: usize = 64;
-/// And that is the least that a receiver takes; senders that write a recipient into their bounce address need more.
-const MAX_RECEIVED_LOCAL: usize = 255;
-/// RFC 5321 §4.5.3.1.2.
-const MAX_DOMAIN: usize = 255;
-/// RFC 5321 §4.5.3.1.3: a path has at most 256 octets, two of which are its angle brackets.
+/// Accepted from others: 64 octets is only what a receiver must take, and senders that encode a recipient in their
+/// bounce address need more.
+pub(super) const MAX_RECEIVED_LOCAL: usize = 255;
+/// RFC 5321 §4.5.3.1.3: a path has at most 256 octets, two of them its angle brackets.
 const MAX_MAILBOX: usize = 254;
-
-/// Why a text is no address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AddressError {
-    /// Not of the form that RFC 5321 §4.1.2 gives.
-    #[error("malformed address")]
-    Syntax,
-    /// A part is longer than RFC 5321 §4.5.3.1 allows.
-    #[error("address too long")]
-    TooLong,
-    /// An address literal, `[192.0.2.1]`, where a name is due.
-    #[error("an address literal is no domain name")]
-    Literal,
-}
-
-/// A domain name; as part of a mailbox perhaps an address literal (RFC 5321 §4.1.3), which no name equals.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Domain(String);
-
-impl Domain {
-    /// Reads a domain name in either spelling; a final dot is dropped.
-    ///
-    /// # Errors
-    /// It is none, too long, or an address literal.
-    pub fn parse(text: &str) -> Result<Self, AddressError> {
-        if text.starts_with('[') {
-            return Err(AddressError::Literal);
-        }
-        let text = text.strip_suffix('.').unwrap_or(text);
-        if text.len() > 4 * MAX_DOMAIN {
-            return Err(AddressError::TooLong);
-        }
-        let ascii = if is_plain(text) { text.to_ascii_lowercase() } else { to_a_label(text)? };
-        if ascii.len() > MAX_DOMAIN {
-            return Err(AddressError::TooLong);
-        }
-        if ascii.split('.').all(is_label) { Ok(Self(ascii)) } else { Err(AddressError::Syntax) }
-    }
-
-    /// RFC 5321 §4.1.3; both forms come out in one spelling. Forms that no registry knows are refused.
-    fn parse_literal(text: &str) -> Result<Self, AddressError> {
-        let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).ok_or(AddressError::Syntax)?;
-        let tag = inner.get(..5).filter(|tag| tag.eq_ignore_ascii_case("IPv6:"));
-        let literal = match tag.and_then(|tag| inner.get(tag.len()..)) {
-            Some(v6) => v6.parse::<Ipv6Addr>().map(|v6| format!("[IPv6:{v6}]")),
-            None => inner.parse::<Ipv4Addr>().map(|v4| format!("[{v4}]")),
-        };
-        literal.map(Self).map_err(|_| AddressError::Syntax)
-    }
-
-    /// The A-label form in lower case.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Nothing for IDNA to do, which is nearly always.
-fn is_plain(text: &str) -> bool {
-    text.is_ascii()
-        && !text.split('.').any(|label| label.get(..4).is_some_and(|head| head.eq_ignore_ascii_case("xn--")))
-}
-
-fn to_a_label(text: &str) -> Result<String, AddressError> {
-    idna::domain_to_ascii_strict(text).map_err(|_| AddressError::Syntax)
-}
-
-fn is_label(label: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    (1..=63).contains(&label.len()) && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
-}
-
-impl fmt::Display for Domain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// `local-part@domain`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -101,10 +23,10 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// Reads a mailbox without angle brackets. Control characters are refused everywhere.
+    /// Parses a mailbox without angle brackets. Control characters are refused everywhere.
     ///
     /// # Errors
-    /// It is none, or a part is too long.
+    /// The text is not a mailbox, or a part of it is too long.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         let mailbox = Self::parse_received(text)?;
         if mailbox.local.len() > MAX_LOCAL || mailbox.local.len() + 1 + mailbox.domain.as_str().len() > MAX_MAILBOX {
@@ -116,11 +38,11 @@ impl Mailbox {
         Ok(mailbox)
     }
 
-    /// Reads a mailbox as the door takes it from others, without angle brackets: dots may stand anywhere in its local
-    /// part, which may be longer than one of ours.
+    /// Parses a mailbox as SMTP accepts it from others, without angle brackets: the local part may have dots anywhere
+    /// and may be longer than one of ours.
     ///
     /// # Errors
-    /// It is none, or a part is too long.
+    /// The text is not a mailbox, or a part of it is too long.
     pub fn parse_received(text: &str) -> Result<Self, AddressError> {
         let at =
             if text.starts_with('"') { end_of_quoted(text)? } else { text.find('@').ok_or(AddressError::Syntax)? };
@@ -130,63 +52,64 @@ impl Mailbox {
         if local.len() > MAX_RECEIVED_LOCAL {
             return Err(AddressError::TooLong);
         }
-        if !local.starts_with('"') && !is_dotted(local) {
+        if !local.starts_with('"') && !is_loose_dot_string(local) {
             return Err(AddressError::Syntax);
         }
         Ok(Self { local: local.to_owned(), domain })
     }
 
-    /// Whether mail may be sent to it, and from it, as it is written ([`Mailbox::parse`]).
+    /// True if mail may be sent to and from the address as written ([`Mailbox::parse`]).
     pub(crate) fn is_sendable(&self) -> bool {
         Self::parse(&self.to_string()).is_ok()
     }
 
-    /// The local part as written, with its quotes.
+    /// Returns the local part as written, with its quotes.
     pub fn local(&self) -> &str {
         &self.local
     }
 
-    /// The domain.
+    /// Returns the domain, or the address literal in its place.
     pub const fn domain(&self) -> &Domain {
         &self.domain
     }
 
-    /// Whether the local part holds characters that nobody sees. As an address of ours, none may: it would look like
-    /// another one.
+    /// True if the local part has invisible characters. None of our own addresses may: it would look like another
+    /// one.
     pub(crate) fn has_invisible_characters(&self) -> bool {
         self.local.chars().any(is_invisible)
     }
 
-    /// `local@domain` in lower case: what suppressions, blocked senders and duplicates compare.
+    /// Returns `local@domain` in lower case: the form in which suppressions, blocked senders and duplicates are
+    /// compared.
     ///
-    /// Quotes and backslashes that nothing in the local part needs are dropped: RFC 5321 §4.1.2 says that they change
-    /// nothing. What needs quotes and came without has them here.
+    /// Unneeded quotes and backslashes are dropped, since RFC 5321 §4.1.2 says that they change nothing. A local part
+    /// that needs quotes and came without them gets them.
     pub fn canonical(&self) -> String {
-        self.comparable(is_dot_string)
+        self.normalized(is_dot_string)
     }
 
-    /// The canonical form for routes (contract 4.1): dots need no quotes there, wherever they stand.
-    pub(crate) fn routed(&self) -> String {
-        self.comparable(is_dotted)
+    /// Returns the canonical form for routes (contract 4.1), in which dots need no quotes wherever they are.
+    pub(crate) fn canonical_for_routes(&self) -> String {
+        self.normalized(is_loose_dot_string)
     }
 
-    /// In lower case, with quotes unless `is_plain`.
-    fn comparable(&self, is_plain: impl Fn(&str) -> bool) -> String {
+    /// Returns the address in lower case, quoted unless `is_plain`.
+    fn normalized(&self, is_plain: impl Fn(&str) -> bool) -> String {
         let quoted = self.local.strip_prefix('"').and_then(|local| local.strip_suffix('"'));
         let text = quoted.map_or_else(|| self.local.clone(), unescape);
         let local = if is_plain(&text) { text.to_lowercase() } else { quote(&text.to_lowercase()) };
         format!("{local}@{}", self.domain)
     }
 
-    /// How mail of our own names it to somebody whom its owner does not know. A local part may be a sentence, and an
-    /// international one look like anything, so only plain ones stand there.
-    pub(crate) fn shown_to_strangers(&self) -> String {
+    /// Returns the address as our own mail shows it to people whom its owner does not know. A local part may spell a
+    /// sentence, and a non-ASCII one may look like anything, so only plain ones are shown.
+    pub(crate) fn display_for_third_party(&self) -> String {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte);
         if self.local.bytes().all(is_plain) { self.to_string() } else { format!("an address at {}", self.domain) }
     }
 
-    /// What mails to one mailbox are counted by: the canonical form without a `+` suffix.
-    pub(crate) fn without_suffix(&self) -> String {
+    /// Returns the canonical form without a `+` subaddress (RFC 5233); mail to one mailbox is counted by it.
+    pub(crate) fn without_subaddress(&self) -> String {
         let canonical = self.canonical();
         let (local, domain) = canonical.rsplit_once('@').unwrap_or((&canonical, ""));
         let plain = local.split_once('+').map_or(local, |(plain, _)| plain);
@@ -194,12 +117,12 @@ impl Mailbox {
     }
 }
 
-/// The canonical form of an address that was stored or read in whatever spelling; what is none in lower case.
+/// Returns the canonical form of an address in any spelling, or the text in lower case if it is not an address.
 pub(crate) fn canonical(text: &str) -> String {
     Mailbox::parse_received(text).map_or_else(|_| text.to_lowercase(), |mailbox| mailbox.canonical())
 }
 
-/// The text that the inside of a quoted string stands for.
+/// Unescapes the content of a quoted string.
 fn unescape(quoted: &str) -> String {
     let mut escaped = false;
     let keep = |c: &char| {
@@ -209,7 +132,7 @@ fn unescape(quoted: &str) -> String {
     quoted.chars().filter(keep).collect()
 }
 
-/// The one quoted string that says no more than it must.
+/// Quotes a text, escaping only what must be.
 fn quote(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
@@ -229,8 +152,8 @@ impl fmt::Display for Mailbox {
     }
 }
 
-/// Where the quoted local part ends that begins the text (RFC 5321 §4.1.2: Quoted-string).
-fn end_of_quoted(text: &str) -> Result<usize, AddressError> {
+/// Returns the end of the quoted string at the beginning of the text (RFC 5321 §4.1.2: Quoted-string).
+pub(super) fn end_of_quoted(text: &str) -> Result<usize, AddressError> {
     let mut escaped = false;
     for (at, c) in text.char_indices().skip(1) {
         match c {
@@ -244,63 +167,18 @@ fn end_of_quoted(text: &str) -> Result<usize, AddressError> {
     Err(AddressError::Syntax)
 }
 
-/// RFC 5321 §4.1.2 Dot-string, with the non-ASCII atoms of RFC 6531.
+/// Matches RFC 5321 §4.1.2 Dot-string, with the non-ASCII atoms of RFC 6531.
 fn is_dot_string(text: &str) -> bool {
     text.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
 }
 
-/// Atoms and dots in any order: some hosts give out local parts such as `ken..taro` and `ada.`.
-fn is_dotted(text: &str) -> bool {
+/// Matches atoms and dots in any order: some providers assign local parts such as `ken..taro` and `ada.`.
+pub(super) fn is_loose_dot_string(text: &str) -> bool {
     text.chars().any(is_atext) && text.chars().all(|c| c == '.' || is_atext(c))
 }
 
 fn is_atext(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || (!c.is_ascii() && !c.is_control())
-}
-
-/// The reverse-path of a transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReversePath {
-    /// `<>`: a report, to which nobody answers.
-    Null,
-    /// Who gets the bounce.
-    Mailbox(Mailbox),
-    /// `<scanner>`: a name without a domain, as devices give. Nobody can be written to there.
-    Local(String),
-}
-
-impl ReversePath {
-    /// Reads a path that is not the null one, without angle brackets.
-    ///
-    /// # Errors
-    /// It is neither a mailbox, as the door takes it, nor a local part alone.
-    pub fn parse_received(text: &str) -> Result<Self, AddressError> {
-        let is_local = if text.starts_with('"') { end_of_quoted(text)? == text.len() } else { is_dotted(text) };
-        match is_local {
-            true if text.len() > MAX_RECEIVED_LOCAL => Err(AddressError::TooLong),
-            true => Ok(Self::Local(text.to_owned())),
-            false => Mailbox::parse_received(text).map(Self::Mailbox),
-        }
-    }
-}
-
-impl fmt::Display for ReversePath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Null => Ok(()),
-            Self::Local(local) => f.write_str(local),
-            Self::Mailbox(mailbox) => mailbox.fmt(f),
-        }
-    }
-}
-
-/// The forward-path of a recipient.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ForwardPath {
-    /// The bare `<postmaster>` of RFC 5321 §4.5.1, in any case.
-    Postmaster,
-    /// A mailbox.
-    Mailbox(Mailbox),
 }
 
 #[cfg(test)]
@@ -312,17 +190,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn domains_have_one_form() {
-        assert_eq!(Domain::parse("Acme.DEV.").unwrap().as_str(), "acme.dev");
-        assert_eq!(Domain::parse("bücher.example").unwrap().as_str(), "xn--bcher-kva.example");
-        assert_eq!(Domain::parse("XN--BCHER-KVA.example").unwrap().as_str(), "xn--bcher-kva.example");
-        assert_eq!(Domain::parse("[192.0.2.1]"), Err(AddressError::Literal));
-        for bad in ["", ".", "a..b", "-a.b", "a-.b", "a b.c", "a\u{0}.b", &"x".repeat(64), "a@b"] {
-            assert!(Domain::parse(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
     fn a_suffix_makes_no_other_mailbox() {
         for (address, mailbox) in [
             ("Ada@x.test", "ada@x.test"),
@@ -330,7 +197,7 @@ mod tests {
             ("\"ada+x\"@x.test", "ada@x.test"),
             ("+1@x.test", "+1@x.test"),
         ] {
-            assert_eq!(Mailbox::parse(address).unwrap().without_suffix(), mailbox);
+            assert_eq!(Mailbox::parse(address).unwrap().without_subaddress(), mailbox);
         }
     }
 
@@ -343,7 +210,7 @@ mod tests {
             ("http//evil.test/x@x.test", "an address at x.test"),
             ("\u{430}da@x.test", "an address at x.test"),
         ] {
-            assert_eq!(Mailbox::parse(address).unwrap().shown_to_strangers(), shown);
+            assert_eq!(Mailbox::parse(address).unwrap().display_for_third_party(), shown);
         }
     }
 
@@ -403,20 +270,10 @@ mod tests {
         for spelling in ["Ken..taro@a.dev", "\"ken..taro\"@A.dev", "\"k\\en..taro\"@a.dev"] {
             let mailbox = Mailbox::parse_received(spelling).unwrap();
             assert_eq!(mailbox.canonical(), "\"ken..taro\"@a.dev");
-            assert_eq!(mailbox.routed(), "ken..taro@a.dev");
+            assert_eq!(mailbox.canonical_for_routes(), "ken..taro@a.dev");
             assert_eq!(canonical(spelling), mailbox.canonical());
         }
-        assert_eq!(Mailbox::parse("\"a b\"@a.dev").unwrap().routed(), "\"a b\"@a.dev");
-    }
-
-    #[test]
-    fn a_reverse_path_may_be_a_name_alone() {
-        for local in ["scanner", "HP_Scanner.", "\"a b@c\""] {
-            assert_eq!(ReversePath::parse_received(local), Ok(ReversePath::Local(local.to_owned())));
-        }
-        for bad in ["", "scanner@", "@scanner", "a b", "\"a", "..", &"x".repeat(256)] {
-            assert!(ReversePath::parse_received(bad).is_err(), "{bad:?}");
-        }
+        assert_eq!(Mailbox::parse("\"a b\"@a.dev").unwrap().canonical_for_routes(), "\"a b\"@a.dev");
     }
 
     #[test]
