@@ -227,7 +227,7 @@ impl MxResolver {
                 Err(unroutable(EnhancedStatusCode::BAD_SYSTEM, format!("{domain} is no domain name")))
             }
             Err(error @ (DnsError::NoAnswer { .. } | DnsError::Setup(_))) => {
-                Err(unroutable(EnhancedStatusCode::DIRECTORY_FAILURE, format!("{error}")))
+                Err(unroutable(EnhancedStatusCode::DIRECTORY_FAILURE, error.to_string()))
             }
         }
     }
@@ -255,7 +255,7 @@ impl MxResolver {
                 ));
             }
             Err(error @ (DnsError::NoAnswer { .. } | DnsError::Setup(_))) => {
-                return Err(unroutable(EnhancedStatusCode::DIRECTORY_FAILURE, format!("{error}")));
+                return Err(unroutable(EnhancedStatusCode::DIRECTORY_FAILURE, error.to_string()));
             }
         };
         let found = self.of_family(found);
