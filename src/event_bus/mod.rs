@@ -62,6 +62,8 @@ pub enum Activity {
         subject: Option<String>,
         /// `sent`, `deferred` or `bounced`.
         status: &'static str,
+        /// Dev mode kept the mail, so it counts as sent although no host was asked.
+        captured: bool,
         /// The reply, or our own sentence.
         diagnostic: String,
         /// The remote host, if one was reached.

@@ -6,9 +6,10 @@ use super::receive::Checks;
 use super::{Inbound, ReceiveError, RecipientRefusal};
 use crate::mail::address::{ForwardPath, ReversePath};
 use crate::mail::envelope::{Envelope, Peer};
+use crate::mail::status_code::EnhancedStatusCode;
 use crate::mail::verification::Verification;
 use crate::outbound::queue::deliver::{Delivering, LocalDelivery};
-use crate::outbound::{DeliveryRequest, Outcome, Verdict};
+use crate::outbound::{DeliveryRequest, Outcome};
 use crate::store::blobs::objects::MailData;
 
 impl LocalDelivery for Inbound {
@@ -33,7 +34,8 @@ impl Inbound {
         }
         let taken =
             if recipients.is_empty() { None } else { Some(self.take_for(parcel, verification, recipients).await) };
-        let taken = taken.unwrap_or_else(|| Outcome::ours(Verdict::Deferred, "4.3.0 not tried"));
+        let taken =
+            taken.unwrap_or_else(|| Outcome::without_reply(EnhancedStatusCode::TRANSIENT_SYSTEM, "not tried"));
         outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| taken.clone())).collect()
     }
 
@@ -56,18 +58,20 @@ impl Inbound {
         let envelope = Envelope { reverse_path, recipients, smtputf8: true, eight_bit: true };
         let data = MailData::Memory(parcel.data.into());
         match self.receive_checked(&peer, envelope, data, Checks::Known(verification)).await {
-            Ok(receipt) => Outcome::of_reply(Verdict::Sent, 250, format!("250 2.0.0 Ok: {}", receipt.id)),
+            Ok(receipt) => Outcome::of_own_reply(250, EnhancedStatusCode::OK, format!("Ok: {}", receipt.id)),
             Err(ReceiveError::MailLoop) => {
-                Outcome::of_reply(Verdict::Bounced, 554, "554 5.4.6 the message goes round in a loop")
+                Outcome::of_own_reply(554, EnhancedStatusCode::ROUTING_LOOP, "the message goes round in a loop")
             }
-            Err(ReceiveError::AccountFull) => Outcome::ours(Verdict::Deferred, "4.2.2 the mailbox is full"),
-            Err(ReceiveError::NotAReport) => Outcome::of_reply(
-                Verdict::Bounced,
+            Err(ReceiveError::AccountFull) => {
+                Outcome::without_reply(EnhancedStatusCode::MAILBOX_FULL, "the mailbox is full")
+            }
+            Err(ReceiveError::NotAReport) => Outcome::of_own_reply(
                 550,
-                "550 5.7.1 only reports about forwarded mail are taken at this address",
+                EnhancedStatusCode::NOT_AUTHORIZED,
+                "only reports about forwarded mail are taken at this address",
             ),
             Err(error @ (ReceiveError::StorageFull | ReceiveError::Storage | ReceiveError::Busy)) => {
-                Outcome::ours(Verdict::Deferred, format!("4.3.0 {error}"))
+                Outcome::without_reply(EnhancedStatusCode::TRANSIENT_SYSTEM, error.to_string())
             }
         }
     }
@@ -76,15 +80,17 @@ impl Inbound {
 fn refused(refusal: RecipientRefusal) -> Outcome {
     match refusal {
         RecipientRefusal::Unknown => {
-            Outcome::of_reply(Verdict::Bounced, 550, "550 5.1.1 there is no such recipient here")
+            Outcome::of_own_reply(550, EnhancedStatusCode::BAD_MAILBOX, "there is no such recipient here")
         }
         // The domain left since the dispatch was looked at; the next attempt asks its hosts.
         RecipientRefusal::RelayRefused | RecipientRefusal::DomainPending => {
-            Outcome::ours(Verdict::Deferred, "4.4.4 the domain is no longer received here")
+            Outcome::without_reply(EnhancedStatusCode::TRANSIENT_ROUTING, "the domain is no longer received here")
         }
-        RecipientRefusal::AccountFull => Outcome::ours(Verdict::Deferred, "4.2.2 the mailbox is full"),
+        RecipientRefusal::AccountFull => {
+            Outcome::without_reply(EnhancedStatusCode::MAILBOX_FULL, "the mailbox is full")
+        }
         RecipientRefusal::StorageFull | RecipientRefusal::Unavailable => {
-            Outcome::ours(Verdict::Deferred, "4.3.0 storage is not available")
+            Outcome::without_reply(EnhancedStatusCode::TRANSIENT_SYSTEM, "storage is not available")
         }
     }
 }

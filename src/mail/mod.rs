@@ -13,6 +13,7 @@ pub(crate) mod mime;
 pub(crate) mod reply;
 pub(crate) mod report;
 pub(crate) mod signed_part;
+pub(crate) mod status_code;
 pub(crate) mod trace;
 pub(crate) mod uri;
 pub(crate) mod verification;

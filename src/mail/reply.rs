@@ -1,174 +1,172 @@
-//! Every SMTP reply that this server gives: one vocabulary (RFC 5321 §4.2, RFC 3463).
+//! The SMTP replies of this server: one constant for each (RFC 5321 §4.2, RFC 3463).
 
 use std::borrow::Cow;
 
-/// A reply of one line: code, enhanced status code and text.
+use super::status_code::EnhancedStatusCode;
+
+/// A reply of one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// RFC 5321 §4.2.1.
-    pub code: u16,
-    /// RFC 3463; empty where none belongs (greeting, 354).
-    pub enhanced: &'static str,
-    /// For people.
-    pub text: Cow<'static, str>,
+    pub(crate) code: u16,
+    /// `None` for the greeting, the reply to HELO and 3yz replies, which carry no enhanced code (RFC 2034 §4).
+    pub(crate) status: Option<EnhancedStatusCode>,
+    pub(crate) text: Cow<'static, str>,
 }
 
 macro_rules! replies {
-    ($($(#[$doc:meta])* $name:ident = $code:literal $enhanced:literal $text:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $code:literal $($status:ident)? $text:literal;)*) => {
         #[cfg(test)]
         const ALL: &[Reply] = &[$(Reply::$name),*];
 
         impl Reply {$(
             $(#[$doc])*
-            pub(crate) const $name: Self = Self { code: $code, enhanced: $enhanced, text: Cow::Borrowed($text) };
+            pub(crate) const $name: Self =
+                Self { code: $code, status: replies!(@status $($status)?), text: Cow::Borrowed($text) };
         )*}
     };
+    (@status) => { None };
+    (@status $status:ident) => { Some(EnhancedStatusCode::$status) };
 }
 
 replies! {
     /// QUIT.
-    BYE = 221 "2.0.0" "Bye";
+    BYE = 221 OK "Bye";
     /// AUTH.
-    AUTHENTICATED = 235 "2.7.0" "Authenticated";
-    /// NOOP, RSET and their like.
-    OK = 250 "2.0.0" "Ok";
+    AUTHENTICATED = 235 AUTHENTICATION_SUCCEEDED "Authenticated";
+    /// NOOP, RSET and the like.
+    OK = 250 OK "Ok";
     /// MAIL.
-    SENDER_OK = 250 "2.1.0" "Sender ok";
+    SENDER_OK = 250 SENDER_VALID "Sender ok";
     /// RCPT.
-    RECIPIENT_OK = 250 "2.1.5" "Recipient ok";
-    /// VRFY: RFC 5321 §3.5.3 lets a server not tell.
-    CANNOT_VERIFY = 252 "2.1.5" "Cannot verify, but will take mail for it";
+    RECIPIENT_OK = 250 RECIPIENT_VALID "Recipient ok";
+    /// VRFY: RFC 5321 §3.5.3 lets a server withhold the answer.
+    CANNOT_VERIFY = 252 RECIPIENT_VALID "Cannot verify, but will take mail for it";
     /// HELP.
-    HELP = 214 "2.0.0" "See RFC 5321";
+    HELP = 214 OK "See RFC 5321";
     /// STARTTLS.
-    READY_FOR_TLS = 220 "2.0.0" "Ready to start TLS";
+    READY_FOR_TLS = 220 OK "Ready to start TLS";
     /// DATA.
-    START_DATA = 354 "" "End data with <CRLF>.<CRLF>";
-    /// The server stops.
-    SHUTTING_DOWN = 421 "4.3.2" "Shutting down, please come again";
-    /// A cap is reached.
-    TOO_MANY_CONNECTIONS = 421 "4.7.0" "Too many connections, please come again";
-    /// Junk.
-    TOO_MANY_ERRORS = 421 "4.7.0" "Too many errors";
-    /// Silence.
-    TIMEOUT = 421 "4.4.2" "Timeout, closing the connection";
-    /// Data at a trickle.
-    TOO_SLOW = 421 "4.4.2" "Data too slow, closing the connection";
-    /// Another protocol.
-    NOT_SMTP = 421 "4.7.0" "This is an SMTP server";
-    /// A domain of ours that is not verified yet.
-    DOMAIN_PENDING = 450 "4.7.1" "Domain is not verified yet, please come again";
-    /// Storage or internal trouble.
-    STORAGE_TROUBLE = 451 "4.3.0" "Cannot store mail at the moment, please come again";
-    /// Full disk, full memory.
-    STORAGE_FULL = 452 "4.3.1" "Insufficient storage, please come again";
-    /// RFC 3463 §3.3: the account has stored as much as it may; the sender comes again.
-    MAILBOX_FULL = 452 "4.2.2" "Mailbox full, please come again later";
+    START_DATA = 354 "End data with <CRLF>.<CRLF>";
+    /// The server is stopping.
+    SHUTTING_DOWN = 421 SYSTEM_NOT_ACCEPTING "Shutting down, please come again";
+    /// The limit of all connections, or of one address, is reached.
+    TOO_MANY_CONNECTIONS = 421 TRANSIENT_SECURITY "Too many connections, please come again";
+    /// A limit of errors, refused recipients or commands of one session.
+    TOO_MANY_ERRORS = 421 TRANSIENT_SECURITY "Too many errors";
+    /// The client sent nothing in time.
+    TIMEOUT = 421 BAD_CONNECTION "Timeout, closing the connection";
+    /// The message data arrives below the minimum rate.
+    TOO_SLOW = 421 BAD_CONNECTION "Data too slow, closing the connection";
+    /// The client speaks HTTP or another protocol.
+    NOT_SMTP = 421 TRANSIENT_SECURITY "This is an SMTP server";
+    /// The domain is hosted here, but not verified yet.
+    DOMAIN_PENDING = 450 TRANSIENT_NOT_AUTHORIZED "Domain is not verified yet, please come again";
+    /// Storage failed, or another internal error.
+    STORAGE_TROUBLE = 451 TRANSIENT_SYSTEM "Cannot store mail at the moment, please come again";
+    /// The disk or the memory budget is full.
+    STORAGE_FULL = 452 SYSTEM_FULL "Insufficient storage, please come again";
+    /// RFC 3463 §3.3: the account has used its quota. Transient, so that the sender tries again.
+    MAILBOX_FULL = 452 MAILBOX_FULL "Mailbox full, please come again later";
     /// RFC 5321 §4.5.3.1.10.
-    TOO_MANY_RECIPIENTS = 452 "4.5.3" "Too many recipients";
+    TOO_MANY_RECIPIENTS = 452 TOO_MANY_RECIPIENTS "Too many recipients";
     /// AUTH PLAIN without its response (RFC 4954 §4).
-    AUTH_PLAIN = 334 "" "";
+    AUTH_PLAIN = 334 "";
     /// AUTH LOGIN: "Username:".
-    AUTH_USERNAME = 334 "" "VXNlcm5hbWU6";
+    AUTH_USERNAME = 334 "VXNlcm5hbWU6";
     /// AUTH LOGIN: "Password:".
-    AUTH_PASSWORD = 334 "" "UGFzc3dvcmQ6";
-    /// Too many guesses from an address.
-    TOO_MANY_GUESSES = 421 "4.7.0" "Too many failed logins, please come again later";
-    /// A verb we do not know.
-    UNKNOWN_COMMAND = 500 "5.5.1" "Unknown command";
-    /// A command line that is too long.
-    LINE_TOO_LONG = 500 "5.5.2" "Line too long";
-    /// A command line that does not end in CRLF.
-    BARE_NEWLINE_IN_COMMAND = 500 "5.5.2" "Lines must end in CRLF";
+    AUTH_PASSWORD = 334 "UGFzc3dvcmQ6";
+    /// An address made too many failed login attempts.
+    TOO_MANY_GUESSES = 421 TRANSIENT_SECURITY "Too many failed logins, please come again later";
+    /// Unknown verb.
+    UNKNOWN_COMMAND = 500 INVALID_COMMAND "Unknown command";
+    LINE_TOO_LONG = 500 SYNTAX_ERROR "Line too long";
+    BARE_NEWLINE_IN_COMMAND = 500 SYNTAX_ERROR "Lines must end in CRLF";
     /// Arguments that RFC 5321 does not allow.
-    BAD_SYNTAX = 501 "5.5.2" "Syntax error in arguments";
-    /// AUTH that the client broke off.
-    AUTH_CANCELED = 501 "5.7.0" "Authentication canceled";
+    BAD_SYNTAX = 501 SYNTAX_ERROR "Syntax error in arguments";
+    /// The client canceled AUTH with `*` (RFC 4954 §4).
+    AUTH_CANCELED = 501 PERMANENT_SECURITY "Authentication canceled";
     /// AUTH with a mechanism that is not offered.
-    UNKNOWN_MECHANISM = 504 "5.5.4" "Unknown authentication mechanism";
+    UNKNOWN_MECHANISM = 504 INVALID_ARGUMENTS "Unknown authentication mechanism";
     /// AUTH or MAIL before STARTTLS (RFC 3207 §4).
-    TLS_REQUIRED = 530 "5.7.0" "Must issue a STARTTLS command first";
+    TLS_REQUIRED = 530 PERMANENT_SECURITY "Must issue a STARTTLS command first";
     /// MAIL before AUTH.
-    AUTH_REQUIRED = 530 "5.7.0" "Authentication required";
-    /// A password that is no API key.
-    BAD_CREDENTIALS = 535 "5.7.8" "Bad credentials; the password is an API key";
-    /// A recipient that mail cannot be sent to.
-    NO_DOMAIN = 550 "5.1.2" "Recipient needs a domain name";
-    /// A From that is not the account's to use.
-    FROM_REFUSED = 550 "5.7.1" "From domain is not yours, or not verified for sending";
-    /// An account that has to prove its address first.
-    ACCOUNT_UNVERIFIED = 550 "5.7.1" "Verify the e-mail address of your account first";
-    /// Nobody may be sent to.
-    ALL_SUPPRESSED = 550 "5.7.1" "Every recipient is on the suppression list";
+    AUTH_REQUIRED = 530 PERMANENT_SECURITY "Authentication required";
+    /// The password is not a valid API key.
+    BAD_CREDENTIALS = 535 CREDENTIALS_INVALID "Bad credentials; the password is an API key";
+    /// A recipient without a domain (submission).
+    NO_DOMAIN = 550 BAD_SYSTEM "Recipient needs a domain name";
+    /// The account may not send from this domain.
+    FROM_REFUSED = 550 NOT_AUTHORIZED "From domain is not yours, or not verified for sending";
+    /// The account has not verified its own address yet.
+    ACCOUNT_UNVERIFIED = 550 NOT_AUTHORIZED "Verify the e-mail address of your account first";
+    /// All recipients are suppressed.
+    ALL_SUPPRESSED = 550 NOT_AUTHORIZED "Every recipient is on the suppression list";
     /// RFC 6409 §6.1.
-    BAD_FROM = 550 "5.6.0" "Exactly one From field with exactly one mailbox is needed";
-    /// A message that cannot be sent as it is.
-    BAD_MESSAGE = 550 "5.6.0" "Message has a repeated header, or a NUL in one";
-    /// One that nothing can be done about.
-    LONG_LINE = 554 "5.6.0" "A line of over 998 octets that can neither be folded nor encoded";
-    /// One that must not be changed.
-    SEALED_LINE = 554 "5.6.3" "A signed or encrypted part has a line of over 998 octets, and must not be changed";
-    /// A verb that we know and do not offer.
-    NOT_IMPLEMENTED = 502 "5.5.1" "Command not implemented";
+    BAD_FROM = 550 MEDIA "Exactly one From field with exactly one mailbox is needed";
+    /// The header cannot be sent as submitted.
+    BAD_MESSAGE = 550 MEDIA "Message has a repeated header, or a NUL in one";
+    /// A line over the limit of RFC 5322 §2.1.1 that no encoding can shorten.
+    LONG_LINE = 554 MEDIA "A line of over 998 octets that can neither be folded nor encoded";
+    /// The same within a signed or encrypted part, which re-encoding would break.
+    SEALED_LINE = 554 CONVERSION_NOT_SUPPORTED
+        "A signed or encrypted part has a line of over 998 octets, and must not be changed";
+    /// A known verb that is not offered.
+    NOT_IMPLEMENTED = 502 INVALID_COMMAND "Command not implemented";
     /// A command out of order.
-    BAD_SEQUENCE = 503 "5.5.1" "Bad sequence of commands";
-    /// DATA without a recipient that was accepted.
-    NO_RECIPIENTS = 503 "5.5.1" "No valid recipients";
+    BAD_SEQUENCE = 503 INVALID_COMMAND "Bad sequence of commands";
+    /// DATA without an accepted recipient.
+    NO_RECIPIENTS = 503 INVALID_COMMAND "No valid recipients";
     /// RFC 6531 §3.5.
-    NEEDS_SMTPUTF8 = 553 "5.6.7" "Non-ASCII address without SMTPUTF8";
-    /// No such mailbox.
-    UNKNOWN_RECIPIENT = 550 "5.1.1" "No such recipient";
-    /// Not one of our domains.
-    RELAY_REFUSED = 550 "5.7.1" "Relaying denied";
-    /// Mail to an SRS address.
-    NOT_A_REPORT = 550 "5.7.1" "Only reports about forwarded mail are taken here";
+    NEEDS_SMTPUTF8 = 553 NON_ASCII_ADDRESS "Non-ASCII address without SMTPUTF8";
+    UNKNOWN_RECIPIENT = 550 BAD_MAILBOX "No such recipient";
+    /// The domain is not hosted here.
+    RELAY_REFUSED = 550 NOT_AUTHORIZED "Relaying denied";
+    /// Mail to an SRS address that is not a bounce.
+    NOT_A_REPORT = 550 NOT_AUTHORIZED "Only reports about forwarded mail are taken here";
     /// RFC 1870 §6.
-    TOO_LARGE = 552 "5.3.4" "Message too large";
-    /// A bare CR or LF: what comes next cannot be trusted to be a command.
-    BARE_NEWLINE = 554 "5.6.0" "Bare CR or LF in message data";
-    /// A line of data beyond every measure.
-    DATA_LINE_TOO_LONG = 554 "5.6.0" "Line too long in message data";
+    TOO_LARGE = 552 MESSAGE_TOO_BIG "Message too large";
+    /// A bare CR or LF: nothing after it can be trusted to be a command (SMTP smuggling).
+    BARE_NEWLINE = 554 MEDIA "Bare CR or LF in message data";
+    /// A line of message data over the hard limit.
+    DATA_LINE_TOO_LONG = 554 MEDIA "Line too long in message data";
     /// RFC 5321 §6.3.
-    MAIL_LOOP = 554 "5.4.6" "Mail loop";
+    MAIL_LOOP = 554 ROUTING_LOOP "Mail loop";
     /// RFC 5321 §4.1.1.11.
-    UNKNOWN_PARAMETER = 555 "5.5.4" "Unknown MAIL or RCPT parameter";
+    UNKNOWN_PARAMETER = 555 INVALID_ARGUMENTS "Unknown MAIL or RCPT parameter";
 }
 
 impl Reply {
-    /// The greeting.
     pub(crate) fn greeting(hostname: &str) -> Self {
-        Self { code: 220, enhanced: "", text: format!("{hostname} ESMTP mailkite").into() }
+        Self { code: 220, status: None, text: format!("{hostname} ESMTP mailkite").into() }
     }
 
-    /// The promise.
+    /// The reply to the final dot: the message is stored durably, and this server is responsible for it.
     pub(crate) fn accepted(id: &str) -> Self {
-        Self { code: 250, enhanced: "2.0.0", text: format!("Ok: {id}").into() }
+        Self { code: 250, status: Some(EnhancedStatusCode::OK), text: format!("Ok: {id}").into() }
     }
 
-    /// HELO.
+    /// The reply to HELO.
     pub(crate) fn hello(hostname: &str) -> Self {
-        Self { code: 250, enhanced: "", text: hostname.to_owned().into() }
+        Self { code: 250, status: None, text: hostname.to_owned().into() }
     }
 
-    /// Whether it refuses something for good.
     pub(crate) const fn is_permanent_failure(&self) -> bool {
         self.code >= 500
     }
 
-    /// Appends it as it goes over the wire.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        let digit = |value: u16| b'0' + u8::try_from(value % 10).unwrap_or(0);
-        out.extend_from_slice(&[digit(self.code / 100), digit(self.code / 10), digit(self.code), b' ']);
-        if !self.enhanced.is_empty() {
-            out.extend_from_slice(self.enhanced.as_bytes());
-            out.push(b' ');
-        }
-        out.extend_from_slice(self.text.as_bytes());
-        out.extend_from_slice(b"\r\n");
+    /// Appends the line as it goes over the wire.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        let Self { code, status, text } = self;
+        let line = match status {
+            Some(status) => format!("{code} {status} {text}\r\n"),
+            None => format!("{code} {text}\r\n"),
+        };
+        out.extend_from_slice(line.as_bytes());
     }
 }
 
-/// The reply to EHLO: the host's name, then one extension a line (RFC 5321 §4.1.1.1).
+/// Appends the reply to EHLO: the host's name, then one extension a line (RFC 5321 §4.1.1.1).
 pub(crate) fn write_ehlo(out: &mut Vec<u8>, hostname: &str, extensions: &[String]) {
     let lines = std::iter::once(hostname).chain(extensions.iter().map(String::as_str));
     let last = extensions.len();
@@ -194,8 +192,14 @@ mod tests {
             // RFC 5321 §4.5.3.1.5.
             assert!(wire.len() <= 512, "{reply:?}");
             // RFC 2034 §4: the class is the first digit of the code.
-            let class = reply.enhanced.bytes().next();
-            assert!(class.is_none() || class == line.first().copied(), "{reply:?}");
+            let class = reply.status.map(|status| status.class.digit());
+            assert!(class.is_none_or(|class| class == reply.code / 100), "{reply:?}");
+            // RFC 2034 §4: every 2yz, 4yz and 5yz reply has one, but the greeting and the reply to HELO.
+            assert_eq!(
+                class.is_none(),
+                matches!(reply.code, 220 | 300..400) && reply != Reply::READY_FOR_TLS,
+                "{reply:?}"
+            );
         }
     }
 

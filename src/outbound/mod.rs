@@ -24,6 +24,7 @@ use crate::event_bus::Feed;
 use crate::jobs::Jobs;
 use crate::limits::Limits;
 use crate::mail::address::{Domain, Mailbox};
+use crate::mail::status_code::EnhancedStatusCode;
 use crate::metrics::Metrics;
 use crate::secrets::Secrets;
 use crate::store::Db;
@@ -107,12 +108,14 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// The reply code of the remote host; none when no reply decided it.
     pub code: Option<u16>,
-    /// The reply as one line, `550 5.1.1 no such user`, or our own sentence, which begins with an enhanced status code.
-    /// Printable, at most 1,000 characters.
+    /// The enhanced status code of that reply, or of this server's own decision.
+    pub(crate) status: Option<EnhancedStatusCode>,
+    /// The reply as one line, `550 5.1.1 no such user`, or this server's own sentence, which begins with the status
+    /// code. Printable; a reply is cut at 1,000 characters.
     pub diagnostic: String,
-    /// Whether it says that the mailbox does not exist, so that its address is suppressed.
+    /// The mailbox does not exist, so its address is suppressed.
     pub(crate) no_mailbox: bool,
-    /// What was refused.
+    /// The command that was refused.
     pub(crate) stage: Stage,
 }
 
@@ -182,11 +185,21 @@ pub enum TlsRule {
     Never,
 }
 
-/// Why a domain has no host to try.
+/// Reason why a domain has no host to try: a status code of a transient or permanent failure, and a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unroutable {
-    /// [`Verdict::Bounced`] or [`Verdict::Deferred`].
-    pub verdict: Verdict,
-    /// `5.1.10 the domain takes no mail (null MX)`.
-    pub diagnostic: String,
+    pub(crate) status: EnhancedStatusCode,
+    pub(crate) text: String,
+}
+
+impl Unroutable {
+    /// Returns [`Verdict::Bounced`] or [`Verdict::Deferred`].
+    pub fn verdict(&self) -> Verdict {
+        self.status.class.into()
+    }
+
+    /// Returns `5.1.10 the domain takes no mail (null MX)` and the like.
+    pub fn diagnostic(&self) -> String {
+        format!("{} {}", self.status, self.text)
+    }
 }

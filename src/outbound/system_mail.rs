@@ -14,6 +14,7 @@ use crate::event_bus::Activity;
 use crate::jobs::{self, AttemptFuture, AttemptResult, ClaimedJob, Flow, Handler, Health, Settlement};
 use crate::mail::address::Mailbox;
 use crate::mail::mailbox_list::NamedMailbox;
+use crate::mail::status_code::EnhancedStatusCode;
 use crate::mail::verification::Verification;
 use crate::store;
 use crate::store::accounts::domains;
@@ -48,7 +49,8 @@ impl Handler for SystemMail {
                 }
                 // The address, or the mail, cannot be read; it never will.
                 Ok(Some((notice, None))) => {
-                    let outcome = Outcome::ours(Verdict::Bounced, "5.1.3 the notice cannot be sent");
+                    let outcome =
+                        Outcome::without_reply(EnhancedStatusCode::BAD_MAILBOX_SYNTAX, "the notice cannot be sent");
                     self.attempted(notice, outcome, now)
                 }
                 Ok(None) => AttemptResult {
@@ -121,7 +123,7 @@ impl SystemMail {
         let outcomes = if matches!(local, Ok(Some(_))) {
             dispatcher.local.deliver(parcel, Verification::of_own_message(hostname, hostname, "")).await
         } else if parts.config.dev {
-            vec![Outcome::ours(Verdict::Sent, "2.0.0 captured: in dev mode nothing leaves the machine")]
+            vec![Outcome::without_reply(EnhancedStatusCode::OK, "captured: in dev mode nothing leaves the machine")]
         } else {
             let destination = match &parts.config.outbound.smarthost {
                 Some(relay) => Destination::Smarthost(Arc::clone(relay)),
@@ -132,7 +134,7 @@ impl SystemMail {
             done.outcomes
         };
         let outcome = outcomes.into_iter().next();
-        (outcome.unwrap_or_else(|| Outcome::ours(Verdict::Deferred, "4.3.0 no outcome")), wait)
+        (outcome.unwrap_or_else(|| Outcome::without_reply(EnhancedStatusCode::TRANSIENT_SYSTEM, "no outcome")), wait)
     }
 
     fn attempted(&self, notice: Notice, outcome: Outcome, now: Timestamp) -> AttemptResult {
@@ -165,6 +167,7 @@ impl SystemMail {
                     to: notice.recipient,
                     subject: Some(notice.subject),
                     status: outcome.verdict.status(),
+                    captured: outcome.is_captured(),
                     diagnostic: outcome.diagnostic,
                     host: None,
                     next_attempt_at,

@@ -55,7 +55,10 @@ async fn a_failure_is_reported_once_to_who_handed_the_message_in() {
     let Some(Report::Delivery(statuses)) = report::read(&raw) else { panic!("{}", String::from_utf8_lossy(&raw)) };
     assert_eq!(statuses.len(), 1, "{statuses:?}");
     assert_eq!(statuses[0].recipient.as_deref(), Some("gone@remote.test"));
-    assert_eq!((statuses[0].status.as_deref(), statuses[0].code), (Some("5.1.1"), Some(550)));
+    assert_eq!(
+        (statuses[0].status.map(|code| code.to_string()).as_deref(), statuses[0].code),
+        (Some("5.1.1"), Some(550))
+    );
     let text = String::from_utf8(raw).unwrap();
     assert!(
         text.contains("Content-Type: text/rfc822-headers\r\n\r\n") && text.contains("<own.1@inbox.test>"),
@@ -95,8 +98,11 @@ async fn who_is_suppressed_is_reported_and_the_others_get_the_message() {
     let id = post.inbound().await[0]["id"].as_str().unwrap().to_owned();
     let raw = post.owner.get(&format!("/api/messages/{id}/raw")).await.body;
     let Some(Report::Delivery(statuses)) = report::read(&raw) else { panic!("{}", String::from_utf8_lossy(&raw)) };
-    let told: Vec<_> = statuses.iter().map(|one| (one.recipient.as_deref(), one.status.as_deref())).collect();
-    assert_eq!(told, [(Some(to[1]), Some("5.7.1")), (Some(to[2]), Some("5.7.1"))]);
+    let told: Vec<_> = statuses
+        .iter()
+        .map(|one| (one.recipient.as_deref(), one.status.map(|code| code.to_string()).unwrap_or_default()))
+        .collect();
+    assert_eq!(told, [(Some(to[1]), "5.7.1".to_owned()), (Some(to[2]), "5.7.1".to_owned())]);
     post.server.until("SELECT count(*) FROM recipient WHERE status = 'sent'", 1_i64).await;
 }
 
@@ -120,7 +126,7 @@ async fn what_comes_back_later_is_reported_too() {
     let id = post.inbound().await[0]["id"].as_str().unwrap().to_owned();
     let raw = post.owner.get(&format!("/api/messages/{id}/raw")).await.body;
     let Some(Report::Delivery(statuses)) = report::read(&raw) else { panic!("{}", String::from_utf8_lossy(&raw)) };
-    assert_eq!(statuses[0].status.as_deref(), Some("5.2.2"));
+    assert_eq!(statuses[0].status.map(|code| code.to_string()).as_deref(), Some("5.2.2"));
     post.server.until("SELECT count(*) FROM job WHERE kind = 'dispatch'", 0_i64).await;
     assert_eq!(post.inbound().await.len(), 1);
 }
@@ -159,7 +165,10 @@ async fn a_report_is_one_that_every_host_takes() {
     let text = told_by(&mut post, "gone@remote.test", &mail).await;
     let Some(Report::Delivery(statuses)) = report::read(text.as_bytes()) else { panic!("{text}") };
     assert_eq!(statuses[0].recipient.as_deref(), Some("gone@remote.test"));
-    assert_eq!((statuses[0].status.as_deref(), statuses[0].code), (Some("5.1.1"), Some(550)));
+    assert_eq!(
+        (statuses[0].status.map(|code| code.to_string()).as_deref(), statuses[0].code),
+        (Some("5.1.1"), Some(550))
+    );
     assert!(text.contains("Content-Type: message/delivery-status\r\n"), "{text}");
     assert!(text.contains("Diagnostic-Code: smtp; 550 5.1.1 Bo?te inexistante"), "{text}");
     let said = mime::parse(text.as_bytes()).text.unwrap();

@@ -56,8 +56,8 @@ impl Rig {
 
     /// The verdict and the sentence of a domain without hosts.
     async fn refusal_of(&self, domain: &str) -> (Verdict, String) {
-        let Unroutable { verdict, diagnostic } = self.of(domain).await.unwrap_err();
-        (verdict, diagnostic)
+        let refusal = self.of(domain).await.unwrap_err();
+        (refusal.verdict(), refusal.diagnostic())
     }
 
     async fn rule_of(&self, domain: &str) -> TlsRule {
@@ -166,8 +166,8 @@ async fn an_address_literal_is_not_even_asked_for() {
     for literal in ["a@[192.0.2.1]", "a@[IPv6:2001:db8::1]"] {
         let mailbox = Mailbox::parse(literal).unwrap();
         let refusal = rig.hosts.resolve(mailbox.domain(), NOW).await.unwrap_err();
-        assert_eq!(refusal.verdict, Verdict::Bounced);
-        assert!(refusal.diagnostic.starts_with("5.1.2 "), "{}", refusal.diagnostic);
+        assert_eq!(refusal.verdict(), Verdict::Bounced);
+        assert!(refusal.diagnostic().starts_with("5.1.2 "), "{}", refusal.diagnostic());
     }
     assert_eq!(rig.dns.asked(), [""; 0]);
 }
@@ -276,7 +276,7 @@ async fn a_smarthost_may_be_anywhere() {
     for host in ["missing.test", "broken.test"] {
         rig.dns.fail("broken.test");
         let refusal = rig.hosts.resolve_smarthost(&relay(host, SmarthostSecurity::Tls)).await.unwrap_err();
-        assert_eq!(refusal.verdict, Verdict::Deferred, "its name may come back: {}", refusal.diagnostic);
+        assert_eq!(refusal.verdict(), Verdict::Deferred, "its name may come back: {}", refusal.diagnostic());
     }
 }
 
@@ -428,8 +428,8 @@ async fn an_enforced_policy_names_the_hosts_and_wants_their_certificates() {
     let sts = StsRig::new().await;
     sts.publish("enforce", &["mx.third.test"], 604_800);
     let refusal = sts.at(NOW).await.unwrap_err();
-    assert_eq!(refusal.verdict, Verdict::Deferred);
-    assert!(refusal.diagnostic.starts_with("4.7.5 the MTA-STS policy of remote.test "), "{}", refusal.diagnostic);
+    assert_eq!(refusal.verdict(), Verdict::Deferred);
+    assert!(refusal.diagnostic().starts_with("4.7.5 the MTA-STS policy of remote.test "), "{}", refusal.diagnostic());
 }
 
 #[tokio::test]

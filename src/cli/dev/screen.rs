@@ -194,11 +194,13 @@ impl Screen {
 
     /// A mail that was sent, captured, deferred or returned.
     fn sent_line(&self, event: &Activity) {
-        let Activity::Sent { message_id, from, to, subject, status, diagnostic, next_attempt_at, .. } = event else {
+        let Activity::Sent { message_id, from, to, subject, status, captured, diagnostic, next_attempt_at, .. } =
+            event
+        else {
             return;
         };
         let outcome = match (*status, next_attempt_at) {
-            ("sent", _) if diagnostic.contains("captured") => "captured, not sent".to_owned(),
+            ("sent", _) if *captured => "captured, not sent".to_owned(),
             ("sent", _) => "sent".to_owned(),
             (_, Some(at)) => {
                 let again = wait(Timestamp::from_millis(*at).since(Clock::System.now()));
@@ -314,10 +316,12 @@ fn as_json(event: &Activity) -> Value {
             "statusCode": status_code, "error": error, "status": status, "durationMs": duration_ms,
             "nextAttemptAt": next_attempt_at,
         }),
-        Activity::Sent { message_id, from, to, subject, status, diagnostic, host, next_attempt_at } => json!({
-            "event": "sent", "messageId": message_id, "from": from, "to": to, "subject": subject, "status": status,
-            "diagnostic": diagnostic, "host": host, "nextAttemptAt": next_attempt_at,
-        }),
+        Activity::Sent { message_id, from, to, subject, status, diagnostic, host, next_attempt_at, captured: _ } => {
+            json!({
+                "event": "sent", "messageId": message_id, "from": from, "to": to, "subject": subject, "status": status,
+                "diagnostic": diagnostic, "host": host, "nextAttemptAt": next_attempt_at,
+            })
+        }
         Activity::Passed { message_id, url, status_code, error, status, duration_ms } => json!({
             "event": "passed", "messageId": message_id, "url": url, "statusCode": status_code, "error": error,
             "status": status, "durationMs": duration_ms,

@@ -1,4 +1,4 @@
-//! The beginning of a session: greeting, EHLO, STARTTLS, AUTH.
+//! Opens a session: greeting, EHLO, STARTTLS, AUTH.
 
 use std::io;
 
@@ -14,24 +14,24 @@ use crate::net::tls;
 use crate::outbound::{Host, TlsRule};
 
 impl Session {
-    pub(super) async fn begin(&mut self, host: &Host, opening: &ConnectOptions<'_>) -> Result<(), SessionError> {
-        if opening.implicit_tls
-            && let Some(connector) = &opening.tls
+    pub(super) async fn begin(&mut self, host: &Host, options: &ConnectOptions<'_>) -> Result<(), SessionError> {
+        if options.implicit_tls
+            && let Some(connector) = &options.tls
         {
-            self.handshake(host, connector).await.map_err(|fault| required(fault, &host.tls))?;
+            self.tls_handshake(host, connector).await.map_err(|error| with_policy(error, &host.tls))?;
         }
-        let greeting = self.read_reply(GREETING, opening.greeting).await?;
+        let greeting = self.read_reply(GREETING, options.greeting).await?;
         if !greeting.is_positive() {
             return Err(SessionError::Refused(greeting));
         }
-        self.hello(opening.helo).await?;
+        self.hello(options.helo).await?;
         if self.tls.is_none()
-            && let Some(connector) = &opening.tls
+            && let Some(connector) = &options.tls
         {
-            let started = self.start_tls(host, connector, opening.helo).await;
-            started.map_err(|fault| required(fault, &host.tls))?;
+            let started = self.start_tls(host, connector, options.helo).await;
+            started.map_err(|error| with_policy(error, &host.tls))?;
         }
-        if let Some((user, password)) = opening.auth {
+        if let Some((user, password)) = options.auth {
             self.authenticate(user, password).await?;
         }
         Ok(())
@@ -40,11 +40,11 @@ impl Session {
     async fn hello(&mut self, helo: &str) -> Result<(), SessionError> {
         let reply = self.command(&format!("EHLO {helo}"), "EHLO").await?;
         if reply.is_positive() {
-            self.offers = Extensions::of(&reply);
+            self.extensions = Extensions::from_ehlo(&reply);
             return Ok(());
         }
-        // RFC 5321 §3.2: an old host knows HELO alone.
-        self.offers = Extensions::default();
+        // RFC 5321 §3.2: an old host may know only HELO.
+        self.extensions = Extensions::default();
         let reply = match reply.code {
             500..=504 | 550 => self.command(&format!("HELO {helo}"), "HELO").await?,
             _ => reply,
@@ -54,10 +54,10 @@ impl Session {
 
     async fn start_tls(&mut self, host: &Host, connector: &TlsConnector, helo: &str) -> Result<(), SessionError> {
         let optional = host.tls == TlsRule::Opportunistic;
-        if !self.offers.starttls {
+        if !self.extensions.starttls {
             return if optional { Ok(()) } else { Err(SessionError::Tls("STARTTLS is not offered".to_owned())) };
         }
-        let reply = self.command("STARTTLS", "STARTTLS").await.map_err(tls_trouble)?;
+        let reply = self.command("STARTTLS", "STARTTLS").await.map_err(lost_over_tls)?;
         if reply.code == 421 {
             return Err(SessionError::Tls(format!("STARTTLS: {}", reply.text())));
         }
@@ -65,26 +65,27 @@ impl Session {
             self.refuses_tls = true;
             return if optional { Ok(()) } else { Err(SessionError::Tls(format!("STARTTLS: {}", reply.text()))) };
         }
-        // RFC 3207 §6: what came behind the reply in plain text is somebody's in the middle.
+        // RFC 3207 §6: plain text after the reply was injected by a man in the middle.
         if !self.input.is_empty() {
             return Err(SessionError::Tls("plain text came behind the reply to STARTTLS".to_owned()));
         }
-        self.handshake(host, connector).await?;
-        // RFC 8446 §2: our side of the handshake is done first, and what the host does not like it says after that.
-        self.hello(helo).await.map_err(tls_trouble)
+        self.tls_handshake(host, connector).await?;
+        // RFC 8446 §2: the client completes the handshake first, so an alert of the host may arrive only with the next
+        // reply.
+        self.hello(helo).await.map_err(lost_over_tls)
     }
 
-    async fn handshake(&mut self, host: &Host, connector: &TlsConnector) -> Result<(), SessionError> {
+    async fn tls_handshake(&mut self, host: &Host, connector: &TlsConnector) -> Result<(), SessionError> {
         let name = ServerName::try_from(host.name.clone())
             .map_err(|_| SessionError::Tls(format!("{} is no name for a certificate", host.name)))?;
         let plain = std::mem::replace(&mut self.wire, Box::new(tokio::io::empty()));
-        let shaking = timeout_at(self.until(self.timeouts.command), connector.connect(name, plain)).await;
-        let stream = match shaking {
+        let connected = timeout_at(self.until(self.timeouts.command), connector.connect(name, plain)).await;
+        let stream = match connected {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                let why = format!("TLS failed: {}", handshake_failure(&error));
-                self.transcript.note(&why);
-                return Err(SessionError::Tls(why));
+                let reason = format!("TLS failed: {}", handshake_failure(&error));
+                self.transcript.note(&reason);
+                return Err(SessionError::Tls(reason));
             }
             Err(_) => return Err(SessionError::Tls("the TLS handshake has no end".to_owned())),
         };
@@ -100,7 +101,7 @@ impl Session {
     }
 
     async fn authenticate(&mut self, user: &str, password: &str) -> Result<(), SessionError> {
-        let offers = |mechanism: &str| self.offers.auth.iter().any(|one| one.eq_ignore_ascii_case(mechanism));
+        let offers = |mechanism: &str| self.extensions.auth.iter().any(|one| one.eq_ignore_ascii_case(mechanism));
         let reply = if offers("PLAIN") {
             let response = BASE64.encode(format!("\0{user}\0{password}"));
             self.transcript.client("AUTH PLAIN <credentials>");
@@ -124,16 +125,16 @@ impl Session {
     }
 }
 
-/// Says who wants the TLS that failed, where that is no matter of opportunity.
-fn required(fault: SessionError, rule: &TlsRule) -> SessionError {
-    let by = match rule {
-        TlsRule::Opportunistic | TlsRule::Never => return fault,
+/// Adds to a TLS error whose policy requires TLS, unless it is opportunistic.
+fn with_policy(error: SessionError, rule: &TlsRule) -> SessionError {
+    let policy = match rule {
+        TlsRule::Opportunistic | TlsRule::Never => return error,
         TlsRule::Verified { by: "MTA-STS" } => "the domain's MTA-STS policy requires TLS with a valid certificate",
         TlsRule::Verified { .. } => "the smarthost has to show a valid certificate",
         TlsRule::Dane(_) => "the host's TLSA records require TLS",
     };
-    match fault {
-        SessionError::Tls(why) => SessionError::Tls(format!("{why} ({by})")),
+    match error {
+        SessionError::Tls(reason) => SessionError::Tls(format!("{reason} ({policy})")),
         other => other,
     }
 }
@@ -145,11 +146,11 @@ fn handshake_failure(error: &io::Error) -> String {
     }
 }
 
-/// A connection that is lost over TLS is lost by TLS: without it the host may do better.
-fn tls_trouble(fault: SessionError) -> SessionError {
-    match fault {
-        SessionError::Connection(why) => SessionError::Tls(format!("TLS failed: {why}")),
-        SessionError::Timeout(what) => SessionError::Tls(format!("TLS failed: timed out waiting for {what}")),
+/// Counts a connection that is lost right after the handshake as a TLS error, so that plain text is tried.
+fn lost_over_tls(error: SessionError) -> SessionError {
+    match error {
+        SessionError::Connection(reason) => SessionError::Tls(format!("TLS failed: {reason}")),
+        SessionError::Timeout(step) => SessionError::Tls(format!("TLS failed: timed out waiting for {step}")),
         other => other,
     }
 }

@@ -1,4 +1,4 @@
-//! Commands out, replies in: lines over the wire, each within its time.
+//! Writes commands and reads replies, each within its timeout.
 
 use std::time::Duration;
 
@@ -6,17 +6,18 @@ use bytes::Buf as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout_at;
 
-use super::reply::{self, Reply};
+use super::reply::{Reply, ReplyLine};
 use super::{Session, SessionError};
 
-/// Octets of one line of a reply, and of a whole one.
+/// Octets of one line of a reply.
 const MAX_LINE: usize = 2 * 1024;
+/// Octets of a whole reply.
 const MAX_REPLY: usize = 64 * 1024;
 
 impl Session {
-    pub(super) async fn command(&mut self, command: &str, what: &'static str) -> Result<Reply, SessionError> {
+    pub(super) async fn command(&mut self, command: &str, step: &'static str) -> Result<Reply, SessionError> {
         self.write_command(command).await?;
-        self.read_reply(what, self.timeouts.command).await
+        self.read_reply(step, self.timeouts.command).await
     }
 
     pub(super) async fn write_command(&mut self, command: &str) -> Result<(), SessionError> {
@@ -41,9 +42,9 @@ impl Session {
         }
     }
 
-    pub(super) async fn read_reply(&mut self, what: &'static str, limit: Duration) -> Result<Reply, SessionError> {
+    pub(super) async fn read_reply(&mut self, step: &'static str, limit: Duration) -> Result<Reply, SessionError> {
         let reply =
-            timeout_at(self.until(limit), self.read_lines()).await.unwrap_or(Err(SessionError::Timeout(what)))?;
+            timeout_at(self.until(limit), self.read_lines()).await.unwrap_or(Err(SessionError::Timeout(step)))?;
         self.transcript.server(&reply);
         Ok(reply)
     }
@@ -57,9 +58,10 @@ impl Session {
             if octets > MAX_REPLY {
                 return Err(SessionError::Malformed("its reply does not end"));
             }
-            let (code, last, text) = reply::line(&line).ok_or(SessionError::Malformed("it does not speak SMTP"))?;
+            let ReplyLine { code, is_last, text } =
+                ReplyLine::parse(&line).ok_or(SessionError::Malformed("it does not speak SMTP"))?;
             lines.push(text);
-            if last {
+            if is_last {
                 return Ok(Reply { code, lines });
             }
         }

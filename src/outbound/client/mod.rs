@@ -1,7 +1,9 @@
 //! One SMTP session as a client (RFC 5321): connect, greet, STARTTLS, AUTH, envelope, data.
 //!
-//! It owns the stream, its deadlines and the transcript. Trouble is told apart: a reply to MAIL, RCPT or DATA is about
-//! the message; everything else ([`SessionError`]) is about the host, and another may be tried.
+//! It owns the stream, its deadlines and the transcript, and knows nothing of jobs or the store. Errors are of two
+//! kinds: a reply to MAIL, RCPT or DATA is about the message and becomes an outcome; everything else
+//! ([`SessionError`]) is about the host, and another may be tried. A step of the session is changed in `handshake` or
+//! `transaction`, what an extension requires in `extensions`.
 
 mod extensions;
 mod handshake;
@@ -22,30 +24,31 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::Host;
+use super::{Host, Outcome};
+use crate::mail::status_code::EnhancedStatusCode;
 use crate::net::egress::Guard;
 use extensions::Extensions;
 pub(crate) use reply::Reply;
 pub(crate) use transaction::TransactionResult;
 pub(crate) use transcript::Transcript;
 
-/// What a host that does not greet is waited for.
+/// The step that a host which does not greet times out at.
 pub(crate) const GREETING: &str = "the greeting";
 
 /// Deadlines of a session (RFC 5321 §4.5.3.2).
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// For a connection.
+    /// For the connection to be established.
     pub connect: Duration,
-    /// For the greeting, where another address may be tried instead.
+    /// For the greeting, where another address is left to try.
     pub greeting: Duration,
-    /// For the greeting of the last one, a handshake, and the replies to EHLO, AUTH, MAIL and RCPT.
+    /// For the greeting of the last address, a TLS handshake, and the replies to EHLO, AUTH, MAIL and RCPT.
     pub command: Duration,
-    /// For the reply to DATA, and for each piece of data to be taken.
+    /// For the reply to DATA, and for each block of message data to be sent.
     pub data: Duration,
     /// For the reply to the final dot.
     pub end_of_data: Duration,
-    /// For all hosts of a parcel together.
+    /// For all hosts of a delivery request together.
     pub total: Duration,
 }
 
@@ -63,65 +66,83 @@ impl Default for Timeouts {
     }
 }
 
-/// How long a host has to answer QUIT.
-const PARTING: Duration = Duration::from_secs(1);
+/// Time for the reply to QUIT.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How a session is opened.
 pub(crate) struct ConnectOptions<'a> {
-    /// What we call ourselves.
+    /// The name of this host in EHLO.
     pub(crate) helo: &'a str,
-    /// Deadlines of each step.
     pub(crate) timeouts: Timeouts,
-    /// When all of them end.
+    /// The end of the whole session, whatever its timeouts.
     pub(crate) deadline: Instant,
-    /// For the greeting.
+    /// Timeout for the greeting.
     pub(crate) greeting: Duration,
-    /// TLS from the first octet.
+    /// TLS from the first octet (RFC 8314 §3.3).
     pub(crate) implicit_tls: bool,
-    /// What TLS has to prove; none: STARTTLS is not asked for.
+    /// Verifies the host's certificate; `None`: no STARTTLS.
     pub(crate) tls: Option<TlsConnector>,
     /// User and password.
     pub(crate) auth: Option<(&'a str, &'a str)>,
-    /// What refuses a connection that turns out to lead back to this server; none: the operator chose the host.
+    /// Refuses a connection that turns out to lead back to this server; `None`: the operator chose the host.
     pub(crate) guard: Option<&'a Guard>,
 }
 
-/// Trouble with a host.
+/// Error of a session before or between transactions, or of its connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SessionError {
-    /// This machine could not ask it: no file descriptor, no such source address, no route, no permission.
-    Ours(String),
-    /// No connection, or it was lost.
+    /// This machine could not connect: no file descriptor, no such source address, no route, no permission.
+    Local(String),
+    /// The connection failed or was lost.
     Connection(String),
-    /// Nothing came in time.
+    /// The step that timed out.
     Timeout(&'static str),
-    /// It does not speak SMTP.
+    /// The host does not speak SMTP.
     Malformed(&'static str),
-    /// TLS failed, or is missing where it has to be.
+    /// TLS failed, or is not offered where it is required.
     Tls(String),
-    /// It refused the session.
+    /// The host refused the session.
     Refused(Reply),
-    /// It refused our credentials.
+    /// The host refused the credentials.
     Auth(Reply),
 }
 
 impl SessionError {
-    /// A sentence that begins with an enhanced status code (RFC 3463, RFC 7672 §8.3 style for TLS).
+    /// Returns the outcome of a recipient for whom no other host is left: always a deferral.
+    pub(crate) fn outcome(&self, host: &str) -> Outcome {
+        Outcome::without_reply(self.status(), self.text(host))
+    }
+
+    /// Returns a sentence that begins with the status code.
     pub(crate) fn diagnostic(&self, host: &str) -> String {
+        format!("{} {}", self.status(), self.text(host))
+    }
+
+    const fn status(&self) -> EnhancedStatusCode {
         match self {
-            Self::Ours(why) => format!("4.3.0 {host} was not asked, for a reason of our own: {why}"),
-            Self::Connection(why) => format!("4.4.1 {host}: {why}"),
-            Self::Timeout(what) => format!("4.4.2 {host}: timed out waiting for {what}"),
-            Self::Malformed(why) => format!("4.5.0 {host}: {why}"),
-            Self::Tls(why) => format!("4.7.5 {host}: {why}"),
-            Self::Refused(reply) => format!("4.3.2 {host} refused the session: {}", reply.text()),
-            Self::Auth(reply) => format!("4.7.8 {host} refused our credentials: {}", reply.text()),
+            Self::Local(_) => EnhancedStatusCode::TRANSIENT_SYSTEM,
+            Self::Connection(_) => EnhancedStatusCode::NO_ANSWER,
+            Self::Timeout(_) => EnhancedStatusCode::BAD_CONNECTION,
+            Self::Malformed(_) => EnhancedStatusCode::TRANSIENT_PROTOCOL,
+            Self::Tls(_) => EnhancedStatusCode::TRANSIENT_CRYPTOGRAPHIC_FAILURE,
+            Self::Refused(_) => EnhancedStatusCode::SYSTEM_NOT_ACCEPTING,
+            Self::Auth(_) => EnhancedStatusCode::TRANSIENT_CREDENTIALS_INVALID,
         }
     }
 
-    /// Whether it says nothing of the host.
-    pub(crate) const fn is_ours(&self) -> bool {
-        matches!(self, Self::Ours(_))
+    fn text(&self, host: &str) -> String {
+        match self {
+            Self::Local(reason) => format!("{host} was not asked, for a reason of our own: {reason}"),
+            Self::Connection(reason) | Self::Tls(reason) => format!("{host}: {reason}"),
+            Self::Timeout(step) => format!("{host}: timed out waiting for {step}"),
+            Self::Malformed(reason) => format!("{host}: {reason}"),
+            Self::Refused(reply) => format!("{host} refused the session: {}", reply.text()),
+            Self::Auth(reply) => format!("{host} refused our credentials: {}", reply.text()),
+        }
+    }
+
+    /// True if it says nothing about the host.
+    pub(crate) const fn is_local(&self) -> bool {
+        matches!(self, Self::Local(_))
     }
 }
 
@@ -131,102 +152,101 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire for S {}
 /// Connects to one address of a host until `deadline`, from `source` if that is given.
 ///
 /// # Errors
-/// There is no connection, and why: by this machine's fault or not.
+/// [`SessionError::Local`] if this machine is at fault, else [`SessionError::Connection`].
 pub(crate) async fn connect(
     address: SocketAddr,
     source: Option<IpAddr>,
     deadline: Instant,
 ) -> Result<TcpStream, SessionError> {
-    let why = |error: io::Error| format!("no connection to {address}: {error}");
-    let ours = |error| SessionError::Ours(why(error));
-    let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }.map_err(ours)?;
+    let reason = |error: io::Error| format!("no connection to {address}: {error}");
+    let local = |error| SessionError::Local(reason(error));
+    let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }.map_err(local)?;
     if let Some(source) = source {
-        socket.bind(SocketAddr::new(source, 0)).map_err(ours)?;
+        socket.bind(SocketAddr::new(source, 0)).map_err(local)?;
     }
     let mut connecting = pin!(socket.connect(address));
-    // What the system says at once it says by itself, but that a host of this machine takes no connections. A router
-    // that knows no way answers the same a little later.
+    // An error at once comes from this system itself, except that an address of this machine refuses at once as well.
+    // A router without a route answers the same a little later.
     match connecting.as_mut().now_or_never() {
         Some(Ok(stream)) => return Ok(stream),
         Some(Err(error)) => {
             let is_refused = matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset);
-            return Err(if is_refused { SessionError::Connection(why(error)) } else { ours(error) });
+            return Err(if is_refused { SessionError::Connection(reason(error)) } else { local(error) });
         }
         None => {}
     }
     match timeout_at(deadline, connecting).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(SessionError::Connection(why(error))),
+        Ok(Err(error)) => Err(SessionError::Connection(reason(error))),
         Err(_) => Err(SessionError::Connection(format!("no connection to {address} in time"))),
     }
 }
 
-/// A session that is ready for a transaction.
+/// An open session, ready for a transaction.
 pub(crate) struct Session {
     wire: Box<dyn Wire>,
     input: BytesMut,
-    offers: Extensions,
+    extensions: Extensions,
     timeouts: Timeouts,
-    /// When the parcel's time is over, whatever step it is at.
+    /// The end of the request's time, whatever step the session is at.
     deadline: Instant,
-    /// `TLSv1.3`; none: plain text.
+    /// `TLSv1.3`; `None`: plain text.
     pub(crate) tls: Option<String>,
-    /// Whether it offers STARTTLS, and then refused it.
+    /// The host offers STARTTLS, but refused the command.
     pub(crate) refuses_tls: bool,
-    /// What was said so far.
     pub(crate) transcript: Transcript,
-    /// Transactions that were made.
+    /// Transactions so far.
     pub(crate) transactions: u32,
 }
 
 impl Session {
-    /// Greets one address of a host over a connection to it.
+    /// Opens a session over a connection to one address of a host.
     ///
     /// # Errors
-    /// The host's trouble, with what was said.
+    /// The error, with the transcript up to it.
     pub(crate) async fn open(
         stream: TcpStream,
         host: &Host,
         address: SocketAddr,
-        opening: &ConnectOptions<'_>,
+        options: &ConnectOptions<'_>,
     ) -> Result<Self, (SessionError, Transcript)> {
         let mut transcript = Transcript::default();
         transcript.note(&format!("{} [{address}]", host.name));
-        if let Some(guard) = opening.guard
+        if let Some(guard) = options.guard
             && let Ok(local) = stream.local_addr()
             && let Err(blocked) = guard.permits_connection(local, address)
         {
             return Err((SessionError::Connection(blocked.to_string()), transcript));
         }
-        // Commands are small and answered at once.
+        // Commands are small, and each waits for its reply.
         let _ = stream.set_nodelay(true);
         let mut session = Self {
             wire: Box::new(stream),
             input: BytesMut::new(),
-            offers: Extensions::default(),
-            timeouts: opening.timeouts,
-            deadline: opening.deadline,
+            extensions: Extensions::default(),
+            timeouts: options.timeouts,
+            deadline: options.deadline,
             tls: None,
             refuses_tls: false,
             transcript,
             transactions: 0,
         };
-        match session.begin(host, opening).await {
+        match session.begin(host, options).await {
             Ok(()) => Ok(session),
-            Err(fault) => Err((fault, session.transcript)),
+            Err(error) => Err((error, session.transcript)),
         }
     }
 
-    /// Whether the host closed the session, or said something unasked, while nobody looked.
+    /// True if the host closed the idle session, or sent something unasked.
     pub(crate) fn is_stale(&mut self) -> bool {
-        // Nothing to read is the one healthy answer.
+        // A usable session has nothing to read.
         !self.input.is_empty() || self.wire.read_buf(&mut self.input).now_or_never().is_some()
     }
 
-    /// Says good-bye. The host counts the connection until it answers and ends it (RFC 5321 §4.1.1.10), which is waited
-    /// for a moment.
+    /// Sends QUIT. Waits a moment for the host to reply and close (RFC 5321 §4.1.1.10), since it counts the connection
+    /// until then.
     pub(crate) async fn quit(mut self) {
-        let parting = async {
+        let goodbye = async {
             self.wire.write_all(b"QUIT\r\n").await?;
             self.wire.flush().await?;
             while self.wire.read_buf(&mut self.input).await? > 0 {
@@ -234,11 +254,11 @@ impl Session {
             }
             Ok::<_, io::Error>(())
         };
-        let _ = timeout(PARTING, parting).await;
-        let _ = timeout(PARTING, self.wire.shutdown()).await;
+        let _ = timeout(QUIT_TIMEOUT, goodbye).await;
+        let _ = timeout(QUIT_TIMEOUT, self.wire.shutdown()).await;
     }
 
-    /// When a step ends that may take so long.
+    /// Returns the deadline of a step that may take `limit`.
     fn until(&self, limit: Duration) -> Instant {
         self.deadline.min(Instant::now() + limit)
     }

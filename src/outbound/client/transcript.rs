@@ -1,4 +1,4 @@
-//! What was said in a session, for people to read: the beginning and the end of it, without mail data and credentials.
+//! The dialog of a session, for people to read: its beginning and its end, without message data and credentials.
 
 use std::collections::VecDeque;
 
@@ -11,27 +11,26 @@ const HEAD: usize = MAX_TRANSCRIPT * 3 / 4;
 const TAIL: usize = MAX_TRANSCRIPT / 4 - 64;
 const MAX_LINE: usize = 512;
 
-/// Lines of a dialog.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Transcript {
     head: String,
     tail: VecDeque<String>,
     tail_len: usize,
-    left_out: usize,
+    omitted: usize,
 }
 
 impl Transcript {
-    /// A line of our own: which host, which TLS.
+    /// Adds a remark: the host, the TLS version.
     pub(crate) fn note(&mut self, text: &str) {
         self.push(format!("-- {text}"));
     }
 
-    /// What we say.
+    /// Adds a command.
     pub(crate) fn client(&mut self, text: &str) {
         self.push(format!("C: {text}"));
     }
 
-    /// What the host says.
+    /// Adds a reply.
     pub(crate) fn server(&mut self, reply: &Reply) {
         let count = reply.lines.len();
         for (at, line) in reply.lines.iter().enumerate() {
@@ -40,7 +39,7 @@ impl Transcript {
         }
     }
 
-    /// Everything of another dialog.
+    /// Adds another dialog.
     pub(crate) fn append(&mut self, other: &str) {
         other.lines().for_each(|line| self.push(line.to_owned()));
     }
@@ -48,24 +47,24 @@ impl Transcript {
     fn push(&mut self, line: String) {
         let mut line: String = if line.len() > MAX_LINE { line.chars().take(MAX_LINE).collect() } else { line };
         line.push('\n');
-        if self.tail.is_empty() && self.left_out == 0 && self.head.len() + line.len() <= HEAD {
+        if self.tail.is_empty() && self.omitted == 0 && self.head.len() + line.len() <= HEAD {
             return self.head.push_str(&line);
         }
         self.tail_len += line.len();
         self.tail.push_back(line);
         while self.tail_len > TAIL
-            && let Some(gone) = self.tail.pop_front()
+            && let Some(oldest) = self.tail.pop_front()
         {
-            self.tail_len -= gone.len();
-            self.left_out += 1;
+            self.tail_len -= oldest.len();
+            self.omitted += 1;
         }
     }
 
-    /// The dialog; at most [`MAX_TRANSCRIPT`] octets.
+    /// Returns the dialog; at most [`MAX_TRANSCRIPT`] octets.
     pub(crate) fn text(&self) -> String {
         let mut text = self.head.clone();
-        if self.left_out > 0 {
-            text.push_str(&format!("-- {} lines are left out\n", self.left_out));
+        if self.omitted > 0 {
+            text.push_str(&format!("-- {} lines are left out\n", self.omitted));
         }
         self.tail.iter().for_each(|line| text.push_str(line));
         text

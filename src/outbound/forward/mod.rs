@@ -25,6 +25,7 @@ use crate::jobs::{self, EnqueuedJob, Flow};
 use crate::limits::{Kind, Limits};
 use crate::mail::address::Mailbox;
 use crate::mail::mime;
+use crate::mail::status_code::EnhancedStatusCode;
 use crate::mail::trace::Verdict;
 use crate::mail::verification::Verification;
 use crate::store;
@@ -188,13 +189,18 @@ impl Gate {
         }
     }
 
-    /// What the recipient's row says.
+    /// Returns the status code of a recipient that is not forwarded to.
+    pub(crate) const fn status(self) -> EnhancedStatusCode {
+        EnhancedStatusCode::NOT_AUTHORIZED
+    }
+
+    /// Returns the text of the recipient's diagnostic, without the status code.
     pub(crate) const fn sentence(self) -> &'static str {
         match self {
-            Self::Unverified => "5.7.1 not forwarded: the account's e-mail address is not verified",
-            Self::Unproven => "5.7.1 not forwarded: the destination has not confirmed that it wants this mail",
-            Self::Suppressed => "5.7.1 not forwarded: the destination is suppressed",
-            Self::Refused => "5.7.1 not forwarded: its From address is not authenticated",
+            Self::Unverified => "not forwarded: the account's e-mail address is not verified",
+            Self::Unproven => "not forwarded: the destination has not confirmed that it wants this mail",
+            Self::Suppressed => "not forwarded: the destination is suppressed",
+            Self::Refused => "not forwarded: its From address is not authenticated",
         }
     }
 }
@@ -420,6 +426,7 @@ fn hold_back(tx: &Connection, forward: Forward<'_>, to: &Mailbox, gate: Gate, no
     let dispatch = dispatches::insert(tx, &new, now)?;
     dispatches::postpone(tx, dispatch)?;
     recipients::insert(tx, dispatch, 0, &to.to_string(), "failed", now)?;
-    let standing = RecipientState { status: "failed", smtp_code: None, diagnostic: Some(gate.sentence()) };
+    let diagnostic = format!("{} {}", gate.status(), gate.sentence());
+    let standing = RecipientState { status: "failed", smtp_code: None, diagnostic: Some(&diagnostic) };
     recipients::settle(tx, dispatch, 0, standing, now)
 }

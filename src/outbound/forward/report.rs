@@ -1,5 +1,5 @@
-//! Reports about forwarded mail (RFC 3464). The sender gets one of our own making: what somebody else wrote into a report
-//! is not passed on, or an address of ours would be a way to mail anything to anybody.
+//! Bounces of forwarded mail (RFC 3464). The sender gets a report that is composed here: passing on somebody else's
+//! would let anybody mail anything to anybody by way of an SRS address.
 
 use crate::store::Connection;
 use data_encoding::HEXLOWER;
@@ -10,35 +10,35 @@ use crate::clock::Timestamp;
 use crate::jobs::EnqueuedJob;
 use crate::mail::address::Mailbox;
 use crate::mail::report::RecipientStatus;
-use crate::outbound::reports::dsn::{DeliveryReport, FailedRecipient, UNKNOWN_STATUS};
+use crate::mail::status_code::EnhancedStatusCode;
+use crate::outbound::reports::dsn::{DeliveryReport, FailedRecipient};
 use crate::store;
 use crate::store::accounts;
 use crate::store::sending::forward_marks;
 use crate::store::sending::forward_marks::Marked;
 
-/// A report of a failure at one of our SRS addresses.
+/// A report of a failure that came to an SRS address of this server.
 #[derive(Clone, Debug)]
 pub(crate) struct ForwardReport {
-    /// The address.
+    /// The SRS address.
     pub(crate) address: Mailbox,
-    /// Whom it stands for.
+    /// The original sender, whom the address stands for.
     pub(crate) sender: Mailbox,
-    /// What it says.
     pub(crate) status: RecipientStatus,
-    /// What the message that it encloses may be known by.
+    /// Ids of the message that the report encloses.
     pub(crate) marks: Vec<String>,
 }
 
-/// What a forwarded message is known by: the address that it went out with, and its Message-ID or our own id of it.
+/// Returns the mark of a forwarded message: a hash of its envelope sender and of its Message-ID or own id.
 pub(super) fn mark(address: &Mailbox, id: &str) -> Vec<u8> {
     let text = format!("{}\0{id}", address.to_string().to_lowercase());
     digest(&SHA256, text.as_bytes()).as_ref().to_vec()
 }
 
 impl Outbound {
-    /// Leaves a report for the sender of what was forwarded, with its job, in the transaction that the 250 promises. None
-    /// when it tells of nothing that went out with that address for a sender who is known, of what was told before, or as
-    /// many were sent as may be. It has the null reverse-path, so nothing comes back of it.
+    /// Enqueues a report for the original sender, in the transaction that the 250 promises. `None` if no message went
+    /// out with that address for a known sender, if it was reported before, or if the limit of reports is reached. The
+    /// report has the null reverse-path, so it never bounces itself.
     pub(crate) fn report_forward(
         &self,
         tx: &Connection,
@@ -48,7 +48,7 @@ impl Outbound {
         for id in &report.marks {
             let mark = mark(&report.address, id);
             let Some(marked) = forward_marks::take(tx, &mark, now)? else { continue };
-            // It is nobody's in particular; the queue shows it to the operator.
+            // The report belongs to no account; the queue shows it to the operator.
             let Some(owner) = accounts::find_owner(tx)? else { return Ok(None) };
             let hostname = self.parts.config.hostname.as_str();
             let data = compose(report, &mark, &marked, hostname, now);
@@ -58,13 +58,13 @@ impl Outbound {
     }
 }
 
-/// The report, of codes and our own words. The address that the message was sent to may be any text in quotes, so it is
-/// named only where it is a plain one.
+/// Composes the report from the codes and fixed sentences. The recipient's address may be any text in quotes, so it is
+/// named only if it is a plain one.
 fn compose(report: &ForwardReport, mark: &[u8], marked: &Marked, hostname: &str, now: Timestamp) -> Vec<u8> {
     let status = &report.status;
-    let enhanced = status.status.as_deref().filter(|status| status.starts_with('5')).unwrap_or(UNKNOWN_STATUS);
+    let enhanced = status.status.filter(|status| status.is_permanent()).unwrap_or(EnhancedStatusCode::UNDEFINED);
     let code = status.code.filter(|code| (500..600).contains(code));
-    let said = code.map(|code| format!("{code} {enhanced}"));
+    let diagnostic = code.map(|code| format!("{code} {enhanced}"));
     let recipient = Mailbox::parse_received(&marked.recipient).ok();
     let recipient = recipient.map_or_else(|| "an address".to_owned(), |mailbox| mailbox.display_for_third_party());
     let text = format!(
@@ -72,7 +72,7 @@ fn compose(report: &ForwardReport, mark: &[u8], marked: &Marked, hostname: &str,
          cannot be delivered ({enhanced}).\r\n"
     );
     let failure =
-        FailedRecipient { recipient: &recipient, status: Some(enhanced.to_owned()), diagnostic: said.as_deref() };
+        FailedRecipient { recipient: &recipient, status: Some(enhanced), diagnostic: diagnostic.as_deref() };
     let report = DeliveryReport {
         to: &report.sender,
         subject: "Delivery Status Notification (Failure)",

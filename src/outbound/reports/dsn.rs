@@ -1,8 +1,8 @@
-//! Writes the reports of failures that go out from here (RFC 3464): for whom, and whether, others decide.
+//! Writes delivery status notifications of failures (RFC 3464). The callers decide who gets one, and when.
 //!
-//! A report has the null reverse-path, so one that a host cannot take is lost. Each goes to any host: its lines are
-//! short and its octets ASCII, whatever other hosts said. Only the header names an international address as it is, and
-//! only where the report goes to one.
+//! A report has the null reverse-path, so one that a host cannot take is lost. Every host takes these: the lines are
+//! short and the octets ASCII, whatever other hosts replied. Only the header names an international address as it is,
+//! and only if the report goes to one.
 
 use crate::id::AccountRowId;
 use crate::store::Connection;
@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::jobs::EnqueuedJob;
 use crate::mail::address::Mailbox;
 use crate::mail::line::is_seven_bit;
+use crate::mail::status_code::EnhancedStatusCode;
 use crate::mail::{header_value, mime};
 use crate::outbound::Outbound;
 use crate::store;
@@ -19,42 +20,35 @@ use crate::store::messages::mail_data;
 use crate::store::messages::mail_data::NewMailData;
 use crate::store::sending::dispatches::NewDispatch;
 
-/// Octets of a host's words that a report repeats at most.
+/// Octets of a host's reply that a report repeats.
 const MAX_DIAGNOSTIC: usize = 600;
-/// RFC 3463 §3.1.
-pub(crate) const UNKNOWN_STATUS: &str = "5.0.0";
 
-/// A report of a failure.
+/// A report of failures.
 pub(crate) struct DeliveryReport<'r> {
-    /// Whom it goes to.
     pub(crate) to: &'r Mailbox,
     pub(crate) subject: &'static str,
-    /// The left side of its Message-ID, which no other report has; of a dot-atom's characters.
+    /// The left side of its Message-ID, unique among reports; a dot-atom (RFC 5322 §3.2.3).
     pub(crate) id: &'r str,
-    /// What it says to people, with CRLF line ends.
+    /// The text for people, with CRLF line ends.
     pub(crate) text: &'r str,
-    /// When the message came that it is about.
+    /// Time of arrival of the reported message.
     pub(crate) arrival: Timestamp,
     pub(crate) failures: &'r [FailedRecipient<'r>],
-    /// The header of that message.
+    /// The header of the reported message.
     pub(crate) enclosed: Option<&'r [u8]>,
 }
 
-/// A recipient who was not reached.
 pub(crate) struct FailedRecipient<'r> {
-    /// An address, or words for one that is not told.
+    /// An address, or a description of one that is not disclosed.
     pub(crate) recipient: &'r str,
-    /// Enhanced status code of a failure, where one is known.
-    pub(crate) status: Option<String>,
-    /// What a host replied.
+    /// A code of class 5; `None` is written as 5.0.0.
+    pub(crate) status: Option<EnhancedStatusCode>,
+    /// The reply of a host.
     pub(crate) diagnostic: Option<&'r str>,
 }
 
 impl Outbound {
-    /// Leaves a report with its job.
-    ///
-    /// # Errors
-    /// Storage trouble.
+    /// Enqueues a report.
     pub(crate) fn send_report(
         &self,
         tx: &Connection,
@@ -80,7 +74,7 @@ impl Outbound {
 }
 
 impl DeliveryReport<'_> {
-    /// The mail data.
+    /// Returns the message data.
     pub(crate) fn compose(&self, hostname: &str, now: Timestamp) -> Vec<u8> {
         let Self { to, subject, id, text, .. } = self;
         let mut mail = format!(
@@ -91,30 +85,30 @@ impl DeliveryReport<'_> {
         )
         .into_bytes();
         MimePart::new("text/plain", *text).write_part(&mut mail);
-        let status = self.status(hostname);
+        let status = self.delivery_status(hostname);
         mail.extend_from_slice(
             format!("\r\n--{id}\r\nContent-Type: message/delivery-status\r\n\r\n{status}").as_bytes(),
         );
         if let Some(header) = self.enclosed {
             mail.extend_from_slice(format!("\r\n--{id}\r\n").as_bytes());
-            enclose(header, &mut mail);
+            append_header_part(header, &mut mail);
         }
         mail.extend_from_slice(format!("\r\n--{id}--\r\n").as_bytes());
         mail
     }
 
-    /// The fields for programs.
-    fn status(&self, hostname: &str) -> String {
+    /// Returns the message/delivery-status part.
+    fn delivery_status(&self, hostname: &str) -> String {
         let arrival = self.arrival.rfc5322();
         let mut status = format!("Reporting-MTA: dns; {hostname}\r\nArrival-Date: {arrival}\r\n");
         for failure in self.failures {
             let recipient = typed_address(failure.recipient);
-            let code = failure.status.as_deref().unwrap_or(UNKNOWN_STATUS);
+            let code = failure.status.unwrap_or(EnhancedStatusCode::UNDEFINED);
             status.push_str(&format!("\r\nFinal-Recipient: {recipient}\r\nAction: failed\r\nStatus: {code}\r\n"));
-            if let Some(said) = failure.diagnostic {
+            if let Some(diagnostic) = failure.diagnostic {
                 let ascii = |c: char| if c.is_ascii() { c } else { '?' };
-                let said: String = one_line(said, MAX_DIAGNOSTIC).chars().map(ascii).collect();
-                let field = header_value::fold("Diagnostic-Code", &format!("smtp; {said}"));
+                let diagnostic: String = one_line_diagnostic(diagnostic).chars().map(ascii).collect();
+                let field = header_value::fold("Diagnostic-Code", &format!("smtp; {diagnostic}"));
                 status.push_str(&field.unwrap_or_default());
             }
         }
@@ -122,18 +116,18 @@ impl DeliveryReport<'_> {
     }
 }
 
-/// What is shown of a text from elsewhere: one line of so many octets at most.
-pub(crate) fn one_line(text: &str, most: usize) -> String {
-    let cut = text.get(..text.floor_char_boundary(most)).unwrap_or(text);
+/// Returns a text from elsewhere as one line of at most `max_octets`.
+pub(super) fn one_line(text: &str, max_octets: usize) -> String {
+    let cut = text.get(..text.floor_char_boundary(max_octets)).unwrap_or(text);
     cut.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// As [`one_line`], of a host's words.
-pub(crate) fn said(diagnostic: &str) -> String {
+/// Returns a host's reply as one line.
+pub(super) fn one_line_diagnostic(diagnostic: &str) -> String {
     one_line(diagnostic, MAX_DIAGNOSTIC)
 }
 
-/// An address with its type, in 7 bits (RFC 6533 §3: utf-8-addr-unitext).
+/// Returns an address with its type, in 7 bits (RFC 6533 §3: utf-8-addr-unitext).
 fn typed_address(text: &str) -> String {
     if text.is_ascii() {
         return format!("{}; {text}", if text.contains('@') { "rfc822" } else { "unknown" });
@@ -149,9 +143,9 @@ fn typed_address(text: &str) -> String {
     address
 }
 
-/// The part with the header of the message. RFC 6533 §6.3: one with letters beyond ASCII has a type of its own, which
-/// may be encoded.
-fn enclose(header: &[u8], mail: &mut Vec<u8>) {
+/// Appends the part with the header of the reported message. RFC 6533 §6.3: a header with characters beyond ASCII has
+/// a media type of its own, which may be encoded.
+fn append_header_part(header: &[u8], mail: &mut Vec<u8>) {
     if is_seven_bit(header) {
         mail.extend_from_slice(b"Content-Type: text/rfc822-headers\r\n\r\n");
         mail.extend_from_slice(header);
@@ -189,7 +183,7 @@ mod tests {
     fn a_plain_report() {
         let failure = FailedRecipient {
             recipient: "ada@b.test",
-            status: Some("5.1.1".to_owned()),
+            status: Some(EnhancedStatusCode::BAD_MAILBOX),
             diagnostic: Some("550 5.1.1 gone"),
         };
         assert_eq!(
@@ -210,15 +204,19 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_host_said_a_report_goes_to_any_host() {
+    fn any_host_takes_a_report_whatever_another_host_replied() {
         let long = "no such user ".repeat(300);
-        for said in
+        for reply in
             ["550 5.1.1 Boîte inexistante", &long, &"\u{1f4ea}".repeat(900), &"x".repeat(5_000), "a\r\nb\0c", ""]
         {
-            let of =
-                |recipient| FailedRecipient { recipient, status: Some("5.1.1".to_owned()), diagnostic: Some(said) };
-            let header = format!("Subject: {said}\r\n");
-            let mail = composed("hi@acme.dev", &[of("ada@b.test"), of("jörg=x@b.test")], Some(header.as_bytes()));
+            let status = Some(EnhancedStatusCode::BAD_MAILBOX);
+            let failures = ["ada@b.test", "jörg=x@b.test"].map(|recipient| FailedRecipient {
+                recipient,
+                status,
+                diagnostic: Some(reply),
+            });
+            let header = format!("Subject: {reply}\r\n");
+            let mail = composed("hi@acme.dev", &failures, Some(header.as_bytes()));
             assert!(mail.is_ascii() && mail.split("\r\n").all(|line| line.len() <= 998), "{mail}");
             let Some(Report::Delivery(statuses)) = report::read(mail.as_bytes()) else { panic!("{mail}") };
             let found: Vec<_> = statuses.iter().filter_map(|status| status.recipient.as_deref()).collect();
@@ -227,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_told_has_no_address() {
+    fn an_undisclosed_recipient_has_no_address() {
         let failure = FailedRecipient { recipient: "an address at b.test", status: None, diagnostic: None };
         let mail = composed("hi@acme.dev", &[failure], None);
         assert!(mail.contains("Final-Recipient: unknown; an address at b.test\r\n"), "{mail}");

@@ -1,7 +1,7 @@
-//! What comes back: delivery status notifications and abuse reports at a bounce address settle the recipient whose
-//! address it is (contract 8.5). They say nothing of the others: who got the message could make one up.
+//! Delivery status notifications and abuse reports at a bounce address, which settle the recipient whose address it is
+//! (contract 8.5). They settle no other: anybody who got the message could forge one.
 //!
-//! Who handed a message in by mail is told. That has the null reverse-path, so nothing can go round: no bounce of a bounce.
+//! The submitter over SMTP is sent a bounce in turn. It has the null reverse-path, so no loop can arise.
 
 use crate::store::Connection;
 
@@ -10,9 +10,9 @@ use crate::clock::Timestamp;
 use crate::jobs::EnqueuedJob;
 use crate::mail::address::Mailbox;
 use crate::mail::report::{AbuseReport, Action, RecipientStatus, Report};
+use crate::mail::status_code::EnhancedStatusCode;
 use crate::outbound::Outbound;
 use crate::outbound::queue::refusal;
-use crate::outbound::queue::refusal::{Speaker, Stage};
 use crate::outbound::queue::settle::raise_event;
 use crate::outbound::return_path::BounceTag;
 use crate::store;
@@ -25,11 +25,8 @@ use crate::store::webhooks::events;
 use crate::webhook::events::sending::{PendingEvent, SendingEvent};
 
 impl Outbound {
-    /// Settles what a report says of the recipient whose bounce address it came to, in the transaction that the 250
-    /// promises.
-    ///
-    /// # Errors
-    /// Storage trouble.
+    /// Settles the recipient whose bounce address a report came to, in the transaction that the 250 promises. Returns
+    /// the events, and the bounce for the submitter.
     pub(crate) fn settle_report(
         &self,
         tx: &Connection,
@@ -37,40 +34,46 @@ impl Outbound {
         report: &Report,
         now: Timestamp,
     ) -> store::Result<(Vec<PendingEvent>, Option<EnqueuedJob>)> {
-        let found = messages::find(tx, &tag.message)?.filter(|row| row.outbound);
-        let Some(message) = found else { return Ok((Vec::new(), None)) };
+        let message = messages::find(tx, &tag.message)?.filter(|row| row.outbound);
+        let Some(message) = message else { return Ok((Vec::new(), None)) };
         let all = recipients::list_by_message(tx, message.id)?;
-        let own = match tag.recipient {
+        let recipient = match tag.recipient {
             Some(place) => all.iter().find(|one| one.idx == u32::from(place)),
             None => Some(all.as_slice()).filter(|all| all.len() == 1).and_then(<[_]>::first),
         };
-        let Some(recipient) = own else { return Ok((Vec::new(), None)) };
-        let (mut raised, mut left) = (Vec::new(), None);
+        let Some(recipient) = recipient else { return Ok((Vec::new(), None)) };
+        let (mut events, mut bounce_job) = (Vec::new(), None);
         match report {
             Report::Delivery(statuses) => {
-                let Some(status) = status_of(recipient, &all, statuses) else { return Ok((raised, None)) };
-                if let Some(diagnostic) = bounce(tx, &message, recipient, status, &mut raised, now)? {
-                    let failure =
-                        Failure { recipient: &recipient.address, code: status.code, diagnostic: &diagnostic };
-                    left = self.report_failures(tx, &message, &[failure], now)?;
+                let Some(status) = failure_of(recipient, &all, statuses) else { return Ok((events, None)) };
+                if let Some(diagnostic) = bounce(tx, &message, recipient, status, &mut events, now)? {
+                    // The code that the submitter sees in the diagnostic, if it has one.
+                    let reply = status.diagnostic.as_deref();
+                    let failure = Failure {
+                        recipient: &recipient.address,
+                        code: status.code,
+                        status: reply.map_or(status.status, |text| EnhancedStatusCode::find_in(text).next()),
+                        diagnostic: &diagnostic,
+                    };
+                    bounce_job = self.report_failures(tx, &message, &[failure], now)?;
                 }
                 outbound_details::set_send_status(tx, message.id, recipients::send_status(tx, message.id)?)?;
             }
             Report::Abuse(abuse) if !abuse.is_complaint() => {}
-            Report::Abuse(abuse) => raised.extend(complain(tx, &message, recipient, abuse, now)?),
+            Report::Abuse(abuse) => events.extend(complain(tx, &message, recipient, abuse, now)?),
         }
-        Ok((raised, left))
+        Ok((events, bounce_job))
     }
 }
 
-/// The failure that a report tells of `recipient`: the one that names it, else the only one there is, unless that names
-/// another recipient; an address may have been rewritten on the way.
-fn status_of<'s>(
+/// Returns the failure of `recipient` in a report: the one that names it, else the only one there is unless that names
+/// another recipient of the message, since an address may have been rewritten on the way.
+fn failure_of<'s>(
     recipient: &RecipientRow,
     all: &[RecipientRow],
     statuses: &'s [RecipientStatus],
 ) -> Option<&'s RecipientStatus> {
-    // As the queue writes them: a domain may stand in a report in its own letters (RFC 6533).
+    // A report may have a domain in Unicode (RFC 6533), the queue has A-labels.
     let canonical = |address: &str| Mailbox::parse(address).map(|mailbox| mailbox.canonical()).ok();
     let names = |status: &RecipientStatus, row: &RecipientRow| {
         let wanted = canonical(&row.address);
@@ -84,32 +87,27 @@ fn status_of<'s>(
     })
 }
 
-/// Settles a recipient whose mail came back; the diagnostic, unless that was known.
+/// Settles a recipient whose mail came back. Returns the diagnostic, or `None` if the recipient was settled before.
 fn bounce(
     tx: &Connection,
     message: &MessageRow,
     recipient: &RecipientRow,
     status: &RecipientStatus,
-    raised: &mut Vec<PendingEvent>,
+    events: &mut Vec<PendingEvent>,
     now: Timestamp,
 ) -> store::Result<Option<String>> {
-    // Only what a remote host had accepted can come back, and only once.
+    // Only mail that a remote host accepted can come back, and only once.
     if recipient.status != "sent" {
         return Ok(None);
     }
-    let enhanced = status.status.clone();
-    let diagnostic = status.diagnostic.clone().or_else(|| enhanced.clone());
+    let diagnostic = status.diagnostic.clone().or_else(|| status.status.map(|status| status.to_string()));
     let diagnostic = diagnostic.unwrap_or_else(|| "returned as undeliverable".to_owned());
     let standing = RecipientState { status: "bounced", smtp_code: status.code, diagnostic: Some(&diagnostic) };
     recipients::settle(tx, recipient.dispatch, recipient.idx, standing, now)?;
-    // The status field is the reporter's verdict; the diagnostic text may hold another host's words. But x.0.0 is none
-    // (RFC 3463 §3.1): some hosts write it whatever the reason.
-    let status = enhanced.filter(|status| !status.ends_with(".0.0"));
-    let judged = status.map_or_else(|| diagnostic.clone(), |status| format!("{status} {diagnostic}"));
-    if refusal::meaning(Speaker::Report, Stage::Rcpt, None, &judged).no_mailbox {
+    if refusal::report_says_no_mailbox(status.status, status.diagnostic.as_deref().unwrap_or_default()) {
         suppressions::suppress(tx, message.account_id, &recipient.address, "bounce", now)?;
     }
-    raised.extend(raise_event(
+    events.extend(raise_event(
         tx,
         message,
         &recipient.address,
@@ -127,10 +125,10 @@ fn complain(
     now: Timestamp,
 ) -> store::Result<Option<PendingEvent>> {
     suppressions::suppress(tx, message.account_id, &recipient.address, "complaint", now)?;
-    let what = SendingEvent::Complained { feedback_type: &abuse.feedback_type };
-    // A second report of the same recipient says nothing new.
-    if events::was_raised(tx, message.id, what.event_type(), &recipient.address)? {
+    let event = SendingEvent::Complained { feedback_type: &abuse.feedback_type };
+    // One event for each recipient, however many reports come.
+    if events::was_raised(tx, message.id, event.event_type(), &recipient.address)? {
         return Ok(None);
     }
-    raise_event(tx, message, &recipient.address, &what, now)
+    raise_event(tx, message, &recipient.address, &event, now)
 }

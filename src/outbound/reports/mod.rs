@@ -1,7 +1,7 @@
-//! Reports about mail that was sent: those that leave here, and those that come back (RFC 3464, RFC 5965).
+//! Reports about sent mail: those that this server sends, and those that come back (RFC 3464, RFC 5965).
 //!
-//! Uses `mail::report` to read them and the tables of `store::sending`. Which recipient may be settled by a report is
-//! decided in [`incoming`]; what our own reports say is written in [`dsn`].
+//! Uses `mail::report` to read them and the tables of `store::sending`. [`incoming`] decides which recipient a report
+//! may settle, [`bounce`] who is sent one, and [`dsn`] writes it.
 
 pub(crate) mod bounce;
 pub(crate) mod dsn;

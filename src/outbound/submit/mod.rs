@@ -19,6 +19,7 @@ use crate::jobs::{self, EnqueuedJob, Flow};
 use crate::limits;
 use crate::mail::address::Mailbox;
 use crate::mail::mime::{self, Part};
+use crate::mail::status_code::EnhancedStatusCode;
 use crate::store;
 use crate::store::accounts::domains;
 use crate::store::accounts::idempotency;
@@ -192,8 +193,10 @@ impl Outbound {
             return Ok(None);
         }
         let addresses: Vec<String> = outgoing.suppressed.iter().map(ToString::to_string).collect();
-        let of = |recipient| Failure { recipient, code: None, diagnostic: "5.7.1 the recipient is suppressed" };
-        let failures: Vec<Failure<'_>> = addresses.iter().map(|address| of(address)).collect();
+        let status = EnhancedStatusCode::NOT_AUTHORIZED;
+        let diagnostic = format!("{status} the recipient is suppressed");
+        let failure = |recipient| Failure { recipient, code: None, status: Some(status), diagnostic: &diagnostic };
+        let failures: Vec<Failure<'_>> = addresses.iter().map(|address| failure(address)).collect();
         match messages::find(tx, &outgoing.id)? {
             Some(message) => self.report_failures(tx, &message, &failures, now),
             None => Ok(None),

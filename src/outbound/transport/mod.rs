@@ -23,8 +23,8 @@ use tokio::net::TcpStream;
 
 use super::client::{self, ConnectOptions, Session, SessionError, Timeouts, TransactionResult, Transcript};
 use super::queue::hosts::{Permit, RemoteHosts};
-use super::queue::refusal::Speaker;
-use super::{DeliveryRequest, DeliveryResult, Destination, Host, SessionRecord, TlsRule, Unroutable, Verdict};
+use super::queue::refusal::ReplySource;
+use super::{DeliveryRequest, DeliveryResult, Destination, Host, SessionRecord, TlsRule};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Smarthost, SmarthostSecurity};
 use crate::jobs::{Flow, Jobs};
@@ -185,10 +185,7 @@ impl Transport {
                 };
                 self.transmit_to(&hosts, &parcel, access).await
             }
-            Err(unroutable) => {
-                let unroutable = Unroutable { verdict: Verdict::Deferred, ..unroutable };
-                Progress::of(&parcel, self.timeouts.total).unroutable(unroutable)
-            }
+            Err(unroutable) => Progress::of(&parcel, self.timeouts.total).unroutable(unroutable),
         };
         if !progress.is_untouched() || progress.is_full() || !relay.fallback {
             return self.finish(progress, flow);
@@ -305,7 +302,7 @@ impl Transport {
             // Opportunistic: better in plain text than not at all, and once (RFC 7435 §3).
             if !tls_failed || host.tls != TlsRule::Opportunistic || plain {
                 // What TLS has to prove is asked for one destination, not by the host.
-                if !tls_failed && !fault.is_ours() {
+                if !tls_failed && !fault.is_local() {
                     permit.failed(&fault.diagnostic(&host.name));
                 }
                 return None;
@@ -337,10 +334,10 @@ impl Transport {
     ) -> Used<'h> {
         let Candidate { host, address } = candidate;
         let Connection { mut session, mut permit, without_tls } = connection;
-        let speaker = match access.smarthost {
-            _ if without_tls || session.refuses_tls => Speaker::WithoutTls,
-            true => Speaker::Smarthost,
-            false => Speaker::Host,
+        let source = match access.smarthost {
+            _ if without_tls || session.refuses_tls => ReplySource::MailHostWithoutTls,
+            true => ReplySource::Smarthost,
+            false => ReplySource::MailHost,
         };
         let mut open = progress.open();
         open.truncate(MAX_RECIPIENTS);
@@ -351,18 +348,18 @@ impl Transport {
             session.transcript.note(&format!("{} [{address}], a session that was kept", host.name));
         }
         let mut ended = session.send(parcel, &recipients, progress.deadline).await;
-        if speaker != Speaker::Host {
-            ended.outcomes = ended.outcomes.into_iter().map(|one| one.map(|one| one.said_by(speaker))).collect();
+        if source != ReplySource::MailHost {
+            ended.outcomes = ended.outcomes.into_iter().map(|one| one.map(|one| one.reclassified(source))).collect();
         }
         let undecided = ended.outcomes.iter().flatten().all(|outcome| outcome.code.is_none());
         if kept
             && undecided
             && !ended.data_sent
-            && matches!(ended.fault, Some(SessionError::Connection(_) | SessionError::Refused(_)))
+            && matches!(ended.error, Some(SessionError::Connection(_) | SessionError::Refused(_)))
         {
             return Used::Closed(candidate, permit);
         }
-        let (reusable, of_host) = (ended.reusable, said_of_host(&ended, host, speaker));
+        let (reusable, of_host) = (ended.reusable, said_of_host(&ended, host, source));
         progress.transcript.append(&session.transcript.text());
         progress.receipt.tls = session.tls.as_ref().map(|version| tls_word(version, &host.tls));
         let wants_ipv4 = progress.take(&open, ended, host, address);
@@ -400,10 +397,10 @@ impl Transport {
 
 /// What a transaction says of the host, if it says anything: that it takes mail, whatever it thinks of this one, or why
 /// it would take no other either.
-fn said_of_host(ended: &TransactionResult, host: &Host, speaker: Speaker) -> Option<Result<(), String>> {
+fn said_of_host(ended: &TransactionResult, host: &Host, source: ReplySource) -> Option<Result<(), String>> {
     let answered = ended.outcomes.iter().all(Option::is_some);
-    let refused = ended.outcomes.iter().flatten().find(|one| one.is_of_host(speaker));
-    match (&ended.fault, refused) {
+    let refused = ended.outcomes.iter().flatten().find(|one| one.is_host_wide(source));
+    match (&ended.error, refused) {
         (Some(fault @ SessionError::Refused(_)), _) => Some(Err(fault.diagnostic(&host.name))),
         (_, Some(refused)) => Some(Err(refused.diagnostic.clone())),
         (None, None) => Some(Ok(())),

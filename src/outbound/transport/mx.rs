@@ -12,9 +12,10 @@ use crate::clock::Timestamp;
 use crate::config::{Outbound, Smarthost, SmarthostSecurity};
 use crate::id::fill_random;
 use crate::mail::address::Domain;
+use crate::mail::status_code::EnhancedStatusCode;
 use crate::net::dns::{DnsError, Resolver};
 use crate::net::egress::Guard;
-use crate::outbound::{Host, TlsRule, Unroutable, Verdict};
+use crate::outbound::{Host, TlsRule, Unroutable};
 
 /// Hosts that are tried for one parcel.
 const MAX_HOSTS: usize = 20;
@@ -24,7 +25,7 @@ const MAX_ADDRESSES: usize = 8;
 const MAX_ADDRESSES_IN_ALL: usize = 40;
 
 const ONLY_IPV6: &str = "IPv6 addresses alone, and [outbound] ipv6 is off";
-const LEADS_BACK: &str = "5.4.6 the mail hosts of this domain lead back here, but it is not received here";
+const LEADS_BACK: &str = "the mail hosts of this domain lead back here, but it is not received here";
 
 /// Finds hosts.
 #[derive(Clone)]
@@ -108,7 +109,7 @@ impl MxResolver {
     pub async fn resolve(&self, domain: &Domain, now: Timestamp) -> Result<Vec<Host>, Unroutable> {
         let name = domain.as_str();
         if name.starts_with('[') {
-            return Err(bounced("5.1.2 mail is not sent to address literals"));
+            return Err(unroutable(EnhancedStatusCode::BAD_SYSTEM, "mail is not sent to address literals"));
         }
         let names = self.names(name).await?;
         let policy = match &self.shared.sts {
@@ -121,7 +122,10 @@ impl MxResolver {
             PolicyLookup::None => names.names.iter().collect(),
         };
         if allowed.len() < names.names.len() {
-            trouble = Some(deferred(format!("4.7.5 the MTA-STS policy of {name} does not allow its mail hosts")));
+            trouble = Some(unroutable(
+                EnhancedStatusCode::TRANSIENT_CRYPTOGRAPHIC_FAILURE,
+                format!("the MTA-STS policy of {name} does not allow its mail hosts"),
+            ));
         }
         let enforced = matches!(policy, PolicyLookup::Enforced(_));
         // At once: twenty names that nobody answers for shall not add up.
@@ -140,7 +144,11 @@ impl MxResolver {
             }
         }
         hosts.retain(|host| !host.addresses.is_empty());
-        if hosts.is_empty() { Err(trouble.unwrap_or_else(|| deferred("4.4.4 no mail host"))) } else { Ok(hosts) }
+        if hosts.is_empty() {
+            Err(trouble.unwrap_or_else(|| unroutable(EnhancedStatusCode::TRANSIENT_ROUTING, "no mail host")))
+        } else {
+            Ok(hosts)
+        }
     }
 
     /// The addresses of the relay that the operator names; every address is permitted.
@@ -149,8 +157,9 @@ impl MxResolver {
     /// Its name has no address at the moment.
     pub async fn resolve_smarthost(&self, smarthost: &Smarthost) -> Result<Vec<Host>, Unroutable> {
         let found = self.shared.resolver.addresses(&smarthost.host).await;
-        let addresses =
-            found.map_err(|error| deferred(format!("4.4.3 the smarthost {}: {error}", smarthost.host)))?;
+        let addresses = found.map_err(|error| {
+            unroutable(EnhancedStatusCode::DIRECTORY_FAILURE, format!("the smarthost {}: {error}", smarthost.host))
+        })?;
         let tls = match smarthost.security {
             SmarthostSecurity::None => TlsRule::Never,
             SmarthostSecurity::StartTls | SmarthostSecurity::Tls => TlsRule::Verified { by: "verified" },
@@ -161,7 +170,10 @@ impl MxResolver {
             .take(MAX_ADDRESSES)
             .collect();
         if addresses.is_empty() {
-            return Err(deferred(format!("4.4.4 the smarthost {} has {ONLY_IPV6}", smarthost.host)));
+            return Err(unroutable(
+                EnhancedStatusCode::TRANSIENT_ROUTING,
+                format!("the smarthost {} has {ONLY_IPV6}", smarthost.host),
+            ));
         }
         Ok(vec![Host { name: smarthost.host.clone(), preference: 0, addresses, tls }])
     }
@@ -171,7 +183,7 @@ impl MxResolver {
         let (hosts, authentic) = self.mail_hosts(domain).await?;
         if hosts.is_empty() {
             if domain == self.shared.hostname {
-                return Err(bounced(LEADS_BACK));
+                return Err(unroutable(EnhancedStatusCode::ROUTING_LOOP, LEADS_BACK));
             }
             // RFC 5321 §5.1: without MX records the domain is its own host.
             return Ok(Names { names: vec![(0, domain.to_owned())], authentic });
@@ -179,7 +191,10 @@ impl MxResolver {
         let name = |host: &str| host.trim_end_matches('.').to_ascii_lowercase();
         if hosts.iter().all(|(_, host)| name(host).is_empty()) {
             // RFC 7505 §3
-            return Err(bounced(format!("5.1.10 the domain {domain} takes no mail (null MX)")));
+            return Err(unroutable(
+                EnhancedStatusCode::NULL_MX,
+                format!("the domain {domain} takes no mail (null MX)"),
+            ));
         }
         let named = hosts.iter().map(|(preference, host)| (*preference, chance(), name(host)));
         let mut keyed: Vec<(u16, u32, String)> = named.filter(|(_, _, host)| !host.is_empty()).collect();
@@ -188,7 +203,7 @@ impl MxResolver {
         if let Some(own) = keyed.iter().find(|(_, _, host)| *host == self.shared.hostname).map(|(own, _, _)| *own) {
             keyed.retain(|(preference, _, _)| *preference < own);
             if keyed.is_empty() {
-                return Err(bounced(LEADS_BACK));
+                return Err(unroutable(EnhancedStatusCode::ROUTING_LOOP, LEADS_BACK));
             }
         }
         let names = keyed.into_iter().map(|(preference, _, host)| (preference, host)).collect();
@@ -205,9 +220,15 @@ impl MxResolver {
         match found {
             Ok(found) => Ok(found),
             Err(DnsError::NoAddress(_)) => Ok((Vec::new(), false)),
-            Err(DnsError::NoSuchName(_)) => Err(bounced(format!("5.1.2 the domain {domain} does not exist"))),
-            Err(DnsError::BadName(_)) => Err(bounced(format!("5.1.2 {domain} is no domain name"))),
-            Err(error @ (DnsError::NoAnswer { .. } | DnsError::Setup(_))) => Err(deferred(format!("4.4.3 {error}"))),
+            Err(DnsError::NoSuchName(_)) => {
+                Err(unroutable(EnhancedStatusCode::BAD_SYSTEM, format!("the domain {domain} does not exist")))
+            }
+            Err(DnsError::BadName(_)) => {
+                Err(unroutable(EnhancedStatusCode::BAD_SYSTEM, format!("{domain} is no domain name")))
+            }
+            Err(error @ (DnsError::NoAnswer { .. } | DnsError::Setup(_))) => {
+                Err(unroutable(EnhancedStatusCode::DIRECTORY_FAILURE, error.to_string()))
+            }
         }
     }
 
@@ -220,27 +241,39 @@ impl MxResolver {
     async fn host(&self, name: &str, preference: u16, authentic: bool, enforced: bool) -> Result<Host, Unroutable> {
         // RFC 5321 §5.1: an MX record gives a domain name, and nothing else counts as one.
         if name.parse::<IpAddr>().is_ok() {
-            return Err(bounced(format!("5.4.4 the mail host {name} is an address, not a name")));
+            return Err(unroutable(
+                EnhancedStatusCode::PERMANENT_ROUTING,
+                format!("the mail host {name} is an address, not a name"),
+            ));
         }
         let found = match self.shared.resolver.addresses(name).await {
             Ok(found) => found,
             Err(DnsError::NoSuchName(_) | DnsError::NoAddress(_) | DnsError::BadName(_)) => {
-                return Err(bounced(format!("5.4.4 the mail host {name} has no address")));
+                return Err(unroutable(
+                    EnhancedStatusCode::PERMANENT_ROUTING,
+                    format!("the mail host {name} has no address"),
+                ));
             }
             Err(error @ (DnsError::NoAnswer { .. } | DnsError::Setup(_))) => {
-                return Err(deferred(format!("4.4.3 {error}")));
+                return Err(unroutable(EnhancedStatusCode::DIRECTORY_FAILURE, error.to_string()));
             }
         };
         let found = self.of_family(found);
         if found.is_empty() {
-            return Err(deferred(format!("4.4.4 the mail host {name} has {ONLY_IPV6}")));
+            return Err(unroutable(
+                EnhancedStatusCode::TRANSIENT_ROUTING,
+                format!("the mail host {name} has {ONLY_IPV6}"),
+            ));
         }
         let on_port = |ip| SocketAddr::new(ip, self.shared.port);
         let permitted = found.into_iter().filter(|ip| self.shared.guard.permits(name, on_port(*ip)).is_ok());
         let addresses: Vec<SocketAddr> =
             interleave(permitted.collect()).into_iter().map(on_port).take(MAX_ADDRESSES).collect();
         if addresses.is_empty() {
-            return Err(bounced(format!("5.4.4 the mail host {name} has no public address")));
+            return Err(unroutable(
+                EnhancedStatusCode::PERMANENT_ROUTING,
+                format!("the mail host {name} has no public address"),
+            ));
         }
         let tls = match self.dane(name, authentic).await? {
             // Records that nobody can obey ask for less than the policy does.
@@ -256,7 +289,12 @@ impl MxResolver {
         if !self.shared.dane || !authentic {
             return Ok(None);
         }
-        let hidden = |error: DnsError| deferred(format!("4.7.5 the TLSA records of {name}: {error}"));
+        let hidden = |error: DnsError| {
+            unroutable(
+                EnhancedStatusCode::TRANSIENT_CRYPTOGRAPHIC_FAILURE,
+                format!("the TLSA records of {name}: {error}"),
+            )
+        };
         // RFC 7672 §2.2.2: without a proven address there is no question for TLSA records, which unsigned zones often
         // cannot answer.
         if !self.shared.resolver.has_authentic_address(name).await.map_err(hidden)? {
@@ -291,7 +329,7 @@ fn interleave(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
 /// Hope outweighs certainty: one host that may come back is reason enough to try again.
 fn prefer_transient(known: Option<Unroutable>, new: Unroutable) -> Unroutable {
     match known {
-        Some(known) if known.verdict == Verdict::Deferred => known,
+        Some(known) if !known.status.is_permanent() => known,
         _ => new,
     }
 }
@@ -302,10 +340,6 @@ fn chance() -> u32 {
     u32::from_le_bytes(octets)
 }
 
-fn bounced(diagnostic: impl Into<String>) -> Unroutable {
-    Unroutable { verdict: Verdict::Bounced, diagnostic: diagnostic.into() }
-}
-
-fn deferred(diagnostic: impl Into<String>) -> Unroutable {
-    Unroutable { verdict: Verdict::Deferred, diagnostic: diagnostic.into() }
+fn unroutable(status: EnhancedStatusCode, text: impl Into<String>) -> Unroutable {
+    Unroutable { status, text: text.into() }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::mail::status_code::EnhancedStatusCode;
 use crate::outbound::client::{SessionError, TransactionResult, Transcript};
 use crate::outbound::queue::hosts::Denied;
 use crate::outbound::queue::refusal;
@@ -82,8 +83,8 @@ impl Progress {
 
     /// A host took no session, or broke it off. Whether it did so because our IPv6 address has no name.
     pub(super) fn failed(&mut self, host: &Host, address: SocketAddr, fault: &SessionError) -> bool {
-        let trouble = Outcome::ours(Verdict::Deferred, fault.diagnostic(&host.name));
-        if fault.is_ours() {
+        let trouble = fault.outcome(&host.name);
+        if fault.is_local() {
             // It was not asked. What others said says more.
             self.trouble.get_or_insert(trouble);
             return false;
@@ -113,7 +114,8 @@ impl Progress {
         self.tried_at(host, address);
         let mut wants_ipv4 = false;
         for (place, outcome) in open.iter().zip(ended.outcomes) {
-            let refused = outcome.as_ref().filter(|one| one.verdict != Verdict::Sent);
+            // Only a reply can be about reverse DNS.
+            let refused = outcome.as_ref().filter(|one| one.verdict != Verdict::Sent && one.code.is_some());
             let outcome = match refused {
                 Some(refused) if self.wants_ipv4(address, &refused.diagnostic) => {
                     wants_ipv4 = true;
@@ -127,7 +129,7 @@ impl Progress {
             }
         }
         self.only_ipv4 |= wants_ipv4;
-        if let Some(fault) = &ended.fault {
+        if let Some(fault) = &ended.error {
             wants_ipv4 |= self.failed(host, address, fault);
             // Its last word never came: perhaps it has the mail.
             self.stop = ended.data_sent;
@@ -142,14 +144,13 @@ impl Progress {
 
     /// Whether a refusal is about the name of our IPv6 address, which IPv4 may do without.
     fn wants_ipv4(&self, address: SocketAddr, text: &str) -> bool {
-        address.is_ipv6() && self.has_ipv4 && refusal::wants_reverse_name(text)
+        address.is_ipv6() && self.has_ipv4 && refusal::requires_reverse_dns(text)
     }
 
     pub(super) fn unroutable(mut self, unroutable: Unroutable) -> Self {
-        let Unroutable { verdict, diagnostic } = unroutable;
-        self.transcript.note(&diagnostic);
-        let outcome = Outcome::ours(verdict, diagnostic);
-        if verdict == Verdict::Bounced {
+        let outcome = Outcome::without_reply(unroutable.status, unroutable.text);
+        self.transcript.note(&outcome.diagnostic);
+        if outcome.verdict == Verdict::Bounced {
             self.outcomes.fill(Some(outcome));
         } else {
             self.trouble = Some(outcome);
@@ -158,12 +159,12 @@ impl Progress {
     }
 
     pub(super) fn finish(self) -> DeliveryResult {
-        let untried = if self.passed_over.is_empty() {
-            "4.4.4 no host could be tried"
+        let (status, untried) = if self.passed_over.is_empty() {
+            (EnhancedStatusCode::TRANSIENT_ROUTING, "no host could be tried")
         } else {
-            "4.4.5 the mail hosts take no more connections at the moment"
+            (EnhancedStatusCode::CONGESTION, "the mail hosts take no more connections at the moment")
         };
-        let rest = self.trouble.unwrap_or_else(|| Outcome::ours(Verdict::Deferred, untried));
+        let rest = self.trouble.unwrap_or_else(|| Outcome::without_reply(status, untried));
         let outcomes = self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| rest.clone())).collect();
         let receipt = SessionRecord { transcript: self.transcript.text(), ..self.receipt };
         DeliveryResult { outcomes, receipt, wait: None }

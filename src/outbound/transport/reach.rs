@@ -137,7 +137,7 @@ impl Transport {
                     return Some(Reached::New(candidate, stream, permit));
                 }
                 Err(fault) => {
-                    if !fault.is_ours() {
+                    if !fault.is_local() {
                         permit.failed(&fault.diagnostic(&candidate.host.name));
                         unanswered([(candidate.address, began)].into_iter(), Instant::now())
                             .for_each(|silent| self.peers.demote(silent));

@@ -80,7 +80,7 @@ pub fn report(raw: &[u8]) {
             let texts = statuses.into_iter().flat_map(|one| {
                 assert!(one.code.is_none_or(|code| (200..=599).contains(&code)), "{one:?}");
                 assert!(one.diagnostic.as_ref().is_none_or(|text| text.chars().count() <= 1_000));
-                [one.recipient, one.original_recipient, one.status, one.diagnostic]
+                [one.recipient, one.original_recipient, one.status.map(|code| code.to_string()), one.diagnostic]
             });
             texts.collect::<Vec<_>>()
         }

@@ -23,6 +23,7 @@ use crate::event_bus::Activity;
 use crate::jobs::{self, AfterCommit, AttemptFuture, AttemptResult, ClaimedJob, Flow, Handler, Health, Settlement};
 use crate::limits::Kind;
 use crate::mail::address::{Domain, Mailbox};
+use crate::mail::status_code::EnhancedStatusCode;
 use crate::mail::verification::Verification;
 use crate::memory_budget::MemoryBudget;
 use crate::metrics::Counter;
@@ -116,7 +117,7 @@ impl Dispatcher {
     async fn end_unattempted(self: Arc<Self>, id: DispatchRowId, now: Timestamp) -> AttemptResult {
         match self.prepare(id).await {
             Ok((Lookup::Ready(prepared), _permit)) => {
-                let trouble = Outcome::ours(Verdict::Deferred, "4.4.1 the destination did not answer");
+                let trouble = Outcome::without_reply(EnhancedStatusCode::NO_ANSWER, "the destination did not answer");
                 let transmitted = all(&prepared, &trouble);
                 self.attempted(*prepared, transmitted)
             }
@@ -178,18 +179,24 @@ impl Dispatcher {
     /// The mail data goes with the parcel, and out of memory as soon as that is done with it.
     async fn transmit(&self, flow: &Flow, prepared: &mut Prepared, now: Timestamp) -> DeliveryResult {
         if let Some(gate) = prepared.closed {
-            return all(prepared, &Outcome::ours(Verdict::Bounced, gate.sentence()));
+            return all(prepared, &Outcome::without_reply(gate.status(), gate.sentence()));
         }
         let data = std::mem::take(&mut prepared.data);
         let Some((data, verification)) = self.finish(prepared, data, now).await else {
-            return all(prepared, &Outcome::ours(Verdict::Bounced, "5.7.1 the domain has no keys to sign it with"));
+            return all(
+                prepared,
+                &Outcome::without_reply(EnhancedStatusCode::NOT_AUTHORIZED, "the domain has no keys to sign it with"),
+            );
         };
         let dispatch = &prepared.dispatch;
         // Stored addresses are ones that were read before.
         let mailboxes: Result<Vec<Mailbox>, _> =
             prepared.recipients.iter().map(|recipient| Mailbox::parse(&recipient.address)).collect();
         let Ok(recipients) = mailboxes else {
-            return all(prepared, &Outcome::ours(Verdict::Bounced, "5.1.3 the address cannot be read"));
+            return all(
+                prepared,
+                &Outcome::without_reply(EnhancedStatusCode::BAD_MAILBOX_SYNTAX, "the address cannot be read"),
+            );
         };
         let reverse_path = Mailbox::parse(&dispatch.reverse_path).ok();
         let ascii = prepared.ascii_form();
@@ -206,7 +213,7 @@ impl Dispatcher {
         if self.outbound.parts.config.dev {
             return all(
                 prepared,
-                &Outcome::ours(Verdict::Sent, "2.0.0 captured: in dev mode nothing leaves the machine"),
+                &Outcome::without_reply(EnhancedStatusCode::OK, "captured: in dev mode nothing leaves the machine"),
             );
         }
         let relay = self.outbound.parts.config.outbound.smarthost_of(&dispatch.sending_domain);
@@ -216,7 +223,10 @@ impl Dispatcher {
             }
             (None, Some(domain)) => match Domain::parse(domain) {
                 Ok(domain) => self.transport.transmit(flow, &Destination::Domain(domain), parcel, now).await,
-                Err(_) => all(prepared, &Outcome::ours(Verdict::Bounced, "5.1.2 the domain is no host name")),
+                Err(_) => all(
+                    prepared,
+                    &Outcome::without_reply(EnhancedStatusCode::BAD_SYSTEM, "the domain is no host name"),
+                ),
             },
             // The smarthost that took them together was removed from the configuration.
             (None, None) => self.transport.transmit_large(flow, parcel, now).await,
@@ -273,7 +283,7 @@ impl Dispatcher {
         let settled: Vec<Settled> = recipients
             .into_iter()
             .zip(outcomes)
-            .map(|(recipient, outcome)| Settled { recipient, outcome: outcome.unless_over(now >= give_up_at) })
+            .map(|(recipient, outcome)| Settled { recipient, outcome: outcome.expire_if(now >= give_up_at) })
             .collect();
         let deferred = settled.iter().any(|one| one.outcome.verdict == Verdict::Deferred);
         let verdict = if deferred {
@@ -322,6 +332,7 @@ impl Dispatcher {
                 .map(|one| Failure {
                     recipient: &one.recipient.address,
                     code: one.outcome.code,
+                    status: one.outcome.status,
                     diagnostic: &one.outcome.diagnostic,
                 })
                 .collect();
@@ -362,6 +373,7 @@ impl Dispatcher {
                 to: one.recipient.address.clone(),
                 subject: left.message.as_ref().and_then(|row| row.subject.clone()),
                 status: one.outcome.verdict.status(),
+                captured: one.outcome.is_captured(),
                 diagnostic: one.outcome.diagnostic.clone(),
                 host: host.map(str::to_owned),
                 next_attempt_at: next_attempt_at.filter(|_| deferred),
@@ -372,7 +384,10 @@ impl Dispatcher {
     /// A dispatch whose mail data cannot be found any more, or is not what was accepted.
     fn lost(self: Arc<Self>, (dispatch, recipients): (DispatchRow, Vec<RecipientRow>)) -> AttemptResult {
         tracing::error!(dispatch = dispatch.id.get(), "the mail data of a dispatch is missing or damaged");
-        let gone = Outcome::ours(Verdict::Bounced, "5.3.0 the stored mail data is missing or damaged");
+        let gone = Outcome::without_reply(
+            EnhancedStatusCode::PERMANENT_SYSTEM,
+            "the stored mail data is missing or damaged",
+        );
         let outcomes = vec![gone; recipients.len()];
         let prepared = Prepared {
             dispatch,

@@ -1,9 +1,10 @@
-//! Replies of hosts in the field, and what they say of the mailbox.
+//! Replies of hosts in the field, and how they are classified.
 
-use super::{Meaning, Speaker, Stage, meaning, status, wants_reverse_name};
+use super::{ReplySource, Stage, classify, report_says_no_mailbox, requires_reverse_dns};
+use crate::mail::status_code::EnhancedStatusCode;
 use crate::outbound::Verdict;
 
-/// Stage, reply code, text, and whether the mailbox is gone.
+/// Stage, reply code, text, and true where the mailbox does not exist or is disabled.
 const REPLIES: &[(Stage, u16, &str, bool)] = &[
     (
         Stage::Rcpt,
@@ -256,12 +257,12 @@ const REPLIES: &[(Stage, u16, &str, bool)] = &[
 #[test]
 fn only_a_mailbox_that_is_gone_is_suppressed() {
     for (stage, code, text, gone) in REPLIES {
-        let of = |speaker| meaning(speaker, *stage, Some(*code), &format!("{code} {text}"));
-        assert_eq!(of(Speaker::Host).no_mailbox, *gone, "{code} {text}");
+        let from = |source| classify(source, *stage, *code, &format!("{code} {text}"));
+        assert_eq!(from(ReplySource::MailHost).no_mailbox, *gone, "{code} {text}");
         // A smarthost has to say it by a code.
-        let said = *gone && text.contains("5.1.");
-        assert_eq!(of(Speaker::Smarthost).no_mailbox, said, "a smarthost: {code} {text}");
-        let temporary = meaning(Speaker::Host, *stage, Some(code - 100), text);
+        let by_code = *gone && text.contains("5.1.");
+        assert_eq!(from(ReplySource::Smarthost).no_mailbox, by_code, "a smarthost: {code} {text}");
+        let temporary = classify(ReplySource::MailHost, *stage, code - 100, text);
         assert_eq!((temporary.verdict, temporary.no_mailbox), (Verdict::Deferred, false), "{code} {text}");
     }
 }
@@ -270,13 +271,13 @@ fn only_a_mailbox_that_is_gone_is_suppressed() {
 fn a_refusal_at_any_other_command_is_not_about_the_mailbox() {
     for (_, code, text, _) in REPLIES {
         for stage in [Stage::Session, Stage::Mail, Stage::Data] {
-            assert!(!meaning(Speaker::Host, stage, Some(*code), text).no_mailbox, "{stage:?} {code} {text}");
+            assert!(!classify(ReplySource::MailHost, stage, *code, text).no_mailbox, "{stage:?} {code} {text}");
         }
     }
 }
 
 #[test]
-fn what_is_for_a_time_is_deferred_whatever_its_code() {
+fn a_temporary_refusal_is_deferred_whatever_its_code() {
     for (stage, code, text) in [
         (Stage::Mail, 550, "Connection frequency limited"),
         (Stage::Rcpt, 552, "5.5.3 Too many recipients"),
@@ -290,7 +291,7 @@ fn what_is_for_a_time_is_deferred_whatever_its_code() {
         (Stage::Session, 554, "no SMTP service here"),
         (Stage::Session, 550, "5.7.1 blocked"),
     ] {
-        assert_eq!(meaning(Speaker::Host, stage, Some(code), text).verdict, Verdict::Deferred, "{text}");
+        assert_eq!(classify(ReplySource::MailHost, stage, code, text).verdict, Verdict::Deferred, "{text}");
     }
     for (code, text) in [
         (552, "5.2.2 mailbox full, try again later"),
@@ -299,12 +300,12 @@ fn what_is_for_a_time_is_deferred_whatever_its_code() {
         (554, "5.7.1 spam"),
         (554, "5.6.0 collateral"),
     ] {
-        assert_eq!(meaning(Speaker::Host, Stage::Rcpt, Some(code), text).verdict, Verdict::Bounced, "{text}");
+        assert_eq!(classify(ReplySource::MailHost, Stage::Rcpt, code, text).verdict, Verdict::Bounced, "{text}");
     }
 }
 
 #[test]
-fn a_host_may_want_the_tls_that_failed() {
+fn a_host_may_require_the_tls_that_failed() {
     for (stage, code, text) in [
         (Stage::Mail, 530, "530 5.7.0 Must issue a STARTTLS command first"),
         (Stage::Mail, 554, "554 5.7.0 TLS required"),
@@ -312,20 +313,20 @@ fn a_host_may_want_the_tls_that_failed() {
         (Stage::Rcpt, 550, "550 no"),
         (Stage::Data, 554, "554 not like this"),
     ] {
-        let meant = meaning(Speaker::WithoutTls, stage, Some(code), text);
-        assert_eq!((meant.verdict, meant.no_mailbox), (Verdict::Deferred, false), "{text}");
+        let found = classify(ReplySource::MailHostWithoutTls, stage, code, text);
+        assert_eq!((found.verdict, found.no_mailbox), (Verdict::Deferred, false), "{text}");
     }
-    let gone = meaning(Speaker::WithoutTls, Stage::Rcpt, Some(550), "550 5.1.1 no such user");
+    let gone = classify(ReplySource::MailHostWithoutTls, Stage::Rcpt, 550, "550 5.1.1 no such user");
     assert_eq!((gone.verdict, gone.no_mailbox), (Verdict::Bounced, true));
 }
 
 #[test]
 fn a_report_has_to_say_by_its_status_that_there_is_no_mailbox() {
-    let gone = |text: &str| meaning(Speaker::Report, Stage::Rcpt, None, text).no_mailbox;
-    for told in ["5.1.1", "550 5.1.1 no such user", "550-5.1.10 no mail", "5.1.6"] {
-        assert!(gone(told), "{told}");
+    let gone = |text: &str| report_says_no_mailbox(None, text);
+    for text in ["5.1.1", "550 5.1.1 no such user", "550-5.1.10 no mail", "5.1.6"] {
+        assert!(gone(text), "{text}");
     }
-    for told in [
+    for text in [
         "550 no such user",
         "5.2.1",
         "5.1.8",
@@ -334,30 +335,24 @@ fn a_report_has_to_say_by_its_status_that_there_is_no_mailbox() {
         "returned as undeliverable",
         "5.1.1 blocked as spam",
     ] {
-        assert!(!gone(told), "{told}");
+        assert!(!gone(text), "{text}");
+    }
+    let by_status = |status: &str, text: &str| report_says_no_mailbox(status.parse().ok(), text);
+    assert!(by_status("5.1.1", "") && by_status("5.1.1", "550 5.2.1 disabled"));
+    assert!(by_status("5.0.0", "550 5.1.1 no such user"), "it names no condition");
+    assert_eq!("5.0.0".parse(), Ok(EnhancedStatusCode::UNDEFINED));
+    for (status, text) in [("5.7.1", "550 5.1.1 no such user"), ("5.0.0", ""), ("5.1.1", "550 5.7.1 blocked")] {
+        assert!(!by_status(status, text), "{status} {text}");
     }
 }
 
 #[test]
-fn what_we_decide_ourselves_is_said_by_its_code() {
-    let ours = |text: &str| meaning(Speaker::Ours, Stage::Rcpt, None, text);
-    assert!(ours("5.1.10 the domain takes no mail (null MX)").no_mailbox);
-    assert!(ours("5.1.2 there is no such domain").no_mailbox);
-    assert!(!ours("5.4.7 not delivered in time; the last answer was: 450 4.1.1 no").no_mailbox);
-    assert!(!ours("5.7.1 the domain has no keys to sign it with").no_mailbox);
-    assert_eq!(ours("4.4.1 no answer").verdict, Verdict::Deferred);
-}
-
-#[test]
-fn what_is_about_the_client_is_of_the_host() {
-    let of_host = |stage, code, text: &str| {
-        let Meaning { of_host, .. } = meaning(Speaker::Host, stage, Some(code), text);
-        of_host
-    };
-    assert!(of_host(Stage::Session, 554, "554 no"));
-    assert!(of_host(Stage::Rcpt, 421, "421 too many connections"));
-    assert!(of_host(Stage::Mail, 550, "550 your IP is blocked"));
-    assert!(!of_host(Stage::Rcpt, 550, "550 5.1.1 no such user"));
+fn a_refusal_of_the_client_is_host_wide() {
+    let host_wide = |stage, code, text: &str| classify(ReplySource::MailHost, stage, code, text).host_wide;
+    assert!(host_wide(Stage::Session, 554, "554 no"));
+    assert!(host_wide(Stage::Rcpt, 421, "421 too many connections"));
+    assert!(host_wide(Stage::Mail, 550, "550 your IP is blocked"));
+    assert!(!host_wide(Stage::Rcpt, 550, "550 5.1.1 no such user"));
     for (stage, code, text) in [
         (Stage::Mail, 451, "451 4.7.1 Rate limited"),
         (Stage::Mail, 452, "452 4.3.1 Insufficient system storage"),
@@ -365,7 +360,7 @@ fn what_is_about_the_client_is_of_the_host() {
         (Stage::Rcpt, 450, "450 4.7.1 Error: too much mail from 192.0.2.1"),
         (Stage::Data, 452, "452 4.5.3 Your message exceeded the concurrency limit"),
     ] {
-        assert!(of_host(stage, code, text), "{text}");
+        assert!(host_wide(stage, code, text), "{text}");
     }
     for (stage, code, text) in [
         (Stage::Rcpt, 452, "452 4.5.3 Too many recipients"),
@@ -377,25 +372,12 @@ fn what_is_about_the_client_is_of_the_host() {
         (Stage::Rcpt, 451, "451 4.7.1 Greylisted, please try again in 5 minutes"),
         (Stage::Rcpt, 452, "452 4.2.2 mailbox full"),
     ] {
-        assert!(!of_host(stage, code, text), "{text}");
+        assert!(!host_wide(stage, code, text), "{text}");
     }
 }
 
 #[test]
-fn codes_are_found_wherever_they_stand() {
-    for word in ["5.7.1", "(#5.7.1)", "#5.7.1", "550-5.7.1", "5.7.1:", "[5.7.1]", "x;5.7.1"] {
-        assert!(
-            status(word).is_some_and(|status| (status.class, status.subject, status.detail) == (5, 7, 1)),
-            "{word}"
-        );
-    }
-    for word in ["192.0.2.1", "5.7", "5.7.1.1", "6.7.1", "5.7.x", "v5.7.1", "5.1234.1", ""] {
-        assert_eq!(status(word), None, "{word}");
-    }
-}
-
-#[test]
-fn refusals_of_an_address_without_a_name() {
+fn refusals_for_want_of_reverse_dns() {
     for text in [
         "550 5.7.25 [2001:db8::1] The IP address sending this message does not have a PTR record setup",
         "450 4.7.25 Client host rejected: cannot find your hostname",
@@ -412,9 +394,9 @@ fn refusals_of_an_address_without_a_name() {
         "550 5.7.1 IPv6 client has no DNS name",
         "554 5.7.1 Your host 2001:db8::1 does not resolve",
     ] {
-        assert!(wants_reverse_name(text), "{text}");
+        assert!(requires_reverse_dns(text), "{text}");
     }
     for text in ["550 5.7.1 spam", "550 5.1.1 no such user", "550 15.7.250 odd", "452 4.2.2 full", ""] {
-        assert!(!wants_reverse_name(text), "{text}");
+        assert!(!requires_reverse_dns(text), "{text}");
     }
 }
