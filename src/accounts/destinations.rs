@@ -65,7 +65,7 @@ impl Accounts {
     }
 
     /// Composes and seals the text of the mail. The account controls nothing in it but its domain and its own, proven
-    /// address, which is left out if it reads as a text.
+    /// address, whose local part is left out if it could be read as text.
     fn question(&self, account: &Account, source: &str, token: &str) -> Vec<u8> {
         let email = Mailbox::parse(&account.email);
         let email = email.map_or_else(|_| "Somebody".to_owned(), |mailbox| mailbox.shown_to_strangers());
