@@ -1,8 +1,8 @@
 //! Accounts: sign-up and sign-in, sessions, keys, and the proof of an e-mail address (contract 2). Uses `store`,
-//! `secrets` and `jobs`; the HTTP API checks the form of requests and their rate, this folder decides on their meaning.
-//! The sign-up policy belongs in `policy`, API keys, secrets and the setup token in `keys`, forward destinations in
-//! `destinations`, limits on mail to strangers in `strangers`, Google's part in `google`, one-time sign-ins in
-//! `tickets`, and everything about sessions and passwords here.
+//! `secrets`, `jobs` and, for Google, `net`; the HTTP API checks the form of requests and their rate, this folder
+//! decides on their meaning. The sign-up policy belongs in `policy`, API keys, secrets and the setup token in `keys`,
+//! forward destinations in `destinations`, limits on mail to strangers in `strangers`, Google's part in `google`,
+//! one-time sign-ins in `tickets`, and everything about sessions and passwords here.
 
 pub(crate) mod google;
 

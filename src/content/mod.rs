@@ -1,8 +1,8 @@
-//! Content of stored messages: read from the raw copy while it exists, and afterwards from the parts kept of it; and
-//! the files that clients upload. Bytes are stored once: text and html are no columns but are parsed from the raw copy
-//! on each request. When the raw copy is removed after seven days, [`archive`] keeps the parts that the API still
-//! returns. The folder uses `store` and the `mail` formats; reading and archiving a message belongs here, uploaded
-//! files in `uploads`, and removal by age in `retention`.
+//! Content of stored messages, and the files that clients upload. Bytes are stored once: text and html are no columns
+//! but are parsed from the raw copy on each request, and when the raw copy is removed after seven days, [`archive`]
+//! keeps the parts that the API still returns. The folder uses `store`, the `mail` formats and, for uploads, `limits`
+//! and `secrets`; reading and archiving a message belongs here, uploaded files in `uploads`, and removal by age in
+//! `retention`.
 
 pub(crate) mod uploads;
 

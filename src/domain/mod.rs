@@ -1,7 +1,7 @@
 //! Domains of accounts (contract 3): added with their keys, verified by their DNS records, checked again every day.
-//! Uses `store`, `config`, `secrets` and DNS, and knows nothing of HTTP. A rule about names belongs in `name`, a DNS
-//! record in `records` (expected) and `check` (found), a rule about when a flag changes in `flags`, its schedule in
-//! `recheck`, and key generation in `keys`.
+//! Uses `store`, `config`, `limits`, `secrets`, the `mail` formats and DNS (`net`), and knows nothing of HTTP. A rule
+//! about names belongs in `name`, a DNS record in `records` (expected) and `check` (found), a rule about when a flag
+//! changes in `flags`, its schedule in `recheck`, and key generation in `keys`.
 
 pub(crate) mod check;
 pub(crate) mod flags;

@@ -56,7 +56,7 @@ pub(crate) struct Dependencies {
     pub(crate) objects: Objects,
     /// Notifies the job engine.
     pub(crate) jobs: Jobs,
-    /// Payloads kept in memory for the first attempts of webhooks.
+    /// Deliveries kept in memory for their first attempts.
     pub(crate) fresh: FirstAttemptCache,
     pub(crate) metrics: Arc<Metrics>,
     /// Limits of one account.

@@ -1,9 +1,9 @@
-//! The job engine: claims jobs, attempts them, each lane and flow within its limits, and settles them. It uses `store`
-//! only; a transaction that calls [`Jobs::enqueue`] notifies the engine after its commit, which claims (a lease is
-//! committed before the attempt; if nothing else waits, it is part of the enqueueing transaction), runs the [`Handler`]
-//! of the job's kind as a task, and settles the verdict in one transaction with the handler's records. The meaning of a
-//! job is its handler's business: a new kind is a [`Handler`] in its own module, while a change of retry times belongs
-//! in `schedule`, of order and concurrency in `lanes`, and of claiming and settling in `worker`.
+//! The job engine: it claims a job (a lease is committed before the attempt; if nothing else waits, it is part of the
+//! transaction that enqueues the job), runs the [`Handler`] of its kind as a task, and settles the verdict in one
+//! transaction with the handler's records. It uses `store`, `clock` and `id`; a caller of [`Jobs::enqueue`] announces
+//! the job after the commit, and the meaning of a job is its handler's business, so a new kind is a handler in its own
+//! module. A change of retry times belongs in `schedule`, of order and concurrency in `lanes`, and of claiming and
+//! settling in `worker`.
 
 mod lanes;
 pub(crate) mod schedule;

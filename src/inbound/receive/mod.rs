@@ -1,7 +1,7 @@
 //! Acceptance: mail data and its envelope become rows, objects and jobs in one durable transaction, so whatever `Ok`
 //! promises is on disk. The steps are here: read and check the data, verify the sender, write the object if it is
 //! large, run one transaction that contains everything promised, and wake the workers only after its commit; it uses
-//! the rest of `inbound`, `content`, `webhook` and `outbound`. A change of the rows of a message belongs in
+//! the rest of `inbound`, `webhook`, `outbound` and the levels below. A change of the rows of a message belongs in
 //! `transaction`, of domains that store nothing in `zero_retention`, and of reports that come back in `dsn`.
 
 mod dsn;

@@ -84,7 +84,7 @@ pub(super) fn store_all(
             Some(id) => Ok(id),
             None => mail_data::insert(tx, raw, now).map(|id| *raw_row.insert(id)),
         };
-        // Zero retention is read here, not at RCPT: once the account was told that nothing is stored, nothing is.
+        // Zero retention is read here, not at RCPT: once the setting is confirmed to the account, nothing is stored.
         if let Some(domain) = plan.recipient.domain
             && store::accounts::domains::is_zero_retention(tx, domain)?
         {

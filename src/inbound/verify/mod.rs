@@ -1,8 +1,8 @@
 //! Verifies the origin of a message: SPF, DKIM, DMARC and ARC, all within one time budget; a verdict never refuses a
 //! message, never delays it beyond the budget, and a check that DNS did not answer by then is `temperror`. Uses
-//! `net::dns`, the `mail` formats and the library for e-mail authentication; authentication results that a message
-//! brings along are not read here. A change of the choice of signatures belongs in `signatures`, of keys in `keys`, of
-//! DMARC records in `policy`, of SPF records in `spf`, and of lookups in `records`.
+//! `net::dns`, `domain::name`, the `mail` formats and the library for e-mail authentication; authentication results
+//! that a message brings along are not read here. A change of the choice of signatures belongs in `signatures`, of keys
+//! in `keys`, of DMARC records in `policy`, of SPF records in `spf`, and of lookups in `records`.
 
 mod keys;
 mod policy;
@@ -44,7 +44,7 @@ pub(crate) const BUDGET: Duration = Duration::from_secs(10);
 /// message costs some fifty at most.
 /// costs some fifty at most.
 const SPF_QUESTIONS: usize = 25;
-/// From this size on the runtime is told that hashing the body blocks.
+/// From this size on hashing the body is announced to the runtime as blocking work.
 const LARGE_BYTES: usize = 1024 * 1024;
 
 /// Verifies messages on behalf of a host.

@@ -6,7 +6,7 @@
 //! that may run at once. It starts small, grows with each success and halves when nothing answers, so an endpoint that
 //! hangs holds few slots. Flows that their latest attempt did not prove healthy hold at most three quarters of all
 //! slots together; the rest is always there for the proven ones. With several accounts, each leaves slots free for the
-//! others. Uses `store`'s types and `clock` only, and no I/O. A change within one lane belongs in `lane`, of pauses in
+//! others. Uses `clock`, `id` and types of `store`, no I/O. A change within one lane belongs in `lane`, of pauses in
 //! `breaker`, of the shares among lanes and accounts here.
 
 mod breaker;
